@@ -1,0 +1,39 @@
+/* Device memory. Programs with cl_mem objects of their own wrap them
+ * (opencl.h). */
+#ifndef MOECL_BUFFER_H
+#define MOECL_BUFFER_H
+
+#include "moecl/context.h"
+
+#ifdef __cplusplus
+extern "C" {
+#endif
+
+typedef struct moecl_buffer moecl_buffer;
+
+/* Allocates `bytes` (0 is allowed and allocates the smallest the device
+ * gives). Contents are undefined. Errors: MOECL_ERROR_OUT_OF_DEVICE_MEMORY. */
+MOECL_API moecl_status moecl_buffer_create(moecl_context *context, uint64_t bytes,
+                                           moecl_buffer **buffer);
+
+/* Releases the memory once work already enqueued on it is done. */
+MOECL_API void moecl_buffer_destroy(moecl_buffer **buffer);
+
+MOECL_API uint64_t moecl_buffer_size(const moecl_buffer *buffer); /* bytes, as asked for */
+
+/* Waits: copies between host and device memory after all work enqueued before
+ * on the context's queue. Ranges outside the buffer are
+ * MOECL_ERROR_INVALID_ARGUMENT and copy nothing. */
+MOECL_API moecl_status moecl_buffer_read_wait(const moecl_buffer *buffer, uint64_t offset_bytes,
+                                              uint64_t bytes, void *dst);
+MOECL_API moecl_status moecl_buffer_write_wait(moecl_buffer *buffer, uint64_t offset_bytes,
+                                               uint64_t bytes, const void *src);
+
+/* Enqueues filling the range with one repeated byte. */
+MOECL_API moecl_status moecl_buffer_fill_byte(moecl_buffer *buffer, uint64_t offset_bytes,
+                                              uint64_t bytes, uint8_t value);
+
+#ifdef __cplusplus
+}
+#endif
+#endif

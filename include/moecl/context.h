@@ -1,0 +1,63 @@
+/* A context: one device, one queue, the compiled programs and their cache. */
+#ifndef MOECL_CONTEXT_H
+#define MOECL_CONTEXT_H
+
+#include "moecl/device.h"
+
+#ifdef __cplusplus
+extern "C" {
+#endif
+
+typedef struct moecl_context moecl_context;
+
+/* The completion of enqueued work. Created by calls that enqueue; the caller
+ * owns it and destroys it, before or after it completes. */
+typedef struct moecl_event moecl_event;
+
+typedef enum moecl_log_level {
+  MOECL_LOG_ERROR = 0, /* the call that logs it fails */
+  MOECL_LOG_WARNING,   /* something was set aside, work goes on */
+  MOECL_LOG_INFO,      /* e.g. which variant was chosen */
+  MOECL_LOG_DEBUG      /* e.g. cache hits, build options */
+} moecl_log_level;
+
+/* Called from the thread that calls the library; `message` is one or more
+ * lines without a final newline, valid during the call only. */
+typedef void (*moecl_log_fn)(void *user, moecl_log_level level, const char *message);
+
+typedef struct moecl_context_params {
+  const char *device;     /* see moecl_device_choose; NULL: "auto" */
+  moecl_log_fn log;       /* NULL: details are discarded */
+  void *log_user;         /* passed to `log` */
+  const char *kernel_dir; /* read kernel sources from here instead of the embedded ones;
+                             NULL: $MOECL_KERNEL_DIR, else embedded */
+  const char *cache_dir;  /* where program binaries are kept; NULL: $MOECL_CACHE_DIR, else
+                             $XDG_CACHE_HOME/moecl, else $HOME/.cache/moecl */
+  bool disable_cache;     /* build every program from source */
+} moecl_context_params;
+
+/* Opens a device. `params` may be NULL. The strings are copied.
+ * Errors: MOECL_ERROR_NO_DEVICE (the log lists what was found),
+ * MOECL_ERROR_DEVICE. */
+MOECL_API moecl_status moecl_context_create(const moecl_context_params *params,
+                                            moecl_context **context);
+
+/* Drops the caller's hold. Buffers, layers and events created from the context
+ * keep it alive until they are destroyed. */
+MOECL_API void moecl_context_destroy(moecl_context **context);
+
+/* The opened device, its probed capabilities included. Valid while the
+ * context lives. */
+MOECL_API const moecl_device_info *moecl_context_device(const moecl_context *context);
+
+/* Waits until everything enqueued on the context's queue is done. */
+MOECL_API moecl_status moecl_context_finish_wait(moecl_context *context);
+
+/* Waits for the event. MOECL_ERROR_DEVICE if the work failed. */
+MOECL_API moecl_status moecl_event_wait(moecl_event *event);
+MOECL_API void moecl_event_destroy(moecl_event **event);
+
+#ifdef __cplusplus
+}
+#endif
+#endif

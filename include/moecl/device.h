@@ -1,0 +1,73 @@
+/* Which OpenCL devices there are, and what matters for choosing one. */
+#ifndef MOECL_DEVICE_H
+#define MOECL_DEVICE_H
+
+#include "moecl/types.h"
+
+#ifdef __cplusplus
+extern "C" {
+#endif
+
+typedef enum moecl_device_type {
+  MOECL_DEVICE_GPU = 0,
+  MOECL_DEVICE_ACCELERATOR,
+  MOECL_DEVICE_CPU,
+  MOECL_DEVICE_OTHER
+} moecl_device_type;
+
+/* Capabilities a kernel variant may require (bits). Each comes from a device
+ * query, or from a probe kernel that ran and gave the right answer. */
+typedef enum moecl_capability {
+  MOECL_CAP_CPU = 1 << 0,          /* CL_DEVICE_TYPE_CPU: caches instead of local memory */
+  MOECL_CAP_LOCAL_MEMORY = 1 << 1, /* dedicated local memory (CL_LOCAL) */
+  MOECL_CAP_FP16 = 1 << 2,         /* cl_khr_fp16 arithmetic */
+  MOECL_CAP_SUBGROUPS = 1 << 3,    /* sub-groups, queried */
+  MOECL_CAP_PTX_SM80 = 1 << 4      /* a probe ran inline PTX mma.sync and gave the right answer */
+} moecl_capability;
+
+typedef struct moecl_device_info {
+  int platform_index;
+  int device_index; /* within the platform */
+  moecl_device_type type;
+  char platform[128];
+  char name[128];
+  char vendor[128];
+  char driver[128];
+  char opencl_version[64];   /* CL_DEVICE_VERSION */
+  char opencl_c_version[64]; /* CL_DEVICE_OPENCL_C_VERSION */
+  uint32_t compute_units;
+  uint32_t clock_mhz;
+  uint32_t native_vector_width_float; /* CL_DEVICE_NATIVE_VECTOR_WIDTH_FLOAT */
+  uint64_t max_work_group_size;
+  uint64_t global_memory_bytes;
+  uint64_t max_allocation_bytes; /* as the driver states it; some allow more */
+  uint64_t local_memory_bytes;
+  bool local_memory_dedicated;
+  uint32_t subgroup_size; /* 0: no sub-groups */
+  bool fp16;
+  uint32_t capabilities; /* moecl_capability bits; probed ones only on an open context */
+} moecl_device_info;
+
+/* Lists every platform's devices, in the ICD loader's order.
+ * On success *devices is an array of *count entries that the caller releases
+ * with moecl_devices_destroy; with no platform at all *count is 0 and the
+ * status MOECL_OK. Thread-safe. */
+MOECL_API moecl_status moecl_devices_list(moecl_device_info **devices, size_t *count);
+MOECL_API void moecl_devices_destroy(moecl_device_info **devices);
+
+/* Picks from a list what `choice` means; writes the index to *chosen.
+ *   NULL or "auto"   first GPU, else accelerator, else CPU, else anything
+ *   "gpu" "cpu" "accelerator"   first of that type
+ *   "P:D"            platform P, device D
+ *   anything else    first device whose name or platform's name contains it, ignoring case
+ * MOECL_ERROR_NO_DEVICE if nothing matches. Thread-safe. */
+MOECL_API moecl_status moecl_device_choose(const moecl_device_info *devices, size_t count,
+                                           const char *choice, size_t *chosen);
+
+/* "GPU", "CPU", ...; a static string. */
+MOECL_API const char *moecl_device_type_name(moecl_device_type type);
+
+#ifdef __cplusplus
+}
+#endif
+#endif

@@ -1,0 +1,160 @@
+/* A Mixture-of-Experts layer: router, permute, grouped GEMM (gate/up),
+ * grouped GEMM (down), combine. */
+#ifndef MOECL_LAYER_H
+#define MOECL_LAYER_H
+
+#include "moecl/buffer.h"
+
+#ifdef __cplusplus
+extern "C" {
+#endif
+
+#define MOECL_MAX_EXPERTS 1024
+#define MOECL_MAX_TOP_K 64
+
+/* Letters in comments: T num_tokens, H hidden_size, I intermediate_size,
+ * E num_experts, K top_k. */
+typedef struct moecl_layer_params {
+  int64_t hidden_size;       /* H, 1 or more; any size, odd ones too */
+  int64_t intermediate_size; /* I, 1 or more */
+  int64_t num_experts;       /* E, 1 to 1024 */
+  int64_t top_k;             /* K, 1 to min(E, 64) */
+  moecl_dtype dtype;         /* of hidden_states, weights, biases and output */
+  moecl_activation activation;
+  bool router_bias;    /* the router has a bias [E], added to the logits */
+  bool gate_up_bias;   /* experts have a bias on gate/up ([E,2I] gated, [E,I] plain) */
+  bool down_bias;      /* experts have a bias on down [E,H] */
+
+  /* Router: softmax over all experts, then the K largest; ties go to the
+   * lower expert id. renormalize divides the K weights by their sum. */
+  bool renormalize;
+  /* Switch Transformer's jitter (Fedus et al. 2021, section 2.2): each router
+   * input element is multiplied by a number uniform in [1-jitter, 1+jitter],
+   * drawn from Philox keyed by the forward's seed, token and element. The
+   * experts see the input without it. 0: off; in [0, 1). */
+  float jitter;
+
+  /* Capacity: an expert takes ceil(capacity_factor * T * K / E) assignments,
+   * at least min_capacity. 0: dropless (no limit). A dropped assignment
+   * contributes nothing; a token with all of its dropped gives zeros. */
+  double capacity_factor;
+  int64_t min_capacity;
+  moecl_drop_policy drop_policy;
+
+  /* A grouped GEMM variant by name ("generic", "cpu", "clblast", ...); NULL:
+   * the best that serves. One that cannot serve here is
+   * MOECL_ERROR_UNSUPPORTED. */
+  const char *grouped_gemm_variant;
+  const char *router_variant; /* likewise */
+} moecl_layer_params;
+
+typedef struct moecl_layer moecl_layer;
+
+/* The layer's tensors, canonical layout row-major, in the layer's dtype. */
+typedef enum moecl_tensor {
+  MOECL_ROUTER_WEIGHT = 0, /* [E,H], index 0 only (not per expert) */
+  MOECL_ROUTER_BIAS,       /* [E], index 0 only */
+  MOECL_GATE_UP_PROJ,      /* per expert [2I,H], gate rows first; plain: up_proj [I,H] */
+  MOECL_GATE_UP_BIAS,      /* per expert [2I] or [I] */
+  MOECL_DOWN_PROJ,         /* per expert [H,I] */
+  MOECL_DOWN_BIAS,         /* per expert [H] */
+  MOECL_TENSOR_COUNT
+} moecl_tensor;
+
+/* Checks params without a device: MOECL_OK, or MOECL_ERROR_INVALID_ARGUMENT
+ * with a sentence naming field, value and what was expected in `message`
+ * (may be NULL; truncated to `size`). Thread-safe. */
+MOECL_API moecl_status moecl_layer_params_check(const moecl_layer_params *params, char *message,
+                                                size_t size);
+
+/* Chooses variants, builds their programs and allocates the packed weights.
+ * The weights are then given with moecl_layer_set_weights. Strings are copied.
+ * Errors: MOECL_ERROR_INVALID_ARGUMENT, MOECL_ERROR_UNSUPPORTED,
+ * MOECL_ERROR_BUILD, MOECL_ERROR_OUT_OF_DEVICE_MEMORY. */
+MOECL_API moecl_status moecl_layer_create(moecl_context *context, const moecl_layer_params *params,
+                                          moecl_layer **layer);
+MOECL_API void moecl_layer_destroy(moecl_layer **layer);
+
+/* Elements of one item of `tensor` (one expert's share, or the whole router
+ * tensor); 0 where the layer has no such tensor. */
+MOECL_API int64_t moecl_layer_tensor_size(const moecl_layer_params *params, moecl_tensor tensor);
+
+/* Gives weights and packs them for the chosen variant: `count` experts from
+ * `first_expert` on (0 and 1 for router tensors), consecutive in memory, in
+ * the layer's dtype. The layer keeps its own packed copy: the source can be
+ * reused or freed when the call (host) or the work enqueued by it (buffer) is
+ * done. The host form Waits for its copies. */
+MOECL_API moecl_status moecl_layer_set_weights(moecl_layer *layer, moecl_tensor tensor,
+                                               int64_t first_expert, int64_t count,
+                                               const void *src);
+MOECL_API moecl_status moecl_layer_set_weights_buffer(moecl_layer *layer, moecl_tensor tensor,
+                                                      int64_t first_expert, int64_t count,
+                                                      const moecl_buffer *src,
+                                                      uint64_t offset_bytes);
+
+/* Device bytes the layer holds for its weights, and bytes of workspace one
+ * forward of num_tokens needs. */
+MOECL_API uint64_t moecl_layer_weight_bytes(const moecl_layer *layer);
+MOECL_API uint64_t moecl_layer_workspace_size(const moecl_layer *layer, int64_t num_tokens);
+
+/* The steps whose device time a forward can report. */
+typedef enum moecl_stage {
+  MOECL_STAGE_ROUTER = 0,
+  MOECL_STAGE_PERMUTE,
+  MOECL_STAGE_GATE_UP,
+  MOECL_STAGE_DOWN,
+  MOECL_STAGE_COMBINE,
+  MOECL_STAGE_LAYER, /* from the first kernel's start to the last one's end */
+  MOECL_STAGE_COUNT
+} moecl_stage;
+
+MOECL_API const char *moecl_stage_name(moecl_stage stage);
+
+/* Per-stage device times of one forward, from profiling events. */
+typedef struct moecl_profile moecl_profile;
+MOECL_API moecl_status moecl_profile_create(moecl_context *context, moecl_profile **profile);
+MOECL_API void moecl_profile_destroy(moecl_profile **profile);
+/* Waits for the forward that was given the profile, then writes milliseconds
+ * per stage; NaN for a stage that the variant fuses into another, or when the
+ * queue has no profiling. */
+MOECL_API moecl_status moecl_profile_read_wait(moecl_profile *profile,
+                                               double milliseconds[MOECL_STAGE_COUNT]);
+
+typedef struct moecl_forward_params {
+  int64_t num_tokens;                /* T, 0 or more; T*K below 2^31 */
+  const moecl_buffer *hidden_states; /* [T,H], dtype */
+  uint64_t hidden_states_offset;     /* bytes; a multiple of the dtype's size */
+  moecl_buffer *output;              /* [T,H], dtype; must not overlap hidden_states */
+  uint64_t output_offset;            /* bytes */
+  moecl_buffer *workspace; /* at least moecl_layer_workspace_size bytes; NULL: the layer's own,
+                              grown when needed. One workspace serves one forward at a time. */
+  uint64_t seed;           /* for the jitter */
+  moecl_event *const *wait_list; /* started after these; may be NULL */
+  size_t wait_count;
+  moecl_profile *profile; /* receives this forward's stage times; may be NULL */
+} moecl_forward_params;
+
+/* Enqueues one forward pass on the context's queue and returns at once. The
+ * exception is the "clblast" variant, a baseline that must read the counts on
+ * the host and therefore waits for its router.
+ * `event` (may be NULL) receives an event that completes with the output.
+ * All weights must have been set (MOECL_ERROR_NOT_READY).
+ * On failure the output is undefined and *event NULL. */
+MOECL_API moecl_status moecl_layer_forward(moecl_layer *layer, const moecl_forward_params *params,
+                                           moecl_event **event);
+
+/* The variant that serves an operation ("router", "grouped_gemm", "permute",
+ * "combine") and, in `reason` (may be NULL), why it was chosen. Static or
+ * layer-owned strings; NULL for an unknown operation. */
+MOECL_API const char *moecl_layer_variant(const moecl_layer *layer, const char *operation,
+                                          const char **reason);
+
+/* Lists the variants of an operation that this device can run, best last, as
+ * names; returns how many, writes at most `capacity`. */
+MOECL_API size_t moecl_variants_available(moecl_context *context, const char *operation,
+                                          moecl_dtype dtype, const char **names, size_t capacity);
+
+#ifdef __cplusplus
+}
+#endif
+#endif

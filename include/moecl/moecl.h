@@ -1,0 +1,34 @@
+/* moecl: a Mixture-of-Experts compute engine for any OpenCL device.
+ *
+ * This header includes every public header except opencl.h, which is for
+ * programs that bring OpenCL objects of their own.
+ *
+ * Conventions that hold for every call:
+ *  - Calls return a moecl_status; MOECL_OK is 0. Details of a failure (the
+ *    OpenCL call, the build log, the offending field) go to the context's log
+ *    callback. The library never prints, exits or aborts.
+ *  - `*_create` writes the new handle only on success and NULL otherwise.
+ *    `*_destroy(&h)` accepts a pointer to NULL and nulls the handle.
+ *  - A params struct that is all zeros but for its required fields asks for
+ *    the documented defaults.
+ *  - Sizes, counts and offsets are 64-bit. Sizes named `bytes` are bytes, all
+ *    other sizes are elements.
+ *  - Nothing waits for the device unless its name ends in `_wait` or its
+ *    comment begins with "Waits".
+ *  - A context and its objects may be used from one thread at a time;
+ *    different contexts may be used from different threads at once.
+ */
+#ifndef MOECL_MOECL_H
+#define MOECL_MOECL_H
+
+#include "moecl/status.h"
+#include "moecl/types.h"
+#include "moecl/device.h"
+#include "moecl/context.h"
+#include "moecl/buffer.h"
+#include "moecl/random.h"
+#include "moecl/layer.h"
+#include "moecl/routing.h"
+#include "moecl/reference.h"
+
+#endif

@@ -1,0 +1,69 @@
+/* Reproducible random numbers, drawn on the device: Philox4x32-10 (Salmon,
+ * Moraes, Dror, Shaw 2011, "Parallel Random Numbers: As Easy as 1, 2, 3"),
+ * keyed by seed and stream and counted by element, so that every device draws
+ * the same bits whatever the order or the chunking.
+ *
+ * Element i of a stream is made from 64 bits of Philox block
+ * (counter = {lo(i/2), hi(i/2), lo(stream), hi(stream)},
+ *  key = {lo(seed), hi(seed)}):
+ * words 0,1 for even i and 2,3 for odd i.
+ *
+ * "Normal" is the sum of the four 16-bit halves of the two words, centred and
+ * scaled to unit variance (Irwin-Hall of order 4). It uses integer arithmetic
+ * and one exactly rounded multiplication, where Box-Muller's logarithm and
+ * cosine would differ from device to device in the last bits. */
+#ifndef MOECL_RANDOM_H
+#define MOECL_RANDOM_H
+
+#include "moecl/buffer.h"
+
+#ifdef __cplusplus
+extern "C" {
+#endif
+
+typedef enum moecl_distribution {
+  MOECL_NORMAL = 0, /* mean 0, standard deviation `scale` */
+  MOECL_UNIFORM     /* in [-scale, scale) */
+} moecl_distribution;
+
+typedef struct moecl_random_params {
+  moecl_dtype dtype;
+  moecl_distribution distribution;
+  float scale;          /* required, finite */
+  uint64_t seed;
+  uint64_t stream;      /* one per tensor */
+  uint64_t first_index; /* the stream's index of the first element written; even */
+} moecl_random_params;
+
+/* Enqueues drawing `count` elements into `buffer` from element
+ * `offset` (in elements of dtype) on. */
+MOECL_API moecl_status moecl_fill_random(moecl_buffer *buffer, uint64_t offset, uint64_t count,
+                                         const moecl_random_params *params);
+
+/* The same numbers on the host, bit for bit; `dst` holds `count` elements of
+ * dtype. Thread-safe. */
+MOECL_API moecl_status moecl_random_host(void *dst, uint64_t count,
+                                         const moecl_random_params *params);
+
+/* Hidden states that load the experts unevenly: row t is
+ *   sqrt(1-noise^2) * centre(c(t)) + noise * own(t)
+ * with centre and own drawn normal of unit variance and the cluster c(t) of
+ * `num_clusters` drawn with probability proportional to 1 / rank^exponent
+ * (Zipf's law). Tokens of one cluster are routed alike. */
+typedef struct moecl_skewed_params {
+  moecl_dtype dtype;
+  int64_t num_tokens, hidden_size;
+  uint64_t seed, stream;
+  int64_t num_clusters; /* 1 to 65536 */
+  float exponent;       /* 0: even; 1: Zipf; finite, not negative */
+  float noise;          /* 0 to 1 */
+} moecl_skewed_params;
+
+/* Enqueues drawing a [num_tokens, hidden_size] matrix into `buffer` from its
+ * start. */
+MOECL_API moecl_status moecl_fill_skewed(moecl_buffer *buffer, const moecl_skewed_params *params);
+
+#ifdef __cplusplus
+}
+#endif
+#endif

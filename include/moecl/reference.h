@@ -1,0 +1,56 @@
+/* The oracle: the layer in plain C and double precision, independent of the
+ * kernels. Slow, host memory only, thread-safe. All matrices are row-major in
+ * the canonical layouts of moecl_tensor. */
+#ifndef MOECL_REFERENCE_H
+#define MOECL_REFERENCE_H
+
+#include "moecl/layer.h"
+#include "moecl/routing.h"
+
+#ifdef __cplusplus
+extern "C" {
+#endif
+
+/* The factor by which jitter multiplies element `element` of token `token`'s
+ * router input: Philox4x32-10 with key {lo(seed), hi(seed)} and counter
+ * {lo(token), hi(token), element / 4, 0x4a495454}; word element % 4 gives
+ * u = (word >> 8) * 2^-24 in [0,1), the factor is fma(jitter, 2u-1, 1) in
+ * fp32, and the product with the input is rounded to fp32. */
+MOECL_API float moecl_reference_jitter(uint64_t seed, uint64_t token, uint32_t element,
+                                       float jitter);
+
+/* Router logits of one token: hidden [H], weight [E,H], bias [E] or NULL,
+ * logits [E]. `token` is its index in the batch, for the jitter. */
+MOECL_API void moecl_reference_logits(const moecl_layer_params *params, const double *hidden,
+                                      const double *weight, const double *bias, uint64_t seed,
+                                      int64_t token, double *logits);
+
+/* Top-k of one token from its logits [E]: ids [K], weights [K], scores [E]
+ * (the softmax; may be NULL). Logits that are not finite give ids -1 and
+ * weights 0. Returns how far, relative to the K-th score, the best expert
+ * left out is behind it (infinity when K = E): ids may be compared where this
+ * exceeds rounding. */
+MOECL_API double moecl_reference_topk(const moecl_layer_params *params, const double *logits,
+                                      int32_t *ids, double *weights, double *scores);
+
+/* Capacity: topk_ids and topk_weights [T,K] to kept [T,K]. */
+MOECL_API moecl_status moecl_reference_capacity(const moecl_layer_params *params,
+                                                int64_t num_tokens, const int32_t *topk_ids,
+                                                const float *topk_weights, uint8_t *kept);
+
+/* One expert on one token: hidden [H] to output [H]. gate_up [2I,H] or [I,H];
+ * down [H,I]; biases may be NULL. MOECL_ERROR_OUT_OF_HOST_MEMORY if the
+ * intermediate vector cannot be had. */
+MOECL_API moecl_status moecl_reference_expert(const moecl_layer_params *params,
+                                              const double *hidden, const double *gate_up,
+                                              const double *gate_up_bias, const double *down,
+                                              const double *down_bias, double *output);
+
+/* ||a - b|| / ||b|| over `count` elements; 0 when both are zero; infinity when
+ * b is zero and a is not, or when anything is not finite. */
+MOECL_API double moecl_relative_error(const double *a, const double *b, size_t count);
+
+#ifdef __cplusplus
+}
+#endif
+#endif

@@ -1,0 +1,65 @@
+/* What the router decided, and how evenly. */
+#ifndef MOECL_ROUTING_H
+#define MOECL_ROUTING_H
+
+#include "moecl/layer.h"
+
+#ifdef __cplusplus
+extern "C" {
+#endif
+
+typedef struct moecl_routing_statistics {
+  /* Switch/GShard auxiliary loss as transformers' load_balancing_loss_func
+   * computes it: E * sum_e (assignments_e / T) * mean_t softmax(logits)_te. */
+  double load_balancing_loss;
+  /* mean_t logsumexp(logits_t)^2 (ST-MoE, Zoph et al. 2022, equation 5). */
+  double router_z_loss;
+  /* mean_t of the entropy of softmax(logits_t), in nats. */
+  double entropy;
+  /* max_e / mean_e and standard deviation / mean_e (population) of
+   * tokens_per_expert before capacity. */
+  double max_mean_imbalance;
+  double coefficient_of_variation;
+  /* Dropped assignments over T*K. */
+  double dropped_fraction;
+  /* The share of rows that padding every expert to the busiest one (after
+   * capacity) would waste: 1 - kept / (E * max_e). moecl itself does not pad. */
+  double padding_waste;
+  /* Tokens whose router logits are not finite. They are routed nowhere
+   * (topk_ids -1, weights 0, output 0) instead of spreading NaN. They are left
+   * out of the three means over tokens above. */
+  int64_t nonfinite_tokens;
+  int64_t first_nonfinite_token; /* -1: none */
+} moecl_routing_statistics;
+
+typedef struct moecl_routing {
+  int64_t num_tokens, num_experts, top_k;
+  float *router_logits;       /* [T,E] */
+  int32_t *topk_ids;          /* [T,K], largest weight first */
+  float *topk_weights;        /* [T,K] */
+  uint8_t *kept;              /* [T,K], 1: survived capacity */
+  int64_t *tokens_per_expert; /* [E], before capacity */
+  int64_t *tokens_per_expert_after_capacity; /* [E] */
+  int64_t capacity;           /* assignments an expert may take; -1: dropless */
+  moecl_routing_statistics statistics;
+} moecl_routing;
+
+/* Waits: reads the routing of the layer's latest forward. The arrays belong to
+ * *routing, which the caller releases with moecl_routing_destroy; on failure
+ * it is all zeros. */
+MOECL_API moecl_status moecl_layer_read_routing_wait(moecl_layer *layer, moecl_routing *routing);
+MOECL_API void moecl_routing_destroy(moecl_routing *routing);
+
+/* ceil(capacity_factor * T * K / E), at least min_capacity; -1 for
+ * capacity_factor 0 (dropless). Thread-safe. */
+MOECL_API int64_t moecl_expert_capacity(const moecl_layer_params *params, int64_t num_tokens);
+
+/* The statistics from host arrays (shapes as in moecl_routing); host memory
+ * only, thread-safe. T = 0 gives zeros. */
+MOECL_API void moecl_routing_statistics_compute(const moecl_routing *routing,
+                                                moecl_routing_statistics *statistics);
+
+#ifdef __cplusplus
+}
+#endif
+#endif

@@ -1,0 +1,63 @@
+/* The data types and enumerations that other headers share. */
+#ifndef MOECL_TYPES_H
+#define MOECL_TYPES_H
+
+#include "moecl/status.h"
+#include <stdbool.h>
+#include <stddef.h>
+#include <stdint.h>
+
+#ifdef __cplusplus
+extern "C" {
+#endif
+
+/* Storage types. Arithmetic accumulates in fp32 whatever the storage. */
+typedef enum moecl_dtype {
+  MOECL_F32 = 0,
+  MOECL_F16,  /* IEEE binary16 */
+  MOECL_BF16, /* upper half of an IEEE binary32, rounded to nearest even */
+  MOECL_DTYPE_COUNT
+} moecl_dtype;
+
+/* The expert's feed-forward network. Gated networks compute
+ * down(act(gate(x)) * up(x)), plain ones down(act(up(x))).
+ * GELU is the exact form, x * Phi(x) with erf (PyTorch's default). */
+typedef enum moecl_activation {
+  MOECL_SWIGLU = 0, /* gated, SiLU: Shazeer 2020, "GLU Variants Improve Transformer" */
+  MOECL_GEGLU,      /* gated, GELU: the same paper */
+  MOECL_RELU,       /* plain */
+  MOECL_GELU,       /* plain */
+  MOECL_SILU,       /* plain */
+  MOECL_ACTIVATION_COUNT
+} moecl_activation;
+
+/* Which assignments survive when an expert is chosen more often than its
+ * capacity allows. */
+typedef enum moecl_drop_policy {
+  MOECL_DROP_POSITION = 0, /* all first choices before all second choices, then token order (GShard, Lepikhin et al. 2020) */
+  MOECL_DROP_PROBABILITY,  /* largest route weight first, ties in token order (Megatron-Core's "probs") */
+  MOECL_DROP_POLICY_COUNT
+} moecl_drop_policy;
+
+/* Bytes of one element. 0 for a value outside the enumeration. */
+MOECL_API size_t moecl_dtype_size(moecl_dtype dtype);
+
+/* Lower-case names as YAML and results use them ("bf16", "swiglu",
+ * "position"); "?" for a value outside the enumeration. */
+MOECL_API const char *moecl_dtype_name(moecl_dtype dtype);
+MOECL_API const char *moecl_activation_name(moecl_activation activation);
+MOECL_API const char *moecl_drop_policy_name(moecl_drop_policy policy);
+
+/* True for SwiGLU and GeGLU. */
+MOECL_API bool moecl_activation_is_gated(moecl_activation activation);
+
+/* Converts `count` elements between a storage type and double on the host.
+ * From double: rounds to nearest even; too large becomes infinite.
+ * Host memory only; thread-safe. */
+MOECL_API void moecl_to_double(moecl_dtype dtype, const void *src, size_t count, double *dst);
+MOECL_API void moecl_from_double(moecl_dtype dtype, const double *src, size_t count, void *dst);
+
+#ifdef __cplusplus
+}
+#endif
+#endif

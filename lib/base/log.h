@@ -1,0 +1,23 @@
+/* The context's log: detail for people, formatted here, printed by nobody. */
+#ifndef MOECL_LIB_BASE_LOG_H
+#define MOECL_LIB_BASE_LOG_H
+
+#include "moecl/context.h"
+
+typedef struct moecl_log {
+  moecl_log_fn fn;
+  void *user;
+} moecl_log;
+
+/* Formats and hands on one message; any length; does nothing without a
+ * callback. */
+__attribute__((format(printf, 3, 4))) void log_write(const moecl_log *log, moecl_log_level level,
+                                                     const char *format, ...);
+
+/* Logs an error and returns `status`, so that a failure is one line:
+ *   return log_error(&context->log, MOECL_ERROR_IO, "cannot read %s", path); */
+__attribute__((format(printf, 3, 4))) moecl_status log_error(const moecl_log *log,
+                                                             moecl_status status,
+                                                             const char *format, ...);
+
+#endif

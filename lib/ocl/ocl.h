@@ -1,0 +1,103 @@
+/* The only room that calls OpenCL: contexts, buffers, programs, launches.
+ * Everything above it sees these types and moecl_status. */
+#ifndef MOECL_LIB_OCL_OCL_H
+#define MOECL_LIB_OCL_OCL_H
+
+#include "base/log.h"
+#include "moecl/opencl.h"
+#include <stdatomic.h>
+
+typedef struct ocl_program ocl_program; /* a node of the context's in-memory program cache */
+
+struct moecl_context {
+  atomic_int references;
+  moecl_log log;
+  cl_context cl;
+  cl_device_id device;
+  cl_command_queue queue;
+  bool profiling;    /* the queue records times */
+  bool out_of_order; /* launches then need barriers between them */
+  moecl_device_info info;
+  uint64_t address_align; /* bytes a sub-buffer's offset must be a multiple of */
+  char *kernel_dir;       /* NULL: embedded sources */
+  char *cache_dir;        /* NULL: no disk cache */
+  ocl_program *programs;
+};
+
+struct moecl_buffer {
+  moecl_context *context;
+  cl_mem mem;
+  uint64_t bytes;
+};
+
+struct moecl_event {
+  moecl_context *context;
+  cl_event cl;
+};
+
+moecl_context *ocl_context_retain(moecl_context *context);
+
+/* Converts an OpenCL return code at the one boundary: CL_SUCCESS to MOECL_OK,
+ * anything else logged as "<call> failed: CL_OUT_OF_RESOURCES (-5)" and
+ * mapped (memory codes to MOECL_ERROR_OUT_OF_DEVICE_MEMORY, build codes to
+ * MOECL_ERROR_BUILD, the rest to MOECL_ERROR_DEVICE). */
+moecl_status ocl_check(moecl_context *context, cl_int code, const char *call);
+const char *ocl_error_name(cl_int code);
+
+/* A window of a buffer, for carving a workspace. The offset must be a multiple
+ * of context->address_align. The view keeps its parent alive. */
+moecl_status ocl_buffer_view(const moecl_buffer *parent, uint64_t offset, uint64_t bytes,
+                             moecl_buffer **view);
+
+/* A kernel object of its owner's: arguments set on it stay set. */
+typedef struct ocl_kernel {
+  moecl_context *context;
+  cl_kernel cl;
+  char name[64]; /* for messages */
+} ocl_kernel;
+
+/* Builds (or finds in memory, or on disk) the program made of `source`, a
+ * path below cl/ such as "grouped_gemm/generic.cl", with `defines` ("NAME
+ * value" lines, each ended by a newline, put before the source as #define
+ * lines; NULL: none), and creates kernel `entry` from it. `#include "..."`
+ * lines naming files below cl/ are expanded from the same place as the
+ * source. MOECL_ERROR_BUILD logs the build log with the source's name. */
+moecl_status ocl_kernel_create(moecl_context *context, const char *source, const char *defines,
+                               const char *entry, ocl_kernel **kernel);
+void ocl_kernel_destroy(ocl_kernel **kernel);
+
+/* Sets arguments from the first on, one letter each in `format`:
+ *   b  const moecl_buffer * (NULL: a null __global pointer)
+ *   i  int32_t   u  uint32_t   l  int64_t   L  uint64_t   f  float
+ *   s  size_t bytes of __local memory */
+moecl_status ocl_kernel_args(ocl_kernel *kernel, const char *format, ...);
+/* Sets the one argument `index` likewise. */
+moecl_status ocl_kernel_arg_buffer(ocl_kernel *kernel, uint32_t index, const moecl_buffer *buffer);
+
+/* What launches wait for and report. A caller keeps one per enqueued chain:
+ * the first launch takes `waits`, later ones follow it (by queue order, or by
+ * a barrier on an out-of-order queue). */
+typedef struct ocl_chain {
+  moecl_context *context;
+  moecl_event *const *waits; /* cleared by the first launch */
+  size_t num_waits;
+} ocl_chain;
+
+/* Enqueues kernel over `groups` work-groups of `local` work-items in one
+ * dimension (groups 0: nothing is enqueued, which is not an error, and *event
+ * is NULL). `event` may be NULL. */
+moecl_status ocl_launch(ocl_chain *chain, ocl_kernel *kernel, uint64_t groups, uint32_t local,
+                        cl_event *event);
+/* The same in two dimensions: groups_x * groups_y groups of local_x * 1 items. */
+moecl_status ocl_launch_2d(ocl_chain *chain, ocl_kernel *kernel, uint64_t groups_x,
+                           uint64_t groups_y, uint32_t local_x, cl_event *event);
+/* An event that completes with everything the chain enqueued so far. */
+moecl_status ocl_chain_end(ocl_chain *chain, moecl_event **event);
+
+/* Device start and end in nanoseconds; false without profiling. Waits. */
+bool ocl_event_times(cl_event event, uint64_t *start_ns, uint64_t *end_ns);
+
+/* Runs the probe kernels and adds what they proved to info.capabilities. */
+void ocl_probe_capabilities(moecl_context *context);
+
+#endif
