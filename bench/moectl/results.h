@@ -1,0 +1,82 @@
+/* What a run writes: results.json, results.csv, report.md, plots, dumps. */
+#ifndef MOECTL_RESULTS_H
+#define MOECTL_RESULTS_H
+
+#include "experiment.h"
+
+typedef struct sample_summary { /* of device-event milliseconds over the iterations */
+  double median, min, p90; /* NaN: the variant fuses this stage into another */
+} sample_summary;
+
+typedef struct verify_result {
+  bool ran, ok;
+  double error, tolerance; /* relative, of the output */
+  int64_t tokens_checked;  /* of num_tokens: the sample */
+  int64_t experts_checked; /* all that any sampled token reached */
+  int64_t topk_mismatches; /* ids that differ where scores differ by more than rounding */
+  bool capacity_ok;        /* `kept` and the counts equal the reference's */
+} verify_result;
+
+typedef enum point_status { POINT_OK = 0, POINT_UNVERIFIED_OK, POINT_VERIFY_FAILED, POINT_ERROR } point_status;
+
+typedef struct point_result {
+  size_t index; /* into experiment.points */
+  point_status status;
+  char *error;  /* POINT_ERROR, POINT_VERIFY_FAILED: one sentence; else NULL */
+  char *variants[4]; /* router, permute, grouped_gemm, combine: names */
+  char *variant_reasons[4];
+  sample_summary time_ms[MOECL_STAGE_COUNT];
+  int64_t iterations;
+  double tokens_per_s, tflops, gbytes_per_s; /* of the layer at its median time */
+  uint64_t memory_bytes;                     /* weights, workspace, input and output on the device */
+  moecl_routing routing; /* only counts, capacity and statistics are kept; the [T,*] arrays may be NULL */
+  verify_result verify;
+} point_result;
+
+void point_result_destroy(point_result *result);
+
+/* A results folder, written as points come. */
+typedef struct results results;
+
+/* `out`: the folder, or NULL for results/<name>-<YYYYmmdd-HHMMSS>/. With
+ * `resume` the folder must hold a results.json of the same resolved
+ * experiment, whose finished points are taken over. On failure returns NULL
+ * with one malloc'ed message in *error. */
+results *results_open(const experiment *experiment, const moecl_device_info *device,
+                      const char *out, bool resume, char **error);
+bool results_has(const results *results, size_t index); /* finished in an earlier run */
+const char *results_folder(const results *results);
+
+/* Adds a point (takes it over, also on failure) and replaces results.json and
+ * results.csv atomically. false with a message when the folder can't be
+ * written (disk full); what was written before stays intact. */
+bool results_add(results *results, point_result *result, char **error);
+
+/* Writes report.md, the gnuplot scripts and data, and (if gnuplot is there) the
+ * pictures. `note` (may be NULL, malloc'ed) receives a line for the user, e.g.
+ * that gnuplot is missing. */
+bool results_finish(results *results, char **note, char **error);
+
+/* Prints the closing table to a stream. */
+void results_print_table(const results *results, void *file);
+
+/* Worst status of all points: drives the exit code. */
+point_status results_worst(const results *results);
+void results_destroy(results **results);
+
+/* One point's tensors to `<folder>/point-NNN.safetensors`. Streams: tensors are
+ * declared first, then written in the same order, piece by piece, so that
+ * weights never have to be in host memory at once. */
+typedef struct dump dump;
+typedef struct dump_tensor {
+  const char *name;
+  const char *dtype; /* safetensors' names: F32 F16 BF16 I32 I64 U8 */
+  int64_t shape[3];
+  int num_dims;
+} dump_tensor;
+dump *dump_open(const char *path, const dump_tensor *tensors, size_t count, char **error);
+bool dump_write(dump *dump, const void *data, size_t bytes, char **error);
+/* Checks that everything declared was written, then renames into place. */
+bool dump_close(dump **dump, char **error);
+
+#endif
