@@ -16,6 +16,12 @@ typedef struct moecl_buffer moecl_buffer;
 MOECL_API moecl_status moecl_buffer_create(moecl_context *context, uint64_t bytes,
                                            moecl_buffer **buffer);
 
+/* A buffer that is a part of another one, which it keeps alive. The offset
+ * must be a multiple of moecl_buffer_alignment. */
+MOECL_API moecl_status moecl_buffer_view(const moecl_buffer *parent, uint64_t offset_bytes,
+                                         uint64_t bytes, moecl_buffer **view);
+MOECL_API uint64_t moecl_buffer_alignment(const moecl_context *context); /* bytes */
+
 /* Releases the memory once work already enqueued on it is done. */
 MOECL_API void moecl_buffer_destroy(moecl_buffer **buffer);
 

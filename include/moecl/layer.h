@@ -11,6 +11,9 @@ extern "C" {
 
 #define MOECL_MAX_EXPERTS 1024
 #define MOECL_MAX_TOP_K 64
+/* Token-expert pairs of one forward: row numbers on the device are 32-bit.
+ * Element offsets are 64-bit. */
+#define MOECL_MAX_ASSIGNMENTS 2147483136 /* 2^31 - 512 */
 
 /* Letters in comments: T num_tokens, H hidden_size, I intermediate_size,
  * E num_experts, K top_k. */
@@ -121,11 +124,10 @@ MOECL_API moecl_status moecl_profile_read_wait(moecl_profile *profile,
                                                double milliseconds[MOECL_STAGE_COUNT]);
 
 typedef struct moecl_forward_params {
-  int64_t num_tokens;                /* T, 0 or more; T*K below 2^31 */
-  const moecl_buffer *hidden_states; /* [T,H], dtype */
-  uint64_t hidden_states_offset;     /* bytes; a multiple of the dtype's size */
+  int64_t num_tokens;                /* T, 0 or more; T*K at most MOECL_MAX_ASSIGNMENTS */
+  const moecl_buffer *hidden_states; /* [T,H], dtype, from the buffer's start (moecl_buffer_view
+                                        makes a buffer of a part) */
   moecl_buffer *output;              /* [T,H], dtype; must not overlap hidden_states */
-  uint64_t output_offset;            /* bytes */
   moecl_buffer *workspace; /* at least moecl_layer_workspace_size bytes; NULL: the layer's own,
                               grown when needed. One workspace serves one forward at a time. */
   uint64_t seed;           /* for the jitter */

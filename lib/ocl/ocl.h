@@ -4,6 +4,7 @@
 #define MOECL_LIB_OCL_OCL_H
 
 #include "base/log.h"
+#include "moecl/layer.h"
 #include "moecl/opencl.h"
 #include <stdatomic.h>
 
@@ -49,6 +50,10 @@ const char *ocl_error_name(cl_int code);
 moecl_status ocl_buffer_view(const moecl_buffer *parent, uint64_t offset, uint64_t bytes,
                              moecl_buffer **view);
 
+/* Enqueues a copy between two buffers. */
+moecl_status ocl_buffer_copy(const moecl_buffer *src, uint64_t src_offset, moecl_buffer *dst,
+                             uint64_t dst_offset, uint64_t bytes);
+
 /* A kernel object of its owner's: arguments set on it stay set. */
 typedef struct ocl_kernel {
   moecl_context *context;
@@ -81,7 +86,17 @@ typedef struct ocl_chain {
   moecl_context *context;
   moecl_event *const *waits; /* cleared by the first launch */
   size_t num_waits;
+  moecl_profile *profile; /* records every launch under `stage`; NULL: nothing is recorded */
+  moecl_stage stage;
 } ocl_chain;
+
+/* A profile keeps each stage's first and last event; recording retains. */
+struct moecl_profile {
+  moecl_context *context;
+  cl_event first[MOECL_STAGE_COUNT], last[MOECL_STAGE_COUNT];
+};
+void ocl_profile_reset(moecl_profile *profile);
+void ocl_profile_record(moecl_profile *profile, moecl_stage stage, cl_event event);
 
 /* Enqueues kernel over `groups` work-groups of `local` work-items in one
  * dimension (groups 0: nothing is enqueued, which is not an error, and *event

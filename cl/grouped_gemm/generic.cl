@@ -1,0 +1,163 @@
+/* The portable grouped GEMM: every expert's rows times its weights, tiled
+ * through local memory. Accepts everything the operation accepts.
+ *
+ * Defines: DTYPE, ACTIVATION, GATED, BIAS, GATHER, INPUT_F32, OUTPUT_F32.
+ * Weights stay as they come: row-major [N][K] per expert (gated: I gate rows,
+ * then I up rows), so that packing is a copy.
+ *
+ * Expert e owns slots expert_offsets[e] .. expert_offsets[e+1]-1; slot s reads
+ * row slot_token[s] of `a` (GATHER) or row s, and writes row s of `out`. A
+ * work-group makes one TILE_M x TILE_N tile of the output (of both gate and up
+ * where gated); a work-item 4x4 of it, at a stride of 16 so that neighbours
+ * read neighbouring words of local memory. tile_offsets is the prefix over
+ * experts of their row tiles; the launch is an upper bound and work-groups past
+ * the last tile return. */
+#include "common/types.clh"
+#include "common/activation.clh"
+#define TILE_M 64
+#define TILE_N 64
+#define TILE_K 16
+#define SIDE 16 /* work-items along each side of a tile */
+#define PAD 1   /* keeps the transposing stores off one bank */
+
+#if INPUT_F32
+typedef float input_t;
+#define INPUT_LOAD(p, i) (p)[i]
+#else
+typedef storage_t input_t;
+#define INPUT_LOAD(p, i) storage_load(p, i)
+#endif
+#if OUTPUT_F32
+typedef float output_t;
+#define OUTPUT_STORE(v, p, i) ((p)[i] = (v))
+#else
+typedef storage_t output_t;
+#define OUTPUT_STORE(v, p, i) storage_store(v, p, i)
+#endif
+
+/* Largest e with tile_offsets[e] <= tile. Empty experts share their offset
+ * with the next one and are skipped by taking the largest. */
+inline int expert_of_tile(const __global int *tile_offsets, int num_experts, int tile) {
+  int low = 0, high = num_experts;
+  while (high - low > 1) {
+    const int middle = (low + high) / 2;
+    if (tile_offsets[middle] <= tile) low = middle;
+    else high = middle;
+  }
+  return low;
+}
+
+/* TILE_K columns of TILE_N weight rows from row `first` on, transposed. Rows
+ * past `rows` and columns past `k` read as zero. */
+inline void load_weights(__local float (*tile)[TILE_N + PAD], const __global storage_t *w,
+                         long first, long rows, long at_k, long k, int lid) {
+  for (int i = lid; i < TILE_N * TILE_K; i += SIDE * SIDE) {
+    const int r = i / TILE_K, c = i % TILE_K;
+    const bool inside = first + r < rows && at_k + c < k;
+    tile[c][r] = inside ? storage_load(w, (size_t)((first + r) * k + at_k + c)) : 0.0f;
+  }
+}
+
+__kernel __attribute__((reqd_work_group_size(SIDE *SIDE, 1, 1))) void
+gemm(const __global input_t *a, const __global int *slot_token, const __global int *expert_offsets,
+     const __global int *tile_offsets, const __global storage_t *w, const __global storage_t *bias,
+     __global output_t *out, long k, long n, int num_experts) {
+  __local float tile_a[TILE_K][TILE_M + PAD];
+  __local float tile_w[TILE_K][TILE_N + PAD];
+#if GATED
+  __local float tile_u[TILE_K][TILE_N + PAD];
+#endif
+  const int lid = (int)get_local_id(0);
+  const int x = lid % SIDE, y = lid / SIDE;
+
+  /* Column tiles vary slowest: neighbours share weights of one expert. */
+  const int tiles = tile_offsets[num_experts];
+  const ulong group = get_group_id(0);
+  const ulong column_tiles = ((ulong)n + TILE_N - 1) / TILE_N;
+  if (group >= (ulong)tiles * column_tiles) return;
+  const long first_column = (long)(group / (ulong)tiles) * TILE_N;
+  const int tile = (int)(group % (ulong)tiles);
+  const int e = expert_of_tile(tile_offsets, num_experts, tile);
+  const int first_slot = expert_offsets[e] + (tile - tile_offsets[e]) * TILE_M;
+  const int rows = min(TILE_M, expert_offsets[e + 1] - first_slot);
+  const long weight_rows = GATED ? 2 * n : n;
+  w += (size_t)e * (size_t)weight_rows * (size_t)k;
+
+  /* Each work-item loads column `load_k` of rows load_row, +16, +32, +48. */
+  const int load_k = lid % TILE_K, load_row = lid / TILE_K;
+  size_t source[TILE_M / SIDE];
+  for (int i = 0; i < TILE_M / SIDE; i++) {
+    const int slot = first_slot + min(load_row + i * SIDE, rows - 1);
+#if GATHER
+    source[i] = (size_t)slot_token[slot] * (size_t)k;
+#else
+    source[i] = (size_t)slot * (size_t)k;
+#endif
+  }
+
+  float sum[4][4] = {{0}};
+#if GATED
+  float sum_u[4][4] = {{0}};
+#endif
+  for (long at_k = 0; at_k < k; at_k += TILE_K) {
+    for (int i = 0; i < TILE_M / SIDE; i++) {
+      const int r = load_row + i * SIDE;
+      const bool inside = r < rows && at_k + load_k < k;
+      tile_a[load_k][r] = inside ? INPUT_LOAD(a, source[i] + (size_t)(at_k + load_k)) : 0.0f;
+    }
+    load_weights(tile_w, w, first_column, n, at_k, k, lid);
+#if GATED
+    load_weights(tile_u, w + (size_t)n * (size_t)k, first_column, n, at_k, k, lid);
+#endif
+    barrier(CLK_LOCAL_MEM_FENCE);
+    for (int c = 0; c < TILE_K; c++) {
+      float va[4], vw[4];
+      for (int i = 0; i < 4; i++) va[i] = tile_a[c][y + i * SIDE];
+      for (int j = 0; j < 4; j++) vw[j] = tile_w[c][x + j * SIDE];
+      for (int i = 0; i < 4; i++)
+        for (int j = 0; j < 4; j++) sum[i][j] = fma(va[i], vw[j], sum[i][j]);
+#if GATED
+      for (int j = 0; j < 4; j++) vw[j] = tile_u[c][x + j * SIDE];
+      for (int i = 0; i < 4; i++)
+        for (int j = 0; j < 4; j++) sum_u[i][j] = fma(va[i], vw[j], sum_u[i][j]);
+#endif
+    }
+    barrier(CLK_LOCAL_MEM_FENCE);
+  }
+
+  for (int j = 0; j < 4; j++) {
+    const long column = first_column + x + j * SIDE;
+    if (column >= n) continue;
+#if BIAS
+    const float add = storage_load(bias, (size_t)(e * weight_rows + column));
+#if GATED
+    const float add_u = storage_load(bias, (size_t)(e * weight_rows + n + column));
+#endif
+#endif
+    for (int i = 0; i < 4; i++) {
+      const int r = y + i * SIDE;
+      if (r >= rows) continue;
+      float v = sum[i][j];
+#if BIAS
+      v += add;
+#endif
+      v = activate(v);
+#if GATED
+      float u = sum_u[i][j];
+#if BIAS
+      u += add_u;
+#endif
+      v *= u;
+#endif
+      OUTPUT_STORE(v, out, (size_t)(first_slot + r) * (size_t)n + (size_t)column);
+    }
+  }
+}
+
+/* One expert's weights into their place; row-major on both sides. */
+__kernel void pack(const __global storage_t *src, ulong src_offset, __global storage_t *dst,
+                   ulong dst_offset, long n, long k) {
+  const ulong count = (ulong)(GATED ? 2 * n : n) * (ulong)k;
+  for (ulong i = get_global_id(0); i < count; i += get_global_size(0))
+    dst[dst_offset + i] = src[src_offset + i];
+}

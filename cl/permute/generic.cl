@@ -1,0 +1,215 @@
+/* From topk_ids to the experts' row lists: a stable counting sort without
+ * float atomics and without any order left to chance.
+ *
+ * An assignment is a pair (token t, choice k), stored at t*K+k. Assignments are
+ * sorted by expert and, within one, by their order number: t*K+k, or k*T+t
+ * where capacity is given out by position (all first choices before all second
+ * ones). ORDER_BY_CHOICE selects the latter.
+ *
+ *   histogram      counts[block][expert] over blocks of BLOCK order numbers
+ *   scan_blocks    exclusive prefix over blocks; tokens_per_expert
+ *   scan_experts   expert_offsets and tile_offsets from the capped counts
+ *   scatter        each assignment to its slot, dropping those past capacity
+ *   select         instead of the drop in scatter: the largest weights survive
+ *
+ * Slots are numbered over the surviving assignments: expert e owns slots
+ * expert_offsets[e] .. expert_offsets[e+1]-1. slot_token[slot] is the row of
+ * hidden_states that the slot reads; assignment_slot[t*K+k] is the slot, or -1
+ * where the assignment was dropped. */
+#define BLOCK 256
+#define MAX_EXPERTS 1024
+
+/* The assignment with order number p. */
+inline int assignment_at(int p, int num_tokens, int top_k) {
+#if ORDER_BY_CHOICE
+  const int k = p / num_tokens;
+  return (p - k * num_tokens) * top_k + k;
+#else
+  return p;
+#endif
+}
+
+__kernel __attribute__((reqd_work_group_size(BLOCK, 1, 1))) void
+histogram(const __global int *topk_ids, __global int *counts, int num_tokens, int top_k,
+          int num_experts) {
+  __local int bins[MAX_EXPERTS];
+  const int lid = (int)get_local_id(0);
+  const int p = (int)get_group_id(0) * BLOCK + lid;
+  for (int e = lid; e < num_experts; e += BLOCK) bins[e] = 0;
+  barrier(CLK_LOCAL_MEM_FENCE);
+  if (p < num_tokens * top_k) {
+    const int e = topk_ids[assignment_at(p, num_tokens, top_k)];
+    if (e >= 0) atomic_inc(&bins[e]);
+  }
+  barrier(CLK_LOCAL_MEM_FENCE);
+  counts += (size_t)get_group_id(0) * num_experts;
+  for (int e = lid; e < num_experts; e += BLOCK) counts[e] = bins[e];
+}
+
+/* Inclusive prefix sum over a work-group; returns this work-item's value.
+ * Every work-item must call it; `scratch` holds `size` ints. */
+inline int group_scan(int value, __local int *scratch, int lid, int size) {
+  scratch[lid] = value;
+  barrier(CLK_LOCAL_MEM_FENCE);
+  for (int step = 1; step < size; step *= 2) {
+    const int add = lid >= step ? scratch[lid - step] : 0;
+    barrier(CLK_LOCAL_MEM_FENCE);
+    scratch[lid] += add;
+    barrier(CLK_LOCAL_MEM_FENCE);
+  }
+  return scratch[lid];
+}
+
+#define SCAN_LOCAL 64
+
+/* One work-group an expert. */
+__kernel __attribute__((reqd_work_group_size(SCAN_LOCAL, 1, 1))) void
+scan_blocks(__global int *counts, __global int *tokens_per_expert, int num_blocks,
+            int num_experts) {
+  __local int scratch[SCAN_LOCAL];
+  const int e = (int)get_group_id(0);
+  const int lid = (int)get_local_id(0);
+  int base = 0;
+  for (int first = 0; first < num_blocks; first += SCAN_LOCAL) {
+    const int b = first + lid;
+    const size_t at = (size_t)b * num_experts + e;
+    const int count = b < num_blocks ? counts[at] : 0;
+    const int sum = group_scan(count, scratch, lid, SCAN_LOCAL);
+    if (b < num_blocks) counts[at] = base + sum - count;
+    base += scratch[SCAN_LOCAL - 1];
+    barrier(CLK_LOCAL_MEM_FENCE); /* scratch is written again */
+  }
+  if (lid == 0) tokens_per_expert[e] = base;
+}
+
+/* One work-group. capacity < 0: dropless. all_offsets (may be null) is the
+ * prefix of the counts before capacity; row i of tile_m's prefix counts the
+ * tiles of tile_m rows before expert i. */
+__kernel __attribute__((reqd_work_group_size(SCAN_LOCAL, 1, 1))) void
+scan_experts(const __global int *tokens_per_expert, __global int *expert_offsets,
+             __global int *tile_offsets, __global int *all_offsets, int num_experts, int capacity,
+             int tile_m) {
+  __local int scratch[SCAN_LOCAL];
+  const int lid = (int)get_local_id(0);
+  int slots = 0, tiles = 0, all = 0;
+  for (int first = 0; first < num_experts; first += SCAN_LOCAL) {
+    const int e = first + lid;
+    const int count = e < num_experts ? tokens_per_expert[e] : 0;
+    const int kept = capacity >= 0 ? min(count, capacity) : count;
+    const int kept_tiles = (kept + tile_m - 1) / tile_m;
+    const int slot_end = slots + group_scan(kept, scratch, lid, SCAN_LOCAL);
+    slots += scratch[SCAN_LOCAL - 1];
+    barrier(CLK_LOCAL_MEM_FENCE);
+    const int tile_end = tiles + group_scan(kept_tiles, scratch, lid, SCAN_LOCAL);
+    tiles += scratch[SCAN_LOCAL - 1];
+    barrier(CLK_LOCAL_MEM_FENCE);
+    const int all_end = all + group_scan(count, scratch, lid, SCAN_LOCAL);
+    all += scratch[SCAN_LOCAL - 1];
+    barrier(CLK_LOCAL_MEM_FENCE);
+    if (e < num_experts) {
+      expert_offsets[e + 1] = slot_end;
+      tile_offsets[e + 1] = tile_end;
+      all_offsets[e + 1] = all_end;
+    }
+  }
+  if (lid == 0) {
+    expert_offsets[0] = 0;
+    tile_offsets[0] = 0;
+    all_offsets[0] = 0;
+  }
+}
+
+/* Offsets of a single "expert" that owns all rows: the router's own GEMM. */
+__kernel __attribute__((reqd_work_group_size(1, 1, 1))) void
+dense_offsets(__global int *expert_offsets, __global int *tile_offsets, int rows, int tile_m) {
+  expert_offsets[0] = 0;
+  expert_offsets[1] = rows;
+  tile_offsets[0] = 0;
+  tile_offsets[1] = rows / tile_m + (rows % tile_m != 0);
+}
+
+/* A work-item's rank among its block's earlier assignments to the same expert
+ * is counted directly: BLOCK comparisons out of local memory. */
+__kernel __attribute__((reqd_work_group_size(BLOCK, 1, 1))) void
+scatter(const __global int *topk_ids, const __global int *counts,
+        const __global int *expert_offsets, const __global int *all_offsets,
+        __global int *slot_token, __global int *assignment_slot, __global int *order,
+        int num_tokens, int top_k, int num_experts, int capacity) {
+  __local int ids[BLOCK];
+  const int lid = (int)get_local_id(0);
+  const int p = (int)get_group_id(0) * BLOCK + lid;
+  const bool inside = p < num_tokens * top_k;
+  const int assignment = inside ? assignment_at(p, num_tokens, top_k) : 0;
+  const int e = inside ? topk_ids[assignment] : -1;
+  ids[lid] = e;
+  barrier(CLK_LOCAL_MEM_FENCE);
+  int rank = 0;
+  for (int j = 0; j < BLOCK; j++) rank += (j < lid) & (ids[j] == e);
+  if (!inside) return;
+  if (e < 0) { /* a token routed nowhere */
+    assignment_slot[assignment] = -1;
+    return;
+  }
+  rank += counts[(size_t)get_group_id(0) * num_experts + e];
+#if SELECT
+  order[all_offsets[e] + rank] = assignment;
+#else
+  const bool kept = capacity < 0 || rank < capacity;
+  const int slot = expert_offsets[e] + rank;
+  assignment_slot[assignment] = kept ? slot : -1;
+  if (kept) slot_token[slot] = assignment / top_k;
+#endif
+}
+
+/* Drop policy "probability": one work-group an expert keeps the `capacity`
+ * largest weights, ties in token order. Weights are not negative, so their bits
+ * order like unsigned integers: the smallest surviving weight is found bit by
+ * bit, then a scan in token order hands out the slots. */
+__kernel __attribute__((reqd_work_group_size(SCAN_LOCAL, 1, 1))) void
+select_largest(const __global int *order, const __global int *all_offsets,
+               const __global int *expert_offsets, const __global float *topk_weights,
+               __global int *slot_token, __global int *assignment_slot, int top_k, int capacity) {
+  __local int scratch[SCAN_LOCAL];
+  const int e = (int)get_group_id(0);
+  const int lid = (int)get_local_id(0);
+  const int count = all_offsets[e + 1] - all_offsets[e];
+  order += all_offsets[e];
+  uint threshold = 0; /* the largest value that at least `capacity` weights reach */
+  int ties = count;   /* how many weights equal to it survive */
+  if (count > capacity) {
+    for (int bit = 30; bit >= 0; bit--) {
+      const uint candidate = threshold | (1u << bit);
+      int reach = 0;
+      for (int i = lid; i < count; i += SCAN_LOCAL)
+        reach += as_uint(topk_weights[order[i]]) >= candidate;
+      group_scan(reach, scratch, lid, SCAN_LOCAL);
+      if (scratch[SCAN_LOCAL - 1] >= capacity) threshold = candidate;
+      barrier(CLK_LOCAL_MEM_FENCE);
+    }
+    int above = 0;
+    for (int i = lid; i < count; i += SCAN_LOCAL)
+      above += as_uint(topk_weights[order[i]]) > threshold;
+    group_scan(above, scratch, lid, SCAN_LOCAL);
+    ties = capacity - scratch[SCAN_LOCAL - 1];
+    barrier(CLK_LOCAL_MEM_FENCE);
+  }
+  int kept_before = 0, ties_before = 0;
+  for (int first = 0; first < count; first += SCAN_LOCAL) {
+    const int i = first + lid;
+    const int assignment = i < count ? order[i] : 0;
+    const uint weight = i < count ? as_uint(topk_weights[assignment]) : 0u;
+    const int tie = i < count && count > capacity && weight == threshold;
+    const int tie_rank = ties_before + group_scan(tie, scratch, lid, SCAN_LOCAL) - tie;
+    ties_before += scratch[SCAN_LOCAL - 1];
+    barrier(CLK_LOCAL_MEM_FENCE);
+    const int kept = i < count && (count <= capacity || weight > threshold || (tie && tie_rank < ties));
+    const int rank = kept_before + group_scan(kept, scratch, lid, SCAN_LOCAL) - kept;
+    kept_before += scratch[SCAN_LOCAL - 1];
+    barrier(CLK_LOCAL_MEM_FENCE);
+    if (i < count) {
+      const int slot = expert_offsets[e] + rank;
+      assignment_slot[assignment] = kept ? slot : -1;
+      if (kept) slot_token[slot] = assignment / top_k;
+    }
+  }
+}

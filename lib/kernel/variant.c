@@ -1,0 +1,88 @@
+#include "kernel/variant.h"
+#include <stdio.h>
+#include <string.h>
+
+#define VARIANT(name, source, dtypes, required, tile_m, tile_n, local, flags)                      \
+  {name, source, dtypes, required, tile_m, tile_n, local, flags},
+
+static const kernel_variant router_variants[] = {
+#include "router/variants.def"
+};
+static const kernel_variant permute_variants[] = {
+#include "permute/variants.def"
+};
+static const kernel_variant grouped_gemm_variants[] = {
+#include "grouped_gemm/variants.def"
+};
+static const kernel_variant combine_variants[] = {
+#include "combine/variants.def"
+};
+
+#define TABLE(operation)                                                                           \
+  {#operation, operation##_variants, sizeof operation##_variants / sizeof operation##_variants[0]}
+
+static const struct {
+  const char *operation;
+  const kernel_variant *variants;
+  size_t count;
+} tables[] = {TABLE(router), TABLE(permute), TABLE(grouped_gemm), TABLE(combine)};
+
+size_t kernel_variants(const char *operation, const kernel_variant **variants) {
+  for (size_t i = 0; i < sizeof tables / sizeof tables[0]; i++)
+    if (strcmp(tables[i].operation, operation) == 0) {
+      *variants = tables[i].variants;
+      return tables[i].count;
+    }
+  *variants = NULL;
+  return 0;
+}
+
+bool kernel_variant_serves(const kernel_variant *variant, moecl_dtype dtype,
+                           uint32_t capabilities) {
+  return (variant->dtypes & (1u << dtype)) && (capabilities & variant->required) == variant->required;
+}
+
+/* "generic, cpu": the names a user can ask for. */
+static void list_names(const kernel_variant *all, size_t count, char *text, size_t size) {
+  size_t used = 0;
+  for (size_t i = 0; i < count && used < size; i++) {
+    int n = snprintf(text + used, size - used, "%s%s", i ? ", " : "", all[i].name);
+    if (n < 0) break;
+    used += (size_t)n;
+  }
+}
+
+size_t kernel_candidates(const char *operation, const char *asked, moecl_dtype dtype,
+                         uint32_t capabilities, const kernel_variant **candidates, size_t capacity,
+                         char *why, size_t size) {
+  const kernel_variant *all;
+  const size_t count = kernel_variants(operation, &all);
+  size_t found = 0;
+  bool known = false;
+  for (size_t i = count; i-- > 0 && found < capacity;) {
+    if (asked && strcmp(asked, all[i].name) != 0) continue;
+    known = true;
+    if (!kernel_variant_serves(&all[i], dtype, capabilities)) continue;
+    if (!asked && (all[i].flags & KERNEL_ASKED_ONLY)) continue;
+    candidates[found++] = &all[i];
+  }
+  if (found == 0 && size) {
+    char names[256] = "";
+    list_names(all, count, names, sizeof names);
+    if (known)
+      snprintf(why, size, "%s variant '%s' cannot serve %s on this device; there are: %s", operation,
+               asked, moecl_dtype_name(dtype), names);
+    else
+      snprintf(why, size, "there is no %s variant '%s'; there are: %s", operation,
+               asked ? asked : "", names);
+  }
+  return found;
+}
+
+kernel_tile kernel_gemm_tile(const kernel_variant *variant, uint32_t vector_width) {
+  if (variant->tile_m) return (kernel_tile){variant->tile_m, variant->tile_n, 1};
+  /* CPU: two vectors of columns and as many rows as leave the accumulators in
+   * registers: 12 of 16 (8 wide, AVX2), 24 of 32 (16 wide, AVX-512). */
+  const uint32_t width = vector_width >= 16 ? 16 : vector_width >= 8 ? 8 : 4;
+  return (kernel_tile){width == 16 ? 12 : 6, 2 * width, width};
+}

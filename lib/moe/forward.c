@@ -1,0 +1,135 @@
+/* One forward pass: the order of operations. */
+#include "base/base.h"
+#include "moe/layer.h"
+
+static moecl_status check_forward(moecl_layer *layer, const moecl_forward_params *params) {
+  const moecl_log *log = &layer->context->log;
+  const int64_t tokens = params->num_tokens;
+  if (tokens < 0 || tokens > MOECL_MAX_ASSIGNMENTS / layer->params.top_k)
+    return log_error(log, MOECL_ERROR_INVALID_ARGUMENT,
+                     "forward: num_tokens is %lld, expected 0 to %lld at top_k %lld",
+                     (long long)tokens, (long long)(MOECL_MAX_ASSIGNMENTS / layer->params.top_k),
+                     (long long)layer->params.top_k);
+  if (layer->missing > 0)
+    return log_error(log, MOECL_ERROR_NOT_READY,
+                     "forward: %lld of the layer's weight items were not set",
+                     (long long)layer->missing);
+  if (tokens == 0) return MOECL_OK;
+  const uint64_t bytes = (uint64_t)tokens * (uint64_t)layer->params.hidden_size *
+                         moecl_dtype_size(layer->params.dtype);
+  if (!params->hidden_states || moecl_buffer_size(params->hidden_states) < bytes)
+    return log_error(log, MOECL_ERROR_INVALID_ARGUMENT,
+                     "forward: hidden_states must hold %llu bytes", (unsigned long long)bytes);
+  if (!params->output || moecl_buffer_size(params->output) < bytes)
+    return log_error(log, MOECL_ERROR_INVALID_ARGUMENT, "forward: output must hold %llu bytes",
+                     (unsigned long long)bytes);
+  return MOECL_OK;
+}
+
+/* The caller's workspace, or the layer's own, grown when needed. */
+static moecl_status provide_workspace(moecl_layer *layer, const moecl_forward_params *params) {
+  const uint64_t bytes = moecl_layer_workspace_size(layer, params->num_tokens);
+  const moecl_buffer *buffer = params->workspace;
+  if (buffer && moecl_buffer_size(buffer) < bytes)
+    return log_error(&layer->context->log, MOECL_ERROR_INVALID_ARGUMENT,
+                     "forward: the workspace holds %llu bytes, %llu are needed",
+                     (unsigned long long)moecl_buffer_size(buffer), (unsigned long long)bytes);
+  if (!buffer) {
+    if (!layer->own_workspace || moecl_buffer_size(layer->own_workspace) < bytes) {
+      moe_workspace_release(&layer->workspace);
+      moecl_buffer_destroy(&layer->own_workspace);
+      MOECL_TRY(moecl_buffer_create(layer->context, bytes, &layer->own_workspace));
+    }
+    buffer = layer->own_workspace;
+  }
+  return moe_workspace_cut(layer, buffer, params->num_tokens);
+}
+
+static moecl_status enqueue_router(moecl_layer *layer, ocl_chain *chain,
+                                   const moecl_forward_params *params) {
+  moecl_buffer *const *region = layer->workspace.region;
+  chain->stage = MOECL_STAGE_ROUTER;
+  MOECL_TRY(op_permute_dense(&layer->permute, chain, region[REGION_DENSE_OFFSETS],
+                             region[REGION_DENSE_TILES], params->num_tokens,
+                             op_gemm_tile_m(layer->router.logits)));
+  const op_router_io io = {.num_tokens = params->num_tokens,
+                           .seed = params->seed,
+                           .hidden_states = params->hidden_states,
+                           .hidden_f32 = region[REGION_HIDDEN_F32],
+                           .router_input = region[REGION_ROUTER_INPUT],
+                           .dense_offsets = region[REGION_DENSE_OFFSETS],
+                           .dense_tiles = region[REGION_DENSE_TILES],
+                           .logits = region[REGION_LOGITS],
+                           .topk_ids = region[REGION_TOPK_IDS],
+                           .topk_weights = region[REGION_TOPK_WEIGHTS]};
+  return op_router_enqueue(&layer->router, chain, &io);
+}
+
+static moecl_status enqueue_permute(moecl_layer *layer, ocl_chain *chain, int64_t num_tokens) {
+  moecl_buffer *const *region = layer->workspace.region;
+  chain->stage = MOECL_STAGE_PERMUTE;
+  const op_permute_io io = {.num_tokens = num_tokens,
+                            .topk_ids = region[REGION_TOPK_IDS],
+                            .topk_weights = region[REGION_TOPK_WEIGHTS],
+                            .block_counts = region[REGION_BLOCK_COUNTS],
+                            .tokens_per_expert = region[REGION_TOKENS_PER_EXPERT],
+                            .expert_offsets = region[REGION_EXPERT_OFFSETS],
+                            .tile_offsets = region[REGION_TILE_OFFSETS],
+                            .all_offsets = region[REGION_ALL_OFFSETS],
+                            .slot_token = region[REGION_SLOT_TOKEN],
+                            .assignment_slot = region[REGION_ASSIGNMENT_SLOT],
+                            .order = region[REGION_ORDER],
+                            .tile_m = op_gemm_tile_m(layer->gate_up)};
+  return op_permute_enqueue(&layer->permute, chain, &io);
+}
+
+static moecl_status enqueue_experts(moecl_layer *layer, ocl_chain *chain,
+                                    const moecl_forward_params *params) {
+  moecl_buffer *const *region = layer->workspace.region;
+  const bool converted = layer->f32_activations && layer->router.convert;
+  op_gemm_io io = {.input = converted ? region[REGION_HIDDEN_F32] : params->hidden_states,
+                   .slot_token = region[REGION_SLOT_TOKEN],
+                   .expert_offsets = region[REGION_EXPERT_OFFSETS],
+                   .tile_offsets = region[REGION_TILE_OFFSETS],
+                   .output = region[REGION_ACTIVATED],
+                   .scratch = region[REGION_SCRATCH],
+                   .rows = params->num_tokens * layer->params.top_k};
+  chain->stage = MOECL_STAGE_GATE_UP;
+  MOECL_TRY(op_gemm_enqueue(layer->gate_up, chain, &io));
+  chain->stage = MOECL_STAGE_DOWN;
+  io.input = region[REGION_ACTIVATED];
+  io.output = region[REGION_EXPERT_OUTPUT];
+  return op_gemm_enqueue(layer->down, chain, &io);
+}
+
+static moecl_status enqueue_combine(moecl_layer *layer, ocl_chain *chain,
+                                    const moecl_forward_params *params) {
+  moecl_buffer *const *region = layer->workspace.region;
+  chain->stage = MOECL_STAGE_COMBINE;
+  const op_combine_io io = {.num_tokens = params->num_tokens,
+                            .expert_output = region[REGION_EXPERT_OUTPUT],
+                            .assignment_slot = region[REGION_ASSIGNMENT_SLOT],
+                            .topk_weights = region[REGION_TOPK_WEIGHTS],
+                            .output = params->output};
+  return op_combine_enqueue(&layer->combine, chain, &io);
+}
+
+moecl_status moecl_layer_forward(moecl_layer *layer, const moecl_forward_params *params,
+                                 moecl_event **event) {
+  if (event) *event = NULL;
+  if (!layer || !params) return MOECL_ERROR_INVALID_ARGUMENT;
+  MOECL_TRY(check_forward(layer, params));
+  MOECL_TRY(provide_workspace(layer, params));
+  if (params->profile) ocl_profile_reset(params->profile);
+  ocl_chain chain = {.context = layer->context,
+                     .waits = params->wait_list,
+                     .num_waits = params->wait_count,
+                     .profile = params->profile};
+  if (params->num_tokens > 0) {
+    MOECL_TRY(enqueue_router(layer, &chain, params));
+    MOECL_TRY(enqueue_permute(layer, &chain, params->num_tokens));
+    MOECL_TRY(enqueue_experts(layer, &chain, params));
+    MOECL_TRY(enqueue_combine(layer, &chain, params));
+  }
+  return event ? ocl_chain_end(&chain, event) : MOECL_OK;
+}

@@ -1,0 +1,72 @@
+/* The layer's insides, shared by layer.c (creation, weights), forward.c (one
+ * pass) and routing.c (reading back). */
+#ifndef MOECL_LIB_MOE_LAYER_H
+#define MOECL_LIB_MOE_LAYER_H
+
+#include "moecl/routing.h"
+#include "op/combine.h"
+#include "op/permute.h"
+#include "op/router.h"
+
+/* The workspace is one buffer, cut into regions; see region_bytes. */
+typedef enum moe_region {
+  REGION_HIDDEN_F32,
+  REGION_ROUTER_INPUT,
+  REGION_LOGITS,
+  REGION_TOPK_IDS,
+  REGION_TOPK_WEIGHTS,
+  REGION_DENSE_OFFSETS,
+  REGION_DENSE_TILES,
+  REGION_BLOCK_COUNTS,
+  REGION_TOKENS_PER_EXPERT,
+  REGION_EXPERT_OFFSETS,
+  REGION_TILE_OFFSETS,
+  REGION_ALL_OFFSETS,
+  REGION_SLOT_TOKEN,
+  REGION_ASSIGNMENT_SLOT,
+  REGION_ORDER,
+  REGION_ACTIVATED,
+  REGION_EXPERT_OUTPUT,
+  REGION_SCRATCH,
+  REGION_COUNT
+} moe_region;
+
+typedef struct moe_workspace {
+  const moecl_buffer *buffer; /* the one that was cut; not owned */
+  cl_mem mem;                 /* its memory, to tell a new buffer at an old address */
+  int64_t num_tokens;
+  moecl_buffer *region[REGION_COUNT];
+} moe_workspace;
+
+typedef enum moe_operation {
+  OPERATION_ROUTER,
+  OPERATION_PERMUTE,
+  OPERATION_GROUPED_GEMM,
+  OPERATION_COMBINE,
+  OPERATION_COUNT
+} moe_operation;
+
+struct moecl_layer {
+  moecl_context *context;
+  moecl_layer_params params; /* the variant names are not kept */
+  op_router router;
+  op_permute permute;
+  op_gemm *gate_up, *down;
+  op_combine combine;
+  bool f32_activations; /* the experts' GEMMs read and write fp32 rows */
+  const kernel_variant *variant[OPERATION_COUNT];
+  char reason[OPERATION_COUNT][128];
+  uint8_t *is_set[MOECL_TENSOR_COUNT]; /* one flag an item */
+  int64_t missing;                     /* items not set yet */
+  moecl_buffer *own_workspace;
+  moe_workspace workspace; /* of the latest forward */
+};
+
+/* Bytes of a region for num_tokens; 0 where the layer has no use for it. */
+uint64_t moe_region_bytes(const moecl_layer *layer, moe_region region, int64_t num_tokens);
+
+/* Cuts `buffer` into layer->workspace, unless it already is so. */
+moecl_status moe_workspace_cut(moecl_layer *layer, const moecl_buffer *buffer, int64_t num_tokens);
+void moe_workspace_release(moe_workspace *workspace);
+
+#endif

@@ -1,0 +1,76 @@
+/* Reading the latest forward's routing back. */
+#include "base/base.h"
+#include "moe/layer.h"
+#include <stdlib.h>
+
+static moecl_status allocate(moecl_layer *layer, moecl_routing *routing) {
+  const size_t tokens = (size_t)routing->num_tokens, experts = (size_t)routing->num_experts;
+  const size_t slots = tokens * (size_t)routing->top_k;
+  /* At least one element each: T = 0 is not a lack of memory. */
+  routing->router_logits = malloc((tokens * experts + 1) * sizeof(float));
+  routing->topk_ids = malloc((slots + 1) * sizeof(int32_t));
+  routing->topk_weights = malloc((slots + 1) * sizeof(float));
+  routing->kept = malloc(slots + 1);
+  routing->tokens_per_expert = calloc(experts, sizeof(int64_t));
+  routing->tokens_per_expert_after_capacity = calloc(experts, sizeof(int64_t));
+  if (routing->router_logits && routing->topk_ids && routing->topk_weights && routing->kept &&
+      routing->tokens_per_expert && routing->tokens_per_expert_after_capacity)
+    return MOECL_OK;
+  return log_error(&layer->context->log, MOECL_ERROR_OUT_OF_HOST_MEMORY,
+                   "no host memory for the routing of %zu tokens", tokens);
+}
+
+static moecl_status read_region(const moecl_layer *layer, moe_region region, uint64_t elements,
+                                void *dst) {
+  return moecl_buffer_read_wait(layer->workspace.region[region], 0, elements * sizeof(int32_t),
+                                dst);
+}
+
+static moecl_status read_counts(const moecl_layer *layer, moecl_routing *routing,
+                                int32_t *scratch) {
+  const uint64_t experts = (uint64_t)routing->num_experts;
+  MOECL_TRY(read_region(layer, REGION_TOKENS_PER_EXPERT, experts, scratch));
+  for (uint64_t e = 0; e < experts; e++) routing->tokens_per_expert[e] = scratch[e];
+  MOECL_TRY(read_region(layer, REGION_EXPERT_OFFSETS, experts + 1, scratch));
+  for (uint64_t e = 0; e < experts; e++)
+    routing->tokens_per_expert_after_capacity[e] = scratch[e + 1] - scratch[e];
+  return MOECL_OK;
+}
+
+static moecl_status read_all(const moecl_layer *layer, moecl_routing *routing) {
+  const uint64_t slots = (uint64_t)routing->num_tokens * (uint64_t)routing->top_k;
+  const uint64_t experts = (uint64_t)routing->num_experts;
+  MOECL_TRY(read_region(layer, REGION_LOGITS, (uint64_t)routing->num_tokens * experts,
+                        routing->router_logits));
+  MOECL_TRY(read_region(layer, REGION_TOPK_IDS, slots, routing->topk_ids));
+  MOECL_TRY(read_region(layer, REGION_TOPK_WEIGHTS, slots, routing->topk_weights));
+  int32_t *scratch = malloc((slots > experts ? slots : experts + 1) * sizeof *scratch);
+  if (!scratch) return MOECL_ERROR_OUT_OF_HOST_MEMORY;
+  moecl_status status = read_region(layer, REGION_ASSIGNMENT_SLOT, slots, scratch);
+  for (uint64_t i = 0; status == MOECL_OK && i < slots; i++) routing->kept[i] = scratch[i] >= 0;
+  if (status == MOECL_OK) status = read_counts(layer, routing, scratch);
+  free(scratch);
+  return status;
+}
+
+moecl_status moecl_layer_read_routing_wait(moecl_layer *layer, moecl_routing *routing) {
+  if (!routing) return MOECL_ERROR_INVALID_ARGUMENT;
+  *routing = (moecl_routing){0};
+  if (!layer) return MOECL_ERROR_INVALID_ARGUMENT;
+  if (!layer->workspace.buffer)
+    return log_error(&layer->context->log, MOECL_ERROR_NOT_READY,
+                     "there is no routing to read before the first forward");
+  routing->num_tokens = layer->workspace.num_tokens;
+  routing->num_experts = layer->params.num_experts;
+  routing->top_k = layer->params.top_k;
+  routing->capacity = moecl_expert_capacity(&layer->params, routing->num_tokens);
+  moecl_status status = allocate(layer, routing);
+  if (status == MOECL_OK && routing->num_tokens > 0) status = read_all(layer, routing);
+  if (status != MOECL_OK) {
+    moecl_routing_destroy(routing);
+    *routing = (moecl_routing){0};
+    return status;
+  }
+  moecl_routing_statistics_compute(routing, &routing->statistics);
+  return MOECL_OK;
+}

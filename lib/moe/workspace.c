@@ -1,0 +1,78 @@
+/* One buffer for everything a forward needs between its input and output. */
+#include "base/base.h"
+#include "moe/layer.h"
+
+uint64_t moe_region_bytes(const moecl_layer *layer, moe_region region, int64_t num_tokens) {
+  const moecl_layer_params *params = &layer->params;
+  const uint64_t tokens = (uint64_t)num_tokens, experts = (uint64_t)params->num_experts;
+  const uint64_t slots = tokens * (uint64_t)params->top_k;
+  const uint64_t row = layer->f32_activations ? sizeof(float) : moecl_dtype_size(params->dtype);
+  const uint64_t hidden = (uint64_t)params->hidden_size;
+  switch (region) {
+  case REGION_HIDDEN_F32: return layer->router.convert ? tokens * hidden * sizeof(float) : 0;
+  case REGION_ROUTER_INPUT: return layer->router.jitter ? tokens * hidden * sizeof(float) : 0;
+  case REGION_LOGITS: return tokens * experts * sizeof(float);
+  case REGION_TOPK_IDS:
+  case REGION_TOPK_WEIGHTS:
+  case REGION_SLOT_TOKEN:
+  case REGION_ASSIGNMENT_SLOT: return slots * sizeof(int32_t);
+  case REGION_ORDER: return layer->permute.select ? slots * sizeof(int32_t) : 0;
+  case REGION_DENSE_OFFSETS:
+  case REGION_DENSE_TILES: return 2 * sizeof(int32_t);
+  case REGION_BLOCK_COUNTS:
+    return op_permute_blocks(num_tokens, params->top_k) * experts * sizeof(int32_t);
+  case REGION_TOKENS_PER_EXPERT: return experts * sizeof(int32_t);
+  case REGION_EXPERT_OFFSETS:
+  case REGION_TILE_OFFSETS:
+  case REGION_ALL_OFFSETS: return (experts + 1) * sizeof(int32_t);
+  case REGION_ACTIVATED: return slots * (uint64_t)params->intermediate_size * row;
+  case REGION_EXPERT_OUTPUT: return slots * hidden * row;
+  case REGION_SCRATCH: {
+    const uint64_t gate_up = op_gemm_scratch(layer->gate_up, (int64_t)slots);
+    const uint64_t down = op_gemm_scratch(layer->down, (int64_t)slots);
+    return gate_up > down ? gate_up : down;
+  }
+  default: return 0;
+  }
+}
+
+static uint64_t region_stride(const moecl_layer *layer, moe_region region, int64_t num_tokens) {
+  return base_round_up(moe_region_bytes(layer, region, num_tokens), layer->context->address_align);
+}
+
+uint64_t moecl_layer_workspace_size(const moecl_layer *layer, int64_t num_tokens) {
+  uint64_t bytes = 0;
+  for (int region = 0; region < REGION_COUNT; region++)
+    bytes += region_stride(layer, (moe_region)region, num_tokens);
+  return bytes;
+}
+
+void moe_workspace_release(moe_workspace *workspace) {
+  for (int region = 0; region < REGION_COUNT; region++)
+    moecl_buffer_destroy(&workspace->region[region]);
+  *workspace = (moe_workspace){0};
+}
+
+moecl_status moe_workspace_cut(moecl_layer *layer, const moecl_buffer *buffer,
+                               int64_t num_tokens) {
+  moe_workspace *workspace = &layer->workspace;
+  if (workspace->buffer == buffer && workspace->mem == buffer->mem &&
+      workspace->num_tokens == num_tokens)
+    return MOECL_OK;
+  moe_workspace_release(workspace);
+  uint64_t offset = 0;
+  for (int region = 0; region < REGION_COUNT; region++) {
+    const uint64_t bytes = moe_region_bytes(layer, (moe_region)region, num_tokens);
+    if (bytes == 0) continue;
+    moecl_status status = ocl_buffer_view(buffer, offset, bytes, &workspace->region[region]);
+    if (status != MOECL_OK) {
+      moe_workspace_release(workspace);
+      return status;
+    }
+    offset += region_stride(layer, (moe_region)region, num_tokens);
+  }
+  workspace->buffer = buffer;
+  workspace->mem = buffer->mem;
+  workspace->num_tokens = num_tokens;
+  return MOECL_OK;
+}

@@ -1,0 +1,24 @@
+/* Combine: expert outputs back into token order, weighted, in a fixed order. */
+#ifndef MOECL_LIB_OP_COMBINE_H
+#define MOECL_LIB_OP_COMBINE_H
+
+#include "kernel/variant.h"
+#include "ocl/ocl.h"
+
+typedef struct op_combine {
+  int64_t hidden_size, top_k;
+  ocl_kernel *combine;
+} op_combine;
+
+typedef struct op_combine_io {
+  int64_t num_tokens;
+  const moecl_buffer *expert_output, *assignment_slot, *topk_weights, *output;
+} op_combine_io;
+
+moecl_status op_combine_create(moecl_context *context, const kernel_variant *variant,
+                               const moecl_layer_params *params, bool input_f32,
+                               op_combine *combine);
+void op_combine_release(op_combine *combine);
+moecl_status op_combine_enqueue(op_combine *combine, ocl_chain *chain, const op_combine_io *io);
+
+#endif

@@ -1,0 +1,161 @@
+#include "op/grouped_gemm.h"
+#include "base/base.h"
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+void op_gemm_defines(const op_gemm_shape *shape, const kernel_tile *tile, char *text, size_t size) {
+  snprintf(text, size,
+           "DTYPE %d\nACTIVATION %d\nGATED %d\nBIAS %d\nGATHER %d\nINPUT_F32 %d\nOUTPUT_F32 %d\n"
+           "TILE_M %u\nVECTOR_WIDTH %u\n",
+           (int)shape->dtype, (int)shape->epilogue, shape->gated, shape->bias, shape->gather,
+           shape->input_f32, shape->output_f32, tile->m, tile->vector_width);
+}
+
+static int64_t weight_rows(const op_gemm_shape *shape) {
+  return shape->gated ? 2 * shape->n : shape->n;
+}
+
+static moecl_status allocate(op_gemm *gemm) {
+  const op_gemm_shape *shape = &gemm->shape;
+  const uint64_t one = gemm->driver->packed_bytes(gemm);
+  uint64_t bytes;
+  if (!base_mul(one, (uint64_t)shape->num_experts, &bytes))
+    return log_error(&gemm->context->log, MOECL_ERROR_OUT_OF_DEVICE_MEMORY,
+                     "the weights of %lld experts of %llu bytes exceed 64 bits",
+                     (long long)shape->num_experts, (unsigned long long)one);
+  MOECL_TRY(moecl_buffer_create(gemm->context, bytes, &gemm->weights));
+  if (!shape->bias) return MOECL_OK;
+  return moecl_buffer_create(gemm->context,
+                             (uint64_t)(shape->num_experts * weight_rows(shape)) *
+                                 moecl_dtype_size(shape->dtype),
+                             &gemm->bias);
+}
+
+moecl_status op_gemm_create(moecl_context *context, const kernel_variant *variant,
+                            const op_gemm_shape *shape, op_gemm **out) {
+  *out = NULL;
+  op_gemm *gemm = calloc(1, sizeof *gemm);
+  if (!gemm) return log_error(&context->log, MOECL_ERROR_OUT_OF_HOST_MEMORY, "no host memory");
+  gemm->context = ocl_context_retain(context);
+  gemm->variant = variant;
+  gemm->driver =
+      variant->flags & KERNEL_LIBRARY ? &op_gemm_clblast_driver : &op_gemm_kernel_driver;
+  gemm->shape = *shape;
+  gemm->tile = kernel_gemm_tile(variant, context->info.native_vector_width_float);
+  moecl_status status = gemm->driver->create(gemm);
+  if (status == MOECL_OK) status = allocate(gemm);
+  if (status != MOECL_OK) op_gemm_destroy(&gemm);
+  *out = gemm;
+  return status;
+}
+
+void op_gemm_destroy(op_gemm **handle) {
+  op_gemm *gemm = *handle;
+  *handle = NULL;
+  if (!gemm) return;
+  ocl_kernel_destroy(&gemm->pack);
+  ocl_kernel_destroy(&gemm->gemm);
+  ocl_kernel_destroy(&gemm->gather);
+  ocl_kernel_destroy(&gemm->activate);
+  moecl_buffer_destroy(&gemm->weights);
+  moecl_buffer_destroy(&gemm->bias);
+  moecl_context_destroy(&gemm->context);
+  free(gemm);
+}
+
+/* Enough work-groups to fill any device; the pack kernels stride over the rest. */
+enum { PACK_LOCAL = 64, PACK_GROUPS = 2048 };
+
+moecl_status op_gemm_set_weights(op_gemm *gemm, int64_t first, int64_t count,
+                                 const moecl_buffer *src, uint64_t offset_bytes) {
+  const op_gemm_shape *shape = &gemm->shape;
+  const uint64_t size = moecl_dtype_size(shape->dtype);
+  const uint64_t canonical = (uint64_t)weight_rows(shape) * (uint64_t)shape->k;
+  ocl_chain chain = {.context = gemm->context};
+  for (int64_t e = 0; e < count; e++) {
+    MOECL_TRY(ocl_kernel_args(gemm->pack, "bLbLll", src,
+                              offset_bytes / size + (uint64_t)e * canonical, gemm->weights,
+                              (uint64_t)(first + e) * gemm->packed_elements, shape->n, shape->k));
+    const uint64_t groups = base_div_up(canonical, PACK_LOCAL);
+    MOECL_TRY(ocl_launch(&chain, gemm->pack, groups < PACK_GROUPS ? groups : PACK_GROUPS,
+                         PACK_LOCAL, NULL));
+  }
+  return MOECL_OK;
+}
+
+moecl_status op_gemm_set_bias(op_gemm *gemm, int64_t first, int64_t count, const moecl_buffer *src,
+                              uint64_t offset_bytes) {
+  const uint64_t one = (uint64_t)weight_rows(&gemm->shape) * moecl_dtype_size(gemm->shape.dtype);
+  return ocl_buffer_copy(src, offset_bytes, gemm->bias, (uint64_t)first * one,
+                         (uint64_t)count * one);
+}
+
+uint64_t op_gemm_weight_bytes(const op_gemm *gemm) {
+  return moecl_buffer_size(gemm->weights) + (gemm->bias ? moecl_buffer_size(gemm->bias) : 0);
+}
+
+uint64_t op_gemm_scratch(const op_gemm *gemm, int64_t rows) {
+  return gemm->driver->scratch(gemm, rows);
+}
+
+uint32_t op_gemm_tile_m(const op_gemm *gemm) { return gemm->tile.m; }
+
+moecl_status op_gemm_enqueue(op_gemm *gemm, ocl_chain *chain, const op_gemm_io *io) {
+  return gemm->driver->enqueue(gemm, chain, io);
+}
+
+/* ---- the project's own kernels: one launch, tiles found on the device ---- */
+
+/* Elements of one expert's packed weights. Tiled through local memory: as they
+ * come. By vector width: panels of tile.n columns, the last one padded; gated
+ * layers put gate and up side by side in one panel. */
+static uint64_t packed_elements(const op_gemm *gemm) {
+  const uint64_t rows = (uint64_t)weight_rows(&gemm->shape), k = (uint64_t)gemm->shape.k;
+  if (gemm->variant->tile_m) return rows * k;
+  const uint64_t columns = gemm->shape.gated ? gemm->tile.n / 2 : gemm->tile.n;
+  return base_div_up((uint64_t)gemm->shape.n, columns) * gemm->tile.n * k;
+}
+
+static uint64_t kernel_packed_bytes(const op_gemm *gemm) {
+  return gemm->packed_elements * moecl_dtype_size(gemm->shape.dtype);
+}
+
+static moecl_status kernel_create(op_gemm *gemm) {
+  char defines[512];
+  op_gemm_defines(&gemm->shape, &gemm->tile, defines, sizeof defines);
+  gemm->packed_elements = packed_elements(gemm);
+  MOECL_TRY(
+      ocl_kernel_create(gemm->context, gemm->variant->source, defines, "pack", &gemm->pack));
+  return ocl_kernel_create(gemm->context, gemm->variant->source, defines, "gemm", &gemm->gemm);
+}
+
+static uint64_t kernel_scratch(const op_gemm *gemm, int64_t rows) {
+  (void)gemm;
+  (void)rows;
+  return 0;
+}
+
+/* The most tiles `rows` slots can make: every expert may end in a partial one. */
+static uint64_t most_tiles(const op_gemm *gemm, uint64_t rows) {
+  const uint64_t experts = (uint64_t)gemm->shape.num_experts;
+  const uint64_t active = rows < experts ? rows : experts;
+  return (rows + active * (gemm->tile.m - 1)) / gemm->tile.m;
+}
+
+static moecl_status kernel_enqueue(op_gemm *gemm, ocl_chain *chain, const op_gemm_io *io) {
+  const uint64_t columns =
+      gemm->shape.gated && !gemm->variant->tile_m ? gemm->tile.n / 2 : gemm->tile.n;
+  const uint64_t column_tiles = base_div_up((uint64_t)gemm->shape.n, columns);
+  MOECL_TRY(ocl_kernel_args(gemm->gemm, "bbbbbbblli", io->input, io->slot_token,
+                            io->expert_offsets, io->tile_offsets, gemm->weights, gemm->bias,
+                            io->output, gemm->shape.k, gemm->shape.n,
+                            (int32_t)gemm->shape.num_experts));
+  return ocl_launch(chain, gemm->gemm, most_tiles(gemm, (uint64_t)io->rows) * column_tiles,
+                    gemm->variant->local, NULL);
+}
+
+const op_gemm_driver op_gemm_kernel_driver = {.create = kernel_create,
+                                              .packed_bytes = kernel_packed_bytes,
+                                              .scratch = kernel_scratch,
+                                              .enqueue = kernel_enqueue};

@@ -1,0 +1,78 @@
+/* One grouped GEMM: each expert's rows times its packed weights, with bias and
+ * activation in the epilogue. Also serves the router's logits, as one expert
+ * that owns all rows. */
+#ifndef MOECL_LIB_OP_GROUPED_GEMM_H
+#define MOECL_LIB_OP_GROUPED_GEMM_H
+
+#include "kernel/variant.h"
+#include "ocl/ocl.h"
+
+/* Values of the kernels' ACTIVATION. */
+typedef enum op_epilogue {
+  OP_EPILOGUE_NONE = 0,
+  OP_EPILOGUE_SILU,
+  OP_EPILOGUE_GELU,
+  OP_EPILOGUE_RELU
+} op_epilogue;
+
+typedef struct op_gemm_shape {
+  int64_t num_experts;
+  int64_t n, k; /* output columns and inner size; gated: weights have 2n rows */
+  moecl_dtype dtype;
+  op_epilogue epilogue;
+  bool gated, bias;
+  bool gather;     /* slot s reads row slot_token[s] of the input, else row s */
+  bool input_f32;  /* the input is fp32, else the storage type */
+  bool output_f32; /* likewise */
+} op_gemm_shape;
+
+typedef struct op_gemm_io {
+  const moecl_buffer *input, *slot_token, *expert_offsets, *tile_offsets, *output;
+  const moecl_buffer *scratch; /* op_gemm_scratch bytes; NULL where that is 0 */
+  int64_t rows;                /* the most slots there can be */
+} op_gemm_io;
+
+typedef struct op_gemm op_gemm;
+
+/* Builds the kernels and allocates the packed weights. */
+moecl_status op_gemm_create(moecl_context *context, const kernel_variant *variant,
+                            const op_gemm_shape *shape, op_gemm **gemm);
+void op_gemm_destroy(op_gemm **gemm);
+
+/* Enqueues packing `count` experts' canonical weights, or copying biases. */
+moecl_status op_gemm_set_weights(op_gemm *gemm, int64_t first, int64_t count,
+                                 const moecl_buffer *src, uint64_t offset_bytes);
+moecl_status op_gemm_set_bias(op_gemm *gemm, int64_t first, int64_t count, const moecl_buffer *src,
+                              uint64_t offset_bytes);
+
+uint64_t op_gemm_weight_bytes(const op_gemm *gemm);
+uint64_t op_gemm_scratch(const op_gemm *gemm, int64_t rows);
+uint32_t op_gemm_tile_m(const op_gemm *gemm);
+
+moecl_status op_gemm_enqueue(op_gemm *gemm, ocl_chain *chain, const op_gemm_io *io);
+
+/* A source's defines for a data type and the rest of a shape. */
+void op_gemm_defines(const op_gemm_shape *shape, const kernel_tile *tile, char *text, size_t size);
+
+/* The implementation behind a variant; one for the project's own kernels, one
+ * for CLBlast. */
+typedef struct op_gemm_driver {
+  moecl_status (*create)(op_gemm *gemm);
+  uint64_t (*packed_bytes)(const op_gemm *gemm); /* of one expert */
+  uint64_t (*scratch)(const op_gemm *gemm, int64_t rows);
+  moecl_status (*enqueue)(op_gemm *gemm, ocl_chain *chain, const op_gemm_io *io);
+} op_gemm_driver;
+extern const op_gemm_driver op_gemm_kernel_driver, op_gemm_clblast_driver;
+
+struct op_gemm {
+  moecl_context *context;
+  const kernel_variant *variant;
+  const op_gemm_driver *driver;
+  op_gemm_shape shape;
+  kernel_tile tile;
+  ocl_kernel *pack, *gemm, *gather, *activate; /* what the driver uses of them */
+  moecl_buffer *weights, *bias;                /* bias NULL without one */
+  uint64_t packed_elements;                    /* of one expert, in the packed type */
+};
+
+#endif

@@ -1,0 +1,35 @@
+/* Router: hidden states to logits, softmax over all experts, top-k. */
+#ifndef MOECL_LIB_OP_ROUTER_H
+#define MOECL_LIB_OP_ROUTER_H
+
+#include "op/grouped_gemm.h"
+
+typedef struct op_router {
+  moecl_context *context;
+  const kernel_variant *variant;
+  moecl_layer_params params;
+  op_gemm *logits;
+  ocl_kernel *convert; /* hidden states to fp32; NULL where nobody reads them so */
+  ocl_kernel *jitter;  /* to the jittered router input; NULL without jitter */
+  ocl_kernel *topk;
+} op_router;
+
+typedef struct op_router_io {
+  int64_t num_tokens;
+  uint64_t seed;
+  const moecl_buffer *hidden_states;
+  const moecl_buffer *hidden_f32;   /* [T,H] fp32, written when `convert` is there */
+  const moecl_buffer *router_input; /* [T,H] fp32, written when `jitter` is there */
+  const moecl_buffer *dense_offsets, *dense_tiles; /* one expert that owns all T rows */
+  const moecl_buffer *logits, *topk_ids, *topk_weights;
+} op_router_io;
+
+/* `convert`: the experts read fp32 hidden states. The logits' GEMM is the best
+ * grouped GEMM variant that serves, whatever the experts use. */
+moecl_status op_router_create(moecl_context *context, const kernel_variant *variant,
+                              const kernel_variant *gemm_variant,
+                              const moecl_layer_params *params, bool convert, op_router *router);
+void op_router_release(op_router *router);
+moecl_status op_router_enqueue(op_router *router, ocl_chain *chain, const op_router_io *io);
+
+#endif
