@@ -1,0 +1,96 @@
+/* The baseline: one CLBlast GEMM an expert. It needs the counts on the host, so
+ * enqueueing waits for the permutation; everything else moecl does not. */
+#include "base/base.h"
+#include "kernel/clblast.h"
+#include "op/grouped_gemm.h"
+#include <stdlib.h>
+
+enum { LOCAL = 64, MOST_GROUPS = 4096 };
+
+static uint64_t raw_columns(const op_gemm *gemm) {
+  return (uint64_t)(gemm->shape.gated ? 2 * gemm->shape.n : gemm->shape.n);
+}
+
+/* Bias, activation and gate are a pass of their own over raw products. */
+static bool has_epilogue(const op_gemm *gemm) {
+  return gemm->shape.epilogue != OP_EPILOGUE_NONE || gemm->shape.gated || gemm->shape.bias;
+}
+
+static moecl_status create(op_gemm *gemm) {
+  char defines[512];
+  op_gemm_defines(&gemm->shape, &gemm->tile, defines, sizeof defines);
+  gemm->packed_elements = raw_columns(gemm) * (uint64_t)gemm->shape.k;
+  const char *source = gemm->variant->source;
+  MOECL_TRY(ocl_kernel_create(gemm->context, source, defines, "pack", &gemm->pack));
+  MOECL_TRY(ocl_kernel_create(gemm->context, source, defines, "gather", &gemm->gather));
+  return ocl_kernel_create(gemm->context, source, defines, "activate_rows", &gemm->activate);
+}
+
+static uint64_t packed_bytes(const op_gemm *gemm) { return gemm->packed_elements * sizeof(float); }
+
+/* Gathered input rows, then raw products. */
+static uint64_t gathered_bytes(const op_gemm *gemm, int64_t rows) {
+  const uint64_t bytes = (uint64_t)rows * (uint64_t)gemm->shape.k * sizeof(float);
+  return gemm->shape.gather ? base_round_up(bytes, 4096) : 0;
+}
+
+static uint64_t scratch(const op_gemm *gemm, int64_t rows) {
+  const uint64_t raw = (uint64_t)rows * raw_columns(gemm) * sizeof(float);
+  return gathered_bytes(gemm, rows) + (has_epilogue(gemm) ? raw : 0);
+}
+
+static uint64_t groups_for(uint64_t items) {
+  const uint64_t groups = base_div_up(items, LOCAL);
+  return groups < MOST_GROUPS ? groups : MOST_GROUPS;
+}
+
+/* One expert's rows [first, first+rows): product, then epilogue. */
+static moecl_status one_expert(op_gemm *gemm, ocl_chain *chain, const op_gemm_io *io,
+                               const moecl_buffer *input, int64_t expert, uint64_t first,
+                               int64_t rows) {
+  const op_gemm_shape *shape = &gemm->shape;
+  const uint64_t columns = raw_columns(gemm);
+  const uint64_t raw_base = gathered_bytes(gemm, io->rows) / sizeof(float);
+  const bool epilogue = has_epilogue(gemm);
+  const moecl_buffer *raw = epilogue ? io->scratch : io->output;
+  const uint64_t raw_offset = epilogue ? raw_base + first * columns : first * columns;
+  MOECL_TRY(kernel_clblast_sgemm(chain, rows, (int64_t)columns, shape->k, input,
+                                 first * (uint64_t)shape->k, gemm->weights,
+                                 (uint64_t)expert * gemm->packed_elements, raw, raw_offset));
+  if (!epilogue) return MOECL_OK;
+  /* The raw rows of this expert are addressed from its first one. */
+  MOECL_TRY(ocl_kernel_args(gemm->activate, "bLbLbLll", io->scratch, raw_offset, gemm->bias,
+                            (uint64_t)expert * columns, io->output, first, (int64_t)rows,
+                            shape->n));
+  return ocl_launch(chain, gemm->activate, groups_for((uint64_t)rows * (uint64_t)shape->n), LOCAL,
+                    NULL);
+}
+
+static moecl_status enqueue(op_gemm *gemm, ocl_chain *chain, const op_gemm_io *io) {
+  const op_gemm_shape *shape = &gemm->shape;
+  const uint64_t experts = (uint64_t)shape->num_experts;
+  int32_t *offsets = malloc((experts + 1) * sizeof *offsets);
+  if (!offsets)
+    return log_error(&gemm->context->log, MOECL_ERROR_OUT_OF_HOST_MEMORY, "no host memory");
+  moecl_status status = moecl_buffer_read_wait(io->expert_offsets, 0,
+                                               (experts + 1) * sizeof *offsets, offsets);
+  const moecl_buffer *input = io->input;
+  if (status == MOECL_OK && shape->gather && offsets[experts] > 0) {
+    input = io->scratch;
+    status = ocl_kernel_args(gemm->gather, "bbbll", io->input, io->slot_token, io->scratch,
+                             (int64_t)offsets[experts], shape->k);
+    if (status == MOECL_OK)
+      status = ocl_launch(chain, gemm->gather,
+                          groups_for((uint64_t)offsets[experts] * (uint64_t)shape->k), LOCAL, NULL);
+  }
+  for (uint64_t e = 0; status == MOECL_OK && e < experts; e++) {
+    const int64_t rows = offsets[e + 1] - offsets[e];
+    if (rows > 0)
+      status = one_expert(gemm, chain, io, input, (int64_t)e, (uint64_t)offsets[e], rows);
+  }
+  free(offsets);
+  return status;
+}
+
+const op_gemm_driver op_gemm_clblast_driver = {
+    .create = create, .packed_bytes = packed_bytes, .scratch = scratch, .enqueue = enqueue};
