@@ -1,0 +1,91 @@
+/* moectl help [topic] */
+#include "experiment_help.h"
+#include "moectl.h"
+#include <stdio.h>
+#include <string.h>
+
+static const char usage[] =
+    "moectl: experiments with Mixture-of-Experts layers on any OpenCL device\n"
+    "\n"
+    "  moectl run FILE.yaml [options]     run an experiment and write its results\n"
+    "      --device D     auto, gpu, cpu, accelerator, PLATFORM:DEVICE, or part of a name\n"
+    "      --out DIR      results folder (default: results/<name>-<time>/)\n"
+    "      --resume DIR   go on with an interrupted run in DIR\n"
+    "      --set K=V      override a value, e.g. --set layer.top_k=4 or\n"
+    "                     --set workload.num_tokens=[1,64]; may be repeated\n"
+    "      --dump         write each point's tensors to point-NNN.safetensors\n"
+    "      --quiet        no progress, only the table\n"
+    "      --verbose      say which variants are chosen and why, and what is built\n"
+    "  moectl check FILE.yaml [--set K=V] validate an experiment; runs nothing\n"
+    "  moectl devices [--json]            list the OpenCL devices\n"
+    "  moectl help [TOPIC]                this text; topics: experiment, results, devices,\n"
+    "                                     environment, exit-codes\n"
+    "  moectl --version\n";
+
+static const char devices_topic[] =
+    "Choosing a device (--device, or `device:` in the experiment; --device wins):\n"
+    "  auto           the first GPU, else accelerator, else CPU\n"
+    "  gpu, cpu, accelerator   the first of that type\n"
+    "  1:0            platform 1, device 0, as `moectl devices` numbers them\n"
+    "  part of a name the first device whose name or platform contains it, ignoring case\n"
+    "\n"
+    "No device? Install your GPU vendor's OpenCL driver, or a CPU implementation\n"
+    "(Debian and Ubuntu: apt install pocl-opencl-icd).\n";
+
+static const char environment_topic[] =
+    "Environment:\n"
+    "  MOECL_KERNEL_DIR   read kernel sources from this folder instead of the ones built\n"
+    "                     in: edit cl/ and run again without building\n"
+    "  MOECL_CACHE_DIR    where compiled programs are kept (default: $XDG_CACHE_HOME/moecl,\n"
+    "                     else ~/.cache/moecl); safe to delete\n"
+    "  OCL_ICD_VENDORS    the folder of .icd files that decides which OpenCL drivers are seen\n";
+
+static const char exit_topic[] =
+    "Exit codes:\n"
+    "  0  all points ran and verified\n"
+    "  1  some point failed, did not verify, or the run was interrupted\n"
+    "  2  bad usage or a bad experiment; nothing ran\n"
+    "  3  no OpenCL device, or none that matches --device\n";
+
+static const char results_topic[] =
+    "A run writes into its results folder, after every point, replacing files whole:\n"
+    "  results.json   everything: the resolved experiment, the device, and per point its\n"
+    "                 parameters, variants, time per stage, rates, routing, verification\n"
+    "  results.csv    one row a point\n"
+    "  report.md      readable by itself, pictures included\n"
+    "  *.png          expert utilisation per top_k and capacity factor; time and throughput\n"
+    "                 against what was swept; the gnuplot script and data lie beside each\n"
+    "  point-NNN.safetensors   with --dump: inputs, weights, routing and output\n"
+    "\n"
+    "Times are device times from OpenCL profiling events: median, minimum and 90th\n"
+    "percentile over measure.iterations after measure.warmup. tflops counts what the\n"
+    "layer's surviving assignments need, gbytes_per_s the least bytes it must move: the\n"
+    "weights of the experts that were reached, input and output once.\n"
+    "verify.error is ||output - reference|| / ||reference|| over the sampled tokens, the\n"
+    "reference being plain C in double precision.\n";
+
+int command_help(const options *options) {
+  const char *topic = options->topic;
+  if (!topic) {
+    fputs(usage, stdout);
+  } else if (strcmp(topic, "experiment") == 0) {
+    experiment_print_keys(stdout);
+  } else {
+    static const struct {
+      const char *name, *text;
+    } topics[] = {{"devices", devices_topic},
+                  {"environment", environment_topic},
+                  {"exit-codes", exit_topic},
+                  {"results", results_topic}};
+    for (size_t i = 0; i < sizeof topics / sizeof topics[0]; i++)
+      if (strcmp(topics[i].name, topic) == 0) {
+        fputs(topics[i].text, stdout);
+        return EXIT_ALL_OK;
+      }
+    complain("there is no help on '%s'; topics: experiment, results, devices, environment, "
+             "exit-codes",
+             topic);
+    return EXIT_USAGE;
+  }
+  return EXIT_ALL_OK;
+}

@@ -1,0 +1,134 @@
+/* moectl: experiments with Mixture-of-Experts layers on any OpenCL device. */
+#include "moectl.h"
+#include <stdarg.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+void complain(const char *format, ...) {
+  va_list args;
+  va_start(args, format);
+  fputs("moectl: ", stderr);
+  vfprintf(stderr, format, args);
+  fputc('\n', stderr);
+  va_end(args);
+}
+
+void log_to_stderr(void *user, moecl_log_level level, const char *message) {
+  static const char *const names[] = {"error", "warning", "info", "debug"};
+  const options *options = user;
+  if (level > (options->verbose ? MOECL_LOG_DEBUG : MOECL_LOG_WARNING)) return;
+  fprintf(stderr, "moectl: %s: %s\n", names[level], message);
+}
+
+typedef struct command {
+  const char *name;
+  int (*run)(const options *);
+  const char *accepts; /* the options it takes, as letters of option_table */
+  bool needs_file;
+} command;
+
+static const command commands[] = {{"run", command_run, "dorDsqv", true},
+                                   {"check", command_check, "sv", true},
+                                   {"devices", command_devices, "jv", false},
+                                   {"help", command_help, "", false}};
+
+static const struct {
+  const char *name;
+  char letter;
+  bool has_value;
+} option_table[] = {{"--device", 'd', true},   {"--out", 'o', true},    {"--resume", 'r', true},
+                    {"--dump", 'D', false},    {"--set", 's', true},    {"--quiet", 'q', false},
+                    {"--verbose", 'v', false}, {"--json", 'j', false}};
+
+static void apply(options *options, char letter, const char *value) {
+  switch (letter) {
+  case 'd': options->device = value; break;
+  case 'o': options->out = value; break;
+  case 'r': options->resume = value; break;
+  case 'D': options->dump = true; break;
+  case 's': options->overrides[options->num_overrides++].assignment = value; break;
+  case 'q': options->quiet = true; break;
+  case 'v': options->verbose = true; break;
+  case 'j': options->json = true; break;
+  default: break;
+  }
+}
+
+/* One "--name", "--name value" or "--name=value"; advances *i past it. */
+static bool parse_option(const command *command, int argc, char **argv, int *i, options *options) {
+  const char *text = argv[*i], *equals = strchr(text, '=');
+  const size_t length = equals ? (size_t)(equals - text) : strlen(text);
+  for (size_t o = 0; o < sizeof option_table / sizeof option_table[0]; o++) {
+    if (strlen(option_table[o].name) != length ||
+        strncmp(option_table[o].name, text, length) != 0 ||
+        !strchr(command->accepts, option_table[o].letter))
+      continue;
+    const char *value = NULL;
+    if (option_table[o].has_value) {
+      value = equals ? equals + 1 : ++*i < argc ? argv[*i] : NULL;
+      if (!value || !*value) {
+        complain("%s needs a value; see 'moectl help'", option_table[o].name);
+        return false;
+      }
+    } else if (equals) {
+      complain("%s takes no value", option_table[o].name);
+      return false;
+    }
+    apply(options, option_table[o].letter, value);
+    return true;
+  }
+  complain("'moectl %s' has no option '%.*s'; see 'moectl help'", command->name, (int)length,
+           text);
+  return false;
+}
+
+static bool parse(const command *command, int argc, char **argv, options *options) {
+  const char **operand = command->needs_file              ? &options->file
+                         : strcmp(command->name, "help") == 0 ? &options->topic
+                                                              : NULL;
+  for (int i = 2; i < argc; i++) {
+    if (argv[i][0] == '-' && argv[i][1]) {
+      if (!parse_option(command, argc, argv, &i, options)) return false;
+    } else if (operand && !*operand) {
+      *operand = argv[i];
+    } else {
+      complain("'moectl %s' does not take '%s'; see 'moectl help'", command->name, argv[i]);
+      return false;
+    }
+  }
+  if (command->needs_file && !options->file) {
+    complain("'moectl %s' needs an experiment file, e.g. moectl %s configs/quickstart.yaml",
+             command->name, command->name);
+    return false;
+  }
+  return true;
+}
+
+int main(int argc, char **argv) {
+  const char *name = argc > 1 ? argv[1] : NULL;
+  options options = {0};
+  if (!name) {
+    command_help(&options);
+    return EXIT_USAGE;
+  }
+  if (strcmp(name, "--version") == 0) {
+    printf("moectl %s\n", moecl_version());
+    return EXIT_ALL_OK;
+  }
+  if (strcmp(name, "--help") == 0 || strcmp(name, "-h") == 0) name = "help";
+  for (size_t c = 0; c < sizeof commands / sizeof commands[0]; c++) {
+    if (strcmp(commands[c].name, name) != 0) continue;
+    options.overrides = calloc((size_t)argc, sizeof *options.overrides);
+    if (!options.overrides) {
+      complain("no memory");
+      return EXIT_POINT_FAILED;
+    }
+    const bool parsed = parse(&commands[c], argc, argv, &options);
+    const int code = parsed ? commands[c].run(&options) : EXIT_USAGE;
+    free(options.overrides);
+    return code;
+  }
+  complain("there is no command '%s'; see 'moectl help'", name);
+  return EXIT_USAGE;
+}

@@ -1,0 +1,32 @@
+/* The command line's own parts: commands, the options they share, exit codes. */
+#ifndef MOECTL_H
+#define MOECTL_H
+
+#include "experiment.h"
+
+/* Exit codes, as `moectl help` documents them. */
+enum { EXIT_ALL_OK = 0, EXIT_POINT_FAILED = 1, EXIT_USAGE = 2, EXIT_NO_DEVICE = 3 };
+
+typedef struct options {
+  const char *file;   /* the experiment */
+  const char *topic;  /* of help */
+  const char *device; /* --device; NULL: the experiment's */
+  const char *out;    /* --out */
+  const char *resume; /* --resume */
+  bool dump, json, quiet, verbose;
+  experiment_override *overrides; /* --set, in order */
+  size_t num_overrides;
+} options;
+
+int command_run(const options *options);
+int command_check(const options *options);
+int command_devices(const options *options);
+int command_help(const options *options);
+
+/* "moectl: message" on stderr. */
+__attribute__((format(printf, 1, 2))) void complain(const char *format, ...);
+
+/* The library's log on stderr; `user` is a const options *. */
+void log_to_stderr(void *user, moecl_log_level level, const char *message);
+
+#endif

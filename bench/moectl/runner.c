@@ -1,0 +1,242 @@
+#include "runner.h"
+#include "cases.h"
+#include <math.h>
+#include <stdarg.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+/* Timed forwards rotate among this many inputs: fresh ones, not the rows that
+ * the forward before left in a cache. */
+enum { INPUT_SETS = 3 };
+
+typedef struct point_buffers {
+  moecl_buffer *hidden[INPUT_SETS], *output;
+  int sets;
+} point_buffers;
+
+__attribute__((format(printf, 2, 3))) static void fail(point_result *result, const char *format,
+                                                       ...) {
+  char text[512];
+  va_list args;
+  va_start(args, format);
+  vsnprintf(text, sizeof text, format, args);
+  va_end(args);
+  result->status = POINT_ERROR;
+  free(result->error);
+  result->error = strdup(text);
+}
+
+uint64_t runner_memory_estimate(const experiment_point *point) {
+  const moecl_layer_params *layer = &point->layer;
+  const double size = (double)moecl_dtype_size(layer->dtype);
+  double elements = 0, largest = 0;
+  for (int tensor = 0; tensor < MOECL_TENSOR_COUNT; tensor++) {
+    const double one = (double)moecl_layer_tensor_size(layer, (moecl_tensor)tensor);
+    elements += one * (double)workload_tensor_items(layer, (moecl_tensor)tensor);
+    if (one > largest) largest = one;
+  }
+  const double rows = (double)point->num_tokens * (double)layer->top_k;
+  const double activations = rows * (double)(layer->intermediate_size + layer->hidden_size) * size;
+  const double inputs =
+      (INPUT_SETS + 1) * (double)point->num_tokens * (double)layer->hidden_size * size;
+  const double bytes = (elements + largest) * size + activations + inputs;
+  return bytes < 1e19 ? (uint64_t)bytes : UINT64_MAX;
+}
+
+/* Do two points have the same weights, in the same layer? */
+static bool same_layer(const experiment_point *a, const experiment_point *b) {
+  const moecl_layer_params *x = &a->layer, *y = &b->layer;
+  return a->seed == b->seed && x->hidden_size == y->hidden_size &&
+         x->intermediate_size == y->intermediate_size && x->num_experts == y->num_experts &&
+         x->top_k == y->top_k && x->dtype == y->dtype && x->activation == y->activation &&
+         x->router_bias == y->router_bias && x->gate_up_bias == y->gate_up_bias &&
+         x->down_bias == y->down_bias && x->renormalize == y->renormalize &&
+         x->jitter == y->jitter && x->capacity_factor == y->capacity_factor &&
+         x->min_capacity == y->min_capacity && x->drop_policy == y->drop_policy &&
+         x->grouped_gemm_variant == y->grouped_gemm_variant &&
+         x->router_variant == y->router_variant;
+}
+
+static moecl_status provide_layer(runner *runner, const experiment_point *point) {
+  if (runner->layer && same_layer(&runner->of, point)) return MOECL_OK;
+  moecl_layer_destroy(&runner->layer);
+  moecl_status status = moecl_layer_create(runner->context, &point->layer, &runner->layer);
+  if (status == MOECL_OK) status = workload_set_weights(runner->context, point, runner->layer);
+  if (status != MOECL_OK) moecl_layer_destroy(&runner->layer);
+  runner->of = *point;
+  return status;
+}
+
+static void release_buffers(point_buffers *buffers) {
+  for (int i = 0; i < INPUT_SETS; i++) moecl_buffer_destroy(&buffers->hidden[i]);
+  moecl_buffer_destroy(&buffers->output);
+}
+
+static moecl_status provide_buffers(runner *runner, const experiment_point *point,
+                                    point_buffers *buffers) {
+  const uint64_t bytes = (uint64_t)(point->num_tokens * point->layer.hidden_size) *
+                         moecl_dtype_size(point->layer.dtype);
+  buffers->sets = point->distribution == WORKLOAD_FILE ? 1 : INPUT_SETS;
+  moecl_status status = moecl_buffer_create(runner->context, bytes, &buffers->output);
+  for (int i = 0; status == MOECL_OK && i < buffers->sets; i++) {
+    status = moecl_buffer_create(runner->context, bytes, &buffers->hidden[i]);
+    if (status == MOECL_OK)
+      status = workload_draw_hidden(point, runner->recording, i, buffers->hidden[i]);
+  }
+  return status;
+}
+
+static moecl_status forward(runner *runner, const experiment_point *point,
+                            const point_buffers *buffers, int set, moecl_profile *profile) {
+  const moecl_forward_params params = {.num_tokens = point->num_tokens,
+                                       .hidden_states = buffers->hidden[set],
+                                       .output = buffers->output,
+                                       .seed = point->seed,
+                                       .profile = profile};
+  moecl_status status = moecl_layer_forward(runner->layer, &params, NULL);
+  return status == MOECL_OK ? moecl_context_finish_wait(runner->context) : status;
+}
+
+static int by_value(const void *a, const void *b) {
+  const double x = *(const double *)a, y = *(const double *)b;
+  return (x > y) - (x < y);
+}
+
+static sample_summary summarize(double *samples, size_t count) {
+  if (count == 0 || isnan(samples[0])) return (sample_summary){NAN, NAN, NAN};
+  qsort(samples, count, sizeof *samples, by_value);
+  const double median = count % 2 ? samples[count / 2]
+                                  : (samples[count / 2 - 1] + samples[count / 2]) / 2;
+  const size_t p90 = (count * 9 + 9) / 10; /* ceil(0.9 * count): the nearest rank */
+  return (sample_summary){median, samples[0], samples[p90 - 1]};
+}
+
+/* Warm-up, then timed forwards; stops early when interrupted. */
+static moecl_status measure(runner *runner, const experiment_point *point,
+                            const point_buffers *buffers, point_result *result) {
+  const size_t iterations = (size_t)runner->experiment->iterations;
+  const size_t warmup = (size_t)runner->experiment->warmup;
+  double *samples = malloc(iterations * MOECL_STAGE_COUNT * sizeof *samples);
+  moecl_profile *profile = NULL;
+  if (!samples) return MOECL_ERROR_OUT_OF_HOST_MEMORY;
+  moecl_status status = moecl_profile_create(runner->context, &profile);
+  size_t timed = 0;
+  for (size_t i = 0; status == MOECL_OK && i < warmup + iterations && !*runner->interrupted; i++) {
+    double ms[MOECL_STAGE_COUNT];
+    status = forward(runner, point, buffers, (int)(i % (size_t)buffers->sets), profile);
+    if (status == MOECL_OK) status = moecl_profile_read_wait(profile, ms);
+    if (status != MOECL_OK || i < warmup) continue;
+    for (int stage = 0; stage < MOECL_STAGE_COUNT; stage++)
+      samples[(size_t)stage * iterations + timed] = ms[stage];
+    timed++;
+  }
+  for (int stage = 0; stage < MOECL_STAGE_COUNT; stage++)
+    result->time_ms[stage] = summarize(samples + (size_t)stage * iterations, timed);
+  result->iterations = (int64_t)timed;
+  moecl_profile_destroy(&profile);
+  free(samples);
+  return status;
+}
+
+static void rates(const experiment_point *point, point_result *result) {
+  const moecl_routing *routing = &result->routing;
+  int64_t kept = 0, active = 0;
+  for (int64_t e = 0; e < routing->num_experts; e++) {
+    kept += routing->tokens_per_expert_after_capacity[e];
+    active += routing->tokens_per_expert_after_capacity[e] > 0;
+  }
+  const double seconds = result->time_ms[MOECL_STAGE_LAYER].median * 1e-3;
+  result->tokens_per_s = (double)point->num_tokens / seconds;
+  result->tflops = moe_flops(&point->layer, kept, point->num_tokens) / seconds * 1e-12;
+  result->gbytes_per_s = moe_bytes(&point->layer, active, point->num_tokens) / seconds * 1e-9;
+}
+
+static void name_variants(const runner *runner, point_result *result) {
+  static const char *const operations[4] = {"router", "permute", "grouped_gemm", "combine"};
+  for (int i = 0; i < 4; i++) {
+    const char *reason, *name = moecl_layer_variant(runner->layer, operations[i], &reason);
+    result->variants[i] = strdup(name ? name : "?");
+    result->variant_reasons[i] = strdup(reason ? reason : "");
+  }
+}
+
+static void check_point(runner *runner, const experiment_point *point,
+                        const point_buffers *buffers, point_result *result) {
+  const moecl_routing_statistics *statistics = &result->routing.statistics;
+  if (statistics->nonfinite_tokens > 0) {
+    fail(result,
+         "%lld tokens have router logits that are not finite, the first is token %lld: they were "
+         "routed nowhere",
+         (long long)statistics->nonfinite_tokens, (long long)statistics->first_nonfinite_token);
+    return;
+  }
+  result->status = POINT_UNVERIFIED_OK;
+  if (!runner->experiment->verify) return;
+  const verify_input input = {.context = runner->context,
+                              .point = point,
+                              .routing = &result->routing,
+                              .hidden_states = buffers->hidden[0],
+                              .output = buffers->output};
+  const moecl_status status = verify_point(&input, &result->verify);
+  if (status != MOECL_OK) {
+    fail(result, "verification could not run: %s", moecl_status_string(status));
+    return;
+  }
+  result->status = result->verify.ok ? POINT_OK : POINT_VERIFY_FAILED;
+  if (result->verify.ok) return;
+  char text[256];
+  snprintf(text, sizeof text,
+           "verification failed: error %.3g (tolerance %.3g), %lld top-k mismatches, capacity %s",
+           result->verify.error, result->verify.tolerance,
+           (long long)result->verify.topk_mismatches,
+           result->verify.capacity_ok ? "right" : "wrong");
+  result->error = strdup(text);
+}
+
+/* The steps of a point; the first failure names itself. */
+static void run_steps(runner *runner, const experiment_point *point, point_buffers *buffers,
+                      const char *dump_path, point_result *result) {
+  moecl_status status = provide_layer(runner, point);
+  if (status != MOECL_OK) {
+    fail(result, "the layer could not be made: %s", moecl_status_string(status));
+    return;
+  }
+  name_variants(runner, result);
+  status = provide_buffers(runner, point, buffers);
+  if (status == MOECL_OK) status = measure(runner, point, buffers, result);
+  /* Input set 0 last: its routing is reported, verified and dumped. */
+  if (status == MOECL_OK && !*runner->interrupted) status = forward(runner, point, buffers, 0, NULL);
+  if (status == MOECL_OK && !*runner->interrupted)
+    status = moecl_layer_read_routing_wait(runner->layer, &result->routing);
+  if (status != MOECL_OK) {
+    fail(result, "the layer did not run: %s", moecl_status_string(status));
+    return;
+  }
+  if (*runner->interrupted) {
+    fail(result, "interrupted");
+    return;
+  }
+  result->memory_bytes = moecl_layer_weight_bytes(runner->layer) +
+                         moecl_layer_workspace_size(runner->layer, point->num_tokens) +
+                         2 * moecl_buffer_size(buffers->output);
+  rates(point, result);
+  check_point(runner, point, buffers, result);
+  char *error = NULL;
+  if (dump_path && !dump_point(runner->context, point, &result->routing, buffers->hidden[0],
+                               buffers->output, dump_path, &error))
+    fail(result, "%s", error ? error : "the dump could not be written");
+  free(error);
+}
+
+void runner_run_point(runner *runner, size_t index, const char *dump_path, point_result *result) {
+  const experiment_point *point = &runner->experiment->points[index];
+  point_buffers buffers = {0};
+  *result = (point_result){.index = index, .status = POINT_ERROR};
+  for (int stage = 0; stage < MOECL_STAGE_COUNT; stage++)
+    result->time_ms[stage] = (sample_summary){NAN, NAN, NAN};
+  run_steps(runner, point, &buffers, dump_path, result);
+  release_buffers(&buffers);
+}
+
+void runner_release(runner *runner) { moecl_layer_destroy(&runner->layer); }

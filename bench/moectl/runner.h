@@ -1,0 +1,42 @@
+/* Runs one point: layer, weights, inputs, timing, verification, dump. */
+#ifndef MOECTL_RUNNER_H
+#define MOECTL_RUNNER_H
+
+#include "results.h"
+#include "workload.h"
+
+/* Kept from point to point, so that a sweep over num_tokens packs its weights
+ * once. All zeros but for context and experiment to begin with. */
+typedef struct runner {
+  moecl_context *context;
+  const experiment *experiment;
+  const recording *recording; /* NULL without a file workload */
+  volatile const int *interrupted; /* set by Ctrl-C */
+  moecl_layer *layer;
+  experiment_point of; /* whose weights the layer holds; meaningful when layer is there */
+} runner;
+
+/* Device bytes the point will take: weights, workspace and inputs, a little
+ * rounded up; before anything is allocated. */
+uint64_t runner_memory_estimate(const experiment_point *point);
+
+/* Runs point `index` into *result, which is always usable: on failure status
+ * POINT_ERROR with a sentence. `dump_path` NULL: no dump. */
+void runner_run_point(runner *runner, size_t index, const char *dump_path, point_result *result);
+void runner_release(runner *runner);
+
+/* verify.c: samples tokens so that the check takes a few seconds at most. */
+typedef struct verify_input {
+  moecl_context *context;
+  const experiment_point *point;
+  const moecl_routing *routing;
+  const moecl_buffer *hidden_states, *output;
+} verify_input;
+moecl_status verify_point(const verify_input *input, verify_result *result);
+
+/* dump_point.c */
+bool dump_point(moecl_context *context, const experiment_point *point,
+                const moecl_routing *routing, const moecl_buffer *hidden_states,
+                const moecl_buffer *output, const char *path, char **error);
+
+#endif

@@ -1,0 +1,229 @@
+/* A point against the double-precision reference.
+ *
+ * Routing of sampled tokens is recomputed from their hidden states. Capacity is
+ * recomputed for all tokens, from the device's own choices: it is integer work
+ * and exact. The experts' output of the sampled tokens is recomputed from the
+ * device's choices too, so that a tie within rounding does not count as an
+ * error of the experts. Weights are drawn again, an expert at a time: nothing
+ * is read back from the layer's packed copy. */
+#include "cases.h"
+#include "runner.h"
+#include <math.h>
+#include <stdlib.h>
+#include <string.h>
+
+typedef struct sample {
+  int64_t count;
+  int64_t *tokens;      /* [count] */
+  double *hidden;       /* [count, H] */
+  double *expected;     /* [count, H] */
+  double *actual;       /* [count, H] */
+} sample;
+
+/* About a second of plain C for the sampled tokens' experts, and half of one for
+ * drawing and converting the experts they reach. */
+static int64_t sample_size(const experiment_point *point) {
+  const moecl_layer_params *layer = &point->layer;
+  const double matrices = moecl_activation_is_gated(layer->activation) ? 3 : 2;
+  const double per_expert = matrices * (double)layer->hidden_size * (double)layer->intermediate_size;
+  const double per_token = per_expert * (double)layer->top_k +
+                           (double)layer->num_experts * (double)layer->hidden_size;
+  double count = floor(1e9 / per_token);
+  /* Distinct experts cost a draw and a conversion each. */
+  if (count * (double)layer->top_k * per_expert > 4e8 &&
+      (double)layer->num_experts * per_expert > 4e8)
+    count = floor(4e8 / (per_expert * (double)layer->top_k));
+  if (count < 1) count = 1;
+  if (count > 256) count = 256;
+  return count < (double)point->num_tokens ? (int64_t)count : point->num_tokens;
+}
+
+static void sample_release(sample *sample) {
+  free(sample->tokens);
+  free(sample->hidden);
+  free(sample->expected);
+  free(sample->actual);
+}
+
+static moecl_status read_rows(const experiment_point *point, const moecl_buffer *buffer,
+                              const sample *sample, double *rows) {
+  const size_t hidden = (size_t)point->layer.hidden_size;
+  const size_t bytes = hidden * moecl_dtype_size(point->layer.dtype);
+  void *row = malloc(bytes);
+  if (!row) return MOECL_ERROR_OUT_OF_HOST_MEMORY;
+  moecl_status status = MOECL_OK;
+  for (int64_t i = 0; status == MOECL_OK && i < sample->count; i++) {
+    status = moecl_buffer_read_wait(buffer, (uint64_t)sample->tokens[i] * bytes, bytes, row);
+    if (status == MOECL_OK)
+      moecl_to_double(point->layer.dtype, row, hidden, rows + (size_t)i * hidden);
+  }
+  free(row);
+  return status;
+}
+
+/* Tokens spread evenly from the first to the last. */
+static moecl_status sample_take(const verify_input *input, sample *sample) {
+  const experiment_point *point = input->point;
+  const size_t hidden = (size_t)point->layer.hidden_size;
+  sample->count = sample_size(point);
+  const size_t count = (size_t)sample->count;
+  sample->tokens = malloc((count + 1) * sizeof *sample->tokens);
+  sample->hidden = malloc((count * hidden + 1) * sizeof(double));
+  sample->expected = calloc(count * hidden + 1, sizeof(double));
+  sample->actual = malloc((count * hidden + 1) * sizeof(double));
+  if (!sample->tokens || !sample->hidden || !sample->expected || !sample->actual)
+    return MOECL_ERROR_OUT_OF_HOST_MEMORY;
+  for (int64_t i = 0; i < sample->count; i++)
+    sample->tokens[i] =
+        sample->count > 1 ? i * (point->num_tokens - 1) / (sample->count - 1) : 0;
+  moecl_status status = read_rows(point, input->hidden_states, sample, sample->hidden);
+  if (status == MOECL_OK) status = read_rows(point, input->output, sample, sample->actual);
+  return status;
+}
+
+/* One item of a tensor, drawn again, as doubles; *values NULL where the layer
+ * has no such tensor. */
+static moecl_status draw(const verify_input *input, moecl_tensor tensor, int64_t item,
+                         double **values) {
+  *values = NULL;
+  const size_t count = (size_t)moecl_layer_tensor_size(&input->point->layer, tensor);
+  if (count == 0) return MOECL_OK;
+  const moecl_dtype dtype = input->point->layer.dtype;
+  const size_t bytes = count * moecl_dtype_size(dtype);
+  moecl_buffer *buffer = NULL;
+  void *raw = malloc(bytes);
+  double *converted = malloc(count * sizeof *converted);
+  moecl_status status = raw && converted ? moecl_buffer_create(input->context, bytes, &buffer)
+                                         : MOECL_ERROR_OUT_OF_HOST_MEMORY;
+  if (status == MOECL_OK) status = workload_draw_weights(input->point, tensor, item, buffer);
+  if (status == MOECL_OK) status = moecl_buffer_read_wait(buffer, 0, bytes, raw);
+  if (status == MOECL_OK) moecl_to_double(dtype, raw, count, converted);
+  moecl_buffer_destroy(&buffer);
+  free(raw);
+  if (status != MOECL_OK) {
+    free(converted);
+    converted = NULL;
+  }
+  *values = converted;
+  return status;
+}
+
+/* Where in the device's choice an expert stands; -1: it was not chosen. */
+static int64_t choice_of(const int32_t *ids, int64_t top_k, int32_t expert) {
+  for (int64_t k = 0; k < top_k; k++)
+    if (ids[k] == expert) return k;
+  return -1;
+}
+
+/* Compares one token's choice, as a set, and its weights. */
+static int64_t token_mismatches(const verify_input *input, int64_t token, const int32_t *ids,
+                                const double *weights, double gap) {
+  enum { ROUNDING_PPM = 100 };
+  const int64_t top_k = input->point->layer.top_k;
+  const int32_t *device_ids = input->routing->topk_ids + token * top_k;
+  const float *device_weights = input->routing->topk_weights + token * top_k;
+  if (gap < ROUNDING_PPM * 1e-6) return 0; /* the last place is a tie within rounding */
+  int64_t mismatches = 0;
+  for (int64_t k = 0; k < top_k; k++) {
+    const int64_t at = choice_of(device_ids, top_k, ids[k]);
+    mismatches += at < 0 || !(fabs((double)device_weights[at] - weights[k]) <=
+                              ROUNDING_PPM * 1e-6 * (weights[k] + 1e-30));
+  }
+  return mismatches;
+}
+
+static moecl_status check_routing(const verify_input *input, const sample *sample,
+                                  verify_result *result) {
+  const moecl_layer_params *layer = &input->point->layer;
+  double *weight = NULL, *bias = NULL;
+  double *logits = malloc((size_t)layer->num_experts * sizeof *logits);
+  double weights[MOECL_MAX_TOP_K];
+  int32_t ids[MOECL_MAX_TOP_K];
+  moecl_status status = logits ? draw(input, MOECL_ROUTER_WEIGHT, 0, &weight)
+                               : MOECL_ERROR_OUT_OF_HOST_MEMORY;
+  if (status == MOECL_OK) status = draw(input, MOECL_ROUTER_BIAS, 0, &bias);
+  for (int64_t i = 0; status == MOECL_OK && i < sample->count; i++) {
+    const int64_t token = sample->tokens[i];
+    moecl_reference_logits(layer, sample->hidden + i * layer->hidden_size, weight, bias,
+                           input->point->seed, token, logits);
+    const double gap = moecl_reference_topk(layer, logits, ids, weights, NULL);
+    result->topk_mismatches += token_mismatches(input, token, ids, weights, gap);
+  }
+  free(weight);
+  free(bias);
+  free(logits);
+  return status;
+}
+
+static moecl_status check_capacity(const verify_input *input, verify_result *result) {
+  const moecl_routing *routing = input->routing;
+  const size_t slots = (size_t)(routing->num_tokens * routing->top_k);
+  uint8_t *kept = malloc(slots + 1);
+  int64_t *counts = calloc((size_t)routing->num_experts, sizeof *counts);
+  moecl_status status = kept && counts ? moecl_reference_capacity(
+                                             &input->point->layer, routing->num_tokens,
+                                             routing->topk_ids, routing->topk_weights, kept)
+                                       : MOECL_ERROR_OUT_OF_HOST_MEMORY;
+  if (status == MOECL_OK) {
+    for (size_t i = 0; i < slots; i++)
+      if (kept[i]) counts[routing->topk_ids[i]]++;
+    result->capacity_ok =
+        memcmp(kept, routing->kept, slots) == 0 &&
+        memcmp(counts, routing->tokens_per_expert_after_capacity,
+               (size_t)routing->num_experts * sizeof *counts) == 0;
+  }
+  free(kept);
+  free(counts);
+  return status;
+}
+
+/* Adds one expert's weighted output to every sampled token that kept it. */
+static moecl_status add_expert(const verify_input *input, sample *sample, int32_t expert,
+                               bool *reached) {
+  const moecl_layer_params *layer = &input->point->layer;
+  const moecl_routing *routing = input->routing;
+  double *tensors[4] = {NULL};
+  double *output = malloc((size_t)layer->hidden_size * sizeof *output);
+  moecl_status status = output ? MOECL_OK : MOECL_ERROR_OUT_OF_HOST_MEMORY;
+  *reached = false;
+  for (int64_t i = 0; status == MOECL_OK && i < sample->count; i++) {
+    const int64_t first = sample->tokens[i] * layer->top_k;
+    const int64_t k = choice_of(routing->topk_ids + first, layer->top_k, expert);
+    if (k < 0 || !routing->kept[first + k]) continue;
+    for (int t = 0; !*reached && status == MOECL_OK && t < 4; t++)
+      status = draw(input, (moecl_tensor)(MOECL_GATE_UP_PROJ + t), expert, &tensors[t]);
+    *reached = true;
+    if (status == MOECL_OK)
+      status = moecl_reference_expert(layer, sample->hidden + i * layer->hidden_size, tensors[0],
+                                      tensors[1], tensors[2], tensors[3], output);
+    double *row = sample->expected + i * layer->hidden_size;
+    for (int64_t h = 0; status == MOECL_OK && h < layer->hidden_size; h++)
+      row[h] += (double)routing->topk_weights[first + k] * output[h];
+  }
+  for (int t = 0; t < 4; t++) free(tensors[t]);
+  free(output);
+  return status;
+}
+
+moecl_status verify_point(const verify_input *input, verify_result *result) {
+  const moecl_layer_params *layer = &input->point->layer;
+  sample sample = {0};
+  *result = (verify_result){.ran = true, .tolerance = moe_tolerance(layer->dtype)};
+  moecl_status status = sample_take(input, &sample);
+  if (status == MOECL_OK) status = check_routing(input, &sample, result);
+  if (status == MOECL_OK) status = check_capacity(input, result);
+  for (int32_t e = 0; status == MOECL_OK && e < layer->num_experts; e++) {
+    bool reached;
+    status = add_expert(input, &sample, e, &reached);
+    result->experts_checked += reached;
+  }
+  if (status == MOECL_OK) {
+    result->tokens_checked = sample.count;
+    result->error = moecl_relative_error(sample.actual, sample.expected,
+                                         (size_t)(sample.count * layer->hidden_size));
+    result->ok = result->error <= result->tolerance && result->topk_mismatches == 0 &&
+                 result->capacity_ok;
+  }
+  sample_release(&sample);
+  return status;
+}

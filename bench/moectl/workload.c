@@ -1,0 +1,98 @@
+#include "workload.h"
+#include <math.h>
+#include <stdlib.h>
+
+/* Stream numbers: the tensor in the upper half, the item in the lower. */
+static uint64_t stream_of(int tensor, int64_t item) {
+  return ((uint64_t)tensor + 1) << 32 | (uint64_t)item;
+}
+enum { HIDDEN_STREAM = 100 };
+
+int64_t workload_tensor_items(const moecl_layer_params *params, moecl_tensor tensor) {
+  if (moecl_layer_tensor_size(params, tensor) == 0) return 0;
+  return tensor == MOECL_ROUTER_WEIGHT || tensor == MOECL_ROUTER_BIAS ? 1 : params->num_experts;
+}
+
+static double scale_of(const moecl_layer_params *params, moecl_tensor tensor) {
+  switch (tensor) {
+  case MOECL_ROUTER_WEIGHT:
+  case MOECL_GATE_UP_PROJ: return 1.0 / sqrt((double)params->hidden_size);
+  case MOECL_DOWN_PROJ: return 1.0 / sqrt((double)params->intermediate_size);
+  default: return 0.1;
+  }
+}
+
+moecl_status workload_draw_weights(const experiment_point *point, moecl_tensor tensor, int64_t item,
+                                   moecl_buffer *buffer) {
+  const moecl_random_params random = {.dtype = point->layer.dtype,
+                                      .distribution = MOECL_NORMAL,
+                                      .scale = (float)scale_of(&point->layer, tensor),
+                                      .seed = point->seed,
+                                      .stream = stream_of((int)tensor, item)};
+  return moecl_fill_random(buffer, 0, (uint64_t)moecl_layer_tensor_size(&point->layer, tensor),
+                           &random);
+}
+
+static uint64_t largest_item_bytes(const moecl_layer_params *params) {
+  int64_t largest = 0;
+  for (int tensor = 0; tensor < MOECL_TENSOR_COUNT; tensor++) {
+    const int64_t size = moecl_layer_tensor_size(params, (moecl_tensor)tensor);
+    if (size > largest) largest = size;
+  }
+  return (uint64_t)largest * moecl_dtype_size(params->dtype);
+}
+
+moecl_status workload_set_weights(moecl_context *context, const experiment_point *point,
+                                  moecl_layer *layer) {
+  moecl_buffer *staging;
+  moecl_status status = moecl_buffer_create(context, largest_item_bytes(&point->layer), &staging);
+  for (int tensor = 0; status == MOECL_OK && tensor < MOECL_TENSOR_COUNT; tensor++) {
+    const int64_t items = workload_tensor_items(&point->layer, (moecl_tensor)tensor);
+    for (int64_t item = 0; status == MOECL_OK && item < items; item++) {
+      status = workload_draw_weights(point, (moecl_tensor)tensor, item, staging);
+      if (status == MOECL_OK)
+        status = moecl_layer_set_weights_buffer(layer, (moecl_tensor)tensor, item, 1, staging, 0);
+    }
+  }
+  if (status == MOECL_OK) status = moecl_context_finish_wait(context);
+  moecl_buffer_destroy(&staging);
+  return status;
+}
+
+static moecl_status copy_recording(const experiment_point *point, const recording *recording,
+                                   moecl_buffer *buffer) {
+  const size_t count = (size_t)(point->num_tokens * point->layer.hidden_size);
+  const size_t bytes = count * moecl_dtype_size(point->layer.dtype);
+  if (count == 0) return MOECL_OK;
+  void *converted = malloc(bytes);
+  if (!converted) return MOECL_ERROR_OUT_OF_HOST_MEMORY;
+  moecl_from_double(point->layer.dtype, recording->values, count, converted);
+  moecl_status status = moecl_buffer_write_wait(buffer, 0, bytes, converted);
+  free(converted);
+  return status;
+}
+
+moecl_status workload_draw_hidden(const experiment_point *point, const recording *recording,
+                                  int set, moecl_buffer *buffer) {
+  const moecl_layer_params *layer = &point->layer;
+  const uint64_t stream = stream_of(HIDDEN_STREAM, set);
+  if (point->distribution == WORKLOAD_FILE) return copy_recording(point, recording, buffer);
+  if (point->distribution == WORKLOAD_SKEWED) {
+    const moecl_skewed_params skewed = {
+        .dtype = layer->dtype,
+        .num_tokens = point->num_tokens,
+        .hidden_size = layer->hidden_size,
+        .seed = point->seed,
+        .stream = stream,
+        .num_clusters = point->skew_clusters ? point->skew_clusters : layer->num_experts,
+        .exponent = (float)point->skew_exponent,
+        .noise = (float)point->skew_noise};
+    return moecl_fill_skewed(buffer, &skewed);
+  }
+  const moecl_random_params random = {.dtype = layer->dtype,
+                                      .distribution = MOECL_NORMAL,
+                                      .scale = 1.0f,
+                                      .seed = point->seed,
+                                      .stream = stream};
+  return moecl_fill_random(buffer, 0, (uint64_t)(point->num_tokens * layer->hidden_size), &random);
+}

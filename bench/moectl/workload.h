@@ -1,0 +1,38 @@
+/* Where a point's weights and hidden states come from: streams of Philox, so
+ * that any part can be drawn again, on any device, without keeping it. */
+#ifndef MOECTL_WORKLOAD_H
+#define MOECTL_WORKLOAD_H
+
+#include "experiment.h"
+
+/* Recorded hidden states of a `file` workload. */
+typedef struct recording {
+  int64_t num_tokens, hidden_size;
+  double *values; /* [num_tokens, hidden_size] */
+} recording;
+
+/* Reads the experiment's input file (safetensors or .npy, fp32, fp16 or bf16);
+ * false with one malloc'ed message. */
+bool recording_load(const char *path, const char *tensor, recording *recording, char **error);
+void recording_destroy(recording *recording);
+
+/* Items (experts) of a tensor, 0 if the layer has none. */
+int64_t workload_tensor_items(const moecl_layer_params *params, moecl_tensor tensor);
+
+/* Enqueues drawing item `item` of a tensor, in the layer's dtype and canonical
+ * layout, from the buffer's start on. Weights are normal with the variance that
+ * keeps activations of unit variance (1/H, 1/I); biases have 0.1. */
+moecl_status workload_draw_weights(const experiment_point *point, moecl_tensor tensor, int64_t item,
+                                   moecl_buffer *buffer);
+
+/* Draws every tensor into the layer, an expert at a time through one staging
+ * buffer. Waits. */
+moecl_status workload_set_weights(moecl_context *context, const experiment_point *point,
+                                  moecl_layer *layer);
+
+/* Draws (or copies) input set `set` (0, 1, ...; a recording has only one) of
+ * the point's hidden states into `buffer`. */
+moecl_status workload_draw_hidden(const experiment_point *point, const recording *recording,
+                                  int set, moecl_buffer *buffer);
+
+#endif
