@@ -3,6 +3,7 @@
 #define MOECL_LIB_BASE_LOG_H
 
 #include "moecl/context.h"
+#include <stdarg.h>
 
 typedef struct moecl_log {
   moecl_log_fn fn;

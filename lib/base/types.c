@@ -1,0 +1,125 @@
+#include "base/base.h"
+#include <string.h>
+
+const char *moecl_version(void) { return MOECL_VERSION; }
+
+const char *moecl_status_string(moecl_status status) {
+  switch (status) {
+  case MOECL_OK: return "success";
+  case MOECL_ERROR_INVALID_ARGUMENT: return "an argument is out of its documented range";
+  case MOECL_ERROR_OUT_OF_HOST_MEMORY: return "out of host memory";
+  case MOECL_ERROR_OUT_OF_DEVICE_MEMORY: return "out of device memory";
+  case MOECL_ERROR_NO_DEVICE: return "no OpenCL device, or none that matches the choice";
+  case MOECL_ERROR_DEVICE: return "an OpenCL call failed";
+  case MOECL_ERROR_BUILD: return "a kernel did not compile";
+  case MOECL_ERROR_UNSUPPORTED: return "the variant asked for cannot serve here";
+  case MOECL_ERROR_IO: return "a file could not be read or written";
+  case MOECL_ERROR_NOT_READY: return "not ready: something must be set or done first";
+  }
+  return "unknown status";
+}
+
+size_t moecl_dtype_size(moecl_dtype dtype) {
+  switch (dtype) {
+  case MOECL_F32: return 4;
+  case MOECL_F16:
+  case MOECL_BF16: return 2;
+  default: return 0;
+  }
+}
+
+const char *moecl_dtype_name(moecl_dtype dtype) {
+  static const char *const names[] = {"fp32", "fp16", "bf16"};
+  return (unsigned)dtype < MOECL_DTYPE_COUNT ? names[dtype] : "?";
+}
+
+const char *moecl_activation_name(moecl_activation activation) {
+  static const char *const names[] = {"swiglu", "geglu", "relu", "gelu", "silu"};
+  return (unsigned)activation < MOECL_ACTIVATION_COUNT ? names[activation] : "?";
+}
+
+const char *moecl_drop_policy_name(moecl_drop_policy policy) {
+  static const char *const names[] = {"position", "probability"};
+  return (unsigned)policy < MOECL_DROP_POLICY_COUNT ? names[policy] : "?";
+}
+
+bool moecl_activation_is_gated(moecl_activation activation) {
+  return activation == MOECL_SWIGLU || activation == MOECL_GEGLU;
+}
+
+/* A binary format of 16 bits: sign, exponent, `mantissa` bits of fraction. */
+typedef struct format16 {
+  int mantissa, bias;
+} format16;
+static const format16 f16 = {10, 15}, bf16 = {7, 127};
+
+/* Rounds once, from the double itself: through float would round twice. */
+static uint16_t narrow(double value, format16 format) {
+  const uint64_t fraction = (UINT64_C(1) << 52) - 1;
+  uint64_t u;
+  memcpy(&u, &value, sizeof u);
+  uint64_t sign = u >> 63 << 15;
+  uint64_t infinity = (uint64_t)(2 * format.bias + 1) << format.mantissa;
+  int shift = 52 - format.mantissa;
+  u &= UINT64_MAX >> 1;
+  if (u > UINT64_C(0x7ff) << 52) /* NaN: keep the top of its payload, made quiet */
+    return (uint16_t)(sign | infinity | UINT64_C(1) << (format.mantissa - 1) |
+                      (u & fraction) >> shift);
+  int exponent = (int)(u >> 52) - 1023 + format.bias;
+  if (exponent > 2 * format.bias) return (uint16_t)(sign | infinity);
+  uint64_t bits;
+  if (exponent > 0) {
+    bits = (uint64_t)exponent << 52 | (u & fraction);
+  } else { /* subnormal, or too small even for that */
+    shift += 1 - exponent;
+    if (shift > 54) return (uint16_t)sign;
+    bits = UINT64_C(1) << 52 | (u & fraction);
+  }
+  /* Nearest even; a carry out of the fraction moves on to the next exponent
+   * and from the largest number to infinity, as it should. */
+  bits += (UINT64_C(1) << (shift - 1)) - 1 + (bits >> shift & 1);
+  return (uint16_t)(sign | bits >> shift);
+}
+
+static double widen(uint16_t value, format16 format) {
+  uint64_t sign = (uint64_t)(value >> 15) << 63;
+  uint64_t exponent = (uint64_t)(value & 0x7fff) >> format.mantissa;
+  uint64_t fraction = value & ((1u << format.mantissa) - 1);
+  uint64_t u;
+  double result;
+  if (exponent == 0) { /* fraction * 2^(1 - bias - mantissa), exact */
+    uint64_t scale = (uint64_t)(1023 + 1 - format.bias - format.mantissa) << 52;
+    memcpy(&result, &scale, sizeof result);
+    result *= (double)fraction;
+    return sign ? -result : result;
+  }
+  if (exponent == (uint64_t)(2 * format.bias + 1))
+    exponent = 0x7ff;
+  else
+    exponent += 1023 - (uint64_t)format.bias;
+  u = sign | exponent << 52 | fraction << (52 - format.mantissa);
+  memcpy(&result, &u, sizeof result);
+  return result;
+}
+
+void moecl_to_double(moecl_dtype dtype, const void *src, size_t count, double *dst) {
+  if (dtype == MOECL_F32) {
+    const float *from = src;
+    for (size_t i = 0; i < count; i++) dst[i] = from[i];
+  } else if (dtype == MOECL_F16 || dtype == MOECL_BF16) {
+    const uint16_t *from = src;
+    format16 format = dtype == MOECL_F16 ? f16 : bf16;
+    for (size_t i = 0; i < count; i++) dst[i] = widen(from[i], format);
+  }
+}
+
+void moecl_from_double(moecl_dtype dtype, const double *src, size_t count, void *dst) {
+  if (dtype == MOECL_F32) {
+    float *to = dst;
+    for (size_t i = 0; i < count; i++) to[i] = (float)src[i];
+  } else if (dtype == MOECL_F16 || dtype == MOECL_BF16) {
+    uint16_t *to = dst;
+    format16 format = dtype == MOECL_F16 ? f16 : bf16;
+    for (size_t i = 0; i < count; i++) to[i] = narrow(src[i], format);
+  }
+}

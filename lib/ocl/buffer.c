@@ -1,0 +1,157 @@
+#include "ocl/program.h"
+#include <stdlib.h>
+
+/* Takes over `mem` on success. */
+static moecl_status make(moecl_context *context, cl_mem mem, uint64_t bytes,
+                         moecl_buffer **buffer) {
+  moecl_buffer *made = malloc(sizeof *made);
+  if (!made) return MOECL_ERROR_OUT_OF_HOST_MEMORY;
+  *made = (moecl_buffer){ocl_context_retain(context), mem, bytes};
+  *buffer = made;
+  return MOECL_OK;
+}
+
+moecl_status moecl_buffer_create(moecl_context *context, uint64_t bytes, moecl_buffer **buffer) {
+  if (!buffer) return MOECL_ERROR_INVALID_ARGUMENT;
+  *buffer = NULL;
+  if (!context) return MOECL_ERROR_INVALID_ARGUMENT;
+  if (bytes > SIZE_MAX || bytes > INT64_MAX)
+    return log_error(&context->log, MOECL_ERROR_OUT_OF_DEVICE_MEMORY,
+                     "a buffer of %llu bytes is beyond any device", (unsigned long long)bytes);
+  cl_int code;
+  cl_mem mem = clCreateBuffer(context->cl, CL_MEM_READ_WRITE, bytes ? (size_t)bytes : 1, NULL,
+                              &code);
+  if (code != CL_SUCCESS) {
+    log_write(&context->log, MOECL_LOG_ERROR, "cannot have a buffer of %llu bytes",
+              (unsigned long long)bytes);
+    return ocl_check(context, code, "clCreateBuffer");
+  }
+  moecl_status status = make(context, mem, bytes, buffer);
+  if (status != MOECL_OK) clReleaseMemObject(mem);
+  return status;
+}
+
+void moecl_buffer_destroy(moecl_buffer **buffer) {
+  if (!buffer || !*buffer) return;
+  clReleaseMemObject((*buffer)->mem);
+  moecl_context_destroy(&(*buffer)->context);
+  free(*buffer);
+  *buffer = NULL;
+}
+
+uint64_t moecl_buffer_size(const moecl_buffer *buffer) { return buffer ? buffer->bytes : 0; }
+cl_mem moecl_buffer_cl(const moecl_buffer *buffer) { return buffer ? buffer->mem : NULL; }
+
+moecl_status moecl_buffer_wrap(moecl_context *context, cl_mem mem, moecl_buffer **buffer) {
+  if (!buffer) return MOECL_ERROR_INVALID_ARGUMENT;
+  *buffer = NULL;
+  if (!context || !mem) return MOECL_ERROR_INVALID_ARGUMENT;
+  size_t bytes = 0;
+  cl_context owner = NULL;
+  MOECL_TRY(ocl_check(context, clGetMemObjectInfo(mem, CL_MEM_SIZE, sizeof bytes, &bytes, NULL),
+                      "clGetMemObjectInfo"));
+  MOECL_TRY(ocl_check(context,
+                      clGetMemObjectInfo(mem, CL_MEM_CONTEXT, sizeof owner, &owner, NULL),
+                      "clGetMemObjectInfo"));
+  if (owner != context->cl)
+    return log_error(&context->log, MOECL_ERROR_INVALID_ARGUMENT,
+                     "the cl_mem to wrap belongs to another OpenCL context");
+  MOECL_TRY(ocl_check(context, clRetainMemObject(mem), "clRetainMemObject"));
+  moecl_status status = make(context, mem, bytes, buffer);
+  if (status != MOECL_OK) clReleaseMemObject(mem);
+  return status;
+}
+
+/* offset + bytes within size, without overflow. */
+static bool in_range(uint64_t size, uint64_t offset, uint64_t bytes) {
+  return offset <= size && bytes <= size - offset;
+}
+
+static moecl_status check_range(const moecl_buffer *buffer, uint64_t offset, uint64_t bytes,
+                                const char *what) {
+  if (!buffer) return MOECL_ERROR_INVALID_ARGUMENT;
+  if (in_range(buffer->bytes, offset, bytes)) return MOECL_OK;
+  return log_error(&buffer->context->log, MOECL_ERROR_INVALID_ARGUMENT,
+                   "%s: %llu bytes at offset %llu are outside a buffer of %llu bytes", what,
+                   (unsigned long long)bytes, (unsigned long long)offset,
+                   (unsigned long long)buffer->bytes);
+}
+
+/* OpenCL has no sub-buffers of sub-buffers: a view of a view (or of a wrapped
+ * sub-buffer) is cut from the memory below. */
+static moecl_status find_root(const moecl_buffer *parent, cl_mem *root, size_t *origin) {
+  cl_mem below = NULL;
+  *root = parent->mem;
+  *origin = 0;
+  MOECL_TRY(ocl_check(parent->context,
+                      clGetMemObjectInfo(parent->mem, CL_MEM_ASSOCIATED_MEMOBJECT, sizeof below,
+                                         &below, NULL),
+                      "clGetMemObjectInfo"));
+  if (!below) return MOECL_OK;
+  *root = below;
+  return ocl_check(parent->context,
+                   clGetMemObjectInfo(parent->mem, CL_MEM_OFFSET, sizeof *origin, origin, NULL),
+                   "clGetMemObjectInfo");
+}
+
+moecl_status ocl_buffer_view(const moecl_buffer *parent, uint64_t offset, uint64_t bytes,
+                             moecl_buffer **view) {
+  *view = NULL;
+  MOECL_TRY(check_range(parent, offset, bytes, "view"));
+  moecl_context *context = parent->context;
+  if (offset % context->address_align)
+    return log_error(&context->log, MOECL_ERROR_INVALID_ARGUMENT,
+                     "view: offset %llu is not a multiple of the device's %llu",
+                     (unsigned long long)offset, (unsigned long long)context->address_align);
+  if (bytes == 0) return moecl_buffer_create(context, 0, view); /* no empty sub-buffers */
+  cl_mem root;
+  size_t origin;
+  MOECL_TRY(find_root(parent, &root, &origin));
+  cl_buffer_region region = {origin + (size_t)offset, (size_t)bytes};
+  cl_int code;
+  cl_mem mem = clCreateSubBuffer(root, 0, CL_BUFFER_CREATE_TYPE_REGION, &region, &code);
+  MOECL_TRY(ocl_check(context, code, "clCreateSubBuffer"));
+  moecl_status status = make(context, mem, bytes, view);
+  if (status != MOECL_OK) clReleaseMemObject(mem);
+  return status;
+}
+
+moecl_status moecl_buffer_read_wait(const moecl_buffer *buffer, uint64_t offset_bytes,
+                                    uint64_t bytes, void *dst) {
+  MOECL_TRY(check_range(buffer, offset_bytes, bytes, "read"));
+  if (bytes == 0) return MOECL_OK;
+  if (!dst) return MOECL_ERROR_INVALID_ARGUMENT;
+  MOECL_TRY(ocl_keep_order(buffer->context));
+  return ocl_check(buffer->context,
+                   clEnqueueReadBuffer(buffer->context->queue, buffer->mem, CL_TRUE,
+                                       (size_t)offset_bytes, (size_t)bytes, dst, 0, NULL, NULL),
+                   "clEnqueueReadBuffer");
+}
+
+moecl_status moecl_buffer_write_wait(moecl_buffer *buffer, uint64_t offset_bytes, uint64_t bytes,
+                                     const void *src) {
+  MOECL_TRY(check_range(buffer, offset_bytes, bytes, "write"));
+  if (bytes == 0) return MOECL_OK;
+  if (!src) return MOECL_ERROR_INVALID_ARGUMENT;
+  MOECL_TRY(ocl_keep_order(buffer->context));
+  return ocl_check(buffer->context,
+                   clEnqueueWriteBuffer(buffer->context->queue, buffer->mem, CL_TRUE,
+                                        (size_t)offset_bytes, (size_t)bytes, src, 0, NULL, NULL),
+                   "clEnqueueWriteBuffer");
+}
+
+moecl_status moecl_buffer_fill_byte(moecl_buffer *buffer, uint64_t offset_bytes, uint64_t bytes,
+                                    uint8_t value) {
+  MOECL_TRY(check_range(buffer, offset_bytes, bytes, "fill"));
+  if (bytes == 0) return MOECL_OK;
+  MOECL_TRY(ocl_keep_order(buffer->context));
+  /* The largest pattern that divides the range: single bytes are slow. */
+  uint8_t pattern[128];
+  size_t size = sizeof pattern;
+  for (size_t i = 0; i < sizeof pattern; i++) pattern[i] = value;
+  while (offset_bytes % size || bytes % size) size /= 2;
+  return ocl_check(buffer->context,
+                   clEnqueueFillBuffer(buffer->context->queue, buffer->mem, pattern, size,
+                                       (size_t)offset_bytes, (size_t)bytes, 0, NULL, NULL),
+                   "clEnqueueFillBuffer");
+}

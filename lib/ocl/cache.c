@@ -1,0 +1,150 @@
+/* Program binaries on disk: one file a program. Nothing that goes wrong here
+ * fails a call; the program is then built from source. */
+#include "ocl/program.h"
+#include <stdlib.h>
+#include <string.h>
+
+#define CACHE_VERSION 1
+
+typedef struct cache_header {
+  char magic[8];
+  uint64_t version;
+  uint64_t size;     /* of the binary that follows */
+  char checksum[32]; /* of the binary, hexadecimal */
+} cache_header;
+static const char cache_magic[8] = "MOECLBIN"; /* eight letters, no NUL */
+
+moecl_status ocl_cache_key(moecl_context *context, const base_text *source, const char *options,
+                           char key[33]) {
+  base_text all = {0};
+  cl_platform_id platform = NULL;
+  char version[256] = "";
+  /* A platform that will not say its version only makes the key coarser. */
+  if (clGetDeviceInfo(context->device, CL_DEVICE_PLATFORM, sizeof platform, &platform, NULL) ==
+          CL_SUCCESS &&
+      clGetPlatformInfo(platform, CL_PLATFORM_VERSION, sizeof version, version, NULL) != CL_SUCCESS)
+    version[0] = '\0';
+  version[sizeof version - 1] = '\0';
+  base_text_addf(&all, "%d\n%s\n%s\n%s\n%s\n%s\n%s\n", CACHE_VERSION, context->info.platform,
+                 version, context->info.name, context->info.driver, context->info.opencl_version,
+                 options);
+  base_text_add(&all, source->data, source->size);
+  if (!all.failed) base_hash_hex(all.data, all.size, key);
+  moecl_status status = all.failed ? MOECL_ERROR_OUT_OF_HOST_MEMORY : MOECL_OK;
+  base_text_free(&all);
+  return status;
+}
+
+static moecl_status entry_path(const moecl_context *context, const char *key, base_text *path) {
+  base_text_addf(path, "%s/%s.bin", context->cache_dir, key);
+  return path->failed ? MOECL_ERROR_OUT_OF_HOST_MEMORY : MOECL_OK;
+}
+
+/* NULL: sound; otherwise what is wrong. */
+static const char *find_fault(const char *data, size_t size) {
+  cache_header header;
+  char checksum[33];
+  if (size < sizeof header) return "is truncated";
+  memcpy(&header, data, sizeof header);
+  if (memcmp(header.magic, cache_magic, sizeof cache_magic) != 0) return "has a wrong magic number";
+  if (header.version != CACHE_VERSION) return "has another format version";
+  if (header.size != size - sizeof header) return "has a wrong size";
+  base_hash_hex(data + sizeof header, size - sizeof header, checksum);
+  if (memcmp(header.checksum, checksum, 32) != 0) return "has a wrong checksum";
+  return NULL;
+}
+
+static cl_program program_from_binary(moecl_context *context, const char *data, size_t size,
+                                      const char *options) {
+  const unsigned char *binary = (const unsigned char *)data;
+  cl_int binary_status = CL_SUCCESS, code;
+  cl_program program = clCreateProgramWithBinary(context->cl, 1, &context->device, &size, &binary,
+                                                 &binary_status, &code);
+  if (code == CL_SUCCESS && binary_status == CL_SUCCESS)
+    code = clBuildProgram(program, 1, &context->device, options, NULL, NULL);
+  if (code == CL_SUCCESS && binary_status == CL_SUCCESS) return program;
+  if (program) clReleaseProgram(program);
+  log_write(&context->log, MOECL_LOG_WARNING, "program cache: the driver refuses a binary: %s",
+            ocl_error_name(code != CL_SUCCESS ? code : binary_status));
+  return NULL;
+}
+
+cl_program ocl_cache_load(moecl_context *context, const char *key, const char *options) {
+  base_text path = {0};
+  char *data = NULL;
+  size_t size = 0;
+  cl_program program = NULL;
+  if (!context->cache_dir) return NULL;
+  if (entry_path(context, key, &path) == MOECL_OK &&
+      base_file_read(path.data, &data, &size) == MOECL_OK) {
+    const char *fault = find_fault(data, size);
+    if (fault)
+      log_write(&context->log, MOECL_LOG_WARNING, "program cache: %s %s; building from source",
+                path.data, fault);
+    else
+      program = program_from_binary(context, data + sizeof(cache_header),
+                                    size - sizeof(cache_header), options);
+    if (program) log_write(&context->log, MOECL_LOG_DEBUG, "program cache: hit %s", path.data);
+  }
+  free(data);
+  base_text_free(&path);
+  return program;
+}
+
+/* Appends the binary for the context's device; a program made of the caller's
+ * cl_context may have slots for other devices as well. */
+static moecl_status add_binary(moecl_context *context, cl_program program, base_text *entry) {
+  cl_uint count = 0, mine = 0;
+  MOECL_TRY(ocl_check(context,
+                      clGetProgramInfo(program, CL_PROGRAM_NUM_DEVICES, sizeof count, &count, NULL),
+                      "clGetProgramInfo"));
+  cl_device_id *devices = calloc(count, sizeof *devices);
+  size_t *sizes = calloc(count, sizeof *sizes);
+  unsigned char **binaries = calloc(count, sizeof *binaries);
+  moecl_status status = MOECL_ERROR_DEVICE;
+  if (!devices || !sizes || !binaries) {
+    status = MOECL_ERROR_OUT_OF_HOST_MEMORY;
+  } else if (clGetProgramInfo(program, CL_PROGRAM_DEVICES, count * sizeof *devices, devices,
+                              NULL) == CL_SUCCESS &&
+             clGetProgramInfo(program, CL_PROGRAM_BINARY_SIZES, count * sizeof *sizes, sizes,
+                              NULL) == CL_SUCCESS) {
+    while (mine + 1 < count && devices[mine] != context->device) mine++;
+    if (sizes[mine] > 0 && (binaries[mine] = malloc(sizes[mine])) &&
+        clGetProgramInfo(program, CL_PROGRAM_BINARIES, count * sizeof *binaries, binaries, NULL) ==
+            CL_SUCCESS) {
+      cache_header header = {.version = CACHE_VERSION, .size = sizes[mine]};
+      char checksum[33];
+      memcpy(header.magic, cache_magic, sizeof cache_magic);
+      base_hash_hex(binaries[mine], sizes[mine], checksum);
+      memcpy(header.checksum, checksum, 32);
+      base_text_add(entry, (const char *)&header, sizeof header);
+      base_text_add(entry, (const char *)binaries[mine], sizes[mine]);
+      status = entry->failed ? MOECL_ERROR_OUT_OF_HOST_MEMORY : MOECL_OK;
+    }
+    free(binaries[mine]);
+  }
+  free(binaries);
+  free(sizes);
+  free(devices);
+  return status;
+}
+
+void ocl_cache_store(moecl_context *context, const char *key, cl_program program) {
+  base_text entry = {0}, path = {0};
+  if (!context->cache_dir) return;
+  if (add_binary(context, program, &entry) != MOECL_OK) {
+    log_write(&context->log, MOECL_LOG_DEBUG, "program cache: the driver gives no binary");
+  } else if (entry_path(context, key, &path) == MOECL_OK) {
+    if (base_make_directories(context->cache_dir) == MOECL_OK &&
+        base_file_write_atomic(path.data, entry.data, entry.size) == MOECL_OK) {
+      log_write(&context->log, MOECL_LOG_DEBUG, "program cache: wrote %s", path.data);
+    } else {
+      log_write(&context->log, MOECL_LOG_WARNING,
+                "program cache: cannot write to %s; going on without", context->cache_dir);
+      free(context->cache_dir); /* one warning is enough */
+      context->cache_dir = NULL;
+    }
+  }
+  base_text_free(&path);
+  base_text_free(&entry);
+}

@@ -1,0 +1,260 @@
+/* clCreateCommandQueue serves every OpenCL version; its successor is missing
+ * from 1.x drivers. */
+#define CL_USE_DEPRECATED_OPENCL_1_2_APIS
+#include "ocl/program.h"
+#include <stdlib.h>
+#include <string.h>
+
+moecl_context *ocl_context_retain(moecl_context *context) {
+  atomic_fetch_add(&context->references, 1);
+  return context;
+}
+
+void moecl_context_destroy(moecl_context **handle) {
+  if (!handle || !*handle) return;
+  moecl_context *context = *handle;
+  *handle = NULL;
+  if (atomic_fetch_sub(&context->references, 1) != 1) return;
+  ocl_programs_free(context->programs);
+  if (context->queue) clReleaseCommandQueue(context->queue);
+  if (context->cl) clReleaseContext(context->cl);
+  free(context->kernel_dir);
+  free(context->cache_dir);
+  free(context);
+}
+
+/* "" for an unset variable. */
+static const char *environment(const char *name) {
+  const char *value = getenv(name);
+  return value ? value : "";
+}
+
+/* Where the caller, or else the environment, wants binaries; *dir stays NULL
+ * where there is no such place. */
+static moecl_status choose_cache_dir(const moecl_context_params *params, char **dir) {
+  base_text text = {0};
+  if (params->disable_cache) return MOECL_OK;
+  if (params->cache_dir)
+    base_text_addf(&text, "%s", params->cache_dir);
+  else if (*environment("MOECL_CACHE_DIR"))
+    base_text_addf(&text, "%s", environment("MOECL_CACHE_DIR"));
+  else if (*environment("XDG_CACHE_HOME"))
+    base_text_addf(&text, "%s/moecl", environment("XDG_CACHE_HOME"));
+  else if (*environment("HOME"))
+    base_text_addf(&text, "%s/.cache/moecl", environment("HOME"));
+  if (text.failed || text.size == 0) {
+    base_text_free(&text);
+    return text.failed ? MOECL_ERROR_OUT_OF_HOST_MEMORY : MOECL_OK;
+  }
+  *dir = text.data;
+  return MOECL_OK;
+}
+
+static moecl_status create_empty(const moecl_context_params *params, moecl_context **handle) {
+  moecl_context *context = calloc(1, sizeof *context);
+  if (!context) return MOECL_ERROR_OUT_OF_HOST_MEMORY;
+  atomic_init(&context->references, 1);
+  context->log = (moecl_log){params->log, params->log_user};
+  *handle = context;
+  MOECL_TRY(choose_cache_dir(params, &context->cache_dir));
+  const char *kernel_dir = params->kernel_dir ? params->kernel_dir : environment("MOECL_KERNEL_DIR");
+  if (*kernel_dir && !(context->kernel_dir = strdup(kernel_dir)))
+    return MOECL_ERROR_OUT_OF_HOST_MEMORY;
+  return MOECL_OK;
+}
+
+static moecl_status create_queue(moecl_context *context) {
+  cl_int code;
+  context->queue =
+      clCreateCommandQueue(context->cl, context->device, CL_QUEUE_PROFILING_ENABLE, &code);
+  return ocl_check(context, code, "clCreateCommandQueue");
+}
+
+/* What the rest of the library needs to know of the queue and device. */
+static moecl_status complete(moecl_context *context) {
+  cl_command_queue_properties properties = 0;
+  cl_uint align_bits = 0;
+  cl_bool compiler = CL_FALSE;
+  MOECL_TRY(ocl_check(context,
+                      clGetCommandQueueInfo(context->queue, CL_QUEUE_PROPERTIES, sizeof properties,
+                                            &properties, NULL),
+                      "clGetCommandQueueInfo"));
+  MOECL_TRY(ocl_check(context,
+                      clGetDeviceInfo(context->device, CL_DEVICE_MEM_BASE_ADDR_ALIGN,
+                                      sizeof align_bits, &align_bits, NULL),
+                      "clGetDeviceInfo"));
+  MOECL_TRY(ocl_check(context,
+                      clGetDeviceInfo(context->device, CL_DEVICE_COMPILER_AVAILABLE,
+                                      sizeof compiler, &compiler, NULL),
+                      "clGetDeviceInfo"));
+  if (!compiler)
+    return log_error(&context->log, MOECL_ERROR_DEVICE,
+                     "%s has no compiler for OpenCL C (CL_DEVICE_COMPILER_AVAILABLE)",
+                     context->info.name);
+  context->profiling = (properties & CL_QUEUE_PROFILING_ENABLE) != 0;
+  context->out_of_order = (properties & CL_QUEUE_OUT_OF_ORDER_EXEC_MODE_ENABLE) != 0;
+  context->address_align = align_bits / 8 ? align_bits / 8 : 1;
+  log_write(&context->log, MOECL_LOG_INFO, "device %d:%d: %s (%s, driver %s)",
+            context->info.platform_index, context->info.device_index, context->info.name,
+            context->info.platform, context->info.driver);
+  ocl_probe_capabilities(context);
+  return MOECL_OK;
+}
+
+static moecl_status no_device(const moecl_log *log, const moecl_device_info *infos, size_t count,
+                              const char *choice) {
+  base_text text = {0};
+  if (count == 0)
+    base_text_addf(&text, "no OpenCL device found. Install one: a GPU driver's OpenCL (e.g. "
+                          "nvidia-opencl-icd, intel-opencl-icd, rocm-opencl-icd) or, for the "
+                          "CPU, pocl-opencl-icd; `clinfo -l` shows what is installed.");
+  else
+    base_text_addf(&text, "no OpenCL device matches \"%s\". Found:", choice ? choice : "auto");
+  for (size_t i = 0; i < count; i++)
+    base_text_addf(&text, "\n  %d:%d  %s: %s (%s)", infos[i].platform_index,
+                   infos[i].device_index, moecl_device_type_name(infos[i].type), infos[i].name,
+                   infos[i].platform);
+  log_error(log, MOECL_ERROR_NO_DEVICE, "%s", text.failed ? "no OpenCL device" : text.data);
+  base_text_free(&text);
+  return MOECL_ERROR_NO_DEVICE;
+}
+
+/* Finds the device; its handles go to *found, what is known of it to info. */
+static moecl_status pick(moecl_context *context, const char *choice, ocl_found_device *found) {
+  moecl_device_info *infos = NULL;
+  ocl_found_device *all = NULL;
+  size_t count = 0, chosen = 0;
+  moecl_status status = ocl_devices_find(&infos, &all, &count);
+  if (status != MOECL_OK)
+    return log_error(&context->log, status, "cannot list the OpenCL devices: %s",
+                     moecl_status_string(status));
+  status = moecl_device_choose(infos, count, choice, &chosen);
+  if (status == MOECL_OK) {
+    *found = all[chosen];
+    context->info = infos[chosen];
+  } else if (status == MOECL_ERROR_NO_DEVICE) {
+    no_device(&context->log, infos, count, choice);
+  }
+  free(infos);
+  free(all);
+  return status;
+}
+
+static moecl_status open_device(moecl_context *context, const char *choice) {
+  ocl_found_device found;
+  MOECL_TRY(pick(context, choice, &found));
+  cl_context_properties properties[] = {CL_CONTEXT_PLATFORM,
+                                        (cl_context_properties)found.platform, 0};
+  cl_int code;
+  context->device = found.device;
+  context->cl = clCreateContext(properties, 1, &found.device, NULL, NULL, &code);
+  MOECL_TRY(ocl_check(context, code, "clCreateContext"));
+  MOECL_TRY(create_queue(context));
+  return complete(context);
+}
+
+moecl_status moecl_context_create(const moecl_context_params *params, moecl_context **context) {
+  static const moecl_context_params defaults = {0};
+  if (!context) return MOECL_ERROR_INVALID_ARGUMENT;
+  if (!params) params = &defaults;
+  moecl_context *made = NULL;
+  *context = NULL;
+  moecl_status status = create_empty(params, &made);
+  if (status == MOECL_OK) status = open_device(made, params->device);
+  if (status != MOECL_OK)
+    moecl_context_destroy(&made);
+  else
+    *context = made;
+  return status;
+}
+
+static bool context_has_device(cl_context cl, cl_device_id device) {
+  size_t bytes = 0;
+  bool found = false;
+  if (clGetContextInfo(cl, CL_CONTEXT_DEVICES, 0, NULL, &bytes) != CL_SUCCESS) return false;
+  cl_device_id *devices = malloc(bytes ? bytes : 1);
+  if (devices && clGetContextInfo(cl, CL_CONTEXT_DEVICES, bytes, devices, NULL) == CL_SUCCESS)
+    for (size_t i = 0; i < bytes / sizeof *devices; i++) found |= devices[i] == device;
+  free(devices);
+  return found;
+}
+
+static bool queue_belongs(cl_command_queue queue, cl_context cl, cl_device_id device) {
+  cl_context queue_context = NULL;
+  cl_device_id queue_device = NULL;
+  return clGetCommandQueueInfo(queue, CL_QUEUE_CONTEXT, sizeof queue_context, &queue_context,
+                               NULL) == CL_SUCCESS &&
+         clGetCommandQueueInfo(queue, CL_QUEUE_DEVICE, sizeof queue_device, &queue_device, NULL) ==
+             CL_SUCCESS &&
+         queue_context == cl && queue_device == device;
+}
+
+/* The device's place in the list, for results that name it; -1 where it isn't
+ * listed (a sub-device). */
+static void find_place(moecl_context *context) {
+  moecl_device_info *infos = NULL;
+  ocl_found_device *found = NULL;
+  size_t count = 0;
+  context->info.platform_index = context->info.device_index = -1;
+  if (ocl_devices_find(&infos, &found, &count) != MOECL_OK) return;
+  for (size_t i = 0; i < count; i++)
+    if (found[i].device == context->device) {
+      context->info.platform_index = infos[i].platform_index;
+      context->info.device_index = infos[i].device_index;
+    }
+  free(infos);
+  free(found);
+}
+
+static moecl_status adopt(moecl_context *context, cl_context cl, cl_device_id device,
+                          cl_command_queue queue) {
+  if (!context_has_device(cl, device))
+    return log_error(&context->log, MOECL_ERROR_INVALID_ARGUMENT,
+                     "the device is not one of the OpenCL context's");
+  if (queue && !queue_belongs(queue, cl, device))
+    return log_error(&context->log, MOECL_ERROR_INVALID_ARGUMENT,
+                     "the queue is not one of the OpenCL context's on this device");
+  MOECL_TRY(ocl_check(context, clRetainContext(cl), "clRetainContext"));
+  context->cl = cl;
+  context->device = device;
+  ocl_device_query(device, &context->info);
+  find_place(context);
+  if (!queue) {
+    MOECL_TRY(create_queue(context));
+  } else {
+    MOECL_TRY(ocl_check(context, clRetainCommandQueue(queue), "clRetainCommandQueue"));
+    context->queue = queue;
+  }
+  return complete(context);
+}
+
+moecl_status moecl_context_create_from_cl(cl_context cl, cl_device_id device,
+                                          cl_command_queue queue,
+                                          const moecl_context_params *params,
+                                          moecl_context **context) {
+  static const moecl_context_params defaults = {0};
+  if (!context) return MOECL_ERROR_INVALID_ARGUMENT;
+  *context = NULL;
+  if (!cl || !device) return MOECL_ERROR_INVALID_ARGUMENT;
+  moecl_context *made = NULL;
+  moecl_status status = create_empty(params ? params : &defaults, &made);
+  if (status == MOECL_OK) status = adopt(made, cl, device, queue);
+  if (status != MOECL_OK)
+    moecl_context_destroy(&made);
+  else
+    *context = made;
+  return status;
+}
+
+const moecl_device_info *moecl_context_device(const moecl_context *context) {
+  return context ? &context->info : NULL;
+}
+cl_context moecl_context_cl(const moecl_context *context) { return context ? context->cl : NULL; }
+cl_command_queue moecl_context_cl_queue(const moecl_context *context) {
+  return context ? context->queue : NULL;
+}
+
+moecl_status moecl_context_finish_wait(moecl_context *context) {
+  if (!context) return MOECL_ERROR_INVALID_ARGUMENT;
+  return ocl_check(context, clFinish(context->queue), "clFinish");
+}

@@ -1,0 +1,89 @@
+#include "ocl/program.h"
+#include <string.h>
+
+static moecl_status set_argument(ocl_kernel *kernel, uint32_t index, size_t size,
+                                 const void *value) {
+  cl_int code = clSetKernelArg(kernel->cl, index, size, value);
+  if (code == CL_SUCCESS) return MOECL_OK;
+  return log_error(&kernel->context->log, MOECL_ERROR_DEVICE,
+                   "kernel %s, argument %u: clSetKernelArg failed: %s (%d)", kernel->name,
+                   (unsigned)index, ocl_error_name(code), (int)code);
+}
+
+moecl_status ocl_kernel_arg_buffer(ocl_kernel *kernel, uint32_t index, const moecl_buffer *buffer) {
+  return set_argument(kernel, index, sizeof(cl_mem), buffer ? &buffer->mem : NULL);
+}
+
+/* Takes the next of `args` (a pointer, so that it moves on for the caller). */
+static moecl_status set_from_list(ocl_kernel *kernel, uint32_t index, char letter, va_list *args) {
+  switch (letter) {
+  case 'b': return ocl_kernel_arg_buffer(kernel, index, va_arg(*args, const moecl_buffer *));
+  case 'i': {
+    cl_int value = va_arg(*args, int32_t);
+    return set_argument(kernel, index, sizeof value, &value);
+  }
+  case 'u': {
+    cl_uint value = va_arg(*args, uint32_t);
+    return set_argument(kernel, index, sizeof value, &value);
+  }
+  case 'l': {
+    cl_long value = va_arg(*args, int64_t);
+    return set_argument(kernel, index, sizeof value, &value);
+  }
+  case 'L': {
+    cl_ulong value = va_arg(*args, uint64_t);
+    return set_argument(kernel, index, sizeof value, &value);
+  }
+  case 'f': {
+    cl_float value = (cl_float)va_arg(*args, double);
+    return set_argument(kernel, index, sizeof value, &value);
+  }
+  case 's': return set_argument(kernel, index, va_arg(*args, size_t), NULL);
+  default:
+    return log_error(&kernel->context->log, MOECL_ERROR_INVALID_ARGUMENT,
+                     "kernel %s: '%c' is no argument letter", kernel->name, letter);
+  }
+}
+
+moecl_status ocl_kernel_args(ocl_kernel *kernel, const char *format, ...) {
+  va_list args;
+  moecl_status status = MOECL_OK;
+  va_start(args, format);
+  for (uint32_t i = 0; status == MOECL_OK && format[i]; i++)
+    status = set_from_list(kernel, i, format[i], &args);
+  va_end(args);
+  return status;
+}
+
+static moecl_status launch(ocl_chain *chain, ocl_kernel *kernel, cl_uint dimensions,
+                           const size_t *global, const size_t *local, cl_event *event) {
+  MOECL_TRY(ocl_chain_order(chain));
+  cl_int code = clEnqueueNDRangeKernel(chain->context->queue, kernel->cl, dimensions, NULL, global,
+                                       local, 0, NULL, event);
+  if (code == CL_SUCCESS) return MOECL_OK;
+  if (event) *event = NULL;
+  log_write(&chain->context->log, MOECL_LOG_ERROR, "kernel %s: global %llu x %llu, local %llu",
+            kernel->name, (unsigned long long)global[0],
+            (unsigned long long)(dimensions > 1 ? global[1] : 1), (unsigned long long)local[0]);
+  return ocl_check(chain->context, code, "clEnqueueNDRangeKernel");
+}
+
+moecl_status ocl_launch_2d(ocl_chain *chain, ocl_kernel *kernel, uint64_t groups_x,
+                           uint64_t groups_y, uint32_t local_x, cl_event *event) {
+  uint64_t items;
+  if (event) *event = NULL;
+  if (groups_x == 0 || groups_y == 0) return MOECL_OK;
+  if (local_x == 0 || !base_mul(groups_x, local_x, &items) || items > SIZE_MAX ||
+      groups_y > SIZE_MAX)
+    return log_error(&chain->context->log, MOECL_ERROR_INVALID_ARGUMENT,
+                     "kernel %s: %llu x %llu groups of %u are not a range", kernel->name,
+                     (unsigned long long)groups_x, (unsigned long long)groups_y, local_x);
+  size_t global[2] = {(size_t)items, (size_t)groups_y};
+  size_t local[2] = {local_x, 1};
+  return launch(chain, kernel, groups_y == 1 ? 1 : 2, global, local, event);
+}
+
+moecl_status ocl_launch(ocl_chain *chain, ocl_kernel *kernel, uint64_t groups, uint32_t local,
+                        cl_event *event) {
+  return ocl_launch_2d(chain, kernel, groups, 1, local, event);
+}

@@ -1,0 +1,80 @@
+#include "ocl/program.h"
+#include <stdlib.h>
+#include <string.h>
+
+/* A kernel whose arguments are `buffers` buffers of 1 KiB, run once by one
+ * work-group of `local`; reads `bytes` of the first back. */
+static moecl_status run_probe(moecl_context *context, const char *source, const char *entry,
+                              int buffers, uint32_t local, void *result, size_t bytes) {
+  ocl_kernel *kernel = NULL;
+  moecl_buffer *memory[2] = {0};
+  ocl_chain chain = {.context = context};
+  moecl_status status = ocl_kernel_create_with(context, source, NULL, entry, true, &kernel);
+  for (int i = 0; status == MOECL_OK && i < buffers; i++) {
+    status = moecl_buffer_create(context, 1024, &memory[i]);
+    if (status == MOECL_OK) status = ocl_kernel_arg_buffer(kernel, (uint32_t)i, memory[i]);
+  }
+  if (status == MOECL_OK) status = ocl_launch(&chain, kernel, 1, local, NULL);
+  if (status == MOECL_OK) status = moecl_buffer_read_wait(memory[0], 0, bytes, result);
+  for (int i = 0; i < buffers; i++) moecl_buffer_destroy(&memory[i]);
+  ocl_kernel_destroy(&kernel);
+  return status;
+}
+
+/* a/b to the nearest integer, ties to even. */
+static uint32_t round_even(uint32_t a, uint32_t b) {
+  uint32_t q = a / b, r = a % b;
+  return q + (2 * r > b || (2 * r == b && q % 2));
+}
+
+static bool basic_works(moecl_context *context) {
+  uint32_t got[64];
+  if (run_probe(context, "probe/basic.cl", "basic", 2, 64, got, sizeof got) != MOECL_OK)
+    return false;
+  for (uint32_t i = 0; i < 64; i++) {
+    uint32_t want = round_even(i, 4) | (0x3f80u + round_even(i, 2)) << 8 | 1u << 24;
+    if (got[63 - i] != want) return false;
+  }
+  return true;
+}
+
+static bool ptx_sm80_works(moecl_context *context) {
+  float got[128];
+  if (run_probe(context, "probe/ptx_sm80.cl", "ptx_sm80", 1, 32, got, sizeof got) != MOECL_OK)
+    return false;
+  for (int r = 0; r < 16; r++)
+    for (int c = 0; c < 8; c++) {
+      float want = 0;
+      for (int k = 0; k < 16; k++) want += (float)((r + k % 3 - 1) * (c - 2 + k % 2));
+      if (got[r * 8 + c] != want) return false;
+    }
+  return true;
+}
+
+static bool extensions_contain(moecl_context *context, const char *name) {
+  size_t size = 0;
+  bool found = false;
+  if (clGetDeviceInfo(context->device, CL_DEVICE_EXTENSIONS, 0, NULL, &size) != CL_SUCCESS)
+    return false;
+  char *text = calloc(size + 1, 1);
+  if (text &&
+      clGetDeviceInfo(context->device, CL_DEVICE_EXTENSIONS, size, text, NULL) == CL_SUCCESS)
+    found = strstr(text, name) != NULL;
+  free(text);
+  return found;
+}
+
+void ocl_probe_capabilities(moecl_context *context) {
+  if (!basic_works(context)) {
+    context->info.capabilities &= ~(uint32_t)MOECL_CAP_LOCAL_MEMORY;
+    log_write(&context->log, MOECL_LOG_WARNING,
+              "%s fails the basic probe (rounding, fma, local memory): expect wrong results",
+              context->info.name);
+  }
+  /* Only compilers of this kind may see inline PTX: others can crash on it. */
+  if ((extensions_contain(context, "cl_nv_compiler_options") ||
+       extensions_contain(context, "cl_nv_device_attribute_query")) &&
+      ptx_sm80_works(context))
+    context->info.capabilities |= MOECL_CAP_PTX_SM80;
+  log_write(&context->log, MOECL_LOG_DEBUG, "capabilities 0x%x", context->info.capabilities);
+}

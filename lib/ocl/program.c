@@ -1,0 +1,154 @@
+#include "ocl/program.h"
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+/* 1.2 is what every driver has. No fast-math: kernels look for NaN. */
+static const char build_options[] = "-cl-std=CL1.2";
+
+/* "NAME value" lines to #define lines. */
+static void add_defines(base_text *text, const char *defines) {
+  while (defines && *defines) {
+    size_t size = strcspn(defines, "\n");
+    if (size > 0) {
+      base_text_add(text, "#define ", 8);
+      base_text_add(text, defines, size);
+      base_text_add(text, "\n", 1);
+    }
+    defines += size + (defines[size] == '\n');
+  }
+}
+
+static void log_build(moecl_context *context, cl_program program, const char *source,
+                      const char *defines, cl_int code, moecl_log_level level) {
+  size_t size = 0;
+  char *text = NULL;
+  if (clGetProgramBuildInfo(program, context->device, CL_PROGRAM_BUILD_LOG, 0, NULL, &size) ==
+          CL_SUCCESS &&
+      (text = calloc(size + 1, 1)) &&
+      clGetProgramBuildInfo(program, context->device, CL_PROGRAM_BUILD_LOG, size, text, NULL) !=
+          CL_SUCCESS)
+    text[0] = '\0';
+  log_write(&context->log, level, "%s did not compile: %s (%d)\ndefines: %s\n%s", source,
+            ocl_error_name(code), (int)code, defines ? defines : "(none)",
+            text ? text : "(no build log)");
+  free(text);
+}
+
+static moecl_status build(moecl_context *context, const base_text *text, const char *source,
+                          const char *defines, bool quiet, cl_program *program) {
+  const char *data = text->data;
+  size_t size = text->size;
+  cl_int code;
+  cl_program made = clCreateProgramWithSource(context->cl, 1, &data, &size, &code);
+  MOECL_TRY(ocl_check(context, code, "clCreateProgramWithSource"));
+  code = clBuildProgram(made, 1, &context->device, build_options, NULL, NULL);
+  if (code != CL_SUCCESS) {
+    log_build(context, made, source, defines, code, quiet ? MOECL_LOG_DEBUG : MOECL_LOG_ERROR);
+    clReleaseProgram(made);
+    return code == CL_OUT_OF_HOST_MEMORY ? MOECL_ERROR_OUT_OF_HOST_MEMORY : MOECL_ERROR_BUILD;
+  }
+  *program = made;
+  return MOECL_OK;
+}
+
+/* From the disk, else from source. */
+static moecl_status obtain(moecl_context *context, const base_text *text, const char *key,
+                           const char *source, const char *defines, bool quiet,
+                           cl_program *program) {
+  *program = ocl_cache_load(context, key, build_options);
+  if (*program) return MOECL_OK;
+  MOECL_TRY(build(context, text, source, defines, quiet, program));
+  log_write(&context->log, MOECL_LOG_DEBUG, "built %s %s", source, build_options);
+  ocl_cache_store(context, key, *program);
+  return MOECL_OK;
+}
+
+static ocl_program *find_in_memory(const moecl_context *context, const char *key) {
+  for (ocl_program *program = context->programs; program; program = program->next)
+    if (strcmp(program->key, key) == 0) return program;
+  return NULL;
+}
+
+static moecl_status program_from_text(moecl_context *context, const base_text *text,
+                                      const char *source, const char *defines, bool quiet,
+                                      cl_program *program) {
+  char key[33];
+  MOECL_TRY(ocl_cache_key(context, text, build_options, key));
+  ocl_program *known = find_in_memory(context, key);
+  if (known) {
+    *program = known->cl;
+    return MOECL_OK;
+  }
+  ocl_program *node = calloc(1, sizeof *node);
+  if (!node) return MOECL_ERROR_OUT_OF_HOST_MEMORY;
+  moecl_status status = obtain(context, text, key, source, defines, quiet, &node->cl);
+  if (status != MOECL_OK) {
+    free(node);
+    return status;
+  }
+  memcpy(node->key, key, sizeof key);
+  node->next = context->programs;
+  context->programs = node;
+  *program = node->cl;
+  return MOECL_OK;
+}
+
+void ocl_programs_free(ocl_program *programs) {
+  while (programs) {
+    ocl_program *next = programs->next;
+    clReleaseProgram(programs->cl);
+    free(programs);
+    programs = next;
+  }
+}
+
+static moecl_status make_kernel(moecl_context *context, cl_program program, const char *source,
+                                const char *entry, bool quiet, ocl_kernel **kernel) {
+  cl_int code;
+  cl_kernel cl = clCreateKernel(program, entry, &code);
+  if (code != CL_SUCCESS) {
+    log_write(&context->log, quiet ? MOECL_LOG_DEBUG : MOECL_LOG_ERROR,
+              "%s: no kernel %s: clCreateKernel failed: %s (%d)", source, entry,
+              ocl_error_name(code), (int)code);
+    return MOECL_ERROR_BUILD;
+  }
+  ocl_kernel *made = calloc(1, sizeof *made);
+  if (!made) {
+    clReleaseKernel(cl);
+    return MOECL_ERROR_OUT_OF_HOST_MEMORY;
+  }
+  made->context = ocl_context_retain(context);
+  made->cl = cl;
+  snprintf(made->name, sizeof made->name, "%s", entry);
+  *kernel = made;
+  return MOECL_OK;
+}
+
+moecl_status ocl_kernel_create_with(moecl_context *context, const char *source,
+                                    const char *defines, const char *entry, bool quiet,
+                                    ocl_kernel **kernel) {
+  base_text text = {0};
+  cl_program program = NULL;
+  *kernel = NULL;
+  add_defines(&text, defines);
+  moecl_status status = ocl_source_expand(context, source, &text);
+  if (status == MOECL_OK)
+    status = program_from_text(context, &text, source, defines, quiet, &program);
+  if (status == MOECL_OK) status = make_kernel(context, program, source, entry, quiet, kernel);
+  base_text_free(&text);
+  return status;
+}
+
+moecl_status ocl_kernel_create(moecl_context *context, const char *source, const char *defines,
+                               const char *entry, ocl_kernel **kernel) {
+  return ocl_kernel_create_with(context, source, defines, entry, false, kernel);
+}
+
+void ocl_kernel_destroy(ocl_kernel **kernel) {
+  if (!kernel || !*kernel) return;
+  clReleaseKernel((*kernel)->cl);
+  moecl_context_destroy(&(*kernel)->context);
+  free(*kernel);
+  *kernel = NULL;
+}

@@ -1,0 +1,57 @@
+/* Inside the room: programs, their sources and their disk cache. */
+#ifndef MOECL_LIB_OCL_PROGRAM_H
+#define MOECL_LIB_OCL_PROGRAM_H
+
+#include "base/base.h"
+#include "ocl/ocl.h"
+
+/* The files below cl/, written into the library by scripts/embed_kernels.py;
+ * the last entry's path is NULL. */
+struct ocl_embedded {
+  const char *path;
+  const char *text;
+  size_t size;
+};
+extern const struct ocl_embedded ocl_embedded_sources[];
+
+struct ocl_program {
+  ocl_program *next;
+  char key[33];
+  cl_program cl;
+};
+
+/* Adds `source` to `text`, its includes expanded, from the context's
+ * kernel_dir or the embedded files. A failure is logged. */
+moecl_status ocl_source_expand(moecl_context *context, const char *source, base_text *text);
+
+/* The disk cache's name of a program: everything that decides its binary. */
+moecl_status ocl_cache_key(moecl_context *context, const base_text *source, const char *options,
+                           char key[33]);
+/* A built program from the disk cache, or NULL. */
+cl_program ocl_cache_load(moecl_context *context, const char *key, const char *options);
+void ocl_cache_store(moecl_context *context, const char *key, cl_program program);
+
+/* As ocl_kernel_create; `quiet` logs failures as MOECL_LOG_DEBUG, for probes
+ * whose failure is an answer. */
+moecl_status ocl_kernel_create_with(moecl_context *context, const char *source,
+                                    const char *defines, const char *entry, bool quiet,
+                                    ocl_kernel **kernel);
+void ocl_programs_free(ocl_program *programs);
+
+/* One device with its handles, for opening what a list's index chose. */
+typedef struct ocl_found_device {
+  cl_platform_id platform;
+  cl_device_id device;
+} ocl_found_device;
+
+/* Lists all devices; `found` (may be NULL) gets the handles in the same order. */
+moecl_status ocl_devices_find(moecl_device_info **infos, ocl_found_device **found, size_t *count);
+/* Asks a device for everything but its place in the list. */
+void ocl_device_query(cl_device_id device, moecl_device_info *info);
+
+/* Puts a barrier before the next command where the queue wouldn't keep order. */
+moecl_status ocl_keep_order(moecl_context *context);
+/* The same for a chain, whose wait list it enqueues and clears. */
+moecl_status ocl_chain_order(ocl_chain *chain);
+
+#endif
