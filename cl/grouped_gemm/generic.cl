@@ -155,8 +155,8 @@ gemm(const __global input_t *a, const __global int *slot_token, const __global i
 }
 
 /* One expert's weights into their place; row-major on both sides. */
-__kernel void pack(const __global storage_t *src, ulong src_offset, __global storage_t *dst,
-                   ulong dst_offset, long n, long k) {
+__kernel void pack(const __global storage_bits_t *src, ulong src_offset,
+                   __global storage_bits_t *dst, ulong dst_offset, long n, long k) {
   const ulong count = (ulong)(GATED ? 2 * n : n) * (ulong)k;
   for (ulong i = get_global_id(0); i < count; i += get_global_size(0))
     dst[dst_offset + i] = src[src_offset + i];

@@ -1,4 +1,7 @@
 #include "kernel/clblast.h"
+#include "ocl/program.h"
+
+#if MOECL_HAVE_CLBLAST
 #include <clblast_c.h>
 
 moecl_status kernel_clblast_sgemm(ocl_chain *chain, int64_t m, int64_t n, int64_t k,
@@ -7,7 +10,7 @@ moecl_status kernel_clblast_sgemm(ocl_chain *chain, int64_t m, int64_t n, int64_
   moecl_context *context = chain->context;
   cl_event event = NULL;
   cl_command_queue queue = context->queue;
-  moecl_status ready = ocl_chain_barrier(chain);
+  moecl_status ready = ocl_chain_order(chain);
   if (ready != MOECL_OK) return ready;
   const CLBlastStatusCode code = CLBlastSgemm(
       CLBlastLayoutRowMajor, CLBlastTransposeNo, CLBlastTransposeYes, (size_t)m, (size_t)n,
@@ -19,3 +22,16 @@ moecl_status kernel_clblast_sgemm(ocl_chain *chain, int64_t m, int64_t n, int64_
   ocl_profile_record(chain->profile, chain->stage, event);
   return ocl_event_release(context, event);
 }
+
+#else
+
+moecl_status kernel_clblast_sgemm(ocl_chain *chain, int64_t m, int64_t n, int64_t k,
+                                  const moecl_buffer *a, uint64_t a_offset, const moecl_buffer *b,
+                                  uint64_t b_offset, const moecl_buffer *c, uint64_t c_offset) {
+  (void)m, (void)n, (void)k, (void)a, (void)a_offset, (void)b, (void)b_offset, (void)c;
+  (void)c_offset;
+  return log_error(&chain->context->log, MOECL_ERROR_UNSUPPORTED,
+                   "this libmoecl was built without CLBlast; install it and build again");
+}
+
+#endif

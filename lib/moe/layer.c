@@ -221,7 +221,7 @@ moecl_status moecl_layer_set_weights_buffer(moecl_layer *layer, moecl_tensor ten
                                             int64_t first_expert, int64_t count,
                                             const moecl_buffer *src, uint64_t offset_bytes) {
   if (!layer || !src) return MOECL_ERROR_INVALID_ARGUMENT;
-  uint64_t bytes;
+  uint64_t bytes = 0;
   MOECL_TRY(check_items(layer, tensor, first_expert, count, &bytes));
   if (offset_bytes % moecl_dtype_size(layer->params.dtype) != 0 ||
       offset_bytes > moecl_buffer_size(src) || bytes > moecl_buffer_size(src) - offset_bytes)
@@ -242,7 +242,7 @@ moecl_status moecl_layer_set_weights_buffer(moecl_layer *layer, moecl_tensor ten
 moecl_status moecl_layer_set_weights(moecl_layer *layer, moecl_tensor tensor, int64_t first_expert,
                                      int64_t count, const void *src) {
   if (!layer || !src) return MOECL_ERROR_INVALID_ARGUMENT;
-  uint64_t bytes;
+  uint64_t bytes = 0;
   MOECL_TRY(check_items(layer, tensor, first_expert, count, &bytes));
   if (count == 0) return MOECL_OK;
   const uint64_t one = bytes / (uint64_t)count;

@@ -116,6 +116,28 @@ moecl_status ocl_buffer_view(const moecl_buffer *parent, uint64_t offset, uint64
   return status;
 }
 
+moecl_status moecl_buffer_view(const moecl_buffer *parent, uint64_t offset_bytes, uint64_t bytes,
+                               moecl_buffer **view) {
+  if (!view) return MOECL_ERROR_INVALID_ARGUMENT;
+  return ocl_buffer_view(parent, offset_bytes, bytes, view);
+}
+
+uint64_t moecl_buffer_alignment(const moecl_context *context) {
+  return context ? context->address_align : 0;
+}
+
+moecl_status ocl_buffer_copy(const moecl_buffer *src, uint64_t src_offset, moecl_buffer *dst,
+                             uint64_t dst_offset, uint64_t bytes) {
+  MOECL_TRY(check_range(src, src_offset, bytes, "copy"));
+  MOECL_TRY(check_range(dst, dst_offset, bytes, "copy"));
+  if (bytes == 0) return MOECL_OK;
+  MOECL_TRY(ocl_keep_order(dst->context));
+  return ocl_check(dst->context,
+                   clEnqueueCopyBuffer(dst->context->queue, src->mem, dst->mem, (size_t)src_offset,
+                                       (size_t)dst_offset, (size_t)bytes, 0, NULL, NULL),
+                   "clEnqueueCopyBuffer");
+}
+
 moecl_status moecl_buffer_read_wait(const moecl_buffer *buffer, uint64_t offset_bytes,
                                     uint64_t bytes, void *dst) {
   MOECL_TRY(check_range(buffer, offset_bytes, bytes, "read"));

@@ -97,6 +97,10 @@ moecl_status ocl_chain_end(ocl_chain *chain, moecl_event **event) {
   return status;
 }
 
+moecl_status ocl_event_release(moecl_context *context, cl_event event) {
+  return ocl_check(context, clReleaseEvent(event), "clReleaseEvent");
+}
+
 bool ocl_event_times(cl_event event, uint64_t *start_ns, uint64_t *end_ns) {
   cl_ulong start, end;
   if (!event || clWaitForEvents(1, &event) != CL_SUCCESS ||

@@ -58,9 +58,16 @@ moecl_status ocl_kernel_args(ocl_kernel *kernel, const char *format, ...) {
 static moecl_status launch(ocl_chain *chain, ocl_kernel *kernel, cl_uint dimensions,
                            const size_t *global, const size_t *local, cl_event *event) {
   MOECL_TRY(ocl_chain_order(chain));
-  cl_int code = clEnqueueNDRangeKernel(chain->context->queue, kernel->cl, dimensions, NULL, global,
-                                       local, 0, NULL, event);
-  if (code == CL_SUCCESS) return MOECL_OK;
+  cl_event timed = NULL;
+  cl_int code =
+      clEnqueueNDRangeKernel(chain->context->queue, kernel->cl, dimensions, NULL, global, local, 0,
+                             NULL, event || chain->profile ? &timed : NULL);
+  if (code == CL_SUCCESS) {
+    ocl_profile_record(chain->profile, chain->stage, timed);
+    if (event) *event = timed;
+    else if (timed) clReleaseEvent(timed);
+    return MOECL_OK;
+  }
   if (event) *event = NULL;
   log_write(&chain->context->log, MOECL_LOG_ERROR, "kernel %s: global %llu x %llu, local %llu",
             kernel->name, (unsigned long long)global[0],

@@ -106,9 +106,6 @@ moecl_status ocl_launch(ocl_chain *chain, ocl_kernel *kernel, uint64_t groups, u
 /* The same in two dimensions: groups_x * groups_y groups of local_x * 1 items. */
 moecl_status ocl_launch_2d(ocl_chain *chain, ocl_kernel *kernel, uint64_t groups_x,
                            uint64_t groups_y, uint32_t local_x, cl_event *event);
-/* Before a library enqueues on the chain's queue: makes the queue wait for the
- * chain's wait list and, out of order, for what came before. */
-moecl_status ocl_chain_barrier(ocl_chain *chain);
 moecl_status ocl_event_release(moecl_context *context, cl_event event);
 
 /* An event that completes with everything the chain enqueued so far. */
