@@ -1,0 +1,341 @@
+/* Grouped GEMM for CPUs: one work-item computes a tile of up to TILE_M rows
+ * and one panel of columns over all of K, in vector registers. NOTES.md says
+ * why it has this shape.
+ *
+ * Defined by the host: DTYPE (storage of weights and bias), ACTIVATION, GATED,
+ * BIAS, GATHER, VECTOR_WIDTH (the device's native float width: 4, 8 or 16).
+ *
+ * Weights are packed as [panel][K][PANEL_COLUMNS], zero padded. A panel holds
+ * 2 * VECTOR_WIDTH columns: a low and a high vector. Plain layers put
+ * neighbouring columns there; gated ones VECTOR_WIDTH gate columns and the
+ * VECTOR_WIDTH up columns that belong to them. bf16 columns lie in pairs: one
+ * uint has the low vector's column in its low half. */
+#include "common/types.clh"
+#include "common/activation.clh"
+
+#ifndef VECTOR_WIDTH
+#define VECTOR_WIDTH 8
+#endif
+#define PANEL_COLUMNS (2 * VECTOR_WIDTH)
+
+/* Rows whose sums fit in registers: 2 * MICRO_M accumulators, the panel's two
+ * vectors and one broadcast. */
+#if VECTOR_WIDTH == 16
+#define MICRO_M 12
+#else
+#define MICRO_M 6
+#endif
+
+/* Rows of a work-item: a multiple of MICRO_M. */
+#ifndef TILE_M
+#define TILE_M 48
+#endif
+
+/* A block of K: TILE_M / MICRO_M micro tiles use its part of the panel while
+ * that lies in the innermost cache. */
+#ifndef BLOCK_K
+#define BLOCK_K (2048 / VECTOR_WIDTH)
+#endif
+
+#ifndef AHEAD_BYTES
+#define AHEAD_BYTES 4096
+#endif
+
+#define PASTE_(a, b) a##b
+#define PASTE(a, b) PASTE_(a, b)
+typedef PASTE(float, VECTOR_WIDTH) floatv;
+typedef PASTE(uint, VECTOR_WIDTH) uintv;
+#define vloadv PASTE(vload, VECTOR_WIDTH)
+#define vstorev PASTE(vstore, VECTOR_WIDTH)
+#define as_floatv PASTE(as_float, VECTOR_WIDTH)
+#define vload_halfv PASTE(vload_half, VECTOR_WIDTH)
+
+/* raw_t: storage_t's bits where only they matter. packed_t: an element of packed
+ * weights; PACKED_STRIDE of them are one row (one k) of a panel. */
+#if DTYPE == 0
+typedef float raw_t;
+typedef float packed_t;
+#define PACKED_STRIDE PANEL_COLUMNS
+#elif DTYPE == 1
+typedef ushort raw_t;
+typedef ushort packed_t;
+#define PACKED_STRIDE PANEL_COLUMNS
+#else
+typedef ushort raw_t;
+typedef uint packed_t;
+#define PACKED_STRIDE VECTOR_WIDTH
+#endif
+
+inline void panel_load(const __global packed_t *w, floatv *low, floatv *high) {
+#if DTYPE == 0
+  *low = vloadv(0, w);
+  *high = vloadv(1, w);
+#elif DTYPE == 1
+  *low = vload_halfv(0, (const __global half *)w);
+  *high = vload_halfv(1, (const __global half *)w);
+#else
+  uintv pair = vloadv(0, w);
+  *low = as_floatv(pair << 16);
+  *high = as_floatv(pair & 0xffff0000u);
+#endif
+}
+
+/* OpenCL's prefetch() does nothing on the CPUs seen so far. Reading past the
+ * end of the weights is no fault here: nothing is loaded. */
+#if defined(__has_builtin)
+#if __has_builtin(__builtin_prefetch)
+#define PREFETCH(p) __builtin_prefetch((const void *)(size_t)(p), 0, 2)
+#endif
+#endif
+#ifndef PREFETCH
+#define PREFETCH(p)
+#endif
+
+/* micro_M: sum[M][PANEL_COLUMNS] += rows[M][depth] times depth rows of a panel.
+ * SPLIT chains of additions per sum keep few rows from waiting for the latency
+ * of fma. `ahead` is prefetched, `ahead_step` bytes per k. */
+#define DEFINE_MICRO(M, SPLIT)                                                                     \
+  inline void micro_##M(const __global float *const *rows, const __global packed_t *w, int depth,  \
+                        const __global char *ahead, int ahead_step, float *sum) {                  \
+    const __global float *row[M];                                                                  \
+    floatv low[SPLIT][M], high[SPLIT][M];                                                          \
+    _Pragma("unroll") for (int i = 0; i < M; i++) {                                                \
+      row[i] = rows[i];                                                                            \
+      low[0][i] = vloadv(2 * i, sum);                                                              \
+      high[0][i] = vloadv(2 * i + 1, sum);                                                         \
+      _Pragma("unroll") for (int s = 1; s < SPLIT; s++) low[s][i] = high[s][i] = 0.0f;             \
+    }                                                                                              \
+    int kk = 0;                                                                                    \
+    for (; kk + SPLIT <= depth; kk += SPLIT) {                                                     \
+      _Pragma("unroll") for (int s = 0; s < SPLIT; s++) {                                          \
+        floatv wl, wh;                                                                             \
+        panel_load(w + s * PACKED_STRIDE, &wl, &wh);                                               \
+        PREFETCH(ahead);                                                                           \
+        ahead += ahead_step;                                                                       \
+        _Pragma("unroll") for (int i = 0; i < M; i++) {                                            \
+          floatv x = row[i][kk + s];                                                               \
+          low[s][i] = fma(x, wl, low[s][i]);                                                       \
+          high[s][i] = fma(x, wh, high[s][i]);                                                     \
+        }                                                                                          \
+      }                                                                                            \
+      w += SPLIT * PACKED_STRIDE;                                                                  \
+    }                                                                                              \
+    for (; SPLIT > 1 && kk < depth; kk++) {                                                        \
+      floatv wl, wh;                                                                               \
+      panel_load(w, &wl, &wh);                                                                     \
+      _Pragma("unroll") for (int i = 0; i < M; i++) {                                              \
+        floatv x = row[i][kk];                                                                     \
+        low[0][i] = fma(x, wl, low[0][i]);                                                         \
+        high[0][i] = fma(x, wh, high[0][i]);                                                       \
+      }                                                                                            \
+      w += PACKED_STRIDE;                                                                          \
+    }                                                                                              \
+    _Pragma("unroll") for (int i = 0; i < M; i++) {                                                \
+      _Pragma("unroll") for (int s = 1; s < SPLIT; s++) {                                          \
+        low[0][i] += low[s][i];                                                                    \
+        high[0][i] += high[s][i];                                                                  \
+      }                                                                                            \
+      vstorev(low[0][i], 2 * i, sum);                                                              \
+      vstorev(high[0][i], 2 * i + 1, sum);                                                         \
+    }                                                                                              \
+  }
+
+DEFINE_MICRO(1, 4)
+DEFINE_MICRO(2, 2)
+DEFINE_MICRO(3, 2)
+DEFINE_MICRO(4, 1)
+DEFINE_MICRO(5, 1)
+DEFINE_MICRO(6, 1)
+#if MICRO_M == 12
+DEFINE_MICRO(7, 1)
+DEFINE_MICRO(8, 1)
+DEFINE_MICRO(9, 1)
+DEFINE_MICRO(10, 1)
+DEFINE_MICRO(11, 1)
+DEFINE_MICRO(12, 1)
+#endif
+
+#define CASE_MICRO(M)                                                                              \
+  case M:                                                                                          \
+    micro_##M(rows, w, depth, ahead, ahead_step, sum);                                             \
+    break;
+
+inline void micro(int m, const __global float *const *rows, const __global packed_t *w, int depth,
+                  const __global char *ahead, int ahead_step, float *sum) {
+  switch (m) {
+    CASE_MICRO(1)
+    CASE_MICRO(2)
+    CASE_MICRO(3)
+    CASE_MICRO(4)
+    CASE_MICRO(5)
+    CASE_MICRO(6)
+#if MICRO_M == 12
+    CASE_MICRO(7)
+    CASE_MICRO(8)
+    CASE_MICRO(9)
+    CASE_MICRO(10)
+    CASE_MICRO(11)
+    CASE_MICRO(12)
+#endif
+  }
+}
+
+/* activate() of common/activation.clh for a vector. */
+inline floatv activate_vector(floatv x) {
+#if ACTIVATION == 1
+  return x / (1.0f + exp(-x));
+#elif ACTIVATION == 2
+  return 0.5f * x * (1.0f + erf(x * 0.70710678118654752f));
+#elif ACTIVATION == 3
+  return fmax(x, 0.0f);
+#else
+  return x;
+#endif
+}
+
+/* Writes the first `count` lanes. */
+inline void store_columns(floatv v, long count, __global float *out) {
+  if (count >= VECTOR_WIDTH) {
+    vstorev(v, 0, out);
+    return;
+  }
+  float lanes[VECTOR_WIDTH];
+  vstorev(v, 0, lanes);
+  for (long j = 0; j < count; j++)
+    out[j] = lanes[j];
+}
+
+inline void load_bias(const __global storage_t *bias, long count, float *lanes) {
+  for (long j = 0; j < VECTOR_WIDTH; j++)
+    lanes[j] = j < count ? storage_load(bias, j) : 0.0f;
+}
+
+/* Work-group g: expert by expert, within it panel by panel, within that tile
+ * by tile, so that a panel's tiles follow each other. n is the number of
+ * output columns. tile_offsets[e] counts the tiles, ceil(rows / TILE_M) per
+ * expert, before expert e. */
+__kernel __attribute__((reqd_work_group_size(1, 1, 1))) void
+gemm(const __global float *a, const __global int *rows, const __global int *expert_offsets,
+     const __global int *tile_offsets, const __global packed_t *w,
+     const __global storage_t *bias, __global float *out, long k, long n, int num_experts) {
+  const long columns = GATED ? VECTOR_WIDTH : PANEL_COLUMNS; /* of out, per panel */
+  const long panels = (n + columns - 1) / columns;
+  const long group = (long)get_group_id(0);
+  if (group / panels >= tile_offsets[num_experts]) return;
+
+  int expert = 0; /* the last one whose tiles begin at or before this one */
+  for (int beyond = num_experts; beyond - expert > 1;) {
+    int middle = expert + (beyond - expert) / 2;
+    if (tile_offsets[middle] <= group / panels)
+      expert = middle;
+    else
+      beyond = middle;
+  }
+  const int tiles = tile_offsets[expert + 1] - tile_offsets[expert];
+  const long in_expert = group - tile_offsets[expert] * panels;
+  const long panel = in_expert / tiles;
+  const int tile = (int)(in_expert % tiles);
+
+  /* The expert's rows are shared out evenly between its tiles, in whole micro
+   * tiles, and the tile's rows evenly between its micro tiles. */
+  const int first_slot = expert_offsets[expert];
+  const int slots = expert_offsets[expert + 1] - first_slot;
+  const int height = ((slots + tiles - 1) / tiles + MICRO_M - 1) / MICRO_M * MICRO_M;
+  const int slot = first_slot + tile * height;
+  const int m = min(height, slots - tile * height);
+  const int micros = (m + MICRO_M - 1) / MICRO_M;
+
+  const long column = panel * columns;
+  float sums[TILE_M * PANEL_COLUMNS];
+  {
+    float start[PANEL_COLUMNS];
+    for (int j = 0; j < PANEL_COLUMNS; j++)
+      start[j] = 0.0f;
+#if BIAS
+    const long up = GATED ? n : VECTOR_WIDTH; /* from the low vector's columns to the high one's */
+    const __global storage_t *b = bias + expert * (GATED ? 2 * n : n) + column;
+    load_bias(b, n - column, start);
+    load_bias(b + up, GATED ? n - column : n - column - VECTOR_WIDTH, start + VECTOR_WIDTH);
+#endif
+    floatv low = vloadv(0, start), high = vloadv(1, start);
+    for (int i = 0; i < m; i++) {
+      vstorev(low, 2 * i, sums);
+      vstorev(high, 2 * i + 1, sums);
+    }
+  }
+
+  const __global packed_t *panel_w = w + ((long)expert * panels + panel) * k * PACKED_STRIDE;
+  const int block = BLOCK_K;
+  for (long k0 = 0; k0 < k; k0 += block) {
+    const int depth = (int)min((long)block, k - k0);
+    const __global packed_t *block_w = panel_w + k0 * PACKED_STRIDE;
+    /* While this block is used, the next one (maybe the next panel's first) is
+     * brought near, a share of it by each micro tile. */
+    const int row_bytes = PACKED_STRIDE * sizeof(packed_t);
+    const int ahead_step = row_bytes / micros;
+    for (int t = 0; t < micros; t++) {
+      const int first = m * t / micros, count = m * (t + 1) / micros - first;
+      const __global float *row[MICRO_M];
+      for (int i = 0; i < count; i++) {
+#if GATHER
+        row[i] = a + (long)rows[slot + first + i] * k + k0;
+#else
+        row[i] = a + (long)(slot + first + i) * k + k0;
+#endif
+      }
+      const __global char *ahead =
+          (const __global char *)block_w +
+          (micros == 1 ? AHEAD_BYTES : block * row_bytes + t * block * ahead_step);
+      micro(count, row, block_w, depth, ahead, ahead_step, sums + first * PANEL_COLUMNS);
+    }
+  }
+
+  for (int i = 0; i < m; i++) {
+    floatv low = vloadv(2 * i, sums), high = vloadv(2 * i + 1, sums);
+    __global float *to = out + (long)(slot + i) * n + column;
+#if GATED
+    store_columns(activate_vector(low) * high, n - column, to);
+#else
+    store_columns(activate_vector(low), n - column, to);
+    if (n - column > VECTOR_WIDTH)
+      store_columns(activate_vector(high), n - column - VECTOR_WIDTH, to + VECTOR_WIDTH);
+#endif
+  }
+}
+
+/* Packs consecutive experts' canonical weights [expert][n][k]; gated: n = 2 I,
+ * I gate rows and then I up rows. Offsets in elements (of storage_t and of
+ * packed_t). Work-item: (panel, expert). */
+__kernel __attribute__((reqd_work_group_size(1, 1, 1))) void
+pack(const __global storage_t *src, ulong src_offset, __global packed_t *dst, ulong dst_offset,
+     long n, long k) {
+  const long panel = (long)get_global_id(0), panels = (long)get_global_size(0);
+  const long expert = (long)get_global_id(1);
+  const __global raw_t *from = (const __global raw_t *)src + src_offset + expert * n * k;
+  __global packed_t *to = dst + dst_offset + (expert * panels + panel) * k * PACKED_STRIDE;
+  const long low_end = GATED ? n / 2 : n; /* one past the low vector's last row */
+  const long low = panel * (GATED ? VECTOR_WIDTH : PANEL_COLUMNS);
+  const long high = GATED ? low + n / 2 : low + VECTOR_WIDTH;
+  /* Through a private block: rows are a power of two apart as often as not,
+   * and would push each other out of the cache if read across. */
+  for (long k0 = 0; k0 < k; k0 += 16) {
+    const long depth = min(16L, k - k0);
+    packed_t block[16 * PACKED_STRIDE];
+    for (int j = 0; j < VECTOR_WIDTH; j++) {
+      const bool has_low = low + j < low_end, has_high = high + j < n;
+      const __global raw_t *l = from + (has_low ? low + j : 0) * k + k0;
+      const __global raw_t *h = from + (has_high ? high + j : 0) * k + k0;
+      for (long kk = 0; kk < depth; kk++) {
+#if DTYPE == 2
+        block[kk * PACKED_STRIDE + j] =
+            (has_low ? (uint)l[kk] : 0u) | (has_high ? (uint)h[kk] << 16 : 0u);
+#else
+        block[kk * PACKED_STRIDE + j] = has_low ? l[kk] : 0;
+        block[kk * PACKED_STRIDE + VECTOR_WIDTH + j] = has_high ? h[kk] : 0;
+#endif
+      }
+    }
+    for (long i = 0; i < depth * PACKED_STRIDE; i++)
+      to[k0 * PACKED_STRIDE + i] = block[i];
+  }
+}
