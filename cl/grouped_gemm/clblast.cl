@@ -4,10 +4,13 @@
 #include "common/types.clh"
 #include "common/activation.clh"
 
-/* One expert's weights to fp32; row-major on both sides. */
+/* Consecutive experts' weights into their place, [n][k] each, row-major on both
+ * sides. Second dimension: the expert; the first strides over its elements. */
 __kernel void pack(const __global storage_t *src, ulong src_offset, __global float *dst,
                    ulong dst_offset, long n, long k) {
-  const ulong count = (ulong)(GATED ? 2 * n : n) * (ulong)k;
+  const ulong count = (ulong)n * (ulong)k;
+  src_offset += get_global_id(1) * count;
+  dst_offset += get_global_id(1) * count;
   for (ulong i = get_global_id(0); i < count; i += get_global_size(0))
     dst[dst_offset + i] = storage_load(src, src_offset + i);
 }

@@ -154,10 +154,13 @@ gemm(const __global input_t *a, const __global int *slot_token, const __global i
   }
 }
 
-/* One expert's weights into their place; row-major on both sides. */
+/* Consecutive experts' weights into their place, [n][k] each, row-major on both
+ * sides. Second dimension: the expert; the first strides over its elements. */
 __kernel void pack(const __global storage_bits_t *src, ulong src_offset,
                    __global storage_bits_t *dst, ulong dst_offset, long n, long k) {
-  const ulong count = (ulong)(GATED ? 2 * n : n) * (ulong)k;
+  const ulong count = (ulong)n * (ulong)k;
+  src_offset += get_global_id(1) * count;
+  dst_offset += get_global_id(1) * count;
   for (ulong i = get_global_id(0); i < count; i += get_global_size(0))
     dst[dst_offset + i] = src[src_offset + i];
 }

@@ -81,8 +81,8 @@ size_t kernel_candidates(const char *operation, const char *asked, moecl_dtype d
 
 kernel_tile kernel_gemm_tile(const kernel_variant *variant, uint32_t vector_width) {
   if (variant->tile_m) return (kernel_tile){variant->tile_m, variant->tile_n, 1};
-  /* CPU: two vectors of columns and as many rows as leave the accumulators in
-   * registers: 12 of 16 (8 wide, AVX2), 24 of 32 (16 wide, AVX-512). */
+  /* By vector width: two vectors of columns, and rows in a multiple of the
+   * register tiles' 6 (AVX2 and narrower) and 12 (AVX-512). */
   const uint32_t width = vector_width >= 16 ? 16 : vector_width >= 8 ? 8 : 4;
-  return (kernel_tile){width == 16 ? 12 : 6, 2 * width, width};
+  return (kernel_tile){48, 2 * width, width};
 }

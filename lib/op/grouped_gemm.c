@@ -64,24 +64,30 @@ void op_gemm_destroy(op_gemm **handle) {
   free(gemm);
 }
 
-/* Enough work-groups to fill any device; the pack kernels stride over the rest. */
+/* The pack kernels' range: experts in the second dimension; in the first,
+ * panels (tiles by vector width), or enough work-items to fill any device, which
+ * stride over the elements. Offsets are in elements. */
 enum { PACK_LOCAL = 64, PACK_GROUPS = 2048 };
+
+static uint64_t panels(const op_gemm *gemm) {
+  const uint64_t columns = gemm->shape.gated ? gemm->tile.n / 2 : gemm->tile.n;
+  return base_div_up((uint64_t)gemm->shape.n, columns);
+}
 
 moecl_status op_gemm_set_weights(op_gemm *gemm, int64_t first, int64_t count,
                                  const moecl_buffer *src, uint64_t offset_bytes) {
   const op_gemm_shape *shape = &gemm->shape;
-  const uint64_t size = moecl_dtype_size(shape->dtype);
-  const uint64_t canonical = (uint64_t)weight_rows(shape) * (uint64_t)shape->k;
+  const bool by_panel = gemm->variant->tile_m == 0;
+  const uint64_t strided = base_div_up((uint64_t)weight_rows(shape) * (uint64_t)shape->k, PACK_LOCAL);
   ocl_chain chain = {.context = gemm->context};
-  for (int64_t e = 0; e < count; e++) {
-    MOECL_TRY(ocl_kernel_args(gemm->pack, "bLbLll", src,
-                              offset_bytes / size + (uint64_t)e * canonical, gemm->weights,
-                              (uint64_t)(first + e) * gemm->packed_elements, shape->n, shape->k));
-    const uint64_t groups = base_div_up(canonical, PACK_LOCAL);
-    MOECL_TRY(ocl_launch(&chain, gemm->pack, groups < PACK_GROUPS ? groups : PACK_GROUPS,
-                         PACK_LOCAL, NULL));
-  }
-  return MOECL_OK;
+  MOECL_TRY(ocl_kernel_args(gemm->pack, "bLbLll", src, offset_bytes / moecl_dtype_size(shape->dtype),
+                            gemm->weights, (uint64_t)first * gemm->packed_elements,
+                            weight_rows(shape), shape->k));
+  return ocl_launch_2d(&chain, gemm->pack,
+                       by_panel                ? panels(gemm)
+                       : strided < PACK_GROUPS ? strided
+                                               : PACK_GROUPS,
+                       (uint64_t)count, by_panel ? 1 : PACK_LOCAL, NULL);
 }
 
 moecl_status op_gemm_set_bias(op_gemm *gemm, int64_t first, int64_t count, const moecl_buffer *src,
@@ -107,24 +113,23 @@ moecl_status op_gemm_enqueue(op_gemm *gemm, ocl_chain *chain, const op_gemm_io *
 
 /* ---- the project's own kernels: one launch, tiles found on the device ---- */
 
-/* Elements of one expert's packed weights. Tiled through local memory: as they
+/* Bytes of one expert's packed weights. Tiled through local memory: as they
  * come. By vector width: panels of tile.n columns, the last one padded; gated
  * layers put gate and up side by side in one panel. */
-static uint64_t packed_elements(const op_gemm *gemm) {
-  const uint64_t rows = (uint64_t)weight_rows(&gemm->shape), k = (uint64_t)gemm->shape.k;
-  if (gemm->variant->tile_m) return rows * k;
-  const uint64_t columns = gemm->shape.gated ? gemm->tile.n / 2 : gemm->tile.n;
-  return base_div_up((uint64_t)gemm->shape.n, columns) * gemm->tile.n * k;
-}
-
 static uint64_t kernel_packed_bytes(const op_gemm *gemm) {
-  return gemm->packed_elements * moecl_dtype_size(gemm->shape.dtype);
+  const uint64_t k = (uint64_t)gemm->shape.k;
+  const uint64_t columns = gemm->variant->tile_m ? (uint64_t)weight_rows(&gemm->shape)
+                                                 : panels(gemm) * gemm->tile.n;
+  return columns * k * moecl_dtype_size(gemm->shape.dtype);
 }
 
 static moecl_status kernel_create(op_gemm *gemm) {
   char defines[512];
   op_gemm_defines(&gemm->shape, &gemm->tile, defines, sizeof defines);
-  gemm->packed_elements = packed_elements(gemm);
+  /* Panels hold bf16 in pairs, as 32-bit words. */
+  const bool pairs = !gemm->variant->tile_m && gemm->shape.dtype == MOECL_BF16;
+  gemm->packed_elements =
+      kernel_packed_bytes(gemm) / (pairs ? 4 : moecl_dtype_size(gemm->shape.dtype));
   MOECL_TRY(
       ocl_kernel_create(gemm->context, gemm->variant->source, defines, "pack", &gemm->pack));
   return ocl_kernel_create(gemm->context, gemm->variant->source, defines, "gemm", &gemm->gemm);
@@ -144,9 +149,9 @@ static uint64_t most_tiles(const op_gemm *gemm, uint64_t rows) {
 }
 
 static moecl_status kernel_enqueue(op_gemm *gemm, ocl_chain *chain, const op_gemm_io *io) {
-  const uint64_t columns =
-      gemm->shape.gated && !gemm->variant->tile_m ? gemm->tile.n / 2 : gemm->tile.n;
-  const uint64_t column_tiles = base_div_up((uint64_t)gemm->shape.n, columns);
+  const uint64_t column_tiles = gemm->variant->tile_m
+                                    ? base_div_up((uint64_t)gemm->shape.n, gemm->tile.n)
+                                    : panels(gemm);
   MOECL_TRY(ocl_kernel_args(gemm->gemm, "bbbbbbblli", io->input, io->slot_token,
                             io->expert_offsets, io->tile_offsets, gemm->weights, gemm->bias,
                             io->output, gemm->shape.k, gemm->shape.n,
