@@ -11,12 +11,13 @@ extern "C" {
 
 #define MOECL_MAX_EXPERTS 1024
 #define MOECL_MAX_TOP_K 64
+#define MOECL_MAX_SIZE 1073741823 /* of H and of I: 2I then fits 32-bit kernel arguments */
 
 /* Letters in comments: T num_tokens, H hidden_size, I intermediate_size,
  * E num_experts, K top_k. */
 typedef struct moecl_layer_params {
-  int64_t hidden_size;       /* H, 1 or more; any size, odd ones too */
-  int64_t intermediate_size; /* I, 1 or more */
+  int64_t hidden_size;       /* H, 1 to MOECL_MAX_SIZE; odd ones too */
+  int64_t intermediate_size; /* I, 1 to MOECL_MAX_SIZE */
   int64_t num_experts;       /* E, 1 to 1024 */
   int64_t top_k;             /* K, 1 to min(E, 64) */
   moecl_dtype dtype;         /* of hidden_states, weights, biases and output */
