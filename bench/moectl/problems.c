@@ -80,6 +80,8 @@ bool problems_any(const problems *problems) {
   return problems->count > 0 || problems->out_of_memory;
 }
 
+bool problems_full(const problems *problems) { return problems->count >= SHOWN; }
+
 char *problems_take(problems *problems) {
   if (problems->count > SHOWN)
     append_format(problems, "\n%s: %zu more problems not shown", problems->path,

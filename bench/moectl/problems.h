@@ -23,6 +23,8 @@ void problem_out_of_memory(problems *problems);
 
 /* Whether anything went wrong. */
 bool problems_any(const problems *problems);
+/* Whether further messages are only counted: costly hints can be spared. */
+bool problems_full(const problems *problems);
 /* Hands over the messages, malloc'ed (NULL only when memory ran out). */
 char *problems_take(problems *problems);
 

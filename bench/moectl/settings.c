@@ -112,6 +112,10 @@ static schema_id nearest_key(const char *written, size_t length, size_t *how_far
 /* Says what may have been meant by an unknown key of `section` ("": top). */
 static void unknown_key(const tree_node *key, const char *section, problems *problems) {
   char parts[KEY_COUNT][LONGEST_KEY], shown[64];
+  if (problems_full(problems)) { /* a large file of nothing but unknown keys */
+    problem_add(problems, key->mark, "unknown key");
+    return;
+  }
   suggestion near = suggest_begin(key->text, key->size);
   for (int i = 0; i < KEY_COUNT; i++)
     if (part_below(schema_get((schema_id)i)->name, section, parts[i])) suggest_try(&near, parts[i]);
