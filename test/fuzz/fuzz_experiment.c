@@ -2,7 +2,9 @@
  * or is refused with a message, and nothing leaks.
  *
  * Up to the first NUL the input is the file; every further NUL-ended piece is
- * one --set. Seeds: configs/. Dictionary: experiment.dict. */
+ * one --set. To run for ten minutes:
+ *   fuzz_experiment -max_total_time=600 -dict=test/fuzz/experiment.dict NEW test/fuzz/seeds configs
+ * where NEW is an empty folder that collects inputs. */
 #include "experiment.h"
 
 #include <jansson.h>
