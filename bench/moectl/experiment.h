@@ -4,6 +4,7 @@
 #define MOECTL_EXPERIMENT_H
 
 #include "moecl/moecl.h"
+#include <stdio.h>
 
 typedef enum workload_kind { WORKLOAD_NORMAL = 0, WORKLOAD_SKEWED, WORKLOAD_FILE } workload_kind;
 
@@ -17,9 +18,12 @@ typedef struct experiment_point {
   uint64_t seed;
 } experiment_point;
 
-/* A key that was given a list, for axis labels and file names. */
+/* A key that was given a list of two or more values, for axis labels and file
+ * names. The flat names are those of results.json, and besides them
+ * skew_exponent, skew_clusters, skew_noise, gate_up_bias, down_bias,
+ * router_bias, grouped_gemm_variant and router_variant. */
 typedef struct experiment_axis {
-  const char *param; /* flat name, e.g. "num_experts", "capacity_factor" */
+  const char *param; /* flat name, e.g. "num_experts", "capacity_factor"; static */
   size_t count;
 } experiment_axis;
 
@@ -34,18 +38,22 @@ typedef struct experiment {
   experiment_point *points; /* in sweep order: the last key in the file varies fastest */
   size_t num_points;
   experiment_axis *axes;
-  size_t num_axes;
-  char *resolved_json; /* the experiment with defaults filled in and overrides applied, lists kept */
+  size_t num_axes;     /* in sweep order too: the last axis varies fastest */
+  char *resolved_json; /* the experiment with defaults filled in and overrides applied, lists kept,
+                          and "sweep": the swept keys, slowest first. Equal texts: equal points. */
+  struct settings *settings; /* owns the texts that points refer to */
 } experiment;
 
-/* "--set layer.top_k=4": dotted key and a YAML value (a list sweeps). */
+/* "--set layer.top_k=4": dotted key and a YAML value (a list sweeps). The last
+ * of several for one key counts. */
 typedef struct experiment_override {
   const char *assignment;
 } experiment_override;
 
 /* Reads, overrides and checks. On failure returns false, and *error is one
  * malloc'ed message "file:line:column: what is wrong, what was expected"
- * (several problems: one a line); *experiment is then all zeros. */
+ * (several problems: one a line; NULL if there was no memory even for
+ * that); *experiment is then all zeros. On success *error is NULL. */
 bool experiment_load(const char *path, const experiment_override *overrides, size_t num_overrides,
                      experiment *experiment, char **error);
 /* The same from memory; `path` is used in messages and to find the input file. */
@@ -53,5 +61,18 @@ bool experiment_parse(const char *text, size_t size, const char *path,
                       const experiment_override *overrides, size_t num_overrides,
                       experiment *experiment, char **error);
 void experiment_destroy(experiment *experiment);
+
+/* The value a point has for a flat parameter name, as YAML writes it ("4",
+ * "1.25", "null" for dropless, "auto" for no variant asked for). Returns
+ * `text`, or NULL for an unknown name. */
+const char *experiment_param_text(const experiment_point *point, const char *param, char *text,
+                                  size_t size);
+/* What tells the point from the others: "num_experts=8, top_k=2"; empty when
+ * nothing is swept. Returns `text`, cut to `size`. */
+const char *experiment_point_label(const experiment *experiment, size_t index, char *text,
+                                   size_t size);
+
+/* Every key with type, range, default and meaning, for `moectl help experiment`. */
+void experiment_print_keys(FILE *file);
 
 #endif

@@ -51,7 +51,10 @@ MOECL_API moecl_status moecl_layer_read_routing_wait(moecl_layer *layer, moecl_r
 MOECL_API void moecl_routing_destroy(moecl_routing *routing);
 
 /* ceil(capacity_factor * T * K / E), at least min_capacity; -1 for
- * capacity_factor 0 (dropless). Thread-safe. */
+ * capacity_factor 0 (dropless). Computed in double precision; a result within
+ * rounding (2^-51 relative) of an integer is that integer, so that a factor of
+ * 1.1 and 10 assignments an expert give 11 although 1.1 is not representable.
+ * At most 2^62. Thread-safe. */
 MOECL_API int64_t moecl_expert_capacity(const moecl_layer_params *params, int64_t num_tokens);
 
 /* The statistics from host arrays (shapes as in moecl_routing); host memory

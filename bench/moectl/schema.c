@@ -1,0 +1,274 @@
+#include "schema.h"
+
+#include <stdlib.h>
+#include <string.h>
+
+static const char *dtype_choice(int i) { return moecl_dtype_name((moecl_dtype)i); }
+static const char *activation_choice(int i) { return moecl_activation_name((moecl_activation)i); }
+static const char *drop_choice(int i) { return moecl_drop_policy_name((moecl_drop_policy)i); }
+static const char *scoring_choice(int i) { return i == 0 ? "softmax" : "?"; }
+static const char *distribution_choice(int i) {
+  static const char *const names[] = {"normal", "skewed", "file"};
+  return i >= 0 && i < 3 ? names[i] : "?";
+}
+
+#define IN_POINT(field) offsetof(experiment_point, field), sizeof(((experiment_point *)0)->field)
+#define IN_EXPERIMENT(field) offsetof(experiment, field), sizeof(((experiment *)0)->field)
+#define NOWHERE 0, 0
+#define NO_CHOICE NULL, 0
+#define NO_RANGE 0, 0
+#define ANY_COUNT 0, INT64_MAX
+
+static const schema_key keys[KEY_COUNT] = {
+    [KEY_NAME] = {"name", NULL, TYPE_TEXT, OF_EXPERIMENT, NO_RANGE, NO_CHOICE, NULL,
+                  IN_EXPERIMENT(name),
+                  "Names the results folder. Letters, digits, '.', '_' and '-'. Default: the "
+                  "file's name."},
+    [KEY_DEVICE] = {"device", NULL, TYPE_TEXT, OF_EXPERIMENT, NO_RANGE, NO_CHOICE, "auto",
+                    IN_EXPERIMENT(device),
+                    "auto, gpu, cpu, accelerator, PLATFORM:DEVICE indices or part of a name; see "
+                    "'moectl devices'. --device overrides it."},
+    [KEY_SEED] = {"seed", "seed", TYPE_INT, 0, ANY_COUNT, NO_CHOICE, "0", IN_POINT(seed),
+                  "Of all random numbers: weights, inputs, jitter. Same seed, same numbers on "
+                  "every device."},
+    [KEY_HIDDEN_SIZE] = {"layer.hidden_size", "hidden_size", TYPE_INT, REQUIRED, 1, MOECL_MAX_SIZE,
+                         NO_CHOICE, NULL, IN_POINT(layer.hidden_size),
+                         "H: the width of a token. Any size, odd ones too."},
+    [KEY_INTERMEDIATE_SIZE] = {"layer.intermediate_size", "intermediate_size", TYPE_INT, REQUIRED,
+                               1, MOECL_MAX_SIZE, NO_CHOICE, NULL,
+                               IN_POINT(layer.intermediate_size), "I: the width inside an expert."},
+    [KEY_NUM_EXPERTS] = {"layer.num_experts", "num_experts", TYPE_INT, REQUIRED, 1,
+                         MOECL_MAX_EXPERTS, NO_CHOICE, NULL, IN_POINT(layer.num_experts),
+                         "E: how many experts."},
+    [KEY_TOP_K] = {"layer.top_k", "top_k", TYPE_INT, REQUIRED, 1, MOECL_MAX_TOP_K, NO_CHOICE, NULL,
+                   IN_POINT(layer.top_k), "K: experts per token, at most num_experts."},
+    [KEY_ACTIVATION] = {"layer.activation", "activation", TYPE_CHOICE, 0, NO_RANGE,
+                        activation_choice, MOECL_ACTIVATION_COUNT, "swiglu",
+                        IN_POINT(layer.activation),
+                        "swiglu and geglu are gated (three matrices an expert), the others plain "
+                        "(two)."},
+    [KEY_GATE_UP_BIAS] = {"layer.gate_up_bias", "gate_up_bias", TYPE_BOOL, 0, NO_RANGE, NO_CHOICE,
+                          "false", IN_POINT(layer.gate_up_bias),
+                          "Experts have a bias on their first matrix."},
+    [KEY_DOWN_BIAS] = {"layer.down_bias", "down_bias", TYPE_BOOL, 0, NO_RANGE, NO_CHOICE, "false",
+                       IN_POINT(layer.down_bias), "Experts have a bias on their last matrix."},
+    [KEY_GROUPED_GEMM_VARIANT] = {"layer.variant", "grouped_gemm_variant", TYPE_TEXT, AUTO_NULL,
+                                  NO_RANGE, NO_CHOICE, "auto", IN_POINT(layer.grouped_gemm_variant),
+                                  "Grouped GEMM kernel by name, e.g. generic, cpu, clblast; auto: "
+                                  "the best that serves. 'moectl devices' lists them."},
+    [KEY_SCORING] = {"layer.router.scoring", NULL, TYPE_CHOICE, OF_EXPERIMENT | NOT_STORED,
+                     NO_RANGE, scoring_choice, 1, "softmax", NOWHERE,
+                     "softmax: over all experts, then the top k."},
+    [KEY_RENORMALIZE] = {"layer.router.renormalize", "renormalize", TYPE_BOOL, 0, NO_RANGE,
+                         NO_CHOICE, "true", IN_POINT(layer.renormalize),
+                         "Divides a token's k weights by their sum, as Mixtral and Qwen3 do and "
+                         "OLMoE does not."},
+    [KEY_JITTER] = {"layer.router.jitter", "jitter", TYPE_REAL, MAX_OPEN, 0, 1, NO_CHOICE, "0",
+                    IN_POINT(layer.jitter),
+                    "Multiplies each router input element by a number uniform in "
+                    "[1-jitter, 1+jitter]; 0: off."},
+    [KEY_ROUTER_BIAS] = {"layer.router.bias", "router_bias", TYPE_BOOL, 0, NO_RANGE, NO_CHOICE,
+                         "false", IN_POINT(layer.router_bias), "Adds a bias to the router logits."},
+    [KEY_ROUTER_VARIANT] = {"layer.router.variant", "router_variant", TYPE_TEXT, AUTO_NULL,
+                            NO_RANGE, NO_CHOICE, "auto", IN_POINT(layer.router_variant),
+                            "Router kernel by name; auto: the best that serves."},
+    [KEY_CAPACITY_FACTOR] = {"layer.capacity.factor", "capacity_factor", TYPE_REAL,
+                             NULLABLE | MIN_OPEN, 0, 1000000, NO_CHOICE, "null",
+                             IN_POINT(layer.capacity_factor),
+                             "An expert takes ceil(factor * T * K / E) assignments; null: dropless "
+                             "(no limit)."},
+    [KEY_MIN_CAPACITY] = {"layer.capacity.min_capacity", "min_capacity", TYPE_INT, 0, ANY_COUNT,
+                          NO_CHOICE, "0", IN_POINT(layer.min_capacity),
+                          "The least capacity, whatever the factor gives."},
+    [KEY_DROP_POLICY] = {"layer.capacity.drop_policy", "drop_policy", TYPE_CHOICE, 0, NO_RANGE,
+                         drop_choice, MOECL_DROP_POLICY_COUNT, "position",
+                         IN_POINT(layer.drop_policy),
+                         "Who stays when an expert is full. position: first choices before second "
+                         "choices, then token order; probability: the largest route weight first."},
+    [KEY_DTYPE] = {"dtype", "dtype", TYPE_CHOICE, 0, NO_RANGE, dtype_choice, MOECL_DTYPE_COUNT,
+                   "fp32", IN_POINT(layer.dtype),
+                   "Storage of inputs, weights and output. Sums are kept in fp32."},
+    [KEY_NUM_TOKENS] = {"workload.num_tokens", "num_tokens", TYPE_INT, REQUIRED, 1, INT32_MAX,
+                        NO_CHOICE, NULL, IN_POINT(num_tokens),
+                        "T: tokens in the batch; T * K stays below 2^31."},
+    [KEY_DISTRIBUTION] = {"workload.distribution", "distribution", TYPE_CHOICE, 0, NO_RANGE,
+                          distribution_choice, 3, "normal", IN_POINT(distribution),
+                          "normal: independent tokens; skewed: clustered tokens that load experts "
+                          "unevenly; file: hidden states recorded from a model."},
+    [KEY_SKEW_EXPONENT] = {"workload.exponent", "skew_exponent", TYPE_REAL, 0, 0, 100, NO_CHOICE,
+                           "1", IN_POINT(skew_exponent),
+                           "skewed: cluster r gets tokens in proportion to 1/r^exponent; 0: even, "
+                           "1: Zipf's law."},
+    [KEY_SKEW_CLUSTERS] = {"workload.clusters", "skew_clusters", TYPE_INT, NULLABLE, 1, 65536,
+                           NO_CHOICE, "null", IN_POINT(skew_clusters),
+                           "skewed: how many clusters; null: as many as experts."},
+    [KEY_SKEW_NOISE] = {"workload.noise", "skew_noise", TYPE_REAL, 0, 0, 1, NO_CHOICE, "0.5",
+                        IN_POINT(skew_noise),
+                        "skewed: a token's own share; 0: equal to its cluster's centre, 1: no "
+                        "clusters at all."},
+    [KEY_FILE] = {"workload.file", NULL, TYPE_TEXT, OF_EXPERIMENT | NULLABLE, NO_RANGE, NO_CHOICE,
+                  "null", IN_EXPERIMENT(input_file),
+                  "file: a .safetensors or .npy file, relative to the experiment's folder (with "
+                  "--set: to the working directory)."},
+    [KEY_TENSOR] = {"workload.tensor", NULL, TYPE_TEXT, OF_EXPERIMENT | NULLABLE, NO_RANGE,
+                    NO_CHOICE, "null", IN_EXPERIMENT(input_tensor),
+                    "file: the tensor's name; null: hidden_states, else the only one."},
+    [KEY_WARMUP] = {"measure.warmup", NULL, TYPE_INT, OF_EXPERIMENT, 0, 1000000, NO_CHOICE, "3",
+                    IN_EXPERIMENT(warmup), "Forward passes before the timed ones."},
+    [KEY_ITERATIONS] = {"measure.iterations", NULL, TYPE_INT, OF_EXPERIMENT, 1, 1000000, NO_CHOICE,
+                        "20", IN_EXPERIMENT(iterations), "Timed forward passes."},
+    [KEY_VERIFY] = {"measure.verify", NULL, TYPE_BOOL, OF_EXPERIMENT, NO_RANGE, NO_CHOICE, "true",
+                    IN_EXPERIMENT(verify),
+                    "Compares each point's output with the double-precision reference."},
+};
+
+const schema_key *schema_get(schema_id id) { return &keys[id]; }
+
+schema_id schema_find(const char *name, size_t length) {
+  for (int i = 0; i < KEY_COUNT; i++)
+    if (strlen(keys[i].name) == length && memcmp(keys[i].name, name, length) == 0)
+      return (schema_id)i;
+  return KEY_COUNT;
+}
+
+schema_id schema_find_param(const char *param) {
+  for (int i = 0; i < KEY_COUNT; i++)
+    if (keys[i].param != NULL && strcmp(keys[i].param, param) == 0) return (schema_id)i;
+  return KEY_COUNT;
+}
+
+bool schema_is_section(const char *name, size_t length) {
+  for (int i = 0; i < KEY_COUNT; i++)
+    if (strncmp(keys[i].name, name, length) == 0 && keys[i].name[length] == '.' &&
+        memchr(name, '\0', length) == NULL)
+      return length > 0;
+  return false;
+}
+
+static void expected_range(const schema_key *key, char *buffer, size_t size) {
+  const char *noun = key->type == TYPE_INT ? "an integer" : "a number";
+  long long min = key->min, max = key->max;
+  if (key->max == INT64_MAX)
+    snprintf(buffer, size, "%s of %lld or more", noun, min);
+  else if (key->flags & MIN_OPEN)
+    snprintf(buffer, size, "%s greater than %lld, at most %lld", noun, min, max);
+  else if (key->flags & MAX_OPEN)
+    snprintf(buffer, size, "%s from %lld to less than %lld", noun, min, max);
+  else
+    snprintf(buffer, size, "%s from %lld to %lld", noun, min, max);
+}
+
+const char *schema_expected(const schema_key *key, char *buffer, size_t size) {
+  size_t used = 0;
+  switch (key->type) {
+  case TYPE_INT:
+  case TYPE_REAL:
+    expected_range(key, buffer, size);
+    break;
+  case TYPE_BOOL:
+    snprintf(buffer, size, "true or false");
+    break;
+  case TYPE_TEXT:
+    snprintf(buffer, size, "a text");
+    break;
+  case TYPE_CHOICE:
+    for (int i = 0; i < key->num_choices && used < size; i++)
+      used +=
+          (size_t)snprintf(buffer + used, size - used, "%s%s", i > 0 ? ", " : "", key->choice(i));
+    break;
+  }
+  used = strlen(buffer);
+  if (key->flags & NULLABLE) snprintf(buffer + used, size - used, ", or null");
+  return buffer;
+}
+
+void schema_store(const schema_key *key, const value *v, void *target) {
+  char *at = (char *)target + key->offset;
+  if (key->flags & NOT_STORED) return;
+  switch (key->type) {
+  case TYPE_INT:
+    memcpy(at, &v->integer, sizeof v->integer);
+    break;
+  case TYPE_BOOL:
+    *(bool *)at = v->integer != 0;
+    break;
+  case TYPE_CHOICE: {
+    int index = (int)v->integer; /* all enumerations here are int-sized */
+    memcpy(at, &index, sizeof index);
+    break;
+  }
+  case TYPE_REAL: {
+    float narrow = (float)v->real;
+    if (key->size == sizeof narrow)
+      memcpy(at, &narrow, sizeof narrow);
+    else
+      memcpy(at, &v->real, sizeof v->real);
+    break;
+  }
+  case TYPE_TEXT: {
+    bool none = v->null || ((key->flags & AUTO_NULL) && strcmp(v->text, "auto") == 0);
+    const char *text = none ? NULL : v->text;
+    memcpy(at, &text, sizeof text);
+    break;
+  }
+  }
+}
+
+const char *schema_real_text(double real, char *buffer, size_t size) {
+  for (int digits = 1; digits <= 17; digits++) {
+    snprintf(buffer, size, "%.*g", digits, real);
+    if (strtod(buffer, NULL) == real) break;
+  }
+  return buffer;
+}
+
+/* A float's own shortest decimal: 0.01f is not the double 0.01. */
+static const char *float_text(float real, char *buffer, size_t size) {
+  for (int digits = 1; digits <= 9; digits++) {
+    snprintf(buffer, size, "%.*g", digits, (double)real);
+    if (strtof(buffer, NULL) == real) break;
+  }
+  return buffer;
+}
+
+const char *schema_point_text(const schema_key *key, const experiment_point *point, char *buffer,
+                              size_t size) {
+  const char *at = (const char *)point + key->offset;
+  int64_t integer = 0;
+  double real = 0;
+  float narrow = 0;
+  int choice = 0;
+  const char *text = NULL;
+  switch (key->type) {
+  case TYPE_INT:
+    memcpy(&integer, at, sizeof integer);
+    if ((key->flags & NULLABLE) && integer == 0)
+      snprintf(buffer, size, "null");
+    else
+      snprintf(buffer, size, "%lld", (long long)integer);
+    break;
+  case TYPE_BOOL:
+    snprintf(buffer, size, "%s", *(const bool *)at ? "true" : "false");
+    break;
+  case TYPE_CHOICE:
+    memcpy(&choice, at, sizeof choice);
+    snprintf(buffer, size, "%s", key->choice(choice));
+    break;
+  case TYPE_REAL:
+    if (key->size == sizeof narrow) {
+      memcpy(&narrow, at, sizeof narrow);
+      return float_text(narrow, buffer, size);
+    }
+    memcpy(&real, at, sizeof real);
+    if ((key->flags & NULLABLE) && real == 0)
+      snprintf(buffer, size, "null");
+    else
+      schema_real_text(real, buffer, size);
+    break;
+  case TYPE_TEXT:
+    memcpy(&text, at, sizeof text);
+    snprintf(buffer, size, "%s", text == NULL ? "auto" : text);
+    break;
+  }
+  return buffer;
+}

@@ -1,0 +1,95 @@
+/* Every key of an experiment file as data: name, type, range, default, help.
+ * Parsing, messages, help text and the resolved JSON all follow this table, so
+ * a new key is one row. */
+#ifndef MOECTL_SCHEMA_H
+#define MOECTL_SCHEMA_H
+
+#include "experiment.h"
+#include <stdio.h>
+
+/* In the order in which help and results show them. */
+typedef enum schema_id {
+  KEY_NAME = 0,
+  KEY_DEVICE,
+  KEY_SEED,
+  KEY_HIDDEN_SIZE,
+  KEY_INTERMEDIATE_SIZE,
+  KEY_NUM_EXPERTS,
+  KEY_TOP_K,
+  KEY_ACTIVATION,
+  KEY_GATE_UP_BIAS,
+  KEY_DOWN_BIAS,
+  KEY_GROUPED_GEMM_VARIANT,
+  KEY_SCORING,
+  KEY_RENORMALIZE,
+  KEY_JITTER,
+  KEY_ROUTER_BIAS,
+  KEY_ROUTER_VARIANT,
+  KEY_CAPACITY_FACTOR,
+  KEY_MIN_CAPACITY,
+  KEY_DROP_POLICY,
+  KEY_DTYPE,
+  KEY_NUM_TOKENS,
+  KEY_DISTRIBUTION,
+  KEY_SKEW_EXPONENT,
+  KEY_SKEW_CLUSTERS,
+  KEY_SKEW_NOISE,
+  KEY_FILE,
+  KEY_TENSOR,
+  KEY_WARMUP,
+  KEY_ITERATIONS,
+  KEY_VERIFY,
+  KEY_COUNT
+} schema_id;
+
+typedef enum value_type { TYPE_INT = 0, TYPE_REAL, TYPE_BOOL, TYPE_CHOICE, TYPE_TEXT } value_type;
+
+typedef struct value {
+  bool null;
+  int64_t integer; /* TYPE_INT, TYPE_CHOICE (an index), TYPE_BOOL */
+  double real;
+  char *text; /* malloc'ed */
+} value;
+
+enum {
+  REQUIRED = 1 << 0, /* has no default */
+  NULLABLE = 1 << 1,
+  MIN_OPEN = 1 << 2,      /* the range is without min itself */
+  MAX_OPEN = 1 << 3,      /* likewise max */
+  AUTO_NULL = 1 << 4,     /* the text "auto" is stored as NULL */
+  OF_EXPERIMENT = 1 << 5, /* one for the whole experiment: cannot be swept */
+  NOT_STORED = 1 << 6     /* checked and recorded, but nothing depends on it */
+};
+
+typedef struct schema_key {
+  const char *name;  /* dotted, as --set takes it */
+  const char *param; /* flat name in results; NULL: not a parameter of a point */
+  value_type type;
+  int flags;
+  int64_t min, max;                 /* TYPE_INT, TYPE_REAL */
+  const char *(*choice)(int index); /* TYPE_CHOICE */
+  int num_choices;
+  const char *default_text; /* YAML; NULL: required, or made from the file's name */
+  size_t offset, size;      /* in experiment (OF_EXPERIMENT) or experiment_point */
+  const char *help;
+} schema_key;
+
+const schema_key *schema_get(schema_id id);
+/* By dotted name; KEY_COUNT if there is none. */
+schema_id schema_find(const char *name, size_t length);
+/* By flat name; KEY_COUNT if there is none. */
+schema_id schema_find_param(const char *param);
+bool schema_is_section(const char *name, size_t length);
+
+/* What the key takes, as a noun phrase for messages and help. */
+const char *schema_expected(const schema_key *key, char *buffer, size_t size);
+
+/* Writes a value where the key belongs. A text is shared, not copied. */
+void schema_store(const schema_key *key, const value *value, void *target);
+/* The value a point has, as YAML writes it. */
+const char *schema_point_text(const schema_key *key, const experiment_point *point, char *buffer,
+                              size_t size);
+/* The shortest decimal that reads back as the same number. */
+const char *schema_real_text(double real, char *buffer, size_t size);
+
+#endif

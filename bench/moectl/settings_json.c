@@ -1,0 +1,94 @@
+/* The resolved experiment as JSON. */
+#include "settings.h"
+
+#include <jansson.h>
+#include <stdlib.h>
+#include <string.h>
+
+static json_t *value_json(const schema_key *key, const value *v) {
+  if (v->null) return json_null();
+  switch (key->type) {
+  case TYPE_INT:
+    return json_integer(v->integer);
+  case TYPE_REAL:
+    return json_real(v->real);
+  case TYPE_BOOL:
+    return json_boolean(v->integer != 0);
+  case TYPE_CHOICE:
+    return json_string(key->choice((int)v->integer));
+  case TYPE_TEXT:
+    return json_string(v->text);
+  }
+  return NULL;
+}
+
+/* Lists stay lists, so that the file can be written again from it. */
+static json_t *setting_json(const schema_key *key, const setting *s) {
+  if (!s->list) return s->count > 0 ? value_json(key, &s->values[0]) : json_null();
+  json_t *list = json_array();
+  for (size_t i = 0; i < s->count; i++)
+    if (json_array_append_new(list, value_json(key, &s->values[i])) != 0) {
+      json_decref(list);
+      return NULL;
+    }
+  return list;
+}
+
+/* Sets "layer.router.jitter" inside nested objects. */
+static bool set_nested(json_t *object, const char *name, json_t *item) {
+  const char *dot;
+  while ((dot = strchr(name, '.')) != NULL) {
+    char section[64];
+    snprintf(section, sizeof section, "%.*s", (int)(dot - name), name);
+    json_t *inner = json_object_get(object, section);
+    if (inner == NULL) {
+      inner = json_object();
+      if (json_object_set_new(object, section, inner) != 0) {
+        json_decref(item);
+        return false;
+      }
+    }
+    object = inner;
+    name = dot + 1;
+  }
+  return json_object_set_new(object, name, item) == 0;
+}
+
+static bool set_sweep(json_t *root, const settings *settings) {
+  schema_id axes[KEY_COUNT];
+  size_t count = settings_axes(settings, axes);
+  json_t *sweep = json_array();
+  for (size_t i = 0; i < count; i++)
+    if (json_array_append_new(sweep, json_string(schema_get(axes[i])->name)) != 0) {
+      json_decref(sweep);
+      return false;
+    }
+  return json_object_set_new(root, "sweep", sweep) == 0;
+}
+
+/* Digits that bring every real back: 15 show 0.1 as 0.1 and nearly always
+ * suffice. */
+static size_t digits_needed(const settings *settings) {
+  char text[40];
+  for (int i = 0; i < KEY_COUNT; i++)
+    for (size_t j = 0; j < settings->keys[i].count; j++) {
+      double real = settings->keys[i].values[j].real;
+      snprintf(text, sizeof text, "%.15g", real);
+      if (strtod(text, NULL) != real) return 17;
+    }
+  return 15;
+}
+
+char *settings_json(const settings *settings) {
+  json_t *root = json_object();
+  bool good = root != NULL;
+  for (int i = 0; i < KEY_COUNT && good; i++) {
+    const schema_key *key = schema_get((schema_id)i);
+    good = set_nested(root, key->name, setting_json(key, &settings->keys[i]));
+  }
+  good = good && set_sweep(root, settings);
+  char *text =
+      good ? json_dumps(root, JSON_COMPACT | JSON_REAL_PRECISION(digits_needed(settings))) : NULL;
+  json_decref(root);
+  return text;
+}

@@ -1,0 +1,275 @@
+/* Experiment files: what they mean. */
+#include <setjmp.h>
+#include <stdarg.h>
+#include <stddef.h>
+#include <stdint.h>
+
+#include <cmocka.h>
+
+#include "experiment.h"
+#include <jansson.h>
+#include <stdlib.h>
+#include <string.h>
+
+/* The least that is an experiment; one key a line, for overrides to change. */
+static const char minimal[] = "layer:\n"
+                              "  hidden_size: 64\n"
+                              "  intermediate_size: 128\n"
+                              "  num_experts: 8\n"
+                              "  top_k: 2\n"
+                              "workload:\n"
+                              "  num_tokens: 16\n";
+
+/* Loads text with one override (or NULL), which has to work. */
+static experiment load(const char *text, const char *set) {
+  experiment experiment;
+  char *error = NULL;
+  experiment_override override = {set};
+  bool good = experiment_parse(text, strlen(text), "dir/t.yaml", &override, set != NULL,
+                               &experiment, &error);
+  if (!good) print_error("%s\n", error);
+  assert_true(good);
+  assert_null(error);
+  return experiment;
+}
+
+static void test_defaults(void **state) {
+  (void)state;
+  experiment e = load(minimal, NULL);
+  assert_string_equal(e.path, "dir/t.yaml");
+  assert_string_equal(e.name, "t");
+  assert_string_equal(e.device, "auto");
+  assert_null(e.input_file);
+  assert_null(e.input_tensor);
+  assert_int_equal(e.warmup, 3);
+  assert_int_equal(e.iterations, 20);
+  assert_true(e.verify);
+  assert_int_equal(e.num_points, 1);
+  assert_int_equal(e.num_axes, 0);
+  const experiment_point *p = &e.points[0];
+  assert_int_equal(p->layer.hidden_size, 64);
+  assert_int_equal(p->layer.intermediate_size, 128);
+  assert_int_equal(p->layer.num_experts, 8);
+  assert_int_equal(p->layer.top_k, 2);
+  assert_int_equal(p->layer.dtype, MOECL_F32);
+  assert_int_equal(p->layer.activation, MOECL_SWIGLU);
+  assert_false(p->layer.router_bias || p->layer.gate_up_bias || p->layer.down_bias);
+  assert_true(p->layer.renormalize);
+  assert_true(p->layer.jitter == 0.0f);
+  assert_true(p->layer.capacity_factor == 0.0);
+  assert_int_equal(p->layer.min_capacity, 0);
+  assert_int_equal(p->layer.drop_policy, MOECL_DROP_POSITION);
+  assert_null(p->layer.grouped_gemm_variant);
+  assert_null(p->layer.router_variant);
+  assert_int_equal(p->num_tokens, 16);
+  assert_int_equal(p->distribution, WORKLOAD_NORMAL);
+  assert_true(p->skew_exponent == 1.0 && p->skew_noise == 0.5);
+  assert_int_equal(p->skew_clusters, 0);
+  assert_int_equal(p->seed, 0);
+  experiment_destroy(&e);
+  experiment_destroy(&e); /* again is harmless */
+}
+
+static void test_every_key(void **state) {
+  (void)state;
+  experiment e = load(
+      "name: all-keys\ndevice: 0:1\nseed: 9223372036854775807\ndtype: bf16\n"
+      "layer: {hidden_size: 3, intermediate_size: 5, num_experts: 1024, top_k: 64,\n"
+      "  activation: relu, gate_up_bias: true, down_bias: true, variant: cpu,\n"
+      "  router: {scoring: softmax, renormalize: false, jitter: 0.01, bias: true, variant: "
+      "generic},\n"
+      "  capacity: {factor: 1.25, min_capacity: 4, drop_policy: probability}}\n"
+      "workload: {num_tokens: 7, distribution: file, exponent: 1.5, clusters: 12, noise: 0.25,\n"
+      "  file: data/x.npy, tensor: h}\n"
+      "measure: {warmup: 0, iterations: 1, verify: false}\n",
+      NULL);
+  const experiment_point *p = &e.points[0];
+  assert_string_equal(e.name, "all-keys");
+  assert_string_equal(e.device, "0:1");
+  assert_string_equal(e.input_file, "dir/data/x.npy");
+  assert_string_equal(e.input_tensor, "h");
+  assert_true(e.warmup == 0 && e.iterations == 1 && !e.verify);
+  assert_true(p->seed == INT64_MAX);
+  assert_true(p->layer.dtype == MOECL_BF16 && p->layer.activation == MOECL_RELU);
+  assert_true(p->layer.gate_up_bias && p->layer.down_bias && p->layer.router_bias);
+  assert_string_equal(p->layer.grouped_gemm_variant, "cpu");
+  assert_string_equal(p->layer.router_variant, "generic");
+  assert_true(!p->layer.renormalize && p->layer.jitter == 0.01f);
+  assert_true(p->layer.capacity_factor == 1.25 && p->layer.min_capacity == 4);
+  assert_int_equal(p->layer.drop_policy, MOECL_DROP_PROBABILITY);
+  assert_true(p->num_tokens == 7 && p->distribution == WORKLOAD_FILE);
+  assert_true(p->skew_exponent == 1.5 && p->skew_clusters == 12 && p->skew_noise == 0.25);
+  char text[32];
+  assert_string_equal(experiment_param_text(p, "jitter", text, sizeof text), "0.01");
+  assert_string_equal(experiment_param_text(p, "capacity_factor", text, sizeof text), "1.25");
+  assert_string_equal(experiment_param_text(p, "dtype", text, sizeof text), "bf16");
+  assert_string_equal(experiment_param_text(p, "renormalize", text, sizeof text), "false");
+  assert_string_equal(experiment_param_text(p, "grouped_gemm_variant", text, sizeof text), "cpu");
+  assert_null(experiment_param_text(p, "nothing", text, sizeof text));
+  experiment_destroy(&e);
+}
+
+static void test_sweep_order(void **state) {
+  (void)state;
+  static const char text[] =
+      "workload: {num_tokens: [16, 32]}\n"
+      "layer: {hidden_size: 64, intermediate_size: 8, top_k: [1, 2], num_experts: 4,\n"
+      "        capacity: {factor: [1.0, null, 2]}}\n";
+  experiment e = load(text, NULL);
+  assert_int_equal(e.num_points, 12);
+  assert_int_equal(e.num_axes, 3);
+  assert_string_equal(e.axes[0].param, "num_tokens");
+  assert_string_equal(e.axes[1].param, "top_k");
+  assert_string_equal(e.axes[2].param, "capacity_factor");
+  assert_int_equal(e.axes[2].count, 3);
+  static const double factors[] = {1, 0, 2};
+  char label[128];
+  for (int i = 0; i < 12; i++) {
+    assert_int_equal(e.points[i].num_tokens, i / 6 == 0 ? 16 : 32);
+    assert_int_equal(e.points[i].layer.top_k, i / 3 % 2 == 0 ? 1 : 2);
+    assert_true(e.points[i].layer.capacity_factor == factors[i % 3]);
+  }
+  assert_string_equal(experiment_point_label(&e, 10, label, sizeof label),
+                      "num_tokens=32, top_k=2, capacity_factor=null");
+  assert_string_equal(experiment_point_label(&e, 10, label, 8), "num_tok"); /* cut, no further */
+  experiment_destroy(&e);
+}
+
+static void test_single_value_list(void **state) {
+  (void)state;
+  experiment e = load(minimal, "layer.top_k=[1]");
+  assert_int_equal(e.num_points, 1);
+  assert_int_equal(e.num_axes, 0);
+  experiment_destroy(&e);
+}
+
+static void test_overrides(void **state) {
+  (void)state;
+  experiment e = load(minimal, "layer.capacity.factor=[1.0, null]");
+  assert_int_equal(e.num_points, 2);
+  assert_true(e.points[0].layer.capacity_factor == 1.0);
+  assert_true(e.points[1].layer.capacity_factor == 0.0);
+  experiment_destroy(&e);
+
+  /* Of several the last counts; a key of the file keeps its place in the order. */
+  experiment_override sets[] = {{"layer.top_k=5"}, {"seed=[1,2]"}, {"layer.top_k=[1, 4]"}};
+  char *error = NULL;
+  assert_true(experiment_parse(minimal, strlen(minimal), "t.yaml", sets, 3, &e, &error));
+  assert_int_equal(e.num_points, 4);
+  assert_string_equal(e.axes[0].param, "top_k");
+  assert_string_equal(e.axes[1].param, "seed");
+  experiment_destroy(&e);
+
+  /* A list of the file gives way whole. */
+  e = load("layer: {hidden_size: 64, intermediate_size: 8, top_k: [1, 2], num_experts: 4}\n"
+           "workload: {num_tokens: 1}\n",
+           "layer.top_k=3");
+  assert_true(e.num_points == 1 && e.points[0].layer.top_k == 3);
+  experiment_destroy(&e);
+
+  e = load(minimal, "device=NVIDIA H100");
+  assert_string_equal(e.device, "NVIDIA H100");
+  experiment_destroy(&e);
+}
+
+static void test_input_file_place(void **state) {
+  (void)state;
+  char text[512];
+  snprintf(text, sizeof text, "%s  distribution: file\n  file: in.npy\n", minimal);
+  experiment e = load(text, NULL);
+  assert_string_equal(e.input_file, "dir/in.npy");
+  experiment_destroy(&e);
+  e = load(text, "workload.file=/abs/in.npy");
+  assert_string_equal(e.input_file, "/abs/in.npy");
+  experiment_destroy(&e);
+  e = load(text, "workload.file=here/in.npy"); /* as the shell completed it */
+  assert_string_equal(e.input_file, "here/in.npy");
+  experiment_destroy(&e);
+}
+
+static void test_resolved_json(void **state) {
+  (void)state;
+  experiment e = load(minimal, "layer.capacity.factor=[1.1, null]");
+  assert_string_equal(
+      e.resolved_json,
+      "{\"name\":\"t\",\"device\":\"auto\",\"seed\":0,\"layer\":{\"hidden_size\":64,"
+      "\"intermediate_size\":128,\"num_experts\":8,\"top_k\":2,\"activation\":\"swiglu\","
+      "\"gate_up_bias\":false,\"down_bias\":false,\"variant\":\"auto\",\"router\":{"
+      "\"scoring\":\"softmax\",\"renormalize\":true,\"jitter\":0.0,\"bias\":false,"
+      "\"variant\":\"auto\"},\"capacity\":{\"factor\":[1.1,null],\"min_capacity\":0,"
+      "\"drop_policy\":\"position\"}},\"dtype\":\"fp32\",\"workload\":{\"num_tokens\":16,"
+      "\"distribution\":\"normal\",\"exponent\":1.0,\"clusters\":null,\"noise\":0.5,"
+      "\"file\":null,\"tensor\":null},\"measure\":{\"warmup\":3,\"iterations\":20,"
+      "\"verify\":true},\"sweep\":[\"layer.capacity.factor\"]}");
+  experiment_destroy(&e);
+  e = load(minimal, "layer.capacity.factor=1.2345678901234567"); /* needs 17 digits */
+  json_t *json = json_loads(e.resolved_json, 0, NULL);
+  json_t *capacity = json_object_get(json_object_get(json, "layer"), "capacity");
+  assert_true(json_real_value(json_object_get(capacity, "factor")) == 1.2345678901234567);
+  json_decref(json);
+  experiment_destroy(&e);
+}
+
+static void test_name_from_path(void **state) {
+  (void)state;
+  static const char *const cases[][2] = {{"a/b/k-sweep.yaml", "k-sweep"}, {"my exp.yml", "my-exp"},
+                                         {".hidden.yaml", "xhidden"},     {".yaml", "experiment"},
+                                         {"\xc3\xa4.yaml", "x-"},         {"plain", "plain"}};
+  for (size_t i = 0; i < sizeof cases / sizeof cases[0]; i++) {
+    experiment e;
+    char *error = NULL;
+    assert_true(experiment_parse(minimal, strlen(minimal), cases[i][0], NULL, 0, &e, &error));
+    assert_string_equal(e.name, cases[i][1]);
+    experiment_destroy(&e);
+  }
+}
+
+static void test_shipped_configs(void **state) {
+  (void)state;
+  static const struct {
+    const char *name;
+    size_t points;
+  } configs[] = {{"quickstart", 4},      {"router-scaling", 16}, {"k-sweep", 10},
+                 {"capacity-sweep", 20}, {"jitter-study", 15},   {"recorded", 8},
+                 {"mixtral-8x7b", 5},    {"olmoe-1b-7b", 5},     {"qwen3-30b-a3b", 5},
+                 {"gpt-oss-20b", 5},     {"deepseek-v3", 5}};
+  for (size_t i = 0; i < sizeof configs / sizeof configs[0]; i++) {
+    char path[512], *error = NULL;
+    experiment e;
+    snprintf(path, sizeof path, "%s/configs/%s.yaml", MOECL_SOURCE_DIR, configs[i].name);
+    bool good = experiment_load(path, NULL, 0, &e, &error);
+    if (!good) print_error("%s\n", error);
+    assert_true(good);
+    assert_string_equal(e.name, configs[i].name);
+    assert_int_equal(e.num_points, configs[i].points);
+    assert_true(e.verify);
+    experiment_destroy(&e);
+  }
+}
+
+static void test_help_names_every_key(void **state) {
+  (void)state;
+  char *text = NULL;
+  size_t size = 0;
+  FILE *file = open_memstream(&text, &size);
+  assert_non_null(file);
+  experiment_print_keys(file);
+  fclose(file);
+  assert_non_null(strstr(text, "\n  layer.router.jitter\n      a number from 0 to less than 1; "
+                               "default 0; can be swept\n"));
+  assert_non_null(strstr(text, "\n  measure.verify\n      true or false; default true\n"));
+  for (const char *line = text; *line != '\0'; line = strchr(line, '\n') + 1)
+    assert_true(strcspn(line, "\n") <= 92);
+  free(text);
+}
+
+int main(void) {
+  const struct CMUnitTest tests[] = {
+      cmocka_unit_test(test_defaults),        cmocka_unit_test(test_every_key),
+      cmocka_unit_test(test_sweep_order),     cmocka_unit_test(test_single_value_list),
+      cmocka_unit_test(test_overrides),       cmocka_unit_test(test_input_file_place),
+      cmocka_unit_test(test_resolved_json),   cmocka_unit_test(test_name_from_path),
+      cmocka_unit_test(test_shipped_configs), cmocka_unit_test(test_help_names_every_key),
+  };
+  return cmocka_run_group_tests(tests, NULL, NULL);
+}

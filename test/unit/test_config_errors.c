@@ -1,0 +1,383 @@
+/* Experiment files: the exact message for what is wrong. */
+#include <setjmp.h>
+#include <stdarg.h>
+#include <stddef.h>
+#include <stdint.h>
+
+#include <cmocka.h>
+
+#include "experiment.h"
+#include <stdlib.h>
+#include <string.h>
+
+/* The least that is an experiment; one key a line, for overrides to change. */
+static const char minimal[] = "layer:\n"
+                              "  hidden_size: 64\n"
+                              "  intermediate_size: 128\n"
+                              "  num_experts: 8\n"
+                              "  top_k: 2\n"
+                              "workload:\n"
+                              "  num_tokens: 16\n";
+
+/* Loads text with one override (or NULL), which has to work. */
+static experiment load(const char *text, const char *set) {
+  experiment experiment;
+  char *error = NULL;
+  experiment_override override = {set};
+  bool good = experiment_parse(text, strlen(text), "dir/t.yaml", &override, set != NULL,
+                               &experiment, &error);
+  if (!good) print_error("%s\n", error);
+  assert_true(good);
+  assert_null(error);
+  return experiment;
+}
+
+static void refuses_bytes(const char *text, size_t size, const char *set, const char *message) {
+  struct experiment experiment, zeros = {0};
+  char *error = NULL;
+  experiment_override override = {set};
+  assert_false(experiment_parse(text, size, "t.yaml", &override, set != NULL, &experiment, &error));
+  assert_non_null(error);
+  assert_string_equal(error, message);
+  assert_memory_equal(&experiment, &zeros, sizeof zeros);
+  free(error);
+}
+static void refuses(const char *text, const char *message) {
+  refuses_bytes(text, strlen(text), NULL, message);
+}
+static void refuses_set(const char *set, const char *message) {
+  refuses_bytes(minimal, strlen(minimal), set, message);
+}
+/* The minimal experiment and more lines (from line 8 on). */
+static void refuses_added(const char *lines, const char *message) {
+  char text[1024];
+  snprintf(text, sizeof text, "%s%s", minimal, lines);
+  refuses(text, message);
+}
+
+static void test_not_yaml(void **state) {
+  (void)state;
+  static const char empty[] =
+      "t.yaml:1:1: the file is empty; expected an experiment, e.g. configs/quickstart.yaml";
+  refuses("", empty);
+  refuses("# only a comment\n", empty);
+  refuses("---\n", empty);
+  refuses("a: [1, 2\n", "t.yaml:2:1: not valid YAML: did not find expected ',' or ']' (while "
+                        "parsing a flow sequence that begins in line 1)");
+  refuses("a: b: c\n",
+          "t.yaml:1:5: not valid YAML: mapping values are not allowed in this context");
+  refuses("layer:\n\ttop_k: 1\n", "t.yaml:2:1: not valid YAML: found character that cannot start "
+                                  "any token; a tab cannot indent, expected spaces");
+  refuses_bytes("a: 1\n\x01\x02\0\x7f", 9, NULL,
+                "t.yaml:2:1: not a text file: control characters are not allowed at byte 5; "
+                "expected YAML in UTF-8");
+  refuses("a: \xff\xfe\n", "t.yaml:1:4: not a text file: invalid leading UTF-8 octet at byte 3; "
+                           "expected YAML in UTF-8");
+  refuses("- 1\n", "t.yaml:1:1: expected an experiment (keys such as 'layer' and 'workload'), "
+                   "found a list");
+  refuses("hello\n", "t.yaml:1:1: expected an experiment (keys such as 'layer' and 'workload'), "
+                     "found 'hello'");
+  refuses_added("---\na: 1\n",
+                "t.yaml:8:1: a second document begins here; expected one experiment a file");
+}
+
+static void test_hostile_yaml(void **state) {
+  (void)state;
+  static const char alias[] =
+      "anchors and aliases (&name, *name) are not supported; expected the value itself";
+  char message[160], deep[65];
+  snprintf(message, sizeof message, "t.yaml:1:4: %s", alias);
+  refuses("a: &a [x, x]\nb: [*a, *a, *a]\n", message);
+  refuses("a: *a\n", message);
+  refuses("a: !!python/object:os.system 1\n",
+          "t.yaml:1:4: tags (!name) are not supported; expected a plain value");
+  memset(deep, '[', 64);
+  deep[64] = '\0';
+  refuses(deep, "t.yaml:1:17: nested deeper than 16 levels; expected an experiment");
+  size_t many = 120000;
+  char *text = malloc(many + 1);
+  assert_non_null(text);
+  for (size_t i = 0; i < many; i += 2)
+    memcpy(text + i, "1,", 2);
+  memcpy(text, "a: [", 4);
+  text[many] = '\0';
+  refuses(text, "t.yaml:1:99999: more than 50000 keys and values; expected an experiment");
+  free(text);
+}
+
+static void test_unknown_keys(void **state) {
+  (void)state;
+  refuses_added("nmae: x\n", "t.yaml:8:1: unknown key 'nmae'; did you mean 'name'?");
+  refuses_added("top_k: 1\n", "t.yaml:8:1: unknown key 'top_k'; did you mean 'top_k' in layer?");
+  refuses_added("layer.top_k: 1\n",
+                "t.yaml:8:1: unknown key 'layer.top_k'; did you mean 'top_k' in layer?");
+  refuses_added("  dtype: bf16\n", "t.yaml:8:3: unknown key 'dtype' in workload; did you mean "
+                                   "'dtype' at the top level?");
+  refuses_added("  Num-Clusters: 2\n", "t.yaml:8:3: unknown key 'Num-Clusters' in workload; "
+                                       "did you mean 'clusters'?");
+  refuses_added("  num_token: 2\n",
+                "t.yaml:8:3: unknown key 'num_token' in workload; did you mean 'num_tokens'?");
+  refuses_added("zzzzzz: 2\n",
+                "t.yaml:8:1: unknown key 'zzzzzz'; 'moectl help experiment' lists all");
+  refuses_added("? [a]\n: 2\n", "t.yaml:8:3: expected a key, found a list");
+  refuses("layer:\n  hidden_size: 64\n  intermediate_size: 128\n  num_experts: 8\n  topk: 2\n"
+          "workload: {num_tokens: 1}\n",
+          "t.yaml:5:3: unknown key 'topk' in layer; did you mean 'top_k'?\n"
+          "t.yaml:2:3: layer.top_k is missing; expected an integer from 1 to 64");
+}
+
+static void test_structure(void **state) {
+  (void)state;
+  refuses("name: x\n",
+          "t.yaml:1:1: layer.hidden_size is missing; expected an integer from 1 to 1073741823\n"
+          "t.yaml:1:1: layer.intermediate_size is missing; expected an integer from 1 to "
+          "1073741823\n"
+          "t.yaml:1:1: layer.num_experts is missing; expected an integer from 1 to 1024\n"
+          "t.yaml:1:1: layer.top_k is missing; expected an integer from 1 to 64\n"
+          "t.yaml:1:1: workload.num_tokens is missing; expected an integer from 1 to 2147483647");
+  refuses_added("measure: 3\n",
+                "t.yaml:8:10: measure: expected a section (keys below it), found '3'");
+  refuses_added("measure: [1]\n",
+                "t.yaml:8:10: measure: expected a section (keys below it), found a list");
+  refuses_added("seed: 1\nseed: 2\n", "t.yaml:9:1: seed is given twice; expected it once");
+  refuses_added("layer: {}\n", "t.yaml:8:1: layer is given twice; expected it once");
+  refuses_added("seed: {a: 1}\n", "t.yaml:8:7: seed: expected an integer of 0 or more, found a "
+                                  "mapping (key: value)");
+  refuses_added("seed: [[1]]\n",
+                "t.yaml:8:8: seed: expected an integer of 0 or more, found a list");
+  refuses_added("seed: []\n", "t.yaml:8:7: seed: expected 1 to 1000 values in the list, found 0");
+  refuses_added("seed: [1, 2, 1]\n", "t.yaml:8:14: seed: '1' is in the list twice");
+  refuses_added("name: [a, b]\n",
+                "t.yaml:8:7: name: cannot be swept; expected one value, found a list");
+}
+
+static void test_integers(void **state) {
+  (void)state;
+  static const struct {
+    const char *written, *found;
+  } cases[] = {{"1e3", "'1e3'; write 1000"},
+               {"2.0", "'2.0'; write 2"},
+               {"2.5", "'2.5'; a fraction has no meaning here"},
+               {"\"4\"", "the text \"4\"; write it without quotes"},
+               {"010", "'010'; write a plain decimal number"},
+               {"0x10", "'0x10'; write a plain decimal number"},
+               {"1_000", "'1_000'; write a plain decimal number"},
+               {"0", "'0'"},
+               {"-1", "'-1'"},
+               {"65", "'65'"},
+               {"99999999999999999999", "'99999999999999999999'"},
+               {"four", "'four'"},
+               {"true", "'true'"},
+               {"null", "'null'"},
+               {"\"a\\0b\"", "the text \"a\\x00b\""}};
+  char set[64], message[256];
+  for (size_t i = 0; i < sizeof cases / sizeof cases[0]; i++) {
+    snprintf(set, sizeof set, "layer.top_k=%s", cases[i].written);
+    snprintf(message, sizeof message,
+             "--set %s: layer.top_k: expected an integer from 1 to 64, found %s", set,
+             cases[i].found);
+    refuses_set(set, message);
+  }
+  refuses_added("seed:\n", "t.yaml:8:6: seed: expected an integer of 0 or more, found nothing");
+}
+
+static void test_reals(void **state) {
+  (void)state;
+  static const struct {
+    const char *set, *rest;
+  } cases[] = {
+      {"layer.router.jitter=1", "a number from 0 to less than 1, found '1'"},
+      {"layer.router.jitter=0.99999999", "a number from 0 to less than 1, found '0.99999999'"},
+      {"layer.router.jitter=-0.1", "a number from 0 to less than 1, found '-0.1'"},
+      {"layer.router.jitter=.nan", "a number from 0 to less than 1, found '.nan'"},
+      {"layer.router.jitter=nan", "a number from 0 to less than 1, found 'nan'"},
+      {"layer.capacity.factor=0", "a number greater than 0, at most 1000000, or null, found '0'; "
+                                  "for no limit write null"},
+      {"layer.capacity.factor=1e999",
+       "a number greater than 0, at most 1000000, or null, found '1e999'"},
+      {"layer.capacity.factor=inf",
+       "a number greater than 0, at most 1000000, or null, found 'inf'"},
+      {"layer.capacity.factor=none",
+       "a number greater than 0, at most 1000000, or null, found 'none'; write null"},
+      {"layer.capacity.factor=\"1.0\"", "a number greater than 0, at most 1000000, or null, found "
+                                        "the text \"1.0\"; write it without quotes"}};
+  char message[256];
+  for (size_t i = 0; i < sizeof cases / sizeof cases[0]; i++) {
+    int key = (int)strcspn(cases[i].set, "=");
+    snprintf(message, sizeof message, "--set %s: %.*s: expected %s", cases[i].set, key,
+             cases[i].set, cases[i].rest);
+    refuses_set(cases[i].set, message);
+  }
+  experiment e = load(minimal, "layer.capacity.factor=~");
+  assert_true(e.points[0].layer.capacity_factor == 0.0);
+  experiment_destroy(&e);
+  e = load(minimal, "layer.capacity.factor=.5e1");
+  assert_true(e.points[0].layer.capacity_factor == 5.0);
+  experiment_destroy(&e);
+}
+
+static void test_words(void **state) {
+  (void)state;
+  refuses_set("measure.verify=yes", "--set measure.verify=yes: measure.verify: expected true or "
+                                    "false, found 'yes'; write true");
+  refuses_set("measure.verify=Off", "--set measure.verify=Off: measure.verify: expected true or "
+                                    "false, found 'Off'; write false");
+  refuses_set("measure.verify=True", "--set measure.verify=True: measure.verify: expected true or "
+                                     "false, found 'True'; write true");
+  refuses_set("layer.activation=swigul",
+              "--set layer.activation=swigul: layer.activation: expected one of swiglu, geglu, "
+              "relu, gelu, silu, found 'swigul'; did you mean 'swiglu'?");
+  refuses_set("layer.capacity.drop_policy=prob",
+              "--set layer.capacity.drop_policy=prob: layer.capacity.drop_policy: expected one of "
+              "position, probability, found 'prob'; did you mean 'probability'?");
+  refuses_set("layer.router.scoring=sigmoid", "--set layer.router.scoring=sigmoid: "
+                                              "layer.router.scoring: expected softmax, found "
+                                              "'sigmoid'");
+  refuses_set("name=a/b", "--set name=a/b: name: expected at most 100 letters, digits, '.', '_' "
+                          "and '-', beginning with a letter or digit, found 'a/b'");
+  refuses_set("name=..", "--set name=..: name: expected at most 100 letters, digits, '.', '_' "
+                         "and '-', beginning with a letter or digit, found '..'");
+  refuses_set("device=null", "--set device=null: device: expected a text, found 'null'");
+  refuses_set("device=\"a\\nb\"", "--set device=\"a\\nb\": device: expected a text without control "
+                                  "characters");
+}
+
+static void test_bad_overrides(void **state) {
+  (void)state;
+  refuses_set("layer.top_k", "--set layer.top_k: expected KEY=VALUE, e.g. layer.top_k=4");
+  refuses_set("layer.top_k=", "--set layer.top_k=: expected a value after '='");
+  refuses_set("=3", "--set =3: unknown key ''; 'moectl help experiment' lists all");
+  refuses_set("top_k=3", "--set top_k=3: unknown key 'top_k'; did you mean 'layer.top_k'?");
+  refuses_set("layer.topk=3", "--set layer.topk=3: unknown key 'layer.topk'; did you mean "
+                              "'layer.top_k'?");
+  refuses_set("layer={}", "--set layer={}: 'layer' is a section; expected one of its keys");
+  refuses_set("layer.top_k=[1", "--set layer.top_k=[1: not valid YAML: did not find expected ',' "
+                                "or ']'");
+  /* A mistake in the file is reported even where an override replaces it. */
+  experiment_override set = {"seed=1"};
+  experiment e;
+  char text[256], *error = NULL;
+  snprintf(text, sizeof text, "%sseed: x\n", minimal);
+  assert_false(experiment_parse(text, strlen(text), "t.yaml", &set, 1, &e, &error));
+  assert_string_equal(error, "t.yaml:8:7: seed: expected an integer of 0 or more, found 'x'");
+  free(error);
+}
+
+static void test_impossible_points(void **state) {
+  (void)state;
+  refuses_set("layer.top_k=9", "--set layer.top_k=9: layer.top_k: expected at most "
+                               "layer.num_experts (8), found 9");
+  refuses_set("layer.num_experts=1025", "--set layer.num_experts=1025: layer.num_experts: expected "
+                                        "an integer from 1 to 1024, found '1025'");
+  refuses_set("workload.num_tokens=0", "--set workload.num_tokens=0: workload.num_tokens: expected "
+                                       "an integer from 1 to 2147483647, found '0'");
+}
+
+static void test_impossible_sweeps(void **state) {
+  (void)state;
+  refuses("layer: {hidden_size: 64, intermediate_size: 8, num_experts: [2, 8],\n"
+          "        top_k: [1, 4]}\n"
+          "workload: {num_tokens: 4}\n",
+          "t.yaml:2:16: layer.top_k: expected at most layer.num_experts (2), found 4, in the point "
+          "num_experts=2, top_k=4 (1 of 4 points are like it)");
+  refuses("layer: {hidden_size: 64, intermediate_size: 8, num_experts: 8, top_k: [1, 2]}\n"
+          "workload: {num_tokens: [4, 2147483647]}\n",
+          "t.yaml:2:24: workload.num_tokens: expected num_tokens x top_k below 2^31, found "
+          "2147483647 x 2, in the point top_k=2, num_tokens=2147483647 (1 of 4 points are like "
+          "it)");
+  refuses("layer: {hidden_size: 1073741823, intermediate_size: 1073741823, num_experts: 1024, "
+          "top_k: 1}\nworkload: {num_tokens: 1}\n",
+          "t.yaml:1:8: layer: hidden_size 1073741823, intermediate_size 1073741823 and num_experts "
+          "1024 multiply to more weights than 64-bit sizes can count, expected smaller ones");
+  refuses("layer: {hidden_size: 1, intermediate_size: 1073741823, num_experts: 1, top_k: 1}\n"
+          "workload: {num_tokens: 2147483647}\n",
+          "t.yaml:2:24: workload.num_tokens: expected intermediate values that 64-bit sizes can "
+          "count, found num_tokens 2147483647, top_k 1, hidden_size 1, intermediate_size "
+          "1073741823");
+}
+
+static void test_huge_sweep(void **state) {
+  (void)state;
+  char text[8192];
+  size_t used = (size_t)snprintf(text, sizeof text, "%sseed: [0", minimal);
+  for (int i = 1; i < 101; i++)
+    used += (size_t)snprintf(text + used, sizeof text - used, ", %d", i);
+  used += (size_t)snprintf(text + used, sizeof text - used, "]\nmeasure: {}\n");
+  char set[1024] = "workload.num_tokens=[1";
+  for (int i = 2; i < 101; i++)
+    snprintf(set + strlen(set), sizeof set - strlen(set), ",%d", i);
+  strcat(set, "]");
+  experiment_override override = {set};
+  experiment e;
+  char *error = NULL;
+  assert_false(experiment_parse(text, used, "t.yaml", &override, 1, &e, &error));
+  assert_non_null(strstr(error, "t.yaml:8:7: the sweep has 10100 points (workload.num_tokens 100 x "
+                                "seed 101), expected at most 10000"));
+  free(error);
+}
+
+static void test_workload(void **state) {
+  (void)state;
+  refuses_added("  distribution: file\n",
+                "t.yaml:8:17: workload.distribution: 'file' needs workload.file, expected the path "
+                "of a .safetensors or .npy file");
+  refuses_added("  file: x.npy\n",
+                "t.yaml:8:9: workload.file: is not used by the default distribution 'normal'; "
+                "expected 'distribution: file' beside it");
+  refuses_added("  noise: [0.1, 0.2]\n", "t.yaml:8:10: workload.noise: sweeping it changes nothing "
+                                         "without 'distribution: skewed'");
+  experiment e = load(minimal, "workload.distribution=[normal, skewed]");
+  assert_int_equal(e.points[1].distribution, WORKLOAD_SKEWED);
+  experiment_destroy(&e);
+}
+
+static void test_many_problems(void **state) {
+  (void)state;
+  char text[1024] = "", *line;
+  for (int i = 0; i < 30; i++)
+    strcat(text, "q: 1\n");
+  experiment e;
+  char *error = NULL;
+  assert_false(experiment_parse(text, strlen(text), "t.yaml", NULL, 0, &e, &error));
+  int lines = 1;
+  for (line = error; (line = strchr(line, '\n')) != NULL; line++)
+    lines++;
+  assert_int_equal(lines, 21);
+  assert_non_null(strstr(error, "\nt.yaml: 15 more problems not shown")); /* 5 keys missing */
+  free(error);
+}
+
+static void test_files(void **state) {
+  (void)state;
+  experiment e;
+  char *error = NULL;
+  assert_false(experiment_load("/nonexistent.yaml", NULL, 0, &e, &error));
+  assert_string_equal(error, "/nonexistent.yaml: cannot be read: No such file or directory");
+  free(error);
+  assert_false(experiment_load("/", NULL, 0, &e, &error));
+  assert_string_equal(error, "/: cannot be read: Is a directory");
+  free(error);
+  assert_false(experiment_load("/dev/zero", NULL, 0, &e, &error));
+  assert_string_equal(error, "/dev/zero: is larger than 1 MiB; expected an experiment in YAML");
+  free(error);
+}
+
+int main(void) {
+  const struct CMUnitTest tests[] = {
+      cmocka_unit_test(test_not_yaml),
+      cmocka_unit_test(test_hostile_yaml),
+      cmocka_unit_test(test_unknown_keys),
+      cmocka_unit_test(test_structure),
+      cmocka_unit_test(test_integers),
+      cmocka_unit_test(test_reals),
+      cmocka_unit_test(test_words),
+      cmocka_unit_test(test_bad_overrides),
+      cmocka_unit_test(test_impossible_points),
+      cmocka_unit_test(test_impossible_sweeps),
+      cmocka_unit_test(test_huge_sweep),
+      cmocka_unit_test(test_workload),
+      cmocka_unit_test(test_many_problems),
+      cmocka_unit_test(test_files),
+  };
+  return cmocka_run_group_tests(tests, NULL, NULL);
+}

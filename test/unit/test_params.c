@@ -1,0 +1,142 @@
+/* Layer parameters, as far as they can be judged without a device. */
+#include <setjmp.h>
+#include <stdarg.h>
+#include <stddef.h>
+#include <stdint.h>
+
+#include <cmocka.h>
+
+#include "moecl/layer.h"
+#include "moecl/routing.h"
+#include <math.h>
+#include <string.h>
+
+static moecl_layer_params good(void) {
+  return (moecl_layer_params){
+      .hidden_size = 7, .intermediate_size = 5, .num_experts = 8, .top_k = 2};
+}
+
+static void refuses(const moecl_layer_params *params, const char *expected) {
+  char message[256] = "untouched";
+  assert_int_equal(moecl_layer_params_check(params, message, sizeof message),
+                   MOECL_ERROR_INVALID_ARGUMENT);
+  assert_string_equal(message, expected);
+  assert_int_equal(moecl_layer_params_check(params, NULL, 0), MOECL_ERROR_INVALID_ARGUMENT);
+  char cut[8];
+  moecl_layer_params_check(params, cut, sizeof cut);
+  assert_int_equal(strlen(cut), 7);
+}
+
+#define REFUSES(field, value, message)                                                             \
+  do {                                                                                             \
+    moecl_layer_params params_ = good();                                                           \
+    params_.field = value;                                                                         \
+    refuses(&params_, message);                                                                    \
+  } while (0)
+
+static void test_check(void **state) {
+  (void)state;
+  char message[64] = "untouched";
+  moecl_layer_params params = good();
+  assert_int_equal(moecl_layer_params_check(&params, message, sizeof message), MOECL_OK);
+  assert_string_equal(message, "");
+  refuses(NULL, "params is NULL, expected layer parameters");
+  REFUSES(hidden_size, 0, "hidden_size is 0, expected 1 to 1073741823");
+  REFUSES(hidden_size, INT64_MIN, "hidden_size is -9223372036854775808, expected 1 to 1073741823");
+  REFUSES(intermediate_size, 1073741824,
+          "intermediate_size is 1073741824, expected 1 to 1073741823");
+  REFUSES(num_experts, 1025, "num_experts is 1025, expected 1 to 1024");
+  REFUSES(top_k, 65, "top_k is 65, expected 1 to 64");
+  REFUSES(top_k, 9, "top_k is 9, expected at most num_experts (8)");
+  REFUSES(dtype, (moecl_dtype)-1, "dtype is -1, expected a moecl_dtype");
+  REFUSES(activation, MOECL_ACTIVATION_COUNT, "activation is 5, expected a moecl_activation");
+  REFUSES(drop_policy, MOECL_DROP_POLICY_COUNT, "drop_policy is 2, expected a moecl_drop_policy");
+  REFUSES(jitter, 1.0f, "jitter is 1, expected 0 or more and less than 1");
+  REFUSES(jitter, -0.5f, "jitter is -0.5, expected 0 or more and less than 1");
+  REFUSES(min_capacity, -1, "min_capacity is -1, expected 0 or more");
+  REFUSES(capacity_factor, -1.5,
+          "capacity_factor is -1.5, expected a finite number greater than "
+          "0, or 0 for dropless");
+  REFUSES(capacity_factor, INFINITY,
+          "capacity_factor is inf, expected a finite number greater "
+          "than 0, or 0 for dropless");
+  params.jitter = NAN;
+  assert_int_equal(moecl_layer_params_check(&params, NULL, 0), MOECL_ERROR_INVALID_ARGUMENT);
+  params = good();
+  params.hidden_size = params.intermediate_size = MOECL_MAX_SIZE;
+  params.num_experts = MOECL_MAX_EXPERTS;
+  refuses(&params, "hidden_size 1073741823, intermediate_size 1073741823 and num_experts 1024 "
+                   "multiply to more weights than 64-bit sizes can count, expected smaller ones");
+}
+
+static void test_tensor_size(void **state) {
+  (void)state;
+  moecl_layer_params params = good();
+  assert_int_equal(moecl_layer_tensor_size(&params, MOECL_ROUTER_WEIGHT), 8 * 7);
+  assert_int_equal(moecl_layer_tensor_size(&params, MOECL_GATE_UP_PROJ), 2 * 5 * 7);
+  assert_int_equal(moecl_layer_tensor_size(&params, MOECL_DOWN_PROJ), 7 * 5);
+  assert_int_equal(moecl_layer_tensor_size(&params, MOECL_ROUTER_BIAS), 0);
+  assert_int_equal(moecl_layer_tensor_size(&params, MOECL_GATE_UP_BIAS), 0);
+  assert_int_equal(moecl_layer_tensor_size(&params, MOECL_DOWN_BIAS), 0);
+  assert_int_equal(moecl_layer_tensor_size(&params, MOECL_TENSOR_COUNT), 0);
+  params.router_bias = params.gate_up_bias = params.down_bias = true;
+  params.activation = MOECL_RELU;
+  assert_int_equal(moecl_layer_tensor_size(&params, MOECL_GATE_UP_PROJ), 5 * 7);
+  assert_int_equal(moecl_layer_tensor_size(&params, MOECL_ROUTER_BIAS), 8);
+  assert_int_equal(moecl_layer_tensor_size(&params, MOECL_GATE_UP_BIAS), 5);
+  assert_int_equal(moecl_layer_tensor_size(&params, MOECL_DOWN_BIAS), 7);
+}
+
+static int64_t capacity(double factor, int64_t tokens, int64_t top_k, int64_t experts,
+                        int64_t min) {
+  moecl_layer_params params = good();
+  params.capacity_factor = factor;
+  params.top_k = top_k;
+  params.num_experts = experts;
+  params.min_capacity = min;
+  return moecl_expert_capacity(&params, tokens);
+}
+
+static void test_capacity(void **state) {
+  (void)state;
+  assert_int_equal(capacity(0, 100, 2, 8, 0), -1);
+  assert_int_equal(capacity(0, 100, 2, 8, 5), -1);
+  assert_int_equal(capacity(1, 100, 2, 8, 0), 25);
+  assert_int_equal(capacity(1, 101, 2, 8, 0), 26); /* 25.25 */
+  assert_int_equal(capacity(1.25, 1024, 2, 16, 0), 160);
+  assert_int_equal(capacity(1.25, 1, 1, 8, 0), 1);
+  assert_int_equal(capacity(1.25, 1, 1, 8, 4), 4);
+  assert_int_equal(capacity(1, 0, 1, 8, 0), 0);
+  assert_int_equal(capacity(1, INT32_MAX, 1, 1, 0), INT32_MAX);
+  assert_int_equal(capacity(1e300, 1000, 1, 1, 0), INT64_C(1) << 62);
+  assert_int_equal(capacity(1e-300, 1000, 1, 1, 0), 1);
+}
+
+/* Factors of two decimals are what people write; against exact integers. */
+static void test_capacity_decimal_factors(void **state) {
+  (void)state;
+  for (int64_t hundredths = 1; hundredths <= 400; hundredths++)
+    for (int64_t tokens = 1; tokens <= 4096; tokens += 1 + tokens / 16)
+      for (int64_t experts = 1; experts <= 1024; experts = experts * 2 + experts % 3) {
+        int64_t over = 100 * experts;
+        int64_t exact = (hundredths * tokens * 2 + over - 1) / over;
+        assert_int_equal(capacity((double)hundredths / 100, tokens, 2, experts, 0), exact);
+      }
+}
+
+static void test_stage_names(void **state) {
+  (void)state;
+  assert_string_equal(moecl_stage_name(MOECL_STAGE_ROUTER), "router");
+  assert_string_equal(moecl_stage_name(MOECL_STAGE_GATE_UP), "gate_up");
+  assert_string_equal(moecl_stage_name(MOECL_STAGE_LAYER), "layer");
+  assert_string_equal(moecl_stage_name(MOECL_STAGE_COUNT), "?");
+}
+
+int main(void) {
+  const struct CMUnitTest tests[] = {
+      cmocka_unit_test(test_check),       cmocka_unit_test(test_tensor_size),
+      cmocka_unit_test(test_capacity),    cmocka_unit_test(test_capacity_decimal_factors),
+      cmocka_unit_test(test_stage_names),
+  };
+  return cmocka_run_group_tests(tests, NULL, NULL);
+}
