@@ -1,0 +1,53 @@
+#!/usr/bin/env python3
+"""Adds up Meson test logs (testlog.json) and prints the totals.
+
+usage: test_totals.py LOG... ("failed:WHAT" stands for a part that could not run)
+
+Failed and skipped tests are named; the last line is
+"N passed, N failed, N skipped". Exit code 1 if any failed or none ran.
+"""
+
+import json
+import pathlib
+import sys
+
+PASSED = {"OK", "EXPECTEDFAIL"}
+SKIPPED = {"SKIP"}
+
+
+def read_log(path):
+    """Yields (name, result) for every test of one log: one JSON object a line."""
+    for line in path.read_text(encoding="utf-8", errors="replace").splitlines():
+        if line.strip():
+            test = json.loads(line)
+            yield test["name"], test["result"]
+
+
+def main(arguments):
+    passed, failed, skipped = 0, [], []
+    for argument in arguments:
+        if argument.startswith("failed:"):
+            failed.append(f"{argument[7:]}: did not work")
+            continue
+        path = pathlib.Path(argument)
+        folder = path.parent.parent.name
+        tests = list(read_log(path))
+        if not tests:
+            failed.append(f"{folder}: no test ran")
+        for name, result in tests:
+            if result in PASSED:
+                passed += 1
+            elif result in SKIPPED:
+                skipped.append(f"{folder}: {name}")
+            else:
+                failed.append(f"{folder}: {name} ({result.lower()})")
+    for line in skipped:
+        print(f"SKIPPED  {line}")
+    for line in failed:
+        print(f"FAILED   {line}")
+    print(f"{passed} passed, {len(failed)} failed, {len(skipped)} skipped", flush=True)
+    return 1 if failed or not passed else 0
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))

@@ -1,0 +1,407 @@
+#!/usr/bin/env bash
+# Uses moectl as a person would and checks what they get: output, exit codes,
+# files. usage: bash test/cli/test_cli.sh path/to/moectl
+# Prints a line for every check; exit code 1 if one failed, 77 (skipped) where
+# there is no OpenCL device.
+set -euo pipefail
+
+here=$(cd -- "$(dirname -- "${BASH_SOURCE[0]}")" && pwd)
+root=$(cd -- "$here/../.." && pwd)
+moectl=$(realpath -- "${1:?usage: test_cli.sh path/to/moectl}")
+work=$(mktemp -d)
+passed=0 failed=0 skipped=0
+
+cleanup() {
+  mountpoint -q "$work/small" 2>/dev/null && umount "$work/small"
+  rm -rf "$work"
+}
+trap cleanup EXIT
+
+# --- checks ---------------------------------------------------------------------
+
+pass() {
+  printf 'ok      %s\n' "$1"
+  passed=$((passed + 1))
+}
+
+skip() {
+  printf 'skipped %s\n' "$1"
+  skipped=$((skipped + 1))
+}
+
+# fail NAME WHY [FILE...]: with what the command printed (by default moectl's).
+fail() {
+  local name=$1 why=$2
+  shift 2
+  (($#)) || set -- "$work/out" "$work/err"
+  printf 'FAILED  %s: %s\n' "$name" "$why"
+  tail -q -n 15 "$@" | sed 's/^/        | /'
+  failed=$((failed + 1))
+}
+
+# call [arguments]: runs moectl; leaves $code, $work/out and $work/err.
+call() {
+  code=0
+  timeout 300 "$moectl" "$@" >"$work/out" 2>"$work/err" </dev/null || code=$?
+}
+
+# expect NAME CODE [PATTERN]: the last call's exit code, and an extended regular
+# expression that a line of its output matches.
+expect() {
+  if [[ $code != "$2" ]]; then
+    fail "$1" "exit code $code, expected $2"
+  elif [[ -n ${3:-} ]] && ! cat "$work/out" "$work/err" | grep -E -- "$3" >/dev/null; then
+    fail "$1" "no line matches: $3"
+  else
+    pass "$1"
+  fi
+}
+
+# holds NAME COMMAND...: a command that must succeed; its output explains.
+holds() {
+  local name=$1
+  shift
+  if "$@" >"$work/held" 2>&1; then pass "$name"; else fail "$name" "$*" "$work/held"; fi
+}
+
+# A python3 condition on results.json, called r.
+json_holds() {
+  holds "$1" python3 -c "
+import json, sys
+r = json.load(open(sys.argv[1]))
+print('points:', len(r['points']))
+sys.exit(0 if ($3) else 1)" "$2/results.json"
+}
+
+# --- experiments ------------------------------------------------------------------
+
+# write_tiny FILE [experts] [top_k] [activation] [capacity factor] [dtype] [tokens]
+# [iterations]: one tiny layer, or a sweep where a value is a list.
+write_tiny() {
+  cat >"$1" <<YAML
+name: tiny
+seed: 7
+layer:
+  hidden_size: 24
+  intermediate_size: 20
+  num_experts: ${2:-4}
+  top_k: ${3:-2}
+  activation: ${4:-swiglu}
+  router: {renormalize: true}
+  capacity: {factor: ${5:-null}}
+dtype: ${6:-fp32}
+workload: {num_tokens: ${7:-16}}
+measure: {warmup: 1, iterations: ${8:-3}, verify: true}
+YAML
+}
+
+# --- what needs no device -----------------------------------------------------------
+
+test_usage() {
+  call
+  expect "no arguments: usage, exit 2" 2 'moectl run'
+  call help
+  expect "help" 0 'moectl run'
+  call --help
+  expect "--help" 0 'moectl run'
+  local topic
+  for topic in experiment results devices environment exit-codes; do
+    call help "$topic"
+    expect "help $topic" 0
+  done
+  call help no-such-topic
+  expect "help on an unknown topic, exit 2" 2 'no-such-topic'
+  call --version
+  expect "--version" 0 '^moectl [0-9]+\.[0-9]+'
+  call frobnicate
+  expect "unknown command, exit 2" 2 'frobnicate'
+  call run
+  expect "run without a file, exit 2" 2 'file'
+  call check
+  expect "check without a file, exit 2" 2 'file'
+  call run --no-such-option "$work/tiny.yaml"
+  expect "unknown option, exit 2" 2 '--no-such-option'
+  call run "$work/tiny.yaml" --out
+  expect "option without its value, exit 2" 2 '--out'
+}
+
+test_check() {
+  local file
+  for file in "$root"/configs/*.yaml; do
+    call check "$file"
+    expect "check configs/${file##*/}" 0
+  done
+  # A device is no part of an experiment's validity.
+  OCL_ICD_VENDORS=/nonexistent call check "$work/tiny.yaml"
+  expect "check without any device" 0
+}
+
+# bad NAME PATTERN: the YAML on stdin is refused, naming file, line and column.
+bad() {
+  cat >"$work/bad.yaml"
+  call check "$work/bad.yaml"
+  expect "$1" 2 "bad\.yaml:[0-9]+:[0-9]+: .*$2"
+}
+
+test_bad_yaml() {
+  bad "broken YAML: file, line, column" '' <<<'layer: {hidden_size: 8'
+  bad "an empty file" '' <<<''
+  bad "a list at the top" '' <<<'[1, 2]'
+  write_tiny "$work/typo.yaml"
+  bad "unknown key: the nearest one is suggested" 'hidden_size' \
+    < <(sed 's/hidden_size/hiden_size/' "$work/typo.yaml")
+  bad "wrong type" 'num_tokens' < <(sed 's/num_tokens: 16/num_tokens: many/' "$work/typo.yaml")
+  bad "zero size" 'hidden_size' < <(sed 's/hidden_size: 24/hidden_size: 0/' "$work/typo.yaml")
+  bad "K > E" 'top_k' < <(sed 's/top_k: 2/top_k: 5/' "$work/typo.yaml")
+  bad "the same key twice" 'dtype' < <(cat "$work/typo.yaml" && echo 'dtype: fp16')
+  bad "a value out of its range" '' < <(sed 's/top_k: 2/top_k: -1/' "$work/typo.yaml")
+  holds "the line and column are the value's" grep -E 'bad\.yaml:7:10: ' "$work/err"
+  call check "$work/no-such-file.yaml"
+  expect "a missing file, exit 2" 2 'no-such-file\.yaml'
+  call check "$work"
+  expect "a folder for a file, exit 2" 2
+  call check "$work/tiny.yaml" --set layer.top_k=99
+  expect "--set layer.top_k=99 refused" 2 'top_k'
+  call check "$work/tiny.yaml" --set layer.top_q=1
+  expect "--set with an unknown key" 2 'top_k'
+  call check "$work/tiny.yaml" --set 'layer.top_k=[1, 2]'
+  expect "--set with a list sweeps" 0 '2 points'
+  call run "$work/bad.yaml" --out "$work/never"
+  expect "run refuses what check refuses" 2
+  holds "nothing was written" test ! -e "$work/never"
+}
+
+test_no_device() {
+  OCL_ICD_VENDORS=/nonexistent call run "$work/tiny.yaml" --out "$work/never"
+  expect "run without a device, exit 3" 3 '[Dd]evice'
+  OCL_ICD_VENDORS=/nonexistent call devices
+  expect "devices without a device, exit 3" 3 '[Dd]evice'
+  OCL_ICD_VENDORS=/nonexistent call devices --json
+  holds "devices --json stays JSON" python3 -m json.tool "$work/out"
+}
+
+# --- what needs one --------------------------------------------------------------------
+
+device_name() {
+  "$moectl" devices --json 2>/dev/null |
+    python3 -c 'import json, sys; print(json.load(sys.stdin)[0]["name"])' 2>/dev/null
+}
+
+test_devices() {
+  local name=$1
+  call devices
+  expect "devices" 0
+  holds "devices lists $name" grep -F -- "$name" "$work/out"
+  call devices --json
+  expect "devices --json" 0
+  holds "devices --json: what matters is there" python3 -c '
+import json, sys
+for d in json.load(open(sys.argv[1])):
+    for key in ("type name driver opencl_c_version global_memory_bytes max_allocation_bytes "
+                "local_memory_bytes subgroup_size fp16 matrix").split():
+        assert key in d, key
+    assert any("variants" in key for key in d)' "$work/out"
+  call run "$work/tiny.yaml" --device no-such-device --out "$work/never"
+  expect "--device no-such-device, exit 3" 3 'no-such-device'
+  holds "the devices found are listed" grep -F -- "$name" "$work/err"
+  call run "$work/tiny.yaml" --device 97:98 --out "$work/never"
+  expect "--device 97:98, exit 3" 3
+  call run "$work/tiny.yaml" --device "$(tr '[:lower:]' '[:upper:]' <<<"${name:0:6}")" --out "$work/byname"
+  expect "--device by part of its name" 0
+  call run "$work/tiny.yaml" --device 0:0 --out "$work/byindex"
+  expect "--device 0:0" 0
+}
+
+test_run() {
+  write_tiny "$work/sweep.yaml" 4 '[1, 2, 4]' '[swiglu, geglu, relu]' '[null, 1.0]'
+  call run "$work/sweep.yaml" --out "$work/sweep" --dump
+  expect "run: a sweep of 18 points" 0
+  holds "files and numbers, recomputed from the dumps" \
+    python3 "$here/check_results.py" "$work/sweep" --points 18 --dump
+  if command -v gnuplot >/dev/null; then
+    holds "expert utilisation pictures" \
+      bash -c "ls '$work/sweep'/expert_utilization_k2_cf1*.png '$work/sweep'/expert_utilization_k4_cf*.png"
+  else
+    skip "pictures: gnuplot is not installed"
+  fi
+  local dtype
+  for dtype in fp16 bf16; do
+    call run "$work/tiny.yaml" --set "dtype=$dtype" --set layer.capacity.factor=1.0 \
+      --set layer.capacity.drop_policy=probability --set layer.router.jitter=0.01 \
+      --set layer.router.renormalize=false --out "$work/$dtype" --dump
+    expect "run: $dtype, jitter, dropping by probability" 0
+    holds "$dtype recomputed" python3 "$here/check_results.py" "$work/$dtype" --points 1 --dump
+  done
+  call run "$work/tiny.yaml" --set layer.router.bias=true --set layer.gate_up_bias=true \
+    --set layer.down_bias=true --set workload.distribution=skewed --out "$work/biased" --dump
+  expect "run: biases, skewed input" 0
+  holds "biases recomputed" python3 "$here/check_results.py" "$work/biased" --points 1 --dump
+  call run "$work/tiny.yaml" --set layer.num_experts=1 --set layer.top_k=1 \
+    --set workload.num_tokens=1 --out "$work/one" --dump
+  expect "run: one token, one expert" 0
+  holds "one token recomputed" python3 "$here/check_results.py" "$work/one" --points 1 --dump
+  call run "$work/tiny.yaml" --set measure.verify=false --out "$work/unverified" --quiet
+  expect "run: verify false, quiet" 0
+  holds "unverified results" python3 "$here/check_results.py" "$work/unverified" --points 1 --no-verify
+}
+
+test_recorded() {
+  local file=$root/configs/data/hidden_states.safetensors
+  [[ -r $file ]] || { skip "a recorded file: configs/data/ has none" && return; }
+  call run "$work/tiny.yaml" --set workload.distribution=file --set "workload.file=$file" \
+    --set layer.hidden_size=384 --out "$work/recorded" --dump
+  expect "run: recorded hidden states" 0
+  holds "recorded input recomputed" python3 "$here/check_results.py" "$work/recorded" --points 1 --dump
+  call run "$work/tiny.yaml" --set workload.distribution=file --set "workload.file=$file" \
+    --out "$work/never"
+  expect "recorded: a hidden size that doesn't fit, exit 2" 2 '384'
+  call run "$work/tiny.yaml" --set workload.distribution=file \
+    --set workload.file=no-such.safetensors --out "$work/never"
+  expect "recorded: a missing file, exit 2" 2 'no-such\.safetensors'
+  head -c 1000 "$file" >"$work/cut.safetensors"
+  call run "$work/tiny.yaml" --set workload.distribution=file \
+    --set "workload.file=$work/cut.safetensors" --set layer.hidden_size=384 --out "$work/never"
+  expect "recorded: a truncated file, exit 2" 2 'cut\.safetensors'
+}
+
+test_same_bits() {
+  local round
+  for round in 1 2; do
+    call run "$work/tiny.yaml" --set dtype=bf16 --set workload.num_tokens=65 \
+      --set layer.router.jitter=0.01 --dump --out "$work/bits$round"
+  done
+  holds "two runs give the same bits" bash -c "
+    cd '$work/bits1' && for file in point-*.safetensors; do cmp \$file '$work/bits2'/\$file || exit; done"
+}
+
+test_places() {
+  mkdir -p "$work/else where"
+  cd "$work/else where"
+  call run ../tiny.yaml
+  expect "run from another folder" 0
+  holds "results/<name>-<time>/ is there" bash -c 'test -s results/tiny-*/results.json'
+  call run ../tiny.yaml --out "a folder/b"
+  expect "--out makes the folders" 0
+  holds "with results" test -s "a folder/b/results.json"
+  : >plain
+  call run ../tiny.yaml --out plain/x
+  if ((code == 1 || code == 2)) && grep -F 'plain/x' "$work/err" >/dev/null; then
+    pass "--out that can't be made: a message"
+  else
+    fail "--out that can't be made" "exit code $code, expected 1 or 2 and the folder's name"
+  fi
+  cd "$work"
+}
+
+test_refused_at_run() {
+  # Tens of terabytes of weights: refused at once, before anything runs.
+  call run "$work/tiny.yaml" --set layer.hidden_size=65536 --set layer.intermediate_size=65536 \
+    --set layer.num_experts=1024 --out "$work/never"
+  expect "more memory than the device has, exit 2" 2 '[Mm]emory'
+  call run "$work/tiny.yaml" --set layer.variant=no-such-variant --out "$work/novariant"
+  if ((code == 1 || code == 2)) && grep -F 'no-such-variant' "$work/out" "$work/err" >/dev/null; then
+    pass "an unknown variant is named, not replaced"
+  else
+    fail "an unknown variant" "exit code $code, expected 1 or 2 and its name"
+  fi
+}
+
+test_resume() {
+  call run "$work/tiny.yaml" --resume "$work/byindex"
+  expect "--resume of a finished run" 0
+  call run "$work/tiny.yaml" --resume "$work/no-such-results"
+  expect "--resume of nothing, exit 2" 2 'no-such-results'
+  call run "$work/tiny.yaml" --set seed=8 --resume "$work/byindex"
+  expect "--resume with another experiment, exit 2" 2
+}
+
+# Waits until results.json in $1 has $2 points (half a minute at most).
+wait_for_points() {
+  local tries
+  for ((tries = 0; tries < 600; tries++)); do
+    python3 -c "
+import json, sys
+sys.exit(len(json.load(open(sys.argv[1]))['points']) < int(sys.argv[2]))" \
+      "$1/results.json" "$2" 2>/dev/null && return
+    sleep 0.05
+  done
+}
+
+test_interrupt() {
+  local dir=$work/interrupted pid
+  write_tiny "$work/long.yaml" '[4, 5, 6, 7, 8, 9, 10, 11]' '[1, 2]' swiglu '[null, 1.0, 1.5, 2.0]' \
+    '[fp32, fp16, bf16]' '[16, 17]' 50
+  # A background job of a script ignores SIGINT; this one must not.
+  python3 -c 'import os, signal, sys
+signal.signal(signal.SIGINT, signal.SIG_DFL)
+os.execv(sys.argv[1], sys.argv[1:])' "$moectl" run "$work/long.yaml" --out "$dir" \
+    >"$work/out" 2>"$work/err" </dev/null &
+  pid=$!
+  wait_for_points "$dir" 3
+  kill -INT "$pid" 2>/dev/null || true
+  code=0
+  wait "$pid" || code=$?
+  expect "Ctrl-C: exit 1" 1
+  json_holds "Ctrl-C keeps the finished points" "$dir" "3 <= len(r['points']) < 384"
+  cp "$dir/results.json" "$work/before.json" 2>/dev/null || true
+  call run "$work/long.yaml" --resume "$dir" --quiet
+  expect "--resume goes on" 0
+  holds "resumed results" python3 "$here/check_results.py" "$dir" --points 384
+  holds "finished points were taken over, not run again" python3 -c '
+import json, sys
+before, after = (json.load(open(path))["points"] for path in sys.argv[1:])
+done = [p for p in before if not p.get("error")]
+assert done and all(p in after for p in done), len(done)' "$work/before.json" "$dir/results.json"
+}
+
+test_full_disk() {
+  local dir=$work/small
+  mkdir "$dir"
+  if ! mount -t tmpfs -o size=512k tmpfs "$dir" 2>/dev/null; then
+    skip "a full disk: only root can mount a small one"
+    return
+  fi
+  # A dump takes about 130 KB: a few fit.
+  write_tiny "$work/fill.yaml" 16 1 swiglu '[null, 1.0, 1.5, 2.0, 2.5, 3.0, 3.5, 4.0]'
+  call run "$work/fill.yaml" --dump --out "$dir/run"
+  expect "a full disk: exit 1 and the reason" 1 'No space left'
+  json_holds "a full disk keeps the finished points" "$dir/run" \
+    "1 <= sum(not p.get('error') for p in r['points']) < 8"
+  holds "no half-written dump" python3 -c '
+import json, pathlib, struct, sys
+for path in pathlib.Path(sys.argv[1]).glob("point-*.safetensors"):
+    raw = path.read_bytes()
+    (size,) = struct.unpack("<Q", raw[:8])
+    ends = [v["data_offsets"][1] for k, v in json.loads(raw[8:8+size]).items() if k != "__metadata__"]
+    assert len(raw) == 8 + size + max(ends), path' "$dir/run"
+  umount "$dir"
+}
+
+main() {
+  local name
+  : >"$work/out" && : >"$work/err"
+  write_tiny "$work/tiny.yaml"
+  test_usage
+  test_check
+  test_bad_yaml
+  test_no_device
+  if name=$(device_name) && [[ -n $name ]]; then
+    test_devices "$name"
+    test_run
+    test_recorded
+    test_same_bits
+    test_places
+    test_refused_at_run
+    test_resume
+    test_interrupt
+    test_full_disk
+  else
+    skip "everything that needs an OpenCL device: there is none"
+  fi
+  printf '%d checks passed, %d failed, %d skipped\n' "$passed" "$failed" "$skipped"
+  ((failed == 0)) || exit 1
+  # Without a device most of this did not run: say so to the test runner.
+  [[ -n $name ]] || exit 77
+}
+
+main
