@@ -1,5 +1,4 @@
 /* moectl help [topic] */
-#include "experiment_help.h"
 #include "moectl.h"
 #include <stdio.h>
 #include <string.h>

@@ -4,6 +4,7 @@
 
 #include "results.h"
 #include "workload.h"
+#include <signal.h>
 
 /* Kept from point to point, so that a sweep over num_tokens packs its weights
  * once. All zeros but for context and experiment to begin with. */
@@ -11,7 +12,7 @@ typedef struct runner {
   moecl_context *context;
   const experiment *experiment;
   const recording *recording; /* NULL without a file workload */
-  volatile const int *interrupted; /* set by Ctrl-C */
+  volatile sig_atomic_t *interrupted; /* set by Ctrl-C */
   moecl_layer *layer;
   experiment_point of; /* whose weights the layer holds; meaningful when layer is there */
 } runner;

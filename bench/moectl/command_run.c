@@ -1,0 +1,186 @@
+/* moectl run: every point of an experiment, results written as they come. */
+#include "moectl.h"
+#include "progress.h"
+#include "runner.h"
+#include <inttypes.h>
+#include <signal.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+/* Ctrl-C: the first one lets the forward in flight end and writes the results,
+ * a second one kills (the handler is reset). */
+static volatile sig_atomic_t interrupted;
+static void on_interrupt(int signal_number) {
+  (void)signal_number;
+  interrupted = 1;
+}
+
+static void catch_interrupts(void) {
+  struct sigaction action = {.sa_handler = on_interrupt, .sa_flags = (int)SA_RESETHAND};
+  sigaction(SIGINT, &action, NULL);
+  sigaction(SIGTERM, &action, NULL);
+}
+
+/* Prints and frees a message from a call that failed. */
+static void tell(char *error) {
+  complain("%s", error ? error : "no memory");
+  free(error);
+}
+
+typedef struct run {
+  const options *options;
+  experiment experiment;
+  recording recording;
+  moecl_context *context;
+  results *results;
+  runner runner;
+} run;
+
+static bool load(run *run) {
+  char *error = NULL;
+  const options *options = run->options;
+  if (!experiment_load(options->file, options->overrides, options->num_overrides, &run->experiment,
+                       &error)) {
+    fprintf(stderr, "%s\n", error ? error : "no memory");
+    free(error);
+    return false;
+  }
+  if (run->experiment.input_file &&
+      !recording_load(run->experiment.input_file, run->experiment.input_tensor, &run->recording,
+                      &error)) {
+    tell(error);
+    return false;
+  }
+  return true;
+}
+
+/* A recording must have the width and at least as many tokens as asked for. */
+static bool recording_serves(const run *run) {
+  for (size_t i = 0; i < run->experiment.num_points; i++) {
+    const experiment_point *point = &run->experiment.points[i];
+    if (point->distribution != WORKLOAD_FILE) continue;
+    if (point->layer.hidden_size != run->recording.hidden_size) {
+      complain("%s has hidden size %" PRId64 ", the experiment %" PRId64
+               ": set layer.hidden_size to the file's",
+               run->experiment.input_file, run->recording.hidden_size, point->layer.hidden_size);
+      return false;
+    }
+    if (point->num_tokens > run->recording.num_tokens) {
+      complain("%s has %" PRId64 " tokens, the experiment asks for %" PRId64
+               ": lower workload.num_tokens",
+               run->experiment.input_file, run->recording.num_tokens, point->num_tokens);
+      return false;
+    }
+  }
+  return true;
+}
+
+/* Refused before anything runs: what the device cannot hold. */
+static bool memory_suffices(const run *run) {
+  const moecl_device_info *device = moecl_context_device(run->context);
+  for (size_t i = 0; i < run->experiment.num_points; i++) {
+    const uint64_t bytes = runner_memory_estimate(&run->experiment.points[i]);
+    char label[256];
+    if (bytes <= device->global_memory_bytes) continue;
+    complain("point %zu of %zu (%s) needs about %.1f GiB, %s has %.1f GiB: choose fewer experts, "
+             "smaller sizes, fewer tokens or another device",
+             i + 1, run->experiment.num_points,
+             experiment_point_label(&run->experiment, i, label, sizeof label),
+             (double)bytes / (1u << 30), device->name,
+             (double)device->global_memory_bytes / (1u << 30));
+    return false;
+  }
+  return true;
+}
+
+static int open_device(run *run) {
+  const char *device = run->options->device ? run->options->device : run->experiment.device;
+  const moecl_context_params params = {
+      .device = device, .log = log_to_stderr, .log_user = (void *)run->options};
+  const moecl_status status = moecl_context_create(&params, &run->context);
+  if (status == MOECL_OK) return EXIT_ALL_OK;
+  complain("the device could not be opened: %s; see 'moectl devices'", moecl_status_string(status));
+  return status == MOECL_ERROR_NO_DEVICE ? EXIT_NO_DEVICE : EXIT_POINT_FAILED;
+}
+
+static int open_results(run *run) {
+  const options *options = run->options;
+  char *error = NULL;
+  run->results = results_open(&run->experiment, moecl_context_device(run->context),
+                              options->resume ? options->resume : options->out,
+                              options->resume != NULL, &error);
+  if (run->results) return EXIT_ALL_OK;
+  tell(error);
+  return EXIT_USAGE;
+}
+
+/* Runs what is missing. False when results could not be written. */
+static bool run_points(run *run) {
+  const experiment *experiment = &run->experiment;
+  progress *progress = progress_open(experiment, run->options->quiet);
+  bool written = true;
+  for (size_t i = 0; i < experiment->num_points && written && !interrupted; i++) {
+    if (results_has(run->results, i)) continue;
+    char path[4096];
+    snprintf(path, sizeof path, "%s/point-%03zu.safetensors", results_folder(run->results), i);
+    point_result result;
+    char *error = NULL;
+    progress_begin(progress, i);
+    runner_run_point(&run->runner, i, run->options->dump ? path : NULL, &result);
+    if (interrupted) { /* not finished: --resume runs it again */
+      point_result_destroy(&result);
+      break;
+    }
+    progress_end(progress, i, &result);
+    written = results_add(run->results, &result, &error);
+    if (!written) tell(error);
+  }
+  progress_close(&progress);
+  return written;
+}
+
+static int finish(run *run, bool written) {
+  char *note = NULL, *error = NULL;
+  if (written && !results_finish(run->results, &note, &error)) {
+    tell(error);
+    written = false;
+  }
+  results_print_table(run->results, stdout);
+  if (note) fprintf(stderr, "moectl: %s\n", note);
+  free(note);
+  printf("results: %s\n", results_folder(run->results));
+  if (interrupted) complain("interrupted; go on with: moectl run %s --resume %s",
+                            run->options->file, results_folder(run->results));
+  const point_status worst = results_worst(run->results);
+  return written && !interrupted && (worst == POINT_OK || worst == POINT_UNVERIFIED_OK)
+             ? EXIT_ALL_OK
+             : EXIT_POINT_FAILED;
+}
+
+int command_run(const options *options) {
+  run run = {.options = options};
+  if (options->out && options->resume) {
+    complain("--out and --resume exclude each other: --resume names the folder to go on in");
+    return EXIT_USAGE;
+  }
+  int code = EXIT_USAGE;
+  if (load(&run) && (!run.experiment.input_file || recording_serves(&run)))
+    code = open_device(&run);
+  if (code == EXIT_ALL_OK && !memory_suffices(&run)) code = EXIT_USAGE;
+  if (code == EXIT_ALL_OK) code = open_results(&run);
+  if (code == EXIT_ALL_OK) {
+    catch_interrupts();
+    run.runner = (runner){.context = run.context,
+                          .experiment = &run.experiment,
+                          .recording = &run.recording,
+                          .interrupted = &interrupted};
+    code = finish(&run, run_points(&run));
+  }
+  runner_release(&run.runner);
+  results_destroy(&run.results);
+  moecl_context_destroy(&run.context);
+  recording_destroy(&run.recording);
+  experiment_destroy(&run.experiment);
+  return code;
+}

@@ -1,0 +1,103 @@
+/* One point's tensors to a safetensors file, so that anyone can check the
+ * engine with their own framework. Weights stream through one staging buffer. */
+#include "runner.h"
+#include <stdlib.h>
+#include <string.h>
+
+enum { MAX_TENSORS = 16 };
+
+static const char *const dtype_names[MOECL_DTYPE_COUNT] = {"F32", "F16", "BF16"};
+
+typedef struct plan {
+  dump_tensor tensors[MAX_TENSORS];
+  size_t count;
+} plan;
+
+static void add(plan *plan, const char *name, const char *dtype, int64_t a, int64_t b, int64_t c) {
+  dump_tensor *tensor = &plan->tensors[plan->count++];
+  *tensor = (dump_tensor){name, dtype, {a, b, c}, c ? 3 : b ? 2 : 1};
+}
+
+/* In the order in which they are written below. */
+static plan make_plan(const experiment_point *point) {
+  const moecl_layer_params *p = &point->layer;
+  const char *dtype = dtype_names[p->dtype];
+  const bool gated = moecl_activation_is_gated(p->activation);
+  const int64_t rows = gated ? 2 * p->intermediate_size : p->intermediate_size;
+  plan plan = {.count = 0};
+  add(&plan, "hidden_states", dtype, point->num_tokens, p->hidden_size, 0);
+  add(&plan, "router.weight", dtype, p->num_experts, p->hidden_size, 0);
+  if (p->router_bias) add(&plan, "router.bias", dtype, p->num_experts, 0, 0);
+  add(&plan, gated ? "experts.gate_up_proj" : "experts.up_proj", dtype, p->num_experts, rows,
+      p->hidden_size);
+  if (p->gate_up_bias)
+    add(&plan, gated ? "experts.gate_up_proj_bias" : "experts.up_proj_bias", dtype, p->num_experts,
+        rows, 0);
+  add(&plan, "experts.down_proj", dtype, p->num_experts, p->hidden_size, p->intermediate_size);
+  if (p->down_bias)
+    add(&plan, "experts.down_proj_bias", dtype, p->num_experts, p->hidden_size, 0);
+  add(&plan, "router_logits", "F32", point->num_tokens, p->num_experts, 0);
+  add(&plan, "topk_ids", "I32", point->num_tokens, p->top_k, 0);
+  add(&plan, "topk_weights", "F32", point->num_tokens, p->top_k, 0);
+  add(&plan, "kept", "U8", point->num_tokens, p->top_k, 0);
+  add(&plan, "output", dtype, point->num_tokens, p->hidden_size, 0);
+  return plan;
+}
+
+static bool oops(char **error, const char *text) {
+  if (!*error) *error = strdup(text);
+  return false;
+}
+
+static bool write_buffer(dump *dump, const moecl_buffer *buffer, uint64_t bytes, char **error) {
+  void *data = malloc(bytes + 1);
+  if (!data) return oops(error, "no memory for the dump");
+  const bool ok = moecl_buffer_read_wait(buffer, 0, bytes, data) == MOECL_OK
+                      ? dump_write(dump, data, bytes, error)
+                      : oops(error, "a buffer could not be read for the dump");
+  free(data);
+  return ok;
+}
+
+static bool write_weights(dump *dump, moecl_context *context, const experiment_point *point,
+                          char **error) {
+  for (int tensor = 0; tensor < MOECL_TENSOR_COUNT; tensor++) {
+    const uint64_t bytes = (uint64_t)moecl_layer_tensor_size(&point->layer, (moecl_tensor)tensor) *
+                           moecl_dtype_size(point->layer.dtype);
+    const int64_t items = workload_tensor_items(&point->layer, (moecl_tensor)tensor);
+    moecl_buffer *staging = NULL;
+    if (items && moecl_buffer_create(context, bytes, &staging) != MOECL_OK)
+      return oops(error, "no device memory for the dump");
+    bool ok = true;
+    for (int64_t item = 0; ok && item < items; item++)
+      ok = workload_draw_weights(point, (moecl_tensor)tensor, item, staging) == MOECL_OK
+               ? write_buffer(dump, staging, bytes, error)
+               : oops(error, "weights could not be drawn for the dump");
+    moecl_buffer_destroy(&staging);
+    if (!ok) return false;
+  }
+  return true;
+}
+
+bool dump_point(moecl_context *context, const experiment_point *point,
+                const moecl_routing *routing, const moecl_buffer *hidden_states,
+                const moecl_buffer *output, const char *path, char **error) {
+  const plan plan = make_plan(point);
+  const size_t slots = (size_t)(routing->num_tokens * routing->top_k);
+  const uint64_t rows = moecl_buffer_size(output);
+  dump *dump = dump_open(path, plan.tensors, plan.count, error);
+  if (!dump) return false;
+  bool ok = write_buffer(dump, hidden_states, rows, error) &&
+            write_weights(dump, context, point, error) &&
+            dump_write(dump, routing->router_logits,
+                       (size_t)(routing->num_tokens * routing->num_experts) * sizeof(float),
+                       error) &&
+            dump_write(dump, routing->topk_ids, slots * sizeof(int32_t), error) &&
+            dump_write(dump, routing->topk_weights, slots * sizeof(float), error) &&
+            dump_write(dump, routing->kept, slots, error) &&
+            write_buffer(dump, output, rows, error);
+  char *closing = NULL;
+  ok = dump_close(&dump, ok ? error : &closing) && ok;
+  free(closing); /* an incomplete file complains too; the first error is the one to tell */
+  return ok;
+}
