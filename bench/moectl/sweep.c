@@ -51,7 +51,7 @@ static rule broken_rule(const experiment_point *point, char *message, size_t siz
              k);
     return RULE_TOP_K;
   }
-  if (tokens * k > INT32_MAX) {
+  if (tokens * k > MOECL_MAX_ASSIGNMENTS) {
     snprintf(message, size,
              "workload.num_tokens: expected num_tokens x top_k below 2^31, found %lld x %lld",
              tokens, k);
