@@ -1,0 +1,26 @@
+#!/usr/bin/env bash
+# Installs the build into a scratch prefix and builds and runs embed.c against
+# that installation, through pkg-config alone: what an embedder does.
+# usage: embed.sh BUILD_DIR SOURCE.c
+set -euo pipefail
+build=$1 source=$2
+prefix=$(mktemp -d)
+trap 'rm -rf "$prefix"' EXIT
+meson install -C "$build" --no-rebuild --destdir "$prefix/dest" >"$prefix/log" 2>&1 ||
+  { cat "$prefix/log"; exit 1; }
+
+# The installed tree as it would lie at its prefix.
+pc=$(find "$prefix/dest" -name moecl.pc)
+[[ -n $pc ]] || { echo "moecl.pc was not installed"; exit 1; }
+export PKG_CONFIG_PATH=${pc%/*}
+installed=$(pkg-config --variable=prefix moecl)
+flags=$(pkg-config --cflags --libs moecl | sed "s#$installed#$prefix/dest$installed#g")
+libdir=${pc%/pkgconfig/*}
+
+# shellcheck disable=SC2086 # flags are several words
+"${CC:-cc}" -std=c11 -Wall -Wextra -Werror "$source" -o "$prefix/embed" $flags
+LD_LIBRARY_PATH=$libdir "$prefix/embed"
+
+# The installed moectl runs from there too, without the build folder's help.
+moectl=$(find "$prefix/dest" -name moectl -type f)
+LD_LIBRARY_PATH=$libdir "$moectl" --version
