@@ -3,8 +3,9 @@
 #include <stdlib.h>
 #include <string.h>
 
-/* 1.2 is what every driver has. No fast-math: kernels look for NaN. */
-static const char build_options[] = "-cl-std=CL1.2";
+/* 1.2 is what every driver has. No fast-math: kernels look for NaN. No warnings:
+ * PoCL prints how many there were to stderr, which is the embedding program's. */
+static const char build_options[] = "-cl-std=CL1.2 -w";
 
 /* "NAME value" lines to #define lines. */
 static void add_defines(base_text *text, const char *defines) {
