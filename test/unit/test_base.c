@@ -105,7 +105,7 @@ static void test_text(void **state) {
 static void test_files(void **state) {
   (void)state;
   char folder[] = "/tmp/moecl-test-XXXXXX";
-  char path[256], deep[256], *data;
+  char path[512], deep[256], *data;
   size_t size;
   assert_non_null(mkdtemp(folder));
   snprintf(deep, sizeof deep, "%s/a/b/c/", folder);
@@ -118,7 +118,7 @@ static void test_files(void **state) {
   assert_int_equal(size, 6);
   assert_string_equal(data, "longer");
   free(data);
-  snprintf(deep, sizeof deep, "%s/below", path); /* its parent is a file */
+  snprintf(deep, sizeof deep, "%.200s/below", path); /* its parent is a file */
   assert_int_equal(base_make_directories(deep), MOECL_ERROR_IO);
   assert_int_equal(base_file_write_atomic(deep, "", 0), MOECL_ERROR_IO);
   assert_int_equal(base_file_read(deep, &data, &size), MOECL_ERROR_IO);
