@@ -11,7 +11,13 @@
  * "Normal" is the sum of the four 16-bit halves of the two words, centred and
  * scaled to unit variance (Irwin-Hall of order 4). It uses integer arithmetic
  * and one exactly rounded multiplication, where Box-Muller's logarithm and
- * cosine would differ from device to device in the last bits. */
+ * cosine would differ from device to device in the last bits.
+ *
+ * "Uniform" is the upper 24 bits of the first word, centred and scaled.
+ *
+ * Both are fp32 values, then rounded to nearest even where dtype is narrower (a
+ * uniform one may then become `scale` itself). A device that flushes fp32
+ * subnormals gives 0 for them. */
 #ifndef MOECL_RANDOM_H
 #define MOECL_RANDOM_H
 

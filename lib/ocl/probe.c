@@ -9,7 +9,7 @@ static moecl_status run_probe(moecl_context *context, const char *source, const 
   ocl_kernel *kernel = NULL;
   moecl_buffer *memory[2] = {0};
   ocl_chain chain = {.context = context};
-  moecl_status status = ocl_kernel_create_with(context, source, NULL, entry, true, &kernel);
+  moecl_status status = ocl_kernel_create(context, source, NULL, entry, &kernel);
   for (int i = 0; status == MOECL_OK && i < buffers; i++) {
     status = moecl_buffer_create(context, 1024, &memory[i]);
     if (status == MOECL_OK) status = ocl_kernel_arg_buffer(kernel, (uint32_t)i, memory[i]);
@@ -64,10 +64,15 @@ static bool extensions_contain(moecl_context *context, const char *name) {
   return found;
 }
 
-void ocl_probe_capabilities(moecl_context *context) {
+/* A probe's failure is an answer, not an error of the call. */
+static void demote(void *user, moecl_log_level level, const char *message) {
+  log_write(user, level == MOECL_LOG_ERROR ? MOECL_LOG_DEBUG : level, "%s", message);
+}
+
+static void run_all(moecl_context *context, const moecl_log *log) {
   if (!basic_works(context)) {
     context->info.capabilities &= ~(uint32_t)MOECL_CAP_LOCAL_MEMORY;
-    log_write(&context->log, MOECL_LOG_WARNING,
+    log_write(log, MOECL_LOG_WARNING,
               "%s fails the basic probe (rounding, fma, local memory): expect wrong results",
               context->info.name);
   }
@@ -76,5 +81,17 @@ void ocl_probe_capabilities(moecl_context *context) {
        extensions_contain(context, "cl_nv_device_attribute_query")) &&
       ptx_sm80_works(context))
     context->info.capabilities |= MOECL_CAP_PTX_SM80;
-  log_write(&context->log, MOECL_LOG_DEBUG, "capabilities 0x%x", context->info.capabilities);
+  log_write(log, MOECL_LOG_DEBUG, "capabilities 0x%x", context->info.capabilities);
+}
+
+/* Probes judge the device, by the sources this library was made with: another
+ * kernel_dir doesn't change the answer. */
+void ocl_probe_capabilities(moecl_context *context) {
+  moecl_log log = context->log;
+  char *kernel_dir = context->kernel_dir;
+  context->log = (moecl_log){demote, &log};
+  context->kernel_dir = NULL;
+  run_all(context, &log);
+  context->log = log;
+  context->kernel_dir = kernel_dir;
 }

@@ -3,8 +3,9 @@
 #include <stdlib.h>
 #include <string.h>
 
-/* 1.2 is what every driver has. No fast-math: kernels look for NaN. */
-static const char build_options[] = "-cl-std=CL1.2";
+/* 1.2 is what every driver has. No fast-math: kernels look for NaN. No warnings:
+ * PoCL prints how many there were to stderr, which is the embedding program's. */
+static const char build_options[] = "-cl-std=CL1.2 -w";
 
 /* "NAME value" lines to #define lines. */
 static void add_defines(base_text *text, const char *defines) {
@@ -20,7 +21,7 @@ static void add_defines(base_text *text, const char *defines) {
 }
 
 static void log_build(moecl_context *context, cl_program program, const char *source,
-                      const char *defines, cl_int code, moecl_log_level level) {
+                      const char *defines, cl_int code) {
   size_t size = 0;
   char *text = NULL;
   if (clGetProgramBuildInfo(program, context->device, CL_PROGRAM_BUILD_LOG, 0, NULL, &size) ==
@@ -29,14 +30,14 @@ static void log_build(moecl_context *context, cl_program program, const char *so
       clGetProgramBuildInfo(program, context->device, CL_PROGRAM_BUILD_LOG, size, text, NULL) !=
           CL_SUCCESS)
     text[0] = '\0';
-  log_write(&context->log, level, "%s did not compile: %s (%d)\ndefines: %s\n%s", source,
+  log_write(&context->log, MOECL_LOG_ERROR, "%s did not compile: %s (%d)\ndefines: %s\n%s", source,
             ocl_error_name(code), (int)code, defines ? defines : "(none)",
             text ? text : "(no build log)");
   free(text);
 }
 
 static moecl_status build(moecl_context *context, const base_text *text, const char *source,
-                          const char *defines, bool quiet, cl_program *program) {
+                          const char *defines, cl_program *program) {
   const char *data = text->data;
   size_t size = text->size;
   cl_int code;
@@ -44,7 +45,7 @@ static moecl_status build(moecl_context *context, const base_text *text, const c
   MOECL_TRY(ocl_check(context, code, "clCreateProgramWithSource"));
   code = clBuildProgram(made, 1, &context->device, build_options, NULL, NULL);
   if (code != CL_SUCCESS) {
-    log_build(context, made, source, defines, code, quiet ? MOECL_LOG_DEBUG : MOECL_LOG_ERROR);
+    log_build(context, made, source, defines, code);
     clReleaseProgram(made);
     return code == CL_OUT_OF_HOST_MEMORY ? MOECL_ERROR_OUT_OF_HOST_MEMORY : MOECL_ERROR_BUILD;
   }
@@ -54,11 +55,11 @@ static moecl_status build(moecl_context *context, const base_text *text, const c
 
 /* From the disk, else from source. */
 static moecl_status obtain(moecl_context *context, const base_text *text, const char *key,
-                           const char *source, const char *defines, bool quiet,
+                           const char *source, const char *defines,
                            cl_program *program) {
   *program = ocl_cache_load(context, key, build_options);
   if (*program) return MOECL_OK;
-  MOECL_TRY(build(context, text, source, defines, quiet, program));
+  MOECL_TRY(build(context, text, source, defines, program));
   log_write(&context->log, MOECL_LOG_DEBUG, "built %s %s", source, build_options);
   ocl_cache_store(context, key, *program);
   return MOECL_OK;
@@ -71,7 +72,7 @@ static ocl_program *find_in_memory(const moecl_context *context, const char *key
 }
 
 static moecl_status program_from_text(moecl_context *context, const base_text *text,
-                                      const char *source, const char *defines, bool quiet,
+                                      const char *source, const char *defines,
                                       cl_program *program) {
   char key[33];
   MOECL_TRY(ocl_cache_key(context, text, build_options, key));
@@ -82,7 +83,7 @@ static moecl_status program_from_text(moecl_context *context, const base_text *t
   }
   ocl_program *node = calloc(1, sizeof *node);
   if (!node) return MOECL_ERROR_OUT_OF_HOST_MEMORY;
-  moecl_status status = obtain(context, text, key, source, defines, quiet, &node->cl);
+  moecl_status status = obtain(context, text, key, source, defines, &node->cl);
   if (status != MOECL_OK) {
     free(node);
     return status;
@@ -104,11 +105,11 @@ void ocl_programs_free(ocl_program *programs) {
 }
 
 static moecl_status make_kernel(moecl_context *context, cl_program program, const char *source,
-                                const char *entry, bool quiet, ocl_kernel **kernel) {
+                                const char *entry, ocl_kernel **kernel) {
   cl_int code;
   cl_kernel cl = clCreateKernel(program, entry, &code);
   if (code != CL_SUCCESS) {
-    log_write(&context->log, quiet ? MOECL_LOG_DEBUG : MOECL_LOG_ERROR,
+    log_write(&context->log, MOECL_LOG_ERROR,
               "%s: no kernel %s: clCreateKernel failed: %s (%d)", source, entry,
               ocl_error_name(code), (int)code);
     return MOECL_ERROR_BUILD;
@@ -125,8 +126,8 @@ static moecl_status make_kernel(moecl_context *context, cl_program program, cons
   return MOECL_OK;
 }
 
-moecl_status ocl_kernel_create_with(moecl_context *context, const char *source,
-                                    const char *defines, const char *entry, bool quiet,
+moecl_status ocl_kernel_create(moecl_context *context, const char *source,
+                                    const char *defines, const char *entry,
                                     ocl_kernel **kernel) {
   base_text text = {0};
   cl_program program = NULL;
@@ -134,15 +135,10 @@ moecl_status ocl_kernel_create_with(moecl_context *context, const char *source,
   add_defines(&text, defines);
   moecl_status status = ocl_source_expand(context, source, &text);
   if (status == MOECL_OK)
-    status = program_from_text(context, &text, source, defines, quiet, &program);
-  if (status == MOECL_OK) status = make_kernel(context, program, source, entry, quiet, kernel);
+    status = program_from_text(context, &text, source, defines, &program);
+  if (status == MOECL_OK) status = make_kernel(context, program, source, entry, kernel);
   base_text_free(&text);
   return status;
-}
-
-moecl_status ocl_kernel_create(moecl_context *context, const char *source, const char *defines,
-                               const char *entry, ocl_kernel **kernel) {
-  return ocl_kernel_create_with(context, source, defines, entry, false, kernel);
 }
 
 void ocl_kernel_destroy(ocl_kernel **kernel) {

@@ -31,11 +31,6 @@ moecl_status ocl_cache_key(moecl_context *context, const base_text *source, cons
 cl_program ocl_cache_load(moecl_context *context, const char *key, const char *options);
 void ocl_cache_store(moecl_context *context, const char *key, cl_program program);
 
-/* As ocl_kernel_create; `quiet` logs failures as MOECL_LOG_DEBUG, for probes
- * whose failure is an answer. */
-moecl_status ocl_kernel_create_with(moecl_context *context, const char *source,
-                                    const char *defines, const char *entry, bool quiet,
-                                    ocl_kernel **kernel);
 void ocl_programs_free(ocl_program *programs);
 
 /* One device with its handles, for opening what a list's index chose. */

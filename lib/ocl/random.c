@@ -7,6 +7,7 @@
 #include <string.h>
 
 #define LOCAL 64
+#define PER_ITEM 16 /* elements a work-item draws, as in random.cl */
 
 /* The standard deviation of the sum of four numbers uniform in 0..65535. */
 static double sum_deviation(void) { return sqrt(4294967295.0 / 3.0); }
@@ -54,7 +55,7 @@ moecl_status moecl_fill_random(moecl_buffer *buffer, uint64_t offset, uint64_t c
     status = ocl_kernel_args(kernel, "bLLLLLf", buffer, offset, count, params->first_index / 2,
                              params->stream, params->seed, (double)factor_of(params));
   if (status == MOECL_OK)
-    status = ocl_launch(&chain, kernel, base_div_up(base_div_up(count, 2), LOCAL), LOCAL, NULL);
+    status = ocl_launch(&chain, kernel, base_div_up(count, PER_ITEM * LOCAL), LOCAL, NULL);
   ocl_kernel_destroy(&kernel);
   return status;
 }
@@ -161,7 +162,7 @@ static moecl_status draw_rows(ocl_chain *chain, moecl_buffer *buffer, const moec
     status = ocl_kernel_args(kernel, "bbLLLLLff", buffer, clusters, first, width, row_blocks,
                              params->stream, params->seed, centre_factor, own_factor);
     if (status == MOECL_OK)
-      status = ocl_launch_2d(chain, kernel, base_div_up(row_blocks, LOCAL), some, LOCAL, NULL);
+      status = ocl_launch_2d(chain, kernel, base_div_up(width, PER_ITEM * LOCAL), some, LOCAL, NULL);
   }
   ocl_kernel_destroy(&kernel);
   return status;

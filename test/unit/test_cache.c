@@ -1,0 +1,346 @@
+/* The program cache and the sources: whatever is in the folder, kernels are
+ * built and give the right answer. */
+#include "unit.h"
+#include "ocl/ocl.h"
+#include <dirent.h>
+#include <sys/stat.h>
+#include <sys/wait.h>
+#include <unistd.h>
+
+typedef struct fixture {
+  char root[64];
+  char cache[96], kernels[96];
+} fixture;
+
+static void write_file(const char *folder, const char *name, const char *text) {
+  char path[512];
+  snprintf(path, sizeof path, "%s/%s", folder, name);
+  assert_ok(base_file_write_atomic(path, text, strlen(text)));
+}
+
+static int setup(void **state) {
+  fixture *f = calloc(1, sizeof *f);
+  if (!f) return 1;
+  snprintf(f->root, sizeof f->root, "/tmp/moecl-cache-XXXXXX");
+  if (!mkdtemp(f->root)) return 1;
+  snprintf(f->cache, sizeof f->cache, "%s/cache", f->root);
+  snprintf(f->kernels, sizeof f->kernels, "%s/cl", f->root);
+  char sub[128];
+  snprintf(sub, sizeof sub, "%s/sub", f->kernels);
+  if (base_make_directories(sub) != MOECL_OK) return 1;
+  write_file(f->kernels, "answer.cl",
+             "#include \"sub/value.clh\"\n#include \"sub/value.clh\"\n"
+             "__kernel void answer(__global int *out) { out[0] = VALUE + PLUS; }\n");
+  write_file(f->kernels, "sub/value.clh", "#define VALUE 40\n");
+  *state = f;
+  return 0;
+}
+
+static int teardown(void **state) {
+  fixture *f = *state;
+  char command[128];
+  snprintf(command, sizeof command, "rm -rf '%s'", f->root);
+  int status = system(command);
+  free(f);
+  return status;
+}
+
+/* Opens a context on the fixture's folders, its log in `log`. */
+static moecl_context *open_context(const fixture *f, test_log *log) {
+  moecl_context *context = NULL;
+  moecl_context_params params = {.log = test_log_add, .log_user = log, .kernel_dir = f->kernels,
+                                 .cache_dir = f->cache};
+  log->level = MOECL_LOG_DEBUG;
+  assert_ok(moecl_context_create(&params, &context));
+  base_text_free(&log->text); /* what opening logged */
+  return context;
+}
+
+/* 40 + plus, computed by the kernel; -1 where it did not build. */
+static int32_t ask(moecl_context *context, const char *source, int plus, moecl_status *status) {
+  char defines[32];
+  ocl_kernel *kernel = NULL;
+  moecl_buffer *buffer = NULL;
+  int32_t answer = -1;
+  snprintf(defines, sizeof defines, "PLUS %d\n", plus);
+  *status = ocl_kernel_create(context, source, defines, "answer", &kernel);
+  if (*status != MOECL_OK) return -1;
+  ocl_chain chain = {.context = context};
+  assert_ok(moecl_buffer_create(context, 4, &buffer));
+  assert_ok(ocl_kernel_args(kernel, "b", buffer));
+  assert_ok(ocl_launch(&chain, kernel, 1, 1, NULL));
+  assert_ok(moecl_buffer_read_wait(buffer, 0, 4, &answer));
+  moecl_buffer_destroy(&buffer);
+  ocl_kernel_destroy(&kernel);
+  return answer;
+}
+
+/* One context's life: builds or finds the kernel, checks it. */
+static void run_once(const fixture *f, int plus, test_log *log) {
+  moecl_status status;
+  moecl_context *context = open_context(f, log);
+  assert_int_equal(ask(context, "answer.cl", plus, &status), 40 + plus);
+  assert_false(test_log_has(log, "failed"));
+  moecl_context_destroy(&context);
+}
+
+/* Applies `change` to every entry; returns how many there were. */
+static size_t each_entry(const fixture *f, void (*change)(const char *path)) {
+  size_t count = 0;
+  DIR *folder = opendir(f->cache);
+  if (!folder) return 0;
+  for (struct dirent *entry; (entry = readdir(folder));) {
+    char path[512];
+    if (entry->d_name[0] == '.') continue;
+    /* No temporary file stays behind. */
+    assert_non_null(strstr(entry->d_name, ".bin"));
+    assert_int_equal(strlen(entry->d_name), 36);
+    snprintf(path, sizeof path, "%s/%s", f->cache, entry->d_name);
+    if (change) change(path);
+    count++;
+  }
+  closedir(folder);
+  return count;
+}
+
+static void test_hit(void **state) {
+  test_log log = {0};
+  moecl_context *context = open_context(*state, &log);
+  size_t probes = each_entry(*state, NULL); /* opening runs these */
+  moecl_context_destroy(&context);
+  base_text_free(&log.text);
+  run_once(*state, 2, &log);
+  assert_true(test_log_has(&log, "built answer.cl"));
+  assert_int_equal(each_entry(*state, NULL), probes + 1);
+  base_text_free(&log.text);
+  run_once(*state, 2, &log);
+  assert_true(test_log_has(&log, "program cache: hit"));
+  assert_false(test_log_has(&log, "built"));
+  base_text_free(&log.text);
+  run_once(*state, 3, &log); /* another define, another program */
+  assert_true(test_log_has(&log, "built answer.cl"));
+  assert_int_equal(each_entry(*state, NULL), probes + 2);
+  base_text_free(&log.text);
+}
+
+static void test_memory(void **state) {
+  test_log log = {0};
+  moecl_status status;
+  moecl_context *context = open_context(*state, &log);
+  assert_int_equal(ask(context, "answer.cl", 2, &status), 42);
+  assert_int_equal(ask(context, "answer.cl", 2, &status), 42);
+  assert_int_equal(test_log_count(&log, "built answer.cl"), 1);
+  assert_false(test_log_has(&log, "hit")); /* the second came from memory */
+  moecl_context_destroy(&context);
+  base_text_free(&log.text);
+}
+
+static void test_included_file_counts(void **state) {
+  const fixture *f = *state;
+  test_log log = {0};
+  moecl_status status;
+  run_once(f, 2, &log);
+  write_file(f->kernels, "sub/value.clh", "#define VALUE 50\n");
+  moecl_context *context = open_context(f, &log);
+  assert_int_equal(ask(context, "answer.cl", 2, &status), 52);
+  moecl_context_destroy(&context);
+  base_text_free(&log.text);
+}
+
+static void flip_last(const char *path) {
+  char *data;
+  size_t size;
+  assert_ok(base_file_read(path, &data, &size));
+  data[size - 1] ^= 1;
+  assert_ok(base_file_write_atomic(path, data, size));
+  free(data);
+}
+static void flip_first(const char *path) {
+  char *data;
+  size_t size;
+  assert_ok(base_file_read(path, &data, &size));
+  data[0] ^= 1;
+  assert_ok(base_file_write_atomic(path, data, size));
+  free(data);
+}
+static void raise_version(const char *path) {
+  char *data;
+  size_t size;
+  assert_ok(base_file_read(path, &data, &size));
+  data[8]++;
+  assert_ok(base_file_write_atomic(path, data, size));
+  free(data);
+}
+static void cut_half(const char *path) {
+  struct stat info;
+  assert_int_equal(stat(path, &info), 0);
+  assert_int_equal(truncate(path, info.st_size / 2), 0);
+}
+static void cut_to_10(const char *path) { assert_int_equal(truncate(path, 10), 0); }
+static void cut_to_0(const char *path) { assert_int_equal(truncate(path, 0), 0); }
+static void make_folder(const char *path) {
+  assert_int_equal(unlink(path), 0);
+  assert_int_equal(mkdir(path, 0777), 0);
+}
+
+/* A sound envelope around a binary that the driver cannot take. */
+static void forge_payload(const char *path) {
+  char *data, hex[33];
+  size_t size;
+  assert_ok(base_file_read(path, &data, &size));
+  memset(data + 56, 'x', size - 56);
+  base_hash_hex(data + 56, size - 56, hex);
+  memcpy(data + 24, hex, 32);
+  assert_ok(base_file_write_atomic(path, data, size));
+  free(data);
+}
+
+static void test_bad_entries(void **state) {
+  const struct {
+    void (*damage)(const char *path);
+    const char *message; /* NULL: none is asked for */
+  } cases[] = {{flip_last, "wrong checksum"}, {flip_first, "wrong magic"},
+               {raise_version, "another format version"}, {cut_half, "wrong size"},
+               {cut_to_10, "is truncated"}, {cut_to_0, "is truncated"},
+               {forge_payload, "refuses a binary"}, {make_folder, NULL}};
+  test_log log = {0};
+  run_once(*state, 2, &log);
+  base_text_free(&log.text);
+  size_t entries = each_entry(*state, NULL);
+  for (size_t i = 0; i < sizeof cases / sizeof *cases; i++) {
+    assert_int_equal(each_entry(*state, cases[i].damage), entries);
+    run_once(*state, 2, &log);
+    assert_true(test_log_has(&log, "built answer.cl"));
+    if (cases[i].message) assert_true(test_log_has(&log, cases[i].message));
+    base_text_free(&log.text);
+    if (!cases[i].message) continue;
+    run_once(*state, 2, &log); /* the rebuilt entry is sound again */
+    assert_true(test_log_has(&log, "program cache: hit"));
+    base_text_free(&log.text);
+  }
+}
+
+/* chmod stops nobody who is root; a parent that is a file stops everybody. */
+static void test_unwritable(void **state) {
+  fixture *f = *state;
+  test_log log = {0};
+  moecl_status status;
+  write_file(f->root, "file", "");
+  snprintf(f->cache, sizeof f->cache, "%s/file/cache", f->root);
+  moecl_context_params params = {.log = test_log_add, .log_user = &log, .kernel_dir = f->kernels,
+                                 .cache_dir = f->cache};
+  moecl_context *context = NULL;
+  log.level = MOECL_LOG_WARNING;
+  assert_ok(moecl_context_create(&params, &context));
+  assert_int_equal(ask(context, "answer.cl", 2, &status), 42);
+  assert_int_equal(ask(context, "answer.cl", 3, &status), 43);
+  assert_int_equal(test_log_count(&log, "cannot write to"), 1);
+  moecl_context_destroy(&context);
+  base_text_free(&log.text);
+}
+
+static void test_disabled(void **state) {
+  const fixture *f = *state;
+  moecl_status status;
+  moecl_context_params params = {
+      .kernel_dir = f->kernels, .cache_dir = f->cache, .disable_cache = true};
+  moecl_context *context = NULL;
+  assert_ok(moecl_context_create(&params, &context));
+  assert_int_equal(ask(context, "answer.cl", 2, &status), 42);
+  moecl_context_destroy(&context);
+  assert_int_equal(each_entry(f, NULL), 0);
+}
+
+#define PROGRAMS 6
+
+/* Two processes fill one cold folder together; each starts anew, since an
+ * OpenCL driver doesn't survive a fork. */
+static void test_two_processes(void **state) {
+  const fixture *f = *state;
+  pid_t children[2];
+  for (int i = 0; i < 2; i++) {
+    children[i] = fork();
+    assert_true(children[i] >= 0);
+    if (children[i] == 0) {
+      execl("/proc/self/exe", "test_cache", "child", f->kernels, f->cache, (char *)NULL);
+      _exit(127);
+    }
+  }
+  for (int i = 0; i < 2; i++) {
+    int status = -1;
+    assert_int_equal(waitpid(children[i], &status, 0), children[i]);
+    assert_int_equal(status, 0);
+  }
+  assert_true(each_entry(f, NULL) >= PROGRAMS);
+}
+
+/* The other end of test_two_processes; 0 when all were right. */
+static int child_main(char **argv) {
+  moecl_context_params params = {.kernel_dir = argv[2], .cache_dir = argv[3]};
+  moecl_context *context = NULL;
+  moecl_status status = moecl_context_create(&params, &context);
+  int wrong = status != MOECL_OK;
+  for (int plus = 0; !wrong && plus < PROGRAMS; plus++)
+    wrong = ask(context, "answer.cl", plus, &status) != 40 + plus;
+  moecl_context_destroy(&context);
+  return wrong;
+}
+
+static void expect_failure(const fixture *f, const char *source, moecl_status want,
+                           const char *message) {
+  test_log log = {0};
+  moecl_status status;
+  moecl_context *context = open_context(f, &log);
+  assert_int_equal(ask(context, source, 2, &status), -1);
+  assert_int_equal(status, want);
+  assert_true(test_log_has(&log, message));
+  moecl_context_destroy(&context);
+  base_text_free(&log.text);
+}
+
+static void test_source_errors(void **state) {
+  const fixture *f = *state;
+  write_file(f->kernels, "broken.cl",
+             "#include \"sub/value.clh\"\n\n__kernel void answer(__global int *out) {\n"
+             "  out[0] = undeclared_name;\n}\n");
+  write_file(f->kernels, "lost.cl", "\n#include \"sub/nowhere.clh\"\n");
+  write_file(f->kernels, "escape.cl", "#include \"../file\"\n");
+  write_file(f->kernels, "other.cl", "__kernel void other(__global int *out) { out[0] = 0; }\n");
+  expect_failure(f, "broken.cl", MOECL_ERROR_BUILD, "broken.cl:4");
+  expect_failure(f, "broken.cl", MOECL_ERROR_BUILD, "undeclared_name");
+  expect_failure(f, "lost.cl", MOECL_ERROR_IO, "included from lost.cl:2");
+  expect_failure(f, "escape.cl", MOECL_ERROR_INVALID_ARGUMENT, "../file");
+  expect_failure(f, "missing.cl", MOECL_ERROR_IO, "missing.cl");
+  expect_failure(f, "other.cl", MOECL_ERROR_BUILD, "no kernel answer");
+}
+
+/* Every embedded kernel source is what lies below cl/, and the folder named by
+ * the environment takes their place. */
+static void test_environment(void **state) {
+  const fixture *f = *state;
+  moecl_status status;
+  moecl_context *context = NULL;
+  assert_int_equal(setenv("MOECL_KERNEL_DIR", f->kernels, 1), 0);
+  assert_int_equal(setenv("MOECL_CACHE_DIR", f->cache, 1), 0);
+  assert_ok(moecl_context_create(NULL, &context));
+  unsetenv("MOECL_KERNEL_DIR");
+  assert_int_equal(ask(context, "answer.cl", 2, &status), 42);
+  assert_true(each_entry(f, NULL) >= 1);
+  moecl_context_destroy(&context);
+  assert_ok(moecl_context_create(NULL, &context));
+  assert_int_equal(ask(context, "answer.cl", 2, &status), -1);
+  assert_int_equal(status, MOECL_ERROR_INVALID_ARGUMENT); /* no such embedded source */
+  moecl_context_destroy(&context);
+}
+
+#define CASE(f) cmocka_unit_test_setup_teardown(f, setup, teardown)
+int main(int argc, char **argv) {
+  if (argc == 4 && strcmp(argv[1], "child") == 0) return child_main(argv);
+  const struct CMUnitTest tests[] = {
+      CASE(test_hit),           CASE(test_memory),     CASE(test_included_file_counts),
+      CASE(test_bad_entries),   CASE(test_unwritable), CASE(test_disabled),
+      CASE(test_two_processes), CASE(test_source_errors), CASE(test_environment),
+  };
+  skip_without_device();
+  return cmocka_run_group_tests(tests, NULL, NULL);
+}
