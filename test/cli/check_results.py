@@ -342,6 +342,9 @@ def check_tensors(where, tensors, params):
         dtype, found, _ = tensors[name]
         good &= expect(dtype in dtypes and found == shape,
                        where, name, f"is {dtype} {found}, expected {dtypes[0]} {shape}")
+    if good:
+        ids = tensors["topk_ids"][2]
+        good &= expect(all(0 <= i < params["num_experts"] for i in ids), where, "topk_ids beyond the experts")
     for name in tensors.keys() - wanted.keys():
         expect(name in BIASES, where, "has an unknown tensor", name)
     for name, key in BIASES.items():
