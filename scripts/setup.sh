@@ -203,6 +203,7 @@ hint_unregistered_driver() {
 setup_system() {
   local purpose=$1 lines still
   lines=$(missing)
+  hint_unregistered_driver
   if [[ -n $lines ]]; then
     if can_install; then
       install_missing "$lines" "$purpose"
@@ -212,7 +213,6 @@ setup_system() {
       exit 2
     fi
     still=$(missing)
-    hint_unregistered_driver
     if [[ -n $(only_required "$purpose" <<<"$still") ]]; then
       say "still missing after the set-up:"
       only_required "$purpose" <<<"$still" | print_needs
