@@ -31,14 +31,23 @@
 #define TILE_M 48
 #endif
 
-/* A block of K: TILE_M / MICRO_M micro tiles use its part of the panel while
- * that lies in the innermost cache. */
+/* A block of K: all micro tiles use its part of the panel (32 KiB of fp32)
+ * before the next one is touched. */
 #ifndef BLOCK_K
-#define BLOCK_K (2048 / VECTOR_WIDTH)
+#define BLOCK_K (4096 / VECTOR_WIDTH)
 #endif
 
+/* How far ahead a single micro tile, which only streams, has weights fetched. */
 #ifndef AHEAD_BYTES
-#define AHEAD_BYTES 4096
+#define AHEAD_BYTES 2048
+#endif
+
+/* mad() is not fused on some CPUs and fma() is a slow call on those without
+ * the instruction. */
+#if defined(FP_FAST_FMAF) || defined(__FMA__) || defined(__ARM_FEATURE_FMA)
+#define MULTIPLY_ADD(a, b, c) fma(a, b, c)
+#else
+#define MULTIPLY_ADD(a, b, c) ((a) * (b) + (c))
 #endif
 
 #define PASTE_(a, b) a##b
@@ -66,7 +75,7 @@ typedef uint packed_t;
 #define PACKED_STRIDE VECTOR_WIDTH
 #endif
 
-inline void panel_load(const __global packed_t *w, floatv *low, floatv *high) {
+static inline void panel_load(const __global packed_t *w, floatv *low, floatv *high) {
 #if DTYPE == 0
   *low = vloadv(0, w);
   *high = vloadv(1, w);
@@ -95,8 +104,9 @@ inline void panel_load(const __global packed_t *w, floatv *low, floatv *high) {
  * SPLIT chains of additions per sum keep few rows from waiting for the latency
  * of fma. `ahead` is prefetched, `ahead_step` bytes per k. */
 #define DEFINE_MICRO(M, SPLIT)                                                                     \
-  inline void micro_##M(const __global float *const *rows, const __global packed_t *w, int depth,  \
-                        const __global char *ahead, int ahead_step, float *sum) {                  \
+  static inline void micro_##M(const __global float *const *rows, const __global packed_t *w,      \
+                               int depth, const __global char *ahead, int ahead_step,              \
+                               float *sum) {                                                       \
     const __global float *row[M];                                                                  \
     floatv low[SPLIT][M], high[SPLIT][M];                                                          \
     _Pragma("unroll") for (int i = 0; i < M; i++) {                                                \
@@ -114,8 +124,8 @@ inline void panel_load(const __global packed_t *w, floatv *low, floatv *high) {
         ahead += ahead_step;                                                                       \
         _Pragma("unroll") for (int i = 0; i < M; i++) {                                            \
           floatv x = row[i][kk + s];                                                               \
-          low[s][i] = fma(x, wl, low[s][i]);                                                       \
-          high[s][i] = fma(x, wh, high[s][i]);                                                     \
+          low[s][i] = MULTIPLY_ADD(x, wl, low[s][i]);                                              \
+          high[s][i] = MULTIPLY_ADD(x, wh, high[s][i]);                                            \
         }                                                                                          \
       }                                                                                            \
       w += SPLIT * PACKED_STRIDE;                                                                  \
@@ -125,8 +135,8 @@ inline void panel_load(const __global packed_t *w, floatv *low, floatv *high) {
       panel_load(w, &wl, &wh);                                                                     \
       _Pragma("unroll") for (int i = 0; i < M; i++) {                                              \
         floatv x = row[i][kk];                                                                     \
-        low[0][i] = fma(x, wl, low[0][i]);                                                         \
-        high[0][i] = fma(x, wh, high[0][i]);                                                       \
+        low[0][i] = MULTIPLY_ADD(x, wl, low[0][i]);                                                \
+        high[0][i] = MULTIPLY_ADD(x, wh, high[0][i]);                                              \
       }                                                                                            \
       w += PACKED_STRIDE;                                                                          \
     }                                                                                              \
@@ -160,8 +170,8 @@ DEFINE_MICRO(12, 1)
     micro_##M(rows, w, depth, ahead, ahead_step, sum);                                             \
     break;
 
-inline void micro(int m, const __global float *const *rows, const __global packed_t *w, int depth,
-                  const __global char *ahead, int ahead_step, float *sum) {
+static inline void micro(int m, const __global float *const *rows, const __global packed_t *w,
+                         int depth, const __global char *ahead, int ahead_step, float *sum) {
   switch (m) {
     CASE_MICRO(1)
     CASE_MICRO(2)
@@ -181,7 +191,7 @@ inline void micro(int m, const __global float *const *rows, const __global packe
 }
 
 /* activate() of common/activation.clh for a vector. */
-inline floatv activate_vector(floatv x) {
+static inline floatv activate_vector(floatv x) {
 #if ACTIVATION == 1
   return x / (1.0f + exp(-x));
 #elif ACTIVATION == 2
@@ -194,7 +204,7 @@ inline floatv activate_vector(floatv x) {
 }
 
 /* Writes the first `count` lanes. */
-inline void store_columns(floatv v, long count, __global float *out) {
+static inline void store_columns(floatv v, long count, __global float *out) {
   if (count >= VECTOR_WIDTH) {
     vstorev(v, 0, out);
     return;
@@ -205,7 +215,7 @@ inline void store_columns(floatv v, long count, __global float *out) {
     out[j] = lanes[j];
 }
 
-inline void load_bias(const __global storage_t *bias, long count, float *lanes) {
+static inline void load_bias(const __global storage_t *bias, long count, float *lanes) {
   for (long j = 0; j < VECTOR_WIDTH; j++)
     lanes[j] = j < count ? storage_load(bias, j) : 0.0f;
 }
