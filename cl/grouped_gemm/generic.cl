@@ -37,7 +37,7 @@ typedef storage_t output_t;
 
 /* Largest e with tile_offsets[e] <= tile. Empty experts share their offset
  * with the next one and are skipped by taking the largest. */
-inline int expert_of_tile(const __global int *tile_offsets, int num_experts, int tile) {
+static inline int expert_of_tile(const __global int *tile_offsets, int num_experts, int tile) {
   int low = 0, high = num_experts;
   while (high - low > 1) {
     const int middle = (low + high) / 2;
@@ -49,7 +49,7 @@ inline int expert_of_tile(const __global int *tile_offsets, int num_experts, int
 
 /* TILE_K columns of TILE_N weight rows from row `first` on, transposed. Rows
  * past `rows` and columns past `k` read as zero. */
-inline void load_weights(__local float (*tile)[TILE_N + PAD], const __global storage_t *w,
+static inline void load_weights(__local float (*tile)[TILE_N + PAD], const __global storage_t *w,
                          long first, long rows, long at_k, long k, int lid) {
   for (int i = lid; i < TILE_N * TILE_K; i += SIDE * SIDE) {
     const int r = i / TILE_K, c = i % TILE_K;

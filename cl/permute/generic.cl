@@ -20,7 +20,7 @@
 #define MAX_EXPERTS 1024
 
 /* The assignment with order number p. */
-inline int assignment_at(int p, int num_tokens, int top_k) {
+static inline int assignment_at(int p, int num_tokens, int top_k) {
 #if ORDER_BY_CHOICE
   const int k = p / num_tokens;
   return (p - k * num_tokens) * top_k + k;
@@ -48,7 +48,7 @@ histogram(const __global int *topk_ids, __global int *counts, int num_tokens, in
 
 /* Inclusive prefix sum over a work-group; returns this work-item's value.
  * Every work-item must call it; `scratch` holds `size` ints. */
-inline int group_scan(int value, __local int *scratch, int lid, int size) {
+static inline int group_scan(int value, __local int *scratch, int lid, int size) {
   scratch[lid] = value;
   barrier(CLK_LOCAL_MEM_FENCE);
   for (int step = 1; step < size; step *= 2) {

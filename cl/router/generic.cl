@@ -7,7 +7,7 @@
 #define LOCAL 64
 #define MAX_EXPERTS 1024
 
-inline bool better(float a, int ia, float b, int ib) { return a > b || (a == b && ia < ib); }
+static inline bool better(float a, int ia, float b, int ib) { return a > b || (a == b && ia < ib); }
 
 __kernel __attribute__((reqd_work_group_size(LOCAL, 1, 1))) void
 topk(const __global float *logits, __global int *topk_ids, __global float *topk_weights,

@@ -8,7 +8,7 @@
 /* The factor for element `lane` (0..3) of a Philox block: uniform in
  * [1-jitter, 1+jitter]. The fma is written out, so that every device rounds
  * alike; moecl_reference_jitter is the same rule in C. */
-inline float jitter_factor(uint word, float jitter) {
+static inline float jitter_factor(uint word, float jitter) {
   float u = (float)(word >> 8) * 0x1p-24f;
   return fma(jitter, 2.0f * u - 1.0f, 1.0f);
 }
@@ -24,7 +24,7 @@ __kernel void prepare(const __global storage_t *hidden_states, __global float *o
   const ulong quad = item - token * quads;
   if (token >= (ulong)num_tokens) return;
 #if JITTER
-  const uint4 words = philox4x32_10((uint4)((uint)token, (uint)(token >> 32), (uint)quad, 0x4a495454u),
+  const uint4 words = philox4x32((uint4)((uint)token, (uint)(token >> 32), (uint)quad, 0x4a495454u),
                                     (uint2)((uint)seed, (uint)(seed >> 32)));
   const float factor[4] = {jitter_factor(words.x, jitter), jitter_factor(words.y, jitter),
                            jitter_factor(words.z, jitter), jitter_factor(words.w, jitter)};
