@@ -1,5 +1,6 @@
 #include "moe/layer.h"
 #include "base/base.h"
+#include "op/self_check.h"
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -24,7 +25,7 @@ static void chosen(moecl_layer *layer, moe_operation operation, const kernel_var
   snprintf(layer->reason[operation], sizeof layer->reason[operation], "%s",
            asked       ? "asked for by name"
            : rank == 0 ? "the best that serves this device and data type"
-                       : "better ones did not build on this device");
+                       : "better ones did not build, or failed their self-check, on this device");
   log_write(&layer->context->log, MOECL_LOG_INFO, "%s: %s (%s)", operation_names[operation],
             variant->name, layer->reason[operation]);
 }
@@ -35,7 +36,8 @@ static bool next_may_serve(moecl_layer *layer, moecl_status status, const char *
                            const kernel_variant *variant) {
   if (status != MOECL_ERROR_BUILD || asked) return false;
   log_write(&layer->context->log, MOECL_LOG_WARNING,
-            "variant '%s' did not build here and is set aside; the next one serves",
+            "variant '%s' did not build or failed its self-check here and is set aside; the next "
+            "one serves",
             variant->name);
   return true;
 }
@@ -64,12 +66,14 @@ static moecl_status create_experts_with(moecl_layer *layer, const kernel_variant
                          .gather = true,
                          .input_f32 = layer->f32_activations,
                          .output_f32 = layer->f32_activations};
+  MOECL_TRY(op_gemm_self_check(layer->context, variant, &shape));
   MOECL_TRY(op_gemm_create(layer->context, variant, &shape, &layer->gate_up));
   shape.n = params->hidden_size;
   shape.k = params->intermediate_size;
   shape.epilogue = OP_EPILOGUE_NONE;
   shape.gated = shape.gather = false;
   shape.bias = params->down_bias;
+  MOECL_TRY(op_gemm_self_check(layer->context, variant, &shape));
   return op_gemm_create(layer->context, variant, &shape, &layer->down);
 }
 
