@@ -1,0 +1,117 @@
+#include "progress.h"
+#include <inttypes.h>
+#include <math.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/ioctl.h>
+#include <time.h>
+#include <unistd.h>
+
+struct progress {
+  const experiment *experiment;
+  bool terminal;
+  struct timespec begun; /* of the point that runs */
+  double seconds;        /* of all that ended */
+  size_t ended;
+  double last_rate; /* tokens/s, 0: none yet */
+};
+
+progress *progress_open(const experiment *experiment, bool quiet) {
+  progress *progress = quiet ? NULL : calloc(1, sizeof *progress);
+  if (!progress) return NULL;
+  progress->experiment = experiment;
+  progress->terminal = isatty(STDERR_FILENO) == 1;
+  return progress;
+}
+
+static double seconds_since(const struct timespec *then) {
+  struct timespec now;
+  clock_gettime(CLOCK_MONOTONIC, &now);
+  return (double)(now.tv_sec - then->tv_sec) + 1e-9 * (double)(now.tv_nsec - then->tv_nsec);
+}
+
+static void format_duration(double seconds, char *text, size_t size) {
+  const int64_t whole = (int64_t)ceil(seconds);
+  if (whole < 60) snprintf(text, size, "%" PRId64 " s", whole);
+  else if (whole < 3600) snprintf(text, size, "%" PRId64 " min %02" PRId64 " s", whole / 60, whole % 60);
+  else snprintf(text, size, "%" PRId64 " h %02" PRId64 " min", whole / 3600, whole / 60 % 60);
+}
+
+/* "[3/8] num_experts=8, top_k=2" */
+static void format_head(const progress *progress, size_t index, char *text, size_t size) {
+  char label[256];
+  experiment_point_label(progress->experiment, index, label, sizeof label);
+  snprintf(text, size, "[%zu/%zu]%s%s", index + 1, progress->experiment->num_points,
+           *label ? " " : "", label);
+}
+
+/* Cut to the terminal's width: a line that wraps can't be drawn over. */
+static void redraw(const char *line) {
+  struct winsize window;
+  int columns = 80;
+  if (ioctl(STDERR_FILENO, TIOCGWINSZ, &window) == 0 && window.ws_col > 1) columns = window.ws_col;
+  fprintf(stderr, "\r\033[K%.*s", columns - 1, line);
+  fflush(stderr);
+}
+
+void progress_begin(progress *progress, size_t index) {
+  if (!progress) return;
+  clock_gettime(CLOCK_MONOTONIC, &progress->begun);
+  if (!progress->terminal) return;
+  char head[320], rate[48] = "", left[64] = "", line[512];
+  format_head(progress, index, head, sizeof head);
+  if (progress->last_rate > 0)
+    snprintf(rate, sizeof rate, " | last %.0f tokens/s", progress->last_rate);
+  if (progress->ended > 0) {
+    const double mean = progress->seconds / (double)progress->ended;
+    char duration[32];
+    format_duration(mean * (double)(progress->experiment->num_points - index), duration,
+                    sizeof duration);
+    snprintf(left, sizeof left, " | about %s left", duration);
+  }
+  snprintf(line, sizeof line, "%s%s%s", head, rate, left);
+  redraw(line);
+}
+
+/* What came of the point, on one line. */
+static void format_outcome(const point_result *result, char *text, size_t size) {
+  const double median = result->time_ms[MOECL_STAGE_LAYER].median;
+  char verdict[64];
+  if (result->status >= POINT_VERIFY_FAILED) {
+    snprintf(text, size, "%s", result->error ? result->error : "failed");
+    return;
+  }
+  if (result->status == POINT_OK)
+    snprintf(verdict, sizeof verdict, "verified (error %.1e)", result->verify.error);
+  else
+    snprintf(verdict, sizeof verdict, "not verified");
+  if (isfinite(median))
+    snprintf(text, size, "%.*f ms, %.0f tokens/s, %s", median < 0.1 ? 4 : 2, median,
+             result->tokens_per_s, verdict);
+  else
+    snprintf(text, size, "no times, %s", verdict);
+}
+
+void progress_end(progress *progress, size_t index, const point_result *result) {
+  if (!progress) return;
+  progress->seconds += seconds_since(&progress->begun);
+  progress->ended++;
+  if (isfinite(result->tokens_per_s)) progress->last_rate = result->tokens_per_s;
+  /* On a terminal the table follows; only what went wrong stays on the screen. */
+  if (progress->terminal && result->status < POINT_VERIFY_FAILED) return;
+  char head[320], outcome[640];
+  format_head(progress, index, head, sizeof head);
+  format_outcome(result, outcome, sizeof outcome);
+  fprintf(stderr, "%s%s: %s\n", progress->terminal ? "\r\033[K" : "", head, outcome);
+}
+
+void progress_close(progress **progress) {
+  if (!progress || !*progress) return;
+  if ((*progress)->terminal) {
+    fputs("\r\033[K", stderr);
+    fflush(stderr);
+  }
+  free(*progress);
+  *progress = NULL;
+}

@@ -1,0 +1,235 @@
+/* A results folder: made, gone on with, and kept up to date point by point. */
+#include "files.h"
+#include "results_private.h"
+#include <errno.h>
+#include <math.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/stat.h>
+#include <time.h>
+
+void point_result_destroy(point_result *result) {
+  if (!result) return;
+  free(result->error);
+  for (int i = 0; i < 4; i++) {
+    free(result->variants[i]);
+    free(result->variant_reasons[i]);
+  }
+  moecl_routing_destroy(&result->routing);
+  *result = (point_result){0};
+}
+
+const char *point_status_name(point_status status) {
+  switch (status) {
+  case POINT_OK: return "ok";
+  case POINT_UNVERIFIED_OK: return "ok_unverified";
+  case POINT_VERIFY_FAILED: return "verify_failed";
+  case POINT_ERROR: return "error";
+  }
+  return "?";
+}
+
+const char *const *results_params(void) {
+  static const char *const names[] = {
+      "num_tokens", "hidden_size", "intermediate_size", "num_experts", "top_k", "renormalize",
+      "jitter", "capacity_factor", "min_capacity", "drop_policy", "activation", "dtype",
+      "distribution", "seed", "router_bias", "gate_up_bias", "down_bias", "router_variant",
+      "grouped_gemm_variant", "skew_exponent", "skew_clusters", "skew_noise", NULL};
+  return names;
+}
+
+/* A name becomes one path component: no slashes, no leading dot, no blanks. */
+static char *safe_name(const char *name) {
+  char *safe = format_text("%.100s", name && *name ? name : "experiment");
+  for (char *c = safe; c && *c; c++) {
+    const bool plain = (*c >= 'a' && *c <= 'z') || (*c >= 'A' && *c <= 'Z') ||
+                       (*c >= '0' && *c <= '9') || *c == '_' || *c == '-' ||
+                       (*c == '.' && c > safe);
+    if (!plain) *c = '-';
+  }
+  return safe;
+}
+
+/* results/<name>-<time>/, with a number where two runs begin in one second:
+ * mkdir decides which of them has the name. */
+static bool make_default_folder(results *results, char **error) {
+  const time_t now = time(NULL);
+  struct tm local;
+  char stamp[32] = "";
+  if (localtime_r(&now, &local)) strftime(stamp, sizeof stamp, "%Y%m%d-%H%M%S", &local);
+  char *name = safe_name(results->experiment->name);
+  bool ok = name ? make_directories("results", error) : fail_text(error, "no memory");
+  for (int number = 1; ok; number++) {
+    char suffix[16] = "";
+    if (number > 1) snprintf(suffix, sizeof suffix, "-%d", number);
+    free(results->folder);
+    results->folder = format_text("results/%s-%s%s", name, stamp, suffix);
+    if (!results->folder) {
+      ok = fail_text(error, "no memory");
+    } else if (mkdir(results->folder, 0777) == 0) {
+      break;
+    } else if (errno != EEXIST) {
+      ok = fail_text(error, "the folder %s could not be made: %s", results->folder,
+                     strerror(errno));
+    }
+  }
+  free(name);
+  return ok;
+}
+
+/* A folder that the user named. One with results in it is not written over. */
+static bool make_named_folder(results *results, const char *out, char **error) {
+  struct stat info;
+  results->folder = format_text("%s", out);
+  char *path = format_text("%s/results.json", out);
+  bool ok = results->folder && path ? make_directories(out, error) : fail_text(error, "no memory");
+  if (ok && stat(path, &info) == 0)
+    ok = fail_text(error,
+                   "%s already holds results; go on with them with --resume %s, or choose another "
+                   "folder with --out",
+                   out, out);
+  free(path);
+  return ok;
+}
+
+static bool resume_folder(results *results, const char *folder, char **error) {
+  struct stat info;
+  if (stat(folder, &info) != 0)
+    return fail_text(error, "%s cannot be resumed: %s", folder, strerror(errno));
+  if (!S_ISDIR(info.st_mode))
+    return fail_text(error, "%s cannot be resumed: it is not a folder", folder);
+  results->folder = format_text("%s", folder);
+  char *path = format_text("%s/results.json", folder);
+  if (!results->folder || !path) {
+    free(path);
+    return fail_text(error, "no memory");
+  }
+  size_t size = 0;
+  char *text = read_whole_file(path, &size);
+  const bool ok = text ? results_json_read(results, path, text, size, error)
+                       : fail_text(error, "%s cannot be resumed: %s: %s", folder, path,
+                                   strerror(errno));
+  free(text);
+  free(path);
+  return ok;
+}
+
+static bool begin_file(const results *results, const char *name, char *text,
+                       pending_file *pending, char **error) {
+  char *path = format_text("%s/%s", results->folder, name);
+  const bool ok = (path && text ? pending_open(pending, path, error)
+                                : fail_text(error, "no memory for %s", name)) &&
+                  pending_write(pending, text, strlen(text), error) &&
+                  pending_sync(pending, error);
+  free(path);
+  free(text);
+  return ok;
+}
+
+/* Both files are on the disk before either replaces its predecessor, so that a
+ * full disk leaves the two that belong together. */
+static bool write_files(const results *results, char **error) {
+  pending_file json = {0}, csv = {0};
+  if (!begin_file(results, "results.json", results_json(results), &json, error) ||
+      !begin_file(results, "results.csv", results_csv(results), &csv, error)) {
+    pending_discard(&json);
+    pending_discard(&csv);
+    return false;
+  }
+  if (pending_commit(&json, error)) return pending_commit(&csv, error);
+  pending_discard(&csv);
+  return false;
+}
+
+/* A new folder has its (empty) results at once: one that can't be written is
+ * found before anything is measured, and --resume works from the start. */
+static bool open_folder(results *results, const char *out, bool resume, char **error) {
+  if (resume && !out) return fail_text(error, "--resume needs the folder of the earlier run");
+  if (resume) return resume_folder(results, out, error);
+  return (out ? make_named_folder(results, out, error) : make_default_folder(results, error)) &&
+         write_files(results, error);
+}
+
+results *results_open(const experiment *experiment, const moecl_device_info *device,
+                      const char *out, bool resume, char **error) {
+  *error = NULL;
+  results *results = calloc(1, sizeof *results);
+  if (results) {
+    results->experiment = experiment;
+    results->device = *device;
+    results->points = calloc(experiment->num_points + 1, sizeof *results->points);
+    results->have = calloc(experiment->num_points + 1, sizeof *results->have);
+  }
+  if (!results || !results->points || !results->have)
+    fail_text(error, "no memory for the results");
+  else if (open_folder(results, out, resume, error))
+    return results;
+  results_destroy(&results);
+  return NULL;
+}
+
+bool results_has(const results *results, size_t index) {
+  return index < results->experiment->num_points && results->have[index];
+}
+
+const char *results_folder(const results *results) { return results->folder; }
+
+/* The [T,*] arrays would add up to gigabytes over a sweep, and no file of the
+ * folder shows them (a dump has been written by now). */
+static void drop_arrays(moecl_routing *routing) {
+  moecl_routing tokens = {.router_logits = routing->router_logits,
+                          .topk_ids = routing->topk_ids,
+                          .topk_weights = routing->topk_weights,
+                          .kept = routing->kept};
+  routing->router_logits = NULL;
+  routing->topk_ids = NULL;
+  routing->topk_weights = NULL;
+  routing->kept = NULL;
+  moecl_routing_destroy(&tokens);
+}
+
+bool results_add(results *results, point_result *result, char **error) {
+  *error = NULL;
+  const size_t index = result->index;
+  if (index >= results->experiment->num_points) {
+    point_result_destroy(result);
+    return fail_text(error, "there is no point %zu", index);
+  }
+  if (results->have[index]) point_result_destroy(&results->points[index]);
+  results->points[index] = *result;
+  results->have[index] = true;
+  *result = (point_result){0};
+  drop_arrays(&results->points[index].routing);
+  return write_files(results, error);
+}
+
+/* The two files once more: a run resumed with nothing left to do may have been
+ * cut off between them. */
+bool results_finish(results *results, char **note, char **error) {
+  char *ignored = NULL;
+  *error = NULL;
+  if (note) *note = NULL;
+  const bool ok = write_files(results, error) && report_write(results, error) &&
+                  plots_write(results, note ? note : &ignored, error);
+  free(ignored);
+  return ok;
+}
+
+point_status results_worst(const results *results) {
+  point_status worst = POINT_OK;
+  for (size_t i = 0; i < results->experiment->num_points; i++)
+    if (results->have[i] && results->points[i].status > worst) worst = results->points[i].status;
+  return worst;
+}
+
+void results_destroy(results **results) {
+  if (!results || !*results) return;
+  struct results *r = *results;
+  for (size_t i = 0; r->have && r->points && i < r->experiment->num_points; i++)
+    if (r->have[i]) point_result_destroy(&r->points[i]);
+  free(r->points);
+  free(r->have);
+  free(r->folder);
+  free(r);
+  *results = NULL;
+}

@@ -1,0 +1,199 @@
+/* results.json, written and read back. */
+#include "files.h"
+#include "results_private.h"
+#include <inttypes.h>
+#include <jansson.h>
+#include <math.h>
+#include <stdlib.h>
+#include <string.h>
+
+static const char *const operations[4] = {"router", "permute", "grouped_gemm", "combine"};
+
+/* JSON knows no NaN or infinity. */
+static json_t *number(double value) { return isfinite(value) ? json_real(value) : json_null(); }
+
+/* A driver's name or an error may hold bytes that are not UTF-8. */
+static json_t *text(const char *value) {
+  if (!value) return json_null();
+  json_t *string = json_string(value);
+  if (string) return string;
+  char *ascii = format_text("%s", value);
+  for (char *c = ascii; c && *c; c++)
+    if ((unsigned char)*c >= 0x80) *c = '?';
+  string = ascii ? json_string(ascii) : NULL;
+  free(ascii);
+  return string;
+}
+
+static json_t *versions_json(void) {
+#if defined(__clang__)
+  const char *compiler = "clang " __clang_version__;
+#elif defined(__GNUC__)
+  const char *compiler = "gcc " __VERSION__;
+#else
+  const char *compiler = "unknown";
+#endif
+  return json_pack("{s:s, s:o}", "moecl", moecl_version(), "compiler", text(compiler));
+}
+
+static json_t *device_json(const moecl_device_info *d) {
+  return json_pack(
+      "{s:i, s:i, s:s, s:o, s:o, s:o, s:o, s:o, s:o, s:I, s:I, s:I, s:I, s:I, s:I, s:I, s:b, s:I, "
+      "s:b, s:I}",
+      "platform_index", d->platform_index, "device_index", d->device_index, "type",
+      moecl_device_type_name(d->type), "platform", text(d->platform), "name", text(d->name),
+      "vendor", text(d->vendor), "driver", text(d->driver), "opencl_version",
+      text(d->opencl_version), "opencl_c_version", text(d->opencl_c_version), "compute_units",
+      (json_int_t)d->compute_units, "clock_mhz", (json_int_t)d->clock_mhz,
+      "native_vector_width_float", (json_int_t)d->native_vector_width_float, "max_work_group_size",
+      (json_int_t)d->max_work_group_size, "global_memory_bytes",
+      (json_int_t)d->global_memory_bytes, "max_allocation_bytes",
+      (json_int_t)d->max_allocation_bytes, "local_memory_bytes", (json_int_t)d->local_memory_bytes,
+      "local_memory_dedicated", d->local_memory_dedicated, "subgroup_size",
+      (json_int_t)d->subgroup_size, "fp16", d->fp16, "capabilities", (json_int_t)d->capabilities);
+}
+
+/* A parameter as YAML writes it, typed again: "null", "true" and numbers are
+ * themselves, the rest are names. No name of a dtype, activation, policy or
+ * variant reads as a number. */
+static json_t *param_json(const experiment_point *point, const char *param) {
+  char value[96], *end;
+  if (!experiment_param_text(point, param, value, sizeof value)) return json_null();
+  if (strcmp(value, "null") == 0) return json_null();
+  if (strcmp(value, "true") == 0) return json_true();
+  if (strcmp(value, "false") == 0) return json_false();
+  const bool real = strcmp(param, "jitter") == 0 || strcmp(param, "capacity_factor") == 0 ||
+                    strcmp(param, "skew_exponent") == 0 || strcmp(param, "skew_noise") == 0;
+  if (!real) {
+    const long long whole = strtoll(value, &end, 10);
+    return *end == '\0' && end != value ? json_integer(whole) : text(value);
+  }
+  return number(strtod(value, &end));
+}
+
+static json_t *params_json(const experiment_point *point) {
+  json_t *params = json_object();
+  const char *const *names = results_params();
+  for (size_t i = 0; params && names[i]; i++) {
+    const bool skew = strncmp(names[i], "skew_", 5) == 0;
+    if (skew && point->distribution != WORKLOAD_SKEWED) continue;
+    if (json_object_set_new(params, names[i], param_json(point, names[i])) == 0) continue;
+    json_decref(params);
+    return NULL;
+  }
+  return params;
+}
+
+/* By operation: the variants' names, or why they were chosen. */
+static json_t *by_operation(char *const values[4]) {
+  return json_pack("{s:o, s:o, s:o, s:o}", operations[0], text(values[0]), operations[1],
+                   text(values[1]), operations[2], text(values[2]), operations[3],
+                   text(values[3]));
+}
+
+static json_t *times_json(const point_result *result) {
+  json_t *times = json_object();
+  for (int stage = 0; times && stage < MOECL_STAGE_COUNT; stage++) {
+    const sample_summary *s = &result->time_ms[stage];
+    json_t *one = isfinite(s->median)
+                      ? json_pack("{s:o, s:o, s:o}", "median", number(s->median), "min",
+                                  number(s->min), "p90", number(s->p90))
+                      : json_null();
+    if (json_object_set_new(times, moecl_stage_name((moecl_stage)stage), one) == 0) continue;
+    json_decref(times);
+    return NULL;
+  }
+  return times;
+}
+
+static json_t *counts_json(const int64_t *counts, int64_t count) {
+  json_t *list = json_array();
+  for (int64_t i = 0; list && i < count; i++) {
+    if (json_array_append_new(list, json_integer(counts[i])) == 0) continue;
+    json_decref(list);
+    return NULL;
+  }
+  return list;
+}
+
+/* null for a point that failed before its routing was read. */
+static json_t *routing_json(const moecl_routing *routing) {
+  const moecl_routing_statistics *s = &routing->statistics;
+  if (!routing->tokens_per_expert || !routing->tokens_per_expert_after_capacity)
+    return json_null();
+  return json_pack(
+      "{s:o, s:o, s:o, s:o, s:o, s:o, s:o, s:o, s:o, s:o, s:I}", "tokens_per_expert",
+      counts_json(routing->tokens_per_expert, routing->num_experts),
+      "tokens_per_expert_after_capacity",
+      counts_json(routing->tokens_per_expert_after_capacity, routing->num_experts), "capacity",
+      routing->capacity < 0 ? json_null() : json_integer(routing->capacity), "dropped_fraction",
+      number(s->dropped_fraction), "load_balancing_loss", number(s->load_balancing_loss),
+      "router_z_loss", number(s->router_z_loss), "entropy", number(s->entropy),
+      "max_mean_imbalance", number(s->max_mean_imbalance), "coefficient_of_variation",
+      number(s->coefficient_of_variation), "padding_waste", number(s->padding_waste),
+      "nonfinite_tokens", (json_int_t)s->nonfinite_tokens);
+}
+
+static json_t *verify_json(const point_result *result, int64_t num_tokens) {
+  const verify_result *v = &result->verify;
+  if (!v->ran) return json_null();
+  return json_pack("{s:o, s:o, s:b, s:I, s:I, s:I, s:I, s:b}", "error", number(v->error),
+                   "tolerance", number(v->tolerance), "ok", v->ok, "tokens_checked",
+                   (json_int_t)v->tokens_checked, "num_tokens", (json_int_t)num_tokens,
+                   "experts_checked", (json_int_t)v->experts_checked, "topk_mismatches",
+                   (json_int_t)v->topk_mismatches, "capacity_ok", v->capacity_ok);
+}
+
+static json_t *point_json(const experiment *experiment, const point_result *result) {
+  const experiment_point *point = &experiment->points[result->index];
+  /* Without a time there is no rate, whatever the fields hold. */
+  const bool timed = isfinite(result->time_ms[MOECL_STAGE_LAYER].median);
+  return json_pack("{s:I, s:s, s:o, s:o, s:o, s:o, s:I, s:o, s:o, s:o, s:o, s:I, s:o, s:o}",
+                   "index", (json_int_t)result->index, "status", point_status_name(result->status),
+                   "error", text(result->error), "params", params_json(point), "variants",
+                   by_operation(result->variants), "variant_reasons",
+                   by_operation(result->variant_reasons), "iterations",
+                   (json_int_t)result->iterations, "time_ms", times_json(result), "tokens_per_s",
+                   number(timed ? result->tokens_per_s : NAN), "tflops",
+                   number(timed ? result->tflops : NAN), "gbytes_per_s",
+                   number(timed ? result->gbytes_per_s : NAN), "memory_bytes",
+                   (json_int_t)result->memory_bytes, "routing", routing_json(&result->routing),
+                   "verify", verify_json(result, point->num_tokens));
+}
+
+static json_t *points_json(const results *results) {
+  json_t *points = json_array();
+  for (size_t i = 0; points && i < results->experiment->num_points; i++) {
+    if (!results->have[i] ||
+        json_array_append_new(points, point_json(results->experiment, &results->points[i])) == 0)
+      continue;
+    json_decref(points);
+    return NULL;
+  }
+  return points;
+}
+
+/* 15 digits show 0.1 as 0.1. Where they would make another experiment of it,
+ * which --resume would refuse, all 17 are written. */
+static size_t digits_needed(const json_t *experiment) {
+  char *shown = json_dumps(experiment, JSON_COMPACT | JSON_REAL_PRECISION(15));
+  json_t *back = shown ? json_loads(shown, 0, NULL) : NULL;
+  const size_t digits = back && json_equal(experiment, back) ? 15 : 17;
+  json_decref(back);
+  free(shown);
+  return digits;
+}
+
+char *results_json(const results *results) {
+  json_t *experiment = json_loads(results->experiment->resolved_json, 0, NULL);
+  const size_t digits = experiment ? digits_needed(experiment) : 17;
+  json_t *root = json_pack("{s:s, s:o, s:o, s:o, s:o}", "schema", RESULTS_SCHEMA, "versions",
+                           versions_json(), "experiment", experiment, "device",
+                           device_json(&results->device), "points", points_json(results));
+  char *shown = root ? json_dumps(root, JSON_INDENT(1) | JSON_REAL_PRECISION(digits)) : NULL;
+  json_decref(root);
+  char *whole = shown ? format_text("%s\n", shown) : NULL;
+  free(shown);
+  return whole;
+}
+
