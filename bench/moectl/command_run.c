@@ -83,7 +83,7 @@ static bool memory_suffices(const run *run) {
     const uint64_t bytes = runner_memory_estimate(&run->experiment.points[i]);
     char label[256];
     if (bytes <= device->global_memory_bytes) continue;
-    complain("point %zu of %zu (%s) needs about %.1f GiB, %s has %.1f GiB: choose fewer experts, "
+    complain("point %zu of %zu (%s) needs about %.1f GiB of memory, %s has %.1f GiB: choose fewer experts, "
              "smaller sizes, fewer tokens or another device",
              i + 1, run->experiment.num_points,
              experiment_point_label(&run->experiment, i, label, sizeof label),

@@ -26,14 +26,18 @@ MOECL_API void moecl_reference_logits(const moecl_layer_params *params, const do
                                       int64_t token, double *logits);
 
 /* Top-k of one token from its logits [E]: ids [K], weights [K], scores [E]
- * (the softmax; may be NULL). Logits that are not finite give ids -1 and
- * weights 0. Returns how far, relative to the K-th score, the best expert
- * left out is behind it (infinity when K = E): ids may be compared where this
- * exceeds rounding. */
+ * (the softmax; may be NULL). Experts are ordered by logit, which is the
+ * scores' order without their underflow; ties go to the lower id. Logits that
+ * are not finite, as fp32, give ids -1, weights and scores 0.
+ * Returns how far, relative to the K-th score, the best expert left out is
+ * behind it (infinity when K = E or the ids are -1): ids may be compared where
+ * this exceeds rounding. */
 MOECL_API double moecl_reference_topk(const moecl_layer_params *params, const double *logits,
                                       int32_t *ids, double *weights, double *scores);
 
-/* Capacity: topk_ids and topk_weights [T,K] to kept [T,K]. */
+/* Capacity: topk_ids and topk_weights [T,K] to kept [T,K]. Assignments of id
+ * -1 are not kept. Other ids outside 0 to E-1 and weights that are not numbers
+ * are MOECL_ERROR_INVALID_ARGUMENT. */
 MOECL_API moecl_status moecl_reference_capacity(const moecl_layer_params *params,
                                                 int64_t num_tokens, const int32_t *topk_ids,
                                                 const float *topk_weights, uint8_t *kept);

@@ -10,7 +10,8 @@ extern "C" {
 
 typedef struct moecl_routing_statistics {
   /* Switch/GShard auxiliary loss as transformers' load_balancing_loss_func
-   * computes it: E * sum_e (assignments_e / T) * mean_t softmax(logits)_te. */
+   * computes it (without a mask): E * sum_e (assignments_e / T) *
+   * mean_t softmax(logits)_te, T the tokens with finite logits. */
   double load_balancing_loss;
   /* mean_t logsumexp(logits_t)^2 (ST-MoE, Zoph et al. 2022, equation 5). */
   double router_z_loss;
@@ -20,7 +21,8 @@ typedef struct moecl_routing_statistics {
    * tokens_per_expert before capacity. */
   double max_mean_imbalance;
   double coefficient_of_variation;
-  /* Dropped assignments over T*K. */
+  /* Dropped assignments over T*K; tokens that were routed nowhere had none to
+   * drop. */
   double dropped_fraction;
   /* The share of rows that padding every expert to the busiest one (after
    * capacity) would waste: 1 - kept / (E * max_e). moecl itself does not pad. */
@@ -51,10 +53,7 @@ MOECL_API moecl_status moecl_layer_read_routing_wait(moecl_layer *layer, moecl_r
 MOECL_API void moecl_routing_destroy(moecl_routing *routing);
 
 /* ceil(capacity_factor * T * K / E), at least min_capacity; -1 for
- * capacity_factor 0 (dropless). Computed in double precision; a result within
- * rounding (2^-51 relative) of an integer is that integer, so that a factor of
- * 1.1 and 10 assignments an expert give 11 although 1.1 is not representable.
- * At most 2^62. Thread-safe. */
+ * capacity_factor 0 (dropless). Thread-safe. */
 MOECL_API int64_t moecl_expert_capacity(const moecl_layer_params *params, int64_t num_tokens);
 
 /* The statistics from host arrays (shapes as in moecl_routing); host memory

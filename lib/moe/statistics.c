@@ -1,86 +1,7 @@
-/* How evenly the router loads its experts: plain C on the routing's host
- * arrays, in double precision and a fixed order. */
 #include "moecl/routing.h"
 #include <math.h>
 #include <stdlib.h>
-
-typedef struct token_sums {
-  double z_loss, entropy;
-  int64_t finite_tokens;
-} token_sums;
-
-/* One token's logits into the sums; probabilities are added to mean_probability
- * (may be NULL). False when a logit is not finite. */
-static bool add_token(const float *logits, int64_t experts, token_sums *sums,
-                      double *mean_probability) {
-  double maximum = -INFINITY, sum = 0.0, weighted = 0.0;
-  for (int64_t e = 0; e < experts; e++) {
-    if (!isfinite(logits[e])) return false;
-    maximum = fmax(maximum, logits[e]);
-  }
-  for (int64_t e = 0; e < experts; e++) {
-    const double shifted = logits[e] - maximum, p = exp(shifted);
-    sum += p;
-    weighted += p * shifted;
-  }
-  const double log_sum = maximum + log(sum);
-  sums->z_loss += log_sum * log_sum;
-  sums->entropy += log(sum) - weighted / sum; /* -sum p log p */
-  sums->finite_tokens++;
-  for (int64_t e = 0; mean_probability && e < experts; e++)
-    mean_probability[e] += exp(logits[e] - maximum) / sum;
-  return true;
-}
-
-static void add_load(const moecl_routing *routing, moecl_routing_statistics *statistics) {
-  const int64_t experts = routing->num_experts;
-  const double slots = (double)routing->num_tokens * (double)routing->top_k;
-  double total = 0.0, squares = 0.0, most = 0.0, kept = 0.0, most_kept = 0.0;
-  for (int64_t e = 0; e < experts; e++) {
-    const double count = (double)routing->tokens_per_expert[e];
-    const double after = (double)routing->tokens_per_expert_after_capacity[e];
-    total += count;
-    most = fmax(most, count);
-    kept += after;
-    most_kept = fmax(most_kept, after);
-  }
-  const double mean = total / (double)experts;
-  for (int64_t e = 0; e < experts; e++) {
-    const double away = (double)routing->tokens_per_expert[e] - mean;
-    squares += away * away;
-  }
-  if (mean > 0) {
-    statistics->max_mean_imbalance = most / mean;
-    statistics->coefficient_of_variation = sqrt(squares / (double)experts) / mean;
-  }
-  if (slots > 0) statistics->dropped_fraction = (total - kept) / slots;
-  if (most_kept > 0) statistics->padding_waste = 1.0 - kept / ((double)experts * most_kept);
-}
-
-void moecl_routing_statistics_compute(const moecl_routing *routing,
-                                      moecl_routing_statistics *statistics) {
-  *statistics = (moecl_routing_statistics){.first_nonfinite_token = -1};
-  const int64_t experts = routing->num_experts;
-  if (routing->num_tokens == 0 || experts == 0) return;
-  /* Without memory for the means the load-balancing loss is NaN, the rest stands. */
-  double *probability = calloc((size_t)experts, sizeof *probability);
-  token_sums sums = {0};
-  for (int64_t t = 0; t < routing->num_tokens; t++) {
-    if (add_token(routing->router_logits + t * experts, experts, &sums, probability)) continue;
-    if (statistics->nonfinite_tokens++ == 0) statistics->first_nonfinite_token = t;
-  }
-  if (sums.finite_tokens > 0) {
-    const double tokens = (double)sums.finite_tokens;
-    double loss = 0.0;
-    for (int64_t e = 0; probability && e < experts; e++)
-      loss += (double)routing->tokens_per_expert[e] / tokens * (probability[e] / tokens);
-    statistics->load_balancing_loss = probability ? loss * (double)experts : NAN;
-    statistics->router_z_loss = sums.z_loss / tokens;
-    statistics->entropy = sums.entropy / tokens;
-  }
-  free(probability);
-  add_load(routing, statistics);
-}
+#include <string.h>
 
 void moecl_routing_destroy(moecl_routing *routing) {
   if (!routing) return;
@@ -90,5 +11,93 @@ void moecl_routing_destroy(moecl_routing *routing) {
   free(routing->kept);
   free(routing->tokens_per_expert);
   free(routing->tokens_per_expert_after_capacity);
-  *routing = (moecl_routing){0};
+  memset(routing, 0, sizeof *routing);
+}
+
+static bool all_finite(const float *logits, int64_t count) {
+  for (int64_t e = 0; e < count; e++)
+    if (!isfinite(logits[e])) return false;
+  return true;
+}
+
+/* What one token's softmax adds up to. */
+typedef struct token_sums {
+  double z_loss, entropy;
+  double balance; /* sum_e assignments_e * score_e */
+} token_sums;
+
+static token_sums sum_token(const moecl_routing *routing, const float *logits) {
+  const int64_t experts = routing->num_experts;
+  double max = logits[0], sum = 0, weighted = 0, balance = 0;
+  for (int64_t e = 1; e < experts; e++)
+    max = fmax(max, logits[e]);
+  for (int64_t e = 0; e < experts; e++) {
+    double shifted = logits[e] - max, exponential = exp(shifted);
+    sum += exponential;
+    weighted += exponential * shifted;
+    balance += exponential * (double)routing->tokens_per_expert[e];
+  }
+  double log_sum = max + log(sum);
+  /* -sum p log p, with log p = shifted - log sum; 0 * log 0 never arises.
+   * Rounding may leave a few ulps below zero where one expert has it all. */
+  double entropy = fmax(0, log(sum) - weighted / sum);
+  return (token_sums){log_sum * log_sum, entropy, balance / sum};
+}
+
+/* The three means over tokens. The loss is E * sum_e (assignments_e / T) *
+ * mean_t score_te; summing over e first needs no vector of means. */
+static void token_means(const moecl_routing *routing, moecl_routing_statistics *statistics) {
+  token_sums total = {0, 0, 0};
+  int64_t finite = 0;
+  for (int64_t t = 0; t < routing->num_tokens; t++) {
+    const float *logits = routing->router_logits + t * routing->num_experts;
+    if (!all_finite(logits, routing->num_experts)) {
+      if (statistics->nonfinite_tokens++ == 0) statistics->first_nonfinite_token = t;
+      continue;
+    }
+    token_sums one = sum_token(routing, logits);
+    total.z_loss += one.z_loss;
+    total.entropy += one.entropy;
+    total.balance += one.balance;
+    finite++;
+  }
+  if (finite == 0) return;
+  const double count = (double)finite;
+  statistics->router_z_loss = total.z_loss / count;
+  statistics->entropy = total.entropy / count;
+  statistics->load_balancing_loss = (double)routing->num_experts * (total.balance / count) / count;
+}
+
+typedef struct load {
+  double sum, max, variance; /* variance: of the population */
+} load;
+
+static load measure_load(const int64_t *tokens, int64_t experts) {
+  load l = {0, 0, 0};
+  for (int64_t e = 0; e < experts; e++) {
+    l.sum += (double)tokens[e];
+    l.max = fmax(l.max, (double)tokens[e]);
+  }
+  double mean = l.sum / (double)experts;
+  for (int64_t e = 0; e < experts; e++)
+    l.variance += ((double)tokens[e] - mean) * ((double)tokens[e] - mean);
+  l.variance /= (double)experts;
+  return l;
+}
+
+void moecl_routing_statistics_compute(const moecl_routing *routing,
+                                      moecl_routing_statistics *statistics) {
+  *statistics = (moecl_routing_statistics){.first_nonfinite_token = -1};
+  if (routing->num_tokens == 0) return;
+  token_means(routing, statistics);
+  const double experts = (double)routing->num_experts;
+  load before = measure_load(routing->tokens_per_expert, routing->num_experts);
+  load after = measure_load(routing->tokens_per_expert_after_capacity, routing->num_experts);
+  if (before.sum > 0) {
+    statistics->max_mean_imbalance = before.max * experts / before.sum;
+    statistics->coefficient_of_variation = sqrt(before.variance) * experts / before.sum;
+  }
+  statistics->dropped_fraction =
+      (before.sum - after.sum) / ((double)routing->num_tokens * (double)routing->top_k);
+  if (after.max > 0) statistics->padding_waste = 1 - after.sum / (experts * after.max);
 }
