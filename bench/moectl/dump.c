@@ -73,39 +73,39 @@ static char *header_text(const dump_tensor *tensors, size_t count, uint64_t *tot
 }
 
 dump *dump_open(const char *path, const dump_tensor *tensors, size_t count, char **error) {
-  dump *dump = calloc(1, sizeof *dump);
+  dump *out = calloc(1, sizeof *out);
   uint64_t total = 0;
-  char *header = dump ? header_text(tensors, count, &total, error) : NULL;
-  if (!dump) fail_text(error, "no memory for the dump");
-  bool ok = header && pending_open(&dump->pending, path, error);
+  char *header = out ? header_text(tensors, count, &total, error) : NULL;
+  if (!out) fail_text(error, "no memory for the dump");
+  bool ok = header && pending_open(&out->pending, path, error);
   if (ok) {
     const uint64_t size = strlen(header);
     unsigned char prefix[8];
     for (int i = 0; i < 8; i++) prefix[i] = (unsigned char)(size >> (8 * i));
-    dump->declared = total;
-    ok = pending_write(&dump->pending, prefix, sizeof prefix, error) &&
-         pending_write(&dump->pending, header, size, error);
+    out->declared = total;
+    ok = pending_write(&out->pending, prefix, sizeof prefix, error) &&
+         pending_write(&out->pending, header, size, error);
   }
   free(header);
-  if (ok) return dump;
-  if (dump) pending_discard(&dump->pending);
-  free(dump);
+  if (ok) return out;
+  if (out) pending_discard(&out->pending);
+  free(out);
   return NULL;
 }
 
-bool dump_write(dump *dump, const void *data, size_t bytes, char **error) {
-  if (bytes > dump->declared - dump->written) {
-    dump->failed = true;
-    return fail_text(error, "%s: more bytes than the tensors declared have", dump->pending.path);
+bool dump_write(dump *out, const void *data, size_t bytes, char **error) {
+  if (bytes > out->declared - out->written) {
+    out->failed = true;
+    return fail_text(error, "%s: more bytes than the tensors declared have", out->pending.path);
   }
-  dump->written += bytes;
-  dump->failed = !pending_write(&dump->pending, data, bytes, error) || dump->failed;
-  return !dump->failed;
+  out->written += bytes;
+  out->failed = !pending_write(&out->pending, data, bytes, error) || out->failed;
+  return !out->failed;
 }
 
-bool dump_close(dump **dump, char **error) {
-  if (!dump || !*dump) return true;
-  struct dump *d = *dump;
+bool dump_close(dump **out, char **error) {
+  if (!out || !*out) return true;
+  struct dump *d = *out;
   bool ok = !d->failed && d->written == d->declared;
   if (ok) {
     ok = pending_commit(&d->pending, error);
@@ -116,6 +116,6 @@ bool dump_close(dump **dump, char **error) {
     pending_discard(&d->pending);
   }
   free(d);
-  *dump = NULL;
+  *out = NULL;
   return ok;
 }

@@ -39,8 +39,10 @@ bool fail_text(char **error, const char *format, ...) {
 static bool make_directory(const char *path, char **error) {
   struct stat info;
   if (mkdir(path, 0777) == 0) return true;
-  const int reason = errno;
-  if (stat(path, &info) == 0 && S_ISDIR(info.st_mode)) return true;
+  int reason = errno;
+  const bool exists = stat(path, &info) == 0;
+  if (exists && S_ISDIR(info.st_mode)) return true;
+  if (exists) reason = ENOTDIR;
   return fail_text(error, "the folder %s could not be made: %s", path, strerror(reason));
 }
 

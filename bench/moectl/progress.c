@@ -17,12 +17,12 @@ struct progress {
   double last_rate; /* tokens/s, 0: none yet */
 };
 
-progress *progress_open(const experiment *experiment, bool quiet) {
-  progress *progress = quiet ? NULL : calloc(1, sizeof *progress);
-  if (!progress) return NULL;
-  progress->experiment = experiment;
-  progress->terminal = isatty(STDERR_FILENO) == 1;
-  return progress;
+progress *progress_open(const experiment *plan, bool quiet) {
+  progress *shown = quiet ? NULL : calloc(1, sizeof *shown);
+  if (!shown) return NULL;
+  shown->experiment = plan;
+  shown->terminal = isatty(STDERR_FILENO) == 1;
+  return shown;
 }
 
 static double seconds_since(const struct timespec *then) {
@@ -39,10 +39,10 @@ static void format_duration(double seconds, char *text, size_t size) {
 }
 
 /* "[3/8] num_experts=8, top_k=2" */
-static void format_head(const progress *progress, size_t index, char *text, size_t size) {
+static void format_head(const progress *shown, size_t index, char *text, size_t size) {
   char label[256];
-  experiment_point_label(progress->experiment, index, label, sizeof label);
-  snprintf(text, size, "[%zu/%zu]%s%s", index + 1, progress->experiment->num_points,
+  experiment_point_label(shown->experiment, index, label, sizeof label);
+  snprintf(text, size, "[%zu/%zu]%s%s", index + 1, shown->experiment->num_points,
            *label ? " " : "", label);
 }
 
@@ -55,18 +55,18 @@ static void redraw(const char *line) {
   fflush(stderr);
 }
 
-void progress_begin(progress *progress, size_t index) {
-  if (!progress) return;
-  clock_gettime(CLOCK_MONOTONIC, &progress->begun);
-  if (!progress->terminal) return;
+void progress_begin(progress *shown, size_t index) {
+  if (!shown) return;
+  clock_gettime(CLOCK_MONOTONIC, &shown->begun);
+  if (!shown->terminal) return;
   char head[320], rate[48] = "", left[64] = "", line[512];
-  format_head(progress, index, head, sizeof head);
-  if (progress->last_rate > 0)
-    snprintf(rate, sizeof rate, " | last %.0f tokens/s", progress->last_rate);
-  if (progress->ended > 0) {
-    const double mean = progress->seconds / (double)progress->ended;
+  format_head(shown, index, head, sizeof head);
+  if (shown->last_rate > 0)
+    snprintf(rate, sizeof rate, " | last %.0f tokens/s", shown->last_rate);
+  if (shown->ended > 0) {
+    const double mean = shown->seconds / (double)shown->ended;
     char duration[32];
-    format_duration(mean * (double)(progress->experiment->num_points - index), duration,
+    format_duration(mean * (double)(shown->experiment->num_points - index), duration,
                     sizeof duration);
     snprintf(left, sizeof left, " | about %s left", duration);
   }
@@ -93,25 +93,26 @@ static void format_outcome(const point_result *result, char *text, size_t size) 
     snprintf(text, size, "no times, %s", verdict);
 }
 
-void progress_end(progress *progress, size_t index, const point_result *result) {
-  if (!progress) return;
-  progress->seconds += seconds_since(&progress->begun);
-  progress->ended++;
-  if (isfinite(result->tokens_per_s)) progress->last_rate = result->tokens_per_s;
+void progress_end(progress *shown, size_t index, const point_result *result) {
+  if (!shown) return;
+  shown->seconds += seconds_since(&shown->begun);
+  shown->ended++;
+  if (isfinite(result->tokens_per_s) && result->tokens_per_s > 0)
+    shown->last_rate = result->tokens_per_s;
   /* On a terminal the table follows; only what went wrong stays on the screen. */
-  if (progress->terminal && result->status < POINT_VERIFY_FAILED) return;
+  if (shown->terminal && result->status < POINT_VERIFY_FAILED) return;
   char head[320], outcome[640];
-  format_head(progress, index, head, sizeof head);
+  format_head(shown, index, head, sizeof head);
   format_outcome(result, outcome, sizeof outcome);
-  fprintf(stderr, "%s%s: %s\n", progress->terminal ? "\r\033[K" : "", head, outcome);
+  fprintf(stderr, "%s%s: %s\n", shown->terminal ? "\r\033[K" : "", head, outcome);
 }
 
-void progress_close(progress **progress) {
-  if (!progress || !*progress) return;
-  if ((*progress)->terminal) {
+void progress_close(progress **shown) {
+  if (!shown || !*shown) return;
+  if ((*shown)->terminal) {
     fputs("\r\033[K", stderr);
     fflush(stderr);
   }
-  free(*progress);
-  *progress = NULL;
+  free(*shown);
+  *shown = NULL;
 }

@@ -52,24 +52,24 @@ static char *safe_name(const char *name) {
 
 /* results/<name>-<time>/, with a number where two runs begin in one second:
  * mkdir decides which of them has the name. */
-static bool make_default_folder(results *results, char **error) {
+static bool make_default_folder(results *all, char **error) {
   const time_t now = time(NULL);
   struct tm local;
   char stamp[32] = "";
   if (localtime_r(&now, &local)) strftime(stamp, sizeof stamp, "%Y%m%d-%H%M%S", &local);
-  char *name = safe_name(results->experiment->name);
+  char *name = safe_name(all->experiment->name);
   bool ok = name ? make_directories("results", error) : fail_text(error, "no memory");
   for (int number = 1; ok; number++) {
     char suffix[16] = "";
     if (number > 1) snprintf(suffix, sizeof suffix, "-%d", number);
-    free(results->folder);
-    results->folder = format_text("results/%s-%s%s", name, stamp, suffix);
-    if (!results->folder) {
+    free(all->folder);
+    all->folder = format_text("results/%s-%s%s", name, stamp, suffix);
+    if (!all->folder) {
       ok = fail_text(error, "no memory");
-    } else if (mkdir(results->folder, 0777) == 0) {
+    } else if (mkdir(all->folder, 0777) == 0) {
       break;
     } else if (errno != EEXIST) {
-      ok = fail_text(error, "the folder %s could not be made: %s", results->folder,
+      ok = fail_text(error, "the folder %s could not be made: %s", all->folder,
                      strerror(errno));
     }
   }
@@ -78,11 +78,11 @@ static bool make_default_folder(results *results, char **error) {
 }
 
 /* A folder that the user named. One with results in it is not written over. */
-static bool make_named_folder(results *results, const char *out, char **error) {
+static bool make_named_folder(results *all, const char *out, char **error) {
   struct stat info;
-  results->folder = format_text("%s", out);
+  all->folder = format_text("%s", out);
   char *path = format_text("%s/results.json", out);
-  bool ok = results->folder && path ? make_directories(out, error) : fail_text(error, "no memory");
+  bool ok = all->folder && path ? make_directories(out, error) : fail_text(error, "no memory");
   if (ok && stat(path, &info) == 0)
     ok = fail_text(error,
                    "%s already holds results; go on with them with --resume %s, or choose another "
@@ -92,21 +92,21 @@ static bool make_named_folder(results *results, const char *out, char **error) {
   return ok;
 }
 
-static bool resume_folder(results *results, const char *folder, char **error) {
+static bool resume_folder(results *all, const char *folder, char **error) {
   struct stat info;
   if (stat(folder, &info) != 0)
     return fail_text(error, "%s cannot be resumed: %s", folder, strerror(errno));
   if (!S_ISDIR(info.st_mode))
     return fail_text(error, "%s cannot be resumed: it is not a folder", folder);
-  results->folder = format_text("%s", folder);
+  all->folder = format_text("%s", folder);
   char *path = format_text("%s/results.json", folder);
-  if (!results->folder || !path) {
+  if (!all->folder || !path) {
     free(path);
     return fail_text(error, "no memory");
   }
   size_t size = 0;
   char *text = read_whole_file(path, &size);
-  const bool ok = text ? results_json_read(results, path, text, size, error)
+  const bool ok = text ? results_json_read(all, path, text, size, error)
                        : fail_text(error, "%s cannot be resumed: %s: %s", folder, path,
                                    strerror(errno));
   free(text);
@@ -114,9 +114,9 @@ static bool resume_folder(results *results, const char *folder, char **error) {
   return ok;
 }
 
-static bool begin_file(const results *results, const char *name, char *text,
+static bool begin_file(const results *all, const char *name, char *text,
                        pending_file *pending, char **error) {
-  char *path = format_text("%s/%s", results->folder, name);
+  char *path = format_text("%s/%s", all->folder, name);
   const bool ok = (path && text ? pending_open(pending, path, error)
                                 : fail_text(error, "no memory for %s", name)) &&
                   pending_write(pending, text, strlen(text), error) &&
@@ -128,10 +128,10 @@ static bool begin_file(const results *results, const char *name, char *text,
 
 /* Both files are on the disk before either replaces its predecessor, so that a
  * full disk leaves the two that belong together. */
-static bool write_files(const results *results, char **error) {
+static bool write_files(const results *all, char **error) {
   pending_file json = {0}, csv = {0};
-  if (!begin_file(results, "results.json", results_json(results), &json, error) ||
-      !begin_file(results, "results.csv", results_csv(results), &csv, error)) {
+  if (!begin_file(all, "results.json", results_json(all), &json, error) ||
+      !begin_file(all, "results.csv", results_csv(all), &csv, error)) {
     pending_discard(&json);
     pending_discard(&csv);
     return false;
@@ -143,36 +143,36 @@ static bool write_files(const results *results, char **error) {
 
 /* A new folder has its (empty) results at once: one that can't be written is
  * found before anything is measured, and --resume works from the start. */
-static bool open_folder(results *results, const char *out, bool resume, char **error) {
+static bool open_folder(results *all, const char *out, bool resume, char **error) {
   if (resume && !out) return fail_text(error, "--resume needs the folder of the earlier run");
-  if (resume) return resume_folder(results, out, error);
-  return (out ? make_named_folder(results, out, error) : make_default_folder(results, error)) &&
-         write_files(results, error);
+  if (resume) return resume_folder(all, out, error);
+  return (out ? make_named_folder(all, out, error) : make_default_folder(all, error)) &&
+         write_files(all, error);
 }
 
-results *results_open(const experiment *experiment, const moecl_device_info *device,
+results *results_open(const experiment *plan, const moecl_device_info *device,
                       const char *out, bool resume, char **error) {
   *error = NULL;
-  results *results = calloc(1, sizeof *results);
-  if (results) {
-    results->experiment = experiment;
-    results->device = *device;
-    results->points = calloc(experiment->num_points + 1, sizeof *results->points);
-    results->have = calloc(experiment->num_points + 1, sizeof *results->have);
+  results *all = calloc(1, sizeof *all);
+  if (all) {
+    all->experiment = plan;
+    all->device = *device;
+    all->points = calloc(plan->num_points + 1, sizeof *all->points);
+    all->have = calloc(plan->num_points + 1, sizeof *all->have);
   }
-  if (!results || !results->points || !results->have)
+  if (!all || !all->points || !all->have)
     fail_text(error, "no memory for the results");
-  else if (open_folder(results, out, resume, error))
-    return results;
-  results_destroy(&results);
+  else if (open_folder(all, out, resume, error))
+    return all;
+  results_destroy(&all);
   return NULL;
 }
 
-bool results_has(const results *results, size_t index) {
-  return index < results->experiment->num_points && results->have[index];
+bool results_has(const results *all, size_t index) {
+  return index < all->experiment->num_points && all->have[index];
 }
 
-const char *results_folder(const results *results) { return results->folder; }
+const char *results_folder(const results *all) { return all->folder; }
 
 /* The [T,*] arrays would add up to gigabytes over a sweep, and no file of the
  * folder shows them (a dump has been written by now). */
@@ -188,48 +188,48 @@ static void drop_arrays(moecl_routing *routing) {
   moecl_routing_destroy(&tokens);
 }
 
-bool results_add(results *results, point_result *result, char **error) {
+bool results_add(results *all, point_result *result, char **error) {
   *error = NULL;
   const size_t index = result->index;
-  if (index >= results->experiment->num_points) {
+  if (index >= all->experiment->num_points) {
     point_result_destroy(result);
     return fail_text(error, "there is no point %zu", index);
   }
-  if (results->have[index]) point_result_destroy(&results->points[index]);
-  results->points[index] = *result;
-  results->have[index] = true;
+  if (all->have[index]) point_result_destroy(&all->points[index]);
+  all->points[index] = *result;
+  all->have[index] = true;
   *result = (point_result){0};
-  drop_arrays(&results->points[index].routing);
-  return write_files(results, error);
+  drop_arrays(&all->points[index].routing);
+  return write_files(all, error);
 }
 
 /* The two files once more: a run resumed with nothing left to do may have been
  * cut off between them. */
-bool results_finish(results *results, char **note, char **error) {
+bool results_finish(results *all, char **note, char **error) {
   char *ignored = NULL;
   *error = NULL;
   if (note) *note = NULL;
-  const bool ok = write_files(results, error) && report_write(results, error) &&
-                  plots_write(results, note ? note : &ignored, error);
+  const bool ok = write_files(all, error) && report_write(all, error) &&
+                  plots_write(all, note ? note : &ignored, error);
   free(ignored);
   return ok;
 }
 
-point_status results_worst(const results *results) {
+point_status results_worst(const results *all) {
   point_status worst = POINT_OK;
-  for (size_t i = 0; i < results->experiment->num_points; i++)
-    if (results->have[i] && results->points[i].status > worst) worst = results->points[i].status;
+  for (size_t i = 0; i < all->experiment->num_points; i++)
+    if (all->have[i] && all->points[i].status > worst) worst = all->points[i].status;
   return worst;
 }
 
-void results_destroy(results **results) {
-  if (!results || !*results) return;
-  struct results *r = *results;
+void results_destroy(results **all) {
+  if (!all || !*all) return;
+  struct results *r = *all;
   for (size_t i = 0; r->have && r->points && i < r->experiment->num_points; i++)
     if (r->have[i]) point_result_destroy(&r->points[i]);
   free(r->points);
   free(r->have);
   free(r->folder);
   free(r);
-  *results = NULL;
+  *all = NULL;
 }

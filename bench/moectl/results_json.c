@@ -144,8 +144,8 @@ static json_t *verify_json(const point_result *result, int64_t num_tokens) {
                    (json_int_t)v->topk_mismatches, "capacity_ok", v->capacity_ok);
 }
 
-static json_t *point_json(const experiment *experiment, const point_result *result) {
-  const experiment_point *point = &experiment->points[result->index];
+static json_t *point_json(const experiment *plan, const point_result *result) {
+  const experiment_point *point = &plan->points[result->index];
   /* Without a time there is no rate, whatever the fields hold. */
   const bool timed = isfinite(result->time_ms[MOECL_STAGE_LAYER].median);
   return json_pack("{s:I, s:s, s:o, s:o, s:o, s:o, s:I, s:o, s:o, s:o, s:o, s:I, s:o, s:o}",
@@ -161,11 +161,11 @@ static json_t *point_json(const experiment *experiment, const point_result *resu
                    "verify", verify_json(result, point->num_tokens));
 }
 
-static json_t *points_json(const results *results) {
+static json_t *points_json(const results *all) {
   json_t *points = json_array();
-  for (size_t i = 0; points && i < results->experiment->num_points; i++) {
-    if (!results->have[i] ||
-        json_array_append_new(points, point_json(results->experiment, &results->points[i])) == 0)
+  for (size_t i = 0; points && i < all->experiment->num_points; i++) {
+    if (!all->have[i] ||
+        json_array_append_new(points, point_json(all->experiment, &all->points[i])) == 0)
       continue;
     json_decref(points);
     return NULL;
@@ -175,21 +175,21 @@ static json_t *points_json(const results *results) {
 
 /* 15 digits show 0.1 as 0.1. Where they would make another experiment of it,
  * which --resume would refuse, all 17 are written. */
-static size_t digits_needed(const json_t *experiment) {
-  char *shown = json_dumps(experiment, JSON_COMPACT | JSON_REAL_PRECISION(15));
+static size_t digits_needed(const json_t *plan) {
+  char *shown = json_dumps(plan, JSON_COMPACT | JSON_REAL_PRECISION(15));
   json_t *back = shown ? json_loads(shown, 0, NULL) : NULL;
-  const size_t digits = back && json_equal(experiment, back) ? 15 : 17;
+  const size_t digits = back && json_equal(plan, back) ? 15 : 17;
   json_decref(back);
   free(shown);
   return digits;
 }
 
-char *results_json(const results *results) {
-  json_t *experiment = json_loads(results->experiment->resolved_json, 0, NULL);
-  const size_t digits = experiment ? digits_needed(experiment) : 17;
+char *results_json(const results *all) {
+  json_t *plan = json_loads(all->experiment->resolved_json, 0, NULL);
+  const size_t digits = plan ? digits_needed(plan) : 17;
   json_t *root = json_pack("{s:s, s:o, s:o, s:o, s:o}", "schema", RESULTS_SCHEMA, "versions",
-                           versions_json(), "experiment", experiment, "device",
-                           device_json(&results->device), "points", points_json(results));
+                           versions_json(), "experiment", plan, "device",
+                           device_json(&all->device), "points", points_json(all));
   char *shown = root ? json_dumps(root, JSON_INDENT(1) | JSON_REAL_PRECISION(digits)) : NULL;
   json_decref(root);
   char *whole = shown ? format_text("%s\n", shown) : NULL;

@@ -12,60 +12,60 @@ typedef struct reader {
   const char *wrong; /* the key, NULL: all well */
 } reader;
 
-static json_t *member(reader *reader, const json_t *object, const char *key) {
+static json_t *member(reader *walk, const json_t *object, const char *key) {
   json_t *value = json_object_get(object, key);
-  if (!value && !reader->wrong) reader->wrong = key;
+  if (!value && !walk->wrong) walk->wrong = key;
   return value;
 }
 
-static double real_of(reader *reader, const json_t *object, const char *key) {
-  const json_t *value = member(reader, object, key);
+static double real_of(reader *walk, const json_t *object, const char *key) {
+  const json_t *value = member(walk, object, key);
   if (value && json_is_null(value)) return NAN;
-  if (value && !json_is_number(value) && !reader->wrong) reader->wrong = key;
+  if (value && !json_is_number(value) && !walk->wrong) walk->wrong = key;
   return json_number_value(value);
 }
 
-static int64_t integer_of(reader *reader, const json_t *object, const char *key) {
-  const json_t *value = member(reader, object, key);
-  if (value && !json_is_integer(value) && !reader->wrong) reader->wrong = key;
+static int64_t integer_of(reader *walk, const json_t *object, const char *key) {
+  const json_t *value = member(walk, object, key);
+  if (value && !json_is_integer(value) && !walk->wrong) walk->wrong = key;
   return (int64_t)json_integer_value(value);
 }
 
-static bool bool_of(reader *reader, const json_t *object, const char *key) {
-  const json_t *value = member(reader, object, key);
-  if (value && !json_is_boolean(value) && !reader->wrong) reader->wrong = key;
+static bool bool_of(reader *walk, const json_t *object, const char *key) {
+  const json_t *value = member(walk, object, key);
+  if (value && !json_is_boolean(value) && !walk->wrong) walk->wrong = key;
   return json_is_true(value);
 }
 
-static char *text_of(reader *reader, const json_t *object, const char *key) {
-  const json_t *value = member(reader, object, key);
+static char *text_of(reader *walk, const json_t *object, const char *key) {
+  const json_t *value = member(walk, object, key);
   if (!value || json_is_null(value)) return NULL;
-  if (!json_is_string(value) && !reader->wrong) reader->wrong = key;
+  if (!json_is_string(value) && !walk->wrong) walk->wrong = key;
   return json_is_string(value) ? format_text("%s", json_string_value(value)) : NULL;
 }
 
-static void read_variants(reader *reader, const json_t *object, char *values[4]) {
+static void read_variants(reader *walk, const json_t *object, char *values[4]) {
   static const char *const operations[4] = {"router", "permute", "grouped_gemm", "combine"};
-  for (int i = 0; i < 4; i++) values[i] = text_of(reader, object, operations[i]);
+  for (int i = 0; i < 4; i++) values[i] = text_of(walk, object, operations[i]);
 }
 
-static void read_times(reader *reader, const json_t *times, sample_summary *summaries) {
+static void read_times(reader *walk, const json_t *times, sample_summary *summaries) {
   for (int stage = 0; stage < MOECL_STAGE_COUNT; stage++) {
-    const json_t *one = member(reader, times, moecl_stage_name((moecl_stage)stage));
+    const json_t *one = member(walk, times, moecl_stage_name((moecl_stage)stage));
     summaries[stage] = (sample_summary){NAN, NAN, NAN}; /* fused into another */
     if (!one || json_is_null(one)) continue;
-    summaries[stage] = (sample_summary){.median = real_of(reader, one, "median"),
-                                        .min = real_of(reader, one, "min"),
-                                        .p90 = real_of(reader, one, "p90")};
+    summaries[stage] = (sample_summary){.median = real_of(walk, one, "median"),
+                                        .min = real_of(walk, one, "min"),
+                                        .p90 = real_of(walk, one, "p90")};
   }
 }
 
-static int64_t *read_counts(reader *reader, const json_t *object, const char *key,
+static int64_t *read_counts(reader *walk, const json_t *object, const char *key,
                             int64_t count) {
-  const json_t *list = member(reader, object, key);
+  const json_t *list = member(walk, object, key);
   int64_t *counts = calloc((size_t)count + 1, sizeof *counts);
   if (!counts || (int64_t)json_array_size(list) != count) {
-    if (!reader->wrong) reader->wrong = key;
+    if (!walk->wrong) walk->wrong = key;
     free(counts);
     return NULL;
   }
@@ -74,54 +74,54 @@ static int64_t *read_counts(reader *reader, const json_t *object, const char *ke
   return counts;
 }
 
-static void read_routing(reader *reader, const json_t *object, const experiment_point *point,
+static void read_routing(reader *walk, const json_t *object, const experiment_point *point,
                          moecl_routing *routing) {
-  const json_t *capacity = member(reader, object, "capacity");
+  const json_t *capacity = member(walk, object, "capacity");
   *routing = (moecl_routing){.num_tokens = point->num_tokens,
                              .num_experts = point->layer.num_experts,
                              .top_k = point->layer.top_k};
   routing->tokens_per_expert =
-      read_counts(reader, object, "tokens_per_expert", routing->num_experts);
+      read_counts(walk, object, "tokens_per_expert", routing->num_experts);
   routing->tokens_per_expert_after_capacity =
-      read_counts(reader, object, "tokens_per_expert_after_capacity", routing->num_experts);
-  routing->capacity = json_is_null(capacity) ? -1 : integer_of(reader, object, "capacity");
+      read_counts(walk, object, "tokens_per_expert_after_capacity", routing->num_experts);
+  routing->capacity = json_is_null(capacity) ? -1 : integer_of(walk, object, "capacity");
   routing->statistics = (moecl_routing_statistics){
-      .load_balancing_loss = real_of(reader, object, "load_balancing_loss"),
-      .router_z_loss = real_of(reader, object, "router_z_loss"),
-      .entropy = real_of(reader, object, "entropy"),
-      .max_mean_imbalance = real_of(reader, object, "max_mean_imbalance"),
-      .coefficient_of_variation = real_of(reader, object, "coefficient_of_variation"),
-      .dropped_fraction = real_of(reader, object, "dropped_fraction"),
-      .padding_waste = real_of(reader, object, "padding_waste"),
-      .nonfinite_tokens = integer_of(reader, object, "nonfinite_tokens"),
+      .load_balancing_loss = real_of(walk, object, "load_balancing_loss"),
+      .router_z_loss = real_of(walk, object, "router_z_loss"),
+      .entropy = real_of(walk, object, "entropy"),
+      .max_mean_imbalance = real_of(walk, object, "max_mean_imbalance"),
+      .coefficient_of_variation = real_of(walk, object, "coefficient_of_variation"),
+      .dropped_fraction = real_of(walk, object, "dropped_fraction"),
+      .padding_waste = real_of(walk, object, "padding_waste"),
+      .nonfinite_tokens = integer_of(walk, object, "nonfinite_tokens"),
       .first_nonfinite_token = -1, /* a point that has one failed, and runs again */
   };
 }
 
-static void read_verify(reader *reader, const json_t *object, verify_result *verify) {
+static void read_verify(reader *walk, const json_t *object, verify_result *verify) {
   if (!object || json_is_null(object)) return;
   *verify = (verify_result){.ran = true,
-                            .ok = bool_of(reader, object, "ok"),
-                            .error = real_of(reader, object, "error"),
-                            .tolerance = real_of(reader, object, "tolerance"),
-                            .tokens_checked = integer_of(reader, object, "tokens_checked"),
-                            .experts_checked = integer_of(reader, object, "experts_checked"),
-                            .topk_mismatches = integer_of(reader, object, "topk_mismatches"),
-                            .capacity_ok = bool_of(reader, object, "capacity_ok")};
+                            .ok = bool_of(walk, object, "ok"),
+                            .error = real_of(walk, object, "error"),
+                            .tolerance = real_of(walk, object, "tolerance"),
+                            .tokens_checked = integer_of(walk, object, "tokens_checked"),
+                            .experts_checked = integer_of(walk, object, "experts_checked"),
+                            .topk_mismatches = integer_of(walk, object, "topk_mismatches"),
+                            .capacity_ok = bool_of(walk, object, "capacity_ok")};
 }
 
-static void read_point(reader *reader, const json_t *object, const experiment_point *point,
+static void read_point(reader *walk, const json_t *object, const experiment_point *point,
                        point_result *result) {
-  read_variants(reader, member(reader, object, "variants"), result->variants);
-  read_variants(reader, member(reader, object, "variant_reasons"), result->variant_reasons);
-  read_times(reader, member(reader, object, "time_ms"), result->time_ms);
-  result->iterations = integer_of(reader, object, "iterations");
-  result->tokens_per_s = real_of(reader, object, "tokens_per_s");
-  result->tflops = real_of(reader, object, "tflops");
-  result->gbytes_per_s = real_of(reader, object, "gbytes_per_s");
-  result->memory_bytes = (uint64_t)integer_of(reader, object, "memory_bytes");
-  read_routing(reader, member(reader, object, "routing"), point, &result->routing);
-  read_verify(reader, member(reader, object, "verify"), &result->verify);
+  read_variants(walk, member(walk, object, "variants"), result->variants);
+  read_variants(walk, member(walk, object, "variant_reasons"), result->variant_reasons);
+  read_times(walk, member(walk, object, "time_ms"), result->time_ms);
+  result->iterations = integer_of(walk, object, "iterations");
+  result->tokens_per_s = real_of(walk, object, "tokens_per_s");
+  result->tflops = real_of(walk, object, "tflops");
+  result->gbytes_per_s = real_of(walk, object, "gbytes_per_s");
+  result->memory_bytes = (uint64_t)integer_of(walk, object, "memory_bytes");
+  read_routing(walk, member(walk, object, "routing"), point, &result->routing);
+  read_verify(walk, member(walk, object, "verify"), &result->verify);
 }
 
 /* What failed or did not verify runs again. */
@@ -131,75 +131,79 @@ static bool is_finished(const char *status, point_status *finished) {
 }
 
 /* Returns the key that is wrong, NULL when all is well. */
-static const char *take_point(results *results, const json_t *object) {
-  reader reader = {NULL};
-  const int64_t index = integer_of(&reader, object, "index");
-  const char *status = json_string_value(member(&reader, object, "status"));
-  if (reader.wrong) return reader.wrong;
+static const char *take_point(results *all, const json_t *object) {
+  reader walk = {NULL};
+  const int64_t index = integer_of(&walk, object, "index");
+  const char *status = json_string_value(member(&walk, object, "status"));
+  if (walk.wrong) return walk.wrong;
   if (!status) return "status";
-  if (index < 0 || (uint64_t)index >= results->experiment->num_points || results->have[index])
+  if (index < 0 || (uint64_t)index >= all->experiment->num_points || all->have[index])
     return "index";
   point_result result = {.index = (size_t)index};
   if (!is_finished(status, &result.status)) return NULL;
-  read_point(&reader, object, &results->experiment->points[index], &result);
-  if (reader.wrong) {
+  read_point(&walk, object, &all->experiment->points[index], &result);
+  if (walk.wrong) {
     point_result_destroy(&result);
-    return reader.wrong;
+    return walk.wrong;
   }
-  results->points[index] = result;
-  results->have[index] = true;
+  all->points[index] = result;
+  all->have[index] = true;
   return NULL;
 }
 
+/* A driver's bytes that are not UTF-8 were written as question marks. */
+static bool same_name(const char *written, const char *name) {
+  if (!written) return false;
+  while (*written && *name && (*written == *name || (*written == '?' && *name & 0x80)))
+    written++, name++;
+  return *written == *name;
+}
+
 /* Points of one folder are compared with each other, so one device made them. */
-static bool same_device(const results *results, const json_t *root) {
+static bool check_device(const results *all, const char *path, const json_t *root, char **error) {
   const json_t *device = json_object_get(root, "device");
   const char *name = json_string_value(json_object_get(device, "name"));
   const char *platform = json_string_value(json_object_get(device, "platform"));
-  return name && platform && strcmp(name, results->device.name) == 0 &&
-         strcmp(platform, results->device.platform) == 0;
+  if (same_name(name, all->device.name) && same_name(platform, all->device.platform)) return true;
+  return fail_text(error,
+                   "%s was measured on %s (%s), not on %s (%s); choose that device with --device, "
+                   "or start anew with --out",
+                   path, name ? name : "an unnamed device", platform ? platform : "?",
+                   all->device.name, all->device.platform);
 }
 
-static bool check_root(const results *results, const char *path, const json_t *root,
+static bool check_root(const results *all, const char *path, const json_t *root,
                        char **error) {
   const char *schema = json_string_value(json_object_get(root, "schema"));
   if (!schema || strcmp(schema, RESULTS_SCHEMA) != 0)
     return fail_text(error, "%s cannot be resumed: its schema is %s, expected " RESULTS_SCHEMA,
                      path, schema ? schema : "not given");
-  json_t *wanted = json_loads(results->experiment->resolved_json, 0, NULL);
+  json_t *wanted = json_loads(all->experiment->resolved_json, 0, NULL);
   const bool same = wanted && json_equal(wanted, json_object_get(root, "experiment"));
   json_decref(wanted);
   if (!same)
     return fail_text(error,
                      "%s holds another experiment than %s resolves to; resume with the file and "
                      "the --set options it was begun with, or start anew with --out",
-                     path, results->experiment->path);
-  if (!same_device(results, root))
-    return fail_text(error,
-                     "%s was measured on %s, not on %s; choose that device with --device, or start "
-                     "anew with --out",
-                     path,
-                     json_is_string(json_object_get(json_object_get(root, "device"), "name"))
-                         ? json_string_value(json_object_get(json_object_get(root, "device"), "name"))
-                         : "an unnamed device",
-                     results->device.name);
+                     path, all->experiment->path);
+  if (!check_device(all, path, root, error)) return false;
   if (!json_is_array(json_object_get(root, "points")))
     return fail_text(error, "%s cannot be resumed: it is damaged (no list of points)", path);
   return true;
 }
 
-bool results_json_read(results *results, const char *path, const char *text, size_t size,
+bool results_json_read(results *all, const char *path, const char *text, size_t size,
                        char **error) {
   json_error_t where;
   json_t *root = json_loadb(text, size, 0, &where);
   if (!root)
     return fail_text(error, "%s cannot be resumed: it is damaged (line %d: %s)", path, where.line,
                      where.text);
-  bool ok = check_root(results, path, root, error);
+  bool ok = check_root(all, path, root, error);
   size_t i;
   json_t *point;
   if (ok) json_array_foreach(json_object_get(root, "points"), i, point) {
-    const char *wrong = take_point(results, point);
+    const char *wrong = take_point(all, point);
     if (!wrong) continue;
     ok = fail_text(error, "%s cannot be resumed: it is damaged (points[%zu].%s is missing or "
                    "not what it should be)", path, i, wrong);

@@ -1,0 +1,624 @@
+/* The results folder: results.json and results.csv, going on with an earlier
+ * run, a full disk, the closing table, dumps. No device needed. */
+#include "unit.h"
+#include "results_private.h"
+#include "progress.h"
+#include <dirent.h>
+#include <jansson.h>
+#include <math.h>
+#include <signal.h>
+#include <sys/resource.h>
+#include <sys/stat.h>
+#include <unistd.h>
+
+/* Report and plots have tests of their own; here it counts that they are called. */
+static int reports_written;
+bool report_write(const results *all, char **error) {
+  (void)all;
+  (void)error;
+  reports_written++;
+  return true;
+}
+bool plots_write(const results *all, char **note, char **error) {
+  (void)all;
+  (void)error;
+  *note = strdup("no gnuplot");
+  return true;
+}
+
+typedef struct fixture {
+  char folder[512];
+  experiment plan;
+  moecl_device_info device;
+} fixture;
+
+static const char yaml[] =
+    "name: unit-test\n"
+    "layer: {hidden_size: 64, intermediate_size: 32, num_experts: 4, top_k: [1, 2],\n"
+    "        router: {jitter: 0.01}, capacity: {factor: [1.1, null]}}\n"
+    "workload: {num_tokens: 6, distribution: skewed}\n";
+
+static void parse(fixture *f, const char *text) {
+  char *error = NULL;
+  if (!experiment_parse(text, strlen(text), "unit.yaml", NULL, 0, &f->plan, &error)) {
+    print_error("%s\n", error);
+    fail();
+  }
+}
+
+/* A folder name that nothing has yet. */
+static int set_up(void **state) {
+  fixture *f = calloc(1, sizeof *f);
+  const char *base = getenv("MOECL_TEST_DIR");
+  snprintf(f->folder, sizeof f->folder, "%s/results-XXXXXX", base ? base : "/tmp");
+  assert_non_null(mkdtemp(f->folder));
+  strcpy(f->device.name, "A device \xff");
+  strcpy(f->device.platform, "A platform");
+  f->device.type = MOECL_DEVICE_CPU;
+  f->device.global_memory_bytes = UINT64_C(1) << 40;
+  parse(f, yaml);
+  *state = f;
+  return 0;
+}
+
+static int tear_down(void **state) {
+  fixture *f = *state;
+  char path[1024];
+  DIR *folder = opendir(f->folder);
+  for (struct dirent *entry; folder && (entry = readdir(folder));) {
+    snprintf(path, sizeof path, "%s/%s", f->folder, entry->d_name);
+    unlink(path);
+  }
+  if (folder) closedir(folder);
+  rmdir(f->folder);
+  experiment_destroy(&f->plan);
+  free(f);
+  return 0;
+}
+
+static point_result make_point(const fixture *f, size_t index, point_status status) {
+  const experiment_point *point = &f->plan.points[index];
+  const int64_t experts = point->layer.num_experts;
+  point_result r = {.index = index, .status = status, .iterations = 20, .tokens_per_s = 1234.5,
+                    .tflops = 0.25, .gbytes_per_s = INFINITY, .memory_bytes = 1 << 20};
+  static const char *const names[4] = {"generic", "scan", "cpu", "gather"};
+  for (int i = 0; i < 4; i++) {
+    r.variants[i] = strdup(names[i]);
+    r.variant_reasons[i] = strdup("the only, \"best\" one");
+  }
+  for (int i = 0; i < MOECL_STAGE_COUNT; i++) r.time_ms[i] = (sample_summary){2.5 + i, 1.5, 9.5};
+  r.time_ms[MOECL_STAGE_PERMUTE] = (sample_summary){NAN, NAN, NAN};
+  r.routing = (moecl_routing){.num_tokens = 6, .num_experts = experts, .top_k = point->layer.top_k,
+                              .capacity = point->layer.capacity_factor > 0 ? 2 : -1};
+  r.routing.topk_ids = calloc(12, sizeof *r.routing.topk_ids);
+  r.routing.tokens_per_expert = calloc((size_t)experts, sizeof(int64_t));
+  r.routing.tokens_per_expert_after_capacity = calloc((size_t)experts, sizeof(int64_t));
+  for (int64_t e = 0; e < experts; e++) {
+    r.routing.tokens_per_expert[e] = e;
+    r.routing.tokens_per_expert_after_capacity[e] = e < 2 ? e : 2;
+  }
+  r.routing.statistics = (moecl_routing_statistics){1.5, 2.5, 3.5, 4.5, 5.5, 0.125, 0.75, 0, -1};
+  r.verify = (verify_result){status != POINT_UNVERIFIED_OK, status == POINT_OK, 1e-6, 1e-5, 6, 4, 0,
+                             true};
+  if (status >= POINT_VERIFY_FAILED) r.error = strdup("it said \"no\",\nand meant it");
+  return r;
+}
+
+/* What the runner gives for a point that failed before it ran. */
+static point_result make_failed(size_t index) {
+  point_result r = {.index = index, .status = POINT_ERROR, .error = strdup("the layer broke")};
+  for (int i = 0; i < MOECL_STAGE_COUNT; i++) r.time_ms[i] = (sample_summary){NAN, NAN, NAN};
+  return r;
+}
+
+static results *open_new(fixture *f) {
+  char *error = NULL;
+  results *all = results_open(&f->plan, &f->device, f->folder, false, &error);
+  if (!all) print_error("%s\n", error);
+  assert_non_null(all);
+  return all;
+}
+
+static void add(results *all, point_result point) {
+  char *error = NULL;
+  const bool ok = results_add(all, &point, &error);
+  if (!ok) print_error("%s\n", error);
+  assert_true(ok);
+  assert_null(error);
+  assert_null(point.variants[0]); /* taken over */
+}
+
+static char *slurp(const fixture *f, const char *name) {
+  char path[1024];
+  snprintf(path, sizeof path, "%s/%s", f->folder, name);
+  FILE *file = fopen(path, "rb");
+  if (!file) return NULL;
+  char *text = calloc(1, 1 << 18);
+  fread(text, 1, (1 << 18) - 1, file);
+  fclose(file);
+  return text;
+}
+
+static void put_file(const fixture *f, const char *name, const char *text) {
+  char path[1024];
+  snprintf(path, sizeof path, "%s/%s", f->folder, name);
+  FILE *file = fopen(path, "wb");
+  assert_non_null(file);
+  fputs(text, file);
+  fclose(file);
+}
+
+static size_t files_in(const fixture *f) {
+  size_t count = 0;
+  DIR *folder = opendir(f->folder);
+  assert_non_null(folder);
+  for (struct dirent *entry; (entry = readdir(folder));) count += entry->d_name[0] != '.';
+  closedir(folder);
+  return count;
+}
+
+static json_t *read_json(const fixture *f) {
+  char *text = slurp(f, "results.json");
+  assert_non_null(text);
+  json_t *root = json_loads(text, 0, NULL);
+  free(text);
+  assert_non_null(root);
+  return root;
+}
+
+/* The value under a dotted path, as JSON text; compared with what is wanted. */
+static void check_value(const json_t *object, const char *path, const char *wanted) {
+  char part[64];
+  const json_t *value = object;
+  for (const char *at = path; *at;) {
+    const size_t length = strcspn(at, ".");
+    snprintf(part, sizeof part, "%.*s", (int)length, at);
+    value = json_is_array(value) ? json_array_get(value, (size_t)atoi(part))
+                                 : json_object_get(value, part);
+    at += length + (at[length] == '.');
+  }
+  char *found = value ? json_dumps(value, JSON_ENCODE_ANY | JSON_COMPACT | JSON_REAL_PRECISION(15))
+                      : NULL;
+  if (!found || strcmp(found, wanted) != 0)
+    fail_msg("%s: expected %s, found %s", path, wanted, found ? found : "nothing");
+  free(found);
+}
+
+static void check_keys(const json_t *root, const char *path, const char *wanted) {
+  char names[1024] = "", part[64];
+  const json_t *value = root;
+  for (const char *at = path; *at;) {
+    const size_t length = strcspn(at, ".");
+    snprintf(part, sizeof part, "%.*s", (int)length, at);
+    value = json_is_array(value) ? json_array_get(value, (size_t)atoi(part))
+                                 : json_object_get(value, part);
+    at += length + (at[length] == '.');
+  }
+  const char *key;
+  json_t *item;
+  json_object_foreach((json_t *)value, key, item) {
+    if (*names) strcat(names, " ");
+    strcat(names, key);
+  }
+  assert_string_equal(names, wanted);
+}
+
+static void check_first_point(const json_t *root) {
+  static const char *const values[][2] = {
+      {"index", "0"}, {"status", "\"ok\""}, {"error", "null"}, {"params.num_tokens", "6"},
+      {"params.hidden_size", "64"}, {"params.intermediate_size", "32"},
+      {"params.num_experts", "4"}, {"params.top_k", "1"}, {"params.renormalize", "true"},
+      {"params.jitter", "0.01"}, {"params.capacity_factor", "1.1"}, {"params.min_capacity", "0"},
+      {"params.drop_policy", "\"position\""}, {"params.activation", "\"swiglu\""},
+      {"params.dtype", "\"fp32\""}, {"params.distribution", "\"skewed\""},
+      {"params.skew_exponent", "1.0"}, {"params.skew_clusters", "null"},
+      {"params.skew_noise", "0.5"}, {"params.gate_up_bias", "false"},
+      {"params.grouped_gemm_variant", "\"auto\""}, {"variants.router", "\"generic\""},
+      {"variants.permute", "\"scan\""}, {"variants.grouped_gemm", "\"cpu\""},
+      {"variants.combine", "\"gather\""}, {"variant_reasons.router", "\"the only, \\\"best\\\" one\""},
+      {"iterations", "20"}, {"time_ms.router", "{\"median\":2.5,\"min\":1.5,\"p90\":9.5}"},
+      {"time_ms.permute", "null"}, {"time_ms.layer.median", "7.5"}, {"tokens_per_s", "1234.5"},
+      {"tflops", "0.25"}, {"gbytes_per_s", "null"}, {"memory_bytes", "1048576"},
+      {"routing.tokens_per_expert", "[0,1,2,3]"},
+      {"routing.tokens_per_expert_after_capacity", "[0,1,2,2]"}, {"routing.capacity", "2"},
+      {"routing.load_balancing_loss", "1.5"}, {"routing.router_z_loss", "2.5"},
+      {"routing.entropy", "3.5"}, {"routing.max_mean_imbalance", "4.5"},
+      {"routing.coefficient_of_variation", "5.5"}, {"routing.dropped_fraction", "0.125"},
+      {"routing.padding_waste", "0.75"}, {"routing.nonfinite_tokens", "0"},
+      {"verify.error", "1e-6"}, {"verify.tolerance", "1e-5"}, {"verify.ok", "true"},
+      {"verify.tokens_checked", "6"}, {"verify.num_tokens", "6"}, {"verify.experts_checked", "4"},
+      {"verify.topk_mismatches", "0"}, {"verify.capacity_ok", "true"}};
+  const json_t *point = json_array_get(json_object_get(root, "points"), 0);
+  for (size_t i = 0; i < sizeof values / sizeof *values; i++)
+    check_value(point, values[i][0], values[i][1]);
+}
+
+static void test_json(void **state) {
+  fixture *f = *state;
+  results *all = open_new(f);
+  assert_int_equal(f->plan.num_points, 4);
+  add(all, make_failed(3)); /* out of order: the file has them in order */
+  add(all, make_point(f, 0, POINT_OK));
+  add(all, make_point(f, 1, POINT_UNVERIFIED_OK));
+  json_t *root = read_json(f);
+  check_keys(root, "", "schema versions experiment device points");
+  check_keys(root, "versions", "moecl compiler");
+  check_keys(root, "points.0", "index status error params variants variant_reasons iterations "
+             "time_ms tokens_per_s tflops gbytes_per_s memory_bytes routing verify");
+  check_keys(root, "points.0.time_ms", "router permute gate_up down combine layer");
+  check_value(root, "schema", "\"moecl-results/1\"");
+  check_value(root, "device.name", "\"A device ?\"");
+  check_value(root, "device.type", "\"CPU\"");
+  check_value(root, "device.global_memory_bytes", "1099511627776");
+  check_value(root, "experiment.layer.top_k", "[1,2]");
+  check_first_point(root);
+  check_value(root, "points.1.params.capacity_factor", "null");
+  check_value(root, "points.1.routing.capacity", "null");
+  check_value(root, "points.1.status", "\"ok_unverified\"");
+  check_value(root, "points.1.verify", "null");
+  check_value(root, "points.2.index", "3");
+  check_value(root, "points.2.error", "\"the layer broke\"");
+  check_value(root, "points.2.routing", "null");
+  check_value(root, "points.2.time_ms.layer", "null");
+  check_value(root, "points.2.tokens_per_s", "null");
+  check_value(root, "points.2.variants.router", "null");
+  json_decref(root);
+  assert_int_equal(results_worst(all), POINT_ERROR);
+  assert_null(all->points[0].routing.topk_ids); /* not kept */
+  assert_int_equal(files_in(f), 2);
+  results_destroy(&all);
+  assert_null(all);
+}
+
+/* Reads one RFC 4180 row; returns its number of cells. */
+static size_t count_cells(const char **at) {
+  size_t cells = 1;
+  bool quoted = false;
+  for (; **at && (quoted || **at != '\n'); ++*at) {
+    if (**at == '"') quoted = !quoted;
+    cells += !quoted && **at == ',';
+  }
+  *at += **at == '\n';
+  return cells;
+}
+
+static void test_csv(void **state) {
+  fixture *f = *state;
+  results *all = open_new(f);
+  add(all, make_point(f, 0, POINT_OK));
+  add(all, make_point(f, 1, POINT_VERIFY_FAILED));
+  add(all, make_failed(2));
+  char *text = slurp(f, "results.csv");
+  assert_non_null(strstr(text, ",time_ms_layer_median,time_ms_layer_min,time_ms_layer_p90,"));
+  assert_non_null(strstr(text, "\"it said \"\"no\"\",\nand meant it\""));
+  const char *at = text;
+  const size_t columns = count_cells(&at);
+  size_t rows = 0;
+  for (; *at; rows++) assert_int_equal(count_cells(&at), columns);
+  assert_int_equal(rows, 3);
+  free(text);
+  results_destroy(&all);
+}
+
+static results *resume(fixture *f, char **error) {
+  *error = NULL;
+  return results_open(&f->plan, &f->device, f->folder, true, error);
+}
+
+static void expect_refused(fixture *f, const char *part) {
+  char *error;
+  results *all = resume(f, &error);
+  assert_null(all);
+  assert_non_null(error);
+  if (!strstr(error, part)) fail_msg("expected '%s' in: %s", part, error);
+  free(error);
+}
+
+static void test_resume(void **state) {
+  fixture *f = *state;
+  results *all = open_new(f);
+  add(all, make_point(f, 0, POINT_OK));
+  add(all, make_point(f, 1, POINT_UNVERIFIED_OK));
+  add(all, make_point(f, 2, POINT_VERIFY_FAILED));
+  add(all, make_failed(3));
+  results_destroy(&all);
+  json_t *before = read_json(f);
+  char *error;
+  all = resume(f, &error);
+  assert_non_null(all);
+  assert_true(results_has(all, 0));
+  assert_true(results_has(all, 1));
+  assert_false(results_has(all, 2));
+  assert_false(results_has(all, 3));
+  assert_false(results_has(all, 4));
+  assert_true(isnan(all->points[0].time_ms[MOECL_STAGE_PERMUTE].median));
+  assert_int_equal(results_worst(all), POINT_UNVERIFIED_OK);
+  add(all, make_point(f, 2, POINT_OK));
+  json_t *after = read_json(f);
+  /* What was taken over is written as it was. */
+  for (size_t i = 0; i < 2; i++)
+    assert_true(json_equal(json_array_get(json_object_get(before, "points"), i),
+                           json_array_get(json_object_get(after, "points"), i)));
+  check_value(after, "points.2.status", "\"ok\"");
+  assert_int_equal(json_array_size(json_object_get(after, "points")), 3);
+  json_decref(before);
+  json_decref(after);
+  results_destroy(&all);
+}
+
+static void test_resume_refused(void **state) {
+  fixture *f = *state;
+  expect_refused(f, "results.json: No such file");
+  results *all = open_new(f);
+  add(all, make_point(f, 0, POINT_OK));
+  results_destroy(&all);
+  char *good = slurp(f, "results.json"), *error = NULL;
+  /* results of an earlier run are not written over */
+  assert_null(results_open(&f->plan, &f->device, f->folder, false, &error));
+  assert_non_null(strstr(error, "--resume"));
+  free(error);
+  strcpy(f->device.name, "Another device");
+  expect_refused(f, "on Another device");
+  strcpy(f->device.name, "A device \xff");
+  for (size_t cut = 0; cut < strlen(good) - 2; cut += 97) { /* whatever part of it is there */
+    char *part = strndup(good, cut);
+    put_file(f, "results.json", part);
+    expect_refused(f, "damaged");
+    free(part);
+  }
+  put_file(f, "results.json", "{\"schema\": \"moecl-results/99\"}");
+  expect_refused(f, "its schema is moecl-results/99");
+  put_file(f, "results.json", "[]");
+  expect_refused(f, "its schema is not given");
+  char *capacity = strstr(good, "\"tflops\"");
+  memcpy(capacity, "\"tfl0ps\"", 8);
+  put_file(f, "results.json", good);
+  expect_refused(f, "points[0].tflops");
+  memcpy(capacity, "\"tflops\"", 8);
+  put_file(f, "results.json", good);
+  free(good);
+  experiment_destroy(&f->plan);
+  parse(f, "name: unit\nlayer: {hidden_size: 64, intermediate_size: 32, num_experts: 4, top_k: 1}\n"
+           "workload: {num_tokens: 6}\n");
+  expect_refused(f, "another experiment");
+  char missing[600];
+  snprintf(missing, sizeof missing, "%s/none", f->folder);
+  assert_null(results_open(&f->plan, &f->device, missing, true, &error));
+  assert_non_null(strstr(error, "No such file"));
+  free(error);
+}
+
+static void limit_files(rlim_t bytes) {
+  struct rlimit limit;
+  getrlimit(RLIMIT_FSIZE, &limit);
+  limit.rlim_cur = bytes;
+  assert_int_equal(setrlimit(RLIMIT_FSIZE, &limit), 0);
+}
+
+static void test_disk_full(void **state) {
+  fixture *f = *state;
+  results *all = open_new(f);
+  add(all, make_point(f, 0, POINT_OK));
+  char *json = slurp(f, "results.json"), *csv = slurp(f, "results.csv"), *error = NULL;
+  point_result point = make_point(f, 1, POINT_OK);
+  signal(SIGXFSZ, SIG_IGN);
+  limit_files(strlen(json)); /* the larger file no longer fits */
+  const bool added = results_add(all, &point, &error);
+  limit_files(RLIM_INFINITY);
+  assert_false(added);
+  assert_non_null(strstr(error, "results.json could not be written: File too large"));
+  free(error);
+  char *now = slurp(f, "results.json");
+  assert_string_equal(now, json);
+  free(now);
+  now = slurp(f, "results.csv");
+  assert_string_equal(now, csv);
+  free(now);
+  free(json);
+  free(csv);
+  assert_int_equal(files_in(f), 2);
+  assert_true(results_has(all, 1)); /* for the table */
+  add(all, make_point(f, 2, POINT_OK)); /* room again: nothing is lost */
+  json_t *root = read_json(f);
+  assert_int_equal(json_array_size(json_object_get(root, "points")), 3);
+  json_decref(root);
+  results_destroy(&all);
+}
+
+static void test_default_folder(void **state) {
+  fixture *f = *state;
+  char here[1024], *error = NULL;
+  assert_non_null(getcwd(here, sizeof here));
+  assert_int_equal(chdir(f->folder), 0);
+  results *one = results_open(&f->plan, &f->device, NULL, false, &error);
+  results *two = results_open(&f->plan, &f->device, NULL, false, &error);
+  assert_non_null(one);
+  assert_non_null(two);
+  assert_string_not_equal(results_folder(one), results_folder(two));
+  assert_memory_equal(results_folder(one), "results/unit-test-20", 20);
+  results *both[] = {one, two};
+  for (int i = 0; i < 2; i++) {
+    char path[1100];
+    snprintf(path, sizeof path, "%s/results.json", results_folder(both[i]));
+    assert_int_equal(unlink(path), 0);
+    snprintf(path, sizeof path, "%s/results.csv", results_folder(both[i]));
+    assert_int_equal(unlink(path), 0);
+    assert_int_equal(rmdir(results_folder(both[i])), 0);
+    results_destroy(&both[i]);
+  }
+  assert_int_equal(rmdir("results"), 0);
+  assert_int_equal(chdir(here), 0);
+}
+
+static void test_unwritable(void **state) {
+  fixture *f = *state;
+  char path[600], *error = NULL;
+  put_file(f, "plain", "a file");
+  snprintf(path, sizeof path, "%s/plain/inner", f->folder);
+  assert_null(results_open(&f->plan, &f->device, path, false, &error));
+  assert_non_null(strstr(error, "could not be made: Not a directory"));
+  free(error);
+}
+
+static char *table_text(const results *all) {
+  char *text = NULL;
+  size_t size;
+  FILE *file = open_memstream(&text, &size);
+  results_print_table(all, file);
+  fclose(file);
+  return text;
+}
+
+static void test_table(void **state) {
+  fixture *f = *state;
+  results *all = open_new(f);
+  add(all, make_point(f, 0, POINT_OK));
+  add(all, make_point(f, 1, POINT_UNVERIFIED_OK));
+  add(all, make_point(f, 2, POINT_VERIFY_FAILED));
+  add(all, make_failed(3));
+  char *text = table_text(all), *note = NULL, *error = NULL;
+  assert_string_equal(
+      text,
+      "top_k  capacity_factor  layer ms  tokens/s  TFLOP/s  GB/s  dropped %  imbalance  verify error\n"
+      "    1              1.1       7.5      1234     0.25     -       12.5        4.5       1.0e-06\n"
+      "    1             null       7.5      1234     0.25     -       12.5        4.5  not verified\n"
+      "    2              1.1       7.5      1234     0.25     -       12.5        4.5        FAILED\n"
+      "    2             null         -         -        -     -          -          -         ERROR\n"
+      "point 3 (top_k=2, capacity_factor=1.1): it said \"no\",\nand meant it\n"
+      "point 4 (top_k=2, capacity_factor=null): the layer broke\n");
+  free(text);
+  assert_true(results_finish(all, &note, &error));
+  assert_string_equal(note, "no gnuplot");
+  assert_int_equal(reports_written, 1);
+  free(note);
+  results_destroy(&all);
+}
+
+/* stderr into a file while the progress is shown; not a terminal then. */
+static char *progress_text(const fixture *f, bool quiet) {
+  char path[600];
+  snprintf(path, sizeof path, "%s/stderr", f->folder);
+  fflush(stderr);
+  const int kept = dup(STDERR_FILENO);
+  assert_non_null(freopen(path, "wb", stderr));
+  progress *shown = progress_open(&f->plan, quiet);
+  point_result points[] = {make_point(f, 0, POINT_OK), make_point(f, 1, POINT_UNVERIFIED_OK),
+                           make_failed(3)};
+  for (size_t i = 0; i < 3; i++) {
+    progress_begin(shown, points[i].index);
+    progress_end(shown, points[i].index, &points[i]);
+    point_result_destroy(&points[i]);
+  }
+  progress_close(&shown);
+  fflush(stderr);
+  dup2(kept, STDERR_FILENO);
+  close(kept);
+  return slurp(f, "stderr");
+}
+
+static void test_progress(void **state) {
+  fixture *f = *state;
+  char *text = progress_text(f, false);
+  assert_string_equal(
+      text, "[1/4] top_k=1, capacity_factor=1.1: 7.50 ms, 1234 tokens/s, verified (error 1.0e-06)\n"
+            "[2/4] top_k=1, capacity_factor=null: 7.50 ms, 1234 tokens/s, not verified\n"
+            "[4/4] top_k=2, capacity_factor=null: the layer broke\n");
+  free(text);
+  text = progress_text(f, true);
+  assert_string_equal(text, "");
+  free(text);
+}
+
+static const dump_tensor tensors[] = {{"hidden \"states\"", "BF16", {3, 5}, 2},
+                                      {"none", "F32", {0, 4}, 2},
+                                      {"kept", "U8", {7}, 1},
+                                      {"ids", "I32", {2, 1, 2}, 3}};
+
+static void test_dump(void **state) {
+  fixture *f = *state;
+  char path[600], *error = NULL;
+  unsigned char data[53];
+  for (size_t i = 0; i < sizeof data; i++) data[i] = (unsigned char)(i * 7);
+  snprintf(path, sizeof path, "%s/point-000.safetensors", f->folder);
+  dump *out = dump_open(path, tensors, 4, &error);
+  assert_non_null(out);
+  assert_true(dump_write(out, data, 11, &error)); /* pieces need not be tensors */
+  assert_true(dump_write(out, data + 11, 42, &error));
+  assert_true(dump_close(&out, &error));
+  assert_null(out);
+  unsigned char *file = (unsigned char *)slurp(f, "point-000.safetensors");
+  size_t size = 0;
+  for (int i = 7; i >= 0; i--) size = size << 8 | file[i];
+  assert_int_equal(size % 8, 0);
+  json_t *header = json_loadb((char *)file + 8, size, 0, NULL);
+  check_value(header, "__metadata__.format", "\"pt\"");
+  check_value(header, "hidden \"states\"",
+              "{\"dtype\":\"BF16\",\"shape\":[3,5],\"data_offsets\":[0,30]}");
+  check_value(header, "none", "{\"dtype\":\"F32\",\"shape\":[0,4],\"data_offsets\":[30,30]}");
+  check_value(header, "kept", "{\"dtype\":\"U8\",\"shape\":[7],\"data_offsets\":[30,37]}");
+  check_value(header, "ids", "{\"dtype\":\"I32\",\"shape\":[2,1,2],\"data_offsets\":[37,53]}");
+  json_decref(header);
+  assert_memory_equal(file + 8 + size, data, sizeof data);
+  struct stat info;
+  assert_int_equal(stat(path, &info), 0);
+  assert_int_equal(info.st_size, 8 + size + sizeof data);
+  free(file);
+}
+
+static void test_dump_refused(void **state) {
+  fixture *f = *state;
+  char path[600], *error = NULL;
+  const char data[64] = {0};
+  snprintf(path, sizeof path, "%s/point-001.safetensors", f->folder);
+  dump *out = dump_open(path, tensors, 4, &error);
+  assert_true(dump_write(out, data, 52, &error));
+  assert_false(dump_close(&out, &error)); /* one byte short */
+  assert_null(out);
+  assert_non_null(strstr(error, "52 of 53 bytes"));
+  free(error);
+  error = NULL;
+  out = dump_open(path, tensors, 4, &error);
+  assert_false(dump_write(out, data, 54, &error)); /* one too many */
+  assert_false(dump_close(&out, &error));
+  assert_non_null(strstr(error, "more bytes than"));
+  free(error);
+  error = NULL;
+  const dump_tensor odd = {"odd", "F8", {1}, 1}, huge = {"huge", "F32", {1 << 30, 1 << 30, 16}, 3};
+  assert_null(dump_open(path, &odd, 1, &error));
+  assert_null(dump_open(path, &huge, 1, &error));
+  assert_non_null(strstr(error, "huge"));
+  free(error);
+  error = NULL;
+  assert_int_equal(files_in(f), 0);
+}
+
+static void test_dump_disk_full(void **state) {
+  fixture *f = *state;
+  char path[600], *error = NULL;
+  const dump_tensor tensor = {"large", "U8", {1 << 20}, 1};
+  char *data = calloc(1, 1 << 20);
+  snprintf(path, sizeof path, "%s/point-002.safetensors", f->folder);
+  signal(SIGXFSZ, SIG_IGN);
+  limit_files(1 << 16);
+  dump *out = dump_open(path, &tensor, 1, &error);
+  bool ok = out && dump_write(out, data, 1 << 20, &error);
+  ok = dump_close(&out, &error) && ok;
+  limit_files(RLIM_INFINITY);
+  assert_false(ok);
+  assert_non_null(strstr(error, "point-002.safetensors could not be written: File too large"));
+  free(error);
+  free(data);
+  assert_int_equal(files_in(f), 0);
+}
+
+#define CASE(function) cmocka_unit_test_setup_teardown(function, set_up, tear_down)
+
+int main(void) {
+  const struct CMUnitTest tests[] = {
+      CASE(test_json),       CASE(test_csv),       CASE(test_resume),
+      CASE(test_resume_refused), CASE(test_disk_full), CASE(test_default_folder),
+      CASE(test_unwritable), CASE(test_table),     CASE(test_progress),
+      CASE(test_dump),       CASE(test_dump_refused), CASE(test_dump_disk_full),
+  };
+  return cmocka_run_group_tests(tests, NULL, NULL);
+}
