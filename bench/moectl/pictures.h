@@ -1,0 +1,37 @@
+/* Which pictures a results folder has: plots.c draws them, report.c shows
+ * them. */
+#ifndef MOECTL_PICTURES_H
+#define MOECTL_PICTURES_H
+
+#include "grid.h"
+
+typedef enum picture_kind {
+  PICTURE_UTILIZATION = 0, /* of one point */
+  PICTURE_TIME,            /* against one axis */
+  PICTURE_THROUGHPUT
+} picture_kind;
+
+typedef struct picture {
+  picture_kind kind;
+  size_t point; /* PICTURE_UTILIZATION */
+  size_t axis;  /* the others */
+  char *name;   /* of the file, without suffix; unique in the folder */
+} picture;
+
+typedef struct pictures {
+  picture *list;
+  size_t count;
+} pictures;
+
+/* Plans the pictures of what has run so far. false: no memory. */
+bool pictures_plan(const results *results, pictures *pictures);
+void pictures_release(pictures *pictures);
+
+/* The lines of points that a plot against an axis shows: all that have data,
+ * or MAX_SERIES of them at even distances. Returns how many, with the point
+ * each begins at; *total is how many there are. */
+enum { MAX_SERIES = 12 };
+size_t pictures_series(const results *results, size_t axis, size_t starts[MAX_SERIES],
+                       size_t *total);
+
+#endif

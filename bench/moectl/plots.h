@@ -1,0 +1,16 @@
+/* The gnuplot scripts and data of single pictures. */
+#ifndef MOECTL_PLOTS_H
+#define MOECTL_PLOTS_H
+
+#include "pictures.h"
+
+/* Terminal, fonts, colours and output file, as every script begins. */
+void plot_begin(FILE *script, const char *name);
+/* Okabe and Ito's colours, readable with any colour vision; "#rrggbb". */
+const char *plot_colour(size_t index);
+
+/* plot_sweep.c, plot_utilization.c: a picture's script and its data. */
+void plot_sweep(const results *results, const picture *picture, FILE *script, FILE *data);
+void plot_utilization(const results *results, const picture *picture, FILE *script, FILE *data);
+
+#endif

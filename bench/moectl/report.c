@@ -1,0 +1,342 @@
+/* report.md: what was run, on what, what came out and what it means. */
+#include "report.h"
+#include "files.h"
+#include "pictures.h"
+#include "schema.h"
+#include <ctype.h>
+#include <inttypes.h>
+#include <stdlib.h>
+#include <string.h>
+#include <time.h>
+#include <unistd.h>
+
+void report_text(FILE *file, const char *text) {
+  for (; *text; text++) {
+    if (strchr("|<>*`[]\\", *text)) fputc('\\', file);
+    fputc((unsigned char)*text < ' ' ? ' ' : *text, file);
+  }
+}
+
+static void heading(const results *results, FILE *file) {
+  const experiment *experiment = results->experiment;
+  size_t counts[POINT_ERROR + 1] = {0}, missing = 0;
+  for (size_t i = 0; i < experiment->num_points; i++) {
+    if (results->have[i])
+      counts[results->points[i].status]++;
+    else
+      missing++;
+  }
+  const time_t now = time(NULL);
+  struct tm local;
+  char date[64] = "at an unknown time";
+  if (localtime_r(&now, &local)) strftime(date, sizeof date, "%Y-%m-%d %H:%M:%S %z", &local);
+  fputs("# ", file);
+  report_text(file, experiment->name);
+  fprintf(file, "\n\nWritten %s by moecl %s. %zu point%s:", date, moecl_version(),
+          experiment->num_points, experiment->num_points == 1 ? "" : "s");
+  const struct {
+    size_t count;
+    const char *text;
+  } parts[] = {{counts[POINT_OK], "ran and verified"},
+               {counts[POINT_UNVERIFIED_OK], "ran without verification"},
+               {counts[POINT_VERIFY_FAILED], "**did not verify**"},
+               {counts[POINT_ERROR], "**failed**"},
+               {missing, "not run"}};
+  bool first = true;
+  for (size_t i = 0; i < sizeof parts / sizeof parts[0]; i++) {
+    if (parts[i].count == 0) continue;
+    fprintf(file, "%s %zu %s", first ? "" : ",", parts[i].count, parts[i].text);
+    first = false;
+  }
+  fputs(".\n\n", file);
+}
+
+/* The axis's values in the order of the sweep. */
+static void axis_values(const experiment *experiment, size_t axis, FILE *file) {
+  char text[LABEL_SIZE];
+  for (size_t i = 0; i < experiment->axes[axis].count; i++) {
+    const size_t index = i * grid_stride(experiment, axis);
+    fputs(i > 0 ? ", " : "", file);
+    report_text(file, grid_value_text(experiment, axis, index, text, sizeof text));
+  }
+}
+
+static void what_was_run(const results *results, FILE *file) {
+  const experiment *experiment = results->experiment;
+  char text[LABEL_SIZE];
+  fputs("## What was run\n\nThe experiment ", file);
+  report_text(file, experiment->name);
+  fputs(" of `", file);
+  for (const char *c = experiment->path; *c; c++) fputc(*c == '`' ? '\'' : *c, file);
+  fprintf(file, "`: %" PRId64 " forward passes to warm up, %" PRId64 " timed, at each point.",
+          experiment->warmup, experiment->iterations);
+  if (experiment->input_file) {
+    fputs(" Recorded hidden states: ", file);
+    report_text(file, experiment->input_file);
+    fputc('.', file);
+  }
+  fputs("\n\n| parameter | value |\n| --- | --- |\n", file);
+  for (size_t axis = 0; axis < experiment->num_axes; axis++) {
+    fprintf(file, "| **%s** (swept) | ", experiment->axes[axis].param);
+    axis_values(experiment, axis, file);
+    fputs(" |\n", file);
+  }
+  for (int id = 0; id < KEY_COUNT && experiment->num_points > 0; id++) {
+    const char *param = schema_get((schema_id)id)->param;
+    if (!param || grid_find(experiment, param) < experiment->num_axes) continue;
+    if (strncmp(param, "skew_", 5) == 0 &&
+        experiment->points[0].distribution != WORKLOAD_SKEWED)
+      continue;
+    if (!experiment_param_text(&experiment->points[0], param, text, sizeof text)) continue;
+    if (strcmp(param, "capacity_factor") == 0 && strcmp(text, "null") == 0)
+      snprintf(text, sizeof text, "null (dropless)");
+    fprintf(file, "| %s | ", param);
+    report_text(file, text);
+    fputs(" |\n", file);
+  }
+  fputc('\n', file);
+}
+
+static void device(const results *results, FILE *file) {
+  const moecl_device_info *device = &results->device;
+  fputs("## Device\n\n", file);
+  report_text(file, device->name);
+  fprintf(file, " (%s), ", moecl_device_type_name(device->type));
+  report_text(file, device->vendor);
+  fputs("; platform ", file);
+  report_text(file, device->platform);
+  fputs(", driver ", file);
+  report_text(file, device->driver);
+  fputs(", ", file);
+  report_text(file, device->opencl_version);
+  fprintf(file, ". %" PRIu32 " compute units, %" PRIu32 " MHz, %.1f GiB memory, %.0f KiB local memory%s.\n\n",
+          device->compute_units, device->clock_mhz,
+          (double)device->global_memory_bytes / (1u << 30),
+          (double)device->local_memory_bytes / 1024,
+          device->local_memory_dedicated ? "" : " (not dedicated)");
+}
+
+static bool same(const char *a, const char *b) { return a && b ? strcmp(a, b) == 0 : a == b; }
+
+/* How many points an operation served in the same way; 0 for one that was told
+ * with an earlier point. */
+static size_t served_alike(const results *results, size_t index, int operation) {
+  const point_result *point = &results->points[index];
+  size_t count = 0;
+  for (size_t i = 0; i < results->experiment->num_points; i++) {
+    const point_result *other = &results->points[i];
+    if (!point_ran(results, i) || !same(point->variants[operation], other->variants[operation]) ||
+        !same(point->variant_reasons[operation], other->variant_reasons[operation]))
+      continue;
+    if (i < index) return 0;
+    count++;
+  }
+  return count;
+}
+
+static void variants(const results *results, FILE *file) {
+  static const char *const operations[] = {"router", "permute", "grouped_gemm", "combine"};
+  fputs("## Kernel variants\n\n| operation | variant | points | why |\n| --- | --- | ---: | --- |\n",
+        file);
+  for (int operation = 0; operation < 4; operation++)
+    for (size_t i = 0; i < results->experiment->num_points; i++) {
+      const point_result *point = &results->points[i];
+      if (!point_ran(results, i) || !point->variants[operation]) continue;
+      const size_t count = served_alike(results, i, operation);
+      if (count == 0) continue;
+      fprintf(file, "| %s | ", operations[operation]);
+      report_text(file, point->variants[operation]);
+      fprintf(file, " | %zu | ", count);
+      report_text(file, point->variant_reasons[operation] ? point->variant_reasons[operation] : "");
+      fputs(" |\n", file);
+    }
+  fputc('\n', file);
+}
+
+static void verification(const results *results, FILE *file) {
+  const experiment *experiment = results->experiment;
+  size_t checked = 0, passed = 0, sampled = 0;
+  const point_result *worst = NULL;
+  for (size_t i = 0; i < experiment->num_points; i++) {
+    const point_result *point = &results->points[i];
+    if (!point_ran(results, i) || !point->verify.ran) continue;
+    checked++;
+    passed += point->verify.ok;
+    sampled += point->verify.tokens_checked < experiment->points[i].num_tokens;
+    /* `!(<=)`: an error that is not a number is the worst. */
+    if (!worst || !(point->verify.error / point->verify.tolerance <=
+                    worst->verify.error / worst->verify.tolerance))
+      worst = point;
+  }
+  fputs("## Verification\n\n", file);
+  if (!worst) {
+    fputs("No point was compared with the reference: these figures say how fast the output came, "
+          "not that it is right.\n\n", file);
+    return;
+  }
+  fprintf(file,
+          "%zu of %zu compared points verified. Each was compared with a plain C implementation in "
+          "double precision,\nindependent of the kernels: ||output - reference|| / ||reference|| over "
+          "the checked tokens must not exceed the\ntolerance, the chosen experts must be equal "
+          "wherever scores differ by more than rounding, and which\nassignments survive capacity must "
+          "be equal for all tokens. Closest to its limit is point %zu: error %.2e of %.0e.\n",
+          passed, checked, worst->index, worst->verify.error, worst->verify.tolerance);
+  fprintf(file, sampled > 0
+          ? "In %zu points the output was checked on a sample of the tokens; an error that shows only "
+            "in tokens outside\nof it would be missed.\n\n"
+          : "All tokens were checked.\n\n", sampled);
+  fputs("| # | tokens checked | experts reached | error | tolerance | top-k differences | capacity |"
+        " verified |\n| ---: | ---: | ---: | ---: | ---: | ---: | --- | --- |\n", file);
+  for (size_t i = 0; i < experiment->num_points; i++) {
+    const verify_result *verify = &results->points[i].verify;
+    if (!point_ran(results, i) || !verify->ran) continue;
+    fprintf(file, "| %zu | %" PRId64 " of %" PRId64 " | %" PRId64 " | %.2e | %.0e | %" PRId64
+            " | %s | %s |\n", i, verify->tokens_checked, experiment->points[i].num_tokens,
+            verify->experts_checked, verify->error, verify->tolerance, verify->topk_mismatches,
+            verify->capacity_ok ? "equal" : "**differs**", verify->ok ? "yes" : "**no**");
+  }
+  fputc('\n', file);
+}
+
+static void failures(const results *results, FILE *file) {
+  bool any = false;
+  char label[LABEL_SIZE];
+  for (size_t i = 0; i < results->experiment->num_points; i++) {
+    const point_result *point = &results->points[i];
+    if (!results->have[i] ||
+        (point->status != POINT_ERROR && point->status != POINT_VERIFY_FAILED))
+      continue;
+    if (!any) fputs("## Failed points\n\n", file);
+    any = true;
+    fprintf(file, "- Point %zu", i);
+    grid_line_label(results->experiment, results->experiment->num_axes, i, label, sizeof label);
+    if (*label) {
+      fputs(" (", file);
+      report_text(file, label);
+      fputc(')', file);
+    }
+    fputs(point->status == POINT_ERROR ? " failed: " : " did not verify: ", file);
+    report_text(file, point->error ? point->error : "no message");
+    fputc('\n', file);
+  }
+  if (any) fputc('\n', file);
+}
+
+static bool exists(const results *results, const char *name) {
+  char *path = format_text("%s/%s.png", results->folder, name);
+  const bool found = path && access(path, R_OK) == 0;
+  free(path);
+  return found;
+}
+
+static void caption(const results *results, const picture *picture, FILE *file) {
+  const experiment *experiment = results->experiment;
+  char label[LABEL_SIZE];
+  if (picture->kind == PICTURE_UTILIZATION) {
+    fprintf(file, "Assignments each expert was given (light) and kept (dark), point %zu",
+            picture->point);
+    grid_line_label(experiment, experiment->num_axes, picture->point, label, sizeof label);
+    if (*label) fputs(": ", file);
+    report_text(file, label);
+  } else {
+    fprintf(file, "%s against %s",
+            picture->kind == PICTURE_TIME ? "Layer time" : "Throughput",
+            experiment->axes[picture->axis].param);
+    size_t starts[MAX_SERIES], total;
+    const size_t shown = pictures_series(results, picture->axis, starts, &total);
+    if (shown < total)
+      fprintf(file, " (%zu of %zu combinations of the other values)", shown, total);
+    fputs(picture->kind == PICTURE_TIME ? "; lower is better" : "; higher is better", file);
+  }
+}
+
+/* Those that were drawn; gnuplot may be missing. */
+static bool show_pictures(const results *results, FILE *file) {
+  pictures pictures;
+  bool any = false;
+  if (!pictures_plan(results, &pictures)) return false;
+  for (size_t i = 0; i < pictures.count; i++) {
+    const char *name = pictures.list[i].name;
+    if (!exists(results, name)) continue;
+    if (!any) fputs("## Pictures\n\n", file);
+    any = true;
+    fputs("![", file);
+    caption(results, &pictures.list[i], file);
+    fprintf(file, "](%s.png)\n\n*", name);
+    caption(results, &pictures.list[i], file);
+    fprintf(file, ".* Script and data: `%s.gp`, `%s.dat`.\n\n", name, name);
+  }
+  pictures_release(&pictures);
+  return true;
+}
+
+/* As the shell takes it for one word. */
+static void shell_word(FILE *file, const char *text) {
+  const char *c = text;
+  while (isalnum((unsigned char)*c) || (*c && strchr("/._-+=,:@%", *c))) c++;
+  if (*c == '\0' && c > text) {
+    fputs(text, file);
+    return;
+  }
+  fputc('\'', file);
+  for (c = text; *c; c++) {
+    if (*c == '\'')
+      fputs("'\\''", file);
+    else
+      fputc(*c, file);
+  }
+  fputc('\'', file);
+}
+
+static void repeat(const results *results, FILE *file) {
+  const experiment *experiment = results->experiment;
+  bool missing = false;
+  for (size_t i = 0; i < experiment->num_points; i++) missing = missing || !results->have[i];
+  fputs("## How to repeat\n\n```sh\nmoectl run ", file);
+  shell_word(file, experiment->path);
+  if (missing) {
+    fputs(" --resume ", file);
+    shell_word(file, results->folder);
+    fputs("   # runs the points that are missing here\nmoectl run ", file);
+    shell_word(file, experiment->path);
+  }
+  fputs("\n```\n\nValues given with `--set` or `--device` have to be given again. Everything, with full "
+        "digits and the resolved\nexperiment, is in `results.json`; a row for each point in "
+        "`results.csv`. The same seed draws the same weights,\ninputs and jitter on every device.\n",
+        file);
+}
+
+bool report_write(const results *results, char **error) {
+  char *text = NULL;
+  size_t size = 0;
+  FILE *file = open_memstream(&text, &size);
+  if (!file) return fail_text(error, "no memory for report.md");
+  heading(results, file);
+  what_was_run(results, file);
+  device(results, file);
+  variants(results, file);
+  report_findings(results, file);
+  report_points(results, file);
+  report_stages(results, file);
+  report_routing(results, file);
+  verification(results, file);
+  failures(results, file);
+  bool ok = show_pictures(results, file);
+  repeat(results, file);
+  ok = !ferror(file) && ok;
+  ok = fclose(file) == 0 && ok;
+  char *path = format_text("%s/report.md", results->folder);
+  pending_file pending = {0};
+  if (!ok || !path) {
+    ok = fail_text(error, "no memory for report.md");
+  } else if ((ok = pending_open(&pending, path, error))) {
+    ok = pending_write(&pending, text, size, error);
+    if (ok)
+      ok = pending_commit(&pending, error);
+    else
+      pending_discard(&pending);
+  }
+  free(path);
+  free(text);
+  return ok;
+}

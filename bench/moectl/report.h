@@ -1,0 +1,18 @@
+/* The parts of report.md. Each writes its section, heading included. */
+#ifndef MOECTL_REPORT_H
+#define MOECTL_REPORT_H
+
+#include "grid.h"
+
+/* A text that Markdown and HTML leave as it is, in a table cell too. */
+void report_text(FILE *file, const char *text);
+
+/* report_tables.c */
+void report_points(const results *results, FILE *file);
+void report_stages(const results *results, FILE *file);
+void report_routing(const results *results, FILE *file);
+
+/* report_findings.c */
+void report_findings(const results *results, FILE *file);
+
+#endif

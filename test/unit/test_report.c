@@ -1,0 +1,432 @@
+/* report.md and the pictures, from points made up here. */
+#define _GNU_SOURCE
+#include <setjmp.h>
+#include <stdarg.h>
+#include <stddef.h>
+#include <stdint.h>
+
+#include <cmocka.h>
+
+#include "files.h"
+#include "gnuplot.h"
+#include "grid.h"
+#include "pictures.h"
+#include <dirent.h>
+#include <math.h>
+#include <stdlib.h>
+#include <string.h>
+#include <unistd.h>
+
+#define LAYER "layer: {hidden_size: 64, intermediate_size: 128, "
+
+/* A results folder as results.c makes one, and its experiment. */
+typedef struct fixture {
+  experiment experiment;
+  struct results results;
+} fixture;
+
+/* Each point takes 1 ms for 256 assignments; expert 0 is the busiest. */
+static void make_point(fixture *fixture, size_t index) {
+  const experiment_point *from = &fixture->experiment.points[index];
+  point_result *to = &fixture->results.points[index];
+  moecl_routing *routing = &to->routing;
+  const int64_t experts = from->layer.num_experts, k = from->layer.top_k;
+  *to = (point_result){.index = index, .status = POINT_OK, .iterations = 20};
+  *routing = (moecl_routing){.num_tokens = from->num_tokens, .num_experts = experts, .top_k = k};
+  const double ms = (double)(from->num_tokens * k) / 256;
+  for (int stage = 0; stage < MOECL_STAGE_COUNT; stage++)
+    to->time_ms[stage] = (sample_summary){ms / 6, ms / 7, ms / 5};
+  to->time_ms[MOECL_STAGE_LAYER] = (sample_summary){ms, 0.96 * ms, 1.1 * ms};
+  to->time_ms[MOECL_STAGE_GATE_UP] = (sample_summary){ms / 2, ms / 2, ms / 2};
+  to->time_ms[MOECL_STAGE_COMBINE] = (sample_summary){NAN, NAN, NAN};
+  to->tokens_per_s = 1e3 * (double)from->num_tokens / ms;
+  to->tflops = 0.1;
+  to->gbytes_per_s = 10;
+  to->verify = (verify_result){.ran = true, .ok = true, .error = 2e-7, .tolerance = 1e-5,
+                               .tokens_checked = 16, .experts_checked = experts,
+                               .capacity_ok = true};
+  for (int i = 0; i < 4; i++) {
+    to->variants[i] = format_text("generic");
+    to->variant_reasons[i] = format_text("serves | everywhere");
+  }
+  routing->tokens_per_expert = calloc((size_t)experts, sizeof(int64_t));
+  routing->tokens_per_expert_after_capacity = calloc((size_t)experts, sizeof(int64_t));
+  assert_true(routing->tokens_per_expert && routing->tokens_per_expert_after_capacity);
+  routing->capacity = moecl_expert_capacity(&from->layer, from->num_tokens);
+  int64_t total = from->num_tokens * k, kept = 0;
+  for (int64_t e = 0; e < experts; e++) {
+    const int64_t even = from->num_tokens * k / experts;
+    const int64_t load = e + 1 == experts ? total : even + even * (experts - 1 - 2 * e) / (2 * experts);
+    routing->tokens_per_expert[e] = load;
+    routing->tokens_per_expert_after_capacity[e] =
+        routing->capacity >= 0 && load > routing->capacity ? routing->capacity : load;
+    kept += routing->tokens_per_expert_after_capacity[e];
+    total -= load;
+  }
+  routing->statistics.dropped_fraction = 1 - (double)kept / (double)(from->num_tokens * k);
+  routing->statistics.max_mean_imbalance = (double)routing->tokens_per_expert[0] /
+                                           ((double)(from->num_tokens * k) / (double)experts);
+  routing->statistics.load_balancing_loss = 1.125 * (double)k;
+  routing->statistics.entropy = 1.5;
+}
+
+static void set_up(fixture *fixture, const char *yaml) {
+  char *error = NULL;
+  memset(fixture, 0, sizeof *fixture);
+  if (!experiment_parse(yaml, strlen(yaml), "configs/made up.yaml", NULL, 0, &fixture->experiment,
+                        &error))
+    fail_msg("%s", error);
+  struct results *results = &fixture->results;
+  const char *where = getenv("MOECL_TEST_DIR");
+  results->folder = format_text("%s/report-it's \"$(a)\" `b`-XXXXXX", where ? where : "/tmp");
+  assert_non_null(results->folder);
+  assert_non_null(mkdtemp(results->folder));
+  results->experiment = &fixture->experiment;
+  snprintf(results->device.name, sizeof results->device.name, "A device's name");
+  results->points = calloc(fixture->experiment.num_points, sizeof *results->points);
+  results->have = calloc(fixture->experiment.num_points, sizeof *results->have);
+  assert_true(results->points && results->have);
+  for (size_t i = 0; i < fixture->experiment.num_points; i++) {
+    make_point(fixture, i);
+    results->have[i] = true;
+  }
+}
+
+static void remove_folder(const char *folder) {
+  if (getenv("MOECL_TEST_KEEP")) return; /* to look at the pictures */
+  DIR *files = opendir(folder);
+  for (const struct dirent *file; files && (file = readdir(files));) {
+    char *path = format_text("%s/%s", folder, file->d_name);
+    if (path && file->d_name[0] != '.') unlink(path);
+    free(path);
+  }
+  if (files) closedir(files);
+  rmdir(folder);
+}
+
+static void tear_down(fixture *fixture) {
+  remove_folder(fixture->results.folder);
+  for (size_t i = 0; i < fixture->experiment.num_points; i++) {
+    point_result *point = &fixture->results.points[i];
+    free(point->error);
+    for (int j = 0; j < 4; j++) {
+      free(point->variants[j]);
+      free(point->variant_reasons[j]);
+    }
+    free(point->routing.tokens_per_expert);
+    free(point->routing.tokens_per_expert_after_capacity);
+  }
+  free(fixture->results.points);
+  free(fixture->results.have);
+  free(fixture->results.folder);
+  experiment_destroy(&fixture->experiment);
+}
+
+static char *read_text(const fixture *fixture, const char *name) {
+  size_t size = 0;
+  char *path = format_text("%s/%s", fixture->results.folder, name);
+  char *text = read_whole_file(path, &size);
+  free(path);
+  return text;
+}
+
+static char *report(const fixture *fixture) {
+  char *error = NULL;
+  if (!report_write(&fixture->results, &error)) fail_msg("%s", error);
+  char *text = read_text(fixture, "report.md");
+  assert_non_null(text);
+  return text;
+}
+
+static void has(const char *text, const char *part) {
+  if (!strstr(text, part)) fail_msg("\"%s\" is not in:\n%s", part, text);
+}
+static void has_not(const char *text, const char *part) {
+  if (strstr(text, part)) fail_msg("\"%s\" is in:\n%s", part, text);
+}
+
+static bool exists(const fixture *fixture, const char *name) {
+  char *path = format_text("%s/%s", fixture->results.folder, name);
+  const bool found = access(path, R_OK) == 0;
+  free(path);
+  return found;
+}
+static void assert_file(const fixture *fixture, const char *name) {
+  if (!exists(fixture, name)) fail_msg("there is no %s", name);
+}
+
+static const char sweep[] =
+    LAYER "num_experts: 8, top_k: [1, 4], capacity: {factor: [1.0, null]}}\n"
+          "workload: {num_tokens: 256}\nname: made-up\n";
+
+static void test_report(void **state) {
+  (void)state;
+  fixture fixture;
+  set_up(&fixture, sweep);
+  char *text = report(&fixture);
+  has(text, "# made-up\n");
+  has(text, "4 points: 4 ran and verified.");
+  has(text, "| **top_k** (swept) | 1, 4 |");
+  has(text, "| **capacity_factor** (swept) | 1, dropless |");
+  has(text, "| num_experts | 8 |");
+  has(text, "A device's name");
+  has(text, "| router | generic | 4 | serves \\| everywhere |");
+  has(text, "| # | top_k | capacity_factor | median ms |");
+  has(text, "| 3 | 4 | dropless | 4.00 | 3.84 | 4.40 | 64000 | 0.100 | 10.0 | 0.0% |");
+  has(text, " fused |");
+  has(text, "- Raising top_k from 1 to 4 makes the layer 4.00x slower (capacity_factor=dropless): "
+            "1.00 ms to 4.00 ms, 256000 to 64000 tokens/s.");
+  has(text, "- capacity_factor 1 drops 12.");
+  has(text, "; dropless drops 0.0% (top_k=1).");
+  has(text, "| 16 of 256 | 8 | 2.00e-07 | 1e-05 |");
+  has(text, "In 4 points the output was checked on a sample");
+  has(text, "moectl run 'configs/made up.yaml'");
+  has_not(text, "## Failed points");
+  has_not(text, "## Pictures");
+  free(text);
+  tear_down(&fixture);
+}
+
+static void test_failed_points(void **state) {
+  (void)state;
+  fixture fixture;
+  set_up(&fixture, sweep);
+  point_result *points = fixture.results.points;
+  points[1].status = POINT_ERROR;
+  points[1].error = format_text("out of <memory> | on\nthe device");
+  points[2].status = POINT_VERIFY_FAILED;
+  points[2].verify.ok = false;
+  points[2].verify.error = NAN;
+  points[2].error = format_text("error nan exceeds 1e-05");
+  fixture.results.have[3] = false;
+  char *text = report(&fixture);
+  has(text, "4 points: 1 ran and verified, 1 **did not verify**, 1 **failed**, 1 not run.");
+  has(text, "## Failed points\n\n- Point 1 (top_k=1, capacity_factor=dropless) failed: out of "
+            "\\<memory\\> \\| on the device\n");
+  has(text, "- Point 2 (top_k=4, capacity_factor=1) did not verify: error nan exceeds 1e-05");
+  has(text, "**error** |\n");
+  has(text, "not run |\n");
+  has(text, "Closest to its limit is point 2");
+  has(text, "--resume ");
+  free(text);
+
+  for (size_t i = 0; i < 4; i++) fixture.results.have[i] = false;
+  text = report(&fixture);
+  has(text, "No point has run");
+  has(text, "4 points: 4 not run.");
+  free(text);
+  tear_down(&fixture);
+}
+
+static void test_single_point(void **state) {
+  (void)state;
+  fixture fixture;
+  set_up(&fixture, LAYER "num_experts: 1, top_k: 1}\nworkload: {num_tokens: 1}\n");
+  char *text = report(&fixture);
+  has(text, "1 point: 1 ran and verified.");
+  has(text, "- gate_up takes the largest part of the layer's time: 50%.");
+  free(text);
+  tear_down(&fixture);
+}
+
+static void test_many_lines(void **state) {
+  (void)state;
+  fixture fixture;
+  set_up(&fixture, LAYER "num_experts: [8, 16, 32, 64], top_k: [1, 2, 4, 8]}\n"
+                         "workload: {num_tokens: [16, 32]}\ndtype: [fp32, bf16]\n");
+  char *text = report(&fixture);
+  has(text, "- Raising top_k from 1 to 8, over 16 combinations of the others: the layer becomes "
+            "from 8.00x slower (");
+  has(text, "**dtype**");
+  free(text);
+  size_t starts[MAX_SERIES], total = 0;
+  const size_t axis = grid_find(&fixture.experiment, "num_tokens");
+  assert_int_equal(pictures_series(&fixture.results, axis, starts, &total), 12);
+  assert_int_equal(total, 32);
+  for (size_t i = 0; i < 12; i++) {
+    assert_int_equal(grid_digit(&fixture.experiment, axis, starts[i]), 0);
+    assert_true(i == 0 || starts[i] > starts[i - 1]);
+  }
+  tear_down(&fixture);
+}
+
+static void test_report_unwritable(void **state) {
+  (void)state;
+  fixture fixture;
+  char *error = NULL, *note = NULL;
+  set_up(&fixture, sweep);
+  char *folder = fixture.results.folder;
+  fixture.results.folder = format_text("%s/missing", folder);
+  assert_false(report_write(&fixture.results, &error));
+  has(error, "/missing/report.md could not be written: No such file");
+  free(error);
+  error = NULL;
+  assert_false(plots_write(&fixture.results, &note, &error));
+  assert_non_null(error);
+  assert_null(note);
+  free(error);
+  free(fixture.results.folder);
+  fixture.results.folder = folder;
+  tear_down(&fixture);
+}
+
+/* Runs plots_write with another PATH; returns its note. */
+static char *plots_with_path(const fixture *fixture, const char *path) {
+  const char *was = getenv("PATH");
+  char *old = format_text("%s", was ? was : ""), *note = NULL, *error = NULL;
+  assert_non_null(old);
+  setenv("PATH", path, 1);
+  const bool ok = plots_write(&fixture->results, &note, &error);
+  setenv("PATH", old, 1);
+  free(old);
+  if (!ok) fail_msg("%s", error);
+  return note;
+}
+
+static void test_without_gnuplot(void **state) {
+  (void)state;
+  fixture fixture;
+  set_up(&fixture, sweep);
+  char *stale = format_text("%s/time_vs_top_k.png", fixture.results.folder);
+  FILE *file = fopen(stale, "w"); /* of an earlier run */
+  assert_non_null(file);
+  fclose(file);
+  free(stale);
+  char *note = plots_with_path(&fixture, "");
+  char *expected = format_text("gnuplot was not found: the pictures are left out; their scripts are "
+                               "in %s (apt install gnuplot-nox, then: gnuplot *.gp)",
+                               fixture.results.folder);
+  assert_string_equal(note, expected);
+  free(expected);
+  free(note);
+  static const char *const names[] = {
+      "time_vs_top_k",              "throughput_vs_top_k",       "time_vs_capacity_factor",
+      "throughput_vs_capacity_factor", "expert_utilization_k1_cf1", "expert_utilization_k1_cfnone",
+      "expert_utilization_k4_cf1",  "expert_utilization_k4_cfnone"};
+  for (size_t i = 0; i < sizeof names / sizeof names[0]; i++) {
+    char name[128];
+    snprintf(name, sizeof name, "%s.gp", names[i]);
+    assert_file(&fixture, name);
+    snprintf(name, sizeof name, "%s.dat", names[i]);
+    assert_file(&fixture, name);
+    snprintf(name, sizeof name, "%s.png", names[i]);
+    assert_false(exists(&fixture, name));
+  }
+  char *text = report(&fixture);
+  has_not(text, ".png");
+  free(text);
+  text = read_text(&fixture, "expert_utilization_k1_cf1.gp");
+  has(text, "title 'capacity 32'");
+  has(text, "title 'even share 32.0'");
+  free(text);
+  text = read_text(&fixture, "time_vs_capacity_factor.gp");
+  has(text, "'dropless' ");
+  free(text);
+  tear_down(&fixture);
+}
+
+static void test_picture_names(void **state) {
+  (void)state;
+  fixture fixture;
+  pictures pictures;
+  set_up(&fixture, LAYER "num_experts: [8, 16], top_k: 2, capacity: {factor: 1.25}}\n"
+                         "workload: {num_tokens: [256, 1024]}\n");
+  assert_true(pictures_plan(&fixture.results, &pictures));
+  bool found = false;
+  for (size_t i = 0; i < pictures.count; i++)
+    found = found || strcmp(pictures.list[i].name,
+                            "expert_utilization_k2_cf1.25_num_experts16_num_tokens1024") == 0;
+  assert_true(found);
+  assert_int_equal(pictures.count, 4 + 4);
+  pictures_release(&pictures);
+  tear_down(&fixture);
+}
+
+static bool is_png(const fixture *fixture, const char *name) {
+  char *path = format_text("%s/%s.png", fixture->results.folder, name);
+  char start[8] = "";
+  FILE *file = fopen(path, "rb");
+  const bool good =
+      file && fread(start, 1, 8, file) == 8 && memcmp(start, "\x89PNG\r\n\x1a\n", 8) == 0;
+  if (file) fclose(file);
+  free(path);
+  return good;
+}
+
+static void skip_without_gnuplot(void) {
+  if (system("gnuplot --version >/dev/null 2>&1") == 0) return;
+  print_message("SKIP: no gnuplot: pictures are not drawn here\n");
+  skip();
+}
+
+static void draw_all(const char *yaml) {
+  fixture fixture;
+  pictures pictures;
+  char *note = NULL, *error = NULL;
+  set_up(&fixture, yaml);
+  assert_true(plots_write(&fixture.results, &note, &error));
+  if (note) fail_msg("%s", note);
+  assert_true(pictures_plan(&fixture.results, &pictures));
+  char *text = report(&fixture), link[256];
+  for (size_t i = 0; i < pictures.count; i++) {
+    if (!is_png(&fixture, pictures.list[i].name)) fail_msg("no PNG: %s", pictures.list[i].name);
+    snprintf(link, sizeof link, "](%s.png)", pictures.list[i].name);
+    has(text, link);
+  }
+  free(text);
+  pictures_release(&pictures);
+  tear_down(&fixture);
+}
+
+static void test_draw_sweep(void **state) {
+  (void)state;
+  skip_without_gnuplot();
+  draw_all(sweep);
+}
+
+static void test_draw_extremes(void **state) {
+  (void)state;
+  skip_without_gnuplot();
+  draw_all(LAYER "num_experts: 1, top_k: 1, router: {jitter: [0, 0.001, 0.1]}}\n"
+                 "workload: {num_tokens: 1}\n");
+  draw_all(LAYER "num_experts: 1024, top_k: 8, capacity: {factor: 100}}\n"
+                 "workload: {num_tokens: [64, 65536]}\n");
+}
+
+/* What gnuplot says about a script that is wrong becomes a note. */
+static void test_gnuplot_fails(void **state) {
+  (void)state;
+  skip_without_gnuplot();
+  fixture fixture;
+  char *why = NULL;
+  set_up(&fixture, sweep);
+  char *path = format_text("%s/bad.gp", fixture.results.folder);
+  FILE *file = fopen(path, "w");
+  assert_non_null(file);
+  fputs("plot 'missing.dat'\n", file);
+  fclose(file);
+  assert_int_equal(gnuplot_run(fixture.results.folder, "bad.gp", 20, &why), GNUPLOT_FAILED);
+  assert_non_null(why);
+  assert_true(strlen(why) > 0);
+  free(why);
+  file = fopen(path, "w");
+  assert_non_null(file);
+  fputs("pause 60\n", file);
+  fclose(file);
+  free(path);
+  assert_int_equal(gnuplot_run(fixture.results.folder, "bad.gp", 0.5, &why), GNUPLOT_FAILED);
+  has(why, "stopped after");
+  free(why);
+  tear_down(&fixture);
+}
+
+int main(void) {
+  const struct CMUnitTest tests[] = {
+      cmocka_unit_test(test_report),          cmocka_unit_test(test_failed_points),
+      cmocka_unit_test(test_single_point),    cmocka_unit_test(test_many_lines),
+      cmocka_unit_test(test_report_unwritable), cmocka_unit_test(test_without_gnuplot),
+      cmocka_unit_test(test_picture_names),   cmocka_unit_test(test_draw_sweep),
+      cmocka_unit_test(test_draw_extremes),   cmocka_unit_test(test_gnuplot_fails),
+  };
+  return cmocka_run_group_tests(tests, NULL, NULL);
+}
