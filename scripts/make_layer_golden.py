@@ -5,8 +5,9 @@ transformers' own blocks.
 usage: make_layer_golden.py [OUT_DIR]
 
 Needs torch, transformers and safetensors. Each file holds the layer's inputs
-and weights in moecl's names and layouts, the router's decisions and the
-output, all fp32, and in its metadata the parameters and versions.
+and weights in moecl's names and layouts, the router's decisions, the output
+and the load-balancing loss, all fp32, and in its metadata the parameters and
+versions.
 """
 
 import pathlib
@@ -15,9 +16,10 @@ import sys
 import torch
 import transformers
 from safetensors.torch import save_file
-from transformers import MixtralConfig, OlmoeConfig
-from transformers.models.mixtral.modeling_mixtral import MixtralSparseMoeBlock
+from transformers import MixtralConfig, OlmoeConfig, Qwen3MoeConfig
+from transformers.models.mixtral.modeling_mixtral import MixtralSparseMoeBlock, load_balancing_loss_func
 from transformers.models.olmoe.modeling_olmoe import OlmoeSparseMoeBlock
+from transformers.models.qwen3_moe.modeling_qwen3_moe import Qwen3MoeSparseMoeBlock
 
 # name, block, its configuration, tokens, moecl's name of the activation
 CASES = [
@@ -44,6 +46,14 @@ CASES = [
         11,
         "geglu",
     ),
+    (
+        "qwen3_moe",
+        Qwen3MoeSparseMoeBlock,
+        Qwen3MoeConfig(hidden_size=24, moe_intermediate_size=10, num_experts=12, num_experts_per_tok=3,
+                       norm_topk_prob=True),
+        29,
+        "swiglu",
+    ),
 ]
 
 
@@ -66,6 +76,7 @@ def make_layer(block_class, config, tokens):
         "topk_ids": topk_ids.int(),
         "topk_weights": topk_weights,
         "output": output,
+        "load_balancing_loss": load_balancing_loss_func((logits,), logits.shape[1], topk_ids.shape[1]),
     }
 
 

@@ -33,10 +33,11 @@ CASES = [
 def make_case(tensors, generator, name, tokens, experts, top_k, spread, slope):
     logits = spread * torch.randn(tokens, experts, generator=generator)
     logits -= slope * torch.arange(experts)
-    ids = torch.topk(torch.softmax(logits, dim=-1), top_k, dim=-1).indices
-    counts = torch.bincount(ids.flatten(), minlength=experts)
-    # The functions run in double: what is compared is their meaning.
+    # In double, as what is compared is the functions' meaning: in fp32 the sharp
+    # case's scores underflow, and torch.topk takes any of the zeros.
     wide = logits.double()
+    ids = torch.topk(torch.softmax(wide, dim=-1), top_k, dim=-1).indices
+    counts = torch.bincount(ids.flatten(), minlength=experts)
     share = counts.double() / counts.double().mean()
     expected = {
         "load_balancing_loss": load_balancing_loss_func((wide,), experts, top_k),

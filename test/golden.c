@@ -25,7 +25,8 @@ static bool read_whole(FILE *file, golden *g) {
 
 static bool parse_header(golden *g) {
   uint64_t length = 0;
-  for (int i = 7; i >= 0; i--) length = length << 8 | g->bytes[i];
+  for (int i = 7; i >= 0; i--)
+    length = length << 8 | g->bytes[i];
   if (length > g->size - 8) return false;
   g->data = 8 + length;
   g->header = json_loadb((const char *)g->bytes + 8, (size_t)length, 0, NULL);

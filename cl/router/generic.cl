@@ -62,7 +62,6 @@ topk(const __global float *logits, __global int *topk_ids, __global float *topk_
   }
   const float denominator = value[0];
 
-  float chosen = 0.0f; /* sum of the chosen scores, for renormalize */
   for (int k = 0; k < top_k; k++) {
     float best = -INFINITY;
     int best_id = MAX_EXPERTS;
@@ -83,7 +82,6 @@ topk(const __global float *logits, __global int *topk_ids, __global float *topk_
       barrier(CLK_LOCAL_MEM_FENCE);
     }
     const float score = exp(value[0] - maximum) / denominator;
-    chosen += score;
     if (lid == 0) {
       topk_ids[k] = index[0];
       topk_weights[k] = score;
@@ -92,7 +90,12 @@ topk(const __global float *logits, __global int *topk_ids, __global float *topk_
     barrier(CLK_LOCAL_MEM_FENCE);
   }
 #if RENORMALIZE
-  barrier(CLK_GLOBAL_MEM_FENCE);
-  for (int k = lid; k < top_k; k += LOCAL) topk_weights[k] /= chosen;
+  /* By the work-item that wrote them. A sum carried through the rounds above,
+   * over their barriers, comes out wrong on PoCL 3.1. */
+  if (lid == 0) {
+    float chosen = 0.0f;
+    for (int k = 0; k < top_k; k++) chosen += topk_weights[k];
+    for (int k = 0; k < top_k; k++) topk_weights[k] /= chosen;
+  }
 #endif
 }

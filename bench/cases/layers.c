@@ -1,0 +1,369 @@
+#include "layers.h"
+#include "cases.h"
+#include <math.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+/* Sizes are small: PoCL builds a program for every combination of activation,
+ * bias and data type, and the reference is slow. */
+#define SHAPE(h, i, e, k) .hidden_size = h, .intermediate_size = i, .num_experts = e, .top_k = k
+#define BIASES .router_bias = true, .gate_up_bias = true, .down_bias = true
+
+const moe_case moe_cases[] = {
+    {"plain", {SHAPE(64, 96, 8, 2), .renormalize = true}, 100, CASE_NORMAL},
+    {"odd", {SHAPE(67, 93, 13, 5)}, 257, CASE_NORMAL},
+    {"no tokens", {SHAPE(64, 96, 8, 2), .renormalize = true}, 0, CASE_NORMAL},
+    {"one token", {SHAPE(64, 96, 8, 2), .renormalize = true}, 1, CASE_NORMAL},
+    {"three tokens", {SHAPE(67, 93, 13, 5)}, 3, CASE_NORMAL},
+    {"one expert", {SHAPE(48, 33, 1, 1), .renormalize = true}, 70, CASE_NORMAL},
+    {"one of everything", {SHAPE(1, 1, 1, 1)}, 1, CASE_NORMAL},
+    {"narrow", {SHAPE(3, 2, 5, 2)}, 41, CASE_NORMAL},
+    {"all experts", {SHAPE(40, 24, 6, 6)}, 50, CASE_NORMAL},
+    {"all 64 experts", {SHAPE(32, 16, 64, 64), .renormalize = true}, 9, CASE_NORMAL},
+    {"1024 experts", {SHAPE(32, 16, 1024, 64)}, 20, CASE_NORMAL},
+    {"1024 experts, top 1", {SHAPE(33, 17, 1024, 1), .renormalize = true}, 130, CASE_SKEWED},
+    {"deep", {SHAPE(1100, 20, 4, 2)}, 37, CASE_NORMAL}, /* past one block of K */
+    {"wide", {SHAPE(20, 1100, 4, 2)}, 37, CASE_NORMAL},
+    {"hot expert", {SHAPE(64, 96, 8, 1)}, 301, CASE_HOT},
+    {"hot expert and others", {SHAPE(64, 96, 8, 3)}, 131, CASE_HOT},
+    {"empty experts", {SHAPE(64, 96, 16, 4), .renormalize = true}, 90, CASE_EMPTY},
+    {"skewed", {SHAPE(64, 48, 16, 2)}, 200, CASE_SKEWED},
+    {"tied experts", {SHAPE(64, 48, 10, 3), .renormalize = true}, 65, CASE_TIED},
+    {"geglu", {SHAPE(64, 50, 8, 2), .activation = MOECL_GEGLU, BIASES}, 90, CASE_NORMAL},
+    {"relu", {SHAPE(67, 93, 8, 2), .activation = MOECL_RELU, BIASES}, 90, CASE_NORMAL},
+    {"gelu", {SHAPE(64, 50, 8, 2), .activation = MOECL_GELU}, 90, CASE_NORMAL},
+    {"silu", {SHAPE(67, 93, 8, 2), .activation = MOECL_SILU}, 90, CASE_NORMAL},
+    {"biases, odd", {SHAPE(67, 93, 13, 5), .renormalize = true, BIASES}, 119, CASE_SKEWED},
+    {"capacity by position",
+     {SHAPE(64, 48, 8, 3), .capacity_factor = 1.0, .drop_policy = MOECL_DROP_POSITION},
+     257,
+     CASE_SKEWED},
+    {"capacity by probability",
+     {SHAPE(64, 48, 8, 3), .capacity_factor = 1.0, .drop_policy = MOECL_DROP_PROBABILITY},
+     257,
+     CASE_SKEWED},
+    {"capacity by position, ties",
+     {SHAPE(64, 48, 8, 2), .capacity_factor = 1.25, .drop_policy = MOECL_DROP_POSITION},
+     300,
+     CASE_IDENTICAL},
+    {"capacity by probability, ties",
+     {SHAPE(64, 48, 8, 2), .capacity_factor = 1.25, .drop_policy = MOECL_DROP_PROBABILITY},
+     300,
+     CASE_IDENTICAL},
+    {"capacity, hot expert",
+     {SHAPE(64, 48, 8, 1), .capacity_factor = 0.5, .drop_policy = MOECL_DROP_PROBABILITY,
+      .renormalize = true}, /* every weight is 1 */
+     200,
+     CASE_HOT},
+    {"min_capacity",
+     {SHAPE(64, 48, 16, 2), .capacity_factor = 0.01, .min_capacity = 3,
+      .drop_policy = MOECL_DROP_POSITION},
+     100,
+     CASE_NORMAL},
+    {"ample capacity",
+     {SHAPE(64, 48, 8, 2), .capacity_factor = 1e30, .drop_policy = MOECL_DROP_PROBABILITY},
+     64,
+     CASE_NORMAL},
+    {"jitter", {SHAPE(67, 48, 8, 2), .jitter = 0.1f, .renormalize = true}, 80, CASE_NORMAL},
+    {"jitter and capacity",
+     {SHAPE(64, 48, 8, 2), .jitter = 0.01f, .capacity_factor = 1.0, BIASES}, 80, CASE_SKEWED},
+};
+const size_t moe_case_count = sizeof moe_cases / sizeof moe_cases[0];
+
+const moe_case *case_find(const char *name) {
+  for (size_t i = 0; i < moe_case_count; i++)
+    if (strcmp(moe_cases[i].name, name) == 0) return &moe_cases[i];
+  return NULL;
+}
+
+uint64_t case_seed(void) {
+  const char *text = getenv("MOECL_TEST_SEED");
+  return text && *text ? strtoull(text, NULL, 0) : 20260711;
+}
+
+int64_t case_items(const moecl_layer_params *layer, moecl_tensor tensor) {
+  return tensor == MOECL_ROUTER_WEIGHT || tensor == MOECL_ROUTER_BIAS ? 1 : layer->num_experts;
+}
+
+size_t case_hidden_bytes(const case_data *data) {
+  return (size_t)(data->source->num_tokens * data->layer.hidden_size) *
+         moecl_dtype_size(data->layer.dtype);
+}
+
+/* ---- tensors ---- */
+
+/* Standard deviations that keep logits and outputs around 1. */
+static float scale_of(const moecl_layer_params *layer, moecl_tensor tensor) {
+  switch (tensor) {
+  case MOECL_ROUTER_WEIGHT:
+  case MOECL_GATE_UP_PROJ: return 1.0f / sqrtf((float)layer->hidden_size);
+  case MOECL_DOWN_PROJ: return 1.0f / sqrtf((float)layer->intermediate_size);
+  default: return 0.5f;
+  }
+}
+
+static void *draw(const case_data *data, uint64_t stream, float scale, size_t count) {
+  void *values = malloc((count + 1) * sizeof(float));
+  const moecl_random_params params = {.dtype = data->layer.dtype, .distribution = MOECL_NORMAL,
+                                      .scale = scale, .seed = data->seed, .stream = stream};
+  if (values && moecl_random_host(values, count, &params) == MOECL_OK) return values;
+  free(values);
+  return NULL;
+}
+
+static double *to_values(moecl_dtype dtype, const void *tensor, size_t count) {
+  double *values = malloc((count + 1) * sizeof *values);
+  if (values) moecl_to_double(dtype, tensor, count, values);
+  return values;
+}
+
+/* Hidden states of a few clusters, of which the first has half of the tokens. */
+static void fill_skewed(case_data *data) {
+  const int64_t width = data->layer.hidden_size;
+  double *hidden = data->hidden_values;
+  for (int64_t t = 4; t < data->source->num_tokens; t++) {
+    const int64_t cluster = t % 2 ? 0 : t % 8 / 2;
+    for (int64_t h = 0; h < width; h++)
+      hidden[t * width + h] = hidden[cluster * width + h] + 0.3 * hidden[t * width + h];
+  }
+}
+
+static void fill(case_data *data) {
+  const int64_t tokens = data->source->num_tokens, width = data->layer.hidden_size;
+  const int64_t experts = data->layer.num_experts;
+  double *hidden = data->hidden_values, *router = data->values[MOECL_ROUTER_WEIGHT];
+  switch (data->source->fill) {
+  case CASE_NORMAL: break;
+  case CASE_SKEWED: fill_skewed(data); break;
+  case CASE_HOT:
+  case CASE_EMPTY:
+    for (int64_t t = 0; t < tokens; t++) hidden[t * width] = 2.0;
+    for (int64_t e = 0; e < experts; e++) {
+      const bool hot = data->source->fill == CASE_HOT;
+      router[e * width] = hot ? (e == experts / 2 ? 5.0 : 0.0) : e % 2 ? -8.0 : 0.0;
+    }
+    break;
+  case CASE_IDENTICAL:
+    for (int64_t i = width; i < tokens * width; i++) hidden[i] = hidden[i - width];
+    break;
+  case CASE_TIED:
+    for (int64_t e = 1; e < experts; e += 2)
+      memcpy(router + e * width, router + (e - 1) * width, (size_t)width * sizeof *router);
+    break;
+  }
+}
+
+/* The doubles back to storage and forth, so that both are the same numbers. */
+static void store(moecl_dtype dtype, double *values, void *tensor, size_t count) {
+  moecl_from_double(dtype, values, count, tensor);
+  moecl_to_double(dtype, tensor, count, values);
+}
+
+bool case_make(const moe_case *source, moecl_dtype dtype, uint64_t seed, case_data *data) {
+  *data = (case_data){.source = source, .layer = source->layer, .seed = seed};
+  data->layer.dtype = dtype;
+  const size_t hidden = (size_t)(source->num_tokens * source->layer.hidden_size);
+  data->hidden = draw(data, 0, 1.0f, hidden);
+  data->hidden_values = data->hidden ? to_values(dtype, data->hidden, hidden) : NULL;
+  bool ok = data->hidden_values != NULL;
+  for (int i = 0; ok && i < MOECL_TENSOR_COUNT; i++) {
+    const moecl_tensor tensor = (moecl_tensor)i;
+    const size_t count = (size_t)(case_items(&data->layer, tensor) *
+                                  moecl_layer_tensor_size(&data->layer, tensor));
+    if (count == 0) continue;
+    data->tensor[i] = draw(data, (uint64_t)i + 1, scale_of(&data->layer, tensor), count);
+    data->values[i] = data->tensor[i] ? to_values(dtype, data->tensor[i], count) : NULL;
+    ok = data->values[i] != NULL;
+  }
+  if (!ok) {
+    case_release(data);
+    return false;
+  }
+  fill(data);
+  store(dtype, data->hidden_values, data->hidden, hidden);
+  store(dtype, data->values[MOECL_ROUTER_WEIGHT], data->tensor[MOECL_ROUTER_WEIGHT],
+        (size_t)(data->layer.num_experts * data->layer.hidden_size));
+  return true;
+}
+
+void case_release(case_data *data) {
+  free(data->hidden);
+  free(data->hidden_values);
+  for (int i = 0; i < MOECL_TENSOR_COUNT; i++) {
+    free(data->tensor[i]);
+    free(data->values[i]);
+  }
+  *data = (case_data){0};
+}
+
+/* ---- the reference ---- */
+
+double *case_reference_logits(const case_data *data) {
+  const int64_t tokens = data->source->num_tokens, experts = data->layer.num_experts;
+  double *logits = malloc(((size_t)(tokens * experts) + 1) * sizeof *logits);
+  for (int64_t t = 0; logits && t < tokens; t++)
+    moecl_reference_logits(&data->layer, data->hidden_values + t * data->layer.hidden_size,
+                           data->values[MOECL_ROUTER_WEIGHT], data->values[MOECL_ROUTER_BIAS],
+                           data->seed, t, logits + t * experts);
+  return logits;
+}
+
+/* One expert's share of a tensor; NULL where the layer has no such tensor. */
+static const double *share(const case_data *data, moecl_tensor tensor, int32_t expert) {
+  const double *values = data->values[tensor];
+  return values ? values + expert * moecl_layer_tensor_size(&data->layer, tensor) : NULL;
+}
+
+static bool add_expert(const case_data *data, int64_t token, int32_t expert, double weight,
+                       double *one, double *output) {
+  const int64_t width = data->layer.hidden_size;
+  if (moecl_reference_expert(&data->layer, data->hidden_values + token * width,
+                             share(data, MOECL_GATE_UP_PROJ, expert),
+                             share(data, MOECL_GATE_UP_BIAS, expert),
+                             share(data, MOECL_DOWN_PROJ, expert),
+                             share(data, MOECL_DOWN_BIAS, expert), one) != MOECL_OK)
+    return false;
+  for (int64_t h = 0; h < width; h++) output[token * width + h] += weight * one[h];
+  return true;
+}
+
+double *case_reference_output(const case_data *data, const moecl_routing *routing) {
+  const int64_t tokens = data->source->num_tokens, width = data->layer.hidden_size;
+  const int64_t top_k = data->layer.top_k;
+  double *output = calloc((size_t)(tokens * width) + 1, sizeof *output);
+  double *one = malloc((size_t)width * sizeof *one);
+  bool ok = output && one;
+  for (int64_t i = 0; ok && i < tokens * top_k; i++)
+    if (routing->kept[i])
+      ok = add_expert(data, i / top_k, routing->topk_ids[i], routing->topk_weights[i], one, output);
+  free(one);
+  if (ok) return output;
+  free(output);
+  return NULL;
+}
+
+/* ---- comparing ---- */
+
+static void print_where(const case_data *data, const char *variant, const char *tensor) {
+  fprintf(stderr, "case '%s', %s, %s, MOECL_TEST_SEED=%llu: %s: ", data->source->name,
+          moecl_dtype_name(data->layer.dtype), variant, (unsigned long long)data->seed, tensor);
+}
+
+bool case_differs(const case_data *data, const char *variant, const char *tensor, int64_t index,
+                  double got, double want) {
+  print_where(data, variant, tensor);
+  fprintf(stderr, "element %lld is %.9g, expected %.9g\n", (long long)index, got, want);
+  return false;
+}
+
+bool case_compare(const case_data *data, const char *variant, const char *tensor,
+                  const double *got, const double *want, size_t count, double tolerance) {
+  const double error = moecl_relative_error(got, want, count);
+  if (error <= tolerance) return true;
+  print_where(data, variant, tensor);
+  fprintf(stderr, "error %.3g, expected %.3g at most", error, tolerance);
+  double squares = 0.0;
+  for (size_t i = 0; i < count; i++) squares += want[i] * want[i];
+  const double share_of_one = tolerance * sqrt(squares / (double)count);
+  for (size_t i = 0; i < count; i++)
+    if (!(fabs(got[i] - want[i]) <= share_of_one)) {
+      fprintf(stderr, "; first at element %zu: %.9g, expected %.9g", i, got[i], want[i]);
+      break;
+    }
+  fprintf(stderr, "\n");
+  return false;
+}
+
+/* Logits within rounding; what follows is then compared from the device's own
+ * logits, where no rounding can excuse a different choice. */
+static bool check_logits(const case_data *data, const char *variant, const moecl_routing *routing,
+                         const double *got) {
+  double *want = case_reference_logits(data);
+  const size_t count = (size_t)(routing->num_tokens * routing->num_experts);
+  const bool ok = want && case_compare(data, variant, "router_logits", got, want, count, 1e-5);
+  free(want);
+  return ok;
+}
+
+static bool check_token(const case_data *data, const char *variant, const moecl_routing *routing,
+                        int64_t token, const double *logits) {
+  int32_t ids[MOECL_MAX_TOP_K];
+  double weights[MOECL_MAX_TOP_K];
+  const int64_t top_k = routing->top_k;
+  moecl_reference_topk(&data->layer, logits + token * routing->num_experts, ids, weights, NULL);
+  for (int64_t k = 0; k < top_k; k++) {
+    const int64_t at = token * top_k + k;
+    if (routing->topk_ids[at] != ids[k])
+      return case_differs(data, variant, "topk_ids", at, routing->topk_ids[at], ids[k]);
+    if (!(fabs(routing->topk_weights[at] - weights[k]) <= 1e-5 * weights[k] + 1e-37))
+      return case_differs(data, variant, "topk_weights", at, routing->topk_weights[at], weights[k]);
+  }
+  return true;
+}
+
+/* From the reference's own logits: the set of chosen experts is the same
+ * wherever the gap behind the last one exceeds rounding. */
+static bool check_choice(const case_data *data, const char *variant, const moecl_routing *routing) {
+  const int64_t experts = routing->num_experts, top_k = routing->top_k;
+  double *logits = case_reference_logits(data);
+  bool ok = logits != NULL;
+  for (int64_t t = 0; ok && t < routing->num_tokens; t++) {
+    int32_t ids[MOECL_MAX_TOP_K];
+    double weights[MOECL_MAX_TOP_K];
+    if (!(moecl_reference_topk(&data->layer, logits + t * experts, ids, weights, NULL) > 1e-4))
+      continue;
+    for (int64_t k = 0; ok && k < top_k; k++) {
+      bool found = false;
+      for (int64_t j = 0; j < top_k; j++) found |= routing->topk_ids[t * top_k + j] == ids[k];
+      if (!found) ok = case_differs(data, variant, "chosen experts of token", t, NAN, ids[k]);
+    }
+  }
+  free(logits);
+  return ok;
+}
+
+static bool check_capacity(const case_data *data, const char *variant,
+                           const moecl_routing *routing) {
+  const int64_t slots = routing->num_tokens * routing->top_k;
+  uint8_t *kept = malloc((size_t)slots + 1);
+  bool ok = kept && moecl_reference_capacity(&data->layer, routing->num_tokens, routing->topk_ids,
+                                             routing->topk_weights, kept) == MOECL_OK;
+  for (int64_t i = 0; ok && i < slots; i++)
+    if (routing->kept[i] != kept[i])
+      ok = case_differs(data, variant, "kept", i, routing->kept[i], kept[i]);
+  free(kept);
+  return ok;
+}
+
+static bool check_counts(const case_data *data, const char *variant,
+                         const moecl_routing *routing) {
+  const int64_t slots = routing->num_tokens * routing->top_k;
+  bool ok = true;
+  for (int64_t e = 0; ok && e < routing->num_experts; e++) {
+    int64_t before = 0, after = 0;
+    for (int64_t i = 0; i < slots; i++)
+      if (routing->topk_ids[i] == e) before++, after += routing->kept[i];
+    if (routing->tokens_per_expert[e] != before)
+      ok = case_differs(data, variant, "tokens_per_expert", e,
+                        (double)routing->tokens_per_expert[e], (double)before);
+    if (routing->tokens_per_expert_after_capacity[e] != after)
+      ok = case_differs(data, variant, "tokens_per_expert_after_capacity", e,
+                        (double)routing->tokens_per_expert_after_capacity[e], (double)after);
+  }
+  return ok;
+}
+
+bool case_check_routing(const case_data *data, const char *variant, const moecl_routing *routing) {
+  if (routing->num_tokens != data->source->num_tokens)
+    return case_differs(data, variant, "num_tokens", 0, (double)routing->num_tokens,
+                        (double)data->source->num_tokens);
+  const size_t count = (size_t)(routing->num_tokens * routing->num_experts);
+  double *logits = to_values(MOECL_F32, routing->router_logits, count);
+  bool ok = logits && check_logits(data, variant, routing, logits) &&
+            check_choice(data, variant, routing);
+  for (int64_t t = 0; ok && t < routing->num_tokens; t++)
+    ok = check_token(data, variant, routing, t, logits);
+  free(logits);
+  return ok && check_capacity(data, variant, routing) && check_counts(data, variant, routing);
+}
