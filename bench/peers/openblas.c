@@ -37,7 +37,7 @@ typedef struct options {
 
 /* OpenBLAS's share: one expert's operands after another, all fp32. */
 typedef struct peer {
-  float *gate_up, *down;                /* [E][2I][H], [E][H][I] */
+  float *gate_up, *down;               /* [E][2I][H], [E][H][I] */
   float *rows, *middle, *act, *output; /* [S][H], [S][2I], [S][I], [S][H] */
 } peer;
 
@@ -170,8 +170,8 @@ static void set_weights(moecl_context *context, moecl_layer *layer,
     const int64_t inputs =
         tensors[t] == MOECL_DOWN_PROJ ? params->intermediate_size : params->hidden_size;
     moecl_buffer *source;
-    must("weights", moecl_buffer_create(
-                        context, (uint64_t)size * moecl_dtype_size(params->dtype), &source));
+    must("weights",
+         moecl_buffer_create(context, (uint64_t)size * moecl_dtype_size(params->dtype), &source));
     for (int64_t e = 0; e < items; e++) {
       const moecl_random_params random = {.dtype = params->dtype,
                                           .scale = 1.0f / sqrtf((float)inputs),
@@ -308,28 +308,67 @@ static void parse_points(options *o, const char *list) {
 }
 
 static void parse(options *o, int argc, char **argv) {
-  static const struct option names[] = {
-      {"experts", 1, 0, 'e'},  {"top-k", 1, 0, 'k'},  {"hidden", 1, 0, 'h'},
-      {"intermediate", 1, 0, 'i'}, {"dtype", 1, 0, 'd'},  {"tokens-per-expert", 1, 0, 't'},
-      {"skew", 1, 0, 's'},     {"noise", 1, 0, 'n'},  {"rounds", 1, 0, 'r'},
-      {"pause-ms", 1, 0, 'p'}, {"device", 1, 0, 'D'}, {"help", 0, 0, '?'},
-      {0}};
-  *o = (options){.device = "cpu", .experts = 64, .top_k = 8, .hidden = 2048, .intermediate = 1024,
-                 .rounds = 7, .pause_ms = 150, .skew = 0.5f, .noise = 0.7f};
+  static const struct option names[] = {{"experts", 1, 0, 'e'},
+                                        {"top-k", 1, 0, 'k'},
+                                        {"hidden", 1, 0, 'h'},
+                                        {"intermediate", 1, 0, 'i'},
+                                        {"dtype", 1, 0, 'd'},
+                                        {"tokens-per-expert", 1, 0, 't'},
+                                        {"skew", 1, 0, 's'},
+                                        {"noise", 1, 0, 'n'},
+                                        {"rounds", 1, 0, 'r'},
+                                        {"pause-ms", 1, 0, 'p'},
+                                        {"device", 1, 0, 'D'},
+                                        {"help", 0, 0, '?'},
+                                        {0}};
+  *o = (options){.device = "cpu",
+                 .experts = 64,
+                 .top_k = 8,
+                 .hidden = 2048,
+                 .intermediate = 1024,
+                 .rounds = 7,
+                 .pause_ms = 150,
+                 .skew = 0.5f,
+                 .noise = 0.7f};
   parse_points(o, "1,4,8,16,32,64,128,256");
-  for (int c; (c = getopt_long(argc, argv, "", names, NULL)) != -1;) switch (c) {
-    case 'e': o->experts = parse_integer("experts", optarg, 1, MOECL_MAX_EXPERTS); break;
-    case 'k': o->top_k = parse_integer("top-k", optarg, 1, MOECL_MAX_TOP_K); break;
-    case 'h': o->hidden = parse_integer("hidden", optarg, 1, 1 << 20); break;
-    case 'i': o->intermediate = parse_integer("intermediate", optarg, 1, 1 << 20); break;
-    case 'd': o->dtype = parse_dtype(optarg); break;
-    case 't': parse_points(o, optarg); break;
-    case 's': o->skew = strtof(optarg, NULL); break;
-    case 'n': o->noise = strtof(optarg, NULL); break;
-    case 'r': o->rounds = (int)parse_integer("rounds", optarg, 1, MAX_ROUNDS); break;
-    case 'p': o->pause_ms = (int)parse_integer("pause-ms", optarg, 0, 60000); break;
-    case 'D': o->device = optarg; break;
-    default: usage(stderr); exit(2);
+  for (int c; (c = getopt_long(argc, argv, "", names, NULL)) != -1;)
+    switch (c) {
+    case 'e':
+      o->experts = parse_integer("experts", optarg, 1, MOECL_MAX_EXPERTS);
+      break;
+    case 'k':
+      o->top_k = parse_integer("top-k", optarg, 1, MOECL_MAX_TOP_K);
+      break;
+    case 'h':
+      o->hidden = parse_integer("hidden", optarg, 1, 1 << 20);
+      break;
+    case 'i':
+      o->intermediate = parse_integer("intermediate", optarg, 1, 1 << 20);
+      break;
+    case 'd':
+      o->dtype = parse_dtype(optarg);
+      break;
+    case 't':
+      parse_points(o, optarg);
+      break;
+    case 's':
+      o->skew = strtof(optarg, NULL);
+      break;
+    case 'n':
+      o->noise = strtof(optarg, NULL);
+      break;
+    case 'r':
+      o->rounds = (int)parse_integer("rounds", optarg, 1, MAX_ROUNDS);
+      break;
+    case 'p':
+      o->pause_ms = (int)parse_integer("pause-ms", optarg, 0, 60000);
+      break;
+    case 'D':
+      o->device = optarg;
+      break;
+    default:
+      usage(stderr);
+      exit(2);
     }
 }
 
@@ -362,8 +401,7 @@ int main(int argc, char **argv) {
   if (threads > MAX_THREADS) threads = MAX_THREADS;
   const moecl_device_info *device = moecl_context_device(context);
   printf("device: %s, %u compute units; moecl %s, grouped GEMM \"%s\"\n", device->name,
-         device->compute_units, moecl_version(),
-         moecl_layer_variant(layer, "grouped_gemm", NULL));
+         device->compute_units, moecl_version(), moecl_layer_variant(layer, "grouped_gemm", NULL));
   printf("OpenBLAS: core %s, %d threads, fp32\n", openblas_get_corename(), threads);
   printf("layer: %lld experts, top %lld, hidden %lld, intermediate %lld, SwiGLU, weights %s\n",
          (long long)o.experts, (long long)o.top_k, (long long)o.hidden, (long long)o.intermediate,

@@ -10,8 +10,8 @@
  * neighbouring columns there; gated ones VECTOR_WIDTH gate columns and the
  * VECTOR_WIDTH up columns that belong to them. bf16 columns lie in pairs: one
  * uint has the low vector's column in its low half. */
-#include "common/types.clh"
 #include "common/activation.clh"
+#include "common/types.clh"
 
 #ifndef VECTOR_WIDTH
 #define VECTOR_WIDTH 8
@@ -39,7 +39,7 @@
 
 /* How far ahead a single micro tile, which only streams, has weights fetched. */
 #ifndef AHEAD_BYTES
-#define AHEAD_BYTES 2048
+#define AHEAD_BYTES (DTYPE == 0 ? 1024 : 2048)
 #endif
 
 /* mad() is not fused on some CPUs and fma() is a slow call on those without
@@ -227,8 +227,8 @@ static inline void load_bias(const __global storage_t *bias, long count, float *
  * expert, before expert e. */
 __kernel __attribute__((reqd_work_group_size(1, 1, 1))) void
 gemm(const __global float *a, const __global int *rows, const __global int *expert_offsets,
-     const __global int *tile_offsets, const __global packed_t *w,
-     const __global storage_t *bias, __global float *out, long k, long n, int num_experts) {
+     const __global int *tile_offsets, const __global packed_t *w, const __global storage_t *bias,
+     __global float *out, long k, long n, int num_experts) {
   const long columns = GATED ? VECTOR_WIDTH : PANEL_COLUMNS; /* of out, per panel */
   const long panels = (n + columns - 1) / columns;
   const long group = (long)get_group_id(0);
