@@ -159,8 +159,8 @@ static bool find_in_npy(const char *path, const char *data, uint64_t size, view 
 }
 
 bool recording_load(const char *path, const char *tensor, recording *recording, char **error) {
-  char *data;
-  uint64_t size;
+  char *data = NULL;
+  uint64_t size = 0;
   view view = {0};
   *recording = (struct recording){0};
   if (!read_whole(path, &data, &size, error)) return false;
