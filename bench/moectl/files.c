@@ -36,14 +36,15 @@ bool fail_text(char **error, const char *format, ...) {
 }
 
 /* An existing folder is fine; something else of that name is not. */
-static bool make_directory(const char *path, char **error) {
+static bool make_directory(const char *path, const char *whole, char **error) {
   struct stat info;
   if (mkdir(path, 0777) == 0) return true;
   int reason = errno;
   const bool exists = stat(path, &info) == 0;
   if (exists && S_ISDIR(info.st_mode)) return true;
   if (exists) reason = ENOTDIR;
-  return fail_text(error, "the folder %s could not be made: %s", path, strerror(reason));
+  return fail_text(error, "the folder %s could not be made: %s: %s", whole, path,
+                   strerror(reason));
 }
 
 bool make_directories(const char *path, char **error) {
@@ -53,10 +54,10 @@ bool make_directories(const char *path, char **error) {
   for (char *c = part; *c && ok; c++) {
     if (*c != '/' || c == part) continue;
     *c = '\0';
-    ok = make_directory(part, error);
+    ok = make_directory(part, path, error);
     *c = '/';
   }
-  if (ok) ok = make_directory(part, error);
+  if (ok) ok = make_directory(part, path, error);
   free(part);
   return ok;
 }

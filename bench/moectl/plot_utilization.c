@@ -55,7 +55,7 @@ void plot_utilization(const results *results, const picture *picture, FILE *scri
 
   write_title(results, picture, script);
   fprintf(script,
-          "set xlabel 'expert id'\n"
+          "set xlabel 'expert id'\nset bmargin 6\n"
           "set ylabel 'assignments (token-expert pairs)'\n"
           "set key below center horizontal\n"
           "set style fill solid 1.0 noborder\n"

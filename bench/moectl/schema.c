@@ -90,7 +90,7 @@ static const schema_key keys[KEY_COUNT] = {
                    "Storage of inputs, weights and output. Sums are kept in fp32."},
     [KEY_NUM_TOKENS] = {"workload.num_tokens", "num_tokens", TYPE_INT, REQUIRED, 1, INT32_MAX,
                         NO_CHOICE, NULL, IN_POINT(num_tokens),
-                        "T: tokens in the batch; T * K stays below 2^31."},
+                        "T: tokens in the batch; T * K is at most 2147483136."},
     [KEY_DISTRIBUTION] = {"workload.distribution", "distribution", TYPE_CHOICE, 0, NO_RANGE,
                           distribution_choice, 3, "normal", IN_POINT(distribution),
                           "normal: independent tokens; skewed: clustered tokens that load experts "

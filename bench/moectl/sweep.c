@@ -53,8 +53,8 @@ static rule broken_rule(const experiment_point *point, char *message, size_t siz
   }
   if (tokens * k > MOECL_MAX_ASSIGNMENTS) {
     snprintf(message, size,
-             "workload.num_tokens: expected num_tokens x top_k below 2^31, found %lld x %lld",
-             tokens, k);
+             "workload.num_tokens: expected num_tokens x top_k at most %lld, found %lld x %lld",
+             (long long)MOECL_MAX_ASSIGNMENTS, tokens, k);
     return RULE_ASSIGNMENTS;
   }
   /* Keeps every byte count of workspace, input and output in 64 bits. */

@@ -281,18 +281,18 @@ static void test_impossible_sweeps(void **state) {
           "t.yaml:2:16: layer.top_k: expected at most layer.num_experts (2), found 4, in the point "
           "num_experts=2, top_k=4 (1 of 4 points are like it)");
   refuses("layer: {hidden_size: 64, intermediate_size: 8, num_experts: 8, top_k: [1, 2]}\n"
-          "workload: {num_tokens: [4, 2147483647]}\n",
-          "t.yaml:2:24: workload.num_tokens: expected num_tokens x top_k below 2^31, found "
-          "2147483647 x 2, in the point top_k=2, num_tokens=2147483647 (1 of 4 points are like "
+          "workload: {num_tokens: [4, 2147483136]}\n",
+          "t.yaml:2:24: workload.num_tokens: expected num_tokens x top_k at most 2147483136, found "
+          "2147483136 x 2, in the point top_k=2, num_tokens=2147483136 (1 of 4 points are like "
           "it)");
   refuses("layer: {hidden_size: 1073741823, intermediate_size: 1073741823, num_experts: 1024, "
           "top_k: 1}\nworkload: {num_tokens: 1}\n",
           "t.yaml:1:8: layer: hidden_size 1073741823, intermediate_size 1073741823 and num_experts "
           "1024 multiply to more weights than 64-bit sizes can count, expected smaller ones");
   refuses("layer: {hidden_size: 1, intermediate_size: 1073741823, num_experts: 1, top_k: 1}\n"
-          "workload: {num_tokens: 2147483647}\n",
+          "workload: {num_tokens: 2147483136}\n",
           "t.yaml:2:24: workload.num_tokens: expected intermediate values that 64-bit sizes can "
-          "count, found num_tokens 2147483647, top_k 1, hidden_size 1, intermediate_size "
+          "count, found num_tokens 2147483136, top_k 1, hidden_size 1, intermediate_size "
           "1073741823");
 }
 
