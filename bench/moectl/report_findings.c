@@ -8,8 +8,6 @@
 /* Of more lines than this only the range is told. */
 enum { MAX_SENTENCES = 6 };
 
-#define OVERLAP "; the iterations' times overlap, so this may be noise.\n"
-
 /* The two ends of a line of points along an axis. */
 typedef struct ends {
   size_t low, high; /* points */
@@ -78,14 +76,17 @@ static void time_sentence(const results *results, size_t axis, ends ends, FILE *
   fprintf(file, ", %s to %s tokens/s",
           number_text(results->points[ends.low].tokens_per_s, a, sizeof a),
           number_text(results->points[ends.high].tokens_per_s, b, sizeof b));
-  fputs(within_spread(results, ends) && !strstr(change, "as fast") ? OVERLAP : ".\n", file);
+  fputs(within_spread(results, ends) && !strstr(change, "as fast")
+            ? "; the iterations' times overlap, so this may be noise.\n"
+            : ".\n",
+        file);
 }
 
 /* The same for many lines at once: the range and where its ends are. */
 static void range_sentence(const results *results, size_t axis, FILE *file) {
   const experiment *experiment = results->experiment;
   double least = INFINITY, most = -INFINITY;
-  size_t least_at = 0, most_at = 0, lines = 0, overlaps = 0;
+  size_t least_at = 0, most_at = 0, lines = 0;
   ends any = {0};
   for (size_t line = 0; line < grid_lines(experiment, axis); line++) {
     const ends ends = find_ends(results, axis, grid_line_start(experiment, axis, line));
@@ -95,22 +96,18 @@ static void range_sentence(const results *results, size_t axis, FILE *file) {
     if (ratio > most) most = ratio, most_at = ends.low;
     any = ends;
     lines++;
-    overlaps += within_spread(all, ends);
   }
   if (lines == 0) return;
   char low[LABEL_SIZE], high[LABEL_SIZE], a[64], b[64];
   change_text(least, a, sizeof a);
   change_text(most, b, sizeof b);
-  fprintf(file,
-          "- Raising %s from %s to %s, over %zu combinations of the others: the layer becomes "
-          "from %s",
-          experiment->axes[axis].param, grid_value_text(experiment, axis, any.low, low, sizeof low),
+  fprintf(file, "- Raising %s from %s to %s, over %zu combinations of the others: the layer becomes "
+          "from %s", experiment->axes[axis].param,
+          grid_value_text(experiment, axis, any.low, low, sizeof low),
           grid_value_text(experiment, axis, any.high, high, sizeof high), lines, a);
   held_fixed(results, axis, least_at, file);
   fprintf(file, " to %s", b);
   held_fixed(results, axis, most_at, file);
-  if (overlaps > 0)
-    fprintf(file, "; in %zu of them the iterations' times overlap, so that may be noise", overlaps);
   fputs(".\n", file);
 }
 
@@ -151,9 +148,8 @@ static void averages_sentence(const results *results, size_t axis, bool drops, F
     }
     const double mean = count ? sum / (double)count : NAN;
     grid_value_text(experiment, axis, digit * grid_stride(experiment, axis), text, sizeof text);
-    fprintf(file, "%s %s%s%s ", digit > 0 ? "," : "",
-            strcmp(text, "dropless") == 0 ? "" : experiment->axes[axis].param,
-            strcmp(text, "dropless") == 0 ? "" : "=", text);
+    fprintf(file, "%s %s%s%s ", digit > 0 ? "," : "", strcmp(text, "dropless") == 0 ? "" :
+            experiment->axes[axis].param, strcmp(text, "dropless") == 0 ? "" : "=", text);
     if (drops && count)
       fprintf(file, "%.1f%%", mean);
     else
@@ -210,7 +206,7 @@ static void choice_findings(const results *results, size_t axis, FILE *file) {
             grid_value_text(experiment, axis, slow, b, sizeof b),
             number_text(point_ms(results, slow), y, sizeof y));
     held_fixed(results, axis, start, file);
-    fputs(within_spread(all, (line_ends){fast, slow, true}) ? OVERLAP : ".\n", file);
+    fputs(".\n", file);
   }
   if (lines > MAX_SENTENCES)
     fprintf(file, "- The other %zu combinations are in the table.\n", lines - MAX_SENTENCES);
@@ -243,8 +239,8 @@ static void extreme_text(const results *results, quantity of, extreme extreme, F
   fputs(number_text(of(results, extreme.low), number, sizeof number), file);
   if (of(results, extreme.low) != of(results, extreme.high)) {
     fprintf(file, " (point %zu) to ", extreme.low);
-    fprintf(file, "%s (point %zu)", number_text(of(results, extreme.high), number, sizeof number),
-            extreme.high);
+    fprintf(file, "%s (point %zu)",
+            number_text(of(results, extreme.high), number, sizeof number), extreme.high);
   }
 }
 
@@ -268,8 +264,7 @@ static void slowest_stage(const results *results, FILE *file) {
   }
   for (int stage = 0; stage < MOECL_STAGE_LAYER; stage++) {
     if (times[stage] == 0) continue;
-    fprintf(file, "- %s takes the largest part of the layer's time",
-            moecl_stage_name((moecl_stage)stage));
+    fprintf(file, "- %s takes the largest part of the layer's time", moecl_stage_name((moecl_stage)stage));
     if (points > 1) fprintf(file, " in %zu of %zu points", times[stage], points);
     if (low[stage] == high[stage])
       fprintf(file, ": %.0f%%.\n", 100 * low[stage]);
