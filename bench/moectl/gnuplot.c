@@ -64,7 +64,8 @@ static bool wait_for(pid_t child, double seconds, int *status) {
     nanosleep(&pause, NULL);
   }
   kill(child, SIGKILL);
-  while (waitpid(child, status, 0) < 0 && errno == EINTR) continue;
+  while (waitpid(child, status, 0) < 0 && errno == EINTR)
+    continue;
   return false;
 }
 

@@ -5,29 +5,29 @@
 #include "results_private.h"
 
 /* The axis with this flat name; num_axes if it is not swept. */
-size_t grid_find(const experiment *experiment, const char *param);
+size_t grid_find(const experiment *plan, const char *param);
 /* How far apart in points are neighbours along an axis. */
-size_t grid_stride(const experiment *experiment, size_t axis);
+size_t grid_stride(const experiment *plan, size_t axis);
 /* Which of the axis's values (0 to count-1) a point has. */
-size_t grid_digit(const experiment *experiment, size_t axis, size_t index);
+size_t grid_digit(const experiment *plan, size_t axis, size_t index);
 /* How many lines of points run along an axis, and the first point of one. */
-size_t grid_lines(const experiment *experiment, size_t axis);
-size_t grid_line_start(const experiment *experiment, size_t axis, size_t line);
+size_t grid_lines(const experiment *plan, size_t axis);
+size_t grid_line_start(const experiment *plan, size_t axis, size_t line);
 
-bool grid_is_numeric(const experiment *experiment, size_t axis);
+bool grid_is_numeric(const experiment *plan, size_t axis);
 /* A point's value on a numeric axis; NaN for null. */
-double grid_value(const experiment *experiment, size_t axis, size_t index);
+double grid_value(const experiment *plan, size_t axis, size_t index);
 /* As people read it: "dropless" in place of a null capacity_factor. */
-const char *grid_value_text(const experiment *experiment, size_t axis, size_t index, char *text,
+const char *grid_value_text(const experiment *plan, size_t axis, size_t index, char *text,
                             size_t size);
 /* What tells the line through a point from the axis's other lines:
  * "num_experts=8, num_tokens=256"; empty when nothing else is swept. */
-const char *grid_line_label(const experiment *experiment, size_t axis, size_t index, char *text,
+const char *grid_line_label(const experiment *plan, size_t axis, size_t index, char *text,
                             size_t size);
 
 /* Whether a point ran, so that its times and routing mean something. */
-bool point_ran(const results *results, size_t index);
-double point_ms(const results *results, size_t index); /* the layer's median */
+bool point_ran(const results *all, size_t index);
+double point_ms(const results *all, size_t index); /* the layer's median */
 
 /* Three significant digits without an exponent where that is readable; "n/a"
  * for NaN. `text` of NUMBER_SIZE is enough. */

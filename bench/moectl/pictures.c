@@ -17,7 +17,7 @@ static void append_safe(char *name, size_t size, const char *text) {
   name[used] = '\0';
 }
 
-static bool name_is_free(const pictures *pictures, const char *name) {
+static bool name_is_free(const picture_list *pictures, const char *name) {
   for (size_t i = 0; i < pictures->count; i++)
     if (strcmp(pictures->list[i].name, name) == 0) return false;
   return true;
@@ -25,17 +25,17 @@ static bool name_is_free(const pictures *pictures, const char *name) {
 
 /* expert_utilization_k2_cf1.25, and the other swept values where several
  * points share k and factor. */
-static char *utilization_name(const results *results, const pictures *pictures, size_t index) {
-  const experiment *experiment = results->experiment;
-  const experiment_point *point = &experiment->points[index];
+static char *utilization_name(const results *all, const picture_list *pictures, size_t index) {
+  const experiment *plan = all->experiment;
+  const experiment_point *point = &plan->points[index];
   char name[200] = "expert_utilization_k", text[LABEL_SIZE];
   append_safe(name, sizeof name, experiment_param_text(point, "top_k", text, sizeof text));
   append_safe(name, sizeof name, "_cf");
   experiment_param_text(point, "capacity_factor", text, sizeof text);
   append_safe(name, sizeof name, strcmp(text, "null") == 0 ? "none" : text);
-  for (size_t i = 0; i < experiment->num_axes; i++) {
-    const char *param = experiment->axes[i].param;
-    if (is_pair(param) || experiment->axes[i].count < 2) continue;
+  for (size_t i = 0; i < plan->num_axes; i++) {
+    const char *param = plan->axes[i].param;
+    if (is_pair(param) || plan->axes[i].count < 2) continue;
     append_safe(name, sizeof name, "_");
     append_safe(name, sizeof name, param);
     append_safe(name, sizeof name, experiment_param_text(point, param, text, sizeof text));
@@ -46,67 +46,66 @@ static char *utilization_name(const results *results, const pictures *pictures, 
   return format_text("%s", name);
 }
 
-static bool add(pictures *pictures, picture_kind kind, size_t point, size_t axis, char *name) {
+static bool add(picture_list *pictures, picture_kind kind, size_t point, size_t axis, char *name) {
   if (!name) return false;
-  pictures->list[pictures->count++] = (picture){kind, point, axis, name};
+  pictures->list[pictures->count++] = (picture_plan){kind, point, axis, name};
   return true;
 }
 
-static size_t points_with_data(const results *results, size_t axis, size_t start) {
-  const size_t stride = grid_stride(results->experiment, axis);
+static size_t points_with_data(const results *all, size_t axis, size_t start) {
+  const size_t stride = grid_stride(all->experiment, axis);
   size_t found = 0;
-  for (size_t i = 0; i < results->experiment->axes[axis].count; i++) {
+  for (size_t i = 0; i < all->experiment->axes[axis].count; i++) {
     const size_t index = start + i * stride;
-    found += point_ran(results, index) && isfinite(point_ms(results, index));
+    found += point_ran(all, index) && isfinite(point_ms(all, index));
   }
   return found;
 }
 
-static bool axis_has_data(const results *results, size_t axis) {
-  const experiment *experiment = results->experiment;
-  if (experiment->axes[axis].count < 2 || !grid_is_numeric(experiment, axis)) return false;
+static bool axis_has_data(const results *all, size_t axis) {
+  const experiment *plan = all->experiment;
+  if (plan->axes[axis].count < 2 || !grid_is_numeric(plan, axis)) return false;
   size_t starts[MAX_SERIES], total;
-  return pictures_series(results, axis, starts, &total) > 0;
+  return pictures_series(all, axis, starts, &total) > 0;
 }
 
-bool pictures_plan(const results *results, pictures *pictures) {
-  const experiment *experiment = results->experiment;
+bool pictures_plan(const results *all, picture_list *pictures) {
+  const experiment *plan = all->experiment;
   pictures->count = 0;
-  pictures->list =
-      calloc(experiment->num_points + 2 * experiment->num_axes + 1, sizeof *pictures->list);
+  pictures->list = calloc(plan->num_points + 2 * plan->num_axes + 1, sizeof *pictures->list);
   bool ok = pictures->list != NULL;
-  for (size_t axis = 0; ok && axis < experiment->num_axes; axis++) {
-    const char *param = experiment->axes[axis].param;
-    if (!axis_has_data(results, axis)) continue;
+  for (size_t axis = 0; ok && axis < plan->num_axes; axis++) {
+    const char *param = plan->axes[axis].param;
+    if (!axis_has_data(all, axis)) continue;
     ok = add(pictures, PICTURE_TIME, 0, axis, format_text("time_vs_%s", param)) &&
          add(pictures, PICTURE_THROUGHPUT, 0, axis, format_text("throughput_vs_%s", param));
   }
-  for (size_t i = 0; ok && i < experiment->num_points; i++)
-    if (point_ran(results, i) && results->points[i].routing.tokens_per_expert &&
-        results->points[i].routing.tokens_per_expert_after_capacity)
-      ok = add(pictures, PICTURE_UTILIZATION, i, 0, utilization_name(results, pictures, i));
+  for (size_t i = 0; ok && i < plan->num_points; i++)
+    if (point_ran(all, i) && all->points[i].routing.tokens_per_expert &&
+        all->points[i].routing.tokens_per_expert_after_capacity)
+      ok = add(pictures, PICTURE_UTILIZATION, i, 0, utilization_name(all, pictures, i));
   if (!ok) pictures_release(pictures);
   return ok;
 }
 
-void pictures_release(pictures *pictures) {
-  for (size_t i = 0; i < pictures->count; i++) free(pictures->list[i].name);
+void pictures_release(picture_list *pictures) {
+  for (size_t i = 0; i < pictures->count; i++)
+    free(pictures->list[i].name);
   free(pictures->list);
   pictures->list = NULL;
   pictures->count = 0;
 }
 
-size_t pictures_series(const results *results, size_t axis, size_t starts[MAX_SERIES],
-                       size_t *total) {
-  const size_t lines = grid_lines(results->experiment, axis);
+size_t pictures_series(const results *all, size_t axis, size_t starts[MAX_SERIES], size_t *total) {
+  const size_t lines = grid_lines(all->experiment, axis);
   size_t shown = 0, seen = 0;
   *total = 0;
   for (size_t line = 0; line < lines; line++)
-    *total += points_with_data(results, axis, grid_line_start(results->experiment, axis, line)) > 0;
+    *total += points_with_data(all, axis, grid_line_start(all->experiment, axis, line)) > 0;
   const size_t wanted = *total < MAX_SERIES ? *total : MAX_SERIES;
   for (size_t line = 0; line < lines && shown < wanted; line++) {
-    const size_t start = grid_line_start(results->experiment, axis, line);
-    if (points_with_data(results, axis, start) == 0) continue;
+    const size_t start = grid_line_start(all->experiment, axis, line);
+    if (points_with_data(all, axis, start) == 0) continue;
     /* The first and the last are always among them. */
     const size_t next = wanted > 1 ? shown * (*total - 1) / (wanted - 1) : 0;
     if (seen++ == next) starts[shown++] = start;

@@ -11,27 +11,26 @@ typedef enum picture_kind {
   PICTURE_THROUGHPUT
 } picture_kind;
 
-typedef struct picture {
+typedef struct picture_plan {
   picture_kind kind;
   size_t point; /* PICTURE_UTILIZATION */
   size_t axis;  /* the others */
   char *name;   /* of the file, without suffix; unique in the folder */
-} picture;
+} picture_plan;
 
-typedef struct pictures {
-  picture *list;
+typedef struct picture_list {
+  picture_plan *list;
   size_t count;
-} pictures;
+} picture_list;
 
 /* Plans the pictures of what has run so far. false: no memory. */
-bool pictures_plan(const results *results, pictures *pictures);
-void pictures_release(pictures *pictures);
+bool pictures_plan(const results *all, picture_list *pictures);
+void pictures_release(picture_list *pictures);
 
 /* The lines of points that a plot against an axis shows: all that have data,
  * or MAX_SERIES of them at even distances. Returns how many, with the point
  * each begins at; *total is how many there are. */
 enum { MAX_SERIES = 12 };
-size_t pictures_series(const results *results, size_t axis, size_t starts[MAX_SERIES],
-                       size_t *total);
+size_t pictures_series(const results *all, size_t axis, size_t starts[MAX_SERIES], size_t *total);
 
 #endif

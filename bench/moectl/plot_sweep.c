@@ -41,10 +41,10 @@ static int place_ticks(tick *ticks, size_t count) {
   if (scaled > 1 && last > first) step = (last - first) / (double)(scaled - 1);
   for (size_t i = 0; i < count; i++) {
     const double value = ticks[i].value;
-    ticks[i].position = isnan(value)       ? last + step
-                        : !base            ? value
-                        : value > 0        ? log(value) / log(base)
-                                           : first - step;
+    ticks[i].position = isnan(value) ? last + step
+                        : !base      ? value
+                        : value > 0  ? log(value) / log(base)
+                                     : first - step;
   }
   return base;
 }
@@ -69,16 +69,16 @@ static void write_ticks(FILE *script, const tick *ticks, size_t count) {
 
 /* One line's points, and what there is of extremes. Series in a gnuplot data
  * file are parted by two empty lines. */
-static void write_series(const results *results, const picture *picture, const tick *ticks,
-                         size_t count, size_t start, FILE *data, double range[2]) {
-  const size_t stride = grid_stride(results->experiment, picture->axis);
+static void write_series(const results *all, const picture_plan *picture, const tick *ticks,
+                         size_t count, size_t start, bool spread, FILE *data, double range[2]) {
+  const size_t stride = grid_stride(all->experiment, picture->axis);
   char label[LABEL_SIZE];
-  grid_line_label(results->experiment, picture->axis, start, label, sizeof label);
+  grid_line_label(all->experiment, picture->axis, start, label, sizeof label);
   fprintf(data, "# %s\n", label);
   for (size_t i = 0; i < count; i++) {
     const size_t index = start + ticks[i].digit * stride;
-    if (!point_ran(results, index) || !isfinite(point_ms(results, index))) continue;
-    const point_result *point = &results->points[index];
+    if (!point_ran(all, index) || !isfinite(point_ms(all, index))) continue;
+    const point_result *point = &all->points[index];
     const sample_summary *time = &point->time_ms[MOECL_STAGE_LAYER];
     const bool is_time = picture->kind == PICTURE_TIME;
     const double value = is_time ? time->median : point->tokens_per_s;
@@ -89,35 +89,36 @@ static void write_series(const results *results, const picture *picture, const t
     else
       fprintf(data, "%.17g %.9g\n", ticks[i].position, value);
     range[0] = fmin(range[0], value);
-    range[1] = fmax(range[1], value);
+    /* The bars, where they are drawn, have to fit in too. */
+    range[1] = fmax(range[1], spread && isfinite(time->p90) ? fmax(time->p90, value) : value);
   }
   fputs("\n\n", data);
 }
 
-static void write_heading(const results *results, const picture *picture, int base, size_t shown,
+static void write_heading(const results *all, const picture_plan *picture, int base, size_t shown,
                           size_t total, bool spread, FILE *script) {
-  const char *param = results->experiment->axes[picture->axis].param;
+  const char *param = all->experiment->axes[picture->axis].param;
   char line[LABEL_SIZE];
-  snprintf(line, sizeof line, "%.60s: %s against %s", results->experiment->name,
+  snprintf(line, sizeof line, "%.60s: %s against %s", all->experiment->name,
            picture->kind == PICTURE_TIME ? "layer time" : "throughput", param);
   fputs("set title ", script);
   gnuplot_quote(script, line);
-  snprintf(line, sizeof line, "%.100s%s", results->device.name,
+  snprintf(line, sizeof line, "%.100s%s", all->device.name,
            spread ? "; median of the iterations, bars from the fastest to the 90th percentile"
                   : "; at the median time");
   fputs(" . \"\\n\" . ", script);
   gnuplot_quote(script, line);
   if (shown < total)
-    fprintf(script, " . \"\\n\" . '%zu of %zu combinations, chosen at even distances'", shown,
-            total);
+    fprintf(script, " . \"\\n\" . '%zu of %zu combinations of the other values, evenly chosen'",
+            shown, total);
   fputs("\nset xlabel ", script);
   snprintf(line, sizeof line, "%s%s", param, base ? " (logarithmic)" : "");
   gnuplot_quote(script, line);
-  fputc('\n', script);
+  fputs(" . \"\\n \"\n", script); /* an empty line above the key */
 }
 
 /* The largest unit in which the values are numbers of a few digits. */
-static double write_y_axis(const picture *picture, const double range[2], FILE *script) {
+static double write_y_axis(const picture_plan *picture, const double range[2], FILE *script) {
   double unit = 1;
   if (picture->kind == PICTURE_TIME) {
     fputs("set ylabel 'layer time (ms)'\n", script);
@@ -139,69 +140,73 @@ static double write_y_axis(const picture *picture, const double range[2], FILE *
 }
 
 /* Below the plot, in as many columns as the longest label lets fit. */
-static void write_key(const results *results, const picture *picture, const size_t *starts,
+static void write_key(const results *all, const picture_plan *picture, const size_t *starts,
                       size_t shown, FILE *script) {
   char label[LABEL_SIZE];
   size_t longest = 0;
   for (size_t i = 0; i < shown; i++) {
-    const size_t length = strlen(
-        grid_line_label(results->experiment, picture->axis, starts[i], label, sizeof label));
+    const size_t length =
+        strlen(grid_line_label(all->experiment, picture->axis, starts[i], label, sizeof label));
     if (length > longest) longest = length;
   }
   if (longest == 0) {
     fputs("unset key\n", script);
     return;
   }
-  const size_t columns = 1080 / (60 + 9 * longest);
-  fprintf(script, "set key below center vertical maxrows %zu Left reverse samplen 2%s\n",
-          columns > 1 ? (shown + columns - 1) / columns : shown,
-          longest > 110 ? " font ',9'" : shown > 6 || longest > 60 ? " font ',11'" : "");
+  /* gnuplot reckons with wide letters: measured at 96 dpi. */
+  const int font = longest > 110 ? 8 : shown > 6 || longest > 60 ? 11 : 13;
+  const size_t columns = 1200 / (55 + longest * (size_t)font * 92 / 100);
+  fprintf(script, "set key below center vertical maxrows %zu Left reverse samplen 2 font ',%d'\n",
+          columns > 1 ? (shown + columns - 1) / columns : shown, font);
 }
 
-static void write_plot(const results *results, const picture *picture, const size_t *starts,
+static void write_plot(const results *all, const picture_plan *picture, const size_t *starts,
                        size_t shown, double unit, bool spread, FILE *script) {
   static const int shapes[] = {7, 5, 9, 11, 13, 6, 4, 8, 10, 12, 2, 1};
   char label[LABEL_SIZE];
+  for (size_t i = 0; spread && i < shown; i++) /* below the lines' points */
+    fprintf(script,
+            "%s'%s.dat' index %zu using 1:2:3:4 with yerrorbars pointtype 0 linewidth 1.5 "
+            "linecolor '%s' notitle",
+            i > 0 ? ", \\\n  " : "plot ", picture->name, i, plot_colour(i));
   for (size_t i = 0; i < shown; i++) {
     const bool again = i >= 7; /* the colours begin anew, dashed */
-    fprintf(script, "%s'%s.dat' index %zu using 1:($2/%g) with linespoints linewidth 2.5 "
+    fprintf(script,
+            "%s'%s.dat' index %zu using 1:($2/%g) with linespoints linewidth 2.5 "
             "dashtype %d pointtype %d pointsize 1.4 linecolor '%s' title ",
-            i > 0 ? ", \\\n  " : "plot ", picture->name, i, unit, again ? 2 : 1, shapes[i % 12],
-            plot_colour(again ? i - 7 : i));
-    gnuplot_quote(script, grid_line_label(results->experiment, picture->axis, starts[i], label,
-                                          sizeof label));
-    if (spread)
-      fprintf(script, ", \\\n  '' index %zu using 1:2:3:4 with yerrorbars pointtype 0 "
-              "linewidth 1.5 linecolor '%s' notitle", i, plot_colour(again ? i - 7 : i));
+            i > 0 || spread ? ", \\\n  " : "plot ", picture->name, i, unit, again ? 2 : 1,
+            shapes[i % 12], plot_colour(again ? i - 7 : i));
+    gnuplot_quote(script,
+                  grid_line_label(all->experiment, picture->axis, starts[i], label, sizeof label));
   }
   fputc('\n', script);
 }
 
-void plot_sweep(const results *results, const picture *picture, FILE *script, FILE *data) {
-  const experiment *experiment = results->experiment;
-  const size_t count = experiment->axes[picture->axis].count;
-  const size_t stride = grid_stride(experiment, picture->axis);
+void plot_sweep(const results *all, const picture_plan *picture, FILE *script, FILE *data) {
+  const experiment *plan = all->experiment;
+  const size_t count = plan->axes[picture->axis].count;
+  const size_t stride = grid_stride(plan, picture->axis);
   tick *ticks = calloc(count, sizeof *ticks);
   if (!ticks) return; /* a script that draws nothing */
   for (size_t i = 0; i < count; i++) {
-    ticks[i].value = grid_value(experiment, picture->axis, i * stride);
+    ticks[i].value = grid_value(plan, picture->axis, i * stride);
     ticks[i].digit = i;
-    grid_value_text(experiment, picture->axis, i * stride, ticks[i].label, sizeof ticks[i].label);
+    grid_value_text(plan, picture->axis, i * stride, ticks[i].label, sizeof ticks[i].label);
   }
   qsort(ticks, count, sizeof *ticks, by_value);
   const int base = place_ticks(ticks, count);
 
   size_t starts[MAX_SERIES], total;
-  const size_t shown = pictures_series(results, picture->axis, starts, &total);
+  const size_t shown = pictures_series(all, picture->axis, starts, &total);
   const bool spread = picture->kind == PICTURE_TIME && shown <= 6;
   double range[2] = {INFINITY, -INFINITY};
   fprintf(data, "# place_on_axis %s\n",
           picture->kind == PICTURE_TIME ? "median_ms min_ms p90_ms" : "tokens_per_s");
   for (size_t i = 0; i < shown; i++)
-    write_series(results, picture, ticks, count, starts[i], data, range);
-  write_heading(results, picture, base, shown, total, spread, script);
+    write_series(all, picture, ticks, count, starts[i], spread, data, range);
+  write_heading(all, picture, base, shown, total, spread, script);
   write_ticks(script, ticks, count);
-  write_key(results, picture, starts, shown, script);
-  write_plot(results, picture, starts, shown, write_y_axis(picture, range, script), spread, script);
+  write_key(all, picture, starts, shown, script);
+  write_plot(all, picture, starts, shown, write_y_axis(picture, range, script), spread, script);
   free(ticks);
 }

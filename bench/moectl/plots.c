@@ -35,11 +35,11 @@ void plot_begin(FILE *script, const char *name) {
 }
 
 /* Closes a text stream and puts what it collected in place of a file. */
-static bool put_file(const results *results, const char *name, const char *suffix, FILE *stream,
+static bool put_file(const results *all, const char *name, const char *suffix, FILE *stream,
                      char **text, char **error) {
   bool ok = stream && !ferror(stream);
   if (stream && fclose(stream) != 0) ok = false;
-  char *path = format_text("%s/%s.%s", results->folder, name, suffix);
+  char *path = format_text("%s/%s.%s", all->folder, name, suffix);
   pending_file pending = {0};
   if (!ok || !path)
     ok = fail_text(error, "no memory for %s.%s", name, suffix);
@@ -58,7 +58,7 @@ static bool put_file(const results *results, const char *name, const char *suffi
   return ok;
 }
 
-static bool write_picture(const results *results, const picture *picture, char **error) {
+static bool write_picture(const results *all, const picture_plan *picture, char **error) {
   char *script_text = NULL, *data_text = NULL;
   size_t script_size, data_size;
   FILE *script = open_memstream(&script_text, &script_size);
@@ -66,32 +66,32 @@ static bool write_picture(const results *results, const picture *picture, char *
   if (script && data) {
     plot_begin(script, picture->name);
     if (picture->kind == PICTURE_UTILIZATION)
-      plot_utilization(results, picture, script, data);
+      plot_utilization(all, picture, script, data);
     else
-      plot_sweep(results, picture, script, data);
+      plot_sweep(all, picture, script, data);
   }
-  const bool data_ok = put_file(results, picture->name, "dat", data, &data_text, error);
-  const bool script_ok = put_file(results, picture->name, "gp", script, &script_text, error);
+  const bool data_ok = put_file(all, picture->name, "dat", data, &data_text, error);
+  const bool script_ok = put_file(all, picture->name, "gp", script, &script_text, error);
   return data_ok && script_ok;
 }
 
 /* A picture that isn't whole, or is an earlier run's, must not be shown. */
-static void remove_picture(const results *results, const picture *picture) {
-  char *path = format_text("%s/%s.png", results->folder, picture->name);
+static void remove_picture(const results *all, const picture_plan *picture) {
+  char *path = format_text("%s/%s.png", all->folder, picture->name);
   if (path) unlink(path);
   free(path);
 }
 
-typedef struct drawing {
+typedef struct draw_state {
   size_t drawn, failed;
   bool missing;
   char *first_name, *why; /* of the first that failed */
-} drawing;
+} draw_state;
 
-static void draw(const results *results, const picture *picture, drawing *drawing) {
+static void draw(const results *all, const picture_plan *picture, draw_state *drawing) {
   char *script = format_text("%s.gp", picture->name), *why = NULL;
   const gnuplot_outcome outcome =
-      script ? gnuplot_run(results->folder, script, PICTURE_SECONDS, &why) : GNUPLOT_FAILED;
+      script ? gnuplot_run(all->folder, script, PICTURE_SECONDS, &why) : GNUPLOT_FAILED;
   if (outcome == GNUPLOT_OK) {
     drawing->drawn++;
   } else if (outcome == GNUPLOT_MISSING) {
@@ -101,50 +101,49 @@ static void draw(const results *results, const picture *picture, drawing *drawin
     drawing->why = why;
     script = why = NULL;
   }
-  if (outcome != GNUPLOT_OK) remove_picture(results, picture);
+  if (outcome != GNUPLOT_OK) remove_picture(all, picture);
   free(script);
   free(why);
 }
 
-static char *describe(const results *results, const drawing *drawing, size_t count) {
+static char *describe(const results *all, const draw_state *drawing, size_t count) {
   if (drawing->missing)
     return format_text("gnuplot was not found: the pictures are left out; their scripts are in %s "
                        "(apt install gnuplot-nox, then: gnuplot *.gp)",
-                       results->folder);
+                       all->folder);
   if (drawing->failed > 0)
     return format_text("gnuplot failed on %zu of %zu pictures, first on %s (%s); the scripts are "
                        "in %s",
                        drawing->failed, count, drawing->first_name ? drawing->first_name : "?",
-                       drawing->why && *drawing->why ? drawing->why : "no message",
-                       results->folder);
+                       drawing->why && *drawing->why ? drawing->why : "no message", all->folder);
   if (drawing->drawn < count)
     return format_text("%zu of %zu pictures were drawn in %d seconds; the scripts of the others "
                        "are in %s (gnuplot *.gp)",
-                       drawing->drawn, count, ALL_SECONDS, results->folder);
+                       drawing->drawn, count, ALL_SECONDS, all->folder);
   return NULL;
 }
 
-bool plots_write(const results *results, char **note, char **error) {
-  pictures pictures;
+bool plots_write(const results *all, char **note, char **error) {
+  picture_list pictures;
   *note = NULL;
-  if (!pictures_plan(results, &pictures)) return fail_text(error, "no memory for the pictures");
+  if (!pictures_plan(all, &pictures)) return fail_text(error, "no memory for the pictures");
   bool ok = true;
   for (size_t i = 0; i < pictures.count && ok; i++) {
-    remove_picture(results, &pictures.list[i]);
-    ok = write_picture(results, &pictures.list[i], error);
+    remove_picture(all, &pictures.list[i]);
+    ok = write_picture(all, &pictures.list[i], error);
   }
   struct timespec begin, now;
   clock_gettime(CLOCK_MONOTONIC, &begin);
   now = begin;
-  drawing drawing = {0};
+  draw_state drawing = {0};
   /* A gnuplot that fails is not asked again for every one of thousands. */
   for (size_t i = 0; ok && i < pictures.count && !drawing.missing && drawing.failed < 3 &&
                      now.tv_sec - begin.tv_sec < ALL_SECONDS;
        i++) {
-    draw(results, &pictures.list[i], &drawing);
+    draw(all, &pictures.list[i], &drawing);
     clock_gettime(CLOCK_MONOTONIC, &now);
   }
-  if (ok) *note = describe(results, &drawing, pictures.count);
+  if (ok) *note = describe(all, &drawing, pictures.count);
   free(drawing.first_name);
   free(drawing.why);
   pictures_release(&pictures);

@@ -10,7 +10,7 @@ void plot_begin(FILE *script, const char *name);
 const char *plot_colour(size_t index);
 
 /* plot_sweep.c, plot_utilization.c: a picture's script and its data. */
-void plot_sweep(const results *results, const picture *picture, FILE *script, FILE *data);
-void plot_utilization(const results *results, const picture *picture, FILE *script, FILE *data);
+void plot_sweep(const results *all, const picture_plan *picture, FILE *script, FILE *data);
+void plot_utilization(const results *all, const picture_plan *picture, FILE *script, FILE *data);
 
 #endif

@@ -17,12 +17,12 @@ void report_text(FILE *file, const char *text) {
   }
 }
 
-static void heading(const results *results, FILE *file) {
-  const experiment *experiment = results->experiment;
+static void heading(const results *all, FILE *file) {
+  const experiment *plan = all->experiment;
   size_t counts[POINT_ERROR + 1] = {0}, missing = 0;
-  for (size_t i = 0; i < experiment->num_points; i++) {
-    if (results->have[i])
-      counts[results->points[i].status]++;
+  for (size_t i = 0; i < plan->num_points; i++) {
+    if (all->have[i])
+      counts[all->points[i].status]++;
     else
       missing++;
   }
@@ -31,9 +31,9 @@ static void heading(const results *results, FILE *file) {
   char date[64] = "at an unknown time";
   if (localtime_r(&now, &local)) strftime(date, sizeof date, "%Y-%m-%d %H:%M:%S %z", &local);
   fputs("# ", file);
-  report_text(file, experiment->name);
-  fprintf(file, "\n\nWritten %s by moecl %s. %zu point%s:", date, moecl_version(),
-          experiment->num_points, experiment->num_points == 1 ? "" : "s");
+  report_text(file, plan->name);
+  fprintf(file, "\n\nWritten %s by moecl %s. %zu point%s:", date, moecl_version(), plan->num_points,
+          plan->num_points == 1 ? "" : "s");
   const struct {
     size_t count;
     const char *text;
@@ -52,42 +52,42 @@ static void heading(const results *results, FILE *file) {
 }
 
 /* The axis's values in the order of the sweep. */
-static void axis_values(const experiment *experiment, size_t axis, FILE *file) {
+static void axis_values(const experiment *plan, size_t axis, FILE *file) {
   char text[LABEL_SIZE];
-  for (size_t i = 0; i < experiment->axes[axis].count; i++) {
-    const size_t index = i * grid_stride(experiment, axis);
+  for (size_t i = 0; i < plan->axes[axis].count; i++) {
+    const size_t index = i * grid_stride(plan, axis);
     fputs(i > 0 ? ", " : "", file);
-    report_text(file, grid_value_text(experiment, axis, index, text, sizeof text));
+    report_text(file, grid_value_text(plan, axis, index, text, sizeof text));
   }
 }
 
-static void what_was_run(const results *results, FILE *file) {
-  const experiment *experiment = results->experiment;
+static void what_was_run(const results *all, FILE *file) {
+  const experiment *plan = all->experiment;
   char text[LABEL_SIZE];
   fputs("## What was run\n\nThe experiment ", file);
-  report_text(file, experiment->name);
+  report_text(file, plan->name);
   fputs(" of `", file);
-  for (const char *c = experiment->path; *c; c++) fputc(*c == '`' ? '\'' : *c, file);
+  for (const char *c = plan->path; *c; c++)
+    fputc(*c == '`' ? '\'' : *c, file);
   fprintf(file, "`: %" PRId64 " forward passes to warm up, %" PRId64 " timed, at each point.",
-          experiment->warmup, experiment->iterations);
-  if (experiment->input_file) {
+          plan->warmup, plan->iterations);
+  if (plan->input_file) {
     fputs(" Recorded hidden states: ", file);
-    report_text(file, experiment->input_file);
+    report_text(file, plan->input_file);
     fputc('.', file);
   }
   fputs("\n\n| parameter | value |\n| --- | --- |\n", file);
-  for (size_t axis = 0; axis < experiment->num_axes; axis++) {
-    fprintf(file, "| **%s** (swept) | ", experiment->axes[axis].param);
-    axis_values(experiment, axis, file);
+  for (size_t axis = 0; axis < plan->num_axes; axis++) {
+    fprintf(file, "| **%s** (swept) | ", plan->axes[axis].param);
+    axis_values(plan, axis, file);
     fputs(" |\n", file);
   }
-  for (int id = 0; id < KEY_COUNT && experiment->num_points > 0; id++) {
+  for (int id = 0; id < KEY_COUNT && plan->num_points > 0; id++) {
     const char *param = schema_get((schema_id)id)->param;
-    if (!param || grid_find(experiment, param) < experiment->num_axes) continue;
-    if (strncmp(param, "skew_", 5) == 0 &&
-        experiment->points[0].distribution != WORKLOAD_SKEWED)
+    if (!param || grid_find(plan, param) < plan->num_axes) continue;
+    if (strncmp(param, "skew_", 5) == 0 && plan->points[0].distribution != WORKLOAD_SKEWED)
       continue;
-    if (!experiment_param_text(&experiment->points[0], param, text, sizeof text)) continue;
+    if (!experiment_param_text(&plan->points[0], param, text, sizeof text)) continue;
     if (strcmp(param, "capacity_factor") == 0 && strcmp(text, "null") == 0)
       snprintf(text, sizeof text, "null (dropless)");
     fprintf(file, "| %s | ", param);
@@ -97,8 +97,8 @@ static void what_was_run(const results *results, FILE *file) {
   fputc('\n', file);
 }
 
-static void device(const results *results, FILE *file) {
-  const moecl_device_info *device = &results->device;
+static void device(const results *all, FILE *file) {
+  const moecl_device_info *device = &all->device;
   fputs("## Device\n\n", file);
   report_text(file, device->name);
   fprintf(file, " (%s), ", moecl_device_type_name(device->type));
@@ -109,23 +109,24 @@ static void device(const results *results, FILE *file) {
   report_text(file, device->driver);
   fputs(", ", file);
   report_text(file, device->opencl_version);
-  fprintf(file, ". %" PRIu32 " compute units, %" PRIu32 " MHz, %.1f GiB memory, %.0f KiB local memory%s.\n\n",
-          device->compute_units, device->clock_mhz,
-          (double)device->global_memory_bytes / (1u << 30),
-          (double)device->local_memory_bytes / 1024,
-          device->local_memory_dedicated ? "" : " (not dedicated)");
+  fprintf(
+      file,
+      ". %" PRIu32 " compute units, %" PRIu32 " MHz, %.1f GiB memory, %.0f KiB local memory%s.\n\n",
+      device->compute_units, device->clock_mhz, (double)device->global_memory_bytes / (1u << 30),
+      (double)device->local_memory_bytes / 1024,
+      device->local_memory_dedicated ? "" : " (not dedicated)");
 }
 
 static bool same(const char *a, const char *b) { return a && b ? strcmp(a, b) == 0 : a == b; }
 
 /* How many points an operation served in the same way; 0 for one that was told
  * with an earlier point. */
-static size_t served_alike(const results *results, size_t index, int operation) {
-  const point_result *point = &results->points[index];
+static size_t served_alike(const results *all, size_t index, int operation) {
+  const point_result *point = &all->points[index];
   size_t count = 0;
-  for (size_t i = 0; i < results->experiment->num_points; i++) {
-    const point_result *other = &results->points[i];
-    if (!point_ran(results, i) || !same(point->variants[operation], other->variants[operation]) ||
+  for (size_t i = 0; i < all->experiment->num_points; i++) {
+    const point_result *other = &all->points[i];
+    if (!point_ran(all, i) || !same(point->variants[operation], other->variants[operation]) ||
         !same(point->variant_reasons[operation], other->variant_reasons[operation]))
       continue;
     if (i < index) return 0;
@@ -134,15 +135,16 @@ static size_t served_alike(const results *results, size_t index, int operation) 
   return count;
 }
 
-static void variants(const results *results, FILE *file) {
+static void variants(const results *all, FILE *file) {
   static const char *const operations[] = {"router", "permute", "grouped_gemm", "combine"};
-  fputs("## Kernel variants\n\n| operation | variant | points | why |\n| --- | --- | ---: | --- |\n",
-        file);
+  fputs(
+      "## Kernel variants\n\n| operation | variant | points | why |\n| --- | --- | ---: | --- |\n",
+      file);
   for (int operation = 0; operation < 4; operation++)
-    for (size_t i = 0; i < results->experiment->num_points; i++) {
-      const point_result *point = &results->points[i];
-      if (!point_ran(results, i) || !point->variants[operation]) continue;
-      const size_t count = served_alike(results, i, operation);
+    for (size_t i = 0; i < all->experiment->num_points; i++) {
+      const point_result *point = &all->points[i];
+      if (!point_ran(all, i) || !point->variants[operation]) continue;
+      const size_t count = served_alike(all, i, operation);
       if (count == 0) continue;
       fprintf(file, "| %s | ", operations[operation]);
       report_text(file, point->variants[operation]);
@@ -153,16 +155,16 @@ static void variants(const results *results, FILE *file) {
   fputc('\n', file);
 }
 
-static void verification(const results *results, FILE *file) {
-  const experiment *experiment = results->experiment;
+static void verification(const results *all, FILE *file) {
+  const experiment *plan = all->experiment;
   size_t checked = 0, passed = 0, sampled = 0;
   const point_result *worst = NULL;
-  for (size_t i = 0; i < experiment->num_points; i++) {
-    const point_result *point = &results->points[i];
-    if (!point_ran(results, i) || !point->verify.ran) continue;
+  for (size_t i = 0; i < plan->num_points; i++) {
+    const point_result *point = &all->points[i];
+    if (!point_ran(all, i) || !point->verify.ran) continue;
     checked++;
     passed += point->verify.ok;
-    sampled += point->verify.tokens_checked < experiment->points[i].num_tokens;
+    sampled += point->verify.tokens_checked < plan->points[i].num_tokens;
     /* `!(<=)`: an error that is not a number is the worst. */
     if (!worst || !(point->verify.error / point->verify.tolerance <=
                     worst->verify.error / worst->verify.tolerance))
@@ -171,45 +173,52 @@ static void verification(const results *results, FILE *file) {
   fputs("## Verification\n\n", file);
   if (!worst) {
     fputs("No point was compared with the reference: these figures say how fast the output came, "
-          "not that it is right.\n\n", file);
+          "not that it is right.\n\n",
+          file);
     return;
   }
+  fprintf(
+      file,
+      "%zu of %zu compared points verified. Each was compared with a plain C implementation in "
+      "double precision,\nindependent of the kernels: ||output - reference|| / ||reference|| over "
+      "the checked tokens must not exceed the\ntolerance, the chosen experts must be equal "
+      "wherever scores differ by more than rounding, and which\nassignments survive capacity must "
+      "be equal for all tokens. Closest to its limit is point %zu: error %.2e of %.0e.\n",
+      passed, checked, worst->index, worst->verify.error, worst->verify.tolerance);
   fprintf(file,
-          "%zu of %zu compared points verified. Each was compared with a plain C implementation in "
-          "double precision,\nindependent of the kernels: ||output - reference|| / ||reference|| over "
-          "the checked tokens must not exceed the\ntolerance, the chosen experts must be equal "
-          "wherever scores differ by more than rounding, and which\nassignments survive capacity must "
-          "be equal for all tokens. Closest to its limit is point %zu: error %.2e of %.0e.\n",
-          passed, checked, worst->index, worst->verify.error, worst->verify.tolerance);
-  fprintf(file, sampled > 0
-          ? "In %zu points the output was checked on a sample of the tokens; an error that shows only "
-            "in tokens outside\nof it would be missed.\n\n"
-          : "All tokens were checked.\n\n", sampled);
-  fputs("| # | tokens checked | experts reached | error | tolerance | top-k differences | capacity |"
-        " verified |\n| ---: | ---: | ---: | ---: | ---: | ---: | --- | --- |\n", file);
-  for (size_t i = 0; i < experiment->num_points; i++) {
-    const verify_result *verify = &results->points[i].verify;
-    if (!point_ran(results, i) || !verify->ran) continue;
-    fprintf(file, "| %zu | %" PRId64 " of %" PRId64 " | %" PRId64 " | %.2e | %.0e | %" PRId64
-            " | %s | %s |\n", i, verify->tokens_checked, experiment->points[i].num_tokens,
-            verify->experts_checked, verify->error, verify->tolerance, verify->topk_mismatches,
+          sampled > 0 ? "In %zu points the output was checked on a sample of the tokens; an error "
+                        "that shows only "
+                        "in tokens outside\nof it would be missed.\n\n"
+                      : "All tokens were checked.\n\n",
+          sampled);
+  fputs(
+      "| # | tokens checked | experts reached | error | tolerance | top-k differences | capacity |"
+      " verified |\n| ---: | ---: | ---: | ---: | ---: | ---: | --- | --- |\n",
+      file);
+  for (size_t i = 0; i < plan->num_points; i++) {
+    const verify_result *verify = &all->points[i].verify;
+    if (!point_ran(all, i) || !verify->ran) continue;
+    fprintf(file,
+            "| %zu | %" PRId64 " of %" PRId64 " | %" PRId64 " | %.2e | %.0e | %" PRId64
+            " | %s | %s |\n",
+            i, verify->tokens_checked, plan->points[i].num_tokens, verify->experts_checked,
+            verify->error, verify->tolerance, verify->topk_mismatches,
             verify->capacity_ok ? "equal" : "**differs**", verify->ok ? "yes" : "**no**");
   }
   fputc('\n', file);
 }
 
-static void failures(const results *results, FILE *file) {
+static void failures(const results *all, FILE *file) {
   bool any = false;
   char label[LABEL_SIZE];
-  for (size_t i = 0; i < results->experiment->num_points; i++) {
-    const point_result *point = &results->points[i];
-    if (!results->have[i] ||
-        (point->status != POINT_ERROR && point->status != POINT_VERIFY_FAILED))
+  for (size_t i = 0; i < all->experiment->num_points; i++) {
+    const point_result *point = &all->points[i];
+    if (!all->have[i] || (point->status != POINT_ERROR && point->status != POINT_VERIFY_FAILED))
       continue;
     if (!any) fputs("## Failed points\n\n", file);
     any = true;
     fprintf(file, "- Point %zu", i);
-    grid_line_label(results->experiment, results->experiment->num_axes, i, label, sizeof label);
+    grid_line_label(all->experiment, all->experiment->num_axes, i, label, sizeof label);
     if (*label) {
       fputs(" (", file);
       report_text(file, label);
@@ -222,28 +231,27 @@ static void failures(const results *results, FILE *file) {
   if (any) fputc('\n', file);
 }
 
-static bool exists(const results *results, const char *name) {
-  char *path = format_text("%s/%s.png", results->folder, name);
+static bool exists(const results *all, const char *name) {
+  char *path = format_text("%s/%s.png", all->folder, name);
   const bool found = path && access(path, R_OK) == 0;
   free(path);
   return found;
 }
 
-static void caption(const results *results, const picture *picture, FILE *file) {
-  const experiment *experiment = results->experiment;
+static void caption(const results *all, const picture_plan *picture, FILE *file) {
+  const experiment *plan = all->experiment;
   char label[LABEL_SIZE];
   if (picture->kind == PICTURE_UTILIZATION) {
     fprintf(file, "Assignments each expert was given (light) and kept (dark), point %zu",
             picture->point);
-    grid_line_label(experiment, experiment->num_axes, picture->point, label, sizeof label);
+    grid_line_label(plan, plan->num_axes, picture->point, label, sizeof label);
     if (*label) fputs(": ", file);
     report_text(file, label);
   } else {
-    fprintf(file, "%s against %s",
-            picture->kind == PICTURE_TIME ? "Layer time" : "Throughput",
-            experiment->axes[picture->axis].param);
+    fprintf(file, "%s against %s", picture->kind == PICTURE_TIME ? "Layer time" : "Throughput",
+            plan->axes[picture->axis].param);
     size_t starts[MAX_SERIES], total;
-    const size_t shown = pictures_series(results, picture->axis, starts, &total);
+    const size_t shown = pictures_series(all, picture->axis, starts, &total);
     if (shown < total)
       fprintf(file, " (%zu of %zu combinations of the other values)", shown, total);
     fputs(picture->kind == PICTURE_TIME ? "; lower is better" : "; higher is better", file);
@@ -251,19 +259,19 @@ static void caption(const results *results, const picture *picture, FILE *file) 
 }
 
 /* Those that were drawn; gnuplot may be missing. */
-static bool show_pictures(const results *results, FILE *file) {
-  pictures pictures;
+static bool show_pictures(const results *all, FILE *file) {
+  picture_list pictures;
   bool any = false;
-  if (!pictures_plan(results, &pictures)) return false;
+  if (!pictures_plan(all, &pictures)) return false;
   for (size_t i = 0; i < pictures.count; i++) {
     const char *name = pictures.list[i].name;
-    if (!exists(results, name)) continue;
+    if (!exists(all, name)) continue;
     if (!any) fputs("## Pictures\n\n", file);
     any = true;
     fputs("![", file);
-    caption(results, &pictures.list[i], file);
+    caption(all, &pictures.list[i], file);
     fprintf(file, "](%s.png)\n\n*", name);
-    caption(results, &pictures.list[i], file);
+    caption(all, &pictures.list[i], file);
     fprintf(file, ".* Script and data: `%s.gp`, `%s.dat`.\n\n", name, name);
   }
   pictures_release(&pictures);
@@ -273,7 +281,8 @@ static bool show_pictures(const results *results, FILE *file) {
 /* As the shell takes it for one word. */
 static void shell_word(FILE *file, const char *text) {
   const char *c = text;
-  while (isalnum((unsigned char)*c) || (*c && strchr("/._-+=,:@%", *c))) c++;
+  while (isalnum((unsigned char)*c) || (*c && strchr("/._-+=,:@%", *c)))
+    c++;
   if (*c == '\0' && c > text) {
     fputs(text, file);
     return;
@@ -288,44 +297,47 @@ static void shell_word(FILE *file, const char *text) {
   fputc('\'', file);
 }
 
-static void repeat(const results *results, FILE *file) {
-  const experiment *experiment = results->experiment;
+static void repeat(const results *all, FILE *file) {
+  const experiment *plan = all->experiment;
   bool missing = false;
-  for (size_t i = 0; i < experiment->num_points; i++) missing = missing || !results->have[i];
+  for (size_t i = 0; i < plan->num_points; i++)
+    missing = missing || !all->have[i];
   fputs("## How to repeat\n\n```sh\nmoectl run ", file);
-  shell_word(file, experiment->path);
+  shell_word(file, plan->path);
   if (missing) {
     fputs(" --resume ", file);
-    shell_word(file, results->folder);
+    shell_word(file, all->folder);
     fputs("   # runs the points that are missing here\nmoectl run ", file);
-    shell_word(file, experiment->path);
+    shell_word(file, plan->path);
   }
-  fputs("\n```\n\nValues given with `--set` or `--device` have to be given again. Everything, with full "
-        "digits and the resolved\nexperiment, is in `results.json`; a row for each point in "
-        "`results.csv`. The same seed draws the same weights,\ninputs and jitter on every device.\n",
-        file);
+  fputs(
+      "\n```\n\nValues given with `--set` or `--device` have to be given again. Everything, with "
+      "full "
+      "digits and the resolved\nexperiment, is in `results.json`; a row for each point in "
+      "`results.csv`. The same seed draws the same weights,\ninputs and jitter on every device.\n",
+      file);
 }
 
-bool report_write(const results *results, char **error) {
+bool report_write(const results *all, char **error) {
   char *text = NULL;
   size_t size = 0;
   FILE *file = open_memstream(&text, &size);
   if (!file) return fail_text(error, "no memory for report.md");
-  heading(results, file);
-  what_was_run(results, file);
-  device(results, file);
-  variants(results, file);
-  report_findings(results, file);
-  report_points(results, file);
-  report_stages(results, file);
-  report_routing(results, file);
-  verification(results, file);
-  failures(results, file);
-  bool ok = show_pictures(results, file);
-  repeat(results, file);
+  heading(all, file);
+  what_was_run(all, file);
+  device(all, file);
+  variants(all, file);
+  report_findings(all, file);
+  report_points(all, file);
+  report_stages(all, file);
+  report_routing(all, file);
+  verification(all, file);
+  failures(all, file);
+  bool ok = show_pictures(all, file);
+  repeat(all, file);
   ok = !ferror(file) && ok;
   ok = fclose(file) == 0 && ok;
-  char *path = format_text("%s/report.md", results->folder);
+  char *path = format_text("%s/report.md", all->folder);
   pending_file pending = {0};
   if (!ok || !path) {
     ok = fail_text(error, "no memory for report.md");

@@ -8,11 +8,11 @@
 void report_text(FILE *file, const char *text);
 
 /* report_tables.c */
-void report_points(const results *results, FILE *file);
-void report_stages(const results *results, FILE *file);
-void report_routing(const results *results, FILE *file);
+void report_points(const results *all, FILE *file);
+void report_stages(const results *all, FILE *file);
+void report_routing(const results *all, FILE *file);
 
 /* report_findings.c */
-void report_findings(const results *results, FILE *file);
+void report_findings(const results *all, FILE *file);
 
 #endif

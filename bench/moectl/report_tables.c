@@ -17,22 +17,25 @@ static void percent_cell(FILE *file, double fraction) {
 }
 
 /* "| # | num_experts | top_k |" and what follows it, then the rule below. */
-static void head(const results *results, const char *const *columns, size_t count, FILE *file) {
-  const experiment *experiment = results->experiment;
+static void head(const results *all, const char *const *columns, size_t count, FILE *file) {
+  const experiment *plan = all->experiment;
   fputs("| # |", file);
-  for (size_t i = 0; i < experiment->num_axes; i++) fprintf(file, " %s |", experiment->axes[i].param);
-  for (size_t i = 0; i < count; i++) fprintf(file, " %s |", columns[i]);
+  for (size_t i = 0; i < plan->num_axes; i++)
+    fprintf(file, " %s |", plan->axes[i].param);
+  for (size_t i = 0; i < count; i++)
+    fprintf(file, " %s |", columns[i]);
   fputs("\n|", file);
-  for (size_t i = 0; i < 1 + experiment->num_axes + count; i++) fputs(" ---: |", file);
+  for (size_t i = 0; i < 1 + plan->num_axes + count; i++)
+    fputs(" ---: |", file);
   fputc('\n', file);
 }
 
-static void row_begin(const results *results, size_t index, FILE *file) {
+static void row_begin(const results *all, size_t index, FILE *file) {
   char text[LABEL_SIZE];
   fprintf(file, "| %zu |", index);
-  for (size_t i = 0; i < results->experiment->num_axes; i++) {
+  for (size_t i = 0; i < all->experiment->num_axes; i++) {
     fputc(' ', file);
-    report_text(file, grid_value_text(results->experiment, i, index, text, sizeof text));
+    report_text(file, grid_value_text(all->experiment, i, index, text, sizeof text));
     fputs(" |", file);
   }
 }
@@ -54,19 +57,20 @@ static void verify_cell(const point_result *point, FILE *file) {
   }
 }
 
-void report_points(const results *results, FILE *file) {
-  static const char *const columns[] = {
-      "median ms", "min ms", "p90 ms", "tokens/s", "TFLOP/s", "GB/s", "dropped", "imbalance",
-      "verify (error)"};
+void report_points(const results *all, FILE *file) {
+  static const char *const columns[] = {"median ms", "min ms",    "p90 ms",
+                                        "tokens/s",  "TFLOP/s",   "GB/s",
+                                        "dropped",   "imbalance", "verify (error)"};
   const size_t count = sizeof columns / sizeof columns[0];
   fputs("## Points\n\n", file);
-  head(results, columns, count, file);
-  for (size_t i = 0; i < results->experiment->num_points; i++) {
-    const point_result *point = &results->points[i];
-    row_begin(results, i, file);
-    if (!point_ran(results, i)) {
-      for (size_t column = 0; column + 1 < count; column++) fputs(" |", file);
-      fputs(results->have[i] ? " **error** |\n" : " not run |\n", file);
+  head(all, columns, count, file);
+  for (size_t i = 0; i < all->experiment->num_points; i++) {
+    const point_result *point = &all->points[i];
+    row_begin(all, i, file);
+    if (!point_ran(all, i)) {
+      for (size_t column = 0; column + 1 < count; column++)
+        fputs(" |", file);
+      fputs(all->have[i] ? " **error** |\n" : " not run |\n", file);
       continue;
     }
     const sample_summary *time = &point->time_ms[MOECL_STAGE_LAYER];
@@ -81,30 +85,31 @@ void report_points(const results *results, FILE *file) {
     verify_cell(point, file);
     fputc('\n', file);
   }
-  fputs("\nTimes are device times of the whole layer over the timed iterations. TFLOP/s counts what "
-        "the surviving\nassignments need; GB/s the least that must be moved: the weights of the "
-        "experts that were reached,\ninput and output once. *dropped* is the share of "
-        "assignments (token-expert pairs) over capacity;\n*imbalance* the busiest expert's load "
-        "over the mean (1 is even).\n\n",
-        file);
+  fputs(
+      "\nTimes are device times of the whole layer over the timed iterations. TFLOP/s counts what "
+      "the surviving\nassignments need; GB/s the least that must be moved: the weights of the "
+      "experts that were reached,\ninput and output once. *dropped* is the share of "
+      "assignments (token-expert pairs) over capacity;\n*imbalance* the busiest expert's load "
+      "over the mean (1 is even).\n\n",
+      file);
 }
 
-void report_stages(const results *results, FILE *file) {
+void report_stages(const results *all, FILE *file) {
   const char *columns[MOECL_STAGE_LAYER + 2];
   for (int stage = 0; stage < MOECL_STAGE_LAYER; stage++)
     columns[stage] = moecl_stage_name((moecl_stage)stage);
   columns[MOECL_STAGE_LAYER] = "between stages";
   columns[MOECL_STAGE_LAYER + 1] = "layer ms";
   fputs("## Where the time goes\n\nEach stage's share of the layer's median time.\n\n", file);
-  head(results, columns, MOECL_STAGE_LAYER + 2, file);
+  head(all, columns, MOECL_STAGE_LAYER + 2, file);
   bool fused = false;
-  for (size_t i = 0; i < results->experiment->num_points; i++) {
-    if (!point_ran(results, i)) continue;
-    const double layer = point_ms(results, i);
+  for (size_t i = 0; i < all->experiment->num_points; i++) {
+    if (!point_ran(all, i)) continue;
+    const double layer = point_ms(all, i);
     double sum = 0;
-    row_begin(results, i, file);
+    row_begin(all, i, file);
     for (int stage = 0; stage < MOECL_STAGE_LAYER; stage++) {
-      const double time = results->points[i].time_ms[stage].median;
+      const double time = all->points[i].time_ms[stage].median;
       if (isfinite(time)) sum += time;
       fused = fused || !isfinite(time);
       if (isfinite(time))
@@ -117,19 +122,26 @@ void report_stages(const results *results, FILE *file) {
     cell(file, layer);
     fputc('\n', file);
   }
-  fputs(fused ? "\n*fused*: the variant does this stage's work inside another one.\n\n" : "\n", file);
+  fputs(fused ? "\n*fused*: the variant does this stage's work inside another one.\n\n" : "\n",
+        file);
 }
 
-void report_routing(const results *results, FILE *file) {
-  static const char *const columns[] = {"load balancing loss", "router z-loss", "entropy (nats)",
-                                        "max/mean", "CV", "capacity", "dropped", "padding waste"};
+void report_routing(const results *all, FILE *file) {
+  static const char *const columns[] = {"load balancing loss",
+                                        "router z-loss",
+                                        "entropy (nats)",
+                                        "max/mean",
+                                        "CV",
+                                        "capacity",
+                                        "dropped",
+                                        "padding waste"};
   fputs("## Routing balance\n\n", file);
-  head(results, columns, sizeof columns / sizeof columns[0], file);
-  for (size_t i = 0; i < results->experiment->num_points; i++) {
-    if (!point_ran(results, i)) continue;
-    const moecl_routing *routing = &results->points[i].routing;
+  head(all, columns, sizeof columns / sizeof columns[0], file);
+  for (size_t i = 0; i < all->experiment->num_points; i++) {
+    if (!point_ran(all, i)) continue;
+    const moecl_routing *routing = &all->points[i].routing;
     const moecl_routing_statistics *statistics = &routing->statistics;
-    row_begin(results, i, file);
+    row_begin(all, i, file);
     cell(file, statistics->load_balancing_loss);
     cell(file, statistics->router_z_loss);
     cell(file, statistics->entropy);
@@ -143,17 +155,18 @@ void report_routing(const results *results, FILE *file) {
     percent_cell(file, statistics->padding_waste);
     fputc('\n', file);
   }
-  fputs("\nThe load balancing loss is E * sum over experts of (share of tokens * mean probability), "
-        "as `transformers`\ndefines it: top_k where the load is even. Entropy is of the router's "
-        "softmax, ln(num_experts) where\nit has no preference. CV is the standard deviation over "
-        "the mean of the experts' loads before\ncapacity. Padding waste is what padding every "
-        "expert to the busiest one would add; moecl does not pad.\n\n",
-        file);
-  for (size_t i = 0; i < results->experiment->num_points; i++)
-    if (point_ran(results, i) && results->points[i].routing.statistics.nonfinite_tokens > 0)
+  fputs(
+      "\nThe load balancing loss is E * sum over experts of (share of tokens * mean probability), "
+      "as `transformers`\ndefines it: top_k where the load is even. Entropy is of the router's "
+      "softmax, ln(num_experts) where\nit has no preference. CV is the standard deviation over "
+      "the mean of the experts' loads before\ncapacity. Padding waste is what padding every "
+      "expert to the busiest one would add; moecl does not pad.\n\n",
+      file);
+  for (size_t i = 0; i < all->experiment->num_points; i++)
+    if (point_ran(all, i) && all->points[i].routing.statistics.nonfinite_tokens > 0)
       fprintf(file,
               "Point %zu: %" PRId64 " tokens have router logits that are not finite (the first is "
               "token %" PRId64 "); they were routed nowhere.\n\n",
-              i, results->points[i].routing.statistics.nonfinite_tokens,
-              results->points[i].routing.statistics.first_nonfinite_token);
+              i, all->points[i].routing.statistics.nonfinite_tokens,
+              all->points[i].routing.statistics.first_nonfinite_token);
 }

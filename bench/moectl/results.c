@@ -209,8 +209,8 @@ bool results_finish(results *all, char **note, char **error) {
   char *ignored = NULL;
   *error = NULL;
   if (note) *note = NULL;
-  const bool ok = write_files(all, error) && report_write(all, error) &&
-                  plots_write(all, note ? note : &ignored, error);
+  const bool ok = write_files(all, error) &&
+                  plots_write(all, note ? note : &ignored, error) && report_write(all, error);
   free(ignored);
   return ok;
 }

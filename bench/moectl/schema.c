@@ -214,10 +214,16 @@ void schema_store(const schema_key *key, const value *v, void *target) {
   }
 }
 
+/* 100, not 1e+02: an exponent only where people would write one too. */
+static bool plain_enough(const char *text, double real) {
+  const double magnitude = real < 0 ? -real : real;
+  return strchr(text, 'e') == NULL || magnitude < 1e-4 || magnitude >= 1e15;
+}
+
 const char *schema_real_text(double real, char *buffer, size_t size) {
   for (int digits = 1; digits <= 17; digits++) {
     snprintf(buffer, size, "%.*g", digits, real);
-    if (strtod(buffer, NULL) == real) break;
+    if (strtod(buffer, NULL) == real && plain_enough(buffer, real)) break;
   }
   return buffer;
 }
@@ -226,7 +232,7 @@ const char *schema_real_text(double real, char *buffer, size_t size) {
 static const char *float_text(float real, char *buffer, size_t size) {
   for (int digits = 1; digits <= 9; digits++) {
     snprintf(buffer, size, "%.*g", digits, (double)real);
-    if (strtof(buffer, NULL) == real) break;
+    if (strtof(buffer, NULL) == real && plain_enough(buffer, (double)real)) break;
   }
   return buffer;
 }

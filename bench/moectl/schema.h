@@ -89,7 +89,8 @@ void schema_store(const schema_key *key, const value *value, void *target);
 /* The value a point has, as YAML writes it. */
 const char *schema_point_text(const schema_key *key, const experiment_point *point, char *buffer,
                               size_t size);
-/* The shortest decimal that reads back as the same number. */
+/* The shortest decimal that reads back as the same number, without an exponent
+ * where that is readable. */
 const char *schema_real_text(double real, char *buffer, size_t size);
 
 #endif

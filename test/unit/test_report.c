@@ -20,13 +20,13 @@
 #define LAYER "layer: {hidden_size: 64, intermediate_size: 128, "
 
 /* A results folder as results.c makes one, and its experiment. */
-typedef struct fixture {
+typedef struct made_up {
   experiment experiment;
   struct results results;
-} fixture;
+} made_up;
 
 /* Each point takes 1 ms for 256 assignments; expert 0 is the busiest. */
-static void make_point(fixture *fixture, size_t index) {
+static void make_point(made_up *fixture, size_t index) {
   const experiment_point *from = &fixture->experiment.points[index];
   point_result *to = &fixture->results.points[index];
   moecl_routing *routing = &to->routing;
@@ -42,8 +42,12 @@ static void make_point(fixture *fixture, size_t index) {
   to->tokens_per_s = 1e3 * (double)from->num_tokens / ms;
   to->tflops = 0.1;
   to->gbytes_per_s = 10;
-  to->verify = (verify_result){.ran = true, .ok = true, .error = 2e-7, .tolerance = 1e-5,
-                               .tokens_checked = 16, .experts_checked = experts,
+  to->verify = (verify_result){.ran = true,
+                               .ok = true,
+                               .error = 2e-7,
+                               .tolerance = 1e-5,
+                               .tokens_checked = 16,
+                               .experts_checked = experts,
                                .capacity_ok = true};
   for (int i = 0; i < 4; i++) {
     to->variants[i] = format_text("generic");
@@ -56,7 +60,8 @@ static void make_point(fixture *fixture, size_t index) {
   int64_t total = from->num_tokens * k, kept = 0;
   for (int64_t e = 0; e < experts; e++) {
     const int64_t even = from->num_tokens * k / experts;
-    const int64_t load = e + 1 == experts ? total : even + even * (experts - 1 - 2 * e) / (2 * experts);
+    const int64_t load =
+        e + 1 == experts ? total : even + even * (experts - 1 - 2 * e) / (2 * experts);
     routing->tokens_per_expert[e] = load;
     routing->tokens_per_expert_after_capacity[e] =
         routing->capacity >= 0 && load > routing->capacity ? routing->capacity : load;
@@ -64,31 +69,31 @@ static void make_point(fixture *fixture, size_t index) {
     total -= load;
   }
   routing->statistics.dropped_fraction = 1 - (double)kept / (double)(from->num_tokens * k);
-  routing->statistics.max_mean_imbalance = (double)routing->tokens_per_expert[0] /
-                                           ((double)(from->num_tokens * k) / (double)experts);
+  routing->statistics.max_mean_imbalance =
+      (double)routing->tokens_per_expert[0] / ((double)(from->num_tokens * k) / (double)experts);
   routing->statistics.load_balancing_loss = 1.125 * (double)k;
   routing->statistics.entropy = 1.5;
 }
 
-static void set_up(fixture *fixture, const char *yaml) {
+static void set_up(made_up *fixture, const char *yaml) {
   char *error = NULL;
   memset(fixture, 0, sizeof *fixture);
   if (!experiment_parse(yaml, strlen(yaml), "configs/made up.yaml", NULL, 0, &fixture->experiment,
                         &error))
     fail_msg("%s", error);
-  struct results *results = &fixture->results;
+  struct results *all = &fixture->results;
   const char *where = getenv("MOECL_TEST_DIR");
-  results->folder = format_text("%s/report-it's \"$(a)\" `b`-XXXXXX", where ? where : "/tmp");
-  assert_non_null(results->folder);
-  assert_non_null(mkdtemp(results->folder));
-  results->experiment = &fixture->experiment;
-  snprintf(results->device.name, sizeof results->device.name, "A device's name");
-  results->points = calloc(fixture->experiment.num_points, sizeof *results->points);
-  results->have = calloc(fixture->experiment.num_points, sizeof *results->have);
-  assert_true(results->points && results->have);
+  all->folder = format_text("%s/report-it's \"$(a)\" `b`-XXXXXX", where ? where : "/tmp");
+  assert_non_null(all->folder);
+  assert_non_null(mkdtemp(all->folder));
+  all->experiment = &fixture->experiment;
+  snprintf(all->device.name, sizeof all->device.name, "A device's name");
+  all->points = calloc(fixture->experiment.num_points, sizeof *all->points);
+  all->have = calloc(fixture->experiment.num_points, sizeof *all->have);
+  assert_true(all->points && all->have);
   for (size_t i = 0; i < fixture->experiment.num_points; i++) {
     make_point(fixture, i);
-    results->have[i] = true;
+    all->have[i] = true;
   }
 }
 
@@ -104,7 +109,7 @@ static void remove_folder(const char *folder) {
   rmdir(folder);
 }
 
-static void tear_down(fixture *fixture) {
+static void tear_down(made_up *fixture) {
   remove_folder(fixture->results.folder);
   for (size_t i = 0; i < fixture->experiment.num_points; i++) {
     point_result *point = &fixture->results.points[i];
@@ -122,7 +127,7 @@ static void tear_down(fixture *fixture) {
   experiment_destroy(&fixture->experiment);
 }
 
-static char *read_text(const fixture *fixture, const char *name) {
+static char *read_text(const made_up *fixture, const char *name) {
   size_t size = 0;
   char *path = format_text("%s/%s", fixture->results.folder, name);
   char *text = read_whole_file(path, &size);
@@ -130,7 +135,7 @@ static char *read_text(const fixture *fixture, const char *name) {
   return text;
 }
 
-static char *report(const fixture *fixture) {
+static char *report(const made_up *fixture) {
   char *error = NULL;
   if (!report_write(&fixture->results, &error)) fail_msg("%s", error);
   char *text = read_text(fixture, "report.md");
@@ -145,13 +150,13 @@ static void has_not(const char *text, const char *part) {
   if (strstr(text, part)) fail_msg("\"%s\" is in:\n%s", part, text);
 }
 
-static bool exists(const fixture *fixture, const char *name) {
+static bool exists(const made_up *fixture, const char *name) {
   char *path = format_text("%s/%s", fixture->results.folder, name);
   const bool found = access(path, R_OK) == 0;
   free(path);
   return found;
 }
-static void assert_file(const fixture *fixture, const char *name) {
+static void assert_file(const made_up *fixture, const char *name) {
   if (!exists(fixture, name)) fail_msg("there is no %s", name);
 }
 
@@ -161,7 +166,7 @@ static const char sweep[] =
 
 static void test_report(void **state) {
   (void)state;
-  fixture fixture;
+  made_up fixture;
   set_up(&fixture, sweep);
   char *text = report(&fixture);
   has(text, "# made-up\n");
@@ -189,7 +194,7 @@ static void test_report(void **state) {
 
 static void test_failed_points(void **state) {
   (void)state;
-  fixture fixture;
+  made_up fixture;
   set_up(&fixture, sweep);
   point_result *points = fixture.results.points;
   points[1].status = POINT_ERROR;
@@ -210,7 +215,8 @@ static void test_failed_points(void **state) {
   has(text, "--resume ");
   free(text);
 
-  for (size_t i = 0; i < 4; i++) fixture.results.have[i] = false;
+  for (size_t i = 0; i < 4; i++)
+    fixture.results.have[i] = false;
   text = report(&fixture);
   has(text, "No point has run");
   has(text, "4 points: 4 not run.");
@@ -220,7 +226,7 @@ static void test_failed_points(void **state) {
 
 static void test_single_point(void **state) {
   (void)state;
-  fixture fixture;
+  made_up fixture;
   set_up(&fixture, LAYER "num_experts: 1, top_k: 1}\nworkload: {num_tokens: 1}\n");
   char *text = report(&fixture);
   has(text, "1 point: 1 ran and verified.");
@@ -231,7 +237,7 @@ static void test_single_point(void **state) {
 
 static void test_many_lines(void **state) {
   (void)state;
-  fixture fixture;
+  made_up fixture;
   set_up(&fixture, LAYER "num_experts: [8, 16, 32, 64], top_k: [1, 2, 4, 8]}\n"
                          "workload: {num_tokens: [16, 32]}\ndtype: [fp32, bf16]\n");
   char *text = report(&fixture);
@@ -252,7 +258,7 @@ static void test_many_lines(void **state) {
 
 static void test_report_unwritable(void **state) {
   (void)state;
-  fixture fixture;
+  made_up fixture;
   char *error = NULL, *note = NULL;
   set_up(&fixture, sweep);
   char *folder = fixture.results.folder;
@@ -271,7 +277,7 @@ static void test_report_unwritable(void **state) {
 }
 
 /* Runs plots_write with another PATH; returns its note. */
-static char *plots_with_path(const fixture *fixture, const char *path) {
+static char *plots_with_path(const made_up *fixture, const char *path) {
   const char *was = getenv("PATH");
   char *old = format_text("%s", was ? was : ""), *note = NULL, *error = NULL;
   assert_non_null(old);
@@ -285,7 +291,7 @@ static char *plots_with_path(const fixture *fixture, const char *path) {
 
 static void test_without_gnuplot(void **state) {
   (void)state;
-  fixture fixture;
+  made_up fixture;
   set_up(&fixture, sweep);
   char *stale = format_text("%s/time_vs_top_k.png", fixture.results.folder);
   FILE *file = fopen(stale, "w"); /* of an earlier run */
@@ -293,16 +299,21 @@ static void test_without_gnuplot(void **state) {
   fclose(file);
   free(stale);
   char *note = plots_with_path(&fixture, "");
-  char *expected = format_text("gnuplot was not found: the pictures are left out; their scripts are "
-                               "in %s (apt install gnuplot-nox, then: gnuplot *.gp)",
-                               fixture.results.folder);
+  char *expected =
+      format_text("gnuplot was not found: the pictures are left out; their scripts are "
+                  "in %s (apt install gnuplot-nox, then: gnuplot *.gp)",
+                  fixture.results.folder);
   assert_string_equal(note, expected);
   free(expected);
   free(note);
-  static const char *const names[] = {
-      "time_vs_top_k",              "throughput_vs_top_k",       "time_vs_capacity_factor",
-      "throughput_vs_capacity_factor", "expert_utilization_k1_cf1", "expert_utilization_k1_cfnone",
-      "expert_utilization_k4_cf1",  "expert_utilization_k4_cfnone"};
+  static const char *const names[] = {"time_vs_top_k",
+                                      "throughput_vs_top_k",
+                                      "time_vs_capacity_factor",
+                                      "throughput_vs_capacity_factor",
+                                      "expert_utilization_k1_cf1",
+                                      "expert_utilization_k1_cfnone",
+                                      "expert_utilization_k4_cf1",
+                                      "expert_utilization_k4_cfnone"};
   for (size_t i = 0; i < sizeof names / sizeof names[0]; i++) {
     char name[128];
     snprintf(name, sizeof name, "%s.gp", names[i]);
@@ -327,8 +338,8 @@ static void test_without_gnuplot(void **state) {
 
 static void test_picture_names(void **state) {
   (void)state;
-  fixture fixture;
-  pictures pictures;
+  made_up fixture;
+  picture_list pictures;
   set_up(&fixture, LAYER "num_experts: [8, 16], top_k: 2, capacity: {factor: 1.25}}\n"
                          "workload: {num_tokens: [256, 1024]}\n");
   assert_true(pictures_plan(&fixture.results, &pictures));
@@ -340,9 +351,17 @@ static void test_picture_names(void **state) {
   assert_int_equal(pictures.count, 4 + 4);
   pictures_release(&pictures);
   tear_down(&fixture);
+  set_up(&fixture, LAYER "num_experts: 8, top_k: 2, capacity: {factor: [100, 1000000, 1.0]}}\n"
+                         "workload: {num_tokens: 256}\n");
+  assert_true(pictures_plan(&fixture.results, &pictures));
+  assert_string_equal(pictures.list[2].name, "expert_utilization_k2_cf100");
+  assert_string_equal(pictures.list[3].name, "expert_utilization_k2_cf1000000");
+  assert_string_equal(pictures.list[4].name, "expert_utilization_k2_cf1");
+  pictures_release(&pictures);
+  tear_down(&fixture);
 }
 
-static bool is_png(const fixture *fixture, const char *name) {
+static bool is_png(const made_up *fixture, const char *name) {
   char *path = format_text("%s/%s.png", fixture->results.folder, name);
   char start[8] = "";
   FILE *file = fopen(path, "rb");
@@ -360,8 +379,8 @@ static void skip_without_gnuplot(void) {
 }
 
 static void draw_all(const char *yaml) {
-  fixture fixture;
-  pictures pictures;
+  made_up fixture;
+  picture_list pictures;
   char *note = NULL, *error = NULL;
   set_up(&fixture, yaml);
   assert_true(plots_write(&fixture.results, &note, &error));
@@ -397,7 +416,7 @@ static void test_draw_extremes(void **state) {
 static void test_gnuplot_fails(void **state) {
   (void)state;
   skip_without_gnuplot();
-  fixture fixture;
+  made_up fixture;
   char *why = NULL;
   set_up(&fixture, sweep);
   char *path = format_text("%s/bad.gp", fixture.results.folder);
@@ -422,11 +441,16 @@ static void test_gnuplot_fails(void **state) {
 
 int main(void) {
   const struct CMUnitTest tests[] = {
-      cmocka_unit_test(test_report),          cmocka_unit_test(test_failed_points),
-      cmocka_unit_test(test_single_point),    cmocka_unit_test(test_many_lines),
-      cmocka_unit_test(test_report_unwritable), cmocka_unit_test(test_without_gnuplot),
-      cmocka_unit_test(test_picture_names),   cmocka_unit_test(test_draw_sweep),
-      cmocka_unit_test(test_draw_extremes),   cmocka_unit_test(test_gnuplot_fails),
+      cmocka_unit_test(test_report),
+      cmocka_unit_test(test_failed_points),
+      cmocka_unit_test(test_single_point),
+      cmocka_unit_test(test_many_lines),
+      cmocka_unit_test(test_report_unwritable),
+      cmocka_unit_test(test_without_gnuplot),
+      cmocka_unit_test(test_picture_names),
+      cmocka_unit_test(test_draw_sweep),
+      cmocka_unit_test(test_draw_extremes),
+      cmocka_unit_test(test_gnuplot_fails),
   };
   return cmocka_run_group_tests(tests, NULL, NULL);
 }
