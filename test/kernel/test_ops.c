@@ -3,8 +3,12 @@
 #include "../unit/unit.h"
 #include "layers.h"
 #include "op/combine.h"
+#include "op/grouped_gemm.h"
 #include "op/permute.h"
 #include <math.h>
+#ifdef __GLIBC__
+#include <malloc.h> /* mallopt */
+#endif
 
 static moecl_context *context;
 static uint64_t random_state;
@@ -324,6 +328,15 @@ static void test_topk(void **state) {
 
 /* ---- combine ---- */
 
+/* Is `got` the exact number rounded to nearest, but for an fp32 sum's rounding? */
+static bool is_nearest(moecl_dtype dtype, double got, double exact) {
+  static const int bits[] = {24, 11, 8}; /* of the significands */
+  int exponent;
+  frexp(exact, &exponent);
+  const double half = dtype == MOECL_F32 ? 0 : ldexp(1, exponent - bits[dtype] - 1);
+  return fabs(got - exact) <= half + 1e-5 * fmax(fabs(exact), 1);
+}
+
 static void check_combine(const kernel_variant *variant, int64_t tokens, int64_t hidden,
                           int64_t top_k, moecl_dtype dtype, bool input_f32) {
   const moecl_layer_params layer = {.hidden_size = hidden, .top_k = top_k, .dtype = dtype};
@@ -358,7 +371,7 @@ static void check_combine(const kernel_variant *variant, int64_t tokens, int64_t
   assert_ok(moecl_buffer_read_wait(output, 0, moecl_buffer_size(output), raw));
   moecl_to_double(dtype, raw, out, got);
   for (int64_t h = 0; h < hidden; h++) assert_true(got[h] == 0.0 && !signbit(got[h]));
-  assert_true(moecl_relative_error(got, want, out) <= (dtype == MOECL_F32 ? 1e-6 : 5e-3));
+  for (size_t i = 0; i < out; i++) assert_true(is_nearest(dtype, got[i], want[i]));
   op_combine_release(&combine);
   moecl_buffer *buffers[] = {input, output, slot, weight};
   for (int i = 0; i < 4; i++) moecl_buffer_destroy(&buffers[i]);
@@ -380,6 +393,128 @@ static void test_combine(void **state) {
     }
 }
 
+/* ---- more than 2^31 elements ---- */
+
+/* A row so far into a matrix of `width` columns that its elements' numbers need
+ * more than 32 bits, or as far as the device's largest allocation lets it be.
+ * The memory before it is never touched. */
+static int32_t far_row(int64_t width, size_t element_size) {
+  const int64_t wanted = (INT64_C(1) << 31) / width + 5;
+  const int64_t rows =
+      (int64_t)(context->info.max_allocation_bytes / (uint64_t)width / element_size);
+  const int64_t row = rows - 8 < wanted ? rows - 8 : wanted;
+  if (row < wanted)
+    printf("SKIP: no element beyond 2^31, the device's allocations are too small; beyond %lld\n",
+           (long long)(row * width));
+  assert_true(row > 0);
+  return (int32_t)row;
+}
+
+/* Three rows of ones through a GEMM whose row r, column c weighs 1 + c % 7. */
+static void check_far_gemm(const kernel_variant *variant, int64_t n, int64_t k) {
+  enum { ROWS = 3 };
+  const bool f32 = variant->flags & KERNEL_F32_ACTIVATIONS;
+  const moecl_dtype rows_type = f32 ? MOECL_F32 : MOECL_BF16;
+  const size_t size = moecl_dtype_size(rows_type);
+  const op_gemm_shape shape = {.num_experts = 1, .n = n, .k = k, .dtype = MOECL_BF16,
+                               .input_f32 = f32, .output_f32 = f32};
+  const int32_t row = far_row(n > k ? n : k, size), offsets[2] = {row, row + ROWS}, tiles[2] = {0, 1};
+  const uint64_t in_at = (uint64_t)row * (uint64_t)k * size, in_bytes = ROWS * (uint64_t)k * size;
+  const uint64_t out_at = (uint64_t)row * (uint64_t)n * size, out_bytes = ROWS * (uint64_t)n * size;
+  const size_t most = (size_t)(n > k ? n : k) * ROWS, count = (size_t)(n * k);
+  double *values = allocate((most > count ? most : count) * 8);
+  void *raw = allocate((most > count ? most : count) * 4);
+  moecl_buffer *input = NULL, *output = NULL, *weights = NULL;
+  op_gemm *gemm = NULL;
+  assert_ok(moecl_buffer_create(context, in_at + in_bytes, &input));
+  assert_ok(moecl_buffer_create(context, out_at + out_bytes, &output));
+  assert_ok(moecl_buffer_create(context, count * 2, &weights));
+  for (size_t i = 0; i < count; i++) values[i] = (double)(1 + (int64_t)i / k % 7);
+  moecl_from_double(MOECL_BF16, values, count, raw);
+  assert_ok(moecl_buffer_write_wait(weights, 0, count * 2, raw));
+  /* Row r has r + 1 ones in its first columns, then zeros, so that sums are small. */
+  for (int64_t i = 0; i < ROWS * k; i++) values[i] = i % k <= i / k;
+  moecl_from_double(rows_type, values, (size_t)(ROWS * k), raw);
+  assert_ok(moecl_buffer_write_wait(input, in_at, in_bytes, raw));
+  assert_ok(op_gemm_create(context, variant, &shape, &gemm));
+  assert_ok(op_gemm_set_weights(gemm, 0, 1, weights, 0));
+  moecl_buffer *offset = words(offsets, 2), *tile = words(tiles, 2);
+  ocl_chain chain = {.context = context};
+  const op_gemm_io io = {.input = input, .expert_offsets = offset, .tile_offsets = tile,
+                         .output = output, .rows = ROWS};
+  assert_ok(op_gemm_enqueue(gemm, &chain, &io));
+  assert_ok(moecl_buffer_read_wait(output, out_at, out_bytes, raw));
+  moecl_to_double(rows_type, raw, (size_t)(ROWS * n), values);
+  for (int64_t i = 0; i < ROWS * n; i++)
+    assert_true(values[i] == (double)((i / n + 1) * (1 + i % n % 7)));
+  op_gemm_destroy(&gemm);
+  moecl_buffer *buffers[] = {input, output, weights, offset, tile};
+  for (int i = 0; i < 5; i++) moecl_buffer_destroy(&buffers[i]);
+  free(values), free(raw);
+}
+
+/* meson has glibc write over all memory that is allocated or freed
+ * (MALLOC_PERTURB_); gigabytes of it are better left alone. */
+static int leave_memory_alone(void **state) {
+  (void)state;
+#ifdef M_PERTURB
+  mallopt(M_PERTURB, 0);
+#endif
+  return 0;
+}
+
+static void test_far_gemm(void **state) {
+  const kernel_variant *variants;
+  const size_t count = kernel_variants("grouped_gemm", &variants);
+  (void)state;
+  for (size_t v = 0; v < count; v++) {
+    if (!kernel_variant_serves(&variants[v], MOECL_BF16, context->info.capabilities)) continue;
+    check_far_gemm(&variants[v], 70001, 4);
+    check_far_gemm(&variants[v], 4, 70001);
+  }
+}
+
+/* A token's rows lie at the beginning of expert_output and beyond 2^31. */
+static void check_far_combine(const kernel_variant *variant) {
+  enum { WIDTH = 70001 };
+  const moecl_layer_params layer = {.hidden_size = WIDTH, .top_k = 2, .dtype = MOECL_BF16};
+  const int32_t slots[2] = {0, far_row(WIDTH, 2)};
+  const float weights[2] = {0.5f, 2.0f};
+  const uint64_t row = WIDTH * 2, at = (uint64_t)slots[1] * row;
+  uint16_t *raw = allocate(row);
+  double *values = allocate(WIDTH * 8);
+  moecl_buffer *input = NULL, *output = NULL;
+  moecl_buffer *slot = words(slots, 2), *weight = words(weights, 2);
+  op_combine combine;
+  assert_ok(moecl_buffer_create(context, at + row, &input));
+  assert_ok(moecl_buffer_create(context, row, &output));
+  for (int64_t i = 0; i < WIDTH; i++) values[i] = (double)(i % 32);
+  moecl_from_double(MOECL_BF16, values, WIDTH, raw);
+  assert_ok(moecl_buffer_write_wait(input, 0, row, raw));
+  assert_ok(moecl_buffer_write_wait(input, at, row, raw));
+  assert_ok(op_combine_create(context, variant, &layer, false, &combine));
+  ocl_chain chain = {.context = context};
+  const op_combine_io io = {.num_tokens = 1, .expert_output = input, .assignment_slot = slot,
+                            .topk_weights = weight, .output = output};
+  assert_ok(op_combine_enqueue(&combine, &chain, &io));
+  assert_ok(moecl_buffer_read_wait(output, 0, row, raw));
+  moecl_to_double(MOECL_BF16, raw, WIDTH, values);
+  for (int64_t i = 0; i < WIDTH; i++) assert_true(values[i] == 2.5 * (double)(i % 32));
+  op_combine_release(&combine);
+  moecl_buffer *buffers[] = {input, output, slot, weight};
+  for (int i = 0; i < 4; i++) moecl_buffer_destroy(&buffers[i]);
+  free(raw), free(values);
+}
+
+static void test_far_combine(void **state) {
+  const kernel_variant *variants;
+  const size_t count = kernel_variants("combine", &variants);
+  (void)state;
+  for (size_t v = 0; v < count; v++)
+    if (kernel_variant_serves(&variants[v], MOECL_BF16, context->info.capabilities))
+      check_far_combine(&variants[v]);
+}
+
 static int seed_again(void **state) {
   (void)state;
   random_state = case_seed();
@@ -389,7 +524,9 @@ static int seed_again(void **state) {
 int main(void) {
   const struct CMUnitTest tests[] = {cmocka_unit_test_setup(test_permute, seed_again),
                                      cmocka_unit_test_setup(test_topk, seed_again),
-                                     cmocka_unit_test_setup(test_combine, seed_again)};
+                                     cmocka_unit_test_setup(test_combine, seed_again),
+                                     cmocka_unit_test_setup(test_far_gemm, leave_memory_alone),
+                                     cmocka_unit_test_setup(test_far_combine, leave_memory_alone)};
   skip_without_device();
   const moecl_context_params params = {.log = log_problem};
   if (moecl_context_create(&params, &context) != MOECL_OK) return 1;
