@@ -201,8 +201,8 @@ static moecl_status check_items(moecl_layer *layer, moecl_tensor tensor, int64_t
   const int64_t items = is_router_tensor(tensor) ? 1 : layer->params.num_experts;
   if (first < 0 || count < 0 || count > items || first > items - count)
     return log_error(log, MOECL_ERROR_INVALID_ARGUMENT,
-                     "set_weights: items %lld to %lld of tensor %d, which has %lld",
-                     (long long)first, (long long)first + count, (int)tensor, (long long)items);
+                     "set_weights: %lld items from item %lld on of tensor %d, which has %lld",
+                     (long long)count, (long long)first, (int)tensor, (long long)items);
   *bytes = (uint64_t)count * (uint64_t)moecl_layer_tensor_size(&layer->params, tensor) *
            moecl_dtype_size(layer->params.dtype);
   return MOECL_OK;
