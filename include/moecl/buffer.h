@@ -17,7 +17,8 @@ MOECL_API moecl_status moecl_buffer_create(moecl_context *context, uint64_t byte
                                            moecl_buffer **buffer);
 
 /* A buffer that is a part of another one, which it keeps alive. The offset
- * must be a multiple of moecl_buffer_alignment. */
+ * must be a multiple of moecl_buffer_alignment. Views in use at the same time
+ * should not overlap: some drivers do not bear it. */
 MOECL_API moecl_status moecl_buffer_view(const moecl_buffer *parent, uint64_t offset_bytes,
                                          uint64_t bytes, moecl_buffer **view);
 MOECL_API uint64_t moecl_buffer_alignment(const moecl_context *context); /* bytes */

@@ -130,7 +130,8 @@ typedef struct moecl_forward_params {
                                         makes a buffer of a part) */
   moecl_buffer *output;              /* [T,H], dtype; must not overlap hidden_states */
   moecl_buffer *workspace; /* at least moecl_layer_workspace_size bytes; NULL: the layer's own,
-                              grown when needed. One workspace serves one forward at a time. */
+                              grown when needed. One workspace serves one forward at a time;
+                              layers may share one if they take turns. */
   uint64_t seed;           /* for the jitter */
   moecl_event *const *wait_list; /* started after these; may be NULL */
   size_t wait_count;

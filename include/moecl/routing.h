@@ -46,7 +46,9 @@ typedef struct moecl_routing {
   moecl_routing_statistics statistics;
 } moecl_routing;
 
-/* Waits: reads the routing of the layer's latest forward. The arrays belong to
+/* Waits: reads the routing of the layer's latest forward. Its workspace must
+ * still be there and not have served another layer since
+ * (MOECL_ERROR_NOT_READY). The arrays belong to
  * *routing, which the caller releases with moecl_routing_destroy; on failure
  * it is all zeros. */
 MOECL_API moecl_status moecl_layer_read_routing_wait(moecl_layer *layer, moecl_routing *routing);

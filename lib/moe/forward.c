@@ -29,14 +29,13 @@ static moecl_status check_forward(moecl_layer *layer, const moecl_forward_params
 /* The caller's workspace, or the layer's own, grown when needed. */
 static moecl_status provide_workspace(moecl_layer *layer, const moecl_forward_params *params) {
   const uint64_t bytes = moecl_layer_workspace_size(layer, params->num_tokens);
-  const moecl_buffer *buffer = params->workspace;
+  moecl_buffer *buffer = params->workspace;
   if (buffer && moecl_buffer_size(buffer) < bytes)
     return log_error(&layer->context->log, MOECL_ERROR_INVALID_ARGUMENT,
                      "forward: the workspace holds %llu bytes, %llu are needed",
                      (unsigned long long)moecl_buffer_size(buffer), (unsigned long long)bytes);
   if (!buffer) {
     if (!layer->own_workspace || moecl_buffer_size(layer->own_workspace) < bytes) {
-      moe_workspace_release(&layer->workspace);
       moecl_buffer_destroy(&layer->own_workspace);
       MOECL_TRY(moecl_buffer_create(layer->context, bytes, &layer->own_workspace));
     }

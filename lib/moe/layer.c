@@ -178,7 +178,7 @@ void moecl_layer_destroy(moecl_layer **handle) {
   if (!handle || !*handle) return;
   moecl_layer *layer = *handle;
   *handle = NULL;
-  moe_workspace_release(&layer->workspace);
+  ocl_views_release(&layer->workspace.views);
   moecl_buffer_destroy(&layer->own_workspace);
   op_router_release(&layer->router);
   op_permute_release(&layer->permute);

@@ -32,8 +32,7 @@ typedef enum moe_region {
 } moe_region;
 
 typedef struct moe_workspace {
-  const moecl_buffer *buffer; /* the one that was cut; not owned */
-  cl_mem mem;                 /* its memory, to tell a new buffer at an old address */
+  ocl_views views; /* the regions; views.parent is the buffer that was cut */
   int64_t num_tokens;
   moecl_buffer *region[REGION_COUNT];
 } moe_workspace;
@@ -66,7 +65,6 @@ struct moecl_layer {
 uint64_t moe_region_bytes(const moecl_layer *layer, moe_region region, int64_t num_tokens);
 
 /* Cuts `buffer` into layer->workspace, unless it already is so. */
-moecl_status moe_workspace_cut(moecl_layer *layer, const moecl_buffer *buffer, int64_t num_tokens);
-void moe_workspace_release(moe_workspace *workspace);
+moecl_status moe_workspace_cut(moecl_layer *layer, moecl_buffer *buffer, int64_t num_tokens);
 
 #endif

@@ -57,9 +57,10 @@ moecl_status moecl_layer_read_routing_wait(moecl_layer *layer, moecl_routing *ro
   if (!routing) return MOECL_ERROR_INVALID_ARGUMENT;
   *routing = (moecl_routing){0};
   if (!layer) return MOECL_ERROR_INVALID_ARGUMENT;
-  if (!layer->workspace.buffer)
+  if (!layer->workspace.views.parent)
     return log_error(&layer->context->log, MOECL_ERROR_NOT_READY,
-                     "there is no routing to read before the first forward");
+                     "there is no routing to read: no forward yet, or its workspace was destroyed "
+                     "or given to another layer since");
   routing->num_tokens = layer->workspace.num_tokens;
   routing->num_experts = layer->params.num_experts;
   routing->top_k = layer->params.top_k;

@@ -47,32 +47,14 @@ uint64_t moecl_layer_workspace_size(const moecl_layer *layer, int64_t num_tokens
   return bytes;
 }
 
-void moe_workspace_release(moe_workspace *workspace) {
-  for (int region = 0; region < REGION_COUNT; region++)
-    moecl_buffer_destroy(&workspace->region[region]);
-  *workspace = (moe_workspace){0};
-}
-
-moecl_status moe_workspace_cut(moecl_layer *layer, const moecl_buffer *buffer,
-                               int64_t num_tokens) {
+moecl_status moe_workspace_cut(moecl_layer *layer, moecl_buffer *buffer, int64_t num_tokens) {
   moe_workspace *workspace = &layer->workspace;
-  if (workspace->buffer == buffer && workspace->mem == buffer->mem &&
-      workspace->num_tokens == num_tokens)
-    return MOECL_OK;
-  moe_workspace_release(workspace);
-  uint64_t offset = 0;
-  for (int region = 0; region < REGION_COUNT; region++) {
-    const uint64_t bytes = moe_region_bytes(layer, (moe_region)region, num_tokens);
-    if (bytes == 0) continue;
-    moecl_status status = ocl_buffer_view(buffer, offset, bytes, &workspace->region[region]);
-    if (status != MOECL_OK) {
-      moe_workspace_release(workspace);
-      return status;
-    }
-    offset += region_stride(layer, (moe_region)region, num_tokens);
-  }
-  workspace->buffer = buffer;
-  workspace->mem = buffer->mem;
+  uint64_t bytes[REGION_COUNT];
+  if (workspace->views.parent == buffer && workspace->num_tokens == num_tokens) return MOECL_OK;
+  for (int region = 0; region < REGION_COUNT; region++)
+    bytes[region] = moe_region_bytes(layer, (moe_region)region, num_tokens);
+  workspace->views.view = workspace->region;
+  workspace->views.count = REGION_COUNT;
   workspace->num_tokens = num_tokens;
-  return MOECL_OK;
+  return ocl_views_cut(buffer, bytes, &workspace->views);
 }

@@ -6,7 +6,7 @@ static moecl_status make(moecl_context *context, cl_mem mem, uint64_t bytes,
                          moecl_buffer **buffer) {
   moecl_buffer *made = malloc(sizeof *made);
   if (!made) return MOECL_ERROR_OUT_OF_HOST_MEMORY;
-  *made = (moecl_buffer){ocl_context_retain(context), mem, bytes};
+  *made = (moecl_buffer){ocl_context_retain(context), mem, bytes, NULL};
   *buffer = made;
   return MOECL_OK;
 }
@@ -15,9 +15,14 @@ moecl_status moecl_buffer_create(moecl_context *context, uint64_t bytes, moecl_b
   if (!buffer) return MOECL_ERROR_INVALID_ARGUMENT;
   *buffer = NULL;
   if (!context) return MOECL_ERROR_INVALID_ARGUMENT;
-  if (bytes > SIZE_MAX || bytes > INT64_MAX)
+  /* Asked here because some drivers allocate lazily and would say yes to
+   * anything. The largest single allocation a driver states is no limit: some
+   * allow more. */
+  if (bytes > SIZE_MAX || bytes > context->info.global_memory_bytes)
     return log_error(&context->log, MOECL_ERROR_OUT_OF_DEVICE_MEMORY,
-                     "a buffer of %llu bytes is beyond any device", (unsigned long long)bytes);
+                     "a buffer of %llu bytes does not fit the device, which has %llu",
+                     (unsigned long long)bytes,
+                     (unsigned long long)context->info.global_memory_bytes);
   cl_int code;
   cl_mem mem = clCreateBuffer(context->cl, CL_MEM_READ_WRITE, bytes ? (size_t)bytes : 1, NULL,
                               &code);
@@ -33,6 +38,7 @@ moecl_status moecl_buffer_create(moecl_context *context, uint64_t bytes, moecl_b
 
 void moecl_buffer_destroy(moecl_buffer **buffer) {
   if (!buffer || !*buffer) return;
+  if ((*buffer)->views) ocl_views_release((*buffer)->views);
   clReleaseMemObject((*buffer)->mem);
   moecl_context_destroy(&(*buffer)->context);
   free(*buffer);
@@ -114,6 +120,30 @@ moecl_status ocl_buffer_view(const moecl_buffer *parent, uint64_t offset, uint64
   moecl_status status = make(context, mem, bytes, view);
   if (status != MOECL_OK) clReleaseMemObject(mem);
   return status;
+}
+
+void ocl_views_release(ocl_views *views) {
+  if (views->parent) views->parent->views = NULL;
+  views->parent = NULL;
+  for (size_t i = 0; i < views->count; i++) moecl_buffer_destroy(&views->view[i]);
+}
+
+moecl_status ocl_views_cut(moecl_buffer *parent, const uint64_t *bytes, ocl_views *views) {
+  ocl_views_release(views);
+  if (parent->views) ocl_views_release(parent->views);
+  uint64_t offset = 0;
+  for (size_t i = 0; i < views->count; i++) {
+    if (bytes[i] == 0) continue;
+    moecl_status status = ocl_buffer_view(parent, offset, bytes[i], &views->view[i]);
+    if (status != MOECL_OK) {
+      ocl_views_release(views);
+      return status;
+    }
+    offset += base_round_up(bytes[i], parent->context->address_align);
+  }
+  views->parent = parent;
+  parent->views = views;
+  return MOECL_OK;
 }
 
 moecl_status moecl_buffer_view(const moecl_buffer *parent, uint64_t offset_bytes, uint64_t bytes,

@@ -29,6 +29,7 @@ struct moecl_buffer {
   moecl_context *context;
   cl_mem mem;
   uint64_t bytes;
+  struct ocl_views *views; /* the one set of views cut from it; NULL: none */
 };
 
 struct moecl_event {
@@ -49,6 +50,19 @@ const char *ocl_error_name(cl_int code);
  * of context->address_align. The view keeps its parent alive. */
 moecl_status ocl_buffer_view(const moecl_buffer *parent, uint64_t offset, uint64_t bytes,
                              moecl_buffer **view);
+
+/* A set of views that fill a buffer, for a workspace. A buffer has one set at a
+ * time: cutting another releases the first, and so does destroying the buffer.
+ * (Sub-buffers that overlap those of another set made NVIDIA's driver 580 crash
+ * in clReleaseMemObject.) All zeros is an empty set. */
+typedef struct ocl_views {
+  moecl_buffer *parent; /* NULL: nothing is cut */
+  moecl_buffer **view;  /* [count], the owner's array; NULL where bytes were 0 */
+  size_t count;
+} ocl_views;
+/* Cuts `count` views of bytes[i], one behind the other at aligned offsets. */
+moecl_status ocl_views_cut(moecl_buffer *parent, const uint64_t *bytes, ocl_views *views);
+void ocl_views_release(ocl_views *views);
 
 /* Enqueues a copy between two buffers. */
 moecl_status ocl_buffer_copy(const moecl_buffer *src, uint64_t src_offset, moecl_buffer *dst,

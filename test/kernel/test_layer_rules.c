@@ -362,7 +362,7 @@ static void test_not_ready(void **state) {
   make("plain", MOECL_F32, &data);
   assert_ok(moecl_layer_create(context, &data.layer, &layer));
   refused(moecl_layer_read_routing_wait(layer, &routing), MOECL_ERROR_NOT_READY,
-          "before the first forward");
+          "no forward yet");
   assert_null(routing.topk_ids);
   const size_t bytes = case_hidden_bytes(&data);
   moecl_buffer *input = upload(context, data.hidden, bytes, 0);
