@@ -148,7 +148,8 @@ static void has(const char *text, const char *part) {
   if (text && !strstr(text, part)) fail_msg("\"%s\" is not in:\n%s", part, text);
 }
 static void has_not(const char *text, const char *part) {
-  if (strstr(text, part)) fail_msg("\"%s\" is in:\n%s", part, text);
+  assert_non_null(text);
+  if (text && strstr(text, part)) fail_msg("\"%s\" is in:\n%s", part, text);
 }
 
 static bool exists(const made_up *fixture, const char *name) {
