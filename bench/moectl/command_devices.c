@@ -4,6 +4,7 @@
 #include <jansson.h>
 #include <stdio.h>
 #include <stdlib.h>
+#include <string.h>
 
 enum { MAX_NAMES = 16 };
 
@@ -56,49 +57,83 @@ static json_t *row_json(const device_row *row) {
       "grouped_gemm_variants", variants);
 }
 
-static void print_row(const device_row *row) {
+enum { COLUMNS = 11, CELL = 160 };
+typedef char table_row[COLUMNS][CELL];
+
+static void fill_row(const device_row *row, table_row cells) {
   const moecl_device_info *d = &row->info;
-  printf("%d:%d  %s  %s\n", d->platform_index, d->device_index, moecl_device_type_name(d->type),
-         d->name);
-  printf("     platform %s, driver %s, %s\n", d->platform, d->driver, d->opencl_c_version);
-  printf("     memory %.1f GiB, largest allocation %.1f GiB, local %.0f KiB%s\n",
-         (double)d->global_memory_bytes / (1u << 30), (double)d->max_allocation_bytes / (1u << 30),
-         (double)d->local_memory_bytes / 1024, d->local_memory_dedicated ? "" : " (in caches)");
-  printf("     %u compute units, fp32 vectors of %u, sub-groups ", d->compute_units,
-         d->native_vector_width_float);
-  if (d->subgroup_size) printf("of %u", d->subgroup_size);
-  else printf("none");
-  printf(", fp16 arithmetic %s, matrix units %s\n", d->fp16 ? "yes" : "no",
-         matrix_capability(row));
-  printf("     grouped GEMM variants (best last): ");
-  for (size_t i = 0; i < row->num_variants; i++)
-    printf("%s%s", i ? ", " : "", row->variants[i]);
-  printf("%s\n", row->opened ? "" : "none: the device could not be opened");
+  const double gib = 1u << 30;
+  snprintf(cells[0], CELL, "%d:%d", d->platform_index, d->device_index);
+  snprintf(cells[1], CELL, "%s", moecl_device_type_name(d->type));
+  snprintf(cells[2], CELL, "%s", d->name);
+  snprintf(cells[3], CELL, "%s %s", d->platform, d->driver);
+  snprintf(cells[4], CELL, "%s", d->opencl_c_version);
+  snprintf(cells[5], CELL, "%.1f / %.1f", (double)d->global_memory_bytes / gib,
+           (double)d->max_allocation_bytes / gib);
+  snprintf(cells[6], CELL, "%.0f%s", (double)d->local_memory_bytes / 1024,
+           d->local_memory_dedicated ? "" : " (cache)");
+  if (d->subgroup_size) snprintf(cells[7], CELL, "%u", d->subgroup_size);
+  else snprintf(cells[7], CELL, "none");
+  snprintf(cells[8], CELL, "%s", d->fp16 ? "yes" : "no");
+  snprintf(cells[9], CELL, "%s", matrix_capability(row));
+  cells[10][0] = '\0';
+  for (size_t i = 0, used = 0; i < row->num_variants && used < CELL; i++)
+    used += (size_t)snprintf(cells[10] + used, CELL - used, "%s%s", i ? ", " : "",
+                             row->variants[i]);
+  if (!row->opened) snprintf(cells[10], CELL, "none: it could not be opened");
+}
+
+/* Columns as wide as their longest cell. */
+static void print_table(table_row *rows, size_t count) {
+  size_t width[COLUMNS] = {0};
+  for (size_t r = 0; r < count; r++)
+    for (int c = 0; c < COLUMNS; c++)
+      if (strlen(rows[r][c]) > width[c]) width[c] = strlen(rows[r][c]);
+  for (size_t r = 0; r < count; r++) {
+    for (int c = 0; c < COLUMNS - 1; c++) printf("%-*s  ", (int)width[c], rows[r][c]);
+    printf("%s\n", rows[r][COLUMNS - 1]);
+  }
+}
+
+static bool print_devices(const device_row *devices, size_t count) {
+  static const table_row header = {"id",         "type",         "name",       "driver",
+                                   "C version",  "memory / largest GiB", "local KiB",
+                                   "sub-groups", "fp16",         "matrix",
+                                   "grouped GEMM variants, best last"};
+  table_row *rows = malloc((count + 1) * sizeof *rows);
+  if (!rows) return false;
+  memcpy(rows[0], header, sizeof header);
+  for (size_t i = 0; i < count; i++) fill_row(&devices[i], rows[i + 1]);
+  print_table(rows, count + 1);
+  free(rows);
+  return true;
+}
+
+static bool print_json(const device_row *devices, size_t count) {
+  json_t *list = json_array();
+  for (size_t i = 0; i < count; i++) json_array_append_new(list, row_json(&devices[i]));
+  const bool ok = json_array_size(list) == count && json_dumpf(list, stdout, JSON_INDENT(2)) == 0;
+  putchar('\n');
+  json_decref(list);
+  return ok;
 }
 
 int command_devices(const options *options) {
   moecl_device_info *devices;
-  size_t count;
+  size_t count, chosen;
   if (moecl_devices_list(&devices, &count) != MOECL_OK) {
     complain("the OpenCL devices could not be listed");
     return EXIT_NO_DEVICE;
   }
-  json_t *list = json_array();
-  for (size_t i = 0; i < count; i++) {
-    const device_row row = probe(options, &devices[i]);
-    if (options->json) json_array_append_new(list, row_json(&row));
-    else print_row(&row);
-  }
-  if (options->json) {
-    json_dumpf(list, stdout, JSON_INDENT(2));
-    putchar('\n');
-  } else if (count > 0) {
-    size_t chosen;
-    if (moecl_device_choose(devices, count, NULL, &chosen) == MOECL_OK)
-      printf("auto means %d:%d\n", devices[chosen].platform_index, devices[chosen].device_index);
-  }
-  json_decref(list);
+  device_row *rows = calloc(count + 1, sizeof *rows);
+  bool ok = rows != NULL;
+  for (size_t i = 0; ok && i < count; i++) rows[i] = probe(options, &devices[i]);
+  if (ok) ok = options->json ? print_json(rows, count) : count == 0 || print_devices(rows, count);
+  if (!ok) complain("no memory");
+  if (!options->json && moecl_device_choose(devices, count, NULL, &chosen) == MOECL_OK)
+    printf("auto means %d:%d\n", devices[chosen].platform_index, devices[chosen].device_index);
+  free(rows);
   moecl_devices_destroy(&devices);
   if (count == 0) complain("there is no OpenCL device; see 'moectl help devices'");
-  return count ? EXIT_ALL_OK : EXIT_NO_DEVICE;
+  return count == 0 ? EXIT_NO_DEVICE : ok ? EXIT_ALL_OK : EXIT_POINT_FAILED;
 }
