@@ -44,6 +44,26 @@ static uint64_t groups_for(uint64_t items) {
   return groups < MOST_GROUPS ? groups : MOST_GROUPS;
 }
 
+/* CLBlast's kernels count a matrix's elements, its offset included, in 32 bits. */
+static moecl_status check_reach(const op_gemm *gemm, uint64_t end) {
+  if (end <= INT32_MAX) return MOECL_OK;
+  return log_error(&gemm->context->log, MOECL_ERROR_UNSUPPORTED,
+                   "variant 'clblast' reaches 2147483647 elements of activations, this forward has "
+                   "%llu: choose another variant or fewer tokens",
+                   (unsigned long long)end);
+}
+
+/* All experts' weights may be more than that, one expert's are not: from the
+ * middle of the buffer on, a view brings its expert within reach. *offset is
+ * where the expert starts in the view. */
+static moecl_status view_weights(const op_gemm *gemm, int64_t expert, moecl_buffer **view,
+                                 uint64_t *offset) {
+  const uint64_t align = gemm->context->address_align;
+  const uint64_t at = (uint64_t)expert * packed_bytes(gemm), start = at / align * align;
+  *offset = (at - start) / sizeof(float);
+  return ocl_buffer_view(gemm->weights, start, at - start + packed_bytes(gemm), view);
+}
+
 /* One expert's rows [first, first+rows): product, then epilogue. */
 static moecl_status one_expert(op_gemm *gemm, ocl_chain *chain, const op_gemm_io *io,
                                const moecl_buffer *input, int64_t expert, uint64_t first,
@@ -54,9 +74,16 @@ static moecl_status one_expert(op_gemm *gemm, ocl_chain *chain, const op_gemm_io
   const bool epilogue = has_epilogue(gemm);
   const moecl_buffer *raw = epilogue ? io->scratch : io->output;
   const uint64_t raw_offset = epilogue ? raw_base + first * columns : first * columns;
-  MOECL_TRY(kernel_clblast_sgemm(chain, rows, (int64_t)columns, shape->k, input,
-                                 first * (uint64_t)shape->k, gemm->weights,
-                                 (uint64_t)expert * gemm->packed_elements, raw, raw_offset));
+  MOECL_TRY(check_reach(gemm, (first + (uint64_t)rows) * (uint64_t)shape->k));
+  MOECL_TRY(check_reach(gemm, raw_offset + (uint64_t)rows * columns));
+  moecl_buffer *weights;
+  uint64_t weights_offset;
+  MOECL_TRY(view_weights(gemm, expert, &weights, &weights_offset));
+  const moecl_status status = kernel_clblast_sgemm(
+      chain, rows, (int64_t)columns, shape->k, input, first * (uint64_t)shape->k, weights,
+      weights_offset, raw, raw_offset);
+  moecl_buffer_destroy(&weights); /* the enqueued product keeps the memory */
+  if (status != MOECL_OK) return status;
   if (!epilogue) return MOECL_OK;
   /* The raw rows of this expert are addressed from its first one. */
   MOECL_TRY(ocl_kernel_args(gemm->activate, "bLbLbLll", io->scratch, raw_offset, gemm->bias,
