@@ -28,6 +28,11 @@ static const char devices_topic[] =
     "  1:0            platform 1, device 0, as `moectl devices` numbers them\n"
     "  part of a name the first device whose name or platform contains it, ignoring case\n"
     "\n"
+    "`moectl devices` shows memory and the largest single allocation as the driver states\n"
+    "them (some allow more), local memory (\"cache\": not dedicated), the matrix units that a\n"
+    "probe kernel ran on, and which grouped GEMM variants would serve (best last; clblast\n"
+    "only when asked for by name, with layer.variant).\n"
+    "\n"
     "No device? Install your GPU vendor's OpenCL driver, or a CPU implementation\n"
     "(Debian and Ubuntu: apt install pocl-opencl-icd).\n";
 
@@ -41,7 +46,7 @@ static const char environment_topic[] =
 
 static const char exit_topic[] =
     "Exit codes:\n"
-    "  0  all points ran and verified\n"
+    "  0  all points ran and verified (or ran, with measure.verify off)\n"
     "  1  some point failed, did not verify, or the run was interrupted\n"
     "  2  bad usage or a bad experiment; nothing ran\n"
     "  3  no OpenCL device, or none that matches --device\n";

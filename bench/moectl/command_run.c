@@ -2,7 +2,6 @@
 #include "moectl.h"
 #include "progress.h"
 #include "runner.h"
-#include <inttypes.h>
 #include <signal.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -37,6 +36,28 @@ typedef struct run {
   runner runner;
 } run;
 
+/* " --set 'a=b' --device 'cpu'": quoted for a shell; NULL: nothing, or no memory. */
+static char *options_text(const options *options) {
+  char *text = NULL;
+  size_t size = 0;
+  FILE *file = open_memstream(&text, &size);
+  if (!file) return NULL;
+  for (size_t i = 0; i <= options->num_overrides; i++) {
+    const bool set = i < options->num_overrides;
+    const char *value = set ? options->overrides[i].assignment : options->device;
+    if (!value) continue;
+    fputs(set ? " --set '" : " --device '", file);
+    for (; *value; value++) {
+      if (*value == '\'') fputs("'\\''", file);
+      else fputc(*value, file);
+    }
+    fputc('\'', file);
+  }
+  if (fclose(file) == 0 && size > 0) return text;
+  free(text);
+  return NULL;
+}
+
 static bool load(run *run) {
   char *error = NULL;
   const options *options = run->options;
@@ -46,32 +67,39 @@ static bool load(run *run) {
     free(error);
     return false;
   }
-  if (run->experiment.input_file &&
-      !recording_load(run->experiment.input_file, run->experiment.input_tensor, &run->recording,
-                      &error)) {
-    tell(error);
-    return false;
-  }
-  return true;
+  run->experiment.options = options_text(options);
+  if (!run->experiment.input_file ||
+      (recording_load(run->experiment.input_file, run->experiment.input_tensor, &run->recording,
+                      &error) &&
+       recording_serves(&run->experiment, &run->recording, &error)))
+    return true;
+  tell(error);
+  return false;
 }
 
-/* A recording must have the width and at least as many tokens as asked for. */
-static bool recording_serves(const run *run) {
+/* A variant asked for by name that isn't there is found before anything runs. */
+static bool variant_serves(const run *run, const char *key, const char *operation,
+                           const char *asked, moecl_dtype dtype) {
+  const char *names[32];
+  if (!asked) return true;
+  size_t count = moecl_variants_available(run->context, operation, dtype, names, 32);
+  for (size_t i = 0; i < count && i < 32; i++)
+    if (strcmp(names[i], asked) == 0) return true;
+  fprintf(stderr, "moectl: %s: '%s' does not serve %s on this device; expected ", key, asked,
+          moecl_dtype_name(dtype));
+  for (size_t i = 0; i < count && i < 32; i++) fprintf(stderr, "%s%s", i ? ", " : "", names[i]);
+  fprintf(stderr, " or auto\n");
+  return false;
+}
+
+static bool variants_serve(const run *run) {
   for (size_t i = 0; i < run->experiment.num_points; i++) {
-    const experiment_point *point = &run->experiment.points[i];
-    if (point->distribution != WORKLOAD_FILE) continue;
-    if (point->layer.hidden_size != run->recording.hidden_size) {
-      complain("%s has hidden size %" PRId64 ", the experiment %" PRId64
-               ": set layer.hidden_size to the file's",
-               run->experiment.input_file, run->recording.hidden_size, point->layer.hidden_size);
+    const moecl_layer_params *layer = &run->experiment.points[i].layer;
+    if (!variant_serves(run, "layer.variant", "grouped_gemm", layer->grouped_gemm_variant,
+                        layer->dtype) ||
+        !variant_serves(run, "layer.router.variant", "router", layer->router_variant,
+                        layer->dtype))
       return false;
-    }
-    if (point->num_tokens > run->recording.num_tokens) {
-      complain("%s has %" PRId64 " tokens, the experiment asks for %" PRId64
-               ": lower workload.num_tokens",
-               run->experiment.input_file, run->recording.num_tokens, point->num_tokens);
-      return false;
-    }
   }
   return true;
 }
@@ -83,9 +111,9 @@ static bool memory_suffices(const run *run) {
     const uint64_t bytes = runner_memory_estimate(&run->experiment.points[i]);
     char label[256];
     if (bytes <= device->global_memory_bytes) continue;
-    complain("point %zu of %zu (%s) needs about %.1f GiB of memory, %s has %.1f GiB: choose fewer experts, "
+    complain("point %zu (%s) needs about %.1f GiB of memory, %s has %.1f GiB: choose fewer experts, "
              "smaller sizes, fewer tokens or another device",
-             i + 1, run->experiment.num_points,
+             i,
              experiment_point_label(&run->experiment, i, label, sizeof label),
              (double)bytes / (1u << 30), device->name,
              (double)device->global_memory_bytes / (1u << 30));
@@ -150,8 +178,9 @@ static int finish(run *run, bool written) {
   if (note) fprintf(stderr, "moectl: %s\n", note);
   free(note);
   printf("results: %s\n", results_folder(run->results));
-  if (interrupted) complain("interrupted; go on with: moectl run %s --resume %s",
-                            run->options->file, results_folder(run->results));
+  if (interrupted)
+    complain("interrupted; go on with: moectl run %s%s --resume %s", run->options->file,
+             run->experiment.options ? run->experiment.options : "", results_folder(run->results));
   const point_status worst = results_worst(run->results);
   return written && !interrupted && (worst == POINT_OK || worst == POINT_UNVERIFIED_OK)
              ? EXIT_ALL_OK
@@ -165,9 +194,8 @@ int command_run(const options *options) {
     return EXIT_USAGE;
   }
   int code = EXIT_USAGE;
-  if (load(&run) && (!run.experiment.input_file || recording_serves(&run)))
-    code = open_device(&run);
-  if (code == EXIT_ALL_OK && !memory_suffices(&run)) code = EXIT_USAGE;
+  if (load(&run)) code = open_device(&run);
+  if (code == EXIT_ALL_OK && !(variants_serve(&run) && memory_suffices(&run))) code = EXIT_USAGE;
   if (code == EXIT_ALL_OK) code = open_results(&run);
   if (code == EXIT_ALL_OK) {
     catch_interrupts();

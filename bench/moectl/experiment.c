@@ -191,6 +191,7 @@ bool experiment_load(const char *path, const experiment_override *overrides, siz
 void experiment_destroy(experiment *experiment) {
   if (experiment == NULL) return;
   free(experiment->path);
+  free(experiment->options);
   free(experiment->name);
   free(experiment->device);
   free(experiment->input_file);

@@ -88,6 +88,10 @@ static bool parse(const command *command, int argc, char **argv, options *option
                          : strcmp(command->name, "help") == 0 ? &options->topic
                                                               : NULL;
   for (int i = 2; i < argc; i++) {
+    if (strcmp(argv[i], "--help") == 0 || strcmp(argv[i], "-h") == 0) {
+      options->help = true;
+      return true;
+    }
     if (argv[i][0] == '-' && argv[i][1]) {
       if (!parse_option(command, argc, argv, &i, options)) return false;
     } else if (operand && !*operand) {
@@ -125,7 +129,9 @@ int main(int argc, char **argv) {
       return EXIT_POINT_FAILED;
     }
     const bool parsed = parse(&commands[c], argc, argv, &options);
-    const int code = parsed ? commands[c].run(&options) : EXIT_USAGE;
+    const int code = !parsed         ? EXIT_USAGE
+                     : options.help ? command_help(&(struct options){0})
+                                    : commands[c].run(&options);
     free(options.overrides);
     return code;
   }

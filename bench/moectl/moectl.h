@@ -13,7 +13,7 @@ typedef struct options {
   const char *device; /* --device; NULL: the experiment's */
   const char *out;    /* --out */
   const char *resume; /* --resume */
-  bool dump, json, quiet, verbose;
+  bool dump, json, quiet, verbose, help;
   experiment_override *overrides; /* --set, in order */
   size_t num_overrides;
 } options;

@@ -85,7 +85,7 @@ static void format_outcome(const point_result *result, char *text, size_t size) 
   if (result->status == POINT_OK)
     snprintf(verdict, sizeof verdict, "verified (error %.1e)", result->verify.error);
   else
-    snprintf(verdict, sizeof verdict, "not verified");
+    snprintf(verdict, sizeof verdict, "verification off");
   if (isfinite(median))
     snprintf(text, size, "%.*f ms, %.0f tokens/s, %s", median < 0.1 ? 4 : 2, median,
              result->tokens_per_s, verdict);

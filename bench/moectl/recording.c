@@ -187,6 +187,24 @@ bool recording_load(const char *path, const char *tensor, recording *recording, 
   return ok;
 }
 
+bool recording_serves(const experiment *experiment, const recording *recording, char **error) {
+  for (size_t i = 0; i < experiment->num_points; i++) {
+    const experiment_point *point = &experiment->points[i];
+    if (point->distribution != WORKLOAD_FILE) continue;
+    if (point->layer.hidden_size != recording->hidden_size)
+      return refuse(error,
+                    "%s has hidden size %" PRId64 ", the experiment %" PRId64
+                    ": set layer.hidden_size to the file's",
+                    experiment->input_file, recording->hidden_size, point->layer.hidden_size);
+    if (point->num_tokens > recording->num_tokens)
+      return refuse(error,
+                    "%s has %" PRId64 " tokens, the experiment asks for %" PRId64
+                    ": lower workload.num_tokens",
+                    experiment->input_file, recording->num_tokens, point->num_tokens);
+  }
+  return true;
+}
+
 void recording_destroy(recording *recording) {
   free(recording->values);
   *recording = (struct recording){0};

@@ -304,16 +304,16 @@ static void repeat(const results *all, FILE *file) {
     missing = missing || !all->have[i];
   fputs("## How to repeat\n\n```sh\nmoectl run ", file);
   shell_word(file, plan->path);
+  const char *options = plan->options ? plan->options : "";
   if (missing) {
-    fputs(" --resume ", file);
+    fprintf(file, "%s --resume ", options);
     shell_word(file, all->folder);
     fputs("   # runs the points that are missing here\nmoectl run ", file);
     shell_word(file, plan->path);
   }
+  fputs(options, file);
   fputs(
-      "\n```\n\nValues given with `--set` or `--device` have to be given again. Everything, with "
-      "full "
-      "digits and the resolved\nexperiment, is in `results.json`; a row for each point in "
+      "\n```\n\nEverything, with full digits and the resolved\nexperiment, is in `results.json`; a row for each point in "
       "`results.csv`. The same seed draws the same weights,\ninputs and jitter on every device.\n",
       file);
 }

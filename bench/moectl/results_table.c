@@ -27,7 +27,7 @@ static void put_number(char *to, double shown) {
 static void put_verdict(char *to, const point_result *result) {
   switch (result->status) {
   case POINT_OK: snprintf(to, CELL, "%.1e", result->verify.error); break;
-  case POINT_UNVERIFIED_OK: snprintf(to, CELL, "not verified"); break;
+  case POINT_UNVERIFIED_OK: snprintf(to, CELL, "off"); break;
   case POINT_VERIFY_FAILED: snprintf(to, CELL, "FAILED"); break;
   case POINT_ERROR: snprintf(to, CELL, "ERROR"); break;
   }
@@ -83,7 +83,7 @@ static void print_errors(const results *all, FILE *file) {
     char label[256];
     if (!all->have[i] || all->points[i].status < POINT_VERIFY_FAILED) continue;
     experiment_point_label(plan, i, label, sizeof label);
-    fprintf(file, "point %zu%s%s%s: %s\n", i + 1, *label ? " (" : "", label, *label ? ")" : "",
+    fprintf(file, "point %zu%s%s%s: %s\n", i, *label ? " (" : "", label, *label ? ")" : "",
             all->points[i].error ? all->points[i].error : "failed");
   }
 }

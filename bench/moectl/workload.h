@@ -14,6 +14,9 @@ typedef struct recording {
 /* Reads the experiment's input file (safetensors or .npy, fp32, fp16 or bf16);
  * false with one malloc'ed message. */
 bool recording_load(const char *path, const char *tensor, recording *recording, char **error);
+/* Does the recording have the width and at least the tokens that every file
+ * point of the experiment asks for? */
+bool recording_serves(const experiment *experiment, const recording *recording, char **error);
 void recording_destroy(recording *recording);
 
 /* Items (experts) of a tensor, 0 if the layer has none. */

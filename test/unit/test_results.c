@@ -481,11 +481,11 @@ static void test_table(void **state) {
       text,
       "top_k  capacity_factor  layer ms  tokens/s  TFLOP/s  GB/s  dropped %  imbalance  verify error\n"
       "    1              1.1       7.5      1234     0.25     -       12.5        4.5       1.0e-06\n"
-      "    1             null       7.5      1234     0.25     -       12.5        4.5  not verified\n"
+      "    1             null       7.5      1234     0.25     -       12.5        4.5           off\n"
       "    2              1.1       7.5      1234     0.25     -       12.5        4.5        FAILED\n"
       "    2             null         -         -        -     -          -          -         ERROR\n"
-      "point 3 (top_k=2, capacity_factor=1.1): it said \"no\",\nand meant it\n"
-      "point 4 (top_k=2, capacity_factor=null): the layer broke\n");
+      "point 2 (top_k=2, capacity_factor=1.1): it said \"no\",\nand meant it\n"
+      "point 3 (top_k=2, capacity_factor=null): the layer broke\n");
   free(text);
   assert_true(results_finish(all, &note, &error));
   assert_string_equal(note, "no gnuplot");
@@ -521,7 +521,7 @@ static void test_progress(void **state) {
   char *text = progress_text(f, false);
   assert_string_equal(
       text, "[1/4] top_k=1, capacity_factor=1.1: 7.50 ms, 1234 tokens/s, verified (error 1.0e-06)\n"
-            "[2/4] top_k=1, capacity_factor=null: 7.50 ms, 1234 tokens/s, not verified\n"
+            "[2/4] top_k=1, capacity_factor=null: 7.50 ms, 1234 tokens/s, verification off\n"
             "[4/4] top_k=2, capacity_factor=null: the layer broke\n");
   free(text);
   text = progress_text(f, true);
