@@ -90,9 +90,11 @@ static inline void panel_load(const __global packed_t *w, floatv *low, floatv *h
 }
 
 /* OpenCL's prefetch() does nothing on the CPUs seen so far. Reading past the
- * end of the weights is no fault here: nothing is loaded. Not where the
- * compiler goes through SPIR-V: the translator aborts on the builtin. */
-#if defined(__has_builtin) && !defined(__SPIR__) && !defined(__SPIRV__)
+ * end of the weights is no fault here: nothing is loaded. Only where the
+ * compiler targets the processor itself: a SPIR-V translator on the way aborts
+ * on the builtin. */
+#if defined(__has_builtin) &&                                                                      \
+    (defined(__x86_64__) || defined(__i386__) || defined(__aarch64__) || defined(__riscv))
 #if __has_builtin(__builtin_prefetch)
 #define PREFETCH(p) __builtin_prefetch((const void *)(size_t)(p), 0, 2)
 #endif

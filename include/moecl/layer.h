@@ -119,8 +119,8 @@ typedef struct moecl_profile moecl_profile;
 MOECL_API moecl_status moecl_profile_create(moecl_context *context, moecl_profile **profile);
 MOECL_API void moecl_profile_destroy(moecl_profile **profile);
 /* Waits for the forward that was given the profile, then writes milliseconds
- * per stage; NaN for a stage that the variant fuses into another, or when the
- * queue has no profiling. */
+ * per stage; NaN for a stage that the variant fuses into another, and for all
+ * when the queue has no profiling or its times are not credible. */
 MOECL_API moecl_status moecl_profile_read_wait(moecl_profile *profile,
                                                double milliseconds[MOECL_STAGE_COUNT]);
 

@@ -60,5 +60,9 @@ moecl_status moecl_profile_read_wait(moecl_profile *profile,
         ocl_event_times(profile->last[stage], &unused, &end_ns))
       milliseconds[stage] = (double)(end_ns - start_ns) * 1e-6;
   }
+  /* Some drivers' event times are no times (Mesa's rusticl 22.3 says 1 ns):
+   * no layer ends within a microsecond. Better none than those. */
+  if (!(milliseconds[MOECL_STAGE_LAYER] >= 1e-3))
+    for (int stage = 0; stage < MOECL_STAGE_COUNT; stage++) milliseconds[stage] = NAN;
   return MOECL_OK;
 }
