@@ -13,7 +13,8 @@ typedef struct verify_result {
   double error, tolerance; /* relative, of the output */
   int64_t tokens_checked;  /* of num_tokens: the sample */
   int64_t experts_checked; /* all that any sampled token reached */
-  int64_t topk_mismatches; /* ids that differ where scores differ by more than rounding */
+  int64_t topk_mismatches; /* sampled tokens with wrong logits; choices of any token that do not
+                              follow from the device's logits, in order; wrong counts */
   bool capacity_ok;        /* `kept` and the counts equal the reference's */
 } verify_result;
 
