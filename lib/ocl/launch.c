@@ -56,19 +56,16 @@ moecl_status ocl_kernel_args(ocl_kernel *kernel, const char *format, ...) {
 }
 
 static moecl_status launch(ocl_chain *chain, ocl_kernel *kernel, cl_uint dimensions,
-                           const size_t *global, const size_t *local, cl_event *event) {
+                           const size_t *global, const size_t *local) {
   MOECL_TRY(ocl_chain_order(chain));
   cl_event timed = NULL;
   cl_int code =
       clEnqueueNDRangeKernel(chain->context->queue, kernel->cl, dimensions, NULL, global, local, 0,
-                             NULL, event || chain->profile ? &timed : NULL);
+                             NULL, chain->profile ? &timed : NULL);
   if (code == CL_SUCCESS) {
     ocl_profile_record(chain->profile, chain->stage, timed);
-    if (event) *event = timed;
-    else if (timed) clReleaseEvent(timed);
-    return MOECL_OK;
+    return timed ? ocl_event_release(chain->context, timed) : MOECL_OK;
   }
-  if (event) *event = NULL;
   log_write(&chain->context->log, MOECL_LOG_ERROR, "kernel %s: global %llu x %llu, local %llu",
             kernel->name, (unsigned long long)global[0],
             (unsigned long long)(dimensions > 1 ? global[1] : 1), (unsigned long long)local[0]);
@@ -76,9 +73,8 @@ static moecl_status launch(ocl_chain *chain, ocl_kernel *kernel, cl_uint dimensi
 }
 
 moecl_status ocl_launch_2d(ocl_chain *chain, ocl_kernel *kernel, uint64_t groups_x,
-                           uint64_t groups_y, uint32_t local_x, cl_event *event) {
+                           uint64_t groups_y, uint32_t local_x) {
   uint64_t items;
-  if (event) *event = NULL;
   if (groups_x == 0 || groups_y == 0) return MOECL_OK;
   if (local_x == 0 || !base_mul(groups_x, local_x, &items) || items > SIZE_MAX ||
       groups_y > SIZE_MAX)
@@ -87,10 +83,9 @@ moecl_status ocl_launch_2d(ocl_chain *chain, ocl_kernel *kernel, uint64_t groups
                      (unsigned long long)groups_x, (unsigned long long)groups_y, local_x);
   size_t global[2] = {(size_t)items, (size_t)groups_y};
   size_t local[2] = {local_x, 1};
-  return launch(chain, kernel, groups_y == 1 ? 1 : 2, global, local, event);
+  return launch(chain, kernel, groups_y == 1 ? 1 : 2, global, local);
 }
 
-moecl_status ocl_launch(ocl_chain *chain, ocl_kernel *kernel, uint64_t groups, uint32_t local,
-                        cl_event *event) {
-  return ocl_launch_2d(chain, kernel, groups, 1, local, event);
+moecl_status ocl_launch(ocl_chain *chain, ocl_kernel *kernel, uint64_t groups, uint32_t local) {
+  return ocl_launch_2d(chain, kernel, groups, 1, local);
 }

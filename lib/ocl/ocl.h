@@ -113,13 +113,12 @@ void ocl_profile_reset(moecl_profile *profile);
 void ocl_profile_record(moecl_profile *profile, moecl_stage stage, cl_event event);
 
 /* Enqueues kernel over `groups` work-groups of `local` work-items in one
- * dimension (groups 0: nothing is enqueued, which is not an error, and *event
- * is NULL). `event` may be NULL. */
-moecl_status ocl_launch(ocl_chain *chain, ocl_kernel *kernel, uint64_t groups, uint32_t local,
-                        cl_event *event);
+ * dimension (groups 0: nothing is enqueued, which is not an error). A chain
+ * with a profile records the launch. */
+moecl_status ocl_launch(ocl_chain *chain, ocl_kernel *kernel, uint64_t groups, uint32_t local);
 /* The same in two dimensions: groups_x * groups_y groups of local_x * 1 items. */
 moecl_status ocl_launch_2d(ocl_chain *chain, ocl_kernel *kernel, uint64_t groups_x,
-                           uint64_t groups_y, uint32_t local_x, cl_event *event);
+                           uint64_t groups_y, uint32_t local_x);
 moecl_status ocl_event_release(moecl_context *context, cl_event event);
 
 /* An event that completes with everything the chain enqueued so far. */

@@ -14,7 +14,7 @@ static moecl_status run_probe(moecl_context *context, const char *source, const 
     status = moecl_buffer_create(context, 1024, &memory[i]);
     if (status == MOECL_OK) status = ocl_kernel_arg_buffer(kernel, (uint32_t)i, memory[i]);
   }
-  if (status == MOECL_OK) status = ocl_launch(&chain, kernel, 1, local, NULL);
+  if (status == MOECL_OK) status = ocl_launch(&chain, kernel, 1, local);
   if (status == MOECL_OK) status = moecl_buffer_read_wait(memory[0], 0, bytes, result);
   for (int i = 0; i < buffers; i++) moecl_buffer_destroy(&memory[i]);
   ocl_kernel_destroy(&kernel);
@@ -40,7 +40,7 @@ static bool basic_works(moecl_context *context) {
 
 static bool ptx_sm80_works(moecl_context *context) {
   float got[128];
-  if (run_probe(context, "probe/ptx_sm80.cl", "ptx_sm80", 1, 32, got, sizeof got) != MOECL_OK)
+  if (run_probe(context, "probe/nvidia_sm80.cl", "ptx_sm80", 1, 32, got, sizeof got) != MOECL_OK)
     return false;
   for (int r = 0; r < 16; r++)
     for (int c = 0; c < 8; c++) {

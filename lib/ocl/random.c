@@ -55,7 +55,7 @@ moecl_status moecl_fill_random(moecl_buffer *buffer, uint64_t offset, uint64_t c
     status = ocl_kernel_args(kernel, "bLLLLLf", buffer, offset, count, params->first_index / 2,
                              params->stream, params->seed, (double)factor_of(params));
   if (status == MOECL_OK)
-    status = ocl_launch(&chain, kernel, base_div_up(count, PER_ITEM * LOCAL), LOCAL, NULL);
+    status = ocl_launch(&chain, kernel, base_div_up(count, PER_ITEM * LOCAL), LOCAL);
   ocl_kernel_destroy(&kernel);
   return status;
 }
@@ -138,8 +138,7 @@ static moecl_status draw_clusters(ocl_chain *chain, const moecl_skewed_params *p
     status = ocl_kernel_args(kernel, "bbuLLL", clusters, thresholds, (uint32_t)params->num_clusters,
                              (uint64_t)params->num_tokens, params->stream, params->seed);
   if (status == MOECL_OK)
-    status = ocl_launch(chain, kernel, base_div_up((uint64_t)params->num_tokens, LOCAL), LOCAL,
-                        NULL);
+    status = ocl_launch(chain, kernel, base_div_up((uint64_t)params->num_tokens, LOCAL), LOCAL);
   ocl_kernel_destroy(&kernel);
   moecl_buffer_destroy(&thresholds);
   return status;
@@ -162,7 +161,7 @@ static moecl_status draw_rows(ocl_chain *chain, moecl_buffer *buffer, const moec
     status = ocl_kernel_args(kernel, "bbLLLLLff", buffer, clusters, first, width, row_blocks,
                              params->stream, params->seed, centre_factor, own_factor);
     if (status == MOECL_OK)
-      status = ocl_launch_2d(chain, kernel, base_div_up(width, PER_ITEM * LOCAL), some, LOCAL, NULL);
+      status = ocl_launch_2d(chain, kernel, base_div_up(width, PER_ITEM * LOCAL), some, LOCAL);
   }
   ocl_kernel_destroy(&kernel);
   return status;

@@ -21,5 +21,5 @@ moecl_status op_combine_enqueue(op_combine *combine, ocl_chain *chain, const op_
                             (int32_t)combine->top_k));
   const uint64_t groups =
       (uint64_t)io->num_tokens * base_div_up((uint64_t)combine->hidden_size, COLUMNS);
-  return ocl_launch(chain, combine->combine, groups, LOCAL, NULL);
+  return ocl_launch(chain, combine->combine, groups, LOCAL);
 }

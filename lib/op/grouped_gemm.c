@@ -87,7 +87,7 @@ moecl_status op_gemm_set_weights(op_gemm *gemm, int64_t first, int64_t count,
                        by_panel                ? panels(gemm)
                        : strided < PACK_GROUPS ? strided
                                                : PACK_GROUPS,
-                       (uint64_t)count, by_panel ? 1 : PACK_LOCAL, NULL);
+                       (uint64_t)count, by_panel ? 1 : PACK_LOCAL);
 }
 
 moecl_status op_gemm_set_bias(op_gemm *gemm, int64_t first, int64_t count, const moecl_buffer *src,
@@ -157,7 +157,7 @@ static moecl_status kernel_enqueue(op_gemm *gemm, ocl_chain *chain, const op_gem
                             io->output, gemm->shape.k, gemm->shape.n,
                             (int32_t)gemm->shape.num_experts));
   return ocl_launch(chain, gemm->gemm, most_tiles(gemm, (uint64_t)io->rows) * column_tiles,
-                    gemm->variant->local, NULL);
+                    gemm->variant->local);
 }
 
 const op_gemm_driver op_gemm_kernel_driver = {.create = kernel_create,

@@ -89,8 +89,7 @@ static moecl_status one_expert(op_gemm *gemm, ocl_chain *chain, const op_gemm_io
   MOECL_TRY(ocl_kernel_args(gemm->activate, "bLbLbLll", io->scratch, raw_offset, gemm->bias,
                             (uint64_t)expert * columns, io->output, first, (int64_t)rows,
                             shape->n));
-  return ocl_launch(chain, gemm->activate, groups_for((uint64_t)rows * (uint64_t)shape->n), LOCAL,
-                    NULL);
+  return ocl_launch(chain, gemm->activate, groups_for((uint64_t)rows * (uint64_t)shape->n), LOCAL);
 }
 
 static moecl_status enqueue(op_gemm *gemm, ocl_chain *chain, const op_gemm_io *io) {
@@ -108,7 +107,7 @@ static moecl_status enqueue(op_gemm *gemm, ocl_chain *chain, const op_gemm_io *i
                              (int64_t)offsets[experts], shape->k);
     if (status == MOECL_OK)
       status = ocl_launch(chain, gemm->gather,
-                          groups_for((uint64_t)offsets[experts] * (uint64_t)shape->k), LOCAL, NULL);
+                          groups_for((uint64_t)offsets[experts] * (uint64_t)shape->k), LOCAL);
   }
   for (uint64_t e = 0; status == MOECL_OK && e < experts; e++) {
     const int64_t rows = offsets[e + 1] - offsets[e];

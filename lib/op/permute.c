@@ -55,23 +55,23 @@ moecl_status op_permute_enqueue(op_permute *permute, ocl_chain *chain, const op_
 
   MOECL_TRY(ocl_kernel_args(permute->histogram, "bbiii", io->topk_ids, io->block_counts, tokens,
                             top_k, experts));
-  MOECL_TRY(ocl_launch(chain, permute->histogram, blocks, BLOCK, NULL));
+  MOECL_TRY(ocl_launch(chain, permute->histogram, blocks, BLOCK));
   MOECL_TRY(ocl_kernel_args(permute->scan_blocks, "bbii", io->block_counts, io->tokens_per_expert,
                             (int32_t)blocks, experts));
-  MOECL_TRY(ocl_launch(chain, permute->scan_blocks, (uint64_t)experts, SCAN_LOCAL, NULL));
+  MOECL_TRY(ocl_launch(chain, permute->scan_blocks, (uint64_t)experts, SCAN_LOCAL));
   MOECL_TRY(ocl_kernel_args(permute->scan_experts, "bbbbiii", io->tokens_per_expert,
                             io->expert_offsets, io->tile_offsets, io->all_offsets, experts,
                             capacity, (int32_t)io->tile_m));
-  MOECL_TRY(ocl_launch(chain, permute->scan_experts, 1, SCAN_LOCAL, NULL));
+  MOECL_TRY(ocl_launch(chain, permute->scan_experts, 1, SCAN_LOCAL));
   MOECL_TRY(ocl_kernel_args(permute->scatter, "bbbbbbbiiii", io->topk_ids, io->block_counts,
                             io->expert_offsets, io->all_offsets, io->slot_token,
                             io->assignment_slot, io->order, tokens, top_k, experts, capacity));
-  MOECL_TRY(ocl_launch(chain, permute->scatter, blocks, BLOCK, NULL));
+  MOECL_TRY(ocl_launch(chain, permute->scatter, blocks, BLOCK));
   if (!permute->select) return MOECL_OK;
   MOECL_TRY(ocl_kernel_args(permute->select_largest, "bbbbbbii", io->order, io->all_offsets,
                             io->expert_offsets, io->topk_weights, io->slot_token,
                             io->assignment_slot, top_k, capacity));
-  return ocl_launch(chain, permute->select_largest, (uint64_t)experts, SCAN_LOCAL, NULL);
+  return ocl_launch(chain, permute->select_largest, (uint64_t)experts, SCAN_LOCAL);
 }
 
 moecl_status op_permute_dense(op_permute *permute, ocl_chain *chain,
@@ -79,5 +79,5 @@ moecl_status op_permute_dense(op_permute *permute, ocl_chain *chain,
                               const moecl_buffer *tile_offsets, int64_t rows, uint32_t tile_m) {
   MOECL_TRY(ocl_kernel_args(permute->dense_offsets, "bbii", expert_offsets, tile_offsets,
                             (int32_t)rows, (int32_t)tile_m));
-  return ocl_launch(chain, permute->dense_offsets, 1, 1, NULL);
+  return ocl_launch(chain, permute->dense_offsets, 1, 1);
 }

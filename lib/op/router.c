@@ -51,7 +51,7 @@ static moecl_status prepare(op_router *router, ocl_chain *chain, const op_router
       (uint64_t)io->num_tokens * base_div_up((uint64_t)router->params.hidden_size, 4);
   MOECL_TRY(ocl_kernel_args(kernel, "bbllfL", io->hidden_states, out, io->num_tokens,
                             router->params.hidden_size, router->params.jitter, io->seed));
-  return ocl_launch(chain, kernel, base_div_up(items, LOCAL), LOCAL, NULL);
+  return ocl_launch(chain, kernel, base_div_up(items, LOCAL), LOCAL);
 }
 
 moecl_status op_router_enqueue(op_router *router, ocl_chain *chain, const op_router_io *io) {
@@ -72,5 +72,5 @@ moecl_status op_router_enqueue(op_router *router, ocl_chain *chain, const op_rou
   MOECL_TRY(op_gemm_enqueue(router->logits, chain, &gemm));
   MOECL_TRY(ocl_kernel_args(router->topk, "bbbii", io->logits, io->topk_ids, io->topk_weights,
                             (int32_t)router->params.num_experts, (int32_t)router->params.top_k));
-  return ocl_launch(chain, router->topk, (uint64_t)io->num_tokens, router->variant->local, NULL);
+  return ocl_launch(chain, router->topk, (uint64_t)io->num_tokens, router->variant->local);
 }

@@ -295,7 +295,7 @@ static void check_topk(const kernel_variant *variant, const topk_case *c, bool r
   ocl_chain chain = {.context = context};
   assert_ok(ocl_kernel_args(kernel, "bbbii", input, chosen, weight, (int32_t)c->experts,
                             (int32_t)c->top_k));
-  assert_ok(ocl_launch(&chain, kernel, (uint64_t)c->tokens, variant->local, NULL));
+  assert_ok(ocl_launch(&chain, kernel, (uint64_t)c->tokens, variant->local));
   assert_ok(moecl_buffer_read_wait(chosen, 0, all * 4, ids));
   assert_ok(moecl_buffer_read_wait(weight, 0, all * 4, weights));
   for (int64_t t = 0; t < c->tokens; t++)

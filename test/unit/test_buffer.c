@@ -2,18 +2,6 @@
 #include "moecl/opencl.h"
 #include "ocl/ocl.h"
 
-static int open_context(void **state) {
-  moecl_context *context = NULL;
-  int status = (int)moecl_context_create(NULL, &context);
-  *state = context;
-  return status;
-}
-static int close_context(void **state) {
-  moecl_context *context = *state;
-  moecl_context_destroy(&context);
-  return 0;
-}
-
 static void test_copy(void **state) {
   moecl_buffer *buffer = NULL;
   unsigned char in[100], out[100];
@@ -196,5 +184,5 @@ int main(void) {
       cmocka_unit_test(test_waits),    cmocka_unit_test(test_out_of_order),
   };
   skip_without_device();
-  return cmocka_run_group_tests(tests, open_context, close_context);
+  return cmocka_run_group_tests(tests, set_up_context, tear_down_context);
 }

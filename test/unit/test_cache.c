@@ -68,7 +68,7 @@ static int32_t ask(moecl_context *context, const char *source, int plus, moecl_s
   ocl_chain chain = {.context = context};
   assert_ok(moecl_buffer_create(context, 4, &buffer));
   assert_ok(ocl_kernel_args(kernel, "b", buffer));
-  assert_ok(ocl_launch(&chain, kernel, 1, 1, NULL));
+  assert_ok(ocl_launch(&chain, kernel, 1, 1));
   assert_ok(moecl_buffer_read_wait(buffer, 0, 4, &answer));
   moecl_buffer_destroy(&buffer);
   ocl_kernel_destroy(&kernel);

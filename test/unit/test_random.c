@@ -2,18 +2,6 @@
 #include <Random123/philox.h>
 #include <math.h>
 
-static int open_context(void **state) {
-  moecl_context *context = NULL;
-  int status = (int)moecl_context_create(NULL, &context);
-  *state = context;
-  return status;
-}
-static int close_context(void **state) {
-  moecl_context *context = *state;
-  moecl_context_destroy(&context);
-  return 0;
-}
-
 /* Random123's kat_vectors for philox4x32, 10 rounds. */
 static const struct {
   uint32_t counter[4], key[2], want[4];
@@ -248,5 +236,5 @@ int main(void) {
       cmocka_unit_test(test_skewed_many_rows),
   };
   skip_without_device();
-  return cmocka_run_group_tests(tests, open_context, close_context);
+  return cmocka_run_group_tests(tests, set_up_context, tear_down_context);
 }

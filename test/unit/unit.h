@@ -49,4 +49,17 @@ static inline void skip_without_device(void) {
   exit(TEST_SKIP);
 }
 
+/* cmocka set-up and tear-down: *state is a context on the default device. */
+static inline int set_up_context(void **state) {
+  moecl_context *context = NULL;
+  int status = (int)moecl_context_create(NULL, &context);
+  *state = context;
+  return status;
+}
+static inline int tear_down_context(void **state) {
+  moecl_context *context = *state;
+  moecl_context_destroy(&context);
+  return 0;
+}
+
 #endif
