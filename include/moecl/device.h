@@ -22,7 +22,8 @@ typedef enum moecl_capability {
   MOECL_CAP_LOCAL_MEMORY = 1 << 1, /* dedicated local memory (CL_LOCAL) */
   MOECL_CAP_FP16 = 1 << 2,         /* cl_khr_fp16 arithmetic */
   MOECL_CAP_SUBGROUPS = 1 << 3,    /* sub-groups, queried */
-  MOECL_CAP_PTX_SM80 = 1 << 4      /* a probe ran inline PTX mma.sync and gave the right answer */
+  MOECL_CAP_PTX_SM80 = 1 << 4,     /* a probe ran inline PTX mma.sync and gave the right answer */
+  MOECL_CAP_PTX_SM90A = 1 << 5     /* likewise wgmma and bulk copies, in PTX built a second time */
 } moecl_capability;
 
 typedef struct moecl_device_info {

@@ -50,7 +50,7 @@ static moecl_status enqueue_router(moecl_layer *layer, ocl_chain *chain,
   chain->stage = MOECL_STAGE_ROUTER;
   MOECL_TRY(op_permute_dense(&layer->permute, chain, region[REGION_DENSE_OFFSETS],
                              region[REGION_DENSE_TILES], params->num_tokens,
-                             op_gemm_tile_m(layer->router.logits)));
+                             op_gemm_tile_rows(layer->router.logits, params->num_tokens)));
   const op_router_io io = {.num_tokens = params->num_tokens,
                            .seed = params->seed,
                            .hidden_states = params->hidden_states,
@@ -78,7 +78,7 @@ static moecl_status enqueue_permute(moecl_layer *layer, ocl_chain *chain, int64_
                             .slot_token = region[REGION_SLOT_TOKEN],
                             .assignment_slot = region[REGION_ASSIGNMENT_SLOT],
                             .order = region[REGION_ORDER],
-                            .tile_m = op_gemm_tile_m(layer->gate_up)};
+                            .tile_m = op_gemm_tile_rows(layer->gate_up, num_tokens * layer->params.top_k)};
   return op_permute_enqueue(&layer->permute, chain, &io);
 }
 

@@ -34,7 +34,7 @@ static void chosen(moecl_layer *layer, moe_operation operation, const kernel_var
  * name never falls back. */
 static bool next_may_serve(moecl_layer *layer, moecl_status status, const char *asked,
                            const kernel_variant *variant) {
-  if (status != MOECL_ERROR_BUILD || asked) return false;
+  if ((status != MOECL_ERROR_BUILD && status != MOECL_ERROR_UNSUPPORTED) || asked) return false;
   log_write(&layer->context->log, MOECL_LOG_WARNING,
             "variant '%s' did not build or failed its self-check here and is set aside; the next "
             "one serves",
@@ -105,6 +105,7 @@ static moecl_status create_router(moecl_layer *layer, const char *asked) {
   MOECL_TRY(candidates(layer->context, OPERATION_GROUPED_GEMM, NULL, layer->params.dtype,
                        gemm_list, &gemm_count));
   if (gemm->flags & KERNEL_LIBRARY) gemm = gemm_list[0];
+  if ((gemm->flags & KERNEL_PERSISTENT) && (layer->params.jitter > 0 || layer->params.num_experts % 8 || layer->params.hidden_size % 8)) gemm = gemm_list[1];
   MOECL_TRY(candidates(layer->context, OPERATION_ROUTER, asked, layer->params.dtype, list, &count));
   const bool convert = layer->f32_activations && layer->params.dtype != MOECL_F32;
   moecl_status status = MOECL_ERROR_BUILD;

@@ -2,7 +2,7 @@
 #include <stdlib.h>
 #include <string.h>
 
-/* A kernel whose arguments are `buffers` buffers of 1 KiB, run once by one
+/* A kernel whose arguments are `buffers` buffers of 16 KiB, run once by one
  * work-group of `local`; reads `bytes` of the first back. */
 static moecl_status run_probe(moecl_context *context, const char *source, const char *entry,
                               int buffers, uint32_t local, void *result, size_t bytes) {
@@ -11,7 +11,7 @@ static moecl_status run_probe(moecl_context *context, const char *source, const 
   ocl_chain chain = {.context = context};
   moecl_status status = ocl_kernel_create(context, source, NULL, entry, &kernel);
   for (int i = 0; status == MOECL_OK && i < buffers; i++) {
-    status = moecl_buffer_create(context, 1024, &memory[i]);
+    status = moecl_buffer_create(context, 16384, &memory[i]);
     if (status == MOECL_OK) status = ocl_kernel_arg_buffer(kernel, (uint32_t)i, memory[i]);
   }
   if (status == MOECL_OK) status = ocl_launch(&chain, kernel, 1, local);
@@ -51,6 +51,19 @@ static bool ptx_sm80_works(moecl_context *context) {
   return true;
 }
 
+static bool ptx_sm90a_works(moecl_context *context) {
+  float got[64 * 16];
+  if (run_probe(context, "probe/nvidia_sm90.cl", "ptx_sm90", 2, 128, got, sizeof got) != MOECL_OK)
+    return false;
+  for (int r = 0; r < 64; r++)
+    for (int c = 0; c < 16; c++) {
+      float want = 0;
+      for (int k = 0; k < 64; k++) want += (float)((r % 5 + k % 3 - 2) * (c % 4 - 1 + k % 2));
+      if (got[r * 16 + c] != want) return false;
+    }
+  return true;
+}
+
 static bool extensions_contain(moecl_context *context, const char *name) {
   size_t size = 0;
   bool found = false;
@@ -79,8 +92,10 @@ static void run_all(moecl_context *context, const moecl_log *log) {
   /* Only compilers of this kind may see inline PTX: others can crash on it. */
   if ((extensions_contain(context, "cl_nv_compiler_options") ||
        extensions_contain(context, "cl_nv_device_attribute_query")) &&
-      ptx_sm80_works(context))
+      ptx_sm80_works(context)) {
     context->info.capabilities |= MOECL_CAP_PTX_SM80;
+    if (ptx_sm90a_works(context)) context->info.capabilities |= MOECL_CAP_PTX_SM90A;
+  }
   log_write(log, MOECL_LOG_DEBUG, "capabilities 0x%x", context->info.capabilities);
 }
 

@@ -21,7 +21,7 @@ static void add_defines(base_text *text, const char *defines) {
 }
 
 static void log_build(moecl_context *context, cl_program program, const char *source,
-                      const char *defines, cl_int code) {
+                      const char *defines, moecl_status status) {
   size_t size = 0;
   char *text = NULL;
   if (clGetProgramBuildInfo(program, context->device, CL_PROGRAM_BUILD_LOG, 0, NULL, &size) ==
@@ -30,27 +30,46 @@ static void log_build(moecl_context *context, cl_program program, const char *so
       clGetProgramBuildInfo(program, context->device, CL_PROGRAM_BUILD_LOG, size, text, NULL) !=
           CL_SUCCESS)
     text[0] = '\0';
-  log_write(&context->log, MOECL_LOG_ERROR, "%s did not compile: %s (%d)\ndefines: %s\n%s", source,
-            ocl_error_name(code), (int)code, defines ? defines : "(none)",
+  log_write(&context->log, MOECL_LOG_ERROR, "%s did not compile: %s\ndefines: %s\n%s", source,
+            moecl_status_string(status), defines ? defines : "(none)",
             text ? text : "(no build log)");
   free(text);
 }
 
-static moecl_status build(moecl_context *context, const base_text *text, const char *source,
-                          const char *defines, cl_program *program) {
+static moecl_status build_source(moecl_context *context, const base_text *text,
+                                 cl_program *program) {
   const char *data = text->data;
   size_t size = text->size;
   cl_int code;
   cl_program made = clCreateProgramWithSource(context->cl, 1, &data, &size, &code);
   MOECL_TRY(ocl_check(context, code, "clCreateProgramWithSource"));
-  code = clBuildProgram(made, 1, &context->device, build_options, NULL, NULL);
-  if (code != CL_SUCCESS) {
-    log_build(context, made, source, defines, code);
-    clReleaseProgram(made);
-    return code == CL_OUT_OF_HOST_MEMORY ? MOECL_ERROR_OUT_OF_HOST_MEMORY : MOECL_ERROR_BUILD;
-  }
   *program = made;
-  return MOECL_OK;
+  code = clBuildProgram(made, 1, &context->device, build_options, NULL, NULL);
+  if (code == CL_SUCCESS) return MOECL_OK;
+  return code == CL_OUT_OF_HOST_MEMORY ? MOECL_ERROR_OUT_OF_HOST_MEMORY : MOECL_ERROR_BUILD;
+}
+
+/* One build, or two where the source asks for a target of its own. */
+static moecl_status build(moecl_context *context, const base_text *text, const char *source,
+                          const char *defines, cl_program *program) {
+  char target[32];
+  cl_program made = NULL;
+  moecl_status status = build_source(context, text, &made);
+  if (status == MOECL_OK && ocl_ptx_target(text->data, target, sizeof target)) {
+    cl_program first = made;
+    made = NULL;
+    status = ocl_ptx_rebuild(context, first, target, build_options, &made);
+    clReleaseProgram(first);
+  }
+  if (status == MOECL_OK) {
+    *program = made;
+    return MOECL_OK;
+  }
+  if (made) {
+    log_build(context, made, source, defines, status);
+    clReleaseProgram(made);
+  }
+  return status;
 }
 
 /* From the disk, else from source. */

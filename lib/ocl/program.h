@@ -31,6 +31,17 @@ moecl_status ocl_cache_key(moecl_context *context, const base_text *source, cons
 cl_program ocl_cache_load(moecl_context *context, const char *key, const char *options);
 void ocl_cache_store(moecl_context *context, const char *key, cl_program program);
 
+/* A second build of NVIDIA's PTX for one particular target, for sources that ask
+ * for it; lib/ocl/ptx.c says why. */
+/* The target a source asks for; false if it asks for none. */
+bool ocl_ptx_target(const char *source, char *target, size_t size);
+/* Appends `ptx` with its marks removed and its target replaced. */
+void ocl_ptx_retarget(const char *ptx, const char *target, base_text *out);
+/* Builds `first`'s PTX again for `target`. *program may be set on failure too, for
+ * its build log; the caller releases it. */
+moecl_status ocl_ptx_rebuild(moecl_context *context, cl_program first, const char *target,
+                             const char *options, cl_program *program);
+
 void ocl_programs_free(ocl_program *programs);
 
 /* One device with its handles, for opening what a list's index chose. */

@@ -32,6 +32,11 @@ static moecl_status allocate(op_gemm *gemm) {
                              &gemm->bias);
 }
 
+static const op_gemm_driver *driver_of(const kernel_variant *variant) {
+  if (variant->flags & KERNEL_LIBRARY) return &op_gemm_clblast_driver;
+  return variant->flags & KERNEL_PERSISTENT ? &op_gemm_persistent_driver : &op_gemm_kernel_driver;
+}
+
 moecl_status op_gemm_create(moecl_context *context, const kernel_variant *variant,
                             const op_gemm_shape *shape, op_gemm **out) {
   *out = NULL;
@@ -39,8 +44,7 @@ moecl_status op_gemm_create(moecl_context *context, const kernel_variant *varian
   if (!gemm) return log_error(&context->log, MOECL_ERROR_OUT_OF_HOST_MEMORY, "no host memory");
   gemm->context = ocl_context_retain(context);
   gemm->variant = variant;
-  gemm->driver =
-      variant->flags & KERNEL_LIBRARY ? &op_gemm_clblast_driver : &op_gemm_kernel_driver;
+  gemm->driver = driver_of(variant);
   gemm->shape = *shape;
   gemm->tile = kernel_gemm_tile(variant, context->info.native_vector_width_float);
   moecl_status status = gemm->driver->create(gemm);
@@ -64,30 +68,31 @@ void op_gemm_destroy(op_gemm **handle) {
   free(gemm);
 }
 
-/* The pack kernels' range: experts in the second dimension; in the first,
- * panels (tiles by vector width), or enough work-items to fill any device, which
- * stride over the elements. Offsets are in elements. */
-enum { PACK_LOCAL = 64, PACK_GROUPS = 2048 };
-
-static uint64_t panels(const op_gemm *gemm) {
-  const uint64_t columns = gemm->shape.gated ? gemm->tile.n / 2 : gemm->tile.n;
-  return base_div_up((uint64_t)gemm->shape.n, columns);
-}
-
 moecl_status op_gemm_set_weights(op_gemm *gemm, int64_t first, int64_t count,
                                  const moecl_buffer *src, uint64_t offset_bytes) {
+  return gemm->driver->pack(gemm, first, count, src, offset_bytes);
+}
+
+/* Pack kernels take experts in the second dimension. Offsets are in elements. */
+static moecl_status launch_pack(op_gemm *gemm, int64_t first, int64_t count,
+                                const moecl_buffer *src, uint64_t offset_bytes, uint64_t groups,
+                                uint32_t local) {
   const op_gemm_shape *shape = &gemm->shape;
-  const bool by_panel = gemm->variant->tile_m == 0;
-  const uint64_t strided = base_div_up((uint64_t)weight_rows(shape) * (uint64_t)shape->k, PACK_LOCAL);
   ocl_chain chain = {.context = gemm->context};
   MOECL_TRY(ocl_kernel_args(gemm->pack, "bLbLll", src, offset_bytes / moecl_dtype_size(shape->dtype),
                             gemm->weights, (uint64_t)first * gemm->packed_elements,
                             weight_rows(shape), shape->k));
-  return ocl_launch_2d(&chain, gemm->pack,
-                       by_panel                ? panels(gemm)
-                       : strided < PACK_GROUPS ? strided
-                                               : PACK_GROUPS,
-                       (uint64_t)count, by_panel ? 1 : PACK_LOCAL);
+  return ocl_launch_2d(&chain, gemm->pack, groups, (uint64_t)count, local);
+}
+
+/* In the first dimension enough work-items to fill any device. */
+moecl_status op_gemm_pack_strided(op_gemm *gemm, int64_t first, int64_t count,
+                                  const moecl_buffer *src, uint64_t offset_bytes) {
+  enum { LOCAL = 64, MOST_GROUPS = 2048 };
+  const uint64_t groups =
+      base_div_up((uint64_t)weight_rows(&gemm->shape) * (uint64_t)gemm->shape.k, LOCAL);
+  return launch_pack(gemm, first, count, src, offset_bytes,
+                     groups < MOST_GROUPS ? groups : MOST_GROUPS, LOCAL);
 }
 
 moecl_status op_gemm_set_bias(op_gemm *gemm, int64_t first, int64_t count, const moecl_buffer *src,
@@ -105,13 +110,25 @@ uint64_t op_gemm_scratch(const op_gemm *gemm, int64_t rows) {
   return gemm->driver->scratch(gemm, rows);
 }
 
-uint32_t op_gemm_tile_m(const op_gemm *gemm) { return gemm->tile.m; }
+uint32_t op_gemm_tile_rows(const op_gemm *gemm, int64_t rows) {
+  return gemm->driver->tile_rows(gemm, rows);
+}
+
+uint32_t op_gemm_fixed_tile_rows(const op_gemm *gemm, int64_t rows) {
+  (void)rows;
+  return gemm->tile.m;
+}
 
 moecl_status op_gemm_enqueue(op_gemm *gemm, ocl_chain *chain, const op_gemm_io *io) {
   return gemm->driver->enqueue(gemm, chain, io);
 }
 
-/* ---- the project's own kernels: one launch, tiles found on the device ---- */
+/* ---- kernels with a work-group a tile: one launch, tiles found on the device ---- */
+
+static uint64_t panels(const op_gemm *gemm) {
+  const uint64_t columns = gemm->shape.gated ? gemm->tile.n / 2 : gemm->tile.n;
+  return base_div_up((uint64_t)gemm->shape.n, columns);
+}
 
 /* Bytes of one expert's packed weights. Tiled through local memory: as they
  * come. By vector width: panels of tile.n columns, the last one padded; gated
@@ -133,6 +150,12 @@ static moecl_status kernel_create(op_gemm *gemm) {
   MOECL_TRY(
       ocl_kernel_create(gemm->context, gemm->variant->source, defines, "pack", &gemm->pack));
   return ocl_kernel_create(gemm->context, gemm->variant->source, defines, "gemm", &gemm->gemm);
+}
+
+static moecl_status kernel_pack(op_gemm *gemm, int64_t first, int64_t count,
+                                const moecl_buffer *src, uint64_t offset_bytes) {
+  if (gemm->variant->tile_m) return op_gemm_pack_strided(gemm, first, count, src, offset_bytes);
+  return launch_pack(gemm, first, count, src, offset_bytes, panels(gemm), 1);
 }
 
 static uint64_t kernel_scratch(const op_gemm *gemm, int64_t rows) {
@@ -161,6 +184,8 @@ static moecl_status kernel_enqueue(op_gemm *gemm, ocl_chain *chain, const op_gem
 }
 
 const op_gemm_driver op_gemm_kernel_driver = {.create = kernel_create,
+                                              .pack = kernel_pack,
+                                              .tile_rows = op_gemm_fixed_tile_rows,
                                               .packed_bytes = kernel_packed_bytes,
                                               .scratch = kernel_scratch,
                                               .enqueue = kernel_enqueue};

@@ -47,22 +47,34 @@ moecl_status op_gemm_set_bias(op_gemm *gemm, int64_t first, int64_t count, const
 
 uint64_t op_gemm_weight_bytes(const op_gemm *gemm);
 uint64_t op_gemm_scratch(const op_gemm *gemm, int64_t rows);
-uint32_t op_gemm_tile_m(const op_gemm *gemm);
+/* The most rows of one tile when `rows` slots are spread over the experts: what
+ * tile_offsets is the prefix of. Larger where experts have many rows, so that
+ * weights are read less often; smaller where they have few. */
+uint32_t op_gemm_tile_rows(const op_gemm *gemm, int64_t rows);
 
 moecl_status op_gemm_enqueue(op_gemm *gemm, ocl_chain *chain, const op_gemm_io *io);
 
 /* A source's defines for a data type and the rest of a shape. */
 void op_gemm_defines(const op_gemm_shape *shape, const kernel_tile *tile, char *text, size_t size);
 
-/* The implementation behind a variant; one for the project's own kernels, one
- * for CLBlast. */
+/* The implementation behind a variant: one for kernels with a work-group a
+ * tile, one for persistent work-groups that take tile after tile, one for CLBlast. */
 typedef struct op_gemm_driver {
   moecl_status (*create)(op_gemm *gemm);
+  /* Enqueues packing `count` experts' canonical weights. */
+  moecl_status (*pack)(op_gemm *gemm, int64_t first, int64_t count, const moecl_buffer *src,
+                       uint64_t offset_bytes);
+  uint32_t (*tile_rows)(const op_gemm *gemm, int64_t rows);
   uint64_t (*packed_bytes)(const op_gemm *gemm); /* of one expert */
   uint64_t (*scratch)(const op_gemm *gemm, int64_t rows);
   moecl_status (*enqueue)(op_gemm *gemm, ocl_chain *chain, const op_gemm_io *io);
 } op_gemm_driver;
-extern const op_gemm_driver op_gemm_kernel_driver, op_gemm_clblast_driver;
+extern const op_gemm_driver op_gemm_kernel_driver, op_gemm_persistent_driver,
+    op_gemm_clblast_driver;
+/* Launches a pack kernel that strides over one expert's elements. */
+moecl_status op_gemm_pack_strided(op_gemm *gemm, int64_t first, int64_t count,
+                                  const moecl_buffer *src, uint64_t offset_bytes);
+uint32_t op_gemm_fixed_tile_rows(const op_gemm *gemm, int64_t rows);
 
 struct op_gemm {
   moecl_context *context;

@@ -119,4 +119,9 @@ static moecl_status enqueue(op_gemm *gemm, ocl_chain *chain, const op_gemm_io *i
 }
 
 const op_gemm_driver op_gemm_clblast_driver = {
-    .create = create, .packed_bytes = packed_bytes, .scratch = scratch, .enqueue = enqueue};
+    .create = create,
+    .pack = op_gemm_pack_strided,
+    .tile_rows = op_gemm_fixed_tile_rows,
+    .packed_bytes = packed_bytes,
+    .scratch = scratch,
+    .enqueue = enqueue};

@@ -5,7 +5,7 @@
 #include <string.h>
 
 /* Rows of the experts: more than one tile of any variant, none, a partial one. */
-enum { EXPERTS = 3, N = 37, INNER = 19, ROWS = 150 };
+enum { EXPERTS = 3, N = 40, INNER = 88, ROWS = 150 };
 static const int32_t offsets[EXPERTS + 1] = {0, 147, 147, ROWS};
 
 typedef struct problem {
@@ -109,7 +109,7 @@ static void release_device(device_side *d) {
 
 static moecl_status upload_lists(moecl_context *context, const problem *p, device_side *d) {
   int32_t rows[ROWS], tiles[EXPERTS + 1] = {0};
-  const int32_t tile_m = (int32_t)op_gemm_tile_m(d->gemm);
+  const int32_t tile_m = (int32_t)op_gemm_tile_rows(d->gemm, ROWS);
   for (int32_t slot = 0; slot < ROWS; slot++) rows[slot] = source_row(p, slot);
   for (int e = 0; e < EXPERTS; e++)
     tiles[e + 1] = tiles[e] + (offsets[e + 1] - offsets[e] + tile_m - 1) / tile_m;

@@ -1,0 +1,348 @@
+/* The grouped GEMM for Hopper: wgmma, fed by bulk copies and asynchronous row
+ * gathers through a ring of shared-memory stages, by persistent work-groups.
+ *
+ * moecl-ptx-target: sm_90a
+ *
+ * Defines: DTYPE 1 or 2, ACTIVATION, GATED, BIAS, GATHER, OUTPUT_F32. The input
+ * is in the storage type; k and n are multiples of 8.
+ *
+ * Which operand is which. Weights are wgmma's A (64 rows an instruction), the
+ * tokens its B, whose number of columns can be any multiple of 8 up to 256. So
+ * a tile is 128 weight rows by as many tokens as the expert has, rounded up to
+ * 16: one kernel serves 1 token an expert and 4096, and ragged loads waste
+ * little. D comes out as [weight row][token] and is turned by the choice of
+ * which weight row stands where (PLACE).
+ *
+ * Who does what. Work-items 0..127 (one warpgroup) produce: number 0 starts
+ * the bulk copy of a stage's weights, all of them gather its token rows by 16
+ * bytes each. Two warpgroups consume, 64 weight rows each. A stage is full
+ * when its bytes and 128 producers have arrived, and empty again when the eight
+ * consumer warps have. Registers move from producer to consumers (setmaxnreg).
+ *
+ * Expert e owns slots expert_offsets[e] .. expert_offsets[e+1]-1, in
+ * tile_offsets[e+1] - tile_offsets[e] tiles of at most tile_rows slots. */
+#include "common/types.clh"
+#include "common/nvidia_ptx.clh"
+#include "common/nvidia_wgmma.clh"
+
+#define WEIGHT_ROWS 128 /* of a tile */
+#define TILE_K 64       /* elements along K in a stage: 128 bytes a row */
+#define WEIGHT_BYTES (WEIGHT_ROWS * TILE_K * 2)
+#define PIPELINE_BYTES 196608 /* 4 stages at 256 tokens, 10 at 16 */
+#define MAX_STAGES 10
+#define PRODUCERS 128
+#define CONSUMER_WARPS 8
+#define MAX_EXPERTS 1024
+#define ROW_TILES_TOGETHER 16 /* token tiles that share a column's weights in L2 */
+#define MAX_ROWS_EACH 16      /* 256 tokens over 16 rows of producers */
+
+#if GATED
+#define COLUMNS 64 /* output columns of a tile */
+#else
+#define COLUMNS 128
+#endif
+/* The output column that weight row r of a tile makes. In a group of 16 rows,
+ * rows g and g+8 land in one work-item: of a gated layer they are gate and up
+ * of the same column, else two neighbouring columns. */
+#if GATED
+#define PLACE(r) ((r) / 16 * 8 + (r) % 8)
+#define IS_UP(r) ((r) / 8 % 2)
+#else
+#define PLACE(r) ((r) / 16 * 16 + (r) % 8 * 2 + (r) / 8 % 2)
+#define IS_UP(r) 0
+#endif
+
+/* ---- packing ---- */
+
+/* Consecutive experts' weights, [rows][k], into tiles of WEIGHT_ROWS rows by
+ * TILE_K: [expert][tile][k / TILE_K][row][64], chunks of 8 elements swizzled,
+ * zeros where there is nothing. Second dimension: the expert; the first strides
+ * over 8-element chunks of the destination. Offsets in elements. */
+__kernel void pack(const __global ushort *src, ulong src_offset, __global ushort *dst,
+                   ulong dst_offset, long rows, long k) {
+  const ulong n = (ulong)rows / (GATED ? 2 : 1);
+  const ulong steps = ((ulong)k + TILE_K - 1) / TILE_K;
+  const ulong tiles = (n + COLUMNS - 1) / COLUMNS;
+  const ulong chunks = tiles * steps * WEIGHT_ROWS * 8;
+  src += src_offset + get_global_id(1) * (ulong)rows * (ulong)k;
+  dst += dst_offset + get_global_id(1) * chunks * 8;
+  for (ulong i = get_global_id(0); i < chunks; i += get_global_size(0)) {
+    const uint chunk = (uint)(i % 8), r = (uint)(i / 8 % WEIGHT_ROWS);
+    const ulong step = i / (8 * WEIGHT_ROWS) % steps, tile = i / (8 * WEIGHT_ROWS) / steps;
+    const ulong column = tile * COLUMNS + PLACE(r);
+    const ulong at_k = step * TILE_K + chunk * 8;
+    const __global ushort *from = src + (column + (IS_UP(r) ? n : 0)) * (ulong)k + at_k;
+    __global ushort *to = dst + ((i / 8 * 8) + (chunk ^ (r & 7))) * 8;
+    for (uint x = 0; x < 8; x++) to[x] = column < n && at_k + x < (ulong)k ? from[x] : (ushort)0;
+  }
+}
+
+/* ---- tiles ---- */
+
+typedef struct tile_t {
+  int expert, first_slot, rows; /* rows: slots in this tile */
+  uint width;                   /* rows, up to a multiple of 16 */
+  uint column_tile;
+} tile_t;
+
+/* Tile number t: experts in order; within one, up to ROW_TILES_TOGETHER token
+ * tiles share a column of weights before the next column comes. An expert's
+ * slots are spread evenly over its tiles. */
+static inline tile_t find_tile(uint t, const __local int *tile_offsets,
+                               const __global int *expert_offsets, int num_experts,
+                               uint column_tiles) {
+  int low = 0, high = num_experts;
+  while (high - low > 1) {
+    const int middle = (low + high) / 2;
+    if ((uint)tile_offsets[middle] * column_tiles <= t) low = middle;
+    else high = middle;
+  }
+  const uint row_tiles = (uint)(tile_offsets[low + 1] - tile_offsets[low]);
+  const uint local_t = t - (uint)tile_offsets[low] * column_tiles;
+  const uint band = local_t / (ROW_TILES_TOGETHER * column_tiles);
+  const uint in_band = local_t - band * ROW_TILES_TOGETHER * column_tiles;
+  const uint band_rows = min(row_tiles - band * ROW_TILES_TOGETHER, (uint)ROW_TILES_TOGETHER);
+  const uint column_tile = in_band / band_rows;
+  const uint row_tile = band * ROW_TILES_TOGETHER + in_band - column_tile * band_rows;
+  const int start = expert_offsets[low], slots = expert_offsets[low + 1] - start;
+  const int each = (int)((((uint)slots + row_tiles - 1) / row_tiles + 15) / 16 * 16);
+  tile_t tile;
+  tile.expert = low;
+  tile.first_slot = start + (int)row_tile * each;
+  tile.rows = min(each, slots - (int)row_tile * each);
+  tile.width = (uint)(tile.rows + 15) / 16 * 16;
+  tile.column_tile = column_tile;
+  return tile;
+}
+
+/* ---- epilogue ---- */
+
+/* Storage has 8 or 11 bits of fraction: the approximate tanh has enough. */
+static inline float activate(float x) {
+#if ACTIVATION == 1
+  const float half_x = 0.5f * x;
+  return fma(half_x, tanh_approximate(half_x), half_x);
+#elif ACTIVATION == 2
+  return 0.5f * x * (1.0f + erf(x * 0.70710678118654752f));
+#elif ACTIVATION == 3
+  return fmax(x, 0.0f);
+#else
+  return x;
+#endif
+}
+
+#if OUTPUT_F32
+typedef float output_t;
+#define STORE_PAIR(p, low, high) (*(__global float2 *)(p) = (float2)(low, high))
+#else
+typedef ushort output_t;
+#define STORE_PAIR(p, low, high) (*(__global uint *)(p) = pack_pair(low, high))
+#endif
+
+/* The same value, which the compiler doesn't know: multiples of it are then made
+ * where they are used, not kept in registers over the loop around (which spilled). */
+static inline long opaque(long x) {
+  asm volatile("" : "+l"(x));
+  return x;
+}
+
+/* Sums of 8 tokens, four a work-item, to the output. `out` points at the
+ * work-item's columns (two, even) of the tile's first slot. */
+static inline void store_tokens(__global output_t *out, long n, int token, int rows, uint lane,
+                                float c0, float c1, float c2, float c3, float2 bias) {
+#if GATED
+  /* c0, c1: gate of two tokens; c2, c3: up. Neighbouring columns stand in lanes
+   * 4 apart: each keeps one token of the two and gets the other column of it. */
+  const float v0 = activate(c0 + bias.x) * (c2 + bias.y);
+  const float v1 = activate(c1 + bias.x) * (c3 + bias.y);
+  const int odd = (int)(lane / 4) & 1;
+  const float other = shuffle_xor4(odd ? v0 : v1);
+  token += (int)(lane % 4) * 2 + odd;
+  if (token < rows)
+    STORE_PAIR(out + (long)token * n, odd ? other : v0, odd ? v1 : other);
+#else
+  token += (int)(lane % 4) * 2;
+  if (token < rows)
+    STORE_PAIR(out + (long)token * n, activate(c0 + bias.x), activate(c2 + bias.y));
+  if (token + 1 < rows)
+    STORE_PAIR(out + (long)(token + 1) * n, activate(c1 + bias.x), activate(c3 + bias.y));
+#endif
+}
+
+/* ---- the kernel ---- */
+
+/* One consumer's products of a tile, N tokens wide: a step of K a stage, the
+ * stage before released when its products are done. */
+#define CONSUME(N, A_, B_, ADD)                                                                    \
+  case N / 16:                                                                                     \
+    for (uint step = 0; step < steps; step++) {                                                    \
+      mbarrier_wait(barriers + 16 * slot, phase);                                                  \
+      fence_async_proxy();                                                                         \
+      const ulong wa = wgmma_operand(pipeline + slot * stage_bytes + half_at);                     \
+      const ulong wb = wgmma_operand(pipeline + slot * stage_bytes + WEIGHT_BYTES);                \
+      wgmma_begin();                                                                               \
+      WGMMA(N, A_, B_, ADD, wa, wb, step);                                                         \
+      WGMMA(N, A_, B_, ADD, wa + 2, wb + 2, 1);                                                    \
+      WGMMA(N, A_, B_, ADD, wa + 4, wb + 4, 1);                                                    \
+      WGMMA(N, A_, B_, ADD, wa + 6, wb + 6, 1);                                                    \
+      wgmma_commit();                                                                              \
+      wgmma_wait_but_one();                                                                        \
+      if (step && lane == 0) mbarrier_arrive(barriers + 16 * previous + 8);                        \
+      previous = slot;                                                                             \
+      if (++slot == stages) slot = 0, phase ^= 1;                                                  \
+    }                                                                                              \
+    WGMMA_WAIT(N);                                                                                 \
+    break;
+
+/* The token row (or slot) of every row this producer gathers in a tile. */
+static inline void find_rows(int *row, tile_t tile, const __global int *slot_token, uint first) {
+#pragma unroll
+  for (uint i = 0; i < MAX_ROWS_EACH; i++) {
+    const int r = (int)(first + 16 * i);
+    const int slot = tile.first_slot + (r < tile.rows ? r : 0);
+#if GATHER
+    row[i] = slot_token[slot];
+#else
+    row[i] = slot;
+#endif
+  }
+}
+
+#define GATHER_ROW(i, row_at)                                                                      \
+  ASYNC_COPY_ROW(to + i * 2048, from + (ulong)(uint)row[i] * row_bytes, size, left, row_at)
+
+__kernel __attribute__((reqd_work_group_size(384, 1, 1))) void
+gemm(const __global ushort *a, const __global int *slot_token, const __global int *expert_offsets,
+     const __global int *tile_offsets, const __global ushort *w, const __global storage_t *bias,
+     __global output_t *out, long k, long n, int num_experts, int tile_rows) {
+  __local int offsets[MAX_EXPERTS + 1];
+  /* Shared memory beyond what __local allows: declared in PTX. */
+  uint pipeline;
+  asm volatile("//@.shared .align 1024 .b8 moecl_pipeline[196608];");
+  asm volatile("//@.shared .align 16 .b8 moecl_barriers[160];");
+  asm volatile("//@mov.u32 %0, moecl_pipeline;" : "=r"(pipeline));
+  uint barriers; /* stage s: full at 16 s, empty at 16 s + 8 */
+  asm volatile("//@mov.u32 %0, moecl_barriers;" : "=r"(barriers));
+
+  const uint id = (uint)get_local_id(0);
+  const uint stage_bytes = WEIGHT_BYTES + (uint)tile_rows * 128;
+  const uint stages = min((uint)(PIPELINE_BYTES / stage_bytes), (uint)MAX_STAGES);
+  const uint steps = (uint)((k + TILE_K - 1) / TILE_K);
+  const uint column_tiles = (uint)((n + COLUMNS - 1) / COLUMNS);
+  for (int e = (int)id; e <= num_experts; e += 384) offsets[e] = tile_offsets[e];
+  if (id == 0) {
+    for (uint s = 0; s < stages; s++) {
+      mbarrier_init(barriers + 16 * s, 1 + PRODUCERS);
+      mbarrier_init(barriers + 16 * s + 8, CONSUMER_WARPS);
+    }
+    fence_barrier_init();
+    fence_async_proxy();
+  }
+  barrier(CLK_LOCAL_MEM_FENCE);
+  const uint tiles = (uint)offsets[num_experts] * column_tiles;
+  uint slot = 0, phase = 0;
+
+  if (id < PRODUCERS) {
+    asm volatile("//@setmaxnreg.dec.sync.aligned.u32 112;");
+    const uint first = id / 8, chunk = id % 8;
+    const ulong row_bytes = (ulong)k * 2;
+    const uint to_offset = WEIGHT_BYTES + first * 128 + ((chunk ^ (first & 7)) << 4);
+    tile_t tile;
+    int row[MAX_ROWS_EACH];
+    uint t = ptx_group();
+    if (t < tiles) {
+      tile = find_tile(t, offsets, expert_offsets, num_experts, column_tiles);
+      find_rows(row, tile, slot_token, first);
+    }
+    while (t < tiles) {
+      const ulong tile_at = ((ulong)tile.expert * column_tiles + tile.column_tile) * steps;
+      ulong weights = (ulong)w + tile_at * WEIGHT_BYTES;
+      const uint columns = (uint)min(n - (long)tile.column_tile * COLUMNS, (long)COLUMNS);
+      const uint bytes = (columns * (WEIGHT_ROWS / COLUMNS) + 15) / 16 * 16 * 128;
+      const int left = tile.rows - (int)first;
+      const uint next = t + (uint)get_num_groups(0);
+      tile_t next_tile;
+      int next_row[MAX_ROWS_EACH];
+      long k_left = k - chunk * 8;
+      ulong from = (ulong)a + chunk * 16;
+      for (uint step = 0; step < steps; step++) {
+        const uint full = barriers + 16 * slot, stage = pipeline + slot * stage_bytes;
+        mbarrier_wait(full + 8, phase ^ 1);
+        if (id == 0) {
+          mbarrier_arrive_expect(full, bytes);
+          bulk_copy(stage, weights, bytes, full);
+        }
+        weights += WEIGHT_BYTES;
+        const uint to = stage + to_offset, size = k_left > 0 ? 16 : 0;
+        GATHER_ROW(0, 0);
+        if (tile.width > 16) {
+          GATHER_ROW(1, 16);
+          GATHER_ROW(2, 32);
+          GATHER_ROW(3, 48);
+        }
+        if (tile.width > 64) {
+          GATHER_ROW(4, 64);
+          GATHER_ROW(5, 80);
+          GATHER_ROW(6, 96);
+          GATHER_ROW(7, 112);
+        }
+        if (tile.width > 128) {
+          GATHER_ROW(8, 128);
+          GATHER_ROW(9, 144);
+          GATHER_ROW(10, 160);
+          GATHER_ROW(11, 176);
+        }
+        if (tile.width > 192) {
+          GATHER_ROW(12, 192);
+          GATHER_ROW(13, 208);
+          GATHER_ROW(14, 224);
+          GATHER_ROW(15, 240);
+        }
+        async_copies_arrive(full);
+        from += TILE_K * 2;
+        k_left -= TILE_K;
+        if (++slot == stages) slot = 0, phase ^= 1;
+        if (step == 0 && next < tiles) { /* behind this tile's copies */
+          next_tile = find_tile(next, offsets, expert_offsets, num_experts, column_tiles);
+          find_rows(next_row, next_tile, slot_token, first);
+        }
+      }
+      t = next;
+      tile = next_tile;
+#pragma unroll
+      for (uint i = 0; i < MAX_ROWS_EACH; i++) row[i] = next_row[i];
+    }
+    async_copies_wait();
+  } else {
+    asm volatile("//@setmaxnreg.inc.sync.aligned.u32 200;");
+    const uint half_index = id / 128 - 1, half_at = half_index * (WEIGHT_BYTES / 2);
+    const uint lane = id % 32, warp = id / 32 % 4;
+    uint previous = 0;
+    for (uint t = ptx_group(); t < tiles; t += (uint)get_num_groups(0)) {
+      const tile_t tile = find_tile(t, offsets, expert_offsets, num_experts, column_tiles);
+      float c[128];
+      switch (tile.width / 16) { WGMMA_FOR_ALL_WIDTHS(CONSUME) }
+      if (lane == 0) mbarrier_arrive(barriers + 16 * previous + 8);
+
+      const uint r = half_index * 64 + warp * 16 + lane / 4;
+      const long column = (long)tile.column_tile * COLUMNS + PLACE(r);
+      float2 add = (float2)(0.0f, 0.0f);
+#if BIAS
+      if (column < n) {
+        const __global storage_t *b = bias + (long)tile.expert * n * (GATED ? 2 : 1);
+        add.x = storage_load(b, (size_t)column);
+        add.y = storage_load(b, (size_t)(column + (GATED ? n : 1)));
+      }
+#endif
+      /* Gated, lanes of odd columns store the pair that begins one before. */
+      __global output_t *to = out + (long)tile.first_slot * n + (GATED ? column & ~1l : column);
+      const int rows = column < n ? tile.rows : 0;
+      const long row_stride = opaque(n);
+#pragma unroll
+      for (int j = 0; j < 32; j++)
+        if (j * 8 < (int)tile.width)
+          store_tokens(to, row_stride, j * 8, rows, lane, c[4 * j], c[4 * j + 1], c[4 * j + 2],
+                       c[4 * j + 3], add);
+    }
+  }
+}

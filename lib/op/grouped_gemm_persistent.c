@@ -1,0 +1,80 @@
+/* Variants whose work-groups stay, one a compute unit, and take tile after
+ * tile: a tile is `tile.n` weight rows by up to `tile.m` of an expert's rows, as
+ * many as tile_offsets was made for. The kernels' side of it:
+ * cl/grouped_gemm/nvidia_sm90.cl. */
+#include "base/base.h"
+#include "op/grouped_gemm.h"
+
+/* Elements of k in a packed tile; rows of a tile come in multiples of ROW_STEP. */
+enum { TILE_K = 64, ROW_STEP = 16 };
+
+static uint64_t column_tiles(const op_gemm *gemm) {
+  const uint64_t columns = gemm->shape.gated ? gemm->tile.n / 2 : gemm->tile.n;
+  return base_div_up((uint64_t)gemm->shape.n, columns);
+}
+
+static uint64_t packed_elements(const op_gemm *gemm) {
+  return column_tiles(gemm) * gemm->tile.n * base_round_up((uint64_t)gemm->shape.k, TILE_K);
+}
+
+static uint64_t packed_bytes(const op_gemm *gemm) {
+  return packed_elements(gemm) * moecl_dtype_size(gemm->shape.dtype);
+}
+
+static moecl_status create(op_gemm *gemm) {
+  const op_gemm_shape *shape = &gemm->shape;
+  if (shape->input_f32 || shape->n % 8 != 0 || shape->k % 8 != 0)
+    return log_error(&gemm->context->log, MOECL_ERROR_UNSUPPORTED,
+                     "variant '%s' takes rows in the storage type, of sizes that are multiples of "
+                     "8: not %lld by %lld%s",
+                     gemm->variant->name, (long long)shape->n, (long long)shape->k,
+                     shape->input_f32 ? " in fp32" : "");
+  char defines[512];
+  op_gemm_defines(shape, &gemm->tile, defines, sizeof defines);
+  gemm->packed_elements = packed_elements(gemm);
+  MOECL_TRY(
+      ocl_kernel_create(gemm->context, gemm->variant->source, defines, "pack", &gemm->pack));
+  return ocl_kernel_create(gemm->context, gemm->variant->source, defines, "gemm", &gemm->gemm);
+}
+
+static uint64_t no_scratch(const op_gemm *gemm, int64_t rows) {
+  (void)gemm;
+  (void)rows;
+  return 0;
+}
+
+/* Small tiles leave shared memory for more stages of weights in flight, large
+ * ones read weights less often. One expert (the router's logits) is cut so that
+ * every compute unit gets a tile. */
+static uint32_t tile_rows(const op_gemm *gemm, int64_t rows) {
+  const uint64_t experts = (uint64_t)gemm->shape.num_experts;
+  const uint64_t units = gemm->context->info.compute_units;
+  if (experts == 1) {
+    const uint64_t each = base_div_up((uint64_t)rows * column_tiles(gemm), units ? units : 1);
+    const uint64_t rounded = base_round_up(each ? each : 1, ROW_STEP);
+    return rounded < gemm->tile.m ? (uint32_t)rounded : gemm->tile.m;
+  }
+  const uint64_t average = (uint64_t)rows / experts;
+  const uint32_t quarter = gemm->tile.m / 4;
+  return average <= quarter / 3 ? quarter : average <= quarter ? 2 * quarter : gemm->tile.m;
+}
+
+static moecl_status enqueue(op_gemm *gemm, ocl_chain *chain, const op_gemm_io *io) {
+  const uint64_t experts = (uint64_t)gemm->shape.num_experts, rows = (uint64_t)io->rows;
+  const uint64_t units = gemm->context->info.compute_units;
+  const uint32_t each = tile_rows(gemm, io->rows);
+  const uint64_t active = rows < experts ? rows : experts;
+  const uint64_t most = (active + rows / each) * column_tiles(gemm);
+  MOECL_TRY(ocl_kernel_args(gemm->gemm, "bbbbbbbllii", io->input, io->slot_token,
+                            io->expert_offsets, io->tile_offsets, gemm->weights, gemm->bias,
+                            io->output, gemm->shape.k, gemm->shape.n, (int32_t)experts,
+                            (int32_t)each));
+  return ocl_launch(chain, gemm->gemm, most < units ? most : units, gemm->variant->local);
+}
+
+const op_gemm_driver op_gemm_persistent_driver = {.create = create,
+                                                  .pack = op_gemm_pack_strided,
+                                                  .tile_rows = tile_rows,
+                                                  .packed_bytes = packed_bytes,
+                                                  .scratch = no_scratch,
+                                                  .enqueue = enqueue};
