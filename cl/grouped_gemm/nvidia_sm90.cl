@@ -17,7 +17,9 @@
  * the bulk copy of a stage's weights, all of them gather its token rows by 16
  * bytes each. Two warpgroups consume, 64 weight rows each. A stage is full
  * when its bytes and 128 producers have arrived, and empty again when the eight
- * consumer warps have. Registers move from producer to consumers (setmaxnreg).
+ * consumer warps have. Registers move from producer to consumers: a multiprocessor
+ * gives 168 to each work-item at the start, so the three warpgroups' shares must
+ * add up to 504 (setmaxnreg waits for ever for what isn't there).
  *
  * Expert e owns slots expert_offsets[e] .. expert_offsets[e+1]-1, in
  * tile_offsets[e+1] - tile_offsets[e] tiles of at most tile_rows slots. */
@@ -243,13 +245,13 @@ gemm(const __global ushort *a, const __global int *slot_token, const __global in
   uint slot = 0, phase = 0;
 
   if (id < PRODUCERS) {
-    asm volatile("//@setmaxnreg.dec.sync.aligned.u32 112;");
+    asm volatile("//@setmaxnreg.dec.sync.aligned.u32 104;");
     const uint first = id / 8, chunk = id % 8;
     const ulong row_bytes = (ulong)k * 2;
     const uint to_offset = WEIGHT_BYTES + first * 128 + ((chunk ^ (first & 7)) << 4);
     tile_t tile;
     int row[MAX_ROWS_EACH];
-    uint t = ptx_group();
+    uint t = (uint)get_group_id(0);
     if (t < tiles) {
       tile = find_tile(t, offsets, expert_offsets, num_experts, column_tiles);
       find_rows(row, tile, slot_token, first);
@@ -318,7 +320,7 @@ gemm(const __global ushort *a, const __global int *slot_token, const __global in
     const uint half_index = id / 128 - 1, half_at = half_index * (WEIGHT_BYTES / 2);
     const uint lane = id % 32, warp = id / 32 % 4;
     uint previous = 0;
-    for (uint t = ptx_group(); t < tiles; t += (uint)get_num_groups(0)) {
+    for (uint t = (uint)get_group_id(0); t < tiles; t += (uint)get_num_groups(0)) {
       const tile_t tile = find_tile(t, offsets, expert_offsets, num_experts, column_tiles);
       float c[128];
       switch (tile.width / 16) { WGMMA_FOR_ALL_WIDTHS(CONSUME) }
