@@ -1,6 +1,7 @@
 /* report.md: what was run, on what, what came out and what it means. */
 #include "report.h"
 #include "files.h"
+#include "measures.h"
 #include "pictures.h"
 #include "schema.h"
 #include <ctype.h>
@@ -85,8 +86,7 @@ static void what_was_run(const results *all, FILE *file) {
   for (int id = 0; id < KEY_COUNT && plan->num_points > 0; id++) {
     const char *param = schema_get((schema_id)id)->param;
     if (!param || grid_find(plan, param) < plan->num_axes) continue;
-    if (strncmp(param, "skew_", 5) == 0 && plan->points[0].distribution != WORKLOAD_SKEWED)
-      continue;
+    if (!measure_param_applies(&plan->points[0], param)) continue;
     if (!experiment_param_text(&plan->points[0], param, text, sizeof text)) continue;
     if (strcmp(param, "capacity_factor") == 0 && strcmp(text, "null") == 0)
       snprintf(text, sizeof text, "null (dropless)");
@@ -136,17 +136,16 @@ static size_t served_alike(const results *all, size_t index, int operation) {
 }
 
 static void variants(const results *all, FILE *file) {
-  static const char *const operations[] = {"router", "permute", "grouped_gemm", "combine"};
   fputs(
       "## Kernel variants\n\n| operation | variant | points | why |\n| --- | --- | ---: | --- |\n",
       file);
-  for (int operation = 0; operation < 4; operation++)
+  for (int operation = 0; operation < NUM_OPERATIONS; operation++)
     for (size_t i = 0; i < all->experiment->num_points; i++) {
       const point_result *point = &all->points[i];
       if (!point_ran(all, i) || !point->variants[operation]) continue;
       const size_t count = served_alike(all, i, operation);
       if (count == 0) continue;
-      fprintf(file, "| %s | ", operations[operation]);
+      fprintf(file, "| %s | ", measure_operations[operation]);
       report_text(file, point->variants[operation]);
       fprintf(file, " | %zu | ", count);
       report_text(file, point->variant_reasons[operation] ? point->variant_reasons[operation] : "");

@@ -29,15 +29,6 @@ const char *point_status_name(point_status status) {
   return "?";
 }
 
-const char *const *results_params(void) {
-  static const char *const names[] = {
-      "num_tokens", "hidden_size", "intermediate_size", "num_experts", "top_k", "renormalize",
-      "jitter", "capacity_factor", "min_capacity", "drop_policy", "activation", "dtype",
-      "distribution", "seed", "router_bias", "gate_up_bias", "down_bias", "router_variant",
-      "grouped_gemm_variant", "skew_exponent", "skew_clusters", "skew_noise", NULL};
-  return names;
-}
-
 /* A name becomes one path component: no slashes, no leading dot, no blanks. */
 static char *safe_name(const char *name) {
   char *safe = format_text("%.100s", name && *name ? name : "experiment");

@@ -15,9 +15,6 @@ struct results {
   bool *have;           /* [experiment->num_points] */
 };
 
-/* Flat parameter names in the order in which results.json and results.csv have
- * them, NULL at the end. */
-const char *const *results_params(void);
 const char *point_status_name(point_status status); /* "ok", "verify_failed", ... */
 
 /* results_json.c: the whole of results.json as text, NULL without memory. */

@@ -246,6 +246,15 @@ static void test_json(void **state) {
   check_keys(root, "points.0", "index status error params variants variant_reasons iterations "
              "time_ms tokens_per_s tflops gbytes_per_s memory_bytes routing verify");
   check_keys(root, "points.0.time_ms", "router permute gate_up down combine layer");
+  check_keys(root, "points.0.time_ms.layer", "median min p90");
+  check_keys(root, "points.0.variants", "router permute grouped_gemm combine");
+  check_keys(root, "points.0.routing",
+             "tokens_per_expert tokens_per_expert_after_capacity capacity dropped_fraction "
+             "load_balancing_loss router_z_loss entropy max_mean_imbalance "
+             "coefficient_of_variation padding_waste nonfinite_tokens");
+  check_keys(root, "points.0.verify",
+             "error tolerance ok tokens_checked num_tokens "
+             "experts_checked topk_mismatches capacity_ok");
   check_value(root, "schema", "\"moecl-results/1\"");
   check_value(root, "device.name", "\"A device ?\"");
   check_value(root, "device.type", "\"CPU\"");
@@ -296,6 +305,44 @@ static void test_csv(void **state) {
   size_t rows = 0;
   for (; *at; rows++) assert_int_equal(count_cells(&at), columns);
   assert_int_equal(rows, 3);
+  free(text);
+  results_destroy(&all);
+}
+
+/* Programs read these names and this order. */
+static void test_csv_text(void **state) {
+  fixture *f = *state;
+  results *all = open_new(f);
+  add(all, make_point(f, 0, POINT_OK));
+  add(all, make_point(f, 1, POINT_UNVERIFIED_OK));
+  add(all, make_failed(3));
+  char *text = slurp(f, "results.csv");
+  assert_string_equal(
+      text,
+      "index,status,error,num_tokens,hidden_size,intermediate_size,num_experts,top_k,"
+      "renormalize,jitter,capacity_factor,min_capacity,drop_policy,activation,dtype,"
+      "distribution,seed,router_bias,gate_up_bias,down_bias,router_variant,"
+      "grouped_gemm_variant,skew_exponent,skew_clusters,skew_noise,variants_router,"
+      "variants_permute,variants_grouped_gemm,variants_combine,iterations,"
+      "time_ms_router_median,time_ms_router_min,time_ms_router_p90,time_ms_permute_median,"
+      "time_ms_permute_min,time_ms_permute_p90,time_ms_gate_up_median,time_ms_gate_up_min,"
+      "time_ms_gate_up_p90,time_ms_down_median,time_ms_down_min,time_ms_down_p90,"
+      "time_ms_combine_median,time_ms_combine_min,time_ms_combine_p90,time_ms_layer_median,"
+      "time_ms_layer_min,time_ms_layer_p90,tokens_per_s,tflops,gbytes_per_s,memory_bytes,"
+      "capacity,dropped_fraction,load_balancing_loss,router_z_loss,entropy,max_mean_imbalance,"
+      "coefficient_of_variation,padding_waste,nonfinite_tokens,verify_error,verify_tolerance,"
+      "verify_ok,verify_tokens_checked,verify_experts_checked,verify_topk_mismatches,"
+      "verify_capacity_ok\r\n"
+      "0,ok,,6,64,32,4,1,true,0.01,1.1,0,position,swiglu,fp32,skewed,0,false,false,false,auto,"
+      "auto,1,,0.5,generic,scan,cpu,gather,20,2.5,1.5,9.5,,,,4.5,1.5,9.5,5.5,1.5,9.5,6.5,1.5,"
+      "9.5,7.5,1.5,9.5,1234.5,0.25,,1048576,2,0.125,1.5,2.5,3.5,4.5,5.5,0.75,0,1e-06,1e-05,"
+      "true,6,4,0,true\r\n"
+      "1,ok_unverified,,6,64,32,4,1,true,0.01,,0,position,swiglu,fp32,skewed,0,false,false,"
+      "false,auto,auto,1,,0.5,generic,scan,cpu,gather,20,2.5,1.5,9.5,,,,4.5,1.5,9.5,5.5,1.5,"
+      "9.5,6.5,1.5,9.5,7.5,1.5,9.5,1234.5,0.25,,1048576,,0.125,1.5,2.5,3.5,4.5,5.5,0.75,0,,,,,,"
+      ",\r\n"
+      "3,error,the layer broke,6,64,32,4,2,true,0.01,,0,position,swiglu,fp32,skewed,0,false,"
+      "false,false,auto,auto,1,,0.5,,,,,0,,,,,,,,,,,,,,,,,,,,,,0,,,,,,,,,,,,,,,,\r\n");
   free(text);
   results_destroy(&all);
 }
@@ -615,10 +662,13 @@ static void test_dump_disk_full(void **state) {
 
 int main(void) {
   const struct CMUnitTest tests[] = {
-      CASE(test_json),       CASE(test_csv),       CASE(test_resume),
-      CASE(test_resume_refused), CASE(test_disk_full), CASE(test_default_folder),
-      CASE(test_unwritable), CASE(test_table),     CASE(test_progress),
-      CASE(test_dump),       CASE(test_dump_refused), CASE(test_dump_disk_full),
+      CASE(test_json),           CASE(test_csv),
+      CASE(test_csv_text),       CASE(test_resume),
+      CASE(test_resume_refused), CASE(test_disk_full),
+      CASE(test_default_folder), CASE(test_unwritable),
+      CASE(test_table),          CASE(test_progress),
+      CASE(test_dump),           CASE(test_dump_refused),
+      CASE(test_dump_disk_full),
   };
   return cmocka_run_group_tests(tests, NULL, NULL);
 }
