@@ -50,6 +50,10 @@ static void heading(const results *all, FILE *file) {
     first = false;
   }
   fputs(".\n\n", file);
+  if (!all->kernels.dir) return;
+  fputs("**The kernels were read from the folder ", file);
+  report_text(file, all->kernels.dir);
+  fputs(" (MOECL_KERNEL_DIR), not those built in.**\n\n", file);
 }
 
 /* The axis's values in the order of the sweep. */
@@ -151,7 +155,9 @@ static void variants(const results *all, FILE *file) {
       report_text(file, point->variant_reasons[operation] ? point->variant_reasons[operation] : "");
       fputs(" |\n", file);
     }
-  fputc('\n', file);
+  fputs("\nKernel sources: ", file);
+  report_text(file, all->kernels.dir ? all->kernels.dir : "built in");
+  fprintf(file, ", hash `%s`.\n\n", all->kernels.hash);
 }
 
 static void verification(const results *all, FILE *file) {
@@ -296,19 +302,29 @@ static void shell_word(FILE *file, const char *text) {
   fputc('\'', file);
 }
 
+static void command_line(const results *all, FILE *file) {
+  if (all->kernels.dir) {
+    fputs("MOECL_KERNEL_DIR=", file);
+    shell_word(file, all->kernels.dir);
+    fputc(' ', file);
+  }
+  fputs("moectl run ", file);
+  shell_word(file, all->experiment->path);
+}
+
 static void repeat(const results *all, FILE *file) {
   const experiment *plan = all->experiment;
   bool missing = false;
   for (size_t i = 0; i < plan->num_points; i++)
     missing = missing || !all->have[i];
-  fputs("## How to repeat\n\n```sh\nmoectl run ", file);
-  shell_word(file, plan->path);
+  fputs("## How to repeat\n\n```sh\n", file);
+  command_line(all, file);
   const char *options = plan->options ? plan->options : "";
   if (missing) {
     fprintf(file, "%s --resume ", options);
     shell_word(file, all->folder);
-    fputs("   # runs the points that are missing here\nmoectl run ", file);
-    shell_word(file, plan->path);
+    fputs("   # runs the points that are missing here\n", file);
+    command_line(all, file);
   }
   fputs(options, file);
   fputs(

@@ -142,12 +142,13 @@ static bool open_folder(results *all, const char *out, bool resume, char **error
 }
 
 results *results_open(const experiment *plan, const moecl_device_info *device,
-                      const char *out, bool resume, char **error) {
+                      const kernel_origin *kernels, const char *out, bool resume, char **error) {
   *error = NULL;
   results *all = calloc(1, sizeof *all);
   if (all) {
     all->experiment = plan;
     all->device = *device;
+    all->kernels = *kernels;
     all->points = calloc(plan->num_points + 1, sizeof *all->points);
     all->have = calloc(plan->num_points + 1, sizeof *all->have);
   }

@@ -35,6 +35,10 @@ static json_t *versions_json(void) {
   return json_pack("{s:s, s:o}", "moecl", moecl_version(), "compiler", text(compiler));
 }
 
+static json_t *kernels_json(const kernel_origin *kernels) {
+  return json_pack("{s:o, s:s}", "dir", text(kernels->dir), "hash", kernels->hash);
+}
+
 static json_t *device_json(const moecl_device_info *d) {
   return json_pack(
       "{s:i, s:i, s:s, s:o, s:o, s:o, s:o, s:o, s:o, s:I, s:I, s:I, s:I, s:I, s:I, s:I, s:b, s:I, "
@@ -193,9 +197,9 @@ static size_t digits_needed(const json_t *plan) {
 char *results_json(const results *all) {
   json_t *plan = json_loads(all->experiment->resolved_json, 0, NULL);
   const size_t digits = plan ? digits_needed(plan) : 17;
-  json_t *root = json_pack("{s:s, s:o, s:o, s:o, s:o}", "schema", RESULTS_SCHEMA, "versions",
-                           versions_json(), "experiment", plan, "device",
-                           device_json(&all->device), "points", points_json(all));
+  json_t *root = json_pack("{s:s, s:o, s:o, s:o, s:o, s:o}", "schema", RESULTS_SCHEMA, "versions",
+                           versions_json(), "kernels", kernels_json(&all->kernels), "experiment",
+                           plan, "device", device_json(&all->device), "points", points_json(all));
   char *shown = root ? json_dumps(root, JSON_INDENT(1) | JSON_REAL_PRECISION(digits)) : NULL;
   json_decref(root);
   char *whole = shown ? format_text("%s\n", shown) : NULL;

@@ -10,6 +10,7 @@
 struct results {
   const experiment *experiment; /* the caller's */
   moecl_device_info device;
+  kernel_origin kernels;
   char *folder;
   point_result *points; /* [experiment->num_points]; meaningful where `have` */
   bool *have;           /* [experiment->num_points] */

@@ -168,6 +168,19 @@ static bool check_device(const results *all, const char *path, const json_t *roo
                    all->device.name, all->device.platform);
 }
 
+/* Likewise one set of kernels: another folder with the same sources serves. */
+static bool check_kernels(const results *all, const char *path, const json_t *root, char **error) {
+  const json_t *kernels = json_object_get(root, "kernels");
+  const char *hash = json_string_value(json_object_get(kernels, "hash"));
+  const char *dir = json_string_value(json_object_get(kernels, "dir"));
+  if (hash && strcmp(hash, all->kernels.hash) == 0) return true;
+  return fail_text(error,
+                   "%s was measured with other kernels (%s, sources %s) than now (%s, sources %s); "
+                   "use those (MOECL_KERNEL_DIR), or start anew with --out",
+                   path, dir ? dir : "built in", hash ? hash : "not recorded",
+                   all->kernels.dir ? all->kernels.dir : "built in", all->kernels.hash);
+}
+
 static bool check_root(const results *all, const char *path, const json_t *root,
                        char **error) {
   const char *schema = json_string_value(json_object_get(root, "schema"));
@@ -182,7 +195,7 @@ static bool check_root(const results *all, const char *path, const json_t *root,
                      "%s holds another experiment than %s resolves to; resume with the file and "
                      "the --set options it was begun with, or start anew with --out",
                      path, all->experiment->path);
-  if (!check_device(all, path, root, error)) return false;
+  if (!check_device(all, path, root, error) || !check_kernels(all, path, root, error)) return false;
   if (!json_is_array(json_object_get(root, "points")))
     return fail_text(error, "%s cannot be resumed: it is damaged (no list of points)", path);
   return true;

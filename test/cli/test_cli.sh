@@ -264,6 +264,23 @@ test_recorded() {
   expect "recorded: a truncated file, exit 2" 2 'cut\.safetensors'
 }
 
+test_kernel_folder() {
+  call run "$work/tiny.yaml" --out "$work/builtin"
+  json_holds "kernels: built in" "$work/builtin" "r['kernels']['dir'] is None and len(r['kernels']['hash']) == 32"
+  cp -r "$root/cl" "$work/my cl"
+  MOECL_KERNEL_DIR="$work/my cl" call run "$work/tiny.yaml" --out "$work/folder"
+  expect "run: kernels from a folder" 0
+  holds "the folder and the sources' hash are recorded" python3 -c '
+import json, sys
+a, b = (json.load(open(f"{path}/results.json"))["kernels"] for path in sys.argv[1:3])
+assert b["dir"] == sys.argv[3], b
+assert a["hash"] == b["hash"], (a, b)' "$work/builtin" "$work/folder" "$work/my cl"
+  holds "report.md says so" grep -F "The kernels were read from the folder $work/my cl" "$work/folder/report.md"
+  echo '/* edited */' >>"$work/my cl/common/types.clh"
+  MOECL_KERNEL_DIR="$work/my cl" call run "$work/tiny.yaml" --resume "$work/folder"
+  expect "--resume with edited kernels, exit 2" 2 'measured with other kernels'
+}
+
 test_same_bits() {
   local round
   for round in 1 2; do
@@ -389,6 +406,7 @@ main() {
     test_devices "$name"
     test_run
     test_recorded
+    test_kernel_folder
     test_same_bits
     test_places
     test_refused_at_run

@@ -336,13 +336,58 @@ static void test_environment(void **state) {
   moecl_context_destroy(&context);
 }
 
+/* The hash of one opened context's kernels, and that of none where there is no
+ * folder. */
+static void hash_of(const char *kernel_dir, char hash[33]) {
+  moecl_context_params params = {.kernel_dir = kernel_dir, .disable_cache = true};
+  moecl_context *context = NULL;
+  assert_ok(moecl_context_create(&params, &context));
+  if (*kernel_dir)
+    assert_string_equal(moecl_context_kernel_dir(context), kernel_dir);
+  else
+    assert_null(moecl_context_kernel_dir(context));
+  assert_ok(moecl_context_kernel_hash(context, hash));
+  assert_int_equal(strlen(hash), 32);
+  moecl_context_destroy(&context);
+}
+
+static void test_kernel_hash(void **state) {
+  const fixture *f = *state;
+  char embedded[33], other[33], changed[33], moved[33];
+  hash_of("", embedded);
+  if (getenv("MOECL_SOURCE_CL")) {
+    hash_of(getenv("MOECL_SOURCE_CL"), other);
+    assert_string_equal(other, embedded); /* the same text in a folder */
+  }
+  hash_of(f->kernels, other); /* none of the sources is there */
+  assert_string_not_equal(other, embedded);
+  write_file(f->kernels, "not-a-source.txt", "1");
+  hash_of(f->kernels, changed);
+  assert_string_equal(changed, other);
+  char sub[160];
+  snprintf(sub, sizeof sub, "%s/common", f->kernels);
+  assert_ok(base_make_directories(sub));
+  write_file(f->kernels, "common/types.clh", "#define VALUE 1\n");
+  hash_of(f->kernels, changed);
+  assert_string_not_equal(changed, other);
+  write_file(f->kernels, "common/types.clh", "");
+  write_file(f->kernels, "common/philox.clh", "#define VALUE 1\n");
+  hash_of(f->kernels, moved); /* the same text elsewhere */
+  assert_string_not_equal(moved, changed);
+  char none[33] = "x";
+  assert_int_equal(moecl_context_kernel_hash(NULL, none), MOECL_ERROR_INVALID_ARGUMENT);
+  assert_string_equal(none, "");
+  assert_null(moecl_context_kernel_dir(NULL));
+}
+
 #define CASE(f) cmocka_unit_test_setup_teardown(f, setup, teardown)
 int main(int argc, char **argv) {
   if (argc == 4 && strcmp(argv[1], "child") == 0) return child_main(argv);
   const struct CMUnitTest tests[] = {
-      CASE(test_hit),           CASE(test_memory),     CASE(test_included_file_counts),
-      CASE(test_bad_entries),   CASE(test_unwritable), CASE(test_disabled),
+      CASE(test_hit),           CASE(test_memory),        CASE(test_included_file_counts),
+      CASE(test_bad_entries),   CASE(test_unwritable),    CASE(test_disabled),
       CASE(test_two_processes), CASE(test_source_errors), CASE(test_environment),
+      CASE(test_kernel_hash),
   };
   skip_without_device();
   return cmocka_run_group_tests(tests, NULL, NULL);

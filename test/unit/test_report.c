@@ -88,6 +88,7 @@ static void set_up(made_up *fixture, const char *yaml) {
   assert_non_null(mkdtemp(all->folder));
   all->experiment = &fixture->experiment;
   snprintf(all->device.name, sizeof all->device.name, "A device's name");
+  all->kernels = (kernel_origin){NULL, "0123456789abcdef0123456789abcdef"};
   all->points = calloc(fixture->experiment.num_points, sizeof *all->points);
   all->have = calloc(fixture->experiment.num_points, sizeof *all->have);
   assert_true(all->points && all->have);
@@ -187,7 +188,9 @@ static void test_report(void **state) {
   has(text, "; dropless drops 0.0% (top_k=1).");
   has(text, "| 16 of 256 | 8 | 2.00e-07 | 1e-05 |");
   has(text, "In 4 points the output was checked on a sample");
-  has(text, "moectl run 'configs/made up.yaml'");
+  has(text, "\nmoectl run 'configs/made up.yaml'");
+  has(text, "Kernel sources: built in, hash `0123456789abcdef0123456789abcdef`.");
+  has_not(text, "MOECL_KERNEL_DIR");
   has_not(text, "## Failed points");
   has_not(text, "## Pictures");
   free(text);
@@ -222,6 +225,22 @@ static void test_failed_points(void **state) {
   text = report(&fixture);
   has(text, "No point has run");
   has(text, "4 points: 4 not run.");
+  free(text);
+  tear_down(&fixture);
+}
+
+static void test_other_kernels(void **state) {
+  (void)state;
+  made_up fixture;
+  set_up(&fixture, sweep);
+  fixture.results.kernels.dir = "my <cl>";
+  fixture.results.have[3] = false;
+  char *text = report(&fixture);
+  has(text, "**The kernels were read from the folder my \\<cl\\> (MOECL_KERNEL_DIR), not those "
+            "built in.**\n");
+  has(text, "Kernel sources: my \\<cl\\>, hash `0123");
+  has(text, "\nMOECL_KERNEL_DIR='my <cl>' moectl run 'configs/made up.yaml' --resume ");
+  has(text, "\nMOECL_KERNEL_DIR='my <cl>' moectl run 'configs/made up.yaml'\n");
   free(text);
   tear_down(&fixture);
 }
@@ -443,15 +462,11 @@ static void test_gnuplot_fails(void **state) {
 
 int main(void) {
   const struct CMUnitTest tests[] = {
-      cmocka_unit_test(test_report),
-      cmocka_unit_test(test_failed_points),
-      cmocka_unit_test(test_single_point),
-      cmocka_unit_test(test_many_lines),
-      cmocka_unit_test(test_report_unwritable),
-      cmocka_unit_test(test_without_gnuplot),
-      cmocka_unit_test(test_picture_names),
-      cmocka_unit_test(test_draw_sweep),
-      cmocka_unit_test(test_draw_extremes),
+      cmocka_unit_test(test_report),          cmocka_unit_test(test_failed_points),
+      cmocka_unit_test(test_other_kernels),   cmocka_unit_test(test_single_point),
+      cmocka_unit_test(test_many_lines),      cmocka_unit_test(test_report_unwritable),
+      cmocka_unit_test(test_without_gnuplot), cmocka_unit_test(test_picture_names),
+      cmocka_unit_test(test_draw_sweep),      cmocka_unit_test(test_draw_extremes),
       cmocka_unit_test(test_gnuplot_fails),
   };
   return cmocka_run_group_tests(tests, NULL, NULL);

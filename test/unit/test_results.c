@@ -30,6 +30,7 @@ typedef struct fixture {
   char folder[512];
   experiment plan;
   moecl_device_info device;
+  kernel_origin kernels;
 } fixture;
 
 static const char yaml[] =
@@ -56,6 +57,7 @@ static int set_up(void **state) {
   strcpy(f->device.platform, "A platform");
   f->device.type = MOECL_DEVICE_CPU;
   f->device.global_memory_bytes = UINT64_C(1) << 40;
+  f->kernels = (kernel_origin){.dir = NULL, .hash = "0123456789abcdef0123456789abcdef"};
   parse(f, yaml);
   *state = f;
   return 0;
@@ -113,7 +115,7 @@ static point_result make_failed(size_t index) {
 
 static results *open_new(fixture *f) {
   char *error = NULL;
-  results *all = results_open(&f->plan, &f->device, f->folder, false, &error);
+  results *all = results_open(&f->plan, &f->device, &f->kernels, f->folder, false, &error);
   if (!all) print_error("%s\n", error);
   assert_non_null(all);
   return all;
@@ -241,7 +243,7 @@ static void test_json(void **state) {
   add(all, make_point(f, 0, POINT_OK));
   add(all, make_point(f, 1, POINT_UNVERIFIED_OK));
   json_t *root = read_json(f);
-  check_keys(root, "", "schema versions experiment device points");
+  check_keys(root, "", "schema versions kernels experiment device points");
   check_keys(root, "versions", "moecl compiler");
   check_keys(root, "points.0", "index status error params variants variant_reasons iterations "
              "time_ms tokens_per_s tflops gbytes_per_s memory_bytes routing verify");
@@ -256,6 +258,7 @@ static void test_json(void **state) {
              "error tolerance ok tokens_checked num_tokens "
              "experts_checked topk_mismatches capacity_ok");
   check_value(root, "schema", "\"moecl-results/1\"");
+  check_value(root, "kernels", "{\"dir\":null,\"hash\":\"0123456789abcdef0123456789abcdef\"}");
   check_value(root, "device.name", "\"A device ?\"");
   check_value(root, "device.type", "\"CPU\"");
   check_value(root, "device.global_memory_bytes", "1099511627776");
@@ -349,7 +352,7 @@ static void test_csv_text(void **state) {
 
 static results *resume(fixture *f, char **error) {
   *error = NULL;
-  return results_open(&f->plan, &f->device, f->folder, true, error);
+  return results_open(&f->plan, &f->device, &f->kernels, f->folder, true, error);
 }
 
 static void expect_refused(fixture *f, const char *part) {
@@ -401,12 +404,26 @@ static void test_resume_refused(void **state) {
   results_destroy(&all);
   char *good = slurp(f, "results.json"), *error = NULL;
   /* results of an earlier run are not written over */
-  assert_null(results_open(&f->plan, &f->device, f->folder, false, &error));
+  assert_null(results_open(&f->plan, &f->device, &f->kernels, f->folder, false, &error));
   assert_non_null(strstr(error, "--resume"));
   free(error);
   strcpy(f->device.name, "Another device");
   expect_refused(f, "on Another device");
   strcpy(f->device.name, "A device \xff");
+  f->kernels.dir = "edited \"cl\"";
+  f->kernels.hash[0] = 'f';
+  expect_refused(f, "other kernels (built in, sources 0123456789abcdef0123456789abcdef) than now "
+                    "(edited \"cl\", sources f123456789abcdef0123456789abcdef)");
+  f->kernels.hash[0] = '0'; /* a folder with the same sources is as good */
+  all = resume(f, &error);
+  assert_non_null(all);
+  assert_true(results_has(all, 0));
+  add(all, make_point(f, 0, POINT_OK));
+  json_t *root = read_json(f);
+  check_value(root, "kernels.dir", "\"edited \\\"cl\\\"\"");
+  json_decref(root);
+  results_destroy(&all);
+  f->kernels.dir = NULL;
   for (size_t cut = 0; cut < strlen(good) - 2; cut += 97) { /* whatever part of it is there */
     char *part = strndup(good, cut);
     put_file(f, "results.json", part);
@@ -430,7 +447,7 @@ static void test_resume_refused(void **state) {
   expect_refused(f, "another experiment");
   char missing[600];
   snprintf(missing, sizeof missing, "%s/none", f->folder);
-  assert_null(results_open(&f->plan, &f->device, missing, true, &error));
+  assert_null(results_open(&f->plan, &f->device, &f->kernels, missing, true, &error));
   assert_non_null(strstr(error, "No such file"));
   free(error);
 }
@@ -477,8 +494,8 @@ static void test_default_folder(void **state) {
   char here[1024], *error = NULL;
   assert_non_null(getcwd(here, sizeof here));
   assert_int_equal(chdir(f->folder), 0);
-  results *one = results_open(&f->plan, &f->device, NULL, false, &error);
-  results *two = results_open(&f->plan, &f->device, NULL, false, &error);
+  results *one = results_open(&f->plan, &f->device, &f->kernels, NULL, false, &error);
+  results *two = results_open(&f->plan, &f->device, &f->kernels, NULL, false, &error);
   assert_non_null(one);
   assert_non_null(two);
   assert_string_not_equal(results_folder(one), results_folder(two));
@@ -502,7 +519,7 @@ static void test_unwritable(void **state) {
   char path[600], *error = NULL;
   put_file(f, "plain", "a file");
   snprintf(path, sizeof path, "%s/plain/inner", f->folder);
-  assert_null(results_open(&f->plan, &f->device, path, false, &error));
+  assert_null(results_open(&f->plan, &f->device, &f->kernels, path, false, &error));
   assert_non_null(strstr(error, "Not a directory"));
   free(error);
 }
