@@ -253,13 +253,14 @@ static void caption(const results *all, const picture_plan *picture, FILE *file)
     if (*label) fputs(": ", file);
     report_text(file, label);
   } else {
-    fprintf(file, "%s against %s", picture->kind == PICTURE_TIME ? "Layer time" : "Throughput",
-            plan->axes[picture->axis].param);
+    const picture_quantity *quantity = picture_quantity_of(picture->kind);
+    fprintf(file, "%c%s against %s", toupper((unsigned char)quantity->title[0]),
+            quantity->title + 1, plan->axes[picture->axis].param);
     size_t starts[MAX_SERIES], total;
-    const size_t shown = pictures_series(all, picture->axis, starts, &total);
+    const size_t shown = pictures_series(all, picture->kind, picture->axis, starts, &total);
     if (shown < total)
       fprintf(file, " (%zu of %zu combinations of the other values)", shown, total);
-    fputs(picture->kind == PICTURE_TIME ? "; lower is better" : "; higher is better", file);
+    fprintf(file, "; %s", quantity->reading);
   }
 }
 

@@ -268,7 +268,7 @@ static void test_many_lines(void **state) {
   free(text);
   size_t starts[MAX_SERIES], total = 0;
   const size_t axis = grid_find(&fixture.experiment, "num_tokens");
-  assert_int_equal(pictures_series(&fixture.results, axis, starts, &total), 12);
+  assert_int_equal(pictures_series(&fixture.results, PICTURE_TIME, axis, starts, &total), 12);
   assert_int_equal(total, 32);
   for (size_t i = 0; i < 12; i++) {
     assert_int_equal(grid_digit(&fixture.experiment, axis, starts[i]), 0);
@@ -369,16 +369,63 @@ static void test_picture_names(void **state) {
     found = found || strcmp(pictures.list[i].name,
                             "expert_utilization_k2_cf1.25_num_experts16_num_tokens1024") == 0;
   assert_true(found);
-  assert_int_equal(pictures.count, 4 + 4);
+  assert_int_equal(pictures.count, 4 + 1 + 4); /* imbalance_vs_num_experts */
   pictures_release(&pictures);
   tear_down(&fixture);
   set_up(&fixture, LAYER "num_experts: 8, top_k: 2, capacity: {factor: [100, 1000000, 1.0]}}\n"
                          "workload: {num_tokens: 256}\n");
   assert_true(pictures_plan(&fixture.results, &pictures));
-  assert_string_equal(pictures.list[2].name, "expert_utilization_k2_cf100");
-  assert_string_equal(pictures.list[3].name, "expert_utilization_k2_cf1000000");
-  assert_string_equal(pictures.list[4].name, "expert_utilization_k2_cf1");
+  assert_string_equal(pictures.list[2].name, "dropped_vs_capacity_factor");
+  assert_string_equal(pictures.list[3].name, "expert_utilization_k2_cf100");
+  assert_string_equal(pictures.list[4].name, "expert_utilization_k2_cf1000000");
+  assert_string_equal(pictures.list[5].name, "expert_utilization_k2_cf1");
   pictures_release(&pictures);
+  tear_down(&fixture);
+}
+
+/* What the router did is drawn against the axes that make a difference to it. */
+static void test_routing_pictures(void **state) {
+  (void)state;
+  made_up fixture;
+  set_up(&fixture, LAYER "num_experts: [8, 16], top_k: 2, router: {jitter: [0, 0.25]},\n"
+                         "  capacity: {factor: [1.0, null]}}\nworkload: {num_tokens: 256}\n");
+  for (size_t i = 0; i < 8; i++)
+    fixture.results.points[i].routing.statistics.coefficient_of_variation = i / 2 % 2 ? 0.75 : 0.5;
+  free(plots_with_path(&fixture, ""));
+  static const char *const drawn[] = {"imbalance_vs_num_experts", "variation_vs_jitter",
+                                      "dropped_vs_capacity_factor"};
+  for (size_t i = 0; i < sizeof drawn / sizeof drawn[0]; i++) {
+    char name[128];
+    snprintf(name, sizeof name, "%s.gp", drawn[i]);
+    assert_file(&fixture, name);
+    snprintf(name, sizeof name, "%s.dat", drawn[i]);
+    assert_file(&fixture, name);
+  }
+  static const char *const flat[] = {"imbalance_vs_jitter", "imbalance_vs_capacity_factor",
+                                     "variation_vs_num_experts", "variation_vs_capacity_factor",
+                                     "dropped_vs_jitter"};
+  for (size_t i = 0; i < sizeof flat / sizeof flat[0]; i++) {
+    char name[128];
+    snprintf(name, sizeof name, "%s.gp", flat[i]);
+    if (exists(&fixture, name)) fail_msg("there is a %s", name);
+  }
+  char *text = read_text(&fixture, "variation_vs_jitter.dat");
+  has(text, "# place_on_axis coefficient_of_variation\n# num_experts=8, capacity_factor=1\n"
+            "0 0.5\n0.25 0.75\n\n\n");
+  free(text);
+  text = read_text(&fixture, "dropped_vs_capacity_factor.dat");
+  has(text, "# place_on_axis dropped_percent\n# num_experts=8, jitter=0\n1 12.5\n2 0\n");
+  free(text);
+  text = read_text(&fixture, "imbalance_vs_num_experts.gp");
+  has(text, "set title 'made-up: load imbalance against num_experts'");
+  has(text, "set ylabel 'load imbalance (max/mean)'");
+  has_not(text, "yerrorbars");
+  free(text);
+  /* A point whose routing was not read has no place in them. */
+  free(fixture.results.points[0].routing.tokens_per_expert);
+  fixture.results.points[0].routing.tokens_per_expert = NULL;
+  assert_true(isnan(picture_value(&fixture.results, PICTURE_IMBALANCE, 0)));
+  assert_true(picture_value(&fixture.results, PICTURE_TIME, 0) > 0);
   tear_down(&fixture);
 }
 
@@ -462,12 +509,12 @@ static void test_gnuplot_fails(void **state) {
 
 int main(void) {
   const struct CMUnitTest tests[] = {
-      cmocka_unit_test(test_report),          cmocka_unit_test(test_failed_points),
-      cmocka_unit_test(test_other_kernels),   cmocka_unit_test(test_single_point),
-      cmocka_unit_test(test_many_lines),      cmocka_unit_test(test_report_unwritable),
-      cmocka_unit_test(test_without_gnuplot), cmocka_unit_test(test_picture_names),
-      cmocka_unit_test(test_draw_sweep),      cmocka_unit_test(test_draw_extremes),
-      cmocka_unit_test(test_gnuplot_fails),
+      cmocka_unit_test(test_report),           cmocka_unit_test(test_failed_points),
+      cmocka_unit_test(test_other_kernels),    cmocka_unit_test(test_single_point),
+      cmocka_unit_test(test_many_lines),       cmocka_unit_test(test_report_unwritable),
+      cmocka_unit_test(test_without_gnuplot),  cmocka_unit_test(test_picture_names),
+      cmocka_unit_test(test_routing_pictures), cmocka_unit_test(test_draw_sweep),
+      cmocka_unit_test(test_draw_extremes),    cmocka_unit_test(test_gnuplot_fails),
   };
   return cmocka_run_group_tests(tests, NULL, NULL);
 }
