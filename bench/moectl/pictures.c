@@ -116,6 +116,7 @@ static bool varies(const results *all, picture_kind kind, size_t axis) {
 static bool is_wanted(const results *all, picture_kind kind, size_t axis) {
   const experiment *plan = all->experiment;
   if (plan->axes[axis].count < 2 || !grid_is_numeric(plan, axis)) return false;
+  if (grid_is_seed(plan, axis)) return false; /* a line through seeds would be a trend */
   if (kind >= PICTURE_IMBALANCE) return varies(all, kind, axis);
   size_t starts[MAX_SERIES], total;
   return pictures_series(all, kind, axis, starts, &total) > 0;

@@ -1,5 +1,6 @@
 /* What the numbers say, in sentences: for each swept numeric parameter, from
- * its lowest to its highest value with the others held fixed. */
+ * its lowest to its highest value with the others held fixed; how far repetitions
+ * with other seeds lie apart; and where a difference may be noise. */
 #include "report.h"
 #include <inttypes.h>
 #include <math.h>
@@ -182,6 +183,91 @@ static void averages_sentence(const results *all, size_t axis, bool drops, FILE 
   fputs(".\n", file);
 }
 
+typedef struct point_range {
+  size_t low, high, count; /* points; how many have the quantity */
+} point_range;
+
+typedef double (*quantity)(const results *all, size_t index);
+static double throughput(const results *r, size_t i) { return r->points[i].tokens_per_s; }
+static double imbalance(const results *r, size_t i) {
+  return r->points[i].routing.statistics.max_mean_imbalance;
+}
+static double dropped_percent(const results *r, size_t i) {
+  return 100 * r->points[i].routing.statistics.dropped_fraction;
+}
+
+/* Among `count` points from `start` on, `stride` apart. */
+static point_range find_extreme(const results *all, quantity of, size_t start, size_t stride,
+                                size_t count) {
+  point_range found = {0};
+  for (size_t i = start; i < start + count * stride; i += stride) {
+    if (!point_ran(all, i) || !isfinite(of(all, i))) continue;
+    if (found.count++ == 0) found.low = found.high = i;
+    if (of(all, i) < of(all, found.low)) found.low = i;
+    if (of(all, i) > of(all, found.high)) found.high = i;
+  }
+  return found;
+}
+
+/* "4.00 to 4.40", or "4.00" where all are equal. */
+static void spread_text(const results *all, quantity of, point_range range, FILE *file) {
+  char number[NUMBER_SIZE];
+  const double low = of(all, range.low), high = of(all, range.high);
+  fputs(number_text(low, number, sizeof number), file);
+  if (low != high) fprintf(file, " to %s", number_text(high, number, sizeof number));
+}
+
+/* Seeds are repetitions with other numbers: no order, only a spread. */
+static void seeds_sentence(const results *all, size_t axis, size_t start, FILE *file) {
+  const experiment *plan = all->experiment;
+  const size_t stride = grid_stride(plan, axis), count = plan->axes[axis].count;
+  const point_range times = find_extreme(all, point_ms, start, stride, count);
+  const point_range loads = find_extreme(all, imbalance, start, stride, count);
+  const point_range drops = find_extreme(all, dropped_percent, start, stride, count);
+  if (times.count < 2 || loads.count < 2 || drops.count < 2) return;
+  fprintf(file, "- Over %zu seeds", times.count);
+  held_fixed(all, axis, start, file);
+  fputs(" the layer takes ", file);
+  spread_text(all, point_ms, times, file);
+  fputs(" ms, the busiest expert has ", file);
+  spread_text(all, imbalance, loads, file);
+  fputs(" times the mean load, and ", file);
+  spread_text(all, dropped_percent, drops, file);
+  fputs("% of assignments are dropped.\n", file);
+}
+
+/* The widest spread of a quantity over the seeds of one combination. */
+static double widest_spread(const results *all, size_t axis, quantity of, bool ratio) {
+  const experiment *plan = all->experiment;
+  double widest = ratio ? 1 : 0;
+  for (size_t line = 0; line < grid_lines(plan, axis); line++) {
+    const point_range range = find_extreme(all, of, grid_line_start(plan, axis, line),
+                                           grid_stride(plan, axis), plan->axes[axis].count);
+    if (range.count < 2) continue;
+    const double low = of(all, range.low), high = of(all, range.high);
+    widest = fmax(widest, ratio ? high / low : high - low);
+  }
+  return widest;
+}
+
+static void seed_findings(const results *all, size_t axis, FILE *file) {
+  const experiment *plan = all->experiment;
+  const size_t lines = grid_lines(plan, axis);
+  char a[NUMBER_SIZE], b[NUMBER_SIZE], c[NUMBER_SIZE];
+  fputs("\n**seed** (repetitions with other random numbers)\n\n", file);
+  for (size_t line = 0; line < lines && lines <= MAX_SENTENCES; line++)
+    seeds_sentence(all, axis, grid_line_start(plan, axis, line), file);
+  if (lines > MAX_SENTENCES)
+    fprintf(file,
+            "- Over the %zu seeds of one combination of the others (of %zu), layer times differ by "
+            "up to %sx,\nthe busiest expert's load over the mean by up to %s, the dropped share by "
+            "up to %s percentage points.\n",
+            plan->axes[axis].count, lines,
+            number_text(widest_spread(all, axis, point_ms, true), a, sizeof a),
+            number_text(widest_spread(all, axis, imbalance, false), b, sizeof b),
+            number_text(widest_spread(all, axis, dropped_percent, false), c, sizeof c));
+}
+
 static void axis_findings(const results *all, size_t axis, FILE *file) {
   const experiment *plan = all->experiment;
   const char *param = plan->axes[axis].param;
@@ -240,27 +326,6 @@ static void choice_findings(const results *all, size_t axis, FILE *file) {
     fprintf(file, "- The other %zu combinations are in the table.\n", lines - MAX_SENTENCES);
 }
 
-typedef struct point_range {
-  size_t low, high, count; /* points; how many have the quantity */
-} point_range;
-
-typedef double (*quantity)(const results *all, size_t index);
-static double throughput(const results *r, size_t i) { return r->points[i].tokens_per_s; }
-static double imbalance(const results *r, size_t i) {
-  return r->points[i].routing.statistics.max_mean_imbalance;
-}
-
-static point_range find_extreme(const results *all, quantity of) {
-  point_range found = {0};
-  for (size_t i = 0; i < all->experiment->num_points; i++) {
-    if (!point_ran(all, i) || !isfinite(of(all, i))) continue;
-    if (found.count++ == 0) found.low = found.high = i;
-    if (of(all, i) < of(all, found.low)) found.low = i;
-    if (of(all, i) > of(all, found.high)) found.high = i;
-  }
-  return found;
-}
-
 /* One of: "0.52", "0.52 to 1.20 (point 3)". */
 static void extreme_text(const results *all, quantity of, point_range extreme, FILE *file) {
   char number[NUMBER_SIZE];
@@ -303,7 +368,8 @@ static void slowest_stage(const results *all, FILE *file) {
 
 void report_findings(const results *all, FILE *file) {
   const experiment *plan = all->experiment;
-  const point_range rates = find_extreme(all, throughput), loads = find_extreme(all, imbalance);
+  const point_range rates = find_extreme(all, throughput, 0, 1, plan->num_points);
+  const point_range loads = find_extreme(all, imbalance, 0, 1, plan->num_points);
   fputs("## Findings\n\n", file);
   if (rates.count == 0) {
     fputs("No point has run: there is nothing to tell.\n\n", file);
@@ -320,7 +386,9 @@ void report_findings(const results *all, FILE *file) {
   }
   for (size_t axis = 0; axis < plan->num_axes; axis++) {
     if (plan->axes[axis].count < 2) continue;
-    if (!grid_is_numeric(plan, axis))
+    if (grid_is_seed(plan, axis))
+      seed_findings(all, axis, file);
+    else if (!grid_is_numeric(plan, axis))
       choice_findings(all, axis, file);
     else
       axis_findings(all, axis, file);

@@ -277,6 +277,44 @@ static void test_many_lines(void **state) {
   tear_down(&fixture);
 }
 
+/* Seeds are repetitions: their spread is told, no trend. */
+static void test_seeds(void **state) {
+  (void)state;
+  made_up fixture;
+  picture_list pictures;
+  set_up(&fixture,
+         "seed: [9, 1, 5]\n" LAYER "num_experts: 8, top_k: [1, 2], capacity: {factor: 1}}\n"
+         "workload: {num_tokens: 256}\n");
+  fixture.results.points[2].time_ms[MOECL_STAGE_LAYER].median = 1.25; /* seed 1, top_k 1 */
+  fixture.results.points[4].routing.statistics.max_mean_imbalance = 1.75;
+  char *text = report(&fixture);
+  has(text, "**seed** (repetitions with other random numbers)\n\n"
+            "- Over 3 seeds (top_k=1) the layer takes 1.00 to 1.25 ms, the busiest expert has "
+            "1.44 to 1.75 times the mean load, and 12.5% of assignments are dropped.\n"
+            "- Over 3 seeds (top_k=2) the layer takes 2.00 ms, ");
+  has_not(text, "Raising seed");
+  has_not(text, "at seed=");
+  has(text, "Raising top_k from 1 to 2");
+  free(text);
+  assert_true(pictures_plan(&fixture.results, &pictures));
+  for (size_t i = 0; i < pictures.count; i++)
+    has_not(pictures.list[i].name, "_vs_seed");
+  has(pictures.list[0].name, "time_vs_top_k");
+  pictures_release(&pictures);
+  tear_down(&fixture);
+  set_up(&fixture, "seed: [1, 2]\n" LAYER "num_experts: [8, 16, 32, 64], top_k: [1, 2]}\n"
+                   "workload: {num_tokens: 256}\n");
+  fixture.results.points[3].time_ms[MOECL_STAGE_LAYER].median *= 1.5;
+  fixture.results.points[5].routing.statistics.dropped_fraction += 0.25;
+  text = report(&fixture);
+  has(text, "- Over the 2 seeds of one combination of the others (of 8), layer times differ by up "
+            "to 1.50x,\nthe busiest expert's load over the mean by up to 0, the dropped share by "
+            "up to 25.0 percentage points.");
+  has_not(text, "Raising seed");
+  free(text);
+  tear_down(&fixture);
+}
+
 static void test_report_unwritable(void **state) {
   (void)state;
   made_up fixture;
@@ -513,8 +551,9 @@ int main(void) {
       cmocka_unit_test(test_other_kernels),    cmocka_unit_test(test_single_point),
       cmocka_unit_test(test_many_lines),       cmocka_unit_test(test_report_unwritable),
       cmocka_unit_test(test_without_gnuplot),  cmocka_unit_test(test_picture_names),
-      cmocka_unit_test(test_routing_pictures), cmocka_unit_test(test_draw_sweep),
-      cmocka_unit_test(test_draw_extremes),    cmocka_unit_test(test_gnuplot_fails),
+      cmocka_unit_test(test_routing_pictures), cmocka_unit_test(test_seeds),
+      cmocka_unit_test(test_draw_sweep),       cmocka_unit_test(test_draw_extremes),
+      cmocka_unit_test(test_gnuplot_fails),
   };
   return cmocka_run_group_tests(tests, NULL, NULL);
 }
