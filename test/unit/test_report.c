@@ -277,6 +277,80 @@ static void test_many_lines(void **state) {
   tear_down(&fixture);
 }
 
+static void set_times(made_up *fixture, size_t index, double median, double min, double p90) {
+  fixture->results.points[index].time_ms[MOECL_STAGE_LAYER] = (sample_summary){median, min, p90};
+}
+
+/* A difference that the iterations of one point show too is not claimed. */
+static void test_noise(void **state) {
+  (void)state;
+  made_up fixture;
+  set_up(&fixture, LAYER "num_experts: 8, top_k: [1, 4]}\nworkload: {num_tokens: [256, 512]}\n"
+                         "dtype: [fp32, fp16, bf16]\n");
+  for (size_t i = 0; i < 12; i++) /* the tokens' cost aside, all alike */
+    set_times(&fixture, i, i / 3 % 2 ? 2 : 1, i / 3 % 2 ? 1.8 : 0.9, i / 3 % 2 ? 2.4 : 1.2);
+  set_times(&fixture, 1, 1.25, 1.2, 1.29); /* top_k 1, 256 tokens, fp16 */
+  set_times(&fixture, 2, 5, 4.9, 5.1);     /* bf16 */
+  set_times(&fixture, 11, 2.1, 1.8, 2.4);  /* top_k 4, 512 tokens, bf16 */
+  char *text = report(&fixture);
+  has(text, "- Raising top_k from 1 to 4 changes the layer's time by no more than noise "
+            "(num_tokens=256, dtype=fp32): 1.00 ms to 1.00 ms, while the iterations of one point "
+            "vary 1.33x.\n");
+  has(text, "- Raising top_k from 1 to 4 makes the layer 5.00x faster (num_tokens=256, "
+            "dtype=bf16): 5.00 ms to 1.00 ms,");
+  has(text, "- 2.00x the tokens (256 to 512) take 2.00x the time (top_k=1, dtype=fp32): 1.00 ms "
+            "to 2.00 ms, throughput changes by no more than noise, 256000 to 256000 tokens/s, "
+            "while the iterations of one point vary 1.33x.\n");
+  has(text, "- fp32 is fastest with 1.00 ms, 5.00x faster than bf16 with 5.00 ms (top_k=1, "
+            "num_tokens=256); fp16 with 1.25 ms is as fast within the noise.\n");
+  has(text, "- fp32 with 2.00 ms and bf16 with 2.10 ms differ by no more than noise (top_k=4, "
+            "num_tokens=512), while the iterations of one point vary 1.33x.\n");
+  has_not(text, "hints");
+  free(text);
+  tear_down(&fixture);
+  set_up(&fixture, LAYER "num_experts: [4, 8, 16, 32], top_k: [1, 2]}\n"
+                         "workload: {num_tokens: 256}\ndtype: [fp32, bf16]\n");
+  for (size_t i = 0; i < 16; i++)
+    set_times(&fixture, i, 1, 0.9, 1.2);
+  text = report(&fixture);
+  has(text, "- Raising top_k from 1 to 2, over 8 combinations of the others: the layer's time "
+            "changes by no more than the iterations of one point vary.\n");
+  free(text);
+  for (size_t i = 0; i < 2; i++) /* num_experts 4, top_k 1 */
+    set_times(&fixture, i, 3, 2.9, 3.1);
+  text = report(&fixture);
+  has(text, "the layer becomes from 3.00x faster (num_experts=4, dtype=fp32) to as fast within 2% "
+            "(num_experts=8, dtype=fp32); in 6 of them the iterations' times overlap or vary as "
+            "much, so that may be noise.\n");
+  free(text);
+  tear_down(&fixture);
+}
+
+static void test_few_iterations(void **state) {
+  (void)state;
+  made_up fixture;
+  set_up(&fixture, LAYER "num_experts: 8, top_k: [1, 4]}\nworkload: {num_tokens: [256, 512]}\n"
+                         "measure: {iterations: 4}\ndtype: [fp32, bf16]\n");
+  for (size_t i = 1; i < 8; i += 2) /* bf16 */
+    set_times(&fixture, i, i < 4 ? 9 : 9.09, 9, 9);
+  char *text = report(&fixture);
+  has(text, "Only 4 iterations were timed at each point (measure.iterations), too few to tell a "
+            "difference in time\nfrom noise: take those below as hints.\n");
+  has(text, "- Raising top_k from 1 to 4 seems to make the layer 4.00x slower (");
+  has(text,
+      "- Raising top_k from 1 to 4 seems to leave the layer as fast within 2% (num_tokens=512, "
+      "dtype=bf16)");
+  has(text, "(256 to 512) seem to take 2.00x the time");
+  has(text, "- fp32 seems fastest with ");
+  free(text);
+  fixture.experiment.iterations = 5;
+  text = report(&fixture);
+  has_not(text, "seem");
+  has_not(text, "hints");
+  free(text);
+  tear_down(&fixture);
+}
+
 /* Seeds are repetitions: their spread is told, no trend. */
 static void test_seeds(void **state) {
   (void)state;
@@ -547,12 +621,20 @@ static void test_gnuplot_fails(void **state) {
 
 int main(void) {
   const struct CMUnitTest tests[] = {
-      cmocka_unit_test(test_report),           cmocka_unit_test(test_failed_points),
-      cmocka_unit_test(test_other_kernels),    cmocka_unit_test(test_single_point),
-      cmocka_unit_test(test_many_lines),       cmocka_unit_test(test_report_unwritable),
-      cmocka_unit_test(test_without_gnuplot),  cmocka_unit_test(test_picture_names),
-      cmocka_unit_test(test_routing_pictures), cmocka_unit_test(test_seeds),
-      cmocka_unit_test(test_draw_sweep),       cmocka_unit_test(test_draw_extremes),
+      cmocka_unit_test(test_report),
+      cmocka_unit_test(test_failed_points),
+      cmocka_unit_test(test_other_kernels),
+      cmocka_unit_test(test_single_point),
+      cmocka_unit_test(test_many_lines),
+      cmocka_unit_test(test_report_unwritable),
+      cmocka_unit_test(test_without_gnuplot),
+      cmocka_unit_test(test_picture_names),
+      cmocka_unit_test(test_routing_pictures),
+      cmocka_unit_test(test_seeds),
+      cmocka_unit_test(test_noise),
+      cmocka_unit_test(test_few_iterations),
+      cmocka_unit_test(test_draw_sweep),
+      cmocka_unit_test(test_draw_extremes),
       cmocka_unit_test(test_gnuplot_fails),
   };
   return cmocka_run_group_tests(tests, NULL, NULL);
