@@ -67,6 +67,7 @@ static bool load(run *run) {
     free(error);
     return false;
   }
+  if (run->experiment.warnings) fprintf(stderr, "%s\n", run->experiment.warnings);
   run->experiment.options = options_text(options);
   if (!run->experiment.input_file ||
       (recording_load(run->experiment.input_file, run->experiment.input_tensor, &run->recording,

@@ -1,5 +1,6 @@
 #include "experiment.h"
 
+#include "effects.h"
 #include "sweep.h"
 #include <errno.h>
 #include <stdlib.h>
@@ -110,6 +111,13 @@ static void fill_experiment(experiment *experiment, const settings *settings, pr
   if (experiment->resolved_json == NULL) problem_out_of_memory(problems);
 }
 
+static void fill_warnings(experiment *experiment, const settings *settings, problems *problems) {
+  struct problems warnings = {.path = problems->path};
+  effects_check(settings, &warnings);
+  if (warnings.out_of_memory) problem_out_of_memory(problems);
+  if (problems_any(&warnings)) experiment->warnings = problems_take(&warnings);
+}
+
 static void read_all(settings *settings, const char *text, size_t size,
                      const experiment_override *overrides, size_t num_overrides,
                      problems *problems) {
@@ -144,6 +152,7 @@ bool experiment_parse(const char *text, size_t size, const char *path,
     sweep_expand(settings, experiment, &problems);
   }
   if (!problems_any(&problems)) fill_experiment(experiment, settings, &problems);
+  if (!problems_any(&problems)) fill_warnings(experiment, settings, &problems);
   if (!problems_any(&problems)) return true;
   *error = problems_take(&problems);
   experiment_destroy(experiment);
@@ -199,6 +208,7 @@ void experiment_destroy(experiment *experiment) {
   free(experiment->points);
   free(experiment->axes);
   free(experiment->resolved_json);
+  free(experiment->warnings);
   if (experiment->settings != NULL) settings_free(experiment->settings);
   free(experiment->settings);
   memset(experiment, 0, sizeof *experiment);

@@ -130,6 +130,7 @@ test_check() {
   for file in "$root"/configs/*.yaml; do
     call check "$file"
     expect "check configs/${file##*/}" 0
+    holds "no warning about configs/${file##*/}" test ! -s "$work/err"
   done
   # A device is no part of an experiment's validity.
   OCL_ICD_VENDORS=/nonexistent call check "$work/tiny.yaml"
@@ -141,6 +142,15 @@ bad() {
   cat >"$work/bad.yaml"
   call check "$work/bad.yaml"
   expect "$1" 2 "bad\.yaml:[0-9]+:[0-9]+: .*$2"
+}
+
+test_warnings() {
+  write_tiny "$work/warned.yaml"
+  sed -i 's/factor: null/drop_policy: probability/' "$work/warned.yaml"
+  call check "$work/warned.yaml"
+  expect "a key without effect: a warning, exit 0" 0 'warned\.yaml:10:27: warning: layer\.capacity\.drop_policy'
+  OCL_ICD_VENDORS=/nonexistent call run "$work/warned.yaml" --out "$work/never"
+  expect "run warns too" 3 'warned\.yaml:10:27: warning: layer\.capacity\.drop_policy'
 }
 
 test_bad_yaml() {
@@ -400,6 +410,7 @@ main() {
   write_tiny "$work/tiny.yaml"
   test_usage
   test_check
+  test_warnings
   test_bad_yaml
   test_no_device
   if name=$(device_name) && [[ -n $name ]]; then

@@ -333,6 +333,58 @@ static void test_files(void **state) {
   free(error);
 }
 
+/* Accepted with these warnings; NULL: none. */
+static void warns(const char *lines, const char *set, const char *message) {
+  char text[1024];
+  snprintf(text, sizeof text, "%s%s", minimal, lines);
+  experiment e = load(text, set);
+  if (message == NULL)
+    assert_null(e.warnings);
+  else if (e.warnings == NULL)
+    fail_msg("no warning for: %s", lines);
+  else
+    assert_string_equal(e.warnings, message);
+  experiment_destroy(&e);
+}
+
+static void test_no_effect(void **state) {
+  (void)state;
+  warns("", NULL, NULL);
+  warns("  exponent: 1.5\n", NULL,
+        "dir/t.yaml:8:13: warning: workload.exponent has no effect "
+        "without 'distribution: skewed'");
+  warns("  clusters: 4\n  noise: 0.5\n  distribution: normal\n", NULL,
+        "dir/t.yaml:8:13: warning: workload.clusters has no effect without 'distribution: skewed'\n"
+        "dir/t.yaml:9:10: warning: workload.noise has no effect without 'distribution: skewed'");
+  warns("  clusters: null\n", NULL, NULL);
+  warns("  exponent: 1.5\n  distribution: [normal, skewed]\n", NULL, NULL);
+  warns("  tensor: x\n  file: y.npy\n  distribution: normal\n", NULL,
+        "dir/t.yaml:9:9: warning: workload.file has no effect without 'distribution: file'\n"
+        "dir/t.yaml:8:11: warning: workload.tensor has no effect without 'distribution: file'");
+  warns("", "layer.capacity.drop_policy=probability",
+        "--set layer.capacity.drop_policy=probability: warning: layer.capacity.drop_policy has no "
+        "effect without a number for layer.capacity.factor");
+  warns("", "layer.capacity.drop_policy=[position, probability]",
+        "--set layer.capacity.drop_policy=[position, probability]: warning: "
+        "layer.capacity.drop_policy has no effect without a number for layer.capacity.factor");
+  static const char layer[] = "layer:\n  hidden_size: 8\n  intermediate_size: 8\n  num_experts: 4\n"
+                              "  top_k: 2\n  capacity: {min_capacity: 4, drop_policy: position, "
+                              "factor: %s}\nworkload: {num_tokens: 8}\n";
+  char text[512];
+  snprintf(text, sizeof text, layer, "null");
+  experiment e = load(text, NULL);
+  assert_string_equal(e.warnings,
+                      "dir/t.yaml:6:28: warning: layer.capacity.min_capacity has no effect without "
+                      "a number for layer.capacity.factor\n"
+                      "dir/t.yaml:6:44: warning: layer.capacity.drop_policy has no effect without "
+                      "a number for layer.capacity.factor");
+  experiment_destroy(&e);
+  snprintf(text, sizeof text, layer, "[null, 1.0]");
+  e = load(text, NULL);
+  assert_null(e.warnings);
+  experiment_destroy(&e);
+}
+
 int main(void) {
   const struct CMUnitTest tests[] = {
       cmocka_unit_test(test_not_yaml),
@@ -349,6 +401,7 @@ int main(void) {
       cmocka_unit_test(test_workload),
       cmocka_unit_test(test_many_problems),
       cmocka_unit_test(test_files),
+      cmocka_unit_test(test_no_effect),
   };
   return cmocka_run_group_tests(tests, NULL, NULL);
 }
