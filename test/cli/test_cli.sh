@@ -333,6 +333,21 @@ test_refused_at_run() {
   fi
 }
 
+test_results_given() {
+  call run "$work/byindex"
+  expect "results for an experiment, exit 2" 2 "moectl run FILE\.yaml --resume $work/byindex"
+  call check "$work/byindex/results.json"
+  expect "results.json for an experiment, exit 2" 2 "moectl run FILE\.yaml --resume $work/byindex"
+  # What the message says to do with jq, which need not be there.
+  python3 -c '
+import json, sys
+plan = json.load(open(sys.argv[1]))["experiment"]
+del plan["sweep"]
+json.dump(plan, open(sys.argv[2], "w"))' "$work/sweep/results.json" "$work/again.yaml"
+  call check "$work/again.yaml"
+  expect "the recorded experiment is one" 0 '18 points'
+}
+
 test_resume() {
   call run "$work/tiny.yaml" --resume "$work/byindex"
   expect "--resume of a finished run" 0
@@ -421,6 +436,7 @@ main() {
     test_same_bits
     test_places
     test_refused_at_run
+    test_results_given
     test_resume
     test_interrupt
     test_full_disk

@@ -2,6 +2,7 @@
 #include "config.h"
 #include <stdlib.h>
 #include <string.h>
+#include <unistd.h>
 
 static void refuses_bytes(const char *text, size_t size, const char *set, const char *message) {
   struct experiment experiment, zeros = {0};
@@ -333,6 +334,49 @@ static void test_files(void **state) {
   free(error);
 }
 
+static void refuses_file(const char *path, const char *message) {
+  experiment e;
+  char *error = NULL;
+  assert_false(experiment_load(path, NULL, 0, &e, &error));
+  assert_non_null(error);
+  assert_string_equal(error, message);
+  free(error);
+}
+
+/* Results given for an experiment, as the file or as its folder; however large. */
+static void test_results_given(void **state) {
+  (void)state;
+  char folder[] = "/tmp/moecl-given-XXXXXX", path[64], message[512], here[1024];
+  assert_non_null(mkdtemp(folder));
+  snprintf(path, sizeof path, "%s/results.json", folder);
+  refuses_file(folder, strcat(strcpy(message, folder), ": cannot be read: Is a directory"));
+  for (int large = 0; large < 2; large++) {
+    FILE *file = fopen(path, "wb");
+    assert_non_null(file);
+    fprintf(file, "{\n \"schema\": \"moecl-results/1\",\n \"versions\": {%*s}\n}\n",
+            large ? 2 << 20 : 1, "");
+    fclose(file);
+    static const char *const what =
+        "holds the results of a run, expected an experiment; to go on with that run: moectl run "
+        "FILE.yaml --resume %s; to run again what is recorded there: jq '.experiment | "
+        "del(.sweep)' %s/results.json > again.yaml";
+    char rest[400];
+    snprintf(rest, sizeof rest, what, folder, folder);
+    snprintf(message, sizeof message, "%s: %s", path, rest);
+    refuses_file(path, message);
+    snprintf(message, sizeof message, "%s: %s", folder, rest);
+    refuses_file(folder, message);
+    snprintf(rest, sizeof rest, what, ".", ".");
+    snprintf(message, sizeof message, "results.json: %s", rest);
+    assert_non_null(getcwd(here, sizeof here));
+    assert_int_equal(chdir(folder), 0);
+    refuses_file("results.json", message);
+    assert_int_equal(chdir(here), 0);
+  }
+  assert_int_equal(unlink(path), 0);
+  assert_int_equal(rmdir(folder), 0);
+}
+
 /* Accepted with these warnings; NULL: none. */
 static void warns(const char *lines, const char *set, const char *message) {
   char text[1024];
@@ -401,6 +445,7 @@ int main(void) {
       cmocka_unit_test(test_workload),
       cmocka_unit_test(test_many_problems),
       cmocka_unit_test(test_files),
+      cmocka_unit_test(test_results_given),
       cmocka_unit_test(test_no_effect),
   };
   return cmocka_run_group_tests(tests, NULL, NULL);
