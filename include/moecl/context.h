@@ -32,7 +32,8 @@ typedef struct moecl_context_params {
   const char *kernel_dir; /* read kernel sources from here instead of the embedded ones;
                              NULL: $MOECL_KERNEL_DIR, else embedded */
   const char *cache_dir;  /* where program binaries are kept; NULL: $MOECL_CACHE_DIR, else
-                             $XDG_CACHE_HOME/moecl, else $HOME/.cache/moecl */
+                             $XDG_CACHE_HOME/moecl, else $HOME/.cache/moecl. Kept below 256 MiB:
+                             what was not used for longest goes first */
   bool disable_cache;     /* build every program from source */
 } moecl_context_params;
 
