@@ -13,6 +13,7 @@ int command_check(const options *options) {
     free(error);
     return EXIT_USAGE;
   }
+  if (experiment.warnings) fprintf(stderr, "%s\n", experiment.warnings);
   recording recording = {0};
   if (experiment.input_file &&
       !(recording_load(experiment.input_file, experiment.input_tensor, &recording, &error) &&

@@ -39,9 +39,10 @@ static const char devices_topic[] =
 static const char environment_topic[] =
     "Environment:\n"
     "  MOECL_KERNEL_DIR   read kernel sources from this folder instead of the ones built\n"
-    "                     in: edit cl/ and run again without building\n"
+    "                     in: edit cl/ and run again without building; results.json and\n"
+    "                     report.md say so, with a hash of the sources\n"
     "  MOECL_CACHE_DIR    where compiled programs are kept (default: $XDG_CACHE_HOME/moecl,\n"
-    "                     else ~/.cache/moecl); safe to delete\n"
+    "                     else ~/.cache/moecl), at most 256 MiB; safe to delete\n"
     "  OCL_ICD_VENDORS    the folder of .icd files that decides which OpenCL drivers are seen\n";
 
 static const char exit_topic[] =
@@ -53,12 +54,15 @@ static const char exit_topic[] =
 
 static const char results_topic[] =
     "A run writes into its results folder, after every point, replacing files whole:\n"
-    "  results.json   everything: the resolved experiment, the device, and per point its\n"
+    "  results.json   everything: the resolved experiment, the device, the kernels'\n"
+    "                 folder and a hash of their sources, and per point its\n"
     "                 parameters, variants, time per stage, rates, routing, verification\n"
     "  results.csv    one row a point\n"
     "  report.md      readable by itself, pictures included\n"
     "  *.png          expert utilisation per top_k and capacity factor; time and throughput\n"
-    "                 against what was swept; the gnuplot script and data lie beside each\n"
+    "                 against what was swept, and load imbalance, its coefficient of\n"
+    "                 variation and the dropped share where they vary with it; the\n"
+    "                 gnuplot script and data lie beside each\n"
     "  point-NNN.safetensors   with --dump: inputs, weights, routing and output\n"
     "\n"
     "Times are device times from OpenCL profiling events: median, minimum and 90th\n"

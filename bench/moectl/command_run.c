@@ -67,6 +67,7 @@ static bool load(run *run) {
     free(error);
     return false;
   }
+  if (run->experiment.warnings) fprintf(stderr, "%s\n", run->experiment.warnings);
   run->experiment.options = options_text(options);
   if (!run->experiment.input_file ||
       (recording_load(run->experiment.input_file, run->experiment.input_tensor, &run->recording,
@@ -135,7 +136,12 @@ static int open_device(run *run) {
 static int open_results(run *run) {
   const options *options = run->options;
   char *error = NULL;
-  run->results = results_open(&run->experiment, moecl_context_device(run->context),
+  kernel_origin kernels = {.dir = moecl_context_kernel_dir(run->context)};
+  if (moecl_context_kernel_hash(run->context, kernels.hash) != MOECL_OK) {
+    tell(NULL);
+    return EXIT_POINT_FAILED;
+  }
+  run->results = results_open(&run->experiment, moecl_context_device(run->context), &kernels,
                               options->resume ? options->resume : options->out,
                               options->resume != NULL, &error);
   if (run->results) return EXIT_ALL_OK;

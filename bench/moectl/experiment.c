@@ -1,5 +1,6 @@
 #include "experiment.h"
 
+#include "effects.h"
 #include "sweep.h"
 #include <errno.h>
 #include <stdlib.h>
@@ -110,6 +111,13 @@ static void fill_experiment(experiment *experiment, const settings *settings, pr
   if (experiment->resolved_json == NULL) problem_out_of_memory(problems);
 }
 
+static void fill_warnings(experiment *experiment, const settings *settings, problems *problems) {
+  struct problems warnings = {.path = problems->path};
+  effects_check(settings, &warnings);
+  if (warnings.out_of_memory) problem_out_of_memory(problems);
+  if (problems_any(&warnings)) experiment->warnings = problems_take(&warnings);
+}
+
 static void read_all(settings *settings, const char *text, size_t size,
                      const experiment_override *overrides, size_t num_overrides,
                      problems *problems) {
@@ -144,10 +152,44 @@ bool experiment_parse(const char *text, size_t size, const char *path,
     sweep_expand(settings, experiment, &problems);
   }
   if (!problems_any(&problems)) fill_experiment(experiment, settings, &problems);
+  if (!problems_any(&problems)) fill_warnings(experiment, settings, &problems);
   if (!problems_any(&problems)) return true;
   *error = problems_take(&problems);
   experiment_destroy(experiment);
   return false;
+}
+
+/* What a run wrote is JSON, which is YAML too: without this every key of it
+ * would be reported as a mistake. Its schema is its first member. */
+static bool is_results(const char *text, size_t size) {
+  static const char mark[] = "\"moecl-results/";
+  const size_t length = sizeof mark - 1;
+  for (size_t i = 0; i + length <= size && i < 64; i++)
+    if (memcmp(text + i, mark, length) == 0) return true;
+  return false;
+}
+
+static void results_given(const char *folder, size_t length, problems *problems) {
+  if (length == 0) {
+    folder = ".";
+    length = 1;
+  }
+  problem_add_file(problems,
+                   "holds the results of a run, expected an experiment; to go on with that run: "
+                   "moectl run FILE.yaml --resume %.*s; to run again what is recorded there: "
+                   "jq '.experiment | del(.sweep)' %.*s/results.json > again.yaml",
+                   (int)length, folder, (int)length, folder);
+}
+
+/* A folder with results in it, given for an experiment. */
+static bool is_results_folder(const char *path) {
+  char file[4096], start[128];
+  snprintf(file, sizeof file, "%s/results.json", path);
+  FILE *results = fopen(file, "rb");
+  if (results == NULL) return false;
+  const size_t size = fread(start, 1, sizeof start, results);
+  fclose(results);
+  return is_results(start, size);
 }
 
 /* Reads at most a byte more than allowed, which also bounds /dev/zero. */
@@ -163,8 +205,14 @@ static char *read_file(const char *path, size_t *size, problems *problems) {
   } else {
     errno = 0;
     *size = fread(text, 1, MAX_FILE + 1, file);
-    if (ferror(file))
-      problem_add_file(problems, "cannot be read: %s", strerror(errno));
+    const int reason = errno;
+    const char *slash = strrchr(problems->path, '/');
+    if (ferror(file) && is_results_folder(problems->path))
+      results_given(problems->path, strlen(problems->path), problems);
+    else if (ferror(file))
+      problem_add_file(problems, "cannot be read: %s", strerror(reason));
+    else if (is_results(text, *size))
+      results_given(problems->path, slash == NULL ? 0 : (size_t)(slash - problems->path), problems);
     else if (*size > MAX_FILE)
       problem_add_file(problems, "is larger than 1 MiB; expected an experiment in YAML");
   }
@@ -199,6 +247,7 @@ void experiment_destroy(experiment *experiment) {
   free(experiment->points);
   free(experiment->axes);
   free(experiment->resolved_json);
+  free(experiment->warnings);
   if (experiment->settings != NULL) settings_free(experiment->settings);
   free(experiment->settings);
   memset(experiment, 0, sizeof *experiment);

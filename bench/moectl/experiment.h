@@ -43,6 +43,8 @@ typedef struct experiment {
   size_t num_axes;     /* in sweep order too: the last axis varies fastest */
   char *resolved_json; /* the experiment with defaults filled in and overrides applied, lists kept,
                           and "sweep": the swept keys, slowest first. Equal texts: equal points. */
+  char *warnings; /* a line each, as in experiment_load's *error: what was given but has no effect
+                     in any point; NULL: nothing */
   struct settings *settings; /* owns the texts that points refer to */
 } experiment;
 

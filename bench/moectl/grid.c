@@ -31,6 +31,10 @@ size_t grid_line_start(const experiment *plan, size_t axis, size_t line) {
   return line / stride * stride * plan->axes[axis].count + line % stride;
 }
 
+bool grid_is_seed(const experiment *plan, size_t axis) {
+  return strcmp(plan->axes[axis].param, "seed") == 0;
+}
+
 bool grid_is_numeric(const experiment *plan, size_t axis) {
   const schema_id id = schema_find_param(plan->axes[axis].param);
   if (id == KEY_COUNT) return false;

@@ -14,6 +14,8 @@ size_t grid_digit(const experiment *plan, size_t axis, size_t index);
 size_t grid_lines(const experiment *plan, size_t axis);
 size_t grid_line_start(const experiment *plan, size_t axis, size_t line);
 
+/* Seeds are numbers without an order: repetitions. */
+bool grid_is_seed(const experiment *plan, size_t axis);
 bool grid_is_numeric(const experiment *plan, size_t axis);
 /* A point's value on a numeric axis; NaN for null. */
 double grid_value(const experiment *plan, size_t axis, size_t index);

@@ -1,5 +1,6 @@
 #include "pictures.h"
 #include "files.h"
+#include "measures.h"
 #include <ctype.h>
 #include <math.h>
 #include <stdlib.h>
@@ -52,34 +53,86 @@ static bool add(picture_list *pictures, picture_kind kind, size_t point, size_t 
   return true;
 }
 
-static size_t points_with_data(const results *all, size_t axis, size_t start) {
+static const struct {
+  picture_quantity quantity;
+  const char *measure;
+} shown[PICTURE_KIND_COUNT] = {
+    [PICTURE_TIME] = {{"time", "layer time", "layer time (ms)", "at the median time",
+                       "lower is better", "median_ms min_ms p90_ms"},
+                      NULL},
+    [PICTURE_THROUGHPUT] = {{"throughput", "throughput", "throughput (tokens/s)",
+                             "at the median time", "higher is better", "tokens_per_s"},
+                            "tokens_per_s"},
+    [PICTURE_IMBALANCE] = {{"imbalance", "load imbalance", "load imbalance (max/mean)",
+                            "the busiest expert's load over the mean, before capacity", "1 is even",
+                            "max_mean_imbalance"},
+                           "max_mean_imbalance"},
+    [PICTURE_VARIATION] = {{"variation", "coefficient of variation",
+                            "coefficient of variation of the loads",
+                            "standard deviation of the experts' loads over the mean, before "
+                            "capacity",
+                            "0 is even", "coefficient_of_variation"},
+                           "coefficient_of_variation"},
+    [PICTURE_DROPPED] = {{"dropped", "dropped assignments", "dropped assignments (%)",
+                          "share of the assignments (token-expert pairs) over capacity",
+                          "lower is better", "dropped_percent"},
+                         "dropped_fraction"},
+};
+
+const picture_quantity *picture_quantity_of(picture_kind kind) { return &shown[kind].quantity; }
+
+double picture_value(const results *all, picture_kind kind, size_t index) {
+  if (!point_ran(all, index)) return NAN;
+  if (kind == PICTURE_TIME) return point_ms(all, index);
+  const measure *m = measure_find(shown[kind].measure);
+  const double value = measure_get(m, &all->points[index]).real;
+  return m->kind == MEASURE_SHARE ? 100 * value : value;
+}
+
+static size_t points_with_data(const results *all, picture_kind kind, size_t axis, size_t start) {
   const size_t stride = grid_stride(all->experiment, axis);
   size_t found = 0;
-  for (size_t i = 0; i < all->experiment->axes[axis].count; i++) {
-    const size_t index = start + i * stride;
-    found += point_ran(all, index) && isfinite(point_ms(all, index));
-  }
+  for (size_t i = 0; i < all->experiment->axes[axis].count; i++)
+    found += isfinite(picture_value(all, kind, start + i * stride));
   return found;
 }
 
-static bool axis_has_data(const results *all, size_t axis) {
+/* Whether the quantity differs anywhere along the axis. */
+static bool varies(const results *all, picture_kind kind, size_t axis) {
+  const size_t stride = grid_stride(all->experiment, axis);
+  for (size_t line = 0; line < grid_lines(all->experiment, axis); line++) {
+    double first = NAN;
+    for (size_t i = 0; i < all->experiment->axes[axis].count; i++) {
+      const size_t index = grid_line_start(all->experiment, axis, line) + i * stride;
+      const double value = picture_value(all, kind, index);
+      if (isfinite(value) && isfinite(first) && value != first) return true;
+      if (isfinite(value)) first = value;
+    }
+  }
+  return false;
+}
+
+/* Times always differ; that routing does is worth a picture only if it does. */
+static bool is_wanted(const results *all, picture_kind kind, size_t axis) {
   const experiment *plan = all->experiment;
   if (plan->axes[axis].count < 2 || !grid_is_numeric(plan, axis)) return false;
+  if (grid_is_seed(plan, axis)) return false; /* a line through seeds would be a trend */
+  if (kind >= PICTURE_IMBALANCE) return varies(all, kind, axis);
   size_t starts[MAX_SERIES], total;
-  return pictures_series(all, axis, starts, &total) > 0;
+  return pictures_series(all, kind, axis, starts, &total) > 0;
 }
 
 bool pictures_plan(const results *all, picture_list *pictures) {
   const experiment *plan = all->experiment;
   pictures->count = 0;
-  pictures->list = calloc(plan->num_points + 2 * plan->num_axes + 1, sizeof *pictures->list);
+  pictures->list =
+      calloc(plan->num_points + PICTURE_KIND_COUNT * plan->num_axes + 1, sizeof *pictures->list);
   bool ok = pictures->list != NULL;
-  for (size_t axis = 0; ok && axis < plan->num_axes; axis++) {
-    const char *param = plan->axes[axis].param;
-    if (!axis_has_data(all, axis)) continue;
-    ok = add(pictures, PICTURE_TIME, 0, axis, format_text("time_vs_%s", param)) &&
-         add(pictures, PICTURE_THROUGHPUT, 0, axis, format_text("throughput_vs_%s", param));
-  }
+  for (size_t axis = 0; ok && axis < plan->num_axes; axis++)
+    for (int kind = PICTURE_TIME; ok && kind < PICTURE_KIND_COUNT; kind++)
+      if (is_wanted(all, (picture_kind)kind, axis))
+        ok = add(pictures, (picture_kind)kind, 0, axis,
+                 format_text("%s_vs_%s", shown[kind].quantity.name, plan->axes[axis].param));
   for (size_t i = 0; ok && i < plan->num_points; i++)
     if (point_ran(all, i) && all->points[i].routing.tokens_per_expert &&
         all->points[i].routing.tokens_per_expert_after_capacity)
@@ -96,16 +149,17 @@ void pictures_release(picture_list *pictures) {
   pictures->count = 0;
 }
 
-size_t pictures_series(const results *all, size_t axis, size_t starts[MAX_SERIES], size_t *total) {
+size_t pictures_series(const results *all, picture_kind kind, size_t axis,
+                       size_t starts[MAX_SERIES], size_t *total) {
   const size_t lines = grid_lines(all->experiment, axis);
   size_t shown = 0, seen = 0;
   *total = 0;
   for (size_t line = 0; line < lines; line++)
-    *total += points_with_data(all, axis, grid_line_start(all->experiment, axis, line)) > 0;
+    *total += points_with_data(all, kind, axis, grid_line_start(all->experiment, axis, line)) > 0;
   const size_t wanted = *total < MAX_SERIES ? *total : MAX_SERIES;
   for (size_t line = 0; line < lines && shown < wanted; line++) {
     const size_t start = grid_line_start(all->experiment, axis, line);
-    if (points_with_data(all, axis, start) == 0) continue;
+    if (points_with_data(all, kind, axis, start) == 0) continue;
     /* The first and the last are always among them. */
     const size_t next = wanted > 1 ? shown * (*total - 1) / (wanted - 1) : 0;
     if (seen++ == next) starts[shown++] = start;

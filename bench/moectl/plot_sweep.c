@@ -1,4 +1,4 @@
-/* Layer time or throughput against one swept parameter, a line for each
+/* Time, throughput or a measure of the routing against one swept parameter, a line for each
  * combination of the others. */
 #include "gnuplot.h"
 #include "plots.h"
@@ -77,13 +77,10 @@ static void write_series(const results *all, const picture_plan *picture, const 
   fprintf(data, "# %s\n", label);
   for (size_t i = 0; i < count; i++) {
     const size_t index = start + ticks[i].digit * stride;
-    if (!point_ran(all, index) || !isfinite(point_ms(all, index))) continue;
-    const point_result *point = &all->points[index];
-    const sample_summary *time = &point->time_ms[MOECL_STAGE_LAYER];
-    const bool is_time = picture->kind == PICTURE_TIME;
-    const double value = is_time ? time->median : point->tokens_per_s;
+    const double value = picture_value(all, picture->kind, index);
     if (!isfinite(value)) continue;
-    if (is_time)
+    const sample_summary *time = &all->points[index].time_ms[MOECL_STAGE_LAYER];
+    if (picture->kind == PICTURE_TIME)
       fprintf(data, "%.17g %.9g %.9g %.9g\n", ticks[i].position, value,
               isfinite(time->min) ? time->min : value, isfinite(time->p90) ? time->p90 : value);
     else
@@ -98,14 +95,15 @@ static void write_series(const results *all, const picture_plan *picture, const 
 static void write_heading(const results *all, const picture_plan *picture, int base, size_t shown,
                           size_t total, bool spread, FILE *script) {
   const char *param = all->experiment->axes[picture->axis].param;
+  const picture_quantity *quantity = picture_quantity_of(picture->kind);
   char line[LABEL_SIZE];
-  snprintf(line, sizeof line, "%.60s: %s against %s", all->experiment->name,
-           picture->kind == PICTURE_TIME ? "layer time" : "throughput", param);
+  snprintf(line, sizeof line, "%.60s: %s against %s", all->experiment->name, quantity->title,
+           param);
   fputs("set title ", script);
   gnuplot_quote(script, line);
-  snprintf(line, sizeof line, "%.100s%s", all->device.name,
-           spread ? "; median of the iterations, bars from the fastest to the 90th percentile"
-                  : "; at the median time");
+  snprintf(line, sizeof line, "%.100s; %s", all->device.name,
+           spread ? "median of the iterations, bars from the fastest to the 90th percentile"
+                  : quantity->remark);
   fputs(" . \"\\n\" . ", script);
   gnuplot_quote(script, line);
   if (shown < total)
@@ -120,15 +118,12 @@ static void write_heading(const results *all, const picture_plan *picture, int b
 /* The largest unit in which the values are numbers of a few digits. */
 static double write_y_axis(const picture_plan *picture, const double range[2], FILE *script) {
   double unit = 1;
-  if (picture->kind == PICTURE_TIME) {
-    fputs("set ylabel 'layer time (ms)'\n", script);
-  } else {
-    unit = range[1] >= 2e6 ? 1e6 : range[1] >= 2e3 ? 1e3 : 1;
-    fprintf(script, "set ylabel 'throughput (%stokens/s)'\n",
-            unit == 1e6   ? "million "
-            : unit == 1e3 ? "thousand "
-                          : "");
-  }
+  if (picture->kind == PICTURE_THROUGHPUT && range[1] >= 2e3) unit = range[1] >= 2e6 ? 1e6 : 1e3;
+  if (unit > 1)
+    fprintf(script, "set ylabel 'throughput (%s tokens/s)'\n",
+            unit == 1e6 ? "million" : "thousand");
+  else
+    fprintf(script, "set ylabel '%s'\n", picture_quantity_of(picture->kind)->label);
   const double ratio = range[1] / range[0];
   if (range[0] > 0 && ratio > 8)
     fprintf(script, "set logscale y %d\nset yrange [%.9g:%.9g]\n", ratio > 1000 ? 10 : 2,
@@ -197,11 +192,10 @@ void plot_sweep(const results *all, const picture_plan *picture, FILE *script, F
   const int base = place_ticks(ticks, count);
 
   size_t starts[MAX_SERIES], total;
-  const size_t shown = pictures_series(all, picture->axis, starts, &total);
+  const size_t shown = pictures_series(all, picture->kind, picture->axis, starts, &total);
   const bool spread = picture->kind == PICTURE_TIME && shown <= 6;
   double range[2] = {INFINITY, -INFINITY};
-  fprintf(data, "# place_on_axis %s\n",
-          picture->kind == PICTURE_TIME ? "median_ms min_ms p90_ms" : "tokens_per_s");
+  fprintf(data, "# place_on_axis %s\n", picture_quantity_of(picture->kind)->columns);
   for (size_t i = 0; i < shown; i++)
     write_series(all, picture, ticks, count, starts[i], spread, data, range);
   write_heading(all, picture, base, shown, total, spread, script);

@@ -1,6 +1,7 @@
 /* report.md: what was run, on what, what came out and what it means. */
 #include "report.h"
 #include "files.h"
+#include "measures.h"
 #include "pictures.h"
 #include "schema.h"
 #include <ctype.h>
@@ -49,6 +50,10 @@ static void heading(const results *all, FILE *file) {
     first = false;
   }
   fputs(".\n\n", file);
+  if (!all->kernels.dir) return;
+  fputs("**The kernels were read from the folder ", file);
+  report_text(file, all->kernels.dir);
+  fputs(" (MOECL_KERNEL_DIR), not those built in.**\n\n", file);
 }
 
 /* The axis's values in the order of the sweep. */
@@ -85,8 +90,7 @@ static void what_was_run(const results *all, FILE *file) {
   for (int id = 0; id < KEY_COUNT && plan->num_points > 0; id++) {
     const char *param = schema_get((schema_id)id)->param;
     if (!param || grid_find(plan, param) < plan->num_axes) continue;
-    if (strncmp(param, "skew_", 5) == 0 && plan->points[0].distribution != WORKLOAD_SKEWED)
-      continue;
+    if (!measure_param_applies(&plan->points[0], param)) continue;
     if (!experiment_param_text(&plan->points[0], param, text, sizeof text)) continue;
     if (strcmp(param, "capacity_factor") == 0 && strcmp(text, "null") == 0)
       snprintf(text, sizeof text, "null (dropless)");
@@ -136,23 +140,24 @@ static size_t served_alike(const results *all, size_t index, int operation) {
 }
 
 static void variants(const results *all, FILE *file) {
-  static const char *const operations[] = {"router", "permute", "grouped_gemm", "combine"};
   fputs(
       "## Kernel variants\n\n| operation | variant | points | why |\n| --- | --- | ---: | --- |\n",
       file);
-  for (int operation = 0; operation < 4; operation++)
+  for (int operation = 0; operation < NUM_OPERATIONS; operation++)
     for (size_t i = 0; i < all->experiment->num_points; i++) {
       const point_result *point = &all->points[i];
       if (!point_ran(all, i) || !point->variants[operation]) continue;
       const size_t count = served_alike(all, i, operation);
       if (count == 0) continue;
-      fprintf(file, "| %s | ", operations[operation]);
+      fprintf(file, "| %s | ", measure_operations[operation]);
       report_text(file, point->variants[operation]);
       fprintf(file, " | %zu | ", count);
       report_text(file, point->variant_reasons[operation] ? point->variant_reasons[operation] : "");
       fputs(" |\n", file);
     }
-  fputc('\n', file);
+  fputs("\nKernel sources: ", file);
+  report_text(file, all->kernels.dir ? all->kernels.dir : "built in");
+  fprintf(file, ", hash `%s`.\n\n", all->kernels.hash);
 }
 
 static void verification(const results *all, FILE *file) {
@@ -248,13 +253,14 @@ static void caption(const results *all, const picture_plan *picture, FILE *file)
     if (*label) fputs(": ", file);
     report_text(file, label);
   } else {
-    fprintf(file, "%s against %s", picture->kind == PICTURE_TIME ? "Layer time" : "Throughput",
-            plan->axes[picture->axis].param);
+    const picture_quantity *quantity = picture_quantity_of(picture->kind);
+    fprintf(file, "%c%s against %s", toupper((unsigned char)quantity->title[0]),
+            quantity->title + 1, plan->axes[picture->axis].param);
     size_t starts[MAX_SERIES], total;
-    const size_t shown = pictures_series(all, picture->axis, starts, &total);
+    const size_t shown = pictures_series(all, picture->kind, picture->axis, starts, &total);
     if (shown < total)
       fprintf(file, " (%zu of %zu combinations of the other values)", shown, total);
-    fputs(picture->kind == PICTURE_TIME ? "; lower is better" : "; higher is better", file);
+    fprintf(file, "; %s", quantity->reading);
   }
 }
 
@@ -297,19 +303,29 @@ static void shell_word(FILE *file, const char *text) {
   fputc('\'', file);
 }
 
+static void command_line(const results *all, FILE *file) {
+  if (all->kernels.dir) {
+    fputs("MOECL_KERNEL_DIR=", file);
+    shell_word(file, all->kernels.dir);
+    fputc(' ', file);
+  }
+  fputs("moectl run ", file);
+  shell_word(file, all->experiment->path);
+}
+
 static void repeat(const results *all, FILE *file) {
   const experiment *plan = all->experiment;
   bool missing = false;
   for (size_t i = 0; i < plan->num_points; i++)
     missing = missing || !all->have[i];
-  fputs("## How to repeat\n\n```sh\nmoectl run ", file);
-  shell_word(file, plan->path);
+  fputs("## How to repeat\n\n```sh\n", file);
+  command_line(all, file);
   const char *options = plan->options ? plan->options : "";
   if (missing) {
     fprintf(file, "%s --resume ", options);
     shell_word(file, all->folder);
-    fputs("   # runs the points that are missing here\nmoectl run ", file);
-    shell_word(file, plan->path);
+    fputs("   # runs the points that are missing here\n", file);
+    command_line(all, file);
   }
   fputs(options, file);
   fputs(

@@ -1,12 +1,14 @@
 /* What the numbers say, in sentences: for each swept numeric parameter, from
- * its lowest to its highest value with the others held fixed. */
+ * its lowest to its highest value with the others held fixed; how far repetitions
+ * with other seeds lie apart; and where a difference may be noise. */
 #include "report.h"
 #include <inttypes.h>
 #include <math.h>
 #include <string.h>
 
-/* Of more lines than this only the range is told. */
-enum { MAX_SENTENCES = 6 };
+/* Of more lines than this only the range is told. Of fewer iterations than
+ * FEW neither the spread nor what lies outside it is known. */
+enum { MAX_SENTENCES = 6, FEW = 5 };
 
 #define OVERLAP "; the iterations' times overlap, so this may be noise.\n"
 
@@ -33,6 +35,34 @@ static line_ends find_ends(const results *all, size_t axis, size_t start) {
   }
   ends.found = ends.found && ends.low != ends.high;
   return ends;
+}
+
+/* How far one point's iterations lie apart: the 90th percentile over the
+ * fastest, of the point where that is more. */
+static double spread_of(const results *all, line_ends ends) {
+  const sample_summary *a = &all->points[ends.low].time_ms[MOECL_STAGE_LAYER];
+  const sample_summary *b = &all->points[ends.high].time_ms[MOECL_STAGE_LAYER];
+  return fmax(a->p90 / a->min, b->p90 / b->min);
+}
+
+/* Whether the medians differ by no more than the iterations of one point do:
+ * then there is no difference to speak of. */
+static bool within_noise(const results *all, line_ends ends) {
+  const double ratio = point_ms(all, ends.high) / point_ms(all, ends.low);
+  return fmax(ratio, 1 / ratio) <= spread_of(all, ends);
+}
+
+/* ", while the iterations of one point vary 1.15x." */
+static void noise_remark(const results *all, line_ends ends, FILE *file) {
+  char number[NUMBER_SIZE];
+  fprintf(file, ", while the iterations of one point vary %sx.\n",
+          number_text(spread_of(all, ends), number, sizeof number));
+}
+
+static bool few_iterations(const results *all) { return all->experiment->iterations < FEW; }
+/* "makes", or "seems to make" where few iterations say so. */
+static const char *seems(const results *all, const char *surely, const char *perhaps) {
+  return few_iterations(all) ? perhaps : surely;
 }
 
 /* Whether the two points' iterations overlap, so that a difference may be
@@ -67,14 +97,24 @@ static void time_sentence(const results *all, size_t axis, line_ends ends, FILE 
   const experiment *plan = all->experiment;
   const double before = point_ms(all, ends.low), after = point_ms(all, ends.high);
   char low[LABEL_SIZE], high[LABEL_SIZE], change[64], a[NUMBER_SIZE], b[NUMBER_SIZE];
+  const bool noise = within_noise(all, ends);
   change_text(after / before, change, sizeof change);
-  fprintf(file, "- Raising %s from %s to %s %s the layer %s", plan->axes[axis].param,
+  fprintf(file, "- Raising %s from %s to %s ", plan->axes[axis].param,
           grid_value_text(plan, axis, ends.low, low, sizeof low),
-          grid_value_text(plan, axis, ends.high, high, sizeof high),
-          strstr(change, "as fast") ? "leaves" : "makes", change);
+          grid_value_text(plan, axis, ends.high, high, sizeof high));
+  if (noise)
+    fputs("changes the layer's time by no more than noise", file);
+  else if (strstr(change, "as fast"))
+    fprintf(file, "%s the layer %s", seems(all, "leaves", "seems to leave"), change);
+  else
+    fprintf(file, "%s the layer %s", seems(all, "makes", "seems to make"), change);
   held_fixed(all, axis, ends.low, file);
   fprintf(file, ": %s ms to %s ms", number_text(before, a, sizeof a),
           number_text(after, b, sizeof b));
+  if (noise) {
+    noise_remark(all, ends, file);
+    return;
+  }
   fprintf(file, ", %s to %s tokens/s", number_text(all->points[ends.low].tokens_per_s, a, sizeof a),
           number_text(all->points[ends.high].tokens_per_s, b, sizeof b));
   fputs(within_spread(all, ends) && !strstr(change, "as fast") ? OVERLAP : ".\n", file);
@@ -89,21 +129,30 @@ static void tokens_sentence(const results *all, size_t axis, line_ends ends, FIL
   const double rate = high / low / (after / before);
   char a[NUMBER_SIZE], b[NUMBER_SIZE];
   fprintf(file, "- %sx the tokens (%.0f to %.0f)", number_text(high / low, a, sizeof a), low, high);
-  fprintf(file, " take %sx the time", number_text(after / before, a, sizeof a));
+  fprintf(file, " %s %sx the time", seems(all, "take", "seem to take"),
+          number_text(after / before, a, sizeof a));
   held_fixed(all, axis, ends.low, file);
   fprintf(file, ": %s ms to %s ms", number_text(before, a, sizeof a),
           number_text(after, b, sizeof b));
-  fprintf(file, ", throughput %s %sx, %s to ", rate >= 1 ? "rises" : "falls",
-          number_text(rate >= 1 ? rate : 1 / rate, a, sizeof a),
-          number_text(all->points[ends.low].tokens_per_s, b, sizeof b));
-  fprintf(file, "%s tokens/s.\n", number_text(all->points[ends.high].tokens_per_s, a, sizeof a));
+  const bool noise = fmax(rate, 1 / rate) <= spread_of(all, ends);
+  if (noise)
+    fputs(", throughput changes by no more than noise", file);
+  else
+    fprintf(file, ", throughput %s %sx", rate >= 1 ? "rises" : "falls",
+            number_text(rate >= 1 ? rate : 1 / rate, a, sizeof a));
+  fprintf(file, ", %s to %s tokens/s", number_text(all->points[ends.low].tokens_per_s, b, sizeof b),
+          number_text(all->points[ends.high].tokens_per_s, a, sizeof a));
+  if (noise)
+    noise_remark(all, ends, file);
+  else
+    fputs(".\n", file);
 }
 
 /* Of many lines at once: the range and where its ends are. */
 static void range_sentence(const results *all, size_t axis, FILE *file) {
   const experiment *plan = all->experiment;
   double least = INFINITY, most = -INFINITY;
-  size_t least_at = 0, most_at = 0, lines = 0, overlaps = 0;
+  size_t least_at = 0, most_at = 0, lines = 0, noisy = 0, doubtful = 0;
   line_ends any = {0};
   for (size_t line = 0; line < grid_lines(plan, axis); line++) {
     const line_ends ends = find_ends(all, axis, grid_line_start(plan, axis, line));
@@ -113,22 +162,28 @@ static void range_sentence(const results *all, size_t axis, FILE *file) {
     if (ratio > most) most = ratio, most_at = ends.low;
     any = ends;
     lines++;
-    overlaps += within_spread(all, ends);
+    noisy += within_noise(all, ends);
+    doubtful += within_noise(all, ends) || within_spread(all, ends);
   }
   if (lines == 0) return;
   char low[LABEL_SIZE], high[LABEL_SIZE], a[64], b[64];
   change_text(least, a, sizeof a);
   change_text(most, b, sizeof b);
-  fprintf(file,
-          "- Raising %s from %s to %s, over %zu combinations of the others: the layer becomes "
-          "from %s",
+  fprintf(file, "- Raising %s from %s to %s, over %zu combinations of the others: the layer",
           plan->axes[axis].param, grid_value_text(plan, axis, any.low, low, sizeof low),
-          grid_value_text(plan, axis, any.high, high, sizeof high), lines, a);
+          grid_value_text(plan, axis, any.high, high, sizeof high), lines);
+  if (noisy == lines) {
+    fputs("'s time changes by no more than the iterations of one point vary.\n", file);
+    return;
+  }
+  fprintf(file, " %s from %s", seems(all, "becomes", "seems to become"), a);
   held_fixed(all, axis, least_at, file);
   fprintf(file, " to %s", b);
   held_fixed(all, axis, most_at, file);
-  if (overlaps > 0)
-    fprintf(file, "; in %zu of them the iterations' times overlap, so that may be noise", overlaps);
+  if (doubtful > 0)
+    fprintf(file,
+            "; in %zu of them the iterations' times overlap or vary as much, so that may be noise",
+            doubtful);
   fputs(".\n", file);
 }
 
@@ -182,6 +237,91 @@ static void averages_sentence(const results *all, size_t axis, bool drops, FILE 
   fputs(".\n", file);
 }
 
+typedef struct point_range {
+  size_t low, high, count; /* points; how many have the quantity */
+} point_range;
+
+typedef double (*quantity)(const results *all, size_t index);
+static double throughput(const results *r, size_t i) { return r->points[i].tokens_per_s; }
+static double imbalance(const results *r, size_t i) {
+  return r->points[i].routing.statistics.max_mean_imbalance;
+}
+static double dropped_percent(const results *r, size_t i) {
+  return 100 * r->points[i].routing.statistics.dropped_fraction;
+}
+
+/* Among `count` points from `start` on, `stride` apart. */
+static point_range find_extreme(const results *all, quantity of, size_t start, size_t stride,
+                                size_t count) {
+  point_range found = {0};
+  for (size_t i = start; i < start + count * stride; i += stride) {
+    if (!point_ran(all, i) || !isfinite(of(all, i))) continue;
+    if (found.count++ == 0) found.low = found.high = i;
+    if (of(all, i) < of(all, found.low)) found.low = i;
+    if (of(all, i) > of(all, found.high)) found.high = i;
+  }
+  return found;
+}
+
+/* "4.00 to 4.40", or "4.00" where all are equal. */
+static void spread_text(const results *all, quantity of, point_range range, FILE *file) {
+  char number[NUMBER_SIZE];
+  const double low = of(all, range.low), high = of(all, range.high);
+  fputs(number_text(low, number, sizeof number), file);
+  if (low != high) fprintf(file, " to %s", number_text(high, number, sizeof number));
+}
+
+/* Seeds are repetitions with other numbers: no order, only a spread. */
+static void seeds_sentence(const results *all, size_t axis, size_t start, FILE *file) {
+  const experiment *plan = all->experiment;
+  const size_t stride = grid_stride(plan, axis), count = plan->axes[axis].count;
+  const point_range times = find_extreme(all, point_ms, start, stride, count);
+  const point_range loads = find_extreme(all, imbalance, start, stride, count);
+  const point_range drops = find_extreme(all, dropped_percent, start, stride, count);
+  if (times.count < 2 || loads.count < 2 || drops.count < 2) return;
+  fprintf(file, "- Over %zu seeds", times.count);
+  held_fixed(all, axis, start, file);
+  fputs(" the layer takes ", file);
+  spread_text(all, point_ms, times, file);
+  fputs(" ms, the busiest expert has ", file);
+  spread_text(all, imbalance, loads, file);
+  fputs(" times the mean load, and ", file);
+  spread_text(all, dropped_percent, drops, file);
+  fputs("% of assignments are dropped.\n", file);
+}
+
+/* The widest spread of a quantity over the seeds of one combination. */
+static double widest_spread(const results *all, size_t axis, quantity of, bool ratio) {
+  const experiment *plan = all->experiment;
+  double widest = ratio ? 1 : 0;
+  for (size_t line = 0; line < grid_lines(plan, axis); line++) {
+    const point_range range = find_extreme(all, of, grid_line_start(plan, axis, line),
+                                           grid_stride(plan, axis), plan->axes[axis].count);
+    if (range.count < 2) continue;
+    const double low = of(all, range.low), high = of(all, range.high);
+    widest = fmax(widest, ratio ? high / low : high - low);
+  }
+  return widest;
+}
+
+static void seed_findings(const results *all, size_t axis, FILE *file) {
+  const experiment *plan = all->experiment;
+  const size_t lines = grid_lines(plan, axis);
+  char a[NUMBER_SIZE], b[NUMBER_SIZE], c[NUMBER_SIZE];
+  fputs("\n**seed** (repetitions with other random numbers)\n\n", file);
+  for (size_t line = 0; line < lines && lines <= MAX_SENTENCES; line++)
+    seeds_sentence(all, axis, grid_line_start(plan, axis, line), file);
+  if (lines > MAX_SENTENCES)
+    fprintf(file,
+            "- Over the %zu seeds of one combination of the others (of %zu), layer times differ by "
+            "up to %sx,\nthe busiest expert's load over the mean by up to %s, the dropped share by "
+            "up to %s percentage points.\n",
+            plan->axes[axis].count, lines,
+            number_text(widest_spread(all, axis, point_ms, true), a, sizeof a),
+            number_text(widest_spread(all, axis, imbalance, false), b, sizeof b),
+            number_text(widest_spread(all, axis, dropped_percent, false), c, sizeof c));
+}
+
 static void axis_findings(const results *all, size_t axis, FILE *file) {
   const experiment *plan = all->experiment;
   const char *param = plan->axes[axis].param;
@@ -211,6 +351,36 @@ static void axis_findings(const results *all, size_t axis, FILE *file) {
   }
 }
 
+static void choice_sentence(const results *all, size_t axis, size_t start, line_ends ends,
+                            FILE *file) {
+  const experiment *plan = all->experiment;
+  const double fast = point_ms(all, ends.low), slow = point_ms(all, ends.high);
+  char a[LABEL_SIZE], b[LABEL_SIZE], x[NUMBER_SIZE], y[NUMBER_SIZE], ratio[NUMBER_SIZE];
+  grid_value_text(plan, axis, ends.low, a, sizeof a);
+  grid_value_text(plan, axis, ends.high, b, sizeof b);
+  number_text(fast, x, sizeof x);
+  number_text(slow, y, sizeof y);
+  if (within_noise(all, ends)) {
+    fprintf(file, "- %s with %s ms and %s with %s ms differ by no more than noise", a, x, b, y);
+    held_fixed(all, axis, start, file);
+    noise_remark(all, ends, file);
+    return;
+  }
+  fprintf(file, "- %s %s fastest with %s ms, %sx faster than %s with %s ms", a,
+          seems(all, "is", "seems"), x, number_text(slow / fast, ratio, sizeof ratio), b, y);
+  held_fixed(all, axis, start, file);
+  for (size_t i = 0; i < plan->axes[axis].count; i++) {
+    const size_t other = start + i * grid_stride(plan, axis);
+    if (other == ends.low || other == ends.high || !point_ran(all, other) ||
+        !(point_ms(all, other) > 0) || !within_noise(all, (line_ends){ends.low, other, true}))
+      continue;
+    fprintf(file, "; %s with %s ms is as fast within the noise",
+            grid_value_text(plan, axis, other, b, sizeof b),
+            number_text(point_ms(all, other), y, sizeof y));
+  }
+  fputs(within_spread(all, ends) ? OVERLAP : ".\n", file);
+}
+
 /* Texts have no order: which is fastest, over the lines where all ran. */
 static void choice_findings(const results *all, size_t axis, FILE *file) {
   const experiment *plan = all->experiment;
@@ -226,39 +396,10 @@ static void choice_findings(const results *all, size_t axis, FILE *file) {
       if (slow == SIZE_MAX || point_ms(all, index) > point_ms(all, slow)) slow = index;
     }
     if (fast == slow) continue;
-    char a[LABEL_SIZE], b[LABEL_SIZE], x[NUMBER_SIZE], y[NUMBER_SIZE], ratio[NUMBER_SIZE];
-    fprintf(file, "- %s is fastest with %s ms, %sx faster than %s with %s ms",
-            grid_value_text(plan, axis, fast, a, sizeof a),
-            number_text(point_ms(all, fast), x, sizeof x),
-            number_text(point_ms(all, slow) / point_ms(all, fast), ratio, sizeof ratio),
-            grid_value_text(plan, axis, slow, b, sizeof b),
-            number_text(point_ms(all, slow), y, sizeof y));
-    held_fixed(all, axis, start, file);
-    fputs(within_spread(all, (line_ends){fast, slow, true}) ? OVERLAP : ".\n", file);
+    choice_sentence(all, axis, start, (line_ends){fast, slow, true}, file);
   }
   if (lines > MAX_SENTENCES)
     fprintf(file, "- The other %zu combinations are in the table.\n", lines - MAX_SENTENCES);
-}
-
-typedef struct point_range {
-  size_t low, high, count; /* points; how many have the quantity */
-} point_range;
-
-typedef double (*quantity)(const results *all, size_t index);
-static double throughput(const results *r, size_t i) { return r->points[i].tokens_per_s; }
-static double imbalance(const results *r, size_t i) {
-  return r->points[i].routing.statistics.max_mean_imbalance;
-}
-
-static point_range find_extreme(const results *all, quantity of) {
-  point_range found = {0};
-  for (size_t i = 0; i < all->experiment->num_points; i++) {
-    if (!point_ran(all, i) || !isfinite(of(all, i))) continue;
-    if (found.count++ == 0) found.low = found.high = i;
-    if (of(all, i) < of(all, found.low)) found.low = i;
-    if (of(all, i) > of(all, found.high)) found.high = i;
-  }
-  return found;
 }
 
 /* One of: "0.52", "0.52 to 1.20 (point 3)". */
@@ -303,12 +444,19 @@ static void slowest_stage(const results *all, FILE *file) {
 
 void report_findings(const results *all, FILE *file) {
   const experiment *plan = all->experiment;
-  const point_range rates = find_extreme(all, throughput), loads = find_extreme(all, imbalance);
+  const point_range rates = find_extreme(all, throughput, 0, 1, plan->num_points);
+  const point_range loads = find_extreme(all, imbalance, 0, 1, plan->num_points);
   fputs("## Findings\n\n", file);
   if (rates.count == 0) {
     fputs("No point has run: there is nothing to tell.\n\n", file);
     return;
   }
+  if (few_iterations(all) && plan->num_points > 1)
+    fprintf(file,
+            "Only %" PRId64
+            " iteration%s timed at each point (measure.iterations), too few to tell "
+            "a difference in time\nfrom noise: take those below as hints.\n\n",
+            plan->iterations, plan->iterations == 1 ? " was" : "s were");
   fputs("- Throughput: ", file);
   extreme_text(all, throughput, rates, file);
   fputs(" tokens/s.\n", file);
@@ -320,7 +468,9 @@ void report_findings(const results *all, FILE *file) {
   }
   for (size_t axis = 0; axis < plan->num_axes; axis++) {
     if (plan->axes[axis].count < 2) continue;
-    if (!grid_is_numeric(plan, axis))
+    if (grid_is_seed(plan, axis))
+      seed_findings(all, axis, file);
+    else if (!grid_is_numeric(plan, axis))
       choice_findings(all, axis, file);
     else
       axis_findings(all, axis, file);

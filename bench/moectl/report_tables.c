@@ -1,4 +1,5 @@
 /* report.md's tables, a row for each point that ran. */
+#include "measures.h"
 #include "report.h"
 #include <inttypes.h>
 #include <math.h>
@@ -14,6 +15,28 @@ static void percent_cell(FILE *file, double fraction) {
     fprintf(file, " %.1f%% |", 100 * fraction);
   else
     fputs(" n/a |", file);
+}
+
+static void measure_cells(const char *const *names, size_t count, const point_result *point,
+                          FILE *file) {
+  for (size_t i = 0; i < count; i++) {
+    const measure *m = measure_find(names[i]);
+    const measure_value value = measure_get(m, point);
+    if (m->kind == MEASURE_SHARE)
+      percent_cell(file, value.real);
+    else if (m->kind == MEASURE_REAL || (!value.present && m->kind == MEASURE_COUNT))
+      cell(file, value.real);
+    else if (value.present)
+      fprintf(file, " %" PRId64 " |", value.whole);
+    else
+      fputs(measure_group_present(m->group, point) ? " dropless |" : " n/a |", file);
+  }
+}
+
+/* The headings of measures, at `columns`. */
+static void measure_headings(const char *const *names, size_t count, const char **columns) {
+  for (size_t i = 0; i < count; i++)
+    columns[i] = measure_find(names[i])->heading;
 }
 
 /* "| # | num_experts | top_k |" and what follows it, then the rule below. */
@@ -58,10 +81,12 @@ static void verify_cell(const point_result *point, FILE *file) {
 }
 
 void report_points(const results *all, FILE *file) {
-  static const char *const columns[] = {"median ms", "min ms",    "p90 ms",
-                                        "tokens/s",  "TFLOP/s",   "GB/s",
-                                        "dropped",   "imbalance", "verify (error)"};
-  const size_t count = sizeof columns / sizeof columns[0];
+  static const char *const names[] = {"tokens_per_s", "tflops", "gbytes_per_s", "dropped_fraction",
+                                      "max_mean_imbalance"};
+  enum { NAMES = sizeof names / sizeof names[0], count = NUM_SUMMARIES + NAMES + 1 };
+  const char *columns[count] = {"median ms", "min ms", "p90 ms"};
+  measure_headings(names, NAMES, columns + NUM_SUMMARIES);
+  columns[count - 1] = "verify (error)";
   fputs("## Points\n\n", file);
   head(all, columns, count, file);
   for (size_t i = 0; i < all->experiment->num_points; i++) {
@@ -73,15 +98,10 @@ void report_points(const results *all, FILE *file) {
       fputs(all->have[i] ? " **error** |\n" : " not run |\n", file);
       continue;
     }
-    const sample_summary *time = &point->time_ms[MOECL_STAGE_LAYER];
-    cell(file, time->median);
-    cell(file, time->min);
-    cell(file, time->p90);
-    cell(file, point->tokens_per_s);
-    cell(file, point->tflops);
-    cell(file, point->gbytes_per_s);
-    percent_cell(file, point->routing.statistics.dropped_fraction);
-    cell(file, point->routing.statistics.max_mean_imbalance);
+    sample_summary time = point->time_ms[MOECL_STAGE_LAYER];
+    for (size_t j = 0; j < NUM_SUMMARIES; j++)
+      cell(file, *measure_summary(&time, j));
+    measure_cells(names, NAMES, point, file);
     verify_cell(point, file);
     fputc('\n', file);
   }
@@ -127,32 +147,18 @@ void report_stages(const results *all, FILE *file) {
 }
 
 void report_routing(const results *all, FILE *file) {
-  static const char *const columns[] = {"load balancing loss",
-                                        "router z-loss",
-                                        "entropy (nats)",
-                                        "max/mean",
-                                        "CV",
-                                        "capacity",
-                                        "dropped",
-                                        "padding waste"};
+  static const char *const names[] = {
+      "load_balancing_loss",      "router_z_loss", "entropy",          "max_mean_imbalance",
+      "coefficient_of_variation", "capacity",      "dropped_fraction", "padding_waste"};
+  enum { NAMES = sizeof names / sizeof names[0] };
+  const char *columns[NAMES];
+  measure_headings(names, NAMES, columns);
   fputs("## Routing balance\n\n", file);
-  head(all, columns, sizeof columns / sizeof columns[0], file);
+  head(all, columns, NAMES, file);
   for (size_t i = 0; i < all->experiment->num_points; i++) {
     if (!point_ran(all, i)) continue;
-    const moecl_routing *routing = &all->points[i].routing;
-    const moecl_routing_statistics *statistics = &routing->statistics;
     row_begin(all, i, file);
-    cell(file, statistics->load_balancing_loss);
-    cell(file, statistics->router_z_loss);
-    cell(file, statistics->entropy);
-    cell(file, statistics->max_mean_imbalance);
-    cell(file, statistics->coefficient_of_variation);
-    if (routing->capacity < 0)
-      fputs(" dropless |", file);
-    else
-      fprintf(file, " %" PRId64 " |", routing->capacity);
-    percent_cell(file, statistics->dropped_fraction);
-    percent_cell(file, statistics->padding_waste);
+    measure_cells(names, NAMES, &all->points[i], file);
     fputc('\n', file);
   }
   fputs(

@@ -29,15 +29,6 @@ const char *point_status_name(point_status status) {
   return "?";
 }
 
-const char *const *results_params(void) {
-  static const char *const names[] = {
-      "num_tokens", "hidden_size", "intermediate_size", "num_experts", "top_k", "renormalize",
-      "jitter", "capacity_factor", "min_capacity", "drop_policy", "activation", "dtype",
-      "distribution", "seed", "router_bias", "gate_up_bias", "down_bias", "router_variant",
-      "grouped_gemm_variant", "skew_exponent", "skew_clusters", "skew_noise", NULL};
-  return names;
-}
-
 /* A name becomes one path component: no slashes, no leading dot, no blanks. */
 static char *safe_name(const char *name) {
   char *safe = format_text("%.100s", name && *name ? name : "experiment");
@@ -151,12 +142,13 @@ static bool open_folder(results *all, const char *out, bool resume, char **error
 }
 
 results *results_open(const experiment *plan, const moecl_device_info *device,
-                      const char *out, bool resume, char **error) {
+                      const kernel_origin *kernels, const char *out, bool resume, char **error) {
   *error = NULL;
   results *all = calloc(1, sizeof *all);
   if (all) {
     all->experiment = plan;
     all->device = *device;
+    all->kernels = *kernels;
     all->points = calloc(plan->num_points + 1, sizeof *all->points);
     all->have = calloc(plan->num_points + 1, sizeof *all->have);
   }

@@ -36,15 +36,21 @@ typedef struct point_result {
 
 void point_result_destroy(point_result *result);
 
+/* Which kernels ran, of one run's context; the text is the context's. */
+typedef struct kernel_origin {
+  const char *dir; /* the folder they were read from; NULL: those built in */
+  char hash[33];   /* of all their sources */
+} kernel_origin;
+
 /* A results folder, written as points come. */
 typedef struct results results;
 
 /* `out`: the folder, or NULL for results/<name>-<YYYYmmdd-HHMMSS>/. With
  * `resume` the folder must hold a results.json of the same resolved
- * experiment, whose finished points are taken over. On failure returns NULL
+ * experiment, device and kernels, whose finished points are taken over. On failure returns NULL
  * with one malloc'ed message in *error. */
 results *results_open(const experiment *experiment, const moecl_device_info *device,
-                      const char *out, bool resume, char **error);
+                      const kernel_origin *kernels, const char *out, bool resume, char **error);
 bool results_has(const results *results, size_t index); /* finished in an earlier run */
 const char *results_folder(const results *results);
 

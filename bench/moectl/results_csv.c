@@ -1,6 +1,6 @@
 /* results.csv: one row a point, everything of results.json that is one value.
  * The lists (tokens per expert) are in results.json only. */
-#include "files.h"
+#include "measures.h"
 #include "results_private.h"
 #include <inttypes.h>
 #include <math.h>
@@ -39,99 +39,67 @@ static void put_real(table *csv, double value) {
   put_text(csv, isfinite(value) ? digits : NULL);
 }
 
-static void put_bool(table *csv, bool value) { put_text(csv, value ? "true" : "false"); }
-
 static void end_row(table *csv) {
   fputs("\r\n", csv->file);
   csv->column = 0;
 }
 
+static void put_name(table *csv, const char *first, const char *second, const char *third) {
+  char name[96];
+  snprintf(name, sizeof name, "%s%s%s", first, second, third);
+  put_text(csv, name);
+}
+
+static void put_measure_names(table *csv, measure_group group) {
+  for (const measure *m = measures; m->name; m++)
+    if (m->group == group && !m->repeated) put_name(csv, measure_prefix(group), m->name, "");
+}
+
 static void put_header(table *csv) {
-  static const char *const rest[] = {
-      "tokens_per_s", "tflops", "gbytes_per_s", "memory_bytes", "capacity", "dropped_fraction",
-      "load_balancing_loss", "router_z_loss", "entropy", "max_mean_imbalance",
-      "coefficient_of_variation", "padding_waste", "nonfinite_tokens", "verify_error",
-      "verify_tolerance", "verify_ok", "verify_tokens_checked", "verify_experts_checked",
-      "verify_topk_mismatches", "verify_capacity_ok"};
   static const char *const first[] = {"index", "status", "error"};
-  static const char *const operations[] = {"router", "permute", "grouped_gemm", "combine"};
-  static const char *const summary[] = {"median", "min", "p90"};
-  char name[64];
-  for (size_t i = 0; i < sizeof first / sizeof *first; i++) put_text(csv, first[i]);
-  for (const char *const *param = results_params(); *param; param++) put_text(csv, *param);
-  for (int i = 0; i < 4; i++) {
-    snprintf(name, sizeof name, "variants_%s", operations[i]);
-    put_text(csv, name);
-  }
-  put_text(csv, "iterations");
+  for (size_t i = 0; i < sizeof first / sizeof *first; i++)
+    put_text(csv, first[i]);
+  for (const char *const *param = measure_params; *param; param++)
+    put_text(csv, *param);
+  for (int i = 0; i < NUM_OPERATIONS; i++)
+    put_name(csv, "variants_", measure_operations[i], "");
+  put_measure_names(csv, MEASURE_RUN);
   for (int stage = 0; stage < MOECL_STAGE_COUNT; stage++)
-    for (int i = 0; i < 3; i++) {
-      snprintf(name, sizeof name, "time_ms_%s_%s", moecl_stage_name((moecl_stage)stage),
-               summary[i]);
-      put_text(csv, name);
+    for (int i = 0; i < NUM_SUMMARIES; i++) {
+      char ending[16];
+      snprintf(ending, sizeof ending, "_%s", measure_summaries[i]);
+      put_name(csv, "time_ms_", moecl_stage_name((moecl_stage)stage), ending);
     }
-  for (size_t i = 0; i < sizeof rest / sizeof *rest; i++) put_text(csv, rest[i]);
+  for (int group = MEASURE_RATE; group < MEASURE_GROUP_COUNT; group++)
+    put_measure_names(csv, (measure_group)group);
   end_row(csv);
 }
 
 static void put_params(table *csv, const experiment_point *point) {
   char value[128];
-  for (const char *const *param = results_params(); *param; param++) {
-    const bool absent = strncmp(*param, "skew_", 5) == 0 && point->distribution != WORKLOAD_SKEWED;
-    const char *text =
-        absent ? NULL : experiment_param_text(point, *param, value, sizeof value);
+  for (const char *const *param = measure_params; *param; param++) {
+    const char *text = measure_param_applies(point, *param)
+                           ? experiment_param_text(point, *param, value, sizeof value)
+                           : NULL;
     put_text(csv, text && strcmp(text, "null") == 0 ? NULL : text);
   }
 }
 
-static void put_measures(table *csv, const point_result *result) {
-  const bool timed = isfinite(result->time_ms[MOECL_STAGE_LAYER].median);
-  put_integer(csv, result->iterations);
-  for (int stage = 0; stage < MOECL_STAGE_COUNT; stage++) {
-    put_real(csv, result->time_ms[stage].median);
-    put_real(csv, result->time_ms[stage].min);
-    put_real(csv, result->time_ms[stage].p90);
-  }
-  put_real(csv, timed ? result->tokens_per_s : NAN);
-  put_real(csv, timed ? result->tflops : NAN);
-  put_real(csv, timed ? result->gbytes_per_s : NAN);
-  put_integer(csv, (int64_t)result->memory_bytes);
+static void put_measure(table *csv, const measure *m, const point_result *result) {
+  const measure_value value = measure_get(m, result);
+  if (!value.present)
+    put_text(csv, NULL);
+  else if (m->kind == MEASURE_FLAG)
+    put_text(csv, value.whole ? "true" : "false");
+  else if (m->kind == MEASURE_COUNT || m->kind == MEASURE_LIMIT)
+    put_integer(csv, value.whole);
+  else
+    put_real(csv, value.real);
 }
 
-static void put_empty(table *csv, int columns) {
-  for (int i = 0; i < columns; i++) put_text(csv, NULL);
-}
-
-static void put_routing(table *csv, const moecl_routing *routing) {
-  const moecl_routing_statistics *s = &routing->statistics;
-  if (!routing->tokens_per_expert || !routing->tokens_per_expert_after_capacity) {
-    put_empty(csv, 9);
-    return;
-  }
-  if (routing->capacity < 0) put_text(csv, NULL);
-  else put_integer(csv, routing->capacity);
-  put_real(csv, s->dropped_fraction);
-  put_real(csv, s->load_balancing_loss);
-  put_real(csv, s->router_z_loss);
-  put_real(csv, s->entropy);
-  put_real(csv, s->max_mean_imbalance);
-  put_real(csv, s->coefficient_of_variation);
-  put_real(csv, s->padding_waste);
-  put_integer(csv, s->nonfinite_tokens);
-}
-
-static void put_verify(table *csv, const verify_result *verify) {
-  if (!verify->ran) {
-    put_empty(csv, 7);
-    return;
-  }
-  put_real(csv, verify->error);
-  put_real(csv, verify->tolerance);
-  put_bool(csv, verify->ok);
-  put_integer(csv, verify->tokens_checked);
-  put_integer(csv, verify->experts_checked);
-  put_integer(csv, verify->topk_mismatches);
-  put_bool(csv, verify->capacity_ok);
+static void put_measures(table *csv, measure_group group, const point_result *result) {
+  for (const measure *m = measures; m->name; m++)
+    if (m->group == group && !m->repeated) put_measure(csv, m, result);
 }
 
 static void put_point(table *csv, const experiment *plan, const point_result *result) {
@@ -139,10 +107,16 @@ static void put_point(table *csv, const experiment *plan, const point_result *re
   put_text(csv, point_status_name(result->status));
   put_text(csv, result->error);
   put_params(csv, &plan->points[result->index]);
-  for (int i = 0; i < 4; i++) put_text(csv, result->variants[i]);
-  put_measures(csv, result);
-  put_routing(csv, &result->routing);
-  put_verify(csv, &result->verify);
+  for (int i = 0; i < NUM_OPERATIONS; i++)
+    put_text(csv, result->variants[i]);
+  put_measures(csv, MEASURE_RUN, result);
+  for (int stage = 0; stage < MOECL_STAGE_COUNT; stage++) {
+    sample_summary times = result->time_ms[stage];
+    for (size_t i = 0; i < NUM_SUMMARIES; i++)
+      put_real(csv, *measure_summary(&times, i));
+  }
+  for (int group = MEASURE_RATE; group < MEASURE_GROUP_COUNT; group++)
+    put_measures(csv, (measure_group)group, result);
   end_row(csv);
 }
 

@@ -1,13 +1,12 @@
 /* results.json, written and read back. */
 #include "files.h"
+#include "measures.h"
 #include "results_private.h"
 #include <inttypes.h>
 #include <jansson.h>
 #include <math.h>
 #include <stdlib.h>
 #include <string.h>
-
-static const char *const operations[4] = {"router", "permute", "grouped_gemm", "combine"};
 
 /* JSON knows no NaN or infinity. */
 static json_t *number(double value) { return isfinite(value) ? json_real(value) : json_null(); }
@@ -34,6 +33,10 @@ static json_t *versions_json(void) {
   const char *compiler = "unknown";
 #endif
   return json_pack("{s:s, s:o}", "moecl", moecl_version(), "compiler", text(compiler));
+}
+
+static json_t *kernels_json(const kernel_origin *kernels) {
+  return json_pack("{s:o, s:s}", "dir", text(kernels->dir), "hash", kernels->hash);
 }
 
 static json_t *device_json(const moecl_device_info *d) {
@@ -71,39 +74,58 @@ static json_t *param_json(const experiment_point *point, const char *param) {
   return number(strtod(value, &end));
 }
 
+/* Sets a member; false, with the whole object released, without memory. */
+static bool set(json_t **object, const char *key, json_t *value) {
+  if (*object && json_object_set_new(*object, key, value) == 0) return true;
+  if (!*object) json_decref(value);
+  json_decref(*object);
+  *object = NULL;
+  return false;
+}
+
 static json_t *params_json(const experiment_point *point) {
   json_t *params = json_object();
-  const char *const *names = results_params();
-  for (size_t i = 0; params && names[i]; i++) {
-    const bool skew = strncmp(names[i], "skew_", 5) == 0;
-    if (skew && point->distribution != WORKLOAD_SKEWED) continue;
-    if (json_object_set_new(params, names[i], param_json(point, names[i])) == 0) continue;
-    json_decref(params);
-    return NULL;
-  }
+  for (const char *const *name = measure_params; *name; name++)
+    if (measure_param_applies(point, *name)) set(&params, *name, param_json(point, *name));
   return params;
 }
 
 /* By operation: the variants' names, or why they were chosen. */
-static json_t *by_operation(char *const values[4]) {
-  return json_pack("{s:o, s:o, s:o, s:o}", operations[0], text(values[0]), operations[1],
-                   text(values[1]), operations[2], text(values[2]), operations[3],
-                   text(values[3]));
+static json_t *by_operation(char *const values[NUM_OPERATIONS]) {
+  json_t *object = json_object();
+  for (int i = 0; i < NUM_OPERATIONS; i++)
+    set(&object, measure_operations[i], text(values[i]));
+  return object;
+}
+
+static json_t *summary_json(sample_summary times) {
+  json_t *summary = json_object();
+  for (size_t i = 0; i < NUM_SUMMARIES; i++)
+    set(&summary, measure_summaries[i], number(*measure_summary(&times, i)));
+  return summary;
 }
 
 static json_t *times_json(const point_result *result) {
   json_t *times = json_object();
-  for (int stage = 0; times && stage < MOECL_STAGE_COUNT; stage++) {
-    const sample_summary *s = &result->time_ms[stage];
-    json_t *one = isfinite(s->median)
-                      ? json_pack("{s:o, s:o, s:o}", "median", number(s->median), "min",
-                                  number(s->min), "p90", number(s->p90))
-                      : json_null();
-    if (json_object_set_new(times, moecl_stage_name((moecl_stage)stage), one) == 0) continue;
-    json_decref(times);
-    return NULL;
+  for (int stage = 0; stage < MOECL_STAGE_COUNT; stage++) {
+    const sample_summary *summary = &result->time_ms[stage];
+    set(&times, moecl_stage_name((moecl_stage)stage),
+        isfinite(summary->median) ? summary_json(*summary) : json_null());
   }
   return times;
+}
+
+static json_t *measure_json(const measure *m, const point_result *result) {
+  const measure_value value = measure_get(m, result);
+  if (!value.present) return json_null();
+  if (m->kind == MEASURE_FLAG) return json_boolean(value.whole);
+  if (m->kind == MEASURE_COUNT || m->kind == MEASURE_LIMIT) return json_integer(value.whole);
+  return number(value.real);
+}
+
+static void set_measures(json_t **object, measure_group group, const point_result *result) {
+  for (const measure *m = measures; m->name; m++)
+    if (m->group == group) set(object, m->name, measure_json(m, result));
 }
 
 static json_t *counts_json(const int64_t *counts, int64_t count) {
@@ -117,48 +139,36 @@ static json_t *counts_json(const int64_t *counts, int64_t count) {
 }
 
 /* null for a point that failed before its routing was read. */
-static json_t *routing_json(const moecl_routing *routing) {
-  const moecl_routing_statistics *s = &routing->statistics;
-  if (!routing->tokens_per_expert || !routing->tokens_per_expert_after_capacity)
-    return json_null();
-  return json_pack(
-      "{s:o, s:o, s:o, s:o, s:o, s:o, s:o, s:o, s:o, s:o, s:I}", "tokens_per_expert",
-      counts_json(routing->tokens_per_expert, routing->num_experts),
-      "tokens_per_expert_after_capacity",
-      counts_json(routing->tokens_per_expert_after_capacity, routing->num_experts), "capacity",
-      routing->capacity < 0 ? json_null() : json_integer(routing->capacity), "dropped_fraction",
-      number(s->dropped_fraction), "load_balancing_loss", number(s->load_balancing_loss),
-      "router_z_loss", number(s->router_z_loss), "entropy", number(s->entropy),
-      "max_mean_imbalance", number(s->max_mean_imbalance), "coefficient_of_variation",
-      number(s->coefficient_of_variation), "padding_waste", number(s->padding_waste),
-      "nonfinite_tokens", (json_int_t)s->nonfinite_tokens);
+static json_t *routing_json(const point_result *result) {
+  const moecl_routing *routing = &result->routing;
+  if (!measure_group_present(MEASURE_ROUTING, result)) return json_null();
+  json_t *object = json_object();
+  set(&object, "tokens_per_expert", counts_json(routing->tokens_per_expert, routing->num_experts));
+  set(&object, "tokens_per_expert_after_capacity",
+      counts_json(routing->tokens_per_expert_after_capacity, routing->num_experts));
+  set_measures(&object, MEASURE_ROUTING, result);
+  return object;
 }
 
-static json_t *verify_json(const point_result *result, int64_t num_tokens) {
-  const verify_result *v = &result->verify;
-  if (!v->ran) return json_null();
-  return json_pack("{s:o, s:o, s:b, s:I, s:I, s:I, s:I, s:b}", "error", number(v->error),
-                   "tolerance", number(v->tolerance), "ok", v->ok, "tokens_checked",
-                   (json_int_t)v->tokens_checked, "num_tokens", (json_int_t)num_tokens,
-                   "experts_checked", (json_int_t)v->experts_checked, "topk_mismatches",
-                   (json_int_t)v->topk_mismatches, "capacity_ok", v->capacity_ok);
+static json_t *verify_json(const point_result *result) {
+  if (!measure_group_present(MEASURE_VERIFY, result)) return json_null();
+  json_t *object = json_object();
+  set_measures(&object, MEASURE_VERIFY, result);
+  return object;
 }
 
 static json_t *point_json(const experiment *plan, const point_result *result) {
-  const experiment_point *point = &plan->points[result->index];
-  /* Without a time there is no rate, whatever the fields hold. */
-  const bool timed = isfinite(result->time_ms[MOECL_STAGE_LAYER].median);
-  return json_pack("{s:I, s:s, s:o, s:o, s:o, s:o, s:I, s:o, s:o, s:o, s:o, s:I, s:o, s:o}",
-                   "index", (json_int_t)result->index, "status", point_status_name(result->status),
-                   "error", text(result->error), "params", params_json(point), "variants",
-                   by_operation(result->variants), "variant_reasons",
-                   by_operation(result->variant_reasons), "iterations",
-                   (json_int_t)result->iterations, "time_ms", times_json(result), "tokens_per_s",
-                   number(timed ? result->tokens_per_s : NAN), "tflops",
-                   number(timed ? result->tflops : NAN), "gbytes_per_s",
-                   number(timed ? result->gbytes_per_s : NAN), "memory_bytes",
-                   (json_int_t)result->memory_bytes, "routing", routing_json(&result->routing),
-                   "verify", verify_json(result, point->num_tokens));
+  json_t *point = json_pack(
+      "{s:I, s:s, s:o, s:o, s:o, s:o}", "index", (json_int_t)result->index, "status",
+      point_status_name(result->status), "error", text(result->error), "params",
+      params_json(&plan->points[result->index]), "variants", by_operation(result->variants),
+      "variant_reasons", by_operation(result->variant_reasons));
+  set_measures(&point, MEASURE_RUN, result);
+  set(&point, "time_ms", times_json(result));
+  set_measures(&point, MEASURE_RATE, result);
+  set(&point, "routing", routing_json(result));
+  set(&point, "verify", verify_json(result));
+  return point;
 }
 
 static json_t *points_json(const results *all) {
@@ -187,9 +197,9 @@ static size_t digits_needed(const json_t *plan) {
 char *results_json(const results *all) {
   json_t *plan = json_loads(all->experiment->resolved_json, 0, NULL);
   const size_t digits = plan ? digits_needed(plan) : 17;
-  json_t *root = json_pack("{s:s, s:o, s:o, s:o, s:o}", "schema", RESULTS_SCHEMA, "versions",
-                           versions_json(), "experiment", plan, "device",
-                           device_json(&all->device), "points", points_json(all));
+  json_t *root = json_pack("{s:s, s:o, s:o, s:o, s:o, s:o}", "schema", RESULTS_SCHEMA, "versions",
+                           versions_json(), "kernels", kernels_json(&all->kernels), "experiment",
+                           plan, "device", device_json(&all->device), "points", points_json(all));
   char *shown = root ? json_dumps(root, JSON_INDENT(1) | JSON_REAL_PRECISION(digits)) : NULL;
   json_decref(root);
   char *whole = shown ? format_text("%s\n", shown) : NULL;

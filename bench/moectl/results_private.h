@@ -10,14 +10,12 @@
 struct results {
   const experiment *experiment; /* the caller's */
   moecl_device_info device;
+  kernel_origin kernels;
   char *folder;
   point_result *points; /* [experiment->num_points]; meaningful where `have` */
   bool *have;           /* [experiment->num_points] */
 };
 
-/* Flat parameter names in the order in which results.json and results.csv have
- * them, NULL at the end. */
-const char *const *results_params(void);
 const char *point_status_name(point_status status); /* "ok", "verify_failed", ... */
 
 /* results_json.c: the whole of results.json as text, NULL without memory. */

@@ -1,5 +1,6 @@
 /* results.json of an earlier run, for --resume. */
 #include "files.h"
+#include "measures.h"
 #include "results_private.h"
 #include <jansson.h>
 #include <math.h>
@@ -31,12 +32,6 @@ static int64_t integer_of(reader *walk, const json_t *object, const char *key) {
   return (int64_t)json_integer_value(value);
 }
 
-static bool bool_of(reader *walk, const json_t *object, const char *key) {
-  const json_t *value = member(walk, object, key);
-  if (value && !json_is_boolean(value) && !walk->wrong) walk->wrong = key;
-  return json_is_true(value);
-}
-
 static char *text_of(reader *walk, const json_t *object, const char *key) {
   const json_t *value = member(walk, object, key);
   if (!value || json_is_null(value)) return NULL;
@@ -44,9 +39,33 @@ static char *text_of(reader *walk, const json_t *object, const char *key) {
   return json_is_string(value) ? format_text("%s", json_string_value(value)) : NULL;
 }
 
-static void read_variants(reader *walk, const json_t *object, char *values[4]) {
-  static const char *const operations[4] = {"router", "permute", "grouped_gemm", "combine"};
-  for (int i = 0; i < 4; i++) values[i] = text_of(walk, object, operations[i]);
+/* A measure that may be null is one that measure_get may find absent. */
+static void read_measure(reader *walk, const json_t *object, const measure *m,
+                         point_result *result) {
+  const json_t *value = member(walk, object, m->name);
+  const bool real = m->kind == MEASURE_REAL || m->kind == MEASURE_SHARE;
+  const bool null = json_is_null(value) && (real || m->kind == MEASURE_LIMIT);
+  const bool good = null || (real                      ? json_is_number(value)
+                             : m->kind == MEASURE_FLAG ? json_is_boolean(value)
+                                                       : json_is_integer(value));
+  if (!good && !walk->wrong) walk->wrong = m->name;
+  measure_set(m,
+              (measure_value){.present = !null,
+                              .real = json_number_value(value),
+                              .whole = m->kind == MEASURE_FLAG ? json_is_true(value)
+                                                               : json_integer_value(value)},
+              result);
+}
+
+static void read_measures(reader *walk, const json_t *object, measure_group group,
+                          point_result *result) {
+  for (const measure *m = measures; m->name; m++)
+    if (m->group == group && !m->repeated) read_measure(walk, object, m, result);
+}
+
+static void read_variants(reader *walk, const json_t *object, char *values[NUM_OPERATIONS]) {
+  for (int i = 0; i < NUM_OPERATIONS; i++)
+    values[i] = text_of(walk, object, measure_operations[i]);
 }
 
 static void read_times(reader *walk, const json_t *times, sample_summary *summaries) {
@@ -54,9 +73,8 @@ static void read_times(reader *walk, const json_t *times, sample_summary *summar
     const json_t *one = member(walk, times, moecl_stage_name((moecl_stage)stage));
     summaries[stage] = (sample_summary){NAN, NAN, NAN}; /* fused into another */
     if (!one || json_is_null(one)) continue;
-    summaries[stage] = (sample_summary){.median = real_of(walk, one, "median"),
-                                        .min = real_of(walk, one, "min"),
-                                        .p90 = real_of(walk, one, "p90")};
+    for (size_t i = 0; i < NUM_SUMMARIES; i++)
+      *measure_summary(&summaries[stage], i) = real_of(walk, one, measure_summaries[i]);
   }
 }
 
@@ -75,8 +93,8 @@ static int64_t *read_counts(reader *walk, const json_t *object, const char *key,
 }
 
 static void read_routing(reader *walk, const json_t *object, const experiment_point *point,
-                         moecl_routing *routing) {
-  const json_t *capacity = member(walk, object, "capacity");
+                         point_result *result) {
+  moecl_routing *routing = &result->routing;
   *routing = (moecl_routing){.num_tokens = point->num_tokens,
                              .num_experts = point->layer.num_experts,
                              .top_k = point->layer.top_k};
@@ -84,44 +102,22 @@ static void read_routing(reader *walk, const json_t *object, const experiment_po
       read_counts(walk, object, "tokens_per_expert", routing->num_experts);
   routing->tokens_per_expert_after_capacity =
       read_counts(walk, object, "tokens_per_expert_after_capacity", routing->num_experts);
-  routing->capacity = json_is_null(capacity) ? -1 : integer_of(walk, object, "capacity");
-  routing->statistics = (moecl_routing_statistics){
-      .load_balancing_loss = real_of(walk, object, "load_balancing_loss"),
-      .router_z_loss = real_of(walk, object, "router_z_loss"),
-      .entropy = real_of(walk, object, "entropy"),
-      .max_mean_imbalance = real_of(walk, object, "max_mean_imbalance"),
-      .coefficient_of_variation = real_of(walk, object, "coefficient_of_variation"),
-      .dropped_fraction = real_of(walk, object, "dropped_fraction"),
-      .padding_waste = real_of(walk, object, "padding_waste"),
-      .nonfinite_tokens = integer_of(walk, object, "nonfinite_tokens"),
-      .first_nonfinite_token = -1, /* a point that has one failed, and runs again */
-  };
-}
-
-static void read_verify(reader *walk, const json_t *object, verify_result *verify) {
-  if (!object || json_is_null(object)) return;
-  *verify = (verify_result){.ran = true,
-                            .ok = bool_of(walk, object, "ok"),
-                            .error = real_of(walk, object, "error"),
-                            .tolerance = real_of(walk, object, "tolerance"),
-                            .tokens_checked = integer_of(walk, object, "tokens_checked"),
-                            .experts_checked = integer_of(walk, object, "experts_checked"),
-                            .topk_mismatches = integer_of(walk, object, "topk_mismatches"),
-                            .capacity_ok = bool_of(walk, object, "capacity_ok")};
+  /* A point that has such a token failed, and runs again. */
+  routing->statistics.first_nonfinite_token = -1;
+  read_measures(walk, object, MEASURE_ROUTING, result);
 }
 
 static void read_point(reader *walk, const json_t *object, const experiment_point *point,
                        point_result *result) {
+  const json_t *verify = member(walk, object, "verify");
   read_variants(walk, member(walk, object, "variants"), result->variants);
   read_variants(walk, member(walk, object, "variant_reasons"), result->variant_reasons);
   read_times(walk, member(walk, object, "time_ms"), result->time_ms);
-  result->iterations = integer_of(walk, object, "iterations");
-  result->tokens_per_s = real_of(walk, object, "tokens_per_s");
-  result->tflops = real_of(walk, object, "tflops");
-  result->gbytes_per_s = real_of(walk, object, "gbytes_per_s");
-  result->memory_bytes = (uint64_t)integer_of(walk, object, "memory_bytes");
-  read_routing(walk, member(walk, object, "routing"), point, &result->routing);
-  read_verify(walk, member(walk, object, "verify"), &result->verify);
+  read_measures(walk, object, MEASURE_RUN, result);
+  read_measures(walk, object, MEASURE_RATE, result);
+  read_routing(walk, member(walk, object, "routing"), point, result);
+  result->verify.ran = verify && !json_is_null(verify);
+  if (result->verify.ran) read_measures(walk, verify, MEASURE_VERIFY, result);
 }
 
 /* What failed or did not verify runs again. */
@@ -172,6 +168,19 @@ static bool check_device(const results *all, const char *path, const json_t *roo
                    all->device.name, all->device.platform);
 }
 
+/* Likewise one set of kernels: another folder with the same sources serves. */
+static bool check_kernels(const results *all, const char *path, const json_t *root, char **error) {
+  const json_t *kernels = json_object_get(root, "kernels");
+  const char *hash = json_string_value(json_object_get(kernels, "hash"));
+  const char *dir = json_string_value(json_object_get(kernels, "dir"));
+  if (hash && strcmp(hash, all->kernels.hash) == 0) return true;
+  return fail_text(error,
+                   "%s was measured with other kernels (%s, sources %s) than now (%s, sources %s); "
+                   "use those (MOECL_KERNEL_DIR), or start anew with --out",
+                   path, dir ? dir : "built in", hash ? hash : "not recorded",
+                   all->kernels.dir ? all->kernels.dir : "built in", all->kernels.hash);
+}
+
 static bool check_root(const results *all, const char *path, const json_t *root,
                        char **error) {
   const char *schema = json_string_value(json_object_get(root, "schema"));
@@ -186,7 +195,7 @@ static bool check_root(const results *all, const char *path, const json_t *root,
                      "%s holds another experiment than %s resolves to; resume with the file and "
                      "the --set options it was begun with, or start anew with --out",
                      path, all->experiment->path);
-  if (!check_device(all, path, root, error)) return false;
+  if (!check_device(all, path, root, error) || !check_kernels(all, path, root, error)) return false;
   if (!json_is_array(json_object_get(root, "points")))
     return fail_text(error, "%s cannot be resumed: it is damaged (no list of points)", path);
   return true;

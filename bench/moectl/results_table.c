@@ -1,10 +1,14 @@
 /* The closing table: what was swept, and what came of it. */
+#include "measures.h"
 #include "results_private.h"
 #include <math.h>
 #include <stdlib.h>
 #include <string.h>
 
-enum { CELL = 48, NUM_MEASURES = 7 };
+static const char *const shown[] = {"tokens_per_s", "tflops", "gbytes_per_s", "dropped_fraction",
+                                    "max_mean_imbalance"};
+/* Besides these the layer's time and the verdict. */
+enum { CELL = 48, NUM_SHOWN = sizeof shown / sizeof shown[0], NUM_MEASURES = NUM_SHOWN + 2 };
 
 typedef char cell[CELL];
 
@@ -34,32 +38,29 @@ static void put_verdict(char *to, const point_result *result) {
 }
 
 static void fill_header(const grid *g, const experiment *plan) {
-  static const char *const measures[NUM_MEASURES] = {
-      "layer ms", "tokens/s", "TFLOP/s", "GB/s", "dropped %", "imbalance", "verify error"};
   for (size_t i = 0; i < g->num_axes; i++)
     snprintf(cell_at(g, 0, i), CELL, "%s", plan->axes[i].param);
-  for (size_t i = 0; i < NUM_MEASURES; i++)
-    snprintf(cell_at(g, 0, g->num_axes + i), CELL, "%s", measures[i]);
+  snprintf(cell_at(g, 0, g->num_axes), CELL, "layer ms");
+  for (size_t i = 0; i < NUM_SHOWN; i++) {
+    const measure *m = measure_find(shown[i]);
+    snprintf(cell_at(g, 0, g->num_axes + 1 + i), CELL, "%s%s", m->heading,
+             m->kind == MEASURE_SHARE ? " %" : "");
+  }
+  snprintf(cell_at(g, 0, g->columns - 1), CELL, "verify error");
 }
 
 static void fill_row(const grid *g, size_t row, const experiment *plan,
                      const point_result *result) {
   const experiment_point *point = &plan->points[result->index];
-  const double median = result->time_ms[MOECL_STAGE_LAYER].median;
-  const double timed = isfinite(median) ? 1 : NAN;
-  const double routed = result->routing.tokens_per_expert ? 1 : NAN;
-  const moecl_routing_statistics *statistics = &result->routing.statistics;
   for (size_t i = 0; i < g->num_axes; i++)
     experiment_param_text(point, plan->axes[i].param, cell_at(g, row, i), CELL);
-  const double values[NUM_MEASURES - 1] = {
-      median,
-      result->tokens_per_s * timed,
-      result->tflops * timed,
-      result->gbytes_per_s * timed,
-      statistics->dropped_fraction * routed * 100,
-      statistics->max_mean_imbalance * routed};
-  for (size_t i = 0; i < NUM_MEASURES - 1; i++)
-    put_number(cell_at(g, row, g->num_axes + i), values[i]);
+  put_number(cell_at(g, row, g->num_axes), result->time_ms[MOECL_STAGE_LAYER].median);
+  for (size_t i = 0; i < NUM_SHOWN; i++) {
+    const measure *m = measure_find(shown[i]);
+    const double value = measure_get(m, result).real;
+    put_number(cell_at(g, row, g->num_axes + 1 + i),
+               m->kind == MEASURE_SHARE ? 100 * value : value);
+  }
   put_verdict(cell_at(g, row, g->columns - 1), result);
 }
 

@@ -32,7 +32,8 @@ typedef struct moecl_context_params {
   const char *kernel_dir; /* read kernel sources from here instead of the embedded ones;
                              NULL: $MOECL_KERNEL_DIR, else embedded */
   const char *cache_dir;  /* where program binaries are kept; NULL: $MOECL_CACHE_DIR, else
-                             $XDG_CACHE_HOME/moecl, else $HOME/.cache/moecl */
+                             $XDG_CACHE_HOME/moecl, else $HOME/.cache/moecl. Kept below 256 MiB:
+                             what was not used for longest goes first */
   bool disable_cache;     /* build every program from source */
 } moecl_context_params;
 
@@ -49,6 +50,18 @@ MOECL_API void moecl_context_destroy(moecl_context **context);
 /* The opened device, its probed capabilities included. Valid while the
  * context lives. */
 MOECL_API const moecl_device_info *moecl_context_device(const moecl_context *context);
+
+/* The folder that kernel sources are read from; NULL: they are the embedded
+ * ones. Valid while the context lives. */
+MOECL_API const char *moecl_context_kernel_dir(const moecl_context *context);
+
+/* Writes 32 hexadecimal digits and a NUL that stand for the text of all kernel
+ * sources, as the context would read them now: equal for equal sources, be
+ * they embedded or in a folder. In a folder only the files that are embedded
+ * count, and one that cannot be read counts as missing.
+ * Errors: MOECL_ERROR_INVALID_ARGUMENT (a NULL), MOECL_ERROR_OUT_OF_HOST_MEMORY;
+ * `hash` is then "". */
+MOECL_API moecl_status moecl_context_kernel_hash(const moecl_context *context, char hash[33]);
 
 /* Waits until everything enqueued on the context's queue is done. */
 MOECL_API moecl_status moecl_context_finish_wait(moecl_context *context);

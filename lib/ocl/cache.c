@@ -1,10 +1,21 @@
 /* Program binaries on disk: one file a program. Nothing that goes wrong here
- * fails a call; the program is then built from source. */
+ * fails a call; the program is then built from source. A file's time is that of
+ * its last use; the folder is kept below a limit by removing those unused for
+ * longest. Processes need not agree on anything: an entry that another one
+ * removes is at worst built again. */
 #include "ocl/program.h"
+#include <dirent.h>
+#include <errno.h>
+#include <fcntl.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/stat.h>
+#include <time.h>
+#include <unistd.h>
 
 #define CACHE_VERSION 1
+#define CACHE_LIMIT (UINT64_C(256) << 20) /* bytes of all entries */
+#define ABANDONED_SECONDS 3600            /* a temporary file's age: its writer died */
 
 typedef struct cache_header {
   char magic[8];
@@ -84,7 +95,10 @@ cl_program ocl_cache_load(moecl_context *context, const char *key, const char *o
     else
       program = program_from_binary(context, data + sizeof(cache_header),
                                     size - sizeof(cache_header), options);
-    if (program) log_write(&context->log, MOECL_LOG_DEBUG, "program cache: hit %s", path.data);
+    if (program) {
+      log_write(&context->log, MOECL_LOG_DEBUG, "program cache: hit %s", path.data);
+      utimensat(AT_FDCWD, path.data, NULL, 0); /* used now; a folder of others may refuse */
+    }
   }
   free(data);
   base_text_free(&path);
@@ -129,6 +143,82 @@ static moecl_status add_binary(moecl_context *context, cl_program program, base_
   return status;
 }
 
+typedef struct cache_entry {
+  char name[64];
+  struct timespec used;
+  uint64_t size;
+} cache_entry;
+
+typedef struct cache_listing {
+  cache_entry *entries;
+  size_t count, capacity;
+  uint64_t bytes;
+} cache_listing;
+
+static int by_last_use(const void *a, const void *b) {
+  const struct timespec *x = &((const cache_entry *)a)->used, *y = &((const cache_entry *)b)->used;
+  if (x->tv_sec != y->tv_sec) return (x->tv_sec > y->tv_sec) - (x->tv_sec < y->tv_sec);
+  return (x->tv_nsec > y->tv_nsec) - (x->tv_nsec < y->tv_nsec);
+}
+
+/* "<key>.bin", with "" after it, or "<key>.bin.XXXXXX" while it is written;
+ * NULL for what is not the cache's, whatever else lies in the folder. */
+static const char *after_entry_name(const char *name) {
+  if (strspn(name, "0123456789abcdef") != 32 || strncmp(name + 32, ".bin", 4) != 0) return NULL;
+  return name[36] == '\0' || (name[36] == '.' && strlen(name) == 43) ? name + 36 : NULL;
+}
+
+/* Adds a file of the folder if it is an entry; removes what a writer left. */
+static bool list_file(int folder, const char *name, cache_listing *listing) {
+  struct stat info;
+  const char *after = after_entry_name(name);
+  if (!after || fstatat(folder, name, &info, AT_SYMLINK_NOFOLLOW) != 0 || !S_ISREG(info.st_mode))
+    return true;
+  if (*after) {
+    if (time(NULL) - info.st_mtime > ABANDONED_SECONDS) unlinkat(folder, name, 0);
+    return true;
+  }
+  if (listing->count == listing->capacity) {
+    const size_t capacity = listing->capacity ? 2 * listing->capacity : 64;
+    cache_entry *grown = realloc(listing->entries, capacity * sizeof *grown);
+    if (!grown) return false;
+    listing->entries = grown;
+    listing->capacity = capacity;
+  }
+  cache_entry *entry = &listing->entries[listing->count++];
+  *entry = (cache_entry){.used = info.st_mtim, .size = (uint64_t)info.st_size};
+  memcpy(entry->name, name, 37);
+  listing->bytes += entry->size;
+  return true;
+}
+
+/* Removes the entries unused for longest until the rest is within the limit;
+ * `key`, just written, stays. What can't be removed is passed over. */
+static void evict(moecl_context *context, const char *key) {
+  cache_listing listing = {0};
+  size_t removed = 0;
+  DIR *folder = opendir(context->cache_dir);
+  if (!folder) return;
+  for (struct dirent *file; (file = readdir(folder));)
+    if (!list_file(dirfd(folder), file->d_name, &listing)) break;
+  if (listing.bytes > CACHE_LIMIT)
+    qsort(listing.entries, listing.count, sizeof *listing.entries, by_last_use);
+  for (size_t i = 0; i < listing.count && listing.bytes > CACHE_LIMIT; i++) {
+    const cache_entry *entry = &listing.entries[i];
+    if (strncmp(entry->name, key, 32) == 0) continue;
+    const bool gone = unlinkat(dirfd(folder), entry->name, 0) == 0;
+    if (!gone && errno != ENOENT) continue;
+    listing.bytes -= entry->size; /* also where another process was faster */
+    removed += gone;
+  }
+  closedir(folder);
+  free(listing.entries);
+  if (removed > 0)
+    log_write(&context->log, MOECL_LOG_DEBUG,
+              "program cache: removed %llu entries unused for longest",
+              (unsigned long long)removed);
+}
+
 void ocl_cache_store(moecl_context *context, const char *key, cl_program program) {
   base_text entry = {0}, path = {0};
   if (!context->cache_dir) return;
@@ -138,6 +228,7 @@ void ocl_cache_store(moecl_context *context, const char *key, cl_program program
     if (base_make_directories(context->cache_dir) == MOECL_OK &&
         base_file_write_atomic(path.data, entry.data, entry.size) == MOECL_OK) {
       log_write(&context->log, MOECL_LOG_DEBUG, "program cache: wrote %s", path.data);
+      evict(context, key);
     } else {
       log_write(&context->log, MOECL_LOG_WARNING,
                 "program cache: cannot write to %s; going on without", context->cache_dir);

@@ -126,3 +126,43 @@ moecl_status ocl_source_expand(moecl_context *context, const char *source, base_
   for (size_t i = 0; i < state.count; i++) free(state.seen[i]);
   return status;
 }
+
+const char *moecl_context_kernel_dir(const moecl_context *context) {
+  return context ? context->kernel_dir : NULL;
+}
+
+/* Name, size and text, so that no text can pass for another file. */
+static void add_to_hash(base_text *all, const char *path, const char *data, size_t size) {
+  base_text_addf(all, "%s %llu\n", path, (unsigned long long)size);
+  base_text_add(all, data, size);
+}
+
+moecl_status moecl_context_kernel_hash(const moecl_context *context, char hash[33]) {
+  base_text all = {0};
+  if (!hash) return MOECL_ERROR_INVALID_ARGUMENT;
+  hash[0] = '\0';
+  if (!context) return MOECL_ERROR_INVALID_ARGUMENT;
+  moecl_status status = MOECL_OK;
+  for (const struct ocl_embedded *entry = ocl_embedded_sources;
+       entry->path && status != MOECL_ERROR_OUT_OF_HOST_MEMORY; entry++) {
+    char *data = NULL;
+    size_t size = 0;
+    base_text name = {0};
+    if (!context->kernel_dir) {
+      add_to_hash(&all, entry->path, entry->text, entry->size);
+      continue;
+    }
+    base_text_addf(&name, "%s/%s", context->kernel_dir, entry->path);
+    status = name.failed ? MOECL_ERROR_OUT_OF_HOST_MEMORY : base_file_read(name.data, &data, &size);
+    if (status == MOECL_OK) add_to_hash(&all, entry->path, data, size);
+    free(data);
+    base_text_free(&name);
+  }
+  if (all.failed || status == MOECL_ERROR_OUT_OF_HOST_MEMORY) {
+    base_text_free(&all);
+    return MOECL_ERROR_OUT_OF_HOST_MEMORY;
+  }
+  base_hash_hex(all.data ? all.data : "", all.size, hash);
+  base_text_free(&all);
+  return MOECL_OK;
+}

@@ -138,7 +138,7 @@ def check_folder(folder, options):
         if not expect((folder / name).is_file(), "there is no", name):
             return []
     results = json.loads((folder / "results.json").read_text(encoding="utf-8"))
-    for key in ("schema", "experiment", "device", "points"):
+    for key in ("schema", "kernels", "experiment", "device", "points"):
         expect(key in results, "results.json has no", key)
     expect(any("version" in key for key in results), "results.json names no versions")
     points = results.get("points", [])

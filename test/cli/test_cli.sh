@@ -130,6 +130,7 @@ test_check() {
   for file in "$root"/configs/*.yaml; do
     call check "$file"
     expect "check configs/${file##*/}" 0
+    holds "no warning about configs/${file##*/}" test ! -s "$work/err"
   done
   # A device is no part of an experiment's validity.
   OCL_ICD_VENDORS=/nonexistent call check "$work/tiny.yaml"
@@ -141,6 +142,15 @@ bad() {
   cat >"$work/bad.yaml"
   call check "$work/bad.yaml"
   expect "$1" 2 "bad\.yaml:[0-9]+:[0-9]+: .*$2"
+}
+
+test_warnings() {
+  write_tiny "$work/warned.yaml"
+  sed -i 's/factor: null/drop_policy: probability/' "$work/warned.yaml"
+  call check "$work/warned.yaml"
+  expect "a key without effect: a warning, exit 0" 0 'warned\.yaml:10:27: warning: layer\.capacity\.drop_policy'
+  OCL_ICD_VENDORS=/nonexistent call run "$work/warned.yaml" --out "$work/never"
+  expect "run warns too" 3 'warned\.yaml:10:27: warning: layer\.capacity\.drop_policy'
 }
 
 test_bad_yaml() {
@@ -264,6 +274,23 @@ test_recorded() {
   expect "recorded: a truncated file, exit 2" 2 'cut\.safetensors'
 }
 
+test_kernel_folder() {
+  call run "$work/tiny.yaml" --out "$work/builtin"
+  json_holds "kernels: built in" "$work/builtin" "r['kernels']['dir'] is None and len(r['kernels']['hash']) == 32"
+  cp -r "$root/cl" "$work/my cl"
+  MOECL_KERNEL_DIR="$work/my cl" call run "$work/tiny.yaml" --out "$work/folder"
+  expect "run: kernels from a folder" 0
+  holds "the folder and the sources' hash are recorded" python3 -c '
+import json, sys
+a, b = (json.load(open(f"{path}/results.json"))["kernels"] for path in sys.argv[1:3])
+assert b["dir"] == sys.argv[3], b
+assert a["hash"] == b["hash"], (a, b)' "$work/builtin" "$work/folder" "$work/my cl"
+  holds "report.md says so" grep -F "The kernels were read from the folder $work/my cl" "$work/folder/report.md"
+  echo '/* edited */' >>"$work/my cl/common/types.clh"
+  MOECL_KERNEL_DIR="$work/my cl" call run "$work/tiny.yaml" --resume "$work/folder"
+  expect "--resume with edited kernels, exit 2" 2 'measured with other kernels'
+}
+
 test_same_bits() {
   local round
   for round in 1 2; do
@@ -304,6 +331,21 @@ test_refused_at_run() {
   else
     fail "an unknown variant" "exit code $code, expected 1 or 2 and its name"
   fi
+}
+
+test_results_given() {
+  call run "$work/byindex"
+  expect "results for an experiment, exit 2" 2 "moectl run FILE\.yaml --resume $work/byindex"
+  call check "$work/byindex/results.json"
+  expect "results.json for an experiment, exit 2" 2 "moectl run FILE\.yaml --resume $work/byindex"
+  # What the message says to do with jq, which need not be there.
+  python3 -c '
+import json, sys
+plan = json.load(open(sys.argv[1]))["experiment"]
+del plan["sweep"]
+json.dump(plan, open(sys.argv[2], "w"))' "$work/sweep/results.json" "$work/again.yaml"
+  call check "$work/again.yaml"
+  expect "the recorded experiment is one" 0 '18 points'
 }
 
 test_resume() {
@@ -383,15 +425,18 @@ main() {
   write_tiny "$work/tiny.yaml"
   test_usage
   test_check
+  test_warnings
   test_bad_yaml
   test_no_device
   if name=$(device_name) && [[ -n $name ]]; then
     test_devices "$name"
     test_run
     test_recorded
+    test_kernel_folder
     test_same_bits
     test_places
     test_refused_at_run
+    test_results_given
     test_resume
     test_interrupt
     test_full_disk

@@ -1,10 +1,12 @@
 /* The program cache and the sources: whatever is in the folder, kernels are
  * built and give the right answer. */
-#include "unit.h"
 #include "ocl/ocl.h"
+#include "unit.h"
 #include <dirent.h>
+#include <fcntl.h>
 #include <sys/stat.h>
 #include <sys/wait.h>
+#include <time.h>
 #include <unistd.h>
 
 typedef struct fixture {
@@ -251,13 +253,127 @@ static void test_disabled(void **state) {
   assert_int_equal(each_entry(f, NULL), 0);
 }
 
+/* A file of the cache folder with holes for contents, last used `age` seconds
+ * ago. */
+static void put_sparse(const fixture *f, const char *name, off_t mebibytes, time_t age) {
+  char path[512];
+  snprintf(path, sizeof path, "%s/%s", f->cache, name);
+  write_file(f->cache, name, "");
+  assert_int_equal(truncate(path, mebibytes << 20), 0);
+  const struct timespec then = {.tv_sec = time(NULL) - age}, times[2] = {then, then};
+  assert_int_equal(utimensat(AT_FDCWD, path, times, 0), 0);
+}
+
+/* "<31 zeros><digit>.bin", as entries are named, of 60 MiB. */
+static void put_entry(const fixture *f, int digit, time_t age) {
+  char name[64];
+  snprintf(name, sizeof name, "%032x.bin", (unsigned)digit);
+  put_sparse(f, name, 60, age);
+}
+
+static bool is_there(const fixture *f, const char *name) {
+  char path[512];
+  struct stat info;
+  snprintf(path, sizeof path, "%s/%s", f->cache, name);
+  return stat(path, &info) == 0;
+}
+static bool entry_there(const fixture *f, int digit) {
+  char name[64];
+  snprintf(name, sizeof name, "%032x.bin", (unsigned)digit);
+  return is_there(f, name);
+}
+
+#define HEX32 "0123456789abcdef0123456789abcdef"
+
+/* Beyond 256 MiB the entries unused for longest go, and nothing else does. */
+static void test_eviction(void **state) {
+  const fixture *f = *state;
+  test_log log = {0};
+  assert_ok(base_make_directories(f->cache));
+  static const time_t ages[6] = {500, 300, 600, 200, 400, 100};
+  for (int i = 0; i < 6; i++)
+    put_entry(f, i, ages[i]);
+  put_sparse(f, "somebody's.bin", 300, 9999);
+  put_sparse(f, "photographs-of-the-summer-house-.bin", 300, 9999);
+  put_sparse(f, HEX32 "0.bin", 300, 9999); /* not a key */
+  put_sparse(f, HEX32 ".bin.aBcDeF", 1, 9999);
+  put_sparse(f, HEX32 ".bin.gHiJkL", 1, 10);
+  run_once(f, 2, &log);
+  assert_false(entry_there(f, 0));
+  assert_true(entry_there(f, 1));
+  assert_false(entry_there(f, 2));
+  assert_true(entry_there(f, 3));
+  assert_true(entry_there(f, 4));
+  assert_true(entry_there(f, 5));
+  assert_true(is_there(f, "somebody's.bin"));
+  assert_true(is_there(f, "photographs-of-the-summer-house-.bin"));
+  assert_true(is_there(f, HEX32 "0.bin"));
+  assert_false(is_there(f, HEX32 ".bin.aBcDeF")); /* its writer died */
+  assert_true(is_there(f, HEX32 ".bin.gHiJkL"));  /* its writer may be at it */
+  base_text_free(&log.text);
+  run_once(f, 2, &log); /* what was written is still there */
+  assert_true(test_log_has(&log, "program cache: hit"));
+  base_text_free(&log.text);
+}
+
+static void make_old(const char *path) {
+  const struct timespec times[2] = {{.tv_sec = 946684800}, {.tv_sec = 946684800}};
+  assert_int_equal(utimensat(AT_FDCWD, path, times, 0), 0);
+}
+
+/* A hit is a use: the entry outlives others that were written later. */
+static void test_hit_is_use(void **state) {
+  const fixture *f = *state;
+  test_log log = {0};
+  run_once(f, 2, &log);
+  run_once(f, 3, &log);
+  assert_true(each_entry(f, make_old) >= 2);
+  for (int i = 0; i < 6; i++)
+    put_entry(f, i, 1000 - i);
+  base_text_free(&log.text);
+  run_once(f, 2, &log); /* hit */
+  assert_true(test_log_has(&log, "program cache: hit"));
+  run_once(f, 4, &log); /* written: the others are too many */
+  assert_false(entry_there(f, 0));
+  assert_true(entry_there(f, 5));
+  base_text_free(&log.text);
+  run_once(f, 2, &log);
+  assert_false(test_log_has(&log, "built answer.cl"));
+  base_text_free(&log.text);
+  run_once(f, 3, &log); /* used by nobody since */
+  assert_true(test_log_has(&log, "built answer.cl"));
+  base_text_free(&log.text);
+}
+
+/* What is named as an entry but cannot be one is passed over, also where one
+ * alone is beyond the limit. */
+static void test_eviction_of_oddities(void **state) {
+  const fixture *f = *state;
+  test_log log = {0};
+  char path[512];
+  assert_ok(base_make_directories(f->cache));
+  snprintf(path, sizeof path, "%s/" HEX32 ".bin", f->cache);
+  assert_int_equal(mkdir(path, 0777), 0);
+  put_entry(f, 1, 100);
+  put_sparse(f, "00000000000000000000000000000002.bin", 1000, 200);
+  run_once(f, 2, &log);
+  assert_true(is_there(f, HEX32 ".bin"));
+  assert_true(entry_there(f, 1));
+  assert_false(entry_there(f, 2));
+  assert_false(test_log_has(&log, "cannot"));
+  base_text_free(&log.text);
+}
+
 #define PROGRAMS 6
 
-/* Two processes fill one cold folder together; each starts anew, since an
- * OpenCL driver doesn't survive a fork. */
+/* Two processes fill one cold folder together, and both evict; each starts
+ * anew, since an OpenCL driver doesn't survive a fork. */
 static void test_two_processes(void **state) {
   const fixture *f = *state;
   pid_t children[2];
+  assert_ok(base_make_directories(f->cache));
+  for (int i = 0; i < 6; i++)
+    put_entry(f, i, 1000);
   for (int i = 0; i < 2; i++) {
     children[i] = fork();
     assert_true(children[i] >= 0);
@@ -271,7 +387,11 @@ static void test_two_processes(void **state) {
     assert_int_equal(waitpid(children[i], &status, 0), children[i]);
     assert_int_equal(status, 0);
   }
-  assert_true(each_entry(f, NULL) >= PROGRAMS);
+  size_t large = 0;
+  for (int i = 0; i < 6; i++)
+    large += entry_there(f, i);
+  assert_int_equal(large, 4);
+  assert_true(each_entry(f, NULL) >= large + PROGRAMS);
 }
 
 /* The other end of test_two_processes; 0 when all were right. */
@@ -336,13 +456,67 @@ static void test_environment(void **state) {
   moecl_context_destroy(&context);
 }
 
+/* The hash of one opened context's kernels, and that of none where there is no
+ * folder. */
+static void hash_of(const char *kernel_dir, char hash[33]) {
+  moecl_context_params params = {.kernel_dir = kernel_dir, .disable_cache = true};
+  moecl_context *context = NULL;
+  assert_ok(moecl_context_create(&params, &context));
+  if (*kernel_dir)
+    assert_string_equal(moecl_context_kernel_dir(context), kernel_dir);
+  else
+    assert_null(moecl_context_kernel_dir(context));
+  assert_ok(moecl_context_kernel_hash(context, hash));
+  assert_int_equal(strlen(hash), 32);
+  moecl_context_destroy(&context);
+}
+
+static void test_kernel_hash(void **state) {
+  const fixture *f = *state;
+  char embedded[33], other[33], changed[33], moved[33];
+  hash_of("", embedded);
+  if (getenv("MOECL_SOURCE_CL")) {
+    hash_of(getenv("MOECL_SOURCE_CL"), other);
+    assert_string_equal(other, embedded); /* the same text in a folder */
+  }
+  hash_of(f->kernels, other); /* none of the sources is there */
+  assert_string_not_equal(other, embedded);
+  write_file(f->kernels, "not-a-source.txt", "1");
+  hash_of(f->kernels, changed);
+  assert_string_equal(changed, other);
+  char sub[160];
+  snprintf(sub, sizeof sub, "%s/common", f->kernels);
+  assert_ok(base_make_directories(sub));
+  write_file(f->kernels, "common/types.clh", "#define VALUE 1\n");
+  hash_of(f->kernels, changed);
+  assert_string_not_equal(changed, other);
+  write_file(f->kernels, "common/types.clh", "");
+  write_file(f->kernels, "common/philox.clh", "#define VALUE 1\n");
+  hash_of(f->kernels, moved); /* the same text elsewhere */
+  assert_string_not_equal(moved, changed);
+  char none[33] = "x";
+  assert_int_equal(moecl_context_kernel_hash(NULL, none), MOECL_ERROR_INVALID_ARGUMENT);
+  assert_string_equal(none, "");
+  assert_null(moecl_context_kernel_dir(NULL));
+}
+
 #define CASE(f) cmocka_unit_test_setup_teardown(f, setup, teardown)
 int main(int argc, char **argv) {
   if (argc == 4 && strcmp(argv[1], "child") == 0) return child_main(argv);
   const struct CMUnitTest tests[] = {
-      CASE(test_hit),           CASE(test_memory),     CASE(test_included_file_counts),
-      CASE(test_bad_entries),   CASE(test_unwritable), CASE(test_disabled),
-      CASE(test_two_processes), CASE(test_source_errors), CASE(test_environment),
+      CASE(test_hit),
+      CASE(test_memory),
+      CASE(test_included_file_counts),
+      CASE(test_bad_entries),
+      CASE(test_unwritable),
+      CASE(test_disabled),
+      CASE(test_two_processes),
+      CASE(test_source_errors),
+      CASE(test_environment),
+      CASE(test_kernel_hash),
+      CASE(test_eviction),
+      CASE(test_hit_is_use),
+      CASE(test_eviction_of_oddities),
   };
   skip_without_device();
   return cmocka_run_group_tests(tests, NULL, NULL);

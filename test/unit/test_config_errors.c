@@ -2,6 +2,7 @@
 #include "config.h"
 #include <stdlib.h>
 #include <string.h>
+#include <unistd.h>
 
 static void refuses_bytes(const char *text, size_t size, const char *set, const char *message) {
   struct experiment experiment, zeros = {0};
@@ -333,6 +334,101 @@ static void test_files(void **state) {
   free(error);
 }
 
+static void refuses_file(const char *path, const char *message) {
+  experiment e;
+  char *error = NULL;
+  assert_false(experiment_load(path, NULL, 0, &e, &error));
+  assert_non_null(error);
+  assert_string_equal(error, message);
+  free(error);
+}
+
+/* Results given for an experiment, as the file or as its folder; however large. */
+static void test_results_given(void **state) {
+  (void)state;
+  char folder[] = "/tmp/moecl-given-XXXXXX", path[64], message[512], here[1024];
+  assert_non_null(mkdtemp(folder));
+  snprintf(path, sizeof path, "%s/results.json", folder);
+  refuses_file(folder, strcat(strcpy(message, folder), ": cannot be read: Is a directory"));
+  for (int large = 0; large < 2; large++) {
+    FILE *file = fopen(path, "wb");
+    assert_non_null(file);
+    fprintf(file, "{\n \"schema\": \"moecl-results/1\",\n \"versions\": {%*s}\n}\n",
+            large ? 2 << 20 : 1, "");
+    fclose(file);
+    static const char *const what =
+        "holds the results of a run, expected an experiment; to go on with that run: moectl run "
+        "FILE.yaml --resume %s; to run again what is recorded there: jq '.experiment | "
+        "del(.sweep)' %s/results.json > again.yaml";
+    char rest[400];
+    snprintf(rest, sizeof rest, what, folder, folder);
+    snprintf(message, sizeof message, "%s: %s", path, rest);
+    refuses_file(path, message);
+    snprintf(message, sizeof message, "%s: %s", folder, rest);
+    refuses_file(folder, message);
+    snprintf(rest, sizeof rest, what, ".", ".");
+    snprintf(message, sizeof message, "results.json: %s", rest);
+    assert_non_null(getcwd(here, sizeof here));
+    assert_int_equal(chdir(folder), 0);
+    refuses_file("results.json", message);
+    assert_int_equal(chdir(here), 0);
+  }
+  assert_int_equal(unlink(path), 0);
+  assert_int_equal(rmdir(folder), 0);
+}
+
+/* Accepted with these warnings; NULL: none. */
+static void warns(const char *lines, const char *set, const char *message) {
+  char text[1024];
+  snprintf(text, sizeof text, "%s%s", minimal, lines);
+  experiment e = load(text, set);
+  if (message == NULL)
+    assert_null(e.warnings);
+  else if (e.warnings == NULL)
+    fail_msg("no warning for: %s", lines);
+  else
+    assert_string_equal(e.warnings, message);
+  experiment_destroy(&e);
+}
+
+static void test_no_effect(void **state) {
+  (void)state;
+  warns("", NULL, NULL);
+  warns("  exponent: 1.5\n", NULL,
+        "dir/t.yaml:8:13: warning: workload.exponent has no effect "
+        "without 'distribution: skewed'");
+  warns("  clusters: 4\n  noise: 0.5\n  distribution: normal\n", NULL,
+        "dir/t.yaml:8:13: warning: workload.clusters has no effect without 'distribution: skewed'\n"
+        "dir/t.yaml:9:10: warning: workload.noise has no effect without 'distribution: skewed'");
+  warns("  clusters: null\n", NULL, NULL);
+  warns("  exponent: 1.5\n  distribution: [normal, skewed]\n", NULL, NULL);
+  warns("  tensor: x\n  file: y.npy\n  distribution: normal\n", NULL,
+        "dir/t.yaml:9:9: warning: workload.file has no effect without 'distribution: file'\n"
+        "dir/t.yaml:8:11: warning: workload.tensor has no effect without 'distribution: file'");
+  warns("", "layer.capacity.drop_policy=probability",
+        "--set layer.capacity.drop_policy=probability: warning: layer.capacity.drop_policy has no "
+        "effect without a number for layer.capacity.factor");
+  warns("", "layer.capacity.drop_policy=[position, probability]",
+        "--set layer.capacity.drop_policy=[position, probability]: warning: "
+        "layer.capacity.drop_policy has no effect without a number for layer.capacity.factor");
+  static const char layer[] = "layer:\n  hidden_size: 8\n  intermediate_size: 8\n  num_experts: 4\n"
+                              "  top_k: 2\n  capacity: {min_capacity: 4, drop_policy: position, "
+                              "factor: %s}\nworkload: {num_tokens: 8}\n";
+  char text[512];
+  snprintf(text, sizeof text, layer, "null");
+  experiment e = load(text, NULL);
+  assert_string_equal(e.warnings,
+                      "dir/t.yaml:6:28: warning: layer.capacity.min_capacity has no effect without "
+                      "a number for layer.capacity.factor\n"
+                      "dir/t.yaml:6:44: warning: layer.capacity.drop_policy has no effect without "
+                      "a number for layer.capacity.factor");
+  experiment_destroy(&e);
+  snprintf(text, sizeof text, layer, "[null, 1.0]");
+  e = load(text, NULL);
+  assert_null(e.warnings);
+  experiment_destroy(&e);
+}
+
 int main(void) {
   const struct CMUnitTest tests[] = {
       cmocka_unit_test(test_not_yaml),
@@ -349,6 +445,8 @@ int main(void) {
       cmocka_unit_test(test_workload),
       cmocka_unit_test(test_many_problems),
       cmocka_unit_test(test_files),
+      cmocka_unit_test(test_results_given),
+      cmocka_unit_test(test_no_effect),
   };
   return cmocka_run_group_tests(tests, NULL, NULL);
 }

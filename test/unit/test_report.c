@@ -88,6 +88,7 @@ static void set_up(made_up *fixture, const char *yaml) {
   assert_non_null(mkdtemp(all->folder));
   all->experiment = &fixture->experiment;
   snprintf(all->device.name, sizeof all->device.name, "A device's name");
+  all->kernels = (kernel_origin){NULL, "0123456789abcdef0123456789abcdef"};
   all->points = calloc(fixture->experiment.num_points, sizeof *all->points);
   all->have = calloc(fixture->experiment.num_points, sizeof *all->have);
   assert_true(all->points && all->have);
@@ -187,7 +188,9 @@ static void test_report(void **state) {
   has(text, "; dropless drops 0.0% (top_k=1).");
   has(text, "| 16 of 256 | 8 | 2.00e-07 | 1e-05 |");
   has(text, "In 4 points the output was checked on a sample");
-  has(text, "moectl run 'configs/made up.yaml'");
+  has(text, "\nmoectl run 'configs/made up.yaml'");
+  has(text, "Kernel sources: built in, hash `0123456789abcdef0123456789abcdef`.");
+  has_not(text, "MOECL_KERNEL_DIR");
   has_not(text, "## Failed points");
   has_not(text, "## Pictures");
   free(text);
@@ -226,6 +229,22 @@ static void test_failed_points(void **state) {
   tear_down(&fixture);
 }
 
+static void test_other_kernels(void **state) {
+  (void)state;
+  made_up fixture;
+  set_up(&fixture, sweep);
+  fixture.results.kernels.dir = "my <cl>";
+  fixture.results.have[3] = false;
+  char *text = report(&fixture);
+  has(text, "**The kernels were read from the folder my \\<cl\\> (MOECL_KERNEL_DIR), not those "
+            "built in.**\n");
+  has(text, "Kernel sources: my \\<cl\\>, hash `0123");
+  has(text, "\nMOECL_KERNEL_DIR='my <cl>' moectl run 'configs/made up.yaml' --resume ");
+  has(text, "\nMOECL_KERNEL_DIR='my <cl>' moectl run 'configs/made up.yaml'\n");
+  free(text);
+  tear_down(&fixture);
+}
+
 static void test_single_point(void **state) {
   (void)state;
   made_up fixture;
@@ -249,12 +268,124 @@ static void test_many_lines(void **state) {
   free(text);
   size_t starts[MAX_SERIES], total = 0;
   const size_t axis = grid_find(&fixture.experiment, "num_tokens");
-  assert_int_equal(pictures_series(&fixture.results, axis, starts, &total), 12);
+  assert_int_equal(pictures_series(&fixture.results, PICTURE_TIME, axis, starts, &total), 12);
   assert_int_equal(total, 32);
   for (size_t i = 0; i < 12; i++) {
     assert_int_equal(grid_digit(&fixture.experiment, axis, starts[i]), 0);
     assert_true(i == 0 || starts[i] > starts[i - 1]);
   }
+  tear_down(&fixture);
+}
+
+static void set_times(made_up *fixture, size_t index, double median, double min, double p90) {
+  fixture->results.points[index].time_ms[MOECL_STAGE_LAYER] = (sample_summary){median, min, p90};
+}
+
+/* A difference that the iterations of one point show too is not claimed. */
+static void test_noise(void **state) {
+  (void)state;
+  made_up fixture;
+  set_up(&fixture, LAYER "num_experts: 8, top_k: [1, 4]}\nworkload: {num_tokens: [256, 512]}\n"
+                         "dtype: [fp32, fp16, bf16]\n");
+  for (size_t i = 0; i < 12; i++) /* the tokens' cost aside, all alike */
+    set_times(&fixture, i, i / 3 % 2 ? 2 : 1, i / 3 % 2 ? 1.8 : 0.9, i / 3 % 2 ? 2.4 : 1.2);
+  set_times(&fixture, 1, 1.25, 1.2, 1.29); /* top_k 1, 256 tokens, fp16 */
+  set_times(&fixture, 2, 5, 4.9, 5.1);     /* bf16 */
+  set_times(&fixture, 11, 2.1, 1.8, 2.4);  /* top_k 4, 512 tokens, bf16 */
+  char *text = report(&fixture);
+  has(text, "- Raising top_k from 1 to 4 changes the layer's time by no more than noise "
+            "(num_tokens=256, dtype=fp32): 1.00 ms to 1.00 ms, while the iterations of one point "
+            "vary 1.33x.\n");
+  has(text, "- Raising top_k from 1 to 4 makes the layer 5.00x faster (num_tokens=256, "
+            "dtype=bf16): 5.00 ms to 1.00 ms,");
+  has(text, "- 2.00x the tokens (256 to 512) take 2.00x the time (top_k=1, dtype=fp32): 1.00 ms "
+            "to 2.00 ms, throughput changes by no more than noise, 256000 to 256000 tokens/s, "
+            "while the iterations of one point vary 1.33x.\n");
+  has(text, "- fp32 is fastest with 1.00 ms, 5.00x faster than bf16 with 5.00 ms (top_k=1, "
+            "num_tokens=256); fp16 with 1.25 ms is as fast within the noise.\n");
+  has(text, "- fp32 with 2.00 ms and bf16 with 2.10 ms differ by no more than noise (top_k=4, "
+            "num_tokens=512), while the iterations of one point vary 1.33x.\n");
+  has_not(text, "hints");
+  free(text);
+  tear_down(&fixture);
+  set_up(&fixture, LAYER "num_experts: [4, 8, 16, 32], top_k: [1, 2]}\n"
+                         "workload: {num_tokens: 256}\ndtype: [fp32, bf16]\n");
+  for (size_t i = 0; i < 16; i++)
+    set_times(&fixture, i, 1, 0.9, 1.2);
+  text = report(&fixture);
+  has(text, "- Raising top_k from 1 to 2, over 8 combinations of the others: the layer's time "
+            "changes by no more than the iterations of one point vary.\n");
+  free(text);
+  for (size_t i = 0; i < 2; i++) /* num_experts 4, top_k 1 */
+    set_times(&fixture, i, 3, 2.9, 3.1);
+  text = report(&fixture);
+  has(text, "the layer becomes from 3.00x faster (num_experts=4, dtype=fp32) to as fast within 2% "
+            "(num_experts=8, dtype=fp32); in 6 of them the iterations' times overlap or vary as "
+            "much, so that may be noise.\n");
+  free(text);
+  tear_down(&fixture);
+}
+
+static void test_few_iterations(void **state) {
+  (void)state;
+  made_up fixture;
+  set_up(&fixture, LAYER "num_experts: 8, top_k: [1, 4]}\nworkload: {num_tokens: [256, 512]}\n"
+                         "measure: {iterations: 4}\ndtype: [fp32, bf16]\n");
+  for (size_t i = 1; i < 8; i += 2) /* bf16 */
+    set_times(&fixture, i, i < 4 ? 9 : 9.09, 9, 9);
+  char *text = report(&fixture);
+  has(text, "Only 4 iterations were timed at each point (measure.iterations), too few to tell a "
+            "difference in time\nfrom noise: take those below as hints.\n");
+  has(text, "- Raising top_k from 1 to 4 seems to make the layer 4.00x slower (");
+  has(text,
+      "- Raising top_k from 1 to 4 seems to leave the layer as fast within 2% (num_tokens=512, "
+      "dtype=bf16)");
+  has(text, "(256 to 512) seem to take 2.00x the time");
+  has(text, "- fp32 seems fastest with ");
+  free(text);
+  fixture.experiment.iterations = 5;
+  text = report(&fixture);
+  has_not(text, "seem");
+  has_not(text, "hints");
+  free(text);
+  tear_down(&fixture);
+}
+
+/* Seeds are repetitions: their spread is told, no trend. */
+static void test_seeds(void **state) {
+  (void)state;
+  made_up fixture;
+  picture_list pictures;
+  set_up(&fixture,
+         "seed: [9, 1, 5]\n" LAYER "num_experts: 8, top_k: [1, 2], capacity: {factor: 1}}\n"
+         "workload: {num_tokens: 256}\n");
+  fixture.results.points[2].time_ms[MOECL_STAGE_LAYER].median = 1.25; /* seed 1, top_k 1 */
+  fixture.results.points[4].routing.statistics.max_mean_imbalance = 1.75;
+  char *text = report(&fixture);
+  has(text, "**seed** (repetitions with other random numbers)\n\n"
+            "- Over 3 seeds (top_k=1) the layer takes 1.00 to 1.25 ms, the busiest expert has "
+            "1.44 to 1.75 times the mean load, and 12.5% of assignments are dropped.\n"
+            "- Over 3 seeds (top_k=2) the layer takes 2.00 ms, ");
+  has_not(text, "Raising seed");
+  has_not(text, "at seed=");
+  has(text, "Raising top_k from 1 to 2");
+  free(text);
+  assert_true(pictures_plan(&fixture.results, &pictures));
+  for (size_t i = 0; i < pictures.count; i++)
+    has_not(pictures.list[i].name, "_vs_seed");
+  has(pictures.list[0].name, "time_vs_top_k");
+  pictures_release(&pictures);
+  tear_down(&fixture);
+  set_up(&fixture, "seed: [1, 2]\n" LAYER "num_experts: [8, 16, 32, 64], top_k: [1, 2]}\n"
+                   "workload: {num_tokens: 256}\n");
+  fixture.results.points[3].time_ms[MOECL_STAGE_LAYER].median *= 1.5;
+  fixture.results.points[5].routing.statistics.dropped_fraction += 0.25;
+  text = report(&fixture);
+  has(text, "- Over the 2 seeds of one combination of the others (of 8), layer times differ by up "
+            "to 1.50x,\nthe busiest expert's load over the mean by up to 0, the dropped share by "
+            "up to 25.0 percentage points.");
+  has_not(text, "Raising seed");
+  free(text);
   tear_down(&fixture);
 }
 
@@ -350,16 +481,63 @@ static void test_picture_names(void **state) {
     found = found || strcmp(pictures.list[i].name,
                             "expert_utilization_k2_cf1.25_num_experts16_num_tokens1024") == 0;
   assert_true(found);
-  assert_int_equal(pictures.count, 4 + 4);
+  assert_int_equal(pictures.count, 4 + 1 + 4); /* imbalance_vs_num_experts */
   pictures_release(&pictures);
   tear_down(&fixture);
   set_up(&fixture, LAYER "num_experts: 8, top_k: 2, capacity: {factor: [100, 1000000, 1.0]}}\n"
                          "workload: {num_tokens: 256}\n");
   assert_true(pictures_plan(&fixture.results, &pictures));
-  assert_string_equal(pictures.list[2].name, "expert_utilization_k2_cf100");
-  assert_string_equal(pictures.list[3].name, "expert_utilization_k2_cf1000000");
-  assert_string_equal(pictures.list[4].name, "expert_utilization_k2_cf1");
+  assert_string_equal(pictures.list[2].name, "dropped_vs_capacity_factor");
+  assert_string_equal(pictures.list[3].name, "expert_utilization_k2_cf100");
+  assert_string_equal(pictures.list[4].name, "expert_utilization_k2_cf1000000");
+  assert_string_equal(pictures.list[5].name, "expert_utilization_k2_cf1");
   pictures_release(&pictures);
+  tear_down(&fixture);
+}
+
+/* What the router did is drawn against the axes that make a difference to it. */
+static void test_routing_pictures(void **state) {
+  (void)state;
+  made_up fixture;
+  set_up(&fixture, LAYER "num_experts: [8, 16], top_k: 2, router: {jitter: [0, 0.25]},\n"
+                         "  capacity: {factor: [1.0, null]}}\nworkload: {num_tokens: 256}\n");
+  for (size_t i = 0; i < 8; i++)
+    fixture.results.points[i].routing.statistics.coefficient_of_variation = i / 2 % 2 ? 0.75 : 0.5;
+  free(plots_with_path(&fixture, ""));
+  static const char *const drawn[] = {"imbalance_vs_num_experts", "variation_vs_jitter",
+                                      "dropped_vs_capacity_factor"};
+  for (size_t i = 0; i < sizeof drawn / sizeof drawn[0]; i++) {
+    char name[128];
+    snprintf(name, sizeof name, "%s.gp", drawn[i]);
+    assert_file(&fixture, name);
+    snprintf(name, sizeof name, "%s.dat", drawn[i]);
+    assert_file(&fixture, name);
+  }
+  static const char *const flat[] = {"imbalance_vs_jitter", "imbalance_vs_capacity_factor",
+                                     "variation_vs_num_experts", "variation_vs_capacity_factor",
+                                     "dropped_vs_jitter"};
+  for (size_t i = 0; i < sizeof flat / sizeof flat[0]; i++) {
+    char name[128];
+    snprintf(name, sizeof name, "%s.gp", flat[i]);
+    if (exists(&fixture, name)) fail_msg("there is a %s", name);
+  }
+  char *text = read_text(&fixture, "variation_vs_jitter.dat");
+  has(text, "# place_on_axis coefficient_of_variation\n# num_experts=8, capacity_factor=1\n"
+            "0 0.5\n0.25 0.75\n\n\n");
+  free(text);
+  text = read_text(&fixture, "dropped_vs_capacity_factor.dat");
+  has(text, "# place_on_axis dropped_percent\n# num_experts=8, jitter=0\n1 12.5\n2 0\n");
+  free(text);
+  text = read_text(&fixture, "imbalance_vs_num_experts.gp");
+  has(text, "set title 'made-up: load imbalance against num_experts'");
+  has(text, "set ylabel 'load imbalance (max/mean)'");
+  has_not(text, "yerrorbars");
+  free(text);
+  /* A point whose routing was not read has no place in them. */
+  free(fixture.results.points[0].routing.tokens_per_expert);
+  fixture.results.points[0].routing.tokens_per_expert = NULL;
+  assert_true(isnan(picture_value(&fixture.results, PICTURE_IMBALANCE, 0)));
+  assert_true(picture_value(&fixture.results, PICTURE_TIME, 0) > 0);
   tear_down(&fixture);
 }
 
@@ -445,11 +623,16 @@ int main(void) {
   const struct CMUnitTest tests[] = {
       cmocka_unit_test(test_report),
       cmocka_unit_test(test_failed_points),
+      cmocka_unit_test(test_other_kernels),
       cmocka_unit_test(test_single_point),
       cmocka_unit_test(test_many_lines),
       cmocka_unit_test(test_report_unwritable),
       cmocka_unit_test(test_without_gnuplot),
       cmocka_unit_test(test_picture_names),
+      cmocka_unit_test(test_routing_pictures),
+      cmocka_unit_test(test_seeds),
+      cmocka_unit_test(test_noise),
+      cmocka_unit_test(test_few_iterations),
       cmocka_unit_test(test_draw_sweep),
       cmocka_unit_test(test_draw_extremes),
       cmocka_unit_test(test_gnuplot_fails),

@@ -30,6 +30,7 @@ typedef struct fixture {
   char folder[512];
   experiment plan;
   moecl_device_info device;
+  kernel_origin kernels;
 } fixture;
 
 static const char yaml[] =
@@ -56,6 +57,7 @@ static int set_up(void **state) {
   strcpy(f->device.platform, "A platform");
   f->device.type = MOECL_DEVICE_CPU;
   f->device.global_memory_bytes = UINT64_C(1) << 40;
+  f->kernels = (kernel_origin){.dir = NULL, .hash = "0123456789abcdef0123456789abcdef"};
   parse(f, yaml);
   *state = f;
   return 0;
@@ -113,7 +115,7 @@ static point_result make_failed(size_t index) {
 
 static results *open_new(fixture *f) {
   char *error = NULL;
-  results *all = results_open(&f->plan, &f->device, f->folder, false, &error);
+  results *all = results_open(&f->plan, &f->device, &f->kernels, f->folder, false, &error);
   if (!all) print_error("%s\n", error);
   assert_non_null(all);
   return all;
@@ -241,12 +243,22 @@ static void test_json(void **state) {
   add(all, make_point(f, 0, POINT_OK));
   add(all, make_point(f, 1, POINT_UNVERIFIED_OK));
   json_t *root = read_json(f);
-  check_keys(root, "", "schema versions experiment device points");
+  check_keys(root, "", "schema versions kernels experiment device points");
   check_keys(root, "versions", "moecl compiler");
   check_keys(root, "points.0", "index status error params variants variant_reasons iterations "
              "time_ms tokens_per_s tflops gbytes_per_s memory_bytes routing verify");
   check_keys(root, "points.0.time_ms", "router permute gate_up down combine layer");
+  check_keys(root, "points.0.time_ms.layer", "median min p90");
+  check_keys(root, "points.0.variants", "router permute grouped_gemm combine");
+  check_keys(root, "points.0.routing",
+             "tokens_per_expert tokens_per_expert_after_capacity capacity dropped_fraction "
+             "load_balancing_loss router_z_loss entropy max_mean_imbalance "
+             "coefficient_of_variation padding_waste nonfinite_tokens");
+  check_keys(root, "points.0.verify",
+             "error tolerance ok tokens_checked num_tokens "
+             "experts_checked topk_mismatches capacity_ok");
   check_value(root, "schema", "\"moecl-results/1\"");
+  check_value(root, "kernels", "{\"dir\":null,\"hash\":\"0123456789abcdef0123456789abcdef\"}");
   check_value(root, "device.name", "\"A device ?\"");
   check_value(root, "device.type", "\"CPU\"");
   check_value(root, "device.global_memory_bytes", "1099511627776");
@@ -300,9 +312,47 @@ static void test_csv(void **state) {
   results_destroy(&all);
 }
 
+/* Programs read these names and this order. */
+static void test_csv_text(void **state) {
+  fixture *f = *state;
+  results *all = open_new(f);
+  add(all, make_point(f, 0, POINT_OK));
+  add(all, make_point(f, 1, POINT_UNVERIFIED_OK));
+  add(all, make_failed(3));
+  char *text = slurp(f, "results.csv");
+  assert_string_equal(
+      text,
+      "index,status,error,num_tokens,hidden_size,intermediate_size,num_experts,top_k,"
+      "renormalize,jitter,capacity_factor,min_capacity,drop_policy,activation,dtype,"
+      "distribution,seed,router_bias,gate_up_bias,down_bias,router_variant,"
+      "grouped_gemm_variant,skew_exponent,skew_clusters,skew_noise,variants_router,"
+      "variants_permute,variants_grouped_gemm,variants_combine,iterations,"
+      "time_ms_router_median,time_ms_router_min,time_ms_router_p90,time_ms_permute_median,"
+      "time_ms_permute_min,time_ms_permute_p90,time_ms_gate_up_median,time_ms_gate_up_min,"
+      "time_ms_gate_up_p90,time_ms_down_median,time_ms_down_min,time_ms_down_p90,"
+      "time_ms_combine_median,time_ms_combine_min,time_ms_combine_p90,time_ms_layer_median,"
+      "time_ms_layer_min,time_ms_layer_p90,tokens_per_s,tflops,gbytes_per_s,memory_bytes,"
+      "capacity,dropped_fraction,load_balancing_loss,router_z_loss,entropy,max_mean_imbalance,"
+      "coefficient_of_variation,padding_waste,nonfinite_tokens,verify_error,verify_tolerance,"
+      "verify_ok,verify_tokens_checked,verify_experts_checked,verify_topk_mismatches,"
+      "verify_capacity_ok\r\n"
+      "0,ok,,6,64,32,4,1,true,0.01,1.1,0,position,swiglu,fp32,skewed,0,false,false,false,auto,"
+      "auto,1,,0.5,generic,scan,cpu,gather,20,2.5,1.5,9.5,,,,4.5,1.5,9.5,5.5,1.5,9.5,6.5,1.5,"
+      "9.5,7.5,1.5,9.5,1234.5,0.25,,1048576,2,0.125,1.5,2.5,3.5,4.5,5.5,0.75,0,1e-06,1e-05,"
+      "true,6,4,0,true\r\n"
+      "1,ok_unverified,,6,64,32,4,1,true,0.01,,0,position,swiglu,fp32,skewed,0,false,false,"
+      "false,auto,auto,1,,0.5,generic,scan,cpu,gather,20,2.5,1.5,9.5,,,,4.5,1.5,9.5,5.5,1.5,"
+      "9.5,6.5,1.5,9.5,7.5,1.5,9.5,1234.5,0.25,,1048576,,0.125,1.5,2.5,3.5,4.5,5.5,0.75,0,,,,,,"
+      ",\r\n"
+      "3,error,the layer broke,6,64,32,4,2,true,0.01,,0,position,swiglu,fp32,skewed,0,false,"
+      "false,false,auto,auto,1,,0.5,,,,,0,,,,,,,,,,,,,,,,,,,,,,0,,,,,,,,,,,,,,,,\r\n");
+  free(text);
+  results_destroy(&all);
+}
+
 static results *resume(fixture *f, char **error) {
   *error = NULL;
-  return results_open(&f->plan, &f->device, f->folder, true, error);
+  return results_open(&f->plan, &f->device, &f->kernels, f->folder, true, error);
 }
 
 static void expect_refused(fixture *f, const char *part) {
@@ -354,12 +404,26 @@ static void test_resume_refused(void **state) {
   results_destroy(&all);
   char *good = slurp(f, "results.json"), *error = NULL;
   /* results of an earlier run are not written over */
-  assert_null(results_open(&f->plan, &f->device, f->folder, false, &error));
+  assert_null(results_open(&f->plan, &f->device, &f->kernels, f->folder, false, &error));
   assert_non_null(strstr(error, "--resume"));
   free(error);
   strcpy(f->device.name, "Another device");
   expect_refused(f, "on Another device");
   strcpy(f->device.name, "A device \xff");
+  f->kernels.dir = "edited \"cl\"";
+  f->kernels.hash[0] = 'f';
+  expect_refused(f, "other kernels (built in, sources 0123456789abcdef0123456789abcdef) than now "
+                    "(edited \"cl\", sources f123456789abcdef0123456789abcdef)");
+  f->kernels.hash[0] = '0'; /* a folder with the same sources is as good */
+  all = resume(f, &error);
+  assert_non_null(all);
+  assert_true(results_has(all, 0));
+  add(all, make_point(f, 0, POINT_OK));
+  json_t *root = read_json(f);
+  check_value(root, "kernels.dir", "\"edited \\\"cl\\\"\"");
+  json_decref(root);
+  results_destroy(&all);
+  f->kernels.dir = NULL;
   for (size_t cut = 0; cut < strlen(good) - 2; cut += 97) { /* whatever part of it is there */
     char *part = strndup(good, cut);
     put_file(f, "results.json", part);
@@ -383,7 +447,7 @@ static void test_resume_refused(void **state) {
   expect_refused(f, "another experiment");
   char missing[600];
   snprintf(missing, sizeof missing, "%s/none", f->folder);
-  assert_null(results_open(&f->plan, &f->device, missing, true, &error));
+  assert_null(results_open(&f->plan, &f->device, &f->kernels, missing, true, &error));
   assert_non_null(strstr(error, "No such file"));
   free(error);
 }
@@ -430,8 +494,8 @@ static void test_default_folder(void **state) {
   char here[1024], *error = NULL;
   assert_non_null(getcwd(here, sizeof here));
   assert_int_equal(chdir(f->folder), 0);
-  results *one = results_open(&f->plan, &f->device, NULL, false, &error);
-  results *two = results_open(&f->plan, &f->device, NULL, false, &error);
+  results *one = results_open(&f->plan, &f->device, &f->kernels, NULL, false, &error);
+  results *two = results_open(&f->plan, &f->device, &f->kernels, NULL, false, &error);
   assert_non_null(one);
   assert_non_null(two);
   assert_string_not_equal(results_folder(one), results_folder(two));
@@ -455,7 +519,7 @@ static void test_unwritable(void **state) {
   char path[600], *error = NULL;
   put_file(f, "plain", "a file");
   snprintf(path, sizeof path, "%s/plain/inner", f->folder);
-  assert_null(results_open(&f->plan, &f->device, path, false, &error));
+  assert_null(results_open(&f->plan, &f->device, &f->kernels, path, false, &error));
   assert_non_null(strstr(error, "Not a directory"));
   free(error);
 }
@@ -615,10 +679,13 @@ static void test_dump_disk_full(void **state) {
 
 int main(void) {
   const struct CMUnitTest tests[] = {
-      CASE(test_json),       CASE(test_csv),       CASE(test_resume),
-      CASE(test_resume_refused), CASE(test_disk_full), CASE(test_default_folder),
-      CASE(test_unwritable), CASE(test_table),     CASE(test_progress),
-      CASE(test_dump),       CASE(test_dump_refused), CASE(test_dump_disk_full),
+      CASE(test_json),           CASE(test_csv),
+      CASE(test_csv_text),       CASE(test_resume),
+      CASE(test_resume_refused), CASE(test_disk_full),
+      CASE(test_default_folder), CASE(test_unwritable),
+      CASE(test_table),          CASE(test_progress),
+      CASE(test_dump),           CASE(test_dump_refused),
+      CASE(test_dump_disk_full),
   };
   return cmocka_run_group_tests(tests, NULL, NULL);
 }
