@@ -73,8 +73,12 @@ MOECL_API moecl_status moecl_layer_params_check(const moecl_layer_params *params
 
 /* Chooses variants, builds their programs and allocates the packed weights.
  * The weights are then given with moecl_layer_set_weights. Strings are copied.
+ * Waits: a program's first use in a context checks it on a small problem. A
+ * variant that fails that, its build or on the device is set aside with a
+ * warning and the next one serves, unless it was asked for by name.
  * Errors: MOECL_ERROR_INVALID_ARGUMENT, MOECL_ERROR_UNSUPPORTED,
- * MOECL_ERROR_BUILD, MOECL_ERROR_OUT_OF_DEVICE_MEMORY. */
+ * MOECL_ERROR_BUILD, MOECL_ERROR_DEVICE, MOECL_ERROR_OUT_OF_HOST_MEMORY,
+ * MOECL_ERROR_OUT_OF_DEVICE_MEMORY. */
 MOECL_API moecl_status moecl_layer_create(moecl_context *context, const moecl_layer_params *params,
                                           moecl_layer **layer);
 MOECL_API void moecl_layer_destroy(moecl_layer **layer);

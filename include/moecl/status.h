@@ -19,7 +19,8 @@ typedef enum moecl_status {
   MOECL_ERROR_OUT_OF_DEVICE_MEMORY, /* a buffer could not be had from the device */
   MOECL_ERROR_NO_DEVICE,            /* no OpenCL device, or none that matches the choice */
   MOECL_ERROR_DEVICE,               /* an OpenCL call failed; the log names it */
-  MOECL_ERROR_BUILD,                /* a kernel did not compile; the log has the build log */
+  MOECL_ERROR_BUILD,                /* a kernel did not compile (the log has the build log), or computes
+                                       wrong results here */
   MOECL_ERROR_UNSUPPORTED,          /* a variant asked for by name cannot serve here */
   MOECL_ERROR_IO,                   /* a file could not be read or written */
   MOECL_ERROR_NOT_READY             /* e.g. forward before all weights were set */

@@ -1,45 +1,35 @@
 #include "moe/layer.h"
 #include "base/base.h"
+#include "kernel/choose.h"
 #include "op/self_check.h"
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 
-enum { MAX_CANDIDATES = 32 };
-
 static const char *const operation_names[OPERATION_COUNT] = {"router", "permute", "grouped_gemm",
                                                              "combine"};
 
-/* Candidates for one operation, best first, or a logged error. */
-static moecl_status candidates(moecl_context *context, moe_operation operation, const char *asked,
-                               moecl_dtype dtype, const kernel_variant **list, size_t *count) {
-  char why[512];
-  *count = kernel_candidates(operation_names[operation], asked, dtype, context->info.capabilities,
-                             list, MAX_CANDIDATES, why, sizeof why);
-  return *count ? MOECL_OK : log_error(&context->log, MOECL_ERROR_UNSUPPORTED, "%s", why);
-}
+typedef bool (*accepts_fn)(void *layer, const kernel_variant *variant);
+typedef moecl_status (*try_fn)(void *layer, const kernel_variant *variant);
 
-static void chosen(moecl_layer *layer, moe_operation operation, const kernel_variant *variant,
-                   const char *asked, size_t rank) {
-  layer->variant[operation] = variant;
+/* Chooses an operation's variant and keeps why. */
+static moecl_status choose(moecl_layer *layer, moe_operation operation, const char *asked,
+                           accepts_fn accepts, try_fn try_variant) {
+  const kernel_choice choice = {.operation = operation_names[operation],
+                                .asked = asked,
+                                .dtype = layer->params.dtype,
+                                .accepts = accepts,
+                                .try_variant = try_variant,
+                                .user = layer};
+  size_t set_aside;
+  MOECL_TRY(kernel_choose(layer->context, &choice, &layer->variant[operation], &set_aside));
   snprintf(layer->reason[operation], sizeof layer->reason[operation], "%s",
-           asked       ? "asked for by name"
-           : rank == 0 ? "the best that serves this device and data type"
-                       : "better ones did not build, or failed their self-check, on this device");
+           asked            ? "asked for by name"
+           : set_aside == 0 ? "the best that serves this device and data type"
+                            : "better ones did not build, or failed their self-check, on this device");
   log_write(&layer->context->log, MOECL_LOG_INFO, "%s: %s (%s)", operation_names[operation],
-            variant->name, layer->reason[operation]);
-}
-
-/* May another variant be tried after this failure? One that was asked for by
- * name never falls back. */
-static bool next_may_serve(moecl_layer *layer, moecl_status status, const char *asked,
-                           const kernel_variant *variant) {
-  if ((status != MOECL_ERROR_BUILD && status != MOECL_ERROR_UNSUPPORTED) || asked) return false;
-  log_write(&layer->context->log, MOECL_LOG_WARNING,
-            "variant '%s' did not build or failed its self-check here and is set aside; the next "
-            "one serves",
-            variant->name);
-  return true;
+            layer->variant[operation]->name, layer->reason[operation]);
+  return MOECL_OK;
 }
 
 static op_epilogue epilogue_of(moecl_activation activation) {
@@ -53,88 +43,99 @@ static op_epilogue epilogue_of(moecl_activation activation) {
   }
 }
 
-static moecl_status create_experts_with(moecl_layer *layer, const kernel_variant *variant) {
-  const moecl_layer_params *params = &layer->params;
-  layer->f32_activations = variant->flags & KERNEL_F32_ACTIVATIONS;
-  op_gemm_shape shape = {.num_experts = params->num_experts,
-                         .n = params->intermediate_size,
-                         .k = params->hidden_size,
+/* The shape of gate/up, and of down. */
+static op_gemm_shape expert_shape(const moecl_layer_params *params, const kernel_variant *variant,
+                                  bool down) {
+  const bool f32 = variant->flags & KERNEL_F32_ACTIVATIONS;
+  return (op_gemm_shape){.num_experts = params->num_experts,
+                         .n = down ? params->hidden_size : params->intermediate_size,
+                         .k = down ? params->intermediate_size : params->hidden_size,
                          .dtype = params->dtype,
-                         .epilogue = epilogue_of(params->activation),
-                         .gated = moecl_activation_is_gated(params->activation),
-                         .bias = params->gate_up_bias,
-                         .gather = true,
-                         .input_f32 = layer->f32_activations,
-                         .output_f32 = layer->f32_activations};
-  MOECL_TRY(op_gemm_self_check(layer->context, variant, &shape));
-  MOECL_TRY(op_gemm_create(layer->context, variant, &shape, &layer->gate_up));
-  shape.n = params->hidden_size;
-  shape.k = params->intermediate_size;
-  shape.epilogue = OP_EPILOGUE_NONE;
-  shape.gated = shape.gather = false;
-  shape.bias = params->down_bias;
-  MOECL_TRY(op_gemm_self_check(layer->context, variant, &shape));
-  return op_gemm_create(layer->context, variant, &shape, &layer->down);
+                         .epilogue = down ? OP_EPILOGUE_NONE : epilogue_of(params->activation),
+                         .gated = !down && moecl_activation_is_gated(params->activation),
+                         .bias = down ? params->down_bias : params->gate_up_bias,
+                         .gather = !down,
+                         .input_f32 = f32,
+                         .output_f32 = f32};
 }
 
-static moecl_status create_experts(moecl_layer *layer, const char *asked) {
-  const kernel_variant *list[MAX_CANDIDATES];
-  size_t count;
-  MOECL_TRY(candidates(layer->context, OPERATION_GROUPED_GEMM, asked, layer->params.dtype, list,
-                       &count));
-  moecl_status status = MOECL_ERROR_BUILD;
-  for (size_t i = 0; i < count; i++) {
-    status = create_experts_with(layer, list[i]);
-    if (status == MOECL_OK) {
-      chosen(layer, OPERATION_GROUPED_GEMM, list[i], asked, i);
-      return MOECL_OK;
-    }
-    op_gemm_destroy(&layer->gate_up);
-    op_gemm_destroy(&layer->down);
-    if (!next_may_serve(layer, status, asked, list[i])) break;
-  }
+static bool accepts_experts(void *user, const kernel_variant *variant) {
+  const moecl_layer_params *params = &((moecl_layer *)user)->params;
+  const op_gemm_shape gate_up = expert_shape(params, variant, false);
+  const op_gemm_shape down = expert_shape(params, variant, true);
+  return op_gemm_accepts(variant, &gate_up) && op_gemm_accepts(variant, &down);
+}
+
+/* Both checks come before the weights' memory is asked for. */
+static moecl_status try_experts(void *user, const kernel_variant *variant) {
+  moecl_layer *layer = user;
+  const op_gemm_shape gate_up = expert_shape(&layer->params, variant, false);
+  const op_gemm_shape down = expert_shape(&layer->params, variant, true);
+  MOECL_TRY(op_gemm_self_check(layer->context, variant, &gate_up));
+  MOECL_TRY(op_gemm_self_check(layer->context, variant, &down));
+  MOECL_TRY(op_gemm_create(layer->context, variant, &gate_up, &layer->gate_up));
+  const moecl_status status = op_gemm_create(layer->context, variant, &down, &layer->down);
+  if (status != MOECL_OK) op_gemm_destroy(&layer->gate_up);
+  layer->f32_activations = variant->flags & KERNEL_F32_ACTIVATIONS;
   return status;
 }
 
-/* The logits' GEMM follows the experts' variant, but a library baseline serves
- * the experts only: its counts would have to be read on the host. */
-static moecl_status create_router(moecl_layer *layer, const char *asked) {
-  const kernel_variant *list[MAX_CANDIDATES], *gemm_list[MAX_CANDIDATES];
-  size_t count, gemm_count;
-  const kernel_variant *gemm = layer->variant[OPERATION_GROUPED_GEMM];
-  MOECL_TRY(candidates(layer->context, OPERATION_GROUPED_GEMM, NULL, layer->params.dtype,
-                       gemm_list, &gemm_count));
-  if (gemm->flags & KERNEL_LIBRARY) gemm = gemm_list[0];
-  if ((gemm->flags & KERNEL_PERSISTENT) && (layer->params.jitter > 0 || layer->params.num_experts % 8 || layer->params.hidden_size % 8)) gemm = gemm_list[1];
-  MOECL_TRY(candidates(layer->context, OPERATION_ROUTER, asked, layer->params.dtype, list, &count));
-  const bool convert = layer->f32_activations && layer->params.dtype != MOECL_F32;
-  moecl_status status = MOECL_ERROR_BUILD;
-  for (size_t i = 0; i < count; i++) {
-    status = op_router_create(layer->context, list[i], gemm, &layer->params, convert,
-                              &layer->router);
-    if (status == MOECL_OK) {
-      chosen(layer, OPERATION_ROUTER, list[i], asked, i);
-      return MOECL_OK;
-    }
-    op_router_release(&layer->router);
-    if (!next_may_serve(layer, status, asked, list[i])) break;
-  }
+static bool accepts_logits(void *user, const kernel_variant *variant) {
+  const op_gemm_shape shape = op_router_logits_shape(&((moecl_layer *)user)->router, variant);
+  return op_gemm_accepts(variant, &shape);
+}
+
+static moecl_status try_logits(void *user, const kernel_variant *variant) {
+  return op_router_create_logits(&((moecl_layer *)user)->router, variant);
+}
+
+static moecl_status try_router(void *user, const kernel_variant *variant) {
+  return op_router_create_topk(&((moecl_layer *)user)->router, variant);
+}
+
+static moecl_status try_permute(void *user, const kernel_variant *variant) {
+  moecl_layer *layer = user;
+  MOECL_TRY(op_permute_self_check(layer->context, variant, &layer->params));
+  const moecl_status status =
+      op_permute_create(layer->context, variant, &layer->params, &layer->permute);
+  if (status != MOECL_OK) op_permute_release(&layer->permute);
   return status;
 }
 
-static moecl_status create_permute_and_combine(moecl_layer *layer) {
-  const kernel_variant *list[MAX_CANDIDATES];
-  size_t count;
-  MOECL_TRY(
-      candidates(layer->context, OPERATION_PERMUTE, NULL, layer->params.dtype, list, &count));
-  MOECL_TRY(op_permute_create(layer->context, list[0], &layer->params, &layer->permute));
-  chosen(layer, OPERATION_PERMUTE, list[0], NULL, 0);
-  MOECL_TRY(
-      candidates(layer->context, OPERATION_COMBINE, NULL, layer->params.dtype, list, &count));
-  MOECL_TRY(op_combine_create(layer->context, list[0], &layer->params, layer->f32_activations,
-                              &layer->combine));
-  chosen(layer, OPERATION_COMBINE, list[0], NULL, 0);
-  return MOECL_OK;
+static moecl_status try_combine(void *user, const kernel_variant *variant) {
+  moecl_layer *layer = user;
+  MOECL_TRY(op_combine_self_check(layer->context, variant, &layer->params, layer->f32_activations));
+  return op_combine_create(layer->context, variant, &layer->params, layer->f32_activations,
+                           &layer->combine);
+}
+
+/* The logits' GEMM follows the experts' variant, where that takes them: a
+ * library baseline would have to read its counts on the host, others don't take
+ * the router's sizes or an fp32 input. */
+static moecl_status create_logits(moecl_layer *layer, const char *asked) {
+  const kernel_variant *experts = layer->variant[OPERATION_GROUPED_GEMM], *chosen;
+  const bool follows = !(experts->flags & KERNEL_LIBRARY) && accepts_logits(layer, experts);
+  const kernel_choice choice = {.operation = "grouped_gemm",
+                                .asked = follows ? asked : NULL,
+                                .dtype = layer->params.dtype,
+                                .from = follows ? experts : NULL,
+                                .accepts = accepts_logits,
+                                .try_variant = try_logits,
+                                .user = layer};
+  size_t set_aside;
+  return kernel_choose(layer->context, &choice, &chosen, &set_aside);
+}
+
+static moecl_status create_operations(moecl_layer *layer, const moecl_layer_params *params) {
+  MOECL_TRY(choose(layer, OPERATION_GROUPED_GEMM, params->grouped_gemm_variant, accepts_experts,
+                   try_experts));
+  op_router_init(layer->context, &layer->params,
+                 layer->f32_activations && params->dtype != MOECL_F32, &layer->router);
+  MOECL_TRY(create_logits(layer, params->grouped_gemm_variant));
+  MOECL_TRY(op_router_create_prepare(&layer->router));
+  MOECL_TRY(choose(layer, OPERATION_ROUTER, params->router_variant, NULL, try_router));
+  MOECL_TRY(choose(layer, OPERATION_PERMUTE, NULL, NULL, try_permute));
+  return choose(layer, OPERATION_COMBINE, NULL, NULL, try_combine);
 }
 
 static bool is_router_tensor(moecl_tensor tensor) {
@@ -167,9 +168,7 @@ moecl_status moecl_layer_create(moecl_context *context, const moecl_layer_params
   layer->params = *params;
   layer->params.grouped_gemm_variant = layer->params.router_variant = NULL;
   status = allocate_flags(layer);
-  if (status == MOECL_OK) status = create_experts(layer, params->grouped_gemm_variant);
-  if (status == MOECL_OK) status = create_router(layer, params->router_variant);
-  if (status == MOECL_OK) status = create_permute_and_combine(layer);
+  if (status == MOECL_OK) status = create_operations(layer, params);
   if (status != MOECL_OK) moecl_layer_destroy(&layer);
   *out = layer;
   return status;

@@ -72,7 +72,8 @@ moecl_status ocl_buffer_copy(const moecl_buffer *src, uint64_t src_offset, moecl
 typedef struct ocl_kernel {
   moecl_context *context;
   cl_kernel cl;
-  char name[64]; /* for messages */
+  ocl_program *program; /* the context's */
+  char name[64];        /* for messages */
 } ocl_kernel;
 
 /* Builds (or finds in memory, or on disk) the program made of `source`, a
@@ -84,6 +85,12 @@ typedef struct ocl_kernel {
 moecl_status ocl_kernel_create(moecl_context *context, const char *source, const char *defines,
                                const char *entry, ocl_kernel **kernel);
 void ocl_kernel_destroy(ocl_kernel **kernel);
+
+/* Whether a self-check passed on the kernel's program, remembered for as long as
+ * the context lives: by source, defines and options, so by all that decides what
+ * the kernel computes. */
+bool ocl_kernel_is_checked(const ocl_kernel *kernel);
+void ocl_kernel_set_checked(ocl_kernel *kernel);
 
 /* Sets arguments from the first on, one letter each in `format`:
  *   b  const moecl_buffer * (NULL: a null __global pointer)

@@ -92,14 +92,11 @@ static ocl_program *find_in_memory(const moecl_context *context, const char *key
 
 static moecl_status program_from_text(moecl_context *context, const base_text *text,
                                       const char *source, const char *defines,
-                                      cl_program *program) {
+                                      ocl_program **program) {
   char key[33];
   MOECL_TRY(ocl_cache_key(context, text, build_options, key));
-  ocl_program *known = find_in_memory(context, key);
-  if (known) {
-    *program = known->cl;
-    return MOECL_OK;
-  }
+  *program = find_in_memory(context, key);
+  if (*program) return MOECL_OK;
   ocl_program *node = calloc(1, sizeof *node);
   if (!node) return MOECL_ERROR_OUT_OF_HOST_MEMORY;
   moecl_status status = obtain(context, text, key, source, defines, &node->cl);
@@ -110,7 +107,7 @@ static moecl_status program_from_text(moecl_context *context, const base_text *t
   memcpy(node->key, key, sizeof key);
   node->next = context->programs;
   context->programs = node;
-  *program = node->cl;
+  *program = node;
   return MOECL_OK;
 }
 
@@ -123,10 +120,10 @@ void ocl_programs_free(ocl_program *programs) {
   }
 }
 
-static moecl_status make_kernel(moecl_context *context, cl_program program, const char *source,
+static moecl_status make_kernel(moecl_context *context, ocl_program *program, const char *source,
                                 const char *entry, ocl_kernel **kernel) {
   cl_int code;
-  cl_kernel cl = clCreateKernel(program, entry, &code);
+  cl_kernel cl = clCreateKernel(program->cl, entry, &code);
   if (code != CL_SUCCESS) {
     log_write(&context->log, MOECL_LOG_ERROR,
               "%s: no kernel %s: clCreateKernel failed: %s (%d)", source, entry,
@@ -140,6 +137,7 @@ static moecl_status make_kernel(moecl_context *context, cl_program program, cons
   }
   made->context = ocl_context_retain(context);
   made->cl = cl;
+  made->program = program;
   snprintf(made->name, sizeof made->name, "%s", entry);
   *kernel = made;
   return MOECL_OK;
@@ -149,7 +147,7 @@ moecl_status ocl_kernel_create(moecl_context *context, const char *source,
                                     const char *defines, const char *entry,
                                     ocl_kernel **kernel) {
   base_text text = {0};
-  cl_program program = NULL;
+  ocl_program *program = NULL;
   *kernel = NULL;
   add_defines(&text, defines);
   moecl_status status = ocl_source_expand(context, source, &text);
@@ -167,3 +165,6 @@ void ocl_kernel_destroy(ocl_kernel **kernel) {
   free(*kernel);
   *kernel = NULL;
 }
+
+bool ocl_kernel_is_checked(const ocl_kernel *kernel) { return kernel->program->checked; }
+void ocl_kernel_set_checked(ocl_kernel *kernel) { kernel->program->checked = true; }

@@ -18,6 +18,7 @@ struct ocl_program {
   ocl_program *next;
   char key[33];
   cl_program cl;
+  bool checked; /* its self-check passed */
 };
 
 /* Adds `source` to `text`, its includes expanded, from the context's

@@ -32,6 +32,11 @@ static moecl_status allocate(op_gemm *gemm) {
                              &gemm->bias);
 }
 
+bool op_gemm_accepts(const kernel_variant *variant, const op_gemm_shape *shape) {
+  if (!(variant->flags & KERNEL_PERSISTENT)) return true;
+  return !shape->input_f32 && shape->n % 8 == 0 && shape->k % 8 == 0;
+}
+
 static const op_gemm_driver *driver_of(const kernel_variant *variant) {
   if (variant->flags & KERNEL_LIBRARY) return &op_gemm_clblast_driver;
   return variant->flags & KERNEL_PERSISTENT ? &op_gemm_persistent_driver : &op_gemm_kernel_driver;

@@ -34,6 +34,9 @@ typedef struct op_gemm_io {
 
 typedef struct op_gemm op_gemm;
 
+/* Does the variant take this shape? */
+bool op_gemm_accepts(const kernel_variant *variant, const op_gemm_shape *shape);
+
 /* Builds the kernels and allocates the packed weights. */
 moecl_status op_gemm_create(moecl_context *context, const kernel_variant *variant,
                             const op_gemm_shape *shape, op_gemm **gemm);

@@ -23,12 +23,6 @@ static uint64_t packed_bytes(const op_gemm *gemm) {
 
 static moecl_status create(op_gemm *gemm) {
   const op_gemm_shape *shape = &gemm->shape;
-  if (shape->input_f32 || shape->n % 8 != 0 || shape->k % 8 != 0)
-    return log_error(&gemm->context->log, MOECL_ERROR_UNSUPPORTED,
-                     "variant '%s' takes rows in the storage type, of sizes that are multiples of "
-                     "8: not %lld by %lld%s",
-                     gemm->variant->name, (long long)shape->n, (long long)shape->k,
-                     shape->input_f32 ? " in fp32" : "");
   char defines[512];
   op_gemm_defines(shape, &gemm->tile, defines, sizeof defines);
   gemm->packed_elements = packed_elements(gemm);

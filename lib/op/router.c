@@ -1,5 +1,6 @@
 #include "op/router.h"
 #include "base/base.h"
+#include "op/self_check.h"
 #include <stdio.h>
 
 static moecl_status create_prepare(op_router *router, bool jitter, ocl_kernel **kernel) {
@@ -8,33 +9,54 @@ static moecl_status create_prepare(op_router *router, bool jitter, ocl_kernel **
   return ocl_kernel_create(router->context, "router/prepare.cl", defines, "prepare", kernel);
 }
 
-static moecl_status create_logits(op_router *router, const kernel_variant *variant) {
-  const moecl_layer_params *params = &router->params;
-  const op_gemm_shape shape = {.num_experts = 1,
-                               .n = params->num_experts,
-                               .k = params->hidden_size,
-                               .dtype = params->dtype,
-                               .bias = params->router_bias,
-                               .input_f32 = router->convert || router->jitter ||
-                                            params->dtype == MOECL_F32,
-                               .output_f32 = true};
-  return op_gemm_create(router->context, variant, &shape, &router->logits);
+void op_router_init(moecl_context *context, const moecl_layer_params *params, bool convert,
+                    op_router *router) {
+  *router = (op_router){.context = context, .params = *params, .experts_f32 = convert};
 }
 
-moecl_status op_router_create(moecl_context *context, const kernel_variant *variant,
-                              const kernel_variant *gemm_variant,
-                              const moecl_layer_params *params, bool convert, op_router *router) {
-  *router = (op_router){.context = context, .variant = variant, .params = *params};
-  /* An fp32-only GEMM needs converted rows, unless the jitter makes them. */
+/* An fp32-only GEMM needs converted rows, unless the jitter makes them. */
+static bool converts(const op_router *router, const kernel_variant *gemm_variant) {
   const bool wants_f32 = gemm_variant->flags & KERNEL_F32_ACTIVATIONS;
-  const bool converts =
-      params->dtype != MOECL_F32 && (convert || (wants_f32 && !(params->jitter > 0)));
-  if (converts) MOECL_TRY(create_prepare(router, false, &router->convert));
-  if (params->jitter > 0) MOECL_TRY(create_prepare(router, true, &router->jitter));
-  MOECL_TRY(create_logits(router, gemm_variant));
+  return router->params.dtype != MOECL_F32 &&
+         (router->experts_f32 || (wants_f32 && !(router->params.jitter > 0)));
+}
+
+op_gemm_shape op_router_logits_shape(const op_router *router, const kernel_variant *gemm_variant) {
+  const moecl_layer_params *params = &router->params;
+  return (op_gemm_shape){.num_experts = 1,
+                         .n = params->num_experts,
+                         .k = params->hidden_size,
+                         .dtype = params->dtype,
+                         .bias = params->router_bias,
+                         .input_f32 = converts(router, gemm_variant) || params->jitter > 0 ||
+                                      params->dtype == MOECL_F32,
+                         .output_f32 = true};
+}
+
+moecl_status op_router_create_logits(op_router *router, const kernel_variant *gemm_variant) {
+  const op_gemm_shape shape = op_router_logits_shape(router, gemm_variant);
+  MOECL_TRY(op_gemm_self_check(router->context, gemm_variant, &shape));
+  return op_gemm_create(router->context, gemm_variant, &shape, &router->logits);
+}
+
+moecl_status op_router_create_prepare(op_router *router) {
+  if (converts(router, router->logits->variant))
+    MOECL_TRY(create_prepare(router, false, &router->convert));
+  if (router->params.jitter > 0) MOECL_TRY(create_prepare(router, true, &router->jitter));
+  return MOECL_OK;
+}
+
+moecl_status op_router_topk_kernel(moecl_context *context, const kernel_variant *variant,
+                                   const moecl_layer_params *params, ocl_kernel **kernel) {
   char defines[32];
   snprintf(defines, sizeof defines, "RENORMALIZE %d\n", params->renormalize);
-  return ocl_kernel_create(context, variant->source, defines, "topk", &router->topk);
+  return ocl_kernel_create(context, variant->source, defines, "topk", kernel);
+}
+
+moecl_status op_router_create_topk(op_router *router, const kernel_variant *variant) {
+  MOECL_TRY(op_router_self_check(router->context, variant, &router->params));
+  router->variant = variant;
+  return op_router_topk_kernel(router->context, variant, &router->params, &router->topk);
 }
 
 void op_router_release(op_router *router) {

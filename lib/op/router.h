@@ -8,6 +8,7 @@ typedef struct op_router {
   moecl_context *context;
   const kernel_variant *variant;
   moecl_layer_params params;
+  bool experts_f32; /* the experts read converted hidden states */
   op_gemm *logits;
   ocl_kernel *convert; /* hidden states to fp32; NULL where nobody reads them so */
   ocl_kernel *jitter;  /* to the jittered router input; NULL without jitter */
@@ -24,12 +25,20 @@ typedef struct op_router_io {
   const moecl_buffer *logits, *topk_ids, *topk_weights;
 } op_router_io;
 
-/* `convert`: the experts read fp32 hidden states. The logits' GEMM is the best
- * grouped GEMM variant that serves, whatever the experts use. */
-moecl_status op_router_create(moecl_context *context, const kernel_variant *variant,
-                              const kernel_variant *gemm_variant,
-                              const moecl_layer_params *params, bool convert, op_router *router);
+/* A router is made in these steps. `convert`: the experts read hidden states as
+ * fp32 that are stored as something else. The two steps with a variant check it
+ * first, and leave nothing behind on failure. */
+void op_router_init(moecl_context *context, const moecl_layer_params *params, bool convert,
+                    op_router *router);
+op_gemm_shape op_router_logits_shape(const op_router *router, const kernel_variant *gemm_variant);
+moecl_status op_router_create_logits(op_router *router, const kernel_variant *gemm_variant);
+moecl_status op_router_create_prepare(op_router *router);
+moecl_status op_router_create_topk(op_router *router, const kernel_variant *variant);
 void op_router_release(op_router *router);
 moecl_status op_router_enqueue(op_router *router, ocl_chain *chain, const op_router_io *io);
+
+/* The kernel of the choice alone. */
+moecl_status op_router_topk_kernel(moecl_context *context, const kernel_variant *variant,
+                                   const moecl_layer_params *params, ocl_kernel **kernel);
 
 #endif

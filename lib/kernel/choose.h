@@ -1,0 +1,30 @@
+/* One way from an operation to the variant that serves it. */
+#ifndef MOECL_LIB_KERNEL_CHOOSE_H
+#define MOECL_LIB_KERNEL_CHOOSE_H
+
+#include "kernel/variant.h"
+#include "ocl/ocl.h"
+
+typedef struct kernel_choice {
+  const char *operation; /* as in kernel_variants */
+  const char *asked;     /* this one alone, by name; NULL: the best that serves */
+  moecl_dtype dtype;
+  const kernel_variant *from; /* not NULL: candidates better than this one are passed over */
+  /* Could the variant compute this problem? Those that could not are passed over.
+   * NULL: all could. */
+  bool (*accepts)(void *user, const kernel_variant *variant);
+  /* Builds the variant and checks that it computes what it should. On failure it
+   * logs why and leaves nothing behind. */
+  moecl_status (*try_variant)(void *user, const kernel_variant *variant);
+  void *user;
+} kernel_choice;
+
+/* Tries the candidates, best first, until one serves: *chosen, after
+ * *set_aside others. One that fails, whether in its build, its self-check or on
+ * the device, is set aside with a warning, and what it logs as errors becomes
+ * warnings too. The last candidate's failure (so that of one asked for by name)
+ * is the call's, and so is a lack of memory, which the next one would meet too. */
+moecl_status kernel_choose(moecl_context *context, const kernel_choice *choice,
+                           const kernel_variant **chosen, size_t *set_aside);
+
+#endif

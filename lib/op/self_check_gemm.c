@@ -1,0 +1,166 @@
+#include "base/base.h"
+#include "op/self_check.h"
+#include "op/self_check_data.h"
+#include <math.h>
+#include <stdlib.h>
+
+/* Rows of the experts: more than one tile of any variant, none, a partial one. */
+enum { EXPERTS = 3, ROWS = 150, MOST_COLUMNS = 40 };
+static const int32_t offsets[EXPERTS + 1] = {0, 147, 147, ROWS};
+
+typedef struct problem {
+  op_gemm_shape shape; /* the layer's, with the small sizes */
+  int64_t n, k;        /* odd ones, where the variant takes them; else a tail in both */
+  int64_t weight_rows;
+  double *input, *weights, *bias; /* multiples of 1/8: exact in every storage type */
+  double *expected, *actual;
+} problem;
+
+static double epilogue(op_epilogue kind, double x) {
+  switch (kind) {
+  case OP_EPILOGUE_SILU:
+    return x / (1.0 + exp(-x));
+  case OP_EPILOGUE_GELU:
+    return 0.5 * x * (1.0 + erf(x / sqrt(2.0)));
+  case OP_EPILOGUE_RELU:
+    return x > 0.0 ? x : 0.0;
+  default:
+    return x;
+  }
+}
+
+static double product(const problem *p, int64_t expert, int64_t row, int64_t column) {
+  const double *w = p->weights + (expert * p->weight_rows + column) * p->k;
+  double sum = p->shape.bias ? p->bias[expert * p->weight_rows + column] : 0.0;
+  for (int64_t k = 0; k < p->k; k++)
+    sum += p->input[row * p->k + k] * w[k];
+  return sum;
+}
+
+/* Slot s reads row ROWS-1-s where the shape gathers. */
+static int32_t source_row(const problem *p, int32_t slot) {
+  return p->shape.gather ? ROWS - 1 - slot : slot;
+}
+
+static void expect(problem *p) {
+  for (int32_t e = 0; e < EXPERTS; e++)
+    for (int32_t slot = offsets[e]; slot < offsets[e + 1]; slot++)
+      for (int64_t n = 0; n < p->n; n++) {
+        const int32_t row = source_row(p, slot);
+        double v = epilogue(p->shape.epilogue, product(p, e, row, n));
+        if (p->shape.gated) v *= product(p, e, row, p->n + n);
+        p->expected[slot * p->n + n] = v;
+      }
+}
+
+static bool make_problem(problem *p) {
+  uint32_t state = 1;
+  const size_t weights = (size_t)EXPERTS * (size_t)p->weight_rows;
+  p->input = check_values(ROWS * (size_t)p->k, &state);
+  p->weights = check_values(weights * (size_t)p->k, &state);
+  p->bias = check_values(weights, &state);
+  p->expected = malloc(ROWS * (size_t)p->n * sizeof *p->expected);
+  p->actual = malloc(ROWS * (size_t)p->n * sizeof *p->actual);
+  if (!p->input || !p->weights || !p->bias || !p->expected || !p->actual) return false;
+  expect(p);
+  return true;
+}
+
+static void release_problem(problem *p) {
+  free(p->input);
+  free(p->weights);
+  free(p->bias);
+  free(p->expected);
+  free(p->actual);
+}
+
+typedef struct device_side {
+  op_gemm *gemm;
+  moecl_buffer *input, *weights, *bias, *rows, *offsets, *tiles, *output, *scratch;
+} device_side;
+
+static void release_device(device_side *d) {
+  moecl_buffer **all[] = {&d->input,   &d->weights, &d->bias,   &d->rows,
+                          &d->offsets, &d->tiles,   &d->output, &d->scratch};
+  for (size_t i = 0; i < sizeof all / sizeof all[0]; i++)
+    moecl_buffer_destroy(all[i]);
+  op_gemm_destroy(&d->gemm);
+}
+
+static moecl_status upload_lists(moecl_context *context, const problem *p, device_side *d) {
+  int32_t rows[ROWS], tiles[EXPERTS + 1] = {0};
+  const int32_t tile_m = (int32_t)op_gemm_tile_rows(d->gemm, ROWS);
+  for (int32_t slot = 0; slot < ROWS; slot++)
+    rows[slot] = source_row(p, slot);
+  for (int e = 0; e < EXPERTS; e++)
+    tiles[e + 1] = tiles[e] + (offsets[e + 1] - offsets[e] + tile_m - 1) / tile_m;
+  MOECL_TRY(check_upload_words(context, rows, ROWS, &d->rows));
+  MOECL_TRY(check_upload_words(context, offsets, EXPERTS + 1, &d->offsets));
+  return check_upload_words(context, tiles, EXPERTS + 1, &d->tiles);
+}
+
+static moecl_status run(moecl_context *context, const problem *p, device_side *d, double *actual) {
+  const op_gemm_shape *shape = &p->shape;
+  const size_t weights = (size_t)EXPERTS * (size_t)p->weight_rows;
+  const moecl_dtype out = shape->output_f32 ? MOECL_F32 : shape->dtype;
+  float raw[ROWS * MOST_COLUMNS]; /* holds any storage type */
+  const size_t elements = ROWS * (size_t)p->n, k = (size_t)p->k;
+  MOECL_TRY(check_upload(context, shape->input_f32 ? MOECL_F32 : shape->dtype, p->input, ROWS * k,
+                         &d->input));
+  MOECL_TRY(check_upload(context, shape->dtype, p->weights, weights * k, &d->weights));
+  MOECL_TRY(check_upload(context, shape->dtype, p->bias, weights, &d->bias));
+  MOECL_TRY(upload_lists(context, p, d));
+  MOECL_TRY(moecl_buffer_create(context, sizeof raw, &d->output));
+  MOECL_TRY(moecl_buffer_create(context, op_gemm_scratch(d->gemm, ROWS), &d->scratch));
+  MOECL_TRY(op_gemm_set_weights(d->gemm, 0, EXPERTS, d->weights, 0));
+  if (shape->bias) MOECL_TRY(op_gemm_set_bias(d->gemm, 0, EXPERTS, d->bias, 0));
+  ocl_chain chain = {.context = context};
+  const op_gemm_io io = {.input = d->input,
+                         .slot_token = d->rows,
+                         .expert_offsets = d->offsets,
+                         .tile_offsets = d->tiles,
+                         .output = d->output,
+                         .scratch = d->scratch,
+                         .rows = ROWS};
+  MOECL_TRY(op_gemm_enqueue(d->gemm, &chain, &io));
+  MOECL_TRY(moecl_buffer_read_wait(d->output, 0, elements * moecl_dtype_size(out), raw));
+  moecl_to_double(out, raw, elements, actual);
+  return MOECL_OK;
+}
+
+/* Every element, against rounding of the storage type. */
+static moecl_status compare(moecl_context *context, const kernel_variant *variant,
+                            const problem *p) {
+  const double *actual = p->actual;
+  const double tolerance = p->shape.dtype == MOECL_F32 ? 1e-5 : 1e-2;
+  for (int i = 0; i < ROWS * (int)p->n; i++)
+    if (!(fabs(actual[i] - p->expected[i]) <= tolerance * (1.0 + fabs(p->expected[i]))))
+      return check_wrong(context, "grouped_gemm", variant, "output", i, actual[i], p->expected[i]);
+  return MOECL_OK;
+}
+
+static moecl_status check(moecl_context *context, const kernel_variant *variant, problem *p,
+                          device_side *d) {
+  if (!make_problem(p)) return MOECL_ERROR_OUT_OF_HOST_MEMORY;
+  MOECL_TRY(run(context, p, d, p->actual));
+  return compare(context, variant, p);
+}
+
+moecl_status op_gemm_self_check(moecl_context *context, const kernel_variant *variant,
+                                const op_gemm_shape *shape) {
+  const bool eights = variant->flags & KERNEL_PERSISTENT;
+  problem p = {.shape = *shape, .n = eights ? 40 : 37, .k = eights ? 200 : 19};
+  p.weight_rows = shape->gated ? 2 * p.n : p.n;
+  p.shape.num_experts = EXPERTS;
+  p.shape.n = p.n;
+  p.shape.k = p.k;
+  device_side d = {0};
+  moecl_status status = op_gemm_create(context, variant, &p.shape, &d.gemm);
+  if (status == MOECL_OK && !ocl_kernel_is_checked(d.gemm->pack)) {
+    status = check(context, variant, &p, &d);
+    if (status == MOECL_OK) check_passed("grouped_gemm", variant, d.gemm->pack);
+  }
+  release_device(&d);
+  release_problem(&p);
+  return status;
+}

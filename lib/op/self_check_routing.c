@@ -1,0 +1,284 @@
+#include "base/base.h"
+#include "moecl/reference.h"
+#include "op/combine.h"
+#include "op/permute.h"
+#include "op/router.h"
+#include "op/self_check.h"
+#include "op/self_check_data.h"
+#include <math.h>
+#include <string.h>
+
+enum { MOST_BUFFERS = 10 };
+
+static void release_buffers(moecl_buffer **buffers, size_t count) {
+  for (size_t i = 0; i < count; i++)
+    moecl_buffer_destroy(&buffers[i]);
+}
+
+/* ---- router ---- */
+
+enum { ROUTER_TOKENS = 9, ROUTER_EXPERTS = 70, ROUTER_TOP_K = 7, ROUTER_NAN = 3 };
+
+/* Few different values, so many ties; one token is not finite. */
+static void draw_logits(float *logits) {
+  uint32_t state = 1;
+  for (int i = 0; i < ROUTER_TOKENS * ROUTER_EXPERTS; i++)
+    logits[i] = (float)check_value(&state);
+  logits[ROUTER_NAN * ROUTER_EXPERTS + 5] = NAN;
+}
+
+static moecl_status compare_choices(moecl_context *context, const kernel_variant *variant,
+                                    const moecl_layer_params *params, const float *logits,
+                                    const int32_t *ids, const float *weights) {
+  for (int t = 0; t < ROUTER_TOKENS; t++) {
+    double exact[ROUTER_EXPERTS], want[ROUTER_TOP_K];
+    int32_t want_ids[ROUTER_TOP_K];
+    moecl_to_double(MOECL_F32, logits + t * ROUTER_EXPERTS, ROUTER_EXPERTS, exact);
+    moecl_reference_topk(params, exact, want_ids, want, NULL);
+    for (int k = 0; k < ROUTER_TOP_K; k++) {
+      const int i = t * ROUTER_TOP_K + k;
+      if (ids[i] != want_ids[k])
+        return check_wrong(context, "router", variant, "topk_ids", i, ids[i], want_ids[k]);
+      if (!(fabs(weights[i] - want[k]) <= 1e-5 * want[k]))
+        return check_wrong(context, "router", variant, "topk_weights", i, weights[i], want[k]);
+    }
+  }
+  return MOECL_OK;
+}
+
+static moecl_status check_router(moecl_context *context, const kernel_variant *variant,
+                                 const moecl_layer_params *params, ocl_kernel *topk,
+                                 moecl_buffer **b) {
+  enum { ALL = ROUTER_TOKENS * ROUTER_TOP_K };
+  float logits[ROUTER_TOKENS * ROUTER_EXPERTS], weights[ALL];
+  int32_t ids[ALL];
+  const moecl_layer_params small = {
+      .num_experts = ROUTER_EXPERTS, .top_k = ROUTER_TOP_K, .renormalize = params->renormalize};
+  ocl_chain chain = {.context = context};
+  draw_logits(logits);
+  MOECL_TRY(check_upload_words(context, logits, ROUTER_TOKENS * ROUTER_EXPERTS, &b[0]));
+  MOECL_TRY(moecl_buffer_create(context, sizeof ids, &b[1]));
+  MOECL_TRY(moecl_buffer_create(context, sizeof weights, &b[2]));
+  MOECL_TRY(ocl_kernel_args(topk, "bbbii", b[0], b[1], b[2], ROUTER_EXPERTS, ROUTER_TOP_K));
+  MOECL_TRY(ocl_launch(&chain, topk, ROUTER_TOKENS, variant->local));
+  MOECL_TRY(moecl_buffer_read_wait(b[1], 0, sizeof ids, ids));
+  MOECL_TRY(moecl_buffer_read_wait(b[2], 0, sizeof weights, weights));
+  return compare_choices(context, variant, &small, logits, ids, weights);
+}
+
+moecl_status op_router_self_check(moecl_context *context, const kernel_variant *variant,
+                                  const moecl_layer_params *params) {
+  ocl_kernel *topk = NULL;
+  moecl_buffer *buffers[MOST_BUFFERS] = {0};
+  moecl_status status = op_router_topk_kernel(context, variant, params, &topk);
+  if (status == MOECL_OK && !ocl_kernel_is_checked(topk)) {
+    status = check_router(context, variant, params, topk, buffers);
+    if (status == MOECL_OK) check_passed("router", variant, topk);
+  }
+  release_buffers(buffers, MOST_BUFFERS);
+  ocl_kernel_destroy(&topk);
+  return status;
+}
+
+/* ---- permute ---- */
+
+/* More than two blocks of assignments; expert EMPTY is never chosen. */
+enum { TOKENS = 301, EXPERTS = 5, TOP_K = 2, ALL = TOKENS * TOP_K, EMPTY = 3, TILE_M = 48 };
+
+typedef struct permuted {
+  int32_t tokens_per_expert[EXPERTS], expert_offsets[EXPERTS + 1], tile_offsets[EXPERTS + 1];
+  int32_t slot_token[ALL], assignment_slot[ALL];
+} permuted;
+
+/* Two different experts a token, each of them some token's first and another's
+ * second choice, unevenly; some tokens are routed nowhere. Weights with ties. */
+static void draw_assignments(int32_t *ids, float *weights) {
+  static const int32_t pairs[][TOP_K] = {{0, 1}, {1, 0}, {0, 2}, {4, 0}, {2, 4}};
+  uint32_t state = 1;
+  for (int t = 0; t < TOKENS; t++) {
+    const int pair = (int)(8 * fabs(check_value(&state))) % 5;
+    for (int k = 0; k < TOP_K; k++) {
+      ids[t * TOP_K + k] = t % 7 == 3 ? -1 : pairs[pair][k];
+      weights[t * TOP_K + k] = (float)fabs(check_value(&state));
+    }
+  }
+}
+
+/* Each expert's list, one after another, by the assignments' order numbers. */
+static moecl_status expect_permuted(const moecl_layer_params *params, const int32_t *ids,
+                                    const float *weights, permuted *want) {
+  uint8_t kept[ALL];
+  const bool by_choice = params->capacity_factor > 0 && params->drop_policy == MOECL_DROP_POSITION;
+  int32_t slot = 0;
+  MOECL_TRY(moecl_reference_capacity(params, TOKENS, ids, weights, kept));
+  memset(want, 0, sizeof *want);
+  for (int i = 0; i < ALL; i++)
+    want->assignment_slot[i] = -1;
+  for (int e = 0; e < EXPERTS; e++) {
+    for (int p = 0; p < ALL; p++) {
+      const int i = by_choice ? p % TOKENS * TOP_K + p / TOKENS : p;
+      want->tokens_per_expert[e] += ids[i] == e;
+      if (ids[i] != e || !kept[i]) continue;
+      want->slot_token[slot] = i / TOP_K;
+      want->assignment_slot[i] = slot++;
+    }
+    const int32_t rows = slot - want->expert_offsets[e];
+    want->expert_offsets[e + 1] = slot;
+    want->tile_offsets[e + 1] = want->tile_offsets[e] + (rows + TILE_M - 1) / TILE_M;
+  }
+  return MOECL_OK;
+}
+
+static moecl_status same_words(moecl_context *context, const kernel_variant *variant,
+                               const char *what, const moecl_buffer *buffer, const int32_t *want,
+                               int32_t count) {
+  int32_t got[ALL];
+  MOECL_TRY(moecl_buffer_read_wait(buffer, 0, (uint64_t)count * sizeof *got, got));
+  for (int32_t i = 0; i < count; i++)
+    if (got[i] != want[i])
+      return check_wrong(context, "permute", variant, what, i, got[i], want[i]);
+  return MOECL_OK;
+}
+
+static moecl_status compare_permuted(moecl_context *context, const kernel_variant *variant,
+                                     const op_permute_io *io, const permuted *want) {
+  const struct {
+    const char *what;
+    const moecl_buffer *got;
+    const int32_t *want;
+    int32_t count;
+  } all[] = {{"tokens_per_expert", io->tokens_per_expert, want->tokens_per_expert, EXPERTS},
+             {"expert_offsets", io->expert_offsets, want->expert_offsets, EXPERTS + 1},
+             {"tile_offsets", io->tile_offsets, want->tile_offsets, EXPERTS + 1},
+             {"assignment_slot", io->assignment_slot, want->assignment_slot, ALL},
+             {"slot_token", io->slot_token, want->slot_token, want->expert_offsets[EXPERTS]}};
+  for (size_t i = 0; i < sizeof all / sizeof all[0]; i++)
+    MOECL_TRY(same_words(context, variant, all[i].what, all[i].got, all[i].want, all[i].count));
+  return MOECL_OK;
+}
+
+/* One expert that owns all rows, into buffers that served before. */
+static moecl_status check_dense(op_permute *permute, const kernel_variant *variant,
+                                const op_permute_io *io) {
+  static const int32_t offsets[2] = {0, TOKENS}, tiles[2] = {0, (TOKENS + TILE_M - 1) / TILE_M};
+  ocl_chain chain = {.context = permute->context};
+  MOECL_TRY(
+      op_permute_dense(permute, &chain, io->expert_offsets, io->tile_offsets, TOKENS, TILE_M));
+  MOECL_TRY(same_words(permute->context, variant, "dense offsets", io->expert_offsets, offsets, 2));
+  return same_words(permute->context, variant, "dense tiles", io->tile_offsets, tiles, 2);
+}
+
+static moecl_status check_permute(op_permute *permute, const kernel_variant *variant,
+                                  moecl_buffer **b) {
+  static const uint64_t words[] = {EXPERTS, EXPERTS + 1, EXPERTS + 1, EXPERTS + 1, ALL, ALL, ALL};
+  moecl_context *context = permute->context;
+  int32_t ids[ALL];
+  float weights[ALL];
+  permuted want;
+  draw_assignments(ids, weights);
+  MOECL_TRY(expect_permuted(&permute->params, ids, weights, &want));
+  MOECL_TRY(check_upload_words(context, ids, ALL, &b[0]));
+  MOECL_TRY(check_upload_words(context, weights, ALL, &b[1]));
+  MOECL_TRY(moecl_buffer_create(context, op_permute_blocks(TOKENS, TOP_K) * EXPERTS * 4, &b[2]));
+  for (size_t i = 0; i < sizeof words / sizeof words[0]; i++)
+    MOECL_TRY(moecl_buffer_create(context, words[i] * 4, &b[3 + i]));
+  const op_permute_io io = {.num_tokens = TOKENS,
+                            .topk_ids = b[0],
+                            .topk_weights = b[1],
+                            .block_counts = b[2],
+                            .tokens_per_expert = b[3],
+                            .expert_offsets = b[4],
+                            .tile_offsets = b[5],
+                            .all_offsets = b[6],
+                            .slot_token = b[7],
+                            .assignment_slot = b[8],
+                            .order = b[9],
+                            .tile_m = TILE_M};
+  ocl_chain chain = {.context = context};
+  MOECL_TRY(op_permute_enqueue(permute, &chain, &io));
+  MOECL_TRY(compare_permuted(context, variant, &io, &want));
+  return check_dense(permute, variant, &io);
+}
+
+moecl_status op_permute_self_check(moecl_context *context, const kernel_variant *variant,
+                                   const moecl_layer_params *params) {
+  const moecl_layer_params small = {.num_experts = EXPERTS,
+                                    .top_k = TOP_K,
+                                    .capacity_factor = params->capacity_factor > 0 ? 0.8 : 0,
+                                    .drop_policy = params->drop_policy};
+  op_permute permute;
+  moecl_buffer *buffers[MOST_BUFFERS] = {0};
+  moecl_status status = op_permute_create(context, variant, &small, &permute);
+  if (status == MOECL_OK && !ocl_kernel_is_checked(permute.scatter)) {
+    status = check_permute(&permute, variant, buffers);
+    if (status == MOECL_OK) check_passed("permute", variant, permute.scatter);
+  }
+  release_buffers(buffers, MOST_BUFFERS);
+  op_permute_release(&permute);
+  return status;
+}
+
+/* ---- combine ---- */
+
+/* More columns than a work-group makes, and an odd number of them. */
+enum { OUT_TOKENS = 3, WIDTH = 301, CHOICES = 3, SLOTS = OUT_TOKENS * CHOICES };
+
+/* Slots not in the order of the choices; the last token is dropped, and a choice
+ * of the first one. Weights and values are multiples of 1/8, so the sums are
+ * exact but for the last rounding. */
+static const int32_t combine_slots[SLOTS] = {4, -1, 0, 2, 5, 1, -1, -1, -1};
+static const float combine_weights[SLOTS] = {0.5f, 9, 0.25f, 0.125f, 0.375f, 0.5f, 9, 9, 9};
+
+static double expect_combined(const double *input, int token, int column) {
+  double sum = 0;
+  for (int i = token * CHOICES; i < (token + 1) * CHOICES; i++)
+    if (combine_slots[i] >= 0)
+      sum += (double)combine_weights[i] * input[combine_slots[i] * WIDTH + column];
+  return sum;
+}
+
+static moecl_status check_combine(moecl_context *context, const kernel_variant *variant,
+                                  op_combine *combine, moecl_dtype from, moecl_dtype to,
+                                  moecl_buffer **b) {
+  double input[SLOTS * WIDTH], output[OUT_TOKENS * WIDTH];
+  float raw[OUT_TOKENS * WIDTH]; /* holds any storage type */
+  const uint64_t bytes = OUT_TOKENS * WIDTH * moecl_dtype_size(to);
+  uint32_t state = 1;
+  for (int i = 0; i < SLOTS * WIDTH; i++)
+    input[i] = check_value(&state);
+  MOECL_TRY(check_upload(context, from, input, SLOTS * WIDTH, &b[0]));
+  MOECL_TRY(check_upload_words(context, combine_slots, SLOTS, &b[1]));
+  MOECL_TRY(check_upload_words(context, combine_weights, SLOTS, &b[2]));
+  MOECL_TRY(moecl_buffer_create(context, bytes, &b[3]));
+  ocl_chain chain = {.context = context};
+  const op_combine_io io = {.num_tokens = OUT_TOKENS,
+                            .expert_output = b[0],
+                            .assignment_slot = b[1],
+                            .topk_weights = b[2],
+                            .output = b[3]};
+  MOECL_TRY(op_combine_enqueue(combine, &chain, &io));
+  MOECL_TRY(moecl_buffer_read_wait(b[3], 0, bytes, raw));
+  moecl_to_double(to, raw, OUT_TOKENS * WIDTH, output);
+  for (int i = 0; i < OUT_TOKENS * WIDTH; i++) {
+    const double want = expect_combined(input, i / WIDTH, i % WIDTH);
+    if (!(fabs(output[i] - want) <= 1e-2 * fabs(want)))
+      return check_wrong(context, "combine", variant, "output", i, output[i], want);
+  }
+  return MOECL_OK;
+}
+
+moecl_status op_combine_self_check(moecl_context *context, const kernel_variant *variant,
+                                   const moecl_layer_params *params, bool input_f32) {
+  const moecl_layer_params small = {.hidden_size = WIDTH, .top_k = CHOICES, .dtype = params->dtype};
+  op_combine combine;
+  moecl_buffer *buffers[MOST_BUFFERS] = {0};
+  moecl_status status = op_combine_create(context, variant, &small, input_f32, &combine);
+  if (status == MOECL_OK && !ocl_kernel_is_checked(combine.combine)) {
+    status = check_combine(context, variant, &combine, input_f32 ? MOECL_F32 : params->dtype,
+                           params->dtype, buffers);
+    if (status == MOECL_OK) check_passed("combine", variant, combine.combine);
+  }
+  release_buffers(buffers, MOST_BUFFERS);
+  op_combine_release(&combine);
+  return status;
+}

@@ -1,0 +1,285 @@
+/* Which variant serves where others fail: kernels are spoilt in a copy of cl/,
+ * and the layer that is created with them tells what it made of that. */
+#include "kernel/choose.h"
+#include "layer_run.h"
+#include <unistd.h>
+
+#define ERROR_LINE "0 " /* as test_log_add writes levels */
+
+static char root[64];
+
+static void shell(const char *format, const char *argument) {
+  char command[512];
+  snprintf(command, sizeof command, format, argument, root);
+  assert_int_equal(system(command), 0);
+}
+
+static int make_root(void **state) {
+  (void)state;
+  snprintf(root, sizeof root, "/tmp/moecl-variants-XXXXXX");
+  return mkdtemp(root) ? 0 : 1;
+}
+
+static int remove_root(void **state) {
+  char command[128];
+  (void)state;
+  snprintf(command, sizeof command, "rm -rf '%s'", root);
+  return system(command);
+}
+
+/* A fresh copy of cl/ in which `from` in `file` reads `to`. */
+static void spoil(const char *file, const char *from, const char *to) {
+  char path[256], *data;
+  size_t size;
+  base_text text = {0};
+  assert_non_null(getenv("MOECL_SOURCE_CL"));
+  shell("rm -rf '%2$s/cl' && cp -r '%1$s' '%2$s/cl'", getenv("MOECL_SOURCE_CL"));
+  snprintf(path, sizeof path, "%s/cl/%s", root, file);
+  assert_ok(base_file_read(path, &data, &size));
+  char *at = strstr(data, from);
+  assert_non_null(at);
+  base_text_add(&text, data, (size_t)(at - data));
+  base_text_addf(&text, "%s%s", to, at + strlen(from));
+  assert_false(text.failed);
+  assert_ok(base_file_write_atomic(path, text.data, text.size));
+  base_text_free(&text);
+  free(data);
+}
+
+static moecl_context *open_context(test_log *log) {
+  char kernels[128], cache[128];
+  snprintf(kernels, sizeof kernels, "%s/cl", root);
+  snprintf(cache, sizeof cache, "%s/cache", root);
+  const moecl_context_params params = {
+      .log = test_log_add, .log_user = log, .kernel_dir = kernels, .cache_dir = cache};
+  moecl_context *context = NULL;
+  log->level = MOECL_LOG_DEBUG;
+  assert_ok(moecl_context_create(&params, &context));
+  base_text_free(&log->text);
+  return context;
+}
+
+/* A layer whose logits are the only GEMM with a bias and no gather. */
+static const moecl_layer_params params = {
+    .hidden_size = 40, .intermediate_size = 24, .num_experts = 6, .top_k = 2, .router_bias = true};
+
+/* Messages of one level. */
+static size_t errors(const test_log *log) {
+  return test_log_count(log, "\n" ERROR_LINE) +
+         (log->text.data && strncmp(log->text.data, ERROR_LINE, 2) == 0);
+}
+
+/* ---- a better variant fails, the next one serves ---- */
+
+typedef struct fallback {
+  const char *file, *from, *to;
+  const char *gemm, *router; /* what then serves */
+  const char *message;
+} fallback;
+
+#define CPU_GEMM "grouped_gemm/cpu.cl"
+#define WRONG_SIZE "reqd_work_group_size(2, 1, 1)"
+#define RIGHT_SIZE "reqd_work_group_size(1, 1, 1)"
+static const fallback fallbacks[] = {
+    {CPU_GEMM, "activate_vector(low) * high", "activate_vector(low) + high", "generic", "cpu",
+     "'cpu' fails its self-check"},
+    {CPU_GEMM, "typedef", "no type", "generic", "cpu", "cpu.cl did not compile"},
+    {CPU_GEMM, RIGHT_SIZE, WRONG_SIZE, "generic", "cpu", "clEnqueueNDRangeKernel failed"},
+    {CPU_GEMM, "gemm(const __global float *a,", "gemm(int more, const __global float *a,",
+     "generic", "cpu", "clSetKernelArg failed"},
+    /* Only the logits': not the router's fault, and the experts keep theirs. */
+    {CPU_GEMM, "#ifndef VECTOR_WIDTH",
+     "#if BIAS && !GATHER\n#error no logits\n#endif\n#ifndef VECTOR_WIDTH", "cpu", "cpu",
+     "grouped_gemm variant 'cpu' is set aside"},
+    {"router/cpu.cl", "best[at - 1] < x", "best[at - 1] <= x", "cpu", "generic",
+     "router variant 'cpu' fails its self-check"},
+    {"router/cpu.cl", "best_id[k];", "best_id[k]", "cpu", "generic",
+     "router/cpu.cl did not compile"},
+    {"router/cpu.cl", RIGHT_SIZE, WRONG_SIZE, "cpu", "generic",
+     "router variant 'cpu' is set aside"},
+};
+
+static void check_fallback(const fallback *f) {
+  test_log log = {0};
+  moecl_layer *layer = NULL;
+  const char *reason;
+  spoil(f->file, f->from, f->to);
+  moecl_context *context = open_context(&log);
+  assert_ok(moecl_layer_create(context, &params, &layer));
+  assert_string_equal(moecl_layer_variant(layer, "grouped_gemm", &reason), f->gemm);
+  assert_int_equal(strstr(reason, "better ones") != NULL, strcmp(f->gemm, "cpu") != 0);
+  assert_string_equal(moecl_layer_variant(layer, "router", &reason), f->router);
+  assert_int_equal(strstr(reason, "better ones") != NULL, strcmp(f->router, "cpu") != 0);
+  assert_true(test_log_has(&log, f->message));
+  assert_int_equal(test_log_count(&log, "is set aside"), 1);
+  assert_int_equal(errors(&log), 0);
+  moecl_layer_destroy(&layer);
+  moecl_context_destroy(&context);
+  base_text_free(&log.text);
+}
+
+static bool has_cpu_variants(void) {
+  moecl_context *context = NULL;
+  assert_ok(moecl_context_create(NULL, &context));
+  const bool cpu = moecl_context_device(context)->capabilities & MOECL_CAP_CPU;
+  moecl_context_destroy(&context);
+  return cpu;
+}
+
+static void test_fallback(void **state) {
+  (void)state;
+  if (!has_cpu_variants()) {
+    printf("SKIP: no device on which another variant comes before the generic one\n");
+    skip();
+  }
+  for (size_t i = 0; i < sizeof fallbacks / sizeof fallbacks[0]; i++)
+    check_fallback(&fallbacks[i]);
+}
+
+/* ---- the only one fails ---- */
+
+static void check_failure(const char *file, const char *from, const char *to,
+                          const moecl_layer_params *with, moecl_status want, const char *message) {
+  test_log log = {0};
+  spoil(file, from, to);
+  moecl_context *context = open_context(&log);
+  moecl_layer *layer = (moecl_layer *)&log;
+  assert_int_equal(moecl_layer_create(context, with, &layer), want);
+  assert_null(layer);
+  assert_true(test_log_has(&log, message));
+  assert_true(errors(&log) > 0);
+  assert_false(test_log_has(&log, "is set aside"));
+  moecl_context_destroy(&context);
+  base_text_free(&log.text);
+}
+
+static void test_failure(void **state) {
+  moecl_layer_params with = params;
+  (void)state;
+  check_failure("combine/generic.cl", "fma(weight,", "fma(-weight,", &with, MOECL_ERROR_BUILD,
+                "combine variant 'generic' fails its self-check");
+  check_failure("combine/generic.cl", "#define LOCAL 64", "#define LOCAL 32", &with,
+                MOECL_ERROR_DEVICE, "combine variant 'generic' cannot serve");
+  check_failure("permute/generic.cl", "(j < lid)", "(j > lid)", &with, MOECL_ERROR_BUILD,
+                "permute variant 'generic' fails its self-check");
+  check_failure("permute/generic.cl", "expert_offsets[1] = rows;", "expert_offsets[1] = rows - 1;",
+                &with, MOECL_ERROR_BUILD, "dense offsets[1] is 300, expected 301");
+  with.capacity_factor = 1;
+  check_failure("permute/generic.cl", "rank < capacity", "rank <= capacity", &with,
+                MOECL_ERROR_BUILD, "permute variant 'generic' fails its self-check");
+  check_failure("permute/generic.cl", "* top_k + k;", "* top_k + top_k - 1 - k;", &with,
+                MOECL_ERROR_BUILD, "permute variant 'generic' fails its self-check");
+  with.drop_policy = MOECL_DROP_PROBABILITY;
+  check_failure("permute/generic.cl", "tie_rank < ties", "tie_rank <= ties", &with,
+                MOECL_ERROR_BUILD, "permute variant 'generic' fails its self-check");
+}
+
+/* Asked for by name: an error, whoever else could serve. */
+static void test_asked(void **state) {
+  moecl_layer_params with = params;
+  (void)state;
+  with.router_variant = "generic";
+  check_failure("router/generic.cl", "a == b && ia < ib", "a == b && ia > ib", &with,
+                MOECL_ERROR_BUILD, "router variant 'generic' fails its self-check");
+  check_failure("router/generic.cl", "reqd_work_group_size(LOCAL, 1, 1)", WRONG_SIZE, &with,
+                MOECL_ERROR_DEVICE, "router variant 'generic' cannot serve");
+  with.router_variant = NULL;
+  with.grouped_gemm_variant = "generic";
+  check_failure("grouped_gemm/generic.cl", "v *= u;", "v += u;", &with, MOECL_ERROR_BUILD,
+                "grouped_gemm variant 'generic' fails its self-check");
+}
+
+/* ---- one path for all ---- */
+
+typedef struct trial {
+  moecl_context *context;
+  moecl_status first; /* the first variant's end; the others serve */
+  size_t tried;
+} trial;
+
+static moecl_status try_one(void *user, const kernel_variant *variant) {
+  trial *t = user;
+  if (t->tried++ > 0 || t->first == MOECL_OK) return MOECL_OK;
+  return log_error(&t->context->log, t->first, "the trial of '%s'", variant->name);
+}
+
+/* What sets a variant aside, and what stops the choice. */
+static void test_choose(void **state) {
+  static const struct {
+    moecl_status first;
+    size_t tried;
+  } cases[] = {{MOECL_OK, 1},
+               {MOECL_ERROR_BUILD, 2},
+               {MOECL_ERROR_DEVICE, 2},
+               {MOECL_ERROR_UNSUPPORTED, 2},
+               {MOECL_ERROR_IO, 2},
+               {MOECL_ERROR_OUT_OF_HOST_MEMORY, 1},
+               {MOECL_ERROR_OUT_OF_DEVICE_MEMORY, 1}};
+  test_log log = {.level = MOECL_LOG_DEBUG};
+  const moecl_context_params with = {.log = test_log_add, .log_user = &log};
+  moecl_context *context = NULL;
+  (void)state;
+  assert_ok(moecl_context_create(&with, &context));
+  context->info.capabilities |= MOECL_CAP_CPU; /* there are two candidates then */
+  for (size_t i = 0; i < sizeof cases / sizeof cases[0]; i++) {
+    trial t = {.context = context, .first = cases[i].first};
+    const kernel_choice choice = {.operation = "router", .try_variant = try_one, .user = &t};
+    const kernel_variant *chosen;
+    size_t set_aside;
+    const bool serves = cases[i].tried > 1 || cases[i].first == MOECL_OK;
+    base_text_free(&log.text);
+    assert_int_equal(kernel_choose(context, &choice, &chosen, &set_aside),
+                     serves ? MOECL_OK : cases[i].first);
+    assert_int_equal(t.tried, cases[i].tried);
+    assert_int_equal(set_aside, cases[i].tried - 1);
+    assert_int_equal(errors(&log) > 0, !serves);
+    assert_int_equal(test_log_count(&log, "the trial of"), cases[i].first != MOECL_OK);
+    log_write(&context->log, MOECL_LOG_ERROR, "errors are errors again");
+    assert_true(test_log_has(&log, "0 errors are errors again"));
+  }
+  moecl_context_destroy(&context);
+  base_text_free(&log.text);
+}
+
+/* ---- checked once ---- */
+
+static size_t checks_of_a_layer(moecl_context *context, test_log *log,
+                                const moecl_layer_params *with) {
+  moecl_layer *layer = NULL;
+  base_text_free(&log->text);
+  assert_ok(moecl_layer_create(context, with, &layer));
+  moecl_layer_destroy(&layer);
+  return test_log_count(log, "passes its self-check");
+}
+
+static void test_checked_once(void **state) {
+  moecl_layer_params with = params;
+  test_log log = {0};
+  (void)state;
+  spoil("router/cpu.cl", "MAX_TOP_K", "MAX_TOP_K"); /* nothing */
+  moecl_context *context = open_context(&log);
+  /* gate/up, down, logits, router, permute, combine */
+  assert_int_equal(checks_of_a_layer(context, &log, &with), 6);
+  assert_int_equal(checks_of_a_layer(context, &log, &with), 0);
+  with.hidden_size = 64, with.num_experts = 9; /* sizes are no part of a program */
+  assert_int_equal(checks_of_a_layer(context, &log, &with), 0);
+  with.renormalize = true;
+  assert_int_equal(checks_of_a_layer(context, &log, &with), 1);
+  with.capacity_factor = 1;
+  assert_int_equal(checks_of_a_layer(context, &log, &with), 1);
+  with.dtype = MOECL_BF16; /* all but router and permute */
+  assert_int_equal(checks_of_a_layer(context, &log, &with), 4);
+  moecl_context *other = open_context(&log);
+  assert_int_equal(checks_of_a_layer(other, &log, &params), 6);
+  moecl_context_destroy(&other);
+  moecl_context_destroy(&context);
+  base_text_free(&log.text);
+}
+
+int main(void) {
+  const struct CMUnitTest tests[] = {
+      cmocka_unit_test(test_fallback), cmocka_unit_test(test_failure), cmocka_unit_test(test_asked),
+      cmocka_unit_test(test_choose), cmocka_unit_test(test_checked_once)};
+  skip_without_device();
+  return cmocka_run_group_tests_name("variants", tests, make_root, remove_root);
+}
