@@ -155,7 +155,7 @@ def run_layer(case, name, function, capture, seconds):
     try:
         time_mode(case, f"{name}, eager", calls, right(case, calls[0]()), seconds)
     except Exception as error:
-        leave_out(name, error)
+        leave_out(f"{name}, eager", error)
         return
     if not capture:
         return
@@ -179,8 +179,11 @@ def run_point(bench, request):
                 run_layer(case, name, function, capture, request["seconds"])
         except Exception as error:
             leave_out(peer, error)
-        gc.collect()
         torch.cuda.empty_cache()
+    # The next point of ours should find the memory free.
+    del case
+    gc.collect()
+    torch.cuda.empty_cache()
 
 
 def ceilings():

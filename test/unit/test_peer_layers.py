@@ -22,6 +22,7 @@ except ImportError:
 
 import floors  # noqa: E402
 import layers  # noqa: E402
+import worker  # noqa: E402
 
 # Not powers of two and, for Triton, a multiple of the depth of its tiles.
 SHAPE = floors.Shape("test", "test", "", (), 192, 320, 12, 3)
@@ -146,6 +147,58 @@ class Checks(unittest.TestCase):
         self.assertEqual(len(set(case.checked.tolist())), 8)
         self.assertGreater(gaps[case.checked].min(), 0.03)
         self.assertGreater(len(set((case.checked // 250).tolist())), 1)  # not only the first
+        x = torch.zeros(40, SHAPE.hidden)  # equal logits: every choice is as right
+        x[17] = case.inputs[0][case.checked[0]]
+        found = layers.sample_tokens(x, case.weights[0][0], SHAPE.top_k)
+        self.assertEqual(found.tolist(), [17])
+
+
+class Worker(unittest.TestCase):
+    """What is timed and what is left out, with the GPU's part replaced."""
+
+    def run_layer(self, captured, layer=None, capture=True):
+        case, said = case_of(8, torch.float32), []
+        case.best = float("inf")
+        self.right = layers.sorted_layer(case.inputs[0], case.weights[0], SHAPE.top_k,
+                                         layers.grouped_loop, layers.combine_index_add)
+        replaced = {(worker, "answer"): lambda **message: said.append(message),
+                    (worker, "measure"): lambda calls, seconds, worth: {"ms": len(calls)},
+                    (worker, "captured"): captured, (worker, "SETS"): 2,
+                    (worker, "log"): lambda text: None,
+                    (torch.cuda, "synchronize"): lambda: None}
+        before = {key: getattr(*key) for key in replaced}
+        for (module, name), value in replaced.items():
+            setattr(module, name, value)
+        try:
+            worker.run_layer(case, "x", layer or (lambda x, weights: self.right), capture, 0)
+        finally:
+            for (module, name), value in before.items():
+                setattr(module, name, value)
+        return [(kind, message[kind]["name"]) for message in said for kind in message]
+
+    def test_both_modes(self):
+        output = torch.empty(0)
+
+        def captured(calls):
+            nonlocal output
+            output = calls[0]().clone()
+            return [lambda: output.copy_(self.right)], output
+        self.assertEqual(self.run_layer(captured), [("result", "x, eager"), ("result", "x, graph")])
+        self.assertEqual(self.run_layer(captured, capture=False), [("result", "x, eager")])
+
+    def test_a_graph_that_does_nothing_is_left_out(self):
+        def captured(calls):
+            return [lambda: None], calls[0]().clone()
+        self.assertEqual(self.run_layer(captured),
+                         [("result", "x, eager"), ("left_out", "x, graph")])
+
+    def test_failures_are_left_out(self):
+        def fails(*_):
+            raise RuntimeError("operation not permitted when stream is capturing")
+        self.assertEqual(self.run_layer(fails), [("result", "x, eager"), ("left_out", "x, graph")])
+        self.assertEqual(self.run_layer(fails, layer=fails), [("left_out", "x, eager")])
+        self.assertEqual(self.run_layer(fails, layer=lambda x, weights: torch.zeros_like(x)),
+                         [("left_out", "x, eager")])
 
 
 if __name__ == "__main__":
