@@ -211,6 +211,10 @@ def summary_lines(record):
         lines.append(f"- {name}: geometric mean of ours / floor {digits(s['over_floor'])} "
                      f"over {s['counted']} points; ours at or below the best peer at "
                      f"{s['won']} of {s['compared']} points")
+    variants = {point["ours"]["variants"]["grouped_gemm"] for point in record["points"]
+                if "variants" in point["ours"]}
+    if variants:
+        lines.append(f"- ours ran the grouped GEMM of: {', '.join(sorted(variants))}")
     checked = sum(bool(point["ours"].get("verified")) for point in record["points"])
     lines.append(f"- ours verified by moectl at {checked} of {len(record['points'])} points; "
                  "a peer is checked at every point, or left out")

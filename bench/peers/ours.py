@@ -6,12 +6,17 @@ import subprocess
 import floors
 
 CONFIGS = pathlib.Path(__file__).resolve().parents[2] / "configs"
-WARMUP, SHORT_ITERATIONS = 10, 30
 SUSTAINED_ITERATIONS = (10, 5000)
 
 
+def short_run(tokens):
+    """(warm-up, iterations): fewer for large batches, whose every forward is long."""
+    return (10, 30) if tokens < 1024 else (5, 15) if tokens < 4096 else (3, 10)
+
+
 def command(moectl, shape, tokens, out, iterations, verify, device):
-    settings = shape.settings + (f"workload.num_tokens={tokens}", f"measure.warmup={WARMUP}",
+    warmup = short_run(tokens)[0]
+    settings = shape.settings + (f"workload.num_tokens={tokens}", f"measure.warmup={warmup}",
                                  f"measure.iterations={iterations}",
                                  f"measure.verify={str(verify).lower()}")
     words = [str(moectl), "run", str(CONFIGS / shape.config), "--out", str(out), "--quiet"]
@@ -51,7 +56,7 @@ def run_point(options, shape, tokens, log):
         (out / "results.json").unlink(missing_ok=True)  # an older run's must not count
         return run_once(words, out, shape, tokens, options.limit, log)
 
-    result = run("short", SHORT_ITERATIONS, tokens <= options.verify_tokens)
+    result = run("short", short_run(tokens)[1], tokens <= options.verify_tokens)
     if "ms" not in result or options.seconds <= 0:
         return result
     few, many = SUSTAINED_ITERATIONS

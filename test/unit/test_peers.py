@@ -231,7 +231,7 @@ class Command(unittest.TestCase):
         self.assertEqual((points[0]["ours"]["ms"], points[0]["ours"]["sustained_ms"]), (0.5, 0.6))
         self.assertIn("the GPU is on fire", points[3]["ours"]["error"])
         for line in ("geometric mean of ours / floor", "at 0 of 3 points", "at 3 of 3 points",
-                     "olmoe:1024", "the GPU is on fire"):
+                     "olmoe:1024", "grouped GEMM of: generic", "the GPU is on fire"):
             self.assertIn(line, ran.stdout)
         self.assertIn("on fire", (self.folder / "out/comparison.md").read_text())
 
@@ -263,6 +263,13 @@ class Command(unittest.TestCase):
             ran, record = self.run_command(*wrong)
             self.assertEqual((ran.returncode, record), (2, None), wrong)
             self.assertIn(wrong[1], ran.stderr)
+
+    def test_large_batches_run_less_often(self):
+        for tokens, warmup, iterations in ((1, 10, 30), (16384, 3, 10)):
+            self.assertEqual(ours.short_run(tokens), (warmup, iterations))
+            words = ours.command("m", floors.SHAPES["olmoe"], tokens, "o", iterations, True, "")
+            self.assertIn(f"measure.warmup={warmup}", words)
+            self.assertIn(f"measure.iterations={iterations}", words)
 
     def test_settings_of_moectl(self):
         words = ours.command("m", floors.SHAPES["gpt-oss"], 16, "o", 30, False, "gpu")
