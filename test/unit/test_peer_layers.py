@@ -1,0 +1,208 @@
+#!/usr/bin/env python3
+"""The layers of bench/peers against their double-precision reference, on the CPU:
+PyTorch, transformers, and Triton's kernels in its interpreter. Skipped without
+PyTorch, and what needs transformers or Triton without those."""
+
+import os
+import pathlib
+import sys
+import time
+import unittest
+from types import SimpleNamespace
+
+sys.dont_write_bytecode = True
+os.environ["TRITON_INTERPRET"] = "1"
+sys.path.insert(0, str(pathlib.Path(__file__).resolve().parents[2] / "bench/peers"))
+
+try:
+    import torch
+except ImportError:
+    print("SKIP: no PyTorch")
+    sys.exit(77)
+
+import floors  # noqa: E402
+import layers  # noqa: E402
+import worker  # noqa: E402
+
+# Not powers of two and, for Triton, a multiple of the depth of its tiles.
+SHAPE = floors.Shape("test", "test", "", (), 192, 320, 12, 3)
+
+
+def case_of(tokens, dtype, shape=SHAPE):
+    weights = layers.draw_weights(shape, "cpu", dtype, 1)
+    inputs = layers.draw_inputs(shape, tokens, weights[0], 2, 3)
+    checked = layers.sample_tokens(inputs[0], weights[0], shape.top_k)
+    return SimpleNamespace(shape=shape, tokens=tokens, device="cpu", weights=[weights],
+                           inputs=inputs, checked=checked, log=lambda text: None,
+                           expected=layers.reference(inputs[0], weights, shape.top_k, checked))
+
+
+class Layers(unittest.TestCase):
+    def check(self, case, name, tolerance):
+        found = list(layers.BUILDERS[name](case))
+        self.assertTrue(found)
+        for title, layer, _ in found:
+            out = layer(case.inputs[0], case.weights[0])
+            error = layers.error_of(out, case.expected, case.checked)
+            self.assertLess(error, tolerance, (title, case.tokens))
+        return [title for title, _, _ in found]
+
+    def test_grouped_mm(self):
+        for tokens in (1, 5, 64):
+            self.check(case_of(tokens, torch.float32), "grouped_mm", 1e-5)
+            self.check(case_of(tokens, torch.bfloat16), "grouped_mm", layers.TOLERANCE)
+
+    def test_loop(self):
+        """What stands in for grouped_mm where PyTorch has none."""
+        a, b = torch.randn(9, 16), torch.randn(4, 16, 8)
+        out = layers.grouped_loop(a, b, torch.tensor([2, 2, 7, 9], dtype=torch.int32))
+        expert = [0, 0, 2, 2, 2, 2, 2, 3, 3]
+        self.assertTrue(torch.allclose(out, torch.einsum("nk,nko->no", a, b[expert]), atol=1e-5))
+
+    def test_transformers(self):
+        try:
+            import transformers  # noqa: F401
+        except ImportError:
+            self.skipTest("no transformers")
+        for tokens in (1, 64):
+            names = self.check(case_of(tokens, torch.float32), "transformers", 1e-5)
+            self.assertEqual(len(names), 3)
+
+    def test_triton(self):
+        try:
+            import triton_moe
+        except ImportError:
+            self.skipTest("no Triton")
+        for tokens in (1, 5, 64):
+            # The interpreter multiplies no bf16.
+            case = case_of(tokens, torch.float16)
+            x, weights, top_k = case.inputs[0], case.weights[0], SHAPE.top_k
+            for tile in (triton_moe.Tile(16, 64, 64, 1, 4, 3, False),
+                         triton_moe.Tile(32, 128, 64, 4, 4, 3, True)):
+                try:
+                    out = triton_moe.layer(x, weights, top_k, [tile, tile])
+                except Exception as error:
+                    if "0-dimensional" in str(error):
+                        self.skipTest("this numpy is too new for Triton's interpreter")
+                    raise
+                error = layers.error_of(out, case.expected, case.checked)
+                self.assertLess(error, 0.01, (tokens, tile))
+
+    def test_triton_tunes(self):
+        try:
+            import triton_moe
+        except ImportError:
+            self.skipTest("no Triton")
+        case, said = case_of(1, torch.float16), []
+        x, weights = case.inputs[0], case.weights[0]
+
+        def timer(call):
+            if len(said) == 0:
+                raise MemoryError("too much local memory")
+            start = time.time()
+            call()
+            return time.time() - start
+        try:
+            tiles = triton_moe.tune(x, weights, SHAPE.top_k, timer, False, said.append)
+        except Exception as error:
+            if "0-dimensional" in str(error):
+                self.skipTest("this numpy is too new for Triton's interpreter")
+            raise
+        self.assertIn("too much local memory", said[0])
+        self.assertEqual(len(tiles), 2)
+        self.assertTrue(all(SHAPE.hidden % tile.k == 0 for tile in tiles[:1]))
+
+
+class Checks(unittest.TestCase):
+    def test_reference_by_hand(self):
+        """Two experts of one column each, both chosen."""
+        weights = (torch.tensor([[0.0], [1.0]]), torch.tensor([[[1.0], [2.0]], [[3.0], [4.0]]]),
+                   torch.tensor([[[1.0]], [[10.0]]]))
+        out = layers.reference(torch.tensor([[1.0]]), weights, 2, torch.tensor([0]))
+
+        def silu(v):
+            return v / (1 + torch.exp(torch.tensor(-v, dtype=torch.float64)))
+        share = 1 / (1 + torch.exp(torch.tensor(1.0, dtype=torch.float64)))  # expert 0's
+        expected = share * silu(1.0) * 2 + (1 - share) * silu(3.0) * 4 * 10
+        self.assertAlmostEqual(out.item(), expected.item(), places=12)
+
+    def test_wrong_answers_are_seen(self):
+        case = case_of(64, torch.float32)
+        right = layers.sorted_layer(case.inputs[0], case.weights[0], SHAPE.top_k,
+                                    layers.grouped_loop, layers.combine_index_add)
+        router, gate_up, down = case.weights[0]
+        swapped = (router, gate_up.flip(0), down)
+        wrong = layers.sorted_layer(case.inputs[0], swapped, SHAPE.top_k, layers.grouped_loop,
+                                    layers.combine_index_add)
+        nan = right.clone()
+        nan[case.checked[0]] = float("nan")
+        for out, good in ((right, True), (wrong, False), (nan, False),
+                          (torch.zeros_like(right), False)):
+            error = layers.error_of(out, case.expected, case.checked)
+            self.assertEqual(error <= layers.TOLERANCE, good)
+
+    def test_sampled_tokens_are_not_in_doubt(self):
+        case = case_of(1000, torch.float32)
+        gaps = layers.routing_gap(case.inputs[0], case.weights[0][0], SHAPE.top_k)
+        self.assertEqual(len(set(case.checked.tolist())), 8)
+        self.assertGreater(gaps[case.checked].min(), 0.03)
+        self.assertGreater(len(set((case.checked // 250).tolist())), 1)  # not only the first
+        x = torch.zeros(40, SHAPE.hidden)  # equal logits: every choice is as right
+        x[17] = case.inputs[0][case.checked[0]]
+        found = layers.sample_tokens(x, case.weights[0][0], SHAPE.top_k)
+        self.assertEqual(found.tolist(), [17])
+
+
+class Worker(unittest.TestCase):
+    """What is timed and what is left out, with the GPU's part replaced."""
+
+    def run_layer(self, captured, layer=None, capture=True):
+        case, said = case_of(8, torch.float32), []
+        case.best = float("inf")
+        self.right = layers.sorted_layer(case.inputs[0], case.weights[0], SHAPE.top_k,
+                                         layers.grouped_loop, layers.combine_index_add)
+        replaced = {(worker, "answer"): lambda **message: said.append(message),
+                    (worker, "measure"): lambda calls, seconds, worth: {"ms": len(calls)},
+                    (worker, "captured"): captured, (worker, "SETS"): 2,
+                    (worker, "log"): lambda text: None,
+                    (torch.cuda, "synchronize"): lambda: None}
+        before = {key: getattr(*key) for key in replaced}
+        for (module, name), value in replaced.items():
+            setattr(module, name, value)
+        try:
+            worker.run_layer(case, "x", layer or (lambda x, weights: self.right), capture, 0)
+        finally:
+            for (module, name), value in before.items():
+                setattr(module, name, value)
+        return [(kind, message[kind]["name"]) for message in said for kind in message]
+
+    def test_both_modes(self):
+        output = torch.empty(0)
+
+        def captured(calls):
+            nonlocal output
+            output = calls[0]().clone()
+            return [lambda: output.copy_(self.right)], output
+        self.assertEqual(self.run_layer(captured), [("result", "x, eager"), ("result", "x, graph")])
+        self.assertEqual(self.run_layer(captured, capture=False), [("result", "x, eager")])
+
+    def test_a_graph_that_does_nothing_is_left_out(self):
+        def captured(calls):
+            return [lambda: None], calls[0]().clone()
+        self.assertEqual(self.run_layer(captured),
+                         [("result", "x, eager"), ("left_out", "x, graph")])
+
+    def test_failures_are_left_out(self):
+        def fails(*_):
+            raise RuntimeError("operation not permitted when stream is capturing")
+        self.assertEqual(self.run_layer(fails), [("result", "x, eager"), ("left_out", "x, graph")])
+        self.assertEqual(self.run_layer(fails, layer=fails), [("left_out", "x, eager")])
+        self.assertEqual(self.run_layer(fails, layer=lambda x, weights: torch.zeros_like(x)),
+                         [("left_out", "x, eager")])
+
+
+if __name__ == "__main__":
+    torch.set_grad_enabled(False)
+    torch.set_num_threads(2)
+    torch.manual_seed(0)
+    unittest.main()
