@@ -133,6 +133,8 @@ static inline float activate(float x) {
 #endif
 }
 
+#include "grouped_gemm/nvidia_few.clh"
+
 #if OUTPUT_F32
 typedef float output_t;
 #define STORE_PAIR(p, low, high) (*(__global float2 *)(p) = (float2)(low, high))

@@ -61,6 +61,7 @@ def gemm_cases():
 CASES = {
     "probe/nvidia_sm80.cl": lambda: [{}],
     "probe/nvidia_sm90.cl": lambda: [{}],
+    "router/nvidia_sm80.cl": lambda: [dict(RENORMALIZE=0), dict(RENORMALIZE=1)],
     "grouped_gemm/nvidia_sm80.cl": gemm_cases,
     "grouped_gemm/nvidia_sm90.cl": gemm_cases,
 }
