@@ -608,6 +608,18 @@ static void test_far_library(void **state) {
   check_far(FAR_GATHERED, KERNEL_LIBRARY, 1, 4, 70001, false);
 }
 
+/* Needs a buffer of that size itself, to cut the last expert's part from it. */
+static void test_far_library_weights(void **state) {
+  moecl_buffer *all = NULL;
+  (void)state;
+  if (moecl_buffer_create(context, UINT64_C(1000) * 32 * 70016 * 4, &all) != MOECL_OK) {
+    printf("SKIP: the device has no buffer of 2^31 fp32 elements\n");
+    skip();
+  }
+  moecl_buffer_destroy(&all);
+  check_far(FAR_WEIGHTS, KERNEL_LIBRARY, 1000, 32, 70001, false);
+}
+
 /* A token's rows lie at the beginning of expert_output and beyond 2^32. */
 static void check_far_combine(const kernel_variant *variant) {
   enum { WIDTH = 70001 };
@@ -664,6 +676,8 @@ int main(void) {
                                      cmocka_unit_test_setup(test_far_gathered, leave_memory_alone),
                                      cmocka_unit_test_setup(test_far_weights, leave_memory_alone),
                                      cmocka_unit_test_setup(test_far_library, leave_memory_alone),
+                                     cmocka_unit_test_setup(test_far_library_weights,
+                                                            leave_memory_alone),
                                      cmocka_unit_test_setup(test_far_combine, leave_memory_alone)};
   skip_without_device();
   const moecl_context_params params = {.log = log_problem};
