@@ -100,9 +100,12 @@ MOECL_API moecl_status moecl_layer_set_weights_buffer(moecl_layer *layer, moecl_
                                                       const moecl_buffer *src,
                                                       uint64_t offset_bytes);
 
-/* Device bytes the layer holds for its weights, and bytes of workspace one
- * forward of num_tokens needs. */
+/* Device bytes the layer holds for its weights. Thread: the context's. */
 MOECL_API uint64_t moecl_layer_weight_bytes(const moecl_layer *layer);
+/* Bytes of workspace one forward of num_tokens needs. 0 where there is no such
+ * forward: layer is NULL, num_tokens is negative or more than
+ * MOECL_MAX_ASSIGNMENTS / K. UINT64_MAX, which no device has, where it would not
+ * fit 64 bits. Thread: the context's. */
 MOECL_API uint64_t moecl_layer_workspace_size(const moecl_layer *layer, int64_t num_tokens);
 
 /* The steps whose device time a forward can report. */

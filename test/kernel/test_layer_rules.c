@@ -2,7 +2,7 @@
  * and kept apart, misuse is refused, buffers may be parts of others. */
 #include "layer_run.h"
 #include "moecl/opencl.h"
-#include "op/grouped_gemm.h"
+#include "moe/layer.h"
 #include <math.h>
 
 static moecl_context *context;
@@ -545,6 +545,16 @@ static void test_asking(void **state) {
   const uint64_t weights = (8 * 64 + 8 * 3 * 64 * 96) * 4;
   assert_true(moecl_layer_weight_bytes(layer) >= weights);
   assert_true(moecl_layer_workspace_size(layer, 100) > moecl_layer_workspace_size(layer, 10));
+  const int64_t most = MOECL_MAX_ASSIGNMENTS / 2; /* at top_k 2 */
+  assert_true(moecl_layer_workspace_size(layer, 0) > 0);
+  assert_true(moecl_layer_workspace_size(layer, most) > (uint64_t)most * 2 * (64 + 96) * 4);
+  assert_true(moecl_layer_workspace_size(layer, most + 1) == 0);
+  assert_true(moecl_layer_workspace_size(layer, INT64_MAX) == 0);
+  assert_true(moecl_layer_workspace_size(layer, -1) == 0);
+  assert_true(moecl_layer_workspace_size(layer, INT64_MIN) == 0);
+  assert_true(moecl_layer_workspace_size(NULL, 1) == 0);
+  layer->params.intermediate_size = MOECL_MAX_SIZE; /* no device has such a layer's weights */
+  assert_true(moecl_layer_workspace_size(layer, most) == UINT64_MAX);
   moecl_layer_destroy(&layer);
   case_release(&data);
 }
