@@ -36,7 +36,9 @@ MOECL_API moecl_status moecl_buffer_read_wait(const moecl_buffer *buffer, uint64
 MOECL_API moecl_status moecl_buffer_write_wait(moecl_buffer *buffer, uint64_t offset_bytes,
                                                uint64_t bytes, const void *src);
 
-/* Enqueues filling the range with one repeated byte. */
+/* Enqueues filling the range with one repeated byte. On an out-of-order queue it
+ * ends with a barrier: commands enqueued after it, the caller's own too, run
+ * after it. Thread: the context's. */
 MOECL_API moecl_status moecl_buffer_fill_byte(moecl_buffer *buffer, uint64_t offset_bytes,
                                               uint64_t bytes, uint8_t value);
 

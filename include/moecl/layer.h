@@ -91,7 +91,9 @@ MOECL_API int64_t moecl_layer_tensor_size(const moecl_layer_params *params, moec
  * `first_expert` on (0 and 1 for router tensors), consecutive in memory, in
  * the layer's dtype. The layer keeps its own packed copy: the source can be
  * reused or freed when the call (host) or the work enqueued by it (buffer) is
- * done. The host form Waits for its copies. */
+ * done. The host form Waits for its copies; the buffer form enqueues, and on an
+ * out-of-order queue ends with a barrier: commands enqueued after it, the
+ * caller's own too, run after it. Thread: the context's. */
 MOECL_API moecl_status moecl_layer_set_weights(moecl_layer *layer, moecl_tensor tensor,
                                                int64_t first_expert, int64_t count,
                                                const void *src);

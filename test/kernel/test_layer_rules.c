@@ -254,6 +254,44 @@ static void test_new_weights(void **state) {
   case_release(&second);
 }
 
+/* On a queue that keeps no order, the source may be overwritten by the caller's
+ * next command. */
+static void test_source_reused(void **state) {
+  const cl_queue_properties properties[] = {CL_QUEUE_PROPERTIES,
+                                            CL_QUEUE_OUT_OF_ORDER_EXEC_MODE_ENABLE, 0};
+  const moecl_layer_params params = {.hidden_size = 2048, .intermediate_size = 1024,
+                                     .num_experts = 4, .top_k = 1,
+                                     .grouped_gemm_variant = "generic"}; /* packs as it comes */
+  moecl_context *own = NULL;
+  moecl_layer *layer = NULL;
+  moecl_buffer *source = NULL;
+  cl_int code;
+  (void)state;
+  cl_command_queue queue = clCreateCommandQueueWithProperties(
+      moecl_context_cl(context), context->device, properties, &code);
+  if (code != CL_SUCCESS) skip();
+  assert_ok(moecl_context_create_from_cl(moecl_context_cl(context), context->device, queue, NULL, &own));
+  assert_ok(moecl_layer_create(own, &params, &layer));
+  const uint64_t bytes = moecl_buffer_size(layer->gate_up->weights);
+  assert_ok(moecl_buffer_create(own, bytes, &source));
+  for (int turn = 0; turn < 3; turn++) {
+    const unsigned char old = (unsigned char)(turn + 1), new = 0xee;
+    assert_ok(moecl_buffer_fill_byte(source, 0, bytes, old));
+    assert_ok(moecl_context_finish_wait(own));
+    assert_ok(moecl_layer_set_weights_buffer(layer, MOECL_GATE_UP_PROJ, 0, 4, source, 0));
+    assert_int_equal(clEnqueueFillBuffer(queue, moecl_buffer_cl(source), &new, 1, 0, bytes, 0,
+                                         NULL, NULL),
+                     CL_SUCCESS);
+    unsigned char *packed = read_all(layer->gate_up->weights);
+    for (uint64_t i = 0; i < bytes; i += 4) assert_int_equal(packed[i], old);
+    free(packed);
+  }
+  moecl_buffer_destroy(&source);
+  moecl_layer_destroy(&layer);
+  moecl_context_destroy(&own);
+  clReleaseCommandQueue(queue);
+}
+
 /* A forward starts after its wait list, and its event tells when it is done. */
 static void test_wait_list(void **state) {
   case_data data;
@@ -567,6 +605,7 @@ int main(void) {
       cmocka_unit_test_setup(test_batch_sizes, clear_log),
       cmocka_unit_test_setup(test_views, clear_log),
       cmocka_unit_test_setup(test_new_weights, clear_log),
+      cmocka_unit_test_setup(test_source_reused, clear_log),
       cmocka_unit_test_setup(test_wait_list, clear_log),
       cmocka_unit_test_setup(test_lifetime, clear_log),
       cmocka_unit_test_setup(test_profile, clear_log),
