@@ -78,13 +78,14 @@ MOECL_API moecl_status moecl_layer_params_check(const moecl_layer_params *params
  * warning and the next one serves, unless it was asked for by name.
  * Errors: MOECL_ERROR_INVALID_ARGUMENT, MOECL_ERROR_UNSUPPORTED,
  * MOECL_ERROR_BUILD, MOECL_ERROR_DEVICE, MOECL_ERROR_OUT_OF_HOST_MEMORY,
- * MOECL_ERROR_OUT_OF_DEVICE_MEMORY. */
+ * MOECL_ERROR_OUT_OF_DEVICE_MEMORY. Thread: the context's. */
 MOECL_API moecl_status moecl_layer_create(moecl_context *context, const moecl_layer_params *params,
                                           moecl_layer **layer);
+/* Thread: the context's. */
 MOECL_API void moecl_layer_destroy(moecl_layer **layer);
 
 /* Elements of one item of `tensor` (one expert's share, or the whole router
- * tensor); 0 where the layer has no such tensor. */
+ * tensor); 0 where the layer has no such tensor. Thread-safe. */
 MOECL_API int64_t moecl_layer_tensor_size(const moecl_layer_params *params, moecl_tensor tensor);
 
 /* Gives weights and packs them for the chosen variant: `count` experts from
@@ -121,9 +122,11 @@ typedef enum moecl_stage {
   MOECL_STAGE_COUNT
 } moecl_stage;
 
+/* A static string. Thread-safe. */
 MOECL_API const char *moecl_stage_name(moecl_stage stage);
 
-/* Per-stage device times of one forward, from profiling events. */
+/* Per-stage device times of one forward, from profiling events.
+ * Thread: the context's, for its three calls. */
 typedef struct moecl_profile moecl_profile;
 MOECL_API moecl_status moecl_profile_create(moecl_context *context, moecl_profile **profile);
 MOECL_API void moecl_profile_destroy(moecl_profile **profile);
@@ -152,18 +155,19 @@ typedef struct moecl_forward_params {
  * the host and therefore waits for its router.
  * `event` (may be NULL) receives an event that completes with the output.
  * All weights must have been set (MOECL_ERROR_NOT_READY).
- * On failure the output is undefined and *event NULL. */
+ * On failure the output is undefined and *event NULL. Thread: the context's. */
 MOECL_API moecl_status moecl_layer_forward(moecl_layer *layer, const moecl_forward_params *params,
                                            moecl_event **event);
 
 /* The variant that serves an operation ("router", "grouped_gemm", "permute",
  * "combine") and, in `reason` (may be NULL), why it was chosen. Static or
- * layer-owned strings; NULL for an unknown operation. */
+ * layer-owned strings; NULL for an unknown operation. Thread-safe. */
 MOECL_API const char *moecl_layer_variant(const moecl_layer *layer, const char *operation,
                                           const char **reason);
 
 /* Lists the variants of an operation that this device can run, best last, as
- * names; returns how many, writes at most `capacity`. */
+ * names (static strings); returns how many, writes at most `capacity`.
+ * Thread-safe. */
 MOECL_API size_t moecl_variants_available(moecl_context *context, const char *operation,
                                           moecl_dtype dtype, const char **names, size_t capacity);
 
