@@ -1,6 +1,7 @@
 /* What surrounds CLBlast's fp32 GEMM when it serves as a baseline: weights as
  * fp32, rows gathered, bias and activation afterwards.
- * Defines: DTYPE, ACTIVATION, GATED, BIAS, GATHER. */
+ * Defines: DTYPE, ACTIVATION, GATED, BIAS, GATHER; EXPERT_ALIGN, of which an
+ * expert's place among the packed weights is a multiple, in elements. */
 #include "common/types.clh"
 #include "common/activation.clh"
 
@@ -10,7 +11,7 @@ __kernel void pack(const __global storage_t *src, ulong src_offset, __global flo
                    ulong dst_offset, long n, long k) {
   const ulong count = (ulong)n * (ulong)k;
   src_offset += get_global_id(1) * count;
-  dst_offset += get_global_id(1) * count;
+  dst_offset += get_global_id(1) * ((count + EXPERT_ALIGN - 1) / EXPERT_ALIGN * EXPERT_ALIGN);
   for (ulong i = get_global_id(0); i < count; i += get_global_size(0))
     dst[dst_offset + i] = storage_load(src, src_offset + i);
 }

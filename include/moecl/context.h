@@ -39,20 +39,21 @@ typedef struct moecl_context_params {
 
 /* Opens a device. `params` may be NULL. The strings are copied.
  * Errors: MOECL_ERROR_NO_DEVICE (the log lists what was found),
- * MOECL_ERROR_DEVICE. */
+ * MOECL_ERROR_DEVICE, MOECL_ERROR_OUT_OF_HOST_MEMORY. Thread-safe (it reads the
+ * environment, which nobody may change meanwhile). */
 MOECL_API moecl_status moecl_context_create(const moecl_context_params *params,
                                             moecl_context **context);
 
 /* Drops the caller's hold. Buffers, layers and events created from the context
- * keep it alive until they are destroyed. */
+ * keep it alive until they are destroyed. Thread: the context's. */
 MOECL_API void moecl_context_destroy(moecl_context **context);
 
 /* The opened device, its probed capabilities included. Valid while the
- * context lives. */
+ * context lives. Thread-safe. */
 MOECL_API const moecl_device_info *moecl_context_device(const moecl_context *context);
 
 /* The folder that kernel sources are read from; NULL: they are the embedded
- * ones. Valid while the context lives. */
+ * ones. Valid while the context lives. Thread-safe. */
 MOECL_API const char *moecl_context_kernel_dir(const moecl_context *context);
 
 /* Writes 32 hexadecimal digits and a NUL that stand for the text of all kernel
@@ -60,14 +61,17 @@ MOECL_API const char *moecl_context_kernel_dir(const moecl_context *context);
  * they embedded or in a folder. In a folder only the files that are embedded
  * count, and one that cannot be read counts as missing.
  * Errors: MOECL_ERROR_INVALID_ARGUMENT (a NULL), MOECL_ERROR_OUT_OF_HOST_MEMORY;
- * `hash` is then "". */
+ * `hash` is then "". Thread-safe. */
 MOECL_API moecl_status moecl_context_kernel_hash(const moecl_context *context, char hash[33]);
 
-/* Waits until everything enqueued on the context's queue is done. */
+/* Waits until everything enqueued on the context's queue is done.
+ * Thread: the context's. */
 MOECL_API moecl_status moecl_context_finish_wait(moecl_context *context);
 
-/* Waits for the event. MOECL_ERROR_DEVICE if the work failed. */
+/* Waits for the event. MOECL_ERROR_DEVICE if the work failed.
+ * Thread: the context's. */
 MOECL_API moecl_status moecl_event_wait(moecl_event *event);
+/* Thread: the context's. */
 MOECL_API void moecl_event_destroy(moecl_event **event);
 
 #ifdef __cplusplus

@@ -54,6 +54,7 @@ typedef struct moecl_device_info {
  * with moecl_devices_destroy; with no platform at all *count is 0 and the
  * status MOECL_OK. Thread-safe. */
 MOECL_API moecl_status moecl_devices_list(moecl_device_info **devices, size_t *count);
+/* Thread-safe. */
 MOECL_API void moecl_devices_destroy(moecl_device_info **devices);
 
 /* Picks from a list what `choice` means; writes the index to *chosen.
@@ -65,7 +66,7 @@ MOECL_API void moecl_devices_destroy(moecl_device_info **devices);
 MOECL_API moecl_status moecl_device_choose(const moecl_device_info *devices, size_t count,
                                            const char *choice, size_t *chosen);
 
-/* "GPU", "CPU", ...; a static string. */
+/* "GPU", "CPU", ...; a static string. Thread-safe. */
 MOECL_API const char *moecl_device_type_name(moecl_device_type type);
 
 #ifdef __cplusplus

@@ -78,20 +78,23 @@ MOECL_API moecl_status moecl_layer_params_check(const moecl_layer_params *params
  * warning and the next one serves, unless it was asked for by name.
  * Errors: MOECL_ERROR_INVALID_ARGUMENT, MOECL_ERROR_UNSUPPORTED,
  * MOECL_ERROR_BUILD, MOECL_ERROR_DEVICE, MOECL_ERROR_OUT_OF_HOST_MEMORY,
- * MOECL_ERROR_OUT_OF_DEVICE_MEMORY. */
+ * MOECL_ERROR_OUT_OF_DEVICE_MEMORY. Thread: the context's. */
 MOECL_API moecl_status moecl_layer_create(moecl_context *context, const moecl_layer_params *params,
                                           moecl_layer **layer);
+/* Thread: the context's. */
 MOECL_API void moecl_layer_destroy(moecl_layer **layer);
 
 /* Elements of one item of `tensor` (one expert's share, or the whole router
- * tensor); 0 where the layer has no such tensor. */
+ * tensor); 0 where the layer has no such tensor. Thread-safe. */
 MOECL_API int64_t moecl_layer_tensor_size(const moecl_layer_params *params, moecl_tensor tensor);
 
 /* Gives weights and packs them for the chosen variant: `count` experts from
  * `first_expert` on (0 and 1 for router tensors), consecutive in memory, in
  * the layer's dtype. The layer keeps its own packed copy: the source can be
  * reused or freed when the call (host) or the work enqueued by it (buffer) is
- * done. The host form Waits for its copies. */
+ * done. The host form Waits for its copies; the buffer form enqueues, and on an
+ * out-of-order queue ends with a barrier: commands enqueued after it, the
+ * caller's own too, run after it. Thread: the context's. */
 MOECL_API moecl_status moecl_layer_set_weights(moecl_layer *layer, moecl_tensor tensor,
                                                int64_t first_expert, int64_t count,
                                                const void *src);
@@ -100,9 +103,12 @@ MOECL_API moecl_status moecl_layer_set_weights_buffer(moecl_layer *layer, moecl_
                                                       const moecl_buffer *src,
                                                       uint64_t offset_bytes);
 
-/* Device bytes the layer holds for its weights, and bytes of workspace one
- * forward of num_tokens needs. */
+/* Device bytes the layer holds for its weights. Thread: the context's. */
 MOECL_API uint64_t moecl_layer_weight_bytes(const moecl_layer *layer);
+/* Bytes of workspace one forward of num_tokens needs. 0 where there is no such
+ * forward: layer is NULL, num_tokens is negative or more than
+ * MOECL_MAX_ASSIGNMENTS / K. UINT64_MAX, which no device has, where it would not
+ * fit 64 bits. Thread: the context's. */
 MOECL_API uint64_t moecl_layer_workspace_size(const moecl_layer *layer, int64_t num_tokens);
 
 /* The steps whose device time a forward can report. */
@@ -116,9 +122,11 @@ typedef enum moecl_stage {
   MOECL_STAGE_COUNT
 } moecl_stage;
 
+/* A static string. Thread-safe. */
 MOECL_API const char *moecl_stage_name(moecl_stage stage);
 
-/* Per-stage device times of one forward, from profiling events. */
+/* Per-stage device times of one forward, from profiling events.
+ * Thread: the context's, for its three calls. */
 typedef struct moecl_profile moecl_profile;
 MOECL_API moecl_status moecl_profile_create(moecl_context *context, moecl_profile **profile);
 MOECL_API void moecl_profile_destroy(moecl_profile **profile);
@@ -147,18 +155,19 @@ typedef struct moecl_forward_params {
  * the host and therefore waits for its router.
  * `event` (may be NULL) receives an event that completes with the output.
  * All weights must have been set (MOECL_ERROR_NOT_READY).
- * On failure the output is undefined and *event NULL. */
+ * On failure the output is undefined and *event NULL. Thread: the context's. */
 MOECL_API moecl_status moecl_layer_forward(moecl_layer *layer, const moecl_forward_params *params,
                                            moecl_event **event);
 
 /* The variant that serves an operation ("router", "grouped_gemm", "permute",
  * "combine") and, in `reason` (may be NULL), why it was chosen. Static or
- * layer-owned strings; NULL for an unknown operation. */
+ * layer-owned strings; NULL for an unknown operation. Thread-safe. */
 MOECL_API const char *moecl_layer_variant(const moecl_layer *layer, const char *operation,
                                           const char **reason);
 
 /* Lists the variants of an operation that this device can run, best last, as
- * names; returns how many, writes at most `capacity`. */
+ * names (static strings); returns how many, writes at most `capacity`.
+ * Thread-safe. */
 MOECL_API size_t moecl_variants_available(moecl_context *context, const char *operation,
                                           moecl_dtype dtype, const char **names, size_t capacity);
 

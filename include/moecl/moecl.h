@@ -15,8 +15,13 @@
  *    other sizes are elements.
  *  - Nothing waits for the device unless its name ends in `_wait` or its
  *    comment begins with "Waits".
- *  - A context and its objects may be used from one thread at a time;
- *    different contexts may be used from different threads at once.
+ *  - Each call's comment says from where it may be called. "Thread: the
+ *    context's": a context and its objects (buffers, events, layers, profiles)
+ *    are used from one thread at a time, whichever; a program that shares them
+ *    between threads holds a lock of its own, that of a context for all its
+ *    objects. Different contexts may be used from different threads at once,
+ *    also where they wrap one cl_context. "Thread-safe": from any thread at any
+ *    time, on arguments that no other thread writes.
  */
 #ifndef MOECL_MOECL_H
 #define MOECL_MOECL_H

@@ -42,7 +42,9 @@ typedef struct moecl_random_params {
 } moecl_random_params;
 
 /* Enqueues drawing `count` elements into `buffer` from element
- * `offset` (in elements of dtype) on. */
+ * `offset` (in elements of dtype) on. On an out-of-order queue it ends with a
+ * barrier: commands enqueued after it, the caller's own too, run after it.
+ * Errors: MOECL_ERROR_INVALID_ARGUMENT. Thread: the context's. */
 MOECL_API moecl_status moecl_fill_random(moecl_buffer *buffer, uint64_t offset, uint64_t count,
                                          const moecl_random_params *params);
 
@@ -66,7 +68,7 @@ typedef struct moecl_skewed_params {
 } moecl_skewed_params;
 
 /* Enqueues drawing a [num_tokens, hidden_size] matrix into `buffer` from its
- * start. */
+ * start. Order, errors and thread as moecl_fill_random. */
 MOECL_API moecl_status moecl_fill_skewed(moecl_buffer *buffer, const moecl_skewed_params *params);
 
 #ifdef __cplusplus

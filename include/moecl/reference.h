@@ -1,5 +1,5 @@
 /* The oracle: the layer in plain C and double precision, independent of the
- * kernels. Slow, host memory only, thread-safe. All matrices are row-major in
+ * kernels. Slow, host memory only, every call thread-safe. All matrices are row-major in
  * the canonical layouts of moecl_tensor. */
 #ifndef MOECL_REFERENCE_H
 #define MOECL_REFERENCE_H

@@ -50,8 +50,9 @@ typedef struct moecl_routing {
  * still be there and not have served another layer since
  * (MOECL_ERROR_NOT_READY). The arrays belong to
  * *routing, which the caller releases with moecl_routing_destroy; on failure
- * it is all zeros. */
+ * it is all zeros. Thread: the context's. */
 MOECL_API moecl_status moecl_layer_read_routing_wait(moecl_layer *layer, moecl_routing *routing);
+/* Releases the arrays, which are host memory. Thread-safe. */
 MOECL_API void moecl_routing_destroy(moecl_routing *routing);
 
 /* ceil(capacity_factor * T * K / E), at least min_capacity; -1 for

@@ -19,17 +19,17 @@ typedef enum moecl_status {
   MOECL_ERROR_OUT_OF_DEVICE_MEMORY, /* a buffer could not be had from the device */
   MOECL_ERROR_NO_DEVICE,            /* no OpenCL device, or none that matches the choice */
   MOECL_ERROR_DEVICE,               /* an OpenCL call failed; the log names it */
-  MOECL_ERROR_BUILD,                /* a kernel did not compile (the log has the build log), or computes
-                                       wrong results here */
+  MOECL_ERROR_BUILD,                /* a kernel did not compile (the log has the build log), or
+                                       computes wrong results here */
   MOECL_ERROR_UNSUPPORTED,          /* a variant asked for by name cannot serve here */
   MOECL_ERROR_IO,                   /* a file could not be read or written */
   MOECL_ERROR_NOT_READY             /* e.g. forward before all weights were set */
 } moecl_status;
 
-/* A short English sentence for `status`; a static string, never NULL. */
+/* A short English sentence for `status`; a static string, never NULL. Thread-safe. */
 MOECL_API const char *moecl_status_string(moecl_status status);
 
-/* The library's version, "major.minor.patch"; a static string. */
+/* The library's version, "major.minor.patch"; a static string. Thread-safe. */
 MOECL_API const char *moecl_version(void);
 
 #ifdef __cplusplus

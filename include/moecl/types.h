@@ -39,21 +39,21 @@ typedef enum moecl_drop_policy {
   MOECL_DROP_POLICY_COUNT
 } moecl_drop_policy;
 
-/* Bytes of one element. 0 for a value outside the enumeration. */
+/* Bytes of one element. 0 for a value outside the enumeration. Thread-safe. */
 MOECL_API size_t moecl_dtype_size(moecl_dtype dtype);
 
 /* Lower-case names as YAML and results use them ("bf16", "swiglu",
- * "position"); "?" for a value outside the enumeration. */
+ * "position"); "?" for a value outside the enumeration. Thread-safe. */
 MOECL_API const char *moecl_dtype_name(moecl_dtype dtype);
 MOECL_API const char *moecl_activation_name(moecl_activation activation);
 MOECL_API const char *moecl_drop_policy_name(moecl_drop_policy policy);
 
-/* True for SwiGLU and GeGLU. */
+/* True for SwiGLU and GeGLU. Thread-safe. */
 MOECL_API bool moecl_activation_is_gated(moecl_activation activation);
 
 /* Converts `count` elements between a storage type and double on the host.
  * From double: rounds to nearest even; too large becomes infinite.
- * Host memory only; thread-safe. */
+ * Host memory only. Thread-safe. */
 MOECL_API void moecl_to_double(moecl_dtype dtype, const void *src, size_t count, double *dst);
 MOECL_API void moecl_from_double(moecl_dtype dtype, const double *src, size_t count, void *dst);
 

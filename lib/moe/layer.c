@@ -234,6 +234,7 @@ moecl_status moecl_layer_set_weights_buffer(moecl_layer *layer, moecl_tensor ten
                      (unsigned long long)bytes, (unsigned long long)offset_bytes,
                      (unsigned long long)moecl_buffer_size(src));
   MOECL_TRY(pack(layer, tensor, first_expert, count, src, offset_bytes));
+  MOECL_TRY(ocl_keep_order(layer->context));
   for (int64_t i = first_expert; i < first_expert + count; i++) {
     layer->missing -= !layer->is_set[tensor][i];
     layer->is_set[tensor][i] = 1;

@@ -40,8 +40,20 @@ static uint64_t region_stride(const moecl_layer *layer, moe_region region, int64
   return base_round_up(moe_region_bytes(layer, region, num_tokens), layer->context->address_align);
 }
 
+/* More than 2^58 elements, of which the regions hold 64 bytes or less each. */
+static bool is_beyond_64_bits(const moecl_layer_params *params, int64_t num_tokens) {
+  const uint64_t columns = (uint64_t)(params->hidden_size + params->intermediate_size +
+                                      params->num_experts) + 8;
+  uint64_t elements;
+  return !base_mul((uint64_t)(num_tokens * params->top_k), columns, &elements) ||
+         elements > UINT64_MAX / 64;
+}
+
 uint64_t moecl_layer_workspace_size(const moecl_layer *layer, int64_t num_tokens) {
   uint64_t bytes = 0;
+  if (!layer || num_tokens < 0 || num_tokens > MOECL_MAX_ASSIGNMENTS / layer->params.top_k)
+    return 0;
+  if (is_beyond_64_bits(&layer->params, num_tokens)) return UINT64_MAX;
   for (int region = 0; region < REGION_COUNT; region++)
     bytes += region_stride(layer, (moe_region)region, num_tokens);
   return bytes;

@@ -202,8 +202,9 @@ moecl_status moecl_buffer_fill_byte(moecl_buffer *buffer, uint64_t offset_bytes,
   size_t size = sizeof pattern;
   for (size_t i = 0; i < sizeof pattern; i++) pattern[i] = value;
   while (offset_bytes % size || bytes % size) size /= 2;
-  return ocl_check(buffer->context,
-                   clEnqueueFillBuffer(buffer->context->queue, buffer->mem, pattern, size,
-                                       (size_t)offset_bytes, (size_t)bytes, 0, NULL, NULL),
-                   "clEnqueueFillBuffer");
+  MOECL_TRY(ocl_check(buffer->context,
+                      clEnqueueFillBuffer(buffer->context->queue, buffer->mem, pattern, size,
+                                          (size_t)offset_bytes, (size_t)bytes, 0, NULL, NULL),
+                      "clEnqueueFillBuffer"));
+  return ocl_keep_order(buffer->context);
 }

@@ -128,6 +128,11 @@ moecl_status ocl_launch_2d(ocl_chain *chain, ocl_kernel *kernel, uint64_t groups
                            uint64_t groups_y, uint32_t local_x);
 moecl_status ocl_event_release(moecl_context *context, cl_event event);
 
+/* Puts a barrier before the next command where the queue wouldn't keep order.
+ * Calls that enqueue and give no event end with it, so that what their caller
+ * enqueues follows them. */
+moecl_status ocl_keep_order(moecl_context *context);
+
 /* An event that completes with everything the chain enqueued so far. */
 moecl_status ocl_chain_end(ocl_chain *chain, moecl_event **event);
 

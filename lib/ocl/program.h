@@ -56,9 +56,7 @@ moecl_status ocl_devices_find(moecl_device_info **infos, ocl_found_device **foun
 /* Asks a device for everything but its place in the list. */
 void ocl_device_query(cl_device_id device, moecl_device_info *info);
 
-/* Puts a barrier before the next command where the queue wouldn't keep order. */
-moecl_status ocl_keep_order(moecl_context *context);
-/* The same for a chain, whose wait list it enqueues and clears. */
+/* ocl_keep_order for a chain, whose wait list it enqueues and clears. */
 moecl_status ocl_chain_order(ocl_chain *chain);
 
 #endif

@@ -56,6 +56,7 @@ moecl_status moecl_fill_random(moecl_buffer *buffer, uint64_t offset, uint64_t c
                              params->stream, params->seed, (double)factor_of(params));
   if (status == MOECL_OK)
     status = ocl_launch(&chain, kernel, base_div_up(count, PER_ITEM * LOCAL), LOCAL);
+  if (status == MOECL_OK) status = ocl_keep_order(context);
   ocl_kernel_destroy(&kernel);
   return status;
 }
@@ -177,6 +178,7 @@ moecl_status moecl_fill_skewed(moecl_buffer *buffer, const moecl_skewed_params *
       buffer->context, (uint64_t)params->num_tokens * sizeof(uint32_t), &clusters);
   if (status == MOECL_OK) status = draw_clusters(&chain, params, clusters);
   if (status == MOECL_OK) status = draw_rows(&chain, buffer, clusters, params);
+  if (status == MOECL_OK) status = ocl_keep_order(buffer->context);
   moecl_buffer_destroy(&clusters);
   return status;
 }

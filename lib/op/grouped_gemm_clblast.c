@@ -3,7 +3,9 @@
 #include "base/base.h"
 #include "kernel/clblast.h"
 #include "op/grouped_gemm.h"
+#include <stdio.h>
 #include <stdlib.h>
+#include <string.h>
 
 enum { LOCAL = 64, MOST_GROUPS = 4096 };
 
@@ -16,10 +18,25 @@ static bool has_epilogue(const op_gemm *gemm) {
   return gemm->shape.epilogue != OP_EPILOGUE_NONE || gemm->shape.gated || gemm->shape.bias;
 }
 
+/* CLBlast's kernels count a matrix's elements, its offset included, in 32 bits. */
+static moecl_status check_reach(const op_gemm *gemm, uint64_t end, const char *what) {
+  if (end <= INT32_MAX) return MOECL_OK;
+  return log_error(&gemm->context->log, MOECL_ERROR_UNSUPPORTED,
+                   "variant 'clblast' reaches 2147483647 elements of %s, here are %llu: choose "
+                   "another variant",
+                   what, (unsigned long long)end);
+}
+
+/* Experts lie at offsets where a view may begin, so that no two views overlap. */
 static moecl_status create(op_gemm *gemm) {
   char defines[512];
+  const uint64_t one = raw_columns(gemm) * (uint64_t)gemm->shape.k;
+  const uint64_t align = base_div_up(gemm->context->address_align, sizeof(float));
+  MOECL_TRY(check_reach(gemm, one, "one expert's weights"));
+  gemm->packed_elements = base_round_up(one, align);
   op_gemm_defines(&gemm->shape, &gemm->tile, defines, sizeof defines);
-  gemm->packed_elements = raw_columns(gemm) * (uint64_t)gemm->shape.k;
+  const size_t used = strlen(defines);
+  snprintf(defines + used, sizeof defines - used, "EXPERT_ALIGN %u\n", (unsigned)align);
   const char *source = gemm->variant->source;
   MOECL_TRY(ocl_kernel_create(gemm->context, source, defines, "pack", &gemm->pack));
   MOECL_TRY(ocl_kernel_create(gemm->context, source, defines, "gather", &gemm->gather));
@@ -44,24 +61,19 @@ static uint64_t groups_for(uint64_t items) {
   return groups < MOST_GROUPS ? groups : MOST_GROUPS;
 }
 
-/* CLBlast's kernels count a matrix's elements, its offset included, in 32 bits. */
-static moecl_status check_reach(const op_gemm *gemm, uint64_t end) {
-  if (end <= INT32_MAX) return MOECL_OK;
-  return log_error(&gemm->context->log, MOECL_ERROR_UNSUPPORTED,
-                   "variant 'clblast' reaches 2147483647 elements of activations, this forward has "
-                   "%llu: choose another variant or fewer tokens",
-                   (unsigned long long)end);
-}
-
-/* All experts' weights may be more than that, one expert's are not: from the
- * middle of the buffer on, a view brings its expert within reach. *offset is
- * where the expert starts in the view. */
-static moecl_status view_weights(const op_gemm *gemm, int64_t expert, moecl_buffer **view,
-                                 uint64_t *offset) {
-  const uint64_t align = gemm->context->address_align;
-  const uint64_t at = (uint64_t)expert * packed_bytes(gemm), start = at / align * align;
-  *offset = (at - start) / sizeof(float);
-  return ocl_buffer_view(gemm->weights, start, at - start + packed_bytes(gemm), view);
+/* One expert's weights: *weights from element *offset on. All experts' may be
+ * more than CLBlast reaches; from there on a view, *view, which the caller
+ * destroys, begins with the expert. */
+static moecl_status find_weights(const op_gemm *gemm, int64_t expert, const moecl_buffer **weights,
+                                 uint64_t *offset, moecl_buffer **view) {
+  *weights = gemm->weights;
+  *offset = (uint64_t)expert * gemm->packed_elements;
+  *view = NULL;
+  if (*offset + gemm->packed_elements <= INT32_MAX) return MOECL_OK;
+  MOECL_TRY(ocl_buffer_view(gemm->weights, *offset * sizeof(float), packed_bytes(gemm), view));
+  *weights = *view;
+  *offset = 0;
+  return MOECL_OK;
 }
 
 /* One expert's rows [first, first+rows): product, then epilogue. */
@@ -74,15 +86,16 @@ static moecl_status one_expert(op_gemm *gemm, ocl_chain *chain, const op_gemm_io
   const bool epilogue = has_epilogue(gemm);
   const moecl_buffer *raw = epilogue ? io->scratch : io->output;
   const uint64_t raw_offset = epilogue ? raw_base + first * columns : first * columns;
-  MOECL_TRY(check_reach(gemm, (first + (uint64_t)rows) * (uint64_t)shape->k));
-  MOECL_TRY(check_reach(gemm, raw_offset + (uint64_t)rows * columns));
-  moecl_buffer *weights;
+  MOECL_TRY(check_reach(gemm, (first + (uint64_t)rows) * (uint64_t)shape->k, "activations"));
+  MOECL_TRY(check_reach(gemm, raw_offset + (uint64_t)rows * columns, "activations"));
+  const moecl_buffer *weights;
+  moecl_buffer *view;
   uint64_t weights_offset;
-  MOECL_TRY(view_weights(gemm, expert, &weights, &weights_offset));
+  MOECL_TRY(find_weights(gemm, expert, &weights, &weights_offset, &view));
   const moecl_status status = kernel_clblast_sgemm(
       chain, rows, (int64_t)columns, shape->k, input, first * (uint64_t)shape->k, weights,
       weights_offset, raw, raw_offset);
-  moecl_buffer_destroy(&weights); /* the enqueued product keeps the memory */
+  moecl_buffer_destroy(&view); /* the enqueued product keeps the memory */
   if (status != MOECL_OK) return status;
   if (!epilogue) return MOECL_OK;
   /* The raw rows of this expert are addressed from its first one. */

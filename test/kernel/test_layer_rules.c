@@ -2,6 +2,7 @@
  * and kept apart, misuse is refused, buffers may be parts of others. */
 #include "layer_run.h"
 #include "moecl/opencl.h"
+#include "moe/layer.h"
 #include <math.h>
 
 static moecl_context *context;
@@ -253,6 +254,44 @@ static void test_new_weights(void **state) {
   case_release(&second);
 }
 
+/* On a queue that keeps no order, the source may be overwritten by the caller's
+ * next command. */
+static void test_source_reused(void **state) {
+  const cl_queue_properties properties[] = {CL_QUEUE_PROPERTIES,
+                                            CL_QUEUE_OUT_OF_ORDER_EXEC_MODE_ENABLE, 0};
+  const moecl_layer_params params = {.hidden_size = 2048, .intermediate_size = 1024,
+                                     .num_experts = 4, .top_k = 1,
+                                     .grouped_gemm_variant = "generic"}; /* packs as it comes */
+  moecl_context *own = NULL;
+  moecl_layer *layer = NULL;
+  moecl_buffer *source = NULL;
+  cl_int code;
+  (void)state;
+  cl_command_queue queue = clCreateCommandQueueWithProperties(
+      moecl_context_cl(context), context->device, properties, &code);
+  if (code != CL_SUCCESS) skip();
+  assert_ok(moecl_context_create_from_cl(moecl_context_cl(context), context->device, queue, NULL, &own));
+  assert_ok(moecl_layer_create(own, &params, &layer));
+  const uint64_t bytes = moecl_buffer_size(layer->gate_up->weights);
+  assert_ok(moecl_buffer_create(own, bytes, &source));
+  for (int turn = 0; turn < 3; turn++) {
+    const unsigned char old = (unsigned char)(turn + 1), new = 0xee;
+    assert_ok(moecl_buffer_fill_byte(source, 0, bytes, old));
+    assert_ok(moecl_context_finish_wait(own));
+    assert_ok(moecl_layer_set_weights_buffer(layer, MOECL_GATE_UP_PROJ, 0, 4, source, 0));
+    assert_int_equal(clEnqueueFillBuffer(queue, moecl_buffer_cl(source), &new, 1, 0, bytes, 0,
+                                         NULL, NULL),
+                     CL_SUCCESS);
+    unsigned char *packed = read_all(layer->gate_up->weights);
+    for (uint64_t i = 0; i < bytes; i += 4) assert_int_equal(packed[i], old);
+    free(packed);
+  }
+  moecl_buffer_destroy(&source);
+  moecl_layer_destroy(&layer);
+  moecl_context_destroy(&own);
+  clReleaseCommandQueue(queue);
+}
+
 /* A forward starts after its wait list, and its event tells when it is done. */
 static void test_wait_list(void **state) {
   case_data data;
@@ -413,6 +452,25 @@ static void test_unknown_variant(void **state) {
   assert_int_equal(moecl_variants_available(context, "grouped_gemm", MOECL_F32, NULL, 0), count);
 }
 
+/* The library counts in 32 bits, and some drivers crash on views that overlap. */
+static void test_library_weights(void **state) {
+  const kernel_variant *variants, *library = NULL;
+  const size_t count = kernel_variants("grouped_gemm", &variants);
+  op_gemm *gemm = (op_gemm *)state;
+  for (size_t i = 0; i < count; i++)
+    if (variants[i].flags & KERNEL_LIBRARY) library = &variants[i];
+  assert_non_null(library);
+  op_gemm_shape shape = {.num_experts = 1, .n = 32768, .k = 32768, .gated = true};
+  refused(op_gemm_create(context, library, &shape, &gemm), MOECL_ERROR_UNSUPPORTED,
+          "reaches 2147483647 elements of one expert's weights, here are 2147483648");
+  assert_null(gemm);
+  shape = (op_gemm_shape){.num_experts = 3, .n = 7, .k = 3};
+  assert_ok(op_gemm_create(context, library, &shape, &gemm));
+  assert_int_equal(gemm->packed_elements * sizeof(float) % moecl_buffer_alignment(context), 0);
+  assert_true(gemm->packed_elements >= 7 * 3);
+  op_gemm_destroy(&gemm);
+}
+
 static void test_bad_params(void **state) {
   moecl_layer_params params = plain()->layer;
   moecl_layer *layer = (moecl_layer *)state;
@@ -525,6 +583,16 @@ static void test_asking(void **state) {
   const uint64_t weights = (8 * 64 + 8 * 3 * 64 * 96) * 4;
   assert_true(moecl_layer_weight_bytes(layer) >= weights);
   assert_true(moecl_layer_workspace_size(layer, 100) > moecl_layer_workspace_size(layer, 10));
+  const int64_t most = MOECL_MAX_ASSIGNMENTS / 2; /* at top_k 2 */
+  assert_true(moecl_layer_workspace_size(layer, 0) > 0);
+  assert_true(moecl_layer_workspace_size(layer, most) > (uint64_t)most * 2 * (64 + 96) * 4);
+  assert_true(moecl_layer_workspace_size(layer, most + 1) == 0);
+  assert_true(moecl_layer_workspace_size(layer, INT64_MAX) == 0);
+  assert_true(moecl_layer_workspace_size(layer, -1) == 0);
+  assert_true(moecl_layer_workspace_size(layer, INT64_MIN) == 0);
+  assert_true(moecl_layer_workspace_size(NULL, 1) == 0);
+  layer->params.intermediate_size = MOECL_MAX_SIZE; /* no device has such a layer's weights */
+  assert_true(moecl_layer_workspace_size(layer, most) == UINT64_MAX);
   moecl_layer_destroy(&layer);
   case_release(&data);
 }
@@ -537,11 +605,13 @@ int main(void) {
       cmocka_unit_test_setup(test_batch_sizes, clear_log),
       cmocka_unit_test_setup(test_views, clear_log),
       cmocka_unit_test_setup(test_new_weights, clear_log),
+      cmocka_unit_test_setup(test_source_reused, clear_log),
       cmocka_unit_test_setup(test_wait_list, clear_log),
       cmocka_unit_test_setup(test_lifetime, clear_log),
       cmocka_unit_test_setup(test_profile, clear_log),
       cmocka_unit_test_setup(test_not_ready, clear_log),
       cmocka_unit_test_setup(test_unknown_variant, clear_log),
+      cmocka_unit_test_setup(test_library_weights, clear_log),
       cmocka_unit_test_setup(test_bad_params, clear_log),
       cmocka_unit_test_setup(test_bad_weights, clear_log),
       cmocka_unit_test_setup(test_bad_forward, clear_log),

@@ -121,9 +121,10 @@ static void test_lifetime(void **state) {
   moecl_event_destroy(&event);
 }
 
-/* On an out-of-order queue each launch still sees what the one before wrote. */
-static void test_out_of_order(void **state) {
-  moecl_context *in_order = *state, *context = NULL;
+/* A context on a queue of its own that keeps no order; the test is skipped where
+ * there is none. */
+static moecl_context *open_out_of_order(moecl_context *in_order) {
+  moecl_context *context = NULL;
   cl_queue_properties properties[] = {
       CL_QUEUE_PROPERTIES, CL_QUEUE_OUT_OF_ORDER_EXEC_MODE_ENABLE | CL_QUEUE_PROFILING_ENABLE, 0};
   cl_int code;
@@ -133,6 +134,12 @@ static void test_out_of_order(void **state) {
   assert_ok(moecl_context_create_from_cl(in_order->cl, in_order->device, queue, NULL, &context));
   clReleaseCommandQueue(queue);
   assert_true(context->out_of_order && context->profiling);
+  return context;
+}
+
+/* On an out-of-order queue each launch still sees what the one before wrote. */
+static void test_out_of_order(void **state) {
+  moecl_context *context = open_out_of_order(*state);
   const uint64_t bytes = 1 << 20;
   moecl_buffer *buffer = NULL;
   unsigned char *data = malloc(bytes), *want = malloc(bytes);
@@ -146,6 +153,39 @@ static void test_out_of_order(void **state) {
   assert_memory_equal(data, want, bytes);
   free(data);
   free(want);
+  moecl_buffer_destroy(&buffer);
+  moecl_context_destroy(&context);
+}
+
+/* The last byte as a command of the caller's, without a wait list, reads it. */
+static unsigned char last_byte(moecl_context *context, moecl_buffer *buffer) {
+  unsigned char last = 0;
+  assert_int_equal(clEnqueueReadBuffer(context->queue, buffer->mem, CL_TRUE,
+                                       (size_t)buffer->bytes - 1, 1, &last, 0, NULL, NULL),
+                   CL_SUCCESS);
+  return last;
+}
+
+/* ... and the caller's next command sees what a call without an event wrote. */
+static void test_order_for_callers(void **state) {
+  moecl_context *context = open_out_of_order(*state);
+  enum { TOKENS = 4096, HIDDEN = 2048 };
+  const uint64_t bytes = (uint64_t)TOKENS * HIDDEN * 4;
+  const moecl_random_params params = {.dtype = MOECL_F32, .scale = 1, .seed = 5};
+  const moecl_skewed_params skewed = {.num_tokens = TOKENS, .hidden_size = HIDDEN, .seed = 5,
+                                      .num_clusters = 9, .noise = 0.5f};
+  moecl_buffer *buffer = NULL;
+  assert_ok(moecl_buffer_create(context, bytes, &buffer));
+  for (int turn = 0; turn < 9; turn++) {
+    assert_ok(moecl_buffer_fill_byte(buffer, 0, bytes, 0xff)); /* a NaN */
+    assert_int_equal(last_byte(context, buffer), 0xff);
+    assert_ok(moecl_context_finish_wait(context));
+    if (turn % 3 == 0) assert_ok(moecl_buffer_fill_byte(buffer, 0, bytes, 1));
+    if (turn % 3 == 1) assert_ok(moecl_fill_random(buffer, 0, bytes / 4, &params));
+    if (turn % 3 == 2) assert_ok(moecl_fill_skewed(buffer, &skewed));
+    assert_int_not_equal(last_byte(context, buffer), 0xff);
+    assert_ok(moecl_context_finish_wait(context));
+  }
   moecl_buffer_destroy(&buffer);
   moecl_context_destroy(&context);
 }
@@ -182,6 +222,7 @@ int main(void) {
       cmocka_unit_test(test_sizes),    cmocka_unit_test(test_views),
       cmocka_unit_test(test_wrap),     cmocka_unit_test(test_lifetime),
       cmocka_unit_test(test_waits),    cmocka_unit_test(test_out_of_order),
+      cmocka_unit_test(test_order_for_callers),
   };
   skip_without_device();
   return cmocka_run_group_tests(tests, set_up_context, tear_down_context);
