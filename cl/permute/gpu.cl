@@ -1,6 +1,22 @@
-/* Permuting without capacity, in one launch, behind a router that counted: row b
- * of `counts` holds how many of block b's tokens chose each expert. */
+/* Permuting without capacity in two launches, or one behind a router that
+ * counted: row b of `counts` holds how often each expert was chosen by block b's
+ * tokens. */
 #include "permute/scatter.clh"
+
+__kernel __attribute__((reqd_work_group_size(SCATTER_LOCAL, 1, 1))) void
+histogram(const __global int *topk_ids, __global int *counts, int num_tokens,
+          int tokens_per_block, int top_k, int num_experts) {
+  __local int bins[MAX_EXPERTS];
+  const int lid = (int)get_local_id(0), block = (int)get_group_id(0);
+  for (int e = lid; e < num_experts; e += SCATTER_LOCAL) bins[e] = 0;
+  barrier(CLK_LOCAL_MEM_FENCE);
+  const int first = block * tokens_per_block;
+  const int end = min(first + tokens_per_block, num_tokens) * top_k;
+  for (int p = first * top_k + lid; p < end; p += SCATTER_LOCAL)
+    if (topk_ids[p] >= 0) atomic_inc(&bins[topk_ids[p]]);
+  barrier(CLK_LOCAL_MEM_FENCE);
+  for (int e = lid; e < num_experts; e += SCATTER_LOCAL) counts[block * num_experts + e] = bins[e];
+}
 
 __kernel __attribute__((reqd_work_group_size(SCATTER_LOCAL, 1, 1))) void
 scatter(const __global int *topk_ids, const __global int *counts, __global int *tokens_per_expert,

@@ -53,7 +53,7 @@ static inline void route_token(const __global float *logits, __global int *ids,
                                int num_experts, int top_k, int lane) {
   int finite = 1;
   for (int e = lane; e < num_experts; e += 32) {
-    row[e] = logits[e];
+    row[e] = logits[e] + 0.0f; /* no negative zero: it is equal, but not in order */
     finite &= isfinite(row[e]) != 0;
   }
   if (!warp_min((uint)finite)) {

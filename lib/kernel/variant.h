@@ -9,8 +9,10 @@ enum {
   KERNEL_ASKED_ONLY = 1 << 0,      /* never chosen unless asked for by name */
   KERNEL_F32_ACTIVATIONS = 1 << 1, /* reads and writes activations as fp32, whatever the storage */
   KERNEL_LIBRARY = 1 << 2,         /* the arithmetic is a library's, not the source's */
-  KERNEL_PERSISTENT = 1 << 3       /* one work-group a compute unit takes tile after tile; rows in
-                                      the storage type, n and k multiples of 8 */
+  KERNEL_PERSISTENT = 1 << 3,      /* one work-group a compute unit takes tile after tile */
+  KERNEL_EIGHTS = 1 << 4,          /* rows in the storage type only, sizes multiples of 8 only */
+  KERNEL_BY_BLOCKS = 1 << 5        /* a router or permutation that takes blocks of tokens: the
+                                      router counts for the permutation, which drops nothing */
 };
 
 enum { /* shorthand for the rows' data types */

@@ -44,42 +44,47 @@ static moecl_status provide_workspace(moecl_layer *layer, const moecl_forward_pa
   return moe_workspace_cut(layer, buffer, params->num_tokens);
 }
 
-static moecl_status enqueue_router(moecl_layer *layer, ocl_chain *chain,
-                                   const moecl_forward_params *params) {
+static op_permute_io permute_io(const moecl_layer *layer, int64_t num_tokens) {
   moecl_buffer *const *region = layer->workspace.region;
-  chain->stage = MOECL_STAGE_ROUTER;
-  MOECL_TRY(op_permute_dense(&layer->permute, chain, region[REGION_DENSE_OFFSETS],
-                             region[REGION_DENSE_TILES], params->num_tokens,
-                             op_gemm_tile_rows(layer->router.logits, params->num_tokens)));
+  return (op_permute_io){.num_tokens = num_tokens,
+                         .topk_ids = region[REGION_TOPK_IDS],
+                         .topk_weights = region[REGION_TOPK_WEIGHTS],
+                         .block_counts = region[REGION_BLOCK_COUNTS],
+                         .tokens_per_expert = region[REGION_TOKENS_PER_EXPERT],
+                         .expert_offsets = region[REGION_EXPERT_OFFSETS],
+                         .tile_offsets = region[REGION_TILE_OFFSETS],
+                         .all_offsets = region[REGION_ALL_OFFSETS],
+                         .slot_token = region[REGION_SLOT_TOKEN],
+                         .assignment_slot = region[REGION_ASSIGNMENT_SLOT],
+                         .order = region[REGION_ORDER],
+                         .tile_m = op_gemm_tile_rows(layer->gate_up,
+                                                     num_tokens * layer->params.top_k)};
+}
+
+/* Router and permutation: together for few tokens, else one after the other,
+ * and the permutation in one launch less where the router has counted. */
+static moecl_status enqueue_routing(moecl_layer *layer, ocl_chain *chain,
+                                    const moecl_forward_params *params) {
+  moecl_buffer *const *region = layer->workspace.region;
+  const op_permute_io permute = permute_io(layer, params->num_tokens);
   const op_router_io io = {.num_tokens = params->num_tokens,
                            .seed = params->seed,
                            .hidden_states = params->hidden_states,
                            .hidden_f32 = region[REGION_HIDDEN_F32],
                            .router_input = region[REGION_ROUTER_INPUT],
-                           .dense_offsets = region[REGION_DENSE_OFFSETS],
-                           .dense_tiles = region[REGION_DENSE_TILES],
                            .logits = region[REGION_LOGITS],
                            .topk_ids = region[REGION_TOPK_IDS],
-                           .topk_weights = region[REGION_TOPK_WEIGHTS]};
-  return op_router_enqueue(&layer->router, chain, &io);
-}
-
-static moecl_status enqueue_permute(moecl_layer *layer, ocl_chain *chain, int64_t num_tokens) {
-  moecl_buffer *const *region = layer->workspace.region;
+                           .topk_weights = region[REGION_TOPK_WEIGHTS],
+                           .block_counts = region[REGION_BLOCK_COUNTS]};
+  chain->stage = MOECL_STAGE_ROUTER;
+  if (op_router_can_permute(&layer->router, &layer->permute, params->num_tokens))
+    return op_router_enqueue_permuted(&layer->router, chain, &io, &permute);
+  MOECL_TRY(op_router_enqueue(&layer->router, chain, &io));
   chain->stage = MOECL_STAGE_PERMUTE;
-  const op_permute_io io = {.num_tokens = num_tokens,
-                            .topk_ids = region[REGION_TOPK_IDS],
-                            .topk_weights = region[REGION_TOPK_WEIGHTS],
-                            .block_counts = region[REGION_BLOCK_COUNTS],
-                            .tokens_per_expert = region[REGION_TOKENS_PER_EXPERT],
-                            .expert_offsets = region[REGION_EXPERT_OFFSETS],
-                            .tile_offsets = region[REGION_TILE_OFFSETS],
-                            .all_offsets = region[REGION_ALL_OFFSETS],
-                            .slot_token = region[REGION_SLOT_TOKEN],
-                            .assignment_slot = region[REGION_ASSIGNMENT_SLOT],
-                            .order = region[REGION_ORDER],
-                            .tile_m = op_gemm_tile_rows(layer->gate_up, num_tokens * layer->params.top_k)};
-  return op_permute_enqueue(&layer->permute, chain, &io);
+  const bool counted = layer->variant[OPERATION_ROUTER]->flags &
+                       layer->variant[OPERATION_PERMUTE]->flags & KERNEL_BY_BLOCKS;
+  return counted ? op_permute_enqueue_counted(&layer->permute, chain, &permute)
+                 : op_permute_enqueue(&layer->permute, chain, &permute);
 }
 
 static moecl_status enqueue_experts(moecl_layer *layer, ocl_chain *chain,
@@ -99,6 +104,30 @@ static moecl_status enqueue_experts(moecl_layer *layer, ocl_chain *chain,
   io.input = region[REGION_ACTIVATED];
   io.output = region[REGION_EXPERT_OUTPUT];
   return op_gemm_enqueue(layer->down, chain, &io);
+}
+
+/* Nothing is dropped, and the GEMMs have kernels for few tokens. */
+static bool are_few(const moecl_layer *layer, int64_t num_tokens) {
+  return !(layer->params.capacity_factor > 0) && op_gemm_serves_few(layer->gate_up, num_tokens) &&
+         op_gemm_serves_few(layer->down, num_tokens);
+}
+
+/* The experts and the combination of few tokens, in two launches. */
+static moecl_status enqueue_few(moecl_layer *layer, ocl_chain *chain,
+                                const moecl_forward_params *params) {
+  moecl_buffer *const *region = layer->workspace.region;
+  op_gemm_few_io io = {.input = params->hidden_states,
+                       .topk_ids = region[REGION_TOPK_IDS],
+                       .topk_weights = region[REGION_TOPK_WEIGHTS],
+                       .output = region[REGION_ACTIVATED],
+                       .num_tokens = params->num_tokens,
+                       .top_k = layer->params.top_k};
+  chain->stage = MOECL_STAGE_GATE_UP;
+  MOECL_TRY(op_gemm_enqueue_few(layer->gate_up, chain, &io));
+  chain->stage = MOECL_STAGE_DOWN;
+  io.input = region[REGION_ACTIVATED];
+  io.output = params->output;
+  return op_gemm_enqueue_few(layer->down, chain, &io);
 }
 
 static moecl_status enqueue_combine(moecl_layer *layer, ocl_chain *chain,
@@ -125,10 +154,13 @@ moecl_status moecl_layer_forward(moecl_layer *layer, const moecl_forward_params 
                      .num_waits = params->wait_count,
                      .profile = params->profile};
   if (params->num_tokens > 0) {
-    MOECL_TRY(enqueue_router(layer, &chain, params));
-    MOECL_TRY(enqueue_permute(layer, &chain, params->num_tokens));
-    MOECL_TRY(enqueue_experts(layer, &chain, params));
-    MOECL_TRY(enqueue_combine(layer, &chain, params));
+    MOECL_TRY(enqueue_routing(layer, &chain, params));
+    if (are_few(layer, params->num_tokens)) {
+      MOECL_TRY(enqueue_few(layer, &chain, params));
+    } else {
+      MOECL_TRY(enqueue_experts(layer, &chain, params));
+      MOECL_TRY(enqueue_combine(layer, &chain, params));
+    }
   }
   return event ? ocl_chain_end(&chain, event) : MOECL_OK;
 }

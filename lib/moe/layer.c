@@ -93,6 +93,15 @@ static moecl_status try_router(void *user, const kernel_variant *variant) {
   return op_router_create_topk(&((moecl_layer *)user)->router, variant);
 }
 
+static bool accepts_permute(void *user, const kernel_variant *variant) {
+  return op_permute_accepts(variant, &((moecl_layer *)user)->params);
+}
+
+static bool accepts_combine(void *user, const kernel_variant *variant) {
+  const moecl_layer *layer = user;
+  return op_combine_accepts(variant, &layer->params, layer->f32_activations);
+}
+
 static moecl_status try_permute(void *user, const kernel_variant *variant) {
   moecl_layer *layer = user;
   MOECL_TRY(op_permute_self_check(layer->context, variant, &layer->params));
@@ -134,8 +143,8 @@ static moecl_status create_operations(moecl_layer *layer, const moecl_layer_para
   MOECL_TRY(create_logits(layer, params->grouped_gemm_variant));
   MOECL_TRY(op_router_create_prepare(&layer->router));
   MOECL_TRY(choose(layer, OPERATION_ROUTER, params->router_variant, NULL, try_router));
-  MOECL_TRY(choose(layer, OPERATION_PERMUTE, NULL, NULL, try_permute));
-  return choose(layer, OPERATION_COMBINE, NULL, NULL, try_combine);
+  MOECL_TRY(choose(layer, OPERATION_PERMUTE, NULL, accepts_permute, try_permute));
+  return choose(layer, OPERATION_COMBINE, NULL, accepts_combine, try_combine);
 }
 
 static bool is_router_tensor(moecl_tensor tensor) {

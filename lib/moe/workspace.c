@@ -17,10 +17,8 @@ uint64_t moe_region_bytes(const moecl_layer *layer, moe_region region, int64_t n
   case REGION_SLOT_TOKEN:
   case REGION_ASSIGNMENT_SLOT: return slots * sizeof(int32_t);
   case REGION_ORDER: return layer->permute.select ? slots * sizeof(int32_t) : 0;
-  case REGION_DENSE_OFFSETS:
-  case REGION_DENSE_TILES: return 2 * sizeof(int32_t);
   case REGION_BLOCK_COUNTS:
-    return op_permute_blocks(num_tokens, params->top_k) * experts * sizeof(int32_t);
+    return op_permute_most_blocks(num_tokens, params->top_k) * experts * sizeof(int32_t);
   case REGION_TOKENS_PER_EXPERT: return experts * sizeof(int32_t);
   case REGION_EXPERT_OFFSETS:
   case REGION_TILE_OFFSETS:

@@ -2,12 +2,17 @@
 #include "base/base.h"
 #include <stdio.h>
 
-enum { LOCAL = 64, COLUMNS = 256 }; /* as in cl/combine/generic.cl: LOCAL, LOCAL * PER_ITEM */
+bool op_combine_accepts(const kernel_variant *variant, const moecl_layer_params *params,
+                        bool input_f32) {
+  if (!(variant->flags & KERNEL_EIGHTS)) return true;
+  return !input_f32 && params->hidden_size % 8 == 0;
+}
 
 moecl_status op_combine_create(moecl_context *context, const kernel_variant *variant,
                                const moecl_layer_params *params, bool input_f32,
                                op_combine *combine) {
-  *combine = (op_combine){.hidden_size = params->hidden_size, .top_k = params->top_k};
+  *combine = (op_combine){
+      .hidden_size = params->hidden_size, .top_k = params->top_k, .variant = variant};
   char defines[64];
   snprintf(defines, sizeof defines, "DTYPE %d\nINPUT_F32 %d\n", (int)params->dtype, input_f32);
   return ocl_kernel_create(context, variant->source, defines, "combine", &combine->combine);
@@ -20,6 +25,7 @@ moecl_status op_combine_enqueue(op_combine *combine, ocl_chain *chain, const op_
                             io->topk_weights, io->output, combine->hidden_size,
                             (int32_t)combine->top_k));
   const uint64_t groups =
-      (uint64_t)io->num_tokens * base_div_up((uint64_t)combine->hidden_size, COLUMNS);
-  return ocl_launch(chain, combine->combine, groups, LOCAL);
+      (uint64_t)io->num_tokens *
+      base_div_up((uint64_t)combine->hidden_size, combine->variant->tile_n);
+  return ocl_launch(chain, combine->combine, groups, combine->variant->local);
 }

@@ -7,6 +7,7 @@
 
 typedef struct op_combine {
   int64_t hidden_size, top_k;
+  const kernel_variant *variant; /* tile_n: columns of a work-group */
   ocl_kernel *combine;
 } op_combine;
 
@@ -15,6 +16,9 @@ typedef struct op_combine_io {
   const moecl_buffer *expert_output, *assignment_slot, *topk_weights, *output;
 } op_combine_io;
 
+/* Does the variant take these parameters? */
+bool op_combine_accepts(const kernel_variant *variant, const moecl_layer_params *params,
+                        bool input_f32);
 moecl_status op_combine_create(moecl_context *context, const kernel_variant *variant,
                                const moecl_layer_params *params, bool input_f32,
                                op_combine *combine);

@@ -33,7 +33,7 @@ static moecl_status allocate(op_gemm *gemm) {
 }
 
 bool op_gemm_accepts(const kernel_variant *variant, const op_gemm_shape *shape) {
-  if (!(variant->flags & KERNEL_PERSISTENT)) return true;
+  if (!(variant->flags & KERNEL_EIGHTS)) return true;
   return !shape->input_f32 && shape->n % 8 == 0 && shape->k % 8 == 0;
 }
 
@@ -65,6 +65,7 @@ void op_gemm_destroy(op_gemm **handle) {
   if (!gemm) return;
   ocl_kernel_destroy(&gemm->pack);
   ocl_kernel_destroy(&gemm->gemm);
+  ocl_kernel_destroy(&gemm->few);
   ocl_kernel_destroy(&gemm->gather);
   ocl_kernel_destroy(&gemm->activate);
   moecl_buffer_destroy(&gemm->weights);

@@ -57,6 +57,18 @@ uint32_t op_gemm_tile_rows(const op_gemm *gemm, int64_t rows);
 
 moecl_status op_gemm_enqueue(op_gemm *gemm, ocl_chain *chain, const op_gemm_io *io);
 
+/* Few tokens, without permuting: every assignment t*top_k+j streams its expert's
+ * weights. A GEMM that gathers writes row t*top_k+j for it; one that does not
+ * reads that row, and writes row t, summed over j with topk_weights: combined. */
+typedef struct op_gemm_few_io {
+  const moecl_buffer *input, *topk_ids, *topk_weights, *output;
+  int64_t num_tokens, top_k;
+} op_gemm_few_io;
+
+/* Can the GEMM, and does it pay for so many tokens? */
+bool op_gemm_serves_few(const op_gemm *gemm, int64_t num_tokens);
+moecl_status op_gemm_enqueue_few(op_gemm *gemm, ocl_chain *chain, const op_gemm_few_io *io);
+
 /* A source's defines for a data type and the rest of a shape. */
 void op_gemm_defines(const op_gemm_shape *shape, const kernel_tile *tile, char *text, size_t size);
 
@@ -85,7 +97,7 @@ struct op_gemm {
   const op_gemm_driver *driver;
   op_gemm_shape shape;
   kernel_tile tile;
-  ocl_kernel *pack, *gemm, *gather, *activate; /* what the driver uses of them */
+  ocl_kernel *pack, *gemm, *few, *gather, *activate; /* what the driver uses of them */
   moecl_buffer *weights, *bias;                /* bias NULL without one */
   uint64_t packed_elements;                    /* of one expert, in the packed type */
 };

@@ -28,7 +28,10 @@ static moecl_status create(op_gemm *gemm) {
   gemm->packed_elements = packed_elements(gemm);
   MOECL_TRY(
       ocl_kernel_create(gemm->context, gemm->variant->source, defines, "pack", &gemm->pack));
-  return ocl_kernel_create(gemm->context, gemm->variant->source, defines, "gemm", &gemm->gemm);
+  MOECL_TRY(
+      ocl_kernel_create(gemm->context, gemm->variant->source, defines, "gemm", &gemm->gemm));
+  if (shape->output_f32) return MOECL_OK; /* the router's logits */
+  return ocl_kernel_create(gemm->context, gemm->variant->source, defines, "few", &gemm->few);
 }
 
 static uint64_t no_scratch(const op_gemm *gemm, int64_t rows) {
@@ -64,6 +67,29 @@ static moecl_status enqueue(op_gemm *gemm, ocl_chain *chain, const op_gemm_io *i
                             io->output, gemm->shape.k, gemm->shape.n, (int32_t)experts,
                             (int32_t)each));
   return ocl_launch(chain, gemm->gemm, most < units ? most : units, gemm->variant->local);
+}
+
+/* Beyond this many tokens, so many of them share experts that reading each
+ * expert's weights once for all wins. */
+bool op_gemm_serves_few(const op_gemm *gemm, int64_t num_tokens) {
+  enum { MOST_TOKENS = 4 };
+  return gemm->few && num_tokens <= MOST_TOKENS;
+}
+
+moecl_status op_gemm_enqueue_few(op_gemm *gemm, ocl_chain *chain, const op_gemm_few_io *io) {
+  enum { LOCAL = 256, ROWS = 16 }; /* as in cl/grouped_gemm/nvidia_few.clh */
+  const op_gemm_shape *shape = &gemm->shape;
+  const uint64_t columns = shape->gated ? ROWS / 2 : ROWS;
+  const uint64_t groups = base_div_up((uint64_t)shape->n, columns);
+  if (shape->gather) {
+    MOECL_TRY(ocl_kernel_args(gemm->few, "bbbbblli", io->input, io->topk_ids, gemm->weights,
+                              gemm->bias, io->output, shape->k, shape->n, (int32_t)io->top_k));
+    return ocl_launch(chain, gemm->few, groups * (uint64_t)(io->num_tokens * io->top_k), LOCAL);
+  }
+  MOECL_TRY(ocl_kernel_args(gemm->few, "bbbbbblli", io->input, io->topk_ids, io->topk_weights,
+                            gemm->weights, gemm->bias, io->output, shape->k, shape->n,
+                            (int32_t)io->top_k));
+  return ocl_launch(chain, gemm->few, groups * (uint64_t)io->num_tokens, LOCAL);
 }
 
 const op_gemm_driver op_gemm_persistent_driver = {.create = create,

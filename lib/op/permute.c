@@ -5,14 +5,35 @@
 
 enum { BLOCK = 256, SCAN_LOCAL = 64 }; /* as in cl/permute/generic.cl */
 
-uint64_t op_permute_blocks(int64_t num_tokens, int64_t top_k) {
+static uint64_t blocks_of_assignments(int64_t num_tokens, int64_t top_k) {
   return base_div_up((uint64_t)num_tokens * (uint64_t)top_k, BLOCK);
+}
+
+/* At most 128 blocks: each adds up the counts of all. Multiples of 8 because the
+ * router takes 8 tokens of a block at a time. */
+int32_t op_permute_tokens_per_block(int64_t num_tokens) {
+  return (int32_t)(8 * base_div_up((uint64_t)num_tokens, 1024));
+}
+
+static uint64_t blocks_of_tokens(int64_t num_tokens) {
+  if (num_tokens == 0) return 0;
+  return base_div_up((uint64_t)num_tokens, (uint64_t)op_permute_tokens_per_block(num_tokens));
+}
+
+uint64_t op_permute_most_blocks(int64_t num_tokens, int64_t top_k) {
+  const uint64_t a = blocks_of_assignments(num_tokens, top_k), b = blocks_of_tokens(num_tokens);
+  return a > b ? a : b;
+}
+
+bool op_permute_accepts(const kernel_variant *variant, const moecl_layer_params *params) {
+  return !(variant->flags & KERNEL_BY_BLOCKS) || !(params->capacity_factor > 0);
 }
 
 moecl_status op_permute_create(moecl_context *context, const kernel_variant *variant,
                                const moecl_layer_params *params, op_permute *permute) {
   const bool capped = params->capacity_factor > 0;
   *permute = (op_permute){.context = context,
+                          .variant = variant,
                           .params = *params,
                           .select = capped && params->drop_policy == MOECL_DROP_PROBABILITY};
   char defines[64];
@@ -21,13 +42,16 @@ moecl_status op_permute_create(moecl_context *context, const kernel_variant *var
   const struct {
     const char *entry;
     ocl_kernel **kernel;
-  } kernels[] = {{"histogram", &permute->histogram},       {"scan_blocks", &permute->scan_blocks},
-                 {"scan_experts", &permute->scan_experts}, {"scatter", &permute->scatter},
-                 {"select_largest", &permute->select_largest},
-                 {"dense_offsets", &permute->dense_offsets}};
+    bool by_blocks; /* these variants have it too */
+  } kernels[] = {{"histogram", &permute->histogram, true},
+                 {"scatter", &permute->scatter, true},
+                 {"scan_blocks", &permute->scan_blocks, false},
+                 {"scan_experts", &permute->scan_experts, false},
+                 {"select_largest", &permute->select_largest, false}};
   for (size_t i = 0; i < sizeof kernels / sizeof kernels[0]; i++)
-    MOECL_TRY(ocl_kernel_create(context, variant->source, defines, kernels[i].entry,
-                                kernels[i].kernel));
+    if (kernels[i].by_blocks || !(variant->flags & KERNEL_BY_BLOCKS))
+      MOECL_TRY(ocl_kernel_create(context, variant->source, defines, kernels[i].entry,
+                                  kernels[i].kernel));
   return MOECL_OK;
 }
 
@@ -37,7 +61,6 @@ void op_permute_release(op_permute *permute) {
   ocl_kernel_destroy(&permute->scan_experts);
   ocl_kernel_destroy(&permute->scatter);
   ocl_kernel_destroy(&permute->select_largest);
-  ocl_kernel_destroy(&permute->dense_offsets);
 }
 
 /* -1 for dropless. An expert never gets more than T, so clamping loses nothing. */
@@ -46,12 +69,31 @@ static int32_t device_capacity(const op_permute *permute, int64_t num_tokens) {
   return (int32_t)(capacity > num_tokens ? num_tokens : capacity);
 }
 
-moecl_status op_permute_enqueue(op_permute *permute, ocl_chain *chain, const op_permute_io *io) {
+static moecl_status count_blocks(op_permute *permute, ocl_chain *chain, const op_permute_io *io) {
+  MOECL_TRY(ocl_kernel_args(permute->histogram, "bbiiii", io->topk_ids, io->block_counts,
+                            (int32_t)io->num_tokens, op_permute_tokens_per_block(io->num_tokens),
+                            (int32_t)permute->params.top_k,
+                            (int32_t)permute->params.num_experts));
+  return ocl_launch(chain, permute->histogram, blocks_of_tokens(io->num_tokens), BLOCK);
+}
+
+moecl_status op_permute_enqueue_counted(op_permute *permute, ocl_chain *chain,
+                                        const op_permute_io *io) {
+  MOECL_TRY(ocl_kernel_args(
+      permute->scatter, "bbbbbbbbiiiii", io->topk_ids, io->block_counts, io->tokens_per_expert,
+      io->expert_offsets, io->tile_offsets, io->all_offsets, io->slot_token, io->assignment_slot,
+      (int32_t)io->num_tokens, op_permute_tokens_per_block(io->num_tokens),
+      (int32_t)permute->params.top_k, (int32_t)permute->params.num_experts, (int32_t)io->tile_m));
+  return ocl_launch(chain, permute->scatter, blocks_of_tokens(io->num_tokens), BLOCK);
+}
+
+static moecl_status enqueue_sorted(op_permute *permute, ocl_chain *chain,
+                                   const op_permute_io *io) {
   const int32_t tokens = (int32_t)io->num_tokens;
   const int32_t top_k = (int32_t)permute->params.top_k;
   const int32_t experts = (int32_t)permute->params.num_experts;
   const int32_t capacity = device_capacity(permute, io->num_tokens);
-  const uint64_t blocks = op_permute_blocks(tokens, top_k);
+  const uint64_t blocks = blocks_of_assignments(tokens, top_k);
 
   MOECL_TRY(ocl_kernel_args(permute->histogram, "bbiii", io->topk_ids, io->block_counts, tokens,
                             top_k, experts));
@@ -74,10 +116,8 @@ moecl_status op_permute_enqueue(op_permute *permute, ocl_chain *chain, const op_
   return ocl_launch(chain, permute->select_largest, (uint64_t)experts, SCAN_LOCAL);
 }
 
-moecl_status op_permute_dense(op_permute *permute, ocl_chain *chain,
-                              const moecl_buffer *expert_offsets,
-                              const moecl_buffer *tile_offsets, int64_t rows, uint32_t tile_m) {
-  MOECL_TRY(ocl_kernel_args(permute->dense_offsets, "bbii", expert_offsets, tile_offsets,
-                            (int32_t)rows, (int32_t)tile_m));
-  return ocl_launch(chain, permute->dense_offsets, 1, 1);
+moecl_status op_permute_enqueue(op_permute *permute, ocl_chain *chain, const op_permute_io *io) {
+  if (!(permute->variant->flags & KERNEL_BY_BLOCKS)) return enqueue_sorted(permute, chain, io);
+  MOECL_TRY(count_blocks(permute, chain, io));
+  return op_permute_enqueue_counted(permute, chain, io);
 }

@@ -7,16 +7,17 @@
 
 typedef struct op_permute {
   moecl_context *context;
+  const kernel_variant *variant;
   moecl_layer_params params;
   bool select; /* capacity by weight: a second pass over each expert's list */
-  ocl_kernel *histogram, *scan_blocks, *scan_experts, *scatter, *select_largest, *dense_offsets;
+  ocl_kernel *histogram, *scan_blocks, *scan_experts, *scatter, *select_largest;
 } op_permute;
 
 /* All int32. What each holds: cl/permute/generic.cl. */
 typedef struct op_permute_io {
   int64_t num_tokens;
   const moecl_buffer *topk_ids, *topk_weights;
-  const moecl_buffer *block_counts;      /* op_permute_blocks * E */
+  const moecl_buffer *block_counts;      /* op_permute_most_blocks * E */
   const moecl_buffer *tokens_per_expert; /* E, before capacity */
   const moecl_buffer *expert_offsets;    /* E+1, after capacity */
   const moecl_buffer *tile_offsets;      /* E+1 */
@@ -30,12 +31,17 @@ typedef struct op_permute_io {
 moecl_status op_permute_create(moecl_context *context, const kernel_variant *variant,
                                const moecl_layer_params *params, op_permute *permute);
 void op_permute_release(op_permute *permute);
-uint64_t op_permute_blocks(int64_t num_tokens, int64_t top_k);
+/* Does the variant take these parameters? */
+bool op_permute_accepts(const kernel_variant *variant, const moecl_layer_params *params);
+/* Rows of block_counts, whatever the variant. */
+uint64_t op_permute_most_blocks(int64_t num_tokens, int64_t top_k);
 moecl_status op_permute_enqueue(op_permute *permute, ocl_chain *chain, const op_permute_io *io);
 
-/* Enqueues the offsets of one "expert" that owns `rows` rows. */
-moecl_status op_permute_dense(op_permute *permute, ocl_chain *chain,
-                              const moecl_buffer *expert_offsets,
-                              const moecl_buffer *tile_offsets, int64_t rows, uint32_t tile_m);
+/* Variants by blocks (KERNEL_BY_BLOCKS) take tokens in blocks of this size; a
+ * router that does too may have written block_counts, and then the second half
+ * is enough. */
+int32_t op_permute_tokens_per_block(int64_t num_tokens);
+moecl_status op_permute_enqueue_counted(op_permute *permute, ocl_chain *chain,
+                                        const op_permute_io *io);
 
 #endif

@@ -11,7 +11,8 @@ static moecl_status create_prepare(op_router *router, bool jitter, ocl_kernel **
 
 void op_router_init(moecl_context *context, const moecl_layer_params *params, bool convert,
                     op_router *router) {
-  *router = (op_router){.context = context, .params = *params, .experts_f32 = convert};
+  *router = (op_router){
+      .context = context, .params = *params, .experts_f32 = convert, .dense_tokens = -1};
 }
 
 /* An fp32-only GEMM needs converted rows, unless the jitter makes them. */
@@ -43,20 +44,32 @@ moecl_status op_router_create_prepare(op_router *router) {
   if (converts(router, router->logits->variant))
     MOECL_TRY(create_prepare(router, false, &router->convert));
   if (router->params.jitter > 0) MOECL_TRY(create_prepare(router, true, &router->jitter));
-  return MOECL_OK;
+  MOECL_TRY(moecl_buffer_create(router->context, 2 * sizeof(int32_t), &router->dense_offsets));
+  MOECL_TRY(moecl_buffer_create(router->context, 2 * sizeof(int32_t), &router->dense_tiles));
+  return ocl_kernel_create(router->context, "router/dense.cl", NULL, "dense_offsets",
+                           &router->dense);
+}
+
+static void topk_defines(const moecl_layer_params *params, char *text, size_t size) {
+  snprintf(text, size, "RENORMALIZE %d\n", params->renormalize);
 }
 
 moecl_status op_router_topk_kernel(moecl_context *context, const kernel_variant *variant,
                                    const moecl_layer_params *params, ocl_kernel **kernel) {
   char defines[32];
-  snprintf(defines, sizeof defines, "RENORMALIZE %d\n", params->renormalize);
+  topk_defines(params, defines, sizeof defines);
   return ocl_kernel_create(context, variant->source, defines, "topk", kernel);
 }
 
 moecl_status op_router_create_topk(op_router *router, const kernel_variant *variant) {
   MOECL_TRY(op_router_self_check(router->context, variant, &router->params));
   router->variant = variant;
-  return op_router_topk_kernel(router->context, variant, &router->params, &router->topk);
+  MOECL_TRY(op_router_topk_kernel(router->context, variant, &router->params, &router->topk));
+  if (!(variant->flags & KERNEL_BY_BLOCKS)) return MOECL_OK;
+  char defines[32];
+  topk_defines(&router->params, defines, sizeof defines);
+  return ocl_kernel_create(router->context, variant->source, defines, "topk_scatter",
+                           &router->topk_scatter);
 }
 
 void op_router_release(op_router *router) {
@@ -64,6 +77,10 @@ void op_router_release(op_router *router) {
   ocl_kernel_destroy(&router->convert);
   ocl_kernel_destroy(&router->jitter);
   ocl_kernel_destroy(&router->topk);
+  ocl_kernel_destroy(&router->topk_scatter);
+  ocl_kernel_destroy(&router->dense);
+  moecl_buffer_destroy(&router->dense_offsets);
+  moecl_buffer_destroy(&router->dense_tiles);
 }
 
 static moecl_status prepare(op_router *router, ocl_chain *chain, const op_router_io *io,
@@ -76,8 +93,21 @@ static moecl_status prepare(op_router *router, ocl_chain *chain, const op_router
   return ocl_launch(chain, kernel, base_div_up(items, LOCAL), LOCAL);
 }
 
-moecl_status op_router_enqueue(op_router *router, ocl_chain *chain, const op_router_io *io) {
+/* Once for every number of tokens: forwards of the same size follow each other. */
+static moecl_status write_dense(op_router *router, ocl_chain *chain, int64_t num_tokens) {
+  if (router->dense_tokens == num_tokens) return MOECL_OK;
+  router->dense_tokens = -1;
+  MOECL_TRY(ocl_kernel_args(router->dense, "bbii", router->dense_offsets, router->dense_tiles,
+                            (int32_t)num_tokens,
+                            (int32_t)op_gemm_tile_rows(router->logits, num_tokens)));
+  MOECL_TRY(ocl_launch(chain, router->dense, 1, 1));
+  router->dense_tokens = num_tokens;
+  return MOECL_OK;
+}
+
+static moecl_status enqueue_logits(op_router *router, ocl_chain *chain, const op_router_io *io) {
   const moecl_buffer *input = io->hidden_states;
+  MOECL_TRY(write_dense(router, chain, io->num_tokens));
   if (router->convert) {
     MOECL_TRY(prepare(router, chain, io, router->convert, io->hidden_f32));
     input = io->hidden_f32;
@@ -87,12 +117,57 @@ moecl_status op_router_enqueue(op_router *router, ocl_chain *chain, const op_rou
     input = io->router_input;
   }
   const op_gemm_io gemm = {.input = input,
-                           .expert_offsets = io->dense_offsets,
-                           .tile_offsets = io->dense_tiles,
+                           .expert_offsets = router->dense_offsets,
+                           .tile_offsets = router->dense_tiles,
                            .output = io->logits,
                            .rows = io->num_tokens};
-  MOECL_TRY(op_gemm_enqueue(router->logits, chain, &gemm));
-  MOECL_TRY(ocl_kernel_args(router->topk, "bbbii", io->logits, io->topk_ids, io->topk_weights,
-                            (int32_t)router->params.num_experts, (int32_t)router->params.top_k));
-  return ocl_launch(chain, router->topk, (uint64_t)io->num_tokens, router->variant->local);
+  return op_gemm_enqueue(router->logits, chain, &gemm);
+}
+
+/* Local memory of a router by blocks: a row of logits for each warp of 32. */
+static size_t rows_bytes(const kernel_variant *variant, const moecl_layer_params *params) {
+  return variant->local / 32 * (size_t)params->num_experts * sizeof(float);
+}
+
+moecl_status op_router_enqueue_topk(ocl_kernel *topk, const kernel_variant *variant,
+                                    const moecl_layer_params *params, ocl_chain *chain,
+                                    const op_router_io *io) {
+  const int32_t experts = (int32_t)params->num_experts, top_k = (int32_t)params->top_k;
+  if (!(variant->flags & KERNEL_BY_BLOCKS)) {
+    MOECL_TRY(ocl_kernel_args(topk, "bbbii", io->logits, io->topk_ids, io->topk_weights, experts,
+                              top_k));
+    return ocl_launch(chain, topk, (uint64_t)io->num_tokens, variant->local);
+  }
+  const int32_t each = op_permute_tokens_per_block(io->num_tokens);
+  if (io->num_tokens == 0) return MOECL_OK;
+  MOECL_TRY(ocl_kernel_args(topk, "bbbbiiiis", io->logits, io->topk_ids, io->topk_weights,
+                            io->block_counts, (int32_t)io->num_tokens, each, experts, top_k,
+                            rows_bytes(variant, params)));
+  return ocl_launch(chain, topk, base_div_up((uint64_t)io->num_tokens, (uint64_t)each),
+                    variant->local);
+}
+
+moecl_status op_router_enqueue(op_router *router, ocl_chain *chain, const op_router_io *io) {
+  MOECL_TRY(enqueue_logits(router, chain, io));
+  return op_router_enqueue_topk(router->topk, router->variant, &router->params, chain, io);
+}
+
+/* One work-group takes 8 tokens at a time: beyond a few such rounds a launch
+ * more is cheaper. */
+bool op_router_can_permute(const op_router *router, const op_permute *permute, int64_t num_tokens) {
+  enum { MOST_TOKENS = 32 };
+  return router->topk_scatter && (permute->variant->flags & KERNEL_BY_BLOCKS) &&
+         num_tokens <= MOST_TOKENS;
+}
+
+moecl_status op_router_enqueue_permuted(op_router *router, ocl_chain *chain, const op_router_io *io,
+                                        const op_permute_io *permuted) {
+  MOECL_TRY(enqueue_logits(router, chain, io));
+  MOECL_TRY(ocl_kernel_args(
+      router->topk_scatter, "bbbbbbbbbiiiis", io->logits, io->topk_ids, io->topk_weights,
+      permuted->tokens_per_expert, permuted->expert_offsets, permuted->tile_offsets,
+      permuted->all_offsets, permuted->slot_token, permuted->assignment_slot,
+      (int32_t)io->num_tokens, (int32_t)router->params.num_experts, (int32_t)router->params.top_k,
+      (int32_t)permuted->tile_m, rows_bytes(router->variant, &router->params)));
+  return ocl_launch(chain, router->topk_scatter, 1, router->variant->local);
 }

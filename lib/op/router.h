@@ -3,6 +3,7 @@
 #define MOECL_LIB_OP_ROUTER_H
 
 #include "op/grouped_gemm.h"
+#include "op/permute.h"
 
 typedef struct op_router {
   moecl_context *context;
@@ -13,6 +14,10 @@ typedef struct op_router {
   ocl_kernel *convert; /* hidden states to fp32; NULL where nobody reads them so */
   ocl_kernel *jitter;  /* to the jittered router input; NULL without jitter */
   ocl_kernel *topk;
+  ocl_kernel *topk_scatter; /* choice and permutation of one block; NULL where there is none */
+  ocl_kernel *dense;        /* writes dense_offsets */
+  moecl_buffer *dense_offsets, *dense_tiles; /* one "expert" that owns all rows, for the logits */
+  int64_t dense_tokens;                      /* the rows they are for; -1: none yet */
 } op_router;
 
 typedef struct op_router_io {
@@ -21,8 +26,8 @@ typedef struct op_router_io {
   const moecl_buffer *hidden_states;
   const moecl_buffer *hidden_f32;   /* [T,H] fp32, written when `convert` is there */
   const moecl_buffer *router_input; /* [T,H] fp32, written when `jitter` is there */
-  const moecl_buffer *dense_offsets, *dense_tiles; /* one expert that owns all T rows */
   const moecl_buffer *logits, *topk_ids, *topk_weights;
+  const moecl_buffer *block_counts; /* written by variants by blocks, op_permute_most_blocks * E */
 } op_router_io;
 
 /* A router is made in these steps. `convert`: the experts read hidden states as
@@ -37,6 +42,16 @@ moecl_status op_router_create_topk(op_router *router, const kernel_variant *vari
 void op_router_release(op_router *router);
 moecl_status op_router_enqueue(op_router *router, ocl_chain *chain, const op_router_io *io);
 
+/* Of few tokens, a router by blocks makes the permutation in the same launch:
+ * can this one, for one that is by blocks too? */
+bool op_router_can_permute(const op_router *router, const op_permute *permute, int64_t num_tokens);
+moecl_status op_router_enqueue_permuted(op_router *router, ocl_chain *chain, const op_router_io *io,
+                                        const op_permute_io *permuted);
+
+/* The choice alone, from io->logits. */
+moecl_status op_router_enqueue_topk(ocl_kernel *topk, const kernel_variant *variant,
+                                    const moecl_layer_params *params, ocl_chain *chain,
+                                    const op_router_io *io);
 /* The kernel of the choice alone. */
 moecl_status op_router_topk_kernel(moecl_context *context, const kernel_variant *variant,
                                    const moecl_layer_params *params, ocl_kernel **kernel);

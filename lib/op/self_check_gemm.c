@@ -77,11 +77,13 @@ static void release_problem(problem *p) {
 typedef struct device_side {
   op_gemm *gemm;
   moecl_buffer *input, *weights, *bias, *rows, *offsets, *tiles, *output, *scratch;
+  moecl_buffer *ids, *topk_weights; /* of few tokens */
 } device_side;
 
 static void release_device(device_side *d) {
   moecl_buffer **all[] = {&d->input,   &d->weights, &d->bias,   &d->rows,
-                          &d->offsets, &d->tiles,   &d->output, &d->scratch};
+                          &d->offsets, &d->tiles,   &d->output, &d->scratch,
+                          &d->ids,     &d->topk_weights};
   for (size_t i = 0; i < sizeof all / sizeof all[0]; i++)
     moecl_buffer_destroy(all[i]);
   op_gemm_destroy(&d->gemm);
@@ -139,16 +141,70 @@ static moecl_status compare(moecl_context *context, const kernel_variant *varian
   return MOECL_OK;
 }
 
+/* ---- few tokens ---- */
+
+/* What `few` should make of the same rows: of a GEMM that gathers, one token a
+ * row and one choice; else tokens of two choices, rows 2t and 2t+1, weighted. */
+enum { FEW_CHOICES = 2 };
+static const float few_weights[FEW_CHOICES] = {0.5f, 0.25f};
+
+static int32_t expert_of(int32_t slot) {
+  int32_t e = 0;
+  while (slot >= offsets[e + 1]) e++;
+  return e;
+}
+
+static double expect_few(const problem *p, int64_t row, int64_t column) {
+  if (p->shape.gather) return p->expected[source_row(p, (int32_t)row) * p->n + column];
+  double sum = 0;
+  for (int64_t j = 0; j < FEW_CHOICES; j++)
+    sum += (double)few_weights[j] * p->expected[(row * FEW_CHOICES + j) * p->n + column];
+  return sum;
+}
+
+static moecl_status check_few(moecl_context *context, const kernel_variant *variant,
+                              const problem *p, device_side *d) {
+  const bool gather = p->shape.gather;
+  const int64_t top_k = gather ? 1 : FEW_CHOICES, tokens = ROWS / top_k;
+  const size_t elements = (size_t)tokens * (size_t)p->n;
+  int32_t ids[ROWS];
+  float weights[ROWS], raw[ROWS * MOST_COLUMNS];
+  for (int32_t i = 0; i < ROWS; i++) {
+    ids[i] = expert_of(source_row(p, i)); /* gathered: slot s reads row ROWS-1-s */
+    weights[i] = few_weights[i % FEW_CHOICES];
+  }
+  MOECL_TRY(check_upload_words(context, ids, ROWS, &d->ids));
+  MOECL_TRY(check_upload_words(context, weights, ROWS, &d->topk_weights));
+  const op_gemm_few_io io = {.input = d->input,
+                             .topk_ids = d->ids,
+                             .topk_weights = d->topk_weights,
+                             .output = d->output,
+                             .num_tokens = tokens,
+                             .top_k = top_k};
+  ocl_chain chain = {.context = context};
+  MOECL_TRY(op_gemm_enqueue_few(d->gemm, &chain, &io));
+  MOECL_TRY(moecl_buffer_read_wait(d->output, 0, elements * moecl_dtype_size(p->shape.dtype), raw));
+  moecl_to_double(p->shape.dtype, raw, elements, p->actual);
+  for (int64_t i = 0; i < (int64_t)elements; i++) {
+    const double want = expect_few(p, i / p->n, i % p->n);
+    if (!(fabs(p->actual[i] - want) <= 1e-2 * (1.0 + fabs(want))))
+      return check_wrong(context, "grouped_gemm", variant, "few tokens' output", (int)i,
+                         p->actual[i], want);
+  }
+  return MOECL_OK;
+}
+
 static moecl_status check(moecl_context *context, const kernel_variant *variant, problem *p,
                           device_side *d) {
   if (!make_problem(p)) return MOECL_ERROR_OUT_OF_HOST_MEMORY;
   MOECL_TRY(run(context, p, d, p->actual));
-  return compare(context, variant, p);
+  MOECL_TRY(compare(context, variant, p));
+  return d->gemm->few ? check_few(context, variant, p, d) : MOECL_OK;
 }
 
 moecl_status op_gemm_self_check(moecl_context *context, const kernel_variant *variant,
                                 const op_gemm_shape *shape) {
-  const bool eights = variant->flags & KERNEL_PERSISTENT;
+  const bool eights = variant->flags & KERNEL_EIGHTS;
   problem p = {.shape = *shape, .n = eights ? 40 : 37, .k = eights ? 200 : 19};
   p.weight_rows = shape->gated ? 2 * p.n : p.n;
   p.shape.num_experts = EXPERTS;

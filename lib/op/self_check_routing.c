@@ -59,8 +59,13 @@ static moecl_status check_router(moecl_context *context, const kernel_variant *v
   MOECL_TRY(check_upload_words(context, logits, ROUTER_TOKENS * ROUTER_EXPERTS, &b[0]));
   MOECL_TRY(moecl_buffer_create(context, sizeof ids, &b[1]));
   MOECL_TRY(moecl_buffer_create(context, sizeof weights, &b[2]));
-  MOECL_TRY(ocl_kernel_args(topk, "bbbii", b[0], b[1], b[2], ROUTER_EXPERTS, ROUTER_TOP_K));
-  MOECL_TRY(ocl_launch(&chain, topk, ROUTER_TOKENS, variant->local));
+  MOECL_TRY(moecl_buffer_create(context, (uint64_t)ROUTER_TOKENS * ROUTER_EXPERTS * 4, &b[3]));
+  const op_router_io io = {.num_tokens = ROUTER_TOKENS,
+                           .logits = b[0],
+                           .topk_ids = b[1],
+                           .topk_weights = b[2],
+                           .block_counts = b[3]};
+  MOECL_TRY(op_router_enqueue_topk(topk, variant, &small, &chain, &io));
   MOECL_TRY(moecl_buffer_read_wait(b[1], 0, sizeof ids, ids));
   MOECL_TRY(moecl_buffer_read_wait(b[2], 0, sizeof weights, weights));
   return compare_choices(context, variant, &small, logits, ids, weights);
@@ -157,17 +162,6 @@ static moecl_status compare_permuted(moecl_context *context, const kernel_varian
   return MOECL_OK;
 }
 
-/* One expert that owns all rows, into buffers that served before. */
-static moecl_status check_dense(op_permute *permute, const kernel_variant *variant,
-                                const op_permute_io *io) {
-  static const int32_t offsets[2] = {0, TOKENS}, tiles[2] = {0, (TOKENS + TILE_M - 1) / TILE_M};
-  ocl_chain chain = {.context = permute->context};
-  MOECL_TRY(
-      op_permute_dense(permute, &chain, io->expert_offsets, io->tile_offsets, TOKENS, TILE_M));
-  MOECL_TRY(same_words(permute->context, variant, "dense offsets", io->expert_offsets, offsets, 2));
-  return same_words(permute->context, variant, "dense tiles", io->tile_offsets, tiles, 2);
-}
-
 static moecl_status check_permute(op_permute *permute, const kernel_variant *variant,
                                   moecl_buffer **b) {
   static const uint64_t words[] = {EXPERTS, EXPERTS + 1, EXPERTS + 1, EXPERTS + 1, ALL, ALL, ALL};
@@ -179,7 +173,7 @@ static moecl_status check_permute(op_permute *permute, const kernel_variant *var
   MOECL_TRY(expect_permuted(&permute->params, ids, weights, &want));
   MOECL_TRY(check_upload_words(context, ids, ALL, &b[0]));
   MOECL_TRY(check_upload_words(context, weights, ALL, &b[1]));
-  MOECL_TRY(moecl_buffer_create(context, op_permute_blocks(TOKENS, TOP_K) * EXPERTS * 4, &b[2]));
+  MOECL_TRY(moecl_buffer_create(context, op_permute_most_blocks(TOKENS, TOP_K) * EXPERTS * 4, &b[2]));
   for (size_t i = 0; i < sizeof words / sizeof words[0]; i++)
     MOECL_TRY(moecl_buffer_create(context, words[i] * 4, &b[3 + i]));
   const op_permute_io io = {.num_tokens = TOKENS,
@@ -196,8 +190,7 @@ static moecl_status check_permute(op_permute *permute, const kernel_variant *var
                             .tile_m = TILE_M};
   ocl_chain chain = {.context = context};
   MOECL_TRY(op_permute_enqueue(permute, &chain, &io));
-  MOECL_TRY(compare_permuted(context, variant, &io, &want));
-  return check_dense(permute, variant, &io);
+  return compare_permuted(context, variant, &io, &want);
 }
 
 moecl_status op_permute_self_check(moecl_context *context, const kernel_variant *variant,
@@ -220,8 +213,9 @@ moecl_status op_permute_self_check(moecl_context *context, const kernel_variant 
 
 /* ---- combine ---- */
 
-/* More columns than a work-group makes, and an odd number of them. */
-enum { OUT_TOKENS = 3, WIDTH = 301, CHOICES = 3, SLOTS = OUT_TOKENS * CHOICES };
+/* More columns than a work-group makes, and an odd number of them where the
+ * variant takes it. */
+enum { OUT_TOKENS = 3, MOST_WIDTH = 1032, CHOICES = 3, SLOTS = OUT_TOKENS * CHOICES };
 
 /* Slots not in the order of the choices; the last token is dropped, and a choice
  * of the first one. Weights and values are multiples of 1/8, so the sums are
@@ -229,24 +223,25 @@ enum { OUT_TOKENS = 3, WIDTH = 301, CHOICES = 3, SLOTS = OUT_TOKENS * CHOICES };
 static const int32_t combine_slots[SLOTS] = {4, -1, 0, 2, 5, 1, -1, -1, -1};
 static const float combine_weights[SLOTS] = {0.5f, 9, 0.25f, 0.125f, 0.375f, 0.5f, 9, 9, 9};
 
-static double expect_combined(const double *input, int token, int column) {
+static double expect_combined(const double *input, int width, int token, int column) {
   double sum = 0;
   for (int i = token * CHOICES; i < (token + 1) * CHOICES; i++)
     if (combine_slots[i] >= 0)
-      sum += (double)combine_weights[i] * input[combine_slots[i] * WIDTH + column];
+      sum += (double)combine_weights[i] * input[combine_slots[i] * width + column];
   return sum;
 }
 
 static moecl_status check_combine(moecl_context *context, const kernel_variant *variant,
                                   op_combine *combine, moecl_dtype from, moecl_dtype to,
                                   moecl_buffer **b) {
-  double input[SLOTS * WIDTH], output[OUT_TOKENS * WIDTH];
-  float raw[OUT_TOKENS * WIDTH]; /* holds any storage type */
-  const uint64_t bytes = OUT_TOKENS * WIDTH * moecl_dtype_size(to);
+  double input[SLOTS * MOST_WIDTH], output[OUT_TOKENS * MOST_WIDTH];
+  float raw[OUT_TOKENS * MOST_WIDTH]; /* holds any storage type */
+  const int width = (int)combine->hidden_size;
+  const uint64_t bytes = OUT_TOKENS * (uint64_t)width * moecl_dtype_size(to);
   uint32_t state = 1;
-  for (int i = 0; i < SLOTS * WIDTH; i++)
+  for (int i = 0; i < SLOTS * width; i++)
     input[i] = check_value(&state);
-  MOECL_TRY(check_upload(context, from, input, SLOTS * WIDTH, &b[0]));
+  MOECL_TRY(check_upload(context, from, input, SLOTS * (size_t)width, &b[0]));
   MOECL_TRY(check_upload_words(context, combine_slots, SLOTS, &b[1]));
   MOECL_TRY(check_upload_words(context, combine_weights, SLOTS, &b[2]));
   MOECL_TRY(moecl_buffer_create(context, bytes, &b[3]));
@@ -258,9 +253,9 @@ static moecl_status check_combine(moecl_context *context, const kernel_variant *
                             .output = b[3]};
   MOECL_TRY(op_combine_enqueue(combine, &chain, &io));
   MOECL_TRY(moecl_buffer_read_wait(b[3], 0, bytes, raw));
-  moecl_to_double(to, raw, OUT_TOKENS * WIDTH, output);
-  for (int i = 0; i < OUT_TOKENS * WIDTH; i++) {
-    const double want = expect_combined(input, i / WIDTH, i % WIDTH);
+  moecl_to_double(to, raw, OUT_TOKENS * (size_t)width, output);
+  for (int i = 0; i < OUT_TOKENS * width; i++) {
+    const double want = expect_combined(input, width, i / width, i % width);
     if (!(fabs(output[i] - want) <= 1e-2 * fabs(want)))
       return check_wrong(context, "combine", variant, "output", i, output[i], want);
   }
@@ -269,7 +264,7 @@ static moecl_status check_combine(moecl_context *context, const kernel_variant *
 
 moecl_status op_combine_self_check(moecl_context *context, const kernel_variant *variant,
                                    const moecl_layer_params *params, bool input_f32) {
-  const moecl_layer_params small = {.hidden_size = WIDTH, .top_k = CHOICES, .dtype = params->dtype};
+  const moecl_layer_params small = {.hidden_size = variant->flags & KERNEL_EIGHTS ? MOST_WIDTH : 301, .top_k = CHOICES, .dtype = params->dtype};
   op_combine combine;
   moecl_buffer *buffers[MOST_BUFFERS] = {0};
   moecl_status status = op_combine_create(context, variant, &small, input_f32, &combine);

@@ -5,6 +5,7 @@
 #include "op/combine.h"
 #include "op/grouped_gemm.h"
 #include "op/permute.h"
+#include "op/router.h"
 #include <math.h>
 #include <sys/mman.h>
 #ifdef __GLIBC__
@@ -166,7 +167,7 @@ static void check_permute(const permute_case *c, const kernel_variant *variant) 
   assert_ok(op_permute_create(context, variant, &layer, &permute));
   moecl_buffer *b[] = {words(ids, all),
                        words(weights, all),
-                       words(NULL, op_permute_blocks(c->tokens, c->top_k) * experts),
+                       words(NULL, op_permute_most_blocks(c->tokens, c->top_k) * experts),
                        words(NULL, experts),
                        words(NULL, experts + 1),
                        words(NULL, experts + 1),
@@ -221,13 +222,25 @@ static const permute_case permute_cases[] = {
     {"probability, enough for all", 300, 13, 5, IDS_HOT, 13.0, 0, PROBABILITY, 3},
 };
 
+/* Variants that want dedicated local memory want it for speed: any device can
+ * check what they compute. */
+static bool serves_here(const kernel_variant *variant, moecl_dtype dtype) {
+  return kernel_variant_serves(variant, dtype,
+                               context->info.capabilities | MOECL_CAP_LOCAL_MEMORY);
+}
+
+static bool takes_permute_case(const kernel_variant *variant, const permute_case *c) {
+  const moecl_layer_params layer = {.capacity_factor = c->capacity_factor};
+  return serves_here(variant, MOECL_F32) && op_permute_accepts(variant, &layer);
+}
+
 static void test_permute(void **state) {
   (void)state;
   const kernel_variant *variants;
   const size_t count = kernel_variants("permute", &variants);
   for (size_t v = 0; v < count; v++)
     for (size_t i = 0; i < sizeof permute_cases / sizeof permute_cases[0]; i++)
-      if (kernel_variant_serves(&variants[v], MOECL_F32, context->info.capabilities))
+      if (takes_permute_case(&variants[v], &permute_cases[i]))
         check_permute(&permute_cases[i], &variants[v]);
 }
 
@@ -294,9 +307,14 @@ static void check_topk(const kernel_variant *variant, const topk_case *c, bool r
   moecl_buffer *input = words(logits, (uint64_t)(c->tokens * c->experts));
   moecl_buffer *chosen = words(NULL, all), *weight = words(NULL, all);
   ocl_chain chain = {.context = context};
-  assert_ok(ocl_kernel_args(kernel, "bbbii", input, chosen, weight, (int32_t)c->experts,
-                            (int32_t)c->top_k));
-  assert_ok(ocl_launch(&chain, kernel, (uint64_t)c->tokens, variant->local));
+  moecl_buffer *counts = words(
+      NULL, op_permute_most_blocks(c->tokens, c->top_k) * (uint64_t)c->experts);
+  const op_router_io io = {.num_tokens = c->tokens,
+                           .logits = input,
+                           .topk_ids = chosen,
+                           .topk_weights = weight,
+                           .block_counts = counts};
+  assert_ok(op_router_enqueue_topk(kernel, variant, &layer, &chain, &io));
   assert_ok(moecl_buffer_read_wait(chosen, 0, all * 4, ids));
   assert_ok(moecl_buffer_read_wait(weight, 0, all * 4, weights));
   for (int64_t t = 0; t < c->tokens; t++)
@@ -305,6 +323,7 @@ static void check_topk(const kernel_variant *variant, const topk_case *c, bool r
   moecl_buffer_destroy(&input);
   moecl_buffer_destroy(&chosen);
   moecl_buffer_destroy(&weight);
+  moecl_buffer_destroy(&counts);
   ocl_kernel_destroy(&kernel);
   free(logits);
   free(weights);
@@ -380,17 +399,20 @@ static void check_combine(const kernel_variant *variant, int64_t tokens, int64_t
 }
 
 static void test_combine(void **state) {
-  static const int64_t sizes[][3] = {{20, 64, 2}, {33, 67, 5}, {3, 1, 1}, {7, 257, 64}, {2, 3000, 3}};
+  static const int64_t sizes[][3] = {{20, 64, 2}, {33, 67, 5}, {3, 1, 1}, {7, 257, 64},
+                                     {2, 3000, 3}, {5, 1032, 8}};
   const kernel_variant *variants;
   const size_t count = kernel_variants("combine", &variants);
   (void)state;
   for (size_t v = 0; v < count; v++)
     for (int dtype = 0; dtype < MOECL_DTYPE_COUNT; dtype++) {
-      if (!kernel_variant_serves(&variants[v], (moecl_dtype)dtype, context->info.capabilities))
-        continue;
-      for (size_t i = 0; i < 2 * sizeof sizes / sizeof sizes[0]; i++)
+      if (!serves_here(&variants[v], (moecl_dtype)dtype)) continue;
+      for (size_t i = 0; i < 2 * sizeof sizes / sizeof sizes[0]; i++) {
+        const moecl_layer_params layer = {.hidden_size = sizes[i / 2][1]};
+        if (!op_combine_accepts(&variants[v], &layer, i % 2)) continue;
         check_combine(&variants[v], sizes[i / 2][0], sizes[i / 2][1], sizes[i / 2][2],
                       (moecl_dtype)dtype, i % 2);
+      }
     }
 }
 
@@ -622,7 +644,7 @@ static void test_far_library_weights(void **state) {
 
 /* A token's rows lie at the beginning of expert_output and beyond 2^32. */
 static void check_far_combine(const kernel_variant *variant) {
-  enum { WIDTH = 70001 };
+  enum { WIDTH = 70008 };
   const moecl_layer_params layer = {.hidden_size = WIDTH, .top_k = 2, .dtype = MOECL_BF16};
   const int32_t slots[2] = {0, far_row(WIDTH)};
   const float weights[2] = {0.5f, 2.0f};
@@ -658,7 +680,7 @@ static void test_far_combine(void **state) {
   const size_t count = kernel_variants("combine", &variants);
   (void)state;
   for (size_t v = 0; v < count; v++)
-    if (kernel_variant_serves(&variants[v], MOECL_BF16, context->info.capabilities))
+    if (serves_here(&variants[v], MOECL_BF16))
       check_far_combine(&variants[v]);
 }
 
