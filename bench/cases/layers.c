@@ -25,6 +25,11 @@ const moe_case moe_cases[] = {
     {"1024 experts, top 1", {SHAPE(33, 17, 1024, 1), .renormalize = true}, 130, CASE_SKEWED},
     {"deep", {SHAPE(1100, 20, 4, 2)}, 37, CASE_NORMAL}, /* past one block of K */
     {"wide", {SHAPE(20, 1100, 4, 2)}, 37, CASE_NORMAL},
+    /* Multiples of 8, with tails in every tile. */
+    {"eights", {SHAPE(264, 200, 8, 2), .renormalize = true}, 700, CASE_SKEWED},
+    {"eights, biases", {SHAPE(136, 72, 24, 3), BIASES}, 1100, CASE_HOT},
+    {"eights, four tokens", {SHAPE(264, 200, 16, 5), BIASES}, 4, CASE_NORMAL},
+    {"eights, 33 tokens", {SHAPE(264, 200, 16, 5)}, 33, CASE_NORMAL},
     {"hot expert", {SHAPE(64, 96, 8, 1)}, 301, CASE_HOT},
     {"hot expert and others", {SHAPE(64, 96, 8, 3)}, 131, CASE_HOT},
     {"empty experts", {SHAPE(64, 96, 16, 4), .renormalize = true}, 90, CASE_EMPTY},

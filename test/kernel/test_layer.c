@@ -2,6 +2,7 @@
  * cases of bench/cases/layers.c.
  * usage: test_layer DTYPE. $MOECL_TEST_FILTER: only the tests whose name
  * matches (* and ?). */
+#include "kernel/variant.h"
 #include "layer_run.h"
 
 enum { MAX_VARIANTS = 32, MAX_TESTS = 4096 };
@@ -78,9 +79,20 @@ static bool wanted(const moe_case *source) {
   return false;
 }
 
+/* A variant of restricted sizes is asked for those it takes, and for all of them:
+ * the narrow types are what it is for. */
+static bool takes(const char *gemm, const moe_case *source) {
+  const kernel_variant *variants;
+  const size_t count = kernel_variants("grouped_gemm", &variants);
+  for (size_t v = 0; v < count; v++)
+    if (strcmp(variants[v].name, gemm) == 0 && (variants[v].flags & KERNEL_EIGHTS))
+      return source->layer.hidden_size % 8 == 0 && source->layer.intermediate_size % 8 == 0;
+  return wanted(source);
+}
+
 static void add_tests(const char *gemm, const char *router) {
   for (size_t i = 0; i < moe_case_count && test_count < MAX_TESTS; i++) {
-    if (!wanted(&moe_cases[i])) continue;
+    if (!takes(gemm, &moe_cases[i])) continue;
     layer_test *test = &table[test_count];
     *test = (layer_test){.source = &moe_cases[i], .gemm = gemm, .router = router};
     snprintf(test->name, sizeof test->name, "%s gemm, %s router, %s: %s", gemm, router,
