@@ -1,6 +1,5 @@
 #include "moe/layer.h"
 #include "base/base.h"
-#include "kernel/choose.h"
 #include "op/self_check.h"
 #include <stdio.h>
 #include <stdlib.h>
@@ -9,11 +8,9 @@
 static const char *const operation_names[OPERATION_COUNT] = {"router", "permute", "grouped_gemm",
                                                              "combine"};
 
-typedef moecl_status (*try_fn)(void *layer, const kernel_variant *variant);
-
 /* Chooses an operation's variant and keeps why. */
 static moecl_status choose(moecl_layer *layer, moe_operation operation, const char *asked,
-                           try_fn try_variant) {
+                           moe_try_fn try_variant) {
   const kernel_choice choice = {.operation = operation_names[operation],
                                 .asked = asked,
                                 .dtype = layer->params.dtype,
@@ -41,9 +38,8 @@ static op_epilogue epilogue_of(moecl_activation activation) {
   }
 }
 
-/* The shape of gate/up, and of down. */
-static op_gemm_shape expert_shape(const moecl_layer_params *params, const kernel_variant *variant,
-                                  bool down) {
+op_gemm_shape moe_expert_shape(const moecl_layer_params *params, const kernel_variant *variant,
+                               bool down) {
   const bool f32 = variant->flags & KERNEL_F32_ACTIVATIONS;
   return (op_gemm_shape){.num_experts = params->num_experts,
                          .n = down ? params->hidden_size : params->intermediate_size,
@@ -60,8 +56,8 @@ static op_gemm_shape expert_shape(const moecl_layer_params *params, const kernel
 /* Both checks come before the weights' memory is asked for. */
 static moecl_status try_experts(void *user, const kernel_variant *variant) {
   moecl_layer *layer = user;
-  const op_gemm_shape gate_up = expert_shape(&layer->params, variant, false);
-  const op_gemm_shape down = expert_shape(&layer->params, variant, true);
+  const op_gemm_shape gate_up = moe_expert_shape(&layer->params, variant, false);
+  const op_gemm_shape down = moe_expert_shape(&layer->params, variant, true);
   MOECL_TRY(op_gemm_self_check(layer->context, variant, &gate_up));
   MOECL_TRY(op_gemm_self_check(layer->context, variant, &down));
   MOECL_TRY(op_gemm_create(layer->context, variant, &gate_up, &layer->gate_up));
@@ -95,26 +91,28 @@ static moecl_status try_combine(void *user, const kernel_variant *variant) {
                            &layer->combine);
 }
 
-/* The logits' GEMM follows the experts' variant, but a library baseline serves
- * the experts only: its counts would have to be read on the host. */
-static moecl_status create_logits(moecl_layer *layer, const char *asked) {
+bool moe_converts_for_experts(const moecl_layer *layer) {
+  return layer->f32_activations && layer->params.dtype != MOECL_F32;
+}
+
+moecl_status moe_choose_logits(moecl_layer *layer, const char *asked, moe_try_fn try_variant,
+                               void *user) {
   const kernel_variant *experts = layer->variant[OPERATION_GROUPED_GEMM], *chosen;
   const bool library = experts->flags & KERNEL_LIBRARY;
   const kernel_choice choice = {.operation = "grouped_gemm",
                                 .asked = library ? NULL : asked,
                                 .dtype = layer->params.dtype,
                                 .from = library ? NULL : experts,
-                                .try_variant = try_logits,
-                                .user = layer};
+                                .try_variant = try_variant,
+                                .user = user};
   size_t set_aside;
   return kernel_choose(layer->context, &choice, &chosen, &set_aside);
 }
 
 static moecl_status create_operations(moecl_layer *layer, const moecl_layer_params *params) {
   MOECL_TRY(choose(layer, OPERATION_GROUPED_GEMM, params->grouped_gemm_variant, try_experts));
-  op_router_init(layer->context, &layer->params,
-                 layer->f32_activations && params->dtype != MOECL_F32, &layer->router);
-  MOECL_TRY(create_logits(layer, params->grouped_gemm_variant));
+  op_router_init(layer->context, &layer->params, moe_converts_for_experts(layer), &layer->router);
+  MOECL_TRY(moe_choose_logits(layer, params->grouped_gemm_variant, try_logits, layer));
   MOECL_TRY(op_router_create_prepare(&layer->router));
   MOECL_TRY(choose(layer, OPERATION_ROUTER, params->router_variant, try_router));
   MOECL_TRY(choose(layer, OPERATION_PERMUTE, NULL, try_permute));
@@ -248,11 +246,6 @@ moecl_status moecl_layer_set_weights(moecl_layer *layer, moecl_tensor tensor, in
 }
 
 /* ---- asking ---- */
-
-uint64_t moecl_layer_weight_bytes(const moecl_layer *layer) {
-  return op_gemm_weight_bytes(layer->router.logits) + op_gemm_weight_bytes(layer->gate_up) +
-         op_gemm_weight_bytes(layer->down);
-}
 
 const char *moecl_layer_variant(const moecl_layer *layer, const char *operation,
                                 const char **reason) {

@@ -34,6 +34,11 @@ typedef struct op_gemm_io {
 
 typedef struct op_gemm op_gemm;
 
+/* Fills in what the sizes below follow from; builds, allocates and retains
+ * nothing, so there is nothing to destroy. */
+void op_gemm_describe(moecl_context *context, const kernel_variant *variant,
+                      const op_gemm_shape *shape, op_gemm *gemm);
+
 /* Builds the kernels and allocates the packed weights. */
 moecl_status op_gemm_create(moecl_context *context, const kernel_variant *variant,
                             const op_gemm_shape *shape, op_gemm **gemm);
@@ -45,7 +50,10 @@ moecl_status op_gemm_set_weights(op_gemm *gemm, int64_t first, int64_t count,
 moecl_status op_gemm_set_bias(op_gemm *gemm, int64_t first, int64_t count, const moecl_buffer *src,
                               uint64_t offset_bytes);
 
-uint64_t op_gemm_weight_bytes(const op_gemm *gemm);
+/* Bytes of the buffers of a GEMM that was made, or described; the weights
+ * UINT64_MAX where they do not fit 64 bits. */
+uint64_t op_gemm_packed_bytes(const op_gemm *gemm);
+uint64_t op_gemm_bias_bytes(const op_gemm *gemm); /* 0 without a bias */
 uint64_t op_gemm_scratch(const op_gemm *gemm, int64_t rows);
 uint32_t op_gemm_tile_m(const op_gemm *gemm);
 

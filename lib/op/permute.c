@@ -9,12 +9,15 @@ uint64_t op_permute_blocks(int64_t num_tokens, int64_t top_k) {
   return base_div_up((uint64_t)num_tokens * (uint64_t)top_k, BLOCK);
 }
 
+bool op_permute_selects(const moecl_layer_params *params) {
+  return params->capacity_factor > 0 && params->drop_policy == MOECL_DROP_PROBABILITY;
+}
+
 moecl_status op_permute_create(moecl_context *context, const kernel_variant *variant,
                                const moecl_layer_params *params, op_permute *permute) {
   const bool capped = params->capacity_factor > 0;
-  *permute = (op_permute){.context = context,
-                          .params = *params,
-                          .select = capped && params->drop_policy == MOECL_DROP_PROBABILITY};
+  *permute = (op_permute){
+      .context = context, .params = *params, .select = op_permute_selects(params)};
   char defines[64];
   snprintf(defines, sizeof defines, "ORDER_BY_CHOICE %d\nSELECT %d\n",
            capped && params->drop_policy == MOECL_DROP_POSITION, permute->select);

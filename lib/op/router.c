@@ -21,22 +21,30 @@ static bool converts(const op_router *router, const kernel_variant *gemm_variant
          (router->experts_f32 || (wants_f32 && !(router->params.jitter > 0)));
 }
 
-moecl_status op_router_create_logits(op_router *router, const kernel_variant *gemm_variant) {
+bool op_router_converts(const op_router *router) {
+  return converts(router, router->logits->variant);
+}
+
+op_gemm_shape op_router_logits_shape(const op_router *router, const kernel_variant *gemm_variant) {
   const moecl_layer_params *params = &router->params;
-  const op_gemm_shape shape = {.num_experts = 1,
-                               .n = params->num_experts,
-                               .k = params->hidden_size,
-                               .dtype = params->dtype,
-                               .bias = params->router_bias,
-                               .input_f32 = converts(router, gemm_variant) || params->jitter > 0 ||
-                                            params->dtype == MOECL_F32,
-                               .output_f32 = true};
+  return (op_gemm_shape){.num_experts = 1,
+                         .n = params->num_experts,
+                         .k = params->hidden_size,
+                         .dtype = params->dtype,
+                         .bias = params->router_bias,
+                         .input_f32 = converts(router, gemm_variant) || params->jitter > 0 ||
+                                      params->dtype == MOECL_F32,
+                         .output_f32 = true};
+}
+
+moecl_status op_router_create_logits(op_router *router, const kernel_variant *gemm_variant) {
+  const op_gemm_shape shape = op_router_logits_shape(router, gemm_variant);
   MOECL_TRY(op_gemm_self_check(router->context, gemm_variant, &shape));
   return op_gemm_create(router->context, gemm_variant, &shape, &router->logits);
 }
 
 moecl_status op_router_create_prepare(op_router *router) {
-  if (converts(router, router->logits->variant))
+  if (op_router_converts(router))
     MOECL_TRY(create_prepare(router, false, &router->convert));
   if (router->params.jitter > 0) MOECL_TRY(create_prepare(router, true, &router->jitter));
   return MOECL_OK;
