@@ -105,20 +105,50 @@ static bool variants_serve(const run *run) {
   return true;
 }
 
+/* "point 3 (top_k=2) needs 81.2 GiB of memory" and what to do about it. */
+static bool refuse_memory(const run *run, size_t index, uint64_t bytes, const char *as,
+                          uint64_t limit, const char *has) {
+  const double gib = 1u << 30;
+  char label[256];
+  experiment_point_label(&run->experiment, index, label, sizeof label);
+  complain("point %zu%s%s%s needs %.2f GiB of memory%s, %s %s %.2f GiB: choose fewer experts, "
+           "smaller sizes, fewer tokens, another variant or another device",
+           index, *label ? " (" : "", label, *label ? ")" : "", (double)bytes / gib, as,
+           moecl_context_device(run->context)->name, has, (double)limit / gib);
+  return false;
+}
+
+/* Many drivers give single buffers larger than the largest they state: asking
+ * for one is the only way to know. */
+static bool gives_buffer(moecl_context *context, uint64_t bytes) {
+  moecl_buffer *buffer;
+  if (moecl_buffer_create(context, bytes, &buffer) != MOECL_OK) return false;
+  const bool given = moecl_buffer_fill_byte(buffer, bytes - 1, 1, 0) == MOECL_OK &&
+                     moecl_context_finish_wait(context) == MOECL_OK;
+  moecl_buffer_destroy(&buffer);
+  return given;
+}
+
 /* Refused before anything runs: what the device cannot hold. */
 static bool memory_suffices(const run *run) {
   const moecl_device_info *device = moecl_context_device(run->context);
+  const bool draws_again = run->experiment.verify || run->options->dump;
+  uint64_t given = device->max_allocation_bytes;
   for (size_t i = 0; i < run->experiment.num_points; i++) {
-    const uint64_t bytes = runner_memory_estimate(&run->experiment.points[i]);
-    char label[256];
-    if (bytes <= device->global_memory_bytes) continue;
-    complain("point %zu (%s) needs about %.1f GiB of memory, %s has %.1f GiB: choose fewer experts, "
-             "smaller sizes, fewer tokens or another device",
-             i,
-             experiment_point_label(&run->experiment, i, label, sizeof label),
-             (double)bytes / (1u << 30), device->name,
-             (double)device->global_memory_bytes / (1u << 30));
-    return false;
+    runner_memory needed;
+    const moecl_status status = runner_memory_needed(run->context, &run->experiment.points[i],
+                                                     draws_again, &needed);
+    if (status != MOECL_OK) {
+      complain("point %zu: its memory cannot be told: %s", i, moecl_status_string(status));
+      return false;
+    }
+    if (needed.bytes > device->global_memory_bytes)
+      return refuse_memory(run, i, needed.bytes, "", device->global_memory_bytes, "has");
+    if (needed.largest_buffer <= given) continue;
+    if (!gives_buffer(run->context, needed.largest_buffer))
+      return refuse_memory(run, i, needed.largest_buffer, " in one buffer",
+                           device->max_allocation_bytes, "states at most");
+    given = needed.largest_buffer;
   }
   return true;
 }

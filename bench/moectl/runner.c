@@ -27,21 +27,30 @@ __attribute__((format(printf, 2, 3))) static void fail(point_result *result, con
   result->error = strdup(text);
 }
 
-uint64_t runner_memory_estimate(const experiment_point *point) {
-  const moecl_layer_params *layer = &point->layer;
-  const double size = (double)moecl_dtype_size(layer->dtype);
-  double elements = 0, largest = 0;
-  for (int tensor = 0; tensor < MOECL_TENSOR_COUNT; tensor++) {
-    const double one = (double)moecl_layer_tensor_size(layer, (moecl_tensor)tensor);
-    elements += one * (double)workload_tensor_items(layer, (moecl_tensor)tensor);
-    if (one > largest) largest = one;
-  }
-  const double rows = (double)point->num_tokens * (double)layer->top_k;
-  const double activations = rows * (double)(layer->intermediate_size + layer->hidden_size) * size;
-  const double inputs =
-      (INPUT_SETS + 1) * (double)point->num_tokens * (double)layer->hidden_size * size;
-  const double bytes = (elements + largest) * size + activations + inputs;
-  return bytes < 1e19 ? (uint64_t)bytes : UINT64_MAX;
+/* A recording is one input set: there are no others. */
+static int input_sets(const experiment_point *point) {
+  return point->distribution == WORKLOAD_FILE ? 1 : INPUT_SETS;
+}
+
+/* A sum that stays at the largest number instead of beginning anew. */
+static uint64_t add(uint64_t a, uint64_t b) { return a > UINT64_MAX - b ? UINT64_MAX : a + b; }
+
+moecl_status runner_memory_needed(moecl_context *context, const experiment_point *point,
+                                  bool draws_again, runner_memory *needed) {
+  moecl_memory layer;
+  *needed = (runner_memory){0};
+  const moecl_status status = moecl_layer_memory(context, &point->layer, point->num_tokens, &layer);
+  if (status != MOECL_OK) return status;
+  /* Weights pass through a staging buffer: before the forwards' buffers are
+   * there, and again beside them when they are drawn once more. */
+  const uint64_t staging = workload_staging_bytes(&point->layer);
+  uint64_t forwards = layer.workspace_bytes;
+  for (int i = 0; i < input_sets(point) + 1; i++) forwards = add(forwards, layer.hidden_bytes);
+  if (draws_again) forwards = add(forwards, staging);
+  needed->bytes = add(layer.weight_bytes, forwards > staging ? forwards : staging);
+  needed->largest_buffer =
+      layer.largest_buffer_bytes > staging ? layer.largest_buffer_bytes : staging;
+  return MOECL_OK;
 }
 
 /* Do two points have the same weights, in the same layer? */
@@ -77,7 +86,7 @@ static moecl_status provide_buffers(runner *runner, const experiment_point *poin
                                     point_buffers *buffers) {
   const uint64_t bytes = (uint64_t)(point->num_tokens * point->layer.hidden_size) *
                          moecl_dtype_size(point->layer.dtype);
-  buffers->sets = point->distribution == WORKLOAD_FILE ? 1 : INPUT_SETS;
+  buffers->sets = input_sets(point);
   moecl_status status = moecl_buffer_create(runner->context, bytes, &buffers->output);
   for (int i = 0; status == MOECL_OK && i < buffers->sets; i++) {
     status = moecl_buffer_create(runner->context, bytes, &buffers->hidden[i]);

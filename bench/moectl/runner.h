@@ -17,9 +17,15 @@ typedef struct runner {
   experiment_point of; /* whose weights the layer holds; meaningful when layer is there */
 } runner;
 
-/* Device bytes the point will take: weights, workspace and inputs, a little
- * rounded up; before anything is allocated. */
-uint64_t runner_memory_estimate(const experiment_point *point);
+/* Device memory a point takes, told before anything is allocated: weights,
+ * workspace, input sets, output, and one tensor of one expert in passing, once
+ * more where verification or a dump draws the weights again. */
+typedef struct runner_memory {
+  uint64_t bytes;          /* at the peak; UINT64_MAX: does not fit 64 bits */
+  uint64_t largest_buffer; /* the largest single one */
+} runner_memory;
+moecl_status runner_memory_needed(moecl_context *context, const experiment_point *point,
+                                  bool draws_again, runner_memory *needed);
 
 /* Runs point `index` into *result, which is always usable: on failure status
  * POINT_ERROR with a sentence. `dump_path` NULL: no dump. */

@@ -83,30 +83,65 @@ static moecl_status sample_take(const verify_input *input, sample *sample) {
   return status;
 }
 
-/* One item of a tensor, drawn again, as doubles; *values NULL where the layer
- * has no such tensor. */
-static moecl_status draw(const verify_input *input, moecl_tensor tensor, int64_t item,
-                         double **values) {
-  *values = NULL;
-  const size_t count = (size_t)moecl_layer_tensor_size(&input->point->layer, tensor);
-  if (count == 0) return MOECL_OK;
-  const moecl_dtype dtype = input->point->layer.dtype;
-  const size_t bytes = count * moecl_dtype_size(dtype);
-  moecl_buffer *buffer = NULL;
-  void *raw = malloc(bytes);
-  double *converted = malloc(count * sizeof *converted);
-  moecl_status status = raw && converted ? moecl_buffer_create(input->context, bytes, &buffer)
-                                         : MOECL_ERROR_OUT_OF_HOST_MEMORY;
-  if (status == MOECL_OK) status = workload_draw_weights(input->point, tensor, item, buffer);
-  if (status == MOECL_OK) status = moecl_buffer_read_wait(buffer, 0, bytes, raw);
-  if (status == MOECL_OK) moecl_to_double(dtype, raw, count, converted);
-  moecl_buffer_destroy(&buffer);
-  free(raw);
-  if (status != MOECL_OK) {
-    free(converted);
-    converted = NULL;
+/* Room for one item of each tensor of an expert, and for its way from the
+ * device; the same for all experts. */
+enum { EXPERT_TENSORS = MOECL_TENSOR_COUNT - MOECL_GATE_UP_PROJ };
+typedef struct weights {
+  moecl_buffer *staging;
+  void *expert[EXPERT_TENSORS]; /* in the layer's dtype; NULL where it has no such tensor */
+  double *hidden, *output;      /* [sample,H]: of the tokens that reach the expert */
+} weights;
+
+static size_t item_bytes(const experiment_point *point, moecl_tensor tensor) {
+  return (size_t)moecl_layer_tensor_size(&point->layer, tensor) *
+         moecl_dtype_size(point->layer.dtype);
+}
+
+static moecl_status weights_make(const verify_input *input, const sample *sample,
+                                 weights *weights) {
+  const size_t elements = (size_t)(sample->count * input->point->layer.hidden_size);
+  weights->hidden = malloc((elements + 1) * sizeof(double));
+  weights->output = malloc((elements + 1) * sizeof(double));
+  bool ok = weights->hidden && weights->output;
+  for (int t = 0; ok && t < EXPERT_TENSORS; t++) {
+    const size_t bytes = item_bytes(input->point, (moecl_tensor)(MOECL_GATE_UP_PROJ + t));
+    if (bytes) ok = (weights->expert[t] = malloc(bytes)) != NULL;
   }
-  *values = converted;
+  return ok ? moecl_buffer_create(input->context, workload_staging_bytes(&input->point->layer),
+                                  &weights->staging)
+            : MOECL_ERROR_OUT_OF_HOST_MEMORY;
+}
+
+static void weights_release(weights *weights) {
+  moecl_buffer_destroy(&weights->staging);
+  for (int t = 0; t < EXPERT_TENSORS; t++) free(weights->expert[t]);
+  free(weights->hidden);
+  free(weights->output);
+}
+
+/* One item of a tensor, drawn again, into `values`. */
+static moecl_status draw(const verify_input *input, const weights *weights, moecl_tensor tensor,
+                         int64_t item, void *values) {
+  const size_t bytes = item_bytes(input->point, tensor);
+  if (bytes == 0) return MOECL_OK;
+  const moecl_status status =
+      workload_draw_weights(input->point, tensor, item, weights->staging);
+  return status == MOECL_OK ? moecl_buffer_read_wait(weights->staging, 0, bytes, values) : status;
+}
+
+/* A tensor of one item as doubles, NULL where the layer has no such tensor. */
+static moecl_status draw_doubles(const verify_input *input, const weights *weights,
+                                 moecl_tensor tensor, double **values) {
+  const size_t bytes = item_bytes(input->point, tensor);
+  const size_t count = bytes / moecl_dtype_size(input->point->layer.dtype);
+  *values = NULL;
+  if (bytes == 0) return MOECL_OK;
+  void *raw = malloc(bytes);
+  *values = malloc(count * sizeof **values);
+  const moecl_status status = raw && *values ? draw(input, weights, tensor, 0, raw)
+                                             : MOECL_ERROR_OUT_OF_HOST_MEMORY;
+  if (status == MOECL_OK) moecl_to_double(input->point->layer.dtype, raw, count, *values);
+  free(raw);
   return status;
 }
 
@@ -121,14 +156,14 @@ static int64_t choice_of(const int32_t *ids, int64_t top_k, int32_t expert) {
 
 /* Sampled tokens' logits from their hidden states. */
 static moecl_status check_logits(const verify_input *input, const sample *sample,
-                                 verify_result *result) {
+                                 const weights *weights, verify_result *result) {
   const moecl_layer_params *layer = &input->point->layer;
   const size_t experts = (size_t)layer->num_experts;
   double *weight = NULL, *bias = NULL;
   double *logits = malloc(2 * experts * sizeof *logits);
-  moecl_status status = logits ? draw(input, MOECL_ROUTER_WEIGHT, 0, &weight)
+  moecl_status status = logits ? draw_doubles(input, weights, MOECL_ROUTER_WEIGHT, &weight)
                                : MOECL_ERROR_OUT_OF_HOST_MEMORY;
-  if (status == MOECL_OK) status = draw(input, MOECL_ROUTER_BIAS, 0, &bias);
+  if (status == MOECL_OK) status = draw_doubles(input, weights, MOECL_ROUTER_BIAS, &bias);
   for (int64_t i = 0; status == MOECL_OK && i < sample->count; i++) {
     const int64_t token = sample->tokens[i];
     moecl_reference_logits(layer, sample->hidden + i * layer->hidden_size, weight, bias,
@@ -231,40 +266,54 @@ static moecl_status check_capacity(const verify_input *input, verify_result *res
   return status;
 }
 
-/* Adds one expert's weighted output to every sampled token that kept it. */
-static moecl_status add_expert(const verify_input *input, sample *sample, int32_t expert,
-                               bool *reached) {
-  const moecl_layer_params *layer = &input->point->layer;
+/* The choice of sampled token `i` that kept the expert; -1: none. */
+static int64_t kept_choice(const verify_input *input, const sample *sample, int64_t i,
+                           int32_t expert) {
   const moecl_routing *routing = input->routing;
-  double *tensors[4] = {NULL};
-  double *output = malloc((size_t)layer->hidden_size * sizeof *output);
-  moecl_status status = output ? MOECL_OK : MOECL_ERROR_OUT_OF_HOST_MEMORY;
-  *reached = false;
+  const int64_t first = sample->tokens[i] * routing->top_k;
+  const int64_t k = choice_of(routing->topk_ids + first, routing->top_k, expert);
+  return k >= 0 && routing->kept[first + k] ? first + k : -1;
+}
+
+/* Adds one expert's weighted output to every sampled token that kept it. */
+static moecl_status add_expert(const verify_input *input, sample *sample, weights *weights,
+                               int32_t expert, bool *reached) {
+  const moecl_layer_params *layer = &input->point->layer;
+  const int64_t hidden = layer->hidden_size;
+  int64_t count = 0, at = 0;
+  for (int64_t i = 0; i < sample->count; i++)
+    if (kept_choice(input, sample, i, expert) >= 0)
+      memcpy(weights->hidden + count++ * hidden, sample->hidden + i * hidden,
+             (size_t)hidden * sizeof(double));
+  *reached = count > 0;
+  if (count == 0) return MOECL_OK;
+  moecl_status status = MOECL_OK;
+  for (int t = 0; status == MOECL_OK && t < EXPERT_TENSORS; t++)
+    status = draw(input, weights, (moecl_tensor)(MOECL_GATE_UP_PROJ + t), expert,
+                  weights->expert[t]);
+  if (status == MOECL_OK)
+    status = moecl_reference_expert_tokens(layer, count, weights->hidden, weights->expert[0],
+                                           weights->expert[1], weights->expert[2],
+                                           weights->expert[3], 0, weights->output);
   for (int64_t i = 0; status == MOECL_OK && i < sample->count; i++) {
-    const int64_t first = sample->tokens[i] * layer->top_k;
-    const int64_t k = choice_of(routing->topk_ids + first, layer->top_k, expert);
-    if (k < 0 || !routing->kept[first + k]) continue;
-    for (int t = 0; !*reached && status == MOECL_OK && t < 4; t++)
-      status = draw(input, (moecl_tensor)(MOECL_GATE_UP_PROJ + t), expert, &tensors[t]);
-    *reached = true;
-    if (status == MOECL_OK)
-      status = moecl_reference_expert(layer, sample->hidden + i * layer->hidden_size, tensors[0],
-                                      tensors[1], tensors[2], tensors[3], output);
-    double *row = sample->expected + i * layer->hidden_size;
-    for (int64_t h = 0; status == MOECL_OK && h < layer->hidden_size; h++)
-      row[h] += (double)routing->topk_weights[first + k] * output[h];
+    const int64_t choice = kept_choice(input, sample, i, expert);
+    if (choice < 0) continue;
+    const double weight = (double)input->routing->topk_weights[choice];
+    for (int64_t h = 0; h < hidden; h++)
+      sample->expected[i * hidden + h] += weight * weights->output[at * hidden + h];
+    at++;
   }
-  for (int t = 0; t < 4; t++) free(tensors[t]);
-  free(output);
   return status;
 }
 
 moecl_status verify_point(const verify_input *input, verify_result *result) {
   const moecl_layer_params *layer = &input->point->layer;
   sample sample = {0};
+  weights weights = {0};
   *result = (verify_result){.ran = true, .tolerance = moe_tolerance(layer->dtype)};
   moecl_status status = sample_take(input, &sample);
-  if (status == MOECL_OK) status = check_logits(input, &sample, result);
+  if (status == MOECL_OK) status = weights_make(input, &sample, &weights);
+  if (status == MOECL_OK) status = check_logits(input, &sample, &weights, result);
   if (status == MOECL_OK) status = check_choices(input, result);
   /* The checks below index by the device's ids. */
   if (status == MOECL_OK && result->topk_mismatches == 0) status = check_capacity(input, result);
@@ -272,7 +321,7 @@ moecl_status verify_point(const verify_input *input, verify_result *result) {
   if (status == MOECL_OK) status = check_outputs(input, &sound);
   for (int32_t e = 0; status == MOECL_OK && e < layer->num_experts; e++) {
     bool reached;
-    status = add_expert(input, &sample, e, &reached);
+    status = add_expert(input, &sample, &weights, e, &reached);
     result->experts_checked += reached;
   }
   if (status == MOECL_OK) {
@@ -283,6 +332,7 @@ moecl_status verify_point(const verify_input *input, verify_result *result) {
     result->ok = result->error <= result->tolerance && result->topk_mismatches == 0 &&
                  result->capacity_ok;
   }
+  weights_release(&weights);
   sample_release(&sample);
   return status;
 }

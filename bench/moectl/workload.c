@@ -33,7 +33,7 @@ moecl_status workload_draw_weights(const experiment_point *point, moecl_tensor t
                            &random);
 }
 
-static uint64_t largest_item_bytes(const moecl_layer_params *params) {
+uint64_t workload_staging_bytes(const moecl_layer_params *params) {
   int64_t largest = 0;
   for (int tensor = 0; tensor < MOECL_TENSOR_COUNT; tensor++) {
     const int64_t size = moecl_layer_tensor_size(params, (moecl_tensor)tensor);
@@ -45,7 +45,7 @@ static uint64_t largest_item_bytes(const moecl_layer_params *params) {
 moecl_status workload_set_weights(moecl_context *context, const experiment_point *point,
                                   moecl_layer *layer) {
   moecl_buffer *staging;
-  moecl_status status = moecl_buffer_create(context, largest_item_bytes(&point->layer), &staging);
+  moecl_status status = moecl_buffer_create(context, workload_staging_bytes(&point->layer), &staging);
   for (int tensor = 0; status == MOECL_OK && tensor < MOECL_TENSOR_COUNT; tensor++) {
     const int64_t items = workload_tensor_items(&point->layer, (moecl_tensor)tensor);
     for (int64_t item = 0; status == MOECL_OK && item < items; item++) {

@@ -28,6 +28,9 @@ int64_t workload_tensor_items(const moecl_layer_params *params, moecl_tensor ten
 moecl_status workload_draw_weights(const experiment_point *point, moecl_tensor tensor, int64_t item,
                                    moecl_buffer *buffer);
 
+/* Bytes of the largest item of any tensor: of the staging buffer below. */
+uint64_t workload_staging_bytes(const moecl_layer_params *params);
+
 /* Draws every tensor into the layer, an expert at a time through one staging
  * buffer. Waits. */
 moecl_status workload_set_weights(moecl_context *context, const experiment_point *point,

@@ -1,6 +1,6 @@
 /* Softmax over all experts and top-k, one warp a token, and how often each block
- * of tokens chose each expert. Defines: RENORMALIZE 0 or 1. Same rules as
- * generic.cl: ties go to the lower expert id; a token with a logit that is not
+ * of tokens chose each expert. Defines: RENORMALIZE 0 or 1; TOPK_LOCAL, the
+ * work-items of topk. Same rules as generic.cl: ties go to the lower expert id; a token with a logit that is not
  * finite is routed nowhere (ids -1, weights 0).
  *
  * A lane holds experts lane, lane+32, ... in local memory of its own, and knows
@@ -8,7 +8,6 @@
  * which only the winner's lane looks again. All sums are butterflies: a fixed
  * order. */
 #include "permute/scatter.clh"
-#define WARPS (SCATTER_LOCAL / 32)
 #define MAX_CHOICES_A_LANE 2 /* top_k is 64 at most */
 
 static inline uint warp_max(uint x) {
@@ -101,18 +100,18 @@ static inline void route_token(const __global float *logits, __global int *ids,
 static inline void route_block(const __global float *logits, __global int *topk_ids,
                                __global float *topk_weights, __local float *rows,
                                __local int *bins, int first, int end, int num_experts, int top_k,
-                               int lid) {
-  for (int e = lid; e < num_experts; e += SCATTER_LOCAL) bins[e] = 0;
+                               int lid, int local_size) {
+  for (int e = lid; e < num_experts; e += local_size) bins[e] = 0;
   barrier(CLK_LOCAL_MEM_FENCE);
-  for (int t = first + lid / 32; t < end; t += WARPS)
+  for (int t = first + lid / 32; t < end; t += local_size / 32)
     route_token(logits + (size_t)t * (size_t)num_experts, topk_ids + (size_t)t * (size_t)top_k,
                 topk_weights + (size_t)t * (size_t)top_k, rows + lid / 32 * num_experts, bins,
                 num_experts, top_k, lid % 32);
   barrier(CLK_LOCAL_MEM_FENCE | CLK_GLOBAL_MEM_FENCE);
 }
 
-/* `rows`: WARPS * num_experts floats. */
-__kernel __attribute__((reqd_work_group_size(SCATTER_LOCAL, 1, 1))) void
+/* `rows`: num_experts floats for each warp. */
+__kernel __attribute__((reqd_work_group_size(TOPK_LOCAL, 1, 1))) void
 topk(const __global float *logits, __global int *topk_ids, __global float *topk_weights,
      __global int *counts, int num_tokens, int tokens_per_block, int num_experts, int top_k,
      __local float *rows) {
@@ -120,8 +119,8 @@ topk(const __global float *logits, __global int *topk_ids, __global float *topk_
   const int lid = (int)get_local_id(0), block = (int)get_group_id(0);
   const int first = block * tokens_per_block;
   route_block(logits, topk_ids, topk_weights, rows, bins, first,
-              min(first + tokens_per_block, num_tokens), num_experts, top_k, lid);
-  for (int e = lid; e < num_experts; e += SCATTER_LOCAL) counts[block * num_experts + e] = bins[e];
+              min(first + tokens_per_block, num_tokens), num_experts, top_k, lid, TOPK_LOCAL);
+  for (int e = lid; e < num_experts; e += TOPK_LOCAL) counts[block * num_experts + e] = bins[e];
 }
 
 /* One block alone permutes too. */
@@ -134,7 +133,8 @@ topk_scatter(const __global float *logits, __global int *topk_ids, __global floa
   __local int start[MAX_EXPERTS], bins[MAX_EXPERTS], scratch[SCATTER_LOCAL];
   const int lid = (int)get_local_id(0);
   for (int e = lid; e < num_experts; e += SCATTER_LOCAL) start[e] = 0;
-  route_block(logits, topk_ids, topk_weights, rows, bins, 0, num_tokens, num_experts, top_k, lid);
+  route_block(logits, topk_ids, topk_weights, rows, bins, 0, num_tokens, num_experts, top_k, lid,
+              SCATTER_LOCAL);
   scatter_out out;
   out.tokens_per_expert = tokens_per_expert;
   out.expert_offsets = expert_offsets;

@@ -111,6 +111,27 @@ MOECL_API uint64_t moecl_layer_weight_bytes(const moecl_layer *layer);
  * fit 64 bits. Thread: the context's. */
 MOECL_API uint64_t moecl_layer_workspace_size(const moecl_layer *layer, int64_t num_tokens);
 
+/* What a layer and one forward of num_tokens take on the device. */
+typedef struct moecl_memory {
+  uint64_t weight_bytes;    /* the layer's packed weights and biases, several buffers */
+  uint64_t workspace_bytes; /* one buffer: the layer's own, or the caller's */
+  uint64_t hidden_bytes;    /* of the caller's hidden_states, and again of its output */
+  uint64_t largest_buffer_bytes; /* the largest single one of all these buffers */
+} moecl_memory;
+
+/* Tells it before there is a layer; allocates, builds and checks nothing. The
+ * layer computes its own sizes in the same way, so the numbers are exact for the
+ * variants that are asked for by name, and for the best that serve where none of
+ * them is then set aside; what a created layer took is what
+ * moecl_layer_weight_bytes and moecl_layer_workspace_size say. Not counted:
+ * compiled programs, the one expert that moecl_layer_set_weights copies through,
+ * and buffers that CLBlast makes for a while. What does not fit 64 bits is
+ * UINT64_MAX. *memory is all zeros on failure.
+ * Errors: MOECL_ERROR_INVALID_ARGUMENT (NULL, params, num_tokens),
+ * MOECL_ERROR_UNSUPPORTED (no such variant here). Thread: the context's. */
+MOECL_API moecl_status moecl_layer_memory(moecl_context *context, const moecl_layer_params *params,
+                                          int64_t num_tokens, moecl_memory *memory);
+
 /* The steps whose device time a forward can report. */
 typedef enum moecl_stage {
   MOECL_STAGE_ROUTER = 0,

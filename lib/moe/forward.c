@@ -2,14 +2,19 @@
 #include "base/base.h"
 #include "moe/layer.h"
 
+moecl_status moe_check_tokens(moecl_context *context, const moecl_layer_params *params,
+                              int64_t num_tokens) {
+  const int64_t most = MOECL_MAX_ASSIGNMENTS / params->top_k;
+  if (num_tokens >= 0 && num_tokens <= most) return MOECL_OK;
+  return log_error(&context->log, MOECL_ERROR_INVALID_ARGUMENT,
+                   "forward: num_tokens is %lld, expected 0 to %lld at top_k %lld",
+                   (long long)num_tokens, (long long)most, (long long)params->top_k);
+}
+
 static moecl_status check_forward(moecl_layer *layer, const moecl_forward_params *params) {
   const moecl_log *log = &layer->context->log;
   const int64_t tokens = params->num_tokens;
-  if (tokens < 0 || tokens > MOECL_MAX_ASSIGNMENTS / layer->params.top_k)
-    return log_error(log, MOECL_ERROR_INVALID_ARGUMENT,
-                     "forward: num_tokens is %lld, expected 0 to %lld at top_k %lld",
-                     (long long)tokens, (long long)(MOECL_MAX_ASSIGNMENTS / layer->params.top_k),
-                     (long long)layer->params.top_k);
+  MOECL_TRY(moe_check_tokens(layer->context, &layer->params, tokens));
   if (layer->missing > 0)
     return log_error(log, MOECL_ERROR_NOT_READY,
                      "forward: %lld of the layer's weight items were not set",

@@ -1,6 +1,5 @@
 #include "moe/layer.h"
 #include "base/base.h"
-#include "kernel/choose.h"
 #include "op/self_check.h"
 #include <stdio.h>
 #include <stdlib.h>
@@ -9,12 +8,9 @@
 static const char *const operation_names[OPERATION_COUNT] = {"router", "permute", "grouped_gemm",
                                                              "combine"};
 
-typedef bool (*accepts_fn)(void *layer, const kernel_variant *variant);
-typedef moecl_status (*try_fn)(void *layer, const kernel_variant *variant);
-
 /* Chooses an operation's variant and keeps why. */
 static moecl_status choose(moecl_layer *layer, moe_operation operation, const char *asked,
-                           accepts_fn accepts, try_fn try_variant) {
+                           moe_accepts_fn accepts, moe_try_fn try_variant) {
   const kernel_choice choice = {.operation = operation_names[operation],
                                 .asked = asked,
                                 .dtype = layer->params.dtype,
@@ -43,9 +39,8 @@ static op_epilogue epilogue_of(moecl_activation activation) {
   }
 }
 
-/* The shape of gate/up, and of down. */
-static op_gemm_shape expert_shape(const moecl_layer_params *params, const kernel_variant *variant,
-                                  bool down) {
+op_gemm_shape moe_expert_shape(const moecl_layer_params *params, const kernel_variant *variant,
+                               bool down) {
   const bool f32 = variant->flags & KERNEL_F32_ACTIVATIONS;
   return (op_gemm_shape){.num_experts = params->num_experts,
                          .n = down ? params->hidden_size : params->intermediate_size,
@@ -59,18 +54,18 @@ static op_gemm_shape expert_shape(const moecl_layer_params *params, const kernel
                          .output_f32 = f32};
 }
 
-static bool accepts_experts(void *user, const kernel_variant *variant) {
+bool moe_accepts_experts(void *user, const kernel_variant *variant) {
   const moecl_layer_params *params = &((moecl_layer *)user)->params;
-  const op_gemm_shape gate_up = expert_shape(params, variant, false);
-  const op_gemm_shape down = expert_shape(params, variant, true);
+  const op_gemm_shape gate_up = moe_expert_shape(params, variant, false);
+  const op_gemm_shape down = moe_expert_shape(params, variant, true);
   return op_gemm_accepts(variant, &gate_up) && op_gemm_accepts(variant, &down);
 }
 
 /* Both checks come before the weights' memory is asked for. */
 static moecl_status try_experts(void *user, const kernel_variant *variant) {
   moecl_layer *layer = user;
-  const op_gemm_shape gate_up = expert_shape(&layer->params, variant, false);
-  const op_gemm_shape down = expert_shape(&layer->params, variant, true);
+  const op_gemm_shape gate_up = moe_expert_shape(&layer->params, variant, false);
+  const op_gemm_shape down = moe_expert_shape(&layer->params, variant, true);
   MOECL_TRY(op_gemm_self_check(layer->context, variant, &gate_up));
   MOECL_TRY(op_gemm_self_check(layer->context, variant, &down));
   MOECL_TRY(op_gemm_create(layer->context, variant, &gate_up, &layer->gate_up));
@@ -118,10 +113,11 @@ static moecl_status try_combine(void *user, const kernel_variant *variant) {
                            &layer->combine);
 }
 
-/* The logits' GEMM follows the experts' variant, where that takes them: a
- * library baseline would have to read its counts on the host, others don't take
- * the router's sizes or an fp32 input. */
-static moecl_status create_logits(moecl_layer *layer, const char *asked) {
+bool moe_converts_for_experts(const moecl_layer *layer) {
+  return layer->f32_activations && layer->params.dtype != MOECL_F32;
+}
+
+moecl_status moe_choose_logits(moecl_layer *layer, const char *asked, moe_try_fn try_variant) {
   const kernel_variant *experts = layer->variant[OPERATION_GROUPED_GEMM], *chosen;
   const bool follows = !(experts->flags & KERNEL_LIBRARY) && accepts_logits(layer, experts);
   const kernel_choice choice = {.operation = "grouped_gemm",
@@ -129,18 +125,17 @@ static moecl_status create_logits(moecl_layer *layer, const char *asked) {
                                 .dtype = layer->params.dtype,
                                 .from = follows ? experts : NULL,
                                 .accepts = accepts_logits,
-                                .try_variant = try_logits,
+                                .try_variant = try_variant,
                                 .user = layer};
   size_t set_aside;
   return kernel_choose(layer->context, &choice, &chosen, &set_aside);
 }
 
 static moecl_status create_operations(moecl_layer *layer, const moecl_layer_params *params) {
-  MOECL_TRY(choose(layer, OPERATION_GROUPED_GEMM, params->grouped_gemm_variant, accepts_experts,
+  MOECL_TRY(choose(layer, OPERATION_GROUPED_GEMM, params->grouped_gemm_variant, moe_accepts_experts,
                    try_experts));
-  op_router_init(layer->context, &layer->params,
-                 layer->f32_activations && params->dtype != MOECL_F32, &layer->router);
-  MOECL_TRY(create_logits(layer, params->grouped_gemm_variant));
+  op_router_init(layer->context, &layer->params, moe_converts_for_experts(layer), &layer->router);
+  MOECL_TRY(moe_choose_logits(layer, params->grouped_gemm_variant, try_logits));
   MOECL_TRY(op_router_create_prepare(&layer->router));
   MOECL_TRY(choose(layer, OPERATION_ROUTER, params->router_variant, NULL, try_router));
   MOECL_TRY(choose(layer, OPERATION_PERMUTE, NULL, accepts_permute, try_permute));
@@ -274,11 +269,6 @@ moecl_status moecl_layer_set_weights(moecl_layer *layer, moecl_tensor tensor, in
 }
 
 /* ---- asking ---- */
-
-uint64_t moecl_layer_weight_bytes(const moecl_layer *layer) {
-  return op_gemm_weight_bytes(layer->router.logits) + op_gemm_weight_bytes(layer->gate_up) +
-         op_gemm_weight_bytes(layer->down);
-}
 
 const char *moecl_layer_variant(const moecl_layer *layer, const char *operation,
                                 const char **reason) {

@@ -1,8 +1,9 @@
-/* The layer's insides, shared by layer.c (creation, weights), forward.c (one
- * pass) and routing.c (reading back). */
+/* The layer's insides, shared by layer.c (creation, weights), memory.c (sizes),
+ * forward.c (one pass) and routing.c (reading back). */
 #ifndef MOECL_LIB_MOE_LAYER_H
 #define MOECL_LIB_MOE_LAYER_H
 
+#include "kernel/choose.h"
 #include "moecl/routing.h"
 #include "op/combine.h"
 #include "op/permute.h"
@@ -58,6 +59,25 @@ struct moecl_layer {
   moecl_buffer *own_workspace;
   moe_workspace workspace; /* of the latest forward */
 };
+
+typedef bool (*moe_accepts_fn)(void *user, const kernel_variant *variant);
+typedef moecl_status (*moe_try_fn)(void *user, const kernel_variant *variant);
+
+/* The shape of gate/up, or of down, in a variant. */
+op_gemm_shape moe_expert_shape(const moecl_layer_params *params, const kernel_variant *variant,
+                               bool down);
+/* Does the variant take the experts of `user`, a layer? */
+bool moe_accepts_experts(void *user, const kernel_variant *variant);
+/* With the experts' variant known: do they read hidden states as fp32 that are
+ * stored as something else? */
+bool moe_converts_for_experts(const moecl_layer *layer);
+/* The logits' GEMM follows the experts' variant, where that takes them: a
+ * library baseline would have to read its counts on the host, others don't take
+ * the router's sizes or an fp32 input. `try_variant` gets the layer. */
+moecl_status moe_choose_logits(moecl_layer *layer, const char *asked, moe_try_fn try_variant);
+/* Can there be a forward of so many tokens? Logged. */
+moecl_status moe_check_tokens(moecl_context *context, const moecl_layer_params *params,
+                              int64_t num_tokens);
 
 /* Bytes of a region for num_tokens; 0 where the layer has no use for it. */
 uint64_t moe_region_bytes(const moecl_layer *layer, moe_region region, int64_t num_tokens);

@@ -9,14 +9,14 @@ uint64_t moe_region_bytes(const moecl_layer *layer, moe_region region, int64_t n
   const uint64_t row = layer->f32_activations ? sizeof(float) : moecl_dtype_size(params->dtype);
   const uint64_t hidden = (uint64_t)params->hidden_size;
   switch (region) {
-  case REGION_HIDDEN_F32: return layer->router.convert ? tokens * hidden * sizeof(float) : 0;
-  case REGION_ROUTER_INPUT: return layer->router.jitter ? tokens * hidden * sizeof(float) : 0;
+  case REGION_HIDDEN_F32: return op_router_converts(&layer->router) ? tokens * hidden * sizeof(float) : 0;
+  case REGION_ROUTER_INPUT: return params->jitter > 0 ? tokens * hidden * sizeof(float) : 0;
   case REGION_LOGITS: return tokens * experts * sizeof(float);
   case REGION_TOPK_IDS:
   case REGION_TOPK_WEIGHTS:
   case REGION_SLOT_TOKEN:
   case REGION_ASSIGNMENT_SLOT: return slots * sizeof(int32_t);
-  case REGION_ORDER: return layer->permute.select ? slots * sizeof(int32_t) : 0;
+  case REGION_ORDER: return op_permute_selects(params) ? slots * sizeof(int32_t) : 0;
   case REGION_BLOCK_COUNTS:
     return op_permute_most_blocks(num_tokens, params->top_k) * experts * sizeof(int32_t);
   case REGION_TOKENS_PER_EXPERT: return experts * sizeof(int32_t);

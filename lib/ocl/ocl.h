@@ -73,6 +73,7 @@ typedef struct ocl_kernel {
   moecl_context *context;
   cl_kernel cl;
   ocl_program *program; /* the context's */
+  uint32_t local;       /* the work-group size its source requires; 0: none */
   char name[64];        /* for messages */
 } ocl_kernel;
 

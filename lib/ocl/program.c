@@ -130,14 +130,23 @@ static moecl_status make_kernel(moecl_context *context, ocl_program *program, co
               ocl_error_name(code), (int)code);
     return MOECL_ERROR_BUILD;
   }
-  ocl_kernel *made = calloc(1, sizeof *made);
-  if (!made) {
+  size_t required[3] = {0, 0, 0};
+  moecl_status status =
+      ocl_check(context,
+                clGetKernelWorkGroupInfo(cl, context->device, CL_KERNEL_COMPILE_WORK_GROUP_SIZE,
+                                         sizeof required, required, NULL),
+                "clGetKernelWorkGroupInfo");
+  ocl_kernel *made = NULL;
+  if (status == MOECL_OK && !(made = calloc(1, sizeof *made)))
+    status = MOECL_ERROR_OUT_OF_HOST_MEMORY;
+  if (status != MOECL_OK) {
     clReleaseKernel(cl);
-    return MOECL_ERROR_OUT_OF_HOST_MEMORY;
+    return status;
   }
   made->context = ocl_context_retain(context);
   made->cl = cl;
   made->program = program;
+  made->local = (uint32_t)required[0];
   snprintf(made->name, sizeof made->name, "%s", entry);
   *kernel = made;
   return MOECL_OK;

@@ -16,25 +16,24 @@ static int64_t weight_rows(const op_gemm_shape *shape) {
   return shape->gated ? 2 * shape->n : shape->n;
 }
 
-static moecl_status allocate(op_gemm *gemm) {
-  const op_gemm_shape *shape = &gemm->shape;
-  const uint64_t one = gemm->driver->packed_bytes(gemm);
+uint64_t op_gemm_packed_bytes(const op_gemm *gemm) {
   uint64_t bytes;
-  if (!base_mul(one, (uint64_t)shape->num_experts, &bytes))
-    return log_error(&gemm->context->log, MOECL_ERROR_OUT_OF_DEVICE_MEMORY,
-                     "the weights of %lld experts of %llu bytes exceed 64 bits",
-                     (long long)shape->num_experts, (unsigned long long)one);
-  MOECL_TRY(moecl_buffer_create(gemm->context, bytes, &gemm->weights));
-  if (!shape->bias) return MOECL_OK;
-  return moecl_buffer_create(gemm->context,
-                             (uint64_t)(shape->num_experts * weight_rows(shape)) *
-                                 moecl_dtype_size(shape->dtype),
-                             &gemm->bias);
+  return base_mul(gemm->driver->packed_bytes(gemm), (uint64_t)gemm->shape.num_experts, &bytes)
+             ? bytes
+             : UINT64_MAX;
 }
 
-bool op_gemm_accepts(const kernel_variant *variant, const op_gemm_shape *shape) {
-  if (!(variant->flags & KERNEL_EIGHTS)) return true;
-  return !shape->input_f32 && shape->n % 8 == 0 && shape->k % 8 == 0;
+uint64_t op_gemm_bias_bytes(const op_gemm *gemm) {
+  const op_gemm_shape *shape = &gemm->shape;
+  return shape->bias ? (uint64_t)(shape->num_experts * weight_rows(shape)) *
+                           moecl_dtype_size(shape->dtype)
+                     : 0;
+}
+
+static moecl_status allocate(op_gemm *gemm) {
+  MOECL_TRY(moecl_buffer_create(gemm->context, op_gemm_packed_bytes(gemm), &gemm->weights));
+  if (!gemm->shape.bias) return MOECL_OK;
+  return moecl_buffer_create(gemm->context, op_gemm_bias_bytes(gemm), &gemm->bias);
 }
 
 static const op_gemm_driver *driver_of(const kernel_variant *variant) {
@@ -42,16 +41,26 @@ static const op_gemm_driver *driver_of(const kernel_variant *variant) {
   return variant->flags & KERNEL_PERSISTENT ? &op_gemm_persistent_driver : &op_gemm_kernel_driver;
 }
 
+void op_gemm_describe(moecl_context *context, const kernel_variant *variant,
+                      const op_gemm_shape *shape, op_gemm *gemm) {
+  *gemm = (op_gemm){.context = context,
+                    .variant = variant,
+                    .driver = driver_of(variant),
+                    .shape = *shape,
+                    .tile = kernel_gemm_tile(variant, context->info.native_vector_width_float)};
+}
+
+bool op_gemm_accepts(const kernel_variant *variant, const op_gemm_shape *shape) {
+  if (!(variant->flags & KERNEL_EIGHTS)) return true;
+  return !shape->input_f32 && shape->n % 8 == 0 && shape->k % 8 == 0;
+}
+
 moecl_status op_gemm_create(moecl_context *context, const kernel_variant *variant,
                             const op_gemm_shape *shape, op_gemm **out) {
   *out = NULL;
   op_gemm *gemm = calloc(1, sizeof *gemm);
   if (!gemm) return log_error(&context->log, MOECL_ERROR_OUT_OF_HOST_MEMORY, "no host memory");
-  gemm->context = ocl_context_retain(context);
-  gemm->variant = variant;
-  gemm->driver = driver_of(variant);
-  gemm->shape = *shape;
-  gemm->tile = kernel_gemm_tile(variant, context->info.native_vector_width_float);
+  op_gemm_describe(ocl_context_retain(context), variant, shape, gemm);
   moecl_status status = gemm->driver->create(gemm);
   if (status == MOECL_OK) status = allocate(gemm);
   if (status != MOECL_OK) op_gemm_destroy(&gemm);
@@ -106,10 +115,6 @@ moecl_status op_gemm_set_bias(op_gemm *gemm, int64_t first, int64_t count, const
   const uint64_t one = (uint64_t)weight_rows(&gemm->shape) * moecl_dtype_size(gemm->shape.dtype);
   return ocl_buffer_copy(src, offset_bytes, gemm->bias, (uint64_t)first * one,
                          (uint64_t)count * one);
-}
-
-uint64_t op_gemm_weight_bytes(const op_gemm *gemm) {
-  return moecl_buffer_size(gemm->weights) + (gemm->bias ? moecl_buffer_size(gemm->bias) : 0);
 }
 
 uint64_t op_gemm_scratch(const op_gemm *gemm, int64_t rows) {

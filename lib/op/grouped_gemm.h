@@ -37,6 +37,11 @@ typedef struct op_gemm op_gemm;
 /* Does the variant take this shape? */
 bool op_gemm_accepts(const kernel_variant *variant, const op_gemm_shape *shape);
 
+/* Fills in what the sizes below follow from; builds, allocates and retains
+ * nothing, so there is nothing to destroy. */
+void op_gemm_describe(moecl_context *context, const kernel_variant *variant,
+                      const op_gemm_shape *shape, op_gemm *gemm);
+
 /* Builds the kernels and allocates the packed weights. */
 moecl_status op_gemm_create(moecl_context *context, const kernel_variant *variant,
                             const op_gemm_shape *shape, op_gemm **gemm);
@@ -48,7 +53,10 @@ moecl_status op_gemm_set_weights(op_gemm *gemm, int64_t first, int64_t count,
 moecl_status op_gemm_set_bias(op_gemm *gemm, int64_t first, int64_t count, const moecl_buffer *src,
                               uint64_t offset_bytes);
 
-uint64_t op_gemm_weight_bytes(const op_gemm *gemm);
+/* Bytes of the buffers of a GEMM that was made, or described; the weights
+ * UINT64_MAX where they do not fit 64 bits. */
+uint64_t op_gemm_packed_bytes(const op_gemm *gemm);
+uint64_t op_gemm_bias_bytes(const op_gemm *gemm); /* 0 without a bias */
 uint64_t op_gemm_scratch(const op_gemm *gemm, int64_t rows);
 /* The most rows of one tile when `rows` slots are spread over the experts: what
  * tile_offsets is the prefix of. Larger where experts have many rows, so that
@@ -59,7 +67,8 @@ moecl_status op_gemm_enqueue(op_gemm *gemm, ocl_chain *chain, const op_gemm_io *
 
 /* Few tokens, without permuting: every assignment t*top_k+j streams its expert's
  * weights. A GEMM that gathers writes row t*top_k+j for it; one that does not
- * reads that row, and writes row t, summed over j with topk_weights: combined. */
+ * reads that row, and writes row t, summed over j with topk_weights: combined.
+ * One with fp32 output is the router's: rows are tokens, nothing is chosen. */
 typedef struct op_gemm_few_io {
   const moecl_buffer *input, *topk_ids, *topk_weights, *output;
   int64_t num_tokens, top_k;

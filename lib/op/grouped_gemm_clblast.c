@@ -27,23 +27,32 @@ static moecl_status check_reach(const op_gemm *gemm, uint64_t end, const char *w
                    what, (unsigned long long)end);
 }
 
-/* Experts lie at offsets where a view may begin, so that no two views overlap. */
+/* Elements of one expert's weights, and what they are padded to a multiple of:
+ * experts lie at offsets where a view may begin, so that no two views overlap. */
+static uint64_t expert_elements(const op_gemm *gemm) {
+  return raw_columns(gemm) * (uint64_t)gemm->shape.k;
+}
+static uint64_t expert_align(const op_gemm *gemm) {
+  return base_div_up(gemm->context->address_align, sizeof(float));
+}
+
+static uint64_t packed_bytes(const op_gemm *gemm) {
+  return base_round_up(expert_elements(gemm), expert_align(gemm)) * sizeof(float);
+}
+
 static moecl_status create(op_gemm *gemm) {
   char defines[512];
-  const uint64_t one = raw_columns(gemm) * (uint64_t)gemm->shape.k;
-  const uint64_t align = base_div_up(gemm->context->address_align, sizeof(float));
-  MOECL_TRY(check_reach(gemm, one, "one expert's weights"));
-  gemm->packed_elements = base_round_up(one, align);
+  MOECL_TRY(check_reach(gemm, expert_elements(gemm), "one expert's weights"));
+  gemm->packed_elements = packed_bytes(gemm) / sizeof(float);
   op_gemm_defines(&gemm->shape, &gemm->tile, defines, sizeof defines);
   const size_t used = strlen(defines);
-  snprintf(defines + used, sizeof defines - used, "EXPERT_ALIGN %u\n", (unsigned)align);
+  snprintf(defines + used, sizeof defines - used, "EXPERT_ALIGN %u\n",
+           (unsigned)expert_align(gemm));
   const char *source = gemm->variant->source;
   MOECL_TRY(ocl_kernel_create(gemm->context, source, defines, "pack", &gemm->pack));
   MOECL_TRY(ocl_kernel_create(gemm->context, source, defines, "gather", &gemm->gather));
   return ocl_kernel_create(gemm->context, source, defines, "activate_rows", &gemm->activate);
 }
-
-static uint64_t packed_bytes(const op_gemm *gemm) { return gemm->packed_elements * sizeof(float); }
 
 /* Gathered input rows, then raw products. */
 static uint64_t gathered_bytes(const op_gemm *gemm, int64_t rows) {

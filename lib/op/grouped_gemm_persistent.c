@@ -30,7 +30,6 @@ static moecl_status create(op_gemm *gemm) {
       ocl_kernel_create(gemm->context, gemm->variant->source, defines, "pack", &gemm->pack));
   MOECL_TRY(
       ocl_kernel_create(gemm->context, gemm->variant->source, defines, "gemm", &gemm->gemm));
-  if (shape->output_f32) return MOECL_OK; /* the router's logits */
   return ocl_kernel_create(gemm->context, gemm->variant->source, defines, "few", &gemm->few);
 }
 
@@ -72,8 +71,8 @@ static moecl_status enqueue(op_gemm *gemm, ocl_chain *chain, const op_gemm_io *i
 /* Beyond this many tokens, so many of them share experts that reading each
  * expert's weights once for all wins. */
 bool op_gemm_serves_few(const op_gemm *gemm, int64_t num_tokens) {
-  enum { MOST_TOKENS = 4 };
-  return gemm->few && num_tokens <= MOST_TOKENS;
+  enum { MOST_TOKENS = 4, MOST_TOKENS_LOGITS = 32 /* its weights stay in the cache */ };
+  return gemm->few && num_tokens <= (gemm->shape.output_f32 ? MOST_TOKENS_LOGITS : MOST_TOKENS);
 }
 
 moecl_status op_gemm_enqueue_few(op_gemm *gemm, ocl_chain *chain, const op_gemm_few_io *io) {
@@ -81,6 +80,11 @@ moecl_status op_gemm_enqueue_few(op_gemm *gemm, ocl_chain *chain, const op_gemm_
   const op_gemm_shape *shape = &gemm->shape;
   const uint64_t columns = shape->gated ? ROWS / 2 : ROWS;
   const uint64_t groups = base_div_up((uint64_t)shape->n, columns);
+  if (shape->output_f32) {
+    MOECL_TRY(ocl_kernel_args(gemm->few, "bbbbll", io->input, gemm->weights, gemm->bias,
+                              io->output, shape->k, shape->n));
+    return ocl_launch(chain, gemm->few, groups * (uint64_t)io->num_tokens, LOCAL);
+  }
   if (shape->gather) {
     MOECL_TRY(ocl_kernel_args(gemm->few, "bbbbblli", io->input, io->topk_ids, gemm->weights,
                               gemm->bias, io->output, shape->k, shape->n, (int32_t)io->top_k));

@@ -29,13 +29,17 @@ bool op_permute_accepts(const kernel_variant *variant, const moecl_layer_params 
   return !(variant->flags & KERNEL_BY_BLOCKS) || !(params->capacity_factor > 0);
 }
 
+bool op_permute_selects(const moecl_layer_params *params) {
+  return params->capacity_factor > 0 && params->drop_policy == MOECL_DROP_PROBABILITY;
+}
+
 moecl_status op_permute_create(moecl_context *context, const kernel_variant *variant,
                                const moecl_layer_params *params, op_permute *permute) {
   const bool capped = params->capacity_factor > 0;
   *permute = (op_permute){.context = context,
                           .variant = variant,
                           .params = *params,
-                          .select = capped && params->drop_policy == MOECL_DROP_PROBABILITY};
+                          .select = op_permute_selects(params)};
   char defines[64];
   snprintf(defines, sizeof defines, "ORDER_BY_CHOICE %d\nSELECT %d\n",
            capped && params->drop_policy == MOECL_DROP_POSITION, permute->select);

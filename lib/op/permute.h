@@ -28,6 +28,8 @@ typedef struct op_permute_io {
   uint32_t tile_m;                       /* of the GEMM that follows */
 } op_permute_io;
 
+/* Is capacity given out by weight? */
+bool op_permute_selects(const moecl_layer_params *params);
 moecl_status op_permute_create(moecl_context *context, const kernel_variant *variant,
                                const moecl_layer_params *params, op_permute *permute);
 void op_permute_release(op_permute *permute);

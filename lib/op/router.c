@@ -22,6 +22,10 @@ static bool converts(const op_router *router, const kernel_variant *gemm_variant
          (router->experts_f32 || (wants_f32 && !(router->params.jitter > 0)));
 }
 
+bool op_router_converts(const op_router *router) {
+  return converts(router, router->logits->variant);
+}
+
 op_gemm_shape op_router_logits_shape(const op_router *router, const kernel_variant *gemm_variant) {
   const moecl_layer_params *params = &router->params;
   return (op_gemm_shape){.num_experts = 1,
@@ -41,7 +45,7 @@ moecl_status op_router_create_logits(op_router *router, const kernel_variant *ge
 }
 
 moecl_status op_router_create_prepare(op_router *router) {
-  if (converts(router, router->logits->variant))
+  if (op_router_converts(router))
     MOECL_TRY(create_prepare(router, false, &router->convert));
   if (router->params.jitter > 0) MOECL_TRY(create_prepare(router, true, &router->jitter));
   MOECL_TRY(moecl_buffer_create(router->context, 2 * sizeof(int32_t), &router->dense_offsets));
@@ -50,13 +54,19 @@ moecl_status op_router_create_prepare(op_router *router) {
                            &router->dense);
 }
 
+/* Work-items of a block's choice, where it is made by blocks: as many as there is
+ * local memory for a row of logits for each warp. */
+static uint32_t topk_local(const moecl_layer_params *params) {
+  return params->num_experts <= 256 ? 1024 : 256;
+}
+
 static void topk_defines(const moecl_layer_params *params, char *text, size_t size) {
-  snprintf(text, size, "RENORMALIZE %d\n", params->renormalize);
+  snprintf(text, size, "RENORMALIZE %d\nTOPK_LOCAL %u\n", params->renormalize, topk_local(params));
 }
 
 moecl_status op_router_topk_kernel(moecl_context *context, const kernel_variant *variant,
                                    const moecl_layer_params *params, ocl_kernel **kernel) {
-  char defines[32];
+  char defines[64];
   topk_defines(params, defines, sizeof defines);
   return ocl_kernel_create(context, variant->source, defines, "topk", kernel);
 }
@@ -66,7 +76,7 @@ moecl_status op_router_create_topk(op_router *router, const kernel_variant *vari
   router->variant = variant;
   MOECL_TRY(op_router_topk_kernel(router->context, variant, &router->params, &router->topk));
   if (!(variant->flags & KERNEL_BY_BLOCKS)) return MOECL_OK;
-  char defines[32];
+  char defines[64];
   topk_defines(&router->params, defines, sizeof defines);
   return ocl_kernel_create(router->context, variant->source, defines, "topk_scatter",
                            &router->topk_scatter);
@@ -107,7 +117,6 @@ static moecl_status write_dense(op_router *router, ocl_chain *chain, int64_t num
 
 static moecl_status enqueue_logits(op_router *router, ocl_chain *chain, const op_router_io *io) {
   const moecl_buffer *input = io->hidden_states;
-  MOECL_TRY(write_dense(router, chain, io->num_tokens));
   if (router->convert) {
     MOECL_TRY(prepare(router, chain, io, router->convert, io->hidden_f32));
     input = io->hidden_f32;
@@ -116,6 +125,12 @@ static moecl_status enqueue_logits(op_router *router, ocl_chain *chain, const op
     MOECL_TRY(prepare(router, chain, io, router->jitter, io->router_input));
     input = io->router_input;
   }
+  if (op_gemm_serves_few(router->logits, io->num_tokens)) {
+    const op_gemm_few_io few = {
+        .input = input, .output = io->logits, .num_tokens = io->num_tokens, .top_k = 1};
+    return op_gemm_enqueue_few(router->logits, chain, &few);
+  }
+  MOECL_TRY(write_dense(router, chain, io->num_tokens));
   const op_gemm_io gemm = {.input = input,
                            .expert_offsets = router->dense_offsets,
                            .tile_offsets = router->dense_tiles,
@@ -125,8 +140,8 @@ static moecl_status enqueue_logits(op_router *router, ocl_chain *chain, const op
 }
 
 /* Local memory of a router by blocks: a row of logits for each warp of 32. */
-static size_t rows_bytes(const kernel_variant *variant, const moecl_layer_params *params) {
-  return variant->local / 32 * (size_t)params->num_experts * sizeof(float);
+static size_t rows_bytes(uint32_t local, const moecl_layer_params *params) {
+  return local / 32 * (size_t)params->num_experts * sizeof(float);
 }
 
 moecl_status op_router_enqueue_topk(ocl_kernel *topk, const kernel_variant *variant,
@@ -142,9 +157,9 @@ moecl_status op_router_enqueue_topk(ocl_kernel *topk, const kernel_variant *vari
   if (io->num_tokens == 0) return MOECL_OK;
   MOECL_TRY(ocl_kernel_args(topk, "bbbbiiiis", io->logits, io->topk_ids, io->topk_weights,
                             io->block_counts, (int32_t)io->num_tokens, each, experts, top_k,
-                            rows_bytes(variant, params)));
+                            rows_bytes(topk->local, params)));
   return ocl_launch(chain, topk, base_div_up((uint64_t)io->num_tokens, (uint64_t)each),
-                    variant->local);
+                    topk->local);
 }
 
 moecl_status op_router_enqueue(op_router *router, ocl_chain *chain, const op_router_io *io) {
@@ -168,6 +183,6 @@ moecl_status op_router_enqueue_permuted(op_router *router, ocl_chain *chain, con
       permuted->tokens_per_expert, permuted->expert_offsets, permuted->tile_offsets,
       permuted->all_offsets, permuted->slot_token, permuted->assignment_slot,
       (int32_t)io->num_tokens, (int32_t)router->params.num_experts, (int32_t)router->params.top_k,
-      (int32_t)permuted->tile_m, rows_bytes(router->variant, &router->params)));
-  return ocl_launch(chain, router->topk_scatter, 1, router->variant->local);
+      (int32_t)permuted->tile_m, rows_bytes(router->topk_scatter->local, &router->params)));
+  return ocl_launch(chain, router->topk_scatter, 1, router->topk_scatter->local);
 }

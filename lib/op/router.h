@@ -35,6 +35,9 @@ typedef struct op_router_io {
  * first, and leave nothing behind on failure. */
 void op_router_init(moecl_context *context, const moecl_layer_params *params, bool convert,
                     op_router *router);
+/* With its logits' GEMM made or described: are hidden states converted? */
+bool op_router_converts(const op_router *router);
+/* The shape of that GEMM in a variant. */
 op_gemm_shape op_router_logits_shape(const op_router *router, const kernel_variant *gemm_variant);
 moecl_status op_router_create_logits(op_router *router, const kernel_variant *gemm_variant);
 moecl_status op_router_create_prepare(op_router *router);

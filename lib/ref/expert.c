@@ -1,5 +1,6 @@
 #include "base/base.h"
 #include "moecl/reference.h"
+#include "ref/parallel.h"
 #include <math.h>
 #include <stdlib.h>
 
@@ -18,32 +19,140 @@ static double activate(moecl_activation activation, double x) {
   }
 }
 
-/* Row `row` of matrix [rows,width] times x, plus the bias. */
-static double row_times(const double *matrix, const double *bias, int64_t row, int64_t width,
-                        const double *x) {
-  const double *weights = matrix + row * width;
-  double sum = bias ? bias[row] : 0;
-  for (int64_t i = 0; i < width; i++)
-    sum += weights[i] * x[i];
+/* Sums in LANES parts, which a processor adds at the same time; the parts and
+ * their order are always the same. */
+static double dot(const double *a, const double *b, int64_t count) {
+  enum { LANES = 8 };
+  double part[LANES] = {0}, sum = 0;
+  int64_t i = 0;
+  for (; i + LANES <= count; i += LANES)
+    for (int lane = 0; lane < LANES; lane++)
+      part[lane] += a[i + lane] * b[i + lane];
+  for (int lane = 0; lane < LANES; lane++)
+    sum += part[lane];
+  for (; i < count; i++)
+    sum += a[i] * b[i];
   return sum;
+}
+
+/* A matrix [rows,width] and its bias: doubles, or as a layer stores them. */
+typedef struct matrix {
+  const void *values, *bias;
+  bool stored;
+  moecl_dtype dtype; /* when stored */
+  int64_t width;
+} matrix;
+
+/* Row `row` as doubles: converted to `scratch`, or where it is. */
+static const double *row_of(const matrix *matrix, int64_t row, double *scratch) {
+  if (!matrix->stored) return (const double *)matrix->values + row * matrix->width;
+  const size_t bytes = (size_t)matrix->width * moecl_dtype_size(matrix->dtype);
+  moecl_to_double(matrix->dtype, (const char *)matrix->values + (size_t)row * bytes,
+                  (size_t)matrix->width, scratch);
+  return scratch;
+}
+
+static double bias_of(const matrix *matrix, int64_t row) {
+  double value = 0;
+  if (!matrix->bias) return 0;
+  if (!matrix->stored) return ((const double *)matrix->bias)[row];
+  moecl_to_double(matrix->dtype,
+                  (const char *)matrix->bias + (size_t)row * moecl_dtype_size(matrix->dtype), 1,
+                  &value);
+  return value;
+}
+
+/* One expert on several tokens. */
+typedef struct work {
+  const moecl_layer_params *params;
+  matrix gate_up, down;
+  int64_t num_tokens;
+  const double *hidden; /* [tokens,H] */
+  double *inner;        /* [tokens,I] */
+  double *output;       /* [tokens,H] */
+  double *rows;         /* two rows of the wider matrix for each thread */
+  int64_t widest;
+} work;
+
+/* Rows [first,end) of gate and up, for every token. */
+static void make_inner(void *user, int part, int64_t first, int64_t end) {
+  const work *work = user;
+  const int64_t width = work->gate_up.width, rows = work->params->intermediate_size;
+  const bool gated = moecl_activation_is_gated(work->params->activation);
+  double *scratch = work->rows + part * 2 * work->widest;
+  for (int64_t i = first; i < end; i++) {
+    const double *gate = row_of(&work->gate_up, i, scratch);
+    const double *up = gated ? row_of(&work->gate_up, rows + i, scratch + work->widest) : NULL;
+    const double gate_bias = bias_of(&work->gate_up, i);
+    const double up_bias = gated ? bias_of(&work->gate_up, rows + i) : 0;
+    for (int64_t t = 0; t < work->num_tokens; t++) {
+      const double *x = work->hidden + t * width;
+      const double acted = activate(work->params->activation, gate_bias + dot(gate, x, width));
+      work->inner[t * rows + i] = gated ? acted * (up_bias + dot(up, x, width)) : acted;
+    }
+  }
+}
+
+/* Rows [first,end) of down, for every token. */
+static void make_output(void *user, int part, int64_t first, int64_t end) {
+  const work *work = user;
+  const int64_t width = work->down.width, hidden = work->params->hidden_size;
+  double *scratch = work->rows + part * 2 * work->widest;
+  for (int64_t h = first; h < end; h++) {
+    const double *row = row_of(&work->down, h, scratch);
+    const double bias = bias_of(&work->down, h);
+    for (int64_t t = 0; t < work->num_tokens; t++)
+      work->output[t * hidden + h] = bias + dot(row, work->inner + t * width, width);
+  }
+}
+
+/* `count` doubles, `times` over; NULL: no memory. */
+static double *doubles(int64_t count, int64_t times) {
+  uint64_t elements, bytes;
+  if (!base_mul((uint64_t)count, (uint64_t)times, &elements) ||
+      !base_mul(elements, sizeof(double), &bytes) || bytes > SIZE_MAX)
+    return NULL;
+  return malloc((size_t)bytes);
+}
+
+static moecl_status run(work *work, int threads) {
+  const int64_t hidden = work->params->hidden_size, inner = work->params->intermediate_size;
+  work->gate_up.width = hidden;
+  work->down.width = inner;
+  work->widest = hidden > inner ? hidden : inner;
+  work->inner = doubles(inner, work->num_tokens);
+  work->rows = doubles(work->widest, 2 * threads);
+  const bool ready = work->inner && work->rows;
+  if (ready) ref_parallel(threads, inner, make_inner, work);
+  if (ready) ref_parallel(threads, hidden, make_output, work);
+  free(work->inner);
+  free(work->rows);
+  return ready ? MOECL_OK : MOECL_ERROR_OUT_OF_HOST_MEMORY;
 }
 
 moecl_status moecl_reference_expert(const moecl_layer_params *params, const double *hidden,
                                     const double *gate_up, const double *gate_up_bias,
                                     const double *down, const double *down_bias, double *output) {
-  const int64_t width = params->hidden_size, rows = params->intermediate_size;
-  const bool gated = moecl_activation_is_gated(params->activation);
-  uint64_t bytes;
-  if (!base_mul((uint64_t)rows, sizeof(double), &bytes) || bytes > SIZE_MAX)
-    return MOECL_ERROR_OUT_OF_HOST_MEMORY;
-  double *inner = malloc((size_t)bytes);
-  if (!inner) return MOECL_ERROR_OUT_OF_HOST_MEMORY;
-  for (int64_t i = 0; i < rows; i++) {
-    inner[i] = activate(params->activation, row_times(gate_up, gate_up_bias, i, width, hidden));
-    if (gated) inner[i] *= row_times(gate_up, gate_up_bias, rows + i, width, hidden);
-  }
-  for (int64_t h = 0; h < width; h++)
-    output[h] = row_times(down, down_bias, h, rows, inner);
-  free(inner);
-  return MOECL_OK;
+  work work = {.params = params,
+               .gate_up = {.values = gate_up, .bias = gate_up_bias},
+               .down = {.values = down, .bias = down_bias},
+               .num_tokens = 1,
+               .hidden = hidden,
+               .output = output};
+  return run(&work, 1);
+}
+
+moecl_status moecl_reference_expert_tokens(const moecl_layer_params *params, int64_t num_tokens,
+                                           const double *hidden, const void *gate_up,
+                                           const void *gate_up_bias, const void *down,
+                                           const void *down_bias, int threads, double *output) {
+  if (num_tokens < 0 || threads < 0) return MOECL_ERROR_INVALID_ARGUMENT;
+  if (num_tokens == 0) return MOECL_OK;
+  work work = {.params = params,
+               .gate_up = {gate_up, gate_up_bias, true, params->dtype, 0},
+               .down = {down, down_bias, true, params->dtype, 0},
+               .num_tokens = num_tokens,
+               .hidden = hidden,
+               .output = output};
+  return run(&work, ref_threads(threads));
 }

@@ -348,6 +348,34 @@ json.dump(plan, open(sys.argv[2], "w"))' "$work/sweep/results.json" "$work/again
   expect "the recorded experiment is one" 0 '18 points'
 }
 
+# The memory told beforehand is what the variant takes: on a device of 1 GiB
+# these weights fit, but not the rows that the cpu variant keeps as fp32, nor the
+# single workspace of the generic one.
+test_memory() {
+  if ! POCL_MEMORY_LIMIT=1 "$moectl" devices --json 2>/dev/null |
+    python3 -c '
+import json, sys
+sys.exit(json.load(sys.stdin)[0]["global_memory_bytes"] != 1 << 30)'; then
+    skip "a device with 1 GiB: PoCL alone makes one, with POCL_MEMORY_LIMIT"
+    return
+  fi
+  write_tiny "$work/large.yaml" 8 2 swiglu null bf16 16384
+  sed -i 's/hidden_size: .*/hidden_size: 1024/; s/intermediate_size: .*/intermediate_size: 4096/
+    s/verify: true/verify: false/' "$work/large.yaml"
+  local variant
+  for variant in cpu clblast; do
+    "$moectl" devices --json 2>/dev/null | grep -F "\"$variant\"" >/dev/null ||
+      { skip "memory of the $variant variant: it is not there" && continue; }
+    POCL_MEMORY_LIMIT=1 call run "$work/large.yaml" --set "layer.variant=$variant" --out "$work/never"
+    expect "memory that the $variant variant would lack, exit 2" 2 'GiB of memory, .* has 1\.00 GiB'
+  done
+  POCL_MEMORY_LIMIT=1 call run "$work/large.yaml" --set layer.variant=generic --out "$work/never"
+  expect "a buffer larger than the device gives, exit 2" 2 'in one buffer'
+  holds "nothing was written without memory" test ! -e "$work/never"
+  POCL_MEMORY_LIMIT=1 call run "$work/tiny.yaml" --out "$work/small-device"
+  expect "what fits 1 GiB runs there" 0
+}
+
 test_resume() {
   call run "$work/tiny.yaml" --resume "$work/byindex"
   expect "--resume of a finished run" 0
@@ -437,6 +465,7 @@ main() {
     test_places
     test_refused_at_run
     test_results_given
+    test_memory
     test_resume
     test_interrupt
     test_full_disk

@@ -302,8 +302,7 @@ static void check_topk(const kernel_variant *variant, const topk_case *c, bool r
   int32_t *ids = allocate(all * 4);
   draw_logits(c->fill, c->tokens, c->experts, logits);
   ocl_kernel *kernel = NULL;
-  assert_ok(ocl_kernel_create(context, variant->source,
-                              renormalize ? "RENORMALIZE 1\n" : "RENORMALIZE 0\n", "topk", &kernel));
+  assert_ok(op_router_topk_kernel(context, variant, &layer, &kernel));
   moecl_buffer *input = words(logits, (uint64_t)(c->tokens * c->experts));
   moecl_buffer *chosen = words(NULL, all), *weight = words(NULL, all);
   ocl_chain chain = {.context = context};

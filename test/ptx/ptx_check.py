@@ -61,7 +61,7 @@ def gemm_cases():
 CASES = {
     "probe/nvidia_sm80.cl": lambda: [{}],
     "probe/nvidia_sm90.cl": lambda: [{}],
-    "router/nvidia_sm80.cl": lambda: [dict(RENORMALIZE=0), dict(RENORMALIZE=1)],
+    "router/nvidia_sm80.cl": lambda: [dict(RENORMALIZE=0, TOPK_LOCAL=256), dict(RENORMALIZE=1, TOPK_LOCAL=1024)],
     "grouped_gemm/nvidia_sm80.cl": gemm_cases,
     "grouped_gemm/nvidia_sm90.cl": gemm_cases,
 }
@@ -134,7 +134,7 @@ def check(root, name, case, folder, verbose):
     # clang 14 writes the work-group size as .reqntid only from metadata of its own.
     sizes = dict(re.findall(r"reqd_work_group_size\((\w+), *1, *1\)\)\) void\s+(\w+)", source))
     for size, entry in re.findall(r"reqd_work_group_size\((\w+), *1, *1\)\)\) void\s+(\w+)", source):
-        value = re.search(r"#define " + size + r" (\d+)", source)
+        value = re.search(r"#define " + size + r" (\d+)", defines(**case) + source)
         ptx = re.sub(r"(\.entry " + entry + r"\([^)]*\)\n)", r"\1.reqntid " + (value[1] if value else size) + ", 1, 1\n", ptx)
     report = assemble(retarget(ptx, target), target, folder)
     if verbose:

@@ -315,6 +315,74 @@ static void test_gate_first(void **state) {
   assert_near(output, 100.0 * 12 + 200.0 * 23); /* silu(100) is 100 */
 }
 
+/* Numbers that every storage type holds exactly, and sums that depend on their
+ * order. */
+static double *exact_values(size_t count, uint32_t seed) {
+  double *values = malloc(count * sizeof *values);
+  assert_non_null(values);
+  for (size_t i = 0; i < count; i++) {
+    seed = seed * 1664525u + 1013904223u;
+    values[i] = ((double)(seed >> 27) - 15.5) * pow(2, (double)(seed >> 8 & 15) - 12);
+  }
+  return values;
+}
+
+static void *stored(moecl_dtype dtype, const double *values, size_t count) {
+  void *bytes = malloc(count * moecl_dtype_size(dtype));
+  assert_non_null(bytes);
+  moecl_from_double(dtype, values, count, bytes);
+  return bytes;
+}
+
+/* Several tokens on any number of threads, from storage: the bits of one after
+ * the other in doubles. Sizes are odd, fewer rows than threads among them. */
+static void check_tokens(moecl_dtype dtype, moecl_activation activation, int64_t h, int64_t n) {
+  enum { TOKENS = 5 };
+  const moecl_layer_params params = {.hidden_size = h, .intermediate_size = n, .num_experts = 1,
+                                     .top_k = 1, .dtype = dtype, .activation = activation};
+  const size_t rows = (size_t)n * (moecl_activation_is_gated(activation) ? 2 : 1);
+  const size_t sizes[4] = {rows * (size_t)h, rows, (size_t)(h * n), (size_t)h};
+  static const int threads[] = {1, 2, 3, 7, 64, 1000, 0};
+  double *hidden = exact_values((size_t)(TOKENS * h), 1), *values[4];
+  void *bytes[4];
+  for (int i = 0; i < 4; i++) {
+    values[i] = exact_values(sizes[i], (uint32_t)i + 2);
+    bytes[i] = stored(dtype, values[i], sizes[i]);
+  }
+  double *want = malloc((size_t)(TOKENS * h) * sizeof *want);
+  double *got = malloc((size_t)(TOKENS * h) * sizeof *got);
+  assert_true(want && got);
+  for (int64_t t = 0; t < TOKENS; t++)
+    assert_ok(moecl_reference_expert(&params, hidden + t * h, values[0], values[1], values[2],
+                                     values[3], want + t * h));
+  for (size_t i = 0; i < sizeof threads / sizeof threads[0]; i++) {
+    memset(got, 0xff, (size_t)(TOKENS * h) * sizeof *got);
+    assert_ok(moecl_reference_expert_tokens(&params, TOKENS, hidden, bytes[0], bytes[1], bytes[2],
+                                            bytes[3], threads[i], got));
+    assert_memory_equal(got, want, (size_t)(TOKENS * h) * sizeof *got);
+  }
+  for (int i = 0; i < 4; i++) free(values[i]), free(bytes[i]);
+  free(hidden), free(want), free(got);
+}
+
+static void test_expert_tokens(void **state) {
+  (void)state;
+  for (int dtype = 0; dtype < MOECL_DTYPE_COUNT; dtype++) {
+    check_tokens((moecl_dtype)dtype, MOECL_SWIGLU, 67, 93);
+    check_tokens((moecl_dtype)dtype, MOECL_RELU, 5, 29);
+    check_tokens((moecl_dtype)dtype, MOECL_GEGLU, 130, 3);
+  }
+  const moecl_layer_params params = {.hidden_size = 1, .intermediate_size = 1, .num_experts = 1,
+                                     .top_k = 1};
+  const moecl_status invalid = MOECL_ERROR_INVALID_ARGUMENT;
+  double value = 1;
+  assert_ok(moecl_reference_expert_tokens(&params, 0, NULL, NULL, NULL, NULL, NULL, 0, NULL));
+  assert_int_equal(moecl_reference_expert_tokens(&params, -1, &value, &value, NULL, &value, NULL, 0,
+                                                 &value), invalid);
+  assert_int_equal(moecl_reference_expert_tokens(&params, 1, &value, &value, NULL, &value, NULL, -1,
+                                                 &value), invalid);
+}
+
 /* ---- the error measure ---- */
 
 static void test_relative_error(void **state) {
@@ -339,7 +407,8 @@ int main(void) {
       cmocka_unit_test(test_philox),         cmocka_unit_test(test_jitter),
       cmocka_unit_test(test_jittered_logits), cmocka_unit_test(test_capacity),
       cmocka_unit_test(test_capacity_edges), cmocka_unit_test(test_activations),
-      cmocka_unit_test(test_expert_sizes),   cmocka_unit_test(test_gate_first),
+      cmocka_unit_test(test_expert_sizes),   cmocka_unit_test(test_expert_tokens),
+      cmocka_unit_test(test_gate_first),
       cmocka_unit_test(test_relative_error),
   };
   return cmocka_run_group_tests_name("reference", tests, NULL, NULL);
