@@ -11,7 +11,7 @@
  * a tile is 128 weight rows by as many tokens as the expert has, rounded up to
  * 16: one kernel serves 1 token an expert and 4096, and ragged loads waste
  * little. D comes out as [weight row][token] and is turned by the choice of
- * which weight row stands where (PLACE).
+ * which weight row stands where (PLACE), and written through shared memory.
  *
  * Who does what. Work-items 0..127 (one warpgroup) produce: number 0 starts
  * the bulk copy of a stage's weights, all of them gather its token rows by 16
@@ -36,6 +36,7 @@
 #define CONSUMER_WARPS 8
 #define MAX_EXPERTS 1024
 #define ROW_TILES_TOGETHER 16 /* token tiles that share a column's weights in L2 */
+#define ANNOUNCED 16          /* more than the stages, each of which may be a tile */
 #define MAX_ROWS_EACH 16      /* 256 tokens over 16 rows of producers */
 
 #if GATED
@@ -135,14 +136,6 @@ static inline float activate(float x) {
 
 #include "grouped_gemm/nvidia_few.clh"
 
-#if OUTPUT_F32
-typedef float output_t;
-#define STORE_PAIR(p, low, high) (*(__global float2 *)(p) = (float2)(low, high))
-#else
-typedef ushort output_t;
-#define STORE_PAIR(p, low, high) (*(__global uint *)(p) = pack_pair(low, high))
-#endif
-
 /* The same value, which the compiler doesn't know: multiples of it are then made
  * where they are used, not kept in registers over the loop around (which spilled). */
 static inline long opaque(long x) {
@@ -150,28 +143,84 @@ static inline long opaque(long x) {
   return x;
 }
 
-/* Sums of 8 tokens, four a work-item, to the output. `out` points at the
- * work-item's columns (two, even) of the tile's first slot. */
-static inline void store_tokens(__global output_t *out, long n, int token, int rows, uint lane,
-                                float c0, float c1, float c2, float c3, float2 bias) {
+#if OUTPUT_F32
+
+/* The router's logits: few, straight to memory. `out` points at the work-item's
+ * two columns of the tile's first slot. */
+typedef float output_t;
+static inline void store_tile(__global float *out, tile_t tile, const float *c, float2 bias,
+                              long n, uint lane, uint warp, uint half_index, uint staging) {
+  const long column = (long)tile.column_tile * COLUMNS + PLACE(half_index * 64 + warp * 16 + lane / 4);
+  if (column >= n) return;
+#pragma unroll
+  for (int i = 0; i < 64; i++) {
+    const int token = i / 2 * 8 + (int)(lane % 4) * 2 + i % 2;
+    if (token < tile.rows)
+      *(__global float2 *)(out + (long)(tile.first_slot + token) * n + column) =
+          (float2)(activate(c[i / 2 * 4 + i % 2] + bias.x),
+                   activate(c[i / 2 * 4 + i % 2 + 2] + bias.y));
+  }
+}
+
+#else
+
+/* A warpgroup's columns of CHUNK tokens at a time go through shared memory, two
+ * chunks in turn, from where the copy engine writes them row by row: stores of 4
+ * bytes from where wgmma leaves its sums took a tenth of the time. The padding
+ * keeps a warp's stores on different banks. */
+typedef ushort output_t;
+#define CHUNK 32
+#define CHUNK_ROW_BYTES (COLUMNS / 2 * 2)
+#define CHUNK_STRIDE (CHUNK_ROW_BYTES + 16)
+
+/* Sums of 8 tokens, four a work-item, to the chunk, whose row 0 is at `at`. */
+static inline void stage_tokens(uint at, uint lane, uint warp, float c0, float c1, float c2,
+                                float c3, float2 bias) {
 #if GATED
   /* c0, c1: gate of two tokens; c2, c3: up. Neighbouring columns stand in lanes
    * 4 apart: each keeps one token of the two and gets the other column of it. */
   const float v0 = activate(c0 + bias.x) * (c2 + bias.y);
   const float v1 = activate(c1 + bias.x) * (c3 + bias.y);
-  const int odd = (int)(lane / 4) & 1;
+  const uint odd = lane / 4 & 1;
   const float other = shuffle_xor4(odd ? v0 : v1);
-  token += (int)(lane % 4) * 2 + odd;
-  if (token < rows)
-    STORE_PAIR(out + (long)token * n, odd ? other : v0, odd ? v1 : other);
+  store_shared(at + (lane % 4 * 2 + odd) * CHUNK_STRIDE + warp * 16 + lane / 8 * 4,
+               odd ? pack_pair(other, v1) : pack_pair(v0, other));
 #else
-  token += (int)(lane % 4) * 2;
-  if (token < rows)
-    STORE_PAIR(out + (long)token * n, activate(c0 + bias.x), activate(c2 + bias.y));
-  if (token + 1 < rows)
-    STORE_PAIR(out + (long)(token + 1) * n, activate(c1 + bias.x), activate(c3 + bias.y));
+  at += lane % 4 * 2 * CHUNK_STRIDE + warp * 32 + lane / 4 * 4;
+  store_shared(at, pack_pair(activate(c0 + bias.x), activate(c2 + bias.y)));
+  store_shared(at + CHUNK_STRIDE, pack_pair(activate(c1 + bias.x), activate(c3 + bias.y)));
 #endif
 }
+
+static inline void store_tile(__global ushort *out, tile_t tile, const float *c, float2 bias,
+                              long n, uint lane, uint warp, uint half_index, uint staging) {
+  const long column = (long)tile.column_tile * COLUMNS + half_index * (COLUMNS / 2);
+  const uint columns = (uint)max(min(n - column, (long)(COLUMNS / 2)), 0l);
+  staging += half_index * (2 * CHUNK * CHUNK_STRIDE);
+#pragma unroll
+  for (int chunk = 0; chunk < 256 / CHUNK; chunk++) {
+    if (chunk * CHUNK >= (int)tile.width) continue; /* uniform */
+    const uint at = staging + chunk % 2 * (CHUNK * CHUNK_STRIDE);
+    if (warp == 0) bulk_store_wait_read_but_one();
+    warpgroup_barrier(1 + half_index); /* the chunk before the last is gone */
+#pragma unroll
+    for (int i = 0; i < CHUNK / 8; i++) {
+      const int j = chunk * (CHUNK / 8) + i;
+      stage_tokens(at + i * 8 * CHUNK_STRIDE, lane, warp, c[4 * j], c[4 * j + 1], c[4 * j + 2],
+                   c[4 * j + 3], bias);
+    }
+    fence_async_proxy();
+    warpgroup_barrier(1 + half_index);
+    if (warp == 0) {
+      const int token = chunk * CHUNK + (int)lane;
+      if (token < tile.rows && columns > 0)
+        bulk_store((ulong)(out + (long)(tile.first_slot + token) * n + column),
+                   at + lane * CHUNK_STRIDE, columns * 2);
+      bulk_store_commit();
+    }
+  }
+}
+#endif
 
 /* ---- the kernel ---- */
 
@@ -220,11 +269,17 @@ gemm(const __global ushort *a, const __global int *slot_token, const __global in
      const __global int *tile_offsets, const __global ushort *w, const __global storage_t *bias,
      __global output_t *out, long k, long n, int num_experts, int tile_rows) {
   __local int offsets[MAX_EXPERTS + 1];
+  __local int4 announced[ANNOUNCED]; /* tiles, from the producer to the consumers */
   /* Shared memory beyond what __local allows: declared in PTX. */
   uint pipeline;
   asm volatile("//@.shared .align 1024 .b8 moecl_pipeline[196608];");
   asm volatile("//@.shared .align 16 .b8 moecl_barriers[160];");
   asm volatile("//@mov.u32 %0, moecl_pipeline;" : "=r"(pipeline));
+  uint staging = 0;
+#if !OUTPUT_F32
+  asm volatile("//@.shared .align 16 .b8 moecl_staging[18432];"); /* 2 halves, 2 chunks each */
+  asm volatile("//@mov.u32 %0, moecl_staging;" : "=r"(staging));
+#endif
   uint barriers; /* stage s: full at 16 s, empty at 16 s + 8 */
   asm volatile("//@mov.u32 %0, moecl_barriers;" : "=r"(barriers));
 
@@ -244,7 +299,7 @@ gemm(const __global ushort *a, const __global int *slot_token, const __global in
   }
   barrier(CLK_LOCAL_MEM_FENCE);
   const uint tiles = (uint)offsets[num_experts] * column_tiles;
-  uint slot = 0, phase = 0;
+  uint slot = 0, phase = 0, count = 0; /* tiles done */
 
   if (id < PRODUCERS) {
     asm volatile("//@setmaxnreg.dec.sync.aligned.u32 104;");
@@ -273,6 +328,9 @@ gemm(const __global ushort *a, const __global int *slot_token, const __global in
         const uint full = barriers + 16 * slot, stage = pipeline + slot * stage_bytes;
         mbarrier_wait(full + 8, phase ^ 1);
         if (id == 0) {
+          if (step == 0)
+            announced[count % ANNOUNCED] =
+                (int4)(tile.expert, tile.first_slot, tile.rows, (int)tile.column_tile);
           mbarrier_arrive_expect(full, bytes);
           bulk_copy(stage, weights, bytes, full);
         }
@@ -311,6 +369,7 @@ gemm(const __global ushort *a, const __global int *slot_token, const __global in
           find_rows(next_row, next_tile, slot_token, first);
         }
       }
+      count++;
       t = next;
       tile = next_tile;
 #pragma unroll
@@ -322,31 +381,33 @@ gemm(const __global ushort *a, const __global int *slot_token, const __global in
     const uint half_index = id / 128 - 1, half_at = half_index * (WEIGHT_BYTES / 2);
     const uint lane = id % 32, warp = id / 32 % 4;
     uint previous = 0;
-    for (uint t = (uint)get_group_id(0); t < tiles; t += (uint)get_num_groups(0)) {
-      const tile_t tile = find_tile(t, offsets, expert_offsets, num_experts, column_tiles);
+    for (uint t = (uint)get_group_id(0); t < tiles; t += (uint)get_num_groups(0), count++) {
+      mbarrier_wait(barriers + 16 * slot, phase); /* the tile's first stage: it is announced */
+      const int4 what = announced[count % ANNOUNCED];
+      tile_t tile;
+      tile.expert = what.x;
+      tile.first_slot = what.y;
+      tile.rows = what.z;
+      tile.width = (uint)(what.z + 15) / 16 * 16;
+      tile.column_tile = (uint)what.w;
       float c[128];
       switch (tile.width / 16) { WGMMA_FOR_ALL_WIDTHS(CONSUME) }
       if (lane == 0) mbarrier_arrive(barriers + 16 * previous + 8);
 
-      const uint r = half_index * 64 + warp * 16 + lane / 4;
-      const long column = (long)tile.column_tile * COLUMNS + PLACE(r);
       float2 add = (float2)(0.0f, 0.0f);
 #if BIAS
+      const uint r = half_index * 64 + warp * 16 + lane / 4;
+      const long column = (long)tile.column_tile * COLUMNS + PLACE(r);
       if (column < n) {
         const __global storage_t *b = bias + (long)tile.expert * n * (GATED ? 2 : 1);
         add.x = storage_load(b, (size_t)column);
         add.y = storage_load(b, (size_t)(column + (GATED ? n : 1)));
       }
 #endif
-      /* Gated, lanes of odd columns store the pair that begins one before. */
-      __global output_t *to = out + (long)tile.first_slot * n + (GATED ? column & ~1l : column);
-      const int rows = column < n ? tile.rows : 0;
-      const long row_stride = opaque(n);
-#pragma unroll
-      for (int j = 0; j < 32; j++)
-        if (j * 8 < (int)tile.width)
-          store_tokens(to, row_stride, j * 8, rows, lane, c[4 * j], c[4 * j + 1], c[4 * j + 2],
-                       c[4 * j + 3], add);
+      store_tile(out, tile, c, add, opaque(n), lane, warp, half_index, staging);
     }
+#if !OUTPUT_F32
+    if (warp == 0) bulk_store_wait();
+#endif
   }
 }
