@@ -199,7 +199,9 @@ static void check_point(runner *runner, const experiment_point *point,
            "verification failed: error %.3g (tolerance %.3g), %lld top-k mismatches, capacity %s",
            result->verify.error, result->verify.tolerance,
            (long long)result->verify.topk_mismatches,
-           result->verify.capacity_ok ? "right" : "wrong");
+           result->verify.capacity_ok       ? "right"
+           : result->verify.topk_mismatches ? "not compared, as choices or their counts differ"
+                                            : "wrong");
   result->error = strdup(text);
 }
 

@@ -79,6 +79,16 @@ wrong() {
   fi
 }
 
+# says NAME PATTERN: in what the last run printed.
+says() {
+  if grep -E -- "$2" "$work/log" >/dev/null; then
+    printf 'ok      %s\n' "$1"
+    passed=$((passed + 1))
+  else
+    fail "$1" "no line matches: $2"
+  fi
+}
+
 if ! "$moectl" devices >/dev/null 2>&1; then
   echo 'skipped: there is no OpenCL device'
   exit 77
@@ -100,6 +110,7 @@ wrong "only the last token's output is wrong" combine/generic.cl \
   'storage_store(token >= 100 \&\& token + 1 == get_num_groups(0) / groups_per_token ? 1.0f : sum[i],'
 wrong "the choices' ids in reverse order" 'router/cpu.cl router/generic.cl' \
   'topk_ids\[k\] = (best_id\[k\]|index\[0\]);' 'topk_ids[token >= 100 ? top_k - 1 - k : k] = \1;'
+says "capacity is then not compared, and not called wrong" 'capacity not compared'
 wrong "a count before capacity is one too many" permute/generic.cl \
   'tokens_per_expert\[e\] = base;' 'tokens_per_expert[e] = base + (e == 1 \&\& base > 400);' \
   "${by_position[@]}"
