@@ -47,7 +47,8 @@ static const char environment_topic[] =
 static const char exit_topic[] =
     "Exit codes:\n"
     "  0  all points ran and verified (or ran, with measure.verify off)\n"
-    "  1  some point failed, did not verify, or the run was interrupted\n"
+    "  1  some point failed, did not verify, the run was interrupted, or output could not\n"
+    "     be written\n"
     "  2  bad usage or a bad experiment; nothing ran\n"
     "  3  no OpenCL device, or none that matches --device\n";
 
