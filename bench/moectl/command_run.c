@@ -176,7 +176,9 @@ static int open_results(run *run) {
 /* Runs what is missing. False when results could not be written. */
 static bool run_points(run *run) {
   const experiment *experiment = &run->experiment;
-  progress *progress = progress_open(experiment, run->options->quiet);
+  size_t to_run = 0;
+  for (size_t i = 0; i < experiment->num_points; i++) to_run += !results_has(run->results, i);
+  progress *progress = progress_open(experiment, to_run, run->options->quiet);
   bool written = true;
   for (size_t i = 0; i < experiment->num_points && written && !interrupted; i++) {
     if (results_has(run->results, i)) continue;
