@@ -48,7 +48,8 @@ static const char environment_topic[] =
 static const char exit_topic[] =
     "Exit codes:\n"
     "  0  all points ran and verified (or ran, with measure.verify off)\n"
-    "  1  some point failed, did not verify, or the run was interrupted\n"
+    "  1  some point failed, did not verify, the run was interrupted, or output could not\n"
+    "     be written\n"
     "  2  bad usage or a bad experiment; nothing ran\n"
     "  3  no OpenCL device, or none that matches --device\n";
 
@@ -66,9 +67,11 @@ static const char results_topic[] =
     "  point-NNN.safetensors   with --dump: inputs, weights, routing and output\n"
     "\n"
     "Times are device times from OpenCL profiling events: median, minimum and 90th\n"
-    "percentile over measure.iterations after measure.warmup. tflops counts what the\n"
-    "layer's surviving assignments need, gbytes_per_s the least bytes it must move: the\n"
-    "weights of the experts that were reached, input and output once.\n"
+    "percentile over measure.iterations after measure.warmup; timed forwards take turns with\n"
+    "three drawn input sets. tflops counts what the layer's surviving assignments need,\n"
+    "gbytes_per_s the least bytes it must move: the weights of the experts that were\n"
+    "reached, input and output once; both are the mean of the timed forwards' own counts,\n"
+    "over their median time. Routing and verification are the first input set's.\n"
     "verify.error is ||output - reference|| / ||reference|| over the sampled tokens, the\n"
     "reference being plain C in double precision.\n";
 

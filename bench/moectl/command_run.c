@@ -7,8 +7,8 @@
 #include <stdlib.h>
 #include <string.h>
 
-/* Ctrl-C: the first one lets the forward in flight end and writes the results,
- * a second one kills (the handler is reset). */
+/* Ctrl-C: the first one lets the forward in flight end, or the verification, and
+ * writes the results, a second one kills (the handler is reset). */
 static volatile sig_atomic_t interrupted;
 static void on_interrupt(int signal_number) {
   (void)signal_number;
@@ -182,7 +182,9 @@ static int open_results(run *run) {
 /* Runs what is missing. False when results could not be written. */
 static bool run_points(run *run) {
   const experiment *experiment = &run->experiment;
-  progress *progress = progress_open(experiment, run->options->quiet);
+  size_t to_run = 0;
+  for (size_t i = 0; i < experiment->num_points; i++) to_run += !results_has(run->results, i);
+  progress *progress = progress_open(experiment, to_run, run->options->quiet);
   bool written = true;
   for (size_t i = 0; i < experiment->num_points && written && !interrupted; i++) {
     if (results_has(run->results, i)) continue;
@@ -191,8 +193,8 @@ static bool run_points(run *run) {
     point_result result;
     char *error = NULL;
     progress_begin(progress, i);
-    runner_run_point(&run->runner, i, run->options->dump ? path : NULL, &result);
-    if (interrupted) { /* not finished: --resume runs it again */
+    if (!runner_run_point(&run->runner, i, run->options->dump ? path : NULL, &result)) {
+      /* Interrupted: --resume runs it again. */
       point_result_destroy(&result);
       break;
     }

@@ -59,18 +59,19 @@ static bool write_buffer(dump *dump, const moecl_buffer *buffer, uint64_t bytes,
   return ok;
 }
 
-static bool write_weights(dump *dump, moecl_context *context, const experiment_point *point,
-                          char **error) {
+static bool write_weights(dump *dump, const dump_input *input, char **error) {
+  const experiment_point *point = input->point;
   for (int tensor = 0; tensor < MOECL_TENSOR_COUNT; tensor++) {
     const uint64_t bytes = (uint64_t)moecl_layer_tensor_size(&point->layer, (moecl_tensor)tensor) *
                            moecl_dtype_size(point->layer.dtype);
     const int64_t items = workload_tensor_items(&point->layer, (moecl_tensor)tensor);
     moecl_buffer *staging = NULL;
-    if (items && moecl_buffer_create(context, bytes, &staging) != MOECL_OK)
+    if (items && moecl_buffer_create(input->context, bytes, &staging) != MOECL_OK)
       return oops(error, "no device memory for the dump");
     bool ok = true;
     for (int64_t item = 0; ok && item < items; item++)
-      ok = workload_draw_weights(point, (moecl_tensor)tensor, item, staging) == MOECL_OK
+      ok = *input->interrupted ? oops(error, "interrupted during the dump")
+           : workload_draw_weights(point, (moecl_tensor)tensor, item, staging) == MOECL_OK
                ? write_buffer(dump, staging, bytes, error)
                : oops(error, "weights could not be drawn for the dump");
     moecl_buffer_destroy(&staging);
@@ -79,23 +80,22 @@ static bool write_weights(dump *dump, moecl_context *context, const experiment_p
   return true;
 }
 
-bool dump_point(moecl_context *context, const experiment_point *point,
-                const moecl_routing *routing, const moecl_buffer *hidden_states,
-                const moecl_buffer *output, const char *path, char **error) {
-  const plan plan = make_plan(point);
+bool dump_point(const dump_input *input, const char *path, char **error) {
+  const moecl_routing *routing = input->routing;
+  const plan plan = make_plan(input->point);
   const size_t slots = (size_t)(routing->num_tokens * routing->top_k);
-  const uint64_t rows = moecl_buffer_size(output);
+  const uint64_t rows = moecl_buffer_size(input->output);
   dump *dump = dump_open(path, plan.tensors, plan.count, error);
   if (!dump) return false;
-  bool ok = write_buffer(dump, hidden_states, rows, error) &&
-            write_weights(dump, context, point, error) &&
+  bool ok = write_buffer(dump, input->hidden_states, rows, error) &&
+            write_weights(dump, input, error) &&
             dump_write(dump, routing->router_logits,
                        (size_t)(routing->num_tokens * routing->num_experts) * sizeof(float),
                        error) &&
             dump_write(dump, routing->topk_ids, slots * sizeof(int32_t), error) &&
             dump_write(dump, routing->topk_weights, slots * sizeof(float), error) &&
             dump_write(dump, routing->kept, slots, error) &&
-            write_buffer(dump, output, rows, error);
+            write_buffer(dump, input->output, rows, error);
   char *closing = NULL;
   ok = dump_close(&dump, ok ? error : &closing) && ok;
   free(closing); /* an incomplete file complains too; the first error is the one to tell */

@@ -1,5 +1,6 @@
 /* moectl: experiments with Mixture-of-Experts layers on any OpenCL device. */
 #include "moectl.h"
+#include <errno.h>
 #include <stdarg.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -109,7 +110,7 @@ static bool parse(const command *command, int argc, char **argv, options *option
   return true;
 }
 
-int main(int argc, char **argv) {
+static int run_command(int argc, char **argv) {
   const char *name = argc > 1 ? argv[1] : NULL;
   options options = {0};
   if (!name) {
@@ -137,4 +138,15 @@ int main(int argc, char **argv) {
   }
   complain("there is no command '%s'; see 'moectl help'", name);
   return EXIT_USAGE;
+}
+
+/* What was said on stdout must have got there: a full disk or a closed pipe must
+ * not look like success. */
+int main(int argc, char **argv) {
+  const int code = run_command(argc, argv);
+  errno = 0;
+  const bool failed = fflush(stdout) != 0;
+  if (!failed && !ferror(stdout)) return code;
+  complain("not all output could be written%s%s", errno ? ": " : "", errno ? strerror(errno) : "");
+  return code == EXIT_ALL_OK ? EXIT_POINT_FAILED : code;
 }

@@ -13,14 +13,15 @@ struct progress {
   bool terminal;
   struct timespec begun; /* of the point that runs */
   double seconds;        /* of all that ended */
-  size_t ended;
+  size_t to_run, ended;
   double last_rate; /* tokens/s, 0: none yet */
 };
 
-progress *progress_open(const experiment *plan, bool quiet) {
+progress *progress_open(const experiment *plan, size_t to_run, bool quiet) {
   progress *shown = quiet ? NULL : calloc(1, sizeof *shown);
   if (!shown) return NULL;
   shown->experiment = plan;
+  shown->to_run = to_run;
   shown->terminal = isatty(STDERR_FILENO) == 1;
   return shown;
 }
@@ -66,7 +67,7 @@ void progress_begin(progress *shown, size_t index) {
   if (shown->ended > 0) {
     const double mean = shown->seconds / (double)shown->ended;
     char duration[32];
-    format_duration(mean * (double)(shown->experiment->num_points - index), duration,
+    format_duration(mean * (double)(shown->to_run - shown->ended), duration,
                     sizeof duration);
     snprintf(left, sizeof left, " | about %s left", duration);
   }

@@ -112,8 +112,11 @@ static int by_value(const void *a, const void *b) {
   return (x > y) - (x < y);
 }
 
-static sample_summary summarize(double *samples, size_t count) {
-  if (count == 0 || isnan(samples[0])) return (sample_summary){NAN, NAN, NAN};
+/* One forward whose time is not credible leaves no median to be had. */
+sample_summary runner_summarize(double *samples, size_t count) {
+  for (size_t i = 0; i < count; i++)
+    if (isnan(samples[i])) count = 0;
+  if (count == 0) return (sample_summary){NAN, NAN, NAN};
   qsort(samples, count, sizeof *samples, by_value);
   const double median = count % 2 ? samples[count / 2]
                                   : (samples[count / 2 - 1] + samples[count / 2]) / 2;
@@ -121,44 +124,120 @@ static sample_summary summarize(double *samples, size_t count) {
   return (sample_summary){median, samples[0], samples[p90 - 1]};
 }
 
+/* Forwards that follow each other in the queue, so that a short one is not timed
+ * with the host's pauses in it. A long one is waited for: an interrupt then need
+ * not wait for several. */
+enum { IN_FLIGHT = 4 };
+static const double long_forward_ms = 20;
+
+typedef struct timed_forwards {
+  moecl_profile *profile[IN_FLIGHT];
+  int set[IN_FLIGHT]; /* the input that the forward took */
+  size_t started, read, warmup, most;
+  double *samples;   /* [stage][most] */
+  int64_t *timed_of; /* forwards by input */
+  double latest_ms;
+} timed_forwards;
+
+/* Waits for the oldest forward in flight and keeps its times, past the warm-up. */
+static moecl_status read_oldest(timed_forwards *timed) {
+  double ms[MOECL_STAGE_COUNT];
+  const size_t place = timed->read % IN_FLIGHT;
+  MOECL_TRY(moecl_profile_read_wait(timed->profile[place], ms));
+  timed->latest_ms = ms[MOECL_STAGE_LAYER];
+  if (timed->read >= timed->warmup) {
+    for (int stage = 0; stage < MOECL_STAGE_COUNT; stage++)
+      timed->samples[(size_t)stage * timed->most + timed->read - timed->warmup] = ms[stage];
+    timed->timed_of[timed->set[place]]++;
+  }
+  timed->read++;
+  return MOECL_OK;
+}
+
+/* Is there room for one more in flight? Not known to be short: one at a time. */
+static bool has_room(const timed_forwards *timed) {
+  const bool is_short = timed->read > 0 && timed->latest_ms < long_forward_ms;
+  return timed->started - timed->read < (is_short ? (size_t)IN_FLIGHT : 1);
+}
+
+static moecl_status run_timed(runner *runner, const experiment_point *point,
+                              const point_buffers *buffers, timed_forwards *timed) {
+  const size_t all = timed->warmup + timed->most;
+  for (int i = 0; i < IN_FLIGHT; i++)
+    MOECL_TRY(moecl_profile_create(runner->context, &timed->profile[i]));
+  while (timed->started < all && !*runner->interrupted) {
+    while (!has_room(timed)) MOECL_TRY(read_oldest(timed));
+    const size_t place = timed->started % IN_FLIGHT;
+    timed->set[place] = (int)(timed->started % (size_t)buffers->sets);
+    MOECL_TRY(forward(runner, point, buffers, timed->set[place], timed->profile[place]));
+    timed->started++;
+  }
+  while (timed->read < timed->started) MOECL_TRY(read_oldest(timed));
+  return MOECL_OK;
+}
+
 /* Warm-up, then timed forwards; stops early when interrupted. */
 static moecl_status measure(runner *runner, const experiment_point *point,
-                            const point_buffers *buffers, point_result *result) {
-  const size_t iterations = (size_t)runner->experiment->iterations;
-  const size_t warmup = (size_t)runner->experiment->warmup;
-  double *samples = malloc(iterations * MOECL_STAGE_COUNT * sizeof *samples);
-  moecl_profile *profile = NULL;
-  if (!samples) return MOECL_ERROR_OUT_OF_HOST_MEMORY;
-  moecl_status status = moecl_profile_create(runner->context, &profile);
-  size_t timed = 0;
-  for (size_t i = 0; status == MOECL_OK && i < warmup + iterations && !*runner->interrupted; i++) {
-    double ms[MOECL_STAGE_COUNT];
-    status = forward(runner, point, buffers, (int)(i % (size_t)buffers->sets), profile);
-    if (status == MOECL_OK) status = moecl_profile_read_wait(profile, ms);
-    if (status != MOECL_OK || i < warmup) continue;
-    for (int stage = 0; stage < MOECL_STAGE_COUNT; stage++)
-      samples[(size_t)stage * iterations + timed] = ms[stage];
-    timed++;
-  }
+                            const point_buffers *buffers, int64_t timed_of[INPUT_SETS],
+                            point_result *result) {
+  const size_t most = (size_t)runner->experiment->iterations;
+  timed_forwards timed = {.warmup = (size_t)runner->experiment->warmup,
+                          .most = most,
+                          .samples = malloc(most * MOECL_STAGE_COUNT * sizeof(double)),
+                          .timed_of = timed_of};
+  if (!timed.samples) return MOECL_ERROR_OUT_OF_HOST_MEMORY;
+  const moecl_status status = run_timed(runner, point, buffers, &timed);
+  const size_t kept = timed.read > timed.warmup ? timed.read - timed.warmup : 0;
   for (int stage = 0; stage < MOECL_STAGE_COUNT; stage++)
-    result->time_ms[stage] = summarize(samples + (size_t)stage * iterations, timed);
-  result->iterations = (int64_t)timed;
-  moecl_profile_destroy(&profile);
-  free(samples);
+    result->time_ms[stage] = runner_summarize(timed.samples + (size_t)stage * most, kept);
+  result->iterations = (int64_t)kept;
+  for (int i = 0; i < IN_FLIGHT; i++) moecl_profile_destroy(&timed.profile[i]);
+  free(timed.samples);
   return status;
 }
 
-static void rates(const experiment_point *point, point_result *result) {
-  const moecl_routing *routing = &result->routing;
+/* What forwards have to do, summed over some of them. */
+typedef struct work {
+  double flops, bytes;
+} work;
+
+static void add_work(const experiment_point *point, const moecl_routing *routing, int64_t forwards,
+                     work *work) {
   int64_t kept = 0, active = 0;
   for (int64_t e = 0; e < routing->num_experts; e++) {
     kept += routing->tokens_per_expert_after_capacity[e];
     active += routing->tokens_per_expert_after_capacity[e] > 0;
   }
+  work->flops += (double)forwards * moe_flops(&point->layer, kept, point->num_tokens);
+  work->bytes += (double)forwards * moe_bytes(&point->layer, active, point->num_tokens);
+}
+
+/* Reads every timed input set's routing for the work there was to do; set 0 last:
+ * its routing is reported, verified and dumped. */
+static moecl_status read_routings(runner *runner, const experiment_point *point,
+                                  const point_buffers *buffers, const int64_t *timed_of, work *work,
+                                  point_result *result) {
+  moecl_status status = MOECL_OK;
+  for (int set = buffers->sets - 1; status == MOECL_OK && set >= 0; set--) {
+    moecl_routing routing;
+    if (set > 0 && timed_of[set] == 0) continue;
+    status = forward(runner, point, buffers, set, NULL);
+    if (status == MOECL_OK) status = moecl_layer_read_routing_wait(runner->layer, &routing);
+    if (status != MOECL_OK) break;
+    add_work(point, &routing, timed_of[set], work);
+    if (set == 0) result->routing = routing;
+    else moecl_routing_destroy(&routing);
+  }
+  return status;
+}
+
+/* Times are of all timed input sets together, and so is the work: its mean. */
+static void rates(const experiment_point *point, const work *work, point_result *result) {
   const double seconds = result->time_ms[MOECL_STAGE_LAYER].median * 1e-3;
+  const double forwards = (double)result->iterations;
   result->tokens_per_s = (double)point->num_tokens / seconds;
-  result->tflops = moe_flops(&point->layer, kept, point->num_tokens) / seconds * 1e-12;
-  result->gbytes_per_s = moe_bytes(&point->layer, active, point->num_tokens) / seconds * 1e-9;
+  result->tflops = work->flops / forwards / seconds * 1e-12;
+  result->gbytes_per_s = work->bytes / forwards / seconds * 1e-9;
 }
 
 static void name_variants(const runner *runner, point_result *result) {
@@ -199,53 +278,62 @@ static void check_point(runner *runner, const experiment_point *point,
            "verification failed: error %.3g (tolerance %.3g), %lld top-k mismatches, capacity %s",
            result->verify.error, result->verify.tolerance,
            (long long)result->verify.topk_mismatches,
-           result->verify.capacity_ok ? "right" : "wrong");
+           result->verify.capacity_ok       ? "right"
+           : result->verify.topk_mismatches ? "not compared, as choices or their counts differ"
+                                            : "wrong");
   result->error = strdup(text);
 }
 
-/* The steps of a point; the first failure names itself. */
-static void run_steps(runner *runner, const experiment_point *point, point_buffers *buffers,
+/* The steps of a point; the first failure names itself. False when interrupted
+ * before everything asked for was done. Once the times are there, the rest takes
+ * a few seconds and is finished; only a dump may take long, and is given up. */
+static bool run_steps(runner *runner, const experiment_point *point, point_buffers *buffers,
                       const char *dump_path, point_result *result) {
+  int64_t timed_of[INPUT_SETS] = {0};
+  work work = {0, 0};
   moecl_status status = provide_layer(runner, point);
   if (status != MOECL_OK) {
     fail(result, "the layer could not be made: %s", moecl_status_string(status));
-    return;
+    return true;
   }
   name_variants(runner, result);
   status = provide_buffers(runner, point, buffers);
-  if (status == MOECL_OK) status = measure(runner, point, buffers, result);
-  /* Input set 0 last: its routing is reported, verified and dumped. */
-  if (status == MOECL_OK && !*runner->interrupted) status = forward(runner, point, buffers, 0, NULL);
-  if (status == MOECL_OK && !*runner->interrupted)
-    status = moecl_layer_read_routing_wait(runner->layer, &result->routing);
+  if (status == MOECL_OK) status = measure(runner, point, buffers, timed_of, result);
+  if (status == MOECL_OK && result->iterations < runner->experiment->iterations) return false;
+  if (status == MOECL_OK)
+    status = read_routings(runner, point, buffers, timed_of, &work, result);
   if (status != MOECL_OK) {
     fail(result, "the layer did not run: %s", moecl_status_string(status));
-    return;
-  }
-  if (*runner->interrupted) {
-    fail(result, "interrupted");
-    return;
+    return true;
   }
   result->memory_bytes = moecl_layer_weight_bytes(runner->layer) +
                          moecl_layer_workspace_size(runner->layer, point->num_tokens) +
                          2 * moecl_buffer_size(buffers->output);
-  rates(point, result);
+  rates(point, &work, result);
   check_point(runner, point, buffers, result);
+  if (!dump_path) return true;
   char *error = NULL;
-  if (dump_path && !dump_point(runner->context, point, &result->routing, buffers->hidden[0],
-                               buffers->output, dump_path, &error))
-    fail(result, "%s", error ? error : "the dump could not be written");
+  const dump_input dump = {.context = runner->context,
+                           .point = point,
+                           .routing = &result->routing,
+                           .hidden_states = buffers->hidden[0],
+                           .output = buffers->output,
+                           .interrupted = runner->interrupted};
+  const bool dumped = dump_point(&dump, dump_path, &error);
+  if (!dumped) fail(result, "%s", error ? error : "the dump could not be written");
   free(error);
+  return dumped || !*runner->interrupted;
 }
 
-void runner_run_point(runner *runner, size_t index, const char *dump_path, point_result *result) {
+bool runner_run_point(runner *runner, size_t index, const char *dump_path, point_result *result) {
   const experiment_point *point = &runner->experiment->points[index];
   point_buffers buffers = {0};
   *result = (point_result){.index = index, .status = POINT_ERROR};
   for (int stage = 0; stage < MOECL_STAGE_COUNT; stage++)
     result->time_ms[stage] = (sample_summary){NAN, NAN, NAN};
-  run_steps(runner, point, &buffers, dump_path, result);
+  const bool finished = run_steps(runner, point, &buffers, dump_path, result);
   release_buffers(&buffers);
+  return finished;
 }
 
 void runner_release(runner *runner) { moecl_layer_destroy(&runner->layer); }

@@ -28,9 +28,14 @@ moecl_status runner_memory_needed(moecl_context *context, const experiment_point
                                   bool draws_again, runner_memory *needed);
 
 /* Runs point `index` into *result, which is always usable: on failure status
- * POINT_ERROR with a sentence. `dump_path` NULL: no dump. */
-void runner_run_point(runner *runner, size_t index, const char *dump_path, point_result *result);
+ * POINT_ERROR with a sentence. `dump_path` NULL: no dump. False when it was
+ * interrupted before all was done: the result is then not to be kept. An
+ * interruption that comes when the times are there lets the point be finished. */
+bool runner_run_point(runner *runner, size_t index, const char *dump_path, point_result *result);
 void runner_release(runner *runner);
+
+/* Sorts `samples`; all NaN where one of them is, or there are none. */
+sample_summary runner_summarize(double *samples, size_t count);
 
 /* verify.c: samples tokens so that the check takes a few seconds at most. */
 typedef struct verify_input {
@@ -41,9 +46,14 @@ typedef struct verify_input {
 } verify_input;
 moecl_status verify_point(const verify_input *input, verify_result *result);
 
-/* dump_point.c */
-bool dump_point(moecl_context *context, const experiment_point *point,
-                const moecl_routing *routing, const moecl_buffer *hidden_states,
-                const moecl_buffer *output, const char *path, char **error);
+/* dump_point.c: false, with nothing left at `path`, also when interrupted. */
+typedef struct dump_input {
+  moecl_context *context;
+  const experiment_point *point;
+  const moecl_routing *routing;
+  const moecl_buffer *hidden_states, *output;
+  volatile sig_atomic_t *interrupted;
+} dump_input;
+bool dump_point(const dump_input *input, const char *path, char **error);
 
 #endif

@@ -125,6 +125,35 @@ test_usage() {
   expect "option without its value, exit 2" 2 '--out'
 }
 
+# full NAME CODE [arguments]: stdout that takes nothing is told once, on stderr.
+full() {
+  local name=$1 want=$2
+  shift 2
+  code=0
+  : >"$work/out"
+  timeout 300 "$moectl" "$@" >/dev/full 2>"$work/err" </dev/null || code=$?
+  expect "$name" "$want" 'not all output could be written: No space left'
+  holds "$name, told once" bash -c "[[ \$(grep -c 'could be written' '$work/err') == 1 ]]"
+}
+
+test_full_stdout() {
+  [[ -c /dev/full ]] || { skip "output that cannot be written: there is no /dev/full" && return; }
+  full "--version into a full disk, exit 1" 1 --version
+  full "help into a full disk, exit 1" 1 help
+  full "help experiment into a full disk, exit 1" 1 help experiment
+  full "check into a full disk, exit 1" 1 check "$work/tiny.yaml"
+  full "no arguments into a full disk stay exit 2" 2
+}
+
+# The same for the commands that need a device.
+test_full_stdout_on_device() {
+  [[ -c /dev/full ]] || return 0
+  full "devices into a full disk, exit 1" 1 devices
+  full "devices --json into a full disk, exit 1" 1 devices --json
+  full "run into a full disk, exit 1" 1 run "$work/tiny.yaml" --quiet --out "$work/full-stdout"
+  json_holds "its results are there" "$work/full-stdout" "len(r['points']) == 1"
+}
+
 test_check() {
   local file
   for file in "$root"/configs/*.yaml; do
@@ -452,12 +481,14 @@ main() {
   : >"$work/out" && : >"$work/err"
   write_tiny "$work/tiny.yaml"
   test_usage
+  test_full_stdout
   test_check
   test_warnings
   test_bad_yaml
   test_no_device
   if name=$(device_name) && [[ -n $name ]]; then
     test_devices "$name"
+    test_full_stdout_on_device
     test_run
     test_recorded
     test_kernel_folder

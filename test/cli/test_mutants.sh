@@ -1,0 +1,127 @@
+#!/usr/bin/env bash
+# Does verification notice a kernel that is wrong? Runs moectl with copies of the
+# kernels, one thing broken in each, and expects a point that failed.
+# usage: bash test/cli/test_mutants.sh path/to/moectl path/to/cl
+#
+# A variant's self-check runs on small problems and would set a kernel aside that
+# is wrong there, so that another one served rightly. What is broken here is
+# broken only for tokens and loads beyond those of the self-checks.
+set -euo pipefail
+
+moectl=$(realpath -- "${1:?usage: test_mutants.sh path/to/moectl path/to/cl}")
+kernels=$(realpath -- "${2:?usage: test_mutants.sh path/to/moectl path/to/cl}")
+work=$(mktemp -d)
+trap 'rm -rf "$work"' EXIT
+passed=0 failed=0
+
+cat >"$work/layer.yaml" <<'YAML'
+name: mutants
+seed: 7
+layer: {hidden_size: 24, intermediate_size: 20, num_experts: 4, top_k: 2}
+dtype: fp32
+workload: {num_tokens: 2000}
+measure: {warmup: 0, iterations: 1, verify: true}
+YAML
+
+fail() {
+  printf 'FAILED  %s: %s\n' "$1" "$2"
+  tail -n 15 "$work/log" | sed 's/^/        | /'
+  failed=$((failed + 1))
+}
+
+# run_with FOLDER [arguments]: leaves $code, $status (the point's, or nothing).
+run_with() {
+  local folder=$1
+  shift
+  rm -rf "$work/results"
+  code=0
+  MOECL_KERNEL_DIR=$folder MOECL_CACHE_DIR=$work/cache timeout 120 "$moectl" run "$work/layer.yaml" \
+    --out "$work/results" "$@" >"$work/log" 2>&1 </dev/null || code=$?
+  status=$(python3 -c '
+import json, sys
+print(json.load(open(sys.argv[1]))["points"][0]["status"])' "$work/results/results.json" 2>/dev/null) || true
+}
+
+# right NAME [arguments]: the kernels as they are verify.
+right() {
+  local name=$1
+  shift
+  run_with "$kernels" "$@"
+  if [[ $code == 0 && $status == ok ]]; then
+    printf 'ok      %s\n' "$name"
+    passed=$((passed + 1))
+  else
+    fail "$name" "exit code $code, point '$status'"
+  fi
+}
+
+# wrong NAME FILES PATTERN REPLACEMENT [arguments]: extended regular expressions,
+# which must change every file.
+wrong() {
+  local name=$1 files=$2 pattern=$3 replacement=$4 file
+  shift 4
+  rm -rf "$work/cl"
+  cp -r "$kernels" "$work/cl"
+  : >"$work/log"
+  for file in $files; do
+    sed -E -i "s@$pattern@$replacement@" "$work/cl/$file"
+    if cmp -s "$kernels/$file" "$work/cl/$file"; then
+      fail "$name" "nothing to break in $file: the pattern is out of date"
+      return
+    fi
+  done
+  run_with "$work/cl" "$@"
+  if [[ $code == 1 && ($status == verify_failed || $status == error) ]]; then
+    printf 'ok      %s: %s\n' "$name" "$(grep -E -m 1 'verification failed|could not be made' "$work/log")"
+    passed=$((passed + 1))
+  else
+    fail "$name" "exit code $code, point '$status', expected 1 and a failed one"
+  fi
+}
+
+# says NAME PATTERN: in what the last run printed.
+says() {
+  if grep -E -- "$2" "$work/log" >/dev/null; then
+    printf 'ok      %s\n' "$1"
+    passed=$((passed + 1))
+  else
+    fail "$1" "no line matches: $2"
+  fi
+}
+
+if ! "$moectl" devices >/dev/null 2>&1; then
+  echo 'skipped: there is no OpenCL device'
+  exit 77
+fi
+
+by_position=(--set layer.capacity.factor=0.5 --set layer.capacity.drop_policy=position)
+by_probability=(--set layer.capacity.factor=0.5 --set layer.capacity.drop_policy=probability)
+
+right "kernels as they are"
+right "capacity by position as it is" "${by_position[@]}"
+right "capacity by probability as it is" "${by_probability[@]}"
+
+wrong "combine adds up another slot's output" combine/generic.cl \
+  'slot = (assignment_slot\[.*\]);' 'slot = \1 - (token >= 100 \&\& \1 > 0);'
+wrong "combine forgets the last choice" combine/generic.cl \
+  'if \(slot < 0\) continue;' 'if (slot < 0 || (token >= 100 \&\& k > 0)) continue;'
+wrong "only the last token's output is wrong" combine/generic.cl \
+  'storage_store\(sum\[i\],' \
+  'storage_store(token >= 100 \&\& token + 1 == get_num_groups(0) / groups_per_token ? 1.0f : sum[i],'
+wrong "the choices' ids in reverse order" 'router/cpu.cl router/generic.cl' \
+  'topk_ids\[k\] = (best_id\[k\]|index\[0\]);' 'topk_ids[token >= 100 ? top_k - 1 - k : k] = \1;'
+says "capacity is then not compared, and not called wrong" 'capacity not compared'
+wrong "a count before capacity is one too many" permute/generic.cl \
+  'tokens_per_expert\[e\] = base;' 'tokens_per_expert[e] = base + (e == 1 \&\& base > 400);' \
+  "${by_position[@]}"
+wrong "capacity drops the first token instead of the last" permute/generic.cl \
+  'kept = capacity < 0 \|\| rank < capacity;' \
+  'kept = capacity < 400 ? capacity < 0 || rank < capacity : rank-- > 0 \&\& rank < capacity;' \
+  "${by_position[@]}"
+wrong "capacity keeps the first weights, not the largest" permute/generic.cl \
+  'weight > threshold \|\| \(tie && tie_rank < ties\)' \
+  '(capacity < 400 ? weight > threshold || (tie \&\& tie_rank < ties) : i < capacity)' \
+  "${by_probability[@]}"
+
+printf '%d checks passed, %d failed\n' "$passed" "$failed"
+((failed == 0))

@@ -1,0 +1,177 @@
+/* A point's run: when an interruption drops it, the times' summary, and rates
+ * from the work of all input sets. Verification and dump are this file's own. */
+#include "cases.h"
+#include "runner.h"
+#include "unit.h"
+#include <math.h>
+
+static moecl_context *context;
+static volatile sig_atomic_t interrupted;
+static bool interrupt_verification, interrupt_dump, dump_is_there;
+
+moecl_status verify_point(const verify_input *input, verify_result *result) {
+  (void)input;
+  *result = (verify_result){.ran = true, .ok = true};
+  if (interrupt_verification) interrupted = 1;
+  return MOECL_OK;
+}
+
+bool dump_point(const dump_input *input, const char *path, char **error) {
+  (void)input, (void)path, (void)error;
+  if (interrupt_dump) interrupted = 1;
+  return dump_is_there;
+}
+
+void point_result_destroy(point_result *result) {
+  moecl_routing_destroy(&result->routing);
+  for (int i = 0; i < 4; i++) {
+    free(result->variants[i]);
+    free(result->variant_reasons[i]);
+  }
+  free(result->error);
+}
+
+static experiment_point skewed_point(void) {
+  return (experiment_point){.layer = {.hidden_size = 16,
+                                      .intermediate_size = 8,
+                                      .num_experts = 16,
+                                      .top_k = 1,
+                                      .capacity_factor = 1.0},
+                            .num_tokens = 40,
+                            .distribution = WORKLOAD_SKEWED,
+                            .skew_exponent = 1,
+                            .skew_noise = 0.1,
+                            .seed = 3};
+}
+
+/* ---- interruptions ---- */
+
+static bool run(const char *dump_path, point_status *status) {
+  experiment_point point = skewed_point();
+  const experiment plan = {.iterations = 2, .verify = true, .points = &point, .num_points = 1};
+  runner runner = {.context = context, .experiment = &plan, .interrupted = &interrupted};
+  point_result result;
+  const bool finished = runner_run_point(&runner, 0, dump_path, &result);
+  *status = result.status;
+  point_result_destroy(&result);
+  runner_release(&runner);
+  return finished;
+}
+
+static int nothing_happened(void **state) {
+  (void)state;
+  interrupted = 0;
+  interrupt_verification = interrupt_dump = false;
+  dump_is_there = true;
+  return 0;
+}
+
+static void test_not_interrupted(void **state) {
+  point_status status;
+  (void)state;
+  assert_true(run("dump", &status));
+  assert_int_equal(status, POINT_OK);
+  dump_is_there = false; /* a full disk: the point failed, and is kept as such */
+  assert_true(run("dump", &status));
+  assert_int_equal(status, POINT_ERROR);
+}
+
+static void test_interrupted_before_the_times(void **state) {
+  point_status status;
+  (void)state;
+  interrupted = 1;
+  assert_false(run(NULL, &status));
+}
+
+static void test_interrupted_verification(void **state) {
+  point_status status;
+  (void)state;
+  interrupt_verification = true;
+  assert_true(run(NULL, &status));
+  assert_int_equal(status, POINT_OK);
+}
+
+static void test_interrupted_dump(void **state) {
+  point_status status;
+  (void)state;
+  interrupt_dump = true;
+  assert_true(run("dump", &status)); /* it came when all was written */
+  assert_int_equal(status, POINT_OK);
+  dump_is_there = false;
+  assert_false(run("dump", &status));
+}
+
+/* ---- numbers ---- */
+
+static void test_summary(void **state) {
+  double odd[3] = {3, 1, 2}, even[4] = {4, 1, 3, 2}, bad[3] = {1, NAN, 2};
+  (void)state;
+  sample_summary summary = runner_summarize(odd, 3);
+  assert_true(summary.median == 2 && summary.min == 1 && summary.p90 == 3);
+  assert_true(runner_summarize(even, 4).median == 2.5);
+  summary = runner_summarize(bad, 3);
+  assert_true(isnan(summary.median) && isnan(summary.min) && isnan(summary.p90));
+  assert_true(isnan(runner_summarize(odd, 0).median));
+}
+
+/* The work of input set `set`, by a layer of the test's own. */
+static double flops_of(const experiment_point *point, int set) {
+  moecl_layer *layer = NULL;
+  moecl_buffer *hidden = NULL, *output = NULL;
+  moecl_routing routing;
+  const uint64_t bytes = (uint64_t)(point->num_tokens * point->layer.hidden_size) * 4;
+  assert_ok(moecl_layer_create(context, &point->layer, &layer));
+  assert_ok(workload_set_weights(context, point, layer));
+  assert_ok(moecl_buffer_create(context, bytes, &hidden));
+  assert_ok(moecl_buffer_create(context, bytes, &output));
+  assert_ok(workload_draw_hidden(point, NULL, set, hidden));
+  const moecl_forward_params forward = {.num_tokens = point->num_tokens,
+                                        .hidden_states = hidden,
+                                        .output = output,
+                                        .seed = point->seed};
+  assert_ok(moecl_layer_forward(layer, &forward, NULL));
+  assert_ok(moecl_layer_read_routing_wait(layer, &routing));
+  int64_t kept = 0;
+  for (int64_t e = 0; e < routing.num_experts; e++)
+    kept += routing.tokens_per_expert_after_capacity[e];
+  moecl_routing_destroy(&routing);
+  moecl_buffer_destroy(&hidden);
+  moecl_buffer_destroy(&output);
+  moecl_layer_destroy(&layer);
+  return moe_flops(&point->layer, kept, point->num_tokens);
+}
+
+/* After one warm-up, four forwards read the sets 1, 2, 0, 1. */
+static void test_rates(void **state) {
+  experiment_point point = skewed_point();
+  const experiment plan = {
+      .warmup = 1, .iterations = 4, .verify = true, .points = &point, .num_points = 1};
+  runner runner = {.context = context, .experiment = &plan, .interrupted = &interrupted};
+  point_result result;
+  (void)state;
+  const double sets[3] = {flops_of(&point, 0), flops_of(&point, 1), flops_of(&point, 2)};
+  const double mean = (sets[0] + 2 * sets[1] + sets[2]) / 4;
+  assert_true(mean != sets[0] && mean != (sets[0] + sets[1] + sets[2]) / 3);
+  assert_true(runner_run_point(&runner, 0, NULL, &result));
+  assert_int_equal(result.iterations, 4);
+  const double flops = result.tflops * 1e12 * result.time_ms[MOECL_STAGE_LAYER].median * 1e-3;
+  assert_true(fabs(flops - mean) <= 1e-9 * mean);
+  point_result_destroy(&result);
+  runner_release(&runner);
+}
+
+int main(void) {
+  skip_without_device();
+  if (moecl_context_create(NULL, &context) != MOECL_OK) return 1;
+  const struct CMUnitTest tests[] = {
+      cmocka_unit_test_setup(test_not_interrupted, nothing_happened),
+      cmocka_unit_test_setup(test_interrupted_before_the_times, nothing_happened),
+      cmocka_unit_test_setup(test_interrupted_verification, nothing_happened),
+      cmocka_unit_test_setup(test_interrupted_dump, nothing_happened),
+      cmocka_unit_test(test_summary),
+      cmocka_unit_test_setup(test_rates, nothing_happened),
+  };
+  const int failed = cmocka_run_group_tests(tests, NULL, NULL);
+  moecl_context_destroy(&context);
+  return failed;
+}
