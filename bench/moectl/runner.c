@@ -124,6 +124,12 @@ sample_summary runner_summarize(double *samples, size_t count) {
   return (sample_summary){median, samples[0], samples[p90 - 1]};
 }
 
+#define TRY(expression)                                                                            \
+  do {                                                                                             \
+    const moecl_status try_status = (expression);                                                  \
+    if (try_status != MOECL_OK) return try_status;                                                 \
+  } while (0)
+
 /* Forwards that follow each other in the queue, so that a short one is not timed
  * with the host's pauses in it. A long one is waited for: an interrupt then need
  * not wait for several. */
@@ -143,7 +149,7 @@ typedef struct timed_forwards {
 static moecl_status read_oldest(timed_forwards *timed) {
   double ms[MOECL_STAGE_COUNT];
   const size_t place = timed->read % IN_FLIGHT;
-  MOECL_TRY(moecl_profile_read_wait(timed->profile[place], ms));
+  TRY(moecl_profile_read_wait(timed->profile[place], ms));
   timed->latest_ms = ms[MOECL_STAGE_LAYER];
   if (timed->read >= timed->warmup) {
     for (int stage = 0; stage < MOECL_STAGE_COUNT; stage++)
@@ -164,15 +170,15 @@ static moecl_status run_timed(runner *runner, const experiment_point *point,
                               const point_buffers *buffers, timed_forwards *timed) {
   const size_t all = timed->warmup + timed->most;
   for (int i = 0; i < IN_FLIGHT; i++)
-    MOECL_TRY(moecl_profile_create(runner->context, &timed->profile[i]));
+    TRY(moecl_profile_create(runner->context, &timed->profile[i]));
   while (timed->started < all && !*runner->interrupted) {
-    while (!has_room(timed)) MOECL_TRY(read_oldest(timed));
+    while (!has_room(timed)) TRY(read_oldest(timed));
     const size_t place = timed->started % IN_FLIGHT;
     timed->set[place] = (int)(timed->started % (size_t)buffers->sets);
-    MOECL_TRY(forward(runner, point, buffers, timed->set[place], timed->profile[place]));
+    TRY(forward(runner, point, buffers, timed->set[place], timed->profile[place]));
     timed->started++;
   }
-  while (timed->read < timed->started) MOECL_TRY(read_oldest(timed));
+  while (timed->read < timed->started) TRY(read_oldest(timed));
   return MOECL_OK;
 }
 
