@@ -3,19 +3,20 @@
  *
  * moecl-ptx-target: sm_90a
  *
- * Defines: DTYPE 1 or 2, ACTIVATION, GATED, BIAS, GATHER, OUTPUT_F32. The input
- * is in the storage type; k and n are multiples of 8.
+ * Defines: DTYPE 1 or 2, ACTIVATION, GATED, BIAS, GATHER, OUTPUT_F32; TALL. The
+ * input is in the storage type; k and n are multiples of 8.
  *
  * Which operand is which. Weights are wgmma's A (64 rows an instruction), the
- * tokens its B, whose number of columns can be any multiple of 8 up to 256. So
- * a tile is 128 weight rows by as many tokens as the expert has, rounded up to
- * 16: one kernel serves 1 token an expert and 4096, and ragged loads waste
- * little. D comes out as [weight row][token] and is turned by the choice of
- * which weight row stands where (PLACE), and written through shared memory.
+ * tokens its B, whose number of columns can be any multiple of 8. So a tile is
+ * 128 weight rows, or 256 (TALL), by as many tokens as the expert has, up to
+ * 128, rounded up to 16: ragged loads waste little. TALL serves many tokens an
+ * expert: it reads them half as often; the other serves few: twice as many tiles
+ * share out better. D comes out as [weight row][token] and is turned by the
+ * choice of which weight row stands where (PLACE).
  *
  * Who does what. Work-items 0..127 (one warpgroup) produce: number 0 starts
- * the bulk copy of a stage's weights, all of them gather its token rows by 16
- * bytes each. Two warpgroups consume, 64 weight rows each. A stage is full
+ * the bulk copies of a stage's weights, all of them gather its token rows by 16
+ * bytes each. Two warpgroups consume, 64 rows of every 128. A stage is full
  * when its bytes and 128 producers have arrived, and empty again when the eight
  * consumer warps have. Registers move from producer to consumers: a multiprocessor
  * gives 168 to each work-item at the start, so the three warpgroups' shares must
@@ -27,20 +28,21 @@
 #include "common/nvidia_ptx.clh"
 #include "common/nvidia_wgmma.clh"
 
-#define WEIGHT_ROWS 128 /* of a tile */
+#define WEIGHT_ROWS 128 /* of a packed tile */
+#define PACKED_TILES (TALL ? 2 : 1) /* of a tile here */
 #define TILE_K 64       /* elements along K in a stage: 128 bytes a row */
 #define WEIGHT_BYTES (WEIGHT_ROWS * TILE_K * 2)
-#define PIPELINE_BYTES 196608 /* 4 stages at 256 tokens, 10 at 16 */
+#define PIPELINE_BYTES 196608 /* 4 stages of 256 rows by 128 tokens, 10 of 128 by 16 */
 #define MAX_STAGES 10
 #define PRODUCERS 128
 #define CONSUMER_WARPS 8
 #define MAX_EXPERTS 1024
 #define ROW_TILES_TOGETHER 16 /* token tiles that share a column's weights in L2 */
 #define ANNOUNCED 16          /* more than the stages, each of which may be a tile */
-#define MAX_ROWS_EACH 16      /* 256 tokens over 16 rows of producers */
+#define MAX_ROWS_EACH 8       /* 128 tokens over 16 rows of producers */
 
 #if GATED
-#define COLUMNS 64 /* output columns of a tile */
+#define COLUMNS 64 /* output columns of a packed tile */
 #else
 #define COLUMNS 128
 #endif
@@ -144,85 +146,78 @@ static inline long opaque(long x) {
 }
 
 #if OUTPUT_F32
-
-/* The router's logits: few, straight to memory. `out` points at the work-item's
- * two columns of the tile's first slot. */
 typedef float output_t;
-static inline void store_tile(__global float *out, tile_t tile, const float *c, float2 bias,
-                              long n, uint lane, uint warp, uint half_index, uint staging) {
-  const long column = (long)tile.column_tile * COLUMNS + PLACE(half_index * 64 + warp * 16 + lane / 4);
-  if (column >= n) return;
-#pragma unroll
-  for (int i = 0; i < 64; i++) {
-    const int token = i / 2 * 8 + (int)(lane % 4) * 2 + i % 2;
-    if (token < tile.rows)
-      *(__global float2 *)(out + (long)(tile.first_slot + token) * n + column) =
-          (float2)(activate(c[i / 2 * 4 + i % 2] + bias.x),
-                   activate(c[i / 2 * 4 + i % 2 + 2] + bias.y));
-  }
-}
-
+#define STORE_PAIR(p, low, high) (*(__global float2 *)(p) = (float2)(low, high))
 #else
-
-/* A warpgroup's columns of CHUNK tokens at a time go through shared memory, two
- * chunks in turn, from where the copy engine writes them row by row: stores of 4
- * bytes from where wgmma leaves its sums took a tenth of the time. The padding
- * keeps a warp's stores on different banks. */
 typedef ushort output_t;
-#define CHUNK 32
-#define CHUNK_ROW_BYTES (COLUMNS / 2 * 2)
-#define CHUNK_STRIDE (CHUNK_ROW_BYTES + 16)
+#define STORE_PAIR(p, low, high) (*(__global uint *)(p) = pack_pair(low, high))
+#endif
 
-/* Sums of 8 tokens, four a work-item, to the chunk, whose row 0 is at `at`. */
-static inline void stage_tokens(uint at, uint lane, uint warp, float c0, float c1, float c2,
-                                float c3, float2 bias) {
+/* Sums of 8 tokens, four a work-item, to the output. `out` points at the
+ * work-item's columns (two, even) of the tile's first slot. */
+static inline __attribute__((always_inline)) void store_tokens(__global output_t *out, long n, int token, int rows, uint lane,
+                                float c0, float c1, float c2, float c3, float2 bias) {
 #if GATED
   /* c0, c1: gate of two tokens; c2, c3: up. Neighbouring columns stand in lanes
    * 4 apart: each keeps one token of the two and gets the other column of it. */
   const float v0 = activate(c0 + bias.x) * (c2 + bias.y);
   const float v1 = activate(c1 + bias.x) * (c3 + bias.y);
-  const uint odd = lane / 4 & 1;
+  const int odd = (int)(lane / 4) & 1;
   const float other = shuffle_xor4(odd ? v0 : v1);
-  store_shared(at + (lane % 4 * 2 + odd) * CHUNK_STRIDE + warp * 16 + lane / 8 * 4,
-               odd ? pack_pair(other, v1) : pack_pair(v0, other));
+  token += (int)(lane % 4) * 2 + odd;
+  if (token < rows) STORE_PAIR(out + (long)token * n, odd ? other : v0, odd ? v1 : other);
 #else
-  at += lane % 4 * 2 * CHUNK_STRIDE + warp * 32 + lane / 4 * 4;
-  store_shared(at, pack_pair(activate(c0 + bias.x), activate(c2 + bias.y)));
-  store_shared(at + CHUNK_STRIDE, pack_pair(activate(c1 + bias.x), activate(c3 + bias.y)));
+  token += (int)(lane % 4) * 2;
+  if (token < rows)
+    STORE_PAIR(out + (long)token * n, activate(c0 + bias.x), activate(c2 + bias.y));
+  if (token + 1 < rows)
+    STORE_PAIR(out + (long)(token + 1) * n, activate(c1 + bias.x), activate(c3 + bias.y));
 #endif
 }
 
-static inline void store_tile(__global ushort *out, tile_t tile, const float *c, float2 bias,
-                              long n, uint lane, uint warp, uint half_index, uint staging) {
-  const long column = (long)tile.column_tile * COLUMNS + half_index * (COLUMNS / 2);
-  const uint columns = (uint)max(min(n - column, (long)(COLUMNS / 2)), 0l);
-  staging += half_index * (2 * CHUNK * CHUNK_STRIDE);
-#pragma unroll
-  for (int chunk = 0; chunk < 256 / CHUNK; chunk++) {
-    if (chunk * CHUNK >= (int)tile.width) continue; /* uniform */
-    const uint at = staging + chunk % 2 * (CHUNK * CHUNK_STRIDE);
-    if (warp == 0) bulk_store_wait_read_but_one();
-    warpgroup_barrier(1 + half_index); /* the chunk before the last is gone */
-#pragma unroll
-    for (int i = 0; i < CHUNK / 8; i++) {
-      const int j = chunk * (CHUNK / 8) + i;
-      stage_tokens(at + i * 8 * CHUNK_STRIDE, lane, warp, c[4 * j], c[4 * j + 1], c[4 * j + 2],
-                   c[4 * j + 3], bias);
-    }
-    fence_async_proxy();
-    warpgroup_barrier(1 + half_index);
-    if (warp == 0) {
-      const int token = chunk * CHUNK + (int)lane;
-      if (token < tile.rows && columns > 0)
-        bulk_store((ulong)(out + (long)(tile.first_slot + token) * n + column),
-                   at + lane * CHUNK_STRIDE, columns * 2);
-      bulk_store_commit();
-    }
+/* A warpgroup's 64 rows of a packed tile. Inline always: sums are registers only
+ * where no call takes their address. */
+static inline __attribute__((always_inline)) void store_tile(__global output_t *out, const __global storage_t *bias, tile_t tile,
+                              uint packed_tile, const float *c, long n, uint lane, uint row) {
+  const long column = (long)packed_tile * COLUMNS + PLACE(row);
+  float2 add = (float2)(0.0f, 0.0f);
+#if BIAS
+  if (column < n) {
+    const __global storage_t *b = bias + (long)tile.expert * n * (GATED ? 2 : 1);
+    add.x = storage_load(b, (size_t)column);
+    add.y = storage_load(b, (size_t)(column + (GATED ? n : 1)));
   }
-}
 #endif
+  /* Gated, lanes of odd columns store the pair that begins one before. */
+  out += (long)tile.first_slot * n + (GATED ? column & ~1l : column);
+  const int rows = column < n ? tile.rows : 0;
+  const long stride = opaque(n);
+#pragma unroll
+  for (int j = 0; j < 16; j++)
+    if (j * 8 < (int)tile.width)
+      store_tokens(out, stride, j * 8, rows, lane, c[4 * j], c[4 * j + 1], c[4 * j + 2],
+                   c[4 * j + 3], add);
+}
 
 /* ---- the kernel ---- */
+
+/* A step of K: the products of 64 rows by N tokens. */
+#define MULTIPLY(N, sums, A_, B_, ADD, wa, wb)                                                     \
+  WGMMA(N, sums, A_, B_, ADD, wa, wb, step);                                                       \
+  WGMMA(N, sums, A_, B_, ADD, (wa) + 2, (wb) + 2, 1);                                              \
+  WGMMA(N, sums, A_, B_, ADD, (wa) + 4, (wb) + 4, 1);                                              \
+  WGMMA(N, sums, A_, B_, ADD, (wa) + 6, (wb) + 6, 1)
+#if TALL
+#define MULTIPLY_ALL(N, A_, B_, ADD, wa, wb)                                                       \
+  MULTIPLY(N, c, A_, B_, ADD, wa, wb);                                                             \
+  MULTIPLY(N, d, A_, B_, ADD, (wa) + (WEIGHT_BYTES >> 4), wb)
+#define WAIT_ALL(N)                                                                                \
+  WGMMA_WAIT(N, c);                                                                                \
+  WGMMA_WAIT(N, d)
+#else
+#define MULTIPLY_ALL(N, A_, B_, ADD, wa, wb) MULTIPLY(N, c, A_, B_, ADD, wa, wb)
+#define WAIT_ALL(N) WGMMA_WAIT(N, c)
+#endif
 
 /* One consumer's products of a tile, N tokens wide: a step of K a stage, the
  * stage before released when its products are done. */
@@ -231,20 +226,18 @@ static inline void store_tile(__global ushort *out, tile_t tile, const float *c,
     for (uint step = 0; step < steps; step++) {                                                    \
       mbarrier_wait(barriers + 16 * slot, phase);                                                  \
       fence_async_proxy();                                                                         \
-      const ulong wa = wgmma_operand(pipeline + slot * stage_bytes + half_at);                     \
-      const ulong wb = wgmma_operand(pipeline + slot * stage_bytes + WEIGHT_BYTES);                \
+      const uint stage = pipeline + slot * stage_bytes;                                            \
+      const ulong wa = wgmma_operand(stage + half_at);                                             \
+      const ulong wb = wgmma_operand(stage + PACKED_TILES * WEIGHT_BYTES);                         \
       wgmma_begin();                                                                               \
-      WGMMA(N, A_, B_, ADD, wa, wb, step);                                                         \
-      WGMMA(N, A_, B_, ADD, wa + 2, wb + 2, 1);                                                    \
-      WGMMA(N, A_, B_, ADD, wa + 4, wb + 4, 1);                                                    \
-      WGMMA(N, A_, B_, ADD, wa + 6, wb + 6, 1);                                                    \
+      MULTIPLY_ALL(N, A_, B_, ADD, wa, wb);                                                        \
       wgmma_commit();                                                                              \
       wgmma_wait_but_one();                                                                        \
       if (step && lane == 0) mbarrier_arrive(barriers + 16 * previous + 8);                        \
       previous = slot;                                                                             \
       if (++slot == stages) slot = 0, phase ^= 1;                                                  \
     }                                                                                              \
-    WGMMA_WAIT(N);                                                                                 \
+    WAIT_ALL(N);                                                                                   \
     break;
 
 /* The token row (or slot) of every row this producer gathers in a tile. */
@@ -261,6 +254,13 @@ static inline void find_rows(int *row, tile_t tile, const __global int *slot_tok
   }
 }
 
+/* Bytes of a packed tile's step in which `columns` or fewer are there, in whole
+ * groups of 16 rows; the rest of a stage is not written, nor is what it makes. */
+static inline uint bytes_of_columns(long columns) {
+  const uint there = (uint)clamp(columns, 0l, (long)COLUMNS);
+  return (there * (WEIGHT_ROWS / COLUMNS) + 15) / 16 * 16 * 128;
+}
+
 #define GATHER_ROW(i, row_at)                                                                      \
   ASYNC_COPY_ROW(to + i * 2048, from + (ulong)(uint)row[i] * row_bytes, size, left, row_at)
 
@@ -275,19 +275,15 @@ gemm(const __global ushort *a, const __global int *slot_token, const __global in
   asm volatile("//@.shared .align 1024 .b8 moecl_pipeline[196608];");
   asm volatile("//@.shared .align 16 .b8 moecl_barriers[160];");
   asm volatile("//@mov.u32 %0, moecl_pipeline;" : "=r"(pipeline));
-  uint staging = 0;
-#if !OUTPUT_F32
-  asm volatile("//@.shared .align 16 .b8 moecl_staging[18432];"); /* 2 halves, 2 chunks each */
-  asm volatile("//@mov.u32 %0, moecl_staging;" : "=r"(staging));
-#endif
   uint barriers; /* stage s: full at 16 s, empty at 16 s + 8 */
   asm volatile("//@mov.u32 %0, moecl_barriers;" : "=r"(barriers));
 
   const uint id = (uint)get_local_id(0);
-  const uint stage_bytes = WEIGHT_BYTES + (uint)tile_rows * 128;
+  const uint stage_bytes = PACKED_TILES * WEIGHT_BYTES + (uint)tile_rows * 128;
   const uint stages = min((uint)(PIPELINE_BYTES / stage_bytes), (uint)MAX_STAGES);
   const uint steps = (uint)((k + TILE_K - 1) / TILE_K);
-  const uint column_tiles = (uint)((n + COLUMNS - 1) / COLUMNS);
+  const uint packed_tiles = (uint)((n + COLUMNS - 1) / COLUMNS); /* of an expert */
+  const uint column_tiles = (packed_tiles + PACKED_TILES - 1) / PACKED_TILES;
   for (int e = (int)id; e <= num_experts; e += 384) offsets[e] = tile_offsets[e];
   if (id == 0) {
     for (uint s = 0; s < stages; s++) {
@@ -302,10 +298,10 @@ gemm(const __global ushort *a, const __global int *slot_token, const __global in
   uint slot = 0, phase = 0, count = 0; /* tiles done */
 
   if (id < PRODUCERS) {
-    asm volatile("//@setmaxnreg.dec.sync.aligned.u32 104;");
+    asm volatile("//@setmaxnreg.dec.sync.aligned.u32 72;");
     const uint first = id / 8, chunk = id % 8;
     const ulong row_bytes = (ulong)k * 2;
-    const uint to_offset = WEIGHT_BYTES + first * 128 + ((chunk ^ (first & 7)) << 4);
+    const uint to_offset = PACKED_TILES * WEIGHT_BYTES + first * 128 + ((chunk ^ (first & 7)) << 4);
     tile_t tile;
     int row[MAX_ROWS_EACH];
     uint t = (uint)get_group_id(0);
@@ -314,10 +310,13 @@ gemm(const __global ushort *a, const __global int *slot_token, const __global in
       find_rows(row, tile, slot_token, first);
     }
     while (t < tiles) {
-      const ulong tile_at = ((ulong)tile.expert * column_tiles + tile.column_tile) * steps;
-      ulong weights = (ulong)w + tile_at * WEIGHT_BYTES;
-      const uint columns = (uint)min(n - (long)tile.column_tile * COLUMNS, (long)COLUMNS);
-      const uint bytes = (columns * (WEIGHT_ROWS / COLUMNS) + 15) / 16 * 16 * 128;
+      const uint packed_tile = tile.column_tile * PACKED_TILES;
+      ulong weights =
+          (ulong)w + ((ulong)tile.expert * packed_tiles + packed_tile) * steps * WEIGHT_BYTES;
+      /* What there is of the weight rows; a second packed tile lies behind the
+       * first one's steps. */
+      const long columns = n - (long)packed_tile * COLUMNS;
+      const uint bytes = bytes_of_columns(columns), more = bytes_of_columns(columns - COLUMNS);
       const int left = tile.rows - (int)first;
       const uint next = t + (uint)get_num_groups(0);
       tile_t next_tile;
@@ -331,8 +330,10 @@ gemm(const __global ushort *a, const __global int *slot_token, const __global in
           if (step == 0)
             announced[count % ANNOUNCED] =
                 (int4)(tile.expert, tile.first_slot, tile.rows, (int)tile.column_tile);
-          mbarrier_arrive_expect(full, bytes);
+          mbarrier_arrive_expect(full, bytes + (TALL ? more : 0));
           bulk_copy(stage, weights, bytes, full);
+          if (TALL && more)
+            bulk_copy(stage + WEIGHT_BYTES, weights + (ulong)steps * WEIGHT_BYTES, more, full);
         }
         weights += WEIGHT_BYTES;
         const uint to = stage + to_offset, size = k_left > 0 ? 16 : 0;
@@ -347,18 +348,6 @@ gemm(const __global ushort *a, const __global int *slot_token, const __global in
           GATHER_ROW(5, 80);
           GATHER_ROW(6, 96);
           GATHER_ROW(7, 112);
-        }
-        if (tile.width > 128) {
-          GATHER_ROW(8, 128);
-          GATHER_ROW(9, 144);
-          GATHER_ROW(10, 160);
-          GATHER_ROW(11, 176);
-        }
-        if (tile.width > 192) {
-          GATHER_ROW(12, 192);
-          GATHER_ROW(13, 208);
-          GATHER_ROW(14, 224);
-          GATHER_ROW(15, 240);
         }
         async_copies_arrive(full);
         from += TILE_K * 2;
@@ -377,7 +366,7 @@ gemm(const __global ushort *a, const __global int *slot_token, const __global in
     }
     async_copies_wait();
   } else {
-    asm volatile("//@setmaxnreg.inc.sync.aligned.u32 200;");
+    asm volatile("//@setmaxnreg.inc.sync.aligned.u32 216;");
     const uint half_index = id / 128 - 1, half_at = half_index * (WEIGHT_BYTES / 2);
     const uint lane = id % 32, warp = id / 32 % 4;
     uint previous = 0;
@@ -390,24 +379,17 @@ gemm(const __global ushort *a, const __global int *slot_token, const __global in
       tile.rows = what.z;
       tile.width = (uint)(what.z + 15) / 16 * 16;
       tile.column_tile = (uint)what.w;
-      float c[128];
+      float c[64];
+#if TALL
+      float d[64];
+#endif
       switch (tile.width / 16) { WGMMA_FOR_ALL_WIDTHS(CONSUME) }
       if (lane == 0) mbarrier_arrive(barriers + 16 * previous + 8);
-
-      float2 add = (float2)(0.0f, 0.0f);
-#if BIAS
-      const uint r = half_index * 64 + warp * 16 + lane / 4;
-      const long column = (long)tile.column_tile * COLUMNS + PLACE(r);
-      if (column < n) {
-        const __global storage_t *b = bias + (long)tile.expert * n * (GATED ? 2 : 1);
-        add.x = storage_load(b, (size_t)column);
-        add.y = storage_load(b, (size_t)(column + (GATED ? n : 1)));
-      }
+      const uint row = half_index * 64 + warp * 16 + lane / 4;
+      store_tile(out, bias, tile, tile.column_tile * PACKED_TILES, c, n, lane, row);
+#if TALL
+      store_tile(out, bias, tile, tile.column_tile * PACKED_TILES + 1, d, n, lane, row);
 #endif
-      store_tile(out, tile, c, add, opaque(n), lane, warp, half_index, staging);
     }
-#if !OUTPUT_F32
-    if (warp == 0) bulk_store_wait();
-#endif
   }
 }

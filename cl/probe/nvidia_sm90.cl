@@ -39,9 +39,9 @@ __kernel __attribute__((reqd_work_group_size(128, 1, 1))) void ptx_sm90(__global
   float c[8];
   const ulong a = wgmma_operand(at), b = wgmma_operand(at + 8192);
   wgmma_begin();
-  for (uint step = 0; step < 4; step++) WGMMA(16, 8, 9, 10, a + 2 * step, b + 2 * step, step);
+  for (uint step = 0; step < 4; step++) WGMMA(16, c, 8, 9, 10, a + 2 * step, b + 2 * step, step);
   wgmma_commit();
-  WGMMA_WAIT(16);
+  WGMMA_WAIT(16, c);
   const uint r = id / 32 * 16 + lane / 4, column = lane % 4 * 2;
   for (uint j = 0; j < 2; j++)
     for (uint i = 0; i < 4; i++) out[(r + i / 2 * 8) * 16 + j * 8 + column + i % 2] = c[4 * j + i];

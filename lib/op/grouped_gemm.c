@@ -74,6 +74,7 @@ void op_gemm_destroy(op_gemm **handle) {
   if (!gemm) return;
   ocl_kernel_destroy(&gemm->pack);
   ocl_kernel_destroy(&gemm->gemm);
+  ocl_kernel_destroy(&gemm->tall);
   ocl_kernel_destroy(&gemm->few);
   ocl_kernel_destroy(&gemm->gather);
   ocl_kernel_destroy(&gemm->activate);

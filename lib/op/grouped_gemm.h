@@ -106,7 +106,7 @@ struct op_gemm {
   const op_gemm_driver *driver;
   op_gemm_shape shape;
   kernel_tile tile;
-  ocl_kernel *pack, *gemm, *few, *gather, *activate; /* what the driver uses of them */
+  ocl_kernel *pack, *gemm, *tall, *few, *gather, *activate; /* what the driver uses of them */
   moecl_buffer *weights, *bias;                /* bias NULL without one */
   uint64_t packed_elements;                    /* of one expert, in the packed type */
 };

@@ -1,9 +1,12 @@
 /* Variants whose work-groups stay, one a compute unit, and take tile after
- * tile: a tile is `tile.n` weight rows by up to `tile.m` of an expert's rows, as
- * many as tile_offsets was made for. The kernels' side of it:
- * cl/grouped_gemm/nvidia_sm90.cl. */
+ * tile: `tile.n` weight rows, or twice as many, by up to `tile.m` of an expert's
+ * rows, as many as tile_offsets was made for. The kernels' side of it:
+ * cl/grouped_gemm/nvidia_sm90.cl. Three kernels share one packing: for few
+ * tokens, for few rows an expert, and tall tiles for many. */
 #include "base/base.h"
 #include "op/grouped_gemm.h"
+#include <stdio.h>
+#include <string.h>
 
 /* Elements of k in a packed tile; rows of a tile come in multiples of ROW_STEP. */
 enum { TILE_K = 64, ROW_STEP = 16 };
@@ -21,16 +24,22 @@ static uint64_t packed_bytes(const op_gemm *gemm) {
   return packed_elements(gemm) * moecl_dtype_size(gemm->shape.dtype);
 }
 
-static moecl_status create(op_gemm *gemm) {
-  const op_gemm_shape *shape = &gemm->shape;
+static moecl_status create_kernel(op_gemm *gemm, bool tall, const char *entry,
+                                  ocl_kernel **kernel) {
   char defines[512];
-  op_gemm_defines(shape, &gemm->tile, defines, sizeof defines);
+  op_gemm_defines(&gemm->shape, &gemm->tile, defines, sizeof defines);
+  const size_t used = strlen(defines);
+  snprintf(defines + used, sizeof defines - used, "TALL %d\n", tall);
+  return ocl_kernel_create(gemm->context, gemm->variant->source, defines, entry, kernel);
+}
+
+static moecl_status create(op_gemm *gemm) {
   gemm->packed_elements = packed_elements(gemm);
-  MOECL_TRY(
-      ocl_kernel_create(gemm->context, gemm->variant->source, defines, "pack", &gemm->pack));
-  MOECL_TRY(
-      ocl_kernel_create(gemm->context, gemm->variant->source, defines, "gemm", &gemm->gemm));
-  return ocl_kernel_create(gemm->context, gemm->variant->source, defines, "few", &gemm->few);
+  MOECL_TRY(create_kernel(gemm, false, "pack", &gemm->pack));
+  MOECL_TRY(create_kernel(gemm, false, "gemm", &gemm->gemm));
+  MOECL_TRY(create_kernel(gemm, false, "few", &gemm->few));
+  /* The router's logits have too few weight rows for more. */
+  return gemm->shape.output_f32 ? MOECL_OK : create_kernel(gemm, true, "gemm", &gemm->tall);
 }
 
 static uint64_t no_scratch(const op_gemm *gemm, int64_t rows) {
@@ -39,9 +48,15 @@ static uint64_t no_scratch(const op_gemm *gemm, int64_t rows) {
   return 0;
 }
 
-/* Small tiles leave shared memory for more stages of weights in flight, large
- * ones read weights less often. One expert (the router's logits) is cut so that
- * every compute unit gets a tile. */
+/* Rows an expert on average from which on tall tiles pay: arithmetic is the limit
+ * then, and not the weights' way from memory. */
+static bool is_tall(const op_gemm *gemm, int64_t rows) {
+  enum { ROWS_EACH = 48 };
+  return gemm->tall && rows / gemm->shape.num_experts >= ROWS_EACH;
+}
+
+/* Small tiles leave shared memory for more stages of weights in flight. One
+ * expert (the router's logits) is cut so that every compute unit gets a tile. */
 static uint32_t tile_rows(const op_gemm *gemm, int64_t rows) {
   const uint64_t experts = (uint64_t)gemm->shape.num_experts;
   const uint64_t units = gemm->context->info.compute_units;
@@ -50,9 +65,7 @@ static uint32_t tile_rows(const op_gemm *gemm, int64_t rows) {
     const uint64_t rounded = base_round_up(each ? each : 1, ROW_STEP);
     return rounded < gemm->tile.m ? (uint32_t)rounded : gemm->tile.m;
   }
-  const uint64_t average = (uint64_t)rows / experts;
-  const uint32_t quarter = gemm->tile.m / 4;
-  return average <= quarter / 3 ? quarter : average <= quarter ? 2 * quarter : gemm->tile.m;
+  return (uint64_t)rows / experts <= gemm->tile.m / 6 ? gemm->tile.m / 2 : gemm->tile.m;
 }
 
 static moecl_status enqueue(op_gemm *gemm, ocl_chain *chain, const op_gemm_io *io) {
@@ -61,11 +74,11 @@ static moecl_status enqueue(op_gemm *gemm, ocl_chain *chain, const op_gemm_io *i
   const uint32_t each = tile_rows(gemm, io->rows);
   const uint64_t active = rows < experts ? rows : experts;
   const uint64_t most = (active + rows / each) * column_tiles(gemm);
-  MOECL_TRY(ocl_kernel_args(gemm->gemm, "bbbbbbbllii", io->input, io->slot_token,
-                            io->expert_offsets, io->tile_offsets, gemm->weights, gemm->bias,
-                            io->output, gemm->shape.k, gemm->shape.n, (int32_t)experts,
-                            (int32_t)each));
-  return ocl_launch(chain, gemm->gemm, most < units ? most : units, gemm->variant->local);
+  ocl_kernel *kernel = is_tall(gemm, io->rows) ? gemm->tall : gemm->gemm;
+  MOECL_TRY(ocl_kernel_args(kernel, "bbbbbbbllii", io->input, io->slot_token, io->expert_offsets,
+                            io->tile_offsets, gemm->weights, gemm->bias, io->output,
+                            gemm->shape.k, gemm->shape.n, (int32_t)experts, (int32_t)each));
+  return ocl_launch(chain, kernel, most < units ? most : units, gemm->variant->local);
 }
 
 /* Beyond this many tokens, so many of them share experts that reading each

@@ -40,6 +40,7 @@ static inline size_t special_groups(uint d) { uint r; asm volatile("mov.u32 %0, 
 #define get_num_groups special_groups
 #define min(a, b) ((a) < (b) ? (a) : (b))
 #define max(a, b) ((a) > (b) ? (a) : (b))
+#define clamp(x, low, high) min(max(x, low), high)
 #define fma __builtin_fmaf
 #define fmax __builtin_fmaxf
 """
@@ -53,9 +54,10 @@ def gemm_cases():
     for dtype, gated, gather, bias, activation in itertools.product((1, 2), (0, 1), (0, 1), (0, 1), (0, 1, 2)):
         if gated and activation == 0:
             continue
+        tall = int(dtype == 2 and bias == 0)
         output_f32 = int(not gated and not gather and activation == 0)
         yield dict(DTYPE=dtype, ACTIVATION=activation, GATED=gated, BIAS=bias, GATHER=gather,
-                   INPUT_F32=0, OUTPUT_F32=output_f32)
+                   INPUT_F32=0, OUTPUT_F32=output_f32, TALL=tall)
 
 
 CASES = {
