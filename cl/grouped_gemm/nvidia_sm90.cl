@@ -22,6 +22,10 @@
  * gives 168 to each work-item at the start, so the three warpgroups' shares must
  * add up to 504 (setmaxnreg waits for ever for what isn't there).
  *
+ * Work-groups take tiles from a queue, so those that share weights start at about
+ * the same time and find them in L2, and none is left with more than one tile at
+ * the end. Which of them makes a tile changes nothing in it.
+ *
  * Expert e owns slots expert_offsets[e] .. expert_offsets[e+1]-1, in
  * tile_offsets[e+1] - tile_offsets[e] tiles of at most tile_rows slots. */
 #include "common/types.clh"
@@ -267,9 +271,11 @@ static inline uint bytes_of_columns(long columns) {
 __kernel __attribute__((reqd_work_group_size(384, 1, 1))) void
 gemm(const __global ushort *a, const __global int *slot_token, const __global int *expert_offsets,
      const __global int *tile_offsets, const __global ushort *w, const __global storage_t *bias,
-     __global output_t *out, long k, long n, int num_experts, int tile_rows) {
+     __global output_t *out, __global int *queue, long k, long n, int num_experts,
+     int tile_rows) {
   __local int offsets[MAX_EXPERTS + 1];
   __local int4 announced[ANNOUNCED]; /* tiles, from the producer to the consumers */
+  __local uint next[2];              /* tile numbers, from producer 0 to the others */
   /* Shared memory beyond what __local allows: declared in PTX. */
   uint pipeline;
   asm volatile("//@.shared .align 1024 .b8 moecl_pipeline[196608];");
@@ -295,6 +301,7 @@ gemm(const __global ushort *a, const __global int *slot_token, const __global in
   }
   barrier(CLK_LOCAL_MEM_FENCE);
   const uint tiles = (uint)offsets[num_experts] * column_tiles;
+  const uint groups = (uint)get_num_groups(0);
   uint slot = 0, phase = 0, count = 0; /* tiles done */
 
   if (id < PRODUCERS) {
@@ -302,14 +309,14 @@ gemm(const __global ushort *a, const __global int *slot_token, const __global in
     const uint first = id / 8, chunk = id % 8;
     const ulong row_bytes = (ulong)k * 2;
     const uint to_offset = PACKED_TILES * WEIGHT_BYTES + first * 128 + ((chunk ^ (first & 7)) << 4);
-    tile_t tile;
-    int row[MAX_ROWS_EACH];
+    tile_t tile, next_tile;
+    int row[MAX_ROWS_EACH], next_row[MAX_ROWS_EACH];
     uint t = (uint)get_group_id(0);
     if (t < tiles) {
       tile = find_tile(t, offsets, expert_offsets, num_experts, column_tiles);
       find_rows(row, tile, slot_token, first);
     }
-    while (t < tiles) {
+    for (; t < tiles; count++) {
       const uint packed_tile = tile.column_tile * PACKED_TILES;
       ulong weights =
           (ulong)w + ((ulong)tile.expert * packed_tiles + packed_tile) * steps * WEIGHT_BYTES;
@@ -318,9 +325,7 @@ gemm(const __global ushort *a, const __global int *slot_token, const __global in
       const long columns = n - (long)packed_tile * COLUMNS;
       const uint bytes = bytes_of_columns(columns), more = bytes_of_columns(columns - COLUMNS);
       const int left = tile.rows - (int)first;
-      const uint next = t + (uint)get_num_groups(0);
-      tile_t next_tile;
-      int next_row[MAX_ROWS_EACH];
+      uint taken = 0;
       long k_left = k - chunk * 8;
       ulong from = (ulong)a + chunk * 16;
       for (uint step = 0; step < steps; step++) {
@@ -353,26 +358,41 @@ gemm(const __global ushort *a, const __global int *slot_token, const __global in
         from += TILE_K * 2;
         k_left -= TILE_K;
         if (++slot == stages) slot = 0, phase ^= 1;
-        if (step == 0 && next < tiles) { /* behind this tile's copies */
-          next_tile = find_tile(next, offsets, expert_offsets, num_experts, column_tiles);
-          find_rows(next_row, next_tile, slot_token, first);
+        /* The next tile, behind this one's copies: work-groups take them in turn. */
+        if (step == 0 && id == 0) taken = (uint)atomic_inc(queue);
+        if (step == min(2u, steps - 1)) {
+          if (id == 0) next[count % 2] = groups + taken;
+          warpgroup_barrier(1);
+          t = next[count % 2];
+          if (t < tiles) {
+            next_tile = find_tile(t, offsets, expert_offsets, num_experts, column_tiles);
+            find_rows(next_row, next_tile, slot_token, first);
+          }
         }
       }
-      count++;
-      t = next;
       tile = next_tile;
 #pragma unroll
       for (uint i = 0; i < MAX_ROWS_EACH; i++) row[i] = next_row[i];
     }
+    /* A stage with nothing in it tells the consumers to stop. */
+    mbarrier_wait(barriers + 16 * slot + 8, phase ^ 1);
+    if (id == 0) {
+      announced[count % ANNOUNCED] = (int4)(0, 0, 0, 0);
+      mbarrier_arrive_expect(barriers + 16 * slot, 0);
+    }
+    async_copies_arrive(barriers + 16 * slot);
     async_copies_wait();
+    /* The last work-group to have taken its last tile leaves the queue as it was. */
+    if (id == 0 && (uint)atomic_inc(queue + 1) == groups - 1) queue[0] = queue[1] = 0;
   } else {
     asm volatile("//@setmaxnreg.inc.sync.aligned.u32 216;");
     const uint half_index = id / 128 - 1, half_at = half_index * (WEIGHT_BYTES / 2);
     const uint lane = id % 32, warp = id / 32 % 4;
     uint previous = 0;
-    for (uint t = (uint)get_group_id(0); t < tiles; t += (uint)get_num_groups(0), count++) {
+    for (;; count++) {
       mbarrier_wait(barriers + 16 * slot, phase); /* the tile's first stage: it is announced */
       const int4 what = announced[count % ANNOUNCED];
+      if (what.z == 0) break;
       tile_t tile;
       tile.expert = what.x;
       tile.first_slot = what.y;

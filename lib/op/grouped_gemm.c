@@ -80,6 +80,7 @@ void op_gemm_destroy(op_gemm **handle) {
   ocl_kernel_destroy(&gemm->activate);
   moecl_buffer_destroy(&gemm->weights);
   moecl_buffer_destroy(&gemm->bias);
+  moecl_buffer_destroy(&gemm->queue);
   moecl_context_destroy(&gemm->context);
   free(gemm);
 }

@@ -108,6 +108,7 @@ struct op_gemm {
   kernel_tile tile;
   ocl_kernel *pack, *gemm, *tall, *few, *gather, *activate; /* what the driver uses of them */
   moecl_buffer *weights, *bias;                /* bias NULL without one */
+  moecl_buffer *queue; /* two counters, zero between launches; NULL where no kernel has one */
   uint64_t packed_elements;                    /* of one expert, in the packed type */
 };
 

@@ -35,6 +35,8 @@ static moecl_status create_kernel(op_gemm *gemm, bool tall, const char *entry,
 
 static moecl_status create(op_gemm *gemm) {
   gemm->packed_elements = packed_elements(gemm);
+  MOECL_TRY(moecl_buffer_create(gemm->context, 2 * sizeof(int32_t), &gemm->queue));
+  MOECL_TRY(moecl_buffer_fill_byte(gemm->queue, 0, 2 * sizeof(int32_t), 0));
   MOECL_TRY(create_kernel(gemm, false, "pack", &gemm->pack));
   MOECL_TRY(create_kernel(gemm, false, "gemm", &gemm->gemm));
   MOECL_TRY(create_kernel(gemm, false, "few", &gemm->few));
@@ -75,9 +77,9 @@ static moecl_status enqueue(op_gemm *gemm, ocl_chain *chain, const op_gemm_io *i
   const uint64_t active = rows < experts ? rows : experts;
   const uint64_t most = (active + rows / each) * column_tiles(gemm);
   ocl_kernel *kernel = is_tall(gemm, io->rows) ? gemm->tall : gemm->gemm;
-  MOECL_TRY(ocl_kernel_args(kernel, "bbbbbbbllii", io->input, io->slot_token, io->expert_offsets,
+  MOECL_TRY(ocl_kernel_args(kernel, "bbbbbbbbllii", io->input, io->slot_token, io->expert_offsets,
                             io->tile_offsets, gemm->weights, gemm->bias, io->output,
-                            gemm->shape.k, gemm->shape.n, (int32_t)experts, (int32_t)each));
+                            gemm->queue, gemm->shape.k, gemm->shape.n, (int32_t)experts, (int32_t)each));
   return ocl_launch(chain, kernel, most < units ? most : units, gemm->variant->local);
 }
 
