@@ -141,7 +141,7 @@ typedef struct timed_forwards {
   int set[IN_FLIGHT]; /* the input that the forward took */
   size_t started, read, warmup, most;
   double *samples;   /* [stage][most] */
-  int64_t *timed_of; /* forwards by input */
+  int64_t *timed_of; /* forwards by input; NULL: not counted */
   double latest_ms;
 } timed_forwards;
 
@@ -154,7 +154,7 @@ static moecl_status read_oldest(timed_forwards *timed) {
   if (timed->read >= timed->warmup) {
     for (int stage = 0; stage < MOECL_STAGE_COUNT; stage++)
       timed->samples[(size_t)stage * timed->most + timed->read - timed->warmup] = ms[stage];
-    timed->timed_of[timed->set[place]]++;
+    if (timed->timed_of) timed->timed_of[timed->set[place]]++;
   }
   timed->read++;
   return MOECL_OK;
@@ -169,8 +169,6 @@ static bool has_room(const timed_forwards *timed) {
 static moecl_status run_timed(runner *runner, const experiment_point *point,
                               const point_buffers *buffers, timed_forwards *timed) {
   const size_t all = timed->warmup + timed->most;
-  for (int i = 0; i < IN_FLIGHT; i++)
-    TRY(moecl_profile_create(runner->context, &timed->profile[i]));
   while (timed->started < all && !*runner->interrupted) {
     while (!has_room(timed)) TRY(read_oldest(timed));
     const size_t place = timed->started % IN_FLIGHT;
@@ -182,24 +180,41 @@ static moecl_status run_timed(runner *runner, const experiment_point *point,
   return MOECL_OK;
 }
 
-/* Warm-up, then timed forwards; stops early when interrupted. */
-static moecl_status measure(runner *runner, const experiment_point *point,
-                            const point_buffers *buffers, int64_t timed_of[INPUT_SETS],
-                            point_result *result) {
-  const size_t most = (size_t)runner->experiment->iterations;
+/* `most` forwards of the layer alone or of its stages; summaries[stage] for those.
+ * Stops early when interrupted; *kept is how many were timed. */
+static moecl_status time_forwards(runner *runner, const experiment_point *point,
+                                  const point_buffers *buffers, bool layer_only, size_t most,
+                                  int64_t *timed_of, sample_summary *summaries, size_t *kept) {
   timed_forwards timed = {.warmup = (size_t)runner->experiment->warmup,
                           .most = most,
                           .samples = malloc(most * MOECL_STAGE_COUNT * sizeof(double)),
                           .timed_of = timed_of};
-  if (!timed.samples) return MOECL_ERROR_OUT_OF_HOST_MEMORY;
-  const moecl_status status = run_timed(runner, point, buffers, &timed);
-  const size_t kept = timed.read > timed.warmup ? timed.read - timed.warmup : 0;
+  moecl_status status = timed.samples ? MOECL_OK : MOECL_ERROR_OUT_OF_HOST_MEMORY;
+  for (int i = 0; status == MOECL_OK && i < IN_FLIGHT; i++) {
+    status = moecl_profile_create(runner->context, &timed.profile[i]);
+    if (status == MOECL_OK) moecl_profile_layer_only(timed.profile[i], layer_only);
+  }
+  if (status == MOECL_OK) status = run_timed(runner, point, buffers, &timed);
+  *kept = timed.read > timed.warmup ? timed.read - timed.warmup : 0;
   for (int stage = 0; stage < MOECL_STAGE_COUNT; stage++)
-    result->time_ms[stage] = runner_summarize(timed.samples + (size_t)stage * most, kept);
-  result->iterations = (int64_t)kept;
+    if ((stage == MOECL_STAGE_LAYER) == layer_only)
+      summaries[stage] = runner_summarize(timed.samples + (size_t)stage * most, *kept);
   for (int i = 0; i < IN_FLIGHT; i++) moecl_profile_destroy(&timed.profile[i]);
   free(timed.samples);
   return status;
+}
+
+/* The layer, then half as often its stages: events between the kernels cost time
+ * that is not the layer's. */
+static moecl_status measure(runner *runner, const experiment_point *point,
+                            const point_buffers *buffers, int64_t timed_of[INPUT_SETS],
+                            point_result *result) {
+  const size_t most = (size_t)runner->experiment->iterations;
+  size_t layers = 0, stages = 0;
+  TRY(time_forwards(runner, point, buffers, true, most, timed_of, result->time_ms, &layers));
+  result->iterations = (int64_t)layers;
+  return time_forwards(runner, point, buffers, false, (most + 1) / 2, NULL, result->time_ms,
+                       &stages);
 }
 
 /* What forwards have to do, summed over some of them. */

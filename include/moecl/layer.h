@@ -151,6 +151,11 @@ MOECL_API const char *moecl_stage_name(moecl_stage stage);
 typedef struct moecl_profile moecl_profile;
 MOECL_API moecl_status moecl_profile_create(moecl_context *context, moecl_profile **profile);
 MOECL_API void moecl_profile_destroy(moecl_profile **profile);
+/* From the next forward on, times the layer alone, by its first and its last
+ * kernel: stages read as NaN. An event for every kernel costs time between them
+ * (on NVIDIA several microseconds each), which is not the layer's.
+ * Thread: the context's. */
+MOECL_API void moecl_profile_layer_only(moecl_profile *profile, bool layer_only);
 /* Waits for the forward that was given the profile, then writes milliseconds
  * per stage; NaN for a stage that the variant fuses into another, and for all
  * when the queue has no profiling or its times are not credible. */

@@ -130,6 +130,7 @@ static moecl_status enqueue_few(moecl_layer *layer, ocl_chain *chain,
   chain->stage = MOECL_STAGE_GATE_UP;
   MOECL_TRY(op_gemm_enqueue_few(layer->gate_up, chain, &io));
   chain->stage = MOECL_STAGE_DOWN;
+  chain->last = true;
   io.input = region[REGION_ACTIVATED];
   io.output = params->output;
   return op_gemm_enqueue_few(layer->down, chain, &io);
@@ -139,6 +140,7 @@ static moecl_status enqueue_combine(moecl_layer *layer, ocl_chain *chain,
                                     const moecl_forward_params *params) {
   moecl_buffer *const *region = layer->workspace.region;
   chain->stage = MOECL_STAGE_COMBINE;
+  chain->last = true;
   const op_combine_io io = {.num_tokens = params->num_tokens,
                             .expert_output = region[REGION_EXPERT_OUTPUT],
                             .assignment_slot = region[REGION_ASSIGNMENT_SLOT],

@@ -50,11 +50,11 @@ static moecl_status describe(moecl_context *context, const moecl_layer_params *p
 static uint64_t add(uint64_t a, uint64_t b) { return a > UINT64_MAX - b ? UINT64_MAX : a + b; }
 
 static uint64_t gemm_bytes(const op_gemm *gemm) {
-  return add(op_gemm_packed_bytes(gemm), op_gemm_bias_bytes(gemm));
+  return add(op_gemm_packed_bytes(gemm), op_gemm_bias_bytes(gemm) + op_gemm_queue_bytes(gemm));
 }
 
 uint64_t moecl_layer_weight_bytes(const moecl_layer *layer) {
-  return add(gemm_bytes(layer->router.logits),
+  return add(add(gemm_bytes(layer->router.logits), OP_ROUTER_DENSE_BYTES),
              add(gemm_bytes(layer->gate_up), gemm_bytes(layer->down)));
 }
 

@@ -61,7 +61,7 @@ static moecl_status launch(ocl_chain *chain, ocl_kernel *kernel, cl_uint dimensi
   cl_event timed = NULL;
   cl_int code =
       clEnqueueNDRangeKernel(chain->context->queue, kernel->cl, dimensions, NULL, global, local, 0,
-                             NULL, chain->profile ? &timed : NULL);
+                             NULL, ocl_profile_wants(chain) ? &timed : NULL);
   if (code == CL_SUCCESS) {
     ocl_profile_record(chain->profile, chain->stage, timed);
     return timed ? ocl_event_release(chain->context, timed) : MOECL_OK;

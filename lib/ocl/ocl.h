@@ -110,14 +110,19 @@ typedef struct ocl_chain {
   size_t num_waits;
   moecl_profile *profile; /* records every launch under `stage`; NULL: nothing is recorded */
   moecl_stage stage;
+  bool last; /* the launch to come is the last: all that a profile of the layer alone wants,
+                beside the first */
 } ocl_chain;
 
 /* A profile keeps each stage's first and last event; recording retains. */
 struct moecl_profile {
   moecl_context *context;
+  bool layer_only;
   cl_event first[MOECL_STAGE_COUNT], last[MOECL_STAGE_COUNT];
 };
 void ocl_profile_reset(moecl_profile *profile);
+/* Does the chain's next launch need an event? */
+bool ocl_profile_wants(const ocl_chain *chain);
 void ocl_profile_record(moecl_profile *profile, moecl_stage stage, cl_event event);
 
 /* Enqueues kernel over `groups` work-groups of `local` work-items in one

@@ -38,10 +38,21 @@ static void remember(cl_event *slot, cl_event event) {
   *slot = event;
 }
 
+void moecl_profile_layer_only(moecl_profile *profile, bool layer_only) {
+  if (profile) profile->layer_only = layer_only;
+}
+
+bool ocl_profile_wants(const ocl_chain *chain) {
+  const moecl_profile *profile = chain->profile;
+  return profile && (!profile->layer_only || !profile->first[MOECL_STAGE_LAYER] || chain->last);
+}
+
 void ocl_profile_record(moecl_profile *profile, moecl_stage stage, cl_event event) {
   if (!profile || !event) return;
-  if (!profile->first[stage]) remember(&profile->first[stage], event);
-  remember(&profile->last[stage], event);
+  if (!profile->layer_only) {
+    if (!profile->first[stage]) remember(&profile->first[stage], event);
+    remember(&profile->last[stage], event);
+  }
   if (!profile->first[MOECL_STAGE_LAYER]) remember(&profile->first[MOECL_STAGE_LAYER], event);
   remember(&profile->last[MOECL_STAGE_LAYER], event);
 }

@@ -30,6 +30,10 @@ uint64_t op_gemm_bias_bytes(const op_gemm *gemm) {
                      : 0;
 }
 
+uint64_t op_gemm_queue_bytes(const op_gemm *gemm) {
+  return gemm->variant->flags & KERNEL_PERSISTENT ? 2 * sizeof(int32_t) : 0;
+}
+
 static moecl_status allocate(op_gemm *gemm) {
   MOECL_TRY(moecl_buffer_create(gemm->context, op_gemm_packed_bytes(gemm), &gemm->weights));
   if (!gemm->shape.bias) return MOECL_OK;

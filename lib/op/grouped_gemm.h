@@ -57,6 +57,7 @@ moecl_status op_gemm_set_bias(op_gemm *gemm, int64_t first, int64_t count, const
  * UINT64_MAX where they do not fit 64 bits. */
 uint64_t op_gemm_packed_bytes(const op_gemm *gemm);
 uint64_t op_gemm_bias_bytes(const op_gemm *gemm); /* 0 without a bias */
+uint64_t op_gemm_queue_bytes(const op_gemm *gemm);
 uint64_t op_gemm_scratch(const op_gemm *gemm, int64_t rows);
 /* The most rows of one tile when `rows` slots are spread over the experts: what
  * tile_offsets is the prefix of. Larger where experts have many rows, so that

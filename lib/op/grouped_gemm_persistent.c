@@ -35,8 +35,8 @@ static moecl_status create_kernel(op_gemm *gemm, bool tall, const char *entry,
 
 static moecl_status create(op_gemm *gemm) {
   gemm->packed_elements = packed_elements(gemm);
-  MOECL_TRY(moecl_buffer_create(gemm->context, 2 * sizeof(int32_t), &gemm->queue));
-  MOECL_TRY(moecl_buffer_fill_byte(gemm->queue, 0, 2 * sizeof(int32_t), 0));
+  MOECL_TRY(moecl_buffer_create(gemm->context, op_gemm_queue_bytes(gemm), &gemm->queue));
+  MOECL_TRY(moecl_buffer_fill_byte(gemm->queue, 0, op_gemm_queue_bytes(gemm), 0));
   MOECL_TRY(create_kernel(gemm, false, "pack", &gemm->pack));
   MOECL_TRY(create_kernel(gemm, false, "gemm", &gemm->gemm));
   MOECL_TRY(create_kernel(gemm, false, "few", &gemm->few));

@@ -48,8 +48,8 @@ moecl_status op_router_create_prepare(op_router *router) {
   if (op_router_converts(router))
     MOECL_TRY(create_prepare(router, false, &router->convert));
   if (router->params.jitter > 0) MOECL_TRY(create_prepare(router, true, &router->jitter));
-  MOECL_TRY(moecl_buffer_create(router->context, 2 * sizeof(int32_t), &router->dense_offsets));
-  MOECL_TRY(moecl_buffer_create(router->context, 2 * sizeof(int32_t), &router->dense_tiles));
+  MOECL_TRY(moecl_buffer_create(router->context, OP_ROUTER_DENSE_BYTES / 2, &router->dense_offsets));
+  MOECL_TRY(moecl_buffer_create(router->context, OP_ROUTER_DENSE_BYTES / 2, &router->dense_tiles));
   return ocl_kernel_create(router->context, "router/dense.cl", NULL, "dense_offsets",
                            &router->dense);
 }

@@ -37,6 +37,8 @@ void op_router_init(moecl_context *context, const moecl_layer_params *params, bo
                     op_router *router);
 /* With its logits' GEMM made or described: are hidden states converted? */
 bool op_router_converts(const op_router *router);
+/* Bytes of the offsets of the one "expert" that its logits are of. */
+enum { OP_ROUTER_DENSE_BYTES = 4 * sizeof(int32_t) };
 /* The shape of that GEMM in a variant. */
 op_gemm_shape op_router_logits_shape(const op_router *router, const kernel_variant *gemm_variant);
 moecl_status op_router_create_logits(op_router *router, const kernel_variant *gemm_variant);
