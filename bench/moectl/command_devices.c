@@ -33,6 +33,7 @@ static device_row probe(const options *options, const moecl_device_info *info) {
 }
 
 static const char *matrix_capability(const device_row *row) {
+  if (row->info.capabilities & MOECL_CAP_PTX_SM90A) return "wgmma (PTX)";
   return row->info.capabilities & MOECL_CAP_PTX_SM80 ? "mma.sync (PTX)" : "none";
 }
 

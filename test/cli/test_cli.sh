@@ -240,6 +240,13 @@ for d in json.load(open(sys.argv[1])):
                 "local_memory_bytes subgroup_size fp16 matrix").split():
         assert key in d, key
     assert any("variants" in key for key in d)' "$work/out"
+  # The GEMM for wgmma serves where a probe ran it, so the two go together.
+  holds "devices --json: matrix units as the variants need them" python3 -c '
+import json, sys
+for d in json.load(open(sys.argv[1])):
+    assert d["matrix"] in ("none", "mma.sync (PTX)", "wgmma (PTX)"), d["matrix"]
+    assert (d["matrix"] == "wgmma (PTX)") == ("nvidia_sm90" in d["grouped_gemm_variants"]), d' \
+    "$work/out"
   call run "$work/tiny.yaml" --device no-such-device --out "$work/never"
   expect "--device no-such-device, exit 3" 3 'no-such-device'
   holds "the devices found are listed" grep -F -- "$name" "$work/err"

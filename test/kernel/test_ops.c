@@ -544,13 +544,17 @@ static void check_far_output(const far_case *c, const char *variant, moecl_dtype
   free(values), free(raw);
 }
 
+static op_gemm_shape far_shape(const kernel_variant *variant, const far_case *c) {
+  const bool f32 = variant->flags & KERNEL_F32_ACTIVATIONS;
+  return (op_gemm_shape){.num_experts = 1, .n = c->n, .k = c->k, .dtype = c->dtype,
+                         .gated = c->gated, .gather = c->part == FAR_GATHERED,
+                         .input_f32 = f32, .output_f32 = f32};
+}
+
 /* Three rows, all of them the last expert's. */
 static void check_far_gemm(const kernel_variant *variant, const far_case *c) {
-  const bool f32 = variant->flags & KERNEL_F32_ACTIVATIONS;
-  const moecl_dtype type = f32 ? MOECL_F32 : c->dtype;
-  const op_gemm_shape shape = {.num_experts = 1, .n = c->n, .k = c->k, .dtype = c->dtype,
-                               .gated = c->gated, .gather = c->part == FAR_GATHERED,
-                               .input_f32 = f32, .output_f32 = f32};
+  const op_gemm_shape shape = far_shape(variant, c);
+  const moecl_dtype type = shape.input_f32 ? MOECL_F32 : c->dtype;
   const int32_t far = c->part == FAR_WEIGHTS ? 0 : far_row(c->n > c->k ? c->n : c->k);
   const int32_t slot = c->part == FAR_GATHERED ? 0 : far;
   const int32_t tokens[FAR_ROWS] = {far + 2, far + 1, far};
@@ -592,15 +596,21 @@ static int leave_memory_alone(void **state) {
   return 0;
 }
 
+/* Every variant that takes these sizes; all of them take multiples of 8. */
 static void check_far(far_part part, uint32_t library, int64_t experts, int64_t n, int64_t k,
                       bool gated) {
   const kernel_variant *variants;
   const size_t count = kernel_variants("grouped_gemm", &variants);
   const far_case c = {part, experts, n, k, gated, part == FAR_WEIGHTS ? MOECL_F16 : MOECL_BF16};
-  for (size_t v = 0; v < count; v++)
-    if (kernel_variant_serves(&variants[v], c.dtype, context->info.capabilities) &&
-        (variants[v].flags & KERNEL_LIBRARY) == library)
-      check_far_gemm(&variants[v], &c);
+  for (size_t v = 0; v < count; v++) {
+    if (!kernel_variant_serves(&variants[v], c.dtype, context->info.capabilities) ||
+        (variants[v].flags & KERNEL_LIBRARY) != library)
+      continue;
+    const op_gemm_shape shape = far_shape(&variants[v], &c);
+    const bool accepts = op_gemm_accepts(&variants[v], &shape);
+    assert_true(accepts || n % 8 || k % 8);
+    if (accepts) check_far_gemm(&variants[v], &c);
+  }
 }
 
 static void test_far_slots(void **state) {
@@ -608,18 +618,25 @@ static void test_far_slots(void **state) {
   check_far(FAR_SLOTS, 0, 1, 70001, 4, false);
   check_far(FAR_SLOTS, 0, 1, 70001, 4, true);
   check_far(FAR_SLOTS, 0, 1, 4, 70001, false);
+  check_far(FAR_SLOTS, 0, 1, 70008, 8, false);
+  check_far(FAR_SLOTS, 0, 1, 70008, 8, true);
+  check_far(FAR_SLOTS, 0, 1, 8, 70008, false);
 }
 
 static void test_far_gathered(void **state) {
   (void)state;
   check_far(FAR_GATHERED, 0, 1, 4, 70001, false);
+  check_far(FAR_GATHERED, 0, 1, 8, 70008, false);
 }
 
-/* In fp16, whose packed elements are as many as its weights for every variant. */
+/* In fp16, whose packed elements are as many as its weights for every variant:
+ * the even sizes fill whole tiles of the largest there are. */
 static void test_far_weights(void **state) {
   (void)state;
   check_far(FAR_WEIGHTS, 0, 1000, 32, 140001, false);
   check_far(FAR_WEIGHTS, 0, 1000, 16, 140001, true);
+  check_far(FAR_WEIGHTS, 0, 1000, 128, 35008, false);
+  check_far(FAR_WEIGHTS, 0, 1000, 64, 35008, true);
 }
 
 static void test_far_library(void **state) {

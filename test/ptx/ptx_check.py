@@ -1,11 +1,14 @@
 #!/usr/bin/env python3
 """Checks the kernels that hold inline PTX without a GPU.
 
-usage: ptx_check.py CL_FOLDER [-v]
+usage: ptx_check.py CL_FOLDER [--all] [-v]
 
-Each source is compiled by clang to PTX for every shape below, taken through
-the marks as the library does it (lib/ocl/ptx.c), and assembled by ptxas: a
-wrong instruction, a missing mark, spills or too much shared memory fail.
+Each source is compiled by clang to PTX and assembled by ptxas as the library
+does it (lib/ocl/ptx.c): once as it is, and where the source asks for a target,
+once more for that without its marks. A wrong instruction, a missing mark,
+spills or too much shared memory fail. Checked are a few shapes that between
+them define everything either way; --all takes every shape there is.
+Before that, mistakes planted in a copy of a source show that they are found.
 Exit code 77 (skip) where clang or ptxas is missing.
 """
 import itertools
@@ -18,16 +21,7 @@ from pathlib import Path
 
 SKIP = 77
 SPILL_BYTES = 64  # a few registers, outside the loops
-
-
-def expand(root, name, seen=()):
-    """The source with its includes put in, as the library does."""
-    lines = []
-    for line in (root / name).read_text().splitlines():
-        found = re.match(r'\s*#include "(.+)"', line)
-        lines.append(expand(root, found[1]) if found else line)
-    return "\n".join(lines)
-
+PLAIN = "sm_90"   # unless the source's name says another
 
 # Built-ins that NVIDIA's compiler turns into instructions; as calls they would
 # cost registers that the real program doesn't spend.
@@ -38,35 +32,55 @@ static inline size_t special_groups(uint d) { uint r; asm volatile("mov.u32 %0, 
 #define get_local_id special_id
 #define get_group_id special_group
 #define get_num_groups special_groups
+#define clamp(x, low, high) min(max(x, low), high)
 #define min(a, b) ((a) < (b) ? (a) : (b))
 #define max(a, b) ((a) > (b) ? (a) : (b))
-#define clamp(x, low, high) min(max(x, low), high)
 #define fma __builtin_fmaf
 #define fmax __builtin_fmaxf
 """
 
 
-def defines(**values):
-    return "".join(f"#define {name} {value}\n" for name, value in values.items())
+def gemm(dtype, activation, gated, bias, gather, output_f32=0):
+    """Both heights of a tile take turns: with bias low, without it tall."""
+    return dict(DTYPE=dtype, ACTIVATION=activation, GATED=gated, BIAS=bias, GATHER=gather,
+                INPUT_F32=0, OUTPUT_F32=output_f32, TALL=int(not bias and not output_f32))
 
 
-def gemm_cases():
-    for dtype, gated, gather, bias, activation in itertools.product((1, 2), (0, 1), (0, 1), (0, 1), (0, 1, 2)):
-        if gated and activation == 0:
-            continue
-        tall = int(dtype == 2 and bias == 0)
-        output_f32 = int(not gated and not gather and activation == 0)
-        yield dict(DTYPE=dtype, ACTIVATION=activation, GATED=gated, BIAS=bias, GATHER=gather,
-                   INPUT_F32=0, OUTPUT_F32=output_f32, TALL=tall)
+def gemm_shapes():
+    """gate_up of every kind, down, and the router's logits."""
+    for dtype, bias in itertools.product((1, 2), (0, 1)):
+        for activation in (1, 2, 3):
+            yield gemm(dtype, activation, 1, bias, 1)
+            yield gemm(dtype, activation, 0, bias, 1)
+        yield gemm(dtype, 0, 0, bias, 0)
+        yield gemm(dtype, 0, 0, bias, 0, output_f32=1)
 
 
-CASES = {
-    "probe/nvidia_sm80.cl": lambda: [{}],
-    "probe/nvidia_sm90.cl": lambda: [{}],
-    "router/nvidia_sm80.cl": lambda: [dict(RENORMALIZE=0, TOPK_LOCAL=256), dict(RENORMALIZE=1, TOPK_LOCAL=1024)],
-    "grouped_gemm/nvidia_sm80.cl": gemm_cases,
-    "grouped_gemm/nvidia_sm90.cl": gemm_cases,
+# The shapes of an operation's sources: some, and all.
+SHAPES = {
+    "probe": ([{}], [{}]),
+    "router": ([dict(RENORMALIZE=0, TOPK_LOCAL=256), dict(RENORMALIZE=1, TOPK_LOCAL=1024)],) * 2,
+    "grouped_gemm": ([gemm(2, 1, 1, 0, 1), gemm(1, 3, 0, 1, 1), gemm(1, 0, 0, 1, 0),
+                      gemm(2, 0, 0, 0, 0, output_f32=1)], list(gemm_shapes())),
 }
+
+
+def expand(root, name):
+    """The source with its includes put in, as the library does."""
+    lines = []
+    for line in (root / name).read_text().splitlines():
+        found = re.match(r'\s*#include "(.+)"', line)
+        lines.append(expand(root, found[1]) if found else line)
+    return "\n".join(lines)
+
+
+def sources(root):
+    """Names and texts of all that hold inline PTX."""
+    for path in sorted(root.glob("*/*.cl")):
+        name = str(path.relative_to(root))
+        text = expand(root, name)
+        if re.search(r"\basm\b", text):
+            yield name, text
 
 
 def to_ptx(source, folder):
@@ -83,6 +97,7 @@ def to_ptx(source, folder):
 
 
 DECLARED = re.compile(r"^\.func\s*(\([^)]*\))?\s*(\w+)\s*\(([^)]*)\)\s*;", re.M)
+SIZED = re.compile(r"reqd_work_group_size\((\w+), *1, *1\)\)\) void\s+(\w+)")
 
 
 def give_bodies(ptx):
@@ -104,68 +119,114 @@ def give_bodies(ptx):
     return DECLARED.sub(body, ptx)
 
 
-def retarget(ptx, target):
-    """As lib/ocl/ptx.c: marks off, target changed, one group a multiprocessor."""
-    text = give_bodies(ptx.replace("//@", "") if target else ptx)
-    text = re.sub(r"\.version .*", ".version 8.0", text)
-    text = re.sub(r"\.target .*", f".target {target or 'sm_90'}", text)
-    if target:
-        text = re.sub(r"(\.reqntid [^\n]*)", r"\1\n.minnctapersm 1", text)
-    return text
+def give_sizes(ptx, source):
+    """clang 14 writes work-group sizes only from metadata of its own."""
+    if ".reqntid" in ptx:
+        return ptx
+    for size, entry in SIZED.findall(source):
+        value = re.search(rf"#define {size} (\d+)", source)
+        line = f".reqntid {value[1] if value else size}, 1, 1\n"
+        ptx = re.sub(rf"(\.entry {entry}\([^)]*\)\n)", rf"\g<1>{line}", ptx)
+    return ptx
 
 
-def assemble(text, target, folder):
-    (folder / "kernel.s").write_text(text)
-    command = ["ptxas", "-v", "-arch=" + (target or "sm_90"), str(folder / "kernel.s"), "-o",
-               str(folder / "kernel.cubin")]
-    done = subprocess.run(command, capture_output=True, text=True)
+def retarget(ptx):
+    """As lib/ocl/ptx.c: marks off, one group a multiprocessor."""
+    return re.sub(r"(\.reqntid [^\n]*)", r"\1\n.minnctapersm 1", ptx.replace("//@", ""))
+
+
+def assemble(ptx, target, folder):
+    """ptxas' report; what it refuses is an error."""
+    text = re.sub(r"\.version .*", ".version 8.0", give_bodies(ptx))
+    (folder / "kernel.s").write_text(re.sub(r"\.target .*", f".target {target}", text))
+    done = subprocess.run(["ptxas", "-v", "-arch=" + target, str(folder / "kernel.s"), "-o",
+                           str(folder / "kernel.cubin")], capture_output=True, text=True)
     report = done.stdout + done.stderr
     if done.returncode:
-        raise RuntimeError("ptxas:\n" + report[:3000])
-    spilled = [int(bytes) for bytes in re.findall(r"(\d+) bytes spill", report)]
+        raise RuntimeError(f"ptxas for {target}:\n{report[:3000]}")
+    return report
+
+
+def check(name, source, shape, folder):
+    """What ptxas says of the program that runs; what is wrong is an error."""
+    defines = "".join(f"#define {key} {value}\n" for key, value in shape.items())
+    ptx = give_sizes(to_ptx(PRELUDE + defines + source, folder), defines + source)
+    plain, asked = re.search(r"sm\d+", name), re.search(r"moecl-ptx-target: (\w+)", source)
+    report = assemble(ptx, plain[0].replace("sm", "sm_") if plain else PLAIN, folder)
+    if asked:
+        report = assemble(retarget(ptx), asked[1], folder)
+    spilled = [int(count) for count in re.findall(r"(\d+) bytes spill", report)]
     if max(spilled, default=0) > SPILL_BYTES or "serialized" in report:
         raise RuntimeError("ptxas spills or serializes:\n" + report[:3000])
     return report
 
 
-def check(root, name, case, folder, verbose):
+# In probe/nvidia_sm90.cl, which has the least of everything: what is wrong,
+# what to replace, and with what.
+MISTAKES = [
+    ("a missing mark", '"//@wgmma.fence', '"wgmma.fence'),
+    ("a missing mark of a name", '"//@mov.u32 %0, moecl_probe', '"mov.u32 %0, moecl_probe'),
+    ("a mistyped instruction", '"//@fence.proxy.async;', '"//@fence.proxy.asink;'),
+    ("too much shared memory", "moecl_probe[10304]", "moecl_probe[262144]"),
+    ("a missing target", "moecl-ptx-target: sm_90a", "moecl-ptx-target: sm_90"),
+]
+
+
+def check_mistakes(root, folder):
+    """The mistakes that are not found, or that cannot be planted any more."""
+    name = "probe/nvidia_sm90.cl"
     source = expand(root, name)
-    asked = re.search(r"moecl-ptx-target: (\w+)", source)
-    target = asked[1] if asked else None
-    ptx = to_ptx(PRELUDE + defines(**case) + source, folder)
-    # clang 14 writes the work-group size as .reqntid only from metadata of its own.
-    sizes = dict(re.findall(r"reqd_work_group_size\((\w+), *1, *1\)\)\) void\s+(\w+)", source))
-    for size, entry in re.findall(r"reqd_work_group_size\((\w+), *1, *1\)\)\) void\s+(\w+)", source):
-        value = re.search(r"#define " + size + r" (\d+)", defines(**case) + source)
-        ptx = re.sub(r"(\.entry " + entry + r"\([^)]*\)\n)", r"\1.reqntid " + (value[1] if value else size) + ", 1, 1\n", ptx)
-    report = assemble(retarget(ptx, target), target, folder)
-    if verbose:
-        print(name, case)
-        print("\n".join(line for line in report.splitlines() if "registers" in line or "Compiling" in line or "warn" in line))
+    for mistake, text, wrong in MISTAKES:
+        if text not in source:
+            yield f"{mistake} cannot be planted: {name} has no {text}"
+            continue
+        try:
+            check(name, source.replace(text, wrong, 1), {}, folder)
+            yield f"{mistake} in {name} was not found"
+        except RuntimeError:
+            pass
+
+
+def check_all(root, every, verbose, folder):
+    """How many programs were checked; what failed."""
+    checked, failures = 0, list(check_mistakes(root, folder))
+    for name, source in sources(root):
+        operation = name.split("/")[0]
+        if operation not in SHAPES:
+            failures.append(f"{name} holds PTX, but there are no shapes for {operation}")
+            continue
+        for shape in SHAPES[operation][every]:
+            checked += 1
+            try:
+                report = check(name, source, shape, folder)
+            except RuntimeError as error:
+                failures.append(f"{name} {shape}: {error}")
+                continue
+            if verbose:
+                print(name, shape)
+                print("\n".join(line for line in report.splitlines()
+                                if re.search("registers|Compiling|warn", line)))
+    return checked, failures
 
 
 def main(arguments):
-    root, verbose = Path(arguments[0]), "-v" in arguments
+    options = {"--all", "-v"} & set(arguments)
+    folders = [argument for argument in arguments if argument not in options]
+    if len(folders) != 1 or not Path(folders[0]).is_dir():
+        print(__doc__)
+        return 2
     missing = [tool for tool in ("clang", "ptxas") if not shutil.which(tool)]
     if missing:
         print("SKIP: no " + " and no ".join(missing))
         return SKIP
-    failed = checked = 0
     with tempfile.TemporaryDirectory() as folder:
-        for name, cases in CASES.items():
-            if not (root / name).exists():
-                continue
-            for case in cases():
-                checked += 1
-                try:
-                    check(root, name, case, Path(folder), verbose)
-                except RuntimeError as error:
-                    failed += 1
-                    print(f"FAIL {name} {case}: {error}")
-                    if verbose:
-                        return 1
-    print(f"{checked} programs checked, {failed} failed")
-    return 1 if failed else 0
+        checked, failures = check_all(Path(folders[0]), "--all" in options, "-v" in options,
+                                      Path(folder))
+    for failure in failures:
+        print("FAIL", failure)
+    print(f"{checked} programs checked, {len(failures)} failures")
+    return 1 if failures or checked == 0 else 0
 
 
-sys.exit(main(sys.argv[1:]))
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))
