@@ -11,6 +11,7 @@ const measure measures[] = {
     {MEASURE_RATE, "tflops", MEASURE_REAL, AT(tflops), "TFLOP/s"},
     {MEASURE_RATE, "gbytes_per_s", MEASURE_REAL, AT(gbytes_per_s), "GB/s"},
     {MEASURE_RATE, "memory_bytes", MEASURE_COUNT, AT(memory_bytes), NULL},
+    {MEASURE_RATE, "host_ms", MEASURE_REAL, AT(host_ms), NULL},
     {MEASURE_ROUTING, "capacity", MEASURE_LIMIT, AT(routing.capacity), "capacity"},
     {MEASURE_ROUTING, "dropped_fraction", MEASURE_SHARE, STATISTIC(dropped_fraction), "dropped"},
     {MEASURE_ROUTING, "load_balancing_loss", MEASURE_REAL, STATISTIC(load_balancing_loss),

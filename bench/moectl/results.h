@@ -29,7 +29,8 @@ typedef struct point_result {
   sample_summary time_ms[MOECL_STAGE_COUNT];
   int64_t iterations;
   double tokens_per_s, tflops, gbytes_per_s; /* of the layer at its median time */
-  uint64_t memory_bytes;                     /* weights, workspace, input and output on the device */
+  double host_ms;        /* median of what enqueueing one forward took the host */
+  uint64_t memory_bytes; /* weights, workspace, input and output on the device */
   moecl_routing routing; /* only counts, capacity and statistics are kept; the [T,*] arrays may be NULL */
   verify_result verify;
 } point_result;

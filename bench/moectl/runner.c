@@ -5,6 +5,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <time.h>
 
 /* Timed forwards rotate among this many inputs: fresh ones, not the rows that
  * the forward before left in a cache. */
@@ -140,10 +141,17 @@ typedef struct timed_forwards {
   moecl_profile *profile[IN_FLIGHT];
   int set[IN_FLIGHT]; /* the input that the forward took */
   size_t started, read, warmup, most;
-  double *samples;   /* [stage][most] */
+  double *samples;   /* [stage][most], then the host's own time, [most] */
   int64_t *timed_of; /* forwards by input; NULL: not counted */
+  double host_ms[IN_FLIGHT];
   double latest_ms;
 } timed_forwards;
+
+static double milliseconds_now(void) {
+  struct timespec now;
+  clock_gettime(CLOCK_MONOTONIC, &now);
+  return (double)now.tv_sec * 1e3 + (double)now.tv_nsec * 1e-6;
+}
 
 /* Waits for the oldest forward in flight and keeps its times, past the warm-up. */
 static moecl_status read_oldest(timed_forwards *timed) {
@@ -154,6 +162,8 @@ static moecl_status read_oldest(timed_forwards *timed) {
   if (timed->read >= timed->warmup) {
     for (int stage = 0; stage < MOECL_STAGE_COUNT; stage++)
       timed->samples[(size_t)stage * timed->most + timed->read - timed->warmup] = ms[stage];
+    timed->samples[(size_t)MOECL_STAGE_COUNT * timed->most + timed->read - timed->warmup] =
+        timed->host_ms[place];
     if (timed->timed_of) timed->timed_of[timed->set[place]]++;
   }
   timed->read++;
@@ -173,7 +183,9 @@ static moecl_status run_timed(runner *runner, const experiment_point *point,
     while (!has_room(timed)) TRY(read_oldest(timed));
     const size_t place = timed->started % IN_FLIGHT;
     timed->set[place] = (int)(timed->started % (size_t)buffers->sets);
+    const double begun = milliseconds_now();
     TRY(forward(runner, point, buffers, timed->set[place], timed->profile[place]));
+    timed->host_ms[place] = milliseconds_now() - begun;
     timed->started++;
   }
   while (timed->read < timed->started) TRY(read_oldest(timed));
@@ -184,10 +196,11 @@ static moecl_status run_timed(runner *runner, const experiment_point *point,
  * Stops early when interrupted; *kept is how many were timed. */
 static moecl_status time_forwards(runner *runner, const experiment_point *point,
                                   const point_buffers *buffers, bool layer_only, size_t most,
-                                  int64_t *timed_of, sample_summary *summaries, size_t *kept) {
+                                  int64_t *timed_of, sample_summary *summaries,
+                                  sample_summary *host, size_t *kept) {
   timed_forwards timed = {.warmup = (size_t)runner->experiment->warmup,
                           .most = most,
-                          .samples = malloc(most * MOECL_STAGE_COUNT * sizeof(double)),
+                          .samples = malloc(most * (MOECL_STAGE_COUNT + 1) * sizeof(double)),
                           .timed_of = timed_of};
   moecl_status status = timed.samples ? MOECL_OK : MOECL_ERROR_OUT_OF_HOST_MEMORY;
   for (int i = 0; status == MOECL_OK && i < IN_FLIGHT; i++) {
@@ -199,6 +212,7 @@ static moecl_status time_forwards(runner *runner, const experiment_point *point,
   for (int stage = 0; stage < MOECL_STAGE_COUNT; stage++)
     if ((stage == MOECL_STAGE_LAYER) == layer_only)
       summaries[stage] = runner_summarize(timed.samples + (size_t)stage * most, *kept);
+  *host = runner_summarize(timed.samples + (size_t)MOECL_STAGE_COUNT * most, *kept);
   for (int i = 0; i < IN_FLIGHT; i++) moecl_profile_destroy(&timed.profile[i]);
   free(timed.samples);
   return status;
@@ -211,10 +225,13 @@ static moecl_status measure(runner *runner, const experiment_point *point,
                             point_result *result) {
   const size_t most = (size_t)runner->experiment->iterations;
   size_t layers = 0, stages = 0;
-  TRY(time_forwards(runner, point, buffers, true, most, timed_of, result->time_ms, &layers));
+  sample_summary host, with_events;
+  TRY(time_forwards(runner, point, buffers, true, most, timed_of, result->time_ms, &host,
+                    &layers));
+  result->host_ms = host.median;
   result->iterations = (int64_t)layers;
   return time_forwards(runner, point, buffers, false, (most + 1) / 2, NULL, result->time_ms,
-                       &stages);
+                       &with_events, &stages);
 }
 
 /* What forwards have to do, summed over some of them. */

@@ -82,7 +82,8 @@ static point_result make_point(const fixture *f, size_t index, point_status stat
   const experiment_point *point = &f->plan.points[index];
   const int64_t experts = point->layer.num_experts;
   point_result r = {.index = index, .status = status, .iterations = 20, .tokens_per_s = 1234.5,
-                    .tflops = 0.25, .gbytes_per_s = INFINITY, .memory_bytes = 1 << 20};
+                    .tflops = 0.25, .gbytes_per_s = INFINITY, .memory_bytes = 1 << 20,
+                    .host_ms = 0.125};
   static const char *const names[4] = {"generic", "scan", "cpu", "gather"};
   for (int i = 0; i < 4; i++) {
     r.variants[i] = strdup(names[i]);
@@ -246,7 +247,7 @@ static void test_json(void **state) {
   check_keys(root, "", "schema versions kernels experiment device points");
   check_keys(root, "versions", "moecl compiler");
   check_keys(root, "points.0", "index status error params variants variant_reasons iterations "
-             "time_ms tokens_per_s tflops gbytes_per_s memory_bytes routing verify");
+             "time_ms tokens_per_s tflops gbytes_per_s memory_bytes host_ms routing verify");
   check_keys(root, "points.0.time_ms", "router permute gate_up down combine layer");
   check_keys(root, "points.0.time_ms.layer", "median min p90");
   check_keys(root, "points.0.variants", "router permute grouped_gemm combine");
@@ -332,20 +333,20 @@ static void test_csv_text(void **state) {
       "time_ms_gate_up_p90,time_ms_down_median,time_ms_down_min,time_ms_down_p90,"
       "time_ms_combine_median,time_ms_combine_min,time_ms_combine_p90,time_ms_layer_median,"
       "time_ms_layer_min,time_ms_layer_p90,tokens_per_s,tflops,gbytes_per_s,memory_bytes,"
-      "capacity,dropped_fraction,load_balancing_loss,router_z_loss,entropy,max_mean_imbalance,"
+      "host_ms,capacity,dropped_fraction,load_balancing_loss,router_z_loss,entropy,max_mean_imbalance,"
       "coefficient_of_variation,padding_waste,nonfinite_tokens,verify_error,verify_tolerance,"
       "verify_ok,verify_tokens_checked,verify_experts_checked,verify_topk_mismatches,"
       "verify_capacity_ok\r\n"
       "0,ok,,6,64,32,4,1,true,0.01,1.1,0,position,swiglu,fp32,skewed,0,false,false,false,auto,"
       "auto,1,,0.5,generic,scan,cpu,gather,20,2.5,1.5,9.5,,,,4.5,1.5,9.5,5.5,1.5,9.5,6.5,1.5,"
-      "9.5,7.5,1.5,9.5,1234.5,0.25,,1048576,2,0.125,1.5,2.5,3.5,4.5,5.5,0.75,0,1e-06,1e-05,"
+      "9.5,7.5,1.5,9.5,1234.5,0.25,,1048576,0.125,2,0.125,1.5,2.5,3.5,4.5,5.5,0.75,0,1e-06,1e-05,"
       "true,6,4,0,true\r\n"
       "1,ok_unverified,,6,64,32,4,1,true,0.01,,0,position,swiglu,fp32,skewed,0,false,false,"
       "false,auto,auto,1,,0.5,generic,scan,cpu,gather,20,2.5,1.5,9.5,,,,4.5,1.5,9.5,5.5,1.5,"
-      "9.5,6.5,1.5,9.5,7.5,1.5,9.5,1234.5,0.25,,1048576,,0.125,1.5,2.5,3.5,4.5,5.5,0.75,0,,,,,,"
+      "9.5,6.5,1.5,9.5,7.5,1.5,9.5,1234.5,0.25,,1048576,0.125,,0.125,1.5,2.5,3.5,4.5,5.5,0.75,0,,,,,,"
       ",\r\n"
       "3,error,the layer broke,6,64,32,4,2,true,0.01,,0,position,swiglu,fp32,skewed,0,false,"
-      "false,false,auto,auto,1,,0.5,,,,,0,,,,,,,,,,,,,,,,,,,,,,0,,,,,,,,,,,,,,,,\r\n");
+      "false,false,auto,auto,1,,0.5,,,,,0,,,,,,,,,,,,,,,,,,,,,,0,,,,,,,,,,,,,,,,,\r\n");
   free(text);
   results_destroy(&all);
 }
