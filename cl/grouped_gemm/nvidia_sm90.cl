@@ -32,176 +32,18 @@
 #include "common/nvidia_ptx.clh"
 #include "common/nvidia_wgmma.clh"
 
-#define WEIGHT_ROWS 128 /* of a packed tile */
 #define PACKED_TILES (TALL ? 2 : 1) /* of a tile here */
-#define TILE_K 64       /* elements along K in a stage: 128 bytes a row */
-#define WEIGHT_BYTES (WEIGHT_ROWS * TILE_K * 2)
 #define PIPELINE_BYTES 196608 /* 4 stages of 256 rows by 128 tokens, 10 of 128 by 16 */
 #define MAX_STAGES 10
 #define PRODUCERS 128
 #define CONSUMER_WARPS 8
-#define MAX_EXPERTS 1024
-#define ROW_TILES_TOGETHER 16 /* token tiles that share a column's weights in L2 */
 #define ANNOUNCED 16          /* more than the stages, each of which may be a tile */
 #define MAX_ROWS_EACH 8       /* 128 tokens over 16 rows of producers */
 
-#if GATED
-#define COLUMNS 64 /* output columns of a packed tile */
-#else
-#define COLUMNS 128
-#endif
-/* The output column that weight row r of a tile makes. In a group of 16 rows,
- * rows g and g+8 land in one work-item: of a gated layer they are gate and up
- * of the same column, else two neighbouring columns. */
-#if GATED
-#define PLACE(r) ((r) / 16 * 8 + (r) % 8)
-#define IS_UP(r) ((r) / 8 % 2)
-#else
-#define PLACE(r) ((r) / 16 * 16 + (r) % 8 * 2 + (r) / 8 % 2)
-#define IS_UP(r) 0
-#endif
-
-/* ---- packing ---- */
-
-/* Consecutive experts' weights, [rows][k], into tiles of WEIGHT_ROWS rows by
- * TILE_K: [expert][tile][k / TILE_K][row][64], chunks of 8 elements swizzled,
- * zeros where there is nothing. Second dimension: the expert; the first strides
- * over 8-element chunks of the destination. Offsets in elements. */
-__kernel void pack(const __global ushort *src, ulong src_offset, __global ushort *dst,
-                   ulong dst_offset, long rows, long k) {
-  const ulong n = (ulong)rows / (GATED ? 2 : 1);
-  const ulong steps = ((ulong)k + TILE_K - 1) / TILE_K;
-  const ulong tiles = (n + COLUMNS - 1) / COLUMNS;
-  const ulong chunks = tiles * steps * WEIGHT_ROWS * 8;
-  src += src_offset + get_global_id(1) * (ulong)rows * (ulong)k;
-  dst += dst_offset + get_global_id(1) * chunks * 8;
-  for (ulong i = get_global_id(0); i < chunks; i += get_global_size(0)) {
-    const uint chunk = (uint)(i % 8), r = (uint)(i / 8 % WEIGHT_ROWS);
-    const ulong step = i / (8 * WEIGHT_ROWS) % steps, tile = i / (8 * WEIGHT_ROWS) / steps;
-    const ulong column = tile * COLUMNS + PLACE(r);
-    const ulong at_k = step * TILE_K + chunk * 8;
-    const __global ushort *from = src + (column + (IS_UP(r) ? n : 0)) * (ulong)k + at_k;
-    __global ushort *to = dst + ((i / 8 * 8) + (chunk ^ (r & 7))) * 8;
-    for (uint x = 0; x < 8; x++) to[x] = column < n && at_k + x < (ulong)k ? from[x] : (ushort)0;
-  }
-}
-
-/* ---- tiles ---- */
-
-typedef struct tile_t {
-  int expert, first_slot, rows; /* rows: slots in this tile */
-  uint width;                   /* rows, up to a multiple of 16 */
-  uint column_tile;
-} tile_t;
-
-/* Tile number t: experts in order; within one, up to ROW_TILES_TOGETHER token
- * tiles share a column of weights before the next column comes. An expert's
- * slots are spread evenly over its tiles. */
-static inline tile_t find_tile(uint t, const __local int *tile_offsets,
-                               const __global int *expert_offsets, int num_experts,
-                               uint column_tiles) {
-  int low = 0, high = num_experts;
-  while (high - low > 1) {
-    const int middle = (low + high) / 2;
-    if ((uint)tile_offsets[middle] * column_tiles <= t) low = middle;
-    else high = middle;
-  }
-  const uint row_tiles = (uint)(tile_offsets[low + 1] - tile_offsets[low]);
-  const uint local_t = t - (uint)tile_offsets[low] * column_tiles;
-  const uint band = local_t / (ROW_TILES_TOGETHER * column_tiles);
-  const uint in_band = local_t - band * ROW_TILES_TOGETHER * column_tiles;
-  const uint band_rows = min(row_tiles - band * ROW_TILES_TOGETHER, (uint)ROW_TILES_TOGETHER);
-  const uint column_tile = in_band / band_rows;
-  const uint row_tile = band * ROW_TILES_TOGETHER + in_band - column_tile * band_rows;
-  const int start = expert_offsets[low], slots = expert_offsets[low + 1] - start;
-  const int each = (int)((((uint)slots + row_tiles - 1) / row_tiles + 15) / 16 * 16);
-  tile_t tile;
-  tile.expert = low;
-  tile.first_slot = start + (int)row_tile * each;
-  tile.rows = min(each, slots - (int)row_tile * each);
-  tile.width = (uint)(tile.rows + 15) / 16 * 16;
-  tile.column_tile = column_tile;
-  return tile;
-}
-
-/* ---- epilogue ---- */
-
-/* Storage has 8 or 11 bits of fraction: the approximate tanh has enough. */
-static inline float activate(float x) {
-#if ACTIVATION == 1
-  const float half_x = 0.5f * x;
-  return fma(half_x, tanh_approximate(half_x), half_x);
-#elif ACTIVATION == 2
-  return 0.5f * x * (1.0f + erf(x * 0.70710678118654752f));
-#elif ACTIVATION == 3
-  return fmax(x, 0.0f);
-#else
-  return x;
-#endif
-}
-
-#include "grouped_gemm/nvidia_few.clh"
-
-/* The same value, which the compiler doesn't know: multiples of it are then made
- * where they are used, not kept in registers over the loop around (which spilled). */
-static inline long opaque(long x) {
-  asm volatile("" : "+l"(x));
-  return x;
-}
-
-#if OUTPUT_F32
-typedef float output_t;
-#define STORE_PAIR(p, low, high) (*(__global float2 *)(p) = (float2)(low, high))
-#else
-typedef ushort output_t;
-#define STORE_PAIR(p, low, high) (*(__global uint *)(p) = pack_pair(low, high))
-#endif
-
-/* Sums of 8 tokens, four a work-item, to the output. `out` points at the
- * work-item's columns (two, even) of the tile's first slot. */
-static inline __attribute__((always_inline)) void store_tokens(__global output_t *out, long n, int token, int rows, uint lane,
-                                float c0, float c1, float c2, float c3, float2 bias) {
-#if GATED
-  /* c0, c1: gate of two tokens; c2, c3: up. Neighbouring columns stand in lanes
-   * 4 apart: each keeps one token of the two and gets the other column of it. */
-  const float v0 = activate(c0 + bias.x) * (c2 + bias.y);
-  const float v1 = activate(c1 + bias.x) * (c3 + bias.y);
-  const int odd = (int)(lane / 4) & 1;
-  const float other = shuffle_xor4(odd ? v0 : v1);
-  token += (int)(lane % 4) * 2 + odd;
-  if (token < rows) STORE_PAIR(out + (long)token * n, odd ? other : v0, odd ? v1 : other);
-#else
-  token += (int)(lane % 4) * 2;
-  if (token < rows)
-    STORE_PAIR(out + (long)token * n, activate(c0 + bias.x), activate(c2 + bias.y));
-  if (token + 1 < rows)
-    STORE_PAIR(out + (long)(token + 1) * n, activate(c1 + bias.x), activate(c3 + bias.y));
-#endif
-}
-
-/* A warpgroup's 64 rows of a packed tile. Inline always: sums are registers only
- * where no call takes their address. */
-static inline __attribute__((always_inline)) void store_tile(__global output_t *out, const __global storage_t *bias, tile_t tile,
-                              uint packed_tile, const float *c, long n, uint lane, uint row) {
-  const long column = (long)packed_tile * COLUMNS + PLACE(row);
-  float2 add = (float2)(0.0f, 0.0f);
-#if BIAS
-  if (column < n) {
-    const __global storage_t *b = bias + (long)tile.expert * n * (GATED ? 2 : 1);
-    add.x = storage_load(b, (size_t)column);
-    add.y = storage_load(b, (size_t)(column + (GATED ? n : 1)));
-  }
-#endif
-  /* Gated, lanes of odd columns store the pair that begins one before. */
-  out += (long)tile.first_slot * n + (GATED ? column & ~1l : column);
-  const int rows = column < n ? tile.rows : 0;
-  const long stride = opaque(n);
-#pragma unroll
-  for (int j = 0; j < 16; j++)
-    if (j * 8 < (int)tile.width)
-      store_tokens(out, stride, j * 8, rows, lane, c[4 * j], c[4 * j + 1], c[4 * j + 2],
-                   c[4 * j + 3], add);
-}
+/* A work-item's sums: 16 groups of 8 tokens that follow each other. */
+#define SUM_GROUPS 16
+#define SUMS_APART 8
+#include "grouped_gemm/nvidia_tiles.clh"
 
 /* ---- the kernel ---- */
 
@@ -406,9 +248,9 @@ gemm(const __global ushort *a, const __global int *slot_token, const __global in
       switch (tile.width / 16) { WGMMA_FOR_ALL_WIDTHS(CONSUME) }
       if (lane == 0) mbarrier_arrive(barriers + 16 * previous + 8);
       const uint row = half_index * 64 + warp * 16 + lane / 4;
-      store_tile(out, bias, tile, tile.column_tile * PACKED_TILES, c, n, lane, row);
+      store_tile(out, bias, tile, tile.column_tile * PACKED_TILES, c, n, lane, row, 0);
 #if TALL
-      store_tile(out, bias, tile, tile.column_tile * PACKED_TILES + 1, d, n, lane, row);
+      store_tile(out, bias, tile, tile.column_tile * PACKED_TILES + 1, d, n, lane, row, 0);
 #endif
     }
   }
