@@ -72,9 +72,9 @@ static const char results_topic[] =
     "and last kernel alone; its stages in forwards of their own, half as many, since an\n"
     "event for every kernel takes time (so stages can add up to more than the layer).\n"
     "host_ms is what enqueueing a forward takes the host. tflops counts what the layer's\n"
-    "surviving assignments need, gbytes_per_s the least bytes it must move: the weights of the experts that were\n"
-    "reached, input and output once; both are the mean of the timed forwards' own counts,\n"
-    "over their median time. Routing and verification are the first input set's.\n"
+    "surviving assignments need, gbytes_per_s the least bytes it must move: the weights of\n"
+    "the experts that were reached, input and output once; both are the mean of the timed\n"
+    "forwards' own counts, over their median time. Routing and verification are the first input set's.\n"
     "verify.error is ||output - reference|| / ||reference|| over the sampled tokens, the\n"
     "reference being plain C in double precision.\n";
 
