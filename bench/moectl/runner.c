@@ -104,8 +104,7 @@ static moecl_status forward(runner *runner, const experiment_point *point,
                                        .output = buffers->output,
                                        .seed = point->seed,
                                        .profile = profile};
-  moecl_status status = moecl_layer_forward(runner->layer, &params, NULL);
-  return status == MOECL_OK ? moecl_context_finish_wait(runner->context) : status;
+  return moecl_layer_forward(runner->layer, &params, NULL);
 }
 
 static int by_value(const void *a, const void *b) {
