@@ -184,6 +184,9 @@ static bool run_points(run *run) {
   const experiment *experiment = &run->experiment;
   size_t to_run = 0;
   for (size_t i = 0; i < experiment->num_points; i++) to_run += !results_has(run->results, i);
+  if (run->options->dump && to_run < experiment->num_points)
+    fprintf(stderr, "moectl: %zu points were finished before: --dump writes only those that run now\n",
+            experiment->num_points - to_run);
   progress *progress = progress_open(experiment, to_run, run->options->quiet);
   bool written = true;
   for (size_t i = 0; i < experiment->num_points && written && !interrupted; i++) {

@@ -10,6 +10,8 @@ void report_text(FILE *file, const char *text);
 /* report_tables.c */
 void report_points(const results *all, FILE *file);
 void report_stages(const results *all, FILE *file);
+/* A point's stages together; those that are fused into others add nothing. */
+double report_stages_ms(const point_result *point);
 void report_routing(const results *all, FILE *file);
 
 /* report_findings.c */

@@ -424,7 +424,8 @@ static void slowest_stage(const results *all, FILE *file) {
       if (isfinite(time) && (most < 0 || time > all->points[i].time_ms[most].median)) most = stage;
     }
     if (most < 0) continue;
-    const double share = all->points[i].time_ms[most].median / point_ms(all, i);
+    const double share =
+        all->points[i].time_ms[most].median / report_stages_ms(&all->points[i]);
     low[most] = times[most] ? fmin(low[most], share) : share;
     high[most] = times[most] ? fmax(high[most], share) : share;
     times[most]++;
@@ -432,7 +433,7 @@ static void slowest_stage(const results *all, FILE *file) {
   }
   for (int stage = 0; stage < MOECL_STAGE_LAYER; stage++) {
     if (times[stage] == 0) continue;
-    fprintf(file, "- %s takes the largest part of the layer's time",
+    fprintf(file, "- %s takes the largest part of the stages' time",
             moecl_stage_name((moecl_stage)stage));
     if (points > 1) fprintf(file, " in %zu of %zu points", times[stage], points);
     if (low[stage] == high[stage])
@@ -447,6 +448,10 @@ void report_findings(const results *all, FILE *file) {
   const point_range rates = find_extreme(all, throughput, 0, 1, plan->num_points);
   const point_range loads = find_extreme(all, imbalance, 0, 1, plan->num_points);
   fputs("## Findings\n\n", file);
+  if (plan->num_points > 1)
+    fputs("Points ran one after another, once each: where the machine's speed drifts meanwhile, "
+          "differences\nbetween points can be the drift's. Run again what matters.\n\n",
+          file);
   if (rates.count == 0) {
     fputs("No point has run: there is nothing to tell.\n\n", file);
     return;

@@ -114,32 +114,39 @@ void report_points(const results *all, FILE *file) {
       file);
 }
 
+double report_stages_ms(const point_result *point) {
+  double sum = 0;
+  for (int stage = 0; stage < MOECL_STAGE_LAYER; stage++)
+    if (isfinite(point->time_ms[stage].median)) sum += point->time_ms[stage].median;
+  return sum;
+}
+
 void report_stages(const results *all, FILE *file) {
   const char *columns[MOECL_STAGE_LAYER + 2];
   for (int stage = 0; stage < MOECL_STAGE_LAYER; stage++)
     columns[stage] = moecl_stage_name((moecl_stage)stage);
-  columns[MOECL_STAGE_LAYER] = "between stages";
+  columns[MOECL_STAGE_LAYER] = "stages ms";
   columns[MOECL_STAGE_LAYER + 1] = "layer ms";
-  fputs("## Where the time goes\n\nEach stage's share of the layer's median time.\n\n", file);
+  fputs("## Where the time goes\n\nEach stage's share of all stages' median times together. Stages are "
+        "timed in forwards of their own,\nwith an event for every kernel: their sum and the layer's "
+        "time need not agree.\n\n",
+        file);
   head(all, columns, MOECL_STAGE_LAYER + 2, file);
   bool fused = false;
   for (size_t i = 0; i < all->experiment->num_points; i++) {
     if (!point_ran(all, i)) continue;
-    const double layer = point_ms(all, i);
-    double sum = 0;
+    const double sum = report_stages_ms(&all->points[i]);
     row_begin(all, i, file);
     for (int stage = 0; stage < MOECL_STAGE_LAYER; stage++) {
       const double time = all->points[i].time_ms[stage].median;
-      if (isfinite(time)) sum += time;
       fused = fused || !isfinite(time);
       if (isfinite(time))
-        percent_cell(file, time / layer);
+        percent_cell(file, time / sum);
       else
         fputs(" fused |", file);
     }
-    /* Medians of parts need not add up to the median of the whole. */
-    percent_cell(file, fmax(0, (layer - sum) / layer));
-    cell(file, layer);
+    cell(file, sum);
+    cell(file, point_ms(all, i));
     fputc('\n', file);
   }
   fputs(fused ? "\n*fused*: the variant does this stage's work inside another one.\n\n" : "\n",

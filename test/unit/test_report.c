@@ -251,7 +251,7 @@ static void test_single_point(void **state) {
   set_up(&fixture, LAYER "num_experts: 1, top_k: 1}\nworkload: {num_tokens: 1}\n");
   char *text = report(&fixture);
   has(text, "1 point: 1 ran and verified.");
-  has(text, "- gate_up takes the largest part of the layer's time: 50%.");
+  has(text, "- gate_up takes the largest part of the stages' time: 50%.");
   free(text);
   tear_down(&fixture);
 }
