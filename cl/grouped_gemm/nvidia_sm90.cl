@@ -8,10 +8,11 @@
  *
  * Which operand is which. Weights are wgmma's A (64 rows an instruction), the
  * tokens its B, whose number of columns can be any multiple of 8. So a tile is
- * 128 weight rows, or 256 (TALL), by as many tokens as the expert has, up to
- * 128, rounded up to 16: ragged loads waste little. TALL serves many tokens an
- * expert: it reads them half as often; the other serves few: twice as many tiles
- * share out better. D comes out as [weight row][token] and is turned by the
+ * 128 weight rows by as many tokens as the expert has, up to 128, or 256 rows by
+ * up to 176 (TALL), rounded up to 16: ragged loads waste little. TALL serves many
+ * tokens an expert: what limits it is reading both operands from L2, and the
+ * larger the tile, the less is read; 176 is what registers hold. The other serves
+ * few: twice as many tiles share out better. D comes out as [weight row][token] and is turned by the
  * choice of which weight row stands where (PLACE).
  *
  * Who does what. Work-items 0..127 (one warpgroup) produce: number 0 starts
@@ -33,15 +34,16 @@
 #include "common/nvidia_wgmma.clh"
 
 #define PACKED_TILES (TALL ? 2 : 1) /* of a tile here */
-#define PIPELINE_BYTES 196608 /* 4 stages of 256 rows by 128 tokens, 10 of 128 by 16 */
+#define PIPELINE_BYTES 221184 /* 4 stages of 256 rows by 176 tokens, 10 of 128 by 16 */
 #define MAX_STAGES 10
 #define PRODUCERS 128
 #define CONSUMER_WARPS 8
 #define ANNOUNCED 16          /* more than the stages, each of which may be a tile */
-#define MAX_ROWS_EACH 8       /* 128 tokens over 16 rows of producers */
+#define MAX_TOKENS (TALL ? 176 : 128) /* of a tile */
+#define MAX_ROWS_EACH (MAX_TOKENS / 16) /* of tokens, over 16 rows of producers */
 
-/* A work-item's sums: 16 groups of 8 tokens that follow each other. */
-#define SUM_GROUPS 16
+/* A work-item's sums: groups of 8 tokens that follow each other. */
+#define SUM_GROUPS (MAX_TOKENS / 8)
 #define SUMS_APART 8
 #include "grouped_gemm/nvidia_tiles.clh"
 
@@ -120,7 +122,7 @@ gemm(const __global ushort *a, const __global int *slot_token, const __global in
   __local uint next[2];              /* tile numbers, from producer 0 to the others */
   /* Shared memory beyond what __local allows: declared in PTX. */
   uint pipeline;
-  asm volatile("//@.shared .align 1024 .b8 moecl_pipeline[196608];");
+  asm volatile("//@.shared .align 1024 .b8 moecl_pipeline[221184];");
   asm volatile("//@.shared .align 16 .b8 moecl_barriers[160];");
   asm volatile("//@mov.u32 %0, moecl_pipeline;" : "=r"(pipeline));
   uint barriers; /* stage s: full at 16 s, empty at 16 s + 8 */
@@ -147,7 +149,7 @@ gemm(const __global ushort *a, const __global int *slot_token, const __global in
   uint slot = 0, phase = 0, count = 0; /* tiles done */
 
   if (id < PRODUCERS) {
-    asm volatile("//@setmaxnreg.dec.sync.aligned.u32 72;");
+    asm volatile("//@setmaxnreg.dec.sync.aligned.u32 88;");
     const uint first = id / 8, chunk = id % 8;
     const ulong row_bytes = (ulong)k * 2;
     const uint to_offset = PACKED_TILES * WEIGHT_BYTES + first * 128 + ((chunk ^ (first & 7)) << 4);
@@ -196,6 +198,13 @@ gemm(const __global ushort *a, const __global int *slot_token, const __global in
           GATHER_ROW(6, 96);
           GATHER_ROW(7, 112);
         }
+#if TALL
+        if (tile.width > 128) {
+          GATHER_ROW(8, 128);
+          GATHER_ROW(9, 144);
+          GATHER_ROW(10, 160);
+        }
+#endif
         async_copies_arrive(full);
         from += TILE_K * 2;
         k_left -= TILE_K;
@@ -227,7 +236,7 @@ gemm(const __global ushort *a, const __global int *slot_token, const __global in
     /* The last work-group to have taken its last tile leaves the queue as it was. */
     if (id == 0 && (uint)atomic_inc(queue + 1) == groups - 1) queue[0] = queue[1] = 0;
   } else {
-    asm volatile("//@setmaxnreg.inc.sync.aligned.u32 216;");
+    asm volatile("//@setmaxnreg.inc.sync.aligned.u32 208;");
     const uint half_index = id / 128 - 1, half_at = half_index * (WEIGHT_BYTES / 2);
     const uint lane = id % 32, warp = id / 32 % 4;
     uint previous = 0;
@@ -241,11 +250,13 @@ gemm(const __global ushort *a, const __global int *slot_token, const __global in
       tile.rows = what.z;
       tile.width = (uint)(what.z + 15) / 16 * 16;
       tile.column_tile = (uint)what.w;
-      float c[64];
+      float c[4 * SUM_GROUPS];
 #if TALL
-      float d[64];
-#endif
+      float d[4 * SUM_GROUPS];
+      switch (tile.width / 16) { WGMMA_FOR_ALL_WIDTHS(CONSUME) WGMMA_FOR_WIDER(CONSUME) }
+#else
       switch (tile.width / 16) { WGMMA_FOR_ALL_WIDTHS(CONSUME) }
+#endif
       if (lane == 0) mbarrier_arrive(barriers + 16 * previous + 8);
       const uint row = half_index * 64 + warp * 16 + lane / 4;
       store_tile(out, bias, tile, tile.column_tile * PACKED_TILES, c, n, lane, row, 0);

@@ -11,8 +11,9 @@ enum {
   KERNEL_LIBRARY = 1 << 2,         /* the arithmetic is a library's, not the source's */
   KERNEL_PERSISTENT = 1 << 3,      /* one work-group a compute unit takes tile after tile */
   KERNEL_EIGHTS = 1 << 4,          /* rows in the storage type only, sizes multiples of 8 only */
-  KERNEL_BY_BLOCKS = 1 << 5        /* a router or permutation that takes blocks of tokens: the
+  KERNEL_BY_BLOCKS = 1 << 5,       /* a router or permutation that takes blocks of tokens: the
                                       router counts for the permutation, which drops nothing */
+  KERNEL_TALL = 1 << 6             /* persistent, with a second kernel for many rows an expert */
 };
 
 enum { /* shorthand for the rows' data types */

@@ -1,15 +1,15 @@
 /* Variants whose work-groups stay, one a compute unit, and take tile after
- * tile: `tile.n` weight rows, or twice as many, by up to `tile.m` of an expert's
- * rows, as many as tile_offsets was made for. The kernels' side of it:
- * cl/grouped_gemm/nvidia_sm90.cl. Three kernels share one packing: for few
- * tokens, for few rows an expert, and tall tiles for many. */
+ * tile: `tile.n` weight rows by up to `tile.m` of an expert's rows, as many as
+ * tile_offsets was made for, or twice as many by up to TALL_ROWS. The kernels' side of it:
+ * cl/grouped_gemm/nvidia_sm90.cl. Their kernels share one packing: for few
+ * tokens, for few rows an expert and, with KERNEL_TALL, for many. */
 #include "base/base.h"
 #include "op/grouped_gemm.h"
 #include <stdio.h>
 #include <string.h>
 
 /* Elements of k in a packed tile; rows of a tile come in multiples of ROW_STEP. */
-enum { TILE_K = 64, ROW_STEP = 16 };
+enum { TILE_K = 64, ROW_STEP = 16, TALL_ROWS = 176 /* of a tall tile */ };
 
 static uint64_t column_tiles(const op_gemm *gemm) {
   const uint64_t columns = gemm->shape.gated ? gemm->tile.n / 2 : gemm->tile.n;
@@ -41,7 +41,8 @@ static moecl_status create(op_gemm *gemm) {
   MOECL_TRY(create_kernel(gemm, false, "gemm", &gemm->gemm));
   MOECL_TRY(create_kernel(gemm, false, "few", &gemm->few));
   /* The router's logits have too few weight rows for more. */
-  return gemm->shape.output_f32 ? MOECL_OK : create_kernel(gemm, true, "gemm", &gemm->tall);
+  if (gemm->shape.output_f32 || !(gemm->variant->flags & KERNEL_TALL)) return MOECL_OK;
+  return create_kernel(gemm, true, "gemm", &gemm->tall);
 }
 
 static uint64_t no_scratch(const op_gemm *gemm, int64_t rows) {
@@ -67,6 +68,7 @@ static uint32_t tile_rows(const op_gemm *gemm, int64_t rows) {
     const uint64_t rounded = base_round_up(each ? each : 1, ROW_STEP);
     return rounded < gemm->tile.m ? (uint32_t)rounded : gemm->tile.m;
   }
+  if (is_tall(gemm, rows)) return TALL_ROWS;
   return (uint64_t)rows / experts <= gemm->tile.m / 6 ? gemm->tile.m / 2 : gemm->tile.m;
 }
 

@@ -90,24 +90,29 @@ static void release_device(device_side *d) {
 }
 
 static moecl_status upload_lists(moecl_context *context, const problem *p, device_side *d) {
-  int32_t rows[ROWS], tiles[EXPERTS + 1] = {0};
-  const int32_t tile_m = (int32_t)op_gemm_tile_rows(d->gemm, ROWS);
+  int32_t rows[ROWS];
   for (int32_t slot = 0; slot < ROWS; slot++)
     rows[slot] = source_row(p, slot);
+  MOECL_TRY(check_upload_words(context, rows, ROWS, &d->rows));
+  return check_upload_words(context, offsets, EXPERTS + 1, &d->offsets);
+}
+
+static moecl_status upload_tiles(moecl_context *context, int32_t tile_m, device_side *d) {
+  int32_t tiles[EXPERTS + 1] = {0};
   for (int e = 0; e < EXPERTS; e++)
     tiles[e + 1] = tiles[e] + (offsets[e + 1] - offsets[e] + tile_m - 1) / tile_m;
-  MOECL_TRY(check_upload_words(context, rows, ROWS, &d->rows));
-  MOECL_TRY(check_upload_words(context, offsets, EXPERTS + 1, &d->offsets));
+  moecl_buffer_destroy(&d->tiles);
   return check_upload_words(context, tiles, EXPERTS + 1, &d->tiles);
 }
 
-/* `rows`: told to the GEMM, for its choice by rows an expert. */
+/* `rows`: told to the GEMM, for its choices by rows an expert. */
 static moecl_status multiply(moecl_context *context, const problem *p, device_side *d,
                              int64_t rows) {
   const moecl_dtype out = p->shape.output_f32 ? MOECL_F32 : p->shape.dtype;
   const size_t elements = ROWS * (size_t)p->n;
   float raw[ROWS * MOST_COLUMNS]; /* holds any storage type */
   ocl_chain chain = {.context = context};
+  MOECL_TRY(upload_tiles(context, (int32_t)op_gemm_tile_rows(d->gemm, rows), d));
   const op_gemm_io io = {.input = d->input,
                          .slot_token = d->rows,
                          .expert_offsets = d->offsets,
