@@ -19,4 +19,4 @@ double moe_bytes(const moecl_layer_params *params, int64_t active_experts, int64
   return elements * (double)moecl_dtype_size(params->dtype);
 }
 
-double moe_tolerance(moecl_dtype dtype) { return dtype == MOECL_F32 ? 1e-5 : 1e-2; }
+double moe_tolerance(double roundoff) { return roundoff < 0x1p-20 ? 1e-5 : 1e-2; }

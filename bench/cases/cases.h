@@ -12,7 +12,7 @@ double moe_flops(const moecl_layer_params *params, int64_t kept_assignments, int
  * least one surviving assignment once, the router's weights, input, output. */
 double moe_bytes(const moecl_layer_params *params, int64_t active_experts, int64_t num_tokens);
 
-/* The relative error a correct variant stays under, by storage type. */
-double moe_tolerance(moecl_dtype dtype);
+/* The relative error a correct variant stays under, by moecl_layer_roundoff. */
+double moe_tolerance(double roundoff);
 
 #endif

@@ -299,6 +299,7 @@ static void check_point(runner *runner, const experiment_point *point,
   result->status = POINT_UNVERIFIED_OK;
   if (!runner->experiment->verify) return;
   const verify_input input = {.context = runner->context,
+                              .roundoff = moecl_layer_roundoff(runner->layer),
                               .point = point,
                               .routing = &result->routing,
                               .hidden_states = buffers->hidden[0],

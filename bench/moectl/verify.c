@@ -310,7 +310,7 @@ moecl_status verify_point(const verify_input *input, verify_result *result) {
   const moecl_layer_params *layer = &input->point->layer;
   sample sample = {0};
   weights weights = {0};
-  *result = (verify_result){.ran = true, .tolerance = moe_tolerance(layer->dtype)};
+  *result = (verify_result){.ran = true, .tolerance = moe_tolerance(input->roundoff)};
   moecl_status status = sample_take(input, &sample);
   if (status == MOECL_OK) status = weights_make(input, &sample, &weights);
   if (status == MOECL_OK) status = check_logits(input, &sample, &weights, result);

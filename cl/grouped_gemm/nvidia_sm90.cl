@@ -3,8 +3,9 @@
  *
  * moecl-ptx-target: sm_90a
  *
- * Defines: DTYPE 1 or 2, ACTIVATION, GATED, BIAS, GATHER, OUTPUT_F32; TALL. The
- * input is in the storage type; k and n are multiples of 8.
+ * Defines: DTYPE 1, 2, or 0 for fp32 that is multiplied as tf32 (weights rounded,
+ * rows cut off); ACTIVATION, GATED, BIAS, GATHER, OUTPUT_F32; TALL. The input is in
+ * the storage type; k and n are multiples of 8.
  *
  * Which operand is which. Weights are wgmma's A (64 rows an instruction), the
  * tokens its B, whose number of columns can be any multiple of 8. So a tile is
@@ -113,8 +114,8 @@ static inline uint bytes_of_columns(long columns) {
   ASYNC_COPY_ROW(to + i * 2048, from + (ulong)(uint)row[i] * row_bytes, size, left, row_at)
 
 __kernel __attribute__((reqd_work_group_size(384, 1, 1))) void
-gemm(const __global ushort *a, const __global int *slot_token, const __global int *expert_offsets,
-     const __global int *tile_offsets, const __global ushort *w, const __global storage_t *bias,
+gemm(const __global element_t *a, const __global int *slot_token, const __global int *expert_offsets,
+     const __global int *tile_offsets, const __global element_t *w, const __global storage_t *bias,
      __global output_t *out, __global int *queue, long k, long n, int num_experts,
      int tile_rows) {
   __local int offsets[MAX_EXPERTS + 1];
@@ -151,7 +152,7 @@ gemm(const __global ushort *a, const __global int *slot_token, const __global in
   if (id < PRODUCERS) {
     asm volatile("//@setmaxnreg.dec.sync.aligned.u32 88;");
     const uint first = id / 8, chunk = id % 8;
-    const ulong row_bytes = (ulong)k * 2;
+    const ulong row_bytes = (ulong)k * ELEMENT_BYTES;
     const uint to_offset = PACKED_TILES * WEIGHT_BYTES + first * 128 + ((chunk ^ (first & 7)) << 4);
     tile_t tile, next_tile;
     int row[MAX_ROWS_EACH], next_row[MAX_ROWS_EACH];
@@ -170,7 +171,7 @@ gemm(const __global ushort *a, const __global int *slot_token, const __global in
       const uint bytes = bytes_of_columns(columns), more = bytes_of_columns(columns - COLUMNS);
       const int left = tile.rows - (int)first;
       uint taken = 0;
-      long k_left = k - chunk * 8;
+      long k_left = k - chunk * CHUNK;
       ulong from = (ulong)a + chunk * 16;
       for (uint step = 0; step < steps; step++) {
         const uint full = barriers + 16 * slot, stage = pipeline + slot * stage_bytes;
@@ -206,7 +207,7 @@ gemm(const __global ushort *a, const __global int *slot_token, const __global in
         }
 #endif
         async_copies_arrive(full);
-        from += TILE_K * 2;
+        from += ROW_BYTES;
         k_left -= TILE_K;
         if (++slot == stages) slot = 0, phase ^= 1;
         /* The next tile, behind this one's copies: work-groups take them in turn. */

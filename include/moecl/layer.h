@@ -191,6 +191,12 @@ MOECL_API moecl_status moecl_layer_forward(moecl_layer *layer, const moecl_forwa
 MOECL_API const char *moecl_layer_variant(const moecl_layer *layer, const char *operation,
                                           const char **reason);
 
+/* How far the factors of the experts' products may be rounded, relatively, which
+ * is what errors are to be measured by: 2^-24 for fp32, 2^-11 for fp16 and for fp32
+ * as tf32 (the variant "nvidia_sm90_tf32", asked for by name only), 2^-8 for bf16.
+ * Sums are fp32 in all. 0 for NULL. Thread-safe. */
+MOECL_API double moecl_layer_roundoff(const moecl_layer *layer);
+
 /* Lists the variants of an operation that this device can run, best last, as
  * names (static strings); returns how many, writes at most `capacity`.
  * Thread-safe. */

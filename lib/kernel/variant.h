@@ -13,7 +13,8 @@ enum {
   KERNEL_EIGHTS = 1 << 4,          /* rows in the storage type only, sizes multiples of 8 only */
   KERNEL_BY_BLOCKS = 1 << 5,       /* a router or permutation that takes blocks of tokens: the
                                       router counts for the permutation, which drops nothing */
-  KERNEL_TALL = 1 << 6             /* persistent, with a second kernel for many rows an expert */
+  KERNEL_TALL = 1 << 6,            /* persistent, with a second kernel for many rows an expert */
+  KERNEL_TF32 = 1 << 7             /* multiplies fp32 rounded to tf32, 11 bits */
 };
 
 enum { /* shorthand for the rows' data types */

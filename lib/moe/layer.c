@@ -281,6 +281,16 @@ const char *moecl_layer_variant(const moecl_layer *layer, const char *operation,
   return NULL;
 }
 
+double moecl_layer_roundoff(const moecl_layer *layer) {
+  if (!layer) return 0.0;
+  switch (layer->params.dtype) {
+  case MOECL_F16: return 0x1p-11;
+  case MOECL_BF16: return 0x1p-8;
+  default:
+    return layer->variant[OPERATION_GROUPED_GEMM]->flags & KERNEL_TF32 ? 0x1p-11 : 0x1p-24;
+  }
+}
+
 size_t moecl_variants_available(moecl_context *context, const char *operation, moecl_dtype dtype,
                                 const char **names, size_t capacity) {
   if (!context || !operation) return 0;

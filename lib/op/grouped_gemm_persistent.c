@@ -8,8 +8,8 @@
 #include <stdio.h>
 #include <string.h>
 
-/* Elements of k in a packed tile; rows of a tile come in multiples of ROW_STEP. */
-enum { TILE_K = 64, ROW_STEP = 16, TALL_ROWS = 176 /* of a tall tile */ };
+/* A packed row is a step of k; rows of a tile come in multiples of ROW_STEP. */
+enum { ROW_BYTES = 128, ROW_STEP = 16, TALL_ROWS = 176 /* of a tall tile */ };
 
 static uint64_t column_tiles(const op_gemm *gemm) {
   const uint64_t columns = gemm->shape.gated ? gemm->tile.n / 2 : gemm->tile.n;
@@ -17,7 +17,8 @@ static uint64_t column_tiles(const op_gemm *gemm) {
 }
 
 static uint64_t packed_elements(const op_gemm *gemm) {
-  return column_tiles(gemm) * gemm->tile.n * base_round_up((uint64_t)gemm->shape.k, TILE_K);
+  const uint64_t step = ROW_BYTES / moecl_dtype_size(gemm->shape.dtype);
+  return column_tiles(gemm) * gemm->tile.n * base_round_up((uint64_t)gemm->shape.k, step);
 }
 
 static uint64_t packed_bytes(const op_gemm *gemm) {
@@ -39,7 +40,7 @@ static moecl_status create(op_gemm *gemm) {
   MOECL_TRY(moecl_buffer_fill_byte(gemm->queue, 0, op_gemm_queue_bytes(gemm), 0));
   MOECL_TRY(create_kernel(gemm, false, "pack", &gemm->pack));
   MOECL_TRY(create_kernel(gemm, false, "gemm", &gemm->gemm));
-  MOECL_TRY(create_kernel(gemm, false, "few", &gemm->few));
+  if (gemm->shape.dtype != MOECL_F32) MOECL_TRY(create_kernel(gemm, false, "few", &gemm->few));
   /* The router's logits have too few weight rows for more. */
   if (gemm->shape.output_f32 || !(gemm->variant->flags & KERNEL_TALL)) return MOECL_OK;
   return create_kernel(gemm, true, "gemm", &gemm->tall);

@@ -146,7 +146,8 @@ static moecl_status set_up(moecl_context *context, const problem *p, device_side
 static moecl_status compare(moecl_context *context, const kernel_variant *variant,
                             const problem *p) {
   const double *actual = p->actual;
-  const double tolerance = p->shape.dtype == MOECL_F32 ? 1e-5 : 1e-2;
+  const bool exact = p->shape.dtype == MOECL_F32 && !(variant->flags & KERNEL_TF32);
+  const double tolerance = exact ? 1e-5 : 1e-2;
   for (int i = 0; i < ROWS * (int)p->n; i++)
     if (!(fabs(actual[i] - p->expected[i]) <= tolerance * (1.0 + fabs(p->expected[i]))))
       return check_wrong(context, "grouped_gemm", variant, "output", i, actual[i], p->expected[i]);

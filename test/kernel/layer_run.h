@@ -85,14 +85,15 @@ static inline void *run_layer(moecl_context *context, moecl_layer *layer, const 
   return result;
 }
 
-static inline bool check_output(const case_data *data, const char *variant,
-                                const moecl_routing *routing, const void *output) {
+static inline bool check_output(const case_data *data, const moecl_layer *layer,
+                                const char *variant, const moecl_routing *routing,
+                                const void *output) {
   const size_t count = (size_t)(data->source->num_tokens * data->layer.hidden_size);
   double *got = malloc((count + 1) * sizeof *got), *want = case_reference_output(data, routing);
   assert_true(got && want);
   moecl_to_double(data->layer.dtype, output, count, got);
   const bool ok = case_compare(data, variant, "output", got, want, count,
-                               moe_tolerance(data->layer.dtype));
+                               moe_tolerance(moecl_layer_roundoff(layer)));
   free(got);
   free(want);
   return ok;

@@ -59,7 +59,7 @@ static void run_case(void **state) {
   unsigned char *output = run_layer(context, layer, &data, NULL);
   assert_ok(moecl_layer_read_routing_wait(layer, &routing));
   const bool routed = case_check_routing(&data, test->name, &routing);
-  const bool computed = check_output(&data, test->name, &routing, output);
+  const bool computed = check_output(&data, layer, test->name, &routing, output);
   assert_true(routed && computed);
   check_statistics(&data, &routing);
   check_again(layer, &data, test->name, output);

@@ -81,7 +81,7 @@ static void check_nonfinite(const char *name, const char *gemm, moecl_dtype dtyp
   check_token_is_out(&data, &after, values, 20);
   check_token_is_out(&data, &after, values, last);
   check_others(&before, &after);
-  assert_true(check_output(&data, gemm, &after, output));
+  assert_true(check_output(&data, layer, gemm, &after, output));
   moecl_routing_destroy(&before);
   moecl_routing_destroy(&after);
   moecl_layer_destroy(&layer);
@@ -131,7 +131,7 @@ static void check_layer(moecl_layer *layer, const case_data *data, const void *o
   moecl_routing routing;
   assert_ok(moecl_layer_read_routing_wait(layer, &routing));
   assert_true(case_check_routing(data, "default", &routing));
-  assert_true(check_output(data, "default", &routing, output));
+  assert_true(check_output(data, layer, "default", &routing, output));
   moecl_routing_destroy(&routing);
 }
 

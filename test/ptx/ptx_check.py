@@ -54,6 +54,9 @@ def gemm_shapes():
             yield gemm(dtype, activation, 0, bias, 1)
         yield gemm(dtype, 0, 0, bias, 0)
         yield gemm(dtype, 0, 0, bias, 0, output_f32=1)
+    for bias in (0, 1): # tf32, on sm_90 alone
+        yield gemm(0, 1, 1, bias, 1)
+        yield gemm(0, 0, 0, bias, 0)
 
 
 # The shapes of an operation's sources: some, and all.
@@ -61,7 +64,7 @@ SHAPES = {
     "probe": ([{}], [{}]),
     "router": ([dict(RENORMALIZE=0, TOPK_LOCAL=256), dict(RENORMALIZE=1, TOPK_LOCAL=1024)],) * 2,
     "grouped_gemm": ([gemm(2, 1, 1, 0, 1), gemm(1, 3, 0, 1, 1), gemm(1, 0, 0, 1, 0),
-                      gemm(2, 0, 0, 0, 0, output_f32=1)], list(gemm_shapes())),
+                      gemm(2, 0, 0, 0, 0, output_f32=1), gemm(0, 1, 1, 0, 1)], list(gemm_shapes())),
 }
 
 
@@ -196,6 +199,8 @@ def check_all(root, every, verbose, folder):
             failures.append(f"{name} holds PTX, but there are no shapes for {operation}")
             continue
         for shape in SHAPES[operation][every]:
+            if shape.get("DTYPE") == 0 and "sm90" not in name:
+                continue
             checked += 1
             try:
                 report = check(name, source, shape, folder)
