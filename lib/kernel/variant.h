@@ -14,7 +14,8 @@ enum {
   KERNEL_BY_BLOCKS = 1 << 5,       /* a router or permutation that takes blocks of tokens: the
                                       router counts for the permutation, which drops nothing */
   KERNEL_TALL = 1 << 6,            /* persistent, with a second kernel for many rows an expert */
-  KERNEL_TF32 = 1 << 7             /* multiplies fp32 rounded to tf32, 11 bits */
+  KERNEL_TF32 = 1 << 7,            /* multiplies fp32 rounded to tf32, 11 bits */
+  KERNEL_HEIGHTS = 1 << 8          /* tiles of several heights, chosen by rows an expert */
 };
 
 enum { /* shorthand for the rows' data types */

@@ -42,6 +42,7 @@ static moecl_status allocate(op_gemm *gemm) {
 
 static const op_gemm_driver *driver_of(const kernel_variant *variant) {
   if (variant->flags & KERNEL_LIBRARY) return &op_gemm_clblast_driver;
+  if (variant->flags & KERNEL_HEIGHTS) return &op_gemm_heights_driver;
   return variant->flags & KERNEL_PERSISTENT ? &op_gemm_persistent_driver : &op_gemm_kernel_driver;
 }
 
@@ -79,6 +80,7 @@ void op_gemm_destroy(op_gemm **handle) {
   ocl_kernel_destroy(&gemm->pack);
   ocl_kernel_destroy(&gemm->gemm);
   ocl_kernel_destroy(&gemm->tall);
+  ocl_kernel_destroy(&gemm->low);
   ocl_kernel_destroy(&gemm->few);
   ocl_kernel_destroy(&gemm->gather);
   ocl_kernel_destroy(&gemm->activate);

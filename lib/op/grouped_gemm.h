@@ -83,7 +83,8 @@ moecl_status op_gemm_enqueue_few(op_gemm *gemm, ocl_chain *chain, const op_gemm_
 void op_gemm_defines(const op_gemm_shape *shape, const kernel_tile *tile, char *text, size_t size);
 
 /* The implementation behind a variant: one for kernels with a work-group a
- * tile, one for persistent work-groups that take tile after tile, one for CLBlast. */
+ * tile, one for such with tiles of several heights, one for persistent work-groups
+ * that take tile after tile, one for CLBlast. */
 typedef struct op_gemm_driver {
   moecl_status (*create)(op_gemm *gemm);
   /* Enqueues packing `count` experts' canonical weights. */
@@ -94,8 +95,8 @@ typedef struct op_gemm_driver {
   uint64_t (*scratch)(const op_gemm *gemm, int64_t rows);
   moecl_status (*enqueue)(op_gemm *gemm, ocl_chain *chain, const op_gemm_io *io);
 } op_gemm_driver;
-extern const op_gemm_driver op_gemm_kernel_driver, op_gemm_persistent_driver,
-    op_gemm_clblast_driver;
+extern const op_gemm_driver op_gemm_kernel_driver, op_gemm_heights_driver,
+    op_gemm_persistent_driver, op_gemm_clblast_driver;
 /* Launches a pack kernel that strides over one expert's elements. */
 moecl_status op_gemm_pack_strided(op_gemm *gemm, int64_t first, int64_t count,
                                   const moecl_buffer *src, uint64_t offset_bytes);
@@ -107,7 +108,7 @@ struct op_gemm {
   const op_gemm_driver *driver;
   op_gemm_shape shape;
   kernel_tile tile;
-  ocl_kernel *pack, *gemm, *tall, *few, *gather, *activate; /* what the driver uses of them */
+  ocl_kernel *pack, *gemm, *tall, *low, *few, *gather, *activate; /* what the driver uses of them */
   moecl_buffer *weights, *bias;                /* bias NULL without one */
   moecl_buffer *queue; /* two counters, zero between launches; NULL where no kernel has one */
   uint64_t packed_elements;                    /* of one expert, in the packed type */

@@ -1,0 +1,95 @@
+/* Variants with a work-group a tile and kernels for tiles of three heights over
+ * one packing: `tile.m` rows where experts have many, LOW_ROWS where they have
+ * some, FEW_ROWS where weights are streamed for a few. The kernels' side of it:
+ * cl/grouped_gemm/gpu.cl. */
+#include "base/base.h"
+#include "op/grouped_gemm.h"
+
+enum { LOW_ROWS = 32, FEW_ROWS = 8 };
+/* A tall or low tile's work-items make 8 x 8 sums. Few rows' columns are shared by
+ * FEW_PARTS work-groups, of 32 work-items for every element of a 16-byte chunk. */
+enum { SUMS = 64, CHUNK_BYTES = 16, FEW_PARTS = 2, FEW_ITEMS = 32 };
+/* Rows an expert on average up to which few-row tiles pay, and from which on tall
+ * ones do; lib/op/self_check_gemm.c has loads on all three sides of them. */
+enum { MOST_FEW = 12, LEAST_TALL = 64 };
+
+static uint64_t column_tiles(const op_gemm *gemm) {
+  const uint64_t columns = gemm->shape.gated ? gemm->tile.n / 2 : gemm->tile.n;
+  return base_div_up((uint64_t)gemm->shape.n, columns);
+}
+
+/* Rows of packed weights come in multiples of two 16-byte chunks' elements. */
+static uint64_t packed_elements(const op_gemm *gemm) {
+  const uint64_t step = 2 * CHUNK_BYTES / moecl_dtype_size(gemm->shape.dtype);
+  return column_tiles(gemm) * gemm->tile.n * base_round_up((uint64_t)gemm->shape.k, step);
+}
+
+static uint64_t packed_bytes(const op_gemm *gemm) {
+  return packed_elements(gemm) * moecl_dtype_size(gemm->shape.dtype);
+}
+
+static moecl_status create_kernel(op_gemm *gemm, uint32_t rows, const char *entry,
+                                  ocl_kernel **kernel) {
+  char defines[512];
+  const kernel_tile tile = {rows, gemm->tile.n, gemm->tile.vector_width};
+  op_gemm_defines(&gemm->shape, &tile, defines, sizeof defines);
+  return ocl_kernel_create(gemm->context, gemm->variant->source, defines, entry, kernel);
+}
+
+static moecl_status create(op_gemm *gemm) {
+  gemm->packed_elements = packed_elements(gemm);
+  MOECL_TRY(create_kernel(gemm, gemm->tile.m, "pack", &gemm->pack));
+  MOECL_TRY(create_kernel(gemm, gemm->tile.m, "gemm", &gemm->tall));
+  MOECL_TRY(create_kernel(gemm, LOW_ROWS, "gemm", &gemm->gemm));
+  return create_kernel(gemm, FEW_ROWS, "gemm", &gemm->low);
+}
+
+static uint64_t no_scratch(const op_gemm *gemm, int64_t rows) {
+  (void)gemm;
+  (void)rows;
+  return 0;
+}
+
+/* The router's logits are one expert with few columns: tiles as tall as leaves
+ * two of them for every compute unit. */
+static uint32_t logits_tile_rows(const op_gemm *gemm, uint64_t rows) {
+  const uint64_t wanted = 2 * (uint64_t)gemm->context->info.compute_units;
+  if (rows / gemm->tile.m * column_tiles(gemm) >= wanted) return gemm->tile.m;
+  return rows / LOW_ROWS * column_tiles(gemm) >= wanted ? LOW_ROWS : FEW_ROWS;
+}
+
+/* The same for gate_up and down, which share tile_offsets. */
+static uint32_t tile_rows(const op_gemm *gemm, int64_t rows) {
+  const int64_t experts = gemm->shape.num_experts;
+  if (experts == 1 && gemm->shape.output_f32) return logits_tile_rows(gemm, (uint64_t)rows);
+  if (rows <= MOST_FEW * experts) return FEW_ROWS;
+  return rows < LEAST_TALL * experts ? LOW_ROWS : gemm->tile.m;
+}
+
+/* The most tiles `rows` slots can make: every expert may end in a partial one. */
+static uint64_t most_tiles(const op_gemm *gemm, uint64_t rows, uint64_t each) {
+  const uint64_t experts = (uint64_t)gemm->shape.num_experts;
+  const uint64_t active = rows < experts ? rows : experts;
+  return (rows + active * (each - 1)) / each;
+}
+
+static moecl_status enqueue(op_gemm *gemm, ocl_chain *chain, const op_gemm_io *io) {
+  const uint32_t each = tile_rows(gemm, io->rows);
+  const bool few = each == FEW_ROWS;
+  const uint32_t few_local =
+      FEW_ITEMS * (CHUNK_BYTES / (uint32_t)moecl_dtype_size(gemm->shape.dtype));
+  ocl_kernel *kernel = few ? gemm->low : each == LOW_ROWS ? gemm->gemm : gemm->tall;
+  MOECL_TRY(ocl_kernel_args(kernel, "bbbbbbblli", io->input, io->slot_token, io->expert_offsets,
+                            io->tile_offsets, gemm->weights, gemm->bias, io->output, gemm->shape.k,
+                            gemm->shape.n, (int32_t)gemm->shape.num_experts));
+  const uint64_t groups = most_tiles(gemm, (uint64_t)io->rows, each) * column_tiles(gemm);
+  return ocl_launch(chain, kernel, few ? groups * FEW_PARTS : groups,
+                    few ? few_local : each * gemm->tile.n / SUMS);
+}
+
+const op_gemm_driver op_gemm_heights_driver = {.create = create,
+                                               .pack = op_gemm_pack_strided,
+                                               .tile_rows = tile_rows,
+                                               .packed_bytes = packed_bytes,
+                                               .scratch = no_scratch,
+                                               .enqueue = enqueue};

@@ -1,0 +1,265 @@
+/* Grouped GEMMs alone, every variant against plain C in double precision, at the
+ * edges of tiles: rows an expert from none to more than the tallest tile, on both
+ * sides of every choice of height, and sizes that end within a tile. */
+#include "../unit/unit.h"
+#include "op/grouped_gemm.h"
+#include "op/self_check_data.h"
+#include <math.h>
+
+enum { MOST_EXPERTS = 4 };
+
+/* Rows of each expert. */
+typedef struct load {
+  int64_t experts;
+  int32_t rows[MOST_EXPERTS];
+} load;
+
+typedef struct gemm_case {
+  const char *name;
+  op_gemm_shape shape; /* type and experts are set by who runs it */
+  const load *loads;
+  size_t load_count;
+} gemm_case;
+
+/* Of variant `gpu`: few rows, few as long as 12 each, low, low as long as less
+ * than 64 each, tall. */
+static const load ragged[] = {{4, {1, 8, 0, 9}},     {4, {2, 4, 17, 3}},
+                              {4, {12, 12, 12, 12}}, {4, {13, 12, 12, 12}},
+                              {4, {31, 33, 0, 32}},  {4, {63, 64, 64, 64}},
+                              {4, {64, 64, 64, 64}}, {4, {127, 0, 129, 128}},
+                              {4, {0, 300, 1, 0}},   {1, {257}}};
+static const load tokens[] = {{1, {1}}, {1, {5}}, {1, {300}}, {1, {2000}}};
+
+#define CASE(name, loads, ...)                                                                     \
+  { name, {__VA_ARGS__}, loads, sizeof loads / sizeof loads[0] }
+static const gemm_case cases[] = {
+    CASE("gate_up", ragged, .n = 136, .k = 40, .epilogue = OP_EPILOGUE_SILU, .gated = true,
+         .bias = true, .gather = true),
+    CASE("gate_up, one tile", ragged, .n = 64, .k = 16, .epilogue = OP_EPILOGUE_SILU, .gated = true,
+         .bias = true, .gather = true),
+    CASE("gate_up, tiny", ragged, .n = 8, .k = 8, .epilogue = OP_EPILOGUE_SILU, .gated = true,
+         .bias = true, .gather = true),
+    CASE("down", ragged, .n = 200, .k = 264),
+    CASE("down, one tile", ragged, .n = 128, .k = 24),
+    CASE("plain", ragged, .n = 72, .k = 136, .epilogue = OP_EPILOGUE_RELU, .bias = true),
+    CASE("odd", ragged, .n = 37, .k = 19, .bias = true, .gather = true),
+    CASE("logits", tokens, .n = 24, .k = 72, .bias = true, .output_f32 = true),
+};
+
+static moecl_context *context;
+
+/* One case with one load: slot s reads row `2s + 1` of the input, or s; all other
+ * rows, and what lies behind the last, are NaN. */
+typedef struct problem {
+  op_gemm_shape shape;
+  const load *load;
+  int32_t offsets[MOST_EXPERTS + 1];
+  int64_t rows, input_rows, weight_rows;
+  double *input, *weights, *bias, *want;
+} problem;
+
+static int64_t source_row(const problem *p, int64_t slot) {
+  return p->shape.gather ? 2 * slot + 1 : slot;
+}
+
+static double product(const problem *p, int64_t e, int64_t slot, int64_t row) {
+  const int64_t k = p->shape.k;
+  const double *a = p->input + source_row(p, slot) * k;
+  const double *w = p->weights + (e * p->weight_rows + row) * k;
+  double sum = p->shape.bias ? p->bias[e * p->weight_rows + row] : 0;
+  for (int64_t i = 0; i < k; i++)
+    sum += a[i] * w[i];
+  return sum;
+}
+
+static void expect(problem *p) {
+  const int64_t n = p->shape.n;
+  for (int64_t e = 0; e < p->load->experts; e++)
+    for (int64_t slot = p->offsets[e]; slot < p->offsets[e + 1]; slot++)
+      for (int64_t c = 0; c < n; c++) {
+        double v = product(p, e, slot, c);
+        if (p->shape.epilogue == OP_EPILOGUE_SILU) v /= 1 + exp(-v);
+        if (p->shape.epilogue == OP_EPILOGUE_RELU) v = fmax(v, 0);
+        if (p->shape.gated) v *= product(p, e, slot, n + c);
+        p->want[slot * n + c] = v;
+      }
+}
+
+static problem make_problem(const gemm_case *c, const load *l) {
+  problem p = {.shape = c->shape, .load = l};
+  uint32_t state = 1;
+  p.shape.num_experts = l->experts;
+  for (int64_t e = 0; e < l->experts; e++)
+    p.offsets[e + 1] = p.offsets[e] + l->rows[e];
+  p.rows = p.offsets[l->experts];
+  p.input_rows = p.shape.gather ? 2 * p.rows + 1 : p.rows + 1;
+  p.weight_rows = p.shape.gated ? 2 * p.shape.n : p.shape.n;
+  const size_t weights = (size_t)(l->experts * p.weight_rows);
+  p.input = check_values((size_t)(p.input_rows * p.shape.k), &state);
+  p.weights = check_values(weights * (size_t)p.shape.k, &state);
+  p.bias = check_values(weights, &state);
+  p.want = malloc((size_t)(p.rows * p.shape.n) * sizeof *p.want);
+  assert_true(p.input && p.weights && p.bias && p.want);
+  for (int64_t r = 0; r < p.input_rows; r++)
+    if (r == p.input_rows - 1 || (p.shape.gather && r % 2 == 0))
+      for (int64_t i = 0; i < p.shape.k; i++)
+        p.input[r * p.shape.k + i] = NAN;
+  expect(&p);
+  return p;
+}
+
+static void release_problem(problem *p) {
+  free(p->input), free(p->weights), free(p->bias), free(p->want);
+}
+
+static moecl_buffer *upload(moecl_dtype dtype, const double *values, int64_t count) {
+  moecl_buffer *buffer = NULL;
+  assert_ok(check_upload(context, dtype, values, (size_t)count, &buffer));
+  return buffer;
+}
+
+static moecl_buffer *words(const int32_t *values, int64_t count) {
+  moecl_buffer *buffer = NULL;
+  assert_ok(check_upload_words(context, values, (size_t)count, &buffer));
+  return buffer;
+}
+
+static moecl_buffer *poisoned(uint64_t bytes) {
+  moecl_buffer *buffer = NULL;
+  assert_ok(moecl_buffer_create(context, bytes, &buffer));
+  assert_ok(moecl_buffer_fill_byte(buffer, 0, bytes, 0xff));
+  return buffer;
+}
+
+/* Every element, and that the row behind the last is as it was. */
+static void check_output(const problem *p, const char *what, const char *variant,
+                         const moecl_buffer *output, moecl_dtype type) {
+  static const double tolerance[MOECL_DTYPE_COUNT] = {
+      [MOECL_F32] = 1e-5, [MOECL_F16] = 1e-3, [MOECL_BF16] = 8e-3};
+  const size_t count = (size_t)(p->rows * p->shape.n), row = (size_t)p->shape.n;
+  const size_t one = moecl_dtype_size(type);
+  unsigned char *raw = malloc((count + row) * one);
+  double *got = malloc(count * sizeof *got);
+  assert_true(raw && got);
+  assert_ok(moecl_buffer_read_wait(output, 0, (count + row) * one, raw));
+  moecl_to_double(type, raw, count, got);
+  for (size_t i = 0; i < count; i++) {
+    const double want = p->want[i];
+    if (fabs(got[i] - want) <= tolerance[type] * (1 + fabs(want))) continue;
+    fprintf(stderr, "%s, %s, %s, rows %d %d %d %d: slot %zu, column %zu is %g, expected %g\n",
+            variant, what, moecl_dtype_name(p->shape.dtype), p->load->rows[0], p->load->rows[1],
+            p->load->rows[2], p->load->rows[3], i / row, i % row, got[i], want);
+    fail();
+  }
+  for (size_t i = count * one; i < (count + row) * one; i++)
+    assert_int_equal(raw[i], 0xff);
+  free(raw), free(got);
+}
+
+/* Returns the rows of the tiles that it was made with. */
+static int32_t check_gemm(const kernel_variant *variant, const problem *p, const char *what) {
+  const op_gemm_shape *s = &p->shape;
+  const moecl_dtype in = s->input_f32 ? MOECL_F32 : s->dtype;
+  const moecl_dtype out = s->output_f32 ? MOECL_F32 : s->dtype;
+  const int64_t experts = s->num_experts;
+  op_gemm *gemm = NULL;
+  assert_ok(op_gemm_create(context, variant, s, &gemm));
+  const int32_t each = (int32_t)op_gemm_tile_rows(gemm, p->rows);
+  int32_t tiles[MOST_EXPERTS + 1] = {0}, *slot_token = malloc((size_t)p->rows * 4);
+  assert_non_null(slot_token);
+  for (int64_t e = 0; e < experts; e++)
+    tiles[e + 1] = tiles[e] + (p->load->rows[e] + each - 1) / each;
+  for (int64_t i = 0; i < p->rows; i++)
+    slot_token[i] = (int32_t)source_row(p, i);
+  moecl_buffer *b[] = {upload(in, p->input, p->input_rows * s->k),
+                       upload(s->dtype, p->weights, experts * p->weight_rows * s->k),
+                       upload(s->dtype, p->bias, experts * p->weight_rows),
+                       words(slot_token, p->rows),
+                       words(p->offsets, experts + 1),
+                       words(tiles, experts + 1),
+                       poisoned((uint64_t)((p->rows + 1) * s->n) * moecl_dtype_size(out)),
+                       poisoned(op_gemm_scratch(gemm, p->rows))};
+  assert_ok(moecl_buffer_fill_byte(gemm->weights, 0, op_gemm_packed_bytes(gemm), 0xff));
+  assert_ok(op_gemm_set_weights(gemm, 0, experts, b[1], 0));
+  if (s->bias) assert_ok(op_gemm_set_bias(gemm, 0, experts, b[2], 0));
+  const op_gemm_io io = {.input = b[0],
+                         .slot_token = b[3],
+                         .expert_offsets = b[4],
+                         .tile_offsets = b[5],
+                         .output = b[6],
+                         .scratch = b[7],
+                         .rows = p->rows};
+  ocl_chain chain = {.context = context};
+  assert_ok(op_gemm_enqueue(gemm, &chain, &io));
+  check_output(p, what, variant->name, b[6], out);
+  for (size_t i = 0; i < sizeof b / sizeof b[0]; i++)
+    moecl_buffer_destroy(&b[i]);
+  op_gemm_destroy(&gemm);
+  free(slot_token);
+  return each;
+}
+
+/* Which heights `gpu` was asked for. */
+typedef struct heights {
+  bool few, low, tall;
+} heights;
+
+static void note(heights *h, const kernel_variant *variant, int32_t each) {
+  if (!(variant->flags & KERNEL_HEIGHTS)) return;
+  if (each == (int32_t)variant->tile_m)
+    h->tall = true;
+  else if (each == 8)
+    h->few = true;
+  else
+    h->low = true;
+}
+
+static void check_case(const kernel_variant *variant, const gemm_case *c, moecl_dtype dtype) {
+  heights seen = {0};
+  for (size_t i = 0; i < c->load_count; i++) {
+    problem p = make_problem(c, &c->loads[i]);
+    const bool f32 = variant->flags & KERNEL_F32_ACTIVATIONS;
+    p.shape.dtype = dtype;
+    p.shape.input_f32 = f32;
+    p.shape.output_f32 |= f32;
+    if (op_gemm_accepts(variant, &p.shape)) note(&seen, variant, check_gemm(variant, &p, c->name));
+    release_problem(&p);
+  }
+  const op_gemm_shape *s = &c->shape;
+  if (variant->flags & KERNEL_HEIGHTS && s->n % 8 == 0) /* no kernel was left out */
+    assert_true(seen.few && seen.low && (seen.tall || s->output_f32));
+}
+
+/* Variants that want dedicated local memory want it for speed: any device can
+ * check what they compute. */
+static bool serves_here(const kernel_variant *variant, moecl_dtype dtype) {
+  return kernel_variant_serves(variant, dtype, context->info.capabilities | MOECL_CAP_LOCAL_MEMORY);
+}
+
+static void check_dtype(moecl_dtype dtype) {
+  const kernel_variant *variants;
+  const size_t count = kernel_variants("grouped_gemm", &variants);
+  for (size_t v = 0; v < count; v++)
+    for (size_t i = 0; i < sizeof cases / sizeof cases[0]; i++)
+      if (serves_here(&variants[v], dtype)) check_case(&variants[v], &cases[i], dtype);
+}
+
+static void test_f32(void **state) { (void)state, check_dtype(MOECL_F32); }
+static void test_f16(void **state) { (void)state, check_dtype(MOECL_F16); }
+static void test_bf16(void **state) { (void)state, check_dtype(MOECL_BF16); }
+
+static void log_problem(void *user, moecl_log_level level, const char *message) {
+  (void)user;
+  if (level <= MOECL_LOG_WARNING) fprintf(stderr, "%s\n", message);
+}
+
+int main(void) {
+  const struct CMUnitTest tests[] = {cmocka_unit_test(test_f32), cmocka_unit_test(test_f16),
+                                     cmocka_unit_test(test_bf16)};
+  skip_without_device();
+  const moecl_context_params params = {.log = log_problem};
+  if (moecl_context_create(&params, &context) != MOECL_OK) return 1;
+  const int failed = cmocka_run_group_tests_name("gemm", tests, NULL, NULL);
+  moecl_context_destroy(&context);
+  return failed ? 1 : 0;
+}
