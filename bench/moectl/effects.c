@@ -7,6 +7,8 @@ static const struct {
   int64_t choice; /* -1: any */
   const char *text;
 } rules[] = {
+    {KEY_SWIGLU_ALPHA, KEY_ACTIVATION, MOECL_SWIGLU_CLAMPED, "'activation: swiglu_clamped'"},
+    {KEY_SWIGLU_LIMIT, KEY_ACTIVATION, MOECL_SWIGLU_CLAMPED, "'activation: swiglu_clamped'"},
     {KEY_MIN_CAPACITY, KEY_CAPACITY_FACTOR, -1, "a number for layer.capacity.factor"},
     {KEY_DROP_POLICY, KEY_CAPACITY_FACTOR, -1, "a number for layer.capacity.factor"},
     {KEY_SKEW_EXPONENT, KEY_DISTRIBUTION, WORKLOAD_SKEWED, "'distribution: skewed'"},

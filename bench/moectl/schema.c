@@ -45,8 +45,14 @@ static const schema_key keys[KEY_COUNT] = {
     [KEY_ACTIVATION] = {"layer.activation", "activation", TYPE_CHOICE, 0, NO_RANGE,
                         activation_choice, MOECL_ACTIVATION_COUNT, "swiglu",
                         IN_POINT(layer.activation),
-                        "swiglu and geglu are gated (three matrices an expert), the others plain "
-                        "(two)."},
+                        "The forms of swiglu and geglu are gated (three matrices an expert), the "
+                        "others plain (two). swiglu_clamped is gpt-oss's."},
+    [KEY_SWIGLU_ALPHA] = {"layer.swiglu_alpha", "swiglu_alpha", TYPE_REAL, MIN_OPEN, 0, 1000,
+                          NO_CHOICE, "1.702", IN_POINT(layer.swiglu_alpha),
+                          "swiglu_clamped: the factor in its sigmoid."},
+    [KEY_SWIGLU_LIMIT] = {"layer.swiglu_limit", "swiglu_limit", TYPE_REAL, MIN_OPEN, 0, 1000000,
+                          NO_CHOICE, "7", IN_POINT(layer.swiglu_limit),
+                          "swiglu_clamped: where gate and up are cut off."},
     [KEY_GATE_UP_BIAS] = {"layer.gate_up_bias", "gate_up_bias", TYPE_BOOL, 0, NO_RANGE, NO_CHOICE,
                           "false", IN_POINT(layer.gate_up_bias),
                           "Experts have a bias on their first matrix."},

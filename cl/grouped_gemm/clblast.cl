@@ -40,13 +40,14 @@ __kernel void activate_rows(const __global float *raw, ulong raw_offset,
 #if BIAS
     v += storage_load(bias, bias_offset + column);
 #endif
-    v = activate(v);
 #if GATED
     float u = product[n];
 #if BIAS
     u += storage_load(bias, bias_offset + (ulong)n + column);
 #endif
-    v *= u;
+    v = activate_gated(v, u);
+#else
+    v = activate(v);
 #endif
     out[first_row * (ulong)n + i] = v;
   }

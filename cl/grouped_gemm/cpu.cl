@@ -193,7 +193,7 @@ static inline void micro(int m, const __global float *const *rows, const __globa
   }
 }
 
-/* activate() of common/activation.clh for a vector. */
+/* activate() and activate_gated() of common/activation.clh for a vector. */
 static inline floatv activate_vector(floatv x) {
 #if ACTIVATION == 1
   return x / (1.0f + exp(-x));
@@ -201,8 +201,22 @@ static inline floatv activate_vector(floatv x) {
   return 0.5f * x * (1.0f + erf(x * 0.70710678118654752f));
 #elif ACTIVATION == 3
   return fmax(x, 0.0f);
+#elif ACTIVATION == 4
+  return 0.5f * x * (1.0f + tanh(x * (0.035677408f * x * x + 0.79788456f)));
+#elif ACTIVATION == 5
+  const floatv positive = fmax(x, 0.0f);
+  return positive * positive;
 #else
   return x;
+#endif
+}
+static inline floatv activate_gated_vector(floatv gate, floatv up) {
+#if ACTIVATION == 6
+  gate = fmin(gate, SWIGLU_LIMIT);
+  up = fmin(fmax(up, -SWIGLU_LIMIT), SWIGLU_LIMIT);
+  return gate / (1.0f + exp(-SWIGLU_ALPHA * gate)) * (up + 1.0f);
+#else
+  return activate_vector(gate) * up;
 #endif
 }
 
@@ -307,7 +321,7 @@ gemm(const __global float *a, const __global int *rows, const __global int *expe
     floatv low = vloadv(2 * i, sums), high = vloadv(2 * i + 1, sums);
     __global float *to = out + (long)(slot + i) * n + column;
 #if GATED
-    store_columns(activate_vector(low) * high, n - column, to);
+    store_columns(activate_gated_vector(low, high), n - column, to);
 #else
     store_columns(activate_vector(low), n - column, to);
     if (n - column > VECTOR_WIDTH)

@@ -141,13 +141,14 @@ gemm(const __global input_t *a, const __global int *slot_token, const __global i
 #if BIAS
       v += add;
 #endif
-      v = activate(v);
 #if GATED
       float u = sum_u[i][j];
 #if BIAS
       u += add_u;
 #endif
-      v *= u;
+      v = activate_gated(v, u);
+#else
+      v = activate(v);
 #endif
       OUTPUT_STORE(v, out, (size_t)(first_slot + r) * (size_t)n + (size_t)column);
     }

@@ -95,7 +95,7 @@ ALWAYS_INLINE size_t row_start(const __global int *slot_token, int slot, long k)
 
 ALWAYS_INLINE float finish(float gate, float up) {
 #if GATED
-  return activate(gate) * up;
+  return activate_gated(gate, up);
 #else
   return activate(gate);
 #endif

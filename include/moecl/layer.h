@@ -28,6 +28,7 @@ typedef struct moecl_layer_params {
   bool router_bias;    /* the router has a bias [E], added to the logits */
   bool gate_up_bias;   /* experts have a bias on gate/up ([E,2I] gated, [E,I] plain) */
   bool down_bias;      /* experts have a bias on down [E,H] */
+  float swiglu_alpha, swiglu_limit; /* of MOECL_SWIGLU_CLAMPED, greater than 0; 0: 1.702 and 7 */
 
   /* Router: softmax over all experts, then the K largest; ties go to the
    * lower expert id. renormalize divides the K weights by their sum. */

@@ -21,13 +21,20 @@ typedef enum moecl_dtype {
 
 /* The expert's feed-forward network. Gated networks compute
  * down(act(gate(x)) * up(x)), plain ones down(act(up(x))).
- * GELU is the exact form, x * Phi(x) with erf (PyTorch's default). */
+ * GELU is the exact form, x * Phi(x) with erf (PyTorch's default); the _TANH ones
+ * are Hendrycks and Gimpel's approximation,
+ * x/2 (1 + tanh(sqrt(2/pi) (x + 0.044715 x^3))) ("gelu_pytorch_tanh"). */
 typedef enum moecl_activation {
   MOECL_SWIGLU = 0, /* gated, SiLU: Shazeer 2020, "GLU Variants Improve Transformer" */
   MOECL_GEGLU,      /* gated, GELU: the same paper */
   MOECL_RELU,       /* plain */
   MOECL_GELU,       /* plain */
   MOECL_SILU,       /* plain */
+  MOECL_GEGLU_TANH, /* gated */
+  MOECL_GELU_TANH,  /* plain */
+  MOECL_RELU2,      /* plain, max(x,0)^2: So et al. 2021, "Primer" */
+  MOECL_SWIGLU_CLAMPED, /* gated, gpt-oss: g = min(gate, limit), u = clamp(up, -limit, limit),
+                           g sigmoid(alpha g) (u + 1); see swiglu_alpha and swiglu_limit */
   MOECL_ACTIVATION_COUNT
 } moecl_activation;
 
@@ -48,7 +55,7 @@ MOECL_API const char *moecl_dtype_name(moecl_dtype dtype);
 MOECL_API const char *moecl_activation_name(moecl_activation activation);
 MOECL_API const char *moecl_drop_policy_name(moecl_drop_policy policy);
 
-/* True for SwiGLU and GeGLU. Thread-safe. */
+/* True for the forms of SwiGLU and GeGLU. Thread-safe. */
 MOECL_API bool moecl_activation_is_gated(moecl_activation activation);
 
 /* Converts `count` elements between a storage type and double on the host.

@@ -34,7 +34,9 @@ const char *moecl_dtype_name(moecl_dtype dtype) {
 }
 
 const char *moecl_activation_name(moecl_activation activation) {
-  static const char *const names[] = {"swiglu", "geglu", "relu", "gelu", "silu"};
+  static const char *const names[] = {"swiglu", "geglu", "relu",
+                                      "gelu", "silu", "geglu_tanh",
+                                      "gelu_tanh", "relu2", "swiglu_clamped"};
   return (unsigned)activation < MOECL_ACTIVATION_COUNT ? names[activation] : "?";
 }
 
@@ -44,7 +46,8 @@ const char *moecl_drop_policy_name(moecl_drop_policy policy) {
 }
 
 bool moecl_activation_is_gated(moecl_activation activation) {
-  return activation == MOECL_SWIGLU || activation == MOECL_GEGLU;
+  return activation == MOECL_SWIGLU || activation == MOECL_GEGLU ||
+         activation == MOECL_GEGLU_TANH || activation == MOECL_SWIGLU_CLAMPED;
 }
 
 /* A binary format of 16 bits: sign, exponent, `mantissa` bits of fraction. */

@@ -35,8 +35,19 @@ static op_epilogue epilogue_of(moecl_activation activation) {
   case MOECL_GEGLU:
   case MOECL_GELU: return OP_EPILOGUE_GELU;
   case MOECL_RELU: return OP_EPILOGUE_RELU;
+  case MOECL_GEGLU_TANH:
+  case MOECL_GELU_TANH: return OP_EPILOGUE_GELU_TANH;
+  case MOECL_RELU2: return OP_EPILOGUE_RELU2;
+  case MOECL_SWIGLU_CLAMPED: return OP_EPILOGUE_SWIGLU_CLAMPED;
   default: return OP_EPILOGUE_NONE;
   }
+}
+
+float moe_swiglu_alpha(const moecl_layer_params *params) {
+  return params->swiglu_alpha > 0 ? params->swiglu_alpha : 1.702f;
+}
+float moe_swiglu_limit(const moecl_layer_params *params) {
+  return params->swiglu_limit > 0 ? params->swiglu_limit : 7.0f;
 }
 
 op_gemm_shape moe_expert_shape(const moecl_layer_params *params, const kernel_variant *variant,
@@ -47,6 +58,8 @@ op_gemm_shape moe_expert_shape(const moecl_layer_params *params, const kernel_va
                          .k = down ? params->intermediate_size : params->hidden_size,
                          .dtype = params->dtype,
                          .epilogue = down ? OP_EPILOGUE_NONE : epilogue_of(params->activation),
+                         .swiglu_alpha = moe_swiglu_alpha(params),
+                         .swiglu_limit = moe_swiglu_limit(params),
                          .gated = !down && moecl_activation_is_gated(params->activation),
                          .bias = down ? params->down_bias : params->gate_up_bias,
                          .gather = !down,

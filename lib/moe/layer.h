@@ -63,6 +63,10 @@ struct moecl_layer {
 typedef bool (*moe_accepts_fn)(void *user, const kernel_variant *variant);
 typedef moecl_status (*moe_try_fn)(void *user, const kernel_variant *variant);
 
+/* The clamped SwiGLU's constants, defaults put in. */
+float moe_swiglu_alpha(const moecl_layer_params *params);
+float moe_swiglu_limit(const moecl_layer_params *params);
+
 /* The shape of gate/up, or of down, in a variant. */
 op_gemm_shape moe_expert_shape(const moecl_layer_params *params, const kernel_variant *variant,
                                bool down);

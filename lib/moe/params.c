@@ -62,6 +62,12 @@ moecl_status moecl_layer_params_check(const moecl_layer_params *params, char *me
   if ((unsigned)params->drop_policy >= MOECL_DROP_POLICY_COUNT)
     return invalid(message, size, "drop_policy is %d, expected a moecl_drop_policy",
                    (int)params->drop_policy);
+  if (!(params->swiglu_alpha >= 0.0f && isfinite(params->swiglu_alpha)))
+    return invalid(message, size, "swiglu_alpha is %g, expected a finite number greater than 0",
+                   (double)params->swiglu_alpha);
+  if (!(params->swiglu_limit >= 0.0f && isfinite(params->swiglu_limit)))
+    return invalid(message, size, "swiglu_limit is %g, expected a finite number greater than 0",
+                   (double)params->swiglu_limit);
   /* Written so that NaN fails. */
   if (!(params->jitter >= 0.0f && params->jitter < 1.0f))
     return invalid(message, size, "jitter is %g, expected 0 or more and less than 1",

@@ -10,6 +10,10 @@ void op_gemm_defines(const op_gemm_shape *shape, const kernel_tile *tile, char *
            "TILE_M %u\nVECTOR_WIDTH %u\n",
            (int)shape->dtype, (int)shape->epilogue, shape->gated, shape->bias, shape->gather,
            shape->input_f32, shape->output_f32, tile->m, tile->vector_width);
+  const size_t used = strlen(text);
+  if (shape->epilogue == OP_EPILOGUE_SWIGLU_CLAMPED)
+    snprintf(text + used, size - used, "SWIGLU_ALPHA %#.9gf\nSWIGLU_LIMIT %#.9gf\n",
+             (double)shape->swiglu_alpha, (double)shape->swiglu_limit);
 }
 
 static int64_t weight_rows(const op_gemm_shape *shape) {
@@ -57,7 +61,10 @@ void op_gemm_describe(moecl_context *context, const kernel_variant *variant,
 
 bool op_gemm_accepts(const kernel_variant *variant, const op_gemm_shape *shape) {
   if (!(variant->flags & KERNEL_EIGHTS)) return true;
-  return !shape->input_f32 && shape->n % 8 == 0 && shape->k % 8 == 0;
+  if (shape->input_f32 && shape->dtype != MOECL_F32) return false;
+  /* The choice of experts is not made in tf32. */
+  if (shape->output_f32 && variant->flags & KERNEL_TF32) return false;
+  return shape->n % 8 == 0 && shape->k % 8 == 0;
 }
 
 moecl_status op_gemm_create(moecl_context *context, const kernel_variant *variant,

@@ -12,7 +12,10 @@ typedef enum op_epilogue {
   OP_EPILOGUE_NONE = 0,
   OP_EPILOGUE_SILU,
   OP_EPILOGUE_GELU,
-  OP_EPILOGUE_RELU
+  OP_EPILOGUE_RELU,
+  OP_EPILOGUE_GELU_TANH,
+  OP_EPILOGUE_RELU2,
+  OP_EPILOGUE_SWIGLU_CLAMPED
 } op_epilogue;
 
 typedef struct op_gemm_shape {
@@ -20,6 +23,7 @@ typedef struct op_gemm_shape {
   int64_t n, k; /* output columns and inner size; gated: weights have 2n rows */
   moecl_dtype dtype;
   op_epilogue epilogue;
+  float swiglu_alpha, swiglu_limit; /* of the clamped one */
   bool gated, bias;
   bool gather;     /* slot s reads row slot_token[s] of the input, else row s */
   bool input_f32;  /* the input is fp32, else the storage type */

@@ -24,9 +24,20 @@ static double epilogue(op_epilogue kind, double x) {
     return 0.5 * x * (1.0 + erf(x / sqrt(2.0)));
   case OP_EPILOGUE_RELU:
     return x > 0.0 ? x : 0.0;
+  case OP_EPILOGUE_GELU_TANH:
+    return 0.5 * x * (1.0 + tanh(sqrt(2.0 / acos(-1.0)) * (x + 0.044715 * x * x * x)));
+  case OP_EPILOGUE_RELU2:
+    return x > 0.0 ? x * x : 0.0;
   default:
     return x;
   }
+}
+
+static double gated_epilogue(const op_gemm_shape *shape, double gate, double up) {
+  if (shape->epilogue != OP_EPILOGUE_SWIGLU_CLAMPED) return epilogue(shape->epilogue, gate) * up;
+  const double limit = shape->swiglu_limit;
+  gate = fmin(gate, limit);
+  return gate / (1.0 + exp(-shape->swiglu_alpha * gate)) * (fmin(fmax(up, -limit), limit) + 1.0);
 }
 
 static double product(const problem *p, int64_t expert, int64_t row, int64_t column) {
@@ -47,9 +58,10 @@ static void expect(problem *p) {
     for (int32_t slot = offsets[e]; slot < offsets[e + 1]; slot++)
       for (int64_t n = 0; n < p->n; n++) {
         const int32_t row = source_row(p, slot);
-        double v = epilogue(p->shape.epilogue, product(p, e, row, n));
-        if (p->shape.gated) v *= product(p, e, row, p->n + n);
-        p->expected[slot * p->n + n] = v;
+        const double v = product(p, e, row, n);
+        p->expected[slot * p->n + n] =
+            p->shape.gated ? gated_epilogue(&p->shape, v, product(p, e, row, p->n + n))
+                           : epilogue(p->shape.epilogue, v);
       }
 }
 

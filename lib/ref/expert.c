@@ -12,11 +12,25 @@ static double activate(moecl_activation activation, double x) {
   case MOECL_GEGLU:
   case MOECL_GELU:
     return 0.5 * x * erfc(-x * 0.70710678118654752440); /* no cancellation below 0 */
+  case MOECL_GEGLU_TANH:
+  case MOECL_GELU_TANH: /* sqrt(2/pi) */
+    return 0.5 * x * (1 + tanh(0.79788456080286535588 * (x + 0.044715 * x * x * x)));
   case MOECL_RELU:
     return x < 0 ? 0 : x; /* NaN stays NaN */
+  case MOECL_RELU2:
+    return x < 0 ? 0 : x * x;
   default:
     return NAN;
   }
+}
+
+static double gated(const moecl_layer_params *params, double gate, double up) {
+  if (params->activation != MOECL_SWIGLU_CLAMPED) return activate(params->activation, gate) * up;
+  const double alpha = params->swiglu_alpha > 0 ? params->swiglu_alpha : 1.702;
+  const double limit = params->swiglu_limit > 0 ? params->swiglu_limit : 7;
+  gate = gate > limit ? limit : gate;
+  up = up > limit ? limit : up < -limit ? -limit : up;
+  return gate / (1 + exp(-alpha * gate)) * (up + 1);
 }
 
 /* Sums in LANES parts, which a processor adds at the same time; the parts and
@@ -78,17 +92,18 @@ typedef struct work {
 static void make_inner(void *user, int part, int64_t first, int64_t end) {
   const work *work = user;
   const int64_t width = work->gate_up.width, rows = work->params->intermediate_size;
-  const bool gated = moecl_activation_is_gated(work->params->activation);
+  const bool is_gated = moecl_activation_is_gated(work->params->activation);
   double *scratch = work->rows + part * 2 * work->widest;
   for (int64_t i = first; i < end; i++) {
     const double *gate = row_of(&work->gate_up, i, scratch);
-    const double *up = gated ? row_of(&work->gate_up, rows + i, scratch + work->widest) : NULL;
+    const double *up = is_gated ? row_of(&work->gate_up, rows + i, scratch + work->widest) : NULL;
     const double gate_bias = bias_of(&work->gate_up, i);
-    const double up_bias = gated ? bias_of(&work->gate_up, rows + i) : 0;
+    const double up_bias = is_gated ? bias_of(&work->gate_up, rows + i) : 0;
     for (int64_t t = 0; t < work->num_tokens; t++) {
       const double *x = work->hidden + t * width;
-      const double acted = activate(work->params->activation, gate_bias + dot(gate, x, width));
-      work->inner[t * rows + i] = gated ? acted * (up_bias + dot(up, x, width)) : acted;
+      const double first = gate_bias + dot(gate, x, width);
+      work->inner[t * rows + i] = is_gated ? gated(work->params, first, up_bias + dot(up, x, width))
+                                           : activate(work->params->activation, first);
     }
   }
 }

@@ -29,7 +29,7 @@ STATISTICS = (
     "load_balancing_loss router_z_loss entropy max_mean_imbalance coefficient_of_variation "
     "dropped_fraction padding_waste"
 ).split()
-GATED = {"swiglu", "geglu"}
+GATED = {"swiglu", "geglu", "geglu_tanh"}
 SAFETENSORS_DTYPE = {"fp32": "F32", "fp16": "F16", "bf16": "BF16"}
 TOLERANCE = {"fp32": 1e-5, "fp16": 1e-2, "bf16": 1e-2}
 # What moectl calls the biases, each shown with the tensor it belongs to.
@@ -226,12 +226,19 @@ def gelu(x):
     return 0.5 * x * (1 + math.erf(x / math.sqrt(2)))
 
 
+def gelu_tanh(x):
+    return 0.5 * x * (1 + math.tanh(math.sqrt(2 / math.pi) * (x + 0.044715 * x**3)))
+
+
 ACTIVATIONS = {
     "swiglu": lambda x: x * sigmoid(x),
     "silu": lambda x: x * sigmoid(x),
     "geglu": gelu,
     "gelu": gelu,
     "relu": lambda x: max(x, 0.0),
+    "relu2": lambda x: max(x, 0.0) ** 2,
+    "gelu_tanh": gelu_tanh,
+    "geglu_tanh": gelu_tanh,
 }
 
 

@@ -81,7 +81,7 @@ typedef struct fallback {
 #define WRONG_SIZE "reqd_work_group_size(2, 1, 1)"
 #define RIGHT_SIZE "reqd_work_group_size(1, 1, 1)"
 static const fallback fallbacks[] = {
-    {CPU_GEMM, "activate_vector(low) * high", "activate_vector(low) + high", "generic", "cpu",
+    {CPU_GEMM, "activate_vector(gate) * up", "activate_vector(gate) + up", "generic", "cpu",
      "'cpu' fails its self-check"},
     {CPU_GEMM, "typedef", "no type", "generic", "cpu", "cpu.cl did not compile"},
     {CPU_GEMM, RIGHT_SIZE, WRONG_SIZE, "generic", "cpu", "clEnqueueNDRangeKernel failed"},
@@ -199,7 +199,7 @@ static void test_asked(void **state) {
                 MOECL_ERROR_DEVICE, "router variant 'generic' cannot serve");
   with.router_variant = NULL;
   with.grouped_gemm_variant = "generic";
-  check_failure("grouped_gemm/generic.cl", "v *= u;", "v += u;", &with, MOECL_ERROR_BUILD,
+  check_failure("grouped_gemm/generic.cl", "activate_gated(v, u)", "activate_gated(u, v)", &with, MOECL_ERROR_BUILD,
                 "grouped_gemm variant 'generic' fails its self-check");
 }
 

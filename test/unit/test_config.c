@@ -164,7 +164,7 @@ static void test_resolved_json(void **state) {
   assert_string_equal(
       e.resolved_json,
       "{\"name\":\"t\",\"device\":\"auto\",\"seed\":0,\"layer\":{\"hidden_size\":64,"
-      "\"intermediate_size\":128,\"num_experts\":8,\"top_k\":2,\"activation\":\"swiglu\","
+      "\"intermediate_size\":128,\"num_experts\":8,\"top_k\":2,\"activation\":\"swiglu\",\"swiglu_alpha\":1.702,\"swiglu_limit\":7.0,"
       "\"gate_up_bias\":false,\"down_bias\":false,\"variant\":\"auto\",\"router\":{"
       "\"scoring\":\"softmax\",\"renormalize\":true,\"jitter\":0.0,\"bias\":false,"
       "\"variant\":\"auto\"},\"capacity\":{\"factor\":[1.1,null],\"min_capacity\":0,"

@@ -49,7 +49,9 @@ static void test_check(void **state) {
   REFUSES(top_k, 65, "top_k is 65, expected 1 to 64");
   REFUSES(top_k, 9, "top_k is 9, expected at most num_experts (8)");
   REFUSES(dtype, (moecl_dtype)-1, "dtype is -1, expected a moecl_dtype");
-  REFUSES(activation, MOECL_ACTIVATION_COUNT, "activation is 5, expected a moecl_activation");
+  REFUSES(activation, MOECL_ACTIVATION_COUNT, "activation is 9, expected a moecl_activation");
+  REFUSES(swiglu_alpha, -1.0f, "swiglu_alpha is -1, expected a finite number greater than 0");
+  REFUSES(swiglu_limit, INFINITY, "swiglu_limit is inf, expected a finite number greater than 0");
   REFUSES(drop_policy, MOECL_DROP_POLICY_COUNT, "drop_policy is 2, expected a moecl_drop_policy");
   REFUSES(jitter, 1.0f, "jitter is 1, expected 0 or more and less than 1");
   REFUSES(jitter, -0.5f, "jitter is -0.5, expected 0 or more and less than 1");

@@ -283,10 +283,36 @@ static void test_activations(void **state) {
   assert_near(expert_of_one(MOECL_SWIGLU, -2), (silu - 1) * -6 * 10); /* silu(-1) = silu(1) - 1 */
   assert_near(expert_of_one(MOECL_GELU, -2), (gelu - 1) * 10);
   assert_true(expert_of_one(MOECL_RELU, -2) == 0.0);
+  assert_near(expert_of_one(MOECL_RELU2, 4), 4.0 * 10);
+  assert_true(expert_of_one(MOECL_RELU2, -2) == 0.0);
+  assert_near(expert_of_one(MOECL_GELU_TANH, 2), 0.8411919906082768 * 10); /* PyTorch's */
+  assert_near(expert_of_one(MOECL_GEGLU_TANH, 2), 0.8411919906082768 * 6 * 10);
   for (int activation = 0; activation < MOECL_ACTIVATION_COUNT; activation++) {
     assert_true(expert_of_one((moecl_activation)activation, 0) == 0.0);
     assert_true(isfinite(expert_of_one((moecl_activation)activation, -1e6)));
   }
+}
+
+/* gpt-oss's: with alpha 1 and limit 3, gate 1 lets silu(1) (up + 1) through; larger
+ * gates are cut off, smaller ones are not, up is on both sides. */
+static double clamped(double gate, double up) {
+  const moecl_layer_params params = {.hidden_size = 1, .intermediate_size = 1, .num_experts = 1,
+                                     .top_k = 1, .activation = MOECL_SWIGLU_CLAMPED,
+                                     .swiglu_alpha = 1.0f, .swiglu_limit = 3.0f};
+  const double one = 1, gate_up[2] = {gate, up};
+  double output = NAN;
+  assert_ok(moecl_reference_expert(&params, &one, gate_up, NULL, &one, NULL, &output));
+  return output;
+}
+static void test_clamped(void **state) {
+  const double silu_1 = 0.7310585786300049, silu_3 = 3 * 0.9525741268224334;
+  (void)state;
+  assert_near(clamped(1, 2), silu_1 * 3);
+  assert_near(clamped(1, 50), silu_1 * 4);
+  assert_near(clamped(1, -50), silu_1 * -2);
+  assert_near(clamped(80, 0), silu_3);
+  assert_near(clamped(-1, 0), silu_1 - 1);
+  assert_true(fabs(clamped(-80, 0)) < 1e-30);
 }
 
 /* ReLU, H = 2, I = 3, every number by hand. */
@@ -407,6 +433,7 @@ int main(void) {
       cmocka_unit_test(test_philox),         cmocka_unit_test(test_jitter),
       cmocka_unit_test(test_jittered_logits), cmocka_unit_test(test_capacity),
       cmocka_unit_test(test_capacity_edges), cmocka_unit_test(test_activations),
+      cmocka_unit_test(test_clamped),
       cmocka_unit_test(test_expert_sizes),   cmocka_unit_test(test_expert_tokens),
       cmocka_unit_test(test_gate_first),
       cmocka_unit_test(test_relative_error),
