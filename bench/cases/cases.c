@@ -1,4 +1,5 @@
 #include "cases.h"
+#include <math.h>
 
 /* Multiply-adds of one assignment's expert. */
 static double expert_size(const moecl_layer_params *params) {
@@ -20,3 +21,40 @@ double moe_bytes(const moecl_layer_params *params, int64_t active_experts, int64
 }
 
 double moe_tolerance(double roundoff) { return roundoff < 0x1p-20 ? 1e-5 : 1e-2; }
+
+static bool is_near(float got, double want, double tolerance) {
+  return fabs((double)got - want) <= tolerance * want + 1e-30;
+}
+
+/* Does the choice hang on numbers that the device has rounded, beside the logits? */
+static bool is_rounded(const moecl_layer_params *layer) {
+  return layer->score_correction_bias || layer->scoring == MOECL_SCORING_SPARSEMIXER ||
+         layer->second_choice != MOECL_SECOND_ALL ||
+         (layer->topk_group < layer->num_expert_group &&
+          layer->group_score == MOECL_GROUP_TOP2_SUM);
+}
+
+/* Where among the K choices the expert stands; K: nowhere. */
+static int64_t find_choice(const int32_t *ids, int64_t top_k, int32_t expert) {
+  int64_t k = 0;
+  while (k < top_k && ids[k] != expert) k++;
+  return k;
+}
+
+int64_t case_choice_differs(const moecl_layer_params *layer, const double *logits,
+                            const double *correction_bias, uint64_t seed, int64_t token,
+                            const int32_t *ids, const float *weights, double tolerance) {
+  int32_t want_ids[MOECL_MAX_TOP_K];
+  double want[MOECL_MAX_TOP_K];
+  const int64_t top_k = layer->top_k;
+  const double gap =
+      moecl_reference_topk(layer, logits, correction_bias, seed, token, want_ids, want, NULL);
+  const bool rounded = is_rounded(layer);
+  if (rounded && gap <= 1e-5) return -1;
+  for (int64_t k = 0; k < top_k; k++) {
+    const int64_t at = rounded ? find_choice(ids, top_k, want_ids[k]) : k;
+    if (at == top_k || ids[at] != want_ids[k] || !is_near(weights[at], want[k], tolerance))
+      return k;
+  }
+  return -1;
+}

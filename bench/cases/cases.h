@@ -15,4 +15,14 @@ double moe_bytes(const moecl_layer_params *params, int64_t active_experts, int64
 /* The relative error a correct variant stays under, by moecl_layer_roundoff. */
 double moe_tolerance(double roundoff);
 
+/* One token's choice, ids and weights [K], beside the reference's for its logits
+ * [E], which are the device's own: choices by logit are exact then, ties and order
+ * too. Choices by rounded scores may come in another order where the order hangs
+ * on the rounding, and be others where the reference's gap does. Returns the first
+ * of the reference's choices that is not there with its weight, within
+ * `tolerance` of it; -1: all are. */
+int64_t case_choice_differs(const moecl_layer_params *layer, const double *logits,
+                            const double *correction_bias, uint64_t seed, int64_t token,
+                            const int32_t *ids, const float *weights, double tolerance);
+
 #endif

@@ -9,6 +9,10 @@
  * bias and data type, and the reference is slow. */
 #define SHAPE(h, i, e, k) .hidden_size = h, .intermediate_size = i, .num_experts = e, .top_k = k
 #define BIASES .router_bias = true, .gate_up_bias = true, .down_bias = true
+#define DEEPSEEK_V3                                                                                \
+  .scoring = MOECL_SCORING_SIGMOID, .score_correction_bias = true, .num_expert_group = 4,          \
+  .topk_group = 2, .group_score = MOECL_GROUP_TOP2_SUM, .renormalize = true,                       \
+  .routed_scaling_factor = 2.5f
 
 const moe_case moe_cases[] = {
     {"plain", {SHAPE(64, 96, 8, 2), .renormalize = true}, 100, CASE_NORMAL},
@@ -78,6 +82,41 @@ const moe_case moe_cases[] = {
      {SHAPE(64, 48, 8, 2), .capacity_factor = 1e30, .drop_policy = MOECL_DROP_PROBABILITY},
      64,
      CASE_NORMAL},
+    {"deepseek-v3", {SHAPE(64, 48, 16, 4), DEEPSEEK_V3}, 90, CASE_SKEWED},
+    {"deepseek-v3, three tokens", {SHAPE(64, 48, 16, 4), DEEPSEEK_V3}, 3, CASE_NORMAL},
+    {"deepseek-v3, no tokens", {SHAPE(64, 48, 16, 4), DEEPSEEK_V3}, 0, CASE_NORMAL},
+    {"deepseek-v3, eights", {SHAPE(136, 72, 24, 6), DEEPSEEK_V3, BIASES}, 1100, CASE_NORMAL},
+    {"sigmoid, top 1", {SHAPE(64, 48, 8, 1), .scoring = MOECL_SCORING_SIGMOID}, 70, CASE_NORMAL},
+    {"sparsemixer",
+     {SHAPE(64, 48, 16, 2), .scoring = MOECL_SCORING_SPARSEMIXER, .sparsemixer_jitter = 0.2f},
+     70,
+     CASE_NORMAL},
+    {"random second choice, capacity",
+     {SHAPE(64, 48, 8, 2), .second_choice = MOECL_SECOND_RANDOM, .renormalize = true,
+      .capacity_factor = 1.0},
+     130,
+     CASE_SKEWED},
+    {"random second choice, four tokens", /* so few have kernels of their own */
+     {SHAPE(264, 200, 16, 5), .second_choice = MOECL_SECOND_RANDOM},
+     4,
+     CASE_NORMAL},
+    {"sampled second choice",
+     {SHAPE(64, 48, 8, 2), .second_choice = MOECL_SECOND_SAMPLED, .renormalize = true},
+     70,
+     CASE_NORMAL},
+    {"noisy top-k",
+     {SHAPE(67, 48, 8, 2), .router_noise = true, .score_after_topk = true, .router_bias = true},
+     80,
+     CASE_NORMAL},
+    {"noisy top-k, jitter, three tokens",
+     {SHAPE(64, 48, 8, 2), .router_noise = true, .jitter = 0.1f},
+     3,
+     CASE_NORMAL},
+    /* Experts pick tokens (Zhou et al. 2022): two a token on average. */
+    {"expert choice",
+     {SHAPE(64, 48, 6, 6), .capacity_factor = 2.0 / 6, .drop_policy = MOECL_DROP_PROBABILITY},
+     75,
+     CASE_SKEWED},
     {"jitter", {SHAPE(67, 48, 8, 2), .jitter = 0.1f, .renormalize = true}, 80, CASE_NORMAL},
     {"jitter and capacity",
      {SHAPE(64, 48, 8, 2), .jitter = 0.01f, .capacity_factor = 1.0, BIASES}, 80, CASE_SKEWED},
@@ -96,7 +135,7 @@ uint64_t case_seed(void) {
 }
 
 int64_t case_items(const moecl_layer_params *layer, moecl_tensor tensor) {
-  return tensor == MOECL_ROUTER_WEIGHT || tensor == MOECL_ROUTER_BIAS ? 1 : layer->num_experts;
+  return tensor < MOECL_GATE_UP_PROJ || tensor > MOECL_DOWN_BIAS ? 1 : layer->num_experts;
 }
 
 size_t case_hidden_bytes(const case_data *data) {
@@ -110,15 +149,17 @@ size_t case_hidden_bytes(const case_data *data) {
 static float scale_of(const moecl_layer_params *layer, moecl_tensor tensor) {
   switch (tensor) {
   case MOECL_ROUTER_WEIGHT:
+  case MOECL_ROUTER_NOISE_WEIGHT:
   case MOECL_GATE_UP_PROJ: return 1.0f / sqrtf((float)layer->hidden_size);
   case MOECL_DOWN_PROJ: return 1.0f / sqrtf((float)layer->intermediate_size);
   default: return 0.5f;
   }
 }
 
-static void *draw(const case_data *data, uint64_t stream, float scale, size_t count) {
+static void *draw(const case_data *data, moecl_dtype dtype, uint64_t stream, float scale,
+                  size_t count) {
   void *values = malloc((count + 1) * sizeof(float));
-  const moecl_random_params params = {.dtype = data->layer.dtype, .distribution = MOECL_NORMAL,
+  const moecl_random_params params = {.dtype = dtype, .distribution = MOECL_NORMAL,
                                       .scale = scale, .seed = data->seed, .stream = stream};
   if (values && moecl_random_host(values, count, &params) == MOECL_OK) return values;
   free(values);
@@ -177,7 +218,7 @@ bool case_make(const moe_case *source, moecl_dtype dtype, uint64_t seed, case_da
   *data = (case_data){.source = source, .layer = source->layer, .seed = seed};
   data->layer.dtype = dtype;
   const size_t hidden = (size_t)(source->num_tokens * source->layer.hidden_size);
-  data->hidden = draw(data, 0, 1.0f, hidden);
+  data->hidden = draw(data, dtype, 0, 1.0f, hidden);
   data->hidden_values = data->hidden ? to_values(dtype, data->hidden, hidden) : NULL;
   bool ok = data->hidden_values != NULL;
   for (int i = 0; ok && i < MOECL_TENSOR_COUNT; i++) {
@@ -185,8 +226,9 @@ bool case_make(const moe_case *source, moecl_dtype dtype, uint64_t seed, case_da
     const size_t count = (size_t)(case_items(&data->layer, tensor) *
                                   moecl_layer_tensor_size(&data->layer, tensor));
     if (count == 0) continue;
-    data->tensor[i] = draw(data, (uint64_t)i + 1, scale_of(&data->layer, tensor), count);
-    data->values[i] = data->tensor[i] ? to_values(dtype, data->tensor[i], count) : NULL;
+    const moecl_dtype stored = moecl_layer_tensor_dtype(&data->layer, tensor);
+    data->tensor[i] = draw(data, stored, (uint64_t)i + 1, scale_of(&data->layer, tensor), count);
+    data->values[i] = data->tensor[i] ? to_values(stored, data->tensor[i], count) : NULL;
     ok = data->values[i] != NULL;
   }
   if (!ok) {
@@ -212,13 +254,22 @@ void case_release(case_data *data) {
 
 /* ---- the reference ---- */
 
+static void token_logits(const case_data *data, int64_t token, double *logits) {
+  const double *hidden = data->hidden_values + token * data->layer.hidden_size;
+  double noise[MOECL_MAX_EXPERTS];
+  moecl_reference_logits(&data->layer, hidden, data->values[MOECL_ROUTER_WEIGHT],
+                         data->values[MOECL_ROUTER_BIAS], data->seed, token, logits);
+  if (!data->layer.router_noise) return;
+  moecl_reference_logits(&data->layer, hidden, data->values[MOECL_ROUTER_NOISE_WEIGHT], NULL,
+                         data->seed, token, noise);
+  moecl_reference_add_noise(&data->layer, noise, data->seed, token, logits);
+}
+
 double *case_reference_logits(const case_data *data) {
   const int64_t tokens = data->source->num_tokens, experts = data->layer.num_experts;
   double *logits = malloc(((size_t)(tokens * experts) + 1) * sizeof *logits);
   for (int64_t t = 0; logits && t < tokens; t++)
-    moecl_reference_logits(&data->layer, data->hidden_values + t * data->layer.hidden_size,
-                           data->values[MOECL_ROUTER_WEIGHT], data->values[MOECL_ROUTER_BIAS],
-                           data->seed, t, logits + t * experts);
+    token_logits(data, t, logits + t * experts);
   return logits;
 }
 
@@ -303,16 +354,18 @@ static bool check_token(const case_data *data, const char *variant, const moecl_
                         int64_t token, const double *logits) {
   int32_t ids[MOECL_MAX_TOP_K];
   double weights[MOECL_MAX_TOP_K];
-  const int64_t top_k = routing->top_k;
-  moecl_reference_topk(&data->layer, logits + token * routing->num_experts, ids, weights, NULL);
-  for (int64_t k = 0; k < top_k; k++) {
-    const int64_t at = token * top_k + k;
-    if (routing->topk_ids[at] != ids[k])
-      return case_differs(data, variant, "topk_ids", at, routing->topk_ids[at], ids[k]);
-    if (!(fabs(routing->topk_weights[at] - weights[k]) <= 1e-5 * weights[k] + 1e-37))
-      return case_differs(data, variant, "topk_weights", at, routing->topk_weights[at], weights[k]);
-  }
-  return true;
+  const int64_t first = token * routing->top_k;
+  const double *bias = data->values[MOECL_SCORE_CORRECTION_BIAS];
+  logits += token * routing->num_experts;
+  const int64_t k =
+      case_choice_differs(&data->layer, logits, bias, data->seed, token, routing->topk_ids + first,
+                          routing->topk_weights + first, 1e-5);
+  if (k < 0) return true;
+  moecl_reference_topk(&data->layer, logits, bias, data->seed, token, ids, weights, NULL);
+  if (routing->topk_ids[first + k] != ids[k])
+    return case_differs(data, variant, "topk_ids", first + k, routing->topk_ids[first + k], ids[k]);
+  return case_differs(data, variant, "topk_weights", first + k, routing->topk_weights[first + k],
+                      weights[k]);
 }
 
 /* From the reference's own logits: the set of chosen experts is the same
@@ -324,7 +377,9 @@ static bool check_choice(const case_data *data, const char *variant, const moecl
   for (int64_t t = 0; ok && t < routing->num_tokens; t++) {
     int32_t ids[MOECL_MAX_TOP_K];
     double weights[MOECL_MAX_TOP_K];
-    if (!(moecl_reference_topk(&data->layer, logits + t * experts, ids, weights, NULL) > 1e-4))
+    if (!(moecl_reference_topk(&data->layer, logits + t * experts,
+                               data->values[MOECL_SCORE_CORRECTION_BIAS], data->seed, t, ids,
+                               weights, NULL) > 1e-4))
       continue;
     for (int64_t k = 0; ok && k < top_k; k++) {
       bool found = false;

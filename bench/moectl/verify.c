@@ -85,7 +85,7 @@ static moecl_status sample_take(const verify_input *input, sample *sample) {
 
 /* Room for one item of each tensor of an expert, and for its way from the
  * device; the same for all experts. */
-enum { EXPERT_TENSORS = MOECL_TENSOR_COUNT - MOECL_GATE_UP_PROJ };
+enum { EXPERT_TENSORS = MOECL_DOWN_BIAS + 1 - MOECL_GATE_UP_PROJ };
 typedef struct weights {
   moecl_buffer *staging;
   void *expert[EXPERT_TENSORS]; /* in the layer's dtype; NULL where it has no such tensor */
@@ -94,7 +94,7 @@ typedef struct weights {
 
 static size_t item_bytes(const experiment_point *point, moecl_tensor tensor) {
   return (size_t)moecl_layer_tensor_size(&point->layer, tensor) *
-         moecl_dtype_size(point->layer.dtype);
+         moecl_dtype_size(moecl_layer_tensor_dtype(&point->layer, tensor));
 }
 
 static moecl_status weights_make(const verify_input *input, const sample *sample,
@@ -133,14 +133,15 @@ static moecl_status draw(const verify_input *input, const weights *weights, moec
 static moecl_status draw_doubles(const verify_input *input, const weights *weights,
                                  moecl_tensor tensor, double **values) {
   const size_t bytes = item_bytes(input->point, tensor);
-  const size_t count = bytes / moecl_dtype_size(input->point->layer.dtype);
+  const moecl_dtype dtype = moecl_layer_tensor_dtype(&input->point->layer, tensor);
+  const size_t count = bytes / moecl_dtype_size(dtype);
   *values = NULL;
   if (bytes == 0) return MOECL_OK;
   void *raw = malloc(bytes);
   *values = malloc(count * sizeof **values);
   const moecl_status status = raw && *values ? draw(input, weights, tensor, 0, raw)
                                              : MOECL_ERROR_OUT_OF_HOST_MEMORY;
-  if (status == MOECL_OK) moecl_to_double(input->point->layer.dtype, raw, count, *values);
+  if (status == MOECL_OK) moecl_to_double(dtype, raw, count, *values);
   free(raw);
   return status;
 }
@@ -154,65 +155,85 @@ static int64_t choice_of(const int32_t *ids, int64_t top_k, int32_t expert) {
 
 #define ROUTER_TOLERANCE 1e-4 /* fp32 sums and exponentials, with room */
 
+/* The router's tensors, NULL where it has no such one. */
+typedef struct router {
+  double *weight, *bias, *noise, *correction_bias;
+} router;
+
+static void router_release(router *router) {
+  free(router->weight);
+  free(router->bias);
+  free(router->noise);
+  free(router->correction_bias);
+}
+
+static moecl_status router_make(const verify_input *input, const weights *weights, router *router) {
+  moecl_status status = draw_doubles(input, weights, MOECL_ROUTER_WEIGHT, &router->weight);
+  if (status == MOECL_OK) status = draw_doubles(input, weights, MOECL_ROUTER_BIAS, &router->bias);
+  if (status == MOECL_OK)
+    status = draw_doubles(input, weights, MOECL_ROUTER_NOISE_WEIGHT, &router->noise);
+  if (status == MOECL_OK)
+    status = draw_doubles(input, weights, MOECL_SCORE_CORRECTION_BIAS, &router->correction_bias);
+  return status;
+}
+
 /* Sampled tokens' logits from their hidden states. */
 static moecl_status check_logits(const verify_input *input, const sample *sample,
-                                 const weights *weights, verify_result *result) {
+                                 const router *router, verify_result *result) {
   const moecl_layer_params *layer = &input->point->layer;
   const size_t experts = (size_t)layer->num_experts;
-  double *weight = NULL, *bias = NULL;
+  const uint64_t seed = input->point->seed;
   double *logits = malloc(2 * experts * sizeof *logits);
-  moecl_status status = logits ? draw_doubles(input, weights, MOECL_ROUTER_WEIGHT, &weight)
-                               : MOECL_ERROR_OUT_OF_HOST_MEMORY;
-  if (status == MOECL_OK) status = draw_doubles(input, weights, MOECL_ROUTER_BIAS, &bias);
-  for (int64_t i = 0; status == MOECL_OK && i < sample->count; i++) {
+  if (!logits) return MOECL_ERROR_OUT_OF_HOST_MEMORY;
+  for (int64_t i = 0; i < sample->count; i++) {
     const int64_t token = sample->tokens[i];
-    moecl_reference_logits(layer, sample->hidden + i * layer->hidden_size, weight, bias,
-                           input->point->seed, token, logits);
+    const double *hidden = sample->hidden + i * layer->hidden_size;
+    moecl_reference_logits(layer, hidden, router->weight, router->bias, seed, token, logits);
+    if (router->noise) {
+      moecl_reference_logits(layer, hidden, router->noise, NULL, seed, token, logits + experts);
+      moecl_reference_add_noise(layer, logits + experts, seed, token, logits);
+    }
     moecl_to_double(MOECL_F32, input->routing->router_logits + token * layer->num_experts, experts,
                     logits + experts);
     result->topk_mismatches +=
         !(moecl_relative_error(logits + experts, logits, experts) <= ROUTER_TOLERANCE);
   }
-  free(weight);
-  free(bias);
   free(logits);
-  return status;
+  return MOECL_OK;
 }
 
-/* One token's choice from the device's logits: the same ids in the same order. */
-static int64_t choice_mismatches(const verify_input *input, int64_t token, double *logits) {
+/* One token's choice from the device's logits. */
+static bool choice_differs(const verify_input *input, const router *router, int64_t token,
+                           double *logits) {
   const moecl_layer_params *layer = &input->point->layer;
   const int64_t first = token * layer->top_k;
-  double weights[MOECL_MAX_TOP_K];
-  int32_t ids[MOECL_MAX_TOP_K];
-  int64_t mismatches = 0;
   moecl_to_double(MOECL_F32, input->routing->router_logits + token * layer->num_experts,
                   (size_t)layer->num_experts, logits);
-  moecl_reference_topk(layer, logits, ids, weights, NULL);
-  for (int64_t k = 0; k < layer->top_k; k++)
-    mismatches += ids[k] != input->routing->topk_ids[first + k] ||
-                  !(fabs((double)input->routing->topk_weights[first + k] - weights[k]) <=
-                    ROUTER_TOLERANCE * weights[k] + 1e-30);
-  return mismatches;
+  return case_choice_differs(layer, logits, router->correction_bias, input->point->seed, token,
+                             input->routing->topk_ids + first, input->routing->topk_weights + first,
+                             ROUTER_TOLERANCE) >= 0;
 }
 
 /* All tokens, or where that is too much work evenly spread ones; and the counts
  * before capacity. */
-static moecl_status check_choices(const verify_input *input, verify_result *result) {
+static moecl_status check_choices(const verify_input *input, const router *router,
+                                  verify_result *result) {
   const moecl_routing *routing = input->routing;
   const double each = (double)routing->num_experts * (double)routing->top_k;
   const double share = (double)routing->num_tokens * each / 1e9;
   const int64_t stride = share > 1 ? (int64_t)ceil(share) : 1;
   const size_t experts = (size_t)routing->num_experts;
+  const bool by_chance = input->point->layer.second_choice == MOECL_SECOND_RANDOM;
   double *logits = malloc(experts * sizeof *logits);
   int64_t *counts = calloc(experts, sizeof *counts);
   const moecl_status status = logits && counts ? MOECL_OK : MOECL_ERROR_OUT_OF_HOST_MEMORY;
   for (int64_t t = 0; status == MOECL_OK && t < routing->num_tokens; t += stride)
-    result->topk_mismatches += choice_mismatches(input, t, logits);
+    result->topk_mismatches += choice_differs(input, router, t, logits);
   for (int64_t i = 0; status == MOECL_OK && i < routing->num_tokens * routing->top_k; i++) {
     const int32_t id = routing->topk_ids[i];
-    if (id < 0 || id >= routing->num_experts) result->topk_mismatches++;
-    else counts[id]++;
+    const bool not_kept = id == -1 && by_chance && i % routing->top_k > 0;
+    if (id >= 0 && id < routing->num_experts) counts[id]++;
+    else if (!not_kept) result->topk_mismatches++;
   }
   for (size_t e = 0; status == MOECL_OK && e < experts; e++)
     result->topk_mismatches += counts[e] != routing->tokens_per_expert[e];
@@ -313,8 +334,10 @@ moecl_status verify_point(const verify_input *input, verify_result *result) {
   *result = (verify_result){.ran = true, .tolerance = moe_tolerance(input->roundoff)};
   moecl_status status = sample_take(input, &sample);
   if (status == MOECL_OK) status = weights_make(input, &sample, &weights);
-  if (status == MOECL_OK) status = check_logits(input, &sample, &weights, result);
-  if (status == MOECL_OK) status = check_choices(input, result);
+  router router = {0};
+  if (status == MOECL_OK) status = router_make(input, &weights, &router);
+  if (status == MOECL_OK) status = check_logits(input, &sample, &router, result);
+  if (status == MOECL_OK) status = check_choices(input, &router, result);
   /* The checks below index by the device's ids. */
   if (status == MOECL_OK && result->topk_mismatches == 0) status = check_capacity(input, result);
   bool sound = false;
@@ -332,6 +355,7 @@ moecl_status verify_point(const verify_input *input, verify_result *result) {
     result->ok = result->error <= result->tolerance && result->topk_mismatches == 0 &&
                  result->capacity_ok;
   }
+  router_release(&router);
   weights_release(&weights);
   sample_release(&sample);
   return status;

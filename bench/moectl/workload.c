@@ -10,12 +10,13 @@ enum { HIDDEN_STREAM = 100 };
 
 int64_t workload_tensor_items(const moecl_layer_params *params, moecl_tensor tensor) {
   if (moecl_layer_tensor_size(params, tensor) == 0) return 0;
-  return tensor == MOECL_ROUTER_WEIGHT || tensor == MOECL_ROUTER_BIAS ? 1 : params->num_experts;
+  return tensor < MOECL_GATE_UP_PROJ || tensor > MOECL_DOWN_BIAS ? 1 : params->num_experts;
 }
 
 static double scale_of(const moecl_layer_params *params, moecl_tensor tensor) {
   switch (tensor) {
   case MOECL_ROUTER_WEIGHT:
+  case MOECL_ROUTER_NOISE_WEIGHT:
   case MOECL_GATE_UP_PROJ: return 1.0 / sqrt((double)params->hidden_size);
   case MOECL_DOWN_PROJ: return 1.0 / sqrt((double)params->intermediate_size);
   default: return 0.1;
@@ -24,7 +25,7 @@ static double scale_of(const moecl_layer_params *params, moecl_tensor tensor) {
 
 moecl_status workload_draw_weights(const experiment_point *point, moecl_tensor tensor, int64_t item,
                                    moecl_buffer *buffer) {
-  const moecl_random_params random = {.dtype = point->layer.dtype,
+  const moecl_random_params random = {.dtype = moecl_layer_tensor_dtype(&point->layer, tensor),
                                       .distribution = MOECL_NORMAL,
                                       .scale = (float)scale_of(&point->layer, tensor),
                                       .seed = point->seed,
@@ -34,12 +35,13 @@ moecl_status workload_draw_weights(const experiment_point *point, moecl_tensor t
 }
 
 uint64_t workload_staging_bytes(const moecl_layer_params *params) {
-  int64_t largest = 0;
+  uint64_t largest = 0;
   for (int tensor = 0; tensor < MOECL_TENSOR_COUNT; tensor++) {
-    const int64_t size = moecl_layer_tensor_size(params, (moecl_tensor)tensor);
+    const uint64_t size = (uint64_t)moecl_layer_tensor_size(params, (moecl_tensor)tensor) *
+                          moecl_dtype_size(moecl_layer_tensor_dtype(params, (moecl_tensor)tensor));
     if (size > largest) largest = size;
   }
-  return (uint64_t)largest * moecl_dtype_size(params->dtype);
+  return largest;
 }
 
 moecl_status workload_set_weights(moecl_context *context, const experiment_point *point,

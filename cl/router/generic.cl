@@ -1,20 +1,73 @@
-/* Softmax over all experts and top-k, one work-group a token.
- * Defines: RENORMALIZE 0 or 1; BIAS 0 or 1 (already in the logits when 0).
+/* The router's choice, one work-group a token. Defines: those of rule.clh.
  * Any E up to 1024, any K up to E: K rounds of a tree reduction. Ties go to
- * the lower expert id because the comparison orders (logit, -id).
+ * the lower expert id because the comparison orders (value, -id).
  *
- * A token with a logit that is not finite is routed nowhere: ids -1, weights 0. */
+ * A token with a logit or choice value that is not finite is routed nowhere: ids
+ * -1, weights 0. */
+#include "router/rule.clh"
 #define LOCAL 64
 #define MAX_EXPERTS 1024
 
 static inline bool better(float a, int ia, float b, int ib) { return a > b || (a == b && ia < ib); }
 
+/* The sum, or the minimum, of value[0] to value[LOCAL-1] into value[0], in a fixed
+ * order; all must call them, with nobody left who reads the values from before. */
+static inline void sum_values(__local float *value, int lid) {
+  barrier(CLK_LOCAL_MEM_FENCE);
+  for (int step = LOCAL / 2; step > 0; step /= 2) {
+    if (lid < step) value[lid] += value[lid + step];
+    barrier(CLK_LOCAL_MEM_FENCE);
+  }
+}
+static inline void least_value(__local float *value, int lid) {
+  barrier(CLK_LOCAL_MEM_FENCE);
+  for (int step = LOCAL / 2; step > 0; step /= 2) {
+    if (lid < step) value[lid] = fmin(value[lid], value[lid + step]);
+    barrier(CLK_LOCAL_MEM_FENCE);
+  }
+}
+
+static inline void route_nowhere(__global int *ids, __global float *weights, int top_k, int lid) {
+  for (int k = lid; k < top_k; k += LOCAL) {
+    ids[k] = -1;
+    weights[k] = 0.0f;
+  }
+}
+
+#if NUM_GROUPS
+/* Takes the value from the experts of groups that are not among the best. */
+static inline void limit_to_groups(__local float *row, __local float *group, __local int *is_taken,
+                                   int members, int lid) {
+  barrier(CLK_LOCAL_MEM_FENCE);
+  if (lid < NUM_GROUPS) {
+    float first = -INFINITY, second = -INFINITY;
+    for (int i = 0; i < members; i++) group_add(row[lid * members + i], &first, &second);
+    group[lid] = group_value(first, second);
+  }
+  barrier(CLK_LOCAL_MEM_FENCE);
+  if (lid < NUM_GROUPS) {
+    int rank = 0;
+    for (int g = 0; g < NUM_GROUPS; g++) rank += better(group[g], g, group[lid], lid);
+    is_taken[lid] = rank < TOPK_GROUP;
+  }
+  barrier(CLK_LOCAL_MEM_FENCE);
+  for (int e = lid; e < members * NUM_GROUPS; e += LOCAL)
+    if (!is_taken[e / members]) row[e] = CUT_OFF;
+  barrier(CLK_LOCAL_MEM_FENCE);
+}
+#endif
+
 __kernel __attribute__((reqd_work_group_size(LOCAL, 1, 1))) void
-topk(const __global float *logits, __global int *topk_ids, __global float *topk_weights,
-     int num_experts, int top_k) {
-  __local float row[MAX_EXPERTS];
+topk(const __global float *logits, const __global float *correction_bias, __global int *topk_ids,
+     __global float *topk_weights, int num_experts, int top_k, ulong seed) {
+  __local float row[MAX_EXPERTS]; /* choice values */
   __local float value[LOCAL];
   __local int index[LOCAL];
+  __local float total; /* not in a register: see at the end */
+#if NUM_GROUPS
+  __local float group[MAX_GROUPS];
+  __local int is_taken[MAX_GROUPS];
+#endif
   const size_t token = get_group_id(0);
   const int lid = (int)get_local_id(0);
   logits += token * (size_t)num_experts;
@@ -44,23 +97,39 @@ topk(const __global float *logits, __global int *topk_ids, __global float *topk_
   finite = index[0];
   barrier(CLK_LOCAL_MEM_FENCE);
   if (!finite) { /* uniform over the work-group */
-    for (int k = lid; k < top_k; k += LOCAL) {
-      topk_ids[k] = -1;
-      topk_weights[k] = 0.0f;
-    }
+    route_nowhere(topk_ids, topk_weights, top_k, lid);
     return;
   }
 
-  /* The softmax's denominator, summed in a fixed order. */
+  if (lid == 0) total = 1.0f;
+#if SUMS_ALL
   float sum = 0.0f;
   for (int e = lid; e < num_experts; e += LOCAL) sum += exp(row[e] - maximum);
   value[lid] = sum;
+  sum_values(value, lid);
+  if (lid == 0) total = value[0];
+#endif
   barrier(CLK_LOCAL_MEM_FENCE);
-  for (int step = LOCAL / 2; step > 0; step /= 2) {
-    if (lid < step) value[lid] += value[lid + step];
-    barrier(CLK_LOCAL_MEM_FENCE);
+#if !BY_LOGIT
+  float sound = 1.0f;
+  for (int e = lid; e < num_experts; e += LOCAL) {
+    float x = rule_score(row[e], maximum) / total;
+#if CORRECTION
+    x += correction_bias[e];
+#endif
+    row[e] = x;
+    sound = isfinite(x) ? sound : 0.0f;
   }
-  const float denominator = value[0];
+  value[lid] = sound;
+  least_value(value, lid);
+  if (value[0] == 0.0f) {
+    route_nowhere(topk_ids, topk_weights, top_k, lid);
+    return;
+  }
+#endif
+#if NUM_GROUPS
+  limit_to_groups(row, group, is_taken, num_experts / NUM_GROUPS, lid);
+#endif
 
   for (int k = 0; k < top_k; k++) {
     float best = -INFINITY;
@@ -81,21 +150,32 @@ topk(const __global float *logits, __global int *topk_ids, __global float *topk_
       }
       barrier(CLK_LOCAL_MEM_FENCE);
     }
-    const float score = exp(value[0] - maximum) / denominator;
+#if SCORING == SCORING_SPARSEMIXER
+    const float chosen = value[0];
+    float share = 0.0f;
+    for (int e = lid; e < num_experts; e += LOCAL) share += mixer_share(row[e], chosen);
+    barrier(CLK_LOCAL_MEM_FENCE);
+    value[lid] = share;
+    sum_values(value, lid);
+    const float score = 1.0f / value[0];
+#elif BY_LOGIT && !SECOND_CHOICE
+    const float score = rule_score(value[0], maximum);
+#else
+    const float score = rule_score(logits[index[0]], maximum);
+#endif
     if (lid == 0) {
       topk_ids[k] = index[0];
       topk_weights[k] = score;
-      row[index[0]] = -INFINITY; /* taken; logits are finite, so it can't win again */
+      row[index[0]] = -INFINITY; /* taken; the others are finite, so it can't win again */
     }
     barrier(CLK_LOCAL_MEM_FENCE);
-  }
-#if RENORMALIZE
-  /* By the work-item that wrote them. A sum carried through the rounds above,
-   * over their barriers, comes out wrong on PoCL 3.1. */
-  if (lid == 0) {
-    float chosen = 0.0f;
-    for (int k = 0; k < top_k; k++) chosen += topk_weights[k];
-    for (int k = 0; k < top_k; k++) topk_weights[k] /= chosen;
-  }
+#if SECOND_CHOICE == SECOND_SAMPLED
+    for (int e = lid; k == 0 && e < num_experts; e += LOCAL)
+      row[e] += draw_gumbel(seed, token, (uint)e);
 #endif
+  }
+  /* By the work-item that wrote them. A number carried through the rounds above,
+   * over their barriers, comes out wrong on PoCL 3.1. */
+  if (lid == 0) rule_finish(topk_ids, topk_weights, top_k, total, token, seed);
+  barrier(CLK_LOCAL_MEM_FENCE); /* without, PoCL 3.1 lets all work-items do that */
 }

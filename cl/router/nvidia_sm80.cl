@@ -1,13 +1,14 @@
-/* Softmax over all experts and top-k, one warp a token, and how often each block
- * of tokens chose each expert. Defines: RENORMALIZE 0 or 1; TOPK_LOCAL, the
- * work-items of topk. Same rules as generic.cl: ties go to the lower expert id; a token with a logit that is not
- * finite is routed nowhere (ids -1, weights 0).
+/* The router's choice, one warp a token, and how often each block of tokens chose
+ * each expert. Defines: those of rule.clh; TOPK_LOCAL, the work-items of topk. Same
+ * rules as generic.cl: ties go to the lower expert id; a token with a logit or
+ * choice value that is not finite is routed nowhere (ids -1, weights 0).
  *
  * A lane holds experts lane, lane+32, ... in local memory of its own, and knows
  * the best of them; a round of the choice is two warp-wide reductions, after
  * which only the winner's lane looks again. All sums are butterflies: a fixed
  * order. */
 #include "permute/scatter.clh"
+#include "router/rule.clh"
 #define MAX_CHOICES_A_LANE 2 /* top_k is 64 at most */
 
 static inline uint warp_max(uint x) {
@@ -20,14 +21,22 @@ static inline uint warp_min(uint x) {
   asm volatile("redux.sync.min.u32 %0, %1, 0xffffffff;" : "=r"(y) : "r"(x));
   return y;
 }
+static inline float warp_xor(float x, uint mask) {
+  float y;
+  asm volatile("shfl.sync.bfly.b32 %0, %1, %2, 0x1f, 0xffffffff;" : "=f"(y) : "f"(x), "r"(mask));
+  return y;
+}
 static inline float warp_sum(float x) {
-  for (uint mask = 16; mask > 0; mask /= 2) {
-    float y;
-    asm volatile("shfl.sync.bfly.b32 %0, %1, %2, 0x1f, 0xffffffff;" : "=f"(y) : "f"(x), "r"(mask));
-    x += y;
-  }
+  for (uint mask = 16; mask > 0; mask /= 2) x += warp_xor(x, mask);
   return x;
 }
+static inline float warp_read(float x, uint lane) {
+  float y;
+  asm volatile("shfl.sync.idx.b32 %0, %1, %2, 0x1f, 0xffffffff;" : "=f"(y) : "f"(x), "r"(lane));
+  return y;
+}
+/* What lanes wrote to local memory, all lanes may read. */
+static inline void warp_sync(void) { asm volatile("bar.warp.sync 0xffffffff;" ::: "memory"); }
 /* Unsigned integers in the order of the floats. */
 static inline uint to_ordered(float x) {
   const uint u = as_uint(x);
@@ -47,94 +56,207 @@ static inline uint lane_best(const __local float *row, int num_experts, int lane
   return to_ordered(best);
 }
 
-static inline void route_token(const __global float *logits, __global int *ids,
-                               __global float *weights, __local float *row, __local int *bins,
-                               int num_experts, int top_k, int lane) {
+static inline void route_nowhere(__global int *ids, __global float *weights, int top_k, int lane) {
+  for (int k = lane; k < top_k; k += 32) {
+    ids[k] = -1;
+    weights[k] = 0.0f;
+  }
+}
+
+#if NUM_GROUPS
+/* Lanes that share a group, a power of two: each looks at every so many of its
+ * members. */
+#define SHARE                                                                                      \
+  (NUM_GROUPS > 16 ? 1 : NUM_GROUPS > 8 ? 2 : NUM_GROUPS > 4 ? 4 : NUM_GROUPS > 2 ? 8 : 16)
+
+/* Takes the value from the experts of groups that are not among the best. The
+ * groups' lanes begin at different members, so that they read different banks. */
+static inline void limit_to_groups(__local float *row, int members, int lane) {
+  const int group = lane / SHARE, part = lane % SHARE;
+  const int mine = group < NUM_GROUPS ? (members - part + SHARE - 1) / SHARE : 0;
+  float first = -INFINITY, second = -INFINITY;
+  int i = mine > 0 ? group % mine : 0;
+  for (int n = 0; n < mine; n++) {
+    group_add(row[group * members + part + i * SHARE], &first, &second);
+    i = i + 1 < mine ? i + 1 : 0;
+  }
+  for (uint mask = 1; mask < SHARE; mask *= 2) {
+    const float other_first = warp_xor(first, mask), other_second = warp_xor(second, mask);
+    second = fmax(fmin(first, other_first), fmax(second, other_second));
+    first = fmax(first, other_first);
+  }
+  const float score = group_value(first, second);
+  int rank = 0;
+  for (int g = 0; g < NUM_GROUPS; g++) {
+    const float other = warp_read(score, (uint)(g * SHARE));
+    rank += other > score || (other == score && g < group);
+  }
+  for (int n = 0; rank >= TOPK_GROUP && n < mine; n++)
+    row[group * members + part + n * SHARE] = CUT_OFF;
+  warp_sync();
+}
+#endif
+
+/* The logits' choice values into `row`, and a softmax's sum over all; false where
+ * the token is routed nowhere. A lane's own experts, so nothing is to be waited
+ * for. */
+static inline int load_row(const __global float *logits, const __global float *correction_bias,
+                           __local float *row, int num_experts, int lane, float *maximum,
+                           float *total) {
   int finite = 1;
+  float most = -INFINITY;
   for (int e = lane; e < num_experts; e += 32) {
     row[e] = logits[e] + 0.0f; /* no negative zero: it is equal, but not in order */
     finite &= isfinite(row[e]) != 0;
+    if (!BY_LOGIT) most = fmax(most, row[e]);
   }
-  if (!warp_min((uint)finite)) {
-    for (int k = lane; k < top_k; k += 32) {
-      ids[k] = -1;
-      weights[k] = 0.0f;
-    }
+#if !BY_LOGIT
+#if SUMS_ALL
+  *maximum = from_ordered(warp_max(to_ordered(most)));
+  float sum = 0.0f;
+  for (int e = lane; e < num_experts; e += 32) sum += exp(row[e] - *maximum);
+  *total = warp_sum(sum);
+#endif
+  for (int e = lane; e < num_experts; e += 32) {
+    float x = rule_score(row[e], *maximum);
+    if (SUMS_ALL) x /= *total;
+#if CORRECTION
+    x += correction_bias[e];
+#endif
+    row[e] = x + 0.0f;
+    finite &= isfinite(x) != 0;
+  }
+#endif
+  return (int)warp_min((uint)finite);
+}
+
+/* Weights of a lane's choices, lane and lane + 32, from their scores and a
+ * softmax's `total` over all experts: rule_finish by a warp. */
+static inline void finish(int *id, float *weight, int top_k, int lane, float total, ulong token,
+                          ulong seed) {
+#if AFTER_TOPK || (RENORMALIZE && SECOND_CHOICE != SECOND_RANDOM)
+  total = rule_sum(warp_sum(weight[0] + weight[1]));
+#endif
+#if SECOND_CHOICE == SECOND_RANDOM
+  for (int i = 0; i < MAX_CHOICES_A_LANE; i++) {
+    const int k = lane + 32 * i;
+    if (k == 0 || k >= top_k || draw_keep(seed, token, (uint)k, weight[i] / total)) continue;
+    id[i] = -1;
+    weight[i] = 0.0f;
+  }
+  if (RENORMALIZE) total = rule_sum(warp_sum(weight[0] + weight[1]));
+#endif
+  for (int i = 0; i < MAX_CHOICES_A_LANE; i++) weight[i] = rule_scale(weight[i] / total);
+}
+
+static inline __attribute__((always_inline)) void route_token(const __global float *logits, const __global float *correction_bias,
+                               __global int *ids, __global float *weights, __local float *row,
+                               __local int *bins, int num_experts, int top_k, int lane, ulong token,
+                               ulong seed) {
+  float maximum = 0.0f, total = 1.0f;
+  if (!load_row(logits, correction_bias, row, num_experts, lane, &maximum, &total)) {
+    route_nowhere(ids, weights, top_k, lane);
     return;
   }
+#if NUM_GROUPS
+  warp_sync();
+  limit_to_groups(row, num_experts / NUM_GROUPS, lane);
+#endif
   uint mine_id, mine = lane_best(row, num_experts, lane, &mine_id);
-  const float maximum = from_ordered(warp_max(mine));
+#if BY_LOGIT
+  maximum = from_ordered(warp_max(mine));
+#endif
+#if SUMS_ALL && BY_LOGIT
   float sum = 0.0f;
-#if !RENORMALIZE /* else the full softmax's denominator cancels out */
+#if NUM_GROUPS
+  for (int e = lane; e < num_experts; e += 32) sum += exp(logits[e] - maximum);
+#else
   for (int e = lane; e < num_experts; e += 32) sum += exp(row[e] - maximum);
 #endif
-  int chosen_id[MAX_CHOICES_A_LANE];
+  total = warp_sum(sum);
+#endif
+  int chosen_id[MAX_CHOICES_A_LANE] = {-1, -1};
   float chosen[MAX_CHOICES_A_LANE] = {0.0f, 0.0f};
   for (int k = 0; k < top_k; k++) {
     const uint best = warp_max(mine);
     const uint id = warp_min(mine == best ? mine_id : 0xffffffffu);
+#if SCORING == SCORING_SPARSEMIXER
+    float share = 0.0f;
+    for (int e = lane; e < num_experts; e += 32) share += mixer_share(row[e], from_ordered(best));
+    share = warp_sum(share);
+#endif
     if (mine_id == id) { /* taken */
       row[id] = -INFINITY;
       mine = lane_best(row, num_experts, lane, &mine_id);
     }
+#if SECOND_CHOICE == SECOND_SAMPLED
+    if (k == 0) {
+      for (int e = lane; e < num_experts; e += 32)
+        row[e] = row[e] + draw_gumbel(seed, token, (uint)e) + 0.0f;
+      mine = lane_best(row, num_experts, lane, &mine_id);
+    }
+#endif
     if (k % 32 == lane) {
-      const float score = exp(from_ordered(best) - maximum);
+#if SCORING == SCORING_SPARSEMIXER
+      const float score = 1.0f / share;
+#elif BY_LOGIT && !SECOND_CHOICE
+      const float score = rule_score(from_ordered(best), maximum);
+#else
+      const float score = rule_score(logits[id], maximum);
+#endif
       if (k < 32) chosen_id[0] = (int)id, chosen[0] = score;
       else chosen_id[1] = (int)id, chosen[1] = score;
     }
   }
-#if RENORMALIZE
-  sum = chosen[0] + chosen[1];
-#endif
-  sum = warp_sum(sum);
+  finish(chosen_id, chosen, top_k, lane, total, token, seed);
   for (int i = 0; i < MAX_CHOICES_A_LANE; i++) {
     const int k = lane + 32 * i;
     if (k >= top_k) break;
     ids[k] = chosen_id[i];
-    weights[k] = chosen[i] / sum;
-    atomic_inc(&bins[chosen_id[i]]);
+    weights[k] = chosen[i];
+    if (SECOND_CHOICE != SECOND_RANDOM || chosen_id[i] >= 0) atomic_inc(&bins[chosen_id[i]]);
   }
 }
 
 /* Tokens [first, end), and into `bins` how often each expert was chosen. */
-static inline void route_block(const __global float *logits, __global int *topk_ids,
-                               __global float *topk_weights, __local float *rows,
-                               __local int *bins, int first, int end, int num_experts, int top_k,
-                               int lid, int local_size) {
+static inline __attribute__((always_inline)) void route_block(const __global float *logits, const __global float *correction_bias,
+                               __global int *topk_ids, __global float *topk_weights,
+                               __local float *rows, __local int *bins, int first, int end,
+                               int num_experts, int top_k, ulong seed, int lid, int local_size) {
   for (int e = lid; e < num_experts; e += local_size) bins[e] = 0;
   barrier(CLK_LOCAL_MEM_FENCE);
   for (int t = first + lid / 32; t < end; t += local_size / 32)
-    route_token(logits + (size_t)t * (size_t)num_experts, topk_ids + (size_t)t * (size_t)top_k,
-                topk_weights + (size_t)t * (size_t)top_k, rows + lid / 32 * num_experts, bins,
-                num_experts, top_k, lid % 32);
+    route_token(logits + (size_t)t * (size_t)num_experts, correction_bias,
+                topk_ids + (size_t)t * (size_t)top_k, topk_weights + (size_t)t * (size_t)top_k,
+                rows + lid / 32 * num_experts, bins, num_experts, top_k, lid % 32, (ulong)t, seed);
   barrier(CLK_LOCAL_MEM_FENCE | CLK_GLOBAL_MEM_FENCE);
 }
 
 /* `rows`: num_experts floats for each warp. */
 __kernel __attribute__((reqd_work_group_size(TOPK_LOCAL, 1, 1))) void
-topk(const __global float *logits, __global int *topk_ids, __global float *topk_weights,
-     __global int *counts, int num_tokens, int tokens_per_block, int num_experts, int top_k,
-     __local float *rows) {
+topk(const __global float *logits, const __global float *correction_bias, __global int *topk_ids,
+     __global float *topk_weights, __global int *counts, int num_tokens, int tokens_per_block,
+     int num_experts, int top_k, ulong seed, __local float *rows) {
   __local int bins[MAX_EXPERTS];
   const int lid = (int)get_local_id(0), block = (int)get_group_id(0);
   const int first = block * tokens_per_block;
-  route_block(logits, topk_ids, topk_weights, rows, bins, first,
-              min(first + tokens_per_block, num_tokens), num_experts, top_k, lid, TOPK_LOCAL);
+  route_block(logits, correction_bias, topk_ids, topk_weights, rows, bins, first,
+              min(first + tokens_per_block, num_tokens), num_experts, top_k, seed, lid, TOPK_LOCAL);
   for (int e = lid; e < num_experts; e += TOPK_LOCAL) counts[block * num_experts + e] = bins[e];
 }
 
 /* One block alone permutes too. */
 __kernel __attribute__((reqd_work_group_size(SCATTER_LOCAL, 1, 1))) void
-topk_scatter(const __global float *logits, __global int *topk_ids, __global float *topk_weights,
-             __global int *tokens_per_expert, __global int *expert_offsets,
+topk_scatter(const __global float *logits, const __global float *correction_bias,
+             __global int *topk_ids, __global float *topk_weights, __global int *tokens_per_expert, __global int *expert_offsets,
              __global int *tile_offsets, __global int *all_offsets, __global int *slot_token,
              __global int *assignment_slot, int num_tokens, int num_experts, int top_k,
-             int tile_rows, __local float *rows) {
+             int tile_rows, ulong seed, __local float *rows) {
   __local int start[MAX_EXPERTS], bins[MAX_EXPERTS], scratch[SCATTER_LOCAL];
   const int lid = (int)get_local_id(0);
   for (int e = lid; e < num_experts; e += SCATTER_LOCAL) start[e] = 0;
-  route_block(logits, topk_ids, topk_weights, rows, bins, 0, num_tokens, num_experts, top_k, lid,
-              SCATTER_LOCAL);
+  route_block(logits, correction_bias, topk_ids, topk_weights, rows, bins, 0, num_tokens,
+              num_experts, top_k, seed, lid, SCATTER_LOCAL);
   scatter_out out;
   out.tokens_per_expert = tokens_per_expert;
   out.expert_offsets = expert_offsets;

@@ -11,6 +11,7 @@ extern "C" {
 
 #define MOECL_MAX_EXPERTS 1024
 #define MOECL_MAX_TOP_K 64
+#define MOECL_MAX_EXPERT_GROUPS 32
 #define MOECL_MAX_SIZE 1073741823 /* of H and of I: 2I then fits 32-bit kernel arguments */
 /* Token-expert pairs of one forward: row numbers on the device are 32-bit.
  * Element offsets are 64-bit. */
@@ -30,9 +31,40 @@ typedef struct moecl_layer_params {
   bool down_bias;      /* experts have a bias on down [E,H] */
   float swiglu_alpha, swiglu_limit; /* of MOECL_SWIGLU_CLAMPED, greater than 0; 0: 1.702 and 7 */
 
-  /* Router: softmax over all experts, then the K largest; ties go to the
-   * lower expert id. renormalize divides the K weights by their sum. */
+  /* Router. Scores are made of the logits, plus noise where there is any; the K
+   * experts of the largest choice scores are taken, in that order; ties go to the
+   * lower expert id. The choice score is the score plus the correction bias.
+   * Without that bias all scorings keep the logits' order, and logits that a score
+   * can't tell apart any more still decide. An expert in a group that was not
+   * taken has choice score 0, as in the published code (not minus infinity, as in
+   * the paper): it is taken after all where a bias makes those of the groups taken
+   * negative. A weight is the expert's score (without that bias), then divided by
+   * the sum of the weights that are kept (renormalize; to a sum of sigmoid or
+   * sqrt-softplus scores 1e-20 is added, as DeepSeek's code does), then multiplied
+   * by routed_scaling_factor. A token with a logit or choice score that is not
+   * finite is routed nowhere. */
+  moecl_scoring scoring;
+  bool score_after_topk; /* the choice is among logits, the scores are made of the K chosen ones
+                            alone (a softmax over K: Granite-MoE, JetMoE, gpt-oss). Not with
+                            score_correction_bias, groups or MOECL_SCORING_SPARSEMIXER */
+  float sparsemixer_jitter; /* of MOECL_SCORING_SPARSEMIXER; 0: 0.01 */
   bool renormalize;
+  float routed_scaling_factor;  /* 0: 1 */
+  bool score_correction_bias;   /* tensor MOECL_SCORE_CORRECTION_BIAS moves the choice alone:
+                                   DeepSeek-V3's e_score_correction_bias */
+  int64_t num_expert_group;     /* experts stand in so many groups of neighbours, of which ... */
+  int64_t topk_group;           /* ... the best so many are chosen from; both 0: no groups.
+                                   At most MOECL_MAX_EXPERT_GROUPS of equal size, and of
+                                   equally good ones the first */
+  moecl_group_score group_score;
+  moecl_second_choice second_choice; /* other than MOECL_SECOND_ALL not with
+                                        MOECL_SCORING_SPARSEMIXER, which takes neither groups nor
+                                        score_correction_bias either */
+  bool router_noise; /* noisy top-k (Shazeer et al. 2017, equation 4): each logit gets a normal
+                        number times softplus of the router input times
+                        MOECL_ROUTER_NOISE_WEIGHT: moecl_reference_noise. The paper's top-k is
+                        with score_after_topk. What a forward's router logits are read as
+                        has the noise */
   /* Switch Transformer's jitter (Fedus et al. 2021, section 2.2): each router
    * input element is multiplied by a number uniform in [1-jitter, 1+jitter],
    * drawn from Philox keyed by the forward's seed, token and element. The
@@ -55,7 +87,8 @@ typedef struct moecl_layer_params {
 
 typedef struct moecl_layer moecl_layer;
 
-/* The layer's tensors, canonical layout row-major, in the layer's dtype. */
+/* The layer's tensors, canonical layout row-major, in the layer's dtype where
+ * nothing else is said (moecl_layer_tensor_dtype). */
 typedef enum moecl_tensor {
   MOECL_ROUTER_WEIGHT = 0, /* [E,H], index 0 only (not per expert) */
   MOECL_ROUTER_BIAS,       /* [E], index 0 only */
@@ -63,6 +96,8 @@ typedef enum moecl_tensor {
   MOECL_GATE_UP_BIAS,      /* per expert [2I] or [I] */
   MOECL_DOWN_PROJ,         /* per expert [H,I] */
   MOECL_DOWN_BIAS,         /* per expert [H] */
+  MOECL_SCORE_CORRECTION_BIAS, /* [E], index 0 only, always fp32 */
+  MOECL_ROUTER_NOISE_WEIGHT,   /* [E,H], index 0 only */
   MOECL_TENSOR_COUNT
 } moecl_tensor;
 
@@ -88,10 +123,13 @@ MOECL_API void moecl_layer_destroy(moecl_layer **layer);
 /* Elements of one item of `tensor` (one expert's share, or the whole router
  * tensor); 0 where the layer has no such tensor. Thread-safe. */
 MOECL_API int64_t moecl_layer_tensor_size(const moecl_layer_params *params, moecl_tensor tensor);
+/* The type that `tensor` is given in. Thread-safe. */
+MOECL_API moecl_dtype moecl_layer_tensor_dtype(const moecl_layer_params *params,
+                                               moecl_tensor tensor);
 
 /* Gives weights and packs them for the chosen variant: `count` experts from
  * `first_expert` on (0 and 1 for router tensors), consecutive in memory, in
- * the layer's dtype. The layer keeps its own packed copy: the source can be
+ * the tensor's dtype. The layer keeps its own packed copy: the source can be
  * reused or freed when the call (host) or the work enqueued by it (buffer) is
  * done. The host form Waits for its copies; the buffer form enqueues, and on an
  * out-of-order queue ends with a barrier: commands enqueued after it, the
@@ -171,7 +209,7 @@ typedef struct moecl_forward_params {
   moecl_buffer *workspace; /* at least moecl_layer_workspace_size bytes; NULL: the layer's own,
                               grown when needed. One workspace serves one forward at a time;
                               layers may share one if they take turns. */
-  uint64_t seed;           /* for the jitter */
+  uint64_t seed;           /* of what the router draws */
   moecl_event *const *wait_list; /* started after these; may be NULL */
   size_t wait_count;
   moecl_profile *profile; /* receives this forward's stage times; may be NULL */

@@ -25,14 +25,40 @@ MOECL_API void moecl_reference_logits(const moecl_layer_params *params, const do
                                       const double *weight, const double *bias, uint64_t seed,
                                       int64_t token, double *logits);
 
-/* Top-k of one token from its logits [E]: ids [K], weights [K], scores [E]
- * (the softmax; may be NULL). Experts are ordered by logit, which is the
- * scores' order without their underflow; ties go to the lower id. Logits that
- * are not finite, as fp32, give ids -1, weights and scores 0.
- * Returns how far, relative to the K-th score, the best expert left out is
- * behind it (infinity when K = E or the ids are -1): ids may be compared where
- * this exceeds rounding. */
+/* The numbers that a router draws for an expert or a choice of a token, from
+ * Philox4x32-10 with the jitter's key and counter {lo(token), hi(token),
+ * index / 4, TAG}, word w = index % 4 of it:
+ * - noise, a normal number for an expert (TAG 0x4e4f4953), by Box and Muller:
+ *   sqrt(-2 ln u) times cos(2 pi v) where w is even, sin(2 pi v) where it is odd,
+ *   with u = ((word >> 8) + 1) * 2^-24 of the even word, v = (word >> 8) * 2^-24 of
+ *   the odd one;
+ * - gumbel, -ln(-ln u) for an expert (TAG 0x47554d42), u = ((word >> 9) + 0.5) * 2^-23;
+ * - keep, uniform in [0,1) for a choice (TAG 0x4b454550), (word >> 8) * 2^-24:
+ *   choice k > 0 of MOECL_SECOND_RANDOM is kept where it is below 2 score. */
+MOECL_API double moecl_reference_noise(uint64_t seed, uint64_t token, uint32_t expert);
+MOECL_API double moecl_reference_gumbel(uint64_t seed, uint64_t token, uint32_t expert);
+MOECL_API double moecl_reference_keep(uint64_t seed, uint64_t token, uint32_t choice);
+
+/* Adds router_noise to one token's logits [E]: each gets moecl_reference_noise
+ * times softplus of noise_logits [E], which are moecl_reference_logits of
+ * MOECL_ROUTER_NOISE_WEIGHT without a bias. */
+MOECL_API void moecl_reference_add_noise(const moecl_layer_params *params,
+                                         const double *noise_logits, uint64_t seed, int64_t token,
+                                         double *logits);
+
+/* Top-k of one token from its logits [E], noise included: ids [K], weights [K],
+ * scores [E] (of all experts, the softmax for MOECL_SCORING_SPARSEMIXER; may be
+ * NULL). correction_bias [E], NULL where the layer has none; seed and token are
+ * for second_choice. Logits or choice scores that are not finite, as fp32, give
+ * ids -1, weights and scores 0.
+ * Returns how far the choice is from another one, relative to the scores it was
+ * made by: how far the best expert left out is behind the last one taken
+ * (infinity when K = E or the ids are -1), or where that is less, the best group
+ * left out behind the last one taken, a draw from what it decided, a logit from
+ * sparsemixer's limit. Ids may be compared where this exceeds rounding; their
+ * order where the weights differ by more. */
 MOECL_API double moecl_reference_topk(const moecl_layer_params *params, const double *logits,
+                                      const double *correction_bias, uint64_t seed, int64_t token,
                                       int32_t *ids, double *weights, double *scores);
 
 /* Capacity: topk_ids and topk_weights [T,K] to kept [T,K]. Assignments of id

@@ -11,7 +11,8 @@ extern "C" {
 typedef struct moecl_routing_statistics {
   /* Switch/GShard auxiliary loss as transformers' load_balancing_loss_func
    * computes it (without a mask): E * sum_e (assignments_e / T) *
-   * mean_t softmax(logits)_te, T the tokens with finite logits. */
+   * mean_t softmax(logits)_te, T the tokens with finite logits. The softmax,
+   * here and below, whatever the layer's scoring. */
   double load_balancing_loss;
   /* mean_t logsumexp(logits_t)^2 (ST-MoE, Zoph et al. 2022, equation 5). */
   double router_z_loss;
@@ -21,8 +22,8 @@ typedef struct moecl_routing_statistics {
    * tokens_per_expert before capacity. */
   double max_mean_imbalance;
   double coefficient_of_variation;
-  /* Dropped assignments over T*K; tokens that were routed nowhere had none to
-   * drop. */
+  /* Dropped assignments over T*K; tokens that were routed nowhere, and second
+   * choices that were not kept, had none to drop. */
   double dropped_fraction;
   /* The share of rows that padding every expert to the busiest one (after
    * capacity) would waste: 1 - kept / (E * max_e). moecl itself does not pad. */
@@ -37,7 +38,7 @@ typedef struct moecl_routing_statistics {
 typedef struct moecl_routing {
   int64_t num_tokens, num_experts, top_k;
   float *router_logits;       /* [T,E] */
-  int32_t *topk_ids;          /* [T,K], largest weight first */
+  int32_t *topk_ids;          /* [T,K], in the order of choice; -1: none */
   float *topk_weights;        /* [T,K] */
   uint8_t *kept;              /* [T,K], 1: survived capacity */
   int64_t *tokens_per_expert; /* [E], before capacity */

@@ -38,6 +38,36 @@ typedef enum moecl_activation {
   MOECL_ACTIVATION_COUNT
 } moecl_activation;
 
+/* How a router makes scores of logits. */
+typedef enum moecl_scoring {
+  MOECL_SCORING_SOFTMAX = 0,
+  MOECL_SCORING_SIGMOID,       /* DeepSeek-V3, Llama 4 */
+  MOECL_SCORING_SQRT_SOFTPLUS, /* sqrt(log(1 + exp(logit))) */
+  MOECL_SCORING_SPARSEMIXER,   /* Phi-3.5-MoE at inference: choice k's weight is its share in a
+                                  softmax over the experts not chosen before whose logit l is no
+                                  further than (m - l) / max(|l|, m) <= 2 sparsemixer_jitter
+                                  behind the choice's own, m (Liu et al. 2024, "GRIN") */
+  MOECL_SCORING_COUNT
+} moecl_scoring;
+
+/* What makes a group's score of its experts' choice scores. */
+typedef enum moecl_group_score {
+  MOECL_GROUP_MAX = 0,  /* the best one: DeepSeek-V2 */
+  MOECL_GROUP_TOP2_SUM, /* the sum of the two best: DeepSeek-V3 */
+  MOECL_GROUP_SCORE_COUNT
+} moecl_group_score;
+
+/* What becomes of choices after the first. */
+typedef enum moecl_second_choice {
+  MOECL_SECOND_ALL = 0, /* they are kept */
+  MOECL_SECOND_RANDOM,  /* each is kept with probability min(1, 2 score), else it gets id -1 and
+                           weight 0: GShard (Lepikhin et al. 2020), NLLB's policy "random" */
+  MOECL_SECOND_SAMPLED, /* they are the best of logits plus Gumbel noise, the first one of logits
+                           alone: NLLB's "sampling". Neither with groups nor with a correction
+                           bias */
+  MOECL_SECOND_CHOICE_COUNT
+} moecl_second_choice;
+
 /* Which assignments survive when an expert is chosen more often than its
  * capacity allows. */
 typedef enum moecl_drop_policy {
@@ -54,6 +84,9 @@ MOECL_API size_t moecl_dtype_size(moecl_dtype dtype);
 MOECL_API const char *moecl_dtype_name(moecl_dtype dtype);
 MOECL_API const char *moecl_activation_name(moecl_activation activation);
 MOECL_API const char *moecl_drop_policy_name(moecl_drop_policy policy);
+MOECL_API const char *moecl_scoring_name(moecl_scoring scoring);
+MOECL_API const char *moecl_group_score_name(moecl_group_score score);
+MOECL_API const char *moecl_second_choice_name(moecl_second_choice choice);
 
 /* True for the forms of SwiGLU and GeGLU. Thread-safe. */
 MOECL_API bool moecl_activation_is_gated(moecl_activation activation);

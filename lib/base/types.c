@@ -45,6 +45,21 @@ const char *moecl_drop_policy_name(moecl_drop_policy policy) {
   return (unsigned)policy < MOECL_DROP_POLICY_COUNT ? names[policy] : "?";
 }
 
+const char *moecl_scoring_name(moecl_scoring scoring) {
+  static const char *const names[] = {"softmax", "sigmoid", "sqrt_softplus", "sparsemixer"};
+  return (unsigned)scoring < MOECL_SCORING_COUNT ? names[scoring] : "?";
+}
+
+const char *moecl_group_score_name(moecl_group_score score) {
+  static const char *const names[] = {"max", "top2_sum"};
+  return (unsigned)score < MOECL_GROUP_SCORE_COUNT ? names[score] : "?";
+}
+
+const char *moecl_second_choice_name(moecl_second_choice choice) {
+  static const char *const names[] = {"all", "random", "sampled"};
+  return (unsigned)choice < MOECL_SECOND_CHOICE_COUNT ? names[choice] : "?";
+}
+
 bool moecl_activation_is_gated(moecl_activation activation) {
   return activation == MOECL_SWIGLU || activation == MOECL_GEGLU ||
          activation == MOECL_GEGLU_TANH || activation == MOECL_SWIGLU_CLAMPED;

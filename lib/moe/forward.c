@@ -78,6 +78,7 @@ static moecl_status enqueue_routing(moecl_layer *layer, ocl_chain *chain,
                            .hidden_f32 = region[REGION_HIDDEN_F32],
                            .router_input = region[REGION_ROUTER_INPUT],
                            .logits = region[REGION_LOGITS],
+                           .noise_logits = region[REGION_NOISE_LOGITS],
                            .topk_ids = region[REGION_TOPK_IDS],
                            .topk_weights = region[REGION_TOPK_WEIGHTS],
                            .block_counts = region[REGION_BLOCK_COUNTS]};
@@ -111,9 +112,10 @@ static moecl_status enqueue_experts(moecl_layer *layer, ocl_chain *chain,
   return op_gemm_enqueue(layer->down, chain, &io);
 }
 
-/* Nothing is dropped, and the GEMMs have kernels for few tokens. */
+/* Nothing is dropped but whole tokens, and the GEMMs have kernels for few tokens. */
 static bool are_few(const moecl_layer *layer, int64_t num_tokens) {
-  return !(layer->params.capacity_factor > 0) && op_gemm_serves_few(layer->gate_up, num_tokens) &&
+  return !(layer->params.capacity_factor > 0) &&
+         layer->params.second_choice != MOECL_SECOND_RANDOM && op_gemm_serves_few(layer->gate_up, num_tokens) &&
          op_gemm_serves_few(layer->down, num_tokens);
 }
 

@@ -155,8 +155,9 @@ static moecl_status create_operations(moecl_layer *layer, const moecl_layer_para
   return choose(layer, OPERATION_COMBINE, NULL, accepts_combine, try_combine);
 }
 
+/* Only these are there for each expert. */
 static bool is_router_tensor(moecl_tensor tensor) {
-  return tensor == MOECL_ROUTER_WEIGHT || tensor == MOECL_ROUTER_BIAS;
+  return tensor < MOECL_GATE_UP_PROJ || tensor > MOECL_DOWN_BIAS;
 }
 
 static moecl_status allocate_flags(moecl_layer *layer) {
@@ -221,7 +222,7 @@ static moecl_status check_items(moecl_layer *layer, moecl_tensor tensor, int64_t
                      "set_weights: %lld items from item %lld on of tensor %d, which has %lld",
                      (long long)count, (long long)first, (int)tensor, (long long)items);
   *bytes = (uint64_t)count * (uint64_t)moecl_layer_tensor_size(&layer->params, tensor) *
-           moecl_dtype_size(layer->params.dtype);
+           moecl_dtype_size(moecl_layer_tensor_dtype(&layer->params, tensor));
   return MOECL_OK;
 }
 
@@ -230,6 +231,10 @@ static moecl_status pack(moecl_layer *layer, moecl_tensor tensor, int64_t first,
   switch (tensor) {
   case MOECL_ROUTER_WEIGHT: return op_gemm_set_weights(layer->router.logits, 0, count, src, offset);
   case MOECL_ROUTER_BIAS: return op_gemm_set_bias(layer->router.logits, 0, count, src, offset);
+  case MOECL_SCORE_CORRECTION_BIAS:
+    return op_router_set_correction(&layer->router, count, src, offset);
+  case MOECL_ROUTER_NOISE_WEIGHT:
+    return op_gemm_set_weights(layer->router.noise, 0, count, src, offset);
   case MOECL_GATE_UP_PROJ: return op_gemm_set_weights(layer->gate_up, first, count, src, offset);
   case MOECL_GATE_UP_BIAS: return op_gemm_set_bias(layer->gate_up, first, count, src, offset);
   case MOECL_DOWN_PROJ: return op_gemm_set_weights(layer->down, first, count, src, offset);
@@ -244,7 +249,7 @@ moecl_status moecl_layer_set_weights_buffer(moecl_layer *layer, moecl_tensor ten
   if (!layer || !src) return MOECL_ERROR_INVALID_ARGUMENT;
   uint64_t bytes = 0;
   MOECL_TRY(check_items(layer, tensor, first_expert, count, &bytes));
-  if (offset_bytes % moecl_dtype_size(layer->params.dtype) != 0 ||
+  if (offset_bytes % moecl_dtype_size(moecl_layer_tensor_dtype(&layer->params, tensor)) != 0 ||
       offset_bytes > moecl_buffer_size(src) || bytes > moecl_buffer_size(src) - offset_bytes)
     return log_error(&layer->context->log, MOECL_ERROR_INVALID_ARGUMENT,
                      "set_weights: %llu bytes from offset %llu of a buffer of %llu",

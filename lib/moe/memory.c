@@ -5,7 +5,7 @@
 
 typedef struct description {
   moecl_layer layer; /* first: a pointer to one is a pointer to the other */
-  op_gemm gate_up, down, logits;
+  op_gemm gate_up, down, logits, noise;
 } description;
 
 static moecl_status describe_experts(void *user, const kernel_variant *variant) {
@@ -25,6 +25,10 @@ static moecl_status describe_logits(void *user, const kernel_variant *variant) {
   op_router *router = &described->layer.router;
   const op_gemm_shape shape = op_router_logits_shape(router, variant);
   op_gemm_describe(router->context, variant, &shape, router->logits = &described->logits);
+  if (router->params.router_noise) {
+    const op_gemm_shape noise = op_router_noise_shape(router, variant);
+    op_gemm_describe(router->context, variant, &noise, router->noise = &described->noise);
+  }
   return MOECL_OK;
 }
 
@@ -54,7 +58,10 @@ static uint64_t gemm_bytes(const op_gemm *gemm) {
 }
 
 uint64_t moecl_layer_weight_bytes(const moecl_layer *layer) {
-  return add(add(gemm_bytes(layer->router.logits), OP_ROUTER_DENSE_BYTES),
+  const op_router *router = &layer->router;
+  const uint64_t noise = router->noise ? gemm_bytes(router->noise) : 0;
+  const uint64_t small = OP_ROUTER_DENSE_BYTES + op_router_correction_bytes(&layer->params);
+  return add(add(add(gemm_bytes(router->logits), noise), small),
              add(gemm_bytes(layer->gate_up), gemm_bytes(layer->down)));
 }
 

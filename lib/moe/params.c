@@ -47,31 +47,97 @@ static moecl_status check_sizes(const moecl_layer_params *p, char *message, size
   return MOECL_OK;
 }
 
+static moecl_status check_enumerations(const moecl_layer_params *p, char *message, size_t size) {
+  const struct {
+    const char *field, *type;
+    int value, count;
+  } all[] = {{"dtype", "moecl_dtype", (int)p->dtype, MOECL_DTYPE_COUNT},
+             {"activation", "moecl_activation", (int)p->activation, MOECL_ACTIVATION_COUNT},
+             {"drop_policy", "moecl_drop_policy", (int)p->drop_policy, MOECL_DROP_POLICY_COUNT},
+             {"scoring", "moecl_scoring", (int)p->scoring, MOECL_SCORING_COUNT},
+             {"group_score", "moecl_group_score", (int)p->group_score, MOECL_GROUP_SCORE_COUNT},
+             {"second_choice", "moecl_second_choice", (int)p->second_choice,
+              MOECL_SECOND_CHOICE_COUNT}};
+  for (size_t i = 0; i < sizeof all / sizeof all[0]; i++)
+    if (all[i].value < 0 || all[i].value >= all[i].count)
+      return invalid(message, size, "%s is %d, expected a %s", all[i].field, all[i].value,
+                     all[i].type);
+  return MOECL_OK;
+}
+
+static moecl_status check_groups(const moecl_layer_params *p, char *message, size_t size) {
+  const int64_t groups = p->num_expert_group, taken = p->topk_group;
+  if (groups == 0 && taken == 0) return MOECL_OK;
+  if (groups < 1 || groups > MOECL_MAX_EXPERT_GROUPS || p->num_experts % groups != 0)
+    return invalid(message, size,
+                   "num_expert_group is %lld, expected 1 to %d and a divisor of num_experts (%lld)",
+                   (long long)groups, MOECL_MAX_EXPERT_GROUPS, (long long)p->num_experts);
+  if (taken < 1 || taken > groups)
+    return invalid(message, size, "topk_group is %lld, expected 1 to num_expert_group (%lld)",
+                   (long long)taken, (long long)groups);
+  const int64_t members = p->num_experts / groups;
+  if (p->top_k > taken * members)
+    return invalid(message, size,
+                   "top_k is %lld, expected at most the %lld experts of topk_group groups",
+                   (long long)p->top_k, (long long)(taken * members));
+  if (p->group_score == MOECL_GROUP_TOP2_SUM && members < 2 && taken < groups)
+    return invalid(message, size,
+                   "num_expert_group is %lld, expected groups of two experts or more for the sum "
+                   "of a group's two best",
+                   (long long)groups);
+  return MOECL_OK;
+}
+
+/* What does not go together: no published model has it, and what it would mean
+ * is anyone's guess. */
+static moecl_status check_rule(const moecl_layer_params *p, char *message, size_t size) {
+  const bool limited = p->topk_group < p->num_expert_group;
+  const char *also = p->score_correction_bias                   ? "score_correction_bias"
+                     : limited                                  ? "fewer than all expert groups"
+                     : p->scoring == MOECL_SCORING_SPARSEMIXER  ? "scoring sparsemixer"
+                                                                : NULL;
+  if (p->score_after_topk && also)
+    return invalid(message, size, "score_after_topk is true with %s, expected one of both", also);
+  if (p->second_choice == MOECL_SECOND_SAMPLED && also)
+    return invalid(message, size, "second_choice is sampled with %s, expected one of both", also);
+  if (p->scoring != MOECL_SCORING_SPARSEMIXER) return MOECL_OK;
+  if (p->score_correction_bias || limited || p->second_choice != MOECL_SECOND_ALL)
+    return invalid(message, size, "scoring is sparsemixer with %s, expected one of both",
+                   p->second_choice != MOECL_SECOND_ALL ? "a second_choice by chance" : also);
+  return MOECL_OK;
+}
+
+/* Written so that NaN fails. */
+static moecl_status check_router(const moecl_layer_params *p, char *message, size_t size) {
+  if (!(p->jitter >= 0.0f && p->jitter < 1.0f))
+    return invalid(message, size, "jitter is %g, expected 0 or more and less than 1",
+                   (double)p->jitter);
+  if (!(p->sparsemixer_jitter >= 0.0f && p->sparsemixer_jitter < 1.0f))
+    return invalid(message, size, "sparsemixer_jitter is %g, expected 0 or more and less than 1",
+                   (double)p->sparsemixer_jitter);
+  if (!(p->routed_scaling_factor >= 0.0f && isfinite(p->routed_scaling_factor)))
+    return invalid(message, size,
+                   "routed_scaling_factor is %g, expected a finite number greater than 0, or 0 "
+                   "for 1",
+                   (double)p->routed_scaling_factor);
+  const moecl_status status = check_groups(p, message, size);
+  return status == MOECL_OK ? check_rule(p, message, size) : status;
+}
+
 moecl_status moecl_layer_params_check(const moecl_layer_params *params, char *message,
                                       size_t size) {
   if (message != NULL && size > 0) message[0] = '\0';
   if (params == NULL) return invalid(message, size, "params is NULL, expected layer parameters");
   moecl_status status = check_sizes(params, message, size);
+  if (status == MOECL_OK) status = check_enumerations(params, message, size);
+  if (status == MOECL_OK) status = check_router(params, message, size);
   if (status != MOECL_OK) return status;
-  /* Unsigned, so that a negative value is out of range too. */
-  if ((unsigned)params->dtype >= MOECL_DTYPE_COUNT)
-    return invalid(message, size, "dtype is %d, expected a moecl_dtype", (int)params->dtype);
-  if ((unsigned)params->activation >= MOECL_ACTIVATION_COUNT)
-    return invalid(message, size, "activation is %d, expected a moecl_activation",
-                   (int)params->activation);
-  if ((unsigned)params->drop_policy >= MOECL_DROP_POLICY_COUNT)
-    return invalid(message, size, "drop_policy is %d, expected a moecl_drop_policy",
-                   (int)params->drop_policy);
   if (!(params->swiglu_alpha >= 0.0f && isfinite(params->swiglu_alpha)))
     return invalid(message, size, "swiglu_alpha is %g, expected a finite number greater than 0",
                    (double)params->swiglu_alpha);
   if (!(params->swiglu_limit >= 0.0f && isfinite(params->swiglu_limit)))
     return invalid(message, size, "swiglu_limit is %g, expected a finite number greater than 0",
                    (double)params->swiglu_limit);
-  /* Written so that NaN fails. */
-  if (!(params->jitter >= 0.0f && params->jitter < 1.0f))
-    return invalid(message, size, "jitter is %g, expected 0 or more and less than 1",
-                   (double)params->jitter);
   if (!(params->capacity_factor >= 0.0 && isfinite(params->capacity_factor)))
     return invalid(message, size,
                    "capacity_factor is %g, expected a finite number greater than 0, or 0 for "
@@ -99,10 +165,18 @@ int64_t moecl_layer_tensor_size(const moecl_layer_params *params, moecl_tensor t
     return params->hidden_size * params->intermediate_size;
   case MOECL_DOWN_BIAS:
     return params->down_bias ? params->hidden_size : 0;
+  case MOECL_SCORE_CORRECTION_BIAS:
+    return params->score_correction_bias ? params->num_experts : 0;
+  case MOECL_ROUTER_NOISE_WEIGHT:
+    return params->router_noise ? params->num_experts * params->hidden_size : 0;
   case MOECL_TENSOR_COUNT:
     break;
   }
   return 0;
+}
+
+moecl_dtype moecl_layer_tensor_dtype(const moecl_layer_params *params, moecl_tensor tensor) {
+  return tensor == MOECL_SCORE_CORRECTION_BIAS ? MOECL_F32 : params->dtype;
 }
 
 int64_t moecl_expert_capacity(const moecl_layer_params *params, int64_t num_tokens) {

@@ -12,6 +12,7 @@ uint64_t moe_region_bytes(const moecl_layer *layer, moe_region region, int64_t n
   case REGION_HIDDEN_F32: return op_router_converts(&layer->router) ? tokens * hidden * sizeof(float) : 0;
   case REGION_ROUTER_INPUT: return params->jitter > 0 ? tokens * hidden * sizeof(float) : 0;
   case REGION_LOGITS: return tokens * experts * sizeof(float);
+  case REGION_NOISE_LOGITS: return params->router_noise ? tokens * experts * sizeof(float) : 0;
   case REGION_TOPK_IDS:
   case REGION_TOPK_WEIGHTS:
   case REGION_SLOT_TOKEN:

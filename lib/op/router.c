@@ -38,16 +38,48 @@ op_gemm_shape op_router_logits_shape(const op_router *router, const kernel_varia
                          .output_f32 = true};
 }
 
-moecl_status op_router_create_logits(op_router *router, const kernel_variant *gemm_variant) {
-  const op_gemm_shape shape = op_router_logits_shape(router, gemm_variant);
+op_gemm_shape op_router_noise_shape(const op_router *router, const kernel_variant *gemm_variant) {
+  op_gemm_shape shape = op_router_logits_shape(router, gemm_variant);
+  shape.bias = false;
+  return shape;
+}
+
+static moecl_status create_checked(op_router *router, const kernel_variant *gemm_variant,
+                                   op_gemm_shape shape, op_gemm **gemm) {
   MOECL_TRY(op_gemm_self_check(router->context, gemm_variant, &shape));
-  return op_gemm_create(router->context, gemm_variant, &shape, &router->logits);
+  return op_gemm_create(router->context, gemm_variant, &shape, gemm);
+}
+
+moecl_status op_router_create_logits(op_router *router, const kernel_variant *gemm_variant) {
+  MOECL_TRY(create_checked(router, gemm_variant, op_router_logits_shape(router, gemm_variant),
+                           &router->logits));
+  if (!router->params.router_noise) return MOECL_OK;
+  const moecl_status status = create_checked(
+      router, gemm_variant, op_router_noise_shape(router, gemm_variant), &router->noise);
+  if (status != MOECL_OK) op_gemm_destroy(&router->logits);
+  return status;
+}
+
+uint64_t op_router_correction_bytes(const moecl_layer_params *params) {
+  return params->score_correction_bias ? (uint64_t)params->num_experts * sizeof(float) : 0;
+}
+
+moecl_status op_router_set_correction(op_router *router, int64_t count, const moecl_buffer *src,
+                                      uint64_t offset_bytes) {
+  return ocl_buffer_copy(src, offset_bytes, router->correction_bias, 0,
+                         (uint64_t)count * op_router_correction_bytes(&router->params));
 }
 
 moecl_status op_router_create_prepare(op_router *router) {
   if (op_router_converts(router))
     MOECL_TRY(create_prepare(router, false, &router->convert));
   if (router->params.jitter > 0) MOECL_TRY(create_prepare(router, true, &router->jitter));
+  if (router->params.router_noise)
+    MOECL_TRY(ocl_kernel_create(router->context, "router/noise.cl", NULL, "add_noise",
+                                &router->add_noise));
+  if (router->params.score_correction_bias)
+    MOECL_TRY(moecl_buffer_create(router->context, op_router_correction_bytes(&router->params),
+                                  &router->correction_bias));
   MOECL_TRY(moecl_buffer_create(router->context, OP_ROUTER_DENSE_BYTES / 2, &router->dense_offsets));
   MOECL_TRY(moecl_buffer_create(router->context, OP_ROUTER_DENSE_BYTES / 2, &router->dense_tiles));
   return ocl_kernel_create(router->context, "router/dense.cl", NULL, "dense_offsets",
@@ -60,13 +92,32 @@ static uint32_t topk_local(const moecl_layer_params *params) {
   return params->num_experts <= 256 ? 1024 : 256;
 }
 
+/* Those of rule.clh. Rules that come to the same have the same defines, so that
+ * they are one program. */
+enum { MOST_DEFINES = 512 };
 static void topk_defines(const moecl_layer_params *params, char *text, size_t size) {
-  snprintf(text, size, "RENORMALIZE %d\nTOPK_LOCAL %u\n", params->renormalize, topk_local(params));
+  const bool groups = params->topk_group < params->num_expert_group;
+  const bool softmax = params->scoring == MOECL_SCORING_SOFTMAX;
+  const bool after = params->score_after_topk && softmax;
+  const bool random = params->second_choice == MOECL_SECOND_RANDOM;
+  const float mixer = params->sparsemixer_jitter > 0 ? params->sparsemixer_jitter : 0.01f;
+  const float scale = params->routed_scaling_factor == 0 ? 1 : params->routed_scaling_factor;
+  int used = snprintf(text, size,
+                      "SCORING %d\nAFTER_TOPK %d\nRENORMALIZE %d\nCORRECTION %d\nNUM_GROUPS %d\n"
+                      "TOPK_GROUP %d\nGROUP_SCORE %d\nSECOND_CHOICE %d\nTOPK_LOCAL %u\n",
+                      (int)params->scoring, after && random, params->renormalize || (after && !random),
+                      params->score_correction_bias, groups ? (int)params->num_expert_group : 0,
+                      groups ? (int)params->topk_group : 0, groups ? (int)params->group_score : 0,
+                      (int)params->second_choice, topk_local(params));
+  if (scale != 1)
+    used += snprintf(text + used, size - (size_t)used, "SCALE %af\n", (double)scale);
+  if (params->scoring == MOECL_SCORING_SPARSEMIXER)
+    snprintf(text + used, size - (size_t)used, "MIXER_LIMIT %af\n", (double)(2 * mixer));
 }
 
 moecl_status op_router_topk_kernel(moecl_context *context, const kernel_variant *variant,
                                    const moecl_layer_params *params, ocl_kernel **kernel) {
-  char defines[64];
+  char defines[MOST_DEFINES];
   topk_defines(params, defines, sizeof defines);
   return ocl_kernel_create(context, variant->source, defines, "topk", kernel);
 }
@@ -76,7 +127,7 @@ moecl_status op_router_create_topk(op_router *router, const kernel_variant *vari
   router->variant = variant;
   MOECL_TRY(op_router_topk_kernel(router->context, variant, &router->params, &router->topk));
   if (!(variant->flags & KERNEL_BY_BLOCKS)) return MOECL_OK;
-  char defines[64];
+  char defines[MOST_DEFINES];
   topk_defines(&router->params, defines, sizeof defines);
   return ocl_kernel_create(router->context, variant->source, defines, "topk_scatter",
                            &router->topk_scatter);
@@ -84,6 +135,9 @@ moecl_status op_router_create_topk(op_router *router, const kernel_variant *vari
 
 void op_router_release(op_router *router) {
   op_gemm_destroy(&router->logits);
+  op_gemm_destroy(&router->noise);
+  moecl_buffer_destroy(&router->correction_bias);
+  ocl_kernel_destroy(&router->add_noise);
   ocl_kernel_destroy(&router->convert);
   ocl_kernel_destroy(&router->jitter);
   ocl_kernel_destroy(&router->topk);
@@ -115,6 +169,35 @@ static moecl_status write_dense(op_router *router, ocl_chain *chain, int64_t num
   return MOECL_OK;
 }
 
+/* One of the router's GEMMs. */
+static moecl_status enqueue_gemm(op_router *router, ocl_chain *chain, op_gemm *gemm,
+                                 const moecl_buffer *input, const moecl_buffer *output,
+                                 int64_t num_tokens) {
+  if (op_gemm_serves_few(gemm, num_tokens)) {
+    const op_gemm_few_io few = {
+        .input = input, .output = output, .num_tokens = num_tokens, .top_k = 1};
+    return op_gemm_enqueue_few(gemm, chain, &few);
+  }
+  MOECL_TRY(write_dense(router, chain, num_tokens));
+  const op_gemm_io io = {.input = input,
+                         .expert_offsets = router->dense_offsets,
+                         .tile_offsets = router->dense_tiles,
+                         .output = output,
+                         .rows = num_tokens};
+  return op_gemm_enqueue(gemm, chain, &io);
+}
+
+/* One work-item a logit. */
+static moecl_status add_noise(op_router *router, ocl_chain *chain, const moecl_buffer *input,
+                              const op_router_io *io) {
+  enum { LOCAL = 64 };
+  const uint64_t count = (uint64_t)io->num_tokens * (uint64_t)router->params.num_experts;
+  MOECL_TRY(enqueue_gemm(router, chain, router->noise, input, io->noise_logits, io->num_tokens));
+  MOECL_TRY(ocl_kernel_args(router->add_noise, "bbLiL", io->logits, io->noise_logits, count,
+                            (int32_t)router->params.num_experts, io->seed));
+  return ocl_launch(chain, router->add_noise, base_div_up(count, LOCAL), LOCAL);
+}
+
 static moecl_status enqueue_logits(op_router *router, ocl_chain *chain, const op_router_io *io) {
   const moecl_buffer *input = io->hidden_states;
   if (router->convert) {
@@ -125,18 +208,8 @@ static moecl_status enqueue_logits(op_router *router, ocl_chain *chain, const op
     MOECL_TRY(prepare(router, chain, io, router->jitter, io->router_input));
     input = io->router_input;
   }
-  if (op_gemm_serves_few(router->logits, io->num_tokens)) {
-    const op_gemm_few_io few = {
-        .input = input, .output = io->logits, .num_tokens = io->num_tokens, .top_k = 1};
-    return op_gemm_enqueue_few(router->logits, chain, &few);
-  }
-  MOECL_TRY(write_dense(router, chain, io->num_tokens));
-  const op_gemm_io gemm = {.input = input,
-                           .expert_offsets = router->dense_offsets,
-                           .tile_offsets = router->dense_tiles,
-                           .output = io->logits,
-                           .rows = io->num_tokens};
-  return op_gemm_enqueue(router->logits, chain, &gemm);
+  MOECL_TRY(enqueue_gemm(router, chain, router->logits, input, io->logits, io->num_tokens));
+  return router->noise ? add_noise(router, chain, input, io) : MOECL_OK;
 }
 
 /* Local memory of a router by blocks: a row of logits for each warp of 32. */
@@ -149,22 +222,24 @@ moecl_status op_router_enqueue_topk(ocl_kernel *topk, const kernel_variant *vari
                                     const op_router_io *io) {
   const int32_t experts = (int32_t)params->num_experts, top_k = (int32_t)params->top_k;
   if (!(variant->flags & KERNEL_BY_BLOCKS)) {
-    MOECL_TRY(ocl_kernel_args(topk, "bbbii", io->logits, io->topk_ids, io->topk_weights, experts,
-                              top_k));
+    MOECL_TRY(ocl_kernel_args(topk, "bbbbiiL", io->logits, io->correction_bias, io->topk_ids,
+                              io->topk_weights, experts, top_k, io->seed));
     return ocl_launch(chain, topk, (uint64_t)io->num_tokens, variant->local);
   }
   const int32_t each = op_permute_tokens_per_block(io->num_tokens);
   if (io->num_tokens == 0) return MOECL_OK;
-  MOECL_TRY(ocl_kernel_args(topk, "bbbbiiiis", io->logits, io->topk_ids, io->topk_weights,
-                            io->block_counts, (int32_t)io->num_tokens, each, experts, top_k,
-                            rows_bytes(topk->local, params)));
+  MOECL_TRY(ocl_kernel_args(topk, "bbbbbiiiiLs", io->logits, io->correction_bias, io->topk_ids,
+                            io->topk_weights, io->block_counts, (int32_t)io->num_tokens, each,
+                            experts, top_k, io->seed, rows_bytes(topk->local, params)));
   return ocl_launch(chain, topk, base_div_up((uint64_t)io->num_tokens, (uint64_t)each),
                     topk->local);
 }
 
 moecl_status op_router_enqueue(op_router *router, ocl_chain *chain, const op_router_io *io) {
   MOECL_TRY(enqueue_logits(router, chain, io));
-  return op_router_enqueue_topk(router->topk, router->variant, &router->params, chain, io);
+  op_router_io choice = *io;
+  choice.correction_bias = router->correction_bias;
+  return op_router_enqueue_topk(router->topk, router->variant, &router->params, chain, &choice);
 }
 
 /* One work-group takes 8 tokens at a time: beyond a few such rounds a launch
@@ -179,10 +254,10 @@ moecl_status op_router_enqueue_permuted(op_router *router, ocl_chain *chain, con
                                         const op_permute_io *permuted) {
   MOECL_TRY(enqueue_logits(router, chain, io));
   MOECL_TRY(ocl_kernel_args(
-      router->topk_scatter, "bbbbbbbbbiiiis", io->logits, io->topk_ids, io->topk_weights,
-      permuted->tokens_per_expert, permuted->expert_offsets, permuted->tile_offsets,
+      router->topk_scatter, "bbbbbbbbbbiiiiLs", io->logits, router->correction_bias, io->topk_ids,
+      io->topk_weights, permuted->tokens_per_expert, permuted->expert_offsets, permuted->tile_offsets,
       permuted->all_offsets, permuted->slot_token, permuted->assignment_slot,
       (int32_t)io->num_tokens, (int32_t)router->params.num_experts, (int32_t)router->params.top_k,
-      (int32_t)permuted->tile_m, rows_bytes(router->topk_scatter->local, &router->params)));
+      (int32_t)permuted->tile_m, io->seed, rows_bytes(router->topk_scatter->local, &router->params)));
   return ocl_launch(chain, router->topk_scatter, 1, router->topk_scatter->local);
 }

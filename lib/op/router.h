@@ -1,4 +1,4 @@
-/* Router: hidden states to logits, softmax over all experts, top-k. */
+/* Router: hidden states to logits, and by the layer's rule to the experts chosen. */
 #ifndef MOECL_LIB_OP_ROUTER_H
 #define MOECL_LIB_OP_ROUTER_H
 
@@ -13,6 +13,9 @@ typedef struct op_router {
   op_gemm *logits;
   ocl_kernel *convert; /* hidden states to fp32; NULL where nobody reads them so */
   ocl_kernel *jitter;  /* to the jittered router input; NULL without jitter */
+  op_gemm *noise;         /* logits of the noise's size; NULL without noise */
+  ocl_kernel *add_noise;  /* likewise */
+  moecl_buffer *correction_bias; /* [E] fp32; NULL without one */
   ocl_kernel *topk;
   ocl_kernel *topk_scatter; /* choice and permutation of one block; NULL where there is none */
   ocl_kernel *dense;        /* writes dense_offsets */
@@ -27,6 +30,8 @@ typedef struct op_router_io {
   const moecl_buffer *hidden_f32;   /* [T,H] fp32, written when `convert` is there */
   const moecl_buffer *router_input; /* [T,H] fp32, written when `jitter` is there */
   const moecl_buffer *logits, *topk_ids, *topk_weights;
+  const moecl_buffer *noise_logits;    /* [T,E] fp32, written when `noise` is there */
+  const moecl_buffer *correction_bias; /* of the choice alone: a whole router has its own */
   const moecl_buffer *block_counts; /* written by variants by blocks, op_permute_most_blocks * E */
 } op_router_io;
 
@@ -39,10 +44,16 @@ void op_router_init(moecl_context *context, const moecl_layer_params *params, bo
 bool op_router_converts(const op_router *router);
 /* Bytes of the offsets of the one "expert" that its logits are of. */
 enum { OP_ROUTER_DENSE_BYTES = 4 * sizeof(int32_t) };
-/* The shape of that GEMM in a variant. */
+/* Bytes of the correction bias; 0 without one. */
+uint64_t op_router_correction_bytes(const moecl_layer_params *params);
+/* The shape of the logits' GEMM in a variant, and of the noise's, which has no bias. */
 op_gemm_shape op_router_logits_shape(const op_router *router, const kernel_variant *gemm_variant);
+op_gemm_shape op_router_noise_shape(const op_router *router, const kernel_variant *gemm_variant);
 moecl_status op_router_create_logits(op_router *router, const kernel_variant *gemm_variant);
 moecl_status op_router_create_prepare(op_router *router);
+/* Enqueues copying `count` (0 or 1) correction biases. */
+moecl_status op_router_set_correction(op_router *router, int64_t count, const moecl_buffer *src,
+                                      uint64_t offset_bytes);
 moecl_status op_router_create_topk(op_router *router, const kernel_variant *variant);
 void op_router_release(op_router *router);
 moecl_status op_router_enqueue(op_router *router, ocl_chain *chain, const op_router_io *io);

@@ -13,7 +13,7 @@
 /* All but the shape's sizes decide the program. */
 moecl_status op_gemm_self_check(moecl_context *context, const kernel_variant *variant,
                                 const op_gemm_shape *shape);
-/* The choice from logits, `renormalize` of the params. */
+/* The choice from logits, by the rule of the params. */
 moecl_status op_router_self_check(moecl_context *context, const kernel_variant *variant,
                                   const moecl_layer_params *params);
 /* Order, offsets and the capacity's drop policy. */

@@ -17,31 +17,68 @@ static void release_buffers(moecl_buffer **buffers, size_t count) {
 
 /* ---- router ---- */
 
-enum { ROUTER_TOKENS = 9, ROUTER_EXPERTS = 70, ROUTER_TOP_K = 7, ROUTER_NAN = 3 };
+enum {
+  ROUTER_TOKENS = 9,
+  ROUTER_EXPERTS = 70, /* more in groups of equal size */
+  ROUTER_MOST_EXPERTS = 96,
+  ROUTER_TOP_K = 7,
+  ROUTER_NAN = 3,
+  ROUTER_SEED = 5
+};
 
-/* Few different values, so many ties; one token is not finite. */
-static void draw_logits(float *logits) {
-  uint32_t state = 1;
-  for (int i = 0; i < ROUTER_TOKENS * ROUTER_EXPERTS; i++)
-    logits[i] = (float)check_value(&state);
-  logits[ROUTER_NAN * ROUTER_EXPERTS + 5] = NAN;
+/* The rule on a small problem. */
+static moecl_layer_params small_router(const moecl_layer_params *params) {
+  moecl_layer_params small = *params;
+  small.num_experts = ROUTER_EXPERTS;
+  small.top_k = ROUTER_TOP_K;
+  if (params->num_expert_group > 0) {
+    const int64_t groups = params->num_expert_group;
+    const int64_t members = groups > ROUTER_EXPERTS / 3 ? 3 : (ROUTER_EXPERTS + groups - 1) / groups;
+    small.num_experts = groups * members;
+    if (params->topk_group * members < ROUTER_TOP_K) small.top_k = params->topk_group * members;
+  }
+  return small;
 }
 
-static moecl_status compare_choices(moecl_context *context, const kernel_variant *variant,
-                                    const moecl_layer_params *params, const float *logits,
-                                    const int32_t *ids, const float *weights) {
-  for (int t = 0; t < ROUTER_TOKENS; t++) {
-    double exact[ROUTER_EXPERTS], want[ROUTER_TOP_K];
-    int32_t want_ids[ROUTER_TOP_K];
-    moecl_to_double(MOECL_F32, logits + t * ROUTER_EXPERTS, ROUTER_EXPERTS, exact);
-    moecl_reference_topk(params, exact, want_ids, want, NULL);
-    for (int k = 0; k < ROUTER_TOP_K; k++) {
-      const int i = t * ROUTER_TOP_K + k;
-      if (ids[i] != want_ids[k])
-        return check_wrong(context, "router", variant, "topk_ids", i, ids[i], want_ids[k]);
-      if (!(fabs(weights[i] - want[k]) <= 1e-5 * want[k]))
-        return check_wrong(context, "router", variant, "topk_weights", i, weights[i], want[k]);
-    }
+/* Few different values, so many ties; one token is not finite. */
+static void draw_logits(const moecl_layer_params *small, float *logits, float *bias) {
+  uint32_t state = 1;
+  for (int i = 0; i < ROUTER_TOKENS * (int)small->num_experts; i++)
+    logits[i] = (float)check_value(&state);
+  for (int e = 0; e < (int)small->num_experts; e++)
+    bias[e] = (float)check_value(&state);
+  logits[ROUTER_NAN * small->num_experts + 5] = NAN;
+}
+
+/* Does the choice hang on numbers that the device rounds, beside the logits? */
+static bool is_rounded(const moecl_layer_params *params) {
+  return params->score_correction_bias || params->num_expert_group > 0 ||
+         params->scoring == MOECL_SCORING_SPARSEMIXER ||
+         params->second_choice != MOECL_SECOND_ALL;
+}
+
+/* Choices of one token. By logit they are exact, ties and order too; where they
+ * hang on rounding, nothing can be said of near ties, and not of the order. */
+static moecl_status compare_token(moecl_context *context, const kernel_variant *variant,
+                                  const moecl_layer_params *params, int token,
+                                  const double *logits, const double *bias, const int32_t *ids,
+                                  const float *weights) {
+  double want[ROUTER_TOP_K];
+  int32_t want_ids[ROUTER_TOP_K];
+  const int top_k = (int)params->top_k;
+  const double gap = moecl_reference_topk(params, logits, params->score_correction_bias ? bias : NULL,
+                                          ROUTER_SEED, token, want_ids, want, NULL);
+  const bool rounded = is_rounded(params);
+  if (rounded && gap <= 1e-5) return MOECL_OK;
+  for (int k = 0; k < top_k; k++) {
+    int at = rounded ? 0 : k;
+    while (rounded && at < top_k - 1 && ids[at] != want_ids[k]) at++;
+    if (ids[at] != want_ids[k])
+      return check_wrong(context, "router", variant, "topk_ids", token * top_k + k, ids[k],
+                         want_ids[k]);
+    if (!(fabs(weights[at] - want[k]) <= 1e-5 * want[k]))
+      return check_wrong(context, "router", variant, "topk_weights", token * top_k + k, weights[at],
+                         want[k]);
   }
   return MOECL_OK;
 }
@@ -49,26 +86,36 @@ static moecl_status compare_choices(moecl_context *context, const kernel_variant
 static moecl_status check_router(moecl_context *context, const kernel_variant *variant,
                                  const moecl_layer_params *params, ocl_kernel *topk,
                                  moecl_buffer **b) {
-  enum { ALL = ROUTER_TOKENS * ROUTER_TOP_K };
-  float logits[ROUTER_TOKENS * ROUTER_EXPERTS], weights[ALL];
-  int32_t ids[ALL];
-  const moecl_layer_params small = {
-      .num_experts = ROUTER_EXPERTS, .top_k = ROUTER_TOP_K, .renormalize = params->renormalize};
+  const moecl_layer_params small = small_router(params);
+  const size_t experts = (size_t)small.num_experts, all = ROUTER_TOKENS * (size_t)small.top_k;
+  float logits[ROUTER_TOKENS * ROUTER_MOST_EXPERTS], bias[ROUTER_MOST_EXPERTS];
+  float weights[ROUTER_TOKENS * ROUTER_TOP_K];
+  int32_t ids[ROUTER_TOKENS * ROUTER_TOP_K];
+  double exact[ROUTER_MOST_EXPERTS], exact_bias[ROUTER_MOST_EXPERTS];
   ocl_chain chain = {.context = context};
-  draw_logits(logits);
-  MOECL_TRY(check_upload_words(context, logits, ROUTER_TOKENS * ROUTER_EXPERTS, &b[0]));
-  MOECL_TRY(moecl_buffer_create(context, sizeof ids, &b[1]));
-  MOECL_TRY(moecl_buffer_create(context, sizeof weights, &b[2]));
-  MOECL_TRY(moecl_buffer_create(context, (uint64_t)ROUTER_TOKENS * ROUTER_EXPERTS * 4, &b[3]));
+  draw_logits(&small, logits, bias);
+  MOECL_TRY(check_upload_words(context, logits, ROUTER_TOKENS * experts, &b[0]));
+  MOECL_TRY(moecl_buffer_create(context, all * 4, &b[1]));
+  MOECL_TRY(moecl_buffer_create(context, all * 4, &b[2]));
+  MOECL_TRY(moecl_buffer_create(context, ROUTER_TOKENS * experts * 4, &b[3]));
+  MOECL_TRY(check_upload_words(context, bias, experts, &b[4]));
   const op_router_io io = {.num_tokens = ROUTER_TOKENS,
+                           .seed = ROUTER_SEED,
                            .logits = b[0],
                            .topk_ids = b[1],
                            .topk_weights = b[2],
-                           .block_counts = b[3]};
+                           .block_counts = b[3],
+                           .correction_bias = b[4]};
   MOECL_TRY(op_router_enqueue_topk(topk, variant, &small, &chain, &io));
-  MOECL_TRY(moecl_buffer_read_wait(b[1], 0, sizeof ids, ids));
-  MOECL_TRY(moecl_buffer_read_wait(b[2], 0, sizeof weights, weights));
-  return compare_choices(context, variant, &small, logits, ids, weights);
+  MOECL_TRY(moecl_buffer_read_wait(b[1], 0, all * 4, ids));
+  MOECL_TRY(moecl_buffer_read_wait(b[2], 0, all * 4, weights));
+  moecl_to_double(MOECL_F32, bias, experts, exact_bias);
+  for (int t = 0; t < ROUTER_TOKENS; t++) {
+    moecl_to_double(MOECL_F32, logits + (size_t)t * experts, experts, exact);
+    MOECL_TRY(compare_token(context, variant, &small, t, exact, exact_bias,
+                            ids + t * small.top_k, weights + t * small.top_k));
+  }
+  return MOECL_OK;
 }
 
 moecl_status op_router_self_check(moecl_context *context, const kernel_variant *variant,

@@ -2,16 +2,37 @@
 #include <Random123/philox.h>
 #include <math.h>
 
-#define JITTER_COUNTER 0x4a495454u /* "JITT": a counter no other use of the seed reaches */
+/* The last word of a counter, which keeps what the seed is used for apart. */
+enum { JITTER = 0x4a495454, NOISE = 0x4e4f4953, GUMBEL = 0x47554d42, KEEP = 0x4b454550 };
+
+static philox4x32_ctr_t draw(uint64_t seed, uint64_t token, uint32_t index, uint32_t tag) {
+  philox4x32_key_t key = {{(uint32_t)seed, (uint32_t)(seed >> 32)}};
+  philox4x32_ctr_t counter = {{(uint32_t)token, (uint32_t)(token >> 32), index / 4, tag}};
+  return philox4x32(counter, key);
+}
 
 float moecl_reference_jitter(uint64_t seed, uint64_t token, uint32_t element, float jitter) {
-  philox4x32_key_t key = {{(uint32_t)seed, (uint32_t)(seed >> 32)}};
-  philox4x32_ctr_t counter = {
-      {(uint32_t)token, (uint32_t)(token >> 32), element / 4, JITTER_COUNTER}};
-  uint32_t word = philox4x32(counter, key).v[element % 4];
+  uint32_t word = draw(seed, token, element, JITTER).v[element % 4];
   /* 24 bits: u and 2u - 1 are exact in fp32, so only fmaf rounds. */
   float u = (float)(word >> 8) * 0x1p-24f;
   return fmaf(jitter, 2.0f * u - 1.0f, 1.0f);
+}
+
+double moecl_reference_noise(uint64_t seed, uint64_t token, uint32_t expert) {
+  const philox4x32_ctr_t words = draw(seed, token, expert, NOISE);
+  const uint32_t pair = expert % 4 / 2 * 2;
+  const double u = ((words.v[pair] >> 8) + 1) * 0x1p-24, v = (words.v[pair + 1] >> 8) * 0x1p-24;
+  const double angle = 2 * 3.14159265358979323846 * v;
+  return sqrt(-2 * log(u)) * (expert % 2 ? sin(angle) : cos(angle));
+}
+
+double moecl_reference_gumbel(uint64_t seed, uint64_t token, uint32_t expert) {
+  const uint32_t word = draw(seed, token, expert, GUMBEL).v[expert % 4];
+  return -log(-log(((word >> 9) + 0.5) * 0x1p-23));
+}
+
+double moecl_reference_keep(uint64_t seed, uint64_t token, uint32_t choice) {
+  return (draw(seed, token, choice, KEEP).v[choice % 4] >> 8) * 0x1p-24;
 }
 
 /* Element `i` of the router's input. The product of two fp32 numbers is exact
@@ -43,63 +64,10 @@ void moecl_reference_logits(const moecl_layer_params *params, const double *hidd
   }
 }
 
-/* Logits are kept as fp32: what is finite in double but not there counts as
- * infinite. */
-static bool all_finite(const double *logits, int64_t count) {
-  for (int64_t e = 0; e < count; e++)
-    if (!isfinite((float)logits[e])) return false;
-  return true;
-}
-
-/* The expert that follows `previous` (-1: the first) in the order of falling
- * logits, equal ones by rising id; -1 when there is none. */
-static int32_t next_expert(const double *logits, int64_t experts, int32_t previous) {
-  int32_t best = -1;
-  for (int64_t e = 0; e < experts; e++) {
-    bool later = previous < 0 || logits[e] < logits[previous] ||
-                 (logits[e] == logits[previous] && e > previous);
-    if (later && (best < 0 || logits[e] > logits[best])) best = (int32_t)e;
+void moecl_reference_add_noise(const moecl_layer_params *params, const double *noise_logits,
+                               uint64_t seed, int64_t token, double *logits) {
+  for (int64_t e = 0; e < params->num_experts; e++) {
+    const double x = noise_logits[e], softplus = fmax(x, 0) + log1p(exp(-fabs(x)));
+    logits[e] += moecl_reference_noise(seed, (uint64_t)token, (uint32_t)e) * softplus;
   }
-  return best;
-}
-
-static double exp_sum(const double *logits, int64_t experts, double max) {
-  double sum = 0;
-  for (int64_t e = 0; e < experts; e++)
-    sum += exp(logits[e] - max);
-  return sum;
-}
-
-static double route_nowhere(const moecl_layer_params *params, int32_t *ids, double *weights,
-                            double *scores) {
-  for (int64_t k = 0; k < params->top_k; k++) {
-    ids[k] = -1;
-    weights[k] = 0;
-  }
-  for (int64_t e = 0; scores && e < params->num_experts; e++)
-    scores[e] = 0;
-  return INFINITY; /* there is nothing to be confused about */
-}
-
-double moecl_reference_topk(const moecl_layer_params *params, const double *logits, int32_t *ids,
-                            double *weights, double *scores) {
-  const int64_t experts = params->num_experts, top_k = params->top_k;
-  if (!all_finite(logits, experts)) return route_nowhere(params, ids, weights, scores);
-  /* Chosen by logit: the softmax keeps the order but for far-off experts whose
-   * scores underflow and would tie. */
-  for (int64_t k = 0; k < top_k; k++)
-    ids[k] = next_expert(logits, experts, k == 0 ? -1 : ids[k - 1]);
-  const double max = logits[ids[0]], sum = exp_sum(logits, experts, max);
-  double chosen_sum = 0;
-  for (int64_t k = 0; k < top_k; k++) {
-    weights[k] = exp(logits[ids[k]] - max) / sum;
-    chosen_sum += weights[k];
-  }
-  for (int64_t k = 0; params->renormalize && k < top_k; k++)
-    weights[k] /= chosen_sum;
-  for (int64_t e = 0; scores && e < experts; e++)
-    scores[e] = exp(logits[e] - max) / sum;
-  if (top_k == experts) return INFINITY;
-  double left_out = logits[next_expert(logits, experts, ids[top_k - 1])];
-  return -expm1(left_out - logits[ids[top_k - 1]]);
 }

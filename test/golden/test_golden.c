@@ -98,7 +98,7 @@ static void reference_token(const layer_file *layer, int64_t t, moecl_routing *r
   double logits[64], weights[64], one[64];
   int32_t *ids = routing->topk_ids + t * p->top_k;
   moecl_reference_logits(p, hidden, layer->router, NULL, 0, t, logits);
-  moecl_reference_topk(p, logits, ids, weights, NULL);
+  moecl_reference_topk(p, logits, NULL, 0, 0, ids, weights, NULL);
   moecl_from_double(MOECL_F32, logits, (size_t)e, routing->router_logits + t * e);
   moecl_from_double(MOECL_F32, weights, (size_t)p->top_k, routing->topk_weights + t * p->top_k);
   for (int64_t k = 0; k < p->top_k; k++) {

@@ -122,7 +122,7 @@ static bool check(const char *name, moecl_dtype dtype, const char *variant) {
 static void test_told_is_taken(void **state) {
   static const char *const names[] = {
       "biases, odd",        "relu", "one token", "narrow", "capacity by probability",
-      "jitter and capacity"};
+      "jitter and capacity", "deepseek-v3", "noisy top-k, jitter, three tokens"};
   (void)state;
   bool ok = true;
   for (int dtype = 0; dtype < MOECL_DTYPE_COUNT; dtype++) {

@@ -1,11 +1,9 @@
-/* Operations one by one: permute and combine against plain C, and the router's
- * choice on logits that are hard to choose from. */
+/* Operations one by one: permute and combine against plain C. */
 #include "../unit/unit.h"
 #include "layers.h"
 #include "op/combine.h"
 #include "op/grouped_gemm.h"
 #include "op/permute.h"
-#include "op/router.h"
 #include <math.h>
 #include <sys/mman.h>
 #ifdef __GLIBC__
@@ -242,107 +240,6 @@ static void test_permute(void **state) {
     for (size_t i = 0; i < sizeof permute_cases / sizeof permute_cases[0]; i++)
       if (takes_permute_case(&variants[v], &permute_cases[i]))
         check_permute(&permute_cases[i], &variants[v]);
-}
-
-/* ---- the router's choice ---- */
-
-typedef enum logit_fill {
-  LOGITS_RANDOM,
-  LOGITS_EQUAL,    /* all the same: ids 0 to K-1 */
-  LOGITS_TIED,     /* few different values */
-  LOGITS_FAR,      /* up to +-1e30: the softmax underflows */
-  LOGITS_ZEROS,    /* +0 and -0, which are equal */
-  LOGITS_NONFINITE /* every other token has a NaN or infinity */
-} logit_fill;
-
-static void draw_logits(logit_fill fill, int64_t tokens, int64_t experts, float *logits) {
-  static const float bad[] = {NAN, INFINITY, -INFINITY};
-  for (int64_t i = 0; i < tokens * experts; i++) {
-    const float x = random_float() * 8 - 4;
-    switch (fill) {
-    case LOGITS_EQUAL: logits[i] = 1.5f; break;
-    case LOGITS_TIED: logits[i] = floorf(x); break;
-    case LOGITS_FAR: logits[i] = (x > 0 ? 1.0f : -1.0f) * powf(10, x * 7.5f); break;
-    case LOGITS_ZEROS: logits[i] = x > 0 ? 0.0f : -0.0f; break;
-    default: logits[i] = x;
-    }
-  }
-  for (int64_t t = 0; fill == LOGITS_NONFINITE && t < tokens; t += 2)
-    logits[t * experts + random_below(experts)] = bad[t / 2 % 3];
-}
-
-typedef struct topk_case {
-  int64_t tokens, experts, top_k;
-  logit_fill fill;
-} topk_case;
-
-static void check_topk_token(const moecl_layer_params *layer, const char *variant,
-                             const float *logits, const int32_t *ids, const float *weights) {
-  double exact[MOECL_MAX_EXPERTS], want[MOECL_MAX_TOP_K];
-  int32_t want_ids[MOECL_MAX_TOP_K];
-  moecl_to_double(MOECL_F32, logits, (size_t)layer->num_experts, exact);
-  moecl_reference_topk(layer, exact, want_ids, want, NULL);
-  for (int64_t k = 0; k < layer->top_k; k++) {
-    /* The rounding of logit - maximum makes far ones inexact, but not large. */
-    if (ids[k] == want_ids[k] && fabs(weights[k] - want[k]) <= 1e-5 * want[k] + 1e-37) continue;
-    fprintf(stderr, "%s router, E=%lld K=%lld, MOECL_TEST_SEED=%llu: choice %lld is expert %d of "
-                    "%.9g, expected %d of %.9g\n",
-            variant, (long long)layer->num_experts, (long long)layer->top_k,
-            (unsigned long long)case_seed(), (long long)k, ids[k], weights[k], want_ids[k],
-            want[k]);
-    fail();
-  }
-}
-
-static void check_topk(const kernel_variant *variant, const topk_case *c, bool renormalize) {
-  const moecl_layer_params layer = {
-      .num_experts = c->experts, .top_k = c->top_k, .renormalize = renormalize};
-  const uint64_t all = (uint64_t)(c->tokens * c->top_k);
-  float *logits = allocate((size_t)(c->tokens * c->experts) * 4), *weights = allocate(all * 4);
-  int32_t *ids = allocate(all * 4);
-  draw_logits(c->fill, c->tokens, c->experts, logits);
-  ocl_kernel *kernel = NULL;
-  assert_ok(op_router_topk_kernel(context, variant, &layer, &kernel));
-  moecl_buffer *input = words(logits, (uint64_t)(c->tokens * c->experts));
-  moecl_buffer *chosen = words(NULL, all), *weight = words(NULL, all);
-  ocl_chain chain = {.context = context};
-  moecl_buffer *counts = words(
-      NULL, op_permute_most_blocks(c->tokens, c->top_k) * (uint64_t)c->experts);
-  const op_router_io io = {.num_tokens = c->tokens,
-                           .logits = input,
-                           .topk_ids = chosen,
-                           .topk_weights = weight,
-                           .block_counts = counts};
-  assert_ok(op_router_enqueue_topk(kernel, variant, &layer, &chain, &io));
-  assert_ok(moecl_buffer_read_wait(chosen, 0, all * 4, ids));
-  assert_ok(moecl_buffer_read_wait(weight, 0, all * 4, weights));
-  for (int64_t t = 0; t < c->tokens; t++)
-    check_topk_token(&layer, variant->name, logits + t * c->experts, ids + t * c->top_k,
-                     weights + t * c->top_k);
-  moecl_buffer_destroy(&input);
-  moecl_buffer_destroy(&chosen);
-  moecl_buffer_destroy(&weight);
-  moecl_buffer_destroy(&counts);
-  ocl_kernel_destroy(&kernel);
-  free(logits);
-  free(weights);
-  free(ids);
-}
-
-static void test_topk(void **state) {
-  static const topk_case cases[] = {
-      {100, 8, 2, LOGITS_RANDOM},    {9, 1024, 64, LOGITS_RANDOM},  {30, 63, 63, LOGITS_RANDOM},
-      {30, 64, 64, LOGITS_TIED},     {30, 65, 7, LOGITS_TIED},      {5, 1024, 64, LOGITS_EQUAL},
-      {5, 1, 1, LOGITS_RANDOM},      {50, 130, 1, LOGITS_TIED},     {20, 33, 32, LOGITS_FAR},
-      {20, 8, 8, LOGITS_FAR},        {20, 40, 20, LOGITS_ZEROS},    {40, 60, 4, LOGITS_NONFINITE},
-      {7, 1, 1, LOGITS_NONFINITE},   {9, 1024, 64, LOGITS_NONFINITE}};
-  const kernel_variant *variants;
-  const size_t count = kernel_variants("router", &variants);
-  (void)state;
-  for (size_t v = 0; v < count; v++)
-    for (size_t i = 0; i < 2 * sizeof cases / sizeof cases[0]; i++)
-      if (kernel_variant_serves(&variants[v], MOECL_F32, context->info.capabilities))
-        check_topk(&variants[v], &cases[i / 2], i % 2);
 }
 
 /* ---- combine ---- */
@@ -708,7 +605,6 @@ static int seed_again(void **state) {
 
 int main(void) {
   const struct CMUnitTest tests[] = {cmocka_unit_test_setup(test_permute, seed_again),
-                                     cmocka_unit_test_setup(test_topk, seed_again),
                                      cmocka_unit_test_setup(test_combine, seed_again),
                                      cmocka_unit_test_setup(test_far_slots, leave_memory_alone),
                                      cmocka_unit_test_setup(test_far_gathered, leave_memory_alone),

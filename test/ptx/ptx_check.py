@@ -59,10 +59,24 @@ def gemm_shapes():
         yield gemm(0, 0, 0, bias, 0)
 
 
+def rule(**kwargs):
+    """A router's rule; the plain one where nothing else is said."""
+    return {**dict(SCORING=0, AFTER_TOPK=0, RENORMALIZE=0, CORRECTION=0, NUM_GROUPS=0, TOPK_GROUP=0,
+                   GROUP_SCORE=0, SECOND_CHOICE=0, TOPK_LOCAL=256), **kwargs}
+
+
+RULES = [rule(), rule(RENORMALIZE=1, TOPK_LOCAL=1024),
+         rule(SCORING=1, CORRECTION=1, RENORMALIZE=1, NUM_GROUPS=8, TOPK_GROUP=4, GROUP_SCORE=1,
+              SCALE="2.5f", TOPK_LOCAL=1024),
+         rule(NUM_GROUPS=3, TOPK_GROUP=1, SECOND_CHOICE=1),
+         rule(SCORING=2, RENORMALIZE=1), rule(SCORING=3, MIXER_LIMIT="0.02f"),
+         rule(CORRECTION=1), rule(AFTER_TOPK=1, SECOND_CHOICE=1, RENORMALIZE=1),
+         rule(SECOND_CHOICE=2, RENORMALIZE=1)]
+
 # The shapes of an operation's sources: some, and all.
 SHAPES = {
     "probe": ([{}], [{}]),
-    "router": ([dict(RENORMALIZE=0, TOPK_LOCAL=256), dict(RENORMALIZE=1, TOPK_LOCAL=1024)],) * 2,
+    "router": (RULES,) * 2,
     "grouped_gemm": ([gemm(2, 1, 1, 0, 1), gemm(1, 3, 0, 1, 1), gemm(1, 0, 0, 1, 0),
                       gemm(2, 0, 0, 0, 0, output_f32=1), gemm(0, 1, 1, 0, 1)], list(gemm_shapes())),
 }

@@ -71,6 +71,52 @@ static void test_check(void **state) {
                    "multiply to more weights than 64-bit sizes can count, expected smaller ones");
 }
 
+static void test_router_rule(void **state) {
+  (void)state;
+  REFUSES(scoring, MOECL_SCORING_COUNT, "scoring is 4, expected a moecl_scoring");
+  REFUSES(group_score, (moecl_group_score)-1, "group_score is -1, expected a moecl_group_score");
+  REFUSES(second_choice, MOECL_SECOND_CHOICE_COUNT,
+          "second_choice is 3, expected a moecl_second_choice");
+  REFUSES(sparsemixer_jitter, NAN, "sparsemixer_jitter is nan, expected 0 or more and less than 1");
+  REFUSES(routed_scaling_factor, -1.0f,
+          "routed_scaling_factor is -1, expected a finite number greater than 0, or 0 for 1");
+  REFUSES(num_expert_group, 3,
+          "num_expert_group is 3, expected 1 to 32 and a divisor of num_experts (8)");
+  REFUSES(topk_group, 1, "num_expert_group is 0, expected 1 to 32 and a divisor of num_experts (8)");
+  REFUSES(num_expert_group, 4, "topk_group is 0, expected 1 to num_expert_group (4)");
+  moecl_layer_params params = good();
+  params.num_expert_group = 8;
+  params.topk_group = 1;
+  refuses(&params, "top_k is 2, expected at most the 1 experts of topk_group groups");
+  params.topk_group = 2;
+  params.group_score = MOECL_GROUP_TOP2_SUM;
+  refuses(&params, "num_expert_group is 8, expected groups of two experts or more for the sum of a "
+                   "group's two best");
+  params.num_expert_group = 4;
+  assert_int_equal(moecl_layer_params_check(&params, NULL, 0), MOECL_OK);
+  params.score_after_topk = true;
+  refuses(&params, "score_after_topk is true with fewer than all expert groups, expected one of both");
+  params.topk_group = 4; /* all: no limit */
+  assert_int_equal(moecl_layer_params_check(&params, NULL, 0), MOECL_OK);
+  params.score_correction_bias = true;
+  refuses(&params, "score_after_topk is true with score_correction_bias, expected one of both");
+  params.score_after_topk = false;
+  params.second_choice = MOECL_SECOND_SAMPLED;
+  refuses(&params, "second_choice is sampled with score_correction_bias, expected one of both");
+  params.score_correction_bias = false;
+  params.scoring = MOECL_SCORING_SPARSEMIXER;
+  refuses(&params, "second_choice is sampled with scoring sparsemixer, expected one of both");
+  params.second_choice = MOECL_SECOND_RANDOM;
+  refuses(&params, "scoring is sparsemixer with a second_choice by chance, expected one of both");
+  params.second_choice = MOECL_SECOND_ALL;
+  assert_int_equal(moecl_layer_params_check(&params, NULL, 0), MOECL_OK);
+  params.score_correction_bias = true;
+  refuses(&params, "scoring is sparsemixer with score_correction_bias, expected one of both");
+  params.score_correction_bias = false;
+  params.topk_group = 2;
+  refuses(&params, "scoring is sparsemixer with fewer than all expert groups, expected one of both");
+}
+
 static void test_tensor_size(void **state) {
   (void)state;
   moecl_layer_params params = good();
@@ -81,6 +127,14 @@ static void test_tensor_size(void **state) {
   assert_int_equal(moecl_layer_tensor_size(&params, MOECL_GATE_UP_BIAS), 0);
   assert_int_equal(moecl_layer_tensor_size(&params, MOECL_DOWN_BIAS), 0);
   assert_int_equal(moecl_layer_tensor_size(&params, MOECL_TENSOR_COUNT), 0);
+  assert_int_equal(moecl_layer_tensor_size(&params, MOECL_SCORE_CORRECTION_BIAS), 0);
+  assert_int_equal(moecl_layer_tensor_size(&params, MOECL_ROUTER_NOISE_WEIGHT), 0);
+  params.score_correction_bias = params.router_noise = true;
+  assert_int_equal(moecl_layer_tensor_size(&params, MOECL_SCORE_CORRECTION_BIAS), 8);
+  assert_int_equal(moecl_layer_tensor_size(&params, MOECL_ROUTER_NOISE_WEIGHT), 8 * 7);
+  params.dtype = MOECL_BF16;
+  assert_int_equal(moecl_layer_tensor_dtype(&params, MOECL_SCORE_CORRECTION_BIAS), MOECL_F32);
+  assert_int_equal(moecl_layer_tensor_dtype(&params, MOECL_ROUTER_NOISE_WEIGHT), MOECL_BF16);
   params.router_bias = params.gate_up_bias = params.down_bias = true;
   params.activation = MOECL_RELU;
   assert_int_equal(moecl_layer_tensor_size(&params, MOECL_GATE_UP_PROJ), 5 * 7);
@@ -126,6 +180,16 @@ static void test_capacity_decimal_factors(void **state) {
       }
 }
 
+static void test_names(void **state) {
+  (void)state;
+  assert_string_equal(moecl_scoring_name(MOECL_SCORING_SPARSEMIXER), "sparsemixer");
+  assert_string_equal(moecl_scoring_name(MOECL_SCORING_COUNT), "?");
+  assert_string_equal(moecl_group_score_name(MOECL_GROUP_TOP2_SUM), "top2_sum");
+  assert_string_equal(moecl_group_score_name((moecl_group_score)-1), "?");
+  assert_string_equal(moecl_second_choice_name(MOECL_SECOND_SAMPLED), "sampled");
+  assert_string_equal(moecl_second_choice_name(MOECL_SECOND_CHOICE_COUNT), "?");
+}
+
 static void test_stage_names(void **state) {
   (void)state;
   assert_string_equal(moecl_stage_name(MOECL_STAGE_ROUTER), "router");
@@ -136,9 +200,10 @@ static void test_stage_names(void **state) {
 
 int main(void) {
   const struct CMUnitTest tests[] = {
-      cmocka_unit_test(test_check),       cmocka_unit_test(test_tensor_size),
+      cmocka_unit_test(test_check),       cmocka_unit_test(test_router_rule),
+      cmocka_unit_test(test_tensor_size),
       cmocka_unit_test(test_capacity),    cmocka_unit_test(test_capacity_decimal_factors),
-      cmocka_unit_test(test_stage_names),
+      cmocka_unit_test(test_names),       cmocka_unit_test(test_stage_names),
   };
   return cmocka_run_group_tests(tests, NULL, NULL);
 }

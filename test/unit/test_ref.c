@@ -22,7 +22,7 @@ static void test_topk(void **state) {
   int32_t ids[2];
   (void)state;
   moecl_layer_params params = routed(4, 2, false);
-  const double gap = moecl_reference_topk(&params, logits, ids, weights, scores);
+  const double gap = moecl_reference_topk(&params, logits, NULL, 0, 0, ids, weights, scores);
   assert_int_equal(ids[0], 2);
   assert_int_equal(ids[1], 3);
   assert_near(weights[0], 0.4);
@@ -31,7 +31,7 @@ static void test_topk(void **state) {
   for (int e = 0; e < 4; e++) assert_near(scores[e], all[e]);
   assert_near(gap, 1.0 - 2.0 / 3.0); /* expert 1 is behind expert 3 */
   params.renormalize = true;
-  moecl_reference_topk(&params, logits, ids, weights, NULL);
+  moecl_reference_topk(&params, logits, NULL, 0, 0, ids, weights, NULL);
   assert_near(weights[0], 4.0 / 7.0);
   assert_near(weights[1], 3.0 / 7.0);
 }
@@ -40,7 +40,7 @@ static void check_ids(const double *logits, int64_t experts, int64_t top_k, cons
   const moecl_layer_params params = routed(experts, top_k, true);
   int32_t ids[8];
   double weights[8], sum = 0;
-  moecl_reference_topk(&params, logits, ids, weights, NULL);
+  moecl_reference_topk(&params, logits, NULL, 0, 0, ids, weights, NULL);
   for (int64_t k = 0; k < top_k; k++) {
     assert_int_equal(ids[k], want[k]);
     assert_true(k == 0 || weights[k] <= weights[k - 1]);
@@ -58,7 +58,7 @@ static void test_ties(void **state) {
   const moecl_layer_params params = routed(3, 1, false);
   int32_t id;
   double weight;
-  assert_true(moecl_reference_topk(&params, (double[]){2, 2, 1}, &id, &weight, NULL) == 0.0);
+  assert_true(moecl_reference_topk(&params, (double[]){2, 2, 1}, NULL, 0, 0, &id, &weight, NULL) == 0.0);
 }
 
 static void test_all_and_one(void **state) {
@@ -67,13 +67,13 @@ static void test_all_and_one(void **state) {
   (void)state;
   moecl_layer_params params = routed(3, 3, false);
   const double logits[3] = {log(2), log(3), log(5)}, want[3] = {0.5, 0.3, 0.2};
-  assert_true(isinf(moecl_reference_topk(&params, logits, ids, weights, NULL)));
+  assert_true(isinf(moecl_reference_topk(&params, logits, NULL, 0, 0, ids, weights, NULL)));
   for (int k = 0; k < 3; k++) {
     assert_int_equal(ids[k], 2 - k);
     assert_near(weights[k], want[k]);
   }
   params = routed(1, 1, false);
-  assert_true(isinf(moecl_reference_topk(&params, (double[]){-7}, ids, weights, NULL)));
+  assert_true(isinf(moecl_reference_topk(&params, (double[]){-7}, NULL, 0, 0, ids, weights, NULL)));
   assert_int_equal(ids[0], 0);
   assert_true(weights[0] == 1.0);
 }
@@ -84,7 +84,7 @@ static void test_far(void **state) {
   int32_t ids[3];
   double weights[3];
   (void)state;
-  moecl_reference_topk(&params, (double[]){-3000, 1e30, -2000, 0}, ids, weights, NULL);
+  moecl_reference_topk(&params, (double[]){-3000, 1e30, -2000, 0}, NULL, 0, 0, ids, weights, NULL);
   assert_int_equal(ids[0], 1);
   assert_int_equal(ids[1], 3);
   assert_int_equal(ids[2], 2);
@@ -99,7 +99,7 @@ static void test_nonfinite(void **state) {
     const double logits[3] = {1, bad[i], 2};
     int32_t ids[2] = {5, 5};
     double weights[2] = {5, 5}, scores[3] = {5, 5, 5};
-    assert_true(isinf(moecl_reference_topk(&params, logits, ids, weights, scores)));
+    assert_true(isinf(moecl_reference_topk(&params, logits, NULL, 0, 0, ids, weights, scores)));
     for (int k = 0; k < 2; k++) assert_true(ids[k] == -1 && weights[k] == 0.0);
     for (int e = 0; e < 3; e++) assert_true(scores[e] == 0.0);
   }

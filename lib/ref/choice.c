@@ -1,0 +1,200 @@
+/* The router's choice of one token, by the letter of include/moecl/layer.h. */
+#include "moecl/reference.h"
+#include <math.h>
+
+typedef struct choice {
+  const moecl_layer_params *params;
+  const double *logits, *bias; /* bias NULL without one */
+  int64_t experts;
+  bool by_logit;                   /* scores in the logits' order: those decide */
+  double score[MOECL_MAX_EXPERTS]; /* of all experts, without the bias */
+  double value[MOECL_MAX_EXPERTS]; /* what experts are chosen by */
+  bool taken[MOECL_MAX_EXPERTS];
+  double size; /* of the numbers that values are sums of */
+  double gap;  /* to the nearest other choice */
+} choice;
+
+static double softplus(double x) { return fmax(x, 0) + log1p(exp(-fabs(x))); }
+
+static bool has_groups(const moecl_layer_params *params) {
+  return params->topk_group < params->num_expert_group;
+}
+
+/* The largest logit of the experts that are taken, or of all. */
+static double largest(const choice *c, bool of_taken) {
+  double max = -INFINITY;
+  for (int64_t e = 0; e < c->experts; e++)
+    if (!of_taken || c->taken[e]) max = fmax(max, c->logits[e]);
+  return max;
+}
+
+/* Shares in a softmax over the experts that are taken, or over all. */
+static void softmax(choice *c, bool of_taken) {
+  const double max = largest(c, of_taken);
+  double sum = 0;
+  for (int64_t e = 0; e < c->experts; e++)
+    if (!of_taken || c->taken[e]) sum += exp(c->logits[e] - max);
+  for (int64_t e = 0; e < c->experts; e++)
+    c->score[e] = exp(c->logits[e] - max) / sum;
+}
+
+static void make_scores(choice *c) {
+  const moecl_scoring scoring = c->params->scoring;
+  if (scoring == MOECL_SCORING_SOFTMAX || scoring == MOECL_SCORING_SPARSEMIXER) softmax(c, false);
+  for (int64_t e = 0; e < c->experts; e++) {
+    if (scoring == MOECL_SCORING_SIGMOID) c->score[e] = 1 / (1 + exp(-c->logits[e]));
+    if (scoring == MOECL_SCORING_SQRT_SOFTPLUS) c->score[e] = sqrt(softplus(c->logits[e]));
+  }
+}
+
+/* Values are kept as fp32, as logits are: what is finite in double but not there
+ * counts as infinite. */
+static bool make_values(choice *c) {
+  const bool sums = has_groups(c->params) && c->params->group_score == MOECL_GROUP_TOP2_SUM;
+  c->by_logit = !c->bias && !sums;
+  for (int64_t e = 0; e < c->experts; e++) {
+    const double bias = c->bias ? c->bias[e] : 0;
+    c->value[e] = c->by_logit ? c->logits[e] : c->score[e] + bias;
+    c->size = fmax(c->size, fmax(c->score[e], fabs(bias)));
+    if (!isfinite((float)c->logits[e]) || !isfinite((float)c->value[e])) return false;
+  }
+  return true;
+}
+
+/* `b` might have been chosen instead of `a`, which is no smaller. A difference of
+ * logits is a quotient of scores. */
+static void note_gap(choice *c, double a, double b) {
+  c->gap = fmin(c->gap, c->by_logit ? -expm1(b - a) : (a - b) / c->size);
+}
+
+/* The best expert that is not taken, the first of equal ones; -1: none is left. */
+static int32_t best_left(const choice *c) {
+  int32_t best = -1;
+  for (int64_t e = 0; e < c->experts; e++)
+    if (!c->taken[e] && (best < 0 || c->value[e] > c->value[best])) best = (int32_t)e;
+  return best;
+}
+
+static double group_score(const choice *c, int64_t group, int64_t members) {
+  double first = -INFINITY, second = -INFINITY;
+  for (int64_t e = group * members; e < (group + 1) * members; e++) {
+    second = fmax(second, fmin(first, c->value[e]));
+    first = fmax(first, c->value[e]);
+  }
+  return c->params->group_score == MOECL_GROUP_MAX ? first : first + second;
+}
+
+/* Takes the value from experts in groups that are not among the best. */
+static void limit_to_groups(choice *c) {
+  const int64_t groups = c->params->num_expert_group, members = c->experts / groups;
+  double score[MOECL_MAX_EXPERT_GROUPS];
+  double worst_in = INFINITY, best_out = -INFINITY;
+  for (int64_t g = 0; g < groups; g++)
+    score[g] = group_score(c, g, members);
+  for (int64_t g = 0; g < groups; g++) {
+    int64_t better = 0;
+    for (int64_t h = 0; h < groups; h++)
+      better += score[h] > score[g] || (score[h] == score[g] && h < g);
+    if (better < c->params->topk_group) {
+      worst_in = fmin(worst_in, score[g]);
+      continue;
+    }
+    best_out = fmax(best_out, score[g]);
+    /* Logits stand for scores, which are positive, so 0 is the least there. */
+    for (int64_t e = g * members; e < (g + 1) * members; e++)
+      c->value[e] = c->by_logit ? -INFINITY : 0;
+  }
+  note_gap(c, worst_in, best_out);
+}
+
+/* The weight of sparsemixer's choice `id`, not yet marked as taken. */
+static double sparsemixer_weight(choice *c, int32_t id) {
+  const double limit =
+      2 * (c->params->sparsemixer_jitter > 0 ? c->params->sparsemixer_jitter : 0.01f);
+  const double m = c->logits[id];
+  double sum = 0;
+  for (int64_t e = 0; e < c->experts; e++) {
+    const double l = c->logits[e], size = fmax(fabs(l), m);
+    if (c->taken[e]) continue;
+    const double behind = size == 0 ? 0 : (m - l) / size;
+    if (behind <= limit) sum += exp(l - m);
+    if (e != id) c->gap = fmin(c->gap, fabs(behind - limit));
+  }
+  return 1 / sum;
+}
+
+static void sample_others(choice *c, uint64_t seed, int64_t token) {
+  for (int64_t e = 0; e < c->experts; e++)
+    c->value[e] = c->logits[e] + moecl_reference_gumbel(seed, (uint64_t)token, (uint32_t)e);
+}
+
+/* Takes K experts; sparsemixer's weights come with them. */
+static void take(choice *c, uint64_t seed, int64_t token, int32_t *ids, double *weights) {
+  const int64_t top_k = c->params->top_k;
+  const bool ordered = c->params->scoring == MOECL_SCORING_SPARSEMIXER;
+  for (int64_t k = 0; k < top_k; k++) {
+    const bool sampled = k == 0 && c->params->second_choice == MOECL_SECOND_SAMPLED;
+    ids[k] = best_left(c);
+    if (ordered) weights[k] = sparsemixer_weight(c, ids[k]);
+    c->taken[ids[k]] = true;
+    const int32_t next = best_left(c);
+    if (next >= 0 && (k == top_k - 1 || ordered || sampled))
+      note_gap(c, c->value[ids[k]], c->value[next]);
+    if (sampled) sample_others(c, seed, token);
+  }
+}
+
+/* Second choices by chance: id -1 and weight 0 for those not kept. */
+static void drop_others(choice *c, uint64_t seed, int64_t token, int32_t *ids, double *weights) {
+  for (int64_t k = 1; k < c->params->top_k; k++) {
+    const double draw = moecl_reference_keep(seed, (uint64_t)token, (uint32_t)k);
+    c->gap = fmin(c->gap, fabs(2 * weights[k] - draw));
+    if (draw < 2 * weights[k]) continue;
+    ids[k] = -1;
+    weights[k] = 0;
+  }
+}
+
+static void scale_weights(const moecl_layer_params *params, double *weights) {
+  const bool shares =
+      params->scoring == MOECL_SCORING_SOFTMAX || params->scoring == MOECL_SCORING_SPARSEMIXER;
+  double factor = params->routed_scaling_factor == 0 ? 1 : params->routed_scaling_factor;
+  double sum = shares ? 0 : 1e-20;
+  for (int64_t k = 0; k < params->top_k; k++)
+    sum += weights[k];
+  for (int64_t k = 0; k < params->top_k; k++)
+    weights[k] = (params->renormalize ? weights[k] / sum : weights[k]) * factor;
+}
+
+static double route_nowhere(const moecl_layer_params *params, int32_t *ids, double *weights,
+                            double *scores) {
+  for (int64_t k = 0; k < params->top_k; k++) {
+    ids[k] = -1;
+    weights[k] = 0;
+  }
+  for (int64_t e = 0; scores && e < params->num_experts; e++)
+    scores[e] = 0;
+  return INFINITY; /* there is nothing to be confused about */
+}
+
+double moecl_reference_topk(const moecl_layer_params *params, const double *logits,
+                            const double *correction_bias, uint64_t seed, int64_t token,
+                            int32_t *ids, double *weights, double *scores) {
+  choice c = {.params = params,
+              .logits = logits,
+              .bias = correction_bias,
+              .experts = params->num_experts,
+              .gap = INFINITY};
+  make_scores(&c);
+  if (!make_values(&c)) return route_nowhere(params, ids, weights, scores);
+  for (int64_t e = 0; scores && e < c.experts; e++)
+    scores[e] = c.score[e];
+  if (has_groups(params)) limit_to_groups(&c);
+  take(&c, seed, token, ids, weights);
+  if (params->score_after_topk && params->scoring == MOECL_SCORING_SOFTMAX) softmax(&c, true);
+  for (int64_t k = 0; params->scoring != MOECL_SCORING_SPARSEMIXER && k < params->top_k; k++)
+    weights[k] = c.score[ids[k]];
+  if (params->second_choice == MOECL_SECOND_RANDOM) drop_others(&c, seed, token, ids, weights);
+  scale_weights(params, weights);
+  return c.gap;
+}
