@@ -36,6 +36,9 @@ static plan make_plan(const experiment_point *point) {
   add(&plan, "experts.down_proj", dtype, p->num_experts, p->hidden_size, p->intermediate_size);
   if (p->down_bias)
     add(&plan, "experts.down_proj_bias", dtype, p->num_experts, p->hidden_size, 0);
+  if (p->score_correction_bias) add(&plan, "router.correction_bias", "F32", p->num_experts, 0, 0);
+  if (p->router_noise)
+    add(&plan, "router.noise_weight", dtype, p->num_experts, p->hidden_size, 0);
   add(&plan, "router_logits", "F32", point->num_tokens, p->num_experts, 0);
   add(&plan, "topk_ids", "I32", point->num_tokens, p->top_k, 0);
   add(&plan, "topk_weights", "F32", point->num_tokens, p->top_k, 0);
@@ -63,7 +66,8 @@ static bool write_weights(dump *dump, const dump_input *input, char **error) {
   const experiment_point *point = input->point;
   for (int tensor = 0; tensor < MOECL_TENSOR_COUNT; tensor++) {
     const uint64_t bytes = (uint64_t)moecl_layer_tensor_size(&point->layer, (moecl_tensor)tensor) *
-                           moecl_dtype_size(point->layer.dtype);
+                           moecl_dtype_size(
+                               moecl_layer_tensor_dtype(&point->layer, (moecl_tensor)tensor));
     const int64_t items = workload_tensor_items(&point->layer, (moecl_tensor)tensor);
     moecl_buffer *staging = NULL;
     if (items && moecl_buffer_create(input->context, bytes, &staging) != MOECL_OK)

@@ -21,7 +21,7 @@ typedef struct experiment_point {
 /* A key that was given a list of two or more values, for axis labels and file
  * names. The flat names are those of results.json, and besides them
  * skew_exponent, skew_clusters, skew_noise, gate_up_bias, down_bias,
- * router_bias, grouped_gemm_variant and router_variant. */
+ * router_bias, the router's rule, grouped_gemm_variant and router_variant. */
 typedef struct experiment_axis {
   const char *param; /* flat name, e.g. "num_experts", "capacity_factor"; static */
   size_t count;

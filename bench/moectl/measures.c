@@ -128,6 +128,16 @@ const char *const measure_params[] = {"num_tokens",
                                       "skew_exponent",
                                       "skew_clusters",
                                       "skew_noise",
+                                      "scoring",
+                                      "score_after_topk",
+                                      "sparsemixer_jitter",
+                                      "routed_scaling_factor",
+                                      "score_correction_bias",
+                                      "num_expert_group",
+                                      "topk_group",
+                                      "group_score",
+                                      "second_choice",
+                                      "router_noise",
                                       NULL};
 
 bool measure_param_applies(const experiment_point *point, const char *param) {

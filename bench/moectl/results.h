@@ -13,8 +13,9 @@ typedef struct verify_result {
   double error, tolerance; /* relative, of the output */
   int64_t tokens_checked;  /* of num_tokens: the sample */
   int64_t experts_checked; /* all that any sampled token reached */
-  int64_t topk_mismatches; /* sampled tokens with wrong logits; choices of any token that do not
-                              follow from the device's logits, in order; wrong counts */
+  int64_t topk_mismatches; /* sampled tokens with wrong logits; tokens whose choices do not follow
+                              from the device's logits, in order where those decide; wrong ids and
+                              counts */
   bool capacity_ok;        /* `kept` and the counts equal the reference's */
 } verify_result;
 

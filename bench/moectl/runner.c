@@ -54,6 +54,16 @@ moecl_status runner_memory_needed(moecl_context *context, const experiment_point
   return MOECL_OK;
 }
 
+static bool same_rule(const moecl_layer_params *x, const moecl_layer_params *y) {
+  return x->scoring == y->scoring && x->score_after_topk == y->score_after_topk &&
+         x->sparsemixer_jitter == y->sparsemixer_jitter && x->renormalize == y->renormalize &&
+         x->routed_scaling_factor == y->routed_scaling_factor &&
+         x->score_correction_bias == y->score_correction_bias &&
+         x->num_expert_group == y->num_expert_group && x->topk_group == y->topk_group &&
+         x->group_score == y->group_score && x->second_choice == y->second_choice &&
+         x->router_noise == y->router_noise;
+}
+
 /* Do two points have the same weights, in the same layer? */
 static bool same_layer(const experiment_point *a, const experiment_point *b) {
   const moecl_layer_params *x = &a->layer, *y = &b->layer;
@@ -61,7 +71,7 @@ static bool same_layer(const experiment_point *a, const experiment_point *b) {
          x->intermediate_size == y->intermediate_size && x->num_experts == y->num_experts &&
          x->top_k == y->top_k && x->dtype == y->dtype && x->activation == y->activation &&
          x->router_bias == y->router_bias && x->gate_up_bias == y->gate_up_bias &&
-         x->down_bias == y->down_bias && x->renormalize == y->renormalize &&
+         x->down_bias == y->down_bias && same_rule(x, y) &&
          x->jitter == y->jitter && x->capacity_factor == y->capacity_factor &&
          x->min_capacity == y->min_capacity && x->drop_policy == y->drop_policy &&
          x->grouped_gemm_variant == y->grouped_gemm_variant &&

@@ -6,7 +6,11 @@
 static const char *dtype_choice(int i) { return moecl_dtype_name((moecl_dtype)i); }
 static const char *activation_choice(int i) { return moecl_activation_name((moecl_activation)i); }
 static const char *drop_choice(int i) { return moecl_drop_policy_name((moecl_drop_policy)i); }
-static const char *scoring_choice(int i) { return i == 0 ? "softmax" : "?"; }
+static const char *scoring_choice(int i) { return moecl_scoring_name((moecl_scoring)i); }
+static const char *group_choice(int i) { return moecl_group_score_name((moecl_group_score)i); }
+static const char *second_choice(int i) {
+  return moecl_second_choice_name((moecl_second_choice)i);
+}
 static const char *distribution_choice(int i) {
   static const char *const names[] = {"normal", "skewed", "file"};
   return i >= 0 && i < 3 ? names[i] : "?";
@@ -62,13 +66,53 @@ static const schema_key keys[KEY_COUNT] = {
                                   NO_RANGE, NO_CHOICE, "auto", IN_POINT(layer.grouped_gemm_variant),
                                   "Grouped GEMM kernel by name, e.g. generic, cpu, clblast; auto: "
                                   "the best that serves. 'moectl devices' lists them."},
-    [KEY_SCORING] = {"layer.router.scoring", NULL, TYPE_CHOICE, OF_EXPERIMENT | NOT_STORED,
-                     NO_RANGE, scoring_choice, 1, "softmax", NOWHERE,
-                     "softmax: over all experts, then the top k."},
+    [KEY_SCORING] = {"layer.router.scoring", "scoring", TYPE_CHOICE, 0, NO_RANGE, scoring_choice,
+                     MOECL_SCORING_COUNT, "softmax", IN_POINT(layer.scoring),
+                     "What makes scores of logits. softmax: over all experts; sigmoid: DeepSeek-V3, "
+                     "Llama 4; sparsemixer: Phi-3.5-MoE. With top_k = num_experts, a capacity and "
+                     "'drop_policy: probability', experts pick tokens (expert choice)."},
+    [KEY_SCORE_AFTER_TOPK] = {"layer.router.score_after_topk", "score_after_topk", TYPE_BOOL, 0,
+                              NO_RANGE, NO_CHOICE, "false", IN_POINT(layer.score_after_topk),
+                              "Chooses among logits and makes scores of the k chosen alone, as "
+                              "gpt-oss, Granite-MoE and JetMoE do."},
+    [KEY_SPARSEMIXER_JITTER] = {"layer.router.sparsemixer_jitter", "sparsemixer_jitter", TYPE_REAL,
+                                MIN_OPEN, 0, 1, NO_CHOICE, "0.01",
+                                IN_POINT(layer.sparsemixer_jitter),
+                                "sparsemixer: how far behind a choice an expert still has a share, "
+                                "half of it, relative."},
     [KEY_RENORMALIZE] = {"layer.router.renormalize", "renormalize", TYPE_BOOL, 0, NO_RANGE,
                          NO_CHOICE, "true", IN_POINT(layer.renormalize),
                          "Divides a token's k weights by their sum, as Mixtral and Qwen3 do and "
                          "OLMoE does not."},
+    [KEY_SCALING_FACTOR] = {"layer.router.scaling_factor", "routed_scaling_factor", TYPE_REAL,
+                            MIN_OPEN, 0, 1000000, NO_CHOICE, "1",
+                            IN_POINT(layer.routed_scaling_factor),
+                            "Multiplies the weights: DeepSeek's routed_scaling_factor."},
+    [KEY_CORRECTION_BIAS] = {"layer.router.correction_bias", "score_correction_bias", TYPE_BOOL, 0,
+                             NO_RANGE, NO_CHOICE, "false", IN_POINT(layer.score_correction_bias),
+                             "Adds a bias to the scores that experts are chosen by, not to their "
+                             "weights: DeepSeek-V3's e_score_correction_bias."},
+    [KEY_GROUPS] = {"layer.router.groups", "num_expert_group", TYPE_INT, NULLABLE, 1,
+                    MOECL_MAX_EXPERT_GROUPS, NO_CHOICE, "null", IN_POINT(layer.num_expert_group),
+                    "Experts stand in so many groups of neighbours, a divisor of num_experts, and "
+                    "the k are chosen from the best topk_groups; null: no groups."},
+    [KEY_TOPK_GROUPS] = {"layer.router.topk_groups", "topk_group", TYPE_INT, NULLABLE, 1,
+                         MOECL_MAX_EXPERT_GROUPS, NO_CHOICE, "null", IN_POINT(layer.topk_group),
+                         "How many of the groups; needed with groups."},
+    [KEY_GROUP_SCORE] = {"layer.router.group_score", "group_score", TYPE_CHOICE, 0, NO_RANGE,
+                         group_choice, MOECL_GROUP_SCORE_COUNT, "max", IN_POINT(layer.group_score),
+                         "What groups are compared by. max: their best expert (DeepSeek-V2); "
+                         "top2_sum: the sum of their two best (DeepSeek-V3)."},
+    [KEY_SECOND_CHOICE] = {"layer.router.second_choice", "second_choice", TYPE_CHOICE, 0, NO_RANGE,
+                           second_choice, MOECL_SECOND_CHOICE_COUNT, "all",
+                           IN_POINT(layer.second_choice),
+                           "Choices after the first. all: kept; random: each with probability "
+                           "2 score (GShard, NLLB); sampled: the best of logits plus Gumbel noise "
+                           "(NLLB)."},
+    [KEY_ROUTER_NOISE] = {"layer.router.noise", "router_noise", TYPE_BOOL, 0, NO_RANGE, NO_CHOICE,
+                          "false", IN_POINT(layer.router_noise),
+                          "Noisy top-k (Shazeer et al. 2017): each logit gets a normal number times "
+                          "softplus of a second projection; the paper's is with score_after_topk."},
     [KEY_JITTER] = {"layer.router.jitter", "jitter", TYPE_REAL, MAX_OPEN, 0, 1, NO_CHOICE, "0",
                     IN_POINT(layer.jitter),
                     "Multiplies each router input element by a number uniform in "
@@ -190,7 +234,6 @@ const char *schema_expected(const schema_key *key, char *buffer, size_t size) {
 
 void schema_store(const schema_key *key, const value *v, void *target) {
   char *at = (char *)target + key->offset;
-  if (key->flags & NOT_STORED) return;
   switch (key->type) {
   case TYPE_INT:
     memcpy(at, &v->integer, sizeof v->integer);

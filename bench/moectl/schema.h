@@ -23,7 +23,16 @@ typedef enum schema_id {
   KEY_DOWN_BIAS,
   KEY_GROUPED_GEMM_VARIANT,
   KEY_SCORING,
+  KEY_SCORE_AFTER_TOPK,
+  KEY_SPARSEMIXER_JITTER,
   KEY_RENORMALIZE,
+  KEY_SCALING_FACTOR,
+  KEY_CORRECTION_BIAS,
+  KEY_GROUPS,
+  KEY_TOPK_GROUPS,
+  KEY_GROUP_SCORE,
+  KEY_SECOND_CHOICE,
+  KEY_ROUTER_NOISE,
   KEY_JITTER,
   KEY_ROUTER_BIAS,
   KEY_ROUTER_VARIANT,
@@ -59,8 +68,7 @@ enum {
   MIN_OPEN = 1 << 2,      /* the range is without min itself */
   MAX_OPEN = 1 << 3,      /* likewise max */
   AUTO_NULL = 1 << 4,     /* the text "auto" is stored as NULL */
-  OF_EXPERIMENT = 1 << 5, /* one for the whole experiment: cannot be swept */
-  NOT_STORED = 1 << 6     /* checked and recorded, but nothing depends on it */
+  OF_EXPERIMENT = 1 << 5  /* one for the whole experiment: cannot be swept */
 };
 
 typedef struct schema_key {

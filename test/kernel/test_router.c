@@ -86,8 +86,8 @@ static const rule rules[] = {
      0,
      0.1f},
     {"deepseek-v3, negative", /* where a choice score of 0 is better than any taken */
-     {SCORING(SIGMOID), GROUPS(5, 2), TOP2_SUM, .score_correction_bias = true},
-     -0.7f,
+     {SCORING(SIGMOID), GROUPS(5, 4), TOP2_SUM, .score_correction_bias = true},
+     -1.2f,
      0.2f},
     {"32 groups", {SCORING(SIGMOID), GROUPS(32, 31), TOP2_SUM, .renormalize = true}, 0, 0},
     {"random second", {SECOND(RANDOM)}, 0, 0},
@@ -112,6 +112,7 @@ typedef enum logit_fill {
   LOGITS_TIED,     /* few different values */
   LOGITS_FAR,      /* up to +-1e30: the softmax underflows */
   LOGITS_ZEROS,    /* +0 and -0, which are equal */
+  LOGITS_LOW,      /* sigmoids of some 1e-26: a sum's 1e-20 counts */
   LOGITS_HOT,      /* the last expert is far ahead */
   LOGITS_NONFINITE /* every other token has a NaN or infinity */
 } logit_fill;
@@ -132,6 +133,9 @@ static void draw_logits(logit_fill fill, int64_t tokens, int64_t experts, float 
       break;
     case LOGITS_ZEROS:
       logits[i] = x > 0 ? 0.0f : -0.0f;
+      break;
+    case LOGITS_LOW:
+      logits[i] = x * 2 - 60;
       break;
     case LOGITS_HOT:
       logits[i] = i % experts == experts - 1 ? x + 20 : x;
@@ -154,7 +158,8 @@ static const topk_case cases[] = {
     {5, 1024, 64, LOGITS_EQUAL},   {5, 1, 1, LOGITS_RANDOM},     {50, 130, 1, LOGITS_TIED},
     {20, 33, 32, LOGITS_FAR},      {20, 8, 8, LOGITS_FAR},       {20, 40, 20, LOGITS_ZEROS},
     {40, 60, 4, LOGITS_NONFINITE}, {7, 1, 1, LOGITS_NONFINITE},  {9, 1024, 64, LOGITS_NONFINITE},
-    {60, 31, 2, LOGITS_HOT},       {1, 17, 3, LOGITS_RANDOM},    {0, 16, 2, LOGITS_RANDOM}};
+    {20, 24, 4, LOGITS_LOW},       {60, 31, 2, LOGITS_HOT},      {1, 17, 3, LOGITS_RANDOM},
+    {0, 16, 2, LOGITS_RANDOM}};
 enum { CASES = sizeof cases / sizeof cases[0] };
 
 /* The rule at a case's sizes, or the nearest that it takes. */

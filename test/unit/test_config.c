@@ -80,6 +80,32 @@ static void test_every_key(void **state) {
   experiment_destroy(&e);
 }
 
+/* DeepSeek-V3's rule, and that the defaults are no rule at all. */
+static void test_router_rule(void **state) {
+  (void)state;
+#define LAYER "workload: {num_tokens: 1}\nlayer: {hidden_size: 6, intermediate_size: 5, " \
+              "num_experts: 8, top_k: 2, router: "
+  char text[32];
+  experiment e = load(LAYER "{scoring: sigmoid, scaling_factor: 2.5, correction_bias: true, "
+                            "groups: 4, topk_groups: 2, group_score: top2_sum}}\n",
+                      NULL);
+  const moecl_layer_params *layer = &e.points[0].layer;
+  assert_int_equal(layer->scoring, MOECL_SCORING_SIGMOID);
+  assert_true(layer->routed_scaling_factor == 2.5f && layer->score_correction_bias);
+  assert_true(layer->num_expert_group == 4 && layer->topk_group == 2);
+  assert_int_equal(layer->group_score, MOECL_GROUP_TOP2_SUM);
+  assert_string_equal(experiment_param_text(&e.points[0], "topk_group", text, sizeof text), "2");
+  experiment_destroy(&e);
+  e = load(LAYER "{score_after_topk: true, second_choice: sampled, noise: true}}\n", NULL);
+  layer = &e.points[0].layer;
+  assert_true(layer->score_after_topk && layer->router_noise);
+  assert_int_equal(layer->second_choice, MOECL_SECOND_SAMPLED);
+  assert_true(layer->scoring == MOECL_SCORING_SOFTMAX && layer->num_expert_group == 0);
+  assert_true(layer->routed_scaling_factor == 1.0f && layer->sparsemixer_jitter == 0.01f);
+  assert_string_equal(experiment_param_text(&e.points[0], "topk_group", text, sizeof text), "null");
+  experiment_destroy(&e);
+}
+
 static void test_sweep_order(void **state) {
   (void)state;
   static const char text[] =
@@ -166,7 +192,10 @@ static void test_resolved_json(void **state) {
       "{\"name\":\"t\",\"device\":\"auto\",\"seed\":0,\"layer\":{\"hidden_size\":64,"
       "\"intermediate_size\":128,\"num_experts\":8,\"top_k\":2,\"activation\":\"swiglu\",\"swiglu_alpha\":1.702,\"swiglu_limit\":7.0,"
       "\"gate_up_bias\":false,\"down_bias\":false,\"variant\":\"auto\",\"router\":{"
-      "\"scoring\":\"softmax\",\"renormalize\":true,\"jitter\":0.0,\"bias\":false,"
+      "\"scoring\":\"softmax\",\"score_after_topk\":false,\"sparsemixer_jitter\":0.01,"
+      "\"renormalize\":true,\"scaling_factor\":1.0,\"correction_bias\":false,\"groups\":null,"
+      "\"topk_groups\":null,\"group_score\":\"max\",\"second_choice\":\"all\","
+      "\"noise\":false,\"jitter\":0.0,\"bias\":false,"
       "\"variant\":\"auto\"},\"capacity\":{\"factor\":[1.1,null],\"min_capacity\":0,"
       "\"drop_policy\":\"position\"}},\"dtype\":\"fp32\",\"workload\":{\"num_tokens\":16,"
       "\"distribution\":\"normal\",\"exponent\":1.0,\"clusters\":null,\"noise\":0.5,"
@@ -237,7 +266,7 @@ static void test_help_names_every_key(void **state) {
 int main(void) {
   const struct CMUnitTest tests[] = {
       cmocka_unit_test(test_defaults),        cmocka_unit_test(test_every_key),
-      cmocka_unit_test(test_sweep_order),     cmocka_unit_test(test_single_value_list),
+      cmocka_unit_test(test_router_rule), cmocka_unit_test(test_sweep_order),     cmocka_unit_test(test_single_value_list),
       cmocka_unit_test(test_overrides),       cmocka_unit_test(test_input_file_place),
       cmocka_unit_test(test_resolved_json),   cmocka_unit_test(test_name_from_path),
       cmocka_unit_test(test_shipped_configs), cmocka_unit_test(test_help_names_every_key),

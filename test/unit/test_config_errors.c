@@ -202,9 +202,9 @@ static void test_words(void **state) {
   refuses_set("layer.capacity.drop_policy=prob",
               "--set layer.capacity.drop_policy=prob: layer.capacity.drop_policy: expected one of "
               "position, probability, found 'prob'; did you mean 'probability'?");
-  refuses_set("layer.router.scoring=sigmoid", "--set layer.router.scoring=sigmoid: "
-                                              "layer.router.scoring: expected softmax, found "
-                                              "'sigmoid'");
+  refuses_set("layer.router.scoring=sigmod",
+              "--set layer.router.scoring=sigmod: layer.router.scoring: expected one of softmax, "
+              "sigmoid, sqrt_softplus, sparsemixer, found 'sigmod'; did you mean 'sigmoid'?");
   refuses_set("name=a/b", "--set name=a/b: name: expected at most 100 letters, digits, '.', '_' "
                           "and '-', beginning with a letter or digit, found 'a/b'");
   refuses_set("name=..", "--set name=..: name: expected at most 100 letters, digits, '.', '_' "
