@@ -50,6 +50,25 @@ const moe_case moe_cases[] = {
      {SHAPE(64, 56, 8, 2), .activation = MOECL_SWIGLU_CLAMPED, .swiglu_limit = 0.75f, BIASES},
      90,
      CASE_NORMAL},
+    {"shared expert", {SHAPE(67, 33, 8, 2), .shared_intermediate_size = 71}, 90, CASE_NORMAL},
+    {"shared expert, gate",
+     {SHAPE(64, 40, 8, 2), .shared_intermediate_size = 88, .shared_gate = true, BIASES,
+      .capacity_factor = 0.5},
+     133,
+     CASE_SKEWED},
+    {"eights, shared expert",
+     {SHAPE(264, 104, 8, 2), .shared_intermediate_size = 200, .shared_gate = true},
+     700,
+     CASE_NORMAL},
+    {"eights, shared expert, three tokens",
+     {SHAPE(136, 72, 8, 2), .shared_intermediate_size = 72}, 3, CASE_NORMAL},
+    {"eights, one expert", {SHAPE(264, 72, 1, 1)}, 300, CASE_NORMAL},
+    {"weights on inputs", {SHAPE(67, 33, 8, 3), .weight_on_input = true, BIASES}, 90, CASE_NORMAL},
+    {"eights, weights on inputs",
+     {SHAPE(136, 72, 8, 1), .weight_on_input = true, .scoring = MOECL_SCORING_SIGMOID,
+      .shared_intermediate_size = 48, .capacity_factor = 1.0},
+     130,
+     CASE_SKEWED},
     {"silu", {SHAPE(67, 93, 8, 2), .activation = MOECL_SILU}, 90, CASE_NORMAL},
     {"biases, odd", {SHAPE(67, 93, 13, 5), .renormalize = true, BIASES}, 119, CASE_SKEWED},
     {"capacity by position",
@@ -134,10 +153,6 @@ uint64_t case_seed(void) {
   return text && *text ? strtoull(text, NULL, 0) : 20260711;
 }
 
-int64_t case_items(const moecl_layer_params *layer, moecl_tensor tensor) {
-  return tensor < MOECL_GATE_UP_PROJ || tensor > MOECL_DOWN_BIAS ? 1 : layer->num_experts;
-}
-
 size_t case_hidden_bytes(const case_data *data) {
   return (size_t)(data->source->num_tokens * data->layer.hidden_size) *
          moecl_dtype_size(data->layer.dtype);
@@ -150,8 +165,11 @@ static float scale_of(const moecl_layer_params *layer, moecl_tensor tensor) {
   switch (tensor) {
   case MOECL_ROUTER_WEIGHT:
   case MOECL_ROUTER_NOISE_WEIGHT:
-  case MOECL_GATE_UP_PROJ: return 1.0f / sqrtf((float)layer->hidden_size);
+  case MOECL_GATE_UP_PROJ:
+  case MOECL_SHARED_GATE_UP_PROJ:
+  case MOECL_SHARED_GATE: return 1.0f / sqrtf((float)layer->hidden_size);
   case MOECL_DOWN_PROJ: return 1.0f / sqrtf((float)layer->intermediate_size);
+  case MOECL_SHARED_DOWN_PROJ: return 1.0f / sqrtf((float)layer->shared_intermediate_size);
   default: return 0.5f;
   }
 }
@@ -223,7 +241,7 @@ bool case_make(const moe_case *source, moecl_dtype dtype, uint64_t seed, case_da
   bool ok = data->hidden_values != NULL;
   for (int i = 0; ok && i < MOECL_TENSOR_COUNT; i++) {
     const moecl_tensor tensor = (moecl_tensor)i;
-    const size_t count = (size_t)(case_items(&data->layer, tensor) *
+    const size_t count = (size_t)(moecl_layer_tensor_items(&data->layer, tensor) *
                                   moecl_layer_tensor_size(&data->layer, tensor));
     if (count == 0) continue;
     const moecl_dtype stored = moecl_layer_tensor_dtype(&data->layer, tensor);
@@ -279,15 +297,37 @@ static const double *share(const case_data *data, moecl_tensor tensor, int32_t e
   return values ? values + expert * moecl_layer_tensor_size(&data->layer, tensor) : NULL;
 }
 
+/* `input`: [H], scratch. */
 static bool add_expert(const case_data *data, int64_t token, int32_t expert, double weight,
-                       double *one, double *output) {
+                       double *input, double *one, double *output) {
   const int64_t width = data->layer.hidden_size;
-  if (moecl_reference_expert(&data->layer, data->hidden_values + token * width,
-                             share(data, MOECL_GATE_UP_PROJ, expert),
+  const double *hidden = data->hidden_values + token * width;
+  const bool on_input = data->layer.weight_on_input;
+  for (int64_t h = 0; h < width; h++) input[h] = on_input ? weight * hidden[h] : hidden[h];
+  if (moecl_reference_expert(&data->layer, input, share(data, MOECL_GATE_UP_PROJ, expert),
                              share(data, MOECL_GATE_UP_BIAS, expert),
                              share(data, MOECL_DOWN_PROJ, expert),
                              share(data, MOECL_DOWN_BIAS, expert), one) != MOECL_OK)
     return false;
+  for (int64_t h = 0; h < width; h++)
+    output[token * width + h] += on_input ? one[h] : weight * one[h];
+  return true;
+}
+
+/* The shared expert is an expert without biases, of its own size. */
+static bool add_shared(const case_data *data, int64_t token, double *one, double *output) {
+  const int64_t width = data->layer.hidden_size;
+  const double *hidden = data->hidden_values + token * width;
+  const double *gate = data->values[MOECL_SHARED_GATE];
+  moecl_layer_params shared = data->layer;
+  double weight = 1.0, logit = 0.0;
+  if (shared.shared_intermediate_size == 0) return true;
+  shared.intermediate_size = shared.shared_intermediate_size;
+  if (moecl_reference_expert(&shared, hidden, data->values[MOECL_SHARED_GATE_UP_PROJ], NULL,
+                             data->values[MOECL_SHARED_DOWN_PROJ], NULL, one) != MOECL_OK)
+    return false;
+  for (int64_t h = 0; gate && h < width; h++) logit += hidden[h] * gate[h];
+  if (gate) weight = 1.0 / (1.0 + exp(-logit));
   for (int64_t h = 0; h < width; h++) output[token * width + h] += weight * one[h];
   return true;
 }
@@ -296,12 +336,15 @@ double *case_reference_output(const case_data *data, const moecl_routing *routin
   const int64_t tokens = data->source->num_tokens, width = data->layer.hidden_size;
   const int64_t top_k = data->layer.top_k;
   double *output = calloc((size_t)(tokens * width) + 1, sizeof *output);
-  double *one = malloc((size_t)width * sizeof *one);
-  bool ok = output && one;
+  double *one = malloc((size_t)width * sizeof *one), *input = malloc((size_t)width * sizeof *one);
+  bool ok = output && one && input;
   for (int64_t i = 0; ok && i < tokens * top_k; i++)
     if (routing->kept[i])
-      ok = add_expert(data, i / top_k, routing->topk_ids[i], routing->topk_weights[i], one, output);
+      ok = add_expert(data, i / top_k, routing->topk_ids[i], routing->topk_weights[i], input, one,
+                      output);
+  for (int64_t t = 0; ok && t < tokens; t++) ok = add_shared(data, t, one, output);
   free(one);
+  free(input);
   if (ok) return output;
   free(output);
   return NULL;

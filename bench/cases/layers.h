@@ -46,7 +46,6 @@ typedef struct case_data {
 bool case_make(const moe_case *source, moecl_dtype dtype, uint64_t seed, case_data *data);
 void case_release(case_data *data);
 
-int64_t case_items(const moecl_layer_params *layer, moecl_tensor tensor); /* experts, or 1 */
 size_t case_hidden_bytes(const case_data *data);
 
 /* The reference's router logits [T,E] and its output [T,H] for the routing

@@ -4,7 +4,7 @@
 #include <stdlib.h>
 #include <string.h>
 
-enum { MAX_TENSORS = 16 };
+enum { MAX_TENSORS = 20 };
 
 static const char *const dtype_names[MOECL_DTYPE_COUNT] = {"F32", "F16", "BF16"};
 
@@ -39,6 +39,13 @@ static plan make_plan(const experiment_point *point) {
   if (p->score_correction_bias) add(&plan, "router.correction_bias", "F32", p->num_experts, 0, 0);
   if (p->router_noise)
     add(&plan, "router.noise_weight", dtype, p->num_experts, p->hidden_size, 0);
+  if (p->shared_intermediate_size > 0) {
+    const int64_t size = p->shared_intermediate_size;
+    add(&plan, gated ? "shared.gate_up_proj" : "shared.up_proj", dtype, gated ? 2 * size : size,
+        p->hidden_size, 0);
+    add(&plan, "shared.down_proj", dtype, p->hidden_size, size, 0);
+  }
+  if (p->shared_gate) add(&plan, "shared.gate", dtype, p->hidden_size, 0, 0);
   add(&plan, "router_logits", "F32", point->num_tokens, p->num_experts, 0);
   add(&plan, "topk_ids", "I32", point->num_tokens, p->top_k, 0);
   add(&plan, "topk_weights", "F32", point->num_tokens, p->top_k, 0);
@@ -68,7 +75,7 @@ static bool write_weights(dump *dump, const dump_input *input, char **error) {
     const uint64_t bytes = (uint64_t)moecl_layer_tensor_size(&point->layer, (moecl_tensor)tensor) *
                            moecl_dtype_size(
                                moecl_layer_tensor_dtype(&point->layer, (moecl_tensor)tensor));
-    const int64_t items = workload_tensor_items(&point->layer, (moecl_tensor)tensor);
+    const int64_t items = moecl_layer_tensor_items(&point->layer, (moecl_tensor)tensor);
     moecl_buffer *staging = NULL;
     if (items && moecl_buffer_create(input->context, bytes, &staging) != MOECL_OK)
       return oops(error, "no device memory for the dump");

@@ -138,6 +138,11 @@ const char *const measure_params[] = {"num_tokens",
                                       "group_score",
                                       "second_choice",
                                       "router_noise",
+                                      "weight_on_input",
+                                      "swiglu_alpha",
+                                      "swiglu_limit",
+                                      "shared_intermediate_size",
+                                      "shared_gate",
                                       NULL};
 
 bool measure_param_applies(const experiment_point *point, const char *param) {

@@ -61,7 +61,10 @@ static bool same_rule(const moecl_layer_params *x, const moecl_layer_params *y) 
          x->score_correction_bias == y->score_correction_bias &&
          x->num_expert_group == y->num_expert_group && x->topk_group == y->topk_group &&
          x->group_score == y->group_score && x->second_choice == y->second_choice &&
-         x->router_noise == y->router_noise;
+         x->router_noise == y->router_noise && x->weight_on_input == y->weight_on_input &&
+         x->swiglu_alpha == y->swiglu_alpha && x->swiglu_limit == y->swiglu_limit &&
+         x->shared_intermediate_size == y->shared_intermediate_size &&
+         x->shared_gate == y->shared_gate;
 }
 
 /* Do two points have the same weights, in the same layer? */

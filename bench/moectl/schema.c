@@ -62,6 +62,15 @@ static const schema_key keys[KEY_COUNT] = {
                           "Experts have a bias on their first matrix."},
     [KEY_DOWN_BIAS] = {"layer.down_bias", "down_bias", TYPE_BOOL, 0, NO_RANGE, NO_CHOICE, "false",
                        IN_POINT(layer.down_bias), "Experts have a bias on their last matrix."},
+    [KEY_SHARED_SIZE] = {"layer.shared.intermediate_size", "shared_intermediate_size", TYPE_INT,
+                         NULLABLE, 1, MOECL_MAX_SIZE, NO_CHOICE, "null",
+                         IN_POINT(layer.shared_intermediate_size),
+                         "The width inside a shared expert, which every token passes beside its k; "
+                         "null: none."},
+    [KEY_SHARED_GATE] = {"layer.shared.gate", "shared_gate", TYPE_BOOL, 0, NO_RANGE, NO_CHOICE,
+                         "false", IN_POINT(layer.shared_gate),
+                         "The shared expert's output is multiplied by a sigmoid of its own, as "
+                         "Qwen2-MoE does."},
     [KEY_GROUPED_GEMM_VARIANT] = {"layer.variant", "grouped_gemm_variant", TYPE_TEXT, AUTO_NULL,
                                   NO_RANGE, NO_CHOICE, "auto", IN_POINT(layer.grouped_gemm_variant),
                                   "Grouped GEMM kernel by name, e.g. generic, cpu, clblast; auto: "
@@ -113,6 +122,10 @@ static const schema_key keys[KEY_COUNT] = {
                           "false", IN_POINT(layer.router_noise),
                           "Noisy top-k (Shazeer et al. 2017): each logit gets a normal number times "
                           "softplus of a second projection; the paper's is with score_after_topk."},
+    [KEY_WEIGHT_ON_INPUT] = {"layer.router.weight_on_input", "weight_on_input", TYPE_BOOL, 0,
+                             NO_RANGE, NO_CHOICE, "false", IN_POINT(layer.weight_on_input),
+                             "The route weight multiplies an expert's input instead of its output, "
+                             "as Llama 4 does."},
     [KEY_JITTER] = {"layer.router.jitter", "jitter", TYPE_REAL, MAX_OPEN, 0, 1, NO_CHOICE, "0",
                     IN_POINT(layer.jitter),
                     "Multiplies each router input element by a number uniform in "

@@ -258,6 +258,7 @@ static moecl_status check_outputs(const verify_input *input, bool *sound) {
     bool kept = false;
     for (int64_t k = 0; k < layer->top_k; k++) kept |= input->routing->kept[t * layer->top_k + k];
     moecl_to_double(layer->dtype, raw + (size_t)t * bytes, hidden, row);
+    kept |= layer->shared_intermediate_size > 0;
     for (size_t h = 0; h < hidden; h++) *sound = *sound && isfinite(row[h]) && (kept || row[h] == 0);
   }
   free(raw);
@@ -296,6 +297,16 @@ static int64_t kept_choice(const verify_input *input, const sample *sample, int6
   return k >= 0 && routing->kept[first + k] ? first + k : -1;
 }
 
+/* Sampled token i as choice number `choice`'s expert reads it. */
+static void copy_input(const verify_input *input, const sample *sample, int64_t i, int64_t choice,
+                       double *to) {
+  const moecl_layer_params *layer = &input->point->layer;
+  const double weight =
+      layer->weight_on_input ? (double)input->routing->topk_weights[choice] : 1.0;
+  for (int64_t h = 0; h < layer->hidden_size; h++)
+    to[h] = weight * sample->hidden[i * layer->hidden_size + h];
+}
+
 /* Adds one expert's weighted output to every sampled token that kept it. */
 static moecl_status add_expert(const verify_input *input, sample *sample, weights *weights,
                                int32_t expert, bool *reached) {
@@ -304,8 +315,8 @@ static moecl_status add_expert(const verify_input *input, sample *sample, weight
   int64_t count = 0, at = 0;
   for (int64_t i = 0; i < sample->count; i++)
     if (kept_choice(input, sample, i, expert) >= 0)
-      memcpy(weights->hidden + count++ * hidden, sample->hidden + i * hidden,
-             (size_t)hidden * sizeof(double));
+      copy_input(input, sample, i, kept_choice(input, sample, i, expert),
+                 weights->hidden + count++ * hidden);
   *reached = count > 0;
   if (count == 0) return MOECL_OK;
   moecl_status status = MOECL_OK;
@@ -319,11 +330,47 @@ static moecl_status add_expert(const verify_input *input, sample *sample, weight
   for (int64_t i = 0; status == MOECL_OK && i < sample->count; i++) {
     const int64_t choice = kept_choice(input, sample, i, expert);
     if (choice < 0) continue;
-    const double weight = (double)input->routing->topk_weights[choice];
+    const double weight =
+        layer->weight_on_input ? 1.0 : (double)input->routing->topk_weights[choice];
     for (int64_t h = 0; h < hidden; h++)
       sample->expected[i * hidden + h] += weight * weights->output[at * hidden + h];
     at++;
   }
+  return status;
+}
+
+/* Adds `output` of every sampled token, times what its gate lets through. */
+static void add_gated(const moecl_layer_params *layer, const double *gate, sample *sample,
+                      const double *output) {
+  const int64_t hidden = layer->hidden_size;
+  for (int64_t i = 0; i < sample->count; i++) {
+    double logit = 0.0;
+    for (int64_t h = 0; gate && h < hidden; h++) logit += gate[h] * sample->hidden[i * hidden + h];
+    const double weight = gate ? 1.0 / (1.0 + exp(-logit)) : 1.0;
+    for (int64_t h = 0; h < hidden; h++)
+      sample->expected[i * hidden + h] += weight * output[i * hidden + h];
+  }
+}
+
+/* Adds the shared expert: an expert without biases, of its own size. */
+static moecl_status add_shared(const verify_input *input, sample *sample, weights *weights) {
+  moecl_layer_params shared = input->point->layer;
+  if (shared.shared_intermediate_size == 0) return MOECL_OK;
+  shared.intermediate_size = shared.shared_intermediate_size;
+  void *gate_up = malloc(item_bytes(input->point, MOECL_SHARED_GATE_UP_PROJ));
+  void *down = malloc(item_bytes(input->point, MOECL_SHARED_DOWN_PROJ));
+  double *gate = NULL;
+  moecl_status status = gate_up && down ? MOECL_OK : MOECL_ERROR_OUT_OF_HOST_MEMORY;
+  if (status == MOECL_OK) status = draw(input, weights, MOECL_SHARED_GATE_UP_PROJ, 0, gate_up);
+  if (status == MOECL_OK) status = draw(input, weights, MOECL_SHARED_DOWN_PROJ, 0, down);
+  if (status == MOECL_OK) status = draw_doubles(input, weights, MOECL_SHARED_GATE, &gate);
+  if (status == MOECL_OK)
+    status = moecl_reference_expert_tokens(&shared, sample->count, sample->hidden, gate_up, NULL,
+                                           down, NULL, 0, weights->output);
+  if (status == MOECL_OK) add_gated(&shared, gate, sample, weights->output);
+  free(gate_up);
+  free(down);
+  free(gate);
   return status;
 }
 
@@ -347,6 +394,7 @@ moecl_status verify_point(const verify_input *input, verify_result *result) {
     status = add_expert(input, &sample, &weights, e, &reached);
     result->experts_checked += reached;
   }
+  if (status == MOECL_OK) status = add_shared(input, &sample, &weights);
   if (status == MOECL_OK) {
     result->tokens_checked = sample.count;
     result->error = moecl_relative_error(sample.actual, sample.expected,

@@ -8,17 +8,15 @@ static uint64_t stream_of(int tensor, int64_t item) {
 }
 enum { HIDDEN_STREAM = 100 };
 
-int64_t workload_tensor_items(const moecl_layer_params *params, moecl_tensor tensor) {
-  if (moecl_layer_tensor_size(params, tensor) == 0) return 0;
-  return tensor < MOECL_GATE_UP_PROJ || tensor > MOECL_DOWN_BIAS ? 1 : params->num_experts;
-}
-
 static double scale_of(const moecl_layer_params *params, moecl_tensor tensor) {
   switch (tensor) {
   case MOECL_ROUTER_WEIGHT:
   case MOECL_ROUTER_NOISE_WEIGHT:
-  case MOECL_GATE_UP_PROJ: return 1.0 / sqrt((double)params->hidden_size);
+  case MOECL_GATE_UP_PROJ:
+  case MOECL_SHARED_GATE_UP_PROJ:
+  case MOECL_SHARED_GATE: return 1.0 / sqrt((double)params->hidden_size);
   case MOECL_DOWN_PROJ: return 1.0 / sqrt((double)params->intermediate_size);
+  case MOECL_SHARED_DOWN_PROJ: return 1.0 / sqrt((double)params->shared_intermediate_size);
   default: return 0.1;
   }
 }
@@ -49,7 +47,7 @@ moecl_status workload_set_weights(moecl_context *context, const experiment_point
   moecl_buffer *staging;
   moecl_status status = moecl_buffer_create(context, workload_staging_bytes(&point->layer), &staging);
   for (int tensor = 0; status == MOECL_OK && tensor < MOECL_TENSOR_COUNT; tensor++) {
-    const int64_t items = workload_tensor_items(&point->layer, (moecl_tensor)tensor);
+    const int64_t items = moecl_layer_tensor_items(&point->layer, (moecl_tensor)tensor);
     for (int64_t item = 0; status == MOECL_OK && item < items; item++) {
       status = workload_draw_weights(point, (moecl_tensor)tensor, item, staging);
       if (status == MOECL_OK)

@@ -19,9 +19,6 @@ bool recording_load(const char *path, const char *tensor, recording *recording, 
 bool recording_serves(const experiment *experiment, const recording *recording, char **error);
 void recording_destroy(recording *recording);
 
-/* Items (experts) of a tensor, 0 if the layer has none. */
-int64_t workload_tensor_items(const moecl_layer_params *params, moecl_tensor tensor);
-
 /* Enqueues drawing item `item` of a tensor, in its dtype and canonical
  * layout, from the buffer's start on. Weights are normal with the variance that
  * keeps activations of unit variance (1/H, 1/I); biases have 0.1. */

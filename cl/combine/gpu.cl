@@ -1,6 +1,6 @@
 /* generic.cl for 16-bit storage and hidden sizes that are multiples of 8: a
  * work-item makes eight neighbouring columns, read and written as 16 bytes.
- * Defines: DTYPE 1 or 2. */
+ * Defines: DTYPE 1 or 2, SHARED, SHARED_GATE, WEIGHTED. */
 #include "common/types.clh"
 #define LOCAL 128
 #define PER_ITEM 8
@@ -15,7 +15,8 @@ static inline float8 load8(const __global storage_t *p) {
 
 __kernel __attribute__((reqd_work_group_size(LOCAL, 1, 1))) void
 combine(const __global storage_t *expert_output, const __global int *assignment_slot,
-        const __global float *topk_weights, __global storage_t *output, long hidden_size,
+        const __global float *topk_weights, const __global storage_t *shared,
+        const __global float *shared_gate, __global storage_t *output, long hidden_size,
         int top_k) {
   const ulong columns_per_group = LOCAL * PER_ITEM;
   const ulong groups_per_token = ((ulong)hidden_size + columns_per_group - 1) / columns_per_group;
@@ -31,8 +32,12 @@ combine(const __global storage_t *expert_output, const __global int *assignment_
     const int slot = assignment_slot[k];
     if (slot < 0) continue;
     const float8 x = load8(expert_output + (ulong)slot * (ulong)hidden_size + column);
-    sum = fma((float8)(topk_weights[k]), x, sum);
+    sum = fma((float8)(WEIGHTED ? topk_weights[k] : 1.0f), x, sum);
   }
+#if SHARED
+  sum = fma((float8)(SHARED_GATE ? shared_gate[token] : 1.0f),
+            load8(shared + token * (ulong)hidden_size + column), sum);
+#endif
   __global storage_t *to = output + token * (ulong)hidden_size + column;
 #if DTYPE == 1
   vstore_half8_rte(sum, 0, to);

@@ -31,6 +31,16 @@ typedef struct moecl_layer_params {
   bool down_bias;      /* experts have a bias on down [E,H] */
   float swiglu_alpha, swiglu_limit; /* of MOECL_SWIGLU_CLAMPED, greater than 0; 0: 1.702 and 7 */
 
+  /* A shared expert that every token passes, added to the routed ones (Dai et
+   * al. 2024, "DeepSeekMoE"): its intermediate size S (several shared experts of
+   * one layer are one of their sizes' sum); 0: none. It has the layer's activation
+   * and no biases. shared_gate: its output is multiplied by sigmoid(x . gate)
+   * (Qwen2-MoE). */
+  int64_t shared_intermediate_size;
+  bool shared_gate;
+  bool weight_on_input; /* the route weight multiplies the routed expert's input, rounded to
+                           dtype, instead of its output (Llama 4) */
+
   /* Router. Scores are made of the logits, plus noise where there is any; the K
    * experts of the largest choice scores are taken, in that order; ties go to the
    * lower expert id. The choice score is the score plus the correction bias.
@@ -98,6 +108,9 @@ typedef enum moecl_tensor {
   MOECL_DOWN_BIAS,         /* per expert [H] */
   MOECL_SCORE_CORRECTION_BIAS, /* [E], index 0 only, always fp32 */
   MOECL_ROUTER_NOISE_WEIGHT,   /* [E,H], index 0 only */
+  MOECL_SHARED_GATE_UP_PROJ,   /* [2S,H] or [S,H], index 0 only */
+  MOECL_SHARED_DOWN_PROJ,      /* [H,S], index 0 only */
+  MOECL_SHARED_GATE,           /* [H], index 0 only */
   MOECL_TENSOR_COUNT
 } moecl_tensor;
 
@@ -126,6 +139,10 @@ MOECL_API int64_t moecl_layer_tensor_size(const moecl_layer_params *params, moec
 /* The type that `tensor` is given in. Thread-safe. */
 MOECL_API moecl_dtype moecl_layer_tensor_dtype(const moecl_layer_params *params,
                                                moecl_tensor tensor);
+
+/* How many items a tensor has: num_experts, or 1 of those with index 0 only; 0
+ * where the layer has no such tensor. Thread-safe. */
+MOECL_API int64_t moecl_layer_tensor_items(const moecl_layer_params *params, moecl_tensor tensor);
 
 /* Gives weights and packs them for the chosen variant: `count` experts from
  * `first_expert` on (0 and 1 for router tensors), consecutive in memory, in
@@ -177,6 +194,7 @@ typedef enum moecl_stage {
   MOECL_STAGE_PERMUTE,
   MOECL_STAGE_GATE_UP,
   MOECL_STAGE_DOWN,
+  MOECL_STAGE_SHARED, /* the shared expert */
   MOECL_STAGE_COMBINE,
   MOECL_STAGE_LAYER, /* from the first kernel's start to the last one's end */
   MOECL_STAGE_COUNT

@@ -93,11 +93,31 @@ static moecl_status enqueue_routing(moecl_layer *layer, ocl_chain *chain,
                  : op_permute_enqueue(&layer->permute, chain, &permute);
 }
 
+/* Hidden states as the experts read them. */
+static const moecl_buffer *expert_input(const moecl_layer *layer,
+                                        const moecl_forward_params *params) {
+  const bool converted = layer->f32_activations && layer->router.convert;
+  return converted ? layer->workspace.region[REGION_HIDDEN_F32] : params->hidden_states;
+}
+
+static moecl_status enqueue_scale(moecl_layer *layer, ocl_chain *chain,
+                                  const moecl_forward_params *params) {
+  moecl_buffer *const *region = layer->workspace.region;
+  const op_scale_io io = {.num_tokens = params->num_tokens,
+                          .hidden = expert_input(layer, params),
+                          .assignment_slot = region[REGION_ASSIGNMENT_SLOT],
+                          .topk_weights = region[REGION_TOPK_WEIGHTS],
+                          .scaled = region[REGION_SCALED]};
+  chain->stage = MOECL_STAGE_PERMUTE;
+  return op_scale_enqueue(&layer->scale, chain, &io);
+}
+
 static moecl_status enqueue_experts(moecl_layer *layer, ocl_chain *chain,
                                     const moecl_forward_params *params) {
   moecl_buffer *const *region = layer->workspace.region;
-  const bool converted = layer->f32_activations && layer->router.convert;
-  op_gemm_io io = {.input = converted ? region[REGION_HIDDEN_F32] : params->hidden_states,
+  if (layer->scale.kernel) MOECL_TRY(enqueue_scale(layer, chain, params));
+  op_gemm_io io = {.input = layer->scale.kernel ? region[REGION_SCALED]
+                                                : expert_input(layer, params),
                    .slot_token = region[REGION_SLOT_TOKEN],
                    .expert_offsets = region[REGION_EXPERT_OFFSETS],
                    .tile_offsets = region[REGION_TILE_OFFSETS],
@@ -112,10 +132,27 @@ static moecl_status enqueue_experts(moecl_layer *layer, ocl_chain *chain,
   return op_gemm_enqueue(layer->down, chain, &io);
 }
 
-/* Nothing is dropped but whole tokens, and the GEMMs have kernels for few tokens. */
+static moecl_status enqueue_shared(moecl_layer *layer, ocl_chain *chain,
+                                   const moecl_forward_params *params) {
+  moecl_buffer *const *region = layer->workspace.region;
+  if (!layer->shared.gate_up) return MOECL_OK;
+  const op_shared_io io = {.num_tokens = params->num_tokens,
+                           .hidden_states = params->hidden_states,
+                           .input = expert_input(layer, params),
+                           .activated = region[REGION_SHARED_ACTIVATED],
+                           .output = region[REGION_SHARED_OUTPUT],
+                           .gate = region[REGION_SHARED_GATE]};
+  chain->stage = MOECL_STAGE_SHARED;
+  return op_shared_enqueue(&layer->shared, chain, &io);
+}
+
+/* Nothing is dropped but whole tokens, nothing is added or weighted otherwise than
+ * those kernels do it, and the GEMMs have kernels for few tokens. */
 static bool are_few(const moecl_layer *layer, int64_t num_tokens) {
-  return !(layer->params.capacity_factor > 0) &&
-         layer->params.second_choice != MOECL_SECOND_RANDOM && op_gemm_serves_few(layer->gate_up, num_tokens) &&
+  const bool plain = !(layer->params.capacity_factor > 0) &&
+                     layer->params.second_choice != MOECL_SECOND_RANDOM &&
+                     !layer->shared.gate_up && !layer->scale.kernel;
+  return plain && op_gemm_serves_few(layer->gate_up, num_tokens) &&
          op_gemm_serves_few(layer->down, num_tokens);
 }
 
@@ -147,6 +184,8 @@ static moecl_status enqueue_combine(moecl_layer *layer, ocl_chain *chain,
                             .expert_output = region[REGION_EXPERT_OUTPUT],
                             .assignment_slot = region[REGION_ASSIGNMENT_SLOT],
                             .topk_weights = region[REGION_TOPK_WEIGHTS],
+                            .shared = region[REGION_SHARED_OUTPUT],
+                            .shared_gate = region[REGION_SHARED_GATE],
                             .output = params->output};
   return op_combine_enqueue(&layer->combine, chain, &io);
 }
@@ -168,6 +207,7 @@ moecl_status moecl_layer_forward(moecl_layer *layer, const moecl_forward_params 
       MOECL_TRY(enqueue_few(layer, &chain, params));
     } else {
       MOECL_TRY(enqueue_experts(layer, &chain, params));
+      MOECL_TRY(enqueue_shared(layer, &chain, params));
       MOECL_TRY(enqueue_combine(layer, &chain, params));
     }
   }

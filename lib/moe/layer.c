@@ -62,7 +62,7 @@ op_gemm_shape moe_expert_shape(const moecl_layer_params *params, const kernel_va
                          .swiglu_limit = moe_swiglu_limit(params),
                          .gated = !down && moecl_activation_is_gated(params->activation),
                          .bias = down ? params->down_bias : params->gate_up_bias,
-                         .gather = !down,
+                         .gather = !down && !params->weight_on_input,
                          .input_f32 = f32,
                          .output_f32 = f32};
 }
@@ -130,23 +130,71 @@ bool moe_converts_for_experts(const moecl_layer *layer) {
   return layer->f32_activations && layer->params.dtype != MOECL_F32;
 }
 
-moecl_status moe_choose_logits(moecl_layer *layer, const char *asked, moe_try_fn try_variant) {
+op_gemm_shape moe_shared_shape(const moecl_layer *layer, bool down) {
+  op_gemm_shape shape = op_shared_shape(&layer->params, epilogue_of(layer->params.activation),
+                                        layer->f32_activations, down);
+  shape.swiglu_alpha = moe_swiglu_alpha(&layer->params);
+  shape.swiglu_limit = moe_swiglu_limit(&layer->params);
+  return shape;
+}
+
+static bool accepts_shared(void *user, const kernel_variant *variant) {
+  const moecl_layer *layer = user;
+  const op_gemm_shape gate_up = moe_shared_shape(layer, false);
+  const op_gemm_shape down = moe_shared_shape(layer, true);
+  const bool wants_f32 = variant->flags & KERNEL_F32_ACTIVATIONS;
+  return (layer->f32_activations || !wants_f32 || layer->params.dtype == MOECL_F32) &&
+         op_gemm_accepts(variant, &gate_up) && op_gemm_accepts(variant, &down);
+}
+
+static moecl_status try_shared(void *user, const kernel_variant *variant) {
+  moecl_layer *layer = user;
+  const op_gemm_shape gate_up = moe_shared_shape(layer, false);
+  const op_gemm_shape down = moe_shared_shape(layer, true);
+  MOECL_TRY(op_gemm_self_check(layer->context, variant, &gate_up));
+  MOECL_TRY(op_gemm_self_check(layer->context, variant, &down));
+  MOECL_TRY(op_gemm_create(layer->context, variant, &gate_up, &layer->shared.gate_up));
+  const moecl_status status = op_gemm_create(layer->context, variant, &down, &layer->shared.down);
+  if (status != MOECL_OK) op_gemm_destroy(&layer->shared.gate_up);
+  return status;
+}
+
+/* The experts' variant where it takes the shape, else the best that does. */
+static moecl_status follow_experts(moecl_layer *layer, const char *asked, moe_accepts_fn accepts,
+                                   moe_try_fn try_variant) {
   const kernel_variant *experts = layer->variant[OPERATION_GROUPED_GEMM], *chosen;
-  const bool follows = !(experts->flags & KERNEL_LIBRARY) && accepts_logits(layer, experts);
+  const bool follows = !(experts->flags & KERNEL_LIBRARY) && accepts(layer, experts);
   const kernel_choice choice = {.operation = "grouped_gemm",
                                 .asked = follows ? asked : NULL,
                                 .dtype = layer->params.dtype,
                                 .from = follows ? experts : NULL,
-                                .accepts = accepts_logits,
+                                .accepts = accepts,
                                 .try_variant = try_variant,
                                 .user = layer};
   size_t set_aside;
   return kernel_choose(layer->context, &choice, &chosen, &set_aside);
 }
 
+moecl_status moe_choose_logits(moecl_layer *layer, const char *asked, moe_try_fn try_variant) {
+  return follow_experts(layer, asked, accepts_logits, try_variant);
+}
+
+moecl_status moe_choose_shared(moecl_layer *layer, const char *asked, moe_try_fn try_variant) {
+  if (layer->params.shared_intermediate_size == 0) return MOECL_OK;
+  return follow_experts(layer, asked, accepts_shared, try_variant);
+}
+
+static moecl_status create_shared(moecl_layer *layer, const char *asked) {
+  if (layer->params.shared_intermediate_size == 0) return MOECL_OK;
+  MOECL_TRY(moe_choose_shared(layer, asked, try_shared));
+  return op_shared_create_rest(layer->context, &layer->params, &layer->shared);
+}
+
 static moecl_status create_operations(moecl_layer *layer, const moecl_layer_params *params) {
   MOECL_TRY(choose(layer, OPERATION_GROUPED_GEMM, params->grouped_gemm_variant, moe_accepts_experts,
                    try_experts));
+  MOECL_TRY(create_shared(layer, params->grouped_gemm_variant));
+  MOECL_TRY(op_scale_create(layer->context, &layer->params, layer->f32_activations, &layer->scale));
   op_router_init(layer->context, &layer->params, moe_converts_for_experts(layer), &layer->router);
   MOECL_TRY(moe_choose_logits(layer, params->grouped_gemm_variant, try_logits));
   MOECL_TRY(op_router_create_prepare(&layer->router));
@@ -155,15 +203,10 @@ static moecl_status create_operations(moecl_layer *layer, const moecl_layer_para
   return choose(layer, OPERATION_COMBINE, NULL, accepts_combine, try_combine);
 }
 
-/* Only these are there for each expert. */
-static bool is_router_tensor(moecl_tensor tensor) {
-  return tensor < MOECL_GATE_UP_PROJ || tensor > MOECL_DOWN_BIAS;
-}
-
 static moecl_status allocate_flags(moecl_layer *layer) {
   for (int tensor = 0; tensor < MOECL_TENSOR_COUNT; tensor++) {
-    if (moecl_layer_tensor_size(&layer->params, (moecl_tensor)tensor) == 0) continue;
-    const int64_t items = is_router_tensor((moecl_tensor)tensor) ? 1 : layer->params.num_experts;
+    const int64_t items = moecl_layer_tensor_items(&layer->params, (moecl_tensor)tensor);
+    if (items == 0) continue;
     layer->is_set[tensor] = calloc((size_t)items, 1);
     if (!layer->is_set[tensor])
       return log_error(&layer->context->log, MOECL_ERROR_OUT_OF_HOST_MEMORY, "no host memory");
@@ -200,6 +243,8 @@ void moecl_layer_destroy(moecl_layer **handle) {
   moecl_buffer_destroy(&layer->own_workspace);
   op_router_release(&layer->router);
   op_permute_release(&layer->permute);
+  op_scale_release(&layer->scale);
+  op_shared_release(&layer->shared);
   op_combine_release(&layer->combine);
   op_gemm_destroy(&layer->gate_up);
   op_gemm_destroy(&layer->down);
@@ -216,7 +261,7 @@ static moecl_status check_items(moecl_layer *layer, moecl_tensor tensor, int64_t
   if ((int)tensor < 0 || tensor >= MOECL_TENSOR_COUNT || !layer->is_set[tensor])
     return log_error(log, MOECL_ERROR_INVALID_ARGUMENT,
                      "set_weights: this layer has no tensor %d", (int)tensor);
-  const int64_t items = is_router_tensor(tensor) ? 1 : layer->params.num_experts;
+  const int64_t items = moecl_layer_tensor_items(&layer->params, tensor);
   if (first < 0 || count < 0 || count > items || first > items - count)
     return log_error(log, MOECL_ERROR_INVALID_ARGUMENT,
                      "set_weights: %lld items from item %lld on of tensor %d, which has %lld",
@@ -235,6 +280,13 @@ static moecl_status pack(moecl_layer *layer, moecl_tensor tensor, int64_t first,
     return op_router_set_correction(&layer->router, count, src, offset);
   case MOECL_ROUTER_NOISE_WEIGHT:
     return op_gemm_set_weights(layer->router.noise, 0, count, src, offset);
+  case MOECL_SHARED_GATE_UP_PROJ:
+    return op_gemm_set_weights(layer->shared.gate_up, 0, count, src, offset);
+  case MOECL_SHARED_DOWN_PROJ:
+    return op_gemm_set_weights(layer->shared.down, 0, count, src, offset);
+  case MOECL_SHARED_GATE:
+    return ocl_buffer_copy(src, offset, layer->shared.gate_weight, 0,
+                           (uint64_t)count * op_shared_gate_bytes(&layer->params));
   case MOECL_GATE_UP_PROJ: return op_gemm_set_weights(layer->gate_up, first, count, src, offset);
   case MOECL_GATE_UP_BIAS: return op_gemm_set_bias(layer->gate_up, first, count, src, offset);
   case MOECL_DOWN_PROJ: return op_gemm_set_weights(layer->down, first, count, src, offset);

@@ -8,6 +8,8 @@
 #include "op/combine.h"
 #include "op/permute.h"
 #include "op/router.h"
+#include "op/scale.h"
+#include "op/shared.h"
 
 /* The workspace is one buffer, cut into regions; see region_bytes. */
 typedef enum moe_region {
@@ -25,8 +27,12 @@ typedef enum moe_region {
   REGION_SLOT_TOKEN,
   REGION_ASSIGNMENT_SLOT,
   REGION_ORDER,
+  REGION_SCALED,
   REGION_ACTIVATED,
   REGION_EXPERT_OUTPUT,
+  REGION_SHARED_ACTIVATED,
+  REGION_SHARED_OUTPUT,
+  REGION_SHARED_GATE,
   REGION_SCRATCH,
   REGION_COUNT
 } moe_region;
@@ -50,7 +56,9 @@ struct moecl_layer {
   moecl_layer_params params; /* the variant names are not kept */
   op_router router;
   op_permute permute;
+  op_scale scale;
   op_gemm *gate_up, *down;
+  op_shared shared;
   op_combine combine;
   bool f32_activations; /* the experts' GEMMs read and write fp32 rows */
   const kernel_variant *variant[OPERATION_COUNT];
@@ -80,6 +88,9 @@ bool moe_converts_for_experts(const moecl_layer *layer);
  * library baseline would have to read its counts on the host, others don't take
  * the router's sizes or an fp32 input. `try_variant` gets the layer. */
 moecl_status moe_choose_logits(moecl_layer *layer, const char *asked, moe_try_fn try_variant);
+/* The shared expert follows likewise; it reads and writes rows as the experts do. */
+moecl_status moe_choose_shared(moecl_layer *layer, const char *asked, moe_try_fn try_variant);
+op_gemm_shape moe_shared_shape(const moecl_layer *layer, bool down);
 /* Can there be a forward of so many tokens? Logged. */
 moecl_status moe_check_tokens(moecl_context *context, const moecl_layer_params *params,
                               int64_t num_tokens);

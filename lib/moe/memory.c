@@ -5,7 +5,7 @@
 
 typedef struct description {
   moecl_layer layer; /* first: a pointer to one is a pointer to the other */
-  op_gemm gate_up, down, logits, noise;
+  op_gemm gate_up, down, logits, noise, shared_gate_up, shared_down;
 } description;
 
 static moecl_status describe_experts(void *user, const kernel_variant *variant) {
@@ -17,6 +17,17 @@ static moecl_status describe_experts(void *user, const kernel_variant *variant) 
   op_gemm_describe(layer->context, variant, &down, layer->down = &described->down);
   layer->variant[OPERATION_GROUPED_GEMM] = variant;
   layer->f32_activations = variant->flags & KERNEL_F32_ACTIVATIONS;
+  return MOECL_OK;
+}
+
+static moecl_status describe_shared(void *user, const kernel_variant *variant) {
+  description *described = user;
+  moecl_layer *layer = &described->layer;
+  const op_gemm_shape gate_up = moe_shared_shape(layer, false);
+  const op_gemm_shape down = moe_shared_shape(layer, true);
+  op_gemm_describe(layer->context, variant, &gate_up,
+                   layer->shared.gate_up = &described->shared_gate_up);
+  op_gemm_describe(layer->context, variant, &down, layer->shared.down = &described->shared_down);
   return MOECL_OK;
 }
 
@@ -46,6 +57,7 @@ static moecl_status describe(moecl_context *context, const moecl_layer_params *p
   layer->context = context;
   layer->params = *params;
   MOECL_TRY(kernel_choose(context, &choice, &chosen, &set_aside));
+  MOECL_TRY(moe_choose_shared(layer, params->grouped_gemm_variant, describe_shared));
   op_router_init(context, params, moe_converts_for_experts(layer), &layer->router);
   return moe_choose_logits(layer, params->grouped_gemm_variant, describe_logits);
 }
@@ -57,19 +69,30 @@ static uint64_t gemm_bytes(const op_gemm *gemm) {
   return add(op_gemm_packed_bytes(gemm), op_gemm_bias_bytes(gemm) + op_gemm_queue_bytes(gemm));
 }
 
+static uint64_t shared_bytes(const moecl_layer *layer) {
+  if (!layer->shared.gate_up) return 0;
+  return add(add(gemm_bytes(layer->shared.gate_up), gemm_bytes(layer->shared.down)),
+             2 * OP_DENSE_BYTES + op_shared_gate_bytes(&layer->params));
+}
+
 uint64_t moecl_layer_weight_bytes(const moecl_layer *layer) {
   const op_router *router = &layer->router;
   const uint64_t noise = router->noise ? gemm_bytes(router->noise) : 0;
-  const uint64_t small = OP_ROUTER_DENSE_BYTES + op_router_correction_bytes(&layer->params);
-  return add(add(add(gemm_bytes(router->logits), noise), small),
+  const uint64_t small = OP_DENSE_BYTES + op_router_correction_bytes(&layer->params);
+  return add(add(add(gemm_bytes(router->logits), noise), add(small, shared_bytes(layer))),
              add(gemm_bytes(layer->gate_up), gemm_bytes(layer->down)));
 }
 
 /* Biases are never the largest: their matrices are at least as large. */
 static uint64_t largest_buffer(const moecl_layer *layer, const moecl_memory *memory) {
-  const uint64_t candidates[] = {
-      op_gemm_packed_bytes(layer->router.logits), op_gemm_packed_bytes(layer->gate_up),
-      op_gemm_packed_bytes(layer->down), memory->workspace_bytes, memory->hidden_bytes};
+  const op_shared *shared = &layer->shared;
+  const uint64_t candidates[] = {op_gemm_packed_bytes(layer->router.logits),
+                                 op_gemm_packed_bytes(layer->gate_up),
+                                 op_gemm_packed_bytes(layer->down),
+                                 shared->gate_up ? op_gemm_packed_bytes(shared->gate_up) : 0,
+                                 shared->down ? op_gemm_packed_bytes(shared->down) : 0,
+                                 memory->workspace_bytes,
+                                 memory->hidden_bytes};
   uint64_t largest = 0;
   for (size_t i = 0; i < sizeof candidates / sizeof candidates[0]; i++)
     if (candidates[i] > largest) largest = candidates[i];

@@ -35,6 +35,13 @@ static moecl_status check_sizes(const moecl_layer_params *p, char *message, size
   if (p->top_k > p->num_experts)
     return invalid(message, size, "top_k is %lld, expected at most num_experts (%lld)",
                    (long long)p->top_k, (long long)p->num_experts);
+  if (p->shared_intermediate_size != 0) {
+    status = check_range("shared_intermediate_size", p->shared_intermediate_size, MOECL_MAX_SIZE,
+                         message, size);
+    if (status != MOECL_OK) return status;
+  } else if (p->shared_gate) {
+    return invalid(message, size, "shared_gate is true, expected false without a shared expert");
+  }
   /* Each factor is at most 2^30, so 3 H I < 2^62 fits; times E and the widest
    * element it may not. The margin of four covers biases and padded packings. */
   int64_t per_expert = 3 * p->hidden_size * p->intermediate_size;
@@ -169,10 +176,23 @@ int64_t moecl_layer_tensor_size(const moecl_layer_params *params, moecl_tensor t
     return params->score_correction_bias ? params->num_experts : 0;
   case MOECL_ROUTER_NOISE_WEIGHT:
     return params->router_noise ? params->num_experts * params->hidden_size : 0;
+  case MOECL_SHARED_GATE_UP_PROJ:
+    return params->shared_intermediate_size * params->hidden_size *
+           (moecl_activation_is_gated(params->activation) ? 2 : 1);
+  case MOECL_SHARED_DOWN_PROJ:
+    return params->shared_intermediate_size * params->hidden_size;
+  case MOECL_SHARED_GATE:
+    return params->shared_gate ? params->hidden_size : 0;
   case MOECL_TENSOR_COUNT:
     break;
   }
   return 0;
+}
+
+int64_t moecl_layer_tensor_items(const moecl_layer_params *params, moecl_tensor tensor) {
+  if (moecl_layer_tensor_size(params, tensor) == 0) return 0;
+  const bool of_experts = tensor >= MOECL_GATE_UP_PROJ && tensor <= MOECL_DOWN_BIAS;
+  return of_experts ? params->num_experts : 1;
 }
 
 moecl_dtype moecl_layer_tensor_dtype(const moecl_layer_params *params, moecl_tensor tensor) {
@@ -204,6 +224,8 @@ const char *moecl_stage_name(moecl_stage stage) {
     return "gate_up";
   case MOECL_STAGE_DOWN:
     return "down";
+  case MOECL_STAGE_SHARED:
+    return "shared";
   case MOECL_STAGE_COMBINE:
     return "combine";
   case MOECL_STAGE_LAYER:

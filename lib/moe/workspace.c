@@ -24,6 +24,12 @@ uint64_t moe_region_bytes(const moecl_layer *layer, moe_region region, int64_t n
   case REGION_EXPERT_OFFSETS:
   case REGION_TILE_OFFSETS:
   case REGION_ALL_OFFSETS: return (experts + 1) * sizeof(int32_t);
+  case REGION_SCALED: return params->weight_on_input ? slots * hidden * row : 0;
+  case REGION_SHARED_ACTIVATED:
+    return tokens * (uint64_t)params->shared_intermediate_size * row;
+  case REGION_SHARED_OUTPUT:
+    return params->shared_intermediate_size > 0 ? tokens * hidden * row : 0;
+  case REGION_SHARED_GATE: return params->shared_gate ? tokens * sizeof(float) : 0;
   case REGION_ACTIVATED: return slots * (uint64_t)params->intermediate_size * row;
   case REGION_EXPERT_OUTPUT: return slots * hidden * row;
   case REGION_SCRATCH: {
@@ -42,7 +48,7 @@ static uint64_t region_stride(const moecl_layer *layer, moe_region region, int64
 /* More than 2^58 elements, of which the regions hold 64 bytes or less each. */
 static bool is_beyond_64_bits(const moecl_layer_params *params, int64_t num_tokens) {
   const uint64_t columns = (uint64_t)(params->hidden_size + params->intermediate_size +
-                                      params->num_experts) + 8;
+                                      params->shared_intermediate_size + params->num_experts) + 8;
   uint64_t elements;
   return !base_mul((uint64_t)(num_tokens * params->top_k), columns, &elements) ||
          elements > UINT64_MAX / 64;

@@ -13,17 +13,19 @@ moecl_status op_combine_create(moecl_context *context, const kernel_variant *var
                                op_combine *combine) {
   *combine = (op_combine){
       .hidden_size = params->hidden_size, .top_k = params->top_k, .variant = variant};
-  char defines[64];
-  snprintf(defines, sizeof defines, "DTYPE %d\nINPUT_F32 %d\n", (int)params->dtype, input_f32);
+  char defines[128];
+  snprintf(defines, sizeof defines, "DTYPE %d\nINPUT_F32 %d\nSHARED %d\nSHARED_GATE %d\nWEIGHTED %d\n",
+           (int)params->dtype, input_f32, params->shared_intermediate_size > 0,
+           params->shared_gate, !params->weight_on_input);
   return ocl_kernel_create(context, variant->source, defines, "combine", &combine->combine);
 }
 
 void op_combine_release(op_combine *combine) { ocl_kernel_destroy(&combine->combine); }
 
 moecl_status op_combine_enqueue(op_combine *combine, ocl_chain *chain, const op_combine_io *io) {
-  MOECL_TRY(ocl_kernel_args(combine->combine, "bbbbli", io->expert_output, io->assignment_slot,
-                            io->topk_weights, io->output, combine->hidden_size,
-                            (int32_t)combine->top_k));
+  MOECL_TRY(ocl_kernel_args(combine->combine, "bbbbbbli", io->expert_output, io->assignment_slot,
+                            io->topk_weights, io->shared, io->shared_gate, io->output,
+                            combine->hidden_size, (int32_t)combine->top_k));
   const uint64_t groups =
       (uint64_t)io->num_tokens *
       base_div_up((uint64_t)combine->hidden_size, combine->variant->tile_n);

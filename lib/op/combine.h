@@ -9,11 +9,13 @@ typedef struct op_combine {
   int64_t hidden_size, top_k;
   const kernel_variant *variant; /* tile_n: columns of a work-group */
   ocl_kernel *combine;
-} op_combine;
+} op_combine; /* also adds the shared expert's output */
 
 typedef struct op_combine_io {
   int64_t num_tokens;
   const moecl_buffer *expert_output, *assignment_slot, *topk_weights, *output;
+  const moecl_buffer *shared;      /* [T,H], expert_output's type; read if the layer has it */
+  const moecl_buffer *shared_gate; /* [T] fp32, likewise */
 } op_combine_io;
 
 /* Does the variant take these parameters? */

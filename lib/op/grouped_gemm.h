@@ -25,6 +25,7 @@ typedef struct op_gemm_shape {
   op_epilogue epilogue;
   float swiglu_alpha, swiglu_limit; /* of the clamped one */
   bool gated, bias;
+  bool dense;      /* its one "expert" owns all rows (op/dense.h) */
   bool gather;     /* slot s reads row slot_token[s] of the input, else row s */
   bool input_f32;  /* the input is fp32, else the storage type */
   bool output_f32; /* likewise */

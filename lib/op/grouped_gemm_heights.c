@@ -50,9 +50,9 @@ static uint64_t no_scratch(const op_gemm *gemm, int64_t rows) {
   return 0;
 }
 
-/* The router's logits are one expert with few columns: tiles as tall as leaves
- * two of them for every compute unit. */
-static uint32_t logits_tile_rows(const op_gemm *gemm, uint64_t rows) {
+/* One expert alone may have few columns: tiles as tall as leaves two of them for
+ * every compute unit. */
+static uint32_t dense_tile_rows(const op_gemm *gemm, uint64_t rows) {
   const uint64_t wanted = 2 * (uint64_t)gemm->context->info.compute_units;
   if (rows / gemm->tile.m * column_tiles(gemm) >= wanted) return gemm->tile.m;
   return rows / LOW_ROWS * column_tiles(gemm) >= wanted ? LOW_ROWS : FEW_ROWS;
@@ -61,7 +61,7 @@ static uint32_t logits_tile_rows(const op_gemm *gemm, uint64_t rows) {
 /* The same for gate_up and down, which share tile_offsets. */
 static uint32_t tile_rows(const op_gemm *gemm, int64_t rows) {
   const int64_t experts = gemm->shape.num_experts;
-  if (experts == 1 && gemm->shape.output_f32) return logits_tile_rows(gemm, (uint64_t)rows);
+  if (gemm->shape.dense) return dense_tile_rows(gemm, (uint64_t)rows);
   if (rows <= MOST_FEW * experts) return FEW_ROWS;
   return rows < LEAST_TALL * experts ? LOW_ROWS : gemm->tile.m;
 }

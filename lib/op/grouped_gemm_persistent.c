@@ -40,7 +40,10 @@ static moecl_status create(op_gemm *gemm) {
   MOECL_TRY(moecl_buffer_fill_byte(gemm->queue, 0, op_gemm_queue_bytes(gemm), 0));
   MOECL_TRY(create_kernel(gemm, false, "pack", &gemm->pack));
   MOECL_TRY(create_kernel(gemm, false, "gemm", &gemm->gemm));
-  if (gemm->shape.dtype != MOECL_F32) MOECL_TRY(create_kernel(gemm, false, "few", &gemm->few));
+  /* Not for the shared expert, whose few rows are no choices; nor in tf32. */
+  const bool few = gemm->shape.output_f32 || !gemm->shape.dense;
+  if (few && gemm->shape.dtype != MOECL_F32)
+    MOECL_TRY(create_kernel(gemm, false, "few", &gemm->few));
   /* The router's logits have too few weight rows for more. */
   if (gemm->shape.output_f32 || !(gemm->variant->flags & KERNEL_TALL)) return MOECL_OK;
   return create_kernel(gemm, true, "gemm", &gemm->tall);
@@ -56,20 +59,24 @@ static uint64_t no_scratch(const op_gemm *gemm, int64_t rows) {
  * then, and not the weights' way from memory. */
 static bool is_tall(const op_gemm *gemm, int64_t rows) {
   enum { ROWS_EACH = 48 };
-  return gemm->tall && rows / gemm->shape.num_experts >= ROWS_EACH;
+  if (!gemm->tall) return false;
+  if (!gemm->shape.dense) return rows / gemm->shape.num_experts >= ROWS_EACH;
+  /* One expert alone: where there are tiles for every compute unit. */
+  return (uint64_t)rows / TALL_ROWS * (column_tiles(gemm) / 2) >= gemm->context->info.compute_units;
 }
 
 /* Small tiles leave shared memory for more stages of weights in flight. One
- * expert (the router's logits) is cut so that every compute unit gets a tile. */
+ * expert alone is cut so that every compute unit gets a tile. gate_up and down of
+ * experts share tile_offsets, so that nothing here may hang on their widths. */
 static uint32_t tile_rows(const op_gemm *gemm, int64_t rows) {
   const uint64_t experts = (uint64_t)gemm->shape.num_experts;
   const uint64_t units = gemm->context->info.compute_units;
-  if (experts == 1) {
+  if (is_tall(gemm, rows)) return TALL_ROWS;
+  if (gemm->shape.dense) {
     const uint64_t each = base_div_up((uint64_t)rows * column_tiles(gemm), units ? units : 1);
     const uint64_t rounded = base_round_up(each ? each : 1, ROW_STEP);
     return rounded < gemm->tile.m ? (uint32_t)rounded : gemm->tile.m;
   }
-  if (is_tall(gemm, rows)) return TALL_ROWS;
   return (uint64_t)rows / experts <= gemm->tile.m / 6 ? gemm->tile.m / 2 : gemm->tile.m;
 }
 

@@ -11,8 +11,7 @@ static moecl_status create_prepare(op_router *router, bool jitter, ocl_kernel **
 
 void op_router_init(moecl_context *context, const moecl_layer_params *params, bool convert,
                     op_router *router) {
-  *router = (op_router){
-      .context = context, .params = *params, .experts_f32 = convert, .dense_tokens = -1};
+  *router = (op_router){.context = context, .params = *params, .experts_f32 = convert};
 }
 
 /* An fp32-only GEMM needs converted rows, unless the jitter makes them. */
@@ -33,6 +32,7 @@ op_gemm_shape op_router_logits_shape(const op_router *router, const kernel_varia
                          .k = params->hidden_size,
                          .dtype = params->dtype,
                          .bias = params->router_bias,
+                         .dense = true,
                          .input_f32 = converts(router, gemm_variant) || params->jitter > 0 ||
                                       params->dtype == MOECL_F32,
                          .output_f32 = true};
@@ -80,10 +80,7 @@ moecl_status op_router_create_prepare(op_router *router) {
   if (router->params.score_correction_bias)
     MOECL_TRY(moecl_buffer_create(router->context, op_router_correction_bytes(&router->params),
                                   &router->correction_bias));
-  MOECL_TRY(moecl_buffer_create(router->context, OP_ROUTER_DENSE_BYTES / 2, &router->dense_offsets));
-  MOECL_TRY(moecl_buffer_create(router->context, OP_ROUTER_DENSE_BYTES / 2, &router->dense_tiles));
-  return ocl_kernel_create(router->context, "router/dense.cl", NULL, "dense_offsets",
-                           &router->dense);
+  return op_dense_create(router->context, &router->rows);
 }
 
 /* Work-items of a block's choice, where it is made by blocks: as many as there is
@@ -142,9 +139,7 @@ void op_router_release(op_router *router) {
   ocl_kernel_destroy(&router->jitter);
   ocl_kernel_destroy(&router->topk);
   ocl_kernel_destroy(&router->topk_scatter);
-  ocl_kernel_destroy(&router->dense);
-  moecl_buffer_destroy(&router->dense_offsets);
-  moecl_buffer_destroy(&router->dense_tiles);
+  op_dense_release(&router->rows);
 }
 
 static moecl_status prepare(op_router *router, ocl_chain *chain, const op_router_io *io,
@@ -157,18 +152,6 @@ static moecl_status prepare(op_router *router, ocl_chain *chain, const op_router
   return ocl_launch(chain, kernel, base_div_up(items, LOCAL), LOCAL);
 }
 
-/* Once for every number of tokens: forwards of the same size follow each other. */
-static moecl_status write_dense(op_router *router, ocl_chain *chain, int64_t num_tokens) {
-  if (router->dense_tokens == num_tokens) return MOECL_OK;
-  router->dense_tokens = -1;
-  MOECL_TRY(ocl_kernel_args(router->dense, "bbii", router->dense_offsets, router->dense_tiles,
-                            (int32_t)num_tokens,
-                            (int32_t)op_gemm_tile_rows(router->logits, num_tokens)));
-  MOECL_TRY(ocl_launch(chain, router->dense, 1, 1));
-  router->dense_tokens = num_tokens;
-  return MOECL_OK;
-}
-
 /* One of the router's GEMMs. */
 static moecl_status enqueue_gemm(op_router *router, ocl_chain *chain, op_gemm *gemm,
                                  const moecl_buffer *input, const moecl_buffer *output,
@@ -178,13 +161,7 @@ static moecl_status enqueue_gemm(op_router *router, ocl_chain *chain, op_gemm *g
         .input = input, .output = output, .num_tokens = num_tokens, .top_k = 1};
     return op_gemm_enqueue_few(gemm, chain, &few);
   }
-  MOECL_TRY(write_dense(router, chain, num_tokens));
-  const op_gemm_io io = {.input = input,
-                         .expert_offsets = router->dense_offsets,
-                         .tile_offsets = router->dense_tiles,
-                         .output = output,
-                         .rows = num_tokens};
-  return op_gemm_enqueue(gemm, chain, &io);
+  return op_dense_enqueue(&router->rows, chain, gemm, input, output, num_tokens);
 }
 
 /* One work-item a logit. */

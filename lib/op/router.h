@@ -2,7 +2,7 @@
 #ifndef MOECL_LIB_OP_ROUTER_H
 #define MOECL_LIB_OP_ROUTER_H
 
-#include "op/grouped_gemm.h"
+#include "op/dense.h"
 #include "op/permute.h"
 
 typedef struct op_router {
@@ -18,9 +18,7 @@ typedef struct op_router {
   moecl_buffer *correction_bias; /* [E] fp32; NULL without one */
   ocl_kernel *topk;
   ocl_kernel *topk_scatter; /* choice and permutation of one block; NULL where there is none */
-  ocl_kernel *dense;        /* writes dense_offsets */
-  moecl_buffer *dense_offsets, *dense_tiles; /* one "expert" that owns all rows, for the logits */
-  int64_t dense_tokens;                      /* the rows they are for; -1: none yet */
+  op_dense rows;            /* of its GEMMs */
 } op_router;
 
 typedef struct op_router_io {
@@ -42,8 +40,6 @@ void op_router_init(moecl_context *context, const moecl_layer_params *params, bo
                     op_router *router);
 /* With its logits' GEMM made or described: are hidden states converted? */
 bool op_router_converts(const op_router *router);
-/* Bytes of the offsets of the one "expert" that its logits are of. */
-enum { OP_ROUTER_DENSE_BYTES = 4 * sizeof(int32_t) };
 /* Bytes of the correction bias; 0 without one. */
 uint64_t op_router_correction_bytes(const moecl_layer_params *params);
 /* The shape of the logits' GEMM in a variant, and of the noise's, which has no bias. */

@@ -270,20 +270,31 @@ enum { OUT_TOKENS = 3, MOST_WIDTH = 1032, CHOICES = 3, SLOTS = OUT_TOKENS * CHOI
 static const int32_t combine_slots[SLOTS] = {4, -1, 0, 2, 5, 1, -1, -1, -1};
 static const float combine_weights[SLOTS] = {0.5f, 9, 0.25f, 0.125f, 0.375f, 0.5f, 9, 9, 9};
 
-static double expect_combined(const double *input, int width, int token, int column) {
+static const float combine_gates[OUT_TOKENS] = {0.5f, 0.25f, 0.75f};
+
+/* The shared expert's output are the first rows of `input` in reverse. */
+static double expect_combined(const moecl_layer_params *small, const double *input, int token,
+                              int column) {
+  const int width = (int)small->hidden_size;
   double sum = 0;
   for (int i = token * CHOICES; i < (token + 1) * CHOICES; i++)
     if (combine_slots[i] >= 0)
-      sum += (double)combine_weights[i] * input[combine_slots[i] * width + column];
+      sum += (small->weight_on_input ? 1.0 : (double)combine_weights[i]) *
+             input[combine_slots[i] * width + column];
+  if (small->shared_intermediate_size > 0)
+    sum += (small->shared_gate ? (double)combine_gates[token] : 1.0) *
+           input[(OUT_TOKENS - 1 - token) * width + column];
   return sum;
 }
 
 static moecl_status check_combine(moecl_context *context, const kernel_variant *variant,
-                                  op_combine *combine, moecl_dtype from, moecl_dtype to,
-                                  moecl_buffer **b) {
-  double input[SLOTS * MOST_WIDTH], output[OUT_TOKENS * MOST_WIDTH];
+                                  const moecl_layer_params *small, op_combine *combine,
+                                  moecl_dtype from, moecl_buffer **b) {
+  double input[SLOTS * MOST_WIDTH], shared[OUT_TOKENS * MOST_WIDTH];
+  double *output = shared; /* read when that has been given away */
   float raw[OUT_TOKENS * MOST_WIDTH]; /* holds any storage type */
-  const int width = (int)combine->hidden_size;
+  const int width = (int)small->hidden_size;
+  const moecl_dtype to = small->dtype;
   const uint64_t bytes = OUT_TOKENS * (uint64_t)width * moecl_dtype_size(to);
   uint32_t state = 1;
   for (int i = 0; i < SLOTS * width; i++)
@@ -292,17 +303,23 @@ static moecl_status check_combine(moecl_context *context, const kernel_variant *
   MOECL_TRY(check_upload_words(context, combine_slots, SLOTS, &b[1]));
   MOECL_TRY(check_upload_words(context, combine_weights, SLOTS, &b[2]));
   MOECL_TRY(moecl_buffer_create(context, bytes, &b[3]));
+  for (int t = 0; t < OUT_TOKENS; t++)
+    memcpy(shared + t * width, input + (OUT_TOKENS - 1 - t) * width, (size_t)width * sizeof *input);
+  MOECL_TRY(check_upload(context, from, shared, OUT_TOKENS * (size_t)width, &b[4]));
+  MOECL_TRY(check_upload_words(context, combine_gates, OUT_TOKENS, &b[5]));
   ocl_chain chain = {.context = context};
   const op_combine_io io = {.num_tokens = OUT_TOKENS,
                             .expert_output = b[0],
                             .assignment_slot = b[1],
                             .topk_weights = b[2],
+                            .shared = b[4],
+                            .shared_gate = b[5],
                             .output = b[3]};
   MOECL_TRY(op_combine_enqueue(combine, &chain, &io));
   MOECL_TRY(moecl_buffer_read_wait(b[3], 0, bytes, raw));
   moecl_to_double(to, raw, OUT_TOKENS * (size_t)width, output);
   for (int i = 0; i < OUT_TOKENS * width; i++) {
-    const double want = expect_combined(input, width, i / width, i % width);
+    const double want = expect_combined(small, input, i / width, i % width);
     if (!(fabs(output[i] - want) <= 1e-2 * fabs(want)))
       return check_wrong(context, "combine", variant, "output", i, output[i], want);
   }
@@ -311,13 +328,18 @@ static moecl_status check_combine(moecl_context *context, const kernel_variant *
 
 moecl_status op_combine_self_check(moecl_context *context, const kernel_variant *variant,
                                    const moecl_layer_params *params, bool input_f32) {
-  const moecl_layer_params small = {.hidden_size = variant->flags & KERNEL_EIGHTS ? MOST_WIDTH : 301, .top_k = CHOICES, .dtype = params->dtype};
+  const moecl_layer_params small = {.hidden_size = variant->flags & KERNEL_EIGHTS ? MOST_WIDTH : 301,
+                                    .top_k = CHOICES,
+                                    .dtype = params->dtype,
+                                    .shared_intermediate_size = params->shared_intermediate_size,
+                                    .shared_gate = params->shared_gate,
+                                    .weight_on_input = params->weight_on_input};
   op_combine combine;
   moecl_buffer *buffers[MOST_BUFFERS] = {0};
   moecl_status status = op_combine_create(context, variant, &small, input_f32, &combine);
   if (status == MOECL_OK && !ocl_kernel_is_checked(combine.combine)) {
-    status = check_combine(context, variant, &combine, input_f32 ? MOECL_F32 : params->dtype,
-                           params->dtype, buffers);
+    status = check_combine(context, variant, &small, &combine,
+                           input_f32 ? MOECL_F32 : params->dtype, buffers);
     if (status == MOECL_OK) check_passed("combine", variant, combine.combine);
   }
   release_buffers(buffers, MOST_BUFFERS);

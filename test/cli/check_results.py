@@ -23,7 +23,7 @@ PARAMS = (
     "num_tokens hidden_size intermediate_size num_experts top_k renormalize jitter "
     "capacity_factor min_capacity drop_policy activation dtype distribution seed"
 ).split()
-STAGES = "router permute gate_up down combine layer".split()
+STAGES = "router permute gate_up down shared combine layer".split()
 RATES = "tokens_per_s tflops gbytes_per_s memory_bytes".split()
 STATISTICS = (
     "load_balancing_loss router_z_loss entropy max_mean_imbalance coefficient_of_variation "
@@ -201,6 +201,14 @@ def expected_tensors(params):
         tensors["experts.gate_up_proj"] = (stored, [experts, 2 * inner, hidden])
     else:
         tensors["experts.up_proj"] = (stored, [experts, inner, hidden])
+    size = params["shared_intermediate_size"]
+    if size:
+        gated = params["activation"] in GATED
+        name = "shared.gate_up_proj" if gated else "shared.up_proj"
+        tensors[name] = (stored, [2 * size if gated else size, hidden])
+        tensors["shared.down_proj"] = (stored, [hidden, size])
+    if params["shared_gate"]:
+        tensors["shared.gate"] = (stored, [hidden])
     return tensors
 
 
@@ -397,12 +405,27 @@ def check_output(where, tensors, params):
         "first_bias": bias_rows(tensors, "experts.gate_up_proj_bias", "experts.up_proj_bias"),
         "down_bias": bias_rows(tensors, "experts.down_proj_bias"),
     }
+    shared_params = dict(params, intermediate_size=params["shared_intermediate_size"])
+    if params["shared_intermediate_size"]:
+        shared = {
+            "first": rows_of(tensors, "shared.gate_up_proj" if gated else "shared.up_proj"),
+            "down": rows_of(tensors, "shared.down_proj"),
+            "first_bias": None,
+            "down_bias": None,
+        }
     wanted = []
     for t, x in enumerate(rows_of(tensors, "hidden_states")):
         row = [0.0] * params["hidden_size"]
         for expert, weight, alive in zip(ids[t], weights[t], kept[t]):
-            if alive:
+            if alive and params["weight_on_input"]:
+                out = feed_forward([weight * a for a in x], expert, layer, params)
+                row = [a + b for a, b in zip(row, out)]
+            elif alive:
                 row = [a + weight * b for a, b in zip(row, feed_forward(x, expert, layer, params))]
+        if params["shared_intermediate_size"]:
+            gate = sigmoid(dot(tensors["shared.gate"][2], x)) if params["shared_gate"] else 1.0
+            out = feed_forward(x, 0, shared, shared_params)
+            row = [a + gate * b for a, b in zip(row, out)]
         wanted += row
     error = relative_error(tensors["output"][2], wanted)
     expect(error <= TOLERANCE[params["dtype"]], where, f"output: relative error {error:.2e}")

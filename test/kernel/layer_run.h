@@ -26,7 +26,7 @@ static inline moecl_buffer *upload(moecl_context *context, const void *src, uint
 /* One tensor: all of it from the host, all of it from a buffer, or half each. */
 static inline void set_tensor(moecl_context *context, moecl_layer *layer, const case_data *data,
                               moecl_tensor tensor, bool from_host, bool from_buffer) {
-  const int64_t items = case_items(&data->layer, tensor);
+  const int64_t items = moecl_layer_tensor_items(&data->layer, tensor);
   const size_t one = (size_t)moecl_layer_tensor_size(&data->layer, tensor) *
                      moecl_dtype_size(moecl_layer_tensor_dtype(&data->layer, tensor));
   const int64_t on_host = !from_buffer ? items : !from_host ? 0 : (items + 1) / 2;

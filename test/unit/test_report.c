@@ -38,7 +38,7 @@ static void make_point(made_up *fixture, size_t index) {
     to->time_ms[stage] = (sample_summary){ms / 6, ms / 7, ms / 5};
   to->time_ms[MOECL_STAGE_LAYER] = (sample_summary){ms, 0.96 * ms, 1.1 * ms};
   to->time_ms[MOECL_STAGE_GATE_UP] = (sample_summary){ms / 2, ms / 2, ms / 2};
-  to->time_ms[MOECL_STAGE_COMBINE] = (sample_summary){NAN, NAN, NAN};
+  to->time_ms[MOECL_STAGE_SHARED] = to->time_ms[MOECL_STAGE_COMBINE] = (sample_summary){NAN, NAN, NAN};
   to->tokens_per_s = 1e3 * (double)from->num_tokens / ms;
   to->tflops = 0.1;
   to->gbytes_per_s = 10;

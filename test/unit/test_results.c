@@ -220,7 +220,7 @@ static void check_first_point(const json_t *root) {
       {"variants.permute", "\"scan\""}, {"variants.grouped_gemm", "\"cpu\""},
       {"variants.combine", "\"gather\""}, {"variant_reasons.router", "\"the only, \\\"best\\\" one\""},
       {"iterations", "20"}, {"time_ms.router", "{\"median\":2.5,\"min\":1.5,\"p90\":9.5}"},
-      {"time_ms.permute", "null"}, {"time_ms.layer.median", "7.5"}, {"tokens_per_s", "1234.5"},
+      {"time_ms.permute", "null"}, {"time_ms.layer.median", "8.5"}, {"tokens_per_s", "1234.5"},
       {"tflops", "0.25"}, {"gbytes_per_s", "null"}, {"memory_bytes", "1048576"},
       {"routing.tokens_per_expert", "[0,1,2,3]"},
       {"routing.tokens_per_expert_after_capacity", "[0,1,2,2]"}, {"routing.capacity", "2"},
@@ -248,7 +248,7 @@ static void test_json(void **state) {
   check_keys(root, "versions", "moecl compiler");
   check_keys(root, "points.0", "index status error params variants variant_reasons iterations "
              "time_ms tokens_per_s tflops gbytes_per_s memory_bytes host_ms routing verify");
-  check_keys(root, "points.0.time_ms", "router permute gate_up down combine layer");
+  check_keys(root, "points.0.time_ms", "router permute gate_up down shared combine layer");
   check_keys(root, "points.0.time_ms.layer", "median min p90");
   check_keys(root, "points.0.variants", "router permute grouped_gemm combine");
   check_keys(root, "points.0.routing",
@@ -328,11 +328,13 @@ static void test_csv_text(void **state) {
       "distribution,seed,router_bias,gate_up_bias,down_bias,router_variant,"
       "grouped_gemm_variant,skew_exponent,skew_clusters,skew_noise,scoring,score_after_topk,"
       "sparsemixer_jitter,routed_scaling_factor,score_correction_bias,num_expert_group,topk_group,"
-      "group_score,second_choice,router_noise,variants_router,"
+      "group_score,second_choice,router_noise,weight_on_input,swiglu_alpha,swiglu_limit,"
+      "shared_intermediate_size,shared_gate,variants_router,"
       "variants_permute,variants_grouped_gemm,variants_combine,iterations,"
       "time_ms_router_median,time_ms_router_min,time_ms_router_p90,time_ms_permute_median,"
       "time_ms_permute_min,time_ms_permute_p90,time_ms_gate_up_median,time_ms_gate_up_min,"
       "time_ms_gate_up_p90,time_ms_down_median,time_ms_down_min,time_ms_down_p90,"
+      "time_ms_shared_median,time_ms_shared_min,time_ms_shared_p90,"
       "time_ms_combine_median,time_ms_combine_min,time_ms_combine_p90,time_ms_layer_median,"
       "time_ms_layer_min,time_ms_layer_p90,tokens_per_s,tflops,gbytes_per_s,memory_bytes,"
       "host_ms,capacity,dropped_fraction,load_balancing_loss,router_z_loss,entropy,max_mean_imbalance,"
@@ -340,15 +342,15 @@ static void test_csv_text(void **state) {
       "verify_ok,verify_tokens_checked,verify_experts_checked,verify_topk_mismatches,"
       "verify_capacity_ok\r\n"
       "0,ok,,6,64,32,4,1,true,0.01,1.1,0,position,swiglu,fp32,skewed,0,false,false,false,auto,"
-      "auto,1,,0.5,softmax,false,0.01,1,false,,,max,all,false,generic,scan,cpu,gather,20,2.5,1.5,9.5,,,,4.5,1.5,9.5,5.5,1.5,9.5,6.5,1.5,"
-      "9.5,7.5,1.5,9.5,1234.5,0.25,,1048576,0.125,2,0.125,1.5,2.5,3.5,4.5,5.5,0.75,0,1e-06,1e-05,"
+      "auto,1,,0.5,softmax,false,0.01,1,false,,,max,all,false,false,1.702,7,,false,generic,scan,cpu,gather,20,2.5,1.5,9.5,,,,4.5,1.5,9.5,5.5,1.5,9.5,6.5,1.5,"
+      "9.5,7.5,1.5,9.5,8.5,1.5,9.5,1234.5,0.25,,1048576,0.125,2,0.125,1.5,2.5,3.5,4.5,5.5,0.75,0,1e-06,1e-05,"
       "true,6,4,0,true\r\n"
       "1,ok_unverified,,6,64,32,4,1,true,0.01,,0,position,swiglu,fp32,skewed,0,false,false,"
-      "false,auto,auto,1,,0.5,softmax,false,0.01,1,false,,,max,all,false,generic,scan,cpu,gather,20,2.5,1.5,9.5,,,,4.5,1.5,9.5,5.5,1.5,"
-      "9.5,6.5,1.5,9.5,7.5,1.5,9.5,1234.5,0.25,,1048576,0.125,,0.125,1.5,2.5,3.5,4.5,5.5,0.75,0,,,,,,"
+      "false,auto,auto,1,,0.5,softmax,false,0.01,1,false,,,max,all,false,false,1.702,7,,false,generic,scan,cpu,gather,20,2.5,1.5,9.5,,,,4.5,1.5,9.5,5.5,1.5,"
+      "9.5,6.5,1.5,9.5,7.5,1.5,9.5,8.5,1.5,9.5,1234.5,0.25,,1048576,0.125,,0.125,1.5,2.5,3.5,4.5,5.5,0.75,0,,,,,,"
       ",\r\n"
       "3,error,the layer broke,6,64,32,4,2,true,0.01,,0,position,swiglu,fp32,skewed,0,false,"
-      "false,false,auto,auto,1,,0.5,softmax,false,0.01,1,false,,,max,all,false,,,,,0,,,,,,,,,,,,,,,,,,,,,,0,,,,,,,,,,,,,,,,,\r\n");
+      "false,false,auto,auto,1,,0.5,softmax,false,0.01,1,false,,,max,all,false,false,1.702,7,,false,,,,,0,,,,,,,,,,,,,,,,,,,,,,,,,0,,,,,,,,,,,,,,,,,\r\n");
   free(text);
   results_destroy(&all);
 }
@@ -547,9 +549,9 @@ static void test_table(void **state) {
   assert_string_equal(
       text,
       "top_k  capacity_factor  layer ms  tokens/s  TFLOP/s  GB/s  dropped %  imbalance  verify error\n"
-      "    1              1.1       7.5      1234     0.25     -       12.5        4.5       1.0e-06\n"
-      "    1             null       7.5      1234     0.25     -       12.5        4.5           off\n"
-      "    2              1.1       7.5      1234     0.25     -       12.5        4.5        FAILED\n"
+      "    1              1.1       8.5      1234     0.25     -       12.5        4.5       1.0e-06\n"
+      "    1             null       8.5      1234     0.25     -       12.5        4.5           off\n"
+      "    2              1.1       8.5      1234     0.25     -       12.5        4.5        FAILED\n"
       "    2             null         -         -        -     -          -          -         ERROR\n"
       "point 2 (top_k=2, capacity_factor=1.1): it said \"no\",\nand meant it\n"
       "point 3 (top_k=2, capacity_factor=null): the layer broke\n");
@@ -587,8 +589,8 @@ static void test_progress(void **state) {
   fixture *f = *state;
   char *text = progress_text(f, false);
   assert_string_equal(
-      text, "[1/4] top_k=1, capacity_factor=1.1: 7.50 ms, 1234 tokens/s, verified (error 1.0e-06)\n"
-            "[2/4] top_k=1, capacity_factor=null: 7.50 ms, 1234 tokens/s, verification off\n"
+      text, "[1/4] top_k=1, capacity_factor=1.1: 8.50 ms, 1234 tokens/s, verified (error 1.0e-06)\n"
+            "[2/4] top_k=1, capacity_factor=null: 8.50 ms, 1234 tokens/s, verification off\n"
             "[4/4] top_k=2, capacity_factor=null: the layer broke\n");
   free(text);
   text = progress_text(f, true);

@@ -1,0 +1,26 @@
+#include "op/scale.h"
+#include "base/base.h"
+#include <stdio.h>
+
+enum { COLUMNS = 256 }; /* of a work-group, as in cl/permute/scale_rows.cl */
+
+moecl_status op_scale_create(moecl_context *context, const moecl_layer_params *params, bool f32,
+                             op_scale *scale) {
+  *scale = (op_scale){.hidden_size = params->hidden_size, .top_k = params->top_k};
+  if (!params->weight_on_input) return MOECL_OK;
+  char defines[64];
+  snprintf(defines, sizeof defines, "DTYPE %d\nINPUT_F32 %d\n", (int)params->dtype, f32);
+  return ocl_kernel_create(context, "permute/scale_rows.cl", defines, "scale_rows",
+                           &scale->kernel);
+}
+
+void op_scale_release(op_scale *scale) { ocl_kernel_destroy(&scale->kernel); }
+
+moecl_status op_scale_enqueue(op_scale *scale, ocl_chain *chain, const op_scale_io *io) {
+  MOECL_TRY(ocl_kernel_args(scale->kernel, "bbbbli", io->hidden, io->assignment_slot,
+                            io->topk_weights, io->scaled, scale->hidden_size,
+                            (int32_t)scale->top_k));
+  const uint64_t groups = (uint64_t)(io->num_tokens * scale->top_k) *
+                          base_div_up((uint64_t)scale->hidden_size, COLUMNS);
+  return ocl_launch(chain, scale->kernel, groups, scale->kernel->local);
+}
