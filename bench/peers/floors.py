@@ -22,6 +22,10 @@ class Ceilings(NamedTuple):
 
 
 NO_BIAS = ("layer.gate_up_bias=false", "layer.down_bias=false", "layer.router.bias=false")
+# Every peer routes so; the model's own rule is another.
+PLAIN = tuple(f"layer.router.{rule}" for rule in
+              ("scoring=softmax", "correction_bias=false", "groups=null", "topk_groups=null",
+               "group_score=max", "scaling_factor=1"))
 SHAPES = {
     s.name: s
     for s in (
@@ -31,7 +35,7 @@ SHAPES = {
         Shape("qwen3", "Qwen3-30B-A3B", "qwen3-30b-a3b.yaml", (), 2048, 768, 128, 8),
         Shape("gpt-oss", "gpt-oss-20b shape, no bias", "gpt-oss-20b.yaml", NO_BIAS,
               2880, 2880, 32, 4),
-        Shape("deepseek", "DeepSeek-V3 shape", "deepseek-v3.yaml", (), 7168, 2048, 256, 8),
+        Shape("deepseek", "DeepSeek-V3 shape", "deepseek-v3.yaml", PLAIN, 7168, 2048, 256, 8),
     )
 }
 TOKENS = (1, 16, 128, 1024, 4096, 16384)
