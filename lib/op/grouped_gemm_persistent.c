@@ -34,16 +34,21 @@ static moecl_status create_kernel(op_gemm *gemm, bool tall, const char *entry,
   return ocl_kernel_create(gemm->context, gemm->variant->source, defines, entry, kernel);
 }
 
+/* The kernel for few tokens is there for the router's logits, for gate/up that
+ * gathers and for down, which it weights and combines. */
+static bool has_few(const op_gemm_shape *shape) {
+  if (shape->dtype == MOECL_F32) return false;
+  if (shape->dense) return shape->output_f32;
+  return shape->gather || (shape->epilogue == OP_EPILOGUE_NONE && !shape->gated);
+}
+
 static moecl_status create(op_gemm *gemm) {
   gemm->packed_elements = packed_elements(gemm);
   MOECL_TRY(moecl_buffer_create(gemm->context, op_gemm_queue_bytes(gemm), &gemm->queue));
   MOECL_TRY(moecl_buffer_fill_byte(gemm->queue, 0, op_gemm_queue_bytes(gemm), 0));
   MOECL_TRY(create_kernel(gemm, false, "pack", &gemm->pack));
   MOECL_TRY(create_kernel(gemm, false, "gemm", &gemm->gemm));
-  /* Not for the shared expert, whose few rows are no choices; nor in tf32. */
-  const bool few = gemm->shape.output_f32 || !gemm->shape.dense;
-  if (few && gemm->shape.dtype != MOECL_F32)
-    MOECL_TRY(create_kernel(gemm, false, "few", &gemm->few));
+  if (has_few(&gemm->shape)) MOECL_TRY(create_kernel(gemm, false, "few", &gemm->few));
   /* The router's logits have too few weight rows for more. */
   if (gemm->shape.output_f32 || !(gemm->variant->flags & KERNEL_TALL)) return MOECL_OK;
   return create_kernel(gemm, true, "gemm", &gemm->tall);

@@ -4,14 +4,19 @@
 #include <math.h>
 #include <stdlib.h>
 
-/* Rows of the experts: more than one tile of any variant, none, a partial one. */
-enum { EXPERTS = 3, ROWS = 150, MOST_COLUMNS = 40 };
-static const int32_t offsets[EXPERTS + 1] = {0, 147, 147, ROWS};
+/* Rows of the experts: more than one tile of any variant, none, a partial one.
+ * Variants with several kernels choose by rows an expert: the loads are many, some
+ * and few of them, on average 83, 23 and 5. */
+enum { EXPERTS = 3, LOADS = 3, ROWS = 250, MOST_COLUMNS = 40 };
+static const int32_t loads[LOADS][EXPERTS + 1] = {
+    {0, 247, 247, ROWS}, {0, 67, 67, 70}, {0, 13, 13, 16}};
 
 typedef struct problem {
   op_gemm_shape shape; /* the layer's, with the small sizes */
   int64_t n, k;        /* odd ones, where the variant takes them; else a tail in both */
   int64_t weight_rows;
+  const int32_t *offsets;         /* one of the loads */
+  int32_t rows;                   /* of it */
   double *input, *weights, *bias; /* multiples of 1/8: exact in every storage type */
   double *expected, *actual;
 } problem;
@@ -48,14 +53,14 @@ static double product(const problem *p, int64_t expert, int64_t row, int64_t col
   return sum;
 }
 
-/* Slot s reads row ROWS-1-s where the shape gathers. */
+/* Slots read the rows in reverse where the shape gathers. */
 static int32_t source_row(const problem *p, int32_t slot) {
-  return p->shape.gather ? ROWS - 1 - slot : slot;
+  return p->shape.gather ? p->rows - 1 - slot : slot;
 }
 
 static void expect(problem *p) {
   for (int32_t e = 0; e < EXPERTS; e++)
-    for (int32_t slot = offsets[e]; slot < offsets[e + 1]; slot++)
+    for (int32_t slot = p->offsets[e]; slot < p->offsets[e + 1]; slot++)
       for (int64_t n = 0; n < p->n; n++) {
         const int32_t row = source_row(p, slot);
         const double v = product(p, e, row, n);
@@ -73,9 +78,7 @@ static bool make_problem(problem *p) {
   p->bias = check_values(weights, &state);
   p->expected = malloc(ROWS * (size_t)p->n * sizeof *p->expected);
   p->actual = malloc(ROWS * (size_t)p->n * sizeof *p->actual);
-  if (!p->input || !p->weights || !p->bias || !p->expected || !p->actual) return false;
-  expect(p);
-  return true;
+  return p->input && p->weights && p->bias && p->expected && p->actual;
 }
 
 static void release_problem(problem *p) {
@@ -93,45 +96,38 @@ typedef struct device_side {
 } device_side;
 
 static void release_device(device_side *d) {
-  moecl_buffer **all[] = {&d->input,   &d->weights, &d->bias,   &d->rows,
-                          &d->offsets, &d->tiles,   &d->output, &d->scratch,
-                          &d->ids,     &d->topk_weights};
+  moecl_buffer **all[] = {&d->input, &d->weights, &d->bias,    &d->rows, &d->offsets,
+                          &d->tiles, &d->output,  &d->scratch, &d->ids,  &d->topk_weights};
   for (size_t i = 0; i < sizeof all / sizeof all[0]; i++)
     moecl_buffer_destroy(all[i]);
   op_gemm_destroy(&d->gemm);
 }
 
 static moecl_status upload_lists(moecl_context *context, const problem *p, device_side *d) {
-  int32_t rows[ROWS];
-  for (int32_t slot = 0; slot < ROWS; slot++)
+  int32_t rows[ROWS], tiles[EXPERTS + 1] = {0};
+  const int32_t *offsets = p->offsets;
+  const int32_t tile_m = (int32_t)op_gemm_tile_rows(d->gemm, p->rows);
+  for (int32_t slot = 0; slot < p->rows; slot++)
     rows[slot] = source_row(p, slot);
-  MOECL_TRY(check_upload_words(context, rows, ROWS, &d->rows));
-  return check_upload_words(context, offsets, EXPERTS + 1, &d->offsets);
-}
-
-static moecl_status upload_tiles(moecl_context *context, int32_t tile_m, device_side *d) {
-  int32_t tiles[EXPERTS + 1] = {0};
   for (int e = 0; e < EXPERTS; e++)
     tiles[e + 1] = tiles[e] + (offsets[e + 1] - offsets[e] + tile_m - 1) / tile_m;
-  moecl_buffer_destroy(&d->tiles);
+  MOECL_TRY(check_upload_words(context, rows, (size_t)p->rows, &d->rows));
+  MOECL_TRY(check_upload_words(context, offsets, EXPERTS + 1, &d->offsets));
   return check_upload_words(context, tiles, EXPERTS + 1, &d->tiles);
 }
 
-/* `rows`: told to the GEMM, for its choices by rows an expert. */
-static moecl_status multiply(moecl_context *context, const problem *p, device_side *d,
-                             int64_t rows) {
+static moecl_status multiply(moecl_context *context, const problem *p, device_side *d) {
   const moecl_dtype out = p->shape.output_f32 ? MOECL_F32 : p->shape.dtype;
-  const size_t elements = ROWS * (size_t)p->n;
+  const size_t elements = (size_t)p->rows * (size_t)p->n;
   float raw[ROWS * MOST_COLUMNS]; /* holds any storage type */
   ocl_chain chain = {.context = context};
-  MOECL_TRY(upload_tiles(context, (int32_t)op_gemm_tile_rows(d->gemm, rows), d));
   const op_gemm_io io = {.input = d->input,
                          .slot_token = d->rows,
                          .expert_offsets = d->offsets,
                          .tile_offsets = d->tiles,
                          .output = d->output,
                          .scratch = d->scratch,
-                         .rows = rows};
+                         .rows = p->rows};
   MOECL_TRY(op_gemm_enqueue(d->gemm, &chain, &io));
   MOECL_TRY(moecl_buffer_read_wait(d->output, 0, elements * moecl_dtype_size(out), raw));
   moecl_to_double(out, raw, elements, p->actual);
@@ -146,7 +142,6 @@ static moecl_status set_up(moecl_context *context, const problem *p, device_side
                          &d->input));
   MOECL_TRY(check_upload(context, shape->dtype, p->weights, weights * k, &d->weights));
   MOECL_TRY(check_upload(context, shape->dtype, p->bias, weights, &d->bias));
-  MOECL_TRY(upload_lists(context, p, d));
   MOECL_TRY(moecl_buffer_create(context, ROWS * MOST_COLUMNS * sizeof(float), &d->output));
   MOECL_TRY(moecl_buffer_create(context, op_gemm_scratch(d->gemm, ROWS), &d->scratch));
   MOECL_TRY(op_gemm_set_weights(d->gemm, 0, EXPERTS, d->weights, 0));
@@ -160,7 +155,7 @@ static moecl_status compare(moecl_context *context, const kernel_variant *varian
   const double *actual = p->actual;
   const bool exact = p->shape.dtype == MOECL_F32 && !(variant->flags & KERNEL_TF32);
   const double tolerance = exact ? 1e-5 : 1e-2;
-  for (int i = 0; i < ROWS * (int)p->n; i++)
+  for (int i = 0; i < p->rows * (int)p->n; i++)
     if (!(fabs(actual[i] - p->expected[i]) <= tolerance * (1.0 + fabs(p->expected[i]))))
       return check_wrong(context, "grouped_gemm", variant, "output", i, actual[i], p->expected[i]);
   return MOECL_OK;
@@ -173,9 +168,10 @@ static moecl_status compare(moecl_context *context, const kernel_variant *varian
 enum { FEW_CHOICES = 2 };
 static const float few_weights[FEW_CHOICES] = {0.5f, 0.25f};
 
-static int32_t expert_of(int32_t slot) {
+static int32_t expert_of(const int32_t *offsets, int32_t slot) {
   int32_t e = 0;
-  while (slot >= offsets[e + 1]) e++;
+  while (slot >= offsets[e + 1])
+    e++;
   return e;
 }
 
@@ -193,12 +189,12 @@ static moecl_status check_few(moecl_context *context, const kernel_variant *vari
   const bool gather = p->shape.gather;
   const bool logits = p->shape.output_f32; /* of one expert: the first one's rows */
   const int64_t top_k = gather || logits ? 1 : FEW_CHOICES;
-  const int64_t tokens = logits ? offsets[1] : ROWS / top_k;
+  const int64_t tokens = logits ? p->offsets[1] : ROWS / top_k;
   const size_t elements = (size_t)tokens * (size_t)p->n;
   int32_t ids[ROWS];
   float weights[ROWS], raw[ROWS * MOST_COLUMNS];
   for (int32_t i = 0; i < ROWS; i++) {
-    ids[i] = expert_of(source_row(p, i)); /* gathered: slot s reads row ROWS-1-s */
+    ids[i] = expert_of(p->offsets, source_row(p, i)); /* gathered: in reverse */
     weights[i] = few_weights[i % FEW_CHOICES];
   }
   MOECL_TRY(check_upload_words(context, ids, ROWS, &d->ids));
@@ -223,16 +219,28 @@ static moecl_status check_few(moecl_context *context, const kernel_variant *vari
   return MOECL_OK;
 }
 
+/* The problem with one of the loads. */
+static moecl_status check_load(moecl_context *context, const kernel_variant *variant, problem *p,
+                               device_side *d, const int32_t *offsets) {
+  p->offsets = offsets;
+  p->rows = offsets[EXPERTS];
+  expect(p);
+  moecl_buffer_destroy(&d->rows);
+  moecl_buffer_destroy(&d->offsets);
+  moecl_buffer_destroy(&d->tiles);
+  MOECL_TRY(upload_lists(context, p, d));
+  MOECL_TRY(multiply(context, p, d));
+  return compare(context, variant, p);
+}
+
 static moecl_status check(moecl_context *context, const kernel_variant *variant, problem *p,
                           device_side *d) {
   if (!make_problem(p)) return MOECL_ERROR_OUT_OF_HOST_MEMORY;
   MOECL_TRY(set_up(context, p, d));
-  MOECL_TRY(multiply(context, p, d, ROWS));
-  MOECL_TRY(compare(context, variant, p));
-  if (d->gemm->tall) { /* that was it; now the one for fewer rows an expert */
-    MOECL_TRY(multiply(context, p, d, EXPERTS * 32));
-    MOECL_TRY(compare(context, variant, p));
-  }
+  /* The first load last: few tokens are as many. */
+  const bool several = variant->flags & (KERNEL_HEIGHTS | KERNEL_PERSISTENT);
+  for (int i = several ? LOADS : 1; i-- > 0;)
+    MOECL_TRY(check_load(context, variant, p, d, loads[i]));
   return d->gemm->few ? check_few(context, variant, p, d) : MOECL_OK;
 }
 

@@ -43,7 +43,8 @@ static const gemm_case cases[] = {
     CASE("down, one tile", ragged, .n = 128, .k = 24),
     CASE("plain", ragged, .n = 72, .k = 136, .epilogue = OP_EPILOGUE_RELU, .bias = true),
     CASE("odd", ragged, .n = 37, .k = 19, .bias = true, .gather = true),
-    CASE("logits", tokens, .n = 24, .k = 72, .bias = true, .output_f32 = true),
+    CASE("logits", tokens, .n = 24, .k = 72, .bias = true, .dense = true,
+         .output_f32 = true),
 };
 
 static moecl_context *context;
@@ -132,10 +133,11 @@ static moecl_buffer *poisoned(uint64_t bytes) {
 }
 
 /* Every element, and that the row behind the last is as it was. */
-static void check_output(const problem *p, const char *what, const char *variant,
+static void check_output(const problem *p, const char *what, const kernel_variant *variant,
                          const moecl_buffer *output, moecl_dtype type) {
-  static const double tolerance[MOECL_DTYPE_COUNT] = {
+  static const double by_type[MOECL_DTYPE_COUNT] = {
       [MOECL_F32] = 1e-5, [MOECL_F16] = 1e-3, [MOECL_BF16] = 8e-3};
+  const double tolerance = variant->flags & KERNEL_TF32 ? by_type[MOECL_F16] : by_type[type];
   const size_t count = (size_t)(p->rows * p->shape.n), row = (size_t)p->shape.n;
   const size_t one = moecl_dtype_size(type);
   unsigned char *raw = malloc((count + row) * one);
@@ -145,9 +147,9 @@ static void check_output(const problem *p, const char *what, const char *variant
   moecl_to_double(type, raw, count, got);
   for (size_t i = 0; i < count; i++) {
     const double want = p->want[i];
-    if (fabs(got[i] - want) <= tolerance[type] * (1 + fabs(want))) continue;
+    if (fabs(got[i] - want) <= tolerance * (1 + fabs(want))) continue;
     fprintf(stderr, "%s, %s, %s, rows %d %d %d %d: slot %zu, column %zu is %g, expected %g\n",
-            variant, what, moecl_dtype_name(p->shape.dtype), p->load->rows[0], p->load->rows[1],
+            variant->name, what, moecl_dtype_name(p->shape.dtype), p->load->rows[0], p->load->rows[1],
             p->load->rows[2], p->load->rows[3], i / row, i % row, got[i], want);
     fail();
   }
@@ -191,7 +193,7 @@ static int32_t check_gemm(const kernel_variant *variant, const problem *p, const
                          .rows = p->rows};
   ocl_chain chain = {.context = context};
   assert_ok(op_gemm_enqueue(gemm, &chain, &io));
-  check_output(p, what, variant->name, b[6], out);
+  check_output(p, what, variant, b[6], out);
   for (size_t i = 0; i < sizeof b / sizeof b[0]; i++)
     moecl_buffer_destroy(&b[i]);
   op_gemm_destroy(&gemm);
@@ -226,8 +228,9 @@ static void check_case(const kernel_variant *variant, const gemm_case *c, moecl_
     release_problem(&p);
   }
   const op_gemm_shape *s = &c->shape;
-  if (variant->flags & KERNEL_HEIGHTS && s->n % 8 == 0) /* no kernel was left out */
-    assert_true(seen.few && seen.low && (seen.tall || s->output_f32));
+  /* No kernel was left out; a dense one's hang on the device's compute units. */
+  if (variant->flags & KERNEL_HEIGHTS && s->n % 8 == 0 && !s->dense)
+    assert_true(seen.few && seen.low && seen.tall);
 }
 
 /* Variants that want dedicated local memory want it for speed: any device can
@@ -236,12 +239,22 @@ static bool serves_here(const kernel_variant *variant, moecl_dtype dtype) {
   return kernel_variant_serves(variant, dtype, context->info.capabilities | MOECL_CAP_LOCAL_MEMORY);
 }
 
+/* In fp32 every case; in the narrow types those that reach code of their own. A
+ * library's GEMM is the library's to test. */
+static bool wanted(const kernel_variant *variant, const gemm_case *c, moecl_dtype dtype) {
+  if (variant->flags & KERNEL_LIBRARY || !serves_here(variant, dtype)) return false;
+  /* PoCL 3.1 writes elsewhere in what it makes of them; it is never given them. */
+  const bool is_given = kernel_variant_serves(variant, dtype, context->info.capabilities);
+  if (!is_given && dtype != MOECL_F32) return false;
+  return dtype == MOECL_F32 || c->shape.dense || c->shape.n == 136 || c->shape.n == 200;
+}
+
 static void check_dtype(moecl_dtype dtype) {
   const kernel_variant *variants;
   const size_t count = kernel_variants("grouped_gemm", &variants);
   for (size_t v = 0; v < count; v++)
     for (size_t i = 0; i < sizeof cases / sizeof cases[0]; i++)
-      if (serves_here(&variants[v], dtype)) check_case(&variants[v], &cases[i], dtype);
+      if (wanted(&variants[v], &cases[i], dtype)) check_case(&variants[v], &cases[i], dtype);
 }
 
 static void test_f32(void **state) { (void)state, check_dtype(MOECL_F32); }

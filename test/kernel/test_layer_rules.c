@@ -1,5 +1,6 @@
 /* What the layer promises beside right numbers: non-finite input is reported
  * and kept apart, misuse is refused, buffers may be parts of others. */
+#include "kernel/variant.h"
 #include "layer_run.h"
 #include "moecl/opencl.h"
 #include "moe/layer.h"
@@ -90,6 +91,14 @@ static void check_nonfinite(const char *name, const char *gemm, moecl_dtype dtyp
   free(output);
 }
 
+static bool takes_odd(const char *gemm) {
+  const kernel_variant *variants;
+  const size_t count = kernel_variants("grouped_gemm", &variants);
+  for (size_t v = 0; v < count; v++)
+    if (strcmp(variants[v].name, gemm) == 0) return !(variants[v].flags & KERNEL_EIGHTS);
+  return true;
+}
+
 static void test_nonfinite(void **state) {
   const char *gemms[32];
   (void)state;
@@ -97,7 +106,7 @@ static void test_nonfinite(void **state) {
   for (size_t i = 0; i < count; i++) {
     check_nonfinite("plain", gemms[i], MOECL_F32);
     check_nonfinite("capacity by position", gemms[i], MOECL_F32);
-    check_nonfinite("jitter", gemms[i], MOECL_F32);
+    if (takes_odd(gemms[i])) check_nonfinite("jitter", gemms[i], MOECL_F32);
   }
   check_nonfinite("capacity by probability", NULL, MOECL_F32);
   check_nonfinite("odd", NULL, MOECL_BF16);
@@ -369,8 +378,8 @@ static void test_profile(void **state) {
     assert_ok(moecl_profile_read_wait(profile, times));
     sum = 0;
     for (int stage = 0; stage < MOECL_STAGE_LAYER; stage++) {
-      assert_true(times[stage] > 0);
-      sum += times[stage];
+      assert_true(stage == MOECL_STAGE_SHARED ? isnan(times[stage]) : times[stage] > 0);
+      if (stage != MOECL_STAGE_SHARED) sum += times[stage];
     }
     assert_true(times[MOECL_STAGE_LAYER] >= sum * 0.999);
   }
