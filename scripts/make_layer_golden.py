@@ -4,7 +4,7 @@ by transformers' own blocks.
 
 usage: make_layer_golden.py [OUT_DIR]
 
-Needs torch, transformers and safetensors. Each file holds the layer's inputs
+Needs torch and transformers. Each file holds the layer's inputs
 and weights in moecl's names and layouts, the router's decisions, the output
 and, where the family has it, the load-balancing loss, all fp32; its metadata
 holds the rule in moecl's parameters, and the versions. Made again by the same
@@ -14,12 +14,13 @@ Not there: NLLB-MoE, whose experts in transformers 5 index a mask as if it were
 expert ids (NllbMoeExperts.forward), so that there is nothing to compare with.
 """
 
+import json
 import pathlib
+import struct
 import sys
 
 import torch
 import transformers
-from safetensors.torch import save_file
 from transformers import models as families
 
 TOKENS = 31
@@ -77,6 +78,12 @@ def deepseek(block, hidden):
     bias = getattr(block.gate, "e_score_correction_bias", None)
     extra = {} if bias is None else {"router.correction_bias": bias}
     return simple(block, hidden) | mlp(block.shared_experts) | extra
+
+
+def low_bias(block, hidden):
+    """All choice scores negative: 0 would be better than any."""
+    block.gate.e_score_correction_bias -= 3
+    return deepseek(block, hidden)
 
 
 def qwen2(block, hidden):
@@ -177,6 +184,8 @@ CASES = [
          deepseek),
     case("deepseek_v3", "deepseek_v3", "DeepseekV3MoE",
          moe("DeepseekV3Config", norm_topk_prob=True, **GROUPED), deepseek, **GROUPS, **SIGMOID),
+    case("deepseek_v3_low", "deepseek_v3", "DeepseekV3MoE",
+         moe("DeepseekV3Config", norm_topk_prob=True, **GROUPED), low_bias, **GROUPS, **SIGMOID),
     case("glm4_moe", "glm4_moe", "Glm4MoeMoE",
          moe("Glm4MoeConfig", norm_topk_prob=True,
              **GROUPED | dict(n_group=1, topk_group=1, n_shared_experts=1)),
@@ -221,6 +230,19 @@ def prove(name, tensors, rule):
     return f"{int((counts == 0).sum())} of {experts} experts empty, the busiest has {int(counts.max())}"
 
 
+def save(path, tensors, metadata):
+    """safetensors, with its header in a fixed order (the library's own is not)."""
+    header, data = {"__metadata__": metadata}, b""
+    for name, value in sorted(tensors.items()):
+        raw = value.numpy().tobytes()
+        header[name] = {"dtype": "I32" if value.dtype == torch.int32 else "F32",
+                        "shape": list(value.shape), "data_offsets": [len(data), len(data) + len(raw)]}
+        data += raw
+    text = json.dumps(header).encode()
+    text += b" " * (-len(text) % 8)
+    path.write_bytes(struct.pack("<Q", len(text)) + text + data)
+
+
 def main():
     folder = pathlib.Path(sys.argv[1] if len(sys.argv) > 1 else "test/golden")
     for name, block_class, config, tensors_of, rule in CASES:
@@ -239,7 +261,7 @@ def main():
         metadata |= {"block": block_class.__name__, "torch": torch.__version__,
                      "transformers": transformers.__version__}
         path = folder / f"{name}.safetensors"
-        save_file(tensors, path, metadata=metadata)
+        save(path, tensors, metadata)
         print(f"{path}: {path.stat().st_size} bytes; {prove(name, tensors, rule)}")
 
 

@@ -45,14 +45,13 @@ typedef struct moecl_layer_params {
    * experts of the largest choice scores are taken, in that order; ties go to the
    * lower expert id. The choice score is the score plus the correction bias.
    * Without that bias all scorings keep the logits' order, and logits that a score
-   * can't tell apart any more still decide. An expert in a group that was not
-   * taken has choice score 0, as in the published code (not minus infinity, as in
-   * the paper): it is taken after all where a bias makes those of the groups taken
-   * negative. A weight is the expert's score (without that bias), then divided by
-   * the sum of the weights that are kept (renormalize; to a sum of sigmoid or
-   * sqrt-softplus scores 1e-20 is added, as DeepSeek's code does), then multiplied
-   * by routed_scaling_factor. A token with a logit or choice score that is not
-   * finite is routed nowhere. */
+   * can't tell apart any more still decide. Experts in groups that were not taken
+   * are out, as in transformers 5 (DeepSeek's first code gave them choice score 0,
+   * which could win against negative ones). A weight is the expert's score (without
+   * the bias), then divided by the sum of the weights that are kept (renormalize; to
+   * a sum of sigmoid or sqrt-softplus scores 1e-20 is added, as DeepSeek's code
+   * does), then multiplied by routed_scaling_factor. A token with a logit or choice
+   * score that is not finite is routed nowhere. */
   moecl_scoring scoring;
   bool score_after_topk; /* the choice is among logits, the scores are made of the K chosen ones
                             alone (a softmax over K: Granite-MoE, JetMoE, gpt-oss). Not with

@@ -100,9 +100,8 @@ static void limit_to_groups(choice *c) {
       continue;
     }
     best_out = fmax(best_out, score[g]);
-    /* Logits stand for scores, which are positive, so 0 is the least there. */
     for (int64_t e = g * members; e < (g + 1) * members; e++)
-      c->value[e] = c->by_logit ? -INFINITY : 0;
+      c->value[e] = -INFINITY;
   }
   note_gap(c, worst_in, best_out);
 }

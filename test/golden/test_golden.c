@@ -292,7 +292,7 @@ static const char *const files[] = {
     "deepseek_v3.safetensors", "glm4_moe.safetensors",    "deepseek_v2_lite.safetensors",
     "gpt_oss.safetensors",     "minimax_m2.safetensors",  "llama4.safetensors",
     "phimoe.safetensors",      "granitemoe.safetensors",  "jetmoe.safetensors",
-    "switch.safetensors"};
+    "switch.safetensors",      "deepseek_v3_low.safetensors"};
 
 static void test_reference(void **state) {
   (void)state;

@@ -147,8 +147,7 @@ static void test_tied_groups(void **state) {
   assert_true(c.gap == 0);
 }
 
-/* Where a bias makes the taken group's choice scores negative, the others' 0 wins,
- * as in the published code. */
+/* A bias that makes all choice scores negative lets nobody in from other groups. */
 static void test_negative_choice(void **state) {
   const double logits[] = {0, 0, 0, 0};
   moecl_layer_params params = rule(4, 1, MOECL_SCORING_SIGMOID);
@@ -157,7 +156,7 @@ static void test_negative_choice(void **state) {
   params.topk_group = 1;
   params.score_correction_bias = true;
   const chosen c = choose(&params, logits, (double[]){-1, -1, -2, -2});
-  is(&c, 1, (int32_t[]){2}, (double[]){0.5});
+  is(&c, 1, (int32_t[]){0}, (double[]){0.5});
 }
 
 /* With jitter 0.1, 2 is within 0.2 * 2.4 of 2.4, and 1.9 is not; then 1.9 is
