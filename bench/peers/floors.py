@@ -21,11 +21,14 @@ class Ceilings(NamedTuple):
     tbytes: float  # a device copy, bytes read and written, TB/s
 
 
-NO_BIAS = ("layer.gate_up_bias=false", "layer.down_bias=false", "layer.router.bias=false")
-# Every peer routes so; the model's own rule is another.
-PLAIN = tuple(f"layer.router.{rule}" for rule in
-              ("scoring=softmax", "correction_bias=false", "groups=null", "topk_groups=null",
-               "group_score=max", "scaling_factor=1"))
+# Every peer computes such a layer; the model's own is another.
+PLAIN_EXPERTS = ("layer.gate_up_bias=false", "layer.down_bias=false", "layer.router.bias=false",
+                 "layer.activation=swiglu", "layer.router.score_after_topk=false",
+                 "layer.router.renormalize=true")
+PLAIN = ("layer.shared.intermediate_size=null",) + tuple(
+    f"layer.router.{rule}" for rule in
+    ("scoring=softmax", "correction_bias=false", "groups=null", "topk_groups=null",
+     "group_score=max", "scaling_factor=1"))
 SHAPES = {
     s.name: s
     for s in (
@@ -33,7 +36,7 @@ SHAPES = {
         Shape("olmoe", "OLMoE-1B-7B", "olmoe-1b-7b.yaml", ("layer.router.renormalize=true",),
               2048, 1024, 64, 8),
         Shape("qwen3", "Qwen3-30B-A3B", "qwen3-30b-a3b.yaml", (), 2048, 768, 128, 8),
-        Shape("gpt-oss", "gpt-oss-20b shape, no bias", "gpt-oss-20b.yaml", NO_BIAS,
+        Shape("gpt-oss", "gpt-oss-20b shape, no bias", "gpt-oss-20b.yaml", PLAIN_EXPERTS,
               2880, 2880, 32, 4),
         Shape("deepseek", "DeepSeek-V3 shape", "deepseek-v3.yaml", PLAIN, 7168, 2048, 256, 8),
     )
@@ -134,7 +137,8 @@ def read_ours(text, shape, tokens):
     wanted = {"hidden_size": shape.hidden, "intermediate_size": shape.intermediate,
               "num_experts": shape.experts, "top_k": shape.top_k, "num_tokens": tokens,
               "dtype": "bf16", "activation": "swiglu", "renormalize": True,
-              "gate_up_bias": False, "down_bias": False, "router_bias": False}
+              "gate_up_bias": False, "down_bias": False, "router_bias": False,
+              "scoring": "softmax", "num_expert_group": None, "shared_intermediate_size": None}
     for name, value in wanted.items():
         if params.get(name) != value:
             return {"error": f"moectl ran {name}={params.get(name)}, the peers {value}"}

@@ -34,7 +34,8 @@ def results_json(shape, tokens, ms=1.0, status="ok", **params):
     plain = {"hidden_size": shape.hidden, "intermediate_size": shape.intermediate,
              "num_experts": shape.experts, "top_k": shape.top_k, "num_tokens": tokens,
              "dtype": "bf16", "activation": "swiglu", "renormalize": True,
-             "gate_up_bias": False, "down_bias": False, "router_bias": False}
+             "gate_up_bias": False, "down_bias": False, "router_bias": False, "scoring": "softmax",
+              "num_expert_group": None, "shared_intermediate_size": None}
     return json.dumps({"device": {"name": "a GPU"}, "points": [{
         "status": status, "error": None if status.startswith("ok") else "it broke",
         "params": {**plain, **params}, "variants": {"grouped_gemm": "generic"},
@@ -77,7 +78,7 @@ class Floors(unittest.TestCase):
             renormalizes = "layer.router.renormalize=true" in shape.settings
             self.assertTrue(renormalizes or "renormalize: true" in text, shape.config)
             biased = "bias: true" in text.replace("correction_bias", "")
-            self.assertEqual(biased, bool(set(shape.settings) & set(floors.NO_BIAS)))
+            self.assertEqual(biased, set(shape.settings) >= set(floors.PLAIN_EXPERTS))
 
     def test_points(self):
         def names(*words):
@@ -274,7 +275,7 @@ class Command(unittest.TestCase):
 
     def test_settings_of_moectl(self):
         words = ours.command("m", floors.SHAPES["gpt-oss"], 16, "o", 30, False, "gpu")
-        for setting in floors.NO_BIAS + ("workload.num_tokens=16", "measure.verify=false"):
+        for setting in floors.PLAIN_EXPERTS + ("workload.num_tokens=16", "measure.verify=false"):
             self.assertIn(setting, words)
         self.assertTrue(os.path.exists(words[2]))
 
