@@ -233,19 +233,11 @@ static void check_case(const kernel_variant *variant, const gemm_case *c, moecl_
     assert_true(seen.few && seen.low && seen.tall);
 }
 
-/* Variants that want dedicated local memory want it for speed: any device can
- * check what they compute. */
-static bool serves_here(const kernel_variant *variant, moecl_dtype dtype) {
-  return kernel_variant_serves(variant, dtype, context->info.capabilities | MOECL_CAP_LOCAL_MEMORY);
-}
-
 /* In fp32 every case; in the narrow types those that reach code of their own. A
  * library's GEMM is the library's to test. */
 static bool wanted(const kernel_variant *variant, const gemm_case *c, moecl_dtype dtype) {
-  if (variant->flags & KERNEL_LIBRARY || !serves_here(variant, dtype)) return false;
-  /* PoCL 3.1 writes elsewhere in what it makes of them; it is never given them. */
-  const bool is_given = kernel_variant_serves(variant, dtype, context->info.capabilities);
-  if (!is_given && dtype != MOECL_F32) return false;
+  if (variant->flags & KERNEL_LIBRARY) return false;
+  if (!kernel_variant_serves(variant, dtype, context->info.capabilities)) return false;
   return dtype == MOECL_F32 || c->shape.dense || c->shape.n == 136 || c->shape.n == 200;
 }
 
