@@ -1,0 +1,255 @@
+"""The cases: one or more for each family that transformers has and moecl knows.
+
+Sizes are small and odd on purpose. Where a family has dense layers, layer 0 is one.
+"""
+
+import dataclasses
+import typing
+
+import torch
+
+from goldens import routers
+
+BF16, F16, F32 = torch.bfloat16, torch.float16, torch.float32
+
+
+@dataclasses.dataclass(frozen=True)
+class Record:
+    """One file of recorded inputs and outputs."""
+
+    block: str  # the block's path in transformers' model
+    published: str  # and in the checkpoint
+    layer: int = 1
+    file: str = "io"
+    dtype: torch.dtype = F32
+    stack: str = "decoder"
+
+
+def run_block(model, path, hidden_states):
+    output = model.get_submodule(path)(hidden_states)
+    return output[0].view_as(hidden_states) if isinstance(output, tuple) else output
+
+
+@dataclasses.dataclass(frozen=True)
+class Case:
+    name: str  # the folder
+    model: str  # transformers' prefix of the classes' names
+    config: dict
+    records: list
+    seed: int
+    router: str = "gate"  # within the block
+    read: typing.Callable = routers.plain
+    choice: typing.Callable | None = routers.by_logit
+    run: typing.Callable = run_block
+    suffix: str = "ForCausalLM"
+    config_suffix: str = "Config"
+    dtype: torch.dtype = BF16  # of the checkpoint
+    exact: str = ""  # tensors which stay F32 in it
+    shards: int = 1
+    prefix: str = ""  # before the checkpoint's names
+    keys: dict = dataclasses.field(default_factory=dict)  # config.json: transformers' key, the published one
+    publish_config: typing.Callable = lambda config: config
+    publish_tensors: typing.Callable = lambda tensors: tensors
+    adjust: typing.Callable = lambda model: None
+    assertion: typing.Callable | None = None
+    tokens: int = 24
+    margin: float = 1e-3
+    hot: tuple = ()
+    tilt: float = 6.0
+    empty: tuple = ()
+    groups: bool = False  # groups cut off experts which would have won
+    capacity: bool = False  # tokens get dropped
+
+    @property
+    def model_class(self):
+        return self.model + self.suffix
+
+    @property
+    def config_class(self):
+        return self.model + self.config_suffix
+
+
+def heads(**more):
+    return dict(num_hidden_layers=2, num_attention_heads=2, num_key_value_heads=2, head_dim=8,
+                max_position_embeddings=64, **more)
+
+
+def mla(**more):
+    """DeepSeek's attention, as small as it goes."""
+    config = heads(q_lora_rank=None, kv_lora_rank=8, qk_rope_head_dim=8, qk_nope_head_dim=8, v_head_dim=8)
+    del config["head_dim"]
+    return config | more
+
+
+def one(block, published=None, **more):
+    return [Record("model.layers.1." + block, "model.layers.1." + (published or block), **more)]
+
+
+def with_bf16(block, published=None):
+    return one(block, published) + one(block, published, file="io-bf16", dtype=BF16)
+
+
+def lower_scores(model):
+    """Every biased score of DeepSeek-V3's below zero: experts cut off must not win as zeros."""
+    model.model.layers[1].mlp.gate.e_score_correction_bias -= 2.5
+
+
+def all_negative(model, path, tensors):
+    assert (routers.by_biased_sigmoid(model.get_submodule(path), tensors["router_logits"]) < 0).all()
+
+
+def mtp_layer(tensors):
+    """Published files hold the next-token-prediction layer after the last."""
+    extra = {name.replace("layers.1", "layers.2"): tensor for name, tensor in tensors.items()
+             if name.startswith("model.layers.1.mlp.gate")}
+    return tensors | extra
+
+
+def published_deepseek(config):
+    return config | {"scoring_func": "sigmoid", "topk_method": "noaux_tc", "moe_layer_freq": 1}
+
+
+def under_text_config(config):
+    """Llama 4 as it is on the hub: the text model's keys within another."""
+    dtype = config["torch_dtype"]
+    del config["moe_layers"]  # published files leave it to interleave_moe_layer_step
+    return {"architectures": ["Llama4ForConditionalGeneration"], "model_type": "llama4",
+            "torch_dtype": dtype, "text_config": config}
+
+
+def stretch_gpt_oss(model):
+    """Gate and up beyond the clamp's limit."""
+    with torch.no_grad():
+        for layer in model.model.layers:
+            layer.mlp.experts.gate_up_proj *= 4
+
+
+def clamps(model, path, tensors):
+    experts = model.get_submodule(path).experts
+    x = tensors["hidden_states"]
+    gate_up = torch.einsum("th,ehi->tei", x, experts.gate_up_proj) + experts.gate_up_proj_bias
+    gate_up = gate_up.gather(1, tensors["topk_ids"].long()[..., None].expand(-1, -1, gate_up.shape[-1]))
+    assert gate_up[..., ::2].max() > experts.limit and gate_up[..., 1::2].abs().max() > experts.limit
+
+
+def masks(model, path, tensors):
+    """Sparsemixer's threshold leaves one expert alone for some tokens and not for others."""
+    first = tensors["topk_weights"][:, 0]
+    assert (first == 1).any() and (first < 1).any()
+
+
+def run_nllb(model, path, hidden_states):
+    """The sum over experts that the published model's code makes. transformers 5.23's own sum
+    takes the router's mask for expert ids, and runs experts 0 and 1 alone."""
+    block = model.get_submodule(path)
+    x = hidden_states[0]
+    _, combine, _ = block.router(x)
+    output = torch.zeros_like(x)
+    for expert in range(block.num_experts):
+        tokens = combine[:, expert].nonzero().flatten()
+        output[tokens] += block.experts[f"expert_{expert}"](x[tokens]) * combine[tokens, expert, None]
+    return (output * (1 - block.experts.moe_token_dropout)).unsqueeze(0)
+
+
+def run_dbrx(model, path, hidden_states):
+    return model.get_submodule(path)(hidden_states).view_as(hidden_states)
+
+
+def run_shared_mlp(model, path, hidden_states):
+    """Granite's shared experts stand beside the block."""
+    layer = model.get_submodule(path.rpartition(".")[0])
+    return layer.block_sparse_moe(hidden_states) + layer.shared_mlp(hidden_states)
+
+
+QWEN = dict(hidden_size=32, intermediate_size=28, moe_intermediate_size=20, num_experts_per_tok=3)
+DEEPSEEK = dict(hidden_size=32, intermediate_size=40, moe_intermediate_size=20, first_k_dense_replace=1)
+SWITCH = dict(d_model=32, d_kv=8, d_ff=36, num_heads=2, num_layers=2, num_decoder_layers=2, num_experts=6,
+              num_sparse_encoder_layers=1, num_sparse_decoder_layers=1)
+NLLB = dict(d_model=24, encoder_layers=2, decoder_layers=2, encoder_attention_heads=2,
+            decoder_attention_heads=2, encoder_ffn_dim=36, decoder_ffn_dim=28, encoder_sparse_step=2,
+            decoder_sparse_step=2, num_experts=6, max_position_embeddings=64)
+
+CASES = [
+    Case("mixtral", "Mixtral", heads(hidden_size=48, intermediate_size=40, num_local_experts=6),
+         with_bf16("mlp", "block_sparse_moe"), seed=1, shards=2, margin=2e-2),
+    Case("mixtral-hot", "Mixtral", heads(hidden_size=24, intermediate_size=17, num_local_experts=8),
+         one("mlp", "block_sparse_moe"), seed=2, dtype=F32, hot=(5,), empty=(0, 3)),
+    Case("olmoe", "Olmoe", heads(hidden_size=32, intermediate_size=12, num_experts=16, num_experts_per_tok=4),
+         one("mlp"), seed=3, dtype=F32),
+    Case("qwen2_moe", "Qwen2Moe",
+         heads(num_experts=8, shared_expert_intermediate_size=24, decoder_sparse_step=2, **QWEN),
+         with_bf16("mlp"), seed=4, margin=2e-2),
+    Case("qwen3_moe", "Qwen3Moe", heads(num_experts=10, mlp_only_layers=[0], norm_topk_prob=True, **QWEN),
+         one("mlp"), seed=5, dtype=F16, hot=(2,), keys={"num_local_experts": "num_experts"}),
+    Case("deepseek_v2", "DeepseekV2",
+         mla(n_routed_experts=12, num_experts_per_tok=3, n_shared_experts=2, n_group=4, topk_group=2,
+             topk_method="group_limited_greedy", routed_scaling_factor=16.0, **DEEPSEEK),
+         one("mlp"), seed=6, groups=True,
+         publish_config=lambda c: c | {"scoring_func": "softmax", "moe_layer_freq": 1}),
+    Case("deepseek_v2-lite", "DeepseekV2",
+         mla(n_routed_experts=8, num_experts_per_tok=3, n_shared_experts=2, n_group=1, topk_group=1, **DEEPSEEK),
+         one("mlp"), seed=7, empty=(7,)),
+    Case("deepseek_v3", "DeepseekV3",
+         mla(n_routed_experts=16, num_experts_per_tok=4, n_group=4, topk_group=2, **DEEPSEEK),
+         with_bf16("mlp"), seed=8, shards=3, margin=2e-2, groups=True, choice=routers.by_biased_sigmoid,
+         publish_config=published_deepseek, publish_tensors=mtp_layer),
+    Case("deepseek_v3-negative", "DeepseekV3",
+         mla(n_routed_experts=8, num_experts_per_tok=3, n_group=4, topk_group=2, norm_topk_prob=False,
+             **DEEPSEEK),
+         one("mlp"), seed=9, groups=True, choice=routers.by_biased_sigmoid,
+         publish_config=published_deepseek,
+         adjust=lower_scores, assertion=all_negative),
+    Case("gpt_oss", "GptOss", heads(hidden_size=32, intermediate_size=20, num_local_experts=8),
+         with_bf16("mlp"), seed=10, router="router", margin=2e-2, adjust=stretch_gpt_oss, assertion=clamps),
+    Case("llama4", "Llama4",
+         heads(hidden_size=32, intermediate_size=24, intermediate_size_mlp=40, num_local_experts=6,
+               interleave_moe_layer_step=2),
+         with_bf16("feed_forward"), seed=11, config_suffix="TextConfig", router="router", read=routers.llama4,
+         margin=2e-2, prefix="language_model.", publish_config=under_text_config),
+    Case("llama4_text-top2", "Llama4",
+         heads(hidden_size=32, intermediate_size=20, intermediate_size_mlp=40, num_local_experts=8,
+               num_experts_per_tok=2, interleave_moe_layer_step=2),
+         one("feed_forward"), seed=12, config_suffix="TextConfig", router="router", read=routers.llama4,
+         dtype=F32, hot=(1,), empty=(6,)),
+    Case("phimoe", "Phimoe",
+         heads(hidden_size=32, intermediate_size=24, num_local_experts=8, input_jitter_noise=0.01,
+               router_jitter_noise=0.2),
+         one("mlp", "block_sparse_moe"), seed=13, router="router", choice=None, assertion=masks,
+         publish_config=lambda c: c | {"architectures": ["PhiMoEForCausalLM"]}),
+    Case("granitemoe", "GraniteMoe",
+         heads(hidden_size=32, intermediate_size=20, num_local_experts=8, num_experts_per_tok=3),
+         one("block_sparse_moe"), seed=14, router="router", hot=(4,), empty=(1,)),
+    Case("granitemoeshared", "GraniteMoeShared",
+         heads(hidden_size=32, intermediate_size=20, num_local_experts=6, num_experts_per_tok=2,
+               shared_intermediate_size=28),
+         one("block_sparse_moe"), seed=15, router="router", run=run_shared_mlp),
+    Case("jetmoe", "JetMoe",
+         dict(hidden_size=32, intermediate_size=20, num_hidden_layers=2, num_key_value_heads=1, kv_channels=8,
+              num_local_experts=6),
+         one("mlp"), seed=16, router="router", read=routers.jetmoe),
+    Case("minimax_m2", "MiniMaxM2",
+         heads(hidden_size=32, intermediate_size=20, num_local_experts=8, num_experts_per_tok=3),
+         one("mlp", "block_sparse_moe"), seed=17, choice=routers.by_biased_sigmoid,
+         exact=r"gate\.weight",
+         publish_config=lambda c: c | {"scoring_func": "sigmoid", "use_routing_bias": True}),
+    Case("glm4_moe", "Glm4Moe",
+         heads(n_routed_experts=8, num_experts_per_tok=3, routed_scaling_factor=2.5, **DEEPSEEK),
+         one("mlp"), seed=18, choice=routers.by_biased_sigmoid),
+    Case("switch_transformers", "SwitchTransformers", SWITCH | {"expert_capacity": 5},
+         [Record("encoder.block.1.layer.1.mlp", "encoder.block.1.layer.1.mlp", stack="encoder"),
+          Record("decoder.block.1.layer.2.mlp", "decoder.block.1.layer.2.mlp", file="io-decoder")],
+         seed=19, suffix="ForConditionalGeneration", router="router", read=routers.switch, choice=None,
+         dtype=F32, hot=(2,), capacity=True),
+    Case("nllb_moe", "NllbMoe", NLLB | {"moe_eval_capacity_token_fraction": 0.25},
+         [Record("model.encoder.layers.1.ffn", "model.encoder.layers.1.ffn", stack="encoder"),
+          Record("model.decoder.layers.1.ffn", "model.decoder.layers.1.ffn", file="io-decoder")],
+         seed=20, suffix="ForConditionalGeneration", router="router", read=routers.nllb, choice=None,
+         run=run_nllb, dtype=F32, hot=(2,), capacity=True),
+    Case("nllb_moe-prioritized", "NllbMoe",
+         NLLB | {"moe_eval_capacity_token_fraction": 0.0, "expert_capacity": 7, "moe_token_dropout": 0.0,
+                 "normalize_router_prob_before_dropping": True, "batch_prioritized_routing": True,
+                 "router_bias": True},
+         [Record("model.encoder.layers.1.ffn", "model.encoder.layers.1.ffn", stack="encoder")],
+         seed=21, suffix="ForConditionalGeneration", router="router", read=routers.nllb, choice=None,
+         run=run_nllb, hot=(0,), capacity=True),
+]

@@ -1,0 +1,65 @@
+"""How each family's router tells its decisions: from what its forward returned to logits [T,E],
+ids [T,K] and weights [T,K], as the experts use them."""
+
+import torch
+
+
+def plain(block, out):
+    """Most families: logits, weights, ids."""
+    logits, weights, ids = out
+    return logits, ids, weights
+
+
+def llama4(block, out):
+    scores, logits = out
+    ids = logits.topk(block.top_k, dim=-1).indices
+    return logits, ids, scores.gather(1, ids)
+
+
+def jetmoe(block, out):
+    """Assignments come sorted by expert."""
+    order, _, gates, _, logits = out
+    ids = logits.topk(block.router.top_k, dim=-1).indices
+    weights = torch.empty_like(gates)
+    weights[order] = gates
+    return logits, ids, weights.view(ids.shape)
+
+
+def dbrx(block, out):
+    weights, ids = block.route_tokens_to_experts(out)
+    return out, ids, weights
+
+
+def switch(block, out):
+    """A token beyond its expert's capacity keeps its choice and weighs nothing."""
+    kept, probs, logits = (x.flatten(0, 1) for x in out)
+    ids = logits.argmax(dim=-1, keepdim=True)
+    return logits, ids, probs * kept.gather(1, ids)
+
+
+def nllb(block, out):
+    _, combine, logits = out
+    ids = logits.topk(2, dim=-1).indices
+    return logits, ids, combine.gather(1, ids)
+
+
+def by_logit(block, logits):
+    """What the choice goes by, where the scores rise with the logits."""
+    return logits
+
+
+def by_biased_sigmoid(block, logits):
+    return logits.sigmoid() + correction_bias(block)
+
+
+def by_biased_softmax(block, logits):
+    return logits.softmax(dim=-1) + correction_bias(block)
+
+
+def correction_bias(block):
+    tensors = dict(block.named_buffers()) | dict(block.named_parameters())
+    return next(t for name, t in tensors.items() if is_correction_bias(name)).flatten()
+
+
+def is_correction_bias(name):
+    return name.endswith(("e_score_correction_bias", "expert_bias"))
