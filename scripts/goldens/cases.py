@@ -117,6 +117,18 @@ def under_text_config(config):
             "torch_dtype": dtype, "text_config": config}
 
 
+def in_aria(config):
+    """The text model within Aria's configuration."""
+    return {"architectures": ["AriaForConditionalGeneration"], "model_type": "aria",
+            "torch_dtype": config["torch_dtype"], "text_config": config}
+
+
+def published_nemotron_h(config):
+    """The pattern of layers in letters, as published."""
+    del config["layers_block_type"]
+    return config | {"hybrid_override_pattern": "-E"}
+
+
 def stretch_gpt_oss(model):
     """Gate and up beyond the clamp's limit."""
     with torch.no_grad():
@@ -149,10 +161,6 @@ def run_nllb(model, path, hidden_states):
         tokens = combine[:, expert].nonzero().flatten()
         output[tokens] += block.experts[f"expert_{expert}"](x[tokens]) * combine[tokens, expert, None]
     return (output * (1 - block.experts.moe_token_dropout)).unsqueeze(0)
-
-
-def run_dbrx(model, path, hidden_states):
-    return model.get_submodule(path)(hidden_states).view_as(hidden_states)
 
 
 def run_shared_mlp(model, path, hidden_states):
@@ -252,4 +260,54 @@ CASES = [
          [Record("model.encoder.layers.1.ffn", "model.encoder.layers.1.ffn", stack="encoder")],
          seed=21, suffix="ForConditionalGeneration", router="router", read=routers.nllb, choice=None,
          run=run_nllb, hot=(0,), capacity=True),
+    Case("flex_olmo", "FlexOlmo",
+         heads(hidden_size=32, intermediate_size=20, num_experts=7, num_experts_per_tok=3, norm_topk_prob=True),
+         one("mlp"), seed=22),
+    Case("qwen3_next", "Qwen3Next",
+         heads(num_experts=8, shared_expert_intermediate_size=12, mlp_only_layers=[0],
+               layer_types=["full_attention", "full_attention"], **QWEN),
+         one("mlp"), seed=23),
+    Case("minimax", "MiniMax",
+         heads(hidden_size=32, intermediate_size=20, num_local_experts=6,
+               layer_types=["full_attention", "full_attention"]),
+         one("mlp", "block_sparse_moe"), seed=24),
+    Case("dots1", "Dots1",
+         heads(n_routed_experts=6, num_experts_per_tok=2, n_shared_experts=2, norm_topk_prob=True,
+               routed_scaling_factor=2.5, **DEEPSEEK),
+         one("mlp"), seed=25, choice=routers.by_biased_sigmoid),
+    Case("ernie4_5_moe", "Ernie4_5_Moe",
+         heads(hidden_size=32, intermediate_size=40, moe_intermediate_size=20, moe_num_experts=8, moe_k=3,
+               moe_layer_start_index=1, moe_layer_end_index=1),
+         one("mlp"), seed=26, choice=routers.by_biased_softmax, exact=r"mlp\.gate\.weight"),
+    Case("hunyuan_v1_moe", "HunYuanMoEV1",
+         heads(hidden_size=32, intermediate_size=20, num_experts=8, moe_topk=[2, 3]),
+         one("mlp"), seed=27),
+    Case("lfm2_moe", "Lfm2Moe",
+         dict(hidden_size=32, intermediate_size=40, num_hidden_layers=2, num_attention_heads=4,
+              num_key_value_heads=2, moe_intermediate_size=20, num_experts=8, num_experts_per_tok=3,
+              num_dense_layers=1, layer_types=["full_attention", "full_attention"]),
+         one("feed_forward"), seed=28, choice=routers.by_biased_sigmoid),
+    Case("jamba", "Jamba",
+         heads(hidden_size=32, intermediate_size=20, num_experts=8, attn_layer_period=1, attn_layer_offset=0,
+               use_mamba_kernels=False),
+         one("feed_forward"), seed=29, router="router"),
+    Case("afmoe", "Afmoe",
+         heads(hidden_size=32, intermediate_size=40, moe_intermediate_size=20, num_experts=8,
+               num_experts_per_tok=3, route_scale=1.5),
+         one("mlp"), seed=30, router="router", choice=routers.by_biased_sigmoid),
+    Case("dbrx", "Dbrx",
+         dict(d_model=32, n_heads=2, n_layers=2, max_seq_len=64,
+              attn_config=dict(kv_n_heads=2, rope_theta=1e4),
+              ffn_config=dict(hidden_size=32, ffn_hidden_size=20, moe_num_experts=6, moe_top_k=3)),
+         [Record("transformer.blocks.1.ffn", "transformer.blocks.1.ffn")], seed=31, router="router",
+         read=routers.dbrx),
+    Case("aria", "AriaText",
+         heads(hidden_size=32, intermediate_size=20, moe_num_experts=6),
+         one("mlp"), seed=32, router="router", prefix="language_model.", publish_config=in_aria),
+    Case("nemotron_h", "NemotronH",
+         heads(hidden_size=32, intermediate_size=40, moe_intermediate_size=20, n_routed_experts=8,
+               num_experts_per_tok=3, moe_shared_expert_intermediate_size=28, routed_scaling_factor=2.5,
+               layers_block_type=["mlp", "moe"]),
+         [Record("model.layers.1.mixer", "backbone.layers.1.mixer")], seed=33,
+         choice=routers.by_biased_sigmoid, publish_config=published_nemotron_h),
 ]
