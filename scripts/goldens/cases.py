@@ -151,8 +151,8 @@ def masks(model, path, tensors):
 
 
 def run_nllb(model, path, hidden_states):
-    """The sum over experts that the published model's code makes. transformers 5.23's own sum
-    takes the router's mask for expert ids, and runs experts 0 and 1 alone."""
+    """The sum over experts as transformers 4 made it. 5.23's own takes the router's mask for
+    expert ids, and runs experts 0 and 1 alone."""
     block = model.get_submodule(path)
     x = hidden_states[0]
     _, combine, _ = block.router(x)
