@@ -35,5 +35,6 @@
 #include "moecl/layer.h"
 #include "moecl/routing.h"
 #include "moecl/reference.h"
+#include "moecl/safetensors.h"
 
 #endif

@@ -1,0 +1,99 @@
+#include "model/json.h"
+
+#include "base/base.h"
+#include <errno.h>
+#include <fcntl.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/stat.h>
+#include <unistd.h>
+
+/* The parser recurses and allocates as the text says, so nesting and the number
+ * of values are counted first. What is not JSON is left for it to refuse. */
+static bool within(const char *text, size_t size, json_limits limits) {
+  int depth = 0;
+  size_t values = 0;
+  for (size_t i = 0; i < size; i++) {
+    switch (text[i]) {
+    case '"':
+      for (i++; i < size && text[i] != '"'; i++)
+        i += text[i] == '\\';
+      break;
+    case '{':
+    case '[':
+      values++;
+      if (++depth > limits.depth) return false;
+      break;
+    case '}':
+    case ']':
+      depth--;
+      break;
+    case ',':
+      values++;
+      break;
+    default:
+      break;
+    }
+    if (values > limits.values) return false;
+  }
+  return true;
+}
+
+moecl_status json_parse(const moecl_log *log, const char *path, const char *what, const char *text,
+                        size_t size, json_limits limits, json_t **root) {
+  *root = NULL;
+  if (!within(text, size, limits))
+    return log_error(log, MOECL_ERROR_IO,
+                     "%s: %s is nested deeper than %d or has more than %zu values", path, what,
+                     limits.depth, limits.values);
+  json_error_t why;
+  *root = json_loadb(text, size, JSON_REJECT_DUPLICATES, &why);
+  if (json_is_object(*root)) return MOECL_OK;
+  const bool parsed = *root != NULL;
+  json_decref(*root);
+  *root = NULL;
+  if (parsed) return log_error(log, MOECL_ERROR_IO, "%s: %s is not a JSON object", path, what);
+  return log_error(log, MOECL_ERROR_IO, "%s: %s is not sound JSON: %s (line %d, column %d)", path,
+                   what, why.text, why.line, why.column);
+}
+
+/* Opened before it is looked at: the path may come to name something else. */
+static moecl_status open_regular(const moecl_log *log, const char *path, uint64_t max_bytes,
+                                 FILE **file, size_t *size) {
+  struct stat info;
+  /* Not to wait where the path is a pipe that nobody writes. */
+  const int fd = open(path, O_RDONLY | O_CLOEXEC | O_NONBLOCK);
+  const bool known = fd >= 0 && fstat(fd, &info) == 0;
+  const int code = errno;
+  *file = known && S_ISREG(info.st_mode) && (uint64_t)info.st_size <= max_bytes ? fdopen(fd, "rb")
+                                                                                : NULL;
+  if (*file) {
+    *size = (size_t)info.st_size;
+    return MOECL_OK;
+  }
+  if (fd >= 0) close(fd);
+  if (!known) return log_error(log, MOECL_ERROR_IO, "%s: cannot be read: %s", path, strerror(code));
+  if (!S_ISREG(info.st_mode))
+    return log_error(log, MOECL_ERROR_IO, "%s: is not a regular file", path);
+  return log_error(log, MOECL_ERROR_IO, "%s: has %lld bytes, expected at most %lld", path,
+                   (long long)info.st_size, (long long)max_bytes);
+}
+
+moecl_status json_read(const moecl_log *log, const char *path, uint64_t max_bytes,
+                       json_limits limits, json_t **root) {
+  FILE *file;
+  size_t size = 0;
+  *root = NULL;
+  MOECL_TRY(open_regular(log, path, max_bytes, &file, &size));
+  char *text = malloc(size + 1);
+  moecl_status status = MOECL_OK;
+  if (!text)
+    status = log_error(log, MOECL_ERROR_OUT_OF_HOST_MEMORY, "no host memory");
+  else if (fread(text, 1, size, file) != size)
+    status = log_error(log, MOECL_ERROR_IO, "%s: became shorter while it was read", path);
+  fclose(file);
+  if (status == MOECL_OK) status = json_parse(log, path, "it", text, size, limits, root);
+  free(text);
+  return status;
+}

@@ -1,0 +1,22 @@
+/* What the rest of lib/model and tests need beside the public header. */
+#ifndef MOECL_LIB_MODEL_SAFETENSORS_H
+#define MOECL_LIB_MODEL_SAFETENSORS_H
+
+#include "base/log.h"
+#include "moecl/safetensors.h"
+
+enum { SAFETENSORS_MAX_HEADER = 100000000 }; /* the format's own limit */
+
+/* The same from bytes that the caller keeps; `name` stands for the path. */
+moecl_status safetensors_open_memory(const char *name, const void *bytes, uint64_t size,
+                                     const moecl_log *log, moecl_safetensors **file);
+
+/* MOECL_ERROR_IO, logged, if the file has become shorter than its mapping. */
+moecl_status safetensors_still_whole(const moecl_safetensors *file);
+
+/* Gives the pages of a tensor's bytes back, which were read and won't be again
+ * soon. The data stay readable. */
+void safetensors_done_with(const moecl_safetensors *file, const moecl_safetensors_tensor *tensor,
+                           uint64_t offset, uint64_t bytes);
+
+#endif
