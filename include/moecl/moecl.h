@@ -36,5 +36,6 @@
 #include "moecl/routing.h"
 #include "moecl/reference.h"
 #include "moecl/safetensors.h"
+#include "moecl/checkpoint.h"
 
 #endif

@@ -1,0 +1,99 @@
+/* Published checkpoints: a model folder with config.json and model.safetensors,
+ * or shards and their model.safetensors.index.json, to layers.
+ *
+ * Opening reads config.json and the index, and maps nothing; a shard is mapped
+ * when a tensor of it is first asked for. What safetensors.h says of files that
+ * become shorter holds here too. */
+#ifndef MOECL_CHECKPOINT_H
+#define MOECL_CHECKPOINT_H
+
+#include "moecl/layer.h"
+#include "moecl/safetensors.h"
+
+#ifdef __cplusplus
+extern "C" {
+#endif
+
+typedef struct moecl_checkpoint moecl_checkpoint;
+
+typedef struct moecl_checkpoint_layer {
+  /* Sizes, rule and dtype, the stored one where a layer can have it, else bf16.
+   * Training's jitter and the like are off. A dense feed-forward network is a
+   * layer of one expert, top-1, whose router is all zeros. An absolute capacity
+   * (Switch Transformers) is min_capacity beside a capacity_factor near 0. */
+  moecl_layer_params params;
+  bool is_moe;
+  const char *prefix;       /* of its tensors' names: "model.layers.3." */
+  const char *stored_dtype; /* "BF16", "F8_E4M3", ...; NULL: its tensors aren't there */
+} moecl_checkpoint_layer;
+
+/* Opens the folder and describes every layer. Refused with one message naming
+ * the file, and the key or tensor: a missing or malformed config.json or index;
+ * a model_type that no family has (the message lists those that are known);
+ * sizes and rules out of range; shards outside the folder.
+ * `log` (may be NULL) and `log_user` receive the message, now and from later
+ * calls with this checkpoint.
+ * Errors: MOECL_ERROR_IO, MOECL_ERROR_UNSUPPORTED (an unknown family, or a rule
+ * that layers don't have), MOECL_ERROR_INVALID_ARGUMENT,
+ * MOECL_ERROR_OUT_OF_HOST_MEMORY. Thread-safe. */
+MOECL_API moecl_status moecl_checkpoint_open(const char *folder, moecl_log_fn log, void *log_user,
+                                             moecl_checkpoint **checkpoint);
+/* Layers that were made from it keep their own copies. */
+MOECL_API void moecl_checkpoint_destroy(moecl_checkpoint **checkpoint);
+
+/* From here on one thread at a time uses a checkpoint. Strings and tensors are
+ * its own and valid until it is destroyed. */
+
+MOECL_API const char *moecl_checkpoint_family(const moecl_checkpoint *checkpoint);
+/* As config.json has it. */
+MOECL_API const char *moecl_checkpoint_model_type(const moecl_checkpoint *checkpoint);
+
+/* Feed-forward layers: those of the encoder, if there is one, then those of the
+ * decoder. */
+MOECL_API int64_t moecl_checkpoint_num_layers(const moecl_checkpoint *checkpoint);
+
+/* Layer `index`, counted from 0. *layer is all zeros on failure.
+ * Errors: MOECL_ERROR_INVALID_ARGUMENT, MOECL_ERROR_IO (its shard). */
+MOECL_API moecl_status moecl_checkpoint_get_layer(moecl_checkpoint *checkpoint, int64_t index,
+                                                  moecl_checkpoint_layer *layer);
+
+/* How many families there are, and their names; NULL out of range. Thread-safe. */
+MOECL_API size_t moecl_checkpoint_num_families(void);
+MOECL_API const char *moecl_checkpoint_family_name(size_t index);
+
+/* Elements of all tensors of all shards, which are opened for it.
+ * Errors: MOECL_ERROR_IO, MOECL_ERROR_OUT_OF_HOST_MEMORY. */
+MOECL_API moecl_status moecl_checkpoint_count(moecl_checkpoint *checkpoint, uint64_t *elements,
+                                              uint64_t *bytes);
+
+/* Finds a tensor by its name in the files; *file (may be NULL) is the one that
+ * has it. *tensor is NULL if there is none, which is no error.
+ * Errors: MOECL_ERROR_IO, MOECL_ERROR_OUT_OF_HOST_MEMORY. */
+MOECL_API moecl_status moecl_checkpoint_find(moecl_checkpoint *checkpoint, const char *name,
+                                             const moecl_safetensors **file,
+                                             const moecl_safetensors_tensor **tensor);
+
+/* Reads item `item` (an expert; 0 for tensors that are not per expert) of a
+ * layer's tensor in the canonical layout of moecl_tensor, converted to `dtype`:
+ * moecl_layer_tensor_size elements; MOECL_SCORE_CORRECTION_BIAS is always fp32.
+ * Errors, each with one message naming file and tensor: MOECL_ERROR_IO (a tensor
+ * is missing, has another shape, or an element is not a finite number, or not in
+ * `dtype`'s range), MOECL_ERROR_UNSUPPORTED (a data type that layers don't have),
+ * MOECL_ERROR_INVALID_ARGUMENT, MOECL_ERROR_OUT_OF_HOST_MEMORY. */
+MOECL_API moecl_status moecl_checkpoint_read(moecl_checkpoint *checkpoint, int64_t index,
+                                             moecl_tensor tensor, int64_t item, moecl_dtype dtype,
+                                             void *values);
+
+/* Gives all weights of checkpoint layer `index` to `layer`, whose sizes and
+ * tensors must be the checkpoint's, in its own dtype. On the host it takes one
+ * item beside the mapping. Waits. On failure the layer has some of the weights.
+ * Errors: moecl_checkpoint_read's and moecl_layer_set_weights'; and
+ * MOECL_ERROR_INVALID_ARGUMENT where the layer is another one.
+ * Thread: the context's. */
+MOECL_API moecl_status moecl_layer_load(moecl_layer *layer, moecl_checkpoint *checkpoint,
+                                        int64_t index);
+
+#ifdef __cplusplus
+}
+#endif
+#endif

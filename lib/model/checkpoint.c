@@ -1,0 +1,332 @@
+#include "model/checkpoint.h"
+
+#include "base/base.h"
+#include "model/json.h"
+#include "model/safetensors.h"
+#include <errno.h>
+#include <stdlib.h>
+#include <string.h>
+#include <unistd.h>
+
+static moecl_status no_memory(const moecl_checkpoint *checkpoint) {
+  return log_error(&checkpoint->log, MOECL_ERROR_OUT_OF_HOST_MEMORY, "no host memory");
+}
+
+/* folder/name, malloc'ed; NULL without memory. */
+static char *path_to(const char *folder, const char *name) {
+  base_text text = {0};
+  base_text_addf(&text, "%s/%s", folder, name);
+  if (text.failed) base_text_free(&text);
+  return text.data;
+}
+
+/* ---- the index ---- */
+
+/* A file of the folder itself: no slash, neither "." nor "..". */
+static bool is_plain_name(const char *name) {
+  return *name && !strchr(name, '/') && strcmp(name, ".") != 0 && strcmp(name, "..") != 0;
+}
+
+static moecl_status add_shard(moecl_checkpoint *checkpoint, const char *name) {
+  model_shard *shards = realloc(checkpoint->shards, (checkpoint->num_shards + 1) * sizeof *shards);
+  if (!shards) return no_memory(checkpoint);
+  checkpoint->shards = shards;
+  shards[checkpoint->num_shards] = (model_shard){.path = path_to(checkpoint->folder, name)};
+  if (!shards[checkpoint->num_shards].path) return no_memory(checkpoint);
+  checkpoint->num_shards++;
+  return MOECL_OK;
+}
+
+/* `numbers` maps shard names to their numbers. */
+static moecl_status shard_number(moecl_checkpoint *checkpoint, const char *path, const char *tensor,
+                                 json_t *shard, json_t *numbers, size_t *number) {
+  const char *name = json_string_value(shard);
+  if (!name || !is_plain_name(name))
+    return log_error(&checkpoint->log, MOECL_ERROR_IO,
+                     "%s: tensor '%.200s': its shard is %s%.200s%s, expected the name of a file in "
+                     "this folder",
+                     path, tensor, name ? "'" : "no text", name ? name : "", name ? "'" : "");
+  json_t *known = json_object_get(numbers, name);
+  *number = known ? (size_t)json_integer_value(known) : checkpoint->num_shards;
+  if (known) return MOECL_OK;
+  if (json_object_set_new(numbers, name, json_integer((json_int_t)*number)) != 0)
+    return no_memory(checkpoint);
+  return add_shard(checkpoint, name);
+}
+
+static int by_name(const void *a, const void *b) {
+  return strcmp(((const model_entry *)a)->name, ((const model_entry *)b)->name);
+}
+
+static moecl_status read_index(moecl_checkpoint *checkpoint, const char *path) {
+  const json_limits limits = {.depth = 16, .values = 20000000};
+  MOECL_TRY(json_read(&checkpoint->log, path, 1 << 28, limits, &checkpoint->index));
+  json_t *map = json_object_get(checkpoint->index, "weight_map"), *shard;
+  if (!json_is_object(map))
+    return log_error(&checkpoint->log, MOECL_ERROR_IO, "%s: has no object 'weight_map'", path);
+  checkpoint->entries = calloc(json_object_size(map) + 1, sizeof *checkpoint->entries);
+  json_t *numbers = json_object();
+  const char *name;
+  moecl_status status = checkpoint->entries && numbers ? MOECL_OK : no_memory(checkpoint);
+  if (status == MOECL_OK) json_object_foreach(map, name, shard) {
+      model_entry *entry = &checkpoint->entries[checkpoint->num_entries++];
+      entry->name = name;
+      status = shard_number(checkpoint, path, name, shard, numbers, &entry->shard);
+      if (status != MOECL_OK) break;
+    }
+  json_decref(numbers);
+  if (status == MOECL_OK)
+    qsort(checkpoint->entries, checkpoint->num_entries, sizeof *checkpoint->entries, by_name);
+  return status;
+}
+
+/* model.safetensors, else an index; which there is shows only here. */
+static moecl_status find_files(moecl_checkpoint *checkpoint) {
+  char *single = path_to(checkpoint->folder, "model.safetensors");
+  char *index = path_to(checkpoint->folder, "model.safetensors.index.json");
+  moecl_status status;
+  if (!single || !index)
+    status = no_memory(checkpoint);
+  else if (access(single, F_OK) == 0)
+    status = add_shard(checkpoint, "model.safetensors");
+  else if (access(index, F_OK) == 0)
+    status = read_index(checkpoint, index);
+  else
+    status = log_error(&checkpoint->log, MOECL_ERROR_IO,
+                       "%s: has neither model.safetensors nor model.safetensors.index.json",
+                       checkpoint->folder);
+  free(single);
+  free(index);
+  return status;
+}
+
+/* ---- opening ---- */
+
+static moecl_status open_all(moecl_checkpoint *checkpoint) {
+  const json_limits limits = {.depth = 64, .values = 1000000};
+  checkpoint->config_path = path_to(checkpoint->folder, "config.json");
+  if (!checkpoint->config_path) return no_memory(checkpoint);
+  MOECL_TRY(
+      json_read(&checkpoint->log, checkpoint->config_path, 1 << 24, limits, &checkpoint->config));
+  MOECL_TRY(model_describe(&checkpoint->log, checkpoint->config_path, checkpoint->config,
+                           &checkpoint->description));
+  checkpoint->prefixes =
+      calloc((size_t)checkpoint->description.num_layers, sizeof *checkpoint->prefixes);
+  if (!checkpoint->prefixes) return no_memory(checkpoint);
+  return find_files(checkpoint);
+}
+
+moecl_status moecl_checkpoint_open(const char *folder, moecl_log_fn log, void *log_user,
+                                   moecl_checkpoint **out) {
+  if (!out) return MOECL_ERROR_INVALID_ARGUMENT;
+  *out = NULL;
+  if (!folder || !*folder) return MOECL_ERROR_INVALID_ARGUMENT;
+  moecl_checkpoint *checkpoint = calloc(1, sizeof *checkpoint);
+  if (!checkpoint) return MOECL_ERROR_OUT_OF_HOST_MEMORY;
+  checkpoint->log = (moecl_log){log, log_user};
+  checkpoint->folder = strdup(folder);
+  const moecl_status status = checkpoint->folder ? open_all(checkpoint) : no_memory(checkpoint);
+  if (status != MOECL_OK) moecl_checkpoint_destroy(&checkpoint);
+  *out = checkpoint;
+  return status;
+}
+
+void moecl_checkpoint_destroy(moecl_checkpoint **handle) {
+  if (!handle || !*handle) return;
+  moecl_checkpoint *checkpoint = *handle;
+  *handle = NULL;
+  for (size_t i = 0; i < checkpoint->num_shards; i++) {
+    moecl_safetensors_destroy(&checkpoint->shards[i].file);
+    free(checkpoint->shards[i].path);
+  }
+  for (int64_t i = 0; checkpoint->prefixes && i < checkpoint->description.num_layers; i++)
+    free(checkpoint->prefixes[i]);
+  free(checkpoint->prefixes);
+  free(checkpoint->shards);
+  free(checkpoint->entries);
+  model_description_free(&checkpoint->description);
+  json_decref(checkpoint->config);
+  json_decref(checkpoint->index);
+  free(checkpoint->config_path);
+  free(checkpoint->folder);
+  free(checkpoint);
+}
+
+/* ---- tensors by name ---- */
+
+/* `tensor` (may be NULL) is what the shard is opened for. */
+static moecl_status open_shard(moecl_checkpoint *checkpoint, size_t number, const char *tensor) {
+  model_shard *shard = &checkpoint->shards[number];
+  if (shard->file) return MOECL_OK;
+  if (access(shard->path, F_OK) != 0)
+    return log_error(&checkpoint->log, MOECL_ERROR_IO, "%s: cannot be read: %s%s%.200s%s",
+                     shard->path, strerror(errno), tensor ? " (tensor '" : "", tensor ? tensor : "",
+                     tensor ? "' is in it)" : "");
+  return moecl_safetensors_open(shard->path, checkpoint->log.fn, checkpoint->log.user,
+                                &shard->file);
+}
+
+moecl_status moecl_checkpoint_find(moecl_checkpoint *checkpoint, const char *name,
+                                   const moecl_safetensors **file,
+                                   const moecl_safetensors_tensor **tensor) {
+  if (tensor) *tensor = NULL;
+  if (file) *file = NULL;
+  if (!checkpoint || !name || !tensor) return MOECL_ERROR_INVALID_ARGUMENT;
+  size_t shard = 0;
+  if (checkpoint->index) {
+    const model_entry key = {.name = name};
+    const model_entry *entry =
+        bsearch(&key, checkpoint->entries, checkpoint->num_entries, sizeof key, by_name);
+    if (!entry) return MOECL_OK;
+    shard = entry->shard;
+  }
+  MOECL_TRY(open_shard(checkpoint, shard, name));
+  *tensor = moecl_safetensors_find(checkpoint->shards[shard].file, name);
+  if (file) *file = checkpoint->shards[shard].file;
+  if (*tensor || !checkpoint->index) return MOECL_OK;
+  return log_error(&checkpoint->log, MOECL_ERROR_IO,
+                   "%s: has no tensor '%.200s', which the index says is in it",
+                   checkpoint->shards[shard].path, name);
+}
+
+moecl_status moecl_checkpoint_count(moecl_checkpoint *checkpoint, uint64_t *elements,
+                                    uint64_t *bytes) {
+  if (!checkpoint || !elements || !bytes) return MOECL_ERROR_INVALID_ARGUMENT;
+  *elements = *bytes = 0;
+  for (size_t i = 0; i < checkpoint->num_shards; i++) {
+    MOECL_TRY(open_shard(checkpoint, i, NULL));
+    const moecl_safetensors *file = checkpoint->shards[i].file;
+    for (size_t t = 0; t < moecl_safetensors_count(file); t++) {
+      *elements += moecl_safetensors_at(file, t)->count;
+      *bytes += moecl_safetensors_at(file, t)->bytes;
+    }
+  }
+  return MOECL_OK;
+}
+
+/* ---- tensors by pattern ---- */
+
+/* Adds `size` characters of a pattern with {layer} and {expert} filled in. */
+static void add_pattern(base_text *text, const char *pattern, size_t size, int64_t layer,
+                        int64_t expert) {
+  for (size_t i = 0; i < size;) {
+    if (strncmp(pattern + i, "{layer}", 7) == 0) {
+      base_text_addf(text, "%lld", (long long)layer);
+      i += 7;
+    } else if (strncmp(pattern + i, "{expert}", 8) == 0) {
+      base_text_addf(text, "%lld", (long long)expert);
+      i += 8;
+    } else {
+      base_text_add(text, pattern + i++, 1);
+    }
+  }
+}
+
+/* The alternatives of "a|b", one after the other; false behind the last. */
+static bool next_alternative(const char **at, const char **begin, size_t *size) {
+  if (!*at) return false;
+  *begin = *at;
+  *size = strcspn(*at, "|");
+  *at = (*at)[*size] ? *at + *size + 1 : NULL;
+  return true;
+}
+
+static moecl_status find_one(moecl_checkpoint *checkpoint, base_text *text,
+                             const moecl_safetensors **file,
+                             const moecl_safetensors_tensor **tensor) {
+  if (text->failed) return no_memory(checkpoint);
+  return moecl_checkpoint_find(checkpoint, text->data, file, tensor);
+}
+
+moecl_status model_find(moecl_checkpoint *checkpoint, const model_layer *layer, const char *pattern,
+                        int64_t expert, char **name, const moecl_safetensors **file,
+                        const moecl_safetensors_tensor **tensor) {
+  const char *prefixes = layer->stack->prefixes, *prefix, *part;
+  char *first = NULL;
+  size_t prefix_size, part_size;
+  moecl_status status = MOECL_OK;
+  *name = NULL;
+  *tensor = NULL;
+  while (status == MOECL_OK && !*tensor && next_alternative(&prefixes, &prefix, &prefix_size)) {
+    const char *patterns = pattern;
+    while (status == MOECL_OK && !*tensor && next_alternative(&patterns, &part, &part_size)) {
+      base_text text = {0};
+      add_pattern(&text, prefix, prefix_size, layer->number, expert);
+      add_pattern(&text, part, part_size, layer->number, expert);
+      status = find_one(checkpoint, &text, file, tensor);
+      if (*tensor || !first) {
+        free(first);
+        first = text.data;
+      } else {
+        base_text_free(&text);
+      }
+    }
+  }
+  *name = first;
+  return status;
+}
+
+/* ---- layers ---- */
+
+/* The expert tensor that tells prefix and stored type of a layer. */
+static moecl_status look_at_files(moecl_checkpoint *checkpoint, int64_t index,
+                                  moecl_checkpoint_layer *out) {
+  const model_layer *layer = &checkpoint->description.layers[index];
+  const family *family = checkpoint->description.family;
+  const char *pattern = layer->is_moe ? family->experts.down : family->dense.down;
+  const moecl_safetensors_tensor *tensor;
+  char *name;
+  moecl_status status = model_find(checkpoint, layer, pattern, 0, &name, NULL, &tensor);
+  if (status == MOECL_OK && !checkpoint->prefixes[index]) {
+    /* The name without what the pattern adds: as long as the pattern's own text. */
+    base_text tail = {0};
+    add_pattern(&tail, pattern, strcspn(pattern, "|"), layer->number, 0);
+    if (tail.failed || !name)
+      status = no_memory(checkpoint);
+    else
+      checkpoint->prefixes[index] = strndup(name, strlen(name) - tail.size);
+    base_text_free(&tail);
+  }
+  free(name);
+  if (status != MOECL_OK) return status;
+  out->prefix = checkpoint->prefixes[index];
+  out->stored_dtype = tensor ? tensor->dtype : NULL;
+  out->params.dtype = MOECL_BF16;
+  moecl_safetensors_dtype(tensor, &out->params.dtype);
+  return out->prefix ? MOECL_OK : no_memory(checkpoint);
+}
+
+moecl_status moecl_checkpoint_get_layer(moecl_checkpoint *checkpoint, int64_t index,
+                                        moecl_checkpoint_layer *out) {
+  if (!out) return MOECL_ERROR_INVALID_ARGUMENT;
+  *out = (moecl_checkpoint_layer){0};
+  if (!checkpoint) return MOECL_ERROR_INVALID_ARGUMENT;
+  if (index < 0 || index >= checkpoint->description.num_layers)
+    return log_error(&checkpoint->log, MOECL_ERROR_INVALID_ARGUMENT,
+                     "%s: has no layer %lld, expected 0 to %lld", checkpoint->folder,
+                     (long long)index, (long long)checkpoint->description.num_layers - 1);
+  const model_layer *layer = &checkpoint->description.layers[index];
+  out->params = layer->params;
+  out->is_moe = layer->is_moe;
+  const moecl_status status = look_at_files(checkpoint, index, out);
+  if (status != MOECL_OK) *out = (moecl_checkpoint_layer){0};
+  return status;
+}
+
+const char *moecl_checkpoint_family(const moecl_checkpoint *checkpoint) {
+  return checkpoint ? checkpoint->description.family->name : NULL;
+}
+
+const char *moecl_checkpoint_model_type(const moecl_checkpoint *checkpoint) {
+  return checkpoint ? checkpoint->description.model_type : NULL;
+}
+
+int64_t moecl_checkpoint_num_layers(const moecl_checkpoint *checkpoint) {
+  return checkpoint ? checkpoint->description.num_layers : 0;
+}
+
+size_t moecl_checkpoint_num_families(void) { return model_num_families; }
+
+const char *moecl_checkpoint_family_name(size_t index) {
+  return index < model_num_families ? model_families[index].name : NULL;
+}

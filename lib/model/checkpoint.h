@@ -1,0 +1,39 @@
+/* A checkpoint as lib/model's parts share it. */
+#ifndef MOECL_LIB_MODEL_CHECKPOINT_H
+#define MOECL_LIB_MODEL_CHECKPOINT_H
+
+#include "model/describe.h"
+#include "moecl/checkpoint.h"
+
+typedef struct model_shard {
+  char *path;
+  moecl_safetensors *file; /* NULL: not opened yet */
+} model_shard;
+
+/* Where the index says a tensor is. */
+typedef struct model_entry {
+  const char *name;
+  size_t shard;
+} model_entry;
+
+struct moecl_checkpoint {
+  moecl_log log;
+  char *folder;
+  char *config_path;
+  json_t *config, *index; /* index: NULL, a single file */
+  model_description description;
+  model_shard *shards;
+  size_t num_shards;
+  model_entry *entries; /* by name; none without an index */
+  size_t num_entries;
+  char **prefixes; /* per layer, as found in the files or the first alternative */
+};
+
+/* The name that the alternatives of `pattern` behind the layer's prefix make and
+ * that is in the files, else the first of them; malloc'ed, NULL without memory.
+ * *tensor is NULL if there is none. */
+moecl_status model_find(moecl_checkpoint *checkpoint, const model_layer *layer, const char *pattern,
+                        int64_t expert, char **name, const moecl_safetensors **file,
+                        const moecl_safetensors_tensor **tensor);
+
+#endif

@@ -1,0 +1,306 @@
+#include "model/describe.h"
+
+#include "base/base.h"
+#include "model/config.h"
+#include <stdlib.h>
+#include <string.h>
+
+enum { MAX_LAYERS = 10000 };
+
+/* ---- the family ---- */
+
+/* Is `name` one of "a|b|c"? */
+static bool among(const char *name, const char *names) {
+  const size_t size = strlen(name);
+  for (const char *at = names; at; at = strchr(at, '|')) {
+    at += *at == '|';
+    const size_t length = strcspn(at, "|");
+    if (length == size && memcmp(at, name, size) == 0) return true;
+    if (!at[length]) return false;
+  }
+  return false;
+}
+
+static moecl_status unknown_family(const moecl_log *log, const char *path, const char *model_type) {
+  base_text known = {0};
+  for (size_t i = 0; i < model_num_families; i++)
+    base_text_addf(&known, "%s%s", i ? ", " : "", model_families[i].name);
+  const moecl_status status =
+      log_error(log, MOECL_ERROR_UNSUPPORTED, "%s: model_type '%.100s' is not known; known are %s",
+                path, model_type, known.failed ? "too many to list" : known.data);
+  base_text_free(&known);
+  return status;
+}
+
+static moecl_status find_family(const moecl_log *log, const char *path, json_t *root,
+                                model_description *description) {
+  description->model_type = json_string_value(json_object_get(root, "model_type"));
+  if (!description->model_type)
+    return log_error(log, MOECL_ERROR_IO, "%s: has no text 'model_type'", path);
+  for (size_t i = 0; i < model_num_families; i++)
+    if (among(description->model_type, model_families[i].model_types)) {
+      description->family = &model_families[i];
+      return MOECL_OK;
+    }
+  return unknown_family(log, path, description->model_type);
+}
+
+/* ---- which layers are MoE ---- */
+
+static bool holds(json_t *list, int64_t number) {
+  size_t i;
+  json_t *value;
+  json_array_foreach(list, i, value) {
+    if (json_is_integer(value) && json_integer_value(value) == number) return true;
+  }
+  return false;
+}
+
+static json_t *list_of(const model_config *config, const char *key) {
+  return key ? config_find(config, key, strlen(key)) : NULL;
+}
+
+static moecl_status decide_moe(const model_config *config, const family_stack *stack,
+                               int64_t number, bool *is_moe) {
+  int64_t first, last, step, phase;
+  MOECL_TRY(config_integer(config, stack->first, 0, INT32_MAX, &first));
+  MOECL_TRY(config_integer(config, stack->last, -1, INT32_MAX, &last));
+  MOECL_TRY(config_integer(config, stack->step ? stack->step : "1", 0, INT32_MAX, &step));
+  MOECL_TRY(config_integer(config, stack->phase, 0, INT32_MAX, &phase));
+  json_t *moe = list_of(config, stack->moe_layers);
+  const int64_t at = stack->phase ? phase : step - 1;
+  const bool in_step = step > 0 && number % step == at % step;
+  *is_moe = number >= first && (!stack->last || last < 0 || number <= last) &&
+            (json_is_array(moe) ? holds(moe, number) : in_step) &&
+            !holds(list_of(config, stack->dense_layers), number);
+  return MOECL_OK;
+}
+
+/* ---- a layer's parameters ---- */
+
+static moecl_status read_activation(const model_config *config, const family *family,
+                                    moecl_activation *activation) {
+  static const struct {
+    const char *names;
+    int gated, plain; /* -1: there is none */
+  } all[] = {{"silu|swish", MOECL_SWIGLU, MOECL_SILU},
+             {"gelu", MOECL_GEGLU, MOECL_GELU},
+             {"gelu_new|gelu_pytorch_tanh|gelu_fast", MOECL_GEGLU_TANH, MOECL_GELU_TANH},
+             {"relu", -1, MOECL_RELU},
+             {"relu2|relu_squared", -1, MOECL_RELU2}};
+  char buffer[32];
+  const char *name;
+  *activation = MOECL_SWIGLU_CLAMPED;
+  if (family->clamped) return MOECL_OK;
+  MOECL_TRY(config_text(config, family->activation, buffer, sizeof buffer, &name));
+  for (size_t i = 0; i < sizeof all / sizeof all[0]; i++) {
+    const int found = family->plain ? all[i].plain : all[i].gated;
+    if (!among(name, all[i].names) || found < 0) continue;
+    *activation = (moecl_activation)found;
+    return MOECL_OK;
+  }
+  return log_error(config->log, MOECL_ERROR_UNSUPPORTED,
+                   "%s: the activation '%.100s' of %s experts is not known", config->path, name,
+                   family->plain ? "plain" : "gated");
+}
+
+static moecl_status read_bias(const model_config *config, const family_ffn *ffn,
+                              moecl_layer_params *params) {
+  bool has = true;
+  if (ffn->has_bias) MOECL_TRY(config_flag(config, ffn->has_bias, &has));
+  params->gate_up_bias = has && (ffn->up_bias || ffn->gate_up_bias);
+  params->down_bias = has && ffn->down_bias;
+  return MOECL_OK;
+}
+
+/* A member that is there when its pattern is, and the flag, where there is one,
+ * says so. */
+static moecl_status read_presence(const model_config *config, const char *pattern, const char *flag,
+                                  bool *is_there) {
+  *is_there = pattern != NULL;
+  return pattern && flag ? config_flag(config, flag, is_there) : MOECL_OK;
+}
+
+static moecl_status read_groups(const model_config *config, const family *family,
+                                moecl_layer_params *params) {
+  if (family->groups_when) {
+    const size_t keys = strcspn(family->groups_when, "=");
+    const char *text = json_string_value(config_find(config, family->groups_when, keys));
+    if (!text || strcmp(text, family->groups_when + keys + 1) != 0) return MOECL_OK;
+  }
+  int64_t groups, best;
+  MOECL_TRY(config_integer(config, family->groups, 0, MOECL_MAX_EXPERTS, &groups));
+  MOECL_TRY(config_integer(config, family->topk_group, 0, MOECL_MAX_EXPERTS, &best));
+  if (groups <= 1) return MOECL_OK; /* one group is none */
+  if (params->num_experts % groups != 0 || best < 1 || best > groups ||
+      params->top_k > best * (params->num_experts / groups))
+    return log_error(
+        config->log, MOECL_ERROR_IO,
+        "%s: %lld groups, of which %lld are taken, do not suit top-%lld of %lld experts",
+        config->path, (long long)groups, (long long)best, (long long)params->top_k,
+        (long long)params->num_experts);
+  params->num_expert_group = groups;
+  params->topk_group = best;
+  params->group_score = family->group_score;
+  return MOECL_OK;
+}
+
+static moecl_status read_scoring(const model_config *config, const family *family,
+                                 moecl_layer_params *params) {
+  const char *given = NULL;
+  params->scoring = family->scoring;
+  params->score_after_topk = family->score_after_topk;
+  if (family->scoring_key)
+    given =
+        json_string_value(config_find(config, family->scoring_key, strlen(family->scoring_key)));
+  if (!given || strcmp(given, moecl_scoring_name(family->scoring)) == 0) return MOECL_OK;
+  return log_error(config->log, MOECL_ERROR_UNSUPPORTED,
+                   "%s: %s is '%.100s', but family %s has '%s'", config->path, family->scoring_key,
+                   given, family->name, moecl_scoring_name(family->scoring));
+}
+
+static moecl_status read_second_choice(const model_config *config, const family *family,
+                                       moecl_layer_params *params) {
+  static const char *const names[] = {"all", "random", "sampling"};
+  char buffer[32];
+  const char *name;
+  if (!family->second_choice) return MOECL_OK;
+  MOECL_TRY(config_text(config, family->second_choice, buffer, sizeof buffer, &name));
+  for (int i = 0; i < MOECL_SECOND_CHOICE_COUNT; i++)
+    if (strcmp(names[i], name) == 0) {
+      params->second_choice = (moecl_second_choice)i;
+      return MOECL_OK;
+    }
+  return log_error(config->log, MOECL_ERROR_UNSUPPORTED,
+                   "%s: second_expert_policy '%.100s' is not known", config->path, name);
+}
+
+/* A capacity that does not depend on the tokens is a minimum beside next to
+ * nothing. */
+static moecl_status read_capacity(const model_config *config, const family *family,
+                                  moecl_layer_params *params) {
+  MOECL_TRY(config_number(config, family->capacity_factor, &params->capacity_factor));
+  if (params->capacity_factor > 0 || !family->capacity) return MOECL_OK;
+  params->capacity_factor = 1e-300;
+  return config_integer(config, family->capacity, 1, INT32_MAX, &params->min_capacity);
+}
+
+static moecl_status read_rule(const model_config *config, const family *family,
+                              moecl_layer_params *params) {
+  double scale = 1, jitter;
+  MOECL_TRY(read_scoring(config, family, params));
+  MOECL_TRY(config_flag(config, family->renormalize, &params->renormalize));
+  if (family->scale) MOECL_TRY(config_number(config, family->scale, &scale));
+  params->routed_scaling_factor = scale == 1 ? 0 : (float)scale;
+  if (!(scale > 0 && scale <= 1e6))
+    return log_error(config->log, MOECL_ERROR_IO,
+                     "%s: the weights' factor '%s' is %g, expected more than 0 and at most 1e6",
+                     config->path, family->scale, scale);
+  MOECL_TRY(config_number(config, family->sparsemixer_jitter, &jitter));
+  params->sparsemixer_jitter = (float)jitter;
+  params->weight_on_input = family->weight_on_input;
+  MOECL_TRY(
+      read_presence(config, family->router_bias, family->has_router_bias, &params->router_bias));
+  MOECL_TRY(read_presence(config, family->correction_bias, family->has_correction_bias,
+                          &params->score_correction_bias));
+  params->router_noise = family->noise != NULL;
+  MOECL_TRY(read_groups(config, family, params));
+  MOECL_TRY(read_second_choice(config, family, params));
+  return read_capacity(config, family, params);
+}
+
+static moecl_status read_moe(const model_config *config, const family *family,
+                             const family_stack *stack, moecl_layer_params *params) {
+  const char *size =
+      stack->intermediate_size ? stack->intermediate_size : family->intermediate_size;
+  MOECL_TRY(config_integer(config, size, 1, MOECL_MAX_SIZE, &params->intermediate_size));
+  MOECL_TRY(
+      config_integer(config, family->num_experts, 1, MOECL_MAX_EXPERTS, &params->num_experts));
+  MOECL_TRY(config_integer(config, family->top_k, 1, MOECL_MAX_TOP_K, &params->top_k));
+  MOECL_TRY(config_integer(config, family->shared_intermediate_size, 0, MOECL_MAX_SIZE,
+                           &params->shared_intermediate_size));
+  params->shared_gate = params->shared_intermediate_size > 0 && family->shared_gate;
+  MOECL_TRY(read_bias(config, &family->experts, params));
+  return read_rule(config, family, params);
+}
+
+static moecl_status read_dense(const model_config *config, const family *family,
+                               const family_stack *stack, moecl_layer_params *params) {
+  const char *size = stack->intermediate_size          ? stack->intermediate_size
+                     : family->dense_intermediate_size ? family->dense_intermediate_size
+                                                       : family->intermediate_size;
+  if (!family->dense.down)
+    return log_error(config->log, MOECL_ERROR_UNSUPPORTED,
+                     "%s: layer %lld is dense, which family %s has no tensor names for",
+                     config->path, (long long)config->layer, family->name);
+  params->num_experts = params->top_k = 1;
+  MOECL_TRY(config_integer(config, size, 1, MOECL_MAX_SIZE, &params->intermediate_size));
+  return read_bias(config, &family->dense, params);
+}
+
+static moecl_status read_layer(const model_config *config, const family *family,
+                               model_layer *layer) {
+  moecl_layer_params *params = &layer->params;
+  double alpha, limit;
+  char message[256];
+  MOECL_TRY(decide_moe(config, layer->stack, layer->number, &layer->is_moe));
+  MOECL_TRY(config_integer(config, family->hidden_size, 1, MOECL_MAX_SIZE, &params->hidden_size));
+  MOECL_TRY(read_activation(config, family, &params->activation));
+  MOECL_TRY(config_number(config, family->swiglu_alpha, &alpha));
+  MOECL_TRY(config_number(config, family->swiglu_limit, &limit));
+  params->swiglu_alpha = (float)alpha;
+  params->swiglu_limit = (float)limit;
+  MOECL_TRY(layer->is_moe ? read_moe(config, family, layer->stack, params)
+                          : read_dense(config, family, layer->stack, params));
+  const moecl_status status = moecl_layer_params_check(params, message, sizeof message);
+  if (status == MOECL_OK) return MOECL_OK;
+  return log_error(config->log, MOECL_ERROR_IO, "%s: layer %lld: %s", config->path,
+                   (long long)layer->number, message);
+}
+
+/* ---- all layers ---- */
+
+static moecl_status read_stack(model_config *config, const family_stack *stack,
+                               model_description *description) {
+  int64_t count;
+  MOECL_TRY(config_integer(config, stack->num_layers, 0, MAX_LAYERS, &count));
+  const int64_t before = description->num_layers;
+  model_layer *layers = realloc(description->layers, (size_t)(before + count + 1) * sizeof *layers);
+  if (!layers) return log_error(config->log, MOECL_ERROR_OUT_OF_HOST_MEMORY, "no host memory");
+  description->layers = layers;
+  for (int64_t i = 0; i < count; i++) {
+    layers[before + i] = (model_layer){.stack = stack, .number = i};
+    config->layer = i;
+    MOECL_TRY(read_layer(config, description->family, &layers[before + i]));
+    description->num_layers++;
+  }
+  return MOECL_OK;
+}
+
+static moecl_status describe(const moecl_log *log, const char *path, json_t *root,
+                             model_description *description) {
+  MOECL_TRY(find_family(log, path, root, description));
+  const family *family = description->family;
+  json_t *section = family->section ? json_object_get(root, family->section) : NULL;
+  model_config config = {.log = log,
+                         .path = path,
+                         .family = family->name,
+                         .root = json_is_object(section) ? section : root};
+  for (size_t i = 0; i < 2 && family->stacks[i].prefixes; i++)
+    MOECL_TRY(read_stack(&config, &family->stacks[i], description));
+  if (description->num_layers > 0) return MOECL_OK;
+  return log_error(log, MOECL_ERROR_IO, "%s: the model has no layers", path);
+}
+
+moecl_status model_describe(const moecl_log *log, const char *path, json_t *root,
+                            model_description *description) {
+  *description = (model_description){0};
+  const moecl_status status = describe(log, path, root, description);
+  if (status != MOECL_OK) model_description_free(description);
+  return status;
+}
+
+void model_description_free(model_description *description) {
+  free(description->layers);
+  *description = (model_description){0};
+}

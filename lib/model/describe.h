@@ -1,0 +1,30 @@
+/* A model's feed-forward layers, from its config.json and its family's row. */
+#ifndef MOECL_LIB_MODEL_DESCRIBE_H
+#define MOECL_LIB_MODEL_DESCRIBE_H
+
+#include "base/log.h"
+#include "model/family.h"
+#include <jansson.h>
+
+typedef struct model_layer {
+  moecl_layer_params params; /* dtype is not known yet */
+  bool is_moe;
+  const family_stack *stack;
+  int64_t number; /* in its stack */
+} model_layer;
+
+typedef struct model_description {
+  const family *family;
+  const char *model_type; /* in the JSON's memory */
+  model_layer *layers;
+  int64_t num_layers;
+} model_description;
+
+/* `path` names config.json in messages. *description is all zeros on failure.
+ * Errors: MOECL_ERROR_IO, MOECL_ERROR_UNSUPPORTED (an unknown family or rule),
+ * MOECL_ERROR_OUT_OF_HOST_MEMORY. */
+moecl_status model_describe(const moecl_log *log, const char *path, json_t *root,
+                            model_description *description);
+void model_description_free(model_description *description);
+
+#endif

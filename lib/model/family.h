@@ -1,0 +1,80 @@
+/* A family of models as one row of data: how config.json tells sizes and rule,
+ * and what the tensors are called. The rows are in families.c; CONTRIBUTING.md
+ * explains how to add one. Expressions are those of config.h; a member that a
+ * family has no use for is left out, which means 0, false or "none". */
+#ifndef MOECL_LIB_MODEL_FAMILY_H
+#define MOECL_LIB_MODEL_FAMILY_H
+
+#include "moecl/layer.h"
+
+/* How a matrix lies in its file, where it is not [rows, columns] row-major. */
+enum {
+  FFN_TRANSPOSED = 1 << 0,      /* every matrix [columns, rows] */
+  FFN_DOWN_TRANSPOSED = 1 << 1, /* down alone */
+  FFN_INTERLEAVED = 1 << 2,     /* gate_up has gate, up, gate, up, ... */
+  FFN_UP_FIRST = 1 << 3,        /* gate_up has all of up, then all of gate */
+  FFN_FLAT = 1 << 4,            /* experts below each other in one matrix, [E rows, columns] */
+  FFN_ONE_DOWN_BIAS = 1 << 5    /* one down bias for all experts: the weights' sum must be 1 */
+};
+
+/* A feed-forward network's tensors, as patterns behind the layer's prefix:
+ * {expert} stands for the expert; without it, experts are stacked, [E, ...].
+ * Alternatives are separated by '|'. Either gate and up, or gate_up, which is
+ * both in one; plain networks have up alone. */
+typedef struct family_ffn {
+  const char *gate, *up, *gate_up, *down;
+  const char *gate_bias, *up_bias, *gate_up_bias, *down_bias;
+  const char *has_bias; /* NULL: where there are patterns for it */
+  unsigned layout;
+} family_ffn;
+
+/* Which layers are MoE: first <= N <= last, N % step == phase, N not in
+ * dense_layers, and in moe_layers if there is such a list. */
+typedef struct family_stack {
+  const char *prefixes; /* alternatives, with {layer} */
+  const char *num_layers;
+  const char *first, *last;
+  const char *step;                      /* NULL: every layer; 0: none */
+  const char *phase;                     /* NULL: step - 1 */
+  const char *dense_layers, *moe_layers; /* keys of lists */
+  const char *intermediate_size;         /* instead of the family's */
+} family_stack;
+
+typedef struct family {
+  const char *name;
+  const char *model_types; /* separated by '|' */
+  const char *section;     /* where config.json keeps the text model; NULL: at the top, or there
+                              where it is the model_type's own */
+  family_stack stacks[2];  /* an encoder's first */
+
+  const char *hidden_size, *intermediate_size, *num_experts, *top_k;
+  const char *dense_intermediate_size; /* NULL: intermediate_size */
+  const char *shared_intermediate_size;
+  const char *activation; /* a name, as transformers' ACT2FN has it */
+  bool plain;             /* no gate */
+  bool clamped;           /* gpt-oss's SwiGLU, whatever `activation` says */
+  const char *swiglu_alpha, *swiglu_limit;
+
+  moecl_scoring scoring;
+  const char *scoring_key; /* a text that must be `scoring`'s name, where it is there */
+  bool score_after_topk;
+  const char *renormalize, *scale;
+  const char *groups, *topk_group;
+  const char *groups_when; /* "key=value": groups count then only */
+  moecl_group_score group_score;
+  const char *sparsemixer_jitter;
+  const char *second_choice; /* "all", "random", "sampling" */
+  bool weight_on_input;
+  const char *capacity_factor; /* 0: capacity below */
+  const char *capacity;        /* tokens an expert takes */
+
+  const char *router, *router_bias, *correction_bias, *noise; /* patterns */
+  const char *has_router_bias, *has_correction_bias;          /* NULL: where there is a pattern */
+  family_ffn experts, shared, dense;
+  const char *shared_gate;
+} family;
+
+extern const family model_families[];
+extern const size_t model_num_families;
+
+#endif

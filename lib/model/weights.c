@@ -1,0 +1,350 @@
+/* A layer's tensors in the canonical layout, out of whatever layout the files
+ * have. Every matrix is made of at most two pieces (gate and up) with strides. */
+#include "base/base.h"
+#include "model/checkpoint.h"
+#include "model/safetensors.h"
+#include <inttypes.h>
+#include <stdlib.h>
+#include <string.h>
+
+/* What is wanted: `rows` of a matrix of `file_rows` rows, from `first_row` on in
+ * steps of `row_step`, which lies in the file for `items` experts. */
+typedef struct want {
+  const char *pattern;
+  int64_t item, items;   /* items 0: not per expert */
+  int64_t rows, columns; /* columns 0: a vector */
+  int64_t file_rows, first_row, row_step;
+  bool transposed, flat;
+} want;
+
+/* Where it lies: element (r,c) is `first` + r row_stride + c column_stride. */
+typedef struct piece {
+  const moecl_safetensors *file;
+  const moecl_safetensors_tensor *tensor;
+  moecl_dtype dtype;
+  int64_t rows, columns;
+  uint64_t first, row_stride, column_stride;
+} piece;
+
+/* ---- finding ---- */
+
+static moecl_status missing(moecl_checkpoint *checkpoint, const char *name) {
+  json_t *how = json_object_get(checkpoint->config, "quantization_config");
+  const char *method = json_string_value(json_object_get(how, "quant_method"));
+  return log_error(&checkpoint->log, MOECL_ERROR_IO, "%s: has no tensor '%.300s'%s%.40s%s",
+                   checkpoint->folder, name,
+                   how ? " (config.json says that its weights are quantized: " : "",
+                   how ? method ? method : "no method named" : "", how ? ")" : "");
+}
+
+static void add_shape(base_text *text, const int64_t *shape, int rank) {
+  base_text_addf(text, "[");
+  for (int i = 0; i < rank; i++)
+    base_text_addf(text, "%s%" PRId64, i ? ", " : "", shape[i]);
+  base_text_addf(text, "]");
+}
+
+/* Equal but for dimensions of 1: a gate of [1,H] is a vector of H. */
+static bool same_shape(const int64_t *a, int rank_a, const int64_t *b, int rank_b) {
+  int i = 0, j = 0;
+  for (;;) {
+    while (i < rank_a && a[i] == 1)
+      i++;
+    while (j < rank_b && b[j] == 1)
+      j++;
+    if (i == rank_a || j == rank_b) return i == rank_a && j == rank_b;
+    if (a[i++] != b[j++]) return false;
+  }
+}
+
+/* The shape that the file must have. */
+static int expected_shape(const want *want, bool stacked, int64_t shape[3]) {
+  int rank = 0;
+  int64_t rows = want->file_rows, columns = want->columns;
+  if (stacked && want->flat) {
+    /* Transposed or not, experts lie below each other. */
+    shape[rank++] = want->items * (want->transposed ? columns : rows);
+    shape[rank++] = want->transposed ? rows : columns;
+    return rank;
+  }
+  if (stacked) shape[rank++] = want->items;
+  shape[rank++] = want->transposed && columns ? columns : rows;
+  if (columns) shape[rank++] = want->transposed ? rows : columns;
+  return rank;
+}
+
+static moecl_status check_shape(moecl_checkpoint *checkpoint, const want *want, bool stacked,
+                                const moecl_safetensors *file,
+                                const moecl_safetensors_tensor *tensor) {
+  int64_t expected[3];
+  const int rank = expected_shape(want, stacked, expected);
+  if (same_shape(tensor->shape, tensor->rank, expected, rank)) return MOECL_OK;
+  base_text text = {0};
+  add_shape(&text, tensor->shape, tensor->rank);
+  base_text_addf(&text, ", expected ");
+  add_shape(&text, expected, rank);
+  const moecl_status status =
+      log_error(&checkpoint->log, MOECL_ERROR_IO, "%s: tensor '%.300s' has shape %s",
+                moecl_safetensors_path(file), tensor->name, text.failed ? "?" : text.data);
+  base_text_free(&text);
+  return status;
+}
+
+static void place(const want *want, bool stacked, piece *piece) {
+  const uint64_t columns = want->columns ? (uint64_t)want->columns : 1;
+  const uint64_t file_rows = (uint64_t)want->file_rows;
+  const uint64_t one_row = want->transposed ? 1 : columns;
+  piece->rows = want->rows;
+  piece->columns = (int64_t)columns;
+  piece->first = (stacked ? (uint64_t)want->item * file_rows * columns : 0) +
+                 (uint64_t)want->first_row * one_row;
+  piece->row_stride = (uint64_t)want->row_step * one_row;
+  piece->column_stride = want->transposed ? file_rows : 1;
+}
+
+static moecl_status find_piece(moecl_checkpoint *checkpoint, const model_layer *layer,
+                               const want *want, piece *piece) {
+  char *name;
+  moecl_status status =
+      model_find(checkpoint, layer, want->pattern, want->item, &name, &piece->file, &piece->tensor);
+  if (status == MOECL_OK && !piece->tensor) status = missing(checkpoint, name);
+  free(name);
+  if (status != MOECL_OK) return status;
+  const bool stacked = want->items > 0 && !strstr(want->pattern, "{expert}");
+  MOECL_TRY(check_shape(checkpoint, want, stacked, piece->file, piece->tensor));
+  if (!moecl_safetensors_dtype(piece->tensor, &piece->dtype))
+    return log_error(&checkpoint->log, MOECL_ERROR_UNSUPPORTED,
+                     "%s: tensor '%.300s' is of type %s, expected F32, F16 or BF16",
+                     moecl_safetensors_path(piece->file), piece->tensor->name,
+                     piece->tensor->dtype);
+  place(want, stacked, piece);
+  return MOECL_OK;
+}
+
+/* ---- what a layer's tensors are made of ---- */
+
+/* gate_up of a network of `size` intermediate elements: `columns` H, or 0 for
+ * its bias. Fills one or two wants and returns how many. */
+static int want_gate_up(const family_ffn *ffn, bool gated, int64_t size, int64_t columns,
+                        want wants[2]) {
+  const char *both = columns ? ffn->gate_up : ffn->gate_up_bias;
+  const want one = {.rows = size,
+                    .columns = columns,
+                    .file_rows = size,
+                    .row_step = 1,
+                    .transposed = columns && ffn->layout & FFN_TRANSPOSED,
+                    .flat = ffn->layout & FFN_FLAT};
+  const int count = gated ? 2 : 1;
+  for (int i = 0; i < count; i++) {
+    const bool gate = gated && i == 0;
+    wants[i] = one;
+    if (!both) {
+      wants[i].pattern = gate      ? columns ? ffn->gate : ffn->gate_bias
+                         : columns ? ffn->up
+                                   : ffn->up_bias;
+      continue;
+    }
+    wants[i].pattern = both;
+    wants[i].file_rows = count * size;
+    if (ffn->layout & FFN_INTERLEAVED) {
+      wants[i].first_row = i;
+      wants[i].row_step = count;
+    } else {
+      wants[i].first_row = (ffn->layout & FFN_UP_FIRST) && gated ? (1 - i) * size : i * size;
+    }
+  }
+  return count;
+}
+
+static want want_down(const family_ffn *ffn, int64_t hidden, int64_t size) {
+  return (want){.pattern = ffn->down,
+                .rows = hidden,
+                .columns = size,
+                .file_rows = hidden,
+                .row_step = 1,
+                .transposed = ffn->layout & (FFN_TRANSPOSED | FFN_DOWN_TRANSPOSED),
+                .flat = ffn->layout & FFN_FLAT};
+}
+
+static want want_whole(const char *pattern, int64_t rows, int64_t columns) {
+  return (want){
+      .pattern = pattern, .rows = rows, .columns = columns, .file_rows = rows, .row_step = 1};
+}
+
+/* Fills one or two wants and returns how many; 0: zeros, from no file. */
+static int wants_of(const family *family, const model_layer *layer, moecl_tensor tensor,
+                    want wants[2]) {
+  const moecl_layer_params *p = &layer->params;
+  const family_ffn *ffn = layer->is_moe ? &family->experts : &family->dense;
+  const bool gated = moecl_activation_is_gated(p->activation);
+  const int64_t h = p->hidden_size, e = p->num_experts, s = p->shared_intermediate_size;
+  switch (tensor) {
+  case MOECL_ROUTER_WEIGHT:
+    wants[0] = want_whole(family->router, e, h);
+    return layer->is_moe ? 1 : 0; /* a dense network: any router chooses its one expert */
+  case MOECL_ROUTER_BIAS:
+    wants[0] = want_whole(family->router_bias, e, 0);
+    return 1;
+  case MOECL_SCORE_CORRECTION_BIAS:
+    wants[0] = want_whole(family->correction_bias, e, 0);
+    return 1;
+  case MOECL_ROUTER_NOISE_WEIGHT:
+    wants[0] = want_whole(family->noise, e, h);
+    return 1;
+  case MOECL_GATE_UP_PROJ:
+    return want_gate_up(ffn, gated, p->intermediate_size, h, wants);
+  case MOECL_GATE_UP_BIAS:
+    return want_gate_up(ffn, gated, p->intermediate_size, 0, wants);
+  case MOECL_DOWN_PROJ:
+    wants[0] = want_down(ffn, h, p->intermediate_size);
+    return 1;
+  case MOECL_DOWN_BIAS:
+    wants[0] = want_whole(ffn->down_bias, h, 0);
+    return 1;
+  case MOECL_SHARED_GATE_UP_PROJ:
+    return want_gate_up(&family->shared, gated, s, h, wants);
+  case MOECL_SHARED_DOWN_PROJ:
+    wants[0] = want_down(&family->shared, h, s);
+    return 1;
+  case MOECL_SHARED_GATE:
+    wants[0] = want_whole(family->shared_gate, h, 0);
+    return 1;
+  case MOECL_TENSOR_COUNT:
+    break;
+  }
+  return 0;
+}
+
+/* ---- converting ---- */
+
+enum { RUN = 256 }; /* elements converted at once */
+
+static bool is_finite(moecl_dtype dtype, const void *values, uint64_t index) {
+  const char *at = (const char *)values + index * moecl_dtype_size(dtype);
+  uint32_t wide;
+  uint16_t narrow;
+  if (dtype == MOECL_F32) {
+    memcpy(&wide, at, sizeof wide);
+    return (wide & 0x7f800000u) != 0x7f800000u;
+  }
+  memcpy(&narrow, at, sizeof narrow);
+  const uint16_t exponent = dtype == MOECL_F16 ? 0x7c00u : 0x7f80u;
+  return (narrow & exponent) != exponent;
+}
+
+/* `count` elements next to each other; false with *at at the first that is not
+ * finite, be it in the file or after conversion. */
+static bool convert(moecl_dtype from, const void *src, moecl_dtype to, void *dst, uint64_t count,
+                    uint64_t *at) {
+  const size_t size = moecl_dtype_size(from);
+  double wide[RUN];
+  float aligned[RUN]; /* a tensor need not be aligned in its file */
+  if (from == to) memcpy(dst, src, count * size);
+  for (uint64_t done = 0; from != to && done < count; done += RUN) {
+    const uint64_t some = count - done < RUN ? count - done : RUN;
+    memcpy(aligned, (const char *)src + done * size, some * size);
+    moecl_to_double(from, aligned, some, wide);
+    moecl_from_double(to, wide, some, (char *)dst + done * moecl_dtype_size(to));
+  }
+  for (*at = 0; *at < count; ++*at)
+    if (!is_finite(to, dst, *at)) return false;
+  return true;
+}
+
+static moecl_status not_finite(moecl_checkpoint *checkpoint, const piece *piece, uint64_t element,
+                               moecl_dtype to) {
+  const char *data = piece->tensor->data;
+  const bool stored = is_finite(piece->dtype, data, element);
+  return log_error(
+      &checkpoint->log, MOECL_ERROR_IO, "%s: tensor '%.300s': element %" PRIu64 " is %s%s",
+      moecl_safetensors_path(piece->file), piece->tensor->name, element,
+      stored ? "too large for " : "not a finite number", stored ? moecl_dtype_name(to) : "");
+}
+
+/* A row whose elements are apart, gathered into `packed`. */
+static void gather(const piece *piece, const char *src, char *packed) {
+  const size_t size = moecl_dtype_size(piece->dtype);
+  const uint64_t step = piece->column_stride * size;
+  for (int64_t c = 0; c < piece->columns; c++, src += step)
+    memcpy(packed + (size_t)c * size, src, size);
+}
+
+static moecl_status copy_rows(moecl_checkpoint *checkpoint, const piece *piece, moecl_dtype to,
+                              char *packed, char *dst) {
+  const size_t size = moecl_dtype_size(piece->dtype);
+  const size_t row_bytes = (size_t)piece->columns * moecl_dtype_size(to);
+  for (int64_t r = 0; r < piece->rows; r++, dst += row_bytes) {
+    const uint64_t first = piece->first + (uint64_t)r * piece->row_stride;
+    const char *src = (const char *)piece->tensor->data + first * size;
+    uint64_t at;
+    if (piece->column_stride != 1) gather(piece, src, packed);
+    if (!convert(piece->dtype, piece->column_stride == 1 ? src : packed, to, dst,
+                 (uint64_t)piece->columns, &at))
+      return not_finite(checkpoint, piece, first + at * piece->column_stride, to);
+  }
+  return MOECL_OK;
+}
+
+static moecl_status copy_piece(moecl_checkpoint *checkpoint, const piece *piece, moecl_dtype to,
+                               char *dst) {
+  const size_t size = moecl_dtype_size(piece->dtype);
+  MOECL_TRY(safetensors_still_whole(piece->file));
+  char *packed = malloc((size_t)piece->columns * size);
+  if (!packed) return log_error(&checkpoint->log, MOECL_ERROR_OUT_OF_HOST_MEMORY, "no host memory");
+  const moecl_status status = copy_rows(checkpoint, piece, to, packed, dst);
+  free(packed);
+  const uint64_t last = (uint64_t)(piece->rows - 1) * piece->row_stride +
+                        (uint64_t)(piece->columns - 1) * piece->column_stride;
+  safetensors_done_with(piece->file, piece->tensor, piece->first * size, (last + 1) * size);
+  return status;
+}
+
+/* ---- reading ---- */
+
+static bool is_per_expert(moecl_tensor tensor) {
+  return tensor == MOECL_GATE_UP_PROJ || tensor == MOECL_GATE_UP_BIAS ||
+         tensor == MOECL_DOWN_PROJ || tensor == MOECL_DOWN_BIAS;
+}
+
+static moecl_status check_arguments(moecl_checkpoint *checkpoint, int64_t index,
+                                    moecl_tensor tensor, int64_t item) {
+  if (index < 0 || index >= checkpoint->description.num_layers || (int)tensor < 0 ||
+      tensor >= MOECL_TENSOR_COUNT)
+    return log_error(&checkpoint->log, MOECL_ERROR_INVALID_ARGUMENT,
+                     "%s: has no tensor %d in layer %lld", checkpoint->folder, (int)tensor,
+                     (long long)index);
+  const moecl_layer_params *params = &checkpoint->description.layers[index].params;
+  if (moecl_layer_tensor_size(params, tensor) > 0 && item >= 0 &&
+      item < (is_per_expert(tensor) ? params->num_experts : 1))
+    return MOECL_OK;
+  return log_error(&checkpoint->log, MOECL_ERROR_INVALID_ARGUMENT,
+                   "%s: layer %lld has no item %lld of tensor %d", checkpoint->folder,
+                   (long long)index, (long long)item, (int)tensor);
+}
+
+moecl_status moecl_checkpoint_read(moecl_checkpoint *checkpoint, int64_t index, moecl_tensor tensor,
+                                   int64_t item, moecl_dtype dtype, void *values) {
+  if (!checkpoint || !values || (unsigned)dtype >= MOECL_DTYPE_COUNT)
+    return MOECL_ERROR_INVALID_ARGUMENT;
+  MOECL_TRY(check_arguments(checkpoint, index, tensor, item));
+  const model_layer *layer = &checkpoint->description.layers[index];
+  const family *family = checkpoint->description.family;
+  const moecl_dtype to = tensor == MOECL_SCORE_CORRECTION_BIAS ? MOECL_F32 : dtype;
+  const int64_t size = moecl_layer_tensor_size(&layer->params, tensor);
+  const bool one_for_all =
+      tensor == MOECL_DOWN_BIAS && layer->is_moe && family->experts.layout & FFN_ONE_DOWN_BIAS;
+  want wants[2];
+  char *dst = values;
+  const int count = wants_of(family, layer, tensor, wants);
+  if (count == 0) memset(values, 0, (size_t)size * moecl_dtype_size(to));
+  for (int i = 0; i < count; i++) {
+    piece piece;
+    wants[i].item = item;
+    wants[i].items =
+        layer->is_moe && is_per_expert(tensor) && !one_for_all ? layer->params.num_experts : 0;
+    MOECL_TRY(find_piece(checkpoint, layer, &wants[i], &piece));
+    MOECL_TRY(copy_piece(checkpoint, &piece, to, dst));
+    dst += (size_t)(piece.rows * piece.columns) * moecl_dtype_size(to);
+  }
+  return MOECL_OK;
+}
