@@ -255,7 +255,7 @@ moecl_status moecl_safetensors_open(const char *path, moecl_log_fn log, void *lo
 
 moecl_status safetensors_open_memory(const char *name, const void *bytes, uint64_t size,
                                      const moecl_log *log, moecl_safetensors **out) {
-  uint64_t header;
+  uint64_t header = 0;
   MOECL_TRY(create(name, log, out));
   moecl_safetensors *file = *out;
   file->bytes = bytes;

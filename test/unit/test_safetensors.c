@@ -1,6 +1,6 @@
 /* The safetensors reader: what a good file gives, and the message for each way
  * of being a bad one. */
-#include "files.h"
+#include "test_files.h"
 #include "model/safetensors.h"
 #include <sys/stat.h>
 
