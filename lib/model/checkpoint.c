@@ -15,7 +15,8 @@ static moecl_status no_memory(const moecl_checkpoint *checkpoint) {
 /* folder/name, malloc'ed; NULL without memory. */
 static char *path_to(const char *folder, const char *name) {
   base_text text = {0};
-  base_text_addf(&text, "%s/%s", folder, name);
+  const bool slash = folder[strlen(folder) - 1] == '/';
+  base_text_addf(&text, "%s%s%s", folder, slash ? "" : "/", name);
   if (text.failed) base_text_free(&text);
   return text.data;
 }

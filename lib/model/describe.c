@@ -63,6 +63,7 @@ static json_t *list_of(const model_config *config, const char *key) {
 static moecl_status decide_moe(const model_config *config, const family_stack *stack,
                                int64_t number, bool *is_moe) {
   int64_t first, last, step, phase;
+  if (stack->kinds) return MOECL_OK; /* told by its letter */
   MOECL_TRY(config_integer(config, stack->first, 0, INT32_MAX, &first));
   MOECL_TRY(config_integer(config, stack->last, -1, INT32_MAX, &last));
   MOECL_TRY(config_integer(config, stack->step ? stack->step : "1", 0, INT32_MAX, &step));
@@ -260,18 +261,34 @@ static moecl_status read_layer(const model_config *config, const family *family,
 
 /* ---- all layers ---- */
 
+/* How many layers a stack has, and what `kinds` says of them, if it is used. */
+static moecl_status count_layers(const model_config *config, const family_stack *stack,
+                                 const char **kinds, int64_t *count) {
+  *kinds = NULL;
+  if (!stack->kinds) return config_integer(config, stack->num_layers, 0, MAX_LAYERS, count);
+  MOECL_TRY(config_text(config, stack->kinds, NULL, 0, kinds));
+  *count = (int64_t)strlen(*kinds);
+  if (*count <= MAX_LAYERS) return MOECL_OK;
+  return log_error(config->log, MOECL_ERROR_IO, "%s: '%s' has more than %d letters", config->path,
+                   stack->kinds, MAX_LAYERS);
+}
+
 static moecl_status read_stack(model_config *config, const family_stack *stack,
                                model_description *description) {
   int64_t count;
-  MOECL_TRY(config_integer(config, stack->num_layers, 0, MAX_LAYERS, &count));
-  const int64_t before = description->num_layers;
-  model_layer *layers = realloc(description->layers, (size_t)(before + count + 1) * sizeof *layers);
+  const char *kinds;
+  config->layer = 0;
+  MOECL_TRY(count_layers(config, stack, &kinds, &count));
+  const size_t room = (size_t)(description->num_layers + count + 1);
+  model_layer *layers = realloc(description->layers, room * sizeof *layers);
   if (!layers) return log_error(config->log, MOECL_ERROR_OUT_OF_HOST_MEMORY, "no host memory");
   description->layers = layers;
   for (int64_t i = 0; i < count; i++) {
-    layers[before + i] = (model_layer){.stack = stack, .number = i};
+    if (kinds && kinds[i] != 'E' && kinds[i] != '-') continue;
+    model_layer *layer = &layers[description->num_layers];
+    *layer = (model_layer){.stack = stack, .number = i, .is_moe = kinds && kinds[i] == 'E'};
     config->layer = i;
-    MOECL_TRY(read_layer(config, description->family, &layers[before + i]));
+    MOECL_TRY(read_layer(config, description->family, layer));
     description->num_layers++;
   }
   return MOECL_OK;
@@ -286,6 +303,9 @@ static moecl_status describe(const moecl_log *log, const char *path, json_t *roo
                          .path = path,
                          .family = family->name,
                          .root = json_is_object(section) ? section : root};
+  if (family->refused && config_find(&config, family->refused, strlen(family->refused)))
+    return log_error(log, MOECL_ERROR_UNSUPPORTED, "%s: '%s' is not known to family %s", path,
+                     family->refused, family->name);
   for (size_t i = 0; i < 2 && family->stacks[i].prefixes; i++)
     MOECL_TRY(read_stack(&config, &family->stacks[i], description));
   if (description->num_layers > 0) return MOECL_OK;

@@ -33,6 +33,8 @@ typedef struct family_ffn {
 typedef struct family_stack {
   const char *prefixes; /* alternatives, with {layer} */
   const char *num_layers;
+  const char *kinds; /* instead: a text with a letter a layer, E for MoE, - for dense, others have
+                        no feed-forward network and are passed over */
   const char *first, *last;
   const char *step;                      /* NULL: every layer; 0: none */
   const char *phase;                     /* NULL: step - 1 */
@@ -45,6 +47,7 @@ typedef struct family {
   const char *model_types; /* separated by '|' */
   const char *section;     /* where config.json keeps the text model; NULL: at the top, or there
                               where it is the model_type's own */
+  const char *refused;     /* a key that must be absent or null: what it asks for is not known */
   family_stack stacks[2];  /* an encoder's first */
 
   const char *hidden_size, *intermediate_size, *num_experts, *top_k;

@@ -11,7 +11,8 @@ static const char *const families[] = {
     "llama4",      "llama4_text-top2", "phimoe",      "granitemoe",  "granitemoeshared",
     "jetmoe",      "minimax_m2",       "glm4_moe",    "switch_transformers",
     "dots1",       "ernie4_5_moe",     "flex_olmo",   "minimax",     "hunyuan_v1_moe",
-    "qwen3_next",  "lfm2_moe"};
+    "qwen3_next",  "lfm2_moe",         "afmoe",       "aria",        "jamba",
+    "nemotron_h",  "dbrx"};
 
 static moecl_context *context;
 

@@ -1,0 +1,455 @@
+/* Model folders: what layers a config.json describes, each layout of tensors to
+ * the canonical one, and the message for each way of being a bad folder. */
+#include "test_files.h"
+#include "moecl/checkpoint.h"
+#include <math.h>
+#include <sys/stat.h>
+
+/* A tensor of a file that tests write: element i is first + i. */
+typedef struct made {
+  const char *name, *dtype;
+  int rank;
+  int64_t shape[3];
+  double first;
+} made;
+
+static const char *folder(void) {
+  const char *path = test_path("checkpoint");
+  mkdir(path, 0700);
+  return path;
+}
+
+static void in_folder(const char *name, const void *data, size_t size) {
+  char path[1024];
+  snprintf(path, sizeof path, "%s/%s", folder(), name);
+  write_file(path, data, size);
+}
+
+static void drop(const char *name) {
+  char path[1024];
+  snprintf(path, sizeof path, "%s/%s", folder(), name);
+  unlink(path);
+}
+
+/* The file and config.json; no index, no other shard. */
+static void make(const char *file, const char *config, const made *tensors, size_t count) {
+  base_text header = {0}, data = {0};
+  base_text_addf(&header, "{");
+  for (size_t i = 0; i < count; i++) {
+    const made *t = &tensors[i];
+    const moecl_dtype dtype = strcmp(t->dtype, "F16") == 0    ? MOECL_F16
+                              : strcmp(t->dtype, "BF16") == 0 ? MOECL_BF16
+                                                              : MOECL_F32;
+    const size_t begin = data.size;
+    int64_t elements = 1;
+    base_text_addf(&header, "%s\"%s\":{\"dtype\":\"%s\",\"shape\":[", i ? "," : "", t->name,
+                   t->dtype);
+    for (int d = 0; d < t->rank; d++) {
+      base_text_addf(&header, "%s%lld", d ? "," : "", (long long)t->shape[d]);
+      elements *= t->shape[d];
+    }
+    for (int64_t e = 0; e < elements; e++) {
+      const double value = t->first + (double)e;
+      char bytes[4];
+      moecl_from_double(dtype, &value, 1, bytes);
+      base_text_add(&data, bytes, moecl_dtype_size(dtype));
+    }
+    base_text_addf(&header, "],\"data_offsets\":[%zu,%zu]}", begin, data.size);
+  }
+  base_text_addf(&header, "}");
+  char path[1024];
+  snprintf(path, sizeof path, "%s/%s", folder(), file);
+  write_safetensors(path, header.data, data.data ? data.data : "", data.size);
+  base_text_free(&header);
+  base_text_free(&data);
+  drop("model.safetensors.index.json");
+  in_folder("config.json", config, strlen(config));
+}
+
+static moecl_checkpoint *open_made(void) {
+  moecl_checkpoint *checkpoint = NULL;
+  assert_ok(moecl_checkpoint_open(folder(), NULL, NULL, &checkpoint));
+  return checkpoint;
+}
+
+static void check_read(moecl_checkpoint *checkpoint, int64_t layer, moecl_tensor tensor,
+                       int64_t item, const float *expected, size_t count) {
+  float values[64];
+  assert_true(count <= 64);
+  assert_ok(moecl_checkpoint_read(checkpoint, layer, tensor, item, MOECL_F32, values));
+  for (size_t i = 0; i < count; i++)
+    if (values[i] != expected[i])
+      fail_msg("tensor %d, item %lld, element %zu: %g, expected %g", (int)tensor, (long long)item,
+               i, (double)values[i], (double)expected[i]);
+}
+#define CHECK(layer, tensor, item, ...)                                                            \
+  check_read(checkpoint, layer, tensor, item, (const float[]){__VA_ARGS__},                        \
+             sizeof((const float[]){__VA_ARGS__}) / sizeof(float))
+
+/* ---- layouts ---- */
+
+/* H 2, I 3, E 2 throughout. */
+static const char mixtral[] =
+    "{\"model_type\":\"mixtral\",\"hidden_size\":2,\"intermediate_size\":3,"
+    "\"num_local_experts\":2,\"num_experts_per_tok\":1,\"num_hidden_layers\":2}";
+#define AT "model.layers.1.block_sparse_moe."
+static const made mixtral_tensors[] = {{AT "gate.weight", "F32", 2, {2, 2}, 1},
+                                       {AT "experts.0.w1.weight", "F32", 2, {3, 2}, 10},
+                                       {AT "experts.0.w2.weight", "BF16", 2, {2, 3}, 20},
+                                       {AT "experts.0.w3.weight", "F16", 2, {3, 2}, 30},
+                                       {AT "experts.1.w1.weight", "F32", 2, {3, 2}, 40},
+                                       {AT "experts.1.w2.weight", "F32", 2, {2, 3}, 50},
+                                       {AT "experts.1.w3.weight", "F32", 2, {3, 2}, 60}};
+#define COUNT(array) (sizeof(array) / sizeof(array)[0])
+
+static void test_separate(void **state) {
+  (void)state;
+  make("model.safetensors", mixtral, mixtral_tensors, COUNT(mixtral_tensors));
+  moecl_checkpoint *checkpoint = open_made();
+  moecl_checkpoint_layer layer;
+  assert_string_equal(moecl_checkpoint_family(checkpoint), "mixtral");
+  assert_int_equal(moecl_checkpoint_num_layers(checkpoint), 2);
+  assert_ok(moecl_checkpoint_get_layer(checkpoint, 1, &layer));
+  assert_true(layer.is_moe && layer.params.renormalize);
+  assert_string_equal(layer.prefix, "model.layers.1.");
+  assert_string_equal(layer.stored_dtype, "BF16"); /* of the first expert's down */
+  assert_int_equal(layer.params.dtype, MOECL_BF16);
+  assert_int_equal(layer.params.top_k, 1);
+  CHECK(1, MOECL_ROUTER_WEIGHT, 0, 1, 2, 3, 4);
+  CHECK(1, MOECL_GATE_UP_PROJ, 0, 10, 11, 12, 13, 14, 15, 30, 31, 32, 33, 34, 35);
+  CHECK(1, MOECL_GATE_UP_PROJ, 1, 40, 41, 42, 43, 44, 45, 60, 61, 62, 63, 64, 65);
+  CHECK(1, MOECL_DOWN_PROJ, 0, 20, 21, 22, 23, 24, 25);
+  uint64_t elements, bytes;
+  assert_ok(moecl_checkpoint_count(checkpoint, &elements, &bytes));
+  assert_int_equal(elements, 40);
+  assert_int_equal(bytes, 28 * 4 + 12 * 2);
+  /* Layer 0 has no tensors here: it is described, and not read. */
+  assert_ok(moecl_checkpoint_get_layer(checkpoint, 0, &layer));
+  assert_null(layer.stored_dtype);
+  moecl_checkpoint_destroy(&checkpoint);
+}
+
+static void test_transposed_and_interleaved(void **state) {
+  (void)state;
+  const made tensors[] = {{"model.layers.0.mlp.router.weight", "F32", 2, {2, 2}, 1},
+                          {"model.layers.0.mlp.router.bias", "F32", 1, {2}, 5},
+                          {"model.layers.0.mlp.experts.gate_up_proj", "F32", 3, {2, 2, 6}, 100},
+                          {"model.layers.0.mlp.experts.gate_up_proj_bias", "F32", 2, {2, 6}, 200},
+                          {"model.layers.0.mlp.experts.down_proj", "F32", 3, {2, 3, 2}, 300},
+                          {"model.layers.0.mlp.experts.down_proj_bias", "F32", 2, {2, 2}, 400}};
+  make("model.safetensors",
+       "{\"model_type\":\"gpt_oss\",\"hidden_size\":2,\"intermediate_size\":3,"
+       "\"num_local_experts\":2,\"num_experts_per_tok\":1,\"num_hidden_layers\":1,"
+       "\"swiglu_limit\":5}",
+       tensors, COUNT(tensors));
+  moecl_checkpoint *checkpoint = open_made();
+  moecl_checkpoint_layer layer;
+  assert_ok(moecl_checkpoint_get_layer(checkpoint, 0, &layer));
+  assert_int_equal(layer.params.activation, MOECL_SWIGLU_CLAMPED);
+  assert_true(layer.params.swiglu_limit == 5 && layer.params.swiglu_alpha == 1.702f);
+  assert_true(layer.params.router_bias && layer.params.score_after_topk);
+  CHECK(0, MOECL_ROUTER_BIAS, 0, 5, 6);
+  /* Expert 1 in the file, [H,2I]: 112..117, 118..123; columns are gate, up, ... */
+  CHECK(0, MOECL_GATE_UP_PROJ, 1, 112, 118, 114, 120, 116, 122, 113, 119, 115, 121, 117, 123);
+  CHECK(0, MOECL_GATE_UP_BIAS, 1, 206, 208, 210, 207, 209, 211);
+  CHECK(0, MOECL_DOWN_PROJ, 1, 306, 308, 310, 307, 309, 311);
+  CHECK(0, MOECL_DOWN_BIAS, 1, 402, 403);
+  moecl_checkpoint_destroy(&checkpoint);
+}
+
+static void test_stacked_with_one_bias(void **state) {
+  (void)state;
+  const made tensors[] = {{"model.layers.0.mlp.router.layer.weight", "F32", 2, {2, 2}, 1},
+                          {"model.layers.0.mlp.input_linear.weight", "F32", 3, {2, 6, 2}, 100},
+                          {"model.layers.0.mlp.output_linear.weight", "F32", 3, {2, 2, 3}, 300},
+                          {"model.layers.0.mlp.bias", "F32", 1, {2}, 7}};
+  make("model.safetensors",
+       "{\"model_type\":\"jetmoe\",\"hidden_size\":2,\"intermediate_size\":3,"
+       "\"num_local_experts\":2,\"num_hidden_layers\":1}",
+       tensors, COUNT(tensors));
+  moecl_checkpoint *checkpoint = open_made();
+  CHECK(0, MOECL_GATE_UP_PROJ, 1, 112, 113, 114, 115, 116, 117, 118, 119, 120, 121, 122, 123);
+  CHECK(0, MOECL_DOWN_PROJ, 1, 306, 307, 308, 309, 310, 311);
+  CHECK(0, MOECL_DOWN_BIAS, 0, 7, 8);
+  CHECK(0, MOECL_DOWN_BIAS, 1, 7, 8);
+  moecl_checkpoint_destroy(&checkpoint);
+}
+
+static void test_flat(void **state) {
+  (void)state;
+  const made tensors[] = {{"transformer.blocks.0.ffn.router.layer.weight", "F32", 2, {2, 2}, 1},
+                          {"transformer.blocks.0.ffn.experts.mlp.w1", "F32", 2, {6, 2}, 100},
+                          {"transformer.blocks.0.ffn.experts.mlp.v1", "F32", 2, {6, 2}, 200},
+                          {"transformer.blocks.0.ffn.experts.mlp.w2", "F32", 2, {6, 2}, 300}};
+  make("model.safetensors",
+       "{\"model_type\":\"dbrx\",\"d_model\":2,\"n_layers\":1,\"ffn_config\":"
+       "{\"ffn_hidden_size\":3,\"moe_num_experts\":2,\"moe_top_k\":2}}",
+       tensors, COUNT(tensors));
+  moecl_checkpoint *checkpoint = open_made();
+  CHECK(0, MOECL_GATE_UP_PROJ, 1, 106, 107, 108, 109, 110, 111, 206, 207, 208, 209, 210, 211);
+  CHECK(0, MOECL_DOWN_PROJ, 1, 306, 308, 310, 307, 309, 311);
+  moecl_checkpoint_destroy(&checkpoint);
+}
+
+/* A dense layer is one expert, whose router is made up; a section and a prefix;
+ * the correction bias is fp32 whatever is asked for. */
+static void test_dense_and_shared(void **state) {
+  (void)state;
+#define MLP "model.layers.1.mlp."
+  const made tensors[] = {{"model.layers.0.mlp.gate_proj.weight", "F32", 2, {3, 2}, 10},
+                          {"model.layers.0.mlp.up_proj.weight", "F32", 2, {3, 2}, 20},
+                          {"model.layers.0.mlp.down_proj.weight", "F32", 2, {2, 3}, 30},
+                          {MLP "gate.weight", "F32", 2, {2, 2}, 1},
+                          {MLP "gate.e_score_correction_bias", "F32", 1, {2}, 0.1},
+                          {MLP "experts.0.gate_proj.weight", "F32", 2, {1, 2}, 40},
+                          {MLP "experts.0.up_proj.weight", "F32", 2, {1, 2}, 50},
+                          {MLP "experts.0.down_proj.weight", "F32", 2, {2, 1}, 60},
+                          {MLP "shared_experts.gate_proj.weight", "F32", 2, {2, 2}, 70},
+                          {MLP "shared_experts.up_proj.weight", "F32", 2, {2, 2}, 80},
+                          {MLP "shared_experts.down_proj.weight", "F32", 2, {2, 2}, 90}};
+  make("model.safetensors",
+       "{\"model_type\":\"deepseek_v3\",\"hidden_size\":2,\"intermediate_size\":3,"
+       "\"moe_intermediate_size\":1,\"n_routed_experts\":2,\"num_experts_per_tok\":1,"
+       "\"n_shared_experts\":2,\"first_k_dense_replace\":1,\"num_hidden_layers\":2,"
+       "\"n_group\":1,\"topk_group\":1}",
+       tensors, COUNT(tensors));
+  moecl_checkpoint *checkpoint = open_made();
+  moecl_checkpoint_layer layer;
+  assert_ok(moecl_checkpoint_get_layer(checkpoint, 0, &layer));
+  assert_true(!layer.is_moe && layer.params.num_experts == 1 && layer.params.top_k == 1);
+  assert_true(layer.params.scoring == MOECL_SCORING_SOFTMAX && !layer.params.score_correction_bias);
+  CHECK(0, MOECL_ROUTER_WEIGHT, 0, 0, 0);
+  CHECK(0, MOECL_GATE_UP_PROJ, 0, 10, 11, 12, 13, 14, 15, 20, 21, 22, 23, 24, 25);
+  assert_ok(moecl_checkpoint_get_layer(checkpoint, 1, &layer));
+  const moecl_layer_params *p = &layer.params;
+  assert_true(layer.is_moe && p->scoring == MOECL_SCORING_SIGMOID && p->renormalize);
+  assert_true(p->num_expert_group == 0 && p->topk_group == 0); /* one group is none */
+  assert_true(p->routed_scaling_factor == 2.5f);
+  assert_int_equal(p->shared_intermediate_size, 2);
+  CHECK(1, MOECL_SHARED_GATE_UP_PROJ, 0, 70, 71, 72, 73, 80, 81, 82, 83);
+  CHECK(1, MOECL_SHARED_DOWN_PROJ, 0, 90, 91, 92, 93);
+  float bias[2];
+  assert_ok(moecl_checkpoint_read(checkpoint, 1, MOECL_SCORE_CORRECTION_BIAS, 0, MOECL_BF16, bias));
+  assert_true(bias[0] == 0.1f && bias[1] == 1.1f);
+  moecl_checkpoint_destroy(&checkpoint);
+}
+
+/* Which layers are MoE, told by each kind of rule. */
+static void check_moe(const char *config, const char *pattern) {
+  make("model.safetensors", config, NULL, 0);
+  moecl_checkpoint *checkpoint = open_made();
+  assert_int_equal(moecl_checkpoint_num_layers(checkpoint), strlen(pattern));
+  for (size_t i = 0; pattern[i]; i++) {
+    moecl_checkpoint_layer layer;
+    assert_ok(moecl_checkpoint_get_layer(checkpoint, (int64_t)i, &layer));
+    if (layer.is_moe != (pattern[i] == 'E')) fail_msg("%s: layer %zu", config, i);
+  }
+  moecl_checkpoint_destroy(&checkpoint);
+}
+
+static void test_moe_rules(void **state) {
+  (void)state;
+  check_moe("{\"model_type\":\"qwen2_moe\",\"hidden_size\":2,\"num_hidden_layers\":6,"
+            "\"decoder_sparse_step\":2,\"mlp_only_layers\":[3]}",
+            "-E---E");
+  check_moe("{\"model_type\":\"glm4_moe\",\"hidden_size\":2,\"num_hidden_layers\":4,"
+            "\"first_k_dense_replace\":2}",
+            "--EE");
+  check_moe("{\"model_type\":\"llama4\",\"text_config\":{\"model_type\":\"llama4_text\","
+            "\"hidden_size\":2,\"num_hidden_layers\":4,\"interleave_moe_layer_step\":2}}",
+            "-E-E");
+  check_moe("{\"model_type\":\"llama4_text\",\"hidden_size\":2,\"num_hidden_layers\":4,"
+            "\"interleave_moe_layer_step\":1,\"moe_layers\":[0,3]}",
+            "E--E");
+  check_moe("{\"model_type\":\"switch_transformers\",\"num_layers\":4,\"num_decoder_layers\":3,"
+            "\"encoder_sparse_step\":2,\"decoder_sparse_step\":1}",
+            "-E-EEEE");
+  check_moe("{\"model_type\":\"ernie4_5_moe\",\"hidden_size\":2,\"num_hidden_layers\":6,"
+            "\"moe_layer_start_index\":1,\"moe_layer_end_index\":3,\"moe_layer_interval\":2}",
+            "-E-E--");
+  check_moe("{\"model_type\":\"nemotron_h\",\"hidden_size\":2,\"moe_intermediate_size\":2,"
+            "\"intermediate_size\":2,\"n_routed_experts\":2,\"num_experts_per_tok\":1,"
+            "\"hybrid_override_pattern\":\"ME*-M\"}",
+            "E-");
+}
+
+/* ---- bad folders ---- */
+
+/* Opens what is there and reads layer 1's first expert; the one message. */
+static moecl_status read_bad(moecl_dtype dtype, test_log *log) {
+  char values[256];
+  moecl_checkpoint *checkpoint;
+  *log = (test_log){.level = MOECL_LOG_DEBUG};
+  moecl_status status = moecl_checkpoint_open(folder(), test_log_add, log, &checkpoint);
+  assert_true((status == MOECL_OK) == (checkpoint != NULL));
+  if (status == MOECL_OK)
+    status = moecl_checkpoint_read(checkpoint, 1, MOECL_DOWN_PROJ, 0, dtype, values);
+  moecl_checkpoint_destroy(&checkpoint);
+  return status;
+}
+
+static void expect(moecl_dtype dtype, moecl_status status, const char *file, const char *message) {
+  test_log log;
+  const moecl_status got = read_bad(dtype, &log);
+  if (got != status || !test_log_has(&log, file) || !test_log_has(&log, message))
+    fail_msg("status %d, expected %d and '%s' and '%s', got '%s'", (int)got, (int)status, file,
+             message, log.text.data ? log.text.data : "");
+  assert_int_equal(test_log_count(&log, "\n"), 1);
+  base_text_free(&log.text);
+}
+
+static void test_bad_configs(void **state) {
+  (void)state;
+  static const struct {
+    const char *config, *message;
+    moecl_status status;
+  } bad[] = {
+      {"", "not sound JSON", MOECL_ERROR_IO},
+      {"[]", "not a JSON object", MOECL_ERROR_IO},
+      {"{}", "has no text 'model_type'", MOECL_ERROR_IO},
+      {"{\"model_type\":7}", "has no text 'model_type'", MOECL_ERROR_IO},
+      {"{\"model_type\":\"bert\"}", "'bert' is not known; known are mixtral, olmoe",
+       MOECL_ERROR_UNSUPPORTED},
+      {"{\"model_type\":\"mixtral\"}", "no key 'num_hidden_layers'", MOECL_ERROR_IO},
+      {"{\"model_type\":\"mixtral\",\"num_hidden_layers\":1}", "no key 'hidden_size'",
+       MOECL_ERROR_IO},
+      {"{\"model_type\":\"mixtral\",\"num_hidden_layers\":\"2\"}",
+       "'num_hidden_layers' is not a number", MOECL_ERROR_IO},
+      {"{\"model_type\":\"mixtral\",\"num_hidden_layers\":-1}", "is -1, expected a whole number",
+       MOECL_ERROR_IO},
+      {"{\"model_type\":\"mixtral\",\"num_hidden_layers\":0}", "has no layers", MOECL_ERROR_IO},
+      {"{\"model_type\":\"mixtral\",\"num_hidden_layers\":1e300}", "expected a whole number",
+       MOECL_ERROR_IO},
+      {"{\"model_type\":\"mixtral\",\"num_hidden_layers\":1.5}", "expected a whole number",
+       MOECL_ERROR_IO},
+      {"{\"model_type\":\"mixtral\",\"num_hidden_layers\":1,\"hidden_size\":4,"
+       "\"intermediate_size\":4,\"hidden_act\":\"relu6\"}",
+       "activation 'relu6'", MOECL_ERROR_UNSUPPORTED},
+      {"{\"model_type\":\"mixtral\",\"num_hidden_layers\":1,\"hidden_size\":4,"
+       "\"intermediate_size\":4,\"hidden_act\":7}",
+       "'hidden_act' is not a text", MOECL_ERROR_IO},
+      {"{\"model_type\":\"mixtral\",\"num_hidden_layers\":1,\"hidden_size\":4,"
+       "\"intermediate_size\":4,\"num_experts_per_tok\":9}",
+       "top_k is 9", MOECL_ERROR_IO},
+      {"{\"model_type\":\"deepseek_v3\",\"num_hidden_layers\":4,\"hidden_size\":4,\"n_group\":3}",
+       "3 groups", MOECL_ERROR_IO},
+      {"{\"model_type\":\"deepseek_v3\",\"num_hidden_layers\":4,\"hidden_size\":4,"
+       "\"scoring_func\":\"softmax\"}",
+       "scoring_func is 'softmax'", MOECL_ERROR_UNSUPPORTED},
+      {"{\"model_type\":\"mixtral\",\"model_type\":\"olmoe\"}", "duplicate object key",
+       MOECL_ERROR_IO}};
+  for (size_t i = 0; i < COUNT(bad); i++) {
+    make("model.safetensors", bad[i].config, NULL, 0);
+    expect(MOECL_F32, bad[i].status, "checkpoint/config.json", bad[i].message);
+  }
+  base_text deep = {0};
+  base_text_addf(&deep, "{\"a\":");
+  for (int i = 0; i < 100000; i++)
+    base_text_add(&deep, "[", 1);
+  make("model.safetensors", deep.data, NULL, 0);
+  expect(MOECL_F32, MOECL_ERROR_IO, "config.json", "nested deeper");
+  base_text_free(&deep);
+  drop("config.json");
+  expect(MOECL_F32, MOECL_ERROR_IO, "config.json", "No such file");
+}
+
+static void test_bad_tensors(void **state) {
+  (void)state;
+  made tensors[COUNT(mixtral_tensors)];
+  memcpy(tensors, mixtral_tensors, sizeof tensors);
+  made *down = &tensors[2];
+  down->first = NAN;
+  make("model.safetensors", mixtral, tensors, COUNT(tensors));
+  expect(MOECL_BF16, MOECL_ERROR_IO, "model.safetensors",
+         "experts.0.w2.weight': element 0 is not a finite number");
+  *down = mixtral_tensors[2];
+  down->first = 70000;
+  make("model.safetensors", mixtral, tensors, COUNT(tensors));
+  expect(MOECL_F16, MOECL_ERROR_IO, "model.safetensors",
+         "experts.0.w2.weight': element 0 is too large for fp16");
+  *down = (made){AT "experts.0.w2.weight", "F32", 2, {3, 2}, 1};
+  make("model.safetensors", mixtral, tensors, COUNT(tensors));
+  expect(MOECL_F32, MOECL_ERROR_IO, "model.safetensors",
+         "experts.0.w2.weight' has shape [3, 2], expected [2, 3]");
+  *down = (made){AT "experts.0.w2.weight", "I32", 2, {2, 3}, 1};
+  make("model.safetensors", mixtral, tensors, COUNT(tensors));
+  expect(MOECL_F32, MOECL_ERROR_UNSUPPORTED, "model.safetensors",
+         "experts.0.w2.weight' is of type I32, expected F32, F16 or BF16");
+  down->name = "other";
+  make("model.safetensors", mixtral, tensors, COUNT(tensors));
+  expect(MOECL_F32, MOECL_ERROR_IO, "checkpoint",
+         "has no tensor 'model.layers.1.block_sparse_moe.experts.0.w2.weight'");
+  drop("model.safetensors");
+  expect(MOECL_F32, MOECL_ERROR_IO, "checkpoint", "has neither model.safetensors nor");
+}
+
+static void test_bad_indices(void **state) {
+  (void)state;
+  static const char *const index[] = {
+      "{\"weight_map\":{\"" AT "experts.0.w2.weight\":\"a.safetensors\"}}",
+      "{\"weight_map\":{\"" AT "experts.0.w2.weight\":\"gone.safetensors\"}}",
+      "{\"weight_map\":{\"" AT "experts.0.w2.weight\":\"../a.safetensors\"}}",
+      "{\"weight_map\":{\"" AT "experts.0.w2.weight\":\"..\"}}",
+      "{\"weight_map\":{\"" AT "experts.0.w2.weight\":7}}",
+      "{\"weight_map\":[]}",
+      "{\"weight_map\":{\"" AT "experts.0.w2.weight\":\"b.safetensors\"}}"};
+  static const char *const message[] = {NULL,
+                                        "experts.0.w2.weight' is in it",
+                                        "expected the name of a file in this folder",
+                                        "expected the name of a file in this folder",
+                                        "its shard is no text",
+                                        "no object 'weight_map'",
+                                        "which the index says is in it"};
+  make("a.safetensors", mixtral, mixtral_tensors, COUNT(mixtral_tensors));
+  make("b.safetensors", mixtral, mixtral_tensors, 1);
+  for (size_t i = 0; i < COUNT(index); i++) {
+    in_folder("model.safetensors.index.json", index[i], strlen(index[i]));
+    test_log log;
+    if (message[i])
+      expect(MOECL_F32, MOECL_ERROR_IO, "checkpoint/", message[i]);
+    else
+      assert_ok(read_bad(MOECL_F32, &log));
+  }
+}
+
+static void test_bad_arguments(void **state) {
+  (void)state;
+  float values[64];
+  moecl_checkpoint_layer layer;
+  moecl_checkpoint *checkpoint;
+  assert_int_equal(moecl_checkpoint_open(NULL, NULL, NULL, &checkpoint),
+                   MOECL_ERROR_INVALID_ARGUMENT);
+  assert_null(checkpoint);
+  make("model.safetensors", mixtral, mixtral_tensors, COUNT(mixtral_tensors));
+  checkpoint = open_made();
+  assert_int_equal(moecl_checkpoint_get_layer(checkpoint, 2, &layer), MOECL_ERROR_INVALID_ARGUMENT);
+  assert_int_equal(moecl_checkpoint_get_layer(checkpoint, -1, &layer),
+                   MOECL_ERROR_INVALID_ARGUMENT);
+  const struct {
+    int64_t layer;
+    int tensor;
+    int64_t item;
+  } bad[] = {{2, MOECL_DOWN_PROJ, 0}, {1, MOECL_DOWN_PROJ, 2},     {1, MOECL_DOWN_PROJ, -1},
+             {1, MOECL_DOWN_BIAS, 0}, {1, MOECL_ROUTER_WEIGHT, 1}, {1, MOECL_TENSOR_COUNT, 0}};
+  for (size_t i = 0; i < COUNT(bad); i++)
+    assert_int_equal(moecl_checkpoint_read(checkpoint, bad[i].layer, (moecl_tensor)bad[i].tensor,
+                                           bad[i].item, MOECL_F32, values),
+                     MOECL_ERROR_INVALID_ARGUMENT);
+  moecl_checkpoint_destroy(&checkpoint);
+}
+
+int main(void) {
+  const struct CMUnitTest tests[] = {
+      cmocka_unit_test(test_separate),
+      cmocka_unit_test(test_transposed_and_interleaved),
+      cmocka_unit_test(test_stacked_with_one_bias),
+      cmocka_unit_test(test_flat),
+      cmocka_unit_test(test_dense_and_shared),
+      cmocka_unit_test(test_moe_rules),
+      cmocka_unit_test(test_bad_configs),
+      cmocka_unit_test(test_bad_tensors),
+      cmocka_unit_test(test_bad_indices),
+      cmocka_unit_test(test_bad_arguments),
+  };
+  return cmocka_run_group_tests(tests, NULL, NULL);
+}
