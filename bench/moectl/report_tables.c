@@ -121,29 +121,48 @@ double report_stages_ms(const point_result *point) {
   return sum;
 }
 
+static bool has_stage(const experiment_point *point, int stage) {
+  return stage != MOECL_STAGE_SHARED || point->layer.shared_intermediate_size > 0;
+}
+
+/* The stages that any point has; returns how many. */
+static size_t stages_of(const results *all, int stages[MOECL_STAGE_LAYER]) {
+  size_t count = 0;
+  for (int stage = 0; stage < MOECL_STAGE_LAYER; stage++) {
+    bool any = false;
+    for (size_t i = 0; i < all->experiment->num_points; i++)
+      any = any || has_stage(&all->experiment->points[i], stage);
+    if (any) stages[count++] = stage;
+  }
+  return count;
+}
+
 void report_stages(const results *all, FILE *file) {
   const char *columns[MOECL_STAGE_LAYER + 2];
-  for (int stage = 0; stage < MOECL_STAGE_LAYER; stage++)
-    columns[stage] = moecl_stage_name((moecl_stage)stage);
-  columns[MOECL_STAGE_LAYER] = "stages ms";
-  columns[MOECL_STAGE_LAYER + 1] = "layer ms";
+  int stages[MOECL_STAGE_LAYER];
+  const size_t count = stages_of(all, stages);
+  for (size_t j = 0; j < count; j++)
+    columns[j] = moecl_stage_name((moecl_stage)stages[j]);
+  columns[count] = "stages ms";
+  columns[count + 1] = "layer ms";
   fputs("## Where the time goes\n\nEach stage's share of all stages' median times together. Stages are "
         "timed in forwards of their own,\nwith an event for every kernel: their sum and the layer's "
         "time need not agree.\n\n",
         file);
-  head(all, columns, MOECL_STAGE_LAYER + 2, file);
+  head(all, columns, count + 2, file);
   bool fused = false;
   for (size_t i = 0; i < all->experiment->num_points; i++) {
     if (!point_ran(all, i)) continue;
     const double sum = report_stages_ms(&all->points[i]);
     row_begin(all, i, file);
-    for (int stage = 0; stage < MOECL_STAGE_LAYER; stage++) {
-      const double time = all->points[i].time_ms[stage].median;
-      fused = fused || !isfinite(time);
+    for (size_t j = 0; j < count; j++) {
+      const double time = all->points[i].time_ms[stages[j]].median;
+      const bool there = has_stage(&all->experiment->points[i], stages[j]);
+      fused = fused || (there && !isfinite(time));
       if (isfinite(time))
         percent_cell(file, time / sum);
       else
-        fputs(" fused |", file);
+        fputs(there ? " fused |" : " none |", file);
     }
     cell(file, sum);
     cell(file, point_ms(all, i));

@@ -38,7 +38,9 @@ static void make_point(made_up *fixture, size_t index) {
     to->time_ms[stage] = (sample_summary){ms / 6, ms / 7, ms / 5};
   to->time_ms[MOECL_STAGE_LAYER] = (sample_summary){ms, 0.96 * ms, 1.1 * ms};
   to->time_ms[MOECL_STAGE_GATE_UP] = (sample_summary){ms / 2, ms / 2, ms / 2};
-  to->time_ms[MOECL_STAGE_SHARED] = to->time_ms[MOECL_STAGE_COMBINE] = (sample_summary){NAN, NAN, NAN};
+  to->time_ms[MOECL_STAGE_COMBINE] = (sample_summary){NAN, NAN, NAN};
+  if (from->layer.shared_intermediate_size == 0)
+    to->time_ms[MOECL_STAGE_SHARED] = (sample_summary){NAN, NAN, NAN};
   to->tokens_per_s = 1e3 * (double)from->num_tokens / ms;
   to->tflops = 0.1;
   to->gbytes_per_s = 10;
@@ -252,6 +254,26 @@ static void test_single_point(void **state) {
   char *text = report(&fixture);
   has(text, "1 point: 1 ran and verified.");
   has(text, "- gate_up takes the largest part of the stages' time: 50%.");
+  free(text);
+  tear_down(&fixture);
+}
+
+/* The stage of a shared expert is shown where there is one, and no other calls it
+ * fused. */
+static void test_shared_stage(void **state) {
+  (void)state;
+  made_up fixture;
+  set_up(&fixture, sweep);
+  char *text = report(&fixture);
+  has_not(text, "| shared |");
+  free(text);
+  fixture.experiment.points[2].layer.shared_intermediate_size = 24;
+  make_point(&fixture, 2);
+  text = report(&fixture);
+  has(text, "| down | shared | combine |");
+  has(text, "| none | fused |");     /* its neighbours' combine is fused */
+  has(text, "% | fused |");          /* its own */
+  has_not(text, "| none | none |");
   free(text);
   tear_down(&fixture);
 }
@@ -625,6 +647,7 @@ int main(void) {
       cmocka_unit_test(test_failed_points),
       cmocka_unit_test(test_other_kernels),
       cmocka_unit_test(test_single_point),
+      cmocka_unit_test(test_shared_stage),
       cmocka_unit_test(test_many_lines),
       cmocka_unit_test(test_report_unwritable),
       cmocka_unit_test(test_without_gnuplot),
