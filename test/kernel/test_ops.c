@@ -253,45 +253,66 @@ static bool is_nearest(moecl_dtype dtype, double got, double exact) {
   return fabs(got - exact) <= half + 1e-5 * fmax(fabs(exact), 1);
 }
 
+/* Of these forms: weights on the output or the input; no shared expert, one, one
+ * with a gate. Rows of `values` behind the slots' are the shared expert's. */
+enum { PLAIN_FORM, INPUT_FORM, SHARED_FORM, GATE_FORM, FORMS };
+
 static void check_combine(const kernel_variant *variant, int64_t tokens, int64_t hidden,
-                          int64_t top_k, moecl_dtype dtype, bool input_f32) {
-  const moecl_layer_params layer = {.hidden_size = hidden, .top_k = top_k, .dtype = dtype};
+                          int64_t top_k, moecl_dtype dtype, bool input_f32, int form) {
+  const moecl_layer_params layer = {.hidden_size = hidden, .top_k = top_k, .dtype = dtype,
+                                    .weight_on_input = form == INPUT_FORM,
+                                    .shared_intermediate_size = form >= SHARED_FORM,
+                                    .shared_gate = form == GATE_FORM};
   const moecl_dtype from = input_f32 ? MOECL_F32 : dtype;
-  const size_t all = (size_t)(tokens * top_k), rows = all + 1, out = (size_t)(tokens * hidden);
+  const size_t all = (size_t)(tokens * top_k), slot_rows = all + 1, out = (size_t)(tokens * hidden);
+  const size_t rows = slot_rows + (size_t)tokens;
   double *values = allocate(rows * (size_t)hidden * 8), *want = allocate(out * 8);
   double *got = allocate(out * 8);
   void *raw = allocate(rows * (size_t)hidden * 4);
   int32_t *slots = allocate(all * 4);
-  float *weights = allocate(all * 4);
+  float *weights = allocate(all * 4), *factors = allocate((size_t)tokens * 4);
   for (size_t i = 0; i < rows * (size_t)hidden; i++) values[i] = random_float() - 0.5;
   moecl_from_double(from, values, rows * (size_t)hidden, raw);
   moecl_to_double(from, raw, rows * (size_t)hidden, values);
   for (size_t i = 0; i < all; i++) {
-    slots[i] = random_below(4) ? (int32_t)random_below((int64_t)rows) : -1;
+    slots[i] = random_below(4) ? (int32_t)random_below((int64_t)slot_rows) : -1;
     if (i < (size_t)top_k) slots[i] = -1; /* the first token is dropped fully */
     weights[i] = random_float();
+    const double weight = form == INPUT_FORM ? 1.0 : (double)weights[i];
     for (int64_t h = 0; slots[i] >= 0 && h < hidden; h++)
-      want[(int64_t)i / top_k * hidden + h] += (double)weights[i] * values[slots[i] * hidden + h];
+      want[(int64_t)i / top_k * hidden + h] += weight * values[slots[i] * hidden + h];
+  }
+  for (size_t i = 0; form >= SHARED_FORM && i < out; i++) {
+    float *factor = &factors[i / (size_t)hidden];
+    if (i % (size_t)hidden == 0) *factor = random_float();
+    want[i] += (form == GATE_FORM ? (double)*factor : 1.0) * values[slot_rows * (size_t)hidden + i];
   }
   moecl_buffer *input = NULL, *output = NULL, *slot = words(slots, all), *weight = words(weights, all);
   assert_ok(moecl_buffer_create(context, rows * (size_t)hidden * moecl_dtype_size(from), &input));
   assert_ok(moecl_buffer_write_wait(input, 0, moecl_buffer_size(input), raw));
+  const size_t row = (size_t)hidden * moecl_dtype_size(from);
+  moecl_buffer *factor = words(factors, (size_t)tokens), *shared = NULL;
+  assert_ok(moecl_buffer_create(context, (size_t)tokens * row, &shared));
+  assert_ok(moecl_buffer_write_wait(shared, 0, (size_t)tokens * row,
+                                    (char *)raw + slot_rows * row));
   assert_ok(moecl_buffer_create(context, out * moecl_dtype_size(dtype), &output));
   assert_ok(moecl_buffer_fill_byte(output, 0, moecl_buffer_size(output), 0xff));
   op_combine combine;
   assert_ok(op_combine_create(context, variant, &layer, input_f32, &combine));
   ocl_chain chain = {.context = context};
   const op_combine_io io = {.num_tokens = tokens, .expert_output = input, .assignment_slot = slot,
-                            .topk_weights = weight, .output = output};
+                            .topk_weights = weight, .shared = shared,
+                            .shared_gate = factor, .output = output};
   assert_ok(op_combine_enqueue(&combine, &chain, &io));
   assert_ok(moecl_buffer_read_wait(output, 0, moecl_buffer_size(output), raw));
   moecl_to_double(dtype, raw, out, got);
-  for (int64_t h = 0; h < hidden; h++) assert_true(got[h] == 0.0 && !signbit(got[h]));
+  for (int64_t h = 0; form < SHARED_FORM && h < hidden; h++)
+    assert_true(got[h] == 0.0 && !signbit(got[h]));
   for (size_t i = 0; i < out; i++) assert_true(is_nearest(dtype, got[i], want[i]));
   op_combine_release(&combine);
-  moecl_buffer *buffers[] = {input, output, slot, weight};
-  for (int i = 0; i < 4; i++) moecl_buffer_destroy(&buffers[i]);
-  free(values), free(want), free(got), free(raw), free(slots), free(weights);
+  moecl_buffer *buffers[] = {input, output, slot, weight, factor, shared};
+  for (int i = 0; i < 6; i++) moecl_buffer_destroy(&buffers[i]);
+  free(values), free(want), free(got), free(raw), free(slots), free(weights), free(factors);
 }
 
 static void test_combine(void **state) {
@@ -306,8 +327,9 @@ static void test_combine(void **state) {
       for (size_t i = 0; i < 2 * sizeof sizes / sizeof sizes[0]; i++) {
         const moecl_layer_params layer = {.hidden_size = sizes[i / 2][1]};
         if (!op_combine_accepts(&variants[v], &layer, i % 2)) continue;
-        check_combine(&variants[v], sizes[i / 2][0], sizes[i / 2][1], sizes[i / 2][2],
-                      (moecl_dtype)dtype, i % 2);
+        for (int form = 0; form < FORMS; form++)
+          check_combine(&variants[v], sizes[i / 2][0], sizes[i / 2][1], sizes[i / 2][2],
+                        (moecl_dtype)dtype, i % 2, form);
       }
     }
 }

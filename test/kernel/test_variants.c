@@ -176,6 +176,17 @@ static void test_failure(void **state) {
                 "combine variant 'generic' fails its self-check");
   check_failure("combine/generic.cl", "#define LOCAL 64", "#define LOCAL 32", &with,
                 MOECL_ERROR_DEVICE, "combine variant 'generic' cannot serve");
+  with.shared_intermediate_size = 24;
+  check_failure("combine/generic.cl", ", INPUT_LOAD(shared, at)", ", -INPUT_LOAD(shared, at)",
+                &with, MOECL_ERROR_BUILD, "combine variant 'generic' fails its self-check");
+  with.shared_gate = true;
+  check_failure("combine/generic.cl", "? shared_gate[token]", "? shared_gate[0]", &with,
+                MOECL_ERROR_BUILD, "combine variant 'generic' fails its self-check");
+  with.shared_gate = false, with.shared_intermediate_size = 0;
+  with.weight_on_input = true;
+  check_failure("combine/generic.cl", " : 1.0f;", " : 2.0f;", &with, MOECL_ERROR_BUILD,
+                "combine variant 'generic' fails its self-check");
+  with.weight_on_input = false;
   check_failure("permute/generic.cl", "(j < lid)", "(j > lid)", &with, MOECL_ERROR_BUILD,
                 "permute variant 'generic' fails its self-check");
   with.capacity_factor = 1;
