@@ -38,9 +38,10 @@ def switch(block, out):
 
 
 def nllb(block, out):
+    """At inference the experts' outputs are scaled too, by what token dropout keeps."""
     _, combine, logits = out
     ids = logits.topk(2, dim=-1).indices
-    return logits, ids, combine.gather(1, ids)
+    return logits, ids, combine.gather(1, ids) * (1 - block.experts.moe_token_dropout)
 
 
 def by_logit(block, logits):
