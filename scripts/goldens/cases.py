@@ -129,6 +129,13 @@ def published_nemotron_h(config):
     return config | {"hybrid_override_pattern": "-E"}
 
 
+def published_mimo(config):
+    """Which layers have experts as a list of flags, and null for keys that don't apply."""
+    del config["mlp_layer_types"]
+    return config | {"moe_layer_freq": [0, 1], "routed_scaling_factor": None, "n_shared_experts": None,
+                     "scoring_func": "sigmoid", "topk_method": "noaux_tc"}
+
+
 def stretch_gpt_oss(model):
     """Gate and up beyond the clamp's limit."""
     with torch.no_grad():
@@ -310,4 +317,27 @@ CASES = [
                layers_block_type=["mlp", "moe"]),
          [Record("model.layers.1.mixer", "backbone.layers.1.mixer")], seed=33,
          choice=routers.by_biased_sigmoid, publish_config=published_nemotron_h),
+    Case("glm4_moe_lite", "Glm4MoeLite",
+         mla(hidden_size=32, intermediate_size=40, moe_intermediate_size=20, n_routed_experts=8,
+             num_experts_per_tok=3, n_group=2, topk_group=1),
+         one("mlp"), seed=34, groups=True, choice=routers.by_biased_sigmoid),
+    Case("exaone_moe", "ExaoneMoe",
+         heads(num_experts=8, layer_types=["full_attention", "full_attention"], **QWEN),
+         one("mlp"), seed=35, choice=routers.by_biased_sigmoid),
+    Case("granitemoehybrid", "GraniteMoeHybrid",
+         dict(hidden_size=32, intermediate_size=20, num_hidden_layers=2, num_attention_heads=2,
+              num_local_experts=6, num_experts_per_tok=3, shared_intermediate_size=12,
+              layer_types=["full_attention", "full_attention"], mamba_n_heads=2),
+         one("block_sparse_moe"), seed=36, router="router", run=run_shared_mlp),
+    Case("solar_open", "SolarOpen",
+         heads(hidden_size=32, moe_intermediate_size=20, n_routed_experts=6, num_experts_per_tok=2),
+         one("mlp"), seed=37, choice=routers.by_biased_sigmoid),
+    Case("mimo_v2_flash", "MiMoV2Flash",
+         heads(hidden_size=32, intermediate_size=40, moe_intermediate_size=20, n_routed_experts=8,
+               num_experts_per_tok=3, v_head_dim=8),
+         one("mlp"), seed=38, choice=routers.by_biased_sigmoid, publish_config=published_mimo),
+    Case("hy_v3", "HYV3",
+         heads(hidden_size=32, intermediate_size=40, moe_intermediate_size=20, num_experts=8,
+               num_experts_per_tok=3),
+         one("mlp"), seed=39, choice=routers.by_biased_sigmoid),
 ]
