@@ -1,25 +1,36 @@
 /* Rows for experts whose route weight multiplies their input:
  *   scaled[slot of assignment a] = weight of a * hidden[token of a],
- * rounded to the storage type. Defines: DTYPE; INPUT_F32 (rows are fp32).
+ * rounded to the storage type. Defines: DTYPE; INPUT_F32 (rows are fp32, their
+ * numbers those of the storage type all the same).
  * A work-group takes LOCAL * PER_ITEM columns of one assignment. */
 #include "common/types.clh"
 #define LOCAL 64
 #define PER_ITEM 4
 
+#if INPUT_F32
+typedef float row_t;
+#define row_load(p, i) ((p)[i])
+
+static inline void row_store(float v, __global float *p, size_t i) {
+#if DTYPE == 1
+  ushort bits;
+  vstore_half_rte(v, 0, (half *)&bits);
+  v = vload_half(0, (const half *)&bits);
+#elif DTYPE == 2
+  v = bf16_to_float(float_to_bf16(v));
+#endif
+  p[i] = v;
+}
+#else
+typedef storage_t row_t;
+#define row_load storage_load
+#define row_store storage_store
+#endif
+
 __kernel __attribute__((reqd_work_group_size(LOCAL, 1, 1))) void
-scale_rows(
-#if INPUT_F32
-    const __global float *hidden,
-#else
-    const __global storage_t *hidden,
-#endif
-    const __global int *assignment_slot, const __global float *topk_weights,
-#if INPUT_F32
-    __global float *scaled,
-#else
-    __global storage_t *scaled,
-#endif
-    long hidden_size, int top_k) {
+scale_rows(const __global row_t *hidden, const __global int *assignment_slot,
+           const __global float *topk_weights, __global row_t *scaled, long hidden_size,
+           int top_k) {
   const ulong columns_per_group = LOCAL * PER_ITEM;
   const ulong groups_per_row = ((ulong)hidden_size + columns_per_group - 1) / columns_per_group;
   const ulong assignment = get_group_id(0) / groups_per_row;
@@ -31,11 +42,7 @@ scale_rows(
     const ulong column = first + (ulong)(i * LOCAL) + get_local_id(0);
     if (slot >= 0 && column < (ulong)hidden_size) {
       const size_t to = (size_t)((ulong)slot * (ulong)hidden_size + column);
-#if INPUT_F32
-      scaled[to] = weight * hidden[from + column];
-#else
-      storage_store(weight * storage_load(hidden, from + column), scaled, to);
-#endif
+      row_store(weight * row_load(hidden, from + column), scaled, to);
     }
   }
 }

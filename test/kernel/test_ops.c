@@ -4,6 +4,7 @@
 #include "op/combine.h"
 #include "op/grouped_gemm.h"
 #include "op/permute.h"
+#include "op/scale.h"
 #include <math.h>
 #include <sys/mman.h>
 #ifdef __GLIBC__
@@ -334,6 +335,70 @@ static void test_combine(void **state) {
     }
 }
 
+/* ---- weights on inputs ---- */
+
+/* Rows by slot, exactly as rounded to fp32 and then to the storage type, also where
+ * they are written as fp32. Nothing else is touched: the last slot has no row. */
+static void check_scale(int64_t tokens, int64_t hidden, int64_t top_k, moecl_dtype dtype,
+                        bool f32) {
+  const moecl_layer_params layer = {
+      .hidden_size = hidden, .top_k = top_k, .dtype = dtype, .weight_on_input = true};
+  const moecl_dtype row_type = f32 ? MOECL_F32 : dtype;
+  const size_t all = (size_t)(tokens * top_k), width = (size_t)hidden;
+  double *x = allocate((size_t)tokens * width * 8), *got = allocate((all + 1) * width * 8);
+  void *raw = allocate((all + 1) * width * 4);
+  int32_t *slots = allocate(all * 4);
+  float *weights = allocate(all * 4);
+  for (size_t i = 0; i < (size_t)tokens * width; i++) x[i] = random_float() - 0.5;
+  moecl_from_double(dtype, x, (size_t)tokens * width, raw);
+  moecl_to_double(dtype, raw, (size_t)tokens * width, x);
+  for (size_t i = 0; i < all; i++) { /* every fifth one is dropped */
+    slots[i] = i % 5 == 4 ? -1 : (int32_t)(all - 1 - i);
+    weights[i] = random_float();
+  }
+  moecl_buffer *input = NULL, *scaled = NULL, *slot = words(slots, all);
+  moecl_buffer *weight = words(weights, all);
+  moecl_from_double(row_type, x, (size_t)tokens * width, raw);
+  const size_t one = moecl_dtype_size(row_type);
+  assert_ok(moecl_buffer_create(context, (size_t)tokens * width * one, &input));
+  assert_ok(moecl_buffer_write_wait(input, 0, moecl_buffer_size(input), raw));
+  assert_ok(moecl_buffer_create(context, (all + 1) * width * one, &scaled));
+  assert_ok(moecl_buffer_fill_byte(scaled, 0, moecl_buffer_size(scaled), 0xff)); /* NaN */
+  op_scale scale;
+  assert_ok(op_scale_create(context, &layer, f32, &scale));
+  ocl_chain chain = {.context = context};
+  const op_scale_io io = {.num_tokens = tokens, .hidden = input, .assignment_slot = slot,
+                          .topk_weights = weight, .scaled = scaled};
+  assert_ok(op_scale_enqueue(&scale, &chain, &io));
+  assert_ok(moecl_buffer_read_wait(scaled, 0, moecl_buffer_size(scaled), raw));
+  moecl_to_double(row_type, raw, (all + 1) * width, got);
+  for (size_t i = 0; i < all; i++)
+    for (size_t h = 0; h < width; h++) {
+      const double product = (float)(weights[i] * (float)x[i / (size_t)top_k * width + h]);
+      double want;
+      float bits; /* holds any storage type */
+      moecl_from_double(dtype, &product, 1, &bits);
+      moecl_to_double(dtype, &bits, 1, &want);
+      const double is = got[(all - 1 - i) * width + h];
+      assert_true(slots[i] < 0 ? isnan(is) : is == want);
+    }
+  for (size_t h = 0; h < width; h++) assert_true(isnan(got[all * width + h]));
+  op_scale_release(&scale);
+  moecl_buffer *buffers[] = {input, scaled, slot, weight};
+  for (int i = 0; i < 4; i++) moecl_buffer_destroy(&buffers[i]);
+  free(x), free(got), free(raw), free(slots), free(weights);
+}
+
+static void test_scale(void **state) {
+  (void)state;
+  for (int dtype = 0; dtype < MOECL_DTYPE_COUNT; dtype++)
+    for (int f32 = 0; f32 < 2; f32++) {
+      check_scale(1, 1, 1, (moecl_dtype)dtype, f32);
+      check_scale(9, 67, 3, (moecl_dtype)dtype, f32);
+      check_scale(5, 1032, 2, (moecl_dtype)dtype, f32);
+    }
+}
+
 /* ---- more than 2^32 elements ---- */
 
 /* A row so far into a matrix of `width` columns that its elements' numbers need
@@ -628,6 +693,7 @@ static int seed_again(void **state) {
 int main(void) {
   const struct CMUnitTest tests[] = {cmocka_unit_test_setup(test_permute, seed_again),
                                      cmocka_unit_test_setup(test_combine, seed_again),
+                                     cmocka_unit_test_setup(test_scale, seed_again),
                                      cmocka_unit_test_setup(test_far_slots, leave_memory_alone),
                                      cmocka_unit_test_setup(test_far_gathered, leave_memory_alone),
                                      cmocka_unit_test_setup(test_far_weights, leave_memory_alone),
