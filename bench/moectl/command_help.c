@@ -16,9 +16,12 @@ static const char usage[] =
     "      --quiet        no progress, only the table\n"
     "      --verbose      say which variants are chosen and why, and what is built\n"
     "  moectl check FILE.yaml [--set K=V] validate an experiment; runs nothing\n"
+    "  moectl inspect DIR [options]       what a model folder (config.json, safetensors) holds\n"
+    "      --json         as JSON\n"
+    "      --device D     the device that memory is told for\n"
     "  moectl devices [--json]            list the OpenCL devices\n"
-    "  moectl help [TOPIC]                this text; topics: experiment, results, devices,\n"
-    "                                     environment, exit-codes\n"
+    "  moectl help [TOPIC]                this text; topics: experiment, results, models,\n"
+    "                                     devices, environment, exit-codes\n"
     "  moectl --version\n";
 
 static const char devices_topic[] =
@@ -36,6 +39,18 @@ static const char devices_topic[] =
     "No device? Install your GPU vendor's OpenCL driver, or a CPU implementation\n"
     "(Debian and Ubuntu: apt install pocl-opencl-icd).\n";
 
+static const char models_topic[] =
+    "Model folders: config.json, and model.safetensors or shards with\n"
+    "model.safetensors.index.json, as published; F32, F16 and BF16. config.json's model_type\n"
+    "says the family; one that is not known is refused with the list of those that are.\n"
+    "Files are mapped: a layer costs that layer's bytes. A layer is what stands between the\n"
+    "block's input and output, routed and shared experts; dense layers are layers of one\n"
+    "expert. Layers are counted from 0, an encoder's before its decoder's.\n"
+    "\n"
+    "`moectl inspect` counts the numbers in the files (those of packed types as they are\n"
+    "packed), and tells for each kind of layer what weights and workspace of 4096 tokens take\n"
+    "on the device, and whether one layer and all of the kind fit.\n";
+
 static const char environment_topic[] =
     "Environment:\n"
     "  MOECL_KERNEL_DIR   read kernel sources from this folder instead of the ones built\n"
@@ -50,7 +65,7 @@ static const char exit_topic[] =
     "  0  all points ran and verified (or ran, with measure.verify off)\n"
     "  1  some point failed, did not verify, the run was interrupted, or output could not\n"
     "     be written\n"
-    "  2  bad usage or a bad experiment; nothing ran\n"
+    "  2  bad usage, a bad experiment or model folder; nothing ran\n"
     "  3  no OpenCL device, or none that matches --device\n";
 
 static const char results_topic[] =
@@ -90,14 +105,15 @@ int command_help(const options *options) {
     } topics[] = {{"devices", devices_topic},
                   {"environment", environment_topic},
                   {"exit-codes", exit_topic},
+                  {"models", models_topic},
                   {"results", results_topic}};
     for (size_t i = 0; i < sizeof topics / sizeof topics[0]; i++)
       if (strcmp(topics[i].name, topic) == 0) {
         fputs(topics[i].text, stdout);
         return EXIT_ALL_OK;
       }
-    complain("there is no help on '%s'; topics: experiment, results, devices, environment, "
-             "exit-codes",
+    complain("there is no help on '%s'; topics: experiment, results, models, devices, "
+             "environment, exit-codes",
              topic);
     return EXIT_USAGE;
   }

@@ -26,13 +26,17 @@ typedef struct command {
   const char *name;
   int (*run)(const options *);
   const char *accepts; /* the options it takes, as letters of option_table */
-  bool needs_file;
+  const char *operand; /* what it needs one of, with an example; NULL: nothing */
+  const char *example;
 } command;
 
-static const command commands[] = {{"run", command_run, "dorDsqv", true},
-                                   {"check", command_check, "sv", true},
-                                   {"devices", command_devices, "jv", false},
-                                   {"help", command_help, "", false}};
+#define EXPERIMENT "an experiment file", "configs/quickstart.yaml"
+static const command commands[] = {
+    {"run", command_run, "dorDsqv", EXPERIMENT},
+    {"check", command_check, "sv", EXPERIMENT},
+    {"inspect", command_inspect, "djv", "a model folder", "models/OLMoE-1B-7B"},
+    {"devices", command_devices, "jv", NULL, NULL},
+    {"help", command_help, "", NULL, NULL}};
 
 static const struct {
   const char *name;
@@ -85,7 +89,7 @@ static bool parse_option(const command *command, int argc, char **argv, int *i, 
 }
 
 static bool parse(const command *command, int argc, char **argv, options *options) {
-  const char **operand = command->needs_file              ? &options->file
+  const char **operand = command->operand                 ? &options->file
                          : strcmp(command->name, "help") == 0 ? &options->topic
                                                               : NULL;
   for (int i = 2; i < argc; i++) {
@@ -102,9 +106,9 @@ static bool parse(const command *command, int argc, char **argv, options *option
       return false;
     }
   }
-  if (command->needs_file && !options->file) {
-    complain("'moectl %s' needs an experiment file, e.g. moectl %s configs/quickstart.yaml",
-             command->name, command->name);
+  if (command->operand && !options->file) {
+    complain("'moectl %s' needs %s, e.g. moectl %s %s", command->name, command->operand,
+             command->name, command->example);
     return false;
   }
   return true;

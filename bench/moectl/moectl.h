@@ -8,7 +8,7 @@
 enum { EXIT_ALL_OK = 0, EXIT_POINT_FAILED = 1, EXIT_USAGE = 2, EXIT_NO_DEVICE = 3 };
 
 typedef struct options {
-  const char *file;   /* the experiment */
+  const char *file;   /* the experiment, or model folder */
   const char *topic;  /* of help */
   const char *device; /* --device; NULL: the experiment's */
   const char *out;    /* --out */
@@ -21,6 +21,7 @@ typedef struct options {
 int command_run(const options *options);
 int command_check(const options *options);
 int command_devices(const options *options);
+int command_inspect(const options *options);
 int command_help(const options *options);
 
 /* "moectl: message" on stderr. */
