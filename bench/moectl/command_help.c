@@ -19,6 +19,12 @@ static const char usage[] =
     "  moectl inspect DIR [options]       what a model folder (config.json, safetensors) holds\n"
     "      --json         as JSON\n"
     "      --device D     the device that memory is told for\n"
+    "  moectl verify DIR --layer N --io FILE [options]\n"
+    "                                     run a layer of a model folder on the hidden_states\n"
+    "                                     recorded in FILE (safetensors) and compare with its\n"
+    "                                     router_logits, topk_ids, topk_weights and output\n"
+    "      --dtype D      fp32, fp16 or bf16 (default: that of hidden_states)\n"
+    "      --device D\n"
     "  moectl devices [--json]            list the OpenCL devices\n"
     "  moectl help [TOPIC]                this text; topics: experiment, results, models,\n"
     "                                     devices, environment, exit-codes\n"
@@ -49,7 +55,14 @@ static const char models_topic[] =
     "\n"
     "`moectl inspect` counts the numbers in the files (those of packed types as they are\n"
     "packed), and tells for each kind of layer what weights and workspace of 4096 tokens take\n"
-    "on the device, and whether one layer and all of the kind fit.\n";
+    "on the device, and whether one layer and all of the kind fit.\n"
+    "\n"
+    "`moectl verify` needs hidden_states [T,H] in FILE, and at least one of router_logits\n"
+    "[T,E], topk_ids [T,K], topk_weights [T,K] (as they multiply: 0 for dropped choices) and\n"
+    "output [T,H] (without the residual). Errors are ||ours - recorded|| / ||recorded||, at\n"
+    "most 1e-5 in fp32 and 1e-2 in fp16 and bf16, which no token may exceed alone either;\n"
+    "experts may differ only at ties within rounding. Exit codes: 0 all agrees, 1 something\n"
+    "differs, 2 bad input.\n";
 
 static const char environment_topic[] =
     "Environment:\n"
@@ -62,10 +75,10 @@ static const char environment_topic[] =
 
 static const char exit_topic[] =
     "Exit codes:\n"
-    "  0  all points ran and verified (or ran, with measure.verify off)\n"
+    "  0  all points ran and verified (or ran, with measure.verify off); verify: all agrees\n"
     "  1  some point failed, did not verify, the run was interrupted, or output could not\n"
     "     be written\n"
-    "  2  bad usage, a bad experiment or model folder; nothing ran\n"
+    "  2  bad usage, a bad experiment, model folder or recording; nothing ran\n"
     "  3  no OpenCL device, or none that matches --device\n";
 
 static const char results_topic[] =

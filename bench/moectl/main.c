@@ -35,6 +35,8 @@ static const command commands[] = {
     {"run", command_run, "dorDsqv", EXPERIMENT},
     {"check", command_check, "sv", EXPERIMENT},
     {"inspect", command_inspect, "djv", "a model folder", "models/OLMoE-1B-7B"},
+    {"verify", command_verify, "dliyv", "a model folder",
+     "models/OLMoE-1B-7B --layer 3 --io recorded.safetensors"},
     {"devices", command_devices, "jv", NULL, NULL},
     {"help", command_help, "", NULL, NULL}};
 
@@ -44,7 +46,9 @@ static const struct {
   bool has_value;
 } option_table[] = {{"--device", 'd', true},   {"--out", 'o', true},    {"--resume", 'r', true},
                     {"--dump", 'D', false},    {"--set", 's', true},    {"--quiet", 'q', false},
-                    {"--verbose", 'v', false}, {"--json", 'j', false}};
+                    {"--verbose", 'v', false}, {"--json", 'j', false},
+                    {"--layer", 'l', true},    {"--io", 'i', true},
+                    {"--dtype", 'y', true}};
 
 static void apply(options *options, char letter, const char *value) {
   switch (letter) {
@@ -56,6 +60,9 @@ static void apply(options *options, char letter, const char *value) {
   case 'q': options->quiet = true; break;
   case 'v': options->verbose = true; break;
   case 'j': options->json = true; break;
+  case 'l': options->layer = value; break;
+  case 'i': options->io = value; break;
+  case 'y': options->dtype = value; break;
   default: break;
   }
 }

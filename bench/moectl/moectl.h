@@ -13,6 +13,9 @@ typedef struct options {
   const char *device; /* --device; NULL: the experiment's */
   const char *out;    /* --out */
   const char *resume; /* --resume */
+  const char *io;     /* --io, of verify */
+  const char *dtype;  /* --dtype, of verify */
+  const char *layer;  /* --layer, of verify */
   bool dump, json, quiet, verbose, help;
   experiment_override *overrides; /* --set, in order */
   size_t num_overrides;
@@ -22,6 +25,7 @@ int command_run(const options *options);
 int command_check(const options *options);
 int command_devices(const options *options);
 int command_inspect(const options *options);
+int command_verify(const options *options);
 int command_help(const options *options);
 
 /* "moectl: message" on stderr. */

@@ -1,5 +1,6 @@
 #!/usr/bin/env python3
-"""moectl inspect on the recorded models, and on copies of them with one thing wrong. usage: test_models.py MOECTL GOLDEN_DIR"""
+"""moectl inspect and verify on the recorded models, and on copies of them with one thing
+wrong. usage: test_models.py MOECTL GOLDEN_DIR"""
 import json
 import math
 import pathlib
@@ -11,6 +12,7 @@ import tempfile
 import unittest
 
 MOECTL, GOLDEN = sys.argv[1], pathlib.Path(sys.argv[2]) / 'families'
+FORMATS = {'F32': 'f', 'I32': 'i'}
 
 
 def moectl(*arguments):
@@ -32,6 +34,21 @@ def read_file(path):
     data = data[8 + length:]
     return {name: [t['dtype'], t['shape'], bytearray(data[slice(*t['data_offsets'])])]
             for name, t in header.items()}
+
+
+def write_file(path, tensors):
+    header, data = {}, b''
+    for name, (dtype, shape, values) in tensors.items():
+        header[name] = {'dtype': dtype, 'shape': shape,
+                        'data_offsets': [len(data), len(data) + len(values)]}
+        data += bytes(values)
+    text = json.dumps(header).encode()
+    pathlib.Path(path).write_bytes(struct.pack('<Q', len(text)) + text + data)
+
+
+def put(tensor, index, value):
+    """Sets one element."""
+    struct.pack_into('<' + FORMATS[tensor[0]], tensor[2], 4 * index, value)
 
 
 class Models(unittest.TestCase):
@@ -103,7 +120,139 @@ class Models(unittest.TestCase):
         self.refused("'nonesuch'.*known are .*mixtral.*deepseek_v3", 'inspect', folder)
         self.refused('needs a model folder', 'inspect')
 
+    # ---- verify ----
+
+    def verify(self, code, pattern, folder, io, *more, layer=1):
+        return self.expect(code, pattern, 'verify', folder, '--layer', layer, '--io', io, *more)
+
+    def changed_io(self, name, **changes):
+        """A copy of the recording with elements changed: tensor=[(index, value), ...]."""
+        tensors = read_file(GOLDEN / name / 'io.safetensors')
+        for tensor, elements in changes.items():
+            for index, value in elements:
+                put(tensors[tensor], index, value)
+        path = self.work / 'io.safetensors'
+        write_file(path, tensors)
+        return path
+
+    @unittest.skipIf(no_device(), 'no OpenCL device')
+    def test_verify_agrees(self):
+        folder = GOLDEN / 'deepseek_v3'
+        out, _ = self.verify(0, 'all tokens agree', folder, folder / 'io.safetensors')
+        for name in ('router_logits', 'topk_ids', 'topk_weights', 'output'):
+            self.assertRegex(out, rf'(?m)^{name} .* 0$')
+        self.verify(0, 'bf16, 24 tokens', folder, folder / 'io-bf16.safetensors')
+        self.verify(0, 'bf16, 24 tokens', folder, folder / 'io.safetensors', '--dtype', 'bf16')
+
+    @unittest.skipIf(no_device(), 'no OpenCL device')
+    def test_verify_encoder_and_decoder(self):
+        """Dropped choices weigh nothing; the decoder's layers come after the encoder's."""
+        folder = GOLDEN / 'switch_transformers'
+        self.verify(0, r'layer 1 \(encoder', folder,
+                    folder / 'io.safetensors')
+        self.verify(0, r'layer 3 \(decoder', folder, folder / 'io-decoder.safetensors', layer=3)
+
+    @unittest.skipIf(no_device(), 'no OpenCL device')
+    def test_verify_names_the_first_token(self):
+        folder = GOLDEN / 'mixtral'
+        io = self.changed_io('mixtral', output=[(7 * 48 + 3, 9.0), (9 * 48, 9.0)])
+        out, _ = self.verify(1, r'first mismatching token: 7 \(output\)', folder, io)
+        self.assertRegex(out, r'output .* 2  <-')
+        ids = read_file(io)['topk_ids'][2]
+        other = next(e for e in range(6) if e not in struct.unpack_from('<2i', ids, 4 * 2 * 5))
+        io = self.changed_io('mixtral', topk_ids=[(5 * 2, other)])
+        self.verify(1, r'first mismatching token: 5 \(topk_ids\)', folder, io)
+        io = self.changed_io('mixtral', topk_weights=[(4 * 2, 0.9)])
+        self.verify(1, r'first mismatching token: 4 \(topk_weights\)', folder, io)
+        io = self.changed_io('mixtral', router_logits=[(3 * 6, 9.0)])
+        self.verify(1, r'first mismatching token: 3 \(router_logits\)', folder, io)
+        # Another layer is another function.
+        self.verify(1, 'first mismatching token: ', folder, folder / 'io.safetensors', layer=0)
+
+    @unittest.skipIf(no_device(), 'no OpenCL device')
+    def test_verify_lets_ties_differ(self):
+        """An expert that comes last among the chosen gets a twin of a higher number: the
+        two tie, and who recorded may have taken the twin."""
+        folder = self.copy('olmoe')
+        tensors = read_file(folder / 'model.safetensors')
+        io = read_file(GOLDEN / 'olmoe' / 'io.safetensors')
+        last = struct.unpack_from('<i', io['topk_ids'][2], 4 * 3)[0] # of token 0
+        chosen = struct.unpack_from('<4i', io['topk_ids'][2], 0)
+        twin = next(e for e in range(15, -1, -1) if e not in chosen)
+        self.assertLess(last, twin)
+        gate = tensors['model.layers.1.mlp.gate.weight'][2]
+        gate[128 * twin:128 * (twin + 1)] = gate[128 * last:128 * (last + 1)]
+        write_file(folder / 'model.safetensors', tensors)
+        for width, tokens in ((32, 'hidden_states'), (4, 'topk_ids'), (4, 'topk_weights'),
+                              (32, 'output')):
+            io[tokens][1], io[tokens][2] = [1, width], io[tokens][2][:4 * width]
+        put(io['topk_ids'], 3, twin)
+        logits = io.pop('router_logits')[2]
+        del io['topk_weights']
+        path = self.work / 'ties.safetensors'
+        write_file(path, io)
+        self.verify(0, '1 token has other experts at a tie', folder, path)
+        # Of what is no tie nothing may differ: an expert that wins, one that loses.
+        logits = struct.unpack_from('<16f', logits)
+        loser = min(range(16), key=lambda e: logits[e])
+        for third, fourth in ((loser, twin), (chosen[2], loser), (last, twin)):
+            put(io['topk_ids'], 2, third)
+            put(io['topk_ids'], 3, fourth)
+            write_file(path, io)
+            self.verify(1, r'first mismatching token: 0 \(topk_ids\)', folder, path)
+
+    @unittest.skipIf(no_device(), 'no OpenCL device')
+    def test_verify_refuses_weights(self):
+        for name, value in (('nan', 0x7fc00000), ('infinity', 0x7f800000)):
+            with self.subTest(name):
+                folder = self.copy('olmoe')
+                self.addCleanup(shutil.rmtree, folder, True)
+                tensors = read_file(folder / 'model.safetensors')
+                tensor = tensors['model.layers.1.mlp.experts.3.up_proj.weight']
+                struct.pack_into('<I', tensor[2], 4 * (5 * 32 + 7), value)
+                write_file(folder / 'model.safetensors', tensors)
+                self.verify(2, r"tensor 'model.layers.1.mlp.experts.3.up_proj.weight': element 167 ",
+                            folder, folder / 'io.safetensors')
+                shutil.rmtree(folder)
+
+    def test_verify_refuses_recordings(self):
+        folder = GOLDEN / 'mixtral'
+        good = folder / 'io.safetensors'
+        cases = {
+            'no tensor .hidden_states': {'output': ['F32', [1, 48], bytes(192)]},
+            'nothing to compare': {'hidden_states': ['F32', [1, 48], bytes(192)]},
+            r"'hidden_states': expected the shape \[num_tokens, 48\]":
+                {'hidden_states': ['F32', [2, 47], bytes(376)],
+                 'output': ['F32', [2, 47], bytes(376)]},
+            r"'output': expected the shape \[2, 48\]":
+                {'hidden_states': ['F32', [2, 48], bytes(384)],
+                 'output': ['F32', [1, 48], bytes(192)]},
+            "'topk_ids': token 1 has 6, expected":
+                {'hidden_states': ['F32', [2, 48], bytes(384)],
+                 'topk_ids': ['I32', [2, 2], struct.pack('<4i', 0, 1, 6, 2)]},
+            "'hidden_states': token 1 has a number that is not finite":
+                {'hidden_states': ['F32', [2, 48], bytes(192) + struct.pack('<f', math.nan) +
+                                   bytes(188)],
+                 'output': ['F32', [2, 48], bytes(384)]},
+            'has no tokens': {'hidden_states': ['F32', [0, 48], b''],
+                              'output': ['F32', [0, 48], b'']},
+        }
+        path = self.work / 'bad.safetensors'
+        for pattern, tensors in cases.items():
+            with self.subTest(pattern):
+                write_file(path, tensors)
+                self.refused(pattern, 'verify', folder, '--layer', 1, '--io', path)
+        path.write_bytes(good.read_bytes()[:500])
+        self.refused('bad.safetensors', 'verify', folder, '--layer', 1, '--io', path)
+        self.refused("--layer: '2', expected 0 to 1", 'verify', folder, '--layer', 2, '--io', good)
+        self.refused("--layer: 'x'", 'verify', folder, '--layer', 'x', '--io', good)
+        self.refused("--dtype: 'f8'", 'verify', folder, '--layer', 1, '--io', good, '--dtype',
+                     'f8')
+        self.refused('needs --layer N and --io FILE', 'verify', folder, '--layer', 1)
+
     def test_device_that_is_not_there(self):
+        self.expect(3, 'nonesuch|could not be opened', 'verify', GOLDEN / 'mixtral', '--layer', 1,
+                    '--io', GOLDEN / 'mixtral' / 'io.safetensors', '--device', 'nonesuch')
         self.expect(3, 'could not be opened', 'inspect', GOLDEN / 'mixtral', '--device',
                     'nonesuch')
 
