@@ -1,6 +1,7 @@
 #include "experiment.h"
 
 #include "effects.h"
+#include "from_checkpoint.h"
 #include "sweep.h"
 #include <errno.h>
 #include <stdlib.h>
@@ -118,7 +119,16 @@ static void fill_warnings(experiment *experiment, const settings *settings, prob
   if (problems_any(&warnings)) experiment->warnings = problems_take(&warnings);
 }
 
-static void read_all(settings *settings, const char *text, size_t size,
+/* With a checkpoint its layer's values stand for the defaults. */
+static void read_checkpoint(settings *settings, experiment *experiment, problems *problems) {
+  const setting *folder = &settings->keys[KEY_CHECKPOINT];
+  if (folder->given && folder->count > 0 && !folder->values[0].null)
+    experiment->checkpoint = resolve_input(folder, experiment->path, problems);
+  if (!problems->out_of_memory)
+    from_checkpoint(settings, experiment->checkpoint, &experiment->source, problems);
+}
+
+static void read_all(settings *settings, experiment *experiment, const char *text, size_t size,
                      const experiment_override *overrides, size_t num_overrides,
                      problems *problems) {
   bool empty = false;
@@ -130,7 +140,11 @@ static void read_all(settings *settings, const char *text, size_t size,
   for (size_t i = 0; i < num_overrides; i++)
     settings_override(settings, overrides[i].assignment, problems);
   /* Nothing could be read: what is missing then is no news. */
-  if (root != NULL && root->kind == TREE_MAPPING) settings_complete(settings, problems);
+  if (root != NULL && root->kind == TREE_MAPPING) {
+    read_checkpoint(settings, experiment, problems);
+    /* Where it was refused its sizes would be missed too. */
+    if (!experiment->checkpoint || experiment->source) settings_complete(settings, problems);
+  }
   tree_destroy(root);
 }
 
@@ -144,12 +158,15 @@ bool experiment_parse(const char *text, size_t size, const char *path,
   experiment->settings = calloc(1, sizeof *experiment->settings);
   if (experiment->settings == NULL) problem_out_of_memory(&problems);
   settings *settings = experiment->settings;
-  if (!problems.out_of_memory) read_all(settings, text, size, overrides, num_overrides, &problems);
+  if (!problems.out_of_memory) 
+    read_all(settings, experiment, text, size, overrides, num_overrides, &problems);
   /* Checks between keys need every value; a wrong one was reported. */
   if (!problems_any(&problems)) {
     settle_name(settings, path, &problems);
     check_workload(settings, &problems);
     sweep_expand(settings, experiment, &problems);
+    for (size_t i = 0; i < experiment->num_points; i++)
+      experiment->points[i].source = experiment->source;
   }
   if (!problems_any(&problems)) fill_experiment(experiment, settings, &problems);
   if (!problems_any(&problems)) fill_warnings(experiment, settings, &problems);
@@ -247,6 +264,8 @@ void experiment_destroy(experiment *experiment) {
   free(experiment->points);
   free(experiment->axes);
   free(experiment->resolved_json);
+  free(experiment->checkpoint);
+  checkpoint_source_destroy(&experiment->source);
   free(experiment->warnings);
   if (experiment->settings != NULL) settings_free(experiment->settings);
   free(experiment->settings);

@@ -8,6 +8,13 @@
 
 typedef enum workload_kind { WORKLOAD_NORMAL = 0, WORKLOAD_SKEWED, WORKLOAD_FILE } workload_kind;
 
+/* The layer of a checkpoint that an experiment is about. */
+typedef struct checkpoint_source {
+  moecl_checkpoint *checkpoint;
+  int64_t layer;
+  char *message; /* the library's latest error; NULL: none */
+} checkpoint_source;
+
 /* One point: one combination of all swept values. */
 typedef struct experiment_point {
   moecl_layer_params layer; /* variant names point into the experiment */
@@ -16,6 +23,7 @@ typedef struct experiment_point {
   double skew_exponent, skew_noise; /* skewed */
   int64_t skew_clusters;            /* skewed; 0: num_experts */
   uint64_t seed;
+  const checkpoint_source *source; /* of the weights, the experiment's; NULL: they are drawn */
 } experiment_point;
 
 /* A key that was given a list of two or more values, for axis labels and file
@@ -45,6 +53,8 @@ typedef struct experiment {
                           and "sweep": the swept keys, slowest first. Equal texts: equal points. */
   char *warnings; /* a line each, as in experiment_load's *error: what was given but has no effect
                      in any point; NULL: nothing */
+  char *checkpoint; /* model folder, as input_file; NULL: weights are drawn */
+  checkpoint_source *source;
   struct settings *settings; /* owns the texts that points refer to */
 } experiment;
 

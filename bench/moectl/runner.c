@@ -344,7 +344,8 @@ static bool run_steps(runner *runner, const experiment_point *point, point_buffe
   work work = {0, 0};
   moecl_status status = provide_layer(runner, point);
   if (status != MOECL_OK) {
-    fail(result, "the layer could not be made: %s", moecl_status_string(status));
+    const char *detail = point->source ? point->source->message : NULL;
+    fail(result, "the layer could not be made: %s", detail ? detail : moecl_status_string(status));
     return true;
   }
   name_variants(runner, result);

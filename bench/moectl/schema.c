@@ -35,6 +35,17 @@ static const schema_key keys[KEY_COUNT] = {
     [KEY_SEED] = {"seed", "seed", TYPE_INT, 0, ANY_COUNT, NO_CHOICE, "0", IN_POINT(seed),
                   "Of all random numbers: weights, inputs, jitter. Same seed, same numbers on "
                   "every device."},
+    [KEY_CHECKPOINT] = {"layer.checkpoint", NULL, TYPE_TEXT, OF_EXPERIMENT | NULLABLE,
+                        NO_RANGE, NO_CHOICE, "null", NOWHERE,
+                        "A model folder, relative to the experiment's folder (with --set: to the "
+                        "working directory): sizes, rule, dtype and weights are those of its layer "
+                        "layer.layer. Beside it only top_k, the router's renormalize, "
+                        "scaling_factor, second_choice and jitter, capacity, variants and dtype "
+                        "can be given."},
+    [KEY_CHECKPOINT_LAYER] = {"layer.layer", NULL, TYPE_INT, OF_EXPERIMENT | NULLABLE,
+                              ANY_COUNT, NO_CHOICE, "null", NOWHERE,
+                              "Which of the checkpoint's layers, from 0 on; 'moectl inspect' lists "
+                              "them."},
     [KEY_HIDDEN_SIZE] = {"layer.hidden_size", "hidden_size", TYPE_INT, REQUIRED, 1, MOECL_MAX_SIZE,
                          NO_CHOICE, NULL, IN_POINT(layer.hidden_size),
                          "H: the width of a token. Any size, odd ones too."},

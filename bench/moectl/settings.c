@@ -262,7 +262,7 @@ void settings_complete(settings *settings, problems *problems) {
   for (int i = 0; i < KEY_COUNT; i++) {
     const schema_key *key = schema_get((schema_id)i);
     setting *s = &settings->keys[i];
-    if (s->given) continue;
+    if (s->given || s->count > 0) continue; /* from_checkpoint fills some */
     if (key->flags & REQUIRED) {
       tree_mark top = {NULL, 1, 1};
       problem_add(problems, strncmp(key->name, "layer.", 6) == 0 ? settings->layer_mark : top,

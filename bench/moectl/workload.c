@@ -21,8 +21,23 @@ static double scale_of(const moecl_layer_params *params, moecl_tensor tensor) {
   }
 }
 
+/* The same of a checkpoint's layer, from its files. */
+static moecl_status read_weights(const experiment_point *point, moecl_tensor tensor, int64_t item,
+                                 moecl_buffer *buffer) {
+  const uint64_t bytes = (uint64_t)moecl_layer_tensor_size(&point->layer, tensor) *
+                         moecl_dtype_size(moecl_layer_tensor_dtype(&point->layer, tensor));
+  void *values = malloc((size_t)bytes);
+  if (!values) return MOECL_ERROR_OUT_OF_HOST_MEMORY;
+  moecl_status status = moecl_checkpoint_read(point->source->checkpoint, point->source->layer,
+                                              tensor, item, point->layer.dtype, values);
+  if (status == MOECL_OK) status = moecl_buffer_write_wait(buffer, 0, bytes, values);
+  free(values);
+  return status;
+}
+
 moecl_status workload_draw_weights(const experiment_point *point, moecl_tensor tensor, int64_t item,
                                    moecl_buffer *buffer) {
+  if (point->source) return read_weights(point, tensor, item, buffer);
   const moecl_random_params random = {.dtype = moecl_layer_tensor_dtype(&point->layer, tensor),
                                       .distribution = MOECL_NORMAL,
                                       .scale = (float)scale_of(&point->layer, tensor),

@@ -1,6 +1,6 @@
 #!/usr/bin/env python3
-"""moectl inspect and verify on the recorded models, and on copies of them with one thing
-wrong. usage: test_models.py MOECTL GOLDEN_DIR"""
+"""moectl inspect and verify on the recorded models, on copies of them with one thing
+wrong, and experiments on a checkpoint's layer. usage: test_models.py MOECTL GOLDEN_DIR"""
 import json
 import math
 import pathlib
@@ -62,7 +62,8 @@ class Models(unittest.TestCase):
     def expect(self, code, pattern, *arguments):
         got, out, err = moectl(*arguments)
         self.assertEqual(got, code, out + err)
-        self.assertRegex(out + err, pattern)
+        if pattern:
+            self.assertRegex(out + err, pattern)
         return out, err
 
     def refused(self, pattern, *arguments):
@@ -249,6 +250,74 @@ class Models(unittest.TestCase):
         self.refused("--dtype: 'f8'", 'verify', folder, '--layer', 1, '--io', good, '--dtype',
                      'f8')
         self.refused('needs --layer N and --io FILE', 'verify', folder, '--layer', 1)
+
+    # ---- experiments ----
+
+    def experiment(self, name, layer=1, **more):
+        """A file beside a copy of the model, which it names relative to itself."""
+        if not (self.work / name).exists():
+            self.copy(name)
+        path = self.work / 'experiment.yaml'
+        path.write_text(json.dumps({
+            'name': 'checkpoint',
+            'layer': {'checkpoint': name, 'layer': layer, **more.pop('layer_keys', {})},
+            'workload': {'num_tokens': 24, 'distribution': 'file',
+                         'file': f'{name}/io.safetensors'},
+            'measure': {'warmup': 0, 'iterations': 1}, **more}))
+        return path
+
+    @unittest.skipIf(no_device(), 'no OpenCL device')
+    def test_experiment_computes_the_recorded_output(self):
+        for name in ('deepseek_v3', 'gpt_oss'):
+            path = self.experiment(name, dtype='fp32')
+            self.expect(0, 'results: ', 'run', path, '--out', self.work / name / 'out', '--dump')
+            dumped = read_file(self.work / name / 'out' / 'point-000.safetensors')
+            recorded = read_file(GOLDEN / name / 'io.safetensors')
+            ours, theirs = (struct.unpack('<768f', t['output'][2]) for t in (dumped, recorded))
+            off = math.dist(ours, theirs) / math.hypot(*theirs)
+            self.assertLess(off, 1e-5, name)
+
+    @unittest.skipIf(no_device(), 'no OpenCL device')
+    def test_experiment_of_what_was_recorded(self):
+        """A sweep, in the stored data type; its results.json's experiment is one again."""
+        path = self.experiment('mixtral', layer_keys={'top_k': [1, 2]})
+        self.expect(0, 'results: ', 'run', path, '--out', self.work / 'out')
+        results = json.loads((self.work / 'out' / 'results.json').read_text())
+        self.assertEqual([p['params']['top_k'] for p in results['points']], [1, 2])
+        self.assertEqual([p['params']['dtype'] for p in results['points']], ['bf16'] * 2)
+        self.assertEqual([p['params']['hidden_size'] for p in results['points']], [48] * 2)
+        again = results['experiment']
+        again.pop('sweep')
+        path.write_text(json.dumps(again))
+        self.expect(0, '2 points', 'check', path)
+
+    def test_experiment_refuses(self):
+        path = self.experiment('mixtral')
+        self.expect(0, 'ok', 'check', path)
+        for pattern, setting in (
+                (r'hidden_size: the checkpoint.s layer has 48, expected that', 'layer.hidden_size=9'),
+                (r'router.bias: the checkpoint.s layer has false', 'layer.router.bias=true'),
+                ('expected 0 to 1, the checkpoint', 'layer.layer=2'),
+                ('layer.layer is missing; expected 0 to 1', 'layer.layer=null'),
+                ('is the number of a layer of layer.checkpoint', 'layer.checkpoint=null'),
+                ('layer.checkpoint: nowhere/config.json: cannot be read',
+                 'layer.checkpoint=nowhere')):
+            self.expect(2, pattern, 'check', path, '--set', setting)
+        self.expect(0, 'ok', 'check', path, '--set', 'layer.hidden_size=48')
+        (self.work / 'mixtral' / 'config.json').write_text('{"model_type": "nonesuch"}')
+        self.expect(2, r"experiment.yaml:1:\d+: layer.checkpoint: .*config.json.*'nonesuch'",
+                    'check', path)
+
+    @unittest.skipIf(no_device(), 'no OpenCL device')
+    def test_experiment_names_weights_that_are_wrong(self):
+        path = self.experiment('olmoe')
+        file = self.work / 'olmoe' / 'model.safetensors'
+        tensors = read_file(file)
+        put(tensors['model.layers.1.mlp.experts.9.down_proj.weight'], 3, math.inf)
+        write_file(file, tensors)
+        self.expect(1, '', 'run', path, '--out', self.work / 'out', '--quiet')
+        results = json.loads((self.work / 'out' / 'results.json').read_text())
+        self.assertRegex(results['points'][0]['error'], 'experts.9.down_proj.weight')
 
     def test_device_that_is_not_there(self):
         self.expect(3, 'nonesuch|could not be opened', 'verify', GOLDEN / 'mixtral', '--layer', 1,

@@ -189,7 +189,8 @@ static void test_resolved_json(void **state) {
   experiment e = load(minimal, "layer.capacity.factor=[1.1, null]");
   assert_string_equal(
       e.resolved_json,
-      "{\"name\":\"t\",\"device\":\"auto\",\"seed\":0,\"layer\":{\"hidden_size\":64,"
+      "{\"name\":\"t\",\"device\":\"auto\",\"seed\":0,\"layer\":{\"checkpoint\":null,\"layer\":null,"
+      "\"hidden_size\":64,"
       "\"intermediate_size\":128,\"num_experts\":8,\"top_k\":2,\"activation\":\"swiglu\",\"swiglu_alpha\":1.702,\"swiglu_limit\":7.0,"
       "\"gate_up_bias\":false,\"down_bias\":false,\"shared\":{\"intermediate_size\":null,"
       "\"gate\":false},\"variant\":\"auto\",\"router\":{"
