@@ -25,6 +25,16 @@ typedef struct made_up {
   struct results results;
 } made_up;
 
+static void free_point(point_result *point) {
+  free(point->error);
+  for (int j = 0; j < 4; j++) {
+    free(point->variants[j]);
+    free(point->variant_reasons[j]);
+  }
+  free(point->routing.tokens_per_expert);
+  free(point->routing.tokens_per_expert_after_capacity);
+}
+
 /* Each point takes 1 ms for 256 assignments; expert 0 is the busiest. */
 static void make_point(made_up *fixture, size_t index) {
   const experiment_point *from = &fixture->experiment.points[index];
@@ -114,16 +124,8 @@ static void remove_folder(const char *folder) {
 
 static void tear_down(made_up *fixture) {
   remove_folder(fixture->results.folder);
-  for (size_t i = 0; i < fixture->experiment.num_points; i++) {
-    point_result *point = &fixture->results.points[i];
-    free(point->error);
-    for (int j = 0; j < 4; j++) {
-      free(point->variants[j]);
-      free(point->variant_reasons[j]);
-    }
-    free(point->routing.tokens_per_expert);
-    free(point->routing.tokens_per_expert_after_capacity);
-  }
+  for (size_t i = 0; i < fixture->experiment.num_points; i++)
+    free_point(&fixture->results.points[i]);
   free(fixture->results.points);
   free(fixture->results.have);
   free(fixture->results.folder);
@@ -268,6 +270,7 @@ static void test_shared_stage(void **state) {
   has_not(text, "| shared |");
   free(text);
   fixture.experiment.points[2].layer.shared_intermediate_size = 24;
+  free_point(&fixture.results.points[2]);
   make_point(&fixture, 2);
   text = report(&fixture);
   has(text, "| down | shared | combine |");
