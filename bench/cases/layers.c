@@ -92,6 +92,29 @@ const moe_case moe_cases[] = {
       .renormalize = true}, /* every weight is 1 */
      200,
      CASE_HOT},
+    {"capacity by priority",
+     {SHAPE(64, 48, 8, 3), .capacity_factor = 0.8, .drop_policy = MOECL_DROP_PRIORITIZED},
+     257,
+     CASE_SKEWED},
+    {"capacity by priority, ties, renormalized after",
+     {SHAPE(64, 48, 8, 2), .capacity_factor = 1.25, .drop_policy = MOECL_DROP_PRIORITIZED,
+      .renormalize_after_capacity = true},
+     300,
+     CASE_IDENTICAL},
+    {"nllb-moe",
+     {SHAPE(64, 48, 8, 2), .capacity_factor = 0.7, .renormalize_after_capacity = true,
+      .routed_scaling_factor = 0.8f, .activation = MOECL_RELU, BIASES},
+     257,
+     CASE_SKEWED},
+    {"renormalized after capacity, three tokens",
+     {SHAPE(136, 72, 8, 3), .capacity_factor = 0.5, .renormalize_after_capacity = true,
+      .drop_policy = MOECL_DROP_PROBABILITY, .scoring = MOECL_SCORING_SIGMOID},
+     3,
+     CASE_NORMAL},
+    {"renormalized after no capacity, weights on inputs",
+     {SHAPE(136, 72, 8, 2), .renormalize_after_capacity = true, .weight_on_input = true},
+     4,
+     CASE_NORMAL},
     {"min_capacity",
      {SHAPE(64, 48, 16, 2), .capacity_factor = 0.01, .min_capacity = 3,
       .drop_policy = MOECL_DROP_POSITION},
@@ -338,10 +361,14 @@ double *case_reference_output(const case_data *data, const moecl_routing *routin
   double *output = calloc((size_t)(tokens * width) + 1, sizeof *output);
   double *one = malloc((size_t)width * sizeof *one), *input = malloc((size_t)width * sizeof *one);
   bool ok = output && one && input;
-  for (int64_t i = 0; ok && i < tokens * top_k; i++)
-    if (routing->kept[i])
-      ok = add_expert(data, i / top_k, routing->topk_ids[i], routing->topk_weights[i], input, one,
-                      output);
+  for (int64_t t = 0; ok && t < tokens; t++) {
+    double weights[MOECL_MAX_TOP_K];
+    moecl_reference_kept_weights(&data->layer, routing->topk_weights + t * top_k,
+                                 routing->kept + t * top_k, weights);
+    for (int64_t k = 0; ok && k < top_k; k++)
+      if (routing->kept[t * top_k + k])
+        ok = add_expert(data, t, routing->topk_ids[t * top_k + k], weights[k], input, one, output);
+  }
   for (int64_t t = 0; ok && t < tokens; t++) ok = add_shared(data, t, one, output);
   free(one);
   free(input);
@@ -434,12 +461,31 @@ static bool check_choice(const case_data *data, const char *variant, const moecl
   return ok;
 }
 
+static bool check_priorities(const case_data *data, const char *variant,
+                             const moecl_routing *routing) {
+  const int64_t experts = routing->num_experts;
+  const bool has = data->layer.capacity_factor > 0 && data->layer.drop_policy == MOECL_DROP_PRIORITIZED;
+  if (has != (routing->token_priority != NULL))
+    return case_differs(data, variant, "has token_priority", 0, !has, has);
+  double *logits = malloc((size_t)experts * sizeof *logits);
+  bool ok = logits != NULL;
+  for (int64_t t = 0; ok && has && t < routing->num_tokens; t++) {
+    moecl_to_double(MOECL_F32, routing->router_logits + t * experts, (size_t)experts, logits);
+    const double got = routing->token_priority[t], want = moecl_reference_priority(logits, experts);
+    if (!(fabs(got - want) <= 1e-5 * want))
+      ok = case_differs(data, variant, "token_priority", t, got, want);
+  }
+  free(logits);
+  return ok;
+}
+
 static bool check_capacity(const case_data *data, const char *variant,
                            const moecl_routing *routing) {
   const int64_t slots = routing->num_tokens * routing->top_k;
   uint8_t *kept = malloc((size_t)slots + 1);
   bool ok = kept && moecl_reference_capacity(&data->layer, routing->num_tokens, routing->topk_ids,
-                                             routing->topk_weights, kept) == MOECL_OK;
+                                             routing->topk_weights, routing->token_priority,
+                                             kept) == MOECL_OK;
   for (int64_t i = 0; ok && i < slots; i++)
     if (routing->kept[i] != kept[i])
       ok = case_differs(data, variant, "kept", i, routing->kept[i], kept[i]);
@@ -476,5 +522,6 @@ bool case_check_routing(const case_data *data, const char *variant, const moecl_
   for (int64_t t = 0; ok && t < routing->num_tokens; t++)
     ok = check_token(data, variant, routing, t, logits);
   free(logits);
-  return ok && check_capacity(data, variant, routing) && check_counts(data, variant, routing);
+  return ok && check_priorities(data, variant, routing) &&
+         check_capacity(data, variant, routing) && check_counts(data, variant, routing);
 }

@@ -175,7 +175,10 @@ static void print_rule(const moecl_layer_params *p) {
     printf(", times %g", (double)p->routed_scaling_factor);
   if (p->weight_on_input) printf(", weights on the experts' input");
   const int64_t capacity = moecl_expert_capacity(p, FORWARD_TOKENS);
-  if (capacity >= 0) printf(", an expert takes %" PRId64 " of %d tokens", capacity, FORWARD_TOKENS);
+  if (capacity >= 0)
+    printf(", an expert takes %" PRId64 " of %d tokens%s%s", capacity, FORWARD_TOKENS,
+           p->drop_policy == MOECL_DROP_PRIORITIZED ? " by priority" : "",
+           p->renormalize_after_capacity ? ", renormalized" : "");
   putchar('\n');
 }
 

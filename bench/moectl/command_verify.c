@@ -173,10 +173,12 @@ static moecl_status read_routing(verification *v) {
   if (status != MOECL_OK) return status;
   moecl_to_double(MOECL_F32, routing.router_logits, (size_t)(v->num_tokens * v->params.num_experts),
                   v->ours[LOGITS]);
-  for (int64_t i = 0; i < v->num_tokens * v->params.top_k; i++) {
+  const int64_t top_k = v->params.top_k;
+  for (int64_t i = 0; i < v->num_tokens * top_k; i++)
     v->ours[IDS][i] = routing.topk_ids[i];
-    v->ours[WEIGHTS][i] = routing.kept[i] ? (double)routing.topk_weights[i] : 0;
-  }
+  for (int64_t t = 0; t < v->num_tokens; t++)
+    moecl_reference_kept_weights(&v->params, routing.topk_weights + t * top_k,
+                                 routing.kept + t * top_k, v->ours[WEIGHTS] + t * top_k);
   moecl_routing_destroy(&routing);
   return status;
 }

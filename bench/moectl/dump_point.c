@@ -50,6 +50,8 @@ static plan make_plan(const experiment_point *point) {
   add(&plan, "topk_ids", "I32", point->num_tokens, p->top_k, 0);
   add(&plan, "topk_weights", "F32", point->num_tokens, p->top_k, 0);
   add(&plan, "kept", "U8", point->num_tokens, p->top_k, 0);
+  if (p->capacity_factor > 0 && p->drop_policy == MOECL_DROP_PRIORITIZED)
+    add(&plan, "token_priority", "F32", point->num_tokens, 0, 0);
   add(&plan, "output", dtype, point->num_tokens, p->hidden_size, 0);
   return plan;
 }
@@ -106,6 +108,9 @@ bool dump_point(const dump_input *input, const char *path, char **error) {
             dump_write(dump, routing->topk_ids, slots * sizeof(int32_t), error) &&
             dump_write(dump, routing->topk_weights, slots * sizeof(float), error) &&
             dump_write(dump, routing->kept, slots, error) &&
+            (!routing->token_priority ||
+             dump_write(dump, routing->token_priority,
+                        (size_t)routing->num_tokens * sizeof(float), error)) &&
             write_buffer(dump, input->output, rows, error);
   char *closing = NULL;
   ok = dump_close(&dump, ok ? error : &closing) && ok;

@@ -19,15 +19,10 @@ static bool may_change(schema_id key) {
   static const schema_id keys[] = {
       KEY_TOP_K,           KEY_RENORMALIZE,    KEY_SCALING_FACTOR,      KEY_JITTER,
       KEY_CAPACITY_FACTOR, KEY_MIN_CAPACITY,   KEY_DROP_POLICY,         KEY_DTYPE,
-      KEY_SECOND_CHOICE,   KEY_ROUTER_VARIANT, KEY_GROUPED_GEMM_VARIANT};
+      KEY_SECOND_CHOICE,   KEY_ROUTER_VARIANT, KEY_GROUPED_GEMM_VARIANT, KEY_RENORMALIZE_AFTER};
   for (size_t i = 0; i < sizeof keys / sizeof keys[0]; i++)
     if (keys[i] == key) return true;
   return false;
-}
-
-static bool is_of_layer(const schema_key *key) {
-  return key->param != NULL &&
-         (strncmp(key->name, "layer.", 6) == 0 || strcmp(key->name, "dtype") == 0);
 }
 
 /* The value that the checkpoint's layer has, as YAML writes it; 0 where that is out of
@@ -76,7 +71,7 @@ static void fill(schema_id id, const experiment_point *point, setting *s, proble
 static void fill_all(settings *settings, const moecl_layer_params *params, problems *problems) {
   const experiment_point point = {.layer = *params};
   for (int i = 0; i < KEY_COUNT; i++)
-    if (is_of_layer(schema_get((schema_id)i)))
+    if (schema_is_of_layer(schema_get((schema_id)i)))
       fill((schema_id)i, &point, &settings->keys[i], problems);
 }
 

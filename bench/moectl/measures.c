@@ -143,6 +143,7 @@ const char *const measure_params[] = {"num_tokens",
                                       "swiglu_limit",
                                       "shared_intermediate_size",
                                       "shared_gate",
+                                      "renormalize_after_capacity",
                                       NULL};
 
 bool measure_param_applies(const experiment_point *point, const char *param) {

@@ -1,5 +1,6 @@
 #include "runner.h"
 #include "cases.h"
+#include "schema.h"
 #include <math.h>
 #include <stdarg.h>
 #include <stdio.h>
@@ -54,31 +55,16 @@ moecl_status runner_memory_needed(moecl_context *context, const experiment_point
   return MOECL_OK;
 }
 
-static bool same_rule(const moecl_layer_params *x, const moecl_layer_params *y) {
-  return x->scoring == y->scoring && x->score_after_topk == y->score_after_topk &&
-         x->sparsemixer_jitter == y->sparsemixer_jitter && x->renormalize == y->renormalize &&
-         x->routed_scaling_factor == y->routed_scaling_factor &&
-         x->score_correction_bias == y->score_correction_bias &&
-         x->num_expert_group == y->num_expert_group && x->topk_group == y->topk_group &&
-         x->group_score == y->group_score && x->second_choice == y->second_choice &&
-         x->router_noise == y->router_noise && x->weight_on_input == y->weight_on_input &&
-         x->swiglu_alpha == y->swiglu_alpha && x->swiglu_limit == y->swiglu_limit &&
-         x->shared_intermediate_size == y->shared_intermediate_size &&
-         x->shared_gate == y->shared_gate;
-}
-
 /* Do two points have the same weights, in the same layer? */
 static bool same_layer(const experiment_point *a, const experiment_point *b) {
-  const moecl_layer_params *x = &a->layer, *y = &b->layer;
-  return a->seed == b->seed && x->hidden_size == y->hidden_size &&
-         x->intermediate_size == y->intermediate_size && x->num_experts == y->num_experts &&
-         x->top_k == y->top_k && x->dtype == y->dtype && x->activation == y->activation &&
-         x->router_bias == y->router_bias && x->gate_up_bias == y->gate_up_bias &&
-         x->down_bias == y->down_bias && same_rule(x, y) &&
-         x->jitter == y->jitter && x->capacity_factor == y->capacity_factor &&
-         x->min_capacity == y->min_capacity && x->drop_policy == y->drop_policy &&
-         x->grouped_gemm_variant == y->grouped_gemm_variant &&
-         x->router_variant == y->router_variant;
+  if (a->seed != b->seed) return false;
+  for (int i = 0; i < KEY_COUNT; i++) {
+    const schema_key *key = schema_get((schema_id)i);
+    if (schema_is_of_layer(key) && memcmp((const char *)a + key->offset,
+                                          (const char *)b + key->offset, key->size) != 0)
+      return false;
+  }
+  return true;
 }
 
 static moecl_status provide_layer(runner *runner, const experiment_point *point) {

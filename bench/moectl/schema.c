@@ -158,7 +158,14 @@ static const schema_key keys[KEY_COUNT] = {
                          drop_choice, MOECL_DROP_POLICY_COUNT, "position",
                          IN_POINT(layer.drop_policy),
                          "Who stays when an expert is full. position: first choices before second "
-                         "choices, then token order; probability: the largest route weight first."},
+                         "choices, then token order; probability: the largest route weight first; "
+                         "prioritized: first choices before second choices, then the token whose "
+                         "best expert has the largest share in the softmax of its logits."},
+    [KEY_RENORMALIZE_AFTER] = {"layer.capacity.renormalize", "renormalize_after_capacity",
+                               TYPE_BOOL, 0, NO_RANGE, NO_CHOICE, "false",
+                               IN_POINT(layer.renormalize_after_capacity),
+                               "Divides a token's weights by the sum of those that were kept, as "
+                               "NLLB-MoE does."},
     [KEY_DTYPE] = {"dtype", "dtype", TYPE_CHOICE, 0, NO_RANGE, dtype_choice, MOECL_DTYPE_COUNT,
                    "fp32", IN_POINT(layer.dtype),
                    "Storage of inputs, weights and output. Sums are kept in fp32."},
@@ -217,6 +224,11 @@ bool schema_is_section(const char *name, size_t length) {
         memchr(name, '\0', length) == NULL)
       return length > 0;
   return false;
+}
+
+bool schema_is_of_layer(const schema_key *key) {
+  return key->param != NULL &&
+         (strncmp(key->name, "layer.", 6) == 0 || strcmp(key->name, "dtype") == 0);
 }
 
 static void expected_range(const schema_key *key, char *buffer, size_t size) {

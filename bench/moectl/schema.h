@@ -44,6 +44,7 @@ typedef enum schema_id {
   KEY_CAPACITY_FACTOR,
   KEY_MIN_CAPACITY,
   KEY_DROP_POLICY,
+  KEY_RENORMALIZE_AFTER,
   KEY_DTYPE,
   KEY_NUM_TOKENS,
   KEY_DISTRIBUTION,
@@ -95,6 +96,8 @@ schema_id schema_find(const char *name, size_t length);
 /* By flat name; KEY_COUNT if there is none. */
 schema_id schema_find_param(const char *param);
 bool schema_is_section(const char *name, size_t length);
+/* Does it make a layer another one, variants included? */
+bool schema_is_of_layer(const schema_key *key);
 
 /* What the key takes, as a noun phrase for messages and help. */
 const char *schema_expected(const schema_key *key, char *buffer, size_t size);

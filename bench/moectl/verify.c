@@ -214,6 +214,16 @@ static bool choice_differs(const verify_input *input, const router *router, int6
                              ROUTER_TOLERANCE) >= 0;
 }
 
+/* One token's priority, where the layer has them, from the device's logits. */
+static bool priority_differs(const verify_input *input, int64_t token, double *logits) {
+  const moecl_routing *routing = input->routing;
+  if (!routing->token_priority) return false;
+  moecl_to_double(MOECL_F32, routing->router_logits + token * routing->num_experts,
+                  (size_t)routing->num_experts, logits);
+  const double want = moecl_reference_priority(logits, routing->num_experts);
+  return !(fabs((double)routing->token_priority[token] - want) <= ROUTER_TOLERANCE * want);
+}
+
 /* All tokens, or where that is too much work evenly spread ones; and the counts
  * before capacity. */
 static moecl_status check_choices(const verify_input *input, const router *router,
@@ -228,7 +238,8 @@ static moecl_status check_choices(const verify_input *input, const router *route
   int64_t *counts = calloc(experts, sizeof *counts);
   const moecl_status status = logits && counts ? MOECL_OK : MOECL_ERROR_OUT_OF_HOST_MEMORY;
   for (int64_t t = 0; status == MOECL_OK && t < routing->num_tokens; t += stride)
-    result->topk_mismatches += choice_differs(input, router, t, logits);
+    result->topk_mismatches +=
+        choice_differs(input, router, t, logits) || priority_differs(input, t, logits);
   for (int64_t i = 0; status == MOECL_OK && i < routing->num_tokens * routing->top_k; i++) {
     const int32_t id = routing->topk_ids[i];
     const bool not_kept = id == -1 && by_chance && i % routing->top_k > 0;
@@ -271,10 +282,11 @@ static moecl_status check_capacity(const verify_input *input, verify_result *res
   const size_t slots = (size_t)(routing->num_tokens * routing->top_k);
   uint8_t *kept = malloc(slots + 1);
   int64_t *counts = calloc((size_t)routing->num_experts, sizeof *counts);
-  moecl_status status = kept && counts ? moecl_reference_capacity(
-                                             &input->point->layer, routing->num_tokens,
-                                             routing->topk_ids, routing->topk_weights, kept)
-                                       : MOECL_ERROR_OUT_OF_HOST_MEMORY;
+  moecl_status status =
+      kept && counts
+          ? moecl_reference_capacity(&input->point->layer, routing->num_tokens, routing->topk_ids,
+                                     routing->topk_weights, routing->token_priority, kept)
+          : MOECL_ERROR_OUT_OF_HOST_MEMORY;
   if (status == MOECL_OK) {
     for (size_t i = 0; i < slots; i++)
       if (kept[i]) counts[routing->topk_ids[i]]++;
@@ -297,12 +309,21 @@ static int64_t kept_choice(const verify_input *input, const sample *sample, int6
   return k >= 0 && routing->kept[first + k] ? first + k : -1;
 }
 
+/* What choice number `choice`, of all tokens', is multiplied by. */
+static double kept_weight(const verify_input *input, int64_t choice) {
+  const moecl_layer_params *layer = &input->point->layer;
+  const int64_t first = choice / layer->top_k * layer->top_k;
+  double weights[MOECL_MAX_TOP_K];
+  moecl_reference_kept_weights(layer, input->routing->topk_weights + first,
+                               input->routing->kept + first, weights);
+  return weights[choice - first];
+}
+
 /* Sampled token i as choice number `choice`'s expert reads it. */
 static void copy_input(const verify_input *input, const sample *sample, int64_t i, int64_t choice,
                        double *to) {
   const moecl_layer_params *layer = &input->point->layer;
-  const double weight =
-      layer->weight_on_input ? (double)input->routing->topk_weights[choice] : 1.0;
+  const double weight = layer->weight_on_input ? kept_weight(input, choice) : 1.0;
   for (int64_t h = 0; h < layer->hidden_size; h++)
     to[h] = weight * sample->hidden[i * layer->hidden_size + h];
 }
@@ -330,8 +351,7 @@ static moecl_status add_expert(const verify_input *input, sample *sample, weight
   for (int64_t i = 0; status == MOECL_OK && i < sample->count; i++) {
     const int64_t choice = kept_choice(input, sample, i, expert);
     if (choice < 0) continue;
-    const double weight =
-        layer->weight_on_input ? 1.0 : (double)input->routing->topk_weights[choice];
+    const double weight = layer->weight_on_input ? 1.0 : kept_weight(input, choice);
     for (int64_t h = 0; h < hidden; h++)
       sample->expected[i * hidden + h] += weight * weights->output[at * hidden + h];
     at++;

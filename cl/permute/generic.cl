@@ -3,14 +3,16 @@
  *
  * An assignment is a pair (token t, choice k), stored at t*K+k. Assignments are
  * sorted by expert and, within one, by their order number: t*K+k, or k*T+t
- * where capacity is given out by position (all first choices before all second
- * ones). ORDER_BY_CHOICE selects the latter.
+ * where capacity is given out by position or priority (all first choices before all
+ * second ones). ORDER_BY_CHOICE selects the latter.
  *
  *   histogram      counts[block][expert] over blocks of BLOCK order numbers
  *   scan_blocks    exclusive prefix over blocks; tokens_per_expert
  *   scan_experts   expert_offsets and tile_offsets from the capped counts
  *   scatter        each assignment to its slot, dropping those past capacity
- *   select         instead of the drop in scatter: the largest weights survive
+ *   select         instead of the drop in scatter: the largest weights survive, or
+ *                  with PRIORITIZED, of the choices that come next, the tokens of
+ *                  the largest priority
  *
  * Slots are numbered over the surviving assignments: expert e owns slots
  * expert_offsets[e] .. expert_offsets[e+1]-1. slot_token[slot] is the row of
@@ -152,48 +154,68 @@ scatter(const __global int *topk_ids, const __global int *counts,
 #endif
 }
 
-/* Drop policy "probability": one work-group an expert keeps the `capacity`
- * largest weights, ties in token order. Weights are not negative, so their bits
- * order like unsigned integers: the smallest surviving weight is found bit by
- * bit, then a scan in token order hands out the slots. */
+/* Drop policies "probability" and "prioritized": one work-group an expert keeps the
+ * `capacity` largest keys, ties in token order. Keys are not negative, so their
+ * bits order like unsigned integers: the smallest surviving key is found bit by
+ * bit, then a scan in token order hands out the slots.
+ *
+ * Keys are weights, or with PRIORITIZED tokens' priorities: of the list, which is by
+ * choices then, those of the choice that the capacity ends in are compared; earlier
+ * ones survive, later ones don't. */
+#if PRIORITIZED
+#define KEY(a) as_uint(keys[(a) / top_k])
+#define CHOICE(a) ((a) % top_k)
+#else
+#define KEY(a) as_uint(keys[a])
+#define CHOICE(a) 0
+#endif
 __kernel __attribute__((reqd_work_group_size(SCAN_LOCAL, 1, 1))) void
 select_largest(const __global int *order, const __global int *all_offsets,
-               const __global int *expert_offsets, const __global float *topk_weights,
+               const __global int *expert_offsets, const __global float *keys,
                __global int *slot_token, __global int *assignment_slot, int top_k, int capacity) {
   __local int scratch[SCAN_LOCAL];
   const int e = (int)get_group_id(0);
   const int lid = (int)get_local_id(0);
   const int count = all_offsets[e + 1] - all_offsets[e];
   order += all_offsets[e];
-  uint threshold = 0; /* the largest value that at least `capacity` weights reach */
-  int ties = count;   /* how many weights equal to it survive */
+  uint threshold = 0; /* the largest value that at least `room` keys reach */
+  int ties = count;   /* how many keys equal to it survive */
+  int last = 0;       /* the choice that is compared */
   if (count > capacity) {
+    last = CHOICE(order[capacity]);
+    int before = 0;
+    for (int i = lid; i < count; i += SCAN_LOCAL) before += CHOICE(order[i]) < last;
+    group_scan(before, scratch, lid, SCAN_LOCAL);
+    const int room = capacity - scratch[SCAN_LOCAL - 1];
+    barrier(CLK_LOCAL_MEM_FENCE);
     for (int bit = 30; bit >= 0; bit--) {
       const uint candidate = threshold | (1u << bit);
       int reach = 0;
       for (int i = lid; i < count; i += SCAN_LOCAL)
-        reach += as_uint(topk_weights[order[i]]) >= candidate;
+        reach += CHOICE(order[i]) == last && KEY(order[i]) >= candidate;
       group_scan(reach, scratch, lid, SCAN_LOCAL);
-      if (scratch[SCAN_LOCAL - 1] >= capacity) threshold = candidate;
+      if (scratch[SCAN_LOCAL - 1] >= room) threshold = candidate;
       barrier(CLK_LOCAL_MEM_FENCE);
     }
     int above = 0;
     for (int i = lid; i < count; i += SCAN_LOCAL)
-      above += as_uint(topk_weights[order[i]]) > threshold;
+      above += CHOICE(order[i]) == last && KEY(order[i]) > threshold;
     group_scan(above, scratch, lid, SCAN_LOCAL);
-    ties = capacity - scratch[SCAN_LOCAL - 1];
+    ties = room - scratch[SCAN_LOCAL - 1];
     barrier(CLK_LOCAL_MEM_FENCE);
   }
   int kept_before = 0, ties_before = 0;
   for (int first = 0; first < count; first += SCAN_LOCAL) {
     const int i = first + lid;
     const int assignment = i < count ? order[i] : 0;
-    const uint weight = i < count ? as_uint(topk_weights[assignment]) : 0u;
-    const int tie = i < count && count > capacity && weight == threshold;
+    const uint key = i < count ? KEY(assignment) : 0u;
+    const int choice = CHOICE(assignment);
+    const int tie = i < count && count > capacity && choice == last && key == threshold;
     const int tie_rank = ties_before + group_scan(tie, scratch, lid, SCAN_LOCAL) - tie;
     ties_before += scratch[SCAN_LOCAL - 1];
     barrier(CLK_LOCAL_MEM_FENCE);
-    const int kept = i < count && (count <= capacity || weight > threshold || (tie && tie_rank < ties));
+    const int larger = choice < last || (choice == last && key > threshold);
+    const int kept = i < count && (count <= capacity || larger || (tie && tie_rank < ties));
     const int rank = kept_before + group_scan(kept, scratch, lid, SCAN_LOCAL) - kept;
     kept_before += scratch[SCAN_LOCAL - 1];
     barrier(CLK_LOCAL_MEM_FENCE);

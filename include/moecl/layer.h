@@ -86,6 +86,9 @@ typedef struct moecl_layer_params {
   double capacity_factor;
   int64_t min_capacity;
   moecl_drop_policy drop_policy;
+  bool renormalize_after_capacity; /* the weights of a token's kept choices are divided by their
+                                      sum, or 2^-23 times routed_scaling_factor where that is
+                                      more, and multiplied by routed_scaling_factor (NLLB-MoE) */
 
   /* A grouped GEMM variant by name ("generic", "cpu", "clblast", ...); NULL:
    * the best that serves. One that cannot serve here is

@@ -61,12 +61,24 @@ MOECL_API double moecl_reference_topk(const moecl_layer_params *params, const do
                                       const double *correction_bias, uint64_t seed, int64_t token,
                                       int32_t *ids, double *weights, double *scores);
 
-/* Capacity: topk_ids and topk_weights [T,K] to kept [T,K]. Assignments of id
- * -1 are not kept. Other ids outside 0 to E-1 and weights that are not numbers
+/* A token's place under MOECL_DROP_PRIORITIZED: the largest share in the softmax
+ * of its logits [E]; 0 where one of them is not finite, as fp32. */
+MOECL_API double moecl_reference_priority(const double *logits, int64_t num_experts);
+
+/* Capacity: topk_ids and topk_weights [T,K] to kept [T,K]. token_priority [T] is
+ * for MOECL_DROP_PRIORITIZED, else it may be NULL. Assignments of id -1 are not
+ * kept. Other ids outside 0 to E-1, weights and priorities that are not numbers
  * are MOECL_ERROR_INVALID_ARGUMENT. */
 MOECL_API moecl_status moecl_reference_capacity(const moecl_layer_params *params,
                                                 int64_t num_tokens, const int32_t *topk_ids,
-                                                const float *topk_weights, uint8_t *kept);
+                                                const float *topk_weights,
+                                                const float *token_priority, uint8_t *kept);
+
+/* What one token's choices are multiplied by: its topk_weights [K], renormalized
+ * after capacity where the layer does that, and 0 where not kept. weights [K]. */
+MOECL_API void moecl_reference_kept_weights(const moecl_layer_params *params,
+                                            const float *topk_weights, const uint8_t *kept,
+                                            double *weights);
 
 /* One expert on one token: hidden [H] to output [H]. gate_up [2I,H] or [I,H];
  * down [H,I]; biases may be NULL. MOECL_ERROR_OUT_OF_HOST_MEMORY if the

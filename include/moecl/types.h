@@ -73,6 +73,9 @@ typedef enum moecl_second_choice {
 typedef enum moecl_drop_policy {
   MOECL_DROP_POSITION = 0, /* all first choices before all second choices, then token order (GShard, Lepikhin et al. 2020) */
   MOECL_DROP_PROBABILITY,  /* largest route weight first, ties in token order (Megatron-Core's "probs") */
+  MOECL_DROP_PRIORITIZED,  /* all first choices before all second choices, then the token whose best
+                              expert has the largest share in the softmax of its logits, ties in token
+                              order (batch prioritized routing: Riquelme et al. 2021, "V-MoE") */
   MOECL_DROP_POLICY_COUNT
 } moecl_drop_policy;
 

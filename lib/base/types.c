@@ -41,7 +41,7 @@ const char *moecl_activation_name(moecl_activation activation) {
 }
 
 const char *moecl_drop_policy_name(moecl_drop_policy policy) {
-  static const char *const names[] = {"position", "probability"};
+  static const char *const names[] = {"position", "probability", "prioritized"};
   return (unsigned)policy < MOECL_DROP_POLICY_COUNT ? names[policy] : "?";
 }
 

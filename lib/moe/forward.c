@@ -52,6 +52,7 @@ static moecl_status provide_workspace(moecl_layer *layer, const moecl_forward_pa
 static op_permute_io permute_io(const moecl_layer *layer, int64_t num_tokens) {
   moecl_buffer *const *region = layer->workspace.region;
   return (op_permute_io){.num_tokens = num_tokens,
+                         .logits = region[REGION_LOGITS],
                          .topk_ids = region[REGION_TOPK_IDS],
                          .topk_weights = region[REGION_TOPK_WEIGHTS],
                          .block_counts = region[REGION_BLOCK_COUNTS],
@@ -62,16 +63,18 @@ static op_permute_io permute_io(const moecl_layer *layer, int64_t num_tokens) {
                          .slot_token = region[REGION_SLOT_TOKEN],
                          .assignment_slot = region[REGION_ASSIGNMENT_SLOT],
                          .order = region[REGION_ORDER],
+                         .token_priority = region[REGION_TOKEN_PRIORITY],
+                         .kept_weights = region[REGION_KEPT_WEIGHTS],
                          .tile_m = op_gemm_tile_rows(layer->gate_up,
                                                      num_tokens * layer->params.top_k)};
 }
 
 /* Router and permutation: together for few tokens, else one after the other,
  * and the permutation in one launch less where the router has counted. */
-static moecl_status enqueue_routing(moecl_layer *layer, ocl_chain *chain,
-                                    const moecl_forward_params *params) {
+static moecl_status enqueue_permuted(moecl_layer *layer, ocl_chain *chain,
+                                     const moecl_forward_params *params,
+                                     const op_permute_io *permute) {
   moecl_buffer *const *region = layer->workspace.region;
-  const op_permute_io permute = permute_io(layer, params->num_tokens);
   const op_router_io io = {.num_tokens = params->num_tokens,
                            .seed = params->seed,
                            .hidden_states = params->hidden_states,
@@ -84,13 +87,27 @@ static moecl_status enqueue_routing(moecl_layer *layer, ocl_chain *chain,
                            .block_counts = region[REGION_BLOCK_COUNTS]};
   chain->stage = MOECL_STAGE_ROUTER;
   if (op_router_can_permute(&layer->router, &layer->permute, params->num_tokens))
-    return op_router_enqueue_permuted(&layer->router, chain, &io, &permute);
+    return op_router_enqueue_permuted(&layer->router, chain, &io, permute);
   MOECL_TRY(op_router_enqueue(&layer->router, chain, &io));
   chain->stage = MOECL_STAGE_PERMUTE;
   const bool counted = layer->variant[OPERATION_ROUTER]->flags &
                        layer->variant[OPERATION_PERMUTE]->flags & KERNEL_BY_BLOCKS;
-  return counted ? op_permute_enqueue_counted(&layer->permute, chain, &permute)
-                 : op_permute_enqueue(&layer->permute, chain, &permute);
+  return counted ? op_permute_enqueue_counted(&layer->permute, chain, permute)
+                 : op_permute_enqueue(&layer->permute, chain, permute);
+}
+
+static moecl_status enqueue_routing(moecl_layer *layer, ocl_chain *chain,
+                                    const moecl_forward_params *params) {
+  const op_permute_io permute = permute_io(layer, params->num_tokens);
+  MOECL_TRY(enqueue_permuted(layer, chain, params, &permute));
+  chain->stage = MOECL_STAGE_PERMUTE;
+  return op_permute_enqueue_weights(&layer->permute, chain, &permute);
+}
+
+/* What the experts' inputs or outputs are multiplied by. */
+static const moecl_buffer *route_weights(const moecl_layer *layer) {
+  return layer->workspace
+      .region[layer->permute.kept_weights ? REGION_KEPT_WEIGHTS : REGION_TOPK_WEIGHTS];
 }
 
 /* Hidden states as the experts read them. */
@@ -106,7 +123,7 @@ static moecl_status enqueue_scale(moecl_layer *layer, ocl_chain *chain,
   const op_scale_io io = {.num_tokens = params->num_tokens,
                           .hidden = expert_input(layer, params),
                           .assignment_slot = region[REGION_ASSIGNMENT_SLOT],
-                          .topk_weights = region[REGION_TOPK_WEIGHTS],
+                          .topk_weights = route_weights(layer),
                           .scaled = region[REGION_SCALED]};
   chain->stage = MOECL_STAGE_PERMUTE;
   return op_scale_enqueue(&layer->scale, chain, &io);
@@ -151,7 +168,8 @@ static moecl_status enqueue_shared(moecl_layer *layer, ocl_chain *chain,
 static bool are_few(const moecl_layer *layer, int64_t num_tokens) {
   const bool plain = !(layer->params.capacity_factor > 0) &&
                      layer->params.second_choice != MOECL_SECOND_RANDOM &&
-                     !layer->shared.gate_up && !layer->scale.kernel;
+                     !layer->shared.gate_up && !layer->scale.kernel &&
+                     !layer->permute.kept_weights;
   return plain && op_gemm_serves_few(layer->gate_up, num_tokens) &&
          op_gemm_serves_few(layer->down, num_tokens);
 }
@@ -183,7 +201,7 @@ static moecl_status enqueue_combine(moecl_layer *layer, ocl_chain *chain,
   const op_combine_io io = {.num_tokens = params->num_tokens,
                             .expert_output = region[REGION_EXPERT_OUTPUT],
                             .assignment_slot = region[REGION_ASSIGNMENT_SLOT],
-                            .topk_weights = region[REGION_TOPK_WEIGHTS],
+                            .topk_weights = route_weights(layer),
                             .shared = region[REGION_SHARED_OUTPUT],
                             .shared_gate = region[REGION_SHARED_GATE],
                             .output = params->output};

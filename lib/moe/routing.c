@@ -11,10 +11,13 @@ static moecl_status allocate(moecl_layer *layer, moecl_routing *routing) {
   routing->topk_ids = malloc((slots + 1) * sizeof(int32_t));
   routing->topk_weights = malloc((slots + 1) * sizeof(float));
   routing->kept = malloc(slots + 1);
+  const bool prioritized = op_permute_prioritizes(&layer->params);
+  if (prioritized) routing->token_priority = malloc((tokens + 1) * sizeof(float));
   routing->tokens_per_expert = calloc(experts, sizeof(int64_t));
   routing->tokens_per_expert_after_capacity = calloc(experts, sizeof(int64_t));
   if (routing->router_logits && routing->topk_ids && routing->topk_weights && routing->kept &&
-      routing->tokens_per_expert && routing->tokens_per_expert_after_capacity)
+      routing->tokens_per_expert && routing->tokens_per_expert_after_capacity &&
+      (routing->token_priority || !prioritized))
     return MOECL_OK;
   return log_error(&layer->context->log, MOECL_ERROR_OUT_OF_HOST_MEMORY,
                    "no host memory for the routing of %zu tokens", tokens);
@@ -44,6 +47,9 @@ static moecl_status read_all(const moecl_layer *layer, moecl_routing *routing) {
                         routing->router_logits));
   MOECL_TRY(read_region(layer, REGION_TOPK_IDS, slots, routing->topk_ids));
   MOECL_TRY(read_region(layer, REGION_TOPK_WEIGHTS, slots, routing->topk_weights));
+  if (routing->token_priority)
+    MOECL_TRY(read_region(layer, REGION_TOKEN_PRIORITY, (uint64_t)routing->num_tokens,
+                          routing->token_priority));
   int32_t *scratch = malloc((slots > experts ? slots : experts + 1) * sizeof *scratch);
   if (!scratch) return MOECL_ERROR_OUT_OF_HOST_MEMORY;
   moecl_status status = read_region(layer, REGION_ASSIGNMENT_SLOT, slots, scratch);

@@ -8,6 +8,7 @@ void moecl_routing_destroy(moecl_routing *routing) {
   free(routing->router_logits);
   free(routing->topk_ids);
   free(routing->topk_weights);
+  free(routing->token_priority);
   free(routing->kept);
   free(routing->tokens_per_expert);
   free(routing->tokens_per_expert_after_capacity);

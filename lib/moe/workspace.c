@@ -18,6 +18,9 @@ uint64_t moe_region_bytes(const moecl_layer *layer, moe_region region, int64_t n
   case REGION_SLOT_TOKEN:
   case REGION_ASSIGNMENT_SLOT: return slots * sizeof(int32_t);
   case REGION_ORDER: return op_permute_selects(params) ? slots * sizeof(int32_t) : 0;
+  case REGION_TOKEN_PRIORITY: return op_permute_prioritizes(params) ? tokens * sizeof(float) : 0;
+  case REGION_KEPT_WEIGHTS:
+    return params->renormalize_after_capacity ? slots * sizeof(float) : 0;
   case REGION_BLOCK_COUNTS:
     return op_permute_most_blocks(num_tokens, params->top_k) * experts * sizeof(int32_t);
   case REGION_TOKENS_PER_EXPERT: return experts * sizeof(int32_t);

@@ -30,7 +30,25 @@ bool op_permute_accepts(const kernel_variant *variant, const moecl_layer_params 
 }
 
 bool op_permute_selects(const moecl_layer_params *params) {
-  return params->capacity_factor > 0 && params->drop_policy == MOECL_DROP_PROBABILITY;
+  return params->capacity_factor > 0 && params->drop_policy != MOECL_DROP_POSITION;
+}
+
+bool op_permute_prioritizes(const moecl_layer_params *params) {
+  return params->capacity_factor > 0 && params->drop_policy == MOECL_DROP_PRIORITIZED;
+}
+
+/* Kernels that are the same whatever the variant. */
+static moecl_status create_common(op_permute *permute) {
+  const moecl_layer_params *params = &permute->params;
+  if (op_permute_prioritizes(params))
+    MOECL_TRY(ocl_kernel_create(permute->context, "permute/priority.cl", NULL, "prioritize",
+                                &permute->prioritize));
+  if (!params->renormalize_after_capacity) return MOECL_OK;
+  const double scale = params->routed_scaling_factor == 0 ? 1 : params->routed_scaling_factor;
+  char defines[96];
+  snprintf(defines, sizeof defines, "SCALE %af\nEPSILON %af\n", scale, 0x1p-23 * scale);
+  return ocl_kernel_create(permute->context, "permute/kept_weights.cl", defines, "kept_weights",
+                           &permute->kept_weights);
 }
 
 moecl_status op_permute_create(moecl_context *context, const kernel_variant *variant,
@@ -41,8 +59,9 @@ moecl_status op_permute_create(moecl_context *context, const kernel_variant *var
                           .params = *params,
                           .select = op_permute_selects(params)};
   char defines[64];
-  snprintf(defines, sizeof defines, "ORDER_BY_CHOICE %d\nSELECT %d\n",
-           capped && params->drop_policy == MOECL_DROP_POSITION, permute->select);
+  snprintf(defines, sizeof defines, "ORDER_BY_CHOICE %d\nSELECT %d\nPRIORITIZED %d\n",
+           capped && params->drop_policy != MOECL_DROP_PROBABILITY, permute->select,
+           op_permute_prioritizes(params));
   const struct {
     const char *entry;
     ocl_kernel **kernel;
@@ -56,7 +75,7 @@ moecl_status op_permute_create(moecl_context *context, const kernel_variant *var
     if (kernels[i].by_blocks || !(variant->flags & KERNEL_BY_BLOCKS))
       MOECL_TRY(ocl_kernel_create(context, variant->source, defines, kernels[i].entry,
                                   kernels[i].kernel));
-  return MOECL_OK;
+  return create_common(permute);
 }
 
 void op_permute_release(op_permute *permute) {
@@ -65,6 +84,8 @@ void op_permute_release(op_permute *permute) {
   ocl_kernel_destroy(&permute->scan_experts);
   ocl_kernel_destroy(&permute->scatter);
   ocl_kernel_destroy(&permute->select_largest);
+  ocl_kernel_destroy(&permute->prioritize);
+  ocl_kernel_destroy(&permute->kept_weights);
 }
 
 /* -1 for dropless. An expert never gets more than T, so clamping loses nothing. */
@@ -91,6 +112,22 @@ moecl_status op_permute_enqueue_counted(op_permute *permute, ocl_chain *chain,
   return ocl_launch(chain, permute->scatter, blocks_of_tokens(io->num_tokens), BLOCK);
 }
 
+static moecl_status select_largest(op_permute *permute, ocl_chain *chain, const op_permute_io *io,
+                                   int32_t capacity) {
+  const uint64_t experts = (uint64_t)permute->params.num_experts;
+  const moecl_buffer *keys = permute->prioritize ? io->token_priority : io->topk_weights;
+  if (permute->prioritize) {
+    MOECL_TRY(ocl_kernel_args(permute->prioritize, "bbi", io->logits, io->token_priority,
+                              (int32_t)experts));
+    MOECL_TRY(ocl_launch(chain, permute->prioritize, (uint64_t)io->num_tokens,
+                         permute->prioritize->local));
+  }
+  MOECL_TRY(ocl_kernel_args(permute->select_largest, "bbbbbbii", io->order, io->all_offsets,
+                            io->expert_offsets, keys, io->slot_token, io->assignment_slot,
+                            (int32_t)permute->params.top_k, capacity));
+  return ocl_launch(chain, permute->select_largest, experts, SCAN_LOCAL);
+}
+
 static moecl_status enqueue_sorted(op_permute *permute, ocl_chain *chain,
                                    const op_permute_io *io) {
   const int32_t tokens = (int32_t)io->num_tokens;
@@ -113,15 +150,22 @@ static moecl_status enqueue_sorted(op_permute *permute, ocl_chain *chain,
                             io->expert_offsets, io->all_offsets, io->slot_token,
                             io->assignment_slot, io->order, tokens, top_k, experts, capacity));
   MOECL_TRY(ocl_launch(chain, permute->scatter, blocks, BLOCK));
-  if (!permute->select) return MOECL_OK;
-  MOECL_TRY(ocl_kernel_args(permute->select_largest, "bbbbbbii", io->order, io->all_offsets,
-                            io->expert_offsets, io->topk_weights, io->slot_token,
-                            io->assignment_slot, top_k, capacity));
-  return ocl_launch(chain, permute->select_largest, (uint64_t)experts, SCAN_LOCAL);
+  return permute->select ? select_largest(permute, chain, io, capacity) : MOECL_OK;
 }
 
 moecl_status op_permute_enqueue(op_permute *permute, ocl_chain *chain, const op_permute_io *io) {
   if (!(permute->variant->flags & KERNEL_BY_BLOCKS)) return enqueue_sorted(permute, chain, io);
   MOECL_TRY(count_blocks(permute, chain, io));
   return op_permute_enqueue_counted(permute, chain, io);
+}
+
+moecl_status op_permute_enqueue_weights(op_permute *permute, ocl_chain *chain,
+                                        const op_permute_io *io) {
+  if (!permute->kept_weights) return MOECL_OK;
+  const uint32_t local = permute->kept_weights->local;
+  MOECL_TRY(ocl_kernel_args(permute->kept_weights, "bbbii", io->topk_weights, io->assignment_slot,
+                            io->kept_weights, (int32_t)io->num_tokens,
+                            (int32_t)permute->params.top_k));
+  return ocl_launch(chain, permute->kept_weights, base_div_up((uint64_t)io->num_tokens, local),
+                    local);
 }

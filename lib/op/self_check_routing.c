@@ -8,7 +8,7 @@
 #include <math.h>
 #include <string.h>
 
-enum { MOST_BUFFERS = 10 };
+enum { MOST_BUFFERS = 13 };
 
 static void release_buffers(moecl_buffer **buffers, size_t count) {
   for (size_t i = 0; i < count; i++)
@@ -144,7 +144,7 @@ typedef struct permuted {
 
 /* Two different experts a token, each of them some token's first and another's
  * second choice, unevenly; some tokens are routed nowhere. Weights with ties. */
-static void draw_assignments(int32_t *ids, float *weights) {
+static void draw_assignments(int32_t *ids, float *weights, float *logits) {
   static const int32_t pairs[][TOP_K] = {{0, 1}, {1, 0}, {0, 2}, {4, 0}, {2, 4}};
   uint32_t state = 1;
   for (int t = 0; t < TOKENS; t++) {
@@ -153,16 +153,17 @@ static void draw_assignments(int32_t *ids, float *weights) {
       ids[t * TOP_K + k] = t % 7 == 3 ? -1 : pairs[pair][k];
       weights[t * TOP_K + k] = (float)fabs(check_value(&state));
     }
+    for (int e = 0; e < EXPERTS; e++) logits[t * EXPERTS + e] = (float)(8 * check_value(&state));
   }
 }
 
 /* Each expert's list, one after another, by the assignments' order numbers. */
 static moecl_status expect_permuted(const moecl_layer_params *params, const int32_t *ids,
-                                    const float *weights, permuted *want) {
+                                    const float *weights, const float *priority, permuted *want) {
   uint8_t kept[ALL];
-  const bool by_choice = params->capacity_factor > 0 && params->drop_policy == MOECL_DROP_POSITION;
+  const bool by_choice = params->capacity_factor > 0 && params->drop_policy != MOECL_DROP_PROBABILITY;
   int32_t slot = 0;
-  MOECL_TRY(moecl_reference_capacity(params, TOKENS, ids, weights, kept));
+  MOECL_TRY(moecl_reference_capacity(params, TOKENS, ids, weights, priority, kept));
   memset(want, 0, sizeof *want);
   for (int i = 0; i < ALL; i++)
     want->assignment_slot[i] = -1;
@@ -209,21 +210,61 @@ static moecl_status compare_permuted(moecl_context *context, const kernel_varian
   return MOECL_OK;
 }
 
+/* The device's priorities, as near the reference's as fp32 makes them: equal ones
+ * there may differ here. */
+static moecl_status check_priorities(moecl_context *context, const kernel_variant *variant,
+                                     const float *logits, const moecl_buffer *buffer,
+                                     float *priority) {
+  MOECL_TRY(moecl_buffer_read_wait(buffer, 0, TOKENS * sizeof *priority, priority));
+  for (int t = 0; t < TOKENS; t++) {
+    double wide[EXPERTS];
+    moecl_to_double(MOECL_F32, logits + t * EXPERTS, EXPERTS, wide);
+    const double want = moecl_reference_priority(wide, EXPERTS);
+    if (!(fabs(priority[t] - want) <= 1e-4 * want))
+      return check_wrong(context, "permute", variant, "token_priority", t, priority[t], want);
+  }
+  return MOECL_OK;
+}
+
+/* What was kept, renormalized where the layer does that. */
+static moecl_status check_weights(op_permute *permute, const kernel_variant *variant,
+                                  const op_permute_io *io, const float *weights,
+                                  const permuted *want) {
+  float got[ALL];
+  if (!permute->kept_weights) return MOECL_OK;
+  ocl_chain chain = {.context = permute->context};
+  MOECL_TRY(op_permute_enqueue_weights(permute, &chain, io));
+  MOECL_TRY(moecl_buffer_read_wait(io->kept_weights, 0, sizeof got, got));
+  for (int t = 0; t < TOKENS; t++) {
+    uint8_t kept[TOP_K];
+    double right[TOP_K];
+    for (int k = 0; k < TOP_K; k++) kept[k] = want->assignment_slot[t * TOP_K + k] >= 0;
+    moecl_reference_kept_weights(&permute->params, weights + t * TOP_K, kept, right);
+    for (int k = 0; k < TOP_K; k++)
+      if (!(fabs(got[t * TOP_K + k] - right[k]) <= 1e-4 * right[k]))
+        return check_wrong(permute->context, "permute", variant, "kept_weights", t * TOP_K + k,
+                           got[t * TOP_K + k], right[k]);
+  }
+  return MOECL_OK;
+}
+
 static moecl_status check_permute(op_permute *permute, const kernel_variant *variant,
                                   moecl_buffer **b) {
-  static const uint64_t words[] = {EXPERTS, EXPERTS + 1, EXPERTS + 1, EXPERTS + 1, ALL, ALL, ALL};
+  static const uint64_t words[] = {EXPERTS, EXPERTS + 1, EXPERTS + 1, EXPERTS + 1, ALL,
+                                   ALL,     ALL,         TOKENS,      ALL};
   moecl_context *context = permute->context;
   int32_t ids[ALL];
-  float weights[ALL];
+  float weights[ALL], logits[TOKENS * EXPERTS], priority[TOKENS] = {0};
   permuted want;
-  draw_assignments(ids, weights);
-  MOECL_TRY(expect_permuted(&permute->params, ids, weights, &want));
+  draw_assignments(ids, weights, logits);
   MOECL_TRY(check_upload_words(context, ids, ALL, &b[0]));
   MOECL_TRY(check_upload_words(context, weights, ALL, &b[1]));
+  MOECL_TRY(check_upload_words(context, logits, TOKENS * EXPERTS, &b[12]));
   MOECL_TRY(moecl_buffer_create(context, op_permute_most_blocks(TOKENS, TOP_K) * EXPERTS * 4, &b[2]));
   for (size_t i = 0; i < sizeof words / sizeof words[0]; i++)
     MOECL_TRY(moecl_buffer_create(context, words[i] * 4, &b[3 + i]));
   const op_permute_io io = {.num_tokens = TOKENS,
+                            .logits = b[12],
                             .topk_ids = b[0],
                             .topk_weights = b[1],
                             .block_counts = b[2],
@@ -234,10 +275,16 @@ static moecl_status check_permute(op_permute *permute, const kernel_variant *var
                             .slot_token = b[7],
                             .assignment_slot = b[8],
                             .order = b[9],
+                            .token_priority = b[10],
+                            .kept_weights = b[11],
                             .tile_m = TILE_M};
   ocl_chain chain = {.context = context};
   MOECL_TRY(op_permute_enqueue(permute, &chain, &io));
-  return compare_permuted(context, variant, &io, &want);
+  if (permute->prioritize)
+    MOECL_TRY(check_priorities(context, variant, logits, b[10], priority));
+  MOECL_TRY(expect_permuted(&permute->params, ids, weights, priority, &want));
+  MOECL_TRY(compare_permuted(context, variant, &io, &want));
+  return check_weights(permute, variant, &io, weights, &want);
 }
 
 moecl_status op_permute_self_check(moecl_context *context, const kernel_variant *variant,
@@ -245,7 +292,10 @@ moecl_status op_permute_self_check(moecl_context *context, const kernel_variant 
   const moecl_layer_params small = {.num_experts = EXPERTS,
                                     .top_k = TOP_K,
                                     .capacity_factor = params->capacity_factor > 0 ? 0.8 : 0,
-                                    .drop_policy = params->drop_policy};
+                                    .drop_policy = params->drop_policy,
+                                    .renormalize_after_capacity =
+                                        params->renormalize_after_capacity,
+                                    .routed_scaling_factor = params->routed_scaling_factor};
   op_permute permute;
   moecl_buffer *buffers[MOST_BUFFERS] = {0};
   moecl_status status = op_permute_create(context, variant, &small, &permute);

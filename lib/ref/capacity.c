@@ -19,20 +19,25 @@ static void keep_by_position(const moecl_layer_params *params, int64_t num_token
 }
 
 typedef struct assignment {
-  int64_t at; /* index into [T,K]; grows with the token */
-  float weight;
+  int64_t at;    /* index into [T,K]; grows with the token */
+  int64_t class; /* all of a lower one come first */
+  float key;
 } assignment;
 
-/* Largest weight first, then token order: a total order, so that the result
- * doesn't depend on how qsort treats equals. */
+/* Largest key first, then token order: a total order, so that the result doesn't
+ * depend on how qsort treats equals. */
 static int compare_assignments(const void *left, const void *right) {
   const assignment *a = left, *b = right;
-  if (a->weight != b->weight) return a->weight > b->weight ? -1 : 1;
+  if (a->class != b->class) return a->class < b->class ? -1 : 1;
+  if (a->key != b->key) return a->key > b->key ? -1 : 1;
   return a->at < b->at ? -1 : a->at > b->at;
 }
 
-static moecl_status keep_by_probability(int64_t count, const int32_t *topk_ids,
-                                        const float *topk_weights, int64_t *room, uint8_t *kept) {
+/* By route weight, or choice by choice by the token's priority. */
+static moecl_status keep_sorted(const moecl_layer_params *params, int64_t count,
+                                const int32_t *topk_ids, const float *topk_weights,
+                                const float *token_priority, int64_t *room, uint8_t *kept) {
+  const bool prioritized = params->drop_policy == MOECL_DROP_PRIORITIZED;
   uint64_t bytes;
   if (!base_mul((uint64_t)count, sizeof(assignment), &bytes) || bytes > SIZE_MAX)
     return MOECL_ERROR_OUT_OF_HOST_MEMORY;
@@ -41,7 +46,8 @@ static moecl_status keep_by_probability(int64_t count, const int32_t *topk_ids,
   /* One order over all assignments serves every expert: each takes its own
    * from it, in order, until it is full. */
   for (int64_t i = 0; i < count; i++)
-    sorted[i] = (assignment){i, topk_weights[i]};
+    sorted[i] = prioritized ? (assignment){i, i % params->top_k, token_priority[i / params->top_k]}
+                            : (assignment){i, 0, topk_weights[i]};
   qsort(sorted, (size_t)count, sizeof *sorted, compare_assignments);
   for (int64_t i = 0; i < count; i++) {
     int32_t id = topk_ids[sorted[i].at];
@@ -54,30 +60,61 @@ static moecl_status keep_by_probability(int64_t count, const int32_t *topk_ids,
 }
 
 static bool are_valid(const moecl_layer_params *params, const int32_t *ids, const float *weights,
-                      int64_t count) {
+                      const float *priority, int64_t count) {
+  const bool prioritized = params->drop_policy == MOECL_DROP_PRIORITIZED;
+  if (prioritized && count > 0 && priority == NULL) return false;
   for (int64_t i = 0; i < count; i++)
-    if (ids[i] < -1 || ids[i] >= params->num_experts || isnan(weights[i])) return false;
+    if (ids[i] < -1 || ids[i] >= params->num_experts || isnan(weights[i]) ||
+        (prioritized && isnan(priority[i / params->top_k])))
+      return false;
   return true;
+}
+
+double moecl_reference_priority(const double *logits, int64_t num_experts) {
+  double most = -INFINITY, sum = 0;
+  for (int64_t e = 0; e < num_experts; e++) {
+    if (!isfinite((float)logits[e])) return 0;
+    most = fmax(most, logits[e]);
+  }
+  for (int64_t e = 0; e < num_experts; e++)
+    sum += exp(logits[e] - most);
+  return 1 / sum;
 }
 
 moecl_status moecl_reference_capacity(const moecl_layer_params *params, int64_t num_tokens,
                                       const int32_t *topk_ids, const float *topk_weights,
-                                      uint8_t *kept) {
+                                      const float *token_priority, uint8_t *kept) {
   uint64_t product;
   if (num_tokens < 0 || params->top_k < 1 || params->num_experts < 1 ||
       params->num_experts > MOECL_MAX_EXPERTS ||
       !base_mul((uint64_t)num_tokens, (uint64_t)params->top_k, &product) || product > INT64_MAX)
     return MOECL_ERROR_INVALID_ARGUMENT;
   const int64_t count = (int64_t)product;
-  if (!are_valid(params, topk_ids, topk_weights, count)) return MOECL_ERROR_INVALID_ARGUMENT;
+  if (!are_valid(params, topk_ids, topk_weights, token_priority, count))
+    return MOECL_ERROR_INVALID_ARGUMENT;
   if (count == 0) return MOECL_OK;
   const int64_t capacity = moecl_expert_capacity(params, num_tokens);
   int64_t room[MOECL_MAX_EXPERTS];
   for (int64_t e = 0; e < params->num_experts; e++)
     room[e] = capacity < 0 ? count : capacity;
   memset(kept, 0, (size_t)count);
-  if (params->drop_policy == MOECL_DROP_PROBABILITY)
-    return keep_by_probability(count, topk_ids, topk_weights, room, kept);
+  if (params->drop_policy != MOECL_DROP_POSITION)
+    return keep_sorted(params, count, topk_ids, topk_weights, token_priority, room, kept);
   keep_by_position(params, num_tokens, topk_ids, room, kept);
   return MOECL_OK;
+}
+
+void moecl_reference_kept_weights(const moecl_layer_params *params, const float *topk_weights,
+                                  const uint8_t *kept, double *weights) {
+  const double scale =
+      params->routed_scaling_factor == 0 ? 1 : (double)params->routed_scaling_factor;
+  double sum = 0;
+  for (int64_t k = 0; k < params->top_k; k++) {
+    weights[k] = kept[k] ? (double)topk_weights[k] : 0;
+    sum += weights[k];
+  }
+  if (!params->renormalize_after_capacity) return;
+  sum = fmax(sum, 0x1p-23 * scale);
+  for (int64_t k = 0; k < params->top_k; k++)
+    weights[k] *= scale / sum;
 }

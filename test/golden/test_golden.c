@@ -205,7 +205,7 @@ static float *run_reference(const layer_file *layer, moecl_routing *routing) {
   *routing = empty_routing(layer);
   for (int64_t t = 0; t < layer->tokens; t++) reference_choice(layer, t, routing);
   assert_ok(moecl_reference_capacity(p, layer->tokens, routing->topk_ids, routing->topk_weights,
-                                     routing->kept));
+                                     NULL, routing->kept));
   for (int64_t t = 0; t < layer->tokens; t++) {
     for (int64_t i = t * p->top_k; i < (t + 1) * p->top_k; i++)
       if (routing->kept[i])

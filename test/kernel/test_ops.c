@@ -104,17 +104,17 @@ typedef struct permuted {
 
 /* The order in which an expert's assignments are listed. */
 static int64_t listed(const moecl_layer_params *layer, int64_t tokens, int64_t p) {
-  const bool by_choice = layer->capacity_factor > 0 && layer->drop_policy == MOECL_DROP_POSITION;
+  const bool by_choice = layer->capacity_factor > 0 && layer->drop_policy != MOECL_DROP_PROBABILITY;
   return by_choice ? p % tokens * layer->top_k + p / tokens : p;
 }
 
 /* Plain C: kept from the reference, then each expert's list, one after another. */
 static void model(const moecl_layer_params *layer, int64_t tokens, int32_t tile_m,
-                  const int32_t *ids, const float *weights, permuted *p) {
+                  const int32_t *ids, const float *weights, const float *priority, permuted *p) {
   const int64_t experts = layer->num_experts, all = tokens * layer->top_k;
   uint8_t *kept = allocate((size_t)all);
   int32_t *next = allocate((size_t)experts * 4);
-  assert_ok(moecl_reference_capacity(layer, tokens, ids, weights, kept));
+  assert_ok(moecl_reference_capacity(layer, tokens, ids, weights, priority, kept));
   p->tokens_per_expert = allocate((size_t)experts * 4);
   p->expert_offsets = allocate(((size_t)experts + 1) * 4);
   p->tile_offsets = allocate(((size_t)experts + 1) * 4);
@@ -150,6 +150,34 @@ static void release_model(permuted *p) {
   free(p->assignment_slot);
 }
 
+/* Logits of which as many tokens have the same as have the same weights, and some
+ * that are not numbers where a token is routed nowhere. */
+static void draw_logits(const permute_case *c, const int32_t *ids, float *logits) {
+  for (int64_t t = 0; t < c->tokens; t++)
+    for (int64_t e = 0; e < c->experts; e++)
+      logits[t * c->experts + e] =
+          ids[t * c->top_k] < 0 && e == t % c->experts ? (t % 2 ? NAN : INFINITY)
+          : c->distinct_weights ? (float)(t % c->distinct_weights * (e == 0))
+                                : 8 * random_float();
+}
+
+/* The device's priorities, which rounding may order otherwise than the reference's. */
+static float *read_priorities(const permute_case *c, const float *logits,
+                              const moecl_buffer *buffer) {
+  double *wide = allocate((size_t)c->experts * sizeof *wide);
+  float *priority = allocate((size_t)c->tokens * sizeof *priority);
+  assert_ok(moecl_buffer_read_wait(buffer, 0, (uint64_t)c->tokens * sizeof *priority, priority));
+  for (int64_t t = 0; t < c->tokens; t++) {
+    moecl_to_double(MOECL_F32, logits + t * c->experts, (size_t)c->experts, wide);
+    const double want = moecl_reference_priority(wide, c->experts);
+    if (fabs((double)priority[t] - want) <= 1e-5 * want) continue;
+    fail_msg("%s: token_priority[%lld] is %.9g, expected %.9g", c->name, (long long)t,
+             (double)priority[t], want);
+  }
+  free(wide);
+  return priority;
+}
+
 static void check_permute(const permute_case *c, const kernel_variant *variant) {
   const moecl_layer_params layer = {.num_experts = c->experts, .top_k = c->top_k,
                                     .hidden_size = 1, .intermediate_size = 1,
@@ -157,12 +185,13 @@ static void check_permute(const permute_case *c, const kernel_variant *variant) 
                                     .min_capacity = c->min_capacity, .drop_policy = c->policy};
   const uint64_t all = (uint64_t)(c->tokens * c->top_k), experts = (uint64_t)c->experts;
   int32_t *ids = allocate(all * 4);
-  float *weights = allocate(all * 4);
+  float *weights = allocate(all * 4), *logits = allocate((size_t)c->tokens * experts * 4);
+  float *priority = NULL;
   draw_ids(c, ids);
   draw_weights(c, weights);
+  draw_logits(c, ids, logits);
   permuted want;
   op_permute permute;
-  model(&layer, c->tokens, 48, ids, weights, &want);
   assert_ok(op_permute_create(context, variant, &layer, &permute));
   moecl_buffer *b[] = {words(ids, all),
                        words(weights, all),
@@ -173,14 +202,19 @@ static void check_permute(const permute_case *c, const kernel_variant *variant) 
                        words(NULL, experts + 1),
                        words(NULL, all),
                        words(NULL, all),
-                       words(NULL, all)};
-  const op_permute_io io = {.num_tokens = c->tokens, .topk_ids = b[0], .topk_weights = b[1],
+                       words(NULL, all),
+                       words(logits, (uint64_t)c->tokens * experts),
+                       words(NULL, (uint64_t)c->tokens)};
+  const op_permute_io io = {.num_tokens = c->tokens, .logits = b[10], .token_priority = b[11],
+                            .topk_ids = b[0], .topk_weights = b[1],
                             .block_counts = b[2], .tokens_per_expert = b[3],
                             .expert_offsets = b[4], .tile_offsets = b[5], .all_offsets = b[6],
                             .slot_token = b[7], .assignment_slot = b[8], .order = b[9],
                             .tile_m = 48};
   ocl_chain chain = {.context = context};
   assert_ok(op_permute_enqueue(&permute, &chain, &io));
+  if (op_permute_prioritizes(&layer)) priority = read_priorities(c, logits, b[11]);
+  model(&layer, c->tokens, 48, ids, weights, priority, &want);
   same_words(c->name, "tokens_per_expert", b[3], want.tokens_per_expert, experts);
   same_words(c->name, "expert_offsets", b[4], want.expert_offsets, experts + 1);
   same_words(c->name, "tile_offsets", b[5], want.tile_offsets, experts + 1);
@@ -191,9 +225,12 @@ static void check_permute(const permute_case *c, const kernel_variant *variant) 
   release_model(&want);
   free(ids);
   free(weights);
+  free(logits);
+  free(priority);
 }
 
 #define POSITION MOECL_DROP_POSITION
+#define PRIORITIZED MOECL_DROP_PRIORITIZED
 #define PROBABILITY MOECL_DROP_PROBABILITY
 static const permute_case permute_cases[] = {
     {"one assignment", 1, 1, 1, IDS_RANDOM, 0, 0, POSITION, 0},
@@ -219,6 +256,15 @@ static const permute_case permute_cases[] = {
     {"probability, ties", 3001, 13, 5, IDS_RANDOM, 0.7, 0, PROBABILITY, 5},
     {"probability, all tied", 3001, 13, 5, IDS_HOT, 0.7, 0, PROBABILITY, 1}, /* weights of 0 */
     {"probability, enough for all", 300, 13, 5, IDS_HOT, 13.0, 0, PROBABILITY, 3},
+    {"prioritized", 3001, 13, 5, IDS_RANDOM, 0.9, 0, PRIORITIZED, 0},
+    {"prioritized, hot", 3001, 16, 2, IDS_HOT, 1.0, 0, PRIORITIZED, 0},
+    {"prioritized, top 1", 1001, 16, 1, IDS_HOT, 0.7, 0, PRIORITIZED, 0},
+    {"prioritized, nowhere", 999, 7, 3, IDS_HOLES, 0.5, 0, PRIORITIZED, 0},
+    {"prioritized, 1024 experts", 300, 1024, 64, IDS_RANDOM, 0.8, 0, PRIORITIZED, 0},
+    {"prioritized, a choice exactly", 40, 8, 8, IDS_RANDOM, 0.5, 0, PRIORITIZED, 0},
+    {"prioritized, ties", 3001, 13, 5, IDS_RANDOM, 0.7, 0, PRIORITIZED, 5},
+    {"prioritized, all tied", 3001, 13, 5, IDS_HOT, 0.7, 0, PRIORITIZED, 1},
+    {"prioritized, enough for all", 300, 13, 5, IDS_HOT, 13.0, 0, PRIORITIZED, 3},
 };
 
 /* Variants that want dedicated local memory want it for speed: any device can

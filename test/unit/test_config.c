@@ -49,7 +49,7 @@ static void test_every_key(void **state) {
       "  activation: relu, gate_up_bias: true, down_bias: true, variant: cpu,\n"
       "  router: {scoring: softmax, renormalize: false, jitter: 0.01, bias: true, variant: "
       "generic},\n"
-      "  capacity: {factor: 1.25, min_capacity: 4, drop_policy: probability}}\n"
+      "  capacity: {factor: 1.25, min_capacity: 4, drop_policy: probability, renormalize: true}}\n"
       "workload: {num_tokens: 7, distribution: file, exponent: 1.5, clusters: 12, noise: 0.25,\n"
       "  file: data/x.npy, tensor: h}\n"
       "measure: {warmup: 0, iterations: 1, verify: false}\n",
@@ -68,6 +68,7 @@ static void test_every_key(void **state) {
   assert_true(!p->layer.renormalize && p->layer.jitter == 0.01f);
   assert_true(p->layer.capacity_factor == 1.25 && p->layer.min_capacity == 4);
   assert_int_equal(p->layer.drop_policy, MOECL_DROP_PROBABILITY);
+  assert_true(p->layer.renormalize_after_capacity);
   assert_true(p->num_tokens == 7 && p->distribution == WORKLOAD_FILE);
   assert_true(p->skew_exponent == 1.5 && p->skew_clusters == 12 && p->skew_noise == 0.25);
   char text[32];
@@ -199,7 +200,7 @@ static void test_resolved_json(void **state) {
       "\"topk_groups\":null,\"group_score\":\"max\",\"second_choice\":\"all\","
       "\"noise\":false,\"weight_on_input\":false,\"jitter\":0.0,\"bias\":false,"
       "\"variant\":\"auto\"},\"capacity\":{\"factor\":[1.1,null],\"min_capacity\":0,"
-      "\"drop_policy\":\"position\"}},\"dtype\":\"fp32\",\"workload\":{\"num_tokens\":16,"
+      "\"drop_policy\":\"position\",\"renormalize\":false}},\"dtype\":\"fp32\",\"workload\":{\"num_tokens\":16,"
       "\"distribution\":\"normal\",\"exponent\":1.0,\"clusters\":null,\"noise\":0.5,"
       "\"file\":null,\"tensor\":null},\"measure\":{\"warmup\":3,\"iterations\":20,"
       "\"verify\":true},\"sweep\":[\"layer.capacity.factor\"]}");

@@ -201,7 +201,7 @@ static void test_words(void **state) {
               "relu, gelu, silu, geglu_tanh, gelu_tanh, relu2, swiglu_clamped, found 'swigul'; did you mean 'swiglu'?");
   refuses_set("layer.capacity.drop_policy=prob",
               "--set layer.capacity.drop_policy=prob: layer.capacity.drop_policy: expected one of "
-              "position, probability, found 'prob'; did you mean 'probability'?");
+              "position, probability, prioritized, found 'prob'; did you mean 'probability'?");
   refuses_set("layer.router.scoring=sigmod",
               "--set layer.router.scoring=sigmod: layer.router.scoring: expected one of softmax, "
               "sigmoid, sqrt_softplus, sparsemixer, found 'sigmod'; did you mean 'sigmoid'?");
@@ -408,6 +408,7 @@ static void test_no_effect(void **state) {
   warns("", "layer.capacity.drop_policy=probability",
         "--set layer.capacity.drop_policy=probability: warning: layer.capacity.drop_policy has no "
         "effect without a number for layer.capacity.factor");
+  warns("", "layer.capacity.renormalize=true", NULL); /* renormalizes all, then */
   warns("", "layer.capacity.drop_policy=[position, probability]",
         "--set layer.capacity.drop_policy=[position, probability]: warning: "
         "layer.capacity.drop_policy has no effect without a number for layer.capacity.factor");

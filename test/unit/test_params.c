@@ -52,7 +52,7 @@ static void test_check(void **state) {
   REFUSES(activation, MOECL_ACTIVATION_COUNT, "activation is 9, expected a moecl_activation");
   REFUSES(swiglu_alpha, -1.0f, "swiglu_alpha is -1, expected a finite number greater than 0");
   REFUSES(swiglu_limit, INFINITY, "swiglu_limit is inf, expected a finite number greater than 0");
-  REFUSES(drop_policy, MOECL_DROP_POLICY_COUNT, "drop_policy is 2, expected a moecl_drop_policy");
+  REFUSES(drop_policy, MOECL_DROP_POLICY_COUNT, "drop_policy is 3, expected a moecl_drop_policy");
   REFUSES(jitter, 1.0f, "jitter is 1, expected 0 or more and less than 1");
   REFUSES(jitter, -0.5f, "jitter is -0.5, expected 0 or more and less than 1");
   REFUSES(min_capacity, -1, "min_capacity is -1, expected 0 or more");

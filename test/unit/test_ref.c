@@ -206,11 +206,12 @@ static moecl_layer_params limited(double factor, int64_t least, moecl_drop_polic
 /* Four tokens, three experts, two choices. */
 static const int32_t chosen[8] = {0, 1, 1, 0, 0, 2, 0, 1};
 static const float weight_of[8] = {0.5f, 0.3f, 0.9f, 0.6f, 0.7f, 0.1f, 0.7f, 0.2f};
+static const float priority_of[4] = {0.25f, 0.5f, 0.75f, 0.75f};
 
 static void check_kept(const moecl_layer_params *params, const uint8_t *want) {
   uint8_t kept[8];
   memset(kept, 7, sizeof kept);
-  assert_ok(moecl_reference_capacity(params, 4, chosen, weight_of, kept));
+  assert_ok(moecl_reference_capacity(params, 4, chosen, weight_of, priority_of, kept));
   assert_memory_equal(kept, want, sizeof kept);
 }
 
@@ -230,6 +231,14 @@ static void test_capacity(void **state) {
   check_kept(&params, (uint8_t[]){0, 0, 1, 0, 1, 1, 0, 0});
   params = limited(0.1, 0, MOECL_DROP_POSITION);
   check_kept(&params, (uint8_t[]){1, 0, 1, 0, 0, 1, 0, 0});
+  /* Expert 0's first choices are of tokens 0, 2 and 3, the second of 1; expert 1's
+   * first one of 1, then of 0 and 3. */
+  params = limited(0.75, 0, MOECL_DROP_PRIORITIZED);
+  check_kept(&params, (uint8_t[]){0, 0, 1, 0, 1, 1, 1, 1});
+  params = limited(0.1, 0, MOECL_DROP_PRIORITIZED);
+  check_kept(&params, (uint8_t[]){0, 0, 1, 0, 1, 1, 0, 0});
+  params = limited(0.1, 3, MOECL_DROP_PRIORITIZED);
+  check_kept(&params, (uint8_t[]){1, 1, 1, 0, 1, 1, 1, 1});
   /* min_capacity lifts it to 3. */
   params = limited(0.1, 3, MOECL_DROP_PROBABILITY);
   check_kept(&params, (uint8_t[]){0, 1, 1, 1, 1, 1, 1, 1});
@@ -241,23 +250,65 @@ static void test_capacity_edges(void **state) {
   moecl_layer_params params = limited(0.4, 0, MOECL_DROP_POSITION);
   uint8_t kept[4] = {9, 9, 9, 9};
   (void)state;
-  assert_ok(moecl_reference_capacity(&params, 0, NULL, NULL, kept)); /* T = 0 */
+  assert_ok(moecl_reference_capacity(&params, 0, NULL, NULL, NULL, kept)); /* T = 0 */
   assert_int_equal(kept[0], 9);
   /* A token routed nowhere takes no place. */
   const int32_t ids[4] = {-1, -1, 0, 1};
-  const float weights[4] = {0, 0, 0.6f, 0.4f};
+  const float weights[4] = {0, 0, 0.6f, 0.4f}, priority[2] = {0, 1}, nan_priority[2] = {0, NAN};
   for (int policy = 0; policy < MOECL_DROP_POLICY_COUNT; policy++) {
     params.drop_policy = (moecl_drop_policy)policy;
-    assert_ok(moecl_reference_capacity(&params, 2, ids, weights, kept));
+    assert_ok(moecl_reference_capacity(&params, 2, ids, weights, priority, kept));
     assert_memory_equal(kept, ((uint8_t[]){0, 0, 1, 1}), 4);
   }
   const int32_t high[4] = {0, 1, 3, 0}, low[4] = {0, 1, -2, 0};
   const float nan_weight[4] = {1, 1, NAN, 1};
   const moecl_status invalid = MOECL_ERROR_INVALID_ARGUMENT;
-  assert_int_equal(moecl_reference_capacity(&params, 2, high, weights, kept), invalid);
-  assert_int_equal(moecl_reference_capacity(&params, 2, low, weights, kept), invalid);
-  assert_int_equal(moecl_reference_capacity(&params, 2, ids, nan_weight, kept), invalid);
-  assert_int_equal(moecl_reference_capacity(&params, -1, ids, weights, kept), invalid);
+  assert_int_equal(moecl_reference_capacity(&params, 2, high, weights, priority, kept), invalid);
+  assert_int_equal(moecl_reference_capacity(&params, 2, low, weights, priority, kept), invalid);
+  assert_int_equal(moecl_reference_capacity(&params, 2, ids, nan_weight, priority, kept), invalid);
+  assert_int_equal(moecl_reference_capacity(&params, 2, ids, weights, nan_priority, kept), invalid);
+  assert_int_equal(moecl_reference_capacity(&params, 2, ids, weights, NULL, kept), invalid);
+  params.drop_policy = MOECL_DROP_POSITION;
+  assert_ok(moecl_reference_capacity(&params, 2, ids, weights, NULL, kept));
+  assert_int_equal(moecl_reference_capacity(&params, -1, ids, weights, NULL, kept), invalid);
+}
+
+static void test_priority(void **state) {
+  const double logits[3] = {0, log(2), log(5)};
+  (void)state;
+  assert_true(near(moecl_reference_priority(logits, 3), 5.0 / 8));
+  assert_true(near(moecl_reference_priority(logits, 1), 1));
+  near(moecl_reference_priority((double[]){1, INFINITY}, 2), 0);
+  near(moecl_reference_priority((double[]){1, NAN}, 2), 0);
+}
+
+static void test_kept_weights(void **state) {
+  moecl_layer_params params = routed(8, 3, false);
+  const float weights[3] = {0.5f, 0.25f, 0.125f}, little[3] = {0.5f, 0x1p-25f, 0};
+  double got[3];
+  (void)state;
+  moecl_reference_kept_weights(&params, weights, (uint8_t[]){1, 0, 1}, got);
+  assert_true(near(got[0], 0.5));
+  assert_true(near(got[1], 0));
+  assert_true(near(got[2], 0.125));
+  params.renormalize_after_capacity = true;
+  moecl_reference_kept_weights(&params, weights, (uint8_t[]){1, 0, 1}, got);
+  assert_true(near(got[0], 0.8));
+  assert_true(near(got[1], 0));
+  assert_true(near(got[2], 0.2));
+  moecl_reference_kept_weights(&params, weights, (uint8_t[]){0, 0, 0}, got);
+  assert_true(near(got[0], 0));
+  assert_true(near(got[1], 0));
+  assert_true(near(got[2], 0));
+  moecl_reference_kept_weights(&params, little, (uint8_t[]){0, 1, 0}, got);
+  assert_true(near(got[1], 0.25)); /* 2^-25 of at least 2^-23 */
+  params.routed_scaling_factor = 2; /* which the weights have already */
+  moecl_reference_kept_weights(&params, weights, (uint8_t[]){0, 1, 1}, got);
+  assert_true(near(got[0], 0));
+  assert_true(near(got[1], 4.0 / 3));
+  assert_true(near(got[2], 2.0 / 3));
+  moecl_reference_kept_weights(&params, little, (uint8_t[]){0, 1, 0}, got);
+  assert_true(near(got[1], 0.25));
 }
 
 /* ---- experts ---- */
@@ -432,7 +483,8 @@ int main(void) {
       cmocka_unit_test(test_nonfinite),      cmocka_unit_test(test_logits),
       cmocka_unit_test(test_philox),         cmocka_unit_test(test_jitter),
       cmocka_unit_test(test_jittered_logits), cmocka_unit_test(test_capacity),
-      cmocka_unit_test(test_capacity_edges), cmocka_unit_test(test_activations),
+      cmocka_unit_test(test_capacity_edges), cmocka_unit_test(test_priority),
+      cmocka_unit_test(test_kept_weights), cmocka_unit_test(test_activations),
       cmocka_unit_test(test_clamped),
       cmocka_unit_test(test_expert_sizes),   cmocka_unit_test(test_expert_tokens),
       cmocka_unit_test(test_gate_first),
