@@ -180,6 +180,11 @@ static moecl_status read_second_choice(const model_config *config, const family 
  * nothing. */
 static moecl_status read_capacity(const model_config *config, const family *family,
                                   moecl_layer_params *params) {
+  bool prioritized;
+  MOECL_TRY(config_flag(config, family->prioritized, &prioritized));
+  if (prioritized) params->drop_policy = MOECL_DROP_PRIORITIZED;
+  MOECL_TRY(config_flag(config, family->renormalize_after_capacity,
+                        &params->renormalize_after_capacity));
   MOECL_TRY(config_number(config, family->capacity_factor, &params->capacity_factor));
   if (params->capacity_factor > 0 || !family->capacity) return MOECL_OK;
   params->capacity_factor = 1e-300;

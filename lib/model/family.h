@@ -70,6 +70,8 @@ typedef struct family {
   bool weight_on_input;
   const char *capacity_factor; /* 0: capacity below */
   const char *capacity;        /* tokens an expert takes */
+  const char *prioritized;     /* flag: MOECL_DROP_PRIORITIZED */
+  const char *renormalize_after_capacity;
 
   const char *router, *router_bias, *correction_bias, *noise; /* patterns */
   const char *has_router_bias, *has_correction_bias;          /* NULL: where there is a pattern */
