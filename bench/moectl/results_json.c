@@ -1,6 +1,7 @@
 /* results.json, written and read back. */
 #include "files.h"
 #include "measures.h"
+#include "schema.h"
 #include "results_private.h"
 #include <inttypes.h>
 #include <jansson.h>
@@ -65,13 +66,10 @@ static json_t *param_json(const experiment_point *point, const char *param) {
   if (strcmp(value, "null") == 0) return json_null();
   if (strcmp(value, "true") == 0) return json_true();
   if (strcmp(value, "false") == 0) return json_false();
-  const bool real = strcmp(param, "jitter") == 0 || strcmp(param, "capacity_factor") == 0 ||
-                    strcmp(param, "skew_exponent") == 0 || strcmp(param, "skew_noise") == 0;
-  if (!real) {
-    const long long whole = strtoll(value, &end, 10);
-    return *end == '\0' && end != value ? json_integer(whole) : text(value);
-  }
-  return number(strtod(value, &end));
+  const schema_id id = schema_find_param(param);
+  if (id < KEY_COUNT && schema_get(id)->type == TYPE_REAL) return number(strtod(value, NULL));
+  const long long whole = strtoll(value, &end, 10);
+  return *end == '\0' && end != value ? json_integer(whole) : text(value);
 }
 
 /* Sets a member; false, with the whole object released, without memory. */

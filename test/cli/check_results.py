@@ -29,7 +29,7 @@ STATISTICS = (
     "load_balancing_loss router_z_loss entropy max_mean_imbalance coefficient_of_variation "
     "dropped_fraction padding_waste"
 ).split()
-GATED = {"swiglu", "geglu", "geglu_tanh"}
+GATED = {"swiglu", "geglu", "geglu_tanh", "swiglu_clamped"}
 SAFETENSORS_DTYPE = {"fp32": "F32", "fp16": "F16", "bf16": "BF16"}
 TOLERANCE = {"fp32": 1e-5, "fp16": 1e-2, "bf16": 1e-2}
 # What moectl calls the biases, each shown with the tensor it belongs to.
@@ -209,6 +209,8 @@ def expected_tensors(params):
         tensors["shared.down_proj"] = (stored, [hidden, size])
     if params["shared_gate"]:
         tensors["shared.gate"] = (stored, [hidden])
+    if params["capacity_factor"] is not None and params["drop_policy"] == "prioritized":
+        tensors["token_priority"] = (floats, [tokens])
     return tensors
 
 
@@ -286,7 +288,7 @@ def route(logits, params):
     weights = [scores[e] for e in ids]
     if params["renormalize"]:
         weights = [w / math.fsum(weights) for w in weights]
-    return ids, weights, scores
+    return ids, [w * params["routed_scaling_factor"] for w in weights], scores
 
 
 def capacity(params):
@@ -298,13 +300,15 @@ def capacity(params):
     return max(limit, params["min_capacity"])
 
 
-def keep(ids, weights, params):
+def keep(ids, weights, priority, params):
     """Which assignments survive capacity, [T][K]."""
     limit, count = capacity(params), [0] * params["num_experts"]
     tokens, top_k = range(params["num_tokens"]), range(params["top_k"])
     order = [(t, k) for k in top_k for t in tokens]
     if params["drop_policy"] == "probability":
         order.sort(key=lambda tk: (-weights[tk[0]][tk[1]], tk[0]))
+    elif priority is not None:
+        order.sort(key=lambda tk: (tk[1], -priority[tk[0]], tk[0]))
     kept = [[0] * params["top_k"] for _ in tokens]
     for t, k in order:
         expert = ids[t][k]
@@ -330,8 +334,13 @@ def feed_forward(x, expert, tensors, params):
     up = [dot(row, x) for row in first]
     if tensors["first_bias"]:
         up = [a + b for a, b in zip(up, tensors["first_bias"][expert])]
-    act = ACTIVATIONS[params["activation"]]
-    middle = [act(g) * u for g, u in zip(up[:inner], up[inner:])] if gated else [act(u) for u in up]
+    if params["activation"] == "swiglu_clamped":
+        alpha, limit = params["swiglu_alpha"], params["swiglu_limit"]
+        cut = [(min(g, limit), max(-limit, min(u, limit))) for g, u in zip(up[:inner], up[inner:])]
+        middle = [g * sigmoid(alpha * g) * (u + 1) for g, u in cut]
+    else:
+        act = ACTIVATIONS[params["activation"]]
+        middle = [act(g) * u for g, u in zip(up[:inner], up[inner:])] if gated else [act(u) for u in up]
     down = tensors["down"][expert * hidden : (expert + 1) * hidden]
     out = [dot(row, middle) for row in down]
     if tensors["down_bias"]:
@@ -393,7 +402,10 @@ def check_routes(where, tensors, params):
             close(f"{where} token {t}: topk_weights[{k}]", weights[t][k], wanted_weights[k], 1e-5)
         expect(len(set(ids[t])) == len(ids[t]), where, f"token {t} chose an expert twice")
     kept = [list(row) for row in rows_of(tensors, "kept")]
-    expect(kept == keep(ids, weights, params), where, "kept is not what the drop policy says")
+    priority = tensors["token_priority"][2] if "token_priority" in tensors else None
+    for t, logits in enumerate(rows_of(tensors, "router_logits") if priority else ()):
+        close(f"{where} token {t}: token_priority", priority[t], max(softmax(logits)), 1e-5)
+    expect(kept == keep(ids, weights, priority, params), where, "kept is not what the drop policy says")
 
 
 def check_output(where, tensors, params):
@@ -415,6 +427,10 @@ def check_output(where, tensors, params):
         }
     wanted = []
     for t, x in enumerate(rows_of(tensors, "hidden_states")):
+        if params["renormalize_after_capacity"]:
+            scale = params["routed_scaling_factor"]
+            total = math.fsum(w for w, alive in zip(weights[t], kept[t]) if alive)
+            weights[t] = [w * scale / max(total, 2**-23 * scale) for w in weights[t]]
         row = [0.0] * params["hidden_size"]
         for expert, weight, alive in zip(ids[t], weights[t], kept[t]):
             if alive and params["weight_on_input"]:

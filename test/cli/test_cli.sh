@@ -259,7 +259,7 @@ for d in json.load(open(sys.argv[1])):
 }
 
 test_run() {
-  write_tiny "$work/sweep.yaml" 4 '[1, 2, 4]' '[swiglu, geglu, relu]' '[null, 1.0]'
+  write_tiny "$work/sweep.yaml" 4 '[1, 2, 4]' '[swiglu, swiglu_clamped, relu]' '[null, 1.0]'
   call run "$work/sweep.yaml" --out "$work/sweep" --dump
   expect "run: a sweep of 18 points" 0
   holds "files and numbers, recomputed from the dumps" \
@@ -282,6 +282,14 @@ test_run() {
     --set layer.down_bias=true --set workload.distribution=skewed --out "$work/biased" --dump
   expect "run: biases, skewed input" 0
   holds "biases recomputed" python3 "$here/check_results.py" "$work/biased" --points 1 --dump
+  # A layer that a sweep leaves unchanged by mistake does not verify.
+  call run "$work/tiny.yaml" --set layer.capacity.factor=0.6 --set layer.router.renormalize=false \
+    --set 'layer.capacity.drop_policy=[position, prioritized]' \
+    --set 'layer.capacity.renormalize=[false, true]' --set 'layer.router.scaling_factor=[1, 0.8]' \
+    --set 'layer.shared.intermediate_size=[null, 12]' --set workload.distribution=skewed \
+    --out "$work/rules" --dump
+  expect "run: capacity by priority, renormalized after it, shared experts" 0
+  holds "rules recomputed" python3 "$here/check_results.py" "$work/rules" --points 16 --dump
   call run "$work/tiny.yaml" --set layer.num_experts=1 --set layer.top_k=1 \
     --set workload.num_tokens=1 --out "$work/one" --dump
   expect "run: one token, one expert" 0
