@@ -96,10 +96,13 @@ fi
 
 by_position=(--set layer.capacity.factor=0.5 --set layer.capacity.drop_policy=position)
 by_probability=(--set layer.capacity.factor=0.5 --set layer.capacity.drop_policy=probability)
+by_priority=(--set layer.capacity.factor=0.5 --set layer.capacity.drop_policy=prioritized
+  --set layer.capacity.renormalize=true)
 
 right "kernels as they are"
 right "capacity by position as it is" "${by_position[@]}"
 right "capacity by probability as it is" "${by_probability[@]}"
+right "capacity by priority as it is" "${by_priority[@]}"
 
 wrong "combine adds up another slot's output" combine/generic.cl \
   'slot = (assignment_slot\[.*\]);' 'slot = \1 - (token >= 100 \&\& \1 > 0);'
@@ -119,9 +122,18 @@ wrong "capacity drops the first token instead of the last" permute/generic.cl \
   'kept = capacity < 400 ? capacity < 0 || rank < capacity : rank-- > 0 \&\& rank < capacity;' \
   "${by_position[@]}"
 wrong "capacity keeps the first weights, not the largest" permute/generic.cl \
-  'weight > threshold \|\| \(tie && tie_rank < ties\)' \
-  '(capacity < 400 ? weight > threshold || (tie \&\& tie_rank < ties) : i < capacity)' \
+  'larger \|\| \(tie && tie_rank < ties\)' \
+  '(capacity < 400 ? larger || (tie \&\& tie_rank < ties) : i < capacity)' \
   "${by_probability[@]}"
+wrong "the first tokens have priority" permute/generic.cl \
+  'larger \|\| \(tie && tie_rank < ties\)' \
+  '(capacity < 400 ? larger || (tie \&\& tie_rank < ties) : i < capacity)' \
+  "${by_priority[@]}"
+wrong "a token's priority is not its own" permute/priority.cl \
+  'token_priority\[token\] = ' 'token_priority[token] = token > 1000 ? 0.5f : ' "${by_priority[@]}"
+wrong "weights are renormalized over all choices" permute/kept_weights.cl \
+  'sum \+= assignment_slot\[first \+ k\] >= 0' \
+  'sum += assignment_slot[first + k] >= 0 || token > 1000' "${by_priority[@]}"
 
 printf '%d checks passed, %d failed\n' "$passed" "$failed"
 ((failed == 0))
