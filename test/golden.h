@@ -19,7 +19,7 @@ const char *golden_metadata(const golden *file, const char *key);
 int64_t golden_length(const golden *file, const char *tensor, int axis);
 int64_t golden_count(const golden *file, const char *tensor);
 
-/* The elements (F32, F64, I32 or I64) converted, in an array that the caller
+/* The elements converted, in an array that the caller
  * frees; NULL, with a line on stderr, if there is no such tensor. */
 double *golden_doubles(const golden *file, const char *tensor);
 
