@@ -163,29 +163,32 @@ static moecl_status enqueue_shared(moecl_layer *layer, ocl_chain *chain,
   return op_shared_enqueue(&layer->shared, chain, &io);
 }
 
-/* Nothing is dropped but whole tokens, nothing is added or weighted otherwise than
- * those kernels do it, and the GEMMs have kernels for few tokens. */
+/* Nothing is dropped but whole tokens, nothing is weighted otherwise than those
+ * kernels do it, and the GEMMs have kernels for few tokens. */
 static bool are_few(const moecl_layer *layer, int64_t num_tokens) {
   const bool plain = !(layer->params.capacity_factor > 0) &&
                      layer->params.second_choice != MOECL_SECOND_RANDOM &&
-                     !layer->shared.gate_up && !layer->scale.kernel &&
-                     !layer->permute.kept_weights;
+                     !layer->scale.kernel && !layer->permute.kept_weights;
   return plain && op_gemm_serves_few(layer->gate_up, num_tokens) &&
          op_gemm_serves_few(layer->down, num_tokens);
 }
 
-/* The experts and the combination of few tokens, in two launches. */
+/* The experts and the combination of few tokens, in two launches; with a shared
+ * expert two or three more. */
 static moecl_status enqueue_few(moecl_layer *layer, ocl_chain *chain,
                                 const moecl_forward_params *params) {
   moecl_buffer *const *region = layer->workspace.region;
   op_gemm_few_io io = {.input = params->hidden_states,
                        .topk_ids = region[REGION_TOPK_IDS],
                        .topk_weights = region[REGION_TOPK_WEIGHTS],
+                       .shared = region[REGION_SHARED_OUTPUT],
+                       .shared_gate = region[REGION_SHARED_GATE],
                        .output = region[REGION_ACTIVATED],
                        .num_tokens = params->num_tokens,
                        .top_k = layer->params.top_k};
   chain->stage = MOECL_STAGE_GATE_UP;
   MOECL_TRY(op_gemm_enqueue_few(layer->gate_up, chain, &io));
+  MOECL_TRY(enqueue_shared(layer, chain, params));
   chain->stage = MOECL_STAGE_DOWN;
   chain->last = true;
   io.input = region[REGION_ACTIVATED];

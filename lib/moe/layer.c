@@ -62,6 +62,8 @@ op_gemm_shape moe_expert_shape(const moecl_layer_params *params, const kernel_va
                          .swiglu_limit = moe_swiglu_limit(params),
                          .gated = !down && moecl_activation_is_gated(params->activation),
                          .bias = down ? params->down_bias : params->gate_up_bias,
+                         .adds_shared = down && params->shared_intermediate_size > 0,
+                         .shared_gate = down && params->shared_gate,
                          .gather = !down && !params->weight_on_input,
                          .input_f32 = f32,
                          .output_f32 = f32};

@@ -30,6 +30,10 @@ static moecl_status write(op_dense *dense, ocl_chain *chain, int64_t rows, uint3
 moecl_status op_dense_enqueue(op_dense *dense, ocl_chain *chain, op_gemm *gemm,
                               const moecl_buffer *input, const moecl_buffer *output,
                               int64_t rows) {
+  if (op_gemm_serves_few(gemm, rows)) {
+    const op_gemm_few_io few = {.input = input, .output = output, .num_tokens = rows};
+    return op_gemm_enqueue_few(gemm, chain, &few);
+  }
   MOECL_TRY(write(dense, chain, rows, op_gemm_tile_rows(gemm, rows)));
   const op_gemm_io io = {.input = input,
                          .expert_offsets = dense->offsets,

@@ -26,6 +26,8 @@ typedef struct op_gemm_shape {
   float swiglu_alpha, swiglu_limit; /* of the clamped one */
   bool gated, bias;
   bool dense;      /* its one "expert" owns all rows (op/dense.h) */
+  bool adds_shared, shared_gate; /* for few tokens: the combination has a shared expert's output,
+                                    and times its gate */
   bool gather;     /* slot s reads row slot_token[s] of the input, else row s */
   bool input_f32;  /* the input is fp32, else the storage type */
   bool output_f32; /* likewise */
@@ -73,10 +75,12 @@ moecl_status op_gemm_enqueue(op_gemm *gemm, ocl_chain *chain, const op_gemm_io *
 
 /* Few tokens, without permuting: every assignment t*top_k+j streams its expert's
  * weights. A GEMM that gathers writes row t*top_k+j for it; one that does not
- * reads that row, and writes row t, summed over j with topk_weights: combined.
- * One with fp32 output is the router's: rows are tokens, nothing is chosen. */
+ * reads that row, and writes row t, summed over j with topk_weights: combined, with
+ * the shared expert's output where the shape adds one. Of a dense one, rows are
+ * tokens and nothing is chosen. */
 typedef struct op_gemm_few_io {
   const moecl_buffer *input, *topk_ids, *topk_weights, *output;
+  const moecl_buffer *shared, *shared_gate; /* [T,n], [T] fp32 */
   int64_t num_tokens, top_k;
 } op_gemm_few_io;
 

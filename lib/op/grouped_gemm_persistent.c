@@ -27,19 +27,20 @@ static uint64_t packed_bytes(const op_gemm *gemm) {
 
 static moecl_status create_kernel(op_gemm *gemm, bool tall, const char *entry,
                                   ocl_kernel **kernel) {
+  const op_gemm_shape *shape = &gemm->shape;
   char defines[512];
-  op_gemm_defines(&gemm->shape, &gemm->tile, defines, sizeof defines);
+  op_gemm_defines(shape, &gemm->tile, defines, sizeof defines);
   const size_t used = strlen(defines);
-  snprintf(defines + used, sizeof defines - used, "TALL %d\n", tall);
+  snprintf(defines + used, sizeof defines - used, "TALL %d\nDENSE %d\nADDS_SHARED %d\n", tall,
+           shape->dense, shape->adds_shared ? 1 + shape->shared_gate : 0);
   return ocl_kernel_create(gemm->context, gemm->variant->source, defines, entry, kernel);
 }
 
-/* The kernel for few tokens is there for the router's logits, for gate/up that
- * gathers and for down, which it weights and combines. */
+/* The kernel for few tokens is there for one "expert" of all tokens, for gate/up
+ * that gathers and for down, which it weights and combines. */
 static bool has_few(const op_gemm_shape *shape) {
   if (shape->dtype == MOECL_F32) return false;
-  if (shape->dense) return shape->output_f32;
-  return shape->gather || (shape->epilogue == OP_EPILOGUE_NONE && !shape->gated);
+  return shape->dense || shape->gather || (shape->epilogue == OP_EPILOGUE_NONE && !shape->gated);
 }
 
 static moecl_status create(op_gemm *gemm) {
@@ -110,19 +111,15 @@ moecl_status op_gemm_enqueue_few(op_gemm *gemm, ocl_chain *chain, const op_gemm_
   const op_gemm_shape *shape = &gemm->shape;
   const uint64_t columns = shape->gated ? ROWS / 2 : ROWS;
   const uint64_t groups = base_div_up((uint64_t)shape->n, columns);
-  if (shape->output_f32) {
-    MOECL_TRY(ocl_kernel_args(gemm->few, "bbbbll", io->input, gemm->weights, gemm->bias,
-                              io->output, shape->k, shape->n));
-    return ocl_launch(chain, gemm->few, groups * (uint64_t)io->num_tokens, LOCAL);
-  }
-  if (shape->gather) {
+  const int32_t top_k = shape->dense ? 1 : (int32_t)io->top_k;
+  if (shape->dense || shape->gather) {
     MOECL_TRY(ocl_kernel_args(gemm->few, "bbbbblli", io->input, io->topk_ids, gemm->weights,
-                              gemm->bias, io->output, shape->k, shape->n, (int32_t)io->top_k));
-    return ocl_launch(chain, gemm->few, groups * (uint64_t)(io->num_tokens * io->top_k), LOCAL);
+                              gemm->bias, io->output, shape->k, shape->n, top_k));
+    return ocl_launch(chain, gemm->few, groups * (uint64_t)(io->num_tokens * top_k), LOCAL);
   }
-  MOECL_TRY(ocl_kernel_args(gemm->few, "bbbbbblli", io->input, io->topk_ids, io->topk_weights,
-                            gemm->weights, gemm->bias, io->output, shape->k, shape->n,
-                            (int32_t)io->top_k));
+  MOECL_TRY(ocl_kernel_args(gemm->few, "bbbbbbbblli", io->input, io->topk_ids, io->topk_weights,
+                            gemm->weights, gemm->bias, io->shared, io->shared_gate, io->output,
+                            shape->k, shape->n, top_k));
   return ocl_launch(chain, gemm->few, groups * (uint64_t)io->num_tokens, LOCAL);
 }
 

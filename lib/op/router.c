@@ -152,24 +152,13 @@ static moecl_status prepare(op_router *router, ocl_chain *chain, const op_router
   return ocl_launch(chain, kernel, base_div_up(items, LOCAL), LOCAL);
 }
 
-/* One of the router's GEMMs. */
-static moecl_status enqueue_gemm(op_router *router, ocl_chain *chain, op_gemm *gemm,
-                                 const moecl_buffer *input, const moecl_buffer *output,
-                                 int64_t num_tokens) {
-  if (op_gemm_serves_few(gemm, num_tokens)) {
-    const op_gemm_few_io few = {
-        .input = input, .output = output, .num_tokens = num_tokens, .top_k = 1};
-    return op_gemm_enqueue_few(gemm, chain, &few);
-  }
-  return op_dense_enqueue(&router->rows, chain, gemm, input, output, num_tokens);
-}
-
 /* One work-item a logit. */
 static moecl_status add_noise(op_router *router, ocl_chain *chain, const moecl_buffer *input,
                               const op_router_io *io) {
   enum { LOCAL = 64 };
   const uint64_t count = (uint64_t)io->num_tokens * (uint64_t)router->params.num_experts;
-  MOECL_TRY(enqueue_gemm(router, chain, router->noise, input, io->noise_logits, io->num_tokens));
+  MOECL_TRY(op_dense_enqueue(&router->rows, chain, router->noise, input, io->noise_logits,
+                             io->num_tokens));
   MOECL_TRY(ocl_kernel_args(router->add_noise, "bbLiL", io->logits, io->noise_logits, count,
                             (int32_t)router->params.num_experts, io->seed));
   return ocl_launch(chain, router->add_noise, base_div_up(count, LOCAL), LOCAL);
@@ -185,7 +174,8 @@ static moecl_status enqueue_logits(op_router *router, ocl_chain *chain, const op
     MOECL_TRY(prepare(router, chain, io, router->jitter, io->router_input));
     input = io->router_input;
   }
-  MOECL_TRY(enqueue_gemm(router, chain, router->logits, input, io->logits, io->num_tokens));
+  MOECL_TRY(op_dense_enqueue(&router->rows, chain, router->logits, input, io->logits,
+                             io->num_tokens));
   return router->noise ? add_noise(router, chain, input, io) : MOECL_OK;
 }
 

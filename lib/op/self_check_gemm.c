@@ -164,7 +164,8 @@ static moecl_status compare(moecl_context *context, const kernel_variant *varian
 /* ---- few tokens ---- */
 
 /* What `few` should make of the same rows: of a GEMM that gathers, one token a
- * row and one choice; else tokens of two choices, rows 2t and 2t+1, weighted. */
+ * row and one choice; else tokens of two choices, rows 2t and 2t+1, weighted. The
+ * shared expert's output is the input's numbers, its gates the weights. */
 enum { FEW_CHOICES = 2 };
 static const float few_weights[FEW_CHOICES] = {0.5f, 0.25f};
 
@@ -176,20 +177,23 @@ static int32_t expert_of(const int32_t *offsets, int32_t slot) {
 }
 
 static double expect_few(const problem *p, int64_t row, int64_t column) {
-  if (p->shape.output_f32) return p->expected[row * p->n + column];
+  if (p->shape.dense) return p->expected[row * p->n + column];
   if (p->shape.gather) return p->expected[source_row(p, (int32_t)row) * p->n + column];
   double sum = 0;
   for (int64_t j = 0; j < FEW_CHOICES; j++)
     sum += (double)few_weights[j] * p->expected[(row * FEW_CHOICES + j) * p->n + column];
+  if (p->shape.adds_shared)
+    sum += (p->shape.shared_gate ? (double)few_weights[row % FEW_CHOICES] : 1.0) *
+           p->input[row * p->n + column];
   return sum;
 }
 
 static moecl_status check_few(moecl_context *context, const kernel_variant *variant,
                               const problem *p, device_side *d) {
   const bool gather = p->shape.gather;
-  const bool logits = p->shape.output_f32; /* of one expert: the first one's rows */
-  const int64_t top_k = gather || logits ? 1 : FEW_CHOICES;
-  const int64_t tokens = logits ? p->offsets[1] : ROWS / top_k;
+  const bool dense = p->shape.dense; /* of one expert: the first one's rows */
+  const int64_t top_k = gather || dense ? 1 : FEW_CHOICES;
+  const int64_t tokens = dense ? p->offsets[1] : ROWS / top_k;
   const size_t elements = (size_t)tokens * (size_t)p->n;
   int32_t ids[ROWS];
   float weights[ROWS], raw[ROWS * MOST_COLUMNS];
@@ -202,12 +206,14 @@ static moecl_status check_few(moecl_context *context, const kernel_variant *vari
   const op_gemm_few_io io = {.input = d->input,
                              .topk_ids = d->ids,
                              .topk_weights = d->topk_weights,
+                             .shared = d->input,
+                             .shared_gate = d->topk_weights,
                              .output = d->output,
                              .num_tokens = tokens,
                              .top_k = top_k};
   ocl_chain chain = {.context = context};
   MOECL_TRY(op_gemm_enqueue_few(d->gemm, &chain, &io));
-  const moecl_dtype out = logits ? MOECL_F32 : p->shape.dtype;
+  const moecl_dtype out = p->shape.output_f32 ? MOECL_F32 : p->shape.dtype;
   MOECL_TRY(moecl_buffer_read_wait(d->output, 0, elements * moecl_dtype_size(out), raw));
   moecl_to_double(out, raw, elements, p->actual);
   for (int64_t i = 0; i < (int64_t)elements; i++) {

@@ -40,15 +40,16 @@ static inline size_t special_groups(uint d) { uint r; asm volatile("mov.u32 %0, 
 """
 
 
-def gemm(dtype, activation, gated, bias, gather, output_f32=0):
+def gemm(dtype, activation, gated, bias, gather, output_f32=0, dense=0, adds_shared=0):
     """Both heights of a tile take turns: with bias low, without it tall."""
     clamp = dict(SWIGLU_ALPHA="1.702f", SWIGLU_LIMIT="7.0f") if activation == 6 else {}
     return dict(DTYPE=dtype, ACTIVATION=activation, GATED=gated, BIAS=bias, GATHER=gather,
-                INPUT_F32=0, OUTPUT_F32=output_f32, TALL=int(not bias and not output_f32), **clamp)
+                INPUT_F32=0, OUTPUT_F32=output_f32, TALL=int(not bias and not output_f32),
+                DENSE=int(dense or output_f32), ADDS_SHARED=adds_shared, **clamp)
 
 
 def gemm_shapes():
-    """gate_up of every kind, gathered and not, down, and the router's logits."""
+    """gate_up of every kind, gathered and not, down, shared, and the router's logits."""
     for dtype, bias in itertools.product((1, 2), (0, 1)):
         yield gemm(dtype, 6, 1, bias, 1)
         for activation in (1, 2, 3, 4, 5):
@@ -57,7 +58,11 @@ def gemm_shapes():
         yield gemm(dtype, 1, 1, bias, 0)
         yield gemm(dtype, 3, 0, bias, 0)
         yield gemm(dtype, 0, 0, bias, 0)
+        yield gemm(dtype, 0, 0, bias, 0, adds_shared=1 + bias)
         yield gemm(dtype, 0, 0, bias, 0, output_f32=1)
+    for dtype, activation in itertools.product((1, 2), (1, 6)): # a shared expert's, without biases
+        yield gemm(dtype, activation, 1, 0, 0, dense=1)
+        yield gemm(dtype, 0, 0, 0, 0, dense=1)
     for bias in (0, 1): # tf32, on sm_90 alone
         yield gemm(0, 1, 1, bias, 1)
         yield gemm(0, 1, 1, bias, 0)
@@ -84,7 +89,8 @@ SHAPES = {
     "router": (RULES,) * 2,
     "grouped_gemm": ([gemm(2, 1, 1, 0, 1), gemm(1, 3, 0, 1, 1), gemm(1, 0, 0, 1, 0),
                       gemm(2, 0, 0, 0, 0, output_f32=1), gemm(0, 1, 1, 0, 1),
-                      gemm(2, 1, 1, 0, 0), gemm(2, 6, 1, 1, 1)], list(gemm_shapes())),
+                      gemm(2, 1, 1, 0, 0), gemm(2, 6, 1, 1, 1), gemm(2, 1, 1, 0, 0, dense=1),
+                      gemm(1, 0, 0, 1, 0, adds_shared=2), gemm(2, 3, 0, 0, 0, dense=1)], list(gemm_shapes())),
 }
 
 
