@@ -231,12 +231,14 @@ static double norm(const double *values, int64_t count) {
 }
 
 /* Rows against rows. A token differs where its row is further off than `tolerance`
- * of its own length, or of the usual row's where that is longer. */
+ * of its own length, or of the usual row's where that is longer; where none is and
+ * yet all together are, the one that is furthest off does. */
 static comparison compare_rows(const verification *v, const double *ours, const double *recorded,
                                int64_t columns) {
   comparison c = {.first = -1};
   const double usual = norm(recorded, v->num_tokens * columns) / sqrt((double)v->num_tokens);
-  double off = 0, all = 0;
+  double off = 0, all = 0, furthest = -1;
+  int64_t worst = -1;
   for (int64_t t = 0; t < v->num_tokens; t++) {
     if (v->at_tie[t]) continue;
     const double *a = ours + t * columns, *b = recorded + t * columns;
@@ -246,11 +248,13 @@ static comparison compare_rows(const verification *v, const double *ours, const 
     const double length = norm(b, columns);
     off += distance;
     all += length * length;
+    if (distance > furthest) furthest = distance, worst = t;
     /* Written so that NaN differs. */
     if (sqrt(distance) <= tolerance(v) * (length > usual ? length : usual)) continue;
     if (c.differ++ == 0) c.first = t;
   }
   c.error = all > 0 ? sqrt(off / all) : off > 0 ? INFINITY : 0;
+  if (c.differ == 0 && c.error > tolerance(v)) c = (comparison){c.error, 1, worst};
   return c;
 }
 

@@ -171,6 +171,20 @@ class Models(unittest.TestCase):
         self.verify(1, 'first mismatching token: ', folder, folder / 'io.safetensors', layer=0)
 
     @unittest.skipIf(no_device(), 'no OpenCL device')
+    def test_verify_adds_up(self):
+        """Rows of which none is far off for itself may be so together."""
+        _, shape, data = read_file(GOLDEN / 'mixtral' / 'io.safetensors')['output']
+        rows = [struct.unpack_from(f'<{shape[1]}f', data, 4 * shape[1] * t) for t in range(shape[0])]
+        lengths = [math.hypot(*row) for row in rows]
+        usual = math.sqrt(sum(length**2 for length in lengths) / shape[0])
+        largest = [max(range(shape[1]), key=lambda i: abs(row[i])) for row in rows]
+        for share, code in ((0.5, 0), (0.99, 1)):
+            changes = [(shape[1] * t + i, rows[t][i] + share * 1e-5 * max(usual, lengths[t]))
+                       for t, i in enumerate(largest)]
+            io = self.changed_io('mixtral', output=changes)
+            self.verify(code, r'output .* 1  <-' if code else 'all tokens agree', GOLDEN / 'mixtral', io)
+
+    @unittest.skipIf(no_device(), 'no OpenCL device')
     def test_verify_lets_ties_differ(self):
         """An expert that comes last among the chosen gets a twin of a higher number: the
         two tie, and who recorded may have taken the twin."""
