@@ -53,16 +53,19 @@ static const char models_topic[] =
     "block's input and output, routed and shared experts; dense layers are layers of one\n"
     "expert. Layers are counted from 0, an encoder's before its decoder's.\n"
     "\n"
-    "`moectl inspect` counts the numbers in the files (those of packed types as they are\n"
-    "packed), and tells for each kind of layer what weights and workspace of 4096 tokens take\n"
-    "on the device, and whether one layer and all of the kind fit.\n"
+    "`moectl inspect` counts the parameters in the files, unless they are packed, and which of\n"
+    "them a token meets: not those of experts that it is not sent to, nor of layers behind the\n"
+    "last one (next-token prediction). It looks at the tensors' names, types and shapes, and\n"
+    "tells for each kind of layer what weights and workspace of 4096 tokens take on the\n"
+    "device, and whether one layer, all of the kind and all layers fit.\n"
     "\n"
     "`moectl verify` needs hidden_states [T,H] in FILE, and at least one of router_logits\n"
     "[T,E], topk_ids [T,K], topk_weights [T,K] (as they multiply: 0 for dropped choices) and\n"
     "output [T,H] (without the residual). Errors are ||ours - recorded|| / ||recorded||, at\n"
-    "most 1e-5 in fp32 and 1e-2 in fp16 and bf16, which no token may exceed alone either;\n"
-    "experts may differ only at ties within rounding. Exit codes: 0 all agrees, 1 something\n"
-    "differs, 2 bad input.\n";
+    "most 1e-5 in fp32 and 1e-2 in fp16 and bf16, which no token may exceed alone either (of\n"
+    "the median token's length, where its own is less); experts may differ only at ties within\n"
+    "rounding, and of such tokens weights and output are left out. Exit codes: 0 all agrees,\n"
+    "1 something differs, nothing could be compared or the layer did not run, 2 bad input.\n";
 
 static const char environment_topic[] =
     "Environment:\n"
@@ -78,7 +81,8 @@ static const char exit_topic[] =
     "  0  all points ran and verified (or ran, with measure.verify off); verify: all agrees\n"
     "  1  some point failed, did not verify, the run was interrupted, or output could not\n"
     "     be written\n"
-    "  2  bad usage, a bad experiment, model folder or recording; nothing ran\n"
+    "  2  bad usage, a bad experiment, model folder or recording; nothing ran (weights are\n"
+    "     read as points run: one that is not a finite number fails its points, with 1)\n"
     "  3  no OpenCL device, or none that matches --device\n";
 
 static const char results_topic[] =

@@ -1,6 +1,7 @@
 /* moectl inspect: what a model folder holds, and whether this device could hold it. */
 #include "files.h"
 #include "moectl.h"
+#include "problems.h"
 #include "schema.h"
 #include <inttypes.h>
 #include <jansson.h>
@@ -15,6 +16,7 @@ enum { FORWARD_TOKENS = 4096 };
 typedef struct layer_kind { /* layers that are alike in all that is shown */
   moecl_checkpoint_layer layer;
   json_t *params;
+  char *refused; /* why no layer can be made of it; NULL: one can */
   int64_t *indices;
   int64_t count;
 } layer_kind;
@@ -26,7 +28,9 @@ typedef struct inspection {
   layer_kind *kinds;
   size_t num_kinds;
   int64_t num_layers, num_moe;
-  uint64_t elements, bytes, idle; /* idle: of the experts that a token is not sent to */
+  moecl_checkpoint_size size;
+  uint64_t idle; /* parameters of the experts that a token is not sent to */
+  char *message; /* the checkpoint's latest one */
 } inspection;
 
 /* ---- looking ---- */
@@ -91,23 +95,41 @@ static layer_kind *kind_of(inspection *in, const moecl_checkpoint_layer *layer) 
   return &kinds[in->num_kinds++];
 }
 
+/* A layer whose tensors have types that no layer takes, or names of another format,
+ * is worth showing; one whose tensors contradict config.json is not. */
+static moecl_status look_at(inspection *in, int64_t index) {
+  moecl_checkpoint_layer layer;
+  moecl_status status = moecl_checkpoint_get_layer(in->checkpoint, index, &layer);
+  if (status != MOECL_OK) return status;
+  layer_kind *kind = kind_of(in, &layer);
+  if (!kind) return MOECL_ERROR_OUT_OF_HOST_MEMORY;
+  kind->indices[kind->count++] = index;
+  in->num_moe += layer.is_moe;
+  in->idle += idle_size(&layer.params);
+  status = moecl_checkpoint_check(in->checkpoint, index);
+  if (status == MOECL_OK) return MOECL_OK;
+  if (!kind->refused && in->message) kind->refused = format_text("%s", in->message);
+  return status == MOECL_ERROR_UNSUPPORTED || !layer.stored_dtype ? MOECL_OK : status;
+}
+
 static moecl_status look(inspection *in) {
   in->num_layers = moecl_checkpoint_num_layers(in->checkpoint);
   for (int64_t i = 0; i < in->num_layers; i++) {
-    moecl_checkpoint_layer layer;
-    const moecl_status status = moecl_checkpoint_get_layer(in->checkpoint, i, &layer);
+    const moecl_status status = look_at(in, i);
     if (status != MOECL_OK) return status;
-    layer_kind *kind = kind_of(in, &layer);
-    if (!kind) return MOECL_ERROR_OUT_OF_HOST_MEMORY;
-    kind->indices[kind->count++] = i;
-    in->num_moe += layer.is_moe;
-    in->idle += idle_size(&layer.params);
   }
-  return moecl_checkpoint_count(in->checkpoint, &in->elements, &in->bytes);
+  return moecl_checkpoint_measure(in->checkpoint, &in->size);
+}
+
+/* Of packed tensors nobody can tell how many parameters they are: at most as many as
+ * scales and the like may have elements, one in a hundred. */
+static bool are_counted(const inspection *in) {
+  return in->size.other_bytes <= in->size.bytes / 100;
 }
 
 static uint64_t active(const inspection *in) {
-  return in->idle < in->elements ? in->elements - in->idle : 0;
+  const uint64_t met = in->size.parameters - in->size.extra_parameters;
+  return in->idle < met ? met - in->idle : 0;
 }
 
 /* Memory of a layer of the kind in a data type; false: it cannot be told. */
@@ -127,6 +149,22 @@ static bool device_holds(const inspection *in, const moecl_memory *memory, int64
                        (double)memory->workspace_bytes + 2.0 * (double)memory->hidden_bytes;
   return bytes <= (double)device->global_memory_bytes &&
          memory->largest_buffer_bytes <= device->max_allocation_bytes;
+}
+
+/* Weights of all layers in a data type, and the memory for one forward through
+ * them, of which one layer's workspace serves all; false: it cannot be told. */
+static bool memory_of_all(const inspection *in, moecl_dtype dtype, moecl_memory *all) {
+  *all = (moecl_memory){0};
+  for (size_t i = 0; i < in->num_kinds; i++) {
+    moecl_memory one;
+    if (!memory_of(in, &in->kinds[i], dtype, &one)) return false;
+    all->weight_bytes += one.weight_bytes * (uint64_t)in->kinds[i].count;
+    if (one.workspace_bytes > all->workspace_bytes) all->workspace_bytes = one.workspace_bytes;
+    if (one.hidden_bytes > all->hidden_bytes) all->hidden_bytes = one.hidden_bytes;
+    if (one.largest_buffer_bytes > all->largest_buffer_bytes)
+      all->largest_buffer_bytes = one.largest_buffer_bytes;
+  }
+  return true;
 }
 
 /* ---- text ---- */
@@ -212,8 +250,10 @@ static void print_kind(const inspection *in, const layer_kind *kind) {
   char all[32], met[32];
   putchar('\n');
   print_indices(kind);
-  printf(": %s, stored as %s\n", kind->layer.is_moe ? "MoE" : "dense",
+  printf(" (%s%s): %s, stored as %s\n", kind->count > 1 ? "the first is " : "",
+         kind->layer.prefix, kind->layer.is_moe ? "MoE" : "dense",
          kind->layer.stored_dtype ? kind->layer.stored_dtype : "(tensors of other names)");
+  if (kind->refused) printf("  cannot be loaded: %s\n", kind->refused);
   printf("  hidden %" PRId64 ", ", p->hidden_size);
   if (kind->layer.is_moe) printf("%" PRId64 " experts of ", p->num_experts);
   printf("intermediate %" PRId64 ", %s%s", p->intermediate_size,
@@ -227,19 +267,46 @@ static void print_kind(const inspection *in, const layer_kind *kind) {
   if (in->context) print_memory(in, kind);
 }
 
+static void print_memory_of_all(const inspection *in) {
+  char bytes[32];
+  bool first = true;
+  for (int d = 0; in->context && d < MOECL_DTYPE_COUNT; d++) {
+    moecl_memory all;
+    if (!memory_of_all(in, (moecl_dtype)d, &all)) continue;
+    printf("%s%s %s (%s)", first ? "all layers  weights in " : ", ",
+           moecl_dtype_name((moecl_dtype)d), bytes_text(all.weight_bytes, bytes),
+           device_holds(in, &all, 1) ? "fits" : "too much");
+    first = false;
+  }
+  if (!first) putchar('\n');
+}
+
+static void print_size(const inspection *in) {
+  char all[32], met[32], extra[32], bytes[32];
+  if (are_counted(in))
+    printf("parameters  %s in all, a token meets %s", count_text(in->size.parameters, all),
+           count_text(active(in), met));
+  else
+    printf("parameters  not known: tensors are packed (quantized)");
+  if (in->size.extra_parameters > 0)
+    printf(", %s are behind the last layer", count_text(in->size.extra_parameters, extra));
+  printf("; %s\n", bytes_text(in->size.bytes, bytes));
+}
+
 static void print_text(const inspection *in) {
-  char all[32], met[32], bytes[32];
+  const char *type = moecl_checkpoint_model_type(in->checkpoint);
+  char bytes[32], shown[100];
   printf("family      %s (model_type %s)\n", moecl_checkpoint_family(in->checkpoint),
-         moecl_checkpoint_model_type(in->checkpoint));
+         printable(type, strlen(type), shown, sizeof shown));
   printf("layers      %" PRId64 ": %" PRId64 " MoE, %" PRId64 " dense\n", in->num_layers,
          in->num_moe, in->num_layers - in->num_moe);
-  printf("parameters  %s in all, a token meets %s; %s\n", count_text(in->elements, all),
-         count_text(active(in), met), bytes_text(in->bytes, bytes));
+  print_size(in);
   if (in->context)
     printf("device      %s, %s; workspace below is for %d tokens\n",
            moecl_context_device(in->context)->name,
            bytes_text(moecl_context_device(in->context)->global_memory_bytes, bytes),
            FORWARD_TOKENS);
+  print_memory_of_all(in);
   for (size_t i = 0; i < in->num_kinds; i++)
     print_kind(in, &in->kinds[i]);
 }
@@ -261,14 +328,30 @@ static json_t *memory_json(const inspection *in, const layer_kind *kind) {
   return object;
 }
 
+static json_t *memory_of_all_json(const inspection *in) {
+  json_t *object = json_object();
+  for (int d = 0; in->context && d < MOECL_DTYPE_COUNT; d++) {
+    moecl_memory all;
+    if (memory_of_all(in, (moecl_dtype)d, &all))
+      json_object_set_new(object, moecl_dtype_name((moecl_dtype)d),
+                          json_pack("{s:I, s:b}", "weight_bytes", (json_int_t)all.weight_bytes,
+                                    "fits", device_holds(in, &all, 1)));
+  }
+  return object;
+}
+
+static json_t *count_json(const inspection *in, uint64_t count) {
+  return are_counted(in) ? json_integer((json_int_t)count) : json_null();
+}
+
 static json_t *kind_json(const inspection *in, const layer_kind *kind) {
   json_t *indices = json_array();
   for (int64_t i = 0; i < kind->count; i++)
     json_array_append_new(indices, json_integer(kind->indices[i]));
   const uint64_t size = layer_size(&kind->layer);
-  return json_pack("{s:o, s:b, s:s, s:s?, s:O, s:I, s:I, s:o}", "layers", indices, "moe",
+  return json_pack("{s:o, s:b, s:s, s:s?, s:s?, s:O, s:I, s:I, s:o}", "layers", indices, "moe",
                    kind->layer.is_moe, "first_prefix", kind->layer.prefix, "stored_dtype",
-                   kind->layer.stored_dtype, "params", kind->params, "parameters", (json_int_t)size,
+                   kind->layer.stored_dtype, "cannot_be_loaded", kind->refused, "params", kind->params, "parameters", (json_int_t)size,
                    "active_parameters", (json_int_t)(size - idle_size(&kind->layer.params)),
                    "memory", memory_json(in, kind));
 }
@@ -282,13 +365,15 @@ static bool print_json(const inspection *in) {
                               "global_memory_bytes",
                               (json_int_t)moecl_context_device(in->context)->global_memory_bytes)
                   : json_null();
-  json_t *root = json_pack("{s:s, s:s, s:I, s:I, s:I, s:I, s:I, s:o, s:i, s:o}", "family",
-                           moecl_checkpoint_family(in->checkpoint), "model_type",
-                           moecl_checkpoint_model_type(in->checkpoint), "num_layers",
-                           (json_int_t)in->num_layers, "num_moe_layers", (json_int_t)in->num_moe,
-                           "parameters", (json_int_t)in->elements, "active_parameters",
-                           (json_int_t)active(in), "bytes", (json_int_t)in->bytes, "device", device,
-                           "memory_num_tokens", FORWARD_TOKENS, "kinds", kinds);
+  json_t *root = json_pack(
+      "{s:s, s:s, s:I, s:I, s:o, s:o, s:I, s:I, s:o, s:i, s:o, s:o}", "family",
+      moecl_checkpoint_family(in->checkpoint), "model_type",
+      moecl_checkpoint_model_type(in->checkpoint), "num_layers", (json_int_t)in->num_layers,
+      "num_moe_layers", (json_int_t)in->num_moe, "parameters", count_json(in, in->size.parameters),
+      "active_parameters", count_json(in, active(in)), "extra_parameters",
+      (json_int_t)in->size.extra_parameters, "bytes", (json_int_t)in->size.bytes, "device", device,
+      "memory_num_tokens", FORWARD_TOKENS, "all_layers", memory_of_all_json(in), "kinds", kinds);
+  /* A stream that failed is told of at the end, as for every command. */
   const bool ok = root && (json_dumpf(root, stdout, JSON_INDENT(2)) == 0 || ferror(stdout));
   putchar('\n');
   json_decref(root);
@@ -300,23 +385,22 @@ static bool print_json(const inspection *in) {
 /* What memory would be taken is told where there is a device; one that was asked
  * for must be there. */
 static int open_device(inspection *in) {
-  const moecl_context_params params = {
-      .device = in->options->device, .log = log_to_stderr, .log_user = (void *)in->options};
   moecl_device_info *devices = NULL;
   size_t count = 0;
   const bool none = moecl_devices_list(&devices, &count) != MOECL_OK || count == 0;
   moecl_devices_destroy(&devices);
   if (none && !in->options->device) return EXIT_ALL_OK;
-  const moecl_status status = moecl_context_create(&params, &in->context);
-  if (status == MOECL_OK) return EXIT_ALL_OK;
-  complain("the device could not be opened: %s; see 'moectl devices'", moecl_status_string(status));
-  return status == MOECL_ERROR_NO_DEVICE ? EXIT_NO_DEVICE : EXIT_POINT_FAILED;
+  return open_context(in->options, in->options->device, &in->context);
 }
 
 static int show(inspection *in) {
-  const moecl_status status = look(in);
-  if (status == MOECL_ERROR_OUT_OF_HOST_MEMORY) complain("no memory");
-  if (status != MOECL_OK) return EXIT_USAGE;
+  moecl_status status = moecl_checkpoint_open(in->options->file, keep_error, &in->message,
+                                              &in->checkpoint);
+  if (status == MOECL_OK) status = look(in);
+  if (status != MOECL_OK) {
+    complain("%s", in->message ? in->message : moecl_status_string(status));
+    return status == MOECL_ERROR_OUT_OF_HOST_MEMORY ? EXIT_POINT_FAILED : EXIT_USAGE;
+  }
   const int code = open_device(in);
   if (code != EXIT_ALL_OK) return code;
   if (!in->options->json) {
@@ -330,15 +414,14 @@ static int show(inspection *in) {
 
 int command_inspect(const options *options) {
   inspection in = {.options = options};
-  if (moecl_checkpoint_open(options->file, log_to_stderr, (void *)options, &in.checkpoint) !=
-      MOECL_OK)
-    return EXIT_USAGE;
   const int code = show(&in);
   for (size_t i = 0; i < in.num_kinds; i++) {
     json_decref(in.kinds[i].params);
+    free(in.kinds[i].refused);
     free(in.kinds[i].indices);
   }
   free(in.kinds);
+  free(in.message);
   moecl_context_destroy(&in.context);
   moecl_checkpoint_destroy(&in.checkpoint);
   return code;

@@ -155,12 +155,7 @@ static bool memory_suffices(const run *run) {
 
 static int open_device(run *run) {
   const char *device = run->options->device ? run->options->device : run->experiment.device;
-  const moecl_context_params params = {
-      .device = device, .log = log_to_stderr, .log_user = (void *)run->options};
-  const moecl_status status = moecl_context_create(&params, &run->context);
-  if (status == MOECL_OK) return EXIT_ALL_OK;
-  complain("the device could not be opened: %s; see 'moectl devices'", moecl_status_string(status));
-  return status == MOECL_ERROR_NO_DEVICE ? EXIT_NO_DEVICE : EXIT_POINT_FAILED;
+  return open_context(run->options, device, &run->context);
 }
 
 static int open_results(run *run) {

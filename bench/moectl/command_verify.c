@@ -1,6 +1,7 @@
 /* moectl verify: a layer of a model folder on recorded hidden states, beside what was
  * recorded of it elsewhere. */
 #include "moectl.h"
+#include <ctype.h>
 #include <errno.h>
 #include <inttypes.h>
 #include <math.h>
@@ -76,14 +77,27 @@ static bool read_matrix(const verification *v, const char *name, int64_t *rows, 
   return true;
 }
 
+static int64_t place_of(const double *ids, int64_t count, double id) {
+  for (int64_t k = 0; k < count; k++)
+    if (ids[k] == id) return k;
+  return -1;
+}
+
 static bool ids_are_experts(const verification *v) {
+  const int64_t count = v->params.top_k;
   const double *ids = v->recorded[IDS];
-  for (int64_t i = 0; ids && i < v->num_tokens * v->params.top_k; i++)
-    if (ids[i] != floor(ids[i]) || ids[i] < -1 || ids[i] >= (double)v->params.num_experts) {
-      complain("%s: tensor 'topk_ids': token %" PRId64 " has %g, expected -1 to %" PRId64,
-               v->options->io, i / v->params.top_k, ids[i], v->params.num_experts - 1);
-      return false;
-    }
+  for (int64_t i = 0; ids && i < v->num_tokens * count; i++) {
+    const char *why = NULL;
+    if (ids[i] != floor(ids[i]) || ids[i] < -1 || ids[i] >= (double)v->params.num_experts)
+      why = "";
+    else if (ids[i] >= 0 && place_of(ids + i / count * count, i % count, ids[i]) >= 0)
+      why = " twice";
+    if (!why) continue;
+    complain("%s: tensor 'topk_ids': token %" PRId64 " has %g%s, expected different experts, 0 to "
+             "%" PRId64 ", or -1",
+             v->options->io, i / count, ids[i], why, v->params.num_experts - 1);
+    return false;
+  }
   return true;
 }
 
@@ -131,7 +145,8 @@ static bool parse_layer(verification *v) {
   const long long index = strtoll(v->options->layer, &end, 10);
   v->index = index;
   const int64_t count = moecl_checkpoint_num_layers(v->checkpoint);
-  if (!errno && *end == '\0' && index >= 0 && index < count) return true;
+  const bool digits = isdigit((unsigned char)*v->options->layer);
+  if (digits && !errno && *end == '\0' && index < count) return true;
   complain("--layer: '%s', expected 0 to %" PRId64, v->options->layer, count - 1);
   return false;
 }
@@ -145,6 +160,7 @@ static bool open_input(verification *v) {
   if (moecl_checkpoint_open(o->file, log_to_stderr, (void *)o, &v->checkpoint) != MOECL_OK ||
       !parse_layer(v) ||
       moecl_checkpoint_get_layer(v->checkpoint, v->index, &v->stored) != MOECL_OK ||
+      moecl_checkpoint_check(v->checkpoint, v->index) != MOECL_OK ||
       moecl_safetensors_open(o->io, log_to_stderr, (void *)o, &v->file) != MOECL_OK)
     return false;
   v->params = v->stored.params;
@@ -230,17 +246,31 @@ static double norm(const double *values, int64_t count) {
   return sqrt(sum);
 }
 
-/* Rows against rows. A token differs where its row is further off than `tolerance`
- * of its own length, or of the usual row's where that is longer; where none is and
- * yet all together are, the one that is furthest off does. */
+static int by_size(const void *a, const void *b) {
+  const double x = *(const double *)a, y = *(const double *)b;
+  return (x > y) - (x < y);
+}
+
+/* The one in the middle; sorts them. */
+static double median(double *values, int64_t count) {
+  qsort(values, (size_t)count, sizeof *values, by_size);
+  return values[count / 2];
+}
+
+/* Rows against rows, those of tokens at a tie aside if `skip`. A token differs where
+ * its row is further off than `tolerance` of its own length, or of the usual row's
+ * where that is longer (the median: one row may be a thousand times as long); where
+ * none is and yet all together are, the one that is furthest off does. */
 static comparison compare_rows(const verification *v, const double *ours, const double *recorded,
-                               int64_t columns) {
+                               int64_t columns, bool skip, double *lengths) {
   comparison c = {.first = -1};
-  const double usual = norm(recorded, v->num_tokens * columns) / sqrt((double)v->num_tokens);
+  for (int64_t t = 0; t < v->num_tokens; t++)
+    lengths[t] = norm(recorded + t * columns, columns);
+  const double usual = median(lengths, v->num_tokens);
   double off = 0, all = 0, furthest = -1;
   int64_t worst = -1;
   for (int64_t t = 0; t < v->num_tokens; t++) {
-    if (v->at_tie[t]) continue;
+    if (skip && v->at_tie[t]) continue;
     const double *a = ours + t * columns, *b = recorded + t * columns;
     double distance = 0;
     for (int64_t i = 0; i < columns; i++)
@@ -256,12 +286,6 @@ static comparison compare_rows(const verification *v, const double *ours, const 
   c.error = all > 0 ? sqrt(off / all) : off > 0 ? INFINITY : 0;
   if (c.differ == 0 && c.error > tolerance(v)) c = (comparison){c.error, 1, worst};
   return c;
-}
-
-static int64_t place_of(const double *ids, int64_t count, double id) {
-  for (int64_t k = 0; k < count; k++)
-    if (ids[k] == id) return k;
-  return -1;
 }
 
 typedef enum choice { CHOICE_SAME, CHOICE_TIE, CHOICE_OTHER } choice;
@@ -283,21 +307,20 @@ static bool near_the_edge(const double *a, const double *b, int64_t count, const
   return true;
 }
 
-/* A token's experts beside the recorded ones, `scores` being what they were chosen by.
- * Another order is a tie where the scores that order them differ by rounding; other
- * experts are one where all that were exchanged do so. */
+/* A token's experts beside the recorded ones, `scores` being what they were chosen by
+ * and `usual` how large those commonly are. Another order is a tie where the scores
+ * that order them differ by rounding; other experts are one where all that were
+ * exchanged do so. */
 static choice judge(const verification *v, const double *ours, const double *theirs, double gap,
-                    const double *scores) {
+                    const double *scores, double usual) {
   const int64_t count = v->params.top_k;
-  double largest = 0, edge = INFINITY;
+  double edge = INFINITY;
   bool same = true;
-  for (int64_t e = 0; e < v->params.num_experts; e++)
-    largest = fmax(largest, fabs(scores[e]));
-  const double rounding = tolerance(v) * largest;
   for (int64_t k = 0; k < count; k++) {
     if (ours[k] >= 0) edge = fmin(edge, scores[(int64_t)ours[k]]);
     same = same && place_of(ours, count, theirs[k]) >= 0 && place_of(theirs, count, ours[k]) >= 0;
   }
+  const double rounding = tolerance(v) * fmax(usual, isfinite(edge) ? fabs(edge) : 0);
   if (!same && !is_by_score(&v->params)) return gap <= tolerance(v) ? CHOICE_TIE : CHOICE_OTHER;
   if (!same)
     return near_the_edge(ours, theirs, count, scores, edge, rounding) &&
@@ -307,13 +330,16 @@ static choice judge(const verification *v, const double *ours, const double *the
   for (int64_t k = 0; k < count; k++)
     if (ours[k] != theirs[k] &&
         (ours[k] < 0 || theirs[k] < 0 ||
-         !(fabs(scores[(int64_t)ours[k]] - scores[(int64_t)theirs[k]]) <= rounding)))
+         !(fabs(scores[(int64_t)ours[k]] - scores[(int64_t)theirs[k]]) <=
+           fmax(rounding, tolerance(v) * fabs(scores[(int64_t)ours[k]])))))
       return CHOICE_OTHER;
   return CHOICE_SAME;
 }
 
+/* `scores`: [2E], scratch. */
 static choice compare_choice(const verification *v, int64_t token, double *scores) {
-  const int64_t count = v->params.top_k;
+  const int64_t count = v->params.top_k, experts = v->params.num_experts;
+  double *sizes = scores + experts;
   const double *ours = v->ours[IDS] + token * count, *theirs = v->recorded[IDS] + token * count;
   const double *logits = v->ours[LOGITS] + token * v->params.num_experts;
   int32_t ids[MOECL_MAX_TOP_K];
@@ -321,13 +347,15 @@ static choice compare_choice(const verification *v, int64_t token, double *score
   if (memcmp(ours, theirs, (size_t)count * sizeof *ours) == 0) return CHOICE_SAME;
   const double gap =
       moecl_reference_topk(&v->params, logits, v->correction_bias, 0, token, ids, weights, scores);
-  for (int64_t e = 0; e < v->params.num_experts; e++)
+  for (int64_t e = 0; e < experts; e++) {
     scores[e] = v->correction_bias ? scores[e] + v->correction_bias[e] : logits[e];
-  return judge(v, ours, theirs, gap, scores);
+    sizes[e] = fabs(scores[e]);
+  }
+  return judge(v, ours, theirs, gap, scores, median(sizes, experts));
 }
 
 static moecl_status compare_ids(verification *v, comparison *c) {
-  double *scores = malloc((size_t)v->params.num_experts * sizeof *scores);
+  double *scores = malloc(2 * (size_t)v->params.num_experts * sizeof *scores);
   if (!scores) return MOECL_ERROR_OUT_OF_HOST_MEMORY;
   *c = (comparison){.first = -1};
   for (int64_t t = 0; t < v->num_tokens; t++) {
@@ -365,57 +393,61 @@ static void print_comparison(const verification *v, quantity q, const comparison
   printf("  %18" PRId64 "%s\n", c->differ, c->differ ? "  <-" : "");
 }
 
+/* The verdict; true: nothing differs. Where every token chose otherwise, at ties or
+ * not, nothing was shown. */
+static bool conclude(const verification *v, const comparison *c) {
+  int64_t first = -1;
+  quantity where = LOGITS;
+  for (quantity q = 0; q < QUANTITIES; q++)
+    if (v->recorded[q] && c[q].first >= 0 && (first < 0 || c[q].first < first)) {
+      first = c[q].first;
+      where = q;
+    }
+  if (v->ties)
+    printf("%" PRId64 " token%s other experts at a tie within rounding: weights and output left "
+           "out\n",
+           v->ties, v->ties == 1 ? " has" : "s have");
+  if (first >= 0)
+    printf("first mismatching token: %" PRId64 " (%s)\n", first, names[where]);
+  else if (v->ties == v->num_tokens)
+    printf("no token has the recorded experts: nothing could be compared\n");
+  else
+    printf("all %stokens agree\n", v->ties ? "other " : "");
+  return first < 0 && v->ties < v->num_tokens;
+}
+
 /* Prints all; *same: nothing differs. Ids first, as tokens at a tie are left out of
  * what follows from them. */
 static moecl_status compare(verification *v, bool *same) {
-  int64_t first = -1;
-  quantity where = LOGITS;
   comparison c[QUANTITIES];
-  if (v->recorded[IDS]) {
-    const moecl_status status = compare_ids(v, &c[IDS]);
-    if (status != MOECL_OK) return status;
+  double *lengths = malloc((size_t)v->num_tokens * sizeof *lengths);
+  moecl_status status = lengths ? MOECL_OK : MOECL_ERROR_OUT_OF_HOST_MEMORY;
+  if (status == MOECL_OK && v->recorded[IDS]) status = compare_ids(v, &c[IDS]);
+  if (status == MOECL_OK) {
+    order_weights(v);
+    printf("%-14s  %10s  %9s  %18s\n", "tensor", "error", "tolerance", "tokens that differ");
+    for (quantity q = 0; q < QUANTITIES; q++) {
+      if (!v->recorded[q]) continue;
+      if (q != IDS)
+        c[q] = compare_rows(v, v->ours[q], v->recorded[q], columns_of(v, q), q != LOGITS, lengths);
+      print_comparison(v, q, &c[q]);
+    }
+    *same = conclude(v, c);
   }
-  order_weights(v);
-  printf("%-14s  %10s  %9s  %18s\n", "tensor", "error", "tolerance", "tokens that differ");
-  for (quantity q = 0; q < QUANTITIES; q++) {
-    if (!v->recorded[q]) continue;
-    if (q != IDS) c[q] = compare_rows(v, v->ours[q], v->recorded[q], columns_of(v, q));
-    print_comparison(v, q, &c[q]);
-    if (c[q].first < 0 || (first >= 0 && c[q].first >= first)) continue;
-    first = c[q].first;
-    where = q;
-  }
-  if (v->ties)
-    printf("%" PRId64 " token%s other experts at a tie within rounding and left out\n", v->ties,
-           v->ties == 1 ? " has" : "s have");
-  if (first < 0)
-    printf("all tokens agree\n");
-  else
-    printf("first mismatching token: %" PRId64 " (%s)\n", first, names[where]);
-  *same = first < 0;
-  return MOECL_OK;
+  free(lengths);
+  return status;
 }
 
 /* ---- the command ---- */
 
-static int open_device(verification *v) {
-  const moecl_context_params params = {
-      .device = v->options->device, .log = log_to_stderr, .log_user = (void *)v->options};
-  const moecl_status status = moecl_context_create(&params, &v->context);
-  if (status == MOECL_OK) return EXIT_ALL_OK;
-  complain("the device could not be opened: %s; see 'moectl devices'", moecl_status_string(status));
-  return status == MOECL_ERROR_NO_DEVICE ? EXIT_NO_DEVICE : EXIT_POINT_FAILED;
-}
-
-/* Weights that cannot be read are bad input, whatever else fails is not. */
+/* Weights that cannot be read are bad input, whatever else fails is not. The library
+ * has told why. */
 static int load_weights(verification *v) {
   moecl_status status = moecl_layer_create(v->context, &v->params, &v->layer);
   const bool created = status == MOECL_OK;
   if (created) status = moecl_layer_load(v->layer, v->checkpoint, v->index);
   if (status == MOECL_OK) status = read_correction_bias(v);
   if (status == MOECL_OK) return EXIT_ALL_OK;
-  complain("layer %" PRId64 " could not be %s: %s", v->index, created ? "loaded" : "created",
-           moecl_status_string(status));
   return created && (status == MOECL_ERROR_IO || status == MOECL_ERROR_UNSUPPORTED)
              ? EXIT_USAGE
              : EXIT_POINT_FAILED;
@@ -436,7 +468,7 @@ static int verify(verification *v) {
 
 int command_verify(const options *options) {
   verification v = {.options = options};
-  int code = open_input(&v) ? open_device(&v) : EXIT_USAGE;
+  int code = open_input(&v) ? open_context(options, options->device, &v.context) : EXIT_USAGE;
   if (code == EXIT_ALL_OK) code = load_weights(&v);
   if (code == EXIT_ALL_OK) code = verify(&v);
   for (quantity q = 0; q < QUANTITIES; q++) {

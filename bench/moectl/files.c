@@ -47,6 +47,10 @@ static bool make_directory(const char *path, const char *whole, char **error) {
                    strerror(reason));
 }
 
+void keep_error(void *error, moecl_log_level level, const char *message) {
+  if (level == MOECL_LOG_ERROR) fail_text(error, "%s", message);
+}
+
 bool make_directories(const char *path, char **error) {
   char *part = format_text("%s", path);
   if (!part) return fail_text(error, "no memory");

@@ -2,6 +2,7 @@
 #ifndef MOECTL_FILES_H
 #define MOECTL_FILES_H
 
+#include "moecl/context.h"
 #include <stdbool.h>
 #include <stddef.h>
 #include <stdio.h>
@@ -10,6 +11,9 @@
 __attribute__((format(printf, 1, 2))) char *format_text(const char *format, ...);
 /* Sets *error (freeing what it held) and returns false. */
 __attribute__((format(printf, 2, 3))) bool fail_text(char **error, const char *format, ...);
+
+/* A moecl_log_fn that keeps the latest error; `error` is a char **, as fail_text's. */
+void keep_error(void *error, moecl_log_level level, const char *message);
 
 /* mkdir -p. */
 bool make_directories(const char *path, char **error);

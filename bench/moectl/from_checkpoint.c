@@ -6,13 +6,6 @@
 #include <stdlib.h>
 #include <string.h>
 
-/* The library's message, the latest one kept: the experiment reports it at its place,
- * a run with the point that failed. */
-static void keep_message(void *user, moecl_log_level level, const char *message) {
-  checkpoint_source *source = user;
-  if (level == MOECL_LOG_ERROR) fail_text(&source->message, "%s", message);
-}
-
 /* What may be changed about a layer whose weights are given: nothing that takes
  * another tensor or reads one in another way. */
 static bool may_change(schema_id key) {
@@ -25,15 +18,11 @@ static bool may_change(schema_id key) {
   return false;
 }
 
-/* The value that the checkpoint's layer has, as YAML writes it; 0 where that is out of
- * range is the parameters' way to say the default. */
+/* The value that the checkpoint's layer has, as YAML writes it. */
 static bool stored_value(const schema_key *key, const experiment_point *point, char text[32],
                          value *stored, problems *problems) {
   schema_key filled = *key;
-  schema_point_text(key, point, text, 32);
-  if (strcmp(text, "0") == 0 && (key->flags & MIN_OPEN))
-    snprintf(text, 32, "%s", key->default_text);
-  filled.default_text = text;
+  filled.default_text = schema_point_text(key, point, text, 32);
   return value_default(&filled, stored, problems);
 }
 
@@ -93,10 +82,13 @@ static bool choose_layer(const settings *settings, checkpoint_source *source, pr
 
 static bool open_source(const settings *settings, const char *folder, checkpoint_source *source,
                         moecl_checkpoint_layer *layer, problems *problems) {
-  moecl_status status = moecl_checkpoint_open(folder, keep_message, source, &source->checkpoint);
+  /* The experiment reports a message at its place, a run with the point that failed. */
+  moecl_status status =
+      moecl_checkpoint_open(folder, keep_error, &source->message, &source->checkpoint);
   if (status == MOECL_OK) {
     if (!choose_layer(settings, source, problems)) return false;
     status = moecl_checkpoint_get_layer(source->checkpoint, source->layer, layer);
+    if (status == MOECL_OK) status = moecl_checkpoint_check(source->checkpoint, source->layer);
   }
   if (status == MOECL_OK) return true;
   problem_add(problems, settings->keys[KEY_CHECKPOINT].mark, "layer.checkpoint: %s",

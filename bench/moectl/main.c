@@ -1,25 +1,50 @@
 /* moectl: experiments with Mixture-of-Experts layers on any OpenCL device. */
+#define _GNU_SOURCE
 #include "moectl.h"
+#include <ctype.h>
 #include <errno.h>
 #include <stdarg.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 
+/* Names in other people's files may have anything: no control characters but line
+ * ends reach the terminal. */
+static void put_message(const char *start, const char *message) {
+  fputs(start, stderr);
+  for (const char *at = message; *at; at++)
+    if (iscntrl((unsigned char)*at) && *at != '\n')
+      fprintf(stderr, "\\x%02x", (unsigned)*at);
+    else
+      fputc(*at, stderr);
+  fputc('\n', stderr);
+}
+
 void complain(const char *format, ...) {
   va_list args;
   va_start(args, format);
-  fputs("moectl: ", stderr);
-  vfprintf(stderr, format, args);
-  fputc('\n', stderr);
+  char *message = NULL;
+  if (vasprintf(&message, format, args) < 0) message = NULL;
   va_end(args);
+  put_message("moectl: ", message ? message : "no memory for a message");
+  free(message);
 }
 
 void log_to_stderr(void *user, moecl_log_level level, const char *message) {
-  static const char *const names[] = {"error", "warning", "info", "debug"};
+  static const char *const starts[] = {"moectl: error: ", "moectl: warning: ", "moectl: info: ",
+                                       "moectl: debug: "};
   const options *options = user;
   if (level > (options->verbose ? MOECL_LOG_DEBUG : MOECL_LOG_WARNING)) return;
-  fprintf(stderr, "moectl: %s: %s\n", names[level], message);
+  put_message(starts[level], message);
+}
+
+int open_context(const options *options, const char *device, moecl_context **context) {
+  const moecl_context_params params = {
+      .device = device, .log = log_to_stderr, .log_user = (void *)options};
+  const moecl_status status = moecl_context_create(&params, context);
+  if (status == MOECL_OK) return EXIT_ALL_OK;
+  complain("the device could not be opened: %s; see 'moectl devices'", moecl_status_string(status));
+  return status == MOECL_ERROR_NO_DEVICE ? EXIT_NO_DEVICE : EXIT_POINT_FAILED;
 }
 
 typedef struct command {

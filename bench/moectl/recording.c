@@ -2,17 +2,14 @@
 #include "files.h"
 #include "workload.h"
 #include <errno.h>
+#include <fcntl.h>
 #include <inttypes.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <unistd.h>
 
 /* ---- safetensors ---- */
-
-/* The library's one message, kept for the caller. */
-static void keep_message(void *user, moecl_log_level level, const char *message) {
-  if (level == MOECL_LOG_ERROR) fail_text(user, "%s", message);
-}
 
 /* The tensor asked for; else "hidden_states"; else the only one. */
 static const moecl_safetensors_tensor *pick(const moecl_safetensors *file, const char *tensor) {
@@ -25,7 +22,7 @@ static bool load_safetensors(const char *path, const char *name, recording *reco
                              char **error) {
   moecl_safetensors *file;
   moecl_dtype dtype;
-  if (moecl_safetensors_open(path, keep_message, error, &file) != MOECL_OK) return false;
+  if (moecl_safetensors_open(path, keep_error, error, &file) != MOECL_OK) return false;
   const moecl_safetensors_tensor *tensor = pick(file, name);
   bool ok =
       tensor || fail_text(error, "%s: has no tensor '%s'", path, name ? name : "hidden_states");
@@ -121,13 +118,14 @@ static bool load_npy(const char *path, recording *recording, char **error) {
   return ok;
 }
 
-/* NumPy's files say so in their first bytes. */
+/* NumPy's files say so in their first bytes. A pipe that nobody writes is not
+ * waited for, and refused as what it is by the other reader. */
 static bool is_npy(const char *path) {
   char start[6];
-  FILE *file = fopen(path, "rb");
-  const bool is = file && fread(start, 1, sizeof start, file) == sizeof start &&
+  const int fd = open(path, O_RDONLY | O_CLOEXEC | O_NONBLOCK);
+  const bool is = fd >= 0 && read(fd, start, sizeof start) == (ssize_t)sizeof start &&
                   memcmp(start, "\x93NUMPY", sizeof start) == 0;
-  if (file) fclose(file);
+  if (fd >= 0) close(fd);
   return is;
 }
 

@@ -348,6 +348,11 @@ const char *schema_point_text(const schema_key *key, const experiment_point *poi
   case TYPE_REAL:
     if (key->size == sizeof narrow) {
       memcpy(&narrow, at, sizeof narrow);
+      /* Out of range, 0 is the parameters' way to say the default. */
+      if (narrow == 0 && (key->flags & MIN_OPEN)) {
+        snprintf(buffer, size, "%s", key->default_text);
+        return buffer;
+      }
       return float_text(narrow, buffer, size);
     }
     memcpy(&real, at, sizeof real);

@@ -53,7 +53,8 @@ MOECL_API const char *moecl_checkpoint_model_type(const moecl_checkpoint *checkp
 MOECL_API int64_t moecl_checkpoint_num_layers(const moecl_checkpoint *checkpoint);
 
 /* Layer `index`, counted from 0. *layer is all zeros on failure.
- * Errors: MOECL_ERROR_INVALID_ARGUMENT, MOECL_ERROR_IO (its shard). */
+ * Errors: MOECL_ERROR_INVALID_ARGUMENT, MOECL_ERROR_IO (its shard),
+ * MOECL_ERROR_OUT_OF_HOST_MEMORY. */
 MOECL_API moecl_status moecl_checkpoint_get_layer(moecl_checkpoint *checkpoint, int64_t index,
                                                   moecl_checkpoint_layer *layer);
 
@@ -61,10 +62,24 @@ MOECL_API moecl_status moecl_checkpoint_get_layer(moecl_checkpoint *checkpoint, 
 MOECL_API size_t moecl_checkpoint_num_families(void);
 MOECL_API const char *moecl_checkpoint_family_name(size_t index);
 
-/* Elements of all tensors of all shards, which are opened for it.
- * Errors: MOECL_ERROR_IO, MOECL_ERROR_OUT_OF_HOST_MEMORY. */
-MOECL_API moecl_status moecl_checkpoint_count(moecl_checkpoint *checkpoint, uint64_t *elements,
-                                              uint64_t *bytes);
+/* What all tensors of all shards are together. */
+typedef struct moecl_checkpoint_size {
+  uint64_t bytes;
+  uint64_t parameters;       /* elements of floating-point types, F8 included */
+  uint64_t extra_parameters; /* of these, those of layers behind the last one (next-token
+                                prediction), which a forward does not pass */
+  uint64_t other_bytes; /* of tensors of other types: quantized and packed ones, whose elements are
+                           no parameters, or several */
+} moecl_checkpoint_size;
+
+/* Opens all shards. *size is all zeros on failure.
+ * Errors: MOECL_ERROR_INVALID_ARGUMENT, MOECL_ERROR_IO, MOECL_ERROR_OUT_OF_HOST_MEMORY. */
+MOECL_API moecl_status moecl_checkpoint_measure(moecl_checkpoint *checkpoint,
+                                                moecl_checkpoint_size *size);
+
+/* Are all tensors of layer `index` there, of the right shape and of types that
+ * layers have? Reads none of their data. Errors as moecl_checkpoint_read's. */
+MOECL_API moecl_status moecl_checkpoint_check(moecl_checkpoint *checkpoint, int64_t index);
 
 /* Finds a tensor by its name in the files; *file (may be NULL) is the one that
  * has it. *tensor is NULL if there is none, which is no error.

@@ -104,7 +104,7 @@ static moecl_status find_files(moecl_checkpoint *checkpoint) {
 /* ---- opening ---- */
 
 static moecl_status open_all(moecl_checkpoint *checkpoint) {
-  const json_limits limits = {.depth = 64, .values = 1000000};
+  const json_limits limits = {.depth = 64, .values = 100000};
   checkpoint->config_path = path_to(checkpoint->folder, "config.json");
   if (!checkpoint->config_path) return no_memory(checkpoint);
   MOECL_TRY(
@@ -121,10 +121,12 @@ moecl_status moecl_checkpoint_open(const char *folder, moecl_log_fn log, void *l
                                    moecl_checkpoint **out) {
   if (!out) return MOECL_ERROR_INVALID_ARGUMENT;
   *out = NULL;
-  if (!folder || !*folder) return MOECL_ERROR_INVALID_ARGUMENT;
+  const moecl_log told = {log, log_user};
+  if (!folder || !*folder)
+    return log_error(&told, MOECL_ERROR_INVALID_ARGUMENT, "checkpoint: no folder is named");
   moecl_checkpoint *checkpoint = calloc(1, sizeof *checkpoint);
   if (!checkpoint) return MOECL_ERROR_OUT_OF_HOST_MEMORY;
-  checkpoint->log = (moecl_log){log, log_user};
+  checkpoint->log = told;
   checkpoint->folder = strdup(folder);
   const moecl_status status = checkpoint->folder ? open_all(checkpoint) : no_memory(checkpoint);
   if (status != MOECL_OK) moecl_checkpoint_destroy(&checkpoint);
@@ -190,18 +192,48 @@ moecl_status moecl_checkpoint_find(moecl_checkpoint *checkpoint, const char *nam
                    checkpoint->shards[shard].path, name);
 }
 
-moecl_status moecl_checkpoint_count(moecl_checkpoint *checkpoint, uint64_t *elements,
-                                    uint64_t *bytes) {
-  if (!checkpoint || !elements || !bytes) return MOECL_ERROR_INVALID_ARGUMENT;
-  *elements = *bytes = 0;
+/* Is it a tensor of a layer behind the stack's last one? */
+static bool is_behind(const char *name, const family_stack *stack, int64_t num_layers) {
+  for (const char *prefix = stack->prefixes; prefix; prefix = strchr(prefix, '|')) {
+    prefix += *prefix == '|';
+    const char *number = strstr(prefix, "{layer}");
+    const size_t head = number ? (size_t)(number - prefix) : 0;
+    if (!number || strncmp(name, prefix, head) != 0) continue;
+    char *end;
+    const long long layer = strtoll(name + head, &end, 10);
+    if (end > name + head && *end == '.' && layer >= num_layers) return true;
+  }
+  return false;
+}
+
+static void measure(const moecl_checkpoint *checkpoint, const moecl_safetensors_tensor *tensor,
+                    moecl_checkpoint_size *size) {
+  const model_description *description = &checkpoint->description;
+  size->bytes += tensor->bytes;
+  if (!safetensors_is_real(tensor)) {
+    size->other_bytes += tensor->bytes;
+    return;
+  }
+  size->parameters += tensor->count;
+  bool extra = false;
+  for (int i = 0; i < 2 && description->family->stacks[i].prefixes; i++)
+    extra = extra || is_behind(tensor->name, &description->family->stacks[i],
+                               description->stack_layers[i]);
+  if (extra) size->extra_parameters += tensor->count;
+}
+
+moecl_status moecl_checkpoint_measure(moecl_checkpoint *checkpoint, moecl_checkpoint_size *size) {
+  if (!size) return MOECL_ERROR_INVALID_ARGUMENT;
+  *size = (moecl_checkpoint_size){0};
+  if (!checkpoint) return MOECL_ERROR_INVALID_ARGUMENT;
+  moecl_checkpoint_size sum = {0};
   for (size_t i = 0; i < checkpoint->num_shards; i++) {
     MOECL_TRY(open_shard(checkpoint, i, NULL));
     const moecl_safetensors *file = checkpoint->shards[i].file;
-    for (size_t t = 0; t < moecl_safetensors_count(file); t++) {
-      *elements += moecl_safetensors_at(file, t)->count;
-      *bytes += moecl_safetensors_at(file, t)->bytes;
-    }
+    for (size_t t = 0; t < moecl_safetensors_count(file); t++)
+      measure(checkpoint, moecl_safetensors_at(file, t), &sum);
   }
+  *size = sum;
   return MOECL_OK;
 }
 
@@ -269,6 +301,24 @@ moecl_status model_find(moecl_checkpoint *checkpoint, const model_layer *layer, 
 
 /* ---- layers ---- */
 
+/* The name without what one of the pattern's alternatives adds; malloc'ed, NULL
+ * without memory. */
+static char *prefix_of(const char *name, const char *pattern, int64_t layer) {
+  const size_t length = strlen(name);
+  const char *part;
+  size_t part_size;
+  while (next_alternative(&pattern, &part, &part_size)) {
+    base_text tail = {0};
+    add_pattern(&tail, part, part_size, layer, 0);
+    const bool is_tail = !tail.failed && tail.size <= length &&
+                         memcmp(name + length - tail.size, tail.data, tail.size) == 0;
+    const size_t rest = length - (is_tail ? tail.size : 0);
+    base_text_free(&tail);
+    if (is_tail) return strndup(name, rest);
+  }
+  return NULL;
+}
+
 /* The expert tensor that tells prefix and stored type of a layer. */
 static moecl_status look_at_files(moecl_checkpoint *checkpoint, int64_t index,
                                   moecl_checkpoint_layer *out) {
@@ -279,14 +329,7 @@ static moecl_status look_at_files(moecl_checkpoint *checkpoint, int64_t index,
   char *name;
   moecl_status status = model_find(checkpoint, layer, pattern, 0, &name, NULL, &tensor);
   if (status == MOECL_OK && !checkpoint->prefixes[index]) {
-    /* The name without what the pattern adds: as long as the pattern's own text. */
-    base_text tail = {0};
-    add_pattern(&tail, pattern, strcspn(pattern, "|"), layer->number, 0);
-    if (tail.failed || !name)
-      status = no_memory(checkpoint);
-    else
-      checkpoint->prefixes[index] = strndup(name, strlen(name) - tail.size);
-    base_text_free(&tail);
+    if (name) checkpoint->prefixes[index] = prefix_of(name, pattern, layer->number);
   }
   free(name);
   if (status != MOECL_OK) return status;

@@ -2,10 +2,11 @@
 
 #include "base/base.h"
 #include "model/config.h"
+#include <float.h>
 #include <stdlib.h>
 #include <string.h>
 
-enum { MAX_LAYERS = 10000 };
+enum { MAX_LAYERS = 1000 };
 
 /* ---- the family ---- */
 
@@ -105,6 +106,16 @@ static moecl_status read_activation(const model_config *config, const family *fa
                    family->plain ? "plain" : "gated");
 }
 
+/* What is 0 where the family has no expression for it and cannot be 0 where it has. */
+static moecl_status read_positive(const model_config *config, const char *expression,
+                                  double *value) {
+  MOECL_TRY(config_number(config, expression, value));
+  if (!expression || (*value > 0 && *value <= 1e6)) return MOECL_OK;
+  return log_error(config->log, MOECL_ERROR_IO,
+                   "%s: '%s' is %g, expected more than 0 and at most 1e6", config->path, expression,
+                   *value);
+}
+
 static moecl_status read_bias(const model_config *config, const family_ffn *ffn,
                               moecl_layer_params *params) {
   bool has = true;
@@ -193,17 +204,14 @@ static moecl_status read_capacity(const model_config *config, const family *fami
 
 static moecl_status read_rule(const model_config *config, const family *family,
                               moecl_layer_params *params) {
-  double scale = 1, jitter;
+  double scale, jitter;
   MOECL_TRY(read_scoring(config, family, params));
   MOECL_TRY(config_flag(config, family->renormalize, &params->renormalize));
-  if (family->scale) MOECL_TRY(config_number(config, family->scale, &scale));
+  MOECL_TRY(read_positive(config, family->scale, &scale));
   params->routed_scaling_factor = scale == 1 ? 0 : (float)scale;
-  if (!(scale > 0 && scale <= 1e6))
-    return log_error(config->log, MOECL_ERROR_IO,
-                     "%s: the weights' factor '%s' is %g, expected more than 0 and at most 1e6",
-                     config->path, family->scale, scale);
   MOECL_TRY(config_number(config, family->sparsemixer_jitter, &jitter));
-  params->sparsemixer_jitter = (float)jitter;
+  /* 0 would be the default; next to nothing is as good. */
+  params->sparsemixer_jitter = family->sparsemixer_jitter && jitter == 0 ? FLT_MIN : (float)jitter;
   params->weight_on_input = family->weight_on_input;
   MOECL_TRY(
       read_presence(config, family->router_bias, family->has_router_bias, &params->router_bias));
@@ -252,8 +260,8 @@ static moecl_status read_layer(const model_config *config, const family *family,
   MOECL_TRY(decide_moe(config, layer->stack, layer->number, &layer->is_moe));
   MOECL_TRY(config_integer(config, family->hidden_size, 1, MOECL_MAX_SIZE, &params->hidden_size));
   MOECL_TRY(read_activation(config, family, &params->activation));
-  MOECL_TRY(config_number(config, family->swiglu_alpha, &alpha));
-  MOECL_TRY(config_number(config, family->swiglu_limit, &limit));
+  MOECL_TRY(read_positive(config, family->swiglu_alpha, &alpha));
+  MOECL_TRY(read_positive(config, family->swiglu_limit, &limit));
   params->swiglu_alpha = (float)alpha;
   params->swiglu_limit = (float)limit;
   MOECL_TRY(layer->is_moe ? read_moe(config, family, layer->stack, params)
@@ -284,6 +292,7 @@ static moecl_status read_stack(model_config *config, const family_stack *stack,
   const char *kinds;
   config->layer = 0;
   MOECL_TRY(count_layers(config, stack, &kinds, &count));
+  description->stack_layers[stack - description->family->stacks] = count;
   const size_t room = (size_t)(description->num_layers + count + 1);
   model_layer *layers = realloc(description->layers, room * sizeof *layers);
   if (!layers) return log_error(config->log, MOECL_ERROR_OUT_OF_HOST_MEMORY, "no host memory");

@@ -18,6 +18,7 @@ typedef struct model_description {
   const char *model_type; /* in the JSON's memory */
   model_layer *layers;
   int64_t num_layers;
+  int64_t stack_layers[2]; /* of each stack, those without a feed-forward network too */
 } model_description;
 
 /* `path` names config.json in messages. *description is all zeros on failure.

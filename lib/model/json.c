@@ -40,6 +40,16 @@ static bool within(const char *text, size_t size, json_limits limits) {
   return true;
 }
 
+/* The string that ends last before `position`; names with escaped quotes are cut. */
+static const char *name_before(const char *text, size_t size, size_t position, size_t *length) {
+  size_t end = position < size ? position : size;
+  while (end > 0 && text[end - 1] != '"') end--;
+  size_t begin = end > 0 ? --end : 0;
+  while (begin > 0 && text[begin - 1] != '"') begin--;
+  *length = end - begin;
+  return text + begin;
+}
+
 moecl_status json_parse(const moecl_log *log, const char *path, const char *what, const char *text,
                         size_t size, json_limits limits, json_t **root) {
   *root = NULL;
@@ -54,6 +64,12 @@ moecl_status json_parse(const moecl_log *log, const char *path, const char *what
   json_decref(*root);
   *root = NULL;
   if (parsed) return log_error(log, MOECL_ERROR_IO, "%s: %s is not a JSON object", path, what);
+  if (json_error_code(&why) == json_error_duplicate_key) {
+    size_t length;
+    const char *name = name_before(text, size, (size_t)why.position, &length);
+    return log_error(log, MOECL_ERROR_IO, "%s: %s has '%.*s' twice", path, what,
+                     length < 200 ? (int)length : 200, name);
+  }
   return log_error(log, MOECL_ERROR_IO, "%s: %s is not sound JSON: %s (line %d, column %d)", path,
                    what, why.text, why.line, why.column);
 }

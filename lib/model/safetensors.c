@@ -38,6 +38,12 @@ static unsigned bits_of(const char *name) {
   return 0;
 }
 
+bool safetensors_is_real(const moecl_safetensors_tensor *tensor) {
+  const char *name = tensor->dtype;
+  const bool is_scale = strcmp(name, "F8_E8M0") == 0; /* an exponent for a block of others */
+  return (name[0] == 'F' || strcmp(name, "BF16") == 0) && bits_of(name) >= 8 && !is_scale;
+}
+
 /* ---- the header ---- */
 
 static moecl_status bad(const moecl_safetensors *file, const char *tensor, const char *what) {
@@ -356,8 +362,12 @@ static bool element(const char *dtype, const uint8_t *at, double *value) {
 moecl_status moecl_safetensors_to_double(const moecl_safetensors *file,
                                          const moecl_safetensors_tensor *tensor, uint64_t first,
                                          uint64_t count, double *values) {
-  if (!file || !tensor || !values || first > tensor->count || count > tensor->count - first)
-    return MOECL_ERROR_INVALID_ARGUMENT;
+  if (!file || !tensor || !values) return MOECL_ERROR_INVALID_ARGUMENT;
+  if (first > tensor->count || count > tensor->count - first)
+    return log_error(&file->log, MOECL_ERROR_INVALID_ARGUMENT,
+                     "%s: tensor '%.200s' has %" PRIu64 " elements, not %" PRIu64 " from %" PRIu64
+                     " on",
+                     file->path, tensor->name, tensor->count, count, first);
   MOECL_TRY(safetensors_still_whole(file));
   const size_t size = bits_of(tensor->dtype) / 8;
   const uint8_t *from = (const uint8_t *)tensor->data + first * size;

@@ -11,6 +11,9 @@ enum { SAFETENSORS_MAX_HEADER = 100000000 }; /* the format's own limit */
 moecl_status safetensors_open_memory(const char *name, const void *bytes, uint64_t size,
                                      const moecl_log *log, moecl_safetensors **file);
 
+/* Is an element of the tensor a floating-point number, and one alone? */
+bool safetensors_is_real(const moecl_safetensors_tensor *tensor);
+
 /* MOECL_ERROR_IO, logged, if the file has become shorter than its mapping. */
 moecl_status safetensors_still_whole(const moecl_safetensors *file);
 

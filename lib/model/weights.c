@@ -301,9 +301,23 @@ static moecl_status copy_piece(moecl_checkpoint *checkpoint, const piece *piece,
 
 /* ---- reading ---- */
 
-static bool is_per_expert(moecl_tensor tensor) {
-  return tensor == MOECL_GATE_UP_PROJ || tensor == MOECL_GATE_UP_BIAS ||
-         tensor == MOECL_DOWN_PROJ || tensor == MOECL_DOWN_BIAS;
+/* An item's pieces in the files, one or two; 0: zeros, from no file. */
+static moecl_status find_pieces(moecl_checkpoint *checkpoint, const model_layer *layer,
+                                moecl_tensor tensor, int64_t item, piece pieces[2], int *count) {
+  const family *family = checkpoint->description.family;
+  const bool per_expert = tensor == MOECL_GATE_UP_PROJ || tensor == MOECL_GATE_UP_BIAS ||
+                          tensor == MOECL_DOWN_PROJ || tensor == MOECL_DOWN_BIAS;
+  const bool one_for_all =
+      tensor == MOECL_DOWN_BIAS && layer->is_moe && family->experts.layout & FFN_ONE_DOWN_BIAS;
+  want wants[2];
+  *count = wants_of(family, layer, tensor, wants);
+  for (int i = 0; i < *count; i++) {
+    wants[i].item = item;
+    wants[i].items =
+        layer->is_moe && per_expert && !one_for_all ? layer->params.num_experts : 0;
+    MOECL_TRY(find_piece(checkpoint, layer, &wants[i], &pieces[i]));
+  }
+  return MOECL_OK;
 }
 
 static moecl_status check_arguments(moecl_checkpoint *checkpoint, int64_t index,
@@ -314,9 +328,7 @@ static moecl_status check_arguments(moecl_checkpoint *checkpoint, int64_t index,
                      "%s: has no tensor %d in layer %lld", checkpoint->folder, (int)tensor,
                      (long long)index);
   const moecl_layer_params *params = &checkpoint->description.layers[index].params;
-  if (moecl_layer_tensor_size(params, tensor) > 0 && item >= 0 &&
-      item < (is_per_expert(tensor) ? params->num_experts : 1))
-    return MOECL_OK;
+  if (item >= 0 && item < moecl_layer_tensor_items(params, tensor)) return MOECL_OK;
   return log_error(&checkpoint->log, MOECL_ERROR_INVALID_ARGUMENT,
                    "%s: layer %lld has no item %lld of tensor %d", checkpoint->folder,
                    (long long)index, (long long)item, (int)tensor);
@@ -328,23 +340,31 @@ moecl_status moecl_checkpoint_read(moecl_checkpoint *checkpoint, int64_t index, 
     return MOECL_ERROR_INVALID_ARGUMENT;
   MOECL_TRY(check_arguments(checkpoint, index, tensor, item));
   const model_layer *layer = &checkpoint->description.layers[index];
-  const family *family = checkpoint->description.family;
   const moecl_dtype to = tensor == MOECL_SCORE_CORRECTION_BIAS ? MOECL_F32 : dtype;
   const int64_t size = moecl_layer_tensor_size(&layer->params, tensor);
-  const bool one_for_all =
-      tensor == MOECL_DOWN_BIAS && layer->is_moe && family->experts.layout & FFN_ONE_DOWN_BIAS;
-  want wants[2];
+  piece pieces[2];
   char *dst = values;
-  const int count = wants_of(family, layer, tensor, wants);
+  int count;
+  MOECL_TRY(find_pieces(checkpoint, layer, tensor, item, pieces, &count));
   if (count == 0) memset(values, 0, (size_t)size * moecl_dtype_size(to));
   for (int i = 0; i < count; i++) {
-    piece piece;
-    wants[i].item = item;
-    wants[i].items =
-        layer->is_moe && is_per_expert(tensor) && !one_for_all ? layer->params.num_experts : 0;
-    MOECL_TRY(find_piece(checkpoint, layer, &wants[i], &piece));
-    MOECL_TRY(copy_piece(checkpoint, &piece, to, dst));
-    dst += (size_t)(piece.rows * piece.columns) * moecl_dtype_size(to);
+    MOECL_TRY(copy_piece(checkpoint, &pieces[i], to, dst));
+    dst += (size_t)(pieces[i].rows * pieces[i].columns) * moecl_dtype_size(to);
+  }
+  return MOECL_OK;
+}
+
+moecl_status moecl_checkpoint_check(moecl_checkpoint *checkpoint, int64_t index) {
+  moecl_checkpoint_layer described;
+  MOECL_TRY(moecl_checkpoint_get_layer(checkpoint, index, &described));
+  const model_layer *layer = &checkpoint->description.layers[index];
+  for (int t = 0; t < MOECL_TENSOR_COUNT; t++) {
+    const int64_t items = moecl_layer_tensor_items(&layer->params, (moecl_tensor)t);
+    for (int64_t item = 0; item < items; item++) {
+      piece pieces[2];
+      int count;
+      MOECL_TRY(find_pieces(checkpoint, layer, (moecl_tensor)t, item, pieces, &count));
+    }
   }
   return MOECL_OK;
 }

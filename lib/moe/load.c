@@ -5,11 +5,6 @@
 #include "moecl/checkpoint.h"
 #include <stdlib.h>
 
-static bool is_per_expert(moecl_tensor tensor) {
-  return tensor == MOECL_GATE_UP_PROJ || tensor == MOECL_GATE_UP_BIAS ||
-         tensor == MOECL_DOWN_PROJ || tensor == MOECL_DOWN_BIAS;
-}
-
 /* Every tensor of the one must be one of the other, of the same size. */
 static moecl_status check_same(const moecl_layer *layer, const moecl_layer_params *stored,
                                int64_t index) {
@@ -38,6 +33,7 @@ moecl_status moecl_layer_load(moecl_layer *layer, moecl_checkpoint *checkpoint, 
   moecl_checkpoint_layer stored;
   MOECL_TRY(moecl_checkpoint_get_layer(checkpoint, index, &stored));
   MOECL_TRY(check_same(layer, &stored.params, index));
+  MOECL_TRY(moecl_checkpoint_check(checkpoint, index));
   const moecl_layer_params *params = &layer->params;
   void *staging = malloc((size_t)largest_item(params));
   if (!staging)
@@ -45,8 +41,7 @@ moecl_status moecl_layer_load(moecl_layer *layer, moecl_checkpoint *checkpoint, 
   moecl_status status = MOECL_OK;
   for (int t = 0; status == MOECL_OK && t < MOECL_TENSOR_COUNT; t++) {
     const moecl_tensor tensor = (moecl_tensor)t;
-    if (moecl_layer_tensor_size(params, tensor) == 0) continue;
-    const int64_t items = is_per_expert(tensor) ? params->num_experts : 1;
+    const int64_t items = moecl_layer_tensor_items(params, tensor);
     for (int64_t i = 0; status == MOECL_OK && i < items; i++) {
       status = moecl_checkpoint_read(checkpoint, index, tensor, i, params->dtype, staging);
       if (status == MOECL_OK) status = moecl_layer_set_weights(layer, tensor, i, 1, staging);

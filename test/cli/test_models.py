@@ -4,6 +4,7 @@ wrong, and experiments on a checkpoint's layer. usage: test_models.py MOECTL GOL
 import json
 import math
 import pathlib
+import re
 import shutil
 import struct
 import subprocess
@@ -69,7 +70,7 @@ class Models(unittest.TestCase):
     def refused(self, pattern, *arguments):
         """Bad input: exit code 2 and one message."""
         _, err = self.expect(2, pattern, *arguments)
-        self.assertEqual(err.count('moectl: '), 1 if 'could not be loaded' not in err else 2, err)
+        self.assertEqual(err.count('moectl: '), 1, err)
 
     # ---- inspect ----
 
@@ -77,9 +78,13 @@ class Models(unittest.TestCase):
         folder = GOLDEN / 'deepseek_v3'
         out, _ = self.expect(0, 'deepseek_v3', 'inspect', folder)
         self.assertRegex(out, r'layers +2: 1 MoE, 1 dense')
-        self.assertRegex(out, r'layer 0: dense, stored as BF16\n  hidden 32, intermediate 40, swiglu')
-        self.assertRegex(out, r'layer 1: MoE, stored as BF16\n  hidden 32, 16 experts of '
-                              r'intermediate 20, swiglu, shared expert of 20')
+        self.assertRegex(out, r'parameters +37\.6 thousand in all, a token meets 14 thousand, 528 are '
+                              r'behind the last layer')
+        self.assertRegex(out, r'layer 0 \(model.layers.0.\): dense, stored as BF16\n  hidden 32, '
+                              r'intermediate 40, swiglu')
+        self.assertRegex(out, r'layer 1 \(model.layers.1.\): MoE, stored as BF16\n  hidden 32, 16 '
+                              r'experts of intermediate 20, swiglu, shared expert of 20\n'
+                              r'  parameters: 33.2 thousand, a token meets 10.1 thousand')
         self.assertRegex(out, r'router: top 4 of sigmoid, a correction bias, in 2 of 4 groups '
                               r'\(by top2_sum\), renormalized, times 2.5')
 
@@ -93,7 +98,9 @@ class Models(unittest.TestCase):
         total = sum(math.prod(t[1]) for t in tensors.values())
         experts = [math.prod(t[1]) for n, t in tensors.items() if '.mlp.experts.' in n]
         self.assertEqual(found['parameters'], total)
-        self.assertEqual(found['active_parameters'], total - sum(experts) * 12 // 16)
+        behind = sum(math.prod(t[1]) for n, t in tensors.items() if n.startswith('model.layers.2.'))
+        self.assertEqual(found['extra_parameters'], behind)
+        self.assertEqual(found['active_parameters'], total - behind - sum(experts) * 12 // 16)
         self.assertEqual(found['bytes'], sum(len(t[2]) for t in tensors.values()))
         dense, moe = found['kinds']
         self.assertEqual((dense['layers'], dense['moe']), ([0], False))
@@ -101,15 +108,99 @@ class Models(unittest.TestCase):
         self.assertEqual((moe['layers'], moe['moe'], moe['stored_dtype']), ([1], True, 'BF16'))
         self.assertEqual(moe['params']['num_expert_group'], 4)
         self.assertEqual(moe['params']['scoring'], 'sigmoid')
+        self.assertEqual(moe['params']['routed_scaling_factor'], 2.5)
+        self.assertEqual(moe['params']['swiglu_limit'], 7)
+        self.assertEqual(moe['active_parameters'], moe['parameters'] - sum(experts) * 12 // 16)
+        self.assertIsNone(moe['cannot_be_loaded'])
         self.assertEqual(moe['parameters'], sum(experts) + 16 * 32 + 16 + 3 * 32 * 20)
         if found['device']:
             self.assertEqual(set(moe['memory']), {'fp32', 'fp16', 'bf16'})
             self.assertGreaterEqual(moe['memory']['fp32']['weight_bytes'], moe['parameters'] * 4)
             self.assertTrue(moe['memory']['fp32']['fits'])
+            self.assertEqual(found['all_layers']['bf16']['weight_bytes'],
+                             sum(kind['memory']['bf16']['weight_bytes'] for kind in (dense, moe)))
 
     def test_inspect_groups_layers_that_are_alike(self):
-        out, _ = self.expect(0, 'layers 0 to 1: MoE', 'inspect', GOLDEN / 'mixtral')
-        self.assertEqual(out.count('\nlayer'), 1 + out.count('\nlayers  '))
+        out, _ = self.expect(0, r'layers 0 to 1 \(the first is model.layers.0.\): MoE', 'inspect',
+                             GOLDEN / 'mixtral')
+        self.assertEqual(len(re.findall(r'^layers? \d', out, re.M)), 1)
+        # Layers of another stored type are of another kind, uneven ones are listed.
+        folder = self.sized(num_hidden_layers=6, types={1: 'F16', 4: 'F16', 5: 'F16'})
+        out, _ = self.expect(0, r'(?m)^layers 0,2,3 .*BF16', 'inspect', folder)
+        self.assertRegex(out, r'(?m)^layers 1,4,5 .*F16')
+
+    def sized(self, num_hidden_layers=1, types=(), tensor=None, **sizes):
+        """A Mixtral whose tensors are holes in a file."""
+        config = json.loads((GOLDEN / 'mixtral' / 'config.json').read_text())
+        config.update(num_hidden_layers=num_hidden_layers, **sizes)
+        hidden, inner = config['hidden_size'], config['intermediate_size']
+        shapes = {'lm_head.weight': ([7, hidden], 'BF16')}
+        for layer in range(num_hidden_layers):
+            start = f'model.layers.{layer}.block_sparse_moe.'
+            kind = dict(types).get(layer, 'BF16')
+            shapes[start + 'gate.weight'] = ([config['num_local_experts'], hidden], kind)
+            for expert in range(config['num_local_experts']):
+                for name in ('w1', 'w2', 'w3'):
+                    shapes[f'{start}experts.{expert}.{name}.weight'] = (
+                        [hidden, inner] if name == 'w2' else [inner, hidden], kind)
+        shapes.update(tensor or {})
+        header, at = {}, 0
+        for name, (shape, kind) in shapes.items():
+            size = math.prod(shape) * (2 if kind in ('BF16', 'F16') else 1)
+            header[name] = {'dtype': kind, 'shape': shape, 'data_offsets': [at, at + size]}
+            at += size
+        folder = self.work / 'sized'
+        shutil.rmtree(folder, True)
+        folder.mkdir()
+        (folder / 'config.json').write_text(json.dumps(config))
+        text = json.dumps(header).encode()
+        with open(folder / 'model.safetensors', 'wb') as file:
+            file.write(struct.pack('<Q', len(text)) + text)
+            file.truncate(8 + len(text) + at)
+        return folder
+
+    def test_inspect_counts_a_large_one(self):
+        """Mixtral 8x7B's layers: 1.4 billion parameters each, of which a token meets two experts'."""
+        folder = self.sized(32, hidden_size=4096, intermediate_size=14336, num_local_experts=8,
+                            num_experts_per_tok=2)
+        found = json.loads(self.expect(0, '', 'inspect', folder, '--json')[0])
+        expert = 3 * 4096 * 14336
+        self.assertEqual(found['parameters'], 7 * 4096 + 32 * (8 * 4096 + 8 * expert))
+        self.assertEqual(found['active_parameters'], 7 * 4096 + 32 * (8 * 4096 + 2 * expert))
+        if found['device']:
+            memory, = (kind['memory']['bf16'] for kind in found['kinds'])
+            weights, fits = found['all_layers']['bf16']['weight_bytes'], memory['all_fit']
+            self.assertEqual(weights, 32 * memory['weight_bytes'])
+            self.assertGreaterEqual(weights, 2 * 32 * (8 * 4096 + 8 * expert))
+            self.assertEqual(found['all_layers']['bf16']['fits'], fits)
+            if fits:
+                self.assertGreaterEqual(found['device']['global_memory_bytes'], weights)
+        # No device holds experts of a terabyte.
+        folder = self.sized(1, hidden_size=1 << 20, intermediate_size=1 << 18)
+        found = json.loads(self.expect(0, '', 'inspect', folder, '--json')[0])
+        if found['device']:
+            self.assertFalse(found['kinds'][0]['memory']['fp32']['fits'])
+            self.assertFalse(found['all_layers']['fp32']['fits'])
+
+    def test_inspect_shows_what_cannot_be_loaded(self):
+        folder = self.sized(1, types={0: 'F8_E4M3'})
+        out, _ = self.expect(0, r"cannot be loaded: .*gate.weight' is of type F8_E4M3", 'inspect',
+                             folder)
+        self.assertRegex(out, r'parameters +\d')
+        # Packed experts under other names, as OpenAI's gpt-oss has them.
+        folder = self.sized(1, tensor={'model.layers.0.packed': ([1 << 20], 'U8')})
+        out, _ = self.expect(0, 'parameters +not known: tensors are packed', 'inspect', folder)
+        self.assertIsNone(json.loads(moectl('inspect', folder, '--json')[1])['active_parameters'])
+
+    def test_inspect_refuses_what_contradicts(self):
+        gate = 'model.layers.0.block_sparse_moe.gate.weight'
+        folder = self.sized(1, tensor={gate: ([48, 6], 'BF16')})
+        self.refused(rf"'{gate}' has shape \[48, 6\], expected \[6, 48\]", 'inspect', folder)
+        folder = self.sized(1)
+        config = json.loads((folder / 'config.json').read_text())
+        (folder / 'config.json').write_text(json.dumps({**config, 'num_local_experts': 7}))
+        self.refused('shape', 'inspect', folder)
+        self.refused('no folder is named', 'inspect', '')
 
     def test_inspect_refuses(self):
         folder = self.copy('mixtral')
@@ -176,7 +267,7 @@ class Models(unittest.TestCase):
         _, shape, data = read_file(GOLDEN / 'mixtral' / 'io.safetensors')['output']
         rows = [struct.unpack_from(f'<{shape[1]}f', data, 4 * shape[1] * t) for t in range(shape[0])]
         lengths = [math.hypot(*row) for row in rows]
-        usual = math.sqrt(sum(length**2 for length in lengths) / shape[0])
+        usual = sorted(lengths)[shape[0] // 2]
         largest = [max(range(shape[1]), key=lambda i: abs(row[i])) for row in rows]
         for share, code in ((0.5, 0), (0.99, 1)):
             changes = [(shape[1] * t + i, rows[t][i] + share * 1e-5 * max(usual, lengths[t]))
@@ -198,15 +289,25 @@ class Models(unittest.TestCase):
         gate = tensors['model.layers.1.mlp.gate.weight'][2]
         gate[128 * twin:128 * (twin + 1)] = gate[128 * last:128 * (last + 1)]
         write_file(folder / 'model.safetensors', tensors)
-        for width, tokens in ((32, 'hidden_states'), (4, 'topk_ids'), (4, 'topk_weights'),
-                              (32, 'output')):
-            io[tokens][1], io[tokens][2] = [1, width], io[tokens][2][:4 * width]
+        other = next(t for t in range(24) # that neither of the two serves
+                     if not {last, twin} & set(struct.unpack_from('<4i', io['topk_ids'][2], 16 * t)))
+        for width, name in ((32, 'hidden_states'), (4, 'topk_ids'), (4, 'topk_weights'),
+                            (32, 'output')):
+            data = io[name][2]
+            io[name][1:] = [2, width], (data[:4 * width] +
+                                        data[4 * width * other:4 * width * (other + 1)])
         put(io['topk_ids'], 3, twin)
         logits = io.pop('router_logits')[2]
         del io['topk_weights']
         path = self.work / 'ties.safetensors'
-        write_file(path, io)
-        self.verify(0, '1 token has other experts at a tie', folder, path)
+        # The twin's new logit is in every token's softmax: outputs are not as recorded.
+        write_file(path, {name: io[name] for name in ('hidden_states', 'topk_ids')})
+        out, _ = self.verify(0, '1 token has other experts at a tie', folder, path)
+        self.assertIn('all other tokens agree', out)
+        alone = {name: [kind, [1, shape[1]], data[:len(data) // 2]]
+                 for name, (kind, shape, data) in io.items()}
+        write_file(self.work / 'alone.safetensors', alone)
+        self.verify(1, 'nothing could be compared', folder, self.work / 'alone.safetensors')
         # Of what is no tie nothing may differ: an expert that wins, one that loses.
         logits = struct.unpack_from('<16f', logits)
         loser = min(range(16), key=lambda e: logits[e])
@@ -215,6 +316,54 @@ class Models(unittest.TestCase):
             put(io['topk_ids'], 3, fourth)
             write_file(path, io)
             self.verify(1, r'first mismatching token: 0 \(topk_ids\)', folder, path)
+
+    @unittest.skipIf(no_device(), 'no OpenCL device')
+    def test_verify_holds_each_token(self):
+        """One token a thousand times as long as the others hides none of them."""
+        io = read_file(GOLDEN / 'mixtral' / 'io.safetensors')
+        rows = list(struct.unpack('<1152f', io['output'][2]))
+        changes = [(i, 1000 * rows[i]) for i in range(48)] + [(48 * 5 + i, -rows[48 * 5 + i])
+                                                              for i in range(48)]
+        path = self.changed_io('mixtral', output=changes)
+        self.verify(1, r'output .* 2  <-', GOLDEN / 'mixtral', path)
+        # Ids that repeat, or are none, are no choice.
+        for value, pattern in ((struct.unpack_from('<i', io['topk_ids'][2], 24)[0], 'token 3 has . twice'),
+                               (6, 'token 3 has 6')):
+            path = self.changed_io('mixtral', topk_ids=[(7, value)])
+            self.refused(pattern, 'verify', GOLDEN / 'mixtral', '--layer', 1, '--io', path)
+        fractional = read_file(GOLDEN / 'mixtral' / 'io.safetensors')
+        ids = struct.unpack('<48i', fractional['topk_ids'][2])
+        fractional['topk_ids'] = ['F32', [24, 2], struct.pack('<48f', ids[0] + 0.5, *ids[1:])]
+        write_file(path, fractional)
+        self.refused('token 0 has [0-5].5', 'verify', GOLDEN / 'mixtral', '--layer', 1, '--io', path)
+
+    @unittest.skipIf(no_device(), 'no OpenCL device')
+    def test_verify_takes_any_order(self):
+        """Weights follow their ids; the order itself is compared where the scores decide it."""
+        folder = GOLDEN / 'olmoe'
+        io = read_file(folder / 'io.safetensors')
+        for name in ('topk_ids', 'topk_weights'):
+            data = io[name][2]
+            data[0:4], data[4:8] = data[4:8], data[0:4]
+        path = self.work / 'order.safetensors'
+        ids = io.pop('topk_ids')
+        weights = io.pop('topk_weights')
+        write_file(path, {**io, 'topk_ids': ids, 'topk_weights': weights})
+        self.verify(1, r'first mismatching token: 0 \(topk_ids\)', folder, path)
+        out, _ = moectl('verify', folder, '--layer', 1, '--io', path)[1:]
+        self.assertRegex(out, r'topk_weights .* 0\n')
+
+    @unittest.skipIf(no_device(), 'no OpenCL device')
+    def test_verify_bf16_has_limits(self):
+        folder = GOLDEN / 'deepseek_v3'
+        io = read_file(folder / 'io-bf16.safetensors')
+        kind, shape, data = io['output']
+        row = [struct.unpack('<f', b'\0\0' + data[2 * i:2 * i + 2])[0] for i in range(shape[1])]
+        for i, value in enumerate(row): # of token 0, 5 % off
+            data[2 * i:2 * i + 2] = struct.pack('<f', 1.05 * value)[2:]
+        path = self.work / 'bf16.safetensors'
+        write_file(path, io)
+        self.verify(1, r'first mismatching token: 0 \(output\)', folder, path)
 
     @unittest.skipIf(no_device(), 'no OpenCL device')
     def test_verify_refuses_weights(self):
