@@ -61,10 +61,29 @@ static json_t *list_of(const model_config *config, const char *key) {
   return key ? config_find(config, key, strlen(key)) : NULL;
 }
 
+/* What the list of layers' types says of one. */
+static moecl_status read_type(const model_config *config, const char *keys, json_t *types,
+                              int64_t number, bool *is_moe) {
+  json_t *type = json_array_get(types, (size_t)number);
+  const char *word = json_string_value(type);
+  if (word && (strcmp(word, "sparse") == 0 || strcmp(word, "dense") == 0))
+    *is_moe = *word == 's';
+  else if (json_is_boolean(type) || json_is_integer(type))
+    *is_moe = json_is_true(type) || json_integer_value(type) != 0;
+  else
+    return log_error(config->log, MOECL_ERROR_IO,
+                     "%s: the list '%s' says nothing of layer %lld, expected \"dense\" or "
+                     "\"sparse\", or a flag for MoE",
+                     config->path, keys, (long long)number);
+  return MOECL_OK;
+}
+
 static moecl_status decide_moe(const model_config *config, const family_stack *stack,
                                int64_t number, bool *is_moe) {
   int64_t first, last, step, phase;
   if (stack->kinds) return MOECL_OK; /* told by its letter */
+  json_t *types = list_of(config, stack->layer_types);
+  if (json_is_array(types)) return read_type(config, stack->layer_types, types, number, is_moe);
   MOECL_TRY(config_integer(config, stack->first, 0, INT32_MAX, &first));
   MOECL_TRY(config_integer(config, stack->last, -1, INT32_MAX, &last));
   MOECL_TRY(config_integer(config, stack->step ? stack->step : "1", 0, INT32_MAX, &step));

@@ -28,13 +28,15 @@ typedef struct family_ffn {
   unsigned layout;
 } family_ffn;
 
-/* Which layers are MoE: first <= N <= last, N % step == phase, N not in
- * dense_layers, and in moe_layers if there is such a list. */
+/* Which layers are MoE: those that the list of layer_types says, where it is there;
+ * else first <= N <= last, N % step == phase, N not in dense_layers, and in
+ * moe_layers if there is such a list. */
 typedef struct family_stack {
   const char *prefixes; /* alternatives, with {layer} */
   const char *num_layers;
   const char *kinds; /* instead: a text with a letter a layer, E for MoE, - for dense, others have
                         no feed-forward network and are passed over */
+  const char *layer_types; /* keys of a list with an entry a layer: "sparse", 1 or true for MoE */
   const char *first, *last;
   const char *step;                      /* NULL: every layer; 0: none */
   const char *phase;                     /* NULL: step - 1 */

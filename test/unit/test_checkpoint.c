@@ -124,6 +124,9 @@ static void test_separate(void **state) {
   assert_int_equal(size.parameters, 40);
   assert_int_equal(size.bytes, 28 * 4 + 12 * 2);
   assert_true(size.extra_parameters == 0 && size.other_bytes == 0);
+  assert_ok(moecl_checkpoint_check(checkpoint, 1));
+  assert_int_equal(moecl_checkpoint_check(checkpoint, 0), MOECL_ERROR_IO);
+  assert_int_equal(moecl_checkpoint_check(checkpoint, 2), MOECL_ERROR_INVALID_ARGUMENT);
   /* Layer 0 has no tensors here: it is described, and not read. */
   assert_ok(moecl_checkpoint_get_layer(checkpoint, 0, &layer));
   assert_null(layer.stored_dtype);
@@ -272,6 +275,75 @@ static void test_moe_rules(void **state) {
             "\"intermediate_size\":2,\"n_routed_experts\":2,\"num_experts_per_tok\":1,"
             "\"hybrid_override_pattern\":\"ME*-M\"}",
             "E-");
+#define TYPES(list)                                                                                \
+  "{\"model_type\":\"mimo_v2_flash\",\"hidden_size\":2,\"intermediate_size\":2,"                      \
+  "\"num_hidden_layers\":3" list "}"
+  check_moe(TYPES(""), "-EE");
+  check_moe(TYPES(",\"moe_layer_freq\":[1,0,1]"), "E-E");
+  check_moe(TYPES(",\"moe_layer_freq\":[true,false,false]"), "E--");
+  check_moe(TYPES(",\"mlp_layer_types\":[\"sparse\",\"sparse\",\"dense\"]"), "EE-");
+}
+
+static moecl_layer_params described(const char *config) {
+  moecl_checkpoint_layer layer;
+  make("model.safetensors", config, NULL, 0);
+  moecl_checkpoint *checkpoint = open_made();
+  assert_ok(moecl_checkpoint_get_layer(checkpoint, 0, &layer));
+  moecl_checkpoint_destroy(&checkpoint);
+  return layer.params;
+}
+
+/* What config.json says of the rule. */
+static void test_rules(void **state) {
+  (void)state;
+#define NLLB(more)                                                                                 \
+  "{\"model_type\":\"nllb-moe\",\"encoder_layers\":1,\"decoder_layers\":0,"                             \
+  "\"encoder_sparse_step\":1,\"num_experts\":6" more "}"
+  moecl_layer_params p = described(NLLB(""));
+  assert_true(p.top_k == 2 && p.intermediate_size == 4096 && p.activation == MOECL_RELU);
+  assert_true(!p.renormalize && p.renormalize_after_capacity && p.gate_up_bias && p.down_bias);
+  assert_true(p.capacity_factor == 3 && moecl_expert_capacity(&p, 32) == 32);
+  assert_true(p.routed_scaling_factor == 0.8f && p.drop_policy == MOECL_DROP_POSITION);
+  p = described(NLLB(",\"normalize_router_prob_before_dropping\":true,\"moe_token_dropout\":0,"
+                     "\"moe_eval_capacity_token_fraction\":0,\"expert_capacity\":7,"
+                     "\"batch_prioritized_routing\":true,\"second_expert_policy\":\"random\""));
+  assert_true(p.renormalize && !p.renormalize_after_capacity && p.routed_scaling_factor == 0);
+  assert_true(moecl_expert_capacity(&p, 1000) == 7 && p.drop_policy == MOECL_DROP_PRIORITIZED);
+  assert_int_equal(p.second_choice, MOECL_SECOND_RANDOM);
+#define V2(more)                                                                                   \
+  "{\"model_type\":\"deepseek_v2\",\"hidden_size\":2,\"num_hidden_layers\":1,"                       \
+  "\"n_routed_experts\":8,\"num_experts_per_tok\":2,\"n_group\":4,\"topk_group\":2" more "}"
+  p = described(V2(",\"topk_method\":\"group_limited_greedy\""));
+  assert_true(p.num_expert_group == 4 && p.topk_group == 2);
+  p = described(V2(",\"topk_method\":\"greedy\""));
+  assert_true(p.num_expert_group == 0 && p.topk_group == 0);
+#define PHI(more)                                                                                  \
+  "{\"model_type\":\"phimoe\",\"hidden_size\":2,\"intermediate_size\":2,\"num_hidden_layers\":1" more \
+  "}"
+  p = described(PHI(""));
+  assert_true(p.sparsemixer_jitter == 0.01f);
+  p = described(PHI(",\"router_jitter_noise\":0")); /* 0 alone would be the default */
+  assert_true(p.sparsemixer_jitter > 0 && p.sparsemixer_jitter < 1e-30f);
+}
+
+/* Layers behind the last one are counted apart, and so are types that hold other
+ * things than numbers. */
+static void test_measure(void **state) {
+  (void)state;
+  const made tensors[] = {{AT "gate.weight", "F32", 2, {2, 2}, 1},
+                          {"model.layers.2.input_layernorm.weight", "F32", 1, {5}, 1},
+                          {"model.layers.12.mlp.weight", "BF16", 1, {6}, 1},
+                          {"model.layers.x.weight", "F32", 1, {7}, 1},
+                          {"model.layers.2", "F32", 1, {8}, 1},
+                          {"packed", "I32", 1, {9}, 1}};
+  make("model.safetensors", mixtral, tensors, COUNT(tensors));
+  moecl_checkpoint *checkpoint = open_made();
+  moecl_checkpoint_size size;
+  assert_ok(moecl_checkpoint_measure(checkpoint, &size));
+  assert_int_equal(size.parameters, 4 + 5 + 6 + 7 + 8);
+  assert_int_equal(size.extra_parameters, 5 + 6);
+  assert_int_equal(size.other_bytes, 4 * 9);
+  moecl_checkpoint_destroy(&checkpoint);
 }
 
 /* ---- bad folders ---- */
@@ -337,6 +409,15 @@ static void test_bad_configs(void **state) {
       {"{\"model_type\":\"deepseek_v3\",\"num_hidden_layers\":4,\"hidden_size\":4,"
        "\"scoring_func\":\"softmax\"}",
        "scoring_func is 'softmax'", MOECL_ERROR_UNSUPPORTED},
+      {TYPES(",\"moe_layer_freq\":[1,0]"), "says nothing of layer 2", MOECL_ERROR_IO},
+      {TYPES(",\"mlp_layer_types\":[\"odd\"]"), "says nothing of layer 0", MOECL_ERROR_IO},
+      {"{\"model_type\":\"gpt_oss\",\"num_hidden_layers\":1,\"hidden_size\":2,"
+       "\"intermediate_size\":2,\"swiglu_limit\":0}",
+       "swiglu_limit", MOECL_ERROR_IO},
+      {"{\"model_type\":\"nemotron_h\",\"moe_latent_size\":4}", "'moe_latent_size' is not known",
+       MOECL_ERROR_UNSUPPORTED},
+      {NLLB(",\"second_expert_policy\":\"best\""), "'best' is not known", MOECL_ERROR_UNSUPPORTED},
+      {NLLB(",\"moe_token_dropout\":1"), "expected more than 0", MOECL_ERROR_IO},
       {"{\"model_type\":\"mixtral\",\"model_type\":\"olmoe\"}", "has 'model_type' twice",
        MOECL_ERROR_IO}};
   for (size_t i = 0; i < COUNT(bad); i++) {
@@ -447,6 +528,8 @@ int main(void) {
       cmocka_unit_test(test_flat),
       cmocka_unit_test(test_dense_and_shared),
       cmocka_unit_test(test_moe_rules),
+      cmocka_unit_test(test_rules),
+      cmocka_unit_test(test_measure),
       cmocka_unit_test(test_bad_configs),
       cmocka_unit_test(test_bad_tensors),
       cmocka_unit_test(test_bad_indices),
