@@ -62,7 +62,7 @@ static const char models_topic[] =
     "`moectl verify` needs hidden_states [T,H] in FILE, and at least one of router_logits\n"
     "[T,E], topk_ids [T,K], topk_weights [T,K] (as they multiply: 0 for dropped choices) and\n"
     "output [T,H] (without the residual). Errors are ||ours - recorded|| / ||recorded||, at\n"
-    "most 1e-5 in fp32 and 1e-2 in fp16 and bf16, which no token may exceed alone either (of\n"
+    "most 1e-5 in fp32 and 1e-2 in fp16 and bf16; no token alone may exceed 1e-5 and 3e-2 (of\n"
     "the median token's length, where its own is less); experts may differ only at ties within\n"
     "rounding, and of such tokens weights and output are left out. Exit codes: 0 all agrees,\n"
     "1 something differs, nothing could be compared or the layer did not run, 2 bad input.\n";

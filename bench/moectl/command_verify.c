@@ -257,8 +257,14 @@ static double median(double *values, int64_t count) {
   return values[count / 2];
 }
 
+/* A token alone may be further off: where experts' outputs cancel, what is left of
+ * them has their rounding, which in 16 bits is most of the tolerance. */
+static double token_tolerance(const verification *v) {
+  return tolerance(v) * (v->params.dtype == MOECL_F32 ? 1 : 3);
+}
+
 /* Rows against rows, those of tokens at a tie aside if `skip`. A token differs where
- * its row is further off than `tolerance` of its own length, or of the usual row's
+ * its row is further off than token_tolerance of its own length, or of the usual row's
  * where that is longer (the median: one row may be a thousand times as long); where
  * none is and yet all together are, the one that is furthest off does. */
 static comparison compare_rows(const verification *v, const double *ours, const double *recorded,
@@ -280,7 +286,7 @@ static comparison compare_rows(const verification *v, const double *ours, const 
     all += length * length;
     if (distance > furthest) furthest = distance, worst = t;
     /* Written so that NaN differs. */
-    if (sqrt(distance) <= tolerance(v) * (length > usual ? length : usual)) continue;
+    if (sqrt(distance) <= token_tolerance(v) * (length > usual ? length : usual)) continue;
     if (c.differ++ == 0) c.first = t;
   }
   c.error = all > 0 ? sqrt(off / all) : off > 0 ? INFINITY : 0;

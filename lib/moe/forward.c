@@ -1,6 +1,7 @@
 /* One forward pass: the order of operations. */
 #include "base/base.h"
 #include "moe/layer.h"
+#include <math.h>
 
 moecl_status moe_check_tokens(moecl_context *context, const moecl_layer_params *params,
                               int64_t num_tokens) {
@@ -163,12 +164,29 @@ static moecl_status enqueue_shared(moecl_layer *layer, ocl_chain *chain,
   return op_shared_enqueue(&layer->shared, chain, &io);
 }
 
+/* Bytes of weights that few tokens read more than once: an expert's for each
+ * further token that chooses it, the choices being as good as random. */
+static double bytes_again(const moecl_layer_params *params, int64_t num_tokens) {
+  const double experts = (double)params->num_experts, tokens = (double)num_tokens;
+  const double share = (double)params->top_k / experts;
+  const double reached = experts * (1 - pow(1 - share, tokens));
+  const double expert = (double)(moecl_layer_tensor_size(params, MOECL_GATE_UP_PROJ) +
+                                 moecl_layer_tensor_size(params, MOECL_DOWN_PROJ));
+  const double shared = (double)(moecl_layer_tensor_size(params, MOECL_SHARED_GATE_UP_PROJ) +
+                                 moecl_layer_tensor_size(params, MOECL_SHARED_DOWN_PROJ));
+  return ((tokens * (double)params->top_k - reached) * expert + (tokens - 1) * shared) *
+         (double)moecl_dtype_size(params->dtype);
+}
+
 /* Nothing is dropped but whole tokens, nothing is weighted otherwise than those
- * kernels do it, and the GEMMs have kernels for few tokens. */
+ * kernels do it, and the GEMMs have kernels for few tokens; they spare launches that
+ * take an H100 as long as some 64 MB of weights. */
 static bool are_few(const moecl_layer *layer, int64_t num_tokens) {
+  enum { WORTH_BYTES = 64000000 };
   const bool plain = !(layer->params.capacity_factor > 0) &&
                      layer->params.second_choice != MOECL_SECOND_RANDOM &&
-                     !layer->scale.kernel && !layer->permute.kept_weights;
+                     !layer->scale.kernel && !layer->permute.kept_weights &&
+                     bytes_again(&layer->params, num_tokens) <= WORTH_BYTES;
   return plain && op_gemm_serves_few(layer->gate_up, num_tokens) &&
          op_gemm_serves_few(layer->down, num_tokens);
 }

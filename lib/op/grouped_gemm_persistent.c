@@ -99,11 +99,13 @@ static moecl_status enqueue(op_gemm *gemm, ocl_chain *chain, const op_gemm_io *i
   return ocl_launch(chain, kernel, most < units ? most : units, gemm->variant->local);
 }
 
-/* Beyond this many tokens, so many of them share experts that reading each
- * expert's weights once for all wins. */
+/* Weights are read again for every token of the same expert: of one alone, where
+ * they stay in the cache. */
 bool op_gemm_serves_few(const op_gemm *gemm, int64_t num_tokens) {
-  enum { MOST_TOKENS = 4, MOST_TOKENS_LOGITS = 32 /* its weights stay in the cache */ };
-  return gemm->few && num_tokens <= (gemm->shape.output_f32 ? MOST_TOKENS_LOGITS : MOST_TOKENS);
+  enum { MOST_TOKENS = 4, MOST_TOKENS_LOGITS = 32, CACHED = 16 << 20 };
+  if (!gemm->few || num_tokens > (gemm->shape.output_f32 ? MOST_TOKENS_LOGITS : MOST_TOKENS))
+    return false;
+  return num_tokens <= 1 || !gemm->shape.dense || packed_bytes(gemm) <= CACHED;
 }
 
 moecl_status op_gemm_enqueue_few(op_gemm *gemm, ocl_chain *chain, const op_gemm_few_io *io) {
