@@ -217,6 +217,9 @@ static moecl_status map(moecl_safetensors *file) {
                      file->size);
   void *bytes = mmap(NULL, (size_t)file->size, PROT_READ, MAP_PRIVATE, file->fd, 0);
   if (bytes == MAP_FAILED) return cannot_read(file, errno);
+  /* Nothing is read ahead by itself, into tensors that nobody asked for:
+   * safetensors_will_need says what is to come. */
+  madvise(bytes, (size_t)file->size, MADV_RANDOM);
   file->bytes = bytes;
   return MOECL_OK;
 }
@@ -296,13 +299,22 @@ moecl_status safetensors_still_whole(const moecl_safetensors *file) {
                    file->path);
 }
 
+/* Both are hints only. */
+void safetensors_will_need(const moecl_safetensors *file, const moecl_safetensors_tensor *tensor,
+                           uint64_t offset, uint64_t bytes) {
+  if (file->fd < 0 || bytes == 0) return;
+  const uintptr_t page = (uintptr_t)sysconf(_SC_PAGESIZE);
+  const uintptr_t from = (uintptr_t)tensor->data + offset, first = from / page * page;
+  madvise((void *)first, from + bytes - first, MADV_WILLNEED);
+}
+
 void safetensors_done_with(const moecl_safetensors *file, const moecl_safetensors_tensor *tensor,
                            uint64_t offset, uint64_t bytes) {
   if (file->fd < 0) return;
   const uintptr_t page = (uintptr_t)sysconf(_SC_PAGESIZE);
   const uintptr_t from = (uintptr_t)tensor->data + offset, to = from + bytes;
   const uintptr_t first = (from + page - 1) / page * page, last = to / page * page;
-  if (last > first) madvise((void *)first, last - first, MADV_DONTNEED); /* only a hint */
+  if (last > first) madvise((void *)first, last - first, MADV_DONTNEED);
 }
 
 /* ---- asking ---- */
@@ -371,6 +383,7 @@ moecl_status moecl_safetensors_to_double(const moecl_safetensors *file,
   MOECL_TRY(safetensors_still_whole(file));
   const size_t size = bits_of(tensor->dtype) / 8;
   const uint8_t *from = (const uint8_t *)tensor->data + first * size;
+  safetensors_will_need(file, tensor, first * size, count * size);
   moecl_dtype dtype;
   const bool direct = moecl_safetensors_dtype(tensor, &dtype);
   for (uint64_t i = 0; i < count; i++) {

@@ -17,6 +17,11 @@ bool safetensors_is_real(const moecl_safetensors_tensor *tensor);
 /* MOECL_ERROR_IO, logged, if the file has become shorter than its mapping. */
 moecl_status safetensors_still_whole(const moecl_safetensors *file);
 
+/* Has the system read a tensor's bytes from the disk, no others, while others are
+ * worked on. */
+void safetensors_will_need(const moecl_safetensors *file, const moecl_safetensors_tensor *tensor,
+                           uint64_t offset, uint64_t bytes);
+
 /* Gives the pages of a tensor's bytes back, which were read and won't be again
  * soon. The data stay readable. */
 void safetensors_done_with(const moecl_safetensors *file, const moecl_safetensors_tensor *tensor,

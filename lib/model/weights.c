@@ -291,10 +291,11 @@ static moecl_status copy_piece(moecl_checkpoint *checkpoint, const piece *piece,
   MOECL_TRY(safetensors_still_whole(piece->file));
   char *packed = malloc((size_t)piece->columns * size);
   if (!packed) return log_error(&checkpoint->log, MOECL_ERROR_OUT_OF_HOST_MEMORY, "no host memory");
-  const moecl_status status = copy_rows(checkpoint, piece, to, packed, dst);
-  free(packed);
   const uint64_t last = (uint64_t)(piece->rows - 1) * piece->row_stride +
                         (uint64_t)(piece->columns - 1) * piece->column_stride;
+  safetensors_will_need(piece->file, piece->tensor, piece->first * size, (last + 1) * size);
+  const moecl_status status = copy_rows(checkpoint, piece, to, packed, dst);
+  free(packed);
   safetensors_done_with(piece->file, piece->tensor, piece->first * size, (last + 1) * size);
   return status;
 }
