@@ -1,8 +1,8 @@
 /* Published checkpoints: a model folder with config.json and model.safetensors,
  * or shards and their model.safetensors.index.json, to layers.
  *
- * Opening reads config.json and the index, and maps nothing; a shard is mapped
- * when a tensor of it is first asked for. What safetensors.h says of files that
+ * Opening reads config.json alone; the index is read when a tensor is first asked
+ * for, and a shard mapped when one of its own is. What safetensors.h says of files that
  * become shorter holds here too. */
 #ifndef MOECL_CHECKPOINT_H
 #define MOECL_CHECKPOINT_H
@@ -28,9 +28,11 @@ typedef struct moecl_checkpoint_layer {
 } moecl_checkpoint_layer;
 
 /* Opens the folder and describes every layer. Refused with one message naming
- * the file, and the key or tensor: a missing or malformed config.json or index;
- * a model_type that no family has (the message lists those that are known);
- * sizes and rules out of range; shards outside the folder.
+ * the file, and the key: a missing or malformed config.json; a model_type that no
+ * family has (the message lists those that are known); sizes and rules out of range;
+ * a folder without model.safetensors and index. A malformed index, or one with
+ * shards outside the folder, is refused likewise, with MOECL_ERROR_IO, by the first
+ * call that looks for a tensor.
  * `log` (may be NULL) and `log_user` receive the message, now and from later
  * calls with this checkpoint.
  * Errors: MOECL_ERROR_IO, MOECL_ERROR_UNSUPPORTED (an unknown family, or a rule

@@ -28,6 +28,20 @@ static bool is_plain_name(const char *name) {
   return *name && !strchr(name, '/') && strcmp(name, ".") != 0 && strcmp(name, "..") != 0;
 }
 
+static void drop_index(moecl_checkpoint *checkpoint) {
+  for (size_t i = 0; i < checkpoint->num_shards; i++) {
+    moecl_safetensors_destroy(&checkpoint->shards[i].file);
+    free(checkpoint->shards[i].path);
+  }
+  free(checkpoint->shards);
+  free(checkpoint->entries);
+  json_decref(checkpoint->index);
+  checkpoint->shards = NULL;
+  checkpoint->entries = NULL;
+  checkpoint->index = NULL;
+  checkpoint->num_shards = checkpoint->num_entries = 0;
+}
+
 static moecl_status add_shard(moecl_checkpoint *checkpoint, const char *name) {
   model_shard *shards = realloc(checkpoint->shards, (checkpoint->num_shards + 1) * sizeof *shards);
   if (!shards) return no_memory(checkpoint);
@@ -59,12 +73,9 @@ static int by_name(const void *a, const void *b) {
   return strcmp(((const model_entry *)a)->name, ((const model_entry *)b)->name);
 }
 
-static moecl_status read_index(moecl_checkpoint *checkpoint, const char *path) {
-  const json_limits limits = {.depth = 16, .values = 20000000};
-  MOECL_TRY(json_read(&checkpoint->log, path, 1 << 28, limits, &checkpoint->index));
-  json_t *map = json_object_get(checkpoint->index, "weight_map"), *shard;
-  if (!json_is_object(map))
-    return log_error(&checkpoint->log, MOECL_ERROR_IO, "%s: has no object 'weight_map'", path);
+static moecl_status add_entries(moecl_checkpoint *checkpoint, json_t *map) {
+  const char *path = checkpoint->index_path;
+  json_t *shard;
   checkpoint->entries = calloc(json_object_size(map) + 1, sizeof *checkpoint->entries);
   json_t *numbers = json_object();
   const char *name;
@@ -81,6 +92,22 @@ static moecl_status read_index(moecl_checkpoint *checkpoint, const char *path) {
   return status;
 }
 
+/* Large ones have as many names as take a tenth of a second: read when the first
+ * tensor is asked for. What was read of a bad one is dropped. */
+static moecl_status read_index(moecl_checkpoint *checkpoint) {
+  const json_limits limits = {.depth = 16, .values = 20000000};
+  if (!checkpoint->index_path || checkpoint->index) return MOECL_OK;
+  MOECL_TRY(json_read(&checkpoint->log, checkpoint->index_path, 1 << 28, limits,
+                      &checkpoint->index));
+  json_t *map = json_object_get(checkpoint->index, "weight_map");
+  const moecl_status status =
+      json_is_object(map) ? add_entries(checkpoint, map)
+                          : log_error(&checkpoint->log, MOECL_ERROR_IO,
+                                      "%s: has no object 'weight_map'", checkpoint->index_path);
+  if (status != MOECL_OK) drop_index(checkpoint);
+  return status;
+}
+
 /* model.safetensors, else an index; which there is shows only here. */
 static moecl_status find_files(moecl_checkpoint *checkpoint) {
   char *single = path_to(checkpoint->folder, "model.safetensors");
@@ -91,7 +118,7 @@ static moecl_status find_files(moecl_checkpoint *checkpoint) {
   else if (access(single, F_OK) == 0)
     status = add_shard(checkpoint, "model.safetensors");
   else if (access(index, F_OK) == 0)
-    status = read_index(checkpoint, index);
+    status = (checkpoint->index_path = strdup(index)) ? MOECL_OK : no_memory(checkpoint);
   else
     status = log_error(&checkpoint->log, MOECL_ERROR_IO,
                        "%s: has neither model.safetensors nor model.safetensors.index.json",
@@ -138,19 +165,14 @@ void moecl_checkpoint_destroy(moecl_checkpoint **handle) {
   if (!handle || !*handle) return;
   moecl_checkpoint *checkpoint = *handle;
   *handle = NULL;
-  for (size_t i = 0; i < checkpoint->num_shards; i++) {
-    moecl_safetensors_destroy(&checkpoint->shards[i].file);
-    free(checkpoint->shards[i].path);
-  }
+  drop_index(checkpoint);
   for (int64_t i = 0; checkpoint->prefixes && i < checkpoint->description.num_layers; i++)
     free(checkpoint->prefixes[i]);
   free(checkpoint->prefixes);
-  free(checkpoint->shards);
-  free(checkpoint->entries);
   model_description_free(&checkpoint->description);
   json_decref(checkpoint->config);
-  json_decref(checkpoint->index);
   free(checkpoint->config_path);
+  free(checkpoint->index_path);
   free(checkpoint->folder);
   free(checkpoint);
 }
@@ -176,6 +198,7 @@ moecl_status moecl_checkpoint_find(moecl_checkpoint *checkpoint, const char *nam
   if (file) *file = NULL;
   if (!checkpoint || !name || !tensor) return MOECL_ERROR_INVALID_ARGUMENT;
   size_t shard = 0;
+  MOECL_TRY(read_index(checkpoint));
   if (checkpoint->index) {
     const model_entry key = {.name = name};
     const model_entry *entry =
@@ -227,6 +250,7 @@ moecl_status moecl_checkpoint_measure(moecl_checkpoint *checkpoint, moecl_checkp
   *size = (moecl_checkpoint_size){0};
   if (!checkpoint) return MOECL_ERROR_INVALID_ARGUMENT;
   moecl_checkpoint_size sum = {0};
+  MOECL_TRY(read_index(checkpoint));
   for (size_t i = 0; i < checkpoint->num_shards; i++) {
     MOECL_TRY(open_shard(checkpoint, i, NULL));
     const moecl_safetensors *file = checkpoint->shards[i].file;

@@ -20,11 +20,13 @@ struct moecl_checkpoint {
   moecl_log log;
   char *folder;
   char *config_path;
-  json_t *config, *index; /* index: NULL, a single file */
+  json_t *config;
+  char *index_path; /* NULL: a single file */
+  json_t *index;    /* NULL: not read yet */
   model_description description;
   model_shard *shards;
   size_t num_shards;
-  model_entry *entries; /* by name; none without an index */
+  model_entry *entries; /* of the index, by name */
   size_t num_entries;
   char **prefixes; /* per layer, as found in the files or the first alternative */
 };

@@ -492,6 +492,16 @@ static void test_bad_indices(void **state) {
     else
       assert_ok(read_bad(MOECL_F32, &log));
   }
+  /* Opening alone does not read it; who asks again is told again. */
+  in_folder("model.safetensors.index.json", index[3], strlen(index[3]));
+  moecl_checkpoint *checkpoint = open_made();
+  for (int i = 0; i < 2; i++) {
+    moecl_checkpoint_layer layer;
+    moecl_checkpoint_size size;
+    assert_int_equal(moecl_checkpoint_get_layer(checkpoint, 1, &layer), MOECL_ERROR_IO);
+    assert_int_equal(moecl_checkpoint_measure(checkpoint, &size), MOECL_ERROR_IO);
+  }
+  moecl_checkpoint_destroy(&checkpoint);
 }
 
 static void test_bad_arguments(void **state) {
