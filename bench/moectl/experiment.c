@@ -128,6 +128,13 @@ static void read_checkpoint(settings *settings, experiment *experiment, problems
     from_checkpoint(settings, experiment->checkpoint, &experiment->source, problems);
 }
 
+/* Is a checkpoint named, and cannot serve? That was reported. */
+static bool checkpoint_fails(const settings *settings, const experiment *experiment) {
+  const setting *folder = &settings->keys[KEY_CHECKPOINT];
+  const bool named = folder->given && (folder->count == 0 || !folder->values[0].null);
+  return named && !experiment->source;
+}
+
 static void read_all(settings *settings, experiment *experiment, const char *text, size_t size,
                      const experiment_override *overrides, size_t num_overrides,
                      problems *problems) {
@@ -143,7 +150,7 @@ static void read_all(settings *settings, experiment *experiment, const char *tex
   if (root != NULL && root->kind == TREE_MAPPING) {
     read_checkpoint(settings, experiment, problems);
     /* Where it was refused its sizes would be missed too. */
-    if (!experiment->checkpoint || experiment->source) settings_complete(settings, problems);
+    if (!checkpoint_fails(settings, experiment)) settings_complete(settings, problems);
   }
   tree_destroy(root);
 }
@@ -158,7 +165,7 @@ bool experiment_parse(const char *text, size_t size, const char *path,
   experiment->settings = calloc(1, sizeof *experiment->settings);
   if (experiment->settings == NULL) problem_out_of_memory(&problems);
   settings *settings = experiment->settings;
-  if (!problems.out_of_memory) 
+  if (!problems.out_of_memory)
     read_all(settings, experiment, text, size, overrides, num_overrides, &problems);
   /* Checks between keys need every value; a wrong one was reported. */
   if (!problems_any(&problems)) {

@@ -101,6 +101,8 @@ void from_checkpoint(settings *settings, const char *folder, checkpoint_source *
   const setting *layer = &settings->keys[KEY_CHECKPOINT_LAYER];
   *source = NULL;
   if (folder == NULL) {
+    const setting *named = &settings->keys[KEY_CHECKPOINT];
+    if (named->given && named->count == 0) return; /* reported */
     if (layer->given && layer->count > 0 && !layer->values[0].null)
       problem_add(problems, layer->mark,
                   "layer.layer: is the number of a layer of layer.checkpoint; expected that "

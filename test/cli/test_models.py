@@ -3,6 +3,7 @@
 wrong, and experiments on a checkpoint's layer. usage: test_models.py MOECTL GOLDEN_DIR"""
 import json
 import math
+import os
 import pathlib
 import re
 import shutil
@@ -413,6 +414,29 @@ class Models(unittest.TestCase):
         self.refused("--dtype: 'f8'", 'verify', folder, '--layer', 1, '--io', good, '--dtype',
                      'f8')
         self.refused('needs --layer N and --io FILE', 'verify', folder, '--layer', 1)
+
+    def test_workload_refuses_files(self):
+        path = self.experiment('mixtral', layer_keys={'num_experts': [6, 8]})
+        _, err = self.expect(2, "layer.num_experts: the checkpoint's layer has 6", 'check', path)
+        io = GOLDEN / 'mixtral' / 'io.safetensors'
+        path = self.experiment('mixtral')
+        file = ('--set', 'workload.distribution=file', '--set')
+        self.refused('has 24 tokens, the experiment asks for 25', 'run', path, *file,
+                     f'workload.file={io}', '--set', 'workload.num_tokens=25', '--out', self.work / 'no')
+        pipe = self.work / 'pipe'
+        os.mkfifo(pipe)
+        self.refused('pipe: is not a regular file', 'run', path, *file, f'workload.file={pipe}',
+                     '--out', self.work / 'no')
+
+    def test_checkpoint_refuses_values(self):
+        for value in ('[a, b]', '""'):
+            with self.subTest(value):
+                path = self.experiment('mixtral')
+                path.write_text(path.read_text().replace('"checkpoint": "mixtral"',
+                                                         f'"checkpoint": {value}'))
+                err = moectl('check', path)[2]
+                self.assertEqual(err.count('\n'), 1, err)
+                self.assertIn('layer.checkpoint: ', err)
 
     # ---- experiments ----
 
