@@ -81,8 +81,8 @@ static const char exit_topic[] =
     "  0  all points ran and verified (or ran, with measure.verify off); verify: all agrees\n"
     "  1  some point failed, did not verify, the run was interrupted, or output could not\n"
     "     be written\n"
-    "  2  bad usage, a bad experiment, model folder or recording; nothing ran (weights are\n"
-    "     read as points run: one that is not a finite number fails its points, with 1)\n"
+    "  2  bad usage, a bad experiment, model folder or recording; nothing ran, but for points\n"
+    "     before one that found a weight that is not a finite number\n"
     "  3  no OpenCL device, or none that matches --device\n";
 
 static const char results_topic[] =

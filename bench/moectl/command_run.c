@@ -217,6 +217,7 @@ static int finish(run *run, bool written) {
   if (interrupted)
     complain("interrupted; go on with: moectl run %s%s --resume %s", run->options->file,
              run->experiment.options ? run->experiment.options : "", results_folder(run->results));
+  if (run->runner.bad_input && written && !interrupted) return EXIT_USAGE;
   const point_status worst = results_worst(run->results);
   return written && !interrupted && (worst == POINT_OK || worst == POINT_UNVERIFIED_OK)
              ? EXIT_ALL_OK

@@ -331,6 +331,7 @@ static bool run_steps(runner *runner, const experiment_point *point, point_buffe
   moecl_status status = provide_layer(runner, point);
   if (status != MOECL_OK) {
     const char *detail = point->source ? point->source->message : NULL;
+    runner->bad_input = runner->bad_input || (point->source && status == MOECL_ERROR_IO);
     fail(result, "the layer could not be made: %s", detail ? detail : moecl_status_string(status));
     return true;
   }

@@ -15,6 +15,7 @@ typedef struct runner {
   volatile sig_atomic_t *interrupted; /* set by Ctrl-C */
   moecl_layer *layer;
   experiment_point of; /* whose weights the layer holds; meaningful when layer is there */
+  bool bad_input; /* some point's weights could not be read from its checkpoint */
 } runner;
 
 /* Device memory a point takes, told before anything is allocated: weights,

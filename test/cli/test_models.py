@@ -502,7 +502,7 @@ class Models(unittest.TestCase):
         tensors = read_file(file)
         put(tensors['model.layers.1.mlp.experts.9.down_proj.weight'], 3, math.inf)
         write_file(file, tensors)
-        self.expect(1, '', 'run', path, '--out', self.work / 'out', '--quiet')
+        self.expect(2, 'experts.9.down_proj.weight', 'run', path, '--out', self.work / 'out')
         results = json.loads((self.work / 'out' / 'results.json').read_text())
         self.assertRegex(results['points'][0]['error'], 'experts.9.down_proj.weight')
 
