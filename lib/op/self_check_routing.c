@@ -299,9 +299,14 @@ moecl_status op_permute_self_check(moecl_context *context, const kernel_variant 
   op_permute permute;
   moecl_buffer *buffers[MOST_BUFFERS] = {0};
   moecl_status status = op_permute_create(context, variant, &small, &permute);
-  if (status == MOECL_OK && !ocl_kernel_is_checked(permute.scatter)) {
+  /* Programs of their own: either may have passed beside another one. */
+  const bool checked = status == MOECL_OK && ocl_kernel_is_checked(permute.scatter) &&
+                       (!permute.kept_weights || ocl_kernel_is_checked(permute.kept_weights));
+  if (status == MOECL_OK && !checked) {
     status = check_permute(&permute, variant, buffers);
     if (status == MOECL_OK) check_passed("permute", variant, permute.scatter);
+    if (status == MOECL_OK && permute.kept_weights)
+      check_passed("permute", variant, permute.kept_weights);
   }
   release_buffers(buffers, MOST_BUFFERS);
   op_permute_release(&permute);

@@ -197,6 +197,14 @@ static void test_failure(void **state) {
   with.drop_policy = MOECL_DROP_PROBABILITY;
   check_failure("permute/generic.cl", "tie_rank < ties", "tie_rank <= ties", &with,
                 MOECL_ERROR_BUILD, "permute variant 'generic' fails its self-check");
+  with.drop_policy = MOECL_DROP_PRIORITIZED;
+  check_failure("permute/priority.cl", "1.0f / sums[0]", "1.0f / sums[1]", &with,
+                MOECL_ERROR_BUILD, "permute variant 'generic' fails its self-check");
+  check_failure("permute/generic.cl", "choice < last ||", "", &with, MOECL_ERROR_BUILD,
+                "permute variant 'generic' fails its self-check");
+  with.renormalize_after_capacity = true;
+  check_failure("permute/kept_weights.cl", "/ sum * SCALE", "* SCALE", &with, MOECL_ERROR_BUILD,
+                "permute variant 'generic' fails its self-check");
 }
 
 /* Asked for by name: an error, whoever else could serve. */
