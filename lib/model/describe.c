@@ -198,10 +198,14 @@ static moecl_status read_second_choice(const model_config *config, const family 
   if (!family->second_choice) return MOECL_OK;
   MOECL_TRY(config_text(config, family->second_choice, buffer, sizeof buffer, &name));
   for (int i = 0; i < MOECL_SECOND_CHOICE_COUNT; i++)
-    if (strcmp(names[i], name) == 0) {
-      params->second_choice = (moecl_second_choice)i;
-      return MOECL_OK;
-    }
+    if (strcmp(names[i], name) == 0) params->second_choice = (moecl_second_choice)i;
+  /* NLLB-MoE normalizes then as if all had been kept, the layer those that were. */
+  if (params->second_choice == MOECL_SECOND_RANDOM && params->renormalize)
+    return log_error(config->log, MOECL_ERROR_UNSUPPORTED,
+                     "%s: second_expert_policy 'random' is not known beside weights that are "
+                     "normalized before",
+                     config->path);
+  if (strcmp(names[params->second_choice], name) == 0) return MOECL_OK;
   return log_error(config->log, MOECL_ERROR_UNSUPPORTED,
                    "%s: second_expert_policy '%.100s' is not known", config->path, name);
 }

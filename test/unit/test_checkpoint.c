@@ -306,9 +306,11 @@ static void test_rules(void **state) {
   assert_true(p.routed_scaling_factor == 0.8f && p.drop_policy == MOECL_DROP_POSITION);
   p = described(NLLB(",\"normalize_router_prob_before_dropping\":true,\"moe_token_dropout\":0,"
                      "\"moe_eval_capacity_token_fraction\":0,\"expert_capacity\":7,"
-                     "\"batch_prioritized_routing\":true,\"second_expert_policy\":\"random\""));
+                     "\"batch_prioritized_routing\":true,\"second_expert_policy\":\"sampling\""));
   assert_true(p.renormalize && !p.renormalize_after_capacity && p.routed_scaling_factor == 0);
   assert_true(moecl_expert_capacity(&p, 1000) == 7 && p.drop_policy == MOECL_DROP_PRIORITIZED);
+  assert_int_equal(p.second_choice, MOECL_SECOND_SAMPLED);
+  p = described(NLLB(",\"second_expert_policy\":\"random\""));
   assert_int_equal(p.second_choice, MOECL_SECOND_RANDOM);
 #define V2(more)                                                                                   \
   "{\"model_type\":\"deepseek_v2\",\"hidden_size\":2,\"num_hidden_layers\":1,"                       \
@@ -417,6 +419,8 @@ static void test_bad_configs(void **state) {
       {"{\"model_type\":\"nemotron_h\",\"moe_latent_size\":4}", "'moe_latent_size' is not known",
        MOECL_ERROR_UNSUPPORTED},
       {NLLB(",\"second_expert_policy\":\"best\""), "'best' is not known", MOECL_ERROR_UNSUPPORTED},
+      {NLLB(",\"second_expert_policy\":\"random\",\"normalize_router_prob_before_dropping\":true"),
+       "'random' is not known beside", MOECL_ERROR_UNSUPPORTED},
       {NLLB(",\"moe_token_dropout\":1"), "expected more than 0", MOECL_ERROR_IO},
       {"{\"model_type\":\"mixtral\",\"model_type\":\"olmoe\"}", "has 'model_type' twice",
        MOECL_ERROR_IO}};
