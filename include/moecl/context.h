@@ -39,7 +39,8 @@ typedef struct moecl_context_params {
 
 /* Opens a device. `params` may be NULL. The strings are copied.
  * Errors: MOECL_ERROR_NO_DEVICE (the log lists what was found),
- * MOECL_ERROR_DEVICE, MOECL_ERROR_OUT_OF_HOST_MEMORY. Thread-safe (it reads the
+ * MOECL_ERROR_DEVICE, MOECL_ERROR_IO (kernel_dir is no folder),
+ * MOECL_ERROR_OUT_OF_HOST_MEMORY. Thread-safe (it reads the
  * environment, which nobody may change meanwhile). */
 MOECL_API moecl_status moecl_context_create(const moecl_context_params *params,
                                             moecl_context **context);

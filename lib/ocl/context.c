@@ -4,6 +4,7 @@
 #include "ocl/program.h"
 #include <stdlib.h>
 #include <string.h>
+#include <sys/stat.h>
 
 moecl_context *ocl_context_retain(moecl_context *context) {
   atomic_fetch_add(&context->references, 1);
@@ -58,9 +59,13 @@ static moecl_status create_empty(const moecl_context_params *params, moecl_conte
   *handle = context;
   MOECL_TRY(choose_cache_dir(params, &context->cache_dir));
   const char *kernel_dir = params->kernel_dir ? params->kernel_dir : environment("MOECL_KERNEL_DIR");
-  if (*kernel_dir && !(context->kernel_dir = strdup(kernel_dir)))
-    return MOECL_ERROR_OUT_OF_HOST_MEMORY;
-  return MOECL_OK;
+  if (!*kernel_dir) return MOECL_OK;
+  if (!(context->kernel_dir = strdup(kernel_dir))) return MOECL_ERROR_OUT_OF_HOST_MEMORY;
+  struct stat info;
+  if (stat(kernel_dir, &info) == 0 && S_ISDIR(info.st_mode)) return MOECL_OK;
+  return log_error(&context->log, MOECL_ERROR_IO,
+                   "the folder of kernel sources '%s' (%s) is not there", kernel_dir,
+                   params->kernel_dir ? "kernel_dir" : "MOECL_KERNEL_DIR");
 }
 
 static moecl_status create_queue(moecl_context *context) {

@@ -299,6 +299,12 @@ test_run() {
   holds "unverified results" python3 "$here/check_results.py" "$work/unverified" --points 1 --no-verify
 }
 
+test_kernel_dir() {
+  MOECL_KERNEL_DIR=$work/nowhere call run "$work/tiny.yaml" --out "$work/never"
+  expect "a folder of kernels that is not there, exit 2" 2
+  holds "it is named" grep -F "'$work/nowhere' (MOECL_KERNEL_DIR) is not there" "$work/err"
+}
+
 test_recorded() {
   local file=$root/configs/data/hidden_states.safetensors
   [[ -r $file ]] || { skip "a recorded file: configs/data/ has none" && return; }
@@ -505,6 +511,7 @@ main() {
     test_devices "$name"
     test_full_stdout_on_device
     test_run
+    test_kernel_dir
     test_recorded
     test_kernel_folder
     test_same_bits
