@@ -137,6 +137,10 @@ ALWAYS_INLINE void store_unit(float4 low, float4 high, unit_t u, __global output
 #endif
 }
 
+/* PoCL 3.1 forgets the condition of the stores that a kernel ends in, where it has
+ * barriers and returned before them: nothing is left to be last but this. */
+#define LAST_BARRIER barrier(CLK_LOCAL_MEM_FENCE)
+
 #if TILE_M == 8
 #include "grouped_gemm/gpu_few.clh"
 #else
@@ -258,6 +262,7 @@ gemm(const __global storage_t *a, const __global int *slot_token,
     if (row < rows)
       store_unit(vload4(0, sum[i]), vload4(1, sum[i]), unit, out, first_slot + row, n);
   }
+  LAST_BARRIER;
 }
 #endif
 

@@ -237,7 +237,9 @@ static void check_case(const kernel_variant *variant, const gemm_case *c, moecl_
  * library's GEMM is the library's to test. */
 static bool wanted(const kernel_variant *variant, const gemm_case *c, moecl_dtype dtype) {
   if (variant->flags & KERNEL_LIBRARY) return false;
-  if (!kernel_variant_serves(variant, dtype, context->info.capabilities)) return false;
+  /* Local memory that is not dedicated is slow, and right all the same. */
+  const uint32_t capabilities = context->info.capabilities | MOECL_CAP_LOCAL_MEMORY;
+  if (!kernel_variant_serves(variant, dtype, capabilities)) return false;
   return dtype == MOECL_F32 || c->shape.dense || c->shape.n == 136 || c->shape.n == 200;
 }
 
