@@ -85,6 +85,10 @@ def one(block, published=None, **more):
     return [Record("model.layers.1." + block, "model.layers.1." + (published or block), **more)]
 
 
+def in_language_model(block):
+    return [Record("model.language_model.layers.1." + block, "model.language_model.layers.1." + block)]
+
+
 def with_bf16(block, published=None):
     return one(block, published) + one(block, published, file="io-bf16", dtype=BF16)
 
@@ -127,6 +131,22 @@ def published_nemotron_h(config):
     """The pattern of layers in letters, as published."""
     del config["layers_block_type"]
     return config | {"hybrid_override_pattern": "-E"}
+
+
+def without_vision(tensors):
+    return {name: tensor for name, tensor in tensors.items() if "visual" not in name}
+
+
+def published_qwen3_vl(config):
+    text = config["text_config"]
+    text["num_experts"] = text.pop("num_local_experts")
+    return config
+
+
+def transposed_experts(tensors):
+    """Stacked experts as published, [E, H, 2I] and [E, I, H]."""
+    return {name: tensor.transpose(1, 2).contiguous() if tensor.dim() == 3 else tensor
+            for name, tensor in without_vision(tensors).items()}
 
 
 def published_mimo(config):
@@ -183,6 +203,7 @@ SWITCH = dict(d_model=32, d_kv=8, d_ff=36, num_heads=2, num_layers=2, num_decode
 NLLB = dict(d_model=24, encoder_layers=2, decoder_layers=2, encoder_attention_heads=2,
             decoder_attention_heads=2, encoder_ffn_dim=36, decoder_ffn_dim=28, encoder_sparse_step=2,
             decoder_sparse_step=2, num_experts=6, max_position_embeddings=64)
+VISION = dict(depth=1, hidden_size=16, intermediate_size=16, num_heads=2, out_hidden_size=32)
 
 CASES = [
     Case("mixtral", "Mixtral", heads(hidden_size=48, intermediate_size=40, num_local_experts=6),
@@ -340,4 +361,24 @@ CASES = [
          heads(hidden_size=32, intermediate_size=40, moe_intermediate_size=20, num_experts=8,
                num_experts_per_tok=3),
          one("mlp"), seed=39, choice=routers.by_biased_sigmoid),
+    Case("glm_moe_dsa", "GlmMoeDsa",
+         mla(hidden_size=32, intermediate_size=40, moe_intermediate_size=20, n_routed_experts=8,
+             num_experts_per_tok=3, first_k_dense_replace=1) |
+         dict(q_lora_rank=8, index_topk=4, index_head_dim=16, index_n_heads=2),
+         one("mlp"), seed=40, choice=routers.by_biased_sigmoid),
+    Case("glm4v_moe", "Glm4vMoe",
+         dict(text_config=heads(hidden_size=32, intermediate_size=40, moe_intermediate_size=20,
+                                n_routed_experts=8, num_experts_per_tok=3, n_group=2, topk_group=1,
+                                vocab_size=8),
+              vision_config=VISION),
+         in_language_model("mlp"), seed=41, suffix="ForConditionalGeneration", groups=True,
+         choice=routers.by_biased_sigmoid, publish_tensors=without_vision),
+    Case("qwen3_vl_moe", "Qwen3VLMoe",
+         dict(text_config=heads(num_experts=8, vocab_size=8, **QWEN),
+              vision_config=VISION | dict(num_position_embeddings=16, deepstack_visual_indexes=[0])),
+         in_language_model("mlp"), seed=42, suffix="ForConditionalGeneration",
+         publish_config=published_qwen3_vl, publish_tensors=transposed_experts),
+    Case("mellum", "Mellum",
+         heads(num_experts=8, mlp_layer_types=["dense", "sparse"], layer_types=["full_attention"] * 2, **QWEN),
+         one("mlp"), seed=43),
 ]
