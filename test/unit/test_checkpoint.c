@@ -348,6 +348,48 @@ static void test_measure(void **state) {
   moecl_checkpoint_destroy(&checkpoint);
 }
 
+/* Models that are a part of others: sizes in text_config, layers in a language
+ * model; Qwen's with experts stacked and transposed, gates before ups. */
+static void test_text_models(void **state) {
+  (void)state;
+#define LANGUAGE "model.language_model.layers.0.mlp."
+  const made qwen[] = {{LANGUAGE "gate.weight", "F32", 2, {2, 2}, 1},
+                       {LANGUAGE "experts.gate_up_proj", "F32", 3, {2, 2, 6}, 100},
+                       {LANGUAGE "experts.down_proj", "F32", 3, {2, 3, 2}, 300}};
+  make("model.safetensors",
+       "{\"model_type\":\"qwen3_vl_moe\",\"hidden_size\":7,\"text_config\":{\"hidden_size\":2,"
+       "\"moe_intermediate_size\":3,\"num_experts\":2,\"num_experts_per_tok\":2,"
+       "\"num_hidden_layers\":1,\"mlp_only_layers\":[]}}",
+       qwen, COUNT(qwen));
+  moecl_checkpoint *checkpoint = open_made();
+  moecl_checkpoint_layer layer;
+  assert_ok(moecl_checkpoint_get_layer(checkpoint, 0, &layer));
+  assert_true(layer.is_moe && layer.params.renormalize);
+  CHECK(0, MOECL_GATE_UP_PROJ, 1, 112, 118, 113, 119, 114, 120, 115, 121, 116, 122, 117, 123);
+  CHECK(0, MOECL_DOWN_PROJ, 1, 306, 308, 310, 307, 309, 311);
+  moecl_checkpoint_destroy(&checkpoint);
+  static const struct {
+    const char *model_type, *family;
+    double scale;
+  } others[] = {{"glm4v_moe", "glm4_moe", 0}, {"kimi_k25", "deepseek_v3", 2.5}};
+  for (size_t i = 0; i < COUNT(others); i++) {
+    char config[256];
+    snprintf(config, sizeof config,
+             "{\"model_type\":\"%s\",\"text_config\":{\"hidden_size\":6,"
+             "\"first_k_dense_replace\":0,\"num_hidden_layers\":1}}",
+             others[i].model_type);
+    make("model.safetensors", config, NULL, 0);
+    checkpoint = open_made();
+    assert_string_equal(moecl_checkpoint_family(checkpoint), others[i].family);
+    assert_ok(moecl_checkpoint_get_layer(checkpoint, 0, &layer));
+    assert_true(layer.is_moe && layer.params.hidden_size == 6 && layer.params.renormalize);
+    assert_true(layer.params.scoring == MOECL_SCORING_SIGMOID &&
+                layer.params.score_correction_bias &&
+                layer.params.routed_scaling_factor == (float)others[i].scale);
+    moecl_checkpoint_destroy(&checkpoint);
+  }
+}
+
 /* ---- bad folders ---- */
 
 /* Opens what is there and reads layer 1's first expert; the one message. */
@@ -544,6 +586,7 @@ int main(void) {
       cmocka_unit_test(test_moe_rules),
       cmocka_unit_test(test_rules),
       cmocka_unit_test(test_measure),
+      cmocka_unit_test(test_text_models),
       cmocka_unit_test(test_bad_configs),
       cmocka_unit_test(test_bad_tensors),
       cmocka_unit_test(test_bad_indices),
