@@ -286,11 +286,11 @@ static comparison compare_rows(const verification *v, const double *ours, const 
     all += length * length;
     if (distance > furthest) furthest = distance, worst = t;
     /* Written so that NaN differs. */
-    if (sqrt(distance) <= token_tolerance(v) * (length > usual ? length : usual)) continue;
+    if (isfinite(distance) && sqrt(distance) <= token_tolerance(v) * (length > usual ? length : usual)) continue;
     if (c.differ++ == 0) c.first = t;
   }
   c.error = all > 0 ? sqrt(off / all) : off > 0 ? INFINITY : 0;
-  if (c.differ == 0 && c.error > tolerance(v)) c = (comparison){c.error, 1, worst};
+  if (c.differ == 0 && !(c.error <= tolerance(v))) c = (comparison){c.error, 1, worst};
   return c;
 }
 

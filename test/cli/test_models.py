@@ -355,6 +355,17 @@ class Models(unittest.TestCase):
         self.assertRegex(out, r'topk_weights .* 0\n')
 
     @unittest.skipIf(no_device(), 'no OpenCL device')
+    def test_verify_survives_overflow(self):
+        """Numbers whose squares overflow are far off all the same."""
+        io = read_file(GOLDEN / 'mixtral' / 'io.safetensors')
+        rows = struct.unpack('<1152f', io['output'][2])
+        for count in (48, 1152):
+            values = [1e200] * count + list(rows[count:])
+            path = self.work / 'huge.safetensors'
+            write_file(path, {**io, 'output': ['F64', [24, 48], struct.pack('<1152d', *values)]})
+            self.verify(1, r'first mismatching token: 0 \(output\)', GOLDEN / 'mixtral', path)
+
+    @unittest.skipIf(no_device(), 'no OpenCL device')
     def test_verify_bf16_has_limits(self):
         folder = GOLDEN / 'deepseek_v3'
         io = read_file(folder / 'io-bf16.safetensors')
