@@ -9,11 +9,10 @@
  * row slot_token[s] of `a` (GATHER) or row s, and writes row s of `out`. A
  * work-group makes one TILE_M x TILE_N tile of the output (of both gate and up
  * where gated); a work-item 4x4 of it, at a stride of 16 so that neighbours
- * read neighbouring words of local memory. tile_offsets is the prefix over
- * experts of their row tiles; the launch is an upper bound and work-groups past
- * the last tile return. */
+ * read neighbouring words of local memory. */
 #include "common/types.clh"
 #include "common/activation.clh"
+#include "grouped_gemm/tiles.clh"
 #define TILE_M 64
 #define TILE_N 64
 #define TILE_K 16
@@ -34,18 +33,6 @@ typedef float output_t;
 typedef storage_t output_t;
 #define OUTPUT_STORE(v, p, i) storage_store(v, p, i)
 #endif
-
-/* Largest e with tile_offsets[e] <= tile. Empty experts share their offset
- * with the next one and are skipped by taking the largest. */
-static inline int expert_of_tile(const __global int *tile_offsets, int num_experts, int tile) {
-  int low = 0, high = num_experts;
-  while (high - low > 1) {
-    const int middle = (low + high) / 2;
-    if (tile_offsets[middle] <= tile) low = middle;
-    else high = middle;
-  }
-  return low;
-}
 
 /* TILE_K columns of TILE_N weight rows from row `first` on, transposed. Rows
  * past `rows` and columns past `k` read as zero. */
@@ -70,26 +57,21 @@ gemm(const __global input_t *a, const __global int *slot_token, const __global i
   const int lid = (int)get_local_id(0);
   const int x = lid % SIDE, y = lid / SIDE;
 
-  /* Column tiles vary slowest: neighbours share weights of one expert. */
-  const int tiles = tile_offsets[num_experts];
-  const ulong group = get_group_id(0);
-  const ulong column_tiles = ((ulong)n + TILE_N - 1) / TILE_N;
-  if (group >= (ulong)tiles * column_tiles) return;
-  const long first_column = (long)(group / (ulong)tiles) * TILE_N;
-  const int tile = (int)(group % (ulong)tiles);
-  const int e = expert_of_tile(tile_offsets, num_experts, tile);
-  const int first_slot = expert_offsets[e] + (tile - tile_offsets[e]) * TILE_M;
-  const int rows = min(TILE_M, expert_offsets[e + 1] - first_slot);
+  const tile_t tile = find_tile(expert_offsets, tile_offsets, num_experts,
+                                ((ulong)n + TILE_N - 1) / TILE_N, TILE_M);
+  const int rows = tile.rows, first_slot = tile.first_slot;
+  const long first_column = (long)tile.column_tile * TILE_N;
+  const long depth = rows > 0 ? k : 0;
   const long weight_rows = GATED ? 2 * n : n;
-  w += (size_t)e * (size_t)weight_rows * (size_t)k;
+  w += (size_t)tile.expert * (size_t)weight_rows * (size_t)k;
 
   /* Each work-item loads column `load_k` of rows load_row, +16, +32, +48. */
   const int load_k = lid % TILE_K, load_row = lid / TILE_K;
   size_t source[TILE_M / SIDE];
   for (int i = 0; i < TILE_M / SIDE; i++) {
-    const int slot = first_slot + min(load_row + i * SIDE, rows - 1);
+    const int r = load_row + i * SIDE, slot = first_slot + r;
 #if GATHER
-    source[i] = (size_t)slot_token[slot] * (size_t)k;
+    source[i] = r < rows ? (size_t)slot_token[slot] * (size_t)k : 0;
 #else
     source[i] = (size_t)slot * (size_t)k;
 #endif
@@ -99,7 +81,7 @@ gemm(const __global input_t *a, const __global int *slot_token, const __global i
 #if GATED
   float sum_u[4][4] = {{0}};
 #endif
-  for (long at_k = 0; at_k < k; at_k += TILE_K) {
+  for (long at_k = 0; at_k < depth; at_k += TILE_K) {
     for (int i = 0; i < TILE_M / SIDE; i++) {
       const int r = load_row + i * SIDE;
       const bool inside = r < rows && at_k + load_k < k;
@@ -127,11 +109,11 @@ gemm(const __global input_t *a, const __global int *slot_token, const __global i
 
   for (int j = 0; j < 4; j++) {
     const long column = first_column + x + j * SIDE;
-    if (column >= n) continue;
+    if (column >= n || y >= rows) continue;
 #if BIAS
-    const float add = storage_load(bias, (size_t)(e * weight_rows + column));
+    const float add = storage_load(bias, (size_t)(tile.expert * weight_rows + column));
 #if GATED
-    const float add_u = storage_load(bias, (size_t)(e * weight_rows + n + column));
+    const float add_u = storage_load(bias, (size_t)(tile.expert * weight_rows + n + column));
 #endif
 #endif
     for (int i = 0; i < 4; i++) {

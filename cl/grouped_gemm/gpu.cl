@@ -22,6 +22,7 @@
  * together and the same rows. */
 #include "common/types.clh"
 #include "common/activation.clh"
+#include "grouped_gemm/tiles.clh"
 #define TILE_N 128
 #define HALF_N (TILE_N / 2)
 #define COLUMNS (GATED ? HALF_N : TILE_N) /* of the output */
@@ -71,17 +72,6 @@ ALWAYS_INLINE void store4(float4 v, __global output_t *p) {
   *(__global ushort4 *)p = (ushort4)(float_to_bf16(v.x), float_to_bf16(v.y), float_to_bf16(v.z),
                                      float_to_bf16(v.w));
 #endif
-}
-
-/* Largest e with tile_offsets[e] <= tile. */
-ALWAYS_INLINE int expert_of_tile(const __global int *tile_offsets, int num_experts, int tile) {
-  int low = 0, high = num_experts;
-  while (high - low > 1) {
-    const int middle = (low + high) / 2;
-    if (tile_offsets[middle] <= tile) low = middle;
-    else high = middle;
-  }
-  return low;
 }
 
 /* Where a slot's row begins in the input. */
@@ -136,10 +126,6 @@ ALWAYS_INLINE void store_unit(float4 low, float4 high, unit_t u, __global output
   if (u.column + HALF_N < n) store4(finish4(high + u.high, high), out + HALF_N);
 #endif
 }
-
-/* PoCL 3.1 forgets the condition of the stores that a kernel ends in, where it has
- * barriers and returned before them: nothing is left to be last but this. */
-#define LAST_BARRIER barrier(CLK_LOCAL_MEM_FENCE)
 
 #if TILE_M == 8
 #include "grouped_gemm/gpu_few.clh"
@@ -219,29 +205,26 @@ gemm(const __global storage_t *a, const __global int *slot_token,
   const uint lid = (uint)get_local_id(0);
   const uint x = lid / 32 % 2 * 8 + lid % 8, y = lid / 64 * 4 + lid / 8 % 4;
 
-  /* Column tiles vary slowest: neighbours share weights of one expert. */
-  const ulong tiles = (ulong)tile_offsets[num_experts], group = get_group_id(0);
   const ulong column_tiles = ((ulong)n + COLUMNS - 1) / COLUMNS;
-  if (group >= tiles * column_tiles) return;
-  const ulong column_tile = group / tiles;
-  const int tile = (int)(group - column_tile * tiles);
-  const int e = expert_of_tile(tile_offsets, num_experts, tile);
-  const int first_slot = expert_offsets[e] + (tile - tile_offsets[e]) * TILE_M;
-  const int rows = min(TILE_M, expert_offsets[e + 1] - first_slot);
-  const uint steps = (uint)((k + TILE_K - 1) / TILE_K);
-  w += ((ulong)e * column_tiles + column_tile) * (ulong)steps * (TILE_K * TILE_N);
+  const tile_t tile =
+      find_tile(expert_offsets, tile_offsets, num_experts, column_tiles, TILE_M);
+  const int rows = tile.rows;
+  const uint steps = rows > 0 ? (uint)((k + TILE_K - 1) / TILE_K) : 0;
+  w += ((ulong)tile.expert * column_tiles + tile.column_tile) * (ulong)steps * (TILE_K * TILE_N);
 
   /* Rows that are not there are read from the last one, and not written. */
   const uint first_k = lid / TILE_M * CHUNK;
   const uint steps_there = (uint)((k - first_k + TILE_K - 1) / TILE_K);
-  a += row_start(slot_token, first_slot + min((int)(lid % TILE_M), rows - 1), k) + first_k;
+  if (rows > 0)
+    a += row_start(slot_token, tile.first_slot + min((int)(lid % TILE_M), rows - 1), k) + first_k;
   float sum[8][8];
 #pragma unroll
   for (int i = 0; i < 8; i++)
 #pragma unroll
     for (int j = 0; j < 8; j++) sum[i][j] = 0.0f;
 
-  put(fetch(a, w, steps_there > 0, lid), (__local float *)tile_a[0], tile_w[0], lid);
+  if (steps > 0)
+    put(fetch(a, w, steps_there > 0, lid), (__local float *)tile_a[0], tile_w[0], lid);
   barrier(CLK_LOCAL_MEM_FENCE);
   for (uint step = 1; step <= steps; step++) {
     const bool more = step < steps;
@@ -255,14 +238,14 @@ gemm(const __global storage_t *a, const __global int *slot_token,
     barrier(CLK_LOCAL_MEM_FENCE);
   }
 
-  const unit_t unit = find_unit(bias, e, (long)column_tile * COLUMNS + x * 4, n);
+  const unit_t unit =
+      find_unit(bias, tile.expert, (long)tile.column_tile * COLUMNS + x * 4, rows > 0 ? n : 0);
 #pragma unroll
   for (int i = 0; i < 8; i++) {
     const int row = (int)y * 4 + i % 4 + i / 4 * (TILE_M / 2);
     if (row < rows)
-      store_unit(vload4(0, sum[i]), vload4(1, sum[i]), unit, out, first_slot + row, n);
+      store_unit(vload4(0, sum[i]), vload4(1, sum[i]), unit, out, tile.first_slot + row, n);
   }
-  LAST_BARRIER;
 }
 #endif
 

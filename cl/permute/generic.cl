@@ -138,20 +138,19 @@ scatter(const __global int *topk_ids, const __global int *counts,
   barrier(CLK_LOCAL_MEM_FENCE);
   int rank = 0;
   for (int j = 0; j < BLOCK; j++) rank += (j < lid) & (ids[j] == e);
-  if (!inside) return;
-  if (e < 0) { /* a token routed nowhere */
-    assignment_slot[assignment] = -1;
-    return;
-  }
-  rank += counts[(size_t)get_group_id(0) * num_experts + e];
+  if (e >= 0) {
+    rank += counts[(size_t)get_group_id(0) * num_experts + e];
 #if SELECT
-  order[all_offsets[e] + rank] = assignment;
+    order[all_offsets[e] + rank] = assignment;
 #else
-  const bool kept = capacity < 0 || rank < capacity;
-  const int slot = expert_offsets[e] + rank;
-  assignment_slot[assignment] = kept ? slot : -1;
-  if (kept) slot_token[slot] = assignment / top_k;
+    const bool kept = capacity < 0 || rank < capacity;
+    const int slot = expert_offsets[e] + rank;
+    assignment_slot[assignment] = kept ? slot : -1;
+    if (kept) slot_token[slot] = assignment / top_k;
 #endif
+  } else if (inside) { /* a token routed nowhere */
+    assignment_slot[assignment] = -1;
+  }
 }
 
 /* Drop policies "probability" and "prioritized": one work-group an expert keeps the

@@ -10,7 +10,7 @@
 
 static inline bool better(float a, int ia, float b, int ib) { return a > b || (a == b && ia < ib); }
 
-/* The sum, or the minimum, of value[0] to value[LOCAL-1] into value[0], in a fixed
+/* The sum, or the extreme, of value[0] to value[LOCAL-1] into value[0], in a fixed
  * order; all must call them, with nobody left who reads the values from before. */
 static inline void sum_values(__local float *value, int lid) {
   barrier(CLK_LOCAL_MEM_FENCE);
@@ -26,11 +26,11 @@ static inline void least_value(__local float *value, int lid) {
     barrier(CLK_LOCAL_MEM_FENCE);
   }
 }
-
-static inline void route_nowhere(__global int *ids, __global float *weights, int top_k, int lid) {
-  for (int k = lid; k < top_k; k += LOCAL) {
-    ids[k] = -1;
-    weights[k] = 0.0f;
+static inline void largest_value(__local float *value, int lid) {
+  barrier(CLK_LOCAL_MEM_FENCE);
+  for (int step = LOCAL / 2; step > 0; step /= 2) {
+    if (lid < step) value[lid] = fmax(value[lid], value[lid + step]);
+    barrier(CLK_LOCAL_MEM_FENCE);
   }
 }
 
@@ -63,7 +63,9 @@ topk(const __global float *logits, const __global float *correction_bias, __glob
   __local float row[MAX_EXPERTS]; /* choice values */
   __local float value[LOCAL];
   __local int index[LOCAL];
-  __local float total; /* not in a register: see at the end */
+  /* What is carried over barriers is not in registers: see at the end. */
+  __local float maximum, total;
+  __local int rounds; /* of the choice: top_k, or 0 where the token is routed nowhere */
 #if NUM_GROUPS
   __local float group[MAX_GROUPS];
   __local int is_taken[MAX_GROUPS];
@@ -75,33 +77,21 @@ topk(const __global float *logits, const __global float *correction_bias, __glob
   topk_weights += token * (size_t)top_k;
 
   /* Load, with the row's maximum and whether all of it is finite. */
-  float maximum = -INFINITY;
-  int finite = 1;
+  float most = -INFINITY, sound = 1.0f;
   for (int e = lid; e < num_experts; e += LOCAL) {
     const float x = logits[e];
     row[e] = x;
-    finite &= isfinite(x) != 0;
-    maximum = fmax(maximum, x);
+    sound = isfinite(x) ? sound : 0.0f;
+    most = fmax(most, x);
   }
-  value[lid] = maximum;
-  index[lid] = finite;
+  value[lid] = most;
+  largest_value(value, lid);
+  if (lid == 0) {
+    maximum = value[0];
+    total = 1.0f;
+  }
   barrier(CLK_LOCAL_MEM_FENCE);
-  for (int step = LOCAL / 2; step > 0; step /= 2) {
-    if (lid < step) {
-      value[lid] = fmax(value[lid], value[lid + step]);
-      index[lid] &= index[lid + step];
-    }
-    barrier(CLK_LOCAL_MEM_FENCE);
-  }
-  maximum = value[0];
-  finite = index[0];
-  barrier(CLK_LOCAL_MEM_FENCE);
-  if (!finite) { /* uniform over the work-group */
-    route_nowhere(topk_ids, topk_weights, top_k, lid);
-    return;
-  }
 
-  if (lid == 0) total = 1.0f;
 #if SUMS_ALL
   float sum = 0.0f;
   for (int e = lid; e < num_experts; e += LOCAL) sum += exp(row[e] - maximum);
@@ -111,7 +101,6 @@ topk(const __global float *logits, const __global float *correction_bias, __glob
 #endif
   barrier(CLK_LOCAL_MEM_FENCE);
 #if !BY_LOGIT
-  float sound = 1.0f;
   for (int e = lid; e < num_experts; e += LOCAL) {
     float x = rule_score(row[e], maximum) / total;
 #if CORRECTION
@@ -120,18 +109,20 @@ topk(const __global float *logits, const __global float *correction_bias, __glob
     row[e] = x;
     sound = isfinite(x) ? sound : 0.0f;
   }
+#endif
   value[lid] = sound;
   least_value(value, lid);
-  if (value[0] == 0.0f) {
-    route_nowhere(topk_ids, topk_weights, top_k, lid);
-    return;
+  if (lid == 0) rounds = value[0] == 0.0f ? 0 : top_k;
+  barrier(CLK_LOCAL_MEM_FENCE);
+  for (int k = rounds + lid; k < top_k; k += LOCAL) {
+    topk_ids[k] = -1;
+    topk_weights[k] = 0.0f;
   }
-#endif
 #if NUM_GROUPS
   limit_to_groups(row, group, is_taken, num_experts / NUM_GROUPS, lid);
 #endif
 
-  for (int k = 0; k < top_k; k++) {
+  for (int k = 0; k < rounds; k++) {
     float best = -INFINITY;
     int best_id = MAX_EXPERTS;
     for (int e = lid; e < num_experts; e += LOCAL)
@@ -176,6 +167,6 @@ topk(const __global float *logits, const __global float *correction_bias, __glob
   }
   /* By the work-item that wrote them. A number carried through the rounds above,
    * over their barriers, comes out wrong on PoCL 3.1. */
-  if (lid == 0) rule_finish(topk_ids, topk_weights, top_k, total, token, seed);
+  if (lid == 0) rule_finish(topk_ids, topk_weights, rounds, total, token, seed);
   barrier(CLK_LOCAL_MEM_FENCE); /* without, PoCL 3.1 lets all work-items do that */
 }

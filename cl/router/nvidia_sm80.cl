@@ -149,15 +149,12 @@ static inline void finish(int *id, float *weight, int top_k, int lane, float tot
   for (int i = 0; i < MAX_CHOICES_A_LANE; i++) weight[i] = rule_scale(weight[i] / total);
 }
 
-static inline __attribute__((always_inline)) void route_token(const __global float *logits, const __global float *correction_bias,
-                               __global int *ids, __global float *weights, __local float *row,
-                               __local int *bins, int num_experts, int top_k, int lane, ulong token,
-                               ulong seed) {
-  float maximum = 0.0f, total = 1.0f;
-  if (!load_row(logits, correction_bias, row, num_experts, lane, &maximum, &total)) {
-    route_nowhere(ids, weights, top_k, lane);
-    return;
-  }
+/* The choice of a token all of whose values are finite; `maximum` and `total` as
+ * load_row left them. */
+static inline __attribute__((always_inline)) void
+choose(const __global float *logits, __global int *ids, __global float *weights,
+       __local float *row, __local int *bins, int num_experts, int top_k, int lane, float maximum,
+       float total, ulong token, ulong seed) {
 #if NUM_GROUPS
   warp_sync();
   limit_to_groups(row, num_experts / NUM_GROUPS, lane);
@@ -216,6 +213,17 @@ static inline __attribute__((always_inline)) void route_token(const __global flo
     weights[k] = chosen[i];
     if (SECOND_CHOICE != SECOND_RANDOM || chosen_id[i] >= 0) atomic_inc(&bins[chosen_id[i]]);
   }
+}
+
+static inline __attribute__((always_inline)) void
+route_token(const __global float *logits, const __global float *correction_bias,
+            __global int *ids, __global float *weights, __local float *row, __local int *bins,
+            int num_experts, int top_k, int lane, ulong token, ulong seed) {
+  float maximum = 0.0f, total = 1.0f;
+  if (load_row(logits, correction_bias, row, num_experts, lane, &maximum, &total))
+    choose(logits, ids, weights, row, bins, num_experts, top_k, lane, maximum, total, token, seed);
+  else
+    route_nowhere(ids, weights, top_k, lane);
 }
 
 /* Tokens [first, end), and into `bins` how often each expert was chosen. */
