@@ -209,6 +209,10 @@ static void print_rule(const moecl_layer_params *p) {
   if (p->second_choice != MOECL_SECOND_ALL)
     printf(", second choice %s", moecl_second_choice_name(p->second_choice));
   if (p->renormalize) printf(", renormalized");
+  if (p->renormalize && p->renormalize_epsilon > 0)
+    printf(" plus %g", (double)p->renormalize_epsilon);
+  if (p->renormalize && p->renormalize_minimum > 0)
+    printf(" by %g at least", (double)p->renormalize_minimum);
   if (p->routed_scaling_factor != 0 && p->routed_scaling_factor != 1)
     printf(", times %g", (double)p->routed_scaling_factor);
   if (p->weight_on_input) printf(", weights on the experts' input");

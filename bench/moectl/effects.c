@@ -13,6 +13,8 @@ static const struct {
     {KEY_MIN_CAPACITY, KEY_CAPACITY_FACTOR, -1, "a number for layer.capacity.factor"},
     {KEY_DROP_POLICY, KEY_CAPACITY_FACTOR, -1, "a number for layer.capacity.factor"},
     {KEY_SPARSEMIXER_JITTER, KEY_SCORING, MOECL_SCORING_SPARSEMIXER, "'scoring: sparsemixer'"},
+    {KEY_RENORMALIZE_EPSILON, KEY_RENORMALIZE, true, "'renormalize: true'"},
+    {KEY_RENORMALIZE_MINIMUM, KEY_RENORMALIZE, true, "'renormalize: true'"},
     {KEY_GROUP_SCORE, KEY_GROUPS, -1, "a number for layer.router.groups"},
     {KEY_SKEW_EXPONENT, KEY_DISTRIBUTION, WORKLOAD_SKEWED, "'distribution: skewed'"},
     {KEY_SKEW_CLUSTERS, KEY_DISTRIBUTION, WORKLOAD_SKEWED, "'distribution: skewed'"},

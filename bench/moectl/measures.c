@@ -144,6 +144,8 @@ const char *const measure_params[] = {"num_tokens",
                                       "shared_intermediate_size",
                                       "shared_gate",
                                       "renormalize_after_capacity",
+                                      "renormalize_epsilon",
+                                      "renormalize_minimum",
                                       NULL};
 
 bool measure_param_applies(const experiment_point *point, const char *param) {

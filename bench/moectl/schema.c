@@ -104,6 +104,17 @@ static const schema_key keys[KEY_COUNT] = {
                          NO_CHOICE, "true", IN_POINT(layer.renormalize),
                          "Divides a token's k weights by their sum, as Mixtral and Qwen3 do and "
                          "OLMoE does not."},
+    [KEY_RENORMALIZE_EPSILON] = {"layer.router.renormalize_epsilon", "renormalize_epsilon",
+                                 TYPE_REAL, NULLABLE | MIN_OPEN, 0, 1000000, NO_CHOICE, "null",
+                                 IN_POINT(layer.renormalize_epsilon),
+                                 "renormalize: is added to that sum, as LFM2 adds 1e-6; null: "
+                                 "1e-20 to sigmoid and sqrt_softplus scores (DeepSeek), else "
+                                 "nothing."},
+    [KEY_RENORMALIZE_MINIMUM] = {"layer.router.renormalize_minimum", "renormalize_minimum",
+                                 TYPE_REAL, 0, 0, 1000000, NO_CHOICE, "0",
+                                 IN_POINT(layer.renormalize_minimum),
+                                 "renormalize: what weights are divided by is at least this "
+                                 "(ERNIE 4.5's moe_norm_min)."},
     [KEY_SCALING_FACTOR] = {"layer.router.scaling_factor", "routed_scaling_factor", TYPE_REAL,
                             MIN_OPEN, 0, 1000000, NO_CHOICE, "1",
                             IN_POINT(layer.routed_scaling_factor),

@@ -134,8 +134,8 @@ static inline int load_row(const __global float *logits, const __global float *c
  * softmax's `total` over all experts: rule_finish by a warp. */
 static inline void finish(int *id, float *weight, int top_k, int lane, float total, ulong token,
                           ulong seed) {
-#if AFTER_TOPK || (RENORMALIZE && SECOND_CHOICE != SECOND_RANDOM)
-  total = rule_sum(warp_sum(weight[0] + weight[1]));
+#if AFTER_TOPK
+  total = warp_sum(weight[0] + weight[1]);
 #endif
 #if SECOND_CHOICE == SECOND_RANDOM
   for (int i = 0; i < MAX_CHOICES_A_LANE; i++) {
@@ -144,7 +144,9 @@ static inline void finish(int *id, float *weight, int top_k, int lane, float tot
     id[i] = -1;
     weight[i] = 0.0f;
   }
-  if (RENORMALIZE) total = rule_sum(warp_sum(weight[0] + weight[1]));
+#endif
+#if RENORMALIZE
+  total = rule_sum(warp_sum(weight[0] + weight[1]), total);
 #endif
   for (int i = 0; i < MAX_CHOICES_A_LANE; i++) weight[i] = rule_scale(weight[i] / total);
 }

@@ -48,16 +48,22 @@ typedef struct moecl_layer_params {
    * can't tell apart any more still decide. Experts in groups that were not taken
    * are out, as in transformers 5 (DeepSeek's first code gave them choice score 0,
    * which could win against negative ones). A weight is the expert's score (without
-   * the bias), then divided by the sum of the weights that are kept (renormalize; to
-   * a sum of sigmoid or sqrt-softplus scores 1e-20 is added, as DeepSeek's code
-   * does), then multiplied by routed_scaling_factor. A token with a logit or choice
-   * score that is not finite is routed nowhere. */
+   * the bias), then divided by the sum of the weights that are kept (renormalize; see
+   * there for what keeps the sum from 0), then multiplied by routed_scaling_factor. A
+   * token with a logit or choice score that is not finite is routed nowhere. */
   moecl_scoring scoring;
   bool score_after_topk; /* the choice is among logits, the scores are made of the K chosen ones
                             alone (a softmax over K: Granite-MoE, JetMoE, gpt-oss). Not with
                             score_correction_bias, groups or MOECL_SCORING_SPARSEMIXER */
   float sparsemixer_jitter; /* of MOECL_SCORING_SPARSEMIXER; 0: 0.01 */
+  /* Weights are divided by max(sum + renormalize_epsilon, renormalize_minimum).
+   * Epsilon 0 is 1e-20 for sigmoid and sqrt-softplus scores, as in DeepSeek's code, and
+   * nothing for shares in a softmax (LFM2 adds 1e-6); minimum 0 is none (ERNIE 4.5 has
+   * 1e-12). Each 0, or from 2^-126, the least normal fp32, on: with sigmoids, that is as
+   * good as none. Where the scores of all choices underflow fp32, either makes all
+   * weights 0. Without renormalize they mean nothing. */
   bool renormalize;
+  float renormalize_epsilon, renormalize_minimum;
   float routed_scaling_factor;  /* 0: 1 */
   bool score_correction_bias;   /* tensor MOECL_SCORE_CORRECTION_BIAS moves the choice alone:
                                    DeepSeek-V3's e_score_correction_bias */

@@ -2,6 +2,7 @@
 #include "moecl/layer.h"
 #include "moecl/routing.h"
 
+#include <float.h>
 #include <math.h>
 #include <stdarg.h>
 #include <stdio.h>
@@ -114,6 +115,14 @@ static moecl_status check_rule(const moecl_layer_params *p, char *message, size_
   return MOECL_OK;
 }
 
+/* What sums of weights are kept from 0 by: a number that a device may take for 0 does
+ * not. */
+static moecl_status check_guard(const char *field, float value, char *message, size_t size) {
+  if (value == 0.0f || (value >= FLT_MIN && isfinite(value))) return MOECL_OK;
+  return invalid(message, size, "%s is %g, expected 0, or a finite number of %g or more", field,
+                 (double)value, (double)FLT_MIN);
+}
+
 /* Written so that NaN fails. */
 static moecl_status check_router(const moecl_layer_params *p, char *message, size_t size) {
   if (!(p->jitter >= 0.0f && p->jitter < 1.0f))
@@ -127,7 +136,11 @@ static moecl_status check_router(const moecl_layer_params *p, char *message, siz
                    "routed_scaling_factor is %g, expected a finite number greater than 0, or 0 "
                    "for 1",
                    (double)p->routed_scaling_factor);
-  const moecl_status status = check_groups(p, message, size);
+  moecl_status status =
+      check_guard("renormalize_epsilon", p->renormalize_epsilon, message, size);
+  if (status == MOECL_OK)
+    status = check_guard("renormalize_minimum", p->renormalize_minimum, message, size);
+  if (status == MOECL_OK) status = check_groups(p, message, size);
   return status == MOECL_OK ? check_rule(p, message, size) : status;
 }
 

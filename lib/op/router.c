@@ -89,6 +89,20 @@ static uint32_t topk_local(const moecl_layer_params *params) {
   return params->num_experts <= 256 ? 1024 : 256;
 }
 
+/* What keeps the sum that weights are divided by from 0; zeros for nothing. */
+typedef struct renormalize_guard {
+  float epsilon, minimum;
+} renormalize_guard;
+
+static renormalize_guard guard_of(const moecl_layer_params *params) {
+  const bool shares = params->scoring == MOECL_SCORING_SOFTMAX ||
+                      params->scoring == MOECL_SCORING_SPARSEMIXER;
+  if (!params->renormalize) return (renormalize_guard){0};
+  const float epsilon = shares || params->renormalize_epsilon > 0 ? params->renormalize_epsilon
+                                                                  : 1e-20f;
+  return (renormalize_guard){epsilon, params->renormalize_minimum};
+}
+
 /* Those of rule.clh. Rules that come to the same have the same defines, so that
  * they are one program. */
 enum { MOST_DEFINES = 512 };
@@ -99,13 +113,20 @@ static void topk_defines(const moecl_layer_params *params, char *text, size_t si
   const bool random = params->second_choice == MOECL_SECOND_RANDOM;
   const float mixer = params->sparsemixer_jitter > 0 ? params->sparsemixer_jitter : 0.01f;
   const float scale = params->routed_scaling_factor == 0 ? 1 : params->routed_scaling_factor;
+  const renormalize_guard guard = guard_of(params);
+  const bool guarded = guard.epsilon > 0 || guard.minimum > 0;
   int used = snprintf(text, size,
                       "SCORING %d\nAFTER_TOPK %d\nRENORMALIZE %d\nCORRECTION %d\nNUM_GROUPS %d\n"
                       "TOPK_GROUP %d\nGROUP_SCORE %d\nSECOND_CHOICE %d\nTOPK_LOCAL %u\n",
-                      (int)params->scoring, after && random, params->renormalize || (after && !random),
+                      (int)params->scoring, after && (random || guarded),
+                      params->renormalize || (after && !random),
                       params->score_correction_bias, groups ? (int)params->num_expert_group : 0,
                       groups ? (int)params->topk_group : 0, groups ? (int)params->group_score : 0,
                       (int)params->second_choice, topk_local(params));
+  if (guard.epsilon > 0)
+    used += snprintf(text + used, size - (size_t)used, "EPSILON %af\n", (double)guard.epsilon);
+  if (guard.minimum > 0)
+    used += snprintf(text + used, size - (size_t)used, "MINIMUM %af\n", (double)guard.minimum);
   if (scale != 1)
     used += snprintf(text + used, size - (size_t)used, "SCALE %af\n", (double)scale);
   if (params->scoring == MOECL_SCORING_SPARSEMIXER)

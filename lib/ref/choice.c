@@ -158,9 +158,10 @@ static void scale_weights(const moecl_layer_params *params, double *weights) {
   const bool shares =
       params->scoring == MOECL_SCORING_SOFTMAX || params->scoring == MOECL_SCORING_SPARSEMIXER;
   double factor = params->routed_scaling_factor == 0 ? 1 : params->routed_scaling_factor;
-  double sum = shares ? 0 : 1e-20;
+  double sum = params->renormalize_epsilon > 0 ? params->renormalize_epsilon : shares ? 0 : 1e-20;
   for (int64_t k = 0; k < params->top_k; k++)
     sum += weights[k];
+  sum = fmax(sum, params->renormalize_minimum);
   for (int64_t k = 0; k < params->top_k; k++)
     weights[k] = (params->renormalize ? weights[k] / sum : weights[k]) * factor;
 }

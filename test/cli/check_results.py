@@ -287,7 +287,9 @@ def route(logits, params):
     ids = sorted(range(len(scores)), key=lambda e: (-scores[e], e))[: params["top_k"]]
     weights = [scores[e] for e in ids]
     if params["renormalize"]:
-        weights = [w / math.fsum(weights) for w in weights]
+        total = max(math.fsum(weights) + (params["renormalize_epsilon"] or 0.0),
+                    params["renormalize_minimum"])
+        weights = [w / total for w in weights]
     return ids, [w * params["routed_scaling_factor"] for w in weights], scores
 
 

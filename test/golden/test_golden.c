@@ -69,6 +69,8 @@ static moecl_layer_params read_params(const golden *file) {
       .score_after_topk = is_true(file, "score_after_topk"),
       .sparsemixer_jitter = (float)number(file, "sparsemixer_jitter"),
       .renormalize = is_true(file, "renormalize"),
+      .renormalize_epsilon = (float)number(file, "renormalize_epsilon"),
+      .renormalize_minimum = (float)number(file, "renormalize_minimum"),
       .routed_scaling_factor = (float)number(file, "routed_scaling_factor"),
       .score_correction_bias = has(file, "router.correction_bias"),
       .num_expert_group = (int64_t)number(file, "num_expert_group"),

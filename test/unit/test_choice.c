@@ -61,6 +61,40 @@ static void test_sigmoid(void **state) {
   assert_true(c.weights[0] > 0 && c.weights[0] < 1e-20);
 }
 
+/* max(sum + epsilon, minimum): by hand. */
+static void test_renormalize_guard(void **state) {
+  const double logits[] = {of_sigmoid(0.2), of_sigmoid(0.8), of_sigmoid(0.5)};
+  moecl_layer_params params = rule(3, 2, MOECL_SCORING_SIGMOID);
+  (void)state;
+  params.renormalize = true;
+  params.renormalize_epsilon = 0.25f;
+  chosen c = choose(&params, logits, NULL);
+  is(&c, 2, (int32_t[]){1, 2}, (double[]){0.8 / 1.55, 0.5 / 1.55});
+  params.renormalize_minimum = 4;
+  c = choose(&params, logits, NULL);
+  is(&c, 2, (int32_t[]){1, 2}, (double[]){0.2, 0.125});
+  params.renormalize = false; /* then they mean nothing */
+  c = choose(&params, logits, NULL);
+  is(&c, 2, (int32_t[]){1, 2}, (double[]){0.8, 0.5});
+  /* LFM2's 1e-6 against sigmoids that are as small. */
+  params = rule(3, 2, MOECL_SCORING_SIGMOID);
+  params.renormalize = true;
+  params.renormalize_epsilon = 1e-6f;
+  c = choose(&params, (double[]){of_sigmoid(1e-6), of_sigmoid(2e-6), -40}, NULL);
+  const double sum = 3e-6 + (double)1e-6f;
+  is(&c, 2, (int32_t[]){1, 0}, (double[]){2e-6 / sum, 1e-6 / sum});
+  /* ERNIE's least sum: shares of 1e-13 and 3e-13 of all, which the bias prefers. */
+  params = rule(3, 2, MOECL_SCORING_SOFTMAX);
+  params.renormalize = params.score_correction_bias = true;
+  params.renormalize_minimum = 1e-12f;
+  const double shares[] = {log(1e-13), log(3e-13), log(1 - 4e-13)};
+  c = choose(&params, shares, (double[]){5, 5, 0});
+  is(&c, 2, (int32_t[]){1, 0}, (double[]){0.3 * 1e-12 / (double)1e-12f, 0.1 * 1e-12 / (double)1e-12f});
+  params.renormalize_minimum = 0;
+  c = choose(&params, shares, (double[]){5, 5, 0});
+  is(&c, 2, (int32_t[]){1, 0}, (double[]){0.75, 0.25});
+}
+
 static void test_sqrt_softplus(void **state) {
   /* softplus(log(e^4 - 1)) = 4. */
   const double logits[] = {log(exp(4) - 1), log(exp(1) - 1), 50000};
@@ -270,7 +304,8 @@ static void test_noise(void **state) {
 
 int main(void) {
   const struct CMUnitTest tests[] = {
-      cmocka_unit_test(test_sigmoid),         cmocka_unit_test(test_sqrt_softplus),
+      cmocka_unit_test(test_sigmoid),         cmocka_unit_test(test_renormalize_guard),
+      cmocka_unit_test(test_sqrt_softplus),
       cmocka_unit_test(test_after_topk),      cmocka_unit_test(test_correction),
       cmocka_unit_test(test_groups),          cmocka_unit_test(test_tied_groups),
       cmocka_unit_test(test_negative_choice), cmocka_unit_test(test_sparsemixer),

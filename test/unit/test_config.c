@@ -97,6 +97,12 @@ static void test_router_rule(void **state) {
   assert_int_equal(layer->group_score, MOECL_GROUP_TOP2_SUM);
   assert_string_equal(experiment_param_text(&e.points[0], "topk_group", text, sizeof text), "2");
   experiment_destroy(&e);
+  e = load(LAYER "{renormalize_epsilon: 1e-6, renormalize_minimum: 1e-12}}\n", NULL);
+  layer = &e.points[0].layer;
+  assert_true(layer->renormalize_epsilon == 1e-6f && layer->renormalize_minimum == 1e-12f);
+  assert_string_equal(
+      experiment_param_text(&e.points[0], "renormalize_epsilon", text, sizeof text), "1e-06");
+  experiment_destroy(&e);
   e = load(LAYER "{score_after_topk: true, second_choice: sampled, noise: true}}\n", NULL);
   layer = &e.points[0].layer;
   assert_true(layer->score_after_topk && layer->router_noise);
@@ -196,7 +202,8 @@ static void test_resolved_json(void **state) {
       "\"gate_up_bias\":false,\"down_bias\":false,\"shared\":{\"intermediate_size\":null,"
       "\"gate\":false},\"variant\":\"auto\",\"router\":{"
       "\"scoring\":\"softmax\",\"score_after_topk\":false,\"sparsemixer_jitter\":0.01,"
-      "\"renormalize\":true,\"scaling_factor\":1.0,\"correction_bias\":false,\"groups\":null,"
+      "\"renormalize\":true,\"renormalize_epsilon\":null,\"renormalize_minimum\":0.0,"
+      "\"scaling_factor\":1.0,\"correction_bias\":false,\"groups\":null,"
       "\"topk_groups\":null,\"group_score\":\"max\",\"second_choice\":\"all\","
       "\"noise\":false,\"weight_on_input\":false,\"jitter\":0.0,\"bias\":false,"
       "\"variant\":\"auto\"},\"capacity\":{\"factor\":[1.1,null],\"min_capacity\":0,"

@@ -80,6 +80,14 @@ static void test_router_rule(void **state) {
   REFUSES(sparsemixer_jitter, NAN, "sparsemixer_jitter is nan, expected 0 or more and less than 1");
   REFUSES(routed_scaling_factor, -1.0f,
           "routed_scaling_factor is -1, expected a finite number greater than 0, or 0 for 1");
+  REFUSES(renormalize_epsilon, -1e-6f,
+          "renormalize_epsilon is -1e-06, expected 0, or a finite number of 1.17549e-38 or more");
+  REFUSES(renormalize_epsilon, 1e-40f, "renormalize_epsilon is 9.99995e-41, expected 0, or a "
+                                       "finite number of 1.17549e-38 or more");
+  REFUSES(renormalize_minimum, NAN,
+          "renormalize_minimum is nan, expected 0, or a finite number of 1.17549e-38 or more");
+  REFUSES(renormalize_minimum, INFINITY,
+          "renormalize_minimum is inf, expected 0, or a finite number of 1.17549e-38 or more");
   REFUSES(num_expert_group, 3,
           "num_expert_group is 3, expected 1 to 32 and a divisor of num_experts (8)");
   REFUSES(topk_group, 1, "num_expert_group is 0, expected 1 to 32 and a divisor of num_experts (8)");
