@@ -198,22 +198,23 @@ static inline floatv activate_vector(floatv x) {
 #if ACTIVATION == 1
   return x / (1.0f + exp(-x));
 #elif ACTIVATION == 2
-  return 0.5f * x * (1.0f + erf(x * 0.70710678118654752f));
+  return 0.5f * x * erfc(x * -0.70710678118654752f);
 #elif ACTIVATION == 3
-  return fmax(x, 0.0f);
+  return select(x, (floatv)(0.0f), x < 0.0f);
 #elif ACTIVATION == 4
-  return 0.5f * x * (1.0f + tanh(x * (0.035677408f * x * x + 0.79788456f)));
+  return x / (1.0f + exp(-2.0f * x * (0.035677408f * x * x + 0.79788456f)));
 #elif ACTIVATION == 5
-  const floatv positive = fmax(x, 0.0f);
-  return positive * positive;
+  return select(x * x, (floatv)(0.0f), x < 0.0f);
 #else
   return x;
 #endif
 }
 static inline floatv activate_gated_vector(floatv gate, floatv up) {
 #if ACTIVATION == 6
-  gate = fmin(gate, SWIGLU_LIMIT);
-  up = fmin(fmax(up, -SWIGLU_LIMIT), SWIGLU_LIMIT);
+  const floatv limit = SWIGLU_LIMIT;
+  gate = select(gate, limit, gate > limit);
+  up = select(up, limit, up > limit);
+  up = select(up, -limit, up < -limit);
   return gate / (1.0f + exp(-SWIGLU_ALPHA * gate)) * (up + 1.0f);
 #else
   return activate_vector(gate) * up;

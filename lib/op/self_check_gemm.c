@@ -26,13 +26,13 @@ static double epilogue(op_epilogue kind, double x) {
   case OP_EPILOGUE_SILU:
     return x / (1.0 + exp(-x));
   case OP_EPILOGUE_GELU:
-    return 0.5 * x * (1.0 + erf(x / sqrt(2.0)));
+    return 0.5 * x * erfc(-x / sqrt(2.0));
   case OP_EPILOGUE_RELU:
-    return x > 0.0 ? x : 0.0;
+    return x < 0.0 ? 0.0 : x;
   case OP_EPILOGUE_GELU_TANH:
     return 0.5 * x * (1.0 + tanh(sqrt(2.0 / acos(-1.0)) * (x + 0.044715 * x * x * x)));
   case OP_EPILOGUE_RELU2:
-    return x > 0.0 ? x * x : 0.0;
+    return x < 0.0 ? 0.0 : x * x;
   default:
     return x;
   }

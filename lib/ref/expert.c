@@ -4,6 +4,11 @@
 #include <math.h>
 #include <stdlib.h>
 
+/* 1 + tanh(u); below 0 as sech(u)^2 / (1 - tanh(u)), where nothing cancels. */
+static double one_plus_tanh(double u) {
+  return u < 0 ? 1 / (cosh(u) * cosh(u) * (1 - tanh(u))) : 1 + tanh(u);
+}
+
 static double activate(moecl_activation activation, double x) {
   switch (activation) {
   case MOECL_SWIGLU:
@@ -14,7 +19,7 @@ static double activate(moecl_activation activation, double x) {
     return 0.5 * x * erfc(-x * 0.70710678118654752440); /* no cancellation below 0 */
   case MOECL_GEGLU_TANH:
   case MOECL_GELU_TANH: /* sqrt(2/pi) */
-    return 0.5 * x * (1 + tanh(0.79788456080286535588 * (x + 0.044715 * x * x * x)));
+    return 0.5 * x * one_plus_tanh(0.79788456080286535588 * (x + 0.044715 * x * x * x));
   case MOECL_RELU:
     return x < 0 ? 0 : x; /* NaN stays NaN */
   case MOECL_RELU2:

@@ -338,6 +338,16 @@ static void test_activations(void **state) {
   assert_true(expert_of_one(MOECL_RELU2, -2) == 0.0);
   assert_near(expert_of_one(MOECL_GELU_TANH, 2), 0.8411919906082768 * 10); /* PyTorch's */
   assert_near(expert_of_one(MOECL_GEGLU_TANH, 2), 0.8411919906082768 * 6 * 10);
+  /* Nothing cancels far below 0: it is x sigmoid(2u). */
+  for (double x = -4; x > -9; x -= 1) {
+    const double u = sqrt(2 / acos(-1)) * (x + 0.044715 * x * x * x);
+    const double want = 10 * x * exp(2 * u) / (1 + exp(2 * u));
+    assert_true(fabs(expert_of_one(MOECL_GELU_TANH, 2 * x) - want) <= 1e-12 * fabs(want));
+  }
+  assert_true(expert_of_one(MOECL_GELU_TANH, -2e10) == 0);
+  /* NaN stays NaN. */
+  for (int activation = 0; activation < MOECL_ACTIVATION_COUNT; activation++)
+    assert_true(isnan(expert_of_one((moecl_activation)activation, NAN)));
   for (int activation = 0; activation < MOECL_ACTIVATION_COUNT; activation++) {
     assert_true(expert_of_one((moecl_activation)activation, 0) == 0.0);
     assert_true(isfinite(expert_of_one((moecl_activation)activation, -1e6)));
