@@ -236,7 +236,9 @@ typedef struct moecl_forward_params {
                               grown when needed. One workspace serves one forward at a time;
                               layers may share one if they take turns. */
   uint64_t seed;           /* of what the router draws */
-  moecl_event *const *wait_list; /* started after these; may be NULL */
+  moecl_event *const *wait_list; /* started after these; may be NULL. One that has failed
+                                    fails the forward (MOECL_ERROR_DEVICE), and one that
+                                    fails later the wait for the forward's event */
   size_t wait_count;
   moecl_profile *profile; /* receives this forward's stage times; may be NULL */
 } moecl_forward_params;

@@ -5,8 +5,34 @@
 static moecl_status make(moecl_context *context, cl_event cl, moecl_event **event) {
   moecl_event *made = malloc(sizeof *made);
   if (!made) return MOECL_ERROR_OUT_OF_HOST_MEMORY;
-  *made = (moecl_event){ocl_context_retain(context), cl};
+  *made = (moecl_event){.context = ocl_context_retain(context), .cl = cl};
   *event = made;
+  return MOECL_OK;
+}
+
+/* An event's command that ended in an error has a negative status. Not every driver
+ * passes that on to the commands that wait for it. */
+static moecl_status check_outcome(moecl_context *context, cl_event event, size_t index,
+                                  const char *of) {
+  cl_int progress = CL_COMPLETE;
+  MOECL_TRY(ocl_check(context,
+                      clGetEventInfo(event, CL_EVENT_COMMAND_EXECUTION_STATUS, sizeof progress,
+                                     &progress, NULL),
+                      "clGetEventInfo"));
+  if (progress >= 0) return MOECL_OK;
+  return log_error(&context->log, MOECL_ERROR_DEVICE, "event %llu of %s has failed: %s (%d)",
+                   (unsigned long long)index, of, ocl_error_name(progress), (int)progress);
+}
+
+/* Remembers what the chain waited for. */
+static moecl_status follow(const ocl_chain *chain, moecl_event *event) {
+  if (chain->num_waited == 0) return MOECL_OK;
+  event->follows = calloc(chain->num_waited, sizeof *event->follows);
+  if (!event->follows) return MOECL_ERROR_OUT_OF_HOST_MEMORY;
+  for (size_t i = 0; i < chain->num_waited; i++) {
+    MOECL_TRY(ocl_check(chain->context, clRetainEvent(chain->waited[i]->cl), "clRetainEvent"));
+    event->follows[event->num_follows++] = chain->waited[i]->cl;
+  }
   return MOECL_OK;
 }
 
@@ -22,12 +48,18 @@ moecl_status moecl_event_wrap(moecl_context *context, cl_event cl, moecl_event *
 
 moecl_status moecl_event_wait(moecl_event *event) {
   if (!event) return MOECL_ERROR_INVALID_ARGUMENT;
-  return ocl_check(event->context, clWaitForEvents(1, &event->cl), "clWaitForEvents");
+  MOECL_TRY(ocl_check(event->context, clWaitForEvents(1, &event->cl), "clWaitForEvents"));
+  MOECL_TRY(check_outcome(event->context, event->cl, 0, "those waited for"));
+  for (size_t i = 0; i < event->num_follows; i++)
+    MOECL_TRY(check_outcome(event->context, event->follows[i], i, "the work's wait list"));
+  return MOECL_OK;
 }
 
 void moecl_event_destroy(moecl_event **event) {
   if (!event || !*event) return;
   clReleaseEvent((*event)->cl);
+  for (size_t i = 0; i < (*event)->num_follows; i++) clReleaseEvent((*event)->follows[i]);
+  free((*event)->follows);
   moecl_context_destroy(&(*event)->context);
   free(*event);
   *event = NULL;
@@ -35,8 +67,8 @@ void moecl_event_destroy(moecl_event **event) {
 
 cl_event moecl_event_cl(const moecl_event *event) { return event ? event->cl : NULL; }
 
-/* The events of a chain's wait list; *list is NULL where there are none, and
- * otherwise the caller's to free. */
+/* The events of a chain's wait list, none of which has failed; *list is NULL where
+ * there are none, and otherwise the caller's to free. */
 static moecl_status collect(const ocl_chain *chain, cl_event **list) {
   *list = NULL;
   if (chain->num_waits == 0) return MOECL_OK;
@@ -50,6 +82,12 @@ static moecl_status collect(const ocl_chain *chain, cl_event **list) {
                        "event %llu of the wait list is NULL", (unsigned long long)i);
     }
     events[i] = chain->waits[i]->cl;
+    const moecl_status status =
+        check_outcome(chain->context, events[i], i, "the wait list");
+    if (status != MOECL_OK) {
+      free(events);
+      return status;
+    }
   }
   *list = events;
   return MOECL_OK;
@@ -72,6 +110,8 @@ moecl_status ocl_chain_order(ocl_chain *chain) {
                                              events, NULL);
   free(events);
   MOECL_TRY(ocl_check(chain->context, code, "clEnqueueBarrierWithWaitList"));
+  chain->waited = chain->waits;
+  chain->num_waited = chain->num_waits;
   chain->waits = NULL;
   chain->num_waits = 0;
   return MOECL_OK;
@@ -88,6 +128,11 @@ moecl_status ocl_chain_end(ocl_chain *chain, moecl_event **event) {
     moecl_status status = make(context, cl, event);
     if (status != MOECL_OK) {
       clReleaseEvent(cl);
+      return status;
+    }
+    status = follow(chain, *event);
+    if (status != MOECL_OK) {
+      moecl_event_destroy(event);
       return status;
     }
   }

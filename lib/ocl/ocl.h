@@ -35,6 +35,8 @@ struct moecl_buffer {
 struct moecl_event {
   moecl_context *context;
   cl_event cl;
+  cl_event *follows; /* [num_follows], retained: what the work before it was to wait for */
+  size_t num_follows;
 };
 
 moecl_context *ocl_context_retain(moecl_context *context);
@@ -108,6 +110,8 @@ typedef struct ocl_chain {
   moecl_context *context;
   moecl_event *const *waits; /* cleared by the first launch */
   size_t num_waits;
+  moecl_event *const *waited; /* what was cleared: set by the first launch */
+  size_t num_waited;
   moecl_profile *profile; /* records every launch under `stage`; NULL: nothing is recorded */
   moecl_stage stage;
   bool last; /* the launch to come is the last: all that a profile of the layer alone wants,

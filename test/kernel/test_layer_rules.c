@@ -402,6 +402,40 @@ static void refused(moecl_status got, moecl_status want, const char *message) {
   base_text_free(&logged.text);
 }
 
+/* An event that has failed fails the forward that would wait for it. In a context of
+ * its own: what a driver's queue is good for after that is the driver's. */
+static void test_failed_wait(void **state) {
+  case_data data;
+  moecl_context *own = NULL;
+  cl_int code;
+  (void)state;
+  make("plain", MOECL_F32, &data);
+  const moecl_context_params params = {.log = test_log_add, .log_user = &logged};
+  assert_ok(moecl_context_create(&params, &own));
+  moecl_layer *layer = make_layer(own, &data, NULL, NULL);
+  const size_t bytes = case_hidden_bytes(&data);
+  moecl_buffer *input = upload(own, data.hidden, bytes, 0), *output = upload(own, data.hidden, bytes, 0);
+  cl_event gate = clCreateUserEvent(moecl_context_cl(own), &code);
+  moecl_event *wait = NULL, *done = NULL;
+  assert_ok(moecl_event_wrap(own, gate, &wait));
+  assert_int_equal(clSetUserEventStatus(gate, -5), CL_SUCCESS);
+  const moecl_forward_params forward = {.num_tokens = data.source->num_tokens,
+                                        .hidden_states = input,
+                                        .output = output,
+                                        .wait_list = &wait,
+                                        .wait_count = 1};
+  refused(moecl_layer_forward(layer, &forward, &done), MOECL_ERROR_DEVICE,
+          "event 0 of the wait list has failed: CL_OUT_OF_RESOURCES (-5)");
+  assert_null(done);
+  moecl_event_destroy(&wait);
+  clReleaseEvent(gate);
+  moecl_buffer_destroy(&input);
+  moecl_buffer_destroy(&output);
+  moecl_layer_destroy(&layer);
+  moecl_context_destroy(&own);
+  case_release(&data);
+}
+
 static void test_not_ready(void **state) {
   case_data data;
   moecl_layer *layer = NULL;
@@ -616,6 +650,7 @@ int main(void) {
       cmocka_unit_test_setup(test_new_weights, clear_log),
       cmocka_unit_test_setup(test_source_reused, clear_log),
       cmocka_unit_test_setup(test_wait_list, clear_log),
+      cmocka_unit_test_setup(test_failed_wait, clear_log),
       cmocka_unit_test_setup(test_lifetime, clear_log),
       cmocka_unit_test_setup(test_profile, clear_log),
       cmocka_unit_test_setup(test_not_ready, clear_log),

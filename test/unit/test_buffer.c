@@ -216,12 +216,32 @@ static void test_waits(void **state) {
   assert_null(end);
 }
 
+/* What fails after it was waited for, or without the driver's telling those who wait,
+ * fails the wait all the same. The work here does not hang on the gate: PoCL 3.1 aborts
+ * where a user event fails that commands wait for. */
+static void test_failed_wait(void **state) {
+  moecl_context *context = *state;
+  cl_int code;
+  cl_event gate = clCreateUserEvent(context->cl, &code);
+  assert_int_equal(code, CL_SUCCESS);
+  moecl_event *wait = NULL, *end = NULL;
+  assert_ok(moecl_event_wrap(context, gate, &wait));
+  ocl_chain chain = {.context = context, .waited = &wait, .num_waited = 1};
+  assert_ok(ocl_chain_end(&chain, &end));
+  moecl_event_destroy(&wait); /* its OpenCL event is kept */
+  clSetUserEventStatus(gate, -5);
+  clReleaseEvent(gate);
+  assert_int_equal(moecl_event_wait(end), MOECL_ERROR_DEVICE);
+  moecl_event_destroy(&end);
+}
+
 int main(void) {
   const struct CMUnitTest tests[] = {
       cmocka_unit_test(test_copy),     cmocka_unit_test(test_bounds),
       cmocka_unit_test(test_sizes),    cmocka_unit_test(test_views),
       cmocka_unit_test(test_wrap),     cmocka_unit_test(test_lifetime),
-      cmocka_unit_test(test_waits),    cmocka_unit_test(test_out_of_order),
+      cmocka_unit_test(test_waits),    cmocka_unit_test(test_failed_wait),
+      cmocka_unit_test(test_out_of_order),
       cmocka_unit_test(test_order_for_callers),
   };
   skip_without_device();
