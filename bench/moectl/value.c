@@ -105,16 +105,20 @@ static bool read_integer(const schema_key *key, const tree_node *node, int64_t *
   return errno == 0 && parsed >= key->min && parsed <= key->max;
 }
 
+static bool in_range(const schema_key *key, double real) {
+  const double min = (double)key->min, max = (double)key->max;
+  const bool above = key->flags & MIN_OPEN ? real > min : real >= min;
+  const bool below = key->flags & MAX_OPEN ? real < max : real <= max;
+  return above && below;
+}
+
 static bool read_real(const schema_key *key, const tree_node *node, double *real) {
   number_shape shape = shape_of(node->text);
   if (node->quoted || (shape != SHAPE_INTEGER && shape != SHAPE_REAL)) return false;
   *real = strtod(node->text, NULL) + 0.0; /* too large: infinite, out of range; -0: 0 */
-  /* The field may be a float: 0.99999999 must not round up to a forbidden 1. */
-  double stored = key->size == sizeof(float) ? (double)(float)*real : *real;
-  double min = (double)key->min, max = (double)key->max;
-  bool above = key->flags & MIN_OPEN ? stored > min : stored >= min;
-  bool below = key->flags & MAX_OPEN ? stored < max : stored <= max;
-  return above && below;
+  /* The field may be a float: what was written must be in the range, and what becomes
+   * of it. 0.99999999 must not round up to a forbidden 1, nor -1e-50 to 0. */
+  return in_range(key, *real) && (key->size != sizeof(float) || in_range(key, (float)*real));
 }
 
 static bool read_bool(const tree_node *node, int64_t *integer) {

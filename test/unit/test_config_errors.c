@@ -161,6 +161,12 @@ static void test_reals(void **state) {
       {"layer.router.jitter=1", "a number from 0 to less than 1, found '1'"},
       {"layer.router.jitter=0.99999999", "a number from 0 to less than 1, found '0.99999999'"},
       {"layer.router.jitter=-0.1", "a number from 0 to less than 1, found '-0.1'"},
+      {"layer.router.jitter=-1e-50", "a number from 0 to less than 1, found '-1e-50'"},
+      {"layer.router.scaling_factor=1e-50", "a number greater than 0, at most 1000000, found '1e-50'"},
+      {"layer.router.scaling_factor=1000000.0001",
+       "a number greater than 0, at most 1000000, found '1000000.0001'"},
+      {"layer.router.renormalize_minimum=-1e-300",
+       "a number from 0 to 1000000, found '-1e-300'"},
       {"layer.router.jitter=.nan", "a number from 0 to less than 1, found '.nan'"},
       {"layer.router.jitter=nan", "a number from 0 to less than 1, found 'nan'"},
       {"layer.capacity.factor=0", "a number greater than 0, at most 1000000, or null, found '0'; "

@@ -171,6 +171,9 @@ static void test_capacity(void **state) {
   assert_int_equal(capacity(1.25, 1, 1, 8, 0), 1);
   assert_int_equal(capacity(1.25, 1, 1, 8, 4), 4);
   assert_int_equal(capacity(1, 0, 1, 8, 0), 0);
+  assert_int_equal(capacity(5e-324, 1000, 2, 8, 0), 1); /* any more than nothing */
+  assert_int_equal(capacity(5e-324, 1, 1, 1024, 0), 1);
+  assert_int_equal(capacity(5e-324, 0, 1, 8, 0), 0);
   assert_int_equal(capacity(1, INT32_MAX, 1, 1, 0), INT32_MAX);
   assert_int_equal(capacity(1e300, 1000, 1, 1, 0), INT64_C(1) << 62);
   assert_int_equal(capacity(1e-300, 1000, 1, 1, 0), 1);
