@@ -29,6 +29,7 @@ need|module libxxhash|libxxhash-dev|xxHash, for development
 need|header Random123/philox.h|librandom123-dev|the Random123 headers
 need|device any|pocl-opencl-icd|an OpenCL device (PoCL makes the CPU one)
 want|device cpu|pocl-opencl-icd|PoCL, the CPU as an OpenCL device beside the others
+want|locale de_DE|locales|sources of locales, for tests with a decimal comma
 test|module cmocka|libcmocka-dev|cmocka (unit tests), for development
 want|tool gnuplot|gnuplot-nox|gnuplot, for the pictures in reports
 LIST
@@ -98,6 +99,9 @@ for platform in platforms:
 sys.exit(1)
 PYTHON
 }
+
+# The source of a locale, which localedef compiles.
+probe_locale() { [[ -e /usr/share/i18n/locales/$1 ]]; }
 
 probe() { "probe_$1" "$2"; }
 

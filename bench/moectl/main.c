@@ -3,6 +3,7 @@
 #include "moectl.h"
 #include <ctype.h>
 #include <errno.h>
+#include <locale.h>
 #include <stdarg.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -177,9 +178,18 @@ static int run_command(int argc, char **argv) {
   return EXIT_USAGE;
 }
 
+/* Files and results are the same for everybody. A program starts in the "C" locale,
+ * but a driver that is loaded later may call setlocale(); this thread does all the
+ * reading and writing, and keeps its own. */
+static void keep_c_locale(void) {
+  const locale_t c = newlocale(LC_ALL_MASK, "C", (locale_t)0);
+  if (c) uselocale(c);
+}
+
 /* What was said on stdout must have got there: a full disk or a closed pipe must
  * not look like success. */
 int main(int argc, char **argv) {
+  keep_c_locale();
   const int code = run_command(argc, argv);
   errno = 0;
   const bool failed = fflush(stdout) != 0;

@@ -7,6 +7,8 @@
  *  - Calls return a moecl_status; MOECL_OK is 0. Details of a failure (the
  *    OpenCL call, the build log, the offending field) go to the context's log
  *    callback. The library never prints, exits or aborts.
+ *  - Numbers that are read or written, messages and kernel sources are the same in
+ *    every locale, the process's or a thread's.
  *  - `*_create` writes the new handle only on success and NULL otherwise.
  *    `*_destroy(&h)` accepts a pointer to NULL and nulls the handle.
  *  - A params struct that is all zeros but for its required fields asks for

@@ -3,6 +3,7 @@
 #define MOECL_LIB_BASE_BASE_H
 
 #include "moecl/types.h"
+#include <locale.h>
 #include <stdarg.h>
 
 /* Returns early with a failed status. */
@@ -36,6 +37,29 @@ moecl_status base_file_read(const char *path, char **data, size_t *size);
 moecl_status base_file_write_atomic(const char *path, const void *data, size_t size);
 /* mkdir -p */
 moecl_status base_make_directories(const char *path);
+
+/* As in the "C" locale, whatever the process's or the thread's (lib/base/locale.c). */
+/* snprintf and vsnprintf. */
+__attribute__((format(printf, 3, 4))) int base_format(char *text, size_t size, const char *format,
+                                                      ...);
+__attribute__((format(printf, 3, 0))) int base_vformat(char *text, size_t size, const char *format,
+                                                       va_list args);
+/* strtod; NaN, and *end is `text`, where there is no memory for a locale. */
+double base_parse_double(const char *text, char **end);
+/* strerror; the text is the C library's. */
+const char *base_error_text(int code);
+/* isspace; strncasecmp == 0 for ASCII's letters. */
+bool base_is_space(char c);
+bool base_same_letters(const char *a, const char *b, size_t size);
+
+/* Gives the calling thread the "C" locale until base_locale_leave, around calls of
+ * other libraries that read or write numbers. False where there is no memory for
+ * one; leaving is allowed all the same. */
+typedef struct base_locale {
+  locale_t c, before;
+} base_locale;
+bool base_locale_enter(base_locale *locale);
+void base_locale_leave(base_locale *locale);
 
 /* 128-bit hash as 32 hexadecimal digits and a NUL (XXH3). */
 void base_hash_hex(const void *data, size_t size, char hex[33]);

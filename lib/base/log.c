@@ -1,5 +1,5 @@
+#include "base/base.h"
 #include "base/log.h"
-#include <stdio.h>
 #include <stdlib.h>
 
 static void write_message(const moecl_log *log, moecl_log_level level, const char *format,
@@ -8,12 +8,12 @@ static void write_message(const moecl_log *log, moecl_log_level level, const cha
   char small[512];
   va_list again;
   va_copy(again, args);
-  int size = vsnprintf(small, sizeof small, format, args);
+  int size = base_vformat(small, sizeof small, format, args);
   if (size >= 0 && (size_t)size < sizeof small) {
     log->fn(log->user, level, small);
   } else if (size >= 0) {
     char *large = malloc((size_t)size + 1);
-    if (large) vsnprintf(large, (size_t)size + 1, format, again);
+    if (large) base_vformat(large, (size_t)size + 1, format, again);
     /* Without memory the first 511 characters are better than nothing. */
     log->fn(log->user, level, large ? large : small);
     free(large);

@@ -1,5 +1,4 @@
 #include "base/base.h"
-#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 
@@ -34,11 +33,11 @@ void base_text_add(base_text *text, const char *data, size_t size) {
 static void add_formatted(base_text *text, const char *format, va_list args) {
   va_list again;
   va_copy(again, args);
-  int size = vsnprintf(NULL, 0, format, args);
+  int size = base_vformat(NULL, 0, format, args);
   if (size < 0)
     text->failed = true;
   else if (reserve(text, (size_t)size)) {
-    vsnprintf(text->data + text->size, (size_t)size + 1, format, again);
+    base_vformat(text->data + text->size, (size_t)size + 1, format, again);
     text->size += (size_t)size;
   }
   va_end(again);

@@ -185,7 +185,7 @@ static moecl_status open_shard(moecl_checkpoint *checkpoint, size_t number, cons
   if (shard->file) return MOECL_OK;
   if (access(shard->path, F_OK) != 0)
     return log_error(&checkpoint->log, MOECL_ERROR_IO, "%s: cannot be read: %s%s%.200s%s",
-                     shard->path, strerror(errno), tensor ? " (tensor '" : "", tensor ? tensor : "",
+                     shard->path, base_error_text(errno), tensor ? " (tensor '" : "", tensor ? tensor : "",
                      tensor ? "' is in it)" : "");
   return moecl_safetensors_open(shard->path, checkpoint->log.fn, checkpoint->log.user,
                                 &shard->file);

@@ -44,7 +44,7 @@ static moecl_status wrong(const model_config *config, const char *keys, size_t s
 static moecl_status term_value(const model_config *config, const char *term, size_t size,
                                double *value) {
   if (size > 0 && term[0] >= '0' && term[0] <= '9') {
-    *value = strtod(term, NULL);
+    *value = base_parse_double(term, NULL);
     return MOECL_OK;
   }
   const char *equals = memchr(term, '=', size);
@@ -58,7 +58,7 @@ static moecl_status term_value(const model_config *config, const char *term, siz
   } else if (node) {
     return wrong(config, term, keys, "a number");
   } else if (equals) {
-    *value = strtod(equals + 1, NULL);
+    *value = base_parse_double(equals + 1, NULL);
   } else {
     return missing(config, term, keys);
   }

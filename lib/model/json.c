@@ -58,7 +58,11 @@ moecl_status json_parse(const moecl_log *log, const char *path, const char *what
                      "%s: %s is nested deeper than %d or has more than %zu values", path, what,
                      limits.depth, limits.values);
   json_error_t why;
+  base_locale locale; /* Jansson puts the locale's point into numbers */
+  if (!base_locale_enter(&locale))
+    return log_error(log, MOECL_ERROR_OUT_OF_HOST_MEMORY, "no host memory");
   *root = json_loadb(text, size, JSON_REJECT_DUPLICATES, &why);
+  base_locale_leave(&locale);
   if (json_is_object(*root)) return MOECL_OK;
   const bool parsed = *root != NULL;
   json_decref(*root);
@@ -89,7 +93,7 @@ static moecl_status open_regular(const moecl_log *log, const char *path, uint64_
     return MOECL_OK;
   }
   if (fd >= 0) close(fd);
-  if (!known) return log_error(log, MOECL_ERROR_IO, "%s: cannot be read: %s", path, strerror(code));
+  if (!known) return log_error(log, MOECL_ERROR_IO, "%s: cannot be read: %s", path, base_error_text(code));
   if (!S_ISREG(info.st_mode))
     return log_error(log, MOECL_ERROR_IO, "%s: is not a regular file", path);
   return log_error(log, MOECL_ERROR_IO, "%s: has %lld bytes, expected at most %lld", path,

@@ -184,7 +184,7 @@ static moecl_status read_header(moecl_safetensors *file, const char *text, uint6
 
 static moecl_status cannot_read(const moecl_safetensors *file, int code) {
   return log_error(&file->log, MOECL_ERROR_IO, "%s: cannot be read: %s", file->path,
-                   strerror(code));
+                   base_error_text(code));
 }
 
 /* The header is read and not taken from the mapping, so that a file which

@@ -1,18 +1,18 @@
 /* What can be said of layer parameters without a device. */
 #include "moecl/layer.h"
+#include "base/base.h"
 #include "moecl/routing.h"
 
 #include <float.h>
 #include <math.h>
 #include <stdarg.h>
-#include <stdio.h>
 
 __attribute__((format(printf, 3, 4))) static moecl_status invalid(char *message, size_t size,
                                                                   const char *format, ...) {
   if (message != NULL && size > 0) {
     va_list list;
     va_start(list, format);
-    vsnprintf(message, size, format, list);
+    base_vformat(message, size, format, list);
     va_end(list);
   }
   return MOECL_ERROR_INVALID_ARGUMENT;

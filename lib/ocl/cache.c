@@ -72,7 +72,7 @@ static cl_program program_from_binary(moecl_context *context, const char *data, 
   cl_program program = clCreateProgramWithBinary(context->cl, 1, &context->device, &size, &binary,
                                                  &binary_status, &code);
   if (code == CL_SUCCESS && binary_status == CL_SUCCESS)
-    code = clBuildProgram(program, 1, &context->device, options, NULL, NULL);
+    code = ocl_program_build(context, program, options);
   if (code == CL_SUCCESS && binary_status == CL_SUCCESS) return program;
   if (program) clReleaseProgram(program);
   log_write(&context->log, MOECL_LOG_WARNING, "program cache: the driver refuses a binary: %s",

@@ -3,7 +3,6 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
-#include <strings.h>
 
 /* Values of optional extensions that cl.h does not have everywhere. */
 #define PLATFORM_NOT_FOUND_KHR (-1001)
@@ -40,9 +39,9 @@ static void query_text(cl_device_id device, cl_device_info what, char *text, siz
   if (!all) return;
   if (clGetDeviceInfo(device, what, need, all, NULL) == CL_SUCCESS) {
     const char *start = all; /* some drivers pad names with leading blanks */
-    while (isspace((unsigned char)*start)) start++;
+    while (base_is_space(*start)) start++;
     snprintf(text, size, "%s", start);
-    for (size_t n = strlen(text); n > 0 && isspace((unsigned char)text[n - 1]); n--)
+    for (size_t n = strlen(text); n > 0 && base_is_space(text[n - 1]); n--)
       text[n - 1] = '\0';
   }
   free(all);
@@ -228,7 +227,7 @@ moecl_status moecl_devices_list(moecl_device_info **devices, size_t *count) {
 static bool contains(const char *text, const char *part) {
   size_t size = strlen(part);
   for (; *text; text++)
-    if (strncasecmp(text, part, size) == 0) return true;
+    if (base_same_letters(text, part, size)) return true;
   return false;
 }
 
@@ -255,13 +254,13 @@ static bool parse_place(const char *choice, long *platform, long *device) {
 moecl_status moecl_device_choose(const moecl_device_info *devices, size_t count,
                                  const char *choice, size_t *chosen) {
   if (!chosen || (!devices && count > 0)) return MOECL_ERROR_INVALID_ARGUMENT;
-  if (!choice || !*choice || strcasecmp(choice, "auto") == 0) {
+  if (!choice || !*choice || base_same_letters(choice, "auto", SIZE_MAX)) {
     for (int type = MOECL_DEVICE_GPU; type <= MOECL_DEVICE_OTHER; type++)
       if (choose_type(devices, count, (moecl_device_type)type, chosen) == MOECL_OK) return MOECL_OK;
     return MOECL_ERROR_NO_DEVICE;
   }
   for (int type = MOECL_DEVICE_GPU; type < MOECL_DEVICE_OTHER; type++)
-    if (strcasecmp(choice, moecl_device_type_name((moecl_device_type)type)) == 0)
+    if (base_same_letters(choice, moecl_device_type_name((moecl_device_type)type), SIZE_MAX))
       return choose_type(devices, count, (moecl_device_type)type, chosen);
   long platform, device;
   bool place = parse_place(choice, &platform, &device);

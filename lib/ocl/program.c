@@ -36,6 +36,14 @@ static void log_build(moecl_context *context, cl_program program, const char *so
   free(text);
 }
 
+cl_int ocl_program_build(moecl_context *context, cl_program program, const char *options) {
+  base_locale locale; /* a driver's compiler may read numbers by the thread's */
+  if (!base_locale_enter(&locale)) return CL_OUT_OF_HOST_MEMORY;
+  const cl_int code = clBuildProgram(program, 1, &context->device, options, NULL, NULL);
+  base_locale_leave(&locale);
+  return code;
+}
+
 static moecl_status build_source(moecl_context *context, const base_text *text,
                                  cl_program *program) {
   const char *data = text->data;
@@ -44,7 +52,7 @@ static moecl_status build_source(moecl_context *context, const base_text *text,
   cl_program made = clCreateProgramWithSource(context->cl, 1, &data, &size, &code);
   MOECL_TRY(ocl_check(context, code, "clCreateProgramWithSource"));
   *program = made;
-  code = clBuildProgram(made, 1, &context->device, build_options, NULL, NULL);
+  code = ocl_program_build(context, made, build_options);
   if (code == CL_SUCCESS) return MOECL_OK;
   return code == CL_OUT_OF_HOST_MEMORY ? MOECL_ERROR_OUT_OF_HOST_MEMORY : MOECL_ERROR_BUILD;
 }

@@ -25,6 +25,9 @@ struct ocl_program {
  * kernel_dir or the embedded files. A failure is logged. */
 moecl_status ocl_source_expand(moecl_context *context, const char *source, base_text *text);
 
+/* clBuildProgram for the context's device, in the "C" locale. */
+cl_int ocl_program_build(moecl_context *context, cl_program program, const char *options);
+
 /* The disk cache's name of a program: everything that decides its binary. */
 moecl_status ocl_cache_key(moecl_context *context, const base_text *source, const char *options,
                            char key[33]);

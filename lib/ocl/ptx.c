@@ -100,7 +100,7 @@ moecl_status ocl_ptx_rebuild(moecl_context *context, cl_program first, const cha
                                               &binary, &loaded, &code);
   base_text_free(&text);
   MOECL_TRY(ocl_check(context, code, "clCreateProgramWithBinary (retargeted PTX)"));
-  code = clBuildProgram(made, 1, &context->device, options, NULL, NULL);
+  code = ocl_program_build(context, made, options);
   *program = made;
   return code == CL_SUCCESS ? MOECL_OK : MOECL_ERROR_BUILD;
 }

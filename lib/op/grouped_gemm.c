@@ -12,8 +12,8 @@ void op_gemm_defines(const op_gemm_shape *shape, const kernel_tile *tile, char *
            shape->input_f32, shape->output_f32, tile->m, tile->vector_width);
   const size_t used = strlen(text);
   if (shape->epilogue == OP_EPILOGUE_SWIGLU_CLAMPED)
-    snprintf(text + used, size - used, "SWIGLU_ALPHA %#.9gf\nSWIGLU_LIMIT %#.9gf\n",
-             (double)shape->swiglu_alpha, (double)shape->swiglu_limit);
+    base_format(text + used, size - used, "SWIGLU_ALPHA %af\nSWIGLU_LIMIT %af\n",
+                (double)shape->swiglu_alpha, (double)shape->swiglu_limit);
 }
 
 static int64_t weight_rows(const op_gemm_shape *shape) {

@@ -46,7 +46,7 @@ static moecl_status create_common(op_permute *permute) {
   if (!params->renormalize_after_capacity) return MOECL_OK;
   const double scale = params->routed_scaling_factor == 0 ? 1 : params->routed_scaling_factor;
   char defines[96];
-  snprintf(defines, sizeof defines, "SCALE %af\nEPSILON %af\n", scale, 0x1p-23 * scale);
+  base_format(defines, sizeof defines, "SCALE %af\nEPSILON %af\n", scale, 0x1p-23 * scale);
   return ocl_kernel_create(permute->context, "permute/kept_weights.cl", defines, "kept_weights",
                            &permute->kept_weights);
 }

@@ -128,9 +128,9 @@ static void topk_defines(const moecl_layer_params *params, char *text, size_t si
   if (guard.minimum > 0)
     used += snprintf(text + used, size - (size_t)used, "MINIMUM %af\n", (double)guard.minimum);
   if (scale != 1)
-    used += snprintf(text + used, size - (size_t)used, "SCALE %af\n", (double)scale);
+    used += base_format(text + used, size - (size_t)used, "SCALE %af\n", (double)scale);
   if (params->scoring == MOECL_SCORING_SPARSEMIXER)
-    snprintf(text + used, size - (size_t)used, "MIXER_LIMIT %af\n", (double)(2 * mixer));
+    base_format(text + used, size - (size_t)used, "MIXER_LIMIT %af\n", (double)(2 * mixer));
 }
 
 moecl_status op_router_topk_kernel(moecl_context *context, const kernel_variant *variant,
