@@ -30,10 +30,13 @@ typedef struct moecl_context_params {
   moecl_log_fn log;       /* NULL: details are discarded */
   void *log_user;         /* passed to `log` */
   const char *kernel_dir; /* read kernel sources from here instead of the embedded ones;
-                             NULL: $MOECL_KERNEL_DIR, else embedded */
+                             NULL: $MOECL_KERNEL_DIR, else embedded. In a program with raised
+                             privileges (setuid) no variable counts, neither here nor below */
   const char *cache_dir;  /* where program binaries are kept; NULL: $MOECL_CACHE_DIR, else
                              $XDG_CACHE_HOME/moecl, else $HOME/.cache/moecl. Kept below 256 MiB:
-                             what was not used for longest goes first */
+                             what was not used for longest goes first. Binaries are native
+                             code: a folder that another user owns (root's may be used), or that
+                             others can write, is not used, with a warning */
   bool disable_cache;     /* build every program from source */
 } moecl_context_params;
 

@@ -32,10 +32,12 @@ void base_text_free(base_text *text);
 
 /* Files. `data` is malloc'ed with a NUL after its `size` bytes. */
 moecl_status base_file_read(const char *path, char **data, size_t *size);
+/* The rest of an open file, likewise. */
+moecl_status base_fd_read(int fd, char **data, size_t *size);
 /* Writes to a temporary file beside `path` and renames it: readers see the old
  * contents or the new, never a part. */
 moecl_status base_file_write_atomic(const char *path, const void *data, size_t size);
-/* mkdir -p */
+/* mkdir -p; what it makes is the user's alone (0700). */
 moecl_status base_make_directories(const char *path);
 
 /* As in the "C" locale, whatever the process's or the thread's (lib/base/locale.c). */

@@ -1,5 +1,6 @@
 #include "base/base.h"
 #include <errno.h>
+#include <fcntl.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -8,23 +9,32 @@
 
 /* Reads in pieces instead of asking for the size first: works on pipes and
  * /proc, and a file that changes meanwhile is no trouble. */
-static moecl_status read_all(FILE *file, base_text *text) {
+static moecl_status read_all(int fd, base_text *text) {
   char piece[16384];
-  size_t got;
+  ssize_t got;
   base_text_add(text, "", 0);
-  while ((got = fread(piece, 1, sizeof piece, file)) > 0) base_text_add(text, piece, got);
-  if (ferror(file)) return MOECL_ERROR_IO;
+  while ((got = read(fd, piece, sizeof piece)) != 0) {
+    if (got > 0) base_text_add(text, piece, (size_t)got);
+    else if (errno != EINTR) return MOECL_ERROR_IO;
+  }
   return text->failed ? MOECL_ERROR_OUT_OF_HOST_MEMORY : MOECL_OK;
 }
 
 moecl_status base_file_read(const char *path, char **data, size_t *size) {
   *data = NULL;
   *size = 0;
-  FILE *file = fopen(path, "rb");
-  if (!file) return MOECL_ERROR_IO;
+  const int fd = open(path, O_RDONLY | O_CLOEXEC);
+  if (fd < 0) return MOECL_ERROR_IO;
+  const moecl_status status = base_fd_read(fd, data, size);
+  close(fd);
+  return status;
+}
+
+moecl_status base_fd_read(int fd, char **data, size_t *size) {
+  *data = NULL;
+  *size = 0;
   base_text text = {0};
-  moecl_status status = read_all(file, &text);
-  fclose(file);
+  const moecl_status status = read_all(fd, &text);
   if (status != MOECL_OK) {
     base_text_free(&text);
     return status;
@@ -70,7 +80,7 @@ moecl_status base_file_write_atomic(const char *path, const void *data, size_t s
 
 static bool make_directory(const char *path) {
   struct stat info;
-  if (mkdir(path, 0777) == 0) return true;
+  if (mkdir(path, 0700) == 0) return true;
   return stat(path, &info) == 0 && S_ISDIR(info.st_mode);
 }
 

@@ -23,22 +23,42 @@ static moecl_status find_candidates(moecl_context *context, const kernel_choice 
                    choice->asked ? choice->asked : list[first]->name);
 }
 
-/* As long as another candidate may serve, nothing is an error of the call. */
+typedef struct attempt {
+  moecl_context *context;
+  moecl_log log;
+  bool last; /* no other candidate is left */
+} attempt;
+
+/* As long as another candidate may serve, or the same one built anew, nothing is
+ * an error of the call. */
 static void demote(void *user, moecl_log_level level, const char *message) {
-  log_write(user, level == MOECL_LOG_ERROR ? MOECL_LOG_WARNING : level, "%s", message);
+  const attempt *at = user;
+  const bool final = at->last && ocl_programs_unproved(at->context) == 0;
+  log_write(&at->log, level == MOECL_LOG_ERROR && !final ? MOECL_LOG_WARNING : level, "%s",
+            message);
 }
 
-static moecl_status try_quietly(moecl_context *context, const kernel_choice *choice,
-                                const kernel_variant *variant) {
-  moecl_log log = context->log;
-  context->log = (moecl_log){demote, &log};
+static moecl_status try_once(moecl_context *context, const kernel_choice *choice,
+                             const kernel_variant *variant, bool last) {
+  attempt at = {context, context->log, last};
+  context->log = (moecl_log){demote, &at};
   const moecl_status status = choice->try_variant(choice->user, variant);
-  context->log = log;
+  context->log = at.log;
   return status;
 }
 
 static bool is_lack_of_memory(moecl_status status) {
   return status == MOECL_ERROR_OUT_OF_HOST_MEMORY || status == MOECL_ERROR_OUT_OF_DEVICE_MEMORY;
+}
+
+/* A failure with programs from the disk cache says nothing of the variant: it gets
+ * another chance with programs built from source. */
+static moecl_status try_candidate(moecl_context *context, const kernel_choice *choice,
+                                  const kernel_variant *variant, bool last) {
+  const moecl_status status = try_once(context, choice, variant, last);
+  if (status == MOECL_OK || is_lack_of_memory(status) || ocl_programs_distrust(context) == 0)
+    return status;
+  return try_once(context, choice, variant, last);
 }
 
 moecl_status kernel_choose(moecl_context *context, const kernel_choice *choice,
@@ -49,8 +69,7 @@ moecl_status kernel_choose(moecl_context *context, const kernel_choice *choice,
   *set_aside = 0;
   for (;; i++) {
     const bool last = i + 1 == count;
-    const moecl_status status =
-        last ? choice->try_variant(choice->user, list[i]) : try_quietly(context, choice, list[i]);
+    const moecl_status status = try_candidate(context, choice, list[i], last);
     *chosen = list[i];
     if (status == MOECL_OK) return MOECL_OK;
     if (last || is_lack_of_memory(status))

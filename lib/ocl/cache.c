@@ -1,6 +1,7 @@
 /* Program binaries on disk: one file a program. Nothing that goes wrong here
- * fails a call; the program is then built from source. A file's time is that of
- * its last use; the folder is kept below a limit by removing those unused for
+ * fails a call; the program is then built from source. A binary is native code,
+ * so it is taken from the user's own folder and files alone, and only where it
+ * says itself which program it is. A file's time is that of its last use; the folder is kept below a limit by removing those unused for
  * longest. Processes need not agree on anything: an entry that another one
  * removes is at worst built again. */
 #include "ocl/program.h"
@@ -13,7 +14,7 @@
 #include <time.h>
 #include <unistd.h>
 
-#define CACHE_VERSION 1
+#define CACHE_VERSION 2
 #define CACHE_LIMIT (UINT64_C(256) << 20) /* bytes of all entries */
 #define ABANDONED_SECONDS 3600            /* a temporary file's age: its writer died */
 
@@ -21,7 +22,8 @@ typedef struct cache_header {
   char magic[8];
   uint64_t version;
   uint64_t size;     /* of the binary that follows */
-  char checksum[32]; /* of the binary, hexadecimal */
+  char key[32];      /* of the program, hexadecimal: the name may be another file's */
+  char checksum[32]; /* of the binary, likewise */
 } cache_header;
 static const char cache_magic[8] = "MOECLBIN"; /* eight letters, no NUL */
 
@@ -51,8 +53,51 @@ static moecl_status entry_path(const moecl_context *context, const char *key, ba
   return path->failed ? MOECL_ERROR_OUT_OF_HOST_MEMORY : MOECL_OK;
 }
 
+/* Others could have put native code there. What root owns is root's to change. */
+static bool is_ours(const struct stat *info) {
+  return (info->st_uid == geteuid() || info->st_uid == 0) &&
+         !(info->st_mode & (S_IWGRP | S_IWOTH));
+}
+
+/* A cache that can't be used is not asked again: one warning is enough. */
+static void give_up(moecl_context *context, const char *why) {
+  log_write(&context->log, MOECL_LOG_WARNING, "program cache: %s %s; going on without",
+            context->cache_dir, why);
+  free(context->cache_dir);
+  context->cache_dir = NULL;
+}
+
+/* A folder that isn't there yet is usable: storing makes it. */
+static bool is_usable(moecl_context *context) {
+  struct stat info;
+  if (!context->cache_dir) return false;
+  if (stat(context->cache_dir, &info) != 0 || is_ours(&info)) return true;
+  give_up(context, info.st_mode & (S_IWGRP | S_IWOTH)
+                       ? "can be written by others, and programs in it would be run (chmod go-w "
+                         "makes it yours alone; remove what others put there)"
+                       : "belongs to another user, and programs in it would be run (name another "
+                         "folder with MOECL_CACHE_DIR)");
+  return false;
+}
+
+/* An entry's bytes; false where there is none that may be used. */
+static bool read_entry(moecl_context *context, const char *path, char **data, size_t *size) {
+  struct stat info;
+  const int fd = open(path, O_RDONLY | O_CLOEXEC | O_NONBLOCK);
+  bool ok = fd >= 0 && fstat(fd, &info) == 0 && S_ISREG(info.st_mode);
+  if (ok && !is_ours(&info)) {
+    log_write(&context->log, MOECL_LOG_WARNING,
+              "program cache: %s belongs to or can be written by others; building from source",
+              path);
+    ok = false;
+  }
+  ok = ok && base_fd_read(fd, data, size) == MOECL_OK;
+  if (fd >= 0) close(fd);
+  return ok;
+}
+
 /* NULL: sound; otherwise what is wrong. */
-static const char *find_fault(const char *data, size_t size) {
+static const char *find_fault(const char *data, size_t size, const char *key) {
   cache_header header;
   char checksum[33];
   if (size < sizeof header) return "is truncated";
@@ -62,6 +107,7 @@ static const char *find_fault(const char *data, size_t size) {
   if (header.size != size - sizeof header) return "has a wrong size";
   base_hash_hex(data + sizeof header, size - sizeof header, checksum);
   if (memcmp(header.checksum, checksum, 32) != 0) return "has a wrong checksum";
+  if (memcmp(header.key, key, 32) != 0) return "holds another program than its name says";
   return NULL;
 }
 
@@ -85,10 +131,10 @@ cl_program ocl_cache_load(moecl_context *context, const char *key, const char *o
   char *data = NULL;
   size_t size = 0;
   cl_program program = NULL;
-  if (!context->cache_dir) return NULL;
+  if (!is_usable(context)) return NULL;
   if (entry_path(context, key, &path) == MOECL_OK &&
-      base_file_read(path.data, &data, &size) == MOECL_OK) {
-    const char *fault = find_fault(data, size);
+      read_entry(context, path.data, &data, &size)) {
+    const char *fault = find_fault(data, size, key);
     if (fault)
       log_write(&context->log, MOECL_LOG_WARNING, "program cache: %s %s; building from source",
                 path.data, fault);
@@ -105,9 +151,16 @@ cl_program ocl_cache_load(moecl_context *context, const char *key, const char *o
   return program;
 }
 
+void ocl_cache_remove(moecl_context *context, const char *key) {
+  base_text path = {0};
+  if (context->cache_dir && entry_path(context, key, &path) == MOECL_OK) unlink(path.data);
+  base_text_free(&path);
+}
+
 /* Appends the binary for the context's device; a program made of the caller's
  * cl_context may have slots for other devices as well. */
-static moecl_status add_binary(moecl_context *context, cl_program program, base_text *entry) {
+static moecl_status add_binary(moecl_context *context, const char *key, cl_program program,
+                               base_text *entry) {
   cl_uint count = 0, mine = 0;
   MOECL_TRY(ocl_check(context,
                       clGetProgramInfo(program, CL_PROGRAM_NUM_DEVICES, sizeof count, &count, NULL),
@@ -129,6 +182,7 @@ static moecl_status add_binary(moecl_context *context, cl_program program, base_
       cache_header header = {.version = CACHE_VERSION, .size = sizes[mine]};
       char checksum[33];
       memcpy(header.magic, cache_magic, sizeof cache_magic);
+      memcpy(header.key, key, 32);
       base_hash_hex(binaries[mine], sizes[mine], checksum);
       memcpy(header.checksum, checksum, 32);
       base_text_add(entry, (const char *)&header, sizeof header);
@@ -221,19 +275,16 @@ static void evict(moecl_context *context, const char *key) {
 
 void ocl_cache_store(moecl_context *context, const char *key, cl_program program) {
   base_text entry = {0}, path = {0};
-  if (!context->cache_dir) return;
-  if (add_binary(context, program, &entry) != MOECL_OK) {
+  if (!is_usable(context)) return;
+  if (add_binary(context, key, program, &entry) != MOECL_OK) {
     log_write(&context->log, MOECL_LOG_DEBUG, "program cache: the driver gives no binary");
   } else if (entry_path(context, key, &path) == MOECL_OK) {
-    if (base_make_directories(context->cache_dir) == MOECL_OK &&
+    if (base_make_directories(context->cache_dir) == MOECL_OK && is_usable(context) &&
         base_file_write_atomic(path.data, entry.data, entry.size) == MOECL_OK) {
       log_write(&context->log, MOECL_LOG_DEBUG, "program cache: wrote %s", path.data);
       evict(context, key);
-    } else {
-      log_write(&context->log, MOECL_LOG_WARNING,
-                "program cache: cannot write to %s; going on without", context->cache_dir);
-      free(context->cache_dir); /* one warning is enough */
-      context->cache_dir = NULL;
+    } else if (context->cache_dir) {
+      give_up(context, "cannot be written to");
     }
   }
   base_text_free(&path);

@@ -1,3 +1,4 @@
+#define _GNU_SOURCE /* secure_getenv */
 /* clCreateCommandQueue serves every OpenCL version; its successor is missing
  * from 1.x drivers. */
 #define CL_USE_DEPRECATED_OPENCL_1_2_APIS
@@ -24,9 +25,10 @@ void moecl_context_destroy(moecl_context **handle) {
   free(context);
 }
 
-/* "" for an unset variable. */
+/* "" for an unset variable, and in a program with raised privileges (setuid, file
+ * capabilities), where who starts it must not choose what code it runs. */
 static const char *environment(const char *name) {
-  const char *value = getenv(name);
+  const char *value = secure_getenv(name);
   return value ? value : "";
 }
 

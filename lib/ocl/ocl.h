@@ -95,6 +95,13 @@ void ocl_kernel_destroy(ocl_kernel **kernel);
 bool ocl_kernel_is_checked(const ocl_kernel *kernel);
 void ocl_kernel_set_checked(ocl_kernel *kernel);
 
+/* How many programs the disk cache gave that no self-check has passed. */
+size_t ocl_programs_unproved(const moecl_context *context);
+/* Something went wrong, and those may be why: with a warning their entries are
+ * removed, and the kernels created from now on are built from source. Returns how
+ * many they were. Kernels that exist keep their programs. */
+size_t ocl_programs_distrust(moecl_context *context);
+
 /* Sets arguments from the first on, one letter each in `format`:
  *   b  const moecl_buffer * (NULL: a null __global pointer)
  *   i  int32_t   u  uint32_t   l  int64_t   L  uint64_t   f  float

@@ -82,8 +82,16 @@ static void demote(void *user, moecl_log_level level, const char *message) {
   log_write(user, level == MOECL_LOG_ERROR ? MOECL_LOG_DEBUG : level, "%s", message);
 }
 
+/* What the disk cache had may be another program: then the one built from source
+ * is asked. */
+static bool works(moecl_context *context, bool (*probe)(moecl_context *)) {
+  const bool right = probe(context) || (ocl_programs_distrust(context) > 0 && probe(context));
+  if (right) context->programs->checked = true; /* the newest is the probe's */
+  return right;
+}
+
 static void run_all(moecl_context *context, const moecl_log *log) {
-  if (!basic_works(context)) {
+  if (!works(context, basic_works)) {
     context->info.capabilities &= ~(uint32_t)MOECL_CAP_LOCAL_MEMORY;
     log_write(log, MOECL_LOG_WARNING,
               "%s fails the basic probe (rounding, fma, local memory): expect wrong results",
@@ -92,9 +100,9 @@ static void run_all(moecl_context *context, const moecl_log *log) {
   /* Only compilers of this kind may see inline PTX: others can crash on it. */
   if ((extensions_contain(context, "cl_nv_compiler_options") ||
        extensions_contain(context, "cl_nv_device_attribute_query")) &&
-      ptx_sm80_works(context)) {
+      works(context, ptx_sm80_works)) {
     context->info.capabilities |= MOECL_CAP_PTX_SM80;
-    if (ptx_sm90a_works(context)) context->info.capabilities |= MOECL_CAP_PTX_SM90A;
+    if (works(context, ptx_sm90a_works)) context->info.capabilities |= MOECL_CAP_PTX_SM90A;
   }
   log_write(log, MOECL_LOG_DEBUG, "capabilities 0x%x", context->info.capabilities);
 }

@@ -83,8 +83,9 @@ static moecl_status build(moecl_context *context, const base_text *text, const c
 /* From the disk, else from source. */
 static moecl_status obtain(moecl_context *context, const base_text *text, const char *key,
                            const char *source, const char *defines,
-                           cl_program *program) {
+                           cl_program *program, bool *from_disk) {
   *program = ocl_cache_load(context, key, build_options);
+  *from_disk = *program != NULL;
   if (*program) return MOECL_OK;
   MOECL_TRY(build(context, text, source, defines, program));
   log_write(&context->log, MOECL_LOG_DEBUG, "built %s %s", source, build_options);
@@ -94,7 +95,7 @@ static moecl_status obtain(moecl_context *context, const base_text *text, const 
 
 static ocl_program *find_in_memory(const moecl_context *context, const char *key) {
   for (ocl_program *program = context->programs; program; program = program->next)
-    if (strcmp(program->key, key) == 0) return program;
+    if (!program->distrusted && strcmp(program->key, key) == 0) return program;
   return NULL;
 }
 
@@ -107,7 +108,7 @@ static moecl_status program_from_text(moecl_context *context, const base_text *t
   if (*program) return MOECL_OK;
   ocl_program *node = calloc(1, sizeof *node);
   if (!node) return MOECL_ERROR_OUT_OF_HOST_MEMORY;
-  moecl_status status = obtain(context, text, key, source, defines, &node->cl);
+  moecl_status status = obtain(context, text, key, source, defines, &node->cl, &node->from_disk);
   if (status != MOECL_OK) {
     free(node);
     return status;
@@ -128,15 +129,44 @@ void ocl_programs_free(ocl_program *programs) {
   }
 }
 
+static bool is_unproved(const ocl_program *program) {
+  return program->from_disk && !program->checked && !program->distrusted;
+}
+
+size_t ocl_programs_unproved(const moecl_context *context) {
+  size_t count = 0;
+  for (const ocl_program *program = context->programs; program; program = program->next)
+    count += is_unproved(program);
+  return count;
+}
+
+static void distrust(moecl_context *context, ocl_program *program) {
+  program->distrusted = true;
+  log_write(&context->log, MOECL_LOG_WARNING,
+            "program cache: %s.bin may hold the wrong program; it is removed and built anew",
+            program->key);
+  ocl_cache_remove(context, program->key);
+}
+
+size_t ocl_programs_distrust(moecl_context *context) {
+  size_t count = 0;
+  for (ocl_program *program = context->programs; program; program = program->next) {
+    if (!is_unproved(program)) continue;
+    distrust(context, program);
+    count++;
+  }
+  return count;
+}
+
 static moecl_status make_kernel(moecl_context *context, ocl_program *program, const char *source,
                                 const char *entry, ocl_kernel **kernel) {
   cl_int code;
   cl_kernel cl = clCreateKernel(program->cl, entry, &code);
   if (code != CL_SUCCESS) {
-    log_write(&context->log, MOECL_LOG_ERROR,
+    log_write(&context->log, is_unproved(program) ? MOECL_LOG_WARNING : MOECL_LOG_ERROR,
               "%s: no kernel %s: clCreateKernel failed: %s (%d)", source, entry,
               ocl_error_name(code), (int)code);
-    return MOECL_ERROR_BUILD;
+    return code == CL_OUT_OF_HOST_MEMORY ? MOECL_ERROR_OUT_OF_HOST_MEMORY : MOECL_ERROR_BUILD;
   }
   size_t required[3] = {0, 0, 0};
   moecl_status status =
@@ -171,6 +201,11 @@ moecl_status ocl_kernel_create(moecl_context *context, const char *source,
   if (status == MOECL_OK)
     status = program_from_text(context, &text, source, defines, &program);
   if (status == MOECL_OK) status = make_kernel(context, program, source, entry, kernel);
+  if (status == MOECL_ERROR_BUILD && program && is_unproved(program)) {
+    distrust(context, program); /* a sound binary without the kernel: another program's */
+    status = program_from_text(context, &text, source, defines, &program);
+    if (status == MOECL_OK) status = make_kernel(context, program, source, entry, kernel);
+  }
   base_text_free(&text);
   return status;
 }

@@ -18,7 +18,9 @@ struct ocl_program {
   ocl_program *next;
   char key[33];
   cl_program cl;
-  bool checked; /* its self-check passed */
+  bool checked;   /* its self-check passed */
+  bool from_disk; /* the cache had it */
+  bool distrusted; /* found wrong: kernels that have it keep it, new ones don't get it */
 };
 
 /* Adds `source` to `text`, its includes expanded, from the context's
@@ -33,6 +35,8 @@ moecl_status ocl_cache_key(moecl_context *context, const base_text *source, cons
                            char key[33]);
 /* A built program from the disk cache, or NULL. */
 cl_program ocl_cache_load(moecl_context *context, const char *key, const char *options);
+/* Removes the entry: the driver took it, and it was the wrong program. */
+void ocl_cache_remove(moecl_context *context, const char *key);
 void ocl_cache_store(moecl_context *context, const char *key, cl_program program);
 
 /* A second build of NVIDIA's PTX for one particular target, for sources that ask
