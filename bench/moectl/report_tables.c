@@ -121,6 +121,14 @@ double report_stages_ms(const point_result *point) {
   return sum;
 }
 
+/* A variant fuses some stages, never all. */
+static bool has_times(const point_result *point) {
+  bool any = false;
+  for (int stage = 0; stage < MOECL_STAGE_LAYER; stage++)
+    any = any || isfinite(point->time_ms[stage].median);
+  return any;
+}
+
 static bool has_stage(const experiment_point *point, int stage) {
   return stage != MOECL_STAGE_SHARED || point->layer.shared_intermediate_size > 0;
 }
@@ -150,26 +158,32 @@ void report_stages(const results *all, FILE *file) {
         "time need not agree.\n\n",
         file);
   head(all, columns, count + 2, file);
-  bool fused = false;
+  bool fused = false, no_times = false;
   for (size_t i = 0; i < all->experiment->num_points; i++) {
     if (!point_ran(all, i)) continue;
     const double sum = report_stages_ms(&all->points[i]);
+    const bool timed = has_times(&all->points[i]);
     row_begin(all, i, file);
     for (size_t j = 0; j < count; j++) {
       const double time = all->points[i].time_ms[stages[j]].median;
       const bool there = has_stage(&all->experiment->points[i], stages[j]);
-      fused = fused || (there && !isfinite(time));
       if (isfinite(time))
         percent_cell(file, time / sum);
       else
-        fputs(there ? " fused |" : " none |", file);
+        fputs(!there ? " none |" : timed ? " fused |" : " n/a |", file);
+      fused = fused || (there && timed && !isfinite(time));
     }
-    cell(file, sum);
+    no_times = no_times || !timed || !isfinite(point_ms(all, i));
+    cell(file, timed ? sum : NAN);
     cell(file, point_ms(all, i));
     fputc('\n', file);
   }
-  fputs(fused ? "\n*fused*: the variant does this stage's work inside another one.\n\n" : "\n",
-        file);
+  if (fused) fputs("\n*fused*: the variant does this stage's work inside another one.\n", file);
+  if (no_times)
+    fputs("\n*n/a*: the driver's event times are not credible (none were written, an end lies before "
+          "its start,\nor more time passed than on the host), or the queue records none.\n",
+          file);
+  fputc('\n', file);
 }
 
 void report_routing(const results *all, FILE *file) {

@@ -223,7 +223,9 @@ MOECL_API void moecl_profile_destroy(moecl_profile **profile);
 MOECL_API void moecl_profile_layer_only(moecl_profile *profile, bool layer_only);
 /* Waits for the forward that was given the profile, then writes milliseconds
  * per stage; NaN for a stage that the variant fuses into another, and for all
- * when the queue has no profiling or its times are not credible. */
+ * when the queue has no profiling or one of its times is not credible: none was
+ * written, an end lies before its start, a layer takes less than a microsecond or
+ * longer than the host's clock says passed. */
 MOECL_API moecl_status moecl_profile_read_wait(moecl_profile *profile,
                                                double milliseconds[MOECL_STAGE_COUNT]);
 

@@ -147,7 +147,7 @@ moecl_status ocl_event_release(moecl_context *context, cl_event event) {
 }
 
 bool ocl_event_times(cl_event event, uint64_t *start_ns, uint64_t *end_ns) {
-  cl_ulong start, end;
+  cl_ulong start = CL_ULONG_MAX, end = 0; /* some drivers succeed and write nothing */
   if (!event || clWaitForEvents(1, &event) != CL_SUCCESS ||
       clGetEventProfilingInfo(event, CL_PROFILING_COMMAND_START, sizeof start, &start, NULL) !=
           CL_SUCCESS ||
@@ -156,5 +156,5 @@ bool ocl_event_times(cl_event event, uint64_t *start_ns, uint64_t *end_ns) {
     return false;
   *start_ns = start;
   *end_ns = end;
-  return true;
+  return start <= end;
 }

@@ -129,6 +129,7 @@ typedef struct ocl_chain {
 struct moecl_profile {
   moecl_context *context;
   bool layer_only;
+  int64_t begun_ns; /* the host's clock before the forward was enqueued */
   cl_event first[MOECL_STAGE_COUNT], last[MOECL_STAGE_COUNT];
 };
 void ocl_profile_reset(moecl_profile *profile);
@@ -153,7 +154,8 @@ moecl_status ocl_keep_order(moecl_context *context);
 /* An event that completes with everything the chain enqueued so far. */
 moecl_status ocl_chain_end(ocl_chain *chain, moecl_event **event);
 
-/* Device start and end in nanoseconds; false without profiling. Waits. */
+/* Device start and end in nanoseconds; false without profiling, and where the driver
+ * wrote none or an end before the start. Waits. */
 bool ocl_event_times(cl_event event, uint64_t *start_ns, uint64_t *end_ns);
 
 /* Runs the probe kernels and adds what they proved to info.capabilities. */

@@ -3,6 +3,7 @@
 #include "ocl/ocl.h"
 #include <math.h>
 #include <stdlib.h>
+#include <time.h>
 
 moecl_status moecl_profile_create(moecl_context *context, moecl_profile **out) {
   if (!out) return MOECL_ERROR_INVALID_ARGUMENT;
@@ -15,7 +16,14 @@ moecl_status moecl_profile_create(moecl_context *context, moecl_profile **out) {
   return MOECL_OK;
 }
 
+static int64_t host_ns(void) {
+  struct timespec now;
+  clock_gettime(CLOCK_MONOTONIC, &now);
+  return (int64_t)now.tv_sec * 1000000000 + now.tv_nsec;
+}
+
 void ocl_profile_reset(moecl_profile *profile) {
+  profile->begun_ns = host_ns();
   for (int stage = 0; stage < MOECL_STAGE_COUNT; stage++) {
     if (profile->first[stage]) clReleaseEvent(profile->first[stage]);
     if (profile->last[stage]) clReleaseEvent(profile->last[stage]);
@@ -57,23 +65,43 @@ void ocl_profile_record(moecl_profile *profile, moecl_stage stage, cl_event even
   remember(&profile->last[MOECL_STAGE_LAYER], event);
 }
 
+/* From the start of one event to the end of another, within `most_ns`; NaN where
+ * that is no time: none written, an end before a start, more than there was. */
+static double between(moecl_profile *profile, cl_event first, cl_event last, uint64_t most_ns) {
+  uint64_t start = 0, first_end = 0, last_start = 0, end = 0;
+  if (ocl_event_times(first, &start, &first_end) && ocl_event_times(last, &last_start, &end) &&
+      start <= end && end - start <= most_ns)
+    return (double)(end - start) * 1e-6;
+  log_write(&profile->context->log, MOECL_LOG_DEBUG,
+            "event times are not credible: %llu to %llu ns, then %llu to %llu ns, in %llu ns of the "
+            "host's at most",
+            (unsigned long long)start, (unsigned long long)first_end,
+            (unsigned long long)last_start, (unsigned long long)end, (unsigned long long)most_ns);
+  return NAN;
+}
+
+static void set_all(double milliseconds[MOECL_STAGE_COUNT], double value) {
+  for (int stage = 0; stage < MOECL_STAGE_COUNT; stage++) milliseconds[stage] = value;
+}
+
 moecl_status moecl_profile_read_wait(moecl_profile *profile,
                                      double milliseconds[MOECL_STAGE_COUNT]) {
   if (!profile || !milliseconds) return MOECL_ERROR_INVALID_ARGUMENT;
-  for (int stage = 0; stage < MOECL_STAGE_COUNT; stage++) milliseconds[stage] = NAN;
+  set_all(milliseconds, NAN);
   cl_event end = profile->last[MOECL_STAGE_LAYER];
   if (!end) return MOECL_OK; /* nothing was enqueued: T = 0 */
   MOECL_TRY(ocl_check(profile->context, clWaitForEvents(1, &end), "clWaitForEvents"));
+  /* The clocks may differ a little. */
+  const uint64_t passed = (uint64_t)(host_ns() - profile->begun_ns);
+  const uint64_t most_ns = passed + passed / 8 + 1000000;
+  bool credible = true;
   for (int stage = 0; stage < MOECL_STAGE_COUNT; stage++) {
-    uint64_t start_ns, end_ns, unused;
     if (!profile->first[stage]) continue;
-    if (ocl_event_times(profile->first[stage], &start_ns, &unused) &&
-        ocl_event_times(profile->last[stage], &unused, &end_ns))
-      milliseconds[stage] = (double)(end_ns - start_ns) * 1e-6;
+    milliseconds[stage] = between(profile, profile->first[stage], profile->last[stage], most_ns);
+    credible = credible && !isnan(milliseconds[stage]);
   }
   /* Some drivers' event times are no times (Mesa's rusticl 22.3 says 1 ns):
-   * no layer ends within a microsecond. Better none than those. */
-  if (!(milliseconds[MOECL_STAGE_LAYER] >= 1e-3))
-    for (int stage = 0; stage < MOECL_STAGE_COUNT; stage++) milliseconds[stage] = NAN;
+   * no layer ends within a microsecond. A clock that is wrong once is no clock. */
+  if (!credible || !(milliseconds[MOECL_STAGE_LAYER] >= 1e-3)) set_all(milliseconds, NAN);
   return MOECL_OK;
 }

@@ -281,6 +281,24 @@ static void test_shared_stage(void **state) {
   tear_down(&fixture);
 }
 
+/* A point whose event times are none has no fused stages: it has no times. */
+static void test_no_times(void **state) {
+  (void)state;
+  made_up fixture;
+  set_up(&fixture, sweep);
+  char *text = report(&fixture);
+  has_not(text, "not credible");
+  free(text);
+  for (int stage = 0; stage < MOECL_STAGE_COUNT; stage++)
+    fixture.results.points[2].time_ms[stage] = (sample_summary){NAN, NAN, NAN};
+  text = report(&fixture);
+  has(text, "| n/a | n/a | n/a | n/a | n/a | n/a | n/a |");
+  has(text, "*n/a*: the driver's event times are not credible");
+  has_not(text, "| n/a | fused |");
+  free(text);
+  tear_down(&fixture);
+}
+
 static void test_many_lines(void **state) {
   (void)state;
   made_up fixture;
@@ -651,6 +669,7 @@ int main(void) {
       cmocka_unit_test(test_other_kernels),
       cmocka_unit_test(test_single_point),
       cmocka_unit_test(test_shared_stage),
+      cmocka_unit_test(test_no_times),
       cmocka_unit_test(test_many_lines),
       cmocka_unit_test(test_report_unwritable),
       cmocka_unit_test(test_without_gnuplot),
