@@ -2,6 +2,7 @@
 #include "moectl.h"
 #include "progress.h"
 #include "runner.h"
+#include "shell.h"
 #include <signal.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -46,12 +47,8 @@ static char *options_text(const options *options) {
     const bool set = i < options->num_overrides;
     const char *value = set ? options->overrides[i].assignment : options->device;
     if (!value) continue;
-    fputs(set ? " --set '" : " --device '", file);
-    for (; *value; value++) {
-      if (*value == '\'') fputs("'\\''", file);
-      else fputc(*value, file);
-    }
-    fputc('\'', file);
+    fputs(set ? " --set " : " --device ", file);
+    shell_quote(file, value);
   }
   if (fclose(file) == 0 && size > 0) return text;
   free(text);
@@ -204,6 +201,14 @@ static bool run_points(run *run) {
   return written;
 }
 
+static void tell_resume(const run *run) {
+  char *file = shell_text(run->options->file), *folder = shell_text(results_folder(run->results));
+  complain("interrupted; go on with: moectl run %s%s --resume %s", file ? file : "FILE.yaml",
+           run->experiment.options ? run->experiment.options : "", folder ? folder : "DIR");
+  free(file);
+  free(folder);
+}
+
 static int finish(run *run, bool written) {
   char *note = NULL, *error = NULL;
   if (written && !results_finish(run->results, &note, &error)) {
@@ -214,9 +219,7 @@ static int finish(run *run, bool written) {
   if (note) fprintf(stderr, "moectl: %s\n", note);
   free(note);
   printf("results: %s\n", results_folder(run->results));
-  if (interrupted)
-    complain("interrupted; go on with: moectl run %s%s --resume %s", run->options->file,
-             run->experiment.options ? run->experiment.options : "", results_folder(run->results));
+  if (interrupted) tell_resume(run);
   if (run->runner.bad_input && written && !interrupted) return EXIT_USAGE;
   const point_status worst = results_worst(run->results);
   return written && !interrupted && (worst == POINT_OK || worst == POINT_UNVERIFIED_OK)

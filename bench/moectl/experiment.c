@@ -1,7 +1,9 @@
 #include "experiment.h"
 
 #include "effects.h"
+#include "files.h"
 #include "from_checkpoint.h"
+#include "shell.h"
 #include "sweep.h"
 #include <errno.h>
 #include <stdlib.h>
@@ -198,11 +200,18 @@ static void results_given(const char *folder, size_t length, problems *problems)
     folder = ".";
     length = 1;
   }
+  char *path = format_text("%.*s", (int)length, folder);
+  char *file = format_text("%.*s/results.json", (int)length, folder);
+  char *path_word = path ? shell_text(path) : NULL, *file_word = file ? shell_text(file) : NULL;
   problem_add_file(problems,
                    "holds the results of a run, expected an experiment; to go on with that run: "
-                   "moectl run FILE.yaml --resume %.*s; to run again what is recorded there: "
-                   "jq '.experiment | del(.sweep)' %.*s/results.json > again.yaml",
-                   (int)length, folder, (int)length, folder);
+                   "moectl run FILE.yaml --resume %s; to run again what is recorded there: "
+                   "jq '.experiment | del(.sweep)' %s > again.yaml",
+                   path_word ? path_word : "DIR", file_word ? file_word : "DIR/results.json");
+  free(path_word);
+  free(file_word);
+  free(path);
+  free(file);
 }
 
 /* A folder with results in it, given for an experiment. */

@@ -4,6 +4,7 @@
 #include "measures.h"
 #include "pictures.h"
 #include "schema.h"
+#include "shell.h"
 #include <ctype.h>
 #include <inttypes.h>
 #include <stdlib.h>
@@ -282,25 +283,6 @@ static bool show_pictures(const results *all, FILE *file) {
   }
   pictures_release(&pictures);
   return true;
-}
-
-/* As the shell takes it for one word. */
-static void shell_word(FILE *file, const char *text) {
-  const char *c = text;
-  while (isalnum((unsigned char)*c) || (*c && strchr("/._-+=,:@%", *c)))
-    c++;
-  if (*c == '\0' && c > text) {
-    fputs(text, file);
-    return;
-  }
-  fputc('\'', file);
-  for (c = text; *c; c++) {
-    if (*c == '\'')
-      fputs("'\\''", file);
-    else
-      fputc(*c, file);
-  }
-  fputc('\'', file);
 }
 
 static void command_line(const results *all, FILE *file) {

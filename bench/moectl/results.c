@@ -1,6 +1,7 @@
 /* A results folder: made, gone on with, and kept up to date point by point. */
 #include "files.h"
 #include "results_private.h"
+#include "shell.h"
 #include <errno.h>
 #include <math.h>
 #include <stdlib.h>
@@ -74,11 +75,14 @@ static bool make_named_folder(results *all, const char *out, char **error) {
   all->folder = format_text("%s", out);
   char *path = format_text("%s/results.json", out);
   bool ok = all->folder && path ? make_directories(out, error) : fail_text(error, "no memory");
-  if (ok && stat(path, &info) == 0)
+  if (ok && stat(path, &info) == 0) {
+    char *word = shell_text(out);
     ok = fail_text(error,
                    "%s already holds results; go on with them with --resume %s, or choose another "
                    "folder with --out",
-                   out, out);
+                   out, word ? word : "DIR");
+    free(word);
+  }
   free(path);
   return ok;
 }

@@ -2,6 +2,7 @@
 #include "config.h"
 #include <stdlib.h>
 #include <string.h>
+#include <sys/stat.h>
 #include <unistd.h>
 
 static void refuses_bytes(const char *text, size_t size, const char *set, const char *message) {
@@ -356,6 +357,9 @@ static void test_results_given(void **state) {
   assert_non_null(mkdtemp(folder));
   snprintf(path, sizeof path, "%s/results.json", folder);
   refuses_file(folder, strcat(strcpy(message, folder), ": cannot be read: Is a directory"));
+  char odd[96], odd_path[128];
+  snprintf(odd, sizeof odd, "%s/it's $HOME", folder);
+  snprintf(odd_path, sizeof odd_path, "%s/results.json", odd);
   for (int large = 0; large < 2; large++) {
     FILE *file = fopen(path, "wb");
     assert_non_null(file);
@@ -372,6 +376,17 @@ static void test_results_given(void **state) {
     refuses_file(path, message);
     snprintf(message, sizeof message, "%s: %s", folder, rest);
     refuses_file(folder, message);
+    /* The commands are for a shell. */
+    assert_int_equal(mkdir(odd, 0700), 0);
+    assert_int_equal(rename(path, odd_path), 0);
+    snprintf(message, sizeof message,
+             "%s: holds the results of a run, expected an experiment; to go on with that run: "
+             "moectl run FILE.yaml --resume '%s/it'\\''s $HOME'; to run again what is recorded "
+             "there: jq '.experiment | del(.sweep)' '%s/it'\\''s $HOME/results.json' > again.yaml",
+             odd, folder, folder);
+    refuses_file(odd, message);
+    assert_int_equal(rename(odd_path, path), 0);
+    assert_int_equal(rmdir(odd), 0);
     snprintf(rest, sizeof rest, what, ".", ".");
     snprintf(message, sizeof message, "results.json: %s", rest);
     assert_non_null(getcwd(here, sizeof here));

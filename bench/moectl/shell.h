@@ -1,0 +1,15 @@
+/* Command lines that a person may paste into a shell. */
+#ifndef MOECTL_SHELL_H
+#define MOECTL_SHELL_H
+
+#include <stdio.h>
+
+/* Writes the text so that a shell takes it for one word, on one line: as it is where
+ * nothing in it means anything to a shell, else quoted; control characters as $'\n'. */
+void shell_word(FILE *file, const char *text);
+/* The same, quoted in any case. */
+void shell_quote(FILE *file, const char *text);
+/* shell_word as a malloc'ed text; NULL without memory. */
+char *shell_text(const char *text);
+
+#endif
