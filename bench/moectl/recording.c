@@ -11,6 +11,16 @@
 
 /* ---- safetensors ---- */
 
+const char *recording_shape(const moecl_safetensors_tensor *tensor,
+                            char text[RECORDING_SHAPE_TEXT]) {
+  size_t used = (size_t)snprintf(text, RECORDING_SHAPE_TEXT, "[");
+  for (int i = 0; i < tensor->rank; i++)
+    used += (size_t)snprintf(text + used, RECORDING_SHAPE_TEXT - used, "%s%" PRId64,
+                             i > 0 ? ", " : "", tensor->shape[i]);
+  snprintf(text + used, RECORDING_SHAPE_TEXT - used, "]");
+  return text;
+}
+
 /* The tensor asked for; else "hidden_states"; else the only one. */
 static const moecl_safetensors_tensor *pick(const moecl_safetensors *file, const char *tensor) {
   if (tensor) return moecl_safetensors_find(file, tensor);
@@ -22,6 +32,7 @@ static bool load_safetensors(const char *path, const char *name, recording *reco
                              char **error) {
   moecl_safetensors *file;
   moecl_dtype dtype;
+  char shape[RECORDING_SHAPE_TEXT];
   if (moecl_safetensors_open(path, keep_error, error, &file) != MOECL_OK) return false;
   const moecl_safetensors_tensor *tensor = pick(file, name);
   bool ok =
@@ -30,9 +41,9 @@ static bool load_safetensors(const char *path, const char *name, recording *reco
     ok = fail_text(error, "%s: data type %s, expected F32, F16 or BF16", path, tensor->dtype);
   if (ok && (tensor->rank != 2 || tensor->count == 0))
     ok = fail_text(error,
-                   "%s: hidden states have %d dimensions and %" PRIu64
-                   " elements, expected 2 dimensions: [num_tokens, hidden_size]",
-                   path, tensor->rank, tensor->count);
+                   "%s: tensor '%s' has the shape %s, expected 2 dimensions, [num_tokens, "
+                   "hidden_size], neither of them 0",
+                   path, tensor->name, recording_shape(tensor, shape));
   if (ok && !(recording->values = malloc((size_t)tensor->count * sizeof(double))))
     ok = fail_text(error, "%s: no memory for %" PRIu64 " values", path, tensor->count);
   if (ok) {
@@ -52,12 +63,50 @@ typedef struct view { /* where the matrix lies in the file */
   uint64_t offset, bytes;
 } view;
 
-/* rows * columns elements of dtype must be exactly `bytes` long. */
-static bool shape_fits(const view *view) {
+/* What Python says of a shape, between its brackets: "12, 34", "5,", "". Appends an
+ * ellipsis where it is long. The sizes into sizes[2]; returns how many there are, -1:
+ * it is no list of sizes. */
+static int read_shape(const char *header, int64_t sizes[2], char text[RECORDING_SHAPE_TEXT]) {
+  const char *at = strstr(header, "'shape': (");
+  const char *end = at ? strchr(at, ')') : NULL;
+  if (!end) return -1;
+  at += strlen("'shape': (");
+  snprintf(text, RECORDING_SHAPE_TEXT, "%.*s%s", (int)(end - at > 100 ? 100 : end - at), at,
+           end - at > 100 ? "..." : "");
+  int rank = 0;
+  while (at += strspn(at, " "), at < end) {
+    char *behind;
+    errno = 0;
+    const long long size = strtoll(at, &behind, 10);
+    if (behind == at || errno || size < 0) return -1;
+    if (rank < 2) sizes[rank] = size;
+    rank++;
+    at = behind + strspn(behind, " ");
+    if (at < end && *at++ != ',') return -1;
+  }
+  return rank;
+}
+
+/* Is rows * columns elements of dtype what the file holds? */
+static bool check_shape(const char *path, const char *header, view *view, char **error) {
+  char text[RECORDING_SHAPE_TEXT];
+  int64_t sizes[2];
   const uint64_t size = moecl_dtype_size(view->dtype);
-  if (view->rows < 1 || view->columns < 1) return false;
-  return (uint64_t)view->columns <= UINT64_MAX / size / (uint64_t)view->rows &&
-         (uint64_t)view->rows * (uint64_t)view->columns * size == view->bytes;
+  const int rank = read_shape(header, sizes, text);
+  if (rank < 0) return fail_text(error, "%s: its .npy header has no shape", path);
+  if (rank != 2 || sizes[0] == 0 || sizes[1] == 0)
+    return fail_text(error,
+                     "%s: shape (%s): expected 2 dimensions, (num_tokens, hidden_size), neither of "
+                     "them 0",
+                     path, text);
+  view->rows = sizes[0];
+  view->columns = sizes[1];
+  const bool counts = (uint64_t)view->columns <= UINT64_MAX / size / (uint64_t)view->rows;
+  if (counts && (uint64_t)view->rows * (uint64_t)view->columns * size == view->bytes) return true;
+  return fail_text(error,
+                   "%s: shape (%s) of %" PRIu64 "-byte numbers does not match the %" PRIu64
+                   " bytes behind its header: is the file cut short?",
+                   path, text, size, view->bytes);
 }
 
 /* The header is a Python dict literal; only what NumPy itself writes is read:
@@ -84,16 +133,9 @@ static bool find_in_npy(const char *path, const char *data, uint64_t size, view 
     return fail_text(error, "%s: data type must be little-endian float32 or float16", path);
   if (!strstr(header, "'fortran_order': False"))
     return fail_text(error, "%s: must be in C order (row-major)", path);
-  const char *shape = strstr(header, "'shape': (");
-  if (!shape ||
-      sscanf(shape, "'shape': (%" SCNd64 ", %" SCNd64 ")", &view->rows, &view->columns) != 2)
-    return fail_text(error, "%s: expected 2 dimensions: [num_tokens, hidden_size]", path);
   view->offset = prefix + header_size;
   view->bytes = size - view->offset;
-  if (!shape_fits(view))
-    return fail_text(error, "%s: shape [%" PRId64 ", %" PRId64 "] does not match %" PRIu64 " bytes",
-                     path, view->rows, view->columns, view->bytes);
-  return true;
+  return check_shape(path, header, view, error);
 }
 
 static bool load_npy(const char *path, recording *recording, char **error) {

@@ -4,6 +4,7 @@
 #define MOECTL_WORKLOAD_H
 
 #include "experiment.h"
+#include "moecl/safetensors.h"
 
 /* Recorded hidden states of a `file` workload. */
 typedef struct recording {
@@ -18,6 +19,10 @@ bool recording_load(const char *path, const char *tensor, recording *recording, 
  * point of the experiment asks for? */
 bool recording_serves(const experiment *experiment, const recording *recording, char **error);
 void recording_destroy(recording *recording);
+/* A tensor's shape for messages, "[2, 8, 32]"; returns `text`. */
+enum { RECORDING_SHAPE_TEXT = 192 };
+const char *recording_shape(const moecl_safetensors_tensor *tensor,
+                            char text[RECORDING_SHAPE_TEXT]);
 
 /* Enqueues drawing item `item` of a tensor, in its dtype and canonical
  * layout, from the buffer's start on. Weights are normal with the variance that
