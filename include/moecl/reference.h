@@ -66,8 +66,8 @@ MOECL_API double moecl_reference_topk(const moecl_layer_params *params, const do
 MOECL_API double moecl_reference_priority(const double *logits, int64_t num_experts);
 
 /* Capacity: topk_ids and topk_weights [T,K] to kept [T,K]. token_priority [T] is
- * for MOECL_DROP_PRIORITIZED, else it may be NULL. Assignments of id -1 are not
- * kept. Other ids outside 0 to E-1, weights and priorities that are not numbers
+ * for MOECL_DROP_PRIORITIZED with a capacity, else it is not read and may be NULL.
+ * Assignments of id -1 are not kept. Other ids outside 0 to E-1, weights and priorities that are not numbers
  * are MOECL_ERROR_INVALID_ARGUMENT. */
 MOECL_API moecl_status moecl_reference_capacity(const moecl_layer_params *params,
                                                 int64_t num_tokens, const int32_t *topk_ids,

@@ -59,9 +59,10 @@ static moecl_status keep_sorted(const moecl_layer_params *params, int64_t count,
   return MOECL_OK;
 }
 
-static bool are_valid(const moecl_layer_params *params, const int32_t *ids, const float *weights,
-                      const float *priority, int64_t count) {
-  const bool prioritized = params->drop_policy == MOECL_DROP_PRIORITIZED;
+/* `limited`: there is a capacity, which priorities may be needed for. */
+static bool are_valid(const moecl_layer_params *params, bool limited, const int32_t *ids,
+                      const float *weights, const float *priority, int64_t count) {
+  const bool prioritized = limited && params->drop_policy == MOECL_DROP_PRIORITIZED;
   if (prioritized && count > 0 && priority == NULL) return false;
   for (int64_t i = 0; i < count; i++)
     if (ids[i] < -1 || ids[i] >= params->num_experts || isnan(weights[i]) ||
@@ -90,15 +91,16 @@ moecl_status moecl_reference_capacity(const moecl_layer_params *params, int64_t 
       !base_mul((uint64_t)num_tokens, (uint64_t)params->top_k, &product) || product > INT64_MAX)
     return MOECL_ERROR_INVALID_ARGUMENT;
   const int64_t count = (int64_t)product;
-  if (!are_valid(params, topk_ids, topk_weights, token_priority, count))
+  const int64_t capacity = moecl_expert_capacity(params, num_tokens);
+  const bool limited = capacity >= 0;
+  if (!are_valid(params, limited, topk_ids, topk_weights, token_priority, count))
     return MOECL_ERROR_INVALID_ARGUMENT;
   if (count == 0) return MOECL_OK;
-  const int64_t capacity = moecl_expert_capacity(params, num_tokens);
   int64_t room[MOECL_MAX_EXPERTS];
   for (int64_t e = 0; e < params->num_experts; e++)
-    room[e] = capacity < 0 ? count : capacity;
+    room[e] = limited ? capacity : count;
   memset(kept, 0, (size_t)count);
-  if (params->drop_policy != MOECL_DROP_POSITION)
+  if (limited && params->drop_policy != MOECL_DROP_POSITION)
     return keep_sorted(params, count, topk_ids, topk_weights, token_priority, room, kept);
   keep_by_position(params, num_tokens, topk_ids, room, kept);
   return MOECL_OK;

@@ -217,8 +217,16 @@ static void check_kept(const moecl_layer_params *params, const uint8_t *want) {
 
 static void test_capacity(void **state) {
   (void)state;
-  moecl_layer_params params = limited(0, 0, MOECL_DROP_POSITION);
-  check_kept(&params, (uint8_t[]){1, 1, 1, 1, 1, 1, 1, 1}); /* dropless */
+  moecl_layer_params params;
+  /* Dropless, whatever the policy; nobody needs priorities for that. */
+  for (int policy = 0; policy < MOECL_DROP_POLICY_COUNT; policy++) {
+    uint8_t kept[8] = {0};
+    const int32_t ids[8] = {0, 1, 1, -1, 0, 2, 0, 1};
+    params = limited(0, 1, (moecl_drop_policy)policy);
+    check_kept(&params, (uint8_t[]){1, 1, 1, 1, 1, 1, 1, 1});
+    assert_ok(moecl_reference_capacity(&params, 4, ids, weight_of, NULL, kept));
+    assert_memory_equal(kept, ((uint8_t[]){1, 1, 1, 0, 1, 1, 1, 1}), sizeof kept);
+  }
   /* ceil(0.75 * 4 * 2 / 3) = 2. Expert 0 is the first choice of tokens 0, 2 and
    * 3 and the second of 1: 0 and 2 stay. Expert 1: first choice of 1, then 0. */
   params = limited(0.75, 0, MOECL_DROP_POSITION);
