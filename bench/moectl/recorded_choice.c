@@ -78,13 +78,21 @@ static double group_value(const judge *j, int64_t group, int64_t members) {
   return j->of->params->group_score == MOECL_GROUP_MAX ? first : first + second;
 }
 
-/* May the experts' groups be those that were taken? in[group]: it was, in any case. */
-static bool find_groups(const judge *j, const double *ids, bool in[MOECL_MAX_EXPERT_GROUPS]) {
+/* Which groups were taken, as far as rounding lets it be told. */
+typedef struct group_choice {
+  int64_t members, taken;             /* experts of a group; how many groups are taken */
+  bool sure[MOECL_MAX_EXPERT_GROUPS]; /* in any case, or as they have an expert of `ids` */
+  bool open[MOECL_MAX_EXPERT_GROUPS]; /* perhaps */
+} group_choice;
+
+/* False: the experts are in groups that were not taken. */
+static bool find_groups(const judge *j, const double *ids, group_choice *found) {
   const int64_t groups = j->of->params->num_expert_group, taken = j->of->params->topk_group;
-  const int64_t members = j->experts / groups;
   double value[MOECL_MAX_EXPERT_GROUPS] = {0}, sorted[MOECL_MAX_EXPERT_GROUPS] = {0};
+  found->taken = taken;
+  found->members = j->experts / groups;
   for (int64_t g = 0; g < groups; g++)
-    sorted[g] = value[g] = group_value(j, g, members);
+    sorted[g] = value[g] = group_value(j, g, found->members);
   const double usual = usual_size(value, groups);
   median_of(sorted, groups);
   const double last_in = sorted[groups - taken], first_out = sorted[groups - taken - 1];
@@ -92,13 +100,15 @@ static bool find_groups(const judge *j, const double *ids, bool in[MOECL_MAX_EXP
   for (int64_t g = 0; g < groups; g++) {
     bool used = false;
     for (int64_t k = 0; k < j->count; k++)
-      used = used || (int64_t)ids[k] / members == g;
-    if (used && value[g] < last_in && !near(j, value[g], last_in, usual) &&
-        !same_in_fp32(value[g], last_in))
-      return false;
-    in[g] = used || (value[g] > first_out && !near(j, value[g], first_out, usual) &&
-                     !same_in_fp32(value[g], first_out));
-    count += in[g];
+      used = used || (int64_t)ids[k] / found->members == g;
+    const bool may_be_in = value[g] >= last_in || near(j, value[g], last_in, usual) ||
+                           same_in_fp32(value[g], last_in);
+    const bool must_be_in = value[g] > first_out && !near(j, value[g], first_out, usual) &&
+                            !same_in_fp32(value[g], first_out);
+    if (used && !may_be_in) return false;
+    found->sure[g] = used || must_be_in;
+    found->open[g] = may_be_in && !found->sure[g];
+    count += found->sure[g];
   }
   return count <= taken;
 }
@@ -112,23 +122,41 @@ static bool has_order(const moecl_layer_params *params) {
          (params->capacity_factor > 0 && params->drop_policy != MOECL_DROP_PROBABILITY);
 }
 
+/* Does none of the experts from `first` to `end` that are not among `ids` beat `worst`? */
+static bool none_beats(const judge *j, const double *ids, int64_t worst, int64_t first,
+                       int64_t end) {
+  for (int64_t e = first; e < end; e++)
+    if (place_of(ids, j->count, (double)e) < 0 && beats(j, e, worst)) return false;
+  return true;
+}
+
+/* The same where only some groups count. Those that are open are as good as each
+ * other: enough of them have to have nothing better. */
+static bool none_in_groups_beats(const judge *j, const double *ids, int64_t worst) {
+  group_choice groups;
+  if (!find_groups(j, ids, &groups)) return false;
+  int64_t count = 0;
+  for (int64_t g = 0; g < j->experts / groups.members; g++) {
+    const int64_t first = g * groups.members;
+    const bool none = none_beats(j, ids, worst, first, first + groups.members);
+    if (groups.sure[g] && !none) return false;
+    count += groups.sure[g] || (groups.open[g] && none);
+  }
+  return count >= groups.taken;
+}
+
 /* Could rounding choose these experts: does no other one beat the last of them? What
  * is drawn by chance has no such bounds. */
 static bool is_choice(const judge *j, const double *ids) {
   const moecl_layer_params *params = j->of->params;
-  bool in[MOECL_MAX_EXPERT_GROUPS];
-  int64_t worst = 0;
   if (params->second_choice != MOECL_SECOND_ALL || place_of(ids, j->count, -1) >= 0) return false;
-  if (j->has_groups && !find_groups(j, ids, in)) return false;
-  for (int64_t k = 0; k < j->count; k++) {
-    if (j->value[(int64_t)ids[k]] < j->value[(int64_t)ids[worst]]) worst = k;
-    if (has_order(params) && k > 0 && beats(j, (int64_t)ids[k], (int64_t)ids[k - 1])) return false;
+  int64_t worst = (int64_t)ids[0];
+  for (int64_t k = 1; k < j->count; k++) {
+    if (j->value[(int64_t)ids[k]] < j->value[worst]) worst = (int64_t)ids[k];
+    if (has_order(params) && beats(j, (int64_t)ids[k], (int64_t)ids[k - 1])) return false;
   }
-  for (int64_t e = 0; e < j->experts; e++) {
-    if (j->has_groups && !in[e / (j->experts / params->num_expert_group)]) continue;
-    if (place_of(ids, j->count, (double)e) < 0 && beats(j, e, (int64_t)ids[worst])) return false;
-  }
-  return true;
+  return j->has_groups ? none_in_groups_beats(j, ids, worst)
+                       : none_beats(j, ids, worst, 0, j->experts);
 }
 
 static bool same_experts(const judge *j) {
