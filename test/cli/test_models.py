@@ -4,75 +4,16 @@ wrong, and experiments on a checkpoint's layer. usage: test_models.py MOECTL GOL
 import json
 import math
 import os
-import pathlib
 import re
 import shutil
 import struct
-import subprocess
 import sys
-import tempfile
 import unittest
 
-MOECTL, GOLDEN = sys.argv[1], pathlib.Path(sys.argv[2]) / 'families'
-FORMATS = {'F32': 'f', 'I32': 'i'}
+from model_files import GOLDEN, ModelCase, moectl, no_device, put, read_file, write_file
 
 
-def moectl(*arguments):
-    run = subprocess.run([MOECTL, *map(str, arguments)], capture_output=True, text=True,
-                         timeout=300)
-    return run.returncode, run.stdout, run.stderr
-
-
-def no_device():
-    return moectl('devices')[0] == 3
-
-
-def read_file(path):
-    """Tensors of a safetensors file: name to [dtype, shape, bytes]."""
-    data = pathlib.Path(path).read_bytes()
-    length = struct.unpack('<Q', data[:8])[0]
-    header = json.loads(data[8:8 + length])
-    header.pop('__metadata__', None)
-    data = data[8 + length:]
-    return {name: [t['dtype'], t['shape'], bytearray(data[slice(*t['data_offsets'])])]
-            for name, t in header.items()}
-
-
-def write_file(path, tensors):
-    header, data = {}, b''
-    for name, (dtype, shape, values) in tensors.items():
-        header[name] = {'dtype': dtype, 'shape': shape,
-                        'data_offsets': [len(data), len(data) + len(values)]}
-        data += bytes(values)
-    text = json.dumps(header).encode()
-    pathlib.Path(path).write_bytes(struct.pack('<Q', len(text)) + text + data)
-
-
-def put(tensor, index, value):
-    """Sets one element."""
-    struct.pack_into('<' + FORMATS[tensor[0]], tensor[2], 4 * index, value)
-
-
-class Models(unittest.TestCase):
-    def setUp(self):
-        self.work = pathlib.Path(tempfile.mkdtemp())
-        self.addCleanup(shutil.rmtree, self.work)
-
-    def copy(self, name):
-        return pathlib.Path(shutil.copytree(GOLDEN / name, self.work / name))
-
-    def expect(self, code, pattern, *arguments):
-        got, out, err = moectl(*arguments)
-        self.assertEqual(got, code, out + err)
-        if pattern:
-            self.assertRegex(out + err, pattern)
-        return out, err
-
-    def refused(self, pattern, *arguments):
-        """Bad input: exit code 2 and one message."""
-        _, err = self.expect(2, pattern, *arguments)
-        self.assertEqual(err.count('moectl: '), 1, err)
-
+class Models(ModelCase):
     # ---- inspect ----
 
     def test_inspect(self):
@@ -337,22 +278,6 @@ class Models(unittest.TestCase):
         fractional['topk_ids'] = ['F32', [24, 2], struct.pack('<48f', ids[0] + 0.5, *ids[1:])]
         write_file(path, fractional)
         self.refused('token 0 has [0-5].5', 'verify', GOLDEN / 'mixtral', '--layer', 1, '--io', path)
-
-    @unittest.skipIf(no_device(), 'no OpenCL device')
-    def test_verify_takes_any_order(self):
-        """Weights follow their ids; the order itself is compared where the scores decide it."""
-        folder = GOLDEN / 'olmoe'
-        io = read_file(folder / 'io.safetensors')
-        for name in ('topk_ids', 'topk_weights'):
-            data = io[name][2]
-            data[0:4], data[4:8] = data[4:8], data[0:4]
-        path = self.work / 'order.safetensors'
-        ids = io.pop('topk_ids')
-        weights = io.pop('topk_weights')
-        write_file(path, {**io, 'topk_ids': ids, 'topk_weights': weights})
-        self.verify(1, r'first mismatching token: 0 \(topk_ids\)', folder, path)
-        out, _ = moectl('verify', folder, '--layer', 1, '--io', path)[1:]
-        self.assertRegex(out, r'topk_weights .* 0\n')
 
     @unittest.skipIf(no_device(), 'no OpenCL device')
     def test_verify_survives_overflow(self):

@@ -1,0 +1,249 @@
+#!/usr/bin/env python3
+"""moectl verify on recordings that differ from ours and yet are right, and on such that
+are wrong in the same places. usage: test_verify.py MOECTL GOLDEN_DIR"""
+import json
+import math
+import random
+import re
+import struct
+import sys
+import unittest
+
+from model_files import GOLDEN, ModelCase, no_device, read_file, write_file
+
+SEED = 20261128
+
+
+def numbers(tensor):
+    """Rows of a tensor's values."""
+    kind, shape, data = tensor
+    if kind == 'BF16':
+        flat = [struct.unpack('<f', b'\0\0' + data[i:i + 2])[0] for i in range(0, len(data), 2)]
+    else:
+        flat = struct.unpack(f'<{len(data) // 4}{"i" if kind == "I32" else "f"}', data)
+    width = shape[-1]
+    return [list(flat[i:i + width]) for i in range(0, len(flat), width)]
+
+
+def tensor(kind, rows):
+    flat = [x for row in rows for x in row]
+    data = struct.pack(f'<{len(flat)}{"i" if kind == "I32" else "f"}', *flat)
+    return [kind, [len(rows), len(rows[0])], bytearray(data)]
+
+
+def to_f32(x):
+    return struct.unpack('<f', struct.pack('<f', x))[0]
+
+
+def to_bf16(x):
+    bits = struct.unpack('<I', struct.pack('<f', x))[0]
+    bits += 0x7fff + (bits >> 16 & 1)
+    return struct.unpack('<f', struct.pack('<I', bits & 0xffff0000))[0]
+
+
+def shares(logits):
+    most = max(logits)
+    terms = [math.exp(x - most) for x in logits]
+    return [t / sum(terms) for t in terms]
+
+
+def best(values, count):
+    """Of equal ones the first."""
+    return sorted(range(len(values)), key=lambda e: (-values[e], e))[:count]
+
+
+@unittest.skipIf(no_device(), 'no OpenCL device')
+class Verify(ModelCase):
+    def verify(self, code, pattern, folder, io, *more, layer=1):
+        path = self.work / 'io.safetensors'
+        write_file(path, io)
+        return self.expect(code, pattern, 'verify', folder, '--layer', layer, '--io', path, *more)[0]
+
+    def recorded(self, name):
+        """The golden recording as rows."""
+        io = read_file(GOLDEN / name / 'io.safetensors')
+        return {key: numbers(value) for key, value in io.items()}
+
+    def written(self, io):
+        return {key: tensor('I32' if key == 'topk_ids' else 'F32', rows) for key, rows in io.items()}
+
+    def test_another_order(self):
+        """Experts listed in any order, their weights with them: torch.topk(sorted=False)."""
+        folder = GOLDEN / 'deepseek_v3'
+        draw = random.Random(SEED)
+        io = self.recorded('deepseek_v3')
+        moved = 0
+        unmoved_weights = [list(row) for row in io['topk_weights']]
+        for ids, weights in zip(io['topk_ids'], io['topk_weights']):
+            order = draw.sample(range(4), 4)
+            moved += order != [0, 1, 2, 3]
+            ids[:] = [ids[k] for k in order]
+            weights[:] = [weights[k] for k in order]
+        out = self.verify(0, 'all tokens agree', folder, self.written(io))
+        self.assertRegex(out, rf'(?m)^{moved} tokens have the same experts in another order')
+        self.assertRegex(out, r'(?m)^output .* 0$')
+        # Weights that stay behind are wrong ones.
+        wrong = {**io, 'topk_weights': unmoved_weights}
+        self.verify(1, r'first mismatching token: \d+ \(topk_weights\)', folder, self.written(wrong))
+        # So is another expert among them, wherever it stands.
+        for place in range(4):
+            ids = [list(row) for row in io['topk_ids']]
+            ids[9][place] = next(e for e in range(16) if e not in ids[9])
+            self.verify(1, r'first mismatching token: 9 \(topk_ids\)', folder,
+                        self.written({**io, 'topk_ids': ids}))
+
+    def test_order_of_a_capacity(self):
+        """First choices come before second ones: which is which is no matter of taste."""
+        name = 'nllb_moe-prioritized'
+        io = self.recorded(name)
+        token = next(t for t, row in enumerate(io['topk_ids']) if min(row) >= 0)
+        io['topk_ids'][token].reverse()
+        io['topk_weights'][token].reverse()
+        self.verify(1, rf'first mismatching token: {token} \(topk_ids\)', GOLDEN / name,
+                    self.written(io), layer=json.loads((GOLDEN / name / 'config.json').read_text())
+                    ['encoder_sparse_step'] - 1)
+
+    def test_experts_of_weight_0(self):
+        """Softmax in fp32 underflows where logits are more than 103 apart."""
+        folder = GOLDEN / 'qwen3_moe'
+        io = self.recorded('qwen3_moe')
+        hidden = [[to_f32(30 * x) for x in row] for row in io['hidden_states']]
+        top_k, ids, weights, differ = len(io['topk_ids'][0]), [], [], []
+        renormalize = json.loads((folder / 'config.json').read_text()).get('norm_topk_prob', False)
+        for t, row in enumerate(io['router_logits']):
+            logits = [30 * x for x in row]
+            theirs = [s if s > 1e-44 else 0.0 for s in shares(logits)]
+            chosen = best(theirs, top_k)
+            if set(chosen) != set(best(logits, top_k)):
+                differ.append(t)
+            total = sum(theirs[e] for e in chosen) if renormalize else 1
+            ids.append(chosen)
+            weights.append([theirs[e] / total for e in chosen])
+        self.assertGreater(len(differ), 2)
+        io = {'hidden_states': hidden, 'topk_ids': ids, 'topk_weights': weights}
+        out = self.verify(0, 'all tokens agree', folder, self.written(io))
+        self.assertRegex(out, rf'(?m)^{len(differ)} tokens? ha\w+ other experts among those of weight 0')
+        token = differ[1]
+        good = ids[token][0]
+        ids[token][0] = next(e for e in range(10) if e not in ids[token]) # for one that counts
+        self.verify(1, rf'first mismatching token: {token} \(topk_ids\)', folder, self.written(io))
+        ids[token][0] = good
+        weights[token][-1] = 0.25
+        self.verify(1, rf'first mismatching token: {token} \(topk_weights\)', folder,
+                    self.written(io))
+
+    def test_sparsemixers_limit(self):
+        """The limit is set beside an expert, which the other side sees beyond it."""
+        folder = self.copy('phimoe')
+        config = json.loads((folder / 'config.json').read_text())
+        io = self.recorded('phimoe')
+        logits, ids = io['router_logits'], io['topk_ids']
+
+        def behind(token, expert, most):
+            return (most - logits[token][expert]) / max(abs(logits[token][expert]), most)
+
+        def weights_of(token, limit, out=()):
+            row, left = [], set(range(8))
+            for k, chosen in enumerate(ids[token]):
+                most = logits[token][chosen]
+                inside = [e for e in left if behind(token, e, most) <= limit
+                          and not (k == 0 and e in out)]
+                row.append(1 / sum(math.exp(logits[token][e] - most) for e in inside))
+                left.remove(chosen)
+            return row
+
+        found = [(t, e) for t in range(24) for e in range(8)
+                 if e != ids[t][0] and 0.1 < behind(t, e, logits[t][ids[t][0]]) < 0.6]
+        token, expert = next((t, e) for t, e in found if any(
+            f not in (e, ids[t][0]) and behind(t, f, logits[t][ids[t][0]]) < behind(
+                t, e, logits[t][ids[t][0]]) for f in range(8)))
+        limit = behind(token, expert, logits[token][ids[token][0]]) + 3e-6
+        config['router_jitter_noise'] = limit / 2
+        (folder / 'config.json').write_text(json.dumps(config))
+        del io['output']
+        io['topk_weights'] = [weights_of(t, limit) for t in range(24)]
+        self.verify(0, 'all tokens agree', folder, self.written(io))
+        io['topk_weights'][token] = weights_of(token, limit, (expert,))
+        out = self.verify(0, 'all other tokens agree', folder, self.written(io))
+        self.assertRegex(out, r"(?m)^1 token has weights for an expert on the other side of "
+                              r"sparsemixer's limit")
+        # Two experts are not on the other side, nor is a wrong one; nor another token's.
+        other = next(e for e in range(8) if e not in (expert, ids[token][0])
+                     and behind(token, e, logits[token][ids[token][0]]) < limit)
+        io['topk_weights'][token] = weights_of(token, limit, (expert, other))
+        self.verify(1, rf'first mismatching token: {token} \(topk_weights\)', folder,
+                    self.written(io))
+        io['topk_weights'][token] = weights_of(token, limit)
+        ids[token].reverse()
+        self.verify(1, rf'first mismatching token: {token} \(topk_ids\)', folder, self.written(io))
+
+    def test_rounded_logits(self):
+        """Logits near 100 that the other side keeps in bf16: weights are off by several
+        percent, and follow from the recorded logits."""
+        folder = self.copy('mixtral')
+        name = 'model.layers.1.block_sparse_moe.gate.weight'
+        path = next(p for p in folder.glob('model*.safetensors') if name in read_file(p))
+        tensors = read_file(path)
+        rows = tensors[name][2] # bf16: expert 1's becomes expert 2's with a bit changed here and there
+        rows[96:192] = rows[192:288]
+        for i in range(96, 192, 8):
+            rows[i] ^= 1
+        write_file(path, tensors)
+        gate = numbers(tensors[name])
+        hidden = [[to_bf16(16 * x) for x in row] for row in self.recorded('mixtral')['hidden_states']]
+        exact = [[sum(w * x for w, x in zip(gate_row, row)) for gate_row in gate] for row in hidden]
+        rounded = [[to_bf16(x) for x in row] for row in exact]
+        ids = [best(row, 2) for row in rounded]
+
+        def weights_of(logits, t):
+            return shares([logits[t][e] for e in ids[t]])
+
+        weights = [weights_of(rounded, t) for t in range(24)]
+        off = [t for t in range(24)
+               if math.dist(weights[t], weights_of(exact, t)) > 0.02 * math.hypot(*weights[t])]
+        self.assertGreater(len(off), 0)
+        io = {'hidden_states': hidden, 'router_logits': rounded, 'topk_ids': ids,
+              'topk_weights': weights}
+        out = self.verify(0, 'agree', folder, self.written(io), '--dtype', 'bf16')
+        told = re.search(r'(?m)^(\d+) tokens? ha\w+ weights that follow from the recorded logits', out)
+        self.assertTrue(told, out)
+        self.assertGreaterEqual(int(told[1]), len(off))
+        token = off[-1]
+        weights[token] = [weights[token][0] * 1.1, weights[token][1]]
+        self.verify(1, r'\(topk_weights\)', folder, self.written(io), '--dtype', 'bf16')
+        weights[token] = weights_of(rounded, token)
+        # Without the logits nobody can tell.
+        del io['router_logits']
+        self.verify(1, r'\(topk_weights\)', folder, self.written(io), '--dtype', 'bf16')
+
+    def test_a_tie_excuses_nothing_else(self):
+        """Twins: the recorded token took the one of a higher number. Its logits and weights
+        are compared all the same, only its output is not."""
+        folder = self.copy('olmoe')
+        io = self.recorded('olmoe')
+        last = io['topk_ids'][0][3]
+        twin = max(e for e in range(16) if e not in io['topk_ids'][0])
+        self.assertLess(last, twin)
+        tensors = read_file(folder / 'model.safetensors')
+        gate = tensors['model.layers.1.mlp.gate.weight'][2]
+        gate[128 * twin:128 * (twin + 1)] = gate[128 * last:128 * (last + 1)]
+        write_file(folder / 'model.safetensors', tensors)
+        for row in io['router_logits']:
+            row[twin] = row[last]
+        io['topk_ids'] = [best(row, 4) for row in io['router_logits']]
+        io['topk_weights'] = [[shares(row)[e] for e in ids]
+                              for row, ids in zip(io['router_logits'], io['topk_ids'])]
+        io['topk_ids'][0][3] = twin
+        untouched = io.pop('output')
+        self.verify(0, '1 token has other experts at a tie', folder, self.written(io))
+        io['output'] = untouched
+        io['router_logits'][0][5] += 0.01
+        self.verify(1, r'first mismatching token: 0 \(router_logits\)', folder, self.written(io))
+        io['router_logits'][0][5] -= 0.01
+        del io['output']
+        io['topk_weights'][0][3] *= 1.001
+        self.verify(1, r'first mismatching token: 0 \(topk_weights\)', folder, self.written(io))
+
+
+if __name__ == '__main__':
+    unittest.main(argv=sys.argv[:1] + sys.argv[3:], verbosity=2)
