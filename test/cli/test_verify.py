@@ -57,7 +57,8 @@ class Verify(ModelCase):
     def verify(self, code, pattern, folder, io, *more, layer=1):
         path = self.work / 'io.safetensors'
         write_file(path, io)
-        return self.expect(code, pattern, 'verify', folder, '--layer', layer, '--io', path, *more)[0]
+        return self.expect(code, pattern, 'verify', folder, '--layer', layer, '--io', path,
+                           *more)[0]
 
     def recorded(self, name):
         """The golden recording as rows."""
@@ -65,7 +66,8 @@ class Verify(ModelCase):
         return {key: numbers(value) for key, value in io.items()}
 
     def written(self, io):
-        return {key: tensor('I32' if key == 'topk_ids' else 'F32', rows) for key, rows in io.items()}
+        return {key: tensor('I32' if key == 'topk_ids' else 'F32', rows)
+                for key, rows in io.items()}
 
     def test_another_order(self):
         """Experts listed in any order, their weights with them: torch.topk(sorted=False)."""
@@ -84,7 +86,8 @@ class Verify(ModelCase):
         self.assertRegex(out, r'(?m)^output .* 0$')
         # Weights that stay behind are wrong ones.
         wrong = {**io, 'topk_weights': unmoved_weights}
-        self.verify(1, r'first mismatching token: \d+ \(topk_weights\)', folder, self.written(wrong))
+        self.verify(1, r'first mismatching token: \d+ \(topk_weights\)', folder,
+                    self.written(wrong))
         # So is another expert among them, wherever it stands.
         for place in range(4):
             ids = [list(row) for row in io['topk_ids']]
@@ -122,7 +125,8 @@ class Verify(ModelCase):
         self.assertGreater(len(differ), 2)
         io = {'hidden_states': hidden, 'topk_ids': ids, 'topk_weights': weights}
         out = self.verify(0, 'all tokens agree', folder, self.written(io))
-        self.assertRegex(out, rf'(?m)^{len(differ)} tokens? ha\w+ other experts among those of weight 0')
+        self.assertRegex(out, rf'(?m)^{len(differ)} tokens? ha\w+ other experts among those of '
+                              r'weight 0')
         token = differ[1]
         good = ids[token][0]
         ids[token][0] = next(e for e in range(10) if e not in ids[token]) # for one that counts
@@ -184,13 +188,15 @@ class Verify(ModelCase):
         name = 'model.layers.1.block_sparse_moe.gate.weight'
         path = next(p for p in folder.glob('model*.safetensors') if name in read_file(p))
         tensors = read_file(path)
-        rows = tensors[name][2] # bf16: expert 1's becomes expert 2's with a bit changed here and there
+        # In bf16: expert 1's row becomes expert 2's with a bit changed here and there.
+        rows = tensors[name][2]
         rows[96:192] = rows[192:288]
         for i in range(96, 192, 8):
             rows[i] ^= 1
         write_file(path, tensors)
         gate = numbers(tensors[name])
-        hidden = [[to_bf16(16 * x) for x in row] for row in self.recorded('mixtral')['hidden_states']]
+        hidden = [[to_bf16(16 * x) for x in row]
+                  for row in self.recorded('mixtral')['hidden_states']]
         exact = [[sum(w * x for w, x in zip(gate_row, row)) for gate_row in gate] for row in hidden]
         rounded = [[to_bf16(x) for x in row] for row in exact]
         ids = [best(row, 2) for row in rounded]
@@ -205,7 +211,8 @@ class Verify(ModelCase):
         io = {'hidden_states': hidden, 'router_logits': rounded, 'topk_ids': ids,
               'topk_weights': weights}
         out = self.verify(0, 'agree', folder, self.written(io), '--dtype', 'bf16')
-        told = re.search(r'(?m)^(\d+) tokens? ha\w+ weights that follow from the recorded logits', out)
+        told = re.search(r'(?m)^(\d+) tokens? ha\w+ weights that follow from the recorded logits',
+                         out)
         self.assertTrue(told, out)
         self.assertGreaterEqual(int(told[1]), len(off))
         token = off[-1]
@@ -243,6 +250,29 @@ class Verify(ModelCase):
         del io['output']
         io['topk_weights'][0][3] *= 1.001
         self.verify(1, r'first mismatching token: 0 \(topk_weights\)', folder, self.written(io))
+
+    def test_a_tie_by_the_correction_bias(self):
+        """Scores far apart that the bias makes equal; and equal ones that it doesn't."""
+        folder = self.copy('minimax_m2')
+        io = self.recorded('minimax_m2')
+        scores = [[1 / (1 + math.exp(-x)) for x in row] for row in io['router_logits']]
+        tensors = read_file(folder / 'model.safetensors')
+        name = 'model.layers.1.block_sparse_moe.e_score_correction_bias'
+        bias = numbers([*tensors[name][:1], [1, 8], tensors[name][2]])[0]
+        last = io['topk_ids'][0][2]
+        other = max((e for e in range(8) if e not in io['topk_ids'][0]),
+                    key=lambda e: abs(scores[0][e] - scores[0][last]))
+        bias[other] = to_f32(scores[0][last] + bias[last] - scores[0][other] - 2e-6)
+        tensors[name][2] = struct.pack('<8f', *bias)
+        write_file(folder / 'model.safetensors', tensors)
+        ids = [best([s + b for s, b in zip(row, bias)], 3) for row in scores]
+        self.assertEqual(ids[0][2], last)
+        io = {'hidden_states': io['hidden_states'], 'topk_ids': ids}
+        self.verify(0, 'all tokens agree', folder, self.written(io))
+        ids[0][2] = other
+        self.verify(0, '1 token has other experts at a tie', folder, self.written(io))
+        ids[0][1] = next(e for e in range(8) if e not in ids[0])
+        self.verify(1, r'first mismatching token: 0 \(topk_ids\)', folder, self.written(io))
 
 
 if __name__ == '__main__':

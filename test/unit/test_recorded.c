@@ -128,7 +128,7 @@ static void test_bias_in_ties(void **state) {
 
 /* Scores of 1 in fp32 can't be told apart there; those that can are no ties. */
 static void test_saturated(void **state) {
-  token t = make_token(4, 1, (const double[]){40, 50, 60, 1});
+  token t = make_token(4, 1, (const double[]){17, 18, 19, 1});
   (void)state;
   t.params.scoring = MOECL_SCORING_SIGMOID;
   t.ids[0] = 2;
@@ -148,7 +148,7 @@ static void test_saturated(void **state) {
  * second. A tie of groups makes no other expert right. */
 static void check_groups(moecl_group_score by, double behind, unsigned want) {
   const double low = by == MOECL_GROUP_MAX ? 0 : 1;
-  const double logits[8] = {5, 2, 4, low, 4 - behind, low, 1, 0.5};
+  const double logits[8] = {5, by == MOECL_GROUP_MAX ? 0.2 : 2, 4, low, 4 - behind, low, 1, 0.5};
   token t = make_token(8, 2, logits);
   t.params.num_expert_group = 4;
   t.params.topk_group = 2;
@@ -293,6 +293,10 @@ static void test_mask(void **state) {
   assert_int_equal(judge(&t, CHOSEN(0, 2)), CHOICE_OTHER);
   assert_int_equal(judge(&t, CHOSEN(1, 0)), CHOICE_OTHER);
   assert_int_equal(judge(&t, CHOSEN(0, 1)), CHOICE_MASK); /* may be: nobody recorded it */
+  /* A tie of second choices lets none of them come first. */
+  t.logits[5] = t.logits[1];
+  assert_int_equal(judge(&t, CHOSEN(0, 5)), CHOICE_TIE | CHOICE_MASK);
+  assert_int_equal(judge(&t, CHOSEN(5, 0)), CHOICE_OTHER);
 }
 
 /* ---- rounded logits ---- */
