@@ -63,8 +63,21 @@ static const char models_topic[] =
     "[T,E], topk_ids [T,K], topk_weights [T,K] (as they multiply: 0 for dropped choices) and\n"
     "output [T,H] (without the residual). Errors are ||ours - recorded|| / ||recorded||, at\n"
     "most 1e-5 in fp32 and 1e-2 in fp16 and bf16; no token alone may exceed 1e-5 and 3e-2 (of\n"
-    "the median token's length, where its own is less); experts may differ only at ties within\n"
-    "rounding, and of such tokens weights and output are left out. Exit codes: 0 all agrees,\n"
+    "the median token's length, where its own is less). What differs for a reason is told\n"
+    "with its count and is no mistake:\n"
+    "  - the same experts in another order than by score, as torch.topk(sorted=False) lists\n"
+    "    them, where no capacity, sparsemixer or chance makes the order mean something;\n"
+    "    weights are compared expert by expert\n"
+    "  - other experts whose weights are 0 on both sides: scores that underflow in fp32\n"
+    "  - other experts at a tie: none that was left out has a score (logit, or score with the\n"
+    "    correction bias) or a group better by more than rounding, which is the tolerance\n"
+    "    times its size or the usual one's. Weights are compared with those the rule gives\n"
+    "    the recorded experts (with a capacity they are left out)\n"
+    "  - weights that sparsemixer gives where an expert within rounding of its limit falls on\n"
+    "    the other side of it\n"
+    "  - weights that follow from the recorded router_logits, each of which is ours within\n"
+    "    rounding: large logits in bf16 are off by whole units\n"
+    "Of tokens of the last three kinds the output is left out. Exit codes: 0 all agrees,\n"
     "1 something differs, nothing could be compared or the layer did not run, 2 bad input.\n";
 
 static const char environment_topic[] =

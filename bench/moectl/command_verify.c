@@ -90,8 +90,8 @@ static moecl_status read_routing(verification *v) {
   moecl_routing routing;
   const moecl_status status = moecl_layer_read_routing_wait(v->layer, &routing);
   if (status != MOECL_OK) return status;
-  moecl_to_double(MOECL_F32, routing.router_logits, (size_t)(v->recorded.num_tokens * v->params.num_experts),
-                  v->ours[LOGITS]);
+  moecl_to_double(MOECL_F32, routing.router_logits,
+                  (size_t)(v->recorded.num_tokens * v->params.num_experts), v->ours[LOGITS]);
   const int64_t top_k = v->params.top_k;
   for (int64_t i = 0; i < v->recorded.num_tokens * top_k; i++)
     v->ours[IDS][i] = routing.topk_ids[i];
@@ -123,8 +123,10 @@ static moecl_status run(verification *v) {
   void *host = malloc(bytes);
   bool memory = host && (v->left_out = calloc((size_t)v->recorded.num_tokens, 1)) != NULL;
   for (quantity q = 0; q < QUANTITIES; q++)
-    memory = (v->ours[q] = malloc((size_t)(v->recorded.num_tokens * quantity_columns(&v->params, q)) * sizeof(double))) &&
-             memory;
+    memory =
+        (v->ours[q] = malloc((size_t)(v->recorded.num_tokens * quantity_columns(&v->params, q)) *
+                             sizeof(double))) &&
+        memory;
   moecl_status status = memory ? MOECL_OK : MOECL_ERROR_OUT_OF_HOST_MEMORY;
   if (status == MOECL_OK) status = moecl_buffer_create(v->context, bytes, &hidden);
   if (status == MOECL_OK) status = moecl_buffer_create(v->context, bytes, &output);
@@ -159,17 +161,17 @@ static void compare_choices(verification *v, comparison *c) {
   for (int64_t t = 0; v->stored.is_moe && t < v->recorded.num_tokens; t++) {
     double expected[MOECL_MAX_TOP_K];
     double *weights = v->ours[WEIGHTS] + t * v->params.top_k;
-    const choice_case choice = {
-        .params = &v->params,
-        .correction_bias = v->correction_bias,
-        .tolerance = tolerance(v),
-        .token = t,
-        .logits = row_of(v, v->ours[LOGITS], LOGITS, t),
-        .ids = row_of(v, v->ours[IDS], IDS, t),
-        .weights = weights,
-        .their_logits = row_of(v, v->recorded.values[LOGITS], LOGITS, t),
-        .their_ids = row_of(v, v->recorded.values[IDS], IDS, t),
-        .their_weights = row_of(v, v->recorded.values[WEIGHTS], WEIGHTS, t)};
+    const choice_case choice = {.params = &v->params,
+                                .correction_bias = v->correction_bias,
+                                .tolerance = tolerance(v),
+                                .token = t,
+                                .logits = row_of(v, v->ours[LOGITS], LOGITS, t),
+                                .ids = row_of(v, v->ours[IDS], IDS, t),
+                                .weights = weights,
+                                .their_logits = row_of(v, v->recorded.values[LOGITS], LOGITS, t),
+                                .their_ids = row_of(v, v->recorded.values[IDS], IDS, t),
+                                .their_weights =
+                                    row_of(v, v->recorded.values[WEIGHTS], WEIGHTS, t)};
     const unsigned found = compare_choice(&choice, expected);
     memcpy(weights, expected, (size_t)v->params.top_k * sizeof *weights);
     v->left_out[t] = found & CHOICE_LEFT_OUT;
@@ -237,7 +239,8 @@ static bool conclude(const verification *v, const comparison *c) {
       first = c[q].first;
       where = q;
     }
-  for (int64_t t = 0; t < v->recorded.num_tokens; t++) left_out += v->left_out[t];
+  for (int64_t t = 0; t < v->recorded.num_tokens; t++)
+    left_out += v->left_out[t];
   print_kinds(v);
   if (first >= 0)
     printf("first mismatching token: %" PRId64 " (%s)\n", first, quantity_name(where));
@@ -282,8 +285,8 @@ static int verify(verification *v) {
   bool same = false;
   printf("%s, layer %" PRId64 " (%s): %s, %s, %" PRId64 " tokens, %s\n",
          moecl_checkpoint_family(v->checkpoint), v->index, v->stored.prefix,
-         v->stored.is_moe ? "MoE" : "dense", moecl_dtype_name(v->params.dtype), v->recorded.num_tokens,
-         moecl_context_device(v->context)->name);
+         v->stored.is_moe ? "MoE" : "dense", moecl_dtype_name(v->params.dtype),
+         v->recorded.num_tokens, moecl_context_device(v->context)->name);
   moecl_status status = run(v);
   if (status == MOECL_OK) status = compare(v, &same);
   if (status == MOECL_OK) return same ? EXIT_ALL_OK : EXIT_POINT_FAILED;
@@ -296,7 +299,8 @@ int command_verify(const options *options) {
   int code = open_input(&v) ? open_context(options, options->device, &v.context) : EXIT_USAGE;
   if (code == EXIT_ALL_OK) code = load_weights(&v);
   if (code == EXIT_ALL_OK) code = verify(&v);
-  for (quantity q = 0; q < QUANTITIES; q++) free(v.ours[q]);
+  for (quantity q = 0; q < QUANTITIES; q++)
+    free(v.ours[q]);
   recorded_release(&v.recorded);
   free(v.correction_bias);
   free(v.left_out);

@@ -101,8 +101,8 @@ static bool find_groups(const judge *j, const double *ids, group_choice *found) 
     bool used = false;
     for (int64_t k = 0; k < j->count; k++)
       used = used || (int64_t)ids[k] / found->members == g;
-    const bool may_be_in = value[g] >= last_in || near(j, value[g], last_in, usual) ||
-                           same_in_fp32(value[g], last_in);
+    const bool may_be_in =
+        value[g] >= last_in || near(j, value[g], last_in, usual) || same_in_fp32(value[g], last_in);
     const bool must_be_in = value[g] > first_out && !near(j, value[g], first_out, usual) &&
                             !same_in_fp32(value[g], first_out);
     if (used && !may_be_in) return false;

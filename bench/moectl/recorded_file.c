@@ -105,6 +105,7 @@ bool recorded_read(const moecl_safetensors *file, const moecl_layer_params *para
 
 void recorded_release(recorded *recorded) {
   free(recorded->hidden);
-  for (quantity q = 0; q < QUANTITIES; q++) free(recorded->values[q]);
+  for (quantity q = 0; q < QUANTITIES; q++)
+    free(recorded->values[q]);
   *recorded = (struct recorded){0};
 }

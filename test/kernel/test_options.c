@@ -72,7 +72,8 @@ static unsigned draw(unsigned below) {
 
 static int values_of(int option) {
   int count = 0;
-  while (count < MOST_VALUES && options[option].values[count]) count++;
+  while (count < MOST_VALUES && options[option].values[count])
+    count++;
   return count;
 }
 
@@ -100,7 +101,8 @@ static void test_names(void **state) {
     for (int side = 0; side < 2; side++) {
       int found = 0;
       for (int a = 0; a < OPTIONS; a++)
-        for (int i = 0; i < values_of(a); i++) found += is(exclusive[e][side], a, i);
+        for (int i = 0; i < values_of(a); i++)
+          found += is(exclusive[e][side], a, i);
       assert_int_equal(found, 1);
     }
 }
@@ -162,7 +164,8 @@ static int new_pairs(const int *values, bool mark) {
 /* Random values that stand together, with two given ones. */
 static bool complete(int a, int i, int b, int j, int *values) {
   for (int attempt = 0; attempt < 1000; attempt++) {
-    for (int o = 0; o < OPTIONS; o++) values[o] = (int)draw((unsigned)values_of(o));
+    for (int o = 0; o < OPTIONS; o++)
+      values[o] = (int)draw((unsigned)values_of(o));
     values[a] = i;
     values[b] = j;
     if (stand_together(values)) return true;

@@ -28,7 +28,8 @@ static token make_token(int experts, int top_k, const double *logits) {
 
 static double share(const token *t, const double *logits, int expert) {
   double sum = 0;
-  for (int e = 0; e < t->params.num_experts; e++) sum += exp(logits[e] - logits[expert]);
+  for (int e = 0; e < t->params.num_experts; e++)
+    sum += exp(logits[e] - logits[expert]);
   return 1 / sum;
 }
 
@@ -68,9 +69,12 @@ static void test_window(void **state) {
   static const struct {
     double behind, last, others;
     unsigned want;
-  } all[] = {{0, 3, 2, CHOICE_TIE},        {2.7e-5, 3, 2, CHOICE_TIE},
-             {3.3e-5, 3, 2, CHOICE_OTHER}, {3e-3, 3, 2, CHOICE_OTHER},
-             {1, 3, 2, CHOICE_OTHER},      {0.9e-5, 1e-3, 1e-3 - 1, CHOICE_TIE},
+  } all[] = {{0, 3, 2, CHOICE_TIE},
+             {2.7e-5, 3, 2, CHOICE_TIE},
+             {3.3e-5, 3, 2, CHOICE_OTHER},
+             {3e-3, 3, 2, CHOICE_OTHER},
+             {1, 3, 2, CHOICE_OTHER},
+             {0.9e-5, 1e-3, 1e-3 - 1, CHOICE_TIE},
              {1.2e-5, 1e-3, 1e-3 - 1, CHOICE_OTHER}};
   (void)state;
   for (size_t i = 0; i < sizeof all / sizeof *all; i++) {
@@ -195,7 +199,8 @@ static void test_order(void **state) {
   (void)state;
   we_chose(&t, CHOSEN(2, 1, 3));
   t.has_weights = true;
-  for (int k = 0; k < 3; k++) t.their_weights[k] = t.weights[(k + 1) % 3];
+  for (int k = 0; k < 3; k++)
+    t.their_weights[k] = t.weights[(k + 1) % 3];
   assert_int_equal(judge(&t, CHOSEN(1, 3, 2)), CHOICE_REORDERED);
   assert_near(t.expected, t.their_weights, 3);
   /* Weights that do not follow their experts are told by what is expected. */
@@ -316,8 +321,10 @@ static void test_rounded(void **state) {
   t.tolerance = 1e-2;
   we_chose(&t, CHOSEN(0, 1));
   t.has_weights = t.has_logits = true;
-  for (int e = 0; e < 6; e++) t.their_logits[e] = to_bf16(logits[e]);
-  for (int k = 0; k < 2; k++) t.their_weights[k] = share(&t, t.their_logits, k);
+  for (int e = 0; e < 6; e++)
+    t.their_logits[e] = to_bf16(logits[e]);
+  for (int k = 0; k < 2; k++)
+    t.their_weights[k] = share(&t, t.their_logits, k);
   assert_true(fabs(t.their_weights[0] - t.weights[0]) > 0.02);
   assert_int_equal(judge(&t, CHOSEN(0, 1)), CHOICE_ROUNDED);
   assert_near(t.expected, t.their_weights, 2);
@@ -329,7 +336,8 @@ static void test_rounded(void **state) {
   assert_near(t.expected, t.weights, 2);
   /* A logit that is further off than rounding explains nothing. */
   t.their_logits[1] = 99.6 * 0.98;
-  for (int k = 0; k < 2; k++) t.their_weights[k] = share(&t, t.their_logits, k);
+  for (int k = 0; k < 2; k++)
+    t.their_weights[k] = share(&t, t.their_logits, k);
   assert_int_equal(judge(&t, CHOSEN(0, 1)), 0);
   assert_near(t.expected, t.weights, 2);
 }
@@ -349,10 +357,12 @@ static void test_rows(void **state) {
   double a[ROWS * WIDTH], b[ROWS * WIDTH];
   bool skip[ROWS] = {false};
   (void)state;
-  for (int i = 0; i < ROWS * WIDTH; i++) a[i] = b[i] = i % WIDTH == 0 ? 2 : 0;
+  for (int i = 0; i < ROWS * WIDTH; i++)
+    a[i] = b[i] = i % WIDTH == 0 ? 2 : 0;
   assert_int_equal(rows(a, b, NULL).first, -1);
   /* Not one is off for itself; together they are, and the furthest one is named. */
-  for (int t = 0; t < ROWS; t++) a[t * WIDTH + 1] = (t == 6 ? 0.9999 : 0.99) * 2e-5;
+  for (int t = 0; t < ROWS; t++)
+    a[t * WIDTH + 1] = (t == 6 ? 0.9999 : 0.99) * 2e-5;
   assert_int_equal(rows(a, b, NULL).differ, 0);
   const row_rule strict = {0.5e-5, 1e-5, NULL};
   comparison c;
@@ -383,11 +393,11 @@ static void test_rows(void **state) {
 
 int main(void) {
   const struct CMUnitTest tests[] = {
-      cmocka_unit_test(test_window),     cmocka_unit_test(test_weights_at_a_tie),
+      cmocka_unit_test(test_window),       cmocka_unit_test(test_weights_at_a_tie),
       cmocka_unit_test(test_bias_in_ties), cmocka_unit_test(test_saturated),
-      cmocka_unit_test(test_groups),     cmocka_unit_test(test_too_many_groups),
-      cmocka_unit_test(test_order),      cmocka_unit_test(test_weightless),
-      cmocka_unit_test(test_mask),       cmocka_unit_test(test_rounded),
+      cmocka_unit_test(test_groups),       cmocka_unit_test(test_too_many_groups),
+      cmocka_unit_test(test_order),        cmocka_unit_test(test_weightless),
+      cmocka_unit_test(test_mask),         cmocka_unit_test(test_rounded),
       cmocka_unit_test(test_rows),
   };
   return cmocka_run_group_tests(tests, NULL, NULL);

@@ -19,16 +19,17 @@ static const char *write_npy(const npy *npy) {
   char header[256];
   base_text text = {0};
   const char *path = test_path("recording.npy");
-  const int size = snprintf(header, sizeof header,
-                            "{'descr': '%s', 'fortran_order': %s, 'shape': (%s), }\n", npy->descr,
-                            npy->order, npy->shape);
+  const int size =
+      snprintf(header, sizeof header, "{'descr': '%s', 'fortran_order': %s, 'shape': (%s), }\n",
+               npy->descr, npy->order, npy->shape);
   const uint32_t length = (uint32_t)size;
   base_text_add(&text, "\x93NUMPY", 6);
   base_text_add(&text, npy->version == 1 ? "\x01\x00" : "\x02\x00", 2);
   base_text_add(&text, (const char *)&length, npy->version == 1 ? 2 : 4);
   base_text_add(&text, header, (size_t)size);
   double values[4096];
-  for (int i = 0; i < 4096; i++) values[i] = i + 1;
+  for (int i = 0; i < 4096; i++)
+    values[i] = i + 1;
   moecl_from_double(strstr(npy->descr, "f2") ? MOECL_F16 : MOECL_F32, values, 4096, numbers);
   assert_true(npy->bytes <= sizeof numbers);
   base_text_add(&text, (const char *)numbers, npy->bytes);
@@ -48,7 +49,8 @@ static void test_npy(void **state) {
     assert_true(recording_load(write_npy(&good[i]), NULL, &recording, &error));
     assert_int_equal(recording.num_tokens, 3);
     assert_int_equal(recording.hidden_size, 5);
-    for (int k = 0; k < 15; k++) assert_true(recording.values[k] == k + 1);
+    for (int k = 0; k < 15; k++)
+      assert_true(recording.values[k] == k + 1);
     recording_destroy(&recording);
   }
 }
@@ -70,8 +72,9 @@ static void test_npy_refused(void **state) {
       {{1, "<f4", "False", "2, 8, 32", 2048},
        "shape (2, 8, 32): expected 2 dimensions, (num_tokens, hidden_size)"},
       {{1, "<f4", "False", "1, 8, 32", 1024}, "shape (1, 8, 32): expected 2 dimensions"},
-      {{1, "<f4", "False", "0, 32", 0}, "shape (0, 32): expected 2 dimensions, (num_tokens, "
-                                        "hidden_size), neither of them 0"},
+      {{1, "<f4", "False", "0, 32", 0},
+       "shape (0, 32): expected 2 dimensions, (num_tokens, "
+       "hidden_size), neither of them 0"},
       {{1, "<f4", "False", "32, 0", 0}, "shape (32, 0): expected 2 dimensions"},
       {{1, "<f4", "False", "32,", 128}, "shape (32,): expected 2 dimensions"},
       {{1, "<f4", "False", "", 4}, "shape (): expected 2 dimensions"},
@@ -104,13 +107,14 @@ static void test_safetensors_refused(void **state) {
                     data, 96);
   refuses(path, "tensor 'x' has the shape [2, 3, 4], expected 2 dimensions, [num_tokens, "
                 "hidden_size]");
-  write_safetensors(path, "{\"x\":{\"dtype\":\"F32\",\"shape\":[0,3],\"data_offsets\":[0,0]}}", data,
-                    0);
+  write_safetensors(path, "{\"x\":{\"dtype\":\"F32\",\"shape\":[0,3],\"data_offsets\":[0,0]}}",
+                    data, 0);
   refuses(path, "the shape [0, 3], expected 2 dimensions");
-  write_safetensors(path, "{\"x\":{\"dtype\":\"F32\",\"shape\":[],\"data_offsets\":[0,4]}}", data, 4);
-  refuses(path, "the shape [], expected 2 dimensions");
-  write_safetensors(path, "{\"x\":{\"dtype\":\"I32\",\"shape\":[1,1],\"data_offsets\":[0,4]}}", data,
+  write_safetensors(path, "{\"x\":{\"dtype\":\"F32\",\"shape\":[],\"data_offsets\":[0,4]}}", data,
                     4);
+  refuses(path, "the shape [], expected 2 dimensions");
+  write_safetensors(path, "{\"x\":{\"dtype\":\"I32\",\"shape\":[1,1],\"data_offsets\":[0,4]}}",
+                    data, 4);
   refuses(path, "data type I32, expected F32, F16 or BF16");
 }
 
