@@ -17,6 +17,8 @@ typedef struct verify_result {
                               from the device's logits, in order where those decide; wrong ids and
                               counts */
   bool capacity_ok;        /* `kept` and the counts equal the reference's */
+  bool overflows;          /* outputs are not finite, as exact numbers do not fit the dtype */
+  char cause[640];         /* why outputs are not finite; "" where they are */
 } verify_result;
 
 typedef enum point_status { POINT_OK = 0, POINT_UNVERIFIED_OK, POINT_VERIFY_FAILED, POINT_ERROR } point_status;

@@ -285,6 +285,23 @@ static void name_variants(const runner *runner, point_result *result) {
   }
 }
 
+static void tell_failure(point_result *result) {
+  const verify_result *verify = &result->verify;
+  char text[1024];
+  if (verify->overflows && verify->topk_mismatches == 0 && verify->capacity_ok)
+    snprintf(text, sizeof text, "%s", verify->cause);
+  else
+    snprintf(text, sizeof text,
+             "verification failed: error %.3g (tolerance %.3g), %lld top-k mismatches, capacity "
+             "%s%s%s",
+             verify->error, verify->tolerance, (long long)verify->topk_mismatches,
+             verify->capacity_ok       ? "right"
+             : verify->topk_mismatches ? "not compared, as choices or their counts differ"
+                                       : "wrong",
+             verify->cause[0] ? "; " : "", verify->cause);
+  result->error = strdup(text);
+}
+
 static void check_point(runner *runner, const experiment_point *point,
                         const point_buffers *buffers, point_result *result) {
   const moecl_routing_statistics *statistics = &result->routing.statistics;
@@ -309,16 +326,7 @@ static void check_point(runner *runner, const experiment_point *point,
     return;
   }
   result->status = result->verify.ok ? POINT_OK : POINT_VERIFY_FAILED;
-  if (result->verify.ok) return;
-  char text[256];
-  snprintf(text, sizeof text,
-           "verification failed: error %.3g (tolerance %.3g), %lld top-k mismatches, capacity %s",
-           result->verify.error, result->verify.tolerance,
-           (long long)result->verify.topk_mismatches,
-           result->verify.capacity_ok       ? "right"
-           : result->verify.topk_mismatches ? "not compared, as choices or their counts differ"
-                                            : "wrong");
-  result->error = strdup(text);
+  if (!result->verify.ok) tell_failure(result);
 }
 
 /* The steps of a point; the first failure names itself. False when interrupted

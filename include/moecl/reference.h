@@ -100,6 +100,12 @@ MOECL_API moecl_status moecl_reference_expert_tokens(const moecl_layer_params *p
                                                      const void *down, const void *down_bias,
                                                      int threads, double *output);
 
+/* What of it stands between the two matrices: the activated vectors
+ * [tokens,I] that down is multiplied by. Errors and threads as above. Thread-safe. */
+MOECL_API moecl_status moecl_reference_intermediate_tokens(
+    const moecl_layer_params *params, int64_t num_tokens, const double *hidden, const void *gate_up,
+    const void *gate_up_bias, int threads, double *intermediate);
+
 /* ||a - b|| / ||b|| over `count` elements; 0 when both are zero; infinity when
  * b is zero and a is not, or when anything is not finite. */
 MOECL_API double moecl_relative_error(const double *a, const double *b, size_t count);

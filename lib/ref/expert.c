@@ -176,3 +176,23 @@ moecl_status moecl_reference_expert_tokens(const moecl_layer_params *params, int
                .output = output};
   return run(&work, ref_threads(threads));
 }
+
+moecl_status moecl_reference_intermediate_tokens(const moecl_layer_params *params,
+                                                 int64_t num_tokens, const double *hidden,
+                                                 const void *gate_up, const void *gate_up_bias,
+                                                 int threads, double *intermediate) {
+  if (num_tokens < 0 || threads < 0) return MOECL_ERROR_INVALID_ARGUMENT;
+  if (num_tokens == 0) return MOECL_OK;
+  work work = {.params = params,
+               .gate_up = {gate_up, gate_up_bias, true, params->dtype, params->hidden_size},
+               .num_tokens = num_tokens,
+               .hidden = hidden,
+               .inner = intermediate,
+               .widest = params->hidden_size};
+  threads = ref_threads(threads);
+  work.rows = doubles(work.widest, 2 * threads);
+  if (!work.rows) return MOECL_ERROR_OUT_OF_HOST_MEMORY;
+  ref_parallel(threads, params->intermediate_size, make_inner, &work);
+  free(work.rows);
+  return MOECL_OK;
+}
