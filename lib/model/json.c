@@ -40,6 +40,35 @@ static bool within(const char *text, size_t size, json_limits limits) {
   return true;
 }
 
+/* How many characters of Python's a number that JSON has not is; 0: it is none. */
+static size_t special_size(const char *at, size_t left) {
+  static const char *const names[] = {"NaN", "Infinity", "-Infinity"};
+  for (size_t i = 0; i < sizeof names / sizeof names[0]; i++) {
+    const size_t size = strlen(names[i]);
+    if (size <= left && memcmp(at, names[i], size) == 0) return size;
+  }
+  return 0;
+}
+
+/* The text with quotes around such numbers, where they stand outside of strings. */
+static void quote_specials(const char *text, size_t size, base_text *quoted) {
+  for (size_t i = 0; i < size;) {
+    size_t run = 1;
+    if (text[i] == '"') {
+      while (i + run < size && text[i + run] != '"') run += 1 + (text[i + run] == '\\');
+      run = run + 1 < size - i ? run + 1 : size - i;
+    } else if ((run = special_size(text + i, size - i)) > 0) {
+      base_text_addf(quoted, "\"%.*s\"", (int)run, text + i);
+      i += run;
+      continue;
+    } else {
+      run = 1;
+    }
+    base_text_add(quoted, text + i, run);
+    i += run;
+  }
+}
+
 /* The string that ends last before `position`; names with escaped quotes are cut. */
 static const char *name_before(const char *text, size_t size, size_t position, size_t *length) {
   size_t end = position < size ? position : size;
@@ -50,13 +79,8 @@ static const char *name_before(const char *text, size_t size, size_t position, s
   return text + begin;
 }
 
-moecl_status json_parse(const moecl_log *log, const char *path, const char *what, const char *text,
-                        size_t size, json_limits limits, json_t **root) {
-  *root = NULL;
-  if (!within(text, size, limits))
-    return log_error(log, MOECL_ERROR_IO,
-                     "%s: %s is nested deeper than %d or has more than %zu values", path, what,
-                     limits.depth, limits.values);
+static moecl_status parse(const moecl_log *log, const char *path, const char *what,
+                          const char *text, size_t size, json_t **root) {
   json_error_t why;
   base_locale locale; /* Jansson puts the locale's point into numbers */
   if (!base_locale_enter(&locale))
@@ -76,6 +100,23 @@ moecl_status json_parse(const moecl_log *log, const char *path, const char *what
   }
   return log_error(log, MOECL_ERROR_IO, "%s: %s is not sound JSON: %s (line %d, column %d)", path,
                    what, why.text, why.line, why.column);
+}
+
+moecl_status json_parse(const moecl_log *log, const char *path, const char *what, const char *text,
+                        size_t size, json_limits limits, json_t **root) {
+  *root = NULL;
+  if (!within(text, size, limits))
+    return log_error(log, MOECL_ERROR_IO,
+                     "%s: %s is nested deeper than %d or has more than %zu values", path, what,
+                     limits.depth, limits.values);
+  if (!limits.python) return parse(log, path, what, text, size, root);
+  base_text quoted = {0};
+  quote_specials(text, size, &quoted);
+  const moecl_status status =
+      quoted.failed ? log_error(log, MOECL_ERROR_OUT_OF_HOST_MEMORY, "no host memory")
+                    : parse(log, path, what, quoted.data ? quoted.data : "", quoted.size, root);
+  base_text_free(&quoted);
+  return status;
 }
 
 /* Opened before it is looked at: the path may come to name something else. */

@@ -8,6 +8,8 @@
 typedef struct json_limits {
   int depth;     /* of arrays and objects in one another */
   size_t values; /* all together: a parsed value takes up to some hundred bytes */
+  bool python;   /* NaN, Infinity and -Infinity, which are no JSON but what Python writes, become
+                    texts: whoever asks for a number refuses them */
 } json_limits;
 
 /* Parses an object; duplicate keys are refused. `path` and `what` ("its header")
