@@ -80,7 +80,9 @@ MOECL_API moecl_status moecl_checkpoint_measure(moecl_checkpoint *checkpoint,
                                                 moecl_checkpoint_size *size);
 
 /* Are all tensors of layer `index` there, of the right shape and of types that
- * layers have? Reads none of their data. Errors as moecl_checkpoint_read's. */
+ * layers have, and is there none beside them? Reads none of their data. Errors as
+ * moecl_checkpoint_read's; a tensor of the layer's feed-forward network that nothing
+ * reads (a bias that the family has not, a scale) is MOECL_ERROR_UNSUPPORTED. */
 MOECL_API moecl_status moecl_checkpoint_check(moecl_checkpoint *checkpoint, int64_t index);
 
 /* Finds a tensor by its name in the files; *file (may be NULL) is the one that

@@ -131,7 +131,7 @@ static moecl_status find_files(moecl_checkpoint *checkpoint) {
 /* ---- opening ---- */
 
 static moecl_status open_all(moecl_checkpoint *checkpoint) {
-  const json_limits limits = {.depth = 64, .values = 100000};
+  const json_limits limits = {.depth = 64, .values = 100000, .python = true};
   checkpoint->config_path = path_to(checkpoint->folder, "config.json");
   if (!checkpoint->config_path) return no_memory(checkpoint);
   MOECL_TRY(
@@ -213,6 +213,31 @@ moecl_status moecl_checkpoint_find(moecl_checkpoint *checkpoint, const char *nam
   return log_error(&checkpoint->log, MOECL_ERROR_IO,
                    "%s: has no tensor '%.200s', which the index says is in it",
                    checkpoint->shards[shard].path, name);
+}
+
+const char *model_name_at(const moecl_checkpoint *checkpoint, size_t i, const char **file) {
+  if (checkpoint->index) {
+    if (i >= checkpoint->num_entries) return NULL;
+    *file = checkpoint->shards[checkpoint->entries[i].shard].path;
+    return checkpoint->entries[i].name;
+  }
+  const moecl_safetensors_tensor *tensor = moecl_safetensors_at(checkpoint->shards[0].file, i);
+  *file = checkpoint->shards[0].path;
+  return tensor ? tensor->name : NULL;
+}
+
+size_t model_first_name(const moecl_checkpoint *checkpoint, const char *name) {
+  size_t first = 0, behind = checkpoint->index ? checkpoint->num_entries
+                                               : moecl_safetensors_count(checkpoint->shards[0].file);
+  while (first < behind) {
+    const char *file;
+    const size_t middle = first + (behind - first) / 2;
+    if (strcmp(model_name_at(checkpoint, middle, &file), name) < 0)
+      first = middle + 1;
+    else
+      behind = middle;
+  }
+  return first;
 }
 
 /* Is it a tensor of a layer behind the stack's last one? */

@@ -3,12 +3,14 @@
  *
  *   intermediate_size                 a key; one in a section as section.key
  *   num_experts|num_local_experts     the first key that is there and not null
- *   num_experts_per_tok=2             a default
+ *   num_experts_per_tok=2             a default, where the key is not there
+ *   n_shared_experts=2:0              the same, and what null means
+ *   n_group:0                         null and no key mean the same
  *   n_shared_experts=0*moe_intermediate_size
  *                                     *, / and - from left to right
  *   1                                 a constant
  *
- * true counts as 1 and false as 0; of a list, the layer's element is taken. */
+ * A null that is given no meaning is refused. true counts as 1 and false as 0; of a list, the layer's element is taken. */
 #ifndef MOECL_LIB_MODEL_CONFIG_H
 #define MOECL_LIB_MODEL_CONFIG_H
 
@@ -35,5 +37,10 @@ moecl_status config_text(const model_config *config, const char *expression, cha
                          size_t size, const char **value);
 /* The value of the first key that is there and not null; else NULL. */
 json_t *config_find(const model_config *config, const char *keys, size_t size);
+
+/* Keys with values that nothing here can compute: "use_bias=0|hidden_act=silu|latent_size"
+ * refuses each that is there, not null, and other than what is named.
+ * Errors: MOECL_ERROR_UNSUPPORTED. */
+moecl_status config_refuse(const model_config *config, const char *rules);
 
 #endif

@@ -78,15 +78,41 @@ static moecl_status read_type(const model_config *config, const char *keys, json
   return MOECL_OK;
 }
 
-static moecl_status decide_moe(const model_config *config, const family_stack *stack,
-                               int64_t number, bool *is_moe) {
+/* A model of a MoE family may have no experts, or too few for a router. */
+static moecl_status has_experts(const model_config *config, const family *family, bool *enough) {
+  int64_t experts;
+  MOECL_TRY(config_integer(config, family->num_experts, 0, MOECL_MAX_EXPERTS, &experts));
+  *enough = experts >= (family->least_experts ? family->least_experts : 1);
+  return MOECL_OK;
+}
+
+/* Every how many layers one is MoE. Where their number is given instead, the step is
+ * the layers by it, and as many as the layers where there are none: as Switch
+ * Transformers has it, whose second layer is MoE then. */
+static moecl_status read_step(const model_config *config, const family_stack *stack,
+                              int64_t *step) {
+  int64_t layers, sparse;
+  if (!stack->sparse_layers || list_of(config, stack->step))
+    return config_integer(config, stack->step ? stack->step : "1", 0, INT32_MAX, step);
+  MOECL_TRY(config_integer(config, stack->num_layers, 0, MAX_LAYERS, &layers));
+  MOECL_TRY(config_integer(config, stack->sparse_layers, 0, INT32_MAX, &sparse));
+  *step = sparse > 0 ? layers / sparse : layers;
+  return MOECL_OK;
+}
+
+static moecl_status decide_moe(const model_config *config, const family *family,
+                               const family_stack *stack, int64_t number, bool *is_moe) {
   int64_t first, last, step, phase;
+  bool enough;
   if (stack->kinds) return MOECL_OK; /* told by its letter */
+  *is_moe = false;
+  MOECL_TRY(has_experts(config, family, &enough));
+  if (!enough) return MOECL_OK;
   json_t *types = list_of(config, stack->layer_types);
   if (json_is_array(types)) return read_type(config, stack->layer_types, types, number, is_moe);
   MOECL_TRY(config_integer(config, stack->first, 0, INT32_MAX, &first));
   MOECL_TRY(config_integer(config, stack->last, -1, INT32_MAX, &last));
-  MOECL_TRY(config_integer(config, stack->step ? stack->step : "1", 0, INT32_MAX, &step));
+  MOECL_TRY(read_step(config, stack, &step));
   MOECL_TRY(config_integer(config, stack->phase, 0, INT32_MAX, &phase));
   json_t *moe = list_of(config, stack->moe_layers);
   const int64_t at = stack->phase ? phase : step - 1;
@@ -178,16 +204,16 @@ static moecl_status read_groups(const model_config *config, const family *family
 
 static moecl_status read_scoring(const model_config *config, const family *family,
                                  moecl_layer_params *params) {
-  const char *given = NULL;
+  const char *key = family->scoring_key, *given = NULL;
   params->scoring = family->scoring;
   params->score_after_topk = family->score_after_topk;
-  if (family->scoring_key)
-    given =
-        json_string_value(config_find(config, family->scoring_key, strlen(family->scoring_key)));
-  if (!given || strcmp(given, moecl_scoring_name(family->scoring)) == 0) return MOECL_OK;
+  const size_t size = key ? strcspn(key, "=") : 0;
+  const char *names = key && key[size] ? key + size + 1 : moecl_scoring_name(family->scoring);
+  if (key) given = json_string_value(config_find(config, key, size));
+  if (!given || among(given, names)) return MOECL_OK;
   return log_error(config->log, MOECL_ERROR_UNSUPPORTED,
-                   "%s: %s is '%.100s', but family %s has '%s'", config->path, family->scoring_key,
-                   given, family->name, moecl_scoring_name(family->scoring));
+                   "%s: %.*s is '%.100s', but family %s has '%s'", config->path, (int)size, key,
+                   given, family->name, names);
 }
 
 static moecl_status read_second_choice(const model_config *config, const family *family,
@@ -280,7 +306,7 @@ static moecl_status read_layer(const model_config *config, const family *family,
   moecl_layer_params *params = &layer->params;
   double alpha, limit;
   char message[256];
-  MOECL_TRY(decide_moe(config, layer->stack, layer->number, &layer->is_moe));
+  MOECL_TRY(decide_moe(config, family, layer->stack, layer->number, &layer->is_moe));
   MOECL_TRY(config_integer(config, family->hidden_size, 1, MOECL_MAX_SIZE, &params->hidden_size));
   MOECL_TRY(read_activation(config, family, &params->activation));
   MOECL_TRY(read_positive(config, family->swiglu_alpha, &alpha));
@@ -297,22 +323,35 @@ static moecl_status read_layer(const model_config *config, const family *family,
 
 /* ---- all layers ---- */
 
-/* How many layers a stack has, and what `kinds` says of them, if it is used. */
+/* How many layers a stack has, and the text or list that says of what kind they are,
+ * if it has one. */
 static moecl_status count_layers(const model_config *config, const family_stack *stack,
-                                 const char **kinds, int64_t *count) {
-  *kinds = NULL;
+                                 json_t **kinds, int64_t *count) {
+  *kinds = list_of(config, stack->kinds);
   if (!stack->kinds) return config_integer(config, stack->num_layers, 0, MAX_LAYERS, count);
-  MOECL_TRY(config_text(config, stack->kinds, NULL, 0, kinds));
-  *count = (int64_t)strlen(*kinds);
+  *count = (int64_t)(json_is_array(*kinds) ? json_array_size(*kinds) : json_string_length(*kinds));
+  if (!json_is_array(*kinds) && !json_is_string(*kinds))
+    return log_error(config->log, MOECL_ERROR_IO,
+                     "%s: has no key '%s', a text with a letter a layer or a list with a word a "
+                     "layer, which family %s needs",
+                     config->path, stack->kinds, config->family);
   if (*count <= MAX_LAYERS) return MOECL_OK;
-  return log_error(config->log, MOECL_ERROR_IO, "%s: '%s' has more than %d letters", config->path,
+  return log_error(config->log, MOECL_ERROR_IO, "%s: '%s' is of more than %d layers", config->path,
                    stack->kinds, MAX_LAYERS);
+}
+
+/* Has the layer a feed-forward network, and is that MoE? */
+static void look_at_kind(json_t *kinds, int64_t number, bool *has_ffn, bool *is_moe) {
+  const char *text = json_string_value(kinds);
+  const char *word = json_string_value(json_array_get(kinds, (size_t)number));
+  *is_moe = text ? text[number] == 'E' : word && strcmp(word, "moe") == 0;
+  *has_ffn = !kinds || *is_moe || (text ? text[number] == '-' : word && strcmp(word, "mlp") == 0);
 }
 
 static moecl_status read_stack(model_config *config, const family_stack *stack,
                                model_description *description) {
   int64_t count;
-  const char *kinds;
+  json_t *kinds;
   config->layer = 0;
   MOECL_TRY(count_layers(config, stack, &kinds, &count));
   description->stack_layers[stack - description->family->stacks] = count;
@@ -321,9 +360,11 @@ static moecl_status read_stack(model_config *config, const family_stack *stack,
   if (!layers) return log_error(config->log, MOECL_ERROR_OUT_OF_HOST_MEMORY, "no host memory");
   description->layers = layers;
   for (int64_t i = 0; i < count; i++) {
-    if (kinds && kinds[i] != 'E' && kinds[i] != '-') continue;
+    bool has_ffn, is_moe;
+    look_at_kind(kinds, i, &has_ffn, &is_moe);
+    if (!has_ffn) continue;
     model_layer *layer = &layers[description->num_layers];
-    *layer = (model_layer){.stack = stack, .number = i, .is_moe = kinds && kinds[i] == 'E'};
+    *layer = (model_layer){.stack = stack, .number = i, .is_moe = is_moe};
     config->layer = i;
     MOECL_TRY(read_layer(config, description->family, layer));
     description->num_layers++;
@@ -340,9 +381,7 @@ static moecl_status describe(const moecl_log *log, const char *path, json_t *roo
                          .path = path,
                          .family = family->name,
                          .root = json_is_object(section) ? section : root};
-  if (family->refused && config_find(&config, family->refused, strlen(family->refused)))
-    return log_error(log, MOECL_ERROR_UNSUPPORTED, "%s: '%s' is not known to family %s", path,
-                     family->refused, family->name);
+  MOECL_TRY(config_refuse(&config, family->refused));
   for (size_t i = 0; i < 2 && family->stacks[i].prefixes; i++)
     MOECL_TRY(read_stack(&config, &family->stacks[i], description));
   if (description->num_layers > 0) return MOECL_OK;

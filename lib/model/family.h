@@ -14,7 +14,9 @@ enum {
   FFN_INTERLEAVED = 1 << 2,     /* gate_up has gate, up, gate, up, ... */
   FFN_UP_FIRST = 1 << 3,        /* gate_up has all of up, then all of gate */
   FFN_FLAT = 1 << 4,            /* experts below each other in one matrix, [E rows, columns] */
-  FFN_ONE_DOWN_BIAS = 1 << 5    /* one down bias for all experts: the weights' sum must be 1 */
+  FFN_ONE_DOWN_BIAS = 1 << 5,   /* one down bias for all experts: the weights' sum must be 1 */
+  FFN_EITHER = 1 << 6           /* stacked experts are transposed in some files and not in others:
+                                   their shapes tell */
 };
 
 /* A feed-forward network's tensors, as patterns behind the layer's prefix:
@@ -34,11 +36,14 @@ typedef struct family_ffn {
 typedef struct family_stack {
   const char *prefixes; /* alternatives, with {layer} */
   const char *num_layers;
-  const char *kinds; /* instead: a text with a letter a layer, E for MoE, - for dense, others have
-                        no feed-forward network and are passed over */
+  const char *kinds; /* instead: keys of a text with a letter a layer, E for MoE, - for dense, or of
+                        a list of words, "moe" and "mlp"; others have no feed-forward network and
+                        are passed over */
   const char *layer_types; /* keys of a list with an entry a layer: "sparse", 1 or true for MoE */
   const char *first, *last;
   const char *step;                      /* NULL: every layer; 0: none */
+  const char *sparse_layers;             /* how many are MoE: gives the step where `step`, which has
+                                            no default then, is not there */
   const char *phase;                     /* NULL: step - 1 */
   const char *dense_layers, *moe_layers; /* keys of lists */
   const char *intermediate_size;         /* instead of the family's */
@@ -49,10 +54,14 @@ typedef struct family {
   const char *model_types; /* separated by '|' */
   const char *section;     /* where config.json keeps the text model; NULL: at the top, or there
                               where it is the model_type's own */
-  const char *refused;     /* a key that must be absent or null: what it asks for is not known */
+  const char *refused;     /* "use_bias=0|latent_size": keys whose value, where it is there and not
+                              null, must be that; others ask for what no member describes */
+  const char *no_effect;   /* keys that change nothing in these layers, separated by spaces: those
+                              of all models are in scripts/check_families.py, which reads this */
   family_stack stacks[2];  /* an encoder's first */
 
   const char *hidden_size, *intermediate_size, *num_experts, *top_k;
+  int least_experts; /* with fewer all layers are dense; 0: 1 */
   const char *dense_intermediate_size; /* NULL: intermediate_size */
   const char *shared_intermediate_size;
   const char *activation; /* a name, as transformers' ACT2FN has it */
@@ -61,7 +70,8 @@ typedef struct family {
   const char *swiglu_alpha, *swiglu_limit;
 
   moecl_scoring scoring;
-  const char *scoring_key; /* a text that must be `scoring`'s name, where it is there */
+  const char *scoring_key; /* a text that must be `scoring`'s name, where it is there, or one of
+                              the names behind its '=' */
   bool score_after_topk;
   const char *renormalize, *scale;
   const char *groups, *topk_group;

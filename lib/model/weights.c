@@ -3,6 +3,7 @@
 #include "base/base.h"
 #include "model/checkpoint.h"
 #include "model/safetensors.h"
+#include "model/unread.h"
 #include <inttypes.h>
 #include <stdlib.h>
 #include <string.h>
@@ -111,12 +112,13 @@ static moecl_status find_piece(moecl_checkpoint *checkpoint, const model_layer *
   free(name);
   if (status != MOECL_OK) return status;
   const bool stacked = want->items > 0 && !strstr(want->pattern, "{expert}");
-  MOECL_TRY(check_shape(checkpoint, want, stacked, piece->file, piece->tensor));
+  /* First the type: of what is packed the shape is another one too. */
   if (!moecl_safetensors_dtype(piece->tensor, &piece->dtype))
     return log_error(&checkpoint->log, MOECL_ERROR_UNSUPPORTED,
                      "%s: tensor '%.300s' is of type %s, expected F32, F16 or BF16",
                      moecl_safetensors_path(piece->file), piece->tensor->name,
                      piece->tensor->dtype);
+  MOECL_TRY(check_shape(checkpoint, want, stacked, piece->file, piece->tensor));
   place(want, stacked, piece);
   return MOECL_OK;
 }
@@ -171,11 +173,11 @@ static want want_whole(const char *pattern, int64_t rows, int64_t columns) {
       .pattern = pattern, .rows = rows, .columns = columns, .file_rows = rows, .row_step = 1};
 }
 
-/* Fills one or two wants and returns how many; 0: zeros, from no file. */
-static int wants_of(const family *family, const model_layer *layer, moecl_tensor tensor,
-                    want wants[2]) {
+/* Fills one or two wants and returns how many; 0: zeros, from no file. `ffn` has the
+ * experts, or the dense network. */
+static int wants_of(const family *family, const family_ffn *ffn, const model_layer *layer,
+                    moecl_tensor tensor, want wants[2]) {
   const moecl_layer_params *p = &layer->params;
-  const family_ffn *ffn = layer->is_moe ? &family->experts : &family->dense;
   const bool gated = moecl_activation_is_gated(p->activation);
   const int64_t h = p->hidden_size, e = p->num_experts, s = p->shared_intermediate_size;
   switch (tensor) {
@@ -302,6 +304,41 @@ static moecl_status copy_piece(moecl_checkpoint *checkpoint, const piece *piece,
 
 /* ---- reading ---- */
 
+static bool has_shape(const moecl_safetensors_tensor *tensor, int64_t items, int64_t rows,
+                      int64_t columns) {
+  const int64_t shape[3] = {items, rows, columns};
+  return tensor && same_shape(tensor->shape, tensor->rank, shape, 3);
+}
+
+/* FFN_EITHER: is a stacked tensor as it should be if it weren't transposed, and not
+ * if it were? gate_up is square at H = 2I and down at H = I, so one of them tells. */
+static moecl_status looks_plain(moecl_checkpoint *checkpoint, const model_layer *layer,
+                                const char *pattern, int64_t rows, int64_t columns, bool *plain) {
+  const moecl_safetensors_tensor *tensor;
+  const int64_t items = layer->params.num_experts;
+  char *name;
+  const moecl_status status = model_find(checkpoint, layer, pattern, 0, &name, NULL, &tensor);
+  free(name);
+  *plain = *plain || (has_shape(tensor, items, rows, columns) &&
+                      !has_shape(tensor, items, columns, rows));
+  return status;
+}
+
+/* The family's networks of the layer, with a layout that is settled. */
+static moecl_status ffn_of(moecl_checkpoint *checkpoint, const model_layer *layer,
+                           family_ffn *ffn) {
+  const family *family = checkpoint->description.family;
+  const moecl_layer_params *p = &layer->params;
+  const int64_t rows = p->intermediate_size * (moecl_activation_is_gated(p->activation) ? 2 : 1);
+  bool plain = false;
+  *ffn = layer->is_moe ? family->experts : family->dense;
+  if (!(ffn->layout & FFN_EITHER)) return MOECL_OK;
+  MOECL_TRY(looks_plain(checkpoint, layer, ffn->gate_up, rows, p->hidden_size, &plain));
+  MOECL_TRY(looks_plain(checkpoint, layer, ffn->down, p->hidden_size, p->intermediate_size, &plain));
+  if (!plain) ffn->layout |= FFN_TRANSPOSED;
+  return MOECL_OK;
+}
+
 /* An item's pieces in the files, one or two; 0: zeros, from no file. */
 static moecl_status find_pieces(moecl_checkpoint *checkpoint, const model_layer *layer,
                                 moecl_tensor tensor, int64_t item, piece pieces[2], int *count) {
@@ -311,7 +348,9 @@ static moecl_status find_pieces(moecl_checkpoint *checkpoint, const model_layer 
   const bool one_for_all =
       tensor == MOECL_DOWN_BIAS && layer->is_moe && family->experts.layout & FFN_ONE_DOWN_BIAS;
   want wants[2];
-  *count = wants_of(family, layer, tensor, wants);
+  family_ffn ffn;
+  MOECL_TRY(ffn_of(checkpoint, layer, &ffn));
+  *count = wants_of(family, &ffn, layer, tensor, wants);
   for (int i = 0; i < *count; i++) {
     wants[i].item = item;
     wants[i].items =
@@ -355,17 +394,35 @@ moecl_status moecl_checkpoint_read(moecl_checkpoint *checkpoint, int64_t index, 
   return MOECL_OK;
 }
 
-moecl_status moecl_checkpoint_check(moecl_checkpoint *checkpoint, int64_t index) {
-  moecl_checkpoint_layer described;
-  MOECL_TRY(moecl_checkpoint_get_layer(checkpoint, index, &described));
-  const model_layer *layer = &checkpoint->description.layers[index];
+/* Finds all of a layer's tensors; their names, at most two an item, go to `names`. */
+static moecl_status find_all(moecl_checkpoint *checkpoint, const model_layer *layer,
+                             const char **names, size_t *count) {
+  *count = 0;
   for (int t = 0; t < MOECL_TENSOR_COUNT; t++) {
     const int64_t items = moecl_layer_tensor_items(&layer->params, (moecl_tensor)t);
     for (int64_t item = 0; item < items; item++) {
       piece pieces[2];
-      int count;
-      MOECL_TRY(find_pieces(checkpoint, layer, (moecl_tensor)t, item, pieces, &count));
+      int found;
+      MOECL_TRY(find_pieces(checkpoint, layer, (moecl_tensor)t, item, pieces, &found));
+      for (int i = 0; i < found; i++)
+        names[(*count)++] = pieces[i].tensor->name;
     }
   }
   return MOECL_OK;
+}
+
+moecl_status moecl_checkpoint_check(moecl_checkpoint *checkpoint, int64_t index) {
+  moecl_checkpoint_layer described;
+  MOECL_TRY(moecl_checkpoint_get_layer(checkpoint, index, &described));
+  const model_layer *layer = &checkpoint->description.layers[index];
+  size_t most = 0, count;
+  for (int t = 0; t < MOECL_TENSOR_COUNT; t++)
+    most += 2 * (size_t)moecl_layer_tensor_items(&layer->params, (moecl_tensor)t);
+  const char **names = malloc((most + 1) * sizeof *names);
+  if (!names) return log_error(&checkpoint->log, MOECL_ERROR_OUT_OF_HOST_MEMORY, "no host memory");
+  moecl_status status = find_all(checkpoint, layer, names, &count);
+  if (status == MOECL_OK)
+    status = model_check_unread(checkpoint, layer, described.prefix, names, count);
+  free(names);
+  return status;
 }

@@ -30,7 +30,7 @@ static void check_layer(const model_layer *layer) {
 }
 
 int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size) {
-  const json_limits limits = {.depth = 64, .values = 100000};
+  const json_limits limits = {.depth = 64, .values = 100000, .python = true};
   int messages = 0;
   json_t *root;
   model_description description = {0};

@@ -195,6 +195,109 @@ static void test_flat(void **state) {
   moecl_checkpoint_destroy(&checkpoint);
 }
 
+/* As Qwen3-VL's files have them, or as they would be multiplied; the one that is
+ * square tells nothing. */
+static void test_either_way(void **state) {
+  (void)state;
+  static const struct {
+    int64_t hidden, inner;
+    bool transposed;
+  } cases[] = {{2, 3, true}, {2, 3, false}, {4, 2, true}, {4, 2, false}, {3, 3, true}, {3, 3, false}};
+  for (size_t i = 0; i < COUNT(cases); i++) {
+    const int64_t h = cases[i].hidden, n = cases[i].inner;
+    const bool t = cases[i].transposed;
+#define VL "model.language_model.layers.0.mlp."
+    const made tensors[] = {
+        {VL "gate.weight", "F32", 2, {1, h}, 1},
+        {VL "experts.gate_up_proj", "F32", 3, {1, t ? h : 2 * n, t ? 2 * n : h}, 0},
+        {VL "experts.down_proj", "F32", 3, {1, t ? n : h, t ? h : n}, 0}};
+    char config[256];
+    snprintf(config, sizeof config,
+             "{\"model_type\":\"qwen3_vl_moe\",\"text_config\":{\"hidden_size\":%d,"
+             "\"moe_intermediate_size\":%d,\"num_experts\":1,\"num_experts_per_tok\":1,"
+             "\"num_hidden_layers\":1}}",
+             (int)h, (int)n);
+    make("model.safetensors", config, tensors, COUNT(tensors));
+    moecl_checkpoint *checkpoint = open_made();
+    float gate_up[24], down[12];
+    for (int64_t r = 0; r < 2 * n; r++)
+      for (int64_t c = 0; c < h; c++)
+        gate_up[r * h + c] = (float)(t ? c * 2 * n + r : r * h + c);
+    for (int64_t r = 0; r < h; r++)
+      for (int64_t c = 0; c < n; c++)
+        down[r * n + c] = (float)(t ? c * h + r : r * n + c);
+    check_read(checkpoint, 0, MOECL_GATE_UP_PROJ, 0, gate_up, (size_t)(2 * n * h));
+    check_read(checkpoint, 0, MOECL_DOWN_PROJ, 0, down, (size_t)(h * n));
+    moecl_checkpoint_destroy(&checkpoint);
+  }
+}
+
+/* A tensor of the layer's feed-forward network that nothing reads; those of attention,
+ * norms and other layers are not this layer's. */
+static void test_unread(void **state) {
+  (void)state;
+  static const struct {
+    const char *name;
+    bool refused;
+  } extra[] = {{AT "experts.1.w2.bias", true},
+               {AT "experts.2.w2.weight", true},
+               {AT "gate.scale", true},
+               {AT "zzz", true},
+               {"model.layers.1.mlp.gate.weight", true}, /* the other of two alternatives */
+               {"model.layers.1.block_sparse_moe", false},
+               {"model.layers.1.block_sparse_moe_norm.weight", false},
+               {"model.layers.1.self_attn.o_proj.bias", false},
+               {"model.layers.10.block_sparse_moe.gate.bias", false},
+               {"model.layers.0.block_sparse_moe.gate.bias", false},
+               {"a.block_sparse_moe.gate.bias", false}};
+  made tensors[COUNT(mixtral_tensors) + 1];
+  memcpy(tensors, mixtral_tensors, sizeof mixtral_tensors);
+  for (int sharded = 0; sharded < 2; sharded++)
+    for (size_t i = 0; i < COUNT(extra); i++) {
+      tensors[COUNT(mixtral_tensors)] = (made){extra[i].name, "F32", 1, {2}, 1};
+      make(sharded ? "a.safetensors" : "model.safetensors", mixtral, tensors, COUNT(tensors));
+      base_text index = {0};
+      for (size_t t = 0; t < COUNT(tensors); t++)
+        base_text_addf(&index, "%s\"%s\":\"a.safetensors\"", t ? "," : "{\"weight_map\":{",
+                       tensors[t].name);
+      base_text_addf(&index, "}}");
+      if (sharded) drop("model.safetensors");
+      if (sharded) in_folder("model.safetensors.index.json", index.data, index.size);
+      base_text_free(&index);
+      test_log log = {.level = MOECL_LOG_DEBUG};
+      moecl_checkpoint *checkpoint = NULL;
+      assert_ok(moecl_checkpoint_open(folder(), test_log_add, &log, &checkpoint));
+      const moecl_status status = moecl_checkpoint_check(checkpoint, 1);
+      const bool named = test_log_has(&log, extra[i].name) && test_log_has(&log, ".safetensors: ");
+      if (status != (extra[i].refused ? MOECL_ERROR_UNSUPPORTED : MOECL_OK) ||
+          named != extra[i].refused)
+        fail_msg("%s: status %d, '%s'", extra[i].name, (int)status, log.text.data);
+      base_text_free(&log.text);
+      moecl_checkpoint_destroy(&checkpoint);
+    }
+  drop("model.safetensors.index.json");
+}
+
+/* Of a prefix that is the network's own everything is. */
+static void test_unread_below_the_network(void **state) {
+  (void)state;
+#define MIXER "layers.0.mixer."
+  const made tensors[] = {{MIXER "up_proj.weight", "F32", 2, {3, 2}, 1},
+                          {MIXER "down_proj.weight", "F32", 2, {2, 3}, 1},
+                          {"layers.0.norm.weight", "F32", 1, {2}, 1},
+                          {MIXER "odd", "F32", 1, {2}, 1}};
+  for (size_t count = 3; count <= 4; count++) {
+    make("model.safetensors",
+         "{\"model_type\":\"nemotron_h\",\"hidden_size\":2,\"intermediate_size\":3,"
+         "\"layers_block_type\":[\"mlp\"]}",
+         tensors, count);
+    moecl_checkpoint *checkpoint = open_made();
+    assert_int_equal(moecl_checkpoint_check(checkpoint, 0),
+                     count == 3 ? MOECL_OK : MOECL_ERROR_UNSUPPORTED);
+    moecl_checkpoint_destroy(&checkpoint);
+  }
+}
+
 /* A dense layer is one expert, whose router is made up; a section and a prefix;
  * the correction bias is fp32 whatever is asked for. */
 static void test_dense_and_shared(void **state) {
@@ -275,6 +378,26 @@ static void test_moe_rules(void **state) {
             "\"intermediate_size\":2,\"n_routed_experts\":2,\"num_experts_per_tok\":1,"
             "\"hybrid_override_pattern\":\"ME*-M\"}",
             "E-");
+  check_moe("{\"model_type\":\"nemotron_h\",\"hidden_size\":2,\"layers_block_type\":"
+            "[\"linear_attention\",\"moe\",7,\"full_attention\",\"mlp\"]}",
+            "E-");
+  /* Switch's step out of the number of MoE layers, rounded down; none leaves one. */
+#define SWITCH(encoder, decoder)                                                                   \
+  "{\"model_type\":\"switch_transformers\",\"num_layers\":5,\"num_decoder_layers\":3,"                \
+  "\"num_sparse_encoder_layers\":" encoder ",\"num_sparse_decoder_layers\":" decoder "}"
+  check_moe(SWITCH("2", "1"), "-E-E--E-");
+  check_moe(SWITCH("0", "3"), "-E---EEE");
+  check_moe(SWITCH("6", "4"), "--------");
+  /* Too few experts for a router. */
+  check_moe("{\"model_type\":\"jamba\",\"hidden_size\":2,\"num_hidden_layers\":2,"
+            "\"num_experts\":1,\"num_experts_per_tok\":1}",
+            "--");
+  check_moe("{\"model_type\":\"granitemoehybrid\",\"hidden_size\":2,\"num_hidden_layers\":2,"
+            "\"num_local_experts\":0,\"num_experts_per_tok\":0}",
+            "--");
+  check_moe("{\"model_type\":\"qwen3_moe\",\"hidden_size\":2,\"num_hidden_layers\":2,"
+            "\"num_experts\":0}",
+            "--");
 #define TYPES(list)                                                                                \
   "{\"model_type\":\"mimo_v2_flash\",\"hidden_size\":2,\"intermediate_size\":2,"                      \
   "\"num_hidden_layers\":3" list "}"
@@ -319,6 +442,30 @@ static void test_rules(void **state) {
   assert_true(p.num_expert_group == 4 && p.topk_group == 2);
   p = described(V2(",\"topk_method\":\"greedy\""));
   assert_true(p.num_expert_group == 0 && p.topk_group == 0);
+  /* Absent and null, where they are not the same. */
+#define DBRX(more)                                                                                 \
+  "{\"model_type\":\"dbrx\",\"d_model\":2,\"n_layers\":1,\"ffn_config\":{" more "}}"
+  assert_true(described(DBRX("")).renormalize);
+  assert_true(described(DBRX("\"moe_normalize_expert_weights\":1.0")).renormalize);
+  assert_false(described(DBRX("\"moe_normalize_expert_weights\":null")).renormalize);
+#define OF(type, more)                                                                             \
+  "{\"model_type\":\"" type "\",\"hidden_size\":2,\"num_hidden_layers\":1" more "}"
+  p = described(OF("flex_olmo", ""));
+  assert_true(p.num_experts == 7 && p.top_k == 5 && p.intermediate_size == 11008);
+  p = described(OF("afmoe", ",\"num_dense_layers\":0"));
+  assert_true(p.shared_intermediate_size == 2 * 1408 && p.num_experts == 64 && p.top_k == 6);
+  assert_int_equal(described(OF("granitemoehybrid", "")).shared_intermediate_size, 1024);
+  assert_int_equal(described(OF("granitemoe", "")).shared_intermediate_size, 0);
+#define DOTS(more) OF("dots1", ",\"n_routed_experts\":4,\"num_experts_per_tok\":2" more)
+  assert_int_equal(described(DOTS(",\"scoring_func\":\"noaux_tc\"")).scoring,
+                   MOECL_SCORING_SIGMOID);
+  assert_int_equal(described(DOTS("")).shared_intermediate_size, 0);
+  p = described(OF("lfm2_moe", ",\"num_dense_layers\":0,\"hidden_act\":\"gelu\""));
+  assert_int_equal(p.activation, MOECL_SWIGLU); /* whatever a file says: the class has no such key */
+  /* Numbers that JSON has not, where nobody asks for them, and texts that look like them. */
+  p = described(OF("mixtral", ",\"a\":[0.0,Infinity,-Infinity,NaN],\"b\":\"\\\"NaN, \\\\\","
+                              "\"hidden_act\":\"silu\""));
+  assert_int_equal(p.activation, MOECL_SWIGLU);
 #define PHI(more)                                                                                  \
   "{\"model_type\":\"phimoe\",\"hidden_size\":2,\"intermediate_size\":2,\"num_hidden_layers\":1" more \
   "}"
@@ -386,6 +533,35 @@ static void test_text_models(void **state) {
     assert_true(layer.params.scoring == MOECL_SCORING_SIGMOID &&
                 layer.params.score_correction_bias &&
                 layer.params.routed_scaling_factor == (float)others[i].scale);
+    moecl_checkpoint_destroy(&checkpoint);
+  }
+}
+
+/* Models that were saved without their head have no "model." before their names. */
+static void test_base_models(void **state) {
+  (void)state;
+  static const struct {
+    const char *config, *prefix;
+  } cases[] = {
+      {OF("mixtral", ""), "layers.0."},
+      {DBRX(""), "blocks.0."},
+      {NLLB(""), "encoder.layers.0.ffn."},
+      {"{\"model_type\":\"qwen3_vl_moe\",\"text_config\":{\"hidden_size\":2,"
+       "\"num_hidden_layers\":1}}",
+       "language_model.layers.0."}};
+  static const char *const downs[] = {"block_sparse_moe.experts.0.w2.weight",
+                                      "ffn.experts.mlp.w2", "experts.expert_0.fc2.weight",
+                                      "mlp.experts.down_proj"};
+  for (size_t i = 0; i < COUNT(cases); i++) {
+    char name[100];
+    snprintf(name, sizeof name, "%s%s", cases[i].prefix, downs[i]);
+    const made tensor = {name, "F16", 1, {2}, 1};
+    make("model.safetensors", cases[i].config, &tensor, 1);
+    moecl_checkpoint *checkpoint = open_made();
+    moecl_checkpoint_layer layer;
+    assert_ok(moecl_checkpoint_get_layer(checkpoint, 0, &layer));
+    assert_string_equal(layer.prefix, cases[i].prefix);
+    assert_string_equal(layer.stored_dtype, "F16");
     moecl_checkpoint_destroy(&checkpoint);
   }
 }
@@ -458,8 +634,33 @@ static void test_bad_configs(void **state) {
       {"{\"model_type\":\"gpt_oss\",\"num_hidden_layers\":1,\"hidden_size\":2,"
        "\"intermediate_size\":2,\"swiglu_limit\":0}",
        "swiglu_limit", MOECL_ERROR_IO},
-      {"{\"model_type\":\"nemotron_h\",\"moe_latent_size\":4}", "'moe_latent_size' is not known",
+      {"{\"model_type\":\"nemotron_h\",\"moe_latent_size\":4}",
+       "'moe_latent_size' asks for what is not known of family nemotron_h, expected none",
        MOECL_ERROR_UNSUPPORTED},
+      {"{\"model_type\":\"nemotron_h\",\"hidden_size\":2}",
+       "'layers_block_type|layer_types|hybrid_override_pattern', a text", MOECL_ERROR_IO},
+      {"{\"model_type\":\"nemotron_h\",\"layers_block_type\":7}", "a list with a word a layer",
+       MOECL_ERROR_IO},
+      {"{\"model_type\":\"deepseek_v2\",\"mlp_bias\":true}", "'mlp_bias' asks for",
+       MOECL_ERROR_UNSUPPORTED},
+      {"{\"model_type\":\"ernie4_5_moe\",\"use_bias\":1}", "'use_bias' asks for",
+       MOECL_ERROR_UNSUPPORTED},
+      {"{\"model_type\":\"ernie4_5_moe\",\"use_bias\":[]}", "'use_bias' asks for",
+       MOECL_ERROR_UNSUPPORTED},
+      {"{\"model_type\":\"aria\",\"text_config\":{\"hidden_act\":\"gelu\"}}",
+       "'hidden_act' asks for what is not known of family aria, expected silu",
+       MOECL_ERROR_UNSUPPORTED},
+      {"{\"model_type\":\"dbrx\",\"ffn_config\":{\"moe_normalize_expert_weights\":2}}",
+       "'ffn_config.moe_normalize_expert_weights' asks for", MOECL_ERROR_UNSUPPORTED},
+      {"{\"model_type\":\"mixtral\",\"num_hidden_layers\":null}",
+       "'num_hidden_layers' is not a number, and null has no meaning there", MOECL_ERROR_IO},
+      {"{\"model_type\":\"mixtral\",\"num_hidden_layers\":Infinity}",
+       "'num_hidden_layers' is not a number", MOECL_ERROR_IO},
+      {"{\"model_type\":\"mixtral\",\"num_hidden_layers\":Infinity1}", "not sound JSON",
+       MOECL_ERROR_IO},
+      {"{\"model_type\":\"mixtral\",\"num_hidden_layers\":1,\"hidden_size\":4,"
+       "\"hidden_act\":null}",
+       "'hidden_act' is not a text", MOECL_ERROR_IO},
       {NLLB(",\"second_expert_policy\":\"best\""), "'best' is not known", MOECL_ERROR_UNSUPPORTED},
       {NLLB(",\"second_expert_policy\":\"random\",\"normalize_router_prob_before_dropping\":true"),
        "'random' is not known beside", MOECL_ERROR_UNSUPPORTED},
@@ -499,7 +700,8 @@ static void test_bad_tensors(void **state) {
   make("model.safetensors", mixtral, tensors, COUNT(tensors));
   expect(MOECL_F32, MOECL_ERROR_IO, "model.safetensors",
          "experts.0.w2.weight' has shape [3, 2], expected [2, 3]");
-  *down = (made){AT "experts.0.w2.weight", "I32", 2, {2, 3}, 1};
+  /* Of what is packed the type is told first: the shape is another one too. */
+  *down = (made){AT "experts.0.w2.weight", "I32", 2, {2, 1}, 1};
   make("model.safetensors", mixtral, tensors, COUNT(tensors));
   expect(MOECL_F32, MOECL_ERROR_UNSUPPORTED, "model.safetensors",
          "experts.0.w2.weight' is of type I32, expected F32, F16 or BF16");
@@ -582,11 +784,15 @@ int main(void) {
       cmocka_unit_test(test_transposed_and_interleaved),
       cmocka_unit_test(test_stacked_with_one_bias),
       cmocka_unit_test(test_flat),
+      cmocka_unit_test(test_either_way),
+      cmocka_unit_test(test_unread),
+      cmocka_unit_test(test_unread_below_the_network),
       cmocka_unit_test(test_dense_and_shared),
       cmocka_unit_test(test_moe_rules),
       cmocka_unit_test(test_rules),
       cmocka_unit_test(test_measure),
       cmocka_unit_test(test_text_models),
+      cmocka_unit_test(test_base_models),
       cmocka_unit_test(test_bad_configs),
       cmocka_unit_test(test_bad_tensors),
       cmocka_unit_test(test_bad_indices),

@@ -1,0 +1,54 @@
+/* A tensor that the files have of a layer's feed-forward network and that nothing
+ * reads is a part of its function which no member of the family's row describes: a
+ * bias, a scale, another expert. */
+#include "model/unread.h"
+
+#include "base/base.h"
+#include "model/checkpoint.h"
+#include <stdlib.h>
+#include <string.h>
+
+static int by_name(const void *a, const void *b) {
+  return strcmp(*(const char *const *)a, *(const char *const *)b);
+}
+
+/* Does `tail` begin as one of the pattern's alternatives, up to the first dot? */
+static bool begins_as(const char *tail, const char *pattern) {
+  for (const char *at = pattern; at; at = strchr(at, '|')) {
+    at += *at == '|';
+    const size_t size = strcspn(at, ".|");
+    if (at[size] == '.' && strncmp(tail, at, size + 1) == 0) return true;
+  }
+  return false;
+}
+
+static bool begins_as_ffn(const char *tail, const family_ffn *ffn) {
+  return begins_as(tail, ffn->gate) || begins_as(tail, ffn->up) || begins_as(tail, ffn->gate_up) ||
+         begins_as(tail, ffn->down);
+}
+
+/* Is it the feed-forward network's? A prefix that ends behind the layer's number is of
+ * attention and norms too; any other one is of the network alone. */
+static bool is_of_ffn(const family *family, const char *prefix, const char *tail) {
+  const size_t size = strlen(prefix);
+  const bool whole_layer = size >= 2 && prefix[size - 2] >= '0' && prefix[size - 2] <= '9';
+  return !whole_layer || begins_as(tail, family->router) || begins_as_ffn(tail, &family->experts) ||
+         begins_as_ffn(tail, &family->shared) || begins_as_ffn(tail, &family->dense);
+}
+
+moecl_status model_check_unread(const moecl_checkpoint *checkpoint, const model_layer *layer,
+                                const char *prefix, const char **read, size_t count) {
+  const family *family = checkpoint->description.family;
+  const size_t size = strlen(prefix);
+  if (count > 0) qsort(read, count, sizeof *read, by_name);
+  for (size_t i = model_first_name(checkpoint, prefix);; i++) {
+    const char *file, *name = model_name_at(checkpoint, i, &file);
+    if (!name || strncmp(name, prefix, size) != 0) return MOECL_OK;
+    if (!is_of_ffn(family, prefix, name + size)) continue;
+    if (count > 0 && bsearch(&name, read, count, sizeof *read, by_name)) continue;
+    return log_error(&checkpoint->log, MOECL_ERROR_UNSUPPORTED,
+                     "%s: tensor '%.300s' is of layer %lld's feed-forward network, and family %s "
+                     "does not know what it is for",
+                     file, name, (long long)layer->number, family->name);
+  }
+}
