@@ -22,6 +22,9 @@ const family model_families[] = {
     {.name = "mixtral",
      .model_types = "mixtral|minimax|minimax_m1",
      .refused = "shared_intermediate_size=0",
+     .no_effect = "block_size full_attn_alpha_factor full_attn_beta_factor "
+                  "linear_attn_alpha_factor linear_attn_beta_factor mlp_alpha_factor "
+                  "mlp_beta_factor", /* MiniMax's residuals */
      .stacks = {{.prefixes = MODEL_LAYERS, .num_layers = "num_hidden_layers"}},
      .hidden_size = "hidden_size",
      .intermediate_size = "intermediate_size=14336",
@@ -331,6 +334,7 @@ const family model_families[] = {
     {.name = "hy_v3",
      .model_types = "hy_v3",
      .refused = "mlp_bias=0",
+     .no_effect = "enable_moe_fp32_combine",
      .stacks = {{.prefixes = MODEL_LAYERS,
                  .num_layers = "num_hidden_layers",
                  .layer_types = "mlp_layer_types",
@@ -379,6 +383,7 @@ const family model_families[] = {
     /* OpenAI's own files are MXFP4, which no layer takes; those in BF16 are meant. */
     {.name = "gpt_oss",
      .model_types = "gpt_oss",
+     .no_effect = "hidden_act", /* its own, whatever it says */
      .stacks = {{.prefixes = MODEL_LAYERS, .num_layers = "num_hidden_layers"}},
      .hidden_size = "hidden_size",
      .intermediate_size = "intermediate_size=2880",
@@ -399,6 +404,7 @@ const family model_families[] = {
     {.name = "llama4",
      .model_types = "llama4|llama4_text",
      .section = "text_config",
+     .no_effect = "floor_scale",
      .stacks = {{.prefixes = MODEL_LAYERS,
                  .num_layers = "num_hidden_layers",
                  .step = "interleave_moe_layer_step=1",
@@ -533,6 +539,7 @@ const family model_families[] = {
     {.name = "nllb_moe",
      .model_types = "nllb-moe",
      .refused = "router_dtype=float32",
+     .no_effect = "encoder_attention_heads decoder_attention_heads scale_embedding",
      .stacks = {{.prefixes = "model.encoder.layers.{layer}.ffn.|encoder.layers.{layer}.ffn.",
                  .num_layers = "encoder_layers=12",
                  .step = "encoder_sparse_step=4",
@@ -567,7 +574,7 @@ const family model_families[] = {
 
     {.name = "ernie4_5_moe",
      .model_types = "ernie4_5_moe",
-     .refused = "use_bias=0",
+     .refused = "use_bias=0|moe_norm_min=1e-12",
      .stacks = {{.prefixes = MODEL_LAYERS,
                  .num_layers = "num_hidden_layers",
                  .first = "moe_layer_start_index=1",
@@ -590,6 +597,8 @@ const family model_families[] = {
     {.name = "dbrx",
      .model_types = "dbrx",
      .refused = "ffn_config.moe_normalize_expert_weights=1",
+     .no_effect = "max_seq_len ffn_config.hidden_size ffn_config.moe_jitter_eps "
+                  "ffn_config.moe_loss_weight",
      .stacks = {{.prefixes = "transformer.blocks.{layer}.|blocks.{layer}.", .num_layers = "n_layers"}},
      .hidden_size = "d_model",
      .intermediate_size = "ffn_config.ffn_hidden_size=3584",
@@ -678,6 +687,7 @@ const family model_families[] = {
 
     {.name = "jamba",
      .model_types = "jamba",
+     .no_effect = "use_associative_scan",
      .stacks = {{.prefixes = MODEL_LAYERS,
                  .num_layers = "num_hidden_layers",
                  .step = "expert_layer_period=2",
@@ -695,6 +705,8 @@ const family model_families[] = {
     {.name = "nemotron_h",
      .model_types = "nemotron_h",
      .refused = "moe_latent_size|mlp_bias=0",
+     .no_effect = "n_groups expand chunk_size use_bias hidden_dropout n_shared_experts "
+                  "moe_shared_expert_overlap",
      .stacks = {{.prefixes = "backbone.layers.{layer}.mixer.|model.layers.{layer}.mixer.|"
                              "layers.{layer}.mixer.",
                  .kinds = "layers_block_type|layer_types|hybrid_override_pattern"}},
