@@ -11,6 +11,7 @@ static const struct {
     {KEY_SWIGLU_LIMIT, KEY_ACTIVATION, MOECL_SWIGLU_CLAMPED, "'activation: swiglu_clamped'"},
     {KEY_SHARED_GATE, KEY_SHARED_SIZE, -1, "a number for layer.shared.intermediate_size"},
     {KEY_MIN_CAPACITY, KEY_CAPACITY_FACTOR, -1, "a number for layer.capacity.factor"},
+    {KEY_CAPACITY_OF_TOKENS, KEY_CAPACITY_FACTOR, -1, "a number for layer.capacity.factor"},
     {KEY_DROP_POLICY, KEY_CAPACITY_FACTOR, -1, "a number for layer.capacity.factor"},
     {KEY_SPARSEMIXER_JITTER, KEY_SCORING, MOECL_SCORING_SPARSEMIXER, "'scoring: sparsemixer'"},
     {KEY_RENORMALIZE_EPSILON, KEY_RENORMALIZE, true, "'renormalize: true'"},

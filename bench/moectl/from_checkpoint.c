@@ -12,7 +12,8 @@ static bool may_change(schema_id key) {
   static const schema_id keys[] = {
       KEY_TOP_K,           KEY_RENORMALIZE,    KEY_SCALING_FACTOR,      KEY_JITTER,
       KEY_CAPACITY_FACTOR, KEY_MIN_CAPACITY,   KEY_DROP_POLICY,         KEY_DTYPE,
-      KEY_SECOND_CHOICE,   KEY_ROUTER_VARIANT, KEY_GROUPED_GEMM_VARIANT, KEY_RENORMALIZE_AFTER};
+      KEY_SECOND_CHOICE,   KEY_ROUTER_VARIANT, KEY_GROUPED_GEMM_VARIANT, KEY_RENORMALIZE_AFTER,
+      KEY_CAPACITY_OF_TOKENS};
   for (size_t i = 0; i < sizeof keys / sizeof keys[0]; i++)
     if (keys[i] == key) return true;
   return false;

@@ -146,6 +146,7 @@ const char *const measure_params[] = {"num_tokens",
                                       "renormalize_after_capacity",
                                       "renormalize_epsilon",
                                       "renormalize_minimum",
+                                      "capacity_of_tokens",
                                       NULL};
 
 bool measure_param_applies(const experiment_point *point, const char *param) {

@@ -162,6 +162,10 @@ static const schema_key keys[KEY_COUNT] = {
                              IN_POINT(layer.capacity_factor),
                              "An expert takes ceil(factor * T * K / E) assignments; null: dropless "
                              "(no limit)."},
+    [KEY_CAPACITY_OF_TOKENS] = {"layer.capacity.of_tokens", "capacity_of_tokens", TYPE_BOOL, 0,
+                                NO_RANGE, NO_CHOICE, "false", IN_POINT(layer.capacity_of_tokens),
+                                "The factor is a share of the tokens instead: ceil(factor * T), as "
+                                "NLLB-MoE has it."},
     [KEY_MIN_CAPACITY] = {"layer.capacity.min_capacity", "min_capacity", TYPE_INT, 0, ANY_COUNT,
                           NO_CHOICE, "0", IN_POINT(layer.min_capacity),
                           "The least capacity, whatever the factor gives."},

@@ -90,6 +90,9 @@ typedef struct moecl_layer_params {
    * at least min_capacity. 0: dropless (no limit). A dropped assignment
    * contributes nothing; a token with all of its dropped gives zeros. */
   double capacity_factor;
+  bool capacity_of_tokens; /* instead capacity_factor is a share of the tokens: an expert takes
+                              ceil(capacity_factor * T), the product rounded to double first, as
+                              NLLB-MoE computes it: 0.07 of 100 tokens is ceil(7 + 2^-50) = 8 */
   int64_t min_capacity;
   moecl_drop_policy drop_policy;
   bool renormalize_after_capacity; /* the weights of a token's kept choices are divided by their

@@ -58,8 +58,10 @@ MOECL_API moecl_status moecl_layer_read_routing_wait(moecl_layer *layer, moecl_r
 /* Releases the arrays, which are host memory. Thread-safe. */
 MOECL_API void moecl_routing_destroy(moecl_routing *routing);
 
-/* ceil(capacity_factor * T * K / E), at least min_capacity; -1 for
- * capacity_factor 0 (dropless). Thread-safe. */
+/* ceil(capacity_factor * T * K / E), where what rounding alone lifts above a whole
+ * number is that number; with capacity_of_tokens ceil(capacity_factor * T) as double
+ * precision has it. At least min_capacity; -1 for capacity_factor 0 (dropless).
+ * Thread-safe. */
 MOECL_API int64_t moecl_expert_capacity(const moecl_layer_params *params, int64_t num_tokens);
 
 /* The statistics from host arrays (shapes as in moecl_routing); host memory

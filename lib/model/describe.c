@@ -246,6 +246,7 @@ static moecl_status read_capacity(const model_config *config, const family *fami
   MOECL_TRY(config_flag(config, family->renormalize_after_capacity,
                         &params->renormalize_after_capacity));
   MOECL_TRY(config_number(config, family->capacity_factor, &params->capacity_factor));
+  params->capacity_of_tokens = family->capacity_of_tokens && params->capacity_factor > 0;
   if (params->capacity_factor > 0 || !family->capacity) return MOECL_OK;
   params->capacity_factor = 1e-300;
   return config_integer(config, family->capacity, 1, INT32_MAX, &params->min_capacity);

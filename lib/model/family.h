@@ -81,6 +81,7 @@ typedef struct family {
   const char *second_choice; /* "all", "random", "sampling" */
   bool weight_on_input;
   const char *capacity_factor; /* 0: capacity below */
+  bool capacity_of_tokens;     /* it is a share of the tokens */
   const char *capacity;        /* tokens an expert takes */
   const char *prioritized;     /* flag: MOECL_DROP_PRIORITIZED */
   const char *renormalize_after_capacity;

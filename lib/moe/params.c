@@ -222,6 +222,7 @@ int64_t moecl_expert_capacity(const moecl_layer_params *params, int64_t num_toke
    * so an integer that near is the one that was meant. */
   double nearest = nearbyint(exact);
   double rounded = fabs(exact - nearest) <= exact * 0x1p-51 ? nearest : ceil(exact);
+  if (params->capacity_of_tokens) rounded = ceil(params->capacity_factor * (double)num_tokens);
   if (assignments > 0) rounded = fmax(rounded, 1); /* of a product that underflows, too */
   /* Beyond any number of assignments; also keeps the conversion defined. */
   int64_t capacity = rounded < 0x1p62 ? (int64_t)rounded : INT64_C(1) << 62;

@@ -425,7 +425,7 @@ static void test_rules(void **state) {
   moecl_layer_params p = described(NLLB(""));
   assert_true(p.top_k == 2 && p.intermediate_size == 4096 && p.activation == MOECL_RELU);
   assert_true(!p.renormalize && p.renormalize_after_capacity && p.gate_up_bias && p.down_bias);
-  assert_true(p.capacity_factor == 3 && moecl_expert_capacity(&p, 32) == 32);
+  assert_true(p.capacity_factor == 1 && moecl_expert_capacity(&p, 32) == 32);
   assert_true(p.routed_scaling_factor == 0.8f && p.drop_policy == MOECL_DROP_POSITION);
   p = described(NLLB(",\"normalize_router_prob_before_dropping\":true,\"moe_token_dropout\":0,"
                      "\"moe_eval_capacity_token_fraction\":0,\"expert_capacity\":7,"
@@ -433,6 +433,8 @@ static void test_rules(void **state) {
   assert_true(p.renormalize && !p.renormalize_after_capacity && p.routed_scaling_factor == 0);
   assert_true(moecl_expert_capacity(&p, 1000) == 7 && p.drop_policy == MOECL_DROP_PRIORITIZED);
   assert_int_equal(p.second_choice, MOECL_SECOND_SAMPLED);
+  p = described(NLLB(",\"moe_eval_capacity_token_fraction\":0.07"));
+  assert_int_equal(moecl_expert_capacity(&p, 100), 8); /* as Python rounds 0.07 * 100 */
   p = described(NLLB(",\"second_expert_policy\":\"random\""));
   assert_int_equal(p.second_choice, MOECL_SECOND_RANDOM);
 #define V2(more)                                                                                   \

@@ -206,7 +206,7 @@ static void test_resolved_json(void **state) {
       "\"scaling_factor\":1.0,\"correction_bias\":false,\"groups\":null,"
       "\"topk_groups\":null,\"group_score\":\"max\",\"second_choice\":\"all\","
       "\"noise\":false,\"weight_on_input\":false,\"jitter\":0.0,\"bias\":false,"
-      "\"variant\":\"auto\"},\"capacity\":{\"factor\":[1.1,null],\"min_capacity\":0,"
+      "\"variant\":\"auto\"},\"capacity\":{\"factor\":[1.1,null],\"of_tokens\":false,\"min_capacity\":0,"
       "\"drop_policy\":\"position\",\"renormalize\":false}},\"dtype\":\"fp32\",\"workload\":{\"num_tokens\":16,"
       "\"distribution\":\"normal\",\"exponent\":1.0,\"clusters\":null,\"noise\":0.5,"
       "\"file\":null,\"tensor\":null},\"measure\":{\"warmup\":3,\"iterations\":20,"

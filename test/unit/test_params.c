@@ -191,6 +191,26 @@ static void test_capacity_decimal_factors(void **state) {
       }
 }
 
+/* Shares of the tokens, which Python's math.ceil(share * num_tokens) gave. */
+static void test_capacity_of_tokens(void **state) {
+  (void)state;
+  static const struct {
+    double share;
+    int64_t tokens, capacity;
+  } cases[] = {{0.07, 100, 8}, {0.07, 200, 15}, {0.55, 100, 56}, {0.14, 50, 8}, {0.25, 24, 6}, {0.25, 25, 7}, {1.0, 7, 7}, {0.29, 100, 29}, {0.57, 100, 57}, {0.58, 100, 58}, {1.1, 10, 11}, {0.1, 3, 1}, {0.01, 1, 1}, {0.28, 25, 8}, {0.56, 1025, 574}};
+  moecl_layer_params params = good();
+  params.capacity_of_tokens = true;
+  for (size_t i = 0; i < sizeof cases / sizeof cases[0]; i++) {
+    params.capacity_factor = cases[i].share;
+    for (params.top_k = 1; params.top_k <= 2; params.top_k++)
+      assert_int_equal(moecl_expert_capacity(&params, cases[i].tokens), cases[i].capacity);
+  }
+  params.min_capacity = 9;
+  assert_int_equal(moecl_expert_capacity(&params, 1), 9);
+  params.capacity_factor = 0;
+  assert_int_equal(moecl_expert_capacity(&params, 1), -1);
+}
+
 static void test_names(void **state) {
   (void)state;
   assert_string_equal(moecl_scoring_name(MOECL_SCORING_SPARSEMIXER), "sparsemixer");
@@ -214,6 +234,7 @@ int main(void) {
       cmocka_unit_test(test_check),       cmocka_unit_test(test_router_rule),
       cmocka_unit_test(test_tensor_size),
       cmocka_unit_test(test_capacity),    cmocka_unit_test(test_capacity_decimal_factors),
+      cmocka_unit_test(test_capacity_of_tokens),
       cmocka_unit_test(test_names),       cmocka_unit_test(test_stage_names),
   };
   return cmocka_run_group_tests(tests, NULL, NULL);
