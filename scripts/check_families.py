@@ -125,7 +125,7 @@ def terms(row):
         if last == "refused":
             continue
         whole = last in LISTS | {"scoring_key", "groups_when", "activation", "second_choice"}
-        for part in [text] if whole else re.split(r"[*/]|(?<![=:])-", text):
+        for part in [text] if whole else re.split(r"[*/]|(?<![=:])(?<!\de)-", text):
             keys, default, null = re.fullmatch(r"([^=:]*)(?:=([^:]*))?(?::(.*))?", part).groups()
             if keys and not keys[0].isdigit():
                 yield Term(last, keys.split("|"), null if default is None else default, null)

@@ -93,10 +93,17 @@ static moecl_status term_value(const model_config *config, const char *term, siz
   return isfinite(*value) ? MOECL_OK : wrong(config, term, parts.keys, "a finite number");
 }
 
-/* The length of an expression's first term; a minus behind '=' or ':' is a sign. */
+/* Is the minus at `at[size]` a number's: -1, 1e-6? */
+static bool is_sign(const char *at, size_t size) {
+  const char before = size > 0 ? at[size - 1] : '\0';
+  return before == '=' || before == ':' ||
+         (before == 'e' && size > 1 && at[size - 2] >= '0' && at[size - 2] <= '9');
+}
+
+/* The length of an expression's first term. */
 static size_t term_size(const char *at) {
   size_t size = strcspn(at, "*/-");
-  while (at[size] == '-' && size > 0 && strchr("=:", at[size - 1]))
+  while (at[size] == '-' && is_sign(at, size))
     size += 1 + strcspn(at + size + 1, "*/-");
   return size;
 }

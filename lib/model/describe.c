@@ -254,9 +254,13 @@ static moecl_status read_capacity(const model_config *config, const family *fami
 
 static moecl_status read_rule(const model_config *config, const family *family,
                               moecl_layer_params *params) {
-  double scale, jitter;
+  double scale, jitter, epsilon, minimum;
   MOECL_TRY(read_scoring(config, family, params));
   MOECL_TRY(config_flag(config, family->renormalize, &params->renormalize));
+  MOECL_TRY(config_number(config, family->renormalize_epsilon, &epsilon));
+  MOECL_TRY(config_number(config, family->renormalize_minimum, &minimum));
+  params->renormalize_epsilon = (float)epsilon;
+  params->renormalize_minimum = (float)minimum;
   MOECL_TRY(read_positive(config, family->scale, &scale));
   params->routed_scaling_factor = scale == 1 ? 0 : (float)scale;
   MOECL_TRY(config_number(config, family->sparsemixer_jitter, &jitter));

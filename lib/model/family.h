@@ -74,6 +74,7 @@ typedef struct family {
                               the names behind its '=' */
   bool score_after_topk;
   const char *renormalize, *scale;
+  const char *renormalize_epsilon, *renormalize_minimum;
   const char *groups, *topk_group;
   const char *groups_when; /* "key=value": groups count then only */
   moecl_group_score group_score;
