@@ -23,7 +23,9 @@ typedef enum moecl_capability {
   MOECL_CAP_FP16 = 1 << 2,         /* cl_khr_fp16 arithmetic */
   MOECL_CAP_SUBGROUPS = 1 << 3,    /* sub-groups, queried */
   MOECL_CAP_PTX_SM80 = 1 << 4,     /* a probe ran inline PTX mma.sync and gave the right answer */
-  MOECL_CAP_PTX_SM90A = 1 << 5     /* likewise wgmma and bulk copies, in PTX built a second time */
+  MOECL_CAP_PTX_SM90A = 1 << 5,    /* likewise wgmma and bulk copies, in PTX built a second time */
+  MOECL_CAP_LONG_LOOPS = 1 << 6    /* a probe's 300,000 rounds were all run; without, the context
+                                      warns when it is created: some drivers cut loops short */
 } moecl_capability;
 
 typedef struct moecl_device_info {

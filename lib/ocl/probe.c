@@ -64,6 +64,25 @@ static bool ptx_sm90a_works(moecl_context *context) {
   return true;
 }
 
+/* Device and host count alike beyond 65,535 rounds. */
+static bool long_loops_work(moecl_context *context) {
+  enum { OUTER = 300, INNER = 1000 };
+  uint32_t got = 0, want = 1;
+  ocl_kernel *kernel = NULL;
+  moecl_buffer *out = NULL;
+  ocl_chain chain = {.context = context};
+  moecl_status status = ocl_kernel_create(context, "probe/loops.cl", NULL, "loops", &kernel);
+  if (status == MOECL_OK) status = moecl_buffer_create(context, sizeof got, &out);
+  if (status == MOECL_OK) status = ocl_kernel_args(kernel, "bii", out, OUTER, INNER);
+  if (status == MOECL_OK) status = ocl_launch(&chain, kernel, 1, 1);
+  if (status == MOECL_OK) status = moecl_buffer_read_wait(out, 0, sizeof got, &got);
+  moecl_buffer_destroy(&out);
+  ocl_kernel_destroy(&kernel);
+  for (uint32_t i = 0; i < OUTER; i++)
+    for (uint32_t j = 0; j < INNER; j++) want = want * 1664525u + (i ^ j);
+  return status == MOECL_OK && got == want;
+}
+
 static bool extensions_contain(moecl_context *context, const char *name) {
   size_t size = 0;
   bool found = false;
@@ -97,6 +116,14 @@ static void run_all(moecl_context *context, const moecl_log *log) {
               "%s fails the basic probe (rounding, fma, local memory): expect wrong results",
               context->info.name);
   }
+  if (long_loops_work(context))
+    context->info.capabilities |= MOECL_CAP_LONG_LOOPS;
+  else
+    log_write(log, MOECL_LOG_WARNING,
+              "%s leaves long loops early (the driver's limit): results are wrong where one "
+              "work-item takes more than 65,535 rounds, such as sizes beyond that or 1024 experts "
+              "with top_k 64; verify what you run, or choose another device",
+              context->info.name);
   /* Only compilers of this kind may see inline PTX: others can crash on it. */
   if ((extensions_contain(context, "cl_nv_compiler_options") ||
        extensions_contain(context, "cl_nv_device_attribute_query")) &&

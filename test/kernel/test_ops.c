@@ -663,8 +663,12 @@ static void test_far_gathered(void **state) {
  * the even sizes fill whole tiles of the largest there are. */
 static void test_far_weights(void **state) {
   (void)state;
-  check_far(FAR_WEIGHTS, 0, 1000, 32, 140001, false);
-  check_far(FAR_WEIGHTS, 0, 1000, 16, 140001, true);
+  if (context->info.capabilities & MOECL_CAP_LONG_LOOPS) {
+    check_far(FAR_WEIGHTS, 0, 1000, 32, 140001, false);
+    check_far(FAR_WEIGHTS, 0, 1000, 16, 140001, true);
+  } else {
+    printf("SKIP: K=140001: this driver leaves long loops early\n");
+  }
   check_far(FAR_WEIGHTS, 0, 1000, 128, 35008, false);
   check_far(FAR_WEIGHTS, 0, 1000, 64, 35008, true);
 }
