@@ -112,7 +112,10 @@ static moecl_status launch_pack(op_gemm *gemm, int64_t first, int64_t count,
   MOECL_TRY(ocl_kernel_args(gemm->pack, "bLbLll", src, offset_bytes / moecl_dtype_size(shape->dtype),
                             gemm->weights, (uint64_t)first * gemm->packed_elements,
                             weight_rows(shape), shape->k));
-  return ocl_launch_2d(&chain, gemm->pack, groups, (uint64_t)count, local);
+  MOECL_TRY(ocl_launch_2d(&chain, gemm->pack, groups, (uint64_t)count, local));
+  /* Some drivers (Mesa) keep a kernel's arguments until others are set: here that
+   * would be the weights once more, for as long as the layer lives. */
+  return ocl_kernel_arg_buffer(gemm->pack, 0, NULL);
 }
 
 /* In the first dimension enough work-items to fill any device. */

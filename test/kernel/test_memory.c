@@ -61,11 +61,11 @@ static uint64_t live_now(uint64_t *largest) {
 }
 
 /* Drivers give up a buffer some time after its last command is done: waits for
- * `expected` bytes, half a minute at most. */
+ * `expected` bytes, a second at most. */
 static uint64_t live_bytes(uint64_t expected, uint64_t *largest) {
   uint64_t bytes = live_now(largest);
   assert_ok(moecl_context_finish_wait(context));
-  for (int tries = 0; bytes != expected && tries < 30000; tries++) {
+  for (int tries = 0; bytes != expected && tries < 1000; tries++) {
     usleep(1000);
     bytes = live_now(largest);
   }
