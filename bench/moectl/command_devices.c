@@ -133,7 +133,8 @@ int command_devices(const options *options) {
   for (size_t i = 0; ok && i < count; i++) rows[i] = probe(options, &devices[i]);
   if (ok) ok = options->json ? print_json(rows, count) : count == 0 || print_devices(rows, count);
   if (!ok) complain("no memory");
-  if (!options->json && moecl_device_choose(devices, count, NULL, &chosen) == MOECL_OK)
+  if (!options->json &&
+      moecl_device_choose(devices, count, getenv("MOECL_DEVICE"), &chosen) == MOECL_OK)
     printf("auto means %d:%d\n", devices[chosen].platform_index, devices[chosen].device_index);
   free(rows);
   moecl_devices_destroy(&devices);

@@ -32,7 +32,8 @@ static const char usage[] =
 
 static const char devices_topic[] =
     "Choosing a device (--device, or `device:` in the experiment; --device wins):\n"
-    "  auto           the first GPU, else accelerator, else CPU\n"
+    "  auto           $MOECL_DEVICE, where it is set (to any of these); else the first GPU,\n"
+    "                 else accelerator, else CPU\n"
     "  gpu, cpu, accelerator   the first of that type\n"
     "  1:0            platform 1, device 0, as `moectl devices` numbers them\n"
     "  part of a name the first device whose name or platform contains it, ignoring case\n"
@@ -82,6 +83,7 @@ static const char models_topic[] =
 
 static const char environment_topic[] =
     "Environment:\n"
+    "  MOECL_DEVICE       the device that auto means: cpu, 1:0, part of a name, ...\n"
     "  MOECL_KERNEL_DIR   read kernel sources from this folder instead of the ones built\n"
     "                     in: edit cl/ and run again without building; results.json and\n"
     "                     report.md say so, with a hash of the sources\n"

@@ -26,7 +26,8 @@ typedef enum moecl_log_level {
 typedef void (*moecl_log_fn)(void *user, moecl_log_level level, const char *message);
 
 typedef struct moecl_context_params {
-  const char *device;     /* see moecl_device_choose; NULL: "auto" */
+  const char *device;     /* see moecl_device_choose; NULL or "auto": $MOECL_DEVICE, which may
+                             say the same things, else "auto" */
   moecl_log_fn log;       /* NULL: details are discarded */
   void *log_user;         /* passed to `log` */
   const char *kernel_dir; /* read kernel sources from here instead of the embedded ones;

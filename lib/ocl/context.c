@@ -160,6 +160,13 @@ static moecl_status open_device(moecl_context *context, const char *choice) {
   return complete(context);
 }
 
+/* What the caller asks for, or else the environment. */
+static const char *chosen_device(const moecl_context_params *params) {
+  const char *asked = params->device;
+  const bool is_auto = !asked || !*asked || strcasecmp(asked, "auto") == 0;
+  return is_auto && *environment("MOECL_DEVICE") ? environment("MOECL_DEVICE") : asked;
+}
+
 moecl_status moecl_context_create(const moecl_context_params *params, moecl_context **context) {
   static const moecl_context_params defaults = {0};
   if (!context) return MOECL_ERROR_INVALID_ARGUMENT;
@@ -167,7 +174,7 @@ moecl_status moecl_context_create(const moecl_context_params *params, moecl_cont
   moecl_context *made = NULL;
   *context = NULL;
   moecl_status status = create_empty(params, &made);
-  if (status == MOECL_OK) status = open_device(made, params->device);
+  if (status == MOECL_OK) status = open_device(made, chosen_device(params));
   if (status != MOECL_OK)
     moecl_context_destroy(&made);
   else
