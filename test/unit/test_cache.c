@@ -108,6 +108,17 @@ static void forge_payload(const char *path) {
   free(data);
 }
 
+/* Mesa's rusticl 22.3 ends the process where it should refuse a binary. Nothing but
+ * the driver's name tells. */
+static bool dies_of_bad_binaries(void) {
+  moecl_context *context = NULL;
+  assert_ok(moecl_context_create(NULL, &context));
+  const bool dies = strstr(moecl_context_device(context)->platform, "rusticl") != NULL;
+  moecl_context_destroy(&context);
+  if (dies) printf("SKIP: this driver ends the process for a binary that is none\n");
+  return dies;
+}
+
 static void test_bad_entries(void **state) {
   const struct {
     void (*damage)(const char *path);
@@ -121,6 +132,7 @@ static void test_bad_entries(void **state) {
   base_text_free(&log.text);
   size_t entries = each_entry(*state, NULL);
   for (size_t i = 0; i < sizeof cases / sizeof *cases; i++) {
+    if (cases[i].damage == forge_payload && dies_of_bad_binaries()) continue;
     assert_int_equal(each_entry(*state, cases[i].damage), entries);
     run_once(*state, 2, &log);
     assert_true(test_log_has(&log, "built answer.cl"));
