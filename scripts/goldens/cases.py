@@ -57,6 +57,7 @@ class Case:
     hot: tuple = ()
     tilt: float = 6.0
     empty: tuple = ()
+    level: float = 0.0  # about which all logits lie
     groups: bool = False  # groups cut off experts which would have won
     capacity: bool = False  # tokens get dropped
 
@@ -196,6 +197,17 @@ def run_shared_mlp(model, path, hidden_states):
     return layer.block_sparse_moe(hidden_states) + layer.shared_mlp(hidden_states)
 
 
+def far_from_one(model, path, tensors):
+    """What is added to the sum of the scores shows in the weights."""
+    assert ((1 - tensors["topk_weights"].sum(dim=1)) > 1e-4).sum() > 12
+
+
+def some_below_one(model, path, tensors):
+    """For some tokens the least divisor is more than the sum of their scores, for others not."""
+    sums = tensors["topk_weights"].sum(dim=1)
+    assert (sums < 0.9).any() and ((sums - 1).abs() < 1e-6).any()
+
+
 QWEN = dict(hidden_size=32, intermediate_size=28, moe_intermediate_size=20, num_experts_per_tok=3)
 DEEPSEEK = dict(hidden_size=32, intermediate_size=40, moe_intermediate_size=20, first_k_dense_replace=1)
 SWITCH = dict(d_model=32, d_kv=8, d_ff=36, num_heads=2, num_layers=2, num_decoder_layers=2, num_experts=6,
@@ -315,6 +327,16 @@ CASES = [
               num_key_value_heads=2, moe_intermediate_size=20, num_experts=8, num_experts_per_tok=3,
               num_dense_layers=1, layer_types=["full_attention", "full_attention"]),
          one("feed_forward"), seed=28, choice=routers.by_biased_sigmoid),
+    Case("lfm2_moe-low", "Lfm2Moe",
+         dict(hidden_size=32, intermediate_size=16, num_hidden_layers=2, num_attention_heads=4,
+              num_key_value_heads=2, moe_intermediate_size=8, num_experts=8, num_experts_per_tok=3,
+              num_dense_layers=1, layer_types=["full_attention", "full_attention"]),
+         one("feed_forward"), seed=44, choice=routers.by_biased_sigmoid, level=-9.0, assertion=far_from_one),
+    Case("ernie4_5_moe-norm_min", "Ernie4_5_Moe",
+         heads(hidden_size=32, intermediate_size=16, moe_intermediate_size=8, moe_num_experts=8, moe_k=3,
+               moe_layer_start_index=1, moe_layer_end_index=1, moe_norm_min=0.8),
+         one("mlp"), seed=45, choice=routers.by_biased_softmax, exact=r"mlp\.gate\.weight",
+         assertion=some_below_one),
     Case("jamba", "Jamba",
          heads(hidden_size=32, intermediate_size=20, num_experts=8, attn_layer_period=1, attn_layer_offset=0,
                use_mamba_kernels=False),

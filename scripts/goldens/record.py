@@ -43,11 +43,13 @@ def router_of(case, model, block_path):
 
 def skew(case, model, block_path, mean):
     """Tilts the router towards the hot experts and away from the empty ones along the hidden
-    states' mean; the other experts differ by a spread of their own."""
+    states' mean; the other experts differ by a spread of their own. All may have another level."""
     router = router_of(case, model, block_path)
     rows = next(w for w in router.parameters() if w.dim() == 2 and w.shape[1] == mean.numel())
     with torch.no_grad():
         rows *= 2
+        if case.level:
+            rows += case.level * mean / mean.dot(mean)
         shift = {**dict.fromkeys(case.hot, case.tilt), **dict.fromkeys(case.empty, -15.0)}
         for expert, amount in shift.items():
             rows[expert] += amount * mean / mean.dot(mean)
