@@ -71,13 +71,15 @@ static uint64_t idle_size(const moecl_layer_params *params) {
 
 static bool same_text(const char *a, const char *b) { return a == b || (a && b && !strcmp(a, b)); }
 
-/* The kind of a layer, a new one if it is like none before; NULL: no memory. */
-static layer_kind *kind_of(inspection *in, const moecl_checkpoint_layer *layer) {
+/* The kind of a layer, which can be loaded or not, a new one if it is like none
+ * before; NULL: no memory. */
+static layer_kind *kind_of(inspection *in, const moecl_checkpoint_layer *layer, bool refused) {
   json_t *params = params_json(&layer->params);
   for (size_t i = 0; i < in->num_kinds; i++) {
     layer_kind *kind = &in->kinds[i];
     if (kind->layer.is_moe != layer->is_moe || kind->layer.params.dtype != layer->params.dtype ||
         !same_text(kind->layer.stored_dtype, layer->stored_dtype) ||
+        (kind->refused != NULL) != refused ||
         !json_equal(kind->params, params))
       continue;
     json_decref(params);
@@ -101,15 +103,16 @@ static moecl_status look_at(inspection *in, int64_t index) {
   moecl_checkpoint_layer layer;
   moecl_status status = moecl_checkpoint_get_layer(in->checkpoint, index, &layer);
   if (status != MOECL_OK) return status;
-  layer_kind *kind = kind_of(in, &layer);
+  status = moecl_checkpoint_check(in->checkpoint, index);
+  if (status != MOECL_OK && status != MOECL_ERROR_UNSUPPORTED && layer.stored_dtype) return status;
+  layer_kind *kind = kind_of(in, &layer, status != MOECL_OK);
   if (!kind) return MOECL_ERROR_OUT_OF_HOST_MEMORY;
   kind->indices[kind->count++] = index;
   in->num_moe += layer.is_moe;
   in->idle += idle_size(&layer.params);
-  status = moecl_checkpoint_check(in->checkpoint, index);
-  if (status == MOECL_OK) return MOECL_OK;
-  if (!kind->refused && in->message) kind->refused = format_text("%s", in->message);
-  return status == MOECL_ERROR_UNSUPPORTED || !layer.stored_dtype ? MOECL_OK : status;
+  if (status != MOECL_OK && !kind->refused)
+    kind->refused = format_text("%s", in->message ? in->message : moecl_status_string(status));
+  return MOECL_OK;
 }
 
 static moecl_status look(inspection *in) {
@@ -239,7 +242,8 @@ static void print_memory(const inspection *in, const layer_kind *kind) {
   for (int d = 0; d < MOECL_DTYPE_COUNT; d++) {
     moecl_memory memory;
     if (!memory_of(in, kind, (moecl_dtype)d, &memory)) continue;
-    printf("  %s: %s of weights, %s of workspace; fits: %s", moecl_dtype_name((moecl_dtype)d),
+    printf("  %s%s: %s of weights, %s of workspace; fits: %s",
+           kind->refused ? "one of these sizes in " : "", moecl_dtype_name((moecl_dtype)d),
            bytes_text(memory.weight_bytes, weights), bytes_text(memory.workspace_bytes, workspace),
            device_holds(in, &memory, 1) ? "yes" : "no");
     if (kind->count > 1)

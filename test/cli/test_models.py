@@ -88,7 +88,7 @@ class Models(ModelCase):
         shapes.update(tensor or {})
         header, at = {}, 0
         for name, (shape, kind) in shapes.items():
-            size = math.prod(shape) * (2 if kind in ('BF16', 'F16') else 1)
+            size = math.prod(shape) * {'BF16': 4, 'F16': 4, 'F4': 1}.get(kind, 2) // 2
             header[name] = {'dtype': kind, 'shape': shape, 'data_offsets': [at, at + size]}
             at += size
         folder = self.work / 'sized'
@@ -133,6 +133,45 @@ class Models(ModelCase):
         folder = self.sized(1, tensor={'model.layers.0.packed': ([1 << 20], 'U8')})
         out, _ = self.expect(0, 'parameters +not known: tensors are packed', 'inspect', folder)
         self.assertIsNone(json.loads(moectl('inspect', folder, '--json')[1])['active_parameters'])
+
+    def test_inspect_shows_packed_experts(self):
+        """Two elements a byte under the usual names, with their scales (NVFP4; int4 alike)."""
+        for kind in ('U8', 'F4', 'I8'):
+            with self.subTest(kind):
+                packed = {f'model.layers.0.block_sparse_moe.experts.{e}.{w}.weight': (shape, kind)
+                          for e in range(6) for w, shape in (('w1', [20, 24]), ('w2', [48, 10]),
+                                                             ('w3', [20, 24]))}
+                scales = {name + '_scale': ([2], 'F8_E4M3') for name in packed}
+                folder = self.sized(1, tensor={**packed, **scales}, intermediate_size=20)
+                out, _ = self.expect(0, rf"cannot be loaded: .*w1.weight' is of type {kind}, expected",
+                                     'inspect', folder)
+                self.assertRegex(out, rf'MoE, stored as {kind}\n')
+                self.assertRegex(out, 'hidden 48, 6 experts of intermediate 20')
+
+    def test_inspect_tells_layers_apart_that_cannot_be_loaded(self):
+        extra = 'model.layers.1.block_sparse_moe.gate.bias'
+        folder = self.sized(3, tensor={extra: ([6], 'BF16')})
+        found = json.loads(self.expect(0, '', 'inspect', folder, '--json')[0])
+        self.assertEqual([kind['layers'] for kind in found['kinds']], [[0, 2], [1]])
+        self.assertIsNone(found['kinds'][0]['cannot_be_loaded'])
+        self.assertIn(extra, found['kinds'][1]['cannot_be_loaded'])
+        out, _ = self.expect(0, rf'layer 1 .*\n  cannot be loaded: .*{extra}', 'inspect', folder)
+        if found['device']:
+            self.assertEqual(len(re.findall(r'^  fp32: .* fits: ', out, re.M)), 1)
+            self.assertEqual(len(re.findall(r'^  one of these sizes in fp32: .* fits: ', out, re.M)), 1)
+
+    def test_inspect_refuses_a_shard_that_is_cut_short(self):
+        """Be its tensors' names known or not."""
+        folder = self.work / 'cut'
+        folder.mkdir()
+        shutil.copy(GOLDEN / 'mixtral' / 'config.json', folder)
+        for name in ('model.layers.0.block_sparse_moe.gate.weight', 'model.layers.0.packed'):
+            write_file(folder / 'a.safetensors', {name: ['F32', [6, 48], bytes(1152)]})
+            (folder / 'model.safetensors.index.json').write_text(
+                json.dumps({'weight_map': {name: 'a.safetensors'}}))
+            self.expect(0, r'stored as \(tensors of other names\)', 'inspect', folder)
+            os.truncate(folder / 'a.safetensors', (folder / 'a.safetensors').stat().st_size - 4)
+            self.refused('a.safetensors: .*cut short', 'inspect', folder)
 
     def test_inspect_refuses_what_contradicts(self):
         gate = 'model.layers.0.block_sparse_moe.gate.weight'
