@@ -167,6 +167,7 @@ const family model_families[] = {
      .dense_intermediate_size = "intermediate_size=11008",
      .shared_intermediate_size = "n_shared_experts=2*moe_intermediate_size=1407",
      .activation = "hidden_act=silu",
+     .scoring_key = "scoring_func",
      .scale = "routed_scaling_factor=1",
      .groups = "n_group:0",
      .topk_group = "topk_group:0",
@@ -492,6 +493,7 @@ const family model_families[] = {
 
     {.name = "minimax_m2",
      .model_types = "minimax_m2",
+     .refused = "use_routing_bias=1",
      .stacks = {{.prefixes = MODEL_LAYERS, .num_layers = "num_hidden_layers"}},
      .hidden_size = "hidden_size",
      .intermediate_size = "intermediate_size=1536",
@@ -616,6 +618,7 @@ const family model_families[] = {
 
     {.name = "hunyuan_v1_moe",
      .model_types = "hunyuan_v1_moe|hunyuan",
+     .refused = "norm_topk_prob=1",
      .stacks = {{.prefixes = MODEL_LAYERS, .num_layers = "num_hidden_layers"}},
      .hidden_size = "hidden_size",
      .intermediate_size = "intermediate_size=11008",
@@ -651,6 +654,7 @@ const family model_families[] = {
 
     {.name = "afmoe",
      .model_types = "afmoe",
+     .refused = "route_norm=1|score_func=sigmoid",
      .stacks = {{.prefixes = MODEL_LAYERS,
                  .num_layers = "num_hidden_layers",
                  .first = "num_dense_layers=1"}},
