@@ -49,7 +49,9 @@ static const char devices_topic[] =
 static const char models_topic[] =
     "Model folders: config.json, and model.safetensors or shards with\n"
     "model.safetensors.index.json, as published; F32, F16 and BF16. config.json's model_type\n"
-    "says the family; one that is not known is refused with the list of those that are.\n"
+    "says the family; one that is not known is refused with the list of those that are. So is\n"
+    "by name a key that asks for what the family's rule has not, and a tensor of the layer\n"
+    "that nothing reads (a bias, a scale): inspect shows such a layer, which can't be loaded.\n"
     "Files are mapped: a layer costs that layer's bytes. A layer is what stands between the\n"
     "block's input and output, routed and shared experts; dense layers are layers of one\n"
     "expert. Layers are counted from 0, an encoder's before its decoder's.\n"

@@ -20,7 +20,7 @@
 
 const family model_families[] = {
     {.name = "mixtral",
-     .model_types = "mixtral|minimax|minimax_m1",
+     .model_types = "mixtral|minimax|minimax_m1|minimax_text_01",
      .refused = "shared_intermediate_size=0",
      .no_effect = "block_size full_attn_alpha_factor full_attn_beta_factor "
                   "linear_attn_alpha_factor linear_attn_beta_factor mlp_alpha_factor "
