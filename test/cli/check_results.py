@@ -296,6 +296,8 @@ def route(logits, params):
 def capacity(params):
     if params["capacity_factor"] is None:
         return None
+    if params.get("capacity_of_tokens"):
+        return max(math.ceil(params["capacity_factor"] * params["num_tokens"]), params["min_capacity"])
     exact = params["capacity_factor"] * params["num_tokens"] * params["top_k"] / params["num_experts"]
     near = round(exact)
     limit = near if abs(exact - near) <= 1e-12 * max(1, exact) else math.ceil(exact)

@@ -440,6 +440,15 @@ class Models(ModelCase):
             self.assertLess(off, 1e-5, name)
 
     @unittest.skipIf(no_device(), 'no OpenCL device')
+    def test_experiment_with_a_share_of_the_tokens(self):
+        """NLLB-MoE's capacity, a quarter of 24 tokens, and one that is asked for beside it."""
+        path = self.experiment('nllb_moe', layer_keys={'capacity': {'factor': [0.25, 0.07]}})
+        self.expect(0, 'results: ', 'run', path, '--out', self.work / 'out')
+        points = json.loads((self.work / 'out' / 'results.json').read_text())['points']
+        self.assertEqual([p['params']['capacity_of_tokens'] for p in points], [True] * 2)
+        self.assertEqual([p['routing']['capacity'] for p in points], [6, 2])
+
+    @unittest.skipIf(no_device(), 'no OpenCL device')
     def test_experiment_of_what_was_recorded(self):
         """A sweep, in the stored data type; its results.json's experiment is one again."""
         path = self.experiment('mixtral', layer_keys={'top_k': [1, 2]})

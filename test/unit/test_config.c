@@ -49,7 +49,8 @@ static void test_every_key(void **state) {
       "  activation: relu, gate_up_bias: true, down_bias: true, variant: cpu,\n"
       "  router: {scoring: softmax, renormalize: false, jitter: 0.01, bias: true, variant: "
       "generic},\n"
-      "  capacity: {factor: 1.25, min_capacity: 4, drop_policy: probability, renormalize: true}}\n"
+      "  capacity: {factor: 1.25, of_tokens: true, min_capacity: 4, drop_policy: probability,\n"
+      "             renormalize: true}}\n"
       "workload: {num_tokens: 7, distribution: file, exponent: 1.5, clusters: 12, noise: 0.25,\n"
       "  file: data/x.npy, tensor: h}\n"
       "measure: {warmup: 0, iterations: 1, verify: false}\n",
@@ -67,6 +68,7 @@ static void test_every_key(void **state) {
   assert_string_equal(p->layer.router_variant, "generic");
   assert_true(!p->layer.renormalize && p->layer.jitter == 0.01f);
   assert_true(p->layer.capacity_factor == 1.25 && p->layer.min_capacity == 4);
+  assert_true(p->layer.capacity_of_tokens);
   assert_int_equal(p->layer.drop_policy, MOECL_DROP_PROBABILITY);
   assert_true(p->layer.renormalize_after_capacity);
   assert_true(p->num_tokens == 7 && p->distribution == WORKLOAD_FILE);
