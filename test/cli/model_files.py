@@ -44,6 +44,24 @@ def write_file(path, tensors):
     pathlib.Path(path).write_bytes(struct.pack('<Q', len(text)) + text + data)
 
 
+def numbers(tensor):
+    """Rows of a tensor's values: BF16, F32 or I32."""
+    kind, shape, data = tensor
+    if kind == 'BF16':
+        flat = [struct.unpack('<f', b'\0\0' + data[i:i + 2])[0] for i in range(0, len(data), 2)]
+    else:
+        flat = struct.unpack(f'<{len(data) // 4}{"i" if kind == "I32" else "f"}', data)
+    width = shape[-1]
+    return [list(flat[i:i + width]) for i in range(0, len(flat), width)]
+
+
+def tensor(kind, rows):
+    """Of F32 or I32."""
+    flat = [x for row in rows for x in row]
+    data = struct.pack(f'<{len(flat)}{"i" if kind == "I32" else "f"}', *flat)
+    return [kind, [len(rows), len(rows[0])], bytearray(data)]
+
+
 def put(tensor, index, value):
     """Sets one element."""
     struct.pack_into('<' + FORMATS[tensor[0]], tensor[2], 4 * index, value)

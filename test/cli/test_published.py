@@ -8,20 +8,7 @@ import struct
 import sys
 import unittest
 
-from model_files import ModelCase, no_device, read_file, write_file
-
-
-def narrow(tensor):
-    """A BF16 or F32 tensor's values."""
-    kind, _, data = tensor
-    if kind == 'F32':
-        return list(struct.unpack(f'<{len(data) // 4}f', data))
-    return [struct.unpack('<f', b'\0\0' + data[i:i + 2])[0] for i in range(0, len(data), 2)]
-
-
-def rows_of(tensor):
-    values, width = narrow(tensor), tensor[1][-1]
-    return [values[i:i + width] for i in range(0, len(values), width)]
+from model_files import ModelCase, no_device, numbers, read_file, tensor, write_file
 
 
 def product(matrix, vector):
@@ -34,14 +21,9 @@ def silu_network(gate, up, down, hidden_states):
                            for g, u in zip(product(gate, x), product(up, x))]) for x in hidden_states]
 
 
-def float_tensor(rows):
-    flat = [value for row in rows for value in row]
-    return ['F32', [len(rows), len(rows[0])], struct.pack(f'<{len(flat)}f', *flat)]
-
-
-def transposed(tensor, size):
+def transposed(stacked, size):
     """[E, A, B] to [E, B, A]; `size` is an element's."""
-    kind, (experts, rows, columns), data = tensor
+    kind, (experts, rows, columns), data = stacked
     element = lambda at: data[size * at:size * (at + 1)]
     return [kind, [experts, columns, rows],
             b''.join(element((e * rows + r) * columns + c)
@@ -66,7 +48,7 @@ class Published(ModelCase):
     def renamed(self, name, rename):
         folder = self.copy(name)
         path = folder / 'model.safetensors'
-        write_file(path, {rename(key): tensor for key, tensor in read_file(path).items()})
+        write_file(path, {rename(key): value for key, value in read_file(path).items()})
         return folder
 
     def test_defaults_are_the_classes(self):
@@ -98,8 +80,8 @@ class Published(ModelCase):
     def test_experts_the_other_way_round(self):
         folder = self.copy('qwen3_vl_moe')
         path = folder / 'model.safetensors'
-        write_file(path, {name: transposed(tensor, 2) if '.experts.' in name else tensor
-                          for name, tensor in read_file(path).items()})
+        write_file(path, {name: transposed(value, 2) if '.experts.' in name else value
+                          for name, value in read_file(path).items()})
         self.agrees(folder)
 
     def test_sparse_step_from_counts(self):
@@ -117,20 +99,20 @@ class Published(ModelCase):
         top_k = io['topk_ids'][1][1]
         ids = struct.unpack(f"<{24 * top_k}i", io['topk_ids'][2])
         weights, outputs = [], []
-        for t, (logits, output) in enumerate(zip(rows_of(io['router_logits']), rows_of(io['output']))):
+        for t, (logits, output) in enumerate(zip(numbers(io['router_logits']), numbers(io['output']))):
             scores = [math.exp(logit - max(logits)) for logit in logits]
             kept = [scores[e] / math.fsum(scores) for e in ids[t * top_k:(t + 1) * top_k]]
             weights.append(kept)
             outputs.append([value * math.fsum(kept) for value in output])
-        write_file(folder / 'io.safetensors', {**io, 'topk_weights': float_tensor(weights),
-                                               'output': float_tensor(outputs)})
+        write_file(folder / 'io.safetensors', {**io, 'topk_weights': tensor('F32', weights),
+                                               'output': tensor('F32', outputs)})
         self.agrees(folder)
 
     def dense(self, folder, layer, gate, up, down):
         """Records what the network gives for the recorded inputs."""
         x = read_file(folder / 'io.safetensors')['hidden_states']
-        output = silu_network(gate, up, down, rows_of(x))
-        write_file(folder / 'dense.safetensors', {'hidden_states': x, 'output': float_tensor(output)})
+        output = silu_network(gate, up, down, numbers(x))
+        write_file(folder / 'dense.safetensors', {'hidden_states': x, 'output': tensor('F32', output)})
         self.agrees(folder, layer, 'dense.safetensors')
 
     def test_jamba_with_one_expert(self):
@@ -138,13 +120,13 @@ class Published(ModelCase):
         folder = self.configured('jamba', lambda c: c.update(num_experts=1, num_experts_per_tok=1))
         path = folder / 'model.safetensors'
         old, tensors = 'model.layers.1.feed_forward.experts.0.', {}
-        for name, tensor in read_file(path).items():
+        for name, value in read_file(path).items():
             if name.startswith(old) or 'layers.1.' not in name:
-                tensors[name.replace('experts.0.', '')] = tensor
+                tensors[name.replace('experts.0.', '')] = value
         write_file(path, tensors)
         for layer in (0, 1):
             self.dense(folder, layer, *(
-                rows_of(tensors[f'model.layers.{layer}.feed_forward.{part}_proj.weight'])
+                numbers(tensors[f'model.layers.{layer}.feed_forward.{part}_proj.weight'])
                 for part in ('gate', 'up', 'down')))
 
     def test_granite_without_experts(self):
@@ -152,11 +134,11 @@ class Published(ModelCase):
         folder = self.configured('granitemoehybrid', lambda c: c.update(
             num_local_experts=0, num_experts_per_tok=0))
         path = folder / 'model.safetensors'
-        tensors = {name: tensor for name, tensor in read_file(path).items()
+        tensors = {name: value for name, value in read_file(path).items()
                    if 'block_sparse_moe' not in name}
         write_file(path, tensors)
-        both = rows_of(tensors['model.layers.1.shared_mlp.input_linear.weight'])
-        down = rows_of(tensors['model.layers.1.shared_mlp.output_linear.weight'])
+        both = numbers(tensors['model.layers.1.shared_mlp.input_linear.weight'])
+        down = numbers(tensors['model.layers.1.shared_mlp.output_linear.weight'])
         self.dense(folder, 1, both[:len(both) // 2], both[len(both) // 2:], down)
 
     def test_capacity_in_nllbs_arithmetic(self):
@@ -183,22 +165,22 @@ class Published(ModelCase):
 
     def test_tensors_that_nothing_reads(self):
         """Biases that config.json does not tell of."""
-        for name, tensor in (('deepseek_v2', 'model.layers.1.mlp.shared_experts.up_proj.bias'),
-                             ('deepseek_v3', 'model.layers.0.mlp.down_proj.bias'),
-                             ('nemotron_h', 'backbone.layers.1.mixer.fc1_latent_proj.weight'),
-                             ('granitemoeshared', 'model.layers.1.shared_mlp.scale'),
-                             ('switch_transformers', 'encoder.block.1.layer.1.mlp.wi.weight')):
+        for name, extra in (('deepseek_v2', 'model.layers.1.mlp.shared_experts.up_proj.bias'),
+                            ('deepseek_v3', 'model.layers.0.mlp.down_proj.bias'),
+                            ('nemotron_h', 'backbone.layers.1.mixer.fc1_latent_proj.weight'),
+                            ('granitemoeshared', 'model.layers.1.shared_mlp.scale'),
+                            ('switch_transformers', 'encoder.block.1.layer.1.mlp.wi.weight')):
             with self.subTest(name):
                 folder = self.copy(name)
-                layer = int(re.search(r'(?:layers|block)\.(\d)', tensor)[1])
+                layer = int(re.search(r'(?:layers|block)\.(\d)', extra)[1])
                 path = next(folder.glob('model*.safetensors'))
-                write_file(path, {**read_file(path), tensor: ['F32', [2], bytes(8)]})
+                write_file(path, {**read_file(path), extra: ['F32', [2], bytes(8)]})
                 index = folder / 'model.safetensors.index.json'
                 if index.exists():
                     files = json.loads(index.read_text())
-                    files['weight_map'][tensor] = path.name
+                    files['weight_map'][extra] = path.name
                     index.write_text(json.dumps(files))
-                pattern = f"{path.name}: tensor '{tensor}' is of layer {layer}'s feed-forward network"
+                pattern = f"{path.name}: tensor '{extra}' is of layer {layer}'s feed-forward network"
                 self.refused(pattern, 'verify', folder, '--layer', layer, '--io',
                              folder / 'io.safetensors')
                 self.expect(0, 'cannot be loaded: .*' + pattern, 'inspect', folder)

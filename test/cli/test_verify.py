@@ -9,26 +9,9 @@ import struct
 import sys
 import unittest
 
-from model_files import GOLDEN, ModelCase, no_device, read_file, write_file
+from model_files import GOLDEN, ModelCase, no_device, numbers, read_file, tensor, write_file
 
 SEED = 20261128
-
-
-def numbers(tensor):
-    """Rows of a tensor's values."""
-    kind, shape, data = tensor
-    if kind == 'BF16':
-        flat = [struct.unpack('<f', b'\0\0' + data[i:i + 2])[0] for i in range(0, len(data), 2)]
-    else:
-        flat = struct.unpack(f'<{len(data) // 4}{"i" if kind == "I32" else "f"}', data)
-    width = shape[-1]
-    return [list(flat[i:i + width]) for i in range(0, len(flat), width)]
-
-
-def tensor(kind, rows):
-    flat = [x for row in rows for x in row]
-    data = struct.pack(f'<{len(flat)}{"i" if kind == "I32" else "f"}', *flat)
-    return [kind, [len(rows), len(rows[0])], bytearray(data)]
 
 
 def to_f32(x):
