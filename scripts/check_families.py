@@ -1,5 +1,5 @@
 #!/usr/bin/env python3
-"""Compares the rows of lib/model/families.c with the configuration classes of the installed
+"""Compares the families' rows, lib/model/families*.c, with the configuration classes of the installed
 transformers. For each of a row's model_types:
 
 - every key of the class is read by the row, or refused unless it has one value (.refused), or
@@ -90,10 +90,11 @@ def parse(text):
 
 
 def read_rows():
-    run = subprocess.run([os.environ.get("CC", "cc"), "-E", "-P", f"-I{ROOT}/lib", f"-I{ROOT}/include",
-                          ROOT / "lib/model/families.c"], capture_output=True, text=True, check=True)
-    begin = run.stdout.index("const family model_families[] =")
-    return parse(run.stdout[run.stdout.index("{", begin):])
+    for path in sorted((ROOT / "lib/model").glob("families*.c")):
+        run = subprocess.run([os.environ.get("CC", "cc"), "-E", "-P", f"-I{ROOT}/lib", f"-I{ROOT}/include",
+                              path], capture_output=True, text=True, check=True)
+        for rows in re.finditer(r"const family \w+\[\] = ", run.stdout):
+            yield from parse(run.stdout[rows.end():])
 
 
 def expressions(row, path=""):
@@ -172,9 +173,15 @@ class Configuration:
         return None
 
 
-def text_class(cls, section):
-    """The class of the text model, where it is a section of another's."""
-    return type(getattr(cls(), section)) if section in getattr(cls, "sub_configs", {}) else cls
+def text_class(cls, sections):
+    """The class of the text model, where it is a section of another's: "a.b|a"."""
+    for path in (sections or "").split("|"):
+        made = cls()
+        for name in path.split("."):
+            made = getattr(made, name, None)
+        if dataclasses.is_dataclass(made):
+            return type(made)
+    return cls
 
 
 def same(text, values):
