@@ -29,13 +29,13 @@ ROOT = pathlib.Path(__file__).resolve().parents[1]
 # norms, the head, training, prediction of tokens behind the next one.
 NO_EFFECT = re.compile("|".join(r"""
     (vocab_size|max_position_embeddings|position_embedding_type|embedding_multiplier|mup_enabled)
-    (num_attention_heads|num_key_value_heads|head_dim|n_heads|num_heads|layer_types|qkv_bias|use_qk_norm)
-    (attention_|attn_|attn_config\.|linear_|index_|indexer_|rope_|no_rope_|relative_attention_|kv_|d_kv).*
+    (num_.*attention_heads.*|num_key_value_heads|head_dim|n_heads|num_heads|layer_types|qkv_bias|use_qk_norm)
+    (attention_|attn_|attn_config\.|linear_|index_|indexer_|rope_|layer_rope_|no_rope_|rotary_|kda_|relative_attention_|kv_|d_kv).*
     ((use_)?sliding_window(_pattern)?|max_window_layers|global_attn_every_n_layers|partial_rotary_factor)
     (clip_qkv|q_lora_rank|qk_rope_head_dim|qk_nope_head_dim|qk_head_dim|v_head_dim)
-    (mamba_|use_mamba|time_step_|conv_|ssm_).*|use_conv_bias
+    (mamba_|use_mamba|time_step_|conv_|short_conv_|ssm_).*|use_conv_bias
     (rms_norm_eps|norm_eps|layer_norm_eps|layer_norm_epsilon|residual_multiplier|residual_in_fp32)
-    (tie_word_embeddings|lm_head_bias|logits_scaling|num_logits_to_keep|use_cache|pretraining_tp)
+    (tie_word_embeddings|lm_head_bias|logits_scaling|logit_scale|final_logit_softcapping|num_logits_to_keep|use_cache|pretraining_tp)
     (initializer_range|initializer_factor|init_std|rescale_prenorm_residual|.*dropout(_rate)?|.*_pdrop|.*_layerdrop)
     (output_router_logits|router_aux_loss_coef|aux_loss_coef|aux_loss_alpha|router_z_loss_coef)
     (router_jitter_noise|input_jitter_noise|router_ignore_padding_tokens|add_router_probs)
@@ -43,9 +43,8 @@ NO_EFFECT = re.compile("|".join(r"""
     (num_nextn_predict_layers|num_mtp_layers|mtp_.*)
 """.split()))
 
-# Members that hold no expressions.
-PLAIN = {"name", "model_types", "section", "prefixes", "no_effect", "layout", "scoring", "group_score",
-         "score_after_topk", "plain", "clamped", "weight_on_input", "least_experts"}
+# Members whose texts are no expressions.
+PLAIN = {"name", "model_types", "section", "prefixes", "no_effect"}
 PATTERNS = {"router", "router_bias", "correction_bias", "noise", "shared_gate", "gate", "up", "gate_up", "down",
             "gate_bias", "up_bias", "gate_up_bias", "down_bias"}
 LISTS = {"layer_types", "dense_layers", "moe_layers", "kinds"}
@@ -84,7 +83,7 @@ def parse(text):
             parts.append(tokens[at])
             at += 1
         strings = [part[1:-1] for part in parts if part[0] == '"']
-        return "".join(strings) if strings else " ".join(parts)
+        return "".join(strings) if strings else None  # a flag, a number, an enumeration's value
 
     return value()
 
@@ -100,7 +99,7 @@ def read_rows():
 def expressions(row, path=""):
     """(member, expression) of everything in a row that names keys."""
     for name, value in row.items():
-        if name in PLAIN or name in PATTERNS:
+        if value is None or name in PLAIN | PATTERNS:
             continue
         if isinstance(value, dict):
             yield from expressions(value, path + name + ".")
@@ -229,7 +228,7 @@ def compare(row, configuration):
     for key, value in refused(row):
         known.add(key)
         values = configuration.values.get(key, (None,))
-        if values[0] is not None and not same(value, values):
+        if values[0] is not None and not same(value, values) if value else values[0]:
             yield f"refused: {key}={value}, the class's default is {values[0]!r}"
     for key in configuration.fields:
         if key not in known and not NO_EFFECT.fullmatch(key):

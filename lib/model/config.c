@@ -172,15 +172,16 @@ moecl_status config_text(const model_config *config, const char *expression, cha
   return MOECL_OK;
 }
 
-/* Does `value` say the same as `text`: nothing, a number (a flag's 0 or 1), or a text? */
+/* Does `value` say the same as `text`, a text, a number, or a flag as 0 or 1? No text is
+ * nothing or 0. */
 static bool says(json_t *value, const char *text, size_t size) {
-  char number[32];
+  char number[32] = "0";
   if (!value || json_is_null(value)) return true;
   if (json_is_string(value))
     return json_string_length(value) == size && memcmp(json_string_value(value), text, size) == 0;
-  if (size == 0 || size >= sizeof number) return false;
-  memcpy(number, text, size);
-  number[size] = '\0';
+  if (size >= sizeof number) return false;
+  if (size > 0) memcpy(number, text, size);
+  number[size > 0 ? size : 1] = '\0';
   if (json_is_boolean(value)) return json_is_true(value) == (base_parse_double(number, NULL) != 0);
   return json_is_number(value) && json_number_value(value) == base_parse_double(number, NULL);
 }
@@ -193,7 +194,7 @@ moecl_status config_refuse(const model_config *config, const char *rules) {
     if (!says(config_find(config, at, keys), value, length))
       return log_error(config->log, MOECL_ERROR_UNSUPPORTED,
                        "%s: '%.*s' asks for what is not known of family %s, expected %s%.*s",
-                       config->path, (int)keys, at, config->family, length ? "" : "none",
+                       config->path, (int)keys, at, config->family, length ? "" : "none, false or 0",
                        (int)length, value);
     at += size + (at[size] == '|');
   }

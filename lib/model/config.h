@@ -38,8 +38,9 @@ moecl_status config_text(const model_config *config, const char *expression, cha
 /* The value of the first key that is there and not null; else NULL. */
 json_t *config_find(const model_config *config, const char *keys, size_t size);
 
-/* Keys with values that nothing here can compute: "use_bias=0|hidden_act=silu|latent_size"
- * refuses each that is there, not null, and other than what is named.
+/* Keys with values that nothing here can compute: "use_bias|hidden_act=silu" refuses
+ * each that is there, not null, and other than what is named; without a name than false
+ * and 0.
  * Errors: MOECL_ERROR_UNSUPPORTED. */
 moecl_status config_refuse(const model_config *config, const char *rules);
 

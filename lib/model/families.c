@@ -21,7 +21,7 @@
 const family model_families[] = {
     {.name = "mixtral",
      .model_types = "mixtral|minimax|minimax_m1|minimax_text_01",
-     .refused = "shared_intermediate_size=0",
+     .refused = "shared_intermediate_size",
      .no_effect = "block_size full_attn_alpha_factor full_attn_beta_factor "
                   "linear_attn_alpha_factor linear_attn_beta_factor mlp_alpha_factor "
                   "mlp_beta_factor", /* MiniMax's residuals */
@@ -155,7 +155,7 @@ const family model_families[] = {
     /* norm_topk_prob is false in every published file, and ignored by transformers. */
     {.name = "deepseek_v2",
      .model_types = "deepseek_v2",
-     .refused = "mlp_bias=0",
+     .refused = "mlp_bias",
      .no_effect = "norm_topk_prob",
      .stacks = {{.prefixes = MODEL_LAYERS,
                  .num_layers = "num_hidden_layers",
@@ -181,7 +181,7 @@ const family model_families[] = {
     {.name = "deepseek_v3",
      .model_types = "deepseek_v3|deepseek_v32|kimi_k2|kimi_k25",
      .section = "text_config",
-     .refused = "mlp_bias=0",
+     .refused = "mlp_bias",
      .stacks = {{.prefixes = MODEL_LAYERS,
                  .num_layers = "num_hidden_layers",
                  .layer_types = "mlp_layer_types",
@@ -255,7 +255,7 @@ const family model_families[] = {
 
     {.name = "glm_moe_dsa",
      .model_types = "glm_moe_dsa",
-     .refused = "mlp_bias=0",
+     .refused = "mlp_bias",
      .stacks = {{.prefixes = MODEL_LAYERS,
                  .num_layers = "num_hidden_layers",
                  .layer_types = "mlp_layer_types",
@@ -334,7 +334,7 @@ const family model_families[] = {
 
     {.name = "hy_v3",
      .model_types = "hy_v3",
-     .refused = "mlp_bias=0",
+     .refused = "mlp_bias",
      .no_effect = "enable_moe_fp32_combine",
      .stacks = {{.prefixes = MODEL_LAYERS,
                  .num_layers = "num_hidden_layers",
@@ -577,7 +577,7 @@ const family model_families[] = {
 
     {.name = "ernie4_5_moe",
      .model_types = "ernie4_5_moe",
-     .refused = "use_bias=0",
+     .refused = "use_bias",
      .stacks = {{.prefixes = MODEL_LAYERS,
                  .num_layers = "num_hidden_layers",
                  .first = "moe_layer_start_index=1",
@@ -677,7 +677,7 @@ const family model_families[] = {
     {.name = "aria",
      .model_types = "aria|aria_text",
      .section = "text_config",
-     .refused = "mlp_bias=0|hidden_act=silu", /* the routed experts are SiLU whatever it says */
+     .refused = "mlp_bias|hidden_act=silu", /* the routed experts are SiLU whatever it says */
      .stacks = {{.prefixes = MODEL_LAYERS, .num_layers = "num_hidden_layers"}},
      .hidden_size = "hidden_size",
      .intermediate_size = "intermediate_size=4096",
@@ -711,7 +711,7 @@ const family model_families[] = {
 
     {.name = "nemotron_h",
      .model_types = "nemotron_h",
-     .refused = "moe_latent_size|mlp_bias=0",
+     .refused = "moe_latent_size|mlp_bias",
      .no_effect = "n_groups expand chunk_size use_bias hidden_dropout n_shared_experts "
                   "moe_shared_expert_overlap",
      .stacks = {{.prefixes = "backbone.layers.{layer}.mixer.|model.layers.{layer}.mixer.|"

@@ -54,8 +54,9 @@ typedef struct family {
   const char *model_types; /* separated by '|' */
   const char *section;     /* where config.json keeps the text model; NULL: at the top, or there
                               where it is the model_type's own */
-  const char *refused;     /* "use_bias=0|latent_size": keys whose value, where it is there and not
-                              null, must be that; others ask for what no member describes */
+  const char *refused;     /* "use_bias|norm_topk_prob=1": keys whose value, where it is there and
+                              not null, must be that, or false or 0; others ask for what no member
+                              describes */
   const char *no_effect;   /* keys that change nothing in these layers, separated by spaces: those
                               of all models are in scripts/check_families.py, which reads this */
   family_stack stacks[2];  /* an encoder's first */

@@ -458,6 +458,13 @@ static void test_rules(void **state) {
   assert_true(p.shared_intermediate_size == 2 * 1408 && p.num_experts == 64 && p.top_k == 6);
   assert_int_equal(described(OF("granitemoehybrid", "")).shared_intermediate_size, 1024);
   assert_int_equal(described(OF("granitemoe", "")).shared_intermediate_size, 0);
+  for (int i = 0; i < 4; i++) { /* what is not asked for is not refused */
+    static const char *const off[] = {OF("mixtral", ",\"shared_intermediate_size\":0"),
+                                      OF("mixtral", ",\"shared_intermediate_size\":false"),
+                                      OF("mixtral", ",\"shared_intermediate_size\":null"),
+                                      OF("hunyuan", ",\"norm_topk_prob\":true")};
+    assert_int_equal(described(off[i]).hidden_size, 2);
+  }
 #define DOTS(more) OF("dots1", ",\"n_routed_experts\":4,\"num_experts_per_tok\":2" more)
   assert_int_equal(described(DOTS(",\"scoring_func\":\"noaux_tc\"")).scoring,
                    MOECL_SCORING_SIGMOID);
@@ -637,7 +644,7 @@ static void test_bad_configs(void **state) {
        "\"intermediate_size\":2,\"swiglu_limit\":0}",
        "swiglu_limit", MOECL_ERROR_IO},
       {"{\"model_type\":\"nemotron_h\",\"moe_latent_size\":4}",
-       "'moe_latent_size' asks for what is not known of family nemotron_h, expected none",
+       "'moe_latent_size' asks for what is not known of family nemotron_h, expected none, false or 0",
        MOECL_ERROR_UNSUPPORTED},
       {"{\"model_type\":\"nemotron_h\",\"hidden_size\":2}",
        "'layers_block_type|layer_types|hybrid_override_pattern', a text", MOECL_ERROR_IO},
