@@ -194,8 +194,8 @@ moecl_status config_refuse(const model_config *config, const char *rules) {
     if (!says(config_find(config, at, keys), value, length))
       return log_error(config->log, MOECL_ERROR_UNSUPPORTED,
                        "%s: '%.*s' asks for what is not known of family %s, expected %s%.*s",
-                       config->path, (int)keys, at, config->family, length ? "" : "none, false or 0",
-                       (int)length, value);
+                       config->path, (int)keys, at, config->family,
+                       length ? "" : "none, false or 0", (int)length, value);
     at += size + (at[size] == '|');
   }
   return MOECL_OK;

@@ -40,7 +40,15 @@ static bool within(const char *text, size_t size, json_limits limits) {
   return true;
 }
 
-/* How many characters of Python's a number that JSON has not is; 0: it is none. */
+/* The length of the string that begins at `at`, quotes included; `left` if it has no end. */
+static size_t string_size(const char *at, size_t left) {
+  size_t size = 1;
+  while (size < left && at[size] != '"')
+    size += 1 + (at[size] == '\\');
+  return size < left ? size + 1 : left;
+}
+
+/* The length of one of Python's numbers that JSON has not; 0: it is none. */
 static size_t special_size(const char *at, size_t left) {
   static const char *const names[] = {"NaN", "Infinity", "-Infinity"};
   for (size_t i = 0; i < sizeof names / sizeof names[0]; i++) {
@@ -52,29 +60,23 @@ static size_t special_size(const char *at, size_t left) {
 
 /* The text with quotes around such numbers, where they stand outside of strings. */
 static void quote_specials(const char *text, size_t size, base_text *quoted) {
-  for (size_t i = 0; i < size;) {
-    size_t run = 1;
-    if (text[i] == '"') {
-      while (i + run < size && text[i + run] != '"') run += 1 + (text[i + run] == '\\');
-      run = run + 1 < size - i ? run + 1 : size - i;
-    } else if ((run = special_size(text + i, size - i)) > 0) {
-      base_text_addf(quoted, "\"%.*s\"", (int)run, text + i);
-      i += run;
-      continue;
-    } else {
-      run = 1;
-    }
+  for (size_t i = 0, run; i < size; i += run) {
+    const size_t special = special_size(text + i, size - i);
+    run = special ? special : text[i] == '"' ? string_size(text + i, size - i) : 1;
+    if (special) base_text_add(quoted, "\"", 1);
     base_text_add(quoted, text + i, run);
-    i += run;
+    if (special) base_text_add(quoted, "\"", 1);
   }
 }
 
 /* The string that ends last before `position`; names with escaped quotes are cut. */
 static const char *name_before(const char *text, size_t size, size_t position, size_t *length) {
   size_t end = position < size ? position : size;
-  while (end > 0 && text[end - 1] != '"') end--;
+  while (end > 0 && text[end - 1] != '"')
+    end--;
   size_t begin = end > 0 ? --end : 0;
-  while (begin > 0 && text[begin - 1] != '"') begin--;
+  while (begin > 0 && text[begin - 1] != '"')
+    begin--;
   *length = end - begin;
   return text + begin;
 }
@@ -134,7 +136,8 @@ static moecl_status open_regular(const moecl_log *log, const char *path, uint64_
     return MOECL_OK;
   }
   if (fd >= 0) close(fd);
-  if (!known) return log_error(log, MOECL_ERROR_IO, "%s: cannot be read: %s", path, base_error_text(code));
+  if (!known)
+    return log_error(log, MOECL_ERROR_IO, "%s: cannot be read: %s", path, base_error_text(code));
   if (!S_ISREG(info.st_mode))
     return log_error(log, MOECL_ERROR_IO, "%s: is not a regular file", path);
   return log_error(log, MOECL_ERROR_IO, "%s: has %lld bytes, expected at most %lld", path,
