@@ -163,7 +163,8 @@ static moecl_status open_device(moecl_context *context, const char *choice) {
 /* What the caller asks for, or else the environment. */
 static const char *chosen_device(const moecl_context_params *params) {
   const char *asked = params->device;
-  const bool is_auto = !asked || !*asked || strcasecmp(asked, "auto") == 0;
+  const bool is_auto =
+      !asked || !*asked || (strlen(asked) == 4 && base_same_letters(asked, "auto", 4));
   return is_auto && *environment("MOECL_DEVICE") ? environment("MOECL_DEVICE") : asked;
 }
 

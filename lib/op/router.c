@@ -124,9 +124,9 @@ static void topk_defines(const moecl_layer_params *params, char *text, size_t si
                       groups ? (int)params->topk_group : 0, groups ? (int)params->group_score : 0,
                       (int)params->second_choice, topk_local(params));
   if (guard.epsilon > 0)
-    used += snprintf(text + used, size - (size_t)used, "EPSILON %af\n", (double)guard.epsilon);
+    used += base_format(text + used, size - (size_t)used, "EPSILON %af\n", (double)guard.epsilon);
   if (guard.minimum > 0)
-    used += snprintf(text + used, size - (size_t)used, "MINIMUM %af\n", (double)guard.minimum);
+    used += base_format(text + used, size - (size_t)used, "MINIMUM %af\n", (double)guard.minimum);
   if (scale != 1)
     used += base_format(text + used, size - (size_t)used, "SCALE %af\n", (double)scale);
   if (params->scoring == MOECL_SCORING_SPARSEMIXER)
