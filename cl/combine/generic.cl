@@ -2,12 +2,12 @@
  * always in the order of k, and behind it the shared expert's output[t], times
  * its gate; dropped assignments contribute nothing.
  * Defines: DTYPE; INPUT_F32 (expert_output and shared are fp32, else storage);
- * SHARED, SHARED_GATE: there is one; WEIGHTED 0: rows have their weights already.
+ * SHARED, SHARED_GATE: there is one; WEIGHTED 0: rows have their weights already;
+ * LOCAL.
  *
  * A work-group makes LOCAL * PER_ITEM columns of one token; neighbouring
  * work-items take neighbouring columns. */
 #include "common/types.clh"
-#define LOCAL 64
 #define PER_ITEM 4
 #if INPUT_F32
 typedef float input_t;

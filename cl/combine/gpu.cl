@@ -1,17 +1,10 @@
 /* generic.cl for 16-bit storage and hidden sizes that are multiples of 8: a
  * work-item makes eight neighbouring columns, read and written as 16 bytes.
- * Defines: DTYPE 1 or 2, SHARED, SHARED_GATE, WEIGHTED. */
+ * Defines: DTYPE 1 or 2, SHARED, SHARED_GATE, WEIGHTED, LOCAL. */
 #include "common/types.clh"
-#define LOCAL 128
+#include "common/vectors.clh"
 #define PER_ITEM 8
-
-static inline float8 load8(const __global storage_t *p) {
-#if DTYPE == 1
-  return vload_half8(0, p);
-#else
-  return as_float8(convert_uint8(vload8(0, p)) << 16);
-#endif
-}
+DEFINE_STORAGE_VECTORS(8)
 
 __kernel __attribute__((reqd_work_group_size(LOCAL, 1, 1))) void
 combine(const __global storage_t *expert_output, const __global int *assignment_slot,
@@ -31,20 +24,12 @@ combine(const __global storage_t *expert_output, const __global int *assignment_
   for (int k = 0; k < top_k; k++) {
     const int slot = assignment_slot[k];
     if (slot < 0) continue;
-    const float8 x = load8(expert_output + (ulong)slot * (ulong)hidden_size + column);
+    const float8 x = storage_load8(expert_output + (ulong)slot * (ulong)hidden_size + column);
     sum = fma((float8)(WEIGHTED ? topk_weights[k] : 1.0f), x, sum);
   }
 #if SHARED
   sum = fma((float8)(SHARED_GATE ? shared_gate[token] : 1.0f),
-            load8(shared + token * (ulong)hidden_size + column), sum);
+            storage_load8(shared + token * (ulong)hidden_size + column), sum);
 #endif
-  __global storage_t *to = output + token * (ulong)hidden_size + column;
-#if DTYPE == 1
-  vstore_half8_rte(sum, 0, to);
-#else
-  const uint8 u = as_uint8(sum);
-  const uint8 rounded = (u + 0x7fffu + ((u >> 16) & 1u)) >> 16;
-  const uint8 nan = (u >> 16) | 0x40u;
-  vstore8(convert_ushort8(select(rounded, nan, (u & 0x7fffffffu) > 0x7f800000u)), 0, to);
-#endif
+  storage_store8(sum, output + token * (ulong)hidden_size + column);
 }

@@ -14,9 +14,9 @@ moecl_status op_combine_create(moecl_context *context, const kernel_variant *var
   *combine = (op_combine){
       .hidden_size = params->hidden_size, .top_k = params->top_k, .variant = variant};
   char defines[128];
-  snprintf(defines, sizeof defines, "DTYPE %d\nINPUT_F32 %d\nSHARED %d\nSHARED_GATE %d\nWEIGHTED %d\n",
+  snprintf(defines, sizeof defines, "DTYPE %d\nINPUT_F32 %d\nSHARED %d\nSHARED_GATE %d\nWEIGHTED %d\nLOCAL %u\n",
            (int)params->dtype, input_f32, params->shared_intermediate_size > 0,
-           params->shared_gate, !params->weight_on_input);
+           params->shared_gate, !params->weight_on_input, variant->local);
   return ocl_kernel_create(context, variant->source, defines, "combine", &combine->combine);
 }
 
