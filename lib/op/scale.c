@@ -2,14 +2,18 @@
 #include "base/base.h"
 #include <stdio.h>
 
-enum { COLUMNS = 256 }; /* of a work-group, as in cl/permute/scale_rows.cl */
-
 moecl_status op_scale_create(moecl_context *context, const moecl_layer_params *params, bool f32,
                              op_scale *scale) {
+  enum { LOCAL = 128 };
   *scale = (op_scale){.hidden_size = params->hidden_size, .top_k = params->top_k};
   if (!params->weight_on_input) return MOECL_OK;
-  char defines[64];
-  snprintf(defines, sizeof defines, "DTYPE %d\nINPUT_F32 %d\n", (int)params->dtype, f32);
+  const bool is_f32 = f32 || params->dtype == MOECL_F32;
+  const uint32_t width = params->hidden_size % 8 != 0 ? 1 : is_f32 ? 4 : 8;
+  const uint32_t local = LOCAL;
+  scale->columns = width * local;
+  char defines[96];
+  snprintf(defines, sizeof defines, "DTYPE %d\nINPUT_F32 %d\nWIDTH %u\nLOCAL %u\n",
+           (int)params->dtype, is_f32, width, local);
   return ocl_kernel_create(context, "permute/scale_rows.cl", defines, "scale_rows",
                            &scale->kernel);
 }
@@ -20,7 +24,7 @@ moecl_status op_scale_enqueue(op_scale *scale, ocl_chain *chain, const op_scale_
   MOECL_TRY(ocl_kernel_args(scale->kernel, "bbbbli", io->hidden, io->assignment_slot,
                             io->topk_weights, io->scaled, scale->hidden_size,
                             (int32_t)scale->top_k));
-  const uint64_t groups = (uint64_t)(io->num_tokens * scale->top_k) *
-                          base_div_up((uint64_t)scale->hidden_size, COLUMNS);
+  const uint64_t groups =
+      (uint64_t)io->num_tokens * base_div_up((uint64_t)scale->hidden_size, scale->columns);
   return ocl_launch(chain, scale->kernel, groups, scale->kernel->local);
 }

@@ -7,6 +7,7 @@
 typedef struct op_scale {
   ocl_kernel *kernel; /* NULL: the layer's weights multiply outputs */
   int64_t hidden_size, top_k;
+  uint32_t columns; /* of a work-group */
 } op_scale;
 
 typedef struct op_scale_io {

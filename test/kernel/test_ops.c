@@ -398,6 +398,8 @@ static void check_scale(int64_t tokens, int64_t hidden, int64_t top_k, moecl_dty
   for (size_t i = 0; i < (size_t)tokens * width; i++) x[i] = random_float() - 0.5;
   moecl_from_double(dtype, x, (size_t)tokens * width, raw);
   moecl_to_double(dtype, raw, (size_t)tokens * width, x);
+  x[0] = INFINITY;
+  x[(size_t)tokens * width - 1] = NAN;
   for (size_t i = 0; i < all; i++) { /* every fifth one is dropped */
     slots[i] = i % 5 == 4 ? -1 : (int32_t)(all - 1 - i);
     weights[i] = random_float();
@@ -426,7 +428,7 @@ static void check_scale(int64_t tokens, int64_t hidden, int64_t top_k, moecl_dty
       moecl_from_double(dtype, &product, 1, &bits);
       moecl_to_double(dtype, &bits, 1, &want);
       const double is = got[(all - 1 - i) * width + h];
-      assert_true(slots[i] < 0 ? isnan(is) : is == want);
+      assert_true(slots[i] < 0 || isnan(want) ? isnan(is) : is == want);
     }
   for (size_t h = 0; h < width; h++) assert_true(isnan(got[all * width + h]));
   op_scale_release(&scale);
@@ -442,6 +444,8 @@ static void test_scale(void **state) {
       check_scale(1, 1, 1, (moecl_dtype)dtype, f32);
       check_scale(9, 67, 3, (moecl_dtype)dtype, f32);
       check_scale(5, 1032, 2, (moecl_dtype)dtype, f32);
+      check_scale(3, 2056, 11, (moecl_dtype)dtype, f32);
+      check_scale(4, 1028, 5, (moecl_dtype)dtype, f32);
     }
 }
 
