@@ -21,13 +21,14 @@ typedef struct draws {
 /* `tag` goes to the highest bits of the block's index and so keeps several
  * kinds of draw apart within one stream. */
 static draws draw_blocks(ulong first, uint tag, ulong stream, ulong seed) {
-  ulong8 index = first + (ulong8)(0, 1, 2, 3, 4, 5, 6, 7);
+  ulong8 x = first + (ulong8)(0, 1, 2, 3, 4, 5, 6, 7);
+  ulong8 y = x >> 32 | (ulong)tag, z = (ulong8)(stream), w = (ulong8)(stream >> 32);
+  philox4x32_wide(&x, &y, &z, &w, (uint2)((uint)seed, (uint)(seed >> 32)));
   draws d;
-  d.x = convert_uint8(index);
-  d.y = convert_uint8(index >> 32) | tag;
-  d.z = (uint8)((uint)stream);
-  d.w = (uint8)((uint)(stream >> 32));
-  philox4x32_wide(&d.x, &d.y, &d.z, &d.w, (uint2)((uint)seed, (uint)(seed >> 32)));
+  d.x = convert_uint8(x);
+  d.y = convert_uint8(y);
+  d.z = convert_uint8(z);
+  d.w = convert_uint8(w);
   return d;
 }
 

@@ -3,9 +3,15 @@
 #include "op/self_check.h"
 #include <stdio.h>
 
+/* Philox blocks, of four elements, that a work-item of prepare.cl makes. */
+static uint32_t prepare_blocks(const moecl_context *context) {
+  return context->info.native_vector_width_float >= 4 ? 8 : 1;
+}
+
 static moecl_status create_prepare(op_router *router, bool jitter, ocl_kernel **kernel) {
   char defines[64];
-  snprintf(defines, sizeof defines, "DTYPE %d\nJITTER %d\n", (int)router->params.dtype, jitter);
+  snprintf(defines, sizeof defines, "DTYPE %d\nJITTER %d\nBLOCKS %u\n", (int)router->params.dtype,
+           jitter, prepare_blocks(router->context));
   return ocl_kernel_create(router->context, "router/prepare.cl", defines, "prepare", kernel);
 }
 
@@ -167,7 +173,8 @@ static moecl_status prepare(op_router *router, ocl_chain *chain, const op_router
                             ocl_kernel *kernel, const moecl_buffer *out) {
   enum { LOCAL = 64 };
   const uint64_t items =
-      (uint64_t)io->num_tokens * base_div_up((uint64_t)router->params.hidden_size, 4);
+      (uint64_t)io->num_tokens * base_div_up((uint64_t)router->params.hidden_size,
+                                             4 * prepare_blocks(router->context));
   MOECL_TRY(ocl_kernel_args(kernel, "bbllfL", io->hidden_states, out, io->num_tokens,
                             router->params.hidden_size, router->params.jitter, io->seed));
   return ocl_launch(chain, kernel, base_div_up(items, LOCAL), LOCAL);
