@@ -56,6 +56,12 @@ typedef struct moecl_device_info {
  * with moecl_devices_destroy; with no platform at all *count is 0 and the
  * status MOECL_OK. Thread-safe. */
 MOECL_API moecl_status moecl_devices_list(moecl_device_info **devices, size_t *count);
+/* Says what is registered with the OpenCL loader and gives no device, a line each:
+ * .icd files whose library can't be loaded, and why; platforms without devices; that
+ * no driver is registered. "" where there is nothing to say. Writes at most `size`
+ * bytes with the NUL (`text` may be NULL) and returns the whole text's length. It
+ * loads the libraries, as the loader did. Thread-safe (it reads the environment). */
+MOECL_API size_t moecl_devices_explain(char *text, size_t size);
 /* Thread-safe. */
 MOECL_API void moecl_devices_destroy(moecl_device_info **devices);
 

@@ -94,6 +94,8 @@ static moecl_status parse(const moecl_log *log, const char *path, const char *wh
   json_decref(*root);
   *root = NULL;
   if (parsed) return log_error(log, MOECL_ERROR_IO, "%s: %s is not a JSON object", path, what);
+  if (why.line < 0 || json_error_code(&why) == json_error_out_of_memory)
+    return log_error(log, MOECL_ERROR_OUT_OF_HOST_MEMORY, "%s: no host memory for %s", path, what);
   if (json_error_code(&why) == json_error_duplicate_key) {
     size_t length;
     const char *name = name_before(text, size, (size_t)why.position, &length);

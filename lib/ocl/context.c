@@ -112,15 +112,21 @@ static moecl_status no_device(const moecl_log *log, const moecl_device_info *inf
                               const char *choice) {
   base_text text = {0};
   if (count == 0)
-    base_text_addf(&text, "no OpenCL device found. Install one: a GPU driver's OpenCL (e.g. "
-                          "nvidia-opencl-icd, intel-opencl-icd, rocm-opencl-icd) or, for the "
-                          "CPU, pocl-opencl-icd; `clinfo -l` shows what is installed.");
+    base_text_addf(&text, "no OpenCL device found:");
   else
     base_text_addf(&text, "no OpenCL device matches \"%s\". Found:", choice ? choice : "auto");
   for (size_t i = 0; i < count; i++)
     base_text_addf(&text, "\n  %d:%d  %s: %s (%s)", infos[i].platform_index,
                    infos[i].device_index, moecl_device_type_name(infos[i].type), infos[i].name,
                    infos[i].platform);
+  const size_t before = text.size;
+  ocl_devices_explain(&text);
+  if (count == 0)
+    base_text_addf(&text, "\nInstall a driver, or mend the one that is named here: a GPU's (e.g. "
+                          "nvidia-opencl-icd, intel-opencl-icd, rocm-opencl-icd) or, for the "
+                          "CPU, pocl-opencl-icd; `clinfo -l` shows what is installed.");
+  else if (text.size > before)
+    base_text_addf(&text, "\nWhat else is registered must be mended before it is found.");
   log_error(log, MOECL_ERROR_NO_DEVICE, "%s", text.failed ? "no OpenCL device" : text.data);
   base_text_free(&text);
   return MOECL_ERROR_NO_DEVICE;
@@ -131,7 +137,7 @@ static moecl_status pick(moecl_context *context, const char *choice, ocl_found_d
   moecl_device_info *infos = NULL;
   ocl_found_device *all = NULL;
   size_t count = 0, chosen = 0;
-  moecl_status status = ocl_devices_find(&infos, &all, &count);
+  moecl_status status = ocl_devices_find(context, &infos, &all, &count);
   if (status != MOECL_OK)
     return log_error(&context->log, status, "cannot list the OpenCL devices: %s",
                      moecl_status_string(status));
@@ -183,25 +189,38 @@ moecl_status moecl_context_create(const moecl_context_params *params, moecl_cont
   return status;
 }
 
-static bool context_has_device(cl_context cl, cl_device_id device) {
+static moecl_status check_device(moecl_context *context, cl_context cl, cl_device_id device) {
   size_t bytes = 0;
   bool found = false;
-  if (clGetContextInfo(cl, CL_CONTEXT_DEVICES, 0, NULL, &bytes) != CL_SUCCESS) return false;
+  MOECL_TRY(ocl_check(context, clGetContextInfo(cl, CL_CONTEXT_DEVICES, 0, NULL, &bytes),
+                      "clGetContextInfo"));
   cl_device_id *devices = malloc(bytes ? bytes : 1);
-  if (devices && clGetContextInfo(cl, CL_CONTEXT_DEVICES, bytes, devices, NULL) == CL_SUCCESS)
-    for (size_t i = 0; i < bytes / sizeof *devices; i++) found |= devices[i] == device;
+  if (!devices) return log_error(&context->log, MOECL_ERROR_OUT_OF_HOST_MEMORY, "no host memory");
+  moecl_status status = ocl_check(
+      context, clGetContextInfo(cl, CL_CONTEXT_DEVICES, bytes, devices, NULL), "clGetContextInfo");
+  for (size_t i = 0; status == MOECL_OK && i < bytes / sizeof *devices; i++)
+    found |= devices[i] == device;
   free(devices);
-  return found;
+  if (status != MOECL_OK || found) return status;
+  return log_error(&context->log, MOECL_ERROR_INVALID_ARGUMENT,
+                   "the device is not one of the OpenCL context's");
 }
 
-static bool queue_belongs(cl_command_queue queue, cl_context cl, cl_device_id device) {
+static moecl_status check_queue(moecl_context *context, cl_command_queue queue, cl_context cl,
+                                cl_device_id device) {
   cl_context queue_context = NULL;
   cl_device_id queue_device = NULL;
-  return clGetCommandQueueInfo(queue, CL_QUEUE_CONTEXT, sizeof queue_context, &queue_context,
-                               NULL) == CL_SUCCESS &&
-         clGetCommandQueueInfo(queue, CL_QUEUE_DEVICE, sizeof queue_device, &queue_device, NULL) ==
-             CL_SUCCESS &&
-         queue_context == cl && queue_device == device;
+  MOECL_TRY(ocl_check(context,
+                      clGetCommandQueueInfo(queue, CL_QUEUE_CONTEXT, sizeof queue_context,
+                                            &queue_context, NULL),
+                      "clGetCommandQueueInfo"));
+  MOECL_TRY(ocl_check(context,
+                      clGetCommandQueueInfo(queue, CL_QUEUE_DEVICE, sizeof queue_device,
+                                            &queue_device, NULL),
+                      "clGetCommandQueueInfo"));
+  if (queue_context == cl && queue_device == device) return MOECL_OK;
+  return log_error(&context->log, MOECL_ERROR_INVALID_ARGUMENT,
+                   "the queue is not one of the OpenCL context's on this device");
 }
 
 /* The device's place in the list, for results that name it; -1 where it isn't
@@ -211,7 +230,7 @@ static void find_place(moecl_context *context) {
   ocl_found_device *found = NULL;
   size_t count = 0;
   context->info.platform_index = context->info.device_index = -1;
-  if (ocl_devices_find(&infos, &found, &count) != MOECL_OK) return;
+  if (ocl_devices_find(NULL, &infos, &found, &count) != MOECL_OK) return;
   for (size_t i = 0; i < count; i++)
     if (found[i].device == context->device) {
       context->info.platform_index = infos[i].platform_index;
@@ -223,12 +242,8 @@ static void find_place(moecl_context *context) {
 
 static moecl_status adopt(moecl_context *context, cl_context cl, cl_device_id device,
                           cl_command_queue queue) {
-  if (!context_has_device(cl, device))
-    return log_error(&context->log, MOECL_ERROR_INVALID_ARGUMENT,
-                     "the device is not one of the OpenCL context's");
-  if (queue && !queue_belongs(queue, cl, device))
-    return log_error(&context->log, MOECL_ERROR_INVALID_ARGUMENT,
-                     "the queue is not one of the OpenCL context's on this device");
+  MOECL_TRY(check_device(context, cl, device));
+  if (queue) MOECL_TRY(check_queue(context, queue, cl, device));
   MOECL_TRY(ocl_check(context, clRetainContext(cl), "clRetainContext"));
   context->cl = cl;
   context->device = device;

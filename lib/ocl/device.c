@@ -5,7 +5,6 @@
 #include <string.h>
 
 /* Values of optional extensions that cl.h does not have everywhere. */
-#define PLATFORM_NOT_FOUND_KHR (-1001)
 #define DEVICE_SUB_GROUP_SIZES_INTEL 0x4108
 #define DEVICE_WAVEFRONT_WIDTH_AMD 0x4043
 #define DEVICE_WARP_SIZE_NV 0x4003
@@ -159,19 +158,31 @@ static moecl_status grow(device_list *list, size_t more) {
   return infos && found ? MOECL_OK : MOECL_ERROR_OUT_OF_HOST_MEMORY;
 }
 
+static void passed_over(moecl_context *context, int index, cl_int code) {
+  if (context)
+    log_write(&context->log, MOECL_LOG_WARNING,
+              "platform %d is passed over: clGetDeviceIDs failed: %s (%d)", index,
+              ocl_error_name(code), (int)code);
+}
+
 /* A platform that has no devices, or whose driver fails, is passed over: the
  * others still serve. */
-static moecl_status add_platform(device_list *list, cl_platform_id platform, int index) {
+static moecl_status add_platform(moecl_context *context, device_list *list,
+                                 cl_platform_id platform, int index) {
   cl_uint count = 0;
-  if (clGetDeviceIDs(platform, CL_DEVICE_TYPE_ALL, 0, NULL, &count) != CL_SUCCESS || count == 0)
-    return MOECL_OK;
+  cl_int code = clGetDeviceIDs(platform, CL_DEVICE_TYPE_ALL, 0, NULL, &count);
+  if (code != CL_SUCCESS && code != CL_DEVICE_NOT_FOUND) passed_over(context, index, code);
+  if (code != CL_SUCCESS || count == 0) return MOECL_OK;
   cl_device_id *devices = calloc(count, sizeof *devices);
   if (!devices) return MOECL_ERROR_OUT_OF_HOST_MEMORY;
   moecl_status status = MOECL_OK;
-  if (clGetDeviceIDs(platform, CL_DEVICE_TYPE_ALL, count, devices, NULL) == CL_SUCCESS)
+  code = clGetDeviceIDs(platform, CL_DEVICE_TYPE_ALL, count, devices, NULL);
+  if (code == CL_SUCCESS) {
     status = grow(list, count);
-  else
+  } else {
+    passed_over(context, index, code);
     count = 0;
+  }
   for (cl_uint i = 0; status == MOECL_OK && i < count; i++, list->count++) {
     moecl_device_info *info = &list->infos[list->count];
     memset(info, 0, sizeof *info);
@@ -184,24 +195,25 @@ static moecl_status add_platform(device_list *list, cl_platform_id platform, int
   return status;
 }
 
-static moecl_status add_all(device_list *list) {
+static moecl_status add_all(moecl_context *context, device_list *list) {
   cl_uint count = 0;
   cl_int code = clGetPlatformIDs(0, NULL, &count);
-  if (code == PLATFORM_NOT_FOUND_KHR || (code == CL_SUCCESS && count == 0)) return MOECL_OK;
-  if (code != CL_SUCCESS) return MOECL_ERROR_DEVICE;
+  if (code == OCL_PLATFORM_NOT_FOUND || (code == CL_SUCCESS && count == 0)) return MOECL_OK;
+  MOECL_TRY(ocl_check(context, code, "clGetPlatformIDs"));
   cl_platform_id *platforms = calloc(count, sizeof *platforms);
   if (!platforms) return MOECL_ERROR_OUT_OF_HOST_MEMORY;
-  moecl_status status = MOECL_OK;
-  if (clGetPlatformIDs(count, platforms, NULL) != CL_SUCCESS) status = MOECL_ERROR_DEVICE;
+  moecl_status status =
+      ocl_check(context, clGetPlatformIDs(count, platforms, NULL), "clGetPlatformIDs");
   for (cl_uint i = 0; status == MOECL_OK && i < count; i++)
-    status = add_platform(list, platforms[i], (int)i);
+    status = add_platform(context, list, platforms[i], (int)i);
   free(platforms);
   return status;
 }
 
-moecl_status ocl_devices_find(moecl_device_info **infos, ocl_found_device **found, size_t *count) {
+moecl_status ocl_devices_find(moecl_context *context, moecl_device_info **infos,
+                              ocl_found_device **found, size_t *count) {
   device_list list = {0};
-  moecl_status status = add_all(&list);
+  moecl_status status = add_all(context, &list);
   *infos = NULL;
   *count = 0;
   if (found) *found = NULL;
@@ -221,7 +233,7 @@ moecl_status ocl_devices_find(moecl_device_info **infos, ocl_found_device **foun
 
 moecl_status moecl_devices_list(moecl_device_info **devices, size_t *count) {
   if (!devices || !count) return MOECL_ERROR_INVALID_ARGUMENT;
-  return ocl_devices_find(devices, NULL, count);
+  return ocl_devices_find(NULL, devices, NULL, count);
 }
 
 static bool contains(const char *text, const char *part) {

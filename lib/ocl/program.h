@@ -58,8 +58,16 @@ typedef struct ocl_found_device {
   cl_device_id device;
 } ocl_found_device;
 
-/* Lists all devices; `found` (may be NULL) gets the handles in the same order. */
-moecl_status ocl_devices_find(moecl_device_info **infos, ocl_found_device **found, size_t *count);
+/* What clGetPlatformIDs says where no driver is there. */
+#define OCL_PLATFORM_NOT_FOUND (-1001)
+
+/* Lists all devices; `found` (may be NULL) gets the handles in the same order. What
+ * fails is told to the context's log; NULL: to nobody. */
+moecl_status ocl_devices_find(moecl_context *context, moecl_device_info **infos,
+                              ocl_found_device **found, size_t *count);
+/* Adds a line ("\n  ...") for each platform without devices and each registered
+ * driver that can't be loaded, and one if none is registered. */
+void ocl_devices_explain(base_text *text);
 /* Asks a device for everything but its place in the list. */
 void ocl_device_query(cl_device_id device, moecl_device_info *info);
 

@@ -1,0 +1,295 @@
+/* What an embedding program does, with each call of OpenCL and each allocation made
+ * to fail, one at a time: nothing crashes, nothing is kept, the call is named, and
+ * what succeeds all the same is right.
+ *
+ * A place is a call with all its callers; each fails once, and with
+ * MOECL_TEST_ALL=1 every single call does. */
+#include "faults.h"
+#include "small_layer.h"
+#include "moecl/checkpoint.h"
+#include "moecl/opencl.h"
+#include "moecl/random.h"
+#include "moecl/routing.h"
+#include <math.h>
+#include <signal.h>
+#include <unistd.h>
+
+enum { MOST_CALLS = 200000, OUTPUTS = SMALL_TOKENS * SMALL_HIDDEN, LOG_SIZE = 1 << 16 };
+
+/* ---- what is said, kept without an allocation ---- */
+
+static char log_text[LOG_SIZE];
+static size_t log_size;
+
+static void keep_log(void *user, moecl_log_level level, const char *message) {
+  (void)user;
+  const int size = snprintf(log_text + log_size, LOG_SIZE - log_size, "%d %s\n", (int)level, message);
+  if (size > 0 && log_size + (size_t)size < LOG_SIZE) log_size += (size_t)size;
+}
+
+/* ---- scenarios: each undoes all it did, and stops at the first failure ---- */
+
+typedef struct outcome {
+  moecl_status status;
+  float output[OUTPUTS];
+} outcome;
+
+static moecl_layer_params rich_params(void) {
+  moecl_layer_params params = small_params;
+  params.shared_intermediate_size = 6;
+  params.shared_gate = true;
+  params.score_correction_bias = true;
+  params.jitter = 0.0625f;
+  params.routed_scaling_factor = 2.5f;
+  params.capacity_factor = 1.25;
+  params.drop_policy = MOECL_DROP_PROBABILITY;
+  params.renormalize_after_capacity = true;
+  return params;
+}
+
+static moecl_status use_layer(moecl_context *context, const moecl_layer_params *params,
+                              float *output) {
+  moecl_layer *layer = NULL;
+  moecl_profile *profile = NULL;
+  moecl_routing routing = {0};
+  double ms[MOECL_STAGE_COUNT];
+  moecl_status status = moecl_layer_create(context, params, &layer);
+  if (status == MOECL_OK) status = small_weights(layer, params);
+  if (status == MOECL_OK) status = moecl_profile_create(context, &profile);
+  if (status == MOECL_OK) status = small_forward(context, layer, profile, output);
+  if (status == MOECL_OK) status = moecl_layer_read_routing_wait(layer, &routing);
+  if (status == MOECL_OK) status = moecl_profile_read_wait(profile, ms);
+  moecl_routing_destroy(&routing);
+  moecl_profile_destroy(&profile);
+  moecl_layer_destroy(&layer);
+  return status;
+}
+
+static moecl_status use_random(moecl_context *context) {
+  const moecl_skewed_params skewed = {.num_tokens = 4, .hidden_size = 8, .num_clusters = 2,
+                                      .exponent = 1, .noise = 0.5};
+  moecl_buffer *buffer = NULL;
+  moecl_status status = moecl_buffer_create(context, 4 * 8 * sizeof(float), &buffer);
+  if (status == MOECL_OK) status = moecl_fill_skewed(buffer, &skewed);
+  if (status == MOECL_OK) status = moecl_context_finish_wait(context);
+  moecl_buffer_destroy(&buffer);
+  return status;
+}
+
+static void run_layer(outcome *out) {
+  moecl_device_info *devices = NULL;
+  size_t count = 0;
+  moecl_context *context = NULL;
+  const moecl_context_params params = {.log = keep_log};
+  const moecl_layer_params layer = rich_params();
+  moecl_devices_list(&devices, &count); /* it has no log to name a call in */
+  moecl_devices_destroy(&devices);
+  moecl_status status = moecl_context_create(&params, &context);
+  if (status == MOECL_OK) status = use_layer(context, &layer, out->output);
+  if (status == MOECL_OK) status = use_random(context);
+  moecl_context_destroy(&context);
+  out->status = status;
+}
+
+/* A program with OpenCL objects of its own, and weights of its own on the device. */
+static cl_context own_context;
+static cl_command_queue own_queue;
+static cl_device_id own_device;
+
+static moecl_status give_weights(moecl_context *context, moecl_layer *layer) {
+  const moecl_tensor tensor = MOECL_GATE_UP_PROJ;
+  float values[SMALL_EXPERTS * 2 * SMALL_INNER * SMALL_HIDDEN];
+  moecl_buffer *buffer = NULL;
+  small_fill(values, sizeof values / sizeof *values, (unsigned)tensor);
+  moecl_status status = moecl_buffer_create(context, sizeof values, &buffer);
+  if (status == MOECL_OK) status = moecl_buffer_write_wait(buffer, 0, sizeof values, values);
+  if (status == MOECL_OK)
+    status = moecl_layer_set_weights_buffer(layer, tensor, 0, SMALL_EXPERTS, buffer, 0);
+  moecl_buffer_destroy(&buffer);
+  return status;
+}
+
+static void run_own(outcome *out) {
+  moecl_context *context = NULL;
+  moecl_layer *layer = NULL;
+  const moecl_context_params params = {.log = keep_log};
+  moecl_status status =
+      moecl_context_create_from_cl(own_context, own_device, own_queue, &params, &context);
+  if (status == MOECL_OK) status = moecl_layer_create(context, &small_params, &layer);
+  if (status == MOECL_OK) status = small_weights(layer, &small_params);
+  if (status == MOECL_OK) status = give_weights(context, layer);
+  if (status == MOECL_OK) status = small_forward(context, layer, NULL, out->output);
+  moecl_layer_destroy(&layer);
+  moecl_context_destroy(&context);
+  out->status = status;
+}
+
+static void run_checkpoint(outcome *out) {
+  char folder[1024];
+  const char *golden = getenv("MOECL_GOLDEN_DIR");
+  snprintf(folder, sizeof folder, "%s/families/deepseek_v3", golden ? golden : "test/golden");
+  moecl_checkpoint *checkpoint = NULL;
+  moecl_checkpoint_layer described;
+  moecl_checkpoint_size size;
+  moecl_context *context = NULL;
+  moecl_layer *layer = NULL;
+  const moecl_context_params params = {.log = keep_log};
+  moecl_status status = moecl_checkpoint_open(folder, keep_log, NULL, &checkpoint);
+  if (status == MOECL_OK) status = moecl_checkpoint_measure(checkpoint, &size);
+  if (status == MOECL_OK) status = moecl_checkpoint_get_layer(checkpoint, 1, &described);
+  if (status == MOECL_OK) status = moecl_checkpoint_check(checkpoint, 1);
+  if (status == MOECL_OK) status = moecl_context_create(&params, &context);
+  if (status == MOECL_OK) status = moecl_layer_create(context, &described.params, &layer);
+  if (status == MOECL_OK) status = moecl_layer_load(layer, checkpoint, 1);
+  moecl_checkpoint_destroy(&checkpoint);
+  moecl_layer_destroy(&layer);
+  moecl_context_destroy(&context);
+  out->status = status;
+}
+
+/* ---- the walk ---- */
+
+static const struct {
+  const char *name;
+  void (*run)(outcome *out);
+} scenarios[] = {{"layer", run_layer}, {"own objects", run_own}, {"checkpoint", run_checkpoint}};
+
+/* For a signal's handler: what was being done. */
+static char doing[256];
+static void tell_crash(int number) {
+  static const char what[] = "crashed in: ";
+  if (write(2, what, sizeof what - 1) < 0 || write(2, doing, strlen(doing)) < 0) _exit(2);
+  signal(number, SIG_DFL);
+  raise(number);
+}
+
+static void run(size_t scenario, fault_kind kind, size_t target, cl_int code, outcome *out) {
+  *out = (outcome){MOECL_OK, {0}};
+  log_size = 0;
+  log_text[0] = '\0';
+  uint64_t *places = faults.places;
+  faults = (fault_state){.kind = kind, .target = target, .code = code, .places = places,
+                         .most = MOST_CALLS};
+  snprintf(doing, sizeof doing, "scenario '%s', %s %zu\n", scenarios[scenario].name,
+           kind == FAULT_OPENCL ? "OpenCL call" : "allocation", target);
+  scenarios[scenario].run(out);
+}
+
+/* A line of at least the level that has the text. */
+static bool was_said(moecl_log_level level, const char *text) {
+  for (const char *line = log_text; *line;) {
+    const size_t size = strcspn(line, "\n");
+    const char *at = strstr(line, text);
+    if (at && at < line + size && *line - '0' <= (int)level) return true;
+    line += size + (line[size] == '\n');
+  }
+  return false;
+}
+
+static double distance(const float *a, const float *b) {
+  double most = 0;
+  for (int i = 0; i < OUTPUTS; i++) most = fmax(most, fabs((double)a[i] - (double)b[i]));
+  return most;
+}
+
+/* What is wrong with how a fault ended; NULL: nothing. */
+static const char *judge(fault_kind kind, const outcome *out, const outcome *sound) {
+  if (faults.objects != 0) return "OpenCL objects are kept";
+  if (faults.blocks != 0) return "memory is kept";
+  if (out->status == MOECL_OK) {
+    if (!(distance(out->output, sound->output) < 1e-5)) return "success, and a wrong output";
+    return NULL;
+  }
+  if (kind == FAULT_MEMORY && strcmp(faults.name, "Jansson") == 0 && out->status == MOECL_ERROR_IO)
+    return was_said(MOECL_LOG_ERROR, "is not sound JSON") ? NULL : "the log does not name the file";
+  if (kind == FAULT_MEMORY)
+    return out->status == MOECL_ERROR_OUT_OF_HOST_MEMORY ? NULL : "not an error of memory";
+  return was_said(MOECL_LOG_ERROR, faults.name) ? NULL : "the log does not name the call";
+}
+
+/* The calls that come from a place for the first time; returns how many. */
+static size_t find_targets(size_t calls, const uint64_t *places, size_t *targets) {
+  const bool all = getenv("MOECL_TEST_ALL") != NULL;
+  size_t count = 0;
+  for (size_t i = 0; i < calls; i++) {
+    bool seen = false;
+    for (size_t j = 0; !all && !seen && j < count; j++) seen = places[targets[j]] == places[i];
+    if (!seen) targets[count++] = i;
+  }
+  return count;
+}
+
+static void walk(size_t scenario, fault_kind kind, cl_int code) {
+  static uint64_t places[MOST_CALLS];
+  static size_t targets[MOST_CALLS];
+  outcome sound, out;
+  size_t wrong = 0, survived = 0;
+  run(scenario, kind, 0, code, &out); /* fills the caches */
+  faults.places = places;
+  run(scenario, kind, 0, code, &sound);
+  faults.places = NULL;
+  assert_ok(sound.status);
+  assert_null(judge(kind, &sound, &sound));
+  const size_t calls = faults.calls;
+  assert_true(calls > 0 && calls < MOST_CALLS);
+  const size_t count = find_targets(calls, places, targets);
+  for (size_t i = 0; i < count; i++) {
+    run(scenario, kind, targets[i] + 1, code, &out);
+    survived += out.status == MOECL_OK;
+    const char *fault = faults.name ? judge(kind, &out, &sound) : "another sequence of calls";
+    if (!fault) continue;
+    wrong++;
+    fprintf(stderr, "%s, call %zu of %zu, %s: %s (%s; %lld objects, %lld blocks)\n%s",
+            scenarios[scenario].name, targets[i] + 1, calls, faults.name ? faults.name : "?", fault,
+            moecl_status_string(out.status), (long long)faults.objects, (long long)faults.blocks,
+            log_text);
+  }
+  printf("%s, %s: %zu of %zu calls failed, %zu without an error of the whole\n",
+         scenarios[scenario].name, kind == FAULT_OPENCL ? "OpenCL" : "memory", count, calls,
+         survived);
+  faults.kind = FAULT_KINDS;
+  assert_int_equal(wrong, 0);
+}
+
+static void test_layer_opencl(void **state) { (void)state, walk(0, FAULT_OPENCL, CL_OUT_OF_RESOURCES); }
+static void test_layer_memory(void **state) { (void)state, walk(0, FAULT_MEMORY, 0); }
+static void test_own_opencl(void **state) { (void)state, walk(1, FAULT_OPENCL, CL_OUT_OF_RESOURCES); }
+static void test_own_memory(void **state) { (void)state, walk(1, FAULT_MEMORY, 0); }
+static void test_checkpoint_opencl(void **state) {
+  (void)state, walk(2, FAULT_OPENCL, CL_OUT_OF_RESOURCES);
+}
+static void test_checkpoint_memory(void **state) { (void)state, walk(2, FAULT_MEMORY, 0); }
+
+static int open_own(void **state) {
+  (void)state;
+  moecl_context *context = NULL;
+  if (moecl_context_create(NULL, &context) != MOECL_OK) return 1;
+  own_context = moecl_context_cl(context);
+  own_queue = moecl_context_cl_queue(context);
+  const bool ok = clGetCommandQueueInfo(own_queue, CL_QUEUE_DEVICE, sizeof own_device, &own_device,
+                                        NULL) == CL_SUCCESS &&
+                  clRetainContext(own_context) == CL_SUCCESS &&
+                  clRetainCommandQueue(own_queue) == CL_SUCCESS;
+  moecl_context_destroy(&context);
+  return !ok;
+}
+
+static int close_own(void **state) {
+  (void)state;
+  return clReleaseCommandQueue(own_queue) != CL_SUCCESS || clReleaseContext(own_context) != CL_SUCCESS;
+}
+
+int main(void) {
+  const struct CMUnitTest tests[] = {
+      cmocka_unit_test(test_layer_opencl), cmocka_unit_test(test_layer_memory),
+      cmocka_unit_test_setup_teardown(test_own_opencl, open_own, close_own),
+      cmocka_unit_test_setup_teardown(test_own_memory, open_own, close_own),
+      cmocka_unit_test(test_checkpoint_opencl), cmocka_unit_test(test_checkpoint_memory)};
+  faults.kind = FAULT_KINDS; /* none */
+  skip_without_device();
+  faults_begin();
+  signal(SIGSEGV, tell_crash);
+  signal(SIGABRT, tell_crash);
+  signal(SIGFPE, tell_crash);
+  return cmocka_run_group_tests(tests, NULL, NULL);
+}
