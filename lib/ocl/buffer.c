@@ -17,8 +17,9 @@ moecl_status moecl_buffer_create(moecl_context *context, uint64_t bytes, moecl_b
   if (!context) return MOECL_ERROR_INVALID_ARGUMENT;
   /* Asked here because some drivers allocate lazily and would say yes to
    * anything. The largest single allocation a driver states is no limit: some
-   * allow more. */
-  if (bytes > SIZE_MAX || bytes > context->info.global_memory_bytes)
+   * allow more. 0 is a device that didn't say. */
+  const uint64_t most = context->info.global_memory_bytes;
+  if (bytes > SIZE_MAX || (most > 0 && bytes > most))
     return log_error(&context->log, MOECL_ERROR_OUT_OF_DEVICE_MEMORY,
                      "a buffer of %llu bytes does not fit the device, which has %llu",
                      (unsigned long long)bytes,
