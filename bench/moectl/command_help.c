@@ -80,7 +80,9 @@ static const char models_topic[] =
     "    the other side of it\n"
     "  - weights that follow from the recorded router_logits, each of which is ours within\n"
     "    rounding: large logits in bf16 are off by whole units\n"
-    "Of tokens of the last three kinds the output is left out. Exit codes: 0 all agrees,\n"
+    "The output of tokens of the last three kinds is compared with what the double-precision\n"
+    "reference makes of the recorded choice (with a capacity, or where sparsemixer's weights\n"
+    "are not recorded, it is left out). Exit codes: 0 all agrees,\n"
     "1 something differs, nothing could be compared or the layer did not run, 2 bad input.\n";
 
 static const char environment_topic[] =

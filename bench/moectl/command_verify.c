@@ -21,7 +21,8 @@ typedef struct verification {
   recorded recorded;
   double *ours[QUANTITIES];
   double *correction_bias; /* [E] or NULL */
-  bool *left_out;          /* [T]: output not compared; other experts or weights, and rightly so */
+  bool *not_ours;          /* [T]: other experts or weights, and rightly so */
+  bool *left_out;          /* [T]: of those the ones whose output can't be told */
   int64_t kinds[KINDS];    /* tokens by bit of compare_choice */
   moecl_context *context;
   moecl_layer *layer;
@@ -121,7 +122,8 @@ static moecl_status run(verification *v) {
       (size_t)(v->recorded.num_tokens * v->params.hidden_size) * moecl_dtype_size(v->params.dtype);
   moecl_buffer *hidden = NULL, *output = NULL;
   void *host = malloc(bytes);
-  bool memory = host && (v->left_out = calloc((size_t)v->recorded.num_tokens, 1)) != NULL;
+  bool memory = host && (v->left_out = calloc((size_t)v->recorded.num_tokens, 1)) != NULL &&
+                (v->not_ours = calloc((size_t)v->recorded.num_tokens, 1)) != NULL;
   for (quantity q = 0; q < QUANTITIES; q++)
     memory =
         (v->ours[q] = malloc((size_t)(v->recorded.num_tokens * quantity_columns(&v->params, q)) *
@@ -174,12 +176,36 @@ static void compare_choices(verification *v, comparison *c) {
                                     row_of(v, v->recorded.values[WEIGHTS], WEIGHTS, t)};
     const unsigned found = compare_choice(&choice, expected);
     memcpy(weights, expected, (size_t)v->params.top_k * sizeof *weights);
-    v->left_out[t] = found & CHOICE_LEFT_OUT;
+    v->not_ours[t] = found & CHOICE_NOT_OURS;
+    v->left_out[t] = v->not_ours[t] && (v->params.capacity_factor > 0 ||
+                                        (found & CHOICE_MASK && !choice.their_weights));
     for (int kind = 0; kind < KINDS; kind++)
       v->kinds[kind] += found >> kind & 1;
     if (found & CHOICE_OTHER && c->differ++ == 0) c->first = t;
   }
   c->error = (double)c->differ / (double)v->recorded.num_tokens;
+}
+
+/* Our outputs become the reference's where the recorded choice is not ours, and that
+ * one's is to be had. */
+static moecl_status compute_outputs(verification *v) {
+  const double *ids = v->recorded.values[IDS];
+  int64_t wanted = 0;
+  for (int64_t t = 0; t < v->recorded.num_tokens; t++) {
+    v->not_ours[t] = v->not_ours[t] && !v->left_out[t];
+    wanted += v->not_ours[t];
+  }
+  const output_case of = {.context = v->context,
+                          .checkpoint = v->checkpoint,
+                          .index = v->index,
+                          .params = &v->params,
+                          .num_tokens = v->recorded.num_tokens,
+                          .hidden = v->recorded.hidden,
+                          .ids = ids ? ids : v->ours[IDS],
+                          .weights = v->ours[WEIGHTS],
+                          .wanted = v->not_ours};
+  return wanted > 0 && v->recorded.values[OUTPUT] ? recorded_outputs(&of, v->ours[OUTPUT])
+                                                  : MOECL_OK;
 }
 
 /* Every logit counts. So do the weights of tokens at a tie, unless a capacity may have
@@ -210,11 +236,11 @@ static void print_kinds(const verification *v) {
                          "expert by expert"},
       {CHOICE_WEIGHTLESS, "other experts among those of weight 0, whose scores are too small for "
                           "fp32: they add nothing to the output"},
-      {CHOICE_TIE, "other experts at a tie within rounding: output left out"},
+      {CHOICE_TIE, "other experts at a tie within rounding"},
       {CHOICE_MASK, "weights for an expert on the other side of sparsemixer's limit, within "
-                    "rounding: output left out"},
+                    "rounding"},
       {CHOICE_ROUNDED, "weights that follow from the recorded logits, which are rounded ones of "
-                       "ours: output left out"},
+                       "ours"},
   };
   for (size_t i = 0; i < sizeof kinds / sizeof *kinds; i++)
     for (int kind = 0; kind < KINDS; kind++)
@@ -223,32 +249,44 @@ static void print_kinds(const verification *v) {
                kinds[i].text);
 }
 
-/* Was anything of what follows from the choice compared, for any token at all? */
-static bool has_shown(const verification *v, int64_t left_out) {
-  if (left_out < v->recorded.num_tokens) return true;
-  return !v->recorded.values[OUTPUT] && v->recorded.values[WEIGHTS] &&
-         v->params.capacity_factor == 0;
+static int64_t count_of(const verification *v, const bool *tokens) {
+  int64_t count = 0;
+  for (int64_t t = 0; t < v->recorded.num_tokens; t++)
+    count += tokens[t];
+  return count;
 }
 
-/* The verdict; true: nothing differs. */
+static void print_outputs(const verification *v, int64_t others, int64_t left_out) {
+  if (!v->recorded.values[OUTPUT]) return;
+  if (others > 0)
+    printf("%" PRId64 " of these: output compared with what the reference makes of the recorded "
+           "choice\n",
+           others);
+  if (left_out > 0) printf("%" PRId64 " of these: output left out\n", left_out);
+}
+
+/* The verdict; true: nothing differs. Where every token chose otherwise, ours was not
+ * shown to be right, unless there was no output to show it. */
 static bool conclude(const verification *v, const comparison *c) {
-  int64_t first = -1, left_out = 0;
+  const int64_t others = count_of(v, v->not_ours), left_out = count_of(v, v->left_out);
+  const bool has_shown = others + left_out < v->recorded.num_tokens ||
+                         (!v->recorded.values[OUTPUT] && v->recorded.values[WEIGHTS] && !left_out);
+  int64_t first = -1;
   quantity where = LOGITS;
   for (quantity q = 0; q < QUANTITIES; q++)
     if (v->recorded.values[q] && c[q].first >= 0 && (first < 0 || c[q].first < first)) {
       first = c[q].first;
       where = q;
     }
-  for (int64_t t = 0; t < v->recorded.num_tokens; t++)
-    left_out += v->left_out[t];
   print_kinds(v);
+  print_outputs(v, others, left_out);
   if (first >= 0)
     printf("first mismatching token: %" PRId64 " (%s)\n", first, quantity_name(where));
-  else if (!has_shown(v, left_out))
+  else if (!has_shown)
     printf("no token has the recorded experts with their weights: nothing could be compared\n");
   else
-    printf("all %stokens agree\n", left_out ? "other " : "");
-  return first < 0 && has_shown(v, left_out);
+    printf("all %stokens agree\n", others + left_out ? "other " : "");
+  return first < 0 && has_shown;
 }
 
 /* Prints all; *same: nothing differs. Choices first, as they say which tokens are left
@@ -256,6 +294,8 @@ static bool conclude(const verification *v, const comparison *c) {
 static moecl_status compare(verification *v, bool *same) {
   comparison c[QUANTITIES];
   compare_choices(v, &c[IDS]);
+  const moecl_status status = compute_outputs(v);
+  if (status != MOECL_OK) return status;
   printf("%-14s  %10s  %9s  %18s\n", "tensor", "error", "tolerance", "tokens that differ");
   for (quantity q = 0; q < QUANTITIES; q++) {
     if (!v->recorded.values[q]) continue;
@@ -304,6 +344,7 @@ int command_verify(const options *options) {
   recorded_release(&v.recorded);
   free(v.correction_bias);
   free(v.left_out);
+  free(v.not_ours);
   moecl_layer_destroy(&v.layer);
   moecl_context_destroy(&v.context);
   moecl_safetensors_destroy(&v.file);

@@ -1,9 +1,11 @@
 /* What somebody else recorded of a layer, and how ours compares with it:
  * recorded_file.c reads it, recorded_choice.c judges a token's experts and weights,
- * recorded_rows.c compares rows of numbers. */
+ * recorded_output.c computes what follows from others than ours, recorded_rows.c
+ * compares rows of numbers. */
 #ifndef MOECTL_RECORDED_H
 #define MOECTL_RECORDED_H
 
+#include "moecl/checkpoint.h"
 #include "moecl/layer.h"
 #include "moecl/safetensors.h"
 #include <stdbool.h>
@@ -71,11 +73,27 @@ enum {
   CHOICE_ROUNDED = 32    /* weights that follow from the recorded logits, which are ours but for
                             rounding */
 };
-/* What follows from these is not comparable with ours. */
-enum { CHOICE_LEFT_OUT = CHOICE_TIE | CHOICE_MASK | CHOICE_ROUNDED };
+/* The output that follows from these is not ours. */
+enum { CHOICE_NOT_OURS = CHOICE_TIE | CHOICE_MASK | CHOICE_ROUNDED };
 
 /* Judges one token. `expected` [K]: the weights, in the order of the recorded ids,
  * that the recorded ones are to be compared with. */
 unsigned compare_choice(const choice_case *choice, double *expected);
+
+/* ---- outputs ---- */
+
+typedef struct output_case {
+  moecl_context *context;
+  moecl_checkpoint *checkpoint;
+  int64_t index; /* the layer's */
+  const moecl_layer_params *params; /* without a capacity */
+  int64_t num_tokens;
+  const double *hidden, *ids, *weights; /* [T,H], [T,K], [T,K] */
+  const bool *wanted;                   /* [T] */
+} output_case;
+
+/* recorded_output.c: by the reference, the outputs [T,H] of the tokens that are wanted;
+ * others are not touched. Weights come from the checkpoint. Waits. */
+moecl_status recorded_outputs(const output_case *of, double *outputs);
 
 #endif

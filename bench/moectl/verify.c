@@ -36,7 +36,7 @@ static int64_t sample_size(const experiment_point *point) {
   return count < (double)point->num_tokens ? (int64_t)count : point->num_tokens;
 }
 
-static void sample_release(sample *sample) {
+void verify_sample_release(sample *sample) {
   free(sample->tokens);
   free(sample->hidden);
   free(sample->expected);
@@ -58,7 +58,7 @@ moecl_status verify_read_rows(const experiment_point *point, const moecl_buffer 
   return status;
 }
 
-static moecl_status sample_make(const experiment_point *point, int64_t count, sample *sample) {
+moecl_status verify_sample_make(const experiment_point *point, int64_t count, sample *sample) {
   const size_t rows = (size_t)(count * point->layer.hidden_size);
   sample->count = count;
   sample->tokens = malloc((size_t)(count + 1) * sizeof *sample->tokens);
@@ -71,7 +71,7 @@ static moecl_status sample_make(const experiment_point *point, int64_t count, sa
 /* Tokens spread evenly from the first to the last. */
 static moecl_status sample_take(const verify_input *input, sample *sample) {
   const experiment_point *point = input->point;
-  const moecl_status status = sample_make(point, sample_size(point), sample);
+  const moecl_status status = verify_sample_make(point, sample_size(point), sample);
   if (status != MOECL_OK) return status;
   for (int64_t i = 0; i < sample->count; i++)
     sample->tokens[i] = sample->count > 1 ? i * (point->num_tokens - 1) / (sample->count - 1) : 0;
@@ -83,7 +83,7 @@ size_t verify_item_bytes(const experiment_point *point, moecl_tensor tensor) {
          moecl_dtype_size(moecl_layer_tensor_dtype(&point->layer, tensor));
 }
 
-static moecl_status weights_make(const verify_input *input, const sample *sample,
+moecl_status verify_weights_make(const verify_input *input, const sample *sample,
                                  weights *weights) {
   const size_t elements = (size_t)(sample->count * input->point->layer.hidden_size);
   weights->hidden = malloc((elements + 1) * sizeof(double));
@@ -98,7 +98,7 @@ static moecl_status weights_make(const verify_input *input, const sample *sample
             : MOECL_ERROR_OUT_OF_HOST_MEMORY;
 }
 
-static void weights_release(weights *weights) {
+void verify_weights_release(weights *weights) {
   moecl_buffer_destroy(&weights->staging);
   for (int t = 0; t < EXPERT_TENSORS; t++) free(weights->expert[t]);
   free(weights->hidden);
@@ -177,7 +177,7 @@ static moecl_status explain(const verify_input *input, const outputs *outputs, w
                             verify_result *result) {
   sample sample = {0};
   int64_t reached = 0;
-  moecl_status status = sample_make(input->point, outputs->listed, &sample);
+  moecl_status status = verify_sample_make(input->point, outputs->listed, &sample);
   overflow *overflow = overflow_create(input->point->layer.dtype, outputs->listed);
   if (!overflow) status = MOECL_ERROR_OUT_OF_HOST_MEMORY;
   if (status == MOECL_OK) {
@@ -190,7 +190,7 @@ static moecl_status explain(const verify_input *input, const outputs *outputs, w
         overflow_describe(overflow, sample.tokens, outputs->nonfinite, input->point->num_tokens,
                       result->tolerance, result->cause, sizeof result->cause);
   overflow_destroy(overflow);
-  sample_release(&sample);
+  verify_sample_release(&sample);
   return status;
 }
 
@@ -212,7 +212,7 @@ moecl_status verify_point(const verify_input *input, verify_result *result) {
   outputs outputs = {0};
   *result = (verify_result){.ran = true, .tolerance = moe_tolerance(input->roundoff)};
   moecl_status status = sample_take(input, &sample);
-  if (status == MOECL_OK) status = weights_make(input, &sample, &weights);
+  if (status == MOECL_OK) status = verify_weights_make(input, &sample, &weights);
   if (status == MOECL_OK) status = verify_router(input, &sample, &weights, result);
   if (status == MOECL_OK) status = check_outputs(input, &outputs);
   if (status == MOECL_OK)
@@ -223,7 +223,7 @@ moecl_status verify_point(const verify_input *input, verify_result *result) {
   if (outputs.nonfinite > 0 || !outputs.zero) result->error = INFINITY;
   result->ok = result->error <= result->tolerance && result->topk_mismatches == 0 &&
                result->capacity_ok;
-  weights_release(&weights);
-  sample_release(&sample);
+  verify_weights_release(&weights);
+  verify_sample_release(&sample);
   return status;
 }

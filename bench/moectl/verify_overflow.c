@@ -43,8 +43,7 @@ void overflow_note(overflow *overflow, int64_t i, overflow_tensor tensor, int64_
     if (fabs(values[k]) > largest->value) *largest = (struct largest){fabs(values[k]), expert};
 }
 
-/* The largest finite number. */
-static double limit_of(moecl_dtype dtype) {
+double overflow_limit(moecl_dtype dtype) {
   return dtype == MOECL_F16 ? 65504 : dtype == MOECL_BF16 ? 0x1.fep127 : FLT_MAX;
 }
 
@@ -102,7 +101,7 @@ bool overflow_describe(const overflow *overflow, const int64_t *tokens, int64_t 
   for (int64_t i = overflow->count - 1; i >= 0; i--) {
     used = append(text, size, begun,
                   ": exact values are beyond %.6g, the largest of %s (token %" PRId64 ": ",
-                  limit_of(overflow->dtype), dtype, tokens[i]);
+                  overflow_limit(overflow->dtype), dtype, tokens[i]);
     if (list_beyond(overflow, i, tolerance, text, size, &used) > 0) continue;
     append(text, size, begun,
            ", though all exact numbers of token %" PRId64 " fit %s", tokens[i], dtype);

@@ -23,6 +23,14 @@ typedef struct weights {
   double *hidden, *output;      /* [sample,H]: of the tokens that reach the expert */
 } weights;
 
+/* Room for `count` tokens, and for the weights' way to them. What failed is released as
+ * what did not. */
+moecl_status verify_sample_make(const experiment_point *point, int64_t count, sample *sample);
+void verify_sample_release(sample *sample);
+moecl_status verify_weights_make(const verify_input *input, const sample *sample,
+                                 weights *weights);
+void verify_weights_release(weights *weights);
+
 /* Bytes of one item of a tensor; 0: the layer has none. */
 size_t verify_item_bytes(const experiment_point *point, moecl_tensor tensor);
 /* One item of a tensor, drawn again, into `values`. Waits. */
@@ -57,6 +65,7 @@ typedef enum overflow_tensor {
   OVERFLOW_OUTPUT,
   OVERFLOW_TENSORS
 } overflow_tensor;
+double overflow_limit(moecl_dtype dtype); /* that number */
 overflow *overflow_create(moecl_dtype dtype, int64_t count); /* NULL: no memory */
 void overflow_destroy(overflow *overflow);
 /* `count` numbers of token i; expert -1: of none. */

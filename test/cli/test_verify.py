@@ -206,9 +206,10 @@ class Verify(ModelCase):
         del io['router_logits']
         self.verify(1, r'\(topk_weights\)', folder, self.written(io), '--dtype', 'bf16')
 
-    def test_a_tie_excuses_nothing_else(self):
-        """Twins: the recorded token took the one of a higher number. Its logits and weights
-        are compared all the same, only its output is not."""
+    def twins(self):
+        """OLMoE where another expert, of a higher number, gets the logits of token 0's last
+        one; recorded tokens that neither serves, and token 0, which took the other one.
+        Returns folder and recording."""
         folder = self.copy('olmoe')
         io = self.recorded('olmoe')
         last = io['topk_ids'][0][3]
@@ -218,21 +219,54 @@ class Verify(ModelCase):
         gate = tensors['model.layers.1.mlp.gate.weight'][2]
         gate[128 * twin:128 * (twin + 1)] = gate[128 * last:128 * (last + 1)]
         write_file(folder / 'model.safetensors', tensors)
-        for row in io['router_logits']:
-            row[twin] = row[last]
-        io['topk_ids'] = [best(row, 4) for row in io['router_logits']]
-        io['topk_weights'] = [[shares(row)[e] for e in ids]
-                              for row, ids in zip(io['router_logits'], io['topk_ids'])]
+        rows = []
+        for t in range(24):
+            logits = io['router_logits'][t]
+            before = shares(logits)
+            logits[twin] = logits[last]
+            ids = best(logits, 4)
+            if t and {last, twin} & {*ids, *io['topk_ids'][t]}:
+                continue
+            weights = [shares(logits)[e] for e in ids]
+            # Not renormalized: all weights change by one factor, and the output with them.
+            scale = weights[0] / before[ids[0]]
+            rows.append((io['hidden_states'][t], logits, ids, weights,
+                         [scale * x for x in io['output'][t]]))
+        names = ('hidden_states', 'router_logits', 'topk_ids', 'topk_weights', 'output')
+        io = dict(zip(names, map(list, zip(*rows))))
+        self.assertEqual(io['topk_ids'][0][3], last)
+        self.assertGreater(len(rows), 2)
         io['topk_ids'][0][3] = twin
-        untouched = io.pop('output')
-        self.verify(0, '1 token has other experts at a tie', folder, self.written(io))
-        io['output'] = untouched
-        io['router_logits'][0][5] += 0.01
-        self.verify(1, r'first mismatching token: 0 \(router_logits\)', folder, self.written(io))
-        io['router_logits'][0][5] -= 0.01
-        del io['output']
-        io['topk_weights'][0][3] *= 1.001
-        self.verify(1, r'first mismatching token: 0 \(topk_weights\)', folder, self.written(io))
+        io['output'][0] = [sum(terms) for terms in zip(*(
+            [w * x for x in self.expert(tensors, e, io['hidden_states'][0])]
+            for e, w in zip(io['topk_ids'][0], io['topk_weights'][0])))]
+        return folder, io
+
+    @staticmethod
+    def expert(tensors, number, row):
+        """SwiGLU's two matrices, of layer 1."""
+        gate, up, down = (numbers(tensors[f'model.layers.1.mlp.experts.{number}.{part}_proj.weight'])
+                          for part in ('gate', 'up', 'down'))
+
+        def times(matrix, x):
+            return [sum(a * b for a, b in zip(line, x)) for line in matrix]
+        inner = [g / (1 + math.exp(-g)) * u for g, u in zip(times(gate, row), times(up, row))]
+        return times(down, inner)
+
+    def test_a_tie_excuses_nothing_else(self):
+        """Logits, weights and output of a token at a tie are compared all the same."""
+        folder, io = self.twins()
+        out = self.verify(0, '1 token has other experts at a tie', folder, self.written(io))
+        self.assertIn('1 of these: output compared with what the reference makes', out)
+        self.assertRegex(out, r'(?m)^output .* 0$')
+        for name, place in (('router_logits', 5), ('topk_weights', 3), ('output', 7)):
+            row = list(io[name][0])
+            row[place] += 1e-3 * max(map(abs, row))
+            wrong = {**io, name: [row, *io[name][1:]]}
+            self.verify(1, rf'first mismatching token: 0 \({name}\)', folder, self.written(wrong))
+        # Ours was not compared at all.
+        alone = {name: rows[:1] for name, rows in io.items()}
+        self.verify(1, 'nothing could be compared', folder, self.written(alone))
 
     def test_a_tie_by_the_correction_bias(self):
         """Scores far apart that the bias makes equal; and equal ones that it doesn't."""
