@@ -2,6 +2,7 @@
  * The lists (tokens per expert) are in results.json only. */
 #include "measures.h"
 #include "results_private.h"
+#include "schema.h"
 #include <inttypes.h>
 #include <math.h>
 #include <stdlib.h>
@@ -32,11 +33,11 @@ static void put_integer(table *csv, int64_t value) {
   put_text(csv, digits);
 }
 
-/* What results.json has as null is empty here. */
+/* As in results.json, with the digits that read back the same; what it has as
+ * null is empty here. */
 static void put_real(table *csv, double value) {
   char digits[40];
-  snprintf(digits, sizeof digits, "%.15g", value);
-  put_text(csv, isfinite(value) ? digits : NULL);
+  put_text(csv, isfinite(value) ? schema_real_text(value, digits, sizeof digits) : NULL);
 }
 
 static void end_row(table *csv) {

@@ -1,5 +1,6 @@
 /* results.json, written and read back. */
 #include "files.h"
+#include "json_text.h"
 #include "measures.h"
 #include "schema.h"
 #include "results_private.h"
@@ -181,24 +182,12 @@ static json_t *points_json(const results *all) {
   return points;
 }
 
-/* 15 digits show 0.1 as 0.1. Where they would make another experiment of it,
- * which --resume would refuse, all 17 are written. */
-static size_t digits_needed(const json_t *plan) {
-  char *shown = json_dumps(plan, JSON_COMPACT | JSON_REAL_PRECISION(15));
-  json_t *back = shown ? json_loads(shown, 0, NULL) : NULL;
-  const size_t digits = back && json_equal(plan, back) ? 15 : 17;
-  json_decref(back);
-  free(shown);
-  return digits;
-}
-
 char *results_json(const results *all) {
   json_t *plan = json_loads(all->experiment->resolved_json, 0, NULL);
-  const size_t digits = plan ? digits_needed(plan) : 17;
   json_t *root = json_pack("{s:s, s:o, s:o, s:o, s:o, s:o}", "schema", RESULTS_SCHEMA, "versions",
                            versions_json(), "kernels", kernels_json(&all->kernels), "experiment",
                            plan, "device", device_json(&all->device), "points", points_json(all));
-  char *shown = root ? json_dumps(root, JSON_INDENT(1) | JSON_REAL_PRECISION(digits)) : NULL;
+  char *shown = root ? json_text(root, 1) : NULL;
   json_decref(root);
   char *whole = shown ? format_text("%s\n", shown) : NULL;
   free(shown);

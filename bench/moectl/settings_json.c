@@ -1,4 +1,5 @@
 /* The resolved experiment as JSON. */
+#include "json_text.h"
 #include "settings.h"
 
 #include <jansson.h>
@@ -66,19 +67,6 @@ static bool set_sweep(json_t *root, const settings *settings) {
   return json_object_set_new(root, "sweep", sweep) == 0;
 }
 
-/* Digits that bring every real back: 15 show 0.1 as 0.1 and nearly always
- * suffice. */
-static size_t digits_needed(const settings *settings) {
-  char text[40];
-  for (int i = 0; i < KEY_COUNT; i++)
-    for (size_t j = 0; j < settings->keys[i].count; j++) {
-      double real = settings->keys[i].values[j].real;
-      snprintf(text, sizeof text, "%.15g", real);
-      if (strtod(text, NULL) != real) return 17;
-    }
-  return 15;
-}
-
 char *settings_json(const settings *settings) {
   json_t *root = json_object();
   bool good = root != NULL;
@@ -87,8 +75,7 @@ char *settings_json(const settings *settings) {
     good = set_nested(root, key->name, setting_json(key, &settings->keys[i]));
   }
   good = good && set_sweep(root, settings);
-  char *text =
-      good ? json_dumps(root, JSON_COMPACT | JSON_REAL_PRECISION(digits_needed(settings))) : NULL;
+  char *text = good ? json_text(root, 0) : NULL;
   json_decref(root);
   return text;
 }

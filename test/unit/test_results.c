@@ -4,6 +4,7 @@
 #include "results_private.h"
 #include "progress.h"
 #include <dirent.h>
+#include <float.h>
 #include <jansson.h>
 #include <math.h>
 #include <signal.h>
@@ -403,6 +404,43 @@ static void test_resume(void **state) {
   results_destroy(&all);
 }
 
+/* Numbers that 15 digits do not bring back, the extremes too: results.json and
+ * results.csv give the very same ones. */
+static void test_digits(void **state) {
+  fixture *f = *state;
+  static const double hard[] = {0.1 + 0.2, 1.0 / 3, 0.1, 5e-324, DBL_MIN, DBL_MAX,
+                                DBL_EPSILON, 123456789.123456789, 1e22, 4503599627370497.5};
+  enum { COUNT = sizeof hard / sizeof *hard };
+  for (size_t i = 0; i < COUNT; i += 4) {
+    point_result point = make_point(f, i / 4, POINT_OK);
+    point.tokens_per_s = hard[i];
+    point.routing.statistics.coefficient_of_variation = hard[(i + 1) % COUNT];
+    point.time_ms[MOECL_STAGE_DOWN].p90 = hard[(i + 2) % COUNT];
+    point.verify.error = hard[(i + 3) % COUNT];
+    results *all = i == 0 ? open_new(f) : NULL;
+    char *error = NULL;
+    if (!all) all = results_open(&f->plan, &f->device, &f->kernels, f->folder, true, &error);
+    assert_non_null(all);
+    add(all, point);
+    results_destroy(&all);
+    all = results_open(&f->plan, &f->device, &f->kernels, f->folder, true, &error);
+    assert_non_null(all);
+    const point_result *back = &all->points[i / 4];
+    const double found[4] = {back->tokens_per_s, back->routing.statistics.coefficient_of_variation,
+                             back->time_ms[MOECL_STAGE_DOWN].p90, back->verify.error};
+    for (size_t j = 0; j < 4; j++)
+      if (found[j] != hard[(i + j) % COUNT])
+        fail_msg("%.17g came back as %.17g", hard[(i + j) % COUNT], found[j]);
+    results_destroy(&all);
+  }
+  char *json = slurp(f, "results.json"), *csv = slurp(f, "results.csv");
+  assert_non_null(strstr(json, "0.30000000000000004"));
+  assert_non_null(strstr(csv, ",0.30000000000000004,"));
+  assert_non_null(strstr(json, "\"jitter\": 0.01,")); /* no digits more than needed */
+  free(json);
+  free(csv);
+}
+
 static void test_resume_refused(void **state) {
   fixture *f = *state;
   expect_refused(f, "results.json: No such file");
@@ -688,6 +726,7 @@ int main(void) {
   const struct CMUnitTest tests[] = {
       CASE(test_json),           CASE(test_csv),
       CASE(test_csv_text),       CASE(test_resume),
+      CASE(test_digits),
       CASE(test_resume_refused), CASE(test_disk_full),
       CASE(test_default_folder), CASE(test_unwritable),
       CASE(test_table),          CASE(test_progress),

@@ -1,0 +1,12 @@
+/* JSON as text whose every number reads back as the same one. */
+#ifndef MOECTL_JSON_TEXT_H
+#define MOECTL_JSON_TEXT_H
+
+#include <jansson.h>
+
+/* Reals with the fewest digits that read back as they are (0.1, not
+ * 0.10000000000000001). `indent` 0: on one line, without spaces; else so many
+ * spaces a level. malloc'ed, NULL without memory. */
+char *json_text(const json_t *value, int indent);
+
+#endif
