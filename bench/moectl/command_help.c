@@ -106,12 +106,15 @@ static const char exit_topic[] =
     "  3  no OpenCL device, or none that matches --device\n";
 
 static const char results_topic[] =
-    "A run writes into its results folder, after every point, replacing files whole:\n"
-    "  results.json   everything: the resolved experiment, the device, the kernels'\n"
-    "                 folder and a hash of their sources, and per point its\n"
+    "A run writes into its results folder:\n"
+    "  results.jsonl  after every point: a line is appended. --resume reads it; it is gone\n"
+    "                 when results.json has all of it\n"
+    "  results.json   when the run begins, each time the points have doubled, and at the end\n"
+    "                 (after Ctrl-C too), replaced whole: the resolved experiment, the device,\n"
+    "                 the kernels' folder and a hash of their sources, and per point its\n"
     "                 parameters, variants, time per stage, rates, routing, verification\n"
-    "  results.csv    one row a point\n"
-    "  report.md      readable by itself, pictures included\n"
+    "  results.csv    with results.json: one row a point\n"
+    "  report.md      at the end: readable by itself, pictures included\n"
     "  *.png          expert utilisation per top_k and capacity factor; time and throughput\n"
     "                 against what was swept, and load imbalance, its coefficient of\n"
     "                 variation and the dropped share where they vary with it; the\n"

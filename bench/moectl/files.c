@@ -131,8 +131,8 @@ bool pending_sync(pending_file *pending, char **error) {
   return ok || cannot_write(pending, reason, error);
 }
 
-/* The new name, too, must outlive a power cut. Not every file system can. */
-static void sync_folder(const char *path) {
+/* The new name, too, must outlive a power cut. */
+void sync_folder(const char *path) {
   const char *slash = strrchr(path, '/');
   char *folder = slash ? format_text("%.*s", (int)(slash - path) + 1, path) : format_text(".");
   const int handle = folder ? open(folder, O_RDONLY | O_DIRECTORY | O_CLOEXEC) : -1;

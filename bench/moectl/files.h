@@ -35,4 +35,7 @@ bool pending_sync(pending_file *pending, char **error);
 bool pending_commit(pending_file *pending, char **error);
 void pending_discard(pending_file *pending);
 
+/* Brings to the disk that the file of this path is there; not every file system can. */
+void sync_folder(const char *path);
+
 #endif

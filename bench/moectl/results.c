@@ -1,4 +1,5 @@
-/* A results folder: made, gone on with, and kept up to date point by point. */
+/* A results folder: made, gone on with, and kept up to date point by point: a line
+ * a point in results.jsonl, results.json and results.csv whole now and then. */
 #include "files.h"
 #include "results_private.h"
 #include "shell.h"
@@ -106,7 +107,9 @@ static bool resume_folder(results *all, const char *folder, char **error) {
                                    strerror(errno));
   free(text);
   free(path);
-  return ok;
+  if (!ok || !journal_resume(all, error)) return false;
+  for (size_t i = 0; i < all->experiment->num_points; i++) all->entries += all->have[i];
+  return true;
 }
 
 static bool begin_file(const results *all, const char *name, char *text,
@@ -136,13 +139,24 @@ static bool write_files(const results *all, char **error) {
   return false;
 }
 
+/* results.json and results.csv with all there is; the journal has had its use. */
+static bool fold(results *all, char **error) {
+  if (!write_files(all, error)) return false;
+  journal_remove(all);
+  all->folded += all->entries;
+  all->entries = 0;
+  return true;
+}
+
 /* A new folder has its (empty) results at once: one that can't be written is
- * found before anything is measured, and --resume works from the start. */
+ * found before anything is measured, and --resume works from the start. A resumed
+ * one has what its journal held. */
 static bool open_folder(results *all, const char *out, bool resume, char **error) {
   if (resume && !out) return fail_text(error, "--resume needs the folder of the earlier run");
-  if (resume) return resume_folder(all, out, error);
-  return (out ? make_named_folder(all, out, error) : make_default_folder(all, error)) &&
-         write_files(all, error);
+  return (resume ? resume_folder(all, out, error)
+          : out  ? make_named_folder(all, out, error)
+                 : make_default_folder(all, error)) &&
+         fold(all, error);
 }
 
 results *results_open(const experiment *plan, const moecl_device_info *device,
@@ -153,6 +167,7 @@ results *results_open(const experiment *plan, const moecl_device_info *device,
     all->experiment = plan;
     all->device = *device;
     all->kernels = *kernels;
+    all->journal = -1;
     all->points = calloc(plan->num_points + 1, sizeof *all->points);
     all->have = calloc(plan->num_points + 1, sizeof *all->have);
   }
@@ -184,6 +199,16 @@ static void drop_arrays(moecl_routing *routing) {
   moecl_routing_destroy(&tokens);
 }
 
+/* A line of the journal; results.json and results.csv each time there is twice as
+ * much, so that all that is ever written of them is about twice the last. */
+static bool keep_entry(results *all, size_t index, char **error) {
+  all->entries++;
+  if (all->entries >= all->folded) return fold(all, error);
+  if (journal_append(all, index, error)) return true;
+  all->folded = 0; /* it isn't in the journal: with the next one all is written */
+  return false;
+}
+
 bool results_add(results *all, point_result *result, char **error) {
   *error = NULL;
   const size_t index = result->index;
@@ -196,16 +221,14 @@ bool results_add(results *all, point_result *result, char **error) {
   all->have[index] = true;
   *result = (point_result){0};
   drop_arrays(&all->points[index].routing);
-  return write_files(all, error);
+  return keep_entry(all, index, error);
 }
 
-/* The two files once more: a run resumed with nothing left to do may have been
- * cut off between them. */
 bool results_finish(results *all, char **note, char **error) {
   char *ignored = NULL;
   *error = NULL;
   if (note) *note = NULL;
-  const bool ok = write_files(all, error) &&
+  const bool ok = fold(all, error) &&
                   plots_write(all, note ? note : &ignored, error) && report_write(all, error);
   free(ignored);
   return ok;
@@ -221,6 +244,7 @@ point_status results_worst(const results *all) {
 void results_destroy(results **all) {
   if (!all || !*all) return;
   struct results *r = *all;
+  journal_close(r);
   for (size_t i = 0; r->have && r->points && i < r->experiment->num_points; i++)
     if (r->have[i]) point_result_destroy(&r->points[i]);
   free(r->points);

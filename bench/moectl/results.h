@@ -51,19 +51,21 @@ typedef struct results results;
 
 /* `out`: the folder, or NULL for results/<name>-<YYYYmmdd-HHMMSS>/. With
  * `resume` the folder must hold a results.json of the same resolved
- * experiment, device and kernels, whose finished points are taken over. On failure returns NULL
+ * experiment, device and kernels, whose finished points, and those of its
+ * results.jsonl, are taken over. On failure returns NULL
  * with one malloc'ed message in *error. */
 results *results_open(const experiment *experiment, const moecl_device_info *device,
                       const kernel_origin *kernels, const char *out, bool resume, char **error);
 bool results_has(const results *results, size_t index); /* finished in an earlier run */
 const char *results_folder(const results *results);
 
-/* Adds a point (takes it over, also on failure) and replaces results.json and
- * results.csv atomically. false with a message when the folder can't be
- * written (disk full); what was written before stays intact. */
+/* Adds a point (takes it over, also on failure): a line of results.jsonl, or, each
+ * time there is twice as much as they hold, results.json and results.csv, replaced
+ * whole. false with a message when the folder can't be written (disk full); what was
+ * written before stays intact. */
 bool results_add(results *results, point_result *result, char **error);
 
-/* Writes report.md, the gnuplot scripts and data, and (if gnuplot is there) the
+/* Writes results.json and results.csv, then report.md, the gnuplot scripts and data, and (if gnuplot is there) the
  * pictures. `note` (may be NULL, malloc'ed) receives a line for the user, e.g.
  * that gnuplot is missing. */
 bool results_finish(results *results, char **note, char **error);

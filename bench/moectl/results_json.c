@@ -194,3 +194,11 @@ char *results_json(const results *all) {
   return whole;
 }
 
+char *results_json_line(const results *all, size_t index) {
+  json_t *point = point_json(all->experiment, &all->points[index]);
+  char *text = point ? json_text(point, 0) : NULL;
+  json_decref(point);
+  char *line = text ? format_text("%s\n", text) : NULL;
+  free(text);
+  return line;
+}

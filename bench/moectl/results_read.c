@@ -126,15 +126,18 @@ static bool is_finished(const char *status, point_status *finished) {
   return strcmp(status, point_status_name(*finished)) == 0;
 }
 
-/* Returns the key that is wrong, NULL when all is well. */
-static const char *take_point(results *all, const json_t *object) {
+/* Takes a point over, `again` in place of an earlier one; what failed is dropped.
+ * Returns the key that is wrong, NULL when all is well. */
+static const char *take_point(results *all, const json_t *object, bool again) {
   reader walk = {NULL};
   const int64_t index = integer_of(&walk, object, "index");
   const char *status = json_string_value(member(&walk, object, "status"));
   if (walk.wrong) return walk.wrong;
   if (!status) return "status";
-  if (index < 0 || (uint64_t)index >= all->experiment->num_points || all->have[index])
-    return "index";
+  if (index < 0 || (uint64_t)index >= all->experiment->num_points) return "index";
+  if (all->have[index] && !again) return "index";
+  if (all->have[index]) point_result_destroy(&all->points[index]);
+  all->have[index] = false;
   point_result result = {.index = (size_t)index};
   if (!is_finished(status, &result.status)) return NULL;
   read_point(&walk, object, &all->experiment->points[index], &result);
@@ -212,7 +215,7 @@ bool results_json_read(results *all, const char *path, const char *text, size_t 
   size_t i;
   json_t *point;
   if (ok) json_array_foreach(json_object_get(root, "points"), i, point) {
-    const char *wrong = take_point(all, point);
+    const char *wrong = take_point(all, point, false);
     if (!wrong) continue;
     ok = fail_text(error, "%s cannot be resumed: it is damaged (points[%zu].%s is missing or "
                    "not what it should be)", path, i, wrong);
@@ -220,4 +223,22 @@ bool results_json_read(results *all, const char *path, const char *text, size_t 
   }
   json_decref(root);
   return ok;
+}
+
+bool results_journal_read(results *all, const char *path, const char *text, size_t size,
+                          char **error) {
+  size_t begin = 0;
+  for (size_t line = 1; begin < size; line++) {
+    const char *end = memchr(text + begin, '\n', size - begin);
+    if (!end) return true; /* cut off while it was written: that point runs again */
+    const size_t length = (size_t)(end - (text + begin));
+    json_t *point = json_loadb(text + begin, length, 0, NULL);
+    const char *wrong = point ? take_point(all, point, true) : "a line that is not JSON";
+    json_decref(point);
+    if (wrong)
+      return fail_text(error, "%s cannot be resumed: it is damaged (line %zu: %s is missing or not "
+                       "what it should be)", path, line, wrong);
+    begin += length + 1;
+  }
+  return true;
 }

@@ -1,6 +1,7 @@
 /* The results folder: results.json and results.csv, going on with an earlier
  * run, a full disk, the closing table, dumps. No device needed. */
 #include "unit.h"
+#include "files.h"
 #include "results_private.h"
 #include "progress.h"
 #include <dirent.h>
@@ -132,13 +133,20 @@ static void add(results *all, point_result point) {
   assert_null(point.variants[0]); /* taken over */
 }
 
+/* As when a run ends: results.json has all points. */
+static void finish(results *all) {
+  char *note = NULL, *error = NULL;
+  if (!results_finish(all, &note, &error)) fail_msg("%s", error);
+  free(note);
+}
+
 static char *slurp(const fixture *f, const char *name) {
   char path[1024];
   snprintf(path, sizeof path, "%s/%s", f->folder, name);
   FILE *file = fopen(path, "rb");
   if (!file) return NULL;
-  char *text = calloc(1, 1 << 18);
-  fread(text, 1, (1 << 18) - 1, file);
+  char *text = calloc(1, 1 << 21);
+  fread(text, 1, (1 << 21) - 1, file);
   fclose(file);
   return text;
 }
@@ -245,6 +253,7 @@ static void test_json(void **state) {
   add(all, make_failed(3)); /* out of order: the file has them in order */
   add(all, make_point(f, 0, POINT_OK));
   add(all, make_point(f, 1, POINT_UNVERIFIED_OK));
+  finish(all);
   json_t *root = read_json(f);
   check_keys(root, "", "schema versions kernels experiment device points");
   check_keys(root, "versions", "moecl compiler");
@@ -303,6 +312,7 @@ static void test_csv(void **state) {
   add(all, make_point(f, 0, POINT_OK));
   add(all, make_point(f, 1, POINT_VERIFY_FAILED));
   add(all, make_failed(2));
+  finish(all);
   char *text = slurp(f, "results.csv");
   assert_non_null(strstr(text, ",time_ms_layer_median,time_ms_layer_min,time_ms_layer_p90,"));
   assert_non_null(strstr(text, "\"it said \"\"no\"\",\nand meant it\""));
@@ -322,6 +332,7 @@ static void test_csv_text(void **state) {
   add(all, make_point(f, 0, POINT_OK));
   add(all, make_point(f, 1, POINT_UNVERIFIED_OK));
   add(all, make_failed(3));
+  finish(all);
   char *text = slurp(f, "results.csv");
   assert_string_equal(
       text,
@@ -379,6 +390,7 @@ static void test_resume(void **state) {
   add(all, make_point(f, 1, POINT_UNVERIFIED_OK));
   add(all, make_point(f, 2, POINT_VERIFY_FAILED));
   add(all, make_failed(3));
+  finish(all);
   results_destroy(&all);
   json_t *before = read_json(f);
   char *error;
@@ -392,6 +404,7 @@ static void test_resume(void **state) {
   assert_true(isnan(all->points[0].time_ms[MOECL_STAGE_PERMUTE].median));
   assert_int_equal(results_worst(all), POINT_UNVERIFIED_OK);
   add(all, make_point(f, 2, POINT_OK));
+  finish(all);
   json_t *after = read_json(f);
   /* What was taken over is written as it was. */
   for (size_t i = 0; i < 2; i++)
@@ -439,6 +452,139 @@ static void test_digits(void **state) {
   assert_non_null(strstr(json, "\"jitter\": 0.01,")); /* no digits more than needed */
   free(json);
   free(csv);
+}
+
+static void limit_files(rlim_t bytes) {
+  struct rlimit limit;
+  getrlimit(RLIMIT_FSIZE, &limit);
+  limit.rlim_cur = bytes;
+  assert_int_equal(setrlimit(RLIMIT_FSIZE, &limit), 0);
+}
+
+/* A sweep of many points without a device: seeds. */
+static void parse_many(fixture *f, size_t count) {
+  char *text = NULL;
+  size_t size = 0;
+  FILE *file = open_memstream(&text, &size);
+  fputs("name: many\nlayer: {hidden_size: 64, intermediate_size: 32, num_experts: 4, top_k: 1}\n"
+        "workload: {num_tokens: 6}\nseed: [0", file);
+  for (size_t i = 1; i < count; i++) fprintf(file, ", %zu", i);
+  fputs("]\n", file);
+  fclose(file);
+  experiment_destroy(&f->plan);
+  parse(f, text);
+  free(text);
+  assert_int_equal(f->plan.num_points, count);
+}
+
+/* Whatever a crash leaves of the journal: the whole lines are taken over, the last
+ * one if it was cut is not, and results.json has them all afterwards. */
+static void test_journal(void **state) {
+  fixture *f = *state;
+  char *error;
+  parse_many(f, 8);
+  results *all = open_new(f);
+  for (size_t i = 0; i < 7; i++) add(all, make_point(f, i, POINT_OK));
+  results_destroy(&all); /* a crash: no results_finish */
+  json_t *root = read_json(f);
+  assert_int_equal(json_array_size(json_object_get(root, "points")), 4);
+  json_decref(root);
+  char *json = slurp(f, "results.json"), *journal = slurp(f, "results.jsonl");
+  assert_non_null(journal);
+  const size_t size = strlen(journal);
+  for (size_t cut = 0; cut <= size; cut += cut + 1 < size ? 61 : 1) {
+    size_t lines = 0;
+    char *part = strndup(journal, cut);
+    for (const char *c = part; *c; c++) lines += *c == '\n';
+    put_file(f, "results.json", json);
+    put_file(f, "results.jsonl", part);
+    free(part);
+    all = resume(f, &error);
+    if (!all) fail_msg("cut at %zu of %zu: %s", cut, size, error);
+    for (size_t i = 0; i < 8; i++)
+      if (results_has(all, i) != (i < 4 + lines))
+        fail_msg("cut at %zu of %zu: point %zu", cut, size, i);
+    results_destroy(&all);
+    root = read_json(f);
+    assert_int_equal(json_array_size(json_object_get(root, "points")), 4 + lines);
+    json_decref(root);
+    assert_int_equal(files_in(f), 2); /* no journal any more */
+  }
+  /* A later line counts, one of a failed point too; one that is damaged is told. */
+  char *changed = format_text("%s%s", journal, journal);
+  char *status = strstr(changed + size, "\"ok\"");
+  memcpy(status, "\"no\"", 4);
+  put_file(f, "results.json", json);
+  put_file(f, "results.jsonl", changed);
+  all = resume(f, &error);
+  assert_non_null(all);
+  assert_false(results_has(all, 4));
+  assert_true(results_has(all, 5));
+  results_destroy(&all);
+  memcpy(strstr(changed, "\"tflops\""), "\"tfl0ps\"", 8);
+  put_file(f, "results.jsonl", changed);
+  expect_refused(f, "results.jsonl cannot be resumed: it is damaged (line 1: tflops");
+  free(changed);
+  free(journal);
+  free(json);
+}
+
+/* A line that no longer fits leaves no half of it behind; the next time all is written. */
+static void test_journal_full(void **state) {
+  fixture *f = *state;
+  char *error = NULL;
+  parse_many(f, 8);
+  results *all = open_new(f);
+  for (size_t i = 0; i < 5; i++) add(all, make_point(f, i, POINT_OK));
+  char *before = slurp(f, "results.jsonl");
+  point_result point = make_point(f, 5, POINT_OK);
+  signal(SIGXFSZ, SIG_IGN);
+  limit_files(strlen(before) + 100);
+  const bool added = results_add(all, &point, &error);
+  limit_files(RLIM_INFINITY);
+  assert_false(added);
+  assert_non_null(strstr(error, "results.jsonl could not be written: File too large"));
+  free(error);
+  char *after = slurp(f, "results.jsonl");
+  assert_string_equal(after, before);
+  free(before);
+  free(after);
+  add(all, make_point(f, 6, POINT_OK));
+  results_destroy(&all);
+  all = resume(f, &error);
+  assert_non_null(all);
+  for (size_t i = 0; i < 8; i++) assert_int_equal(results_has(all, i), i < 7);
+  results_destroy(&all);
+}
+
+/* Bytes this process has written so far; 0 where the system doesn't tell. */
+static unsigned long long bytes_written(void) {
+  unsigned long long bytes = 0;
+  char line[128];
+  FILE *file = fopen("/proc/self/io", "r");
+  while (file && fgets(line, sizeof line, file))
+    if (sscanf(line, "wchar: %llu", &bytes) == 1) break;
+  if (file) fclose(file);
+  return bytes;
+}
+
+/* What is written grows with the points, not with their square. */
+static void test_journal_grows(void **state) {
+  fixture *f = *state;
+  enum { MANY = 300 };
+  parse_many(f, MANY);
+  const unsigned long long before = bytes_written();
+  results *all = open_new(f);
+  for (size_t i = 0; i < MANY; i++) add(all, make_point(f, i, POINT_OK));
+  finish(all);
+  const unsigned long long written = bytes_written() - before;
+  results_destroy(&all);
+  char *json = slurp(f, "results.json");
+  if (before == 0) print_message("SKIP: no /proc/self/io\n");
+  else if (written > 6 * strlen(json))
+    fail_msg("%llu bytes for a results.json of %zu", written, strlen(json));
+  free(json);
+  assert_int_equal(files_in(f), 2);
 }
 
 static void test_resume_refused(void **state) {
@@ -497,13 +643,6 @@ static void test_resume_refused(void **state) {
   free(error);
 }
 
-static void limit_files(rlim_t bytes) {
-  struct rlimit limit;
-  getrlimit(RLIMIT_FSIZE, &limit);
-  limit.rlim_cur = bytes;
-  assert_int_equal(setrlimit(RLIMIT_FSIZE, &limit), 0);
-}
-
 static void test_disk_full(void **state) {
   fixture *f = *state;
   results *all = open_new(f);
@@ -528,6 +667,7 @@ static void test_disk_full(void **state) {
   assert_int_equal(files_in(f), 2);
   assert_true(results_has(all, 1)); /* for the table */
   add(all, make_point(f, 2, POINT_OK)); /* room again: nothing is lost */
+  finish(all);
   json_t *root = read_json(f);
   assert_int_equal(json_array_size(json_object_get(root, "points")), 3);
   json_decref(root);
@@ -596,6 +736,7 @@ static void test_table(void **state) {
       "point 2 (top_k=2, capacity_factor=1.1): it said \"no\",\nand meant it\n"
       "point 3 (top_k=2, capacity_factor=null): the layer broke\n");
   free(text);
+  reports_written = 0;
   assert_true(results_finish(all, &note, &error));
   assert_string_equal(note, "no gnuplot");
   assert_int_equal(reports_written, 1);
@@ -727,6 +868,8 @@ int main(void) {
       CASE(test_json),           CASE(test_csv),
       CASE(test_csv_text),       CASE(test_resume),
       CASE(test_digits),
+      CASE(test_journal),        CASE(test_journal_grows),
+      CASE(test_journal_full),
       CASE(test_resume_refused), CASE(test_disk_full),
       CASE(test_default_folder), CASE(test_unwritable),
       CASE(test_table),          CASE(test_progress),
