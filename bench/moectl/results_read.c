@@ -2,6 +2,7 @@
 #include "files.h"
 #include "measures.h"
 #include "results_private.h"
+#include "settings.h"
 #include <jansson.h>
 #include <math.h>
 #include <stdlib.h>
@@ -190,10 +191,7 @@ static bool check_root(const results *all, const char *path, const json_t *root,
   if (!schema || strcmp(schema, RESULTS_SCHEMA) != 0)
     return fail_text(error, "%s cannot be resumed: its schema is %s, expected " RESULTS_SCHEMA,
                      path, schema ? schema : "not given");
-  json_t *wanted = json_loads(all->experiment->resolved_json, 0, NULL);
-  const bool same = wanted && json_equal(wanted, json_object_get(root, "experiment"));
-  json_decref(wanted);
-  if (!same)
+  if (!settings_json_same(all->experiment->resolved_json, json_object_get(root, "experiment")))
     return fail_text(error,
                      "%s holds another experiment than %s resolves to; resume with the file and "
                      "the --set options it was begun with, or start anew with --out",

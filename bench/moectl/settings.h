@@ -5,6 +5,8 @@
 #include "problems.h"
 #include "schema.h"
 
+struct json_t;
+
 typedef struct setting {
   bool given; /* in the file or by --set; otherwise the default */
   bool list;
@@ -30,6 +32,9 @@ void settings_free(settings *settings);
 /* {"name": ..., "layer": {...}, ..., "sweep": [dotted keys, slowest first]};
  * malloc'ed; NULL without memory. */
 char *settings_json(const settings *settings);
+/* Is `recorded` the experiment that `resolved`, of settings_json, is? What an earlier
+ * version wrote lacks the keys that are new: they had their defaults. */
+bool settings_json_same(const char *resolved, const struct json_t *recorded);
 
 /* The swept keys (two or more values), slowest first; returns how many. */
 size_t settings_axes(const settings *settings, schema_id axes[KEY_COUNT]);

@@ -1,6 +1,7 @@
 /* The resolved experiment as JSON. */
 #include "json_text.h"
 #include "settings.h"
+#include "value.h"
 
 #include <jansson.h>
 #include <stdlib.h>
@@ -78,4 +79,35 @@ char *settings_json(const settings *settings) {
   char *text = good ? json_text(root, 0) : NULL;
   json_decref(root);
   return text;
+}
+
+static json_t *nested(const json_t *object, const char *name) {
+  char section[64];
+  for (const char *dot; (dot = strchr(name, '.')) != NULL; name = dot + 1) {
+    snprintf(section, sizeof section, "%.*s", (int)(dot - name), name);
+    object = json_object_get(object, section);
+  }
+  return json_object_get(object, name);
+}
+
+static json_t *default_json(const schema_key *key) {
+  struct problems none = {.path = ""};
+  value v = {0};
+  json_t *item = NULL;
+  if (key->default_text != NULL && value_default(key, &v, &none)) item = value_json(key, &v);
+  value_free(&v);
+  return item;
+}
+
+bool settings_json_same(const char *resolved, const json_t *recorded) {
+  json_t *now = json_loads(resolved, 0, NULL), *then = json_deep_copy(recorded);
+  for (int i = 0; i < KEY_COUNT && json_is_object(then); i++) {
+    const schema_key *key = schema_get((schema_id)i);
+    json_t *missing = nested(then, key->name) == NULL ? default_json(key) : NULL;
+    if (missing != NULL) set_nested(then, key->name, missing);
+  }
+  const bool same = now != NULL && then != NULL && json_equal(now, then);
+  json_decref(now);
+  json_decref(then);
+  return same;
 }

@@ -454,6 +454,41 @@ static void test_digits(void **state) {
   free(csv);
 }
 
+/* Puts results.json with another experiment in it. */
+static void put_plan(const fixture *f, json_t *root) {
+  char *text = json_dumps(root, 0);
+  put_file(f, "results.json", text);
+  free(text);
+}
+
+/* Keys that an earlier version did not know had their defaults. */
+static void test_resume_older(void **state) {
+  fixture *f = *state;
+  char *error;
+  results *all = open_new(f);
+  add(all, make_point(f, 0, POINT_OK));
+  results_destroy(&all);
+  json_t *root = read_json(f), *plan = json_object_get(root, "experiment");
+  json_t *router = json_object_get(json_object_get(plan, "layer"), "router");
+  json_object_del(json_object_get(plan, "measure"), "verify");
+  json_object_del(router, "noise");
+  json_object_del(router, "scaling_factor");
+  json_object_del(plan, "dtype");
+  put_plan(f, root);
+  all = resume(f, &error);
+  if (!all) fail_msg("%s", error);
+  assert_true(results_has(all, 0));
+  results_destroy(&all);
+  json_object_del(router, "jitter"); /* 0.01 here, not the default */
+  put_plan(f, root);
+  expect_refused(f, "another experiment");
+  json_object_set_new(router, "jitter", json_real(0.01));
+  json_object_set_new(router, "new_rule", json_true()); /* of a later version */
+  put_plan(f, root);
+  expect_refused(f, "another experiment");
+  json_decref(root);
+}
+
 static void limit_files(rlim_t bytes) {
   struct rlimit limit;
   getrlimit(RLIMIT_FSIZE, &limit);
@@ -867,7 +902,7 @@ int main(void) {
   const struct CMUnitTest tests[] = {
       CASE(test_json),           CASE(test_csv),
       CASE(test_csv_text),       CASE(test_resume),
-      CASE(test_digits),
+      CASE(test_digits),         CASE(test_resume_older),
       CASE(test_journal),        CASE(test_journal_grows),
       CASE(test_journal_full),
       CASE(test_resume_refused), CASE(test_disk_full),
