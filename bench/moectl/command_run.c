@@ -171,6 +171,51 @@ static int open_results(run *run) {
   return EXIT_USAGE;
 }
 
+/* Point `index` for the first time: everything. False when results could not be written
+ * or it was interrupted: then --resume runs it again. */
+static bool run_first(run *run, progress *progress, size_t index) {
+  char path[4096], *error = NULL;
+  point_result result;
+  snprintf(path, sizeof path, "%s/point-%03zu.safetensors", results_folder(run->results), index);
+  if (!runner_run_point(&run->runner, index, run->options->dump ? path : NULL, &result)) {
+    point_result_destroy(&result);
+    return true;
+  }
+  progress_end(progress, index, &result);
+  if (results_add(run->results, &result, &error)) return true;
+  tell(error);
+  return false;
+}
+
+/* Its times once more, in a later round. */
+static bool run_again(run *run, progress *progress, size_t index, int64_t round) {
+  char *error = NULL, *failure = NULL;
+  point_round times;
+  const int64_t planned = results_rounds_planned(run->results, index);
+  if (!runner_repeat_point(&run->runner, index, round, planned, &times, &failure)) return true;
+  progress_end(progress, index, NULL);
+  if (results_add_round(run->results, index, &times, failure, &error)) return true;
+  tell(error);
+  return false;
+}
+
+/* One round over all points that lack it, every second one backwards: a machine that
+ * grows slower all the time is then as slow for the first as for the last. */
+static bool run_round(run *run, progress *progress, int64_t round) {
+  const size_t count = run->experiment.num_points;
+  size_t to_run = 0;
+  for (size_t i = 0; i < count; i++) to_run += results_wants(run->results, i, round);
+  progress_round(progress, round, results_rounds(run->results), to_run);
+  bool written = true;
+  for (size_t n = 0; n < count && written && !interrupted; n++) {
+    const size_t i = round % 2 ? count - 1 - n : n;
+    if (!results_wants(run->results, i, round)) continue;
+    progress_begin(progress, i);
+    written = round == 0 ? run_first(run, progress, i) : run_again(run, progress, i, round);
+  }
+  return written;
+}
+
 /* Runs what is missing. False when results could not be written. */
 static bool run_points(run *run) {
   const experiment *experiment = &run->experiment;
@@ -180,23 +225,9 @@ static bool run_points(run *run) {
     fprintf(stderr, "moectl: %zu points were finished before: --dump writes only those that run now\n",
             experiment->num_points - to_run);
   progress *progress = progress_open(experiment, to_run, run->options->quiet);
-  bool written = true;
-  for (size_t i = 0; i < experiment->num_points && written && !interrupted; i++) {
-    if (results_has(run->results, i)) continue;
-    char path[4096];
-    snprintf(path, sizeof path, "%s/point-%03zu.safetensors", results_folder(run->results), i);
-    point_result result;
-    char *error = NULL;
-    progress_begin(progress, i);
-    if (!runner_run_point(&run->runner, i, run->options->dump ? path : NULL, &result)) {
-      /* Interrupted: --resume runs it again. */
-      point_result_destroy(&result);
-      break;
-    }
-    progress_end(progress, i, &result);
-    written = results_add(run->results, &result, &error);
-    if (!written) tell(error);
-  }
+  bool written = run_round(run, progress, 0);
+  for (int64_t round = 1; written && round < results_rounds(run->results); round++)
+    written = run_round(run, progress, round);
   progress_close(&progress);
   return written;
 }

@@ -107,7 +107,7 @@ static void fill_experiment(experiment *experiment, const settings *settings, pr
     experiment->input_file = resolve_input(&keys[KEY_FILE], experiment->path, problems);
   if (!keys[KEY_TENSOR].values[0].null)
     experiment->input_tensor = copy_text(keys[KEY_TENSOR].values[0].text, problems);
-  static const schema_id plain[] = {KEY_WARMUP, KEY_ITERATIONS, KEY_VERIFY};
+  static const schema_id plain[] = {KEY_WARMUP, KEY_ITERATIONS, KEY_ROUNDS, KEY_VERIFY};
   for (size_t i = 0; i < sizeof plain / sizeof plain[0]; i++)
     schema_store(schema_get(plain[i]), &keys[plain[i]].values[0], experiment);
   experiment->resolved_json = settings_json(settings);

@@ -44,6 +44,7 @@ typedef struct experiment {
   char *input_file;  /* workload file, absolute or relative to the working directory; NULL */
   char *input_tensor; /* name in a safetensors file; NULL: hidden_states, else the only one */
   int64_t warmup, iterations;
+  int64_t rounds; /* 0: chosen by point (rounds.h) */
   bool verify;
   experiment_point *points; /* in sweep order: the last key in the file varies fastest */
   size_t num_points;

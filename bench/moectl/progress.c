@@ -13,7 +13,9 @@ struct progress {
   bool terminal;
   struct timespec begun; /* of the point that runs */
   double seconds;        /* of all that ended */
-  size_t to_run, ended;
+  size_t to_run, ended; /* in this round */
+  int64_t round, rounds; /* from 0; of all */
+  int64_t repeats;       /* later rounds that the points of the first have */
   double last_rate; /* tokens/s, 0: none yet */
 };
 
@@ -43,8 +45,29 @@ static void format_duration(double seconds, char *text, size_t size) {
 static void format_head(const progress *shown, size_t index, char *text, size_t size) {
   char label[256];
   experiment_point_label(shown->experiment, index, label, sizeof label);
-  snprintf(text, size, "[%zu/%zu]%s%s", index + 1, shown->experiment->num_points,
+  char round[64] = "";
+  if (shown->round > 0)
+    snprintf(round, sizeof round, "round %" PRId64 " of %" PRId64 " ", shown->round + 1,
+             shown->rounds);
+  snprintf(text, size, "%s[%zu/%zu]%s%s", round, index + 1, shown->experiment->num_points,
            *label ? " " : "", label);
+}
+
+void progress_round(progress *shown, int64_t round, int64_t rounds, size_t to_run) {
+  if (!shown) return;
+  shown->round = round;
+  shown->rounds = rounds;
+  shown->to_run = to_run;
+  shown->ended = 0;
+  shown->seconds = 0;
+}
+
+/* Points to go in this round, and what the later ones will be: those that have not
+ * begun yet want as many more as the others on the average. */
+static double steps_left(const progress *shown) {
+  const double now = (double)(shown->to_run - shown->ended);
+  if (shown->round > 0) return now + (double)(shown->rounds - 1 - shown->round) * (double)shown->to_run;
+  return now + (double)shown->repeats / (double)shown->ended * (double)shown->to_run;
 }
 
 /* Cut to the terminal's width: a line that wraps can't be drawn over. */
@@ -67,8 +90,7 @@ void progress_begin(progress *shown, size_t index) {
   if (shown->ended > 0) {
     const double mean = shown->seconds / (double)shown->ended;
     char duration[32];
-    format_duration(mean * (double)(shown->to_run - shown->ended), duration,
-                    sizeof duration);
+    format_duration(mean * steps_left(shown), duration, sizeof duration);
     snprintf(left, sizeof left, " | about %s left", duration);
   }
   snprintf(line, sizeof line, "%s%s%s", head, rate, left);
@@ -98,6 +120,8 @@ void progress_end(progress *shown, size_t index, const point_result *result) {
   if (!shown) return;
   shown->seconds += seconds_since(&shown->begun);
   shown->ended++;
+  if (!result) return;
+  if (result->rounds_planned > 0) shown->repeats += result->rounds_planned - 1;
   if (isfinite(result->tokens_per_s) && result->tokens_per_s > 0)
     shown->last_rate = result->tokens_per_s;
   /* On a terminal the table follows; only what went wrong stays on the screen. */

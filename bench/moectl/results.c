@@ -3,6 +3,7 @@
 #include "files.h"
 #include "results_private.h"
 #include "shell.h"
+#include "rounds.h"
 #include <errno.h>
 #include <math.h>
 #include <stdlib.h>
@@ -17,6 +18,7 @@ void point_result_destroy(point_result *result) {
     free(result->variants[i]);
     free(result->variant_reasons[i]);
   }
+  free(result->rounds);
   moecl_routing_destroy(&result->routing);
   *result = (point_result){0};
 }
@@ -221,6 +223,38 @@ bool results_add(results *all, point_result *result, char **error) {
   all->have[index] = true;
   *result = (point_result){0};
   drop_arrays(&all->points[index].routing);
+  return keep_entry(all, index, error);
+}
+
+bool results_wants(const results *all, size_t index, int64_t round) {
+  const point_result *point = &all->points[index];
+  if (round == 0) return !results_has(all, index);
+  return results_has(all, index) && point->status <= POINT_UNVERIFIED_OK &&
+         (int64_t)point->num_rounds == round && round < point->rounds_planned;
+}
+
+int64_t results_rounds_planned(const results *all, size_t index) {
+  return all->points[index].rounds_planned;
+}
+
+int64_t results_rounds(const results *all) {
+  int64_t most = 0;
+  for (size_t i = 0; i < all->experiment->num_points; i++)
+    if (all->have[i] && all->points[i].rounds_planned > most) most = all->points[i].rounds_planned;
+  return most;
+}
+
+bool results_add_round(results *all, size_t index, const point_round *round, char *failure,
+                       char **error) {
+  point_result *point = &all->points[index];
+  *error = NULL;
+  if (failure) {
+    point->status = POINT_ERROR;
+    free(point->error);
+    point->error = failure;
+  } else if (!rounds_add(point, round)) {
+    return fail_text(error, "no memory for a round of point %zu", index);
+  }
   return keep_entry(all, index, error);
 }
 

@@ -23,14 +23,24 @@ typedef struct verify_result {
 
 typedef enum point_status { POINT_OK = 0, POINT_UNVERIFIED_OK, POINT_VERIFY_FAILED, POINT_ERROR } point_status;
 
+/* One round's share of a point's timed forwards. */
+typedef struct point_round {
+  sample_summary time_ms[MOECL_STAGE_COUNT];
+  double host_ms, load_average; /* of the last minute, as the round began; NaN: not known */
+  int64_t iterations;
+} point_round;
+
 typedef struct point_result {
   size_t index; /* into experiment.points */
   point_status status;
   char *error;  /* POINT_ERROR, POINT_VERIFY_FAILED: one sentence; else NULL */
   char *variants[4]; /* router, permute, grouped_gemm, combine: names */
   char *variant_reasons[4];
-  sample_summary time_ms[MOECL_STAGE_COUNT];
-  int64_t iterations;
+  sample_summary time_ms[MOECL_STAGE_COUNT]; /* of all rounds (rounds_add) */
+  int64_t iterations;                        /* likewise */
+  point_round *rounds;
+  size_t num_rounds;
+  int64_t rounds_planned;
   double tokens_per_s, tflops, gbytes_per_s; /* of the layer at its median time */
   double host_ms;        /* median of what enqueueing one forward took the host */
   uint64_t memory_bytes; /* weights, workspace, input and output on the device */
@@ -64,6 +74,16 @@ const char *results_folder(const results *results);
  * whole. false with a message when the folder can't be written (disk full); what was
  * written before stays intact. */
 bool results_add(results *results, point_result *result, char **error);
+
+/* Does a round (from 0) of the point lack? Later ones only of points that ran. */
+bool results_wants(const results *results, size_t index, int64_t round);
+int64_t results_rounds_planned(const results *results, size_t index); /* of a point that is there */
+/* The most rounds that a point has planned; 0: none is known yet. */
+int64_t results_rounds(const results *results);
+/* Adds a later round to a point, as results_add. `failure` (malloc'ed, taken over) in
+ * place of times: it failed this time, and so has the point. */
+bool results_add_round(results *results, size_t index, const point_round *round, char *failure,
+                       char **error);
 
 /* Writes results.json and results.csv, then report.md, the gnuplot scripts and data, and (if gnuplot is there) the
  * pictures. `note` (may be NULL, malloc'ed) receives a line for the user, e.g.

@@ -65,6 +65,7 @@ static void put_header(table *csv) {
   for (int i = 0; i < NUM_OPERATIONS; i++)
     put_name(csv, "variants_", measure_operations[i], "");
   put_measure_names(csv, MEASURE_RUN);
+  put_text(csv, "rounds");
   for (int stage = 0; stage < MOECL_STAGE_COUNT; stage++)
     for (int i = 0; i < NUM_SUMMARIES; i++) {
       char ending[16];
@@ -111,6 +112,7 @@ static void put_point(table *csv, const experiment *plan, const point_result *re
   for (int i = 0; i < NUM_OPERATIONS; i++)
     put_text(csv, result->variants[i]);
   put_measures(csv, MEASURE_RUN, result);
+  put_integer(csv, (int64_t)result->num_rounds);
   for (int stage = 0; stage < MOECL_STAGE_COUNT; stage++) {
     sample_summary times = result->time_ms[stage];
     for (size_t i = 0; i < NUM_SUMMARIES; i++)

@@ -104,14 +104,30 @@ static json_t *summary_json(sample_summary times) {
   return summary;
 }
 
-static json_t *times_json(const point_result *result) {
+static json_t *times_json(const sample_summary *time_ms) {
   json_t *times = json_object();
   for (int stage = 0; stage < MOECL_STAGE_COUNT; stage++) {
-    const sample_summary *summary = &result->time_ms[stage];
+    const sample_summary *summary = &time_ms[stage];
     set(&times, moecl_stage_name((moecl_stage)stage),
         isfinite(summary->median) ? summary_json(*summary) : json_null());
   }
   return times;
+}
+
+static json_t *rounds_json(const point_result *result) {
+  json_t *list = json_array();
+  for (size_t r = 0; list && r < result->num_rounds; r++) {
+    const point_round *round = &result->rounds[r];
+    json_t *one = json_object();
+    set(&one, "iterations", json_integer(round->iterations));
+    set(&one, "load_average", number(round->load_average));
+    set(&one, "time_ms", times_json(round->time_ms));
+    set(&one, "host_ms", number(round->host_ms));
+    if (one && json_array_append_new(list, one) == 0) continue;
+    json_decref(list);
+    return NULL;
+  }
+  return list;
 }
 
 static json_t *measure_json(const measure *m, const point_result *result) {
@@ -163,8 +179,10 @@ static json_t *point_json(const experiment *plan, const point_result *result) {
       params_json(&plan->points[result->index]), "variants", by_operation(result->variants),
       "variant_reasons", by_operation(result->variant_reasons));
   set_measures(&point, MEASURE_RUN, result);
-  set(&point, "time_ms", times_json(result));
+  set(&point, "time_ms", times_json(result->time_ms));
   set_measures(&point, MEASURE_RATE, result);
+  set(&point, "rounds_planned", json_integer(result->rounds_planned));
+  set(&point, "rounds", rounds_json(result));
   set(&point, "routing", routing_json(result));
   set(&point, "verify", verify_json(result));
   return point;

@@ -79,6 +79,27 @@ static void read_times(reader *walk, const json_t *times, sample_summary *summar
   }
 }
 
+/* An earlier version's point has no rounds: it was measured in one. */
+static void read_rounds(reader *walk, const json_t *object, point_result *result) {
+  const json_t *list = json_object_get(object, "rounds");
+  const size_t count = list ? json_array_size(list) : 1;
+  result->rounds = calloc(count + 1, sizeof *result->rounds);
+  if (!result->rounds || (list && count == 0)) { /* none, or not a list */
+    if (!walk->wrong) walk->wrong = "rounds";
+    return;
+  }
+  result->num_rounds = count;
+  result->rounds_planned = list ? integer_of(walk, object, "rounds_planned") : 1;
+  for (size_t r = 0; r < count; r++) {
+    point_round *round = &result->rounds[r];
+    const json_t *from = list ? json_array_get(list, r) : object;
+    read_times(walk, member(walk, from, "time_ms"), round->time_ms);
+    round->iterations = integer_of(walk, from, "iterations");
+    round->host_ms = real_of(walk, from, "host_ms");
+    round->load_average = list ? real_of(walk, from, "load_average") : NAN;
+  }
+}
+
 static int64_t *read_counts(reader *walk, const json_t *object, const char *key,
                             int64_t count) {
   const json_t *list = member(walk, object, key);
@@ -114,6 +135,7 @@ static void read_point(reader *walk, const json_t *object, const experiment_poin
   read_variants(walk, member(walk, object, "variants"), result->variants);
   read_variants(walk, member(walk, object, "variant_reasons"), result->variant_reasons);
   read_times(walk, member(walk, object, "time_ms"), result->time_ms);
+  read_rounds(walk, object, result);
   read_measures(walk, object, MEASURE_RUN, result);
   read_measures(walk, object, MEASURE_RATE, result);
   read_routing(walk, member(walk, object, "routing"), point, result);

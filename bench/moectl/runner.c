@@ -1,5 +1,6 @@
 #include "runner.h"
 #include "cases.h"
+#include "rounds.h"
 #include "schema.h"
 #include <math.h>
 #include <stdarg.h>
@@ -67,13 +68,21 @@ static bool same_layer(const experiment_point *a, const experiment_point *b) {
   return true;
 }
 
+static double milliseconds_now(void) {
+  struct timespec now;
+  clock_gettime(CLOCK_MONOTONIC, &now);
+  return (double)now.tv_sec * 1e3 + (double)now.tv_nsec * 1e-6;
+}
+
 static moecl_status provide_layer(runner *runner, const experiment_point *point) {
   if (runner->layer && same_layer(&runner->of, point)) return MOECL_OK;
+  const double begun = milliseconds_now();
   moecl_layer_destroy(&runner->layer);
   moecl_status status = moecl_layer_create(runner->context, &point->layer, &runner->layer);
   if (status == MOECL_OK) status = workload_set_weights(runner->context, point, runner->layer);
   if (status != MOECL_OK) moecl_layer_destroy(&runner->layer);
   runner->of = *point;
+  runner->layer_seconds = (milliseconds_now() - begun) * 1e-3;
   return status;
 }
 
@@ -145,12 +154,6 @@ typedef struct timed_forwards {
   double latest_ms;
 } timed_forwards;
 
-static double milliseconds_now(void) {
-  struct timespec now;
-  clock_gettime(CLOCK_MONOTONIC, &now);
-  return (double)now.tv_sec * 1e3 + (double)now.tv_nsec * 1e-6;
-}
-
 /* Waits for the oldest forward in flight and keeps its times, past the warm-up. */
 static moecl_status read_oldest(timed_forwards *timed) {
   double ms[MOECL_STAGE_COUNT];
@@ -219,17 +222,47 @@ static moecl_status time_forwards(runner *runner, const experiment_point *point,
 /* The layer, then half as often its stages: events between the kernels cost time
  * that is not the layer's. */
 static moecl_status measure(runner *runner, const experiment_point *point,
-                            const point_buffers *buffers, int64_t timed_of[INPUT_SETS],
-                            point_result *result) {
-  const size_t most = (size_t)runner->experiment->iterations;
+                            const point_buffers *buffers, int64_t iterations,
+                            int64_t timed_of[INPUT_SETS], point_round *round) {
+  const size_t most = (size_t)iterations;
   size_t layers = 0, stages = 0;
   sample_summary host, with_events;
-  TRY(time_forwards(runner, point, buffers, true, most, timed_of, result->time_ms, &host,
-                    &layers));
-  result->host_ms = host.median;
-  result->iterations = (int64_t)layers;
-  return time_forwards(runner, point, buffers, false, (most + 1) / 2, NULL, result->time_ms,
+  if (getloadavg(&round->load_average, 1) != 1) round->load_average = NAN;
+  TRY(time_forwards(runner, point, buffers, true, most, timed_of, round->time_ms, &host, &layers));
+  round->host_ms = host.median;
+  round->iterations = (int64_t)layers;
+  return time_forwards(runner, point, buffers, false, (most + 1) / 2, NULL, round->time_ms,
                        &with_events, &stages);
+}
+
+/* What another round costs beside the timed forwards: layer, inputs (they took
+ * `seconds`) and the warm-ups, of which the first is made here, if there are any. */
+static moecl_status plan_rounds(runner *runner, const experiment_point *point,
+                                const point_buffers *buffers, double seconds, int64_t *rounds) {
+  const experiment *plan = runner->experiment;
+  const double begun = milliseconds_now();
+  seconds += runner->layer_seconds;
+  if (plan->rounds == 0 && plan->num_points > 1 && plan->warmup > 0) {
+    TRY(forward(runner, point, buffers, 0, NULL));
+    TRY(moecl_context_finish_wait(runner->context));
+    seconds += 2 * (double)plan->warmup * (milliseconds_now() - begun) * 1e-3;
+  }
+  *rounds = rounds_planned(plan, seconds);
+  return MOECL_OK;
+}
+
+/* The first round; *share is how many forwards it has. */
+static moecl_status measure_first(runner *runner, const experiment_point *point,
+                                  point_buffers *buffers, int64_t timed_of[INPUT_SETS],
+                                  int64_t *share, point_result *result) {
+  point_round round = {0};
+  const double begun = milliseconds_now();
+  TRY(provide_buffers(runner, point, buffers));
+  TRY(plan_rounds(runner, point, buffers, (milliseconds_now() - begun) * 1e-3,
+                  &result->rounds_planned));
+  *share = rounds_share(runner->experiment->iterations, result->rounds_planned, 0);
+  TRY(measure(runner, point, buffers, *share, timed_of, &round));
+  return rounds_add(result, &round) ? MOECL_OK : MOECL_ERROR_OUT_OF_HOST_MEMORY;
 }
 
 /* What forwards have to do, summed over some of them. */
@@ -335,6 +368,7 @@ static void check_point(runner *runner, const experiment_point *point,
 static bool run_steps(runner *runner, const experiment_point *point, point_buffers *buffers,
                       const char *dump_path, point_result *result) {
   int64_t timed_of[INPUT_SETS] = {0};
+  int64_t share = 0;
   work work = {0, 0};
   moecl_status status = provide_layer(runner, point);
   if (status != MOECL_OK) {
@@ -344,9 +378,8 @@ static bool run_steps(runner *runner, const experiment_point *point, point_buffe
     return true;
   }
   name_variants(runner, result);
-  status = provide_buffers(runner, point, buffers);
-  if (status == MOECL_OK) status = measure(runner, point, buffers, timed_of, result);
-  if (status == MOECL_OK && result->iterations < runner->experiment->iterations) return false;
+  status = measure_first(runner, point, buffers, timed_of, &share, result);
+  if (status == MOECL_OK && result->iterations < share) return false;
   if (status == MOECL_OK)
     status = read_routings(runner, point, buffers, timed_of, &work, result);
   if (status != MOECL_OK) {
@@ -381,6 +414,26 @@ bool runner_run_point(runner *runner, size_t index, const char *dump_path, point
   const bool finished = run_steps(runner, point, &buffers, dump_path, result);
   release_buffers(&buffers);
   return finished;
+}
+
+bool runner_repeat_point(runner *runner, size_t index, int64_t round, int64_t rounds,
+                         point_round *result, char **failure) {
+  const experiment_point *point = &runner->experiment->points[index];
+  const int64_t share = rounds_share(runner->experiment->iterations, rounds, round);
+  int64_t timed_of[INPUT_SETS] = {0};
+  point_buffers buffers = {0};
+  char text[160];
+  *result = (point_round){0};
+  *failure = NULL;
+  moecl_status status = provide_layer(runner, point);
+  if (status == MOECL_OK) status = provide_buffers(runner, point, &buffers);
+  if (status == MOECL_OK) status = measure(runner, point, &buffers, share, timed_of, result);
+  release_buffers(&buffers);
+  if (status == MOECL_OK) return result->iterations >= share;
+  snprintf(text, sizeof text, "round %lld of %lld: the layer did not run again: %s",
+           (long long)round + 1, (long long)rounds, moecl_status_string(status));
+  *failure = strdup(text);
+  return true;
 }
 
 void runner_release(runner *runner) { moecl_layer_destroy(&runner->layer); }

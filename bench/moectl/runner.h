@@ -15,6 +15,7 @@ typedef struct runner {
   volatile sig_atomic_t *interrupted; /* set by Ctrl-C */
   moecl_layer *layer;
   experiment_point of; /* whose weights the layer holds; meaningful when layer is there */
+  double layer_seconds; /* what making that layer took */
   bool bad_input; /* some point's weights could not be read from its checkpoint */
 } runner;
 
@@ -33,6 +34,12 @@ moecl_status runner_memory_needed(moecl_context *context, const experiment_point
  * interrupted before all was done: the result is then not to be kept. An
  * interruption that comes when the times are there lets the point be finished. */
 bool runner_run_point(runner *runner, size_t index, const char *dump_path, point_result *result);
+
+/* Times the point's round `round` (from 1) of `rounds`, with the inputs of the first.
+ * False when it was interrupted before it was done: the round is then not to be kept.
+ * *failure, malloc'ed, says why there are no times; else it is NULL. */
+bool runner_repeat_point(runner *runner, size_t index, int64_t round, int64_t rounds,
+                         point_round *result, char **failure);
 void runner_release(runner *runner);
 
 /* Sorts `samples`; all NaN where one of them is, or there are none. */

@@ -212,7 +212,13 @@ static const schema_key keys[KEY_COUNT] = {
     [KEY_WARMUP] = {"measure.warmup", NULL, TYPE_INT, OF_EXPERIMENT, 0, 1000000, NO_CHOICE, "3",
                     IN_EXPERIMENT(warmup), "Forward passes before the timed ones."},
     [KEY_ITERATIONS] = {"measure.iterations", NULL, TYPE_INT, OF_EXPERIMENT, 1, 1000000, NO_CHOICE,
-                        "20", IN_EXPERIMENT(iterations), "Timed forward passes."},
+                        "20", IN_EXPERIMENT(iterations),
+                        "Timed forward passes at each point, all rounds together."},
+    [KEY_ROUNDS] = {"measure.rounds", NULL, TYPE_INT, OF_EXPERIMENT | NULLABLE, 1, 1000, NO_CHOICE,
+                    "null", IN_EXPERIMENT(rounds),
+                    "All points are measured in turn, then again, so many times, with a share of "
+                    "the iterations each time; null: 3 for points of a sweep that are made and "
+                    "warmed up within 2 seconds, 1 for others."},
     [KEY_VERIFY] = {"measure.verify", NULL, TYPE_BOOL, OF_EXPERIMENT, NO_RANGE, NO_CHOICE, "true",
                     IN_EXPERIMENT(verify),
                     "Compares each point's output with the double-precision reference."},

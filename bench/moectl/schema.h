@@ -58,6 +58,7 @@ typedef enum schema_id {
   KEY_TENSOR,
   KEY_WARMUP,
   KEY_ITERATIONS,
+  KEY_ROUNDS,
   KEY_VERIFY,
   KEY_COUNT
 } schema_id;

@@ -16,6 +16,7 @@ import json
 import math
 import pathlib
 import re
+import statistics
 import struct
 import sys
 
@@ -72,6 +73,26 @@ def check_times(where, times):
             expect(0 < values[0] <= values[1] <= values[2], where, stage, "not 0 < min <= median <= p90")
 
 
+def check_rounds(where, point, iterations):
+    """The rounds add up to the point."""
+    rounds = point["rounds"]
+    expect(len(rounds) == point["rounds_planned"], where, len(rounds), "rounds of", point["rounds_planned"])
+    timed = [r["iterations"] for r in rounds]
+    expect(sum(timed) == point["iterations"] == iterations, where, "forwards in rounds:", timed)
+    expect(max(timed) - min(timed) <= 1, where, "uneven rounds:", timed)
+    for stage in STAGES:
+        summaries = [r["time_ms"][stage] for r in rounds]
+        if None in summaries:
+            expect(summaries == [None] * len(rounds) and point["time_ms"][stage] is None, where, stage)
+            continue
+        wanted = {
+            "median": statistics.median(s["median"] for s in summaries),
+            "min": min(s["min"] for s in summaries),
+            "p90": statistics.median(s["p90"] for s in summaries),
+        }
+        expect(point["time_ms"][stage] == wanted, where, stage, point["time_ms"][stage], "of rounds", summaries)
+
+
 def check_routing(where, point):
     params, routing = point["params"], point["routing"]
     for key in STATISTICS:
@@ -88,8 +109,8 @@ def check_routing(where, point):
         expect(before == after, where, "dropless, but tokens were dropped")
 
 
-def check_point(where, point, verified):
-    for key in ("params", "variants", "time_ms", "routing", "verify", *RATES):
+def check_point(where, point, verified, iterations):
+    for key in ("rounds", "rounds_planned", "params", "variants", "time_ms", "routing", "verify", *RATES):
         if not expect(key in point, where, "has no", key):
             return
     if not expect(not point.get("error"), where, "failed:", point.get("error")):
@@ -98,6 +119,7 @@ def check_point(where, point, verified):
         expect(key in point["params"], where, "params has no", key)
     expect(point["variants"], where, "names no variants")
     check_times(where, point["time_ms"])
+    check_rounds(where, point, iterations)
     for key in RATES:
         expect(isinstance(point[key], (int, float)) and point[key] > 0, where, key, "is", point[key])
     check_routing(where, point)
@@ -134,6 +156,7 @@ def check_report(folder):
 
 
 def check_folder(folder, options):
+    expect(not (folder / "results.jsonl").exists(), "results.jsonl is still there")
     for name in ("results.json", "results.csv", "report.md"):
         if not expect((folder / name).is_file(), "there is no", name):
             return []
@@ -144,8 +167,9 @@ def check_folder(folder, options):
     points = results.get("points", [])
     if options.points is not None:
         expect(len(points) == options.points, "expected", options.points, "points, found", len(points))
+    iterations = results.get("experiment", {}).get("measure", {}).get("iterations")
     for index, point in enumerate(points):
-        check_point(f"points[{index}]:", point, options.verify)
+        check_point(f"points[{index}]:", point, options.verify, iterations)
     if not problems:
         check_csv(folder, points)
         check_report(folder)

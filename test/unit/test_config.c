@@ -14,6 +14,7 @@ static void test_defaults(void **state) {
   assert_null(e.input_tensor);
   assert_int_equal(e.warmup, 3);
   assert_int_equal(e.iterations, 20);
+  assert_int_equal(e.rounds, 0);
   assert_true(e.verify);
   assert_int_equal(e.num_points, 1);
   assert_int_equal(e.num_axes, 0);
@@ -211,7 +212,7 @@ static void test_resolved_json(void **state) {
       "\"variant\":\"auto\"},\"capacity\":{\"factor\":[1.1,null],\"of_tokens\":false,\"min_capacity\":0,"
       "\"drop_policy\":\"position\",\"renormalize\":false}},\"dtype\":\"fp32\",\"workload\":{\"num_tokens\":16,"
       "\"distribution\":\"normal\",\"exponent\":1.0,\"clusters\":null,\"noise\":0.5,"
-      "\"file\":null,\"tensor\":null},\"measure\":{\"warmup\":3,\"iterations\":20,"
+      "\"file\":null,\"tensor\":null},\"measure\":{\"warmup\":3,\"iterations\":20,\"rounds\":null,"
       "\"verify\":true},\"sweep\":[\"layer.capacity.factor\"]}");
   experiment_destroy(&e);
   e = load(minimal, "layer.capacity.factor=1.2345678901234567"); /* needs 17 digits */

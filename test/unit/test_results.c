@@ -93,6 +93,10 @@ static point_result make_point(const fixture *f, size_t index, point_status stat
   }
   for (int i = 0; i < MOECL_STAGE_COUNT; i++) r.time_ms[i] = (sample_summary){2.5 + i, 1.5, 9.5};
   r.time_ms[MOECL_STAGE_PERMUTE] = (sample_summary){NAN, NAN, NAN};
+  r.rounds_planned = r.num_rounds = 1;
+  r.rounds = calloc(1, sizeof *r.rounds);
+  r.rounds[0] = (point_round){.iterations = 20, .host_ms = 0.125, .load_average = 0.75};
+  memcpy(r.rounds[0].time_ms, r.time_ms, sizeof r.time_ms);
   r.routing = (moecl_routing){.num_tokens = 6, .num_experts = experts, .top_k = point->layer.top_k,
                               .capacity = point->layer.capacity_factor > 0 ? 2 : -1};
   r.routing.topk_ids = calloc(12, sizeof *r.routing.topk_ids);
@@ -229,7 +233,8 @@ static void check_first_point(const json_t *root) {
       {"params.grouped_gemm_variant", "\"auto\""}, {"variants.router", "\"generic\""},
       {"variants.permute", "\"scan\""}, {"variants.grouped_gemm", "\"cpu\""},
       {"variants.combine", "\"gather\""}, {"variant_reasons.router", "\"the only, \\\"best\\\" one\""},
-      {"iterations", "20"}, {"time_ms.router", "{\"median\":2.5,\"min\":1.5,\"p90\":9.5}"},
+      {"iterations", "20"}, {"rounds_planned", "1"}, {"rounds.0.iterations", "20"},
+      {"rounds.0.load_average", "0.75"}, {"rounds.0.time_ms.layer.p90", "9.5"}, {"time_ms.router", "{\"median\":2.5,\"min\":1.5,\"p90\":9.5}"},
       {"time_ms.permute", "null"}, {"time_ms.layer.median", "8.5"}, {"tokens_per_s", "1234.5"},
       {"tflops", "0.25"}, {"gbytes_per_s", "null"}, {"memory_bytes", "1048576"},
       {"routing.tokens_per_expert", "[0,1,2,3]"},
@@ -258,7 +263,8 @@ static void test_json(void **state) {
   check_keys(root, "", "schema versions kernels experiment device points");
   check_keys(root, "versions", "moecl compiler");
   check_keys(root, "points.0", "index status error params variants variant_reasons iterations "
-             "time_ms tokens_per_s tflops gbytes_per_s memory_bytes host_ms routing verify");
+             "time_ms tokens_per_s tflops gbytes_per_s memory_bytes host_ms rounds_planned "
+             "rounds routing verify");
   check_keys(root, "points.0.time_ms", "router permute gate_up down shared combine layer");
   check_keys(root, "points.0.time_ms.layer", "median min p90");
   check_keys(root, "points.0.variants", "router permute grouped_gemm combine");
@@ -344,7 +350,7 @@ static void test_csv_text(void **state) {
       "group_score,second_choice,router_noise,weight_on_input,swiglu_alpha,swiglu_limit,"
       "shared_intermediate_size,shared_gate,renormalize_after_capacity,renormalize_epsilon,"
       "renormalize_minimum,capacity_of_tokens,variants_router,"
-      "variants_permute,variants_grouped_gemm,variants_combine,iterations,"
+      "variants_permute,variants_grouped_gemm,variants_combine,iterations,rounds,"
       "time_ms_router_median,time_ms_router_min,time_ms_router_p90,time_ms_permute_median,"
       "time_ms_permute_min,time_ms_permute_p90,time_ms_gate_up_median,time_ms_gate_up_min,"
       "time_ms_gate_up_p90,time_ms_down_median,time_ms_down_min,time_ms_down_p90,"
@@ -356,15 +362,15 @@ static void test_csv_text(void **state) {
       "verify_ok,verify_tokens_checked,verify_experts_checked,verify_topk_mismatches,"
       "verify_capacity_ok\r\n"
       "0,ok,,6,64,32,4,1,true,0.01,1.1,0,position,swiglu,fp32,skewed,0,false,false,false,auto,"
-      "auto,1,,0.5,softmax,false,0.01,1,false,,,max,all,false,false,1.702,7,,false,false,,0,false,generic,scan,cpu,gather,20,2.5,1.5,9.5,,,,4.5,1.5,9.5,5.5,1.5,9.5,6.5,1.5,"
+      "auto,1,,0.5,softmax,false,0.01,1,false,,,max,all,false,false,1.702,7,,false,false,,0,false,generic,scan,cpu,gather,20,1,2.5,1.5,9.5,,,,4.5,1.5,9.5,5.5,1.5,9.5,6.5,1.5,"
       "9.5,7.5,1.5,9.5,8.5,1.5,9.5,1234.5,0.25,,1048576,0.125,2,0.125,1.5,2.5,3.5,4.5,5.5,0.75,0,1e-06,1e-05,"
       "true,6,4,0,true\r\n"
       "1,ok_unverified,,6,64,32,4,1,true,0.01,,0,position,swiglu,fp32,skewed,0,false,false,"
-      "false,auto,auto,1,,0.5,softmax,false,0.01,1,false,,,max,all,false,false,1.702,7,,false,false,,0,false,generic,scan,cpu,gather,20,2.5,1.5,9.5,,,,4.5,1.5,9.5,5.5,1.5,"
+      "false,auto,auto,1,,0.5,softmax,false,0.01,1,false,,,max,all,false,false,1.702,7,,false,false,,0,false,generic,scan,cpu,gather,20,1,2.5,1.5,9.5,,,,4.5,1.5,9.5,5.5,1.5,"
       "9.5,6.5,1.5,9.5,7.5,1.5,9.5,8.5,1.5,9.5,1234.5,0.25,,1048576,0.125,,0.125,1.5,2.5,3.5,4.5,5.5,0.75,0,,,,,,"
       ",\r\n"
       "3,error,the layer broke,6,64,32,4,2,true,0.01,,0,position,swiglu,fp32,skewed,0,false,"
-      "false,false,auto,auto,1,,0.5,softmax,false,0.01,1,false,,,max,all,false,false,1.702,7,,false,false,,0,false,,,,,0,,,,,,,,,,,,,,,,,,,,,,,,,0,,,,,,,,,,,,,,,,,\r\n");
+      "false,false,auto,auto,1,,0.5,softmax,false,0.01,1,false,,,max,all,false,false,1.702,7,,false,false,,0,false,,,,,0,0,,,,,,,,,,,,,,,,,,,,,,,,,0,,,,,,,,,,,,,,,,,\r\n");
   free(text);
   results_destroy(&all);
 }
@@ -454,6 +460,71 @@ static void test_digits(void **state) {
   free(csv);
 }
 
+static point_round make_round(const fixture *f, double layer_ms) {
+  point_result point = make_point(f, 0, POINT_OK);
+  point_round round = point.rounds[0];
+  round.time_ms[MOECL_STAGE_LAYER] = (sample_summary){layer_ms, layer_ms / 2, layer_ms * 2};
+  point_result_destroy(&point);
+  return round;
+}
+
+static void add_round(const fixture *f, results *all, size_t index, double layer_ms) {
+  char *error = NULL;
+  const point_round round = make_round(f, layer_ms);
+  if (!results_add_round(all, index, &round, NULL, &error)) fail_msg("%s", error);
+}
+
+/* Rounds are kept one by one, through the journal and through results.json, and a run
+ * that goes on knows which are missing. */
+static void test_rounds(void **state) {
+  fixture *f = *state;
+  char *error = NULL;
+  results *all = open_new(f);
+  assert_int_equal(results_rounds(all), 0);
+  for (size_t i = 0; i < 4; i++) {
+    point_result point = make_point(f, i, i == 3 ? POINT_VERIFY_FAILED : POINT_OK);
+    assert_true(results_wants(all, i, 0));
+    point.rounds_planned = i == 2 ? 1 : 3; /* point 2 is a long one */
+    add(all, point);
+  }
+  assert_int_equal(results_rounds(all), 3);
+  add_round(f, all, 1, 10);
+  for (int interrupted = 0; interrupted < 2; interrupted++) {
+    static const bool wanted[4][3] = {{false, true, false}, {false, false, true}, {false}, {true}};
+    for (size_t i = 0; i < 4; i++)
+      for (int64_t round = 0; round < 3; round++) {
+        const bool again = i == 3 && round == 0 && interrupted; /* what failed runs again */
+        const bool want = i == 3 ? again : wanted[i][round];
+        if (results_wants(all, i, round) != want)
+          fail_msg("point %zu, round %d, %s", i, (int)round, interrupted ? "resumed" : "at first");
+      }
+    results_destroy(&all);
+    all = resume(f, &error);
+    if (!all) fail_msg("%s", error);
+  }
+  add_round(f, all, 0, 12);
+  add_round(f, all, 0, 6);
+  assert_false(results_wants(all, 0, 3));
+  assert_int_equal(all->points[0].iterations, 60);
+  assert_true(all->points[0].time_ms[MOECL_STAGE_LAYER].median == 8.5); /* of 8.5, 12 and 6 */
+  assert_true(all->points[0].time_ms[MOECL_STAGE_LAYER].min == 1.5);
+  finish(all);
+  json_t *root = read_json(f);
+  check_value(root, "points.0.rounds.2.time_ms.layer", "{\"median\":6.0,\"min\":3.0,\"p90\":12.0}");
+  check_value(root, "points.1.rounds.1.time_ms.layer.median", "10.0");
+  json_decref(root);
+  results_destroy(&all);
+  all = resume(f, &error);
+  assert_non_null(all);
+  assert_int_equal(all->points[0].num_rounds, 3);
+  assert_true(results_wants(all, 1, 2));
+  /* One that no longer runs has failed, whatever it did before. */
+  assert_true(results_add_round(all, 1, NULL, strdup("round 3 of 3: gone"), &error));
+  assert_int_equal(results_worst(all), POINT_ERROR);
+  assert_false(results_wants(all, 1, 2));
+  results_destroy(&all);
+}
+
 /* Puts results.json with another experiment in it. */
 static void put_plan(const fixture *f, json_t *root) {
   char *text = json_dumps(root, 0);
@@ -474,10 +545,17 @@ static void test_resume_older(void **state) {
   json_object_del(router, "noise");
   json_object_del(router, "scaling_factor");
   json_object_del(plan, "dtype");
+  json_object_del(json_object_get(plan, "measure"), "rounds");
+  json_t *point = json_array_get(json_object_get(root, "points"), 0);
+  json_object_del(point, "rounds");
+  json_object_del(point, "rounds_planned");
   put_plan(f, root);
   all = resume(f, &error);
   if (!all) fail_msg("%s", error);
   assert_true(results_has(all, 0));
+  assert_int_equal(all->points[0].num_rounds, 1); /* it was measured once */
+  assert_int_equal(results_rounds(all), 1);
+  assert_true(all->points[0].rounds[0].time_ms[MOECL_STAGE_LAYER].median == 8.5);
   results_destroy(&all);
   json_object_del(router, "jitter"); /* 0.01 here, not the default */
   put_plan(f, root);
@@ -903,7 +981,7 @@ int main(void) {
       CASE(test_json),           CASE(test_csv),
       CASE(test_csv_text),       CASE(test_resume),
       CASE(test_digits),         CASE(test_resume_older),
-      CASE(test_journal),        CASE(test_journal_grows),
+      CASE(test_rounds),         CASE(test_journal),        CASE(test_journal_grows),
       CASE(test_journal_full),
       CASE(test_resume_refused), CASE(test_disk_full),
       CASE(test_default_folder), CASE(test_unwritable),

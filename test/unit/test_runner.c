@@ -24,6 +24,7 @@ bool dump_point(const dump_input *input, const char *path, char **error) {
 }
 
 void point_result_destroy(point_result *result) {
+  free(result->rounds);
   moecl_routing_destroy(&result->routing);
   for (int i = 0; i < 4; i++) {
     free(result->variants[i]);
@@ -162,6 +163,37 @@ static void test_rates(void **state) {
   runner_release(&runner);
 }
 
+/* The first of three rounds times a third of the forwards; another round times its own
+ * share, and one that was interrupted is not kept. */
+static void test_rounds(void **state) {
+  experiment_point point = skewed_point();
+  const experiment plan = {.warmup = 1, .iterations = 8, .rounds = 3, .verify = true,
+                           .points = &point, .num_points = 1};
+  runner runner = {.context = context, .experiment = &plan, .interrupted = &interrupted};
+  point_result result;
+  point_round round;
+  char *failure;
+  (void)state;
+  assert_true(runner_run_point(&runner, 0, NULL, &result));
+  assert_int_equal(result.rounds_planned, 3);
+  assert_int_equal(result.num_rounds, 1);
+  assert_int_equal(result.iterations, 3);
+  assert_int_equal(result.rounds[0].iterations, 3);
+  for (int64_t r = 1; r < 3; r++) {
+    assert_true(runner_repeat_point(&runner, 0, r, 3, &round, &failure));
+    assert_null(failure);
+    assert_int_equal(round.iterations, r == 1 ? 3 : 2);
+    const sample_summary *layer = &round.time_ms[MOECL_STAGE_LAYER];
+    assert_true(layer->min > 0 && layer->min <= layer->median && layer->median <= layer->p90);
+    assert_true(round.time_ms[MOECL_STAGE_GATE_UP].median > 0);
+  }
+  interrupted = 1;
+  assert_false(runner_repeat_point(&runner, 0, 1, 3, &round, &failure));
+  assert_null(failure);
+  point_result_destroy(&result);
+  runner_release(&runner);
+}
+
 int main(void) {
   skip_without_device();
   if (moecl_context_create(NULL, &context) != MOECL_OK) return 1;
@@ -172,6 +204,7 @@ int main(void) {
       cmocka_unit_test_setup(test_interrupted_dump, nothing_happened),
       cmocka_unit_test(test_summary),
       cmocka_unit_test_setup(test_rates, nothing_happened),
+      cmocka_unit_test_setup(test_rounds, nothing_happened),
   };
   const int failed = cmocka_run_group_tests(tests, NULL, NULL);
   moecl_context_destroy(&context);

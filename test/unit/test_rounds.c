@@ -1,0 +1,115 @@
+/* Rounds: how many, who gets which share of the forwards, what becomes of their
+ * times, and the ratios of two points round by round. */
+#include "unit.h"
+#include "rounds.h"
+#include <math.h>
+
+static void test_planned(void **state) {
+  (void)state;
+  experiment plan = {.iterations = 20, .num_points = 4};
+  assert_int_equal(rounds_planned(&plan, 0.1), 3);
+  assert_int_equal(rounds_planned(&plan, ROUND_SECONDS), 3);
+  assert_int_equal(rounds_planned(&plan, 2.1), 1); /* a long point */
+  plan.num_points = 1;                             /* nothing to take turns with */
+  assert_int_equal(rounds_planned(&plan, 0.1), 1);
+  plan.rounds = 5; /* asked for */
+  assert_int_equal(rounds_planned(&plan, 1000), 5);
+  plan.iterations = 2; /* no round without a forward */
+  assert_int_equal(rounds_planned(&plan, 0.1), 2);
+}
+
+/* All forwards are timed, in shares that differ by one at most. */
+static void test_share(void **state) {
+  (void)state;
+  for (int64_t iterations = 1; iterations <= 40; iterations++)
+    for (int64_t rounds = 1; rounds <= iterations; rounds++) {
+      int64_t sum = 0;
+      for (int64_t r = 0; r < rounds; r++) {
+        const int64_t share = rounds_share(iterations, rounds, r);
+        assert_true(share == iterations / rounds || share == iterations / rounds + 1);
+        sum += share;
+      }
+      assert_int_equal(sum, iterations);
+    }
+}
+
+static point_round make_round(double median, double min, double p90) {
+  point_round round = {.iterations = 7, .host_ms = median / 10, .load_average = 1};
+  for (int stage = 0; stage < MOECL_STAGE_COUNT; stage++)
+    round.time_ms[stage] = (sample_summary){median, min, p90};
+  round.time_ms[MOECL_STAGE_COMBINE] = (sample_summary){NAN, NAN, NAN};
+  return round;
+}
+
+static void check_layer(const point_result *point, double median, double min, double p90) {
+  const sample_summary *time = &point->time_ms[MOECL_STAGE_LAYER];
+  if (time->median != median || time->min != min || time->p90 != p90)
+    fail_msg("expected %g %g %g, found %g %g %g", median, min, p90, time->median, time->min,
+             time->p90);
+}
+
+static void test_add(void **state) {
+  (void)state;
+  point_result point = {.num_rounds = 0};
+  point_round round = make_round(4, 3, 9);
+  assert_true(rounds_add(&point, &round));
+  check_layer(&point, 4, 3, 9);
+  point.tokens_per_s = 1000;
+  point.tflops = 2;
+  point.gbytes_per_s = 8;
+  round = make_round(8, 2, 10);
+  assert_true(rounds_add(&point, &round));
+  check_layer(&point, 6, 2, 9.5);
+  round = make_round(5, 4, 30);
+  assert_true(rounds_add(&point, &round));
+  check_layer(&point, 5, 2, 10);
+  assert_true(isnan(point.time_ms[MOECL_STAGE_COMBINE].median)); /* fused */
+  assert_int_equal(point.iterations, 21);
+  assert_true(point.host_ms == 0.5);
+  assert_true(fabs(point.tokens_per_s - 1000 * 4.0 / 5) < 1e-9);
+  assert_true(fabs(point.tflops - 2 * 4.0 / 5) < 1e-12);
+  assert_true(fabs(point.gbytes_per_s - 8 * 4.0 / 5) < 1e-12);
+  round = make_round(NAN, NAN, NAN); /* a time that is not credible */
+  assert_true(rounds_add(&point, &round));
+  assert_true(isnan(point.time_ms[MOECL_STAGE_LAYER].median) &&
+              isnan(point.time_ms[MOECL_STAGE_LAYER].min));
+  free(point.rounds);
+}
+
+/* The machine is twice as slow in every later round: the ratio is not. */
+static void test_compare(void **state) {
+  (void)state;
+  point_result a = {.num_rounds = 0}, b = {.num_rounds = 0};
+  static const double times[3][2] = {{1, 1.5}, {2, 3.2}, {4, 6}};
+  for (int r = 0; r < 3; r++) {
+    point_round round = make_round(times[r][0], 1, 9);
+    assert_true(rounds_add(&a, &round));
+    round = make_round(times[r][1], 1, 9);
+    assert_true(rounds_add(&b, &round));
+  }
+  paired_ratio ratio = rounds_compare(&a, &b);
+  assert_int_equal(ratio.count, 3);
+  assert_true(ratio.median == 1.5 && ratio.low == 1.5 && fabs(ratio.high - 1.6) < 1e-12);
+  b.num_rounds = 2; /* interrupted: the rounds that both have */
+  ratio = rounds_compare(&a, &b);
+  assert_int_equal(ratio.count, 2);
+  assert_true(fabs(ratio.median - 1.55) < 1e-12);
+  a.rounds[0].time_ms[MOECL_STAGE_LAYER].median = NAN;
+  assert_int_equal(rounds_compare(&a, &b).count, 1);
+  a.num_rounds = 0;
+  ratio = rounds_compare(&a, &b);
+  assert_int_equal(ratio.count, 0);
+  assert_true(isnan(ratio.median));
+  free(a.rounds);
+  free(b.rounds);
+}
+
+int main(void) {
+  const struct CMUnitTest tests[] = {
+      cmocka_unit_test(test_planned),
+      cmocka_unit_test(test_share),
+      cmocka_unit_test(test_add),
+      cmocka_unit_test(test_compare),
+  };
+  return cmocka_run_group_tests(tests, NULL, NULL);
+}
