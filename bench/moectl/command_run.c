@@ -66,6 +66,7 @@ static bool load(run *run) {
   }
   if (run->experiment.warnings) fprintf(stderr, "%s\n", run->experiment.warnings);
   run->experiment.options = options_text(options);
+  run->experiment.command = shell_command(options->words, options->num_words);
   if (!run->experiment.input_file ||
       (recording_load(run->experiment.input_file, run->experiment.input_tensor, &run->recording,
                       &error) &&

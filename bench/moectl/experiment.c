@@ -273,6 +273,7 @@ void experiment_destroy(experiment *experiment) {
   if (experiment == NULL) return;
   free(experiment->path);
   free(experiment->options);
+  free(experiment->command);
   free(experiment->name);
   free(experiment->device);
   free(experiment->input_file);

@@ -39,6 +39,7 @@ typedef struct experiment {
   char *path; /* of the YAML file */
   char *options; /* what the command line added (--set, --device), quoted for a shell, each with a
                     space before it; NULL: nothing. The command's to set, freed with the rest. */
+  char *command; /* the whole command line that runs it, quoted for a shell; likewise */
   char *name;
   char *device;      /* "auto" by default; --device overrides it */
   char *input_file;  /* workload file, absolute or relative to the working directory; NULL */

@@ -2,6 +2,7 @@
 #include <stdbool.h>
 #include <stdio.h>
 #include <stdlib.h>
+#include <string.h>
 
 typedef struct writer {
   FILE *file;
@@ -82,4 +83,16 @@ char *json_text(const json_t *value, int indent) {
   if (fclose(to.file) == 0 && !to.failed) return text;
   free(text);
   return NULL;
+}
+
+json_t *json_words(const char *text) {
+  if (!text) return json_null();
+  json_t *string = json_string(text);
+  if (string) return string;
+  char *ascii = strdup(text);
+  for (char *c = ascii; c && *c; c++)
+    if ((unsigned char)*c >= 0x80) *c = '?';
+  string = ascii ? json_string(ascii) : NULL;
+  free(ascii);
+  return string;
 }

@@ -9,4 +9,8 @@
  * spaces a level. malloc'ed, NULL without memory. */
 char *json_text(const json_t *value, int indent);
 
+/* A string, also of bytes that are not UTF-8 (a driver's name, an error): '?' for those.
+ * null for NULL; NULL without memory. */
+json_t *json_words(const char *text);
+
 #endif

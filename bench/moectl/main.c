@@ -150,7 +150,7 @@ static bool parse(const command *command, int argc, char **argv, options *option
 
 static int run_command(int argc, char **argv) {
   const char *name = argc > 1 ? argv[1] : NULL;
-  options options = {0};
+  options options = {.words = argv, .num_words = argc};
   if (!name) {
     command_help(&options);
     return EXIT_USAGE;

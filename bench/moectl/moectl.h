@@ -8,6 +8,8 @@
 enum { EXIT_ALL_OK = 0, EXIT_POINT_FAILED = 1, EXIT_USAGE = 2, EXIT_NO_DEVICE = 3 };
 
 typedef struct options {
+  char *const *words; /* the command line, whole */
+  int num_words;
   const char *file;   /* the experiment, or model folder */
   const char *topic;  /* of help */
   const char *device; /* --device; NULL: the experiment's */

@@ -7,6 +7,7 @@
 #include "shell.h"
 #include <ctype.h>
 #include <inttypes.h>
+#include <math.h>
 #include <stdlib.h>
 #include <string.h>
 #include <time.h>
@@ -102,6 +103,38 @@ static void what_was_run(const results *all, FILE *file) {
   fputc('\n', file);
 }
 
+static const char *member(const json_t *object, const char *key) {
+  const char *text = json_string_value(json_object_get(object, key));
+  return text ? text : "?";
+}
+
+/* Where, with which program, and how busy the machine was: one line a run. */
+static void machine(const results *all, FILE *file) {
+  double least = INFINITY, most = -INFINITY;
+  char low[NUMBER_SIZE], high[NUMBER_SIZE];
+  size_t i;
+  json_t *run;
+  for (size_t p = 0; p < all->experiment->num_points; p++)
+    for (size_t r = 0; all->have[p] && r < all->points[p].num_rounds; r++) {
+      least = fmin(least, all->points[p].rounds[r].load_average);
+      most = fmax(most, all->points[p].rounds[r].load_average);
+    }
+  json_array_foreach(all->runs, i, run) {
+    fprintf(file, "%s%s on host ", i > 0 ? "Gone on with " : "Begun ", member(run, "started"));
+    report_text(file, member(run, "host"));
+    fputs(" (", file);
+    report_text(file, member(run, "system"));
+    fprintf(file, ", %" JSON_INTEGER_FORMAT " processors), moecl %s, commit %s.\n",
+            json_integer_value(json_object_get(run, "processors")), member(run, "moecl"),
+            member(run, "commit"));
+  }
+  if (least <= most)
+    fprintf(file, "Load average of the host as points were measured (moectl's own work counts in it): "
+            "%s to %s.\n",
+            number_text(least, low, sizeof low), number_text(most, high, sizeof high));
+  if (i > 0 || least <= most) fputc('\n', file);
+}
+
 static void device(const results *all, FILE *file) {
   const moecl_device_info *device = &all->device;
   fputs("## Device\n\n", file);
@@ -120,6 +153,7 @@ static void device(const results *all, FILE *file) {
       device->compute_units, device->clock_mhz, (double)device->global_memory_bytes / (1u << 30),
       (double)device->local_memory_bytes / 1024,
       device->local_memory_dedicated ? "" : " (not dedicated)");
+  machine(all, file);
 }
 
 static bool same(const char *a, const char *b) { return a && b ? strcmp(a, b) == 0 : a == b; }
@@ -310,6 +344,13 @@ static void repeat(const results *all, FILE *file) {
     command_line(all, file);
   }
   fputs(options, file);
+  size_t i;
+  json_t *run;
+  json_array_foreach(all->runs, i, run) {
+    fputs(i == 0 ? "\n# as it was run:\n# " : "\n# ", file);
+    for (const char *c = member(run, "command"); *c; c++) /* a comment is one line */
+      fputc((unsigned char)*c < ' ' ? ' ' : *c, file);
+  }
   fputs(
       "\n```\n\nEverything, with full digits and the resolved\nexperiment, is in `results.json`; a row for each point in "
       "`results.csv`. The same seed draws the same weights,\ninputs and jitter on every device.\n",

@@ -1,6 +1,7 @@
 /* A results folder: made, gone on with, and kept up to date point by point: a line
  * a point in results.jsonl, results.json and results.csv whole now and then. */
 #include "files.h"
+#include "provenance.h"
 #include "results_private.h"
 #include "shell.h"
 #include "rounds.h"
@@ -155,10 +156,12 @@ static bool fold(results *all, char **error) {
  * one has what its journal held. */
 static bool open_folder(results *all, const char *out, bool resume, char **error) {
   if (resume && !out) return fail_text(error, "--resume needs the folder of the earlier run");
-  return (resume ? resume_folder(all, out, error)
-          : out  ? make_named_folder(all, out, error)
-                 : make_default_folder(all, error)) &&
-         fold(all, error);
+  const bool ok = resume ? resume_folder(all, out, error)
+                  : out  ? make_named_folder(all, out, error)
+                         : make_default_folder(all, error);
+  if (ok && json_array_append_new(all->runs, provenance_now(all->experiment)) != 0)
+    return fail_text(error, "no memory for the results");
+  return ok && fold(all, error);
 }
 
 results *results_open(const experiment *plan, const moecl_device_info *device,
@@ -170,10 +173,11 @@ results *results_open(const experiment *plan, const moecl_device_info *device,
     all->device = *device;
     all->kernels = *kernels;
     all->journal = -1;
+    all->runs = json_array();
     all->points = calloc(plan->num_points + 1, sizeof *all->points);
     all->have = calloc(plan->num_points + 1, sizeof *all->have);
   }
-  if (!all || !all->points || !all->have)
+  if (!all || !all->points || !all->have || !all->runs)
     fail_text(error, "no memory for the results");
   else if (open_folder(all, out, resume, error))
     return all;
@@ -283,6 +287,7 @@ void results_destroy(results **all) {
     if (r->have[i]) point_result_destroy(&r->points[i]);
   free(r->points);
   free(r->have);
+  json_decref(r->runs);
   free(r->folder);
   free(r);
   *all = NULL;

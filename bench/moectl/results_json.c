@@ -2,6 +2,7 @@
 #include "files.h"
 #include "json_text.h"
 #include "measures.h"
+#include "provenance.h"
 #include "schema.h"
 #include "results_private.h"
 #include <inttypes.h>
@@ -13,32 +14,13 @@
 /* JSON knows no NaN or infinity. */
 static json_t *number(double value) { return isfinite(value) ? json_real(value) : json_null(); }
 
-/* A driver's name or an error may hold bytes that are not UTF-8. */
-static json_t *text(const char *value) {
-  if (!value) return json_null();
-  json_t *string = json_string(value);
-  if (string) return string;
-  char *ascii = format_text("%s", value);
-  for (char *c = ascii; c && *c; c++)
-    if ((unsigned char)*c >= 0x80) *c = '?';
-  string = ascii ? json_string(ascii) : NULL;
-  free(ascii);
-  return string;
-}
-
 static json_t *versions_json(void) {
-#if defined(__clang__)
-  const char *compiler = "clang " __clang_version__;
-#elif defined(__GNUC__)
-  const char *compiler = "gcc " __VERSION__;
-#else
-  const char *compiler = "unknown";
-#endif
-  return json_pack("{s:s, s:o}", "moecl", moecl_version(), "compiler", text(compiler));
+  return json_pack("{s:s, s:s, s:s}", "moecl", moecl_version(), "commit", provenance_commit(),
+                   "compiler", provenance_compiler());
 }
 
 static json_t *kernels_json(const kernel_origin *kernels) {
-  return json_pack("{s:o, s:s}", "dir", text(kernels->dir), "hash", kernels->hash);
+  return json_pack("{s:o, s:s}", "dir", json_words(kernels->dir), "hash", kernels->hash);
 }
 
 static json_t *device_json(const moecl_device_info *d) {
@@ -46,9 +28,9 @@ static json_t *device_json(const moecl_device_info *d) {
       "{s:i, s:i, s:s, s:o, s:o, s:o, s:o, s:o, s:o, s:I, s:I, s:I, s:I, s:I, s:I, s:I, s:b, s:I, "
       "s:b, s:I}",
       "platform_index", d->platform_index, "device_index", d->device_index, "type",
-      moecl_device_type_name(d->type), "platform", text(d->platform), "name", text(d->name),
-      "vendor", text(d->vendor), "driver", text(d->driver), "opencl_version",
-      text(d->opencl_version), "opencl_c_version", text(d->opencl_c_version), "compute_units",
+      moecl_device_type_name(d->type), "platform", json_words(d->platform), "name", json_words(d->name),
+      "vendor", json_words(d->vendor), "driver", json_words(d->driver), "opencl_version",
+      json_words(d->opencl_version), "opencl_c_version", json_words(d->opencl_c_version), "compute_units",
       (json_int_t)d->compute_units, "clock_mhz", (json_int_t)d->clock_mhz,
       "native_vector_width_float", (json_int_t)d->native_vector_width_float, "max_work_group_size",
       (json_int_t)d->max_work_group_size, "global_memory_bytes",
@@ -70,7 +52,7 @@ static json_t *param_json(const experiment_point *point, const char *param) {
   const schema_id id = schema_find_param(param);
   if (id < KEY_COUNT && schema_get(id)->type == TYPE_REAL) return number(strtod(value, NULL));
   const long long whole = strtoll(value, &end, 10);
-  return *end == '\0' && end != value ? json_integer(whole) : text(value);
+  return *end == '\0' && end != value ? json_integer(whole) : json_words(value);
 }
 
 /* Sets a member; false, with the whole object released, without memory. */
@@ -93,7 +75,7 @@ static json_t *params_json(const experiment_point *point) {
 static json_t *by_operation(char *const values[NUM_OPERATIONS]) {
   json_t *object = json_object();
   for (int i = 0; i < NUM_OPERATIONS; i++)
-    set(&object, measure_operations[i], text(values[i]));
+    set(&object, measure_operations[i], json_words(values[i]));
   return object;
 }
 
@@ -175,7 +157,7 @@ static json_t *verify_json(const point_result *result) {
 static json_t *point_json(const experiment *plan, const point_result *result) {
   json_t *point = json_pack(
       "{s:I, s:s, s:o, s:o, s:o, s:o}", "index", (json_int_t)result->index, "status",
-      point_status_name(result->status), "error", text(result->error), "params",
+      point_status_name(result->status), "error", json_words(result->error), "params",
       params_json(&plan->points[result->index]), "variants", by_operation(result->variants),
       "variant_reasons", by_operation(result->variant_reasons));
   set_measures(&point, MEASURE_RUN, result);
@@ -202,9 +184,10 @@ static json_t *points_json(const results *all) {
 
 char *results_json(const results *all) {
   json_t *plan = json_loads(all->experiment->resolved_json, 0, NULL);
-  json_t *root = json_pack("{s:s, s:o, s:o, s:o, s:o, s:o}", "schema", RESULTS_SCHEMA, "versions",
-                           versions_json(), "kernels", kernels_json(&all->kernels), "experiment",
-                           plan, "device", device_json(&all->device), "points", points_json(all));
+  json_t *root = json_pack("{s:s, s:o, s:O, s:o, s:o, s:o, s:o}", "schema", RESULTS_SCHEMA,
+                           "versions", versions_json(), "runs", all->runs, "kernels",
+                           kernels_json(&all->kernels), "experiment", plan, "device",
+                           device_json(&all->device), "points", points_json(all));
   char *shown = root ? json_text(root, 1) : NULL;
   json_decref(root);
   char *whole = shown ? format_text("%s\n", shown) : NULL;

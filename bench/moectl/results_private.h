@@ -3,6 +3,7 @@
 #define MOECTL_RESULTS_PRIVATE_H
 
 #include "results.h"
+#include <jansson.h>
 #include <stdio.h>
 
 #define RESULTS_SCHEMA "moecl-results/1"
@@ -11,6 +12,7 @@ struct results {
   const experiment *experiment; /* the caller's */
   moecl_device_info device;
   kernel_origin kernels;
+  json_t *runs; /* an array: who measured, a run each, this one last (provenance.h) */
   char *folder;
   point_result *points; /* [experiment->num_points]; meaningful where `have` */
   bool *have;           /* [experiment->num_points] */

@@ -234,6 +234,8 @@ bool results_json_read(results *all, const char *path, const char *text, size_t 
   bool ok = check_root(all, path, root, error);
   size_t i;
   json_t *point;
+  /* An earlier version's folder does not say who measured. */
+  if (ok) json_array_extend(all->runs, json_object_get(root, "runs"));
   if (ok) json_array_foreach(json_object_get(root, "points"), i, point) {
     const char *wrong = take_point(all, point, false);
     if (!wrong) continue;

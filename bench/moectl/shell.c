@@ -35,3 +35,17 @@ char *shell_text(const char *text) {
   free(word);
   return NULL;
 }
+
+char *shell_command(char *const *words, int count) {
+  char *text = NULL;
+  size_t size = 0;
+  FILE *file = count > 0 ? open_memstream(&text, &size) : NULL;
+  if (!file) return NULL;
+  for (int i = 0; i < count; i++) {
+    if (i > 0) fputc(' ', file);
+    shell_word(file, words[i]);
+  }
+  if (fclose(file) == 0) return text;
+  free(text);
+  return NULL;
+}

@@ -11,5 +11,7 @@ void shell_word(FILE *file, const char *text);
 void shell_quote(FILE *file, const char *text);
 /* shell_word as a malloc'ed text; NULL without memory. */
 char *shell_text(const char *text);
+/* All the words of a command line as one, malloc'ed; NULL for none or without memory. */
+char *shell_command(char *const *words, int count);
 
 #endif

@@ -61,6 +61,7 @@ static int set_up(void **state) {
   f->device.global_memory_bytes = UINT64_C(1) << 40;
   f->kernels = (kernel_origin){.dir = NULL, .hash = "0123456789abcdef0123456789abcdef"};
   parse(f, yaml);
+  f->plan.command = strdup("moectl run 'it\xffs'");
   *state = f;
   return 0;
 }
@@ -260,8 +261,8 @@ static void test_json(void **state) {
   add(all, make_point(f, 1, POINT_UNVERIFIED_OK));
   finish(all);
   json_t *root = read_json(f);
-  check_keys(root, "", "schema versions kernels experiment device points");
-  check_keys(root, "versions", "moecl compiler");
+  check_keys(root, "", "schema versions runs kernels experiment device points");
+  check_keys(root, "versions", "moecl commit compiler");
   check_keys(root, "points.0", "index status error params variants variant_reasons iterations "
              "time_ms tokens_per_s tflops gbytes_per_s memory_bytes host_ms rounds_planned "
              "rounds routing verify");
@@ -276,6 +277,9 @@ static void test_json(void **state) {
              "error tolerance ok tokens_checked num_tokens "
              "experts_checked topk_mismatches capacity_ok");
   check_value(root, "schema", "\"moecl-results/1\"");
+  check_keys(root, "runs.0", "started host system processors load_average command moecl commit "
+             "compiler");
+  check_value(root, "runs.0.command", "\"moectl run 'it?s'\"");
   check_value(root, "kernels", "{\"dir\":null,\"hash\":\"0123456789abcdef0123456789abcdef\"}");
   check_value(root, "device.name", "\"A device ?\"");
   check_value(root, "device.type", "\"CPU\"");
@@ -417,6 +421,8 @@ static void test_resume(void **state) {
     assert_true(json_equal(json_array_get(json_object_get(before, "points"), i),
                            json_array_get(json_object_get(after, "points"), i)));
   check_value(after, "points.2.status", "\"ok\"");
+  assert_int_equal(json_array_size(json_object_get(before, "runs")), 1); /* who measured */
+  assert_int_equal(json_array_size(json_object_get(after, "runs")), 2);
   assert_int_equal(json_array_size(json_object_get(after, "points")), 3);
   json_decref(before);
   json_decref(after);
@@ -545,6 +551,7 @@ static void test_resume_older(void **state) {
   json_object_del(router, "noise");
   json_object_del(router, "scaling_factor");
   json_object_del(plan, "dtype");
+  json_object_del(root, "runs");
   json_object_del(json_object_get(plan, "measure"), "rounds");
   json_t *point = json_array_get(json_object_get(root, "points"), 0);
   json_object_del(point, "rounds");
