@@ -1,34 +1,9 @@
-/* moectl help [topic] */
+/* moectl help [TOPIC] */
 #include "moectl.h"
+#include "suggest.h"
+#include "wrap.h"
 #include <stdio.h>
 #include <string.h>
-
-static const char usage[] =
-    "moectl: experiments with Mixture-of-Experts layers on any OpenCL device\n"
-    "\n"
-    "  moectl run FILE.yaml [options]     run an experiment and write its results\n"
-    "      --device D     auto, gpu, cpu, accelerator, PLATFORM:DEVICE, or part of a name\n"
-    "      --out DIR      results folder (default: results/<name>-<time>/)\n"
-    "      --resume DIR   go on with an interrupted run in DIR\n"
-    "      --set K=V      override a value, e.g. --set layer.top_k=4 or\n"
-    "                     --set workload.num_tokens=[1,64]; may be repeated\n"
-    "      --dump         write each point's tensors to point-NNN.safetensors\n"
-    "      --quiet        no progress, only the table\n"
-    "      --verbose      say which variants are chosen and why, and what is built\n"
-    "  moectl check FILE.yaml [--set K=V] validate an experiment; runs nothing\n"
-    "  moectl inspect DIR [options]       what a model folder (config.json, safetensors) holds\n"
-    "      --json         as JSON\n"
-    "      --device D     the device that memory is told for\n"
-    "  moectl verify DIR --layer N --io FILE [options]\n"
-    "                                     run a layer of a model folder on the hidden_states\n"
-    "                                     recorded in FILE (safetensors) and compare with its\n"
-    "                                     router_logits, topk_ids, topk_weights and output\n"
-    "      --dtype D      fp32, fp16 or bf16 (default: that of hidden_states)\n"
-    "      --device D\n"
-    "  moectl devices [--json]            list the OpenCL devices\n"
-    "  moectl help [TOPIC]                this text; topics: experiment, results, models,\n"
-    "                                     devices, environment, exit-codes\n"
-    "  moectl --version\n";
 
 static const char devices_topic[] =
     "Choosing a device (--device, or `device:` in the experiment; --device wins):\n"
@@ -133,29 +108,83 @@ static const char results_topic[] =
     "verify.error is ||output - reference|| / ||reference|| over the sampled tokens, the\n"
     "reference being plain C in double precision.\n";
 
-int command_help(const options *options) {
-  const char *topic = options->topic;
-  if (!topic) {
-    fputs(usage, stdout);
-  } else if (strcmp(topic, "experiment") == 0) {
-    experiment_print_keys(stdout);
-  } else {
-    static const struct {
-      const char *name, *text;
-    } topics[] = {{"devices", devices_topic},
-                  {"environment", environment_topic},
-                  {"exit-codes", exit_topic},
-                  {"models", models_topic},
-                  {"results", results_topic}};
-    for (size_t i = 0; i < sizeof topics / sizeof topics[0]; i++)
-      if (strcmp(topics[i].name, topic) == 0) {
-        fputs(topics[i].text, stdout);
-        return EXIT_ALL_OK;
-      }
-    complain("there is no help on '%s'; topics: experiment, results, models, devices, "
-             "environment, exit-codes",
-             topic);
-    return EXIT_USAGE;
+const help_topic help_topics[] = {
+    {"experiment", NULL, "every key of an experiment file: range, default, meaning"},
+    {"results", results_topic, "what a run writes, and when"},
+    {"models", models_topic, "model folders, and what counts as different"},
+    {"devices", devices_topic, "how a device is chosen"},
+    {"environment", environment_topic, "environment variables"},
+    {"exit-codes", exit_topic, "what they mean"},
+    {NULL, NULL, NULL}};
+
+/* Where the words of a list with two columns begin. */
+enum { LEFT = 2, SECOND = 29 };
+
+/* "  left    what it is", wrapped. */
+static void print_pair(const char *left, const char *right) {
+  const int at = printf("%*s%s", LEFT, "", left);
+  wrap_from(stdout, right, at, SECOND, TEXT_WIDTH);
+}
+
+void help_usage(void) {
+  char left[64];
+  fputs("moectl: experiments with Mixture-of-Experts layers on any OpenCL device\n\n", stdout);
+  for (const cli_command *c = cli_commands; c->name; c++) {
+    snprintf(left, sizeof left, "moectl %s%s%s", c->name, c->operand ? " " : "",
+             c->operand ? c->operand : "");
+    print_pair(left, c->summary);
   }
-  return EXIT_ALL_OK;
+  print_pair("moectl --version", "its version");
+  fputs("\n'moectl help run' tells the options of run, and so for every command. Topics of\n"
+        "'moectl help TOPIC':\n\n",
+        stdout);
+  for (const help_topic *t = help_topics; t->name; t++) print_pair(t->name, t->summary);
+}
+
+void help_command(const cli_command *command) {
+  char left[64];
+  if (strcmp(command->name, "help") == 0) {
+    help_usage();
+    return;
+  }
+  printf("moectl %s%s%s [options]\n\n", command->name, command->operand ? " " : "",
+         command->operand ? command->operand : "");
+  wrap_text(stdout, command->help, 0, TEXT_WIDTH);
+  if (command->example) printf("For example: moectl %s %s\n", command->name, command->example);
+  fputs("\nOptions:\n", stdout);
+  for (const cli_option *o = cli_options; o->name; o++) {
+    if (!cli_accepts(command, o)) continue;
+    snprintf(left, sizeof left, "%s%s%s", o->name, o->value ? " " : "", o->value ? o->value : "");
+    print_pair(left, o->help);
+  }
+}
+
+static int no_such_topic(const char *topic) {
+  suggestion nearest = suggest_begin(topic, strlen(topic));
+  for (const help_topic *t = help_topics; t->name; t++) suggest_try(&nearest, t->name);
+  for (const cli_command *c = cli_commands; c->name; c++) suggest_try(&nearest, c->name);
+  if (nearest.best)
+    complain("there is no help on '%s'; did you mean 'moectl help %s'?", topic, nearest.best);
+  else
+    complain("there is no help on '%s'; 'moectl help' lists the commands and topics", topic);
+  return EXIT_USAGE;
+}
+
+int command_help(const options *options) {
+  const char *topic = options->file;
+  if (!topic) {
+    help_usage();
+    return EXIT_ALL_OK;
+  }
+  /* Both have a name in common: `devices`. */
+  const cli_command *command = cli_find_command(topic);
+  if (command) help_command(command);
+  for (const help_topic *t = help_topics; t->name; t++) {
+    if (strcmp(t->name, topic) != 0) continue;
+    if (command) putchar('\n');
+    if (t->text) fputs(t->text, stdout);
+    else experiment_print_keys(stdout);
+    return EXIT_ALL_OK;
+  }
+  return command ? EXIT_ALL_OK : no_such_topic(topic);
 }

@@ -10,18 +10,77 @@ enum { EXIT_ALL_OK = 0, EXIT_POINT_FAILED = 1, EXIT_USAGE = 2, EXIT_NO_DEVICE = 
 typedef struct options {
   char *const *words; /* the command line, whole */
   int num_words;
-  const char *file;   /* the experiment, or model folder */
-  const char *topic;  /* of help */
+  const char *file;   /* the operand: an experiment, model folder, topic, shell; NULL: none */
   const char *device; /* --device; NULL: the experiment's */
   const char *out;    /* --out */
   const char *resume; /* --resume */
   const char *io;     /* --io, of verify */
   const char *dtype;  /* --dtype, of verify */
   const char *layer;  /* --layer, of verify */
-  bool dump, json, quiet, verbose, help;
-  experiment_override *overrides; /* --set, in order */
+  bool dump, json, quiet, verbose, ignore_memory_limit;
+  experiment_override *overrides; /* --set and its short forms, in order; malloc'ed texts */
   size_t num_overrides;
 } options;
+
+/* ---- options.c: commands and options as data. Parsing, messages, help and the
+ * shells' completion all follow these tables, so a new option is one row. ---- */
+
+/* What an operand or an option's value is, for the shells' completion. */
+typedef enum offer {
+  OFFER_NOTHING = 0,
+  OFFER_WORDS, /* `words` */
+  OFFER_KEYS,  /* KEY= of an experiment */
+  OFFER_YAML,
+  OFFER_FILE,
+  OFFER_FOLDER,
+  OFFER_TOPIC /* of help */
+} offer;
+
+typedef struct cli_option {
+  const char *name;  /* "--device" */
+  char letter;       /* by which commands accept it */
+  const char *value; /* what stands for its value in help: "D"; NULL: it takes none */
+  const char *sets;  /* the experiment's key that it is short for; NULL: none */
+  offer offer;
+  const char *words;
+  const char *help;
+} cli_option;
+extern const cli_option cli_options[]; /* .name is NULL at the end */
+
+typedef struct cli_command {
+  const char *name;
+  int (*run)(const options *);
+  const char *accepts; /* letters of options */
+  const char *operand; /* "FILE.yaml", "[TOPIC]": needed unless in brackets; NULL: it takes none */
+  offer offer;
+  const char *words;
+  const char *example; /* of a whole call, behind the name */
+  const char *summary; /* a line */
+  const char *help;    /* a paragraph or two more; NULL: nothing */
+} cli_command;
+extern const cli_command cli_commands[]; /* .name is NULL at the end */
+
+/* NULL: there is none of that name. */
+const cli_command *cli_find_command(const char *name);
+bool cli_accepts(const cli_command *command, const cli_option *option);
+/* "; did you mean 'run'?" for the nearest of the commands' names, or "". */
+const char *cli_suggest_command(const char *written, char *text, size_t size);
+
+/* Fills *options from what follows the command's name; false: complained about.
+ * *help: it asked for help alone. Released with cli_release in either case. */
+bool cli_parse(const cli_command *command, int argc, char **argv, options *options, bool *help);
+void cli_release(options *options);
+
+/* ---- command_help.c ---- */
+
+typedef struct help_topic {
+  const char *name, *text; /* NULL: the experiment's keys */
+  const char *summary;
+} help_topic;
+extern const help_topic help_topics[]; /* .name is NULL at the end */
+
+void help_usage(void);
+void help_command(const cli_command *command);
 
 int command_run(const options *options);
 int command_check(const options *options);
@@ -29,6 +88,7 @@ int command_devices(const options *options);
 int command_inspect(const options *options);
 int command_verify(const options *options);
 int command_help(const options *options);
+int command_completion(const options *options);
 
 /* "moectl: message" on stderr. */
 __attribute__((format(printf, 1, 2))) void complain(const char *format, ...);

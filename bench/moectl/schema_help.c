@@ -1,25 +1,6 @@
 /* The keys for people: `moectl help experiment`. */
 #include "schema.h"
-
-#include <string.h>
-
-/* Prints words from `column` on, broken before `width`. */
-static void print_wrapped(FILE *file, const char *text, int column, int width) {
-  int at = column;
-  fprintf(file, "%*s", column, "");
-  while (*text != '\0') {
-    int length = (int)strcspn(text, " ");
-    if (at > column && at + 1 + length > width) {
-      fprintf(file, "\n%*s", column, "");
-      at = column;
-    }
-    at += fprintf(file, "%s%.*s", at > column ? " " : "", length, text);
-    text += length;
-    while (*text == ' ')
-      text++;
-  }
-  fputc('\n', file);
-}
+#include "wrap.h"
 
 static void print_key(FILE *file, const schema_key *key) {
   char expected[160], facts[256];
@@ -32,8 +13,8 @@ static void print_key(FILE *file, const schema_key *key) {
   else
     snprintf(facts, sizeof facts, "%s; default %s%s", expected, key->default_text, swept);
   fprintf(file, "  %s\n", key->name);
-  print_wrapped(file, facts, 6, 92);
-  print_wrapped(file, key->help, 6, 92);
+  wrap_text(file, facts, 6, TEXT_WIDTH);
+  wrap_text(file, key->help, 6, TEXT_WIDTH);
 }
 
 void experiment_print_keys(FILE *file) {

@@ -111,6 +111,24 @@ test_usage() {
   done
   call help no-such-topic
   expect "help on an unknown topic, exit 2" 2 'no-such-topic'
+  local command
+  for command in run check inspect verify devices completion; do
+    call help "$command"
+    expect "help $command" 0 "^moectl $command"
+    cp "$work/out" "$work/help"
+    call "$command" --help
+    expect "$command --help" 0
+    holds "both are the same" bash -c "diff <(sed '/^$/q' '$work/help') <(sed '/^$/q' '$work/out')"
+    holds "help $command fits 80 columns" bash -c "! sed -n '1,/Options:/d; p' '$work/out' | grep '.\{81\}'"
+  done
+  call help devices
+  expect "help devices tells how one is chosen, too" 0 '^Choosing a device'
+  call rnu
+  expect "a misspelt command is suggested, exit 2" 2 "no command 'rnu'; did you mean 'run'\?"
+  call help reslts
+  expect "a misspelt topic is suggested, exit 2" 2 "did you mean 'moectl help results'\?"
+  call run --itrations 3
+  expect "a misspelt option is suggested, exit 2" 2 "did you mean '--iterations'\?"
   call --version
   expect "--version" 0 '^moectl [0-9]+\.[0-9]+'
   call frobnicate
@@ -203,6 +221,8 @@ test_bad_yaml() {
   expect "--set layer.top_k=99 refused" 2 'top_k'
   call check "$work/tiny.yaml" --set layer.top_q=1
   expect "--set with an unknown key" 2 'top_k'
+  call check "$work/tiny.yaml" --iterations none
+  expect "--iterations is checked as the key is" 2 'measure\.iterations: expected an integer from 1'
   call check "$work/tiny.yaml" --set 'layer.top_k=[1, 2]'
   expect "--set with a list sweeps" 0 '2 points'
   call run "$work/bad.yaml" --out "$work/never"
@@ -435,6 +455,14 @@ test_resume() {
   expect "--resume with another experiment, exit 2" 2
 }
 
+test_short_options() {
+  call run "$work/tiny.yaml" --iterations 5 --warmup=0 --out "$work/short"
+  expect "run --iterations 5 --warmup=0" 0
+  json_holds "they are the experiment's" "$work/short" \
+    "r['experiment']['measure'] == {'warmup': 0, 'iterations': 5, 'verify': True} and
+     r['points'][0]['iterations'] == 5"
+}
+
 # Waits until results.json in $1 has $2 points (half a minute at most).
 wait_for_points() {
   local tries
@@ -519,6 +547,7 @@ main() {
     test_refused_at_run
     test_results_given
     test_memory
+    test_short_options
     test_resume
     test_interrupt
     test_full_disk
