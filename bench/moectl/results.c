@@ -1,10 +1,11 @@
 /* A results folder: made, gone on with, and kept up to date point by point: a line
  * a point in results.jsonl, results.json and results.csv whole now and then. */
 #include "files.h"
+#include "lock.h"
 #include "provenance.h"
 #include "results_private.h"
-#include "shell.h"
 #include "rounds.h"
+#include "shell.h"
 #include <errno.h>
 #include <math.h>
 #include <stdlib.h>
@@ -46,6 +47,12 @@ static char *safe_name(const char *name) {
   return safe;
 }
 
+/* From here on no other run writes into the folder. */
+static bool lock_folder(results *all, char **error) {
+  all->lock = folder_lock_take(all->folder, error);
+  return all->lock != NULL;
+}
+
 /* results/<name>-<time>/, with a number where two runs begin in one second:
  * mkdir decides which of them has the name. */
 static bool make_default_folder(results *all, char **error) {
@@ -70,7 +77,7 @@ static bool make_default_folder(results *all, char **error) {
     }
   }
   free(name);
-  return ok;
+  return ok && lock_folder(all, error);
 }
 
 /* A folder that the user named. One with results in it is not written over. */
@@ -78,7 +85,8 @@ static bool make_named_folder(results *all, const char *out, char **error) {
   struct stat info;
   all->folder = format_text("%s", out);
   char *path = format_text("%s/results.json", out);
-  bool ok = all->folder && path ? make_directories(out, error) : fail_text(error, "no memory");
+  bool ok = all->folder && path ? make_directories(out, error) && lock_folder(all, error)
+                                : fail_text(error, "no memory");
   if (ok && stat(path, &info) == 0) {
     char *word = shell_text(out);
     ok = fail_text(error,
@@ -102,6 +110,10 @@ static bool resume_folder(results *all, const char *folder, char **error) {
   if (!all->folder || !path) {
     free(path);
     return fail_text(error, "no memory");
+  }
+  if (!lock_folder(all, error)) {
+    free(path);
+    return false;
   }
   size_t size = 0;
   char *text = read_whole_file(path, &size);
@@ -288,6 +300,7 @@ void results_destroy(results **all) {
   free(r->points);
   free(r->have);
   json_decref(r->runs);
+  folder_lock_release(&r->lock);
   free(r->folder);
   free(r);
   *all = NULL;

@@ -63,7 +63,8 @@ typedef struct results results;
  * `resume` the folder must hold a results.json of the same resolved
  * experiment, device and kernels, whose finished points, and those of its
  * results.jsonl, are taken over. On failure returns NULL
- * with one malloc'ed message in *error. */
+ * with one malloc'ed message in *error: so also where another run has the folder,
+ * which is locked until results_destroy. */
 results *results_open(const experiment *experiment, const moecl_device_info *device,
                       const kernel_origin *kernels, const char *out, bool resume, char **error);
 bool results_has(const results *results, size_t index); /* finished in an earlier run */

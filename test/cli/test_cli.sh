@@ -502,6 +502,30 @@ done = [p for p in before if not p.get("error")]
 assert done and all(p in after for p in done), len(done)' "$work/before.json" "$dir/results.json"
 }
 
+# Two runs on one folder: the second is refused and the first is none the worse.
+test_lock() {
+  local dir=$work/locked pid
+  local some=(--set layer.capacity.factor=null)
+  "$moectl" run "$work/long.yaml" "${some[@]}" --out "$dir" >"$work/first.out" 2>"$work/first.err" </dev/null &
+  pid=$!
+  wait_for_points "$dir" 1
+  call run "$work/long.yaml" "${some[@]}" --resume "$dir"
+  expect "--resume of a running run, exit 2" 2 "another run \\(process $pid\\) is writing into $dir"
+  call run "$work/long.yaml" "${some[@]}" --out "$dir"
+  expect "--out into a running run's folder, exit 2" 2 "another run \\(process $pid\\)"
+  holds "the first run was still running" kill -0 "$pid"
+  code=0
+  wait "$pid" || code=$?
+  cp "$work/first.out" "$work/out" && cp "$work/first.err" "$work/err"
+  expect "the first run ends well" 0
+  json_holds "with all its points" "$dir" "len(r['points']) == 32"
+  holds "no lock is left" test ! -e "$dir/.lock"
+  # What a killed run leaves behind locks nothing.
+  echo 1 >"$dir/.lock"
+  call run "$work/long.yaml" "${some[@]}" --resume "$dir"
+  expect "a lock file without its run is no lock" 0
+}
+
 test_full_disk() {
   local dir=$work/small
   mkdir "$dir"
@@ -550,6 +574,7 @@ main() {
     test_short_options
     test_resume
     test_interrupt
+    test_lock
     test_full_disk
   else
     skip "everything that needs an OpenCL device: there is none"

@@ -807,13 +807,14 @@ static void test_default_folder(void **state) {
   assert_memory_equal(results_folder(one), "results/unit-test-20", 20);
   results *both[] = {one, two};
   for (int i = 0; i < 2; i++) {
-    char path[1100];
-    snprintf(path, sizeof path, "%s/results.json", results_folder(both[i]));
+    char path[1100], folder[512];
+    snprintf(folder, sizeof folder, "%s", results_folder(both[i]));
+    results_destroy(&both[i]); /* its lock is gone with it */
+    snprintf(path, sizeof path, "%s/results.json", folder);
     assert_int_equal(unlink(path), 0);
-    snprintf(path, sizeof path, "%s/results.csv", results_folder(both[i]));
+    snprintf(path, sizeof path, "%s/results.csv", folder);
     assert_int_equal(unlink(path), 0);
-    assert_int_equal(rmdir(results_folder(both[i])), 0);
-    results_destroy(&both[i]);
+    assert_int_equal(rmdir(folder), 0);
   }
   assert_int_equal(rmdir("results"), 0);
   assert_int_equal(chdir(here), 0);
