@@ -9,9 +9,6 @@
 #include <stdlib.h>
 #include <string.h>
 
-/* An experiment is a page of text; a file of this size is something else. */
-enum { MAX_FILE = 1 << 20 };
-
 static char *copy_text(const char *text, problems *problems) {
   size_t size = strlen(text) + 1;
   char *copy = malloc(size);
@@ -25,13 +22,15 @@ static char *copy_text(const char *text, problems *problems) {
 /* Checks between keys that hold for the experiment as a whole. */
 static void check_workload(const settings *settings, problems *problems) {
   const setting *distribution = &settings->keys[KEY_DISTRIBUTION];
+  if (distribution->count == 0) return; /* wrong, and reported */
   bool uses_file = false, uses_skew = false;
   for (size_t i = 0; i < distribution->count; i++) {
     uses_file |= distribution->values[i].integer == WORKLOAD_FILE;
     uses_skew |= distribution->values[i].integer == WORKLOAD_SKEWED;
   }
   const setting *file = &settings->keys[KEY_FILE];
-  if (uses_file && (file->count == 0 || file->values[0].null))
+  const bool file_is_wrong = file->given && file->count == 0; /* reported */
+  if (uses_file && !file_is_wrong && (file->count == 0 || file->values[0].null))
     problem_add(problems, distribution->mark,
                 "workload.distribution: 'file' needs workload.file, expected the path of a "
                 ".safetensors or .npy file");
@@ -137,7 +136,8 @@ static bool checkpoint_fails(const settings *settings, const experiment *experim
   return named && !experiment->source;
 }
 
-static void read_all(settings *settings, experiment *experiment, const char *text, size_t size,
+/* False: the file is no mapping of keys at all. */
+static bool read_all(settings *settings, experiment *experiment, const char *text, size_t size,
                      const experiment_override *overrides, size_t num_overrides,
                      problems *problems) {
   bool empty = false;
@@ -149,12 +149,14 @@ static void read_all(settings *settings, experiment *experiment, const char *tex
   for (size_t i = 0; i < num_overrides; i++)
     settings_override(settings, overrides[i].assignment, problems);
   /* Nothing could be read: what is missing then is no news. */
-  if (root != NULL && root->kind == TREE_MAPPING) {
+  const bool readable = root != NULL && root->kind == TREE_MAPPING;
+  if (readable) {
     read_checkpoint(settings, experiment, problems);
     /* Where it was refused its sizes would be missed too. */
     if (!checkpoint_fails(settings, experiment)) settings_complete(settings, problems);
   }
   tree_destroy(root);
+  return readable;
 }
 
 bool experiment_parse(const char *text, size_t size, const char *path,
@@ -167,16 +169,16 @@ bool experiment_parse(const char *text, size_t size, const char *path,
   experiment->settings = calloc(1, sizeof *experiment->settings);
   if (experiment->settings == NULL) problem_out_of_memory(&problems);
   settings *settings = experiment->settings;
-  if (!problems.out_of_memory)
-    read_all(settings, experiment, text, size, overrides, num_overrides, &problems);
-  /* Checks between keys need every value; a wrong one was reported. */
-  if (!problems_any(&problems)) {
-    settle_name(settings, path, &problems);
+  const bool readable = !problems.out_of_memory && read_all(settings, experiment, text, size,
+                                                            overrides, num_overrides, &problems);
+  /* Beside values that are wrong by themselves, what is wrong between others. */
+  if (readable && !problems.out_of_memory) {
     check_workload(settings, &problems);
     sweep_expand(settings, experiment, &problems);
     for (size_t i = 0; i < experiment->num_points; i++)
       experiment->points[i].source = experiment->source;
   }
+  if (!problems_any(&problems)) settle_name(settings, path, &problems);
   if (!problems_any(&problems)) fill_experiment(experiment, settings, &problems);
   if (!problems_any(&problems)) fill_warnings(experiment, settings, &problems);
   if (!problems_any(&problems)) return true;
@@ -232,12 +234,12 @@ static char *read_file(const char *path, size_t *size, problems *problems) {
     problem_add_file(problems, "cannot be read: %s", strerror(errno));
     return NULL;
   }
-  char *text = malloc(MAX_FILE + 1);
+  char *text = malloc(EXPERIMENT_MAX_FILE + 1);
   if (text == NULL) {
     problem_out_of_memory(problems);
   } else {
     errno = 0;
-    *size = fread(text, 1, MAX_FILE + 1, file);
+    *size = fread(text, 1, EXPERIMENT_MAX_FILE + 1, file);
     const int reason = errno;
     const char *slash = strrchr(problems->path, '/');
     if (ferror(file) && is_results_folder(problems->path))
@@ -246,7 +248,7 @@ static char *read_file(const char *path, size_t *size, problems *problems) {
       problem_add_file(problems, "cannot be read: %s", strerror(reason));
     else if (is_results(text, *size))
       results_given(problems->path, slash == NULL ? 0 : (size_t)(slash - problems->path), problems);
-    else if (*size > MAX_FILE)
+    else if (*size > EXPERIMENT_MAX_FILE)
       problem_add_file(problems, "is larger than 1 MiB; expected an experiment in YAML");
   }
   fclose(file);

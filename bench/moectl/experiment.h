@@ -6,6 +6,15 @@
 #include "moecl/moecl.h"
 #include <stdio.h>
 
+/* An experiment is a page of text, and a larger sweep a mistake more often than a
+ * plan: it would run for days. The list's length also bounds the search for repeated
+ * values. */
+enum {
+  EXPERIMENT_MAX_FILE = 1 << 20, /* bytes */
+  EXPERIMENT_MAX_LIST = 1000,    /* values of a swept key */
+  EXPERIMENT_MAX_POINTS = 10000
+};
+
 typedef enum workload_kind { WORKLOAD_NORMAL = 0, WORKLOAD_SKEWED, WORKLOAD_FILE } workload_kind;
 
 /* The layer of a checkpoint that an experiment is about. */

@@ -22,13 +22,14 @@ static const char *distribution_choice(int i) {
 #define NO_CHOICE NULL, 0
 #define NO_RANGE 0, 0
 #define ANY_COUNT 0, INT64_MAX
+#define ANY_TEXT 0, 4000
 
 static const schema_key keys[KEY_COUNT] = {
-    [KEY_NAME] = {"name", NULL, TYPE_TEXT, OF_EXPERIMENT, NO_RANGE, NO_CHOICE, NULL,
+    [KEY_NAME] = {"name", NULL, TYPE_TEXT, OF_EXPERIMENT, 0, 100, NO_CHOICE, NULL,
                   IN_EXPERIMENT(name),
-                  "Names the results folder. Letters, digits, '.', '_' and '-'. Default: the "
-                  "file's name."},
-    [KEY_DEVICE] = {"device", NULL, TYPE_TEXT, OF_EXPERIMENT, NO_RANGE, NO_CHOICE, "auto",
+                  "Names the results folder. Letters, digits, '.', '_' and '-', beginning with a "
+                  "letter or digit. Default: the file's name."},
+    [KEY_DEVICE] = {"device", NULL, TYPE_TEXT, OF_EXPERIMENT, ANY_TEXT, NO_CHOICE, "auto",
                     IN_EXPERIMENT(device),
                     "auto, gpu, cpu, accelerator, PLATFORM:DEVICE indices or part of a name; see "
                     "'moectl devices'. --device overrides it."},
@@ -36,7 +37,7 @@ static const schema_key keys[KEY_COUNT] = {
                   "Of all random numbers: weights, inputs, jitter. Same seed, same numbers on "
                   "every device."},
     [KEY_CHECKPOINT] = {"layer.checkpoint", NULL, TYPE_TEXT, OF_EXPERIMENT | NULLABLE,
-                        NO_RANGE, NO_CHOICE, "null", NOWHERE,
+                        ANY_TEXT, NO_CHOICE, "null", NOWHERE,
                         "A model folder, relative to the experiment's folder (with --set: to the "
                         "working directory): sizes, rule, dtype and weights are those of its layer "
                         "layer.layer. Beside it only top_k, the router's renormalize, "
@@ -81,20 +82,22 @@ static const schema_key keys[KEY_COUNT] = {
     [KEY_SHARED_GATE] = {"layer.shared.gate", "shared_gate", TYPE_BOOL, 0, NO_RANGE, NO_CHOICE,
                          "false", IN_POINT(layer.shared_gate),
                          "The shared expert's output is multiplied by a sigmoid of its own, as "
-                         "Qwen2-MoE does."},
+                         "Qwen2-MoE does. Needs shared.intermediate_size."},
     [KEY_GROUPED_GEMM_VARIANT] = {"layer.variant", "grouped_gemm_variant", TYPE_TEXT, AUTO_NULL,
-                                  NO_RANGE, NO_CHOICE, "auto", IN_POINT(layer.grouped_gemm_variant),
+                                  ANY_TEXT, NO_CHOICE, "auto", IN_POINT(layer.grouped_gemm_variant),
                                   "Grouped GEMM kernel by name, e.g. generic, cpu, clblast; auto: "
                                   "the best that serves. 'moectl devices' lists them."},
     [KEY_SCORING] = {"layer.router.scoring", "scoring", TYPE_CHOICE, 0, NO_RANGE, scoring_choice,
                      MOECL_SCORING_COUNT, "softmax", IN_POINT(layer.scoring),
                      "What makes scores of logits. softmax: over all experts; sigmoid: DeepSeek-V3, "
-                     "Llama 4; sparsemixer: Phi-3.5-MoE. With top_k = num_experts, a capacity and "
+                     "Llama 4; sparsemixer: Phi-3.5-MoE, not with correction_bias, fewer than all "
+                     "groups or another second_choice than all. With top_k = num_experts, a capacity and "
                      "'drop_policy: probability', experts pick tokens (expert choice)."},
     [KEY_SCORE_AFTER_TOPK] = {"layer.router.score_after_topk", "score_after_topk", TYPE_BOOL, 0,
                               NO_RANGE, NO_CHOICE, "false", IN_POINT(layer.score_after_topk),
                               "Chooses among logits and makes scores of the k chosen alone, as "
-                              "gpt-oss, Granite-MoE and JetMoE do."},
+                              "gpt-oss, Granite-MoE and JetMoE do. Not with correction_bias, fewer than all "
+                              "groups, or sparsemixer."},
     [KEY_SPARSEMIXER_JITTER] = {"layer.router.sparsemixer_jitter", "sparsemixer_jitter", TYPE_REAL,
                                 MIN_OPEN, 0, 1, NO_CHOICE, "0.01",
                                 IN_POINT(layer.sparsemixer_jitter),
@@ -129,17 +132,20 @@ static const schema_key keys[KEY_COUNT] = {
                     "the k are chosen from the best topk_groups; null: no groups."},
     [KEY_TOPK_GROUPS] = {"layer.router.topk_groups", "topk_group", TYPE_INT, NULLABLE, 1,
                          MOECL_MAX_EXPERT_GROUPS, NO_CHOICE, "null", IN_POINT(layer.topk_group),
-                         "How many of the groups; needed with groups."},
+                         "How many of the groups, at most groups, and with at least top_k experts in "
+                         "them; needed with groups."},
     [KEY_GROUP_SCORE] = {"layer.router.group_score", "group_score", TYPE_CHOICE, 0, NO_RANGE,
                          group_choice, MOECL_GROUP_SCORE_COUNT, "max", IN_POINT(layer.group_score),
                          "What groups are compared by. max: their best expert (DeepSeek-V2); "
-                         "top2_sum: the sum of their two best (DeepSeek-V3)."},
+                         "top2_sum: the sum of their two best (DeepSeek-V3), in groups of two experts or "
+                         "more."},
     [KEY_SECOND_CHOICE] = {"layer.router.second_choice", "second_choice", TYPE_CHOICE, 0, NO_RANGE,
                            second_choice, MOECL_SECOND_CHOICE_COUNT, "all",
                            IN_POINT(layer.second_choice),
                            "Choices after the first. all: kept; random: each with probability "
                            "2 score (GShard, NLLB); sampled: the best of logits plus Gumbel noise "
-                           "(NLLB)."},
+                           "(NLLB), not with correction_bias, fewer than all groups, or "
+                           "sparsemixer."},
     [KEY_ROUTER_NOISE] = {"layer.router.noise", "router_noise", TYPE_BOOL, 0, NO_RANGE, NO_CHOICE,
                           "false", IN_POINT(layer.router_noise),
                           "Noisy top-k (Shazeer et al. 2017): each logit gets a normal number times "
@@ -155,7 +161,7 @@ static const schema_key keys[KEY_COUNT] = {
     [KEY_ROUTER_BIAS] = {"layer.router.bias", "router_bias", TYPE_BOOL, 0, NO_RANGE, NO_CHOICE,
                          "false", IN_POINT(layer.router_bias), "Adds a bias to the router logits."},
     [KEY_ROUTER_VARIANT] = {"layer.router.variant", "router_variant", TYPE_TEXT, AUTO_NULL,
-                            NO_RANGE, NO_CHOICE, "auto", IN_POINT(layer.router_variant),
+                            ANY_TEXT, NO_CHOICE, "auto", IN_POINT(layer.router_variant),
                             "Router kernel by name; auto: the best that serves."},
     [KEY_CAPACITY_FACTOR] = {"layer.capacity.factor", "capacity_factor", TYPE_REAL,
                              NULLABLE | MIN_OPEN, 0, 1000000, NO_CHOICE, "null",
@@ -202,11 +208,11 @@ static const schema_key keys[KEY_COUNT] = {
                         IN_POINT(skew_noise),
                         "skewed: a token's own share; 0: equal to its cluster's centre, 1: no "
                         "clusters at all."},
-    [KEY_FILE] = {"workload.file", NULL, TYPE_TEXT, OF_EXPERIMENT | NULLABLE, NO_RANGE, NO_CHOICE,
+    [KEY_FILE] = {"workload.file", NULL, TYPE_TEXT, OF_EXPERIMENT | NULLABLE, ANY_TEXT, NO_CHOICE,
                   "null", IN_EXPERIMENT(input_file),
                   "file: a .safetensors or .npy file, relative to the experiment's folder (with "
                   "--set: to the working directory)."},
-    [KEY_TENSOR] = {"workload.tensor", NULL, TYPE_TEXT, OF_EXPERIMENT | NULLABLE, NO_RANGE,
+    [KEY_TENSOR] = {"workload.tensor", NULL, TYPE_TEXT, OF_EXPERIMENT | NULLABLE, ANY_TEXT,
                     NO_CHOICE, "null", IN_EXPERIMENT(input_tensor),
                     "file: the tensor's name; null: hidden_states, else the only one."},
     [KEY_WARMUP] = {"measure.warmup", NULL, TYPE_INT, OF_EXPERIMENT, 0, 1000000, NO_CHOICE, "3",
@@ -255,9 +261,7 @@ bool schema_is_of_layer(const schema_key *key) {
 static void expected_range(const schema_key *key, char *buffer, size_t size) {
   const char *noun = key->type == TYPE_INT ? "an integer" : "a number";
   long long min = key->min, max = key->max;
-  if (key->max == INT64_MAX)
-    snprintf(buffer, size, "%s of %lld or more", noun, min);
-  else if (key->flags & MIN_OPEN)
+  if (key->flags & MIN_OPEN)
     snprintf(buffer, size, "%s greater than %lld, at most %lld", noun, min, max);
   else if (key->flags & MAX_OPEN)
     snprintf(buffer, size, "%s from %lld to less than %lld", noun, min, max);
@@ -276,7 +280,7 @@ const char *schema_expected(const schema_key *key, char *buffer, size_t size) {
     snprintf(buffer, size, "true or false");
     break;
   case TYPE_TEXT:
-    snprintf(buffer, size, "a text");
+    snprintf(buffer, size, "a text of 1 to %lld bytes", (long long)key->max);
     break;
   case TYPE_CHOICE:
     for (int i = 0; i < key->num_choices && used < size; i++)

@@ -86,7 +86,7 @@ typedef struct schema_key {
   const char *param; /* flat name in results; NULL: not a parameter of a point */
   value_type type;
   int flags;
-  int64_t min, max;                 /* TYPE_INT, TYPE_REAL */
+  int64_t min, max;                 /* TYPE_INT, TYPE_REAL; of a TYPE_TEXT the most bytes */
   const char *(*choice)(int index); /* TYPE_CHOICE */
   int num_choices;
   const char *default_text; /* YAML; NULL: required, or made from the file's name */

@@ -5,8 +5,7 @@
 #include <stdlib.h>
 #include <string.h>
 
-/* Per list. Also bounds the search for repeated values. */
-enum { MAX_LIST = 1000, LONGEST_KEY = 64 };
+enum { LONGEST_KEY = 64 };
 
 static void clear_setting(setting *s) {
   for (size_t i = 0; i < s->count; i++)
@@ -35,9 +34,9 @@ static void read_list(const schema_key *key, setting *s, const tree_node *list,
                 key->name);
     return;
   }
-  if (list->count == 0 || list->count > MAX_LIST) {
+  if (list->count == 0 || list->count > EXPERIMENT_MAX_LIST) {
     problem_add(problems, list->mark, "%s: expected 1 to %d values in the list, found %zu",
-                key->name, MAX_LIST, list->count);
+                key->name, EXPERIMENT_MAX_LIST, list->count);
     return;
   }
   s->values = calloc(list->count, sizeof *s->values);

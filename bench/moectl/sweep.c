@@ -3,10 +3,6 @@
 #include <stdlib.h>
 #include <string.h>
 
-/* A sweep larger than this is a mistake more often than a plan; it would run
- * for days. */
-enum { MAX_POINTS = 10000 };
-
 /* Multiplies the axes' lengths; 0, with the problem reported, when too many. */
 static size_t count_points(const settings *settings, const schema_id *axes, size_t num_axes,
                            problems *problems) {
@@ -20,16 +16,16 @@ static size_t count_points(const settings *settings, const schema_id *axes, size
       used += (size_t)snprintf(factors + used, sizeof factors - used, "%s%s %zu",
                                i > 0 ? " x " : "", schema_get(axes[i])->name, count);
   }
-  if (exact <= MAX_POINTS) return (size_t)exact;
+  if (exact <= EXPERIMENT_MAX_POINTS) return (size_t)exact;
   problem_add(problems, settings->keys[axes[num_axes - 1]].mark,
-              "the sweep has %.0f points (%s), expected at most %d", exact, factors, MAX_POINTS);
+              "the sweep has %.0f points (%s), expected at most %d", exact, factors, EXPERIMENT_MAX_POINTS);
   return 0;
 }
 
 static void fill_point(const settings *settings, const schema_id *axes, size_t num_axes,
                        size_t index, experiment_point *point) {
   for (int i = 0; i < KEY_COUNT; i++)
-    if (!(schema_get((schema_id)i)->flags & OF_EXPERIMENT))
+    if (!(schema_get((schema_id)i)->flags & OF_EXPERIMENT) && settings->keys[i].count > 0)
       schema_store(schema_get((schema_id)i), &settings->keys[i].values[0], point);
   for (size_t i = num_axes; i-- > 0;) {
     const setting *s = &settings->keys[axes[i]];
@@ -41,24 +37,38 @@ static void fill_point(const settings *settings, const schema_id *axes, size_t n
 /* What no point may have. Each is reported once, with its first point. */
 typedef enum rule { RULE_TOP_K = 0, RULE_ASSIGNMENTS, RULE_BYTES, RULE_LAYER, RULE_COUNT } rule;
 
-/* The first rule that the point breaks, with the message; RULE_COUNT: none. */
-static rule broken_rule(const experiment_point *point, char *message, size_t size) {
+/* Whether all that the rule is about has values: what is missing or wrong by itself was
+ * reported. */
+static bool can_check(const settings *settings, rule rule) {
+  const setting *keys = settings->keys;
+  if (rule == RULE_TOP_K) return keys[KEY_TOP_K].count > 0 && keys[KEY_NUM_EXPERTS].count > 0;
+  if (rule == RULE_ASSIGNMENTS) return keys[KEY_NUM_TOKENS].count > 0 && keys[KEY_TOP_K].count > 0;
+  for (int i = 0; i < KEY_COUNT; i++)
+    if (keys[i].count == 0 && (i == KEY_NUM_TOKENS || schema_is_of_layer(schema_get((schema_id)i))))
+      return false;
+  return true;
+}
+
+/* The first of the rules to be checked that the point breaks, with the message;
+ * RULE_COUNT: none. */
+static rule broken_rule(const experiment_point *point, const bool checked[RULE_COUNT],
+                        char *message, size_t size) {
   const moecl_layer_params *layer = &point->layer;
   long long tokens = point->num_tokens, k = layer->top_k, h = layer->hidden_size;
   long long i = layer->intermediate_size, e = layer->num_experts;
-  if (k > e) {
+  if (checked[RULE_TOP_K] && k > e) {
     snprintf(message, size, "layer.top_k: expected at most layer.num_experts (%lld), found %lld", e,
              k);
     return RULE_TOP_K;
   }
-  if (tokens * k > MOECL_MAX_ASSIGNMENTS) {
+  if (checked[RULE_ASSIGNMENTS] && tokens * k > MOECL_MAX_ASSIGNMENTS) {
     snprintf(message, size,
              "workload.num_tokens: expected num_tokens x top_k at most %lld, found %lld x %lld",
              (long long)MOECL_MAX_ASSIGNMENTS, tokens, k);
     return RULE_ASSIGNMENTS;
   }
   /* Keeps every byte count of workspace, input and output in 64 bits. */
-  if ((double)tokens * (double)k * (double)(2 * i + h) * 16 > 0x1p63) {
+  if (checked[RULE_BYTES] && (double)tokens * (double)k * (double)(2 * i + h) * 16 > 0x1p63) {
     snprintf(message, size,
              "workload.num_tokens: expected intermediate values that 64-bit sizes can count, found "
              "num_tokens %lld, top_k %lld, hidden_size %lld, intermediate_size %lld",
@@ -66,7 +76,7 @@ static rule broken_rule(const experiment_point *point, char *message, size_t siz
     return RULE_BYTES;
   }
   char detail[256];
-  if (moecl_layer_params_check(layer, detail, sizeof detail) != MOECL_OK) {
+  if (checked[RULE_LAYER] && moecl_layer_params_check(layer, detail, sizeof detail) != MOECL_OK) {
     snprintf(message, size, "layer: %s", detail);
     return RULE_LAYER;
   }
@@ -90,14 +100,17 @@ static tree_mark rule_mark(const settings *settings, rule rule) {
 static void check_points(const settings *settings, const experiment *experiment,
                          problems *problems) {
   size_t first[RULE_COUNT], broken[RULE_COUNT] = {0};
+  bool checked[RULE_COUNT];
   char message[512], label[512];
+  for (int rule = 0; rule < RULE_COUNT; rule++)
+    checked[rule] = can_check(settings, (enum rule)rule);
   for (size_t i = 0; i < experiment->num_points; i++) {
-    rule rule = broken_rule(&experiment->points[i], message, sizeof message);
+    rule rule = broken_rule(&experiment->points[i], checked, message, sizeof message);
     if (rule != RULE_COUNT && broken[rule]++ == 0) first[rule] = i;
   }
   for (int rule = 0; rule < RULE_COUNT; rule++) {
     if (broken[rule] == 0) continue;
-    broken_rule(&experiment->points[first[rule]], message, sizeof message);
+    broken_rule(&experiment->points[first[rule]], checked, message, sizeof message);
     experiment_point_label(experiment, first[rule], label, sizeof label);
     tree_mark mark = rule_mark(settings, (enum rule)rule);
     if (experiment->num_points == 1)

@@ -136,14 +136,25 @@ static bool read_choice(const schema_key *key, const tree_node *node, int64_t *i
 }
 
 /* The name becomes a folder's name on any file system. */
-static bool name_allowed(const tree_node *node) {
+static bool name_allowed(const schema_key *key, const tree_node *node) {
   static const char allowed[] = "abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789._-";
-  return node->size <= 100 && strspn(node->text, allowed) == node->size &&
+  return node->size > 0 && node->size <= (size_t)key->max && strspn(node->text, allowed) == node->size &&
          strchr("._-", node->text[0]) == NULL;
 }
 
+static bool refuse_name(const schema_key *key, const tree_node *node, problems *problems) {
+  char shown[64];
+  problem_add(problems, node->mark,
+              "name: expected at most %lld letters, digits, '.', '_' and '-', beginning with a "
+              "letter or digit, found '%s'%s",
+              (long long)key->max, printable(node->text, node->size, shown, sizeof shown),
+              node->size == 0 ? "; without this key it is the file's" : "");
+  return false;
+}
+
 static bool read_text(const schema_key *key, const tree_node *node, value *v, problems *problems) {
-  enum { LONGEST_TEXT = 4000 };
+  const bool is_name = key == schema_get(KEY_NAME);
+  if (is_name && !is_null(node) && node->size == 0) return refuse_name(key, node, problems);
   if (node->size == 0 || is_null(node)) return refuse(key, node, problems);
   for (size_t i = 0; i < node->size; i++)
     if ((unsigned char)node->text[i] < 0x20) {
@@ -151,16 +162,10 @@ static bool read_text(const schema_key *key, const tree_node *node, value *v, pr
                   key->name);
       return false;
     }
-  if (node->size > LONGEST_TEXT) {
-    problem_add(problems, node->mark, "%s: expected at most %d bytes", key->name, LONGEST_TEXT);
-    return false;
-  }
-  if (key == schema_get(KEY_NAME) && !name_allowed(node)) {
-    char shown[64];
-    problem_add(problems, node->mark,
-                "name: expected at most 100 letters, digits, '.', '_' and '-', beginning with a "
-                "letter or digit, found '%s'",
-                printable(node->text, node->size, shown, sizeof shown));
+  if (is_name && !name_allowed(key, node)) return refuse_name(key, node, problems);
+  if (node->size > (size_t)key->max) {
+    problem_add(problems, node->mark, "%s: expected at most %lld bytes, found %zu", key->name,
+                (long long)key->max, node->size);
     return false;
   }
   v->text = malloc(node->size + 1);

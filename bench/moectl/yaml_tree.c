@@ -8,7 +8,6 @@
 
 /* An experiment nests three deep and holds a few hundred values. The limits
  * keep hostile input from using the stack or the memory up. */
-enum { MAX_DEPTH = 16, MAX_NODES = 50000 };
 
 typedef struct builder {
   yaml_parser_t parser;
@@ -118,12 +117,12 @@ static bool event_allowed(builder *b, const yaml_event_t *event, int depth) {
                 "anchors and aliases (&name, *name) are not supported; expected the value itself");
   else if (tag != NULL)
     problem_add(b->problems, mark, "tags (!name) are not supported; expected a plain value");
-  else if (depth > MAX_DEPTH)
+  else if (depth > TREE_MAX_DEPTH)
     problem_add(b->problems, mark, "nested deeper than %d levels; expected an experiment",
-                MAX_DEPTH);
-  else if (++b->num_nodes > MAX_NODES)
+                TREE_MAX_DEPTH);
+  else if (++b->num_nodes > TREE_MAX_NODES)
     problem_add(b->problems, mark, "more than %d keys and values; expected an experiment",
-                MAX_NODES);
+                TREE_MAX_NODES);
   else
     return true;
   return false;

@@ -25,6 +25,9 @@ typedef struct tree_node {
   size_t count, capacity;
 } tree_node;
 
+/* Larger ones are refused. */
+enum { TREE_MAX_DEPTH = 16, TREE_MAX_NODES = 50000 };
+
 /* Parses one document. `set` is what the marks carry (see tree_mark). Returns
  * NULL, with the problem reported, for anything but one YAML document without
  * anchors, aliases and tags and of reasonable depth and size.

@@ -99,6 +99,41 @@ static void test_unknown_keys(void **state) {
           "t.yaml:2:3: layer.top_k is missing; expected an integer from 1 to 64");
 }
 
+/* What is wrong between keys is told beside keys that are wrong by themselves. */
+static void test_together(void **state) {
+  (void)state;
+  refuses("layer: {hidden_size: 8, intermediate_size: 8, num_experts: 2, top_k: 3}\n"
+          "workload: {num_tokens: 0}\n",
+          "t.yaml:2:24: workload.num_tokens: expected an integer from 1 to 2147483647, found '0'\n"
+          "t.yaml:1:70: layer.top_k: expected at most layer.num_experts (2), found 3");
+  refuses("layer: {hiden_size: 8, intermediate_size: 8, num_experts: [8, 2], top_k: [1, 3]}\n"
+          "workload: {num_tokens: 4}\n",
+          "t.yaml:1:9: unknown key 'hiden_size' in layer; did you mean 'hidden_size'?\n"
+          "t.yaml:1:8: layer.hidden_size is missing; expected an integer from 1 to 1073741823\n"
+          "t.yaml:1:74: layer.top_k: expected at most layer.num_experts (2), found 3, in the point "
+          "num_experts=2, top_k=3 (1 of 4 points are like it)");
+  /* Of a key that is wrong by itself nothing else is said. */
+  refuses("layer: {hidden_size: 8, intermediate_size: 8, num_experts: 0, top_k: 3}\n"
+          "workload: {num_tokens: 2147483647}\n",
+          "t.yaml:1:60: layer.num_experts: expected an integer from 1 to 1024, found '0'\n"
+          "t.yaml:2:24: workload.num_tokens: expected num_tokens x top_k at most 2147483136, found "
+          "2147483647 x 3");
+  refuses("layer: {hidden_size: 8, intermediate_size: 8, num_experts: 9, top_k: 3,\n"
+          "        router: {groups: 4, topk_groups: 4}}\n"
+          "seed: x\n"
+          "workload: {num_tokens: 1, distribution: file}\n",
+          "t.yaml:3:7: seed: expected an integer from 0 to 9223372036854775807, found 'x'\n"
+          "t.yaml:4:41: workload.distribution: 'file' needs workload.file, expected the path of a "
+          ".safetensors or .npy file\n"
+          "t.yaml:1:8: layer: num_expert_group is 4, expected 1 to 32 and a divisor of num_experts "
+          "(9)");
+  refuses("layer: {hidden_size: 8, intermediate_size: 8, num_experts: 2, top_k: 2}\n"
+          "workload: {num_tokens: 1, distribution: fiel, exponent: [1, 2], file: 3, tensor: [a]}\n",
+          "t.yaml:2:41: workload.distribution: expected one of normal, skewed, file, found "
+          "'fiel'; did you mean 'file'?\n"
+          "t.yaml:2:82: workload.tensor: cannot be swept; expected one value, found a list");
+}
+
 static void test_structure(void **state) {
   (void)state;
   refuses("name: x\n",
@@ -114,10 +149,10 @@ static void test_structure(void **state) {
                 "t.yaml:8:10: measure: expected a section (keys below it), found a list");
   refuses_added("seed: 1\nseed: 2\n", "t.yaml:9:1: seed is given twice; expected it once");
   refuses_added("layer: {}\n", "t.yaml:8:1: layer is given twice; expected it once");
-  refuses_added("seed: {a: 1}\n", "t.yaml:8:7: seed: expected an integer of 0 or more, found a "
+  refuses_added("seed: {a: 1}\n", "t.yaml:8:7: seed: expected an integer from 0 to 9223372036854775807, found a "
                                   "mapping (key: value)");
   refuses_added("seed: [[1]]\n",
-                "t.yaml:8:8: seed: expected an integer of 0 or more, found a list");
+                "t.yaml:8:8: seed: expected an integer from 0 to 9223372036854775807, found a list");
   refuses_added("seed: []\n", "t.yaml:8:7: seed: expected 1 to 1000 values in the list, found 0");
   refuses_added("seed: [1, 2, 1]\n", "t.yaml:8:14: seed: '1' is in the list twice");
   refuses_added("name: [a, b]\n",
@@ -151,7 +186,7 @@ static void test_integers(void **state) {
              cases[i].found);
     refuses_set(set, message);
   }
-  refuses_added("seed:\n", "t.yaml:8:6: seed: expected an integer of 0 or more, found nothing");
+  refuses_added("seed:\n", "t.yaml:8:6: seed: expected an integer from 0 to 9223372036854775807, found nothing");
 }
 
 static void test_reals(void **state) {
@@ -214,9 +249,15 @@ static void test_words(void **state) {
               "sigmoid, sqrt_softplus, sparsemixer, found 'sigmod'; did you mean 'sigmoid'?");
   refuses_set("name=a/b", "--set name=a/b: name: expected at most 100 letters, digits, '.', '_' "
                           "and '-', beginning with a letter or digit, found 'a/b'");
+  refuses_set("name=\"\"", "--set name=\"\": name: expected at most 100 letters, digits, '.', '_' "
+                           "and '-', beginning with a letter or digit, found ''; without this key "
+                           "it is the file's");
+  refuses_set("seed=18446744073709551615",
+              "--set seed=18446744073709551615: seed: expected an integer from 0 to "
+              "9223372036854775807, found '18446744073709551615'");
   refuses_set("name=..", "--set name=..: name: expected at most 100 letters, digits, '.', '_' "
                          "and '-', beginning with a letter or digit, found '..'");
-  refuses_set("device=null", "--set device=null: device: expected a text, found 'null'");
+  refuses_set("device=null", "--set device=null: device: expected a text of 1 to 4000 bytes, found 'null'");
   refuses_set("device=\"a\\nb\"", "--set device=\"a\\nb\": device: expected a text without control "
                                   "characters");
 }
@@ -238,7 +279,7 @@ static void test_bad_overrides(void **state) {
   char text[256], *error = NULL;
   snprintf(text, sizeof text, "%sseed: x\n", minimal);
   assert_false(experiment_parse(text, strlen(text), "t.yaml", &set, 1, &e, &error));
-  assert_string_equal(error, "t.yaml:8:7: seed: expected an integer of 0 or more, found 'x'");
+  assert_string_equal(error, "t.yaml:8:7: seed: expected an integer from 0 to 9223372036854775807, found 'x'");
   free(error);
 }
 
@@ -457,6 +498,7 @@ int main(void) {
       cmocka_unit_test(test_hostile_yaml),
       cmocka_unit_test(test_unknown_keys),
       cmocka_unit_test(test_structure),
+      cmocka_unit_test(test_together),
       cmocka_unit_test(test_integers),
       cmocka_unit_test(test_reals),
       cmocka_unit_test(test_words),
