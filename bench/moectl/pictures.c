@@ -57,7 +57,7 @@ static const struct {
   picture_quantity quantity;
   const char *measure;
 } shown[PICTURE_KIND_COUNT] = {
-    [PICTURE_TIME] = {{"time", "layer time", "layer time (ms)", "at the median time",
+    [PICTURE_TIME] = {{"time", "layer time", "layer time (ms)", "median of the iterations",
                        "lower is better", "median_ms min_ms p90_ms"},
                       NULL},
     [PICTURE_THROUGHPUT] = {{"throughput", "throughput", "throughput (tokens/s)",
@@ -89,14 +89,6 @@ double picture_value(const results *all, picture_kind kind, size_t index) {
   return m->kind == MEASURE_SHARE ? 100 * value : value;
 }
 
-static size_t points_with_data(const results *all, picture_kind kind, size_t axis, size_t start) {
-  const size_t stride = grid_stride(all->experiment, axis);
-  size_t found = 0;
-  for (size_t i = 0; i < all->experiment->axes[axis].count; i++)
-    found += isfinite(picture_value(all, kind, start + i * stride));
-  return found;
-}
-
 /* Whether the quantity differs anywhere along the axis. */
 static bool varies(const results *all, picture_kind kind, size_t axis) {
   const size_t stride = grid_stride(all->experiment, axis);
@@ -118,24 +110,50 @@ static bool is_wanted(const results *all, picture_kind kind, size_t axis) {
   if (plan->axes[axis].count < 2 || !grid_is_numeric(plan, axis)) return false;
   if (grid_is_seed(plan, axis)) return false; /* a line through seeds would be a trend */
   if (kind >= PICTURE_IMBALANCE) return varies(all, kind, axis);
-  size_t starts[MAX_SERIES], total;
-  return pictures_series(all, kind, axis, starts, &total) > 0;
+  picture_view view;
+  return pictures_view(all, kind, axis, &view);
+}
+
+static bool has_loads(const results *all, size_t index) {
+  const moecl_routing *routing = &all->points[index].routing;
+  return point_ran(all, index) && routing->tokens_per_expert &&
+         routing->tokens_per_expert_after_capacity;
+}
+
+static bool same_loads(const results *all, size_t a, size_t b) {
+  const moecl_routing *x = &all->points[a].routing, *y = &all->points[b].routing;
+  return x->num_experts == y->num_experts &&
+         memcmp(x->tokens_per_expert, y->tokens_per_expert,
+                (size_t)x->num_experts * sizeof *x->tokens_per_expert) == 0;
+}
+
+bool pictures_axis_loads(const results *all, size_t axis) {
+  const experiment *plan = all->experiment;
+  const size_t stride = grid_stride(plan, axis);
+  for (size_t i = 0; i < plan->num_points; i++)
+    if (grid_digit(plan, axis, i) + 1 < plan->axes[axis].count && has_loads(all, i) &&
+        has_loads(all, i + stride) && !same_loads(all, i, i + stride))
+      return true;
+  return false;
 }
 
 bool pictures_plan(const results *all, picture_list *pictures) {
   const experiment *plan = all->experiment;
   pictures->count = 0;
   pictures->list =
-      calloc(plan->num_points + PICTURE_KIND_COUNT * plan->num_axes + 1, sizeof *pictures->list);
-  bool ok = pictures->list != NULL;
+      calloc(plan->num_points + PICTURE_KIND_COUNT * plan->num_axes + 2, sizeof *pictures->list);
+  bool ok = pictures->list != NULL, loads = false;
   for (size_t axis = 0; ok && axis < plan->num_axes; axis++)
     for (int kind = PICTURE_TIME; ok && kind < PICTURE_KIND_COUNT; kind++)
       if (is_wanted(all, (picture_kind)kind, axis))
         ok = add(pictures, (picture_kind)kind, 0, axis,
                  format_text("%s_vs_%s", shown[kind].quantity.name, plan->axes[axis].param));
-  for (size_t i = 0; ok && i < plan->num_points; i++)
-    if (point_ran(all, i) && all->points[i].routing.tokens_per_expert &&
-        all->points[i].routing.tokens_per_expert_after_capacity)
+  for (size_t axis = 0; axis < plan->num_axes; axis++)
+    loads = loads || pictures_axis_loads(all, axis);
+  if (ok && loads) ok = add(pictures, PICTURE_LOADS, 0, 0, format_text("expert_utilization"));
+  const bool each = all->all_pictures || plan->num_points <= SMALL_SWEEP;
+  for (size_t i = 0; ok && each && i < plan->num_points; i++)
+    if (has_loads(all, i))
       ok = add(pictures, PICTURE_UTILIZATION, i, 0, utilization_name(all, pictures, i));
   if (!ok) pictures_release(pictures);
   return ok;
@@ -147,22 +165,4 @@ void pictures_release(picture_list *pictures) {
   free(pictures->list);
   pictures->list = NULL;
   pictures->count = 0;
-}
-
-size_t pictures_series(const results *all, picture_kind kind, size_t axis,
-                       size_t starts[MAX_SERIES], size_t *total) {
-  const size_t lines = grid_lines(all->experiment, axis);
-  size_t shown = 0, seen = 0;
-  *total = 0;
-  for (size_t line = 0; line < lines; line++)
-    *total += points_with_data(all, kind, axis, grid_line_start(all->experiment, axis, line)) > 0;
-  const size_t wanted = *total < MAX_SERIES ? *total : MAX_SERIES;
-  for (size_t line = 0; line < lines && shown < wanted; line++) {
-    const size_t start = grid_line_start(all->experiment, axis, line);
-    if (points_with_data(all, kind, axis, start) == 0) continue;
-    /* The first and the last are always among them. */
-    const size_t next = wanted > 1 ? shown * (*total - 1) / (wanted - 1) : 0;
-    if (seen++ == next) starts[shown++] = start;
-  }
-  return shown;
 }

@@ -7,6 +7,7 @@
 
 typedef enum picture_kind {
   PICTURE_UTILIZATION = 0, /* of one point */
+  PICTURE_LOADS,           /* of all points: how loaded each expert is */
   PICTURE_TIME,            /* this and what follows: against one axis */
   PICTURE_THROUGHPUT,
   PICTURE_IMBALANCE, /* where the axis makes a difference to it, as all below */
@@ -31,7 +32,7 @@ double picture_value(const results *all, picture_kind kind, size_t index);
 typedef struct picture_plan {
   picture_kind kind;
   size_t point; /* PICTURE_UTILIZATION */
-  size_t axis;  /* the others */
+  size_t axis;  /* those against one */
   char *name;   /* of the file, without suffix; unique in the folder */
 } picture_plan;
 
@@ -40,15 +41,35 @@ typedef struct picture_list {
   size_t count;
 } picture_list;
 
-/* Plans the pictures of what has run so far. false: no memory. */
+/* Plans the pictures of what has run so far: a picture of every point's experts only in
+ * small sweeps, or where results.all_pictures asks for them. false: no memory. */
+enum { SMALL_SWEEP = 24 };
 bool pictures_plan(const results *all, picture_list *pictures);
 void pictures_release(picture_list *pictures);
 
-/* The lines of points that a plot against an axis shows: all that have data,
- * or MAX_SERIES of them at even distances. Returns how many, with the point
- * each begins at; *total is how many there are. */
-enum { MAX_SERIES = 12 };
-size_t pictures_series(const results *all, picture_kind kind, size_t axis,
-                       size_t starts[MAX_SERIES], size_t *total);
+/* What a plot against an axis shows. Few lines: all of them, in one panel. More: lines that
+ * differ in one other parameter, in panels that differ in a second, those two that matter
+ * most to the quantity; the rest is held at the values of the first point that has data. */
+enum { MAX_SERIES = 12, MAX_PANELS = 6 };
+typedef struct picture_view {
+  size_t series, panels; /* axes; num_axes: lines differ in all others, there is one panel */
+  size_t num_lines, num_panels;
+  size_t starts[MAX_PANELS][MAX_SERIES]; /* the point each line begins at; SIZE_MAX: none ran */
+  size_t num_series, num_values;         /* values that those axes have: more may be there */
+} picture_view;
+/* False: nothing has data. */
+bool pictures_view(const results *all, picture_kind kind, size_t axis, picture_view *view);
+/* "dtype=fp32, seed=0": what is held; empty: nothing. Returns `text`. */
+const char *pictures_held(const results *all, size_t axis, const picture_view *view, char *text,
+                          size_t size);
+/* What tells a line from the panel's others. */
+const char *pictures_line_label(const results *all, size_t axis, const picture_view *view,
+                                size_t start, char *text, size_t size);
+
+/* Which of its axis's values a panel has. */
+size_t pictures_panel_digit(const picture_view *view, size_t panel);
+
+/* Does the axis make a difference to how loaded the experts are? */
+bool pictures_axis_loads(const results *all, size_t axis);
 
 #endif

@@ -1,206 +1,256 @@
-/* Time, throughput or a measure of the routing against one swept parameter, a line for each
- * combination of the others. */
+/* Time, throughput or a measure of the routing against one swept parameter, lines and
+ * panels for the others (picture_view.c). */
 #include "gnuplot.h"
+#include "plot_axis.h"
 #include "plots.h"
 #include <math.h>
 #include <stdlib.h>
 #include <string.h>
 
-/* A value of the axis and where it lies on it. Positions are computed here and
- * every tick is labelled as YAML writes the value, so that zero and null have
- * a place on a logarithmic axis too: a step beyond its ends. */
-typedef struct tick {
-  double value, position;
-  size_t digit; /* which of the axis's values */
-  char label[64];
-} tick;
+/* One picture as it is made. */
+typedef struct plot {
+  const results *all;
+  const picture_plan *picture;
+  const picture_quantity *quantity;
+  picture_view view;
+  tick *ticks;
+  size_t count; /* of ticks */
+  axis_scale scale;
+  bool spread;     /* with bars from the fastest to the 90th percentile */
+  double range[2]; /* of all that is drawn */
+  double unit;     /* of the vertical axis */
+} plot;
 
-static int by_value(const void *a, const void *b) {
-  const double x = ((const tick *)a)->value, y = ((const tick *)b)->value;
-  if (isnan(x) || isnan(y)) return isnan(x) - isnan(y);
-  return (x > y) - (x < y);
+static void widen(plot *p, double value) {
+  p->range[0] = fmin(p->range[0], value);
+  p->range[1] = fmax(p->range[1], value);
 }
 
-/* Places the ticks, sorted by value, nulls last; returns the logarithm's base,
- * 0 for a linear axis. */
-static int place_ticks(tick *ticks, size_t count) {
-  double low = NAN, high = NAN, step = 1; /* of the positive values */
-  size_t numbers = 0, zeros = 0;
-  for (size_t i = 0; i < count && !isnan(ticks[i].value); i++, numbers++) {
-    if (ticks[i].value <= 0) {
-      zeros++;
-      continue;
-    }
-    if (isnan(low)) low = ticks[i].value;
-    high = ticks[i].value;
-  }
-  const int base = high / low > 8 ? (high / low > 1000 ? 10 : 2) : 0;
-  const size_t scaled = base ? numbers - zeros : numbers;
-  const double first = base ? log(low) / log(base) : numbers ? ticks[0].value : 0;
-  const double last = base ? log(high) / log(base) : numbers ? ticks[numbers - 1].value : 0;
-  if (scaled > 1 && last > first) step = (last - first) / (double)(scaled - 1);
-  for (size_t i = 0; i < count; i++) {
-    const double value = ticks[i].value;
-    ticks[i].position = isnan(value) ? last + step
-                        : !base      ? value
-                        : value > 0  ? log(value) / log(base)
-                                     : first - step;
-  }
-  return base;
-}
-
-static void write_ticks(FILE *script, const tick *ticks, size_t count) {
-  const double span = ticks[count - 1].position - ticks[0].position;
-  const double margin = span > 0 ? 0.05 * span : 1;
-  double free_from = -INFINITY;
-  fputs("set xtics (", script);
-  for (size_t i = 0; i < count; i++) {
-    /* About 1000 pixels for the whole axis, 9 a letter. */
-    const double half = span * (5 + 4.5 * (double)strlen(ticks[i].label)) / 1000;
-    const bool room = ticks[i].position - half >= free_from;
-    if (i > 0) fputs(", ", script);
-    gnuplot_quote(script, room ? ticks[i].label : "");
-    fprintf(script, " %.17g", ticks[i].position);
-    if (room) free_from = ticks[i].position + half;
-  }
-  fprintf(script, ")\nset xrange [%.17g:%.17g]\n", ticks[0].position - margin,
-          ticks[count - 1].position + margin);
-}
-
-/* One line's points, and what there is of extremes. Series in a gnuplot data
- * file are parted by two empty lines. */
-static void write_series(const results *all, const picture_plan *picture, const tick *ticks,
-                         size_t count, size_t start, bool spread, FILE *data, double range[2]) {
-  const size_t stride = grid_stride(all->experiment, picture->axis);
+/* One line's points. Series in a gnuplot data file are parted by two empty lines. */
+static void write_series(plot *p, size_t start, FILE *data) {
+  const experiment *plan = p->all->experiment;
+  const size_t stride = grid_stride(plan, p->picture->axis);
   char label[LABEL_SIZE];
-  grid_line_label(all->experiment, picture->axis, start, label, sizeof label);
+  grid_line_label(plan, p->picture->axis, start, label, sizeof label);
   fprintf(data, "# %s\n", label);
-  for (size_t i = 0; i < count; i++) {
-    const size_t index = start + ticks[i].digit * stride;
-    const double value = picture_value(all, picture->kind, index);
+  for (size_t i = 0; i < p->count; i++) {
+    const size_t index = start + p->ticks[i].digit * stride;
+    const double value = picture_value(p->all, p->picture->kind, index);
     if (!isfinite(value)) continue;
-    const sample_summary *time = &all->points[index].time_ms[MOECL_STAGE_LAYER];
-    if (picture->kind == PICTURE_TIME)
-      fprintf(data, "%.17g %.9g %.9g %.9g\n", ticks[i].position, value,
-              isfinite(time->min) ? time->min : value, isfinite(time->p90) ? time->p90 : value);
-    else
-      fprintf(data, "%.17g %.9g\n", ticks[i].position, value);
-    range[0] = fmin(range[0], value);
-    /* The bars, where they are drawn, have to fit in too. */
-    range[1] = fmax(range[1], spread && isfinite(time->p90) ? fmax(time->p90, value) : value);
+    widen(p, value);
+    fprintf(data, "%.17g %.9g", p->ticks[i].position, value);
+    if (p->picture->kind == PICTURE_TIME) {
+      const sample_summary *time = &p->all->points[index].time_ms[MOECL_STAGE_LAYER];
+      const double low = isfinite(time->min) ? time->min : value;
+      const double high = isfinite(time->p90) ? time->p90 : value;
+      fprintf(data, " %.9g %.9g", low, high);
+      if (p->spread) widen(p, low), widen(p, high); /* the bars have to fit in too */
+    }
+    fputc('\n', data);
   }
   fputs("\n\n", data);
 }
 
-static void write_heading(const results *all, const picture_plan *picture, int base, size_t shown,
-                          size_t total, bool spread, FILE *script) {
-  const char *param = all->experiment->axes[picture->axis].param;
-  const picture_quantity *quantity = picture_quantity_of(picture->kind);
+static void write_data(plot *p, FILE *data) {
+  fprintf(data, "# place_on_axis %s\n", p->quantity->columns);
+  for (size_t panel = 0; panel < p->view.num_panels; panel++)
+    for (size_t line = 0; line < p->view.num_lines; line++)
+      if (p->view.starts[panel][line] != SIZE_MAX)
+        write_series(p, p->view.starts[panel][line], data);
+}
+
+/* "held: dtype=fp32; 12 of 40 values of seed": what there was no room for. */
+static void write_left_out(const plot *p, FILE *script) {
+  char line[LABEL_SIZE + 16], held[LABEL_SIZE];
+  const char *before = " . \"\\n\" . ";
+  pictures_held(p->all, p->picture->axis, &p->view, held, sizeof held);
+  if (*held) {
+    snprintf(line, sizeof line, "held: %.200s", held);
+    fputs(before, script);
+    gnuplot_quote(script, line);
+    before = " . '; ' . ";
+  }
+  const experiment *plan = p->all->experiment;
+  const size_t axes[2] = {p->view.series, p->view.panels};
+  const size_t drawn[2] = {p->view.num_lines, p->view.num_panels};
+  const size_t there[2] = {p->view.num_series, p->view.num_values};
+  for (int i = 0; i < 2; i++)
+    if (axes[i] < plan->num_axes && drawn[i] < there[i]) {
+      fprintf(script, "%s'%zu of %zu values of %s'", before, drawn[i], there[i],
+              plan->axes[axes[i]].param);
+      before = " . '; ' . ";
+    }
+}
+
+static void write_title(const plot *p, FILE *script) {
   char line[LABEL_SIZE];
-  snprintf(line, sizeof line, "%.60s: %s against %s", all->experiment->name, quantity->title,
-           param);
-  fputs("set title ", script);
+  snprintf(line, sizeof line, "%.60s: %s against %s", p->all->experiment->name, p->quantity->title,
+           p->all->experiment->axes[p->picture->axis].param);
   gnuplot_quote(script, line);
-  snprintf(line, sizeof line, "%.100s; %s", all->device.name,
-           spread ? "median of the iterations, bars from the fastest to the 90th percentile"
-                  : quantity->remark);
+  snprintf(line, sizeof line, "%.100s; %s", p->all->device.name,
+           p->spread ? "median, bars from the fastest iteration to the 90th percentile"
+                     : p->quantity->remark);
   fputs(" . \"\\n\" . ", script);
   gnuplot_quote(script, line);
-  if (shown < total)
-    fprintf(script, " . \"\\n\" . '%zu of %zu combinations of the other values, evenly chosen'",
-            shown, total);
-  fputs("\nset xlabel ", script);
-  snprintf(line, sizeof line, "%s%s", param, base ? " (logarithmic)" : "");
-  gnuplot_quote(script, line);
-  fputs(" . \"\\n \"\n", script); /* an empty line above the key */
+  if (p->view.series < p->all->experiment->num_axes) write_left_out(p, script);
 }
 
 /* The largest unit in which the values are numbers of a few digits. */
-static double write_y_axis(const picture_plan *picture, const double range[2], FILE *script) {
-  double unit = 1;
-  if (picture->kind == PICTURE_THROUGHPUT && range[1] >= 2e3) unit = range[1] >= 2e6 ? 1e6 : 1e3;
-  if (unit > 1)
-    fprintf(script, "set ylabel 'throughput (%s tokens/s)'\n",
-            unit == 1e6 ? "million" : "thousand");
+static void write_y_axis(plot *p, bool labelled, FILE *script) {
+  const double ratio = p->range[1] / p->range[0];
+  const bool logarithmic = p->range[0] > 0 && ratio > 8;
+  const char *remark = logarithmic ? " (log scale)" : "";
+  p->unit = 1;
+  if (p->picture->kind == PICTURE_THROUGHPUT && p->range[1] >= 2e3)
+    p->unit = p->range[1] >= 2e6 ? 1e6 : 1e3;
+  if (!labelled)
+    fputs("unset ylabel\n", script);
+  else if (p->unit > 1)
+    fprintf(script, "set ylabel 'throughput (%s tokens/s)%s'\n",
+            p->unit == 1e6 ? "million" : "thousand", remark);
   else
-    fprintf(script, "set ylabel '%s'\n", picture_quantity_of(picture->kind)->label);
-  const double ratio = range[1] / range[0];
-  if (range[0] > 0 && ratio > 8)
+    fprintf(script, "set ylabel '%s%s'\n", p->quantity->label, remark);
+  if (logarithmic)
     fprintf(script, "set logscale y %d\nset yrange [%.9g:%.9g]\n", ratio > 1000 ? 10 : 2,
-            range[0] / unit / 1.25, range[1] / unit * 1.25);
+            p->range[0] / p->unit / 1.25, p->range[1] / p->unit * 1.25);
   else
-    fprintf(script, "set yrange [0:%.9g]\n", range[1] > 0 ? 1.1 * range[1] / unit : 1.0);
+    fprintf(script, "set yrange [0:%.9g]\n", p->range[1] > 0 ? 1.1 * p->range[1] / p->unit : 1.0);
   fputs("set format y '%g'\n", script);
-  return unit;
 }
 
-/* Below the plot, in as many columns as the longest label lets fit. */
-static void write_key(const results *all, const picture_plan *picture, const size_t *starts,
-                      size_t shown, FILE *script) {
+/* A line of the first panel that ran for the label; the same for all panels. */
+static const char *line_label(const plot *p, size_t line, char *text, size_t size) {
+  text[0] = '\0';
+  for (size_t panel = 0; panel < p->view.num_panels; panel++)
+    if (p->view.starts[panel][line] != SIZE_MAX)
+      return pictures_line_label(p->all, p->picture->axis, &p->view, p->view.starts[panel][line],
+                                 text, size);
+  return text;
+}
+
+/* Below the plot, in as many columns as the longest label lets fit; returns its rows. */
+static size_t write_key(const plot *p, FILE *script) {
   char label[LABEL_SIZE];
   size_t longest = 0;
-  for (size_t i = 0; i < shown; i++) {
-    const size_t length =
-        strlen(grid_line_label(all->experiment, picture->axis, starts[i], label, sizeof label));
+  for (size_t i = 0; i < p->view.num_lines; i++) {
+    const size_t length = strlen(line_label(p, i, label, sizeof label));
     if (length > longest) longest = length;
   }
   if (longest == 0) {
     fputs("unset key\n", script);
-    return;
+    return 0;
   }
   /* gnuplot reckons with wide letters: measured at 96 dpi. */
-  const int font = longest > 110 ? 8 : shown > 6 || longest > 60 ? 11 : 13;
+  const int font = longest > 110 ? 8 : p->view.num_lines > 6 || longest > 60 ? 11 : 13;
   const size_t columns = 1200 / (55 + longest * (size_t)font * 92 / 100);
-  fprintf(script, "set key below center vertical maxrows %zu Left reverse samplen 2 font ',%d'\n",
-          columns > 1 ? (shown + columns - 1) / columns : shown, font);
+  const size_t rows = columns > 1 ? (p->view.num_lines + columns - 1) / columns : p->view.num_lines;
+  const char *place = p->view.num_panels > 1 ? "at screen 0.5, screen 0.01 center bottom"
+                                             : "below center";
+  fprintf(script, "set key %s vertical maxrows %zu Left reverse samplen 2 font ',%d'\n", place,
+          rows, font);
+  return rows;
 }
 
-static void write_plot(const results *all, const picture_plan *picture, const size_t *starts,
-                       size_t shown, double unit, bool spread, FILE *script) {
+/* One panel's lines; `series` is the data file's next index. */
+static void write_lines(const plot *p, size_t panel, bool titled, size_t *series, FILE *script) {
   static const int shapes[] = {7, 5, 9, 11, 13, 6, 4, 8, 10, 12, 2, 1};
+  const char *start = "plot ";
   char label[LABEL_SIZE];
-  for (size_t i = 0; spread && i < shown; i++) /* below the lines' points */
+  size_t first = *series;
+  for (size_t i = 0; p->spread && i < p->view.num_lines; i++) { /* below the lines' points */
+    if (p->view.starts[panel][i] == SIZE_MAX) continue;
     fprintf(script,
             "%s'%s.dat' index %zu using 1:2:3:4 with yerrorbars pointtype 0 linewidth 1.5 "
             "linecolor '%s' notitle",
-            i > 0 ? ", \\\n  " : "plot ", picture->name, i, plot_colour(i));
-  for (size_t i = 0; i < shown; i++) {
-    const bool again = i >= 7; /* the colours begin anew, dashed */
-    fprintf(script,
-            "%s'%s.dat' index %zu using 1:($2/%g) with linespoints linewidth 2.5 "
-            "dashtype %d pointtype %d pointsize 1.4 linecolor '%s' title ",
-            i > 0 || spread ? ", \\\n  " : "plot ", picture->name, i, unit, again ? 2 : 1,
-            shapes[i % 12], plot_colour(again ? i - 7 : i));
-    gnuplot_quote(script,
-                  grid_line_label(all->experiment, picture->axis, starts[i], label, sizeof label));
+            start, p->picture->name, first++, plot_colour(i));
+    start = ", \\\n  ";
   }
+  for (size_t i = 0; i < p->view.num_lines; i++) {
+    const bool again = i >= 7; /* the colours begin anew, dashed */
+    const bool ran = p->view.starts[panel][i] != SIZE_MAX;
+    if (!ran && !titled) continue;
+    if (ran) fprintf(script, "%s'%s.dat' index %zu using 1:($2/%g)", start, p->picture->name,
+                     (*series)++, p->unit);
+    else fprintf(script, "%sNaN", start); /* for the key */
+    fprintf(script,
+            " with linespoints linewidth 2.5 dashtype %d pointtype %d pointsize %s "
+            "linecolor '%s' title ",
+            again ? 2 : 1, shapes[i % 12], p->view.num_panels > 1 ? "1" : "1.4",
+            plot_colour(again ? i - 7 : i));
+    gnuplot_quote(script, titled ? line_label(p, i, label, sizeof label) : "");
+    start = ", \\\n  ";
+  }
+  if (*start == 'p') fputs("plot NaN notitle", script); /* an empty panel */
   fputc('\n', script);
 }
 
-void plot_sweep(const results *all, const picture_plan *picture, FILE *script, FILE *data) {
-  const experiment *plan = all->experiment;
-  const size_t count = plan->axes[picture->axis].count;
-  const size_t stride = grid_stride(plan, picture->axis);
-  tick *ticks = calloc(count, sizeof *ticks);
-  if (!ticks) return; /* a script that draws nothing */
-  for (size_t i = 0; i < count; i++) {
-    ticks[i].value = grid_value(plan, picture->axis, i * stride);
-    ticks[i].digit = i;
-    grid_value_text(plan, picture->axis, i * stride, ticks[i].label, sizeof ticks[i].label);
-  }
-  qsort(ticks, count, sizeof *ticks, by_value);
-  const int base = place_ticks(ticks, count);
+static void write_single(plot *p, FILE *script) {
+  char label[LABEL_SIZE];
+  size_t series = 0;
+  fputs("set title ", script);
+  write_title(p, script);
+  fputs("\nset xlabel ", script);
+  gnuplot_quote(script, plot_axis_label(p->all->experiment->axes[p->picture->axis].param, p->scale,
+                                        label, sizeof label));
+  fputs(" . \"\\n \"\n", script); /* an empty line above the key */
+  plot_write_ticks(script, p->ticks, p->count, 1000);
+  write_key(p, script);
+  write_y_axis(p, true, script);
+  write_lines(p, 0, true, &series, script);
+}
 
-  size_t starts[MAX_SERIES], total;
-  const size_t shown = pictures_series(all, picture->kind, picture->axis, starts, &total);
-  const bool spread = picture->kind == PICTURE_TIME && shown <= 6;
-  double range[2] = {INFINITY, -INFINITY};
-  fprintf(data, "# place_on_axis %s\n", picture_quantity_of(picture->kind)->columns);
-  for (size_t i = 0; i < shown; i++)
-    write_series(all, picture, ticks, count, starts[i], spread, data, range);
-  write_heading(all, picture, base, shown, total, spread, script);
-  write_ticks(script, ticks, count);
-  write_key(all, picture, starts, shown, script);
-  write_plot(all, picture, starts, shown, write_y_axis(picture, range, script), spread, script);
-  free(ticks);
+/* The whole picture's, with title and key. */
+static int panels_height(size_t rows) { return (int)(270 + 300 * rows); }
+
+/* Small multiples, one scale for all, the key below them. */
+static void write_panels(plot *p, size_t columns, size_t rows, FILE *script) {
+  const experiment *plan = p->all->experiment;
+  const double height = panels_height(rows);
+  char label[LABEL_SIZE], value[LABEL_SIZE];
+  size_t series = 0;
+  fprintf(script, "set multiplot layout %zu,%zu margins 0.07,0.98,%.4f,%.4f spacing 0.05,%.4f title ",
+          rows, columns, 145 / height, 1 - 125 / height, 85 / height);
+  write_title(p, script);
+  fputc('\n', script);
+  plot_write_ticks(script, p->ticks, p->count, 1000 / (double)columns);
+  write_key(p, script);
+  for (size_t panel = 0; panel < p->view.num_panels; panel++) {
+    const size_t at = grid_stride(plan, p->view.panels) *
+                      pictures_panel_digit(&p->view, panel);
+    snprintf(label, sizeof label, "%s=%s", plan->axes[p->view.panels].param,
+             grid_value_text(plan, p->view.panels, at, value, sizeof value));
+    fputs("set title ", script);
+    gnuplot_quote(script, label);
+    if (panel + columns >= p->view.num_panels) {
+      fputs("\nset xlabel ", script);
+      gnuplot_quote(script, plot_axis_label(plan->axes[p->picture->axis].param, p->scale, label,
+                                            sizeof label));
+    }
+    fputc('\n', script);
+    write_y_axis(p, panel % columns == 0, script);
+    write_lines(p, panel, panel == 0, &series, script);
+    if (panel == 0) fputs("unset key\n", script);
+  }
+  fputs("unset multiplot\n", script);
+}
+
+void plot_sweep(const results *all, const picture_plan *picture, FILE *script, FILE *data) {
+  plot p = {.all = all,
+            .picture = picture,
+            .quantity = picture_quantity_of(picture->kind),
+            .count = all->experiment->axes[picture->axis].count,
+            .range = {INFINITY, -INFINITY}};
+  p.ticks = plot_ticks(all->experiment, picture->axis, &p.scale);
+  /* Without either the script draws nothing. */
+  if (p.ticks && pictures_view(all, picture->kind, picture->axis, &p.view)) {
+    const size_t panels = p.view.num_panels;
+    const size_t columns = panels > 4 || panels == 3 ? 3 : panels > 1 ? 2 : 1;
+    const size_t rows = (panels + columns - 1) / columns;
+    p.spread = picture->kind == PICTURE_TIME && p.view.num_lines <= 6;
+    write_data(&p, data);
+    plot_begin(script, picture->name, panels > 1 ? panels_height(rows) : 700);
+    if (panels > 1) write_panels(&p, columns, rows, script);
+    else write_single(&p, script);
+  }
+  free(p.ticks);
 }

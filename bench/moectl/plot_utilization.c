@@ -2,12 +2,29 @@
 #include "gnuplot.h"
 #include "plots.h"
 #include <inttypes.h>
+#include <string.h>
 
 static int64_t busiest(const moecl_routing *routing) {
   int64_t most = 0;
   for (int64_t e = 0; e < routing->num_experts; e++)
     if (routing->tokens_per_expert[e] > most) most = routing->tokens_per_expert[e];
   return most;
+}
+
+/* ", seed 3, jitter 0.1": what else tells the point from others. */
+static void swept_values(const experiment *plan, size_t point, char *text, size_t size) {
+  static const char *const told[] = {"top_k", "capacity_factor", "num_experts", "num_tokens"};
+  char value[64];
+  size_t used = 0;
+  text[0] = '\0';
+  for (size_t i = 0; i < plan->num_axes; i++) {
+    bool is_told = false;
+    for (size_t j = 0; j < sizeof told / sizeof told[0]; j++)
+      is_told = is_told || strcmp(plan->axes[i].param, told[j]) == 0;
+    if (is_told || used + 128 > size) continue;
+    used += (size_t)snprintf(text + used, size - used, ", %s %s", plan->axes[i].param,
+                             grid_value_text(plan, i, point, value, sizeof value));
+  }
 }
 
 static void write_title(const results *all, const picture_plan *picture, FILE *script) {
@@ -21,10 +38,14 @@ static void write_title(const results *all, const picture_plan *picture, FILE *s
            *factor ? "capacity factor " : "dropless", factor);
   fputs("set title ", script);
   gnuplot_quote(script, line);
-  snprintf(line, sizeof line,
-           "num_experts %" PRId64 ", num_tokens %" PRId64
-           "; dropped %.2f%%, busiest expert %s times the mean",
-           point->layer.num_experts, point->num_tokens, 100 * statistics->dropped_fraction,
+  const size_t used =
+      (size_t)snprintf(line, sizeof line, "num_experts %" PRId64 ", num_tokens %" PRId64,
+                                 point->layer.num_experts, point->num_tokens);
+  swept_values(all->experiment, picture->point, line + used, sizeof line - used);
+  fputs(" . \"\\n\" . ", script);
+  gnuplot_quote(script, line);
+  snprintf(line, sizeof line, "dropped %.2f%%, busiest expert %s times the mean",
+           100 * statistics->dropped_fraction,
            number_text(statistics->max_mean_imbalance, number, sizeof number));
   fputs(" . \"\\n\" . ", script);
   gnuplot_quote(script, line);
@@ -56,6 +77,7 @@ void plot_utilization(const results *all, const picture_plan *picture, FILE *scr
 
   /* Bars of a few pixels: gaps between them would be stripes. */
   const bool crowded = routing->num_experts > 200;
+  plot_begin(script, picture->name, 700);
   write_title(all, picture, script);
   fprintf(script,
           "set xlabel 'expert id' . \"\\n \"\n" /* an empty line above the key */

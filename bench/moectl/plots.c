@@ -17,13 +17,13 @@ const char *plot_colour(size_t index) {
   return colours[index % (sizeof colours / sizeof colours[0])];
 }
 
-void plot_begin(FILE *script, const char *name) {
+void plot_begin(FILE *script, const char *name, int height) {
   fprintf(script,
           "# gnuplot %s.gp   draws %s.png from %s.dat\n"
           "if (strstrt(GPVAL_TERMINALS, 'pngcairo')) {\n"
-          "  set terminal pngcairo noenhanced size 1200,700 font 'Sans,13' background '#ffffff'\n"
+          "  set terminal pngcairo noenhanced size 1200,%d font 'Sans,13' background '#ffffff'\n"
           "} else {\n"
-          "  set terminal png noenhanced size 1200,700 background '#ffffff'\n"
+          "  set terminal png noenhanced size 1200,%d background '#ffffff'\n"
           "}\n"
           "set output '%s.png'\n"
           "set border 3 linecolor '#404040'\n"
@@ -31,7 +31,7 @@ void plot_begin(FILE *script, const char *name) {
           "set grid ytics linecolor '#d0d0d0' linetype 1 linewidth 1\n"
           "set lmargin 11\n"
           "set rmargin 4\n",
-          name, name, name, name);
+          name, name, name, height, height, name);
 }
 
 /* Closes a text stream and puts what it collected in place of a file. */
@@ -64,9 +64,10 @@ static bool write_picture(const results *all, const picture_plan *picture, char 
   FILE *script = open_memstream(&script_text, &script_size);
   FILE *data = open_memstream(&data_text, &data_size);
   if (script && data) {
-    plot_begin(script, picture->name);
     if (picture->kind == PICTURE_UTILIZATION)
       plot_utilization(all, picture, script, data);
+    else if (picture->kind == PICTURE_LOADS)
+      plot_loads(all, picture, script, data);
     else
       plot_sweep(all, picture, script, data);
   }

@@ -280,21 +280,24 @@ static bool exists(const results *all, const char *name) {
 
 static void caption(const results *all, const picture_plan *picture, FILE *file) {
   const experiment *plan = all->experiment;
-  char label[LABEL_SIZE];
+  char label[LABEL_SIZE] = "";
   if (picture->kind == PICTURE_UTILIZATION) {
     fprintf(file, "Assignments each expert was given (light) and kept (dark), point %zu",
             picture->point);
     grid_line_label(plan, plan->num_axes, picture->point, label, sizeof label);
     if (*label) fputs(": ", file);
     report_text(file, label);
+  } else if (picture->kind == PICTURE_LOADS) {
+    fputs("How loaded each expert is over the sweep, before capacity; white is the even share", file);
   } else {
     const picture_quantity *quantity = picture_quantity_of(picture->kind);
     fprintf(file, "%c%s against %s", toupper((unsigned char)quantity->title[0]),
             quantity->title + 1, plan->axes[picture->axis].param);
-    size_t starts[MAX_SERIES], total;
-    const size_t shown = pictures_series(all, picture->kind, picture->axis, starts, &total);
-    if (shown < total)
-      fprintf(file, " (%zu of %zu combinations of the other values)", shown, total);
+    picture_view view;
+    if (pictures_view(all, picture->kind, picture->axis, &view))
+      pictures_held(all, picture->axis, &view, label, sizeof label);
+    if (*label) fputs(" with ", file);
+    report_text(file, label);
     fprintf(file, "; %s", quantity->reading);
   }
 }

@@ -309,14 +309,171 @@ static void test_many_lines(void **state) {
             "from 8.00x slower (");
   has(text, "**dtype**");
   free(text);
-  size_t starts[MAX_SERIES], total = 0;
-  const size_t axis = grid_find(&fixture.experiment, "num_tokens");
-  assert_int_equal(pictures_series(&fixture.results, PICTURE_TIME, axis, starts, &total), 12);
-  assert_int_equal(total, 32);
-  for (size_t i = 0; i < 12; i++) {
-    assert_int_equal(grid_digit(&fixture.experiment, axis, starts[i]), 0);
-    assert_true(i == 0 || starts[i] > starts[i - 1]);
+  tear_down(&fixture);
+}
+
+/* Runs plots_write with another PATH; returns its note. */
+static char *plots_with_path(const made_up *fixture, const char *path) {
+  const char *was = getenv("PATH");
+  char *old = format_text("%s", was ? was : ""), *note = NULL, *error = NULL;
+  assert_non_null(old);
+  setenv("PATH", path, 1);
+  const bool ok = plots_write(&fixture->results, &note, &error);
+  setenv("PATH", old, 1);
+  free(old);
+  if (!ok) fail_msg("%s", error);
+  return note;
+}
+
+/* What lines of a view differ in, and panels: everything else is the same in all of them. */
+static void check_view(const made_up *fixture, size_t axis, const picture_view *view) {
+  const experiment *plan = &fixture->experiment;
+  for (size_t p = 0; p < view->num_panels; p++)
+    for (size_t l = 0; l < view->num_lines; l++)
+      for (size_t i = 0; i < plan->num_axes; i++) {
+        const size_t digit = grid_digit(plan, i, view->starts[p][l]);
+        const size_t first = grid_digit(plan, i, view->starts[0][0]);
+        if (i == axis) assert_int_equal(digit, 0);
+        else if (i == view->series) assert_int_equal(digit, l);
+        else if (i == view->panels) assert_int_equal(digit, p);
+        else assert_int_equal(digit, first);
+      }
+}
+
+/* Of more lines than fit, those that differ in one parameter; none else varies unseen. */
+static void test_picture_views(void **state) {
+  (void)state;
+  made_up fixture;
+  picture_view view;
+  char held[LABEL_SIZE];
+  set_up(&fixture, "seed: [1, 2]\n" LAYER "num_experts: [8, 16, 32, 64], top_k: [1, 2, 4, 8]}\n"
+                   "workload: {num_tokens: [16, 32, 64]}\ndtype: [fp32, bf16]\n");
+  const experiment *plan = &fixture.experiment;
+  const size_t tokens = grid_find(plan, "num_tokens"), k = grid_find(plan, "top_k");
+  const size_t dtype = grid_find(plan, "dtype"), experts = grid_find(plan, "num_experts");
+  /* Times are in proportion to tokens and k here, and bf16 is half of fp32. */
+  for (size_t i = 0; i < plan->num_points; i++)
+    if (grid_digit(plan, dtype, i) == 1)
+      fixture.results.points[i].time_ms[MOECL_STAGE_LAYER].median /= 2;
+  assert_true(pictures_view(&fixture.results, PICTURE_TIME, experts, &view));
+  assert_int_equal(view.series, k); /* 8 times, then tokens 4 times, dtype 2 */
+  assert_int_equal(view.panels, tokens);
+  assert_int_equal(view.num_lines, 4);
+  assert_int_equal(view.num_panels, 3);
+  check_view(&fixture, experts, &view);
+  assert_string_equal(pictures_held(&fixture.results, experts, &view, held, sizeof held),
+                      "seed=1, dtype=fp32");
+  assert_true(pictures_view(&fixture.results, PICTURE_TIME, tokens, &view));
+  assert_int_equal(view.series, k);
+  assert_int_equal(view.panels, dtype);
+  check_view(&fixture, tokens, &view);
+  /* What is held is held where there is something to see. */
+  for (size_t i = 0; i < plan->num_points / 2; i++) fixture.results.have[i] = false; /* seed 1 */
+  assert_true(pictures_view(&fixture.results, PICTURE_TIME, tokens, &view));
+  check_view(&fixture, tokens, &view);
+  assert_string_equal(pictures_held(&fixture.results, tokens, &view, held, sizeof held),
+                      "seed=2, num_experts=8");
+  for (size_t i = 0; i < plan->num_points; i++) fixture.results.have[i] = false;
+  assert_false(pictures_view(&fixture.results, PICTURE_TIME, tokens, &view));
+  tear_down(&fixture);
+  /* Few lines are all there; many values of one parameter are spread, the ends included. */
+  set_up(&fixture, LAYER "num_experts: 16, top_k: [1, 2, 4]}\nworkload: {num_tokens: [16, 32]}\n"
+                   "dtype: [fp32, bf16]\n");
+  assert_true(pictures_view(&fixture.results, PICTURE_TIME, grid_find(&fixture.experiment, "num_tokens"), &view));
+  assert_int_equal(view.num_panels, 1);
+  assert_int_equal(view.num_lines, 6);
+  tear_down(&fixture);
+  set_up(&fixture, LAYER "num_experts: 16, top_k: [1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14]}\n"
+                   "workload: {num_tokens: [16, 32]}\n");
+  assert_true(pictures_view(&fixture.results, PICTURE_TIME, grid_find(&fixture.experiment, "num_tokens"), &view));
+  assert_int_equal(view.num_lines, 12);
+  assert_int_equal(view.num_series, 14);
+  assert_int_equal(grid_digit(&fixture.experiment, 0, view.starts[0][0]), 0);
+  assert_int_equal(grid_digit(&fixture.experiment, 0, view.starts[0][11]), 13);
+  tear_down(&fixture);
+}
+
+/* What a script says of its axes, and where the ticks of an axis lie. */
+static void test_scales(void **state) {
+  (void)state;
+  made_up fixture;
+  set_up(&fixture, LAYER "num_experts: 16, top_k: [1, 2, 16], router: {jitter: [0.1, 0, 0.001]},\n"
+                   "  capacity: {factor: [null, 1.0, 2.0]}}\nworkload: {num_tokens: 256}\n");
+  for (size_t i = 0; i < fixture.experiment.num_points; i++)
+    fixture.results.points[i].time_ms[MOECL_STAGE_LAYER].min /= 100; /* a bar far down */
+  free(plots_with_path(&fixture, ""));
+  char *text = read_text(&fixture, "time_vs_top_k.gp");
+  has(text, "'1' 0, '2' 1, '16' 4)");
+  has(text, "set xlabel 'top_k (log scale)'");
+  has(text, "set ylabel 'layer time (ms) (log scale)'");
+  free(text);
+  text = read_text(&fixture, "time_vs_jitter.gp"); /* 0 has no place on a logarithmic axis */
+  has(text, "'0' 0, '0.001' 1, '0.1' 2)");
+  has(text, "set xlabel 'jitter (values evenly spaced)'");
+  free(text);
+  text = read_text(&fixture, "dropped_vs_capacity_factor.gp");
+  has(text, "'1' 0, '2' 1, 'dropless' 2)");
+  has(text, "set ylabel 'dropped assignments (%)'");
+  free(text);
+  tear_down(&fixture);
+  /* The bars fit in: 1 to 4 ms, the fastest 0.96 of that over 100, the slowest 1.1. */
+  set_up(&fixture, LAYER "num_experts: 8, top_k: [1, 4]}\nworkload: {num_tokens: 256}\n");
+  for (size_t i = 0; i < 2; i++) fixture.results.points[i].time_ms[MOECL_STAGE_LAYER].min /= 100;
+  free(plots_with_path(&fixture, ""));
+  text = read_text(&fixture, "time_vs_top_k.gp");
+  double low = 0, high = 0;
+  assert_int_equal(sscanf(strstr(text, "set yrange"), "set yrange [%lf:%lf]", &low, &high), 2);
+  assert_true(low > 0 && low <= 0.0096 && high >= 4.4);
+  free(text);
+  tear_down(&fixture);
+}
+
+/* What tells points apart stands in the title of each one's picture. */
+static void test_utilization_titles(void **state) {
+  (void)state;
+  made_up fixture;
+  set_up(&fixture, "seed: [3, 4]\n" LAYER "num_experts: 8, top_k: 2, router: {jitter: [0, 0.1]}}\n"
+                   "workload: {num_tokens: 256, distribution: [normal, skewed]}\n");
+  free(plots_with_path(&fixture, ""));
+  char *text = read_text(&fixture,
+                         "expert_utilization_k2_cfnone_seed4_jitter0.1_distributionskewed.gp");
+  has(text, "'num_experts 8, num_tokens 256, seed 4, jitter 0.1, distribution skewed'");
+  free(text);
+  tear_down(&fixture);
+}
+
+/* A sweep has one picture of its loads; each point has its own in a small one, or if asked. */
+static void test_few_pictures(void **state) {
+  (void)state;
+  made_up fixture;
+  picture_list pictures;
+  set_up(&fixture, LAYER "num_experts: [8, 16, 32], top_k: [1, 2, 4, 8]}\n"
+                   "workload: {num_tokens: [16, 32, 64]}\ndtype: [fp32, bf16]\n");
+  assert_int_equal(fixture.experiment.num_points, 72);
+  for (int all = 0; all < 2; all++) {
+    size_t loads = 0, single = 0;
+    fixture.results.all_pictures = all;
+    assert_true(pictures_plan(&fixture.results, &pictures));
+    for (size_t i = 0; i < pictures.count; i++) {
+      loads += strcmp(pictures.list[i].name, "expert_utilization") == 0;
+      single += pictures.list[i].kind == PICTURE_UTILIZATION;
+    }
+    assert_int_equal(loads, 1);
+    assert_int_equal(single, all ? 72 : 0);
+    pictures_release(&pictures);
   }
+  free(plots_with_path(&fixture, ""));
+  /* A row for each combination of what matters: dtype and its like do not. */
+  char *text = read_text(&fixture, "expert_utilization.dat");
+  size_t rows = 0;
+  for (const char *line = text; line && *line; line = strchr(line, '\n') + 1) rows += *line != '#';
+  assert_int_equal(rows, 36);
+  has(text, "# num_experts=8, top_k=1, num_tokens=16, dtype=fp32\n");
+  has_not(text, "bf16");
+  free(text);
+  text = read_text(&fixture, "expert_utilization.gp");
+  has(text, "set label 'num_experts, top_k, num_tokens'");
+  free(text);
   tear_down(&fixture);
 }
 
@@ -452,19 +609,6 @@ static void test_report_unwritable(void **state) {
   tear_down(&fixture);
 }
 
-/* Runs plots_write with another PATH; returns its note. */
-static char *plots_with_path(const made_up *fixture, const char *path) {
-  const char *was = getenv("PATH");
-  char *old = format_text("%s", was ? was : ""), *note = NULL, *error = NULL;
-  assert_non_null(old);
-  setenv("PATH", path, 1);
-  const bool ok = plots_write(&fixture->results, &note, &error);
-  setenv("PATH", old, 1);
-  free(old);
-  if (!ok) fail_msg("%s", error);
-  return note;
-}
-
 static void test_without_gnuplot(void **state) {
   (void)state;
   made_up fixture;
@@ -524,7 +668,7 @@ static void test_picture_names(void **state) {
     found = found || strcmp(pictures.list[i].name,
                             "expert_utilization_k2_cf1.25_num_experts16_num_tokens1024") == 0;
   assert_true(found);
-  assert_int_equal(pictures.count, 4 + 1 + 4); /* imbalance_vs_num_experts */
+  assert_int_equal(pictures.count, 4 + 1 + 1 + 4); /* imbalance_vs_num_experts, all loads */
   pictures_release(&pictures);
   tear_down(&fixture);
   set_up(&fixture, LAYER "num_experts: 8, top_k: 2, capacity: {factor: [100, 1000000, 1.0]}}\n"
@@ -569,7 +713,7 @@ static void test_routing_pictures(void **state) {
             "0 0.5\n0.25 0.75\n\n\n");
   free(text);
   text = read_text(&fixture, "dropped_vs_capacity_factor.dat");
-  has(text, "# place_on_axis dropped_percent\n# num_experts=8, jitter=0\n1 12.5\n2 0\n");
+  has(text, "# place_on_axis dropped_percent\n# num_experts=8, jitter=0\n0 12.5\n1 0\n");
   free(text);
   text = read_text(&fixture, "imbalance_vs_num_experts.gp");
   has(text, "set title 'made-up: load imbalance against num_experts'");
@@ -601,11 +745,14 @@ static void skip_without_gnuplot(void) {
   skip();
 }
 
-static void draw_all(const char *yaml) {
+/* `tokens`: points with so many did not run, nor every fifth one. 0: all did. */
+static void draw_some(const char *yaml, int64_t tokens) {
   made_up fixture;
   picture_list pictures;
   char *note = NULL, *error = NULL;
   set_up(&fixture, yaml);
+  for (size_t i = 0; i < fixture.experiment.num_points && tokens > 0; i++)
+    fixture.results.have[i] = fixture.experiment.points[i].num_tokens != tokens && i % 5;
   assert_true(plots_write(&fixture.results, &note, &error));
   if (note) fail_msg("%s", note);
   assert_true(pictures_plan(&fixture.results, &pictures));
@@ -620,6 +767,8 @@ static void draw_all(const char *yaml) {
   tear_down(&fixture);
 }
 
+static void draw_all(const char *yaml) { draw_some(yaml, 0); }
+
 static void test_draw_sweep(void **state) {
   (void)state;
   skip_without_gnuplot();
@@ -633,6 +782,10 @@ static void test_draw_extremes(void **state) {
                  "workload: {num_tokens: 1}\n");
   draw_all(LAYER "num_experts: 1024, top_k: 8, capacity: {factor: 100}}\n"
                  "workload: {num_tokens: [64, 65536]}\n");
+  draw_all(LAYER "num_experts: [8, 16, 32], top_k: [1, 2, 4, 8]}\n" /* panels */
+                 "workload: {num_tokens: [16, 32, 64]}\ndtype: [fp32, bf16]\n");
+  draw_some(LAYER "num_experts: [8, 16, 32], top_k: [1, 2, 4, 8]}\n" /* a panel without lines */
+                  "workload: {num_tokens: [16, 32, 64]}\ndtype: [fp32, bf16]\n", 32);
 }
 
 /* What gnuplot says about a script that is wrong becomes a note. */
@@ -675,6 +828,10 @@ int main(void) {
       cmocka_unit_test(test_without_gnuplot),
       cmocka_unit_test(test_picture_names),
       cmocka_unit_test(test_routing_pictures),
+      cmocka_unit_test(test_picture_views),
+      cmocka_unit_test(test_scales),
+      cmocka_unit_test(test_utilization_titles),
+      cmocka_unit_test(test_few_pictures),
       cmocka_unit_test(test_seeds),
       cmocka_unit_test(test_noise),
       cmocka_unit_test(test_few_iterations),
