@@ -129,11 +129,15 @@ static bool same_loads(const results *all, size_t a, size_t b) {
 
 bool pictures_axis_loads(const results *all, size_t axis) {
   const experiment *plan = all->experiment;
-  const size_t stride = grid_stride(plan, axis);
-  for (size_t i = 0; i < plan->num_points; i++)
-    if (grid_digit(plan, axis, i) + 1 < plan->axes[axis].count && has_loads(all, i) &&
-        has_loads(all, i + stride) && !same_loads(all, i, i + stride))
-      return true;
+  for (size_t line = 0; line < grid_lines(plan, axis); line++) {
+    size_t first = SIZE_MAX;
+    for (size_t i = 0; i < plan->axes[axis].count; i++) {
+      const size_t index = grid_line_start(plan, axis, line) + i * grid_stride(plan, axis);
+      if (!has_loads(all, index)) continue;
+      if (first == SIZE_MAX) first = index;
+      else if (!same_loads(all, first, index)) return true;
+    }
+  }
   return false;
 }
 
