@@ -22,6 +22,20 @@ static void catch_interrupts(void) {
   sigaction(SIGTERM, &action, NULL);
 }
 
+/* False, complained about: no such choice. */
+static bool read_pictures(const options *options, picture_choice *pictures) {
+  static const char *const names[] = {"few", "all", "none"};
+  *pictures = PICTURES_FEW;
+  for (int i = 0; i < 3 && options->pictures; i++) {
+    if (strcmp(options->pictures, names[i]) != 0) continue;
+    *pictures = (picture_choice)i;
+    return true;
+  }
+  if (options->pictures)
+    complain("--pictures: expected few, all or none, found '%s'", options->pictures);
+  return !options->pictures;
+}
+
 /* Prints and frees a message from a call that failed. */
 static void tell(char *error) {
   complain("%s", error ? error : "no memory");
@@ -35,6 +49,7 @@ typedef struct run {
   moecl_context *context;
   results *results;
   runner runner;
+  picture_choice pictures;
 } run;
 
 /* " --set 'a=b' --device 'cpu'": quoted for a shell; NULL: nothing, or no memory. */
@@ -266,11 +281,12 @@ int command_run(const options *options) {
     return EXIT_USAGE;
   }
   int code = EXIT_USAGE;
-  if (load(&run)) code = open_device(&run);
+  if (read_pictures(options, &run.pictures) && load(&run)) code = open_device(&run);
   if (code == EXIT_ALL_OK && !(variants_serve(&run) && memory_suffices(&run))) code = EXIT_USAGE;
   if (code == EXIT_ALL_OK) code = open_results(&run);
   if (code == EXIT_ALL_OK) {
     catch_interrupts();
+    results_choose_pictures(run.results, run.pictures);
     run.runner = (runner){.context = run.context,
                           .experiment = &run.experiment,
                           .recording = &run.recording,

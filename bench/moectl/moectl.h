@@ -14,6 +14,7 @@ typedef struct options {
   const char *device; /* --device; NULL: the experiment's */
   const char *out;    /* --out */
   const char *resume; /* --resume */
+  const char *pictures; /* --pictures: few, all or none; NULL: few */
   const char *io;     /* --io, of verify */
   const char *dtype;  /* --dtype, of verify */
   const char *layer;  /* --layer, of verify */

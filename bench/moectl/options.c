@@ -19,6 +19,9 @@ const cli_option cli_options[] = {
      "passes before them: short for --set measure.warmup=N"},
     {"--dump", 'D', NULL, NULL, OFFER_NOTHING, NULL,
      "write each point's tensors to point-NNN.safetensors"},
+    {"--pictures", 'p', "WHICH", NULL, OFFER_WORDS, "few all none",
+     "few: a picture of every point's experts in sweeps of 24 points or less only (the default); "
+     "all: of every point; none: no pictures"},
     {"--ignore-memory-limit", 'm', NULL, NULL, OFFER_NOTHING, NULL,
      "try points that need more memory than the device's driver states: what it states may be "
      "what is free at the moment, or less than it gives"},
@@ -35,7 +38,7 @@ const cli_option cli_options[] = {
     {NULL, 0, NULL, NULL, OFFER_NOTHING, NULL, NULL}};
 
 const cli_command cli_commands[] = {
-    {"run", command_run, "dorsDmqvh", "FILE.yaml", OFFER_YAML, NULL, "configs/quickstart.yaml",
+    {"run", command_run, "dorsDpmqvh", "FILE.yaml", OFFER_YAML, NULL, "configs/quickstart.yaml",
      "run an experiment and write its results",
      "Runs every point of the experiment and writes the results folder as they come ('moectl help "
      "results'). Ctrl-C ends it after the forward pass in flight, with what was measured; --resume "
@@ -130,6 +133,9 @@ static bool apply(options *options, const cli_option *option, const char *value)
     break;
   case 'D':
     options->dump = true;
+    break;
+  case 'p':
+    options->pictures = value;
     break;
   case 'm':
     options->ignore_memory_limit = true;

@@ -147,6 +147,7 @@ bool pictures_plan(const results *all, picture_list *pictures) {
   pictures->list =
       calloc(plan->num_points + PICTURE_KIND_COUNT * plan->num_axes + 2, sizeof *pictures->list);
   bool ok = pictures->list != NULL, loads = false;
+  if (all->pictures == PICTURES_NONE) return ok;
   for (size_t axis = 0; ok && axis < plan->num_axes; axis++)
     for (int kind = PICTURE_TIME; ok && kind < PICTURE_KIND_COUNT; kind++)
       if (is_wanted(all, (picture_kind)kind, axis))
@@ -155,7 +156,7 @@ bool pictures_plan(const results *all, picture_list *pictures) {
   for (size_t axis = 0; axis < plan->num_axes; axis++)
     loads = loads || pictures_axis_loads(all, axis);
   if (ok && loads) ok = add(pictures, PICTURE_LOADS, 0, 0, format_text("expert_utilization"));
-  const bool each = all->all_pictures || plan->num_points <= SMALL_SWEEP;
+  const bool each = all->pictures == PICTURES_ALL || plan->num_points <= SMALL_SWEEP;
   for (size_t i = 0; ok && each && i < plan->num_points; i++)
     if (has_loads(all, i))
       ok = add(pictures, PICTURE_UTILIZATION, i, 0, utilization_name(all, pictures, i));

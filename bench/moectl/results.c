@@ -201,6 +201,8 @@ bool results_has(const results *all, size_t index) {
   return index < all->experiment->num_points && all->have[index];
 }
 
+void results_choose_pictures(results *all, picture_choice pictures) { all->pictures = pictures; }
+
 const char *results_folder(const results *all) { return all->folder; }
 
 /* The [T,*] arrays would add up to gigabytes over a sweep, and no file of the

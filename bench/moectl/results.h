@@ -67,6 +67,10 @@ typedef struct results results;
  * which is locked until results_destroy. */
 results *results_open(const experiment *experiment, const moecl_device_info *device,
                       const kernel_origin *kernels, const char *out, bool resume, char **error);
+
+/* Which pictures results_finish draws; few where nothing was said. */
+typedef enum picture_choice { PICTURES_FEW = 0, PICTURES_ALL, PICTURES_NONE } picture_choice;
+void results_choose_pictures(results *results, picture_choice pictures);
 bool results_has(const results *results, size_t index); /* finished in an earlier run */
 const char *results_folder(const results *results);
 

@@ -15,7 +15,7 @@ struct results {
   json_t *runs; /* an array: who measured, a run each, this one last (provenance.h) */
   char *folder;
   struct folder_lock *lock; /* of the folder (lock.h) */
-  bool all_pictures;    /* one of every point, however many there are */
+  picture_choice pictures;
   point_result *points; /* [experiment->num_points]; meaningful where `have` */
   bool *have;           /* [experiment->num_points] */
   int journal;          /* results.jsonl while it is written, else -1 */

@@ -452,7 +452,7 @@ static void test_few_pictures(void **state) {
   assert_int_equal(fixture.experiment.num_points, 72);
   for (int all = 0; all < 2; all++) {
     size_t loads = 0, single = 0;
-    fixture.results.all_pictures = all;
+    fixture.results.pictures = all ? PICTURES_ALL : PICTURES_FEW;
     assert_true(pictures_plan(&fixture.results, &pictures));
     for (size_t i = 0; i < pictures.count; i++) {
       loads += strcmp(pictures.list[i].name, "expert_utilization") == 0;
@@ -462,6 +462,11 @@ static void test_few_pictures(void **state) {
     assert_int_equal(single, all ? 72 : 0);
     pictures_release(&pictures);
   }
+  fixture.results.pictures = PICTURES_NONE;
+  assert_true(pictures_plan(&fixture.results, &pictures));
+  assert_int_equal(pictures.count, 0);
+  pictures_release(&pictures);
+  fixture.results.pictures = PICTURES_FEW;
   free(plots_with_path(&fixture, ""));
   /* A row for each combination of what matters: dtype and its like do not. */
   char *text = read_text(&fixture, "expert_utilization.dat");
