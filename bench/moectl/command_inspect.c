@@ -3,6 +3,7 @@
 #include "moectl.h"
 #include "problems.h"
 #include "schema.h"
+#include "wrap.h"
 #include <inttypes.h>
 #include <jansson.h>
 #include <math.h>
@@ -227,16 +228,6 @@ static void print_rule(const moecl_layer_params *p) {
   putchar('\n');
 }
 
-static const char *bytes_text(uint64_t bytes, char text[32]) {
-  static const char *const units[] = {"bytes", "KiB", "MiB", "GiB", "TiB"};
-  double value = (double)bytes;
-  int unit = 0;
-  for (; value >= 1023.5 && unit < 4; unit++)
-    value /= 1024;
-  snprintf(text, 32, "%.4g %s", value, units[unit]);
-  return text;
-}
-
 static void print_memory(const inspection *in, const layer_kind *kind) {
   char weights[32], workspace[32];
   for (int d = 0; d < MOECL_DTYPE_COUNT; d++) {
@@ -310,7 +301,7 @@ static void print_text(const inspection *in) {
          in->num_moe, in->num_layers - in->num_moe);
   print_size(in);
   if (in->context)
-    printf("device      %s, %s; workspace below is for %d tokens\n",
+    printf("device      %s, %s as its driver states; workspace below is for %d tokens\n",
            moecl_context_device(in->context)->name,
            bytes_text(moecl_context_device(in->context)->global_memory_bytes, bytes),
            FORWARD_TOKENS);

@@ -1,5 +1,6 @@
 /* moectl run: every point of an experiment, results written as they come. */
 #include "moectl.h"
+#include "prepare.h"
 #include "progress.h"
 #include "runner.h"
 #include "shell.h"
@@ -71,98 +72,10 @@ static char *options_text(const options *options) {
 }
 
 static bool load(run *run) {
-  char *error = NULL;
   const options *options = run->options;
-  if (!experiment_load(options->file, options->overrides, options->num_overrides, &run->experiment,
-                       &error)) {
-    fprintf(stderr, "%s\n", error ? error : "no memory");
-    free(error);
-    return false;
-  }
-  if (run->experiment.warnings) fprintf(stderr, "%s\n", run->experiment.warnings);
+  if (!prepare_load(options, &run->experiment, &run->recording)) return false;
   run->experiment.options = options_text(options);
   run->experiment.command = shell_command(options->words, options->num_words);
-  if (!run->experiment.input_file ||
-      (recording_load(run->experiment.input_file, run->experiment.input_tensor, &run->recording,
-                      &error) &&
-       recording_serves(&run->experiment, &run->recording, &error)))
-    return true;
-  tell(error);
-  return false;
-}
-
-/* A variant asked for by name that isn't there is found before anything runs. */
-static bool variant_serves(const run *run, const char *key, const char *operation,
-                           const char *asked, moecl_dtype dtype) {
-  const char *names[32];
-  if (!asked) return true;
-  size_t count = moecl_variants_available(run->context, operation, dtype, names, 32);
-  for (size_t i = 0; i < count && i < 32; i++)
-    if (strcmp(names[i], asked) == 0) return true;
-  fprintf(stderr, "moectl: %s: '%s' does not serve %s on this device; expected ", key, asked,
-          moecl_dtype_name(dtype));
-  for (size_t i = 0; i < count && i < 32; i++) fprintf(stderr, "%s%s", i ? ", " : "", names[i]);
-  fprintf(stderr, " or auto\n");
-  return false;
-}
-
-static bool variants_serve(const run *run) {
-  for (size_t i = 0; i < run->experiment.num_points; i++) {
-    const moecl_layer_params *layer = &run->experiment.points[i].layer;
-    if (!variant_serves(run, "layer.variant", "grouped_gemm", layer->grouped_gemm_variant,
-                        layer->dtype) ||
-        !variant_serves(run, "layer.router.variant", "router", layer->router_variant,
-                        layer->dtype))
-      return false;
-  }
-  return true;
-}
-
-/* "point 3 (top_k=2) needs 81.2 GiB of memory" and what to do about it. */
-static bool refuse_memory(const run *run, size_t index, uint64_t bytes, const char *as,
-                          uint64_t limit, const char *has) {
-  const double gib = 1u << 30;
-  char label[256];
-  experiment_point_label(&run->experiment, index, label, sizeof label);
-  complain("point %zu%s%s%s needs %.2f GiB of memory%s, %s %s %.2f GiB: choose fewer experts, "
-           "smaller sizes, fewer tokens, another variant or another device",
-           index, *label ? " (" : "", label, *label ? ")" : "", (double)bytes / gib, as,
-           moecl_context_device(run->context)->name, has, (double)limit / gib);
-  return false;
-}
-
-/* Many drivers give single buffers larger than the largest they state: asking
- * for one is the only way to know. */
-static bool gives_buffer(moecl_context *context, uint64_t bytes) {
-  moecl_buffer *buffer;
-  if (moecl_buffer_create(context, bytes, &buffer) != MOECL_OK) return false;
-  const bool given = moecl_buffer_fill_byte(buffer, bytes - 1, 1, 0) == MOECL_OK &&
-                     moecl_context_finish_wait(context) == MOECL_OK;
-  moecl_buffer_destroy(&buffer);
-  return given;
-}
-
-/* Refused before anything runs: what the device cannot hold. */
-static bool memory_suffices(const run *run) {
-  const moecl_device_info *device = moecl_context_device(run->context);
-  const bool draws_again = run->experiment.verify || run->options->dump;
-  uint64_t given = device->max_allocation_bytes;
-  for (size_t i = 0; i < run->experiment.num_points; i++) {
-    runner_memory needed;
-    const moecl_status status = runner_memory_needed(run->context, &run->experiment.points[i],
-                                                     draws_again, &needed);
-    if (status != MOECL_OK) {
-      complain("point %zu: its memory cannot be told: %s", i, moecl_status_string(status));
-      return false;
-    }
-    if (needed.bytes > device->global_memory_bytes)
-      return refuse_memory(run, i, needed.bytes, "", device->global_memory_bytes, "has");
-    if (needed.largest_buffer <= given) continue;
-    if (!gives_buffer(run->context, needed.largest_buffer))
-      return refuse_memory(run, i, needed.largest_buffer, " in one buffer",
-                           device->max_allocation_bytes, "states at most");
-    given = needed.largest_buffer;
-  }
   return true;
 }
 
@@ -282,7 +195,10 @@ int command_run(const options *options) {
   }
   int code = EXIT_USAGE;
   if (read_pictures(options, &run.pictures) && load(&run)) code = open_device(&run);
-  if (code == EXIT_ALL_OK && !(variants_serve(&run) && memory_suffices(&run))) code = EXIT_USAGE;
+  if (code == EXIT_ALL_OK &&
+      !(prepare_variants(&run.experiment, run.context) &&
+        prepare_memory(options, &run.experiment, run.context, NULL)))
+    code = EXIT_USAGE;
   if (code == EXIT_ALL_OK) code = open_results(&run);
   if (code == EXIT_ALL_OK) {
     catch_interrupts();

@@ -31,7 +31,7 @@ __attribute__((format(printf, 2, 3))) static void fail(point_result *result, con
 }
 
 /* A recording is one input set: there are no others. */
-static int input_sets(const experiment_point *point) {
+int runner_input_sets(const experiment_point *point) {
   return point->distribution == WORKLOAD_FILE ? 1 : INPUT_SETS;
 }
 
@@ -48,7 +48,7 @@ moecl_status runner_memory_needed(moecl_context *context, const experiment_point
    * there, and again beside them when they are drawn once more. */
   const uint64_t staging = workload_staging_bytes(&point->layer);
   uint64_t forwards = layer.workspace_bytes;
-  for (int i = 0; i < input_sets(point) + 1; i++) forwards = add(forwards, layer.hidden_bytes);
+  for (int i = 0; i < runner_input_sets(point) + 1; i++) forwards = add(forwards, layer.hidden_bytes);
   if (draws_again) forwards = add(forwards, staging);
   needed->bytes = add(layer.weight_bytes, forwards > staging ? forwards : staging);
   needed->largest_buffer =
@@ -57,7 +57,7 @@ moecl_status runner_memory_needed(moecl_context *context, const experiment_point
 }
 
 /* Do two points have the same weights, in the same layer? */
-static bool same_layer(const experiment_point *a, const experiment_point *b) {
+bool runner_same_layer(const experiment_point *a, const experiment_point *b) {
   if (a->seed != b->seed) return false;
   for (int i = 0; i < KEY_COUNT; i++) {
     const schema_key *key = schema_get((schema_id)i);
@@ -75,7 +75,7 @@ static double milliseconds_now(void) {
 }
 
 static moecl_status provide_layer(runner *runner, const experiment_point *point) {
-  if (runner->layer && same_layer(&runner->of, point)) return MOECL_OK;
+  if (runner->layer && runner_same_layer(&runner->of, point)) return MOECL_OK;
   const double begun = milliseconds_now();
   moecl_layer_destroy(&runner->layer);
   moecl_status status = moecl_layer_create(runner->context, &point->layer, &runner->layer);
@@ -95,7 +95,7 @@ static moecl_status provide_buffers(runner *runner, const experiment_point *poin
                                     point_buffers *buffers) {
   const uint64_t bytes = (uint64_t)(point->num_tokens * point->layer.hidden_size) *
                          moecl_dtype_size(point->layer.dtype);
-  buffers->sets = input_sets(point);
+  buffers->sets = runner_input_sets(point);
   moecl_status status = moecl_buffer_create(runner->context, bytes, &buffers->output);
   for (int i = 0; status == MOECL_OK && i < buffers->sets; i++) {
     status = moecl_buffer_create(runner->context, bytes, &buffers->hidden[i]);

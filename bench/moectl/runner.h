@@ -29,6 +29,11 @@ typedef struct runner_memory {
 moecl_status runner_memory_needed(moecl_context *context, const experiment_point *point,
                                   bool draws_again, runner_memory *needed);
 
+/* How many inputs the timed forwards take in turn. */
+int runner_input_sets(const experiment_point *point);
+/* Do two points have the same weights, in the same layer? */
+bool runner_same_layer(const experiment_point *a, const experiment_point *b);
+
 /* Runs point `index` into *result, which is always usable: on failure status
  * POINT_ERROR with a sentence. `dump_path` NULL: no dump. False when it was
  * interrupted before all was done: the result is then not to be kept. An
@@ -53,6 +58,7 @@ typedef struct verify_input {
   const moecl_routing *routing;
   const moecl_buffer *hidden_states, *output;
 } verify_input;
+int64_t verify_sample_size(const experiment_point *point); /* how many tokens */
 moecl_status verify_point(const verify_input *input, verify_result *result);
 
 /* dump_point.c: false, with nothing left at `path`, also when interrupted. */

@@ -20,7 +20,7 @@ enum {
   LEAST_TOKENS = 8, /* on the largest layers this takes longer */
   FEW = LEAST_TOKENS /* that are looked into where outputs are not finite */
 };
-static int64_t sample_size(const experiment_point *point) {
+int64_t verify_sample_size(const experiment_point *point) {
   const moecl_layer_params *layer = &point->layer;
   const double matrices = moecl_activation_is_gated(layer->activation) ? 3 : 2;
   const double per_expert = matrices * (double)layer->hidden_size * (double)layer->intermediate_size;
@@ -71,7 +71,7 @@ moecl_status verify_sample_make(const experiment_point *point, int64_t count, sa
 /* Tokens spread evenly from the first to the last. */
 static moecl_status sample_take(const verify_input *input, sample *sample) {
   const experiment_point *point = input->point;
-  const moecl_status status = verify_sample_make(point, sample_size(point), sample);
+  const moecl_status status = verify_sample_make(point, verify_sample_size(point), sample);
   if (status != MOECL_OK) return status;
   for (int64_t i = 0; i < sample->count; i++)
     sample->tokens[i] = sample->count > 1 ? i * (point->num_tokens - 1) / (sample->count - 1) : 0;

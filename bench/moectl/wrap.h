@@ -2,6 +2,7 @@
 #ifndef MOECTL_WRAP_H
 #define MOECTL_WRAP_H
 
+#include <stdint.h>
 #include <stdio.h>
 
 /* What help and tables keep to, wherever they go. */
@@ -15,5 +16,9 @@ void wrap_text(FILE *file, const char *text, int column, int width);
 
 /* Columns of the terminal that a stream goes to; TEXT_WIDTH where it is none. */
 int terminal_width(int descriptor);
+
+/* "12.46 GiB"; "3 min 05 s". Return `text`. */
+const char *bytes_text(uint64_t bytes, char text[32]);
+const char *duration_text(double seconds, char text[32]);
 
 #endif

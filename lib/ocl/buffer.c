@@ -21,7 +21,8 @@ moecl_status moecl_buffer_create(moecl_context *context, uint64_t bytes, moecl_b
   const uint64_t most = context->info.global_memory_bytes;
   if (bytes > SIZE_MAX || (most > 0 && bytes > most))
     return log_error(&context->log, MOECL_ERROR_OUT_OF_DEVICE_MEMORY,
-                     "a buffer of %llu bytes does not fit the device, which has %llu",
+                     "a buffer of %llu bytes does not fit the device, which has %llu as its "
+                     "driver states",
                      (unsigned long long)bytes,
                      (unsigned long long)context->info.global_memory_bytes);
   cl_int code;

@@ -175,13 +175,54 @@ test_full_stdout_on_device() {
 test_check() {
   local file
   for file in "$root"/configs/*.yaml; do
-    call check "$file"
+    OCL_ICD_VENDORS=/nonexistent call check "$file"
     expect "check configs/${file##*/}" 0
     holds "no warning about configs/${file##*/}" test ! -s "$work/err"
   done
   # A device is no part of an experiment's validity.
   OCL_ICD_VENDORS=/nonexistent call check "$work/tiny.yaml"
-  expect "check without any device" 0
+  expect "check without any device" 0 'no OpenCL device here: nothing about one was checked'
+  OCL_ICD_VENDORS=/nonexistent call check "$work/tiny.yaml" --device cpu
+  expect "check --device without any, exit 3" 3 '[Dd]evice'
+}
+
+# What a run would refuse on the device, check refuses too, with the same exit code.
+test_check_on_device() {
+  call check "$work/tiny.yaml" --set 'layer.top_k=[1, 2]' --iterations 2
+  expect "check on a device" 0 "^on 0:0, .*memory as its driver states"
+  holds "check: memory and time of each point" bash -c \
+    "[[ \$(grep -cE '^ *[0-9.]+ [KMG]iB +[0-9.]+ s  top_k=[12]\$' '$work/out') == 2 ]]"
+  holds "check: the time of all" grep -E '^in all about [0-9]+ s' "$work/out"
+  local what
+  for what in "check" "run --out $work/never"; do
+    # shellcheck disable=SC2086 # a command and its options
+    set -- $what
+    call "$1" "$work/tiny.yaml" "${@:2}" --device no-such-device
+    expect "$1 --device no-such-device, exit 3" 3 'no-such-device'
+    call "$1" "$work/tiny.yaml" "${@:2}" --set device=no-such-device
+    expect "$1 with another device in the file, exit 3" 3 'no-such-device'
+    call "$1" "$work/tiny.yaml" "${@:2}" --set layer.variant=generik
+    expect "$1 with a misspelt variant, exit 2" 2 \
+      "layer\.variant: 'generik' does not serve fp32 on .* did you mean 'generic'\\?"
+    call "$1" "$work/tiny.yaml" "${@:2}" --set 'layer.router.variant=[auto, nix]' \
+      --set layer.variant=nix --set 'dtype=[fp32, bf16]'
+    expect "$1 with unknown variants, exit 2" 2 "layer\.router\.variant: 'nix' does not serve bf16"
+    holds "each is told once" bash -c "[[ \$(grep -c \"'nix' does not serve\" '$work/err') == 4 ]]"
+    call "$1" "$work/tiny.yaml" "${@:2}" --set layer.hidden_size=65536 \
+      --set layer.intermediate_size=65536 --set layer.num_experts=1024
+    expect "$1 of what does not fit, exit 2" 2 \
+      'needs 48\.[0-9]+ TiB of memory, but the driver of .* states .*--ignore-memory-limit'
+  done
+  holds "nothing was written" test ! -e "$work/never"
+  call check "$work/tiny.yaml" --set layer.hidden_size=65536 --set layer.intermediate_size=65536 \
+    --set layer.num_experts=1024 --ignore-memory-limit
+  expect "check --ignore-memory-limit" 0 '48\.[0-9]+ TiB'
+  write_tiny "$work/filed.yaml"
+  sed -i 's/num_tokens: 16/num_tokens: 16, distribution: file, file: nix.npy/' "$work/filed.yaml"
+  call check "$work/filed.yaml"
+  expect "workload.file: its line is told" 2 'filed\.yaml:12:54: workload\.file: .*nix\.npy: '
+  call run "$work/filed.yaml" --out "$work/never"
+  expect "run tells it, too" 2 'filed\.yaml:12:54: workload\.file: .*nix\.npy: '
 }
 
 # bad NAME PATTERN: the YAML on stdin is refused, naming file, line and column.
@@ -437,13 +478,17 @@ sys.exit(json.load(sys.stdin)[0]["global_memory_bytes"] != 1 << 30)'; then
     "$moectl" devices --json 2>/dev/null | grep -F "\"$variant\"" >/dev/null ||
       { skip "memory of the $variant variant: it is not there" && continue; }
     POCL_MEMORY_LIMIT=1 call run "$work/large.yaml" --set "layer.variant=$variant" --out "$work/never"
-    expect "memory that the $variant variant would lack, exit 2" 2 'GiB of memory, .* has 1\.00 GiB'
+    expect "memory that the $variant variant would lack, exit 2" 2 'GiB of memory, but the driver of .* states 1 GiB'
   done
   POCL_MEMORY_LIMIT=1 call run "$work/large.yaml" --set layer.variant=generic --out "$work/never"
   expect "a buffer larger than the device gives, exit 2" 2 'in one buffer'
   holds "nothing was written without memory" test ! -e "$work/never"
   POCL_MEMORY_LIMIT=1 call run "$work/tiny.yaml" --out "$work/small-device"
   expect "what fits 1 GiB runs there" 0
+  POCL_MEMORY_LIMIT=1 call run "$work/tiny.yaml" --set layer.hidden_size=2048 \
+    --set layer.intermediate_size=2048 --set layer.num_experts=100 --set measure.verify=false \
+    --ignore-memory-limit --out "$work/tried"
+  expect "--ignore-memory-limit tries it" 1 'the layer could not be made: out of device memory'
 }
 
 test_resume() {
@@ -561,6 +606,7 @@ main() {
   test_no_device
   if name=$(device_name) && [[ -n $name ]]; then
     test_devices "$name"
+    test_check_on_device
     test_full_stdout_on_device
     test_run
     test_kernel_dir
