@@ -1,10 +1,11 @@
 /* moectl devices: what there is, and what each device can do. Each device is
  * opened, since some capabilities show only by running a probe. */
 #include "moectl.h"
+#include "wrap.h"
 #include <jansson.h>
+#include <stdarg.h>
 #include <stdio.h>
 #include <stdlib.h>
-#include <string.h>
 
 enum { MAX_NAMES = 16 };
 
@@ -58,56 +59,41 @@ static json_t *row_json(const device_row *row) {
       "grouped_gemm_variants", variants);
 }
 
-enum { COLUMNS = 11, CELL = 160 };
-typedef char table_row[COLUMNS][CELL];
+/* "     memory      12.5 GiB", wrapped. */
+__attribute__((format(printf, 2, 3))) static void print_fact(const char *name, const char *format,
+                                                             ...) {
+  enum { LEFT = 5, SECOND = 19 };
+  char text[512];
+  va_list args;
+  va_start(args, format);
+  vsnprintf(text, sizeof text, format, args);
+  va_end(args);
+  const int at = printf("%*s%s", LEFT, "", name);
+  wrap_from(stdout, text, at, SECOND, TEXT_WIDTH);
+}
 
-static void fill_row(const device_row *row, table_row cells) {
+static void print_device(const device_row *row) {
   const moecl_device_info *d = &row->info;
-  const double gib = 1u << 30;
-  snprintf(cells[0], CELL, "%d:%d", d->platform_index, d->device_index);
-  snprintf(cells[1], CELL, "%s", moecl_device_type_name(d->type));
-  snprintf(cells[2], CELL, "%s", d->name);
-  snprintf(cells[3], CELL, "%s %s", d->platform, d->driver);
-  snprintf(cells[4], CELL, "%s", d->opencl_c_version);
-  snprintf(cells[5], CELL, "%.1f / %.1f", (double)d->global_memory_bytes / gib,
-           (double)d->max_allocation_bytes / gib);
-  snprintf(cells[6], CELL, "%.0f%s", (double)d->local_memory_bytes / 1024,
-           d->local_memory_dedicated ? "" : " (cache)");
-  if (d->subgroup_size) snprintf(cells[7], CELL, "%u", d->subgroup_size);
-  else snprintf(cells[7], CELL, "none");
-  snprintf(cells[8], CELL, "%s", d->fp16 ? "yes" : "no");
-  snprintf(cells[9], CELL, "%s", matrix_capability(row));
-  cells[10][0] = '\0';
-  for (size_t i = 0, used = 0; i < row->num_variants && used < CELL; i++)
-    used += (size_t)snprintf(cells[10] + used, CELL - used, "%s%s", i ? ", " : "",
+  char text[512], memory[32], largest[32], local[32];
+  snprintf(text, sizeof text, "%s: %s", moecl_device_type_name(d->type), d->name);
+  int at = printf("%d:%d", d->platform_index, d->device_index);
+  wrap_from(stdout, text, at, 5, TEXT_WIDTH);
+  print_fact("platform", "%s, driver %s", d->platform, d->driver);
+  print_fact("compiler", "%s", d->opencl_c_version);
+  print_fact("memory", "%s, in one buffer %s, as the driver states them",
+             bytes_text(d->global_memory_bytes, memory), bytes_text(d->max_allocation_bytes, largest));
+  print_fact("local", "%s a work-group%s", bytes_text(d->local_memory_bytes, local),
+             d->local_memory_dedicated ? "" : " (cache)");
+  if (d->subgroup_size) snprintf(text, sizeof text, "of %u", d->subgroup_size);
+  else snprintf(text, sizeof text, "none");
+  print_fact("sub-groups", "%s; fp16 arithmetic: %s; matrix units: %s", text, d->fp16 ? "yes" : "no",
+             matrix_capability(row));
+  text[0] = '\0';
+  for (size_t i = 0, used = 0; i < row->num_variants && used < sizeof text; i++)
+    used += (size_t)snprintf(text + used, sizeof text - used, "%s%s", i ? ", " : "",
                              row->variants[i]);
-  if (!row->opened) snprintf(cells[10], CELL, "none: it could not be opened");
-}
-
-/* Columns as wide as their longest cell. */
-static void print_table(table_row *rows, size_t count) {
-  size_t width[COLUMNS] = {0};
-  for (size_t r = 0; r < count; r++)
-    for (int c = 0; c < COLUMNS; c++)
-      if (strlen(rows[r][c]) > width[c]) width[c] = strlen(rows[r][c]);
-  for (size_t r = 0; r < count; r++) {
-    for (int c = 0; c < COLUMNS - 1; c++) printf("%-*s  ", (int)width[c], rows[r][c]);
-    printf("%s\n", rows[r][COLUMNS - 1]);
-  }
-}
-
-static bool print_devices(const device_row *devices, size_t count) {
-  static const table_row header = {"id",         "type",         "name",       "driver",
-                                   "C version",  "memory / largest GiB", "local KiB",
-                                   "sub-groups", "fp16",         "matrix",
-                                   "grouped GEMM variants, best last"};
-  table_row *rows = malloc((count + 1) * sizeof *rows);
-  if (!rows) return false;
-  memcpy(rows[0], header, sizeof header);
-  for (size_t i = 0; i < count; i++) fill_row(&devices[i], rows[i + 1]);
-  print_table(rows, count + 1);
-  free(rows);
-  return true;
+  if (row->opened) print_fact("grouped GEMM", "%s (best last)", text);
+  else print_fact("grouped GEMM", "none: it could not be opened");
 }
 
 static bool print_json(const device_row *devices, size_t count) {
@@ -143,7 +129,8 @@ int command_devices(const options *options) {
   device_row *rows = calloc(count + 1, sizeof *rows);
   bool ok = rows != NULL;
   for (size_t i = 0; ok && i < count; i++) rows[i] = probe(options, &devices[i]);
-  if (ok) ok = options->json ? print_json(rows, count) : count == 0 || print_devices(rows, count);
+  if (ok && options->json) ok = print_json(rows, count);
+  for (size_t i = 0; ok && !options->json && i < count; i++) print_device(&rows[i]);
   if (!ok) complain("no memory");
   if (!options->json &&
       moecl_device_choose(devices, count, getenv("MOECL_DEVICE"), &chosen) == MOECL_OK)

@@ -9,7 +9,7 @@ void wrap_from(FILE *file, const char *text, int at, int column, int width) {
   if (at < column) {
     fprintf(file, "%*s", column - at, "");
     at = column;
-  } else if (at > column) { /* what stands there reaches into the text's column */
+  } else if (at > 0) { /* what stands there reaches to the text's column */
     fprintf(file, "\n%*s", column, "");
     at = column;
   }

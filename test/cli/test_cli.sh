@@ -292,6 +292,8 @@ test_devices() {
   call devices
   expect "devices" 0
   holds "devices lists $name" grep -F -- "$name" "$work/out"
+  holds "devices fits 80 columns" bash -c "! grep '.\{81\}' '$work/out'"
+  holds "devices tells the variants" grep -E '^ +grouped GEMM +[a-z].* \(best last\)$' "$work/out"
   call devices --json
   expect "devices --json" 0
   holds "devices --json: what matters is there" python3 -c '
