@@ -1,241 +1,14 @@
-/* What the numbers say, in sentences: for each swept numeric parameter, from
- * its lowest to its highest value with the others held fixed; how far repetitions
- * with other seeds lie apart; and where a difference may be noise. */
-#include "report.h"
+/* What the numbers say, in sentences: where the time goes, what each swept parameter does
+ * to it (report_times.c) and to the routing, how far repetitions with other seeds lie
+ * apart. Where there is nothing to say, nothing is said. */
+#include "report_compare.h"
 #include <inttypes.h>
 #include <math.h>
+#include <stdlib.h>
 #include <string.h>
 
-/* Of more lines than this only the range is told. Of fewer iterations than
- * FEW neither the spread nor what lies outside it is known. */
-enum { MAX_SENTENCES = 6, FEW = 5 };
-
-#define OVERLAP "; the iterations' times overlap, so this may be noise.\n"
-
-/* The two ends of a line of points along an axis. */
-typedef struct line_ends {
-  size_t low, high; /* points */
-  bool found;
-} line_ends;
-
-static line_ends find_ends(const results *all, size_t axis, size_t start) {
-  const experiment *plan = all->experiment;
-  const size_t stride = grid_stride(plan, axis);
-  line_ends ends = {0};
-  for (size_t i = 0; i < plan->axes[axis].count; i++) {
-    const size_t index = start + i * stride;
-    const double value = grid_value(plan, axis, index);
-    if (isnan(value) || !point_ran(all, index) || !(point_ms(all, index) > 0)) continue;
-    if (!ends.found) {
-      ends = (struct line_ends){index, index, true};
-    } else {
-      if (value < grid_value(plan, axis, ends.low)) ends.low = index;
-      if (value > grid_value(plan, axis, ends.high)) ends.high = index;
-    }
-  }
-  ends.found = ends.found && ends.low != ends.high;
-  return ends;
-}
-
-/* How far one point's iterations lie apart: the 90th percentile over the
- * fastest, of the point where that is more. */
-static double spread_of(const results *all, line_ends ends) {
-  const sample_summary *a = &all->points[ends.low].time_ms[MOECL_STAGE_LAYER];
-  const sample_summary *b = &all->points[ends.high].time_ms[MOECL_STAGE_LAYER];
-  return fmax(a->p90 / a->min, b->p90 / b->min);
-}
-
-/* Whether the medians differ by no more than the iterations of one point do:
- * then there is no difference to speak of. */
-static bool within_noise(const results *all, line_ends ends) {
-  const double ratio = point_ms(all, ends.high) / point_ms(all, ends.low);
-  return fmax(ratio, 1 / ratio) <= spread_of(all, ends);
-}
-
-/* ", while the iterations of one point vary 1.15x." */
-static void noise_remark(const results *all, line_ends ends, FILE *file) {
-  char number[NUMBER_SIZE];
-  fprintf(file, ", while the iterations of one point vary %sx.\n",
-          number_text(spread_of(all, ends), number, sizeof number));
-}
-
-static bool few_iterations(const results *all) { return all->experiment->iterations < FEW; }
-/* "makes", or "seems to make" where few iterations say so. */
-static const char *seems(const results *all, const char *surely, const char *perhaps) {
-  return few_iterations(all) ? perhaps : surely;
-}
-
-/* Whether the two points' iterations overlap, so that a difference may be
- * noise. */
-static bool within_spread(const results *all, line_ends ends) {
-  const sample_summary *a = &all->points[ends.low].time_ms[MOECL_STAGE_LAYER];
-  const sample_summary *b = &all->points[ends.high].time_ms[MOECL_STAGE_LAYER];
-  return a->min <= b->p90 && b->min <= a->p90;
-}
-
-static void held_fixed(const results *all, size_t axis, size_t index, FILE *file) {
-  char label[LABEL_SIZE];
-  grid_line_label(all->experiment, axis, index, label, sizeof label);
-  if (!*label) return;
-  fputs(" (", file);
-  report_text(file, label);
-  fputc(')', file);
-}
-
-static void change_text(double ratio, char *text, size_t size) {
-  char number[NUMBER_SIZE];
-  if (ratio > 0.98 && ratio < 1.02)
-    snprintf(text, size, "as fast within 2%%");
-  else if (ratio >= 1)
-    snprintf(text, size, "%sx slower", number_text(ratio, number, sizeof number));
-  else
-    snprintf(text, size, "%sx faster", number_text(1 / ratio, number, sizeof number));
-}
-
-/* "Raising top_k from 1 to 4 makes the layer 2.9x slower (num_experts=8): ..." */
-static void time_sentence(const results *all, size_t axis, line_ends ends, FILE *file) {
-  const experiment *plan = all->experiment;
-  const double before = point_ms(all, ends.low), after = point_ms(all, ends.high);
-  char low[LABEL_SIZE], high[LABEL_SIZE], change[64], a[NUMBER_SIZE], b[NUMBER_SIZE];
-  const bool noise = within_noise(all, ends);
-  change_text(after / before, change, sizeof change);
-  fprintf(file, "- Raising %s from %s to %s ", plan->axes[axis].param,
-          grid_value_text(plan, axis, ends.low, low, sizeof low),
-          grid_value_text(plan, axis, ends.high, high, sizeof high));
-  if (noise)
-    fputs("changes the layer's time by no more than noise", file);
-  else if (strstr(change, "as fast"))
-    fprintf(file, "%s the layer %s", seems(all, "leaves", "seems to leave"), change);
-  else
-    fprintf(file, "%s the layer %s", seems(all, "makes", "seems to make"), change);
-  held_fixed(all, axis, ends.low, file);
-  fprintf(file, ": %s ms to %s ms", number_text(before, a, sizeof a),
-          number_text(after, b, sizeof b));
-  if (noise) {
-    noise_remark(all, ends, file);
-    return;
-  }
-  fprintf(file, ", %s to %s tokens/s", number_text(all->points[ends.low].tokens_per_s, a, sizeof a),
-          number_text(all->points[ends.high].tokens_per_s, b, sizeof b));
-  fputs(within_spread(all, ends) && !strstr(change, "as fast") ? OVERLAP : ".\n", file);
-}
-
-/* More tokens are more work: what matters is whether they cost their share. */
-static void tokens_sentence(const results *all, size_t axis, line_ends ends, FILE *file) {
-  const experiment *plan = all->experiment;
-  const double before = point_ms(all, ends.low), after = point_ms(all, ends.high);
-  const double low = (double)plan->points[ends.low].num_tokens;
-  const double high = (double)plan->points[ends.high].num_tokens;
-  const double rate = high / low / (after / before);
-  char a[NUMBER_SIZE], b[NUMBER_SIZE];
-  fprintf(file, "- %sx the tokens (%.0f to %.0f)", number_text(high / low, a, sizeof a), low, high);
-  fprintf(file, " %s %sx the time", seems(all, "take", "seem to take"),
-          number_text(after / before, a, sizeof a));
-  held_fixed(all, axis, ends.low, file);
-  fprintf(file, ": %s ms to %s ms", number_text(before, a, sizeof a),
-          number_text(after, b, sizeof b));
-  const bool noise = fmax(rate, 1 / rate) <= spread_of(all, ends);
-  if (noise)
-    fputs(", throughput changes by no more than noise", file);
-  else
-    fprintf(file, ", throughput %s %sx", rate >= 1 ? "rises" : "falls",
-            number_text(rate >= 1 ? rate : 1 / rate, a, sizeof a));
-  fprintf(file, ", %s to %s tokens/s", number_text(all->points[ends.low].tokens_per_s, b, sizeof b),
-          number_text(all->points[ends.high].tokens_per_s, a, sizeof a));
-  if (noise)
-    noise_remark(all, ends, file);
-  else
-    fputs(".\n", file);
-}
-
-/* Of many lines at once: the range and where its ends are. */
-static void range_sentence(const results *all, size_t axis, FILE *file) {
-  const experiment *plan = all->experiment;
-  double least = INFINITY, most = -INFINITY;
-  size_t least_at = 0, most_at = 0, lines = 0, noisy = 0, doubtful = 0;
-  line_ends any = {0};
-  for (size_t line = 0; line < grid_lines(plan, axis); line++) {
-    const line_ends ends = find_ends(all, axis, grid_line_start(plan, axis, line));
-    if (!ends.found) continue;
-    const double ratio = point_ms(all, ends.high) / point_ms(all, ends.low);
-    if (ratio < least) least = ratio, least_at = ends.low;
-    if (ratio > most) most = ratio, most_at = ends.low;
-    any = ends;
-    lines++;
-    noisy += within_noise(all, ends);
-    doubtful += within_noise(all, ends) || within_spread(all, ends);
-  }
-  if (lines == 0) return;
-  char low[LABEL_SIZE], high[LABEL_SIZE], a[64], b[64];
-  change_text(least, a, sizeof a);
-  change_text(most, b, sizeof b);
-  fprintf(file, "- Raising %s from %s to %s, over %zu combinations of the others: the layer",
-          plan->axes[axis].param, grid_value_text(plan, axis, any.low, low, sizeof low),
-          grid_value_text(plan, axis, any.high, high, sizeof high), lines);
-  if (noisy == lines) {
-    fputs("'s time changes by no more than the iterations of one point vary.\n", file);
-    return;
-  }
-  fprintf(file, " %s from %s", seems(all, "becomes", "seems to become"), a);
-  held_fixed(all, axis, least_at, file);
-  fprintf(file, " to %s", b);
-  held_fixed(all, axis, most_at, file);
-  if (doubtful > 0)
-    fprintf(file,
-            "; in %zu of them the iterations' times overlap or vary as much, so that may be noise",
-            doubtful);
-  fputs(".\n", file);
-}
-
-static void drops_sentence(const results *all, size_t axis, size_t start, FILE *file) {
-  const experiment *plan = all->experiment;
-  const size_t stride = grid_stride(plan, axis);
-  char text[LABEL_SIZE];
-  bool first = true;
-  for (size_t i = 0; i < plan->axes[axis].count; i++) {
-    const size_t index = start + i * stride;
-    if (!point_ran(all, index)) continue;
-    const double dropped = 100 * all->points[index].routing.statistics.dropped_fraction;
-    grid_value_text(plan, axis, index, text, sizeof text);
-    fprintf(file, "%s%s%s drops %.1f%%%s", first ? "- " : "; ",
-            strcmp(text, "dropless") == 0 ? "" : "capacity_factor ", text, dropped,
-            first ? " of assignments" : "");
-    first = false;
-  }
-  if (first) return;
-  held_fixed(all, axis, start, file);
-  fputs(".\n", file);
-}
-
-/* Mean dropped share and imbalance at each value, over all other settings. */
-static void averages_sentence(const results *all, size_t axis, bool drops, FILE *file) {
-  const experiment *plan = all->experiment;
-  char text[LABEL_SIZE], number[NUMBER_SIZE];
-  fprintf(file, drops ? "- Assignments dropped, mean over the other values:"
-                      : "- Busiest expert over the mean, averaged over the other values:");
-  for (size_t digit = 0; digit < plan->axes[axis].count; digit++) {
-    double sum = 0;
-    size_t count = 0;
-    for (size_t i = 0; i < plan->num_points; i++) {
-      if (grid_digit(plan, axis, i) != digit || !point_ran(all, i)) continue;
-      const moecl_routing_statistics *statistics = &all->points[i].routing.statistics;
-      sum += drops ? 100 * statistics->dropped_fraction : statistics->max_mean_imbalance;
-      count++;
-    }
-    const double mean = count ? sum / (double)count : NAN;
-    grid_value_text(plan, axis, digit * grid_stride(plan, axis), text, sizeof text);
-    fputs(digit > 0 ? ", " : " ", file);
-    if (drops && count)
-      fprintf(file, "%.1f%%", mean);
-    else
-      fputs(number_text(mean, number, sizeof number), file);
-    if (digit == 0)
-      fprintf(file, " at %s=%s", plan->axes[axis].param, text);
-    else
-      fprintf(file, " at %s", text);
-  }
-  fputs(".\n", file);
-}
+/* Of more lines than this only a summary is told. */
+enum { MAX_SENTENCES = 6 };
 
 typedef struct point_range {
   size_t low, high, count; /* points; how many have the quantity */
@@ -263,6 +36,77 @@ static point_range find_extreme(const results *all, quantity of, size_t start, s
   return found;
 }
 
+static void drops_sentence(const results *all, size_t axis, size_t start, FILE *file) {
+  const experiment *plan = all->experiment;
+  const size_t stride = grid_stride(plan, axis);
+  const point_range range = find_extreme(all, dropped_percent, start, stride, plan->axes[axis].count);
+  char text[LABEL_SIZE];
+  bool first = true;
+  if (range.count == 0 || dropped_percent(all, range.high) == 0) return;
+  for (size_t i = 0; i < plan->axes[axis].count; i++) {
+    const size_t index = start + i * stride;
+    if (!point_ran(all, index)) continue;
+    const double dropped = 100 * all->points[index].routing.statistics.dropped_fraction;
+    grid_value_text(plan, axis, index, text, sizeof text);
+    fprintf(file, "%s%s%s drops %.1f%%%s", first ? "- " : "; ",
+            strcmp(text, "dropless") == 0 ? "" : "capacity_factor ", text, dropped,
+            first ? " of assignments" : "");
+    first = false;
+  }
+  if (first) return;
+  report_held(all, axis, start, file);
+  fputs(".\n", file);
+}
+
+/* At one value, over all other settings; NaN: no point ran. */
+static double mean_at(const results *all, size_t axis, size_t digit, quantity of) {
+  double sum = 0;
+  size_t count = 0;
+  for (size_t i = 0; i < all->experiment->num_points; i++) {
+    if (grid_digit(all->experiment, axis, i) != digit || !point_ran(all, i)) continue;
+    sum += of(all, i);
+    count++;
+  }
+  return count ? sum / (double)count : NAN;
+}
+
+/* Whether the means at the axis's values differ by enough to speak of: two percent, or a
+ * twentieth of a percentage point of what is dropped. */
+static bool means_differ(const results *all, size_t axis, bool drops, quantity of) {
+  double low = INFINITY, high = -INFINITY;
+  for (size_t digit = 0; digit < all->experiment->axes[axis].count; digit++) {
+    low = fmin(low, mean_at(all, axis, digit, of));
+    high = fmax(high, mean_at(all, axis, digit, of));
+  }
+  return drops ? high - low >= 0.05 : high > 1.02 * low;
+}
+
+/* The mean at each value; of many values only the first and the last. */
+static void averages_sentence(const results *all, size_t axis, bool drops, quantity of,
+                              FILE *file) {
+  const experiment *plan = all->experiment;
+  const size_t count = plan->axes[axis].count;
+  char text[LABEL_SIZE], number[NUMBER_SIZE];
+  if (!means_differ(all, axis, drops, of)) return;
+  fprintf(file, drops ? "- Assignments dropped, mean over the other values:"
+                      : "- Busiest expert over the mean, averaged over the other values:");
+  for (size_t digit = 0; digit < count; digit++) {
+    if (count > 8 && digit > 0 && digit + 1 < count) continue;
+    const double mean = mean_at(all, axis, digit, of);
+    grid_value_text(plan, axis, digit * grid_stride(plan, axis), text, sizeof text);
+    fputs(digit > 0 ? ", " : " ", file);
+    if (drops && !isnan(mean))
+      fprintf(file, "%.1f%%", mean);
+    else
+      fputs(number_text(mean, number, sizeof number), file);
+    if (digit == 0)
+      fprintf(file, " at %s=%s", plan->axes[axis].param, text);
+    else
+      fprintf(file, " at %s", text);
+  }
+  fputs(".\n", file);
+}
+
 /* "4.00 to 4.40", or "4.00" where all are equal. */
 static void spread_text(const results *all, quantity of, point_range range, FILE *file) {
   char number[NUMBER_SIZE];
@@ -280,7 +124,7 @@ static void seeds_sentence(const results *all, size_t axis, size_t start, FILE *
   const point_range drops = find_extreme(all, dropped_percent, start, stride, count);
   if (times.count < 2 || loads.count < 2 || drops.count < 2) return;
   fprintf(file, "- Over %zu seeds", times.count);
-  held_fixed(all, axis, start, file);
+  report_held(all, axis, start, file);
   fputs(" the layer takes ", file);
   spread_text(all, point_ms, times, file);
   fputs(" ms, the busiest expert has ", file);
@@ -308,7 +152,6 @@ static void seed_findings(const results *all, size_t axis, FILE *file) {
   const experiment *plan = all->experiment;
   const size_t lines = grid_lines(plan, axis);
   char a[NUMBER_SIZE], b[NUMBER_SIZE], c[NUMBER_SIZE];
-  fputs("\n**seed** (repetitions with other random numbers)\n\n", file);
   for (size_t line = 0; line < lines && lines <= MAX_SENTENCES; line++)
     seeds_sentence(all, axis, grid_line_start(plan, axis, line), file);
   if (lines > MAX_SENTENCES)
@@ -322,84 +165,41 @@ static void seed_findings(const results *all, size_t axis, FILE *file) {
             number_text(widest_spread(all, axis, dropped_percent, false), c, sizeof c));
 }
 
-static void axis_findings(const results *all, size_t axis, FILE *file) {
+/* What it does to the routing; capacity leaves the load as it is. */
+static void axis_routing(const results *all, size_t axis, FILE *file) {
   const experiment *plan = all->experiment;
-  const char *param = plan->axes[axis].param;
+  const bool capacity = strcmp(plan->axes[axis].param, "capacity_factor") == 0;
+  const quantity of = capacity ? dropped_percent : imbalance;
+  const point_range range = find_extreme(all, of, 0, 1, plan->num_points);
   const size_t lines = grid_lines(plan, axis);
-  fprintf(file, "\n**%s**\n\n", param);
-  if (lines > MAX_SENTENCES) {
-    range_sentence(all, axis, file);
-  } else {
-    for (size_t line = 0; line < lines; line++) {
-      const line_ends ends = find_ends(all, axis, grid_line_start(plan, axis, line));
-      if (!ends.found) continue;
-      if (strcmp(param, "num_tokens") == 0)
-        tokens_sentence(all, axis, ends, file);
-      else
-        time_sentence(all, axis, ends, file);
-    }
-  }
-  if (strcmp(param, "capacity_factor") == 0) {
-    if (lines > MAX_SENTENCES) {
-      averages_sentence(all, axis, true, file);
-    } else {
-      for (size_t line = 0; line < lines; line++)
-        drops_sentence(all, axis, grid_line_start(plan, axis, line), file);
-    }
-  } else {
-    averages_sentence(all, axis, false, file); /* capacity leaves the load as it is */
-  }
-}
-
-static void choice_sentence(const results *all, size_t axis, size_t start, line_ends ends,
-                            FILE *file) {
-  const experiment *plan = all->experiment;
-  const double fast = point_ms(all, ends.low), slow = point_ms(all, ends.high);
-  char a[LABEL_SIZE], b[LABEL_SIZE], x[NUMBER_SIZE], y[NUMBER_SIZE], ratio[NUMBER_SIZE];
-  grid_value_text(plan, axis, ends.low, a, sizeof a);
-  grid_value_text(plan, axis, ends.high, b, sizeof b);
-  number_text(fast, x, sizeof x);
-  number_text(slow, y, sizeof y);
-  if (within_noise(all, ends)) {
-    fprintf(file, "- %s with %s ms and %s with %s ms differ by no more than noise", a, x, b, y);
-    held_fixed(all, axis, start, file);
-    noise_remark(all, ends, file);
+  if (range.count == 0 || of(all, range.low) == of(all, range.high)) return;
+  if (!capacity || lines > MAX_SENTENCES) {
+    averages_sentence(all, axis, capacity, of, file);
     return;
   }
-  fprintf(file, "- %s %s fastest with %s ms, %sx faster than %s with %s ms", a,
-          seems(all, "is", "seems"), x, number_text(slow / fast, ratio, sizeof ratio), b, y);
-  held_fixed(all, axis, start, file);
-  for (size_t i = 0; i < plan->axes[axis].count; i++) {
-    const size_t other = start + i * grid_stride(plan, axis);
-    if (other == ends.low || other == ends.high || !point_ran(all, other) ||
-        !(point_ms(all, other) > 0) || !within_noise(all, (line_ends){ends.low, other, true}))
-      continue;
-    fprintf(file, "; %s with %s ms is as fast within the noise",
-            grid_value_text(plan, axis, other, b, sizeof b),
-            number_text(point_ms(all, other), y, sizeof y));
-  }
-  fputs(within_spread(all, ends) ? OVERLAP : ".\n", file);
+  for (size_t line = 0; line < lines; line++)
+    drops_sentence(all, axis, grid_line_start(plan, axis, line), file);
 }
 
-/* Texts have no order: which is fastest, over the lines where all ran. */
-static void choice_findings(const results *all, size_t axis, FILE *file) {
+/* The axis's findings under its heading, if there are any. */
+static void axis_findings(const results *all, size_t axis, FILE *file) {
   const experiment *plan = all->experiment;
-  const size_t lines = grid_lines(plan, axis), stride = grid_stride(plan, axis);
-  fprintf(file, "\n**%s**\n\n", plan->axes[axis].param);
-  for (size_t line = 0; line < lines && line < MAX_SENTENCES; line++) {
-    const size_t start = grid_line_start(plan, axis, line);
-    size_t fast = SIZE_MAX, slow = SIZE_MAX;
-    for (size_t i = 0; i < plan->axes[axis].count; i++) {
-      const size_t index = start + i * stride;
-      if (!point_ran(all, index) || !(point_ms(all, index) > 0)) continue;
-      if (fast == SIZE_MAX || point_ms(all, index) < point_ms(all, fast)) fast = index;
-      if (slow == SIZE_MAX || point_ms(all, index) > point_ms(all, slow)) slow = index;
-    }
-    if (fast == slow) continue;
-    choice_sentence(all, axis, start, (line_ends){fast, slow, true}, file);
-  }
-  if (lines > MAX_SENTENCES)
-    fprintf(file, "- The other %zu combinations are in the table.\n", lines - MAX_SENTENCES);
+  char *text = NULL;
+  size_t size = 0;
+  FILE *found = open_memstream(&text, &size);
+  if (!found) return;
+  const bool seeds = grid_is_seed(plan, axis);
+  if (seeds)
+    seed_findings(all, axis, found);
+  else if (grid_is_numeric(plan, axis))
+    report_axis_times(all, axis, found);
+  else
+    report_choice_times(all, axis, found);
+  if (!seeds && grid_is_numeric(plan, axis)) axis_routing(all, axis, found);
+  if (fclose(found) == 0 && size > 0)
+    fprintf(file, "\n**%s**%s\n\n%s", plan->axes[axis].param,
+            seeds ? " (repetitions with other random numbers)" : "", text);
+  free(text);
 }
 
 /* One of: "0.52", "0.52 to 1.20 (point 3)". */
@@ -443,42 +243,61 @@ static void slowest_stage(const results *all, FILE *file) {
   }
 }
 
-void report_findings(const results *all, FILE *file) {
+/* How the points were measured decides what may be said of them. */
+static void how_compared(const results *all, FILE *file) {
+  size_t ran = 0, once = 0;
+  int64_t most = 0;
+  for (size_t i = 0; i < all->experiment->num_points; i++) {
+    if (!point_ran(all, i)) continue;
+    ran++;
+    once += all->points[i].num_rounds < 2;
+    if ((int64_t)all->points[i].num_rounds > most) most = (int64_t)all->points[i].num_rounds;
+  }
+  if (ran < 2) return;
+  if (once < ran)
+    fprintf(file,
+            "Points were measured in %" PRId64 " rounds, all in turn. Two are compared round by "
+            "round: told is the median of the\nrounds' ratios and, in brackets, its 95%% interval, "
+            "where all of that is more than 2%% away from no difference.", most);
+  if (once > 0)
+    fprintf(file,
+            "%s%zu point%s measured once, one after another: what differs there may be the "
+            "machine's drift. It is\ntold where the iterations' times do not overlap, of five or "
+            "more (measure.rounds takes turns).",
+            once < ran ? "\n" : "", once, once == 1 ? " was" : "s were");
+  fputs("\n\n", file);
+}
+
+static void report_overall(const results *all, FILE *file) {
   const experiment *plan = all->experiment;
   const point_range rates = find_extreme(all, throughput, 0, 1, plan->num_points);
   const point_range loads = find_extreme(all, imbalance, 0, 1, plan->num_points);
-  fputs("## Findings\n\n", file);
-  if (plan->num_points > 1)
-    fputs("Points ran one after another, once each: where the machine's speed drifts meanwhile, "
-          "differences\nbetween points can be the drift's. Run again what matters.\n\n",
-          file);
-  if (rates.count == 0) {
-    fputs("No point has run: there is nothing to tell.\n\n", file);
-    return;
+  if (rates.count > 1) {
+    fputs("- Throughput: ", file);
+    extreme_text(all, throughput, rates, file);
+    fputs(" tokens/s.\n", file);
   }
-  if (few_iterations(all) && plan->num_points > 1)
-    fprintf(file,
-            "Only %" PRId64
-            " iteration%s timed at each point (measure.iterations), too few to tell "
-            "a difference in time\nfrom noise: take those below as hints.\n\n",
-            plan->iterations, plan->iterations == 1 ? " was" : "s were");
-  fputs("- Throughput: ", file);
-  extreme_text(all, throughput, rates, file);
-  fputs(" tokens/s.\n", file);
   slowest_stage(all, file);
-  if (loads.count > 0) {
+  if (loads.count > 1) {
     fputs("- Load of the busiest expert over the mean: ", file);
     extreme_text(all, imbalance, loads, file);
     fputs(".\n", file);
   }
-  for (size_t axis = 0; axis < plan->num_axes; axis++) {
-    if (plan->axes[axis].count < 2) continue;
-    if (grid_is_seed(plan, axis))
-      seed_findings(all, axis, file);
-    else if (!grid_is_numeric(plan, axis))
-      choice_findings(all, axis, file);
-    else
-      axis_findings(all, axis, file);
+}
+
+void report_findings(const results *all, FILE *file) {
+  const experiment *plan = all->experiment;
+  char *text = NULL;
+  size_t size = 0;
+  FILE *found = open_memstream(&text, &size);
+  if (!found) return;
+  report_overall(all, found);
+  for (size_t axis = 0; axis < plan->num_axes; axis++)
+    if (plan->axes[axis].count > 1) axis_findings(all, axis, found);
+  if (fclose(found) == 0 && size > 0) {
+    fputs("## Findings\n\n", file);
+    how_compared(all, file);
+    fprintf(file, "%s\n", text);
   }
-  fputc('\n', file);
+  free(text);
 }

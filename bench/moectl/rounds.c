@@ -63,9 +63,29 @@ bool rounds_add(point_result *point, const point_round *round) {
   return true;
 }
 
+/* Student's t, 95% two-sided, by degrees of freedom. */
+static double student(size_t freedom) {
+  static const double t[] = {NAN,    12.706, 4.303, 3.182, 2.776, 2.571,
+                             2.447,  2.365,  2.306, 2.262, 2.228};
+  return freedom < sizeof t / sizeof t[0] ? t[freedom] : 1.96 + 2.6 / (double)freedom;
+}
+
+/* Sorts the ratios. */
+static void find_interval(double *ratios, paired_ratio *found) {
+  const double count = (double)found->count;
+  double mean = 0, squares = 0;
+  for (size_t i = 0; i < found->count; i++) mean += log(ratios[i]) / count;
+  for (size_t i = 0; i < found->count; i++) squares += pow(log(ratios[i]) - mean, 2);
+  found->median = found->low = found->high = median_of(ratios, found->count);
+  if (found->count < 2) return;
+  const double half = student(found->count - 1) * sqrt(squares / (count - 1) / count);
+  found->low = fmin(found->median, exp(mean - half));
+  found->high = fmax(found->median, exp(mean + half));
+}
+
 paired_ratio rounds_compare(const point_result *a, const point_result *b) {
   const size_t both = a->num_rounds < b->num_rounds ? a->num_rounds : b->num_rounds;
-  paired_ratio ratio = {.median = NAN, .low = INFINITY, .high = -INFINITY};
+  paired_ratio ratio = {.median = NAN, .low = NAN, .high = NAN};
   double *ratios = calloc(both + 1, sizeof *ratios);
   if (!ratios) return ratio;
   for (size_t r = 0; r < both; r++) {
@@ -73,10 +93,8 @@ paired_ratio rounds_compare(const point_result *a, const point_result *b) {
     const double after = b->rounds[r].time_ms[MOECL_STAGE_LAYER].median;
     if (!(before > 0) || !(after > 0)) continue;
     ratios[ratio.count++] = after / before;
-    ratio.low = fmin(ratio.low, after / before);
-    ratio.high = fmax(ratio.high, after / before);
   }
-  ratio.median = median_of(ratios, ratio.count);
+  find_interval(ratios, &ratio);
   free(ratios);
   return ratio;
 }

@@ -21,7 +21,10 @@ int64_t rounds_share(int64_t iterations, int64_t rounds, int64_t round);
 bool rounds_add(point_result *point, const point_round *round);
 
 /* What b took over what a took, round by round, of the whole layer: both had the same
- * inputs in the same minutes. `count` 0: there is no round that both have. */
+ * inputs in the same minutes. The median of those ratios, and the interval in which, by how
+ * far they lie apart, it is to be expected in 95 of 100 runs (Student's t on their
+ * logarithms): with three rounds it is wide. `count` 0: there is no round that both have;
+ * 1: the interval is that ratio alone, since nothing is known of it. */
 typedef struct paired_ratio {
   double median, low, high;
   size_t count;

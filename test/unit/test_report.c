@@ -27,12 +27,30 @@ typedef struct made_up {
 
 static void free_point(point_result *point) {
   free(point->error);
+  free(point->rounds);
   for (int j = 0; j < 4; j++) {
     free(point->variants[j]);
     free(point->variant_reasons[j]);
   }
   free(point->routing.tokens_per_expert);
   free(point->routing.tokens_per_expert_after_capacity);
+}
+
+/* Rounds of so much the point's times: the machine drifts, for all points alike. */
+static void make_rounds(point_result *to, const double *factors, size_t count) {
+  free(to->rounds);
+  to->rounds = calloc(count, sizeof *to->rounds);
+  assert_non_null(to->rounds);
+  to->num_rounds = count;
+  to->rounds_planned = (int64_t)count;
+  for (size_t r = 0; r < count; r++) {
+    to->rounds[r] = (point_round){.iterations = to->iterations / (int64_t)count, .load_average = 0.5};
+    for (int stage = 0; stage < MOECL_STAGE_COUNT; stage++) {
+      const sample_summary *all = &to->time_ms[stage];
+      to->rounds[r].time_ms[stage] = (sample_summary){
+          factors[r] * all->median, factors[r] * all->min, factors[r] * all->p90};
+    }
+  }
 }
 
 /* Each point takes 1 ms for 256 assignments; expert 0 is the busiest. */
@@ -51,6 +69,8 @@ static void make_point(made_up *fixture, size_t index) {
   to->time_ms[MOECL_STAGE_COMBINE] = (sample_summary){NAN, NAN, NAN};
   if (from->layer.shared_intermediate_size == 0)
     to->time_ms[MOECL_STAGE_SHARED] = (sample_summary){NAN, NAN, NAN};
+  static const double drift[] = {1, 0.9, 1.5};
+  make_rounds(to, drift, 3);
   to->tokens_per_s = 1e3 * (double)from->num_tokens / ms;
   to->tflops = 0.1;
   to->gbytes_per_s = 10;
@@ -186,8 +206,13 @@ static void test_report(void **state) {
   has(text, "| # | top_k | capacity_factor | median ms |");
   has(text, "| 3 | 4 | dropless | 4.00 | 3.84 | 4.40 | 64000 | 0.100 | 10.0 | 0.0% |");
   has(text, " fused |");
-  has(text, "- Raising top_k from 1 to 4 makes the layer 4.00x slower (capacity_factor=dropless): "
-            "1.00 ms to 4.00 ms, 256000 to 64000 tokens/s.");
+  has(text, "Points were measured in 3 rounds, all in turn.");
+  has(text, "\n**top_k**\n\n- top_k 1 to 4 (capacity_factor=1): 4.00x (4.00 to 4.00) the time, 1.00 ms to "
+            "4.00 ms, mostly gate_up (+1.50 ms).\n- top_k 1 to 4 (capacity_factor=dropless): 4.00x "
+            "(4.00 to 4.00) the time, ");
+  has(text, "\n**capacity_factor**\n\n- capacity_factor 1 drops 12."); /* times are alike: no word */
+  has(text, "Load average of the host as points were measured (moectl's own work counts in it): "
+            "0.500 to 0.500.");
   has(text, "- capacity_factor 1 drops 12.");
   has(text, "; dropless drops 0.0% (top_k=1).");
   has(text, "| 16 of 256 | 8 | 2.00e-07 | 1e-05 |");
@@ -227,7 +252,7 @@ static void test_failed_points(void **state) {
   for (size_t i = 0; i < 4; i++)
     fixture.results.have[i] = false;
   text = report(&fixture);
-  has(text, "No point has run");
+  has_not(text, "## Findings"); /* nothing to say */
   has(text, "4 points: 4 not run.");
   free(text);
   tear_down(&fixture);
@@ -305,9 +330,9 @@ static void test_many_lines(void **state) {
   set_up(&fixture, LAYER "num_experts: [8, 16, 32, 64], top_k: [1, 2, 4, 8]}\n"
                          "workload: {num_tokens: [16, 32]}\ndtype: [fp32, bf16]\n");
   char *text = report(&fixture);
-  has(text, "- Raising top_k from 1 to 8, over 16 combinations of the others: the layer becomes "
-            "from 8.00x slower (");
-  has(text, "**dtype**");
+  has(text, "- top_k 1 to 8, over 16 combinations of the others: from 8.00x (8.00 to 8.00) the time (");
+  has(text, "; gate_up changes most in 16 of them.\n");
+  has_not(text, "\n**dtype**\n"); /* as fast: nothing to say */
   free(text);
   tear_down(&fixture);
 }
@@ -486,72 +511,83 @@ static void set_times(made_up *fixture, size_t index, double median, double min,
   fixture->results.points[index].time_ms[MOECL_STAGE_LAYER] = (sample_summary){median, min, p90};
 }
 
-/* A difference that the iterations of one point show too is not claimed. */
-static void test_noise(void **state) {
+/* A point's rounds, and what is made of them. */
+static void set_rounds(made_up *fixture, size_t index, const double *ms, size_t count) {
+  set_times(fixture, index, 1, 0.9, 1.1);
+  make_rounds(&fixture->results.points[index], ms, count);
+  set_times(fixture, index, ms[1], 0.9 * ms[1], 1.1 * ms[1]);
+}
+
+/* Two points are compared round by round: a drift that both have is no difference, one that
+ * the rounds do not agree on is not told. The intervals are those of Python's statistics. */
+static void test_comparisons(void **state) {
   (void)state;
+  static const double base[] = {1, 2, 4}, half[] = {1.5, 3.2, 6}, alike[] = {1.01, 2, 4.04};
+  static const double mixed[] = {2, 2.2, 3.8}, quick[] = {0.5, 1, 2};
   made_up fixture;
-  set_up(&fixture, LAYER "num_experts: 8, top_k: [1, 4]}\nworkload: {num_tokens: [256, 512]}\n"
-                         "dtype: [fp32, fp16, bf16]\n");
-  for (size_t i = 0; i < 12; i++) /* the tokens' cost aside, all alike */
-    set_times(&fixture, i, i / 3 % 2 ? 2 : 1, i / 3 % 2 ? 1.8 : 0.9, i / 3 % 2 ? 2.4 : 1.2);
-  set_times(&fixture, 1, 1.25, 1.2, 1.29); /* top_k 1, 256 tokens, fp16 */
-  set_times(&fixture, 2, 5, 4.9, 5.1);     /* bf16 */
-  set_times(&fixture, 11, 2.1, 1.8, 2.4);  /* top_k 4, 512 tokens, bf16 */
+  set_up(&fixture, LAYER "num_experts: [8, 16], top_k: [1, 2, 4]}\nworkload: {num_tokens: 256}\n");
+  for (size_t i = 0; i < 6; i++) set_rounds(&fixture, i, base, 3);
   char *text = report(&fixture);
-  has(text, "- Raising top_k from 1 to 4 changes the layer's time by no more than noise "
-            "(num_tokens=256, dtype=fp32): 1.00 ms to 1.00 ms, while the iterations of one point "
-            "vary 1.33x.\n");
-  has(text, "- Raising top_k from 1 to 4 makes the layer 5.00x faster (num_tokens=256, "
-            "dtype=bf16): 5.00 ms to 1.00 ms,");
-  has(text, "- 2.00x the tokens (256 to 512) take 2.00x the time (top_k=1, dtype=fp32): 1.00 ms "
-            "to 2.00 ms, throughput changes by no more than noise, 256000 to 256000 tokens/s, "
-            "while the iterations of one point vary 1.33x.\n");
-  has(text, "- fp32 is fastest with 1.00 ms, 5.00x faster than bf16 with 5.00 ms (top_k=1, "
-            "num_tokens=256); fp16 with 1.25 ms is as fast within the noise.\n");
-  has(text, "- fp32 with 2.00 ms and bf16 with 2.10 ms differ by no more than noise (top_k=4, "
-            "num_tokens=512), while the iterations of one point vary 1.33x.\n");
-  has_not(text, "hints");
+  has(text, "## Findings");
+  has_not(text, "\n**top_k**\n"); /* nothing differs: no heading */
+  has_not(text, "top_k 1 to 4");
   free(text);
-  tear_down(&fixture);
-  set_up(&fixture, LAYER "num_experts: [4, 8, 16, 32], top_k: [1, 2]}\n"
-                         "workload: {num_tokens: 256}\ndtype: [fp32, bf16]\n");
-  for (size_t i = 0; i < 16; i++)
-    set_times(&fixture, i, 1, 0.9, 1.2);
+  set_rounds(&fixture, 1, alike, 3); /* num_experts 8, top_k 2 */
+  set_rounds(&fixture, 2, half, 3);  /* num_experts 8, top_k 4 */
+  set_rounds(&fixture, 4, mixed, 3); /* num_experts 16, top_k 2 */
+  set_rounds(&fixture, 5, mixed, 3);
   text = report(&fixture);
-  has(text, "- Raising top_k from 1 to 2, over 8 combinations of the others: the layer's time "
-            "changes by no more than the iterations of one point vary.\n");
+  has(text, "- top_k 1 to 4 (num_experts=8): 1.50x (1.40 to 1.68) the time, ");
+  has(text, ". Step by step: 2 to 4 1.49x (1.37 to 1.69), the rest alike.\n");
+  has_not(text, "(num_experts=16)"); /* 2x, 1.1x and 0.95x: no */
   free(text);
-  for (size_t i = 0; i < 2; i++) /* num_experts 4, top_k 1 */
-    set_times(&fixture, i, 3, 2.9, 3.1);
+  set_rounds(&fixture, 1, quick, 3); /* up, down: the ends are alike, the middle is not */
+  set_rounds(&fixture, 2, base, 3);
   text = report(&fixture);
-  has(text, "the layer becomes from 3.00x faster (num_experts=4, dtype=fp32) to as fast within 2% "
-            "(num_experts=8, dtype=fp32); in 6 of them the iterations' times overlap or vary as "
-            "much, so that may be noise.\n");
+  has(text, "- top_k 1 to 4 (num_experts=8): the ends do not differ beyond doubt, ");
+  has(text, ". Step by step: 1 to 2 0.500x (0.500 to 0.500), 2 to 4 2.00x (2.00 to 2.00).\n");
   free(text);
   tear_down(&fixture);
 }
 
-static void test_few_iterations(void **state) {
+/* Measured once: told only where iterations do not overlap, of which there are enough. */
+static void test_measured_once(void **state) {
   (void)state;
+  static const double once[] = {1};
   made_up fixture;
-  set_up(&fixture, LAYER "num_experts: 8, top_k: [1, 4]}\nworkload: {num_tokens: [256, 512]}\n"
-                         "measure: {iterations: 4}\ndtype: [fp32, bf16]\n");
-  for (size_t i = 1; i < 8; i += 2) /* bf16 */
-    set_times(&fixture, i, i < 4 ? 9 : 9.09, 9, 9);
+  set_up(&fixture, LAYER "num_experts: 8, top_k: [1, 2]}\nworkload: {num_tokens: 256}\n"
+                   "dtype: [fp32, bf16]\n");
+  for (size_t i = 0; i < 4; i++) set_times(&fixture, i, 1, 0.9, 1.2);
+  set_times(&fixture, 1, 1.5, 1.1, 2); /* top_k 1, bf16: overlaps */
+  set_times(&fixture, 3, 1.5, 1.3, 2); /* top_k 2, bf16: does not */
+  for (size_t i = 0; i < 4; i++) make_rounds(&fixture.results.points[i], once, 1);
   char *text = report(&fixture);
-  has(text, "Only 4 iterations were timed at each point (measure.iterations), too few to tell a "
-            "difference in time\nfrom noise: take those below as hints.\n");
-  has(text, "- Raising top_k from 1 to 4 seems to make the layer 4.00x slower (");
-  has(text,
-      "- Raising top_k from 1 to 4 seems to leave the layer as fast within 2% (num_tokens=512, "
-      "dtype=bf16)");
-  has(text, "(256 to 512) seem to take 2.00x the time");
-  has(text, "- fp32 seems fastest with ");
+  has(text, "\n4 points were measured once, one after another: ");
+  has_not(text, "rounds, all in turn");
+  has(text, "- dtype (top_k=2): fp32 is fastest with 1.00 ms; bf16 takes 1.50x");
+  has_not(text, "dtype (top_k=1)");
   free(text);
-  fixture.experiment.iterations = 5;
+  fixture.results.points[3].iterations = 4;
   text = report(&fixture);
-  has_not(text, "seem");
-  has_not(text, "hints");
+  has_not(text, "is fastest");
+  free(text);
+  tear_down(&fixture);
+}
+
+/* Tokens are compared by what one costs. */
+static void test_token_findings(void **state) {
+  (void)state;
+  static const double base[] = {1, 2, 4}, same[] = {4, 8, 16}, cheap[] = {2, 4, 8};
+  made_up fixture;
+  set_up(&fixture, LAYER "num_experts: 8, top_k: 1}\nworkload: {num_tokens: [16, 64]}\n"
+                   "dtype: [fp32, bf16]\n");
+  for (size_t i = 0; i < 2; i++) set_rounds(&fixture, i, base, 3);
+  set_rounds(&fixture, 2, same, 3);  /* 64 tokens, fp32: four times the time of 16 */
+  set_rounds(&fixture, 3, cheap, 3); /* bf16: twice */
+  char *text = report(&fixture);
+  has(text, "- num_tokens 16 to 64 (dtype=bf16): 0.500x (0.500 to 0.500) the time a token, ");
+  has_not(text, "num_tokens 16 to 64 (dtype=fp32)");
+  has(text, "- dtype (num_tokens=64): bf16 is fastest with 4.00 ms; fp32 takes 2.00x (2.00 to 2.00)");
   free(text);
   tear_down(&fixture);
 }
@@ -573,7 +609,7 @@ static void test_seeds(void **state) {
             "- Over 3 seeds (top_k=2) the layer takes 2.00 ms, ");
   has_not(text, "Raising seed");
   has_not(text, "at seed=");
-  has(text, "Raising top_k from 1 to 2");
+  has(text, "- top_k 1 to 2");
   free(text);
   assert_true(pictures_plan(&fixture.results, &pictures));
   for (size_t i = 0; i < pictures.count; i++)
@@ -838,8 +874,9 @@ int main(void) {
       cmocka_unit_test(test_utilization_titles),
       cmocka_unit_test(test_few_pictures),
       cmocka_unit_test(test_seeds),
-      cmocka_unit_test(test_noise),
-      cmocka_unit_test(test_few_iterations),
+      cmocka_unit_test(test_comparisons),
+      cmocka_unit_test(test_measured_once),
+      cmocka_unit_test(test_token_findings),
       cmocka_unit_test(test_draw_sweep),
       cmocka_unit_test(test_draw_extremes),
       cmocka_unit_test(test_gnuplot_fails),
