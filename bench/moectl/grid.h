@@ -4,6 +4,9 @@
 
 #include "results_private.h"
 
+/* Of more points than this, tables are grouped and there is one picture of all experts. */
+enum { SMALL_SWEEP = 24 };
+
 /* The axis with this flat name; num_axes if it is not swept. */
 size_t grid_find(const experiment *plan, const char *param);
 /* How far apart in points are neighbours along an axis. */

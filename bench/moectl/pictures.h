@@ -43,7 +43,6 @@ typedef struct picture_list {
 
 /* Plans the pictures of what has run so far: a picture of every point's experts only in
  * small sweeps, or where all are asked for. false: no memory. */
-enum { SMALL_SWEEP = 24 };
 bool pictures_plan(const results *all, picture_list *pictures);
 void pictures_release(picture_list *pictures);
 

@@ -3,7 +3,11 @@
 #include "report.h"
 #include <inttypes.h>
 #include <math.h>
+#include <stdlib.h>
 #include <string.h>
+
+/* Of more points than MAX_ROWS the first and last EXTREMES by throughput have a row. */
+enum { MAX_ROWS = 200, EXTREMES = 20 };
 
 static void cell(FILE *file, double number) {
   char text[NUMBER_SIZE];
@@ -80,6 +84,37 @@ static void verify_cell(const point_result *point, FILE *file) {
   }
 }
 
+typedef struct ranked {
+  double rate;
+  size_t index;
+} ranked;
+
+static int by_rate(const void *a, const void *b) {
+  const double x = ((const ranked *)a)->rate, y = ((const ranked *)b)->rate;
+  return (x > y) - (x < y);
+}
+
+/* Which points have a row, malloc'ed; NULL without memory. */
+static bool *choose_points(const results *all) {
+  const size_t points = all->experiment->num_points;
+  bool *listed = calloc(points + 1, sizeof *listed);
+  ranked *order = calloc(points + 1, sizeof *order);
+  size_t count = 0;
+  for (size_t i = 0; listed && order && i < points; i++) {
+    const bool ran = point_ran(all, i) && isfinite(all->points[i].tokens_per_s);
+    if (ran) order[count++] = (ranked){all->points[i].tokens_per_s, i};
+    listed[i] = points <= MAX_ROWS || (all->have[i] && all->points[i].status >= POINT_VERIFY_FAILED);
+  }
+  if (order) qsort(order, count, sizeof *order, by_rate);
+  for (size_t i = 0; listed && order && i < count; i++)
+    if (i < EXTREMES || i + EXTREMES >= count) listed[order[i].index] = true;
+  const bool ok = listed && order;
+  free(order);
+  if (ok) return listed;
+  free(listed);
+  return NULL;
+}
+
 void report_points(const results *all, FILE *file) {
   static const char *const names[] = {"tokens_per_s", "tflops", "gbytes_per_s", "dropped_fraction",
                                       "max_mean_imbalance"};
@@ -87,10 +122,17 @@ void report_points(const results *all, FILE *file) {
   const char *columns[count] = {"median ms", "min ms", "p90 ms"};
   measure_headings(names, NAMES, columns + NUM_SUMMARIES);
   columns[count - 1] = "verify (error)";
+  bool *listed = choose_points(all);
   fputs("## Points\n\n", file);
+  if (!listed) return;
+  if (all->experiment->num_points > MAX_ROWS)
+    fprintf(file, "Of %zu points the %d with the highest and the %d with the lowest throughput, and those "
+            "that failed; all are in\n`results.csv`.\n\n", all->experiment->num_points, EXTREMES,
+            EXTREMES);
   head(all, columns, count, file);
   for (size_t i = 0; i < all->experiment->num_points; i++) {
     const point_result *point = &all->points[i];
+    if (!listed[i]) continue;
     row_begin(all, i, file);
     if (!point_ran(all, i)) {
       for (size_t column = 0; column + 1 < count; column++)
@@ -105,6 +147,7 @@ void report_points(const results *all, FILE *file) {
     verify_cell(point, file);
     fputc('\n', file);
   }
+  free(listed);
   fputs(
       "\nTimes are device times of the whole layer over the timed iterations. TFLOP/s counts what "
       "the surviving\nassignments need; GB/s the least that must be moved: the weights of the "
@@ -157,6 +200,10 @@ void report_stages(const results *all, FILE *file) {
         "timed in forwards of their own,\nwith an event for every kernel: their sum and the layer's "
         "time need not agree.\n\n",
         file);
+  if (all->experiment->num_points > SMALL_SWEEP) {
+    report_stage_groups(all, stages, count, file);
+    return;
+  }
   head(all, columns, count + 2, file);
   bool fused = false, no_times = false;
   for (size_t i = 0; i < all->experiment->num_points; i++) {
@@ -193,9 +240,11 @@ void report_routing(const results *all, FILE *file) {
   enum { NAMES = sizeof names / sizeof names[0] };
   const char *columns[NAMES];
   measure_headings(names, NAMES, columns);
+  const bool grouped = all->experiment->num_points > SMALL_SWEEP;
   fputs("## Routing balance\n\n", file);
-  head(all, columns, NAMES, file);
-  for (size_t i = 0; i < all->experiment->num_points; i++) {
+  if (grouped) report_routing_groups(all, file);
+  else head(all, columns, NAMES, file);
+  for (size_t i = 0; i < all->experiment->num_points && !grouped; i++) {
     if (!point_ran(all, i)) continue;
     row_begin(all, i, file);
     measure_cells(names, NAMES, &all->points[i], file);

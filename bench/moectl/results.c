@@ -163,6 +163,14 @@ static bool fold(results *all, char **error) {
   return true;
 }
 
+/* This run among those that measured: one that is resumed with nothing left to do does not. */
+static bool enter_run(results *all, char **error) {
+  json_t *run = all->this_run;
+  all->this_run = NULL;
+  return json_array_append_new(all->runs, run) == 0 ||
+         fail_text(error, "no memory for the results");
+}
+
 /* A new folder has its (empty) results at once: one that can't be written is
  * found before anything is measured, and --resume works from the start. A resumed
  * one has what its journal held. */
@@ -171,9 +179,9 @@ static bool open_folder(results *all, const char *out, bool resume, char **error
   const bool ok = resume ? resume_folder(all, out, error)
                   : out  ? make_named_folder(all, out, error)
                          : make_default_folder(all, error);
-  if (ok && json_array_append_new(all->runs, provenance_now(all->experiment)) != 0)
-    return fail_text(error, "no memory for the results");
-  return ok && fold(all, error);
+  all->this_run = provenance_now(all->experiment);
+  if (ok && !all->this_run) return fail_text(error, "no memory for the results");
+  return ok && (resume || enter_run(all, error)) && fold(all, error);
 }
 
 results *results_open(const experiment *plan, const moecl_device_info *device,
@@ -222,8 +230,10 @@ static void drop_arrays(moecl_routing *routing) {
 /* A line of the journal; results.json and results.csv each time there is twice as
  * much, so that all that is ever written of them is about twice the last. */
 static bool keep_entry(results *all, size_t index, char **error) {
+  const bool first = all->this_run != NULL;
   all->entries++;
-  if (all->entries >= all->folded) return fold(all, error);
+  if (first && !enter_run(all, error)) return false;
+  if (first || all->entries >= all->folded) return fold(all, error);
   if (journal_append(all, index, error)) return true;
   all->folded = 0; /* it isn't in the journal: with the next one all is written */
   return false;
@@ -302,6 +312,7 @@ void results_destroy(results **all) {
   free(r->points);
   free(r->have);
   json_decref(r->runs);
+  json_decref(r->this_run);
   folder_lock_release(&r->lock);
   free(r->folder);
   free(r);

@@ -13,6 +13,7 @@ struct results {
   moecl_device_info device;
   kernel_origin kernels;
   json_t *runs; /* an array: who measured, a run each, this one last (provenance.h) */
+  json_t *this_run; /* not among them yet; else NULL */
   char *folder;
   struct folder_lock *lock; /* of the folder (lock.h) */
   picture_choice pictures;

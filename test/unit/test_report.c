@@ -769,6 +769,136 @@ static void test_routing_pictures(void **state) {
   tear_down(&fixture);
 }
 
+/* Takes a made-up point's first round to the results, or a later one. */
+static void give(made_up *fixture, results *all, size_t index, size_t round) {
+  char *error = NULL;
+  make_point(fixture, index);
+  point_result *point = &fixture->results.points[index];
+  for (int stage = 0; stage < MOECL_STAGE_COUNT; stage++) { /* numbers of 17 digits */
+    point->time_ms[stage].median *= 1 + (double)(index + 1) / 3;
+    point->time_ms[stage].min /= 7;
+    point->time_ms[stage].p90 *= 1 + (double)(index + 1) / 3;
+  }
+  point->routing.statistics.coefficient_of_variation = sqrt(2 + (double)(index % 3));
+  point->verify.error = 1e-7 / 3;
+  const double drift[] = {1, 1 + sqrt(0.01), 1.0 / 3};
+  make_rounds(point, drift, 3);
+  bool ok;
+  if (round == 0) {
+    point->num_rounds = 1;
+    ok = results_add(all, point, &error);
+  } else {
+    ok = results_add_round(all, index, &point->rounds[round], NULL, &error);
+    free_point(point);
+  }
+  *point = (point_result){0};
+  if (!ok) fail_msg("%s", error);
+}
+
+static results *open_results(const made_up *fixture, const char *folder, bool resume) {
+  char *error = NULL;
+  results *all = results_open(&fixture->experiment, &fixture->results.device,
+                              &fixture->results.kernels, folder, resume, &error);
+  if (!all) fail_msg("%s", error);
+  return all;
+}
+
+/* Without what is of one run: when, by which command. */
+static char *read_comparable(const char *folder, const char *name) {
+  size_t size = 0;
+  char *path = format_text("%s/%s", folder, name);
+  char *text = read_whole_file(path, &size), *kept = NULL;
+  assert_non_null(text);
+  free(path);
+  FILE *out = open_memstream(&kept, &size);
+  for (char *line = strtok(text, "\n"); line; line = strtok(NULL, "\n"))
+    if (!strstr(line, "Written ") && !strstr(line, "Begun ") && !strstr(line, "Gone on with ") &&
+        strncmp(line, "# ", 2) != 0)
+      fprintf(out, "%s\n", line);
+  fclose(out);
+  free(text);
+  return kept;
+}
+
+/* results.json without the runs. */
+static char *read_points(const char *folder) {
+  char *path = format_text("%s/results.json", folder);
+  json_t *root = json_load_file(path, 0, NULL);
+  free(path);
+  assert_non_null(root);
+  json_object_del(root, "runs");
+  char *text = json_dumps(root, JSON_REAL_PRECISION(17));
+  json_decref(root);
+  return text;
+}
+
+static void same_files(const char *a, const char *b) {
+  size_t compared = 0;
+  DIR *files = opendir(a);
+  assert_non_null(files);
+  for (const struct dirent *file; (file = readdir(files));) {
+    const char *name = file->d_name;
+    if (name[0] == '.' || strstr(name, ".png") || strcmp(name, "results.json") == 0) continue;
+    char *one = read_comparable(a, name), *other = read_comparable(b, name);
+    if (strcmp(one, other) != 0) fail_msg("%s differs:\n%s\n---\n%s", name, one, other);
+    free(one);
+    free(other);
+    compared++;
+  }
+  closedir(files);
+  assert_true(compared > 20);
+  char *one = read_points(a), *other = read_points(b);
+  assert_string_equal(one, other);
+  free(one);
+  free(other);
+}
+
+static size_t count_files(const char *folder) {
+  size_t count = 0;
+  DIR *files = opendir(folder);
+  while (files && readdir(files)) count++;
+  if (files) closedir(files);
+  return count;
+}
+
+/* A run that was cut off twice and gone on with leaves the files of one that wasn't. */
+static void test_resumed_run(void **state) {
+  (void)state;
+  made_up fixture;
+  char *note = NULL, *error = NULL, *was = format_text("%s", getenv("PATH"));
+  set_up(&fixture, LAYER "num_experts: [8, 16], top_k: [1, 4], capacity: {factor: [1.1, null]}}\n"
+                         "workload: {num_tokens: [16, 256]}\n");
+  const size_t count = fixture.experiment.num_points;
+  char *folders[2] = {format_text("%s/whole", fixture.results.folder),
+                      format_text("%s/parts", fixture.results.folder)};
+  for (size_t i = 0; i < count; i++) free_point(&fixture.results.points[i]);
+  for (int parts = 0; parts < 2; parts++) {
+    results *all = open_results(&fixture, folders[parts], false);
+    for (size_t round = 0; round < 3; round++)
+      for (size_t i = 0; i < count; i++) {
+        if (parts && ((round == 0 && i == 7) || (round == 1 && i == 3))) {
+          results_destroy(&all); /* a crash */
+          all = open_results(&fixture, folders[parts], true);
+        }
+        assert_true(results_wants(all, i, (int64_t)round));
+        give(&fixture, all, i, round);
+      }
+    setenv("PATH", "", 1); /* the pictures' scripts say it all */
+    if (!results_finish(all, &note, &error)) fail_msg("%s", error);
+    setenv("PATH", was, 1);
+    free(note);
+    results_destroy(&all);
+  }
+  same_files(folders[0], folders[1]);
+  assert_int_equal(count_files(folders[0]), count_files(folders[1]));
+  for (int parts = 0; parts < 2; parts++) {
+    remove_folder(folders[parts]);
+    free(folders[parts]);
+  }
+  free(was);
+  tear_down(&fixture);
+}
+
 static bool is_png(const made_up *fixture, const char *name) {
   char *path = format_text("%s/%s.png", fixture->results.folder, name);
   char start[8] = "";
@@ -874,6 +1004,7 @@ int main(void) {
       cmocka_unit_test(test_utilization_titles),
       cmocka_unit_test(test_few_pictures),
       cmocka_unit_test(test_seeds),
+      cmocka_unit_test(test_resumed_run),
       cmocka_unit_test(test_comparisons),
       cmocka_unit_test(test_measured_once),
       cmocka_unit_test(test_token_findings),

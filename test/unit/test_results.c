@@ -413,6 +413,10 @@ static void test_resume(void **state) {
   assert_false(results_has(all, 4));
   assert_true(isnan(all->points[0].time_ms[MOECL_STAGE_PERMUTE].median));
   assert_int_equal(results_worst(all), POINT_UNVERIFIED_OK);
+  finish(all);
+  json_t *same = read_json(f); /* it has measured nothing yet */
+  assert_true(json_equal(json_object_get(before, "runs"), json_object_get(same, "runs")));
+  json_decref(same);
   add(all, make_point(f, 2, POINT_OK));
   finish(all);
   json_t *after = read_json(f);
