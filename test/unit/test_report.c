@@ -511,6 +511,51 @@ static void set_times(made_up *fixture, size_t index, double median, double min,
   fixture->results.points[index].time_ms[MOECL_STAGE_LAYER] = (sample_summary){median, min, p90};
 }
 
+static size_t count_lines(const char *text, const char *start) {
+  size_t count = 0;
+  for (const char *line = text; *line; line = strchr(line, '\n') + 1)
+    count += strncmp(line, start, strlen(start)) == 0;
+  return count;
+}
+
+/* The report of a large sweep does not grow with every table by its points. */
+static void test_large_report(void **state) {
+  (void)state;
+  made_up fixture;
+  set_up(&fixture, LAYER "num_experts: [8, 16, 32], top_k: [1, 2, 4, 8]}\n"
+                   "workload: {num_tokens: [16, 32, 64]}\ndtype: [fp32, bf16]\n");
+  fixture.results.points[5].verify.ok = false;
+  fixture.results.points[5].status = POINT_VERIFY_FAILED;
+  for (size_t i = 0; i < 72; i += 2) { /* fp32 */
+    fixture.results.points[i].routing.statistics.entropy = 2;
+    fixture.results.points[i].time_ms[MOECL_STAGE_GATE_UP].median *= 2; /* 1/2, and 3/6: now 2/3 */
+  }
+  char *text = report(&fixture);
+  assert_int_equal(count_lines(text, "| 7 |"), 1); /* the table of points, no other */
+  assert_int_equal(count_lines(text, "| 5 |"), 2); /* it did not verify */
+  has(text, "| dtype | fp32 | 36 | 11.1% | 11.1% | 66.7% | 11.1% | n/a |\n");
+  has(text, "| dtype | bf16 | 36 | 16.7% | 16.7% | 50.0% | 16.7% | n/a |\n");
+  has(text, "| dtype | fp32 | 36 | 4.22 | 0 | 2.00 |"); /* 1.125 k of the mean k 3.75 */
+  has(text, "| num_tokens | 16 | 24 | 4.22 | 0 | 1.75 |");
+  free(text);
+  tear_down(&fixture);
+  char seeds[2048] = "seed: [0", *end = seeds + strlen(seeds);
+  for (int i = 1; i < 250; i++) end += sprintf(end, ", %d", i);
+  sprintf(end, "]\n%s", LAYER "num_experts: 8, top_k: 1}\nworkload: {num_tokens: 16}\n");
+  set_up(&fixture, seeds);
+  for (size_t i = 0; i < 250; i++) fixture.results.points[i].tokens_per_s = 1000 + (double)(i * 7 % 250);
+  fixture.results.points[100].status = POINT_VERIFY_FAILED; /* 700 % 250 = 200: neither end */
+  text = report(&fixture);
+  has(text, "Of 250 points the 20 with the highest and the 20 with the lowest throughput, and those that "
+            "failed; all are in\n`results.csv`.\n");
+  assert_int_equal(count_lines(text, "| 0 |"), 1);   /* the slowest */
+  assert_int_equal(count_lines(text, "| 107 |"), 1); /* 749 % 250 = 249: the fastest */
+  assert_int_equal(count_lines(text, "| 50 |"), 0);  /* 100 */
+  assert_int_equal(count_lines(text, "| 100 |"), 1);
+  free(text);
+  tear_down(&fixture);
+}
+
 /* A point's rounds, and what is made of them. */
 static void set_rounds(made_up *fixture, size_t index, const double *ms, size_t count) {
   set_times(fixture, index, 1, 0.9, 1.1);
@@ -1005,6 +1050,7 @@ int main(void) {
       cmocka_unit_test(test_few_pictures),
       cmocka_unit_test(test_seeds),
       cmocka_unit_test(test_resumed_run),
+      cmocka_unit_test(test_large_report),
       cmocka_unit_test(test_comparisons),
       cmocka_unit_test(test_measured_once),
       cmocka_unit_test(test_token_findings),
