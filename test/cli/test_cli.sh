@@ -506,7 +506,7 @@ test_short_options() {
   call run "$work/tiny.yaml" --iterations 5 --warmup=0 --out "$work/short"
   expect "run --iterations 5 --warmup=0" 0
   json_holds "they are the experiment's" "$work/short" \
-    "r['experiment']['measure'] == {'warmup': 0, 'iterations': 5, 'verify': True} and
+    "r['experiment']['measure'] == {'warmup': 0, 'iterations': 5, 'rounds': None, 'verify': True} and
      r['points'][0]['iterations'] == 5"
 }
 
@@ -542,11 +542,66 @@ os.execv(sys.argv[1], sys.argv[1:])' "$moectl" run "$work/long.yaml" --out "$dir
   call run "$work/long.yaml" --resume "$dir" --quiet
   expect "--resume goes on" 0
   holds "resumed results" python3 "$here/check_results.py" "$dir" --points 128
-  holds "finished points were taken over, not run again" python3 -c '
+  holds "finished points were taken over, not run again" taken_over "$work/before.json" "$dir/results.json"
+  json_holds "both runs are recorded" "$dir" "len(r['runs']) == 2 and '--resume' in r['runs'][1]['command']"
+}
+
+# Every round measured before, in results.json and lines of its journal, is there afterwards.
+# usage: taken_over BEFORE... AFTER
+taken_over() {
+  python3 -c '
 import json, sys
-before, after = (json.load(open(path))["points"] for path in sys.argv[1:])
-done = [p for p in before if not p.get("error")]
-assert done and all(p in after for p in done), len(done)' "$work/before.json" "$dir/results.json"
+before = {}
+for path in sys.argv[1:-1]:
+    text = open(path).read()
+    points = json.loads(text)["points"] if path.endswith(".json") else [
+        json.loads(line) for line in text.splitlines(True) if line.endswith("\n")]
+    before.update((p["index"], p) for p in points if not p["error"])
+after = {p["index"]: p for p in json.load(open(sys.argv[-1]))["points"]}
+print(len(before), "points before")
+assert before
+for index, point in before.items():
+    rounds = after[index]["rounds"]
+    assert rounds[: len(point["rounds"])] == point["rounds"], index
+    assert len(rounds) == after[index]["rounds_planned"] == 3, index
+    assert after[index]["routing"] == point["routing"], index' "$@"
+}
+
+# A run killed at any time loses nothing that it had measured.
+test_killed() {
+  local dir=$work/killed pid tries
+  "$moectl" run "$work/long.yaml" --out "$dir" >"$work/out" 2>"$work/err" </dev/null &
+  pid=$!
+  for ((tries = 0; tries < 600; tries++)); do
+    (($(cat "$dir/results.jsonl" 2>/dev/null | wc -l) >= 3)) && break
+    sleep 0.02
+  done
+  kill -KILL "$pid" 2>/dev/null || true
+  wait "$pid" 2>/dev/null || true
+  cp "$dir/results.json" "$work/killed.json" && cp "$dir/results.jsonl" "$work/killed.jsonl"
+  call run "$work/long.yaml" --resume "$dir" --quiet
+  expect "--resume of a killed run" 0
+  holds "its results" python3 "$here/check_results.py" "$dir" --points 128
+  holds "results.json and its journal were taken over" \
+    taken_over "$work/killed.json" "$work/killed.jsonl" "$dir/results.json"
+}
+
+# What a run draws: one picture of a sweep's experts; each point's own if it is small, or asked for.
+test_pictures() {
+  local many=(--set 'layer.top_k=[1, 2, 3, 4]' --set 'workload.num_tokens=[8, 16, 24, 32, 40, 48, 56]'
+    --set measure.verify=false --set measure.rounds=1 --quiet)
+  call run "$work/tiny.yaml" "${many[@]}" --out "$work/few"
+  expect "run: 28 points" 0
+  holds "28 points: one picture of their experts" \
+    bash -c "[[ \$(ls '$work/few'/expert_utilization*.gp) == '$work/few/expert_utilization.gp' ]]"
+  call run "$work/tiny.yaml" "${many[@]}" --pictures all --resume "$work/few"
+  expect "--pictures all" 0
+  holds "one of each point besides" bash -c "(( \$(ls '$work/few'/expert_utilization_k*.gp | wc -l) == 28 ))"
+  call run "$work/tiny.yaml" "${many[@]}" --pictures none --out "$work/none"
+  expect "--pictures none" 0
+  holds "draws nothing" bash -c "! ls '$work/none'/*.gp"
+  call run "$work/tiny.yaml" --pictures some --out "$work/never"
+  expect "--pictures with another word, exit 2" 2 "expected few, all or none, found 'some'"
 }
 
 # Two runs on one folder: the second is refused and the first is none the worse.
@@ -622,6 +677,8 @@ main() {
     test_short_options
     test_resume
     test_interrupt
+    test_killed
+    test_pictures
     test_lock
     test_full_disk
   else
