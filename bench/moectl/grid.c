@@ -80,6 +80,12 @@ bool point_ran(const results *all, size_t index) {
   return all->have[index] && all->points[index].status != POINT_ERROR;
 }
 
+bool point_has_loads(const results *all, size_t index) {
+  const moecl_routing *routing = &all->points[index].routing;
+  return point_ran(all, index) && routing->tokens_per_expert &&
+         routing->tokens_per_expert_after_capacity;
+}
+
 double point_ms(const results *all, size_t index) {
   return all->points[index].time_ms[MOECL_STAGE_LAYER].median;
 }

@@ -114,12 +114,6 @@ static bool is_wanted(const results *all, picture_kind kind, size_t axis) {
   return pictures_view(all, kind, axis, &view);
 }
 
-static bool has_loads(const results *all, size_t index) {
-  const moecl_routing *routing = &all->points[index].routing;
-  return point_ran(all, index) && routing->tokens_per_expert &&
-         routing->tokens_per_expert_after_capacity;
-}
-
 static bool same_loads(const results *all, size_t a, size_t b) {
   const moecl_routing *x = &all->points[a].routing, *y = &all->points[b].routing;
   return x->num_experts == y->num_experts &&
@@ -133,7 +127,7 @@ bool pictures_axis_loads(const results *all, size_t axis) {
     size_t first = SIZE_MAX;
     for (size_t i = 0; i < plan->axes[axis].count; i++) {
       const size_t index = grid_line_start(plan, axis, line) + i * grid_stride(plan, axis);
-      if (!has_loads(all, index)) continue;
+      if (!point_has_loads(all, index)) continue;
       if (first == SIZE_MAX) first = index;
       else if (!same_loads(all, first, index)) return true;
     }
@@ -158,7 +152,7 @@ bool pictures_plan(const results *all, picture_list *pictures) {
   if (ok && loads) ok = add(pictures, PICTURE_LOADS, 0, 0, format_text("expert_utilization"));
   const bool each = all->pictures == PICTURES_ALL || plan->num_points <= SMALL_SWEEP;
   for (size_t i = 0; ok && each && i < plan->num_points; i++)
-    if (has_loads(all, i))
+    if (point_has_loads(all, i))
       ok = add(pictures, PICTURE_UTILIZATION, i, 0, utilization_name(all, pictures, i));
   if (!ok) pictures_release(pictures);
   return ok;

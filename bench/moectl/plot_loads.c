@@ -10,31 +10,65 @@
 enum { MAX_ROWS = 400 };
 
 typedef struct rows {
-  bool *matters; /* [num_axes] */
+  bool *matters, *held; /* [num_axes]; held: at the value of the first point that has loads */
   size_t *points, count, all; /* [count] of `all` rows */
   int64_t num_experts;        /* the most that any has */
   double busiest;             /* over the even share */
 } rows;
 
-/* The first point of each combination of what matters: the others have the same loads. */
-static bool collect(const results *all, rows *found) {
+/* The first point of each combination of what matters: the others have the same loads, or
+ * are not of what is held. `seen` is scratch. */
+static void collect(const results *all, bool *seen, rows *found) {
+  const experiment *plan = all->experiment;
+  size_t first = SIZE_MAX;
+  memset(seen, 0, plan->num_points * sizeof *seen);
+  found->count = found->all = 0;
+  for (size_t i = 0; i < plan->num_points; i++) {
+    size_t kind = i;
+    bool fits = point_has_loads(all, i);
+    if (fits && first == SIZE_MAX) first = i;
+    for (size_t axis = 0; fits && axis < plan->num_axes; axis++) {
+      const size_t digit = grid_digit(plan, axis, i);
+      fits = !found->held[axis] || digit == grid_digit(plan, axis, first);
+      if (!found->matters[axis]) kind -= digit * grid_stride(plan, axis);
+    }
+    if (!fits || seen[kind]) continue;
+    seen[kind] = true;
+    if (found->all++ < MAX_ROWS) found->points[found->count++] = i;
+  }
+}
+
+/* Of too many rows: the axis to hold; seeds, which are repetitions, else the longest. */
+static size_t axis_to_hold(const experiment *plan, const rows *found) {
+  size_t longest = plan->num_axes;
+  for (size_t axis = 0; axis < plan->num_axes; axis++) {
+    if (!found->matters[axis] || found->held[axis]) continue;
+    if (grid_is_seed(plan, axis)) return axis;
+    if (longest == plan->num_axes || plan->axes[axis].count > plan->axes[longest].count)
+      longest = axis;
+  }
+  return longest;
+}
+
+/* False without memory. */
+static bool choose_rows(const results *all, rows *found) {
   const experiment *plan = all->experiment;
   bool *seen = calloc(plan->num_points + 1, sizeof *seen);
   found->matters = calloc(plan->num_axes + 1, sizeof *found->matters);
+  found->held = calloc(plan->num_axes + 1, sizeof *found->held);
   found->points = calloc(MAX_ROWS, sizeof *found->points);
-  const bool ok = seen && found->matters && found->points;
+  const bool ok = seen && found->matters && found->held && found->points;
   for (size_t axis = 0; ok && axis < plan->num_axes; axis++)
     found->matters[axis] = pictures_axis_loads(all, axis);
-  for (size_t i = 0; ok && i < plan->num_points; i++) {
-    const moecl_routing *routing = &all->points[i].routing;
-    if (!point_ran(all, i) || !routing->tokens_per_expert) continue;
-    size_t kind = i;
-    for (size_t axis = 0; axis < plan->num_axes; axis++)
-      if (!found->matters[axis]) kind -= grid_digit(plan, axis, i) * grid_stride(plan, axis);
-    if (seen[kind]) continue;
-    seen[kind] = true;
-    if (found->all++ >= MAX_ROWS) continue;
-    found->points[found->count++] = i;
+  if (ok) collect(all, seen, found);
+  while (ok && found->all > MAX_ROWS) {
+    const size_t axis = axis_to_hold(plan, found);
+    if (axis == plan->num_axes) break;
+    found->held[axis] = true;
+    collect(all, seen, found);
+  }
+  for (size_t r = 0; r < found->count; r++) {
+    const moecl_routing *routing = &all->points[found->points[r]].routing;
     if (routing->num_experts > found->num_experts) found->num_experts = routing->num_experts;
     found->busiest = fmax(found->busiest, routing->statistics.max_mean_imbalance);
   }
@@ -62,6 +96,10 @@ static void write_data(const results *all, const rows *found, FILE *data) {
   }
 }
 
+static bool has_label(const rows *found, size_t axis) {
+  return found->matters[axis] && !found->held[axis];
+}
+
 /* "8, 2, 256" of what matters among the first `axes`; what they are stands at the side. */
 static void row_label(const results *all, const rows *found, size_t axes, size_t row, char *text,
                       size_t size) {
@@ -70,7 +108,7 @@ static void row_label(const results *all, const rows *found, size_t axes, size_t
   size_t used = 0;
   text[0] = '\0';
   for (size_t axis = 0; axis < axes && used < size; axis++)
-    if (found->matters[axis])
+    if (has_label(found, axis))
       used += (size_t)snprintf(text + used, size - used, "%s%.24s", used > 0 ? ", " : "",
                                grid_value_text(plan, axis, found->points[row], value, sizeof value));
 }
@@ -81,7 +119,7 @@ static void axis_names(const experiment *plan, const rows *found, size_t begin, 
   size_t used = strlen(text);
   bool first = true;
   for (size_t axis = begin; axis < end && used < size; axis++) {
-    if (!found->matters[axis]) continue;
+    if (!has_label(found, axis)) continue;
     used += (size_t)snprintf(text + used, size - used, "%s%s", first ? "" : ", ",
                              plan->axes[axis].param);
     first = false;
@@ -94,7 +132,7 @@ static size_t named_axes(const results *all, const rows *found, int row_pixels) 
   const experiment *plan = all->experiment;
   size_t axes = plan->num_axes;
   for (size_t rows_each = 1; axes > 1 && rows_each * (size_t)row_pixels < 13; axes--)
-    if (found->matters[axes - 1]) rows_each *= plan->axes[axes - 1].count;
+    if (has_label(found, axes - 1)) rows_each *= plan->axes[axes - 1].count;
   return axes;
 }
 
@@ -141,24 +179,36 @@ static void write_colours(double busiest, FILE *script) {
         "set rmargin at screen 0.83\n", script);
 }
 
+static void write_title(const results *all, const rows *found, FILE *script) {
+  char line[LABEL_SIZE], text[64];
+  snprintf(line, sizeof line, "%.60s: expert utilization, before capacity", all->experiment->name);
+  fputs("set title ", script);
+  gnuplot_quote(script, line);
+  snprintf(line, sizeof line, "assignments of each expert over the even share; the busiest: %s times",
+           number_text(found->busiest, text, sizeof text));
+  fputs(" . \"\\n\" . ", script);
+  gnuplot_quote(script, line);
+  const char *before = " . \"\\nheld: \" . ";
+  for (size_t axis = 0; axis < all->experiment->num_axes; axis++) {
+    if (!found->held[axis]) continue;
+    snprintf(line, sizeof line, "%s=%s", all->experiment->axes[axis].param,
+             grid_value_text(all->experiment, axis, found->points[0], text, sizeof text));
+    fputs(before, script);
+    gnuplot_quote(script, line);
+    before = " . ', ' . ";
+  }
+  fputc('\n', script);
+}
+
 void plot_loads(const results *all, const picture_plan *picture, FILE *script, FILE *data) {
   rows found = {.count = 0};
-  if (collect(all, &found) && found.count > 0) {
+  if (choose_rows(all, &found) && found.count > 0) {
     const int row_pixels = found.count <= 30 ? 22 : found.count <= 100 ? 14 : found.count <= 200 ? 7 : 4;
     const int height = 190 + row_pixels * (int)(found.count < 8 ? 8 : found.count);
-    char line[LABEL_SIZE], number[NUMBER_SIZE];
     write_data(all, &found, data);
     plot_begin(script, picture->name, height);
-    snprintf(line, sizeof line, "%.60s: expert utilization, before capacity", all->experiment->name);
-    fputs("set title ", script);
-    gnuplot_quote(script, line);
-    snprintf(line, sizeof line, "assignments of each expert over the even share; the busiest: %s times",
-             number_text(found.busiest, number, sizeof number));
-    fputs(" . \"\\n\" . ", script);
-    gnuplot_quote(script, line);
-    if (found.count < found.all)
-      fprintf(script, " . '; the first %zu of %zu combinations'", found.count, found.all);
-    fprintf(script, "\nset xlabel 'expert id'\nset xrange [-0.5:%" PRId64 ".5]\nunset key\nunset grid\n",
+    write_title(all, &found, script);
+    fprintf(script, "set xlabel 'expert id'\nset xrange [-0.5:%" PRId64 ".5]\nunset key\nunset grid\n",
             found.num_experts - 1);
     write_rows(all, &found, row_pixels, script);
     write_colours(found.busiest, script);
@@ -166,5 +216,6 @@ void plot_loads(const results *all, const picture_plan *picture, FILE *script, F
             picture->name);
   }
   free(found.matters);
+  free(found.held);
   free(found.points);
 }

@@ -68,6 +68,12 @@ static void axis_values(const experiment *plan, size_t axis, FILE *file) {
   }
 }
 
+static bool all_have_rounds(const results *all, int64_t rounds) {
+  for (size_t i = 0; i < all->experiment->num_points; i++)
+    if (point_ran(all, i) && all->points[i].rounds_planned < rounds) return false;
+  return true;
+}
+
 static void what_was_run(const results *all, FILE *file) {
   const experiment *plan = all->experiment;
   char text[LABEL_SIZE];
@@ -76,8 +82,13 @@ static void what_was_run(const results *all, FILE *file) {
   fputs(" of `", file);
   for (const char *c = plan->path; *c; c++)
     fputc(*c == '`' ? '\'' : *c, file);
-  fprintf(file, "`: %" PRId64 " forward passes to warm up, %" PRId64 " timed, at each point.",
+  const int64_t rounds = results_rounds(all);
+  fprintf(file, "`: %" PRId64 " forward passes to warm up, %" PRId64 " timed, at each point",
           plan->warmup, plan->iterations);
+  if (rounds > 1)
+    fprintf(file, ", in %" PRId64 " rounds over %s points", rounds,
+            all_have_rounds(all, rounds) ? "all" : "those that are short");
+  fputc('.', file);
   if (plan->input_file) {
     fputs(" Recorded hidden states: ", file);
     report_text(file, plan->input_file);

@@ -5,6 +5,9 @@
 #include <stdlib.h>
 #include <string.h>
 
+/* A parameter with more values than this has no rows: they would be a table of points again. */
+enum { MAX_VALUES = 40 };
+
 /* Sums over points, of columns of which a point may have none (NaN). */
 typedef struct sums {
   double *sum;
@@ -47,23 +50,31 @@ static void write_row(const results *all, size_t axis, size_t digit, const sums 
   fputc('\n', file);
 }
 
+/* The sums over the points that have a value; `values` is scratch. */
+static void sum_points(const results *all, size_t axis, size_t digit, columns_of of,
+                       const int *which, size_t count, double *values, sums *row) {
+  memset(row->sum, 0, count * sizeof *row->sum);
+  memset(row->count, 0, count * sizeof *row->count);
+  row->points = 0;
+  for (size_t i = 0; i < all->experiment->num_points; i++) {
+    if (grid_digit(all->experiment, axis, i) != digit || !point_ran(all, i)) continue;
+    of(all, i, which, count, values);
+    add_point(values, count, row);
+  }
+}
+
 static void write_groups(const results *all, columns_of of, const int *which, size_t count,
                          const char *const *percent, FILE *file) {
   const experiment *plan = all->experiment;
   sums row = {calloc(count + 1, sizeof *row.sum), calloc(count + 1, sizeof *row.count), 0};
   double *values = calloc(count + 1, sizeof *values);
-  for (size_t axis = 0; row.sum && row.count && values && axis < plan->num_axes; axis++)
-    for (size_t digit = 0; digit < plan->axes[axis].count; digit++) {
-      memset(row.sum, 0, count * sizeof *row.sum);
-      memset(row.count, 0, count * sizeof *row.count);
-      row.points = 0;
-      for (size_t i = 0; i < plan->num_points; i++) {
-        if (grid_digit(plan, axis, i) != digit || !point_ran(all, i)) continue;
-        of(all, i, which, count, values);
-        add_point(values, count, &row);
-      }
+  for (size_t axis = 0; row.sum && row.count && values && axis < plan->num_axes; axis++) {
+    const size_t rows = plan->axes[axis].count;
+    for (size_t digit = 0; rows <= MAX_VALUES && digit < rows; digit++) {
+      sum_points(all, axis, digit, of, which, count, values, &row);
       if (row.points > 0) write_row(all, axis, digit, &row, count, percent, file);
     }
+  }
   free(row.sum);
   free(row.count);
   free(values);

@@ -201,6 +201,7 @@ static void test_report(void **state) {
   has(text, "| **top_k** (swept) | 1, 4 |");
   has(text, "| **capacity_factor** (swept) | 1, dropless |");
   has(text, "| num_experts | 8 |");
+  has(text, "20 timed, at each point, in 3 rounds over all points.\n");
   has(text, "A device's name");
   has(text, "| router | generic | 4 | serves \\| everywhere |");
   has(text, "| # | top_k | capacity_factor | median ms |");
@@ -503,6 +504,31 @@ static void test_few_pictures(void **state) {
   free(text);
   text = read_text(&fixture, "expert_utilization.gp");
   has(text, "set label 'num_experts, top_k, num_tokens'");
+  free(text);
+  tear_down(&fixture);
+}
+
+/* Of more rows than can be seen, parameters are held and named: seeds first. */
+static void test_many_loads(void **state) {
+  (void)state;
+  made_up fixture;
+  set_up(&fixture, "seed: [5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15, 16]\n"
+                   LAYER "num_experts: [8, 16, 32], top_k: [1, 2, 4, 8]}\n"
+                   "workload: {num_tokens: [16, 32, 64, 128]}\n");
+  assert_int_equal(fixture.experiment.num_points, 576);
+  for (size_t i = 0; i < 576; i++) /* so that seeds make a difference */
+    fixture.results.points[i].routing.tokens_per_expert[0] += (int64_t)(i / 48);
+  fixture.results.have[0] = false; /* the first that is there has what is held */
+  free(plots_with_path(&fixture, ""));
+  char *text = read_text(&fixture, "expert_utilization.dat");
+  size_t rows = 0;
+  for (const char *line = text; line && *line; line = strchr(line, '\n') + 1) rows += *line != '#';
+  assert_int_equal(rows, 47);
+  has(text, "# seed=5, num_experts=8, top_k=1, num_tokens=32\n");
+  has_not(text, "seed=6");
+  free(text);
+  text = read_text(&fixture, "expert_utilization.gp");
+  has(text, "held: \" . 'seed=5'\n");
   free(text);
   tear_down(&fixture);
 }
@@ -1048,6 +1074,7 @@ int main(void) {
       cmocka_unit_test(test_scales),
       cmocka_unit_test(test_utilization_titles),
       cmocka_unit_test(test_few_pictures),
+      cmocka_unit_test(test_many_loads),
       cmocka_unit_test(test_seeds),
       cmocka_unit_test(test_resumed_run),
       cmocka_unit_test(test_large_report),
