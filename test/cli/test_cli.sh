@@ -510,40 +510,64 @@ test_short_options() {
      r['points'][0]['iterations'] == 5"
 }
 
-# Waits until results.json in $1 has $2 points (half a minute at most).
+# Waits until $2 points in $1 have been measured in $3 rounds (by default one), as results.json and
+# its journal say (half a minute at most).
 wait_for_points() {
-  local tries
-  for ((tries = 0; tries < 600; tries++)); do
-    python3 -c "
-import json, sys
-sys.exit(len(json.load(open(sys.argv[1]))['points']) < int(sys.argv[2]))" \
-      "$1/results.json" "$2" 2>/dev/null && return
-    sleep 0.05
-  done
+  python3 -c '
+import json, sys, time
+folder, count, rounds = sys.argv[1], int(sys.argv[2]), int(sys.argv[3])
+for tries in range(600):
+    found = {}
+    try:
+        for p in json.load(open(folder + "/results.json"))["points"]:
+            found[p["index"]] = len(p["rounds"])
+        for line in open(folder + "/results.jsonl"):
+            p = json.loads(line)
+            found[p["index"]] = len(p["rounds"])
+    except (OSError, ValueError):
+        pass
+    if sum(n >= rounds for n in found.values()) >= count:
+        break
+    time.sleep(0.05)' "$1" "$2" "${3:-1}"
 }
 
-test_interrupt() {
-  local dir=$work/interrupted pid
-  write_tiny "$work/long.yaml" '[4, 5, 6, 7, 8, 9, 10, 11]' '[1, 2]' swiglu '[null, 1.0, 1.5, 2.0]' \
-    fp32 '[16, 17]' 100
-  # A background job of a script ignores SIGINT; this one must not.
+# interrupt_at DIR N ROUNDS OPTION...: runs the long experiment and presses Ctrl-C when N points have
+# so many rounds. A background job of a script ignores SIGINT; this one must not.
+interrupt_at() {
+  local dir=$1 points=$2 rounds=$3 pid
+  shift 3
   python3 -c 'import os, signal, sys
 signal.signal(signal.SIGINT, signal.SIG_DFL)
-os.execv(sys.argv[1], sys.argv[1:])' "$moectl" run "$work/long.yaml" --out "$dir" \
+os.execv(sys.argv[1], sys.argv[1:])' "$moectl" run "$work/long.yaml" "$@" \
     >"$work/out" 2>"$work/err" </dev/null &
   pid=$!
-  wait_for_points "$dir" 3
+  wait_for_points "$dir" "$points" "$rounds"
   kill -INT "$pid" 2>/dev/null || true
   code=0
   wait "$pid" || code=$?
+}
+
+test_interrupt() {
+  local dir=$work/interrupted
+  write_tiny "$work/long.yaml" '[4, 5, 6, 7, 8, 9, 10, 11]' '[1, 2]' swiglu '[null, 1.0, 1.5, 2.0]' \
+    fp32 '[16, 17]' 100
+  interrupt_at "$dir" 3 1 --out "$dir"
   expect "Ctrl-C: exit 1" 1
   json_holds "Ctrl-C keeps the finished points" "$dir" "3 <= len(r['points']) < 128"
   cp "$dir/results.json" "$work/before.json" 2>/dev/null || true
+  interrupt_at "$dir" 5 2 --resume "$dir"
+  expect "Ctrl-C in a later round: exit 1" 1
+  holds "rounds: all points in turn, every second round backwards" python3 -c '
+import json, sys
+rounds = [len(p["rounds"]) for p in json.load(open(sys.argv[1]))["points"]]
+print(rounds)
+assert len(rounds) == 128 and max(rounds) > 1 and max(rounds) - min(rounds) <= 1, rounds
+assert rounds == sorted(rounds, reverse=max(rounds) == 3)' "$dir/results.json"
   call run "$work/long.yaml" --resume "$dir" --quiet
   expect "--resume goes on" 0
   holds "resumed results" python3 "$here/check_results.py" "$dir" --points 128
   holds "finished points were taken over, not run again" taken_over "$work/before.json" "$dir/results.json"
-  json_holds "both runs are recorded" "$dir" "len(r['runs']) == 2 and '--resume' in r['runs'][1]['command']"
+  json_holds "both runs are recorded" "$dir" "len(r['runs']) == 3 and '--resume' in r['runs'][1]['command']"
 }
 
 # Every round measured before, in results.json and lines of its journal, is there afterwards.
