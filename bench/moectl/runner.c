@@ -76,13 +76,17 @@ static double milliseconds_now(void) {
 
 static moecl_status provide_layer(runner *runner, const experiment_point *point) {
   if (runner->layer && runner_same_layer(&runner->of, point)) return MOECL_OK;
-  const double begun = milliseconds_now();
   moecl_layer_destroy(&runner->layer);
   moecl_status status = moecl_layer_create(runner->context, &point->layer, &runner->layer);
+  const double begun = milliseconds_now();
   if (status == MOECL_OK) status = workload_set_weights(runner->context, point, runner->layer);
-  if (status != MOECL_OK) moecl_layer_destroy(&runner->layer);
   runner->of = *point;
-  runner->layer_seconds = (milliseconds_now() - begun) * 1e-3;
+  runner->weights_seconds = (milliseconds_now() - begun) * 1e-3;
+  /* Kernels may have been built on the way, as they are once: what would it be again? */
+  if (status == MOECL_OK && runner->weights_seconds > ROUND_SECONDS)
+    status = workload_weights_seconds(runner->context, point, runner->layer,
+                                      &runner->weights_seconds);
+  if (status != MOECL_OK) moecl_layer_destroy(&runner->layer);
   return status;
 }
 
@@ -235,19 +239,30 @@ static moecl_status measure(runner *runner, const experiment_point *point,
                        &with_events, &stages);
 }
 
-/* What another round costs beside the timed forwards: layer, inputs (they took
- * `seconds`) and the warm-ups, of which the first is made here, if there are any. */
-static moecl_status plan_rounds(runner *runner, const experiment_point *point,
-                                const point_buffers *buffers, double seconds, int64_t *rounds) {
-  const experiment *plan = runner->experiment;
+static moecl_status forward_seconds(runner *runner, const experiment_point *point,
+                                    const point_buffers *buffers, double *seconds) {
   const double begun = milliseconds_now();
-  seconds += runner->layer_seconds;
+  TRY(forward(runner, point, buffers, 0, NULL));
+  TRY(moecl_context_finish_wait(runner->context));
+  *seconds = (milliseconds_now() - begun) * 1e-3;
+  return MOECL_OK;
+}
+
+/* What another round costs beside the timed forwards: weights, and the warm-ups, if there
+ * are any. A driver may build kernels in the first forward: where that seems slow, the
+ * second tells. */
+static moecl_status plan_rounds(runner *runner, const experiment_point *point,
+                                const point_buffers *buffers, int64_t *rounds) {
+  const experiment *plan = runner->experiment;
+  const double warm_ups = 2 * (double)plan->warmup; /* of the layer and of its stages */
+  const double weights = runner->weights_seconds;
+  double one = 0;
   if (plan->rounds == 0 && plan->num_points > 1 && plan->warmup > 0) {
-    TRY(forward(runner, point, buffers, 0, NULL));
-    TRY(moecl_context_finish_wait(runner->context));
-    seconds += 2 * (double)plan->warmup * (milliseconds_now() - begun) * 1e-3;
+    TRY(forward_seconds(runner, point, buffers, &one));
+    if (weights + warm_ups * one > ROUND_SECONDS)
+      TRY(forward_seconds(runner, point, buffers, &one));
   }
-  *rounds = rounds_planned(plan, seconds);
+  *rounds = rounds_planned(plan, weights + warm_ups * one);
   return MOECL_OK;
 }
 
@@ -256,10 +271,8 @@ static moecl_status measure_first(runner *runner, const experiment_point *point,
                                   point_buffers *buffers, int64_t timed_of[INPUT_SETS],
                                   int64_t *share, point_result *result) {
   point_round round = {0};
-  const double begun = milliseconds_now();
   TRY(provide_buffers(runner, point, buffers));
-  TRY(plan_rounds(runner, point, buffers, (milliseconds_now() - begun) * 1e-3,
-                  &result->rounds_planned));
+  TRY(plan_rounds(runner, point, buffers, &result->rounds_planned));
   *share = rounds_share(runner->experiment->iterations, result->rounds_planned, 0);
   TRY(measure(runner, point, buffers, *share, timed_of, &round));
   return rounds_add(result, &round) ? MOECL_OK : MOECL_ERROR_OUT_OF_HOST_MEMORY;

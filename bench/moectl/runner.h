@@ -15,7 +15,7 @@ typedef struct runner {
   volatile sig_atomic_t *interrupted; /* set by Ctrl-C */
   moecl_layer *layer;
   experiment_point of; /* whose weights the layer holds; meaningful when layer is there */
-  double layer_seconds; /* what making that layer took */
+  double weights_seconds; /* what drawing or loading and packing them took */
   bool bad_input; /* some point's weights could not be read from its checkpoint */
 } runner;
 

@@ -1,6 +1,7 @@
 #include "workload.h"
 #include <math.h>
 #include <stdlib.h>
+#include <time.h>
 
 /* Stream numbers: the tensor in the upper half, the item in the lower. */
 static uint64_t stream_of(int tensor, int64_t item) {
@@ -70,6 +71,31 @@ moecl_status workload_set_weights(moecl_context *context, const experiment_point
     }
   }
   if (status == MOECL_OK) status = moecl_context_finish_wait(context);
+  moecl_buffer_destroy(&staging);
+  return status;
+}
+
+static double seconds_now(void) {
+  struct timespec now;
+  clock_gettime(CLOCK_MONOTONIC, &now);
+  return (double)now.tv_sec + 1e-9 * (double)now.tv_nsec;
+}
+
+moecl_status workload_weights_seconds(moecl_context *context, const experiment_point *point,
+                                      moecl_layer *layer, double *seconds) {
+  moecl_buffer *staging;
+  moecl_status status = moecl_buffer_create(context, workload_staging_bytes(&point->layer), &staging);
+  *seconds = 0;
+  for (int tensor = 0; status == MOECL_OK && tensor < MOECL_TENSOR_COUNT; tensor++) {
+    const int64_t items = moecl_layer_tensor_items(&point->layer, (moecl_tensor)tensor);
+    if (items == 0) continue;
+    const double begun = seconds_now();
+    status = workload_draw_weights(point, (moecl_tensor)tensor, items - 1, staging);
+    if (status == MOECL_OK)
+      status = moecl_layer_set_weights_buffer(layer, (moecl_tensor)tensor, items - 1, 1, staging, 0);
+    if (status == MOECL_OK) status = moecl_context_finish_wait(context);
+    *seconds += (double)items * (seconds_now() - begun);
+  }
   moecl_buffer_destroy(&staging);
   return status;
 }

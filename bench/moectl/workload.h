@@ -38,6 +38,11 @@ uint64_t workload_staging_bytes(const moecl_layer_params *params);
 moecl_status workload_set_weights(moecl_context *context, const experiment_point *point,
                                   moecl_layer *layer);
 
+/* What that takes once more, as told by the last item of each tensor, which is set again:
+ * kernels that were built on the way are not in it. Waits. */
+moecl_status workload_weights_seconds(moecl_context *context, const experiment_point *point,
+                                      moecl_layer *layer, double *seconds);
+
 /* Draws (or copies) input set `set` (0, 1, ...; a recording has only one) of
  * the point's hidden states into `buffer`. */
 moecl_status workload_draw_hidden(const experiment_point *point, const recording *recording,
