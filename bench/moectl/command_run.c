@@ -1,27 +1,13 @@
 /* moectl run: every point of an experiment, results written as they come. */
+#include "interrupt.h"
 #include "moectl.h"
 #include "prepare.h"
 #include "progress.h"
 #include "runner.h"
 #include "shell.h"
-#include <signal.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
-
-/* Ctrl-C: the first one lets the forward in flight end, or the verification, and
- * writes the results, a second one kills (the handler is reset). */
-static volatile sig_atomic_t interrupted;
-static void on_interrupt(int signal_number) {
-  (void)signal_number;
-  interrupted = 1;
-}
-
-static void catch_interrupts(void) {
-  struct sigaction action = {.sa_handler = on_interrupt, .sa_flags = (int)SA_RESETHAND};
-  sigaction(SIGINT, &action, NULL);
-  sigaction(SIGTERM, &action, NULL);
-}
 
 /* False, complained about: no such choice. */
 static bool read_pictures(const options *options, picture_choice *pictures) {
@@ -51,6 +37,8 @@ typedef struct run {
   results *results;
   runner runner;
   picture_choice pictures;
+  progress *progress;
+  char *resume; /* the command that goes on with it */
 } run;
 
 /* " --set 'a=b' --device 'cpu'": quoted for a shell; NULL: nothing, or no memory. */
@@ -100,9 +88,24 @@ static int open_results(run *run) {
   return EXIT_USAGE;
 }
 
+/* "moectl run FILE --set 'a=b' --resume DIR", quoted for a shell, malloc'ed; NULL: no
+ * memory. */
+static char *resume_text(const run *run) {
+  char *text = NULL;
+  size_t size;
+  FILE *file = open_memstream(&text, &size);
+  if (!file) return NULL;
+  fputs("moectl run ", file);
+  shell_word(file, run->options->file);
+  fprintf(file, "%s --resume ", run->experiment.options ? run->experiment.options : "");
+  shell_word(file, results_folder(run->results));
+  fclose(file);
+  return text;
+}
+
 /* Point `index` for the first time: everything. False when results could not be written
  * or it was interrupted: then --resume runs it again. */
-static bool run_first(run *run, progress *progress, size_t index) {
+static bool run_first(run *run, size_t index) {
   char path[4096], *error = NULL;
   point_result result;
   snprintf(path, sizeof path, "%s/point-%03zu.safetensors", results_folder(run->results), index);
@@ -110,19 +113,19 @@ static bool run_first(run *run, progress *progress, size_t index) {
     point_result_destroy(&result);
     return true;
   }
-  progress_end(progress, index, &result);
+  progress_end(run->progress, index, &result);
   if (results_add(run->results, &result, &error)) return true;
   tell(error);
   return false;
 }
 
 /* Its times once more, in a later round. */
-static bool run_again(run *run, progress *progress, size_t index, int64_t round) {
+static bool run_again(run *run, size_t index, int64_t round) {
   char *error = NULL, *failure = NULL;
   point_round times;
   const int64_t planned = results_rounds_planned(run->results, index);
   if (!runner_repeat_point(&run->runner, index, round, planned, &times, &failure)) return true;
-  progress_end(progress, index, NULL);
+  progress_end_round(run->progress, index, &times, failure ? 0 : planned - 1 - round);
   if (results_add_round(run->results, index, &times, failure, &error)) return true;
   tell(error);
   return false;
@@ -130,17 +133,15 @@ static bool run_again(run *run, progress *progress, size_t index, int64_t round)
 
 /* One round over all points that lack it, every second one backwards: a machine that
  * grows slower all the time is then as slow for the first as for the last. */
-static bool run_round(run *run, progress *progress, int64_t round) {
+static bool run_round(run *run, int64_t round) {
   const size_t count = run->experiment.num_points;
-  size_t to_run = 0;
-  for (size_t i = 0; i < count; i++) to_run += results_wants(run->results, i, round);
-  progress_round(progress, round, results_rounds(run->results), to_run);
+  progress_round(run->progress, round, results_rounds(run->results));
   bool written = true;
-  for (size_t n = 0; n < count && written && !interrupted; n++) {
+  for (size_t n = 0; n < count && written && !interrupt_came; n++) {
     const size_t i = round % 2 ? count - 1 - n : n;
     if (!results_wants(run->results, i, round)) continue;
-    progress_begin(progress, i);
-    written = round == 0 ? run_first(run, progress, i) : run_again(run, progress, i, round);
+    progress_begin(run->progress, i);
+    written = round == 0 ? run_first(run, i) : run_again(run, i, round);
   }
   return written;
 }
@@ -149,42 +150,77 @@ static bool run_round(run *run, progress *progress, int64_t round) {
 static bool run_points(run *run) {
   const experiment *experiment = &run->experiment;
   size_t to_run = 0;
-  for (size_t i = 0; i < experiment->num_points; i++) to_run += !results_has(run->results, i);
+  for (size_t i = 0; i < experiment->num_points; i++) {
+    const bool first = !results_has(run->results, i);
+    to_run += first;
+    progress_expect(run->progress, i, first, results_rounds_left(run->results, i));
+  }
   if (run->options->dump && to_run < experiment->num_points)
     fprintf(stderr, "moectl: %zu points were finished before: --dump writes only those that run now\n",
             experiment->num_points - to_run);
-  progress *progress = progress_open(experiment, to_run, run->options->quiet);
-  bool written = run_round(run, progress, 0);
+  bool written = run_round(run, 0);
   for (int64_t round = 1; written && round < results_rounds(run->results); round++)
-    written = run_round(run, progress, round);
-  progress_close(&progress);
+    written = run_round(run, round);
   return written;
 }
 
-static void tell_resume(const run *run) {
-  char *file = shell_text(run->options->file), *folder = shell_text(results_folder(run->results));
-  complain("interrupted; go on with: moectl run %s%s --resume %s", file ? file : "FILE.yaml",
-           run->experiment.options ? run->experiment.options : "", folder ? folder : "DIR");
-  free(file);
-  free(folder);
+/* Pictures of an interrupted run are drawn too, but a signal while they are is the end
+ * of it. */
+typedef struct picture_state {
+  run *run;
+  bool interrupted_before;
+} picture_state;
+
+static bool on_picture(void *user, size_t done, size_t count) {
+  const picture_state *state = user;
+  if (interrupt_came && !state->interrupted_before) return false;
+  if (done < count) progress_picture(state->run->progress, done, count);
+  return true;
+}
+
+static bool write_all(run *run, char **note) {
+  char *error = NULL;
+  picture_state state = {run, interrupt_came != 0};
+  results_watch_pictures(run->results, on_picture, &state);
+  const bool written = results_finish(run->results, note, &error);
+  results_watch_pictures(run->results, NULL, NULL);
+  progress_clear(run->progress);
+  if (!written) tell(error);
+  return written;
 }
 
 static int finish(run *run, bool written) {
-  char *note = NULL, *error = NULL;
-  if (written && !results_finish(run->results, &note, &error)) {
-    tell(error);
-    written = false;
-  }
+  char *note = NULL;
+  progress_clear(run->progress);
+  if (written) written = write_all(run, &note);
   results_print_table(run->results, stdout);
   if (note) fprintf(stderr, "moectl: %s\n", note);
   free(note);
   printf("results: %s\n", results_folder(run->results));
-  if (interrupted) tell_resume(run);
-  if (run->runner.bad_input && written && !interrupted) return EXIT_USAGE;
+  if (interrupt_came || !written)
+    complain("%s; go on with: %s", interrupt_came ? "interrupted" : "not finished",
+             run->resume ? run->resume : "--resume");
+  if (run->runner.bad_input && written && !interrupt_came) return EXIT_USAGE;
   const point_status worst = results_worst(run->results);
-  return written && !interrupted && (worst == POINT_OK || worst == POINT_UNVERIFIED_OK)
+  return written && !interrupt_came && (worst == POINT_OK || worst == POINT_UNVERIFIED_OK)
              ? EXIT_ALL_OK
              : EXIT_POINT_FAILED;
+}
+
+/* From where there are results to keep. */
+static int run_all(run *run) {
+  run->resume = resume_text(run);
+  interrupt_catch(run->resume ? run->resume : "--resume");
+  results_choose_pictures(run->results, run->pictures);
+  run->runner = (runner){.context = run->context,
+                         .experiment = &run->experiment,
+                         .recording = &run->recording,
+                         .interrupted = &interrupt_came};
+  run->progress = progress_open(&run->experiment, moecl_context_device(run->context),
+                                results_pictures_expected(run->results), run->options->quiet);
+  const int code = finish(run, run_points(run));
+  progress_close(&run->progress);
+  return code;
 }
 
 int command_run(const options *options) {
@@ -200,15 +236,8 @@ int command_run(const options *options) {
         prepare_memory(options, &run.experiment, run.context, NULL)))
     code = EXIT_USAGE;
   if (code == EXIT_ALL_OK) code = open_results(&run);
-  if (code == EXIT_ALL_OK) {
-    catch_interrupts();
-    results_choose_pictures(run.results, run.pictures);
-    run.runner = (runner){.context = run.context,
-                          .experiment = &run.experiment,
-                          .recording = &run.recording,
-                          .interrupted = &interrupted};
-    code = finish(&run, run_points(&run));
-  }
+  if (code == EXIT_ALL_OK) code = run_all(&run);
+  free(run.resume);
   runner_release(&run.runner);
   results_destroy(&run.results);
   moecl_context_destroy(&run.context);

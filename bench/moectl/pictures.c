@@ -135,6 +135,17 @@ bool pictures_axis_loads(const results *all, size_t axis) {
   return false;
 }
 
+static bool draws_each(const results *all) {
+  return all->pictures == PICTURES_ALL || all->experiment->num_points <= SMALL_SWEEP;
+}
+
+size_t results_pictures_expected(const results *all) {
+  const experiment *plan = all->experiment;
+  if (all->pictures == PICTURES_NONE) return 0;
+  /* Times and throughput are always drawn, the loads' pictures where they differ. */
+  return (draws_each(all) ? plan->num_points : 0) + 2 * plan->num_axes + (plan->num_axes > 0);
+}
+
 bool pictures_plan(const results *all, picture_list *pictures) {
   const experiment *plan = all->experiment;
   pictures->count = 0;
@@ -150,7 +161,7 @@ bool pictures_plan(const results *all, picture_list *pictures) {
   for (size_t axis = 0; axis < plan->num_axes; axis++)
     loads = loads || pictures_axis_loads(all, axis);
   if (ok && loads) ok = add(pictures, PICTURE_LOADS, 0, 0, format_text("expert_utilization"));
-  const bool each = all->pictures == PICTURES_ALL || plan->num_points <= SMALL_SWEEP;
+  const bool each = draws_each(all);
   for (size_t i = 0; ok && each && i < plan->num_points; i++)
     if (point_has_loads(all, i))
       ok = add(pictures, PICTURE_UTILIZATION, i, 0, utilization_name(all, pictures, i));

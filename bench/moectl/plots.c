@@ -85,7 +85,7 @@ static void remove_picture(const results *all, const picture_plan *picture) {
 
 typedef struct draw_state {
   size_t drawn, failed;
-  bool missing;
+  bool missing, stopped;
   char *first_name, *why; /* of the first that failed */
 } draw_state;
 
@@ -112,6 +112,11 @@ static char *describe(const results *all, const draw_state *drawing, size_t coun
     return format_text("gnuplot was not found: the pictures are left out; their scripts are in %s "
                        "(apt install gnuplot-nox, then: gnuplot *.gp)",
                        all->folder);
+  /* Before failures: Ctrl-C on a terminal ends a gnuplot at work, too. */
+  if (drawing->stopped)
+    return format_text("%zu of %zu pictures were drawn before the interrupt; the scripts of the "
+                       "others are in %s (gnuplot *.gp)",
+                       drawing->drawn, count, all->folder);
   if (drawing->failed > 0)
     return format_text("gnuplot failed on %zu of %zu pictures, first on %s (%s); the scripts are "
                        "in %s",
@@ -141,9 +146,14 @@ bool plots_write(const results *all, char **note, char **error) {
   for (size_t i = 0; ok && i < pictures.count && !drawing.missing && drawing.failed < 3 &&
                      now.tv_sec - begin.tv_sec < ALL_SECONDS;
        i++) {
+    drawing.stopped = all->watch && !all->watch(all->watch_user, i, pictures.count);
+    if (drawing.stopped) break;
     draw(all, &pictures.list[i], &drawing);
     clock_gettime(CLOCK_MONOTONIC, &now);
   }
+  /* The interrupt may have ended the last one's gnuplot. */
+  if (drawing.failed > 0 && all->watch && !all->watch(all->watch_user, pictures.count, pictures.count))
+    drawing.stopped = true;
   if (ok) *note = describe(all, &drawing, pictures.count);
   free(drawing.first_name);
   free(drawing.why);

@@ -5,16 +5,31 @@
 
 #include "results.h"
 
+/* NULL is usable everywhere here: says nothing. */
 typedef struct progress progress;
-/* `to_run`: how many points will be begun, the others having been finished in an
- * earlier run. NULL is usable: says nothing. */
-progress *progress_open(const experiment *experiment, size_t to_run, bool quiet);
+/* `pictures`: about how many will be drawn in the end. */
+progress *progress_open(const experiment *experiment, const moecl_device_info *device,
+                        size_t pictures, bool quiet);
+/* Point `index` will run: its first round or not, and so many later ones (negative: not
+ * known yet). For the time left, before anything begins. */
+void progress_expect(progress *progress, size_t index, bool first, int64_t later_rounds);
+/* Round `round` (from 0) of `rounds` begins. Of later ones than the first only a terminal
+ * is told. */
+void progress_round(progress *progress, int64_t round, int64_t rounds);
 void progress_begin(progress *progress, size_t index);
-/* `result` NULL: a later round of a point. */
+/* A point's first round ended, or a later one, a forward's median being that of `times`. */
 void progress_end(progress *progress, size_t index, const point_result *result);
-/* Round `round` (from 0) of `rounds` begins, with so many points. Of later ones than the
- * first only a terminal is told; progress_end is then without a result. */
-void progress_round(progress *progress, int64_t round, int64_t rounds, size_t to_run);
+void progress_end_round(progress *progress, size_t index, const point_round *times,
+                        int64_t later_rounds);
+/* `done` of `count` pictures are drawn. */
+void progress_picture(progress *progress, size_t done, size_t count);
+/* Takes the line away: what follows is printed below what stays. */
+void progress_clear(progress *progress);
 void progress_close(progress **progress);
+
+/* "[3/8] num_experts=8, top_k=2 | last 1234 tokens/s | about 3 s left" in at most so many
+ * columns: the time left stays, the rate goes first, then the head is cut. Returns `line`. */
+const char *progress_line(const char *head, const char *rate, const char *left, size_t columns,
+                          char *line, size_t size);
 
 #endif

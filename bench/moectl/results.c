@@ -211,6 +211,11 @@ bool results_has(const results *all, size_t index) {
 
 void results_choose_pictures(results *all, picture_choice pictures) { all->pictures = pictures; }
 
+void results_watch_pictures(results *all, picture_watch watch, void *user) {
+  all->watch = watch;
+  all->watch_user = user;
+}
+
 const char *results_folder(const results *all) { return all->folder; }
 
 /* The [T,*] arrays would add up to gigabytes over a sweep, and no file of the
@@ -263,6 +268,13 @@ bool results_wants(const results *all, size_t index, int64_t round) {
 
 int64_t results_rounds_planned(const results *all, size_t index) {
   return all->points[index].rounds_planned;
+}
+
+int64_t results_rounds_left(const results *all, size_t index) {
+  if (!results_has(all, index)) return -1;
+  const point_result *point = &all->points[index];
+  const int64_t left = point->rounds_planned - (int64_t)point->num_rounds;
+  return point->status <= POINT_UNVERIFIED_OK && left > 0 ? left : 0;
 }
 
 int64_t results_rounds(const results *all) {

@@ -83,12 +83,21 @@ bool results_add(results *results, point_result *result, char **error);
 /* Does a round (from 0) of the point lack? Later ones only of points that ran. */
 bool results_wants(const results *results, size_t index, int64_t round);
 int64_t results_rounds_planned(const results *results, size_t index); /* of a point that is there */
+/* Later rounds that a point lacks; -1: it has not run. */
+int64_t results_rounds_left(const results *results, size_t index);
 /* The most rounds that a point has planned; 0: none is known yet. */
 int64_t results_rounds(const results *results);
 /* Adds a later round to a point, as results_add. `failure` (malloc'ed, taken over) in
  * place of times: it failed this time, and so has the point. */
 bool results_add_round(results *results, size_t index, const point_round *round, char *failure,
                        char **error);
+
+/* About how many pictures results_finish will draw when all points are there. */
+size_t results_pictures_expected(const results *results);
+/* Called before each picture is drawn, and perhaps once behind the last; false: it and
+ * the others are left out. */
+typedef bool (*picture_watch)(void *user, size_t done, size_t count);
+void results_watch_pictures(results *results, picture_watch watch, void *user);
 
 /* Writes results.json and results.csv, then report.md, the gnuplot scripts and data, and (if gnuplot is there) the
  * pictures. `note` (may be NULL, malloc'ed) receives a line for the user, e.g.

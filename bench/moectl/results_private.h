@@ -17,6 +17,8 @@ struct results {
   char *folder;
   struct folder_lock *lock; /* of the folder (lock.h) */
   picture_choice pictures;
+  picture_watch watch; /* NULL: nobody does */
+  void *watch_user;
   point_result *points; /* [experiment->num_points]; meaningful where `have` */
   bool *have;           /* [experiment->num_points] */
   int journal;          /* results.jsonl while it is written, else -1 */

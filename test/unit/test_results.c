@@ -876,7 +876,7 @@ static char *progress_text(const fixture *f, bool quiet) {
   fflush(stderr);
   const int kept = dup(STDERR_FILENO);
   assert_non_null(freopen(path, "wb", stderr));
-  progress *shown = progress_open(&f->plan, f->plan.num_points, quiet);
+  progress *shown = progress_open(&f->plan, &f->device, 3, quiet);
   point_result points[] = {make_point(f, 0, POINT_OK), make_point(f, 1, POINT_UNVERIFIED_OK),
                            make_failed(3)};
   for (size_t i = 0; i < 3; i++) {

@@ -1,0 +1,15 @@
+/* Ctrl-C, SIGTERM and a terminal that goes away: what a run does then. */
+#ifndef MOECTL_INTERRUPT_H
+#define MOECTL_INTERRUPT_H
+
+#include <signal.h>
+
+/* 0 until the first signal. */
+extern volatile sig_atomic_t interrupt_came;
+
+/* From here on the first signal is answered at once with what happens now, and sets
+ * interrupt_came; a second one ends the program, after saying with which command to go
+ * on (`resume`, copied). */
+void interrupt_catch(const char *resume);
+
+#endif
