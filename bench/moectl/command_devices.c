@@ -138,5 +138,6 @@ int command_devices(const options *options) {
   free(rows);
   moecl_devices_destroy(&devices);
   explain(count);
+  if (count == 0) hint_no_device();
   return count == 0 ? EXIT_NO_DEVICE : ok ? EXIT_ALL_OK : EXIT_POINT_FAILED;
 }

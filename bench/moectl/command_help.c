@@ -19,7 +19,8 @@ static const char devices_topic[] =
     "only when asked for by name, with layer.variant).\n"
     "\n"
     "No device? Install your GPU vendor's OpenCL driver, or a CPU implementation\n"
-    "(Debian and Ubuntu: apt install pocl-opencl-icd).\n";
+    "(Debian and Ubuntu: apt install pocl-opencl-icd). One that is installed may list no\n"
+    "device where it cannot write its cache: HOME, or XDG_CACHE_HOME, must be writable.\n";
 
 static const char models_topic[] =
     "Model folders: config.json, and model.safetensors or shards with\n"

@@ -97,6 +97,9 @@ __attribute__((format(printf, 1, 2))) void complain(const char *format, ...);
 /* The library's log on stderr; `user` is a const options *. */
 void log_to_stderr(void *user, moecl_log_level level, const char *message);
 
+/* Where there is no device at all: why a driver that is installed may have listed none. */
+void hint_no_device(void);
+
 /* A context that logs so, on `device` (NULL: the best one); an exit code, complained
  * about unless it is EXIT_ALL_OK. */
 int open_context(const options *options, const char *device, moecl_context **context);

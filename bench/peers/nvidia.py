@@ -12,7 +12,7 @@ and DIR/peers.log hold what the programs said.
     bench/peers/nvidia.py --points mixtral:1,16 olmoe:1024 --peers triton --out DIR
     bench/peers/nvidia.py --peers none --ceilings 777:2.95 --out DIR   # no PyTorch
 
-Exit codes: 0 every point of ours ran, 1 some did not, 2 bad usage.
+Exit codes: 0 every point of ours ran, 1 some did not, 2 bad usage, or no GPU.
 """
 
 import argparse
@@ -252,22 +252,37 @@ def parse(arguments):
     return options, points
 
 
+def measure(options, points, peers):
+    """The exit code; tells what is left out, and why there is nothing to measure."""
+    record = begin(options, peers)
+    for note in record["notes"]:
+        say(note)
+    if options.no_ours and not peers.names:
+        print("nvidia.py: nothing to measure: --no-ours, and no peers; they need an NVIDIA GPU and "
+              "a PyTorch with CUDA (--python)", file=sys.stderr)
+        return 2
+    try:
+        run(options, points, record, peers)
+    except ours.NoDevice as error:
+        print(f"nvidia.py: there is no device for --device {options.device}: {error}\n"
+              "nvidia.py: nothing was measured; this needs an NVIDIA GPU with its OpenCL driver, "
+              "or another --device", file=sys.stderr)
+        return 2
+    for line in floors.summary_lines(record):
+        say(line[2:])
+    say(f"results: {options.out}/comparison.md")
+    return int(any("error" in p["ours"] for p in record["points"]) and not options.no_ours)
+
+
 def main(arguments):
     options, points = parse(arguments)
     options.out.mkdir(parents=True, exist_ok=True)
     with open(options.out / "peers.log", "w") as log:
         peers = Peers(options, log)
         try:
-            record = begin(options, peers)
-            for note in record["notes"]:
-                say(note)
-            run(options, points, record, peers)
+            return measure(options, points, peers)
         finally:
             peers.close()
-    for line in floors.summary_lines(record):
-        say(line[2:])
-    say(f"results: {options.out}/comparison.md")
-    return int(any("error" in p["ours"] for p in record["points"]) and not options.no_ours)
 
 
 if __name__ == "__main__":

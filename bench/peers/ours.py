@@ -27,6 +27,13 @@ def command(moectl, shape, tokens, out, iterations, verify, device):
     return words
 
 
+class NoDevice(Exception):
+    """moectl has nothing to run on: no point can be measured."""
+
+
+NO_DEVICE = 3  # moectl's exit code for it
+
+
 def run_once(words, out, shape, tokens, limit, log):
     log.write(f"\n$ {' '.join(words)}\n")
     log.flush()
@@ -39,6 +46,8 @@ def run_once(words, out, shape, tokens, limit, log):
         return {"error": f"moectl did not start: {error}"}
     log.write(ran.stderr)
     log.flush()
+    if ran.returncode == NO_DEVICE:
+        raise NoDevice(ran.stderr.strip())
     try:
         return floors.read_ours((out / "results.json").read_text(), shape, tokens)
     except (OSError, ValueError, KeyError) as error:

@@ -1,7 +1,7 @@
 /* What the router's rules cost: times the choice alone, from logits to ids and
  * weights, by each rule, side by side.
  *
- *   usage: router_rules [DEVICE [VARIANT]]
+ *   usage: router_rules [DEVICE [VARIANT]]    (--help tells more)
  *
  * Prints the variant, median milliseconds and their ratio to the plain softmax
  * top-k. The logits are normal, 16384 tokens by 256 experts, 8 chosen. Rules take
@@ -133,8 +133,27 @@ static void release(bench *b) {
   moecl_context_destroy(&b->context);
 }
 
+static const char usage[] =
+    "usage: router_rules [DEVICE [VARIANT]]\n"
+    "Times the router's rules side by side, the choice alone: 16384 tokens of 256 experts,\n"
+    "8 chosen. Prints the variant, and for each rule median milliseconds and their ratio to\n"
+    "the plain softmax top-k.\n"
+    "  DEVICE   as moectl's --device: auto, gpu, cpu, 1:0 or part of a name (default: auto)\n"
+    "  VARIANT  of the router, by name (default: the best that serves)\n"
+    "Exit codes: 0 all ran, 1 something failed, 2 bad usage.\n";
+
 int main(int argc, char **argv) {
   static bench b;
+  for (int i = 1; i < argc; i++)
+    if (strcmp(argv[i], "--help") == 0 || strcmp(argv[i], "-h") == 0) {
+      fputs(usage, stdout);
+      return 0;
+    }
+  for (int i = 1; i < argc; i++)
+    if (argv[i][0] == '-' || i > 2) {
+      fprintf(stderr, "router_rules: unexpected '%s'\n%s", argv[i], usage);
+      return 2;
+    }
   const moecl_context_params params = {.log = log_problem, .device = argc > 1 ? argv[1] : NULL};
   moecl_status status = moecl_context_create(&params, &b.context);
   if (status != MOECL_OK) return 1;

@@ -186,6 +186,22 @@ test_check() {
   expect "check --device without any, exit 3" 3 '[Dd]evice'
 }
 
+# A driver that can't write its cache lists no device: that is not "install one".
+test_no_home() {
+  local XDG_CACHE_HOME POCL_CACHE_DIR # unset, until this returns
+  HOME=/dev/null call devices
+  if ((code == 0)); then
+    skip "no device where HOME cannot be written: this driver lists one"
+    return
+  fi
+  expect "devices where HOME cannot be written, exit 3" 3 '/dev/null/\.cache cannot be written'
+  HOME=/dev/null call run "$work/tiny.yaml" --out "$work/never"
+  expect "run where HOME cannot be written, exit 3" 3 '/dev/null/\.cache cannot be written'
+  OCL_ICD_VENDORS=/nonexistent call devices
+  holds "nothing is said of a cache that can be written" \
+    bash -c "! grep 'cannot be written' '$work/err'"
+}
+
 # What a run would refuse on the device, check refuses too, with the same exit code.
 test_check_on_device() {
   call check "$work/tiny.yaml" --set 'layer.top_k=[1, 2]' --iterations 2
@@ -688,6 +704,7 @@ main() {
   if name=$(device_name) && [[ -n $name ]]; then
     test_devices "$name"
     test_check_on_device
+    test_no_home
     test_full_stdout_on_device
     test_run
     test_kernel_dir

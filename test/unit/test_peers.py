@@ -254,6 +254,17 @@ class Command(unittest.TestCase):
         self.assertEqual(ran.returncode, 1)
         self.assertIn("moectl did not start", ran.stdout)
 
+    def test_no_gpu(self):
+        """Told once, at once: not thirty points that failed."""
+        self.script("moectl", "#!/bin/sh\necho 'moectl: no OpenCL device matches' >&2\nexit 3\n")
+        ran, record = self.run_command("--peers", "none")
+        self.assertEqual((ran.returncode, record), (2, None), ran.stdout + ran.stderr)
+        self.assertEqual(ran.stderr.count("no OpenCL device matches"), 1)
+        self.assertIn("there is no device for --device gpu", ran.stderr)
+        ran, record = self.run_command("--no-ours", "--python", "/nonexistent/python")
+        self.assertEqual((ran.returncode, record), (2, None), ran.stdout + ran.stderr)
+        self.assertIn("nothing to measure", ran.stderr)
+
     def test_an_older_result_does_not_count(self):
         self.run_command("--peers", "none", "--points", "olmoe:1", "--seconds", "0")
         self.script("moectl", "#!/bin/sh\nexit 1\n")
