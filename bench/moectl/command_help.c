@@ -102,6 +102,7 @@ static const char results_topic[] =
     "                 that differ in one parameter, panels for a second, and names what is\n"
     "                 held. The gnuplot script and data lie beside each\n"
     "  point-NNN.safetensors   after each point, with --dump: inputs, weights, routing, output\n"
+    "  .lock          while it runs: another run into the folder is refused\n"
     "\n"
     "Points are measured in rounds (measure.rounds): all in turn, then all again, every second\n"
     "round backwards, each round with its share of measure.iterations, so that a machine whose\n"

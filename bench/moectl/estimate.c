@@ -100,6 +100,8 @@ moecl_status rates_measure(moecl_context *context, const experiment_point *like,
 
 /* What plain C does in a second, in multiply-adds and in choices among experts. */
 static const double host_macs = 7e8, host_choices = 3e7;
+/* Each round of a point is brought to the disk. */
+static const double seconds_to_disk = 0.01;
 
 static double kept_assignments(const experiment_point *point) {
   const double all = (double)point->num_tokens * (double)point->layer.top_k;
@@ -115,6 +117,14 @@ static double forward_seconds(const experiment_point *point, const device_rates 
   const double move =
       moe_bytes(&point->layer, (int64_t)ceil(active), point->num_tokens) / rates->bytes;
   return rates->launch + fmax(compute, move);
+}
+
+/* A layer is made of so many items, each drawn and packed by a launch of its own. */
+static double weight_items(const moecl_layer_params *layer) {
+  double items = 0;
+  for (int tensor = 0; tensor < MOECL_TENSOR_COUNT; tensor++)
+    items += (double)moecl_layer_tensor_items(layer, (moecl_tensor)tensor);
+  return items;
 }
 
 /* Bytes of the point's weights, as they are drawn. */
@@ -146,8 +156,10 @@ point_estimate estimate_point(const experiment *experiment, size_t index,
                         (double)moecl_dtype_size(point->layer.dtype);
   const double sets = runner_input_sets(point), warmup = (double)experiment->warmup;
   point_estimate estimate = {.forward = forward_seconds(point, rates),
-                             .draw = (sets * hidden + (kept ? 0 : weight_bytes(&point->layer))) /
-                                     rates->drawn};
+                             .draw = seconds_to_disk + sets * hidden / rates->drawn};
+  if (!kept)
+    estimate.draw += weight_bytes(&point->layer) / rates->drawn +
+                     2 * weight_items(&point->layer) * rates->launch;
   if (experiment->verify) estimate.check = check_seconds(point, rates);
   const int64_t rounds = rounds_planned(experiment, estimate.draw + 2 * warmup * estimate.forward);
   /* The layer, then half as often its stages, each behind warm-ups; and what is read of

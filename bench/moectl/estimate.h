@@ -24,7 +24,7 @@ typedef struct point_estimate {
   double forwards;     /* of the first round, or of each later one */
   double later_rounds; /* how many */
   double later_forwards;
-  double draw, check; /* seconds: weights and inputs of a round; verification */
+  double draw, check; /* seconds: a round's weights, inputs and file; verification */
 } point_estimate;
 /* Of point `index`, where the point before it has run. */
 point_estimate estimate_point(const experiment *experiment, size_t index,

@@ -25,9 +25,9 @@ const cli_option cli_options[] = {
     {"--ignore-memory-limit", 'm', NULL, NULL, OFFER_NOTHING, NULL,
      "try points that need more memory than the device's driver states: what it states may be "
      "what is free at the moment, or less than it gives"},
-    {"--layer", 'l', "N", NULL, OFFER_NOTHING, NULL, "which layer, from 0 on"},
+    {"--layer", 'l', "N", NULL, OFFER_NOTHING, NULL, "which layer, from 0 on; needed"},
     {"--io", 'i', "FILE", NULL, OFFER_FILE, NULL,
-     "the recording: safetensors with hidden_states and what to compare"},
+     "the recording: safetensors with hidden_states and what to compare; needed"},
     {"--dtype", 'y', "D", NULL, OFFER_WORDS, "fp32 fp16 bf16",
      "fp32, fp16 or bf16 (default: that of hidden_states)"},
     {"--json", 'j', NULL, NULL, OFFER_NOTHING, NULL, "as JSON"},

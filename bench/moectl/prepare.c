@@ -84,17 +84,14 @@ bool prepare_variants(const experiment *experiment, moecl_context *context) {
 
 /* ---- memory ---- */
 
-/* "point 3 (top_k=2) needs 81.2 GiB of memory", whose figure the limit is, and what to
- * do about it. */
+/* "point 3 (top_k=2) needs 81.2 GiB of memory", and whose figure the limit is. */
 static void refuse_memory(const experiment *experiment, const moecl_context *context, size_t index,
                           uint64_t bytes, const char *as, uint64_t limit) {
   const moecl_device_info *device = moecl_context_device(context);
   char label[256], needed[32], stated[32];
   experiment_point_label(experiment, index, label, sizeof label);
-  complain("point %zu%s%s%s needs %s of memory%s, but the driver of %s (%s) states %s%s: choose "
-           "fewer experts, smaller sizes, fewer tokens, another variant or another device, or try "
-           "it all the same with --ignore-memory-limit",
-           index, *label ? " (" : "", label, *label ? ")" : "", bytes_text(bytes, needed), as,
+  complain("point %zu%s%s%s needs %s of memory%s, but the driver of %s (%s) states %s%s", index,
+           *label ? " (" : "", label, *label ? ")" : "", bytes_text(bytes, needed), as,
            device->name, device->platform, bytes_text(limit, stated),
            device->type == MOECL_DEVICE_CPU ? ", which may be what is free at the moment" : "");
 }
@@ -158,6 +155,9 @@ bool prepare_memory(const options *options, const experiment *experiment, moecl_
         !point_fits(experiment, context, i, &memory, refused < MOST_TOLD, &limits))
       refused++;
   }
-  if (refused > MOST_TOLD) complain("so do %zu more points", refused - MOST_TOLD);
+  if (refused > MOST_TOLD) complain("and so do %zu more points", refused - MOST_TOLD);
+  if (refused > 0)
+    complain("choose fewer experts, smaller sizes, fewer tokens, another variant or another "
+             "device, or try it all the same with --ignore-memory-limit");
   return refused == 0;
 }
