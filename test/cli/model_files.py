@@ -2,6 +2,7 @@
 them. Scripts that import this have MOECTL and GOLDEN_DIR as their arguments."""
 import json
 import pathlib
+import re
 import shutil
 import struct
 import subprocess
@@ -83,6 +84,6 @@ class ModelCase(unittest.TestCase):
         return out, err
 
     def refused(self, pattern, *arguments):
-        """Bad input: exit code 2 and one message."""
+        """Bad input: exit code 2 and one message; of an experiment, with its place."""
         _, err = self.expect(2, pattern, *arguments)
-        self.assertEqual(err.count('moectl: '), 1, err)
+        self.assertEqual(len(re.findall(r'^(?:moectl|--set \S+|\S+:\d+:\d+): ', err, re.M)), 1, err)

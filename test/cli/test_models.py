@@ -398,7 +398,7 @@ class Models(ModelCase):
         io = GOLDEN / 'mixtral' / 'io.safetensors'
         path = self.experiment('mixtral')
         file = ('--set', 'workload.distribution=file', '--set')
-        self.refused('has 24 tokens, the experiment asks for 25', 'run', path, *file,
+        self.refused('workload.file: .* has 24 tokens, the experiment asks for 25', 'run', path, *file,
                      f'workload.file={io}', '--set', 'workload.num_tokens=25', '--out', self.work / 'no')
         pipe = self.work / 'pipe'
         os.mkfifo(pipe)
