@@ -55,7 +55,8 @@ static size_t spread_values(size_t count, size_t limit, size_t which) {
 
 static size_t first_with_data(const results *all, picture_kind kind) {
   size_t index = 0;
-  while (index < all->experiment->num_points && !isfinite(picture_value(all, kind, index))) index++;
+  while (index < all->experiment->num_points && !isfinite(picture_value(all, kind, index)))
+    index++;
   return index;
 }
 
@@ -101,8 +102,10 @@ size_t pictures_panel_digit(const picture_view *view, size_t panel) {
 bool pictures_view(const results *all, picture_kind kind, size_t axis, picture_view *view) {
   *view = (picture_view){.num_lines = 0};
   if (first_with_data(all, kind) == all->experiment->num_points) return false;
-  if (grid_lines(all->experiment, axis) <= MAX_SERIES) all_lines(all, kind, axis, view);
-  else chosen_lines(all, kind, axis, view);
+  if (grid_lines(all->experiment, axis) <= MAX_SERIES)
+    all_lines(all, kind, axis, view);
+  else
+    chosen_lines(all, kind, axis, view);
   return true;
 }
 
@@ -122,8 +125,7 @@ const char *pictures_held(const results *all, size_t axis, const picture_view *v
   text[0] = '\0';
   for (size_t i = 0; i < plan->num_axes && view->series < plan->num_axes; i++)
     if (i != axis && i != view->series && i != view->panels && plan->axes[i].count > 1)
-      append(text, size, plan->axes[i].param,
-             grid_value_text(plan, i, start, value, sizeof value));
+      append(text, size, plan->axes[i].param, grid_value_text(plan, i, start, value, sizeof value));
   return text;
 }
 

@@ -10,7 +10,7 @@
 enum { MAX_ROWS = 400 };
 
 typedef struct rows {
-  bool *matters, *held; /* [num_axes]; held: at the value of the first point that has loads */
+  bool *matters, *held;       /* [num_axes]; held: at the value of the first point that has loads */
   size_t *points, count, all; /* [count] of `all` rows */
   int64_t num_experts;        /* the most that any has */
   double busiest;             /* over the even share */
@@ -81,8 +81,9 @@ static void write_data(const results *all, const rows *found, FILE *data) {
   char label[LABEL_SIZE];
   fputs("# load over the even share, an expert a column; -1: no such expert; the rows are\n", data);
   for (size_t r = 0; r < found->count; r++) /* comments inside a matrix would end it */
-    fprintf(data, "# %s\n", grid_line_label(all->experiment, all->experiment->num_axes,
-                                           found->points[r], label, sizeof label));
+    fprintf(data, "# %s\n",
+            grid_line_label(all->experiment, all->experiment->num_axes, found->points[r], label,
+                            sizeof label));
   for (size_t r = 0; r < found->count; r++) {
     const moecl_routing *routing = &all->points[found->points[r]].routing;
     const double even =
@@ -109,8 +110,9 @@ static void row_label(const results *all, const rows *found, size_t axes, size_t
   text[0] = '\0';
   for (size_t axis = 0; axis < axes && used < size; axis++)
     if (has_label(found, axis))
-      used += (size_t)snprintf(text + used, size - used, "%s%.24s", used > 0 ? ", " : "",
-                               grid_value_text(plan, axis, found->points[row], value, sizeof value));
+      used +=
+          (size_t)snprintf(text + used, size - used, "%s%.24s", used > 0 ? ", " : "",
+                           grid_value_text(plan, axis, found->points[row], value, sizeof value));
 }
 
 /* The names of what matters among axes [begin, end). */
@@ -173,10 +175,11 @@ static void write_colours(double busiest, FILE *script) {
           "set cbrange [0:%g]\nset cbtics (",
           top, top);
   for (int i = 0; i <= (int)top; i++)
-    fprintf(script, "%s'%d%s' %d", i ? ", " : "", i, i == (int)top && busiest > top ? " and more" : "",
-            i);
+    fprintf(script, "%s'%d%s' %d", i ? ", " : "", i,
+            i == (int)top && busiest > top ? " and more" : "", i);
   fputs(")\nset label 'load over the even share' at screen 0.985, graph 0.5 center rotate by 90\n"
-        "set rmargin at screen 0.83\n", script);
+        "set rmargin at screen 0.83\n",
+        script);
 }
 
 static void write_title(const results *all, const rows *found, FILE *script) {
@@ -184,7 +187,8 @@ static void write_title(const results *all, const rows *found, FILE *script) {
   snprintf(line, sizeof line, "%.60s: expert utilization, before capacity", all->experiment->name);
   fputs("set title ", script);
   gnuplot_quote(script, line);
-  snprintf(line, sizeof line, "assignments of each expert over the even share; the busiest: %s times",
+  snprintf(line, sizeof line,
+           "assignments of each expert over the even share; the busiest: %s times",
            number_text(found->busiest, text, sizeof text));
   fputs(" . \"\\n\" . ", script);
   gnuplot_quote(script, line);
@@ -203,12 +207,16 @@ static void write_title(const results *all, const rows *found, FILE *script) {
 void plot_loads(const results *all, const picture_plan *picture, FILE *script, FILE *data) {
   rows found = {.count = 0};
   if (choose_rows(all, &found) && found.count > 0) {
-    const int row_pixels = found.count <= 30 ? 22 : found.count <= 100 ? 14 : found.count <= 200 ? 7 : 4;
+    const int row_pixels = found.count <= 30    ? 22
+                           : found.count <= 100 ? 14
+                           : found.count <= 200 ? 7
+                                                : 4;
     const int height = 190 + row_pixels * (int)(found.count < 8 ? 8 : found.count);
     write_data(all, &found, data);
     plot_begin(script, picture->name, height);
     write_title(all, &found, script);
-    fprintf(script, "set xlabel 'expert id'\nset xrange [-0.5:%" PRId64 ".5]\nunset key\nunset grid\n",
+    fprintf(script,
+            "set xlabel 'expert id'\nset xrange [-0.5:%" PRId64 ".5]\nunset key\nunset grid\n",
             found.num_experts - 1);
     write_rows(all, &found, row_pixels, script);
     write_colours(found.busiest, script);

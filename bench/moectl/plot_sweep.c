@@ -144,8 +144,8 @@ static size_t write_key(const plot *p, FILE *script) {
   const int font = longest > 110 ? 8 : p->view.num_lines > 6 || longest > 60 ? 11 : 13;
   const size_t columns = 1200 / (55 + longest * (size_t)font * 92 / 100);
   const size_t rows = columns > 1 ? (p->view.num_lines + columns - 1) / columns : p->view.num_lines;
-  const char *place = p->view.num_panels > 1 ? "at screen 0.5, screen 0.01 center bottom"
-                                             : "below center";
+  const char *place =
+      p->view.num_panels > 1 ? "at screen 0.5, screen 0.01 center bottom" : "below center";
   fprintf(script, "set key %s vertical maxrows %zu Left reverse samplen 2 font ',%d'\n", place,
           rows, font);
   return rows;
@@ -169,9 +169,11 @@ static void write_lines(const plot *p, size_t panel, bool titled, size_t *series
     const bool again = i >= 7; /* the colours begin anew, dashed */
     const bool ran = p->view.starts[panel][i] != SIZE_MAX;
     if (!ran && !titled) continue;
-    if (ran) fprintf(script, "%s'%s.dat' index %zu using 1:($2/%g)", start, p->picture->name,
-                     (*series)++, p->unit);
-    else fprintf(script, "%sNaN", start); /* for the key */
+    if (ran)
+      fprintf(script, "%s'%s.dat' index %zu using 1:($2/%g)", start, p->picture->name, (*series)++,
+              p->unit);
+    else
+      fprintf(script, "%sNaN", start); /* for the key */
     fprintf(script,
             " with linespoints linewidth 2.5 dashtype %d pointtype %d pointsize %s "
             "linecolor '%s' title ",
@@ -208,15 +210,15 @@ static void write_panels(plot *p, size_t columns, size_t rows, FILE *script) {
   const double height = panels_height(rows);
   char label[LABEL_SIZE], value[LABEL_SIZE];
   size_t series = 0;
-  fprintf(script, "set multiplot layout %zu,%zu margins 0.07,0.98,%.4f,%.4f spacing 0.05,%.4f title ",
-          rows, columns, 145 / height, 1 - 125 / height, 85 / height);
+  fprintf(script,
+          "set multiplot layout %zu,%zu margins 0.07,0.98,%.4f,%.4f spacing 0.05,%.4f title ", rows,
+          columns, 145 / height, 1 - 125 / height, 85 / height);
   write_title(p, script);
   fputc('\n', script);
   plot_write_ticks(script, p->ticks, p->count, 1000 / (double)columns);
   write_key(p, script);
   for (size_t panel = 0; panel < p->view.num_panels; panel++) {
-    const size_t at = grid_stride(plan, p->view.panels) *
-                      pictures_panel_digit(&p->view, panel);
+    const size_t at = grid_stride(plan, p->view.panels) * pictures_panel_digit(&p->view, panel);
     snprintf(label, sizeof label, "%s=%s", plan->axes[p->view.panels].param,
              grid_value_text(plan, p->view.panels, at, value, sizeof value));
     fputs("set title ", script);
@@ -249,8 +251,10 @@ void plot_sweep(const results *all, const picture_plan *picture, FILE *script, F
     p.spread = picture->kind == PICTURE_TIME && p.view.num_lines <= 6;
     write_data(&p, data);
     plot_begin(script, picture->name, panels > 1 ? panels_height(rows) : 700);
-    if (panels > 1) write_panels(&p, columns, rows, script);
-    else write_single(&p, script);
+    if (panels > 1)
+      write_panels(&p, columns, rows, script);
+    else
+      write_single(&p, script);
   }
   free(p.ticks);
 }

@@ -67,8 +67,8 @@ const char *stage_text(const results *all, const comparison *of, char *text, siz
   const int stage = stage_changed(all, of, &share);
   text[0] = '\0';
   if (stage < 0) return text;
-  const double change = all->points[of->after].time_ms[stage].median -
-                        all->points[of->before].time_ms[stage].median;
+  const double change =
+      all->points[of->after].time_ms[stage].median - all->points[of->before].time_ms[stage].median;
   snprintf(text, size, ", %s %s (%s%s ms)", share >= 0.5 ? "mostly" : "most of it in",
            moecl_stage_name((moecl_stage)stage), change > 0 ? "+" : "-",
            number_text(fabs(change), number, sizeof number));

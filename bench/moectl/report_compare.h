@@ -12,8 +12,8 @@ typedef struct comparison {
 } comparison;
 
 /* Whether `after` takes another time than `before` beyond `expected` times it. With rounds:
- * the whole interval (rounds.h) lies more than 2% above or below 1. Measured once: the iterations' times do not overlap, and there are
- * enough of them. Points without times do not differ. */
+ * the whole interval (rounds.h) lies more than 2% above or below 1. Measured once: the iterations'
+ * times do not overlap, and there are enough of them. Points without times do not differ. */
 comparison report_compare(const results *all, size_t before, size_t after, double expected);
 
 /* "2.90x (2.80 to 3.00)": the median, and the interval where there are several rounds.

@@ -20,9 +20,11 @@ typedef void (*columns_of)(const results *all, size_t index, const int *which, s
 
 static void write_head(const char *const *columns, size_t count, FILE *file) {
   fputs("| parameter | value | points |", file);
-  for (size_t i = 0; i < count; i++) fprintf(file, " %s |", columns[i]);
+  for (size_t i = 0; i < count; i++)
+    fprintf(file, " %s |", columns[i]);
   fputs("\n| --- | ---: | ---: |", file);
-  for (size_t i = 0; i < count; i++) fputs(" ---: |", file);
+  for (size_t i = 0; i < count; i++)
+    fputs(" ---: |", file);
   fputc('\n', file);
 }
 
@@ -40,12 +42,15 @@ static void write_row(const results *all, size_t axis, size_t digit, const sums 
   const experiment *plan = all->experiment;
   char text[LABEL_SIZE], number[NUMBER_SIZE];
   fprintf(file, "| %s | ", plan->axes[axis].param);
-  report_text(file, grid_value_text(plan, axis, digit * grid_stride(plan, axis), text, sizeof text));
+  report_text(file,
+              grid_value_text(plan, axis, digit * grid_stride(plan, axis), text, sizeof text));
   fprintf(file, " | %zu |", from->points);
   for (size_t i = 0; i < count; i++) {
     const double mean = from->count[i] ? from->sum[i] / (double)from->count[i] : NAN;
-    if (!isnan(mean) && percent[i]) fprintf(file, " %.1f%s |", mean, percent[i]);
-    else fprintf(file, " %s |", number_text(mean, number, sizeof number));
+    if (!isnan(mean) && percent[i])
+      fprintf(file, " %.1f%s |", mean, percent[i]);
+    else
+      fprintf(file, " %s |", number_text(mean, number, sizeof number));
   }
   fputc('\n', file);
 }
@@ -95,14 +100,16 @@ void report_stage_groups(const results *all, const int *stages, size_t count, FI
   }
   write_head(names, count, file);
   write_groups(all, stage_columns, stages, count, percent, file);
-  fputs("\nMeans over the points with that value; a stage that a variant does inside another one, or "
-        "that a point has\nnot, is left out of its mean. Each point's times are in `results.csv`.\n\n",
-        file);
+  fputs(
+      "\nMeans over the points with that value; a stage that a variant does inside another one, or "
+      "that a point has\nnot, is left out of its mean. Each point's times are in "
+      "`results.csv`.\n\n",
+      file);
 }
 
-static const char *const routing[] = {"load_balancing_loss", "router_z_loss", "entropy",
-                                      "max_mean_imbalance", "coefficient_of_variation",
-                                      "dropped_fraction", "padding_waste"};
+static const char *const routing[] = {
+    "load_balancing_loss",      "router_z_loss",    "entropy",      "max_mean_imbalance",
+    "coefficient_of_variation", "dropped_fraction", "padding_waste"};
 enum { ROUTING = sizeof routing / sizeof routing[0] };
 
 static void routing_columns(const results *all, size_t index, const int *which, size_t count,

@@ -42,8 +42,9 @@ static bool is_tokens(const results *all, size_t axis) {
 /* More tokens are more work: what matters is whether they cost their share. */
 static comparison compare_on(const results *all, size_t axis, size_t before, size_t after) {
   const experiment_point *points = all->experiment->points;
-  const double expected =
-      is_tokens(all, axis) ? (double)points[after].num_tokens / (double)points[before].num_tokens : 1;
+  const double expected = is_tokens(all, axis)
+                              ? (double)points[after].num_tokens / (double)points[before].num_tokens
+                              : 1;
   return report_compare(all, before, after, expected);
 }
 
@@ -134,8 +135,9 @@ static void summary_sentence(const results *all, size_t axis, const summary *of,
   if (of->differ * CHANCE <= of->lines) return;
   for (int i = 1; i < MOECL_STAGE_LAYER; i++)
     if (of->stages[i] > of->stages[stage]) stage = i;
-  fprintf(file, "- %s %s to %s, over %zu combinations of the others: ",
-          all->experiment->axes[axis].param, value_text(all, axis, of->least.before, low),
+  fprintf(file,
+          "- %s %s to %s, over %zu combinations of the others: ", all->experiment->axes[axis].param,
+          value_text(all, axis, of->least.before, low),
           value_text(all, axis, of->least.after, high), of->lines);
   fprintf(file, "from %s the time%s", ratio_text(&of->least.ratio, ratio, sizeof ratio),
           is_tokens(all, axis) ? " a token" : "");
@@ -221,7 +223,8 @@ static void choice_summary(const results *all, size_t axis, const size_t *wins, 
   char text[LABEL_SIZE];
   const char *before = " ";
   size_t told = 0;
-  for (size_t i = 0; i < plan->axes[axis].count; i++) told += wins[i];
+  for (size_t i = 0; i < plan->axes[axis].count; i++)
+    told += wins[i];
   if (told * CHANCE <= grid_lines(plan, axis)) return;
   fprintf(file, "- %s, over %zu combinations of the others:", plan->axes[axis].param,
           grid_lines(plan, axis));
@@ -239,8 +242,10 @@ void report_choice_times(const results *all, size_t axis, FILE *file) {
   size_t *points = calloc(count, sizeof *points), *wins = calloc(count, sizeof *wins);
   for (size_t i = 0; points && wins && i < lines; i++) {
     const line found = read_line(all, axis, i, points);
-    if (lines <= MAX_SENTENCES) choice_sentence(all, axis, &found, file);
-    else count_fastest(all, &found, axis, wins);
+    if (lines <= MAX_SENTENCES)
+      choice_sentence(all, axis, &found, file);
+    else
+      count_fastest(all, &found, axis, wins);
   }
   if (wins && lines > MAX_SENTENCES) choice_summary(all, axis, wins, file);
   free(points);

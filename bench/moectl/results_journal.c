@@ -8,7 +8,9 @@
 #include <string.h>
 #include <unistd.h>
 
-static char *journal_path(const results *all) { return format_text("%s/results.jsonl", all->folder); }
+static char *journal_path(const results *all) {
+  return format_text("%s/results.jsonl", all->folder);
+}
 
 static bool write_all(int file, const char *text, size_t size) {
   while (size > 0) {
@@ -38,8 +40,9 @@ bool journal_append(results *all, size_t index, char **error) {
     /* Half a line would end up in the middle of the file. */
     if (!ok && before >= 0 && ftruncate(all->journal, before) != 0) journal_close(all);
   }
-  if (!ok) fail_text(error, "%s could not be written: %s", path ? path : "results.jsonl",
-                     strerror(reason));
+  if (!ok)
+    fail_text(error, "%s could not be written: %s", path ? path : "results.jsonl",
+              strerror(reason));
   free(path);
   free(line);
   return ok;
@@ -51,10 +54,10 @@ bool journal_resume(results *all, char **error) {
   if (!path) return fail_text(error, "no memory");
   char *text = read_whole_file(path, &size);
   const bool none = !text && errno == ENOENT;
-  const bool ok = none   ? true
-                  : text ? results_journal_read(all, path, text, size, error)
-                         : fail_text(error, "%s cannot be resumed: %s: %s", all->folder, path,
-                                     strerror(errno));
+  const bool ok =
+      none   ? true
+      : text ? results_journal_read(all, path, text, size, error)
+             : fail_text(error, "%s cannot be resumed: %s: %s", all->folder, path, strerror(errno));
   free(text);
   free(path);
   return ok;

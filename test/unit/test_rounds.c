@@ -1,7 +1,7 @@
 /* Rounds: how many, who gets which share of the forwards, what becomes of their
  * times, and the ratios of two points round by round. */
-#include "unit.h"
 #include "rounds.h"
+#include "unit.h"
 #include <math.h>
 
 static void test_planned(void **state) {
