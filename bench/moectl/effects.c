@@ -30,7 +30,19 @@ static bool is_met(const setting *needs, int64_t choice) {
   return false;
 }
 
+/* A round without a forward would be none. */
+static void check_rounds(const settings *settings, problems *warnings) {
+  const setting *rounds = &settings->keys[KEY_ROUNDS];
+  const int64_t iterations = settings->keys[KEY_ITERATIONS].values[0].integer;
+  if (rounds->given && !rounds->values[0].null && rounds->values[0].integer > iterations)
+    problem_add(warnings, rounds->mark,
+                "warning: measure.rounds: more than measure.iterations (%lld), which is how many "
+                "there will be",
+                (long long)iterations);
+}
+
 void effects_check(const settings *settings, problems *warnings) {
+  check_rounds(settings, warnings);
   for (size_t i = 0; i < sizeof rules / sizeof rules[0]; i++) {
     const setting *key = &settings->keys[rules[i].key];
     const bool says_something = key->given && (key->count > 1 || !key->values[0].null);

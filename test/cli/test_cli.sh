@@ -344,6 +344,9 @@ test_run() {
   expect "run: a sweep of 18 points" 0
   holds "files and numbers, recomputed from the dumps" \
     python3 "$here/check_results.py" "$work/sweep" --points 18 --dump
+  json_holds "who measured: host, commit and command line" "$work/sweep" \
+    "r['runs'][0]['host'] == __import__('platform').node() and r['versions']['commit'] == r['runs'][0]['commit']
+     and r['runs'][0]['command'].endswith('run $work/sweep.yaml --out $work/sweep --dump')"
   if command -v gnuplot >/dev/null; then
     holds "expert utilisation pictures" \
       bash -c "ls '$work/sweep'/expert_utilization_k2_cf1*.png '$work/sweep'/expert_utilization_k4_cf*.png"

@@ -47,11 +47,12 @@ static inline void make_rounds(point_result *to, const double *factors, size_t c
   to->num_rounds = count;
   to->rounds_planned = (int64_t)count;
   for (size_t r = 0; r < count; r++) {
-    to->rounds[r] = (point_round){.iterations = to->iterations / (int64_t)count, .load_average = 0.5};
+    to->rounds[r] =
+        (point_round){.iterations = to->iterations / (int64_t)count, .load_average = 0.5};
     for (int stage = 0; stage < MOECL_STAGE_COUNT; stage++) {
       const sample_summary *all = &to->time_ms[stage];
-      to->rounds[r].time_ms[stage] = (sample_summary){
-          factors[r] * all->median, factors[r] * all->min, factors[r] * all->p90};
+      to->rounds[r].time_ms[stage] =
+          (sample_summary){factors[r] * all->median, factors[r] * all->min, factors[r] * all->p90};
     }
   }
 }
@@ -203,7 +204,8 @@ static inline char *plots_with_path(const made_up *fixture, const char *path) {
   return note;
 }
 
-static inline void set_times(made_up *fixture, size_t index, double median, double min, double p90) {
+static inline void set_times(made_up *fixture, size_t index, double median, double min,
+                             double p90) {
   fixture->results.points[index].time_ms[MOECL_STAGE_LAYER] = (sample_summary){median, min, p90};
 }
 

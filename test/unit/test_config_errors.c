@@ -255,6 +255,8 @@ static void test_words(void **state) {
   refuses_set("seed=18446744073709551615",
               "--set seed=18446744073709551615: seed: expected an integer from 0 to "
               "9223372036854775807, found '18446744073709551615'");
+  refuses_set("measure.rounds=0", "--set measure.rounds=0: measure.rounds: expected an integer from "
+                                  "1 to 1000, or null, found '0'");
   refuses_set("name=..", "--set name=..: name: expected at most 100 letters, digits, '.', '_' "
                          "and '-', beginning with a letter or digit, found '..'");
   refuses_set("device=null", "--set device=null: device: expected a text of 1 to 4000 bytes, found 'null'");
@@ -470,6 +472,10 @@ static void test_no_effect(void **state) {
   warns("", "layer.capacity.drop_policy=probability",
         "--set layer.capacity.drop_policy=probability: warning: layer.capacity.drop_policy has no "
         "effect without a number for layer.capacity.factor");
+  warns("", "measure.rounds=21",
+        "--set measure.rounds=21: warning: measure.rounds: more than measure.iterations (20), which "
+        "is how many there will be");
+  warns("", "measure.rounds=20", NULL);
   warns("", "layer.capacity.renormalize=true", NULL); /* renormalizes all, then */
   warns("", "layer.capacity.drop_policy=[position, probability]",
         "--set layer.capacity.drop_policy=[position, probability]: warning: "

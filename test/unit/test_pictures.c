@@ -9,10 +9,14 @@ static void check_view(const made_up *fixture, size_t axis, const picture_view *
       for (size_t i = 0; i < plan->num_axes; i++) {
         const size_t digit = grid_digit(plan, i, view->starts[p][l]);
         const size_t first = grid_digit(plan, i, view->starts[0][0]);
-        if (i == axis) assert_int_equal(digit, 0);
-        else if (i == view->series) assert_int_equal(digit, l);
-        else if (i == view->panels) assert_int_equal(digit, p);
-        else assert_int_equal(digit, first);
+        if (i == axis)
+          assert_int_equal(digit, 0);
+        else if (i == view->series)
+          assert_int_equal(digit, l);
+        else if (i == view->panels)
+          assert_int_equal(digit, p);
+        else
+          assert_int_equal(digit, first);
       }
 }
 
@@ -44,24 +48,29 @@ static void test_picture_views(void **state) {
   assert_int_equal(view.panels, dtype);
   check_view(&fixture, tokens, &view);
   /* What is held is held where there is something to see. */
-  for (size_t i = 0; i < plan->num_points / 2; i++) fixture.results.have[i] = false; /* seed 1 */
+  for (size_t i = 0; i < plan->num_points / 2; i++)
+    fixture.results.have[i] = false; /* seed 1 */
   assert_true(pictures_view(&fixture.results, PICTURE_TIME, tokens, &view));
   check_view(&fixture, tokens, &view);
   assert_string_equal(pictures_held(&fixture.results, tokens, &view, held, sizeof held),
                       "seed=2, num_experts=8");
-  for (size_t i = 0; i < plan->num_points; i++) fixture.results.have[i] = false;
+  for (size_t i = 0; i < plan->num_points; i++)
+    fixture.results.have[i] = false;
   assert_false(pictures_view(&fixture.results, PICTURE_TIME, tokens, &view));
   tear_down(&fixture);
   /* Few lines are all there; many values of one parameter are spread, the ends included. */
   set_up(&fixture, LAYER "num_experts: 16, top_k: [1, 2, 4]}\nworkload: {num_tokens: [16, 32]}\n"
-                   "dtype: [fp32, bf16]\n");
-  assert_true(pictures_view(&fixture.results, PICTURE_TIME, grid_find(&fixture.experiment, "num_tokens"), &view));
+                         "dtype: [fp32, bf16]\n");
+  assert_true(pictures_view(&fixture.results, PICTURE_TIME,
+                            grid_find(&fixture.experiment, "num_tokens"), &view));
   assert_int_equal(view.num_panels, 1);
   assert_int_equal(view.num_lines, 6);
   tear_down(&fixture);
-  set_up(&fixture, LAYER "num_experts: 16, top_k: [1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14]}\n"
-                   "workload: {num_tokens: [16, 32]}\n");
-  assert_true(pictures_view(&fixture.results, PICTURE_TIME, grid_find(&fixture.experiment, "num_tokens"), &view));
+  set_up(&fixture,
+         LAYER "num_experts: 16, top_k: [1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14]}\n"
+               "workload: {num_tokens: [16, 32]}\n");
+  assert_true(pictures_view(&fixture.results, PICTURE_TIME,
+                            grid_find(&fixture.experiment, "num_tokens"), &view));
   assert_int_equal(view.num_lines, 12);
   assert_int_equal(view.num_series, 14);
   assert_int_equal(grid_digit(&fixture.experiment, 0, view.starts[0][0]), 0);
@@ -74,7 +83,7 @@ static void test_scales(void **state) {
   (void)state;
   made_up fixture;
   set_up(&fixture, LAYER "num_experts: 16, top_k: [1, 2, 16], router: {jitter: [0.1, 0, 0.001]},\n"
-                   "  capacity: {factor: [null, 1.0, 2.0]}}\nworkload: {num_tokens: 256}\n");
+                         "  capacity: {factor: [null, 1.0, 2.0]}}\nworkload: {num_tokens: 256}\n");
   for (size_t i = 0; i < fixture.experiment.num_points; i++)
     fixture.results.points[i].time_ms[MOECL_STAGE_LAYER].min /= 100; /* a bar far down */
   free(plots_with_path(&fixture, ""));
@@ -94,7 +103,8 @@ static void test_scales(void **state) {
   tear_down(&fixture);
   /* The bars fit in: 1 to 4 ms, the fastest 0.96 of that over 100, the slowest 1.1. */
   set_up(&fixture, LAYER "num_experts: 8, top_k: [1, 4]}\nworkload: {num_tokens: 256}\n");
-  for (size_t i = 0; i < 2; i++) fixture.results.points[i].time_ms[MOECL_STAGE_LAYER].min /= 100;
+  for (size_t i = 0; i < 2; i++)
+    fixture.results.points[i].time_ms[MOECL_STAGE_LAYER].min /= 100;
   free(plots_with_path(&fixture, ""));
   text = read_text(&fixture, "time_vs_top_k.gp");
   double low = 0, high = 0;
@@ -111,8 +121,8 @@ static void test_utilization_titles(void **state) {
   set_up(&fixture, "seed: [3, 4]\n" LAYER "num_experts: 8, top_k: 2, router: {jitter: [0, 0.1]}}\n"
                    "workload: {num_tokens: 256, distribution: [normal, skewed]}\n");
   free(plots_with_path(&fixture, ""));
-  char *text = read_text(&fixture,
-                         "expert_utilization_k2_cfnone_seed4_jitter0.1_distributionskewed.gp");
+  char *text =
+      read_text(&fixture, "expert_utilization_k2_cfnone_seed4_jitter0.1_distributionskewed.gp");
   has(text, "'num_experts 8, num_tokens 256, seed 4, jitter 0.1, distribution skewed'");
   free(text);
   tear_down(&fixture);
@@ -124,7 +134,7 @@ static void test_few_pictures(void **state) {
   made_up fixture;
   picture_list pictures;
   set_up(&fixture, LAYER "num_experts: [8, 16, 32], top_k: [1, 2, 4, 8]}\n"
-                   "workload: {num_tokens: [16, 32, 64]}\ndtype: [fp32, bf16]\n");
+                         "workload: {num_tokens: [16, 32, 64]}\ndtype: [fp32, bf16]\n");
   assert_int_equal(fixture.experiment.num_points, 72);
   for (int all = 0; all < 2; all++) {
     size_t loads = 0, single = 0;
@@ -147,7 +157,8 @@ static void test_few_pictures(void **state) {
   /* A row for each combination of what matters: dtype and its like do not. */
   char *text = read_text(&fixture, "expert_utilization.dat");
   size_t rows = 0;
-  for (const char *line = text; line && *line; line = strchr(line, '\n') + 1) rows += *line != '#';
+  for (const char *line = text; line && *line; line = strchr(line, '\n') + 1)
+    rows += *line != '#';
   assert_int_equal(rows, 36);
   has(text, "# num_experts=8, top_k=1, num_tokens=16, dtype=fp32\n");
   has_not(text, "bf16");
@@ -162,8 +173,8 @@ static void test_few_pictures(void **state) {
 static void test_many_loads(void **state) {
   (void)state;
   made_up fixture;
-  set_up(&fixture, "seed: [5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15, 16]\n"
-                   LAYER "num_experts: [8, 16, 32], top_k: [1, 2, 4, 8]}\n"
+  set_up(&fixture, "seed: [5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15, 16]\n" LAYER
+                   "num_experts: [8, 16, 32], top_k: [1, 2, 4, 8]}\n"
                    "workload: {num_tokens: [16, 32, 64, 128]}\n");
   assert_int_equal(fixture.experiment.num_points, 576);
   for (size_t i = 0; i < 576; i++) /* so that seeds make a difference */
@@ -172,7 +183,8 @@ static void test_many_loads(void **state) {
   free(plots_with_path(&fixture, ""));
   char *text = read_text(&fixture, "expert_utilization.dat");
   size_t rows = 0;
-  for (const char *line = text; line && *line; line = strchr(line, '\n') + 1) rows += *line != '#';
+  for (const char *line = text; line && *line; line = strchr(line, '\n') + 1)
+    rows += *line != '#';
   assert_int_equal(rows, 47);
   has(text, "# seed=5, num_experts=8, top_k=1, num_tokens=32\n");
   has_not(text, "seed=6");
@@ -359,7 +371,8 @@ static void test_draw_extremes(void **state) {
   draw_all(LAYER "num_experts: [8, 16, 32], top_k: [1, 2, 4, 8]}\n" /* panels */
                  "workload: {num_tokens: [16, 32, 64]}\ndtype: [fp32, bf16]\n");
   draw_some(LAYER "num_experts: [8, 16, 32], top_k: [1, 2, 4, 8]}\n" /* a panel without lines */
-                  "workload: {num_tokens: [16, 32, 64]}\ndtype: [fp32, bf16]\n", 32);
+                  "workload: {num_tokens: [16, 32, 64]}\ndtype: [fp32, bf16]\n",
+            32);
 }
 
 /* What gnuplot says about a script that is wrong becomes a note. */
@@ -391,16 +404,11 @@ static void test_gnuplot_fails(void **state) {
 
 int main(void) {
   const struct CMUnitTest tests[] = {
-      cmocka_unit_test(test_without_gnuplot),
-      cmocka_unit_test(test_picture_names),
-      cmocka_unit_test(test_routing_pictures),
-      cmocka_unit_test(test_picture_views),
-      cmocka_unit_test(test_scales),
-      cmocka_unit_test(test_utilization_titles),
-      cmocka_unit_test(test_few_pictures),
-      cmocka_unit_test(test_many_loads),
-      cmocka_unit_test(test_draw_sweep),
-      cmocka_unit_test(test_draw_extremes),
+      cmocka_unit_test(test_without_gnuplot),  cmocka_unit_test(test_picture_names),
+      cmocka_unit_test(test_routing_pictures), cmocka_unit_test(test_picture_views),
+      cmocka_unit_test(test_scales),           cmocka_unit_test(test_utilization_titles),
+      cmocka_unit_test(test_few_pictures),     cmocka_unit_test(test_many_loads),
+      cmocka_unit_test(test_draw_sweep),       cmocka_unit_test(test_draw_extremes),
       cmocka_unit_test(test_gnuplot_fails),
   };
   return cmocka_run_group_tests(tests, NULL, NULL);
