@@ -22,5 +22,12 @@ libdir=${pc%/pkgconfig/*}
 LD_LIBRARY_PATH=$libdir "$prefix/embed"
 
 # The installed moectl runs from there too, without the build folder's help.
-moectl=$(find "$prefix/dest" -name moectl -type f)
+moectl=$(find "$prefix/dest" -name moectl -path '*/bin/*' -type f)
 LD_LIBRARY_PATH=$libdir "$moectl" --version
+
+# And the shells find its completion.
+for script in bash-completion/completions/moectl zsh/site-functions/_moectl \
+  fish/vendor_completions.d/moectl.fish; do
+  found=$(find "$prefix/dest" -path "*/share/$script" -size +0)
+  [[ -n $found ]] || { echo "share/$script was not installed"; exit 1; }
+done
