@@ -52,6 +52,7 @@ static const kernel_variant *find_variant(const moecl_context *context, const ch
   const size_t count = kernel_variants("router", &all);
   for (size_t i = 0; i < count; i++)
     if (kernel_variant_serves(&all[i], MOECL_F32, context->info.capabilities) &&
+        kernel_variant_fits(&all[i], &context->info) &&
         (!name || strcmp(name, all[i].name) == 0))
       found = &all[i];
   return found;

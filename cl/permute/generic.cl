@@ -18,18 +18,8 @@
  * expert_offsets[e] .. expert_offsets[e+1]-1. slot_token[slot] is the row of
  * hidden_states that the slot reads; assignment_slot[t*K+k] is the slot, or -1
  * where the assignment was dropped. */
-#define BLOCK 256
+#include "permute/order.clh"
 #define MAX_EXPERTS 1024
-
-/* The assignment with order number p. */
-static inline int assignment_at(int p, int num_tokens, int top_k) {
-#if ORDER_BY_CHOICE
-  const int k = p / num_tokens;
-  return (p - k * num_tokens) * top_k + k;
-#else
-  return p;
-#endif
-}
 
 __kernel __attribute__((reqd_work_group_size(BLOCK, 1, 1))) void
 histogram(const __global int *topk_ids, __global int *counts, int num_tokens, int top_k,
@@ -161,13 +151,6 @@ scatter(const __global int *topk_ids, const __global int *counts,
  * Keys are weights, or with PRIORITIZED tokens' priorities: of the list, which is by
  * choices then, those of the choice that the capacity ends in are compared; earlier
  * ones survive, later ones don't. */
-#if PRIORITIZED
-#define KEY(a) as_uint(keys[(a) / top_k])
-#define CHOICE(a) ((a) % top_k)
-#else
-#define KEY(a) as_uint(keys[a])
-#define CHOICE(a) 0
-#endif
 __kernel __attribute__((reqd_work_group_size(SCAN_LOCAL, 1, 1))) void
 select_largest(const __global int *order, const __global int *all_offsets,
                const __global int *expert_offsets, const __global float *keys,

@@ -1,6 +1,6 @@
 /* Batch prioritized routing: token_priority[t] = the largest share in the softmax of
- * the token's logits, 0 where one of them is not finite. A work-group a token. */
-#define LOCAL 64
+ * the token's logits, 0 where one of them is not finite. A work-group a token.
+ * Defines: LOCAL, a power of two. */
 
 __kernel __attribute__((reqd_work_group_size(LOCAL, 1, 1))) void
 prioritize(const __global float *logits, __global float *token_priority, int num_experts) {

@@ -1,7 +1,7 @@
 /* The shared expert's own gate: gate[t] = sigmoid(hidden[t] . weight), one
- * work-group a token; always summed in the same order. Defines: DTYPE. */
+ * work-group a token; always summed in the same order. Defines: DTYPE; LOCAL,
+ * a power of two. */
 #include "common/types.clh"
-#define LOCAL 64
 
 __kernel __attribute__((reqd_work_group_size(LOCAL, 1, 1))) void
 shared_gate(const __global storage_t *hidden, const __global storage_t *weight,

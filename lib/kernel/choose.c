@@ -9,7 +9,7 @@ static moecl_status find_candidates(moecl_context *context, const kernel_choice 
   char why[512];
   const size_t found =
       kernel_candidates(choice->operation, choice->asked, choice->dtype,
-                        context->info.capabilities, list, MAX_CANDIDATES, why, sizeof why);
+                        &context->info, list, MAX_CANDIDATES, why, sizeof why);
   if (found == 0) return log_error(&context->log, MOECL_ERROR_UNSUPPORTED, "%s", why);
   size_t first = 0, kept = 0;
   while (choice->from && list[first] != choice->from && first + 1 < found)

@@ -2,8 +2,8 @@
 #include <stdio.h>
 #include <string.h>
 
-#define VARIANT(name, source, dtypes, required, tile_m, tile_n, local, flags)                      \
-  {name, source, dtypes, required, tile_m, tile_n, local, flags},
+#define VARIANT(name, source, dtypes, required, tile_m, tile_n, local, local_bytes, flags)         \
+  {name, source, dtypes, required, tile_m, tile_n, local, local_bytes, flags},
 
 static const kernel_variant router_variants[] = {
 #include "router/variants.def"
@@ -42,6 +42,14 @@ bool kernel_variant_serves(const kernel_variant *variant, moecl_dtype dtype,
   return (variant->dtypes & (1u << dtype)) && (capabilities & variant->required) == variant->required;
 }
 
+/* A limit that the driver doesn't tell is 0. */
+static bool is_enough(uint64_t limit, uint64_t needed) { return limit == 0 || needed <= limit; }
+
+bool kernel_variant_fits(const kernel_variant *variant, const moecl_device_info *device) {
+  return is_enough(device->max_work_group_size, variant->local) &&
+         is_enough(device->local_memory_bytes, variant->local_bytes);
+}
+
 /* "generic, cpu": the names a user can ask for. */
 static void list_names(const kernel_variant *all, size_t count, char *text, size_t size) {
   size_t used = 0;
@@ -53,23 +61,35 @@ static void list_names(const kernel_variant *all, size_t count, char *text, size
 }
 
 size_t kernel_candidates(const char *operation, const char *asked, moecl_dtype dtype,
-                         uint32_t capabilities, const kernel_variant **candidates, size_t capacity,
-                         char *why, size_t size) {
+                         const moecl_device_info *device, const kernel_variant **candidates,
+                         size_t capacity, char *why, size_t size) {
   const kernel_variant *all;
   const size_t count = kernel_variants(operation, &all);
   size_t found = 0;
+  const kernel_variant *too_large = NULL;
   bool known = false;
   for (size_t i = count; i-- > 0 && found < capacity;) {
     if (asked && strcmp(asked, all[i].name) != 0) continue;
     known = true;
-    if (!kernel_variant_serves(&all[i], dtype, capabilities)) continue;
+    if (!kernel_variant_serves(&all[i], dtype, device->capabilities)) continue;
     if (!asked && (all[i].flags & KERNEL_ASKED_ONLY)) continue;
+    if (!kernel_variant_fits(&all[i], device)) {
+      too_large = &all[i];
+      continue;
+    }
     candidates[found++] = &all[i];
   }
   if (found == 0 && size) {
     char names[256] = "";
     list_names(all, count, names, sizeof names);
-    if (known)
+    if (too_large)
+      snprintf(why, size,
+               "%s variant '%s' needs work-groups of %u and %u bytes of local memory, this device "
+               "has %llu and %llu; there are: %s",
+               operation, too_large->name, (unsigned)too_large->local,
+               (unsigned)too_large->local_bytes, (unsigned long long)device->max_work_group_size,
+               (unsigned long long)device->local_memory_bytes, names);
+    else if (known)
       snprintf(why, size, "%s variant '%s' cannot serve %s on this device; there are: %s", operation,
                asked, moecl_dtype_name(dtype), names);
     else

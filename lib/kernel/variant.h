@@ -2,6 +2,7 @@
 #ifndef MOECL_LIB_KERNEL_VARIANT_H
 #define MOECL_LIB_KERNEL_VARIANT_H
 
+#include "moecl/device.h"
 #include "moecl/layer.h"
 
 /* Flags of a row. */
@@ -33,6 +34,7 @@ typedef struct kernel_variant {
   uint32_t tile_m;       /* rows of a GEMM tile; 0: by vector width (kernel_gemm_tile) */
   uint32_t tile_n;       /* columns of one */
   uint32_t local;        /* work-items of a work-group */
+  uint32_t local_bytes;  /* the most local memory that one of its kernels declares */
   uint32_t flags;
 } kernel_variant;
 
@@ -42,13 +44,15 @@ size_t kernel_variants(const char *operation, const kernel_variant **variants);
 
 /* Could the variant serve this data type on a device with these capabilities? */
 bool kernel_variant_serves(const kernel_variant *variant, moecl_dtype dtype, uint32_t capabilities);
+/* Are the device's work-groups and local memory large enough for it? */
+bool kernel_variant_fits(const kernel_variant *variant, const moecl_device_info *device);
 
 /* Candidates for an operation, best first: the one named `asked` alone, else
  * every row that serves and may be chosen. Returns how many; with `asked` that
  * does not exist or cannot serve, 0, and a sentence in `why` (of `size`). */
 size_t kernel_candidates(const char *operation, const char *asked, moecl_dtype dtype,
-                         uint32_t capabilities, const kernel_variant **candidates, size_t capacity,
-                         char *why, size_t size);
+                         const moecl_device_info *device, const kernel_variant **candidates,
+                         size_t capacity, char *why, size_t size);
 
 /* The tile of a GEMM variant on a device whose fp32 vectors are
  * `vector_width` wide, as its kernel source computes it. */

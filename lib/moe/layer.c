@@ -370,7 +370,9 @@ size_t moecl_variants_available(moecl_context *context, const char *operation, m
   const size_t count = kernel_variants(operation, &all);
   size_t found = 0;
   for (size_t i = 0; i < count; i++) {
-    if (!kernel_variant_serves(&all[i], dtype, context->info.capabilities)) continue;
+    if (!kernel_variant_serves(&all[i], dtype, context->info.capabilities) ||
+        !kernel_variant_fits(&all[i], &context->info))
+      continue;
     if (names && found < capacity) names[found] = all[i].name;
     found++;
   }

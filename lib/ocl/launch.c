@@ -86,6 +86,22 @@ moecl_status ocl_launch_2d(ocl_chain *chain, ocl_kernel *kernel, uint64_t groups
   return launch(chain, kernel, groups_y == 1 ? 1 : 2, global, local);
 }
 
+uint32_t ocl_local_size(const moecl_context *context, uint32_t wanted) {
+  const uint64_t most = context->info.max_work_group_size;
+  uint32_t size = wanted;
+  while (most > 0 && size > most) size /= 2;
+  return size;
+}
+
+moecl_status ocl_launch_items(ocl_chain *chain, ocl_kernel *kernel, uint64_t items) {
+  return ocl_launch_items_2d(chain, kernel, items, 1);
+}
+
+moecl_status ocl_launch_items_2d(ocl_chain *chain, ocl_kernel *kernel, uint64_t items,
+                                 uint64_t rows) {
+  return ocl_launch_2d(chain, kernel, base_div_up(items, kernel->items), rows, kernel->items);
+}
+
 moecl_status ocl_launch(ocl_chain *chain, ocl_kernel *kernel, uint64_t groups, uint32_t local) {
   return ocl_launch_2d(chain, kernel, groups, 1, local);
 }

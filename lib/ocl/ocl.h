@@ -76,6 +76,7 @@ typedef struct ocl_kernel {
   cl_kernel cl;
   ocl_program *program; /* the context's */
   uint32_t local;       /* the work-group size its source requires; 0: none */
+  uint32_t items;       /* where it requires none, that of ocl_launch_items */
   char name[64];        /* for messages */
 } ocl_kernel;
 
@@ -137,6 +138,16 @@ void ocl_profile_reset(moecl_profile *profile);
 bool ocl_profile_wants(const ocl_chain *chain);
 void ocl_profile_record(moecl_profile *profile, moecl_stage stage, cl_event event);
 
+/* The largest power of two up to `wanted` (one itself) that the device takes as a
+ * work-group, for kernels whose size is a define, LOCAL. */
+uint32_t ocl_local_size(const moecl_context *context, uint32_t wanted);
+
+/* Enqueues a kernel whose source requires no work-group size over `items`
+ * work-items or some more. */
+moecl_status ocl_launch_items(ocl_chain *chain, ocl_kernel *kernel, uint64_t items);
+/* `items` in the first dimension, `rows` in the second. */
+moecl_status ocl_launch_items_2d(ocl_chain *chain, ocl_kernel *kernel, uint64_t items,
+                                 uint64_t rows);
 /* Enqueues kernel over `groups` work-groups of `local` work-items in one
  * dimension (groups 0: nothing is enqueued, which is not an error). A chain
  * with a profile records the launch. */

@@ -1,4 +1,5 @@
 #include "ocl/program.h"
+#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 
@@ -6,10 +7,12 @@
  * work-group of `local`; reads `bytes` of the first back. */
 static moecl_status run_probe(moecl_context *context, const char *source, const char *entry,
                               int buffers, uint32_t local, void *result, size_t bytes) {
+  char defines[32];
   ocl_kernel *kernel = NULL;
   moecl_buffer *memory[2] = {0};
   ocl_chain chain = {.context = context};
-  moecl_status status = ocl_kernel_create(context, source, NULL, entry, &kernel);
+  snprintf(defines, sizeof defines, "LOCAL %u\n", local);
+  moecl_status status = ocl_kernel_create(context, source, defines, entry, &kernel);
   for (int i = 0; status == MOECL_OK && i < buffers; i++) {
     status = moecl_buffer_create(context, 16384, &memory[i]);
     if (status == MOECL_OK) status = ocl_kernel_arg_buffer(kernel, (uint32_t)i, memory[i]);
@@ -29,7 +32,8 @@ static uint32_t round_even(uint32_t a, uint32_t b) {
 
 static bool basic_works(moecl_context *context) {
   uint32_t got[64];
-  if (run_probe(context, "probe/basic.cl", "basic", 2, 64, got, sizeof got) != MOECL_OK)
+  if (run_probe(context, "probe/basic.cl", "basic", 2, ocl_local_size(context, 64), got,
+                sizeof got) != MOECL_OK)
     return false;
   for (uint32_t i = 0; i < 64; i++) {
     uint32_t want = round_even(i, 4) | (0x3f80u + round_even(i, 2)) << 8 | 1u << 24;

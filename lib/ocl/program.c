@@ -158,6 +158,43 @@ size_t ocl_programs_distrust(moecl_context *context) {
   return count;
 }
 
+/* A kernel's work-group: what its source requires, else 64 or what there is. An
+ * error where the device, or what its compiler made of the kernel, takes less. */
+static moecl_status measure_kernel(const char *source, ocl_kernel *kernel) {
+  enum { ITEMS = 64 };
+  moecl_context *context = kernel->context;
+  const moecl_device_info *device = &context->info;
+  size_t required[3] = {0, 0, 0}, most = 0;
+  cl_ulong local_bytes = 0;
+  const struct {
+    cl_kernel_work_group_info what;
+    size_t size;
+    void *value;
+  } queries[] = {{CL_KERNEL_COMPILE_WORK_GROUP_SIZE, sizeof required, required},
+                 {CL_KERNEL_WORK_GROUP_SIZE, sizeof most, &most},
+                 {CL_KERNEL_LOCAL_MEM_SIZE, sizeof local_bytes, &local_bytes}};
+  for (size_t i = 0; i < sizeof queries / sizeof queries[0]; i++)
+    MOECL_TRY(ocl_check(context,
+                        clGetKernelWorkGroupInfo(kernel->cl, context->device, queries[i].what,
+                                                 queries[i].size, queries[i].value, NULL),
+                        "clGetKernelWorkGroupInfo"));
+  if (most == 0 || (device->max_work_group_size > 0 && most > device->max_work_group_size))
+    most = (size_t)device->max_work_group_size;
+  kernel->local = (uint32_t)required[0];
+  kernel->items = ocl_local_size(context, ITEMS);
+  while (most > 0 && kernel->items > most) kernel->items /= 2;
+  if (most > 0 && required[0] > most)
+    return log_error(&context->log, MOECL_ERROR_BUILD,
+                     "%s: kernel %s needs work-groups of %zu, here are %zu", source, kernel->name,
+                     required[0], most);
+  if (device->local_memory_bytes > 0 && local_bytes > device->local_memory_bytes)
+    return log_error(&context->log, MOECL_ERROR_BUILD,
+                     "%s: kernel %s needs %llu bytes of local memory, here are %llu", source,
+                     kernel->name, (unsigned long long)local_bytes,
+                     (unsigned long long)device->local_memory_bytes);
+  return MOECL_OK;
+}
+
 static moecl_status make_kernel(moecl_context *context, ocl_program *program, const char *source,
                                 const char *entry, ocl_kernel **kernel) {
   cl_int code;
@@ -168,26 +205,19 @@ static moecl_status make_kernel(moecl_context *context, ocl_program *program, co
               ocl_error_name(code), (int)code);
     return code == CL_OUT_OF_HOST_MEMORY ? MOECL_ERROR_OUT_OF_HOST_MEMORY : MOECL_ERROR_BUILD;
   }
-  size_t required[3] = {0, 0, 0};
-  moecl_status status =
-      ocl_check(context,
-                clGetKernelWorkGroupInfo(cl, context->device, CL_KERNEL_COMPILE_WORK_GROUP_SIZE,
-                                         sizeof required, required, NULL),
-                "clGetKernelWorkGroupInfo");
-  ocl_kernel *made = NULL;
-  if (status == MOECL_OK && !(made = calloc(1, sizeof *made)))
-    status = MOECL_ERROR_OUT_OF_HOST_MEMORY;
-  if (status != MOECL_OK) {
+  ocl_kernel *made = calloc(1, sizeof *made);
+  if (!made) {
     clReleaseKernel(cl);
-    return status;
+    return MOECL_ERROR_OUT_OF_HOST_MEMORY;
   }
   made->context = ocl_context_retain(context);
   made->cl = cl;
   made->program = program;
-  made->local = (uint32_t)required[0];
   snprintf(made->name, sizeof made->name, "%s", entry);
+  const moecl_status status = measure_kernel(source, made);
+  if (status != MOECL_OK) ocl_kernel_destroy(&made);
   *kernel = made;
-  return MOECL_OK;
+  return status;
 }
 
 moecl_status ocl_kernel_create(moecl_context *context, const char *source,

@@ -6,7 +6,6 @@
 #include <stdlib.h>
 #include <string.h>
 
-#define LOCAL 64
 #define PER_ITEM 16 /* elements a work-item draws, as in random.cl */
 
 /* The standard deviation of the sum of four numbers uniform in 0..65535. */
@@ -55,7 +54,7 @@ moecl_status moecl_fill_random(moecl_buffer *buffer, uint64_t offset, uint64_t c
     status = ocl_kernel_args(kernel, "bLLLLLf", buffer, offset, count, params->first_index / 2,
                              params->stream, params->seed, (double)factor_of(params));
   if (status == MOECL_OK)
-    status = ocl_launch(&chain, kernel, base_div_up(count, PER_ITEM * LOCAL), LOCAL);
+    status = ocl_launch_items(&chain, kernel, base_div_up(count, PER_ITEM));
   if (status == MOECL_OK) status = ocl_keep_order(context);
   ocl_kernel_destroy(&kernel);
   return status;
@@ -139,7 +138,7 @@ static moecl_status draw_clusters(ocl_chain *chain, const moecl_skewed_params *p
     status = ocl_kernel_args(kernel, "bbuLLL", clusters, thresholds, (uint32_t)params->num_clusters,
                              (uint64_t)params->num_tokens, params->stream, params->seed);
   if (status == MOECL_OK)
-    status = ocl_launch(chain, kernel, base_div_up((uint64_t)params->num_tokens, LOCAL), LOCAL);
+    status = ocl_launch_items(chain, kernel, (uint64_t)params->num_tokens);
   ocl_kernel_destroy(&kernel);
   moecl_buffer_destroy(&thresholds);
   return status;
@@ -162,7 +161,7 @@ static moecl_status draw_rows(ocl_chain *chain, moecl_buffer *buffer, const moec
     status = ocl_kernel_args(kernel, "bbLLLLLff", buffer, clusters, first, width, row_blocks,
                              params->stream, params->seed, centre_factor, own_factor);
     if (status == MOECL_OK)
-      status = ocl_launch_2d(chain, kernel, base_div_up(width, PER_ITEM * LOCAL), some, LOCAL);
+      status = ocl_launch_items_2d(chain, kernel, base_div_up(width, PER_ITEM), some);
   }
   ocl_kernel_destroy(&kernel);
   return status;

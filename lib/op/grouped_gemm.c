@@ -103,16 +103,18 @@ moecl_status op_gemm_set_weights(op_gemm *gemm, int64_t first, int64_t count,
   return gemm->driver->pack(gemm, first, count, src, offset_bytes);
 }
 
-/* Pack kernels take experts in the second dimension. Offsets are in elements. */
+/* Pack kernels take experts in the second dimension. Offsets are in elements. `items`:
+ * work-items of the first, where the source requires a work-group, such. */
 static moecl_status launch_pack(op_gemm *gemm, int64_t first, int64_t count,
-                                const moecl_buffer *src, uint64_t offset_bytes, uint64_t groups,
-                                uint32_t local) {
+                                const moecl_buffer *src, uint64_t offset_bytes, uint64_t items) {
   const op_gemm_shape *shape = &gemm->shape;
   ocl_chain chain = {.context = gemm->context};
   MOECL_TRY(ocl_kernel_args(gemm->pack, "bLbLll", src, offset_bytes / moecl_dtype_size(shape->dtype),
                             gemm->weights, (uint64_t)first * gemm->packed_elements,
                             weight_rows(shape), shape->k));
-  MOECL_TRY(ocl_launch_2d(&chain, gemm->pack, groups, (uint64_t)count, local));
+  MOECL_TRY(gemm->pack->local
+                ? ocl_launch_2d(&chain, gemm->pack, items, (uint64_t)count, gemm->pack->local)
+                : ocl_launch_items_2d(&chain, gemm->pack, items, (uint64_t)count));
   /* Some drivers (Mesa) keep a kernel's arguments until others are set: here that
    * would be the weights once more, for as long as the layer lives. */
   return ocl_kernel_arg_buffer(gemm->pack, 0, NULL);
@@ -121,11 +123,9 @@ static moecl_status launch_pack(op_gemm *gemm, int64_t first, int64_t count,
 /* In the first dimension enough work-items to fill any device. */
 moecl_status op_gemm_pack_strided(op_gemm *gemm, int64_t first, int64_t count,
                                   const moecl_buffer *src, uint64_t offset_bytes) {
-  enum { LOCAL = 64, MOST_GROUPS = 2048 };
-  const uint64_t groups =
-      base_div_up((uint64_t)weight_rows(&gemm->shape) * (uint64_t)gemm->shape.k, LOCAL);
-  return launch_pack(gemm, first, count, src, offset_bytes,
-                     groups < MOST_GROUPS ? groups : MOST_GROUPS, LOCAL);
+  const uint64_t most = 2048 * 64;
+  const uint64_t items = (uint64_t)weight_rows(&gemm->shape) * (uint64_t)gemm->shape.k;
+  return launch_pack(gemm, first, count, src, offset_bytes, items < most ? items : most);
 }
 
 moecl_status op_gemm_set_bias(op_gemm *gemm, int64_t first, int64_t count, const moecl_buffer *src,
@@ -184,7 +184,7 @@ static moecl_status kernel_create(op_gemm *gemm) {
 static moecl_status kernel_pack(op_gemm *gemm, int64_t first, int64_t count,
                                 const moecl_buffer *src, uint64_t offset_bytes) {
   if (gemm->variant->tile_m) return op_gemm_pack_strided(gemm, first, count, src, offset_bytes);
-  return launch_pack(gemm, first, count, src, offset_bytes, panels(gemm), 1);
+  return launch_pack(gemm, first, count, src, offset_bytes, panels(gemm));
 }
 
 static uint64_t kernel_scratch(const op_gemm *gemm, int64_t rows) {

@@ -7,7 +7,7 @@
 #include <stdlib.h>
 #include <string.h>
 
-enum { LOCAL = 64, MOST_GROUPS = 4096 };
+enum { MOST_ITEMS = 4096 * 64 };
 
 static uint64_t raw_columns(const op_gemm *gemm) {
   return (uint64_t)(gemm->shape.gated ? 2 * gemm->shape.n : gemm->shape.n);
@@ -65,10 +65,7 @@ static uint64_t scratch(const op_gemm *gemm, int64_t rows) {
   return gathered_bytes(gemm, rows) + (has_epilogue(gemm) ? raw : 0);
 }
 
-static uint64_t groups_for(uint64_t items) {
-  const uint64_t groups = base_div_up(items, LOCAL);
-  return groups < MOST_GROUPS ? groups : MOST_GROUPS;
-}
+static uint64_t at_most(uint64_t items) { return items < MOST_ITEMS ? items : MOST_ITEMS; }
 
 /* One expert's weights: *weights from element *offset on. All experts' may be
  * more than CLBlast reaches; from there on a view, *view, which the caller
@@ -111,7 +108,7 @@ static moecl_status one_expert(op_gemm *gemm, ocl_chain *chain, const op_gemm_io
   MOECL_TRY(ocl_kernel_args(gemm->activate, "bLbLbLll", io->scratch, raw_offset, gemm->bias,
                             (uint64_t)expert * columns, io->output, first, (int64_t)rows,
                             shape->n));
-  return ocl_launch(chain, gemm->activate, groups_for((uint64_t)rows * (uint64_t)shape->n), LOCAL);
+  return ocl_launch_items(chain, gemm->activate, at_most((uint64_t)rows * (uint64_t)shape->n));
 }
 
 static moecl_status enqueue(op_gemm *gemm, ocl_chain *chain, const op_gemm_io *io) {
@@ -128,8 +125,8 @@ static moecl_status enqueue(op_gemm *gemm, ocl_chain *chain, const op_gemm_io *i
     status = ocl_kernel_args(gemm->gather, "bbbll", io->input, io->slot_token, io->scratch,
                              (int64_t)offsets[experts], shape->k);
     if (status == MOECL_OK)
-      status = ocl_launch(chain, gemm->gather,
-                          groups_for((uint64_t)offsets[experts] * (uint64_t)shape->k), LOCAL);
+      status = ocl_launch_items(chain, gemm->gather,
+                                at_most((uint64_t)offsets[experts] * (uint64_t)shape->k));
   }
   for (uint64_t e = 0; status == MOECL_OK && e < experts; e++) {
     const int64_t rows = offsets[e + 1] - offsets[e];

@@ -3,7 +3,7 @@
 #include "moecl/routing.h"
 #include <stdio.h>
 
-enum { BLOCK = 256, SCAN_LOCAL = 64 }; /* as in cl/permute/generic.cl */
+enum { BLOCK = 256 }; /* assignments, as in cl/permute/order.clh */
 
 static uint64_t blocks_of_assignments(int64_t num_tokens, int64_t top_k) {
   return base_div_up((uint64_t)num_tokens * (uint64_t)top_k, BLOCK);
@@ -40,12 +40,13 @@ bool op_permute_prioritizes(const moecl_layer_params *params) {
 /* Kernels that are the same whatever the variant. */
 static moecl_status create_common(op_permute *permute) {
   const moecl_layer_params *params = &permute->params;
+  char defines[96];
+  snprintf(defines, sizeof defines, "LOCAL %u\n", ocl_local_size(permute->context, 64));
   if (op_permute_prioritizes(params))
-    MOECL_TRY(ocl_kernel_create(permute->context, "permute/priority.cl", NULL, "prioritize",
+    MOECL_TRY(ocl_kernel_create(permute->context, "permute/priority.cl", defines, "prioritize",
                                 &permute->prioritize));
   if (!params->renormalize_after_capacity) return MOECL_OK;
   const double scale = params->routed_scaling_factor == 0 ? 1 : params->routed_scaling_factor;
-  char defines[96];
   base_format(defines, sizeof defines, "SCALE %af\nEPSILON %af\n", scale, 0x1p-23 * scale);
   return ocl_kernel_create(permute->context, "permute/kept_weights.cl", defines, "kept_weights",
                            &permute->kept_weights);
@@ -99,7 +100,8 @@ static moecl_status count_blocks(op_permute *permute, ocl_chain *chain, const op
                             (int32_t)io->num_tokens, op_permute_tokens_per_block(io->num_tokens),
                             (int32_t)permute->params.top_k,
                             (int32_t)permute->params.num_experts));
-  return ocl_launch(chain, permute->histogram, blocks_of_tokens(io->num_tokens), BLOCK);
+  return ocl_launch(chain, permute->histogram, blocks_of_tokens(io->num_tokens),
+                    permute->histogram->local);
 }
 
 moecl_status op_permute_enqueue_counted(op_permute *permute, ocl_chain *chain,
@@ -109,7 +111,8 @@ moecl_status op_permute_enqueue_counted(op_permute *permute, ocl_chain *chain,
       io->expert_offsets, io->tile_offsets, io->all_offsets, io->slot_token, io->assignment_slot,
       (int32_t)io->num_tokens, op_permute_tokens_per_block(io->num_tokens),
       (int32_t)permute->params.top_k, (int32_t)permute->params.num_experts, (int32_t)io->tile_m));
-  return ocl_launch(chain, permute->scatter, blocks_of_tokens(io->num_tokens), BLOCK);
+  return ocl_launch(chain, permute->scatter, blocks_of_tokens(io->num_tokens),
+                    permute->scatter->local);
 }
 
 static moecl_status select_largest(op_permute *permute, ocl_chain *chain, const op_permute_io *io,
@@ -125,7 +128,7 @@ static moecl_status select_largest(op_permute *permute, ocl_chain *chain, const 
   MOECL_TRY(ocl_kernel_args(permute->select_largest, "bbbbbbii", io->order, io->all_offsets,
                             io->expert_offsets, keys, io->slot_token, io->assignment_slot,
                             (int32_t)permute->params.top_k, capacity));
-  return ocl_launch(chain, permute->select_largest, experts, SCAN_LOCAL);
+  return ocl_launch(chain, permute->select_largest, experts, permute->select_largest->local);
 }
 
 static moecl_status enqueue_sorted(op_permute *permute, ocl_chain *chain,
@@ -138,18 +141,19 @@ static moecl_status enqueue_sorted(op_permute *permute, ocl_chain *chain,
 
   MOECL_TRY(ocl_kernel_args(permute->histogram, "bbiii", io->topk_ids, io->block_counts, tokens,
                             top_k, experts));
-  MOECL_TRY(ocl_launch(chain, permute->histogram, blocks, BLOCK));
+  MOECL_TRY(ocl_launch(chain, permute->histogram, blocks, permute->histogram->local));
   MOECL_TRY(ocl_kernel_args(permute->scan_blocks, "bbii", io->block_counts, io->tokens_per_expert,
                             (int32_t)blocks, experts));
-  MOECL_TRY(ocl_launch(chain, permute->scan_blocks, (uint64_t)experts, SCAN_LOCAL));
+  MOECL_TRY(ocl_launch(chain, permute->scan_blocks, (uint64_t)experts,
+                       permute->scan_blocks->local));
   MOECL_TRY(ocl_kernel_args(permute->scan_experts, "bbbbiii", io->tokens_per_expert,
                             io->expert_offsets, io->tile_offsets, io->all_offsets, experts,
                             capacity, (int32_t)io->tile_m));
-  MOECL_TRY(ocl_launch(chain, permute->scan_experts, 1, SCAN_LOCAL));
+  MOECL_TRY(ocl_launch(chain, permute->scan_experts, 1, permute->scan_experts->local));
   MOECL_TRY(ocl_kernel_args(permute->scatter, "bbbbbbbiiii", io->topk_ids, io->block_counts,
                             io->expert_offsets, io->all_offsets, io->slot_token,
                             io->assignment_slot, io->order, tokens, top_k, experts, capacity));
-  MOECL_TRY(ocl_launch(chain, permute->scatter, blocks, BLOCK));
+  MOECL_TRY(ocl_launch(chain, permute->scatter, blocks, permute->scatter->local));
   return permute->select ? select_largest(permute, chain, io, capacity) : MOECL_OK;
 }
 
@@ -162,10 +166,8 @@ moecl_status op_permute_enqueue(op_permute *permute, ocl_chain *chain, const op_
 moecl_status op_permute_enqueue_weights(op_permute *permute, ocl_chain *chain,
                                         const op_permute_io *io) {
   if (!permute->kept_weights) return MOECL_OK;
-  const uint32_t local = permute->kept_weights->local;
   MOECL_TRY(ocl_kernel_args(permute->kept_weights, "bbbii", io->topk_weights, io->assignment_slot,
                             io->kept_weights, (int32_t)io->num_tokens,
                             (int32_t)permute->params.top_k));
-  return ocl_launch(chain, permute->kept_weights, base_div_up((uint64_t)io->num_tokens, local),
-                    local);
+  return ocl_launch_items(chain, permute->kept_weights, (uint64_t)io->num_tokens);
 }

@@ -171,25 +171,23 @@ void op_router_release(op_router *router) {
 
 static moecl_status prepare(op_router *router, ocl_chain *chain, const op_router_io *io,
                             ocl_kernel *kernel, const moecl_buffer *out) {
-  enum { LOCAL = 64 };
   const uint64_t items =
       (uint64_t)io->num_tokens * base_div_up((uint64_t)router->params.hidden_size,
                                              4 * prepare_blocks(router->context));
   MOECL_TRY(ocl_kernel_args(kernel, "bbllfL", io->hidden_states, out, io->num_tokens,
                             router->params.hidden_size, router->params.jitter, io->seed));
-  return ocl_launch(chain, kernel, base_div_up(items, LOCAL), LOCAL);
+  return ocl_launch_items(chain, kernel, items);
 }
 
 /* One work-item a logit. */
 static moecl_status add_noise(op_router *router, ocl_chain *chain, const moecl_buffer *input,
                               const op_router_io *io) {
-  enum { LOCAL = 64 };
   const uint64_t count = (uint64_t)io->num_tokens * (uint64_t)router->params.num_experts;
   MOECL_TRY(op_dense_enqueue(&router->rows, chain, router->noise, input, io->noise_logits,
                              io->num_tokens));
   MOECL_TRY(ocl_kernel_args(router->add_noise, "bbLiL", io->logits, io->noise_logits, count,
                             (int32_t)router->params.num_experts, io->seed));
-  return ocl_launch(chain, router->add_noise, base_div_up(count, LOCAL), LOCAL);
+  return ocl_launch_items(chain, router->add_noise, count);
 }
 
 static moecl_status enqueue_logits(op_router *router, ocl_chain *chain, const op_router_io *io) {

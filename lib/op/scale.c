@@ -4,12 +4,11 @@
 
 moecl_status op_scale_create(moecl_context *context, const moecl_layer_params *params, bool f32,
                              op_scale *scale) {
-  enum { LOCAL = 128 };
   *scale = (op_scale){.hidden_size = params->hidden_size, .top_k = params->top_k};
   if (!params->weight_on_input) return MOECL_OK;
   const bool is_f32 = f32 || params->dtype == MOECL_F32;
   const uint32_t width = params->hidden_size % 8 != 0 ? 1 : is_f32 ? 4 : 8;
-  const uint32_t local = LOCAL;
+  const uint32_t local = ocl_local_size(context, 128);
   scale->columns = width * local;
   char defines[96];
   snprintf(defines, sizeof defines, "DTYPE %d\nINPUT_F32 %d\nWIDTH %u\nLOCAL %u\n",

@@ -28,7 +28,8 @@ moecl_status op_shared_create_rest(moecl_context *context, const moecl_layer_par
   MOECL_TRY(op_dense_create(context, &shared->down_rows));
   if (!params->shared_gate) return MOECL_OK;
   char defines[32];
-  snprintf(defines, sizeof defines, "DTYPE %d\n", (int)params->dtype);
+  snprintf(defines, sizeof defines, "DTYPE %d\nLOCAL %u\n", (int)params->dtype,
+           ocl_local_size(context, 64));
   MOECL_TRY(ocl_kernel_create(context, "shared/gate.cl", defines, "shared_gate", &shared->gate));
   return moecl_buffer_create(context, op_shared_gate_bytes(params), &shared->gate_weight);
 }
