@@ -5,6 +5,7 @@
 #include "experiment.h"
 #include "layers.h"
 #include "runner.h"
+#include "schema.h"
 #include <stdio.h>
 
 enum { MOST_VALUES = 4 };
@@ -25,6 +26,8 @@ static const struct {
     {"layer.router.scoring", {"softmax", "sigmoid", "sqrt_softplus", "sparsemixer"}},
     {"layer.router.score_after_topk", {"false", "true"}},
     {"layer.router.renormalize", {"true", "false"}},
+    {"layer.router.renormalize_epsilon", {"null", "0.01"}},
+    {"layer.router.renormalize_minimum", {"0", "0.9"}},
     {"layer.router.scaling_factor", {"1", "2.5"}},
     {"layer.router.correction_bias", {"false", "true"}},
     {"layer.router.topk_groups", {"4", "3"}}, /* of four groups */
@@ -35,6 +38,7 @@ static const struct {
     {"layer.router.jitter", {"0", "0.1"}},
     {"layer.router.bias", {"false", "true"}},
     {"layer.capacity.factor", {"null", "1", "0.1"}},
+    {"layer.capacity.of_tokens", {"false", "true"}},
     {"layer.capacity.drop_policy", {"position", "probability", "prioritized"}},
     {"layer.capacity.min_capacity", {"0", "3"}},
     {"layer.capacity.renormalize", {"false", "true"}},
@@ -94,9 +98,22 @@ static bool excludes(int a, int i, int b, int j) {
   return false;
 }
 
-/* Every name in `exclusive` is one of the options above. */
+/* Every name in `exclusive` is one of the options above, and every key of a layer is,
+ * but for sizes and numbers that only scale something. */
 static void test_names(void **state) {
+  static const char *const plain[] = {
+      "layer.hidden_size",  "layer.intermediate_size", "layer.num_experts",
+      "layer.swiglu_alpha", "layer.swiglu_limit",      "layer.router.sparsemixer_jitter",
+      "layer.router.groups"};
   (void)state;
+  for (int id = 0; id < KEY_COUNT; id++) {
+    const schema_key *key = schema_get((schema_id)id);
+    bool known = !schema_is_of_layer(key);
+    for (int a = 0; a < OPTIONS; a++) known = known || strcmp(options[a].key, key->name) == 0;
+    for (size_t i = 0; i < sizeof plain / sizeof *plain; i++)
+      known = known || strcmp(plain[i], key->name) == 0;
+    if (!known) fail_msg("%s is not among the options here", key->name);
+  }
   for (size_t e = 0; e < sizeof exclusive / sizeof *exclusive; e++)
     for (int side = 0; side < 2; side++) {
       int found = 0;
