@@ -2,9 +2,11 @@
  * recorded of it elsewhere. */
 #include "moectl.h"
 #include "recorded.h"
+#include "verify_parts.h"
 #include <ctype.h>
 #include <errno.h>
 #include <inttypes.h>
+#include <math.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -265,6 +267,26 @@ static void print_outputs(const verification *v, int64_t others, int64_t left_ou
   if (left_out > 0) printf("%" PRId64 " of these: output left out\n", left_out);
 }
 
+/* Numbers too large for the data type that the layer is run in are no mistake of its. */
+static void print_nonfinite(const verification *v) {
+  const int64_t width = v->params.hidden_size;
+  int64_t count = 0, first = -1;
+  double largest = 0;
+  for (int64_t i = v->recorded.num_tokens * width - 1; i >= 0; i--) {
+    if (v->recorded.values[OUTPUT]) largest = fmax(largest, fabs(v->recorded.values[OUTPUT][i]));
+    if (isfinite(v->ours[OUTPUT][i])) continue;
+    count += i / width != first;
+    first = i / width;
+  }
+  if (count == 0) return;
+  const double limit = overflow_limit(v->params.dtype);
+  printf("%" PRId64 " token%s outputs of ours that are not finite, the first is token %" PRId64
+         ": %s's largest number is %.6g",
+         count, count == 1 ? " has" : "s have", first, moecl_dtype_name(v->params.dtype), limit);
+  if (largest > limit) printf(", and the recorded output goes up to %.6g", largest);
+  printf("%s\n", v->params.dtype == MOECL_F16 ? "; try --dtype bf16 or fp32" : "");
+}
+
 /* The verdict; true: nothing differs. Where every token chose otherwise, ours was not
  * shown to be right, unless there was no output to show it. */
 static bool conclude(const verification *v, const comparison *c) {
@@ -280,6 +302,7 @@ static bool conclude(const verification *v, const comparison *c) {
     }
   print_kinds(v);
   print_outputs(v, others, left_out);
+  print_nonfinite(v);
   if (first >= 0)
     printf("first mismatching token: %" PRId64 " (%s)\n", first, quantity_name(where));
   else if (!has_shown)

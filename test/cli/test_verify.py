@@ -206,6 +206,23 @@ class Verify(ModelCase):
         del io['router_logits']
         self.verify(1, r'\(topk_weights\)', folder, self.written(io), '--dtype', 'bf16')
 
+    def test_numbers_beyond_fp16(self):
+        """Two tokens whose output fp16 does not hold, and in fp32 all is well."""
+        folder = GOLDEN / 'mixtral'
+        io = self.recorded('mixtral')
+        for t in (3, 8):
+            io['hidden_states'][t] = [3000 * x for x in io['hidden_states'][t]]
+        io = {'hidden_states': io['hidden_states'], 'output': io['output']}
+        out = self.verify(1, r'first mismatching token: 3 \(output\)', folder, self.written(io),
+                          '--dtype', 'fp16')
+        self.assertRegex(out, r"(?m)^2 tokens have outputs of ours that are not finite, the first is "
+                              r"token 3: fp16's largest number is 65504; try --dtype bf16 or fp32$")
+        out = self.verify(1, r'first mismatching token: 3 \(output\)', folder, self.written(io))
+        self.assertNotIn('finite', out)
+        io['output'][8][0] = 1e5
+        out = self.verify(1, 'and the recorded output goes up to 100000; try', folder,
+                          self.written(io), '--dtype', 'fp16')
+
     def twins(self):
         """OLMoE where another expert, of a higher number, gets the logits of token 0's last
         one; recorded tokens that neither serves, and token 0, which took the other one.

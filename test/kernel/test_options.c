@@ -101,15 +101,16 @@ static bool excludes(int a, int i, int b, int j) {
 /* Every name in `exclusive` is one of the options above, and every key of a layer is,
  * but for sizes and numbers that only scale something. */
 static void test_names(void **state) {
-  static const char *const plain[] = {
-      "layer.hidden_size",  "layer.intermediate_size", "layer.num_experts",
-      "layer.swiglu_alpha", "layer.swiglu_limit",      "layer.router.sparsemixer_jitter",
-      "layer.router.groups"};
+  static const char *const plain[] = {"layer.hidden_size",  "layer.intermediate_size",
+                                      "layer.num_experts",  "layer.swiglu_alpha",
+                                      "layer.swiglu_limit", "layer.router.sparsemixer_jitter",
+                                      "layer.router.groups"};
   (void)state;
   for (int id = 0; id < KEY_COUNT; id++) {
     const schema_key *key = schema_get((schema_id)id);
     bool known = !schema_is_of_layer(key);
-    for (int a = 0; a < OPTIONS; a++) known = known || strcmp(options[a].key, key->name) == 0;
+    for (int a = 0; a < OPTIONS; a++)
+      known = known || strcmp(options[a].key, key->name) == 0;
     for (size_t i = 0; i < sizeof plain / sizeof *plain; i++)
       known = known || strcmp(plain[i], key->name) == 0;
     if (!known) fail_msg("%s is not among the options here", key->name);
