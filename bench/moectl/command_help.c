@@ -123,7 +123,9 @@ static const char results_topic[] =
     "the experts that were reached, input and output once; both are the mean of the first\n"
     "round's forwards, over their median time. Routing and verification are the first input set's.\n"
     "verify.error is ||output - reference|| / ||reference|| over the sampled tokens, the\n"
-    "reference being plain C in double precision.\n";
+    "reference being plain C in double precision. Where outputs are not finite, the point's\n"
+    "error says which exact values are beyond the dtype's largest number, of which token and\n"
+    "expert: the engine is not to blame, but the point did not verify.\n";
 
 const help_topic help_topics[] = {
     {"experiment", NULL, "every key of an experiment file: range, default, meaning"},
