@@ -120,7 +120,7 @@ static void run_all(moecl_context *context, const moecl_log *log) {
               "%s fails the basic probe (rounding, fma, local memory): expect wrong results",
               context->info.name);
   }
-  if (long_loops_work(context))
+  if (works(context, long_loops_work))
     context->info.capabilities |= MOECL_CAP_LONG_LOOPS;
   else
     log_write(log, MOECL_LOG_WARNING,
