@@ -1,4 +1,5 @@
 #include "cases.h"
+#include <float.h>
 #include <math.h>
 
 /* Multiply-adds of one assignment's expert. */
@@ -30,8 +31,8 @@ double moe_bytes(const moecl_layer_params *params, int64_t active_experts, int64
 
 double moe_tolerance(double roundoff) { return roundoff < 0x1p-20 ? 1e-5 : 1e-2; }
 
-static bool is_near(float got, double want, double tolerance) {
-  return fabs((double)got - want) <= tolerance * want + 1e-30;
+static bool is_near(float got, double want, double tolerance, double least) {
+  return fabs((double)got - want) <= tolerance * want + least;
 }
 
 /* Does the choice hang on numbers that the device has rounded, beside the logits? */
@@ -40,6 +41,13 @@ static bool is_rounded(const moecl_layer_params *layer) {
          layer->second_choice != MOECL_SECOND_ALL ||
          (layer->topk_group < layer->num_expert_group &&
           layer->group_score == MOECL_GROUP_TOP2_SUM);
+}
+
+/* A device may take numbers below the least normal one for 0. */
+static bool has_denormal(const double *logits, int64_t count) {
+  for (int64_t e = 0; e < count; e++)
+    if (logits[e] != 0 && fabs(logits[e]) < FLT_MIN) return true;
+  return false;
 }
 
 /* Where among the K choices the expert stands; K: nowhere. */
@@ -57,11 +65,12 @@ int64_t case_choice_differs(const moecl_layer_params *layer, const double *logit
   const int64_t top_k = layer->top_k;
   const double gap =
       moecl_reference_topk(layer, logits, correction_bias, seed, token, want_ids, want, NULL);
-  const bool rounded = is_rounded(layer);
+  const double least = moecl_reference_weight_floor(layer);
+  const bool rounded = is_rounded(layer) || has_denormal(logits, layer->num_experts);
   if (rounded && gap <= 1e-5) return -1;
   for (int64_t k = 0; k < top_k; k++) {
     const int64_t at = rounded ? find_choice(ids, top_k, want_ids[k]) : k;
-    if (at == top_k || ids[at] != want_ids[k] || !is_near(weights[at], want[k], tolerance))
+    if (at == top_k || ids[at] != want_ids[k] || !is_near(weights[at], want[k], tolerance, least))
       return k;
   }
   return -1;

@@ -233,6 +233,26 @@ void report_stages(const results *all, FILE *file) {
   fputc('\n', file);
 }
 
+/* Tokens that the routed experts add nothing to, and why. */
+static void report_odd_tokens(const moecl_routing_statistics *statistics, size_t point,
+                              FILE *file) {
+  const struct {
+    int64_t count, first;
+    const char *what;
+  } all[] = {{statistics->nonfinite_tokens, statistics->first_nonfinite_token,
+              "router logits that are not finite: they were routed nowhere"},
+             {statistics->nonfinite_score_tokens, statistics->first_nonfinite_score_token,
+              "choice scores that are not finite: they were routed nowhere"},
+             {statistics->zero_weight_tokens, statistics->first_zero_weight_token,
+              "route weights that are all 0, as their scores underflow"}};
+  for (size_t i = 0; i < sizeof all / sizeof all[0]; i++) {
+    if (all[i].count == 0) continue;
+    fprintf(file, "Point %zu: %" PRId64 " tokens", point, all[i].count);
+    if (all[i].first >= 0) fprintf(file, " (the first is token %" PRId64 ")", all[i].first);
+    fprintf(file, " have %s.\n\n", all[i].what);
+  }
+}
+
 void report_routing(const results *all, FILE *file) {
   static const char *const names[] = {
       "load_balancing_loss",      "router_z_loss", "entropy",          "max_mean_imbalance",
@@ -258,10 +278,5 @@ void report_routing(const results *all, FILE *file) {
       "expert to the busiest one would add; moecl does not pad.\n\n",
       file);
   for (size_t i = 0; i < all->experiment->num_points; i++)
-    if (point_ran(all, i) && all->points[i].routing.statistics.nonfinite_tokens > 0)
-      fprintf(file,
-              "Point %zu: %" PRId64 " tokens have router logits that are not finite (the first is "
-              "token %" PRId64 "); they were routed nowhere.\n\n",
-              i, all->points[i].routing.statistics.nonfinite_tokens,
-              all->points[i].routing.statistics.first_nonfinite_token);
+    if (point_ran(all, i)) report_odd_tokens(&all->points[i].routing.statistics, i, file);
 }

@@ -124,8 +124,11 @@ static void read_routing(reader *walk, const json_t *object, const experiment_po
       read_counts(walk, object, "tokens_per_expert", routing->num_experts);
   routing->tokens_per_expert_after_capacity =
       read_counts(walk, object, "tokens_per_expert_after_capacity", routing->num_experts);
-  /* A point that has such a token failed, and runs again. */
+  /* A point that has tokens routed nowhere failed, and runs again; which was the first
+   * of weight 0 is not in the file. */
   routing->statistics.first_nonfinite_token = -1;
+  routing->statistics.first_nonfinite_score_token = -1;
+  routing->statistics.first_zero_weight_token = -1;
   read_measures(walk, object, MEASURE_ROUTING, result);
 }
 

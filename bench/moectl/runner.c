@@ -358,6 +358,14 @@ static void check_point(runner *runner, const experiment_point *point,
          (long long)statistics->nonfinite_tokens, (long long)statistics->first_nonfinite_token);
     return;
   }
+  if (statistics->nonfinite_score_tokens > 0) {
+    fail(result,
+         "%lld tokens have choice scores that are not finite, the first is token %lld: they were "
+         "routed nowhere; a correction bias is not finite, or takes scores beyond fp32",
+         (long long)statistics->nonfinite_score_tokens,
+         (long long)statistics->first_nonfinite_score_token);
+    return;
+  }
   result->status = POINT_UNVERIFIED_OK;
   if (!runner->experiment->verify) return;
   const verify_input input = {.context = runner->context,

@@ -137,6 +137,7 @@ topk(const __global float *logits, const __global float *correction_bias, __glob
   }
 #if NUM_GROUPS
   limit_to_groups(row, num_experts / NUM_GROUPS);
+  for (int e = 0; e < num_experts; e++) row[e] = value_in_groups(row[e], logits[e]);
 #endif
 #if SECOND_CHOICE == SECOND_SAMPLED
   largest_values(row, num_experts, 1, best, best_id);
@@ -163,8 +164,8 @@ topk(const __global float *logits, const __global float *correction_bias, __glob
 #if SCORING == SCORING_SPARSEMIXER
     topk_weights[k] = mixer_score(logits, num_experts, best[k], best_id[k]);
 #else
-    topk_weights[k] = rule_score(HAS_VALUES ? logits[best_id[k]] : best[k], maximum);
+    topk_weights[k] = chosen_score(HAS_VALUES ? logits[best_id[k]] : best[k], maximum);
 #endif
   }
-  rule_finish(topk_ids, topk_weights, top_k, total, token, seed);
+  rule_finish(topk_ids, topk_weights, top_k, maximum, total, token, seed);
 }

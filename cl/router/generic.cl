@@ -120,6 +120,7 @@ topk(const __global float *logits, const __global float *correction_bias, __glob
   }
 #if NUM_GROUPS
   limit_to_groups(row, group, is_taken, num_experts / NUM_GROUPS, lid);
+  for (int e = lid; e < num_experts; e += LOCAL) row[e] = value_in_groups(row[e], logits[e]);
 #endif
 
   for (int k = 0; k < rounds; k++) {
@@ -152,7 +153,7 @@ topk(const __global float *logits, const __global float *correction_bias, __glob
 #elif BY_LOGIT && !SECOND_CHOICE
     const float score = rule_score(value[0], maximum);
 #else
-    const float score = rule_score(logits[index[0]], maximum);
+    const float score = chosen_score(logits[index[0]], maximum);
 #endif
     if (lid == 0) {
       topk_ids[k] = index[0];
@@ -167,6 +168,6 @@ topk(const __global float *logits, const __global float *correction_bias, __glob
   }
   /* By the work-item that wrote them. A number carried through the rounds above,
    * over their barriers, comes out wrong on PoCL 3.1. */
-  if (lid == 0) rule_finish(topk_ids, topk_weights, rounds, total, token, seed);
+  if (lid == 0) rule_finish(topk_ids, topk_weights, rounds, maximum, total, token, seed);
   barrier(CLK_LOCAL_MEM_FENCE); /* without, PoCL 3.1 lets all work-items do that */
 }

@@ -10,6 +10,7 @@
 #include "permute/scatter.clh"
 #include "router/rule.clh"
 #define MAX_CHOICES_A_LANE 2 /* top_k is 64 at most */
+#define NO_SCORE (OF_CHOSEN ? -INFINITY : 0.0f) /* of no choice: adds nothing to a sum */
 
 static inline uint warp_max(uint x) {
   uint y;
@@ -130,20 +131,25 @@ static inline int load_row(const __global float *logits, const __global float *c
   return (int)warp_min((uint)finite);
 }
 
-/* Weights of a lane's choices, lane and lane + 32, from their scores and a
- * softmax's `total` over all experts: rule_finish by a warp. */
-static inline void finish(int *id, float *weight, int top_k, int lane, float total, ulong token,
-                          ulong seed) {
+/* Weights of a lane's choices, lane and lane + 32, from their chosen_score and a
+ * softmax's `maximum` and `total` over all experts: rule_finish by a warp. */
+static inline void finish(int *id, float *weight, int top_k, int lane, float maximum, float total,
+                          ulong token, ulong seed) {
 #if AFTER_TOPK
   total = warp_sum(weight[0] + weight[1]);
 #endif
 #if SECOND_CHOICE == SECOND_RANDOM
   for (int i = 0; i < MAX_CHOICES_A_LANE; i++) {
     const int k = lane + 32 * i;
-    if (k == 0 || k >= top_k || draw_keep(seed, token, (uint)k, weight[i] / total)) continue;
+    const float score = OF_CHOSEN ? rule_score(weight[i], maximum) : weight[i];
+    if (k == 0 || k >= top_k || draw_keep(seed, token, (uint)k, score / total)) continue;
     id[i] = -1;
-    weight[i] = 0.0f;
+    weight[i] = NO_SCORE;
   }
+#endif
+#if OF_CHOSEN
+  const float best = from_ordered(warp_max(to_ordered(fmax(weight[0], weight[1]))));
+  for (int i = 0; i < MAX_CHOICES_A_LANE; i++) weight[i] = exp(weight[i] - best);
 #endif
 #if RENORMALIZE
   total = rule_sum(warp_sum(weight[0] + weight[1]), total);
@@ -160,6 +166,8 @@ choose(const __global float *logits, __global int *ids, __global float *weights,
 #if NUM_GROUPS
   warp_sync();
   limit_to_groups(row, num_experts / NUM_GROUPS, lane);
+  for (int e = lane; e < num_experts; e += 32)
+    row[e] = value_in_groups(row[e], logits[e]) + 0.0f; /* no negative zero, as in load_row */
 #endif
   uint mine_id, mine = lane_best(row, num_experts, lane, &mine_id);
 #if BY_LOGIT
@@ -175,7 +183,7 @@ choose(const __global float *logits, __global int *ids, __global float *weights,
   total = warp_sum(sum);
 #endif
   int chosen_id[MAX_CHOICES_A_LANE] = {-1, -1};
-  float chosen[MAX_CHOICES_A_LANE] = {0.0f, 0.0f};
+  float chosen[MAX_CHOICES_A_LANE] = {NO_SCORE, NO_SCORE};
   for (int k = 0; k < top_k; k++) {
     const uint best = warp_max(mine);
     const uint id = warp_min(mine == best ? mine_id : 0xffffffffu);
@@ -201,13 +209,13 @@ choose(const __global float *logits, __global int *ids, __global float *weights,
 #elif BY_LOGIT && !SECOND_CHOICE
       const float score = rule_score(from_ordered(best), maximum);
 #else
-      const float score = rule_score(logits[id], maximum);
+      const float score = chosen_score(logits[id], maximum);
 #endif
       if (k < 32) chosen_id[0] = (int)id, chosen[0] = score;
       else chosen_id[1] = (int)id, chosen[1] = score;
     }
   }
-  finish(chosen_id, chosen, top_k, lane, total, token, seed);
+  finish(chosen_id, chosen, top_k, lane, maximum, total, token, seed);
   for (int i = 0; i < MAX_CHOICES_A_LANE; i++) {
     const int k = lane + 32 * i;
     if (k >= top_k) break;

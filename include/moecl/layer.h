@@ -45,12 +45,15 @@ typedef struct moecl_layer_params {
    * experts of the largest choice scores are taken, in that order; ties go to the
    * lower expert id. The choice score is the score plus the correction bias.
    * Without that bias all scorings keep the logits' order, and logits that a score
-   * can't tell apart any more still decide. Experts in groups that were not taken
+   * can't tell apart any more still decide; only sums that groups are compared by
+   * (MOECL_GROUP_TOP2_SUM) are of scores as fp32 has them. Experts in groups that were not taken
    * are out, as in transformers 5 (DeepSeek's first code gave them choice score 0,
    * which could win against negative ones). A weight is the expert's score (without
    * the bias), then divided by the sum of the weights that are kept (renormalize; see
    * there for what keeps the sum from 0), then multiplied by routed_scaling_factor. A
-   * token with a logit or choice score that is not finite is routed nowhere. */
+   * token with a logit or choice score that is not finite is routed nowhere: ids -1,
+   * weights 0, and nothing from the routed experts. moecl_routing_statistics counts
+   * such tokens, and those whose weights are all 0. */
   moecl_scoring scoring;
   bool score_after_topk; /* the choice is among logits, the scores are made of the K chosen ones
                             alone (a softmax over K: Granite-MoE, JetMoE, gpt-oss). Not with
@@ -61,7 +64,8 @@ typedef struct moecl_layer_params {
    * nothing for shares in a softmax (LFM2 adds 1e-6); minimum 0 is none (ERNIE 4.5 has
    * 1e-12). Each 0, or from 2^-126, the least normal fp32, on: with sigmoids, that is as
    * good as none. Where the scores of all choices underflow fp32, either makes all
-   * weights 0. Without renormalize they mean nothing. */
+   * weights 0; shares that are divided by their sum alone are the softmax over the
+   * choices, which never underflows. Without renormalize they mean nothing. */
   bool renormalize;
   float renormalize_epsilon, renormalize_minimum;
   float routed_scaling_factor;  /* 0: 1 */

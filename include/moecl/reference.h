@@ -61,6 +61,10 @@ MOECL_API double moecl_reference_topk(const moecl_layer_params *params, const do
                                       const double *correction_bias, uint64_t seed, int64_t token,
                                       int32_t *ids, double *weights, double *scores);
 
+/* What a right weight may be off by in absolute terms: devices may take scores below
+ * 2^-126, the least normal fp32, for 0, before they are divided by the sum and scaled. */
+MOECL_API double moecl_reference_weight_floor(const moecl_layer_params *params);
+
 /* A token's place under MOECL_DROP_PRIORITIZED: the largest share in the softmax
  * of its logits [E]; 0 where one of them is not finite, as fp32. */
 MOECL_API double moecl_reference_priority(const double *logits, int64_t num_experts);

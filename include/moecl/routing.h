@@ -28,11 +28,20 @@ typedef struct moecl_routing_statistics {
   /* The share of rows that padding every expert to the busiest one (after
    * capacity) would waste: 1 - kept / (E * max_e). moecl itself does not pad. */
   double padding_waste;
-  /* Tokens whose router logits are not finite. They are routed nowhere
-   * (topk_ids -1, weights 0, output 0) instead of spreading NaN. They are left
-   * out of the three means over tokens above. */
+  /* Tokens whose router logits are not finite. They are routed nowhere (topk_ids -1,
+   * weights 0) and get nothing from the routed experts: output 0, or where there is a
+   * shared expert, which every token passes, what that makes of the token: NaN of NaN.
+   * They are left out of the three means over tokens above. */
   int64_t nonfinite_tokens;
   int64_t first_nonfinite_token; /* -1: none */
+  /* Tokens of finite logits whose choice scores are not finite (a correction bias is
+   * not, or takes them beyond fp32). They are routed nowhere likewise. */
+  int64_t nonfinite_score_tokens;
+  int64_t first_nonfinite_score_token; /* -1: none */
+  /* Tokens that were routed and whose weights are all 0: their scores underflowed, so
+   * the routed experts add nothing. */
+  int64_t zero_weight_tokens;
+  int64_t first_zero_weight_token; /* -1: none */
 } moecl_routing_statistics;
 
 typedef struct moecl_routing {
@@ -65,7 +74,8 @@ MOECL_API void moecl_routing_destroy(moecl_routing *routing);
 MOECL_API int64_t moecl_expert_capacity(const moecl_layer_params *params, int64_t num_tokens);
 
 /* The statistics from host arrays (shapes as in moecl_routing); host memory
- * only, thread-safe. T = 0 gives zeros. */
+ * only, thread-safe. T = 0 gives zeros, and so do the last two counts where topk_ids or
+ * topk_weights is NULL. */
 MOECL_API void moecl_routing_statistics_compute(const moecl_routing *routing,
                                                 moecl_routing_statistics *statistics);
 

@@ -69,6 +69,34 @@ static void token_means(const moecl_routing *routing, moecl_routing_statistics *
   statistics->load_balancing_loss = (double)routing->num_experts * (total.balance / count) / count;
 }
 
+static void count_token(int64_t *tokens, int64_t *first, int64_t token) {
+  if ((*tokens)++ == 0) *first = token;
+}
+
+/* Was a routed token's every choice given weight 0? */
+static bool all_zero(const float *weights, int64_t count) {
+  for (int64_t k = 0; k < count; k++)
+    if (weights[k] != 0) return false;
+  return true;
+}
+
+/* What came of the choices: a first choice of -1 is a token routed nowhere, be it for
+ * its logits or for its choice scores. */
+static void count_choices(const moecl_routing *routing, moecl_routing_statistics *statistics) {
+  if (!routing->topk_ids || !routing->topk_weights) return;
+  for (int64_t t = 0; t < routing->num_tokens; t++) {
+    const int64_t at = t * routing->top_k;
+    if (routing->topk_ids[at] >= 0) {
+      if (all_zero(routing->topk_weights + at, routing->top_k))
+        count_token(&statistics->zero_weight_tokens, &statistics->first_zero_weight_token, t);
+    } else if (all_finite(routing->router_logits + t * routing->num_experts,
+                          routing->num_experts)) {
+      count_token(&statistics->nonfinite_score_tokens, &statistics->first_nonfinite_score_token,
+                  t);
+    }
+  }
+}
+
 typedef struct load {
   double sum, max, variance; /* variance: of the population */
 } load;
@@ -88,9 +116,12 @@ static load measure_load(const int64_t *tokens, int64_t experts) {
 
 void moecl_routing_statistics_compute(const moecl_routing *routing,
                                       moecl_routing_statistics *statistics) {
-  *statistics = (moecl_routing_statistics){.first_nonfinite_token = -1};
+  *statistics = (moecl_routing_statistics){.first_nonfinite_token = -1,
+                                           .first_nonfinite_score_token = -1,
+                                           .first_zero_weight_token = -1};
   if (routing->num_tokens == 0) return;
   token_means(routing, statistics);
+  count_choices(routing, statistics);
   const double experts = (double)routing->num_experts;
   load before = measure_load(routing->tokens_per_expert, routing->num_experts);
   load after = measure_load(routing->tokens_per_expert_after_capacity, routing->num_experts);

@@ -68,6 +68,7 @@ static moecl_status compare_token(moecl_context *context, const kernel_variant *
   const int top_k = (int)params->top_k;
   const double gap = moecl_reference_topk(params, logits, params->score_correction_bias ? bias : NULL,
                                           ROUTER_SEED, token, want_ids, want, NULL);
+  const double least = moecl_reference_weight_floor(params);
   const bool rounded = is_rounded(params);
   if (rounded && gap <= 1e-5) return MOECL_OK;
   for (int k = 0; k < top_k; k++) {
@@ -76,7 +77,7 @@ static moecl_status compare_token(moecl_context *context, const kernel_variant *
     if (ids[at] != want_ids[k])
       return check_wrong(context, "router", variant, "topk_ids", token * top_k + k, ids[k],
                          want_ids[k]);
-    if (!(fabs(weights[at] - want[k]) <= 1e-5 * want[k]))
+    if (!(fabs(weights[at] - want[k]) <= 1e-5 * want[k] + least))
       return check_wrong(context, "router", variant, "topk_weights", token * top_k + k, weights[at],
                          want[k]);
   }

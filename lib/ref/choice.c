@@ -1,5 +1,6 @@
 /* The router's choice of one token, by the letter of include/moecl/layer.h. */
 #include "moecl/reference.h"
+#include <float.h>
 #include <math.h>
 
 typedef struct choice {
@@ -106,6 +107,13 @@ static void limit_to_groups(choice *c) {
   note_gap(c, worst_in, best_out);
 }
 
+/* Within the groups that were taken. */
+static void choose_by_logit(choice *c) {
+  for (int64_t e = 0; e < c->experts; e++)
+    if (c->value[e] != -INFINITY) c->value[e] = c->logits[e];
+  c->by_logit = true;
+}
+
 /* The weight of sparsemixer's choice `id`, not yet marked as taken. */
 static double sparsemixer_weight(choice *c, int32_t id) {
   const double limit =
@@ -166,6 +174,22 @@ static void scale_weights(const moecl_layer_params *params, double *weights) {
     weights[k] = (params->renormalize ? weights[k] / sum : weights[k]) * factor;
 }
 
+/* Is the divisor the sum alone, of shares in a softmax over all experts? */
+static bool divides_by_sum(const moecl_layer_params *params) {
+  return params->renormalize && params->scoring == MOECL_SCORING_SOFTMAX &&
+         params->renormalize_epsilon == 0 && params->renormalize_minimum == 0;
+}
+
+/* Renormalized shares are those in a softmax over what is kept: the same numbers, also
+ * where all shares in the one over all experts underflow. */
+static void shares_of_kept(const choice *c, const int32_t *ids, double *weights) {
+  double most = -INFINITY;
+  for (int64_t k = 0; k < c->params->top_k; k++)
+    if (ids[k] >= 0) most = fmax(most, c->logits[ids[k]]);
+  for (int64_t k = 0; k < c->params->top_k; k++)
+    weights[k] = ids[k] < 0 ? 0 : exp(c->logits[ids[k]] - most);
+}
+
 static double route_nowhere(const moecl_layer_params *params, int32_t *ids, double *weights,
                             double *scores) {
   for (int64_t k = 0; k < params->top_k; k++) {
@@ -175,6 +199,18 @@ static double route_nowhere(const moecl_layer_params *params, int32_t *ids, doub
   for (int64_t e = 0; scores && e < params->num_experts; e++)
     scores[e] = 0;
   return INFINITY; /* there is nothing to be confused about */
+}
+
+double moecl_reference_weight_floor(const moecl_layer_params *params) {
+  const bool shares =
+      params->scoring == MOECL_SCORING_SOFTMAX || params->scoring == MOECL_SCORING_SPARSEMIXER;
+  const double factor = params->routed_scaling_factor == 0 ? 1 : params->routed_scaling_factor;
+  double divisor = params->renormalize_epsilon;
+  if (divisor == 0 && !shares) divisor = 1e-20;
+  divisor = fmax(divisor, params->renormalize_minimum);
+  /* Shares that are divided by their sum alone have one of 1 or more. */
+  if (!params->renormalize || divisor == 0) divisor = 1;
+  return FLT_MIN * fmax(1, factor / divisor);
 }
 
 double moecl_reference_topk(const moecl_layer_params *params, const double *logits,
@@ -190,11 +226,13 @@ double moecl_reference_topk(const moecl_layer_params *params, const double *logi
   for (int64_t e = 0; scores && e < c.experts; e++)
     scores[e] = c.score[e];
   if (has_groups(params)) limit_to_groups(&c);
+  if (has_groups(params) && !c.bias) choose_by_logit(&c);
   take(&c, seed, token, ids, weights);
   if (params->score_after_topk && params->scoring == MOECL_SCORING_SOFTMAX) softmax(&c, true);
   for (int64_t k = 0; params->scoring != MOECL_SCORING_SPARSEMIXER && k < params->top_k; k++)
     weights[k] = c.score[ids[k]];
   if (params->second_choice == MOECL_SECOND_RANDOM) drop_others(&c, seed, token, ids, weights);
+  if (divides_by_sum(params)) shares_of_kept(&c, ids, weights);
   scale_weights(params, weights);
   return c.gap;
 }

@@ -104,6 +104,18 @@ static const rule rules[] = {
      {SECOND(RANDOM), .score_after_topk = true, .renormalize = true, .renormalize_epsilon = 0.5f},
      0,
      0},
+    {"softmax, against the bias", /* all chosen shares may be 0 */
+     {.score_correction_bias = true, .renormalize = true},
+     0,
+     5},
+    {"ernie, against the bias",
+     {.score_correction_bias = true, .renormalize = true, .renormalize_minimum = 1e-12f},
+     0,
+     5},
+    {"random second, against the bias",
+     {SECOND(RANDOM), .score_correction_bias = true, .renormalize = true},
+     0,
+     5},
     {"groups by the best", {GROUPS(8, 3), .routed_scaling_factor = 16}, 0, 0},
     {"groups by the best, renormalized", {GROUPS(3, 2), .renormalize = true}, 0, 0},
     {"groups by two, softmax", {GROUPS(4, 1), TOP2_SUM}, 0, 0},
@@ -145,6 +157,7 @@ typedef enum logit_fill {
   LOGITS_ZEROS,    /* +0 and -0, which are equal */
   LOGITS_LOW,      /* sigmoids of some 1e-26: a sum's 1e-20 counts */
   LOGITS_HOT,      /* the last expert is far ahead */
+  LOGITS_COLD,     /* and so far that the others' shares underflow */
   LOGITS_NONFINITE /* every other token has a NaN or infinity */
 } logit_fill;
 
@@ -171,6 +184,9 @@ static void draw_logits(logit_fill fill, int64_t tokens, int64_t experts, float 
     case LOGITS_HOT:
       logits[i] = i % experts == experts - 1 ? x + 20 : x;
       break;
+    case LOGITS_COLD:
+      logits[i] = i % experts == experts - 1 ? x + 200 : x;
+      break;
     default:
       logits[i] = x;
     }
@@ -189,7 +205,7 @@ static const topk_case cases[] = {
     {5, 1024, 64, LOGITS_EQUAL},   {5, 1, 1, LOGITS_RANDOM},     {50, 130, 1, LOGITS_TIED},
     {20, 33, 32, LOGITS_FAR},      {20, 8, 8, LOGITS_FAR},       {20, 40, 20, LOGITS_ZEROS},
     {40, 60, 4, LOGITS_NONFINITE}, {7, 1, 1, LOGITS_NONFINITE},  {9, 1024, 64, LOGITS_NONFINITE},
-    {20, 24, 4, LOGITS_LOW},       {60, 31, 2, LOGITS_HOT},      {1, 17, 3, LOGITS_RANDOM},
+    {20, 24, 4, LOGITS_LOW},       {60, 31, 2, LOGITS_HOT},      {60, 31, 4, LOGITS_COLD},      {1, 17, 3, LOGITS_RANDOM},
     {0, 16, 2, LOGITS_RANDOM}};
 enum { CASES = sizeof cases / sizeof cases[0] };
 
@@ -392,6 +408,66 @@ static void test_bad_bias(void **state) {
   for_each_variant(check_bad_bias);
 }
 
+/* Sigmoids of 20 and of 30 are both 1 in fp32. Which of them is chosen, the logits say,
+ * whatever groups are compared by; the sums of two groups alike, the first wins. */
+static void check_saturated(const kernel_variant *variant) {
+  static const float logits[] = {20, 30, -5, -5, 25, 40, 35, -5};
+  for (int by_sum = 0; by_sum < 2; by_sum++)
+    for (int64_t groups = 2; groups <= 4; groups += 2) {
+      int32_t ids[2];
+      float weights[2];
+      routed r = {.layer = {.hidden_size = 1, .intermediate_size = 1, .num_experts = 8, .top_k = 2,
+                            SCORING(SIGMOID), GROUPS(groups, 1),
+                            .group_score = by_sum ? MOECL_GROUP_TOP2_SUM : MOECL_GROUP_MAX},
+                  .tokens = 1, .logits = (float *)logits, .bias = (float *)logits,
+                  .ids = ids, .weights = weights};
+      run(variant, &r);
+      /* By logit 40 decides; by sums 2 groups of 4 have 2 and 2, 4 of 2 have 2, 0, 2, 1. */
+      const int first = by_sum ? 1 : 5, second = by_sum ? 0 : groups == 2 ? 6 : 4;
+      assert_int_equal(ids[0], first);
+      assert_int_equal(ids[1], second);
+      assert_true(weights[0] == 1 && weights[1] == 1);
+    }
+}
+
+static void test_saturated(void **state) {
+  const kernel_variant *variants;
+  const size_t count = kernel_variants("router", &variants);
+  (void)state;
+  for (size_t v = 0; v < count; v++)
+    if (kernel_variant_serves(&variants[v], MOECL_F32, context->info.capabilities))
+      check_saturated(&variants[v]);
+}
+
+/* All chosen shares underflow: the softmax over the chosen, or with a least sum 0. */
+static void test_underflow(void **state) {
+  static const float logits[] = {-200, -199.5f, 0, -300}, bias[] = {5, 5, 0, 0};
+  const kernel_variant *variants;
+  const size_t count = kernel_variants("router", &variants);
+  (void)state;
+  for (size_t v = 0; v < count; v++)
+    for (int guarded = 0; guarded < 3; guarded++) {
+      int32_t ids[2];
+      float weights[2];
+      if (!kernel_variant_serves(&variants[v], MOECL_F32, context->info.capabilities)) continue;
+      routed r = {.layer = {.hidden_size = 1, .intermediate_size = 1, .num_experts = 4, .top_k = 2,
+                            .renormalize = true, .score_correction_bias = true,
+                            .renormalize_epsilon = guarded == 1 ? 1e-20f : 0,
+                            .renormalize_minimum = guarded == 2 ? 1e-12f : 0},
+                  .tokens = 1, .logits = (float *)logits, .bias = (float *)bias,
+                  .ids = ids, .weights = weights};
+      run(&variants[v], &r);
+      const int low = ids[0] == 0 ? 0 : 1; /* choice scores are equal in fp32 */
+      assert_int_equal(ids[low], 0);
+      assert_int_equal(ids[1 - low], 1);
+      if (guarded) assert_true(weights[0] == 0 && weights[1] == 0);
+      else {
+        assert_true(fabsf(weights[low] - 0.37754067f) < 1e-6f);
+        assert_true(fabsf(weights[1 - low] - 0.62245933f) < 1e-6f);
+      }
+    }
+}
+
 static int seed_again(void **state) {
   (void)state;
   random_state = case_seed();
@@ -402,7 +478,9 @@ int main(void) {
   const struct CMUnitTest tests[] = {cmocka_unit_test_setup(test_rules, seed_again),
                                      cmocka_unit_test_setup(test_few_are_excused, seed_again),
                                      cmocka_unit_test_setup(test_equal, seed_again),
-                                     cmocka_unit_test_setup(test_bad_bias, seed_again)};
+                                     cmocka_unit_test_setup(test_bad_bias, seed_again),
+                                     cmocka_unit_test_setup(test_saturated, seed_again),
+                                     cmocka_unit_test_setup(test_underflow, seed_again)};
   skip_without_device();
   const moecl_context_params params = {.log = log_problem};
   if (moecl_context_create(&params, &context) != MOECL_OK) return 1;

@@ -55,7 +55,8 @@ static void test_json(void **state) {
   check_keys(root, "points.0.routing",
              "tokens_per_expert tokens_per_expert_after_capacity capacity dropped_fraction "
              "load_balancing_loss router_z_loss entropy max_mean_imbalance "
-             "coefficient_of_variation padding_waste nonfinite_tokens");
+             "coefficient_of_variation padding_waste nonfinite_tokens "
+             "nonfinite_score_tokens zero_weight_tokens");
   check_keys(root, "points.0.verify",
              "error tolerance ok tokens_checked num_tokens "
              "experts_checked topk_mismatches capacity_ok");
@@ -145,19 +146,20 @@ static void test_csv_text(void **state) {
       "time_ms_combine_median,time_ms_combine_min,time_ms_combine_p90,time_ms_layer_median,"
       "time_ms_layer_min,time_ms_layer_p90,tokens_per_s,tflops,gbytes_per_s,memory_bytes,"
       "host_ms,capacity,dropped_fraction,load_balancing_loss,router_z_loss,entropy,max_mean_imbalance,"
-      "coefficient_of_variation,padding_waste,nonfinite_tokens,verify_error,verify_tolerance,"
+      "coefficient_of_variation,padding_waste,nonfinite_tokens,nonfinite_score_tokens,"
+      "zero_weight_tokens,verify_error,verify_tolerance,"
       "verify_ok,verify_tokens_checked,verify_experts_checked,verify_topk_mismatches,"
       "verify_capacity_ok\r\n"
       "0,ok,,6,64,32,4,1,true,0.01,1.1,0,position,swiglu,fp32,skewed,0,false,false,false,auto,"
       "auto,1,,0.5,softmax,false,0.01,1,false,,,max,all,false,false,1.702,7,,false,false,,0,false,generic,scan,cpu,gather,20,1,2.5,1.5,9.5,,,,4.5,1.5,9.5,5.5,1.5,9.5,6.5,1.5,"
-      "9.5,7.5,1.5,9.5,8.5,1.5,9.5,1234.5,0.25,,1048576,0.125,2,0.125,1.5,2.5,3.5,4.5,5.5,0.75,0,1e-06,1e-05,"
+      "9.5,7.5,1.5,9.5,8.5,1.5,9.5,1234.5,0.25,,1048576,0.125,2,0.125,1.5,2.5,3.5,4.5,5.5,0.75,0,0,0,1e-06,1e-05,"
       "true,6,4,0,true\r\n"
       "1,ok_unverified,,6,64,32,4,1,true,0.01,,0,position,swiglu,fp32,skewed,0,false,false,"
       "false,auto,auto,1,,0.5,softmax,false,0.01,1,false,,,max,all,false,false,1.702,7,,false,false,,0,false,generic,scan,cpu,gather,20,1,2.5,1.5,9.5,,,,4.5,1.5,9.5,5.5,1.5,"
-      "9.5,6.5,1.5,9.5,7.5,1.5,9.5,8.5,1.5,9.5,1234.5,0.25,,1048576,0.125,,0.125,1.5,2.5,3.5,4.5,5.5,0.75,0,,,,,,"
+      "9.5,6.5,1.5,9.5,7.5,1.5,9.5,8.5,1.5,9.5,1234.5,0.25,,1048576,0.125,,0.125,1.5,2.5,3.5,4.5,5.5,0.75,0,0,0,,,,,,"
       ",\r\n"
       "3,error,the layer broke,6,64,32,4,2,true,0.01,,0,position,swiglu,fp32,skewed,0,false,"
-      "false,false,auto,auto,1,,0.5,softmax,false,0.01,1,false,,,max,all,false,false,1.702,7,,false,false,,0,false,,,,,0,0,,,,,,,,,,,,,,,,,,,,,,,,,0,,,,,,,,,,,,,,,,,\r\n");
+      "false,false,auto,auto,1,,0.5,softmax,false,0.01,1,false,,,max,all,false,false,1.702,7,,false,false,,0,false,,,,,0,0,,,,,,,,,,,,,,,,,,,,,,,,,0,,,,,,,,,,,,,,,,,,,\r\n");
   free(text);
   results_destroy(&all);
 }

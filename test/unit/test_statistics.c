@@ -73,6 +73,25 @@ static void test_nonfinite(void **state) {
   assert_true(s.dropped_fraction == 0 && isfinite(s.load_balancing_loss));
 }
 
+/* Routed nowhere though all logits are finite: its choice scores were not. A second
+ * choice that was not kept is neither that nor a weight of 0. */
+static void test_odd_choices(void **state) {
+  (void)state;
+  float logits[] = {0, 1, 0, 1, 0, 1, NAN, 1, 0, 1};
+  int32_t ids[] = {1, 0, -1, -1, 1, 0, -1, -1, 1, -1};
+  float weights[] = {0.75f, 0, 0, 0, 0, 0, 0, 0, 1, 0};
+  int64_t counts[] = {2, 3};
+  const moecl_routing routing = {.num_tokens = 5, .num_experts = 2, .top_k = 2,
+                                 .router_logits = logits, .topk_ids = ids, .topk_weights = weights,
+                                 .tokens_per_expert = counts,
+                                 .tokens_per_expert_after_capacity = counts};
+  moecl_routing_statistics s;
+  moecl_routing_statistics_compute(&routing, &s);
+  assert_true(s.nonfinite_tokens == 1 && s.first_nonfinite_token == 3);
+  assert_true(s.nonfinite_score_tokens == 1 && s.first_nonfinite_score_token == 1);
+  assert_true(s.zero_weight_tokens == 1 && s.first_zero_weight_token == 2);
+}
+
 static void test_all_nonfinite(void **state) {
   (void)state;
   float logits[] = {NAN, NAN};
@@ -170,6 +189,7 @@ int main(void) {
   const struct CMUnitTest tests[] = {
       cmocka_unit_test(test_even),          cmocka_unit_test(test_by_hand),
       cmocka_unit_test(test_no_tokens),     cmocka_unit_test(test_nonfinite),
+      cmocka_unit_test(test_odd_choices),
       cmocka_unit_test(test_all_nonfinite), cmocka_unit_test(test_extreme_logits),
       cmocka_unit_test(test_destroy),       cmocka_unit_test(test_golden),
   };
