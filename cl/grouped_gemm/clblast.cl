@@ -1,6 +1,6 @@
 /* What surrounds CLBlast's fp32 GEMM when it serves as a baseline: weights as
  * fp32, rows gathered, bias and activation afterwards.
- * Defines: DTYPE, ACTIVATION, GATED, BIAS, GATHER; EXPERT_ALIGN, of which an
+ * Defines: DTYPE, ACTIVATION, GATED, BIAS, GATHER, ROUND_OUTPUT; EXPERT_ALIGN, of which an
  * expert's place among the packed weights is a multiple, in elements. */
 #include "common/types.clh"
 #include "common/activation.clh"
@@ -49,6 +49,6 @@ __kernel void activate_rows(const __global float *raw, ulong raw_offset,
 #else
     v = activate(v);
 #endif
-    out[first_row * (ulong)n + i] = v;
+    out[first_row * (ulong)n + i] = ROUND_OUTPUT ? storage_round(v) : v;
   }
 }

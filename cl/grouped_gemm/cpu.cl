@@ -3,7 +3,7 @@
  * why it has this shape.
  *
  * Defined by the host: DTYPE (storage of weights and bias), ACTIVATION, GATED,
- * BIAS, GATHER, VECTOR_WIDTH (the device's native float width: 4, 8 or 16).
+ * BIAS, GATHER, ROUND_OUTPUT, VECTOR_WIDTH (the device's native float width: 4, 8 or 16).
  *
  * Weights are packed as [panel][K][PANEL_COLUMNS], zero padded. A panel holds
  * 2 * VECTOR_WIDTH columns: a low and a high vector. Plain layers put
@@ -57,6 +57,7 @@ typedef PASTE(uint, VECTOR_WIDTH) uintv;
 #define vloadv PASTE(vload, VECTOR_WIDTH)
 #define vstorev PASTE(vstore, VECTOR_WIDTH)
 #define as_floatv PASTE(as_float, VECTOR_WIDTH)
+#define as_uintv PASTE(as_uint, VECTOR_WIDTH)
 #define vload_halfv PASTE(vload_half, VECTOR_WIDTH)
 
 /* raw_t: storage_t's bits where only they matter. packed_t: an element of packed
@@ -221,6 +222,24 @@ static inline floatv activate_gated_vector(floatv gate, floatv up) {
 #endif
 }
 
+/* storage_round of common/types.clh for a vector, of integers and sums: a conversion to
+ * half and back is a call for every lane on some CPUs. */
+static inline floatv round_vector(floatv v) {
+  const uintv u = as_uintv(v);
+#if !ROUND_OUTPUT
+  return v;
+#elif DTYPE == 1
+  const floatv size = fabs(v);
+  floatv rounded = as_floatv((u + 0xfffu + ((u >> 13) & 1u)) & 0xffffe000u);
+  /* Below the least normal half they are multiples of 2^-24, as are floats near 0.75. */
+  rounded = select(rounded, (v + 0.75f) - 0.75f, size < 0x1p-14f);
+  rounded = select(rounded, copysign((floatv)(INFINITY), v), size >= 65520.0f);
+  return select(rounded, v, isnan(v));
+#else
+  return select(as_floatv((u + 0x7fffu + ((u >> 16) & 1u)) & 0xffff0000u), v, isnan(v));
+#endif
+}
+
 /* Writes the first `count` lanes. */
 static inline void store_columns(floatv v, long count, __global float *out) {
   if (count >= VECTOR_WIDTH) {
@@ -322,11 +341,12 @@ gemm(const __global float *a, const __global int *rows, const __global int *expe
     floatv low = vloadv(2 * i, sums), high = vloadv(2 * i + 1, sums);
     __global float *to = out + (long)(slot + i) * n + column;
 #if GATED
-    store_columns(activate_gated_vector(low, high), n - column, to);
+    store_columns(round_vector(activate_gated_vector(low, high)), n - column, to);
 #else
-    store_columns(activate_vector(low), n - column, to);
+    store_columns(round_vector(activate_vector(low)), n - column, to);
     if (n - column > VECTOR_WIDTH)
-      store_columns(activate_vector(high), n - column - VECTOR_WIDTH, to + VECTOR_WIDTH);
+      store_columns(round_vector(activate_vector(high)), n - column - VECTOR_WIDTH,
+                    to + VECTOR_WIDTH);
 #endif
   }
 }

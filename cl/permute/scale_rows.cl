@@ -41,18 +41,6 @@ static inline void row_store(values_t v, __global row_t *p) {
 }
 
 #else
-/* To the nearest number of the storage type. */
-static inline float storage_round(float v) {
-#if DTYPE == 1
-  ushort bits;
-  vstore_half_rte(v, 0, (half *)&bits);
-  v = vload_half(0, (const half *)&bits);
-#elif DTYPE == 2
-  v = bf16_to_float(float_to_bf16(v));
-#endif
-  return v;
-}
-
 #if WIDTH == 4
 typedef float4 values_t;
 static inline values_t row_load(const __global row_t *p) { return *(const __global float4 *)p; }

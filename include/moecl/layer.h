@@ -17,6 +17,17 @@ extern "C" {
  * Element offsets are 64-bit. */
 #define MOECL_MAX_ASSIGNMENTS 2147483136 /* 2^31 - 512 */
 
+/* What is stored between the operations, the same in every variant:
+ * - Activated rows, which down reads, have numbers of the layer's dtype: rounded to
+ *   nearest even, and infinite beyond its range (of fp16 from 65520 on), as PyTorch's
+ *   layers of that dtype have them. So an activated number that overflows makes the
+ *   output infinite or NaN, whatever the weights that follow.
+ * - Experts' outputs, the shared expert's too, are fp32 until they are combined. The
+ *   exception are variants for tensor cores, "nvidia_sm80" and "nvidia_sm90", which
+ *   would wait for twice the memory: they may round outputs to dtype (of few tokens they
+ *   don't), and outputs beyond its range may be infinite: moecl_layer_output_roundoff.
+ * - Logits, scores, route weights and gates are fp32. The output is rounded once. */
+
 /* Letters in comments: T num_tokens, H hidden_size, I intermediate_size,
  * E num_experts, K top_k. */
 typedef struct moecl_layer_params {
@@ -272,6 +283,12 @@ MOECL_API const char *moecl_layer_variant(const moecl_layer *layer, const char *
  * as tf32 (the variant "nvidia_sm90_tf32", asked for by name only), 2^-8 for bf16.
  * Sums are fp32 in all. 0 for NULL. Thread-safe. */
 MOECL_API double moecl_layer_roundoff(const moecl_layer *layer);
+
+/* How far an expert's output may be rounded, relatively, before it is multiplied by its
+ * weight and combined: 2^-24 where it is kept as fp32, else the roundoff above. So where
+ * a token's summands cancel, its output may be off by about this times the sum of their
+ * sizes, beside what the roundoff of the products makes. 0 for NULL. Thread-safe. */
+MOECL_API double moecl_layer_output_roundoff(const moecl_layer *layer);
 
 /* Lists the variants of an operation that this device can run, best last, as
  * names (static strings); returns how many, writes at most `capacity`.

@@ -16,7 +16,9 @@ enum {
                                       router counts for the permutation, which drops nothing */
   KERNEL_TALL = 1 << 6,            /* persistent, with a second kernel for many rows an expert */
   KERNEL_TF32 = 1 << 7,            /* multiplies fp32 rounded to tf32, 11 bits */
-  KERNEL_HEIGHTS = 1 << 8          /* tiles of several heights, chosen by rows an expert */
+  KERNEL_HEIGHTS = 1 << 8,         /* tiles of several heights, chosen by rows an expert */
+  KERNEL_F32_OUTPUTS = 1 << 9      /* writes experts' outputs as fp32, whatever the storage: for
+                                      arithmetic that is slow enough for that to cost nothing */
 };
 
 enum { /* shorthand for the rows' data types */

@@ -50,9 +50,17 @@ float moe_swiglu_limit(const moecl_layer_params *params) {
   return params->swiglu_limit > 0 ? params->swiglu_limit : 7.0f;
 }
 
+bool moe_outputs_f32(const kernel_variant *variant) {
+  return variant->flags & (KERNEL_F32_ACTIVATIONS | KERNEL_F32_OUTPUTS);
+}
+
+/* Activated rows hold numbers of the storage type, also where they are kept as fp32. */
+static bool rounds_rows(bool f32, moecl_dtype dtype) { return f32 && dtype != MOECL_F32; }
+
 op_gemm_shape moe_expert_shape(const moecl_layer_params *params, const kernel_variant *variant,
                                bool down) {
   const bool f32 = variant->flags & KERNEL_F32_ACTIVATIONS;
+  const bool f32_output = down ? moe_outputs_f32(variant) : f32;
   return (op_gemm_shape){.num_experts = params->num_experts,
                          .n = down ? params->hidden_size : params->intermediate_size,
                          .k = down ? params->intermediate_size : params->hidden_size,
@@ -66,7 +74,8 @@ op_gemm_shape moe_expert_shape(const moecl_layer_params *params, const kernel_va
                          .shared_gate = down && params->shared_gate,
                          .gather = !down && !params->weight_on_input,
                          .input_f32 = f32,
-                         .output_f32 = f32};
+                         .output_f32 = f32_output,
+                         .round_output = !down && rounds_rows(f32, params->dtype)};
 }
 
 bool moe_accepts_experts(void *user, const kernel_variant *variant) {
@@ -87,6 +96,7 @@ static moecl_status try_experts(void *user, const kernel_variant *variant) {
   const moecl_status status = op_gemm_create(layer->context, variant, &down, &layer->down);
   if (status != MOECL_OK) op_gemm_destroy(&layer->gate_up);
   layer->f32_activations = variant->flags & KERNEL_F32_ACTIVATIONS;
+  layer->f32_outputs = moe_outputs_f32(variant);
   return status;
 }
 
@@ -109,7 +119,7 @@ static bool accepts_permute(void *user, const kernel_variant *variant) {
 
 static bool accepts_combine(void *user, const kernel_variant *variant) {
   const moecl_layer *layer = user;
-  return op_combine_accepts(variant, &layer->params, layer->f32_activations);
+  return op_combine_accepts(variant, &layer->params, layer->f32_outputs);
 }
 
 static moecl_status try_permute(void *user, const kernel_variant *variant) {
@@ -123,8 +133,8 @@ static moecl_status try_permute(void *user, const kernel_variant *variant) {
 
 static moecl_status try_combine(void *user, const kernel_variant *variant) {
   moecl_layer *layer = user;
-  MOECL_TRY(op_combine_self_check(layer->context, variant, &layer->params, layer->f32_activations));
-  return op_combine_create(layer->context, variant, &layer->params, layer->f32_activations,
+  MOECL_TRY(op_combine_self_check(layer->context, variant, &layer->params, layer->f32_outputs));
+  return op_combine_create(layer->context, variant, &layer->params, layer->f32_outputs,
                            &layer->combine);
 }
 
@@ -135,6 +145,8 @@ bool moe_converts_for_experts(const moecl_layer *layer) {
 op_gemm_shape moe_shared_shape(const moecl_layer *layer, bool down) {
   op_gemm_shape shape = op_shared_shape(&layer->params, epilogue_of(layer->params.activation),
                                         layer->f32_activations, down);
+  if (down) shape.output_f32 = layer->f32_outputs;
+  shape.round_output = !down && rounds_rows(layer->f32_activations, layer->params.dtype);
   shape.swiglu_alpha = moe_swiglu_alpha(&layer->params);
   shape.swiglu_limit = moe_swiglu_limit(&layer->params);
   return shape;
@@ -361,6 +373,12 @@ double moecl_layer_roundoff(const moecl_layer *layer) {
   default:
     return layer->variant[OPERATION_GROUPED_GEMM]->flags & KERNEL_TF32 ? 0x1p-11 : 0x1p-24;
   }
+}
+
+double moecl_layer_output_roundoff(const moecl_layer *layer) {
+  if (!layer) return 0.0;
+  return layer->f32_outputs || layer->params.dtype == MOECL_F32 ? 0x1p-24
+                                                                : moecl_layer_roundoff(layer);
 }
 
 size_t moecl_variants_available(moecl_context *context, const char *operation, moecl_dtype dtype,

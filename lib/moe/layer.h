@@ -63,6 +63,7 @@ struct moecl_layer {
   op_shared shared;
   op_combine combine;
   bool f32_activations; /* the experts' GEMMs read and write fp32 rows */
+  bool f32_outputs;     /* experts' outputs, the shared one's too, are fp32 until combined */
   const kernel_variant *variant[OPERATION_COUNT];
   char reason[OPERATION_COUNT][128];
   uint8_t *is_set[MOECL_TENSOR_COUNT]; /* one flag an item */
@@ -78,6 +79,8 @@ typedef moecl_status (*moe_try_fn)(void *user, const kernel_variant *variant);
 float moe_swiglu_alpha(const moecl_layer_params *params);
 float moe_swiglu_limit(const moecl_layer_params *params);
 
+/* Does the variant write experts' outputs as fp32? */
+bool moe_outputs_f32(const kernel_variant *variant);
 /* The shape of gate/up, or of down, in a variant. */
 op_gemm_shape moe_expert_shape(const moecl_layer_params *params, const kernel_variant *variant,
                                bool down);

@@ -17,6 +17,7 @@ static moecl_status describe_experts(void *user, const kernel_variant *variant) 
   op_gemm_describe(layer->context, variant, &down, layer->down = &described->down);
   layer->variant[OPERATION_GROUPED_GEMM] = variant;
   layer->f32_activations = variant->flags & KERNEL_F32_ACTIVATIONS;
+  layer->f32_outputs = moe_outputs_f32(variant);
   return MOECL_OK;
 }
 

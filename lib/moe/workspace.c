@@ -7,6 +7,7 @@ uint64_t moe_region_bytes(const moecl_layer *layer, moe_region region, int64_t n
   const uint64_t tokens = (uint64_t)num_tokens, experts = (uint64_t)params->num_experts;
   const uint64_t slots = tokens * (uint64_t)params->top_k;
   const uint64_t row = layer->f32_activations ? sizeof(float) : moecl_dtype_size(params->dtype);
+  const uint64_t output_row = layer->f32_outputs ? sizeof(float) : row;
   const uint64_t hidden = (uint64_t)params->hidden_size;
   switch (region) {
   case REGION_HIDDEN_F32: return op_router_converts(&layer->router) ? tokens * hidden * sizeof(float) : 0;
@@ -31,10 +32,10 @@ uint64_t moe_region_bytes(const moecl_layer *layer, moe_region region, int64_t n
   case REGION_SHARED_ACTIVATED:
     return tokens * (uint64_t)params->shared_intermediate_size * row;
   case REGION_SHARED_OUTPUT:
-    return params->shared_intermediate_size > 0 ? tokens * hidden * row : 0;
+    return params->shared_intermediate_size > 0 ? tokens * hidden * output_row : 0;
   case REGION_SHARED_GATE: return params->shared_gate ? tokens * sizeof(float) : 0;
   case REGION_ACTIVATED: return slots * (uint64_t)params->intermediate_size * row;
-  case REGION_EXPERT_OUTPUT: return slots * hidden * row;
+  case REGION_EXPERT_OUTPUT: return slots * hidden * output_row;
   case REGION_SCRATCH: {
     const uint64_t gate_up = op_gemm_scratch(layer->gate_up, (int64_t)slots);
     const uint64_t down = op_gemm_scratch(layer->down, (int64_t)slots);

@@ -7,9 +7,9 @@
 void op_gemm_defines(const op_gemm_shape *shape, const kernel_tile *tile, char *text, size_t size) {
   snprintf(text, size,
            "DTYPE %d\nACTIVATION %d\nGATED %d\nBIAS %d\nGATHER %d\nINPUT_F32 %d\nOUTPUT_F32 %d\n"
-           "TILE_M %u\nVECTOR_WIDTH %u\n",
+           "ROUND_OUTPUT %d\nTILE_M %u\nVECTOR_WIDTH %u\n",
            (int)shape->dtype, (int)shape->epilogue, shape->gated, shape->bias, shape->gather,
-           shape->input_f32, shape->output_f32, tile->m, tile->vector_width);
+           shape->input_f32, shape->output_f32, shape->round_output, tile->m, tile->vector_width);
   const size_t used = strlen(text);
   if (shape->epilogue == OP_EPILOGUE_SWIGLU_CLAMPED)
     base_format(text + used, size - used, "SWIGLU_ALPHA %af\nSWIGLU_LIMIT %af\n",

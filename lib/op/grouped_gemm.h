@@ -31,6 +31,7 @@ typedef struct op_gemm_shape {
   bool gather;     /* slot s reads row slot_token[s] of the input, else row s */
   bool input_f32;  /* the input is fp32, else the storage type */
   bool output_f32; /* likewise */
+  bool round_output; /* fp32 output holds numbers of the storage type */
 } op_gemm_shape;
 
 typedef struct op_gemm_io {
