@@ -7,7 +7,7 @@
 
 fault_state faults;
 
-enum { DEPTH = 6 }; /* the first two frames are this file's */
+enum { DEPTH = 5 }; /* the first two frames are this file's */
 
 static uint64_t place_of_call(void) {
   void *frames[DEPTH];
