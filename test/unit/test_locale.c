@@ -183,11 +183,11 @@ static void test_models(void **state) {
 
 /* ---- layers whose source has numbers ---- */
 
-enum { MAX_CASES = 6 };
+enum { MAX_CASES = 7 };
 static moecl_layer_params cases[MAX_CASES];
 static const char *const case_names[MAX_CASES] = {
     "scaling factor", "sparsemixer", "clamped SwiGLU", "renormalized after capacity", "jitter",
-    "a factor of 24 bits"};
+    "a factor of 24 bits", "what keeps a sum from 0"};
 
 static void describe_cases(void) {
   for (int i = 0; i < MAX_CASES; i++) cases[i] = small_params;
@@ -200,6 +200,9 @@ static void describe_cases(void) {
   cases[3].routed_scaling_factor = 0.3f;
   cases[4].jitter = 0.0625f;
   cases[5].routed_scaling_factor = 0x1.fffffep+0f;
+  cases[6].renormalize = true;
+  cases[6].renormalize_epsilon = 0.001f;
+  cases[6].renormalize_minimum = 0.25f;
 }
 
 typedef struct outputs {
