@@ -201,7 +201,10 @@ static moecl_status compare_output(const verify_input *input, const sample *samp
   if (!actual) return MOECL_ERROR_OUT_OF_HOST_MEMORY;
   const moecl_status status = verify_read_rows(input->point, input->output, sample, actual);
   result->tokens_checked = sample->count;
-  if (status == MOECL_OK) result->error = moecl_relative_error(actual, sample->expected, count);
+  if (status == MOECL_OK)
+    result->error =
+        moecl_relative_error_above(actual, sample->expected, count,
+                                   moecl_relative_error_floor(input->point->layer.dtype));
   free(actual);
   return status;
 }

@@ -114,6 +114,14 @@ MOECL_API moecl_status moecl_reference_intermediate_tokens(
  * b is zero and a is not, or when anything is not finite. */
 MOECL_API double moecl_relative_error(const double *a, const double *b, size_t count);
 
+/* The same, with b's elements taken for `floor` on average where they are smaller:
+ * ||a - b|| / max(||b||, floor sqrt(count)). */
+MOECL_API double moecl_relative_error_above(const double *a, const double *b, size_t count,
+                                            double floor);
+/* Below it, numbers of the type can't be right to its roundoff: a device may take those
+ * below the least normal one (2^-126) for 0, and fp16's are multiples of 2^-24. */
+MOECL_API double moecl_relative_error_floor(moecl_dtype dtype);
+
 #ifdef __cplusplus
 }
 #endif

@@ -8,6 +8,16 @@ static bool widen(double value, double *largest) {
 }
 
 double moecl_relative_error(const double *a, const double *b, size_t count) {
+  return moecl_relative_error_above(a, b, count, 0);
+}
+
+double moecl_relative_error_floor(moecl_dtype dtype) {
+  /* What may be lost, over the type's roundoff. */
+  if (dtype == MOECL_F16) return 0x1p-24 / 0x1p-11;
+  return 0x1p-126 / (dtype == MOECL_BF16 ? 0x1p-8 : 0x1p-24);
+}
+
+double moecl_relative_error_above(const double *a, const double *b, size_t count, double floor) {
   double scale = 0, difference = 0, norm = 0;
   for (size_t i = 0; i < count; i++)
     if (!widen(a[i], &scale) || !widen(b[i], &scale)) return INFINITY;
@@ -19,5 +29,7 @@ double moecl_relative_error(const double *a, const double *b, size_t count) {
     norm += y * y;
   }
   if (difference == 0) return 0;
+  const double least = floor / scale;
+  norm = fmax(norm, (double)count * least * least);
   return norm == 0 ? INFINITY : sqrt(difference) / sqrt(norm);
 }

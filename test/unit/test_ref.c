@@ -319,6 +319,21 @@ static void test_kept_weights(void **state) {
   assert_true(near(got[1], 0.25));
 }
 
+/* 3-4-5: off by 1 in numbers of size 5, which a floor of 10 makes 10 sqrt(2). */
+static void test_error_floor(void **state) {
+  const double a[] = {4, 4}, b[] = {3, 4}, none[] = {0, 0}, little[] = {1e-42, -3e-43};
+  (void)state;
+  assert_true(near(moecl_relative_error(a, b, 2), 0.2));
+  assert_true(near(moecl_relative_error_above(a, b, 2, 1), 0.2));
+  assert_true(near(moecl_relative_error_above(a, b, 2, 10), 0.1 / sqrt(2)));
+  assert_true(near(moecl_relative_error_above(none, b, 2, 3), 1));
+  /* Denormals that a device took for 0, and numbers that it may not. */
+  const double floor = moecl_relative_error_floor(MOECL_F32);
+  assert_true(moecl_relative_error_above(none, little, 2, floor) < 1e-10);
+  assert_true(moecl_relative_error_above(none, (double[]){1e-30, 0}, 2, floor) > 0.5);
+  assert_true(isinf(moecl_relative_error_above((double[]){NAN, 0}, little, 2, floor)));
+}
+
 /* ---- experts ---- */
 
 /* H = I = 1, hidden 2: gate 0.5 and up 3 make 1 and 6; down is 10. */
@@ -498,6 +513,7 @@ int main(void) {
   const struct CMUnitTest tests[] = {
       cmocka_unit_test(test_topk),           cmocka_unit_test(test_ties),
       cmocka_unit_test(test_all_and_one),    cmocka_unit_test(test_far),
+      cmocka_unit_test(test_error_floor),
       cmocka_unit_test(test_nonfinite),      cmocka_unit_test(test_logits),
       cmocka_unit_test(test_philox),         cmocka_unit_test(test_jitter),
       cmocka_unit_test(test_jittered_logits), cmocka_unit_test(test_capacity),
