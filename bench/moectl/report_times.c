@@ -80,7 +80,7 @@ static void steps_sentence(const results *all, size_t axis, const line *points, 
     step_text(all, axis, &step, file);
     first = false;
   }
-  if (!many && differ + 1 < points->count) fputs(", the rest alike", file);
+  if (!many && differ + 1 < points->count) fputs(", no other beyond doubt", file);
 }
 
 static bool any_step_differs(const results *all, size_t axis, const line *points) {

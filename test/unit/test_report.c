@@ -220,7 +220,7 @@ static void test_comparisons(void **state) {
   set_rounds(&fixture, 5, mixed, 3);
   text = report(&fixture);
   has(text, "- top_k 1 to 4 (num_experts=8): 1.50x (1.40 to 1.68) the time, ");
-  has(text, ". Step by step: 2 to 4 1.49x (1.37 to 1.69), the rest alike.\n");
+  has(text, ". Step by step: 2 to 4 1.49x (1.37 to 1.69), no other beyond doubt.\n");
   has_not(text, "(num_experts=16)"); /* 2x, 1.1x and 0.95x: no */
   free(text);
   set_rounds(&fixture, 1, quick, 3); /* up, down: the ends are alike, the middle is not */
