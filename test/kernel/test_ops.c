@@ -744,7 +744,9 @@ static int seed_again(void **state) {
   return 0;
 }
 
-int main(void) {
+/* usage: test_ops [test] */
+int main(int argc, char **argv) {
+  if (argc > 1) cmocka_set_test_filter(argv[1]);
   const struct CMUnitTest tests[] = {cmocka_unit_test_setup(test_permute, seed_again),
                                      cmocka_unit_test_setup(test_combine, seed_again),
                                      cmocka_unit_test_setup(test_scale, seed_again),
