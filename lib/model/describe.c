@@ -3,6 +3,7 @@
 #include "base/base.h"
 #include "model/config.h"
 #include <float.h>
+#include <math.h>
 #include <stdlib.h>
 #include <string.h>
 
@@ -152,6 +153,11 @@ static moecl_status read_activation(const model_config *config, const family *fa
 }
 
 /* What is 0 where the family has no expression for it and cannot be 0 where it has. */
+/* As fp32, and not rounded to 0, which would be the default. */
+static float narrow(double value) {
+  return value != 0 && fabs(value) < FLT_MIN ? copysignf(FLT_MIN, (float)value) : (float)value;
+}
+
 static moecl_status read_positive(const model_config *config, const char *expression,
                                   double *value) {
   MOECL_TRY(config_number(config, expression, value));
@@ -259,13 +265,13 @@ static moecl_status read_rule(const model_config *config, const family *family,
   MOECL_TRY(config_flag(config, family->renormalize, &params->renormalize));
   MOECL_TRY(config_number(config, family->renormalize_epsilon, &epsilon));
   MOECL_TRY(config_number(config, family->renormalize_minimum, &minimum));
-  params->renormalize_epsilon = (float)epsilon;
-  params->renormalize_minimum = (float)minimum;
+  params->renormalize_epsilon = narrow(epsilon);
+  params->renormalize_minimum = narrow(minimum);
   MOECL_TRY(read_positive(config, family->scale, &scale));
-  params->routed_scaling_factor = scale == 1 ? 0 : (float)scale;
+  params->routed_scaling_factor = scale == 1 ? 0 : narrow(scale);
   MOECL_TRY(config_number(config, family->sparsemixer_jitter, &jitter));
   /* 0 would be the default; next to nothing is as good. */
-  params->sparsemixer_jitter = family->sparsemixer_jitter && jitter == 0 ? FLT_MIN : (float)jitter;
+  params->sparsemixer_jitter = family->sparsemixer_jitter && jitter == 0 ? FLT_MIN : narrow(jitter);
   params->weight_on_input = family->weight_on_input;
   MOECL_TRY(
       read_presence(config, family->router_bias, family->has_router_bias, &params->router_bias));
@@ -316,8 +322,8 @@ static moecl_status read_layer(const model_config *config, const family *family,
   MOECL_TRY(read_activation(config, family, &params->activation));
   MOECL_TRY(read_positive(config, family->swiglu_alpha, &alpha));
   MOECL_TRY(read_positive(config, family->swiglu_limit, &limit));
-  params->swiglu_alpha = (float)alpha;
-  params->swiglu_limit = (float)limit;
+  params->swiglu_alpha = narrow(alpha);
+  params->swiglu_limit = narrow(limit);
   MOECL_TRY(layer->is_moe ? read_moe(config, family, layer->stack, params)
                           : read_dense(config, family, layer->stack, params));
   const moecl_status status = moecl_layer_params_check(params, message, sizeof message);

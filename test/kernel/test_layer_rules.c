@@ -491,7 +491,7 @@ static void test_unknown_variant(void **state) {
   params.grouped_gemm_variant = NULL;
   params.router_variant = "";
   refused(moecl_layer_create(context, &params, &layer), MOECL_ERROR_UNSUPPORTED,
-          "there is no router variant ''; there are: generic");
+          "there is no router variant ''; there are: serial, generic");
   assert_null(layer);
   assert_int_equal(moecl_variants_available(context, "nonsense", MOECL_F32, names, 32), 0);
   assert_int_equal(moecl_variants_available(context, "grouped_gemm", MOECL_F32, NULL, 0), count);

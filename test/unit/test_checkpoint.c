@@ -482,6 +482,8 @@ static void test_rules(void **state) {
   assert_true(p.sparsemixer_jitter == 0.01f);
   p = described(PHI(",\"router_jitter_noise\":0")); /* 0 alone would be the default */
   assert_true(p.sparsemixer_jitter > 0 && p.sparsemixer_jitter < 1e-30f);
+  p = described(PHI(",\"router_jitter_noise\":1e-60")); /* nor is it rounded to that */
+  assert_true(p.sparsemixer_jitter > 0 && p.sparsemixer_jitter < 1e-30f);
 }
 
 /* Layers behind the last one are counted apart, and so are types that hold other
