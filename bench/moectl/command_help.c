@@ -18,7 +18,9 @@ static const char devices_topic[] =
     "probe kernel ran on, and which grouped GEMM variants would serve (best last; clblast\n"
     "only when asked for by name, with layer.variant).\n"
     "\n"
-    "No device? Install your GPU vendor's OpenCL driver, or a CPU implementation\n"
+    "No device? `moectl devices` says why: no driver is registered, one can't be loaded\n"
+    "(an .icd file that names a library that is not there), or a platform has none.\n"
+    "Install your GPU vendor's OpenCL driver, or a CPU implementation\n"
     "(Debian and Ubuntu: apt install pocl-opencl-icd). One that is installed may list no\n"
     "device where it cannot write its cache: HOME, or XDG_CACHE_HOME, must be writable.\n";
 
