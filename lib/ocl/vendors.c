@@ -58,23 +58,22 @@ static bool is_icd(const char *name) {
   return length > 4 && strcmp(name + length - 4, ".icd") == 0;
 }
 
-static int is_icd_entry(const struct dirent *entry) { return is_icd(entry->d_name); }
-
 static void explain_folder(const char *folder, const char *variable, bool found_platforms,
                            base_text *text) {
-  struct dirent **entries = NULL;
-  const int count = scandir(folder, &entries, is_icd_entry, alphasort);
-  if (count <= 0 && !found_platforms)
-    base_text_addf(text, "\n  no driver is registered: %s%s%s has no vendor file (*.icd)", folder,
-                   variable ? ", which is " : "", variable ? variable : "");
-  for (int i = 0; i < count; i++) {
+  DIR *files = opendir(folder);
+  bool any = false;
+  for (const struct dirent *file; files && (file = readdir(files));) {
     base_text path = {0};
-    base_text_addf(&path, "%s/%s", folder, entries[i]->d_name);
+    if (!is_icd(file->d_name)) continue;
+    any = true;
+    base_text_addf(&path, "%s/%s", folder, file->d_name);
     if (!path.failed) explain_file(path.data, found_platforms, text);
     base_text_free(&path);
-    free(entries[i]);
   }
-  free(entries);
+  if (files) closedir(files);
+  if (!any && !found_platforms)
+    base_text_addf(text, "\n  no driver is registered: %s%s%s has no vendor file (*.icd)", folder,
+                   variable ? ", which is " : "", variable ? variable : "");
 }
 
 static void explain_vendors(bool found_platforms, base_text *text) {
