@@ -204,7 +204,7 @@ static const char *judge(fault_kind kind, const outcome *out, const outcome *sou
     return was_said(MOECL_LOG_ERROR, "is not sound JSON") ? NULL : "the log does not name the file";
   if (kind == FAULT_MEMORY)
     return out->status == MOECL_ERROR_OUT_OF_HOST_MEMORY ? NULL : "not an error of memory";
-  return was_said(MOECL_LOG_ERROR, faults.name) ? NULL : "the log does not name the call";
+  return was_said(MOECL_LOG_WARNING, faults.name) ? NULL : "the log does not name the call";
 }
 
 /* The calls that come from a place for the first time; returns how many. */
