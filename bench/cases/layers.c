@@ -1,5 +1,6 @@
 #include "layers.h"
 #include "cases.h"
+#include <float.h>
 #include <math.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -50,6 +51,26 @@ const moe_case moe_cases[] = {
      {SHAPE(64, 56, 8, 2), .activation = MOECL_SWIGLU_CLAMPED, .swiglu_limit = 0.75f, BIASES},
      90,
      CASE_NORMAL},
+    {"limited",
+     {SHAPE(64, 56, 8, 2), .activation = MOECL_SWIGLU_LIMITED, .swiglu_limit = 0.75f, BIASES},
+     90,
+     CASE_NORMAL},
+    {"limited SiLU, another limit for the shared expert",
+     {SHAPE(67, 33, 8, 2), .activation = MOECL_SWIGLU_LIMITED_SILU, .swiglu_limit = 0.25f,
+      .shared_intermediate_size = 71, .shared_swiglu_limit = 0.5f, .shared_scaling_factor = 0.3f},
+     90,
+     CASE_NORMAL},
+    {"eights, limited, no limit for the shared expert, three tokens",
+     {SHAPE(136, 72, 8, 2), .activation = MOECL_SWIGLU_LIMITED, .swiglu_limit = 0.5f,
+      .shared_intermediate_size = 72, .shared_swiglu_limit = FLT_MAX,
+      .shared_scaling_factor = 0.5f, .routed_scaling_factor = 0.5f},
+     3,
+     CASE_NORMAL},
+    {"eights, shared expert with a gate and a factor",
+     {SHAPE(136, 72, 8, 2), .activation = MOECL_SWIGLU_LIMITED_SILU, .swiglu_limit = 0.5f,
+      .shared_intermediate_size = 40, .shared_gate = true, .shared_scaling_factor = 3},
+     300,
+     CASE_SKEWED},
     {"shared expert", {SHAPE(67, 33, 8, 2), .shared_intermediate_size = 71}, 90, CASE_NORMAL},
     {"shared expert, gate",
      {SHAPE(64, 40, 8, 2), .shared_intermediate_size = 88, .shared_gate = true, BIASES,
@@ -351,15 +372,12 @@ static bool add_shared(const case_data *data, int64_t token, double *one, double
   const int64_t width = data->layer.hidden_size;
   const double *hidden = data->hidden_values + token * width;
   const double *gate = data->values[MOECL_SHARED_GATE];
-  moecl_layer_params shared = data->layer;
-  double weight = 1.0, logit = 0.0;
-  if (shared.shared_intermediate_size == 0) return true;
-  shared.intermediate_size = shared.shared_intermediate_size;
+  if (data->layer.shared_intermediate_size == 0) return true;
+  const moecl_layer_params shared = moecl_reference_shared(&data->layer);
   if (moecl_reference_expert(&shared, hidden, data->values[MOECL_SHARED_GATE_UP_PROJ], NULL,
                              data->values[MOECL_SHARED_DOWN_PROJ], NULL, one) != MOECL_OK)
     return false;
-  for (int64_t h = 0; gate && h < width; h++) logit += hidden[h] * gate[h];
-  if (gate) weight = 1.0 / (1.0 + exp(-logit));
+  const double weight = moecl_reference_shared_weight(&data->layer, hidden, gate);
   for (int64_t h = 0; h < width; h++) output[token * width + h] += weight * one[h];
   return true;
 }

@@ -260,6 +260,7 @@ static void print_kind(const inspection *in, const layer_kind *kind) {
   if (p->shared_intermediate_size > 0)
     printf(", shared expert of %" PRId64 "%s", p->shared_intermediate_size,
            p->shared_gate ? " with a gate" : "");
+  if (p->shared_scaling_factor > 0) printf(" times %g", (double)p->shared_scaling_factor);
   printf("\n  parameters: %s, a token meets %s\n", count_text(layer_size(&kind->layer), all),
          count_text(layer_size(&kind->layer) - idle_size(p), met));
   if (kind->layer.is_moe) print_rule(p);

@@ -23,6 +23,7 @@ static const char *distribution_choice(int i) {
 #define NO_RANGE 0, 0
 #define ANY_COUNT 0, INT64_MAX
 #define ANY_TEXT 0, 4000
+#define MOST_LIMIT 1000000000000000000 /* as good as none, which checkpoints may have */
 
 static const schema_key keys[KEY_COUNT] = {
     [KEY_NAME] = {"name", NULL, TYPE_TEXT, OF_EXPERIMENT, 0, 100, NO_CHOICE, NULL,
@@ -62,13 +63,15 @@ static const schema_key keys[KEY_COUNT] = {
                         activation_choice, MOECL_ACTIVATION_COUNT, "swiglu",
                         IN_POINT(layer.activation),
                         "The forms of swiglu and geglu are gated (three matrices an expert), the "
-                        "others plain (two). swiglu_clamped is gpt-oss's."},
+                        "others plain (two). swiglu_clamped is gpt-oss's; swiglu_limited "
+                        "(GLM-5-Next, Hunyuan 4) and swiglu_limited_silu (Step-3.5, its limit "
+                        "behind the SiLU) cut gate and up off and are SwiGLU else."},
     [KEY_SWIGLU_ALPHA] = {"layer.swiglu_alpha", "swiglu_alpha", TYPE_REAL, MIN_OPEN, 0, 1000,
                           NO_CHOICE, "1.702", IN_POINT(layer.swiglu_alpha),
                           "swiglu_clamped: the factor in its sigmoid."},
-    [KEY_SWIGLU_LIMIT] = {"layer.swiglu_limit", "swiglu_limit", TYPE_REAL, MIN_OPEN, 0, 1000000,
+    [KEY_SWIGLU_LIMIT] = {"layer.swiglu_limit", "swiglu_limit", TYPE_REAL, MIN_OPEN, 0, MOST_LIMIT,
                           NO_CHOICE, "7", IN_POINT(layer.swiglu_limit),
-                          "swiglu_clamped: where gate and up are cut off."},
+                          "swiglu_clamped, swiglu_limited*: where gate and up are cut off."},
     [KEY_GATE_UP_BIAS] = {"layer.gate_up_bias", "gate_up_bias", TYPE_BOOL, 0, NO_RANGE, NO_CHOICE,
                           "false", IN_POINT(layer.gate_up_bias),
                           "Experts have a bias on their first matrix."},
@@ -83,6 +86,16 @@ static const schema_key keys[KEY_COUNT] = {
                          "false", IN_POINT(layer.shared_gate),
                          "The shared expert's output is multiplied by a sigmoid of its own, as "
                          "Qwen2-MoE does. Needs shared.intermediate_size."},
+    [KEY_SHARED_LIMIT] = {"layer.shared.swiglu_limit", "shared_swiglu_limit", TYPE_REAL,
+                          MIN_OPEN | NULLABLE, 0, MOST_LIMIT, NO_CHOICE, "null",
+                          IN_POINT(layer.shared_swiglu_limit),
+                          "The shared expert's own swiglu_limit; null: the same."},
+    [KEY_SHARED_FACTOR] = {"layer.shared.scaling_factor", "shared_scaling_factor", TYPE_REAL,
+                           MIN_OPEN, 0, 1000000, NO_CHOICE, "1",
+                           IN_POINT(layer.shared_scaling_factor),
+                           "Multiplies the shared expert's output. 0.5, with 0.5 for "
+                           "layer.router.scaling_factor, averages it with the routed ones, as "
+                           "Cohere's MoE does."},
     [KEY_GROUPED_GEMM_VARIANT] = {"layer.variant", "grouped_gemm_variant", TYPE_TEXT, AUTO_NULL,
                                   ANY_TEXT, NO_CHOICE, "auto", IN_POINT(layer.grouped_gemm_variant),
                                   "Grouped GEMM kernel by name, e.g. generic, cpu, clblast; auto: "

@@ -118,9 +118,8 @@ static void add_gated(const moecl_layer_params *layer, const double *gate, sampl
                       const double *output) {
   const int64_t hidden = layer->hidden_size;
   for (int64_t i = 0; i < sample->count; i++) {
-    double logit = 0.0;
-    for (int64_t h = 0; gate && h < hidden; h++) logit += gate[h] * sample->hidden[i * hidden + h];
-    const double weight = gate ? 1.0 / (1.0 + exp(-logit)) : 1.0;
+    const double weight =
+        moecl_reference_shared_weight(layer, sample->hidden + i * hidden, gate);
     for (int64_t h = 0; h < hidden; h++)
       sample->expected[i * hidden + h] += weight * output[i * hidden + h];
   }
@@ -129,9 +128,8 @@ static void add_gated(const moecl_layer_params *layer, const double *gate, sampl
 /* Adds the shared expert: an expert without biases, of its own size. */
 static moecl_status add_shared(const verify_input *input, sample *sample, weights *weights,
                                overflow *overflow) {
-  moecl_layer_params shared = input->point->layer;
-  if (shared.shared_intermediate_size == 0) return MOECL_OK;
-  shared.intermediate_size = shared.shared_intermediate_size;
+  if (input->point->layer.shared_intermediate_size == 0) return MOECL_OK;
+  const moecl_layer_params shared = moecl_reference_shared(&input->point->layer);
   void *gate_up = malloc(verify_item_bytes(input->point, MOECL_SHARED_GATE_UP_PROJ));
   void *down = malloc(verify_item_bytes(input->point, MOECL_SHARED_DOWN_PROJ));
   double *gate = NULL;
@@ -147,7 +145,7 @@ static moecl_status add_shared(const verify_input *input, sample *sample, weight
   if (status == MOECL_OK) status = verify_draw(input, weights, MOECL_SHARED_DOWN_PROJ, 0, down);
   if (status == MOECL_OK) status = verify_draw_doubles(input, weights, MOECL_SHARED_GATE, &gate);
   if (status == MOECL_OK) status = run_expert(&run, overflow, weights->output);
-  if (status == MOECL_OK) add_gated(&shared, gate, sample, weights->output);
+  if (status == MOECL_OK) add_gated(&input->point->layer, gate, sample, weights->output);
   free(gate_up);
   free(down);
   free(gate);

@@ -210,6 +210,10 @@ static inline floatv activate_vector(floatv x) {
   return x;
 #endif
 }
+static inline floatv cut_above_vector(floatv x, floatv limit) { return x > limit ? limit : x; }
+static inline floatv cut_both_vector(floatv x, floatv limit) {
+  return x < -limit ? -limit : cut_above_vector(x, limit);
+}
 static inline floatv activate_gated_vector(floatv gate, floatv up) {
 #if ACTIVATION == 6
   const floatv limit = SWIGLU_LIMIT;
@@ -217,6 +221,12 @@ static inline floatv activate_gated_vector(floatv gate, floatv up) {
   up = select(up, limit, up > limit);
   up = select(up, -limit, up < -limit);
   return gate / (1.0f + exp(-SWIGLU_ALPHA * gate)) * (up + 1.0f);
+#elif ACTIVATION == 7
+  gate = cut_above_vector(gate, SWIGLU_LIMIT);
+  return gate / (1.0f + exp(-gate)) * cut_both_vector(up, SWIGLU_LIMIT);
+#elif ACTIVATION == 8
+  gate = gate / (1.0f + exp(-gate));
+  return cut_above_vector(gate, SWIGLU_LIMIT) * cut_both_vector(up, SWIGLU_LIMIT);
 #else
   return activate_vector(gate) * up;
 #endif

@@ -1,6 +1,7 @@
-/* The shared expert's own gate: gate[t] = sigmoid(hidden[t] . weight), one
- * work-group a token; always summed in the same order. Defines: DTYPE; LOCAL,
- * a power of two. */
+/* What the shared expert's output is multiplied by: gate[t] = FACTOR times, where
+ * the layer has a gate, sigmoid(hidden[t] . weight), one work-group a token; always
+ * summed in the same order. Defines: DTYPE, FACTOR;
+ * LOCAL, a power of two. */
 #include "common/types.clh"
 
 __kernel __attribute__((reqd_work_group_size(LOCAL, 1, 1))) void
@@ -19,5 +20,7 @@ shared_gate(const __global storage_t *hidden, const __global storage_t *weight,
     if (lid < half_size) part[lid] += part[lid + half_size];
     barrier(CLK_LOCAL_MEM_FENCE);
   }
-  if (lid == 0) gate[token] = 1.0f / (1.0f + exp(-part[0]));
+  if (lid == 0) gate[token] = FACTOR / (1.0f + exp(-part[0]));
 }
+
+__kernel void shared_factor(__global float *gate) { gate[get_global_id(0)] = FACTOR; }

@@ -40,7 +40,9 @@ typedef struct moecl_layer_params {
   bool router_bias;    /* the router has a bias [E], added to the logits */
   bool gate_up_bias;   /* experts have a bias on gate/up ([E,2I] gated, [E,I] plain) */
   bool down_bias;      /* experts have a bias on down [E,H] */
-  float swiglu_alpha, swiglu_limit; /* of MOECL_SWIGLU_CLAMPED, greater than 0; 0: 1.702 and 7 */
+  float swiglu_alpha; /* of MOECL_SWIGLU_CLAMPED, greater than 0; 0: 1.702 */
+  float swiglu_limit; /* of it and of MOECL_SWIGLU_LIMITED*, greater than 0; 0: 7. One that
+                         no gate or up reaches (1e18) is none */
 
   /* A shared expert that every token passes, added to the routed ones (Dai et
    * al. 2024, "DeepSeekMoE"): its intermediate size S (several shared experts of
@@ -49,6 +51,10 @@ typedef struct moecl_layer_params {
    * (Qwen2-MoE). */
   int64_t shared_intermediate_size;
   bool shared_gate;
+  float shared_swiglu_limit;   /* the shared expert's own swiglu_limit; 0: the same */
+  float shared_scaling_factor; /* multiplies its output, gated or not; 0: 1. A layer that
+                                  averages routed and shared experts (Command A+, cohere2_moe)
+                                  has 0.5 here and in routed_scaling_factor */
   bool weight_on_input; /* the route weight multiplies the routed expert's input, rounded to
                            dtype, instead of its output (Llama 4) */
 

@@ -110,6 +110,14 @@ MOECL_API moecl_status moecl_reference_intermediate_tokens(
     const moecl_layer_params *params, int64_t num_tokens, const double *hidden, const void *gate_up,
     const void *gate_up_bias, int threads, double *intermediate);
 
+/* The shared expert as the one expert of a layer, for the two calls above: its
+ * size and limit, no biases. */
+MOECL_API moecl_layer_params moecl_reference_shared(const moecl_layer_params *params);
+/* What its output for a token is multiplied by: shared_scaling_factor, times the
+ * sigmoid of hidden [H] . gate [H]; gate is NULL where the layer has none. */
+MOECL_API double moecl_reference_shared_weight(const moecl_layer_params *params,
+                                               const double *hidden, const double *gate);
+
 /* ||a - b|| / ||b|| over `count` elements; 0 when both are zero; infinity when
  * b is zero and a is not, or when anything is not finite. */
 MOECL_API double moecl_relative_error(const double *a, const double *b, size_t count);

@@ -35,6 +35,8 @@ typedef enum moecl_activation {
   MOECL_RELU2,      /* plain, max(x,0)^2: So et al. 2021, "Primer" */
   MOECL_SWIGLU_CLAMPED, /* gated, gpt-oss: g = min(gate, limit), u = clamp(up, -limit, limit),
                            g sigmoid(alpha g) (u + 1); see swiglu_alpha and swiglu_limit */
+  MOECL_SWIGLU_LIMITED, /* gated: g and u cut off like that, SiLU(g) u (GLM-5-Next, Hunyuan 4) */
+  MOECL_SWIGLU_LIMITED_SILU, /* gated: min(SiLU(g), limit) clamp(u, -limit, limit) (Step-3.5) */
   MOECL_ACTIVATION_COUNT
 } moecl_activation;
 

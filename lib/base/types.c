@@ -36,7 +36,8 @@ const char *moecl_dtype_name(moecl_dtype dtype) {
 const char *moecl_activation_name(moecl_activation activation) {
   static const char *const names[] = {"swiglu", "geglu", "relu",
                                       "gelu", "silu", "geglu_tanh",
-                                      "gelu_tanh", "relu2", "swiglu_clamped"};
+                                      "gelu_tanh", "relu2", "swiglu_clamped", "swiglu_limited",
+                                      "swiglu_limited_silu"};
   return (unsigned)activation < MOECL_ACTIVATION_COUNT ? names[activation] : "?";
 }
 
@@ -62,7 +63,8 @@ const char *moecl_second_choice_name(moecl_second_choice choice) {
 
 bool moecl_activation_is_gated(moecl_activation activation) {
   return activation == MOECL_SWIGLU || activation == MOECL_GEGLU ||
-         activation == MOECL_GEGLU_TANH || activation == MOECL_SWIGLU_CLAMPED;
+         activation == MOECL_GEGLU_TANH || activation == MOECL_SWIGLU_CLAMPED ||
+         activation == MOECL_SWIGLU_LIMITED || activation == MOECL_SWIGLU_LIMITED_SILU;
 }
 
 /* A binary format of 16 bits: sign, exponent, `mantissa` bits of fraction. */

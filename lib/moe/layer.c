@@ -39,6 +39,8 @@ static op_epilogue epilogue_of(moecl_activation activation) {
   case MOECL_GELU_TANH: return OP_EPILOGUE_GELU_TANH;
   case MOECL_RELU2: return OP_EPILOGUE_RELU2;
   case MOECL_SWIGLU_CLAMPED: return OP_EPILOGUE_SWIGLU_CLAMPED;
+  case MOECL_SWIGLU_LIMITED: return OP_EPILOGUE_SWIGLU_LIMITED;
+  case MOECL_SWIGLU_LIMITED_SILU: return OP_EPILOGUE_SWIGLU_LIMITED_SILU;
   default: return OP_EPILOGUE_NONE;
   }
 }
@@ -48,6 +50,10 @@ float moe_swiglu_alpha(const moecl_layer_params *params) {
 }
 float moe_swiglu_limit(const moecl_layer_params *params) {
   return params->swiglu_limit > 0 ? params->swiglu_limit : 7.0f;
+}
+
+float moe_shared_swiglu_limit(const moecl_layer_params *params) {
+  return params->shared_swiglu_limit > 0 ? params->shared_swiglu_limit : moe_swiglu_limit(params);
 }
 
 bool moe_outputs_f32(const kernel_variant *variant) {
@@ -71,7 +77,7 @@ op_gemm_shape moe_expert_shape(const moecl_layer_params *params, const kernel_va
                          .gated = !down && moecl_activation_is_gated(params->activation),
                          .bias = down ? params->down_bias : params->gate_up_bias,
                          .adds_shared = down && params->shared_intermediate_size > 0,
-                         .shared_gate = down && params->shared_gate,
+                         .shared_gate = down && op_shared_is_weighted(params),
                          .gather = !down && !params->weight_on_input,
                          .input_f32 = f32,
                          .output_f32 = f32_output,
@@ -148,7 +154,7 @@ op_gemm_shape moe_shared_shape(const moecl_layer *layer, bool down) {
   if (down) shape.output_f32 = layer->f32_outputs;
   shape.round_output = !down && rounds_rows(layer->f32_activations, layer->params.dtype);
   shape.swiglu_alpha = moe_swiglu_alpha(&layer->params);
-  shape.swiglu_limit = moe_swiglu_limit(&layer->params);
+  shape.swiglu_limit = moe_shared_swiglu_limit(&layer->params);
   return shape;
 }
 

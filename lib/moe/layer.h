@@ -78,6 +78,7 @@ typedef moecl_status (*moe_try_fn)(void *user, const kernel_variant *variant);
 /* The clamped SwiGLU's constants, defaults put in. */
 float moe_swiglu_alpha(const moecl_layer_params *params);
 float moe_swiglu_limit(const moecl_layer_params *params);
+float moe_shared_swiglu_limit(const moecl_layer_params *params);
 
 /* Does the variant write experts' outputs as fp32? */
 bool moe_outputs_f32(const kernel_variant *variant);

@@ -144,6 +144,20 @@ static moecl_status check_router(const moecl_layer_params *p, char *message, siz
   return status == MOECL_OK ? check_rule(p, message, size) : status;
 }
 
+static moecl_status check_shared_numbers(const moecl_layer_params *p, char *message, size_t size) {
+  if (!(p->shared_swiglu_limit >= 0.0f && isfinite(p->shared_swiglu_limit)))
+    return invalid(message, size,
+                   "shared_swiglu_limit is %g, expected a finite number greater than 0, or 0 for "
+                   "swiglu_limit",
+                   (double)p->shared_swiglu_limit);
+  if (!(p->shared_scaling_factor >= 0.0f && isfinite(p->shared_scaling_factor)))
+    return invalid(message, size,
+                   "shared_scaling_factor is %g, expected a finite number greater than 0, or 0 "
+                   "for 1",
+                   (double)p->shared_scaling_factor);
+  return MOECL_OK;
+}
+
 moecl_status moecl_layer_params_check(const moecl_layer_params *params, char *message,
                                       size_t size) {
   if (message != NULL && size > 0) message[0] = '\0';
@@ -158,6 +172,8 @@ moecl_status moecl_layer_params_check(const moecl_layer_params *params, char *me
   if (!(params->swiglu_limit >= 0.0f && isfinite(params->swiglu_limit)))
     return invalid(message, size, "swiglu_limit is %g, expected a finite number greater than 0",
                    (double)params->swiglu_limit);
+  status = check_shared_numbers(params, message, size);
+  if (status != MOECL_OK) return status;
   if (!(params->capacity_factor >= 0.0 && isfinite(params->capacity_factor)))
     return invalid(message, size,
                    "capacity_factor is %g, expected a finite number greater than 0, or 0 for "

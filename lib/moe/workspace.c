@@ -33,7 +33,7 @@ uint64_t moe_region_bytes(const moecl_layer *layer, moe_region region, int64_t n
     return tokens * (uint64_t)params->shared_intermediate_size * row;
   case REGION_SHARED_OUTPUT:
     return params->shared_intermediate_size > 0 ? tokens * hidden * output_row : 0;
-  case REGION_SHARED_GATE: return params->shared_gate ? tokens * sizeof(float) : 0;
+  case REGION_SHARED_GATE: return op_shared_is_weighted(params) ? tokens * sizeof(float) : 0;
   case REGION_ACTIVATED: return slots * (uint64_t)params->intermediate_size * row;
   case REGION_EXPERT_OUTPUT: return slots * hidden * output_row;
   case REGION_SCRATCH: {

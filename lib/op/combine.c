@@ -1,5 +1,6 @@
 #include "op/combine.h"
 #include "base/base.h"
+#include "op/shared.h"
 #include <stdio.h>
 
 bool op_combine_accepts(const kernel_variant *variant, const moecl_layer_params *params,
@@ -16,7 +17,7 @@ moecl_status op_combine_create(moecl_context *context, const kernel_variant *var
   char defines[128];
   snprintf(defines, sizeof defines, "DTYPE %d\nINPUT_F32 %d\nSHARED %d\nSHARED_GATE %d\nWEIGHTED %d\nLOCAL %u\n",
            (int)params->dtype, input_f32, params->shared_intermediate_size > 0,
-           params->shared_gate, !params->weight_on_input, variant->local);
+           op_shared_is_weighted(params), !params->weight_on_input, variant->local);
   return ocl_kernel_create(context, variant->source, defines, "combine", &combine->combine);
 }
 

@@ -11,7 +11,7 @@ void op_gemm_defines(const op_gemm_shape *shape, const kernel_tile *tile, char *
            (int)shape->dtype, (int)shape->epilogue, shape->gated, shape->bias, shape->gather,
            shape->input_f32, shape->output_f32, shape->round_output, tile->m, tile->vector_width);
   const size_t used = strlen(text);
-  if (shape->epilogue == OP_EPILOGUE_SWIGLU_CLAMPED)
+  if (shape->epilogue >= OP_EPILOGUE_SWIGLU_CLAMPED)
     base_format(text + used, size - used, "SWIGLU_ALPHA %af\nSWIGLU_LIMIT %af\n",
                 (double)shape->swiglu_alpha, (double)shape->swiglu_limit);
 }

@@ -15,7 +15,9 @@ typedef enum op_epilogue {
   OP_EPILOGUE_RELU,
   OP_EPILOGUE_GELU_TANH,
   OP_EPILOGUE_RELU2,
-  OP_EPILOGUE_SWIGLU_CLAMPED
+  OP_EPILOGUE_SWIGLU_CLAMPED,
+  OP_EPILOGUE_SWIGLU_LIMITED,
+  OP_EPILOGUE_SWIGLU_LIMITED_SILU
 } op_epilogue;
 
 typedef struct op_gemm_shape {
@@ -23,7 +25,7 @@ typedef struct op_gemm_shape {
   int64_t n, k; /* output columns and inner size; gated: weights have 2n rows */
   moecl_dtype dtype;
   op_epilogue epilogue;
-  float swiglu_alpha, swiglu_limit; /* of the clamped one */
+  float swiglu_alpha, swiglu_limit; /* of the last three */
   bool gated, bias;
   bool dense;      /* its one "expert" owns all rows (op/dense.h) */
   bool adds_shared, shared_gate; /* for few tokens: the combination has a shared expert's output,

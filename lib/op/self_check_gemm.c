@@ -39,10 +39,14 @@ static double epilogue(op_epilogue kind, double x) {
 }
 
 static double gated_epilogue(const op_gemm_shape *shape, double gate, double up) {
-  if (shape->epilogue != OP_EPILOGUE_SWIGLU_CLAMPED) return epilogue(shape->epilogue, gate) * up;
-  const double limit = shape->swiglu_limit;
+  if (shape->epilogue < OP_EPILOGUE_SWIGLU_CLAMPED) return epilogue(shape->epilogue, gate) * up;
+  const double limit = shape->swiglu_limit, cut_up = fmin(fmax(up, -limit), limit);
+  if (shape->epilogue == OP_EPILOGUE_SWIGLU_LIMITED)
+    return epilogue(OP_EPILOGUE_SILU, fmin(gate, limit)) * cut_up;
+  if (shape->epilogue == OP_EPILOGUE_SWIGLU_LIMITED_SILU)
+    return fmin(epilogue(OP_EPILOGUE_SILU, gate), limit) * cut_up;
   gate = fmin(gate, limit);
-  return gate / (1.0 + exp(-shape->swiglu_alpha * gate)) * (fmin(fmax(up, -limit), limit) + 1.0);
+  return gate / (1.0 + exp(-shape->swiglu_alpha * gate)) * (cut_up + 1.0);
 }
 
 static double product(const problem *p, int64_t expert, int64_t row, int64_t column) {

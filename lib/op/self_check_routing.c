@@ -5,6 +5,7 @@
 #include "op/router.h"
 #include "op/self_check.h"
 #include "op/self_check_data.h"
+#include "op/shared.h"
 #include <math.h>
 #include <string.h>
 
@@ -338,7 +339,7 @@ static double expect_combined(const moecl_layer_params *small, const double *inp
       sum += (small->weight_on_input ? 1.0 : (double)combine_weights[i]) *
              input[combine_slots[i] * width + column];
   if (small->shared_intermediate_size > 0)
-    sum += (small->shared_gate ? (double)combine_gates[token] : 1.0) *
+    sum += (op_shared_is_weighted(small) ? (double)combine_gates[token] : 1.0) *
            input[(OUT_TOKENS - 1 - token) * width + column];
   return sum;
 }
@@ -389,6 +390,7 @@ moecl_status op_combine_self_check(moecl_context *context, const kernel_variant 
                                     .dtype = params->dtype,
                                     .shared_intermediate_size = params->shared_intermediate_size,
                                     .shared_gate = params->shared_gate,
+                                    .shared_scaling_factor = params->shared_scaling_factor,
                                     .weight_on_input = params->weight_on_input};
   op_combine combine;
   moecl_buffer *buffers[MOST_BUFFERS] = {0};

@@ -7,8 +7,8 @@
 typedef struct op_shared {
   op_gemm *gate_up, *down; /* NULL: the layer has none */
   op_dense gate_up_rows, down_rows;
-  ocl_kernel *gate;          /* NULL without a gate */
-  moecl_buffer *gate_weight; /* [H], likewise */
+  ocl_kernel *gate;          /* NULL where its output is not multiplied */
+  moecl_buffer *gate_weight; /* [H]; NULL without a gate of its own */
   int64_t hidden_size;
 } op_shared;
 
@@ -18,12 +18,15 @@ typedef struct op_shared_io {
   const moecl_buffer *input;         /* as the GEMMs read them */
   const moecl_buffer *activated;     /* [T,S] */
   const moecl_buffer *output;        /* [T,H] */
-  const moecl_buffer *gate;          /* [T] fp32, written where there is one */
+  const moecl_buffer *gate;          /* [T] fp32, what its output is multiplied by,
+                                        written where it is */
 } op_shared_io;
 
 /* Its GEMM's shape; `f32`: rows are fp32 whatever the storage. */
 op_gemm_shape op_shared_shape(const moecl_layer_params *params, op_epilogue epilogue, bool f32,
                               bool down);
+/* Is its output multiplied, by a gate or a factor? */
+bool op_shared_is_weighted(const moecl_layer_params *params);
 uint64_t op_shared_gate_bytes(const moecl_layer_params *params); /* of its weight; 0 without */
 
 /* With both GEMMs made, the rest. What there is after a failure is to be released. */

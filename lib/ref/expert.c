@@ -29,10 +29,18 @@ static double activate(moecl_activation activation, double x) {
   }
 }
 
+/* NaN stays NaN. */
+static double cut_above(double x, double limit) { return x > limit ? limit : x; }
+static double cut_both(double x, double limit) { return x < -limit ? -limit : cut_above(x, limit); }
+
 static double gated(const moecl_layer_params *params, double gate, double up) {
-  if (params->activation != MOECL_SWIGLU_CLAMPED) return activate(params->activation, gate) * up;
   const double alpha = params->swiglu_alpha > 0 ? params->swiglu_alpha : 1.702;
   const double limit = params->swiglu_limit > 0 ? params->swiglu_limit : 7;
+  if (params->activation == MOECL_SWIGLU_LIMITED)
+    return activate(MOECL_SWIGLU, cut_above(gate, limit)) * cut_both(up, limit);
+  if (params->activation == MOECL_SWIGLU_LIMITED_SILU)
+    return cut_above(activate(MOECL_SWIGLU, gate), limit) * cut_both(up, limit);
+  if (params->activation != MOECL_SWIGLU_CLAMPED) return activate(params->activation, gate) * up;
   gate = gate > limit ? limit : gate;
   up = up > limit ? limit : up < -limit ? -limit : up;
   return gate / (1 + exp(-alpha * gate)) * (up + 1);
@@ -195,4 +203,19 @@ moecl_status moecl_reference_intermediate_tokens(const moecl_layer_params *param
   ref_parallel(threads, params->intermediate_size, make_inner, &work);
   free(work.rows);
   return MOECL_OK;
+}
+
+moecl_layer_params moecl_reference_shared(const moecl_layer_params *params) {
+  moecl_layer_params shared = *params;
+  shared.num_experts = shared.top_k = 1;
+  shared.intermediate_size = params->shared_intermediate_size;
+  shared.gate_up_bias = shared.down_bias = false;
+  if (params->shared_swiglu_limit > 0) shared.swiglu_limit = params->shared_swiglu_limit;
+  return shared;
+}
+
+double moecl_reference_shared_weight(const moecl_layer_params *params, const double *hidden,
+                                     const double *gate) {
+  const double factor = params->shared_scaling_factor > 0 ? params->shared_scaling_factor : 1;
+  return gate ? factor / (1 + exp(-dot(hidden, gate, params->hidden_size))) : factor;
 }

@@ -30,7 +30,7 @@ STATISTICS = (
     "load_balancing_loss router_z_loss entropy max_mean_imbalance coefficient_of_variation "
     "dropped_fraction padding_waste"
 ).split()
-GATED = {"swiglu", "geglu", "geglu_tanh", "swiglu_clamped"}
+GATED = {"swiglu", "geglu", "geglu_tanh", "swiglu_clamped", "swiglu_limited", "swiglu_limited_silu"}
 SAFETENSORS_DTYPE = {"fp32": "F32", "fp16": "F16", "bf16": "BF16"}
 TOLERANCE = {"fp32": 1e-5, "fp16": 1e-2, "bf16": 1e-2}
 # What moectl calls the biases, each shown with the tensor it belongs to.
@@ -366,6 +366,10 @@ def feed_forward(x, expert, tensors, params):
         alpha, limit = params["swiglu_alpha"], params["swiglu_limit"]
         cut = [(min(g, limit), max(-limit, min(u, limit))) for g, u in zip(up[:inner], up[inner:])]
         middle = [g * sigmoid(alpha * g) * (u + 1) for g, u in cut]
+    elif params["activation"] in ("swiglu_limited", "swiglu_limited_silu"):
+        limit = params["swiglu_limit"]
+        cut = [min(g, limit) if params["activation"] == "swiglu_limited" else g for g in up[:inner]]
+        middle = [min(g * sigmoid(g), limit) * max(-limit, min(u, limit)) for g, u in zip(cut, up[inner:])]
     else:
         act = ACTIVATIONS[params["activation"]]
         middle = [act(g) * u for g, u in zip(up[:inner], up[inner:])] if gated else [act(u) for u in up]
@@ -445,7 +449,8 @@ def check_output(where, tensors, params):
         "first_bias": bias_rows(tensors, "experts.gate_up_proj_bias", "experts.up_proj_bias"),
         "down_bias": bias_rows(tensors, "experts.down_proj_bias"),
     }
-    shared_params = dict(params, intermediate_size=params["shared_intermediate_size"])
+    shared_params = dict(params, intermediate_size=params["shared_intermediate_size"],
+                         swiglu_limit=params["shared_swiglu_limit"] or params["swiglu_limit"])
     if params["shared_intermediate_size"]:
         shared = {
             "first": rows_of(tensors, "shared.gate_up_proj" if gated else "shared.up_proj"),
@@ -469,6 +474,7 @@ def check_output(where, tensors, params):
         if params["shared_intermediate_size"]:
             gate = sigmoid(dot(tensors["shared.gate"][2], x)) if params["shared_gate"] else 1.0
             out = feed_forward(x, 0, shared, shared_params)
+            gate *= params["shared_scaling_factor"]
             row = [a + gate * b for a, b in zip(row, out)]
         wanted += row
     error = relative_error(tensors["output"][2], wanted)

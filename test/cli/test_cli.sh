@@ -339,7 +339,7 @@ for d in json.load(open(sys.argv[1])):
 }
 
 test_run() {
-  write_tiny "$work/sweep.yaml" 4 '[1, 2, 4]' '[swiglu, swiglu_clamped, relu]' '[null, 1.0]'
+  write_tiny "$work/sweep.yaml" 4 '[1, 2, 4]' '[swiglu, swiglu_clamped, swiglu_limited, relu]' '[null, 1.0]'
   call run "$work/sweep.yaml" --out "$work/sweep" --dump
   expect "run: a sweep of 18 points" 0
   holds "files and numbers, recomputed from the dumps" \

@@ -174,15 +174,13 @@ static void reference_expert(const layer_file *layer, int64_t t, int64_t e, doub
 }
 
 static void reference_shared(const layer_file *layer, int64_t t, double *output) {
-  moecl_layer_params p = layer->params;
+  if (layer->params.shared_intermediate_size == 0) return;
+  const moecl_layer_params p = moecl_reference_shared(&layer->params);
   const double *hidden = layer->hidden + t * p.hidden_size, *gate = layer->tensor[MOECL_SHARED_GATE];
-  double one[64], logit = 0;
-  if (p.shared_intermediate_size == 0) return;
-  p.intermediate_size = p.shared_intermediate_size;
+  double one[64];
   assert_ok(moecl_reference_expert(&p, hidden, layer->tensor[MOECL_SHARED_GATE_UP_PROJ], NULL,
                                    layer->tensor[MOECL_SHARED_DOWN_PROJ], NULL, one));
-  for (int64_t c = 0; gate && c < p.hidden_size; c++) logit += gate[c] * hidden[c];
-  add(output, gate ? 1 / (1 + exp(-logit)) : 1, one, p.hidden_size);
+  add(output, moecl_reference_shared_weight(&layer->params, hidden, gate), one, p.hidden_size);
 }
 
 static void reference_choice(const layer_file *layer, int64_t t, moecl_routing *routing) {

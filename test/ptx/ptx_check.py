@@ -42,7 +42,7 @@ static inline size_t special_groups(uint d) { uint r; asm volatile("mov.u32 %0, 
 
 def gemm(dtype, activation, gated, bias, gather, output_f32=0, dense=0, adds_shared=0):
     """Both heights of a tile take turns: with bias low, without it tall."""
-    clamp = dict(SWIGLU_ALPHA="1.702f", SWIGLU_LIMIT="7.0f") if activation == 6 else {}
+    clamp = dict(SWIGLU_ALPHA="1.702f", SWIGLU_LIMIT="7.0f") if activation >= 6 else {}
     return dict(DTYPE=dtype, ACTIVATION=activation, GATED=gated, BIAS=bias, GATHER=gather,
                 INPUT_F32=0, OUTPUT_F32=output_f32, TALL=int(not bias and not output_f32),
                 DENSE=int(dense or output_f32), ADDS_SHARED=adds_shared, **clamp)
@@ -51,7 +51,8 @@ def gemm(dtype, activation, gated, bias, gather, output_f32=0, dense=0, adds_sha
 def gemm_shapes():
     """gate_up of every kind, gathered and not, down, shared, and the router's logits."""
     for dtype, bias in itertools.product((1, 2), (0, 1)):
-        yield gemm(dtype, 6, 1, bias, 1)
+        for activation in (6, 7, 8):
+            yield gemm(dtype, activation, 1, bias, 1)
         for activation in (1, 2, 3, 4, 5):
             yield gemm(dtype, activation, 1, bias, 1)
             yield gemm(dtype, activation, 0, bias, 1)

@@ -203,7 +203,7 @@ static void test_resolved_json(void **state) {
       "\"hidden_size\":64,"
       "\"intermediate_size\":128,\"num_experts\":8,\"top_k\":2,\"activation\":\"swiglu\",\"swiglu_alpha\":1.702,\"swiglu_limit\":7.0,"
       "\"gate_up_bias\":false,\"down_bias\":false,\"shared\":{\"intermediate_size\":null,"
-      "\"gate\":false},\"variant\":\"auto\",\"router\":{"
+      "\"gate\":false,\"swiglu_limit\":null,\"scaling_factor\":1.0},\"variant\":\"auto\",\"router\":{"
       "\"scoring\":\"softmax\",\"score_after_topk\":false,\"sparsemixer_jitter\":0.01,"
       "\"renormalize\":true,\"renormalize_epsilon\":null,\"renormalize_minimum\":0.0,"
       "\"scaling_factor\":1.0,\"correction_bias\":false,\"groups\":null,"

@@ -240,7 +240,7 @@ static void test_words(void **state) {
                                      "false, found 'True'; write true");
   refuses_set("layer.activation=swigul",
               "--set layer.activation=swigul: layer.activation: expected one of swiglu, geglu, "
-              "relu, gelu, silu, geglu_tanh, gelu_tanh, relu2, swiglu_clamped, found 'swigul'; did you mean 'swiglu'?");
+              "relu, gelu, silu, geglu_tanh, gelu_tanh, relu2, swiglu_clamped, swiglu_limited, swiglu_limited_silu, found 'swigul'; did you mean 'swiglu'?");
   refuses_set("layer.capacity.drop_policy=prob",
               "--set layer.capacity.drop_policy=prob: layer.capacity.drop_policy: expected one of "
               "position, probability, prioritized, found 'prob'; did you mean 'probability'?");

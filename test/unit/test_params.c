@@ -49,8 +49,18 @@ static void test_check(void **state) {
   REFUSES(top_k, 65, "top_k is 65, expected 1 to 64");
   REFUSES(top_k, 9, "top_k is 9, expected at most num_experts (8)");
   REFUSES(dtype, (moecl_dtype)-1, "dtype is -1, expected a moecl_dtype");
-  REFUSES(activation, MOECL_ACTIVATION_COUNT, "activation is 9, expected a moecl_activation");
+  REFUSES(activation, MOECL_ACTIVATION_COUNT, "activation is 11, expected a moecl_activation");
   REFUSES(swiglu_alpha, -1.0f, "swiglu_alpha is -1, expected a finite number greater than 0");
+  REFUSES(shared_swiglu_limit, -0.5f,
+          "shared_swiglu_limit is -0.5, expected a finite number greater than 0, or 0 for "
+          "swiglu_limit");
+  REFUSES(
+      shared_swiglu_limit, INFINITY,
+      "shared_swiglu_limit is inf, expected a finite number greater than 0, or 0 for swiglu_limit");
+  REFUSES(shared_scaling_factor, NAN,
+          "shared_scaling_factor is nan, expected a finite number greater than 0, or 0 for 1");
+  REFUSES(shared_scaling_factor, -1,
+          "shared_scaling_factor is -1, expected a finite number greater than 0, or 0 for 1");
   REFUSES(swiglu_limit, INFINITY, "swiglu_limit is inf, expected a finite number greater than 0");
   REFUSES(drop_policy, MOECL_DROP_POLICY_COUNT, "drop_policy is 3, expected a moecl_drop_policy");
   REFUSES(jitter, 1.0f, "jitter is 1, expected 0 or more and less than 1");

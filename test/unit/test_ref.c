@@ -399,6 +399,56 @@ static void test_clamped(void **state) {
   assert_true(fabs(clamped(-80, 0)) < 1e-30);
 }
 
+/* The others cut at 3: before the SiLU, whose value there is 3 sigmoid(3), or behind. */
+static double cut_off(moecl_activation activation, double gate, double up, float limit) {
+  const moecl_layer_params params = {.hidden_size = 1, .intermediate_size = 1, .num_experts = 1,
+                                     .top_k = 1, .activation = activation, .swiglu_limit = limit};
+  const double one = 1, gate_up[2] = {gate, up};
+  double output = NAN;
+  assert_ok(moecl_reference_expert(&params, &one, gate_up, NULL, &one, NULL, &output));
+  return output;
+}
+static void test_limited(void **state) {
+  const double silu_1 = 0.7310585786300049, silu_3 = 3 * 0.9525741268224334;
+  const moecl_activation before = MOECL_SWIGLU_LIMITED, behind = MOECL_SWIGLU_LIMITED_SILU;
+  (void)state;
+  for (int i = 0; i < 2; i++) {
+    const moecl_activation a = i ? behind : before;
+    assert_near(cut_off(a, 1, 2, 3), silu_1 * 2);
+    assert_near(cut_off(a, 1, 50, 3), silu_1 * 3);
+    assert_near(cut_off(a, 1, -50, 3), silu_1 * -3);
+    assert_near(cut_off(a, -1, 2, 3), (silu_1 - 1) * 2);
+    assert_true(fabs(cut_off(a, -80, 1, 3)) < 1e-30);
+    assert_near(cut_off(a, 50, 1, 0), i ? 7 : 7 * 0.9990889488055994); /* 7 by default */
+    assert_near(cut_off(a, 1e6, -1e6, 1e18f), -1e12);
+    assert_true(isnan(cut_off(a, NAN, 1, 3)) && isnan(cut_off(a, 1, NAN, 3)));
+  }
+  assert_near(cut_off(before, 80, 1, 3), silu_3);
+  assert_near(cut_off(behind, 80, 1, 3), 3);
+  assert_near(cut_off(before, 3.1, 1, 3), silu_3);
+  assert_near(cut_off(behind, 3.1, 1, 3), 3.1 * 0.9568927450589139);
+}
+
+/* The shared expert's size, limit and factor are its own. */
+static void test_shared(void **state) {
+  const moecl_layer_params params = {.hidden_size = 2, .intermediate_size = 5, .num_experts = 4,
+                                     .top_k = 2, .activation = MOECL_SWIGLU_LIMITED_SILU,
+                                     .swiglu_limit = 3, .gate_up_bias = true, .down_bias = true,
+                                     .shared_intermediate_size = 7, .shared_swiglu_limit = 4,
+                                     .shared_scaling_factor = 0.5f};
+  moecl_layer_params other = params;
+  const double hidden[2] = {1, 2}, gate[2] = {3, -1.5};
+  (void)state;
+  const moecl_layer_params shared = moecl_reference_shared(&params);
+  assert_true(shared.intermediate_size == 7 && shared.num_experts == 1 && shared.top_k == 1);
+  assert_true(shared.swiglu_limit == 4 && !shared.gate_up_bias && !shared.down_bias);
+  assert_true(moecl_reference_shared_weight(&params, hidden, NULL) == 0.5);
+  assert_true(moecl_reference_shared_weight(&params, hidden, gate) == 0.25);
+  other.shared_swiglu_limit = other.shared_scaling_factor = 0;
+  assert_true(moecl_reference_shared(&other).swiglu_limit == 3);
+  assert_true(moecl_reference_shared_weight(&other, hidden, NULL) == 1);
+}
+
 /* ReLU, H = 2, I = 3, every number by hand. */
 static void test_expert_sizes(void **state) {
   const moecl_layer_params params = {.hidden_size = 2, .intermediate_size = 3, .num_experts = 1,
@@ -519,7 +569,8 @@ int main(void) {
       cmocka_unit_test(test_jittered_logits), cmocka_unit_test(test_capacity),
       cmocka_unit_test(test_capacity_edges), cmocka_unit_test(test_priority),
       cmocka_unit_test(test_kept_weights), cmocka_unit_test(test_activations),
-      cmocka_unit_test(test_clamped),
+      cmocka_unit_test(test_clamped), cmocka_unit_test(test_limited),
+      cmocka_unit_test(test_shared),
       cmocka_unit_test(test_expert_sizes),   cmocka_unit_test(test_expert_tokens),
       cmocka_unit_test(test_gate_first),
       cmocka_unit_test(test_relative_error),
