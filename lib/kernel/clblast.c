@@ -1,6 +1,8 @@
 #include "kernel/clblast.h"
 #include "ocl/program.h"
 
+bool kernel_clblast_is_built(void) { return MOECL_HAVE_CLBLAST; }
+
 #if MOECL_HAVE_CLBLAST
 #include <clblast_c.h>
 

@@ -4,6 +4,9 @@
 
 #include "ocl/ocl.h"
 
+/* Was the library built with it? */
+bool kernel_clblast_is_built(void);
+
 /* C[m,n] = A[m,k] * B[n,k]^T in fp32, all row-major without padding; offsets in
  * elements. Enqueued on the chain. MOECL_ERROR_UNSUPPORTED when the library was
  * built without CLBlast. */

@@ -1,4 +1,5 @@
 #include "kernel/variant.h"
+#include "kernel/clblast.h"
 #include <stdio.h>
 #include <string.h>
 
@@ -39,7 +40,9 @@ size_t kernel_variants(const char *operation, const kernel_variant **variants) {
 
 bool kernel_variant_serves(const kernel_variant *variant, moecl_dtype dtype,
                            uint32_t capabilities) {
-  return (variant->dtypes & (1u << dtype)) && (capabilities & variant->required) == variant->required;
+  return (variant->dtypes & (1u << dtype)) &&
+         (capabilities & variant->required) == variant->required &&
+         (!(variant->flags & KERNEL_LIBRARY) || kernel_clblast_is_built());
 }
 
 /* A limit that the driver doesn't tell is 0. */
@@ -67,10 +70,11 @@ size_t kernel_candidates(const char *operation, const char *asked, moecl_dtype d
   const size_t count = kernel_variants(operation, &all);
   size_t found = 0;
   const kernel_variant *too_large = NULL;
-  bool known = false;
+  bool known = false, not_built = false;
   for (size_t i = count; i-- > 0 && found < capacity;) {
     if (asked && strcmp(asked, all[i].name) != 0) continue;
     known = true;
+    not_built = asked && all[i].flags & KERNEL_LIBRARY && !kernel_clblast_is_built();
     if (!kernel_variant_serves(&all[i], dtype, device->capabilities)) continue;
     if (!asked && (all[i].flags & KERNEL_ASKED_ONLY)) continue;
     if (!kernel_variant_fits(&all[i], device)) {
@@ -89,6 +93,9 @@ size_t kernel_candidates(const char *operation, const char *asked, moecl_dtype d
                operation, too_large->name, (unsigned)too_large->local,
                (unsigned)too_large->local_bytes, (unsigned long long)device->max_work_group_size,
                (unsigned long long)device->local_memory_bytes, names);
+    else if (not_built)
+      snprintf(why, size, "this libmoecl was built without CLBlast, which %s variant '%s' is; "
+               "install it and build again", operation, asked);
     else if (known)
       snprintf(why, size, "%s variant '%s' cannot serve %s on this device; there are: %s", operation,
                asked, moecl_dtype_name(dtype), names);

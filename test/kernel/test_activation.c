@@ -40,7 +40,8 @@ static bool is_gated(op_epilogue kind) {
 }
 
 /* fp32's exponentials; NVIDIA's variants take 1 + erf for the exact GELU, whose
- * cancellation is left, and a tanh that is good to 2^-11 and exactly 1 before 10. */
+ * cancellation is left, and a tanh that is good to 2^-11 and exactly 1 from 10 on, where
+ * what is left of a sigmoid may be 0. */
 static double allowed(const kernel_variant *variant, op_epilogue kind, moecl_dtype dtype, double x,
                       double up, double want) {
   static const double rounding[MOECL_DTYPE_COUNT] = {
@@ -52,6 +53,7 @@ static double allowed(const kernel_variant *variant, op_epilogue kind, moecl_dty
   if (approximate && kind == OP_EPILOGUE_GELU) bound += 1e-7 * size;
   if (approximate && fabs(x) < 20 && kind != OP_EPILOGUE_RELU && kind != OP_EPILOGUE_RELU2)
     bound += 0x1p-11 * size;
+  if (approximate && x <= -20) bound += fabs(want);
   return bound;
 }
 
