@@ -48,6 +48,8 @@ PLAIN = {"name", "model_types", "section", "prefixes", "no_effect"}
 PATTERNS = {"router", "router_bias", "correction_bias", "noise", "shared_gate", "gate", "up", "gate_up", "down",
             "gate_bias", "up_bias", "gate_up_bias", "down_bias"}
 LISTS = {"layer_types", "dense_layers", "moe_layers", "kinds"}
+# Published keys which classes turn into others when they read a file.
+OF_FILES = {"first_k_dense_replace", "moe_layers_enum"}
 # A file without them is refused, so that the row needs no default.
 NEEDED = {"hidden_size", "num_layers", "step"}
 
@@ -124,7 +126,7 @@ def terms(row):
         last = member.rpartition(".")[2]
         if last == "refused":
             continue
-        whole = last in LISTS | {"scoring_key", "groups_when", "activation", "second_choice"}
+        whole = last in LISTS | {"scoring_key", "scorings", "shared_combination", "groups_when", "activation", "second_choice"}
         for part in [text] if whole else re.split(r"[*/]|(?<![=:])(?<!\de)-", text):
             keys, default, null = re.fullmatch(r"([^=:]*)(?:=([^:]*))?(?::(.*))?", part).groups()
             if keys and not keys[0].isdigit():
@@ -239,7 +241,7 @@ def names_of_none(row, configurations):
     """Keys of the row that no class has, where there is nothing else in their place."""
     for term in terms(row):
         if not any(configuration.find(term.keys) for configuration in configurations):
-            if term.member != "scoring_key":
+            if term.member != "scoring_key" and not OF_FILES & set(term.keys):
                 yield f"{term.member}: no class has {'|'.join(term.keys)}"
     for key in row.get("no_effect", "").split():
         if not any(configuration.find([key]) for configuration in configurations):

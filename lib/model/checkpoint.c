@@ -348,6 +348,29 @@ moecl_status model_find(moecl_checkpoint *checkpoint, const model_layer *layer, 
   return status;
 }
 
+moecl_status model_find_ffn(moecl_checkpoint *checkpoint, const model_layer *layer,
+                            const family_ffn *usual, const family_ffn *other,
+                            const family_ffn **ffn) {
+  const moecl_safetensors *file;
+  const moecl_safetensors_tensor *tensor;
+  char *name;
+  *ffn = usual;
+  if (!other->down) return MOECL_OK;
+  const char *sign = other->gate_up ? other->gate_up : other->down;
+  const moecl_status status = model_find(checkpoint, layer, sign, 0, &name, &file, &tensor);
+  free(name);
+  if (status == MOECL_OK && tensor) *ffn = other;
+  return status;
+}
+
+moecl_status model_find_experts(moecl_checkpoint *checkpoint, const model_layer *layer,
+                                const family_ffn **ffn) {
+  const family *family = checkpoint->description.family;
+  return layer->is_moe
+             ? model_find_ffn(checkpoint, layer, &family->experts, &family->other_experts, ffn)
+             : model_find_ffn(checkpoint, layer, &family->dense, &family->other_dense, ffn);
+}
+
 /* ---- layers ---- */
 
 /* The name without what one of the pattern's alternatives adds; malloc'ed, NULL
@@ -372,13 +395,13 @@ static char *prefix_of(const char *name, const char *pattern, int64_t layer) {
 static moecl_status look_at_files(moecl_checkpoint *checkpoint, int64_t index,
                                   moecl_checkpoint_layer *out) {
   const model_layer *layer = &checkpoint->description.layers[index];
-  const family *family = checkpoint->description.family;
-  const char *pattern = layer->is_moe ? family->experts.down : family->dense.down;
+  const family_ffn *ffn;
   const moecl_safetensors_tensor *tensor;
   char *name;
-  moecl_status status = model_find(checkpoint, layer, pattern, 0, &name, NULL, &tensor);
+  MOECL_TRY(model_find_experts(checkpoint, layer, &ffn));
+  moecl_status status = model_find(checkpoint, layer, ffn->down, 0, &name, NULL, &tensor);
   if (status == MOECL_OK && !checkpoint->prefixes[index]) {
-    if (name) checkpoint->prefixes[index] = prefix_of(name, pattern, layer->number);
+    if (name) checkpoint->prefixes[index] = prefix_of(name, ffn->down, layer->number);
   }
   free(name);
   if (status != MOECL_OK) return status;
@@ -418,8 +441,9 @@ int64_t moecl_checkpoint_num_layers(const moecl_checkpoint *checkpoint) {
   return checkpoint ? checkpoint->description.num_layers : 0;
 }
 
-size_t moecl_checkpoint_num_families(void) { return model_num_families; }
+size_t moecl_checkpoint_num_families(void) { return model_num_families(); }
 
 const char *moecl_checkpoint_family_name(size_t index) {
-  return index < model_num_families ? model_families[index].name : NULL;
+  const family *family = model_family_at(index);
+  return family ? family->name : NULL;
 }

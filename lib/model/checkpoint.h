@@ -44,4 +44,12 @@ moecl_status model_find(moecl_checkpoint *checkpoint, const model_layer *layer, 
 size_t model_first_name(const moecl_checkpoint *checkpoint, const char *name);
 const char *model_name_at(const moecl_checkpoint *checkpoint, size_t i, const char **file);
 
+/* Whether the files call a network's tensors as usual or as `other` does. */
+moecl_status model_find_ffn(moecl_checkpoint *checkpoint, const model_layer *layer,
+                            const family_ffn *usual, const family_ffn *other,
+                            const family_ffn **ffn);
+/* Likewise of the layer's experts, or of its dense network. */
+moecl_status model_find_experts(moecl_checkpoint *checkpoint, const model_layer *layer,
+                                const family_ffn **ffn);
+
 #endif

@@ -9,6 +9,9 @@
 
 enum { MAX_LAYERS = 1000 };
 
+/* Of gate and up: none reaches it. */
+static const float NO_LIMIT = 1e18f;
+
 /* ---- the family ---- */
 
 /* Is `name` one of "a|b|c"? */
@@ -25,8 +28,8 @@ static bool among(const char *name, const char *names) {
 
 static moecl_status unknown_family(const moecl_log *log, const char *path, const char *model_type) {
   base_text known = {0};
-  for (size_t i = 0; i < model_num_families; i++)
-    base_text_addf(&known, "%s%s", i ? ", " : "", model_families[i].name);
+  for (size_t i = 0; i < model_num_families(); i++)
+    base_text_addf(&known, "%s%s", i ? ", " : "", model_family_at(i)->name);
   const moecl_status status =
       log_error(log, MOECL_ERROR_UNSUPPORTED, "%s: model_type '%.100s' is not known; known are %s",
                 path, model_type, known.failed ? "too many to list" : known.data);
@@ -34,17 +37,28 @@ static moecl_status unknown_family(const moecl_log *log, const char *path, const
   return status;
 }
 
-static moecl_status find_family(const moecl_log *log, const char *path, json_t *root,
+static const family *family_of(json_t *root, const char **model_type) {
+  *model_type = json_string_value(json_object_get(root, "model_type"));
+  for (size_t i = 0; *model_type && i < model_num_families(); i++)
+    if (among(*model_type, model_family_at(i)->model_types)) return model_family_at(i);
+  return NULL;
+}
+
+/* The model's own family, or where a model that also sees or hears is not known,
+ * that of its text model. */
+static moecl_status find_family(const moecl_log *log, const char *path, json_t **root,
                                 model_description *description) {
-  description->model_type = json_string_value(json_object_get(root, "model_type"));
+  json_t *text = json_object_get(*root, "text_config");
+  const char *inner;
+  description->family = family_of(*root, &description->model_type);
   if (!description->model_type)
     return log_error(log, MOECL_ERROR_IO, "%s: has no text 'model_type'", path);
-  for (size_t i = 0; i < model_num_families; i++)
-    if (among(description->model_type, model_families[i].model_types)) {
-      description->family = &model_families[i];
-      return MOECL_OK;
-    }
-  return unknown_family(log, path, description->model_type);
+  if (description->family) return MOECL_OK;
+  description->family = family_of(text, &inner);
+  if (!description->family) return unknown_family(log, path, description->model_type);
+  description->model_type = inner;
+  *root = text;
+  return MOECL_OK;
 }
 
 /* ---- which layers are MoE ---- */
@@ -60,6 +74,31 @@ static bool holds(json_t *list, int64_t number) {
 
 static json_t *list_of(const model_config *config, const char *key) {
   return key ? config_find(config, key, strlen(key)) : NULL;
+}
+
+/* Is it in "0,1,2"? */
+static bool is_in_text(const char *list, int64_t number) {
+  for (const char *at = list; at; at = strchr(at, ',')) {
+    at += *at == ',';
+    char *end;
+    const long long value = strtoll(at, &end, 10);
+    if (end > at && value == number) return true;
+  }
+  return false;
+}
+
+/* Is it in a list, which may be a text? */
+static bool is_among(json_t *list, int64_t number) {
+  return json_is_string(list) ? is_in_text(json_string_value(list), number) : holds(list, number);
+}
+
+/* Is the layer in the list that "key" or "key=0,1" means? */
+static bool is_listed(const model_config *config, const char *expression, int64_t number) {
+  if (!expression) return false;
+  const size_t keys = strcspn(expression, "=");
+  json_t *list = config_find(config, expression, keys);
+  return list || !expression[keys] ? is_among(list, number)
+                                   : is_in_text(expression + keys + 1, number);
 }
 
 /* What the list of layers' types says of one. */
@@ -118,9 +157,9 @@ static moecl_status decide_moe(const model_config *config, const family *family,
   json_t *moe = list_of(config, stack->moe_layers);
   const int64_t at = stack->phase ? phase : step - 1;
   const bool in_step = step > 0 && number % step == at % step;
-  *is_moe = number >= first && (!stack->last || last < 0 || number <= last) &&
-            (json_is_array(moe) ? holds(moe, number) : in_step) &&
-            !holds(list_of(config, stack->dense_layers), number);
+  *is_moe = (moe || number >= first) && (!stack->last || last < 0 || number <= last) &&
+            (moe ? is_among(moe, number) : in_step) &&
+            !is_listed(config, stack->dense_layers, number);
   return MOECL_OK;
 }
 
@@ -176,6 +215,39 @@ static moecl_status read_bias(const model_config *config, const family_ffn *ffn,
   return MOECL_OK;
 }
 
+/* A limit of gate and up; 0 without. */
+static moecl_status read_limit(const model_config *config, const char *expression, float *limit) {
+  double value;
+  *limit = 0;
+  MOECL_TRY(config_number(config, expression, &value));
+  const char *by_default = expression ? strpbrk(expression, "=:") : NULL;
+  if (!expression || (value == 0 && by_default && base_parse_double(by_default + 1, NULL) == 0))
+    return MOECL_OK;
+  *limit = narrow(value);
+  if (value > 0 && value <= NO_LIMIT) return MOECL_OK;
+  return log_error(config->log, MOECL_ERROR_IO,
+                   "%s: '%s' is %g, expected more than 0 and at most %g", config->path, expression,
+                   value, (double)NO_LIMIT);
+}
+
+/* SiLU's limits, of the shared expert too; without any it stays what it is. */
+static moecl_status read_limits(const model_config *config, const family *family, bool is_moe,
+                                moecl_layer_params *params) {
+  float limit, shared = 0;
+  MOECL_TRY(read_limit(config, is_moe ? family->expert_limit : family->dense_limit, &limit));
+  if (params->shared_intermediate_size > 0)
+    MOECL_TRY(read_limit(config, family->shared_limit, &shared));
+  if (limit == 0 && shared == 0) return MOECL_OK;
+  if (params->activation != MOECL_SWIGLU)
+    return log_error(config->log, MOECL_ERROR_UNSUPPORTED,
+                     "%s: a limit of gate and up is known with SiLU alone", config->path);
+  params->activation = family->limited;
+  params->swiglu_limit = limit > 0 ? limit : NO_LIMIT;
+  if (params->shared_intermediate_size > 0)
+    params->shared_swiglu_limit = shared > 0 ? shared : NO_LIMIT;
+  return MOECL_OK;
+}
+
 /* A member that is there when its pattern is, and the flag, where there is one,
  * says so. */
 static moecl_status read_presence(const model_config *config, const char *pattern, const char *flag,
@@ -208,11 +280,42 @@ static moecl_status read_groups(const model_config *config, const family *family
   return MOECL_OK;
 }
 
+/* A text out of two; *second: it is the second one. */
+static moecl_status read_either(const model_config *config, const char *expression,
+                                const char *first, const char *other, bool *second) {
+  char buffer[32];
+  const char *text;
+  MOECL_TRY(config_text(config, expression, buffer, sizeof buffer, &text));
+  *second = text && strcmp(text, other) == 0;
+  if (!text || *second || strcmp(text, first) == 0) return MOECL_OK;
+  return log_error(config->log, MOECL_ERROR_UNSUPPORTED,
+                   "%s: '%s' is '%.100s', expected '%s' or '%s'", config->path, expression, text,
+                   first, other);
+}
+
+/* An average is a sum with both halved. */
+static moecl_status read_combination(const model_config *config, const family *family,
+                                     moecl_layer_params *params) {
+  bool averages;
+  MOECL_TRY(read_either(config, family->shared_combination, "sum", "average", &averages));
+  if (!averages || params->shared_intermediate_size == 0) return MOECL_OK;
+  params->shared_scaling_factor = 0.5f;
+  params->routed_scaling_factor =
+      0.5f * (params->routed_scaling_factor == 0 ? 1 : params->routed_scaling_factor);
+  return MOECL_OK;
+}
+
 static moecl_status read_scoring(const model_config *config, const family *family,
                                  moecl_layer_params *params) {
   const char *key = family->scoring_key, *given = NULL;
   params->scoring = family->scoring;
   params->score_after_topk = family->score_after_topk;
+  if (family->scorings) {
+    bool sigmoid;
+    MOECL_TRY(read_either(config, family->scorings, "softmax", "sigmoid", &sigmoid));
+    params->scoring = sigmoid ? MOECL_SCORING_SIGMOID : MOECL_SCORING_SOFTMAX;
+    return MOECL_OK;
+  }
   const size_t size = key ? strcspn(key, "=") : 0;
   const char *names = key && key[size] ? key + size + 1 : moecl_scoring_name(family->scoring);
   if (key) given = json_string_value(config_find(config, key, size));
@@ -269,6 +372,7 @@ static moecl_status read_rule(const model_config *config, const family *family,
   params->renormalize_minimum = narrow(minimum);
   MOECL_TRY(read_positive(config, family->scale, &scale));
   params->routed_scaling_factor = scale == 1 ? 0 : narrow(scale);
+  MOECL_TRY(read_combination(config, family, params));
   MOECL_TRY(config_number(config, family->sparsemixer_jitter, &jitter));
   /* 0 would be the default; next to nothing is as good. */
   params->sparsemixer_jitter = family->sparsemixer_jitter && jitter == 0 ? FLT_MIN : narrow(jitter);
@@ -326,6 +430,7 @@ static moecl_status read_layer(const model_config *config, const family *family,
   params->swiglu_limit = narrow(limit);
   MOECL_TRY(layer->is_moe ? read_moe(config, family, layer->stack, params)
                           : read_dense(config, family, layer->stack, params));
+  MOECL_TRY(read_limits(config, family, layer->is_moe, params));
   const moecl_status status = moecl_layer_params_check(params, message, sizeof message);
   if (status == MOECL_OK) return MOECL_OK;
   return log_error(config->log, MOECL_ERROR_IO, "%s: layer %lld: %s", config->path,
@@ -385,13 +490,12 @@ static moecl_status read_stack(model_config *config, const family_stack *stack,
 
 static moecl_status describe(const moecl_log *log, const char *path, json_t *root,
                              model_description *description) {
-  MOECL_TRY(find_family(log, path, root, description));
+  MOECL_TRY(find_family(log, path, &root, description));
   const family *family = description->family;
-  json_t *section = family->section ? json_object_get(root, family->section) : NULL;
-  model_config config = {.log = log,
-                         .path = path,
-                         .family = family->name,
-                         .root = json_is_object(section) ? section : root};
+  model_config config = {.log = log, .path = path, .family = family->name, .root = root};
+  json_t *section =
+      family->section ? config_find(&config, family->section, strlen(family->section)) : NULL;
+  if (json_is_object(section)) config.root = section;
   MOECL_TRY(config_refuse(&config, family->refused));
   for (size_t i = 0; i < 2 && family->stacks[i].prefixes; i++)
     MOECL_TRY(read_stack(&config, &family->stacks[i], description));

@@ -1,24 +1,8 @@
 /* The families, a row each. Rules and names are those of transformers 5.24 and of
  * the published files. */
-#include "model/family.h"
+#include "model/family_rows.h"
 
-/* Experts as separate tensors, or a dense or shared network. */
-#define PROJECTIONS(path)                                                                          \
-  { .gate = path "gate_proj.weight", .up = path "up_proj.weight", .down = path "down_proj.weight" }
-#define W123(path)                                                                                 \
-  { .gate = path "w1.weight", .up = path "w3.weight", .down = path "w2.weight" }
-/* Also of a model that is a part of another, and of one saved without its head. */
-#define MODEL_LAYERS                                                                               \
-  "model.layers.{layer}.|language_model.model.layers.{layer}.|model.language_model.layers.{layer}" \
-  ".|language_model.layers.{layer}.|layers.{layer}."
-
-/* What the families after DeepSeek-V3 have of its rule; config.json gives the rest. */
-#define SIGMOID_IN_GROUPS                                                                          \
-  .scoring = MOECL_SCORING_SIGMOID, .scoring_key = "scoring_func",                                 \
-  .renormalize = "norm_topk_prob=1", .groups = "n_group=1", .topk_group = "topk_group=1",          \
-  .group_score = MOECL_GROUP_TOP2_SUM
-
-const family model_families[] = {
+static const family older_families[] = {
     {.name = "mixtral",
      .model_types = "mixtral|minimax|minimax_m1|minimax_text_01",
      .refused = "shared_intermediate_size",
@@ -739,4 +723,12 @@ const family model_families[] = {
      .dense = {.up = "up_proj.weight", .down = "down_proj.weight"}},
 };
 
-const size_t model_num_families = sizeof model_families / sizeof model_families[0];
+enum { NUM_OLDER = sizeof older_families / sizeof older_families[0] };
+
+size_t model_num_families(void) { return NUM_OLDER + model_num_newer_families; }
+
+const family *model_family_at(size_t index) {
+  if (index < NUM_OLDER) return &older_families[index];
+  if (index < model_num_families()) return &model_newer_families[index - NUM_OLDER];
+  return NULL;
+}

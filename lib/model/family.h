@@ -1,7 +1,8 @@
 /* A family of models as one row of data: how config.json tells sizes and rule,
- * and what the tensors are called. The rows are in families.c; CONTRIBUTING.md
- * explains how to add one. Expressions are those of config.h; a member that a
- * family has no use for is left out, which means 0, false or "none". */
+ * and what the tensors are called. The rows are in families.c and
+ * families_newer.c; CONTRIBUTING.md explains how to add one. Expressions are those
+ * of config.h; a member that a family has no use for is left out, which means 0,
+ * false or "none". */
 #ifndef MOECL_LIB_MODEL_FAMILY_H
 #define MOECL_LIB_MODEL_FAMILY_H
 
@@ -31,8 +32,8 @@ typedef struct family_ffn {
 } family_ffn;
 
 /* Which layers are MoE: those that the list of layer_types says, where it is there;
- * else first <= N <= last, N % step == phase, N not in dense_layers, and in
- * moe_layers if there is such a list. */
+ * else first <= N <= last, N % step == phase, N not in dense_layers; if there is a list
+ * of moe_layers, which may be a text, that instead of first and step. */
 typedef struct family_stack {
   const char *prefixes; /* alternatives, with {layer} */
   const char *num_layers;
@@ -45,15 +46,15 @@ typedef struct family_stack {
   const char *sparse_layers;             /* how many are MoE: gives the step where `step`, which has
                                             no default then, is not there */
   const char *phase;                     /* NULL: step - 1 */
-  const char *dense_layers, *moe_layers; /* keys of lists */
+  const char *dense_layers, *moe_layers; /* keys of lists; dense_layers with a default (a=0,1) */
   const char *intermediate_size;         /* instead of the family's */
 } family_stack;
 
 typedef struct family {
   const char *name;
   const char *model_types; /* separated by '|' */
-  const char *section;     /* where config.json keeps the text model; NULL: at the top, or there
-                              where it is the model_type's own */
+  const char *section;     /* where config.json keeps the text model, alternative paths
+                              (a.b|a); NULL, or where none is there: at the top */
   const char *refused;     /* "use_bias|norm_topk_prob=1": keys whose value, where it is there and
                               not null, must be that, or false or 0; others ask for what no member
                               describes */
@@ -69,10 +70,16 @@ typedef struct family {
   bool plain;             /* no gate */
   bool clamped;           /* gpt-oss's SwiGLU, whatever `activation` says */
   const char *swiglu_alpha, *swiglu_limit;
+  /* Instead: what SiLU becomes where there is a limit, MOECL_SWIGLU_LIMITED or _SILU, and the
+   * limits of the experts, the shared one and dense networks. NULL is none, and so is 0 where
+   * that is the default. */
+  moecl_activation limited;
+  const char *expert_limit, *shared_limit, *dense_limit;
 
   moecl_scoring scoring;
   const char *scoring_key; /* a text that must be `scoring`'s name, where it is there, or one of
                               the names behind its '=' */
+  const char *scorings;    /* instead: a text that names it */
   bool score_after_topk;
   const char *renormalize, *scale;
   const char *renormalize_epsilon, *renormalize_minimum;
@@ -82,6 +89,7 @@ typedef struct family {
   const char *sparsemixer_jitter;
   const char *second_choice; /* "all", "random", "sampling" */
   bool weight_on_input;
+  const char *shared_combination; /* a text, "sum" or "average" of routed and shared experts */
   const char *capacity_factor; /* 0: capacity below */
   bool capacity_of_tokens;     /* it is a share of the tokens */
   const char *capacity;        /* tokens an expert takes */
@@ -91,10 +99,18 @@ typedef struct family {
   const char *router, *router_bias, *correction_bias, *noise; /* patterns */
   const char *has_router_bias, *has_correction_bias;          /* NULL: where there is a pattern */
   family_ffn experts, shared, dense;
+  family_ffn other_experts, other_shared, other_dense; /* how they are called and lie in other files
+                                                          of the family: those with its `gate_up`,
+                                                          or `down` where it has none */
   const char *shared_gate;
 } family;
 
-extern const family model_families[];
-extern const size_t model_num_families;
+/* The families of all files, 0 to model_num_families - 1; NULL behind the last. */
+const family *model_family_at(size_t index);
+size_t model_num_families(void);
+
+/* Those of families_newer.c. */
+extern const family model_newer_families[];
+extern const size_t model_num_newer_families;
 
 #endif

@@ -33,7 +33,9 @@ static bool is_of_ffn(const family *family, const char *prefix, const char *tail
   const size_t size = strlen(prefix);
   const bool whole_layer = size >= 2 && prefix[size - 2] >= '0' && prefix[size - 2] <= '9';
   return !whole_layer || begins_as(tail, family->router) || begins_as_ffn(tail, &family->experts) ||
-         begins_as_ffn(tail, &family->shared) || begins_as_ffn(tail, &family->dense);
+         begins_as_ffn(tail, &family->shared) || begins_as_ffn(tail, &family->dense) ||
+         begins_as_ffn(tail, &family->other_experts) ||
+         begins_as_ffn(tail, &family->other_shared) || begins_as_ffn(tail, &family->other_dense);
 }
 
 moecl_status model_check_unread(const moecl_checkpoint *checkpoint, const model_layer *layer,

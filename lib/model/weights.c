@@ -175,8 +175,8 @@ static want want_whole(const char *pattern, int64_t rows, int64_t columns) {
 
 /* Fills one or two wants and returns how many; 0: zeros, from no file. `ffn` has the
  * experts, or the dense network. */
-static int wants_of(const family *family, const family_ffn *ffn, const model_layer *layer,
-                    moecl_tensor tensor, want wants[2]) {
+static int wants_of(const family *family, const family_ffn *ffn, const family_ffn *shared,
+                    const model_layer *layer, moecl_tensor tensor, want wants[2]) {
   const moecl_layer_params *p = &layer->params;
   const bool gated = moecl_activation_is_gated(p->activation);
   const int64_t h = p->hidden_size, e = p->num_experts, s = p->shared_intermediate_size;
@@ -204,9 +204,9 @@ static int wants_of(const family *family, const family_ffn *ffn, const model_lay
     wants[0] = want_whole(ffn->down_bias, h, 0);
     return 1;
   case MOECL_SHARED_GATE_UP_PROJ:
-    return want_gate_up(&family->shared, gated, s, h, wants);
+    return want_gate_up(shared, gated, s, h, wants);
   case MOECL_SHARED_DOWN_PROJ:
-    wants[0] = want_down(&family->shared, h, s);
+    wants[0] = want_down(shared, h, s);
     return 1;
   case MOECL_SHARED_GATE:
     wants[0] = want_whole(family->shared_gate, h, 0);
@@ -327,11 +327,12 @@ static moecl_status looks_plain(moecl_checkpoint *checkpoint, const model_layer 
 /* The family's networks of the layer, with a layout that is settled. */
 static moecl_status ffn_of(moecl_checkpoint *checkpoint, const model_layer *layer,
                            family_ffn *ffn) {
-  const family *family = checkpoint->description.family;
   const moecl_layer_params *p = &layer->params;
   const int64_t rows = p->intermediate_size * (moecl_activation_is_gated(p->activation) ? 2 : 1);
   bool plain = false;
-  *ffn = layer->is_moe ? family->experts : family->dense;
+  const family_ffn *found;
+  MOECL_TRY(model_find_experts(checkpoint, layer, &found));
+  *ffn = *found;
   if (!(ffn->layout & FFN_EITHER)) return MOECL_OK;
   MOECL_TRY(looks_plain(checkpoint, layer, ffn->gate_up, rows, p->hidden_size, &plain));
   MOECL_TRY(looks_plain(checkpoint, layer, ffn->down, p->hidden_size, p->intermediate_size, &plain));
@@ -347,10 +348,12 @@ static moecl_status find_pieces(moecl_checkpoint *checkpoint, const model_layer 
                           tensor == MOECL_DOWN_PROJ || tensor == MOECL_DOWN_BIAS;
   const bool one_for_all =
       tensor == MOECL_DOWN_BIAS && layer->is_moe && family->experts.layout & FFN_ONE_DOWN_BIAS;
+  const family_ffn *shared;
   want wants[2];
   family_ffn ffn;
   MOECL_TRY(ffn_of(checkpoint, layer, &ffn));
-  *count = wants_of(family, &ffn, layer, tensor, wants);
+  MOECL_TRY(model_find_ffn(checkpoint, layer, &family->shared, &family->other_shared, &shared));
+  *count = wants_of(family, &ffn, shared, layer, tensor, wants);
   for (int i = 0; i < *count; i++) {
     wants[i].item = item;
     wants[i].items =

@@ -157,6 +157,138 @@ def published_mimo(config):
                      "scoring_func": "sigmoid", "topk_method": "noaux_tc"}
 
 
+def published_qwen3_5(tensors):
+    """The language model within the model that also sees, its experts stacked."""
+    return stack_experts({name.replace("model.", "model.language_model.", 1): tensor
+                          for name, tensor in tensors.items()})
+
+
+def stack_experts(tensors):
+    """Experts as one tensor [E,...] of gate and up and one of down."""
+    stacked = {name: tensor for name, tensor in tensors.items() if ".experts." not in name}
+    layers = {name.partition("experts.")[0] + "experts." for name in tensors if ".experts." in name}
+    for prefix in layers:
+        count = sum(name.startswith(prefix) and name.endswith("down_proj.weight") for name in tensors)
+        def of(part):
+            return [tensors[f"{prefix}{e}.{part}_proj.weight"] for e in range(count)]
+        stacked[prefix + "gate_up_proj"] = torch.stack(
+            [torch.cat(pair) for pair in zip(of("gate"), of("up"), strict=True)])
+        stacked[prefix + "down_proj"] = torch.stack(of("down"))
+    return stacked
+
+
+def in_qwen3_5(config):
+    return {"architectures": ["Qwen3_5MoeForConditionalGeneration"], "model_type": "qwen3_5_moe",
+            "torch_dtype": config["torch_dtype"], "text_config": config}
+
+
+def in_mistral3(config):
+    """Mistral 4 as the text model of Mistral 3's."""
+    return {"architectures": ["Mistral3ForConditionalGeneration"], "model_type": "mistral3",
+            "torch_dtype": config["torch_dtype"], "text_config": config}
+
+
+def in_thinker(config):
+    """The thinker's configuration within Qwen3-Omni's."""
+    dtype = config.pop("torch_dtype")
+    return {"architectures": ["Qwen3OmniMoeForConditionalGeneration"], "model_type": "qwen3_omni_moe",
+            "torch_dtype": dtype, "thinker_config": config}
+
+
+def thinker_alone(tensors):
+    return {"thinker." + name: tensor for name, tensor in tensors.items() if name.startswith("model.")}
+
+
+def dense_as_published(tensors):
+    """transformers saves Kimi-Linear's dense layers as it calls the experts' blocks."""
+    return {name.replace("layers.0.block_sparse_moe", "layers.0.mlp"): tensor
+            for name, tensor in tensors.items()}
+
+
+def published_kimi_linear(config):
+    del config["mlp_layer_types"]
+    return config | {"first_k_dense_replace": 1, "moe_layer_freq": 1, "moe_router_activation_func": "sigmoid"}
+
+
+def published_minimax_m3(config):
+    """The text model within the whole, which layers have experts as flags."""
+    del config["mlp_layer_types"]
+    text = config | {"moe_layer_freq": [0, 1], "scoring_func": "sigmoid"}
+    return {"architectures": ["MiniMaxM3SparseForConditionalGeneration"], "model_type": "minimax_m3_vl",
+            "torch_dtype": config["torch_dtype"], "text_config": text}
+
+
+def minimax_m3_as_published(tensors):
+    """Gate, up and each expert apart, below the published names."""
+    apart = {}
+    for name, tensor in tensors.items():
+        if "layers.1.mlp.experts." in name:
+            name = name.replace("mlp", "block_sparse_moe")
+            for expert, matrix in enumerate(tensor):
+                at = name.replace("experts.", f"experts.{expert}.")
+                if name.endswith("down_proj"):
+                    apart[at.replace("down_proj", "w2.weight")] = matrix
+                else:
+                    apart[at.replace("gate_up_proj", "w1.weight")], \
+                        apart[at.replace("gate_up_proj", "w3.weight")] = matrix.chunk(2)
+            continue
+        name = name.replace("layers.1.mlp.gate.e_score", "layers.1.mlp.e_score")
+        name = name.replace("layers.1.mlp.", "layers.1.block_sparse_moe.")
+        if "gate_up_proj" in name:
+            apart[name.replace("gate_up", "gate")], apart[name.replace("gate_up", "up")] = tensor.chunk(2)
+        else:
+            apart[name] = tensor
+    return apart
+
+
+def stretch_experts(model):
+    """Gate and up of routed and shared experts beyond the clamp's limit."""
+    with torch.no_grad():
+        for name, weight in model.named_parameters():
+            if ".layers.1.mlp." in name and ("gate_up_proj" in name or "shared_experts.gate_proj" in name
+                                             or "shared_experts.up_proj" in name):
+                weight *= 4
+
+
+def limit_of(network):
+    return getattr(network, "swiglu_limit", None) or getattr(network, "limit", None)
+
+
+def clamps_separately(model, path, tensors):
+    """Also of a shared expert without a limit: to cut it off would be seen."""
+    block, x = model.get_submodule(path), tensors["hidden_states"]
+    gate_up = torch.einsum("th,eih->tei", x, block.experts.gate_up_proj)
+    gate_up = gate_up.gather(1, tensors["topk_ids"].long()[..., None].expand(-1, -1, gate_up.shape[-1]))
+    reaches(gate_up, limit_of(block.experts))
+    shared = block.shared_experts
+    if hasattr(shared, "gate_proj"):
+        limit = limit_of(shared) or limit_of(block.experts)
+        reaches(torch.cat([shared.gate_proj(x), shared.up_proj(x)], dim=-1), limit)
+
+
+def reaches(gate_up, limit):
+    gate, up = gate_up.chunk(2, dim=-1)
+    assert gate.max() > limit and up.max() > limit and up.min() < -limit
+
+
+def published_step3p7(config):
+    """Which layers have experts as a text, the text model within the whole."""
+    text = config["text_config"]
+    del text["mlp_layer_types"]
+    text["moe_num_experts"] = text.pop("n_routed_experts")
+    text["moe_top_k"] = text.pop("num_experts_per_tok")
+    return config | {"text_config": text | {"moe_layers_enum": "1"}}
+
+
+def gates_as_published(tensors):
+    """transformers renames them on the way back, as it should attention's alone."""
+    return {name.replace("linear_gate", "gate_proj"): tensor for name, tensor in tensors.items() if "hc_" not in name}
+
+
+def without_towers(tensors):
+    return {name: tensor for name, tensor in tensors.items() if "vision" not in name and "visual" not in name}
+
+
 def stretch_gpt_oss(model):
     """Gate and up beyond the clamp's limit."""
     with torch.no_grad():
@@ -209,6 +341,8 @@ def some_below_one(model, path, tensors):
 
 
 QWEN = dict(hidden_size=32, intermediate_size=28, moe_intermediate_size=20, num_experts_per_tok=3)
+KIMI = dict(hidden_size=32, intermediate_size=40, moe_intermediate_size=20, num_local_experts=8,
+            num_experts_per_tok=3, layer_types=["full_attention", "full_attention"])
 DEEPSEEK = dict(hidden_size=32, intermediate_size=40, moe_intermediate_size=20, first_k_dense_replace=1)
 SWITCH = dict(d_model=32, d_kv=8, d_ff=36, num_heads=2, num_layers=2, num_decoder_layers=2, num_experts=6,
               num_sparse_encoder_layers=1, num_sparse_decoder_layers=1)
@@ -403,4 +537,91 @@ CASES = [
     Case("mellum", "Mellum",
          heads(num_experts=8, mlp_layer_types=["dense", "sparse"], layer_types=["full_attention"] * 2, **QWEN),
          one("mlp"), seed=43),
+    Case("qwen3_5_moe", "Qwen3_5Moe",
+         heads(hidden_size=32, num_experts=8, num_experts_per_tok=3, moe_intermediate_size=20,
+               shared_expert_intermediate_size=12, layer_types=["full_attention", "full_attention"]),
+         [Record("model.layers.1.mlp", "model.language_model.layers.1.mlp")], seed=44, config_suffix="TextConfig", publish_config=in_qwen3_5,
+         publish_tensors=published_qwen3_5),
+    Case("kimi_linear", "KimiLinear", mla(**KIMI) | dict(mlp_layer_types=["dense", "sparse"]),
+         with_bf16("mlp", "block_sparse_moe"), seed=45, margin=2e-2, exact=r"gate\.weight",
+         choice=routers.by_biased_sigmoid, publish_config=published_kimi_linear,
+         publish_tensors=dense_as_published),
+    Case("mistral4", "Mistral4",
+         mla(n_routed_experts=8, num_experts_per_tok=3, n_group=4, topk_group=2,
+             routed_scaling_factor=1.5, **DEEPSEEK) |
+         dict(q_lora_rank=8),
+         one("mlp"), seed=46, groups=True, prefix="language_model.", publish_config=in_mistral3),
+    Case("bailing_hybrid", "BailingHybrid",
+         mla(n_group=4, topk_group=2, **KIMI) | dict(first_k_dense_replace=1, q_lora_rank=8),
+         one("mlp"), seed=47, groups=True, exact=r"gate\.weight", choice=routers.by_biased_sigmoid),
+    Case("flint", "Flint",
+         heads(num_experts=8, shared_expert_intermediate_size=12, mlp_only_layers=[0],
+               layer_types=["full_attention", "full_attention"], **QWEN),
+         one("mlp"), seed=48, exact=r"gate\.weight"),
+    Case("lara_mini", "LaraMini",
+         heads(hidden_size=32, num_experts=8, num_experts_per_tok=3, moe_intermediate_size=20,
+               shared_expert_intermediate_size=12, layer_types=["full_attention", "full_attention"]),
+         one("mlp"), seed=49),
+    Case("granitemoe_swa", "GraniteMoeSWA",
+         heads(hidden_size=32, intermediate_size=20, num_local_experts=6, num_experts_per_tok=3,
+               shared_intermediate_size=12, layer_types=["full_attention", "full_attention"]),
+         one("block_sparse_moe"), seed=50, router="router", run=run_shared_mlp),
+    Case("beam", "Beam",
+         heads(num_experts=8, n_group=4, topk_group=2, mlp_layer_types=["dense", "sparse"],
+               layer_types=["full_attention", "full_attention"], **QWEN),
+         one("mlp"), seed=51, groups=True, read=routers.scaled, exact=r"gate\.weight",
+         choice=routers.by_biased_sigmoid),
+    Case("laguna", "Laguna",
+         heads(num_experts=8, shared_expert_intermediate_size=12, moe_routed_scaling_factor=2.5, **QWEN),
+         one("mlp"), seed=52, read=routers.scaled, choice=routers.by_biased_sigmoid),
+    Case("minimax_m3_vl", "MiniMaxM3VL",
+         heads(hidden_size=32, intermediate_size=20, dense_intermediate_size=40, shared_intermediate_size=12,
+               num_local_experts=8, num_experts_per_tok=3, mlp_layer_types=["dense", "sparse"]),
+         one("mlp", "block_sparse_moe"), seed=53, config_suffix="TextConfig", read=routers.scaled,
+         prefix="language_model.", choice=routers.by_biased_sigmoid, publish_config=published_minimax_m3,
+         publish_tensors=minimax_m3_as_published,
+         adjust=stretch_experts, assertion=clamps_separately),
+    Case("qwen3_omni_moe", "Qwen3OmniMoe",
+         dict(text_config=heads(num_experts=8, mlp_only_layers=[0], vocab_size=8, **QWEN),
+              vision_config=VISION | dict(deepstack_visual_indexes=[]), audio_config=dict(d_model=8, encoder_layers=1, encoder_attention_heads=1,
+                                                      encoder_ffn_dim=8, output_dim=32)),
+         [Record("model.language_model.layers.1.mlp", "thinker.model.layers.1.mlp")], seed=54,
+         suffix="ThinkerForConditionalGeneration", config_suffix="ThinkerConfig", publish_config=in_thinker,
+         publish_tensors=thinker_alone),
+    Case("hy_v4", "HYV4",
+         mla(hidden_size=32, intermediate_size=40, moe_intermediate_size=20, n_routed_experts=8,
+             num_experts_per_tok=3, n_group=4, topk_group=2, swiglu_limit=2.0) |
+         dict(q_lora_rank=8, index_topk=4, index_head_dim=16, index_n_heads=2),
+         one("mlp"), seed=55, groups=True, exact=r"mlp\.gate\.weight", choice=routers.by_biased_sigmoid,
+         publish_tensors=gates_as_published, adjust=stretch_experts,
+         assertion=clamps_separately),
+    Case("glm5_next", "Glm5Next",
+         dict(text_config=mla(hidden_size=32, intermediate_size=40, moe_intermediate_size=20, n_routed_experts=8,
+                              num_experts_per_tok=3, swiglu_limit=2.0, vocab_size=8, pad_token_id=0,
+                              mlp_layer_types=["dense", "sparse"], layer_types=["full_attention"] * 2) |
+              dict(q_lora_rank=8, qk_rope_head_dim=0, index_topk=16, index_head_dim=16, index_n_heads=2),
+              vision_config=VISION),
+         in_language_model("mlp"), seed=56, suffix="ForConditionalGeneration", exact=r"gate\.weight",
+         choice=routers.by_biased_sigmoid, publish_tensors=without_towers, adjust=stretch_experts,
+         assertion=clamps_separately),
+    Case("step3p7", "Step3p7",
+         dict(text_config=heads(hidden_size=32, intermediate_size=40, moe_intermediate_size=20, n_routed_experts=8,
+                                num_experts_per_tok=3, share_expert_dim=12, moe_router_scaling_factor=1.5,
+                                mlp_layer_types=["dense", "sparse"], swiglu_limits=[None, 1.5],
+                                swiglu_limits_shared=[0, 2.5], vocab_size=8),
+              vision_config=dict(hidden_size=16, intermediate_size=16, num_hidden_layers=1,
+                                 num_attention_heads=2, image_size=28)),
+         [Record("model.language_model.layers.1.mlp", "model.layers.1.moe")], seed=57, exact="router_bias",
+         suffix="ForConditionalGeneration", read=routers.scaled, choice=routers.by_biased_sigmoid,
+         publish_config=published_step3p7, publish_tensors=without_towers, adjust=stretch_experts,
+         assertion=clamps_separately),
+    Case("cohere2_moe", "Cohere2Moe",
+         heads(hidden_size=32, intermediate_size=20, prefix_dense_intermediate_size=40, num_experts=8,
+               num_experts_per_tok=3, num_shared_experts=2, mlp_layer_types=["dense", "sparse"],
+               layer_types=["full_attention"] * 2, expert_selection_fn="sigmoid"),
+         with_bf16("mlp"), seed=58, margin=2e-2, read=routers.averaged),
+    Case("cohere2_moe-softmax", "Cohere2Moe",
+         heads(hidden_size=32, intermediate_size=20, num_experts=6, num_shared_experts=1,
+               layer_types=["full_attention"] * 2, shared_expert_combination_strategy="sum"),
+         one("mlp"), seed=59),
 ]

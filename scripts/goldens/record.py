@@ -11,7 +11,7 @@ from safetensors.torch import load_file
 
 from goldens import routers, store
 
-STORED = re.compile(r"mlp|mixer|block_sparse_moe|feed_forward|\bffn\b|post_attention_layernorm")
+STORED = re.compile(r"mlp|\.moe\.|share_expert\.|mixer|block_sparse_moe|feed_forward|\bffn\b|post_attention_layernorm")
 TINY = dict(vocab_size=8, pad_token_id=0, bos_token_id=1, eos_token_id=2)
 
 

@@ -10,6 +10,18 @@ def plain(block, out):
     return logits, ids, weights
 
 
+def scaled(block, out):
+    """The block scales what its experts give, not the router its weights."""
+    logits, weights, ids = out
+    return logits, ids, weights * block.routed_scaling_factor
+
+
+def averaged(block, out):
+    """The block halves the sum of routed and shared experts."""
+    logits, weights, ids = out
+    return logits, ids, weights / 2
+
+
 def llama4(block, out):
     scores, logits = out
     ids = logits.topk(block.top_k, dim=-1).indices

@@ -298,11 +298,63 @@ static void test_unread_below_the_network(void **state) {
   }
 }
 
+#define MLP "model.layers.1.mlp."
+
+/* Families whose files call and lay the same tensors in two ways. */
+static void test_other_names(void **state) {
+  (void)state;
+  static const char config[] =
+      "{\"model_type\":\"minimax_m3_vl_text\",\"hidden_size\":2,\"intermediate_size\":1,"
+      "\"dense_intermediate_size\":2,\"shared_intermediate_size\":2,\"num_local_experts\":2,"
+      "\"num_experts_per_tok\":1,\"num_hidden_layers\":2,\"moe_layer_freq\":[0,1]}";
+#define L0 "model.layers.0.mlp."
+#define M3 "model.layers.1.block_sparse_moe."
+  const made published[] = {{L0 "gate_proj.weight", "F32", 2, {2, 2}, 10},
+                            {L0 "up_proj.weight", "F32", 2, {2, 2}, 14},
+                            {L0 "down_proj.weight", "F32", 2, {2, 2}, 20},
+                            {M3 "experts.0.w1.weight", "F32", 2, {1, 2}, 40},
+                            {M3 "experts.0.w3.weight", "F32", 2, {1, 2}, 42},
+                            {M3 "experts.0.w2.weight", "F32", 2, {2, 1}, 50},
+                            {M3 "experts.1.w1.weight", "F32", 2, {1, 2}, 44},
+                            {M3 "experts.1.w3.weight", "F32", 2, {1, 2}, 46},
+                            {M3 "experts.1.w2.weight", "F32", 2, {2, 1}, 52},
+                            {M3 "gate.weight", "F32", 2, {2, 2}, 1},
+                            {M3 "e_score_correction_bias", "F32", 1, {2}, 5},
+                            {M3 "shared_experts.gate_proj.weight", "F32", 2, {2, 2}, 70},
+                            {M3 "shared_experts.up_proj.weight", "F32", 2, {2, 2}, 74},
+                            {M3 "shared_experts.down_proj.weight", "F32", 2, {2, 2}, 90}};
+  const made saved[] = {{L0 "gate_up_proj.weight", "F32", 2, {4, 2}, 10},
+                        {L0 "down_proj.weight", "F32", 2, {2, 2}, 20},
+                        {MLP "experts.gate_up_proj", "F32", 3, {2, 2, 2}, 40},
+                        {MLP "experts.down_proj", "F32", 3, {2, 2, 1}, 50},
+                        {MLP "gate.weight", "F32", 2, {2, 2}, 1},
+                        {MLP "gate.e_score_correction_bias", "F32", 1, {2}, 5},
+                        {MLP "shared_experts.gate_up_proj.weight", "F32", 2, {4, 2}, 70},
+                        {MLP "shared_experts.down_proj.weight", "F32", 2, {2, 2}, 90}};
+  for (int i = 0; i < 2; i++) {
+    make("model.safetensors", config, i ? saved : published, i ? COUNT(saved) : COUNT(published));
+    moecl_checkpoint *checkpoint = open_made();
+    moecl_checkpoint_layer layer;
+    assert_ok(moecl_checkpoint_get_layer(checkpoint, 1, &layer));
+    assert_string_equal(layer.prefix, "model.layers.1.");
+    assert_string_equal(layer.stored_dtype, "F32");
+    assert_ok(moecl_checkpoint_check(checkpoint, 0));
+    assert_ok(moecl_checkpoint_check(checkpoint, 1));
+    CHECK(0, MOECL_GATE_UP_PROJ, 0, 10, 11, 12, 13, 14, 15, 16, 17);
+    CHECK(0, MOECL_DOWN_PROJ, 0, 20, 21, 22, 23);
+    CHECK(1, MOECL_GATE_UP_PROJ, 0, 40, 41, 42, 43);
+    CHECK(1, MOECL_GATE_UP_PROJ, 1, 44, 45, 46, 47);
+    CHECK(1, MOECL_DOWN_PROJ, 1, 52, 53);
+    CHECK(1, MOECL_SHARED_GATE_UP_PROJ, 0, 70, 71, 72, 73, 74, 75, 76, 77);
+    CHECK(1, MOECL_SHARED_DOWN_PROJ, 0, 90, 91, 92, 93);
+    moecl_checkpoint_destroy(&checkpoint);
+  }
+}
+
 /* A dense layer is one expert, whose router is made up; a section and a prefix;
  * the correction bias is fp32 whatever is asked for. */
 static void test_dense_and_shared(void **state) {
   (void)state;
-#define MLP "model.layers.1.mlp."
   const made tensors[] = {{"model.layers.0.mlp.gate_proj.weight", "F32", 2, {3, 2}, 10},
                           {"model.layers.0.mlp.up_proj.weight", "F32", 2, {3, 2}, 20},
                           {"model.layers.0.mlp.down_proj.weight", "F32", 2, {2, 3}, 30},
@@ -398,6 +450,22 @@ static void test_moe_rules(void **state) {
   check_moe("{\"model_type\":\"qwen3_moe\",\"hidden_size\":2,\"num_hidden_layers\":2,"
             "\"num_experts\":0}",
             "--");
+  /* Without a list, one by default; an empty one is a list. */
+#define FLINT(more) "{\"model_type\":\"flint\",\"hidden_size\":2,\"num_hidden_layers\":3" more "}"
+  check_moe(FLINT(""), "--E");
+  check_moe(FLINT(",\"mlp_only_layers\":null"), "--E");
+  check_moe(FLINT(",\"mlp_only_layers\":[]"), "EEE");
+  check_moe(FLINT(",\"mlp_only_layers\":[2]"), "EE-");
+  /* A section's section; and the text model's family where the whole's is not known. */
+  check_moe("{\"model_type\":\"qwen3_omni_moe\",\"thinker_config\":{\"text_config\":"
+            "{\"num_hidden_layers\":2,\"mlp_only_layers\":[0]}}}",
+            "-E");
+  check_moe("{\"model_type\":\"qwen3_omni_moe_thinker\",\"text_config\":"
+            "{\"num_hidden_layers\":2,\"mlp_only_layers\":[1]}}",
+            "E-");
+  check_moe("{\"model_type\":\"mistral3\",\"text_config\":{\"model_type\":\"mistral4\","
+            "\"num_hidden_layers\":2,\"first_k_dense_replace\":1}}",
+            "-E");
 #define TYPES(list)                                                                                \
   "{\"model_type\":\"mimo_v2_flash\",\"hidden_size\":2,\"intermediate_size\":2,"                      \
   "\"num_hidden_layers\":3" list "}"
@@ -476,8 +544,8 @@ static void test_rules(void **state) {
                               "\"hidden_act\":\"silu\""));
   assert_int_equal(p.activation, MOECL_SWIGLU);
 #define PHI(more)                                                                                  \
-  "{\"model_type\":\"phimoe\",\"hidden_size\":2,\"intermediate_size\":2,\"num_hidden_layers\":1" more \
-  "}"
+  "{\"model_type\":\"phimoe\",\"hidden_size\":2,\"intermediate_size\":2,\"num_hidden_layers\":"    \
+  "1" more "}"
   p = described(PHI(""));
   assert_true(p.sparsemixer_jitter == 0.01f);
   p = described(PHI(",\"router_jitter_noise\":0")); /* 0 alone would be the default */
@@ -680,6 +748,16 @@ static void test_bad_configs(void **state) {
       {"{\"model_type\":\"mixtral\",\"num_hidden_layers\":1,\"hidden_size\":4,"
        "\"hidden_act\":null}",
        "'hidden_act' is not a text", MOECL_ERROR_IO},
+      {"{\"model_type\":\"laguna\",\"moe_apply_router_weight_on_input\":false,"
+       "\"moe_router_logit_softcapping\":30.0}",
+       "'moe_router_logit_softcapping' asks for", MOECL_ERROR_UNSUPPORTED},
+      {"{\"model_type\":\"laguna\",\"moe_router_logit_softcapping\":0.0,"
+       "\"moe_apply_router_weight_on_input\":true}",
+       "'moe_apply_router_weight_on_input' asks for", MOECL_ERROR_UNSUPPORTED},
+      {"{\"model_type\":\"mistral3\",\"text_config\":{\"model_type\":\"mistral\"}}",
+       "'mistral3' is not known", MOECL_ERROR_UNSUPPORTED},
+      {"{\"model_type\":\"mistral3\",\"text_config\":[{\"model_type\":\"mistral4\"}]}",
+       "'mistral3' is not known", MOECL_ERROR_UNSUPPORTED},
       {NLLB(",\"second_expert_policy\":\"best\""), "'best' is not known", MOECL_ERROR_UNSUPPORTED},
       {NLLB(",\"second_expert_policy\":\"random\",\"normalize_router_prob_before_dropping\":true"),
        "'random' is not known beside", MOECL_ERROR_UNSUPPORTED},
@@ -806,6 +884,7 @@ int main(void) {
       cmocka_unit_test(test_either_way),
       cmocka_unit_test(test_unread),
       cmocka_unit_test(test_unread_below_the_network),
+      cmocka_unit_test(test_other_names),
       cmocka_unit_test(test_dense_and_shared),
       cmocka_unit_test(test_moe_rules),
       cmocka_unit_test(test_rules),

@@ -64,7 +64,7 @@ class Goldens(unittest.TestCase):
 
     def check_record(self, path, config, tensors):
         metadata, header, data = read(path)
-        text = config.get("text_config", config)
+        text = config.get("thinker_config", config).get("text_config", config)
         self.assertIn(metadata["family"], (config["model_type"], text["model_type"]))
         self.assertTrue(any(name.startswith(metadata["block"] + ".") for name in tensors), metadata["block"])
         tokens, hidden = header["hidden_states"]["shape"]
