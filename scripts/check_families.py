@@ -126,7 +126,8 @@ def terms(row):
         last = member.rpartition(".")[2]
         if last == "refused":
             continue
-        whole = last in LISTS | {"scoring_key", "scorings", "shared_combination", "groups_when", "activation", "second_choice"}
+        whole = last in LISTS | {"scoring_key", "scorings", "shared_combination", "groups_when",
+                                 "activation", "second_choice"}
         for part in [text] if whole else re.split(r"[*/]|(?<![=:])(?<!\de)-", text):
             keys, default, null = re.fullmatch(r"([^=:]*)(?:=([^:]*))?(?::(.*))?", part).groups()
             if keys and not keys[0].isdigit():

@@ -26,6 +26,8 @@ static const struct {
     {KEY_RENORMALIZE_EPSILON, KEY_RENORMALIZE, ONE(true), "'renormalize: true'"},
     {KEY_RENORMALIZE_MINIMUM, KEY_RENORMALIZE, ONE(true), "'renormalize: true'"},
     {KEY_GROUP_SCORE, KEY_GROUPS, ANY, "a number for layer.router.groups"},
+    {KEY_CUT_TO_ZERO, KEY_GROUPS, ANY, "a number for layer.router.groups"},
+    {KEY_CUT_TO_ZERO, KEY_CORRECTION_BIAS, ONE(true), "'correction_bias: true'"},
     {KEY_SKEW_EXPONENT, KEY_DISTRIBUTION, ONE(WORKLOAD_SKEWED), "'distribution: skewed'"},
     {KEY_SKEW_CLUSTERS, KEY_DISTRIBUTION, ONE(WORKLOAD_SKEWED), "'distribution: skewed'"},
     {KEY_SKEW_NOISE, KEY_DISTRIBUTION, ONE(WORKLOAD_SKEWED), "'distribution: skewed'"},

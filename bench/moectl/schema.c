@@ -152,6 +152,11 @@ static const schema_key keys[KEY_COUNT] = {
                          "What groups are compared by. max: their best expert (DeepSeek-V2); "
                          "top2_sum: the sum of their two best (DeepSeek-V3), in groups of two experts or "
                          "more."},
+    [KEY_CUT_TO_ZERO] = {"layer.router.cut_groups_to_zero", "cut_groups_to_zero", TYPE_BOOL, 0,
+                         NO_RANGE, NO_CHOICE, "false", IN_POINT(layer.cut_groups_to_zero),
+                         "Experts in groups that were not taken are chosen by score 0, which wins "
+                         "against negative ones, instead of not at all: A.X-K2, DeepSeek's first "
+                         "code. Matters with a correction bias."},
     [KEY_SECOND_CHOICE] = {"layer.router.second_choice", "second_choice", TYPE_CHOICE, 0, NO_RANGE,
                            second_choice, MOECL_SECOND_CHOICE_COUNT, "all",
                            IN_POINT(layer.second_choice),

@@ -103,7 +103,7 @@ static inline void limit_to_groups(float *row, int members) {
     int rank = 0;
     for (int h = 0; h < NUM_GROUPS; h++)
       rank += group[h] > group[g] || (group[h] == group[g] && h < g);
-    for (int i = 0; rank >= TOPK_GROUP && i < members; i++) row[g * members + i] = -INFINITY;
+    for (int i = 0; rank >= TOPK_GROUP && i < members; i++) row[g * members + i] = CUT_VALUE;
   }
 }
 #endif

@@ -52,7 +52,7 @@ static inline void limit_to_groups(__local float *row, __local float *group, __l
   }
   barrier(CLK_LOCAL_MEM_FENCE);
   for (int e = lid; e < members * NUM_GROUPS; e += LOCAL)
-    if (!is_taken[e / members]) row[e] = -INFINITY;
+    if (!is_taken[e / members]) row[e] = CUT_VALUE;
   barrier(CLK_LOCAL_MEM_FENCE);
 }
 #endif

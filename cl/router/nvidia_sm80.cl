@@ -93,7 +93,7 @@ static inline void limit_to_groups(__local float *row, int members, int lane) {
     rank += other > score || (other == score && g < group);
   }
   for (int n = 0; rank >= TOPK_GROUP && n < mine; n++)
-    row[group * members + part + n * SHARE] = -INFINITY;
+    row[group * members + part + n * SHARE] = CUT_VALUE;
   warp_sync();
 }
 #endif

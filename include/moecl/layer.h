@@ -64,8 +64,7 @@ typedef struct moecl_layer_params {
    * Without that bias all scorings keep the logits' order, and logits that a score
    * can't tell apart any more still decide; only sums that groups are compared by
    * (MOECL_GROUP_TOP2_SUM) are of scores as fp32 has them. Experts in groups that were not taken
-   * are out, as in transformers 5 (DeepSeek's first code gave them choice score 0,
-   * which could win against negative ones). A weight is the expert's score (without
+   * are out, unless cut_groups_to_zero. A weight is the expert's score (without
    * the bias), then divided by the sum of the weights that are kept (renormalize; see
    * there for what keeps the sum from 0), then multiplied by routed_scaling_factor. A
    * token with a logit or choice score that is not finite is routed nowhere: ids -1,
@@ -93,6 +92,9 @@ typedef struct moecl_layer_params {
                                    At most MOECL_MAX_EXPERT_GROUPS of equal size, and of
                                    equally good ones the first */
   moecl_group_score group_score;
+  bool cut_groups_to_zero; /* experts in groups that were not taken have choice score 0 instead of
+                              none: they win against negative ones, which only a correction bias
+                              makes (DeepSeek's first code, A.X-K2) */
   moecl_second_choice second_choice; /* other than MOECL_SECOND_ALL not with
                                         MOECL_SCORING_SPARSEMIXER, which takes neither groups nor
                                         score_correction_bias either */

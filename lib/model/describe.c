@@ -277,6 +277,7 @@ static moecl_status read_groups(const model_config *config, const family *family
   params->num_expert_group = groups;
   params->topk_group = best;
   params->group_score = family->group_score;
+  params->cut_groups_to_zero = family->cut_groups_to_zero;
   return MOECL_OK;
 }
 

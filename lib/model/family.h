@@ -86,6 +86,7 @@ typedef struct family {
   const char *groups, *topk_group;
   const char *groups_when; /* "key=value": groups count then only */
   moecl_group_score group_score;
+  bool cut_groups_to_zero;
   const char *sparsemixer_jitter;
   const char *second_choice; /* "all", "random", "sampling" */
   bool weight_on_input;

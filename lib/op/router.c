@@ -129,6 +129,10 @@ static void topk_defines(const moecl_layer_params *params, char *text, size_t si
                       params->score_correction_bias, groups ? (int)params->num_expert_group : 0,
                       groups ? (int)params->topk_group : 0, groups ? (int)params->group_score : 0,
                       (int)params->second_choice, topk_local(params));
+  if (groups)
+    used += snprintf(text + used, size - (size_t)used, "CUT_VALUE %s\n",
+                     params->cut_groups_to_zero && params->score_correction_bias ? "0.0f"
+                                                                                 : "-INFINITY");
   if (guard.epsilon > 0)
     used += base_format(text + used, size - (size_t)used, "EPSILON %af\n", (double)guard.epsilon);
   if (guard.minimum > 0)

@@ -85,8 +85,10 @@ static double group_score(const choice *c, int64_t group, int64_t members) {
   return c->params->group_score == MOECL_GROUP_MAX ? first : first + second;
 }
 
-/* Takes the value from experts in groups that are not among the best. */
+/* Takes the value from experts in groups that are not among the best, or makes it 0;
+ * without a bias all are above that. */
 static void limit_to_groups(choice *c) {
+  const bool to_zero = c->params->cut_groups_to_zero && c->bias;
   const int64_t groups = c->params->num_expert_group, members = c->experts / groups;
   double score[MOECL_MAX_EXPERT_GROUPS];
   double worst_in = INFINITY, best_out = -INFINITY;
@@ -102,7 +104,7 @@ static void limit_to_groups(choice *c) {
     }
     best_out = fmax(best_out, score[g]);
     for (int64_t e = g * members; e < (g + 1) * members; e++)
-      c->value[e] = -INFINITY;
+      c->value[e] = to_zero ? 0 : -INFINITY;
   }
   note_gap(c, worst_in, best_out);
 }
@@ -135,6 +137,16 @@ static void sample_others(choice *c, uint64_t seed, int64_t token) {
     c->value[e] = c->logits[e] + moecl_reference_gumbel(seed, (uint64_t)token, (uint32_t)e);
 }
 
+/* The best value that rounding might have put before expert `id`: zeros of experts that
+ * were cut off are exact, and the first ones' turn is not open. */
+static double best_behind(const choice *c, int32_t id) {
+  const bool is_zero = c->params->cut_groups_to_zero && c->bias && c->value[id] == 0;
+  double best = -INFINITY;
+  for (int64_t e = 0; e < c->experts; e++)
+    if (!c->taken[e] && !(is_zero && c->value[e] == 0)) best = fmax(best, c->value[e]);
+  return best;
+}
+
 /* Takes K experts; sparsemixer's weights come with them. */
 static void take(choice *c, uint64_t seed, int64_t token, int32_t *ids, double *weights) {
   const int64_t top_k = c->params->top_k;
@@ -144,9 +156,8 @@ static void take(choice *c, uint64_t seed, int64_t token, int32_t *ids, double *
     ids[k] = best_left(c);
     if (ordered) weights[k] = sparsemixer_weight(c, ids[k]);
     c->taken[ids[k]] = true;
-    const int32_t next = best_left(c);
-    if (next >= 0 && (k == top_k - 1 || ordered || sampled))
-      note_gap(c, c->value[ids[k]], c->value[next]);
+    if (best_left(c) >= 0 && (k == top_k - 1 || ordered || sampled))
+      note_gap(c, c->value[ids[k]], best_behind(c, ids[k]));
     if (sampled) sample_others(c, seed, token);
   }
 }

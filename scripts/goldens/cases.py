@@ -99,8 +99,23 @@ def lower_scores(model):
     model.model.layers[1].mlp.gate.e_score_correction_bias -= 2.5
 
 
+def lower_half(model):
+    """Some biased scores below zero and some above."""
+    model.model.layers[1].mlp.gate.e_score_correction_bias -= 0.9
+
+
 def all_negative(model, path, tensors):
     assert (routers.by_biased_sigmoid(model.get_submodule(path), tensors["router_logits"]) < 0).all()
+
+
+def zeros_win(model, path, tensors):
+    """Every token takes both experts of the group that was cut off, as zeros before negative
+    scores and, some, behind positive ones; which zeros are taken is never open."""
+    block = model.get_submodule(path)
+    values = routers.cut_to_zero(block, tensors["router_logits"])
+    taken = values.gather(1, tensors["topk_ids"].long())
+    assert ((taken == 0).sum(dim=1) == 2).all()
+    assert (taken > 0).any() and (taken < 0).any()
 
 
 def mtp_layer(tensors):
@@ -615,6 +630,12 @@ CASES = [
          suffix="ForConditionalGeneration", read=routers.scaled, choice=routers.by_biased_sigmoid,
          publish_config=published_step3p7, publish_tensors=without_towers, adjust=stretch_experts,
          assertion=clamps_separately),
+    Case("axk2", "AXK2",
+         mla(n_routed_experts=8, num_experts_per_tok=4, n_group=4, topk_group=3, **DEEPSEEK) |
+         dict(q_lora_rank=8, index_topk=4, index_head_dim=16, index_n_heads=2, gated_norm_rank=4,
+              mlp_layer_types=["dense", "sparse"]),
+         one("mlp"), seed=60, exact=r"mlp\.gate\.weight", choice=routers.cut_to_zero, adjust=lower_half,
+         assertion=zeros_win),
     Case("cohere2_moe", "Cohere2Moe",
          heads(hidden_size=32, intermediate_size=20, prefix_dense_intermediate_size=40, num_experts=8,
                num_experts_per_tok=3, num_shared_experts=2, mlp_layer_types=["dense", "sparse"],

@@ -65,6 +65,16 @@ def by_biased_sigmoid(block, logits):
     return logits.sigmoid() + correction_bias(block)
 
 
+def cut_to_zero(block, logits):
+    """Groups that are not among the best are zeros, and the first of equal ones wins."""
+    scores = by_biased_sigmoid(block, logits)
+    gate = block.gate
+    groups = scores.view(len(scores), gate.num_group, -1)
+    taken = groups.topk(2).values.sum(-1).topk(gate.topk_group).indices
+    mask = torch.zeros(groups.shape[:2]).scatter(1, taken, 1).bool()
+    return torch.where(mask[..., None], groups, 0.0).flatten(1)
+
+
 def by_biased_softmax(block, logits):
     return logits.softmax(dim=-1) + correction_bias(block)
 

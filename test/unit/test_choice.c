@@ -166,6 +166,18 @@ static void test_groups(void **state) {
   params.score_correction_bias = true;
   c = choose(&params, logits, (double[]){0.4, 0, 0, 0, 0, 0});
   is(&c, 3, (int32_t[]){0, 2, 3}, (double[]){0.9, 0.6, 0.5});
+  /* Values -0.1, -0.9, -0.4, -0.5, 0.1, -0.65; sums -1, -0.9 and -0.55: expert 0 is cut
+   * off, and as a zero comes behind the one above. */
+  const double lower[] = {-1, -1, -1, -1, -0.6, -1};
+  c = choose(&params, logits, lower);
+  is(&c, 3, (int32_t[]){4, 2, 3}, (double[]){0.7, 0.6, 0.5});
+  params.cut_groups_to_zero = true;
+  c = choose(&params, logits, lower);
+  is(&c, 3, (int32_t[]){4, 0, 1}, (double[]){0.7, 0.9, 0.1});
+  /* Nothing is negative without a bias. */
+  params.score_correction_bias = false;
+  c = choose(&params, logits, NULL);
+  is(&c, 3, (int32_t[]){4, 2, 3}, (double[]){0.7, 0.6, 0.5});
 }
 
 /* Equally good groups: the first ones. */

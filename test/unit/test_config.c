@@ -207,7 +207,7 @@ static void test_resolved_json(void **state) {
       "\"scoring\":\"softmax\",\"score_after_topk\":false,\"sparsemixer_jitter\":0.01,"
       "\"renormalize\":true,\"renormalize_epsilon\":null,\"renormalize_minimum\":0.0,"
       "\"scaling_factor\":1.0,\"correction_bias\":false,\"groups\":null,"
-      "\"topk_groups\":null,\"group_score\":\"max\",\"second_choice\":\"all\","
+      "\"topk_groups\":null,\"group_score\":\"max\",\"cut_groups_to_zero\":false,\"second_choice\":\"all\","
       "\"noise\":false,\"weight_on_input\":false,\"jitter\":0.0,\"bias\":false,"
       "\"variant\":\"auto\"},\"capacity\":{\"factor\":[1.1,null],\"of_tokens\":false,\"min_capacity\":0,"
       "\"drop_policy\":\"position\",\"renormalize\":false}},\"dtype\":\"fp32\",\"workload\":{\"num_tokens\":16,"

@@ -135,7 +135,7 @@ static void test_csv_text(void **state) {
       "distribution,seed,router_bias,gate_up_bias,down_bias,router_variant,"
       "grouped_gemm_variant,skew_exponent,skew_clusters,skew_noise,scoring,score_after_topk,"
       "sparsemixer_jitter,routed_scaling_factor,score_correction_bias,num_expert_group,topk_group,"
-      "group_score,second_choice,router_noise,weight_on_input,swiglu_alpha,swiglu_limit,"
+      "group_score,cut_groups_to_zero,second_choice,router_noise,weight_on_input,swiglu_alpha,swiglu_limit,"
       "shared_intermediate_size,shared_gate,shared_swiglu_limit,"
       "shared_scaling_factor,renormalize_after_capacity,renormalize_epsilon,"
       "renormalize_minimum,capacity_of_tokens,variants_router,"
@@ -152,15 +152,15 @@ static void test_csv_text(void **state) {
       "verify_ok,verify_tokens_checked,verify_experts_checked,verify_topk_mismatches,"
       "verify_capacity_ok\r\n"
       "0,ok,,6,64,32,4,1,true,0.01,1.1,0,position,swiglu,fp32,skewed,0,false,false,false,auto,"
-      "auto,1,,0.5,softmax,false,0.01,1,false,,,max,all,false,false,1.702,7,,false,,1,false,,0,false,generic,scan,cpu,gather,20,1,2.5,1.5,9.5,,,,4.5,1.5,9.5,5.5,1.5,9.5,6.5,1.5,"
+      "auto,1,,0.5,softmax,false,0.01,1,false,,,max,false,all,false,false,1.702,7,,false,,1,false,,0,false,generic,scan,cpu,gather,20,1,2.5,1.5,9.5,,,,4.5,1.5,9.5,5.5,1.5,9.5,6.5,1.5,"
       "9.5,7.5,1.5,9.5,8.5,1.5,9.5,1234.5,0.25,,1048576,0.125,2,0.125,1.5,2.5,3.5,4.5,5.5,0.75,0,0,0,1e-06,1e-05,"
       "true,6,4,0,true\r\n"
       "1,ok_unverified,,6,64,32,4,1,true,0.01,,0,position,swiglu,fp32,skewed,0,false,false,"
-      "false,auto,auto,1,,0.5,softmax,false,0.01,1,false,,,max,all,false,false,1.702,7,,false,,1,false,,0,false,generic,scan,cpu,gather,20,1,2.5,1.5,9.5,,,,4.5,1.5,9.5,5.5,1.5,"
+      "false,auto,auto,1,,0.5,softmax,false,0.01,1,false,,,max,false,all,false,false,1.702,7,,false,,1,false,,0,false,generic,scan,cpu,gather,20,1,2.5,1.5,9.5,,,,4.5,1.5,9.5,5.5,1.5,"
       "9.5,6.5,1.5,9.5,7.5,1.5,9.5,8.5,1.5,9.5,1234.5,0.25,,1048576,0.125,,0.125,1.5,2.5,3.5,4.5,5.5,0.75,0,0,0,,,,,,"
       ",\r\n"
       "3,error,the layer broke,6,64,32,4,2,true,0.01,,0,position,swiglu,fp32,skewed,0,false,"
-      "false,false,auto,auto,1,,0.5,softmax,false,0.01,1,false,,,max,all,false,false,1.702,7,,false,,1,false,,0,false,,,,,0,0,,,,,,,,,,,,,,,,,,,,,,,,,0,,,,,,,,,,,,,,,,,,,\r\n");
+      "false,false,auto,auto,1,,0.5,softmax,false,0.01,1,false,,,max,false,all,false,false,1.702,7,,false,,1,false,,0,false,,,,,0,0,,,,,,,,,,,,,,,,,,,,,,,,,0,,,,,,,,,,,,,,,,,,,\r\n");
   free(text);
   results_destroy(&all);
 }
