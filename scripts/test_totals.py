@@ -1,7 +1,8 @@
 #!/usr/bin/env python3
 """Adds up Meson test logs (testlog.json) and prints the totals.
 
-usage: test_totals.py LOG... ("failed:WHAT" stands for a part that could not run)
+usage: test_totals.py LOG... ("failed:WHAT" stands for a part that could not run,
+"skipped:WHAT" for one that needs something that is not here)
 
 Failed and skipped tests are named; the last line is
 "N passed, N failed, N skipped". Exit code 1 if any failed or none ran.
@@ -29,8 +30,12 @@ def main(arguments):
         if argument.startswith("failed:"):
             failed.append(f"{argument[7:]}: did not work")
             continue
+        if argument.startswith("skipped:"):
+            skipped.append(argument[8:])
+            continue
         path = pathlib.Path(argument)
-        folder = path.parent.parent.name
+        # build-check/meson-logs/testlog.json, or testlog-DRIVER.json
+        folder = path.parent.parent.name + path.stem.removeprefix("testlog")
         tests = list(read_log(path))
         if not tests:
             failed.append(f"{folder}: no test ran")
