@@ -341,9 +341,9 @@ for d in json.load(open(sys.argv[1])):
 test_run() {
   write_tiny "$work/sweep.yaml" 4 '[1, 2, 4]' '[swiglu, swiglu_clamped, swiglu_limited, relu]' '[null, 1.0]'
   call run "$work/sweep.yaml" --out "$work/sweep" --dump
-  expect "run: a sweep of 18 points" 0
+  expect "run: a sweep of 24 points" 0
   holds "files and numbers, recomputed from the dumps" \
-    python3 "$here/check_results.py" "$work/sweep" --points 18 --dump
+    python3 "$here/check_results.py" "$work/sweep" --points 24 --dump
   json_holds "who measured: host, commit and command line" "$work/sweep" \
     "r['runs'][0]['host'] == __import__('platform').node() and r['versions']['commit'] == r['runs'][0]['commit']
      and r['runs'][0]['command'].endswith('run $work/sweep.yaml --out $work/sweep --dump')"
@@ -478,7 +478,7 @@ plan = json.load(open(sys.argv[1]))["experiment"]
 del plan["sweep"]
 json.dump(plan, open(sys.argv[2], "w"))' "$work/sweep/results.json" "$work/again.yaml"
   call check "$work/again.yaml"
-  expect "the recorded experiment is one" 0 '18 points'
+  expect "the recorded experiment is one" 0 '24 points'
 }
 
 # The memory told beforehand is what the variant takes: on a device of 1 GiB

@@ -16,11 +16,12 @@ static const struct {
     {"dtype", {"fp32", "fp16", "bf16"}},
     {"workload.num_tokens", {"33", "1"}},
     {"layer.top_k", {"2", "1", "8"}},
-    {"layer.activation", {"swiglu", "swiglu_clamped", "gelu_tanh", "relu2"}},
+    {"layer.activation", {"swiglu", "swiglu_clamped", "swiglu_limited", "relu2"}},
     {"layer.gate_up_bias", {"false", "true"}},
     {"layer.down_bias", {"false", "true"}},
     {"layer.shared.intermediate_size", {"null", "24"}},
     {"layer.shared.gate", {"false", "true"}},
+    {"layer.shared.scaling_factor", {"1", "0.5"}},
     {"layer.variant", {"auto", "generic"}},
     {"layer.router.variant", {"auto", "generic"}},
     {"layer.router.scoring", {"softmax", "sigmoid", "sqrt_softplus", "sparsemixer"}},
@@ -32,6 +33,7 @@ static const struct {
     {"layer.router.correction_bias", {"false", "true"}},
     {"layer.router.topk_groups", {"4", "3"}}, /* of four groups */
     {"layer.router.group_score", {"max", "top2_sum"}},
+    {"layer.router.cut_groups_to_zero", {"false", "true"}},
     {"layer.router.second_choice", {"all", "random", "sampled"}},
     {"layer.router.noise", {"false", "true"}},
     {"layer.router.weight_on_input", {"false", "true"}},
@@ -104,7 +106,7 @@ static void test_names(void **state) {
   static const char *const plain[] = {"layer.hidden_size",  "layer.intermediate_size",
                                       "layer.num_experts",  "layer.swiglu_alpha",
                                       "layer.swiglu_limit", "layer.router.sparsemixer_jitter",
-                                      "layer.router.groups"};
+                                      "layer.router.groups", "layer.shared.swiglu_limit"};
   (void)state;
   for (int id = 0; id < KEY_COUNT; id++) {
     const schema_key *key = schema_get((schema_id)id);
