@@ -69,11 +69,12 @@ gemm(const __global input_t *a, const __global int *slot_token, const __global i
   const int load_k = lid % TILE_K, load_row = lid / TILE_K;
   size_t source[TILE_M / SIDE];
   for (int i = 0; i < TILE_M / SIDE; i++) {
-    const int r = load_row + i * SIDE, slot = first_slot + r;
-#if GATHER
-    source[i] = r < rows ? (size_t)slot_token[slot] * (size_t)k : 0;
+    const int r = load_row + i * SIDE;
+#if GATHER /* rows that aren't there are the last one's: a condition for each costs a fifth */
+    const int slot = first_slot + min(r, max(rows - 1, 0));
+    source[i] = rows > 0 ? (size_t)slot_token[slot] * (size_t)k : 0;
 #else
-    source[i] = (size_t)slot * (size_t)k;
+    source[i] = (size_t)(first_slot + r) * (size_t)k;
 #endif
   }
 
