@@ -11,6 +11,7 @@ typedef struct judge {
   const choice_case *of;
   int64_t experts, count;
   bool has_groups, by_score;       /* by_score: fp32 scores decide, not logits */
+  bool cuts_to_zero;               /* with a bias: nothing is below 0 without one */
   double value[MOECL_MAX_EXPERTS]; /* logits where they keep the scores' order, else as below */
   double score[MOECL_MAX_EXPERTS]; /* with the correction bias */
   double usual;                    /* how large values commonly are */
@@ -38,6 +39,7 @@ static void make_judge(const choice_case *of, judge *j) {
   j->count = params->top_k;
   j->has_groups = params->topk_group < params->num_expert_group;
   j->by_score = !params->score_after_topk && params->scoring != MOECL_SCORING_SPARSEMIXER;
+  j->cuts_to_zero = j->has_groups && params->cut_groups_to_zero && of->correction_bias;
   const bool sums = j->has_groups && params->group_score == MOECL_GROUP_TOP2_SUM;
   moecl_reference_topk(params, of->logits, of->correction_bias, 0, of->token, ids, weights,
                        j->score);
@@ -80,37 +82,40 @@ static double group_value(const judge *j, int64_t group, int64_t members) {
 
 /* Which groups were taken, as far as rounding lets it be told. */
 typedef struct group_choice {
-  int64_t members, taken;             /* experts of a group; how many groups are taken */
-  bool sure[MOECL_MAX_EXPERT_GROUPS]; /* in any case, or as they have an expert of `ids` */
+  int64_t groups, members, taken;     /* groups; experts of one; how many groups are taken */
+  bool sure[MOECL_MAX_EXPERT_GROUPS]; /* in any case */
   bool open[MOECL_MAX_EXPERT_GROUPS]; /* perhaps */
 } group_choice;
 
-/* False: the experts are in groups that were not taken. */
-static bool find_groups(const judge *j, const double *ids, group_choice *found) {
+static void find_groups(const judge *j, group_choice *found) {
   const int64_t groups = j->of->params->num_expert_group, taken = j->of->params->topk_group;
   double value[MOECL_MAX_EXPERT_GROUPS] = {0}, sorted[MOECL_MAX_EXPERT_GROUPS] = {0};
-  found->taken = taken;
-  found->members = j->experts / groups;
+  *found = (group_choice){.groups = groups, .members = j->experts / groups, .taken = taken};
   for (int64_t g = 0; g < groups; g++)
     sorted[g] = value[g] = group_value(j, g, found->members);
   const double usual = usual_size(value, groups);
   median_of(sorted, groups);
   const double last_in = sorted[groups - taken], first_out = sorted[groups - taken - 1];
-  int64_t count = 0;
   for (int64_t g = 0; g < groups; g++) {
-    bool used = false;
-    for (int64_t k = 0; k < j->count; k++)
-      used = used || (int64_t)ids[k] / found->members == g;
-    const bool may_be_in =
-        value[g] >= last_in || near(j, value[g], last_in, usual) || same_in_fp32(value[g], last_in);
-    const bool must_be_in = value[g] > first_out && !near(j, value[g], first_out, usual) &&
-                            !same_in_fp32(value[g], first_out);
-    if (used && !may_be_in) return false;
-    found->sure[g] = used || must_be_in;
-    found->open[g] = may_be_in && !found->sure[g];
-    count += found->sure[g];
+    found->sure[g] = value[g] > first_out && !near(j, value[g], first_out, usual) &&
+                     !same_in_fp32(value[g], first_out);
+    found->open[g] = !found->sure[g] && (value[g] >= last_in || near(j, value[g], last_in, usual) ||
+                                         same_in_fp32(value[g], last_in));
   }
-  return count <= taken;
+}
+
+/* Those that have experts of `ids` were taken. False: they can't have been. */
+static bool take_used(const judge *j, const double *ids, group_choice *found) {
+  int64_t count = 0;
+  for (int64_t k = 0; k < j->count; k++) {
+    const int64_t g = (int64_t)ids[k] / found->members;
+    if (!found->sure[g] && !found->open[g]) return false;
+    found->sure[g] = true;
+    found->open[g] = false;
+  }
+  for (int64_t g = 0; g < found->groups; g++)
+    count += found->sure[g];
+  return count <= found->taken;
 }
 
 /* ---- experts ---- */
@@ -134,9 +139,10 @@ static bool none_beats(const judge *j, const double *ids, int64_t worst, int64_t
  * other: enough of them have to have nothing better. */
 static bool none_in_groups_beats(const judge *j, const double *ids, int64_t worst) {
   group_choice groups;
-  if (!find_groups(j, ids, &groups)) return false;
+  find_groups(j, &groups);
+  if (!take_used(j, ids, &groups)) return false;
   int64_t count = 0;
-  for (int64_t g = 0; g < j->experts / groups.members; g++) {
+  for (int64_t g = 0; g < groups.groups; g++) {
     const int64_t first = g * groups.members;
     const bool none = none_beats(j, ids, worst, first, first + groups.members);
     if (groups.sure[g] && !none) return false;
@@ -195,6 +201,49 @@ static unsigned judge_ids(const judge *j, const double *expected) {
   if (!is_choice(j, of->their_ids)) return CHOICE_OTHER;
   return of->params->capacity_factor == 0 && is_weightless(j, expected) ? CHOICE_WEIGHTLESS
                                                                         : CHOICE_TIE;
+}
+
+/* ---- experts of groups that were cut off, as zeros ---- */
+
+enum { MOST_OPEN = 12 }; /* groups at a tie; all combinations of them are tried */
+
+/* With experts of value 0 where their group is not `in`, there are no groups any more. */
+static unsigned judge_zeros(const judge *j, const group_choice *groups, const bool *in,
+                            const double *expected) {
+  judge zeros = *j;
+  zeros.has_groups = false;
+  for (int64_t e = 0; e < j->experts; e++)
+    if (!in[e / groups->members]) zeros.value[e] = zeros.score[e] = 0;
+  return judge_ids(&zeros, expected);
+}
+
+/* Is there a choice of `left` open groups from number `next` on that explains the experts? */
+static unsigned try_groups(const judge *j, const group_choice *groups, int64_t next, int64_t left,
+                           bool *in, const double *expected) {
+  if (left == 0) return judge_zeros(j, groups, in, expected);
+  for (int64_t g = next; g < groups->groups; g++) {
+    if (!groups->open[g]) continue;
+    in[g] = true;
+    const unsigned found = try_groups(j, groups, g + 1, left - 1, in, expected);
+    in[g] = false;
+    if (found != CHOICE_OTHER) return found;
+  }
+  return CHOICE_OTHER;
+}
+
+static unsigned judge_ids_with_zeros(const judge *j, const double *expected) {
+  group_choice groups;
+  bool in[MOECL_MAX_EXPERT_GROUPS];
+  int64_t open = 0;
+  find_groups(j, &groups);
+  int64_t left = groups.taken;
+  for (int64_t g = 0; g < groups.groups; g++) {
+    in[g] = groups.sure[g];
+    left -= groups.sure[g];
+    open += groups.open[g];
+  }
+  if (open > MOST_OPEN) return judge_ids(j, expected);
+  return try_groups(j, &groups, 0, left, in, expected);
 }
 
 /* ---- weights ---- */
@@ -326,7 +375,7 @@ unsigned compare_choice(const choice_case *of, double *expected) {
     judge j;
     make_judge(of, &j);
     weights_of(of, of->logits, ids, expected);
-    found = judge_ids(&j, expected);
+    found = j.cuts_to_zero ? judge_ids_with_zeros(&j, expected) : judge_ids(&j, expected);
   }
   /* With a capacity, who is dropped hangs on all tokens' choices. */
   const bool made = found & (CHOICE_TIE | CHOICE_WEIGHTLESS) && of->params->capacity_factor == 0;

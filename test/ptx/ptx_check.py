@@ -72,14 +72,17 @@ def gemm_shapes():
 
 def rule(**kwargs):
     """A router's rule; the plain one where nothing else is said."""
+    groups = dict(CUT_VALUE="-INFINITY") if kwargs.get("NUM_GROUPS") else {}
     return {**dict(SCORING=0, AFTER_TOPK=0, RENORMALIZE=0, CORRECTION=0, NUM_GROUPS=0, TOPK_GROUP=0,
-                   GROUP_SCORE=0, SECOND_CHOICE=0, TOPK_LOCAL=256), **kwargs}
+                   GROUP_SCORE=0, SECOND_CHOICE=0, TOPK_LOCAL=256), **groups, **kwargs}
 
 
 RULES = [rule(), rule(RENORMALIZE=1, TOPK_LOCAL=1024),
          rule(SCORING=1, CORRECTION=1, RENORMALIZE=1, NUM_GROUPS=8, TOPK_GROUP=4, GROUP_SCORE=1,
               SCALE="2.5f", TOPK_LOCAL=1024),
          rule(NUM_GROUPS=3, TOPK_GROUP=1, SECOND_CHOICE=1),
+         rule(SCORING=1, CORRECTION=1, NUM_GROUPS=8, TOPK_GROUP=4, GROUP_SCORE=1, CUT_VALUE="0.0f",
+              EPSILON="0x1p-66f", MINIMUM="0x1p-40f"),
          rule(SCORING=2, RENORMALIZE=1), rule(SCORING=3, MIXER_LIMIT="0.02f"),
          rule(CORRECTION=1), rule(AFTER_TOPK=1, SECOND_CHOICE=1, RENORMALIZE=1),
          rule(SECOND_CHOICE=2, RENORMALIZE=1)]

@@ -192,6 +192,49 @@ static void test_too_many_groups(void **state) {
   assert_int_equal(judge(&t, CHOSEN(0, 4, 5)), CHOICE_TIE);
 }
 
+/* Experts in groups that are cut off have value 0, and win against negative ones: all of
+ * them are as good as each other. Three groups of two, of which one is taken. */
+static token with_zeros(double behind) {
+  /* Scores 0.5; values 0.1 and -0.3, -0.1 and -0.1 - behind, -0.4 and -0.45. */
+  token t = make_token(6, 2, (const double[]){0, 0, 0, 0, 0, 0});
+  t.params.scoring = MOECL_SCORING_SIGMOID;
+  t.params.score_correction_bias = t.has_bias = true;
+  t.params.num_expert_group = 3;
+  t.params.topk_group = 1;
+  t.params.group_score = MOECL_GROUP_TOP2_SUM;
+  t.params.cut_groups_to_zero = true;
+  memcpy(t.bias, (const double[]){-0.4, -0.8, -0.6, -0.6 - behind, -0.9, -0.95},
+         6 * sizeof(double));
+  t.ids[0] = 0, t.ids[1] = 2;
+  t.weights[0] = t.weights[1] = 0.5;
+  return t;
+}
+
+static void test_zeros_of_groups(void **state) {
+  token t = with_zeros(1e-3); /* the first group is the best, by 1e-3 */
+  (void)state;
+  assert_int_equal(judge(&t, CHOSEN(0, 2)), 0);
+  assert_int_equal(judge(&t, CHOSEN(0, 3)), CHOICE_TIE);
+  assert_int_equal(judge(&t, CHOSEN(0, 5)), CHOICE_TIE);
+  assert_near(t.expected, CHOSEN(0.5, 0.5), 2);
+  assert_int_equal(judge(&t, CHOSEN(5, 0)), CHOICE_TIE);
+  assert_int_equal(judge(&t, CHOSEN(0, 1)), CHOICE_OTHER); /* -0.3 */
+  assert_int_equal(judge(&t, CHOSEN(2, 3)), CHOICE_OTHER); /* without 0.1 */
+  assert_int_equal(judge(&t, CHOSEN(4, 5)), CHOICE_OTHER);
+  /* What is cut off is no zero by another rule. */
+  t.params.cut_groups_to_zero = false;
+  t.ids[1] = 1;
+  assert_int_equal(judge(&t, CHOSEN(0, 1)), 0);
+  assert_int_equal(judge(&t, CHOSEN(0, 5)), CHOICE_OTHER);
+  /* Groups that tie: had the second been taken, all others would be zeros, 0.1 too. */
+  t = with_zeros(1e-7);
+  assert_int_equal(judge(&t, CHOSEN(0, 3)), CHOICE_TIE);
+  assert_int_equal(judge(&t, CHOSEN(5, 4)), CHOICE_TIE);
+  assert_int_equal(judge(&t, CHOSEN(1, 4)), CHOICE_TIE);
+  assert_int_equal(judge(&t, CHOSEN(1, 2)), CHOICE_OTHER); /* never both */
+  assert_int_equal(judge(&t, CHOSEN(2, 3)), CHOICE_OTHER); /* zeros lose against 0.1 */
+}
+
 /* ---- order ---- */
 
 static void test_order(void **state) {
@@ -393,12 +436,12 @@ static void test_rows(void **state) {
 
 int main(void) {
   const struct CMUnitTest tests[] = {
-      cmocka_unit_test(test_window),       cmocka_unit_test(test_weights_at_a_tie),
-      cmocka_unit_test(test_bias_in_ties), cmocka_unit_test(test_saturated),
-      cmocka_unit_test(test_groups),       cmocka_unit_test(test_too_many_groups),
-      cmocka_unit_test(test_order),        cmocka_unit_test(test_weightless),
-      cmocka_unit_test(test_mask),         cmocka_unit_test(test_rounded),
-      cmocka_unit_test(test_rows),
+      cmocka_unit_test(test_window),          cmocka_unit_test(test_weights_at_a_tie),
+      cmocka_unit_test(test_bias_in_ties),    cmocka_unit_test(test_saturated),
+      cmocka_unit_test(test_groups),          cmocka_unit_test(test_too_many_groups),
+      cmocka_unit_test(test_zeros_of_groups), cmocka_unit_test(test_order),
+      cmocka_unit_test(test_weightless),      cmocka_unit_test(test_mask),
+      cmocka_unit_test(test_rounded),         cmocka_unit_test(test_rows),
   };
   return cmocka_run_group_tests(tests, NULL, NULL);
 }
