@@ -370,6 +370,7 @@ static void check_point(runner *runner, const experiment_point *point,
   if (!runner->experiment->verify) return;
   const verify_input input = {.context = runner->context,
                               .roundoff = moecl_layer_roundoff(runner->layer),
+                              .output_roundoff = moecl_layer_output_roundoff(runner->layer),
                               .point = point,
                               .routing = &result->routing,
                               .hidden_states = buffers->hidden[0],

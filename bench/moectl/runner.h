@@ -54,7 +54,7 @@ sample_summary runner_summarize(double *samples, size_t count);
 typedef struct verify_input {
   moecl_context *context;
   const experiment_point *point;
-  double roundoff; /* moecl_layer_roundoff */
+  double roundoff, output_roundoff; /* moecl_layer_roundoff, ..._output_roundoff */
   const moecl_routing *routing;
   const moecl_buffer *hidden_states, *output;
 } verify_input;

@@ -178,7 +178,9 @@ static moecl_status explain(const verify_input *input, const outputs *outputs, w
   sample sample = {0};
   int64_t reached = 0;
   moecl_status status = verify_sample_make(input->point, outputs->listed, &sample);
-  overflow *overflow = overflow_create(input->point->layer.dtype, outputs->listed);
+  const moecl_dtype dtype = input->point->layer.dtype;
+  overflow *overflow = overflow_create(
+      dtype, input->output_roundoff > 0x1p-24 ? dtype : MOECL_F32, outputs->listed);
   if (!overflow) status = MOECL_ERROR_OUT_OF_HOST_MEMORY;
   if (status == MOECL_OK) {
     memcpy(sample.tokens, outputs->first, (size_t)outputs->listed * sizeof *sample.tokens);

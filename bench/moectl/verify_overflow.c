@@ -14,12 +14,12 @@ typedef struct largest {
 } largest;
 
 struct overflow {
-  moecl_dtype dtype;
+  moecl_dtype dtype, output_dtype;
   int64_t count;
   largest *largest; /* [count][OVERFLOW_TENSORS] */
 };
 
-overflow *overflow_create(moecl_dtype dtype, int64_t count) {
+overflow *overflow_create(moecl_dtype dtype, moecl_dtype output_dtype, int64_t count) {
   overflow *overflow = malloc(sizeof *overflow);
   largest *all = calloc((size_t)count * OVERFLOW_TENSORS + 1, sizeof *all);
   if (!overflow || !all) {
@@ -27,7 +27,7 @@ overflow *overflow_create(moecl_dtype dtype, int64_t count) {
     free(all);
     return NULL;
   }
-  *overflow = (struct overflow){dtype, count, all};
+  *overflow = (struct overflow){dtype, output_dtype, count, all};
   return overflow;
 }
 
@@ -47,13 +47,16 @@ double overflow_limit(moecl_dtype dtype) {
   return dtype == MOECL_F16 ? 65504 : dtype == MOECL_BF16 ? 0x1.fep127 : FLT_MAX;
 }
 
-/* Would an engine that is off by `tolerance` round it to infinity? */
-static bool is_beyond(const overflow *overflow, double value, double tolerance) {
+/* Would an engine that is off by `tolerance` round the number to infinity? */
+static bool is_beyond(const overflow *overflow, overflow_tensor tensor, double value,
+                      double tolerance) {
+  const bool output = tensor == OVERFLOW_EXPERT_OUTPUT || tensor == OVERFLOW_SHARED_OUTPUT;
+  const moecl_dtype dtype = output ? overflow->output_dtype : overflow->dtype;
   const double stored = value * (1 + tolerance);
   uint32_t room;
   double back;
-  moecl_from_double(overflow->dtype, &stored, 1, &room);
-  moecl_to_double(overflow->dtype, &room, 1, &back);
+  moecl_from_double(dtype, &stored, 1, &room);
+  moecl_to_double(dtype, &room, 1, &back);
   return !isfinite(back);
 }
 
@@ -82,7 +85,7 @@ static int list_beyond(const overflow *overflow, int64_t i, double tolerance, ch
   int found = 0;
   for (int t = 0; t < OVERFLOW_TENSORS; t++) {
     const largest *largest = &overflow->largest[i * OVERFLOW_TENSORS + t];
-    if (!is_beyond(overflow, largest->value, tolerance)) continue;
+    if (!is_beyond(overflow, (overflow_tensor)t, largest->value, tolerance)) continue;
     *used = append(text, size, *used, found++ ? ", " : "");
     if (largest->expert >= 0)
       *used = append(text, size, *used, "expert %" PRId64 "'s ", largest->expert);
@@ -94,8 +97,9 @@ static int list_beyond(const overflow *overflow, int64_t i, double tolerance, ch
 bool overflow_describe(const overflow *overflow, const int64_t *tokens, int64_t nonfinite,
                        int64_t num_tokens, double tolerance, char *text, size_t size) {
   const char *dtype = moecl_dtype_name(overflow->dtype);
-  size_t used = append(text, size, 0, "%" PRId64 " of %" PRId64 " tokens have outputs that are not "
-                                      "finite",
+  size_t used = append(text, size, 0,
+                       "%" PRId64 " of %" PRId64 " tokens have outputs that are not "
+                       "finite",
                        nonfinite, num_tokens);
   const size_t begun = used;
   for (int64_t i = overflow->count - 1; i >= 0; i--) {
@@ -104,7 +108,8 @@ bool overflow_describe(const overflow *overflow, const int64_t *tokens, int64_t 
                   overflow_limit(overflow->dtype), dtype, tokens[i]);
     if (list_beyond(overflow, i, tolerance, text, size, &used) > 0) continue;
     append(text, size, begun,
-           ", though all exact numbers of token %" PRId64 " fit %s", tokens[i], dtype);
+           ", though all exact numbers of token %" PRId64 " fit what they are stored as",
+           tokens[i]);
     return false;
   }
   append(text, size, used,

@@ -66,7 +66,9 @@ typedef enum overflow_tensor {
   OVERFLOW_TENSORS
 } overflow_tensor;
 double overflow_limit(moecl_dtype dtype); /* that number */
-overflow *overflow_create(moecl_dtype dtype, int64_t count); /* NULL: no memory */
+/* Of `count` tokens, of a layer that keeps experts' outputs as `output_dtype` until they
+ * are combined. NULL: no memory. */
+overflow *overflow_create(moecl_dtype dtype, moecl_dtype output_dtype, int64_t count);
 void overflow_destroy(overflow *overflow);
 /* `count` numbers of token i; expert -1: of none. */
 void overflow_note(overflow *overflow, int64_t i, overflow_tensor tensor, int64_t expert,

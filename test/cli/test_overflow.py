@@ -67,6 +67,9 @@ class Overflow(ModelCase):
             self.assertGreater(float(value), LARGEST)
             expert = re.match(r"expert (\d+)'s ", name)
             self.assertTrue(not expert or int(expert[1]) in ids, name)
+        # Tensor cores' variants may keep experts' outputs as fp16, all others do as fp32.
+        if not point['variants']['grouped_gemm'].startswith('nvidia_sm'):
+            tensors = tensors - {"expert's output", "the shared expert's output"}
         self.assertEqual({re.sub(r'expert \d+', 'expert', name) for name in parts}, tensors)
         # fp32's output has other rounding of the weights, and no infinity.
         exact = max(map(abs, rows_of(dumps[1]['output'])[wrong[0]]))

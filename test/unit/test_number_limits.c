@@ -5,9 +5,9 @@
 static const int64_t tokens[2] = {3, 70};
 
 /* Two tokens of 100, each with one number a tensor; 5 have outputs that are not finite. */
-static bool describe(moecl_dtype dtype, const double (*numbers)[OVERFLOW_TENSORS],
-                     double tolerance, char text[640]) {
-  overflow *overflow = overflow_create(dtype, 2);
+static bool describe(moecl_dtype dtype, moecl_dtype output_dtype,
+                     const double (*numbers)[OVERFLOW_TENSORS], double tolerance, char text[640]) {
+  overflow *overflow = overflow_create(dtype, output_dtype, 2);
   assert_non_null(overflow);
   for (int64_t i = 0; i < 2; i++)
     for (int t = 0; t < OVERFLOW_TENSORS; t++) {
@@ -27,7 +27,7 @@ static void test_told(void **state) {
                                                       {1e5, 10, 10, 2e5, 3e5, 10}};
   char text[640];
   (void)state;
-  assert_true(describe(MOECL_F16, numbers, 0, text));
+  assert_true(describe(MOECL_F16, MOECL_F16, numbers, 0, text));
   assert_string_equal(text, "5 of 100 tokens have outputs that are not finite: exact values are "
                             "beyond 65504, the largest of fp16 (token 3: expert 7's intermediate "
                             "70000, the token's output 66000). No mistake of the engine's, and yet "
@@ -40,11 +40,11 @@ static void test_no_reason(void **state) {
                                                       {10, 65504, 65519, 10, 10, 10}};
   char text[640];
   (void)state;
-  assert_false(describe(MOECL_F16, numbers, 0, text));
+  assert_false(describe(MOECL_F16, MOECL_F16, numbers, 0, text));
   assert_string_equal(text, "5 of 100 tokens have outputs that are not finite, though all exact "
-                            "numbers of token 70 fit fp16");
+                            "numbers of token 70 fit what they are stored as");
   /* 65520 is rounded to infinity, and what is off by 2e-4 may be as much. */
-  assert_true(describe(MOECL_F16, numbers, 2e-4, text));
+  assert_true(describe(MOECL_F16, MOECL_F16, numbers, 2e-4, text));
 }
 
 static void test_wide_types(void **state) {
@@ -53,7 +53,7 @@ static void test_wide_types(void **state) {
   char text[640];
   (void)state;
   for (int dtype = 0; dtype < MOECL_DTYPE_COUNT; dtype++) {
-    assert_true(describe((moecl_dtype)dtype, numbers, 0, text));
+    assert_true(describe((moecl_dtype)dtype, MOECL_F32, numbers, 0, text));
     if (dtype == MOECL_F16) continue;
     assert_non_null(strstr(text, dtype == MOECL_F32 ? "beyond 3.40282e+38, the largest of fp32"
                                                     : "beyond 3.38953e+38, the largest of bf16"));
@@ -61,11 +61,38 @@ static void test_wide_types(void **state) {
   }
 }
 
+/* Experts' outputs, the shared one's too, are fp32 in all variants that can: then they are
+ * no reason before they are too large for that. */
+static void test_outputs(void **state) {
+  static const struct {
+    double value;
+    bool fp16, outputs_fp32; /* too large where fp16 is stored; where it is outputs in fp32 */
+  } all[] = {{65519, false, false},
+             {65521, true, false},
+             {0x1.fffffep127, true, false},
+             {0x1p128, true, true}};
+  char text[640];
+  (void)state;
+  for (size_t i = 0; i < sizeof all / sizeof *all; i++)
+    for (int t = 0; t < OVERFLOW_TENSORS; t++) {
+      const bool output = t == OVERFLOW_EXPERT_OUTPUT || t == OVERFLOW_SHARED_OUTPUT;
+      double made[2][OVERFLOW_TENSORS] = {{0}};
+      const double(*numbers)[OVERFLOW_TENSORS] = (const double(*)[OVERFLOW_TENSORS])made;
+      made[0][t] = made[1][t] = all[i].value;
+      if (describe(MOECL_F16, MOECL_F16, numbers, 0, text) != all[i].fp16)
+        fail_msg("fp16, tensor %d, %g: %s", t, all[i].value, text);
+      if (describe(MOECL_F16, MOECL_F32, numbers, 0, text) !=
+          (output ? all[i].outputs_fp32 : all[i].fp16))
+        fail_msg("fp16 with outputs in fp32, tensor %d, %g: %s", t, all[i].value, text);
+    }
+}
+
 int main(void) {
   const struct CMUnitTest tests[] = {
       cmocka_unit_test(test_told),
       cmocka_unit_test(test_no_reason),
       cmocka_unit_test(test_wide_types),
+      cmocka_unit_test(test_outputs),
   };
   return cmocka_run_group_tests(tests, NULL, NULL);
 }
