@@ -106,7 +106,7 @@ static void test_safetensors_refused(void **state) {
   write_safetensors(path, "{\"x\":{\"dtype\":\"F32\",\"shape\":[2,3,4],\"data_offsets\":[0,96]}}",
                     data, 96);
   refuses(path, "tensor 'x' has the shape [2, 3, 4], expected 2 dimensions, [num_tokens, "
-                "hidden_size]");
+                "hidden_size], neither of them 0");
   write_safetensors(path, "{\"x\":{\"dtype\":\"F32\",\"shape\":[0,3],\"data_offsets\":[0,0]}}",
                     data, 0);
   refuses(path, "the shape [0, 3], expected 2 dimensions");
@@ -118,11 +118,34 @@ static void test_safetensors_refused(void **state) {
   refuses(path, "data type I32, expected F32, F16 or BF16");
 }
 
+/* Points that take less than the file has, and those that take another size or more. */
+static void test_serves(void **state) {
+  static const struct {
+    int64_t hidden_size, num_tokens;
+    const char *want;
+  } all[] = {{4, 3, NULL}, {4, 1, NULL},
+             {5, 3, "h.npy has hidden size 4, the experiment 5: set layer.hidden_size"},
+             {4, 7, "h.npy has 3 tokens, the experiment asks for 7: lower workload.num_tokens"}};
+  const recording recording = {.num_tokens = 3, .hidden_size = 4};
+  (void)state;
+  for (size_t i = 0; i < sizeof all / sizeof *all; i++) {
+    experiment_point point = {.layer.hidden_size = all[i].hidden_size,
+                              .num_tokens = all[i].num_tokens,
+                              .distribution = WORKLOAD_FILE};
+    experiment experiment = {.num_points = 1, .points = &point, .input_file = "h.npy"};
+    char *error = NULL;
+    assert_int_equal(recording_serves(&experiment, &recording, &error), all[i].want == NULL);
+    if (all[i].want && !strstr(error, all[i].want)) fail_msg("'%s'", error);
+    free(error);
+  }
+}
+
 int main(void) {
   const struct CMUnitTest tests[] = {
       cmocka_unit_test(test_npy),
       cmocka_unit_test(test_npy_refused),
       cmocka_unit_test(test_safetensors_refused),
+      cmocka_unit_test(test_serves),
   };
   return cmocka_run_group_tests(tests, NULL, NULL);
 }

@@ -77,11 +77,11 @@ static void test_nonfinite(void **state) {
  * choice that was not kept is neither that nor a weight of 0. */
 static void test_odd_choices(void **state) {
   (void)state;
-  float logits[] = {0, 1, 0, 1, 0, 1, NAN, 1, 0, 1};
-  int32_t ids[] = {1, 0, -1, -1, 1, 0, -1, -1, 1, -1};
-  float weights[] = {0.75f, 0, 0, 0, 0, 0, 0, 0, 1, 0};
-  int64_t counts[] = {2, 3};
-  const moecl_routing routing = {.num_tokens = 5, .num_experts = 2, .top_k = 2,
+  float logits[] = {0, 1, 0, 1, 0, 1, NAN, 1, 0, 1, 0, 1};
+  int32_t ids[] = {1, 0, -1, -1, 1, 0, -1, -1, 1, -1, 0, 1};
+  float weights[] = {0.75f, 0, 0, 0, 0, 0, 0, 0, 1, 0, 0, 0.5f}; /* a bias reorders the last */
+  int64_t counts[] = {3, 4};
+  const moecl_routing routing = {.num_tokens = 6, .num_experts = 2, .top_k = 2,
                                  .router_logits = logits, .topk_ids = ids, .topk_weights = weights,
                                  .tokens_per_expert = counts,
                                  .tokens_per_expert_after_capacity = counts};
