@@ -48,8 +48,8 @@ PLAIN = {"name", "model_types", "section", "prefixes", "no_effect"}
 PATTERNS = {"router", "router_bias", "correction_bias", "noise", "shared_gate", "gate", "up", "gate_up", "down",
             "gate_bias", "up_bias", "gate_up_bias", "down_bias"}
 LISTS = {"layer_types", "dense_layers", "moe_layers", "kinds"}
-# Published keys which classes turn into others when they read a file.
-OF_FILES = {"first_k_dense_replace", "moe_layers_enum"}
+# Published keys which classes turn into others when they read a file, or read without naming them.
+OF_FILES = {"first_k_dense_replace", "moe_layers_enum", "router_bias"}
 # A file without them is refused, so that the row needs no default.
 NEEDED = {"hidden_size", "num_layers", "step"}
 

@@ -2,7 +2,7 @@
 #include <float.h>
 #include <math.h>
 
-/* Multiply-adds of one assignment's expert. */
+/* Multiply-adds of one assignment's expert that is no identity. */
 static double expert_size(const moecl_layer_params *params) {
   return (moecl_activation_is_gated(params->activation) ? 3.0 : 2.0) *
          (double)params->hidden_size * (double)params->intermediate_size;

@@ -184,6 +184,39 @@ const moe_case moe_cases[] = {
      {SHAPE(64, 48, 8, 2), .router_noise = true, .jitter = 0.1f},
      3,
      CASE_NORMAL},
+    /* LongCat-Flash's rule; each token's choices are identities, others or both. */
+    {"identity experts",
+     {SHAPE(67, 48, 12, 3), .num_identity_experts = 5, .score_correction_bias = true,
+      .routed_scaling_factor = 6, BIASES},
+     257,
+     CASE_SKEWED},
+    {"eights, identity experts, shared expert with a gate",
+     {SHAPE(136, 72, 8, 2), .num_identity_experts = 3, .shared_intermediate_size = 40,
+      .shared_gate = true, .renormalize = true},
+     700,
+     CASE_NORMAL},
+    {"eights, identity experts, four tokens", /* no kernels for few */
+     {SHAPE(264, 200, 16, 5), .num_identity_experts = 8, .renormalize = true},
+     4,
+     CASE_NORMAL},
+    {"all experts, one no identity",
+     {SHAPE(64, 48, 8, 8), .num_identity_experts = 7, .scoring = MOECL_SCORING_SIGMOID},
+     90,
+     CASE_NORMAL},
+    {"identity experts, capacity by position",
+     {SHAPE(64, 48, 8, 3), .num_identity_experts = 4, .capacity_factor = 0.6},
+     257,
+     CASE_HOT},
+    {"identity experts, capacity by probability, renormalized after",
+     {SHAPE(64, 48, 8, 3), .num_identity_experts = 3, .capacity_factor = 0.6,
+      .drop_policy = MOECL_DROP_PROBABILITY, .renormalize_after_capacity = true},
+     257,
+     CASE_SKEWED},
+    {"eights, identity experts, capacity by priority, jitter",
+     {SHAPE(136, 72, 8, 2), .num_identity_experts = 6, .capacity_factor = 0.7, .jitter = 0.1f,
+      .drop_policy = MOECL_DROP_PRIORITIZED},
+     300,
+     CASE_IDENTICAL},
     /* Experts pick tokens (Zhou et al. 2022): two a token on average. */
     {"expert choice",
      {SHAPE(64, 48, 6, 6), .capacity_factor = 2.0 / 6, .drop_policy = MOECL_DROP_PROBABILITY},
@@ -357,10 +390,12 @@ static bool add_expert(const case_data *data, int64_t token, int32_t expert, dou
   const double *hidden = data->hidden_values + token * width;
   const bool on_input = data->layer.weight_on_input;
   for (int64_t h = 0; h < width; h++) input[h] = on_input ? weight * hidden[h] : hidden[h];
-  if (moecl_reference_expert(&data->layer, input, share(data, MOECL_GATE_UP_PROJ, expert),
-                             share(data, MOECL_GATE_UP_BIAS, expert),
-                             share(data, MOECL_DOWN_PROJ, expert),
-                             share(data, MOECL_DOWN_BIAS, expert), one) != MOECL_OK)
+  if (moecl_reference_is_identity(&data->layer, expert))
+    memcpy(one, input, (size_t)width * sizeof *one);
+  else if (moecl_reference_expert(&data->layer, input, share(data, MOECL_GATE_UP_PROJ, expert),
+                                  share(data, MOECL_GATE_UP_BIAS, expert),
+                                  share(data, MOECL_DOWN_PROJ, expert),
+                                  share(data, MOECL_DOWN_BIAS, expert), one) != MOECL_OK)
     return false;
   for (int64_t h = 0; h < width; h++)
     output[token * width + h] += on_input ? one[h] : weight * one[h];

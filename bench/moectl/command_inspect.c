@@ -66,8 +66,10 @@ static uint64_t layer_size(const moecl_checkpoint_layer *layer) {
   return size;
 }
 
+/* Of a token that chooses no identity experts, where it can. */
 static uint64_t idle_size(const moecl_layer_params *params) {
-  return (uint64_t)(params->num_experts - params->top_k) * expert_size(params);
+  const int64_t experts = moecl_layer_tensor_items(params, MOECL_DOWN_PROJ);
+  return experts > params->top_k ? (uint64_t)(experts - params->top_k) * expert_size(params) : 0;
 }
 
 static bool same_text(const char *a, const char *b) { return a == b || (a && b && !strcmp(a, b)); }
@@ -254,7 +256,10 @@ static void print_kind(const inspection *in, const layer_kind *kind) {
          kind->layer.stored_dtype ? kind->layer.stored_dtype : "(tensors of other names)");
   if (kind->refused) printf("  cannot be loaded: %s\n", kind->refused);
   printf("  hidden %" PRId64 ", ", p->hidden_size);
-  if (kind->layer.is_moe) printf("%" PRId64 " experts of ", p->num_experts);
+  if (p->num_identity_experts > 0)
+    printf("%" PRId64 " identity experts and ", p->num_identity_experts);
+  if (kind->layer.is_moe)
+    printf("%" PRId64 " experts of ", p->num_experts - p->num_identity_experts);
   printf("intermediate %" PRId64 ", %s%s", p->intermediate_size,
          moecl_activation_name(p->activation), p->gate_up_bias || p->down_bias ? ", biases" : "");
   if (p->shared_intermediate_size > 0)

@@ -24,18 +24,18 @@ static plan make_plan(const experiment_point *point) {
   const char *dtype = dtype_names[p->dtype];
   const bool gated = moecl_activation_is_gated(p->activation);
   const int64_t rows = gated ? 2 * p->intermediate_size : p->intermediate_size;
+  const int64_t experts = moecl_layer_tensor_items(p, MOECL_DOWN_PROJ);
   plan plan = {.count = 0};
   add(&plan, "hidden_states", dtype, point->num_tokens, p->hidden_size, 0);
   add(&plan, "router.weight", dtype, p->num_experts, p->hidden_size, 0);
   if (p->router_bias) add(&plan, "router.bias", dtype, p->num_experts, 0, 0);
-  add(&plan, gated ? "experts.gate_up_proj" : "experts.up_proj", dtype, p->num_experts, rows,
+  add(&plan, gated ? "experts.gate_up_proj" : "experts.up_proj", dtype, experts, rows,
       p->hidden_size);
   if (p->gate_up_bias)
-    add(&plan, gated ? "experts.gate_up_proj_bias" : "experts.up_proj_bias", dtype, p->num_experts,
-        rows, 0);
-  add(&plan, "experts.down_proj", dtype, p->num_experts, p->hidden_size, p->intermediate_size);
-  if (p->down_bias)
-    add(&plan, "experts.down_proj_bias", dtype, p->num_experts, p->hidden_size, 0);
+    add(&plan, gated ? "experts.gate_up_proj_bias" : "experts.up_proj_bias", dtype, experts, rows,
+        0);
+  add(&plan, "experts.down_proj", dtype, experts, p->hidden_size, p->intermediate_size);
+  if (p->down_bias) add(&plan, "experts.down_proj_bias", dtype, experts, p->hidden_size, 0);
   if (p->score_correction_bias) add(&plan, "router.correction_bias", "F32", p->num_experts, 0, 0);
   if (p->router_noise)
     add(&plan, "router.noise_weight", dtype, p->num_experts, p->hidden_size, 0);

@@ -103,14 +103,18 @@ static const double host_macs = 7e8, host_choices = 3e7;
 /* Each round of a point is brought to the disk. */
 static const double seconds_to_disk = 0.01;
 
+/* Those that are no identities: identity experts get their even share. */
 static double kept_assignments(const experiment_point *point) {
-  const double all = (double)point->num_tokens * (double)point->layer.top_k;
+  const double experts = (double)moecl_layer_tensor_items(&point->layer, MOECL_DOWN_PROJ);
+  const double all = (double)point->num_tokens * (double)point->layer.top_k * experts /
+                     (double)point->layer.num_experts;
   const int64_t capacity = moecl_expert_capacity(&point->layer, point->num_tokens);
-  return capacity < 0 ? all : fmin(all, (double)capacity * (double)point->layer.num_experts);
+  return capacity < 0 ? all : fmin(all, (double)capacity * experts);
 }
 
 static double forward_seconds(const experiment_point *point, const device_rates *rates) {
-  const double kept = kept_assignments(point), experts = (double)point->layer.num_experts;
+  const double kept = kept_assignments(point);
+  const double experts = (double)moecl_layer_tensor_items(&point->layer, MOECL_DOWN_PROJ);
   /* Even routing reaches so many of them. */
   const double active = experts * -expm1(kept * log1p(-1 / (experts + 1e-9)));
   const double compute = moe_flops(&point->layer, (int64_t)kept, point->num_tokens) / rates->flops;

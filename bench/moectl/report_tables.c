@@ -253,21 +253,29 @@ static void report_odd_tokens(const moecl_routing_statistics *statistics, size_t
   }
 }
 
+static bool has_identities(const results *all) {
+  for (size_t i = 0; i < all->experiment->num_points; i++)
+    if (point_ran(all, i) && all->points[i].routing.num_identity_experts > 0) return true;
+  return false;
+}
+
 void report_routing(const results *all, FILE *file) {
   static const char *const names[] = {
       "load_balancing_loss",      "router_z_loss", "entropy",          "max_mean_imbalance",
-      "coefficient_of_variation", "capacity",      "dropped_fraction", "padding_waste"};
+      "coefficient_of_variation", "capacity",      "dropped_fraction", "padding_waste",
+      "identity_fraction"};
   enum { NAMES = sizeof names / sizeof names[0] };
   const char *columns[NAMES];
-  measure_headings(names, NAMES, columns);
+  const size_t count = has_identities(all) ? NAMES : NAMES - 1;
+  measure_headings(names, count, columns);
   const bool grouped = all->experiment->num_points > SMALL_SWEEP;
   fputs("## Routing balance\n\n", file);
   if (grouped) report_routing_groups(all, file);
-  else head(all, columns, NAMES, file);
+  else head(all, columns, count, file);
   for (size_t i = 0; i < all->experiment->num_points && !grouped; i++) {
     if (!point_ran(all, i)) continue;
     row_begin(all, i, file);
-    measure_cells(names, NAMES, &all->points[i], file);
+    measure_cells(names, count, &all->points[i], file);
     fputc('\n', file);
   }
   fputs(
@@ -275,8 +283,13 @@ void report_routing(const results *all, FILE *file) {
       "as `transformers`\ndefines it: top_k where the load is even. Entropy is of the router's "
       "softmax, ln(num_experts) where\nit has no preference. CV is the standard deviation over "
       "the mean of the experts' loads before\ncapacity. Padding waste is what padding every "
-      "expert to the busiest one would add; moecl does not pad.\n\n",
+      "expert to the busiest one would add; moecl does not pad.\n",
       file);
+  if (count == NAMES)
+    fputs("Imbalance, CV and padding waste leave identity experts out; their share of the "
+          "assignments is the last column.\n",
+          file);
+  fputc('\n', file);
   for (size_t i = 0; i < all->experiment->num_points; i++)
     if (point_ran(all, i)) report_odd_tokens(&all->points[i].routing.statistics, i, file);
 }

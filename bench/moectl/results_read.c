@@ -119,6 +119,7 @@ static void read_routing(reader *walk, const json_t *object, const experiment_po
   moecl_routing *routing = &result->routing;
   *routing = (moecl_routing){.num_tokens = point->num_tokens,
                              .num_experts = point->layer.num_experts,
+                             .num_identity_experts = point->layer.num_identity_experts,
                              .top_k = point->layer.top_k};
   routing->tokens_per_expert =
       read_counts(walk, object, "tokens_per_expert", routing->num_experts);

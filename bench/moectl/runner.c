@@ -286,7 +286,7 @@ typedef struct work {
 static void add_work(const experiment_point *point, const moecl_routing *routing, int64_t forwards,
                      work *work) {
   int64_t kept = 0, active = 0;
-  for (int64_t e = 0; e < routing->num_experts; e++) {
+  for (int64_t e = 0; e < routing->num_experts - routing->num_identity_experts; e++) {
     kept += routing->tokens_per_expert_after_capacity[e];
     active += routing->tokens_per_expert_after_capacity[e] > 0;
   }

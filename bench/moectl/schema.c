@@ -56,7 +56,13 @@ static const schema_key keys[KEY_COUNT] = {
                                IN_POINT(layer.intermediate_size), "I: the width inside an expert."},
     [KEY_NUM_EXPERTS] = {"layer.num_experts", "num_experts", TYPE_INT, REQUIRED, 1,
                          MOECL_MAX_EXPERTS, NO_CHOICE, NULL, IN_POINT(layer.num_experts),
-                         "E: how many experts."},
+                         "E: how many experts a token chooses from."},
+    [KEY_IDENTITY_EXPERTS] = {"layer.num_identity_experts", "num_identity_experts", TYPE_INT, 0, 0,
+                              MOECL_MAX_EXPERTS - 1, NO_CHOICE, "0",
+                              IN_POINT(layer.num_identity_experts),
+                              "The last so many of the E have no weights and return the token, "
+                              "times its route weight, as LongCat-Flash's zero experts do. They "
+                              "have no capacity. Fewer than num_experts; not with weight_on_input."},
     [KEY_TOP_K] = {"layer.top_k", "top_k", TYPE_INT, REQUIRED, 1, MOECL_MAX_TOP_K, NO_CHOICE, NULL,
                    IN_POINT(layer.top_k), "K: experts per token, at most num_experts."},
     [KEY_ACTIVATION] = {"layer.activation", "activation", TYPE_CHOICE, 0, NO_RANGE,

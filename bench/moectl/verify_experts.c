@@ -4,6 +4,7 @@
 #include "verify_parts.h"
 #include <math.h>
 #include <stdlib.h>
+#include <string.h>
 
 /* Where in the device's choice an expert stands; -1: it was not chosen. */
 static int64_t choice_of(const int32_t *ids, int64_t top_k, int32_t expert) {
@@ -81,13 +82,29 @@ static moecl_status run_expert(const expert_run *run, overflow *overflow, double
   return status == MOECL_OK && overflow ? observe(run, output, overflow) : status;
 }
 
+/* The same of a routed expert, with its weights drawn; an identity returns its input. */
+static moecl_status run_routed(const verify_input *input, weights *weights, expert_run *run,
+                               overflow *overflow) {
+  moecl_status status = MOECL_OK;
+  if (moecl_reference_is_identity(run->params, run->expert)) {
+    memcpy(weights->output, run->hidden,
+           (size_t)(run->count * run->params->hidden_size) * sizeof *weights->output);
+    return MOECL_OK;
+  }
+  for (int t = 0; status == MOECL_OK && t < EXPERT_TENSORS; t++) {
+    run->tensors[t] = weights->expert[t];
+    status = verify_draw(input, weights, (moecl_tensor)(MOECL_GATE_UP_PROJ + t), run->expert,
+                         weights->expert[t]);
+  }
+  return status == MOECL_OK ? run_expert(run, overflow, weights->output) : status;
+}
+
 /* Adds one expert's weighted output to every sampled token that kept it. */
 static moecl_status add_expert(const verify_input *input, sample *sample, weights *weights,
                                int32_t expert, overflow *overflow, bool *reached) {
   const moecl_layer_params *layer = &input->point->layer;
   const int64_t hidden = layer->hidden_size;
   expert_run run = {.params = layer, .expert = expert, .hidden = weights->hidden};
-  moecl_status status = MOECL_OK;
   for (int64_t i = 0; i < sample->count; i++) {
     const int64_t choice = kept_choice(input, sample, i, expert);
     if (choice < 0) continue;
@@ -96,12 +113,7 @@ static moecl_status add_expert(const verify_input *input, sample *sample, weight
   }
   *reached = run.count > 0;
   if (run.count == 0) return MOECL_OK;
-  for (int t = 0; status == MOECL_OK && t < EXPERT_TENSORS; t++) {
-    run.tensors[t] = weights->expert[t];
-    status = verify_draw(input, weights, (moecl_tensor)(MOECL_GATE_UP_PROJ + t), expert,
-                         weights->expert[t]);
-  }
-  if (status == MOECL_OK) status = run_expert(&run, overflow, weights->output);
+  const moecl_status status = run_routed(input, weights, &run, overflow);
   for (int64_t at = 0; status == MOECL_OK && at < run.count; at++) {
     const int64_t i = run.token[at];
     const double weight = layer->weight_on_input

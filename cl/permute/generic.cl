@@ -74,20 +74,21 @@ scan_blocks(__global int *counts, __global int *tokens_per_expert, int num_block
   if (lid == 0) tokens_per_expert[e] = base;
 }
 
-/* One work-group. capacity < 0: dropless. all_offsets (may be null) is the
+/* One work-group. capacity < 0: dropless; it is that of the first `limited` experts, and the
+ * others, which are identity experts, have none. all_offsets (may be null) is the
  * prefix of the counts before capacity; row i of tile_m's prefix counts the
  * tiles of tile_m rows before expert i. */
 __kernel __attribute__((reqd_work_group_size(SCAN_LOCAL, 1, 1))) void
 scan_experts(const __global int *tokens_per_expert, __global int *expert_offsets,
-             __global int *tile_offsets, __global int *all_offsets, int num_experts, int capacity,
-             int tile_m) {
+             __global int *tile_offsets, __global int *all_offsets, int num_experts, int limited,
+             int capacity, int tile_m) {
   __local int scratch[SCAN_LOCAL];
   const int lid = (int)get_local_id(0);
   int slots = 0, tiles = 0, all = 0;
   for (int first = 0; first < num_experts; first += SCAN_LOCAL) {
     const int e = first + lid;
     const int count = e < num_experts ? tokens_per_expert[e] : 0;
-    const int kept = capacity >= 0 ? min(count, capacity) : count;
+    const int kept = capacity >= 0 && e < limited ? min(count, capacity) : count;
     const int kept_tiles = (kept + tile_m - 1) / tile_m;
     const int slot_end = slots + group_scan(kept, scratch, lid, SCAN_LOCAL);
     slots += scratch[SCAN_LOCAL - 1];
@@ -116,8 +117,8 @@ scan_experts(const __global int *tokens_per_expert, __global int *expert_offsets
 __kernel __attribute__((reqd_work_group_size(BLOCK, 1, 1))) void
 scatter(const __global int *topk_ids, const __global int *counts,
         const __global int *expert_offsets, const __global int *all_offsets,
-        __global int *slot_token, __global int *assignment_slot, __global int *order,
-        int num_tokens, int top_k, int num_experts, int capacity) {
+        __global int *slot_token, __global int *assignment_slot, __global int *order, int num_tokens,
+        int top_k, int num_experts) {
   __local int ids[BLOCK];
   const int lid = (int)get_local_id(0);
   const int p = (int)get_group_id(0) * BLOCK + lid;
@@ -133,8 +134,8 @@ scatter(const __global int *topk_ids, const __global int *counts,
 #if SELECT
     order[all_offsets[e] + rank] = assignment;
 #else
-    const bool kept = capacity < 0 || rank < capacity;
     const int slot = expert_offsets[e] + rank;
+    const bool kept = slot < expert_offsets[e + 1];
     assignment_slot[assignment] = kept ? slot : -1;
     if (kept) slot_token[slot] = assignment / top_k;
 #endif
@@ -154,11 +155,12 @@ scatter(const __global int *topk_ids, const __global int *counts,
 __kernel __attribute__((reqd_work_group_size(SCAN_LOCAL, 1, 1))) void
 select_largest(const __global int *order, const __global int *all_offsets,
                const __global int *expert_offsets, const __global float *keys,
-               __global int *slot_token, __global int *assignment_slot, int top_k, int capacity) {
+               __global int *slot_token, __global int *assignment_slot, int top_k) {
   __local int scratch[SCAN_LOCAL];
   const int e = (int)get_group_id(0);
   const int lid = (int)get_local_id(0);
   const int count = all_offsets[e + 1] - all_offsets[e];
+  const int capacity = expert_offsets[e + 1] - expert_offsets[e];
   order += all_offsets[e];
   uint threshold = 0; /* the largest value that at least `room` keys reach */
   int ties = count;   /* how many keys equal to it survive */

@@ -34,15 +34,15 @@ scan_blocks(__global int *counts, __global int *tokens_per_expert, int num_block
 /* One work-item. */
 __kernel __attribute__((reqd_work_group_size(1, 1, 1))) void
 scan_experts(const __global int *tokens_per_expert, __global int *expert_offsets,
-             __global int *tile_offsets, __global int *all_offsets, int num_experts, int capacity,
-             int tile_m) {
+             __global int *tile_offsets, __global int *all_offsets, int num_experts, int limited,
+             int capacity, int tile_m) {
   int slots = 0, tiles = 0, all = 0;
   for (int e = 0; e <= num_experts; e++) {
     expert_offsets[e] = slots;
     tile_offsets[e] = tiles;
     all_offsets[e] = all;
     const int count = e < num_experts ? tokens_per_expert[e] : 0;
-    const int kept = capacity >= 0 ? min(count, capacity) : count;
+    const int kept = capacity >= 0 && e < limited ? min(count, capacity) : count;
     slots += kept;
     tiles += (kept + tile_m - 1) / tile_m;
     all += count;
@@ -54,7 +54,7 @@ scan_experts(const __global int *tokens_per_expert, __global int *expert_offsets
 __kernel __attribute__((reqd_work_group_size(1, 1, 1))) void
 scatter(const __global int *topk_ids, __global int *counts, const __global int *expert_offsets,
         const __global int *all_offsets, __global int *slot_token, __global int *assignment_slot,
-        __global int *order, int num_tokens, int top_k, int num_experts, int capacity) {
+        __global int *order, int num_tokens, int top_k, int num_experts) {
   const int first = (int)get_group_id(0) * BLOCK;
   const int end = min(first + BLOCK, num_tokens * top_k);
   counts += (size_t)get_group_id(0) * num_experts;
@@ -69,8 +69,8 @@ scatter(const __global int *topk_ids, __global int *counts, const __global int *
 #if SELECT
     order[all_offsets[e] + rank] = assignment;
 #else
-    const bool kept = capacity < 0 || rank < capacity;
     const int slot = expert_offsets[e] + rank;
+    const bool kept = slot < expert_offsets[e + 1];
     assignment_slot[assignment] = kept ? slot : -1;
     if (kept) slot_token[slot] = assignment / top_k;
 #endif
@@ -81,9 +81,10 @@ scatter(const __global int *topk_ids, __global int *counts, const __global int *
 __kernel __attribute__((reqd_work_group_size(1, 1, 1))) void
 select_largest(const __global int *order, const __global int *all_offsets,
                const __global int *expert_offsets, const __global float *keys,
-               __global int *slot_token, __global int *assignment_slot, int top_k, int capacity) {
+               __global int *slot_token, __global int *assignment_slot, int top_k) {
   const int e = (int)get_group_id(0);
   const int count = all_offsets[e + 1] - all_offsets[e];
+  const int capacity = expert_offsets[e + 1] - expert_offsets[e];
   order += all_offsets[e];
   uint threshold = 0; /* the largest value that at least `room` keys reach */
   int ties = count;   /* how many keys equal to it survive */

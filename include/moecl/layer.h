@@ -29,11 +29,17 @@ extern "C" {
  * - Logits, scores, route weights and gates are fp32. The output is rounded once. */
 
 /* Letters in comments: T num_tokens, H hidden_size, I intermediate_size,
- * E num_experts, K top_k. */
+ * E num_experts, Z num_identity_experts, K top_k. */
 typedef struct moecl_layer_params {
   int64_t hidden_size;       /* H, 1 to MOECL_MAX_SIZE; odd ones too */
   int64_t intermediate_size; /* I, 1 to MOECL_MAX_SIZE */
-  int64_t num_experts;       /* E, 1 to 1024 */
+  int64_t num_experts;       /* E, 1 to 1024: what the router chooses from */
+  /* The last Z of them, 0 to E-1, are identity experts, which have no weights and return
+   * their input (LongCat-Flash's zero experts, MoE++'s copy experts): such a choice adds
+   * the token times its route weight. The router knows no difference. They have no
+   * capacity and drop nothing, but their choices count in T * K. Not with
+   * weight_on_input. */
+  int64_t num_identity_experts;
   int64_t top_k;             /* K, 1 to min(E, 64) */
   moecl_dtype dtype;         /* of hidden_states, weights, biases and output */
   moecl_activation activation;
@@ -174,8 +180,8 @@ MOECL_API int64_t moecl_layer_tensor_size(const moecl_layer_params *params, moec
 MOECL_API moecl_dtype moecl_layer_tensor_dtype(const moecl_layer_params *params,
                                                moecl_tensor tensor);
 
-/* How many items a tensor has: num_experts, or 1 of those with index 0 only; 0
- * where the layer has no such tensor. Thread-safe. */
+/* How many items a tensor has: E - Z, or 1 of those with index 0 only; 0 where the
+ * layer has no such tensor. Thread-safe. */
 MOECL_API int64_t moecl_layer_tensor_items(const moecl_layer_params *params, moecl_tensor tensor);
 
 /* Gives weights and packs them for the chosen variant: `count` experts from

@@ -71,7 +71,7 @@ MOECL_API double moecl_reference_priority(const double *logits, int64_t num_expe
 
 /* Capacity: topk_ids and topk_weights [T,K] to kept [T,K]. token_priority [T] is
  * for MOECL_DROP_PRIORITIZED with a capacity, else it is not read and may be NULL.
- * Assignments of id -1 are not kept. Other ids outside 0 to E-1, weights and priorities that are not numbers
+ * Assignments of id -1 are not kept, those to identity experts always are. Other ids outside 0 to E-1, weights and priorities that are not numbers
  * are MOECL_ERROR_INVALID_ARGUMENT. */
 MOECL_API moecl_status moecl_reference_capacity(const moecl_layer_params *params,
                                                 int64_t num_tokens, const int32_t *topk_ids,
@@ -83,6 +83,9 @@ MOECL_API moecl_status moecl_reference_capacity(const moecl_layer_params *params
 MOECL_API void moecl_reference_kept_weights(const moecl_layer_params *params,
                                             const float *topk_weights, const uint8_t *kept,
                                             double *weights);
+
+/* Is the expert, 0 to E-1, an identity expert? The calls below are of the others. */
+MOECL_API bool moecl_reference_is_identity(const moecl_layer_params *params, int64_t expert);
 
 /* One expert on one token: hidden [H] to output [H]. gate_up [2I,H] or [I,H];
  * down [H,I]; biases may be NULL. MOECL_ERROR_OUT_OF_HOST_MEMORY if the

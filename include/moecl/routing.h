@@ -19,15 +19,18 @@ typedef struct moecl_routing_statistics {
   /* mean_t of the entropy of softmax(logits_t), in nats. */
   double entropy;
   /* max_e / mean_e and standard deviation / mean_e (population) of
-   * tokens_per_expert before capacity. */
+   * tokens_per_expert before capacity, over the E - Z experts that are no identity. */
   double max_mean_imbalance;
   double coefficient_of_variation;
   /* Dropped assignments over T*K; tokens that were routed nowhere, and second
    * choices that were not kept, had none to drop. */
   double dropped_fraction;
   /* The share of rows that padding every expert to the busiest one (after
-   * capacity) would waste: 1 - kept / (E * max_e). moecl itself does not pad. */
+   * capacity) would waste: 1 - kept / ((E - Z) * max_e), identity experts, which have
+   * no rows, left out. moecl itself does not pad. */
   double padding_waste;
+  /* Assignments to identity experts over T*K. */
+  double identity_fraction;
   /* Tokens whose router logits are not finite. They are routed nowhere (topk_ids -1,
    * weights 0) and get nothing from the routed experts: output 0, or where there is a
    * shared expert, which every token passes, what that makes of the token: NaN of NaN.
@@ -46,6 +49,7 @@ typedef struct moecl_routing_statistics {
 
 typedef struct moecl_routing {
   int64_t num_tokens, num_experts, top_k;
+  int64_t num_identity_experts; /* the last ones */
   float *router_logits;       /* [T,E] */
   int32_t *topk_ids;          /* [T,K], in the order of choice; -1: none */
   float *topk_weights;        /* [T,K], before capacity: see moecl_reference_kept_weights */

@@ -395,6 +395,9 @@ static moecl_status read_moe(const model_config *config, const family *family,
   MOECL_TRY(config_integer(config, size, 1, MOECL_MAX_SIZE, &params->intermediate_size));
   MOECL_TRY(
       config_integer(config, family->num_experts, 1, MOECL_MAX_EXPERTS, &params->num_experts));
+  MOECL_TRY(config_integer(config, family->identity_experts, 0, MOECL_MAX_EXPERTS,
+                           &params->num_identity_experts));
+  params->num_experts += params->num_identity_experts;
   MOECL_TRY(config_integer(config, family->top_k, 1, MOECL_MAX_TOP_K, &params->top_k));
   MOECL_TRY(config_integer(config, family->shared_intermediate_size, 0, MOECL_MAX_SIZE,
                            &params->shared_intermediate_size));

@@ -313,6 +313,25 @@ const family model_newer_families[] = {
      .shared = PROJECTIONS("mlp.shared_experts."),
      .dense = PROJECTIONS("mlp.")},
 
+    /* Beside each layer's experts run two dense networks, which are not of this layer. */
+    {.name = "longcat_flash",
+     .model_types = "longcat_flash",
+     .refused = "zero_expert_type=identity|norm_topk_prob",
+     .no_effect = "ffn_hidden_size intermediate_size",
+     .stacks = {{.prefixes = MODEL_LAYERS, .num_layers = "num_layers=28"}},
+     .hidden_size = "hidden_size=6144",
+     .intermediate_size = "expert_ffn_hidden_size|moe_intermediate_size=2048",
+     .num_experts = "n_routed_experts|num_local_experts=512",
+     .identity_experts = "zero_expert_num=256:0",
+     .top_k = "moe_topk|num_experts_per_tok=12",
+     .activation = "hidden_act=silu",
+     .scale = "routed_scaling_factor=6",
+     .router = "mlp.router.classifier.weight",
+     .router_bias = "mlp.router.classifier.bias",
+     .has_router_bias = "router_bias=0",
+     .correction_bias = "mlp.router.e_score_correction_bias",
+     .experts = PROJECTIONS("mlp.experts.{expert}.")},
+
     /* The experts' gate and up are cut off, the shared one's and dense networks' are not. */
     {.name = "hy_v4",
      .model_types = "hy_v4",

@@ -63,6 +63,7 @@ typedef struct family {
   family_stack stacks[2];  /* an encoder's first */
 
   const char *hidden_size, *intermediate_size, *num_experts, *top_k;
+  const char *identity_experts; /* beside num_experts */
   int least_experts; /* with fewer all layers are dense; 0: 1 */
   const char *dense_intermediate_size; /* NULL: intermediate_size */
   const char *shared_intermediate_size;

@@ -38,6 +38,32 @@ static bool is_of_ffn(const family *family, const char *prefix, const char *tail
          begins_as_ffn(tail, &family->other_shared) || begins_as_ffn(tail, &family->other_dense);
 }
 
+/* Is `tail` one of the pattern's alternatives, with an identity expert's number? */
+static bool is_of_identity(const char *tail, const char *pattern, const moecl_layer_params *params) {
+  for (const char *at = pattern; at; at = strchr(at, '|')) {
+    at += *at == '|';
+    const char *number = strstr(at, "{expert}");
+    const size_t head = number ? (size_t)(number - at) : 0, size = strcspn(at, "|");
+    if (!number || head > size || strncmp(tail, at, head) != 0) continue;
+    char *rest;
+    const long long expert = strtoll(tail + head, &rest, 10);
+    const size_t behind = size - head - strlen("{expert}");
+    if (expert >= params->num_experts - params->num_identity_experts &&
+        expert < params->num_experts && strlen(rest) == behind &&
+        memcmp(rest, number + strlen("{expert}"), behind) == 0)
+      return true;
+  }
+  return false;
+}
+
+/* transformers makes and saves gate and up of identity experts, too, and uses them no
+ * more than it is done here. */
+static bool is_idle(const family *family, const model_layer *layer, const char *tail) {
+  const moecl_layer_params *params = &layer->params;
+  return is_of_identity(tail, family->experts.gate, params) ||
+         is_of_identity(tail, family->experts.up, params);
+}
+
 moecl_status model_check_unread(const moecl_checkpoint *checkpoint, const model_layer *layer,
                                 const char *prefix, const char **read, size_t count) {
   const family *family = checkpoint->description.family;
@@ -46,7 +72,7 @@ moecl_status model_check_unread(const moecl_checkpoint *checkpoint, const model_
   for (size_t i = model_first_name(checkpoint, prefix);; i++) {
     const char *file, *name = model_name_at(checkpoint, i, &file);
     if (!name || strncmp(name, prefix, size) != 0) return MOECL_OK;
-    if (!is_of_ffn(family, prefix, name + size)) continue;
+    if (!is_of_ffn(family, prefix, name + size) || is_idle(family, layer, name + size)) continue;
     if (count > 0 && bsearch(&name, read, count, sizeof *read, by_name)) continue;
     return log_error(&checkpoint->log, MOECL_ERROR_UNSUPPORTED,
                      "%s: tensor '%.300s' is of layer %lld's feed-forward network, and family %s "

@@ -315,7 +315,7 @@ static bool has_shape(const moecl_safetensors_tensor *tensor, int64_t items, int
 static moecl_status looks_plain(moecl_checkpoint *checkpoint, const model_layer *layer,
                                 const char *pattern, int64_t rows, int64_t columns, bool *plain) {
   const moecl_safetensors_tensor *tensor;
-  const int64_t items = layer->params.num_experts;
+  const int64_t items = moecl_layer_tensor_items(&layer->params, MOECL_DOWN_PROJ);
   char *name;
   const moecl_status status = model_find(checkpoint, layer, pattern, 0, &name, NULL, &tensor);
   free(name);
@@ -357,7 +357,9 @@ static moecl_status find_pieces(moecl_checkpoint *checkpoint, const model_layer 
   for (int i = 0; i < *count; i++) {
     wants[i].item = item;
     wants[i].items =
-        layer->is_moe && per_expert && !one_for_all ? layer->params.num_experts : 0;
+        layer->is_moe && per_expert && !one_for_all
+            ? moecl_layer_tensor_items(&layer->params, tensor)
+            : 0;
     MOECL_TRY(find_piece(checkpoint, layer, &wants[i], &pieces[i]));
   }
   return MOECL_OK;

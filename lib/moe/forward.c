@@ -178,14 +178,15 @@ static double bytes_again(const moecl_layer_params *params, int64_t num_tokens) 
          (double)moecl_dtype_size(params->dtype);
 }
 
-/* Nothing is dropped but whole tokens, nothing is weighted otherwise than those
- * kernels do it, and the GEMMs have kernels for few tokens; they spare launches that
+/* Nothing is dropped but whole tokens, all experts have weights, nothing is weighted
+ * otherwise than those kernels do it, and the GEMMs have kernels for few tokens; they spare launches that
  * take an H100 as long as some 64 MB of weights. */
 static bool are_few(const moecl_layer *layer, int64_t num_tokens) {
   enum { WORTH_BYTES = 64000000 };
   const bool plain = !(layer->params.capacity_factor > 0) &&
                      layer->params.second_choice != MOECL_SECOND_RANDOM &&
-                     !layer->scale.kernel && !layer->permute.kept_weights &&
+                     layer->params.num_identity_experts == 0 && !layer->scale.kernel &&
+                     !layer->permute.kept_weights &&
                      bytes_again(&layer->params, num_tokens) <= WORTH_BYTES;
   return plain && op_gemm_serves_few(layer->gate_up, num_tokens) &&
          op_gemm_serves_few(layer->down, num_tokens);
@@ -225,6 +226,8 @@ static moecl_status enqueue_combine(moecl_layer *layer, ocl_chain *chain,
                             .topk_weights = route_weights(layer),
                             .shared = region[REGION_SHARED_OUTPUT],
                             .shared_gate = region[REGION_SHARED_GATE],
+                            .hidden_states = params->hidden_states,
+                            .expert_offsets = region[REGION_EXPERT_OFFSETS],
                             .output = params->output};
   return op_combine_enqueue(&layer->combine, chain, &io);
 }

@@ -67,7 +67,7 @@ op_gemm_shape moe_expert_shape(const moecl_layer_params *params, const kernel_va
                                bool down) {
   const bool f32 = variant->flags & KERNEL_F32_ACTIVATIONS;
   const bool f32_output = down ? moe_outputs_f32(variant) : f32;
-  return (op_gemm_shape){.num_experts = params->num_experts,
+  return (op_gemm_shape){.num_experts = params->num_experts - params->num_identity_experts,
                          .n = down ? params->hidden_size : params->intermediate_size,
                          .k = down ? params->intermediate_size : params->hidden_size,
                          .dtype = params->dtype,

@@ -9,7 +9,8 @@
 static moecl_status check_same(const moecl_layer *layer, const moecl_layer_params *stored,
                                int64_t index) {
   const moecl_layer_params *own = &layer->params;
-  bool same = own->num_experts == stored->num_experts && own->top_k == stored->top_k;
+  bool same = own->num_experts == stored->num_experts && own->top_k == stored->top_k &&
+              own->num_identity_experts == stored->num_identity_experts;
   for (int t = 0; t < MOECL_TENSOR_COUNT; t++)
     same = same && moecl_layer_tensor_size(own, (moecl_tensor)t) ==
                        moecl_layer_tensor_size(stored, (moecl_tensor)t);

@@ -36,6 +36,14 @@ static moecl_status check_sizes(const moecl_layer_params *p, char *message, size
   if (p->top_k > p->num_experts)
     return invalid(message, size, "top_k is %lld, expected at most num_experts (%lld)",
                    (long long)p->top_k, (long long)p->num_experts);
+  if (p->num_identity_experts < 0 || p->num_identity_experts >= p->num_experts)
+    return invalid(message, size,
+                   "num_identity_experts is %lld, expected 0 to num_experts - 1 (%lld)",
+                   (long long)p->num_identity_experts, (long long)p->num_experts - 1);
+  if (p->num_identity_experts > 0 && p->weight_on_input)
+    return invalid(message, size,
+                   "num_identity_experts is %lld with weight_on_input, expected one of both",
+                   (long long)p->num_identity_experts);
   if (p->shared_intermediate_size != 0) {
     status = check_range("shared_intermediate_size", p->shared_intermediate_size, MOECL_MAX_SIZE,
                          message, size);
@@ -221,7 +229,7 @@ int64_t moecl_layer_tensor_size(const moecl_layer_params *params, moecl_tensor t
 int64_t moecl_layer_tensor_items(const moecl_layer_params *params, moecl_tensor tensor) {
   if (moecl_layer_tensor_size(params, tensor) == 0) return 0;
   const bool of_experts = tensor >= MOECL_GATE_UP_PROJ && tensor <= MOECL_DOWN_BIAS;
-  return of_experts ? params->num_experts : 1;
+  return of_experts ? params->num_experts - params->num_identity_experts : 1;
 }
 
 moecl_dtype moecl_layer_tensor_dtype(const moecl_layer_params *params, moecl_tensor tensor) {

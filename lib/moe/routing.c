@@ -69,6 +69,7 @@ moecl_status moecl_layer_read_routing_wait(moecl_layer *layer, moecl_routing *ro
                      "or given to another layer since");
   routing->num_tokens = layer->workspace.num_tokens;
   routing->num_experts = layer->params.num_experts;
+  routing->num_identity_experts = layer->params.num_identity_experts;
   routing->top_k = layer->params.top_k;
   routing->capacity = moecl_expert_capacity(&layer->params, routing->num_tokens);
   moecl_status status = allocate(layer, routing);

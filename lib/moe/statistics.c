@@ -122,14 +122,19 @@ void moecl_routing_statistics_compute(const moecl_routing *routing,
   if (routing->num_tokens == 0) return;
   token_means(routing, statistics);
   count_choices(routing, statistics);
-  const double experts = (double)routing->num_experts;
-  load before = measure_load(routing->tokens_per_expert, routing->num_experts);
-  load after = measure_load(routing->tokens_per_expert_after_capacity, routing->num_experts);
+  const int64_t computed = routing->num_experts - routing->num_identity_experts;
+  const double experts = (double)computed;
+  const double assignments = (double)routing->num_tokens * (double)routing->top_k;
+  const load before = measure_load(routing->tokens_per_expert, computed);
+  const load after = measure_load(routing->tokens_per_expert_after_capacity, computed);
   if (before.sum > 0) {
     statistics->max_mean_imbalance = before.max * experts / before.sum;
     statistics->coefficient_of_variation = sqrt(before.variance) * experts / before.sum;
   }
-  statistics->dropped_fraction =
-      (before.sum - after.sum) / ((double)routing->num_tokens * (double)routing->top_k);
+  statistics->dropped_fraction = (before.sum - after.sum) / assignments;
+  double identities = 0;
+  for (int64_t e = computed; e < routing->num_experts; e++)
+    identities += (double)routing->tokens_per_expert[e];
+  statistics->identity_fraction = identities / assignments;
   if (after.max > 0) statistics->padding_waste = 1 - after.sum / (experts * after.max);
 }

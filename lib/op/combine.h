@@ -7,6 +7,7 @@
 
 typedef struct op_combine {
   int64_t hidden_size, top_k;
+  int64_t first_identity; /* expert; 0: no identity experts */
   const kernel_variant *variant; /* tile_n: columns of a work-group */
   ocl_kernel *combine;
 } op_combine; /* also adds the shared expert's output */
@@ -16,6 +17,8 @@ typedef struct op_combine_io {
   const moecl_buffer *expert_output, *assignment_slot, *topk_weights, *output;
   const moecl_buffer *shared;      /* [T,H], expert_output's type; read if the layer has it */
   const moecl_buffer *shared_gate; /* [T] fp32, likewise */
+  /* [T,H] of the storage type, and E+1 int32: read where there are identity experts */
+  const moecl_buffer *hidden_states, *expert_offsets;
 } op_combine_io;
 
 /* Does the variant take these parameters? */

@@ -115,8 +115,8 @@ moecl_status op_permute_enqueue_counted(op_permute *permute, ocl_chain *chain,
                     permute->scatter->local);
 }
 
-static moecl_status select_largest(op_permute *permute, ocl_chain *chain, const op_permute_io *io,
-                                   int32_t capacity) {
+static moecl_status select_largest(op_permute *permute, ocl_chain *chain,
+                                   const op_permute_io *io) {
   const uint64_t experts = (uint64_t)permute->params.num_experts;
   const moecl_buffer *keys = permute->prioritize ? io->token_priority : io->topk_weights;
   if (permute->prioritize) {
@@ -125,9 +125,9 @@ static moecl_status select_largest(op_permute *permute, ocl_chain *chain, const 
     MOECL_TRY(ocl_launch(chain, permute->prioritize, (uint64_t)io->num_tokens,
                          permute->prioritize->local));
   }
-  MOECL_TRY(ocl_kernel_args(permute->select_largest, "bbbbbbii", io->order, io->all_offsets,
+  MOECL_TRY(ocl_kernel_args(permute->select_largest, "bbbbbbi", io->order, io->all_offsets,
                             io->expert_offsets, keys, io->slot_token, io->assignment_slot,
-                            (int32_t)permute->params.top_k, capacity));
+                            (int32_t)permute->params.top_k));
   return ocl_launch(chain, permute->select_largest, experts, permute->select_largest->local);
 }
 
@@ -136,7 +136,7 @@ static moecl_status enqueue_sorted(op_permute *permute, ocl_chain *chain,
   const int32_t tokens = (int32_t)io->num_tokens;
   const int32_t top_k = (int32_t)permute->params.top_k;
   const int32_t experts = (int32_t)permute->params.num_experts;
-  const int32_t capacity = device_capacity(permute, io->num_tokens);
+  const int32_t limited = experts - (int32_t)permute->params.num_identity_experts;
   const uint64_t blocks = blocks_of_assignments(tokens, top_k);
 
   MOECL_TRY(ocl_kernel_args(permute->histogram, "bbiii", io->topk_ids, io->block_counts, tokens,
@@ -146,15 +146,15 @@ static moecl_status enqueue_sorted(op_permute *permute, ocl_chain *chain,
                             (int32_t)blocks, experts));
   MOECL_TRY(ocl_launch(chain, permute->scan_blocks, (uint64_t)experts,
                        permute->scan_blocks->local));
-  MOECL_TRY(ocl_kernel_args(permute->scan_experts, "bbbbiii", io->tokens_per_expert,
-                            io->expert_offsets, io->tile_offsets, io->all_offsets, experts,
-                            capacity, (int32_t)io->tile_m));
+  MOECL_TRY(ocl_kernel_args(permute->scan_experts, "bbbbiiii", io->tokens_per_expert,
+                            io->expert_offsets, io->tile_offsets, io->all_offsets, experts, limited,
+                            device_capacity(permute, io->num_tokens), (int32_t)io->tile_m));
   MOECL_TRY(ocl_launch(chain, permute->scan_experts, 1, permute->scan_experts->local));
-  MOECL_TRY(ocl_kernel_args(permute->scatter, "bbbbbbbiiii", io->topk_ids, io->block_counts,
+  MOECL_TRY(ocl_kernel_args(permute->scatter, "bbbbbbbiii", io->topk_ids, io->block_counts,
                             io->expert_offsets, io->all_offsets, io->slot_token,
-                            io->assignment_slot, io->order, tokens, top_k, experts, capacity));
+                            io->assignment_slot, io->order, tokens, top_k, experts));
   MOECL_TRY(ocl_launch(chain, permute->scatter, blocks, permute->scatter->local));
-  return permute->select ? select_largest(permute, chain, io, capacity) : MOECL_OK;
+  return permute->select ? select_largest(permute, chain, io) : MOECL_OK;
 }
 
 moecl_status op_permute_enqueue(op_permute *permute, ocl_chain *chain, const op_permute_io *io) {

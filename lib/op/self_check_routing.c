@@ -136,8 +136,10 @@ moecl_status op_router_self_check(moecl_context *context, const kernel_variant *
 
 /* ---- permute ---- */
 
-/* More than two blocks of assignments; expert EMPTY is never chosen. */
+/* More than two blocks of assignments; expert EMPTY is never chosen. With a capacity the
+ * last IDENTITIES are identity experts, of which the first goes beyond it. */
 enum { TOKENS = 301, EXPERTS = 5, TOP_K = 2, ALL = TOKENS * TOP_K, EMPTY = 3, TILE_M = 48 };
+enum { IDENTITIES = 3 };
 
 typedef struct permuted {
   int32_t tokens_per_expert[EXPERTS], expert_offsets[EXPERTS + 1], tile_offsets[EXPERTS + 1];
@@ -292,8 +294,10 @@ static moecl_status check_permute(op_permute *permute, const kernel_variant *var
 moecl_status op_permute_self_check(moecl_context *context, const kernel_variant *variant,
                                    const moecl_layer_params *params) {
   const moecl_layer_params small = {.num_experts = EXPERTS,
+                                    .num_identity_experts =
+                                        params->capacity_factor > 0 ? IDENTITIES : 0,
                                     .top_k = TOP_K,
-                                    .capacity_factor = params->capacity_factor > 0 ? 0.8 : 0,
+                                    .capacity_factor = params->capacity_factor > 0 ? 0.7 : 0,
                                     .drop_policy = params->drop_policy,
                                     .renormalize_after_capacity =
                                         params->renormalize_after_capacity,
@@ -320,24 +324,31 @@ moecl_status op_permute_self_check(moecl_context *context, const kernel_variant 
 /* More columns than a work-group makes, and an odd number of them where the
  * variant takes it. */
 enum { OUT_TOKENS = 3, MOST_WIDTH = 1032, CHOICES = 3, SLOTS = OUT_TOKENS * CHOICES };
+enum { FIRST_IDENTITY = 2, IDENTITY_SLOT = 2 };
 
 /* Slots not in the order of the choices; the last token is dropped, and a choice
- * of the first one. Weights and values are multiples of 1/8, so the sums are
+ * of the first one. With identity experts, of which there is one behind FIRST_IDENTITY
+ * others, the slots from IDENTITY_SLOT on have no rows. Weights and values are multiples of 1/8, so the sums are
  * exact but for the last rounding. */
 static const int32_t combine_slots[SLOTS] = {4, -1, 0, 2, 5, 1, -1, -1, -1};
 static const float combine_weights[SLOTS] = {0.5f, 9, 0.25f, 0.125f, 0.375f, 0.5f, 9, 9, 9};
 
+static const int32_t combine_offsets[] = {0, 1, IDENTITY_SLOT, 6};
 static const float combine_gates[OUT_TOKENS] = {0.5f, 0.25f, 0.75f};
 
-/* The shared expert's output are the first rows of `input` in reverse. */
+/* The shared expert's output are the first rows of `input` in reverse, hidden states the
+ * last rows. */
 static double expect_combined(const moecl_layer_params *small, const double *input, int token,
                               int column) {
   const int width = (int)small->hidden_size;
   double sum = 0;
-  for (int i = token * CHOICES; i < (token + 1) * CHOICES; i++)
+  for (int i = token * CHOICES; i < (token + 1) * CHOICES; i++) {
+    const bool identity = small->num_identity_experts > 0 && combine_slots[i] >= IDENTITY_SLOT;
+    const int row = identity ? SLOTS - OUT_TOKENS + token : combine_slots[i];
     if (combine_slots[i] >= 0)
       sum += (small->weight_on_input ? 1.0 : (double)combine_weights[i]) *
-             input[combine_slots[i] * width + column];
+             input[row * width + column];
+  }
   if (small->shared_intermediate_size > 0)
     sum += (op_shared_is_weighted(small) ? (double)combine_gates[token] : 1.0) *
            input[(OUT_TOKENS - 1 - token) * width + column];
@@ -364,6 +375,9 @@ static moecl_status check_combine(moecl_context *context, const kernel_variant *
     memcpy(shared + t * width, input + (OUT_TOKENS - 1 - t) * width, (size_t)width * sizeof *input);
   MOECL_TRY(check_upload(context, from, shared, OUT_TOKENS * (size_t)width, &b[4]));
   MOECL_TRY(check_upload_words(context, combine_gates, OUT_TOKENS, &b[5]));
+  MOECL_TRY(check_upload(context, to, input + (SLOTS - OUT_TOKENS) * width,
+                         OUT_TOKENS * (size_t)width, &b[6]));
+  MOECL_TRY(check_upload_words(context, combine_offsets, FIRST_IDENTITY + 2, &b[7]));
   ocl_chain chain = {.context = context};
   const op_combine_io io = {.num_tokens = OUT_TOKENS,
                             .expert_output = b[0],
@@ -371,6 +385,8 @@ static moecl_status check_combine(moecl_context *context, const kernel_variant *
                             .topk_weights = b[2],
                             .shared = b[4],
                             .shared_gate = b[5],
+                            .hidden_states = b[6],
+                            .expert_offsets = b[7],
                             .output = b[3]};
   MOECL_TRY(op_combine_enqueue(combine, &chain, &io));
   MOECL_TRY(moecl_buffer_read_wait(b[3], 0, bytes, raw));
@@ -386,6 +402,8 @@ static moecl_status check_combine(moecl_context *context, const kernel_variant *
 moecl_status op_combine_self_check(moecl_context *context, const kernel_variant *variant,
                                    const moecl_layer_params *params, bool input_f32) {
   const moecl_layer_params small = {.hidden_size = variant->flags & KERNEL_EIGHTS ? MOST_WIDTH : 301,
+                                    .num_experts = FIRST_IDENTITY + 1,
+                                    .num_identity_experts = params->num_identity_experts > 0,
                                     .top_k = CHOICES,
                                     .dtype = params->dtype,
                                     .shared_intermediate_size = params->shared_intermediate_size,

@@ -82,6 +82,10 @@ double moecl_reference_priority(const double *logits, int64_t num_experts) {
   return 1 / sum;
 }
 
+bool moecl_reference_is_identity(const moecl_layer_params *params, int64_t expert) {
+  return expert >= params->num_experts - params->num_identity_experts;
+}
+
 moecl_status moecl_reference_capacity(const moecl_layer_params *params, int64_t num_tokens,
                                       const int32_t *topk_ids, const float *topk_weights,
                                       const float *token_priority, uint8_t *kept) {
@@ -98,7 +102,7 @@ moecl_status moecl_reference_capacity(const moecl_layer_params *params, int64_t 
   if (count == 0) return MOECL_OK;
   int64_t room[MOECL_MAX_EXPERTS];
   for (int64_t e = 0; e < params->num_experts; e++)
-    room[e] = limited ? capacity : count;
+    room[e] = limited && !moecl_reference_is_identity(params, e) ? capacity : count;
   memset(kept, 0, (size_t)count);
   if (limited && params->drop_policy != MOECL_DROP_POSITION)
     return keep_sorted(params, count, topk_ids, topk_weights, token_priority, room, kept);

@@ -104,6 +104,24 @@ def lower_half(model):
     model.model.layers[1].mlp.gate.e_score_correction_bias -= 0.9
 
 
+LONGCAT = mla(hidden_size=32, ffn_hidden_size=24, expert_ffn_hidden_size=20, n_routed_experts=6, zero_expert_num=7,
+              moe_topk=3) | dict(q_lora_rank=8, num_layers=2, head_dim=8)
+del LONGCAT["num_hidden_layers"]
+
+
+def without_idle_gates(tensors):
+    """Published files have no weights of identity experts."""
+    first = LONGCAT["n_routed_experts"]
+    idle = tuple(f".experts.{e}." for e in range(first, first + LONGCAT["zero_expert_num"]))
+    return {name: tensor for name, tensor in tensors.items() if not any(part in name for part in idle)}
+
+
+def some_identities(model, path, tensors):
+    """Tokens of identity experts alone, or all but one, of others alone, and of both."""
+    chosen = (tensors["topk_ids"] >= model.config.n_routed_experts).sum(dim=1)
+    assert {0, 1, 2} <= set(chosen.tolist()), chosen.tolist()
+
+
 def all_negative(model, path, tensors):
     assert (routers.by_biased_sigmoid(model.get_submodule(path), tensors["router_logits"]) < 0).all()
 
@@ -636,6 +654,12 @@ CASES = [
               mlp_layer_types=["dense", "sparse"]),
          one("mlp"), seed=60, exact=r"mlp\.gate\.weight", choice=routers.cut_to_zero, adjust=lower_half,
          assertion=zeros_win),
+    Case("longcat_flash", "LongcatFlash", LONGCAT, one("mlp"), seed=65, router="router", exact=r"mlp\.router\.",
+         choice=routers.by_biased_softmax, publish_tensors=without_idle_gates,
+         publish_config=lambda config: config | dict(zero_expert_type="identity", router_bias=False),
+         assertion=some_identities),
+    Case("longcat_flash-saved", "LongcatFlash", LONGCAT | dict(zero_expert_num=9), one("mlp"), seed=71, router="router",
+         choice=routers.by_biased_softmax, assertion=some_identities),
     Case("cohere2_moe", "Cohere2Moe",
          heads(hidden_size=32, intermediate_size=20, prefix_dense_intermediate_size=40, num_experts=8,
                num_experts_per_tok=3, num_shared_experts=2, mlp_layer_types=["dense", "sparse"],

@@ -21,14 +21,14 @@ import struct
 import sys
 
 PARAMS = (
-    "num_tokens hidden_size intermediate_size num_experts top_k renormalize jitter "
+    "num_tokens hidden_size intermediate_size num_experts num_identity_experts top_k renormalize jitter "
     "capacity_factor min_capacity drop_policy activation dtype distribution seed"
 ).split()
 STAGES = "router permute gate_up down shared combine layer".split()
 RATES = "tokens_per_s tflops gbytes_per_s memory_bytes".split()
 STATISTICS = (
     "load_balancing_loss router_z_loss entropy max_mean_imbalance coefficient_of_variation "
-    "dropped_fraction padding_waste"
+    "dropped_fraction padding_waste identity_fraction"
 ).split()
 GATED = {"swiglu", "geglu", "geglu_tanh", "swiglu_clamped", "swiglu_limited", "swiglu_limited_silu"}
 SAFETENSORS_DTYPE = {"fp32": "F32", "fp16": "F16", "bf16": "BF16"}
@@ -209,12 +209,13 @@ def expected_tensors(params):
     """Name -> (dtypes, shape)."""
     tokens, hidden, inner = (params[k] for k in ("num_tokens", "hidden_size", "intermediate_size"))
     experts, top_k = params["num_experts"], params["top_k"]
+    computed = experts - params["num_identity_experts"]
     stored = (SAFETENSORS_DTYPE[params["dtype"]],)
     integers, floats = ("I32", "I64"), ("F32",)
     tensors = {
         "hidden_states": (stored, [tokens, hidden]),
         "router.weight": (stored, [experts, hidden]),
-        "experts.down_proj": (stored, [experts, hidden, inner]),
+        "experts.down_proj": (stored, [computed, hidden, inner]),
         "router_logits": (floats, [tokens, experts]),
         "topk_ids": (integers, [tokens, top_k]),
         "topk_weights": (floats, [tokens, top_k]),
@@ -222,9 +223,9 @@ def expected_tensors(params):
         "output": (stored, [tokens, hidden]),
     }
     if params["activation"] in GATED:
-        tensors["experts.gate_up_proj"] = (stored, [experts, 2 * inner, hidden])
+        tensors["experts.gate_up_proj"] = (stored, [computed, 2 * inner, hidden])
     else:
-        tensors["experts.up_proj"] = (stored, [experts, inner, hidden])
+        tensors["experts.up_proj"] = (stored, [computed, inner, hidden])
     size = params["shared_intermediate_size"]
     if size:
         gated = params["activation"] in GATED
@@ -340,7 +341,8 @@ def keep(ids, weights, priority, params):
     kept = [[0] * params["top_k"] for _ in tokens]
     for t, k in order:
         expert = ids[t][k]
-        if limit is None or count[expert] < limit:
+        identity = expert >= params["num_experts"] - params["num_identity_experts"]
+        if limit is None or identity or count[expert] < limit:
             count[expert] += 1
             kept[t][k] = 1
     return kept
@@ -469,6 +471,8 @@ def check_output(where, tensors, params):
             if alive and params["weight_on_input"]:
                 out = feed_forward([weight * a for a in x], expert, layer, params)
                 row = [a + b for a, b in zip(row, out)]
+            elif alive and expert >= params["num_experts"] - params["num_identity_experts"]:
+                row = [a + weight * b for a, b in zip(row, x)]
             elif alive:
                 row = [a + weight * b for a, b in zip(row, feed_forward(x, expert, layer, params))]
         if params["shared_intermediate_size"]:
@@ -495,17 +499,21 @@ def check_statistics(where, tensors, point):
     logits = rows_of(tensors, "router_logits")
     scores = [softmax(row) for row in logits]
     mean_scores = [math.fsum(row[e] for row in scores) / tokens for e in range(experts)]
-    mean = sum(before) / experts
+    balance = experts * math.fsum(b / tokens * s for b, s in zip(before, mean_scores))
+    computed = experts - params["num_identity_experts"]
+    before, after, identities = before[:computed], after[:computed], sum(before[computed:])
+    mean = sum(before) / computed
     busiest = max(after)
     wanted = {
-        "load_balancing_loss": experts * math.fsum(b / tokens * s for b, s in zip(before, mean_scores)),
+        "load_balancing_loss": balance,
         "router_z_loss": math.fsum(
             (max(row) + math.log(math.fsum(math.exp(x - max(row)) for x in row))) ** 2 for row in logits
         ) / tokens,
         "entropy": -math.fsum(s * math.log(s) for row in scores for s in row if s) / tokens,
-        "max_mean_imbalance": max(before) / mean,
-        "coefficient_of_variation": math.sqrt(math.fsum((b - mean) ** 2 for b in before) / experts) / mean,
-        "padding_waste": 1 - sum(after) / (experts * busiest) if busiest else 0,
+        "max_mean_imbalance": max(before) / mean if mean else 0,
+        "coefficient_of_variation": math.sqrt(math.fsum((b - mean) ** 2 for b in before) / computed) / mean if mean else 0,
+        "padding_waste": 1 - sum(after) / (computed * busiest) if busiest else 0,
+        "identity_fraction": identities / (tokens * params["top_k"]),
     }
     for key, value in wanted.items():
         close(f"{where} routing.{key}", routing[key], value, 1e-5)

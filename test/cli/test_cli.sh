@@ -353,6 +353,13 @@ test_run() {
   else
     skip "pictures: gnuplot is not installed"
   fi
+  write_tiny "$work/identities.yaml" 6 '[1, 3]' swiglu '[null, 0.7]'
+  call run "$work/identities.yaml" --set layer.num_identity_experts='[3, 5]' --out "$work/identities" --dump
+  expect "run: identity experts" 0
+  holds "identity experts, recomputed from the dumps" \
+    python3 "$here/check_results.py" "$work/identities" --points 8 --dump
+  holds "the report tells the identity experts' share" \
+    grep -q 'last column' "$work/identities/report.md"
   local dtype
   for dtype in fp16 bf16; do
     call run "$work/tiny.yaml" --set "dtype=$dtype" --set layer.capacity.factor=1.0 \

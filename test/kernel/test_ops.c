@@ -69,6 +69,7 @@ typedef struct permute_case {
   int64_t min_capacity;
   moecl_drop_policy policy;
   int distinct_weights; /* 0: all different */
+  int64_t identities;   /* the last experts, which have no capacity */
 } permute_case;
 
 /* Different ids for each token: all of random experts, expert 3 always first, a
@@ -179,7 +180,8 @@ static float *read_priorities(const permute_case *c, const float *logits,
 }
 
 static void check_permute(const permute_case *c, const kernel_variant *variant) {
-  const moecl_layer_params layer = {.num_experts = c->experts, .top_k = c->top_k,
+  const moecl_layer_params layer = {.num_experts = c->experts,
+                                    .num_identity_experts = c->identities, .top_k = c->top_k,
                                     .hidden_size = 1, .intermediate_size = 1,
                                     .capacity_factor = c->capacity_factor,
                                     .min_capacity = c->min_capacity, .drop_policy = c->policy};
@@ -247,6 +249,12 @@ static const permute_case permute_cases[] = {
     {"position, many blocks", 30011, 60, 4, IDS_SPARSE, 1.0, 0, POSITION, 0},
     {"position, nowhere", 999, 7, 3, IDS_HOLES, 0.5, 0, POSITION, 0},
     {"position, min_capacity", 50, 1024, 4, IDS_HOT, 0.001, 2, POSITION, 0},
+    {"position, identities", 3001, 13, 5, IDS_RANDOM, 0.5, 0, POSITION, 0, 7},
+    {"position, all but one identities", 3001, 130, 2, IDS_HOT, 1.0, 0, POSITION, 0, 129},
+    {"position, 1024 experts, identities", 700, 1024, 64, IDS_RANDOM, 0.8, 0, POSITION, 0, 1},
+    {"probability, identities, ties", 3001, 13, 5, IDS_RANDOM, 0.5, 0, PROBABILITY, 5, 4},
+    {"probability, all but one identities", 999, 7, 3, IDS_HOLES, 0.5, 0, PROBABILITY, 0, 6},
+    {"prioritized, identities, ties", 3001, 13, 5, IDS_RANDOM, 0.5, 0, PRIORITIZED, 5, 12},
     {"probability", 3001, 13, 5, IDS_RANDOM, 0.9, 0, PROBABILITY, 0},
     {"probability, hot", 3001, 16, 2, IDS_HOT, 1.0, 0, PROBABILITY, 0},
     {"probability, many blocks", 30011, 60, 4, IDS_SPARSE, 1.0, 0, PROBABILITY, 0},

@@ -17,6 +17,7 @@ static const struct {
     {"workload.num_tokens", {"33", "1"}},
     {"layer.top_k", {"2", "1", "8"}},
     {"layer.activation", {"swiglu", "swiglu_clamped", "swiglu_limited", "relu2"}},
+    {"layer.num_identity_experts", {"0", "3"}},
     {"layer.gate_up_bias", {"false", "true"}},
     {"layer.down_bias", {"false", "true"}},
     {"layer.shared.intermediate_size", {"null", "24"}},
@@ -60,6 +61,7 @@ static const char *const exclusive[][2] = {
     {"topk_groups=3", "second_choice=sampled"},
     {"top_k=8", "topk_groups=3"}, /* six experts */
     {"shared.intermediate_size=null", "shared.gate=true"},
+    {"num_identity_experts=3", "weight_on_input=true"},
 };
 
 static const char text[] = "layer: {hidden_size: 40, intermediate_size: 24, num_experts: 8, "

@@ -176,10 +176,22 @@ static void test_failure(void **state) {
   check_failure(true, "combine/generic.cl", " : 1.0f;", " : 2.0f;", &with, MOECL_ERROR_BUILD,
                 combine);
   with.weight_on_input = false;
+  with.num_identity_experts = 1;
+  check_failure(true, "combine/generic.cl", "identity += weight", "identity = weight", &with,
+                MOECL_ERROR_BUILD, combine);
+  check_failure(true, "combine/generic.cl", "slot >= first_without_row", "slot > first_without_row",
+                &with, MOECL_ERROR_BUILD, combine);
+  check_failure(true, "combine/generic.cl", "fma(identity,", "fma(-identity,", &with,
+                MOECL_ERROR_BUILD, combine);
+  with.num_identity_experts = 0;
   check_failure(true, "permute/serial.cl", "counts[e]++;\n#if", "++counts[e];\n#if", &with,
                 MOECL_ERROR_BUILD, permute);
   with.capacity_factor = 1;
-  check_failure(true, "permute/serial.cl", "rank < capacity", "rank <= capacity", &with,
+  check_failure(true, "permute/serial.cl", "slot < expert_offsets[e + 1]",
+                "slot <= expert_offsets[e + 1]", &with,
+                MOECL_ERROR_BUILD, permute);
+  check_failure(true, "permute/serial.cl", "&& e < limited", "", &with, MOECL_ERROR_BUILD, permute);
+  check_failure(true, "permute/serial.cl", "e < limited", "e < limited - 1", &with,
                 MOECL_ERROR_BUILD, permute);
   check_failure(true, "permute/order.clh", "* top_k + k;", "* top_k + top_k - 1 - k;", &with,
                 MOECL_ERROR_BUILD, permute);
@@ -233,7 +245,7 @@ static void test_permute_set_aside(void **state) {
   }
   check_set_aside("(j < lid)", "(j > lid)", &with);
   with.capacity_factor = 1;
-  check_set_aside("rank < capacity", "rank <= capacity", &with);
+  check_set_aside("slot < expert_offsets[e + 1]", "slot <= expert_offsets[e + 1]", &with);
   with.drop_policy = MOECL_DROP_PROBABILITY;
   check_set_aside("tie_rank < ties", "tie_rank <= ties", &with);
   with.drop_policy = MOECL_DROP_PRIORITIZED;

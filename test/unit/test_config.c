@@ -201,7 +201,7 @@ static void test_resolved_json(void **state) {
       e.resolved_json,
       "{\"name\":\"t\",\"device\":\"auto\",\"seed\":0,\"layer\":{\"checkpoint\":null,\"layer\":null,"
       "\"hidden_size\":64,"
-      "\"intermediate_size\":128,\"num_experts\":8,\"top_k\":2,\"activation\":\"swiglu\",\"swiglu_alpha\":1.702,\"swiglu_limit\":7.0,"
+      "\"intermediate_size\":128,\"num_experts\":8,\"num_identity_experts\":0,\"top_k\":2,\"activation\":\"swiglu\",\"swiglu_alpha\":1.702,\"swiglu_limit\":7.0,"
       "\"gate_up_bias\":false,\"down_bias\":false,\"shared\":{\"intermediate_size\":null,"
       "\"gate\":false,\"swiglu_limit\":null,\"scaling_factor\":1.0},\"variant\":\"auto\",\"router\":{"
       "\"scoring\":\"softmax\",\"score_after_topk\":false,\"sparsemixer_jitter\":0.01,"

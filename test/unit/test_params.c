@@ -46,6 +46,8 @@ static void test_check(void **state) {
   REFUSES(intermediate_size, 1073741824,
           "intermediate_size is 1073741824, expected 1 to 1073741823");
   REFUSES(num_experts, 1025, "num_experts is 1025, expected 1 to 1024");
+  REFUSES(num_identity_experts, 8, "num_identity_experts is 8, expected 0 to num_experts - 1 (7)");
+  REFUSES(num_identity_experts, -1, "num_identity_experts is -1, expected 0 to num_experts - 1 (7)");
   REFUSES(top_k, 65, "top_k is 65, expected 1 to 64");
   REFUSES(top_k, 9, "top_k is 9, expected at most num_experts (8)");
   REFUSES(dtype, (moecl_dtype)-1, "dtype is -1, expected a moecl_dtype");

@@ -26,7 +26,7 @@ static void check_first_point(const json_t *root) {
       {"routing.load_balancing_loss", "1.5"}, {"routing.router_z_loss", "2.5"},
       {"routing.entropy", "3.5"}, {"routing.max_mean_imbalance", "4.5"},
       {"routing.coefficient_of_variation", "5.5"}, {"routing.dropped_fraction", "0.125"},
-      {"routing.padding_waste", "0.75"}, {"routing.nonfinite_tokens", "0"},
+      {"routing.padding_waste", "0.75"}, {"routing.identity_fraction", "0.375"}, {"routing.nonfinite_tokens", "0"},
       {"verify.error", "1e-6"}, {"verify.tolerance", "1e-5"}, {"verify.ok", "true"},
       {"verify.tokens_checked", "6"}, {"verify.num_tokens", "6"}, {"verify.experts_checked", "4"},
       {"verify.topk_mismatches", "0"}, {"verify.capacity_ok", "true"}};
@@ -55,7 +55,7 @@ static void test_json(void **state) {
   check_keys(root, "points.0.routing",
              "tokens_per_expert tokens_per_expert_after_capacity capacity dropped_fraction "
              "load_balancing_loss router_z_loss entropy max_mean_imbalance "
-             "coefficient_of_variation padding_waste nonfinite_tokens "
+             "coefficient_of_variation padding_waste identity_fraction nonfinite_tokens "
              "nonfinite_score_tokens zero_weight_tokens");
   check_keys(root, "points.0.verify",
              "error tolerance ok tokens_checked num_tokens "
@@ -130,7 +130,7 @@ static void test_csv_text(void **state) {
   char *text = slurp(f, "results.csv");
   assert_string_equal(
       text,
-      "index,status,error,num_tokens,hidden_size,intermediate_size,num_experts,top_k,"
+      "index,status,error,num_tokens,hidden_size,intermediate_size,num_experts,num_identity_experts,top_k,"
       "renormalize,jitter,capacity_factor,min_capacity,drop_policy,activation,dtype,"
       "distribution,seed,router_bias,gate_up_bias,down_bias,router_variant,"
       "grouped_gemm_variant,skew_exponent,skew_clusters,skew_noise,scoring,score_after_topk,"
@@ -147,20 +147,20 @@ static void test_csv_text(void **state) {
       "time_ms_combine_median,time_ms_combine_min,time_ms_combine_p90,time_ms_layer_median,"
       "time_ms_layer_min,time_ms_layer_p90,tokens_per_s,tflops,gbytes_per_s,memory_bytes,"
       "host_ms,capacity,dropped_fraction,load_balancing_loss,router_z_loss,entropy,max_mean_imbalance,"
-      "coefficient_of_variation,padding_waste,nonfinite_tokens,nonfinite_score_tokens,"
+      "coefficient_of_variation,padding_waste,identity_fraction,nonfinite_tokens,nonfinite_score_tokens,"
       "zero_weight_tokens,verify_error,verify_tolerance,"
       "verify_ok,verify_tokens_checked,verify_experts_checked,verify_topk_mismatches,"
       "verify_capacity_ok\r\n"
-      "0,ok,,6,64,32,4,1,true,0.01,1.1,0,position,swiglu,fp32,skewed,0,false,false,false,auto,"
+      "0,ok,,6,64,32,4,0,1,true,0.01,1.1,0,position,swiglu,fp32,skewed,0,false,false,false,auto,"
       "auto,1,,0.5,softmax,false,0.01,1,false,,,max,false,all,false,false,1.702,7,,false,,1,false,,0,false,generic,scan,cpu,gather,20,1,2.5,1.5,9.5,,,,4.5,1.5,9.5,5.5,1.5,9.5,6.5,1.5,"
-      "9.5,7.5,1.5,9.5,8.5,1.5,9.5,1234.5,0.25,,1048576,0.125,2,0.125,1.5,2.5,3.5,4.5,5.5,0.75,0,0,0,1e-06,1e-05,"
+      "9.5,7.5,1.5,9.5,8.5,1.5,9.5,1234.5,0.25,,1048576,0.125,2,0.125,1.5,2.5,3.5,4.5,5.5,0.75,0.375,0,0,0,1e-06,1e-05,"
       "true,6,4,0,true\r\n"
-      "1,ok_unverified,,6,64,32,4,1,true,0.01,,0,position,swiglu,fp32,skewed,0,false,false,"
+      "1,ok_unverified,,6,64,32,4,0,1,true,0.01,,0,position,swiglu,fp32,skewed,0,false,false,"
       "false,auto,auto,1,,0.5,softmax,false,0.01,1,false,,,max,false,all,false,false,1.702,7,,false,,1,false,,0,false,generic,scan,cpu,gather,20,1,2.5,1.5,9.5,,,,4.5,1.5,9.5,5.5,1.5,"
-      "9.5,6.5,1.5,9.5,7.5,1.5,9.5,8.5,1.5,9.5,1234.5,0.25,,1048576,0.125,,0.125,1.5,2.5,3.5,4.5,5.5,0.75,0,0,0,,,,,,"
+      "9.5,6.5,1.5,9.5,7.5,1.5,9.5,8.5,1.5,9.5,1234.5,0.25,,1048576,0.125,,0.125,1.5,2.5,3.5,4.5,5.5,0.75,0.375,0,0,0,,,,,,"
       ",\r\n"
-      "3,error,the layer broke,6,64,32,4,2,true,0.01,,0,position,swiglu,fp32,skewed,0,false,"
-      "false,false,auto,auto,1,,0.5,softmax,false,0.01,1,false,,,max,false,all,false,false,1.702,7,,false,,1,false,,0,false,,,,,0,0,,,,,,,,,,,,,,,,,,,,,,,,,0,,,,,,,,,,,,,,,,,,,\r\n");
+      "3,error,the layer broke,6,64,32,4,0,2,true,0.01,,0,position,swiglu,fp32,skewed,0,false,"
+      "false,false,auto,auto,1,,0.5,softmax,false,0.01,1,false,,,max,false,all,false,false,1.702,7,,false,,1,false,,0,false,,,,,0,0,,,,,,,,,,,,,,,,,,,,,,,,,0,,,,,,,,,,,,,,,,,,,,\r\n");
   free(text);
   results_destroy(&all);
 }

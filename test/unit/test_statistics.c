@@ -49,6 +49,33 @@ static void test_by_hand(void **state) {
   assert_true(s.padding_waste == 0.5); /* 1 of 2 * 1 padded rows */
 }
 
+/* Three experts and two identities, top 2 of four tokens: what is not the softmax's is of
+ * the three alone. One of expert 0's is dropped. */
+static void test_identities(void **state) {
+  (void)state;
+  float logits[20] = {0};
+  int64_t before[5] = {3, 1, 0, 4, 0}, after[5] = {2, 1, 0, 4, 0};
+  moecl_routing routing = {.num_tokens = 4,
+                           .num_experts = 5,
+                           .num_identity_experts = 2,
+                           .top_k = 2,
+                           .router_logits = logits,
+                           .tokens_per_expert = before,
+                           .tokens_per_expert_after_capacity = after};
+  moecl_routing_statistics s;
+  moecl_routing_statistics_compute(&routing, &s);
+  assert_true(s.identity_fraction == 0.5 && s.dropped_fraction == 1.0 / 8);
+  assert_near(s.max_mean_imbalance, 3 / (4.0 / 3), 1e-15);
+  assert_near(s.coefficient_of_variation, sqrt(14.0 / 9) / (4.0 / 3), 1e-15);
+  assert_near(s.padding_waste, 0.5, 1e-15); /* 3 of 3 * 2 */
+  assert_near(s.load_balancing_loss, 2.0, 1e-15);
+  assert_near(s.entropy, log(5), 1e-15);
+  before[3] = 8, before[0] = before[1] = after[0] = after[1] = 0;
+  moecl_routing_statistics_compute(&routing, &s);
+  assert_true(s.identity_fraction == 1 && s.dropped_fraction == 0 && s.padding_waste == 0);
+  assert_true(s.max_mean_imbalance == 0 && s.coefficient_of_variation == 0);
+}
+
 static void test_no_tokens(void **state) {
   (void)state;
   int64_t counts[3] = {0, 0, 0};
@@ -188,6 +215,7 @@ static void test_golden(void **state) {
 int main(void) {
   const struct CMUnitTest tests[] = {
       cmocka_unit_test(test_even),          cmocka_unit_test(test_by_hand),
+      cmocka_unit_test(test_identities),
       cmocka_unit_test(test_no_tokens),     cmocka_unit_test(test_nonfinite),
       cmocka_unit_test(test_odd_choices),
       cmocka_unit_test(test_all_nonfinite), cmocka_unit_test(test_extreme_logits),
