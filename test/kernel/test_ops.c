@@ -309,12 +309,15 @@ static bool is_nearest(moecl_dtype dtype, double got, double exact) {
 }
 
 /* Of these forms: weights on the output or the input; no shared expert, one, one
- * with a gate. Rows of `values` behind the slots' are the shared expert's. */
+ * with a gate. Rows of `values` behind the slots' are the shared expert's. With identity
+ * experts the second half of the slots have no rows, which are NaN. */
 enum { PLAIN_FORM, INPUT_FORM, SHARED_FORM, GATE_FORM, FORMS };
 
 static void check_combine(const kernel_variant *variant, int64_t tokens, int64_t hidden,
-                          int64_t top_k, moecl_dtype dtype, bool input_f32, int form) {
+                          int64_t top_k, moecl_dtype dtype, bool input_f32, int form,
+                          bool identity) {
   const moecl_layer_params layer = {.hidden_size = hidden, .top_k = top_k, .dtype = dtype,
+                                    .num_experts = 4, .num_identity_experts = identity ? 2 : 0,
                                     .weight_on_input = form == INPUT_FORM,
                                     .shared_intermediate_size = form >= SHARED_FORM,
                                     .shared_gate = form == GATE_FORM};
@@ -326,7 +329,19 @@ static void check_combine(const kernel_variant *variant, int64_t tokens, int64_t
   void *raw = allocate(rows * (size_t)hidden * 4);
   int32_t *slots = allocate(all * 4);
   float *weights = allocate(all * 4), *factors = allocate((size_t)tokens * 4);
-  for (size_t i = 0; i < rows * (size_t)hidden; i++) values[i] = random_float() - 0.5;
+  const int32_t rowless = identity ? (int32_t)(slot_rows / 2) : (int32_t)slot_rows;
+  const int32_t offsets[] = {0, 0, rowless, (int32_t)slot_rows, (int32_t)slot_rows};
+  double *tokens_in = allocate(out * 8);
+  moecl_buffer *states = NULL, *offset = words(offsets, 5);
+  assert_ok(moecl_buffer_create(context, out * moecl_dtype_size(dtype), &states));
+  for (size_t i = 0; i < out; i++) tokens_in[i] = random_float() - 0.5;
+  moecl_from_double(dtype, tokens_in, out, raw);
+  moecl_to_double(dtype, raw, out, tokens_in);
+  assert_ok(moecl_buffer_write_wait(states, 0, moecl_buffer_size(states), raw));
+  for (size_t i = 0; i < rows * (size_t)hidden; i++) {
+    const int64_t slot = (int64_t)i / hidden;
+    values[i] = slot >= rowless && slot < (int64_t)slot_rows ? NAN : random_float() - 0.5;
+  }
   moecl_from_double(from, values, rows * (size_t)hidden, raw);
   moecl_to_double(from, raw, rows * (size_t)hidden, values);
   for (size_t i = 0; i < all; i++) {
@@ -334,8 +349,10 @@ static void check_combine(const kernel_variant *variant, int64_t tokens, int64_t
     if (i < (size_t)top_k) slots[i] = -1; /* the first token is dropped fully */
     weights[i] = random_float();
     const double weight = form == INPUT_FORM ? 1.0 : (double)weights[i];
+    const int64_t token = (int64_t)i / top_k;
+    const double *row = slots[i] >= rowless ? tokens_in + token * hidden : values + slots[i] * hidden;
     for (int64_t h = 0; slots[i] >= 0 && h < hidden; h++)
-      want[(int64_t)i / top_k * hidden + h] += weight * values[slots[i] * hidden + h];
+      want[token * hidden + h] += weight * row[h];
   }
   for (size_t i = 0; form >= SHARED_FORM && i < out; i++) {
     float *factor = &factors[i / (size_t)hidden];
@@ -356,8 +373,8 @@ static void check_combine(const kernel_variant *variant, int64_t tokens, int64_t
   assert_ok(op_combine_create(context, variant, &layer, input_f32, &combine));
   ocl_chain chain = {.context = context};
   const op_combine_io io = {.num_tokens = tokens, .expert_output = input, .assignment_slot = slot,
-                            .topk_weights = weight, .shared = shared,
-                            .shared_gate = factor, .output = output};
+                            .topk_weights = weight, .shared = shared, .hidden_states = states,
+                            .expert_offsets = offset, .shared_gate = factor, .output = output};
   assert_ok(op_combine_enqueue(&combine, &chain, &io));
   assert_ok(moecl_buffer_read_wait(output, 0, moecl_buffer_size(output), raw));
   moecl_to_double(dtype, raw, out, got);
@@ -365,9 +382,9 @@ static void check_combine(const kernel_variant *variant, int64_t tokens, int64_t
     assert_true(got[h] == 0.0 && !signbit(got[h]));
   for (size_t i = 0; i < out; i++) assert_true(is_nearest(dtype, got[i], want[i]));
   op_combine_release(&combine);
-  moecl_buffer *buffers[] = {input, output, slot, weight, factor, shared};
-  for (int i = 0; i < 6; i++) moecl_buffer_destroy(&buffers[i]);
-  free(values), free(want), free(got), free(raw), free(slots), free(weights), free(factors);
+  moecl_buffer *buffers[] = {input, output, slot, weight, factor, shared, states, offset};
+  for (int i = 0; i < 8; i++) moecl_buffer_destroy(&buffers[i]);
+  free(tokens_in), free(values), free(want), free(got), free(raw), free(slots), free(weights), free(factors);
 }
 
 static void test_combine(void **state) {
@@ -382,9 +399,10 @@ static void test_combine(void **state) {
       for (size_t i = 0; i < 2 * sizeof sizes / sizeof sizes[0]; i++) {
         const moecl_layer_params layer = {.hidden_size = sizes[i / 2][1]};
         if (!op_combine_accepts(&variants[v], &layer, i % 2)) continue;
-        for (int form = 0; form < FORMS; form++)
-          check_combine(&variants[v], sizes[i / 2][0], sizes[i / 2][1], sizes[i / 2][2],
-                        (moecl_dtype)dtype, i % 2, form);
+        for (int form = 0; form < 2 * FORMS; form++)
+          if (form != FORMS + INPUT_FORM) /* not with identity experts */
+            check_combine(&variants[v], sizes[i / 2][0], sizes[i / 2][1], sizes[i / 2][2],
+                          (moecl_dtype)dtype, i % 2, form % FORMS, form >= FORMS);
       }
     }
 }
