@@ -330,6 +330,7 @@ const family model_newer_families[] = {
      .router_bias = "mlp.router.classifier.bias",
      .has_router_bias = "router_bias=0",
      .correction_bias = "mlp.router.e_score_correction_bias",
+     .beside = "mlps.", /* two dense networks of the block, which the MoE is a shortcut around */
      .experts = PROJECTIONS("mlp.experts.{expert}.")},
 
     /* The experts' gate and up are cut off, the shared one's and dense networks' are not. */

@@ -105,6 +105,8 @@ typedef struct family {
                                                           of the family: those with its `gate_up`,
                                                           or `down` where it has none */
   const char *shared_gate;
+  const char *beside; /* what the layer has beside this network that sounds like a part of it;
+                         names' first parts, each with a dot, alternatives with | */
 } family;
 
 /* The families of all files, 0 to model_num_families - 1; NULL behind the last. */

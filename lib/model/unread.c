@@ -27,12 +27,29 @@ static bool begins_as_ffn(const char *tail, const family_ffn *ffn) {
          begins_as(tail, ffn->down);
 }
 
+/* Does a name's first part sound like a part of the network? Norms before and behind it
+ * are the block's. */
+static bool sounds_like_ffn(const char *tail) {
+  static const char *const words[] = {"router", "expert", "moe", "mlp", "ffn", "feed_forward",
+                                      "feedforward", "shared"};
+  char first[64];
+  const size_t size = strcspn(tail, ".");
+  if (size >= sizeof first) return false;
+  memcpy(first, tail, size);
+  first[size] = '\0';
+  if (strstr(first, "norm")) return false;
+  for (size_t i = 0; i < sizeof words / sizeof *words; i++)
+    if (strstr(first, words[i])) return true;
+  return false;
+}
+
 /* Is it the feed-forward network's? A prefix that ends behind the layer's number is of
  * attention and norms too; any other one is of the network alone. */
 static bool is_of_ffn(const family *family, const char *prefix, const char *tail) {
   const size_t size = strlen(prefix);
   const bool whole_layer = size >= 2 && prefix[size - 2] >= '0' && prefix[size - 2] <= '9';
-  return !whole_layer || begins_as(tail, family->router) || begins_as_ffn(tail, &family->experts) ||
+  if (whole_layer && begins_as(tail, family->beside)) return false;
+  return !whole_layer || sounds_like_ffn(tail) || begins_as(tail, family->router) || begins_as_ffn(tail, &family->experts) ||
          begins_as_ffn(tail, &family->shared) || begins_as_ffn(tail, &family->dense) ||
          begins_as_ffn(tail, &family->other_experts) ||
          begins_as_ffn(tail, &family->other_shared) || begins_as_ffn(tail, &family->other_dense);

@@ -54,6 +54,16 @@ class Published(ModelCase):
     def test_defaults_are_the_classes(self):
         self.agrees(self.configured('afmoe', lambda c: c.pop('num_shared_experts')))
 
+    def test_networks_beside(self):
+        """LongCat-Flash's blocks have two dense networks beside the MoE; a third is not known."""
+        folder = self.copy('longcat_flash')
+        path = folder / 'model.safetensors'
+        known = read_file(path)
+        for name, code in (('mlps.0.up_proj.weight', 0), ('mlp_2.up_proj.weight', 2)):
+            write_file(path, {**known, f'model.layers.1.{name}': ['F32', [1], bytes(4)]})
+            self.expect(code, 'all tokens agree' if code == 0 else name, 'verify', folder,
+                        '--layer', 1, '--io', folder / 'io.safetensors')
+
     def test_names_without_model(self):
         for name, prefix in (('olmoe', 'model.'), ('dbrx', 'transformer.'), ('nllb_moe', 'model.'),
                              ('qwen3_vl_moe', 'model.')):

@@ -244,7 +244,11 @@ static void test_unread(void **state) {
                {AT "gate.scale", true},
                {AT "zzz", true},
                {"model.layers.1.mlp.gate.weight", true}, /* the other of two alternatives */
-               {"model.layers.1.block_sparse_moe", false},
+               {"model.layers.1.block_sparse_moe", true},
+               {"model.layers.1.router_scale", true}, /* siblings that sound like the network's */
+               {"model.layers.1.mlp_2.up_proj.weight", true},
+               {"model.layers.1.shared_gate.weight", true},
+               {"model.layers.1.pre_mlp_layernorm.weight", false},
                {"model.layers.1.block_sparse_moe_norm.weight", false},
                {"model.layers.1.self_attn.o_proj.bias", false},
                {"model.layers.10.block_sparse_moe.gate.bias", false},
