@@ -43,11 +43,16 @@ static bool is_rounded(const moecl_layer_params *layer) {
           layer->group_score == MOECL_GROUP_TOP2_SUM);
 }
 
-/* A device may take numbers below the least normal one for 0. */
-static bool has_denormal(const double *logits, int64_t count) {
-  for (int64_t e = 0; e < count; e++)
-    if (logits[e] != 0 && fabs(logits[e]) < FLT_MIN) return true;
-  return false;
+/* A device may take numbers below the least normal one for 0: writes `logits` so into
+ * `flushed`. False: there is none. */
+static bool flush_denormals(const double *logits, int64_t count, double *flushed) {
+  bool any = false;
+  for (int64_t e = 0; e < count; e++) {
+    const bool denormal = logits[e] != 0 && fabs(logits[e]) < FLT_MIN;
+    flushed[e] = denormal ? 0 : logits[e];
+    any = any || denormal;
+  }
+  return any;
 }
 
 /* Where among the K choices the expert stands; K: nowhere. */
@@ -57,16 +62,16 @@ static int64_t find_choice(const int32_t *ids, int64_t top_k, int32_t expert) {
   return k;
 }
 
-int64_t case_choice_differs(const moecl_layer_params *layer, const double *logits,
-                            const double *correction_bias, uint64_t seed, int64_t token,
-                            const int32_t *ids, const float *weights, double tolerance) {
+static int64_t choice_differs(const moecl_layer_params *layer, const double *logits,
+                              const double *correction_bias, uint64_t seed, int64_t token,
+                              const int32_t *ids, const float *weights, double tolerance) {
   int32_t want_ids[MOECL_MAX_TOP_K];
   double want[MOECL_MAX_TOP_K];
   const int64_t top_k = layer->top_k;
   const double gap =
       moecl_reference_topk(layer, logits, correction_bias, seed, token, want_ids, want, NULL);
   const double least = moecl_reference_weight_floor(layer);
-  const bool rounded = is_rounded(layer) || has_denormal(logits, layer->num_experts);
+  const bool rounded = is_rounded(layer);
   if (rounded && gap <= 1e-5) return -1;
   for (int64_t k = 0; k < top_k; k++) {
     const int64_t at = rounded ? find_choice(ids, top_k, want_ids[k]) : k;
@@ -74,4 +79,16 @@ int64_t case_choice_differs(const moecl_layer_params *layer, const double *logit
       return k;
   }
   return -1;
+}
+
+int64_t case_choice_differs(const moecl_layer_params *layer, const double *logits,
+                            const double *correction_bias, uint64_t seed, int64_t token,
+                            const int32_t *ids, const float *weights, double tolerance) {
+  double flushed[MOECL_MAX_EXPERTS];
+  const int64_t differs = choice_differs(layer, logits, correction_bias, seed, token, ids, weights,
+                                         tolerance);
+  if (differs < 0 || !flush_denormals(logits, layer->num_experts, flushed)) return differs;
+  const int64_t then = choice_differs(layer, flushed, correction_bias, seed, token, ids, weights,
+                                      tolerance);
+  return then < 0 ? -1 : differs;
 }

@@ -17,7 +17,7 @@ double moe_tolerance(double roundoff);
 
 /* One token's choice, ids and weights [K], beside the reference's for its logits
  * [E], which are the device's own: choices by logit are exact then, ties and order
- * too. Choices by rounded scores may come in another order where the order hangs
+ * too, of the logits as they are or with denormals taken for 0. Choices by rounded scores may come in another order where the order hangs
  * on the rounding, and be others where the reference's gap does. Returns the first
  * of the reference's choices that is not there with its weight, within
  * `tolerance` of it; -1: all are. */

@@ -125,7 +125,9 @@ static const char results_topic[] =
     "the experts that were reached, input and output once; both are the mean of the first\n"
     "round's forwards, over their median time. Routing and verification are the first input set's.\n"
     "verify.error is ||output - reference|| / ||reference|| over the sampled tokens, the\n"
-    "reference being plain C in double precision. Where outputs are not finite, the point's\n"
+    "reference being plain C in double precision. Outputs so small that a device may lose\n"
+    "them as denormals count in ||reference|| as the least that it keeps, so that errors of\n"
+    "theirs are tiny: they prove little. Where outputs are not finite, the point's\n"
     "error says which exact values are beyond the dtype's largest number, of which token and\n"
     "expert: the engine is not to blame, but the point did not verify.\n";
 

@@ -232,7 +232,8 @@ static void verification(const results *all, FILE *file) {
       file,
       "%zu of %zu compared points verified. Each was compared with a plain C implementation in "
       "double precision,\nindependent of the kernels: ||output - reference|| / ||reference|| over "
-      "the checked tokens must not exceed the\ntolerance, the chosen experts must be equal "
+      "the checked tokens (numbers that a device may\nlose as denormals count as the least that it "
+      "keeps) must not exceed the tolerance, the chosen experts must be equal "
       "wherever scores differ by more than rounding, and which\nassignments survive capacity must "
       "be equal for all tokens. Closest to its limit is point %zu: error %.2e of %.0e.\n",
       passed, checked, worst->index, worst->verify.error, worst->verify.tolerance);
