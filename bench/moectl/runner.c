@@ -20,7 +20,7 @@ typedef struct point_buffers {
 
 __attribute__((format(printf, 2, 3))) static void fail(point_result *result, const char *format,
                                                        ...) {
-  char text[512];
+  char text[3072];
   va_list args;
   va_start(args, format);
   vsnprintf(text, sizeof text, format, args);
@@ -28,6 +28,16 @@ __attribute__((format(printf, 2, 3))) static void fail(point_result *result, con
   result->status = POINT_ERROR;
   free(result->error);
   result->error = strdup(text);
+}
+
+/* Fails with a status of the library's, and what it said of it: the call that failed
+ * and its code. */
+static void fail_call(runner *runner, point_result *result, const char *what,
+                      moecl_status status) {
+  char said[2048];
+  moecl_context_take_errors(runner->context, said, sizeof said);
+  for (char *end = said; (end = strchr(end, '\n')); *end = ' ') {}
+  fail(result, "%s: %s%s%s", what, moecl_status_string(status), *said ? ": " : "", said);
 }
 
 /* A recording is one input set: there are no others. */
@@ -377,7 +387,7 @@ static void check_point(runner *runner, const experiment_point *point,
                               .output = buffers->output};
   const moecl_status status = verify_point(&input, &result->verify);
   if (status != MOECL_OK) {
-    fail(result, "verification could not run: %s", moecl_status_string(status));
+    fail_call(runner, result, "verification could not run", status);
     return;
   }
   result->status = result->verify.ok ? POINT_OK : POINT_VERIFY_FAILED;
@@ -396,7 +406,8 @@ static bool run_steps(runner *runner, const experiment_point *point, point_buffe
   if (status != MOECL_OK) {
     const char *detail = point->source ? point->source->message : NULL;
     runner->bad_input = runner->bad_input || (point->source && status == MOECL_ERROR_IO);
-    fail(result, "the layer could not be made: %s", detail ? detail : moecl_status_string(status));
+    if (detail) fail(result, "the layer could not be made: %s", detail);
+    else fail_call(runner, result, "the layer could not be made", status);
     return true;
   }
   name_variants(runner, result);
@@ -405,7 +416,7 @@ static bool run_steps(runner *runner, const experiment_point *point, point_buffe
   if (status == MOECL_OK)
     status = read_routings(runner, point, buffers, timed_of, &work, result);
   if (status != MOECL_OK) {
-    fail(result, "the layer did not run: %s", moecl_status_string(status));
+    fail_call(runner, result, "the layer did not run", status);
     return true;
   }
   result->memory_bytes = moecl_layer_weight_bytes(runner->layer) +
@@ -433,6 +444,7 @@ bool runner_run_point(runner *runner, size_t index, const char *dump_path, point
   *result = (point_result){.index = index, .status = POINT_ERROR};
   for (int stage = 0; stage < MOECL_STAGE_COUNT; stage++)
     result->time_ms[stage] = (sample_summary){NAN, NAN, NAN};
+  moecl_context_take_errors(runner->context, NULL, 0); /* earlier points' */
   const bool finished = run_steps(runner, point, &buffers, dump_path, result);
   release_buffers(&buffers);
   return finished;
@@ -444,17 +456,20 @@ bool runner_repeat_point(runner *runner, size_t index, int64_t round, int64_t ro
   const int64_t share = rounds_share(runner->experiment->iterations, rounds, round);
   int64_t timed_of[INPUT_SETS] = {0};
   point_buffers buffers = {0};
-  char text[160];
+  char what[80];
+  point_result failed = {0};
   *result = (point_round){0};
   *failure = NULL;
+  moecl_context_take_errors(runner->context, NULL, 0); /* earlier points' */
   moecl_status status = provide_layer(runner, point);
   if (status == MOECL_OK) status = provide_buffers(runner, point, &buffers);
   if (status == MOECL_OK) status = measure(runner, point, &buffers, share, timed_of, result);
   release_buffers(&buffers);
   if (status == MOECL_OK) return result->iterations >= share;
-  snprintf(text, sizeof text, "round %lld of %lld: the layer did not run again: %s",
-           (long long)round + 1, (long long)rounds, moecl_status_string(status));
-  *failure = strdup(text);
+  snprintf(what, sizeof what, "round %lld of %lld: the layer did not run again",
+           (long long)round + 1, (long long)rounds);
+  fail_call(runner, &failed, what, status);
+  *failure = failed.error;
   return true;
 }
 

@@ -69,6 +69,16 @@ MOECL_API const char *moecl_context_kernel_dir(const moecl_context *context);
  * `hash` is then "". Thread-safe. */
 MOECL_API moecl_status moecl_context_kernel_hash(const moecl_context *context, char hash[33]);
 
+/* Why calls failed: what the log was told at MOECL_LOG_ERROR since this was last
+ * called, with or without a callback, oldest first, a line end between two messages.
+ * The last 2000 bytes are kept, 1000 of one message; the oldest lines go first. A
+ * failing OpenCL call is there by name and code: "clCreateBuffer failed:
+ * CL_MEM_OBJECT_ALLOCATION_FAILURE (-4)". Asked behind each call that fails, it tells
+ * why that one did. Writes it to `text`, cut off after `size` - 1 bytes, and a NUL (`text` may be
+ * NULL where `size` is 0), forgets it, and returns how long it was without the NUL; 0:
+ * nothing, or no context. Thread: the context's. */
+MOECL_API size_t moecl_context_take_errors(moecl_context *context, char *text, size_t size);
+
 /* Waits until everything enqueued on the context's queue is done.
  * Thread: the context's. */
 MOECL_API moecl_status moecl_context_finish_wait(moecl_context *context);

@@ -1,21 +1,43 @@
 #include "base/base.h"
 #include "base/log.h"
 #include <stdlib.h>
+#include <string.h>
+
+static void keep_error(log_errors *errors, const char *message) {
+  enum { MOST = 1000 }; /* of one: the call that failed and a build log fit together */
+  const size_t room = sizeof errors->text - 1, length = strlen(message);
+  const size_t more = length < MOST ? length : MOST;
+  while (errors->size + more + 1 > room) {
+    const char *end = strchr(errors->text, '\n');
+    const size_t oldest = (size_t)(end - errors->text) + 1;
+    errors->size -= oldest;
+    memmove(errors->text, end + 1, errors->size + 1);
+  }
+  memcpy(errors->text + errors->size, message, more);
+  errors->size += more;
+  errors->text[errors->size++] = '\n';
+  errors->text[errors->size] = '\0';
+}
+
+static void hand_on(const moecl_log *log, moecl_log_level level, const char *message) {
+  if (level == MOECL_LOG_ERROR && log->errors) keep_error(log->errors, message);
+  if (log->fn) log->fn(log->user, level, message);
+}
 
 static void write_message(const moecl_log *log, moecl_log_level level, const char *format,
                           va_list args) {
-  if (!log || !log->fn) return;
+  if (!log || (!log->fn && !(level == MOECL_LOG_ERROR && log->errors))) return;
   char small[512];
   va_list again;
   va_copy(again, args);
   int size = base_vformat(small, sizeof small, format, args);
   if (size >= 0 && (size_t)size < sizeof small) {
-    log->fn(log->user, level, small);
+    hand_on(log, level, small);
   } else if (size >= 0) {
     char *large = malloc((size_t)size + 1);
     if (large) base_vformat(large, (size_t)size + 1, format, again);
     /* Without memory the first 511 characters are better than nothing. */
-    log->fn(log->user, level, large ? large : small);
+    hand_on(log, level, large ? large : small);
     free(large);
   }
   va_end(again);

@@ -5,13 +5,21 @@
 #include "moecl/context.h"
 #include <stdarg.h>
 
+/* Errors that were logged, the beginning of each, a line or more, oldest first; those
+ * there is no room for push the oldest lines out. All zeros is empty. */
+typedef struct log_errors {
+  char text[2048]; /* NUL-terminated */
+  size_t size;     /* without the NUL */
+} log_errors;
+
 typedef struct moecl_log {
   moecl_log_fn fn;
   void *user;
+  log_errors *errors; /* where errors are kept as well; NULL: nowhere */
 } moecl_log;
 
-/* Formats and hands on one message; any length; does nothing without a
- * callback. */
+/* Formats and hands on one message; any length; does nothing where neither a
+ * callback nor errors want it. */
 __attribute__((format(printf, 3, 4))) void log_write(const moecl_log *log, moecl_log_level level,
                                                      const char *format, ...);
 

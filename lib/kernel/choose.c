@@ -40,10 +40,11 @@ static void demote(void *user, moecl_log_level level, const char *message) {
 
 static moecl_status try_once(moecl_context *context, const kernel_choice *choice,
                              const kernel_variant *variant, bool last) {
-  attempt at = {context, context->log, last};
-  context->log = (moecl_log){demote, &at};
+  const moecl_log log = context->log;
+  attempt at = {context, {log.fn, log.user, NULL}, last};
+  context->log = (moecl_log){demote, &at, log.errors}; /* kept as what they are */
   const moecl_status status = choice->try_variant(choice->user, variant);
-  context->log = at.log;
+  context->log = log;
   return status;
 }
 
@@ -65,13 +66,17 @@ moecl_status kernel_choose(moecl_context *context, const kernel_choice *choice,
                            const kernel_variant **chosen, size_t *set_aside) {
   const kernel_variant *list[MAX_CANDIDATES];
   size_t count, i = 0;
+  const log_errors before = context->errors;
   MOECL_TRY(find_candidates(context, choice, list, &count));
   *set_aside = 0;
   for (;; i++) {
     const bool last = i + 1 == count;
     const moecl_status status = try_candidate(context, choice, list[i], last);
     *chosen = list[i];
-    if (status == MOECL_OK) return MOECL_OK;
+    if (status == MOECL_OK) {
+      context->errors = before; /* those of others are no errors of a call */
+      return MOECL_OK;
+    }
     if (last || is_lack_of_memory(status))
       return log_error(&context->log, status, "%s variant '%s' cannot serve: %s", choice->operation,
                        list[i]->name, moecl_status_string(status));

@@ -57,7 +57,7 @@ static moecl_status create_empty(const moecl_context_params *params, moecl_conte
   moecl_context *context = calloc(1, sizeof *context);
   if (!context) return MOECL_ERROR_OUT_OF_HOST_MEMORY;
   atomic_init(&context->references, 1);
-  context->log = (moecl_log){params->log, params->log_user};
+  context->log = (moecl_log){params->log, params->log_user, &context->errors};
   *handle = context;
   MOECL_TRY(choose_cache_dir(params, &context->cache_dir));
   const char *kernel_dir = params->kernel_dir ? params->kernel_dir : environment("MOECL_KERNEL_DIR");
@@ -282,6 +282,20 @@ const moecl_device_info *moecl_context_device(const moecl_context *context) {
 cl_context moecl_context_cl(const moecl_context *context) { return context ? context->cl : NULL; }
 cl_command_queue moecl_context_cl_queue(const moecl_context *context) {
   return context ? context->queue : NULL;
+}
+
+size_t moecl_context_take_errors(moecl_context *context, char *text, size_t size) {
+  if (size) *text = '\0';
+  if (!context) return 0;
+  log_errors *errors = &context->errors;
+  const size_t length = errors->size ? errors->size - 1 : 0; /* without the last line end */
+  const size_t fits = length < size ? length : size ? size - 1 : 0;
+  if (size) {
+    memcpy(text, errors->text, fits);
+    text[fits] = '\0';
+  }
+  *errors = (log_errors){0};
+  return length;
 }
 
 moecl_status moecl_context_finish_wait(moecl_context *context) {

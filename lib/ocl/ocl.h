@@ -12,7 +12,8 @@ typedef struct ocl_program ocl_program; /* a node of the context's in-memory pro
 
 struct moecl_context {
   atomic_int references;
-  moecl_log log;
+  moecl_log log; /* its errors are the next */
+  log_errors errors;
   cl_context cl;
   cl_device_id device;
   cl_command_queue queue;

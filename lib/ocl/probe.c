@@ -143,7 +143,7 @@ static void run_all(moecl_context *context, const moecl_log *log) {
 void ocl_probe_capabilities(moecl_context *context) {
   moecl_log log = context->log;
   char *kernel_dir = context->kernel_dir;
-  context->log = (moecl_log){demote, &log};
+  context->log = (moecl_log){demote, &log, NULL};
   context->kernel_dir = NULL;
   run_all(context, &log);
   context->log = log;
