@@ -101,7 +101,11 @@ static inline point_result make_point(const fixture *f, size_t index, point_stat
   memcpy(r.rounds[0].time_ms, r.time_ms, sizeof r.time_ms);
   r.routing = (moecl_routing){.num_tokens = 6, .num_experts = experts, .top_k = point->layer.top_k,
                               .capacity = point->layer.capacity_factor > 0 ? 2 : -1};
+  r.routing.router_logits = calloc(6 * (size_t)experts, sizeof *r.routing.router_logits);
   r.routing.topk_ids = calloc(12, sizeof *r.routing.topk_ids);
+  r.routing.topk_weights = calloc(12, sizeof *r.routing.topk_weights);
+  r.routing.kept = calloc(12, sizeof *r.routing.kept);
+  r.routing.token_priority = calloc(6, sizeof *r.routing.token_priority);
   r.routing.tokens_per_expert = calloc((size_t)experts, sizeof(int64_t));
   r.routing.tokens_per_expert_after_capacity = calloc((size_t)experts, sizeof(int64_t));
   for (int64_t e = 0; e < experts; e++) {

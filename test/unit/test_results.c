@@ -35,6 +35,33 @@ static void check_first_point(const json_t *root) {
     check_value(point, values[i][0], values[i][1]);
 }
 
+/* What a point has for each token is given up, else a sweep would fill the memory; what
+ * files show is kept. (That nothing leaks, the sanitizers see.) */
+static void test_arrays(void **state) {
+  fixture *f = *state;
+  results *all = open_new(f);
+  point_result made = make_point(f, 0, POINT_OK);
+  const moecl_routing_statistics statistics = made.routing.statistics;
+  const int64_t experts = made.routing.num_experts, capacity = made.routing.capacity;
+  assert_true(made.routing.router_logits && made.routing.topk_ids && made.routing.topk_weights &&
+              made.routing.kept && made.routing.token_priority);
+  add(all, made);
+  const moecl_routing *routing = &all->points[0].routing;
+  assert_null(routing->router_logits);
+  assert_null(routing->topk_ids);
+  assert_null(routing->topk_weights);
+  assert_null(routing->kept);
+  assert_null(routing->token_priority);
+  assert_int_equal(routing->num_experts, experts);
+  assert_int_equal(routing->capacity, capacity);
+  assert_memory_equal(&routing->statistics, &statistics, sizeof statistics);
+  for (int64_t e = 0; e < experts; e++) {
+    assert_int_equal(routing->tokens_per_expert[e], e);
+    assert_int_equal(routing->tokens_per_expert_after_capacity[e], e < 2 ? e : 2);
+  }
+  finish(all);
+}
+
 static void test_json(void **state) {
   fixture *f = *state;
   results *all = open_new(f);
@@ -386,6 +413,7 @@ static void test_dump_disk_full(void **state) {
 
 int main(void) {
   const struct CMUnitTest tests[] = {
+      CASE(test_arrays),
       CASE(test_json),
       CASE(test_csv),
       CASE(test_csv_text),
