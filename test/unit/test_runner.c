@@ -116,6 +116,100 @@ static void test_summary(void **state) {
   assert_true(isnan(runner_summarize(odd, 0).median));
 }
 
+/* Nearest rank: the least sample that 90 of 100 are not above. */
+static void test_p90(void **state) {
+  static const struct {
+    size_t count;
+    double p90; /* of 1, 2, ... count */
+  } wants[] = {{1, 1}, {2, 2}, {4, 4}, {9, 9}, {10, 9}, {11, 10}, {20, 18}, {21, 19}, {100, 90}};
+  double samples[100];
+  (void)state;
+  for (size_t i = 0; i < sizeof wants / sizeof wants[0]; i++) {
+    const size_t count = wants[i].count;
+    for (size_t n = 0; n < count; n++) samples[n] = (double)((n * 7 + 3) % count);
+    if (count % 7 == 0) for (size_t n = 0; n < count; n++) samples[n] = (double)(count - 1 - n);
+    for (size_t n = 0; n < count; n++) samples[n] += 1;
+    const sample_summary summary = runner_summarize(samples, count);
+    assert_true(summary.p90 == wants[i].p90);
+    assert_true(summary.min == 1 && summary.median == (double)(count + 1) / 2);
+  }
+}
+
+/* One that has another layer or other weights needs them anew. */
+static void test_same_layer(void **state) {
+  const experiment_point point = skewed_point();
+  experiment_point other = point;
+  (void)state;
+  other.num_tokens = 41, other.skew_noise = 0.2, other.distribution = WORKLOAD_NORMAL;
+  assert_true(runner_same_layer(&point, &other)); /* weights are packed once for these */
+#define DIFFERS(change)                                                                            \
+  do {                                                                                             \
+    other = point;                                                                                 \
+    other.change;                                                                                  \
+    if (runner_same_layer(&point, &other)) fail_msg("the same layer with " #change);               \
+    if (runner_same_layer(&other, &point)) fail_msg("the same layer without " #change);            \
+  } while (0)
+  DIFFERS(seed = 4);
+  DIFFERS(seed = point.seed + (UINT64_C(1) << 32));
+  DIFFERS(layer.dtype = MOECL_F16);
+  DIFFERS(layer.dtype = MOECL_BF16);
+  DIFFERS(layer.hidden_size = 17);
+  DIFFERS(layer.intermediate_size = 9);
+  DIFFERS(layer.num_experts = 17);
+  DIFFERS(layer.top_k = 2);
+  DIFFERS(layer.activation = MOECL_GELU);
+  DIFFERS(layer.capacity_factor = 2);
+  DIFFERS(layer.drop_policy = MOECL_DROP_PROBABILITY);
+  DIFFERS(layer.min_capacity = 3);
+  DIFFERS(layer.renormalize = true);
+  DIFFERS(layer.jitter = 0.5f);
+  DIFFERS(layer.scoring = MOECL_SCORING_SIGMOID);
+  DIFFERS(layer.routed_scaling_factor = 3);
+  DIFFERS(layer.score_correction_bias = true);
+  DIFFERS(layer.router_bias = true);
+  DIFFERS(layer.gate_up_bias = true);
+  DIFFERS(layer.down_bias = true);
+  DIFFERS(layer.weight_on_input = true);
+  DIFFERS(layer.shared_intermediate_size = 8);
+  DIFFERS(layer.shared_gate = true);
+  DIFFERS(layer.router_variant = "generic");
+  DIFFERS(layer.grouped_gemm_variant = "generic");
+#undef DIFFERS
+}
+
+/* The layer that a sweep over types or seeds goes on with is the point's own: its output
+ * is what the point alone has, told by the routing of a run with nothing before it. */
+static void check_sweep(experiment_point second, experiment_point first) {
+  experiment_point points[2] = {first, second};
+  const experiment plan = {.iterations = 1, .verify = false, .points = points, .num_points = 2};
+  point_result alone, behind;
+  runner one = {.context = context, .experiment = &plan, .interrupted = &interrupted};
+  assert_true(runner_run_point(&one, 1, NULL, &alone));
+  runner_release(&one);
+  runner both = {.context = context, .experiment = &plan, .interrupted = &interrupted};
+  assert_true(runner_run_point(&both, 0, NULL, &behind));
+  point_result_destroy(&behind);
+  assert_true(runner_run_point(&both, 1, NULL, &behind));
+  const size_t logits = (size_t)(second.num_tokens * second.layer.num_experts);
+  assert_non_null(alone.routing.router_logits);
+  assert_memory_equal(alone.routing.router_logits, behind.routing.router_logits,
+                      logits * sizeof(float));
+  assert_int_equal(alone.memory_bytes, behind.memory_bytes);
+  point_result_destroy(&alone);
+  point_result_destroy(&behind);
+  runner_release(&both);
+}
+
+static void test_sweeps(void **state) {
+  experiment_point first = skewed_point(), second = skewed_point();
+  (void)state;
+  second.seed = first.seed + 1;
+  check_sweep(second, first);
+  second = first;
+  second.layer.dtype = MOECL_BF16;
+  check_sweep(second, first);
+}
+
 /* The work of input set `set`, by a layer of the test's own. */
 static double flops_of(const experiment_point *point, int set) {
   moecl_layer *layer = NULL;
@@ -140,7 +234,9 @@ static double flops_of(const experiment_point *point, int set) {
   moecl_buffer_destroy(&hidden);
   moecl_buffer_destroy(&output);
   moecl_layer_destroy(&layer);
-  return moe_flops(&point->layer, kept, point->num_tokens);
+  /* 40 tokens' logits of 16 x 16, and an expert's three matrices of 16 x 8 for each. */
+  assert_int_equal(point->num_tokens, 40);
+  return 2.0 * (40 * 16 * 16 + (double)kept * 3 * 16 * 8);
 }
 
 /* After one warm-up, four forwards read the sets 1, 2, 0, 1. */
@@ -203,6 +299,9 @@ int main(void) {
       cmocka_unit_test_setup(test_interrupted_verification, nothing_happened),
       cmocka_unit_test_setup(test_interrupted_dump, nothing_happened),
       cmocka_unit_test(test_summary),
+      cmocka_unit_test(test_p90),
+      cmocka_unit_test(test_same_layer),
+      cmocka_unit_test_setup(test_sweeps, nothing_happened),
       cmocka_unit_test_setup(test_rates, nothing_happened),
       cmocka_unit_test_setup(test_rounds, nothing_happened),
   };
