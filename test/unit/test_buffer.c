@@ -85,6 +85,32 @@ static void test_views(void **state) {
   moecl_buffer_destroy(&inner);
 }
 
+/* A buffer has one set of views: cutting another releases the first, whoever's it is. */
+static void test_view_sets(void **state) {
+  moecl_context *context = *state;
+  const uint64_t align = context->address_align, bytes[3] = {1, 0, align};
+  moecl_buffer *buffer = NULL, *first[3] = {0}, *second[3] = {0};
+  ocl_views a = {.view = first, .count = 3}, b = {.view = second, .count = 3};
+  assert_ok(moecl_buffer_create(context, 2 * align, &buffer));
+  assert_ok(ocl_views_cut(buffer, bytes, &a));
+  assert_ptr_equal(a.parent, buffer);
+  assert_true(first[0] && !first[1] && first[2]);
+  assert_int_equal(moecl_buffer_size(first[2]), align);
+  assert_ok(ocl_views_cut(buffer, bytes, &b)); /* another layer's */
+  assert_null(a.parent);
+  assert_true(!first[0] && !first[1] && !first[2]);
+  assert_ptr_equal(b.parent, buffer);
+  assert_true(second[0] && second[2]);
+  ocl_views_release(&a); /* takes nothing from b */
+  assert_ptr_equal(b.parent, buffer);
+  assert_ok(ocl_views_cut(buffer, bytes, &a));
+  assert_true(!b.parent && !second[0] && first[0]);
+  moecl_buffer_destroy(&buffer); /* with its set */
+  assert_true(!a.parent && !first[0] && !first[2]);
+  ocl_views_release(&a);
+  ocl_views_release(&b);
+}
+
 static void test_wrap(void **state) {
   moecl_context *context = *state;
   cl_mem mem = clCreateBuffer(context->cl, CL_MEM_READ_WRITE, 32, NULL, NULL);
@@ -238,7 +264,7 @@ static void test_failed_wait(void **state) {
 int main(void) {
   const struct CMUnitTest tests[] = {
       cmocka_unit_test(test_copy),     cmocka_unit_test(test_bounds),
-      cmocka_unit_test(test_sizes),    cmocka_unit_test(test_views),
+      cmocka_unit_test(test_sizes),    cmocka_unit_test(test_views), cmocka_unit_test(test_view_sets),
       cmocka_unit_test(test_wrap),     cmocka_unit_test(test_lifetime),
       cmocka_unit_test(test_waits),    cmocka_unit_test(test_failed_wait),
       cmocka_unit_test(test_out_of_order),

@@ -1,6 +1,7 @@
 /* The program cache and the sources: whatever is in the folder, kernels are
  * built and give the right answer. */
 #include "cache_fixture.h"
+#include "ocl/program.h"
 #include <fcntl.h>
 #include <sys/stat.h>
 #include <sys/wait.h>
@@ -56,6 +57,37 @@ static void test_included_file_counts(void **state) {
   write_file(f->kernels, "sub/value.clh", "#define VALUE 50\n");
   moecl_context *context = open_context(f, &log);
   assert_int_equal(ask(context, "answer.cl", 2, &status), 52);
+  moecl_context_destroy(&context);
+  base_text_free(&log.text);
+}
+
+/* Whatever may decide what a binary is, or whether it runs, is in the key: the driver's
+ * version above all, which changes under a cache that stays. */
+static void test_key(void **state) {
+  test_log log = {0};
+  char plain[33], other[33];
+  base_text source = {0};
+  moecl_context *context = open_context(*state, &log);
+  const moecl_device_info info = context->info;
+  base_text_addf(&source, "__kernel void k(void) {}");
+  assert_ok(ocl_cache_key(context, &source, "-DA", plain));
+  assert_ok(ocl_cache_key(context, &source, "-DA", other));
+  assert_string_equal(plain, other);
+  assert_ok(ocl_cache_key(context, &source, "-DB", other));
+  assert_string_not_equal(plain, other);
+  char *const parts[] = {context->info.driver, context->info.platform, context->info.name,
+                         context->info.opencl_version};
+  for (size_t i = 0; i < sizeof parts / sizeof parts[0]; i++) {
+    assert_true(strlen(parts[i]) > 0);
+    parts[i][strlen(parts[i]) - 1] ^= 1; /* 535.54 and 535.55 */
+    assert_ok(ocl_cache_key(context, &source, "-DA", other));
+    assert_string_not_equal(plain, other);
+    context->info = info;
+  }
+  base_text_addf(&source, " ");
+  assert_ok(ocl_cache_key(context, &source, "-DA", other));
+  assert_string_not_equal(plain, other);
+  base_text_free(&source);
   moecl_context_destroy(&context);
   base_text_free(&log.text);
 }
@@ -429,6 +461,7 @@ int main(int argc, char **argv) {
   const struct CMUnitTest tests[] = {
       CASE(test_hit),
       CASE(test_memory),
+      CASE(test_key),
       CASE(test_included_file_counts),
       CASE(test_bad_entries),
       CASE(test_unwritable),

@@ -265,6 +265,44 @@ static void test_checkpoint_opencl(void **state) {
 }
 static void test_checkpoint_memory(void **state) { (void)state, walk(2, FAULT_MEMORY, 0); }
 
+/* Each grouped GEMM has kernels of its own: after a layer of every variant that runs
+ * here, nothing is kept. */
+static void count_variant(const char *name, moecl_dtype dtype) {
+  moecl_context *context = NULL;
+  moecl_layer *layer = NULL;
+  const moecl_context_params params = {.log = keep_log};
+  moecl_layer_params with = small_params;
+  with.grouped_gemm_variant = name;
+  with.dtype = dtype;
+  with.shared_intermediate_size = 8;
+  faults = (fault_state){.kind = FAULT_KINDS};
+  assert_ok(moecl_context_create(&params, &context));
+  const int64_t without = faults.objects;
+  assert_ok(moecl_layer_create(context, &with, &layer));
+  assert_true(faults.objects > without);
+  moecl_layer_destroy(&layer);
+  moecl_context_destroy(&context);
+  if (faults.objects != 0 || faults.blocks != 0)
+    fail_msg("variant '%s', %s: %lld objects and %lld blocks are kept", name,
+             moecl_dtype_name(dtype), (long long)faults.objects, (long long)faults.blocks);
+}
+
+static void test_variants(void **state) {
+  enum { MOST = 32 };
+  (void)state;
+  for (int dtype = 0; dtype < MOECL_DTYPE_COUNT; dtype++) {
+    const char *names[MOST];
+    moecl_context *context = NULL;
+    assert_ok(moecl_context_create(NULL, &context));
+    const size_t count =
+        moecl_variants_available(context, "grouped_gemm", (moecl_dtype)dtype, names, MOST);
+    moecl_context_destroy(&context);
+    assert_true(count > 0);
+    for (size_t v = 0; v < count; v++) count_variant(names[v], (moecl_dtype)dtype);
+  }
+  faults.kind = FAULT_KINDS;
+}
+
 static int open_own(void **state) {
   (void)state;
   moecl_context *context = NULL;
@@ -286,7 +324,7 @@ static int close_own(void **state) {
 
 int main(void) {
   const struct CMUnitTest tests[] = {
-      cmocka_unit_test(test_layer_opencl), cmocka_unit_test(test_layer_memory),
+      cmocka_unit_test(test_variants), cmocka_unit_test(test_layer_opencl), cmocka_unit_test(test_layer_memory),
       cmocka_unit_test_setup_teardown(test_own_opencl, open_own, close_own),
       cmocka_unit_test_setup_teardown(test_own_memory, open_own, close_own),
       cmocka_unit_test(test_checkpoint_opencl), cmocka_unit_test(test_checkpoint_memory)};
