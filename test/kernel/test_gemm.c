@@ -1,7 +1,9 @@
 /* Grouped GEMMs alone, every variant against plain C in double precision, at the
  * edges of tiles: rows an expert from none to more than the tallest tile, on both
- * sides of every choice of height, and sizes that end within a tile. */
+ * sides of every choice of height, and sizes that end within a tile.
+ * usage: test_gemm [persistent]: those alone, by their stand-in (stand_in.h). */
 #include "../unit/unit.h"
+#include "stand_in.h"
 #include "op/grouped_gemm.h"
 #include "op/self_check_data.h"
 #include <math.h>
@@ -48,6 +50,7 @@ static const gemm_case cases[] = {
 };
 
 static moecl_context *context;
+static bool persistent;
 
 /* One case with one load: slot s reads row `2s + 1` of the input, or s; all other
  * rows, and what lies behind the last, are NaN. */
@@ -237,6 +240,7 @@ static void check_case(const kernel_variant *variant, const gemm_case *c, moecl_
  * library's GEMM is the library's to test. */
 static bool wanted(const kernel_variant *variant, const gemm_case *c, moecl_dtype dtype) {
   if (variant->flags & KERNEL_LIBRARY) return false;
+  if (persistent && !(variant->flags & KERNEL_PERSISTENT)) return false;
   /* Local memory that is not dedicated is slow, and right all the same. */
   const uint32_t capabilities = context->info.capabilities | MOECL_CAP_LOCAL_MEMORY;
   if (!kernel_variant_serves(variant, dtype, capabilities)) return false;
@@ -260,13 +264,19 @@ static void log_problem(void *user, moecl_log_level level, const char *message) 
   if (level <= MOECL_LOG_WARNING) fprintf(stderr, "%s\n", message);
 }
 
-int main(void) {
+int main(int argc, char **argv) {
   const struct CMUnitTest tests[] = {cmocka_unit_test(test_f32), cmocka_unit_test(test_f16),
                                      cmocka_unit_test(test_bf16)};
+  stand_in replaced = {0};
   skip_without_device();
-  const moecl_context_params params = {.log = log_problem};
-  if (moecl_context_create(&params, &context) != MOECL_OK) return 1;
+  persistent = argc > 1 && strcmp(argv[1], "persistent") == 0;
+  if (persistent && !stand_in_make(&replaced)) return 1;
+  replaced.params.log = log_problem;
+  if ((persistent ? stand_in_open(&replaced, &context)
+                  : moecl_context_create(&replaced.params, &context)) != MOECL_OK)
+    return 1;
   const int failed = cmocka_run_group_tests_name("gemm", tests, NULL, NULL);
   moecl_context_destroy(&context);
+  if (persistent) stand_in_remove(&replaced);
   return failed ? 1 : 0;
 }

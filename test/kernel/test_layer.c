@@ -1,9 +1,11 @@
 /* Every variant of the layer's operations against the reference, over the
  * cases of bench/cases/layers.c.
- * usage: test_layer DTYPE. $MOECL_TEST_FILTER: only the tests whose name
+ * usage: test_layer DTYPE [persistent]: those grouped GEMMs alone, by their stand-in
+ * (stand_in.h). $MOECL_TEST_FILTER: only the tests whose name
  * matches (* and ?). */
 #include "kernel/variant.h"
 #include "layer_run.h"
+#include "stand_in.h"
 
 enum { MAX_VARIANTS = 32, MAX_TESTS = 4096 };
 
@@ -104,24 +106,36 @@ static void add_tests(const char *gemm, const char *router) {
   }
 }
 
-int main(int argc, char **argv) {
-  for (int i = 0; argc > 1 && i < MOECL_DTYPE_COUNT; i++)
-    if (strcmp(argv[1], moecl_dtype_name((moecl_dtype)i)) == 0) dtype = (moecl_dtype)i;
-  skip_without_device();
-  const moecl_context_params params = {.log = log_problem};
-  if (moecl_context_create(&params, &context) != MOECL_OK) return 1;
+static void add_all(bool persistent) {
   const char *gemms[MAX_VARIANTS], *routers[MAX_VARIANTS];
   const size_t num_gemms =
       moecl_variants_available(context, "grouped_gemm", dtype, gemms, MAX_VARIANTS);
   const size_t num_routers =
       moecl_variants_available(context, "router", dtype, routers, MAX_VARIANTS);
-  for (size_t g = 0; g < num_gemms; g++)
+  for (size_t g = 0; persistent && g < num_gemms; g++)
+    if (is_persistent(gemms[g])) add_tests(gemms[g], "generic");
+  for (size_t g = 0; !persistent && g < num_gemms; g++)
     for (size_t r = 0; r < num_routers; r++)
       /* Routers mix with every GEMM in fp32; elsewhere each is met once. */
       if (dtype == MOECL_F32 || r == g % num_routers) add_tests(gemms[g], routers[r]);
+}
+
+int main(int argc, char **argv) {
+  stand_in replaced = {0};
+  for (int i = 0; argc > 1 && i < MOECL_DTYPE_COUNT; i++)
+    if (strcmp(argv[1], moecl_dtype_name((moecl_dtype)i)) == 0) dtype = (moecl_dtype)i;
+  const bool persistent = argc > 2 && strcmp(argv[2], "persistent") == 0;
+  skip_without_device();
+  if (persistent && !stand_in_make(&replaced)) return 1;
+  replaced.params.log = log_problem;
+  if ((persistent ? stand_in_open(&replaced, &context)
+                  : moecl_context_create(&replaced.params, &context)) != MOECL_OK)
+    return 1;
+  add_all(persistent);
   if (test_count == 0) return 1;
   if (getenv("MOECL_TEST_FILTER")) cmocka_set_test_filter(getenv("MOECL_TEST_FILTER"));
   const int failed = _cmocka_run_group_tests("layer", tests, test_count, NULL, NULL);
   moecl_context_destroy(&context);
+  if (persistent) stand_in_remove(&replaced);
   return failed ? 1 : 0;
 }

@@ -334,5 +334,6 @@ int main(void) {
   signal(SIGSEGV, tell_crash);
   signal(SIGABRT, tell_crash);
   signal(SIGFPE, tell_crash);
+  if (getenv("MOECL_TEST_FILTER")) cmocka_set_test_filter(getenv("MOECL_TEST_FILTER"));
   return cmocka_run_group_tests(tests, NULL, NULL);
 }

@@ -1,0 +1,160 @@
+/* A portable stand-in for the kernels behind lib/op/grouped_gemm_persistent.c, for
+ * tests: the contract of cl/grouped_gemm/nvidia_sm80.cl and nvidia_sm90.cl, none of
+ * their speed. So the driver's host side runs on any device. What the driver must keep
+ * to is looked at here: what breaks it becomes NaN.
+ *
+ * Defines: DTYPE, ACTIVATION, GATED, BIAS, GATHER, OUTPUT_F32, TALL, DENSE,
+ * ADDS_SHARED. */
+#include "common/types.clh"
+#include "common/activation.clh"
+
+#define WEIGHT_ROWS 128
+#define TILE_K (128 / (long)sizeof(storage_bits_t)) /* a packed row is 128 bytes a step */
+#define COLUMNS (GATED ? WEIGHT_ROWS / 2 : WEIGHT_ROWS)
+#define FEW_COLUMNS (GATED ? 8 : 16) /* of a work-group of few */
+#if TALL
+#define MOST_ROWS 176
+#else
+#define MOST_ROWS 128
+#endif
+
+static inline long round_up(long x, long step) { return (x + step - 1) / step * step; }
+static inline long column_tiles(long n) { return (n + COLUMNS - 1) / COLUMNS; }
+
+/* Packed: [expert][tile][WEIGHT_ROWS][k up to whole steps]; gated, a tile's second half
+ * is up. Where a column's gate or plain row, and its up row, begin. */
+static inline size_t packed_row(long expert, long column, bool up, long n, long k) {
+  const long tile = column / COLUMNS, row = column % COLUMNS + (up ? COLUMNS : 0);
+  return (size_t)(((expert * column_tiles(n) + tile) * WEIGHT_ROWS + row) * round_up(k, TILE_K));
+}
+
+__kernel void pack(const __global storage_bits_t *src, ulong src_offset,
+                   __global storage_bits_t *dst, ulong dst_offset, long rows, long k) {
+  const long n = GATED ? rows / 2 : rows, wide = round_up(k, TILE_K);
+  const long count = column_tiles(n) * WEIGHT_ROWS * wide;
+  src += src_offset + get_global_id(1) * (ulong)(rows * k);
+  dst += dst_offset + get_global_id(1) * (ulong)count;
+  for (long i = (long)get_global_id(0); i < count; i += (long)get_global_size(0)) {
+    const long at_k = i % wide, row = i / wide % WEIGHT_ROWS, tile = i / wide / WEIGHT_ROWS;
+    const bool up = row >= COLUMNS;
+    const long column = tile * COLUMNS + row % COLUMNS;
+    dst[i] = column < n && at_k < k ? src[(column + (up ? n : 0)) * k + at_k] : (storage_bits_t)0;
+  }
+}
+
+static inline float dot_row(const __global storage_t *x, const __global storage_t *w, long k) {
+  float sum = 0.0f;
+  for (long i = 0; i < k; i++)
+    sum = fma(storage_load(x, (size_t)i), storage_load(w, (size_t)i), sum);
+  return sum;
+}
+
+static inline float bias_of(const __global storage_t *bias, long expert, long column, bool up,
+                            long n) {
+#if BIAS
+  return storage_load(bias, (size_t)(expert * n * (GATED ? 2 : 1) + column + (up ? n : 0)));
+#else
+  return 0.0f;
+#endif
+}
+
+/* An output column of one row, before it is stored. */
+static inline float output_of(const __global storage_t *x, const __global storage_t *w,
+                              const __global storage_t *bias, long expert, long column, long n,
+                              long k) {
+  const float v = dot_row(x, w + packed_row(expert, column, false, n, k), k) +
+                  bias_of(bias, expert, column, false, n);
+#if GATED
+  return activate_gated(v, dot_row(x, w + packed_row(expert, column, true, n, k), k) +
+                               bias_of(bias, expert, column, true, n));
+#else
+  return activate(v);
+#endif
+}
+
+#if OUTPUT_F32
+typedef float output_t;
+#define OUTPUT_STORE(v, p, i) ((p)[i] = (v))
+#else
+typedef storage_t output_t;
+#define OUTPUT_STORE(v, p, i) storage_store(v, p, i)
+#endif
+
+static inline void make_tile(const __global storage_t *a, const __global int *slot_token,
+                             const __global int *expert_offsets, const __global int *tile_offsets,
+                             const __global storage_t *w, const __global storage_t *bias,
+                             __global output_t *out, long k, long n, int num_experts,
+                             int tile_rows, long number) {
+  int e = 0;
+  while (tile_offsets[e + 1] * column_tiles(n) <= number) e++;
+  const int row_tiles = tile_offsets[e + 1] - tile_offsets[e];
+  const int in_expert = (int)(number - tile_offsets[e] * column_tiles(n));
+  const int row_tile = in_expert % row_tiles, start = expert_offsets[e];
+  const long first = (long)(in_expert / row_tiles) * COLUMNS;
+  const int slots = expert_offsets[e + 1] - start;
+  const int each = (int)round_up((slots + row_tiles - 1) / row_tiles, 16);
+  const bool kept = each <= tile_rows && tile_rows <= MOST_ROWS && tile_rows % 16 == 0 &&
+                    (!TALL || tile_rows == MOST_ROWS);
+  for (int slot = start + row_tile * each; slot < min(start + slots, start + (row_tile + 1) * each);
+       slot++) {
+    const long row = GATHER ? slot_token[slot] : slot;
+    for (long column = first; column < min(first + COLUMNS, n); column++) {
+      const float v = output_of(a + row * k, w, bias, e, column, n, k);
+      OUTPUT_STORE(kept ? v : NAN, out, (size_t)(slot * n + column));
+    }
+  }
+}
+
+/* One work-item of each work-group works. The queue is zero between launches. */
+__kernel void gemm(const __global storage_t *a, const __global int *slot_token,
+                   const __global int *expert_offsets, const __global int *tile_offsets,
+                   const __global storage_t *w, const __global storage_t *bias,
+                   __global output_t *out, volatile __global int *queue, long k, long n,
+                   int num_experts, int tile_rows) {
+  if (get_local_id(0) == 0) {
+    const long tiles = tile_offsets[num_experts] * column_tiles(n);
+    for (long t = (long)get_group_id(0); t < tiles;
+         t = (long)get_num_groups(0) + atomic_inc(queue))
+      make_tile(a, slot_token, expert_offsets, tile_offsets, w, bias, out, k, n, num_experts,
+                tile_rows, t);
+    if (atomic_inc(queue + 1) == (int)get_num_groups(0) - 1) queue[0] = queue[1] = 0;
+  }
+}
+
+#if GATHER || DENSE
+/* A work-group: FEW_COLUMNS columns of row t*top_k+j of `out`. */
+__kernel void few(const __global storage_t *a, const __global int *topk_ids,
+                  const __global storage_t *w, const __global storage_t *bias,
+                  __global output_t *out, long k, long n, int top_k) {
+  const long groups = (n + FEW_COLUMNS - 1) / FEW_COLUMNS, group = (long)get_group_id(0) % groups;
+  const long assignment = (long)get_group_id(0) / groups;
+  const long column = group * FEW_COLUMNS + (long)get_local_id(0);
+  const int e = DENSE ? 0 : topk_ids[assignment];
+  if (get_local_id(0) < FEW_COLUMNS && column < n && e >= 0) {
+    const float v = output_of(a + assignment / top_k * k, w, bias, e, column, n, k);
+    OUTPUT_STORE(v, out, (size_t)(assignment * n + column));
+  }
+}
+#elif !GATED && ACTIVATION == 0
+/* A work-group: 16 columns of one token's output, weighted and combined. */
+__kernel void few(const __global storage_t *a, const __global int *topk_ids,
+                  const __global float *topk_weights, const __global storage_t *w,
+                  const __global storage_t *bias, const __global storage_t *shared,
+                  const __global float *shared_gate, __global storage_t *out, long k, long n,
+                  int top_k) {
+  const long groups = (n + FEW_COLUMNS - 1) / FEW_COLUMNS, group = (long)get_group_id(0) % groups;
+  const long token = (long)get_group_id(0) / groups;
+  const long column = group * FEW_COLUMNS + (long)get_local_id(0);
+  if (get_local_id(0) < FEW_COLUMNS && column < n) {
+    float sum = 0.0f;
+    for (long at = token * top_k; at < (token + 1) * top_k; at++)
+      if (topk_ids[at] >= 0)
+        sum += topk_weights[at] * output_of(a + at * k, w, bias, topk_ids[at], column, n, k);
+#if ADDS_SHARED
+    sum += (ADDS_SHARED == 2 ? shared_gate[token] : 1.0f) *
+           storage_load(shared, (size_t)(token * n + column));
+#endif
+    storage_store(sum, out, (size_t)(token * n + column));
+  }
+}
+#endif

@@ -1,0 +1,57 @@
+/* A context on which the persistent grouped GEMMs run whatever the device is: their
+ * sources are test/kernel/persistent.cl, in a copy of cl/, and the capabilities that
+ * their rows ask for are said to be there. */
+#ifndef MOECL_TEST_STAND_IN_H
+#define MOECL_TEST_STAND_IN_H
+
+#include "../unit/unit.h"
+#include "kernel/variant.h"
+#include "ocl/ocl.h"
+#include <unistd.h>
+
+typedef struct stand_in {
+  char root[64];
+  moecl_context_params params;
+  char kernels[96], cache[96];
+} stand_in;
+
+/* Makes the folders; the log is the caller's to set in params. */
+static inline bool stand_in_make(stand_in *s) {
+  const char *cl = getenv("MOECL_SOURCE_CL");
+  char command[2048];
+  *s = (stand_in){.root = "/tmp/moecl-persistent-XXXXXX"};
+  if (!cl || !mkdtemp(s->root)) return false;
+  snprintf(command, sizeof command,
+           "cl='%s' to='%s/cl' && cp -r \"$cl\" \"$to\" && for name in sm80 sm90; do cp "
+           "\"$cl/../test/kernel/persistent.cl\" \"$to/grouped_gemm/nvidia_$name.cl\" || exit 1; "
+           "done",
+           cl, s->root);
+  snprintf(s->kernels, sizeof s->kernels, "%s/cl", s->root);
+  snprintf(s->cache, sizeof s->cache, "%s/cache", s->root);
+  s->params.kernel_dir = s->kernels;
+  s->params.cache_dir = s->cache;
+  return system(command) == 0;
+}
+
+static inline moecl_status stand_in_open(const stand_in *s, moecl_context **context) {
+  const moecl_status status = moecl_context_create(&s->params, context);
+  if (status == MOECL_OK)
+    (*context)->info.capabilities |= MOECL_CAP_PTX_SM80 | MOECL_CAP_PTX_SM90A;
+  return status;
+}
+
+static inline void stand_in_remove(const stand_in *s) {
+  char command[128];
+  snprintf(command, sizeof command, "rm -rf '%s'", s->root);
+  if (system(command) != 0) fprintf(stderr, "%s stays\n", s->root);
+}
+
+static inline bool is_persistent(const char *gemm) {
+  const kernel_variant *variants;
+  const size_t count = kernel_variants("grouped_gemm", &variants);
+  for (size_t v = 0; v < count; v++)
+    if (strcmp(variants[v].name, gemm) == 0) return variants[v].flags & KERNEL_PERSISTENT;
+  return false;
+}
+
+#endif
