@@ -48,17 +48,17 @@ static bool fails(fault_kind kind, const char *name) {
   }
 
 /* One that gives a reference up: also where it then says that it failed. */
-#define RELEASES(name, type)                                                                       \
+#define RELEASES(type, name, count)                                                                \
   cl_int __real_##name(type object);                                                               \
   cl_int __wrap_##name(type object);                                                               \
   cl_int __wrap_##name(type object) {                                                              \
     const cl_int code = __real_##name(object);                                                     \
-    faults.objects -= code == CL_SUCCESS;                                                          \
+    faults.count -= code == CL_SUCCESS;                                                            \
     return fails(FAULT_OPENCL, #name) ? faults.code : code;                                        \
   }
 
 /* One that makes an object; the last parameter is `code`. */
-#define CREATES(type, name, params, args)                                                          \
+#define CREATES(type, name, count, params, args)                                                   \
   type __real_##name params;                                                                       \
   type __wrap_##name params;                                                                       \
   type __wrap_##name params {                                                                      \
@@ -67,7 +67,7 @@ static bool fails(fault_kind kind, const char *name) {
       return NULL;                                                                                 \
     }                                                                                              \
     const type made = __real_##name args;                                                          \
-    faults.objects += made != NULL;                                                                \
+    faults.count += made != NULL;                                                                  \
     return made;                                                                                   \
   }
 
@@ -131,33 +131,33 @@ HOLDS(clEnqueueMarkerWithWaitList, e != NULL,
 HOLDS(clEnqueueBarrierWithWaitList, e != NULL,
       (cl_command_queue q, cl_uint n, const cl_event *w, cl_event *e), (q, n, w, e))
 
-RELEASES(clReleaseContext, cl_context)
-RELEASES(clReleaseCommandQueue, cl_command_queue)
-RELEASES(clReleaseMemObject, cl_mem)
-RELEASES(clReleaseProgram, cl_program)
-RELEASES(clReleaseKernel, cl_kernel)
-RELEASES(clReleaseEvent, cl_event)
+RELEASES(cl_context, clReleaseContext, objects)
+RELEASES(cl_command_queue, clReleaseCommandQueue, objects)
+RELEASES(cl_mem, clReleaseMemObject, objects)
+RELEASES(cl_program, clReleaseProgram, objects)
+RELEASES(cl_kernel, clReleaseKernel, kernels)
+RELEASES(cl_event, clReleaseEvent, objects)
 
-CREATES(cl_context, clCreateContext,
+CREATES(cl_context, clCreateContext, objects,
         (const cl_context_properties *p, cl_uint n, const cl_device_id *d,
          void(CL_CALLBACK *f)(const char *, const void *, size_t, void *), void *u, cl_int *code),
         (p, n, d, f, u, code))
-CREATES(cl_command_queue, clCreateCommandQueue,
+CREATES(cl_command_queue, clCreateCommandQueue, objects,
         (cl_context x, cl_device_id d, cl_command_queue_properties p, cl_int *code),
         (x, d, p, code))
-CREATES(cl_mem, clCreateBuffer,
+CREATES(cl_mem, clCreateBuffer, objects,
         (cl_context x, cl_mem_flags f, size_t s, void *p, cl_int *code), (x, f, s, p, code))
-CREATES(cl_mem, clCreateSubBuffer,
+CREATES(cl_mem, clCreateSubBuffer, objects,
         (cl_mem m, cl_mem_flags f, cl_buffer_create_type t, const void *i, cl_int *code),
         (m, f, t, i, code))
-CREATES(cl_program, clCreateProgramWithSource,
+CREATES(cl_program, clCreateProgramWithSource, objects,
         (cl_context x, cl_uint n, const char **t, const size_t *s, cl_int *code),
         (x, n, t, s, code))
-CREATES(cl_program, clCreateProgramWithBinary,
+CREATES(cl_program, clCreateProgramWithBinary, objects,
         (cl_context x, cl_uint n, const cl_device_id *d, const size_t *s, const unsigned char **b,
          cl_int *states, cl_int *code),
         (x, n, d, s, b, states, code))
-CREATES(cl_kernel, clCreateKernel, (cl_program g, const char *name, cl_int *code), (g, name, code))
+CREATES(cl_kernel, clCreateKernel, kernels, (cl_program g, const char *name, cl_int *code), (g, name, code))
 
 /* ---- memory ---- */
 

@@ -17,7 +17,8 @@ typedef struct fault_state {
   cl_int code;      /* with which, where it is OpenCL's */
   size_t calls;     /* of this kind so far */
   const char *name; /* the function that failed; NULL: none yet */
-  int64_t objects;  /* of OpenCL that are held, references counted */
+  int64_t objects;  /* of OpenCL that are held, references counted, but for */
+  int64_t kernels;
   int64_t blocks;   /* of memory that are held */
   uint64_t *places; /* not NULL: [most], gets each call's place, a hash of who called whom */
   size_t most;

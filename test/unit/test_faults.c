@@ -5,6 +5,7 @@
  * A place is a call with its nearest callers; each fails once, in the first
  * scenario that comes by, and with MOECL_TEST_ALL=1 every single call does. */
 #include "faults.h"
+#include "../kernel/stand_in.h"
 #include "small_layer.h"
 #include "moecl/checkpoint.h"
 #include "moecl/opencl.h"
@@ -194,7 +195,7 @@ static double distance(const float *a, const float *b) {
 
 /* What is wrong with how a fault ended; NULL: nothing. */
 static const char *judge(fault_kind kind, const outcome *out, const outcome *sound) {
-  if (faults.objects != 0) return "OpenCL objects are kept";
+  if (faults.objects != 0 || faults.kernels != 0) return "OpenCL objects are kept";
   if (faults.blocks != 0) return "memory is kept";
   if (out->status == MOECL_OK) {
     if (!(distance(out->output, sound->output) < 1e-5)) return "success, and a wrong output";
@@ -244,9 +245,10 @@ static void walk(size_t scenario, fault_kind kind, cl_int code) {
     const char *fault = faults.name ? judge(kind, &out, &sound) : "another sequence of calls";
     if (!fault) continue;
     wrong++;
-    fprintf(stderr, "%s, call %zu of %zu, %s: %s (%s; %lld objects, %lld blocks)\n%s",
+    fprintf(stderr, "%s, call %zu of %zu, %s: %s (%s; %lld objects, %lld kernels, %lld blocks)\n%s",
             scenarios[scenario].name, targets[i] + 1, calls, faults.name ? faults.name : "?", fault,
-            moecl_status_string(out.status), (long long)faults.objects, (long long)faults.blocks,
+            moecl_status_string(out.status), (long long)faults.objects, (long long)faults.kernels,
+            (long long)faults.blocks,
             log_text);
   }
   printf("%s, %s: %zu of %zu calls failed, %zu without an error of the whole\n",
@@ -266,41 +268,59 @@ static void test_checkpoint_opencl(void **state) {
 static void test_checkpoint_memory(void **state) { (void)state, walk(2, FAULT_MEMORY, 0); }
 
 /* Each grouped GEMM has kernels of its own: after a layer of every variant that runs
- * here, nothing is kept. */
-static void count_variant(const char *name, moecl_dtype dtype) {
+ * here, or has a stand-in, nothing is kept. */
+static moecl_status open_any(const stand_in *where, moecl_context **context) {
+  const moecl_status status = stand_in_open(where, context);
+  /* Local memory that is not dedicated is slow, and right all the same. */
+  if (status == MOECL_OK) (*context)->info.capabilities |= MOECL_CAP_LOCAL_MEMORY;
+  return status;
+}
+
+static void count_variant(const stand_in *where, const char *name, moecl_dtype dtype) {
   moecl_context *context = NULL;
   moecl_layer *layer = NULL;
-  const moecl_context_params params = {.log = keep_log};
   moecl_layer_params with = small_params;
   with.grouped_gemm_variant = name;
   with.dtype = dtype;
   with.shared_intermediate_size = 8;
+  with.router_variant = "generic";
   faults = (fault_state){.kind = FAULT_KINDS};
-  assert_ok(moecl_context_create(&params, &context));
-  const int64_t without = faults.objects;
+  assert_ok(open_any(where, &context));
+  const int64_t without = faults.kernels;
   assert_ok(moecl_layer_create(context, &with, &layer));
-  assert_true(faults.objects > without);
+  assert_true(faults.kernels > without);
   moecl_layer_destroy(&layer);
   moecl_context_destroy(&context);
-  if (faults.objects != 0 || faults.blocks != 0)
-    fail_msg("variant '%s', %s: %lld objects and %lld blocks are kept", name,
-             moecl_dtype_name(dtype), (long long)faults.objects, (long long)faults.blocks);
+  /* CLBlast's events are made by CLBlast, and given up here. */
+  const bool library = strcmp(name, "clblast") == 0;
+  if ((faults.objects != 0 && !(library && faults.objects < 0)) || faults.kernels != 0 ||
+      faults.blocks != 0)
+    fail_msg("variant '%s', %s: %lld objects, %lld kernels and %lld blocks are kept", name,
+             moecl_dtype_name(dtype), (long long)faults.objects, (long long)faults.kernels,
+             (long long)faults.blocks);
 }
 
 static void test_variants(void **state) {
   enum { MOST = 32 };
+  stand_in where;
+  size_t persistent = 0;
   (void)state;
+  if (!stand_in_make(&where)) fail_msg("no copy of the kernels in %s", where.root);
+  where.params.log = keep_log;
   for (int dtype = 0; dtype < MOECL_DTYPE_COUNT; dtype++) {
     const char *names[MOST];
     moecl_context *context = NULL;
-    assert_ok(moecl_context_create(NULL, &context));
+    assert_ok(open_any(&where, &context));
     const size_t count =
         moecl_variants_available(context, "grouped_gemm", (moecl_dtype)dtype, names, MOST);
     moecl_context_destroy(&context);
-    assert_true(count > 0);
-    for (size_t v = 0; v < count; v++) count_variant(names[v], (moecl_dtype)dtype);
+    for (size_t v = 0; v < count; v++) {
+      persistent += is_persistent(names[v]);
+      count_variant(&where, names[v], (moecl_dtype)dtype);
+    }
   }
-  faults.kind = FAULT_KINDS;
+  assert_true(persistent > 0);
+  stand_in_remove(&where);
 }
 
 static int open_own(void **state) {
