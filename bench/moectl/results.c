@@ -221,17 +221,14 @@ const char *results_folder(const results *all) { return all->folder; }
 /* The [T,*] arrays would add up to gigabytes over a sweep, and no file of the
  * folder shows them (a dump has been written by now). */
 static void drop_arrays(moecl_routing *routing) {
-  const moecl_routing kept = {.num_tokens = routing->num_tokens,
-                              .num_experts = routing->num_experts,
-                              .top_k = routing->top_k,
-                              .tokens_per_expert = routing->tokens_per_expert,
-                              .tokens_per_expert_after_capacity =
-                                  routing->tokens_per_expert_after_capacity,
-                              .capacity = routing->capacity,
-                              .statistics = routing->statistics};
-  routing->tokens_per_expert = routing->tokens_per_expert_after_capacity = NULL;
-  moecl_routing_destroy(routing);
-  *routing = kept;
+  moecl_routing tokens = *routing; /* every array but the two that stay */
+  tokens.tokens_per_expert = tokens.tokens_per_expert_after_capacity = NULL;
+  moecl_routing_destroy(&tokens);
+  routing->router_logits = NULL;
+  routing->topk_ids = NULL;
+  routing->topk_weights = NULL;
+  routing->kept = NULL;
+  routing->token_priority = NULL;
 }
 
 /* A line of the journal; results.json and results.csv each time there is twice as
