@@ -211,7 +211,7 @@ static void write_panels(plot *p, size_t columns, size_t rows, FILE *script) {
   char label[LABEL_SIZE], value[LABEL_SIZE];
   size_t series = 0;
   fprintf(script,
-          "set multiplot layout %zu,%zu margins 0.07,0.98,%.4f,%.4f spacing 0.05,%.4f title ", rows,
+          "set multiplot layout %zu,%zu margins 0.10,0.98,%.4f,%.4f spacing 0.06,%.4f title ", rows,
           columns, 145 / height, 1 - 125 / height, 85 / height);
   write_title(p, script);
   fputc('\n', script);

@@ -20,6 +20,19 @@ void report_text(FILE *file, const char *text) {
   }
 }
 
+/* Points that ran, but not in all their rounds. */
+static void interrupted(const results *all, FILE *file) {
+  int64_t planned = 0, left = 0;
+  for (size_t i = 0; i < all->experiment->num_points; i++) {
+    if (!point_ran(all, i)) continue;
+    planned += all->points[i].rounds_planned;
+    left += results_rounds_left(all, i);
+  }
+  if (left > 0)
+    fprintf(file, "**The run was interrupted: %" PRId64 " of %" PRId64 " rounds of the points "
+            "that ran are here.** How to go on is told at the end.\n\n", planned - left, planned);
+}
+
 static void heading(const results *all, FILE *file) {
   const experiment *plan = all->experiment;
   size_t counts[POINT_ERROR + 1] = {0}, missing = 0;
@@ -52,6 +65,7 @@ static void heading(const results *all, FILE *file) {
     first = false;
   }
   fputs(".\n\n", file);
+  interrupted(all, file);
   if (!all->kernels.dir) return;
   fputs("**The kernels were read from the folder ", file);
   report_text(file, all->kernels.dir);
@@ -94,6 +108,12 @@ static void what_was_run(const results *all, FILE *file) {
     report_text(file, plan->input_file);
     fputc('.', file);
   }
+  if (plan->checkpoint) {
+    fputs(" The layer is of the checkpoint ", file);
+    report_text(file, plan->checkpoint);
+    if (plan->source) fprintf(file, ", layer %" PRId64, plan->source->layer);
+    fputc('.', file);
+  }
   fputs("\n\n| parameter | value |\n| --- | --- |\n", file);
   for (size_t axis = 0; axis < plan->num_axes; axis++) {
     fprintf(file, "| **%s** (swept) | ", plan->axes[axis].param);
@@ -119,17 +139,22 @@ static const char *member(const json_t *object, const char *key) {
   return text ? text : "?";
 }
 
+void report_loads(const results *all, double *least, double *most) {
+  *least = INFINITY, *most = -INFINITY;
+  for (size_t p = 0; p < all->experiment->num_points; p++)
+    for (size_t r = 0; all->have[p] && r < all->points[p].num_rounds; r++) {
+      *least = fmin(*least, all->points[p].rounds[r].load_average);
+      *most = fmax(*most, all->points[p].rounds[r].load_average);
+    }
+}
+
 /* Where, with which program, and how busy the machine was: one line a run. */
 static void machine(const results *all, FILE *file) {
-  double least = INFINITY, most = -INFINITY;
+  double least, most;
   char low[NUMBER_SIZE], high[NUMBER_SIZE];
   size_t i;
   json_t *run;
-  for (size_t p = 0; p < all->experiment->num_points; p++)
-    for (size_t r = 0; all->have[p] && r < all->points[p].num_rounds; r++) {
-      least = fmin(least, all->points[p].rounds[r].load_average);
-      most = fmax(most, all->points[p].rounds[r].load_average);
-    }
+  report_loads(all, &least, &most);
   json_array_foreach(all->runs, i, run) {
     fprintf(file, "%s%s on host ", i > 0 ? "Gone on with " : "Begun ", member(run, "started"));
     report_text(file, member(run, "host"));

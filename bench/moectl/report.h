@@ -7,6 +7,9 @@
 /* A text that Markdown and HTML leave as it is, in a table cell too. */
 void report_text(FILE *file, const char *text);
 
+/* The host's load averages as rounds began; the least is the larger where none is known. */
+void report_loads(const results *all, double *least, double *most);
+
 /* report_tables.c */
 void report_points(const results *all, FILE *file);
 void report_stages(const results *all, FILE *file);

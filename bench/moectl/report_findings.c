@@ -243,6 +243,19 @@ static void slowest_stage(const results *all, FILE *file) {
   }
 }
 
+/* moectl itself keeps as many processors busy as there are, where the device is the CPU. */
+static void warn_of_load(const results *all, FILE *file) {
+  double least, most;
+  const json_t *run = json_array_get(all->runs, json_array_size(all->runs) - 1);
+  const json_int_t processors = json_integer_value(json_object_get(run, "processors"));
+  report_loads(all, &least, &most);
+  if (processors > 0 && most > 1.25 * (double)processors)
+    fprintf(file,
+            "**Other programs were at work: the load average was up to %.2g on %" JSON_INTEGER_FORMAT
+            " processors. What follows may be theirs;\nrepeat the run on a quiet machine.**\n\n",
+            most, processors);
+}
+
 /* How the points were measured decides what may be said of them. */
 static void how_compared(const results *all, FILE *file) {
   size_t ran = 0, once = 0;
@@ -296,6 +309,7 @@ void report_findings(const results *all, FILE *file) {
     if (plan->axes[axis].count > 1) axis_findings(all, axis, found);
   if (fclose(found) == 0 && size > 0) {
     fputs("## Findings\n\n", file);
+    warn_of_load(all, file);
     how_compared(all, file);
     fprintf(file, "%s\n", text);
   }

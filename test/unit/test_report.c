@@ -37,6 +37,39 @@ static void test_report(void **state) {
   tear_down(&fixture);
 }
 
+/* What a reader must know before the numbers: what ran, how much of it, beside what. */
+static void test_warnings(void **state) {
+  (void)state;
+  made_up fixture;
+  set_up(&fixture, sweep);
+  char *text = report(&fixture);
+  has_not(text, "interrupted");
+  has_not(text, "Other programs");
+  has_not(text, "checkpoint");
+  free(text);
+  checkpoint_source source = {.layer = 3};
+  fixture.experiment.checkpoint = (char *)"models/a|b";
+  fixture.experiment.source = &source;
+  fixture.results.points[2].num_rounds = 1; /* of three */
+  fixture.results.points[1].rounds[1].load_average = 8.5;
+  fixture.results.runs = json_pack("[{s:i}]", "processors", 2);
+  text = report(&fixture);
+  has(text, "The layer is of the checkpoint models/a\\|b, layer 3.");
+  has(text, "**The run was interrupted: 10 of 12 rounds of the points that ran are here.**");
+  has(text, "## Findings\n\n**Other programs were at work: the load average was up to 8.5 on 2 "
+            "processors.");
+  free(text);
+  fixture.results.points[1].rounds[1].load_average = 2.4; /* the device is the CPU */
+  text = report(&fixture);
+  has_not(text, "Other programs");
+  free(text);
+  json_decref(fixture.results.runs);
+  fixture.results.runs = NULL;
+  fixture.experiment.checkpoint = NULL;
+  fixture.experiment.source = NULL;
+  tear_down(&fixture);
+}
+
 static void test_failed_points(void **state) {
   (void)state;
   made_up fixture;
@@ -465,6 +498,7 @@ static void test_resumed_run(void **state) {
 int main(void) {
   const struct CMUnitTest tests[] = {
       cmocka_unit_test(test_report),
+      cmocka_unit_test(test_warnings),
       cmocka_unit_test(test_failed_points),
       cmocka_unit_test(test_other_kernels),
       cmocka_unit_test(test_single_point),
