@@ -176,9 +176,12 @@ static void write_colours(double busiest, FILE *script) {
           top, top);
   for (int i = 0; i <= (int)top; i++)
     fprintf(script, "%s'%d%s' %d", i ? ", " : "", i,
-            i == (int)top && busiest > top ? " and more" : "", i);
+            i == (int)top && busiest > top ? "+" : "", i);
   fputs(")\nset label 'load over the even share' at screen 0.985, graph 0.5 center rotate by 90\n"
-        "set rmargin at screen 0.83\n",
+        "set rmargin at screen 0.83\n"
+        /* Where a row has no such expert nothing is drawn. */
+        "set object 1 rectangle from graph 0, graph 0 to graph 1, graph 1 behind fillcolor rgb "
+        "'#b8b8b8' fillstyle solid noborder\n",
         script);
 }
 

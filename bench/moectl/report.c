@@ -327,7 +327,8 @@ static void caption(const results *all, const picture_plan *picture, FILE *file)
     if (*label) fputs(": ", file);
     report_text(file, label);
   } else if (picture->kind == PICTURE_LOADS) {
-    fputs("How loaded each expert is over the sweep, before capacity; white is the even share", file);
+    fputs("How loaded each expert is over the sweep, before capacity; near white is the even share, "
+          "grey no such expert", file);
   } else {
     const picture_quantity *quantity = picture_quantity_of(picture->kind);
     fprintf(file, "%c%s against %s", toupper((unsigned char)quantity->title[0]),
