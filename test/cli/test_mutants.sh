@@ -122,8 +122,8 @@ wrong "a count before capacity is one too many" permute/generic.cl \
   'tokens_per_expert\[e\] = base;' 'tokens_per_expert[e] = base + (e == 1 \&\& base > 400);' \
   "${by_position[@]}"
 wrong "capacity drops the first token instead of the last" permute/generic.cl \
-  'kept = capacity < 0 \|\| rank < capacity;' \
-  'kept = capacity < 400 ? capacity < 0 || rank < capacity : rank-- > 0 \&\& rank < capacity;' \
+  'slot = expert_offsets\[e\] \+ rank;' \
+  'slot = expert_offsets[e] + (expert_offsets[e + 1] - expert_offsets[e] < 400 ? rank : rank ? rank - 1 : 1 << 28);' \
   "${by_position[@]}"
 wrong "capacity keeps the first weights, not the largest" permute/generic.cl \
   'larger \|\| \(tie && tie_rank < ties\)' \
