@@ -1,4 +1,5 @@
 #!/usr/bin/env python3
+# SPDX-License-Identifier: MIT
 """Compares the families' rows, lib/model/families*.c, with the configuration classes of the installed
 transformers. For each of a row's model_types:
 

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: MIT
 # shellcheck shell=bash
 # Other OpenCL implementations of the CPU, for tests: Mesa's rusticl (Debian) and
 # Intel's runtime (PyPI). Sourced, after setup.sh. They are put into folders of

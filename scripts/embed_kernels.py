@@ -1,4 +1,5 @@
 #!/usr/bin/env python3
+# SPDX-License-Identifier: MIT
 """Writes every file below a folder into one C file: embed_kernels.py CL_DIR OUTPUT DEPFILE."""
 import os
 import sys

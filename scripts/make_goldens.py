@@ -1,4 +1,5 @@
 #!/usr/bin/env python3
+# SPDX-License-Identifier: MIT
 """Makes test/golden/families/: for each MoE family a model folder as published (config.json and
 safetensors), small and with random weights, and what transformers' own block computes in it.
 

@@ -1,4 +1,5 @@
 #!/usr/bin/env python3
+# SPDX-License-Identifier: MIT
 """Makes test/golden/{mixtral,deepseek_v3,...}.safetensors: whole layers computed
 by transformers' own blocks.
 

@@ -1,4 +1,5 @@
 #!/usr/bin/env python3
+# SPDX-License-Identifier: MIT
 """Makes test/golden/statistics.safetensors: router logits and what other
 implementations compute from them.
 

@@ -1,4 +1,5 @@
 #!/usr/bin/env python3
+# SPDX-License-Identifier: MIT
 """Records hidden states of a small language model reading real text.
 
 Writes configs/data/hidden_states.safetensors: what enters the feed-forward

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: MIT
 # shellcheck shell=bash
 # Set-up shared by scripts/run and scripts/check. Sourced, never run: it only
 # defines functions. Everything it says goes to stderr, so that stdout stays
@@ -31,6 +32,7 @@ need|device any|pocl-opencl-icd|an OpenCL device (PoCL makes the CPU one)
 want|device cpu|pocl-opencl-icd|PoCL, the CPU as an OpenCL device beside the others
 want|locale de_DE|locales|sources of locales, for tests with a decimal comma
 test|module cmocka|libcmocka-dev|cmocka (unit tests), for development
+want|tool clang-format-14|clang-format-14|clang-format 14, for the check of the sources' format
 want|tool gnuplot|gnuplot-nox|gnuplot, for the pictures in reports
 LIST
 }

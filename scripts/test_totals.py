@@ -1,4 +1,5 @@
 #!/usr/bin/env python3
+# SPDX-License-Identifier: MIT
 """Adds up Meson test logs (testlog.json) and prints the totals.
 
 usage: test_totals.py LOG... ("failed:WHAT" stands for a part that could not run,

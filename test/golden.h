@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: MIT
 /* Reads golden files: safetensors made by scripts/make_*_golden.py. */
 #ifndef MOECL_TEST_GOLDEN_H
 #define MOECL_TEST_GOLDEN_H

@@ -1,23 +1,24 @@
+// SPDX-License-Identifier: MIT
 #include "cases.h"
 #include <float.h>
 #include <math.h>
 
 /* Multiply-adds of one assignment's expert that is no identity. */
 static double expert_size(const moecl_layer_params *params) {
-  return (moecl_activation_is_gated(params->activation) ? 3.0 : 2.0) *
-         (double)params->hidden_size * (double)params->intermediate_size;
+  return (moecl_activation_is_gated(params->activation) ? 3.0 : 2.0) * (double)params->hidden_size *
+         (double)params->intermediate_size;
 }
 
 /* The same of the shared expert and its gate, for one token; also its weights. */
 static double shared_size(const moecl_layer_params *params) {
-  return (moecl_activation_is_gated(params->activation) ? 3.0 : 2.0) *
-             (double)params->hidden_size * (double)params->shared_intermediate_size +
+  return (moecl_activation_is_gated(params->activation) ? 3.0 : 2.0) * (double)params->hidden_size *
+             (double)params->shared_intermediate_size +
          (params->shared_gate ? (double)params->hidden_size : 0.0);
 }
 
 double moe_flops(const moecl_layer_params *params, int64_t kept_assignments, int64_t num_tokens) {
-  const double router = (double)num_tokens * (double)params->hidden_size *
-                        (double)params->num_experts;
+  const double router =
+      (double)num_tokens * (double)params->hidden_size * (double)params->num_experts;
   return 2.0 * (router + (double)kept_assignments * expert_size(params) +
                 (double)num_tokens * shared_size(params));
 }
@@ -85,10 +86,10 @@ int64_t case_choice_differs(const moecl_layer_params *layer, const double *logit
                             const double *correction_bias, uint64_t seed, int64_t token,
                             const int32_t *ids, const float *weights, double tolerance) {
   double flushed[MOECL_MAX_EXPERTS];
-  const int64_t differs = choice_differs(layer, logits, correction_bias, seed, token, ids, weights,
-                                         tolerance);
+  const int64_t differs =
+      choice_differs(layer, logits, correction_bias, seed, token, ids, weights, tolerance);
   if (differs < 0 || !flush_denormals(logits, layer->num_experts, flushed)) return differs;
-  const int64_t then = choice_differs(layer, flushed, correction_bias, seed, token, ids, weights,
-                                      tolerance);
+  const int64_t then =
+      choice_differs(layer, flushed, correction_bias, seed, token, ids, weights, tolerance);
   return then < 0 ? -1 : differs;
 }

@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: MIT
 /* Shapes, counts and tolerances that tests and benchmarks share. */
 #ifndef MOECL_BENCH_CASES_H
 #define MOECL_BENCH_CASES_H
@@ -17,9 +18,9 @@ double moe_tolerance(double roundoff);
 
 /* One token's choice, ids and weights [K], beside the reference's for its logits
  * [E], which are the device's own: choices by logit are exact then, ties and order
- * too, of the logits as they are or with denormals taken for 0. Choices by rounded scores may come in another order where the order hangs
- * on the rounding, and be others where the reference's gap does. Returns the first
- * of the reference's choices that is not there with its weight, within
+ * too, of the logits as they are or with denormals taken for 0. Choices by rounded scores may come
+ * in another order where the order hangs on the rounding, and be others where the reference's gap
+ * does. Returns the first of the reference's choices that is not there with its weight, within
  * `tolerance` of it; -1: all are. */
 int64_t case_choice_differs(const moecl_layer_params *layer, const double *logits,
                             const double *correction_bias, uint64_t seed, int64_t token,

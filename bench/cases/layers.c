@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: MIT
 #include "layers.h"
 #include "cases.h"
 #include <float.h>
@@ -62,8 +63,8 @@ const moe_case moe_cases[] = {
      CASE_NORMAL},
     {"eights, limited, no limit for the shared expert, three tokens",
      {SHAPE(136, 72, 8, 2), .activation = MOECL_SWIGLU_LIMITED, .swiglu_limit = 0.5f,
-      .shared_intermediate_size = 72, .shared_swiglu_limit = FLT_MAX,
-      .shared_scaling_factor = 0.5f, .routed_scaling_factor = 0.5f},
+      .shared_intermediate_size = 72, .shared_swiglu_limit = FLT_MAX, .shared_scaling_factor = 0.5f,
+      .routed_scaling_factor = 0.5f},
      3,
      CASE_NORMAL},
     {"eights, shared expert with a gate and a factor",
@@ -82,7 +83,9 @@ const moe_case moe_cases[] = {
      700,
      CASE_NORMAL},
     {"eights, shared expert, three tokens",
-     {SHAPE(136, 72, 8, 2), .shared_intermediate_size = 72}, 3, CASE_NORMAL},
+     {SHAPE(136, 72, 8, 2), .shared_intermediate_size = 72},
+     3,
+     CASE_NORMAL},
     {"eights, shared expert with a gate, four tokens",
      {SHAPE(264, 104, 8, 3), BIASES, .shared_intermediate_size = 200, .shared_gate = true},
      4,
@@ -224,7 +227,9 @@ const moe_case moe_cases[] = {
      CASE_SKEWED},
     {"jitter", {SHAPE(67, 48, 8, 2), .jitter = 0.1f, .renormalize = true}, 80, CASE_NORMAL},
     {"jitter and capacity",
-     {SHAPE(64, 48, 8, 2), .jitter = 0.01f, .capacity_factor = 1.0, BIASES}, 80, CASE_SKEWED},
+     {SHAPE(64, 48, 8, 2), .jitter = 0.01f, .capacity_factor = 1.0, BIASES},
+     80,
+     CASE_SKEWED},
 };
 const size_t moe_case_count = sizeof moe_cases / sizeof moe_cases[0];
 
@@ -263,8 +268,11 @@ static float scale_of(const moecl_layer_params *layer, moecl_tensor tensor) {
 static void *draw(const case_data *data, moecl_dtype dtype, uint64_t stream, float scale,
                   size_t count) {
   void *values = malloc((count + 1) * sizeof(float));
-  const moecl_random_params params = {.dtype = dtype, .distribution = MOECL_NORMAL,
-                                      .scale = scale, .seed = data->seed, .stream = stream};
+  const moecl_random_params params = {.dtype = dtype,
+                                      .distribution = MOECL_NORMAL,
+                                      .scale = scale,
+                                      .seed = data->seed,
+                                      .stream = stream};
   if (values && moecl_random_host(values, count, &params) == MOECL_OK) return values;
   free(values);
   return NULL;
@@ -372,8 +380,7 @@ static void token_logits(const case_data *data, int64_t token, double *logits) {
 double *case_reference_logits(const case_data *data) {
   const int64_t tokens = data->source->num_tokens, experts = data->layer.num_experts;
   double *logits = malloc(((size_t)(tokens * experts) + 1) * sizeof *logits);
-  for (int64_t t = 0; logits && t < tokens; t++)
-    token_logits(data, t, logits + t * experts);
+  for (int64_t t = 0; logits && t < tokens; t++) token_logits(data, t, logits + t * experts);
   return logits;
 }
 
@@ -453,8 +460,8 @@ bool case_differs(const case_data *data, const char *variant, const char *tensor
   return false;
 }
 
-bool case_compare(const case_data *data, const char *variant, const char *tensor,
-                  const double *got, const double *want, size_t count, double tolerance) {
+bool case_compare(const case_data *data, const char *variant, const char *tensor, const double *got,
+                  const double *want, size_t count, double tolerance) {
   const double error = moecl_relative_error(got, want, count);
   if (error <= tolerance) return true;
   print_where(data, variant, tensor);
@@ -526,7 +533,8 @@ static bool check_choice(const case_data *data, const char *variant, const moecl
 static bool check_priorities(const case_data *data, const char *variant,
                              const moecl_routing *routing) {
   const int64_t experts = routing->num_experts;
-  const bool has = data->layer.capacity_factor > 0 && data->layer.drop_policy == MOECL_DROP_PRIORITIZED;
+  const bool has =
+      data->layer.capacity_factor > 0 && data->layer.drop_policy == MOECL_DROP_PRIORITIZED;
   if (has != (routing->token_priority != NULL))
     return case_differs(data, variant, "has token_priority", 0, !has, has);
   double *logits = malloc((size_t)experts * sizeof *logits);
@@ -555,8 +563,7 @@ static bool check_capacity(const case_data *data, const char *variant,
   return ok;
 }
 
-static bool check_counts(const case_data *data, const char *variant,
-                         const moecl_routing *routing) {
+static bool check_counts(const case_data *data, const char *variant, const moecl_routing *routing) {
   const int64_t slots = routing->num_tokens * routing->top_k;
   bool ok = true;
   for (int64_t e = 0; ok && e < routing->num_experts; e++) {
@@ -584,6 +591,6 @@ bool case_check_routing(const case_data *data, const char *variant, const moecl_
   for (int64_t t = 0; ok && t < routing->num_tokens; t++)
     ok = check_token(data, variant, routing, t, logits);
   free(logits);
-  return ok && check_priorities(data, variant, routing) &&
-         check_capacity(data, variant, routing) && check_counts(data, variant, routing);
+  return ok && check_priorities(data, variant, routing) && check_capacity(data, variant, routing) &&
+         check_counts(data, variant, routing);
 }

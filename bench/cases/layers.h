@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: MIT
 /* Layers that tests and benchmarks run: random and extreme shapes, routings and
  * options, their tensors, and what the reference makes of them. */
 #ifndef MOECL_BENCH_LAYERS_H
@@ -56,8 +57,8 @@ double *case_reference_output(const case_data *data, const moecl_routing *routin
 /* Compares `count` numbers, relative to the size of the whole: true within the
  * tolerance. Otherwise prints seed, case, dtype, variant and tensor, the error,
  * and the first element that is off by more than its share. */
-bool case_compare(const case_data *data, const char *variant, const char *tensor,
-                  const double *got, const double *want, size_t count, double tolerance);
+bool case_compare(const case_data *data, const char *variant, const char *tensor, const double *got,
+                  const double *want, size_t count, double tolerance);
 
 /* The same print for one element that had to be exact. Returns false. */
 bool case_differs(const case_data *data, const char *variant, const char *tensor, int64_t index,

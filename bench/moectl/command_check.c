@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: MIT
 /* moectl check: validates an experiment, and against a device where there is one. */
 #include "estimate.h"
 #include "files.h"
@@ -67,10 +68,8 @@ static const device_rates *rates_of(check *check, const experiment_point *point,
 
 static void print_point(const check *check, size_t index, double takes) {
   char label[256], memory[32], seconds[32];
-  if (takes < 9.95)
-    snprintf(seconds, sizeof seconds, "%.1f s", takes);
-  else
-    duration_text(takes, seconds);
+  if (takes < 9.95) snprintf(seconds, sizeof seconds, "%.1f s", takes);
+  else duration_text(takes, seconds);
   experiment_point_label(&check->experiment, index, label, sizeof label);
   printf("%10s  %12s  %s\n", bytes_text(check->needed[index].bytes, memory), seconds,
          *label ? label : "the point");

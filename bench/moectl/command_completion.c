@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: MIT
 /* moectl completion SHELL: scripts for the shells, made of the tables that parsing
  * and help follow. */
 #include "moectl.h"
@@ -12,8 +13,7 @@ static void print_words(offer offer, const char *words) {
     for (int i = 0; i < KEY_COUNT; i++)
       printf("%s%s=", i > 0 ? " " : "", schema_get((schema_id)i)->name);
   if (offer == OFFER_TOPIC) {
-    for (const help_topic *t = help_topics; t->name; t++)
-      printf("%s ", t->name);
+    for (const help_topic *t = help_topics; t->name; t++) printf("%s ", t->name);
     for (const cli_command *c = cli_commands; c->name; c++)
       printf("%s%s", c > cli_commands ? " " : "", c->name);
   }
@@ -24,8 +24,7 @@ static bool is_words(offer offer) {
 }
 
 static void print_commands(void) {
-  for (const cli_command *c = cli_commands; c->name; c++)
-    printf("%s ", c->name);
+  for (const cli_command *c = cli_commands; c->name; c++) printf("%s ", c->name);
   fputs("--version --help", stdout);
 }
 
@@ -41,10 +40,8 @@ static void print_options(const cli_command *command) {
 /* In a text between single quotes, of any of the shells. */
 static void print_quoted(const char *text) {
   for (; *text; text++)
-    if (*text == '\'')
-      fputs("'\\''", stdout);
-    else
-      putchar(*text);
+    if (*text == '\'') fputs("'\\''", stdout);
+    else putchar(*text);
 }
 
 /* ---- bash ---- */
@@ -189,12 +186,9 @@ static void print_fish(void) {
 }
 
 int command_completion(const options *options) {
-  if (strcmp(options->file, "bash") == 0)
-    print_bash();
-  else if (strcmp(options->file, "zsh") == 0)
-    print_zsh();
-  else if (strcmp(options->file, "fish") == 0)
-    print_fish();
+  if (strcmp(options->file, "bash") == 0) print_bash();
+  else if (strcmp(options->file, "zsh") == 0) print_zsh();
+  else if (strcmp(options->file, "fish") == 0) print_fish();
   else {
     complain("there is no completion for '%s'; expected bash, zsh or fish", options->file);
     return EXIT_USAGE;

@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: MIT
 /* moectl devices: what there is, and what each device can do. Each device is
  * opened, since some capabilities show only by running a probe. */
 #include "moectl.h"
@@ -26,8 +27,8 @@ static device_row probe(const options *options, const moecl_device_info *info) {
   if (moecl_context_create(&params, &context) != MOECL_OK) return row;
   row.opened = true;
   row.info = *moecl_context_device(context);
-  const size_t count = moecl_variants_available(context, "grouped_gemm", MOECL_BF16, row.variants,
-                                                MAX_NAMES);
+  const size_t count =
+      moecl_variants_available(context, "grouped_gemm", MOECL_BF16, row.variants, MAX_NAMES);
   row.num_variants = count < MAX_NAMES ? count : MAX_NAMES;
   moecl_context_destroy(&context);
   return row;
@@ -81,17 +82,18 @@ static void print_device(const device_row *row) {
   print_fact("platform", "%s, driver %s", d->platform, d->driver);
   print_fact("compiler", "%s", d->opencl_c_version);
   print_fact("memory", "%s, in one buffer %s, as the driver states them",
-             bytes_text(d->global_memory_bytes, memory), bytes_text(d->max_allocation_bytes, largest));
+             bytes_text(d->global_memory_bytes, memory),
+             bytes_text(d->max_allocation_bytes, largest));
   print_fact("local", "%s a work-group%s", bytes_text(d->local_memory_bytes, local),
              d->local_memory_dedicated ? "" : " (cache)");
   if (d->subgroup_size) snprintf(text, sizeof text, "of %u", d->subgroup_size);
   else snprintf(text, sizeof text, "none");
-  print_fact("sub-groups", "%s; fp16 arithmetic: %s; matrix units: %s", text, d->fp16 ? "yes" : "no",
-             matrix_capability(row));
+  print_fact("sub-groups", "%s; fp16 arithmetic: %s; matrix units: %s", text,
+             d->fp16 ? "yes" : "no", matrix_capability(row));
   text[0] = '\0';
   for (size_t i = 0, used = 0; i < row->num_variants && used < sizeof text; i++)
-    used += (size_t)snprintf(text + used, sizeof text - used, "%s%s", i ? ", " : "",
-                             row->variants[i]);
+    used +=
+        (size_t)snprintf(text + used, sizeof text - used, "%s%s", i ? ", " : "", row->variants[i]);
   if (row->opened) print_fact("grouped GEMM", "%s (best last)", text);
   else print_fact("grouped GEMM", "none: it could not be opened");
 }
@@ -114,8 +116,7 @@ static void explain(size_t count) {
   if (text) moecl_devices_explain(text, size);
   if (count == 0)
     complain("there is no OpenCL device; see 'moectl help devices'\n%s", text ? text : "");
-  else if (text && *text)
-    complain("not all that is registered gives devices:\n%s", text);
+  else if (text && *text) complain("not all that is registered gives devices:\n%s", text);
   free(text);
 }
 

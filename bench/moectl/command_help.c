@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: MIT
 /* moectl help [TOPIC] */
 #include "moectl.h"
 #include "suggest.h"
@@ -123,7 +124,8 @@ static const char results_topic[] =
     "host_ms is what enqueueing a forward takes the host. tflops counts what the layer's\n"
     "surviving assignments need, gbytes_per_s the least bytes it must move: the weights of\n"
     "the experts that were reached, input and output once; both are the mean of the first\n"
-    "round's forwards, over their median time. Routing and verification are the first input set's.\n"
+    "round's forwards, over their median time. Routing and verification are the first input "
+    "set's.\n"
     "verify.error is ||output - reference|| / ||reference|| over the sampled tokens, the\n"
     "reference being plain C in double precision. Outputs so small that a device may lose\n"
     "them as denormals count in ||reference|| as the least that it keeps, so that errors of\n"
@@ -188,8 +190,7 @@ static int no_such_topic(const char *topic) {
   for (const cli_command *c = cli_commands; c->name; c++) suggest_try(&nearest, c->name);
   if (nearest.best)
     complain("there is no help on '%s'; did you mean 'moectl help %s'?", topic, nearest.best);
-  else
-    complain("there is no help on '%s'; 'moectl help' lists the commands and topics", topic);
+  else complain("there is no help on '%s'; 'moectl help' lists the commands and topics", topic);
   return EXIT_USAGE;
 }
 

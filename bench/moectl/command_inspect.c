@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: MIT
 /* moectl inspect: what a model folder holds, and whether this device could hold it. */
 #include "files.h"
 #include "moectl.h"
@@ -82,8 +83,7 @@ static layer_kind *kind_of(inspection *in, const moecl_checkpoint_layer *layer, 
     layer_kind *kind = &in->kinds[i];
     if (kind->layer.is_moe != layer->is_moe || kind->layer.params.dtype != layer->params.dtype ||
         !same_text(kind->layer.stored_dtype, layer->stored_dtype) ||
-        (kind->refused != NULL) != refused ||
-        !json_equal(kind->params, params))
+        (kind->refused != NULL) != refused || !json_equal(kind->params, params))
       continue;
     json_decref(params);
     return kind;
@@ -180,14 +180,10 @@ static void print_indices(const layer_kind *kind) {
   const int64_t *at = kind->indices, last = at[kind->count - 1];
   const int64_t step = kind->count > 1 ? at[1] - at[0] : 1;
   bool even = kind->count > 2 || step == 1;
-  for (int64_t i = 1; i < kind->count; i++)
-    even = even && at[i] - at[i - 1] == step;
-  if (kind->count == 1)
-    printf("layer %" PRId64, *at);
-  else if (even && step == 1)
-    printf("layers %" PRId64 " to %" PRId64, *at, last);
-  else if (even)
-    printf("layers %" PRId64 " to %" PRId64 " by %" PRId64, *at, last, step);
+  for (int64_t i = 1; i < kind->count; i++) even = even && at[i] - at[i - 1] == step;
+  if (kind->count == 1) printf("layer %" PRId64, *at);
+  else if (even && step == 1) printf("layers %" PRId64 " to %" PRId64, *at, last);
+  else if (even) printf("layers %" PRId64 " to %" PRId64 " by %" PRId64, *at, last, step);
   for (int64_t i = 0; !even && i < kind->count; i++)
     printf("%s%" PRId64, i ? "," : "layers ", at[i]);
 }
@@ -197,8 +193,7 @@ static const char *count_text(uint64_t count, char text[32]) {
   static const char *const units[] = {"", " thousand", " million", " billion", " trillion"};
   double value = (double)count;
   int unit = 0;
-  for (; value >= 999.5 && unit < 4; unit++)
-    value /= 1000;
+  for (; value >= 999.5 && unit < 4; unit++) value /= 1000;
   snprintf(text, 32, unit ? "%.3g%s" : "%.0f%s", value, units[unit]);
   return text;
 }
@@ -251,8 +246,8 @@ static void print_kind(const inspection *in, const layer_kind *kind) {
   char all[32], met[32];
   putchar('\n');
   print_indices(kind);
-  printf(" (%s%s): %s, stored as %s\n", kind->count > 1 ? "the first is " : "",
-         kind->layer.prefix, kind->layer.is_moe ? "MoE" : "dense",
+  printf(" (%s%s): %s, stored as %s\n", kind->count > 1 ? "the first is " : "", kind->layer.prefix,
+         kind->layer.is_moe ? "MoE" : "dense",
          kind->layer.stored_dtype ? kind->layer.stored_dtype : "(tensors of other names)");
   if (kind->refused) printf("  cannot be loaded: %s\n", kind->refused);
   printf("  hidden %" PRId64 ", ", p->hidden_size);
@@ -291,8 +286,7 @@ static void print_size(const inspection *in) {
   if (are_counted(in))
     printf("parameters  %s in all, a token meets %s", count_text(in->size.parameters, all),
            count_text(active(in), met));
-  else
-    printf("parameters  not known: tensors are packed (quantized)");
+  else printf("parameters  not known: tensors are packed (quantized)");
   if (in->size.extra_parameters > 0)
     printf(", %s are behind the last layer", count_text(in->size.extra_parameters, extra));
   printf("; %s\n", bytes_text(in->size.bytes, bytes));
@@ -312,8 +306,7 @@ static void print_text(const inspection *in) {
            bytes_text(moecl_context_device(in->context)->global_memory_bytes, bytes),
            FORWARD_TOKENS);
   print_memory_of_all(in);
-  for (size_t i = 0; i < in->num_kinds; i++)
-    print_kind(in, &in->kinds[i]);
+  for (size_t i = 0; i < in->num_kinds; i++) print_kind(in, &in->kinds[i]);
 }
 
 /* ---- JSON ---- */
@@ -356,9 +349,10 @@ static json_t *kind_json(const inspection *in, const layer_kind *kind) {
   const uint64_t size = layer_size(&kind->layer);
   return json_pack("{s:o, s:b, s:s, s:s?, s:s?, s:O, s:I, s:I, s:o}", "layers", indices, "moe",
                    kind->layer.is_moe, "first_prefix", kind->layer.prefix, "stored_dtype",
-                   kind->layer.stored_dtype, "cannot_be_loaded", kind->refused, "params", kind->params, "parameters", (json_int_t)size,
-                   "active_parameters", (json_int_t)(size - idle_size(&kind->layer.params)),
-                   "memory", memory_json(in, kind));
+                   kind->layer.stored_dtype, "cannot_be_loaded", kind->refused, "params",
+                   kind->params, "parameters", (json_int_t)size, "active_parameters",
+                   (json_int_t)(size - idle_size(&kind->layer.params)), "memory",
+                   memory_json(in, kind));
 }
 
 static bool print_json(const inspection *in) {
@@ -399,8 +393,8 @@ static int open_device(inspection *in) {
 }
 
 static int show(inspection *in) {
-  moecl_status status = moecl_checkpoint_open(in->options->file, keep_error, &in->message,
-                                              &in->checkpoint);
+  moecl_status status =
+      moecl_checkpoint_open(in->options->file, keep_error, &in->message, &in->checkpoint);
   if (status == MOECL_OK) status = look(in);
   if (status != MOECL_OK) {
     complain("%s", in->message ? in->message : moecl_status_string(status));

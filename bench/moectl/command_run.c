@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: MIT
 /* moectl run: every point of an experiment, results written as they come. */
 #include "interrupt.h"
 #include "moectl.h"
@@ -156,7 +157,8 @@ static bool run_points(run *run) {
     progress_expect(run->progress, i, first, results_rounds_left(run->results, i));
   }
   if (run->options->dump && to_run < experiment->num_points)
-    fprintf(stderr, "moectl: %zu points were finished before: --dump writes only those that run now\n",
+    fprintf(stderr,
+            "moectl: %zu points were finished before: --dump writes only those that run now\n",
             experiment->num_points - to_run);
   bool written = run_round(run, 0);
   for (int64_t round = 1; written && round < results_rounds(run->results); round++)
@@ -231,9 +233,8 @@ int command_run(const options *options) {
   }
   int code = EXIT_USAGE;
   if (read_pictures(options, &run.pictures) && load(&run)) code = open_device(&run);
-  if (code == EXIT_ALL_OK &&
-      !(prepare_variants(&run.experiment, run.context) &&
-        prepare_memory(options, &run.experiment, run.context, NULL)))
+  if (code == EXIT_ALL_OK && !(prepare_variants(&run.experiment, run.context) &&
+                               prepare_memory(options, &run.experiment, run.context, NULL)))
     code = EXIT_USAGE;
   if (code == EXIT_ALL_OK) code = open_results(&run);
   if (code == EXIT_ALL_OK) code = run_all(&run);

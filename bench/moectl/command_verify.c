@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: MIT
 /* moectl verify: a layer of a model folder on recorded hidden states, beside what was
  * recorded of it elsewhere. */
 #include "moectl.h"
@@ -181,8 +182,7 @@ static void compare_choices(verification *v, comparison *c) {
     v->not_ours[t] = found & CHOICE_NOT_OURS;
     v->left_out[t] = v->not_ours[t] && (v->params.capacity_factor > 0 ||
                                         (found & CHOICE_MASK && !choice.their_weights));
-    for (int kind = 0; kind < KINDS; kind++)
-      v->kinds[kind] += found >> kind & 1;
+    for (int kind = 0; kind < KINDS; kind++) v->kinds[kind] += found >> kind & 1;
     if (found & CHOICE_OTHER && c->differ++ == 0) c->first = t;
   }
   c->error = (double)c->differ / (double)v->recorded.num_tokens;
@@ -221,10 +221,8 @@ static bool compare_numbers(const verification *v, quantity q, comparison *c) {
 
 static void print_comparison(const verification *v, quantity q, const comparison *c) {
   printf("%-14s  ", quantity_name(q));
-  if (q == IDS)
-    printf("%10s  %9s", c->differ ? "differ" : "same", "ties only");
-  else
-    printf("%10.2e  %9.0e", c->error, tolerance(v));
+  if (q == IDS) printf("%10s  %9s", c->differ ? "differ" : "same", "ties only");
+  else printf("%10.2e  %9.0e", c->error, tolerance(v));
   printf("  %18" PRId64 "%s\n", c->differ, c->differ ? "  <-" : "");
 }
 
@@ -253,8 +251,7 @@ static void print_kinds(const verification *v) {
 
 static int64_t count_of(const verification *v, const bool *tokens) {
   int64_t count = 0;
-  for (int64_t t = 0; t < v->recorded.num_tokens; t++)
-    count += tokens[t];
+  for (int64_t t = 0; t < v->recorded.num_tokens; t++) count += tokens[t];
   return count;
 }
 
@@ -307,8 +304,7 @@ static bool conclude(const verification *v, const comparison *c) {
     printf("first mismatching token: %" PRId64 " (%s)\n", first, quantity_name(where));
   else if (!has_shown)
     printf("no token has the recorded experts with their weights: nothing could be compared\n");
-  else
-    printf("all %stokens agree\n", others + left_out ? "other " : "");
+  else printf("all %stokens agree\n", others + left_out ? "other " : "");
   return first < 0 && has_shown;
 }
 
@@ -362,8 +358,7 @@ int command_verify(const options *options) {
   int code = open_input(&v) ? open_context(options, options->device, &v.context) : EXIT_USAGE;
   if (code == EXIT_ALL_OK) code = load_weights(&v);
   if (code == EXIT_ALL_OK) code = verify(&v);
-  for (quantity q = 0; q < QUANTITIES; q++)
-    free(v.ours[q]);
+  for (quantity q = 0; q < QUANTITIES; q++) free(v.ours[q]);
   recorded_release(&v.recorded);
   free(v.correction_bias);
   free(v.left_out);

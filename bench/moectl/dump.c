@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: MIT
 /* A safetensors file, written as its tensors come: eight bytes with the
  * header's size (little-endian), the header in JSON, the tensors. */
 #include "files.h"

@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: MIT
 /* One point's tensors to a safetensors file, so that anyone can check the
  * engine with their own framework. Weights stream through one staging buffer. */
 #include "runner.h"
@@ -37,8 +38,7 @@ static plan make_plan(const experiment_point *point) {
   add(&plan, "experts.down_proj", dtype, experts, p->hidden_size, p->intermediate_size);
   if (p->down_bias) add(&plan, "experts.down_proj_bias", dtype, experts, p->hidden_size, 0);
   if (p->score_correction_bias) add(&plan, "router.correction_bias", "F32", p->num_experts, 0, 0);
-  if (p->router_noise)
-    add(&plan, "router.noise_weight", dtype, p->num_experts, p->hidden_size, 0);
+  if (p->router_noise) add(&plan, "router.noise_weight", dtype, p->num_experts, p->hidden_size, 0);
   if (p->shared_intermediate_size > 0) {
     const int64_t size = p->shared_intermediate_size;
     add(&plan, gated ? "shared.gate_up_proj" : "shared.up_proj", dtype, gated ? 2 * size : size,
@@ -74,9 +74,9 @@ static bool write_buffer(dump *dump, const moecl_buffer *buffer, uint64_t bytes,
 static bool write_weights(dump *dump, const dump_input *input, char **error) {
   const experiment_point *point = input->point;
   for (int tensor = 0; tensor < MOECL_TENSOR_COUNT; tensor++) {
-    const uint64_t bytes = (uint64_t)moecl_layer_tensor_size(&point->layer, (moecl_tensor)tensor) *
-                           moecl_dtype_size(
-                               moecl_layer_tensor_dtype(&point->layer, (moecl_tensor)tensor));
+    const uint64_t bytes =
+        (uint64_t)moecl_layer_tensor_size(&point->layer, (moecl_tensor)tensor) *
+        moecl_dtype_size(moecl_layer_tensor_dtype(&point->layer, (moecl_tensor)tensor));
     const int64_t items = moecl_layer_tensor_items(&point->layer, (moecl_tensor)tensor);
     moecl_buffer *staging = NULL;
     if (items && moecl_buffer_create(input->context, bytes, &staging) != MOECL_OK)
@@ -100,18 +100,17 @@ bool dump_point(const dump_input *input, const char *path, char **error) {
   const uint64_t rows = moecl_buffer_size(input->output);
   dump *dump = dump_open(path, plan.tensors, plan.count, error);
   if (!dump) return false;
-  bool ok = write_buffer(dump, input->hidden_states, rows, error) &&
-            write_weights(dump, input, error) &&
-            dump_write(dump, routing->router_logits,
-                       (size_t)(routing->num_tokens * routing->num_experts) * sizeof(float),
-                       error) &&
-            dump_write(dump, routing->topk_ids, slots * sizeof(int32_t), error) &&
-            dump_write(dump, routing->topk_weights, slots * sizeof(float), error) &&
-            dump_write(dump, routing->kept, slots, error) &&
-            (!routing->token_priority ||
-             dump_write(dump, routing->token_priority,
-                        (size_t)routing->num_tokens * sizeof(float), error)) &&
-            write_buffer(dump, input->output, rows, error);
+  bool ok =
+      write_buffer(dump, input->hidden_states, rows, error) && write_weights(dump, input, error) &&
+      dump_write(dump, routing->router_logits,
+                 (size_t)(routing->num_tokens * routing->num_experts) * sizeof(float), error) &&
+      dump_write(dump, routing->topk_ids, slots * sizeof(int32_t), error) &&
+      dump_write(dump, routing->topk_weights, slots * sizeof(float), error) &&
+      dump_write(dump, routing->kept, slots, error) &&
+      (!routing->token_priority ||
+       dump_write(dump, routing->token_priority, (size_t)routing->num_tokens * sizeof(float),
+                  error)) &&
+      write_buffer(dump, input->output, rows, error);
   char *closing = NULL;
   ok = dump_close(&dump, ok ? error : &closing) && ok;
   free(closing); /* an incomplete file complains too; the first error is the one to tell */

@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: MIT
 #include "effects.h"
 
 #define ANY -1, -1

@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: MIT
 /* Keys that change nothing in an experiment: worth a warning. */
 #ifndef MOECTL_EFFECTS_H
 #define MOECTL_EFFECTS_H

@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: MIT
 #include "estimate.h"
 #include "cases.h"
 #include "rounds.h"

@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: MIT
 /* How long points will take: by their work, and the rates of a device. For telling a
  * person beforehand; nothing that is measured depends on it. */
 #ifndef MOECTL_ESTIMATE_H

@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: MIT
 #include "experiment.h"
 
 #include "effects.h"
@@ -12,10 +13,8 @@
 static char *copy_text(const char *text, problems *problems) {
   size_t size = strlen(text) + 1;
   char *copy = malloc(size);
-  if (copy == NULL)
-    problem_out_of_memory(problems);
-  else
-    memcpy(copy, text, size);
+  if (copy == NULL) problem_out_of_memory(problems);
+  else memcpy(copy, text, size);
   return copy;
 }
 
@@ -244,8 +243,7 @@ static char *read_file(const char *path, size_t *size, problems *problems) {
     const char *slash = strrchr(problems->path, '/');
     if (ferror(file) && is_results_folder(problems->path))
       results_given(problems->path, strlen(problems->path), problems);
-    else if (ferror(file))
-      problem_add_file(problems, "cannot be read: %s", strerror(reason));
+    else if (ferror(file)) problem_add_file(problems, "cannot be read: %s", strerror(reason));
     else if (is_results(text, *size))
       results_given(problems->path, slash == NULL ? 0 : (size_t)(slash - problems->path), problems);
     else if (*size > EXPERIMENT_MAX_FILE)
@@ -263,10 +261,8 @@ bool experiment_load(const char *path, const experiment_override *overrides, siz
   *error = NULL;
   char *text = read_file(path, &size, &problems);
   bool good = !problems_any(&problems);
-  if (good)
-    good = experiment_parse(text, size, path, overrides, num_overrides, experiment, error);
-  else
-    *error = problems_take(&problems);
+  if (good) good = experiment_parse(text, size, path, overrides, num_overrides, experiment, error);
+  else *error = problems_take(&problems);
   free(text);
   return good;
 }

@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: MIT
 /* An experiment as YAML describes it, resolved: every point of the sweep with
  * every value filled in. */
 #ifndef MOECTL_EXPERIMENT_H
@@ -45,13 +46,13 @@ typedef struct experiment_axis {
 } experiment_axis;
 
 typedef struct experiment {
-  char *path; /* of the YAML file */
+  char *path;    /* of the YAML file */
   char *options; /* what the command line added (--set, --device), quoted for a shell, each with a
                     space before it; NULL: nothing. The command's to set, freed with the rest. */
   char *command; /* the whole command line that runs it, quoted for a shell; likewise */
   char *name;
-  char *device;      /* "auto" by default; --device overrides it */
-  char *input_file;  /* workload file, absolute or relative to the working directory; NULL */
+  char *device;       /* "auto" by default; --device overrides it */
+  char *input_file;   /* workload file, absolute or relative to the working directory; NULL */
   char *input_tensor; /* name in a safetensors file; NULL: hidden_states, else the only one */
   int64_t warmup, iterations;
   int64_t rounds; /* 0: chosen by point (rounds.h) */
@@ -62,8 +63,8 @@ typedef struct experiment {
   size_t num_axes;     /* in sweep order too: the last axis varies fastest */
   char *resolved_json; /* the experiment with defaults filled in and overrides applied, lists kept,
                           and "sweep": the swept keys, slowest first. Equal texts: equal points. */
-  char *warnings; /* a line each, as in experiment_load's *error: what was given but has no effect
-                     in any point; NULL: nothing */
+  char *warnings;   /* a line each, as in experiment_load's *error: what was given but has no effect
+                       in any point; NULL: nothing */
   char *checkpoint; /* model folder, as input_file; NULL: weights are drawn */
   checkpoint_source *source;
   struct settings *settings; /* owns the texts that points refer to */

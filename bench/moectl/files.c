@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: MIT
 #include "files.h"
 #include <errno.h>
 #include <fcntl.h>
@@ -43,8 +44,7 @@ static bool make_directory(const char *path, const char *whole, char **error) {
   const bool exists = stat(path, &info) == 0;
   if (exists && S_ISDIR(info.st_mode)) return true;
   if (exists) reason = ENOTDIR;
-  return fail_text(error, "the folder %s could not be made: %s: %s", whole, path,
-                   strerror(reason));
+  return fail_text(error, "the folder %s could not be made: %s: %s", whole, path, strerror(reason));
 }
 
 void keep_error(void *error, moecl_log_level level, const char *message) {
@@ -99,8 +99,8 @@ static bool cannot_write(const pending_file *pending, int reason, char **error) 
 bool pending_open(pending_file *pending, const char *path, char **error) {
   /* A name without a process number: a crash leaves at most one behind, which
    * the next run writes over. */
-  *pending = (pending_file){.path = format_text("%s", path),
-                            .temporary = format_text("%s.tmp", path)};
+  *pending =
+      (pending_file){.path = format_text("%s", path), .temporary = format_text("%s.tmp", path)};
   bool ok = pending->path && pending->temporary;
   if (!ok) {
     fail_text(error, "no memory");

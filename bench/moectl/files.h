@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: MIT
 /* Files that are replaced whole or not at all, and messages about them. */
 #ifndef MOECTL_FILES_H
 #define MOECTL_FILES_H

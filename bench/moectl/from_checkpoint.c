@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: MIT
 #include "from_checkpoint.h"
 
 #include "files.h"
@@ -9,11 +10,19 @@
 /* What may be changed about a layer whose weights are given: nothing that takes
  * another tensor or reads one in another way. */
 static bool may_change(schema_id key) {
-  static const schema_id keys[] = {
-      KEY_TOP_K,           KEY_RENORMALIZE,    KEY_SCALING_FACTOR,      KEY_JITTER,
-      KEY_CAPACITY_FACTOR, KEY_MIN_CAPACITY,   KEY_DROP_POLICY,         KEY_DTYPE,
-      KEY_SECOND_CHOICE,   KEY_ROUTER_VARIANT, KEY_GROUPED_GEMM_VARIANT, KEY_RENORMALIZE_AFTER,
-      KEY_CAPACITY_OF_TOKENS};
+  static const schema_id keys[] = {KEY_TOP_K,
+                                   KEY_RENORMALIZE,
+                                   KEY_SCALING_FACTOR,
+                                   KEY_JITTER,
+                                   KEY_CAPACITY_FACTOR,
+                                   KEY_MIN_CAPACITY,
+                                   KEY_DROP_POLICY,
+                                   KEY_DTYPE,
+                                   KEY_SECOND_CHOICE,
+                                   KEY_ROUTER_VARIANT,
+                                   KEY_GROUPED_GEMM_VARIANT,
+                                   KEY_RENORMALIZE_AFTER,
+                                   KEY_CAPACITY_OF_TOKENS};
   for (size_t i = 0; i < sizeof keys / sizeof keys[0]; i++)
     if (keys[i] == key) return true;
   return false;
@@ -118,8 +127,7 @@ void from_checkpoint(settings *settings, const char *folder, checkpoint_source *
   }
   if (open_source(settings, folder, *source, &stored, problems))
     fill_all(settings, &stored.params, problems);
-  else
-    checkpoint_source_destroy(source);
+  else checkpoint_source_destroy(source);
 }
 
 void checkpoint_source_destroy(checkpoint_source **source) {

@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: MIT
 #define _GNU_SOURCE /* posix_spawn_file_actions_addchdir_np */
 #include "gnuplot.h"
 #include "files.h"
@@ -64,8 +65,7 @@ static bool wait_for(pid_t child, double seconds, int *status) {
     nanosleep(&pause, NULL);
   }
   kill(child, SIGKILL);
-  while (waitpid(child, status, 0) < 0 && errno == EINTR)
-    continue;
+  while (waitpid(child, status, 0) < 0 && errno == EINTR) continue;
   return false;
 }
 

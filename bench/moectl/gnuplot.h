@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: MIT
 /* Running gnuplot on one script. */
 #ifndef MOECTL_GNUPLOT_H
 #define MOECTL_GNUPLOT_H

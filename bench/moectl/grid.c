@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: MIT
 #include "grid.h"
 #include "schema.h"
 #include <math.h>
@@ -6,15 +7,13 @@
 
 size_t grid_find(const experiment *plan, const char *param) {
   size_t axis = 0;
-  while (axis < plan->num_axes && strcmp(plan->axes[axis].param, param) != 0)
-    axis++;
+  while (axis < plan->num_axes && strcmp(plan->axes[axis].param, param) != 0) axis++;
   return axis;
 }
 
 size_t grid_stride(const experiment *plan, size_t axis) {
   size_t stride = 1;
-  for (size_t i = axis + 1; i < plan->num_axes; i++)
-    stride *= plan->axes[i].count;
+  for (size_t i = axis + 1; i < plan->num_axes; i++) stride *= plan->axes[i].count;
   return stride;
 }
 
@@ -92,8 +91,7 @@ double point_ms(const results *all, size_t index) {
 
 const char *number_text(double number, char *text, size_t size) {
   const double magnitude = fabs(number);
-  if (isnan(number))
-    snprintf(text, size, "n/a");
+  if (isnan(number)) snprintf(text, size, "n/a");
   else if (magnitude != 0 && (magnitude < 1e-3 || magnitude >= 1e12))
     snprintf(text, size, "%.2e", number);
   else

@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: MIT
 /* The points of a sweep as a grid: which value of which axis a point has. */
 #ifndef MOECTL_GRID_H
 #define MOECTL_GRID_H
@@ -33,7 +34,7 @@ const char *grid_line_label(const experiment *plan, size_t axis, size_t index, c
 /* Whether a point ran, so that its times and routing mean something. */
 bool point_ran(const results *all, size_t index);
 bool point_has_loads(const results *all, size_t index); /* of every expert */
-double point_ms(const results *all, size_t index); /* the layer's median */
+double point_ms(const results *all, size_t index);      /* the layer's median */
 
 /* Three significant digits without an exponent where that is readable; "n/a"
  * for NaN. `text` of NUMBER_SIZE is enough. */

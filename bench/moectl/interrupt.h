@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: MIT
 /* Ctrl-C, SIGTERM and a terminal that goes away: what a run does then. */
 #ifndef MOECTL_INTERRUPT_H
 #define MOECTL_INTERRUPT_H

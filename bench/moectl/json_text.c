@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: MIT
 #include "json_text.h"
 #include <stdbool.h>
 #include <stdio.h>
@@ -24,10 +25,8 @@ static void put_scalar(writer *to, const json_t *value) {
     json_decref(back);
     if (same) break;
   }
-  if (text)
-    fputs(text, to->file);
-  else
-    to->failed = true;
+  if (text) fputs(text, to->file);
+  else to->failed = true;
   free(text);
 }
 
@@ -58,10 +57,8 @@ static void put_object(writer *to, const json_t *object, int depth) {
     if (!first) fputc(',', to->file);
     first = false;
     put_break(to, depth + 1);
-    if (name)
-      put_scalar(to, name);
-    else
-      to->failed = true;
+    if (name) put_scalar(to, name);
+    else to->failed = true;
     json_decref(name);
     fputs(to->indent > 0 ? ": " : ":", to->file);
     put_value(to, item, depth + 1);
@@ -71,14 +68,11 @@ static void put_object(writer *to, const json_t *object, int depth) {
 }
 
 static void put_value(writer *to, const json_t *value, int depth) {
-  if (json_is_array(value))
-    put_array(to, value, depth);
-  else if (json_is_object(value))
-    put_object(to, value, depth);
+  if (json_is_array(value)) put_array(to, value, depth);
+  else if (json_is_object(value)) put_object(to, value, depth);
   else if (json_is_integer(value))
     fprintf(to->file, "%" JSON_INTEGER_FORMAT, json_integer_value(value));
-  else
-    put_scalar(to, value);
+  else put_scalar(to, value);
 }
 
 char *json_text(const json_t *value, int indent) {

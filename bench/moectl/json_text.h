@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: MIT
 /* JSON as text whose every number reads back as the same one. */
 #ifndef MOECTL_JSON_TEXT_H
 #define MOECTL_JSON_TEXT_H

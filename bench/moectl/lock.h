@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: MIT
 /* One run a results folder: a lock that ends with the process, however it ends. */
 #ifndef MOECTL_LOCK_H
 #define MOECTL_LOCK_H

@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: MIT
 /* moectl: experiments with Mixture-of-Experts layers on any OpenCL device. */
 #define _GNU_SOURCE
 #include "moectl.h"
@@ -16,10 +17,8 @@
 static void put_message(const char *start, const char *message) {
   fputs(start, stderr);
   for (const char *at = message; *at; at++)
-    if (iscntrl((unsigned char)*at) && *at != '\n')
-      fprintf(stderr, "\\x%02x", (unsigned)*at);
-    else
-      fputc(*at, stderr);
+    if (iscntrl((unsigned char)*at) && *at != '\n') fprintf(stderr, "\\x%02x", (unsigned)*at);
+    else fputc(*at, stderr);
   fputc('\n', stderr);
 }
 
@@ -34,8 +33,8 @@ void complain(const char *format, ...) {
 }
 
 void log_to_stderr(void *user, moecl_log_level level, const char *message) {
-  static const char *const starts[] = {"moectl: error: ", "moectl: warning: ", "moectl: info: ",
-                                       "moectl: debug: "};
+  static const char *const starts[] = {
+      "moectl: error: ", "moectl: warning: ", "moectl: info: ", "moectl: debug: "};
   const options *options = user;
   if (level > (options->verbose ? MOECL_LOG_DEBUG : MOECL_LOG_WARNING)) return;
   put_message(starts[level], message);

@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: MIT
 #include "measures.h"
 #include <math.h>
 #include <string.h>
@@ -41,8 +42,7 @@ const measure measures[] = {
 
 const measure *measure_find(const char *name) {
   const measure *found = measures;
-  while (found->name && strcmp(found->name, name) != 0)
-    found++;
+  while (found->name && strcmp(found->name, name) != 0) found++;
   return found->name ? found : NULL;
 }
 
@@ -88,17 +88,13 @@ void measure_set(const measure *measure, measure_value value, point_result *poin
     if (!value.present) value.whole = -1;
     memcpy(at, &value.whole, sizeof value.whole);
     break;
-  case MEASURE_COUNT:
-    memcpy(at, &value.whole, sizeof value.whole);
-    break;
+  case MEASURE_COUNT: memcpy(at, &value.whole, sizeof value.whole); break;
   case MEASURE_REAL:
   case MEASURE_SHARE:
     if (!value.present) value.real = NAN;
     memcpy(at, &value.real, sizeof value.real);
     break;
-  case MEASURE_FLAG:
-    *(bool *)at = value.whole != 0;
-    break;
+  case MEASURE_FLAG: *(bool *)at = value.whole != 0; break;
   }
 }
 

@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: MIT
 /* What is measured at a point, as data: results.json, results.csv, report.md
  * and the closing table write, and --resume reads, what this table lists, so
  * that a new measure is one row. */

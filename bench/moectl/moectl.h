@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: MIT
 /* The command line's own parts: commands, the options they share, exit codes. */
 #ifndef MOECTL_H
 #define MOECTL_H
@@ -10,14 +11,14 @@ enum { EXIT_ALL_OK = 0, EXIT_POINT_FAILED = 1, EXIT_USAGE = 2, EXIT_NO_DEVICE = 
 typedef struct options {
   char *const *words; /* the command line, whole */
   int num_words;
-  const char *file;   /* the operand: an experiment, model folder, topic, shell; NULL: none */
-  const char *device; /* --device; NULL: the experiment's */
-  const char *out;    /* --out */
-  const char *resume; /* --resume */
+  const char *file;     /* the operand: an experiment, model folder, topic, shell; NULL: none */
+  const char *device;   /* --device; NULL: the experiment's */
+  const char *out;      /* --out */
+  const char *resume;   /* --resume */
   const char *pictures; /* --pictures: few, all or none; NULL: few */
-  const char *io;     /* --io, of verify */
-  const char *dtype;  /* --dtype, of verify */
-  const char *layer;  /* --layer, of verify */
+  const char *io;       /* --io, of verify */
+  const char *dtype;    /* --dtype, of verify */
+  const char *layer;    /* --layer, of verify */
   bool dump, json, quiet, verbose, ignore_memory_limit;
   experiment_override *overrides; /* --set and its short forms, in order; malloc'ed texts */
   size_t num_overrides;

@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: MIT
 #include "files.h"
 #include "moectl.h"
 #include "suggest.h"
@@ -72,8 +73,7 @@ const cli_command cli_commands[] = {
 
 const cli_command *cli_find_command(const char *name) {
   const cli_command *command = cli_commands;
-  while (command->name && strcmp(command->name, name) != 0)
-    command++;
+  while (command->name && strcmp(command->name, name) != 0) command++;
   return command->name ? command : NULL;
 }
 
@@ -82,17 +82,14 @@ bool cli_accepts(const cli_command *command, const cli_option *option) {
 }
 
 static const char *suggested(const suggestion *nearest, char *text, size_t size) {
-  if (nearest->best)
-    snprintf(text, size, "; did you mean '%s'?", nearest->best);
-  else
-    *text = '\0';
+  if (nearest->best) snprintf(text, size, "; did you mean '%s'?", nearest->best);
+  else *text = '\0';
   return text;
 }
 
 const char *cli_suggest_command(const char *written, char *text, size_t size) {
   suggestion nearest = suggest_begin(written, strlen(written));
-  for (const cli_command *c = cli_commands; c->name; c++)
-    suggest_try(&nearest, c->name);
+  for (const cli_command *c = cli_commands; c->name; c++) suggest_try(&nearest, c->name);
   return suggested(&nearest, text, size);
 }
 
@@ -113,55 +110,27 @@ static const cli_option *find_option(const cli_command *command, const char *nam
 static bool add_override(options *options, const char *key, const char *value) {
   char *text = format_text("%s%s%s", key ? key : "", key ? "=" : "", value);
   options->overrides[options->num_overrides].assignment = text;
-  if (text)
-    options->num_overrides++;
-  else
-    complain("no memory");
+  if (text) options->num_overrides++;
+  else complain("no memory");
   return text != NULL;
 }
 
 static bool apply(options *options, const cli_option *option, const char *value) {
   switch (option->letter) {
-  case 'd':
-    options->device = value;
-    break;
-  case 'o':
-    options->out = value;
-    break;
-  case 'r':
-    options->resume = value;
-    break;
-  case 'D':
-    options->dump = true;
-    break;
-  case 'p':
-    options->pictures = value;
-    break;
-  case 'm':
-    options->ignore_memory_limit = true;
-    break;
-  case 's':
-    return add_override(options, option->sets, value);
-  case 'q':
-    options->quiet = true;
-    break;
-  case 'v':
-    options->verbose = true;
-    break;
-  case 'j':
-    options->json = true;
-    break;
-  case 'l':
-    options->layer = value;
-    break;
-  case 'i':
-    options->io = value;
-    break;
-  case 'y':
-    options->dtype = value;
-    break;
-  default:
-    break;
+  case 'd': options->device = value; break;
+  case 'o': options->out = value; break;
+  case 'r': options->resume = value; break;
+  case 'D': options->dump = true; break;
+  case 'p': options->pictures = value; break;
+  case 'm': options->ignore_memory_limit = true; break;
+  case 's': return add_override(options, option->sets, value);
+  case 'q': options->quiet = true; break;
+  case 'v': options->verbose = true; break;
+  case 'j': options->json = true; break;
+  case 'l': options->layer = value; break;
+  case 'i': options->io = value; break;
+  case 'y': options->dtype = value; break;
+  default: break;
   }
   return true;
 }

@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: MIT
 /* Which lines of a sweep a plot against one of its axes shows. */
 #include "pictures.h"
 #include <math.h>
@@ -55,8 +56,7 @@ static size_t spread_values(size_t count, size_t limit, size_t which) {
 
 static size_t first_with_data(const results *all, picture_kind kind) {
   size_t index = 0;
-  while (index < all->experiment->num_points && !isfinite(picture_value(all, kind, index)))
-    index++;
+  while (index < all->experiment->num_points && !isfinite(picture_value(all, kind, index))) index++;
   return index;
 }
 
@@ -102,10 +102,8 @@ size_t pictures_panel_digit(const picture_view *view, size_t panel) {
 bool pictures_view(const results *all, picture_kind kind, size_t axis, picture_view *view) {
   *view = (picture_view){.num_lines = 0};
   if (first_with_data(all, kind) == all->experiment->num_points) return false;
-  if (grid_lines(all->experiment, axis) <= MAX_SERIES)
-    all_lines(all, kind, axis, view);
-  else
-    chosen_lines(all, kind, axis, view);
+  if (grid_lines(all->experiment, axis) <= MAX_SERIES) all_lines(all, kind, axis, view);
+  else chosen_lines(all, kind, axis, view);
   return true;
 }
 

@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: MIT
 #include "pictures.h"
 #include "files.h"
 #include "measures.h"
@@ -170,8 +171,7 @@ bool pictures_plan(const results *all, picture_list *pictures) {
 }
 
 void pictures_release(picture_list *pictures) {
-  for (size_t i = 0; i < pictures->count; i++)
-    free(pictures->list[i].name);
+  for (size_t i = 0; i < pictures->count; i++) free(pictures->list[i].name);
   free(pictures->list);
   pictures->list = NULL;
   pictures->count = 0;

@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: MIT
 /* Which pictures a results folder has: plots.c draws them, report.c shows
  * them. */
 #ifndef MOECTL_PICTURES_H

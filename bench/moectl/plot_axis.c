@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: MIT
 #include "plot_axis.h"
 #include "gnuplot.h"
 #include <math.h>

@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: MIT
 /* The horizontal axis of a plot against a swept parameter. */
 #ifndef MOECTL_PLOT_AXIS_H
 #define MOECTL_PLOT_AXIS_H

@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: MIT
 /* How loaded each expert is, over a whole sweep: a heat map, a row for each combination of
  * the parameters that make a difference to it, a column an expert. */
 #include "gnuplot.h"
@@ -91,8 +92,7 @@ static void write_data(const results *all, const rows *found, FILE *data) {
     for (int64_t e = 0; e < found->num_experts; e++)
       if (e < routing->num_experts)
         fprintf(data, "%.6g ", (double)routing->tokens_per_expert[e] / even);
-      else
-        fputs("-1 ", data);
+      else fputs("-1 ", data);
     fputc('\n', data);
   }
 }
@@ -175,8 +175,7 @@ static void write_colours(double busiest, FILE *script) {
           "set cbrange [0:%g]\nset cbtics (",
           top, top);
   for (int i = 0; i <= (int)top; i++)
-    fprintf(script, "%s'%d%s' %d", i ? ", " : "", i,
-            i == (int)top && busiest > top ? "+" : "", i);
+    fprintf(script, "%s'%d%s' %d", i ? ", " : "", i, i == (int)top && busiest > top ? "+" : "", i);
   fputs(")\nset label 'load over the even share' at screen 0.985, graph 0.5 center rotate by 90\n"
         "set rmargin at screen 0.83\n"
         /* Where a row has no such expert nothing is drawn. */

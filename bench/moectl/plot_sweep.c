@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: MIT
 /* Time, throughput or a measure of the routing against one swept parameter, lines and
  * panels for the others (picture_view.c). */
 #include "gnuplot.h"
@@ -103,13 +104,11 @@ static void write_y_axis(plot *p, bool labelled, FILE *script) {
   p->unit = 1;
   if (p->picture->kind == PICTURE_THROUGHPUT && p->range[1] >= 2e3)
     p->unit = p->range[1] >= 2e6 ? 1e6 : 1e3;
-  if (!labelled)
-    fputs("unset ylabel\n", script);
+  if (!labelled) fputs("unset ylabel\n", script);
   else if (p->unit > 1)
     fprintf(script, "set ylabel 'throughput (%s tokens/s)%s'\n",
             p->unit == 1e6 ? "million" : "thousand", remark);
-  else
-    fprintf(script, "set ylabel '%s%s'\n", p->quantity->label, remark);
+  else fprintf(script, "set ylabel '%s%s'\n", p->quantity->label, remark);
   if (logarithmic)
     fprintf(script, "set logscale y %d\nset yrange [%.9g:%.9g]\n", ratio > 1000 ? 10 : 2,
             p->range[0] / p->unit / 1.25, p->range[1] / p->unit * 1.25);
@@ -172,8 +171,7 @@ static void write_lines(const plot *p, size_t panel, bool titled, size_t *series
     if (ran)
       fprintf(script, "%s'%s.dat' index %zu using 1:($2/%g)", start, p->picture->name, (*series)++,
               p->unit);
-    else
-      fprintf(script, "%sNaN", start); /* for the key */
+    else fprintf(script, "%sNaN", start); /* for the key */
     fprintf(script,
             " with linespoints linewidth 2.5 dashtype %d pointtype %d pointsize %s "
             "linecolor '%s' title ",
@@ -251,10 +249,8 @@ void plot_sweep(const results *all, const picture_plan *picture, FILE *script, F
     p.spread = picture->kind == PICTURE_TIME && p.view.num_lines <= 6;
     write_data(&p, data);
     plot_begin(script, picture->name, panels > 1 ? panels_height(rows) : 700);
-    if (panels > 1)
-      write_panels(&p, columns, rows, script);
-    else
-      write_single(&p, script);
+    if (panels > 1) write_panels(&p, columns, rows, script);
+    else write_single(&p, script);
   }
   free(p.ticks);
 }

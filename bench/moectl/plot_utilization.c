@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: MIT
 /* How many assignments each expert was given and kept, at one point. */
 #include "gnuplot.h"
 #include "plots.h"
@@ -40,7 +41,7 @@ static void write_title(const results *all, const picture_plan *picture, FILE *s
   gnuplot_quote(script, line);
   const size_t used =
       (size_t)snprintf(line, sizeof line, "num_experts %" PRId64 ", num_tokens %" PRId64,
-                                 point->layer.num_experts, point->num_tokens);
+                       point->layer.num_experts, point->num_tokens);
   swept_values(all->experiment, picture->point, line + used, sizeof line - used);
   fputs(" . \"\\n\" . ", script);
   gnuplot_quote(script, line);
@@ -55,8 +56,7 @@ static void write_title(const results *all, const picture_plan *picture, FILE *s
 /* Ids at even distances, few enough to read. */
 static int64_t id_step(int64_t num_experts) {
   int64_t step = 1;
-  while (num_experts > 32 && num_experts / step > 20)
-    step *= 2;
+  while (num_experts > 32 && num_experts / step > 20) step *= 2;
   return step;
 }
 

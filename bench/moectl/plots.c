@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: MIT
 /* Every picture's script and data, and gnuplot run on them. */
 #include "plots.h"
 #include "files.h"
@@ -41,14 +42,11 @@ static bool put_file(const results *all, const char *name, const char *suffix, F
   if (stream && fclose(stream) != 0) ok = false;
   char *path = format_text("%s/%s.%s", all->folder, name, suffix);
   pending_file pending = {0};
-  if (!ok || !path)
-    ok = fail_text(error, "no memory for %s.%s", name, suffix);
+  if (!ok || !path) ok = fail_text(error, "no memory for %s.%s", name, suffix);
   else if (pending_open(&pending, path, error)) {
     ok = pending_write(&pending, *text, strlen(*text), error);
-    if (ok)
-      ok = pending_commit(&pending, error);
-    else
-      pending_discard(&pending);
+    if (ok) ok = pending_commit(&pending, error);
+    else pending_discard(&pending);
   } else {
     ok = false;
   }
@@ -64,12 +62,9 @@ static bool write_picture(const results *all, const picture_plan *picture, char 
   FILE *script = open_memstream(&script_text, &script_size);
   FILE *data = open_memstream(&data_text, &data_size);
   if (script && data) {
-    if (picture->kind == PICTURE_UTILIZATION)
-      plot_utilization(all, picture, script, data);
-    else if (picture->kind == PICTURE_LOADS)
-      plot_loads(all, picture, script, data);
-    else
-      plot_sweep(all, picture, script, data);
+    if (picture->kind == PICTURE_UTILIZATION) plot_utilization(all, picture, script, data);
+    else if (picture->kind == PICTURE_LOADS) plot_loads(all, picture, script, data);
+    else plot_sweep(all, picture, script, data);
   }
   const bool data_ok = put_file(all, picture->name, "dat", data, &data_text, error);
   const bool script_ok = put_file(all, picture->name, "gp", script, &script_text, error);
@@ -152,7 +147,8 @@ bool plots_write(const results *all, char **note, char **error) {
     clock_gettime(CLOCK_MONOTONIC, &now);
   }
   /* The interrupt may have ended the last one's gnuplot. */
-  if (drawing.failed > 0 && all->watch && !all->watch(all->watch_user, pictures.count, pictures.count))
+  if (drawing.failed > 0 && all->watch &&
+      !all->watch(all->watch_user, pictures.count, pictures.count))
     drawing.stopped = true;
   if (ok) *note = describe(all, &drawing, pictures.count);
   free(drawing.first_name);

@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: MIT
 /* The gnuplot scripts and data of single pictures. */
 #ifndef MOECTL_PLOTS_H
 #define MOECTL_PLOTS_H

@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: MIT
 /* What `run` and `check` do before anything runs. */
 #ifndef MOECTL_PREPARE_H
 #define MOECTL_PREPARE_H

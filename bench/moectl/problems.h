@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: MIT
 /* The messages about one experiment file, collected so that several mistakes
  * are reported at once. */
 #ifndef MOECTL_PROBLEMS_H

@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: MIT
 #include "progress.h"
 #include "time_left.h"
 #include "wrap.h"
@@ -66,12 +67,10 @@ const char *progress_line(const char *head, const char *rate, const char *left, 
   if (columns >= size) columns = size - 1;
   if (strlen(head) + strlen(rate) + strlen(left) > columns) rate = "";
   const size_t length = strlen(head), tail = strlen(rate) + strlen(left);
-  if (length + tail <= columns)
-    snprintf(line, size, "%s%s%s", head, rate, left);
+  if (length + tail <= columns) snprintf(line, size, "%s%s%s", head, rate, left);
   else if (tail + 8 <= columns) /* a beginning that says something */
     snprintf(line, size, "%.*s...%s%s", (int)(columns - tail - 3), head, rate, left);
-  else
-    snprintf(line, size, "%.*s", (int)columns, head);
+  else snprintf(line, size, "%.*s", (int)columns, head);
   return line;
 }
 
@@ -85,10 +84,8 @@ static void redraw(const char *head, const char *rate, const char *left) {
 
 static void format_left(double seconds, char *text, size_t size) {
   char duration[32];
-  if (isfinite(seconds))
-    snprintf(text, size, " | about %s left", duration_text(seconds, duration));
-  else
-    *text = '\0';
+  if (isfinite(seconds)) snprintf(text, size, " | about %s left", duration_text(seconds, duration));
+  else *text = '\0';
 }
 
 void progress_begin(progress *shown, size_t index) {
@@ -113,13 +110,11 @@ static void format_outcome(const point_result *result, char *text, size_t size) 
   }
   if (result->status == POINT_OK)
     snprintf(verdict, sizeof verdict, "verified (error %.1e)", result->verify.error);
-  else
-    snprintf(verdict, sizeof verdict, "verification off");
+  else snprintf(verdict, sizeof verdict, "verification off");
   if (isfinite(median))
     snprintf(text, size, "%.*f ms, %.0f tokens/s, %s", median < 0.1 ? 4 : 2, median,
              result->tokens_per_s, verdict);
-  else
-    snprintf(text, size, "no times, %s", verdict);
+  else snprintf(text, size, "no times, %s", verdict);
 }
 
 void progress_end(progress *shown, size_t index, const point_result *result) {

@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: MIT
 /* What a run says while it runs: one line redrawn on a terminal, plain lines
  * otherwise. On stderr: stdout is for the results. */
 #ifndef MOECTL_PROGRESS_H

@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: MIT
 #define _DEFAULT_SOURCE /* getloadavg */
 #include "provenance.h"
 #include "commit.h"

@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: MIT
 /* Who measured: what a reader needs to judge figures or to get them again. */
 #ifndef MOECTL_PROVENANCE_H
 #define MOECTL_PROVENANCE_H

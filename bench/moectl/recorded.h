@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: MIT
 /* What somebody else recorded of a layer, and how ours compares with it:
  * recorded_file.c reads it, recorded_choice.c judges a token's experts and weights,
  * recorded_output.c computes what follows from others than ours, recorded_rows.c
@@ -85,7 +86,7 @@ unsigned compare_choice(const choice_case *choice, double *expected);
 typedef struct output_case {
   moecl_context *context;
   moecl_checkpoint *checkpoint;
-  int64_t index; /* the layer's */
+  int64_t index;                    /* the layer's */
   const moecl_layer_params *params; /* without a capacity */
   int64_t num_tokens;
   const double *hidden, *ids, *weights; /* [T,H], [T,K], [T,K] */

@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: MIT
 /* A token's recorded experts and weights beside ours. Where they are others, what could
  * make them so is looked for: rounding of scores, of group scores, of logits, of
  * sparsemixer's limit. What none of this explains is a wrong choice. */
@@ -25,8 +26,7 @@ static int64_t place_of(const double *ids, int64_t count, double id) {
 
 static double usual_size(const double *values, int64_t count) {
   double sizes[MOECL_MAX_EXPERTS];
-  for (int64_t i = 0; i < count; i++)
-    sizes[i] = fabs(values[i]);
+  for (int64_t i = 0; i < count; i++) sizes[i] = fabs(values[i]);
   return median_of(sizes, count);
 }
 
@@ -91,8 +91,7 @@ static void find_groups(const judge *j, group_choice *found) {
   const int64_t groups = j->of->params->num_expert_group, taken = j->of->params->topk_group;
   double value[MOECL_MAX_EXPERT_GROUPS] = {0}, sorted[MOECL_MAX_EXPERT_GROUPS] = {0};
   *found = (group_choice){.groups = groups, .members = j->experts / groups, .taken = taken};
-  for (int64_t g = 0; g < groups; g++)
-    sorted[g] = value[g] = group_value(j, g, found->members);
+  for (int64_t g = 0; g < groups; g++) sorted[g] = value[g] = group_value(j, g, found->members);
   const double usual = usual_size(value, groups);
   median_of(sorted, groups);
   const double last_in = sorted[groups - taken], first_out = sorted[groups - taken - 1];
@@ -113,8 +112,7 @@ static bool take_used(const judge *j, const double *ids, group_choice *found) {
     found->sure[g] = true;
     found->open[g] = false;
   }
-  for (int64_t g = 0; g < found->groups; g++)
-    count += found->sure[g];
+  for (int64_t g = 0; g < found->groups; g++) count += found->sure[g];
   return count <= found->taken;
 }
 
@@ -260,13 +258,11 @@ static void weights_of(const choice_case *of, const double *logits, const double
   forced.num_expert_group = forced.topk_group = 0;
   forced.second_choice = MOECL_SECOND_ALL;
   forced.top_k = 0;
-  for (int64_t k = 0; k < count; k++)
-    forced.top_k += ids[k] >= 0;
+  for (int64_t k = 0; k < count; k++) forced.top_k += ids[k] >= 0;
   memset(weights, 0, (size_t)count * sizeof *weights);
   if (forced.top_k == 0) return;
   moecl_reference_topk(&forced, logits, NULL, 0, of->token, chosen, made, score);
-  for (int64_t e = 0; e < forced.num_experts; e++)
-    largest = fmax(largest, score[e]);
+  for (int64_t e = 0; e < forced.num_experts; e++) largest = fmax(largest, score[e]);
   for (int64_t k = 0, left = forced.top_k; k < count; k++)
     if (ids[k] >= 0) wish[(int64_t)ids[k]] = (double)left-- * (2 * largest + 1);
   moecl_reference_topk(&forced, logits, wish, 0, of->token, chosen, made, NULL);
@@ -320,8 +316,7 @@ static mask find_mask(const choice_case *of, const double *logits, const double 
     if (ids[k] != (double)e && fabs(behind - limit) <= of->tolerance) {
       if (mask.count < MOST_AT_LIMIT) mask.at_limit[mask.count] = term;
       mask.count++;
-    } else if (behind <= limit)
-      mask.sum += term;
+    } else if (behind <= limit) mask.sum += term;
   }
   return mask;
 }

@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: MIT
 /* A recording's tensors. */
 #include "moectl.h"
 #include "recorded.h"
@@ -24,8 +25,7 @@ static bool read_matrix(const moecl_safetensors *file, const char *name, int64_t
   const moecl_safetensors_tensor *tensor = moecl_safetensors_find(file, name);
   char shape[RECORDING_SHAPE_TEXT];
   int first = 0;
-  while (first < tensor->rank - 2 && tensor->shape[first] == 1)
-    first++;
+  while (first < tensor->rank - 2 && tensor->shape[first] == 1) first++;
   if (tensor->rank - first != 2 || tensor->shape[first + 1] != columns ||
       (*rows >= 0 && tensor->shape[first] != *rows)) {
     complain("%s: tensor '%s': expected the shape [%s%.0" PRId64 ", %" PRId64 "], it has %s", path,
@@ -62,10 +62,8 @@ static bool ids_are_experts(const char *path, const moecl_layer_params *params,
   const double *ids = recorded->values[IDS];
   for (int64_t i = 0; ids && i < recorded->num_tokens * count; i++) {
     const char *why = NULL;
-    if (ids[i] != floor(ids[i]) || ids[i] < -1 || ids[i] >= (double)params->num_experts)
-      why = "";
-    else if (ids[i] >= 0 && holds(ids + i / count * count, i % count, ids[i]))
-      why = " twice";
+    if (ids[i] != floor(ids[i]) || ids[i] < -1 || ids[i] >= (double)params->num_experts) why = "";
+    else if (ids[i] >= 0 && holds(ids + i / count * count, i % count, ids[i])) why = " twice";
     if (!why) continue;
     complain("%s: tensor 'topk_ids': token %" PRId64 " has %g%s, expected different experts, 0 to "
              "%" PRId64 ", or -1",
@@ -105,7 +103,6 @@ bool recorded_read(const moecl_safetensors *file, const moecl_layer_params *para
 
 void recorded_release(recorded *recorded) {
   free(recorded->hidden);
-  for (quantity q = 0; q < QUANTITIES; q++)
-    free(recorded->values[q]);
+  for (quantity q = 0; q < QUANTITIES; q++) free(recorded->values[q]);
   *recorded = (struct recorded){0};
 }

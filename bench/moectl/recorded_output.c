@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: MIT
 /* What the reference makes of recorded choices: the outputs of tokens whose experts or
  * weights are rightly others than ours. */
 #include "recorded.h"
@@ -36,8 +37,8 @@ static moecl_status copy_hidden(const output_case *of, int64_t token, double *ro
 }
 
 /* `count` tokens at once. */
-static moecl_status compute(const output_case *of, const verify_input *input,
-                            const int64_t *tokens, int64_t count, double *outputs) {
+static moecl_status compute(const output_case *of, const verify_input *input, const int64_t *tokens,
+                            int64_t count, double *outputs) {
   const int64_t width = of->params->hidden_size;
   sample sample = {0};
   weights weights = {0};

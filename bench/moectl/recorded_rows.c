@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: MIT
 /* Rows of numbers beside recorded ones. */
 #include "recorded.h"
 #include <math.h>

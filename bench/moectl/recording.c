@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: MIT
 /* Recorded hidden states: a safetensors file or a NumPy .npy file. */
 #include "files.h"
 #include "workload.h"
@@ -125,12 +126,9 @@ static bool find_in_npy(const char *path, const char *data, uint64_t size, view 
   char header[65537];
   memcpy(header, data + prefix, (size_t)header_size);
   header[header_size] = 0;
-  if (strstr(header, "'<f4'"))
-    view->dtype = MOECL_F32;
-  else if (strstr(header, "'<f2'"))
-    view->dtype = MOECL_F16;
-  else
-    return fail_text(error, "%s: data type must be little-endian float32 or float16", path);
+  if (strstr(header, "'<f4'")) view->dtype = MOECL_F32;
+  else if (strstr(header, "'<f2'")) view->dtype = MOECL_F16;
+  else return fail_text(error, "%s: data type must be little-endian float32 or float16", path);
   if (!strstr(header, "'fortran_order': False"))
     return fail_text(error, "%s: must be in C order (row-major)", path);
   view->offset = prefix + header_size;

@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: MIT
 /* report.md: what was run, on what, what came out and what it means. */
 #include "report.h"
 #include "files.h"
@@ -29,18 +30,18 @@ static void interrupted(const results *all, FILE *file) {
     left += results_rounds_left(all, i);
   }
   if (left > 0)
-    fprintf(file, "**The run was interrupted: %" PRId64 " of %" PRId64 " rounds of the points "
-            "that ran are here.** How to go on is told at the end.\n\n", planned - left, planned);
+    fprintf(file,
+            "**The run was interrupted: %" PRId64 " of %" PRId64 " rounds of the points "
+            "that ran are here.** How to go on is told at the end.\n\n",
+            planned - left, planned);
 }
 
 static void heading(const results *all, FILE *file) {
   const experiment *plan = all->experiment;
   size_t counts[POINT_ERROR + 1] = {0}, missing = 0;
   for (size_t i = 0; i < plan->num_points; i++) {
-    if (all->have[i])
-      counts[all->points[i].status]++;
-    else
-      missing++;
+    if (all->have[i]) counts[all->points[i].status]++;
+    else missing++;
   }
   const time_t now = time(NULL);
   struct tm local;
@@ -94,8 +95,7 @@ static void what_was_run(const results *all, FILE *file) {
   fputs("## What was run\n\nThe experiment ", file);
   report_text(file, plan->name);
   fputs(" of `", file);
-  for (const char *c = plan->path; *c; c++)
-    fputc(*c == '`' ? '\'' : *c, file);
+  for (const char *c = plan->path; *c; c++) fputc(*c == '`' ? '\'' : *c, file);
   const int64_t rounds = results_rounds(all);
   fprintf(file, "`: %" PRId64 " forward passes to warm up, %" PRId64 " timed, at each point",
           plan->warmup, plan->iterations);
@@ -165,7 +165,8 @@ static void machine(const results *all, FILE *file) {
             member(run, "commit"));
   }
   if (least <= most)
-    fprintf(file, "Load average of the host as points were measured (moectl's own work counts in it): "
+    fprintf(file,
+            "Load average of the host as points were measured (moectl's own work counts in it): "
             "%s to %s.\n",
             number_text(least, low, sizeof low), number_text(most, high, sizeof high));
   if (i > 0 || least <= most) fputc('\n', file);
@@ -327,8 +328,10 @@ static void caption(const results *all, const picture_plan *picture, FILE *file)
     if (*label) fputs(": ", file);
     report_text(file, label);
   } else if (picture->kind == PICTURE_LOADS) {
-    fputs("How loaded each expert is over the sweep, before capacity; near white is the even share, "
-          "grey no such expert", file);
+    fputs(
+        "How loaded each expert is over the sweep, before capacity; near white is the even share, "
+        "grey no such expert",
+        file);
   } else {
     const picture_quantity *quantity = picture_quantity_of(picture->kind);
     fprintf(file, "%c%s against %s", toupper((unsigned char)quantity->title[0]),
@@ -375,8 +378,7 @@ static void command_line(const results *all, FILE *file) {
 static void repeat(const results *all, FILE *file) {
   const experiment *plan = all->experiment;
   bool missing = false;
-  for (size_t i = 0; i < plan->num_points; i++)
-    missing = missing || !all->have[i];
+  for (size_t i = 0; i < plan->num_points; i++) missing = missing || !all->have[i];
   fputs("## How to repeat\n\n```sh\n", file);
   command_line(all, file);
   const char *options = plan->options ? plan->options : "";
@@ -395,7 +397,8 @@ static void repeat(const results *all, FILE *file) {
       fputc((unsigned char)*c < ' ' ? ' ' : *c, file);
   }
   fputs(
-      "\n```\n\nEverything, with full digits and the resolved\nexperiment, is in `results.json`; a row for each point in "
+      "\n```\n\nEverything, with full digits and the resolved\nexperiment, is in `results.json`; a "
+      "row for each point in "
       "`results.csv`. The same seed draws the same weights,\ninputs and jitter on every device.\n",
       file);
 }
@@ -425,10 +428,8 @@ bool report_write(const results *all, char **error) {
     ok = fail_text(error, "no memory for report.md");
   } else if ((ok = pending_open(&pending, path, error))) {
     ok = pending_write(&pending, text, size, error);
-    if (ok)
-      ok = pending_commit(&pending, error);
-    else
-      pending_discard(&pending);
+    if (ok) ok = pending_commit(&pending, error);
+    else pending_discard(&pending);
   }
   free(path);
   free(text);

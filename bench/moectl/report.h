@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: MIT
 /* The parts of report.md. Each writes its section, heading included. */
 #ifndef MOECTL_REPORT_H
 #define MOECTL_REPORT_H

@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: MIT
 #include "report_compare.h"
 #include <math.h>
 #include <string.h>
@@ -38,8 +39,7 @@ comparison report_compare(const results *all, size_t before, size_t after, doubl
 const char *ratio_text(const paired_ratio *ratio, char *text, size_t size) {
   char median[NUMBER_SIZE], low[NUMBER_SIZE], high[NUMBER_SIZE];
   number_text(ratio->median, median, sizeof median);
-  if (ratio->count < 2)
-    snprintf(text, size, "%sx", median);
+  if (ratio->count < 2) snprintf(text, size, "%sx", median);
   else
     snprintf(text, size, "%sx (%s to %s)", median, number_text(ratio->low, low, sizeof low),
              number_text(ratio->high, high, sizeof high));

@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: MIT
 /* Two points side by side: what may be said of them. */
 #ifndef MOECTL_REPORT_COMPARE_H
 #define MOECTL_REPORT_COMPARE_H

@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: MIT
 /* What the numbers say, in sentences: where the time goes, what each swept parameter does
  * to it (report_times.c) and to the routing, how far repetitions with other seeds lie
  * apart. Where there is nothing to say, nothing is said. */
@@ -39,7 +40,8 @@ static point_range find_extreme(const results *all, quantity of, size_t start, s
 static void drops_sentence(const results *all, size_t axis, size_t start, FILE *file) {
   const experiment *plan = all->experiment;
   const size_t stride = grid_stride(plan, axis);
-  const point_range range = find_extreme(all, dropped_percent, start, stride, plan->axes[axis].count);
+  const point_range range =
+      find_extreme(all, dropped_percent, start, stride, plan->axes[axis].count);
   char text[LABEL_SIZE];
   bool first = true;
   if (range.count == 0 || dropped_percent(all, range.high) == 0) return;
@@ -95,14 +97,10 @@ static void averages_sentence(const results *all, size_t axis, bool drops, quant
     const double mean = mean_at(all, axis, digit, of);
     grid_value_text(plan, axis, digit * grid_stride(plan, axis), text, sizeof text);
     fputs(digit > 0 ? ", " : " ", file);
-    if (drops && !isnan(mean))
-      fprintf(file, "%.1f%%", mean);
-    else
-      fputs(number_text(mean, number, sizeof number), file);
-    if (digit == 0)
-      fprintf(file, " at %s=%s", plan->axes[axis].param, text);
-    else
-      fprintf(file, " at %s", text);
+    if (drops && !isnan(mean)) fprintf(file, "%.1f%%", mean);
+    else fputs(number_text(mean, number, sizeof number), file);
+    if (digit == 0) fprintf(file, " at %s=%s", plan->axes[axis].param, text);
+    else fprintf(file, " at %s", text);
   }
   fputs(".\n", file);
 }
@@ -189,12 +187,9 @@ static void axis_findings(const results *all, size_t axis, FILE *file) {
   FILE *found = open_memstream(&text, &size);
   if (!found) return;
   const bool seeds = grid_is_seed(plan, axis);
-  if (seeds)
-    seed_findings(all, axis, found);
-  else if (grid_is_numeric(plan, axis))
-    report_axis_times(all, axis, found);
-  else
-    report_choice_times(all, axis, found);
+  if (seeds) seed_findings(all, axis, found);
+  else if (grid_is_numeric(plan, axis)) report_axis_times(all, axis, found);
+  else report_choice_times(all, axis, found);
   if (!seeds && grid_is_numeric(plan, axis)) axis_routing(all, axis, found);
   if (fclose(found) == 0 && size > 0)
     fprintf(file, "\n**%s**%s\n\n%s", plan->axes[axis].param,
@@ -224,8 +219,7 @@ static void slowest_stage(const results *all, FILE *file) {
       if (isfinite(time) && (most < 0 || time > all->points[i].time_ms[most].median)) most = stage;
     }
     if (most < 0) continue;
-    const double share =
-        all->points[i].time_ms[most].median / report_stages_ms(&all->points[i]);
+    const double share = all->points[i].time_ms[most].median / report_stages_ms(&all->points[i]);
     low[most] = times[most] ? fmin(low[most], share) : share;
     high[most] = times[most] ? fmax(high[most], share) : share;
     times[most]++;
@@ -236,10 +230,8 @@ static void slowest_stage(const results *all, FILE *file) {
     fprintf(file, "- %s takes the largest part of the stages' time",
             moecl_stage_name((moecl_stage)stage));
     if (points > 1) fprintf(file, " in %zu of %zu points", times[stage], points);
-    if (low[stage] == high[stage])
-      fprintf(file, ": %.0f%%.\n", 100 * low[stage]);
-    else
-      fprintf(file, ": %.0f%% to %.0f%%.\n", 100 * low[stage], 100 * high[stage]);
+    if (low[stage] == high[stage]) fprintf(file, ": %.0f%%.\n", 100 * low[stage]);
+    else fprintf(file, ": %.0f%% to %.0f%%.\n", 100 * low[stage], 100 * high[stage]);
   }
 }
 
@@ -250,10 +242,11 @@ static void warn_of_load(const results *all, FILE *file) {
   const json_int_t processors = json_integer_value(json_object_get(run, "processors"));
   report_loads(all, &least, &most);
   if (processors > 0 && most > 1.25 * (double)processors)
-    fprintf(file,
-            "**Other programs were at work: the load average was up to %.2g on %" JSON_INTEGER_FORMAT
-            " processors. What follows may be theirs;\nrepeat the run on a quiet machine.**\n\n",
-            most, processors);
+    fprintf(
+        file,
+        "**Other programs were at work: the load average was up to %.2g on %" JSON_INTEGER_FORMAT
+        " processors. What follows may be theirs;\nrepeat the run on a quiet machine.**\n\n",
+        most, processors);
 }
 
 /* How the points were measured decides what may be said of them. */
@@ -271,7 +264,8 @@ static void how_compared(const results *all, FILE *file) {
     fprintf(file,
             "Points were measured in %" PRId64 " rounds, all in turn. Two are compared round by "
             "round: told is the median of the\nrounds' ratios and, in brackets, its 95%% interval, "
-            "where all of that is more than 2%% away from no difference.", most);
+            "where all of that is more than 2%% away from no difference.",
+            most);
   if (once > 0)
     fprintf(file,
             "%s%zu point%s measured once, one after another: what differs there may be the "

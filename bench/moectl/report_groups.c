@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: MIT
 /* report.md's tables of large sweeps: a row for each value of each swept parameter. */
 #include "measures.h"
 #include "report.h"
@@ -20,11 +21,9 @@ typedef void (*columns_of)(const results *all, size_t index, const int *which, s
 
 static void write_head(const char *const *columns, size_t count, FILE *file) {
   fputs("| parameter | value | points |", file);
-  for (size_t i = 0; i < count; i++)
-    fprintf(file, " %s |", columns[i]);
+  for (size_t i = 0; i < count; i++) fprintf(file, " %s |", columns[i]);
   fputs("\n| --- | ---: | ---: |", file);
-  for (size_t i = 0; i < count; i++)
-    fputs(" ---: |", file);
+  for (size_t i = 0; i < count; i++) fputs(" ---: |", file);
   fputc('\n', file);
 }
 
@@ -47,10 +46,8 @@ static void write_row(const results *all, size_t axis, size_t digit, const sums 
   fprintf(file, " | %zu |", from->points);
   for (size_t i = 0; i < count; i++) {
     const double mean = from->count[i] ? from->sum[i] / (double)from->count[i] : NAN;
-    if (!isnan(mean) && percent[i])
-      fprintf(file, " %.1f%s |", mean, percent[i]);
-    else
-      fprintf(file, " %s |", number_text(mean, number, sizeof number));
+    if (!isnan(mean) && percent[i]) fprintf(file, " %.1f%s |", mean, percent[i]);
+    else fprintf(file, " %s |", number_text(mean, number, sizeof number));
   }
   fputc('\n', file);
 }

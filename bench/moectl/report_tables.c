@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: MIT
 /* report.md's tables, a row for each point that ran. */
 #include "measures.h"
 #include "report.h"
@@ -15,10 +16,8 @@ static void cell(FILE *file, double number) {
 }
 
 static void percent_cell(FILE *file, double fraction) {
-  if (isfinite(fraction))
-    fprintf(file, " %.1f%% |", 100 * fraction);
-  else
-    fputs(" n/a |", file);
+  if (isfinite(fraction)) fprintf(file, " %.1f%% |", 100 * fraction);
+  else fputs(" n/a |", file);
 }
 
 static void measure_cells(const char *const *names, size_t count, const point_result *point,
@@ -26,34 +25,27 @@ static void measure_cells(const char *const *names, size_t count, const point_re
   for (size_t i = 0; i < count; i++) {
     const measure *m = measure_find(names[i]);
     const measure_value value = measure_get(m, point);
-    if (m->kind == MEASURE_SHARE)
-      percent_cell(file, value.real);
+    if (m->kind == MEASURE_SHARE) percent_cell(file, value.real);
     else if (m->kind == MEASURE_REAL || (!value.present && m->kind == MEASURE_COUNT))
       cell(file, value.real);
-    else if (value.present)
-      fprintf(file, " %" PRId64 " |", value.whole);
-    else
-      fputs(measure_group_present(m->group, point) ? " dropless |" : " n/a |", file);
+    else if (value.present) fprintf(file, " %" PRId64 " |", value.whole);
+    else fputs(measure_group_present(m->group, point) ? " dropless |" : " n/a |", file);
   }
 }
 
 /* The headings of measures, at `columns`. */
 static void measure_headings(const char *const *names, size_t count, const char **columns) {
-  for (size_t i = 0; i < count; i++)
-    columns[i] = measure_find(names[i])->heading;
+  for (size_t i = 0; i < count; i++) columns[i] = measure_find(names[i])->heading;
 }
 
 /* "| # | num_experts | top_k |" and what follows it, then the rule below. */
 static void head(const results *all, const char *const *columns, size_t count, FILE *file) {
   const experiment *plan = all->experiment;
   fputs("| # |", file);
-  for (size_t i = 0; i < plan->num_axes; i++)
-    fprintf(file, " %s |", plan->axes[i].param);
-  for (size_t i = 0; i < count; i++)
-    fprintf(file, " %s |", columns[i]);
+  for (size_t i = 0; i < plan->num_axes; i++) fprintf(file, " %s |", plan->axes[i].param);
+  for (size_t i = 0; i < count; i++) fprintf(file, " %s |", columns[i]);
   fputs("\n|", file);
-  for (size_t i = 0; i < 1 + plan->num_axes + count; i++)
-    fputs(" ---: |", file);
+  for (size_t i = 0; i < 1 + plan->num_axes + count; i++) fputs(" ---: |", file);
   fputc('\n', file);
 }
 
@@ -69,18 +61,10 @@ static void row_begin(const results *all, size_t index, FILE *file) {
 
 static void verify_cell(const point_result *point, FILE *file) {
   switch (point->status) {
-  case POINT_OK:
-    fprintf(file, " ok (%.1e) |", point->verify.error);
-    break;
-  case POINT_UNVERIFIED_OK:
-    fputs(" not asked for |", file);
-    break;
-  case POINT_VERIFY_FAILED:
-    fprintf(file, " **FAILED** (%.1e) |", point->verify.error);
-    break;
-  case POINT_ERROR:
-    fputs(" **error** |", file);
-    break;
+  case POINT_OK: fprintf(file, " ok (%.1e) |", point->verify.error); break;
+  case POINT_UNVERIFIED_OK: fputs(" not asked for |", file); break;
+  case POINT_VERIFY_FAILED: fprintf(file, " **FAILED** (%.1e) |", point->verify.error); break;
+  case POINT_ERROR: fputs(" **error** |", file); break;
   }
 }
 
@@ -103,7 +87,8 @@ static bool *choose_points(const results *all) {
   for (size_t i = 0; listed && order && i < points; i++) {
     const bool ran = point_ran(all, i) && isfinite(all->points[i].tokens_per_s);
     if (ran) order[count++] = (ranked){all->points[i].tokens_per_s, i};
-    listed[i] = points <= MAX_ROWS || (all->have[i] && all->points[i].status >= POINT_VERIFY_FAILED);
+    listed[i] =
+        points <= MAX_ROWS || (all->have[i] && all->points[i].status >= POINT_VERIFY_FAILED);
   }
   if (order) qsort(order, count, sizeof *order, by_rate);
   for (size_t i = 0; listed && order && i < count; i++)
@@ -126,23 +111,23 @@ void report_points(const results *all, FILE *file) {
   fputs("## Points\n\n", file);
   if (!listed) return;
   if (all->experiment->num_points > MAX_ROWS)
-    fprintf(file, "Of %zu points the %d with the highest and the %d with the lowest throughput, and those "
-            "that failed; all are in\n`results.csv`.\n\n", all->experiment->num_points, EXTREMES,
-            EXTREMES);
+    fprintf(
+        file,
+        "Of %zu points the %d with the highest and the %d with the lowest throughput, and those "
+        "that failed; all are in\n`results.csv`.\n\n",
+        all->experiment->num_points, EXTREMES, EXTREMES);
   head(all, columns, count, file);
   for (size_t i = 0; i < all->experiment->num_points; i++) {
     const point_result *point = &all->points[i];
     if (!listed[i]) continue;
     row_begin(all, i, file);
     if (!point_ran(all, i)) {
-      for (size_t column = 0; column + 1 < count; column++)
-        fputs(" |", file);
+      for (size_t column = 0; column + 1 < count; column++) fputs(" |", file);
       fputs(all->have[i] ? " **error** |\n" : " not run |\n", file);
       continue;
     }
     sample_summary time = point->time_ms[MOECL_STAGE_LAYER];
-    for (size_t j = 0; j < NUM_SUMMARIES; j++)
-      cell(file, *measure_summary(&time, j));
+    for (size_t j = 0; j < NUM_SUMMARIES; j++) cell(file, *measure_summary(&time, j));
     measure_cells(names, NAMES, point, file);
     verify_cell(point, file);
     fputc('\n', file);
@@ -192,14 +177,15 @@ void report_stages(const results *all, FILE *file) {
   const char *columns[MOECL_STAGE_LAYER + 2];
   int stages[MOECL_STAGE_LAYER];
   const size_t count = stages_of(all, stages);
-  for (size_t j = 0; j < count; j++)
-    columns[j] = moecl_stage_name((moecl_stage)stages[j]);
+  for (size_t j = 0; j < count; j++) columns[j] = moecl_stage_name((moecl_stage)stages[j]);
   columns[count] = "stages ms";
   columns[count + 1] = "layer ms";
-  fputs("## Where the time goes\n\nEach stage's share of all stages' median times together. Stages are "
-        "timed in forwards of their own,\nwith an event for every kernel: their sum and the layer's "
-        "time need not agree.\n\n",
-        file);
+  fputs(
+      "## Where the time goes\n\nEach stage's share of all stages' median times together. Stages "
+      "are "
+      "timed in forwards of their own,\nwith an event for every kernel: their sum and the layer's "
+      "time need not agree.\n\n",
+      file);
   if (all->experiment->num_points > SMALL_SWEEP) {
     report_stage_groups(all, stages, count, file);
     return;
@@ -214,10 +200,8 @@ void report_stages(const results *all, FILE *file) {
     for (size_t j = 0; j < count; j++) {
       const double time = all->points[i].time_ms[stages[j]].median;
       const bool there = has_stage(&all->experiment->points[i], stages[j]);
-      if (isfinite(time))
-        percent_cell(file, time / sum);
-      else
-        fputs(!there ? " none |" : timed ? " fused |" : " n/a |", file);
+      if (isfinite(time)) percent_cell(file, time / sum);
+      else fputs(!there ? " none |" : timed ? " fused |" : " n/a |", file);
       fused = fused || (there && timed && !isfinite(time));
     }
     no_times = no_times || !timed || !isfinite(point_ms(all, i));
@@ -227,9 +211,10 @@ void report_stages(const results *all, FILE *file) {
   }
   if (fused) fputs("\n*fused*: the variant does this stage's work inside another one.\n", file);
   if (no_times)
-    fputs("\n*n/a*: the driver's event times are not credible (none were written, an end lies before "
-          "its start,\nor more time passed than on the host), or the queue records none.\n",
-          file);
+    fputs(
+        "\n*n/a*: the driver's event times are not credible (none were written, an end lies before "
+        "its start,\nor more time passed than on the host), or the queue records none.\n",
+        file);
   fputc('\n', file);
 }
 

@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: MIT
 /* What a swept parameter does to the layer's time: its ends and its neighbours, the others
  * held. What no comparison bears out is not mentioned. */
 #include "report_compare.h"
@@ -103,8 +104,7 @@ static void line_sentence(const results *all, size_t axis, const line *points, F
   if (ends.differs)
     fprintf(file, ": %s the time%s", ratio_text(&ends.ratio, ratio, sizeof ratio),
             is_tokens(all, axis) ? " a token" : "");
-  else
-    fputs(": the ends do not differ beyond doubt", file);
+  else fputs(": the ends do not differ beyond doubt", file);
   fprintf(file, ", %s ms to %s ms%s", number_text(point_ms(all, ends.before), a, sizeof a),
           number_text(point_ms(all, ends.after), b, sizeof b),
           ends.differs ? stage_text(all, &ends, stage, sizeof stage) : "");
@@ -202,8 +202,7 @@ static void choice_sentence(const results *all, size_t axis, const line *points,
     if (other.differs)
       fprintf(file, " takes %s%s", ratio_text(&other.ratio, ratio, sizeof ratio),
               stage_text(all, &other, stage, sizeof stage));
-    else
-      fputs(" does not differ beyond doubt", file);
+    else fputs(" does not differ beyond doubt", file);
   }
   fputs(".\n", file);
 }
@@ -223,8 +222,7 @@ static void choice_summary(const results *all, size_t axis, const size_t *wins, 
   char text[LABEL_SIZE];
   const char *before = " ";
   size_t told = 0;
-  for (size_t i = 0; i < plan->axes[axis].count; i++)
-    told += wins[i];
+  for (size_t i = 0; i < plan->axes[axis].count; i++) told += wins[i];
   if (told * CHANCE <= grid_lines(plan, axis)) return;
   fprintf(file, "- %s, over %zu combinations of the others:", plan->axes[axis].param,
           grid_lines(plan, axis));
@@ -242,10 +240,8 @@ void report_choice_times(const results *all, size_t axis, FILE *file) {
   size_t *points = calloc(count, sizeof *points), *wins = calloc(count, sizeof *wins);
   for (size_t i = 0; points && wins && i < lines; i++) {
     const line found = read_line(all, axis, i, points);
-    if (lines <= MAX_SENTENCES)
-      choice_sentence(all, axis, &found, file);
-    else
-      count_fastest(all, &found, axis, wins);
+    if (lines <= MAX_SENTENCES) choice_sentence(all, axis, &found, file);
+    else count_fastest(all, &found, axis, wins);
   }
   if (wins && lines > MAX_SENTENCES) choice_summary(all, axis, wins, file);
   free(points);

@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: MIT
 /* A results folder: made, gone on with, and kept up to date point by point: a line
  * a point in results.jsonl, results.json and results.csv whole now and then. */
 #include "files.h"
@@ -72,8 +73,7 @@ static bool make_default_folder(results *all, char **error) {
     } else if (mkdir(all->folder, 0777) == 0) {
       break;
     } else if (errno != EEXIST) {
-      ok = fail_text(error, "the folder %s could not be made: %s", all->folder,
-                     strerror(errno));
+      ok = fail_text(error, "the folder %s could not be made: %s", all->folder, strerror(errno));
     }
   }
   free(name);
@@ -117,9 +117,9 @@ static bool resume_folder(results *all, const char *folder, char **error) {
   }
   size_t size = 0;
   char *text = read_whole_file(path, &size);
-  const bool ok = text ? results_json_read(all, path, text, size, error)
-                       : fail_text(error, "%s cannot be resumed: %s: %s", folder, path,
-                                   strerror(errno));
+  const bool ok =
+      text ? results_json_read(all, path, text, size, error)
+           : fail_text(error, "%s cannot be resumed: %s: %s", folder, path, strerror(errno));
   free(text);
   free(path);
   if (!ok || !journal_resume(all, error)) return false;
@@ -127,13 +127,12 @@ static bool resume_folder(results *all, const char *folder, char **error) {
   return true;
 }
 
-static bool begin_file(const results *all, const char *name, char *text,
-                       pending_file *pending, char **error) {
+static bool begin_file(const results *all, const char *name, char *text, pending_file *pending,
+                       char **error) {
   char *path = format_text("%s/%s", all->folder, name);
   const bool ok = (path && text ? pending_open(pending, path, error)
                                 : fail_text(error, "no memory for %s", name)) &&
-                  pending_write(pending, text, strlen(text), error) &&
-                  pending_sync(pending, error);
+                  pending_write(pending, text, strlen(text), error) && pending_sync(pending, error);
   free(path);
   free(text);
   return ok;
@@ -199,8 +198,7 @@ results *results_open(const experiment *plan, const moecl_device_info *device,
   }
   if (!all || !all->points || !all->have || !all->runs)
     fail_text(error, "no memory for the results");
-  else if (open_folder(all, out, resume, error))
-    return all;
+  else if (open_folder(all, out, resume, error)) return all;
   results_destroy(&all);
   return NULL;
 }
@@ -301,8 +299,8 @@ bool results_finish(results *all, char **note, char **error) {
   char *ignored = NULL;
   *error = NULL;
   if (note) *note = NULL;
-  const bool ok = fold(all, error) &&
-                  plots_write(all, note ? note : &ignored, error) && report_write(all, error);
+  const bool ok = fold(all, error) && plots_write(all, note ? note : &ignored, error) &&
+                  report_write(all, error);
   free(ignored);
   return ok;
 }

@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: MIT
 /* What a run writes: results.json, results.csv, report.md, plots, dumps. */
 #ifndef MOECTL_RESULTS_H
 #define MOECTL_RESULTS_H
@@ -5,7 +6,7 @@
 #include "experiment.h"
 
 typedef struct sample_summary { /* of device-event milliseconds over the iterations */
-  double median, min, p90; /* NaN: the variant fuses this stage into another */
+  double median, min, p90;      /* NaN: the variant fuses this stage into another */
 } sample_summary;
 
 typedef struct verify_result {
@@ -21,7 +22,12 @@ typedef struct verify_result {
   char cause[640];         /* why outputs are not finite; "" where they are */
 } verify_result;
 
-typedef enum point_status { POINT_OK = 0, POINT_UNVERIFIED_OK, POINT_VERIFY_FAILED, POINT_ERROR } point_status;
+typedef enum point_status {
+  POINT_OK = 0,
+  POINT_UNVERIFIED_OK,
+  POINT_VERIFY_FAILED,
+  POINT_ERROR
+} point_status;
 
 /* One round's share of a point's timed forwards. */
 typedef struct point_round {
@@ -33,7 +39,7 @@ typedef struct point_round {
 typedef struct point_result {
   size_t index; /* into experiment.points */
   point_status status;
-  char *error;  /* POINT_ERROR, POINT_VERIFY_FAILED: one sentence; else NULL */
+  char *error;       /* POINT_ERROR, POINT_VERIFY_FAILED: one sentence; else NULL */
   char *variants[4]; /* router, permute, grouped_gemm, combine: names */
   char *variant_reasons[4];
   sample_summary time_ms[MOECL_STAGE_COUNT]; /* of all rounds (rounds_add) */
@@ -44,7 +50,8 @@ typedef struct point_result {
   double tokens_per_s, tflops, gbytes_per_s; /* of the layer at its median time */
   double host_ms;        /* median of what enqueueing one forward took the host */
   uint64_t memory_bytes; /* weights, workspace, input and output on the device */
-  moecl_routing routing; /* only counts, capacity and statistics are kept; the [T,*] arrays may be NULL */
+  moecl_routing
+      routing; /* only counts, capacity and statistics are kept; the [T,*] arrays may be NULL */
   verify_result verify;
 } point_result;
 
@@ -99,9 +106,9 @@ size_t results_pictures_expected(const results *results);
 typedef bool (*picture_watch)(void *user, size_t done, size_t count);
 void results_watch_pictures(results *results, picture_watch watch, void *user);
 
-/* Writes results.json and results.csv, then report.md, the gnuplot scripts and data, and (if gnuplot is there) the
- * pictures. `note` (may be NULL, malloc'ed) receives a line for the user, e.g.
- * that gnuplot is missing. */
+/* Writes results.json and results.csv, then report.md, the gnuplot scripts and data, and (if
+ * gnuplot is there) the pictures. `note` (may be NULL, malloc'ed) receives a line for the user,
+ * e.g. that gnuplot is missing. */
 bool results_finish(results *results, char **note, char **error);
 
 /* Prints the closing table to a stream. */

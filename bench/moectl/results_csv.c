@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: MIT
 /* results.csv: one row a point, everything of results.json that is one value.
  * The lists (tokens per expert) are in results.json only. */
 #include "measures.h"
@@ -58,12 +59,9 @@ static void put_measure_names(table *csv, measure_group group) {
 
 static void put_header(table *csv) {
   static const char *const first[] = {"index", "status", "error"};
-  for (size_t i = 0; i < sizeof first / sizeof *first; i++)
-    put_text(csv, first[i]);
-  for (const char *const *param = measure_params; *param; param++)
-    put_text(csv, *param);
-  for (int i = 0; i < NUM_OPERATIONS; i++)
-    put_name(csv, "variants_", measure_operations[i], "");
+  for (size_t i = 0; i < sizeof first / sizeof *first; i++) put_text(csv, first[i]);
+  for (const char *const *param = measure_params; *param; param++) put_text(csv, *param);
+  for (int i = 0; i < NUM_OPERATIONS; i++) put_name(csv, "variants_", measure_operations[i], "");
   put_measure_names(csv, MEASURE_RUN);
   put_text(csv, "rounds");
   for (int stage = 0; stage < MOECL_STAGE_COUNT; stage++)
@@ -89,14 +87,10 @@ static void put_params(table *csv, const experiment_point *point) {
 
 static void put_measure(table *csv, const measure *m, const point_result *result) {
   const measure_value value = measure_get(m, result);
-  if (!value.present)
-    put_text(csv, NULL);
-  else if (m->kind == MEASURE_FLAG)
-    put_text(csv, value.whole ? "true" : "false");
-  else if (m->kind == MEASURE_COUNT || m->kind == MEASURE_LIMIT)
-    put_integer(csv, value.whole);
-  else
-    put_real(csv, value.real);
+  if (!value.present) put_text(csv, NULL);
+  else if (m->kind == MEASURE_FLAG) put_text(csv, value.whole ? "true" : "false");
+  else if (m->kind == MEASURE_COUNT || m->kind == MEASURE_LIMIT) put_integer(csv, value.whole);
+  else put_real(csv, value.real);
 }
 
 static void put_measures(table *csv, measure_group group, const point_result *result) {
@@ -109,14 +103,12 @@ static void put_point(table *csv, const experiment *plan, const point_result *re
   put_text(csv, point_status_name(result->status));
   put_text(csv, result->error);
   put_params(csv, &plan->points[result->index]);
-  for (int i = 0; i < NUM_OPERATIONS; i++)
-    put_text(csv, result->variants[i]);
+  for (int i = 0; i < NUM_OPERATIONS; i++) put_text(csv, result->variants[i]);
   put_measures(csv, MEASURE_RUN, result);
   put_integer(csv, (int64_t)result->num_rounds);
   for (int stage = 0; stage < MOECL_STAGE_COUNT; stage++) {
     sample_summary times = result->time_ms[stage];
-    for (size_t i = 0; i < NUM_SUMMARIES; i++)
-      put_real(csv, *measure_summary(&times, i));
+    for (size_t i = 0; i < NUM_SUMMARIES; i++) put_real(csv, *measure_summary(&times, i));
   }
   for (int group = MEASURE_RATE; group < MEASURE_GROUP_COUNT; group++)
     put_measures(csv, (measure_group)group, result);

@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: MIT
 /* results.jsonl: a line a point, appended while a run goes on, so that a crash
  * loses nothing that was measured and nothing is written twice. */
 #include "files.h"

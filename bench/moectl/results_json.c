@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: MIT
 /* results.json, written and read back. */
 #include "files.h"
 #include "json_text.h"
@@ -28,16 +29,17 @@ static json_t *device_json(const moecl_device_info *d) {
       "{s:i, s:i, s:s, s:o, s:o, s:o, s:o, s:o, s:o, s:I, s:I, s:I, s:I, s:I, s:I, s:I, s:b, s:I, "
       "s:b, s:I}",
       "platform_index", d->platform_index, "device_index", d->device_index, "type",
-      moecl_device_type_name(d->type), "platform", json_words(d->platform), "name", json_words(d->name),
-      "vendor", json_words(d->vendor), "driver", json_words(d->driver), "opencl_version",
-      json_words(d->opencl_version), "opencl_c_version", json_words(d->opencl_c_version), "compute_units",
-      (json_int_t)d->compute_units, "clock_mhz", (json_int_t)d->clock_mhz,
-      "native_vector_width_float", (json_int_t)d->native_vector_width_float, "max_work_group_size",
-      (json_int_t)d->max_work_group_size, "global_memory_bytes",
-      (json_int_t)d->global_memory_bytes, "max_allocation_bytes",
-      (json_int_t)d->max_allocation_bytes, "local_memory_bytes", (json_int_t)d->local_memory_bytes,
-      "local_memory_dedicated", d->local_memory_dedicated, "subgroup_size",
-      (json_int_t)d->subgroup_size, "fp16", d->fp16, "capabilities", (json_int_t)d->capabilities);
+      moecl_device_type_name(d->type), "platform", json_words(d->platform), "name",
+      json_words(d->name), "vendor", json_words(d->vendor), "driver", json_words(d->driver),
+      "opencl_version", json_words(d->opencl_version), "opencl_c_version",
+      json_words(d->opencl_c_version), "compute_units", (json_int_t)d->compute_units, "clock_mhz",
+      (json_int_t)d->clock_mhz, "native_vector_width_float",
+      (json_int_t)d->native_vector_width_float, "max_work_group_size",
+      (json_int_t)d->max_work_group_size, "global_memory_bytes", (json_int_t)d->global_memory_bytes,
+      "max_allocation_bytes", (json_int_t)d->max_allocation_bytes, "local_memory_bytes",
+      (json_int_t)d->local_memory_bytes, "local_memory_dedicated", d->local_memory_dedicated,
+      "subgroup_size", (json_int_t)d->subgroup_size, "fp16", d->fp16, "capabilities",
+      (json_int_t)d->capabilities);
 }
 
 /* A parameter as YAML writes it, typed again: "null", "true" and numbers are

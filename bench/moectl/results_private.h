@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: MIT
 /* What the writers of a results folder share. */
 #ifndef MOECTL_RESULTS_PRIVATE_H
 #define MOECTL_RESULTS_PRIVATE_H
@@ -12,7 +13,7 @@ struct results {
   const experiment *experiment; /* the caller's */
   moecl_device_info device;
   kernel_origin kernels;
-  json_t *runs; /* an array: who measured, a run each, this one last (provenance.h) */
+  json_t *runs;     /* an array: who measured, a run each, this one last (provenance.h) */
   json_t *this_run; /* not among them yet; else NULL */
   char *folder;
   struct folder_lock *lock; /* of the folder (lock.h) */

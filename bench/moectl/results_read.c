@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: MIT
 /* results.json of an earlier run, for --resume. */
 #include "files.h"
 #include "measures.h"
@@ -65,8 +66,7 @@ static void read_measures(reader *walk, const json_t *object, measure_group grou
 }
 
 static void read_variants(reader *walk, const json_t *object, char *values[NUM_OPERATIONS]) {
-  for (int i = 0; i < NUM_OPERATIONS; i++)
-    values[i] = text_of(walk, object, measure_operations[i]);
+  for (int i = 0; i < NUM_OPERATIONS; i++) values[i] = text_of(walk, object, measure_operations[i]);
 }
 
 static void read_times(reader *walk, const json_t *times, sample_summary *summaries) {
@@ -100,8 +100,7 @@ static void read_rounds(reader *walk, const json_t *object, point_result *result
   }
 }
 
-static int64_t *read_counts(reader *walk, const json_t *object, const char *key,
-                            int64_t count) {
+static int64_t *read_counts(reader *walk, const json_t *object, const char *key, int64_t count) {
   const json_t *list = member(walk, object, key);
   int64_t *counts = calloc((size_t)count + 1, sizeof *counts);
   if (!counts || (int64_t)json_array_size(list) != count) {
@@ -121,8 +120,7 @@ static void read_routing(reader *walk, const json_t *object, const experiment_po
                              .num_experts = point->layer.num_experts,
                              .num_identity_experts = point->layer.num_identity_experts,
                              .top_k = point->layer.top_k};
-  routing->tokens_per_expert =
-      read_counts(walk, object, "tokens_per_expert", routing->num_experts);
+  routing->tokens_per_expert = read_counts(walk, object, "tokens_per_expert", routing->num_experts);
   routing->tokens_per_expert_after_capacity =
       read_counts(walk, object, "tokens_per_expert_after_capacity", routing->num_experts);
   /* A point that has tokens routed nowhere failed, and runs again; which was the first
@@ -211,8 +209,7 @@ static bool check_kernels(const results *all, const char *path, const json_t *ro
                    all->kernels.dir ? all->kernels.dir : "built in", all->kernels.hash);
 }
 
-static bool check_root(const results *all, const char *path, const json_t *root,
-                       char **error) {
+static bool check_root(const results *all, const char *path, const json_t *root, char **error) {
   const char *schema = json_string_value(json_object_get(root, "schema"));
   if (!schema || strcmp(schema, RESULTS_SCHEMA) != 0)
     return fail_text(error, "%s cannot be resumed: its schema is %s, expected " RESULTS_SCHEMA,
@@ -241,12 +238,14 @@ bool results_json_read(results *all, const char *path, const char *text, size_t 
   /* An earlier version's folder does not say who measured. */
   if (ok) json_array_extend(all->runs, json_object_get(root, "runs"));
   if (ok) json_array_foreach(json_object_get(root, "points"), i, point) {
-    const char *wrong = take_point(all, point, false);
-    if (!wrong) continue;
-    ok = fail_text(error, "%s cannot be resumed: it is damaged (points[%zu].%s is missing or "
-                   "not what it should be)", path, i, wrong);
-    break;
-  }
+      const char *wrong = take_point(all, point, false);
+      if (!wrong) continue;
+      ok = fail_text(error,
+                     "%s cannot be resumed: it is damaged (points[%zu].%s is missing or "
+                     "not what it should be)",
+                     path, i, wrong);
+      break;
+    }
   json_decref(root);
   return ok;
 }
@@ -262,8 +261,10 @@ bool results_journal_read(results *all, const char *path, const char *text, size
     const char *wrong = point ? take_point(all, point, true) : "a line that is not JSON";
     json_decref(point);
     if (wrong)
-      return fail_text(error, "%s cannot be resumed: it is damaged (line %zu: %s is missing or not "
-                       "what it should be)", path, line, wrong);
+      return fail_text(error,
+                       "%s cannot be resumed: it is damaged (line %zu: %s is missing or not "
+                       "what it should be)",
+                       path, line, wrong);
     begin += length + 1;
   }
   return true;

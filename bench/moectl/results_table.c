@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: MIT
 /* The closing table: what was swept, and what came of it. */
 #include "measures.h"
 #include "results_private.h"

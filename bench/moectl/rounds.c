@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: MIT
 #include "rounds.h"
 #include <math.h>
 #include <stdlib.h>
@@ -35,8 +36,7 @@ static sample_summary sum_up(const point_result *point, int stage, double *scrat
   for (size_t r = 0; r < point->num_rounds; r++)
     scratch[r] = point->rounds[r].time_ms[stage].median;
   all.median = median_of(scratch, point->num_rounds);
-  for (size_t r = 0; r < point->num_rounds; r++)
-    scratch[r] = point->rounds[r].time_ms[stage].p90;
+  for (size_t r = 0; r < point->num_rounds; r++) scratch[r] = point->rounds[r].time_ms[stage].p90;
   all.p90 = median_of(scratch, point->num_rounds);
   return isnan(all.median) ? (sample_summary){NAN, NAN, NAN} : all;
 }
@@ -53,8 +53,7 @@ bool rounds_add(point_result *point, const point_round *round) {
   point->rounds[point->num_rounds++] = *round;
   for (int stage = 0; stage < MOECL_STAGE_COUNT; stage++)
     point->time_ms[stage] = sum_up(point, stage, scratch);
-  for (size_t r = 0; r < point->num_rounds; r++)
-    scratch[r] = point->rounds[r].host_ms;
+  for (size_t r = 0; r < point->num_rounds; r++) scratch[r] = point->rounds[r].host_ms;
   point->host_ms = median_of(scratch, point->num_rounds);
   point->iterations += round->iterations;
   free(scratch);
@@ -77,10 +76,8 @@ static double student(size_t freedom) {
 static void find_interval(double *ratios, paired_ratio *found) {
   const double count = (double)found->count;
   double mean = 0, squares = 0;
-  for (size_t i = 0; i < found->count; i++)
-    mean += log(ratios[i]) / count;
-  for (size_t i = 0; i < found->count; i++)
-    squares += pow(log(ratios[i]) - mean, 2);
+  for (size_t i = 0; i < found->count; i++) mean += log(ratios[i]) / count;
+  for (size_t i = 0; i < found->count; i++) squares += pow(log(ratios[i]) - mean, 2);
   found->median = found->low = found->high = median_of(ratios, found->count);
   if (found->count < 2) return;
   const double half = student(found->count - 1) * sqrt(squares / (count - 1) / count);

@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: MIT
 /* Rounds: all points in turn, then all again, so that a machine whose speed drifts
  * meanwhile is fast or slow for all of them alike. A point's timed forwards are shared
  * out among its rounds. */

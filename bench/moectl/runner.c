@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: MIT
 #include "runner.h"
 #include "cases.h"
 #include "rounds.h"
@@ -32,11 +33,11 @@ __attribute__((format(printf, 2, 3))) static void fail(point_result *result, con
 
 /* Fails with a status of the library's, and what it said of it: the call that failed
  * and its code. */
-static void fail_call(runner *runner, point_result *result, const char *what,
-                      moecl_status status) {
+static void fail_call(runner *runner, point_result *result, const char *what, moecl_status status) {
   char said[2048];
   moecl_context_take_errors(runner->context, said, sizeof said);
-  for (char *end = said; (end = strchr(end, '\n')); *end = ' ') {}
+  for (char *end = said; (end = strchr(end, '\n')); *end = ' ') {
+  }
   fail(result, "%s: %s%s%s", what, moecl_status_string(status), *said ? ": " : "", said);
 }
 
@@ -58,7 +59,8 @@ moecl_status runner_memory_needed(moecl_context *context, const experiment_point
    * there, and again beside them when they are drawn once more. */
   const uint64_t staging = workload_staging_bytes(&point->layer);
   uint64_t forwards = layer.workspace_bytes;
-  for (int i = 0; i < runner_input_sets(point) + 1; i++) forwards = add(forwards, layer.hidden_bytes);
+  for (int i = 0; i < runner_input_sets(point) + 1; i++)
+    forwards = add(forwards, layer.hidden_bytes);
   if (draws_again) forwards = add(forwards, staging);
   needed->bytes = add(layer.weight_bytes, forwards > staging ? forwards : staging);
   needed->largest_buffer =
@@ -71,8 +73,8 @@ bool runner_same_layer(const experiment_point *a, const experiment_point *b) {
   if (a->seed != b->seed) return false;
   for (int i = 0; i < KEY_COUNT; i++) {
     const schema_key *key = schema_get((schema_id)i);
-    if (schema_is_of_layer(key) && memcmp((const char *)a + key->offset,
-                                          (const char *)b + key->offset, key->size) != 0)
+    if (schema_is_of_layer(key) &&
+        memcmp((const char *)a + key->offset, (const char *)b + key->offset, key->size) != 0)
       return false;
   }
   return true;
@@ -94,8 +96,8 @@ static moecl_status provide_layer(runner *runner, const experiment_point *point)
   runner->weights_seconds = (milliseconds_now() - begun) * 1e-3;
   /* Kernels may have been built on the way, as they are once: what would it be again? */
   if (status == MOECL_OK && runner->weights_seconds > ROUND_SECONDS)
-    status = workload_weights_seconds(runner->context, point, runner->layer,
-                                      &runner->weights_seconds);
+    status =
+        workload_weights_seconds(runner->context, point, runner->layer, &runner->weights_seconds);
   if (status != MOECL_OK) moecl_layer_destroy(&runner->layer);
   return status;
 }
@@ -140,8 +142,8 @@ sample_summary runner_summarize(double *samples, size_t count) {
     if (isnan(samples[i])) count = 0;
   if (count == 0) return (sample_summary){NAN, NAN, NAN};
   qsort(samples, count, sizeof *samples, by_value);
-  const double median = count % 2 ? samples[count / 2]
-                                  : (samples[count / 2 - 1] + samples[count / 2]) / 2;
+  const double median =
+      count % 2 ? samples[count / 2] : (samples[count / 2 - 1] + samples[count / 2]) / 2;
   const size_t p90 = (count * 9 + 9) / 10; /* ceil(0.9 * count): the nearest rank */
   return (sample_summary){median, samples[0], samples[p90 - 1]};
 }
@@ -358,8 +360,8 @@ static void tell_failure(point_result *result) {
   result->error = strdup(text);
 }
 
-static void check_point(runner *runner, const experiment_point *point,
-                        const point_buffers *buffers, point_result *result) {
+static void check_point(runner *runner, const experiment_point *point, const point_buffers *buffers,
+                        point_result *result) {
   const moecl_routing_statistics *statistics = &result->routing.statistics;
   if (statistics->nonfinite_tokens > 0) {
     fail(result,
@@ -413,8 +415,7 @@ static bool run_steps(runner *runner, const experiment_point *point, point_buffe
   name_variants(runner, result);
   status = measure_first(runner, point, buffers, timed_of, &share, result);
   if (status == MOECL_OK && result->iterations < share) return false;
-  if (status == MOECL_OK)
-    status = read_routings(runner, point, buffers, timed_of, &work, result);
+  if (status == MOECL_OK) status = read_routings(runner, point, buffers, timed_of, &work, result);
   if (status != MOECL_OK) {
     fail_call(runner, result, "the layer did not run", status);
     return true;

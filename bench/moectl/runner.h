@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: MIT
 /* Runs one point: layer, weights, inputs, timing, verification, dump. */
 #ifndef MOECTL_RUNNER_H
 #define MOECTL_RUNNER_H
@@ -11,12 +12,12 @@
 typedef struct runner {
   moecl_context *context;
   const experiment *experiment;
-  const recording *recording; /* NULL without a file workload */
+  const recording *recording;         /* NULL without a file workload */
   volatile sig_atomic_t *interrupted; /* set by Ctrl-C */
   moecl_layer *layer;
-  experiment_point of; /* whose weights the layer holds; meaningful when layer is there */
+  experiment_point of;    /* whose weights the layer holds; meaningful when layer is there */
   double weights_seconds; /* what drawing or loading and packing them took */
-  bool bad_input; /* some point's weights could not be read from its checkpoint */
+  bool bad_input;         /* some point's weights could not be read from its checkpoint */
 } runner;
 
 /* Device memory a point takes, told before anything is allocated: weights,

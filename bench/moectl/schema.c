@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: MIT
 #include "schema.h"
 
 #include <stdlib.h>
@@ -8,9 +9,7 @@ static const char *activation_choice(int i) { return moecl_activation_name((moec
 static const char *drop_choice(int i) { return moecl_drop_policy_name((moecl_drop_policy)i); }
 static const char *scoring_choice(int i) { return moecl_scoring_name((moecl_scoring)i); }
 static const char *group_choice(int i) { return moecl_group_score_name((moecl_group_score)i); }
-static const char *second_choice(int i) {
-  return moecl_second_choice_name((moecl_second_choice)i);
-}
+static const char *second_choice(int i) { return moecl_second_choice_name((moecl_second_choice)i); }
 static const char *distribution_choice(int i) {
   static const char *const names[] = {"normal", "skewed", "file"};
   return i >= 0 && i < 3 ? names[i] : "?";
@@ -37,15 +36,15 @@ static const schema_key keys[KEY_COUNT] = {
     [KEY_SEED] = {"seed", "seed", TYPE_INT, 0, ANY_COUNT, NO_CHOICE, "0", IN_POINT(seed),
                   "Of all random numbers: weights, inputs, jitter. Same seed, same numbers on "
                   "every device."},
-    [KEY_CHECKPOINT] = {"layer.checkpoint", NULL, TYPE_TEXT, OF_EXPERIMENT | NULLABLE,
-                        ANY_TEXT, NO_CHOICE, "null", NOWHERE,
+    [KEY_CHECKPOINT] = {"layer.checkpoint", NULL, TYPE_TEXT, OF_EXPERIMENT | NULLABLE, ANY_TEXT,
+                        NO_CHOICE, "null", NOWHERE,
                         "A model folder, relative to the experiment's folder (with --set: to the "
                         "working directory): sizes, rule, dtype and weights are those of its layer "
                         "layer.layer. Beside it only top_k, the router's renormalize, "
                         "scaling_factor, second_choice and jitter, capacity, variants and dtype "
                         "can be given."},
-    [KEY_CHECKPOINT_LAYER] = {"layer.layer", NULL, TYPE_INT, OF_EXPERIMENT | NULLABLE,
-                              ANY_COUNT, NO_CHOICE, "null", NOWHERE,
+    [KEY_CHECKPOINT_LAYER] = {"layer.layer", NULL, TYPE_INT, OF_EXPERIMENT | NULLABLE, ANY_COUNT,
+                              NO_CHOICE, "null", NOWHERE,
                               "Which of the checkpoint's layers, from 0 on; 'moectl inspect' lists "
                               "them."},
     [KEY_HIDDEN_SIZE] = {"layer.hidden_size", "hidden_size", TYPE_INT, REQUIRED, 1, MOECL_MAX_SIZE,
@@ -57,12 +56,12 @@ static const schema_key keys[KEY_COUNT] = {
     [KEY_NUM_EXPERTS] = {"layer.num_experts", "num_experts", TYPE_INT, REQUIRED, 1,
                          MOECL_MAX_EXPERTS, NO_CHOICE, NULL, IN_POINT(layer.num_experts),
                          "E: how many experts a token chooses from."},
-    [KEY_IDENTITY_EXPERTS] = {"layer.num_identity_experts", "num_identity_experts", TYPE_INT, 0, 0,
-                              MOECL_MAX_EXPERTS - 1, NO_CHOICE, "0",
-                              IN_POINT(layer.num_identity_experts),
-                              "The last so many of the E have no weights and return the token, "
-                              "times its route weight, as LongCat-Flash's zero experts do. They "
-                              "have no capacity. Fewer than num_experts; not with weight_on_input."},
+    [KEY_IDENTITY_EXPERTS] =
+        {"layer.num_identity_experts", "num_identity_experts", TYPE_INT, 0, 0,
+         MOECL_MAX_EXPERTS - 1, NO_CHOICE, "0", IN_POINT(layer.num_identity_experts),
+         "The last so many of the E have no weights and return the token, "
+         "times its route weight, as LongCat-Flash's zero experts do. They "
+         "have no capacity. Fewer than num_experts; not with weight_on_input."},
     [KEY_TOP_K] = {"layer.top_k", "top_k", TYPE_INT, REQUIRED, 1, MOECL_MAX_TOP_K, NO_CHOICE, NULL,
                    IN_POINT(layer.top_k), "K: experts per token, at most num_experts."},
     [KEY_ACTIVATION] = {"layer.activation", "activation", TYPE_CHOICE, 0, NO_RANGE,
@@ -106,17 +105,19 @@ static const schema_key keys[KEY_COUNT] = {
                                   ANY_TEXT, NO_CHOICE, "auto", IN_POINT(layer.grouped_gemm_variant),
                                   "Grouped GEMM kernel by name, e.g. generic, cpu, clblast; auto: "
                                   "the best that serves. 'moectl devices' lists them."},
-    [KEY_SCORING] = {"layer.router.scoring", "scoring", TYPE_CHOICE, 0, NO_RANGE, scoring_choice,
-                     MOECL_SCORING_COUNT, "softmax", IN_POINT(layer.scoring),
-                     "What makes scores of logits. softmax: over all experts; sigmoid: DeepSeek-V3, "
-                     "Llama 4; sparsemixer: Phi-3.5-MoE, not with correction_bias, fewer than all "
-                     "groups or another second_choice than all. With top_k = num_experts, a capacity and "
-                     "'drop_policy: probability', experts pick tokens (expert choice)."},
-    [KEY_SCORE_AFTER_TOPK] = {"layer.router.score_after_topk", "score_after_topk", TYPE_BOOL, 0,
-                              NO_RANGE, NO_CHOICE, "false", IN_POINT(layer.score_after_topk),
-                              "Chooses among logits and makes scores of the k chosen alone, as "
-                              "gpt-oss, Granite-MoE and JetMoE do. Not with correction_bias, fewer than all "
-                              "groups, or sparsemixer."},
+    [KEY_SCORING] =
+        {"layer.router.scoring", "scoring", TYPE_CHOICE, 0, NO_RANGE, scoring_choice,
+         MOECL_SCORING_COUNT, "softmax", IN_POINT(layer.scoring),
+         "What makes scores of logits. softmax: over all experts; sigmoid: DeepSeek-V3, "
+         "Llama 4; sparsemixer: Phi-3.5-MoE, not with correction_bias, fewer than all "
+         "groups or another second_choice than all. With top_k = num_experts, a capacity and "
+         "'drop_policy: probability', experts pick tokens (expert choice)."},
+    [KEY_SCORE_AFTER_TOPK] =
+        {"layer.router.score_after_topk", "score_after_topk", TYPE_BOOL, 0, NO_RANGE, NO_CHOICE,
+         "false", IN_POINT(layer.score_after_topk),
+         "Chooses among logits and makes scores of the k chosen alone, as "
+         "gpt-oss, Granite-MoE and JetMoE do. Not with correction_bias, fewer than all "
+         "groups, or sparsemixer."},
     [KEY_SPARSEMIXER_JITTER] = {"layer.router.sparsemixer_jitter", "sparsemixer_jitter", TYPE_REAL,
                                 MIN_OPEN, 0, 1, NO_CHOICE, "0.01",
                                 IN_POINT(layer.sparsemixer_jitter),
@@ -149,15 +150,17 @@ static const schema_key keys[KEY_COUNT] = {
                     MOECL_MAX_EXPERT_GROUPS, NO_CHOICE, "null", IN_POINT(layer.num_expert_group),
                     "Experts stand in so many groups of neighbours, a divisor of num_experts, and "
                     "the k are chosen from the best topk_groups; null: no groups."},
-    [KEY_TOPK_GROUPS] = {"layer.router.topk_groups", "topk_group", TYPE_INT, NULLABLE, 1,
-                         MOECL_MAX_EXPERT_GROUPS, NO_CHOICE, "null", IN_POINT(layer.topk_group),
-                         "How many of the groups, at most groups, and with at least top_k experts in "
-                         "them; needed with groups."},
-    [KEY_GROUP_SCORE] = {"layer.router.group_score", "group_score", TYPE_CHOICE, 0, NO_RANGE,
-                         group_choice, MOECL_GROUP_SCORE_COUNT, "max", IN_POINT(layer.group_score),
-                         "What groups are compared by. max: their best expert (DeepSeek-V2); "
-                         "top2_sum: the sum of their two best (DeepSeek-V3), in groups of two experts or "
-                         "more."},
+    [KEY_TOPK_GROUPS] =
+        {"layer.router.topk_groups", "topk_group", TYPE_INT, NULLABLE, 1, MOECL_MAX_EXPERT_GROUPS,
+         NO_CHOICE, "null", IN_POINT(layer.topk_group),
+         "How many of the groups, at most groups, and with at least top_k experts in "
+         "them; needed with groups."},
+    [KEY_GROUP_SCORE] =
+        {"layer.router.group_score", "group_score", TYPE_CHOICE, 0, NO_RANGE, group_choice,
+         MOECL_GROUP_SCORE_COUNT, "max", IN_POINT(layer.group_score),
+         "What groups are compared by. max: their best expert (DeepSeek-V2); "
+         "top2_sum: the sum of their two best (DeepSeek-V3), in groups of two experts or "
+         "more."},
     [KEY_CUT_TO_ZERO] = {"layer.router.cut_groups_to_zero", "cut_groups_to_zero", TYPE_BOOL, 0,
                          NO_RANGE, NO_CHOICE, "false", IN_POINT(layer.cut_groups_to_zero),
                          "Experts in groups that were not taken are chosen by score 0, which wins "
@@ -170,10 +173,11 @@ static const schema_key keys[KEY_COUNT] = {
                            "2 score (GShard, NLLB); sampled: the best of logits plus Gumbel noise "
                            "(NLLB), not with correction_bias, fewer than all groups, or "
                            "sparsemixer."},
-    [KEY_ROUTER_NOISE] = {"layer.router.noise", "router_noise", TYPE_BOOL, 0, NO_RANGE, NO_CHOICE,
-                          "false", IN_POINT(layer.router_noise),
-                          "Noisy top-k (Shazeer et al. 2017): each logit gets a normal number times "
-                          "softplus of a second projection; the paper's is with score_after_topk."},
+    [KEY_ROUTER_NOISE] =
+        {"layer.router.noise", "router_noise", TYPE_BOOL, 0, NO_RANGE, NO_CHOICE, "false",
+         IN_POINT(layer.router_noise),
+         "Noisy top-k (Shazeer et al. 2017): each logit gets a normal number times "
+         "softplus of a second projection; the paper's is with score_after_topk."},
     [KEY_WEIGHT_ON_INPUT] = {"layer.router.weight_on_input", "weight_on_input", TYPE_BOOL, 0,
                              NO_RANGE, NO_CHOICE, "false", IN_POINT(layer.weight_on_input),
                              "The route weight multiplies an expert's input instead of its output, "
@@ -289,23 +293,16 @@ static void expected_range(const schema_key *key, char *buffer, size_t size) {
     snprintf(buffer, size, "%s greater than %lld, at most %lld", noun, min, max);
   else if (key->flags & MAX_OPEN)
     snprintf(buffer, size, "%s from %lld to less than %lld", noun, min, max);
-  else
-    snprintf(buffer, size, "%s from %lld to %lld", noun, min, max);
+  else snprintf(buffer, size, "%s from %lld to %lld", noun, min, max);
 }
 
 const char *schema_expected(const schema_key *key, char *buffer, size_t size) {
   size_t used = 0;
   switch (key->type) {
   case TYPE_INT:
-  case TYPE_REAL:
-    expected_range(key, buffer, size);
-    break;
-  case TYPE_BOOL:
-    snprintf(buffer, size, "true or false");
-    break;
-  case TYPE_TEXT:
-    snprintf(buffer, size, "a text of 1 to %lld bytes", (long long)key->max);
-    break;
+  case TYPE_REAL: expected_range(key, buffer, size); break;
+  case TYPE_BOOL: snprintf(buffer, size, "true or false"); break;
+  case TYPE_TEXT: snprintf(buffer, size, "a text of 1 to %lld bytes", (long long)key->max); break;
   case TYPE_CHOICE:
     for (int i = 0; i < key->num_choices && used < size; i++)
       used +=
@@ -320,12 +317,8 @@ const char *schema_expected(const schema_key *key, char *buffer, size_t size) {
 void schema_store(const schema_key *key, const value *v, void *target) {
   char *at = (char *)target + key->offset;
   switch (key->type) {
-  case TYPE_INT:
-    memcpy(at, &v->integer, sizeof v->integer);
-    break;
-  case TYPE_BOOL:
-    *(bool *)at = v->integer != 0;
-    break;
+  case TYPE_INT: memcpy(at, &v->integer, sizeof v->integer); break;
+  case TYPE_BOOL: *(bool *)at = v->integer != 0; break;
   case TYPE_CHOICE: {
     int index = (int)v->integer; /* all enumerations here are int-sized */
     memcpy(at, &index, sizeof index);
@@ -333,10 +326,8 @@ void schema_store(const schema_key *key, const value *v, void *target) {
   }
   case TYPE_REAL: {
     float narrow = (float)v->real;
-    if (key->size == sizeof narrow)
-      memcpy(at, &narrow, sizeof narrow);
-    else
-      memcpy(at, &v->real, sizeof v->real);
+    if (key->size == sizeof narrow) memcpy(at, &narrow, sizeof narrow);
+    else memcpy(at, &v->real, sizeof v->real);
     break;
   }
   case TYPE_TEXT: {
@@ -382,14 +373,10 @@ const char *schema_point_text(const schema_key *key, const experiment_point *poi
   switch (key->type) {
   case TYPE_INT:
     memcpy(&integer, at, sizeof integer);
-    if ((key->flags & NULLABLE) && integer == 0)
-      snprintf(buffer, size, "null");
-    else
-      snprintf(buffer, size, "%lld", (long long)integer);
+    if ((key->flags & NULLABLE) && integer == 0) snprintf(buffer, size, "null");
+    else snprintf(buffer, size, "%lld", (long long)integer);
     break;
-  case TYPE_BOOL:
-    snprintf(buffer, size, "%s", *(const bool *)at ? "true" : "false");
-    break;
+  case TYPE_BOOL: snprintf(buffer, size, "%s", *(const bool *)at ? "true" : "false"); break;
   case TYPE_CHOICE:
     memcpy(&choice, at, sizeof choice);
     snprintf(buffer, size, "%s", key->choice(choice));
@@ -405,10 +392,8 @@ const char *schema_point_text(const schema_key *key, const experiment_point *poi
       return float_text(narrow, buffer, size);
     }
     memcpy(&real, at, sizeof real);
-    if ((key->flags & NULLABLE) && real == 0)
-      snprintf(buffer, size, "null");
-    else
-      schema_real_text(real, buffer, size);
+    if ((key->flags & NULLABLE) && real == 0) snprintf(buffer, size, "null");
+    else schema_real_text(real, buffer, size);
     break;
   case TYPE_TEXT:
     memcpy(&text, at, sizeof text);

@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: MIT
 /* Every key of an experiment file as data: name, type, range, default, help.
  * Parsing, messages, help text and the resolved JSON all follow this table, so
  * a new key is one row. */
@@ -79,10 +80,10 @@ typedef struct value {
 enum {
   REQUIRED = 1 << 0, /* has no default */
   NULLABLE = 1 << 1,
-  MIN_OPEN = 1 << 2,      /* the range is without min itself */
-  MAX_OPEN = 1 << 3,      /* likewise max */
-  AUTO_NULL = 1 << 4,     /* the text "auto" is stored as NULL */
-  OF_EXPERIMENT = 1 << 5  /* one for the whole experiment: cannot be swept */
+  MIN_OPEN = 1 << 2,     /* the range is without min itself */
+  MAX_OPEN = 1 << 3,     /* likewise max */
+  AUTO_NULL = 1 << 4,    /* the text "auto" is stored as NULL */
+  OF_EXPERIMENT = 1 << 5 /* one for the whole experiment: cannot be swept */
 };
 
 typedef struct schema_key {

@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: MIT
 /* The keys for people: `moectl help experiment`. */
 #include "schema.h"
 #include "wrap.h"
@@ -7,12 +8,9 @@ static void print_key(FILE *file, const schema_key *key) {
   char expected[160], facts[256];
   const char *swept = key->flags & OF_EXPERIMENT ? "" : "; can be swept";
   schema_expected(key, expected, sizeof expected);
-  if (key->flags & REQUIRED)
-    snprintf(facts, sizeof facts, "%s; required%s", expected, swept);
-  else if (key->default_text == NULL)
-    snprintf(facts, sizeof facts, "%s%s", expected, swept);
-  else
-    snprintf(facts, sizeof facts, "%s; default %s%s", expected, key->default_text, swept);
+  if (key->flags & REQUIRED) snprintf(facts, sizeof facts, "%s; required%s", expected, swept);
+  else if (key->default_text == NULL) snprintf(facts, sizeof facts, "%s%s", expected, swept);
+  else snprintf(facts, sizeof facts, "%s; default %s%s", expected, key->default_text, swept);
   fprintf(file, "  %s\n", key->name);
   wrap_text(file, facts, 6, TEXT_WIDTH);
   wrap_text(file, key->help, 6, TEXT_WIDTH);
@@ -41,6 +39,5 @@ void experiment_print_keys(FILE *file) {
   fputc('\n', file);
   wrap_text(file, limits, 0, TEXT_WIDTH);
   fputs("\nKeys:\n", file);
-  for (int i = 0; i < KEY_COUNT; i++)
-    print_key(file, schema_get((schema_id)i));
+  for (int i = 0; i < KEY_COUNT; i++) print_key(file, schema_get((schema_id)i));
 }

@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: MIT
 #include "settings.h"
 
 #include "suggest.h"
@@ -8,16 +9,14 @@
 enum { LONGEST_KEY = 64 };
 
 static void clear_setting(setting *s) {
-  for (size_t i = 0; i < s->count; i++)
-    value_free(&s->values[i]);
+  for (size_t i = 0; i < s->count; i++) value_free(&s->values[i]);
   free(s->values);
   s->values = NULL;
   s->count = 0;
 }
 
 void settings_free(settings *settings) {
-  for (int i = 0; i < KEY_COUNT; i++)
-    clear_setting(&settings->keys[i]);
+  for (int i = 0; i < KEY_COUNT; i++) clear_setting(&settings->keys[i]);
 }
 
 static bool is_repeated(const schema_key *key, const setting *s, const value *v) {
@@ -72,10 +71,8 @@ static void read_setting(settings *settings, schema_id id, const tree_node *node
     return;
   }
   s->values = calloc(1, sizeof *s->values);
-  if (s->values == NULL)
-    problem_out_of_memory(problems);
-  else if (value_read(key, node, &s->values[0], problems))
-    s->count = 1;
+  if (s->values == NULL) problem_out_of_memory(problems);
+  else if (value_read(key, node, &s->values[0], problems)) s->count = 1;
 }
 
 /* The name's last part: "jitter" of "layer.router.jitter". */
@@ -147,8 +144,7 @@ static void read_section(settings *settings, const tree_node *node, const char *
                          problems *problems) {
   char found[96];
   if (strcmp(section, "layer") == 0) settings->layer_mark = node->mark;
-  if (node->kind == TREE_MAPPING)
-    read_mapping(settings, node, section, problems);
+  if (node->kind == TREE_MAPPING) read_mapping(settings, node, section, problems);
   else
     problem_add(problems, node->mark, "%s: expected a section (keys below it), found %s", section,
                 tree_describe(node, found, sizeof found));
@@ -187,20 +183,16 @@ static void read_mapping(settings *settings, const tree_node *mapping, const cha
     /* Known keys only, so that the search stays short. */
     if ((id < KEY_COUNT || is_section) && is_duplicate(mapping, i))
       problem_add(problems, key->mark, "%s is given twice; expected it once", name);
-    else if (id < KEY_COUNT)
-      read_setting(settings, id, node, problems);
-    else if (is_section)
-      read_section(settings, node, name, problems);
-    else
-      unknown_key(key, section, problems);
+    else if (id < KEY_COUNT) read_setting(settings, id, node, problems);
+    else if (is_section) read_section(settings, node, name, problems);
+    else unknown_key(key, section, problems);
   }
 }
 
 void settings_read_tree(settings *settings, const tree_node *root, problems *problems) {
   char found[96];
   settings->layer_mark = (tree_mark){NULL, 1, 1};
-  if (root->kind == TREE_MAPPING)
-    read_mapping(settings, root, "", problems);
+  if (root->kind == TREE_MAPPING) read_mapping(settings, root, "", problems);
   else
     problem_add(problems, root->mark,
                 "expected an experiment (keys such as 'layer' and 'workload'), found %s",
@@ -230,8 +222,7 @@ static void unknown_override(tree_mark mark, const char *name, size_t length, pr
   else if (meant != KEY_COUNT)
     problem_add(problems, mark, "unknown key '%s'; did you mean '%s'?", shown,
                 schema_get(meant)->name);
-  else
-    problem_add(problems, mark, "unknown key '%s'; 'moectl help experiment' lists all", shown);
+  else problem_add(problems, mark, "unknown key '%s'; 'moectl help experiment' lists all", shown);
 }
 
 void settings_override(settings *settings, const char *assignment, problems *problems) {
@@ -249,10 +240,8 @@ void settings_override(settings *settings, const char *assignment, problems *pro
   }
   bool empty = false;
   tree_node *node = tree_parse(equals + 1, strlen(equals + 1), assignment, &empty, problems);
-  if (node != NULL)
-    read_setting(settings, id, node, problems);
-  else if (empty)
-    problem_add(problems, mark, "expected a value after '='");
+  if (node != NULL) read_setting(settings, id, node, problems);
+  else if (empty) problem_add(problems, mark, "expected a value after '='");
   tree_destroy(node);
 }
 
@@ -269,10 +258,8 @@ void settings_complete(settings *settings, problems *problems) {
                   schema_expected(key, expected, sizeof expected));
     } else if (key->default_text != NULL) {
       s->values = calloc(1, sizeof *s->values);
-      if (s->values == NULL)
-        problem_out_of_memory(problems);
-      else if (value_default(key, &s->values[0], problems))
-        s->count = 1;
+      if (s->values == NULL) problem_out_of_memory(problems);
+      else if (value_default(key, &s->values[0], problems)) s->count = 1;
     }
   }
 }

@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: MIT
 /* What the file and the overrides say, key by key. */
 #ifndef MOECTL_SETTINGS_H
 #define MOECTL_SETTINGS_H

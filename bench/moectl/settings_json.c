@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: MIT
 /* The resolved experiment as JSON. */
 #include "json_text.h"
 #include "settings.h"
@@ -10,16 +11,11 @@
 static json_t *value_json(const schema_key *key, const value *v) {
   if (v->null) return json_null();
   switch (key->type) {
-  case TYPE_INT:
-    return json_integer(v->integer);
-  case TYPE_REAL:
-    return json_real(v->real);
-  case TYPE_BOOL:
-    return json_boolean(v->integer != 0);
-  case TYPE_CHOICE:
-    return json_string(key->choice((int)v->integer));
-  case TYPE_TEXT:
-    return json_string(v->text);
+  case TYPE_INT: return json_integer(v->integer);
+  case TYPE_REAL: return json_real(v->real);
+  case TYPE_BOOL: return json_boolean(v->integer != 0);
+  case TYPE_CHOICE: return json_string(key->choice((int)v->integer));
+  case TYPE_TEXT: return json_string(v->text);
   }
   return NULL;
 }

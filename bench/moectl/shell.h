@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: MIT
 /* Command lines that a person may paste into a shell. */
 #ifndef MOECTL_SHELL_H
 #define MOECTL_SHELL_H

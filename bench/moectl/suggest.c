@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: MIT
 #include "suggest.h"
 
 #include <ctype.h>
@@ -19,8 +20,7 @@ static size_t min3(size_t a, size_t b, size_t c) {
 static size_t distance(const char *a, size_t a_length, const char *b, size_t b_length) {
   size_t rows[3][LONGEST + 1];
   size_t *before = rows[0], *above = rows[1], *row = rows[2];
-  for (size_t j = 0; j <= b_length; j++)
-    above[j] = before[j] = j;
+  for (size_t j = 0; j <= b_length; j++) above[j] = before[j] = j;
   for (size_t i = 1; i <= a_length; i++) {
     row[0] = i;
     for (size_t j = 1; j <= b_length; j++) {

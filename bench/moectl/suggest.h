@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: MIT
 /* "did you mean ...?" */
 #ifndef MOECTL_SUGGEST_H
 #define MOECTL_SUGGEST_H

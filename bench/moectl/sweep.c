@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: MIT
 #include "sweep.h"
 
 #include <stdlib.h>
@@ -18,7 +19,8 @@ static size_t count_points(const settings *settings, const schema_id *axes, size
   }
   if (exact <= EXPERIMENT_MAX_POINTS) return (size_t)exact;
   problem_add(problems, settings->keys[axes[num_axes - 1]].mark,
-              "the sweep has %.0f points (%s), expected at most %d", exact, factors, EXPERIMENT_MAX_POINTS);
+              "the sweep has %.0f points (%s), expected at most %d", exact, factors,
+              EXPERIMENT_MAX_POINTS);
   return 0;
 }
 
@@ -85,14 +87,11 @@ static rule broken_rule(const experiment_point *point, const bool checked[RULE_C
 
 static tree_mark rule_mark(const settings *settings, rule rule) {
   switch (rule) {
-  case RULE_TOP_K:
-    return settings->keys[KEY_TOP_K].mark;
+  case RULE_TOP_K: return settings->keys[KEY_TOP_K].mark;
   case RULE_ASSIGNMENTS:
-  case RULE_BYTES:
-    return settings->keys[KEY_NUM_TOKENS].mark;
+  case RULE_BYTES: return settings->keys[KEY_NUM_TOKENS].mark;
   case RULE_LAYER:
-  case RULE_COUNT:
-    break;
+  case RULE_COUNT: break;
   }
   return settings->layer_mark;
 }
@@ -113,8 +112,7 @@ static void check_points(const settings *settings, const experiment *experiment,
     broken_rule(&experiment->points[first[rule]], checked, message, sizeof message);
     experiment_point_label(experiment, first[rule], label, sizeof label);
     tree_mark mark = rule_mark(settings, (enum rule)rule);
-    if (experiment->num_points == 1)
-      problem_add(problems, mark, "%s", message);
+    if (experiment->num_points == 1) problem_add(problems, mark, "%s", message);
     else
       problem_add(problems, mark, "%s, in the point %s (%zu of %zu points are like it)", message,
                   label, broken[rule], experiment->num_points);

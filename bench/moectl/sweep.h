@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: MIT
 /* From settings to the points of an experiment. */
 #ifndef MOECTL_SWEEP_H
 #define MOECTL_SWEEP_H

@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: MIT
 #include "time_left.h"
 #include <math.h>
 #include <stdlib.h>

@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: MIT
 /* How long a run will take still: what is left of its points' work, at the speed that
  * those that ended have shown. */
 #ifndef MOECTL_TIME_LEFT_H

@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: MIT
 #include "value.h"
 
 #include "suggest.h"
@@ -62,27 +63,21 @@ static void hint_for(const schema_key *key, const tree_node *node, char *hint, s
     snprintf(hint, size, "; write it without quotes");
   else if ((key->flags & NULLABLE) && (is_one_of(node, nulls) || (node->size == 0)))
     snprintf(hint, size, "; write null");
-  else if (key->type == TYPE_BOOL && is_one_of(node, yes))
-    snprintf(hint, size, "; write true");
-  else if (key->type == TYPE_BOOL && is_one_of(node, no))
-    snprintf(hint, size, "; write false");
+  else if (key->type == TYPE_BOOL && is_one_of(node, yes)) snprintf(hint, size, "; write true");
+  else if (key->type == TYPE_BOOL && is_one_of(node, no)) snprintf(hint, size, "; write false");
   else if (key->type == TYPE_BOOL && node->quoted)
     snprintf(hint, size, "; write it without quotes");
-  else if (number && shape == SHAPE_ODD)
-    snprintf(hint, size, "; write a plain decimal number");
+  else if (number && shape == SHAPE_ODD) snprintf(hint, size, "; write a plain decimal number");
   else if (key->type == TYPE_INT && shape == SHAPE_REAL) {
     real = strtod(node->text, NULL);
-    if (real == floor(real) && fabs(real) < 1e15)
-      snprintf(hint, size, "; write %.0f", real);
-    else
-      snprintf(hint, size, "; a fraction has no meaning here");
+    if (real == floor(real) && fabs(real) < 1e15) snprintf(hint, size, "; write %.0f", real);
+    else snprintf(hint, size, "; a fraction has no meaning here");
   } else if (key->type == TYPE_REAL && (key->flags & NULLABLE) && shape != NOT_A_NUMBER &&
              strtod(node->text, NULL) == 0)
     snprintf(hint, size, "; for no limit write null");
   else if (key->type == TYPE_CHOICE) {
     suggestion s = suggest_begin(node->text, node->size);
-    for (int i = 0; i < key->num_choices; i++)
-      suggest_try(&s, key->choice(i));
+    for (int i = 0; i < key->num_choices; i++) suggest_try(&s, key->choice(i));
     if (s.best != NULL) snprintf(hint, size, "; did you mean '%s'?", s.best);
   }
 }
@@ -138,8 +133,8 @@ static bool read_choice(const schema_key *key, const tree_node *node, int64_t *i
 /* The name becomes a folder's name on any file system. */
 static bool name_allowed(const schema_key *key, const tree_node *node) {
   static const char allowed[] = "abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789._-";
-  return node->size > 0 && node->size <= (size_t)key->max && strspn(node->text, allowed) == node->size &&
-         strchr("._-", node->text[0]) == NULL;
+  return node->size > 0 && node->size <= (size_t)key->max &&
+         strspn(node->text, allowed) == node->size && strchr("._-", node->text[0]) == NULL;
 }
 
 static bool refuse_name(const schema_key *key, const tree_node *node, problems *problems) {
@@ -188,20 +183,11 @@ bool value_read(const schema_key *key, const tree_node *node, value *v, problems
   /* A NUL inside would make C's string functions see only a part. */
   bool has_nul = strlen(node->text) != node->size;
   switch (key->type) {
-  case TYPE_INT:
-    good = !has_nul && read_integer(key, node, &v->integer);
-    break;
-  case TYPE_REAL:
-    good = !has_nul && read_real(key, node, &v->real);
-    break;
-  case TYPE_BOOL:
-    good = !has_nul && read_bool(node, &v->integer);
-    break;
-  case TYPE_CHOICE:
-    good = !has_nul && read_choice(key, node, &v->integer);
-    break;
-  case TYPE_TEXT:
-    return read_text(key, node, v, problems);
+  case TYPE_INT: good = !has_nul && read_integer(key, node, &v->integer); break;
+  case TYPE_REAL: good = !has_nul && read_real(key, node, &v->real); break;
+  case TYPE_BOOL: good = !has_nul && read_bool(node, &v->integer); break;
+  case TYPE_CHOICE: good = !has_nul && read_choice(key, node, &v->integer); break;
+  case TYPE_TEXT: return read_text(key, node, v, problems);
   }
   return good || refuse(key, node, problems);
 }

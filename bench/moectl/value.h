@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: MIT
 /* Scalars of the file as values of the schema. */
 #ifndef MOECTL_VALUE_H
 #define MOECTL_VALUE_H

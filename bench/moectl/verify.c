@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: MIT
 /* A point against the double-precision reference.
  *
  * Router: the logits of sampled tokens are recomputed from their hidden states;
@@ -17,15 +18,16 @@
 /* About a second of plain C for the sampled tokens' experts, and half of one for
  * drawing and converting the experts they reach. */
 enum {
-  LEAST_TOKENS = 8, /* on the largest layers this takes longer */
+  LEAST_TOKENS = 8,  /* on the largest layers this takes longer */
   FEW = LEAST_TOKENS /* that are looked into where outputs are not finite */
 };
 int64_t verify_sample_size(const experiment_point *point) {
   const moecl_layer_params *layer = &point->layer;
   const double matrices = moecl_activation_is_gated(layer->activation) ? 3 : 2;
-  const double per_expert = matrices * (double)layer->hidden_size * (double)layer->intermediate_size;
-  const double per_token = per_expert * (double)layer->top_k +
-                           (double)layer->num_experts * (double)layer->hidden_size;
+  const double per_expert =
+      matrices * (double)layer->hidden_size * (double)layer->intermediate_size;
+  const double per_token =
+      per_expert * (double)layer->top_k + (double)layer->num_experts * (double)layer->hidden_size;
   double count = floor(1e9 / per_token);
   /* Distinct experts cost a draw and a conversion each. */
   if (count * (double)layer->top_k * per_expert > 4e8 &&
@@ -109,8 +111,7 @@ moecl_status verify_draw(const verify_input *input, const weights *weights, moec
                          int64_t item, void *values) {
   const size_t bytes = verify_item_bytes(input->point, tensor);
   if (bytes == 0) return MOECL_OK;
-  const moecl_status status =
-      workload_draw_weights(input->point, tensor, item, weights->staging);
+  const moecl_status status = workload_draw_weights(input->point, tensor, item, weights->staging);
   return status == MOECL_OK ? moecl_buffer_read_wait(weights->staging, 0, bytes, values) : status;
 }
 
@@ -123,8 +124,8 @@ moecl_status verify_draw_doubles(const verify_input *input, const weights *weigh
   if (bytes == 0) return MOECL_OK;
   void *raw = malloc(bytes);
   *values = malloc(count * sizeof **values);
-  const moecl_status status = raw && *values ? verify_draw(input, weights, tensor, 0, raw)
-                                             : MOECL_ERROR_OUT_OF_HOST_MEMORY;
+  const moecl_status status =
+      raw && *values ? verify_draw(input, weights, tensor, 0, raw) : MOECL_ERROR_OUT_OF_HOST_MEMORY;
   if (status == MOECL_OK) moecl_to_double(dtype, raw, count, *values);
   free(raw);
   return status;
@@ -157,9 +158,9 @@ static moecl_status check_outputs(const verify_input *input, outputs *outputs) {
   const int64_t tokens = input->point->num_tokens;
   char *raw = malloc((size_t)tokens * bytes + 1);
   double *row = malloc(hidden * sizeof *row);
-  moecl_status status = raw && row ? moecl_buffer_read_wait(input->output, 0,
-                                                            (uint64_t)tokens * bytes, raw)
-                                   : MOECL_ERROR_OUT_OF_HOST_MEMORY;
+  moecl_status status =
+      raw && row ? moecl_buffer_read_wait(input->output, 0, (uint64_t)tokens * bytes, raw)
+                 : MOECL_ERROR_OUT_OF_HOST_MEMORY;
   outputs->zero = true;
   for (int64_t t = 0; status == MOECL_OK && t < tokens; t++) {
     bool kept = layer->shared_intermediate_size > 0;
@@ -179,8 +180,8 @@ static moecl_status explain(const verify_input *input, const outputs *outputs, w
   int64_t reached = 0;
   moecl_status status = verify_sample_make(input->point, outputs->listed, &sample);
   const moecl_dtype dtype = input->point->layer.dtype;
-  overflow *overflow = overflow_create(
-      dtype, input->output_roundoff > 0x1p-24 ? dtype : MOECL_F32, outputs->listed);
+  overflow *overflow =
+      overflow_create(dtype, input->output_roundoff > 0x1p-24 ? dtype : MOECL_F32, outputs->listed);
   if (!overflow) status = MOECL_ERROR_OUT_OF_HOST_MEMORY;
   if (status == MOECL_OK) {
     memcpy(sample.tokens, outputs->first, (size_t)outputs->listed * sizeof *sample.tokens);
@@ -190,7 +191,7 @@ static moecl_status explain(const verify_input *input, const outputs *outputs, w
   if (status == MOECL_OK)
     result->overflows =
         overflow_describe(overflow, sample.tokens, outputs->nonfinite, input->point->num_tokens,
-                      result->tolerance, result->cause, sizeof result->cause);
+                          result->tolerance, result->cause, sizeof result->cause);
   overflow_destroy(overflow);
   verify_sample_release(&sample);
   return status;
@@ -204,9 +205,8 @@ static moecl_status compare_output(const verify_input *input, const sample *samp
   const moecl_status status = verify_read_rows(input->point, input->output, sample, actual);
   result->tokens_checked = sample->count;
   if (status == MOECL_OK)
-    result->error =
-        moecl_relative_error_above(actual, sample->expected, count,
-                                   moecl_relative_error_floor(input->point->layer.dtype));
+    result->error = moecl_relative_error_above(
+        actual, sample->expected, count, moecl_relative_error_floor(input->point->layer.dtype));
   free(actual);
   return status;
 }
@@ -226,8 +226,8 @@ moecl_status verify_point(const verify_input *input, verify_result *result) {
   if (status == MOECL_OK && outputs.nonfinite > 0)
     status = explain(input, &outputs, &weights, result);
   if (outputs.nonfinite > 0 || !outputs.zero) result->error = INFINITY;
-  result->ok = result->error <= result->tolerance && result->topk_mismatches == 0 &&
-               result->capacity_ok;
+  result->ok =
+      result->error <= result->tolerance && result->topk_mismatches == 0 && result->capacity_ok;
   verify_weights_release(&weights);
   verify_sample_release(&sample);
   return status;

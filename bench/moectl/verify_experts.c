@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: MIT
 /* The experts' output of sampled tokens, by the reference, from the device's choices.
  * Weights are drawn again, an expert at a time. */
 #include "moecl/reference.h"
@@ -66,9 +67,8 @@ static moecl_status observe(const expert_run *run, const double *output, overflo
     overflow_note(overflow, run->token[i],
                   shared ? OVERFLOW_SHARED_INTERMEDIATE : OVERFLOW_INTERMEDIATE, run->expert,
                   inner + i * width, width);
-    overflow_note(overflow, run->token[i],
-                  shared ? OVERFLOW_SHARED_OUTPUT : OVERFLOW_EXPERT_OUTPUT, run->expert,
-                  output + i * hidden, hidden);
+    overflow_note(overflow, run->token[i], shared ? OVERFLOW_SHARED_OUTPUT : OVERFLOW_EXPERT_OUTPUT,
+                  run->expert, output + i * hidden, hidden);
   }
   free(inner);
   return status;
@@ -76,9 +76,9 @@ static moecl_status observe(const expert_run *run, const double *output, overflo
 
 /* `output` [count,H]. */
 static moecl_status run_expert(const expert_run *run, overflow *overflow, double *output) {
-  const moecl_status status = moecl_reference_expert_tokens(
-      run->params, run->count, run->hidden, run->tensors[0], run->tensors[1], run->tensors[2],
-      run->tensors[3], 0, output);
+  const moecl_status status =
+      moecl_reference_expert_tokens(run->params, run->count, run->hidden, run->tensors[0],
+                                    run->tensors[1], run->tensors[2], run->tensors[3], 0, output);
   return status == MOECL_OK && overflow ? observe(run, output, overflow) : status;
 }
 
@@ -116,9 +116,8 @@ static moecl_status add_expert(const verify_input *input, sample *sample, weight
   const moecl_status status = run_routed(input, weights, &run, overflow);
   for (int64_t at = 0; status == MOECL_OK && at < run.count; at++) {
     const int64_t i = run.token[at];
-    const double weight = layer->weight_on_input
-                              ? 1.0
-                              : kept_weight(input, kept_choice(input, sample, i, expert));
+    const double weight =
+        layer->weight_on_input ? 1.0 : kept_weight(input, kept_choice(input, sample, i, expert));
     for (int64_t h = 0; h < hidden; h++)
       sample->expected[i * hidden + h] += weight * weights->output[at * hidden + h];
   }
@@ -130,8 +129,7 @@ static void add_gated(const moecl_layer_params *layer, const double *gate, sampl
                       const double *output) {
   const int64_t hidden = layer->hidden_size;
   for (int64_t i = 0; i < sample->count; i++) {
-    const double weight =
-        moecl_reference_shared_weight(layer, sample->hidden + i * hidden, gate);
+    const double weight = moecl_reference_shared_weight(layer, sample->hidden + i * hidden, gate);
     for (int64_t h = 0; h < hidden; h++)
       sample->expected[i * hidden + h] += weight * output[i * hidden + h];
   }

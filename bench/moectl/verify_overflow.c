@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: MIT
 /* Numbers that do not fit the data type they would be stored in. An engine that stores
  * them has infinities there, and what these make of it; that is not its mistake. */
 #include "verify_parts.h"
@@ -75,13 +76,12 @@ __attribute__((format(printf, 4, 5))) static size_t append(char *text, size_t si
  * limit, in the order it is computed in; returns how many tensors. */
 static int list_beyond(const overflow *overflow, int64_t i, double tolerance, char *text,
                        size_t size, size_t *used) {
-  static const char *const names[OVERFLOW_TENSORS] = {
-      "input",
-      "intermediate",
-      "output",
-      "the shared expert's intermediate",
-      "the shared expert's output",
-      "the token's output"};
+  static const char *const names[OVERFLOW_TENSORS] = {"input",
+                                                      "intermediate",
+                                                      "output",
+                                                      "the shared expert's intermediate",
+                                                      "the shared expert's output",
+                                                      "the token's output"};
   int found = 0;
   for (int t = 0; t < OVERFLOW_TENSORS; t++) {
     const largest *largest = &overflow->largest[i * OVERFLOW_TENSORS + t];

@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: MIT
 /* The parts of verify.c: a point against the double-precision reference. */
 #ifndef MOECTL_VERIFY_PARTS_H
 #define MOECTL_VERIFY_PARTS_H
@@ -27,8 +28,7 @@ typedef struct weights {
  * what did not. */
 moecl_status verify_sample_make(const experiment_point *point, int64_t count, sample *sample);
 void verify_sample_release(sample *sample);
-moecl_status verify_weights_make(const verify_input *input, const sample *sample,
-                                 weights *weights);
+moecl_status verify_weights_make(const verify_input *input, const sample *sample, weights *weights);
 void verify_weights_release(weights *weights);
 
 /* Bytes of one item of a tensor; 0: the layer has none. */
@@ -45,8 +45,8 @@ moecl_status verify_read_rows(const experiment_point *point, const moecl_buffer 
 
 /* verify_router.c: logits of the sample, choices and counts of all tokens; whether
  * `kept` is as it should be, which is looked at where the choices are right. */
-moecl_status verify_router(const verify_input *input, const sample *sample,
-                           const weights *weights, verify_result *result);
+moecl_status verify_router(const verify_input *input, const sample *sample, const weights *weights,
+                           verify_result *result);
 
 /* verify_experts.c: adds what the experts make of the sample, by the reference, to
  * `expected`. `overflow` NULL, or notes the numbers that come by. */

@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: MIT
 /* A point's router against the reference. */
 #include "cases.h"
 #include "moecl/reference.h"
@@ -22,11 +23,13 @@ static void router_release(router *router) {
 
 static moecl_status router_make(const verify_input *input, const weights *weights, router *router) {
   moecl_status status = verify_draw_doubles(input, weights, MOECL_ROUTER_WEIGHT, &router->weight);
-  if (status == MOECL_OK) status = verify_draw_doubles(input, weights, MOECL_ROUTER_BIAS, &router->bias);
+  if (status == MOECL_OK)
+    status = verify_draw_doubles(input, weights, MOECL_ROUTER_BIAS, &router->bias);
   if (status == MOECL_OK)
     status = verify_draw_doubles(input, weights, MOECL_ROUTER_NOISE_WEIGHT, &router->noise);
   if (status == MOECL_OK)
-    status = verify_draw_doubles(input, weights, MOECL_SCORE_CORRECTION_BIAS, &router->correction_bias);
+    status =
+        verify_draw_doubles(input, weights, MOECL_SCORE_CORRECTION_BIAS, &router->correction_bias);
   return status;
 }
 
@@ -120,10 +123,9 @@ static moecl_status check_capacity(const verify_input *input, verify_result *res
   if (status == MOECL_OK) {
     for (size_t i = 0; i < slots; i++)
       if (kept[i]) counts[routing->topk_ids[i]]++;
-    result->capacity_ok =
-        memcmp(kept, routing->kept, slots) == 0 &&
-        memcmp(counts, routing->tokens_per_expert_after_capacity,
-               (size_t)routing->num_experts * sizeof *counts) == 0;
+    result->capacity_ok = memcmp(kept, routing->kept, slots) == 0 &&
+                          memcmp(counts, routing->tokens_per_expert_after_capacity,
+                                 (size_t)routing->num_experts * sizeof *counts) == 0;
   }
   free(kept);
   free(counts);

@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: MIT
 #include "workload.h"
 #include <math.h>
 #include <stdlib.h>
@@ -61,7 +62,8 @@ uint64_t workload_staging_bytes(const moecl_layer_params *params) {
 moecl_status workload_set_weights(moecl_context *context, const experiment_point *point,
                                   moecl_layer *layer) {
   moecl_buffer *staging;
-  moecl_status status = moecl_buffer_create(context, workload_staging_bytes(&point->layer), &staging);
+  moecl_status status =
+      moecl_buffer_create(context, workload_staging_bytes(&point->layer), &staging);
   for (int tensor = 0; status == MOECL_OK && tensor < MOECL_TENSOR_COUNT; tensor++) {
     const int64_t items = moecl_layer_tensor_items(&point->layer, (moecl_tensor)tensor);
     for (int64_t item = 0; status == MOECL_OK && item < items; item++) {
@@ -84,7 +86,8 @@ static double seconds_now(void) {
 moecl_status workload_weights_seconds(moecl_context *context, const experiment_point *point,
                                       moecl_layer *layer, double *seconds) {
   moecl_buffer *staging;
-  moecl_status status = moecl_buffer_create(context, workload_staging_bytes(&point->layer), &staging);
+  moecl_status status =
+      moecl_buffer_create(context, workload_staging_bytes(&point->layer), &staging);
   *seconds = 0;
   for (int tensor = 0; status == MOECL_OK && tensor < MOECL_TENSOR_COUNT; tensor++) {
     const int64_t items = moecl_layer_tensor_items(&point->layer, (moecl_tensor)tensor);
@@ -92,7 +95,8 @@ moecl_status workload_weights_seconds(moecl_context *context, const experiment_p
     const double begun = seconds_now();
     status = workload_draw_weights(point, (moecl_tensor)tensor, items - 1, staging);
     if (status == MOECL_OK)
-      status = moecl_layer_set_weights_buffer(layer, (moecl_tensor)tensor, items - 1, 1, staging, 0);
+      status =
+          moecl_layer_set_weights_buffer(layer, (moecl_tensor)tensor, items - 1, 1, staging, 0);
     if (status == MOECL_OK) status = moecl_context_finish_wait(context);
     *seconds += (double)items * (seconds_now() - begun);
   }
@@ -119,15 +123,15 @@ moecl_status workload_draw_hidden(const experiment_point *point, const recording
   const uint64_t stream = stream_of(HIDDEN_STREAM, set);
   if (point->distribution == WORKLOAD_FILE) return copy_recording(point, recording, buffer);
   if (point->distribution == WORKLOAD_SKEWED) {
-    const moecl_skewed_params skewed = {
-        .dtype = layer->dtype,
-        .num_tokens = point->num_tokens,
-        .hidden_size = layer->hidden_size,
-        .seed = point->seed,
-        .stream = stream,
-        .num_clusters = point->skew_clusters ? point->skew_clusters : layer->num_experts,
-        .exponent = (float)point->skew_exponent,
-        .noise = (float)point->skew_noise};
+    const moecl_skewed_params skewed = {.dtype = layer->dtype,
+                                        .num_tokens = point->num_tokens,
+                                        .hidden_size = layer->hidden_size,
+                                        .seed = point->seed,
+                                        .stream = stream,
+                                        .num_clusters = point->skew_clusters ? point->skew_clusters
+                                                                             : layer->num_experts,
+                                        .exponent = (float)point->skew_exponent,
+                                        .noise = (float)point->skew_noise};
     return moecl_fill_skewed(buffer, &skewed);
   }
   const moecl_random_params random = {.dtype = layer->dtype,

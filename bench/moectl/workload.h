@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: MIT
 /* Where a point's weights and hidden states come from: streams of Philox, so
  * that any part can be drawn again, on any device, without keeping it. */
 #ifndef MOECTL_WORKLOAD_H

@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: MIT
 #include "wrap.h"
 
 #include <inttypes.h>
@@ -21,8 +22,7 @@ void wrap_from(FILE *file, const char *text, int at, int column, int width) {
     }
     at += fprintf(file, "%s%.*s", at > column ? " " : "", length, text);
     text += length;
-    while (*text == ' ')
-      text++;
+    while (*text == ' ') text++;
   }
   fputc('\n', file);
 }
@@ -51,7 +51,6 @@ const char *duration_text(double seconds, char text[32]) {
   if (whole < 60) snprintf(text, 32, "%" PRId64 " s", whole);
   else if (whole < 3600)
     snprintf(text, 32, "%" PRId64 " min %02" PRId64 " s", whole / 60, whole % 60);
-  else
-    snprintf(text, 32, "%" PRId64 " h %02" PRId64 " min", whole / 3600, whole / 60 % 60);
+  else snprintf(text, 32, "%" PRId64 " h %02" PRId64 " min", whole / 3600, whole / 60 % 60);
   return text;
 }

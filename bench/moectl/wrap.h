@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: MIT
 /* Text for people in lines of a terminal's width. */
 #ifndef MOECTL_WRAP_H
 #define MOECTL_WRAP_H

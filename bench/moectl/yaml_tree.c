@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: MIT
 #include "yaml_tree.h"
 
 #include "problems.h"
@@ -24,8 +25,7 @@ static tree_mark mark_of(const builder *b, yaml_mark_t mark) {
 
 void tree_destroy(tree_node *node) {
   if (node == NULL) return;
-  for (size_t i = 0; i < node->count; i++)
-    tree_destroy(node->items[i]);
+  for (size_t i = 0; i < node->count; i++) tree_destroy(node->items[i]);
   free(node->items);
   free(node->text);
   free(node);
@@ -33,12 +33,9 @@ void tree_destroy(tree_node *node) {
 
 const char *tree_describe(const tree_node *node, char *buffer, size_t size) {
   char shown[64];
-  if (node->kind == TREE_LIST)
-    snprintf(buffer, size, "a list");
-  else if (node->kind == TREE_MAPPING)
-    snprintf(buffer, size, "a mapping (key: value)");
-  else if (node->size == 0 && !node->quoted)
-    snprintf(buffer, size, "nothing");
+  if (node->kind == TREE_LIST) snprintf(buffer, size, "a list");
+  else if (node->kind == TREE_MAPPING) snprintf(buffer, size, "a mapping (key: value)");
+  else if (node->size == 0 && !node->quoted) snprintf(buffer, size, "nothing");
   else
     snprintf(buffer, size, node->quoted ? "the text \"%s\"" : "'%s'",
              printable(node->text, node->size, shown, sizeof shown));
@@ -123,8 +120,7 @@ static bool event_allowed(builder *b, const yaml_event_t *event, int depth) {
   else if (++b->num_nodes > TREE_MAX_NODES)
     problem_add(b->problems, mark, "more than %d keys and values; expected an experiment",
                 TREE_MAX_NODES);
-  else
-    return true;
+  else return true;
   return false;
 }
 

@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: MIT
 /* YAML text as a tree that remembers where everything stood. */
 #ifndef MOECTL_YAML_TREE_H
 #define MOECTL_YAML_TREE_H

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: MIT
 """Shapes, floors and tables of the peers comparison: pure functions, no torch."""
 
 import json

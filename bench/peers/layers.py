@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: MIT
 """The peers: whole MoE layers in PyTorch, transformers, Triton and vLLM.
 
 Each is a function of (x [T, H], weights, top_k) for weights = (router [E, H],

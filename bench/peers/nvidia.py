@@ -1,4 +1,5 @@
 #!/usr/bin/env python3
+# SPDX-License-Identifier: MIT
 """Times moecl beside other systems on an NVIDIA GPU, point by point, in one run.
 
 Five published MoE layers at six token counts, bf16, even routing, SwiGLU, softmax

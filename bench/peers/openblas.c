@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: MIT
 /* moecl's CPU grouped GEMMs beside OpenBLAS on the same ragged counts.
  *
  * For each number of tokens per expert a layer of the "cpu" variant runs with
@@ -112,8 +113,7 @@ static void *read_all(void *argument) {
     const vector *v = (const vector *)(r->from + i);
     __builtin_prefetch(r->from + i + 1024);
     __builtin_prefetch(r->from + i + 1040);
-    for (int j = 0; j < 4; j++)
-      sum[j] += v[j];
+    for (int j = 0; j < 4; j++) sum[j] += v[j];
   }
   r->sum = sum[0] + sum[1] + sum[2] + sum[3];
   return NULL;
@@ -131,8 +131,7 @@ static double read_bandwidth(const float *data, int64_t count, int threads) {
       fail("a thread", MOECL_ERROR_OUT_OF_HOST_MEMORY);
   }
   read_all(&readers[0]);
-  for (int t = 1; t < threads; t++)
-    pthread_join(ids[t], NULL);
+  for (int t = 1; t < threads; t++) pthread_join(ids[t], NULL);
   return (double)share * threads * sizeof(float) / (seconds() - start) * 1e-9;
 }
 
@@ -331,44 +330,19 @@ static void parse(options *o, int argc, char **argv) {
                  .skew = 0.5f,
                  .noise = 0.7f};
   parse_points(o, "1,4,8,16,32,64,128,256");
-  for (int c; (c = getopt_long(argc, argv, "", names, NULL)) != -1;)
-    switch (c) {
-    case 'e':
-      o->experts = parse_integer("experts", optarg, 1, MOECL_MAX_EXPERTS);
-      break;
-    case 'k':
-      o->top_k = parse_integer("top-k", optarg, 1, MOECL_MAX_TOP_K);
-      break;
-    case 'h':
-      o->hidden = parse_integer("hidden", optarg, 1, 1 << 20);
-      break;
-    case 'i':
-      o->intermediate = parse_integer("intermediate", optarg, 1, 1 << 20);
-      break;
-    case 'd':
-      o->dtype = parse_dtype(optarg);
-      break;
-    case 't':
-      parse_points(o, optarg);
-      break;
-    case 's':
-      o->skew = strtof(optarg, NULL);
-      break;
-    case 'n':
-      o->noise = strtof(optarg, NULL);
-      break;
-    case 'r':
-      o->rounds = (int)parse_integer("rounds", optarg, 1, MAX_ROUNDS);
-      break;
-    case 'p':
-      o->pause_ms = (int)parse_integer("pause-ms", optarg, 0, 60000);
-      break;
-    case 'D':
-      o->device = optarg;
-      break;
-    default:
-      usage(stderr);
-      exit(2);
+  for (int c; (c = getopt_long(argc, argv, "", names, NULL)) != -1;) switch (c) {
+    case 'e': o->experts = parse_integer("experts", optarg, 1, MOECL_MAX_EXPERTS); break;
+    case 'k': o->top_k = parse_integer("top-k", optarg, 1, MOECL_MAX_TOP_K); break;
+    case 'h': o->hidden = parse_integer("hidden", optarg, 1, 1 << 20); break;
+    case 'i': o->intermediate = parse_integer("intermediate", optarg, 1, 1 << 20); break;
+    case 'd': o->dtype = parse_dtype(optarg); break;
+    case 't': parse_points(o, optarg); break;
+    case 's': o->skew = strtof(optarg, NULL); break;
+    case 'n': o->noise = strtof(optarg, NULL); break;
+    case 'r': o->rounds = (int)parse_integer("rounds", optarg, 1, MAX_ROUNDS); break;
+    case 'p': o->pause_ms = (int)parse_integer("pause-ms", optarg, 0, 60000); break;
+    case 'D': o->device = optarg; break;
+    default: usage(stderr); exit(2);
     }
 }
 

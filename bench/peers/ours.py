@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: MIT
 """moecl's side of the comparison: one `moectl run` a point."""
 
 import pathlib

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: MIT
 """A fused MoE layer in Triton, written for this comparison: five kernels and a GEMM.
 
 Routing is sorted by expert once; each tile of the grouped GEMMs finds its expert

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: MIT
 """Times the peers in a process of its own, which may die without the comparison.
 
 Reads one request a line on standard input and answers with lines of JSON:

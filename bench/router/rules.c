@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: MIT
 /* What the router's rules cost: times the choice alone, from logits to ids and
  * weights, by each rule, side by side.
  *
@@ -52,8 +53,7 @@ static const kernel_variant *find_variant(const moecl_context *context, const ch
   const size_t count = kernel_variants("router", &all);
   for (size_t i = 0; i < count; i++)
     if (kernel_variant_serves(&all[i], MOECL_F32, context->info.capabilities) &&
-        kernel_variant_fits(&all[i], &context->info) &&
-        (!name || strcmp(name, all[i].name) == 0))
+        kernel_variant_fits(&all[i], &context->info) && (!name || strcmp(name, all[i].name) == 0))
       found = &all[i];
   return found;
 }
@@ -127,10 +127,8 @@ static void print(bench *b) {
 
 static void release(bench *b) {
   moecl_buffer **buffers[] = {&b->logits, &b->bias, &b->ids, &b->weights, &b->counts};
-  for (int r = 0; r < RULES; r++)
-    ocl_kernel_destroy(&b->kernel[r]);
-  for (size_t i = 0; i < sizeof buffers / sizeof buffers[0]; i++)
-    moecl_buffer_destroy(buffers[i]);
+  for (int r = 0; r < RULES; r++) ocl_kernel_destroy(&b->kernel[r]);
+  for (size_t i = 0; i < sizeof buffers / sizeof buffers[0]; i++) moecl_buffer_destroy(buffers[i]);
   moecl_context_destroy(&b->context);
 }
 

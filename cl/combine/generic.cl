@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: MIT
 /* output[t] = sum over k of topk_weights[t,k] * expert_output[slot of (t,k)],
  * always in the order of k; behind it, with IDENTITY, hidden[t] times the weights of
  * choices of identity experts, whose slots are those from

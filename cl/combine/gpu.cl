@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: MIT
 /* generic.cl for 16-bit storage and hidden sizes that are multiples of 8: a
  * work-item makes eight neighbouring columns, read and written as 16 bytes.
  * Defines: DTYPE 1 or 2, SHARED, SHARED_GATE, WEIGHTED, LOCAL, IDENTITY. */
@@ -18,8 +19,8 @@ combine(const __global storage_t *expert_output, const __global int *assignment_
   const ulong columns_per_group = LOCAL * PER_ITEM;
   const ulong groups_per_token = ((ulong)hidden_size + columns_per_group - 1) / columns_per_group;
   const ulong token = get_group_id(0) / groups_per_token;
-  const ulong column = (get_group_id(0) - token * groups_per_token) * columns_per_group +
-                       get_local_id(0) * PER_ITEM;
+  const ulong column =
+      (get_group_id(0) - token * groups_per_token) * columns_per_group + get_local_id(0) * PER_ITEM;
   if (column >= (ulong)hidden_size) return;
   assignment_slot += token * (ulong)top_k;
   topk_weights += token * (ulong)top_k;
@@ -43,8 +44,7 @@ combine(const __global storage_t *expert_output, const __global int *assignment_
   }
 #if IDENTITY
   if (identity != 0.0f)
-    sum = fma((float8)(identity),
-              storage_load8(hidden + token * (ulong)hidden_size + column), sum);
+    sum = fma((float8)(identity), storage_load8(hidden + token * (ulong)hidden_size + column), sum);
 #endif
 #if SHARED
   sum = fma((float8)(SHARED_GATE ? shared_gate[token] : 1.0f),

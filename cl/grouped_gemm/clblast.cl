@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: MIT
 /* What surrounds CLBlast's fp32 GEMM when it serves as a baseline: weights as
  * fp32, rows gathered, bias and activation afterwards.
  * Defines: DTYPE, ACTIVATION, GATED, BIAS, GATHER, ROUND_OUTPUT; EXPERT_ALIGN, of which an

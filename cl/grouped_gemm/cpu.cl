@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: MIT
 /* Grouped GEMM for CPUs: one work-item computes a tile of up to TILE_M rows
  * and one panel of columns over all of K, in vector registers. NOTES.md says
  * why it has this shape.
@@ -170,9 +171,7 @@ DEFINE_MICRO(12, 1)
 #endif
 
 #define CASE_MICRO(M)                                                                              \
-  case M:                                                                                          \
-    micro_##M(rows, w, depth, ahead, ahead_step, sum);                                             \
-    break;
+  case M: micro_##M(rows, w, depth, ahead, ahead_step, sum); break;
 
 static inline void micro(int m, const __global float *const *rows, const __global packed_t *w,
                          int depth, const __global char *ahead, int ahead_step, float *sum) {
@@ -258,13 +257,11 @@ static inline void store_columns(floatv v, long count, __global float *out) {
   }
   float lanes[VECTOR_WIDTH];
   vstorev(v, 0, lanes);
-  for (long j = 0; j < count; j++)
-    out[j] = lanes[j];
+  for (long j = 0; j < count; j++) out[j] = lanes[j];
 }
 
 static inline void load_bias(const __global storage_t *bias, long count, float *lanes) {
-  for (long j = 0; j < VECTOR_WIDTH; j++)
-    lanes[j] = j < count ? storage_load(bias, j) : 0.0f;
+  for (long j = 0; j < VECTOR_WIDTH; j++) lanes[j] = j < count ? storage_load(bias, j) : 0.0f;
 }
 
 /* Work-group g: expert by expert, within it panel by panel, within that tile
@@ -283,10 +280,8 @@ gemm(const __global float *a, const __global int *rows, const __global int *expe
   int expert = 0; /* the last one whose tiles begin at or before this one */
   for (int beyond = num_experts; beyond - expert > 1;) {
     int middle = expert + (beyond - expert) / 2;
-    if (tile_offsets[middle] <= group / panels)
-      expert = middle;
-    else
-      beyond = middle;
+    if (tile_offsets[middle] <= group / panels) expert = middle;
+    else beyond = middle;
   }
   const int tiles = tile_offsets[expert + 1] - tile_offsets[expert];
   const long in_expert = group - tile_offsets[expert] * panels;
@@ -306,8 +301,7 @@ gemm(const __global float *a, const __global int *rows, const __global int *expe
   float sums[TILE_M * PANEL_COLUMNS];
   {
     float start[PANEL_COLUMNS];
-    for (int j = 0; j < PANEL_COLUMNS; j++)
-      start[j] = 0.0f;
+    for (int j = 0; j < PANEL_COLUMNS; j++) start[j] = 0.0f;
 #if BIAS
     const long up = GATED ? n : VECTOR_WIDTH; /* from the low vector's columns to the high one's */
     const __global storage_t *b = bias + expert * (GATED ? 2 * n : n) + column;
@@ -393,7 +387,6 @@ pack(const __global storage_t *src, ulong src_offset, __global packed_t *dst, ul
 #endif
       }
     }
-    for (long i = 0; i < depth * PACKED_STRIDE; i++)
-      to[k0 * PACKED_STRIDE + i] = block[i];
+    for (long i = 0; i < depth * PACKED_STRIDE; i++) to[k0 * PACKED_STRIDE + i] = block[i];
   }
 }

@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: MIT
 /* Offsets of a single "expert" that owns all rows: the router's own GEMM. */
 __kernel __attribute__((reqd_work_group_size(1, 1, 1))) void
 dense_offsets(__global int *expert_offsets, __global int *tile_offsets, int rows, int tile_m) {

@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: MIT
 /* The portable grouped GEMM: every expert's rows times its weights, tiled
  * through local memory. Accepts everything the operation accepts.
  *
@@ -37,7 +38,7 @@ typedef storage_t output_t;
 /* TILE_K columns of TILE_N weight rows from row `first` on, transposed. Rows
  * past `rows` and columns past `k` read as zero. */
 static inline void load_weights(__local float (*tile)[TILE_N + PAD], const __global storage_t *w,
-                         long first, long rows, long at_k, long k, int lid) {
+                                long first, long rows, long at_k, long k, int lid) {
   for (int i = lid; i < TILE_N * TILE_K; i += SIDE * SIDE) {
     const int r = i / TILE_K, c = i % TILE_K;
     const bool inside = first + r < rows && at_k + c < k;
@@ -45,7 +46,7 @@ static inline void load_weights(__local float (*tile)[TILE_N + PAD], const __glo
   }
 }
 
-__kernel __attribute__((reqd_work_group_size(SIDE *SIDE, 1, 1))) void
+__kernel __attribute__((reqd_work_group_size(SIDE * SIDE, 1, 1))) void
 gemm(const __global input_t *a, const __global int *slot_token, const __global int *expert_offsets,
      const __global int *tile_offsets, const __global storage_t *w, const __global storage_t *bias,
      __global output_t *out, long k, long n, int num_experts) {

@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: MIT
 /* The grouped GEMM for any GPU: fp32 products from tiles in local memory and no
  * instruction that OpenCL 1.2 does not have.
  *
@@ -69,8 +70,8 @@ ALWAYS_INLINE void store4(float4 v, __global output_t *p) {
 #elif DTYPE == 1
   vstore_half4_rte(v, 0, p);
 #else
-  *(__global ushort4 *)p = (ushort4)(float_to_bf16(v.x), float_to_bf16(v.y), float_to_bf16(v.z),
-                                     float_to_bf16(v.w));
+  *(__global ushort4 *)p =
+      (ushort4)(float_to_bf16(v.x), float_to_bf16(v.y), float_to_bf16(v.z), float_to_bf16(v.w));
 #endif
 }
 
@@ -206,8 +207,7 @@ gemm(const __global storage_t *a, const __global int *slot_token,
   const uint x = lid / 32 % 2 * 8 + lid % 8, y = lid / 64 * 4 + lid / 8 % 4;
 
   const ulong column_tiles = ((ulong)n + COLUMNS - 1) / COLUMNS;
-  const tile_t tile =
-      find_tile(expert_offsets, tile_offsets, num_experts, column_tiles, TILE_M);
+  const tile_t tile = find_tile(expert_offsets, tile_offsets, num_experts, column_tiles, TILE_M);
   const int rows = tile.rows;
   const uint steps = rows > 0 ? (uint)((k + TILE_K - 1) / TILE_K) : 0;
   w += ((ulong)tile.expert * column_tiles + tile.column_tile) * (ulong)steps * (TILE_K * TILE_N);
@@ -223,8 +223,7 @@ gemm(const __global storage_t *a, const __global int *slot_token,
 #pragma unroll
     for (int j = 0; j < 8; j++) sum[i][j] = 0.0f;
 
-  if (steps > 0)
-    put(fetch(a, w, steps_there > 0, lid), (__local float *)tile_a[0], tile_w[0], lid);
+  if (steps > 0) put(fetch(a, w, steps_there > 0, lid), (__local float *)tile_a[0], tile_w[0], lid);
   barrier(CLK_LOCAL_MEM_FENCE);
   for (uint step = 1; step <= steps; step++) {
     const bool more = step < steps;

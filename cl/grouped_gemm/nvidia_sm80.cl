@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: MIT
 /* The grouped GEMM for every NVIDIA GPU since Ampere: mma.sync, fed from a ring
  * of token stages in shared memory and a ring of weights in registers, by
  * persistent work-groups.
@@ -41,16 +42,16 @@
 #define LOCAL 256
 #define TOKENS 128 /* of a tile, at most */
 #define STAGES 4
-#define STEP_K 32                  /* elements along K in a step: 64 bytes a row */
-#define STAGE_CHUNKS (TOKENS * 4)  /* of 16 bytes */
-#define ROWS_EACH 2                /* 128 tokens over 64 rows of 4 work-items */
+#define STEP_K 32                 /* elements along K in a step: 64 bytes a row */
+#define STAGE_CHUNKS (TOKENS * 4) /* of 16 bytes */
+#define ROWS_EACH 2               /* 128 tokens over 64 rows of 4 work-items */
 #define ALWAYS_INLINE static inline __attribute__((always_inline))
 
 /* What stays the same over all tiles. Addresses are this work-item's. */
 typedef struct task_t {
-  ulong tokens, weights;       /* its chunk of row 0; its first row of tile 0 */
-  uint even_chunk, odd_chunk;  /* of the weight rows, in bytes: of even and odd steps */
-  uint stage;                  /* its place in the first stage of shared memory */
+  ulong tokens, weights;      /* its chunk of row 0; its first row of tile 0 */
+  uint even_chunk, odd_chunk; /* of the weight rows, in bytes: of even and odd steps */
+  uint stage;                 /* its place in the first stage of shared memory */
   const __global int *slot_token, *expert_offsets;
   const __local int *tile_offsets;
   __global int *queue;
@@ -136,13 +137,12 @@ ALWAYS_INLINE void multiply(float *c, float *d, const uint4 *a, const __local ui
   barrier(CLK_LOCAL_MEM_FENCE);                                                                    \
   fetch(&at, &task, empty, (s + STAGES - 1) % STAGES);                                             \
   if (step + s < task.steps)                                                                       \
-    multiply(c, d, full, mine + s * STAGE_CHUNKS, (int)tile.width / SUMS_APART)
+  multiply(c, d, full, mine + s * STAGE_CHUNKS, (int)tile.width / SUMS_APART)
 
 __kernel __attribute__((reqd_work_group_size(LOCAL, 1, 1))) void
 gemm(const __global ushort *a, const __global int *slot_token, const __global int *expert_offsets,
      const __global int *tile_offsets, const __global ushort *w, const __global storage_t *bias,
-     __global output_t *out, __global int *queue, long k, long n, int num_experts,
-     int tile_rows) {
+     __global output_t *out, __global int *queue, long k, long n, int num_experts, int tile_rows) {
   __local int offsets[MAX_EXPERTS + 1];
   __local uint4 tokens[STAGES * STAGE_CHUNKS];
   __local uint next[2];
@@ -181,7 +181,7 @@ gemm(const __global ushort *a, const __global int *slot_token, const __global in
   fetch(&at, &task, w1, 1);
   fetch(&at, &task, w2, 2);
   while (at.t < task.tiles) {
-    const tile_t tile = at.tile; /* the cursor is three steps into it */
+    const tile_t tile = at.tile;                /* the cursor is three steps into it */
     float c[4 * SUM_GROUPS], d[4 * SUM_GROUPS]; /* of the first and last 16 rows */
 #pragma unroll
     for (int i = 0; i < 4 * SUM_GROUPS; i++) c[i] = d[i] = 0.0f;

@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: MIT
 /* The grouped GEMM for Hopper: wgmma, fed by bulk copies and asynchronous row
  * gathers through a ring of shared-memory stages, by persistent work-groups.
  *
@@ -13,8 +14,8 @@
  * up to 176 (TALL), rounded up to 16: ragged loads waste little. TALL serves many
  * tokens an expert: what limits it is reading both operands from L2, and the
  * larger the tile, the less is read; 176 is what registers hold. The other serves
- * few: twice as many tiles share out better. D comes out as [weight row][token] and is turned by the
- * choice of which weight row stands where (PLACE).
+ * few: twice as many tiles share out better. D comes out as [weight row][token] and is turned by
+ * the choice of which weight row stands where (PLACE).
  *
  * Who does what. Work-items 0..127 (one warpgroup) produce: number 0 starts
  * the bulk copies of a stage's weights, all of them gather its token rows by 16
@@ -35,12 +36,12 @@
 #include "common/nvidia_wgmma.clh"
 
 #define PACKED_TILES (TALL ? 2 : 1) /* of a tile here */
-#define PIPELINE_BYTES 221184 /* 4 stages of 256 rows by 176 tokens, 10 of 128 by 16 */
+#define PIPELINE_BYTES 221184       /* 4 stages of 256 rows by 176 tokens, 10 of 128 by 16 */
 #define MAX_STAGES 10
 #define PRODUCERS 128
 #define CONSUMER_WARPS 8
-#define ANNOUNCED 16          /* more than the stages, each of which may be a tile */
-#define MAX_TOKENS (TALL ? 176 : 128) /* of a tile */
+#define ANNOUNCED 16                    /* more than the stages, each of which may be a tile */
+#define MAX_TOKENS (TALL ? 176 : 128)   /* of a tile */
 #define MAX_ROWS_EACH (MAX_TOKENS / 16) /* of tokens, over 16 rows of producers */
 
 /* A work-item's sums: groups of 8 tokens that follow each other. */
@@ -114,10 +115,10 @@ static inline uint bytes_of_columns(long columns) {
   ASYNC_COPY_ROW(to + i * 2048, from + (ulong)(uint)row[i] * row_bytes, size, left, row_at)
 
 __kernel __attribute__((reqd_work_group_size(384, 1, 1))) void
-gemm(const __global element_t *a, const __global int *slot_token, const __global int *expert_offsets,
-     const __global int *tile_offsets, const __global element_t *w, const __global storage_t *bias,
-     __global output_t *out, __global int *queue, long k, long n, int num_experts,
-     int tile_rows) {
+gemm(const __global element_t *a, const __global int *slot_token,
+     const __global int *expert_offsets, const __global int *tile_offsets,
+     const __global element_t *w, const __global storage_t *bias, __global output_t *out,
+     __global int *queue, long k, long n, int num_experts, int tile_rows) {
   __local int offsets[MAX_EXPERTS + 1];
   __local int4 announced[ANNOUNCED]; /* tiles, from the producer to the consumers */
   __local uint next[2];              /* tile numbers, from producer 0 to the others */

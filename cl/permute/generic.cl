@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: MIT
 /* From topk_ids to the experts' row lists: a stable counting sort without
  * float atomics and without any order left to chance.
  *
@@ -117,8 +118,8 @@ scan_experts(const __global int *tokens_per_expert, __global int *expert_offsets
 __kernel __attribute__((reqd_work_group_size(BLOCK, 1, 1))) void
 scatter(const __global int *topk_ids, const __global int *counts,
         const __global int *expert_offsets, const __global int *all_offsets,
-        __global int *slot_token, __global int *assignment_slot, __global int *order, int num_tokens,
-        int top_k, int num_experts) {
+        __global int *slot_token, __global int *assignment_slot, __global int *order,
+        int num_tokens, int top_k, int num_experts) {
   __local int ids[BLOCK];
   const int lid = (int)get_local_id(0);
   const int p = (int)get_group_id(0) * BLOCK + lid;

@@ -1,11 +1,12 @@
+// SPDX-License-Identifier: MIT
 /* Permuting without capacity in two launches, or one behind a router that
  * counted: row b of `counts` holds how often each expert was chosen by block b's
  * tokens. */
 #include "permute/scatter.clh"
 
 __kernel __attribute__((reqd_work_group_size(SCATTER_LOCAL, 1, 1))) void
-histogram(const __global int *topk_ids, __global int *counts, int num_tokens,
-          int tokens_per_block, int top_k, int num_experts) {
+histogram(const __global int *topk_ids, __global int *counts, int num_tokens, int tokens_per_block,
+          int top_k, int num_experts) {
   __local int bins[MAX_EXPERTS];
   const int lid = (int)get_local_id(0), block = (int)get_group_id(0);
   for (int e = lid; e < num_experts; e += SCATTER_LOCAL) bins[e] = 0;

@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: MIT
 /* Batch prioritized routing: token_priority[t] = the largest share in the softmax of
  * the token's logits, 0 where one of them is not finite. A work-group a token.
  * Defines: LOCAL, a power of two. */

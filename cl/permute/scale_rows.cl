@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: MIT
 /* Rows for experts whose route weight multiplies their input:
  *   scaled[slot of assignment a] = weight of a * hidden[token of a],
  * rounded to the storage type. Defines: DTYPE; INPUT_F32 (rows are fp32, their
@@ -45,8 +46,8 @@ static inline void row_store(values_t v, __global row_t *p) {
 typedef float4 values_t;
 static inline values_t row_load(const __global row_t *p) { return *(const __global float4 *)p; }
 static inline void row_store(values_t v, __global row_t *p) {
-  *(__global float4 *)p = (float4)(storage_round(v.x), storage_round(v.y), storage_round(v.z),
-                                   storage_round(v.w));
+  *(__global float4 *)p =
+      (float4)(storage_round(v.x), storage_round(v.y), storage_round(v.z), storage_round(v.w));
 }
 #elif INPUT_F32
 typedef float values_t;
@@ -66,8 +67,8 @@ scale_rows(const __global row_t *hidden, const __global int *assignment_slot,
   const ulong columns_per_group = LOCAL * WIDTH;
   const ulong groups_per_row = ((ulong)hidden_size + columns_per_group - 1) / columns_per_group;
   const ulong token = get_group_id(0) / groups_per_row;
-  const ulong column = (get_group_id(0) - token * groups_per_row) * columns_per_group +
-                       get_local_id(0) * WIDTH;
+  const ulong column =
+      (get_group_id(0) - token * groups_per_row) * columns_per_group + get_local_id(0) * WIDTH;
   if (column >= (ulong)hidden_size) return;
   const values_t x = row_load(hidden + token * (ulong)hidden_size + column);
   assignment_slot += token * (ulong)top_k;

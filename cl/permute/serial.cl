@@ -1,11 +1,13 @@
+// SPDX-License-Identifier: MIT
 /* generic.cl for devices that have neither its work-groups nor its local memory: the
  * same kernels with the same arguments and results, by single work-items. */
 #include "permute/order.clh"
 
 /* A work-item a block. */
-__kernel __attribute__((reqd_work_group_size(1, 1, 1))) void
-histogram(const __global int *topk_ids, __global int *counts, int num_tokens, int top_k,
-          int num_experts) {
+__kernel __attribute__((reqd_work_group_size(1, 1, 1))) void histogram(const __global int *topk_ids,
+                                                                       __global int *counts,
+                                                                       int num_tokens, int top_k,
+                                                                       int num_experts) {
   const int first = (int)get_group_id(0) * BLOCK;
   const int end = min(first + BLOCK, num_tokens * top_k);
   counts += (size_t)get_group_id(0) * num_experts;
@@ -101,8 +103,7 @@ select_largest(const __global int *order, const __global int *all_offsets,
       if (reach >= room) threshold = candidate;
     }
     ties = room;
-    for (int i = 0; i < count; i++)
-      ties -= CHOICE(order[i]) == last && KEY(order[i]) > threshold;
+    for (int i = 0; i < count; i++) ties -= CHOICE(order[i]) == last && KEY(order[i]) > threshold;
   }
   int slot = expert_offsets[e];
   for (int i = 0; i < count; i++) {

@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: MIT
 /* Proves what every kernel takes for granted: storage conversions that round
  * to nearest even, a true fma, and local memory behind a barrier. Work-item i
  * of a group of 64 writes out[i], or one of LOCAL every LOCAL-th, where groups are

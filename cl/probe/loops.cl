@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: MIT
 /* Proves that loops end where they should: Mesa's llvmpipe leaves a kernel's loops
  * after 65,535 rounds in all, and goes on with what it has. Each round depends on
  * the one before, so that no compiler does without them. */

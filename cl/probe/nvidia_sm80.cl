@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: MIT
 /* Proves that the compiler takes inline PTX and the device runs sm_80's
  * tensor core instruction: D[16][8] = A[16][16] B[16][8] in bf16 with small
  * integers, exact whatever the order of the sum.

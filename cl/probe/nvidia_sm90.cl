@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: MIT
 /* Proves what the sm_90a kernels need, end to end: the second build that takes
  * the marks off, a bulk copy that completes on an mbarrier, and wgmma on its
  * result. D[64][16] = A[64][64] B[16][64]' in bf16 with small integers, exact
@@ -15,7 +16,7 @@ static ushort bf16_of(int x) { return (ushort)(as_uint((float)x) >> 16); }
 static uint place(uint r, uint k) { return r * 64 + (((k / 8) ^ (r & 7)) * 8 + k % 8); }
 
 __kernel __attribute__((reqd_work_group_size(128, 1, 1))) void ptx_sm90(__global float *out,
-                                                                       __global ushort *memory) {
+                                                                        __global ushort *memory) {
   const uint id = (uint)get_local_id(0), lane = id % 32;
   uint at, full;
   asm volatile("//@.shared .align 1024 .b8 moecl_probe[10304];");

@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: MIT
 /* The numbers of include/moecl/random.h: the same bits on every device, so no
  * contraction and no rounding but what is written here. DTYPE is defined by
  * the host; a work-item draws eight Philox blocks, 16 elements. */
@@ -60,8 +61,8 @@ __kernel void fill_normal(__global storage_t *out, ulong offset, ulong count, ul
   ulong i = get_global_id(0);
   if (16 * i >= count) return;
   draws d = draw_blocks(first_block + 8 * i, 0, stream, seed);
-  store_pairs(draw_normal(d.x, d.y) * factor, draw_normal(d.z, d.w) * factor,
-              out + offset + 16 * i, count - 16 * i);
+  store_pairs(draw_normal(d.x, d.y) * factor, draw_normal(d.z, d.w) * factor, out + offset + 16 * i,
+              count - 16 * i);
 }
 
 __kernel void fill_uniform(__global storage_t *out, ulong offset, ulong count, ulong first_block,
@@ -79,10 +80,8 @@ static uint find_cluster(uint draw, __global const uint *thresholds, uint num_cl
   uint low = 0, high = num_clusters - 1;
   while (low < high) {
     uint middle = (low + high) / 2;
-    if (draw < thresholds[middle])
-      high = middle;
-    else
-      low = middle + 1;
+    if (draw < thresholds[middle]) high = middle;
+    else low = middle + 1;
   }
   return low;
 }
@@ -95,8 +94,8 @@ __kernel void skewed_clusters(__global uint *clusters, __global const uint *thre
                               uint num_clusters, ulong num_tokens, ulong stream, ulong seed) {
   ulong t = get_global_id(0);
   if (t >= num_tokens) return;
-  uint4 counter = (uint4)((uint)t, (uint)(t >> 32) | TAG_CLUSTER, (uint)stream,
-                          (uint)(stream >> 32));
+  uint4 counter =
+      (uint4)((uint)t, (uint)(t >> 32) | TAG_CLUSTER, (uint)stream, (uint)(stream >> 32));
   uint draw = philox4x32(counter, (uint2)((uint)seed, (uint)(seed >> 32))).x;
   clusters[t] = find_cluster(draw, thresholds, num_clusters);
 }
@@ -110,7 +109,9 @@ __kernel void fill_skewed(__global storage_t *out, __global const uint *clusters
   if (16 * i >= hidden_size) return;
   draws c = draw_blocks(clusters[t] * row_blocks + 8 * i, TAG_CENTRE, stream, seed);
   draws o = draw_blocks(t * row_blocks + 8 * i, 0, stream, seed);
-  float8 even = fma(draw_normal(c.x, c.y), (float8)centre_factor, draw_normal(o.x, o.y) * own_factor);
-  float8 odd = fma(draw_normal(c.z, c.w), (float8)centre_factor, draw_normal(o.z, o.w) * own_factor);
+  float8 even =
+      fma(draw_normal(c.x, c.y), (float8)centre_factor, draw_normal(o.x, o.y) * own_factor);
+  float8 odd =
+      fma(draw_normal(c.z, c.w), (float8)centre_factor, draw_normal(o.z, o.w) * own_factor);
   store_pairs(even, odd, out + t * hidden_size + 16 * i, hidden_size - 16 * i);
 }

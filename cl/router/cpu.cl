@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: MIT
 /* The router's choice, one work-item a token: no barriers, and a sorted insertion
  * list that a typical row touches a few times only. Defines: those of rule.clh.
  * Same rules as generic.cl. */

@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: MIT
 /* The router's choice, one work-group a token. Defines: those of rule.clh.
  * Any E up to 1024, any K up to E: K rounds of a tree reduction. Ties go to
  * the lower expert id because the comparison orders (value, -id).

@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: MIT
 /* Noisy top-k (Shazeer et al. 2017, equation 4): logits[i] gets a normal number
  * times softplus of noise[i], both [tokens, num_experts]. */
 #include "router/draws.clh"
@@ -9,5 +10,6 @@ __kernel void add_noise(__global float *logits, const __global float *noise, ulo
   const ulong token = i / (ulong)num_experts;
   const float x = noise[i];
   const float softplus = fmax(x, 0.0f) + log1p(exp(-fabs(x)));
-  logits[i] = fma(draw_noise(seed, token, (uint)(i - token * (ulong)num_experts)), softplus, logits[i]);
+  logits[i] =
+      fma(draw_noise(seed, token, (uint)(i - token * (ulong)num_experts)), softplus, logits[i]);
 }

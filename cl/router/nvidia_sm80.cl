@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: MIT
 /* The router's choice, one warp a token, and how often each block of tokens chose
  * each expert. Defines: those of rule.clh; TOPK_LOCAL, the work-items of topk. Same
  * rules as generic.cl: ties go to the lower expert id; a token with a logit or
@@ -9,7 +10,7 @@
  * order. */
 #include "permute/scatter.clh"
 #include "router/rule.clh"
-#define MAX_CHOICES_A_LANE 2 /* top_k is 64 at most */
+#define MAX_CHOICES_A_LANE 2                    /* top_k is 64 at most */
 #define NO_SCORE (OF_CHOSEN ? -INFINITY : 0.0f) /* of no choice: adds nothing to a sum */
 
 static inline uint warp_max(uint x) {
@@ -160,9 +161,9 @@ static inline void finish(int *id, float *weight, int top_k, int lane, float max
 /* The choice of a token all of whose values are finite; `maximum` and `total` as
  * load_row left them. */
 static inline __attribute__((always_inline)) void
-choose(const __global float *logits, __global int *ids, __global float *weights,
-       __local float *row, __local int *bins, int num_experts, int top_k, int lane, float maximum,
-       float total, ulong token, ulong seed) {
+choose(const __global float *logits, __global int *ids, __global float *weights, __local float *row,
+       __local int *bins, int num_experts, int top_k, int lane, float maximum, float total,
+       ulong token, ulong seed) {
 #if NUM_GROUPS
   warp_sync();
   limit_to_groups(row, num_experts / NUM_GROUPS, lane);
@@ -226,21 +227,21 @@ choose(const __global float *logits, __global int *ids, __global float *weights,
 }
 
 static inline __attribute__((always_inline)) void
-route_token(const __global float *logits, const __global float *correction_bias,
-            __global int *ids, __global float *weights, __local float *row, __local int *bins,
-            int num_experts, int top_k, int lane, ulong token, ulong seed) {
+route_token(const __global float *logits, const __global float *correction_bias, __global int *ids,
+            __global float *weights, __local float *row, __local int *bins, int num_experts,
+            int top_k, int lane, ulong token, ulong seed) {
   float maximum = 0.0f, total = 1.0f;
   if (load_row(logits, correction_bias, row, num_experts, lane, &maximum, &total))
     choose(logits, ids, weights, row, bins, num_experts, top_k, lane, maximum, total, token, seed);
-  else
-    route_nowhere(ids, weights, top_k, lane);
+  else route_nowhere(ids, weights, top_k, lane);
 }
 
 /* Tokens [first, end), and into `bins` how often each expert was chosen. */
-static inline __attribute__((always_inline)) void route_block(const __global float *logits, const __global float *correction_bias,
-                               __global int *topk_ids, __global float *topk_weights,
-                               __local float *rows, __local int *bins, int first, int end,
-                               int num_experts, int top_k, ulong seed, int lid, int local_size) {
+static inline __attribute__((always_inline)) void
+route_block(const __global float *logits, const __global float *correction_bias,
+            __global int *topk_ids, __global float *topk_weights, __local float *rows,
+            __local int *bins, int first, int end, int num_experts, int top_k, ulong seed, int lid,
+            int local_size) {
   for (int e = lid; e < num_experts; e += local_size) bins[e] = 0;
   barrier(CLK_LOCAL_MEM_FENCE);
   for (int t = first + lid / 32; t < end; t += local_size / 32)
@@ -266,10 +267,10 @@ topk(const __global float *logits, const __global float *correction_bias, __glob
 /* One block alone permutes too. */
 __kernel __attribute__((reqd_work_group_size(SCATTER_LOCAL, 1, 1))) void
 topk_scatter(const __global float *logits, const __global float *correction_bias,
-             __global int *topk_ids, __global float *topk_weights, __global int *tokens_per_expert, __global int *expert_offsets,
-             __global int *tile_offsets, __global int *all_offsets, __global int *slot_token,
-             __global int *assignment_slot, int num_tokens, int num_experts, int top_k,
-             int tile_rows, ulong seed, __local float *rows) {
+             __global int *topk_ids, __global float *topk_weights, __global int *tokens_per_expert,
+             __global int *expert_offsets, __global int *tile_offsets, __global int *all_offsets,
+             __global int *slot_token, __global int *assignment_slot, int num_tokens,
+             int num_experts, int top_k, int tile_rows, ulong seed, __local float *rows) {
   __local int start[MAX_EXPERTS], bins[MAX_EXPERTS], scratch[SCATTER_LOCAL];
   const int lid = (int)get_local_id(0);
   for (int e = lid; e < num_experts; e += SCATTER_LOCAL) start[e] = 0;

@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: MIT
 /* The router's input in fp32: hidden states converted, and jittered if asked.
  * Defines: DTYPE; JITTER 0 or 1; BLOCKS, the Philox blocks of a work-item: 8 where
  * it has vector units of its own, else 1, so that neighbours read together. */
@@ -32,9 +33,9 @@ typedef float4 floatv;
 #if BLOCKS == 8
 /* Two words side by side in memory. */
 #ifdef __ENDIAN_LITTLE__
-#define PAIRS(first, second) (((first) & 0xffffffffu) | (second) << 32)
+#define PAIRS(first, second) (((first)&0xffffffffu) | (second) << 32)
 #else
-#define PAIRS(first, second) (((second) & 0xffffffffu) | (first) << 32)
+#define PAIRS(first, second) (((second)&0xffffffffu) | (first) << 32)
 #endif
 static inline float16 jitter_factor(uint16 word, float jitter) {
   const float16 u = convert_float16(as_int16(word >> 8)) * 0x1p-24f;

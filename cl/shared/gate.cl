@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: MIT
 /* What the shared expert's output is multiplied by: gate[t] = FACTOR times, where
  * the layer has a gate, sigmoid(hidden[t] . weight), one work-group a token; always
  * summed in the same order. Defines: DTYPE, FACTOR;

@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: MIT
 /* Device memory. Programs with cl_mem objects of their own wrap them
  * (opencl.h). */
 #ifndef MOECL_BUFFER_H

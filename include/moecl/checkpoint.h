@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: MIT
 /* Published checkpoints: a model folder with config.json and model.safetensors,
  * or shards and their model.safetensors.index.json, to layers.
  *

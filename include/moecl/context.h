@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: MIT
 /* A context: one device, one queue, the compiled programs and their cache. */
 #ifndef MOECL_CONTEXT_H
 #define MOECL_CONTEXT_H

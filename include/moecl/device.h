@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: MIT
 /* Which OpenCL devices there are, and what matters for choosing one. */
 #ifndef MOECL_DEVICE_H
 #define MOECL_DEVICE_H

@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: MIT
 /* A Mixture-of-Experts layer: router, permute, grouped GEMM (gate/up),
  * grouped GEMM (down), combine. */
 #ifndef MOECL_LAYER_H
@@ -40,12 +41,12 @@ typedef struct moecl_layer_params {
    * capacity and drop nothing, but their choices count in T * K. Not with
    * weight_on_input. */
   int64_t num_identity_experts;
-  int64_t top_k;             /* K, 1 to min(E, 64) */
-  moecl_dtype dtype;         /* of hidden_states, weights, biases and output */
+  int64_t top_k;     /* K, 1 to min(E, 64) */
+  moecl_dtype dtype; /* of hidden_states, weights, biases and output */
   moecl_activation activation;
-  bool router_bias;    /* the router has a bias [E], added to the logits */
-  bool gate_up_bias;   /* experts have a bias on gate/up ([E,2I] gated, [E,I] plain) */
-  bool down_bias;      /* experts have a bias on down [E,H] */
+  bool router_bias;   /* the router has a bias [E], added to the logits */
+  bool gate_up_bias;  /* experts have a bias on gate/up ([E,2I] gated, [E,I] plain) */
+  bool down_bias;     /* experts have a bias on down [E,H] */
   float swiglu_alpha; /* of MOECL_SWIGLU_CLAMPED, greater than 0; 0: 1.702 */
   float swiglu_limit; /* of it and of MOECL_SWIGLU_LIMITED*, greater than 0; 0: 7. One that
                          no gate or up reaches (1e18) is none */
@@ -61,8 +62,8 @@ typedef struct moecl_layer_params {
   float shared_scaling_factor; /* multiplies its output, gated or not; 0: 1. A layer that
                                   averages routed and shared experts (Command A+, cohere2_moe)
                                   has 0.5 here and in routed_scaling_factor */
-  bool weight_on_input; /* the route weight multiplies the routed expert's input, rounded to
-                           dtype, instead of its output (Llama 4) */
+  bool weight_on_input;        /* the route weight multiplies the routed expert's input, rounded to
+                                  dtype, instead of its output (Llama 4) */
 
   /* Router. Scores are made of the logits, plus noise where there is any; the K
    * experts of the largest choice scores are taken, in that order; ties go to the
@@ -77,9 +78,9 @@ typedef struct moecl_layer_params {
    * weights 0, and nothing from the routed experts. moecl_routing_statistics counts
    * such tokens, and those whose weights are all 0. */
   moecl_scoring scoring;
-  bool score_after_topk; /* the choice is among logits, the scores are made of the K chosen ones
-                            alone (a softmax over K: Granite-MoE, JetMoE, gpt-oss). Not with
-                            score_correction_bias, groups or MOECL_SCORING_SPARSEMIXER */
+  bool score_after_topk;    /* the choice is among logits, the scores are made of the K chosen ones
+                               alone (a softmax over K: Granite-MoE, JetMoE, gpt-oss). Not with
+                               score_correction_bias, groups or MOECL_SCORING_SPARSEMIXER */
   float sparsemixer_jitter; /* of MOECL_SCORING_SPARSEMIXER; 0: 0.01 */
   /* Weights are divided by max(sum + renormalize_epsilon, renormalize_minimum).
    * Epsilon 0 is 1e-20 for sigmoid and sqrt-softplus scores, as in DeepSeek's code, and
@@ -90,13 +91,13 @@ typedef struct moecl_layer_params {
    * choices, which never underflows. Without renormalize they mean nothing. */
   bool renormalize;
   float renormalize_epsilon, renormalize_minimum;
-  float routed_scaling_factor;  /* 0: 1 */
-  bool score_correction_bias;   /* tensor MOECL_SCORE_CORRECTION_BIAS moves the choice alone:
-                                   DeepSeek-V3's e_score_correction_bias */
-  int64_t num_expert_group;     /* experts stand in so many groups of neighbours, of which ... */
-  int64_t topk_group;           /* ... the best so many are chosen from; both 0: no groups.
-                                   At most MOECL_MAX_EXPERT_GROUPS of equal size, and of
-                                   equally good ones the first */
+  float routed_scaling_factor; /* 0: 1 */
+  bool score_correction_bias;  /* tensor MOECL_SCORE_CORRECTION_BIAS moves the choice alone:
+                                  DeepSeek-V3's e_score_correction_bias */
+  int64_t num_expert_group;    /* experts stand in so many groups of neighbours, of which ... */
+  int64_t topk_group;          /* ... the best so many are chosen from; both 0: no groups.
+                                  At most MOECL_MAX_EXPERT_GROUPS of equal size, and of
+                                  equally good ones the first */
   moecl_group_score group_score;
   bool cut_groups_to_zero; /* experts in groups that were not taken have choice score 0 instead of
                               none: they win against negative ones, which only a correction bias
@@ -140,12 +141,12 @@ typedef struct moecl_layer moecl_layer;
 /* The layer's tensors, canonical layout row-major, in the layer's dtype where
  * nothing else is said (moecl_layer_tensor_dtype). */
 typedef enum moecl_tensor {
-  MOECL_ROUTER_WEIGHT = 0, /* [E,H], index 0 only (not per expert) */
-  MOECL_ROUTER_BIAS,       /* [E], index 0 only */
-  MOECL_GATE_UP_PROJ,      /* per expert [2I,H], gate rows first; plain: up_proj [I,H] */
-  MOECL_GATE_UP_BIAS,      /* per expert [2I] or [I] */
-  MOECL_DOWN_PROJ,         /* per expert [H,I] */
-  MOECL_DOWN_BIAS,         /* per expert [H] */
+  MOECL_ROUTER_WEIGHT = 0,     /* [E,H], index 0 only (not per expert) */
+  MOECL_ROUTER_BIAS,           /* [E], index 0 only */
+  MOECL_GATE_UP_PROJ,          /* per expert [2I,H], gate rows first; plain: up_proj [I,H] */
+  MOECL_GATE_UP_BIAS,          /* per expert [2I] or [I] */
+  MOECL_DOWN_PROJ,             /* per expert [H,I] */
+  MOECL_DOWN_BIAS,             /* per expert [H] */
   MOECL_SCORE_CORRECTION_BIAS, /* [E], index 0 only, always fp32 */
   MOECL_ROUTER_NOISE_WEIGHT,   /* [E,H], index 0 only */
   MOECL_SHARED_GATE_UP_PROJ,   /* [2S,H] or [S,H], index 0 only */
@@ -209,9 +210,9 @@ MOECL_API uint64_t moecl_layer_workspace_size(const moecl_layer *layer, int64_t 
 
 /* What a layer and one forward of num_tokens take on the device. */
 typedef struct moecl_memory {
-  uint64_t weight_bytes;    /* the layer's packed weights and biases, several buffers */
-  uint64_t workspace_bytes; /* one buffer: the layer's own, or the caller's */
-  uint64_t hidden_bytes;    /* of the caller's hidden_states, and again of its output */
+  uint64_t weight_bytes;         /* the layer's packed weights and biases, several buffers */
+  uint64_t workspace_bytes;      /* one buffer: the layer's own, or the caller's */
+  uint64_t hidden_bytes;         /* of the caller's hidden_states, and again of its output */
   uint64_t largest_buffer_bytes; /* the largest single one of all these buffers */
 } moecl_memory;
 

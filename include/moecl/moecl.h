@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: MIT
 /* moecl: a Mixture-of-Experts compute engine for any OpenCL device.
  *
  * This header includes every public header except opencl.h, which is for

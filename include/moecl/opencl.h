@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: MIT
 /* Interoperation with a program's own OpenCL objects. */
 #ifndef MOECL_OPENCL_H
 #define MOECL_OPENCL_H
@@ -23,8 +24,7 @@ MOECL_API moecl_status moecl_context_create_from_cl(cl_context cl, cl_device_id 
                                                     moecl_context **context);
 
 /* Wraps (retains) a cl_mem of the context. Thread: the context's. */
-MOECL_API moecl_status moecl_buffer_wrap(moecl_context *context, cl_mem mem,
-                                         moecl_buffer **buffer);
+MOECL_API moecl_status moecl_buffer_wrap(moecl_context *context, cl_mem mem, moecl_buffer **buffer);
 /* Wraps (retains) a cl_event, e.g. for a wait list. Thread: the context's. */
 MOECL_API moecl_status moecl_event_wrap(moecl_context *context, cl_event cl, moecl_event **event);
 

@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: MIT
 /* Reproducible random numbers, drawn on the device: Philox4x32-10 (Salmon,
  * Moraes, Dror, Shaw 2011, "Parallel Random Numbers: As Easy as 1, 2, 3"),
  * keyed by seed and stream and counted by element, so that every device draws
@@ -35,7 +36,7 @@ typedef enum moecl_distribution {
 typedef struct moecl_random_params {
   moecl_dtype dtype;
   moecl_distribution distribution;
-  float scale;          /* required, finite */
+  float scale; /* required, finite */
   uint64_t seed;
   uint64_t stream;      /* one per tensor */
   uint64_t first_index; /* the stream's index of the first element written; even */

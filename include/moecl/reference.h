@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: MIT
 /* The oracle: the layer in plain C and double precision, independent of the
  * kernels. Slow, host memory only, every call thread-safe. All matrices are row-major in
  * the canonical layouts of moecl_tensor. */
@@ -71,8 +72,8 @@ MOECL_API double moecl_reference_priority(const double *logits, int64_t num_expe
 
 /* Capacity: topk_ids and topk_weights [T,K] to kept [T,K]. token_priority [T] is
  * for MOECL_DROP_PRIORITIZED with a capacity, else it is not read and may be NULL.
- * Assignments of id -1 are not kept, those to identity experts always are. Other ids outside 0 to E-1, weights and priorities that are not numbers
- * are MOECL_ERROR_INVALID_ARGUMENT. */
+ * Assignments of id -1 are not kept, those to identity experts always are. Other ids outside 0 to
+ * E-1, weights and priorities that are not numbers are MOECL_ERROR_INVALID_ARGUMENT. */
 MOECL_API moecl_status moecl_reference_capacity(const moecl_layer_params *params,
                                                 int64_t num_tokens, const int32_t *topk_ids,
                                                 const float *topk_weights,
@@ -109,9 +110,11 @@ MOECL_API moecl_status moecl_reference_expert_tokens(const moecl_layer_params *p
 
 /* What of it stands between the two matrices: the activated vectors
  * [tokens,I] that down is multiplied by. Errors and threads as above. Thread-safe. */
-MOECL_API moecl_status moecl_reference_intermediate_tokens(
-    const moecl_layer_params *params, int64_t num_tokens, const double *hidden, const void *gate_up,
-    const void *gate_up_bias, int threads, double *intermediate);
+MOECL_API moecl_status moecl_reference_intermediate_tokens(const moecl_layer_params *params,
+                                                           int64_t num_tokens, const double *hidden,
+                                                           const void *gate_up,
+                                                           const void *gate_up_bias, int threads,
+                                                           double *intermediate);
 
 /* The shared expert as the one expert of a layer, for the two calls above: its
  * size and limit, no biases. */

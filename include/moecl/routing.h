@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: MIT
 /* What the router decided, and how evenly. */
 #ifndef MOECL_ROUTING_H
 #define MOECL_ROUTING_H
@@ -50,15 +51,15 @@ typedef struct moecl_routing_statistics {
 typedef struct moecl_routing {
   int64_t num_tokens, num_experts, top_k;
   int64_t num_identity_experts; /* the last ones */
-  float *router_logits;       /* [T,E] */
-  int32_t *topk_ids;          /* [T,K], in the order of choice; -1: none */
-  float *topk_weights;        /* [T,K], before capacity: see moecl_reference_kept_weights */
-  uint8_t *kept;              /* [T,K], 1: survived capacity */
-  float *token_priority;      /* [T], of MOECL_DROP_PRIORITIZED with a capacity, else NULL: the
-                                 largest share in the softmax of the token's logits */
-  int64_t *tokens_per_expert; /* [E], before capacity */
+  float *router_logits;         /* [T,E] */
+  int32_t *topk_ids;            /* [T,K], in the order of choice; -1: none */
+  float *topk_weights;          /* [T,K], before capacity: see moecl_reference_kept_weights */
+  uint8_t *kept;                /* [T,K], 1: survived capacity */
+  float *token_priority;        /* [T], of MOECL_DROP_PRIORITIZED with a capacity, else NULL: the
+                                   largest share in the softmax of the token's logits */
+  int64_t *tokens_per_expert;   /* [E], before capacity */
   int64_t *tokens_per_expert_after_capacity; /* [E] */
-  int64_t capacity;           /* assignments an expert may take; -1: dropless */
+  int64_t capacity;                          /* assignments an expert may take; -1: dropless */
   moecl_routing_statistics statistics;
 } moecl_routing;
 

@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: MIT
 /* Reads safetensors files: an 8-byte length, a JSON header, then the tensors.
  * A file is mapped read-only, not read: opening one costs its header.
  *

@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: MIT
 /* Status codes, the only way the library reports failure. */
 #ifndef MOECL_STATUS_H
 #define MOECL_STATUS_H

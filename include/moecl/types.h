@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: MIT
 /* The data types and enumerations that other headers share. */
 #ifndef MOECL_TYPES_H
 #define MOECL_TYPES_H
@@ -25,14 +26,14 @@ typedef enum moecl_dtype {
  * are Hendrycks and Gimpel's approximation,
  * x/2 (1 + tanh(sqrt(2/pi) (x + 0.044715 x^3))) ("gelu_pytorch_tanh"). */
 typedef enum moecl_activation {
-  MOECL_SWIGLU = 0, /* gated, SiLU: Shazeer 2020, "GLU Variants Improve Transformer" */
-  MOECL_GEGLU,      /* gated, GELU: the same paper */
-  MOECL_RELU,       /* plain */
-  MOECL_GELU,       /* plain */
-  MOECL_SILU,       /* plain */
-  MOECL_GEGLU_TANH, /* gated */
-  MOECL_GELU_TANH,  /* plain */
-  MOECL_RELU2,      /* plain, max(x,0)^2: So et al. 2021, "Primer" */
+  MOECL_SWIGLU = 0,     /* gated, SiLU: Shazeer 2020, "GLU Variants Improve Transformer" */
+  MOECL_GEGLU,          /* gated, GELU: the same paper */
+  MOECL_RELU,           /* plain */
+  MOECL_GELU,           /* plain */
+  MOECL_SILU,           /* plain */
+  MOECL_GEGLU_TANH,     /* gated */
+  MOECL_GELU_TANH,      /* plain */
+  MOECL_RELU2,          /* plain, max(x,0)^2: So et al. 2021, "Primer" */
   MOECL_SWIGLU_CLAMPED, /* gated, gpt-oss: g = min(gate, limit), u = clamp(up, -limit, limit),
                            g sigmoid(alpha g) (u + 1); see swiglu_alpha and swiglu_limit */
   MOECL_SWIGLU_LIMITED, /* gated: g and u cut off like that, SiLU(g) u (GLM-5-Next, Hunyuan 4) */
@@ -73,11 +74,14 @@ typedef enum moecl_second_choice {
 /* Which assignments survive when an expert is chosen more often than its
  * capacity allows. */
 typedef enum moecl_drop_policy {
-  MOECL_DROP_POSITION = 0, /* all first choices before all second choices, then token order (GShard, Lepikhin et al. 2020) */
-  MOECL_DROP_PROBABILITY,  /* largest route weight first, ties in token order (Megatron-Core's "probs") */
+  MOECL_DROP_POSITION = 0, /* all first choices before all second choices, then token order (GShard,
+                              Lepikhin et al. 2020) */
+  MOECL_DROP_PROBABILITY,  /* largest route weight first, ties in token order (Megatron-Core's
+                              "probs") */
   MOECL_DROP_PRIORITIZED,  /* all first choices before all second choices, then the token whose best
-                              expert has the largest share in the softmax of its logits, ties in token
-                              order (batch prioritized routing: Riquelme et al. 2021, "V-MoE") */
+                              expert has the largest share in the softmax of its logits, ties in
+                              token  order (batch prioritized routing: Riquelme et al. 2021, "V-MoE")
+                            */
   MOECL_DROP_POLICY_COUNT
 } moecl_drop_policy;
 

@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: MIT
 /* Small helpers that know no OpenCL: checked sizes, rounding, text, files, hash. */
 #ifndef MOECL_LIB_BASE_BASE_H
 #define MOECL_LIB_BASE_BASE_H
@@ -7,10 +8,10 @@
 #include <stdarg.h>
 
 /* Returns early with a failed status. */
-#define MOECL_TRY(expression)                       \
-  do {                                              \
-    moecl_status try_status_ = (expression);        \
-    if (try_status_ != MOECL_OK) return try_status_; \
+#define MOECL_TRY(expression)                                                                      \
+  do {                                                                                             \
+    moecl_status try_status_ = (expression);                                                       \
+    if (try_status_ != MOECL_OK) return try_status_;                                               \
   } while (0)
 
 static inline uint64_t base_div_up(uint64_t a, uint64_t b) { return a / b + (a % b != 0); }

@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: MIT
 #include "base/base.h"
 #include <errno.h>
 #include <fcntl.h>
@@ -69,10 +70,8 @@ moecl_status base_file_write_atomic(const char *path, const void *data, size_t s
      * the folder. */
     bool ok = write_all(fd, data, size) && fchmod(fd, 0644) == 0;
     ok = close(fd) == 0 && ok;
-    if (ok && rename(name.data, path) == 0)
-      status = MOECL_OK;
-    else
-      unlink(name.data);
+    if (ok && rename(name.data, path) == 0) status = MOECL_OK;
+    else unlink(name.data);
   }
   base_text_free(&name);
   return status;

@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: MIT
 /* What C's library makes depend on the locale, always as in the "C" locale: an
  * embedding program's setlocale() must change no number and no message. The
  * locale is the calling thread's for a moment (uselocale), so other threads and

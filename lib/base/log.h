@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: MIT
 /* The context's log: detail for people, formatted here, printed by nobody. */
 #ifndef MOECL_LIB_BASE_LOG_H
 #define MOECL_LIB_BASE_LOG_H
@@ -25,8 +26,7 @@ __attribute__((format(printf, 3, 4))) void log_write(const moecl_log *log, moecl
 
 /* Logs an error and returns `status`, so that a failure is one line:
  *   return log_error(&context->log, MOECL_ERROR_IO, "cannot read %s", path); */
-__attribute__((format(printf, 3, 4))) moecl_status log_error(const moecl_log *log,
-                                                             moecl_status status,
-                                                             const char *format, ...);
+__attribute__((format(printf, 3, 4))) moecl_status
+log_error(const moecl_log *log, moecl_status status, const char *format, ...);
 
 #endif

@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: MIT
 #include "base/base.h"
 #include <stdlib.h>
 #include <string.h>
@@ -34,8 +35,7 @@ static void add_formatted(base_text *text, const char *format, va_list args) {
   va_list again;
   va_copy(again, args);
   int size = base_vformat(NULL, 0, format, args);
-  if (size < 0)
-    text->failed = true;
+  if (size < 0) text->failed = true;
   else if (reserve(text, (size_t)size)) {
     base_vformat(text->data + text->size, (size_t)size + 1, format, again);
     text->size += (size_t)size;

@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: MIT
 #include "base/base.h"
 #include <string.h>
 
@@ -34,9 +35,16 @@ const char *moecl_dtype_name(moecl_dtype dtype) {
 }
 
 const char *moecl_activation_name(moecl_activation activation) {
-  static const char *const names[] = {"swiglu", "geglu", "relu",
-                                      "gelu", "silu", "geglu_tanh",
-                                      "gelu_tanh", "relu2", "swiglu_clamped", "swiglu_limited",
+  static const char *const names[] = {"swiglu",
+                                      "geglu",
+                                      "relu",
+                                      "gelu",
+                                      "silu",
+                                      "geglu_tanh",
+                                      "gelu_tanh",
+                                      "relu2",
+                                      "swiglu_clamped",
+                                      "swiglu_limited",
                                       "swiglu_limited_silu"};
   return (unsigned)activation < MOECL_ACTIVATION_COUNT ? names[activation] : "?";
 }
@@ -113,10 +121,8 @@ static double widen(uint16_t value, format16 format) {
     result *= (double)fraction;
     return sign ? -result : result;
   }
-  if (exponent == (uint64_t)(2 * format.bias + 1))
-    exponent = 0x7ff;
-  else
-    exponent += 1023 - (uint64_t)format.bias;
+  if (exponent == (uint64_t)(2 * format.bias + 1)) exponent = 0x7ff;
+  else exponent += 1023 - (uint64_t)format.bias;
   u = sign | exponent << 52 | fraction << (52 - format.mantissa);
   memcpy(&result, &u, sizeof result);
   return result;

@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: MIT
 #include "kernel/choose.h"
 #include "base/base.h"
 
@@ -7,13 +8,11 @@ enum { MAX_CANDIDATES = 32 };
 static moecl_status find_candidates(moecl_context *context, const kernel_choice *choice,
                                     const kernel_variant **list, size_t *count) {
   char why[512];
-  const size_t found =
-      kernel_candidates(choice->operation, choice->asked, choice->dtype,
-                        &context->info, list, MAX_CANDIDATES, why, sizeof why);
+  const size_t found = kernel_candidates(choice->operation, choice->asked, choice->dtype,
+                                         &context->info, list, MAX_CANDIDATES, why, sizeof why);
   if (found == 0) return log_error(&context->log, MOECL_ERROR_UNSUPPORTED, "%s", why);
   size_t first = 0, kept = 0;
-  while (choice->from && list[first] != choice->from && first + 1 < found)
-    first++;
+  while (choice->from && list[first] != choice->from && first + 1 < found) first++;
   for (size_t i = first; i < found; i++)
     if (!choice->accepts || choice->accepts(choice->user, list[i])) list[kept++] = list[i];
   *count = kept;

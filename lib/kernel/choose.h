@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: MIT
 /* One way from an operation to the variant that serves it. */
 #ifndef MOECL_LIB_KERNEL_CHOOSE_H
 #define MOECL_LIB_KERNEL_CHOOSE_H
@@ -23,8 +24,9 @@ typedef struct kernel_choice {
  * *set_aside others. One that fails, whether in its build, its self-check or on
  * the device, is set aside with a warning, and what it logs as errors becomes
  * warnings too. Before that, programs that it had from the disk cache and that never
- * passed a self-check are built anew, and it is tried once more. The last candidate's failure (so that of one asked for by name)
- * is the call's, and so is a lack of memory, which the next one would meet too. */
+ * passed a self-check are built anew, and it is tried once more. The last candidate's failure (so
+ * that of one asked for by name) is the call's, and so is a lack of memory, which the next one
+ * would meet too. */
 moecl_status kernel_choose(moecl_context *context, const kernel_choice *choice,
                            const kernel_variant **chosen, size_t *set_aside);
 

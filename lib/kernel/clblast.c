@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: MIT
 #include "kernel/clblast.h"
 #include "ocl/program.h"
 

@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: MIT
 /* The one door to CLBlast. */
 #ifndef MOECL_LIB_KERNEL_CLBLAST_H
 #define MOECL_LIB_KERNEL_CLBLAST_H

@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: MIT
 #include "kernel/variant.h"
 #include "kernel/clblast.h"
 #include <stdio.h>
@@ -20,7 +21,7 @@ static const kernel_variant combine_variants[] = {
 };
 
 #define TABLE(operation)                                                                           \
-  {#operation, operation##_variants, sizeof operation##_variants / sizeof operation##_variants[0]}
+  { #operation, operation##_variants, sizeof operation##_variants / sizeof operation##_variants[0] }
 
 static const struct {
   const char *operation;
@@ -94,11 +95,13 @@ size_t kernel_candidates(const char *operation, const char *asked, moecl_dtype d
                (unsigned)too_large->local_bytes, (unsigned long long)device->max_work_group_size,
                (unsigned long long)device->local_memory_bytes, names);
     else if (not_built)
-      snprintf(why, size, "this libmoecl was built without CLBlast, which %s variant '%s' is; "
-               "install it and build again", operation, asked);
+      snprintf(why, size,
+               "this libmoecl was built without CLBlast, which %s variant '%s' is; "
+               "install it and build again",
+               operation, asked);
     else if (known)
-      snprintf(why, size, "%s variant '%s' cannot serve %s on this device; there are: %s", operation,
-               asked, moecl_dtype_name(dtype), names);
+      snprintf(why, size, "%s variant '%s' cannot serve %s on this device; there are: %s",
+               operation, asked, moecl_dtype_name(dtype), names);
     else
       snprintf(why, size, "there is no %s variant '%s'; there are: %s", operation,
                asked ? asked : "", names);

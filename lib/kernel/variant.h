@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: MIT
 /* The registry: every operation's variants, from cl/<operation>/variants.def. */
 #ifndef MOECL_LIB_KERNEL_VARIANT_H
 #define MOECL_LIB_KERNEL_VARIANT_H
@@ -22,21 +23,21 @@ enum {
 };
 
 enum { /* shorthand for the rows' data types */
-  KERNEL_DTYPE_F32 = 1 << MOECL_F32,
-  KERNEL_DTYPE_F16 = 1 << MOECL_F16,
-  KERNEL_DTYPE_BF16 = 1 << MOECL_BF16,
-  KERNEL_DTYPE_ALL = KERNEL_DTYPE_F32 | KERNEL_DTYPE_F16 | KERNEL_DTYPE_BF16
+       KERNEL_DTYPE_F32 = 1 << MOECL_F32,
+       KERNEL_DTYPE_F16 = 1 << MOECL_F16,
+       KERNEL_DTYPE_BF16 = 1 << MOECL_BF16,
+       KERNEL_DTYPE_ALL = KERNEL_DTYPE_F32 | KERNEL_DTYPE_F16 | KERNEL_DTYPE_BF16
 };
 
 typedef struct kernel_variant {
   const char *name;
-  const char *source;    /* below cl/ */
-  uint32_t dtypes;       /* bits 1 << moecl_dtype */
-  uint32_t required;     /* moecl_capability bits that must hold */
-  uint32_t tile_m;       /* rows of a GEMM tile; 0: by vector width (kernel_gemm_tile) */
-  uint32_t tile_n;       /* columns of one */
-  uint32_t local;        /* work-items of a work-group */
-  uint32_t local_bytes;  /* the most local memory that one of its kernels declares */
+  const char *source;   /* below cl/ */
+  uint32_t dtypes;      /* bits 1 << moecl_dtype */
+  uint32_t required;    /* moecl_capability bits that must hold */
+  uint32_t tile_m;      /* rows of a GEMM tile; 0: by vector width (kernel_gemm_tile) */
+  uint32_t tile_n;      /* columns of one */
+  uint32_t local;       /* work-items of a work-group */
+  uint32_t local_bytes; /* the most local memory that one of its kernels declares */
   uint32_t flags;
 } kernel_variant;
 

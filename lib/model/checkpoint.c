@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: MIT
 #include "model/checkpoint.h"
 
 #include "base/base.h"
@@ -97,8 +98,8 @@ static moecl_status add_entries(moecl_checkpoint *checkpoint, json_t *map) {
 static moecl_status read_index(moecl_checkpoint *checkpoint) {
   const json_limits limits = {.depth = 16, .values = 20000000};
   if (!checkpoint->index_path || checkpoint->index) return MOECL_OK;
-  MOECL_TRY(json_read(&checkpoint->log, checkpoint->index_path, 1 << 28, limits,
-                      &checkpoint->index));
+  MOECL_TRY(
+      json_read(&checkpoint->log, checkpoint->index_path, 1 << 28, limits, &checkpoint->index));
   json_t *map = json_object_get(checkpoint->index, "weight_map");
   const moecl_status status =
       json_is_object(map) ? add_entries(checkpoint, map)
@@ -113,10 +114,8 @@ static moecl_status find_files(moecl_checkpoint *checkpoint) {
   char *single = path_to(checkpoint->folder, "model.safetensors");
   char *index = path_to(checkpoint->folder, "model.safetensors.index.json");
   moecl_status status;
-  if (!single || !index)
-    status = no_memory(checkpoint);
-  else if (access(single, F_OK) == 0)
-    status = add_shard(checkpoint, "model.safetensors");
+  if (!single || !index) status = no_memory(checkpoint);
+  else if (access(single, F_OK) == 0) status = add_shard(checkpoint, "model.safetensors");
   else if (access(index, F_OK) == 0)
     status = (checkpoint->index_path = strdup(index)) ? MOECL_OK : no_memory(checkpoint);
   else
@@ -185,8 +184,8 @@ static moecl_status open_shard(moecl_checkpoint *checkpoint, size_t number, cons
   if (shard->file) return MOECL_OK;
   if (access(shard->path, F_OK) != 0)
     return log_error(&checkpoint->log, MOECL_ERROR_IO, "%s: cannot be read: %s%s%.200s%s",
-                     shard->path, base_error_text(errno), tensor ? " (tensor '" : "", tensor ? tensor : "",
-                     tensor ? "' is in it)" : "");
+                     shard->path, base_error_text(errno), tensor ? " (tensor '" : "",
+                     tensor ? tensor : "", tensor ? "' is in it)" : "");
   return moecl_safetensors_open(shard->path, checkpoint->log.fn, checkpoint->log.user,
                                 &shard->file);
 }
@@ -227,15 +226,14 @@ const char *model_name_at(const moecl_checkpoint *checkpoint, size_t i, const ch
 }
 
 size_t model_first_name(const moecl_checkpoint *checkpoint, const char *name) {
-  size_t first = 0, behind = checkpoint->index ? checkpoint->num_entries
-                                               : moecl_safetensors_count(checkpoint->shards[0].file);
+  size_t first = 0, behind = checkpoint->index
+                                 ? checkpoint->num_entries
+                                 : moecl_safetensors_count(checkpoint->shards[0].file);
   while (first < behind) {
     const char *file;
     const size_t middle = first + (behind - first) / 2;
-    if (strcmp(model_name_at(checkpoint, middle, &file), name) < 0)
-      first = middle + 1;
-    else
-      behind = middle;
+    if (strcmp(model_name_at(checkpoint, middle, &file), name) < 0) first = middle + 1;
+    else behind = middle;
   }
   return first;
 }
@@ -265,8 +263,8 @@ static void measure(const moecl_checkpoint *checkpoint, const moecl_safetensors_
   size->parameters += tensor->count;
   bool extra = false;
   for (int i = 0; i < 2 && description->family->stacks[i].prefixes; i++)
-    extra = extra || is_behind(tensor->name, &description->family->stacks[i],
-                               description->stack_layers[i]);
+    extra = extra ||
+            is_behind(tensor->name, &description->family->stacks[i], description->stack_layers[i]);
   if (extra) size->extra_parameters += tensor->count;
 }
 

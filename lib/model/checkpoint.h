@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: MIT
 /* A checkpoint as lib/model's parts share it. */
 #ifndef MOECL_LIB_MODEL_CHECKPOINT_H
 #define MOECL_LIB_MODEL_CHECKPOINT_H

@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: MIT
 #include "model/config.h"
 
 #include "base/base.h"
@@ -103,8 +104,7 @@ static bool is_sign(const char *at, size_t size) {
 /* The length of an expression's first term. */
 static size_t term_size(const char *at) {
   size_t size = strcspn(at, "*/-");
-  while (at[size] == '-' && is_sign(at, size))
-    size += 1 + strcspn(at + size + 1, "*/-");
+  while (at[size] == '-' && is_sign(at, size)) size += 1 + strcspn(at + size + 1, "*/-");
   return size;
 }
 
@@ -116,17 +116,10 @@ moecl_status config_number(const model_config *config, const char *expression, d
     double term = 0;
     MOECL_TRY(term_value(config, at, size, &term));
     switch (operation) {
-    case '*':
-      *value *= term;
-      break;
-    case '/':
-      *value = term != 0 ? *value / term : INFINITY;
-      break;
-    case '-':
-      *value -= term;
-      break;
-    default:
-      *value = term;
+    case '*': *value *= term; break;
+    case '/': *value = term != 0 ? *value / term : INFINITY; break;
+    case '-': *value -= term; break;
+    default: *value = term;
     }
     operation = at[size];
     at += size + (operation != 0);

@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: MIT
 /* config.json, asked through short expressions that the families' rows are made
  * of:
  *
@@ -10,7 +11,8 @@
  *                                     *, / and - from left to right
  *   1                                 a constant
  *
- * A null that is given no meaning is refused. true counts as 1 and false as 0; of a list, the layer's element is taken. */
+ * A null that is given no meaning is refused. true counts as 1 and false as 0; of a list, the
+ * layer's element is taken. */
 #ifndef MOECL_LIB_MODEL_CONFIG_H
 #define MOECL_LIB_MODEL_CONFIG_H
 

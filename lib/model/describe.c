@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: MIT
 #include "model/describe.h"
 
 #include "base/base.h"
@@ -106,8 +107,7 @@ static moecl_status read_type(const model_config *config, const char *keys, json
                               int64_t number, bool *is_moe) {
   json_t *type = json_array_get(types, (size_t)number);
   const char *word = json_string_value(type);
-  if (word && (strcmp(word, "sparse") == 0 || strcmp(word, "dense") == 0))
-    *is_moe = *word == 's';
+  if (word && (strcmp(word, "sparse") == 0 || strcmp(word, "dense") == 0)) *is_moe = *word == 's';
   else if (json_is_boolean(type) || json_is_integer(type))
     *is_moe = json_is_true(type) || json_integer_value(type) != 0;
   else
@@ -353,8 +353,8 @@ static moecl_status read_capacity(const model_config *config, const family *fami
   bool prioritized;
   MOECL_TRY(config_flag(config, family->prioritized, &prioritized));
   if (prioritized) params->drop_policy = MOECL_DROP_PRIORITIZED;
-  MOECL_TRY(config_flag(config, family->renormalize_after_capacity,
-                        &params->renormalize_after_capacity));
+  MOECL_TRY(
+      config_flag(config, family->renormalize_after_capacity, &params->renormalize_after_capacity));
   MOECL_TRY(config_number(config, family->capacity_factor, &params->capacity_factor));
   params->capacity_of_tokens = family->capacity_of_tokens && params->capacity_factor > 0;
   if (params->capacity_factor > 0 || !family->capacity) return MOECL_OK;

@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: MIT
 /* A model's feed-forward layers, from its config.json and its family's row. */
 #ifndef MOECL_LIB_MODEL_DESCRIBE_H
 #define MOECL_LIB_MODEL_DESCRIBE_H

@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: MIT
 /* The families, a row each. Rules and names are those of transformers 5.24 and of
  * the published files. */
 #include "model/family_rows.h"
@@ -587,7 +588,8 @@ static const family older_families[] = {
      .refused = "ffn_config.moe_normalize_expert_weights=1",
      .no_effect = "max_seq_len ffn_config.hidden_size ffn_config.moe_jitter_eps "
                   "ffn_config.moe_loss_weight",
-     .stacks = {{.prefixes = "transformer.blocks.{layer}.|blocks.{layer}.", .num_layers = "n_layers"}},
+     .stacks = {{.prefixes = "transformer.blocks.{layer}.|blocks.{layer}.",
+                 .num_layers = "n_layers"}},
      .hidden_size = "d_model",
      .intermediate_size = "ffn_config.ffn_hidden_size=3584",
      .num_experts = "ffn_config.moe_num_experts=4",

@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: MIT
 /* The families that are younger than those of families.c. Rules and names are those of
  * transformers 5.24 and of the published files. */
 #include "model/family_rows.h"

@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: MIT
 /* A family of models as one row of data: how config.json tells sizes and rule,
  * and what the tensors are called. The rows are in families.c and
  * families_newer.c; CONTRIBUTING.md explains how to add one. Expressions are those
@@ -63,8 +64,8 @@ typedef struct family {
   family_stack stacks[2];  /* an encoder's first */
 
   const char *hidden_size, *intermediate_size, *num_experts, *top_k;
-  const char *identity_experts; /* beside num_experts */
-  int least_experts; /* with fewer all layers are dense; 0: 1 */
+  const char *identity_experts;        /* beside num_experts */
+  int least_experts;                   /* with fewer all layers are dense; 0: 1 */
   const char *dense_intermediate_size; /* NULL: intermediate_size */
   const char *shared_intermediate_size;
   const char *activation; /* a name, as transformers' ACT2FN has it */
@@ -92,10 +93,10 @@ typedef struct family {
   const char *second_choice; /* "all", "random", "sampling" */
   bool weight_on_input;
   const char *shared_combination; /* a text, "sum" or "average" of routed and shared experts */
-  const char *capacity_factor; /* 0: capacity below */
-  bool capacity_of_tokens;     /* it is a share of the tokens */
-  const char *capacity;        /* tokens an expert takes */
-  const char *prioritized;     /* flag: MOECL_DROP_PRIORITIZED */
+  const char *capacity_factor;    /* 0: capacity below */
+  bool capacity_of_tokens;        /* it is a share of the tokens */
+  const char *capacity;           /* tokens an expert takes */
+  const char *prioritized;        /* flag: MOECL_DROP_PRIORITIZED */
   const char *renormalize_after_capacity;
 
   const char *router, *router_bias, *correction_bias, *noise; /* patterns */

@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: MIT
 /* What several families' rows have in common. */
 #ifndef MOECL_LIB_MODEL_FAMILY_ROWS_H
 #define MOECL_LIB_MODEL_FAMILY_ROWS_H

@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: MIT
 #include "model/json.h"
 
 #include "base/base.h"
@@ -17,8 +18,7 @@ static bool within(const char *text, size_t size, json_limits limits) {
   for (size_t i = 0; i < size; i++) {
     switch (text[i]) {
     case '"':
-      for (i++; i < size && text[i] != '"'; i++)
-        i += text[i] == '\\';
+      for (i++; i < size && text[i] != '"'; i++) i += text[i] == '\\';
       break;
     case '{':
     case '[':
@@ -26,14 +26,9 @@ static bool within(const char *text, size_t size, json_limits limits) {
       if (++depth > limits.depth) return false;
       break;
     case '}':
-    case ']':
-      depth--;
-      break;
-    case ',':
-      values++;
-      break;
-    default:
-      break;
+    case ']': depth--; break;
+    case ',': values++; break;
+    default: break;
     }
     if (values > limits.values) return false;
   }
@@ -43,8 +38,7 @@ static bool within(const char *text, size_t size, json_limits limits) {
 /* The length of the string that begins at `at`, quotes included; `left` if it has no end. */
 static size_t string_size(const char *at, size_t left) {
   size_t size = 1;
-  while (size < left && at[size] != '"')
-    size += 1 + (at[size] == '\\');
+  while (size < left && at[size] != '"') size += 1 + (at[size] == '\\');
   return size < left ? size + 1 : left;
 }
 
@@ -72,11 +66,9 @@ static void quote_specials(const char *text, size_t size, base_text *quoted) {
 /* The string that ends last before `position`; names with escaped quotes are cut. */
 static const char *name_before(const char *text, size_t size, size_t position, size_t *length) {
   size_t end = position < size ? position : size;
-  while (end > 0 && text[end - 1] != '"')
-    end--;
+  while (end > 0 && text[end - 1] != '"') end--;
   size_t begin = end > 0 ? --end : 0;
-  while (begin > 0 && text[begin - 1] != '"')
-    begin--;
+  while (begin > 0 && text[begin - 1] != '"') begin--;
   *length = end - begin;
   return text + begin;
 }
@@ -154,8 +146,7 @@ moecl_status json_read(const moecl_log *log, const char *path, uint64_t max_byte
   MOECL_TRY(open_regular(log, path, max_bytes, &file, &size));
   char *text = malloc(size + 1);
   moecl_status status = MOECL_OK;
-  if (!text)
-    status = log_error(log, MOECL_ERROR_OUT_OF_HOST_MEMORY, "no host memory");
+  if (!text) status = log_error(log, MOECL_ERROR_OUT_OF_HOST_MEMORY, "no host memory");
   else if (fread(text, 1, size, file) != size)
     status = log_error(log, MOECL_ERROR_IO, "%s: became shorter while it was read", path);
   fclose(file);

@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: MIT
 /* JSON from files that nobody vouches for: bounded before it is parsed. */
 #ifndef MOECL_LIB_MODEL_JSON_H
 #define MOECL_LIB_MODEL_JSON_H

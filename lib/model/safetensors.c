@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: MIT
 #include "model/safetensors.h"
 
 #include "base/base.h"
@@ -158,8 +159,7 @@ static moecl_status read_entries(moecl_safetensors *file) {
 static moecl_status header_size(const moecl_safetensors *file, const uint8_t prefix[8],
                                 uint64_t *size) {
   *size = 0;
-  for (int i = 7; i >= 0; i--)
-    *size = *size << 8 | prefix[i];
+  for (int i = 7; i >= 0; i--) *size = *size << 8 | prefix[i];
   if (*size > file->size - 8)
     return log_error(&file->log, MOECL_ERROR_IO,
                      "%s: its header should be %" PRIu64 " bytes long, but the file has %" PRIu64
@@ -358,16 +358,12 @@ static bool element(const char *dtype, const uint8_t *at, double *value) {
     double f64;
     uint64_t u;
   } bits = {.u = 0};
-  for (size_t i = size; i-- > 0;)
-    bits.u = bits.u << 8 | at[i];
-  if (strcmp(dtype, "F64") == 0)
-    *value = bits.f64;
-  else if (dtype[0] == 'U' || strcmp(dtype, "BOOL") == 0)
-    *value = (double)bits.u;
+  for (size_t i = size; i-- > 0;) bits.u = bits.u << 8 | at[i];
+  if (strcmp(dtype, "F64") == 0) *value = bits.f64;
+  else if (dtype[0] == 'U' || strcmp(dtype, "BOOL") == 0) *value = (double)bits.u;
   else if (dtype[0] == 'I')
     *value = (double)((int64_t)(bits.u << (64 - 8 * size)) / (INT64_C(1) << (64 - 8 * size) % 64));
-  else
-    return false;
+  else return false;
   return true;
 }
 

@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: MIT
 /* What the rest of lib/model and tests need beside the public header. */
 #ifndef MOECL_LIB_MODEL_SAFETENSORS_H
 #define MOECL_LIB_MODEL_SAFETENSORS_H

@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: MIT
 /* A tensor that the files have of a layer's feed-forward network and that nothing
  * reads is a part of its function which no member of the family's row describes: a
  * bias, a scale, another expert. */
@@ -30,8 +31,8 @@ static bool begins_as_ffn(const char *tail, const family_ffn *ffn) {
 /* Does a name's first part sound like a part of the network? Norms before and behind it
  * are the block's. */
 static bool sounds_like_ffn(const char *tail) {
-  static const char *const words[] = {"router", "expert", "moe", "mlp", "ffn", "feed_forward",
-                                      "feedforward", "shared"};
+  static const char *const words[] = {"router", "expert",       "moe",         "mlp",
+                                      "ffn",    "feed_forward", "feedforward", "shared"};
   char first[64];
   const size_t size = strcspn(tail, ".");
   if (size >= sizeof first) return false;
@@ -49,14 +50,15 @@ static bool is_of_ffn(const family *family, const char *prefix, const char *tail
   const size_t size = strlen(prefix);
   const bool whole_layer = size >= 2 && prefix[size - 2] >= '0' && prefix[size - 2] <= '9';
   if (whole_layer && begins_as(tail, family->beside)) return false;
-  return !whole_layer || sounds_like_ffn(tail) || begins_as(tail, family->router) || begins_as_ffn(tail, &family->experts) ||
-         begins_as_ffn(tail, &family->shared) || begins_as_ffn(tail, &family->dense) ||
-         begins_as_ffn(tail, &family->other_experts) ||
+  return !whole_layer || sounds_like_ffn(tail) || begins_as(tail, family->router) ||
+         begins_as_ffn(tail, &family->experts) || begins_as_ffn(tail, &family->shared) ||
+         begins_as_ffn(tail, &family->dense) || begins_as_ffn(tail, &family->other_experts) ||
          begins_as_ffn(tail, &family->other_shared) || begins_as_ffn(tail, &family->other_dense);
 }
 
 /* Is `tail` one of the pattern's alternatives, with an identity expert's number? */
-static bool is_of_identity(const char *tail, const char *pattern, const moecl_layer_params *params) {
+static bool is_of_identity(const char *tail, const char *pattern,
+                           const moecl_layer_params *params) {
   for (const char *at = pattern; at; at = strchr(at, '|')) {
     at += *at == '|';
     const char *number = strstr(at, "{expert}");

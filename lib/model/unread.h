@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: MIT
 /* Tensors of a layer that nothing reads. */
 #ifndef MOECL_LIB_MODEL_UNREAD_H
 #define MOECL_LIB_MODEL_UNREAD_H

@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: MIT
 /* A layer's tensors in the canonical layout, out of whatever layout the files
  * have. Every matrix is made of at most two pieces (gate and up) with strides. */
 #include "base/base.h"
@@ -40,8 +41,7 @@ static moecl_status missing(moecl_checkpoint *checkpoint, const char *name) {
 
 static void add_shape(base_text *text, const int64_t *shape, int rank) {
   base_text_addf(text, "[");
-  for (int i = 0; i < rank; i++)
-    base_text_addf(text, "%s%" PRId64, i ? ", " : "", shape[i]);
+  for (int i = 0; i < rank; i++) base_text_addf(text, "%s%" PRId64, i ? ", " : "", shape[i]);
   base_text_addf(text, "]");
 }
 
@@ -49,10 +49,8 @@ static void add_shape(base_text *text, const int64_t *shape, int rank) {
 static bool same_shape(const int64_t *a, int rank_a, const int64_t *b, int rank_b) {
   int i = 0, j = 0;
   for (;;) {
-    while (i < rank_a && a[i] == 1)
-      i++;
-    while (j < rank_b && b[j] == 1)
-      j++;
+    while (i < rank_a && a[i] == 1) i++;
+    while (j < rank_b && b[j] == 1) j++;
     if (i == rank_a || j == rank_b) return i == rank_a && j == rank_b;
     if (a[i++] != b[j++]) return false;
   }
@@ -184,35 +182,17 @@ static int wants_of(const family *family, const family_ffn *ffn, const family_ff
   case MOECL_ROUTER_WEIGHT:
     wants[0] = want_whole(family->router, e, h);
     return layer->is_moe ? 1 : 0; /* a dense network: any router chooses its one expert */
-  case MOECL_ROUTER_BIAS:
-    wants[0] = want_whole(family->router_bias, e, 0);
-    return 1;
-  case MOECL_SCORE_CORRECTION_BIAS:
-    wants[0] = want_whole(family->correction_bias, e, 0);
-    return 1;
-  case MOECL_ROUTER_NOISE_WEIGHT:
-    wants[0] = want_whole(family->noise, e, h);
-    return 1;
-  case MOECL_GATE_UP_PROJ:
-    return want_gate_up(ffn, gated, p->intermediate_size, h, wants);
-  case MOECL_GATE_UP_BIAS:
-    return want_gate_up(ffn, gated, p->intermediate_size, 0, wants);
-  case MOECL_DOWN_PROJ:
-    wants[0] = want_down(ffn, h, p->intermediate_size);
-    return 1;
-  case MOECL_DOWN_BIAS:
-    wants[0] = want_whole(ffn->down_bias, h, 0);
-    return 1;
-  case MOECL_SHARED_GATE_UP_PROJ:
-    return want_gate_up(shared, gated, s, h, wants);
-  case MOECL_SHARED_DOWN_PROJ:
-    wants[0] = want_down(shared, h, s);
-    return 1;
-  case MOECL_SHARED_GATE:
-    wants[0] = want_whole(family->shared_gate, h, 0);
-    return 1;
-  case MOECL_TENSOR_COUNT:
-    break;
+  case MOECL_ROUTER_BIAS: wants[0] = want_whole(family->router_bias, e, 0); return 1;
+  case MOECL_SCORE_CORRECTION_BIAS: wants[0] = want_whole(family->correction_bias, e, 0); return 1;
+  case MOECL_ROUTER_NOISE_WEIGHT: wants[0] = want_whole(family->noise, e, h); return 1;
+  case MOECL_GATE_UP_PROJ: return want_gate_up(ffn, gated, p->intermediate_size, h, wants);
+  case MOECL_GATE_UP_BIAS: return want_gate_up(ffn, gated, p->intermediate_size, 0, wants);
+  case MOECL_DOWN_PROJ: wants[0] = want_down(ffn, h, p->intermediate_size); return 1;
+  case MOECL_DOWN_BIAS: wants[0] = want_whole(ffn->down_bias, h, 0); return 1;
+  case MOECL_SHARED_GATE_UP_PROJ: return want_gate_up(shared, gated, s, h, wants);
+  case MOECL_SHARED_DOWN_PROJ: wants[0] = want_down(shared, h, s); return 1;
+  case MOECL_SHARED_GATE: wants[0] = want_whole(family->shared_gate, h, 0); return 1;
+  case MOECL_TENSOR_COUNT: break;
   }
   return 0;
 }
@@ -319,8 +299,8 @@ static moecl_status looks_plain(moecl_checkpoint *checkpoint, const model_layer 
   char *name;
   const moecl_status status = model_find(checkpoint, layer, pattern, 0, &name, NULL, &tensor);
   free(name);
-  *plain = *plain || (has_shape(tensor, items, rows, columns) &&
-                      !has_shape(tensor, items, columns, rows));
+  *plain = *plain ||
+           (has_shape(tensor, items, rows, columns) && !has_shape(tensor, items, columns, rows));
   return status;
 }
 
@@ -335,7 +315,8 @@ static moecl_status ffn_of(moecl_checkpoint *checkpoint, const model_layer *laye
   *ffn = *found;
   if (!(ffn->layout & FFN_EITHER)) return MOECL_OK;
   MOECL_TRY(looks_plain(checkpoint, layer, ffn->gate_up, rows, p->hidden_size, &plain));
-  MOECL_TRY(looks_plain(checkpoint, layer, ffn->down, p->hidden_size, p->intermediate_size, &plain));
+  MOECL_TRY(
+      looks_plain(checkpoint, layer, ffn->down, p->hidden_size, p->intermediate_size, &plain));
   if (!plain) ffn->layout |= FFN_TRANSPOSED;
   return MOECL_OK;
 }
@@ -356,10 +337,9 @@ static moecl_status find_pieces(moecl_checkpoint *checkpoint, const model_layer 
   *count = wants_of(family, &ffn, shared, layer, tensor, wants);
   for (int i = 0; i < *count; i++) {
     wants[i].item = item;
-    wants[i].items =
-        layer->is_moe && per_expert && !one_for_all
-            ? moecl_layer_tensor_items(&layer->params, tensor)
-            : 0;
+    wants[i].items = layer->is_moe && per_expert && !one_for_all
+                         ? moecl_layer_tensor_items(&layer->params, tensor)
+                         : 0;
     MOECL_TRY(find_piece(checkpoint, layer, &wants[i], &pieces[i]));
   }
   return MOECL_OK;
@@ -409,8 +389,7 @@ static moecl_status find_all(moecl_checkpoint *checkpoint, const model_layer *la
       piece pieces[2];
       int found;
       MOECL_TRY(find_pieces(checkpoint, layer, (moecl_tensor)t, item, pieces, &found));
-      for (int i = 0; i < found; i++)
-        names[(*count)++] = pieces[i].tensor->name;
+      for (int i = 0; i < found; i++) names[(*count)++] = pieces[i].tensor->name;
     }
   }
   return MOECL_OK;

@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: MIT
 /* One forward pass: the order of operations. */
 #include "base/base.h"
 #include "moe/layer.h"
@@ -66,8 +67,8 @@ static op_permute_io permute_io(const moecl_layer *layer, int64_t num_tokens) {
                          .order = region[REGION_ORDER],
                          .token_priority = region[REGION_TOKEN_PRIORITY],
                          .kept_weights = region[REGION_KEPT_WEIGHTS],
-                         .tile_m = op_gemm_tile_rows(layer->gate_up,
-                                                     num_tokens * layer->params.top_k)};
+                         .tile_m =
+                             op_gemm_tile_rows(layer->gate_up, num_tokens * layer->params.top_k)};
 }
 
 /* Router and permutation: together for few tokens, else one after the other,
@@ -134,8 +135,8 @@ static moecl_status enqueue_experts(moecl_layer *layer, ocl_chain *chain,
                                     const moecl_forward_params *params) {
   moecl_buffer *const *region = layer->workspace.region;
   if (layer->scale.kernel) MOECL_TRY(enqueue_scale(layer, chain, params));
-  op_gemm_io io = {.input = layer->scale.kernel ? region[REGION_SCALED]
-                                                : expert_input(layer, params),
+  op_gemm_io io = {.input =
+                       layer->scale.kernel ? region[REGION_SCALED] : expert_input(layer, params),
                    .slot_token = region[REGION_SLOT_TOKEN],
                    .expert_offsets = region[REGION_EXPERT_OFFSETS],
                    .tile_offsets = region[REGION_TILE_OFFSETS],
@@ -179,15 +180,14 @@ static double bytes_again(const moecl_layer_params *params, int64_t num_tokens) 
 }
 
 /* Nothing is dropped but whole tokens, all experts have weights, nothing is weighted
- * otherwise than those kernels do it, and the GEMMs have kernels for few tokens; they spare launches that
- * take an H100 as long as some 64 MB of weights. */
+ * otherwise than those kernels do it, and the GEMMs have kernels for few tokens; they spare
+ * launches that take an H100 as long as some 64 MB of weights. */
 static bool are_few(const moecl_layer *layer, int64_t num_tokens) {
   enum { WORTH_BYTES = 64000000 };
-  const bool plain = !(layer->params.capacity_factor > 0) &&
-                     layer->params.second_choice != MOECL_SECOND_RANDOM &&
-                     layer->params.num_identity_experts == 0 && !layer->scale.kernel &&
-                     !layer->permute.kept_weights &&
-                     bytes_again(&layer->params, num_tokens) <= WORTH_BYTES;
+  const bool plain =
+      !(layer->params.capacity_factor > 0) && layer->params.second_choice != MOECL_SECOND_RANDOM &&
+      layer->params.num_identity_experts == 0 && !layer->scale.kernel &&
+      !layer->permute.kept_weights && bytes_again(&layer->params, num_tokens) <= WORTH_BYTES;
   return plain && op_gemm_serves_few(layer->gate_up, num_tokens) &&
          op_gemm_serves_few(layer->down, num_tokens);
 }

@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: MIT
 #include "moe/layer.h"
 #include "base/base.h"
 #include "op/self_check.h"
@@ -20,9 +21,10 @@ static moecl_status choose(moecl_layer *layer, moe_operation operation, const ch
   size_t set_aside;
   MOECL_TRY(kernel_choose(layer->context, &choice, &layer->variant[operation], &set_aside));
   snprintf(layer->reason[operation], sizeof layer->reason[operation], "%s",
-           asked            ? "asked for by name"
-           : set_aside == 0 ? "the best that serves this device and data type"
-                            : "better ones did not build, or failed their self-check, on this device");
+           asked ? "asked for by name"
+           : set_aside == 0
+               ? "the best that serves this device and data type"
+               : "better ones did not build, or failed their self-check, on this device");
   log_write(&layer->context->log, MOECL_LOG_INFO, "%s: %s (%s)", operation_names[operation],
             layer->variant[operation]->name, layer->reason[operation]);
   return MOECL_OK;
@@ -279,8 +281,8 @@ static moecl_status check_items(moecl_layer *layer, moecl_tensor tensor, int64_t
                                 int64_t count, uint64_t *bytes) {
   const moecl_log *log = &layer->context->log;
   if ((int)tensor < 0 || tensor >= MOECL_TENSOR_COUNT || !layer->is_set[tensor])
-    return log_error(log, MOECL_ERROR_INVALID_ARGUMENT,
-                     "set_weights: this layer has no tensor %d", (int)tensor);
+    return log_error(log, MOECL_ERROR_INVALID_ARGUMENT, "set_weights: this layer has no tensor %d",
+                     (int)tensor);
   const int64_t items = moecl_layer_tensor_items(&layer->params, tensor);
   if (first < 0 || count < 0 || count > items || first > items - count)
     return log_error(log, MOECL_ERROR_INVALID_ARGUMENT,
@@ -376,8 +378,7 @@ double moecl_layer_roundoff(const moecl_layer *layer) {
   switch (layer->params.dtype) {
   case MOECL_F16: return 0x1p-11;
   case MOECL_BF16: return 0x1p-8;
-  default:
-    return layer->variant[OPERATION_GROUPED_GEMM]->flags & KERNEL_TF32 ? 0x1p-11 : 0x1p-24;
+  default: return layer->variant[OPERATION_GROUPED_GEMM]->flags & KERNEL_TF32 ? 0x1p-11 : 0x1p-24;
   }
 }
 

@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: MIT
 /* The layer's insides, shared by layer.c (creation, weights), memory.c (sizes),
  * forward.c (one pass) and routing.c (reading back). */
 #ifndef MOECL_LIB_MOE_LAYER_H

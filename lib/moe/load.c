@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: MIT
 /* A checkpoint's weights into a layer, one item at a time. */
 #include "moe/layer.h"
 

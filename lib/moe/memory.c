@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: MIT
 /* What a layer takes, without a layer: its operations are described, not made,
  * and then asked as a layer that was made is asked. */
 #include "base/base.h"

@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: MIT
 /* What can be said of layer parameters without a device. */
 #include "moecl/layer.h"
 #include "base/base.h"
@@ -67,13 +68,13 @@ static moecl_status check_enumerations(const moecl_layer_params *p, char *messag
   const struct {
     const char *field, *type;
     int value, count;
-  } all[] = {{"dtype", "moecl_dtype", (int)p->dtype, MOECL_DTYPE_COUNT},
-             {"activation", "moecl_activation", (int)p->activation, MOECL_ACTIVATION_COUNT},
-             {"drop_policy", "moecl_drop_policy", (int)p->drop_policy, MOECL_DROP_POLICY_COUNT},
-             {"scoring", "moecl_scoring", (int)p->scoring, MOECL_SCORING_COUNT},
-             {"group_score", "moecl_group_score", (int)p->group_score, MOECL_GROUP_SCORE_COUNT},
-             {"second_choice", "moecl_second_choice", (int)p->second_choice,
-              MOECL_SECOND_CHOICE_COUNT}};
+  } all[] = {
+      {"dtype", "moecl_dtype", (int)p->dtype, MOECL_DTYPE_COUNT},
+      {"activation", "moecl_activation", (int)p->activation, MOECL_ACTIVATION_COUNT},
+      {"drop_policy", "moecl_drop_policy", (int)p->drop_policy, MOECL_DROP_POLICY_COUNT},
+      {"scoring", "moecl_scoring", (int)p->scoring, MOECL_SCORING_COUNT},
+      {"group_score", "moecl_group_score", (int)p->group_score, MOECL_GROUP_SCORE_COUNT},
+      {"second_choice", "moecl_second_choice", (int)p->second_choice, MOECL_SECOND_CHOICE_COUNT}};
   for (size_t i = 0; i < sizeof all / sizeof all[0]; i++)
     if (all[i].value < 0 || all[i].value >= all[i].count)
       return invalid(message, size, "%s is %d, expected a %s", all[i].field, all[i].value,
@@ -108,10 +109,10 @@ static moecl_status check_groups(const moecl_layer_params *p, char *message, siz
  * is anyone's guess. */
 static moecl_status check_rule(const moecl_layer_params *p, char *message, size_t size) {
   const bool limited = p->topk_group < p->num_expert_group;
-  const char *also = p->score_correction_bias                   ? "score_correction_bias"
-                     : limited                                  ? "fewer than all expert groups"
-                     : p->scoring == MOECL_SCORING_SPARSEMIXER  ? "scoring sparsemixer"
-                                                                : NULL;
+  const char *also = p->score_correction_bias                  ? "score_correction_bias"
+                     : limited                                 ? "fewer than all expert groups"
+                     : p->scoring == MOECL_SCORING_SPARSEMIXER ? "scoring sparsemixer"
+                                                               : NULL;
   if (p->score_after_topk && also)
     return invalid(message, size, "score_after_topk is true with %s, expected one of both", also);
   if (p->second_choice == MOECL_SECOND_SAMPLED && also)
@@ -144,8 +145,7 @@ static moecl_status check_router(const moecl_layer_params *p, char *message, siz
                    "routed_scaling_factor is %g, expected a finite number greater than 0, or 0 "
                    "for 1",
                    (double)p->routed_scaling_factor);
-  moecl_status status =
-      check_guard("renormalize_epsilon", p->renormalize_epsilon, message, size);
+  moecl_status status = check_guard("renormalize_epsilon", p->renormalize_epsilon, message, size);
   if (status == MOECL_OK)
     status = check_guard("renormalize_minimum", p->renormalize_minimum, message, size);
   if (status == MOECL_OK) status = check_groups(p, message, size);
@@ -197,31 +197,21 @@ int64_t moecl_layer_tensor_size(const moecl_layer_params *params, moecl_tensor t
   int64_t up_rows =
       params->intermediate_size * (moecl_activation_is_gated(params->activation) ? 2 : 1);
   switch (tensor) {
-  case MOECL_ROUTER_WEIGHT:
-    return params->num_experts * params->hidden_size;
-  case MOECL_ROUTER_BIAS:
-    return params->router_bias ? params->num_experts : 0;
-  case MOECL_GATE_UP_PROJ:
-    return up_rows * params->hidden_size;
-  case MOECL_GATE_UP_BIAS:
-    return params->gate_up_bias ? up_rows : 0;
-  case MOECL_DOWN_PROJ:
-    return params->hidden_size * params->intermediate_size;
-  case MOECL_DOWN_BIAS:
-    return params->down_bias ? params->hidden_size : 0;
-  case MOECL_SCORE_CORRECTION_BIAS:
-    return params->score_correction_bias ? params->num_experts : 0;
+  case MOECL_ROUTER_WEIGHT: return params->num_experts * params->hidden_size;
+  case MOECL_ROUTER_BIAS: return params->router_bias ? params->num_experts : 0;
+  case MOECL_GATE_UP_PROJ: return up_rows * params->hidden_size;
+  case MOECL_GATE_UP_BIAS: return params->gate_up_bias ? up_rows : 0;
+  case MOECL_DOWN_PROJ: return params->hidden_size * params->intermediate_size;
+  case MOECL_DOWN_BIAS: return params->down_bias ? params->hidden_size : 0;
+  case MOECL_SCORE_CORRECTION_BIAS: return params->score_correction_bias ? params->num_experts : 0;
   case MOECL_ROUTER_NOISE_WEIGHT:
     return params->router_noise ? params->num_experts * params->hidden_size : 0;
   case MOECL_SHARED_GATE_UP_PROJ:
     return params->shared_intermediate_size * params->hidden_size *
            (moecl_activation_is_gated(params->activation) ? 2 : 1);
-  case MOECL_SHARED_DOWN_PROJ:
-    return params->shared_intermediate_size * params->hidden_size;
-  case MOECL_SHARED_GATE:
-    return params->shared_gate ? params->hidden_size : 0;
-  case MOECL_TENSOR_COUNT:
-    break;
+  case MOECL_SHARED_DOWN_PROJ: return params->shared_intermediate_size * params->hidden_size;
+  case MOECL_SHARED_GATE: return params->shared_gate ? params->hidden_size : 0;
+  case MOECL_TENSOR_COUNT: break;
   }
   return 0;
 }
@@ -255,22 +245,14 @@ int64_t moecl_expert_capacity(const moecl_layer_params *params, int64_t num_toke
 
 const char *moecl_stage_name(moecl_stage stage) {
   switch (stage) {
-  case MOECL_STAGE_ROUTER:
-    return "router";
-  case MOECL_STAGE_PERMUTE:
-    return "permute";
-  case MOECL_STAGE_GATE_UP:
-    return "gate_up";
-  case MOECL_STAGE_DOWN:
-    return "down";
-  case MOECL_STAGE_SHARED:
-    return "shared";
-  case MOECL_STAGE_COMBINE:
-    return "combine";
-  case MOECL_STAGE_LAYER:
-    return "layer";
-  case MOECL_STAGE_COUNT:
-    break;
+  case MOECL_STAGE_ROUTER: return "router";
+  case MOECL_STAGE_PERMUTE: return "permute";
+  case MOECL_STAGE_GATE_UP: return "gate_up";
+  case MOECL_STAGE_DOWN: return "down";
+  case MOECL_STAGE_SHARED: return "shared";
+  case MOECL_STAGE_COMBINE: return "combine";
+  case MOECL_STAGE_LAYER: return "layer";
+  case MOECL_STAGE_COUNT: break;
   }
   return "?";
 }

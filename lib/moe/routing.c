@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: MIT
 /* Reading the latest forward's routing back. */
 #include "base/base.h"
 #include "moe/layer.h"

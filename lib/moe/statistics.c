@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: MIT
 #include "moecl/routing.h"
 #include <math.h>
 #include <stdlib.h>
@@ -30,8 +31,7 @@ typedef struct token_sums {
 static token_sums sum_token(const moecl_routing *routing, const float *logits) {
   const int64_t experts = routing->num_experts;
   double max = logits[0], sum = 0, weighted = 0, balance = 0;
-  for (int64_t e = 1; e < experts; e++)
-    max = fmax(max, logits[e]);
+  for (int64_t e = 1; e < experts; e++) max = fmax(max, logits[e]);
   for (int64_t e = 0; e < experts; e++) {
     double shifted = logits[e] - max, exponential = exp(shifted);
     sum += exponential;
@@ -91,8 +91,7 @@ static void count_choices(const moecl_routing *routing, moecl_routing_statistics
         count_token(&statistics->zero_weight_tokens, &statistics->first_zero_weight_token, t);
     } else if (all_finite(routing->router_logits + t * routing->num_experts,
                           routing->num_experts)) {
-      count_token(&statistics->nonfinite_score_tokens, &statistics->first_nonfinite_score_token,
-                  t);
+      count_token(&statistics->nonfinite_score_tokens, &statistics->first_nonfinite_score_token, t);
     }
   }
 }

@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: MIT
 /* One buffer for everything a forward needs between its input and output. */
 #include "base/base.h"
 #include "moe/layer.h"
@@ -10,7 +11,8 @@ uint64_t moe_region_bytes(const moecl_layer *layer, moe_region region, int64_t n
   const uint64_t output_row = layer->f32_outputs ? sizeof(float) : row;
   const uint64_t hidden = (uint64_t)params->hidden_size;
   switch (region) {
-  case REGION_HIDDEN_F32: return op_router_converts(&layer->router) ? tokens * hidden * sizeof(float) : 0;
+  case REGION_HIDDEN_F32:
+    return op_router_converts(&layer->router) ? tokens * hidden * sizeof(float) : 0;
   case REGION_ROUTER_INPUT: return params->jitter > 0 ? tokens * hidden * sizeof(float) : 0;
   case REGION_LOGITS: return tokens * experts * sizeof(float);
   case REGION_NOISE_LOGITS: return params->router_noise ? tokens * experts * sizeof(float) : 0;
@@ -20,8 +22,7 @@ uint64_t moe_region_bytes(const moecl_layer *layer, moe_region region, int64_t n
   case REGION_ASSIGNMENT_SLOT: return slots * sizeof(int32_t);
   case REGION_ORDER: return op_permute_selects(params) ? slots * sizeof(int32_t) : 0;
   case REGION_TOKEN_PRIORITY: return op_permute_prioritizes(params) ? tokens * sizeof(float) : 0;
-  case REGION_KEPT_WEIGHTS:
-    return params->renormalize_after_capacity ? slots * sizeof(float) : 0;
+  case REGION_KEPT_WEIGHTS: return params->renormalize_after_capacity ? slots * sizeof(float) : 0;
   case REGION_BLOCK_COUNTS:
     return op_permute_most_blocks(num_tokens, params->top_k) * experts * sizeof(int32_t);
   case REGION_TOKENS_PER_EXPERT: return experts * sizeof(int32_t);
@@ -29,8 +30,7 @@ uint64_t moe_region_bytes(const moecl_layer *layer, moe_region region, int64_t n
   case REGION_TILE_OFFSETS:
   case REGION_ALL_OFFSETS: return (experts + 1) * sizeof(int32_t);
   case REGION_SCALED: return params->weight_on_input ? slots * hidden * row : 0;
-  case REGION_SHARED_ACTIVATED:
-    return tokens * (uint64_t)params->shared_intermediate_size * row;
+  case REGION_SHARED_ACTIVATED: return tokens * (uint64_t)params->shared_intermediate_size * row;
   case REGION_SHARED_OUTPUT:
     return params->shared_intermediate_size > 0 ? tokens * hidden * output_row : 0;
   case REGION_SHARED_GATE: return op_shared_is_weighted(params) ? tokens * sizeof(float) : 0;
@@ -52,7 +52,8 @@ static uint64_t region_stride(const moecl_layer *layer, moe_region region, int64
 /* More than 2^58 elements, of which the regions hold 64 bytes or less each. */
 static bool is_beyond_64_bits(const moecl_layer_params *params, int64_t num_tokens) {
   const uint64_t columns = (uint64_t)(params->hidden_size + params->intermediate_size +
-                                      params->shared_intermediate_size + params->num_experts) + 8;
+                                      params->shared_intermediate_size + params->num_experts) +
+                           8;
   uint64_t elements;
   return !base_mul((uint64_t)(num_tokens * params->top_k), columns, &elements) ||
          elements > UINT64_MAX / 64;

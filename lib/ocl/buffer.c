@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: MIT
 #include "ocl/program.h"
 #include <stdlib.h>
 
@@ -26,8 +27,8 @@ moecl_status moecl_buffer_create(moecl_context *context, uint64_t bytes, moecl_b
                      (unsigned long long)bytes,
                      (unsigned long long)context->info.global_memory_bytes);
   cl_int code;
-  cl_mem mem = clCreateBuffer(context->cl, CL_MEM_READ_WRITE, bytes ? (size_t)bytes : 1, NULL,
-                              &code);
+  cl_mem mem =
+      clCreateBuffer(context->cl, CL_MEM_READ_WRITE, bytes ? (size_t)bytes : 1, NULL, &code);
   if (code != CL_SUCCESS) {
     log_write(&context->log, MOECL_LOG_ERROR, "cannot have a buffer of %llu bytes",
               (unsigned long long)bytes);
@@ -58,8 +59,7 @@ moecl_status moecl_buffer_wrap(moecl_context *context, cl_mem mem, moecl_buffer 
   cl_context owner = NULL;
   MOECL_TRY(ocl_check(context, clGetMemObjectInfo(mem, CL_MEM_SIZE, sizeof bytes, &bytes, NULL),
                       "clGetMemObjectInfo"));
-  MOECL_TRY(ocl_check(context,
-                      clGetMemObjectInfo(mem, CL_MEM_CONTEXT, sizeof owner, &owner, NULL),
+  MOECL_TRY(ocl_check(context, clGetMemObjectInfo(mem, CL_MEM_CONTEXT, sizeof owner, &owner, NULL),
                       "clGetMemObjectInfo"));
   if (owner != context->cl)
     return log_error(&context->log, MOECL_ERROR_INVALID_ARGUMENT,
@@ -91,10 +91,10 @@ static moecl_status find_root(const moecl_buffer *parent, cl_mem *root, size_t *
   cl_mem below = NULL;
   *root = parent->mem;
   *origin = 0;
-  MOECL_TRY(ocl_check(parent->context,
-                      clGetMemObjectInfo(parent->mem, CL_MEM_ASSOCIATED_MEMOBJECT, sizeof below,
-                                         &below, NULL),
-                      "clGetMemObjectInfo"));
+  MOECL_TRY(ocl_check(
+      parent->context,
+      clGetMemObjectInfo(parent->mem, CL_MEM_ASSOCIATED_MEMOBJECT, sizeof below, &below, NULL),
+      "clGetMemObjectInfo"));
   if (!below) return MOECL_OK;
   *root = below;
   return ocl_check(parent->context,

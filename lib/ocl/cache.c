@@ -1,9 +1,10 @@
+// SPDX-License-Identifier: MIT
 /* Program binaries on disk: one file a program. Nothing that goes wrong here
  * fails a call; the program is then built from source. A binary is native code,
  * so it is taken from the user's own folder and files alone, and only where it
- * says itself which program it is. A file's time is that of its last use; the folder is kept below a limit by removing those unused for
- * longest. Processes need not agree on anything: an entry that another one
- * removes is at worst built again. */
+ * says itself which program it is. A file's time is that of its last use; the folder is kept below
+ * a limit by removing those unused for longest. Processes need not agree on anything: an entry that
+ * another one removes is at worst built again. */
 #include "ocl/program.h"
 #include <dirent.h>
 #include <errno.h>
@@ -55,8 +56,7 @@ static moecl_status entry_path(const moecl_context *context, const char *key, ba
 
 /* Others could have put native code there. What root owns is root's to change. */
 static bool is_ours(const struct stat *info) {
-  return (info->st_uid == geteuid() || info->st_uid == 0) &&
-         !(info->st_mode & (S_IWGRP | S_IWOTH));
+  return (info->st_uid == geteuid() || info->st_uid == 0) && !(info->st_mode & (S_IWGRP | S_IWOTH));
 }
 
 /* A cache that can't be used is not asked again: one warning is enough. */
@@ -132,8 +132,7 @@ cl_program ocl_cache_load(moecl_context *context, const char *key, const char *o
   size_t size = 0;
   cl_program program = NULL;
   if (!is_usable(context)) return NULL;
-  if (entry_path(context, key, &path) == MOECL_OK &&
-      read_entry(context, path.data, &data, &size)) {
+  if (entry_path(context, key, &path) == MOECL_OK && read_entry(context, path.data, &data, &size)) {
     const char *fault = find_fault(data, size, key);
     if (fault)
       log_write(&context->log, MOECL_LOG_WARNING, "program cache: %s %s; building from source",

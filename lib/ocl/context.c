@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: MIT
 #define _GNU_SOURCE /* secure_getenv */
 /* clCreateCommandQueue serves every OpenCL version; its successor is missing
  * from 1.x drivers. */
@@ -37,14 +38,12 @@ static const char *environment(const char *name) {
 static moecl_status choose_cache_dir(const moecl_context_params *params, char **dir) {
   base_text text = {0};
   if (params->disable_cache) return MOECL_OK;
-  if (params->cache_dir)
-    base_text_addf(&text, "%s", params->cache_dir);
+  if (params->cache_dir) base_text_addf(&text, "%s", params->cache_dir);
   else if (*environment("MOECL_CACHE_DIR"))
     base_text_addf(&text, "%s", environment("MOECL_CACHE_DIR"));
   else if (*environment("XDG_CACHE_HOME"))
     base_text_addf(&text, "%s/moecl", environment("XDG_CACHE_HOME"));
-  else if (*environment("HOME"))
-    base_text_addf(&text, "%s/.cache/moecl", environment("HOME"));
+  else if (*environment("HOME")) base_text_addf(&text, "%s/.cache/moecl", environment("HOME"));
   if (text.failed || text.size == 0) {
     base_text_free(&text);
     return text.failed ? MOECL_ERROR_OUT_OF_HOST_MEMORY : MOECL_OK;
@@ -60,7 +59,8 @@ static moecl_status create_empty(const moecl_context_params *params, moecl_conte
   context->log = (moecl_log){params->log, params->log_user, &context->errors};
   *handle = context;
   MOECL_TRY(choose_cache_dir(params, &context->cache_dir));
-  const char *kernel_dir = params->kernel_dir ? params->kernel_dir : environment("MOECL_KERNEL_DIR");
+  const char *kernel_dir =
+      params->kernel_dir ? params->kernel_dir : environment("MOECL_KERNEL_DIR");
   if (!*kernel_dir) return MOECL_OK;
   if (!(context->kernel_dir = strdup(kernel_dir))) return MOECL_ERROR_OUT_OF_HOST_MEMORY;
   struct stat info;
@@ -111,14 +111,11 @@ static moecl_status complete(moecl_context *context) {
 static moecl_status no_device(const moecl_log *log, const moecl_device_info *infos, size_t count,
                               const char *choice) {
   base_text text = {0};
-  if (count == 0)
-    base_text_addf(&text, "no OpenCL device found:");
-  else
-    base_text_addf(&text, "no OpenCL device matches \"%s\". Found:", choice ? choice : "auto");
+  if (count == 0) base_text_addf(&text, "no OpenCL device found:");
+  else base_text_addf(&text, "no OpenCL device matches \"%s\". Found:", choice ? choice : "auto");
   for (size_t i = 0; i < count; i++)
-    base_text_addf(&text, "\n  %d:%d  %s: %s (%s)", infos[i].platform_index,
-                   infos[i].device_index, moecl_device_type_name(infos[i].type), infos[i].name,
-                   infos[i].platform);
+    base_text_addf(&text, "\n  %d:%d  %s: %s (%s)", infos[i].platform_index, infos[i].device_index,
+                   moecl_device_type_name(infos[i].type), infos[i].name, infos[i].platform);
   const size_t before = text.size;
   ocl_devices_explain(&text);
   if (count == 0)
@@ -156,8 +153,8 @@ static moecl_status pick(moecl_context *context, const char *choice, ocl_found_d
 static moecl_status open_device(moecl_context *context, const char *choice) {
   ocl_found_device found;
   MOECL_TRY(pick(context, choice, &found));
-  cl_context_properties properties[] = {CL_CONTEXT_PLATFORM,
-                                        (cl_context_properties)found.platform, 0};
+  cl_context_properties properties[] = {CL_CONTEXT_PLATFORM, (cl_context_properties)found.platform,
+                                        0};
   cl_int code;
   context->device = found.device;
   context->cl = clCreateContext(properties, 1, &found.device, NULL, NULL, &code);
@@ -182,10 +179,8 @@ moecl_status moecl_context_create(const moecl_context_params *params, moecl_cont
   *context = NULL;
   moecl_status status = create_empty(params, &made);
   if (status == MOECL_OK) status = open_device(made, chosen_device(params));
-  if (status != MOECL_OK)
-    moecl_context_destroy(&made);
-  else
-    *context = made;
+  if (status != MOECL_OK) moecl_context_destroy(&made);
+  else *context = made;
   return status;
 }
 
@@ -210,14 +205,14 @@ static moecl_status check_queue(moecl_context *context, cl_command_queue queue, 
                                 cl_device_id device) {
   cl_context queue_context = NULL;
   cl_device_id queue_device = NULL;
-  MOECL_TRY(ocl_check(context,
-                      clGetCommandQueueInfo(queue, CL_QUEUE_CONTEXT, sizeof queue_context,
-                                            &queue_context, NULL),
-                      "clGetCommandQueueInfo"));
-  MOECL_TRY(ocl_check(context,
-                      clGetCommandQueueInfo(queue, CL_QUEUE_DEVICE, sizeof queue_device,
-                                            &queue_device, NULL),
-                      "clGetCommandQueueInfo"));
+  MOECL_TRY(ocl_check(
+      context,
+      clGetCommandQueueInfo(queue, CL_QUEUE_CONTEXT, sizeof queue_context, &queue_context, NULL),
+      "clGetCommandQueueInfo"));
+  MOECL_TRY(ocl_check(
+      context,
+      clGetCommandQueueInfo(queue, CL_QUEUE_DEVICE, sizeof queue_device, &queue_device, NULL),
+      "clGetCommandQueueInfo"));
   if (queue_context == cl && queue_device == device) return MOECL_OK;
   return log_error(&context->log, MOECL_ERROR_INVALID_ARGUMENT,
                    "the queue is not one of the OpenCL context's on this device");
@@ -269,10 +264,8 @@ moecl_status moecl_context_create_from_cl(cl_context cl, cl_device_id device,
   moecl_context *made = NULL;
   moecl_status status = create_empty(params ? params : &defaults, &made);
   if (status == MOECL_OK) status = adopt(made, cl, device, queue);
-  if (status != MOECL_OK)
-    moecl_context_destroy(&made);
-  else
-    *context = made;
+  if (status != MOECL_OK) moecl_context_destroy(&made);
+  else *context = made;
   return status;
 }
 

@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: MIT
 #include "ocl/program.h"
 #include <ctype.h>
 #include <stdio.h>
@@ -40,8 +41,7 @@ static void query_text(cl_device_id device, cl_device_info what, char *text, siz
     const char *start = all; /* some drivers pad names with leading blanks */
     while (base_is_space(*start)) start++;
     snprintf(text, size, "%s", start);
-    for (size_t n = strlen(text); n > 0 && base_is_space(text[n - 1]); n--)
-      text[n - 1] = '\0';
+    for (size_t n = strlen(text); n > 0 && base_is_space(text[n - 1]); n--) text[n - 1] = '\0';
   }
   free(all);
 }
@@ -167,8 +167,8 @@ static void passed_over(moecl_context *context, int index, cl_int code) {
 
 /* A platform that has no devices, or whose driver fails, is passed over: the
  * others still serve. */
-static moecl_status add_platform(moecl_context *context, device_list *list,
-                                 cl_platform_id platform, int index) {
+static moecl_status add_platform(moecl_context *context, device_list *list, cl_platform_id platform,
+                                 int index) {
   cl_uint count = 0;
   cl_int code = clGetDeviceIDs(platform, CL_DEVICE_TYPE_ALL, 0, NULL, &count);
   if (code != CL_SUCCESS && code != CL_DEVICE_NOT_FOUND) passed_over(context, index, code);
@@ -224,10 +224,8 @@ moecl_status ocl_devices_find(moecl_context *context, moecl_device_info **infos,
   }
   *infos = list.infos;
   *count = list.count;
-  if (found)
-    *found = list.found;
-  else
-    free(list.found);
+  if (found) *found = list.found;
+  else free(list.found);
   return MOECL_OK;
 }
 
@@ -263,8 +261,8 @@ static bool parse_place(const char *choice, long *platform, long *device) {
   return *end == '\0';
 }
 
-moecl_status moecl_device_choose(const moecl_device_info *devices, size_t count,
-                                 const char *choice, size_t *chosen) {
+moecl_status moecl_device_choose(const moecl_device_info *devices, size_t count, const char *choice,
+                                 size_t *chosen) {
   if (!chosen || (!devices && count > 0)) return MOECL_ERROR_INVALID_ARGUMENT;
   if (!choice || !*choice || base_same_letters(choice, "auto", SIZE_MAX)) {
     for (int type = MOECL_DEVICE_GPU; type <= MOECL_DEVICE_OTHER; type++)

@@ -1,7 +1,8 @@
+// SPDX-License-Identifier: MIT
 #include "ocl/ocl.h"
 
 const char *ocl_error_name(cl_int code) {
-#define NAME(code) \
+#define NAME(code)                                                                                 \
   case code: return #code
   switch (code) {
     NAME(CL_SUCCESS);

@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: MIT
 #include "ocl/program.h"
 #include <stdlib.h>
 
@@ -15,10 +16,10 @@ static moecl_status make(moecl_context *context, cl_event cl, moecl_event **even
 static moecl_status check_outcome(moecl_context *context, cl_event event, size_t index,
                                   const char *of) {
   cl_int progress = CL_COMPLETE;
-  MOECL_TRY(ocl_check(context,
-                      clGetEventInfo(event, CL_EVENT_COMMAND_EXECUTION_STATUS, sizeof progress,
-                                     &progress, NULL),
-                      "clGetEventInfo"));
+  MOECL_TRY(ocl_check(
+      context,
+      clGetEventInfo(event, CL_EVENT_COMMAND_EXECUTION_STATUS, sizeof progress, &progress, NULL),
+      "clGetEventInfo"));
   if (progress >= 0) return MOECL_OK;
   return log_error(&context->log, MOECL_ERROR_DEVICE, "event %llu of %s has failed: %s (%d)",
                    (unsigned long long)index, of, ocl_error_name(progress), (int)progress);
@@ -82,8 +83,7 @@ static moecl_status collect(const ocl_chain *chain, cl_event **list) {
                        "event %llu of the wait list is NULL", (unsigned long long)i);
     }
     events[i] = chain->waits[i]->cl;
-    const moecl_status status =
-        check_outcome(chain->context, events[i], i, "the wait list");
+    const moecl_status status = check_outcome(chain->context, events[i], i, "the wait list");
     if (status != MOECL_OK) {
       free(events);
       return status;
@@ -106,8 +106,8 @@ moecl_status ocl_chain_order(ocl_chain *chain) {
   cl_event *events;
   MOECL_TRY(collect(chain, &events));
   if (!events) return MOECL_OK;
-  cl_int code = clEnqueueBarrierWithWaitList(chain->context->queue, (cl_uint)chain->num_waits,
-                                             events, NULL);
+  cl_int code =
+      clEnqueueBarrierWithWaitList(chain->context->queue, (cl_uint)chain->num_waits, events, NULL);
   free(events);
   MOECL_TRY(ocl_check(chain->context, code, "clEnqueueBarrierWithWaitList"));
   chain->waited = chain->waits;

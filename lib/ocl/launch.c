@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: MIT
 #include "ocl/program.h"
 #include <string.h>
 
@@ -59,9 +60,8 @@ static moecl_status launch(ocl_chain *chain, ocl_kernel *kernel, cl_uint dimensi
                            const size_t *global, const size_t *local) {
   MOECL_TRY(ocl_chain_order(chain));
   cl_event timed = NULL;
-  cl_int code =
-      clEnqueueNDRangeKernel(chain->context->queue, kernel->cl, dimensions, NULL, global, local, 0,
-                             NULL, ocl_profile_wants(chain) ? &timed : NULL);
+  cl_int code = clEnqueueNDRangeKernel(chain->context->queue, kernel->cl, dimensions, NULL, global,
+                                       local, 0, NULL, ocl_profile_wants(chain) ? &timed : NULL);
   if (code == CL_SUCCESS) {
     ocl_profile_record(chain->profile, chain->stage, timed);
     return timed ? ocl_event_release(chain->context, timed) : MOECL_OK;

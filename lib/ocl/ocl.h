@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: MIT
 /* The only room that calls OpenCL: contexts, buffers, programs, launches.
  * Everything above it sees these types and moecl_status. */
 #ifndef MOECL_LIB_OCL_OCL_H

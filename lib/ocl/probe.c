@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: MIT
 #include "ocl/program.h"
 #include <stdio.h>
 #include <stdlib.h>
@@ -120,8 +121,7 @@ static void run_all(moecl_context *context, const moecl_log *log) {
               "%s fails the basic probe (rounding, fma, local memory): expect wrong results",
               context->info.name);
   }
-  if (works(context, long_loops_work))
-    context->info.capabilities |= MOECL_CAP_LONG_LOOPS;
+  if (works(context, long_loops_work)) context->info.capabilities |= MOECL_CAP_LONG_LOOPS;
   else
     log_write(log, MOECL_LOG_WARNING,
               "%s leaves long loops early (the driver's limit): results are wrong where one "

@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: MIT
 /* Stage times from profiling events. */
 #include "base/base.h"
 #include "ocl/ocl.h"
@@ -72,11 +73,12 @@ static double between(moecl_profile *profile, cl_event first, cl_event last, uin
   if (ocl_event_times(first, &start, &first_end) && ocl_event_times(last, &last_start, &end) &&
       start <= end && end - start <= most_ns)
     return (double)(end - start) * 1e-6;
-  log_write(&profile->context->log, MOECL_LOG_DEBUG,
-            "event times are not credible: %llu to %llu ns, then %llu to %llu ns, in %llu ns of the "
-            "host's at most",
-            (unsigned long long)start, (unsigned long long)first_end,
-            (unsigned long long)last_start, (unsigned long long)end, (unsigned long long)most_ns);
+  log_write(
+      &profile->context->log, MOECL_LOG_DEBUG,
+      "event times are not credible: %llu to %llu ns, then %llu to %llu ns, in %llu ns of the "
+      "host's at most",
+      (unsigned long long)start, (unsigned long long)first_end, (unsigned long long)last_start,
+      (unsigned long long)end, (unsigned long long)most_ns);
   return NAN;
 }
 

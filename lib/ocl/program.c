@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: MIT
 #include "ocl/program.h"
 #include <stdio.h>
 #include <stdlib.h>
@@ -82,8 +83,8 @@ static moecl_status build(moecl_context *context, const base_text *text, const c
 
 /* From the disk, else from source. */
 static moecl_status obtain(moecl_context *context, const base_text *text, const char *key,
-                           const char *source, const char *defines,
-                           cl_program *program, bool *from_disk) {
+                           const char *source, const char *defines, cl_program *program,
+                           bool *from_disk) {
   *program = ocl_cache_load(context, key, build_options);
   *from_disk = *program != NULL;
   if (*program) return MOECL_OK;
@@ -216,16 +217,14 @@ static moecl_status make_kernel(moecl_context *context, ocl_program *program, co
   return status;
 }
 
-moecl_status ocl_kernel_create(moecl_context *context, const char *source,
-                                    const char *defines, const char *entry,
-                                    ocl_kernel **kernel) {
+moecl_status ocl_kernel_create(moecl_context *context, const char *source, const char *defines,
+                               const char *entry, ocl_kernel **kernel) {
   base_text text = {0};
   ocl_program *program = NULL;
   *kernel = NULL;
   add_defines(&text, defines);
   moecl_status status = ocl_source_expand(context, source, &text);
-  if (status == MOECL_OK)
-    status = program_from_text(context, &text, source, defines, &program);
+  if (status == MOECL_OK) status = program_from_text(context, &text, source, defines, &program);
   if (status == MOECL_OK) status = make_kernel(context, program, source, entry, kernel);
   if (status == MOECL_ERROR_BUILD && program && is_unproved(program)) {
     distrust(context, program); /* a sound binary without the kernel: another program's */

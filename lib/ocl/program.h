@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: MIT
 /* Inside the room: programs, their sources and their disk cache. */
 #ifndef MOECL_LIB_OCL_PROGRAM_H
 #define MOECL_LIB_OCL_PROGRAM_H
@@ -18,8 +19,8 @@ struct ocl_program {
   ocl_program *next;
   char key[33];
   cl_program cl;
-  bool checked;   /* its self-check passed */
-  bool from_disk; /* the cache had it */
+  bool checked;    /* its self-check passed */
+  bool from_disk;  /* the cache had it */
   bool distrusted; /* found wrong: kernels that have it keep it, new ones don't get it */
 };
 

@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: MIT
 /* The second build of sources for one particular target of NVIDIA's assembler.
  *
  * NVIDIA's OpenCL compiler assembles for the plain architecture, which refuses
@@ -71,10 +72,9 @@ static moecl_status read_ptx(moecl_context *context, cl_program program, char **
   char *text = calloc(size + 1, 1);
   if (!text) return log_error(&context->log, MOECL_ERROR_OUT_OF_HOST_MEMORY, "no host memory");
   unsigned char *binary = (unsigned char *)text;
-  moecl_status status =
-      ocl_check(context,
-                clGetProgramInfo(program, CL_PROGRAM_BINARIES, sizeof binary, &binary, NULL),
-                "clGetProgramInfo(CL_PROGRAM_BINARIES)");
+  moecl_status status = ocl_check(
+      context, clGetProgramInfo(program, CL_PROGRAM_BINARIES, sizeof binary, &binary, NULL),
+      "clGetProgramInfo(CL_PROGRAM_BINARIES)");
   if (status == MOECL_OK && !strstr(text, ".target "))
     status = log_error(&context->log, MOECL_ERROR_BUILD,
                        "the driver's program binary is not PTX text: it cannot be retargeted");
@@ -96,8 +96,8 @@ moecl_status ocl_ptx_rebuild(moecl_context *context, cl_program first, const cha
   }
   const unsigned char *binary = (const unsigned char *)text.data;
   cl_int code, loaded;
-  cl_program made = clCreateProgramWithBinary(context->cl, 1, &context->device, &text.size,
-                                              &binary, &loaded, &code);
+  cl_program made = clCreateProgramWithBinary(context->cl, 1, &context->device, &text.size, &binary,
+                                              &loaded, &code);
   base_text_free(&text);
   MOECL_TRY(ocl_check(context, code, "clCreateProgramWithBinary (retargeted PTX)"));
   code = ocl_program_build(context, made, options);

@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: MIT
 #include "ocl/program.h"
 #include "moecl/random.h"
 #include <Random123/philox.h>
@@ -53,8 +54,7 @@ moecl_status moecl_fill_random(moecl_buffer *buffer, uint64_t offset, uint64_t c
   if (status == MOECL_OK)
     status = ocl_kernel_args(kernel, "bLLLLLf", buffer, offset, count, params->first_index / 2,
                              params->stream, params->seed, (double)factor_of(params));
-  if (status == MOECL_OK)
-    status = ocl_launch_items(&chain, kernel, base_div_up(count, PER_ITEM));
+  if (status == MOECL_OK) status = ocl_launch_items(&chain, kernel, base_div_up(count, PER_ITEM));
   if (status == MOECL_OK) status = ocl_keep_order(context);
   ocl_kernel_destroy(&kernel);
   return status;
@@ -74,8 +74,8 @@ moecl_status moecl_random_host(void *dst, uint64_t count, const moecl_random_par
   const philox4x32_key_t key = {{(uint32_t)params->seed, (uint32_t)(params->seed >> 32)}};
   for (uint64_t i = 0; i < count; i += 2) {
     uint64_t index = params->first_index / 2 + i / 2;
-    philox4x32_ctr_t counter = {{(uint32_t)index, (uint32_t)(index >> 32),
-                                 (uint32_t)params->stream, (uint32_t)(params->stream >> 32)}};
+    philox4x32_ctr_t counter = {{(uint32_t)index, (uint32_t)(index >> 32), (uint32_t)params->stream,
+                                 (uint32_t)(params->stream >> 32)}};
     philox4x32_ctr_t r = philox4x32(counter, key);
     double pair[2] = {host_value(params, factor, r.v[0], r.v[1]),
                       host_value(params, factor, r.v[2], r.v[3])};
@@ -137,8 +137,7 @@ static moecl_status draw_clusters(ocl_chain *chain, const moecl_skewed_params *p
   if (status == MOECL_OK)
     status = ocl_kernel_args(kernel, "bbuLLL", clusters, thresholds, (uint32_t)params->num_clusters,
                              (uint64_t)params->num_tokens, params->stream, params->seed);
-  if (status == MOECL_OK)
-    status = ocl_launch_items(chain, kernel, (uint64_t)params->num_tokens);
+  if (status == MOECL_OK) status = ocl_launch_items(chain, kernel, (uint64_t)params->num_tokens);
   ocl_kernel_destroy(&kernel);
   moecl_buffer_destroy(&thresholds);
   return status;

@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: MIT
 /* Kernel sources: found, and their includes expanded as text, so that one
  * string holds everything a program's binary depends on. */
 #include "ocl/program.h"
@@ -25,8 +26,8 @@ static moecl_status find(moecl_context *context, const char *path, const char **
   if (context->kernel_dir) {
     base_text name = {0};
     base_text_addf(&name, "%s/%s", context->kernel_dir, path);
-    moecl_status status = name.failed ? MOECL_ERROR_OUT_OF_HOST_MEMORY
-                                      : base_file_read(name.data, copy, size);
+    moecl_status status =
+        name.failed ? MOECL_ERROR_OUT_OF_HOST_MEMORY : base_file_read(name.data, copy, size);
     if (status != MOECL_OK)
       log_error(&context->log, status, "cannot read the kernel source %s/%s", context->kernel_dir,
                 path);

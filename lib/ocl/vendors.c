@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: MIT
 /* Why there is no device, or not the one that was expected: what is registered with
  * the OpenCL loader, looked at as it does. It passes over in silence what it cannot
  * load. */
@@ -31,7 +32,8 @@ static void explain_library(const char *registered, const char *library, bool fo
   if (why)
     base_text_addf(text, "\n  %s names %s, which cannot be loaded: %s", registered, library, why);
   else if (!found_platforms)
-    base_text_addf(text, "\n  %s names %s, which loads and offers no platform", registered, library);
+    base_text_addf(text, "\n  %s names %s, which loads and offers no platform", registered,
+                   library);
 }
 
 /* An .icd file's only line is a library's name. */
@@ -46,10 +48,8 @@ static void explain_file(const char *path, bool found_platforms, base_text *text
   library[strcspn(library, "\r\n")] = '\0';
   for (size_t n = strlen(library); n > 0 && base_is_space(library[n - 1]); n--)
     library[n - 1] = '\0';
-  if (!*library)
-    base_text_addf(text, "\n  %s is empty, expected a library's name", path);
-  else
-    explain_library(path, library, found_platforms, text);
+  if (!*library) base_text_addf(text, "\n  %s is empty, expected a library's name", path);
+  else explain_library(path, library, found_platforms, text);
   free(data);
 }
 
@@ -81,12 +81,9 @@ static void explain_vendors(bool found_platforms, base_text *text) {
   struct stat info;
   if (stat(place, &info) == 0 && S_ISDIR(info.st_mode))
     explain_folder(place, variable, found_platforms, text);
-  else if (is_icd(place))
-    explain_file(place, found_platforms, text);
-  else if (variable)
-    explain_library(variable, place, found_platforms, text);
-  else
-    explain_folder(place, variable, found_platforms, text);
+  else if (is_icd(place)) explain_file(place, found_platforms, text);
+  else if (variable) explain_library(variable, place, found_platforms, text);
+  else explain_folder(place, variable, found_platforms, text);
 }
 
 static void explain_platform(cl_platform_id platform, int index, base_text *text) {

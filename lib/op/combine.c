@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: MIT
 #include "op/combine.h"
 #include "base/base.h"
 #include "op/shared.h"
@@ -13,11 +14,11 @@ moecl_status op_combine_create(moecl_context *context, const kernel_variant *var
                                const moecl_layer_params *params, bool input_f32,
                                op_combine *combine) {
   const bool identity = params->num_identity_experts > 0;
-  *combine = (op_combine){
-      .hidden_size = params->hidden_size,
-      .top_k = params->top_k,
-      .first_identity = identity ? params->num_experts - params->num_identity_experts : 0,
-      .variant = variant};
+  *combine = (op_combine){.hidden_size = params->hidden_size,
+                          .top_k = params->top_k,
+                          .first_identity =
+                              identity ? params->num_experts - params->num_identity_experts : 0,
+                          .variant = variant};
   char defines[128];
   snprintf(defines, sizeof defines,
            "DTYPE %d\nINPUT_F32 %d\nSHARED %d\nSHARED_GATE %d\nWEIGHTED %d\nLOCAL %u\n%s",
@@ -36,8 +37,7 @@ moecl_status op_combine_enqueue(op_combine *combine, ocl_chain *chain, const op_
                             io->shared_gate, io->output, combine->hidden_size,
                             (int32_t)combine->top_k, io->hidden_states, io->expert_offsets,
                             (int32_t)combine->first_identity));
-  const uint64_t groups =
-      (uint64_t)io->num_tokens *
-      base_div_up((uint64_t)combine->hidden_size, combine->variant->tile_n);
+  const uint64_t groups = (uint64_t)io->num_tokens *
+                          base_div_up((uint64_t)combine->hidden_size, combine->variant->tile_n);
   return ocl_launch(chain, combine->combine, groups, combine->variant->local);
 }

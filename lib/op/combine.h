@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: MIT
 /* Combine: expert outputs back into token order, weighted, in a fixed order. */
 #ifndef MOECL_LIB_OP_COMBINE_H
 #define MOECL_LIB_OP_COMBINE_H
@@ -7,7 +8,7 @@
 
 typedef struct op_combine {
   int64_t hidden_size, top_k;
-  int64_t first_identity; /* expert; 0: no identity experts */
+  int64_t first_identity;        /* expert; 0: no identity experts */
   const kernel_variant *variant; /* tile_n: columns of a work-group */
   ocl_kernel *combine;
 } op_combine; /* also adds the shared expert's output */

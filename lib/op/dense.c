@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: MIT
 #include "op/dense.h"
 #include "base/base.h"
 
@@ -5,8 +6,7 @@ moecl_status op_dense_create(moecl_context *context, op_dense *dense) {
   *dense = (op_dense){.rows = -1};
   MOECL_TRY(moecl_buffer_create(context, OP_DENSE_BYTES / 2, &dense->offsets));
   MOECL_TRY(moecl_buffer_create(context, OP_DENSE_BYTES / 2, &dense->tiles));
-  return ocl_kernel_create(context, "grouped_gemm/dense.cl", NULL, "dense_offsets",
-                           &dense->kernel);
+  return ocl_kernel_create(context, "grouped_gemm/dense.cl", NULL, "dense_offsets", &dense->kernel);
 }
 
 void op_dense_release(op_dense *dense) {
@@ -28,8 +28,7 @@ static moecl_status write(op_dense *dense, ocl_chain *chain, int64_t rows, uint3
 }
 
 moecl_status op_dense_enqueue(op_dense *dense, ocl_chain *chain, op_gemm *gemm,
-                              const moecl_buffer *input, const moecl_buffer *output,
-                              int64_t rows) {
+                              const moecl_buffer *input, const moecl_buffer *output, int64_t rows) {
   if (op_gemm_serves_few(gemm, rows)) {
     const op_gemm_few_io few = {.input = input, .output = output, .num_tokens = rows};
     return op_gemm_enqueue_few(gemm, chain, &few);

@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: MIT
 /* Offsets of the one "expert" that owns all rows, for a GEMM that has no other. */
 #ifndef MOECL_LIB_OP_DENSE_H
 #define MOECL_LIB_OP_DENSE_H

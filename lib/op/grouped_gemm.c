@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: MIT
 #include "op/grouped_gemm.h"
 #include "base/base.h"
 #include <stdio.h>
@@ -29,9 +30,9 @@ uint64_t op_gemm_packed_bytes(const op_gemm *gemm) {
 
 uint64_t op_gemm_bias_bytes(const op_gemm *gemm) {
   const op_gemm_shape *shape = &gemm->shape;
-  return shape->bias ? (uint64_t)(shape->num_experts * weight_rows(shape)) *
-                           moecl_dtype_size(shape->dtype)
-                     : 0;
+  return shape->bias
+             ? (uint64_t)(shape->num_experts * weight_rows(shape)) * moecl_dtype_size(shape->dtype)
+             : 0;
 }
 
 uint64_t op_gemm_queue_bytes(const op_gemm *gemm) {
@@ -109,9 +110,9 @@ static moecl_status launch_pack(op_gemm *gemm, int64_t first, int64_t count,
                                 const moecl_buffer *src, uint64_t offset_bytes, uint64_t items) {
   const op_gemm_shape *shape = &gemm->shape;
   ocl_chain chain = {.context = gemm->context};
-  MOECL_TRY(ocl_kernel_args(gemm->pack, "bLbLll", src, offset_bytes / moecl_dtype_size(shape->dtype),
-                            gemm->weights, (uint64_t)first * gemm->packed_elements,
-                            weight_rows(shape), shape->k));
+  MOECL_TRY(ocl_kernel_args(gemm->pack, "bLbLll", src,
+                            offset_bytes / moecl_dtype_size(shape->dtype), gemm->weights,
+                            (uint64_t)first * gemm->packed_elements, weight_rows(shape), shape->k));
   MOECL_TRY(gemm->pack->local
                 ? ocl_launch_2d(&chain, gemm->pack, items, (uint64_t)count, gemm->pack->local)
                 : ocl_launch_items_2d(&chain, gemm->pack, items, (uint64_t)count));
@@ -164,8 +165,8 @@ static uint64_t panels(const op_gemm *gemm) {
  * layers put gate and up side by side in one panel. */
 static uint64_t kernel_packed_bytes(const op_gemm *gemm) {
   const uint64_t k = (uint64_t)gemm->shape.k;
-  const uint64_t columns = gemm->variant->tile_m ? (uint64_t)weight_rows(&gemm->shape)
-                                                 : panels(gemm) * gemm->tile.n;
+  const uint64_t columns =
+      gemm->variant->tile_m ? (uint64_t)weight_rows(&gemm->shape) : panels(gemm) * gemm->tile.n;
   return columns * k * moecl_dtype_size(gemm->shape.dtype);
 }
 
@@ -176,8 +177,7 @@ static moecl_status kernel_create(op_gemm *gemm) {
   const bool pairs = !gemm->variant->tile_m && gemm->shape.dtype == MOECL_BF16;
   gemm->packed_elements =
       kernel_packed_bytes(gemm) / (pairs ? 4 : moecl_dtype_size(gemm->shape.dtype));
-  MOECL_TRY(
-      ocl_kernel_create(gemm->context, gemm->variant->source, defines, "pack", &gemm->pack));
+  MOECL_TRY(ocl_kernel_create(gemm->context, gemm->variant->source, defines, "pack", &gemm->pack));
   return ocl_kernel_create(gemm->context, gemm->variant->source, defines, "gemm", &gemm->gemm);
 }
 
@@ -201,13 +201,11 @@ static uint64_t most_tiles(const op_gemm *gemm, uint64_t rows) {
 }
 
 static moecl_status kernel_enqueue(op_gemm *gemm, ocl_chain *chain, const op_gemm_io *io) {
-  const uint64_t column_tiles = gemm->variant->tile_m
-                                    ? base_div_up((uint64_t)gemm->shape.n, gemm->tile.n)
-                                    : panels(gemm);
-  MOECL_TRY(ocl_kernel_args(gemm->gemm, "bbbbbbblli", io->input, io->slot_token,
-                            io->expert_offsets, io->tile_offsets, gemm->weights, gemm->bias,
-                            io->output, gemm->shape.k, gemm->shape.n,
-                            (int32_t)gemm->shape.num_experts));
+  const uint64_t column_tiles =
+      gemm->variant->tile_m ? base_div_up((uint64_t)gemm->shape.n, gemm->tile.n) : panels(gemm);
+  MOECL_TRY(ocl_kernel_args(gemm->gemm, "bbbbbbblli", io->input, io->slot_token, io->expert_offsets,
+                            io->tile_offsets, gemm->weights, gemm->bias, io->output, gemm->shape.k,
+                            gemm->shape.n, (int32_t)gemm->shape.num_experts));
   return ocl_launch(chain, gemm->gemm, most_tiles(gemm, (uint64_t)io->rows) * column_tiles,
                     gemm->variant->local);
 }

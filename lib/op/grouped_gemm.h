@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: MIT
 /* One grouped GEMM: each expert's rows times its packed weights, with bias and
  * activation in the epilogue. Also serves the router's logits, as one expert
  * that owns all rows. */
@@ -27,13 +28,13 @@ typedef struct op_gemm_shape {
   op_epilogue epilogue;
   float swiglu_alpha, swiglu_limit; /* of the last three */
   bool gated, bias;
-  bool dense;      /* its one "expert" owns all rows (op/dense.h) */
+  bool dense;                    /* its one "expert" owns all rows (op/dense.h) */
   bool adds_shared, shared_gate; /* for few tokens: the combination has a shared expert's output,
                                     and times its gate */
-  bool gather;     /* slot s reads row slot_token[s] of the input, else row s */
-  bool input_f32;  /* the input is fp32, else the storage type */
-  bool output_f32; /* likewise */
-  bool round_output; /* fp32 output holds numbers of the storage type */
+  bool gather;                   /* slot s reads row slot_token[s] of the input, else row s */
+  bool input_f32;                /* the input is fp32, else the storage type */
+  bool output_f32;               /* likewise */
+  bool round_output;             /* fp32 output holds numbers of the storage type */
 } op_gemm_shape;
 
 typedef struct op_gemm_io {
@@ -121,9 +122,9 @@ struct op_gemm {
   op_gemm_shape shape;
   kernel_tile tile;
   ocl_kernel *pack, *gemm, *tall, *low, *few, *gather, *activate; /* what the driver uses of them */
-  moecl_buffer *weights, *bias;                /* bias NULL without one */
-  moecl_buffer *queue; /* two counters, zero between launches; NULL where no kernel has one */
-  uint64_t packed_elements;                    /* of one expert, in the packed type */
+  moecl_buffer *weights, *bias;                                   /* bias NULL without one */
+  moecl_buffer *queue;      /* two counters, zero between launches; NULL where no kernel has one */
+  uint64_t packed_elements; /* of one expert, in the packed type */
 };
 
 #endif

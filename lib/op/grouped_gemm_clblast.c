@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: MIT
 /* The baseline: one CLBlast GEMM an expert. It needs the counts on the host, so
  * enqueueing waits for the permutation; everything else moecl does not. */
 #include "base/base.h"
@@ -98,9 +99,9 @@ static moecl_status one_expert(op_gemm *gemm, ocl_chain *chain, const op_gemm_io
   moecl_buffer *view;
   uint64_t weights_offset;
   MOECL_TRY(find_weights(gemm, expert, &weights, &weights_offset, &view));
-  const moecl_status status = kernel_clblast_sgemm(
-      chain, rows, (int64_t)columns, shape->k, input, first * (uint64_t)shape->k, weights,
-      weights_offset, raw, raw_offset);
+  const moecl_status status =
+      kernel_clblast_sgemm(chain, rows, (int64_t)columns, shape->k, input,
+                           first * (uint64_t)shape->k, weights, weights_offset, raw, raw_offset);
   moecl_buffer_destroy(&view); /* the enqueued product keeps the memory */
   if (status != MOECL_OK) return status;
   if (!epilogue) return MOECL_OK;
@@ -117,8 +118,8 @@ static moecl_status enqueue(op_gemm *gemm, ocl_chain *chain, const op_gemm_io *i
   int32_t *offsets = malloc((experts + 1) * sizeof *offsets);
   if (!offsets)
     return log_error(&gemm->context->log, MOECL_ERROR_OUT_OF_HOST_MEMORY, "no host memory");
-  moecl_status status = moecl_buffer_read_wait(io->expert_offsets, 0,
-                                               (experts + 1) * sizeof *offsets, offsets);
+  moecl_status status =
+      moecl_buffer_read_wait(io->expert_offsets, 0, (experts + 1) * sizeof *offsets, offsets);
   const moecl_buffer *input = io->input;
   if (status == MOECL_OK && shape->gather && offsets[experts] > 0) {
     input = io->scratch;
@@ -137,10 +138,9 @@ static moecl_status enqueue(op_gemm *gemm, ocl_chain *chain, const op_gemm_io *i
   return status;
 }
 
-const op_gemm_driver op_gemm_clblast_driver = {
-    .create = create,
-    .pack = op_gemm_pack_strided,
-    .tile_rows = op_gemm_fixed_tile_rows,
-    .packed_bytes = packed_bytes,
-    .scratch = scratch,
-    .enqueue = enqueue};
+const op_gemm_driver op_gemm_clblast_driver = {.create = create,
+                                               .pack = op_gemm_pack_strided,
+                                               .tile_rows = op_gemm_fixed_tile_rows,
+                                               .packed_bytes = packed_bytes,
+                                               .scratch = scratch,
+                                               .enqueue = enqueue};

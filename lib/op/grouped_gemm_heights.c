@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: MIT
 /* Variants with a work-group a tile and kernels for tiles of three heights over
  * one packing: `tile.m` rows where experts have many, LOW_ROWS where they have
  * some, FEW_ROWS where weights are streamed for a few. The kernels' side of it:

@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: MIT
 /* Variants whose work-groups stay, one a compute unit, and take tile after
  * tile: `tile.n` weight rows by up to `tile.m` of an expert's rows, as many as
  * tile_offsets was made for, or twice as many by up to TALL_ROWS. The kernels' side of it:
@@ -94,8 +95,8 @@ static moecl_status enqueue(op_gemm *gemm, ocl_chain *chain, const op_gemm_io *i
   const uint64_t most = (active + rows / each) * column_tiles(gemm);
   ocl_kernel *kernel = is_tall(gemm, io->rows) ? gemm->tall : gemm->gemm;
   MOECL_TRY(ocl_kernel_args(kernel, "bbbbbbbbllii", io->input, io->slot_token, io->expert_offsets,
-                            io->tile_offsets, gemm->weights, gemm->bias, io->output,
-                            gemm->queue, gemm->shape.k, gemm->shape.n, (int32_t)experts, (int32_t)each));
+                            io->tile_offsets, gemm->weights, gemm->bias, io->output, gemm->queue,
+                            gemm->shape.k, gemm->shape.n, (int32_t)experts, (int32_t)each));
   return ocl_launch(chain, kernel, most < units ? most : units, gemm->variant->local);
 }
 

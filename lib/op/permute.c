@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: MIT
 #include "op/permute.h"
 #include "base/base.h"
 #include "moecl/routing.h"
@@ -98,8 +99,7 @@ static int32_t device_capacity(const op_permute *permute, int64_t num_tokens) {
 static moecl_status count_blocks(op_permute *permute, ocl_chain *chain, const op_permute_io *io) {
   MOECL_TRY(ocl_kernel_args(permute->histogram, "bbiiii", io->topk_ids, io->block_counts,
                             (int32_t)io->num_tokens, op_permute_tokens_per_block(io->num_tokens),
-                            (int32_t)permute->params.top_k,
-                            (int32_t)permute->params.num_experts));
+                            (int32_t)permute->params.top_k, (int32_t)permute->params.num_experts));
   return ocl_launch(chain, permute->histogram, blocks_of_tokens(io->num_tokens),
                     permute->histogram->local);
 }
@@ -115,8 +115,7 @@ moecl_status op_permute_enqueue_counted(op_permute *permute, ocl_chain *chain,
                     permute->scatter->local);
 }
 
-static moecl_status select_largest(op_permute *permute, ocl_chain *chain,
-                                   const op_permute_io *io) {
+static moecl_status select_largest(op_permute *permute, ocl_chain *chain, const op_permute_io *io) {
   const uint64_t experts = (uint64_t)permute->params.num_experts;
   const moecl_buffer *keys = permute->prioritize ? io->token_priority : io->topk_weights;
   if (permute->prioritize) {
@@ -131,8 +130,7 @@ static moecl_status select_largest(op_permute *permute, ocl_chain *chain,
   return ocl_launch(chain, permute->select_largest, experts, permute->select_largest->local);
 }
 
-static moecl_status enqueue_sorted(op_permute *permute, ocl_chain *chain,
-                                   const op_permute_io *io) {
+static moecl_status enqueue_sorted(op_permute *permute, ocl_chain *chain, const op_permute_io *io) {
   const int32_t tokens = (int32_t)io->num_tokens;
   const int32_t top_k = (int32_t)permute->params.top_k;
   const int32_t experts = (int32_t)permute->params.num_experts;
@@ -144,8 +142,8 @@ static moecl_status enqueue_sorted(op_permute *permute, ocl_chain *chain,
   MOECL_TRY(ocl_launch(chain, permute->histogram, blocks, permute->histogram->local));
   MOECL_TRY(ocl_kernel_args(permute->scan_blocks, "bbii", io->block_counts, io->tokens_per_expert,
                             (int32_t)blocks, experts));
-  MOECL_TRY(ocl_launch(chain, permute->scan_blocks, (uint64_t)experts,
-                       permute->scan_blocks->local));
+  MOECL_TRY(
+      ocl_launch(chain, permute->scan_blocks, (uint64_t)experts, permute->scan_blocks->local));
   MOECL_TRY(ocl_kernel_args(permute->scan_experts, "bbbbiiii", io->tokens_per_expert,
                             io->expert_offsets, io->tile_offsets, io->all_offsets, experts, limited,
                             device_capacity(permute, io->num_tokens), (int32_t)io->tile_m));

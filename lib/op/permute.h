@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: MIT
 /* Permute: chosen experts to the experts' row lists, with capacity. */
 #ifndef MOECL_LIB_OP_PERMUTE_H
 #define MOECL_LIB_OP_PERMUTE_H

@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: MIT
 #include "op/router.h"
 #include "base/base.h"
 #include "op/self_check.h"
@@ -77,8 +78,7 @@ moecl_status op_router_set_correction(op_router *router, int64_t count, const mo
 }
 
 moecl_status op_router_create_prepare(op_router *router) {
-  if (op_router_converts(router))
-    MOECL_TRY(create_prepare(router, false, &router->convert));
+  if (op_router_converts(router)) MOECL_TRY(create_prepare(router, false, &router->convert));
   if (router->params.jitter > 0) MOECL_TRY(create_prepare(router, true, &router->jitter));
   if (router->params.router_noise)
     MOECL_TRY(ocl_kernel_create(router->context, "router/noise.cl", NULL, "add_noise",
@@ -101,11 +101,11 @@ typedef struct renormalize_guard {
 } renormalize_guard;
 
 static renormalize_guard guard_of(const moecl_layer_params *params) {
-  const bool shares = params->scoring == MOECL_SCORING_SOFTMAX ||
-                      params->scoring == MOECL_SCORING_SPARSEMIXER;
+  const bool shares =
+      params->scoring == MOECL_SCORING_SOFTMAX || params->scoring == MOECL_SCORING_SPARSEMIXER;
   if (!params->renormalize) return (renormalize_guard){0};
-  const float epsilon = shares || params->renormalize_epsilon > 0 ? params->renormalize_epsilon
-                                                                  : 1e-20f;
+  const float epsilon =
+      shares || params->renormalize_epsilon > 0 ? params->renormalize_epsilon : 1e-20f;
   return (renormalize_guard){epsilon, params->renormalize_minimum};
 }
 
@@ -125,8 +125,8 @@ static void topk_defines(const moecl_layer_params *params, char *text, size_t si
                       "SCORING %d\nAFTER_TOPK %d\nRENORMALIZE %d\nCORRECTION %d\nNUM_GROUPS %d\n"
                       "TOPK_GROUP %d\nGROUP_SCORE %d\nSECOND_CHOICE %d\nTOPK_LOCAL %u\n",
                       (int)params->scoring, after && (random || guarded),
-                      params->renormalize || (after && !random),
-                      params->score_correction_bias, groups ? (int)params->num_expert_group : 0,
+                      params->renormalize || (after && !random), params->score_correction_bias,
+                      groups ? (int)params->num_expert_group : 0,
                       groups ? (int)params->topk_group : 0, groups ? (int)params->group_score : 0,
                       (int)params->second_choice, topk_local(params));
   if (groups)
@@ -176,8 +176,8 @@ void op_router_release(op_router *router) {
 static moecl_status prepare(op_router *router, ocl_chain *chain, const op_router_io *io,
                             ocl_kernel *kernel, const moecl_buffer *out) {
   const uint64_t items =
-      (uint64_t)io->num_tokens * base_div_up((uint64_t)router->params.hidden_size,
-                                             4 * prepare_blocks(router->context));
+      (uint64_t)io->num_tokens *
+      base_div_up((uint64_t)router->params.hidden_size, 4 * prepare_blocks(router->context));
   MOECL_TRY(ocl_kernel_args(kernel, "bbllfL", io->hidden_states, out, io->num_tokens,
                             router->params.hidden_size, router->params.jitter, io->seed));
   return ocl_launch_items(chain, kernel, items);
@@ -204,8 +204,8 @@ static moecl_status enqueue_logits(op_router *router, ocl_chain *chain, const op
     MOECL_TRY(prepare(router, chain, io, router->jitter, io->router_input));
     input = io->router_input;
   }
-  MOECL_TRY(op_dense_enqueue(&router->rows, chain, router->logits, input, io->logits,
-                             io->num_tokens));
+  MOECL_TRY(
+      op_dense_enqueue(&router->rows, chain, router->logits, input, io->logits, io->num_tokens));
   return router->noise ? add_noise(router, chain, input, io) : MOECL_OK;
 }
 
@@ -252,9 +252,10 @@ moecl_status op_router_enqueue_permuted(op_router *router, ocl_chain *chain, con
   MOECL_TRY(enqueue_logits(router, chain, io));
   MOECL_TRY(ocl_kernel_args(
       router->topk_scatter, "bbbbbbbbbbiiiiLs", io->logits, router->correction_bias, io->topk_ids,
-      io->topk_weights, permuted->tokens_per_expert, permuted->expert_offsets, permuted->tile_offsets,
-      permuted->all_offsets, permuted->slot_token, permuted->assignment_slot,
-      (int32_t)io->num_tokens, (int32_t)router->params.num_experts, (int32_t)router->params.top_k,
-      (int32_t)permuted->tile_m, io->seed, rows_bytes(router->topk_scatter->local, &router->params)));
+      io->topk_weights, permuted->tokens_per_expert, permuted->expert_offsets,
+      permuted->tile_offsets, permuted->all_offsets, permuted->slot_token,
+      permuted->assignment_slot, (int32_t)io->num_tokens, (int32_t)router->params.num_experts,
+      (int32_t)router->params.top_k, (int32_t)permuted->tile_m, io->seed,
+      rows_bytes(router->topk_scatter->local, &router->params)));
   return ocl_launch(chain, router->topk_scatter, 1, router->topk_scatter->local);
 }

@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: MIT
 /* Router: hidden states to logits, and by the layer's rule to the experts chosen. */
 #ifndef MOECL_LIB_OP_ROUTER_H
 #define MOECL_LIB_OP_ROUTER_H
@@ -11,10 +12,10 @@ typedef struct op_router {
   moecl_layer_params params;
   bool experts_f32; /* the experts read converted hidden states */
   op_gemm *logits;
-  ocl_kernel *convert; /* hidden states to fp32; NULL where nobody reads them so */
-  ocl_kernel *jitter;  /* to the jittered router input; NULL without jitter */
-  op_gemm *noise;         /* logits of the noise's size; NULL without noise */
-  ocl_kernel *add_noise;  /* likewise */
+  ocl_kernel *convert;           /* hidden states to fp32; NULL where nobody reads them so */
+  ocl_kernel *jitter;            /* to the jittered router input; NULL without jitter */
+  op_gemm *noise;                /* logits of the noise's size; NULL without noise */
+  ocl_kernel *add_noise;         /* likewise */
   moecl_buffer *correction_bias; /* [E] fp32; NULL without one */
   ocl_kernel *topk;
   ocl_kernel *topk_scatter; /* choice and permutation of one block; NULL where there is none */

@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: MIT
 #include "op/scale.h"
 #include "base/base.h"
 #include <stdio.h>
@@ -13,8 +14,7 @@ moecl_status op_scale_create(moecl_context *context, const moecl_layer_params *p
   char defines[96];
   snprintf(defines, sizeof defines, "DTYPE %d\nINPUT_F32 %d\nWIDTH %u\nLOCAL %u\n",
            (int)params->dtype, is_f32, width, local);
-  return ocl_kernel_create(context, "permute/scale_rows.cl", defines, "scale_rows",
-                           &scale->kernel);
+  return ocl_kernel_create(context, "permute/scale_rows.cl", defines, "scale_rows", &scale->kernel);
 }
 
 void op_scale_release(op_scale *scale) { ocl_kernel_destroy(&scale->kernel); }

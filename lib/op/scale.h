@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: MIT
 /* Rows times their route weights, for experts that take them so. */
 #ifndef MOECL_LIB_OP_SCALE_H
 #define MOECL_LIB_OP_SCALE_H

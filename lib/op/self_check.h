@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: MIT
 /* Does a variant give the right answer on this device?
  *
  * Each check runs the program that a layer would use on a small problem with the

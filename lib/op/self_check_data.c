@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: MIT
 #include "op/self_check_data.h"
 #include "base/base.h"
 #include <stdlib.h>
@@ -9,8 +10,7 @@ double check_value(uint32_t *state) {
 
 double *check_values(size_t count, uint32_t *state) {
   double *out = malloc(count * sizeof *out);
-  for (size_t i = 0; out && i < count; i++)
-    out[i] = check_value(state);
+  for (size_t i = 0; out && i < count; i++) out[i] = check_value(state);
   return out;
 }
 

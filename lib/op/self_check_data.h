@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: MIT
 /* What the self-checks share: numbers, their way to the device, the verdict. */
 #ifndef MOECL_LIB_OP_SELF_CHECK_DATA_H
 #define MOECL_LIB_OP_SELF_CHECK_DATA_H

@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: MIT
 #include "base/base.h"
 #include "op/self_check.h"
 #include "op/self_check_data.h"
@@ -23,18 +24,13 @@ typedef struct problem {
 
 static double epilogue(op_epilogue kind, double x) {
   switch (kind) {
-  case OP_EPILOGUE_SILU:
-    return x / (1.0 + exp(-x));
-  case OP_EPILOGUE_GELU:
-    return 0.5 * x * erfc(-x / sqrt(2.0));
-  case OP_EPILOGUE_RELU:
-    return x < 0.0 ? 0.0 : x;
+  case OP_EPILOGUE_SILU: return x / (1.0 + exp(-x));
+  case OP_EPILOGUE_GELU: return 0.5 * x * erfc(-x / sqrt(2.0));
+  case OP_EPILOGUE_RELU: return x < 0.0 ? 0.0 : x;
   case OP_EPILOGUE_GELU_TANH:
     return 0.5 * x * (1.0 + tanh(sqrt(2.0 / acos(-1.0)) * (x + 0.044715 * x * x * x)));
-  case OP_EPILOGUE_RELU2:
-    return x < 0.0 ? 0.0 : x * x;
-  default:
-    return x;
+  case OP_EPILOGUE_RELU2: return x < 0.0 ? 0.0 : x * x;
+  default: return x;
   }
 }
 
@@ -52,8 +48,7 @@ static double gated_epilogue(const op_gemm_shape *shape, double gate, double up)
 static double product(const problem *p, int64_t expert, int64_t row, int64_t column) {
   const double *w = p->weights + (expert * p->weight_rows + column) * p->k;
   double sum = p->shape.bias ? p->bias[expert * p->weight_rows + column] : 0.0;
-  for (int64_t k = 0; k < p->k; k++)
-    sum += p->input[row * p->k + k] * w[k];
+  for (int64_t k = 0; k < p->k; k++) sum += p->input[row * p->k + k] * w[k];
   return sum;
 }
 
@@ -102,8 +97,7 @@ typedef struct device_side {
 static void release_device(device_side *d) {
   moecl_buffer **all[] = {&d->input, &d->weights, &d->bias,    &d->rows, &d->offsets,
                           &d->tiles, &d->output,  &d->scratch, &d->ids,  &d->topk_weights};
-  for (size_t i = 0; i < sizeof all / sizeof all[0]; i++)
-    moecl_buffer_destroy(all[i]);
+  for (size_t i = 0; i < sizeof all / sizeof all[0]; i++) moecl_buffer_destroy(all[i]);
   op_gemm_destroy(&d->gemm);
 }
 
@@ -111,8 +105,7 @@ static moecl_status upload_lists(moecl_context *context, const problem *p, devic
   int32_t rows[ROWS], tiles[EXPERTS + 1] = {0};
   const int32_t *offsets = p->offsets;
   const int32_t tile_m = (int32_t)op_gemm_tile_rows(d->gemm, p->rows);
-  for (int32_t slot = 0; slot < p->rows; slot++)
-    rows[slot] = source_row(p, slot);
+  for (int32_t slot = 0; slot < p->rows; slot++) rows[slot] = source_row(p, slot);
   for (int e = 0; e < EXPERTS; e++)
     tiles[e + 1] = tiles[e] + (offsets[e + 1] - offsets[e] + tile_m - 1) / tile_m;
   MOECL_TRY(check_upload_words(context, rows, (size_t)p->rows, &d->rows));
@@ -175,8 +168,7 @@ static const float few_weights[FEW_CHOICES] = {0.5f, 0.25f};
 
 static int32_t expert_of(const int32_t *offsets, int32_t slot) {
   int32_t e = 0;
-  while (slot >= offsets[e + 1])
-    e++;
+  while (slot >= offsets[e + 1]) e++;
   return e;
 }
 

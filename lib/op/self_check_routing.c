@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: MIT
 #include "base/base.h"
 #include "moecl/reference.h"
 #include "op/combine.h"
@@ -12,8 +13,7 @@
 enum { MOST_BUFFERS = 13 };
 
 static void release_buffers(moecl_buffer **buffers, size_t count) {
-  for (size_t i = 0; i < count; i++)
-    moecl_buffer_destroy(&buffers[i]);
+  for (size_t i = 0; i < count; i++) moecl_buffer_destroy(&buffers[i]);
 }
 
 /* ---- router ---- */
@@ -34,7 +34,8 @@ static moecl_layer_params small_router(const moecl_layer_params *params) {
   small.top_k = ROUTER_TOP_K;
   if (params->num_expert_group > 0) {
     const int64_t groups = params->num_expert_group;
-    const int64_t members = groups > ROUTER_EXPERTS / 3 ? 3 : (ROUTER_EXPERTS + groups - 1) / groups;
+    const int64_t members =
+        groups > ROUTER_EXPERTS / 3 ? 3 : (ROUTER_EXPERTS + groups - 1) / groups;
     small.num_experts = groups * members;
     if (params->topk_group * members < ROUTER_TOP_K) small.top_k = params->topk_group * members;
   }
@@ -46,29 +47,27 @@ static void draw_logits(const moecl_layer_params *small, float *logits, float *b
   uint32_t state = 1;
   for (int i = 0; i < ROUTER_TOKENS * (int)small->num_experts; i++)
     logits[i] = (float)check_value(&state);
-  for (int e = 0; e < (int)small->num_experts; e++)
-    bias[e] = (float)check_value(&state);
+  for (int e = 0; e < (int)small->num_experts; e++) bias[e] = (float)check_value(&state);
   logits[ROUTER_NAN * small->num_experts + 5] = NAN;
 }
 
 /* Does the choice hang on numbers that the device rounds, beside the logits? */
 static bool is_rounded(const moecl_layer_params *params) {
   return params->score_correction_bias || params->num_expert_group > 0 ||
-         params->scoring == MOECL_SCORING_SPARSEMIXER ||
-         params->second_choice != MOECL_SECOND_ALL;
+         params->scoring == MOECL_SCORING_SPARSEMIXER || params->second_choice != MOECL_SECOND_ALL;
 }
 
 /* Choices of one token. By logit they are exact, ties and order too; where they
  * hang on rounding, nothing can be said of near ties, and not of the order. */
 static moecl_status compare_token(moecl_context *context, const kernel_variant *variant,
-                                  const moecl_layer_params *params, int token,
-                                  const double *logits, const double *bias, const int32_t *ids,
-                                  const float *weights) {
+                                  const moecl_layer_params *params, int token, const double *logits,
+                                  const double *bias, const int32_t *ids, const float *weights) {
   double want[ROUTER_TOP_K];
   int32_t want_ids[ROUTER_TOP_K];
   const int top_k = (int)params->top_k;
-  const double gap = moecl_reference_topk(params, logits, params->score_correction_bias ? bias : NULL,
-                                          ROUTER_SEED, token, want_ids, want, NULL);
+  const double gap =
+      moecl_reference_topk(params, logits, params->score_correction_bias ? bias : NULL, ROUTER_SEED,
+                           token, want_ids, want, NULL);
   const double least = moecl_reference_weight_floor(params);
   const bool rounded = is_rounded(params);
   if (rounded && gap <= 1e-5) return MOECL_OK;
@@ -114,8 +113,8 @@ static moecl_status check_router(moecl_context *context, const kernel_variant *v
   moecl_to_double(MOECL_F32, bias, experts, exact_bias);
   for (int t = 0; t < ROUTER_TOKENS; t++) {
     moecl_to_double(MOECL_F32, logits + (size_t)t * experts, experts, exact);
-    MOECL_TRY(compare_token(context, variant, &small, t, exact, exact_bias,
-                            ids + t * small.top_k, weights + t * small.top_k));
+    MOECL_TRY(compare_token(context, variant, &small, t, exact, exact_bias, ids + t * small.top_k,
+                            weights + t * small.top_k));
   }
   return MOECL_OK;
 }
@@ -165,12 +164,12 @@ static void draw_assignments(int32_t *ids, float *weights, float *logits) {
 static moecl_status expect_permuted(const moecl_layer_params *params, const int32_t *ids,
                                     const float *weights, const float *priority, permuted *want) {
   uint8_t kept[ALL];
-  const bool by_choice = params->capacity_factor > 0 && params->drop_policy != MOECL_DROP_PROBABILITY;
+  const bool by_choice =
+      params->capacity_factor > 0 && params->drop_policy != MOECL_DROP_PROBABILITY;
   int32_t slot = 0;
   MOECL_TRY(moecl_reference_capacity(params, TOKENS, ids, weights, priority, kept));
   memset(want, 0, sizeof *want);
-  for (int i = 0; i < ALL; i++)
-    want->assignment_slot[i] = -1;
+  for (int i = 0; i < ALL; i++) want->assignment_slot[i] = -1;
   for (int e = 0; e < EXPERTS; e++) {
     for (int p = 0; p < ALL; p++) {
       const int i = by_choice ? p % TOKENS * TOP_K + p / TOKENS : p;
@@ -264,7 +263,8 @@ static moecl_status check_permute(op_permute *permute, const kernel_variant *var
   MOECL_TRY(check_upload_words(context, ids, ALL, &b[0]));
   MOECL_TRY(check_upload_words(context, weights, ALL, &b[1]));
   MOECL_TRY(check_upload_words(context, logits, TOKENS * EXPERTS, &b[12]));
-  MOECL_TRY(moecl_buffer_create(context, op_permute_most_blocks(TOKENS, TOP_K) * EXPERTS * 4, &b[2]));
+  MOECL_TRY(
+      moecl_buffer_create(context, op_permute_most_blocks(TOKENS, TOP_K) * EXPERTS * 4, &b[2]));
   for (size_t i = 0; i < sizeof words / sizeof words[0]; i++)
     MOECL_TRY(moecl_buffer_create(context, words[i] * 4, &b[3 + i]));
   const op_permute_io io = {.num_tokens = TOKENS,
@@ -284,8 +284,7 @@ static moecl_status check_permute(op_permute *permute, const kernel_variant *var
                             .tile_m = TILE_M};
   ocl_chain chain = {.context = context};
   MOECL_TRY(op_permute_enqueue(permute, &chain, &io));
-  if (permute->prioritize)
-    MOECL_TRY(check_priorities(context, variant, logits, b[10], priority));
+  if (permute->prioritize) MOECL_TRY(check_priorities(context, variant, logits, b[10], priority));
   MOECL_TRY(expect_permuted(&permute->params, ids, weights, priority, &want));
   MOECL_TRY(compare_permuted(context, variant, &io, &want));
   return check_weights(permute, variant, &io, weights, &want);
@@ -293,15 +292,14 @@ static moecl_status check_permute(op_permute *permute, const kernel_variant *var
 
 moecl_status op_permute_self_check(moecl_context *context, const kernel_variant *variant,
                                    const moecl_layer_params *params) {
-  const moecl_layer_params small = {.num_experts = EXPERTS,
-                                    .num_identity_experts =
-                                        params->capacity_factor > 0 ? IDENTITIES : 0,
-                                    .top_k = TOP_K,
-                                    .capacity_factor = params->capacity_factor > 0 ? 0.7 : 0,
-                                    .drop_policy = params->drop_policy,
-                                    .renormalize_after_capacity =
-                                        params->renormalize_after_capacity,
-                                    .routed_scaling_factor = params->routed_scaling_factor};
+  const moecl_layer_params small = {
+      .num_experts = EXPERTS,
+      .num_identity_experts = params->capacity_factor > 0 ? IDENTITIES : 0,
+      .top_k = TOP_K,
+      .capacity_factor = params->capacity_factor > 0 ? 0.7 : 0,
+      .drop_policy = params->drop_policy,
+      .renormalize_after_capacity = params->renormalize_after_capacity,
+      .routed_scaling_factor = params->routed_scaling_factor};
   op_permute permute;
   moecl_buffer *buffers[MOST_BUFFERS] = {0};
   moecl_status status = op_permute_create(context, variant, &small, &permute);
@@ -328,8 +326,8 @@ enum { FIRST_IDENTITY = 2, IDENTITY_SLOT = 2 };
 
 /* Slots not in the order of the choices; the last token is dropped, and a choice
  * of the first one. With identity experts, of which there is one behind FIRST_IDENTITY
- * others, the slots from IDENTITY_SLOT on have no rows. Weights and values are multiples of 1/8, so the sums are
- * exact but for the last rounding. */
+ * others, the slots from IDENTITY_SLOT on have no rows. Weights and values are multiples of 1/8, so
+ * the sums are exact but for the last rounding. */
 static const int32_t combine_slots[SLOTS] = {4, -1, 0, 2, 5, 1, -1, -1, -1};
 static const float combine_weights[SLOTS] = {0.5f, 9, 0.25f, 0.125f, 0.375f, 0.5f, 9, 9, 9};
 
@@ -346,8 +344,8 @@ static double expect_combined(const moecl_layer_params *small, const double *inp
     const bool identity = small->num_identity_experts > 0 && combine_slots[i] >= IDENTITY_SLOT;
     const int row = identity ? SLOTS - OUT_TOKENS + token : combine_slots[i];
     if (combine_slots[i] >= 0)
-      sum += (small->weight_on_input ? 1.0 : (double)combine_weights[i]) *
-             input[row * width + column];
+      sum +=
+          (small->weight_on_input ? 1.0 : (double)combine_weights[i]) * input[row * width + column];
   }
   if (small->shared_intermediate_size > 0)
     sum += (op_shared_is_weighted(small) ? (double)combine_gates[token] : 1.0) *
@@ -359,14 +357,13 @@ static moecl_status check_combine(moecl_context *context, const kernel_variant *
                                   const moecl_layer_params *small, op_combine *combine,
                                   moecl_dtype from, moecl_buffer **b) {
   double input[SLOTS * MOST_WIDTH], shared[OUT_TOKENS * MOST_WIDTH];
-  double *output = shared; /* read when that has been given away */
+  double *output = shared;            /* read when that has been given away */
   float raw[OUT_TOKENS * MOST_WIDTH]; /* holds any storage type */
   const int width = (int)small->hidden_size;
   const moecl_dtype to = small->dtype;
   const uint64_t bytes = OUT_TOKENS * (uint64_t)width * moecl_dtype_size(to);
   uint32_t state = 1;
-  for (int i = 0; i < SLOTS * width; i++)
-    input[i] = check_value(&state);
+  for (int i = 0; i < SLOTS * width; i++) input[i] = check_value(&state);
   MOECL_TRY(check_upload(context, from, input, SLOTS * (size_t)width, &b[0]));
   MOECL_TRY(check_upload_words(context, combine_slots, SLOTS, &b[1]));
   MOECL_TRY(check_upload_words(context, combine_weights, SLOTS, &b[2]));
@@ -401,7 +398,8 @@ static moecl_status check_combine(moecl_context *context, const kernel_variant *
 
 moecl_status op_combine_self_check(moecl_context *context, const kernel_variant *variant,
                                    const moecl_layer_params *params, bool input_f32) {
-  const moecl_layer_params small = {.hidden_size = variant->flags & KERNEL_EIGHTS ? MOST_WIDTH : 301,
+  const moecl_layer_params small = {.hidden_size =
+                                        variant->flags & KERNEL_EIGHTS ? MOST_WIDTH : 301,
                                     .num_experts = FIRST_IDENTITY + 1,
                                     .num_identity_experts = params->num_identity_experts > 0,
                                     .top_k = CHOICES,

@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: MIT
 /* The shared expert: gate/up and down of all tokens, and its own gate. */
 #ifndef MOECL_LIB_OP_SHARED_H
 #define MOECL_LIB_OP_SHARED_H

@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: MIT
 #include "base/base.h"
 #include "moecl/reference.h"
 #include <math.h>
@@ -77,8 +78,7 @@ double moecl_reference_priority(const double *logits, int64_t num_experts) {
     if (!isfinite((float)logits[e])) return 0;
     most = fmax(most, logits[e]);
   }
-  for (int64_t e = 0; e < num_experts; e++)
-    sum += exp(logits[e] - most);
+  for (int64_t e = 0; e < num_experts; e++) sum += exp(logits[e] - most);
   return 1 / sum;
 }
 
@@ -121,6 +121,5 @@ void moecl_reference_kept_weights(const moecl_layer_params *params, const float 
   }
   if (!params->renormalize_after_capacity) return;
   sum = fmax(sum, 0x1p-23 * scale);
-  for (int64_t k = 0; k < params->top_k; k++)
-    weights[k] *= scale / sum;
+  for (int64_t k = 0; k < params->top_k; k++) weights[k] *= scale / sum;
 }

@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: MIT
 /* The router's choice of one token, by the letter of include/moecl/layer.h. */
 #include "moecl/reference.h"
 #include <float.h>
@@ -35,8 +36,7 @@ static void softmax(choice *c, bool of_taken) {
   double sum = 0;
   for (int64_t e = 0; e < c->experts; e++)
     if (!of_taken || c->taken[e]) sum += exp(c->logits[e] - max);
-  for (int64_t e = 0; e < c->experts; e++)
-    c->score[e] = exp(c->logits[e] - max) / sum;
+  for (int64_t e = 0; e < c->experts; e++) c->score[e] = exp(c->logits[e] - max) / sum;
 }
 
 static void make_scores(choice *c) {
@@ -92,8 +92,7 @@ static void limit_to_groups(choice *c) {
   const int64_t groups = c->params->num_expert_group, members = c->experts / groups;
   double score[MOECL_MAX_EXPERT_GROUPS];
   double worst_in = INFINITY, best_out = -INFINITY;
-  for (int64_t g = 0; g < groups; g++)
-    score[g] = group_score(c, g, members);
+  for (int64_t g = 0; g < groups; g++) score[g] = group_score(c, g, members);
   for (int64_t g = 0; g < groups; g++) {
     int64_t better = 0;
     for (int64_t h = 0; h < groups; h++)
@@ -103,8 +102,7 @@ static void limit_to_groups(choice *c) {
       continue;
     }
     best_out = fmax(best_out, score[g]);
-    for (int64_t e = g * members; e < (g + 1) * members; e++)
-      c->value[e] = to_zero ? 0 : -INFINITY;
+    for (int64_t e = g * members; e < (g + 1) * members; e++) c->value[e] = to_zero ? 0 : -INFINITY;
   }
   note_gap(c, worst_in, best_out);
 }
@@ -178,8 +176,7 @@ static void scale_weights(const moecl_layer_params *params, double *weights) {
       params->scoring == MOECL_SCORING_SOFTMAX || params->scoring == MOECL_SCORING_SPARSEMIXER;
   double factor = params->routed_scaling_factor == 0 ? 1 : params->routed_scaling_factor;
   double sum = params->renormalize_epsilon > 0 ? params->renormalize_epsilon : shares ? 0 : 1e-20;
-  for (int64_t k = 0; k < params->top_k; k++)
-    sum += weights[k];
+  for (int64_t k = 0; k < params->top_k; k++) sum += weights[k];
   sum = fmax(sum, params->renormalize_minimum);
   for (int64_t k = 0; k < params->top_k; k++)
     weights[k] = (params->renormalize ? weights[k] / sum : weights[k]) * factor;
@@ -207,8 +204,7 @@ static double route_nowhere(const moecl_layer_params *params, int32_t *ids, doub
     ids[k] = -1;
     weights[k] = 0;
   }
-  for (int64_t e = 0; scores && e < params->num_experts; e++)
-    scores[e] = 0;
+  for (int64_t e = 0; scores && e < params->num_experts; e++) scores[e] = 0;
   return INFINITY; /* there is nothing to be confused about */
 }
 
@@ -234,8 +230,7 @@ double moecl_reference_topk(const moecl_layer_params *params, const double *logi
               .gap = INFINITY};
   make_scores(&c);
   if (!make_values(&c)) return route_nowhere(params, ids, weights, scores);
-  for (int64_t e = 0; scores && e < c.experts; e++)
-    scores[e] = c.score[e];
+  for (int64_t e = 0; scores && e < c.experts; e++) scores[e] = c.score[e];
   if (has_groups(params)) limit_to_groups(&c);
   if (has_groups(params) && !c.bias) choose_by_logit(&c);
   take(&c, seed, token, ids, weights);

@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: MIT
 #include "base/base.h"
 #include "moecl/reference.h"
 #include "ref/parallel.h"
@@ -12,20 +13,15 @@ static double one_plus_tanh(double u) {
 static double activate(moecl_activation activation, double x) {
   switch (activation) {
   case MOECL_SWIGLU:
-  case MOECL_SILU:
-    return x / (1 + exp(-x));
+  case MOECL_SILU: return x / (1 + exp(-x));
   case MOECL_GEGLU:
-  case MOECL_GELU:
-    return 0.5 * x * erfc(-x * 0.70710678118654752440); /* no cancellation below 0 */
+  case MOECL_GELU: return 0.5 * x * erfc(-x * 0.70710678118654752440); /* no cancellation below 0 */
   case MOECL_GEGLU_TANH:
   case MOECL_GELU_TANH: /* sqrt(2/pi) */
     return 0.5 * x * one_plus_tanh(0.79788456080286535588 * (x + 0.044715 * x * x * x));
-  case MOECL_RELU:
-    return x < 0 ? 0 : x; /* NaN stays NaN */
-  case MOECL_RELU2:
-    return x < 0 ? 0 : x * x;
-  default:
-    return NAN;
+  case MOECL_RELU: return x < 0 ? 0 : x; /* NaN stays NaN */
+  case MOECL_RELU2: return x < 0 ? 0 : x * x;
+  default: return NAN;
   }
 }
 
@@ -53,12 +49,9 @@ static double dot(const double *a, const double *b, int64_t count) {
   double part[LANES] = {0}, sum = 0;
   int64_t i = 0;
   for (; i + LANES <= count; i += LANES)
-    for (int lane = 0; lane < LANES; lane++)
-      part[lane] += a[i + lane] * b[i + lane];
-  for (int lane = 0; lane < LANES; lane++)
-    sum += part[lane];
-  for (; i < count; i++)
-    sum += a[i] * b[i];
+    for (int lane = 0; lane < LANES; lane++) part[lane] += a[i + lane] * b[i + lane];
+  for (int lane = 0; lane < LANES; lane++) sum += part[lane];
+  for (; i < count; i++) sum += a[i] * b[i];
   return sum;
 }
 

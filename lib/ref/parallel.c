@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: MIT
 #include "ref/parallel.h"
 #include <pthread.h>
 #include <stdbool.h>

@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: MIT
 /* Work on several processors whose result does not depend on how many. */
 #ifndef MOECL_LIB_REF_PARALLEL_H
 #define MOECL_LIB_REF_PARALLEL_H

@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: MIT
 #include "moecl/reference.h"
 #include <Random123/philox.h>
 #include <math.h>
@@ -50,16 +51,14 @@ void moecl_reference_logits(const moecl_layer_params *params, const double *hidd
   enum { PART = 512 }; /* elements at a time, so that each jitter factor is drawn once */
   double input[PART];
   const int64_t experts = params->num_experts, width = params->hidden_size;
-  for (int64_t e = 0; e < experts; e++)
-    logits[e] = bias ? bias[e] : 0;
+  for (int64_t e = 0; e < experts; e++) logits[e] = bias ? bias[e] : 0;
   for (int64_t first = 0; first < width; first += PART) {
     const int64_t count = width - first < PART ? width - first : PART;
     for (int64_t i = 0; i < count; i++)
       input[i] = router_input(params, hidden, seed, token, first + i);
     for (int64_t e = 0; e < experts; e++) {
       const double *row = weight + e * width + first;
-      for (int64_t i = 0; i < count; i++)
-        logits[e] += input[i] * row[i];
+      for (int64_t i = 0; i < count; i++) logits[e] += input[i] * row[i];
     }
   }
 }

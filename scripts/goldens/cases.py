@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: MIT
 """The cases: one or more for each family that transformers has and moecl knows.
 
 Sizes are small and odd on purpose. Where a family has dense layers, layer 0 is one.

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: MIT
 """Builds a case's model with random weights, runs its MoE block and writes the folder."""
 
 import json

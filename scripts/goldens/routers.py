@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: MIT
 """How each family's router tells its decisions: from what its forward returned to logits [T,E],
 ids [T,K] and weights [T,K], as the experts use them."""
 

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: MIT
 """Files of a model folder, written so that the same tensors always give the same bytes."""
 
 import json

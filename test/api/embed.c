@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: MIT
 /* An embedder's program: brings its own OpenCL context and queue, gives weights
  * from the host and from a cl_mem, chains the layer behind its own work through
  * events, and checks the answer with the library's reference. Built against the
@@ -33,8 +34,11 @@ static void print_log(void *user, moecl_log_level level, const char *message) {
 
 static float *random_floats(size_t count, float scale, uint64_t stream) {
   float *values = malloc(count * sizeof *values);
-  const moecl_random_params params = {
-      .dtype = MOECL_F32, .distribution = MOECL_NORMAL, .scale = scale, .seed = 7, .stream = stream};
+  const moecl_random_params params = {.dtype = MOECL_F32,
+                                      .distribution = MOECL_NORMAL,
+                                      .scale = scale,
+                                      .seed = 7,
+                                      .stream = stream};
   if (!values) exit(1);
   CHECK(moecl_random_host(values, count, &params));
   return values;

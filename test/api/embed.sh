@@ -1,4 +1,5 @@
 #!/usr/bin/env bash
+# SPDX-License-Identifier: MIT
 # Installs the build into a scratch prefix and builds and runs embed.c against
 # that installation, through pkg-config alone: what an embedder does.
 # usage: embed.sh BUILD_DIR SOURCE.c

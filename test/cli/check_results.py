@@ -1,4 +1,5 @@
 #!/usr/bin/env python3
+# SPDX-License-Identifier: MIT
 """Checks a results folder of moectl run, with nothing but Python itself.
 
 usage: check_results.py DIR [--points N] [--dump] [--no-verify]

@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: MIT
 #define _GNU_SOURCE
 /* Loaded into moectl: a driver that sets the process's locale, as some do. The
  * programs that moectl starts have no such driver. */

@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: MIT
 /* An OpenCL driver for the ICD loader: one platform, no devices. */
 #define CL_TARGET_OPENCL_VERSION 120
 #include <CL/cl.h>
@@ -50,9 +51,10 @@ CL_API_ENTRY void *CL_API_CALL clGetExtensionFunctionAddress(const char *name) {
   const union {
     cl_int(CL_API_CALL *platforms)(cl_uint, cl_platform_id *, cl_uint *);
     cl_int(CL_API_CALL *info)(cl_platform_id, cl_platform_info, size_t, void *, size_t *);
-    cl_int(CL_API_CALL *devices)(cl_platform_id, cl_device_type, cl_uint, cl_device_id *, cl_uint *);
-  } calls[] = {{.platforms = clIcdGetPlatformIDsKHR}, {.info = platform_info},
-               {.devices = device_ids}};
+    cl_int(CL_API_CALL *devices)(cl_platform_id, cl_device_type, cl_uint, cl_device_id *,
+                                 cl_uint *);
+  } calls[] = {
+      {.platforms = clIcdGetPlatformIDsKHR}, {.info = platform_info}, {.devices = device_ids}};
   static const char *const names[] = {"clIcdGetPlatformIDsKHR", "clGetPlatformInfo",
                                       "clGetDeviceIDs"};
   for (int i = 0; i < 3; i++)

@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: MIT
 /* Loaded into moectl: a driver whose events end before they start, every
  * MOECL_TEST_SWAP-th one, or (0) writes no times and says it did. */
 #define _GNU_SOURCE

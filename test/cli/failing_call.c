@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: MIT
 /* Loaded into moectl: a driver whose call $MOECL_TEST_CALL, clEnqueueNDRangeKernel or
  * clCreateBuffer, fails from the $MOECL_TEST_FROM-th time on. */
 #define _GNU_SOURCE

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: MIT
 """Model folders for tests: published files read, changed and written, and moectl run on
 them. Scripts that import this have MOECTL and GOLDEN_DIR as their arguments."""
 import json

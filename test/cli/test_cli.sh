@@ -1,4 +1,5 @@
 #!/usr/bin/env bash
+# SPDX-License-Identifier: MIT
 # Uses moectl as a person would and checks what they get: output, exit codes,
 # files. usage: bash test/cli/test_cli.sh path/to/moectl
 # Prints a line for every check; exit code 1 if one failed, 77 (skipped) where

@@ -1,4 +1,5 @@
 #!/usr/bin/env bash
+# SPDX-License-Identifier: MIT
 # The shells' completion: what a person would be offered. usage:
 # bash test/cli/test_completion.sh path/to/moectl
 # Every option that the help of a command tells is offered for it, and nothing else.

@@ -1,4 +1,5 @@
 #!/usr/bin/env python3
+# SPDX-License-Identifier: MIT
 """Numbers near the ends of what fp32 holds, and a program cache with mixed up entries:
 moectl's points verify all the same. usage: test_extremes.py MOECTL GOLDEN_DIR"""
 import json

@@ -1,4 +1,5 @@
 #!/usr/bin/env bash
+# SPDX-License-Identifier: MIT
 # A point that fails in an OpenCL call names it and its code in results.json and
 # report.md, wherever the call fails. Exit code 77 (skipped) without a device.
 # usage: test_failing_call.sh MOECTL SHIM.so

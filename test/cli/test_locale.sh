@@ -1,4 +1,5 @@
 #!/usr/bin/env bash
+# SPDX-License-Identifier: MIT
 # moectl writes the same whatever the user's locale, even where a library that it
 # loads calls setlocale(). Exit code 77 (skipped) without a device or a locale.
 # usage: test_locale.sh MOECTL SHIM.so

@@ -1,4 +1,5 @@
 #!/usr/bin/env python3
+# SPDX-License-Identifier: MIT
 """moectl inspect and verify on the recorded models, on copies of them with one thing
 wrong, and experiments on a checkpoint's layer. usage: test_models.py MOECTL GOLDEN_DIR"""
 import json

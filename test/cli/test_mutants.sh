@@ -1,4 +1,5 @@
 #!/usr/bin/env bash
+# SPDX-License-Identifier: MIT
 # Does verification notice a kernel that is wrong? Runs moectl with copies of the
 # kernels, one thing broken in each, and expects a point that failed.
 # usage: bash test/cli/test_mutants.sh path/to/moectl path/to/cl

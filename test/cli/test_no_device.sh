@@ -1,4 +1,5 @@
 #!/usr/bin/env bash
+# SPDX-License-Identifier: MIT
 # Without a device, moectl says which of the reasons it is: no driver registered, a
 # driver that can't be loaded, one that offers no platform, a platform without
 # devices. Needs an ICD loader that takes the folder from OCL_ICD_VENDORS.

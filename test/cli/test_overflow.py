@@ -1,4 +1,5 @@
 #!/usr/bin/env python3
+# SPDX-License-Identifier: MIT
 """Numbers that do not fit a point's data type are told as that, and where they are.
 usage: test_overflow.py MOECTL GOLDEN_DIR"""
 import json

@@ -1,4 +1,5 @@
 #!/usr/bin/env python3
+# SPDX-License-Identifier: MIT
 """moectl on copies of the recorded models that say the same in another published way, or
 another thing that can be computed. usage: test_published.py MOECTL GOLDEN_DIR"""
 import json

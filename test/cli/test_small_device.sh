@@ -1,4 +1,5 @@
 #!/usr/bin/env bash
+# SPDX-License-Identifier: MIT
 # Devices with small work-groups, or little local memory: Oclgrind's, a simulator whose
 # device is as large as its environment says, and which complains of what a kernel
 # reads or writes elsewhere. usage: bash test_small_device.sh path/to/moectl

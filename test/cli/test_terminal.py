@@ -1,4 +1,5 @@
 #!/usr/bin/env python3
+# SPDX-License-Identifier: MIT
 """moectl run on a terminal: what the line that is redrawn shows in few columns, and
 what Ctrl-C does. usage: test_terminal.py path/to/moectl
 Exit code 77 (skipped) where there is no OpenCL device."""

@@ -1,4 +1,5 @@
 #!/usr/bin/env bash
+# SPDX-License-Identifier: MIT
 # Event times that are none become null in results and a word in the report.
 # Exit code 77 (skipped) without a device. usage: test_times.sh MOECTL SHIM.so
 set -euo pipefail

@@ -1,4 +1,5 @@
 #!/usr/bin/env python3
+# SPDX-License-Identifier: MIT
 """moectl verify on recordings that differ from ours and yet are right, and on such that
 are wrong in the same places. usage: test_verify.py MOECTL GOLDEN_DIR"""
 import json

@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: MIT
 /* libFuzzer target: whatever the bytes, a config.json either is refused with one
  * message, or every layer that it describes has sound parameters.
  *
@@ -40,8 +41,7 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size) {
   if (status == MOECL_OK) status = model_describe(&log, "fuzz", root, &description);
   require(messages == (status != MOECL_OK));
   require((status == MOECL_OK) == (description.num_layers > 0));
-  for (int64_t i = 0; i < description.num_layers; i++)
-    check_layer(&description.layers[i]);
+  for (int64_t i = 0; i < description.num_layers; i++) check_layer(&description.layers[i]);
   model_description_free(&description);
   json_decref(root);
   return 0;

@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: MIT
 /* libFuzzer target: whatever the bytes, an experiment either has sound points
  * or is refused with a message, and nothing leaks.
  *

@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: MIT
 /* libFuzzer target: whatever the bytes, a safetensors file either is refused with
  * one message, or each of its tensors lies within it and can be read.
  *
@@ -61,12 +62,10 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size) {
   /* The header ends at the last brace of the input, if it has one. */
   const size_t rest = size - 1;
   uint64_t header = rest;
-  while (header > 0 && data[header] != '}')
-    header--;
+  while (header > 0 && data[header] != '}') header--;
   uint8_t *bytes = malloc(rest + 9);
   if (!bytes) return 0;
-  for (int i = 0; i < 8; i++)
-    bytes[1 + i] = (uint8_t)(header >> 8 * i);
+  for (int i = 0; i < 8; i++) bytes[1 + i] = (uint8_t)(header >> 8 * i);
   memcpy(bytes + 9, data + 1, rest);
   check_file(bytes + 1, rest + 8);
   free(bytes);

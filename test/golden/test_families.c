@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: MIT
 /* Published-format model folders and what transformers' own code made of hidden
  * states (scripts/make_goldens.py): layers loaded from the folders give the same. */
 #include "../unit/unit.h"
@@ -95,7 +96,8 @@ static bool check_layer(const char *what, moecl_layer *layer, const moecl_layer_
   const double tolerance = params->dtype == MOECL_F32 ? 1e-5 : 1e-2;
   const int64_t tokens = moecl_safetensors_find(file, "hidden_states")->shape[0];
   const size_t hidden = (size_t)(tokens * params->hidden_size);
-  const size_t slots = (size_t)(tokens * params->top_k), all = (size_t)(tokens * params->num_experts);
+  const size_t slots = (size_t)(tokens * params->top_k),
+               all = (size_t)(tokens * params->num_experts);
   double *input = recorded(file, "hidden_states", hidden), *want = recorded(file, "output", hidden);
   double *logits = recorded(file, "router_logits", all), *ours = malloc((all + 1) * sizeof *ours);
   double *ids = recorded(file, "topk_ids", slots), *weights = recorded(file, "topk_weights", slots);
@@ -139,7 +141,8 @@ static bool check_record(const char *family, const char *record) {
   const int64_t index = find_layer(checkpoint, file, &described);
   assert_true(described.is_moe);
   moecl_layer_params params = described.params;
-  assert_true(moecl_safetensors_dtype(moecl_safetensors_find(file, "hidden_states"), &params.dtype));
+  assert_true(
+      moecl_safetensors_dtype(moecl_safetensors_find(file, "hidden_states"), &params.dtype));
   assert_ok(moecl_layer_create(context, &params, &layer));
   assert_ok(moecl_layer_load(layer, checkpoint, index));
   const bool ok = check_layer(what, layer, &params, file);

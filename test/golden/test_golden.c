@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: MIT
 /* Layers computed by transformers' own blocks (scripts/make_layer_golden.py):
  * the reference and the engine give the same. */
 #include "../golden.h"
@@ -92,12 +93,13 @@ static double *tensor(const golden *file, const char *name, int64_t count) {
 static layer_file open_layer(const char *name) {
   golden *file = golden_open(name);
   assert_non_null(file);
-  layer_file layer = {.params = read_params(file), .tokens = golden_length(file, "hidden_states", 0)};
+  layer_file layer = {.params = read_params(file),
+                      .tokens = golden_length(file, "hidden_states", 0)};
   const moecl_layer_params *p = &layer.params;
   const bool gated = moecl_activation_is_gated(p->activation);
   for (int i = 0; i < MOECL_TENSOR_COUNT; i++) {
-    const int64_t count = moecl_layer_tensor_items(p, (moecl_tensor)i) *
-                          moecl_layer_tensor_size(p, (moecl_tensor)i);
+    const int64_t count =
+        moecl_layer_tensor_items(p, (moecl_tensor)i) * moecl_layer_tensor_size(p, (moecl_tensor)i);
     if (count > 0) layer.tensor[i] = tensor(file, names[i][!gated && names[i][1]], count);
   }
   layer.hidden = tensor(file, "hidden_states", layer.tokens * p->hidden_size);
@@ -113,7 +115,7 @@ static layer_file open_layer(const char *name) {
 }
 
 static void close_layer(layer_file *layer) {
-  double *all[] = {layer->hidden, layer->logits, layer->ids,
+  double *all[] = {layer->hidden,  layer->logits, layer->ids,
                    layer->weights, layer->output, layer->loss};
   for (size_t i = 0; i < sizeof all / sizeof all[0]; i++) free(all[i]);
   for (int i = 0; i < MOECL_TENSOR_COUNT; i++) free(layer->tensor[i]);
@@ -143,9 +145,13 @@ static double error_of_floats(const float *got, const double *want, int64_t coun
 
 static moecl_routing empty_routing(const layer_file *layer) {
   const int64_t t = layer->tokens, e = layer->params.num_experts, k = layer->params.top_k;
-  return (moecl_routing){.num_tokens = t, .num_experts = e, .top_k = k,
-                         .router_logits = allocate(t * e * 4), .topk_ids = allocate(t * k * 4),
-                         .topk_weights = allocate(t * k * 4), .kept = allocate(t * k),
+  return (moecl_routing){.num_tokens = t,
+                         .num_experts = e,
+                         .top_k = k,
+                         .router_logits = allocate(t * e * 4),
+                         .topk_ids = allocate(t * k * 4),
+                         .topk_weights = allocate(t * k * 4),
+                         .kept = allocate(t * k),
                          .tokens_per_expert = allocate(e * 8),
                          .tokens_per_expert_after_capacity = allocate(e * 8)};
 }
@@ -166,17 +172,17 @@ static void reference_expert(const layer_file *layer, int64_t t, int64_t e, doub
   double input[64], one[64];
   for (int64_t c = 0; c < p->hidden_size; c++)
     input[c] = (p->weight_on_input ? weight : 1) * layer->hidden[t * p->hidden_size + c];
-  assert_ok(moecl_reference_expert(p, input, share(layer, MOECL_GATE_UP_PROJ, e),
-                                   share(layer, MOECL_GATE_UP_BIAS, e),
-                                   share(layer, MOECL_DOWN_PROJ, e),
-                                   share(layer, MOECL_DOWN_BIAS, e), one));
+  assert_ok(moecl_reference_expert(
+      p, input, share(layer, MOECL_GATE_UP_PROJ, e), share(layer, MOECL_GATE_UP_BIAS, e),
+      share(layer, MOECL_DOWN_PROJ, e), share(layer, MOECL_DOWN_BIAS, e), one));
   add(output, p->weight_on_input ? 1 : weight, one, p->hidden_size);
 }
 
 static void reference_shared(const layer_file *layer, int64_t t, double *output) {
   if (layer->params.shared_intermediate_size == 0) return;
   const moecl_layer_params p = moecl_reference_shared(&layer->params);
-  const double *hidden = layer->hidden + t * p.hidden_size, *gate = layer->tensor[MOECL_SHARED_GATE];
+  const double *hidden = layer->hidden + t * p.hidden_size,
+               *gate = layer->tensor[MOECL_SHARED_GATE];
   double one[64];
   assert_ok(moecl_reference_expert(&p, hidden, layer->tensor[MOECL_SHARED_GATE_UP_PROJ], NULL,
                                    layer->tensor[MOECL_SHARED_DOWN_PROJ], NULL, one));
@@ -224,8 +230,8 @@ static float *run_reference(const layer_file *layer, moecl_routing *routing) {
 static void set(moecl_layer *layer, const layer_file *file, moecl_tensor which) {
   const int64_t items = moecl_layer_tensor_items(&file->params, which);
   if (items == 0) return;
-  float *floats = to_floats(file->tensor[which],
-                            items * moecl_layer_tensor_size(&file->params, which));
+  float *floats =
+      to_floats(file->tensor[which], items * moecl_layer_tensor_size(&file->params, which));
   assert_ok(moecl_layer_set_weights(layer, which, 0, items, floats));
   free(floats);
 }
@@ -273,8 +279,8 @@ static void check_choices(const layer_file *layer, const moecl_routing *routing)
 static void check_layer(const char *name, int from) {
   layer_file layer = open_layer(name);
   moecl_routing routing;
-  float *output = from == FROM_ENGINE ? run_engine(&layer, &routing)
-                                      : run_reference(&layer, &routing);
+  float *output =
+      from == FROM_ENGINE ? run_engine(&layer, &routing) : run_reference(&layer, &routing);
   const int64_t t = layer.tokens, e = layer.params.num_experts;
   assert_true(error_of_floats(routing.router_logits, layer.logits, t * e) <= 1e-5);
   check_choices(&layer, &routing);
@@ -287,11 +293,11 @@ static void check_layer(const char *name, int from) {
 }
 
 static const char *const files[] = {
-    "mixtral.safetensors",     "olmoe.safetensors",       "olmoe_geglu_odd.safetensors",
-    "qwen3_moe.safetensors",   "qwen2_moe.safetensors",   "deepseek_v2.safetensors",
-    "deepseek_v3.safetensors", "glm4_moe.safetensors",    "deepseek_v2_lite.safetensors",
-    "gpt_oss.safetensors",     "minimax_m2.safetensors",  "llama4.safetensors",
-    "phimoe.safetensors",      "granitemoe.safetensors",  "jetmoe.safetensors",
+    "mixtral.safetensors",     "olmoe.safetensors",          "olmoe_geglu_odd.safetensors",
+    "qwen3_moe.safetensors",   "qwen2_moe.safetensors",      "deepseek_v2.safetensors",
+    "deepseek_v3.safetensors", "glm4_moe.safetensors",       "deepseek_v2_lite.safetensors",
+    "gpt_oss.safetensors",     "minimax_m2.safetensors",     "llama4.safetensors",
+    "phimoe.safetensors",      "granitemoe.safetensors",     "jetmoe.safetensors",
     "switch.safetensors",      "deepseek_v3_low.safetensors"};
 
 static void test_reference(void **state) {

@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: MIT
 /* What the layer's tests share: one forward pass with everything around it. */
 #ifndef MOECL_TEST_LAYER_RUN_H
 #define MOECL_TEST_LAYER_RUN_H
@@ -34,9 +35,10 @@ static inline void set_tensor(moecl_context *context, moecl_layer *layer, const 
   assert_ok(moecl_layer_set_weights(layer, tensor, 0, on_host, bytes));
   if (on_host == items) return;
   const uint64_t before = moecl_dtype_size(moecl_layer_tensor_dtype(&data->layer, tensor)) * 6;
-  moecl_buffer *source = upload(context, bytes + (size_t)on_host * one,
-                                (uint64_t)(items - on_host) * one, before);
-  assert_ok(moecl_layer_set_weights_buffer(layer, tensor, on_host, items - on_host, source, before));
+  moecl_buffer *source =
+      upload(context, bytes + (size_t)on_host * one, (uint64_t)(items - on_host) * one, before);
+  assert_ok(
+      moecl_layer_set_weights_buffer(layer, tensor, on_host, items - on_host, source, before));
   moecl_buffer_destroy(&source);
 }
 
@@ -98,8 +100,7 @@ static inline bool check_output(const case_data *data, const moecl_layer *layer,
   double *got = malloc((count + 1) * sizeof *got), *want = case_reference_output(data, routing);
   assert_true(got && want);
   moecl_to_double(data->layer.dtype, output, count, got);
-  const bool ok = case_compare(data, variant, "output", got, want, count,
-                               layer_tolerance(layer));
+  const bool ok = case_compare(data, variant, "output", got, want, count, layer_tolerance(layer));
   free(got);
   free(want);
   return ok;

@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: MIT
 /* A portable stand-in for the kernels behind lib/op/grouped_gemm_persistent.c, for
  * tests: the contract of cl/grouped_gemm/nvidia_sm80.cl and nvidia_sm90.cl, none of
  * their speed. So the driver's host side runs on any device. What the driver must keep
@@ -83,8 +84,8 @@ typedef storage_t output_t;
 static inline void make_tile(const __global storage_t *a, const __global int *slot_token,
                              const __global int *expert_offsets, const __global int *tile_offsets,
                              const __global storage_t *w, const __global storage_t *bias,
-                             __global output_t *out, long k, long n, int num_experts,
-                             int tile_rows, long number) {
+                             __global output_t *out, long k, long n, int num_experts, int tile_rows,
+                             long number) {
   int e = 0;
   while (tile_offsets[e + 1] * column_tiles(n) <= number) e++;
   const int row_tiles = tile_offsets[e + 1] - tile_offsets[e];
@@ -113,8 +114,7 @@ __kernel void gemm(const __global storage_t *a, const __global int *slot_token,
                    int num_experts, int tile_rows) {
   if (get_local_id(0) == 0) {
     const long tiles = tile_offsets[num_experts] * column_tiles(n);
-    for (long t = (long)get_group_id(0); t < tiles;
-         t = (long)get_num_groups(0) + atomic_inc(queue))
+    for (long t = (long)get_group_id(0); t < tiles; t = (long)get_num_groups(0) + atomic_inc(queue))
       make_tile(a, slot_token, expert_offsets, tile_offsets, w, bias, out, k, n, num_experts,
                 tile_rows, t);
     if (atomic_inc(queue + 1) == (int)get_num_groups(0) - 1) queue[0] = queue[1] = 0;

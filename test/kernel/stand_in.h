@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: MIT
 /* A context on which the persistent grouped GEMMs run whatever the device is: their
  * sources are test/kernel/persistent.cl, in a copy of cl/, and the capabilities that
  * their rows ask for are said to be there. */
@@ -35,8 +36,7 @@ static inline bool stand_in_make(stand_in *s) {
 
 static inline moecl_status stand_in_open(const stand_in *s, moecl_context **context) {
   const moecl_status status = moecl_context_create(&s->params, context);
-  if (status == MOECL_OK)
-    (*context)->info.capabilities |= MOECL_CAP_PTX_SM80 | MOECL_CAP_PTX_SM90A;
+  if (status == MOECL_OK) (*context)->info.capabilities |= MOECL_CAP_PTX_SM80 | MOECL_CAP_PTX_SM90A;
   return status;
 }
 

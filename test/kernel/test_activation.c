@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: MIT
 /* Every variant's activations at extreme numbers, not a number among them, against
  * double precision: an expert whose weights hand its input through. */
 #include "../unit/unit.h"
@@ -9,10 +10,10 @@ enum { N = 8, K = 8 }; /* a column's gate is its factor times element 0, its up 
 static const double factor[N] = {1, -1, 0.5, -0.5, 0.25, -0.25, 2, -2};
 
 /* Bits that every storage type holds, but for the range. */
-static const double numbers[] = {0,    1e-3, 0.125, 0.5, 0.75, 1,   1.5,  2,    2.5, 3,   3.5,
-                                 4,    5,    5.5,   6,   7,    8,   10,   12,   16,  20,  40,
-                                 88,   96,   104,   512, 4096, 60000, 1e10, 1e18, 1e19, 1e30, 1e38,
-                                 INFINITY, NAN};
+static const double numbers[] = {0,     1e-3, 0.125, 0.5,  0.75, 1,    1.5,      2,   2.5,
+                                 3,     3.5,  4,     5,    5.5,  6,    7,        8,   10,
+                                 12,    16,   20,    40,   88,   96,   104,      512, 4096,
+                                 60000, 1e10, 1e18,  1e19, 1e30, 1e38, INFINITY, NAN};
 enum { COUNT = sizeof numbers / sizeof numbers[0], ROWS = 2 * COUNT };
 
 static moecl_context *context;
@@ -88,12 +89,11 @@ static void check_row(const kernel_variant *variant, const op_gemm_shape *shape,
     const double x = factor[n] * input[0], up = spoilt ? NAN : shape->gated ? input[1] : 1;
     const double want = expected(shape->epilogue, x, up);
     const double limit = shape->dtype == MOECL_F16 && !shape->output_f32 ? 65504 : 0x1.fep127;
-    const bool equal = isnan(want) ? isnan(got[n])
-                       : fabs(want) > limit * 0.999
-                           ? !isnan(got[n]) && fabs(got[n]) >= limit * 0.99 &&
-                                 signbit(got[n]) == signbit(want)
-                           : fabs(got[n] - want) <=
-                                 allowed(variant, shape->epilogue, shape->dtype, x, up, want);
+    const bool equal =
+        isnan(want) ? isnan(got[n])
+        : fabs(want) > limit * 0.999
+            ? !isnan(got[n]) && fabs(got[n]) >= limit * 0.99 && signbit(got[n]) == signbit(want)
+            : fabs(got[n] - want) <= allowed(variant, shape->epilogue, shape->dtype, x, up, want);
     if (equal) continue;
     fprintf(stderr, "%s, %s, activation %d of %g, %g: %g instead of %g\n", variant->name,
             moecl_dtype_name(shape->dtype), (int)shape->epilogue, x, up, got[n], want);
@@ -107,8 +107,8 @@ static moecl_buffer *upload(moecl_dtype dtype, const double *values, size_t coun
   return buffer;
 }
 
-static void multiply(const kernel_variant *variant, const op_gemm_shape *shape,
-                     const double *input, double *output) {
+static void multiply(const kernel_variant *variant, const op_gemm_shape *shape, const double *input,
+                     double *output) {
   op_gemm *gemm = NULL;
   double weights[2 * N * K];
   float raw[ROWS * N];
@@ -119,14 +119,21 @@ static void multiply(const kernel_variant *variant, const op_gemm_shape *shape,
   make_weights(shape->gated, weights);
   moecl_buffer *b[] = {upload(shape->input_f32 ? MOECL_F32 : shape->dtype, input, ROWS * K),
                        upload(shape->dtype, weights, (size_t)(shape->gated ? 2 : 1) * N * K),
-                       NULL, NULL, NULL, NULL};
+                       NULL,
+                       NULL,
+                       NULL,
+                       NULL};
   assert_ok(check_upload_words(context, offsets, 2, &b[2]));
   assert_ok(check_upload_words(context, tiles, 2, &b[3]));
   assert_ok(moecl_buffer_create(context, sizeof raw, &b[4]));
   assert_ok(moecl_buffer_create(context, op_gemm_scratch(gemm, ROWS), &b[5]));
   assert_ok(op_gemm_set_weights(gemm, 0, 1, b[1], 0));
-  const op_gemm_io io = {.input = b[0], .expert_offsets = b[2], .tile_offsets = b[3],
-                         .output = b[4], .scratch = b[5], .rows = ROWS};
+  const op_gemm_io io = {.input = b[0],
+                         .expert_offsets = b[2],
+                         .tile_offsets = b[3],
+                         .output = b[4],
+                         .scratch = b[5],
+                         .rows = ROWS};
   ocl_chain chain = {.context = context};
   assert_ok(op_gemm_enqueue(gemm, &chain, &io));
   assert_ok(moecl_buffer_read_wait(b[4], 0, ROWS * N * moecl_dtype_size(out), raw));
@@ -137,9 +144,16 @@ static void multiply(const kernel_variant *variant, const op_gemm_shape *shape,
 
 static void check(const kernel_variant *variant, op_epilogue kind, moecl_dtype dtype) {
   const bool f32 = variant->flags & KERNEL_F32_ACTIVATIONS;
-  const op_gemm_shape shape = {.num_experts = 1, .n = N, .k = K, .dtype = dtype, .epilogue = kind,
-                               .swiglu_alpha = 1.702f, .swiglu_limit = 7, .gated = is_gated(kind),
-                               .input_f32 = f32, .output_f32 = f32};
+  const op_gemm_shape shape = {.num_experts = 1,
+                               .n = N,
+                               .k = K,
+                               .dtype = dtype,
+                               .epilogue = kind,
+                               .swiglu_alpha = 1.702f,
+                               .swiglu_limit = 7,
+                               .gated = is_gated(kind),
+                               .input_f32 = f32,
+                               .output_f32 = f32};
   double input[ROWS * K], output[ROWS * N];
   make_input(dtype, input);
   multiply(variant, &shape, input, output);

@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: MIT
 /* Grouped GEMMs alone, every variant against plain C in double precision, at the
  * edges of tiles: rows an expert from none to more than the tallest tile, on both
  * sides of every choice of height, and sizes that end within a tile.
@@ -45,8 +46,7 @@ static const gemm_case cases[] = {
     CASE("down, one tile", ragged, .n = 128, .k = 24),
     CASE("plain", ragged, .n = 72, .k = 136, .epilogue = OP_EPILOGUE_RELU, .bias = true),
     CASE("odd", ragged, .n = 37, .k = 19, .bias = true, .gather = true),
-    CASE("logits", tokens, .n = 24, .k = 72, .bias = true, .dense = true,
-         .output_f32 = true),
+    CASE("logits", tokens, .n = 24, .k = 72, .bias = true, .dense = true, .output_f32 = true),
 };
 
 static moecl_context *context;
@@ -71,8 +71,7 @@ static double product(const problem *p, int64_t e, int64_t slot, int64_t row) {
   const double *a = p->input + source_row(p, slot) * k;
   const double *w = p->weights + (e * p->weight_rows + row) * k;
   double sum = p->shape.bias ? p->bias[e * p->weight_rows + row] : 0;
-  for (int64_t i = 0; i < k; i++)
-    sum += a[i] * w[i];
+  for (int64_t i = 0; i < k; i++) sum += a[i] * w[i];
   return sum;
 }
 
@@ -93,8 +92,7 @@ static problem make_problem(const gemm_case *c, const load *l) {
   problem p = {.shape = c->shape, .load = l};
   uint32_t state = 1;
   p.shape.num_experts = l->experts;
-  for (int64_t e = 0; e < l->experts; e++)
-    p.offsets[e + 1] = p.offsets[e] + l->rows[e];
+  for (int64_t e = 0; e < l->experts; e++) p.offsets[e + 1] = p.offsets[e] + l->rows[e];
   p.rows = p.offsets[l->experts];
   p.input_rows = p.shape.gather ? 2 * p.rows + 1 : p.rows + 1;
   p.weight_rows = p.shape.gated ? 2 * p.shape.n : p.shape.n;
@@ -106,8 +104,7 @@ static problem make_problem(const gemm_case *c, const load *l) {
   assert_true(p.input && p.weights && p.bias && p.want);
   for (int64_t r = 0; r < p.input_rows; r++)
     if (r == p.input_rows - 1 || (p.shape.gather && r % 2 == 0))
-      for (int64_t i = 0; i < p.shape.k; i++)
-        p.input[r * p.shape.k + i] = NAN;
+      for (int64_t i = 0; i < p.shape.k; i++) p.input[r * p.shape.k + i] = NAN;
   expect(&p);
   return p;
 }
@@ -152,12 +149,11 @@ static void check_output(const problem *p, const char *what, const kernel_varian
     const double want = p->want[i];
     if (fabs(got[i] - want) <= tolerance * (1 + fabs(want))) continue;
     fprintf(stderr, "%s, %s, %s, rows %d %d %d %d: slot %zu, column %zu is %g, expected %g\n",
-            variant->name, what, moecl_dtype_name(p->shape.dtype), p->load->rows[0], p->load->rows[1],
-            p->load->rows[2], p->load->rows[3], i / row, i % row, got[i], want);
+            variant->name, what, moecl_dtype_name(p->shape.dtype), p->load->rows[0],
+            p->load->rows[1], p->load->rows[2], p->load->rows[3], i / row, i % row, got[i], want);
     fail();
   }
-  for (size_t i = count * one; i < (count + row) * one; i++)
-    assert_int_equal(raw[i], 0xff);
+  for (size_t i = count * one; i < (count + row) * one; i++) assert_int_equal(raw[i], 0xff);
   free(raw), free(got);
 }
 
@@ -174,8 +170,7 @@ static int32_t check_gemm(const kernel_variant *variant, const problem *p, const
   assert_non_null(slot_token);
   for (int64_t e = 0; e < experts; e++)
     tiles[e + 1] = tiles[e] + (p->load->rows[e] + each - 1) / each;
-  for (int64_t i = 0; i < p->rows; i++)
-    slot_token[i] = (int32_t)source_row(p, i);
+  for (int64_t i = 0; i < p->rows; i++) slot_token[i] = (int32_t)source_row(p, i);
   moecl_buffer *b[] = {upload(in, p->input, p->input_rows * s->k),
                        upload(s->dtype, p->weights, experts * p->weight_rows * s->k),
                        upload(s->dtype, p->bias, experts * p->weight_rows),
@@ -197,8 +192,7 @@ static int32_t check_gemm(const kernel_variant *variant, const problem *p, const
   ocl_chain chain = {.context = context};
   assert_ok(op_gemm_enqueue(gemm, &chain, &io));
   check_output(p, what, variant, b[6], out);
-  for (size_t i = 0; i < sizeof b / sizeof b[0]; i++)
-    moecl_buffer_destroy(&b[i]);
+  for (size_t i = 0; i < sizeof b / sizeof b[0]; i++) moecl_buffer_destroy(&b[i]);
   op_gemm_destroy(&gemm);
   free(slot_token);
   return each;
@@ -211,12 +205,9 @@ typedef struct heights {
 
 static void note(heights *h, const kernel_variant *variant, int32_t each) {
   if (!(variant->flags & KERNEL_HEIGHTS)) return;
-  if (each == (int32_t)variant->tile_m)
-    h->tall = true;
-  else if (each == 8)
-    h->few = true;
-  else
-    h->low = true;
+  if (each == (int32_t)variant->tile_m) h->tall = true;
+  else if (each == 8) h->few = true;
+  else h->low = true;
 }
 
 static void check_case(const kernel_variant *variant, const gemm_case *c, moecl_dtype dtype) {

@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: MIT
 /* Every variant of the layer's operations against the reference, over the
  * cases of bench/cases/layers.c.
  * usage: test_layer DTYPE [persistent]: those grouped GEMMs alone, by their stand-in
@@ -73,10 +74,10 @@ static void run_case(void **state) {
 
 /* In fp32 every case; in the narrow types those that reach code of their own. */
 static bool wanted(const moe_case *source) {
-  static const char *const narrow[] = {"odd", "one token", "no tokens", "1024 experts",
-                                       "biases, odd", "deep", "jitter and capacity", "deepseek-v3",
-                                       "noisy top-k", "shared expert", "shared expert, gate",
-                                       "weights on inputs"};
+  static const char *const narrow[] = {
+      "odd",         "one token",     "no tokens",           "1024 experts",
+      "biases, odd", "deep",          "jitter and capacity", "deepseek-v3",
+      "noisy top-k", "shared expert", "shared expert, gate", "weights on inputs"};
   if (dtype == MOECL_F32) return true;
   for (size_t i = 0; i < sizeof narrow / sizeof narrow[0]; i++)
     if (strcmp(source->name, narrow[i]) == 0) return true;
@@ -101,8 +102,8 @@ static void add_tests(const char *gemm, const char *router) {
     *test = (layer_test){.source = &moe_cases[i], .gemm = gemm, .router = router};
     snprintf(test->name, sizeof test->name, "%s gemm, %s router, %s: %s", gemm, router,
              moecl_dtype_name(dtype), moe_cases[i].name);
-    tests[test_count++] = (struct CMUnitTest){
-        .name = test->name, .test_func = run_case, .initial_state = test};
+    tests[test_count++] =
+        (struct CMUnitTest){.name = test->name, .test_func = run_case, .initial_state = test};
   }
 }
 

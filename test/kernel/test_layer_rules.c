@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: MIT
 /* What the layer promises beside right numbers: non-finite input is reported
  * and kept apart, misuse is refused, buffers may be parts of others. */
 #include "../unit/event_times.h"
@@ -269,18 +270,21 @@ static void test_new_weights(void **state) {
 static void test_source_reused(void **state) {
   const cl_queue_properties properties[] = {CL_QUEUE_PROPERTIES,
                                             CL_QUEUE_OUT_OF_ORDER_EXEC_MODE_ENABLE, 0};
-  const moecl_layer_params params = {.hidden_size = 2048, .intermediate_size = 1024,
-                                     .num_experts = 4, .top_k = 1,
+  const moecl_layer_params params = {.hidden_size = 2048,
+                                     .intermediate_size = 1024,
+                                     .num_experts = 4,
+                                     .top_k = 1,
                                      .grouped_gemm_variant = "generic"}; /* packs as it comes */
   moecl_context *own = NULL;
   moecl_layer *layer = NULL;
   moecl_buffer *source = NULL;
   cl_int code;
   (void)state;
-  cl_command_queue queue = clCreateCommandQueueWithProperties(
-      moecl_context_cl(context), context->device, properties, &code);
+  cl_command_queue queue = clCreateCommandQueueWithProperties(moecl_context_cl(context),
+                                                              context->device, properties, &code);
   if (code != CL_SUCCESS) skip();
-  assert_ok(moecl_context_create_from_cl(moecl_context_cl(context), context->device, queue, NULL, &own));
+  assert_ok(
+      moecl_context_create_from_cl(moecl_context_cl(context), context->device, queue, NULL, &own));
   assert_ok(moecl_layer_create(own, &params, &layer));
   const uint64_t bytes = moecl_buffer_size(layer->gate_up->weights);
   assert_ok(moecl_buffer_create(own, bytes, &source));
@@ -289,9 +293,9 @@ static void test_source_reused(void **state) {
     assert_ok(moecl_buffer_fill_byte(source, 0, bytes, old));
     assert_ok(moecl_context_finish_wait(own));
     assert_ok(moecl_layer_set_weights_buffer(layer, MOECL_GATE_UP_PROJ, 0, 4, source, 0));
-    assert_int_equal(clEnqueueFillBuffer(queue, moecl_buffer_cl(source), &new, 1, 0, bytes, 0,
-                                         NULL, NULL),
-                     CL_SUCCESS);
+    assert_int_equal(
+        clEnqueueFillBuffer(queue, moecl_buffer_cl(source), &new, 1, 0, bytes, 0, NULL, NULL),
+        CL_SUCCESS);
     unsigned char *packed = read_all(layer->gate_up->weights);
     for (uint64_t i = 0; i < bytes; i += 4) assert_int_equal(packed[i], old);
     free(packed);
@@ -310,7 +314,8 @@ static void test_wait_list(void **state) {
   make("plain", MOECL_F32, &data);
   moecl_layer *layer = make_layer(context, &data, NULL, NULL);
   const size_t bytes = case_hidden_bytes(&data);
-  moecl_buffer *input = upload(context, data.hidden, bytes, 0), *output = upload(context, data.hidden, bytes, 0);
+  moecl_buffer *input = upload(context, data.hidden, bytes, 0),
+               *output = upload(context, data.hidden, bytes, 0);
   cl_event gate = clCreateUserEvent(moecl_context_cl(context), &code);
   assert_int_equal(code, CL_SUCCESS);
   moecl_event *wait = NULL, *done = NULL;
@@ -371,10 +376,13 @@ static void test_profile(void **state) {
   make("plain", MOECL_F32, &data);
   moecl_layer *layer = make_layer(context, &data, NULL, NULL);
   const size_t bytes = case_hidden_bytes(&data);
-  moecl_buffer *input = upload(context, data.hidden, bytes, 0), *output = upload(context, data.hidden, bytes, 0);
+  moecl_buffer *input = upload(context, data.hidden, bytes, 0),
+               *output = upload(context, data.hidden, bytes, 0);
   assert_ok(moecl_profile_create(context, &profile));
-  moecl_forward_params forward = {.num_tokens = data.source->num_tokens, .hidden_states = input,
-                                  .output = output, .profile = profile};
+  moecl_forward_params forward = {.num_tokens = data.source->num_tokens,
+                                  .hidden_states = input,
+                                  .output = output,
+                                  .profile = profile};
   for (int i = 0; i < 2; i++) {
     assert_ok(moecl_layer_forward(layer, &forward, NULL));
     assert_ok(moecl_profile_read_wait(profile, times));
@@ -416,7 +424,8 @@ static void test_failed_wait(void **state) {
   assert_ok(moecl_context_create(&params, &own));
   moecl_layer *layer = make_layer(own, &data, NULL, NULL);
   const size_t bytes = case_hidden_bytes(&data);
-  moecl_buffer *input = upload(own, data.hidden, bytes, 0), *output = upload(own, data.hidden, bytes, 0);
+  moecl_buffer *input = upload(own, data.hidden, bytes, 0),
+               *output = upload(own, data.hidden, bytes, 0);
   cl_event gate = clCreateUserEvent(moecl_context_cl(own), &code);
   moecl_event *wait = NULL, *done = NULL;
   assert_ok(moecl_event_wrap(own, gate, &wait));
@@ -445,8 +454,7 @@ static void test_not_ready(void **state) {
   moecl_event *event = (moecl_event *)state;
   make("plain", MOECL_F32, &data);
   assert_ok(moecl_layer_create(context, &data.layer, &layer));
-  refused(moecl_layer_read_routing_wait(layer, &routing), MOECL_ERROR_NOT_READY,
-          "no forward yet");
+  refused(moecl_layer_read_routing_wait(layer, &routing), MOECL_ERROR_NOT_READY, "no forward yet");
   assert_null(routing.topk_ids);
   const size_t bytes = case_hidden_bytes(&data);
   moecl_buffer *input = upload(context, data.hidden, bytes, 0);
@@ -457,8 +465,8 @@ static void test_not_ready(void **state) {
           "17 of the layer's weight items were not set");
   assert_null(event);
   assert_ok(moecl_layer_set_weights(layer, MOECL_ROUTER_WEIGHT, 0, 1, data.tensor[0]));
-  assert_ok(moecl_layer_set_weights(layer, MOECL_GATE_UP_PROJ, 0, 8,
-                                    data.tensor[MOECL_GATE_UP_PROJ]));
+  assert_ok(
+      moecl_layer_set_weights(layer, MOECL_GATE_UP_PROJ, 0, 8, data.tensor[MOECL_GATE_UP_PROJ]));
   assert_ok(moecl_layer_set_weights(layer, MOECL_DOWN_PROJ, 0, 7, data.tensor[MOECL_DOWN_PROJ]));
   /* The same ones again do not count twice. */
   assert_ok(moecl_layer_set_weights(layer, MOECL_DOWN_PROJ, 0, 7, data.tensor[MOECL_DOWN_PROJ]));
@@ -530,14 +538,12 @@ static void test_bad_weights(void **state) {
   static const struct {
     moecl_tensor tensor;
     int64_t first, count;
-  } bad[] = {{MOECL_GATE_UP_PROJ, -1, 1},          {MOECL_GATE_UP_PROJ, 0, -1},
-             {MOECL_GATE_UP_PROJ, 0, 9},           {MOECL_DOWN_PROJ, 8, 1},
-             {MOECL_DOWN_PROJ, 7, 2},              {MOECL_DOWN_PROJ, INT64_MAX, 1},
-             {MOECL_DOWN_PROJ, 1, INT64_MAX},      {MOECL_ROUTER_WEIGHT, 1, 1},
-             {MOECL_ROUTER_WEIGHT, 0, 8},          {MOECL_ROUTER_BIAS, 0, 1},
-             {MOECL_GATE_UP_BIAS, 0, 1},           {MOECL_DOWN_BIAS, 0, 1},
-             {MOECL_TENSOR_COUNT, 0, 1},           {(moecl_tensor)99, 0, 1},
-             {(moecl_tensor)-1, 0, 1}};
+  } bad[] = {
+      {MOECL_GATE_UP_PROJ, -1, 1},     {MOECL_GATE_UP_PROJ, 0, -1}, {MOECL_GATE_UP_PROJ, 0, 9},
+      {MOECL_DOWN_PROJ, 8, 1},         {MOECL_DOWN_PROJ, 7, 2},     {MOECL_DOWN_PROJ, INT64_MAX, 1},
+      {MOECL_DOWN_PROJ, 1, INT64_MAX}, {MOECL_ROUTER_WEIGHT, 1, 1}, {MOECL_ROUTER_WEIGHT, 0, 8},
+      {MOECL_ROUTER_BIAS, 0, 1},       {MOECL_GATE_UP_BIAS, 0, 1},  {MOECL_DOWN_BIAS, 0, 1},
+      {MOECL_TENSOR_COUNT, 0, 1},      {(moecl_tensor)99, 0, 1},    {(moecl_tensor)-1, 0, 1}};
   case_data data;
   moecl_layer *layer = NULL;
   (void)state;
@@ -550,9 +556,9 @@ static void test_bad_weights(void **state) {
     refused(moecl_layer_set_weights(layer, bad[i].tensor, bad[i].first, bad[i].count,
                                     data.tensor[MOECL_DOWN_PROJ]),
             MOECL_ERROR_INVALID_ARGUMENT, "set_weights: ");
-    refused(moecl_layer_set_weights_buffer(layer, bad[i].tensor, bad[i].first, bad[i].count,
-                                           buffer, 0),
-            MOECL_ERROR_INVALID_ARGUMENT, "set_weights: ");
+    refused(
+        moecl_layer_set_weights_buffer(layer, bad[i].tensor, bad[i].first, bad[i].count, buffer, 0),
+        MOECL_ERROR_INVALID_ARGUMENT, "set_weights: ");
   }
   assert_int_equal(moecl_layer_set_weights(layer, MOECL_DOWN_PROJ, 0, 1, NULL),
                    MOECL_ERROR_INVALID_ARGUMENT);
@@ -581,7 +587,8 @@ static void test_bad_forward(void **state) {
   assert_ok(moecl_buffer_create(context, bytes, &output));
   assert_ok(moecl_buffer_create(context, bytes - 1, &small));
   assert_ok(moecl_buffer_create(context, need - 1, &workspace));
-  const moecl_forward_params good = {.num_tokens = tokens, .hidden_states = input, .output = output};
+  const moecl_forward_params good = {
+      .num_tokens = tokens, .hidden_states = input, .output = output};
   moecl_forward_params bad = good;
   const moecl_status invalid = MOECL_ERROR_INVALID_ARGUMENT;
   bad.workspace = workspace;

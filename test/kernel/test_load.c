@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: MIT
 /* Loading one layer of a checkpoint: which of the file's bytes it touches, and how
  * much host memory it takes beside what the device keeps. */
 #define _GNU_SOURCE

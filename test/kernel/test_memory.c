@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: MIT
 /* What moecl_layer_memory tells is what a layer and its forward then take. This
  * program's own clCreateBuffer, which the library calls, counts the memory. */
 #define _GNU_SOURCE /* RTLD_NEXT */
@@ -137,10 +138,17 @@ static bool check(const char *name, moecl_dtype dtype, const char *variant) {
 }
 
 static void test_told_is_taken(void **state) {
-  static const char *const names[] = {
-      "biases, odd",        "relu", "one token", "narrow", "capacity by probability",
-      "jitter and capacity", "deepseek-v3", "noisy top-k, jitter, three tokens",
-      "shared expert", "eights, shared expert", "eights, weights on inputs"};
+  static const char *const names[] = {"biases, odd",
+                                      "relu",
+                                      "one token",
+                                      "narrow",
+                                      "capacity by probability",
+                                      "jitter and capacity",
+                                      "deepseek-v3",
+                                      "noisy top-k, jitter, three tokens",
+                                      "shared expert",
+                                      "eights, shared expert",
+                                      "eights, weights on inputs"};
   (void)state;
   bool ok = true;
   for (int dtype = 0; dtype < MOECL_DTYPE_COUNT; dtype++) {

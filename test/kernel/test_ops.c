@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: MIT
 /* Operations one by one: permute and combine against plain C. */
 #include "../unit/unit.h"
 #include "layers.h"
@@ -94,8 +95,8 @@ static void draw_ids(const permute_case *c, int32_t *ids) {
 
 static void draw_weights(const permute_case *c, float *weights) {
   for (int64_t i = 0; i < c->tokens * c->top_k; i++)
-    weights[i] = c->distinct_weights ? (float)random_below(c->distinct_weights) / 8
-                                     : random_float();
+    weights[i] =
+        c->distinct_weights ? (float)random_below(c->distinct_weights) / 8 : random_float();
 }
 
 typedef struct permuted {
@@ -158,8 +159,8 @@ static void draw_logits(const permute_case *c, const int32_t *ids, float *logits
     for (int64_t e = 0; e < c->experts; e++)
       logits[t * c->experts + e] =
           ids[t * c->top_k] < 0 && e == t % c->experts ? (t % 2 ? NAN : INFINITY)
-          : c->distinct_weights ? (float)(t % c->distinct_weights * (e == 0))
-                                : 8 * random_float();
+          : c->distinct_weights                        ? (float)(t % c->distinct_weights * (e == 0))
+                                                       : 8 * random_float();
 }
 
 /* The device's priorities, which rounding may order otherwise than the reference's. */
@@ -181,10 +182,13 @@ static float *read_priorities(const permute_case *c, const float *logits,
 
 static void check_permute(const permute_case *c, const kernel_variant *variant) {
   const moecl_layer_params layer = {.num_experts = c->experts,
-                                    .num_identity_experts = c->identities, .top_k = c->top_k,
-                                    .hidden_size = 1, .intermediate_size = 1,
+                                    .num_identity_experts = c->identities,
+                                    .top_k = c->top_k,
+                                    .hidden_size = 1,
+                                    .intermediate_size = 1,
                                     .capacity_factor = c->capacity_factor,
-                                    .min_capacity = c->min_capacity, .drop_policy = c->policy};
+                                    .min_capacity = c->min_capacity,
+                                    .drop_policy = c->policy};
   const uint64_t all = (uint64_t)(c->tokens * c->top_k), experts = (uint64_t)c->experts;
   int32_t *ids = allocate(all * 4);
   float *weights = allocate(all * 4), *logits = allocate((size_t)c->tokens * experts * 4);
@@ -207,11 +211,19 @@ static void check_permute(const permute_case *c, const kernel_variant *variant) 
                        words(NULL, all),
                        words(logits, (uint64_t)c->tokens * experts),
                        words(NULL, (uint64_t)c->tokens)};
-  const op_permute_io io = {.num_tokens = c->tokens, .logits = b[10], .token_priority = b[11],
-                            .topk_ids = b[0], .topk_weights = b[1],
-                            .block_counts = b[2], .tokens_per_expert = b[3],
-                            .expert_offsets = b[4], .tile_offsets = b[5], .all_offsets = b[6],
-                            .slot_token = b[7], .assignment_slot = b[8], .order = b[9],
+  const op_permute_io io = {.num_tokens = c->tokens,
+                            .logits = b[10],
+                            .token_priority = b[11],
+                            .topk_ids = b[0],
+                            .topk_weights = b[1],
+                            .block_counts = b[2],
+                            .tokens_per_expert = b[3],
+                            .expert_offsets = b[4],
+                            .tile_offsets = b[5],
+                            .all_offsets = b[6],
+                            .slot_token = b[7],
+                            .assignment_slot = b[8],
+                            .order = b[9],
                             .tile_m = 48};
   ocl_chain chain = {.context = context};
   assert_ok(op_permute_enqueue(&permute, &chain, &io));
@@ -278,8 +290,7 @@ static const permute_case permute_cases[] = {
 /* Variants that want dedicated local memory want it for speed: any device can
  * check what they compute. */
 static bool serves_here(const kernel_variant *variant, moecl_dtype dtype) {
-  return kernel_variant_serves(variant, dtype,
-                               context->info.capabilities | MOECL_CAP_LOCAL_MEMORY);
+  return kernel_variant_serves(variant, dtype, context->info.capabilities | MOECL_CAP_LOCAL_MEMORY);
 }
 
 static bool takes_permute_case(const kernel_variant *variant, const permute_case *c) {
@@ -316,8 +327,11 @@ enum { PLAIN_FORM, INPUT_FORM, SHARED_FORM, GATE_FORM, FORMS };
 static void check_combine(const kernel_variant *variant, int64_t tokens, int64_t hidden,
                           int64_t top_k, moecl_dtype dtype, bool input_f32, int form,
                           bool identity) {
-  const moecl_layer_params layer = {.hidden_size = hidden, .top_k = top_k, .dtype = dtype,
-                                    .num_experts = 4, .num_identity_experts = identity ? 2 : 0,
+  const moecl_layer_params layer = {.hidden_size = hidden,
+                                    .top_k = top_k,
+                                    .dtype = dtype,
+                                    .num_experts = 4,
+                                    .num_identity_experts = identity ? 2 : 0,
                                     .weight_on_input = form == INPUT_FORM,
                                     .shared_intermediate_size = form >= SHARED_FORM,
                                     .shared_gate = form == GATE_FORM};
@@ -350,7 +364,8 @@ static void check_combine(const kernel_variant *variant, int64_t tokens, int64_t
     weights[i] = random_float();
     const double weight = form == INPUT_FORM ? 1.0 : (double)weights[i];
     const int64_t token = (int64_t)i / top_k;
-    const double *row = slots[i] >= rowless ? tokens_in + token * hidden : values + slots[i] * hidden;
+    const double *row =
+        slots[i] >= rowless ? tokens_in + token * hidden : values + slots[i] * hidden;
     for (int64_t h = 0; slots[i] >= 0 && h < hidden; h++)
       want[token * hidden + h] += weight * row[h];
   }
@@ -359,22 +374,29 @@ static void check_combine(const kernel_variant *variant, int64_t tokens, int64_t
     if (i % (size_t)hidden == 0) *factor = random_float();
     want[i] += (form == GATE_FORM ? (double)*factor : 1.0) * values[slot_rows * (size_t)hidden + i];
   }
-  moecl_buffer *input = NULL, *output = NULL, *slot = words(slots, all), *weight = words(weights, all);
+  moecl_buffer *input = NULL, *output = NULL, *slot = words(slots, all),
+               *weight = words(weights, all);
   assert_ok(moecl_buffer_create(context, rows * (size_t)hidden * moecl_dtype_size(from), &input));
   assert_ok(moecl_buffer_write_wait(input, 0, moecl_buffer_size(input), raw));
   const size_t row = (size_t)hidden * moecl_dtype_size(from);
   moecl_buffer *factor = words(factors, (size_t)tokens), *shared = NULL;
   assert_ok(moecl_buffer_create(context, (size_t)tokens * row, &shared));
-  assert_ok(moecl_buffer_write_wait(shared, 0, (size_t)tokens * row,
-                                    (char *)raw + slot_rows * row));
+  assert_ok(
+      moecl_buffer_write_wait(shared, 0, (size_t)tokens * row, (char *)raw + slot_rows * row));
   assert_ok(moecl_buffer_create(context, out * moecl_dtype_size(dtype), &output));
   assert_ok(moecl_buffer_fill_byte(output, 0, moecl_buffer_size(output), 0xff));
   op_combine combine;
   assert_ok(op_combine_create(context, variant, &layer, input_f32, &combine));
   ocl_chain chain = {.context = context};
-  const op_combine_io io = {.num_tokens = tokens, .expert_output = input, .assignment_slot = slot,
-                            .topk_weights = weight, .shared = shared, .hidden_states = states,
-                            .expert_offsets = offset, .shared_gate = factor, .output = output};
+  const op_combine_io io = {.num_tokens = tokens,
+                            .expert_output = input,
+                            .assignment_slot = slot,
+                            .topk_weights = weight,
+                            .shared = shared,
+                            .hidden_states = states,
+                            .expert_offsets = offset,
+                            .shared_gate = factor,
+                            .output = output};
   assert_ok(op_combine_enqueue(&combine, &chain, &io));
   assert_ok(moecl_buffer_read_wait(output, 0, moecl_buffer_size(output), raw));
   moecl_to_double(dtype, raw, out, got);
@@ -384,12 +406,13 @@ static void check_combine(const kernel_variant *variant, int64_t tokens, int64_t
   op_combine_release(&combine);
   moecl_buffer *buffers[] = {input, output, slot, weight, factor, shared, states, offset};
   for (int i = 0; i < 8; i++) moecl_buffer_destroy(&buffers[i]);
-  free(tokens_in), free(values), free(want), free(got), free(raw), free(slots), free(weights), free(factors);
+  free(tokens_in), free(values), free(want), free(got), free(raw), free(slots), free(weights),
+      free(factors);
 }
 
 static void test_combine(void **state) {
-  static const int64_t sizes[][3] = {{20, 64, 2}, {33, 67, 5}, {3, 1, 1}, {7, 257, 64},
-                                     {2, 3000, 3}, {5, 1032, 8}};
+  static const int64_t sizes[][3] = {{20, 64, 2},  {33, 67, 5},  {3, 1, 1},
+                                     {7, 257, 64}, {2, 3000, 3}, {5, 1032, 8}};
   const kernel_variant *variants;
   const size_t count = kernel_variants("combine", &variants);
   (void)state;
@@ -441,8 +464,11 @@ static void check_scale(int64_t tokens, int64_t hidden, int64_t top_k, moecl_dty
   op_scale scale;
   assert_ok(op_scale_create(context, &layer, f32, &scale));
   ocl_chain chain = {.context = context};
-  const op_scale_io io = {.num_tokens = tokens, .hidden = input, .assignment_slot = slot,
-                          .topk_weights = weight, .scaled = scaled};
+  const op_scale_io io = {.num_tokens = tokens,
+                          .hidden = input,
+                          .assignment_slot = slot,
+                          .topk_weights = weight,
+                          .scaled = scaled};
   assert_ok(op_scale_enqueue(&scale, &chain, &io));
   assert_ok(moecl_buffer_read_wait(scaled, 0, moecl_buffer_size(scaled), raw));
   moecl_to_double(row_type, raw, (all + 1) * width, got);
@@ -606,9 +632,14 @@ static void check_far_output(const far_case *c, const char *variant, moecl_dtype
 
 static op_gemm_shape far_shape(const kernel_variant *variant, const far_case *c) {
   const bool f32 = variant->flags & KERNEL_F32_ACTIVATIONS;
-  return (op_gemm_shape){.num_experts = 1, .n = c->n, .k = c->k, .dtype = c->dtype,
-                         .gated = c->gated, .gather = c->part == FAR_GATHERED,
-                         .input_f32 = f32, .output_f32 = f32};
+  return (op_gemm_shape){.num_experts = 1,
+                         .n = c->n,
+                         .k = c->k,
+                         .dtype = c->dtype,
+                         .gated = c->gated,
+                         .gather = c->part == FAR_GATHERED,
+                         .input_f32 = f32,
+                         .output_f32 = f32};
 }
 
 /* Three rows, all of them the last expert's. */
@@ -631,8 +662,12 @@ static void check_far_gemm(const kernel_variant *variant, const far_case *c) {
                        words(tiles, (uint64_t)c->experts + 1),
                        words(NULL, op_gemm_scratch(gemm, FAR_ROWS) / 4)};
   ocl_chain chain = {.context = context};
-  const op_gemm_io io = {.input = input.buffer, .slot_token = b[0], .expert_offsets = b[1],
-                         .tile_offsets = b[2], .output = output.buffer, .scratch = b[3],
+  const op_gemm_io io = {.input = input.buffer,
+                         .slot_token = b[0],
+                         .expert_offsets = b[1],
+                         .tile_offsets = b[2],
+                         .output = output.buffer,
+                         .scratch = b[3],
                          .rows = FAR_ROWS};
   if (variant->flags & KERNEL_LIBRARY && slot > 0) { /* 32-bit by nature: refused, not wrong */
     assert_int_equal(op_gemm_enqueue(gemm, &chain, &io), MOECL_ERROR_UNSUPPORTED);
@@ -742,8 +777,11 @@ static void check_far_combine(const kernel_variant *variant) {
   far_write(&input, at, row, raw);
   assert_ok(op_combine_create(context, variant, &layer, false, &combine));
   ocl_chain chain = {.context = context};
-  const op_combine_io io = {.num_tokens = 1, .expert_output = input.buffer, .assignment_slot = slot,
-                            .topk_weights = weight, .output = output};
+  const op_combine_io io = {.num_tokens = 1,
+                            .expert_output = input.buffer,
+                            .assignment_slot = slot,
+                            .topk_weights = weight,
+                            .output = output};
   assert_ok(op_combine_enqueue(&combine, &chain, &io));
   assert_ok(moecl_buffer_read_wait(output, 0, row, raw));
   moecl_to_double(MOECL_BF16, raw, WIDTH, values);
@@ -760,8 +798,7 @@ static void test_far_combine(void **state) {
   const size_t count = kernel_variants("combine", &variants);
   (void)state;
   for (size_t v = 0; v < count; v++)
-    if (serves_here(&variants[v], MOECL_BF16))
-      check_far_combine(&variants[v]);
+    if (serves_here(&variants[v], MOECL_BF16)) check_far_combine(&variants[v]);
 }
 
 static int seed_again(void **state) {
@@ -773,16 +810,16 @@ static int seed_again(void **state) {
 /* usage: test_ops [test] */
 int main(int argc, char **argv) {
   if (argc > 1) cmocka_set_test_filter(argv[1]);
-  const struct CMUnitTest tests[] = {cmocka_unit_test_setup(test_permute, seed_again),
-                                     cmocka_unit_test_setup(test_combine, seed_again),
-                                     cmocka_unit_test_setup(test_scale, seed_again),
-                                     cmocka_unit_test_setup(test_far_slots, leave_memory_alone),
-                                     cmocka_unit_test_setup(test_far_gathered, leave_memory_alone),
-                                     cmocka_unit_test_setup(test_far_weights, leave_memory_alone),
-                                     cmocka_unit_test_setup(test_far_library, leave_memory_alone),
-                                     cmocka_unit_test_setup(test_far_library_weights,
-                                                            leave_memory_alone),
-                                     cmocka_unit_test_setup(test_far_combine, leave_memory_alone)};
+  const struct CMUnitTest tests[] = {
+      cmocka_unit_test_setup(test_permute, seed_again),
+      cmocka_unit_test_setup(test_combine, seed_again),
+      cmocka_unit_test_setup(test_scale, seed_again),
+      cmocka_unit_test_setup(test_far_slots, leave_memory_alone),
+      cmocka_unit_test_setup(test_far_gathered, leave_memory_alone),
+      cmocka_unit_test_setup(test_far_weights, leave_memory_alone),
+      cmocka_unit_test_setup(test_far_library, leave_memory_alone),
+      cmocka_unit_test_setup(test_far_library_weights, leave_memory_alone),
+      cmocka_unit_test_setup(test_far_combine, leave_memory_alone)};
   skip_without_device();
   const moecl_context_params params = {.log = log_problem};
   if (moecl_context_create(&params, &context) != MOECL_OK) return 1;

@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: MIT
 /* Options together: every two values of two keys of an experiment that may stand
  * together do so in a point here, which has to verify; all others must be refused,
  * and are named in `exclusive`. */
@@ -80,8 +81,7 @@ static unsigned draw(unsigned below) {
 
 static int values_of(int option) {
   int count = 0;
-  while (count < MOST_VALUES && options[option].values[count])
-    count++;
+  while (count < MOST_VALUES && options[option].values[count]) count++;
   return count;
 }
 
@@ -105,16 +105,15 @@ static bool excludes(int a, int i, int b, int j) {
 /* Every name in `exclusive` is one of the options above, and every key of a layer is,
  * but for sizes and numbers that only scale something. */
 static void test_names(void **state) {
-  static const char *const plain[] = {"layer.hidden_size",  "layer.intermediate_size",
-                                      "layer.num_experts",  "layer.swiglu_alpha",
-                                      "layer.swiglu_limit", "layer.router.sparsemixer_jitter",
+  static const char *const plain[] = {"layer.hidden_size",   "layer.intermediate_size",
+                                      "layer.num_experts",   "layer.swiglu_alpha",
+                                      "layer.swiglu_limit",  "layer.router.sparsemixer_jitter",
                                       "layer.router.groups", "layer.shared.swiglu_limit"};
   (void)state;
   for (int id = 0; id < KEY_COUNT; id++) {
     const schema_key *key = schema_get((schema_id)id);
     bool known = !schema_is_of_layer(key);
-    for (int a = 0; a < OPTIONS; a++)
-      known = known || strcmp(options[a].key, key->name) == 0;
+    for (int a = 0; a < OPTIONS; a++) known = known || strcmp(options[a].key, key->name) == 0;
     for (size_t i = 0; i < sizeof plain / sizeof *plain; i++)
       known = known || strcmp(plain[i], key->name) == 0;
     if (!known) fail_msg("%s is not among the options here", key->name);
@@ -123,8 +122,7 @@ static void test_names(void **state) {
     for (int side = 0; side < 2; side++) {
       int found = 0;
       for (int a = 0; a < OPTIONS; a++)
-        for (int i = 0; i < values_of(a); i++)
-          found += is(exclusive[e][side], a, i);
+        for (int i = 0; i < values_of(a); i++) found += is(exclusive[e][side], a, i);
       assert_int_equal(found, 1);
     }
 }
@@ -186,8 +184,7 @@ static int new_pairs(const int *values, bool mark) {
 /* Random values that stand together, with two given ones. */
 static bool complete(int a, int i, int b, int j, int *values) {
   for (int attempt = 0; attempt < 1000; attempt++) {
-    for (int o = 0; o < OPTIONS; o++)
-      values[o] = (int)draw((unsigned)values_of(o));
+    for (int o = 0; o < OPTIONS; o++) values[o] = (int)draw((unsigned)values_of(o));
     values[a] = i;
     values[b] = j;
     if (stand_together(values)) return true;

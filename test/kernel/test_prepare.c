@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: MIT
 /* The router's input, converted and jittered, bit by bit: the same numbers whether
  * a work-item makes one Philox block of them or eight. */
 #include "../unit/unit.h"
@@ -42,9 +43,8 @@ static void check(moecl_dtype dtype, float jitter, int blocks, int64_t tokens, i
       fprintf(stderr,
               "%s, jitter %g, %d blocks, %lld x %lld, seed %llu: [%lld, %lld] is %.9g, expected "
               "%.9g\n",
-              moecl_dtype_name(dtype), (double)jitter, blocks, (long long)tokens,
-              (long long)hidden, (unsigned long long)seed, (long long)t, (long long)h, (double)is,
-              (double)want);
+              moecl_dtype_name(dtype), (double)jitter, blocks, (long long)tokens, (long long)hidden,
+              (unsigned long long)seed, (long long)t, (long long)h, (double)is, (double)want);
       fail();
     }
   assert_int_equal(((const unsigned char *)&got[count])[0], 0xcd);

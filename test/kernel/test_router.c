@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: MIT
 /* The router's choice: every variant by every rule against the reference, on
  * logits that are hard to choose from. */
 #include "../unit/unit.h"
@@ -179,29 +180,14 @@ static void draw_logits(logit_fill fill, int64_t tokens, int64_t experts, float 
   for (int64_t i = 0; i < tokens * experts; i++) {
     const float x = random_float() * 8 - 4;
     switch (fill) {
-    case LOGITS_EQUAL:
-      logits[i] = 1.5f;
-      break;
-    case LOGITS_TIED:
-      logits[i] = floorf(x);
-      break;
-    case LOGITS_FAR:
-      logits[i] = (x > 0 ? 1.0f : -1.0f) * powf(10, x * 7.5f);
-      break;
-    case LOGITS_ZEROS:
-      logits[i] = x > 0 ? 0.0f : -0.0f;
-      break;
-    case LOGITS_LOW:
-      logits[i] = x * 2 - 60;
-      break;
-    case LOGITS_HOT:
-      logits[i] = i % experts == experts - 1 ? x + 20 : x;
-      break;
-    case LOGITS_COLD:
-      logits[i] = i % experts == experts - 1 ? x + 200 : x;
-      break;
-    default:
-      logits[i] = x;
+    case LOGITS_EQUAL: logits[i] = 1.5f; break;
+    case LOGITS_TIED: logits[i] = floorf(x); break;
+    case LOGITS_FAR: logits[i] = (x > 0 ? 1.0f : -1.0f) * powf(10, x * 7.5f); break;
+    case LOGITS_ZEROS: logits[i] = x > 0 ? 0.0f : -0.0f; break;
+    case LOGITS_LOW: logits[i] = x * 2 - 60; break;
+    case LOGITS_HOT: logits[i] = i % experts == experts - 1 ? x + 20 : x; break;
+    case LOGITS_COLD: logits[i] = i % experts == experts - 1 ? x + 200 : x; break;
+    default: logits[i] = x;
     }
   }
   for (int64_t t = 0; fill == LOGITS_NONFINITE && t < tokens; t += 2)
@@ -218,8 +204,8 @@ static const topk_case cases[] = {
     {5, 1024, 64, LOGITS_EQUAL},   {5, 1, 1, LOGITS_RANDOM},     {50, 130, 1, LOGITS_TIED},
     {20, 33, 32, LOGITS_FAR},      {20, 8, 8, LOGITS_FAR},       {20, 40, 20, LOGITS_ZEROS},
     {40, 60, 4, LOGITS_NONFINITE}, {7, 1, 1, LOGITS_NONFINITE},  {9, 1024, 64, LOGITS_NONFINITE},
-    {20, 24, 4, LOGITS_LOW},       {60, 31, 2, LOGITS_HOT},      {60, 31, 4, LOGITS_COLD},      {1, 17, 3, LOGITS_RANDOM},
-    {0, 16, 2, LOGITS_RANDOM}};
+    {20, 24, 4, LOGITS_LOW},       {60, 31, 2, LOGITS_HOT},      {60, 31, 4, LOGITS_COLD},
+    {1, 17, 3, LOGITS_RANDOM},     {0, 16, 2, LOGITS_RANDOM}};
 enum { CASES = sizeof cases / sizeof cases[0] };
 
 /* The rule at a case's sizes, or the nearest that it takes. */
@@ -291,8 +277,7 @@ static void run(const kernel_variant *variant, routed *r) {
     assert_ok(moecl_buffer_read_wait(b[2], 0, all * 4, r->ids));
     assert_ok(moecl_buffer_read_wait(b[3], 0, all * 4, r->weights));
   }
-  for (size_t i = 0; i < sizeof b / sizeof b[0]; i++)
-    moecl_buffer_destroy(&b[i]);
+  for (size_t i = 0; i < sizeof b / sizeof b[0]; i++) moecl_buffer_destroy(&b[i]);
   ocl_kernel_destroy(&kernel);
 }
 
@@ -321,8 +306,9 @@ static bool is_too_long(const topk_case *c) {
   static bool told;
   if (context->info.capabilities & MOECL_CAP_LONG_LOOPS || c->experts * c->top_k <= 32768)
     return false;
-  if (!told) printf("SKIP: E=%lld K=%lld: this driver leaves long loops early\n",
-                    (long long)c->experts, (long long)c->top_k);
+  if (!told)
+    printf("SKIP: E=%lld K=%lld: this driver leaves long loops early\n", (long long)c->experts,
+           (long long)c->top_k);
   return told = true;
 }
 
@@ -358,8 +344,7 @@ static void for_each_variant(void (*check)(const kernel_variant *, const rule *)
 }
 
 static void check_cases(const kernel_variant *variant, const rule *rule) {
-  for (size_t i = 0; i < CASES; i++)
-    check_rule(variant, rule, &cases[i]);
+  for (size_t i = 0; i < CASES; i++) check_rule(variant, rule, &cases[i]);
 }
 
 static void test_rules(void **state) {
@@ -396,8 +381,7 @@ static void test_few_are_excused(void **state) {
 static void check_equal(const kernel_variant *variant, const rule *rule) {
   if (rule->layer.second_choice != MOECL_SECOND_ALL) return;
   routed r = make_routed(rule, &(topk_case){3, 96, 6, LOGITS_EQUAL});
-  for (int64_t e = 0; e < r.layer.num_experts; e++)
-    r.bias[e] = 0.25f;
+  for (int64_t e = 0; e < r.layer.num_experts; e++) r.bias[e] = 0.25f;
   run(variant, &r);
   for (int64_t i = 0; i < r.tokens * r.layer.top_k; i++)
     assert_int_equal(r.ids[i], i % r.layer.top_k);
@@ -439,11 +423,18 @@ static void check_saturated(const kernel_variant *variant) {
     for (int64_t groups = 2; groups <= 4; groups += 2) {
       int32_t ids[2];
       float weights[2];
-      routed r = {.layer = {.hidden_size = 1, .intermediate_size = 1, .num_experts = 8, .top_k = 2,
-                            SCORING(SIGMOID), GROUPS(groups, 1),
+      routed r = {.layer = {.hidden_size = 1,
+                            .intermediate_size = 1,
+                            .num_experts = 8,
+                            .top_k = 2,
+                            SCORING(SIGMOID),
+                            GROUPS(groups, 1),
                             .group_score = by_sum ? MOECL_GROUP_TOP2_SUM : MOECL_GROUP_MAX},
-                  .tokens = 1, .logits = (float *)logits, .bias = (float *)logits,
-                  .ids = ids, .weights = weights};
+                  .tokens = 1,
+                  .logits = (float *)logits,
+                  .bias = (float *)logits,
+                  .ids = ids,
+                  .weights = weights};
       run(variant, &r);
       /* By logit 40 decides; by sums 2 groups of 4 have 2 and 2, 4 of 2 have 2, 0, 2, 1. */
       const int first = by_sum ? 1 : 5, second = by_sum ? 0 : groups == 2 ? 6 : 4;
@@ -473,12 +464,19 @@ static void test_underflow(void **state) {
       int32_t ids[2];
       float weights[2];
       if (!kernel_variant_serves(&variants[v], MOECL_F32, context->info.capabilities)) continue;
-      routed r = {.layer = {.hidden_size = 1, .intermediate_size = 1, .num_experts = 4, .top_k = 2,
-                            .renormalize = true, .score_correction_bias = true,
+      routed r = {.layer = {.hidden_size = 1,
+                            .intermediate_size = 1,
+                            .num_experts = 4,
+                            .top_k = 2,
+                            .renormalize = true,
+                            .score_correction_bias = true,
                             .renormalize_epsilon = guarded == 1 ? 1e-20f : 0,
                             .renormalize_minimum = guarded == 2 ? 1e-12f : 0},
-                  .tokens = 1, .logits = (float *)logits, .bias = (float *)bias,
-                  .ids = ids, .weights = weights};
+                  .tokens = 1,
+                  .logits = (float *)logits,
+                  .bias = (float *)bias,
+                  .ids = ids,
+                  .weights = weights};
       run(&variants[v], &r);
       const int low = ids[0] == 0 ? 0 : 1; /* choice scores are equal in fp32 */
       assert_int_equal(ids[low], 0);

@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: MIT
 /* Devices with small work-groups and little local memory, down to one work-item and
  * 1 KiB: this one with its limits lowered, which every kernel's creation then
  * keeps to. All operations serve, and what is said to serve does. */
@@ -43,7 +44,7 @@ static moecl_context *open_small(const small_device *device, test_log *log) {
   context->info.max_work_group_size = device->work_group;
   context->info.local_memory_bytes = device->local_bytes;
   context->info.capabilities &= ~(uint32_t)(MOECL_CAP_CPU | MOECL_CAP_LOCAL_MEMORY |
-                                             MOECL_CAP_PTX_SM80 | MOECL_CAP_PTX_SM90A);
+                                            MOECL_CAP_PTX_SM80 | MOECL_CAP_PTX_SM90A);
   return context;
 }
 
@@ -150,9 +151,9 @@ static void test_kernels_keep_to_it(void **state) {
 }
 
 int main(void) {
-  const struct CMUnitTest tests[] = {
-      cmocka_unit_test(test_names), cmocka_unit_test(test_kernels_keep_to_it),
-      cmocka_unit_test(test_random), cmocka_unit_test(test_layers)};
+  const struct CMUnitTest tests[] = {cmocka_unit_test(test_names),
+                                     cmocka_unit_test(test_kernels_keep_to_it),
+                                     cmocka_unit_test(test_random), cmocka_unit_test(test_layers)};
   skip_without_device();
   return cmocka_run_group_tests_name("small_devices", tests, NULL, NULL) ? 1 : 0;
 }

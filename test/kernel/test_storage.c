@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: MIT
 /* What is stored between a layer's operations, and what becomes of numbers that do not
  * fit: the same in every variant of the grouped GEMM. Layers so small that every number
  * is known by hand. */
@@ -26,8 +27,12 @@ typedef struct tiny {
 
 static moecl_layer_params tiny_params(moecl_dtype dtype, moecl_activation activation,
                                       int64_t top_k) {
-  return (moecl_layer_params){.hidden_size = N, .intermediate_size = N, .num_experts = EXPERTS,
-                              .top_k = top_k, .dtype = dtype, .activation = activation,
+  return (moecl_layer_params){.hidden_size = N,
+                              .intermediate_size = N,
+                              .num_experts = EXPERTS,
+                              .top_k = top_k,
+                              .dtype = dtype,
+                              .activation = activation,
                               .scoring = MOECL_SCORING_SIGMOID};
 }
 
@@ -106,8 +111,10 @@ static void for_each(moecl_dtype dtype, void (*check)(const char *variant)) {
 /* fp16, ReLU: activated 60000 fits, 2 x 60000 does not, though what down makes of it
  * would. */
 static void check_overflow(const char *variant) {
-  tiny t = {.params = tiny_params(MOECL_F16, MOECL_RELU, 1), .gate = {100, 100},
-            .down = {1.0 / 64, 1.0 / 64}, .hidden = {600, 1200, 1}};
+  tiny t = {.params = tiny_params(MOECL_F16, MOECL_RELU, 1),
+            .gate = {100, 100},
+            .down = {1.0 / 64, 1.0 / 64},
+            .hidden = {600, 1200, 1}};
   double output[TOKENS];
   moecl_layer *layer = make_layer(&t, variant, NULL);
   run(&t, layer, output, NULL);
@@ -121,8 +128,10 @@ static void test_overflow(void **state) { (void)state, for_each(MOECL_F16, check
 /* Two experts whose outputs cancel but for 2^-7 of them: within the roundoff of what is
  * stored of each, which is none where outputs are fp32. */
 static void check_cancel(const char *variant) {
-  tiny t = {.params = tiny_params(MOECL_BF16, MOECL_RELU, 2), .gate = {1, 1},
-            .down = {1.0078125, -1}, .hidden = {1.0078125, 3, 129}}; /* 1 + 2^-7 */
+  tiny t = {.params = tiny_params(MOECL_BF16, MOECL_RELU, 2),
+            .gate = {1, 1},
+            .down = {1.0078125, -1},
+            .hidden = {1.0078125, 3, 129}}; /* 1 + 2^-7 */
   double output[TOKENS];
   moecl_layer *layer = make_layer(&t, variant, NULL);
   run(&t, layer, output, NULL);
@@ -143,8 +152,11 @@ static void test_cancel(void **state) { (void)state, for_each(MOECL_BF16, check_
 static void check_nan(const char *variant) {
   static const moecl_activation all[] = {MOECL_RELU, MOECL_SWIGLU_CLAMPED};
   for (int a = 0; a < 2; a++) { /* test_activation has the others */
-    tiny t = {.params = tiny_params(MOECL_BF16, all[a], 1), .gate = {NAN, NAN},
-              .up = {NAN, NAN}, .down = {1, 1}, .hidden = {1, -1, 0}};
+    tiny t = {.params = tiny_params(MOECL_BF16, all[a], 1),
+              .gate = {NAN, NAN},
+              .up = {NAN, NAN},
+              .down = {1, 1},
+              .hidden = {1, -1, 0}};
     double output[TOKENS];
     moecl_layer *layer = make_layer(&t, variant, NULL);
     run(&t, layer, output, NULL);
@@ -159,8 +171,11 @@ static void test_nan(void **state) { (void)state, for_each(MOECL_BF16, check_nan
 /* A token with NaN is routed nowhere; a shared expert, which it passes, makes NaN of it,
  * and of the others what it would alone where the choice scores are not finite. */
 static void test_shared(void **state) {
-  tiny t = {.params = tiny_params(MOECL_F32, MOECL_RELU, 2), .gate = {1, 1}, .down = {1, 1},
-            .shared = 2, .hidden = {1, NAN, 3}};
+  tiny t = {.params = tiny_params(MOECL_F32, MOECL_RELU, 2),
+            .gate = {1, 1},
+            .down = {1, 1},
+            .shared = 2,
+            .hidden = {1, NAN, 3}};
   double output[TOKENS];
   moecl_routing routing;
   (void)state;
@@ -187,7 +202,9 @@ static void test_shared(void **state) {
 /* A scaling factor below the least normal fp32 is what a device makes of it, or 0, and
  * no fault of a router's. */
 static void test_tiny_scale(void **state) {
-  tiny t = {.params = tiny_params(MOECL_F32, MOECL_RELU, 2), .gate = {1, 1}, .down = {1, 1},
+  tiny t = {.params = tiny_params(MOECL_F32, MOECL_RELU, 2),
+            .gate = {1, 1},
+            .down = {1, 1},
             .hidden = {1, 2, 3}};
   const char *names[8];
   double output[TOKENS];
@@ -215,14 +232,20 @@ static double stored(moecl_dtype dtype, double x) {
  * of all sizes, and ties. */
 static void check_rounding(const kernel_variant *variant, moecl_dtype dtype) {
   enum { ROWS = 500 };
-  const op_gemm_shape shape = {.num_experts = 1, .n = N, .k = N, .dtype = dtype,
-                               .input_f32 = true, .output_f32 = true, .round_output = true};
+  const op_gemm_shape shape = {.num_experts = 1,
+                               .n = N,
+                               .k = N,
+                               .dtype = dtype,
+                               .input_f32 = true,
+                               .output_f32 = true,
+                               .round_output = true};
   static float input[ROWS * N], output[ROWS * N];
   uint32_t state = (uint32_t)case_seed();
   for (int i = 0; i < ROWS * N; i++) {
     state = state * 1664525u + 1013904223u;
     const uint32_t low = i % 4 == 0 ? 0 : i % 4 == 1 ? 0x1000 : i % 4 == 2 ? 0x8000 : state >> 16;
-    const uint32_t size = (dtype == MOECL_F16 ? 100 + (state >> 8) % 45 : 1 + (state >> 8) % 253) << 23;
+    const uint32_t size = (dtype == MOECL_F16 ? 100 + (state >> 8) % 45 : 1 + (state >> 8) % 253)
+                          << 23;
     const uint32_t bits = (state & 0x80000000u) | size | ((state << 9 & 0x7f0000u) | low);
     memcpy(&input[i], &bits, 4);
   }
@@ -242,8 +265,8 @@ static void check_rounding(const kernel_variant *variant, moecl_dtype dtype) {
   assert_ok(check_upload_words(context, tiles, 2, &b[3]));
   assert_ok(moecl_buffer_create(context, sizeof output, &b[4]));
   assert_ok(op_gemm_set_weights(gemm, 0, 1, b[1], 0));
-  const op_gemm_io io = {.input = b[0], .expert_offsets = b[2], .tile_offsets = b[3],
-                         .output = b[4], .rows = ROWS};
+  const op_gemm_io io = {
+      .input = b[0], .expert_offsets = b[2], .tile_offsets = b[3], .output = b[4], .rows = ROWS};
   ocl_chain chain = {.context = context};
   assert_ok(op_gemm_enqueue(gemm, &chain, &io));
   assert_ok(moecl_buffer_read_wait(b[4], 0, sizeof output, output));

@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: MIT
 /* Which variant serves where others fail: kernels are spoilt in a copy of cl/,
  * and the layer that is created with them tells what it made of that. */
 #include "kernel/choose.h"
@@ -140,8 +141,7 @@ static void test_fallback(void **state) {
     printf("SKIP: no device on which another variant comes before the generic one\n");
     skip();
   }
-  for (size_t i = 0; i < sizeof fallbacks / sizeof fallbacks[0]; i++)
-    check_fallback(&fallbacks[i]);
+  for (size_t i = 0; i < sizeof fallbacks / sizeof fallbacks[0]; i++) check_fallback(&fallbacks[i]);
 }
 
 /* ---- the only one fails ---- */
@@ -175,13 +175,13 @@ static void test_failure(void **state) {
   const char *const combine = "combine variant 'serial' fails its self-check";
   const char *const permute = "permute variant 'serial' fails its self-check";
   (void)state;
-  check_failure(true, "combine/generic.cl", "fma(weight,", "fma(-weight,", &with,
-                MOECL_ERROR_BUILD, combine);
+  check_failure(true, "combine/generic.cl", "fma(weight,", "fma(-weight,", &with, MOECL_ERROR_BUILD,
+                combine);
   check_failure(true, "combine/generic.cl", "reqd_work_group_size(LOCAL, 1, 1)", WRONG_SIZE, &with,
                 MOECL_ERROR_BUILD, "kernel combine needs work-groups of 2, here are 1");
   with.shared_intermediate_size = 24;
-  check_failure(true, "combine/generic.cl", ", INPUT_LOAD(shared, at)",
-                ", -INPUT_LOAD(shared, at)", &with, MOECL_ERROR_BUILD, combine);
+  check_failure(true, "combine/generic.cl", ", INPUT_LOAD(shared, at)", ", -INPUT_LOAD(shared, at)",
+                &with, MOECL_ERROR_BUILD, combine);
   with.shared_gate = true;
   check_failure(true, "combine/generic.cl", "? shared_gate[token]", "? shared_gate[0]", &with,
                 MOECL_ERROR_BUILD, combine);
@@ -202,8 +202,7 @@ static void test_failure(void **state) {
                 MOECL_ERROR_BUILD, permute);
   with.capacity_factor = 1;
   check_failure(true, "permute/serial.cl", "slot < expert_offsets[e + 1]",
-                "slot <= expert_offsets[e + 1]", &with,
-                MOECL_ERROR_BUILD, permute);
+                "slot <= expert_offsets[e + 1]", &with, MOECL_ERROR_BUILD, permute);
   check_failure(true, "permute/serial.cl", "&& e < limited", "", &with, MOECL_ERROR_BUILD, permute);
   check_failure(true, "permute/serial.cl", "e < limited", "e < limited - 1", &with,
                 MOECL_ERROR_BUILD, permute);
@@ -277,8 +276,8 @@ static void test_asked(void **state) {
                 MOECL_ERROR_DEVICE, "router variant 'generic' cannot serve");
   with.router_variant = NULL;
   with.grouped_gemm_variant = "generic";
-  check_failure(false, "grouped_gemm/generic.cl", "activate_gated(v, u)", "activate_gated(u, v)", &with, MOECL_ERROR_BUILD,
-                "grouped_gemm variant 'generic' fails its self-check");
+  check_failure(false, "grouped_gemm/generic.cl", "activate_gated(v, u)", "activate_gated(u, v)",
+                &with, MOECL_ERROR_BUILD, "grouped_gemm variant 'generic' fails its self-check");
 }
 
 /* What is wrong in the last row alone, of a GEMM, of the tokens, of the lists: a
@@ -299,8 +298,8 @@ static void test_last_row(void **state) {
   with.router_variant = NULL;
   with.grouped_gemm_variant = "generic";
   check_failure(false, "grouped_gemm/generic.cl", "OUTPUT_STORE(v, out,",
-                "OUTPUT_STORE(first_slot + r == 249 ? v + 1.0f : v, out,", &with,
-                MOECL_ERROR_BUILD, "grouped_gemm variant 'generic' fails its self-check");
+                "OUTPUT_STORE(first_slot + r == 249 ? v + 1.0f : v, out,", &with, MOECL_ERROR_BUILD,
+                "grouped_gemm variant 'generic' fails its self-check");
 }
 
 /* ---- one path for all ---- */
@@ -392,10 +391,10 @@ static void test_checked_once(void **state) {
 
 int main(void) {
   const struct CMUnitTest tests[] = {
-      cmocka_unit_test(test_fallback), cmocka_unit_test(test_failure),
+      cmocka_unit_test(test_fallback),          cmocka_unit_test(test_failure),
       cmocka_unit_test(test_permute_set_aside), cmocka_unit_test(test_asked),
-      cmocka_unit_test(test_last_row),
-      cmocka_unit_test(test_choose), cmocka_unit_test(test_checked_once)};
+      cmocka_unit_test(test_last_row),          cmocka_unit_test(test_choose),
+      cmocka_unit_test(test_checked_once)};
   skip_without_device();
   return cmocka_run_group_tests_name("variants", tests, make_root, remove_root);
 }

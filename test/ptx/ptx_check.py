@@ -1,4 +1,5 @@
 #!/usr/bin/env python3
+# SPDX-License-Identifier: MIT
 """Checks the kernels that hold inline PTX without a GPU.
 
 usage: ptx_check.py CL_FOLDER [--all] [-v]

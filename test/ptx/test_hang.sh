@@ -1,4 +1,5 @@
 #!/usr/bin/env bash
+# SPDX-License-Identifier: MIT
 # Does a mistake in a barrier end in an error, and leave the device usable?
 # Runs moectl with copies of the Hopper kernel whose work-items wait for ever, one
 # at a time, and expects an error within a minute, and after it a run that verifies.

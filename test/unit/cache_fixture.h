@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: MIT
 /* A cache folder, and a folder of kernel sources with one that answers 40 + PLUS. */
 #ifndef MOECL_TEST_CACHE_FIXTURE_H
 #define MOECL_TEST_CACHE_FIXTURE_H
@@ -51,8 +52,8 @@ static inline int teardown(void **state) {
 /* Opens a context on the fixture's folders, its log in `log`. */
 static inline moecl_context *open_context(const fixture *f, test_log *log) {
   moecl_context *context = NULL;
-  moecl_context_params params = {.log = test_log_add, .log_user = log, .kernel_dir = f->kernels,
-                                 .cache_dir = f->cache};
+  moecl_context_params params = {
+      .log = test_log_add, .log_user = log, .kernel_dir = f->kernels, .cache_dir = f->cache};
   log->level = MOECL_LOG_DEBUG;
   assert_ok(moecl_context_create(&params, &context));
   base_text_free(&log->text); /* what opening logged */
@@ -60,7 +61,8 @@ static inline moecl_context *open_context(const fixture *f, test_log *log) {
 }
 
 /* 40 + plus, computed by the kernel; -1 where it did not build. */
-static inline int32_t ask(moecl_context *context, const char *source, int plus, moecl_status *status) {
+static inline int32_t ask(moecl_context *context, const char *source, int plus,
+                          moecl_status *status) {
   char defines[32];
   ocl_kernel *kernel = NULL;
   moecl_buffer *buffer = NULL;

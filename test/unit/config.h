@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: MIT
 /* What the tests of experiment files share. */
 #ifndef MOECL_TEST_CONFIG_H
 #define MOECL_TEST_CONFIG_H

@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: MIT
 /* Whether the driver's event times are times: Mesa's rusticl 22.3 says that
  * everything takes a nanosecond. What is asserted of times is left out there. */
 #ifndef MOECL_TEST_EVENT_TIMES_H

@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: MIT
 #define CL_USE_DEPRECATED_OPENCL_1_2_APIS
 #include "faults.h"
 #include <errno.h>
@@ -74,8 +75,8 @@ static bool fails(fault_kind kind, const char *name) {
 PLAIN(clGetPlatformIDs, (cl_uint n, cl_platform_id *p, cl_uint *c), (n, p, c))
 PLAIN(clGetPlatformInfo, (cl_platform_id p, cl_platform_info w, size_t s, void *v, size_t *r),
       (p, w, s, v, r))
-PLAIN(clGetDeviceIDs,
-      (cl_platform_id p, cl_device_type t, cl_uint n, cl_device_id *d, cl_uint *c), (p, t, n, d, c))
+PLAIN(clGetDeviceIDs, (cl_platform_id p, cl_device_type t, cl_uint n, cl_device_id *d, cl_uint *c),
+      (p, t, n, d, c))
 PLAIN(clGetDeviceInfo, (cl_device_id d, cl_device_info w, size_t s, void *v, size_t *r),
       (d, w, s, v, r))
 PLAIN(clGetContextInfo, (cl_context x, cl_context_info w, size_t s, void *v, size_t *r),
@@ -157,7 +158,8 @@ CREATES(cl_program, clCreateProgramWithBinary, objects,
         (cl_context x, cl_uint n, const cl_device_id *d, const size_t *s, const unsigned char **b,
          cl_int *states, cl_int *code),
         (x, n, d, s, b, states, code))
-CREATES(cl_kernel, clCreateKernel, kernels, (cl_program g, const char *name, cl_int *code), (g, name, code))
+CREATES(cl_kernel, clCreateKernel, kernels, (cl_program g, const char *name, cl_int *code),
+        (g, name, code))
 
 /* ---- memory ---- */
 

@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: MIT
 /* Calls that fail on order. The program is linked so that the library's own calls of
  * OpenCL and of malloc come here first (--wrap): those of the ICD loader, of drivers
  * and of other libraries do not, but for Jansson's allocations. */

@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: MIT
 /* Results made up without a device, for tests of the report and the pictures. */
 #ifndef MOECL_TEST_MADE_UP_H
 #define MOECL_TEST_MADE_UP_H

@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: MIT
 /* A results folder in a temporary place and points made up for it; report and pictures
  * are not written. No device needed. */
 #ifndef MOECL_TEST_RESULTS_FIXTURE_H
@@ -85,8 +86,13 @@ static inline int tear_down(void **state) {
 static inline point_result make_point(const fixture *f, size_t index, point_status status) {
   const experiment_point *point = &f->plan.points[index];
   const int64_t experts = point->layer.num_experts;
-  point_result r = {.index = index, .status = status, .iterations = 20, .tokens_per_s = 1234.5,
-                    .tflops = 0.25, .gbytes_per_s = INFINITY, .memory_bytes = 1 << 20,
+  point_result r = {.index = index,
+                    .status = status,
+                    .iterations = 20,
+                    .tokens_per_s = 1234.5,
+                    .tflops = 0.25,
+                    .gbytes_per_s = INFINITY,
+                    .memory_bytes = 1 << 20,
                     .host_ms = 0.125};
   static const char *const names[4] = {"generic", "scan", "cpu", "gather"};
   for (int i = 0; i < 4; i++) {
@@ -99,7 +105,9 @@ static inline point_result make_point(const fixture *f, size_t index, point_stat
   r.rounds = calloc(1, sizeof *r.rounds);
   r.rounds[0] = (point_round){.iterations = 20, .host_ms = 0.125, .load_average = 0.75};
   memcpy(r.rounds[0].time_ms, r.time_ms, sizeof r.time_ms);
-  r.routing = (moecl_routing){.num_tokens = 6, .num_experts = experts, .top_k = point->layer.top_k,
+  r.routing = (moecl_routing){.num_tokens = 6,
+                              .num_experts = experts,
+                              .top_k = point->layer.top_k,
                               .capacity = point->layer.capacity_factor > 0 ? 2 : -1};
   r.routing.router_logits = calloc(6 * (size_t)experts, sizeof *r.routing.router_logits);
   r.routing.topk_ids = calloc(12, sizeof *r.routing.topk_ids);
@@ -112,9 +120,10 @@ static inline point_result make_point(const fixture *f, size_t index, point_stat
     r.routing.tokens_per_expert[e] = e;
     r.routing.tokens_per_expert_after_capacity[e] = e < 2 ? e : 2;
   }
-  r.routing.statistics = (moecl_routing_statistics){1.5, 2.5, 3.5, 4.5, 5.5, 0.125, 0.75, 0.375, 0, -1};
-  r.verify = (verify_result){status != POINT_UNVERIFIED_OK, status == POINT_OK, 1e-6, 1e-5, 6, 4, 0,
-                             true};
+  r.routing.statistics =
+      (moecl_routing_statistics){1.5, 2.5, 3.5, 4.5, 5.5, 0.125, 0.75, 0.375, 0, -1};
+  r.verify =
+      (verify_result){status != POINT_UNVERIFIED_OK, status == POINT_OK, 1e-6, 1e-5, 6, 4, 0, true};
   if (status >= POINT_VERIFY_FAILED) r.error = strdup("it said \"no\",\nand meant it");
   return r;
 }
@@ -199,8 +208,8 @@ static inline void check_value(const json_t *object, const char *path, const cha
                                  : json_object_get(value, part);
     at += length + (at[length] == '.');
   }
-  char *found = value ? json_dumps(value, JSON_ENCODE_ANY | JSON_COMPACT | JSON_REAL_PRECISION(15))
-                      : NULL;
+  char *found =
+      value ? json_dumps(value, JSON_ENCODE_ANY | JSON_COMPACT | JSON_REAL_PRECISION(15)) : NULL;
   if (!found || strcmp(found, wanted) != 0)
     fail_msg("%s: expected %s, found %s", path, wanted, found ? found : "nothing");
   free(found);

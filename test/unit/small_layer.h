@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: MIT
 /* A layer of a few weights and tokens, for tests of what stands around it. */
 #ifndef MOECL_TEST_SMALL_LAYER_H
 #define MOECL_TEST_SMALL_LAYER_H

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: MIT
 """Kernels that have barriers have one exit: their end.
 
 PoCL 3.1 miscompiles a `return` before or between barriers, even where all

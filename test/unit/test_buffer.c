@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: MIT
 #include "unit.h"
 #include "moecl/opencl.h"
 #include "ocl/ocl.h"
@@ -24,8 +25,13 @@ static void test_copy(void **state) {
 }
 
 static void test_bounds(void **state) {
-  const uint64_t bad[][2] = {{0, 65}, {65, 0}, {64, 1}, {1, 64}, {UINT64_MAX, 2},
-                             {2, UINT64_MAX}, {UINT64_MAX, UINT64_MAX}};
+  const uint64_t bad[][2] = {{0, 65},
+                             {65, 0},
+                             {64, 1},
+                             {1, 64},
+                             {UINT64_MAX, 2},
+                             {2, UINT64_MAX},
+                             {UINT64_MAX, UINT64_MAX}};
   moecl_buffer *buffer = NULL, *view = NULL;
   char data[64] = {0};
   assert_ok(moecl_buffer_create(*state, 64, &buffer));
@@ -154,8 +160,8 @@ static moecl_context *open_out_of_order(moecl_context *in_order) {
   cl_queue_properties properties[] = {
       CL_QUEUE_PROPERTIES, CL_QUEUE_OUT_OF_ORDER_EXEC_MODE_ENABLE | CL_QUEUE_PROFILING_ENABLE, 0};
   cl_int code;
-  cl_command_queue queue = clCreateCommandQueueWithProperties(in_order->cl, in_order->device,
-                                                              properties, &code);
+  cl_command_queue queue =
+      clCreateCommandQueueWithProperties(in_order->cl, in_order->device, properties, &code);
   if (code != CL_SUCCESS) skip();
   assert_ok(moecl_context_create_from_cl(in_order->cl, in_order->device, queue, NULL, &context));
   clReleaseCommandQueue(queue);
@@ -198,8 +204,8 @@ static void test_order_for_callers(void **state) {
   enum { TOKENS = 4096, HIDDEN = 2048 };
   const uint64_t bytes = (uint64_t)TOKENS * HIDDEN * 4;
   const moecl_random_params params = {.dtype = MOECL_F32, .scale = 1, .seed = 5};
-  const moecl_skewed_params skewed = {.num_tokens = TOKENS, .hidden_size = HIDDEN, .seed = 5,
-                                      .num_clusters = 9, .noise = 0.5f};
+  const moecl_skewed_params skewed = {
+      .num_tokens = TOKENS, .hidden_size = HIDDEN, .seed = 5, .num_clusters = 9, .noise = 0.5f};
   moecl_buffer *buffer = NULL;
   assert_ok(moecl_buffer_create(context, bytes, &buffer));
   for (int turn = 0; turn < 9; turn++) {
@@ -263,10 +269,15 @@ static void test_failed_wait(void **state) {
 
 int main(void) {
   const struct CMUnitTest tests[] = {
-      cmocka_unit_test(test_copy),     cmocka_unit_test(test_bounds),
-      cmocka_unit_test(test_sizes),    cmocka_unit_test(test_views), cmocka_unit_test(test_view_sets),
-      cmocka_unit_test(test_wrap),     cmocka_unit_test(test_lifetime),
-      cmocka_unit_test(test_waits),    cmocka_unit_test(test_failed_wait),
+      cmocka_unit_test(test_copy),
+      cmocka_unit_test(test_bounds),
+      cmocka_unit_test(test_sizes),
+      cmocka_unit_test(test_views),
+      cmocka_unit_test(test_view_sets),
+      cmocka_unit_test(test_wrap),
+      cmocka_unit_test(test_lifetime),
+      cmocka_unit_test(test_waits),
+      cmocka_unit_test(test_failed_wait),
       cmocka_unit_test(test_out_of_order),
       cmocka_unit_test(test_order_for_callers),
   };

@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: MIT
 /* The program cache and the sources: whatever is in the folder, kernels are
  * built and give the right answer. */
 #include "cache_fixture.h"
@@ -155,10 +156,14 @@ static void test_bad_entries(void **state) {
   const struct {
     void (*damage)(const char *path);
     const char *message; /* NULL: none is asked for */
-  } cases[] = {{flip_last, "wrong checksum"}, {flip_first, "wrong magic"},
-               {raise_version, "another format version"}, {cut_half, "wrong size"},
-               {cut_to_10, "is truncated"}, {cut_to_0, "is truncated"},
-               {forge_payload, "refuses a binary"}, {make_folder, NULL}};
+  } cases[] = {{flip_last, "wrong checksum"},
+               {flip_first, "wrong magic"},
+               {raise_version, "another format version"},
+               {cut_half, "wrong size"},
+               {cut_to_10, "is truncated"},
+               {cut_to_0, "is truncated"},
+               {forge_payload, "refuses a binary"},
+               {make_folder, NULL}};
   test_log log = {0};
   run_once(*state, 2, &log);
   base_text_free(&log.text);
@@ -184,8 +189,8 @@ static void test_unwritable(void **state) {
   moecl_status status;
   write_file(f->root, "file", "");
   snprintf(f->cache, sizeof f->cache, "%s/file/cache", f->root);
-  moecl_context_params params = {.log = test_log_add, .log_user = &log, .kernel_dir = f->kernels,
-                                 .cache_dir = f->cache};
+  moecl_context_params params = {
+      .log = test_log_add, .log_user = &log, .kernel_dir = f->kernels, .cache_dir = f->cache};
   moecl_context *context = NULL;
   log.level = MOECL_LOG_WARNING;
   assert_ok(moecl_context_create(&params, &context));
@@ -246,8 +251,7 @@ static void test_eviction(void **state) {
   test_log log = {0};
   assert_ok(base_make_directories(f->cache));
   static const time_t ages[6] = {500, 300, 600, 200, 400, 100};
-  for (int i = 0; i < 6; i++)
-    put_entry(f, i, ages[i]);
+  for (int i = 0; i < 6; i++) put_entry(f, i, ages[i]);
   put_sparse(f, "somebody's.bin", 300, 9999);
   put_sparse(f, "photographs-of-the-summer-house-.bin", 300, 9999);
   put_sparse(f, HEX32 "0.bin", 300, 9999); /* not a key */
@@ -283,8 +287,7 @@ static void test_hit_is_use(void **state) {
   run_once(f, 2, &log);
   run_once(f, 3, &log);
   assert_true(each_entry(f, make_old) >= 2);
-  for (int i = 0; i < 6; i++)
-    put_entry(f, i, 1000 - i);
+  for (int i = 0; i < 6; i++) put_entry(f, i, 1000 - i);
   base_text_free(&log.text);
   run_once(f, 2, &log); /* hit */
   assert_true(test_log_has(&log, "program cache: hit"));
@@ -327,8 +330,7 @@ static void test_two_processes(void **state) {
   const fixture *f = *state;
   pid_t children[2];
   assert_ok(base_make_directories(f->cache));
-  for (int i = 0; i < 6; i++)
-    put_entry(f, i, 1000);
+  for (int i = 0; i < 6; i++) put_entry(f, i, 1000);
   for (int i = 0; i < 2; i++) {
     children[i] = fork();
     assert_true(children[i] >= 0);
@@ -343,8 +345,7 @@ static void test_two_processes(void **state) {
     assert_int_equal(status, 0);
   }
   size_t large = 0;
-  for (int i = 0; i < 6; i++)
-    large += entry_there(f, i);
+  for (int i = 0; i < 6; i++) large += entry_there(f, i);
   assert_int_equal(large, 4);
   assert_true(each_entry(f, NULL) >= large + PROGRAMS);
 }
@@ -370,8 +371,7 @@ static void expect_failure(const fixture *f, const char *source, moecl_status wa
   assert_int_equal(status, want);
   if (test_log_has(&log, "<kernel>:") && !test_log_has(&log, message))
     printf("SKIP: this compiler ignores #line, so \"%s\" is not in its log\n", message);
-  else
-    assert_true(test_log_has(&log, message));
+  else assert_true(test_log_has(&log, message));
   moecl_context_destroy(&context);
   base_text_free(&log.text);
 }
@@ -417,10 +417,8 @@ static void hash_of(const char *kernel_dir, char hash[33]) {
   moecl_context_params params = {.kernel_dir = kernel_dir, .disable_cache = true};
   moecl_context *context = NULL;
   assert_ok(moecl_context_create(&params, &context));
-  if (*kernel_dir)
-    assert_string_equal(moecl_context_kernel_dir(context), kernel_dir);
-  else
-    assert_null(moecl_context_kernel_dir(context));
+  if (*kernel_dir) assert_string_equal(moecl_context_kernel_dir(context), kernel_dir);
+  else assert_null(moecl_context_kernel_dir(context));
   assert_ok(moecl_context_kernel_hash(context, hash));
   assert_int_equal(strlen(hash), 32);
   moecl_context_destroy(&context);
@@ -459,20 +457,13 @@ static void test_kernel_hash(void **state) {
 int main(int argc, char **argv) {
   if (argc == 4 && strcmp(argv[1], "child") == 0) return child_main(argv);
   const struct CMUnitTest tests[] = {
-      CASE(test_hit),
-      CASE(test_memory),
-      CASE(test_key),
-      CASE(test_included_file_counts),
-      CASE(test_bad_entries),
-      CASE(test_unwritable),
-      CASE(test_disabled),
-      CASE(test_two_processes),
-      CASE(test_source_errors),
-      CASE(test_environment),
-      CASE(test_kernel_hash),
-      CASE(test_eviction),
-      CASE(test_hit_is_use),
-      CASE(test_eviction_of_oddities),
+      CASE(test_hit),           CASE(test_memory),
+      CASE(test_key),           CASE(test_included_file_counts),
+      CASE(test_bad_entries),   CASE(test_unwritable),
+      CASE(test_disabled),      CASE(test_two_processes),
+      CASE(test_source_errors), CASE(test_environment),
+      CASE(test_kernel_hash),   CASE(test_eviction),
+      CASE(test_hit_is_use),    CASE(test_eviction_of_oddities),
   };
   skip_without_device();
   return cmocka_run_group_tests(tests, NULL, NULL);

@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: MIT
 /* Whom the program cache trusts: entries that say which program they are, that
  * hold it, and that only the user can have written. */
 #define _GNU_SOURCE
@@ -33,8 +34,7 @@ static void free_entries(char **paths, size_t count) {
 static void run_layer(const fixture *f, test_log *log, float *output) {
   moecl_context *context = NULL;
   moecl_layer *layer = NULL;
-  const moecl_context_params params = {
-      .log = test_log_add, .log_user = log, .cache_dir = f->cache};
+  const moecl_context_params params = {.log = test_log_add, .log_user = log, .cache_dir = f->cache};
   log->level = MOECL_LOG_DEBUG;
   assert_ok(moecl_context_create(&params, &context));
   assert_ok(moecl_layer_create(context, &small_params, &layer));
@@ -165,7 +165,8 @@ static int choose(const fixture *f, moecl_status want, test_log *log) {
 static void test_failing_check(void **state) {
   const fixture *f = *state;
   test_log log = {0};
-  char *mine = entry_of(f, "answer.cl", "answer", 2), *wrong = entry_of(f, "answer.cl", "answer", 3);
+  char *mine = entry_of(f, "answer.cl", "answer", 2),
+       *wrong = entry_of(f, "answer.cl", "answer", 3);
   transplant(wrong, mine);
   assert_int_equal(choose(f, MOECL_OK, &log), 2);
   assert_true(test_log_has(&log, "1 generic answers 43"));
@@ -199,8 +200,9 @@ static void test_wrong_probe(void **state) {
   const fixture *f = *state;
   test_log log = {0};
   char *paths[MOST_ENTRIES];
-  write_file(f->kernels, "wrong.cl", "__kernel void basic(__global int *a, __global int *b) {\n"
-                                     "  a[get_global_id(0)] = b[get_global_id(0)] = 0;\n}\n");
+  write_file(f->kernels, "wrong.cl",
+             "__kernel void basic(__global int *a, __global int *b) {\n"
+             "  a[get_global_id(0)] = b[get_global_id(0)] = 0;\n}\n");
   char *other = entry_of(f, "wrong.cl", "basic", 0);
   const size_t count = list_entries(f, paths);
   for (size_t i = 0; i < count; i++)
@@ -225,8 +227,8 @@ static void expect_refused(const fixture *f, const char *message) {
   test_log log = {0};
   moecl_context *context = NULL;
   moecl_status status;
-  const moecl_context_params params = {.log = test_log_add, .log_user = &log,
-                                       .kernel_dir = f->kernels, .cache_dir = f->cache};
+  const moecl_context_params params = {
+      .log = test_log_add, .log_user = &log, .kernel_dir = f->kernels, .cache_dir = f->cache};
   const size_t before = each_entry(f, NULL);
   log.level = MOECL_LOG_DEBUG;
   assert_ok(moecl_context_create(&params, &context));
@@ -342,8 +344,8 @@ static void test_raised_privileges(void **state) {
 int main(int argc, char **argv) {
   if (argc == 2 && strcmp(argv[1], "secure") == 0) secure_main();
   const struct CMUnitTest tests[] = {
-      CASE(test_exchanged_names),  CASE(test_lacking_kernel),    CASE(test_failing_check),
-      CASE(test_wrong_source),     CASE(test_wrong_probe),       CASE(test_folder_of_others),
+      CASE(test_exchanged_names),   CASE(test_lacking_kernel),    CASE(test_failing_check),
+      CASE(test_wrong_source),      CASE(test_wrong_probe),       CASE(test_folder_of_others),
       CASE(test_entries_of_others), CASE(test_raised_privileges),
   };
   skip_without_device();

@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: MIT
 /* What tests and benchmarks count with: operations, bytes and tolerances, against
  * numbers worked out by hand. */
 #include "cases.h"

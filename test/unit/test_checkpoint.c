@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: MIT
 /* Model folders: what layers a config.json describes, each layout of tensors to
  * the canonical one, and the message for each way of being a bad folder. */
 #include "test_files.h"
@@ -202,7 +203,8 @@ static void test_either_way(void **state) {
   static const struct {
     int64_t hidden, inner;
     bool transposed;
-  } cases[] = {{2, 3, true}, {2, 3, false}, {4, 2, true}, {4, 2, false}, {3, 3, true}, {3, 3, false}};
+  } cases[] = {{2, 3, true},  {2, 3, false}, {4, 2, true},
+               {4, 2, false}, {3, 3, true},  {3, 3, false}};
   for (size_t i = 0; i < COUNT(cases); i++) {
     const int64_t h = cases[i].hidden, n = cases[i].inner;
     const bool t = cases[i].transposed;
@@ -221,11 +223,9 @@ static void test_either_way(void **state) {
     moecl_checkpoint *checkpoint = open_made();
     float gate_up[24], down[12];
     for (int64_t r = 0; r < 2 * n; r++)
-      for (int64_t c = 0; c < h; c++)
-        gate_up[r * h + c] = (float)(t ? c * 2 * n + r : r * h + c);
+      for (int64_t c = 0; c < h; c++) gate_up[r * h + c] = (float)(t ? c * 2 * n + r : r * h + c);
     for (int64_t r = 0; r < h; r++)
-      for (int64_t c = 0; c < n; c++)
-        down[r * n + c] = (float)(t ? c * h + r : r * n + c);
+      for (int64_t c = 0; c < n; c++) down[r * n + c] = (float)(t ? c * h + r : r * n + c);
     check_read(checkpoint, 0, MOECL_GATE_UP_PROJ, 0, gate_up, (size_t)(2 * n * h));
     check_read(checkpoint, 0, MOECL_DOWN_PROJ, 0, down, (size_t)(h * n));
     moecl_checkpoint_destroy(&checkpoint);
@@ -439,7 +439,7 @@ static void test_moe_rules(void **state) {
             "E-");
   /* Switch's step out of the number of MoE layers, rounded down; none leaves one. */
 #define SWITCH(encoder, decoder)                                                                   \
-  "{\"model_type\":\"switch_transformers\",\"num_layers\":5,\"num_decoder_layers\":3,"                \
+  "{\"model_type\":\"switch_transformers\",\"num_layers\":5,\"num_decoder_layers\":3,"             \
   "\"num_sparse_encoder_layers\":" encoder ",\"num_sparse_decoder_layers\":" decoder "}"
   check_moe(SWITCH("2", "1"), "-E-E--E-");
   check_moe(SWITCH("0", "3"), "-E---EEE");
@@ -471,7 +471,7 @@ static void test_moe_rules(void **state) {
             "\"num_hidden_layers\":2,\"first_k_dense_replace\":1}}",
             "-E");
 #define TYPES(list)                                                                                \
-  "{\"model_type\":\"mimo_v2_flash\",\"hidden_size\":2,\"intermediate_size\":2,"                      \
+  "{\"model_type\":\"mimo_v2_flash\",\"hidden_size\":2,\"intermediate_size\":2,"                   \
   "\"num_hidden_layers\":3" list "}"
   check_moe(TYPES(""), "-EE");
   check_moe(TYPES(",\"moe_layer_freq\":[1,0,1]"), "E-E");
@@ -492,7 +492,7 @@ static moecl_layer_params described(const char *config) {
 static void test_rules(void **state) {
   (void)state;
 #define NLLB(more)                                                                                 \
-  "{\"model_type\":\"nllb-moe\",\"encoder_layers\":1,\"decoder_layers\":0,"                             \
+  "{\"model_type\":\"nllb-moe\",\"encoder_layers\":1,\"decoder_layers\":0,"                        \
   "\"encoder_sparse_step\":1,\"num_experts\":6" more "}"
   moecl_layer_params p = described(NLLB(""));
   assert_true(p.top_k == 2 && p.intermediate_size == 4096 && p.activation == MOECL_RELU);
@@ -510,7 +510,7 @@ static void test_rules(void **state) {
   p = described(NLLB(",\"second_expert_policy\":\"random\""));
   assert_int_equal(p.second_choice, MOECL_SECOND_RANDOM);
 #define V2(more)                                                                                   \
-  "{\"model_type\":\"deepseek_v2\",\"hidden_size\":2,\"num_hidden_layers\":1,"                       \
+  "{\"model_type\":\"deepseek_v2\",\"hidden_size\":2,\"num_hidden_layers\":1,"                     \
   "\"n_routed_experts\":8,\"num_experts_per_tok\":2,\"n_group\":4,\"topk_group\":2" more "}"
   p = described(V2(",\"topk_method\":\"group_limited_greedy\""));
   assert_true(p.num_expert_group == 4 && p.topk_group == 2);
@@ -542,7 +542,8 @@ static void test_rules(void **state) {
                    MOECL_SCORING_SIGMOID);
   assert_int_equal(described(DOTS("")).shared_intermediate_size, 0);
   p = described(OF("lfm2_moe", ",\"num_dense_layers\":0,\"hidden_act\":\"gelu\""));
-  assert_int_equal(p.activation, MOECL_SWIGLU); /* whatever a file says: the class has no such key */
+  assert_int_equal(p.activation,
+                   MOECL_SWIGLU); /* whatever a file says: the class has no such key */
   /* Numbers that JSON has not, where nobody asks for them, and texts that look like them. */
   p = described(OF("mixtral", ",\"a\":[0.0,Infinity,-Infinity,NaN],\"b\":\"\\\"NaN, \\\\\","
                               "\"hidden_act\":\"silu\""));
@@ -625,16 +626,14 @@ static void test_base_models(void **state) {
   (void)state;
   static const struct {
     const char *config, *prefix;
-  } cases[] = {
-      {OF("mixtral", ""), "layers.0."},
-      {DBRX(""), "blocks.0."},
-      {NLLB(""), "encoder.layers.0.ffn."},
-      {"{\"model_type\":\"qwen3_vl_moe\",\"text_config\":{\"hidden_size\":2,"
-       "\"num_hidden_layers\":1}}",
-       "language_model.layers.0."}};
-  static const char *const downs[] = {"block_sparse_moe.experts.0.w2.weight",
-                                      "ffn.experts.mlp.w2", "experts.expert_0.fc2.weight",
-                                      "mlp.experts.down_proj"};
+  } cases[] = {{OF("mixtral", ""), "layers.0."},
+               {DBRX(""), "blocks.0."},
+               {NLLB(""), "encoder.layers.0.ffn."},
+               {"{\"model_type\":\"qwen3_vl_moe\",\"text_config\":{\"hidden_size\":2,"
+                "\"num_hidden_layers\":1}}",
+                "language_model.layers.0."}};
+  static const char *const downs[] = {"block_sparse_moe.experts.0.w2.weight", "ffn.experts.mlp.w2",
+                                      "experts.expert_0.fc2.weight", "mlp.experts.down_proj"};
   for (size_t i = 0; i < COUNT(cases); i++) {
     char name[100];
     snprintf(name, sizeof name, "%s%s", cases[i].prefix, downs[i]);
@@ -718,7 +717,8 @@ static void test_bad_configs(void **state) {
        "\"intermediate_size\":2,\"swiglu_limit\":0}",
        "swiglu_limit", MOECL_ERROR_IO},
       {"{\"model_type\":\"nemotron_h\",\"moe_latent_size\":4}",
-       "'moe_latent_size' asks for what is not known of family nemotron_h, expected none, false or 0",
+       "'moe_latent_size' asks for what is not known of family nemotron_h, expected none, false or "
+       "0",
        MOECL_ERROR_UNSUPPORTED},
       {"{\"model_type\":\"nemotron_h\",\"hidden_size\":2}",
        "'layers_block_type|layer_types|hybrid_override_pattern', a text", MOECL_ERROR_IO},
@@ -774,8 +774,7 @@ static void test_bad_configs(void **state) {
   }
   base_text deep = {0};
   base_text_addf(&deep, "{\"a\":");
-  for (int i = 0; i < 100000; i++)
-    base_text_add(&deep, "[", 1);
+  for (int i = 0; i < 100000; i++) base_text_add(&deep, "[", 1);
   make("model.safetensors", deep.data, NULL, 0);
   expect(MOECL_F32, MOECL_ERROR_IO, "config.json", "nested deeper");
   base_text_free(&deep);
@@ -836,10 +835,8 @@ static void test_bad_indices(void **state) {
   for (size_t i = 0; i < COUNT(index); i++) {
     in_folder("model.safetensors.index.json", index[i], strlen(index[i]));
     test_log log;
-    if (message[i])
-      expect(MOECL_F32, MOECL_ERROR_IO, "checkpoint/", message[i]);
-    else
-      assert_ok(read_bad(MOECL_F32, &log));
+    if (message[i]) expect(MOECL_F32, MOECL_ERROR_IO, "checkpoint/", message[i]);
+    else assert_ok(read_bad(MOECL_F32, &log));
   }
   /* Opening alone does not read it; who asks again is told again. */
   in_folder("model.safetensors.index.json", index[3], strlen(index[3]));

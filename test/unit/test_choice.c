@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: MIT
 /* The reference's routing rules against answers worked out by hand. */
 #include "moecl/reference.h"
 #include "unit.h"
@@ -89,7 +90,8 @@ static void test_renormalize_guard(void **state) {
   params.renormalize_minimum = 1e-12f;
   const double shares[] = {log(1e-13), log(3e-13), log(1 - 4e-13)};
   c = choose(&params, shares, (double[]){5, 5, 0});
-  is(&c, 2, (int32_t[]){1, 0}, (double[]){0.3 * 1e-12 / (double)1e-12f, 0.1 * 1e-12 / (double)1e-12f});
+  is(&c, 2, (int32_t[]){1, 0},
+     (double[]){0.3 * 1e-12 / (double)1e-12f, 0.1 * 1e-12 / (double)1e-12f});
   params.renormalize_minimum = 0;
   c = choose(&params, shares, (double[]){5, 5, 0});
   is(&c, 2, (int32_t[]){1, 0}, (double[]){0.75, 0.25});
@@ -144,8 +146,7 @@ static void test_groups(void **state) {
   double logits[6];
   moecl_layer_params params = rule(6, 3, MOECL_SCORING_SIGMOID);
   (void)state;
-  for (int e = 0; e < 6; e++)
-    logits[e] = of_sigmoid(score[e]);
+  for (int e = 0; e < 6; e++) logits[e] = of_sigmoid(score[e]);
   params.num_expert_group = 3;
   params.topk_group = 2;
   /* By the best: groups 0 and 2, and so experts 2 and 3 are cut off. */
@@ -258,8 +259,7 @@ static void test_sampled_second(void **state) {
   for (int64_t token = 0; token < 1000; token++) {
     double logits[4], weights[2];
     int32_t ids[2], best = 1;
-    for (int e = 0; e < 4; e++)
-      logits[e] = log(score[e]) + 7;
+    for (int e = 0; e < 4; e++) logits[e] = log(score[e]) + 7;
     moecl_layer_params params = rule(4, 2, MOECL_SCORING_SOFTMAX);
     params.second_choice = MOECL_SECOND_SAMPLED;
     moecl_reference_topk(&params, logits, NULL, 11, token, ids, weights, NULL);
@@ -316,13 +316,13 @@ static void test_noise(void **state) {
 
 int main(void) {
   const struct CMUnitTest tests[] = {
-      cmocka_unit_test(test_sigmoid),         cmocka_unit_test(test_renormalize_guard),
-      cmocka_unit_test(test_sqrt_softplus),
-      cmocka_unit_test(test_after_topk),      cmocka_unit_test(test_correction),
-      cmocka_unit_test(test_groups),          cmocka_unit_test(test_tied_groups),
-      cmocka_unit_test(test_negative_choice), cmocka_unit_test(test_sparsemixer),
-      cmocka_unit_test(test_random_second),   cmocka_unit_test(test_sampled_second),
-      cmocka_unit_test(test_draws),           cmocka_unit_test(test_noise),
+      cmocka_unit_test(test_sigmoid),        cmocka_unit_test(test_renormalize_guard),
+      cmocka_unit_test(test_sqrt_softplus),  cmocka_unit_test(test_after_topk),
+      cmocka_unit_test(test_correction),     cmocka_unit_test(test_groups),
+      cmocka_unit_test(test_tied_groups),    cmocka_unit_test(test_negative_choice),
+      cmocka_unit_test(test_sparsemixer),    cmocka_unit_test(test_random_second),
+      cmocka_unit_test(test_sampled_second), cmocka_unit_test(test_draws),
+      cmocka_unit_test(test_noise),
   };
   return cmocka_run_group_tests(tests, NULL, NULL);
 }

@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: MIT
 /* Experiment files: what they mean. */
 #include "config.h"
 #include <jansson.h>
@@ -87,8 +88,9 @@ static void test_every_key(void **state) {
 /* DeepSeek-V3's rule, and that the defaults are no rule at all. */
 static void test_router_rule(void **state) {
   (void)state;
-#define LAYER "workload: {num_tokens: 1}\nlayer: {hidden_size: 6, intermediate_size: 5, " \
-              "num_experts: 8, top_k: 2, router: "
+#define LAYER                                                                                      \
+  "workload: {num_tokens: 1}\nlayer: {hidden_size: 6, intermediate_size: 5, "                      \
+  "num_experts: 8, top_k: 2, router: "
   char text[32];
   experiment e = load(LAYER "{scoring: sigmoid, scaling_factor: 2.5, correction_bias: true, "
                             "groups: 4, topk_groups: 2, group_score: top2_sum}}\n",
@@ -103,8 +105,8 @@ static void test_router_rule(void **state) {
   e = load(LAYER "{renormalize_epsilon: 1e-6, renormalize_minimum: 1e-12}}\n", NULL);
   layer = &e.points[0].layer;
   assert_true(layer->renormalize_epsilon == 1e-6f && layer->renormalize_minimum == 1e-12f);
-  assert_string_equal(
-      experiment_param_text(&e.points[0], "renormalize_epsilon", text, sizeof text), "1e-06");
+  assert_string_equal(experiment_param_text(&e.points[0], "renormalize_epsilon", text, sizeof text),
+                      "1e-06");
   experiment_destroy(&e);
   e = load(LAYER "{score_after_topk: true, second_choice: sampled, noise: true}}\n", NULL);
   layer = &e.points[0].layer;
@@ -199,18 +201,24 @@ static void test_resolved_json(void **state) {
   experiment e = load(minimal, "layer.capacity.factor=[1.1, null]");
   assert_string_equal(
       e.resolved_json,
-      "{\"name\":\"t\",\"device\":\"auto\",\"seed\":0,\"layer\":{\"checkpoint\":null,\"layer\":null,"
+      "{\"name\":\"t\",\"device\":\"auto\",\"seed\":0,\"layer\":{\"checkpoint\":null,\"layer\":"
+      "null,"
       "\"hidden_size\":64,"
-      "\"intermediate_size\":128,\"num_experts\":8,\"num_identity_experts\":0,\"top_k\":2,\"activation\":\"swiglu\",\"swiglu_alpha\":1.702,\"swiglu_limit\":7.0,"
+      "\"intermediate_size\":128,\"num_experts\":8,\"num_identity_experts\":0,\"top_k\":2,"
+      "\"activation\":\"swiglu\",\"swiglu_alpha\":1.702,\"swiglu_limit\":7.0,"
       "\"gate_up_bias\":false,\"down_bias\":false,\"shared\":{\"intermediate_size\":null,"
-      "\"gate\":false,\"swiglu_limit\":null,\"scaling_factor\":1.0},\"variant\":\"auto\",\"router\":{"
+      "\"gate\":false,\"swiglu_limit\":null,\"scaling_factor\":1.0},\"variant\":\"auto\","
+      "\"router\":{"
       "\"scoring\":\"softmax\",\"score_after_topk\":false,\"sparsemixer_jitter\":0.01,"
       "\"renormalize\":true,\"renormalize_epsilon\":null,\"renormalize_minimum\":0.0,"
       "\"scaling_factor\":1.0,\"correction_bias\":false,\"groups\":null,"
-      "\"topk_groups\":null,\"group_score\":\"max\",\"cut_groups_to_zero\":false,\"second_choice\":\"all\","
+      "\"topk_groups\":null,\"group_score\":\"max\",\"cut_groups_to_zero\":false,\"second_choice\":"
+      "\"all\","
       "\"noise\":false,\"weight_on_input\":false,\"jitter\":0.0,\"bias\":false,"
-      "\"variant\":\"auto\"},\"capacity\":{\"factor\":[1.1,null],\"of_tokens\":false,\"min_capacity\":0,"
-      "\"drop_policy\":\"position\",\"renormalize\":false}},\"dtype\":\"fp32\",\"workload\":{\"num_tokens\":16,"
+      "\"variant\":\"auto\"},\"capacity\":{\"factor\":[1.1,null],\"of_tokens\":false,\"min_"
+      "capacity\":0,"
+      "\"drop_policy\":\"position\",\"renormalize\":false}},\"dtype\":\"fp32\",\"workload\":{\"num_"
+      "tokens\":16,"
       "\"distribution\":\"normal\",\"exponent\":1.0,\"clusters\":null,\"noise\":0.5,"
       "\"file\":null,\"tensor\":null},\"measure\":{\"warmup\":3,\"iterations\":20,\"rounds\":null,"
       "\"verify\":true},\"sweep\":[\"layer.capacity.factor\"]}");
@@ -278,11 +286,17 @@ static void test_help_names_every_key(void **state) {
 
 int main(void) {
   const struct CMUnitTest tests[] = {
-      cmocka_unit_test(test_defaults),        cmocka_unit_test(test_every_key),
-      cmocka_unit_test(test_router_rule), cmocka_unit_test(test_sweep_order),     cmocka_unit_test(test_single_value_list),
-      cmocka_unit_test(test_overrides),       cmocka_unit_test(test_input_file_place),
-      cmocka_unit_test(test_resolved_json),   cmocka_unit_test(test_name_from_path),
-      cmocka_unit_test(test_shipped_configs), cmocka_unit_test(test_help_names_every_key),
+      cmocka_unit_test(test_defaults),
+      cmocka_unit_test(test_every_key),
+      cmocka_unit_test(test_router_rule),
+      cmocka_unit_test(test_sweep_order),
+      cmocka_unit_test(test_single_value_list),
+      cmocka_unit_test(test_overrides),
+      cmocka_unit_test(test_input_file_place),
+      cmocka_unit_test(test_resolved_json),
+      cmocka_unit_test(test_name_from_path),
+      cmocka_unit_test(test_shipped_configs),
+      cmocka_unit_test(test_help_names_every_key),
   };
   return cmocka_run_group_tests(tests, NULL, NULL);
 }

@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: MIT
 /* Experiment files: the exact message for what is wrong. */
 #include "config.h"
 #include <stdlib.h>
@@ -70,8 +71,7 @@ static void test_hostile_yaml(void **state) {
   size_t many = 120000;
   char *text = malloc(many + 1);
   assert_non_null(text);
-  for (size_t i = 0; i < many; i += 2)
-    memcpy(text + i, "1,", 2);
+  for (size_t i = 0; i < many; i += 2) memcpy(text + i, "1,", 2);
   memcpy(text, "a: [", 4);
   text[many] = '\0';
   refuses(text, "t.yaml:1:99999: more than 50000 keys and values; expected an experiment");
@@ -149,10 +149,12 @@ static void test_structure(void **state) {
                 "t.yaml:8:10: measure: expected a section (keys below it), found a list");
   refuses_added("seed: 1\nseed: 2\n", "t.yaml:9:1: seed is given twice; expected it once");
   refuses_added("layer: {}\n", "t.yaml:8:1: layer is given twice; expected it once");
-  refuses_added("seed: {a: 1}\n", "t.yaml:8:7: seed: expected an integer from 0 to 9223372036854775807, found a "
-                                  "mapping (key: value)");
-  refuses_added("seed: [[1]]\n",
-                "t.yaml:8:8: seed: expected an integer from 0 to 9223372036854775807, found a list");
+  refuses_added("seed: {a: 1}\n",
+                "t.yaml:8:7: seed: expected an integer from 0 to 9223372036854775807, found a "
+                "mapping (key: value)");
+  refuses_added(
+      "seed: [[1]]\n",
+      "t.yaml:8:8: seed: expected an integer from 0 to 9223372036854775807, found a list");
   refuses_added("seed: []\n", "t.yaml:8:7: seed: expected 1 to 1000 values in the list, found 0");
   refuses_added("seed: [1, 2, 1]\n", "t.yaml:8:14: seed: '1' is in the list twice");
   refuses_added("name: [a, b]\n",
@@ -186,7 +188,9 @@ static void test_integers(void **state) {
              cases[i].found);
     refuses_set(set, message);
   }
-  refuses_added("seed:\n", "t.yaml:8:6: seed: expected an integer from 0 to 9223372036854775807, found nothing");
+  refuses_added(
+      "seed:\n",
+      "t.yaml:8:6: seed: expected an integer from 0 to 9223372036854775807, found nothing");
 }
 
 static void test_reals(void **state) {
@@ -198,11 +202,11 @@ static void test_reals(void **state) {
       {"layer.router.jitter=0.99999999", "a number from 0 to less than 1, found '0.99999999'"},
       {"layer.router.jitter=-0.1", "a number from 0 to less than 1, found '-0.1'"},
       {"layer.router.jitter=-1e-50", "a number from 0 to less than 1, found '-1e-50'"},
-      {"layer.router.scaling_factor=1e-50", "a number greater than 0, at most 1000000, found '1e-50'"},
+      {"layer.router.scaling_factor=1e-50",
+       "a number greater than 0, at most 1000000, found '1e-50'"},
       {"layer.router.scaling_factor=1000000.0001",
        "a number greater than 0, at most 1000000, found '1000000.0001'"},
-      {"layer.router.renormalize_minimum=-1e-300",
-       "a number from 0 to 1000000, found '-1e-300'"},
+      {"layer.router.renormalize_minimum=-1e-300", "a number from 0 to 1000000, found '-1e-300'"},
       {"layer.router.jitter=.nan", "a number from 0 to less than 1, found '.nan'"},
       {"layer.router.jitter=nan", "a number from 0 to less than 1, found 'nan'"},
       {"layer.capacity.factor=0", "a number greater than 0, at most 1000000, or null, found '0'; "
@@ -240,7 +244,8 @@ static void test_words(void **state) {
                                      "false, found 'True'; write true");
   refuses_set("layer.activation=swigul",
               "--set layer.activation=swigul: layer.activation: expected one of swiglu, geglu, "
-              "relu, gelu, silu, geglu_tanh, gelu_tanh, relu2, swiglu_clamped, swiglu_limited, swiglu_limited_silu, found 'swigul'; did you mean 'swiglu'?");
+              "relu, gelu, silu, geglu_tanh, gelu_tanh, relu2, swiglu_clamped, swiglu_limited, "
+              "swiglu_limited_silu, found 'swigul'; did you mean 'swiglu'?");
   refuses_set("layer.capacity.drop_policy=prob",
               "--set layer.capacity.drop_policy=prob: layer.capacity.drop_policy: expected one of "
               "position, probability, prioritized, found 'prob'; did you mean 'probability'?");
@@ -255,11 +260,13 @@ static void test_words(void **state) {
   refuses_set("seed=18446744073709551615",
               "--set seed=18446744073709551615: seed: expected an integer from 0 to "
               "9223372036854775807, found '18446744073709551615'");
-  refuses_set("measure.rounds=0", "--set measure.rounds=0: measure.rounds: expected an integer from "
-                                  "1 to 1000, or null, found '0'");
+  refuses_set("measure.rounds=0",
+              "--set measure.rounds=0: measure.rounds: expected an integer from "
+              "1 to 1000, or null, found '0'");
   refuses_set("name=..", "--set name=..: name: expected at most 100 letters, digits, '.', '_' "
                          "and '-', beginning with a letter or digit, found '..'");
-  refuses_set("device=null", "--set device=null: device: expected a text of 1 to 4000 bytes, found 'null'");
+  refuses_set("device=null",
+              "--set device=null: device: expected a text of 1 to 4000 bytes, found 'null'");
   refuses_set("device=\"a\\nb\"", "--set device=\"a\\nb\": device: expected a text without control "
                                   "characters");
 }
@@ -281,7 +288,8 @@ static void test_bad_overrides(void **state) {
   char text[256], *error = NULL;
   snprintf(text, sizeof text, "%sseed: x\n", minimal);
   assert_false(experiment_parse(text, strlen(text), "t.yaml", &set, 1, &e, &error));
-  assert_string_equal(error, "t.yaml:8:7: seed: expected an integer from 0 to 9223372036854775807, found 'x'");
+  assert_string_equal(
+      error, "t.yaml:8:7: seed: expected an integer from 0 to 9223372036854775807, found 'x'");
   free(error);
 }
 
@@ -326,8 +334,7 @@ static void test_huge_sweep(void **state) {
     used += (size_t)snprintf(text + used, sizeof text - used, ", %d", i);
   used += (size_t)snprintf(text + used, sizeof text - used, "]\nmeasure: {}\n");
   char set[1024] = "workload.num_tokens=[1";
-  for (int i = 2; i < 101; i++)
-    snprintf(set + strlen(set), sizeof set - strlen(set), ",%d", i);
+  for (int i = 2; i < 101; i++) snprintf(set + strlen(set), sizeof set - strlen(set), ",%d", i);
   strcat(set, "]");
   experiment_override override = {set};
   experiment e;
@@ -356,14 +363,12 @@ static void test_workload(void **state) {
 static void test_many_problems(void **state) {
   (void)state;
   char text[1024] = "", *line;
-  for (int i = 0; i < 30; i++)
-    strcat(text, "q: 1\n");
+  for (int i = 0; i < 30; i++) strcat(text, "q: 1\n");
   experiment e;
   char *error = NULL;
   assert_false(experiment_parse(text, strlen(text), "t.yaml", NULL, 0, &e, &error));
   int lines = 1;
-  for (line = error; (line = strchr(line, '\n')) != NULL; line++)
-    lines++;
+  for (line = error; (line = strchr(line, '\n')) != NULL; line++) lines++;
   assert_int_equal(lines, 21);
   assert_non_null(strstr(error, "\nt.yaml: 15 more problems not shown")); /* 5 keys missing */
   free(error);
@@ -446,12 +451,9 @@ static void warns(const char *lines, const char *set, const char *message) {
   char text[1024];
   snprintf(text, sizeof text, "%s%s", minimal, lines);
   experiment e = load(text, set);
-  if (message == NULL)
-    assert_null(e.warnings);
-  else if (e.warnings == NULL)
-    fail_msg("no warning for: %s", lines);
-  else
-    assert_string_equal(e.warnings, message);
+  if (message == NULL) assert_null(e.warnings);
+  else if (e.warnings == NULL) fail_msg("no warning for: %s", lines);
+  else assert_string_equal(e.warnings, message);
   experiment_destroy(&e);
 }
 
@@ -472,9 +474,10 @@ static void test_no_effect(void **state) {
   warns("", "layer.capacity.drop_policy=probability",
         "--set layer.capacity.drop_policy=probability: warning: layer.capacity.drop_policy has no "
         "effect without a number for layer.capacity.factor");
-  warns("", "measure.rounds=21",
-        "--set measure.rounds=21: warning: measure.rounds: more than measure.iterations (20), which "
-        "is how many there will be");
+  warns(
+      "", "measure.rounds=21",
+      "--set measure.rounds=21: warning: measure.rounds: more than measure.iterations (20), which "
+      "is how many there will be");
   warns("", "measure.rounds=20", NULL);
   warns("", "layer.capacity.renormalize=true", NULL); /* renormalizes all, then */
   warns("", "layer.capacity.drop_policy=[position, probability]",

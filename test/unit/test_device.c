@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: MIT
 #include "unit.h"
 #include "moecl/opencl.h"
 #include <sys/wait.h>
@@ -18,9 +19,9 @@ static void test_choose(void **state) {
   const struct {
     const char *choice;
     int want; /* -1: none */
-  } cases[] = {{NULL, 2},      {"auto", 2},  {"", 2},     {"gpu", 2},   {"CPU", 0},
-               {"2:1", 2},     {"3:0", 3},   {"9:9", -1}, {"1:0", -1},  {"fast three", 3},
-               {"of odd", 1},  {"2:1x", -1}, {"none", -1}, {"accelerator", -1}};
+  } cases[] = {{NULL, 2},     {"auto", 2},  {"", 2},      {"gpu", 2},         {"CPU", 0},
+               {"2:1", 2},    {"3:0", 3},   {"9:9", -1},  {"1:0", -1},        {"fast three", 3},
+               {"of odd", 1}, {"2:1x", -1}, {"none", -1}, {"accelerator", -1}};
   for (size_t i = 0; i < sizeof cases / sizeof *cases; i++) {
     size_t chosen = 99;
     moecl_status status = moecl_device_choose(list, 4, cases[i].choice, &chosen);
@@ -86,8 +87,7 @@ static void test_no_match(void **state) {
   (void)state;
   test_log log = {.level = MOECL_LOG_ERROR};
   moecl_context *context = NULL;
-  moecl_context_params params = {
-      .device = "no such device", .log = test_log_add, .log_user = &log};
+  moecl_context_params params = {.device = "no such device", .log = test_log_add, .log_user = &log};
   assert_int_equal(moecl_context_create(&params, &context), MOECL_ERROR_NO_DEVICE);
   assert_null(context);
   assert_true(test_log_has(&log, "no such device"));
@@ -102,8 +102,8 @@ static void test_from_cl(void **state) {
   cl_context cl = moecl_context_cl(first);
   cl_command_queue queue = moecl_context_cl_queue(first);
   cl_device_id device;
-  assert_int_equal(
-      clGetCommandQueueInfo(queue, CL_QUEUE_DEVICE, sizeof device, &device, NULL), CL_SUCCESS);
+  assert_int_equal(clGetCommandQueueInfo(queue, CL_QUEUE_DEVICE, sizeof device, &device, NULL),
+                   CL_SUCCESS);
   assert_int_equal(moecl_context_create_from_cl(NULL, device, queue, NULL, &second),
                    MOECL_ERROR_INVALID_ARGUMENT);
   assert_ok(moecl_context_create_from_cl(cl, device, queue, NULL, &second));

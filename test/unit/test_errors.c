@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: MIT
 /* OpenCL's codes by the names and numbers of its specification, what becomes of them,
  * and what a context keeps of what went wrong. */
 #include "ocl/ocl.h"

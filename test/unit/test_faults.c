@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: MIT
 /* What an embedding program does, with each call of OpenCL and each allocation made
  * to fail, one at a time: nothing crashes, nothing is kept, the call is named, and
  * what succeeds all the same is right.
@@ -24,7 +25,8 @@ static size_t log_size;
 
 static void keep_log(void *user, moecl_log_level level, const char *message) {
   (void)user;
-  const int size = snprintf(log_text + log_size, LOG_SIZE - log_size, "%d %s\n", (int)level, message);
+  const int size =
+      snprintf(log_text + log_size, LOG_SIZE - log_size, "%d %s\n", (int)level, message);
   if (size > 0 && log_size + (size_t)size < LOG_SIZE) log_size += (size_t)size;
 }
 
@@ -67,8 +69,8 @@ static moecl_status use_layer(moecl_context *context, const moecl_layer_params *
 }
 
 static moecl_status use_random(moecl_context *context) {
-  const moecl_skewed_params skewed = {.num_tokens = 4, .hidden_size = 8, .num_clusters = 2,
-                                      .exponent = 1, .noise = 0.5};
+  const moecl_skewed_params skewed = {
+      .num_tokens = 4, .hidden_size = 8, .num_clusters = 2, .exponent = 1, .noise = 0.5};
   moecl_buffer *buffer = NULL;
   moecl_status status = moecl_buffer_create(context, 4 * 8 * sizeof(float), &buffer);
   if (status == MOECL_OK) status = moecl_fill_skewed(buffer, &skewed);
@@ -169,8 +171,8 @@ static void run(size_t scenario, fault_kind kind, size_t target, cl_int code, ou
   log_size = 0;
   log_text[0] = '\0';
   uint64_t *places = faults.places;
-  faults = (fault_state){.kind = kind, .target = target, .code = code, .places = places,
-                         .most = MOST_CALLS};
+  faults = (fault_state){
+      .kind = kind, .target = target, .code = code, .places = places, .most = MOST_CALLS};
   snprintf(doing, sizeof doing, "scenario '%s', %s %zu\n", scenarios[scenario].name,
            kind == FAULT_OPENCL ? "OpenCL call" : "allocation", target);
   scenarios[scenario].run(out);
@@ -248,8 +250,7 @@ static void walk(size_t scenario, fault_kind kind, cl_int code) {
     fprintf(stderr, "%s, call %zu of %zu, %s: %s (%s; %lld objects, %lld kernels, %lld blocks)\n%s",
             scenarios[scenario].name, targets[i] + 1, calls, faults.name ? faults.name : "?", fault,
             moecl_status_string(out.status), (long long)faults.objects, (long long)faults.kernels,
-            (long long)faults.blocks,
-            log_text);
+            (long long)faults.blocks, log_text);
   }
   printf("%s, %s: %zu of %zu calls failed, %zu without an error of the whole\n",
          scenarios[scenario].name, kind == FAULT_OPENCL ? "OpenCL" : "memory", count, calls,
@@ -258,9 +259,13 @@ static void walk(size_t scenario, fault_kind kind, cl_int code) {
   assert_int_equal(wrong, 0);
 }
 
-static void test_layer_opencl(void **state) { (void)state, walk(0, FAULT_OPENCL, CL_OUT_OF_RESOURCES); }
+static void test_layer_opencl(void **state) {
+  (void)state, walk(0, FAULT_OPENCL, CL_OUT_OF_RESOURCES);
+}
 static void test_layer_memory(void **state) { (void)state, walk(0, FAULT_MEMORY, 0); }
-static void test_own_opencl(void **state) { (void)state, walk(1, FAULT_OPENCL, CL_OUT_OF_RESOURCES); }
+static void test_own_opencl(void **state) {
+  (void)state, walk(1, FAULT_OPENCL, CL_OUT_OF_RESOURCES);
+}
 static void test_own_memory(void **state) { (void)state, walk(1, FAULT_MEMORY, 0); }
 static void test_checkpoint_opencl(void **state) {
   (void)state, walk(2, FAULT_OPENCL, CL_OUT_OF_RESOURCES);
@@ -339,15 +344,19 @@ static int open_own(void **state) {
 
 static int close_own(void **state) {
   (void)state;
-  return clReleaseCommandQueue(own_queue) != CL_SUCCESS || clReleaseContext(own_context) != CL_SUCCESS;
+  return clReleaseCommandQueue(own_queue) != CL_SUCCESS ||
+         clReleaseContext(own_context) != CL_SUCCESS;
 }
 
 int main(void) {
   const struct CMUnitTest tests[] = {
-      cmocka_unit_test(test_variants), cmocka_unit_test(test_layer_opencl), cmocka_unit_test(test_layer_memory),
+      cmocka_unit_test(test_variants),
+      cmocka_unit_test(test_layer_opencl),
+      cmocka_unit_test(test_layer_memory),
       cmocka_unit_test_setup_teardown(test_own_opencl, open_own, close_own),
       cmocka_unit_test_setup_teardown(test_own_memory, open_own, close_own),
-      cmocka_unit_test(test_checkpoint_opencl), cmocka_unit_test(test_checkpoint_memory)};
+      cmocka_unit_test(test_checkpoint_opencl),
+      cmocka_unit_test(test_checkpoint_memory)};
   faults.kind = FAULT_KINDS; /* none */
   skip_without_device();
   faults_begin();

@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: MIT
 /* Small files that tests make: a folder of their own, safetensors from a header
  * and data. */
 #ifndef MOECL_TEST_FILES_H

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: MIT
 """The recorded families are whole: every file well-formed, every record fits its checkpoint."""
 
 import json

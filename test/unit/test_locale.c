@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: MIT
 /* A program with a decimal comma: numbers that are read, written, compiled and
  * told are those of the "C" locale, in the thread that set the locale and in one
  * that has a locale of its own. */
@@ -54,10 +55,14 @@ static int reset(void **state) {
 static const struct {
   const char *text;
   double value;
-} numbers[] = {{"2.5", 0x1.4p+1},        {"-0.1", -0x1.999999999999ap-4},
-               {"1e-3", 0x1.0624dd2f1a9fcp-10}, {"1.7976931348623157e+308", 0x1.fffffffffffffp+1023},
-               {"4.9406564584124654e-324", 0x1p-1074}, {"12345.678", 0x1.81cd6c8b43958p+13},
-               {"0x1.8p+1", 3}, {"7", 7}};
+} numbers[] = {{"2.5", 0x1.4p+1},
+               {"-0.1", -0x1.999999999999ap-4},
+               {"1e-3", 0x1.0624dd2f1a9fcp-10},
+               {"1.7976931348623157e+308", 0x1.fffffffffffffp+1023},
+               {"4.9406564584124654e-324", 0x1p-1074},
+               {"12345.678", 0x1.81cd6c8b43958p+13},
+               {"0x1.8p+1", 3},
+               {"7", 7}};
 
 static void test_numbers(void **state) {
   (void)state;
@@ -72,8 +77,10 @@ static void test_numbers(void **state) {
     const char *format;
     double value;
     const char *text;
-  } written[] = {{"%g", 2.5, "2.5"},           {"%.3f", 1234.5678, "1234.568"},
-                 {"%af", 2.5, "0x1.4p+1f"},    {"%.17g", 0.1, "0.10000000000000001"},
+  } written[] = {{"%g", 2.5, "2.5"},
+                 {"%.3f", 1234.5678, "1234.568"},
+                 {"%af", 2.5, "0x1.4p+1f"},
+                 {"%.17g", 0.1, "0.10000000000000001"},
                  {"%e", -1.5e300, "-1.500000e+300"}};
   for (size_t i = 0; i < COUNT(written); i++) {
     char text[64];
@@ -185,9 +192,13 @@ static void test_models(void **state) {
 
 enum { MAX_CASES = 7 };
 static moecl_layer_params cases[MAX_CASES];
-static const char *const case_names[MAX_CASES] = {
-    "scaling factor", "sparsemixer", "clamped SwiGLU", "renormalized after capacity", "jitter",
-    "a factor of 24 bits", "what keeps a sum from 0"};
+static const char *const case_names[MAX_CASES] = {"scaling factor",
+                                                  "sparsemixer",
+                                                  "clamped SwiGLU",
+                                                  "renormalized after capacity",
+                                                  "jitter",
+                                                  "a factor of 24 bits",
+                                                  "what keeps a sum from 0"};
 
 static void describe_cases(void) {
   for (int i = 0; i < MAX_CASES; i++) cases[i] = small_params;
@@ -272,13 +283,12 @@ int main(void) {
   }
   printf("locale %s\n", comma_locale);
   describe_cases();
-  const struct CMUnitTest tests[] = {
-      cmocka_unit_test_teardown(test_numbers, reset),
-      cmocka_unit_test_teardown(test_round_trip, reset),
-      cmocka_unit_test_teardown(test_json, reset),
-      cmocka_unit_test_teardown(test_letters, reset),
-      cmocka_unit_test_teardown(test_messages, reset),
-      cmocka_unit_test_teardown(test_models, reset),
-      cmocka_unit_test_teardown(test_layers, reset)};
+  const struct CMUnitTest tests[] = {cmocka_unit_test_teardown(test_numbers, reset),
+                                     cmocka_unit_test_teardown(test_round_trip, reset),
+                                     cmocka_unit_test_teardown(test_json, reset),
+                                     cmocka_unit_test_teardown(test_letters, reset),
+                                     cmocka_unit_test_teardown(test_messages, reset),
+                                     cmocka_unit_test_teardown(test_models, reset),
+                                     cmocka_unit_test_teardown(test_layers, reset)};
   return cmocka_run_group_tests(tests, NULL, NULL);
 }

@@ -1,4 +1,5 @@
 #!/usr/bin/env python3
+# SPDX-License-Identifier: MIT
 """No source of the library calls what depends on the process's locale, except the
 one file whose task that is; moectl never sets a locale.
 

@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: MIT
 /* A results folder's lock: one process at a time, whatever the others do. */
 #include "lock.h"
 #include "unit.h"

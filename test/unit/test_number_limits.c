@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: MIT
 /* Sentences about numbers that do not fit a data type. */
 #include "unit.h"
 #include "verify_parts.h"

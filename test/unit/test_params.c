@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: MIT
 /* Layer parameters, as far as they can be judged without a device. */
 #include <setjmp.h>
 #include <stdarg.h>
@@ -47,7 +48,8 @@ static void test_check(void **state) {
           "intermediate_size is 1073741824, expected 1 to 1073741823");
   REFUSES(num_experts, 1025, "num_experts is 1025, expected 1 to 1024");
   REFUSES(num_identity_experts, 8, "num_identity_experts is 8, expected 0 to num_experts - 1 (7)");
-  REFUSES(num_identity_experts, -1, "num_identity_experts is -1, expected 0 to num_experts - 1 (7)");
+  REFUSES(num_identity_experts, -1,
+          "num_identity_experts is -1, expected 0 to num_experts - 1 (7)");
   REFUSES(top_k, 65, "top_k is 65, expected 1 to 64");
   REFUSES(top_k, 9, "top_k is 9, expected at most num_experts (8)");
   REFUSES(dtype, (moecl_dtype)-1, "dtype is -1, expected a moecl_dtype");
@@ -94,15 +96,17 @@ static void test_router_rule(void **state) {
           "routed_scaling_factor is -1, expected a finite number greater than 0, or 0 for 1");
   REFUSES(renormalize_epsilon, -1e-6f,
           "renormalize_epsilon is -1e-06, expected 0, or a finite number of 1.17549e-38 or more");
-  REFUSES(renormalize_epsilon, 1e-40f, "renormalize_epsilon is 9.99995e-41, expected 0, or a "
-                                       "finite number of 1.17549e-38 or more");
+  REFUSES(renormalize_epsilon, 1e-40f,
+          "renormalize_epsilon is 9.99995e-41, expected 0, or a "
+          "finite number of 1.17549e-38 or more");
   REFUSES(renormalize_minimum, NAN,
           "renormalize_minimum is nan, expected 0, or a finite number of 1.17549e-38 or more");
   REFUSES(renormalize_minimum, INFINITY,
           "renormalize_minimum is inf, expected 0, or a finite number of 1.17549e-38 or more");
   REFUSES(num_expert_group, 3,
           "num_expert_group is 3, expected 1 to 32 and a divisor of num_experts (8)");
-  REFUSES(topk_group, 1, "num_expert_group is 0, expected 1 to 32 and a divisor of num_experts (8)");
+  REFUSES(topk_group, 1,
+          "num_expert_group is 0, expected 1 to 32 and a divisor of num_experts (8)");
   REFUSES(num_expert_group, 4, "topk_group is 0, expected 1 to num_expert_group (4)");
   moecl_layer_params params = good();
   params.num_expert_group = 8;
@@ -115,7 +119,8 @@ static void test_router_rule(void **state) {
   params.num_expert_group = 4;
   assert_int_equal(moecl_layer_params_check(&params, NULL, 0), MOECL_OK);
   params.score_after_topk = true;
-  refuses(&params, "score_after_topk is true with fewer than all expert groups, expected one of both");
+  refuses(&params,
+          "score_after_topk is true with fewer than all expert groups, expected one of both");
   params.topk_group = 4; /* all: no limit */
   assert_int_equal(moecl_layer_params_check(&params, NULL, 0), MOECL_OK);
   params.score_correction_bias = true;
@@ -134,7 +139,8 @@ static void test_router_rule(void **state) {
   refuses(&params, "scoring is sparsemixer with score_correction_bias, expected one of both");
   params.score_correction_bias = false;
   params.topk_group = 2;
-  refuses(&params, "scoring is sparsemixer with fewer than all expert groups, expected one of both");
+  refuses(&params,
+          "scoring is sparsemixer with fewer than all expert groups, expected one of both");
 }
 
 static void test_tensor_size(void **state) {
@@ -209,7 +215,10 @@ static void test_capacity_of_tokens(void **state) {
   static const struct {
     double share;
     int64_t tokens, capacity;
-  } cases[] = {{0.07, 100, 8}, {0.07, 200, 15}, {0.55, 100, 56}, {0.14, 50, 8}, {0.25, 24, 6}, {0.25, 25, 7}, {1.0, 7, 7}, {0.29, 100, 29}, {0.57, 100, 57}, {0.58, 100, 58}, {1.1, 10, 11}, {0.1, 3, 1}, {0.01, 1, 1}, {0.28, 25, 8}, {0.56, 1025, 574}};
+  } cases[] = {{0.07, 100, 8},  {0.07, 200, 15}, {0.55, 100, 56},  {0.14, 50, 8},
+               {0.25, 24, 6},   {0.25, 25, 7},   {1.0, 7, 7},      {0.29, 100, 29},
+               {0.57, 100, 57}, {0.58, 100, 58}, {1.1, 10, 11},    {0.1, 3, 1},
+               {0.01, 1, 1},    {0.28, 25, 8},   {0.56, 1025, 574}};
   moecl_layer_params params = good();
   params.capacity_of_tokens = true;
   for (size_t i = 0; i < sizeof cases / sizeof cases[0]; i++) {
@@ -243,11 +252,14 @@ static void test_stage_names(void **state) {
 
 int main(void) {
   const struct CMUnitTest tests[] = {
-      cmocka_unit_test(test_check),       cmocka_unit_test(test_router_rule),
+      cmocka_unit_test(test_check),
+      cmocka_unit_test(test_router_rule),
       cmocka_unit_test(test_tensor_size),
-      cmocka_unit_test(test_capacity),    cmocka_unit_test(test_capacity_decimal_factors),
+      cmocka_unit_test(test_capacity),
+      cmocka_unit_test(test_capacity_decimal_factors),
       cmocka_unit_test(test_capacity_of_tokens),
-      cmocka_unit_test(test_names),       cmocka_unit_test(test_stage_names),
+      cmocka_unit_test(test_names),
+      cmocka_unit_test(test_stage_names),
   };
   return cmocka_run_group_tests(tests, NULL, NULL);
 }

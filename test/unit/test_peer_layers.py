@@ -1,4 +1,5 @@
 #!/usr/bin/env python3
+# SPDX-License-Identifier: MIT
 """The layers of bench/peers against their double-precision reference, on the CPU:
 PyTorch, transformers, and Triton's kernels in its interpreter. Skipped without
 PyTorch, and what needs transformers or Triton without those."""

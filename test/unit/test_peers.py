@@ -1,4 +1,5 @@
 #!/usr/bin/env python3
+# SPDX-License-Identifier: MIT
 """bench/peers without a GPU or PyTorch: floors, tables, and the command around
 a moectl and a worker that are scripts of this test."""
 

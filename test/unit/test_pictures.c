@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: MIT
 /* The pictures: which there are, what their scripts say, and that gnuplot draws them. */
 #include "made_up.h"
 
@@ -9,14 +10,10 @@ static void check_view(const made_up *fixture, size_t axis, const picture_view *
       for (size_t i = 0; i < plan->num_axes; i++) {
         const size_t digit = grid_digit(plan, i, view->starts[p][l]);
         const size_t first = grid_digit(plan, i, view->starts[0][0]);
-        if (i == axis)
-          assert_int_equal(digit, 0);
-        else if (i == view->series)
-          assert_int_equal(digit, l);
-        else if (i == view->panels)
-          assert_int_equal(digit, p);
-        else
-          assert_int_equal(digit, first);
+        if (i == axis) assert_int_equal(digit, 0);
+        else if (i == view->series) assert_int_equal(digit, l);
+        else if (i == view->panels) assert_int_equal(digit, p);
+        else assert_int_equal(digit, first);
       }
 }
 
@@ -48,14 +45,12 @@ static void test_picture_views(void **state) {
   assert_int_equal(view.panels, dtype);
   check_view(&fixture, tokens, &view);
   /* What is held is held where there is something to see. */
-  for (size_t i = 0; i < plan->num_points / 2; i++)
-    fixture.results.have[i] = false; /* seed 1 */
+  for (size_t i = 0; i < plan->num_points / 2; i++) fixture.results.have[i] = false; /* seed 1 */
   assert_true(pictures_view(&fixture.results, PICTURE_TIME, tokens, &view));
   check_view(&fixture, tokens, &view);
   assert_string_equal(pictures_held(&fixture.results, tokens, &view, held, sizeof held),
                       "seed=2, num_experts=8");
-  for (size_t i = 0; i < plan->num_points; i++)
-    fixture.results.have[i] = false;
+  for (size_t i = 0; i < plan->num_points; i++) fixture.results.have[i] = false;
   assert_false(pictures_view(&fixture.results, PICTURE_TIME, tokens, &view));
   tear_down(&fixture);
   /* Few lines are all there; many values of one parameter are spread, the ends included. */
@@ -103,8 +98,7 @@ static void test_scales(void **state) {
   tear_down(&fixture);
   /* The bars fit in: 1 to 4 ms, the fastest 0.96 of that over 100, the slowest 1.1. */
   set_up(&fixture, LAYER "num_experts: 8, top_k: [1, 4]}\nworkload: {num_tokens: 256}\n");
-  for (size_t i = 0; i < 2; i++)
-    fixture.results.points[i].time_ms[MOECL_STAGE_LAYER].min /= 100;
+  for (size_t i = 0; i < 2; i++) fixture.results.points[i].time_ms[MOECL_STAGE_LAYER].min /= 100;
   free(plots_with_path(&fixture, ""));
   text = read_text(&fixture, "time_vs_top_k.gp");
   double low = 0, high = 0;
@@ -157,8 +151,7 @@ static void test_few_pictures(void **state) {
   /* A row for each combination of what matters: dtype and its like do not. */
   char *text = read_text(&fixture, "expert_utilization.dat");
   size_t rows = 0;
-  for (const char *line = text; line && *line; line = strchr(line, '\n') + 1)
-    rows += *line != '#';
+  for (const char *line = text; line && *line; line = strchr(line, '\n') + 1) rows += *line != '#';
   assert_int_equal(rows, 36);
   has(text, "# num_experts=8, top_k=1, num_tokens=16, dtype=fp32\n");
   has_not(text, "bf16");
@@ -183,8 +176,7 @@ static void test_many_loads(void **state) {
   free(plots_with_path(&fixture, ""));
   char *text = read_text(&fixture, "expert_utilization.dat");
   size_t rows = 0;
-  for (const char *line = text; line && *line; line = strchr(line, '\n') + 1)
-    rows += *line != '#';
+  for (const char *line = text; line && *line; line = strchr(line, '\n') + 1) rows += *line != '#';
   assert_int_equal(rows, 47);
   has(text, "# seed=5, num_experts=8, top_k=1, num_tokens=32\n");
   has_not(text, "seed=6");

@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: MIT
 /* The line that a run redraws, and the time that it says is left. No device needed. */
 #include "progress.h"
 #include "time_left.h"
@@ -60,8 +61,7 @@ static void test_left(void **state) {
   assert_true(experiment_parse(sweep, sizeof sweep - 1, "t.yaml", NULL, 0, &plan, &error));
   assert_int_equal(plan.num_points, POINTS);
   time_left *left = time_left_open(&plan, &rates);
-  for (size_t i = 0; i < POINTS; i++)
-    time_left_expect(left, i, true, -1);
+  for (size_t i = 0; i < POINTS; i++) time_left_expect(left, i, true, -1);
   assert_true(isnan(time_left_seconds(left)));
   double ended = 0;
   for (size_t i = 0; i < POINTS; i++) {

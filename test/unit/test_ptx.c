@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: MIT
 /* The second build's text: which target a source asks for, and what becomes of
  * the first build's PTX. */
 #include "unit.h"

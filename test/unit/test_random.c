@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: MIT
 #include "unit.h"
 #include <Random123/philox.h>
 #include <math.h>
@@ -157,8 +158,8 @@ static void test_arguments(void **state) {
 }
 
 static philox4x32_ctr_t draw(uint64_t index, uint32_t tag, const moecl_skewed_params *p) {
-  philox4x32_ctr_t counter = {{(uint32_t)index, (uint32_t)(index >> 32) | tag,
-                               (uint32_t)p->stream, (uint32_t)(p->stream >> 32)}};
+  philox4x32_ctr_t counter = {{(uint32_t)index, (uint32_t)(index >> 32) | tag, (uint32_t)p->stream,
+                               (uint32_t)(p->stream >> 32)}};
   philox4x32_key_t key = {{(uint32_t)p->seed, (uint32_t)(p->seed >> 32)}};
   return philox4x32(counter, key);
 }
@@ -203,8 +204,13 @@ static void check_skewed(moecl_context *context, const moecl_skewed_params *p) {
 
 static void test_skewed(void **state) {
   for (int dtype = 0; dtype < MOECL_DTYPE_COUNT; dtype++) {
-    moecl_skewed_params p = {.dtype = (moecl_dtype)dtype, .num_tokens = 67, .hidden_size = 33,
-                             .seed = 9, .stream = 1, .num_clusters = 10, .exponent = 1,
+    moecl_skewed_params p = {.dtype = (moecl_dtype)dtype,
+                             .num_tokens = 67,
+                             .hidden_size = 33,
+                             .seed = 9,
+                             .stream = 1,
+                             .num_clusters = 10,
+                             .exponent = 1,
                              .noise = 0.3f};
     check_skewed(*state, &p);
     p.hidden_size = 1;
@@ -223,16 +229,21 @@ static void test_skewed(void **state) {
 
 /* More rows than one launch takes: the last row still follows the first's law. */
 static void test_skewed_many_rows(void **state) {
-  moecl_skewed_params p = {.dtype = MOECL_F32, .num_tokens = 65535 + 40, .hidden_size = 3,
-                           .seed = 2, .num_clusters = 4, .exponent = 1, .noise = 0.5f};
+  moecl_skewed_params p = {.dtype = MOECL_F32,
+                           .num_tokens = 65535 + 40,
+                           .hidden_size = 3,
+                           .seed = 2,
+                           .num_clusters = 4,
+                           .exponent = 1,
+                           .noise = 0.5f};
   check_skewed(*state, &p);
 }
 
 int main(void) {
   const struct CMUnitTest tests[] = {
-      cmocka_unit_test(test_known_answers), cmocka_unit_test(test_device_is_host),
-      cmocka_unit_test(test_chunks_agree),  cmocka_unit_test(test_moments),
-      cmocka_unit_test(test_arguments),     cmocka_unit_test(test_skewed),
+      cmocka_unit_test(test_known_answers),    cmocka_unit_test(test_device_is_host),
+      cmocka_unit_test(test_chunks_agree),     cmocka_unit_test(test_moments),
+      cmocka_unit_test(test_arguments),        cmocka_unit_test(test_skewed),
       cmocka_unit_test(test_skewed_many_rows),
   };
   skip_without_device();

@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: MIT
 /* What moectl verify makes of recorded choices and rows: which differences are
  * rounding's, and which are mistakes. Expected values are computed here. */
 #include "recorded.h"
@@ -28,8 +29,7 @@ static token make_token(int experts, int top_k, const double *logits) {
 
 static double share(const token *t, const double *logits, int expert) {
   double sum = 0;
-  for (int e = 0; e < t->params.num_experts; e++)
-    sum += exp(logits[e] - logits[expert]);
+  for (int e = 0; e < t->params.num_experts; e++) sum += exp(logits[e] - logits[expert]);
   return 1 / sum;
 }
 
@@ -242,8 +242,7 @@ static void test_order(void **state) {
   (void)state;
   we_chose(&t, CHOSEN(2, 1, 3));
   t.has_weights = true;
-  for (int k = 0; k < 3; k++)
-    t.their_weights[k] = t.weights[(k + 1) % 3];
+  for (int k = 0; k < 3; k++) t.their_weights[k] = t.weights[(k + 1) % 3];
   assert_int_equal(judge(&t, CHOSEN(1, 3, 2)), CHOICE_REORDERED);
   assert_near(t.expected, t.their_weights, 3);
   /* Weights that do not follow their experts are told by what is expected. */
@@ -364,10 +363,8 @@ static void test_rounded(void **state) {
   t.tolerance = 1e-2;
   we_chose(&t, CHOSEN(0, 1));
   t.has_weights = t.has_logits = true;
-  for (int e = 0; e < 6; e++)
-    t.their_logits[e] = to_bf16(logits[e]);
-  for (int k = 0; k < 2; k++)
-    t.their_weights[k] = share(&t, t.their_logits, k);
+  for (int e = 0; e < 6; e++) t.their_logits[e] = to_bf16(logits[e]);
+  for (int k = 0; k < 2; k++) t.their_weights[k] = share(&t, t.their_logits, k);
   assert_true(fabs(t.their_weights[0] - t.weights[0]) > 0.02);
   assert_int_equal(judge(&t, CHOSEN(0, 1)), CHOICE_ROUNDED);
   assert_near(t.expected, t.their_weights, 2);
@@ -379,8 +376,7 @@ static void test_rounded(void **state) {
   assert_near(t.expected, t.weights, 2);
   /* A logit that is further off than rounding explains nothing. */
   t.their_logits[1] = 99.6 * 0.98;
-  for (int k = 0; k < 2; k++)
-    t.their_weights[k] = share(&t, t.their_logits, k);
+  for (int k = 0; k < 2; k++) t.their_weights[k] = share(&t, t.their_logits, k);
   assert_int_equal(judge(&t, CHOSEN(0, 1)), 0);
   assert_near(t.expected, t.weights, 2);
 }
@@ -400,12 +396,10 @@ static void test_rows(void **state) {
   double a[ROWS * WIDTH], b[ROWS * WIDTH];
   bool skip[ROWS] = {false};
   (void)state;
-  for (int i = 0; i < ROWS * WIDTH; i++)
-    a[i] = b[i] = i % WIDTH == 0 ? 2 : 0;
+  for (int i = 0; i < ROWS * WIDTH; i++) a[i] = b[i] = i % WIDTH == 0 ? 2 : 0;
   assert_int_equal(rows(a, b, NULL).first, -1);
   /* Not one is off for itself; together they are, and the furthest one is named. */
-  for (int t = 0; t < ROWS; t++)
-    a[t * WIDTH + 1] = (t == 6 ? 0.9999 : 0.99) * 2e-5;
+  for (int t = 0; t < ROWS; t++) a[t * WIDTH + 1] = (t == 6 ? 0.9999 : 0.99) * 2e-5;
   assert_int_equal(rows(a, b, NULL).differ, 0);
   const row_rule strict = {0.5e-5, 1e-5, NULL};
   comparison c;

@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: MIT
 /* Hidden states from files: NumPy's and safetensors', and what is said of those that
  * do not serve. */
 #include "base/base.h"
@@ -28,8 +29,7 @@ static const char *write_npy(const npy *npy) {
   base_text_add(&text, (const char *)&length, npy->version == 1 ? 2 : 4);
   base_text_add(&text, header, (size_t)size);
   double values[4096];
-  for (int i = 0; i < 4096; i++)
-    values[i] = i + 1;
+  for (int i = 0; i < 4096; i++) values[i] = i + 1;
   moecl_from_double(strstr(npy->descr, "f2") ? MOECL_F16 : MOECL_F32, values, 4096, numbers);
   assert_true(npy->bytes <= sizeof numbers);
   base_text_add(&text, (const char *)numbers, npy->bytes);
@@ -49,8 +49,7 @@ static void test_npy(void **state) {
     assert_true(recording_load(write_npy(&good[i]), NULL, &recording, &error));
     assert_int_equal(recording.num_tokens, 3);
     assert_int_equal(recording.hidden_size, 5);
-    for (int k = 0; k < 15; k++)
-      assert_true(recording.values[k] == k + 1);
+    for (int k = 0; k < 15; k++) assert_true(recording.values[k] == k + 1);
     recording_destroy(&recording);
   }
 }
@@ -123,7 +122,8 @@ static void test_serves(void **state) {
   static const struct {
     int64_t hidden_size, num_tokens;
     const char *want;
-  } all[] = {{4, 3, NULL}, {4, 1, NULL},
+  } all[] = {{4, 3, NULL},
+             {4, 1, NULL},
              {5, 3, "h.npy has hidden size 4, the experiment 5: set layer.hidden_size"},
              {4, 7, "h.npy has 3 tokens, the experiment asks for 7: lower workload.num_tokens"}};
   const recording recording = {.num_tokens = 3, .hidden_size = 4};

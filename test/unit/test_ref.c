@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: MIT
 /* The reference against answers worked out by hand. */
 #include "unit.h"
 #include "moecl/reference.h"
@@ -9,8 +10,11 @@ static bool near(double got, double want) {
 #define assert_near(got, want) assert_true(near(got, want))
 
 static moecl_layer_params routed(int64_t experts, int64_t top_k, bool renormalize) {
-  return (moecl_layer_params){.hidden_size = 1, .intermediate_size = 1, .num_experts = experts,
-                              .top_k = top_k, .renormalize = renormalize};
+  return (moecl_layer_params){.hidden_size = 1,
+                              .intermediate_size = 1,
+                              .num_experts = experts,
+                              .top_k = top_k,
+                              .renormalize = renormalize};
 }
 
 /* ---- top-k ---- */
@@ -58,7 +62,8 @@ static void test_ties(void **state) {
   const moecl_layer_params params = routed(3, 1, false);
   int32_t id;
   double weight;
-  assert_true(moecl_reference_topk(&params, (double[]){2, 2, 1}, NULL, 0, 0, &id, &weight, NULL) == 0.0);
+  assert_true(moecl_reference_topk(&params, (double[]){2, 2, 1}, NULL, 0, 0, &id, &weight, NULL) ==
+              0.0);
 }
 
 static void test_all_and_one(void **state) {
@@ -309,7 +314,7 @@ static void test_kept_weights(void **state) {
   assert_true(near(got[1], 0));
   assert_true(near(got[2], 0));
   moecl_reference_kept_weights(&params, little, (uint8_t[]){0, 1, 0}, got);
-  assert_true(near(got[1], 0.25)); /* 2^-25 of at least 2^-23 */
+  assert_true(near(got[1], 0.25));  /* 2^-25 of at least 2^-23 */
   params.routed_scaling_factor = 2; /* which the weights have already */
   moecl_reference_kept_weights(&params, weights, (uint8_t[]){0, 1, 1}, got);
   assert_true(near(got[0], 0));
@@ -338,8 +343,11 @@ static void test_error_floor(void **state) {
 
 /* H = I = 1, hidden 2: gate 0.5 and up 3 make 1 and 6; down is 10. */
 static double expert_of_one(moecl_activation activation, double hidden) {
-  const moecl_layer_params params = {.hidden_size = 1, .intermediate_size = 1, .num_experts = 1,
-                                     .top_k = 1, .activation = activation};
+  const moecl_layer_params params = {.hidden_size = 1,
+                                     .intermediate_size = 1,
+                                     .num_experts = 1,
+                                     .top_k = 1,
+                                     .activation = activation};
   const double gate_up[2] = {0.5, 3}, down = 10;
   double output = NAN;
   assert_ok(moecl_reference_expert(&params, &hidden, gate_up, NULL, &down, NULL, &output));
@@ -380,9 +388,13 @@ static void test_activations(void **state) {
 /* gpt-oss's: with alpha 1 and limit 3, gate 1 lets silu(1) (up + 1) through; larger
  * gates are cut off, smaller ones are not, up is on both sides. */
 static double clamped(double gate, double up) {
-  const moecl_layer_params params = {.hidden_size = 1, .intermediate_size = 1, .num_experts = 1,
-                                     .top_k = 1, .activation = MOECL_SWIGLU_CLAMPED,
-                                     .swiglu_alpha = 1.0f, .swiglu_limit = 3.0f};
+  const moecl_layer_params params = {.hidden_size = 1,
+                                     .intermediate_size = 1,
+                                     .num_experts = 1,
+                                     .top_k = 1,
+                                     .activation = MOECL_SWIGLU_CLAMPED,
+                                     .swiglu_alpha = 1.0f,
+                                     .swiglu_limit = 3.0f};
   const double one = 1, gate_up[2] = {gate, up};
   double output = NAN;
   assert_ok(moecl_reference_expert(&params, &one, gate_up, NULL, &one, NULL, &output));
@@ -401,8 +413,12 @@ static void test_clamped(void **state) {
 
 /* The others cut at 3: before the SiLU, whose value there is 3 sigmoid(3), or behind. */
 static double cut_off(moecl_activation activation, double gate, double up, float limit) {
-  const moecl_layer_params params = {.hidden_size = 1, .intermediate_size = 1, .num_experts = 1,
-                                     .top_k = 1, .activation = activation, .swiglu_limit = limit};
+  const moecl_layer_params params = {.hidden_size = 1,
+                                     .intermediate_size = 1,
+                                     .num_experts = 1,
+                                     .top_k = 1,
+                                     .activation = activation,
+                                     .swiglu_limit = limit};
   const double one = 1, gate_up[2] = {gate, up};
   double output = NAN;
   assert_ok(moecl_reference_expert(&params, &one, gate_up, NULL, &one, NULL, &output));
@@ -431,10 +447,16 @@ static void test_limited(void **state) {
 
 /* The shared expert's size, limit and factor are its own. */
 static void test_shared(void **state) {
-  const moecl_layer_params params = {.hidden_size = 2, .intermediate_size = 5, .num_experts = 4,
-                                     .top_k = 2, .activation = MOECL_SWIGLU_LIMITED_SILU,
-                                     .swiglu_limit = 3, .gate_up_bias = true, .down_bias = true,
-                                     .shared_intermediate_size = 7, .shared_swiglu_limit = 4,
+  const moecl_layer_params params = {.hidden_size = 2,
+                                     .intermediate_size = 5,
+                                     .num_experts = 4,
+                                     .top_k = 2,
+                                     .activation = MOECL_SWIGLU_LIMITED_SILU,
+                                     .swiglu_limit = 3,
+                                     .gate_up_bias = true,
+                                     .down_bias = true,
+                                     .shared_intermediate_size = 7,
+                                     .shared_swiglu_limit = 4,
                                      .shared_scaling_factor = 0.5f};
   moecl_layer_params other = params;
   const double hidden[2] = {1, 2}, gate[2] = {3, -1.5};
@@ -451,8 +473,11 @@ static void test_shared(void **state) {
 
 /* ReLU, H = 2, I = 3, every number by hand. */
 static void test_expert_sizes(void **state) {
-  const moecl_layer_params params = {.hidden_size = 2, .intermediate_size = 3, .num_experts = 1,
-                                     .top_k = 1, .activation = MOECL_RELU};
+  const moecl_layer_params params = {.hidden_size = 2,
+                                     .intermediate_size = 3,
+                                     .num_experts = 1,
+                                     .top_k = 1,
+                                     .activation = MOECL_RELU};
   const double hidden[2] = {1, 2}, up[6] = {1, 1, -1, 0, 0, 1}, up_bias[3] = {0, 3, -4};
   const double down[6] = {1, 2, 3, 4, 5, 6}, down_bias[2] = {0.5, -0.5};
   double output[2];
@@ -465,8 +490,11 @@ static void test_expert_sizes(void **state) {
 
 /* Gated with I = 2: gate rows come first, in weights and biases. */
 static void test_gate_first(void **state) {
-  const moecl_layer_params params = {.hidden_size = 1, .intermediate_size = 2, .num_experts = 1,
-                                     .top_k = 1, .activation = MOECL_SWIGLU};
+  const moecl_layer_params params = {.hidden_size = 1,
+                                     .intermediate_size = 2,
+                                     .num_experts = 1,
+                                     .top_k = 1,
+                                     .activation = MOECL_SWIGLU};
   const double hidden = 1, gate_up[4] = {100, 200, 2, 3}, bias[4] = {0, 0, 10, 20};
   const double down[2] = {1, 1};
   double output;
@@ -498,8 +526,12 @@ static void *stored(moecl_dtype dtype, const double *values, size_t count) {
  * the other in doubles. Sizes are odd, fewer rows than threads among them. */
 static void check_tokens(moecl_dtype dtype, moecl_activation activation, int64_t h, int64_t n) {
   enum { TOKENS = 5 };
-  const moecl_layer_params params = {.hidden_size = h, .intermediate_size = n, .num_experts = 1,
-                                     .top_k = 1, .dtype = dtype, .activation = activation};
+  const moecl_layer_params params = {.hidden_size = h,
+                                     .intermediate_size = n,
+                                     .num_experts = 1,
+                                     .top_k = 1,
+                                     .dtype = dtype,
+                                     .activation = activation};
   const size_t rows = (size_t)n * (moecl_activation_is_gated(activation) ? 2 : 1);
   const size_t sizes[4] = {rows * (size_t)h, rows, (size_t)(h * n), (size_t)h};
   static const int threads[] = {1, 2, 3, 7, 64, 1000, 0};
@@ -532,15 +564,17 @@ static void test_expert_tokens(void **state) {
     check_tokens((moecl_dtype)dtype, MOECL_RELU, 5, 29);
     check_tokens((moecl_dtype)dtype, MOECL_GEGLU, 130, 3);
   }
-  const moecl_layer_params params = {.hidden_size = 1, .intermediate_size = 1, .num_experts = 1,
-                                     .top_k = 1};
+  const moecl_layer_params params = {
+      .hidden_size = 1, .intermediate_size = 1, .num_experts = 1, .top_k = 1};
   const moecl_status invalid = MOECL_ERROR_INVALID_ARGUMENT;
   double value = 1;
   assert_ok(moecl_reference_expert_tokens(&params, 0, NULL, NULL, NULL, NULL, NULL, 0, NULL));
-  assert_int_equal(moecl_reference_expert_tokens(&params, -1, &value, &value, NULL, &value, NULL, 0,
-                                                 &value), invalid);
-  assert_int_equal(moecl_reference_expert_tokens(&params, 1, &value, &value, NULL, &value, NULL, -1,
-                                                 &value), invalid);
+  assert_int_equal(
+      moecl_reference_expert_tokens(&params, -1, &value, &value, NULL, &value, NULL, 0, &value),
+      invalid);
+  assert_int_equal(
+      moecl_reference_expert_tokens(&params, 1, &value, &value, NULL, &value, NULL, -1, &value),
+      invalid);
 }
 
 /* ---- the error measure ---- */
@@ -561,19 +595,17 @@ static void test_relative_error(void **state) {
 
 int main(void) {
   const struct CMUnitTest tests[] = {
-      cmocka_unit_test(test_topk),           cmocka_unit_test(test_ties),
-      cmocka_unit_test(test_all_and_one),    cmocka_unit_test(test_far),
-      cmocka_unit_test(test_error_floor),
-      cmocka_unit_test(test_nonfinite),      cmocka_unit_test(test_logits),
-      cmocka_unit_test(test_philox),         cmocka_unit_test(test_jitter),
-      cmocka_unit_test(test_jittered_logits), cmocka_unit_test(test_capacity),
-      cmocka_unit_test(test_capacity_edges), cmocka_unit_test(test_priority),
-      cmocka_unit_test(test_kept_weights), cmocka_unit_test(test_activations),
-      cmocka_unit_test(test_clamped), cmocka_unit_test(test_limited),
-      cmocka_unit_test(test_shared),
-      cmocka_unit_test(test_expert_sizes),   cmocka_unit_test(test_expert_tokens),
-      cmocka_unit_test(test_gate_first),
-      cmocka_unit_test(test_relative_error),
+      cmocka_unit_test(test_topk),         cmocka_unit_test(test_ties),
+      cmocka_unit_test(test_all_and_one),  cmocka_unit_test(test_far),
+      cmocka_unit_test(test_error_floor),  cmocka_unit_test(test_nonfinite),
+      cmocka_unit_test(test_logits),       cmocka_unit_test(test_philox),
+      cmocka_unit_test(test_jitter),       cmocka_unit_test(test_jittered_logits),
+      cmocka_unit_test(test_capacity),     cmocka_unit_test(test_capacity_edges),
+      cmocka_unit_test(test_priority),     cmocka_unit_test(test_kept_weights),
+      cmocka_unit_test(test_activations),  cmocka_unit_test(test_clamped),
+      cmocka_unit_test(test_limited),      cmocka_unit_test(test_shared),
+      cmocka_unit_test(test_expert_sizes), cmocka_unit_test(test_expert_tokens),
+      cmocka_unit_test(test_gate_first),   cmocka_unit_test(test_relative_error),
   };
   return cmocka_run_group_tests_name("reference", tests, NULL, NULL);
 }

@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: MIT
 /* report.md, from points made up here, and what a resumed run makes of its files. */
 #include "made_up.h"
 
@@ -18,10 +19,12 @@ static void test_report(void **state) {
   has(text, "| 3 | 4 | dropless | 4.00 | 3.84 | 4.40 | 64000 | 0.100 | 10.0 | 0.0% |");
   has(text, " fused |");
   has(text, "Points were measured in 3 rounds, all in turn.");
-  has(text, "\n**top_k**\n\n- top_k 1 to 4 (capacity_factor=1): 4.00x (4.00 to 4.00) the time, 1.00 ms to "
+  has(text, "\n**top_k**\n\n- top_k 1 to 4 (capacity_factor=1): 4.00x (4.00 to 4.00) the time, "
+            "1.00 ms to "
             "4.00 ms, mostly gate_up (+1.50 ms).\n- top_k 1 to 4 (capacity_factor=dropless): 4.00x "
             "(4.00 to 4.00) the time, ");
-  has(text, "\n**capacity_factor**\n\n- capacity_factor 1 drops 12."); /* times are alike: no word */
+  has(text,
+      "\n**capacity_factor**\n\n- capacity_factor 1 drops 12."); /* times are alike: no word */
   has(text, "Load average of the host as points were measured (moectl's own work counts in it): "
             "0.500 to 0.500.");
   has(text, "- capacity_factor 1 drops 12.");
@@ -93,8 +96,7 @@ static void test_failed_points(void **state) {
   has(text, "--resume ");
   free(text);
 
-  for (size_t i = 0; i < 4; i++)
-    fixture.results.have[i] = false;
+  for (size_t i = 0; i < 4; i++) fixture.results.have[i] = false;
   text = report(&fixture);
   has_not(text, "## Findings"); /* nothing to say */
   has(text, "4 points: 4 not run.");
@@ -143,8 +145,8 @@ static void test_shared_stage(void **state) {
   make_point(&fixture, 2);
   text = report(&fixture);
   has(text, "| down | shared | combine |");
-  has(text, "| none | fused |");     /* its neighbours' combine is fused */
-  has(text, "% | fused |");          /* its own */
+  has(text, "| none | fused |"); /* its neighbours' combine is fused */
+  has(text, "% | fused |");      /* its own */
   has_not(text, "| none | none |");
   free(text);
   tear_down(&fixture);
@@ -174,7 +176,8 @@ static void test_many_lines(void **state) {
   set_up(&fixture, LAYER "num_experts: [8, 16, 32, 64], top_k: [1, 2, 4, 8]}\n"
                          "workload: {num_tokens: [16, 32]}\ndtype: [fp32, bf16]\n");
   char *text = report(&fixture);
-  has(text, "- top_k 1 to 8, over 16 combinations of the others: from 8.00x (8.00 to 8.00) the time (");
+  has(text,
+      "- top_k 1 to 8, over 16 combinations of the others: from 8.00x (8.00 to 8.00) the time (");
   has(text, "; gate_up changes most in 16 of them.\n");
   has_not(text, "\n**dtype**\n"); /* as fast: nothing to say */
   free(text);
@@ -193,7 +196,7 @@ static void test_large_report(void **state) {
   (void)state;
   made_up fixture;
   set_up(&fixture, LAYER "num_experts: [8, 16, 32], top_k: [1, 2, 4, 8]}\n"
-                   "workload: {num_tokens: [16, 32, 64]}\ndtype: [fp32, bf16]\n");
+                         "workload: {num_tokens: [16, 32, 64]}\ndtype: [fp32, bf16]\n");
   fixture.results.points[5].verify.ok = false;
   fixture.results.points[5].status = POINT_VERIFY_FAILED;
   for (size_t i = 0; i < 72; i += 2) { /* fp32 */
@@ -213,11 +216,13 @@ static void test_large_report(void **state) {
   for (int i = 1; i < 250; i++) end += sprintf(end, ", %d", i);
   sprintf(end, "]\n%s", LAYER "num_experts: 8, top_k: 1}\nworkload: {num_tokens: 16}\n");
   set_up(&fixture, seeds);
-  for (size_t i = 0; i < 250; i++) fixture.results.points[i].tokens_per_s = 1000 + (double)(i * 7 % 250);
+  for (size_t i = 0; i < 250; i++)
+    fixture.results.points[i].tokens_per_s = 1000 + (double)(i * 7 % 250);
   fixture.results.points[100].status = POINT_VERIFY_FAILED; /* 700 % 250 = 200: neither end */
   text = report(&fixture);
-  has(text, "Of 250 points the 20 with the highest and the 20 with the lowest throughput, and those that "
-            "failed; all are in\n`results.csv`.\n");
+  has(text,
+      "Of 250 points the 20 with the highest and the 20 with the lowest throughput, and those that "
+      "failed; all are in\n`results.csv`.\n");
   assert_int_equal(count_lines(text, "| 0 |"), 1);   /* the slowest */
   assert_int_equal(count_lines(text, "| 107 |"), 1); /* 749 % 250 = 249: the fastest */
   assert_int_equal(count_lines(text, "| 50 |"), 0);  /* 100 */
@@ -271,7 +276,7 @@ static void test_measured_once(void **state) {
   static const double once[] = {1};
   made_up fixture;
   set_up(&fixture, LAYER "num_experts: 8, top_k: [1, 2]}\nworkload: {num_tokens: 256}\n"
-                   "dtype: [fp32, bf16]\n");
+                         "dtype: [fp32, bf16]\n");
   for (size_t i = 0; i < 4; i++) set_times(&fixture, i, 1, 0.9, 1.2);
   set_times(&fixture, 1, 1.5, 1.1, 2); /* top_k 1, bf16: overlaps */
   set_times(&fixture, 3, 1.5, 1.3, 2); /* top_k 2, bf16: does not */
@@ -295,14 +300,15 @@ static void test_token_findings(void **state) {
   static const double base[] = {1, 2, 4}, same[] = {4, 8, 16}, cheap[] = {2, 4, 8};
   made_up fixture;
   set_up(&fixture, LAYER "num_experts: 8, top_k: 1}\nworkload: {num_tokens: [16, 64]}\n"
-                   "dtype: [fp32, bf16]\n");
+                         "dtype: [fp32, bf16]\n");
   for (size_t i = 0; i < 2; i++) set_rounds(&fixture, i, base, 3);
   set_rounds(&fixture, 2, same, 3);  /* 64 tokens, fp32: four times the time of 16 */
   set_rounds(&fixture, 3, cheap, 3); /* bf16: twice */
   char *text = report(&fixture);
   has(text, "- num_tokens 16 to 64 (dtype=bf16): 0.500x (0.500 to 0.500) the time a token, ");
   has_not(text, "num_tokens 16 to 64 (dtype=fp32)");
-  has(text, "- dtype (num_tokens=64): bf16 is fastest with 4.00 ms; fp32 takes 2.00x (2.00 to 2.00)");
+  has(text,
+      "- dtype (num_tokens=64): bf16 is fastest with 4.00 ms; fp32 takes 2.00x (2.00 to 2.00)");
   free(text);
   tear_down(&fixture);
 }
@@ -327,8 +333,7 @@ static void test_seeds(void **state) {
   has(text, "- top_k 1 to 2");
   free(text);
   assert_true(pictures_plan(&fixture.results, &pictures));
-  for (size_t i = 0; i < pictures.count; i++)
-    has_not(pictures.list[i].name, "_vs_seed");
+  for (size_t i = 0; i < pictures.count; i++) has_not(pictures.list[i].name, "_vs_seed");
   has(pictures.list[0].name, "time_vs_top_k");
   pictures_release(&pictures);
   tear_down(&fixture);

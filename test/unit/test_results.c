@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: MIT
 /* The results folder: results.json and results.csv, a full disk, the closing table,
  * progress, dumps. */
 #include "results_fixture.h"
@@ -5,31 +6,67 @@
 
 static void check_first_point(const json_t *root) {
   static const char *const values[][2] = {
-      {"index", "0"}, {"status", "\"ok\""}, {"error", "null"}, {"params.num_tokens", "6"},
-      {"params.hidden_size", "64"}, {"params.intermediate_size", "32"},
-      {"params.num_experts", "4"}, {"params.top_k", "1"}, {"params.renormalize", "true"},
-      {"params.jitter", "0.01"}, {"params.capacity_factor", "1.1"}, {"params.min_capacity", "0"},
-      {"params.drop_policy", "\"position\""}, {"params.activation", "\"swiglu\""},
-      {"params.dtype", "\"fp32\""}, {"params.distribution", "\"skewed\""},
-      {"params.skew_exponent", "1.0"}, {"params.skew_clusters", "null"},
-      {"params.skew_noise", "0.5"}, {"params.swiglu_alpha", "1.702"},
-      {"params.swiglu_limit", "7.0"}, {"params.routed_scaling_factor", "1.0"}, {"params.gate_up_bias", "false"},
-      {"params.grouped_gemm_variant", "\"auto\""}, {"variants.router", "\"generic\""},
-      {"variants.permute", "\"scan\""}, {"variants.grouped_gemm", "\"cpu\""},
-      {"variants.combine", "\"gather\""}, {"variant_reasons.router", "\"the only, \\\"best\\\" one\""},
-      {"iterations", "20"}, {"rounds_planned", "1"}, {"rounds.0.iterations", "20"},
-      {"rounds.0.load_average", "0.75"}, {"rounds.0.time_ms.layer.p90", "9.5"}, {"time_ms.router", "{\"median\":2.5,\"min\":1.5,\"p90\":9.5}"},
-      {"time_ms.permute", "null"}, {"time_ms.layer.median", "8.5"}, {"tokens_per_s", "1234.5"},
-      {"tflops", "0.25"}, {"gbytes_per_s", "null"}, {"memory_bytes", "1048576"},
+      {"index", "0"},
+      {"status", "\"ok\""},
+      {"error", "null"},
+      {"params.num_tokens", "6"},
+      {"params.hidden_size", "64"},
+      {"params.intermediate_size", "32"},
+      {"params.num_experts", "4"},
+      {"params.top_k", "1"},
+      {"params.renormalize", "true"},
+      {"params.jitter", "0.01"},
+      {"params.capacity_factor", "1.1"},
+      {"params.min_capacity", "0"},
+      {"params.drop_policy", "\"position\""},
+      {"params.activation", "\"swiglu\""},
+      {"params.dtype", "\"fp32\""},
+      {"params.distribution", "\"skewed\""},
+      {"params.skew_exponent", "1.0"},
+      {"params.skew_clusters", "null"},
+      {"params.skew_noise", "0.5"},
+      {"params.swiglu_alpha", "1.702"},
+      {"params.swiglu_limit", "7.0"},
+      {"params.routed_scaling_factor", "1.0"},
+      {"params.gate_up_bias", "false"},
+      {"params.grouped_gemm_variant", "\"auto\""},
+      {"variants.router", "\"generic\""},
+      {"variants.permute", "\"scan\""},
+      {"variants.grouped_gemm", "\"cpu\""},
+      {"variants.combine", "\"gather\""},
+      {"variant_reasons.router", "\"the only, \\\"best\\\" one\""},
+      {"iterations", "20"},
+      {"rounds_planned", "1"},
+      {"rounds.0.iterations", "20"},
+      {"rounds.0.load_average", "0.75"},
+      {"rounds.0.time_ms.layer.p90", "9.5"},
+      {"time_ms.router", "{\"median\":2.5,\"min\":1.5,\"p90\":9.5}"},
+      {"time_ms.permute", "null"},
+      {"time_ms.layer.median", "8.5"},
+      {"tokens_per_s", "1234.5"},
+      {"tflops", "0.25"},
+      {"gbytes_per_s", "null"},
+      {"memory_bytes", "1048576"},
       {"routing.tokens_per_expert", "[0,1,2,3]"},
-      {"routing.tokens_per_expert_after_capacity", "[0,1,2,2]"}, {"routing.capacity", "2"},
-      {"routing.load_balancing_loss", "1.5"}, {"routing.router_z_loss", "2.5"},
-      {"routing.entropy", "3.5"}, {"routing.max_mean_imbalance", "4.5"},
-      {"routing.coefficient_of_variation", "5.5"}, {"routing.dropped_fraction", "0.125"},
-      {"routing.padding_waste", "0.75"}, {"routing.identity_fraction", "0.375"}, {"routing.nonfinite_tokens", "0"},
-      {"verify.error", "1e-6"}, {"verify.tolerance", "1e-5"}, {"verify.ok", "true"},
-      {"verify.tokens_checked", "6"}, {"verify.num_tokens", "6"}, {"verify.experts_checked", "4"},
-      {"verify.topk_mismatches", "0"}, {"verify.capacity_ok", "true"}};
+      {"routing.tokens_per_expert_after_capacity", "[0,1,2,2]"},
+      {"routing.capacity", "2"},
+      {"routing.load_balancing_loss", "1.5"},
+      {"routing.router_z_loss", "2.5"},
+      {"routing.entropy", "3.5"},
+      {"routing.max_mean_imbalance", "4.5"},
+      {"routing.coefficient_of_variation", "5.5"},
+      {"routing.dropped_fraction", "0.125"},
+      {"routing.padding_waste", "0.75"},
+      {"routing.identity_fraction", "0.375"},
+      {"routing.nonfinite_tokens", "0"},
+      {"verify.error", "1e-6"},
+      {"verify.tolerance", "1e-5"},
+      {"verify.ok", "true"},
+      {"verify.tokens_checked", "6"},
+      {"verify.num_tokens", "6"},
+      {"verify.experts_checked", "4"},
+      {"verify.topk_mismatches", "0"},
+      {"verify.capacity_ok", "true"}};
   const json_t *point = json_array_get(json_object_get(root, "points"), 0);
   for (size_t i = 0; i < sizeof values / sizeof *values; i++)
     check_value(point, values[i][0], values[i][1]);
@@ -68,7 +105,8 @@ static void test_json(void **state) {
   json_t *root = read_json(f);
   check_keys(root, "", "schema versions runs kernels experiment device points");
   check_keys(root, "versions", "moecl commit compiler");
-  check_keys(root, "points.0", "index status error params variants variant_reasons iterations "
+  check_keys(root, "points.0",
+             "index status error params variants variant_reasons iterations "
              "time_ms tokens_per_s tflops gbytes_per_s memory_bytes host_ms rounds_planned "
              "rounds routing verify");
   check_keys(root, "points.0.time_ms", "router permute gate_up down shared combine layer");
@@ -83,7 +121,8 @@ static void test_json(void **state) {
              "error tolerance ok tokens_checked num_tokens "
              "experts_checked topk_mismatches capacity_ok");
   check_value(root, "schema", "\"moecl-results/1\"");
-  check_keys(root, "runs.0", "started host system processors load_average command moecl commit "
+  check_keys(root, "runs.0",
+             "started host system processors load_average command moecl commit "
              "compiler");
   check_value(root, "runs.0.command", "\"moectl run 'it?s'\"");
   check_value(root, "kernels", "{\"dir\":null,\"hash\":\"0123456789abcdef0123456789abcdef\"}");
@@ -152,12 +191,14 @@ static void test_csv_text(void **state) {
   char *text = slurp(f, "results.csv");
   assert_string_equal(
       text,
-      "index,status,error,num_tokens,hidden_size,intermediate_size,num_experts,num_identity_experts,top_k,"
+      "index,status,error,num_tokens,hidden_size,intermediate_size,num_experts,num_identity_"
+      "experts,top_k,"
       "renormalize,jitter,capacity_factor,min_capacity,drop_policy,activation,dtype,"
       "distribution,seed,router_bias,gate_up_bias,down_bias,router_variant,"
       "grouped_gemm_variant,skew_exponent,skew_clusters,skew_noise,scoring,score_after_topk,"
       "sparsemixer_jitter,routed_scaling_factor,score_correction_bias,num_expert_group,topk_group,"
-      "group_score,cut_groups_to_zero,second_choice,router_noise,weight_on_input,swiglu_alpha,swiglu_limit,"
+      "group_score,cut_groups_to_zero,second_choice,router_noise,weight_on_input,swiglu_alpha,"
+      "swiglu_limit,"
       "shared_intermediate_size,shared_gate,shared_swiglu_limit,"
       "shared_scaling_factor,renormalize_after_capacity,renormalize_epsilon,"
       "renormalize_minimum,capacity_of_tokens,variants_router,"
@@ -168,21 +209,28 @@ static void test_csv_text(void **state) {
       "time_ms_shared_median,time_ms_shared_min,time_ms_shared_p90,"
       "time_ms_combine_median,time_ms_combine_min,time_ms_combine_p90,time_ms_layer_median,"
       "time_ms_layer_min,time_ms_layer_p90,tokens_per_s,tflops,gbytes_per_s,memory_bytes,"
-      "host_ms,capacity,dropped_fraction,load_balancing_loss,router_z_loss,entropy,max_mean_imbalance,"
-      "coefficient_of_variation,padding_waste,identity_fraction,nonfinite_tokens,nonfinite_score_tokens,"
+      "host_ms,capacity,dropped_fraction,load_balancing_loss,router_z_loss,entropy,max_mean_"
+      "imbalance,"
+      "coefficient_of_variation,padding_waste,identity_fraction,nonfinite_tokens,nonfinite_score_"
+      "tokens,"
       "zero_weight_tokens,verify_error,verify_tolerance,"
       "verify_ok,verify_tokens_checked,verify_experts_checked,verify_topk_mismatches,"
       "verify_capacity_ok\r\n"
       "0,ok,,6,64,32,4,0,1,true,0.01,1.1,0,position,swiglu,fp32,skewed,0,false,false,false,auto,"
-      "auto,1,,0.5,softmax,false,0.01,1,false,,,max,false,all,false,false,1.702,7,,false,,1,false,,0,false,generic,scan,cpu,gather,20,1,2.5,1.5,9.5,,,,4.5,1.5,9.5,5.5,1.5,9.5,6.5,1.5,"
-      "9.5,7.5,1.5,9.5,8.5,1.5,9.5,1234.5,0.25,,1048576,0.125,2,0.125,1.5,2.5,3.5,4.5,5.5,0.75,0.375,0,0,0,1e-06,1e-05,"
+      "auto,1,,0.5,softmax,false,0.01,1,false,,,max,false,all,false,false,1.702,7,,false,,1,false,,"
+      "0,false,generic,scan,cpu,gather,20,1,2.5,1.5,9.5,,,,4.5,1.5,9.5,5.5,1.5,9.5,6.5,1.5,"
+      "9.5,7.5,1.5,9.5,8.5,1.5,9.5,1234.5,0.25,,1048576,0.125,2,0.125,1.5,2.5,3.5,4.5,5.5,0.75,0."
+      "375,0,0,0,1e-06,1e-05,"
       "true,6,4,0,true\r\n"
       "1,ok_unverified,,6,64,32,4,0,1,true,0.01,,0,position,swiglu,fp32,skewed,0,false,false,"
-      "false,auto,auto,1,,0.5,softmax,false,0.01,1,false,,,max,false,all,false,false,1.702,7,,false,,1,false,,0,false,generic,scan,cpu,gather,20,1,2.5,1.5,9.5,,,,4.5,1.5,9.5,5.5,1.5,"
-      "9.5,6.5,1.5,9.5,7.5,1.5,9.5,8.5,1.5,9.5,1234.5,0.25,,1048576,0.125,,0.125,1.5,2.5,3.5,4.5,5.5,0.75,0.375,0,0,0,,,,,,"
+      "false,auto,auto,1,,0.5,softmax,false,0.01,1,false,,,max,false,all,false,false,1.702,7,,"
+      "false,,1,false,,0,false,generic,scan,cpu,gather,20,1,2.5,1.5,9.5,,,,4.5,1.5,9.5,5.5,1.5,"
+      "9.5,6.5,1.5,9.5,7.5,1.5,9.5,8.5,1.5,9.5,1234.5,0.25,,1048576,0.125,,0.125,1.5,2.5,3.5,4.5,5."
+      "5,0.75,0.375,0,0,0,,,,,,"
       ",\r\n"
       "3,error,the layer broke,6,64,32,4,0,2,true,0.01,,0,position,swiglu,fp32,skewed,0,false,"
-      "false,false,auto,auto,1,,0.5,softmax,false,0.01,1,false,,,max,false,all,false,false,1.702,7,,false,,1,false,,0,false,,,,,0,0,,,,,,,,,,,,,,,,,,,,,,,,,0,,,,,,,,,,,,,,,,,,,,\r\n");
+      "false,false,auto,auto,1,,0.5,softmax,false,0.01,1,false,,,max,false,all,false,false,1.702,7,"
+      ",false,,1,false,,0,false,,,,,0,0,,,,,,,,,,,,,,,,,,,,,,,,,0,,,,,,,,,,,,,,,,,,,,\r\n");
   free(text);
   results_destroy(&all);
 }
@@ -209,7 +257,7 @@ static void test_disk_full(void **state) {
   free(json);
   free(csv);
   assert_int_equal(files_in(f), 2);
-  assert_true(results_has(all, 1)); /* for the table */
+  assert_true(results_has(all, 1));     /* for the table */
   add(all, make_point(f, 2, POINT_OK)); /* room again: nothing is lost */
   finish(all);
   json_t *root = read_json(f);
@@ -271,15 +319,19 @@ static void test_table(void **state) {
   add(all, make_point(f, 2, POINT_VERIFY_FAILED));
   add(all, make_failed(3));
   char *text = table_text(all), *note = NULL, *error = NULL;
-  assert_string_equal(
-      text,
-      "top_k  capacity_factor  layer ms  tokens/s  TFLOP/s  GB/s  dropped %  imbalance  verify error\n"
-      "    1              1.1       8.5      1234     0.25     -       12.5        4.5       1.0e-06\n"
-      "    1             null       8.5      1234     0.25     -       12.5        4.5           off\n"
-      "    2              1.1       8.5      1234     0.25     -       12.5        4.5        FAILED\n"
-      "    2             null         -         -        -     -          -          -         ERROR\n"
-      "point 2 (top_k=2, capacity_factor=1.1): it said \"no\",\nand meant it\n"
-      "point 3 (top_k=2, capacity_factor=null): the layer broke\n");
+  assert_string_equal(text,
+                      "top_k  capacity_factor  layer ms  tokens/s  TFLOP/s  GB/s  dropped %  "
+                      "imbalance  verify error\n"
+                      "    1              1.1       8.5      1234     0.25     -       12.5        "
+                      "4.5       1.0e-06\n"
+                      "    1             null       8.5      1234     0.25     -       12.5        "
+                      "4.5           off\n"
+                      "    2              1.1       8.5      1234     0.25     -       12.5        "
+                      "4.5        FAILED\n"
+                      "    2             null         -         -        -     -          -        "
+                      "  -         ERROR\n"
+                      "point 2 (top_k=2, capacity_factor=1.1): it said \"no\",\nand meant it\n"
+                      "point 3 (top_k=2, capacity_factor=null): the layer broke\n");
   free(text);
   reports_written = 0;
   assert_true(results_finish(all, &note, &error));
@@ -408,18 +460,10 @@ static void test_dump_disk_full(void **state) {
 
 int main(void) {
   const struct CMUnitTest tests[] = {
-      CASE(test_arrays),
-      CASE(test_json),
-      CASE(test_csv),
-      CASE(test_csv_text),
-      CASE(test_disk_full),
-      CASE(test_default_folder),
-      CASE(test_unwritable),
-      CASE(test_table),
-      CASE(test_progress),
-      CASE(test_dump),
-      CASE(test_dump_refused),
-      CASE(test_dump_disk_full),
+      CASE(test_arrays),     CASE(test_json),         CASE(test_csv),
+      CASE(test_csv_text),   CASE(test_disk_full),    CASE(test_default_folder),
+      CASE(test_unwritable), CASE(test_table),        CASE(test_progress),
+      CASE(test_dump),       CASE(test_dump_refused), CASE(test_dump_disk_full),
   };
   return cmocka_run_group_tests(tests, NULL, NULL);
 }

@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: MIT
 /* Going on with an earlier run: what results.json and its journal bring back, whatever a
  * crash left of them. */
 #include "results_fixture.h"
@@ -61,8 +62,9 @@ static void test_resume(void **state) {
  * results.csv give the very same ones. */
 static void test_digits(void **state) {
   fixture *f = *state;
-  static const double hard[] = {0.1 + 0.2, 1.0 / 3, 0.1, 5e-324, DBL_MIN, DBL_MAX,
-                                DBL_EPSILON, 123456789.123456789, 1e22, 4503599627370497.5};
+  static const double hard[] = {0.1 + 0.2, 1.0 / 3,           0.1,         5e-324,
+                                DBL_MIN,   DBL_MAX,           DBL_EPSILON, 123456789.123456789,
+                                1e22,      4503599627370497.5};
   enum { COUNT = sizeof hard / sizeof *hard };
   for (size_t i = 0; i < COUNT; i += 4) {
     point_result point = make_point(f, i / 4, POINT_OK);
@@ -208,7 +210,8 @@ static void parse_many(fixture *f, size_t count) {
   size_t size = 0;
   FILE *file = open_memstream(&text, &size);
   fputs("name: many\nlayer: {hidden_size: 64, intermediate_size: 32, num_experts: 4, top_k: 1}\n"
-        "workload: {num_tokens: 6}\nseed: [0", file);
+        "workload: {num_tokens: 6}\nseed: [0",
+        file);
   for (size_t i = 1; i < count; i++) fprintf(file, ", %zu", i);
   fputs("]\n", file);
   fclose(file);
@@ -386,14 +389,9 @@ static void test_resume_refused(void **state) {
 
 int main(void) {
   const struct CMUnitTest tests[] = {
-      CASE(test_resume),
-      CASE(test_digits),
-      CASE(test_resume_older),
-      CASE(test_rounds),
-      CASE(test_journal),
-      CASE(test_journal_grows),
-      CASE(test_journal_full),
-      CASE(test_resume_refused),
+      CASE(test_resume),       CASE(test_digits),         CASE(test_resume_older),
+      CASE(test_rounds),       CASE(test_journal),        CASE(test_journal_grows),
+      CASE(test_journal_full), CASE(test_resume_refused),
   };
   return cmocka_run_group_tests(tests, NULL, NULL);
 }

@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: MIT
 /* Rounds: how many, who gets which share of the forwards, what becomes of their
  * times, and the ratios of two points round by round. */
 #include "rounds.h"

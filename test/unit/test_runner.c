@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: MIT
 /* A point's run: when an interruption drops it, the times' summary, and rates
  * from the work of all input sets. Verification and dump are this file's own. */
 #include "cases.h"
@@ -127,7 +128,8 @@ static void test_p90(void **state) {
   for (size_t i = 0; i < sizeof wants / sizeof wants[0]; i++) {
     const size_t count = wants[i].count;
     for (size_t n = 0; n < count; n++) samples[n] = (double)((n * 7 + 3) % count);
-    if (count % 7 == 0) for (size_t n = 0; n < count; n++) samples[n] = (double)(count - 1 - n);
+    if (count % 7 == 0)
+      for (size_t n = 0; n < count; n++) samples[n] = (double)(count - 1 - n);
     for (size_t n = 0; n < count; n++) samples[n] += 1;
     const sample_summary summary = runner_summarize(samples, count);
     assert_true(summary.p90 == wants[i].p90);
@@ -263,8 +265,8 @@ static void test_rates(void **state) {
  * share, and one that was interrupted is not kept. */
 static void test_rounds(void **state) {
   experiment_point point = skewed_point();
-  const experiment plan = {.warmup = 1, .iterations = 8, .rounds = 3, .verify = true,
-                           .points = &point, .num_points = 1};
+  const experiment plan = {
+      .warmup = 1, .iterations = 8, .rounds = 3, .verify = true, .points = &point, .num_points = 1};
   runner runner = {.context = context, .experiment = &plan, .interrupted = &interrupted};
   point_result result;
   point_round round;

@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: MIT
 /* The safetensors reader: what a good file gives, and the message for each way
  * of being a bad one. */
 #include "test_files.h"
@@ -95,8 +96,7 @@ static void test_reads_unaligned(void **state) {
   double values[300];
   assert_ok(moecl_safetensors_open(path, NULL, NULL, &file));
   assert_ok(moecl_safetensors_to_double(file, moecl_safetensors_find(file, "y"), 0, 300, values));
-  for (int i = 0; i < 300; i++)
-    assert_true(values[i] == i - 100);
+  for (int i = 0; i < 300; i++) assert_true(values[i] == i - 100);
   moecl_safetensors_destroy(&file);
 }
 
@@ -192,16 +192,14 @@ static void test_limits(void **state) {
   test_log log;
   base_text deep = {0};
   base_text_addf(&deep, "{\"a\":");
-  for (int i = 0; i < 100000; i++)
-    base_text_add(&deep, "[", 1);
+  for (int i = 0; i < 100000; i++) base_text_add(&deep, "[", 1);
   assert_int_equal(parse(deep.data, 0, &log), MOECL_ERROR_IO);
   assert_true(test_log_has(&log, "nested deeper than 16"));
   base_text_free(&log.text);
   base_text_free(&deep);
   base_text many = {0};
   base_text_addf(&many, "{\"a\":[0");
-  for (int i = 0; i < 4000001; i++)
-    base_text_add(&many, ",0", 2);
+  for (int i = 0; i < 4000001; i++) base_text_add(&many, ",0", 2);
   base_text_addf(&many, "]}");
   assert_int_equal(parse(many.data, 0, &log), MOECL_ERROR_IO);
   assert_true(test_log_has(&log, "more than 4000000 values"));
@@ -210,8 +208,7 @@ static void test_limits(void **state) {
   /* Brackets and commas in a text are none. */
   base_text quoted = {0};
   base_text_addf(&quoted, "{\"__metadata__\":{\"a\":\"\\\"");
-  for (int i = 0; i < 100; i++)
-    base_text_add(&quoted, "[", 1);
+  for (int i = 0; i < 100; i++) base_text_add(&quoted, "[", 1);
   base_text_addf(&quoted, "\"}}");
   assert_ok(parse(quoted.data, 0, &log));
   base_text_free(&quoted);

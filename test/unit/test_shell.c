@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: MIT
 /* Words that are pasted into a shell come out of it as they went in: bash is asked,
  * and sh too where no control character needs $'...'. */
 #include "shell.h"
@@ -54,12 +55,44 @@ static void check(const char *const *words, size_t count) {
 
 static void test_words(void **state) {
   (void)state;
-  static const char *const harmless[] = {
-      "plain", "a/b-c_d.e+f=g,h:i@j%k", "", " ", "it's", "'", "''", "\"$(rm -rf x)\" `b`", "$HOME",
-      "*", "?", "[a]", "~", "!", "#x", "a#b", "a;b", "a|b&c", "<in>out", "(x)", "{a,b}", "\\", "\\n",
-      "a\\'b", "layer.top_k=[1,2]", "caf\xc3\xa9 \xe2\x82\xac", "-x", "--"};
-  static const char *const controls[] = {"a\nb", "\n", "tab\there", "it's\n\"both\"\\", "\x1b[31m",
-                                         "\x7f", "\x01" "23", "```\n```", "$'x'\r"};
+  static const char *const harmless[] = {"plain",
+                                         "a/b-c_d.e+f=g,h:i@j%k",
+                                         "",
+                                         " ",
+                                         "it's",
+                                         "'",
+                                         "''",
+                                         "\"$(rm -rf x)\" `b`",
+                                         "$HOME",
+                                         "*",
+                                         "?",
+                                         "[a]",
+                                         "~",
+                                         "!",
+                                         "#x",
+                                         "a#b",
+                                         "a;b",
+                                         "a|b&c",
+                                         "<in>out",
+                                         "(x)",
+                                         "{a,b}",
+                                         "\\",
+                                         "\\n",
+                                         "a\\'b",
+                                         "layer.top_k=[1,2]",
+                                         "caf\xc3\xa9 \xe2\x82\xac",
+                                         "-x",
+                                         "--"};
+  static const char *const controls[] = {"a\nb",
+                                         "\n",
+                                         "tab\there",
+                                         "it's\n\"both\"\\",
+                                         "\x1b[31m",
+                                         "\x7f",
+                                         "\x01"
+                                         "23",
+                                         "```\n```",
+                                         "$'x'\r"};
   check(harmless, sizeof harmless / sizeof *harmless);
   check(controls, sizeof controls / sizeof *controls);
   char *word = shell_text("results/x-1.5"); /* nothing to quote */

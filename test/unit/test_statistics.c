@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: MIT
 /* Routing statistics: by hand, and as transformers computes them. */
 #include "../golden.h"
 #include "unit.h"
@@ -108,8 +109,12 @@ static void test_odd_choices(void **state) {
   int32_t ids[] = {1, 0, -1, -1, 1, 0, -1, -1, 1, -1, 0, 1};
   float weights[] = {0.75f, 0, 0, 0, 0, 0, 0, 0, 1, 0, 0, 0.5f}; /* a bias reorders the last */
   int64_t counts[] = {3, 4};
-  const moecl_routing routing = {.num_tokens = 6, .num_experts = 2, .top_k = 2,
-                                 .router_logits = logits, .topk_ids = ids, .topk_weights = weights,
+  const moecl_routing routing = {.num_tokens = 6,
+                                 .num_experts = 2,
+                                 .top_k = 2,
+                                 .router_logits = logits,
+                                 .topk_ids = ids,
+                                 .topk_weights = weights,
                                  .tokens_per_expert = counts,
                                  .tokens_per_expert_after_capacity = counts};
   moecl_routing_statistics s;
@@ -181,10 +186,8 @@ static void check_golden(const golden *file, const char *name) {
   float *logits = malloc((size_t)elements * sizeof *logits);
   int64_t *before = malloc((size_t)experts * sizeof *before), tokens = elements / experts;
   assert_true(logits && before);
-  for (int64_t i = 0; i < elements; i++)
-    logits[i] = (float)wide[i];
-  for (int64_t e = 0; e < experts; e++)
-    before[e] = (int64_t)counts[e];
+  for (int64_t i = 0; i < elements; i++) logits[i] = (float)wide[i];
+  for (int64_t e = 0; e < experts; e++) before[e] = (int64_t)counts[e];
   moecl_routing_statistics s =
       compute(tokens, experts, assignments / tokens, logits, before, before);
   /* transformers adds up in fp32 even where the logits are double. */
@@ -207,17 +210,15 @@ static void test_golden(void **state) {
                                       "one_expert", "all_experts", "sharp"};
   golden *file = golden_open("statistics.safetensors");
   assert_non_null(file);
-  for (size_t i = 0; i < sizeof names / sizeof *names; i++)
-    check_golden(file, names[i]);
+  for (size_t i = 0; i < sizeof names / sizeof *names; i++) check_golden(file, names[i]);
   golden_close(&file);
 }
 
 int main(void) {
   const struct CMUnitTest tests[] = {
       cmocka_unit_test(test_even),          cmocka_unit_test(test_by_hand),
-      cmocka_unit_test(test_identities),
-      cmocka_unit_test(test_no_tokens),     cmocka_unit_test(test_nonfinite),
-      cmocka_unit_test(test_odd_choices),
+      cmocka_unit_test(test_identities),    cmocka_unit_test(test_no_tokens),
+      cmocka_unit_test(test_nonfinite),     cmocka_unit_test(test_odd_choices),
       cmocka_unit_test(test_all_nonfinite), cmocka_unit_test(test_extreme_logits),
       cmocka_unit_test(test_destroy),       cmocka_unit_test(test_golden),
   };

@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: MIT
 /* Event times that are no times: clGetEventProfilingInfo, as the library calls it,
  * is this file's (linked with --wrap). */
 #include "small_layer.h"
@@ -6,20 +7,20 @@
 
 typedef enum fault {
   FAULT_NONE = 0,
-  FAULT_SWAP,          /* each end lies 5 us before its start */
-  FAULT_SWAP_ONCE,     /* that of the third event asked for */
-  FAULT_NOTHING,       /* success, and nothing is written */
-  FAULT_NO_START,      /* the start is not written */
-  FAULT_NO_END,        /* the end is not written */
-  FAULT_EQUAL,         /* each end is its start */
-  FAULT_FROZEN,        /* all are one number */
-  FAULT_HUGE,          /* each end is an hour late */
-  FAULT_FAILS,         /* CL_PROFILING_INFO_NOT_AVAILABLE */
+  FAULT_SWAP,      /* each end lies 5 us before its start */
+  FAULT_SWAP_ONCE, /* that of the third event asked for */
+  FAULT_NOTHING,   /* success, and nothing is written */
+  FAULT_NO_START,  /* the start is not written */
+  FAULT_NO_END,    /* the end is not written */
+  FAULT_EQUAL,     /* each end is its start */
+  FAULT_FROZEN,    /* all are one number */
+  FAULT_HUGE,      /* each end is an hour late */
+  FAULT_FAILS,     /* CL_PROFILING_INFO_NOT_AVAILABLE */
   FAULT_COUNT
 } fault;
 static const char *const fault_names[FAULT_COUNT] = {
-    "none",     "swap",  "swap once", "nothing written", "no start", "no end",
-    "equal",    "frozen", "huge",      "fails"};
+    "none",   "swap", "swap once", "nothing written", "no start", "no end", "equal",
+    "frozen", "huge", "fails"};
 static fault mode;
 static int ends;
 

@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: MIT
 /* What the unit tests share: cmocka, a captured log, and a visible skip where
  * there is no device. */
 #ifndef MOECL_TEST_UNIT_H
