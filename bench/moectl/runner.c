@@ -174,7 +174,7 @@ typedef struct timed_forwards {
 static moecl_status read_oldest(timed_forwards *timed) {
   double ms[MOECL_STAGE_COUNT];
   const size_t place = timed->read % IN_FLIGHT;
-  TRY(moecl_profile_read_wait(timed->profile[place], ms));
+  TRY(moecl_profile_read_wait(timed->profile[place], ms, MOECL_STAGE_COUNT));
   timed->latest_ms = ms[MOECL_STAGE_LAYER];
   if (timed->read >= timed->warmup) {
     for (int stage = 0; stage < MOECL_STAGE_COUNT; stage++)

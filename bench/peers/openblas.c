@@ -187,7 +187,7 @@ static void set_weights(moecl_context *context, moecl_layer *layer,
 static void run_layer(moecl_layer *layer, const moecl_forward_params *forward,
                       double milliseconds[MOECL_STAGE_COUNT]) {
   must("forward", moecl_layer_forward(layer, forward, NULL));
-  must("profile", moecl_profile_read_wait(forward->profile, milliseconds));
+  must("profile", moecl_profile_read_wait(forward->profile, milliseconds, MOECL_STAGE_COUNT));
 }
 
 static void run_point(const options *o, moecl_context *context, moecl_layer *layer, peer *p,

@@ -229,7 +229,8 @@ typedef struct moecl_memory {
 MOECL_API moecl_status moecl_layer_memory(moecl_context *context, const moecl_layer_params *params,
                                           int64_t num_tokens, moecl_memory *memory);
 
-/* The steps whose device time a forward can report. */
+/* The parts of a forward whose device time can be told. Later versions add theirs
+ * before MOECL_STAGE_COUNT and leave these numbers as they are. */
 typedef enum moecl_stage {
   MOECL_STAGE_ROUTER = 0,
   MOECL_STAGE_PERMUTE,
@@ -254,13 +255,15 @@ MOECL_API void moecl_profile_destroy(moecl_profile **profile);
  * (on NVIDIA several microseconds each), which is not the layer's.
  * Thread: the context's. */
 MOECL_API void moecl_profile_layer_only(moecl_profile *profile, bool layer_only);
-/* Waits for the forward that was given the profile, then writes milliseconds
- * per stage; NaN for a stage that the variant fuses into another, and for all
- * when the queue has no profiling or one of its times is not credible: none was
- * written, an end lies before its start, a layer takes less than a microsecond or
- * longer than the host's clock says passed. */
-MOECL_API moecl_status moecl_profile_read_wait(moecl_profile *profile,
-                                               double milliseconds[MOECL_STAGE_COUNT]);
+/* Waits for the forward that was given the profile, then writes the milliseconds of the
+ * stages below `count`, which is MOECL_STAGE_COUNT as the caller's header has it: a newer
+ * library with more stages writes no more. NaN for a stage that the variant fuses into
+ * another, and for all when the queue has no profiling or one of its times is not
+ * credible: none was written, an end lies before its start, a layer takes less than a
+ * microsecond or longer than the host's clock says passed.
+ * Errors: MOECL_ERROR_INVALID_ARGUMENT (a NULL), MOECL_ERROR_DEVICE. */
+MOECL_API moecl_status moecl_profile_read_wait(moecl_profile *profile, double *milliseconds,
+                                               size_t count);
 
 typedef struct moecl_forward_params {
   int64_t num_tokens;                /* T, 0 or more; T*K at most MOECL_MAX_ASSIGNMENTS */

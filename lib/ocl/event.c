@@ -146,6 +146,12 @@ moecl_status ocl_event_release(moecl_context *context, cl_event event) {
   return ocl_check(context, clReleaseEvent(event), "clReleaseEvent");
 }
 
+moecl_status ocl_chain_record(const ocl_chain *chain, cl_event event) {
+  if (!event) return MOECL_OK;
+  if (chain->observer) chain->observer->record(chain->observer, chain->label, event);
+  return ocl_event_release(chain->context, event);
+}
+
 bool ocl_event_times(cl_event event, uint64_t *start_ns, uint64_t *end_ns) {
   cl_ulong start = CL_ULONG_MAX, end = 0; /* some drivers succeed and write nothing */
   if (!event || clWaitForEvents(1, &event) != CL_SUCCESS ||

@@ -59,13 +59,12 @@ moecl_status ocl_kernel_args(ocl_kernel *kernel, const char *format, ...) {
 static moecl_status launch(ocl_chain *chain, ocl_kernel *kernel, cl_uint dimensions,
                            const size_t *global, const size_t *local) {
   MOECL_TRY(ocl_chain_order(chain));
+  ocl_observer *observer = chain->observer;
+  const bool watched = observer && observer->wants(observer, chain->last);
   cl_event timed = NULL;
   cl_int code = clEnqueueNDRangeKernel(chain->context->queue, kernel->cl, dimensions, NULL, global,
-                                       local, 0, NULL, ocl_profile_wants(chain) ? &timed : NULL);
-  if (code == CL_SUCCESS) {
-    ocl_profile_record(chain->profile, chain->stage, timed);
-    return timed ? ocl_event_release(chain->context, timed) : MOECL_OK;
-  }
+                                       local, 0, NULL, watched ? &timed : NULL);
+  if (code == CL_SUCCESS) return ocl_chain_record(chain, timed);
   log_write(&chain->context->log, MOECL_LOG_ERROR, "kernel %s: global %llu x %llu, local %llu",
             kernel->name, (unsigned long long)global[0],
             (unsigned long long)(dimensions > 1 ? global[1] : 1), (unsigned long long)local[0]);

@@ -5,7 +5,6 @@
 #define MOECL_LIB_OCL_OCL_H
 
 #include "base/log.h"
-#include "moecl/layer.h"
 #include "moecl/opencl.h"
 #include <stdatomic.h>
 
@@ -113,6 +112,13 @@ moecl_status ocl_kernel_args(ocl_kernel *kernel, const char *format, ...);
 /* Sets the one argument `index` likewise. */
 moecl_status ocl_kernel_arg_buffer(ocl_kernel *kernel, uint32_t index, const moecl_buffer *buffer);
 
+/* What watches the launches of a chain: asked before each whether it wants its event,
+ * and given it after. Retaining is its own. */
+typedef struct ocl_observer {
+  bool (*wants)(struct ocl_observer *observer, bool last);
+  void (*record)(struct ocl_observer *observer, uint32_t label, cl_event event);
+} ocl_observer;
+
 /* What launches wait for and report. A caller keeps one per enqueued chain:
  * the first launch takes `waits`, later ones follow it (by queue order, or by
  * a barrier on an out-of-order queue). */
@@ -122,23 +128,10 @@ typedef struct ocl_chain {
   size_t num_waits;
   moecl_event *const *waited; /* what was cleared: set by the first launch */
   size_t num_waited;
-  moecl_profile *profile; /* records every launch under `stage`; NULL: nothing is recorded */
-  moecl_stage stage;
-  bool last; /* the launch to come is the last: all that a profile of the layer alone wants,
-                beside the first */
+  ocl_observer *observer; /* NULL: nobody watches */
+  uint32_t label;         /* handed to the observer with each launch */
+  bool last;              /* the launch to come is the last */
 } ocl_chain;
-
-/* A profile keeps each stage's first and last event; recording retains. */
-struct moecl_profile {
-  moecl_context *context;
-  bool layer_only;
-  int64_t begun_ns; /* the host's clock before the forward was enqueued */
-  cl_event first[MOECL_STAGE_COUNT], last[MOECL_STAGE_COUNT];
-};
-void ocl_profile_reset(moecl_profile *profile);
-/* Does the chain's next launch need an event? */
-bool ocl_profile_wants(const ocl_chain *chain);
-void ocl_profile_record(moecl_profile *profile, moecl_stage stage, cl_event event);
 
 /* The largest power of two up to `wanted` (one itself) that the device takes as a
  * work-group, for kernels whose size is a define, LOCAL. */
@@ -151,8 +144,7 @@ moecl_status ocl_launch_items(ocl_chain *chain, ocl_kernel *kernel, uint64_t ite
 moecl_status ocl_launch_items_2d(ocl_chain *chain, ocl_kernel *kernel, uint64_t items,
                                  uint64_t rows);
 /* Enqueues kernel over `groups` work-groups of `local` work-items in one
- * dimension (groups 0: nothing is enqueued, which is not an error). A chain
- * with a profile records the launch. */
+ * dimension (groups 0: nothing is enqueued, which is not an error). */
 moecl_status ocl_launch(ocl_chain *chain, ocl_kernel *kernel, uint64_t groups, uint32_t local);
 /* The same in two dimensions: groups_x * groups_y groups of local_x * 1 items. */
 moecl_status ocl_launch_2d(ocl_chain *chain, ocl_kernel *kernel, uint64_t groups_x,
@@ -163,6 +155,9 @@ moecl_status ocl_event_release(moecl_context *context, cl_event event);
  * Calls that enqueue and give no event end with it, so that what their caller
  * enqueues follows them. */
 moecl_status ocl_keep_order(moecl_context *context);
+
+/* Hands an event to the chain's observer and releases it. NULL is allowed. */
+moecl_status ocl_chain_record(const ocl_chain *chain, cl_event event);
 
 /* An event that completes with everything the chain enqueued so far. */
 moecl_status ocl_chain_end(ocl_chain *chain, moecl_event **event);

@@ -3,6 +3,7 @@
 #ifndef MOECL_LIB_OP_SCALE_H
 #define MOECL_LIB_OP_SCALE_H
 
+#include "moecl/layer.h"
 #include "ocl/ocl.h"
 
 typedef struct op_scale {

@@ -5,7 +5,7 @@
 #include "kernel/variant.h"
 #include "layer_run.h"
 #include "moecl/opencl.h"
-#include "moe/layer.h"
+#include "layer/layer.h"
 #include <math.h>
 
 static moecl_context *context;
@@ -385,7 +385,7 @@ static void test_profile(void **state) {
                                   .profile = profile};
   for (int i = 0; i < 2; i++) {
     assert_ok(moecl_layer_forward(layer, &forward, NULL));
-    assert_ok(moecl_profile_read_wait(profile, times));
+    assert_ok(moecl_profile_read_wait(profile, times, MOECL_STAGE_COUNT));
     sum = 0;
     for (int stage = 0; stage < MOECL_STAGE_LAYER; stage++) {
       assert_true(stage == MOECL_STAGE_SHARED || !timed ? isnan(times[stage]) : times[stage] > 0);

@@ -61,7 +61,7 @@ static moecl_status use_layer(moecl_context *context, const moecl_layer_params *
   if (status == MOECL_OK) status = moecl_profile_create(context, &profile);
   if (status == MOECL_OK) status = small_forward(context, layer, profile, output);
   if (status == MOECL_OK) status = moecl_layer_read_routing_wait(layer, &routing);
-  if (status == MOECL_OK) status = moecl_profile_read_wait(profile, ms);
+  if (status == MOECL_OK) status = moecl_profile_read_wait(profile, ms, MOECL_STAGE_COUNT);
   moecl_routing_destroy(&routing);
   moecl_profile_destroy(&profile);
   moecl_layer_destroy(&layer);

@@ -55,7 +55,7 @@ static void measure(moecl_context *context, moecl_layer *layer, bool layer_only,
   moecl_profile_layer_only(profile, layer_only);
   assert_ok(small_forward(context, layer, profile, output));
   ends = 0;
-  assert_ok(moecl_profile_read_wait(profile, ms));
+  assert_ok(moecl_profile_read_wait(profile, ms, MOECL_STAGE_COUNT));
   moecl_profile_destroy(&profile);
 }
 

@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: MIT
 /* Reading the latest forward's routing back. */
 #include "base/base.h"
-#include "moe/layer.h"
+#include "layer/layer.h"
 #include <stdlib.h>
 
 static moecl_status allocate(moecl_layer *layer, moecl_routing *routing) {

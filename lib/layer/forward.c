@@ -1,7 +1,8 @@
 // SPDX-License-Identifier: MIT
 /* One forward pass: the order of operations. */
 #include "base/base.h"
-#include "moe/layer.h"
+#include "layer/layer.h"
+#include "plan/profile.h"
 #include <math.h>
 
 moecl_status moe_check_tokens(moecl_context *context, const moecl_layer_params *params,
@@ -87,11 +88,11 @@ static moecl_status enqueue_permuted(moecl_layer *layer, ocl_chain *chain,
                            .topk_ids = region[REGION_TOPK_IDS],
                            .topk_weights = region[REGION_TOPK_WEIGHTS],
                            .block_counts = region[REGION_BLOCK_COUNTS]};
-  chain->stage = MOECL_STAGE_ROUTER;
+  chain->label = MOECL_STAGE_ROUTER;
   if (op_router_can_permute(&layer->router, &layer->permute, params->num_tokens))
     return op_router_enqueue_permuted(&layer->router, chain, &io, permute);
   MOECL_TRY(op_router_enqueue(&layer->router, chain, &io));
-  chain->stage = MOECL_STAGE_PERMUTE;
+  chain->label = MOECL_STAGE_PERMUTE;
   const bool counted = layer->variant[OPERATION_ROUTER]->flags &
                        layer->variant[OPERATION_PERMUTE]->flags & KERNEL_BY_BLOCKS;
   return counted ? op_permute_enqueue_counted(&layer->permute, chain, permute)
@@ -102,7 +103,7 @@ static moecl_status enqueue_routing(moecl_layer *layer, ocl_chain *chain,
                                     const moecl_forward_params *params) {
   const op_permute_io permute = permute_io(layer, params->num_tokens);
   MOECL_TRY(enqueue_permuted(layer, chain, params, &permute));
-  chain->stage = MOECL_STAGE_PERMUTE;
+  chain->label = MOECL_STAGE_PERMUTE;
   return op_permute_enqueue_weights(&layer->permute, chain, &permute);
 }
 
@@ -127,7 +128,7 @@ static moecl_status enqueue_scale(moecl_layer *layer, ocl_chain *chain,
                           .assignment_slot = region[REGION_ASSIGNMENT_SLOT],
                           .topk_weights = route_weights(layer),
                           .scaled = region[REGION_SCALED]};
-  chain->stage = MOECL_STAGE_PERMUTE;
+  chain->label = MOECL_STAGE_PERMUTE;
   return op_scale_enqueue(&layer->scale, chain, &io);
 }
 
@@ -143,9 +144,9 @@ static moecl_status enqueue_experts(moecl_layer *layer, ocl_chain *chain,
                    .output = region[REGION_ACTIVATED],
                    .scratch = region[REGION_SCRATCH],
                    .rows = params->num_tokens * layer->params.top_k};
-  chain->stage = MOECL_STAGE_GATE_UP;
+  chain->label = MOECL_STAGE_GATE_UP;
   MOECL_TRY(op_gemm_enqueue(layer->gate_up, chain, &io));
-  chain->stage = MOECL_STAGE_DOWN;
+  chain->label = MOECL_STAGE_DOWN;
   io.input = region[REGION_ACTIVATED];
   io.output = region[REGION_EXPERT_OUTPUT];
   return op_gemm_enqueue(layer->down, chain, &io);
@@ -161,7 +162,7 @@ static moecl_status enqueue_shared(moecl_layer *layer, ocl_chain *chain,
                            .activated = region[REGION_SHARED_ACTIVATED],
                            .output = region[REGION_SHARED_OUTPUT],
                            .gate = region[REGION_SHARED_GATE]};
-  chain->stage = MOECL_STAGE_SHARED;
+  chain->label = MOECL_STAGE_SHARED;
   return op_shared_enqueue(&layer->shared, chain, &io);
 }
 
@@ -205,10 +206,10 @@ static moecl_status enqueue_few(moecl_layer *layer, ocl_chain *chain,
                        .output = region[REGION_ACTIVATED],
                        .num_tokens = params->num_tokens,
                        .top_k = layer->params.top_k};
-  chain->stage = MOECL_STAGE_GATE_UP;
+  chain->label = MOECL_STAGE_GATE_UP;
   MOECL_TRY(op_gemm_enqueue_few(layer->gate_up, chain, &io));
   MOECL_TRY(enqueue_shared(layer, chain, params));
-  chain->stage = MOECL_STAGE_DOWN;
+  chain->label = MOECL_STAGE_DOWN;
   chain->last = true;
   io.input = region[REGION_ACTIVATED];
   io.output = params->output;
@@ -218,7 +219,7 @@ static moecl_status enqueue_few(moecl_layer *layer, ocl_chain *chain,
 static moecl_status enqueue_combine(moecl_layer *layer, ocl_chain *chain,
                                     const moecl_forward_params *params) {
   moecl_buffer *const *region = layer->workspace.region;
-  chain->stage = MOECL_STAGE_COMBINE;
+  chain->label = MOECL_STAGE_COMBINE;
   chain->last = true;
   const op_combine_io io = {.num_tokens = params->num_tokens,
                             .expert_output = region[REGION_EXPERT_OUTPUT],
@@ -238,11 +239,11 @@ moecl_status moecl_layer_forward(moecl_layer *layer, const moecl_forward_params 
   if (!layer || !params) return MOECL_ERROR_INVALID_ARGUMENT;
   MOECL_TRY(check_forward(layer, params));
   MOECL_TRY(provide_workspace(layer, params));
-  if (params->profile) ocl_profile_reset(params->profile);
+  if (params->profile) plan_profile_reset(params->profile);
   ocl_chain chain = {.context = layer->context,
                      .waits = params->wait_list,
                      .num_waits = params->wait_count,
-                     .profile = params->profile};
+                     .observer = params->profile ? &params->profile->observer : NULL};
   if (params->num_tokens > 0) {
     MOECL_TRY(enqueue_routing(layer, &chain, params));
     if (are_few(layer, params->num_tokens)) {

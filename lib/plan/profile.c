@@ -1,10 +1,31 @@
 // SPDX-License-Identifier: MIT
 /* Stage times from profiling events. */
 #include "base/base.h"
-#include "ocl/ocl.h"
+#include "plan/profile.h"
 #include <math.h>
 #include <stdlib.h>
 #include <time.h>
+
+static void remember(cl_event *slot, cl_event event) {
+  if (clRetainEvent(event) != CL_SUCCESS) return; /* the stage then reads as NaN */
+  if (*slot) clReleaseEvent(*slot);
+  *slot = event;
+}
+
+static bool wants(ocl_observer *observer, bool last) {
+  const moecl_profile *profile = (moecl_profile *)observer;
+  return !profile->layer_only || !profile->first[MOECL_STAGE_LAYER] || last;
+}
+
+static void record(ocl_observer *observer, uint32_t stage, cl_event event) {
+  moecl_profile *profile = (moecl_profile *)observer;
+  if (!profile->layer_only) {
+    if (!profile->first[stage]) remember(&profile->first[stage], event);
+    remember(&profile->last[stage], event);
+  }
+  if (!profile->first[MOECL_STAGE_LAYER]) remember(&profile->first[MOECL_STAGE_LAYER], event);
+  remember(&profile->last[MOECL_STAGE_LAYER], event);
+}
 
 moecl_status moecl_profile_create(moecl_context *context, moecl_profile **out) {
   if (!out) return MOECL_ERROR_INVALID_ARGUMENT;
@@ -12,6 +33,7 @@ moecl_status moecl_profile_create(moecl_context *context, moecl_profile **out) {
   if (!context) return MOECL_ERROR_INVALID_ARGUMENT;
   moecl_profile *profile = calloc(1, sizeof *profile);
   if (!profile) return log_error(&context->log, MOECL_ERROR_OUT_OF_HOST_MEMORY, "no host memory");
+  profile->observer = (ocl_observer){wants, record};
   profile->context = ocl_context_retain(context);
   *out = profile;
   return MOECL_OK;
@@ -23,7 +45,7 @@ static int64_t host_ns(void) {
   return (int64_t)now.tv_sec * 1000000000 + now.tv_nsec;
 }
 
-void ocl_profile_reset(moecl_profile *profile) {
+void plan_profile_reset(moecl_profile *profile) {
   profile->begun_ns = host_ns();
   for (int stage = 0; stage < MOECL_STAGE_COUNT; stage++) {
     if (profile->first[stage]) clReleaseEvent(profile->first[stage]);
@@ -36,34 +58,13 @@ void moecl_profile_destroy(moecl_profile **handle) {
   if (!handle || !*handle) return;
   moecl_profile *profile = *handle;
   *handle = NULL;
-  ocl_profile_reset(profile);
+  plan_profile_reset(profile);
   moecl_context_destroy(&profile->context);
   free(profile);
 }
 
-static void remember(cl_event *slot, cl_event event) {
-  if (clRetainEvent(event) != CL_SUCCESS) return; /* the stage then reads as NaN */
-  if (*slot) clReleaseEvent(*slot);
-  *slot = event;
-}
-
 void moecl_profile_layer_only(moecl_profile *profile, bool layer_only) {
   if (profile) profile->layer_only = layer_only;
-}
-
-bool ocl_profile_wants(const ocl_chain *chain) {
-  const moecl_profile *profile = chain->profile;
-  return profile && (!profile->layer_only || !profile->first[MOECL_STAGE_LAYER] || chain->last);
-}
-
-void ocl_profile_record(moecl_profile *profile, moecl_stage stage, cl_event event) {
-  if (!profile || !event) return;
-  if (!profile->layer_only) {
-    if (!profile->first[stage]) remember(&profile->first[stage], event);
-    remember(&profile->last[stage], event);
-  }
-  if (!profile->first[MOECL_STAGE_LAYER]) remember(&profile->first[MOECL_STAGE_LAYER], event);
-  remember(&profile->last[MOECL_STAGE_LAYER], event);
 }
 
 /* From the start of one event to the end of another, within `most_ns`; NaN where
@@ -82,14 +83,13 @@ static double between(moecl_profile *profile, cl_event first, cl_event last, uin
   return NAN;
 }
 
-static void set_all(double milliseconds[MOECL_STAGE_COUNT], double value) {
-  for (int stage = 0; stage < MOECL_STAGE_COUNT; stage++) milliseconds[stage] = value;
+static void set_all(double *milliseconds, size_t count, double value) {
+  for (size_t stage = 0; stage < count; stage++) milliseconds[stage] = value;
 }
 
-moecl_status moecl_profile_read_wait(moecl_profile *profile,
-                                     double milliseconds[MOECL_STAGE_COUNT]) {
-  if (!profile || !milliseconds) return MOECL_ERROR_INVALID_ARGUMENT;
-  set_all(milliseconds, NAN);
+moecl_status moecl_profile_read_wait(moecl_profile *profile, double *milliseconds, size_t count) {
+  if (!profile || (!milliseconds && count > 0)) return MOECL_ERROR_INVALID_ARGUMENT;
+  set_all(milliseconds, count, NAN);
   cl_event end = profile->last[MOECL_STAGE_LAYER];
   if (!end) return MOECL_OK; /* nothing was enqueued: T = 0 */
   MOECL_TRY(ocl_check(profile->context, clWaitForEvents(1, &end), "clWaitForEvents"));
@@ -97,13 +97,14 @@ moecl_status moecl_profile_read_wait(moecl_profile *profile,
   const uint64_t passed = (uint64_t)(host_ns() - profile->begun_ns);
   const uint64_t most_ns = passed + passed / 8 + 1000000;
   bool credible = true;
-  for (int stage = 0; stage < MOECL_STAGE_COUNT; stage++) {
+  for (size_t stage = 0; stage < MOECL_STAGE_COUNT; stage++) {
     if (!profile->first[stage]) continue;
-    milliseconds[stage] = between(profile, profile->first[stage], profile->last[stage], most_ns);
-    credible = credible && !isnan(milliseconds[stage]);
+    const double time = between(profile, profile->first[stage], profile->last[stage], most_ns);
+    /* Some drivers' event times are no times (Mesa's rusticl 22.3 says 1 ns):
+     * no layer ends within a microsecond. A clock that is wrong once is no clock. */
+    credible = credible && (stage == MOECL_STAGE_LAYER ? time >= 1e-3 : !isnan(time));
+    if (stage < count) milliseconds[stage] = time;
   }
-  /* Some drivers' event times are no times (Mesa's rusticl 22.3 says 1 ns):
-   * no layer ends within a microsecond. A clock that is wrong once is no clock. */
-  if (!credible || !(milliseconds[MOECL_STAGE_LAYER] >= 1e-3)) set_all(milliseconds, NAN);
+  if (!credible) set_all(milliseconds, count, NAN);
   return MOECL_OK;
 }

@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: MIT
-#include "moe/layer.h"
+#include "layer/layer.h"
 #include "base/base.h"
 #include "op/self_check.h"
 #include <stdio.h>

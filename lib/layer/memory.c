@@ -2,7 +2,7 @@
 /* What a layer takes, without a layer: its operations are described, not made,
  * and then asked as a layer that was made is asked. */
 #include "base/base.h"
-#include "moe/layer.h"
+#include "layer/layer.h"
 
 typedef struct description {
   moecl_layer layer; /* first: a pointer to one is a pointer to the other */

@@ -1,8 +1,8 @@
 // SPDX-License-Identifier: MIT
 /* The layer's insides, shared by layer.c (creation, weights), memory.c (sizes),
  * forward.c (one pass) and routing.c (reading back). */
-#ifndef MOECL_LIB_MOE_LAYER_H
-#define MOECL_LIB_MOE_LAYER_H
+#ifndef MOECL_LIB_LAYER_LAYER_H
+#define MOECL_LIB_LAYER_LAYER_H
 
 #include "kernel/choose.h"
 #include "moecl/routing.h"

@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: MIT
 /* A checkpoint's weights into a layer, one item at a time. */
-#include "moe/layer.h"
+#include "layer/layer.h"
 
 #include "base/base.h"
 #include "moecl/checkpoint.h"

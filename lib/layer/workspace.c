@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: MIT
 /* One buffer for everything a forward needs between its input and output. */
 #include "base/base.h"
-#include "moe/layer.h"
+#include "layer/layer.h"
 
 uint64_t moe_region_bytes(const moecl_layer *layer, moe_region region, int64_t num_tokens) {
   const moecl_layer_params *params = &layer->params;
