@@ -9,7 +9,7 @@
  * turns, a batch of launches each, so that a machine that drifts drifts for all. */
 #include "kernel/variant.h"
 #include "moecl/moecl.h"
-#include "op/router.h"
+#include "op/router/router.h"
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -38,7 +38,7 @@ typedef struct bench {
   moecl_context *context;
   const kernel_variant *variant;
   moecl_buffer *logits, *bias, *ids, *weights, *counts;
-  ocl_kernel *kernel[RULES];
+  op_router router[RULES];
   double ms[RULES][ROUNDS];
 } bench;
 
@@ -49,8 +49,8 @@ static void log_problem(void *user, moecl_log_level level, const char *message) 
 
 /* The variant of that name, else the best that serves. */
 static const kernel_variant *find_variant(const moecl_context *context, const char *name) {
-  const kernel_variant *all, *found = NULL;
-  const size_t count = kernel_variants("router", &all);
+  const kernel_variant *all = op_router_table.rows, *found = NULL;
+  const size_t count = op_router_table.count;
   for (size_t i = 0; i < count; i++)
     if (kernel_variant_serves(&all[i], MOECL_F32, context->info.capabilities) &&
         kernel_variant_fits(&all[i], &context->info) && (!name || strcmp(name, all[i].name) == 0))
@@ -74,8 +74,10 @@ static moecl_status prepare(bench *b) {
   if (status == MOECL_OK) status = moecl_buffer_create(b->context, TOKENS * TOP_K * 4, &b->weights);
   if (status == MOECL_OK)
     status = moecl_buffer_create(b->context, blocks * EXPERTS * 4, &b->counts);
-  for (int r = 0; status == MOECL_OK && r < RULES; r++)
-    status = op_router_topk_kernel(b->context, b->variant, &rules[r].layer, &b->kernel[r]);
+  for (int r = 0; status == MOECL_OK && r < RULES; r++) {
+    const desc_rule rule = desc_rule_of(&rules[r].layer);
+    status = op_router_create_unchecked(b->context, b->variant, &rule, &b->router[r]);
+  }
   return status;
 }
 
@@ -92,7 +94,7 @@ static moecl_status time_rule(bench *b, int r, double *ms) {
   moecl_status status = moecl_context_finish_wait(b->context);
   clock_gettime(CLOCK_MONOTONIC, &begin);
   for (int i = 0; status == MOECL_OK && i < LAUNCHES; i++)
-    status = op_router_enqueue_topk(b->kernel[r], b->variant, &rules[r].layer, &chain, &io);
+    status = op_router_enqueue(&b->router[r], &chain, &io);
   if (status == MOECL_OK) status = moecl_context_finish_wait(b->context);
   clock_gettime(CLOCK_MONOTONIC, &end);
   *ms = ((double)(end.tv_sec - begin.tv_sec) * 1e3 + (double)(end.tv_nsec - begin.tv_nsec) / 1e6) /
@@ -127,7 +129,7 @@ static void print(bench *b) {
 
 static void release(bench *b) {
   moecl_buffer **buffers[] = {&b->logits, &b->bias, &b->ids, &b->weights, &b->counts};
-  for (int r = 0; r < RULES; r++) ocl_kernel_destroy(&b->kernel[r]);
+  for (int r = 0; r < RULES; r++) op_router_release(&b->router[r]);
   for (size_t i = 0; i < sizeof buffers / sizeof buffers[0]; i++) moecl_buffer_destroy(buffers[i]);
   moecl_context_destroy(&b->context);
 }

@@ -36,6 +36,7 @@
 #include "moecl/buffer.h"
 #include "moecl/random.h"
 #include "moecl/layer.h"
+#include "moecl/plan.h"
 #include "moecl/routing.h"
 #include "moecl/reference.h"
 #include "moecl/safetensors.h"

@@ -20,20 +20,6 @@ const char *moecl_status_string(moecl_status status) {
   return "unknown status";
 }
 
-size_t moecl_dtype_size(moecl_dtype dtype) {
-  switch (dtype) {
-  case MOECL_F32: return 4;
-  case MOECL_F16:
-  case MOECL_BF16: return 2;
-  default: return 0;
-  }
-}
-
-const char *moecl_dtype_name(moecl_dtype dtype) {
-  static const char *const names[] = {"fp32", "fp16", "bf16"};
-  return (unsigned)dtype < MOECL_DTYPE_COUNT ? names[dtype] : "?";
-}
-
 const char *moecl_activation_name(moecl_activation activation) {
   static const char *const names[] = {"swiglu",
                                       "geglu",

@@ -8,7 +8,7 @@ enum { MAX_CANDIDATES = 32 };
 static moecl_status find_candidates(moecl_context *context, const kernel_choice *choice,
                                     const kernel_variant **list, size_t *count) {
   char why[512];
-  const size_t found = kernel_candidates(choice->operation, choice->asked, choice->dtype,
+  const size_t found = kernel_candidates(choice->table, choice->asked, choice->element,
                                          &context->info, list, MAX_CANDIDATES, why, sizeof why);
   if (found == 0) return log_error(&context->log, MOECL_ERROR_UNSUPPORTED, "%s", why);
   size_t first = 0, kept = 0;
@@ -18,7 +18,7 @@ static moecl_status find_candidates(moecl_context *context, const kernel_choice 
   *count = kept;
   if (kept > 0) return MOECL_OK;
   return log_error(&context->log, MOECL_ERROR_UNSUPPORTED,
-                   "%s variant '%s' does not take these sizes or options", choice->operation,
+                   "%s variant '%s' does not take these sizes or options", choice->table->operation,
                    choice->asked ? choice->asked : list[first]->name);
 }
 
@@ -77,10 +77,10 @@ moecl_status kernel_choose(moecl_context *context, const kernel_choice *choice,
       return MOECL_OK;
     }
     if (last || is_lack_of_memory(status))
-      return log_error(&context->log, status, "%s variant '%s' cannot serve: %s", choice->operation,
-                       list[i]->name, moecl_status_string(status));
+      return log_error(&context->log, status, "%s variant '%s' cannot serve: %s",
+                       choice->table->operation, list[i]->name, moecl_status_string(status));
     log_write(&context->log, MOECL_LOG_WARNING,
-              "%s variant '%s' is set aside (%s), the next one serves", choice->operation,
+              "%s variant '%s' is set aside (%s), the next one serves", choice->table->operation,
               list[i]->name, moecl_status_string(status));
     ++*set_aside;
   }

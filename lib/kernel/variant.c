@@ -4,46 +4,11 @@
 #include <stdio.h>
 #include <string.h>
 
-#define VARIANT(name, source, dtypes, required, tile_m, tile_n, local, local_bytes, flags)         \
-  {name, source, dtypes, required, tile_m, tile_n, local, local_bytes, flags},
-
-static const kernel_variant router_variants[] = {
-#include "router/variants.def"
-};
-static const kernel_variant permute_variants[] = {
-#include "permute/variants.def"
-};
-static const kernel_variant grouped_gemm_variants[] = {
-#include "grouped_gemm/variants.def"
-};
-static const kernel_variant combine_variants[] = {
-#include "combine/variants.def"
-};
-
-#define TABLE(operation)                                                                           \
-  { #operation, operation##_variants, sizeof operation##_variants / sizeof operation##_variants[0] }
-
-static const struct {
-  const char *operation;
-  const kernel_variant *variants;
-  size_t count;
-} tables[] = {TABLE(router), TABLE(permute), TABLE(grouped_gemm), TABLE(combine)};
-
-size_t kernel_variants(const char *operation, const kernel_variant **variants) {
-  for (size_t i = 0; i < sizeof tables / sizeof tables[0]; i++)
-    if (strcmp(tables[i].operation, operation) == 0) {
-      *variants = tables[i].variants;
-      return tables[i].count;
-    }
-  *variants = NULL;
-  return 0;
-}
-
-bool kernel_variant_serves(const kernel_variant *variant, moecl_dtype dtype,
+bool kernel_variant_serves(const kernel_variant *variant, moecl_dtype element,
                            uint32_t capabilities) {
-  return (variant->dtypes & (1u << dtype)) &&
+  return (variant->formats & (1u << element)) &&
          (capabilities & variant->required) == variant->required &&
-         (!(variant->flags & KERNEL_LIBRARY) || kernel_clblast_is_built());
+         (!(variant->traits & KERNEL_LIBRARY) || kernel_clblast_is_built());
 }
 
 /* A limit that the driver doesn't tell is 0. */
@@ -64,20 +29,21 @@ static void list_names(const kernel_variant *all, size_t count, char *text, size
   }
 }
 
-size_t kernel_candidates(const char *operation, const char *asked, moecl_dtype dtype,
+size_t kernel_candidates(const kernel_table *table, const char *asked, moecl_dtype element,
                          const moecl_device_info *device, const kernel_variant **candidates,
                          size_t capacity, char *why, size_t size) {
-  const kernel_variant *all;
-  const size_t count = kernel_variants(operation, &all);
+  const kernel_variant *all = table->rows;
+  const char *operation = table->operation;
+  const size_t count = table->count;
   size_t found = 0;
   const kernel_variant *too_large = NULL;
   bool known = false, not_built = false;
   for (size_t i = count; i-- > 0 && found < capacity;) {
     if (asked && strcmp(asked, all[i].name) != 0) continue;
     known = true;
-    not_built = asked && all[i].flags & KERNEL_LIBRARY && !kernel_clblast_is_built();
-    if (!kernel_variant_serves(&all[i], dtype, device->capabilities)) continue;
-    if (!asked && (all[i].flags & KERNEL_ASKED_ONLY)) continue;
+    not_built = asked && all[i].traits & KERNEL_LIBRARY && !kernel_clblast_is_built();
+    if (!kernel_variant_serves(&all[i], element, device->capabilities)) continue;
+    if (!asked && (all[i].traits & KERNEL_ASKED_ONLY)) continue;
     if (!kernel_variant_fits(&all[i], device)) {
       too_large = &all[i];
       continue;
@@ -101,7 +67,7 @@ size_t kernel_candidates(const char *operation, const char *asked, moecl_dtype d
                operation, asked);
     else if (known)
       snprintf(why, size, "%s variant '%s' cannot serve %s on this device; there are: %s",
-               operation, asked, moecl_dtype_name(dtype), names);
+               operation, asked, moecl_dtype_name(element), names);
     else
       snprintf(why, size, "there is no %s variant '%s'; there are: %s", operation,
                asked ? asked : "", names);

@@ -1,111 +1,125 @@
 // SPDX-License-Identifier: MIT
-/* The layer's insides, shared by layer.c (creation, weights), memory.c (sizes),
- * forward.c (one pass) and routing.c (reading back). */
+/* The layer's insides. parts.c chooses and makes its operations, or describes them;
+ * build.c puts them into a plan, by the alternatives of paths.c; forward.c runs it;
+ * weights.c fills it; memory.c, plan.c and routing.c answer questions. */
 #ifndef MOECL_LIB_LAYER_LAYER_H
 #define MOECL_LIB_LAYER_LAYER_H
 
 #include "kernel/choose.h"
 #include "moecl/routing.h"
-#include "op/combine.h"
-#include "op/permute.h"
-#include "op/router.h"
-#include "op/scale.h"
-#include "op/shared.h"
+#include "op/combine/combine.h"
+#include "op/gate/gate.h"
+#include "op/gemm/gemm.h"
+#include "op/permute/permute.h"
+#include "op/permute/scale.h"
+#include "op/router/prepare.h"
+#include "op/router/router.h"
+#include "plan/plan.h"
 
-/* The workspace is one buffer, cut into regions; see region_bytes. */
-typedef enum moe_region {
-  REGION_HIDDEN_F32,
-  REGION_ROUTER_INPUT,
-  REGION_LOGITS,
-  REGION_NOISE_LOGITS,
-  REGION_TOPK_IDS,
-  REGION_TOPK_WEIGHTS,
-  REGION_BLOCK_COUNTS,
-  REGION_TOKENS_PER_EXPERT,
-  REGION_EXPERT_OFFSETS,
-  REGION_TILE_OFFSETS,
-  REGION_ALL_OFFSETS,
-  REGION_SLOT_TOKEN,
-  REGION_ASSIGNMENT_SLOT,
-  REGION_ORDER,
-  REGION_TOKEN_PRIORITY,
-  REGION_KEPT_WEIGHTS,
-  REGION_SCALED,
-  REGION_ACTIVATED,
-  REGION_EXPERT_OUTPUT,
-  REGION_SHARED_ACTIVATED,
-  REGION_SHARED_OUTPUT,
-  REGION_SHARED_GATE,
-  REGION_SCRATCH,
-  REGION_COUNT
-} moe_region;
+typedef enum layer_operation {
+  LAYER_ROUTER,
+  LAYER_PERMUTE,
+  LAYER_GROUPED_GEMM,
+  LAYER_COMBINE,
+  LAYER_OPERATION_COUNT
+} layer_operation;
 
-typedef struct moe_workspace {
-  ocl_views views; /* the regions; views.parent is the buffer that was cut */
-  int64_t num_tokens;
-  moecl_buffer *region[REGION_COUNT];
-} moe_workspace;
+/* The tensors of a layer's plans, by their place in them. */
+typedef struct layer_tensors {
+  int hidden_states, output, hidden_f32, router_input, logits, noise_logits, correction_bias;
+  int topk_ids, topk_weights, block_counts, tokens_per_expert, expert_offsets, tile_offsets;
+  int all_offsets, slot_token, assignment_slot, order, token_priority, kept_weights;
+  int scaled, activated, expert_output, shared_activated, shared_output, shared_gate, scratch;
+} layer_tensors;
 
-typedef enum moe_operation {
-  OPERATION_ROUTER,
-  OPERATION_PERMUTE,
-  OPERATION_GROUPED_GEMM,
-  OPERATION_COMBINE,
-  OPERATION_COUNT
-} moe_operation;
+typedef struct layer_plan {
+  plan plan; /* num_tokens -1: there is none yet */
+  layer_tensors at;
+  uint64_t used; /* when it was last, in forwards */
+} layer_plan;
+enum { LAYER_PLANS = 8 };
 
 struct moecl_layer {
   moecl_context *context;
-  moecl_layer_params params; /* the variant names are not kept */
+  moecl_layer_params params;  /* the variant names are not kept */
+  bool described;             /* its operations have no kernels and hold no memory */
+  const desc_format *stored;  /* of weights, hidden states and output */
+  const desc_format *rows;    /* of what the experts' GEMMs read and what is activated */
+  const desc_format *outputs; /* of experts' outputs until they are combined */
+  desc_dispatch dispatch;
+  op_gemm *gate_up, *down, *logits;
+  op_gemm *noise;                        /* NULL: no noise */
+  op_gemm *shared_gate_up, *shared_down; /* NULL: no shared expert */
+  op_prepare convert, jitter;            /* has_convert; params.jitter > 0 */
+  op_noise add_noise;                    /* params.router_noise */
   op_router router;
   op_permute permute;
-  op_scale scale;
-  op_gemm *gate_up, *down;
-  op_shared shared;
+  op_scale scale; /* params.weight_on_input */
+  op_gate gate;   /* has_gate */
   op_combine combine;
-  bool f32_activations; /* the experts' GEMMs read and write fp32 rows */
-  bool f32_outputs;     /* experts' outputs, the shared one's too, are fp32 until combined */
-  const kernel_variant *variant[OPERATION_COUNT];
-  char reason[OPERATION_COUNT][128];
+  bool has_convert, has_gate;
+  moecl_buffer *correction_bias; /* [E] fp32; NULL without one */
+  const kernel_variant *variant[LAYER_OPERATION_COUNT];
+  char reason[LAYER_OPERATION_COUNT][128];
   uint8_t *is_set[MOECL_TENSOR_COUNT]; /* one flag an item */
   int64_t missing;                     /* items not set yet */
+
+  layer_plan *plans[LAYER_PLANS]; /* of the latest numbers of tokens */
+  uint64_t forwards;
   moecl_buffer *own_workspace;
-  moe_workspace workspace; /* of the latest forward */
+  /* The latest forward's workspace: views.parent was cut for `cut`. */
+  ocl_views views;
+  moecl_buffer *blocks[PLAN_MOST_TENSORS];
+  const layer_plan *cut;
 };
 
-typedef bool (*moe_accepts_fn)(void *user, const kernel_variant *variant);
-typedef moecl_status (*moe_try_fn)(void *user, const kernel_variant *variant);
+/* ---- parts.c ---- */
 
-/* The clamped SwiGLU's constants, defaults put in. */
-float moe_swiglu_alpha(const moecl_layer_params *params);
-float moe_swiglu_limit(const moecl_layer_params *params);
-float moe_shared_swiglu_limit(const moecl_layer_params *params);
+/* Makes a layer, or describes one: without kernels and memory, to build plans of. Checks
+ * `params`, and logs what is wrong with them. Destroyed by moecl_layer_destroy. */
+moecl_status layer_make(moecl_context *context, const moecl_layer_params *params, bool described,
+                        moecl_layer **layer);
 
-/* Does the variant write experts' outputs as fp32? */
-bool moe_outputs_f32(const kernel_variant *variant);
-/* The shape of gate/up, or of down, in a variant. */
-op_gemm_shape moe_expert_shape(const moecl_layer_params *params, const kernel_variant *variant,
-                               bool down);
-/* Does the variant take the experts of `user`, a layer? */
-bool moe_accepts_experts(void *user, const kernel_variant *variant);
-/* With the experts' variant known: do they read hidden states as fp32 that are
- * stored as something else? */
-bool moe_converts_for_experts(const moecl_layer *layer);
-/* The logits' GEMM follows the experts' variant, where that takes them: a
- * library baseline would have to read its counts on the host, others don't take
- * the router's sizes or an fp32 input. `try_variant` gets the layer. */
-moecl_status moe_choose_logits(moecl_layer *layer, const char *asked, moe_try_fn try_variant);
-/* The shared expert follows likewise; it reads and writes rows as the experts do. */
-moecl_status moe_choose_shared(moecl_layer *layer, const char *asked, moe_try_fn try_variant);
-op_gemm_shape moe_shared_shape(const moecl_layer *layer, bool down);
+/* ---- paths.c ---- */
+
+/* Is it worth streaming the chosen experts' weights for each token by itself? */
+bool layer_takes_few_path(const moecl_layer *layer, int64_t num_tokens);
+
+typedef struct layer_builder {
+  const moecl_layer *layer;
+  plan *plan;
+  layer_tensors *at;
+} layer_builder;
+
+/* Ways to the same result. Of the rows of one part, the first that applies is taken. */
+typedef struct layer_path {
+  const char *part, *name;
+  const char *why;                                               /* it is taken, where it applies */
+  bool (*applies)(const moecl_layer *layer, int64_t num_tokens); /* NULL: always */
+  void (*build)(layer_builder *builder);                         /* NULL: it has no step */
+} layer_path;
+extern const layer_path layer_paths[]; /* in the order of a forward; ended by part NULL */
+
+/* ---- build.c ---- */
+
+void layer_plan_build(const moecl_layer *layer, int64_t num_tokens, layer_plan *built);
+/* The layer's plan for so many tokens, built once while it is among the latest ones. */
+moecl_status layer_plan_for(moecl_layer *layer, int64_t num_tokens, layer_plan **found);
+/* Steps that paths.c's rows are made of. */
+void layer_build_jitter(layer_builder *b);
+void layer_build_convert(layer_builder *b);
+void layer_build_fused_routing(layer_builder *b);
+void layer_build_counted_routing(layer_builder *b);
+void layer_build_routing(layer_builder *b);
+void layer_build_kept_weights(layer_builder *b);
+void layer_build_scaled_rows(layer_builder *b);
+void layer_build_few_experts(layer_builder *b);
+void layer_build_experts(layer_builder *b);
+
+/* ---- memory.c ---- */
+
 /* Can there be a forward of so many tokens? Logged. */
-moecl_status moe_check_tokens(moecl_context *context, const moecl_layer_params *params,
-                              int64_t num_tokens);
-
-/* Bytes of a region for num_tokens; 0 where the layer has no use for it. */
-uint64_t moe_region_bytes(const moecl_layer *layer, moe_region region, int64_t num_tokens);
-
-/* Cuts `buffer` into layer->workspace, unless it already is so. */
-moecl_status moe_workspace_cut(moecl_layer *layer, moecl_buffer *buffer, int64_t num_tokens);
+moecl_status layer_check_tokens(moecl_context *context, const moecl_layer_params *params,
+                                int64_t num_tokens);
 
 #endif

@@ -1,17 +1,18 @@
 // SPDX-License-Identifier: MIT
 #include "base/base.h"
 #include "moecl/reference.h"
+#include "ref/ref.h"
 #include <math.h>
 #include <stdlib.h>
 #include <string.h>
 
 /* First choices before second choices, then token order. `room` is how many
  * assignments each expert still takes. */
-static void keep_by_position(const moecl_layer_params *params, int64_t num_tokens,
+static void keep_by_position(const desc_dispatch *dispatch, int64_t num_tokens,
                              const int32_t *topk_ids, int64_t *room, uint8_t *kept) {
-  for (int64_t k = 0; k < params->top_k; k++) {
+  for (int64_t k = 0; k < dispatch->top_k; k++) {
     for (int64_t t = 0; t < num_tokens; t++) {
-      int64_t at = t * params->top_k + k;
+      int64_t at = t * dispatch->top_k + k;
       if (topk_ids[at] < 0 || room[topk_ids[at]] == 0) continue;
       room[topk_ids[at]]--;
       kept[at] = 1;
@@ -35,10 +36,10 @@ static int compare_assignments(const void *left, const void *right) {
 }
 
 /* By route weight, or choice by choice by the token's priority. */
-static moecl_status keep_sorted(const moecl_layer_params *params, int64_t count,
+static moecl_status keep_sorted(const desc_dispatch *dispatch, int64_t count,
                                 const int32_t *topk_ids, const float *topk_weights,
                                 const float *token_priority, int64_t *room, uint8_t *kept) {
-  const bool prioritized = params->drop_policy == MOECL_DROP_PRIORITIZED;
+  const bool prioritized = dispatch->drop_policy == MOECL_DROP_PRIORITIZED;
   uint64_t bytes;
   if (!base_mul((uint64_t)count, sizeof(assignment), &bytes) || bytes > SIZE_MAX)
     return MOECL_ERROR_OUT_OF_HOST_MEMORY;
@@ -47,8 +48,9 @@ static moecl_status keep_sorted(const moecl_layer_params *params, int64_t count,
   /* One order over all assignments serves every expert: each takes its own
    * from it, in order, until it is full. */
   for (int64_t i = 0; i < count; i++)
-    sorted[i] = prioritized ? (assignment){i, i % params->top_k, token_priority[i / params->top_k]}
-                            : (assignment){i, 0, topk_weights[i]};
+    sorted[i] = prioritized
+                    ? (assignment){i, i % dispatch->top_k, token_priority[i / dispatch->top_k]}
+                    : (assignment){i, 0, topk_weights[i]};
   qsort(sorted, (size_t)count, sizeof *sorted, compare_assignments);
   for (int64_t i = 0; i < count; i++) {
     int32_t id = topk_ids[sorted[i].at];
@@ -61,13 +63,13 @@ static moecl_status keep_sorted(const moecl_layer_params *params, int64_t count,
 }
 
 /* `limited`: there is a capacity, which priorities may be needed for. */
-static bool are_valid(const moecl_layer_params *params, bool limited, const int32_t *ids,
+static bool are_valid(const desc_dispatch *dispatch, bool limited, const int32_t *ids,
                       const float *weights, const float *priority, int64_t count) {
-  const bool prioritized = limited && params->drop_policy == MOECL_DROP_PRIORITIZED;
+  const bool prioritized = limited && dispatch->drop_policy == MOECL_DROP_PRIORITIZED;
   if (prioritized && count > 0 && priority == NULL) return false;
   for (int64_t i = 0; i < count; i++)
-    if (ids[i] < -1 || ids[i] >= params->num_experts || isnan(weights[i]) ||
-        (prioritized && isnan(priority[i / params->top_k])))
+    if (ids[i] < -1 || ids[i] >= dispatch->num_experts || isnan(weights[i]) ||
+        (prioritized && isnan(priority[i / dispatch->top_k])))
       return false;
   return true;
 }
@@ -82,44 +84,63 @@ double moecl_reference_priority(const double *logits, int64_t num_experts) {
   return 1 / sum;
 }
 
+static bool is_identity(const desc_dispatch *dispatch, int64_t expert) {
+  return expert >= dispatch->num_experts - dispatch->num_identity_experts;
+}
+
+moecl_status ref_capacity(const desc_dispatch *dispatch, int64_t num_tokens,
+                          const int32_t *topk_ids, const float *topk_weights,
+                          const float *token_priority, uint8_t *kept) {
+  uint64_t product;
+  if (num_tokens < 0 || dispatch->top_k < 1 || dispatch->num_experts < 1 ||
+      dispatch->num_experts > MOECL_MAX_EXPERTS ||
+      !base_mul((uint64_t)num_tokens, (uint64_t)dispatch->top_k, &product) || product > INT64_MAX)
+    return MOECL_ERROR_INVALID_ARGUMENT;
+  const int64_t count = (int64_t)product;
+  const int64_t capacity = desc_expert_capacity(dispatch, num_tokens);
+  const bool limited = capacity >= 0;
+  if (!are_valid(dispatch, limited, topk_ids, topk_weights, token_priority, count))
+    return MOECL_ERROR_INVALID_ARGUMENT;
+  if (count == 0) return MOECL_OK;
+  int64_t room[MOECL_MAX_EXPERTS];
+  for (int64_t e = 0; e < dispatch->num_experts; e++)
+    room[e] = limited && !is_identity(dispatch, e) ? capacity : count;
+  memset(kept, 0, (size_t)count);
+  if (limited && dispatch->drop_policy != MOECL_DROP_POSITION)
+    return keep_sorted(dispatch, count, topk_ids, topk_weights, token_priority, room, kept);
+  keep_by_position(dispatch, num_tokens, topk_ids, room, kept);
+  return MOECL_OK;
+}
+
+void ref_kept_weights(const desc_dispatch *dispatch, const float *topk_weights, const uint8_t *kept,
+                      double *weights) {
+  const double scale = dispatch->routed_scaling_factor;
+  double sum = 0;
+  for (int64_t k = 0; k < dispatch->top_k; k++) {
+    weights[k] = kept[k] ? (double)topk_weights[k] : 0;
+    sum += weights[k];
+  }
+  if (!dispatch->renormalize_after_capacity) return;
+  sum = fmax(sum, 0x1p-23 * scale);
+  for (int64_t k = 0; k < dispatch->top_k; k++) weights[k] *= scale / sum;
+}
+
+/* ---- the same of a layer's parameters ---- */
+
 bool moecl_reference_is_identity(const moecl_layer_params *params, int64_t expert) {
-  return expert >= params->num_experts - params->num_identity_experts;
+  const desc_dispatch dispatch = desc_dispatch_of(params);
+  return is_identity(&dispatch, expert);
 }
 
 moecl_status moecl_reference_capacity(const moecl_layer_params *params, int64_t num_tokens,
                                       const int32_t *topk_ids, const float *topk_weights,
                                       const float *token_priority, uint8_t *kept) {
-  uint64_t product;
-  if (num_tokens < 0 || params->top_k < 1 || params->num_experts < 1 ||
-      params->num_experts > MOECL_MAX_EXPERTS ||
-      !base_mul((uint64_t)num_tokens, (uint64_t)params->top_k, &product) || product > INT64_MAX)
-    return MOECL_ERROR_INVALID_ARGUMENT;
-  const int64_t count = (int64_t)product;
-  const int64_t capacity = moecl_expert_capacity(params, num_tokens);
-  const bool limited = capacity >= 0;
-  if (!are_valid(params, limited, topk_ids, topk_weights, token_priority, count))
-    return MOECL_ERROR_INVALID_ARGUMENT;
-  if (count == 0) return MOECL_OK;
-  int64_t room[MOECL_MAX_EXPERTS];
-  for (int64_t e = 0; e < params->num_experts; e++)
-    room[e] = limited && !moecl_reference_is_identity(params, e) ? capacity : count;
-  memset(kept, 0, (size_t)count);
-  if (limited && params->drop_policy != MOECL_DROP_POSITION)
-    return keep_sorted(params, count, topk_ids, topk_weights, token_priority, room, kept);
-  keep_by_position(params, num_tokens, topk_ids, room, kept);
-  return MOECL_OK;
+  const desc_dispatch dispatch = desc_dispatch_of(params);
+  return ref_capacity(&dispatch, num_tokens, topk_ids, topk_weights, token_priority, kept);
 }
 
 void moecl_reference_kept_weights(const moecl_layer_params *params, const float *topk_weights,
                                   const uint8_t *kept, double *weights) {
-  const double scale =
-      params->routed_scaling_factor == 0 ? 1 : (double)params->routed_scaling_factor;
-  double sum = 0;
-  for (int64_t k = 0; k < params->top_k; k++) {
-    weights[k] = kept[k] ? (double)topk_weights[k] : 0;
-    sum += weights[k];
-  }
-  if (!params->renormalize_after_capacity) return;
-  sum = fmax(sum, 0x1p-23 * scale);
-  for (int64_t k = 0; k < params->top_k; k++) weights[k] *= scale / sum;
+  const desc_dispatch dispatch = desc_dispatch_of(params);
+  ref_kept_weights(&dispatch, topk_weights, kept, weights);
 }

@@ -6,7 +6,7 @@
 #define MOECL_TEST_STAND_IN_H
 
 #include "../unit/unit.h"
-#include "kernel/variant.h"
+#include "op/gemm/driver.h"
 #include "ocl/ocl.h"
 #include <unistd.h>
 
@@ -46,11 +46,16 @@ static inline void stand_in_remove(const stand_in *s) {
   if (system(command) != 0) fprintf(stderr, "%s stays\n", s->root);
 }
 
+static inline bool op_is_persistent(const kernel_variant *variant) {
+  return variant->driver == &op_gemm_persistent_driver ||
+         variant->driver == &op_gemm_persistent_tall_driver;
+}
+
 static inline bool is_persistent(const char *gemm) {
-  const kernel_variant *variants;
-  const size_t count = kernel_variants("grouped_gemm", &variants);
+  const kernel_variant *variants = op_gemm_table.rows;
+  const size_t count = op_gemm_table.count;
   for (size_t v = 0; v < count; v++)
-    if (strcmp(variants[v].name, gemm) == 0) return variants[v].flags & KERNEL_PERSISTENT;
+    if (strcmp(variants[v].name, gemm) == 0) return op_is_persistent(&variants[v]);
   return false;
 }
 

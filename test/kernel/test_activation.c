@@ -2,8 +2,8 @@
 /* Every variant's activations at extreme numbers, not a number among them, against
  * double precision: an expert whose weights hand its input through. */
 #include "../unit/unit.h"
-#include "op/grouped_gemm.h"
-#include "op/self_check_data.h"
+#include "op/gemm/driver.h"
+#include "op/check.h"
 #include <math.h>
 
 enum { N = 8, K = 8 }; /* a column's gate is its factor times element 0, its up element 1 */
@@ -81,22 +81,23 @@ static void make_weights(bool gated, double *weights) {
       weights[n * K + k] = n < N && k == 0 ? factor[n] : n >= N && k == 1 ? 1 : 0;
 }
 
-static void check_row(const kernel_variant *variant, const op_gemm_shape *shape,
-                      const double *input, const double *got) {
+static void check_row(const kernel_variant *variant, const op_gemm_desc *desc, const double *input,
+                      const double *got) {
   for (int n = 0; n < N; n++) {
     /* Through a sum of products: infinity times 0 is not a number. */
-    const bool spoilt = shape->gated && !isfinite(input[0]);
-    const double x = factor[n] * input[0], up = spoilt ? NAN : shape->gated ? input[1] : 1;
-    const double want = expected(shape->epilogue, x, up);
-    const double limit = shape->dtype == MOECL_F16 && !shape->output_f32 ? 65504 : 0x1.fep127;
+    const bool spoilt = desc->gated && !isfinite(input[0]);
+    const double x = factor[n] * input[0], up = spoilt ? NAN : desc->gated ? input[1] : 1;
+    const double want = expected(desc->epilogue, x, up);
+    const double limit = desc->output->element == MOECL_F16 ? 65504 : 0x1.fep127;
     const bool equal =
         isnan(want) ? isnan(got[n])
         : fabs(want) > limit * 0.999
             ? !isnan(got[n]) && fabs(got[n]) >= limit * 0.99 && signbit(got[n]) == signbit(want)
-            : fabs(got[n] - want) <= allowed(variant, shape->epilogue, shape->dtype, x, up, want);
+            : fabs(got[n] - want) <=
+                  allowed(variant, desc->epilogue, desc->weights->element, x, up, want);
     if (equal) continue;
     fprintf(stderr, "%s, %s, activation %d of %g, %g: %g instead of %g\n", variant->name,
-            moecl_dtype_name(shape->dtype), (int)shape->epilogue, x, up, got[n], want);
+            desc->weights->name, (int)desc->epilogue, x, up, got[n], want);
     fail();
   }
 }
@@ -107,22 +108,23 @@ static moecl_buffer *upload(moecl_dtype dtype, const double *values, size_t coun
   return buffer;
 }
 
-static void multiply(const kernel_variant *variant, const op_gemm_shape *shape, const double *input,
+static void multiply(const kernel_variant *variant, const op_gemm_desc *desc, const double *input,
                      double *output) {
   op_gemm *gemm = NULL;
   double weights[2 * N * K];
   float raw[ROWS * N];
-  assert_ok(op_gemm_create(context, variant, shape, &gemm));
+  assert_ok(op_gemm_create_unchecked(context, variant, desc, &gemm));
   const int32_t each = (int32_t)op_gemm_tile_rows(gemm, ROWS);
   const int32_t offsets[] = {0, ROWS}, tiles[] = {0, (ROWS + each - 1) / each};
-  const moecl_dtype out = shape->output_f32 ? MOECL_F32 : shape->dtype;
-  make_weights(shape->gated, weights);
-  moecl_buffer *b[] = {upload(shape->input_f32 ? MOECL_F32 : shape->dtype, input, ROWS * K),
-                       upload(shape->dtype, weights, (size_t)(shape->gated ? 2 : 1) * N * K),
-                       NULL,
-                       NULL,
-                       NULL,
-                       NULL};
+  const moecl_dtype out = desc->output->element;
+  make_weights(desc->gated, weights);
+  moecl_buffer *b[] = {
+      upload(desc->input->element, input, ROWS * K),
+      upload(desc->weights->element, weights, (size_t)(desc->gated ? 2 : 1) * N * K),
+      NULL,
+      NULL,
+      NULL,
+      NULL};
   assert_ok(check_upload_words(context, offsets, 2, &b[2]));
   assert_ok(check_upload_words(context, tiles, 2, &b[3]));
   assert_ok(moecl_buffer_create(context, sizeof raw, &b[4]));
@@ -143,32 +145,32 @@ static void multiply(const kernel_variant *variant, const op_gemm_shape *shape, 
 }
 
 static void check(const kernel_variant *variant, op_epilogue kind, moecl_dtype dtype) {
-  const bool f32 = variant->flags & KERNEL_F32_ACTIVATIONS;
-  const op_gemm_shape shape = {.num_experts = 1,
-                               .n = N,
-                               .k = K,
-                               .dtype = dtype,
-                               .epilogue = kind,
-                               .swiglu_alpha = 1.702f,
-                               .swiglu_limit = 7,
-                               .gated = is_gated(kind),
-                               .input_f32 = f32,
-                               .output_f32 = f32};
+  const bool f32 = variant->traits & KERNEL_F32_ACTIVATIONS;
+  const op_gemm_desc desc = {.num_experts = 1,
+                             .n = N,
+                             .k = K,
+                             .weights = desc_format_of(dtype),
+                             .epilogue = kind,
+                             .swiglu_alpha = 1.702f,
+                             .swiglu_limit = 7,
+                             .gated = is_gated(kind),
+                             .input = desc_format_of(f32 ? MOECL_F32 : dtype),
+                             .output = desc_format_of(f32 ? MOECL_F32 : dtype)};
   double input[ROWS * K], output[ROWS * N];
   make_input(dtype, input);
-  multiply(variant, &shape, input, output);
-  for (int r = 0; r < ROWS; r++) check_row(variant, &shape, input + r * K, output + r * N);
+  multiply(variant, &desc, input, output);
+  for (int r = 0; r < ROWS; r++) check_row(variant, &desc, input + r * K, output + r * N);
 }
 
 static void test_extremes(void **state) {
-  const kernel_variant *variants;
-  const size_t count = kernel_variants("grouped_gemm", &variants);
+  const kernel_variant *variants = op_gemm_table.rows;
+  const size_t count = op_gemm_table.count;
   const uint32_t capabilities = context->info.capabilities | MOECL_CAP_LOCAL_MEMORY;
   (void)state;
   for (size_t v = 0; v < count; v++)
     for (int kind = OP_EPILOGUE_NONE; kind <= OP_EPILOGUE_SWIGLU_CLAMPED; kind++)
       for (int dtype = 0; dtype < MOECL_DTYPE_COUNT; dtype++) {
-        if (variants[v].flags & KERNEL_LIBRARY) break; /* a library's products */
+        if (variants[v].traits & KERNEL_LIBRARY) break; /* a library's products */
         if (!kernel_variant_serves(&variants[v], (moecl_dtype)dtype, capabilities)) continue;
         check(&variants[v], (op_epilogue)kind, (moecl_dtype)dtype);
         if (kind != OP_EPILOGUE_SWIGLU_CLAMPED) break; /* the arithmetic is fp32 in all types */

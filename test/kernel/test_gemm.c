@@ -5,8 +5,8 @@
  * usage: test_gemm [persistent]: those alone, by their stand-in (stand_in.h). */
 #include "../unit/unit.h"
 #include "stand_in.h"
-#include "op/grouped_gemm.h"
-#include "op/self_check_data.h"
+#include "op/gemm/driver.h"
+#include "op/check.h"
 #include <math.h>
 
 enum { MOST_EXPERTS = 4 };
@@ -19,7 +19,7 @@ typedef struct load {
 
 typedef struct gemm_case {
   const char *name;
-  op_gemm_shape shape; /* type and experts are set by who runs it */
+  op_gemm_desc desc; /* type and experts are set by who runs it */
   const load *loads;
   size_t load_count;
 } gemm_case;
@@ -46,7 +46,7 @@ static const gemm_case cases[] = {
     CASE("down, one tile", ragged, .n = 128, .k = 24),
     CASE("plain", ragged, .n = 72, .k = 136, .epilogue = OP_EPILOGUE_RELU, .bias = true),
     CASE("odd", ragged, .n = 37, .k = 19, .bias = true, .gather = true),
-    CASE("logits", tokens, .n = 24, .k = 72, .bias = true, .dense = true, .output_f32 = true),
+    CASE("logits", tokens, .n = 24, .k = 72, .bias = true, .ungrouped = true, .exact = true),
 };
 
 static moecl_context *context;
@@ -55,7 +55,7 @@ static bool persistent;
 /* One case with one load: slot s reads row `2s + 1` of the input, or s; all other
  * rows, and what lies behind the last, are NaN. */
 typedef struct problem {
-  op_gemm_shape shape;
+  op_gemm_desc desc;
   const load *load;
   int32_t offsets[MOST_EXPERTS + 1];
   int64_t rows, input_rows, weight_rows;
@@ -63,48 +63,48 @@ typedef struct problem {
 } problem;
 
 static int64_t source_row(const problem *p, int64_t slot) {
-  return p->shape.gather ? 2 * slot + 1 : slot;
+  return p->desc.gather ? 2 * slot + 1 : slot;
 }
 
 static double product(const problem *p, int64_t e, int64_t slot, int64_t row) {
-  const int64_t k = p->shape.k;
+  const int64_t k = p->desc.k;
   const double *a = p->input + source_row(p, slot) * k;
   const double *w = p->weights + (e * p->weight_rows + row) * k;
-  double sum = p->shape.bias ? p->bias[e * p->weight_rows + row] : 0;
+  double sum = p->desc.bias ? p->bias[e * p->weight_rows + row] : 0;
   for (int64_t i = 0; i < k; i++) sum += a[i] * w[i];
   return sum;
 }
 
 static void expect(problem *p) {
-  const int64_t n = p->shape.n;
+  const int64_t n = p->desc.n;
   for (int64_t e = 0; e < p->load->experts; e++)
     for (int64_t slot = p->offsets[e]; slot < p->offsets[e + 1]; slot++)
       for (int64_t c = 0; c < n; c++) {
         double v = product(p, e, slot, c);
-        if (p->shape.epilogue == OP_EPILOGUE_SILU) v /= 1 + exp(-v);
-        if (p->shape.epilogue == OP_EPILOGUE_RELU) v = fmax(v, 0);
-        if (p->shape.gated) v *= product(p, e, slot, n + c);
+        if (p->desc.epilogue == OP_EPILOGUE_SILU) v /= 1 + exp(-v);
+        if (p->desc.epilogue == OP_EPILOGUE_RELU) v = fmax(v, 0);
+        if (p->desc.gated) v *= product(p, e, slot, n + c);
         p->want[slot * n + c] = v;
       }
 }
 
 static problem make_problem(const gemm_case *c, const load *l) {
-  problem p = {.shape = c->shape, .load = l};
+  problem p = {.desc = c->desc, .load = l};
   uint32_t state = 1;
-  p.shape.num_experts = l->experts;
+  p.desc.num_experts = l->experts;
   for (int64_t e = 0; e < l->experts; e++) p.offsets[e + 1] = p.offsets[e] + l->rows[e];
   p.rows = p.offsets[l->experts];
-  p.input_rows = p.shape.gather ? 2 * p.rows + 1 : p.rows + 1;
-  p.weight_rows = p.shape.gated ? 2 * p.shape.n : p.shape.n;
+  p.input_rows = p.desc.gather ? 2 * p.rows + 1 : p.rows + 1;
+  p.weight_rows = p.desc.gated ? 2 * p.desc.n : p.desc.n;
   const size_t weights = (size_t)(l->experts * p.weight_rows);
-  p.input = check_values((size_t)(p.input_rows * p.shape.k), &state);
-  p.weights = check_values(weights * (size_t)p.shape.k, &state);
+  p.input = check_values((size_t)(p.input_rows * p.desc.k), &state);
+  p.weights = check_values(weights * (size_t)p.desc.k, &state);
   p.bias = check_values(weights, &state);
-  p.want = malloc((size_t)(p.rows * p.shape.n) * sizeof *p.want);
+  p.want = malloc((size_t)(p.rows * p.desc.n) * sizeof *p.want);
   assert_true(p.input && p.weights && p.bias && p.want);
   for (int64_t r = 0; r < p.input_rows; r++)
-    if (r == p.input_rows - 1 || (p.shape.gather && r % 2 == 0))
-      for (int64_t i = 0; i < p.shape.k; i++) p.input[r * p.shape.k + i] = NAN;
+    if (r == p.input_rows - 1 || (p.desc.gather && r % 2 == 0))
+      for (int64_t i = 0; i < p.desc.k; i++) p.input[r * p.desc.k + i] = NAN;
   expect(&p);
   return p;
 }
@@ -137,8 +137,8 @@ static void check_output(const problem *p, const char *what, const kernel_varian
                          const moecl_buffer *output, moecl_dtype type) {
   static const double by_type[MOECL_DTYPE_COUNT] = {
       [MOECL_F32] = 1e-5, [MOECL_F16] = 1e-3, [MOECL_BF16] = 8e-3};
-  const double tolerance = variant->flags & KERNEL_TF32 ? by_type[MOECL_F16] : by_type[type];
-  const size_t count = (size_t)(p->rows * p->shape.n), row = (size_t)p->shape.n;
+  const double tolerance = variant->traits & KERNEL_TF32 ? by_type[MOECL_F16] : by_type[type];
+  const size_t count = (size_t)(p->rows * p->desc.n), row = (size_t)p->desc.n;
   const size_t one = moecl_dtype_size(type);
   unsigned char *raw = malloc((count + row) * one);
   double *got = malloc(count * sizeof *got);
@@ -149,8 +149,8 @@ static void check_output(const problem *p, const char *what, const kernel_varian
     const double want = p->want[i];
     if (fabs(got[i] - want) <= tolerance * (1 + fabs(want))) continue;
     fprintf(stderr, "%s, %s, %s, rows %d %d %d %d: slot %zu, column %zu is %g, expected %g\n",
-            variant->name, what, moecl_dtype_name(p->shape.dtype), p->load->rows[0],
-            p->load->rows[1], p->load->rows[2], p->load->rows[3], i / row, i % row, got[i], want);
+            variant->name, what, p->desc.weights->name, p->load->rows[0], p->load->rows[1],
+            p->load->rows[2], p->load->rows[3], i / row, i % row, got[i], want);
     fail();
   }
   for (size_t i = count * one; i < (count + row) * one; i++) assert_int_equal(raw[i], 0xff);
@@ -159,12 +159,11 @@ static void check_output(const problem *p, const char *what, const kernel_varian
 
 /* Returns the rows of the tiles that it was made with. */
 static int32_t check_gemm(const kernel_variant *variant, const problem *p, const char *what) {
-  const op_gemm_shape *s = &p->shape;
-  const moecl_dtype in = s->input_f32 ? MOECL_F32 : s->dtype;
-  const moecl_dtype out = s->output_f32 ? MOECL_F32 : s->dtype;
+  const op_gemm_desc *s = &p->desc;
+  const moecl_dtype in = s->input->element, out = s->output->element;
   const int64_t experts = s->num_experts;
   op_gemm *gemm = NULL;
-  assert_ok(op_gemm_create(context, variant, s, &gemm));
+  assert_ok(op_gemm_create_unchecked(context, variant, s, &gemm));
   const int32_t each = (int32_t)op_gemm_tile_rows(gemm, p->rows);
   int32_t tiles[MOST_EXPERTS + 1] = {0}, *slot_token = malloc((size_t)p->rows * 4);
   assert_non_null(slot_token);
@@ -172,8 +171,8 @@ static int32_t check_gemm(const kernel_variant *variant, const problem *p, const
     tiles[e + 1] = tiles[e] + (p->load->rows[e] + each - 1) / each;
   for (int64_t i = 0; i < p->rows; i++) slot_token[i] = (int32_t)source_row(p, i);
   moecl_buffer *b[] = {upload(in, p->input, p->input_rows * s->k),
-                       upload(s->dtype, p->weights, experts * p->weight_rows * s->k),
-                       upload(s->dtype, p->bias, experts * p->weight_rows),
+                       upload(s->weights->element, p->weights, experts * p->weight_rows * s->k),
+                       upload(s->weights->element, p->bias, experts * p->weight_rows),
                        words(slot_token, p->rows),
                        words(p->offsets, experts + 1),
                        words(tiles, experts + 1),
@@ -190,7 +189,7 @@ static int32_t check_gemm(const kernel_variant *variant, const problem *p, const
                          .scratch = b[7],
                          .rows = p->rows};
   ocl_chain chain = {.context = context};
-  assert_ok(op_gemm_enqueue(gemm, &chain, &io));
+  assert_ok(gemm->driver->enqueue(gemm, &chain, &io)); /* with these lists */
   check_output(p, what, variant, b[6], out);
   for (size_t i = 0; i < sizeof b / sizeof b[0]; i++) moecl_buffer_destroy(&b[i]);
   op_gemm_destroy(&gemm);
@@ -204,7 +203,7 @@ typedef struct heights {
 } heights;
 
 static void note(heights *h, const kernel_variant *variant, int32_t each) {
-  if (!(variant->flags & KERNEL_HEIGHTS)) return;
+  if (!(variant->driver == &op_gemm_heights_driver)) return;
   if (each == (int32_t)variant->tile_m) h->tall = true;
   else if (each == 8) h->few = true;
   else h->low = true;
@@ -214,33 +213,34 @@ static void check_case(const kernel_variant *variant, const gemm_case *c, moecl_
   heights seen = {0};
   for (size_t i = 0; i < c->load_count; i++) {
     problem p = make_problem(c, &c->loads[i]);
-    const bool f32 = variant->flags & KERNEL_F32_ACTIVATIONS;
-    p.shape.dtype = dtype;
-    p.shape.input_f32 = f32;
-    p.shape.output_f32 |= f32;
-    if (op_gemm_accepts(variant, &p.shape)) note(&seen, variant, check_gemm(variant, &p, c->name));
+    const bool f32 = variant->traits & KERNEL_F32_ACTIVATIONS;
+    p.desc.weights = desc_format_of(dtype);
+    p.desc.input = desc_format_of(f32 ? MOECL_F32 : dtype);
+    p.desc.output = desc_format_of(f32 || p.desc.exact ? MOECL_F32 : dtype);
+    if (kernel_variant_accepts(variant, &p.desc))
+      note(&seen, variant, check_gemm(variant, &p, c->name));
     release_problem(&p);
   }
-  const op_gemm_shape *s = &c->shape;
+  const op_gemm_desc *s = &c->desc;
   /* No kernel was left out; a dense one's hang on the device's compute units. */
-  if (variant->flags & KERNEL_HEIGHTS && s->n % 8 == 0 && !s->dense)
+  if (variant->driver == &op_gemm_heights_driver && s->n % 8 == 0 && !s->ungrouped)
     assert_true(seen.few && seen.low && seen.tall);
 }
 
 /* In fp32 every case; in the narrow types those that reach code of their own. A
  * library's GEMM is the library's to test. */
 static bool wanted(const kernel_variant *variant, const gemm_case *c, moecl_dtype dtype) {
-  if (variant->flags & KERNEL_LIBRARY) return false;
-  if (persistent && !(variant->flags & KERNEL_PERSISTENT)) return false;
+  if (variant->traits & KERNEL_LIBRARY) return false;
+  if (persistent && !op_is_persistent(variant)) return false;
   /* Local memory that is not dedicated is slow, and right all the same. */
   const uint32_t capabilities = context->info.capabilities | MOECL_CAP_LOCAL_MEMORY;
   if (!kernel_variant_serves(variant, dtype, capabilities)) return false;
-  return dtype == MOECL_F32 || c->shape.dense || c->shape.n == 136 || c->shape.n == 200;
+  return dtype == MOECL_F32 || c->desc.ungrouped || c->desc.n == 136 || c->desc.n == 200;
 }
 
 static void check_dtype(moecl_dtype dtype) {
-  const kernel_variant *variants;
-  const size_t count = kernel_variants("grouped_gemm", &variants);
+  const kernel_variant *variants = op_gemm_table.rows;
+  const size_t count = op_gemm_table.count;
   for (size_t v = 0; v < count; v++)
     for (size_t i = 0; i < sizeof cases / sizeof cases[0]; i++)
       if (wanted(&variants[v], &cases[i], dtype)) check_case(&variants[v], &cases[i], dtype);

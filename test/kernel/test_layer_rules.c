@@ -6,6 +6,7 @@
 #include "layer_run.h"
 #include "moecl/opencl.h"
 #include "layer/layer.h"
+#include "op/gemm/driver.h"
 #include <math.h>
 
 static moecl_context *context;
@@ -94,10 +95,10 @@ static void check_nonfinite(const char *name, const char *gemm, moecl_dtype dtyp
 }
 
 static bool takes_odd(const char *gemm) {
-  const kernel_variant *variants;
-  const size_t count = kernel_variants("grouped_gemm", &variants);
+  const kernel_variant *variants = op_gemm_table.rows;
+  const size_t count = op_gemm_table.count;
   for (size_t v = 0; v < count; v++)
-    if (strcmp(variants[v].name, gemm) == 0) return !(variants[v].flags & KERNEL_EIGHTS);
+    if (strcmp(variants[v].name, gemm) == 0) return !variants[v].accepts;
   return true;
 }
 
@@ -505,20 +506,24 @@ static void test_unknown_variant(void **state) {
   assert_int_equal(moecl_variants_available(context, "grouped_gemm", MOECL_F32, NULL, 0), count);
 }
 
+#define FP32                                                                                       \
+  .weights = desc_format_of(MOECL_F32), .input = desc_format_of(MOECL_F32),                        \
+  .output = desc_format_of(MOECL_F32)
+
 /* The library counts in 32 bits, and some drivers crash on views that overlap. */
 static void test_library_weights(void **state) {
-  const kernel_variant *variants, *library = NULL;
-  const size_t count = kernel_variants("grouped_gemm", &variants);
+  const kernel_variant *variants = op_gemm_table.rows, *library = NULL;
+  const size_t count = op_gemm_table.count;
   op_gemm *gemm = (op_gemm *)state;
   for (size_t i = 0; i < count; i++)
-    if (variants[i].flags & KERNEL_LIBRARY) library = &variants[i];
+    if (variants[i].traits & KERNEL_LIBRARY) library = &variants[i];
   assert_non_null(library);
-  op_gemm_shape shape = {.num_experts = 1, .n = 32768, .k = 32768, .gated = true};
-  refused(op_gemm_create(context, library, &shape, &gemm), MOECL_ERROR_UNSUPPORTED,
+  op_gemm_desc shape = {.num_experts = 1, .n = 32768, .k = 32768, FP32, .gated = true};
+  refused(op_gemm_create_unchecked(context, library, &shape, &gemm), MOECL_ERROR_UNSUPPORTED,
           "reaches 2147483647 elements of one expert's weights, here are 2147483648");
   assert_null(gemm);
-  shape = (op_gemm_shape){.num_experts = 3, .n = 7, .k = 3};
-  assert_ok(op_gemm_create(context, library, &shape, &gemm));
+  shape = (op_gemm_desc){.num_experts = 3, .n = 7, .k = 3, FP32};
+  assert_ok(op_gemm_create_unchecked(context, library, &shape, &gemm));
   assert_int_equal(gemm->packed_elements * sizeof(float) % moecl_buffer_alignment(context), 0);
   assert_true(gemm->packed_elements >= 7 * 3);
   op_gemm_destroy(&gemm);

@@ -2,10 +2,10 @@
 /* Operations one by one: permute and combine against plain C. */
 #include "../unit/unit.h"
 #include "layers.h"
-#include "op/combine.h"
-#include "op/grouped_gemm.h"
-#include "op/permute.h"
-#include "op/scale.h"
+#include "op/combine/combine.h"
+#include "op/gemm/driver.h"
+#include "op/permute/permute.h"
+#include "op/permute/scale.h"
 #include <math.h>
 #include <sys/mman.h>
 #ifdef __GLIBC__
@@ -198,7 +198,8 @@ static void check_permute(const permute_case *c, const kernel_variant *variant) 
   draw_logits(c, ids, logits);
   permuted want;
   op_permute permute;
-  assert_ok(op_permute_create(context, variant, &layer, &permute));
+  const desc_dispatch dispatch = desc_dispatch_of(&layer);
+  assert_ok(op_permute_create_unchecked(context, variant, &dispatch, &permute));
   moecl_buffer *b[] = {words(ids, all),
                        words(weights, all),
                        words(NULL, op_permute_most_blocks(c->tokens, c->top_k) * experts),
@@ -227,7 +228,7 @@ static void check_permute(const permute_case *c, const kernel_variant *variant) 
                             .tile_m = 48};
   ocl_chain chain = {.context = context};
   assert_ok(op_permute_enqueue(&permute, &chain, &io));
-  if (op_permute_prioritizes(&layer)) priority = read_priorities(c, logits, b[11]);
+  if (desc_prioritizes(&dispatch)) priority = read_priorities(c, logits, b[11]);
   model(&layer, c->tokens, 48, ids, weights, priority, &want);
   same_words(c->name, "tokens_per_expert", b[3], want.tokens_per_expert, experts);
   same_words(c->name, "expert_offsets", b[4], want.expert_offsets, experts + 1);
@@ -294,14 +295,14 @@ static bool serves_here(const kernel_variant *variant, moecl_dtype dtype) {
 }
 
 static bool takes_permute_case(const kernel_variant *variant, const permute_case *c) {
-  const moecl_layer_params layer = {.capacity_factor = c->capacity_factor};
-  return serves_here(variant, MOECL_F32) && op_permute_accepts(variant, &layer);
+  const desc_dispatch dispatch = {.capacity_factor = c->capacity_factor};
+  return serves_here(variant, MOECL_F32) && kernel_variant_accepts(variant, &dispatch);
 }
 
 static void test_permute(void **state) {
   (void)state;
-  const kernel_variant *variants;
-  const size_t count = kernel_variants("permute", &variants);
+  const kernel_variant *variants = op_permute_table.rows;
+  const size_t count = op_permute_table.count;
   for (size_t v = 0; v < count; v++)
     for (size_t i = 0; i < sizeof permute_cases / sizeof permute_cases[0]; i++)
       if (takes_permute_case(&variants[v], &permute_cases[i]))
@@ -327,14 +328,14 @@ enum { PLAIN_FORM, INPUT_FORM, SHARED_FORM, GATE_FORM, FORMS };
 static void check_combine(const kernel_variant *variant, int64_t tokens, int64_t hidden,
                           int64_t top_k, moecl_dtype dtype, bool input_f32, int form,
                           bool identity) {
-  const moecl_layer_params layer = {.hidden_size = hidden,
-                                    .top_k = top_k,
-                                    .dtype = dtype,
-                                    .num_experts = 4,
-                                    .num_identity_experts = identity ? 2 : 0,
-                                    .weight_on_input = form == INPUT_FORM,
-                                    .shared_intermediate_size = form >= SHARED_FORM,
-                                    .shared_gate = form == GATE_FORM};
+  const op_combine_desc desc = {.hidden_size = hidden,
+                                .top_k = top_k,
+                                .input = desc_format_of(input_f32 ? MOECL_F32 : dtype),
+                                .output = desc_format_of(dtype),
+                                .weighted = form != INPUT_FORM,
+                                .shared = form >= SHARED_FORM,
+                                .shared_gate = form == GATE_FORM,
+                                .first_identity = identity ? 2 : 0};
   const moecl_dtype from = input_f32 ? MOECL_F32 : dtype;
   const size_t all = (size_t)(tokens * top_k), slot_rows = all + 1, out = (size_t)(tokens * hidden);
   const size_t rows = slot_rows + (size_t)tokens;
@@ -386,7 +387,7 @@ static void check_combine(const kernel_variant *variant, int64_t tokens, int64_t
   assert_ok(moecl_buffer_create(context, out * moecl_dtype_size(dtype), &output));
   assert_ok(moecl_buffer_fill_byte(output, 0, moecl_buffer_size(output), 0xff));
   op_combine combine;
-  assert_ok(op_combine_create(context, variant, &layer, input_f32, &combine));
+  assert_ok(op_combine_create_unchecked(context, variant, &desc, &combine));
   ocl_chain chain = {.context = context};
   const op_combine_io io = {.num_tokens = tokens,
                             .expert_output = input,
@@ -413,15 +414,18 @@ static void check_combine(const kernel_variant *variant, int64_t tokens, int64_t
 static void test_combine(void **state) {
   static const int64_t sizes[][3] = {{20, 64, 2},  {33, 67, 5},  {3, 1, 1},
                                      {7, 257, 64}, {2, 3000, 3}, {5, 1032, 8}};
-  const kernel_variant *variants;
-  const size_t count = kernel_variants("combine", &variants);
+  const kernel_variant *variants = op_combine_table.rows;
+  const size_t count = op_combine_table.count;
   (void)state;
   for (size_t v = 0; v < count; v++)
     for (int dtype = 0; dtype < MOECL_DTYPE_COUNT; dtype++) {
       if (!serves_here(&variants[v], (moecl_dtype)dtype)) continue;
       for (size_t i = 0; i < 2 * sizeof sizes / sizeof sizes[0]; i++) {
-        const moecl_layer_params layer = {.hidden_size = sizes[i / 2][1]};
-        if (!op_combine_accepts(&variants[v], &layer, i % 2)) continue;
+        const desc_format *type = desc_format_of((moecl_dtype)dtype);
+        const op_combine_desc desc = {.hidden_size = sizes[i / 2][1],
+                                      .input = i % 2 ? desc_format_of(MOECL_F32) : type,
+                                      .output = type};
+        if (!kernel_variant_accepts(&variants[v], &desc)) continue;
         for (int form = 0; form < 2 * FORMS; form++)
           if (form != FORMS + INPUT_FORM) /* not with identity experts */
             check_combine(&variants[v], sizes[i / 2][0], sizes[i / 2][1], sizes[i / 2][2],
@@ -436,8 +440,10 @@ static void test_combine(void **state) {
  * they are written as fp32. Nothing else is touched: the last slot has no row. */
 static void check_scale(int64_t tokens, int64_t hidden, int64_t top_k, moecl_dtype dtype,
                         bool f32) {
-  const moecl_layer_params layer = {
-      .hidden_size = hidden, .top_k = top_k, .dtype = dtype, .weight_on_input = true};
+  const op_scale_desc desc = {.hidden_size = hidden,
+                              .top_k = top_k,
+                              .rows = desc_format_of(f32 ? MOECL_F32 : dtype),
+                              .rounded = desc_format_of(dtype)};
   const moecl_dtype row_type = f32 ? MOECL_F32 : dtype;
   const size_t all = (size_t)(tokens * top_k), width = (size_t)hidden;
   double *x = allocate((size_t)tokens * width * 8), *got = allocate((all + 1) * width * 8);
@@ -462,7 +468,7 @@ static void check_scale(int64_t tokens, int64_t hidden, int64_t top_k, moecl_dty
   assert_ok(moecl_buffer_create(context, (all + 1) * width * one, &scaled));
   assert_ok(moecl_buffer_fill_byte(scaled, 0, moecl_buffer_size(scaled), 0xff)); /* NaN */
   op_scale scale;
-  assert_ok(op_scale_create(context, &layer, f32, &scale));
+  assert_ok(op_scale_create(context, &desc, &scale));
   ocl_chain chain = {.context = context};
   const op_scale_io io = {.num_tokens = tokens,
                           .hidden = input,
@@ -590,7 +596,7 @@ static far_memory set_far_weights(const far_case *c, op_gemm *gemm) {
   assert_ok(moecl_buffer_write_wait(weights, 0, count * 2, raw));
   moecl_buffer_destroy(&gemm->weights);
   gemm->weights = all.buffer;
-  gemm->shape.num_experts = c->experts;
+  gemm->desc.num_experts = c->experts;
   assert_ok(op_gemm_set_weights(gemm, c->experts - 1, 1, weights, 0));
   moecl_buffer_destroy(&weights);
   free(values), free(raw);
@@ -630,22 +636,22 @@ static void check_far_output(const far_case *c, const char *variant, moecl_dtype
   free(values), free(raw);
 }
 
-static op_gemm_shape far_shape(const kernel_variant *variant, const far_case *c) {
-  const bool f32 = variant->flags & KERNEL_F32_ACTIVATIONS;
-  return (op_gemm_shape){.num_experts = 1,
-                         .n = c->n,
-                         .k = c->k,
-                         .dtype = c->dtype,
-                         .gated = c->gated,
-                         .gather = c->part == FAR_GATHERED,
-                         .input_f32 = f32,
-                         .output_f32 = f32};
+static op_gemm_desc far_desc(const kernel_variant *variant, const far_case *c) {
+  const bool f32 = variant->traits & KERNEL_F32_ACTIVATIONS;
+  return (op_gemm_desc){.num_experts = 1,
+                        .n = c->n,
+                        .k = c->k,
+                        .weights = desc_format_of(c->dtype),
+                        .gated = c->gated,
+                        .gather = c->part == FAR_GATHERED,
+                        .input = desc_format_of(f32 ? MOECL_F32 : c->dtype),
+                        .output = desc_format_of(f32 ? MOECL_F32 : c->dtype)};
 }
 
 /* Three rows, all of them the last expert's. */
 static void check_far_gemm(const kernel_variant *variant, const far_case *c) {
-  const op_gemm_shape shape = far_shape(variant, c);
-  const moecl_dtype type = shape.input_f32 ? MOECL_F32 : c->dtype;
+  const op_gemm_desc desc = far_desc(variant, c);
+  const moecl_dtype type = desc.input->element;
   const int32_t far = c->part == FAR_WEIGHTS ? 0 : far_row(c->n > c->k ? c->n : c->k);
   const int32_t slot = c->part == FAR_GATHERED ? 0 : far;
   const int32_t tokens[FAR_ROWS] = {far + 2, far + 1, far};
@@ -654,7 +660,7 @@ static void check_far_gemm(const kernel_variant *variant, const far_case *c) {
   offsets[c->experts] = slot + FAR_ROWS;
   tiles[c->experts] = 1;
   op_gemm *gemm = NULL;
-  assert_ok(op_gemm_create(context, variant, &shape, &gemm));
+  assert_ok(op_gemm_create_unchecked(context, variant, &desc, &gemm));
   far_memory weights = set_far_weights(c, gemm), input = far_input(c, type, far);
   far_memory output =
       far_buffer(((uint64_t)slot + FAR_ROWS) * (uint64_t)c->n * moecl_dtype_size(type));
@@ -669,7 +675,7 @@ static void check_far_gemm(const kernel_variant *variant, const far_case *c) {
                          .output = output.buffer,
                          .scratch = b[3],
                          .rows = FAR_ROWS};
-  if (variant->flags & KERNEL_LIBRARY && slot > 0) { /* 32-bit by nature: refused, not wrong */
+  if (variant->traits & KERNEL_LIBRARY && slot > 0) { /* 32-bit by nature: refused, not wrong */
     assert_int_equal(op_gemm_enqueue(gemm, &chain, &io), MOECL_ERROR_UNSUPPORTED);
   } else {
     assert_ok(op_gemm_enqueue(gemm, &chain, &io));
@@ -694,15 +700,15 @@ static int leave_memory_alone(void **state) {
 /* Every variant that takes these sizes; all of them take multiples of 8. */
 static void check_far(far_part part, uint32_t library, int64_t experts, int64_t n, int64_t k,
                       bool gated) {
-  const kernel_variant *variants;
-  const size_t count = kernel_variants("grouped_gemm", &variants);
+  const kernel_variant *variants = op_gemm_table.rows;
+  const size_t count = op_gemm_table.count;
   const far_case c = {part, experts, n, k, gated, part == FAR_WEIGHTS ? MOECL_F16 : MOECL_BF16};
   for (size_t v = 0; v < count; v++) {
     if (!kernel_variant_serves(&variants[v], c.dtype, context->info.capabilities) ||
-        (variants[v].flags & KERNEL_LIBRARY) != library)
+        (variants[v].traits & KERNEL_LIBRARY) != library)
       continue;
-    const op_gemm_shape shape = far_shape(&variants[v], &c);
-    const bool accepts = op_gemm_accepts(&variants[v], &shape);
+    const op_gemm_desc desc = far_desc(&variants[v], &c);
+    const bool accepts = kernel_variant_accepts(&variants[v], &desc);
     assert_true(accepts || n % 8 || k % 8);
     if (accepts) check_far_gemm(&variants[v], &c);
   }
@@ -760,7 +766,11 @@ static void test_far_library_weights(void **state) {
 /* A token's rows lie at the beginning of expert_output and beyond 2^32. */
 static void check_far_combine(const kernel_variant *variant) {
   enum { WIDTH = 70008 };
-  const moecl_layer_params layer = {.hidden_size = WIDTH, .top_k = 2, .dtype = MOECL_BF16};
+  const op_combine_desc desc = {.hidden_size = WIDTH,
+                                .top_k = 2,
+                                .input = desc_format_of(MOECL_BF16),
+                                .output = desc_format_of(MOECL_BF16),
+                                .weighted = true};
   const int32_t slots[2] = {0, far_row(WIDTH)};
   const float weights[2] = {0.5f, 2.0f};
   const uint64_t row = WIDTH * 2, at = (uint64_t)slots[1] * row;
@@ -775,7 +785,7 @@ static void check_far_combine(const kernel_variant *variant) {
   moecl_from_double(MOECL_BF16, values, WIDTH, raw);
   far_write(&input, 0, row, raw);
   far_write(&input, at, row, raw);
-  assert_ok(op_combine_create(context, variant, &layer, false, &combine));
+  assert_ok(op_combine_create_unchecked(context, variant, &desc, &combine));
   ocl_chain chain = {.context = context};
   const op_combine_io io = {.num_tokens = 1,
                             .expert_output = input.buffer,
@@ -794,8 +804,8 @@ static void check_far_combine(const kernel_variant *variant) {
 }
 
 static void test_far_combine(void **state) {
-  const kernel_variant *variants;
-  const size_t count = kernel_variants("combine", &variants);
+  const kernel_variant *variants = op_combine_table.rows;
+  const size_t count = op_combine_table.count;
   (void)state;
   for (size_t v = 0; v < count; v++)
     if (serves_here(&variants[v], MOECL_BF16)) check_far_combine(&variants[v]);

@@ -5,7 +5,7 @@
 #include "cases.h"
 #include "kernel/variant.h"
 #include "layers.h"
-#include "op/router.h"
+#include "op/router/router.h"
 #include <math.h>
 
 static moecl_context *context;
@@ -259,8 +259,9 @@ static void run(const kernel_variant *variant, routed *r) {
   const moecl_layer_params *layer = &r->layer;
   const uint64_t experts = (uint64_t)layer->num_experts;
   const uint64_t all = (uint64_t)(r->tokens * layer->top_k);
-  ocl_kernel *kernel = NULL;
-  assert_ok(op_router_topk_kernel(context, variant, layer, &kernel));
+  const desc_rule rule = desc_rule_of(layer);
+  op_router router;
+  assert_ok(op_router_create_unchecked(context, variant, &rule, &router));
   moecl_buffer *b[] = {words(r->logits, (uint64_t)r->tokens * experts), words(r->bias, experts),
                        words(NULL, all), words(NULL, all),
                        words(NULL, op_permute_most_blocks(r->tokens, layer->top_k) * experts)};
@@ -272,13 +273,13 @@ static void run(const kernel_variant *variant, routed *r) {
                            .topk_weights = b[3],
                            .block_counts = b[4]};
   ocl_chain chain = {.context = context};
-  assert_ok(op_router_enqueue_topk(kernel, variant, layer, &chain, &io));
+  assert_ok(op_router_enqueue(&router, &chain, &io));
   if (all > 0) {
     assert_ok(moecl_buffer_read_wait(b[2], 0, all * 4, r->ids));
     assert_ok(moecl_buffer_read_wait(b[3], 0, all * 4, r->weights));
   }
   for (size_t i = 0; i < sizeof b / sizeof b[0]; i++) moecl_buffer_destroy(&b[i]);
-  ocl_kernel_destroy(&kernel);
+  op_router_release(&router);
 }
 
 static routed make_routed(const rule *rule, const topk_case *c) {
@@ -332,8 +333,8 @@ static bool serves(const kernel_variant *variant) {
 
 /* Every variant that can run here; one source under two names once. */
 static void for_each_variant(void (*check)(const kernel_variant *, const rule *)) {
-  const kernel_variant *variants;
-  const size_t count = kernel_variants("router", &variants);
+  const kernel_variant *variants = op_router_table.rows;
+  const size_t count = op_router_table.count;
   for (size_t v = 0; v < count; v++) {
     bool again = false;
     for (size_t w = v + 1; w < count; w++)
@@ -445,8 +446,8 @@ static void check_saturated(const kernel_variant *variant) {
 }
 
 static void test_saturated(void **state) {
-  const kernel_variant *variants;
-  const size_t count = kernel_variants("router", &variants);
+  const kernel_variant *variants = op_router_table.rows;
+  const size_t count = op_router_table.count;
   (void)state;
   for (size_t v = 0; v < count; v++)
     if (kernel_variant_serves(&variants[v], MOECL_F32, context->info.capabilities))
@@ -456,8 +457,8 @@ static void test_saturated(void **state) {
 /* All chosen shares underflow: the softmax over the chosen, or with a least sum 0. */
 static void test_underflow(void **state) {
   static const float logits[] = {-200, -199.5f, 0, -300}, bias[] = {5, 5, 0, 0};
-  const kernel_variant *variants;
-  const size_t count = kernel_variants("router", &variants);
+  const kernel_variant *variants = op_router_table.rows;
+  const size_t count = op_router_table.count;
   (void)state;
   for (size_t v = 0; v < count; v++)
     for (int guarded = 0; guarded < 3; guarded++) {

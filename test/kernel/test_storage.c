@@ -4,8 +4,8 @@
  * is known by hand. */
 #include "../unit/unit.h"
 #include "layers.h"
-#include "op/grouped_gemm.h"
-#include "op/self_check_data.h"
+#include "op/gemm/driver.h"
+#include "op/check.h"
 #include <math.h>
 #include <string.h>
 
@@ -232,13 +232,13 @@ static double stored(moecl_dtype dtype, double x) {
  * of all sizes, and ties. */
 static void check_rounding(const kernel_variant *variant, moecl_dtype dtype) {
   enum { ROWS = 500 };
-  const op_gemm_shape shape = {.num_experts = 1,
-                               .n = N,
-                               .k = N,
-                               .dtype = dtype,
-                               .input_f32 = true,
-                               .output_f32 = true,
-                               .round_output = true};
+  const op_gemm_desc desc = {.num_experts = 1,
+                             .n = N,
+                             .k = N,
+                             .weights = desc_format_of(dtype),
+                             .input = desc_format_of(MOECL_F32),
+                             .output = desc_format_of(MOECL_F32),
+                             .rounded = desc_format_of(dtype)};
   static float input[ROWS * N], output[ROWS * N];
   uint32_t state = (uint32_t)case_seed();
   for (int i = 0; i < ROWS * N; i++) {
@@ -253,7 +253,7 @@ static void check_rounding(const kernel_variant *variant, moecl_dtype dtype) {
   double one[N * N];
   for (int i = 0; i < N * N; i++) one[i] = i % (N + 1) == 0;
   op_gemm *gemm = NULL;
-  assert_ok(op_gemm_create(context, variant, &shape, &gemm));
+  assert_ok(op_gemm_create_unchecked(context, variant, &desc, &gemm));
   const int32_t each = (int32_t)op_gemm_tile_rows(gemm, ROWS);
   const int32_t offsets[] = {0, ROWS}, tiles[] = {0, (ROWS + each - 1) / each};
   moecl_buffer *b[5] = {NULL};
@@ -280,12 +280,12 @@ static void check_rounding(const kernel_variant *variant, moecl_dtype dtype) {
 }
 
 static void test_rounding(void **state) {
-  const kernel_variant *variants;
-  const size_t count = kernel_variants("grouped_gemm", &variants);
+  const kernel_variant *variants = op_gemm_table.rows;
+  const size_t count = op_gemm_table.count;
   (void)state;
   for (size_t v = 0; v < count; v++)
     for (int dtype = MOECL_F16; dtype <= MOECL_BF16; dtype++)
-      if (variants[v].flags & KERNEL_F32_ACTIVATIONS && !(variants[v].flags & KERNEL_LIBRARY) &&
+      if (variants[v].traits & KERNEL_F32_ACTIVATIONS && !(variants[v].traits & KERNEL_LIBRARY) &&
           kernel_variant_serves(&variants[v], (moecl_dtype)dtype, context->info.capabilities))
         check_rounding(&variants[v], (moecl_dtype)dtype);
 }

@@ -2,6 +2,8 @@
 /* Which variant serves where others fail: kernels are spoilt in a copy of cl/,
  * and the layer that is created with them tells what it made of that. */
 #include "kernel/choose.h"
+#include "op/combine/combine.h"
+#include "op/router/router.h"
 #include "layer_run.h"
 #include <unistd.h>
 
@@ -336,7 +338,7 @@ static void test_choose(void **state) {
   context->info.capabilities |= MOECL_CAP_CPU; /* there are two candidates then */
   for (size_t i = 0; i < sizeof cases / sizeof cases[0]; i++) {
     trial t = {.context = context, .first = cases[i].first};
-    const kernel_choice choice = {.operation = "router", .try_variant = try_one, .user = &t};
+    const kernel_choice choice = {.table = &op_router_table, .try_variant = try_one, .user = &t};
     const kernel_variant *chosen;
     size_t set_aside;
     const bool serves = cases[i].tried > 1 || cases[i].first == MOECL_OK;

@@ -4,6 +4,8 @@
 #define _GNU_SOURCE
 #include "cache_fixture.h"
 #include "kernel/choose.h"
+#include "op/combine/combine.h"
+#include "op/router/router.h"
 #include "small_layer.h"
 #include <sys/auxv.h>
 #include <sys/stat.h>
@@ -152,9 +154,9 @@ static int choose(const fixture *f, moecl_status want, test_log *log) {
   const kernel_variant *chosen = NULL;
   size_t set_aside = 99;
   trial t = {context, 0};
-  const kernel_choice choice = {.operation = "combine",
+  const kernel_choice choice = {.table = &op_combine_table,
                                 .asked = "generic",
-                                .dtype = MOECL_F32,
+                                .element = MOECL_F32,
                                 .try_variant = try_answer,
                                 .user = &t};
   assert_int_equal(kernel_choose(context, &choice, &chosen, &set_aside), want);

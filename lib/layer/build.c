@@ -1,0 +1,533 @@
+// SPDX-License-Identifier: MIT
+/* A layer's plan: its tensors, and the steps that the rows of paths.c are made of. */
+#include "base/base.h"
+#include "layer/layer.h"
+#include <stdlib.h>
+
+/* ---- tensors ---- */
+
+static void add_router_tensors(layer_builder *b) {
+  const moecl_layer_params *params = &b->layer->params;
+  const uint64_t tokens = (uint64_t)b->plan->num_tokens, hidden = (uint64_t)params->hidden_size;
+  const uint64_t experts = (uint64_t)params->num_experts, top_k = (uint64_t)params->top_k;
+  const desc_format *f32 = desc_format_of(MOECL_F32), *int32 = &desc_int32;
+  layer_tensors *at = b->at;
+  plan *p = b->plan;
+  at->hidden_states = plan_add(p, PLAN_INPUT, "hidden_states", b->layer->stored, tokens, hidden);
+  at->output = plan_add(p, PLAN_OUTPUT, "output", b->layer->stored, tokens, hidden);
+  at->hidden_f32 = plan_add(p, PLAN_TEMPORARY, "hidden_f32", f32, tokens, hidden);
+  at->router_input = plan_add(p, PLAN_TEMPORARY, "router_input", f32, tokens, hidden);
+  at->logits = plan_add(p, PLAN_SAVED, "router_logits", f32, tokens, experts);
+  at->noise_logits = plan_add(p, PLAN_TEMPORARY, "noise_logits", f32, tokens, experts);
+  at->correction_bias = PLAN_NONE;
+  if (params->score_correction_bias)
+    at->correction_bias = plan_add(p, PLAN_WEIGHT, "score_correction_bias", f32, 1, experts);
+  at->topk_ids = plan_add(p, PLAN_SAVED, "topk_ids", int32, tokens, top_k);
+  at->topk_weights = plan_add(p, PLAN_SAVED, "topk_weights", f32, tokens, top_k);
+}
+
+static void add_permute_tensors(layer_builder *b) {
+  const moecl_layer_params *params = &b->layer->params;
+  const uint64_t tokens = (uint64_t)b->plan->num_tokens, experts = (uint64_t)params->num_experts;
+  const uint64_t top_k = (uint64_t)params->top_k, slots = tokens * top_k;
+  const uint64_t blocks = op_permute_most_blocks((int64_t)tokens, params->top_k);
+  const desc_format *f32 = desc_format_of(MOECL_F32), *int32 = &desc_int32;
+  layer_tensors *at = b->at;
+  plan *p = b->plan;
+  at->block_counts = plan_add(p, PLAN_TEMPORARY, "block_counts", int32, blocks, experts);
+  at->tokens_per_expert = plan_add(p, PLAN_SAVED, "tokens_per_expert", int32, 1, experts);
+  at->expert_offsets = plan_add(p, PLAN_SAVED, "expert_offsets", int32, 1, experts + 1);
+  at->tile_offsets = plan_add(p, PLAN_TEMPORARY, "tile_offsets", int32, 1, experts + 1);
+  at->all_offsets = plan_add(p, PLAN_TEMPORARY, "all_offsets", int32, 1, experts + 1);
+  at->slot_token = plan_add(p, PLAN_TEMPORARY, "sorted_token_ids", int32, 1, slots);
+  at->assignment_slot = plan_add(p, PLAN_SAVED, "assignment_slot", int32, tokens, top_k);
+  at->order = plan_add(p, PLAN_TEMPORARY, "order", int32, 1, slots);
+  at->token_priority = plan_add(p, PLAN_SAVED, "token_priority", f32, 1, tokens);
+  at->kept_weights = plan_add(p, PLAN_TEMPORARY, "kept_weights", f32, tokens, top_k);
+}
+
+static void add_expert_tensors(layer_builder *b) {
+  const moecl_layer *layer = b->layer;
+  const moecl_layer_params *params = &layer->params;
+  const uint64_t tokens = (uint64_t)b->plan->num_tokens, hidden = (uint64_t)params->hidden_size;
+  const uint64_t slots = tokens * (uint64_t)params->top_k;
+  const uint64_t inner = (uint64_t)params->intermediate_size;
+  const uint64_t shared = (uint64_t)params->shared_intermediate_size;
+  const desc_format *f32 = desc_format_of(MOECL_F32);
+  layer_tensors *at = b->at;
+  plan *p = b->plan;
+  at->scaled = plan_add(p, PLAN_TEMPORARY, "scaled", layer->rows, slots, hidden);
+  at->activated = plan_add(p, PLAN_TEMPORARY, "activated", layer->rows, slots, inner);
+  at->expert_output = plan_add(p, PLAN_TEMPORARY, "expert_output", layer->outputs, slots, hidden);
+  at->shared_activated =
+      plan_add(p, PLAN_TEMPORARY, "shared_activated", layer->rows, tokens, shared);
+  at->shared_output = plan_add(p, PLAN_TEMPORARY, "shared_output", layer->outputs, tokens, hidden);
+  at->shared_gate = plan_add(p, PLAN_TEMPORARY, "shared_gate", f32, 1, tokens);
+  const uint64_t gate_up = op_gemm_scratch(layer->gate_up, (int64_t)slots);
+  const uint64_t down = op_gemm_scratch(layer->down, (int64_t)slots);
+  const uint64_t scratch = gate_up > down ? gate_up : down;
+  at->scratch = plan_add_bytes(p, PLAN_TEMPORARY, "scratch", f32, 1, scratch / 4, scratch);
+}
+
+/* ---- steps ---- */
+
+#define COUNT(array) ((int)(sizeof array / sizeof *array))
+
+static moecl_status run_prepare(void *user, ocl_chain *chain, const plan_call *call) {
+  const op_prepare_io io = {.num_tokens = call->num_tokens,
+                            .seed = call->seed,
+                            .input = call->buffer[0],
+                            .output = call->buffer[1]};
+  return op_prepare_enqueue(user, chain, &io);
+}
+
+static void build_prepare(layer_builder *b, const char *name, const op_prepare *prepare,
+                          int output) {
+  const plan_step step = {.name = name,
+                          .operation = "prepare",
+                          .label = MOECL_STAGE_ROUTER,
+                          .launches = 1,
+                          .enqueue = run_prepare,
+                          .user = (void *)prepare};
+  const int tensors[] = {b->at->hidden_states, output};
+  plan_add_step(b->plan, &step, tensors, COUNT(tensors));
+}
+
+void layer_build_convert(layer_builder *b) {
+  build_prepare(b, "convert", &b->layer->convert, b->at->hidden_f32);
+}
+
+void layer_build_jitter(layer_builder *b) {
+  if (b->layer->has_convert) layer_build_convert(b);
+  build_prepare(b, "jitter", &b->layer->jitter, b->at->router_input);
+}
+
+enum { GEMM_INPUT, GEMM_OUTPUT, GEMM_SCRATCH, GEMM_SLOT_TOKEN, GEMM_OFFSETS, GEMM_TILES };
+
+static moecl_status run_gemm(void *user, ocl_chain *chain, const plan_call *call) {
+  const op_gemm_io io = {.input = call->buffer[GEMM_INPUT],
+                         .output = call->buffer[GEMM_OUTPUT],
+                         .scratch = call->buffer[GEMM_SCRATCH],
+                         .slot_token = call->buffer[GEMM_SLOT_TOKEN],
+                         .expert_offsets = call->buffer[GEMM_OFFSETS],
+                         .tile_offsets = call->buffer[GEMM_TILES],
+                         .rows = call->number};
+  return op_gemm_enqueue(user, chain, &io);
+}
+
+static void build_gemm(layer_builder *b, const char *name, moecl_stage label, const op_gemm *gemm,
+                       int64_t rows, int input, int output) {
+  const bool grouped = !op_gemm_is_ungrouped(gemm);
+  const bool scratch = grouped && b->plan->tensor[b->at->scratch].bytes > 0;
+  plan_step step = {.name = name,
+                    .operation = "grouped_gemm",
+                    .variant = op_gemm_variant(gemm)->name,
+                    .label = label,
+                    .launches = 1,
+                    .enqueue = run_gemm,
+                    .user = (void *)gemm,
+                    .number = rows};
+  op_gemm_explain(gemm, rows, step.detail, sizeof step.detail);
+  const int tensors[] = {[GEMM_INPUT] = input,
+                         [GEMM_OUTPUT] = output,
+                         [GEMM_SCRATCH] = scratch ? b->at->scratch : PLAN_NONE,
+                         [GEMM_SLOT_TOKEN] = grouped ? b->at->slot_token : PLAN_NONE,
+                         [GEMM_OFFSETS] = grouped ? b->at->expert_offsets : PLAN_NONE,
+                         [GEMM_TILES] = grouped ? b->at->tile_offsets : PLAN_NONE};
+  plan_add_step(b->plan, &step, tensors, COUNT(tensors));
+}
+
+static moecl_status run_noise(void *user, ocl_chain *chain, const plan_call *call) {
+  const op_noise_io io = {.num_tokens = call->num_tokens,
+                          .seed = call->seed,
+                          .logits = call->buffer[0],
+                          .noise_logits = call->buffer[1]};
+  return op_noise_enqueue(user, chain, &io);
+}
+
+static void build_logits(layer_builder *b) {
+  const moecl_layer *layer = b->layer;
+  const int64_t tokens = b->plan->num_tokens;
+  const int input = layer->params.jitter > 0 ? b->at->router_input
+                    : layer->has_convert     ? b->at->hidden_f32
+                                             : b->at->hidden_states;
+  build_gemm(b, "logits", MOECL_STAGE_ROUTER, layer->logits, tokens, input, b->at->logits);
+  if (!layer->noise) return;
+  build_gemm(b, "noise_logits", MOECL_STAGE_ROUTER, layer->noise, tokens, input,
+             b->at->noise_logits);
+  const plan_step step = {.name = "noise",
+                          .operation = "noise",
+                          .label = MOECL_STAGE_ROUTER,
+                          .launches = 1,
+                          .enqueue = run_noise,
+                          .user = (void *)&layer->add_noise};
+  const int tensors[] = {b->at->logits, b->at->noise_logits};
+  plan_add_step(b->plan, &step, tensors, COUNT(tensors));
+}
+
+/* What router and permutation read and write, in the same places in all their steps. */
+enum {
+  ROUTE_LOGITS,
+  ROUTE_CORRECTION,
+  ROUTE_IDS,
+  ROUTE_WEIGHTS,
+  ROUTE_BLOCK_COUNTS,
+  ROUTE_TOKENS_PER_EXPERT,
+  ROUTE_EXPERT_OFFSETS,
+  ROUTE_TILE_OFFSETS,
+  ROUTE_ALL_OFFSETS,
+  ROUTE_SLOT_TOKEN,
+  ROUTE_ASSIGNMENT_SLOT,
+  ROUTE_ORDER,
+  ROUTE_PRIORITY,
+  ROUTE_KEPT_WEIGHTS,
+  ROUTE_COUNT
+};
+
+static op_router_io router_io(const plan_call *call) {
+  return (op_router_io){.num_tokens = call->num_tokens,
+                        .seed = call->seed,
+                        .logits = call->buffer[ROUTE_LOGITS],
+                        .correction_bias = call->buffer[ROUTE_CORRECTION],
+                        .topk_ids = call->buffer[ROUTE_IDS],
+                        .topk_weights = call->buffer[ROUTE_WEIGHTS],
+                        .block_counts = call->buffer[ROUTE_BLOCK_COUNTS]};
+}
+
+static op_permute_io permute_io(const plan_call *call) {
+  return (op_permute_io){.num_tokens = call->num_tokens,
+                         .logits = call->buffer[ROUTE_LOGITS],
+                         .topk_ids = call->buffer[ROUTE_IDS],
+                         .topk_weights = call->buffer[ROUTE_WEIGHTS],
+                         .block_counts = call->buffer[ROUTE_BLOCK_COUNTS],
+                         .tokens_per_expert = call->buffer[ROUTE_TOKENS_PER_EXPERT],
+                         .expert_offsets = call->buffer[ROUTE_EXPERT_OFFSETS],
+                         .tile_offsets = call->buffer[ROUTE_TILE_OFFSETS],
+                         .all_offsets = call->buffer[ROUTE_ALL_OFFSETS],
+                         .slot_token = call->buffer[ROUTE_SLOT_TOKEN],
+                         .assignment_slot = call->buffer[ROUTE_ASSIGNMENT_SLOT],
+                         .order = call->buffer[ROUTE_ORDER],
+                         .token_priority = call->buffer[ROUTE_PRIORITY],
+                         .kept_weights = call->buffer[ROUTE_KEPT_WEIGHTS],
+                         .tile_m = (uint32_t)call->number};
+}
+
+static moecl_status run_router(void *user, ocl_chain *chain, const plan_call *call) {
+  const op_router_io io = router_io(call);
+  return op_router_enqueue(user, chain, &io);
+}
+static moecl_status run_router_permuted(void *user, ocl_chain *chain, const plan_call *call) {
+  const op_router_io io = router_io(call);
+  const op_permute_io permute = permute_io(call);
+  return op_router_enqueue_permuted(user, chain, &io, &permute);
+}
+static moecl_status run_permute(void *user, ocl_chain *chain, const plan_call *call) {
+  const op_permute_io io = permute_io(call);
+  return op_permute_enqueue(user, chain, &io);
+}
+static moecl_status run_counted(void *user, ocl_chain *chain, const plan_call *call) {
+  const op_permute_io io = permute_io(call);
+  return op_permute_enqueue_counted(user, chain, &io);
+}
+static moecl_status run_kept_weights(void *user, ocl_chain *chain, const plan_call *call) {
+  const op_permute_io io = permute_io(call);
+  return op_permute_enqueue_weights(user, chain, &io);
+}
+
+/* Adds a step of router, permutation or both; `used` has a bit for each place that it
+ * reads or writes. */
+static void build_route(layer_builder *b, plan_step step, uint32_t used) {
+  const layer_tensors *at = b->at;
+  int tensors[ROUTE_COUNT] = {[ROUTE_LOGITS] = at->logits,
+                              [ROUTE_CORRECTION] = at->correction_bias,
+                              [ROUTE_IDS] = at->topk_ids,
+                              [ROUTE_WEIGHTS] = at->topk_weights,
+                              [ROUTE_BLOCK_COUNTS] = at->block_counts,
+                              [ROUTE_TOKENS_PER_EXPERT] = at->tokens_per_expert,
+                              [ROUTE_EXPERT_OFFSETS] = at->expert_offsets,
+                              [ROUTE_TILE_OFFSETS] = at->tile_offsets,
+                              [ROUTE_ALL_OFFSETS] = at->all_offsets,
+                              [ROUTE_SLOT_TOKEN] = at->slot_token,
+                              [ROUTE_ASSIGNMENT_SLOT] = at->assignment_slot,
+                              [ROUTE_ORDER] = at->order,
+                              [ROUTE_PRIORITY] = at->token_priority,
+                              [ROUTE_KEPT_WEIGHTS] = at->kept_weights};
+  for (int i = 0; i < ROUTE_COUNT; i++)
+    if (!(used & 1u << i)) tensors[i] = PLAN_NONE;
+  step.number = op_gemm_tile_rows(b->layer->gate_up, b->plan->num_tokens * b->layer->params.top_k);
+  plan_add_step(b->plan, &step, tensors, ROUTE_COUNT);
+}
+
+enum {
+  USES_CHOICE = 1 << ROUTE_LOGITS | 1 << ROUTE_CORRECTION | 1 << ROUTE_IDS | 1 << ROUTE_WEIGHTS,
+  USES_LISTS = 1 << ROUTE_IDS | 1 << ROUTE_TOKENS_PER_EXPERT | 1 << ROUTE_EXPERT_OFFSETS |
+               1 << ROUTE_TILE_OFFSETS | 1 << ROUTE_ALL_OFFSETS | 1 << ROUTE_SLOT_TOKEN |
+               1 << ROUTE_ASSIGNMENT_SLOT,
+  USES_COUNTS = 1 << ROUTE_BLOCK_COUNTS
+};
+
+static plan_step router_step(const layer_builder *b) {
+  return (plan_step){.name = "router",
+                     .operation = "router",
+                     .variant = b->layer->variant[LAYER_ROUTER]->name,
+                     .label = MOECL_STAGE_ROUTER,
+                     .launches = 1,
+                     .enqueue = run_router,
+                     .user = (void *)&b->layer->router};
+}
+
+static plan_step permute_step(const layer_builder *b) {
+  return (plan_step){.name = "permute",
+                     .operation = "permute",
+                     .variant = b->layer->variant[LAYER_PERMUTE]->name,
+                     .label = MOECL_STAGE_PERMUTE,
+                     .launches = b->layer->permute.driver->launches,
+                     .enqueue = run_permute,
+                     .user = (void *)&b->layer->permute};
+}
+
+void layer_build_fused_routing(layer_builder *b) {
+  build_logits(b);
+  plan_step step = router_step(b);
+  step.name = "router_permute";
+  step.enqueue = run_router_permuted;
+  build_route(b, step, USES_CHOICE | USES_LISTS);
+}
+
+void layer_build_counted_routing(layer_builder *b) {
+  build_logits(b);
+  build_route(b, router_step(b), USES_CHOICE | USES_COUNTS);
+  plan_step step = permute_step(b);
+  step.enqueue = run_counted;
+  step.launches = 1;
+  build_route(b, step, USES_LISTS | USES_COUNTS);
+}
+
+void layer_build_routing(layer_builder *b) {
+  const desc_dispatch *dispatch = &b->layer->dispatch;
+  build_logits(b);
+  build_route(b, router_step(b),
+              USES_CHOICE | (b->layer->router.driver->by_block ? USES_COUNTS : 0));
+  plan_step step = permute_step(b);
+  uint32_t used = USES_LISTS | USES_COUNTS;
+  if (desc_selects(dispatch)) {
+    used |= 1 << ROUTE_ORDER | 1 << ROUTE_WEIGHTS;
+    step.launches++;
+  }
+  if (desc_prioritizes(dispatch)) {
+    used |= 1 << ROUTE_LOGITS | 1 << ROUTE_PRIORITY;
+    step.launches++;
+  }
+  build_route(b, step, used);
+}
+
+void layer_build_kept_weights(layer_builder *b) {
+  plan_step step = permute_step(b);
+  step.name = "kept_weights";
+  step.enqueue = run_kept_weights;
+  step.launches = 1;
+  build_route(b, step, 1 << ROUTE_WEIGHTS | 1 << ROUTE_ASSIGNMENT_SLOT | 1 << ROUTE_KEPT_WEIGHTS);
+}
+
+/* What the experts' inputs or outputs are multiplied by. */
+static int route_weights(const layer_builder *b) {
+  return b->layer->params.renormalize_after_capacity ? b->at->kept_weights : b->at->topk_weights;
+}
+
+/* Hidden states as the experts read them. */
+static int expert_input(const layer_builder *b) {
+  return b->layer->rows != b->layer->stored ? b->at->hidden_f32 : b->at->hidden_states;
+}
+
+static moecl_status run_scale(void *user, ocl_chain *chain, const plan_call *call) {
+  const op_scale_io io = {.num_tokens = call->num_tokens,
+                          .hidden = call->buffer[0],
+                          .assignment_slot = call->buffer[1],
+                          .topk_weights = call->buffer[2],
+                          .scaled = call->buffer[3]};
+  return op_scale_enqueue(user, chain, &io);
+}
+
+void layer_build_scaled_rows(layer_builder *b) {
+  const plan_step step = {.name = "scale_rows",
+                          .operation = "scale_rows",
+                          .label = MOECL_STAGE_PERMUTE,
+                          .launches = 1,
+                          .enqueue = run_scale,
+                          .user = (void *)&b->layer->scale};
+  const int tensors[] = {expert_input(b), b->at->assignment_slot, route_weights(b), b->at->scaled};
+  plan_add_step(b->plan, &step, tensors, COUNT(tensors));
+}
+
+static moecl_status run_gate(void *user, ocl_chain *chain, const plan_call *call) {
+  const op_gate_io io = {
+      .num_tokens = call->num_tokens, .hidden_states = call->buffer[0], .output = call->buffer[1]};
+  return op_gate_enqueue(user, chain, &io);
+}
+
+static void build_shared(layer_builder *b) {
+  const moecl_layer *layer = b->layer;
+  const int64_t tokens = b->plan->num_tokens;
+  if (!layer->shared_gate_up) return;
+  build_gemm(b, "shared_gate_up", MOECL_STAGE_SHARED, layer->shared_gate_up, tokens,
+             expert_input(b), b->at->shared_activated);
+  build_gemm(b, "shared_down", MOECL_STAGE_SHARED, layer->shared_down, tokens,
+             b->at->shared_activated, b->at->shared_output);
+  if (!layer->has_gate) return;
+  const plan_step step = {.name = "shared_gate",
+                          .operation = "gate",
+                          .label = MOECL_STAGE_SHARED,
+                          .launches = 1,
+                          .enqueue = run_gate,
+                          .user = (void *)&layer->gate};
+  const int tensors[] = {b->at->hidden_states, b->at->shared_gate};
+  plan_add_step(b->plan, &step, tensors, COUNT(tensors));
+}
+
+enum { FEW_INPUT, FEW_OUTPUT, FEW_IDS, FEW_WEIGHTS, FEW_SHARED, FEW_SHARED_GATE };
+
+static moecl_status run_few(void *user, ocl_chain *chain, const plan_call *call) {
+  const op_gemm_few_io io = {.input = call->buffer[FEW_INPUT],
+                             .output = call->buffer[FEW_OUTPUT],
+                             .topk_ids = call->buffer[FEW_IDS],
+                             .topk_weights = call->buffer[FEW_WEIGHTS],
+                             .shared = call->buffer[FEW_SHARED],
+                             .shared_gate = call->buffer[FEW_SHARED_GATE],
+                             .num_tokens = call->num_tokens,
+                             .top_k = call->number};
+  return op_gemm_enqueue_few(user, chain, &io);
+}
+
+static void build_few(layer_builder *b, const char *name, moecl_stage label, const op_gemm *gemm,
+                      int input, int output) {
+  const bool combines = label == MOECL_STAGE_DOWN;
+  const bool shared = combines && b->layer->shared_gate_up;
+  const plan_step step = {.name = name,
+                          .operation = "grouped_gemm",
+                          .variant = op_gemm_variant(gemm)->name,
+                          .detail = "few tokens: weights streamed once a choice",
+                          .label = label,
+                          .launches = 1,
+                          .enqueue = run_few,
+                          .user = (void *)gemm,
+                          .number = b->layer->params.top_k};
+  const int tensors[] = {[FEW_INPUT] = input,
+                         [FEW_OUTPUT] = output,
+                         [FEW_IDS] = b->at->topk_ids,
+                         [FEW_WEIGHTS] = combines ? b->at->topk_weights : PLAN_NONE,
+                         [FEW_SHARED] = shared ? b->at->shared_output : PLAN_NONE,
+                         [FEW_SHARED_GATE] =
+                             shared && b->layer->has_gate ? b->at->shared_gate : PLAN_NONE};
+  plan_add_step(b->plan, &step, tensors, COUNT(tensors));
+}
+
+/* The experts and the combination in two launches; with a shared expert two or three more. */
+void layer_build_few_experts(layer_builder *b) {
+  build_few(b, "gate_up", MOECL_STAGE_GATE_UP, b->layer->gate_up, b->at->hidden_states,
+            b->at->activated);
+  build_shared(b);
+  build_few(b, "down", MOECL_STAGE_DOWN, b->layer->down, b->at->activated, b->at->output);
+}
+
+static moecl_status run_combine(void *user, ocl_chain *chain, const plan_call *call) {
+  const op_combine_io io = {.num_tokens = call->num_tokens,
+                            .expert_output = call->buffer[0],
+                            .assignment_slot = call->buffer[1],
+                            .topk_weights = call->buffer[2],
+                            .shared = call->buffer[3],
+                            .shared_gate = call->buffer[4],
+                            .hidden_states = call->buffer[5],
+                            .expert_offsets = call->buffer[6],
+                            .output = call->buffer[7]};
+  return op_combine_enqueue(user, chain, &io);
+}
+
+static void build_combine(layer_builder *b) {
+  const moecl_layer *layer = b->layer;
+  const layer_tensors *at = b->at;
+  const bool identity = layer->params.num_identity_experts > 0;
+  const plan_step step = {.name = "combine",
+                          .operation = "combine",
+                          .variant = layer->variant[LAYER_COMBINE]->name,
+                          .label = MOECL_STAGE_COMBINE,
+                          .launches = 1,
+                          .enqueue = run_combine,
+                          .user = (void *)&layer->combine};
+  const int tensors[] = {at->expert_output,
+                         at->assignment_slot,
+                         route_weights(b),
+                         layer->shared_gate_up ? at->shared_output : PLAN_NONE,
+                         layer->has_gate ? at->shared_gate : PLAN_NONE,
+                         identity ? at->hidden_states : PLAN_NONE,
+                         identity ? at->expert_offsets : PLAN_NONE,
+                         at->output};
+  plan_add_step(b->plan, &step, tensors, COUNT(tensors));
+}
+
+/* The shared expert comes first: what it needs in between is then free for the rest. */
+void layer_build_experts(layer_builder *b) {
+  const moecl_layer *layer = b->layer;
+  const int64_t slots = b->plan->num_tokens * layer->params.top_k;
+  build_shared(b);
+  if (layer->params.weight_on_input) layer_build_scaled_rows(b);
+  build_gemm(b, "gate_up", MOECL_STAGE_GATE_UP, layer->gate_up, slots,
+             layer->params.weight_on_input ? b->at->scaled : expert_input(b), b->at->activated);
+  build_gemm(b, "down", MOECL_STAGE_DOWN, layer->down, slots, b->at->activated,
+             b->at->expert_output);
+  build_combine(b);
+}
+
+/* ---- the plan ---- */
+
+static void take_paths(layer_builder *b) {
+  const char *taken = NULL; /* the part that has its row */
+  for (const layer_path *path = layer_paths; path->part; path++) {
+    if (path->part == taken) continue;
+    if (path->applies && !path->applies(b->layer, b->plan->num_tokens)) continue;
+    taken = path->part;
+    plan_add_choice(b->plan, path->part, path->name, path->why);
+    if (path->build) path->build(b);
+  }
+}
+
+void layer_plan_build(const moecl_layer *layer, int64_t num_tokens, layer_plan *built) {
+  layer_builder b = {layer, &built->plan, &built->at};
+  plan_begin(&built->plan, num_tokens, layer->context->address_align);
+  add_router_tensors(&b);
+  add_permute_tensors(&b);
+  add_expert_tensors(&b);
+  take_paths(&b);
+  plan_arrange(&built->plan);
+}
+
+/* The one for so many tokens; else one that is empty, or was not used for longest. */
+static layer_plan **plan_place(moecl_layer *layer, int64_t num_tokens) {
+  layer_plan **oldest = &layer->plans[0];
+  for (int i = 0; i < LAYER_PLANS; i++) {
+    layer_plan **place = &layer->plans[i];
+    if (!*place) return place;
+    if ((*place)->plan.num_tokens == num_tokens) return place;
+    if ((*place)->used < (*oldest)->used) oldest = place;
+  }
+  return oldest;
+}
+
+moecl_status layer_plan_for(moecl_layer *layer, int64_t num_tokens, layer_plan **found) {
+  layer_plan **place = plan_place(layer, num_tokens);
+  if (!*place) {
+    *place = calloc(1, sizeof **place);
+    if (!*place)
+      return log_error(&layer->context->log, MOECL_ERROR_OUT_OF_HOST_MEMORY, "no host memory");
+    (*place)->plan.num_tokens = -1;
+  }
+  if ((*place)->plan.num_tokens != num_tokens) {
+    if (layer->cut == *place) ocl_views_release(&layer->views);
+    layer_plan_build(layer, num_tokens, *place);
+  }
+  (*place)->used = ++layer->forwards;
+  *found = *place;
+  if (!(*place)->plan.overflows) return MOECL_OK;
+  (*place)->plan.num_tokens = -1;
+  return log_error(&layer->context->log, MOECL_ERROR_UNSUPPORTED,
+                   "the layer's plan has more steps or tensors than moecl has room for");
+}

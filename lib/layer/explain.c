@@ -1,0 +1,136 @@
+// SPDX-License-Identifier: MIT
+/* Plans for people and programs: include/moecl/plan.h. */
+#include "moecl/plan.h"
+#include "base/base.h"
+#include "layer/layer.h"
+#include <stdlib.h>
+
+struct moecl_plan {
+  moecl_layer *layer; /* described */
+  moecl_memory memory;
+  layer_plan built;
+};
+
+moecl_status moecl_plan_create(moecl_context *context, const moecl_layer_params *params,
+                               int64_t num_tokens, moecl_plan **out) {
+  if (!out) return MOECL_ERROR_INVALID_ARGUMENT;
+  *out = NULL;
+  moecl_memory memory;
+  MOECL_TRY(moecl_layer_memory(context, params, num_tokens, &memory));
+  moecl_plan *made = calloc(1, sizeof *made);
+  if (!made) return log_error(&context->log, MOECL_ERROR_OUT_OF_HOST_MEMORY, "no host memory");
+  const moecl_status status = layer_make(context, params, true, &made->layer);
+  if (status != MOECL_OK) {
+    free(made);
+    return status;
+  }
+  made->memory = memory;
+  layer_plan_build(made->layer, num_tokens, &made->built);
+  *out = made;
+  return MOECL_OK;
+}
+
+void moecl_plan_destroy(moecl_plan **handle) {
+  if (!handle || !*handle) return;
+  moecl_layer_destroy(&(*handle)->layer);
+  free(*handle);
+  *handle = NULL;
+}
+
+size_t moecl_plan_choices(const moecl_plan *made, moecl_plan_choice *choices, size_t capacity) {
+  const size_t count = made ? (size_t)made->built.plan.num_choices : 0;
+  for (size_t i = 0; choices && i < count && i < capacity; i++) {
+    const plan_choice *choice = &made->built.plan.choice[i];
+    choices[i] = (moecl_plan_choice){choice->part, choice->name, choice->why};
+  }
+  return count;
+}
+
+size_t moecl_plan_steps(const moecl_plan *made, moecl_plan_step *steps, size_t capacity) {
+  const size_t count = made ? (size_t)made->built.plan.num_steps : 0;
+  for (size_t i = 0; steps && i < count && i < capacity; i++) {
+    const plan_step *step = &made->built.plan.step[i];
+    steps[i] = (moecl_plan_step){.name = step->name,
+                                 .operation = step->operation,
+                                 .variant = step->variant,
+                                 .detail = step->detail,
+                                 .stage = step->label,
+                                 .launches = step->launches};
+  }
+  return count;
+}
+
+/* The packed weights of the layer's GEMMs, which are no tensors of its steps. */
+static size_t list_weights(const moecl_layer *layer, moecl_plan_tensor *tensors, size_t capacity) {
+  const struct {
+    const char *name;
+    const op_gemm *gemm;
+    moecl_tensor tensor;
+    int64_t columns;
+  } all[] = {
+      {"router_weight", layer->logits, MOECL_ROUTER_WEIGHT, layer->params.hidden_size},
+      {"router_noise_weight", layer->noise, MOECL_ROUTER_NOISE_WEIGHT, layer->params.hidden_size},
+      {"gate_up_proj", layer->gate_up, MOECL_GATE_UP_PROJ, layer->params.hidden_size},
+      {"down_proj", layer->down, MOECL_DOWN_PROJ, layer->params.intermediate_size},
+      {"shared_gate_up_proj", layer->shared_gate_up, MOECL_SHARED_GATE_UP_PROJ,
+       layer->params.hidden_size},
+      {"shared_down_proj", layer->shared_down, MOECL_SHARED_DOWN_PROJ,
+       layer->params.shared_intermediate_size}};
+  size_t count = 0;
+  for (size_t i = 0; i < sizeof all / sizeof all[0]; i++) {
+    if (!all[i].gemm) continue;
+    const int64_t items = moecl_layer_tensor_items(&layer->params, all[i].tensor);
+    const int64_t size = moecl_layer_tensor_size(&layer->params, all[i].tensor);
+    if (tensors && count < capacity)
+      tensors[count] = (moecl_plan_tensor){.name = all[i].name,
+                                           .format = layer->stored->name,
+                                           .rows = (uint64_t)(items * (size / all[i].columns)),
+                                           .columns = (uint64_t)all[i].columns,
+                                           .bytes = op_gemm_packed_bytes(all[i].gemm),
+                                           .life = MOECL_LIFE_WEIGHT,
+                                           .first_step = -1,
+                                           .last_step = -1,
+                                           .block = -1};
+    count++;
+  }
+  return count;
+}
+
+size_t moecl_plan_tensors(const moecl_plan *made, moecl_plan_tensor *tensors, size_t capacity) {
+  static const moecl_life lives[] = {[PLAN_WEIGHT] = MOECL_LIFE_WEIGHT,
+                                     [PLAN_INPUT] = MOECL_LIFE_INPUT,
+                                     [PLAN_OUTPUT] = MOECL_LIFE_OUTPUT,
+                                     [PLAN_TEMPORARY] = MOECL_LIFE_TEMPORARY,
+                                     [PLAN_SAVED] = MOECL_LIFE_SAVED};
+  if (!made) return 0;
+  size_t count = list_weights(made->layer, tensors, capacity);
+  for (int i = 0; i < made->built.plan.num_tensors; i++) {
+    const plan_tensor *tensor = &made->built.plan.tensor[i];
+    if (tensor->first == PLAN_NONE) continue;
+    if (tensors && count < capacity)
+      tensors[count] = (moecl_plan_tensor){.name = tensor->name,
+                                           .format = tensor->format->name,
+                                           .rows = tensor->rows,
+                                           .columns = tensor->columns,
+                                           .bytes = tensor->bytes,
+                                           .life = lives[tensor->life],
+                                           .first_step = tensor->first,
+                                           .last_step = tensor->last,
+                                           .block = tensor->block};
+    count++;
+  }
+  return count;
+}
+
+moecl_memory moecl_plan_memory(const moecl_plan *made) {
+  return made ? made->memory : (moecl_memory){0};
+}
+
+uint64_t moecl_plan_unshared_workspace_bytes(const moecl_plan *made) {
+  return made ? plan_unshared_bytes(&made->built.plan) : 0;
+}
+
+const char *moecl_life_name(moecl_life life) {
+  static const char *const names[] = {"weight", "input", "output", "temporary", "saved"};
+  return (unsigned)life < MOECL_LIFE_COUNT ? names[life] : "?";
+}

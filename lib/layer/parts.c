@@ -1,0 +1,365 @@
+// SPDX-License-Identifier: MIT
+/* A layer's operations: what each is to do, which variant does it, and making it. A
+ * described layer goes the same way, up to the kernels and the memory. */
+#include "base/base.h"
+#include "layer/layer.h"
+#include <stdio.h>
+#include <stdlib.h>
+
+static const kernel_table *const tables[LAYER_OPERATION_COUNT] = {
+    [LAYER_ROUTER] = &op_router_table,
+    [LAYER_PERMUTE] = &op_permute_table,
+    [LAYER_GROUPED_GEMM] = &op_gemm_table,
+    [LAYER_COMBINE] = &op_combine_table};
+
+typedef bool (*accepts_fn)(void *user, const kernel_variant *variant);
+typedef moecl_status (*try_fn)(void *user, const kernel_variant *variant);
+
+/* Chooses an operation's variant and keeps why. */
+static moecl_status choose(moecl_layer *layer, layer_operation operation, const char *asked,
+                           accepts_fn accepts, try_fn try_variant) {
+  const kernel_choice choice = {.table = tables[operation],
+                                .asked = asked,
+                                .element = layer->params.dtype,
+                                .accepts = accepts,
+                                .try_variant = try_variant,
+                                .user = layer};
+  size_t set_aside;
+  MOECL_TRY(kernel_choose(layer->context, &choice, &layer->variant[operation], &set_aside));
+  snprintf(layer->reason[operation], sizeof layer->reason[operation], "%s",
+           asked ? "asked for by name"
+           : set_aside == 0
+               ? "the best that serves this device and data type"
+               : "better ones did not build, or failed their self-check, on this device");
+  if (!layer->described)
+    log_write(&layer->context->log, MOECL_LOG_INFO, "%s: %s (%s)", tables[operation]->operation,
+              layer->variant[operation]->name, layer->reason[operation]);
+  return MOECL_OK;
+}
+
+static moecl_status make_gemm(const moecl_layer *layer, const kernel_variant *variant,
+                              const op_gemm_desc *desc, op_gemm **gemm) {
+  return layer->described ? op_gemm_describe(layer->context, variant, desc, gemm)
+                          : op_gemm_create(layer->context, variant, desc, gemm);
+}
+
+/* Two that are there together or not at all. */
+static moecl_status make_gemms(const moecl_layer *layer, const kernel_variant *variant,
+                               const op_gemm_desc *first_desc, op_gemm **first,
+                               const op_gemm_desc *second_desc, op_gemm **second) {
+  MOECL_TRY(make_gemm(layer, variant, first_desc, first));
+  const moecl_status status = make_gemm(layer, variant, second_desc, second);
+  if (status != MOECL_OK) op_gemm_destroy(first);
+  return status;
+}
+
+/* ---- formats: a variant says how it wants activations ---- */
+
+static const desc_format *rows_of(const moecl_layer *layer, const kernel_variant *variant) {
+  return variant->traits & KERNEL_F32_ACTIVATIONS ? desc_format_of(MOECL_F32) : layer->stored;
+}
+
+static const desc_format *outputs_of(const moecl_layer *layer, const kernel_variant *variant) {
+  return variant->traits & (KERNEL_F32_ACTIVATIONS | KERNEL_F32_OUTPUTS) ? desc_format_of(MOECL_F32)
+                                                                         : layer->stored;
+}
+
+/* ---- the experts ---- */
+
+static op_epilogue epilogue_of(moecl_activation activation) {
+  switch (activation) {
+  case MOECL_SWIGLU:
+  case MOECL_SILU: return OP_EPILOGUE_SILU;
+  case MOECL_GEGLU:
+  case MOECL_GELU: return OP_EPILOGUE_GELU;
+  case MOECL_RELU: return OP_EPILOGUE_RELU;
+  case MOECL_GEGLU_TANH:
+  case MOECL_GELU_TANH: return OP_EPILOGUE_GELU_TANH;
+  case MOECL_RELU2: return OP_EPILOGUE_RELU2;
+  case MOECL_SWIGLU_CLAMPED: return OP_EPILOGUE_SWIGLU_CLAMPED;
+  case MOECL_SWIGLU_LIMITED: return OP_EPILOGUE_SWIGLU_LIMITED;
+  case MOECL_SWIGLU_LIMITED_SILU: return OP_EPILOGUE_SWIGLU_LIMITED_SILU;
+  default: return OP_EPILOGUE_NONE;
+  }
+}
+
+/* Activated rows hold numbers of the layer's type, also where they are kept as fp32. */
+static op_gemm_desc gate_up_desc(const moecl_layer *layer, const kernel_variant *variant) {
+  const moecl_layer_params *params = &layer->params;
+  return (op_gemm_desc){.num_experts = params->num_experts - params->num_identity_experts,
+                        .n = params->intermediate_size,
+                        .k = params->hidden_size,
+                        .weights = layer->stored,
+                        .input = rows_of(layer, variant),
+                        .output = rows_of(layer, variant),
+                        .rounded = layer->stored,
+                        .epilogue = epilogue_of(params->activation),
+                        .swiglu_alpha = desc_swiglu_alpha(params),
+                        .swiglu_limit = desc_swiglu_limit(params),
+                        .gated = moecl_activation_is_gated(params->activation),
+                        .bias = params->gate_up_bias,
+                        .gather = !params->weight_on_input};
+}
+
+static op_gemm_desc down_desc(const moecl_layer *layer, const kernel_variant *variant) {
+  const moecl_layer_params *params = &layer->params;
+  return (op_gemm_desc){.num_experts = params->num_experts - params->num_identity_experts,
+                        .n = params->hidden_size,
+                        .k = params->intermediate_size,
+                        .weights = layer->stored,
+                        .input = rows_of(layer, variant),
+                        .output = outputs_of(layer, variant),
+                        .bias = params->down_bias,
+                        .adds_shared = params->shared_intermediate_size > 0,
+                        .shared_gate = desc_shared_is_weighted(params)};
+}
+
+static bool accepts_experts(void *user, const kernel_variant *variant) {
+  const op_gemm_desc gate_up = gate_up_desc(user, variant), down = down_desc(user, variant);
+  return kernel_variant_accepts(variant, &gate_up) && kernel_variant_accepts(variant, &down);
+}
+
+static moecl_status try_experts(void *user, const kernel_variant *variant) {
+  moecl_layer *layer = user;
+  const op_gemm_desc gate_up = gate_up_desc(layer, variant), down = down_desc(layer, variant);
+  layer->rows = rows_of(layer, variant);
+  layer->outputs = outputs_of(layer, variant);
+  return make_gemms(layer, variant, &gate_up, &layer->gate_up, &down, &layer->down);
+}
+
+/* The experts' variant where it takes the problem, else the best that does: a library
+ * baseline would have to read its counts on the host, others don't take the sizes. */
+static moecl_status follow_experts(moecl_layer *layer, const char *asked, accepts_fn accepts,
+                                   try_fn try_variant) {
+  const kernel_variant *experts = layer->variant[LAYER_GROUPED_GEMM], *chosen;
+  const bool follows = !(experts->traits & KERNEL_LIBRARY) && accepts(layer, experts);
+  const kernel_choice choice = {.table = &op_gemm_table,
+                                .asked = follows ? asked : NULL,
+                                .element = layer->params.dtype,
+                                .from = follows ? experts : NULL,
+                                .accepts = accepts,
+                                .try_variant = try_variant,
+                                .user = layer};
+  size_t set_aside;
+  return kernel_choose(layer->context, &choice, &chosen, &set_aside);
+}
+
+/* ---- the shared expert: it reads and writes rows as the experts do ---- */
+
+static op_gemm_desc shared_gate_up_desc(const moecl_layer *layer) {
+  const moecl_layer_params *params = &layer->params;
+  return (op_gemm_desc){.num_experts = 1,
+                        .n = params->shared_intermediate_size,
+                        .k = params->hidden_size,
+                        .weights = layer->stored,
+                        .input = layer->rows,
+                        .output = layer->rows,
+                        .rounded = layer->stored,
+                        .epilogue = epilogue_of(params->activation),
+                        .swiglu_alpha = desc_swiglu_alpha(params),
+                        .swiglu_limit = desc_shared_swiglu_limit(params),
+                        .gated = moecl_activation_is_gated(params->activation),
+                        .ungrouped = true};
+}
+
+static op_gemm_desc shared_down_desc(const moecl_layer *layer) {
+  return (op_gemm_desc){.num_experts = 1,
+                        .n = layer->params.hidden_size,
+                        .k = layer->params.shared_intermediate_size,
+                        .weights = layer->stored,
+                        .input = layer->rows,
+                        .output = layer->outputs,
+                        .ungrouped = true};
+}
+
+static bool accepts_shared(void *user, const kernel_variant *variant) {
+  const moecl_layer *layer = user;
+  const op_gemm_desc gate_up = shared_gate_up_desc(layer), down = shared_down_desc(layer);
+  const bool takes_rows = desc_is_f32(layer->rows) || !(variant->traits & KERNEL_F32_ACTIVATIONS);
+  return takes_rows && kernel_variant_accepts(variant, &gate_up) &&
+         kernel_variant_accepts(variant, &down);
+}
+
+static moecl_status try_shared(void *user, const kernel_variant *variant) {
+  moecl_layer *layer = user;
+  const op_gemm_desc gate_up = shared_gate_up_desc(layer), down = shared_down_desc(layer);
+  return make_gemms(layer, variant, &gate_up, &layer->shared_gate_up, &down, &layer->shared_down);
+}
+
+static op_gate_desc gate_desc(const moecl_layer *layer) {
+  return (op_gate_desc){.hidden_size = layer->params.hidden_size,
+                        .format = layer->stored,
+                        .gated = layer->params.shared_gate,
+                        .factor = desc_shared_scaling_factor(&layer->params)};
+}
+
+static moecl_status make_shared(moecl_layer *layer, const char *asked) {
+  if (layer->params.shared_intermediate_size == 0) return MOECL_OK;
+  MOECL_TRY(follow_experts(layer, asked, accepts_shared, try_shared));
+  layer->has_gate = desc_shared_is_weighted(&layer->params);
+  const op_gate_desc desc = gate_desc(layer);
+  layer->gate.desc = desc;
+  if (!layer->has_gate || layer->described) return MOECL_OK;
+  return op_gate_create(layer->context, &desc, &layer->gate);
+}
+
+/* ---- the router ---- */
+
+/* Does the router's GEMM in a variant read converted hidden states? One for fp32 alone
+ * does, unless the jitter makes them. */
+static bool reads_converted(const moecl_layer *layer, const kernel_variant *variant) {
+  return layer->stored != rows_of(layer, variant) && !(layer->params.jitter > 0);
+}
+
+static op_gemm_desc logits_desc(const moecl_layer *layer, const kernel_variant *variant,
+                                bool bias) {
+  const bool f32 =
+      layer->params.jitter > 0 || layer->rows != layer->stored || reads_converted(layer, variant);
+  return (op_gemm_desc){.num_experts = 1,
+                        .n = layer->params.num_experts,
+                        .k = layer->params.hidden_size,
+                        .weights = layer->stored,
+                        .input = f32 ? desc_format_of(MOECL_F32) : layer->stored,
+                        .output = desc_format_of(MOECL_F32),
+                        .bias = bias,
+                        .ungrouped = true,
+                        .exact = true};
+}
+
+static bool accepts_logits(void *user, const kernel_variant *variant) {
+  const moecl_layer *layer = user;
+  const op_gemm_desc desc = logits_desc(layer, variant, layer->params.router_bias);
+  return kernel_variant_accepts(variant, &desc);
+}
+
+static moecl_status try_logits(void *user, const kernel_variant *variant) {
+  moecl_layer *layer = user;
+  const op_gemm_desc logits = logits_desc(layer, variant, layer->params.router_bias);
+  const op_gemm_desc noise = logits_desc(layer, variant, false);
+  layer->has_convert = layer->rows != layer->stored || reads_converted(layer, variant);
+  if (layer->params.router_noise)
+    return make_gemms(layer, variant, &logits, &layer->logits, &noise, &layer->noise);
+  return make_gemm(layer, variant, &logits, &layer->logits);
+}
+
+static moecl_status try_router(void *user, const kernel_variant *variant) {
+  moecl_layer *layer = user;
+  const desc_rule rule = desc_rule_of(&layer->params);
+  if (!layer->described) return op_router_create(layer->context, variant, &rule, &layer->router);
+  layer->router.driver = variant->driver;
+  return MOECL_OK;
+}
+
+static moecl_status make_prepare(moecl_layer *layer, float jitter, op_prepare *prepare) {
+  const op_prepare_desc desc = {layer->params.hidden_size, layer->stored, jitter};
+  return op_prepare_create(layer->context, &desc, prepare);
+}
+
+static moecl_status make_router(moecl_layer *layer, const moecl_layer_params *params) {
+  MOECL_TRY(follow_experts(layer, params->grouped_gemm_variant, accepts_logits, try_logits));
+  if (!layer->described) {
+    if (layer->has_convert) MOECL_TRY(make_prepare(layer, 0, &layer->convert));
+    if (params->jitter > 0) MOECL_TRY(make_prepare(layer, params->jitter, &layer->jitter));
+    if (params->router_noise)
+      MOECL_TRY(op_noise_create(layer->context, params->num_experts, &layer->add_noise));
+    if (params->score_correction_bias)
+      MOECL_TRY(moecl_buffer_create(layer->context, (uint64_t)params->num_experts * sizeof(float),
+                                    &layer->correction_bias));
+  }
+  return choose(layer, LAYER_ROUTER, params->router_variant, NULL, try_router);
+}
+
+/* ---- permutation and combination ---- */
+
+static bool accepts_permute(void *user, const kernel_variant *variant) {
+  return kernel_variant_accepts(variant, &((moecl_layer *)user)->dispatch);
+}
+
+static moecl_status try_permute(void *user, const kernel_variant *variant) {
+  moecl_layer *layer = user;
+  layer->permute.driver = variant->driver;
+  if (layer->described) return MOECL_OK;
+  const moecl_status status =
+      op_permute_create(layer->context, variant, &layer->dispatch, &layer->permute);
+  if (status != MOECL_OK) op_permute_release(&layer->permute);
+  return status;
+}
+
+static op_combine_desc combine_desc(const moecl_layer *layer) {
+  const moecl_layer_params *params = &layer->params;
+  const bool identity = params->num_identity_experts > 0;
+  return (op_combine_desc){.hidden_size = params->hidden_size,
+                           .top_k = params->top_k,
+                           .input = layer->outputs,
+                           .output = layer->stored,
+                           .weighted = !params->weight_on_input,
+                           .shared = params->shared_intermediate_size > 0,
+                           .shared_gate = layer->has_gate,
+                           .first_identity =
+                               identity ? params->num_experts - params->num_identity_experts : 0};
+}
+
+static bool accepts_combine(void *user, const kernel_variant *variant) {
+  const op_combine_desc desc = combine_desc(user);
+  return kernel_variant_accepts(variant, &desc);
+}
+
+static moecl_status try_combine(void *user, const kernel_variant *variant) {
+  moecl_layer *layer = user;
+  const op_combine_desc desc = combine_desc(layer);
+  if (layer->described) return MOECL_OK;
+  return op_combine_create(layer->context, variant, &desc, &layer->combine);
+}
+
+static moecl_status make_scale(moecl_layer *layer) {
+  const op_scale_desc desc = {.hidden_size = layer->params.hidden_size,
+                              .top_k = layer->params.top_k,
+                              .rows = layer->rows,
+                              .rounded = layer->stored};
+  if (!layer->params.weight_on_input || layer->described) return MOECL_OK;
+  return op_scale_create(layer->context, &desc, &layer->scale);
+}
+
+/* ---- the layer ---- */
+
+static moecl_status make_operations(moecl_layer *layer, const moecl_layer_params *params) {
+  MOECL_TRY(choose(layer, LAYER_GROUPED_GEMM, params->grouped_gemm_variant, accepts_experts,
+                   try_experts));
+  MOECL_TRY(make_shared(layer, params->grouped_gemm_variant));
+  MOECL_TRY(make_scale(layer));
+  MOECL_TRY(make_router(layer, params));
+  MOECL_TRY(choose(layer, LAYER_PERMUTE, NULL, accepts_permute, try_permute));
+  return choose(layer, LAYER_COMBINE, NULL, accepts_combine, try_combine);
+}
+
+static moecl_status allocate_flags(moecl_layer *layer) {
+  for (int tensor = 0; tensor < MOECL_TENSOR_COUNT; tensor++) {
+    const int64_t items = moecl_layer_tensor_items(&layer->params, (moecl_tensor)tensor);
+    if (items == 0) continue;
+    layer->is_set[tensor] = calloc((size_t)items, 1);
+    if (!layer->is_set[tensor])
+      return log_error(&layer->context->log, MOECL_ERROR_OUT_OF_HOST_MEMORY, "no host memory");
+    layer->missing += items;
+  }
+  return MOECL_OK;
+}
+
+moecl_status layer_make(moecl_context *context, const moecl_layer_params *params, bool described,
+                        moecl_layer **out) {
+  char message[256];
+  moecl_status status = moecl_layer_params_check(params, message, sizeof message);
+  if (status != MOECL_OK) return log_error(&context->log, status, "layer: %s", message);
+  moecl_layer *layer = calloc(1, sizeof *layer);
+  if (!layer) return log_error(&context->log, MOECL_ERROR_OUT_OF_HOST_MEMORY, "no host memory");
+  layer->context = ocl_context_retain(context);
+  layer->params = *params;
+  layer->params.grouped_gemm_variant = layer->params.router_variant = NULL;
+  layer->described = described;
+  layer->stored = desc_format_of(params->dtype);
+  layer->dispatch = desc_dispatch_of(params);
+  status = described ? MOECL_OK : allocate_flags(layer);
+  if (status == MOECL_OK) status = make_operations(layer, params);
+  if (status != MOECL_OK) moecl_layer_destroy(&layer);
+  *out = layer;
+  return status;
+}

@@ -1,0 +1,47 @@
+// SPDX-License-Identifier: MIT
+#include "op/combine/combine.h"
+#include "base/base.h"
+#include <stdio.h>
+
+static const kernel_variant rows[] = {
+#include "combine/variants.def"
+};
+const kernel_table op_combine_table = {"combine", rows, sizeof rows / sizeof rows[0]};
+
+bool op_combine_in_eights(const kernel_variant *variant, const void *problem) {
+  const op_combine_desc *desc = problem;
+  (void)variant;
+  return desc->input == desc->output && desc->hidden_size % 8 == 0;
+}
+
+moecl_status op_combine_create_unchecked(moecl_context *context, const kernel_variant *variant,
+                                         const op_combine_desc *desc, op_combine *combine) {
+  *combine = (op_combine){.desc = *desc, .variant = variant};
+  char defines[128];
+  snprintf(defines, sizeof defines,
+           "DTYPE %d\nINPUT_F32 %d\nSHARED %d\nSHARED_GATE %d\nWEIGHTED %d\nLOCAL %u\n%s",
+           (int)desc->output->element, desc_is_f32(desc->input), desc->shared, desc->shared_gate,
+           desc->weighted, variant->local, desc->first_identity > 0 ? "IDENTITY 1\n" : "");
+  return ocl_kernel_create(context, variant->source, defines, "combine", &combine->kernel);
+}
+
+moecl_status op_combine_create(moecl_context *context, const kernel_variant *variant,
+                               const op_combine_desc *desc, op_combine *combine) {
+  *combine = (op_combine){0};
+  MOECL_TRY(op_combine_self_check(context, variant, desc));
+  return op_combine_create_unchecked(context, variant, desc, combine);
+}
+
+void op_combine_release(op_combine *combine) { ocl_kernel_destroy(&combine->kernel); }
+
+moecl_status op_combine_enqueue(op_combine *combine, ocl_chain *chain, const op_combine_io *io) {
+  const op_combine_desc *desc = &combine->desc;
+  const bool identity = desc->first_identity > 0;
+  MOECL_TRY(ocl_kernel_args(combine->kernel, identity ? "bbbbbblibbi" : "bbbbbbli",
+                            io->expert_output, io->assignment_slot, io->topk_weights, io->shared,
+                            io->shared_gate, io->output, desc->hidden_size, (int32_t)desc->top_k,
+                            io->hidden_states, io->expert_offsets, (int32_t)desc->first_identity));
+  const uint64_t groups =
+      (uint64_t)io->num_tokens * base_div_up((uint64_t)desc->hidden_size, combine->variant->tile_n);
+  return ocl_launch(chain, combine->kernel, groups, combine->variant->local);
+}

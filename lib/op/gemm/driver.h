@@ -1,0 +1,77 @@
+// SPDX-License-Identifier: MIT
+/* Inside the room: what implements a variant's kernels on the host. */
+#ifndef MOECL_LIB_OP_GEMM_DRIVER_H
+#define MOECL_LIB_OP_GEMM_DRIVER_H
+
+#include "op/gemm/gemm.h"
+
+/* One table for kernels with a work-group a tile, one for such with tiles of several
+ * heights, one for persistent work-groups that take tile after tile (with and without
+ * tall tiles), one for CLBlast. Beside create, all are asked of described GEMMs too. */
+typedef struct op_gemm_driver {
+  size_t state_bytes; /* of the driver's own state, zeros before create */
+  moecl_status (*create)(op_gemm *gemm);
+  void (*release)(op_gemm *gemm); /* of what create left, on failure too */
+  /* Enqueues packing `count` experts' canonical weights. */
+  moecl_status (*pack)(op_gemm *gemm, int64_t first, int64_t count, const moecl_buffer *src,
+                       uint64_t offset_bytes);
+  uint32_t (*tile_rows)(const op_gemm *gemm, int64_t rows);
+  uint64_t (*packed_bytes)(const op_gemm *gemm);          /* of one expert */
+  uint64_t (*scratch)(const op_gemm *gemm, int64_t rows); /* NULL: none */
+  moecl_status (*enqueue)(op_gemm *gemm, ocl_chain *chain, const op_gemm_io *io);
+  /* Kernels for few tokens; NULL: there are none. */
+  bool (*serves_few)(const op_gemm *gemm, int64_t num_tokens);
+  moecl_status (*enqueue_few)(op_gemm *gemm, ocl_chain *chain, const op_gemm_few_io *io);
+  uint64_t extra_bytes; /* of the device's buffers beside weights and bias */
+  bool by_rows;         /* has several kernels, and chooses by rows an expert */
+  bool waits;           /* enqueueing reads the counts on the host */
+} op_gemm_driver;
+
+extern const op_gemm_driver op_gemm_tiles_driver, op_gemm_heights_driver, op_gemm_persistent_driver,
+    op_gemm_persistent_tall_driver, op_gemm_clblast_driver;
+
+/* The lists of rows of an ungrouped GEMM. */
+typedef struct op_gemm_lists {
+  ocl_kernel *kernel;
+  moecl_buffer *offsets, *tiles;
+  int64_t rows; /* that they are for; -1: none yet */
+  uint32_t tile_rows;
+} op_gemm_lists;
+enum { OP_GEMM_LISTS_BYTES = 4 * sizeof(int32_t) }; /* of both buffers */
+moecl_status op_gemm_lists_create(moecl_context *context, op_gemm_lists *lists);
+void op_gemm_lists_release(op_gemm_lists *lists);
+/* Writes them, once for every number of rows. */
+moecl_status op_gemm_lists_write(op_gemm_lists *lists, ocl_chain *chain, int64_t rows,
+                                 uint32_t tile_rows);
+
+struct op_gemm {
+  moecl_context *context;
+  const kernel_variant *variant;
+  const op_gemm_driver *driver;
+  op_gemm_desc desc;
+  kernel_tile tile;
+  ocl_kernel *pack;             /* of all drivers: its program is the variant's */
+  void *state;                  /* the driver's own */
+  moecl_buffer *weights, *bias; /* bias NULL without one */
+  uint64_t packed_elements;     /* of one expert, in the packed type */
+  op_gemm_lists lists;          /* of an ungrouped one */
+};
+
+/* A source's defines for a description and a tile. */
+void op_gemm_defines(const op_gemm_desc *desc, const kernel_tile *tile, char *text, size_t size);
+/* Rows of one expert's weights. */
+int64_t op_gemm_weight_rows(const op_gemm_desc *desc);
+/* Tiles of `tile.n` weight rows that one expert's columns make. */
+uint64_t op_gemm_column_tiles(const op_gemm *gemm);
+/* The most tiles of `each` rows that `rows` slots can make: every expert may end in a
+ * partial one. */
+uint64_t op_gemm_most_tiles(const op_gemm *gemm, uint64_t rows, uint64_t each);
+/* Launches the pack kernel over `items` work-items (work-groups, where its source
+ * requires a size) for each expert, or in strides over one expert's elements. */
+moecl_status op_gemm_pack(op_gemm *gemm, int64_t first, int64_t count, const moecl_buffer *src,
+                          uint64_t offset_bytes, uint64_t items);
+moecl_status op_gemm_pack_strided(op_gemm *gemm, int64_t first, int64_t count,
+                                  const moecl_buffer *src, uint64_t offset_bytes);
+uint32_t op_gemm_fixed_tile_rows(const op_gemm *gemm, int64_t rows);
+
+#endif

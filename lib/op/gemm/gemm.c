@@ -1,0 +1,206 @@
+// SPDX-License-Identifier: MIT
+/* What all drivers share: description, buffers, packing, one launch. */
+#include "base/base.h"
+#include "op/gemm/driver.h"
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+void op_gemm_defines(const op_gemm_desc *desc, const kernel_tile *tile, char *text, size_t size) {
+  snprintf(text, size,
+           "DTYPE %d\nACTIVATION %d\nGATED %d\nBIAS %d\nGATHER %d\nINPUT_F32 %d\nOUTPUT_F32 %d\n"
+           "ROUND_OUTPUT %d\nTILE_M %u\nVECTOR_WIDTH %u\n",
+           (int)desc->weights->element, (int)desc->epilogue, desc->gated, desc->bias, desc->gather,
+           desc_is_f32(desc->input), desc_is_f32(desc->output),
+           desc->rounded && desc->rounded != desc->output, tile->m, tile->vector_width);
+  const size_t used = strlen(text);
+  if (desc->epilogue >= OP_EPILOGUE_SWIGLU_CLAMPED)
+    base_format(text + used, size - used, "SWIGLU_ALPHA %af\nSWIGLU_LIMIT %af\n",
+                (double)desc->swiglu_alpha, (double)desc->swiglu_limit);
+}
+
+/* ---- sizes ---- */
+
+int64_t op_gemm_weight_rows(const op_gemm_desc *desc) {
+  return desc->gated ? 2 * desc->n : desc->n;
+}
+
+uint64_t op_gemm_column_tiles(const op_gemm *gemm) {
+  const uint64_t columns = gemm->desc.gated ? gemm->tile.n / 2 : gemm->tile.n;
+  return base_div_up((uint64_t)gemm->desc.n, columns);
+}
+
+uint64_t op_gemm_most_tiles(const op_gemm *gemm, uint64_t rows, uint64_t each) {
+  const uint64_t experts = (uint64_t)gemm->desc.num_experts;
+  const uint64_t active = rows < experts ? rows : experts;
+  return (rows + active * (each - 1)) / each;
+}
+
+uint64_t op_gemm_packed_bytes(const op_gemm *gemm) {
+  const uint64_t one = gemm->driver->packed_bytes(gemm);
+  uint64_t bytes;
+  return base_mul(one, (uint64_t)gemm->desc.num_experts, &bytes) ? bytes : UINT64_MAX;
+}
+
+static uint64_t bias_bytes(const op_gemm *gemm) {
+  const op_gemm_desc *desc = &gemm->desc;
+  if (!desc->bias) return 0;
+  return desc_format_bytes(desc->weights, (uint64_t)desc->num_experts,
+                           (uint64_t)op_gemm_weight_rows(desc));
+}
+
+uint64_t op_gemm_bytes(const op_gemm *gemm) {
+  const uint64_t small = bias_bytes(gemm) + gemm->driver->extra_bytes +
+                         (gemm->desc.ungrouped ? OP_GEMM_LISTS_BYTES : 0);
+  const uint64_t packed = op_gemm_packed_bytes(gemm);
+  return packed > UINT64_MAX - small ? UINT64_MAX : packed + small;
+}
+
+uint64_t op_gemm_scratch(const op_gemm *gemm, int64_t rows) {
+  return gemm->driver->scratch ? gemm->driver->scratch(gemm, rows) : 0;
+}
+
+uint32_t op_gemm_tile_rows(const op_gemm *gemm, int64_t rows) {
+  return gemm->driver->tile_rows(gemm, rows);
+}
+
+uint32_t op_gemm_fixed_tile_rows(const op_gemm *gemm, int64_t rows) {
+  (void)rows;
+  return gemm->tile.m;
+}
+
+void op_gemm_explain(const op_gemm *gemm, int64_t rows, char *text, size_t size) {
+  if (gemm->desc.ungrouped && op_gemm_serves_few(gemm, rows))
+    snprintf(text, size, "few tokens: weights streamed once a row");
+  else if (gemm->driver->waits)
+    snprintf(text, size, "one library GEMM an expert, counts read on the host");
+  else if (gemm->driver->by_rows)
+    snprintf(text, size, "tiles of %u rows, for %.4g rows an expert",
+             (unsigned)op_gemm_tile_rows(gemm, rows),
+             (double)rows / (double)gemm->desc.num_experts);
+  else snprintf(text, size, "tiles of %u rows", (unsigned)op_gemm_tile_rows(gemm, rows));
+}
+
+/* ---- life ---- */
+
+const kernel_variant *op_gemm_variant(const op_gemm *gemm) { return gemm->variant; }
+bool op_gemm_is_ungrouped(const op_gemm *gemm) { return gemm->desc.ungrouped; }
+
+moecl_status op_gemm_describe(moecl_context *context, const kernel_variant *variant,
+                              const op_gemm_desc *desc, op_gemm **out) {
+  op_gemm *gemm = calloc(1, sizeof *gemm);
+  *out = gemm;
+  if (!gemm) return log_error(&context->log, MOECL_ERROR_OUT_OF_HOST_MEMORY, "no host memory");
+  *gemm = (op_gemm){.context = ocl_context_retain(context),
+                    .variant = variant,
+                    .driver = variant->driver,
+                    .desc = *desc,
+                    .tile = kernel_gemm_tile(variant, context->info.native_vector_width_float)};
+  return MOECL_OK;
+}
+
+static moecl_status create(op_gemm *gemm) {
+  gemm->state = calloc(1, gemm->driver->state_bytes);
+  if (!gemm->state)
+    return log_error(&gemm->context->log, MOECL_ERROR_OUT_OF_HOST_MEMORY, "no host memory");
+  MOECL_TRY(gemm->driver->create(gemm));
+  MOECL_TRY(moecl_buffer_create(gemm->context, op_gemm_packed_bytes(gemm), &gemm->weights));
+  if (gemm->desc.bias) MOECL_TRY(moecl_buffer_create(gemm->context, bias_bytes(gemm), &gemm->bias));
+  return gemm->desc.ungrouped ? op_gemm_lists_create(gemm->context, &gemm->lists) : MOECL_OK;
+}
+
+moecl_status op_gemm_create_unchecked(moecl_context *context, const kernel_variant *variant,
+                                      const op_gemm_desc *desc, op_gemm **gemm) {
+  MOECL_TRY(op_gemm_describe(context, variant, desc, gemm));
+  const moecl_status status = create(*gemm);
+  if (status != MOECL_OK) op_gemm_destroy(gemm);
+  return status;
+}
+
+moecl_status op_gemm_create(moecl_context *context, const kernel_variant *variant,
+                            const op_gemm_desc *desc, op_gemm **gemm) {
+  *gemm = NULL;
+  MOECL_TRY(op_gemm_self_check(context, variant, desc));
+  return op_gemm_create_unchecked(context, variant, desc, gemm);
+}
+
+void op_gemm_destroy(op_gemm **handle) {
+  op_gemm *gemm = *handle;
+  *handle = NULL;
+  if (!gemm) return;
+  if (gemm->state) gemm->driver->release(gemm);
+  free(gemm->state);
+  ocl_kernel_destroy(&gemm->pack);
+  moecl_buffer_destroy(&gemm->weights);
+  moecl_buffer_destroy(&gemm->bias);
+  op_gemm_lists_release(&gemm->lists);
+  moecl_context_destroy(&gemm->context);
+  free(gemm);
+}
+
+/* ---- weights ---- */
+
+moecl_status op_gemm_set_weights(op_gemm *gemm, int64_t first, int64_t count,
+                                 const moecl_buffer *src, uint64_t offset_bytes) {
+  return gemm->driver->pack(gemm, first, count, src, offset_bytes);
+}
+
+/* Pack kernels take experts in the second dimension. Offsets are in elements. */
+moecl_status op_gemm_pack(op_gemm *gemm, int64_t first, int64_t count, const moecl_buffer *src,
+                          uint64_t offset_bytes, uint64_t items) {
+  const op_gemm_desc *desc = &gemm->desc;
+  ocl_chain chain = {.context = gemm->context};
+  MOECL_TRY(ocl_kernel_args(
+      gemm->pack, "bLbLll", src, desc_format_elements(desc->weights, offset_bytes), gemm->weights,
+      (uint64_t)first * gemm->packed_elements, op_gemm_weight_rows(desc), desc->k));
+  MOECL_TRY(gemm->pack->local
+                ? ocl_launch_2d(&chain, gemm->pack, items, (uint64_t)count, gemm->pack->local)
+                : ocl_launch_items_2d(&chain, gemm->pack, items, (uint64_t)count));
+  /* Some drivers (Mesa) keep a kernel's arguments until others are set: here that
+   * would be the weights once more, for as long as the layer lives. */
+  return ocl_kernel_arg_buffer(gemm->pack, 0, NULL);
+}
+
+/* In the first dimension enough work-items to fill any device. */
+moecl_status op_gemm_pack_strided(op_gemm *gemm, int64_t first, int64_t count,
+                                  const moecl_buffer *src, uint64_t offset_bytes) {
+  const uint64_t most = 2048 * 64;
+  const uint64_t items = (uint64_t)op_gemm_weight_rows(&gemm->desc) * (uint64_t)gemm->desc.k;
+  return op_gemm_pack(gemm, first, count, src, offset_bytes, items < most ? items : most);
+}
+
+moecl_status op_gemm_set_bias(op_gemm *gemm, int64_t first, int64_t count, const moecl_buffer *src,
+                              uint64_t offset_bytes) {
+  const uint64_t one =
+      desc_format_bytes(gemm->desc.weights, 1, (uint64_t)op_gemm_weight_rows(&gemm->desc));
+  return ocl_buffer_copy(src, offset_bytes, gemm->bias, (uint64_t)first * one,
+                         (uint64_t)count * one);
+}
+
+/* ---- launches ---- */
+
+static moecl_status enqueue_ungrouped(op_gemm *gemm, ocl_chain *chain, const op_gemm_io *io) {
+  if (op_gemm_serves_few(gemm, io->rows)) {
+    const op_gemm_few_io few = {
+        .input = io->input, .output = io->output, .num_tokens = io->rows, .top_k = 1};
+    return op_gemm_enqueue_few(gemm, chain, &few);
+  }
+  MOECL_TRY(op_gemm_lists_write(&gemm->lists, chain, io->rows, op_gemm_tile_rows(gemm, io->rows)));
+  op_gemm_io listed = *io;
+  listed.expert_offsets = gemm->lists.offsets;
+  listed.tile_offsets = gemm->lists.tiles;
+  return gemm->driver->enqueue(gemm, chain, &listed);
+}
+
+moecl_status op_gemm_enqueue(op_gemm *gemm, ocl_chain *chain, const op_gemm_io *io) {
+  if (gemm->desc.ungrouped) return enqueue_ungrouped(gemm, chain, io);
+  return gemm->driver->enqueue(gemm, chain, io);
+}
+
+bool op_gemm_serves_few(const op_gemm *gemm, int64_t num_tokens) {
+  return gemm->driver->serves_few && gemm->driver->serves_few(gemm, num_tokens);
+}
+
+moecl_status op_gemm_enqueue_few(op_gemm *gemm, ocl_chain *chain, const op_gemm_few_io *io) {
+  return gemm->driver->enqueue_few(gemm, chain, io);
+}

@@ -1,0 +1,114 @@
+// SPDX-License-Identifier: MIT
+/* One grouped GEMM: each expert's rows times its packed weights, with bias and
+ * activation in the epilogue. Ungrouped, its one "expert" owns all rows: the router's
+ * logits, a shared expert. */
+#ifndef MOECL_LIB_OP_GEMM_GEMM_H
+#define MOECL_LIB_OP_GEMM_GEMM_H
+
+#include "kernel/variant.h"
+#include "ocl/ocl.h"
+
+/* Values of the kernels' ACTIVATION. */
+typedef enum op_epilogue {
+  OP_EPILOGUE_NONE = 0,
+  OP_EPILOGUE_SILU,
+  OP_EPILOGUE_GELU,
+  OP_EPILOGUE_RELU,
+  OP_EPILOGUE_GELU_TANH,
+  OP_EPILOGUE_RELU2,
+  OP_EPILOGUE_SWIGLU_CLAMPED,
+  OP_EPILOGUE_SWIGLU_LIMITED,
+  OP_EPILOGUE_SWIGLU_LIMITED_SILU
+} op_epilogue;
+
+typedef struct op_gemm_desc {
+  int64_t num_experts;
+  int64_t n, k;               /* output columns and inner size; gated: weights have 2n rows */
+  const desc_format *weights; /* of the weights and the bias */
+  const desc_format *input, *output;
+  const desc_format *rounded; /* numbers of the output are this format's, though they may be
+                                 stored as a wider one; NULL: they are not rounded first */
+  op_epilogue epilogue;
+  float swiglu_alpha, swiglu_limit; /* of the last three */
+  bool gated, bias;
+  bool ungrouped; /* num_experts is 1, and needs no lists of rows */
+  bool gather;    /* slot s reads row slot_token[s] of the input, else row s */
+  bool exact;     /* factors are not rounded below their formats: experts are chosen by it */
+  bool adds_shared, shared_gate; /* for few tokens: the combination has a shared expert's output,
+                                    and times its gate */
+} op_gemm_desc;
+
+/* Buffers of one launch. Of an ungrouped GEMM: input, output, scratch and rows. */
+typedef struct op_gemm_io {
+  const moecl_buffer *input, *slot_token, *expert_offsets, *tile_offsets, *output;
+  const moecl_buffer *scratch; /* op_gemm_scratch bytes; NULL where that is 0 */
+  int64_t rows;                /* the most slots there can be; ungrouped: all rows */
+} op_gemm_io;
+
+/* Few tokens, without permuting: every assignment t*top_k+j streams its expert's
+ * weights. A GEMM that gathers writes row t*top_k+j for it; one that does not
+ * reads that row, and writes row t, summed over j with topk_weights: combined, with
+ * the shared expert's output where the description adds one. */
+typedef struct op_gemm_few_io {
+  const moecl_buffer *input, *topk_ids, *topk_weights, *output;
+  const moecl_buffer *shared, *shared_gate; /* [T,n], [T] fp32 */
+  int64_t num_tokens, top_k;
+} op_gemm_few_io;
+
+typedef struct op_gemm op_gemm;
+
+extern const kernel_table op_gemm_table; /* the operation "grouped_gemm" */
+
+/* Predicates of rows. In eights: n and k are multiples of 8 and the input has the
+ * weights' format; inexact: also not an exact
+ * one, for arithmetic that rounds factors. */
+bool op_gemm_in_eights(const kernel_variant *variant, const void *desc);
+bool op_gemm_inexact_in_eights(const kernel_variant *variant, const void *desc);
+
+/* What sizes and choices below follow from, without kernels and device memory. */
+moecl_status op_gemm_describe(moecl_context *context, const kernel_variant *variant,
+                              const op_gemm_desc *desc, op_gemm **gemm);
+
+/* Self-checks the variant for the description, unless it passed before, then builds the
+ * kernels and allocates the packed weights. */
+moecl_status op_gemm_create(moecl_context *context, const kernel_variant *variant,
+                            const op_gemm_desc *desc, op_gemm **gemm);
+/* The same unchecked, for the check itself and for tests. */
+moecl_status op_gemm_create_unchecked(moecl_context *context, const kernel_variant *variant,
+                                      const op_gemm_desc *desc, op_gemm **gemm);
+/* All but the description's sizes decide the program. A wrong answer is
+ * MOECL_ERROR_BUILD, logged (op/check.h). */
+moecl_status op_gemm_self_check(moecl_context *context, const kernel_variant *variant,
+                                const op_gemm_desc *desc);
+void op_gemm_destroy(op_gemm **gemm);
+
+/* Of a GEMM that was made, or described. */
+const kernel_variant *op_gemm_variant(const op_gemm *gemm);
+bool op_gemm_is_ungrouped(const op_gemm *gemm);
+
+/* Enqueues packing `count` experts' canonical weights, or copying biases. */
+moecl_status op_gemm_set_weights(op_gemm *gemm, int64_t first, int64_t count,
+                                 const moecl_buffer *src, uint64_t offset_bytes);
+moecl_status op_gemm_set_bias(op_gemm *gemm, int64_t first, int64_t count, const moecl_buffer *src,
+                              uint64_t offset_bytes);
+
+/* Of a GEMM that was made, or described: bytes of the packed weights, of these and all
+ * other buffers that it holds, and of the scratch that one launch over `rows` needs.
+ * UINT64_MAX where they do not fit 64 bits. */
+uint64_t op_gemm_packed_bytes(const op_gemm *gemm);
+uint64_t op_gemm_bytes(const op_gemm *gemm);
+uint64_t op_gemm_scratch(const op_gemm *gemm, int64_t rows);
+/* The most rows of one tile when `rows` slots are spread over the experts: what
+ * tile_offsets is the prefix of. Larger where experts have many rows, so that
+ * weights are read less often; smaller where they have few. */
+uint32_t op_gemm_tile_rows(const op_gemm *gemm, int64_t rows);
+/* Which of its kernels serves so many rows, for people: "tiles of 64 rows". */
+void op_gemm_explain(const op_gemm *gemm, int64_t rows, char *text, size_t size);
+
+moecl_status op_gemm_enqueue(op_gemm *gemm, ocl_chain *chain, const op_gemm_io *io);
+
+/* Are there kernels for few tokens, and do they pay for so many? */
+bool op_gemm_serves_few(const op_gemm *gemm, int64_t num_tokens);
+moecl_status op_gemm_enqueue_few(op_gemm *gemm, ocl_chain *chain, const op_gemm_few_io *io);
+
+#endif

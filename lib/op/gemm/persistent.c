@@ -1,0 +1,147 @@
+// SPDX-License-Identifier: MIT
+/* Variants whose work-groups stay, one a compute unit, and take tile after
+ * tile: `tile.n` weight rows by up to `tile.m` of an expert's rows, as many as
+ * tile_offsets was made for, or twice as many by up to TALL_ROWS. The kernels' side of it:
+ * cl/grouped_gemm/nvidia_sm90.cl. Their kernels share one packing: for few
+ * tokens, for few rows an expert and, with the tall driver, for many. */
+#include "base/base.h"
+#include "op/gemm/driver.h"
+#include <stdio.h>
+#include <string.h>
+
+/* A packed row is a step of k; rows of a tile come in multiples of ROW_STEP. */
+enum { ROW_BYTES = 128, ROW_STEP = 16, TALL_ROWS = 176 /* of a tall tile */ };
+
+enum { QUEUE_BYTES = 2 * sizeof(int32_t) };
+
+typedef struct persistent_state {
+  ocl_kernel *gemm, *tall, *few; /* tall and few NULL where there is none */
+  moecl_buffer *queue;           /* two counters, zero between launches */
+} persistent_state;
+
+static uint64_t packed_bytes(const op_gemm *gemm) {
+  const uint64_t step = desc_format_elements(gemm->desc.weights, ROW_BYTES);
+  return desc_format_bytes(gemm->desc.weights, op_gemm_column_tiles(gemm) * gemm->tile.n,
+                           base_round_up((uint64_t)gemm->desc.k, step));
+}
+
+static moecl_status create_kernel(op_gemm *gemm, bool tall, const char *entry,
+                                  ocl_kernel **kernel) {
+  const op_gemm_desc *desc = &gemm->desc;
+  char defines[512];
+  op_gemm_defines(desc, &gemm->tile, defines, sizeof defines);
+  const size_t used = strlen(defines);
+  snprintf(defines + used, sizeof defines - used, "TALL %d\nDENSE %d\nADDS_SHARED %d\n", tall,
+           desc->ungrouped, desc->adds_shared ? 1 + desc->shared_gate : 0);
+  return ocl_kernel_create(gemm->context, gemm->variant->source, defines, entry, kernel);
+}
+
+/* The kernel for few tokens is there for one "expert" of all tokens, for gate/up
+ * that gathers and for down, which it weights and combines. */
+static bool has_few(const op_gemm_desc *desc) {
+  if (desc_is_f32(desc->weights)) return false;
+  return desc->ungrouped || desc->gather || (desc->epilogue == OP_EPILOGUE_NONE && !desc->gated);
+}
+
+/* The router's logits have too few weight rows for tall tiles. */
+static bool has_tall(const op_gemm *gemm) {
+  return gemm->driver == &op_gemm_persistent_tall_driver && !gemm->desc.exact;
+}
+
+static moecl_status create(op_gemm *gemm) {
+  persistent_state *state = gemm->state;
+  gemm->packed_elements = desc_format_elements(gemm->desc.weights, packed_bytes(gemm));
+  MOECL_TRY(moecl_buffer_create(gemm->context, QUEUE_BYTES, &state->queue));
+  MOECL_TRY(moecl_buffer_fill_byte(state->queue, 0, QUEUE_BYTES, 0));
+  MOECL_TRY(create_kernel(gemm, false, "pack", &gemm->pack));
+  MOECL_TRY(create_kernel(gemm, false, "gemm", &state->gemm));
+  if (has_few(&gemm->desc)) MOECL_TRY(create_kernel(gemm, false, "few", &state->few));
+  return has_tall(gemm) ? create_kernel(gemm, true, "gemm", &state->tall) : MOECL_OK;
+}
+
+static void release(op_gemm *gemm) {
+  persistent_state *state = gemm->state;
+  ocl_kernel_destroy(&state->gemm);
+  ocl_kernel_destroy(&state->tall);
+  ocl_kernel_destroy(&state->few);
+  moecl_buffer_destroy(&state->queue);
+}
+
+/* Rows an expert on average from which on tall tiles pay: arithmetic is the limit
+ * then, and not the weights' way from memory. */
+static bool is_tall(const op_gemm *gemm, int64_t rows) {
+  enum { ROWS_EACH = 48 };
+  if (!has_tall(gemm)) return false;
+  if (!gemm->desc.ungrouped) return rows / gemm->desc.num_experts >= ROWS_EACH;
+  /* One expert alone: where there are tiles for every compute unit. */
+  return (uint64_t)rows / TALL_ROWS * (op_gemm_column_tiles(gemm) / 2) >=
+         gemm->context->info.compute_units;
+}
+
+/* Small tiles leave shared memory for more stages of weights in flight. One
+ * expert alone is cut so that every compute unit gets a tile. gate_up and down of
+ * experts share tile_offsets, so that nothing here may hang on their widths. */
+static uint32_t tile_rows(const op_gemm *gemm, int64_t rows) {
+  const uint64_t experts = (uint64_t)gemm->desc.num_experts;
+  const uint64_t units = gemm->context->info.compute_units;
+  if (is_tall(gemm, rows)) return TALL_ROWS;
+  if (gemm->desc.ungrouped) {
+    const uint64_t each =
+        base_div_up((uint64_t)rows * op_gemm_column_tiles(gemm), units ? units : 1);
+    const uint64_t rounded = base_round_up(each ? each : 1, ROW_STEP);
+    return rounded < gemm->tile.m ? (uint32_t)rounded : gemm->tile.m;
+  }
+  return (uint64_t)rows / experts <= gemm->tile.m / 6 ? gemm->tile.m / 2 : gemm->tile.m;
+}
+
+static moecl_status enqueue(op_gemm *gemm, ocl_chain *chain, const op_gemm_io *io) {
+  const uint64_t experts = (uint64_t)gemm->desc.num_experts, rows = (uint64_t)io->rows;
+  const uint64_t units = gemm->context->info.compute_units;
+  const uint32_t each = tile_rows(gemm, io->rows);
+  const uint64_t active = rows < experts ? rows : experts;
+  const uint64_t most = (active + rows / each) * op_gemm_column_tiles(gemm);
+  const persistent_state *state = gemm->state;
+  ocl_kernel *kernel = is_tall(gemm, io->rows) ? state->tall : state->gemm;
+  MOECL_TRY(ocl_kernel_args(kernel, "bbbbbbbbllii", io->input, io->slot_token, io->expert_offsets,
+                            io->tile_offsets, gemm->weights, gemm->bias, io->output, state->queue,
+                            gemm->desc.k, gemm->desc.n, (int32_t)experts, (int32_t)each));
+  return ocl_launch(chain, kernel, most < units ? most : units, gemm->variant->local);
+}
+
+/* Weights are read again for every token of the same expert: of one alone, where
+ * they stay in the cache. */
+static bool serves_few(const op_gemm *gemm, int64_t num_tokens) {
+  enum { MOST_TOKENS = 4, MOST_TOKENS_LOGITS = 32, CACHED = 16 << 20 };
+  if (!has_few(&gemm->desc) || num_tokens > (gemm->desc.exact ? MOST_TOKENS_LOGITS : MOST_TOKENS))
+    return false;
+  return num_tokens <= 1 || !gemm->desc.ungrouped || packed_bytes(gemm) <= CACHED;
+}
+
+static moecl_status enqueue_few(op_gemm *gemm, ocl_chain *chain, const op_gemm_few_io *io) {
+  enum { LOCAL = 256, ROWS = 16 }; /* as in cl/grouped_gemm/nvidia_few.clh */
+  const op_gemm_desc *desc = &gemm->desc;
+  const uint64_t columns = desc->gated ? ROWS / 2 : ROWS;
+  const uint64_t groups = base_div_up((uint64_t)desc->n, columns);
+  const int32_t top_k = desc->ungrouped ? 1 : (int32_t)io->top_k;
+  ocl_kernel *few = ((persistent_state *)gemm->state)->few;
+  if (desc->ungrouped || desc->gather) {
+    MOECL_TRY(ocl_kernel_args(few, "bbbbblli", io->input, io->topk_ids, gemm->weights, gemm->bias,
+                              io->output, desc->k, desc->n, top_k));
+    return ocl_launch(chain, few, groups * (uint64_t)(io->num_tokens * top_k), LOCAL);
+  }
+  MOECL_TRY(ocl_kernel_args(few, "bbbbbbbblli", io->input, io->topk_ids, io->topk_weights,
+                            gemm->weights, gemm->bias, io->shared, io->shared_gate, io->output,
+                            desc->k, desc->n, top_k));
+  return ocl_launch(chain, few, groups * (uint64_t)io->num_tokens, LOCAL);
+}
+
+#define PERSISTENT                                                                                 \
+  {                                                                                                \
+    .state_bytes = sizeof(persistent_state), .create = create, .release = release,                 \
+    .pack = op_gemm_pack_strided, .tile_rows = tile_rows, .packed_bytes = packed_bytes,            \
+    .enqueue = enqueue, .serves_few = serves_few, .enqueue_few = enqueue_few,                      \
+    .extra_bytes = QUEUE_BYTES, .by_rows = true                                                    \
+  }
+
+const op_gemm_driver op_gemm_persistent_driver = PERSISTENT;
+const op_gemm_driver op_gemm_persistent_tall_driver = PERSISTENT; /* see has_tall */

@@ -1,0 +1,267 @@
+// SPDX-License-Identifier: MIT
+#include "base/base.h"
+#include "op/check.h"
+#include "op/gemm/driver.h"
+#include <math.h>
+#include <stdlib.h>
+
+/* Rows of the experts: more than one tile of any variant, none, a partial one.
+ * Variants with several kernels choose by rows an expert: the loads are many, some
+ * and few of them, on average 83, 23 and 5. */
+enum { EXPERTS = 3, LOADS = 3, ROWS = 250, MOST_COLUMNS = 40 };
+static const int32_t loads[LOADS][EXPERTS + 1] = {
+    {0, 247, 247, ROWS}, {0, 67, 67, 70}, {0, 13, 13, 16}};
+
+typedef struct problem {
+  op_gemm_desc desc; /* the caller's, with the small sizes */
+  int64_t n, k;      /* odd ones, where the variant takes them; else a tail in both */
+  int64_t weight_rows;
+  const int32_t *offsets;         /* one of the loads */
+  int32_t rows;                   /* of it */
+  double *input, *weights, *bias; /* multiples of 1/8: exact in every storage type */
+  double *expected, *actual;
+} problem;
+
+static double epilogue(op_epilogue kind, double x) {
+  switch (kind) {
+  case OP_EPILOGUE_SILU: return x / (1.0 + exp(-x));
+  case OP_EPILOGUE_GELU: return 0.5 * x * erfc(-x / sqrt(2.0));
+  case OP_EPILOGUE_RELU: return x < 0.0 ? 0.0 : x;
+  case OP_EPILOGUE_GELU_TANH:
+    return 0.5 * x * (1.0 + tanh(sqrt(2.0 / acos(-1.0)) * (x + 0.044715 * x * x * x)));
+  case OP_EPILOGUE_RELU2: return x < 0.0 ? 0.0 : x * x;
+  default: return x;
+  }
+}
+
+static double gated_epilogue(const op_gemm_desc *desc, double gate, double up) {
+  if (desc->epilogue < OP_EPILOGUE_SWIGLU_CLAMPED) return epilogue(desc->epilogue, gate) * up;
+  const double limit = desc->swiglu_limit, cut_up = fmin(fmax(up, -limit), limit);
+  if (desc->epilogue == OP_EPILOGUE_SWIGLU_LIMITED)
+    return epilogue(OP_EPILOGUE_SILU, fmin(gate, limit)) * cut_up;
+  if (desc->epilogue == OP_EPILOGUE_SWIGLU_LIMITED_SILU)
+    return fmin(epilogue(OP_EPILOGUE_SILU, gate), limit) * cut_up;
+  gate = fmin(gate, limit);
+  return gate / (1.0 + exp(-desc->swiglu_alpha * gate)) * (cut_up + 1.0);
+}
+
+static double product(const problem *p, int64_t expert, int64_t row, int64_t column) {
+  const double *w = p->weights + (expert * p->weight_rows + column) * p->k;
+  double sum = p->desc.bias ? p->bias[expert * p->weight_rows + column] : 0.0;
+  for (int64_t k = 0; k < p->k; k++) sum += p->input[row * p->k + k] * w[k];
+  return sum;
+}
+
+/* Slots read the rows in reverse where the shape gathers. */
+static int32_t source_row(const problem *p, int32_t slot) {
+  return p->desc.gather ? p->rows - 1 - slot : slot;
+}
+
+static void expect(problem *p) {
+  for (int32_t e = 0; e < EXPERTS; e++)
+    for (int32_t slot = p->offsets[e]; slot < p->offsets[e + 1]; slot++)
+      for (int64_t n = 0; n < p->n; n++) {
+        const int32_t row = source_row(p, slot);
+        const double v = product(p, e, row, n);
+        p->expected[slot * p->n + n] =
+            p->desc.gated ? gated_epilogue(&p->desc, v, product(p, e, row, p->n + n))
+                          : epilogue(p->desc.epilogue, v);
+      }
+}
+
+static bool make_problem(problem *p) {
+  uint32_t state = 1;
+  const size_t weights = (size_t)EXPERTS * (size_t)p->weight_rows;
+  p->input = check_values(ROWS * (size_t)p->k, &state);
+  p->weights = check_values(weights * (size_t)p->k, &state);
+  p->bias = check_values(weights, &state);
+  p->expected = malloc(ROWS * (size_t)p->n * sizeof *p->expected);
+  p->actual = malloc(ROWS * (size_t)p->n * sizeof *p->actual);
+  return p->input && p->weights && p->bias && p->expected && p->actual;
+}
+
+static void release_problem(problem *p) {
+  free(p->input);
+  free(p->weights);
+  free(p->bias);
+  free(p->expected);
+  free(p->actual);
+}
+
+typedef struct device_side {
+  op_gemm *gemm;
+  moecl_buffer *input, *weights, *bias, *rows, *offsets, *tiles, *output, *scratch;
+  moecl_buffer *ids, *topk_weights; /* of few tokens */
+} device_side;
+
+static void release_device(device_side *d) {
+  moecl_buffer **all[] = {&d->input, &d->weights, &d->bias,    &d->rows, &d->offsets,
+                          &d->tiles, &d->output,  &d->scratch, &d->ids,  &d->topk_weights};
+  for (size_t i = 0; i < sizeof all / sizeof all[0]; i++) moecl_buffer_destroy(all[i]);
+  op_gemm_destroy(&d->gemm);
+}
+
+static moecl_status upload_lists(moecl_context *context, const problem *p, device_side *d) {
+  int32_t rows[ROWS], tiles[EXPERTS + 1] = {0};
+  const int32_t *offsets = p->offsets;
+  const int32_t tile_m = (int32_t)op_gemm_tile_rows(d->gemm, p->rows);
+  for (int32_t slot = 0; slot < p->rows; slot++) rows[slot] = source_row(p, slot);
+  for (int e = 0; e < EXPERTS; e++)
+    tiles[e + 1] = tiles[e] + (offsets[e + 1] - offsets[e] + tile_m - 1) / tile_m;
+  MOECL_TRY(check_upload_words(context, rows, (size_t)p->rows, &d->rows));
+  MOECL_TRY(check_upload_words(context, offsets, EXPERTS + 1, &d->offsets));
+  return check_upload_words(context, tiles, EXPERTS + 1, &d->tiles);
+}
+
+static moecl_status multiply(moecl_context *context, const problem *p, device_side *d) {
+  const moecl_dtype out = p->desc.output->element;
+  const size_t elements = (size_t)p->rows * (size_t)p->n;
+  float raw[ROWS * MOST_COLUMNS]; /* holds any storage type */
+  ocl_chain chain = {.context = context};
+  const op_gemm_io io = {.input = d->input,
+                         .slot_token = d->rows,
+                         .expert_offsets = d->offsets,
+                         .tile_offsets = d->tiles,
+                         .output = d->output,
+                         .scratch = d->scratch,
+                         .rows = p->rows};
+  MOECL_TRY(d->gemm->driver->enqueue(d->gemm, &chain, &io)); /* with these lists */
+  MOECL_TRY(moecl_buffer_read_wait(d->output, 0, elements * moecl_dtype_size(out), raw));
+  moecl_to_double(out, raw, elements, p->actual);
+  return MOECL_OK;
+}
+
+static moecl_status set_up(moecl_context *context, const problem *p, device_side *d) {
+  const op_gemm_desc *desc = &p->desc;
+  const size_t weights = (size_t)EXPERTS * (size_t)p->weight_rows;
+  const size_t k = (size_t)p->k;
+  MOECL_TRY(check_upload(context, desc->input->element, p->input, ROWS * k, &d->input));
+  MOECL_TRY(check_upload(context, desc->weights->element, p->weights, weights * k, &d->weights));
+  MOECL_TRY(check_upload(context, desc->weights->element, p->bias, weights, &d->bias));
+  MOECL_TRY(moecl_buffer_create(context, ROWS * MOST_COLUMNS * sizeof(float), &d->output));
+  MOECL_TRY(moecl_buffer_create(context, op_gemm_scratch(d->gemm, ROWS), &d->scratch));
+  MOECL_TRY(op_gemm_set_weights(d->gemm, 0, EXPERTS, d->weights, 0));
+  if (desc->bias) MOECL_TRY(op_gemm_set_bias(d->gemm, 0, EXPERTS, d->bias, 0));
+  return MOECL_OK;
+}
+
+/* Every element, against rounding of the storage type. */
+static moecl_status compare(moecl_context *context, const kernel_variant *variant,
+                            const problem *p) {
+  const double *actual = p->actual;
+  const bool exact = desc_is_f32(p->desc.weights) && !(variant->traits & KERNEL_TF32);
+  const double tolerance = exact ? 1e-5 : 1e-2;
+  for (int i = 0; i < p->rows * (int)p->n; i++)
+    if (!(fabs(actual[i] - p->expected[i]) <= tolerance * (1.0 + fabs(p->expected[i]))))
+      return check_wrong(context, "grouped_gemm", variant, "output", i, actual[i], p->expected[i]);
+  return MOECL_OK;
+}
+
+/* ---- few tokens ---- */
+
+/* What `few` should make of the same rows: of a GEMM that gathers, one token a
+ * row and one choice; else tokens of two choices, rows 2t and 2t+1, weighted. The
+ * shared expert's output is the input's numbers, its gates the weights. */
+enum { FEW_CHOICES = 2 };
+static const float few_weights[FEW_CHOICES] = {0.5f, 0.25f};
+
+static int32_t expert_of(const int32_t *offsets, int32_t slot) {
+  int32_t e = 0;
+  while (slot >= offsets[e + 1]) e++;
+  return e;
+}
+
+static double expect_few(const problem *p, int64_t row, int64_t column) {
+  if (p->desc.ungrouped) return p->expected[row * p->n + column];
+  if (p->desc.gather) return p->expected[source_row(p, (int32_t)row) * p->n + column];
+  double sum = 0;
+  for (int64_t j = 0; j < FEW_CHOICES; j++)
+    sum += (double)few_weights[j] * p->expected[(row * FEW_CHOICES + j) * p->n + column];
+  if (p->desc.adds_shared)
+    sum += (p->desc.shared_gate ? (double)few_weights[row % FEW_CHOICES] : 1.0) *
+           p->input[row * p->n + column];
+  return sum;
+}
+
+static moecl_status check_few(moecl_context *context, const kernel_variant *variant,
+                              const problem *p, device_side *d) {
+  const bool gather = p->desc.gather;
+  const bool ungrouped = p->desc.ungrouped; /* of one expert: the first one's rows */
+  const int64_t top_k = gather || ungrouped ? 1 : FEW_CHOICES;
+  const int64_t tokens = ungrouped ? p->offsets[1] : ROWS / top_k;
+  const size_t elements = (size_t)tokens * (size_t)p->n;
+  int32_t ids[ROWS];
+  float weights[ROWS], raw[ROWS * MOST_COLUMNS];
+  for (int32_t i = 0; i < ROWS; i++) {
+    ids[i] = expert_of(p->offsets, source_row(p, i)); /* gathered: in reverse */
+    weights[i] = few_weights[i % FEW_CHOICES];
+  }
+  MOECL_TRY(check_upload_words(context, ids, ROWS, &d->ids));
+  MOECL_TRY(check_upload_words(context, weights, ROWS, &d->topk_weights));
+  const op_gemm_few_io io = {.input = d->input,
+                             .topk_ids = d->ids,
+                             .topk_weights = d->topk_weights,
+                             .shared = d->input,
+                             .shared_gate = d->topk_weights,
+                             .output = d->output,
+                             .num_tokens = tokens,
+                             .top_k = top_k};
+  ocl_chain chain = {.context = context};
+  MOECL_TRY(op_gemm_enqueue_few(d->gemm, &chain, &io));
+  const moecl_dtype out = p->desc.output->element;
+  MOECL_TRY(moecl_buffer_read_wait(d->output, 0, elements * moecl_dtype_size(out), raw));
+  moecl_to_double(out, raw, elements, p->actual);
+  for (int64_t i = 0; i < (int64_t)elements; i++) {
+    const double want = expect_few(p, i / p->n, i % p->n);
+    if (!(fabs(p->actual[i] - want) <= 1e-2 * (1.0 + fabs(want))))
+      return check_wrong(context, "grouped_gemm", variant, "few tokens' output", (int)i,
+                         p->actual[i], want);
+  }
+  return MOECL_OK;
+}
+
+/* The problem with one of the loads. */
+static moecl_status check_load(moecl_context *context, const kernel_variant *variant, problem *p,
+                               device_side *d, const int32_t *offsets) {
+  p->offsets = offsets;
+  p->rows = offsets[EXPERTS];
+  expect(p);
+  moecl_buffer_destroy(&d->rows);
+  moecl_buffer_destroy(&d->offsets);
+  moecl_buffer_destroy(&d->tiles);
+  MOECL_TRY(upload_lists(context, p, d));
+  MOECL_TRY(multiply(context, p, d));
+  return compare(context, variant, p);
+}
+
+static moecl_status check(moecl_context *context, const kernel_variant *variant, problem *p,
+                          device_side *d) {
+  if (!make_problem(p)) return MOECL_ERROR_OUT_OF_HOST_MEMORY;
+  MOECL_TRY(set_up(context, p, d));
+  /* The first load last: few tokens are as many. */
+  for (int i = d->gemm->driver->by_rows ? LOADS : 1; i-- > 0;)
+    MOECL_TRY(check_load(context, variant, p, d, loads[i]));
+  return op_gemm_serves_few(d->gemm, 1) ? check_few(context, variant, p, d) : MOECL_OK;
+}
+
+moecl_status op_gemm_self_check(moecl_context *context, const kernel_variant *variant,
+                                const op_gemm_desc *desc) {
+  problem p = {.desc = *desc, .n = 37, .k = 19};
+  p.desc.num_experts = EXPERTS;
+  p.desc.n = p.n;
+  p.desc.k = p.k;
+  if (!kernel_variant_accepts(variant, &p.desc)) { /* then in eights, with a tail in both */
+    p.desc.n = p.n = 40;
+    p.desc.k = p.k = 200;
+  }
+  p.weight_rows = op_gemm_weight_rows(&p.desc);
+  device_side d = {0};
+  moecl_status status = op_gemm_create_unchecked(context, variant, &p.desc, &d.gemm);
+  if (status == MOECL_OK && !ocl_kernel_is_checked(d.gemm->pack)) {
+    status = check(context, variant, &p, &d);
+    if (status == MOECL_OK) check_passed("grouped_gemm", variant, d.gemm->pack);
+  }
+  release_device(&d);
+  release_problem(&p);
+  return status;
+}

@@ -1,0 +1,57 @@
+// SPDX-License-Identifier: MIT
+/* Variants with a work-group a tile: one launch, tiles found on the device. */
+#include "base/base.h"
+#include "op/gemm/driver.h"
+
+typedef struct tiles_state {
+  ocl_kernel *gemm;
+} tiles_state;
+
+/* Bytes of one expert's packed weights. Tiled through local memory: as they
+ * come. By vector width: panels of tile.n columns, the last one padded; gated
+ * layers put gate and up side by side in one panel. */
+static uint64_t packed_bytes(const op_gemm *gemm) {
+  const uint64_t columns = gemm->variant->tile_m ? (uint64_t)op_gemm_weight_rows(&gemm->desc)
+                                                 : op_gemm_column_tiles(gemm) * gemm->tile.n;
+  return desc_format_bytes(gemm->desc.weights, columns, (uint64_t)gemm->desc.k);
+}
+
+static moecl_status create(op_gemm *gemm) {
+  tiles_state *state = gemm->state;
+  char defines[512];
+  op_gemm_defines(&gemm->desc, &gemm->tile, defines, sizeof defines);
+  /* Panels hold bf16 in pairs, as 32-bit words. */
+  const bool pairs = !gemm->variant->tile_m && gemm->desc.weights->element == MOECL_BF16;
+  gemm->packed_elements =
+      pairs ? packed_bytes(gemm) / 4 : desc_format_elements(gemm->desc.weights, packed_bytes(gemm));
+  MOECL_TRY(ocl_kernel_create(gemm->context, gemm->variant->source, defines, "pack", &gemm->pack));
+  return ocl_kernel_create(gemm->context, gemm->variant->source, defines, "gemm", &state->gemm);
+}
+
+static void release(op_gemm *gemm) { ocl_kernel_destroy(&((tiles_state *)gemm->state)->gemm); }
+
+static moecl_status pack(op_gemm *gemm, int64_t first, int64_t count, const moecl_buffer *src,
+                         uint64_t offset_bytes) {
+  if (gemm->variant->tile_m) return op_gemm_pack_strided(gemm, first, count, src, offset_bytes);
+  return op_gemm_pack(gemm, first, count, src, offset_bytes, op_gemm_column_tiles(gemm));
+}
+
+static moecl_status enqueue(op_gemm *gemm, ocl_chain *chain, const op_gemm_io *io) {
+  ocl_kernel *kernel = ((tiles_state *)gemm->state)->gemm;
+  const op_gemm_desc *desc = &gemm->desc;
+  const uint64_t column_tiles = gemm->variant->tile_m ? base_div_up((uint64_t)desc->n, gemm->tile.n)
+                                                      : op_gemm_column_tiles(gemm);
+  MOECL_TRY(ocl_kernel_args(kernel, "bbbbbbblli", io->input, io->slot_token, io->expert_offsets,
+                            io->tile_offsets, gemm->weights, gemm->bias, io->output, desc->k,
+                            desc->n, (int32_t)desc->num_experts));
+  const uint64_t tiles = op_gemm_most_tiles(gemm, (uint64_t)io->rows, gemm->tile.m);
+  return ocl_launch(chain, kernel, tiles * column_tiles, gemm->variant->local);
+}
+
+const op_gemm_driver op_gemm_tiles_driver = {.state_bytes = sizeof(tiles_state),
+                                             .create = create,
+                                             .release = release,
+                                             .pack = pack,
+                                             .tile_rows = op_gemm_fixed_tile_rows,
+                                             .packed_bytes = packed_bytes,
+                                             .enqueue = enqueue};
