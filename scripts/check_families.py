@@ -46,8 +46,8 @@ NO_EFFECT = re.compile("|".join(r"""
 
 # Members whose texts are no expressions.
 PLAIN = {"name", "model_types", "section", "prefixes", "no_effect"}
-PATTERNS = {"router", "router_bias", "correction_bias", "noise", "shared_gate", "gate", "up", "gate_up", "down",
-            "gate_bias", "up_bias", "gate_up_bias", "down_bias"}
+PATTERNS = {"router", "router_bias", "correction_bias", "noise", "router_norm", "router_scale", "expert_scale",
+            "shared_gate", "gate", "up", "gate_up", "down", "gate_bias", "up_bias", "gate_up_bias", "down_bias", "beside"}
 LISTS = {"layer_types", "dense_layers", "moe_layers", "kinds"}
 # Published keys which classes turn into others when they read a file, or read without naming them.
 OF_FILES = {"first_k_dense_replace", "moe_layers_enum", "router_bias"}
@@ -149,6 +149,7 @@ class Configuration:
         self.add(cls(), "", common)
 
     def add(self, made, prefix, common):
+        made.allow_global_per_layer_attribute_access = True  # where layers may differ: the usual value
         for field in dataclasses.fields(made):
             if field.name in common:
                 continue
@@ -261,6 +262,7 @@ def main():
     except ImportError:
         print("transformers is not installed: nothing is compared")
         return 77
+    transformers.logging.set_verbosity_error()
     common = {field.name for field in dataclasses.fields(transformers.PreTrainedConfig)}
     bad, compared, unknown = 0, 0, []
     for row in read_rows():
