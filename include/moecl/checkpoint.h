@@ -96,13 +96,24 @@ MOECL_API moecl_status moecl_checkpoint_find(moecl_checkpoint *checkpoint, const
 /* Reads item `item` (an expert; 0 for tensors that are not per expert) of a
  * layer's tensor in the canonical layout of moecl_tensor, converted to `dtype`:
  * moecl_layer_tensor_size elements; MOECL_SCORE_CORRECTION_BIAS is always fp32.
+ * What a family multiplies by and layers don't is in its weights, multiplied in double and
+ * rounded once with them (Gemma 4): the router's, so that it may read what the experts
+ * read, and down_proj, see below.
  * Errors, each with one message naming file and tensor: MOECL_ERROR_IO (a tensor
  * is missing, has another shape, or an element is not a finite number, or not in
- * `dtype`'s range), MOECL_ERROR_UNSUPPORTED (a data type that layers don't have),
+ * `dtype`'s range), MOECL_ERROR_UNSUPPORTED (a data type that layers don't have; a norm's
+ * weight of 0 that the router's input is divided by),
  * MOECL_ERROR_INVALID_ARGUMENT, MOECL_ERROR_OUT_OF_HOST_MEMORY. */
 MOECL_API moecl_status moecl_checkpoint_read(moecl_checkpoint *checkpoint, int64_t index,
                                              moecl_tensor tensor, int64_t item, moecl_dtype dtype,
                                              void *values);
+
+/* What the family multiplies the route weights of each expert by (Gemma 4's
+ * per_expert_scale), to `scale` [E]; ones where it does not. moecl_checkpoint_read has
+ * multiplied MOECL_DOWN_PROJ and MOECL_DOWN_BIAS by it, and the layer's route weights are
+ * without it. Errors as moecl_checkpoint_read's. */
+MOECL_API moecl_status moecl_checkpoint_read_expert_scale(moecl_checkpoint *checkpoint,
+                                                          int64_t index, float *scale);
 
 /* Gives all weights of checkpoint layer `index` to `layer`, whose sizes and
  * tensors must be the checkpoint's, in its own dtype. On the host it takes one

@@ -387,6 +387,34 @@ const family model_newer_families[] = {
      .shared = PROJECTIONS("mlp.shared_experts."),
      .dense = PROJECTIONS("mlp.")},
 
+    /* The layer's input is what its experts read, the residual through
+     * pre_feedforward_layernorm_2; the router reads it through a norm without a weight, of the
+     * same epsilon. A dense network (mlp) stands beside the experts between norms of its own,
+     * and each of both has a norm behind it before they are added: so it is no shared expert,
+     * and not of this layer. Models without experts have it alone, twice as wide in some layers
+     * of the smallest ones. */
+    {.name = "gemma4",
+     .model_types = "gemma4|gemma4_text",
+     .section = "text_config",
+     .refused = "use_double_wide_mlp",
+     .no_effect = "hidden_size_per_layer_input vocab_size_per_layer_input num_kv_shared_layers "
+                  "use_bidirectional_attention",
+     .stacks = {{.prefixes = MODEL_LAYERS, .num_layers = "num_hidden_layers=30"}},
+     .hidden_size = "hidden_size=2304",
+     .intermediate_size = "moe_intermediate_size",
+     .num_experts = "enable_moe_block=0*num_experts:0",
+     .top_k = "top_k_experts",
+     .dense_intermediate_size = "intermediate_size=9216",
+     .activation = "hidden_activation=gelu_pytorch_tanh",
+     .renormalize = "1",
+     .router = "router.proj.weight",
+     .router_norm = "pre_feedforward_layernorm_2.weight",
+     .router_scale = "router.scale",
+     .expert_scale = "router.per_expert_scale",
+     .experts = STACKED("experts."),
+     .dense = PROJECTIONS("mlp."),
+     .beside = "mlp."},
+
     /* Limits by layer, 0 or null for none; all activations are SiLU, whatever hidden_act says. */
     {.name = "step3p7",
      .model_types = "step3p7|step3p5",

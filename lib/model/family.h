@@ -101,6 +101,10 @@ typedef struct family {
 
   const char *router, *router_bias, *correction_bias, *noise; /* patterns */
   const char *has_router_bias, *has_correction_bias;          /* NULL: where there is a pattern */
+  /* Patterns of vectors that are multiplied onto weights when these are read: the router
+   * reads the experts' input without the weight of their norm, `router_norm` [H], but times
+   * `router_scale` [H] and H^-0.5; route weights are multiplied by `expert_scale` [E]. */
+  const char *router_norm, *router_scale, *expert_scale;
   family_ffn experts, shared, dense;
   family_ffn other_experts, other_shared, other_dense; /* how they are called and lie in other files
                                                           of the family: those with its `gate_up`,

@@ -39,9 +39,11 @@ class Case:
     records: list
     seed: int
     router: str = "gate"  # within the block
+    logits: str = ""  # what of the router gives them, where it doesn't itself: read gets them first
     read: typing.Callable = routers.plain
     choice: typing.Callable | None = routers.by_logit
     run: typing.Callable = run_block
+    entry: typing.Callable = lambda model, path, hidden_states: hidden_states  # what experts read of them
     suffix: str = "ForCausalLM"
     config_suffix: str = "Config"
     dtype: torch.dtype = BF16  # of the checkpoint
@@ -193,8 +195,7 @@ def published_mimo(config):
 
 def published_qwen3_5(tensors):
     """The language model within the model that also sees, its experts stacked."""
-    return stack_experts({name.replace("model.", "model.language_model.", 1): tensor
-                          for name, tensor in tensors.items()})
+    return stack_experts(below_language_model(tensors))
 
 
 def stack_experts(tensors):
@@ -372,6 +373,45 @@ def some_below_one(model, path, tensors):
     """For some tokens the least divisor is more than the sum of their scores, for others not."""
     sums = tensors["topk_weights"].sum(dim=1)
     assert (sums < 0.9).any() and ((sums - 1).abs() < 1e-6).any()
+
+
+def run_gemma4(model, path, hidden_states):
+    """What stands between the decoder layer's norms of its own, of the residual."""
+    layer, x = model.get_submodule(path), hidden_states[0]
+    _, weights, ids = layer.router(x)
+    return layer.experts(norm_gemma4(model, path, x), ids, weights).unsqueeze(0)
+
+
+def norm_gemma4(model, path, x):
+    return model.get_submodule(path).pre_feedforward_layernorm_2(x)
+
+
+def scale_gemma4(model):
+    """What is 1 in a model that has learned nothing, some of the norm's weights negative."""
+    with torch.no_grad():
+        for layer in model.model.layers:
+            norm = layer.pre_feedforward_layernorm_2.weight
+            norm.normal_(std=0.7).exp_()
+            norm[::5] *= -1
+            layer.router.scale.uniform_(0.25, 0.75).mul_(norm.numel() ** 0.5)
+            layer.router.per_expert_scale.uniform_(0.4, 1.8)
+
+
+def multiplies_apart(model, path, tensors):
+    """A router that read what experts read would choose otherwise; the experts' scale shows."""
+    layer, ids = model.get_submodule(path), tensors["topk_ids"]
+    other = layer.router.proj(tensors["hidden_states"]).topk(ids.shape[1]).indices
+    assert (other.sort().values != ids.sort().values).any(dim=1).sum() > 12
+    assert ((tensors["topk_weights"].sum(dim=1) - 1).abs() > 0.05).sum() > 12
+
+
+def in_gemma4(config):
+    return {"architectures": ["Gemma4ForConditionalGeneration"], "model_type": "gemma4",
+            "torch_dtype": config["torch_dtype"], "text_config": config}
+
+
+def below_language_model(tensors):
+    return {name.replace("model.", "model.language_model.", 1): tensor for name, tensor in tensors.items()}
 
 
 QWEN = dict(hidden_size=32, intermediate_size=28, moe_intermediate_size=20, num_experts_per_tok=3)
@@ -670,4 +710,13 @@ CASES = [
          heads(hidden_size=32, intermediate_size=20, num_experts=6, num_shared_experts=1,
                layer_types=["full_attention"] * 2, shared_expert_combination_strategy="sum"),
          one("mlp"), seed=59),
+    Case("gemma4", "Gemma4",
+         heads(hidden_size=32, intermediate_size=12, moe_intermediate_size=20, enable_moe_block=True, num_experts=8,
+               top_k_experts=3, hidden_size_per_layer_input=0, vocab_size_per_layer_input=8, global_head_dim=8,
+               layer_types=["full_attention"]) | dict(num_hidden_layers=1),
+         [Record("model.layers.0", "model.language_model.layers.0", layer=0),
+          Record("model.layers.0", "model.language_model.layers.0", layer=0, file="io-bf16", dtype=BF16)],
+         seed=72, config_suffix="TextConfig", router="router", logits="router.proj", read=routers.gemma4,
+         run=run_gemma4, entry=norm_gemma4, margin=2e-2, publish_config=in_gemma4,
+         publish_tensors=below_language_model, adjust=scale_gemma4, assertion=multiplies_apart),
 ]

@@ -12,7 +12,8 @@ from safetensors.torch import load_file
 
 from goldens import routers, store
 
-STORED = re.compile(r"mlp|\.moe\.|share_expert\.|mixer|block_sparse_moe|feed_forward|\bffn\b|post_attention_layernorm")
+STORED = re.compile(r"mlp|\.moe\.|share_expert\.|mixer|block_sparse_moe|feed_forward|\bffn\b|post_attention_layernorm|"
+                    r"layers\.\d+\.(router|experts|pre_feedforward_layernorm_2)\.")
 TINY = dict(vocab_size=8, pad_token_id=0, bos_token_id=1, eos_token_id=2)
 
 
@@ -72,12 +73,13 @@ def decide(case, model, block_path, hidden_states):
     """Runs the block; logits, ids, weights (in the order of choice) and output."""
     block = model.get_submodule(block_path)
     seen = []
-    hook = router_of(case, model, block_path).register_forward_hook(
-        lambda module, args, out: seen.append(out))
+    watched = ([block.get_submodule(case.logits)] if case.logits else []) + [router_of(case, model, block_path)]
+    hooks = [module.register_forward_hook(lambda module, args, out: seen.append(out)) for module in watched]
     with torch.no_grad():
         output = case.run(model, block_path, hidden_states.clone().unsqueeze(0)).squeeze(0)
-        hook.remove()
-        logits, ids, weights = case.read(block, seen[0])
+        for hook in hooks:
+            hook.remove()
+        logits, ids, weights = case.read(block, *seen[:len(watched)])
         if case.choice:
             order = case.choice(block, logits.float()).gather(1, ids).argsort(descending=True, stable=True)
             ids, weights = ids.gather(1, order), weights.gather(1, order)
@@ -104,8 +106,10 @@ def record(case, model, block_path, dtype, hidden_states):
     """One file of io: the block in dtype."""
     logits, ids, weights, output = decide(case, model, block_path, hidden_states.to(dtype))
     assert torch.isfinite(output).all()
+    with torch.no_grad():
+        entry = case.entry(model, block_path, hidden_states.to(dtype))
     return {
-        "hidden_states": hidden_states.to(dtype),
+        "hidden_states": entry,
         "router_logits": logits.float(),
         "topk_ids": ids.int(),
         "topk_weights": weights.float(),

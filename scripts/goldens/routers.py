@@ -43,6 +43,12 @@ def dbrx(block, out):
     return out, ids, weights
 
 
+def gemma4(block, logits, out):
+    """The router tells the scores of all experts, not the logits."""
+    _, weights, ids = out
+    return logits, ids, weights
+
+
 def switch(block, out):
     """A token beyond its expert's capacity keeps its choice and weighs nothing."""
     kept, probs, logits = (x.flatten(0, 1) for x in out)
