@@ -159,6 +159,24 @@ static const double *row_of(const verification *v, const double *rows, quantity 
   return rows ? rows + token * quantity_columns(&v->params, q) : NULL;
 }
 
+/* Recorded weights are those that multiply. Ours are without the family's numbers of the
+ * experts, which down_proj has: so the recorded ones are divided by them. Of an expert
+ * whose number is 0 there is no weight to be told. */
+static moecl_status divide_weights(verification *v) {
+  float scale[MOECL_MAX_EXPERTS];
+  double *weights = v->recorded.values[WEIGHTS];
+  const double *ids = v->recorded.values[IDS] ? v->recorded.values[IDS] : v->ours[IDS];
+  if (!weights) return MOECL_OK;
+  const moecl_status status = moecl_checkpoint_read_expert_scale(v->checkpoint, v->index, scale);
+  if (status != MOECL_OK) return status;
+  for (int64_t i = 0; i < v->recorded.num_tokens * v->params.top_k; i++) {
+    const double by = ids[i] < 0 ? 1 : (double)scale[(int64_t)ids[i]];
+    if (by != 0) weights[i] /= by;
+    else if (weights[i] == 0 && ids[i] == v->ours[IDS][i]) weights[i] = v->ours[WEIGHTS][i];
+  }
+  return MOECL_OK;
+}
+
 /* Judges every token's choice. Our weights become those that the recorded ones are to
  * be compared with, in the recorded ids' order. */
 static void compare_choices(verification *v, comparison *c) {
@@ -312,8 +330,10 @@ static bool conclude(const verification *v, const comparison *c) {
  * out of what follows from them. */
 static moecl_status compare(verification *v, bool *same) {
   comparison c[QUANTITIES];
+  moecl_status status = divide_weights(v);
+  if (status != MOECL_OK) return status;
   compare_choices(v, &c[IDS]);
-  const moecl_status status = compute_outputs(v);
+  status = compute_outputs(v);
   if (status != MOECL_OK) return status;
   printf("%-14s  %10s  %9s  %18s\n", "tensor", "error", "tolerance", "tokens that differ");
   for (quantity q = 0; q < QUANTITIES; q++) {

@@ -79,6 +79,30 @@ class Verify(ModelCase):
             self.verify(1, r'first mismatching token: 9 \(topk_ids\)', folder,
                         self.written({**io, 'topk_ids': ids}))
 
+    def test_scales_of_experts(self):
+        """Gemma 4's weights are recorded with a number of each expert; a layer's are without."""
+        folder = self.copy('gemma4')
+        io = self.recorded('gemma4')
+        self.verify(0, 'all tokens agree', folder, self.written(io), layer=0)
+        self.verify(0, 'all tokens agree', folder, self.written(
+            {name: io[name] for name in ('hidden_states', 'topk_weights')}), layer=0)
+        tensors = read_file(folder / 'model.safetensors')
+        scale = tensors['model.language_model.layers.0.router.per_expert_scale']
+        numbers_of = numbers(scale)[0]
+        without = [[w / numbers_of[e] for e, w in zip(*row)]
+                   for row in zip(io['topk_ids'], io['topk_weights'])]
+        self.verify(1, r'first mismatching token: 0 \(topk_weights\)', folder,
+                    self.written({**io, 'topk_weights': without}), layer=0)
+        # One of 0: what it weighs is not to be told, but not that it weighs something.
+        some = io['topk_ids'][0][1]
+        scale[2][2 * some:2 * some + 2] = b'\0\0'
+        write_file(folder / 'model.safetensors', tensors)
+        del io['output']
+        self.verify(1, r'first mismatching token: 0 \(topk_weights\)', folder, self.written(io), layer=0)
+        for ids, weights in zip(io['topk_ids'], io['topk_weights']):
+            weights[:] = [0 if e == some else w for e, w in zip(ids, weights)]
+        self.verify(0, 'all tokens agree', folder, self.written(io), layer=0)
+
     def test_order_of_a_capacity(self):
         """First choices come before second ones: which is which is no matter of taste."""
         name = 'nllb_moe-prioritized'
