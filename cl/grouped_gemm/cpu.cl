@@ -13,6 +13,7 @@
  * uint has the low vector's column in its low half. */
 #include "common/activation.clh"
 #include "common/types.clh"
+#include "grouped_gemm/expert_of_tile.clh"
 
 #ifndef VECTOR_WIDTH
 #define VECTOR_WIDTH 8
@@ -260,6 +261,8 @@ static inline void store_columns(floatv v, long count, __global float *out) {
   for (long j = 0; j < count; j++) out[j] = lanes[j];
 }
 
+DEFINE_EXPERT_OF_TILE(__global)
+
 static inline void load_bias(const __global storage_t *bias, long count, float *lanes) {
   for (long j = 0; j < VECTOR_WIDTH; j++) lanes[j] = j < count ? storage_load(bias, j) : 0.0f;
 }
@@ -277,12 +280,7 @@ gemm(const __global float *a, const __global int *rows, const __global int *expe
   const long group = (long)get_group_id(0);
   if (group / panels >= tile_offsets[num_experts]) return;
 
-  int expert = 0; /* the last one whose tiles begin at or before this one */
-  for (int beyond = num_experts; beyond - expert > 1;) {
-    int middle = expert + (beyond - expert) / 2;
-    if (tile_offsets[middle] <= group / panels) expert = middle;
-    else beyond = middle;
-  }
+  const int expert = expert_of_tile(tile_offsets, num_experts, 1, (uint)(group / panels));
   const int tiles = tile_offsets[expert + 1] - tile_offsets[expert];
   const long in_expert = group - tile_offsets[expert] * panels;
   const long panel = in_expert / tiles;

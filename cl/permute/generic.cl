@@ -19,6 +19,7 @@
  * expert_offsets[e] .. expert_offsets[e+1]-1. slot_token[slot] is the row of
  * hidden_states that the slot reads; assignment_slot[t*K+k] is the slot, or -1
  * where the assignment was dropped. */
+#include "common/scan.clh"
 #include "permute/order.clh"
 #define MAX_EXPERTS 1024
 
@@ -37,20 +38,6 @@ histogram(const __global int *topk_ids, __global int *counts, int num_tokens, in
   barrier(CLK_LOCAL_MEM_FENCE);
   counts += (size_t)get_group_id(0) * num_experts;
   for (int e = lid; e < num_experts; e += BLOCK) counts[e] = bins[e];
-}
-
-/* Inclusive prefix sum over a work-group; returns this work-item's value.
- * Every work-item must call it; `scratch` holds `size` ints. */
-static inline int group_scan(int value, __local int *scratch, int lid, int size) {
-  scratch[lid] = value;
-  barrier(CLK_LOCAL_MEM_FENCE);
-  for (int step = 1; step < size; step *= 2) {
-    const int add = lid >= step ? scratch[lid - step] : 0;
-    barrier(CLK_LOCAL_MEM_FENCE);
-    scratch[lid] += add;
-    barrier(CLK_LOCAL_MEM_FENCE);
-  }
-  return scratch[lid];
 }
 
 #define SCAN_LOCAL 64

@@ -29,13 +29,6 @@
   }
 DEFINE_LARGEST(largest_logits, const __global float *)
 
-static inline void route_nowhere(__global int *ids, __global float *weights, int top_k) {
-  for (int k = 0; k < top_k; k++) {
-    ids[k] = -1;
-    weights[k] = 0.0f;
-  }
-}
-
 #if HAS_VALUES
 DEFINE_LARGEST(largest_values, const float *)
 DEFINE_SCORE(wide_score, float16)
@@ -92,19 +85,15 @@ static inline int make_values(const __global float *logits, const __global float
 #endif
 
 #if NUM_GROUPS
+DEFINE_GROUPS(__private)
+
 /* Takes the value from the experts of groups that are not among the best. */
 static inline void limit_to_groups(float *row, int members) {
   float group[NUM_GROUPS];
+  for (int g = 0; g < NUM_GROUPS; g++) group[g] = group_score(row + g * members, members);
   for (int g = 0; g < NUM_GROUPS; g++) {
-    float first = -INFINITY, second = -INFINITY;
-    for (int i = 0; i < members; i++) group_add(row[g * members + i], &first, &second);
-    group[g] = group_value(first, second);
-  }
-  for (int g = 0; g < NUM_GROUPS; g++) {
-    int rank = 0;
-    for (int h = 0; h < NUM_GROUPS; h++)
-      rank += group[h] > group[g] || (group[h] == group[g] && h < g);
-    for (int i = 0; rank >= TOPK_GROUP && i < members; i++) row[g * members + i] = CUT_VALUE;
+    const bool is_taken = group_is_taken(group, g);
+    for (int i = 0; !is_taken && i < members; i++) row[g * members + i] = CUT_VALUE;
   }
 }
 #endif
@@ -133,7 +122,7 @@ topk(const __global float *logits, const __global float *correction_bias, __glob
   float row[MAX_EXPERTS], maximum;
   if (!measure(logits, num_experts, &maximum) ||
       !make_values(logits, correction_bias, num_experts, maximum, row, &total)) {
-    route_nowhere(topk_ids, topk_weights, top_k);
+    route_nowhere(topk_ids, topk_weights, 0, top_k, 1);
     return;
   }
 #if NUM_GROUPS
@@ -150,7 +139,7 @@ topk(const __global float *logits, const __global float *correction_bias, __glob
 #endif
 #else
   if (!largest_logits(logits, num_experts, top_k, best, best_id)) {
-    route_nowhere(topk_ids, topk_weights, top_k);
+    route_nowhere(topk_ids, topk_weights, 0, top_k, 1);
     return;
   }
   const float maximum = best[0];

@@ -9,8 +9,6 @@
 #define LOCAL 64
 #define MAX_EXPERTS 1024
 
-static inline bool better(float a, int ia, float b, int ib) { return a > b || (a == b && ia < ib); }
-
 /* The sum, or the extreme, of value[0] to value[LOCAL-1] into value[0], in a fixed
  * order; all must call them, with nobody left who reads the values from before. */
 static inline void sum_values(__local float *value, int lid) {
@@ -36,21 +34,15 @@ static inline void largest_value(__local float *value, int lid) {
 }
 
 #if NUM_GROUPS
+DEFINE_GROUPS(__local)
+
 /* Takes the value from the experts of groups that are not among the best. */
 static inline void limit_to_groups(__local float *row, __local float *group, __local int *is_taken,
                                    int members, int lid) {
   barrier(CLK_LOCAL_MEM_FENCE);
-  if (lid < NUM_GROUPS) {
-    float first = -INFINITY, second = -INFINITY;
-    for (int i = 0; i < members; i++) group_add(row[lid * members + i], &first, &second);
-    group[lid] = group_value(first, second);
-  }
+  if (lid < NUM_GROUPS) group[lid] = group_score(row + lid * members, members);
   barrier(CLK_LOCAL_MEM_FENCE);
-  if (lid < NUM_GROUPS) {
-    int rank = 0;
-    for (int g = 0; g < NUM_GROUPS; g++) rank += better(group[g], g, group[lid], lid);
-    is_taken[lid] = rank < TOPK_GROUP;
-  }
+  if (lid < NUM_GROUPS) is_taken[lid] = group_is_taken(group, lid);
   barrier(CLK_LOCAL_MEM_FENCE);
   for (int e = lid; e < members * NUM_GROUPS; e += LOCAL)
     if (!is_taken[e / members]) row[e] = CUT_VALUE;
@@ -115,10 +107,7 @@ topk(const __global float *logits, const __global float *correction_bias, __glob
   least_value(value, lid);
   if (lid == 0) rounds = value[0] == 0.0f ? 0 : top_k;
   barrier(CLK_LOCAL_MEM_FENCE);
-  for (int k = rounds + lid; k < top_k; k += LOCAL) {
-    topk_ids[k] = -1;
-    topk_weights[k] = 0.0f;
-  }
+  route_nowhere(topk_ids, topk_weights, rounds + lid, top_k, LOCAL);
 #if NUM_GROUPS
   limit_to_groups(row, group, is_taken, num_experts / NUM_GROUPS, lid);
   for (int e = lid; e < num_experts; e += LOCAL) row[e] = value_in_groups(row[e], logits[e]);

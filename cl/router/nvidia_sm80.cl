@@ -58,13 +58,6 @@ static inline uint lane_best(const __local float *row, int num_experts, int lane
   return to_ordered(best);
 }
 
-static inline void route_nowhere(__global int *ids, __global float *weights, int top_k, int lane) {
-  for (int k = lane; k < top_k; k += 32) {
-    ids[k] = -1;
-    weights[k] = 0.0f;
-  }
-}
-
 #if NUM_GROUPS
 /* Lanes that share a group, a power of two: each looks at every so many of its
  * members. */
@@ -91,7 +84,7 @@ static inline void limit_to_groups(__local float *row, int members, int lane) {
   int rank = 0;
   for (int g = 0; g < NUM_GROUPS; g++) {
     const float other = warp_read(score, (uint)(g * SHARE));
-    rank += other > score || (other == score && g < group);
+    rank += better(other, g, score, group);
   }
   for (int n = 0; rank >= TOPK_GROUP && n < mine; n++)
     row[group * members + part + n * SHARE] = CUT_VALUE;
@@ -233,7 +226,7 @@ route_token(const __global float *logits, const __global float *correction_bias,
   float maximum = 0.0f, total = 1.0f;
   if (load_row(logits, correction_bias, row, num_experts, lane, &maximum, &total))
     choose(logits, ids, weights, row, bins, num_experts, top_k, lane, maximum, total, token, seed);
-  else route_nowhere(ids, weights, top_k, lane);
+  else route_nowhere(ids, weights, lane, top_k, 32);
 }
 
 /* Tokens [first, end), and into `bins` how often each expert was chosen. */

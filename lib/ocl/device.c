@@ -46,7 +46,7 @@ static void query_text(cl_device_id device, cl_device_info what, char *text, siz
   free(all);
 }
 
-static bool has_extension(cl_device_id device, const char *name) {
+bool ocl_device_has(cl_device_id device, const char *extension) {
   size_t need = 0;
   bool found = false;
   if (clGetDeviceInfo(device, CL_DEVICE_EXTENSIONS, 0, NULL, &need) != CL_SUCCESS) return false;
@@ -55,7 +55,7 @@ static bool has_extension(cl_device_id device, const char *name) {
   if (clGetDeviceInfo(device, CL_DEVICE_EXTENSIONS, need, all, NULL) == CL_SUCCESS) {
     char *rest = NULL;
     for (char *word = strtok_r(all, " ", &rest); word && !found; word = strtok_r(NULL, " ", &rest))
-      found = strcmp(word, name) == 0;
+      found = strcmp(word, extension) == 0;
   }
   free(all);
   return found;
@@ -66,14 +66,14 @@ static bool has_extension(cl_device_id device, const char *name) {
 static uint32_t query_subgroup_size(cl_device_id device) {
   size_t sizes[16], bytes = 0;
   cl_uint width = 0;
-  if (has_extension(device, "cl_intel_required_subgroup_size") &&
+  if (ocl_device_has(device, "cl_intel_required_subgroup_size") &&
       clGetDeviceInfo(device, DEVICE_SUB_GROUP_SIZES_INTEL, sizeof sizes, sizes, &bytes) ==
           CL_SUCCESS) {
     for (size_t i = 0; i < bytes / sizeof *sizes; i++)
       if (sizes[i] > width) width = (cl_uint)sizes[i];
-  } else if (has_extension(device, "cl_amd_device_attribute_query")) {
+  } else if (ocl_device_has(device, "cl_amd_device_attribute_query")) {
     query(device, DEVICE_WAVEFRONT_WIDTH_AMD, &width, sizeof width);
-  } else if (has_extension(device, "cl_nv_device_attribute_query")) {
+  } else if (ocl_device_has(device, "cl_nv_device_attribute_query")) {
     query(device, DEVICE_WARP_SIZE_NV, &width, sizeof width);
   }
   return width;
@@ -81,7 +81,7 @@ static uint32_t query_subgroup_size(cl_device_id device) {
 
 static bool has_subgroups(cl_device_id device) {
   cl_uint most = 0;
-  if (has_extension(device, "cl_khr_subgroups") || has_extension(device, "cl_intel_subgroups"))
+  if (ocl_device_has(device, "cl_khr_subgroups") || ocl_device_has(device, "cl_intel_subgroups"))
     return true;
   query(device, CL_DEVICE_MAX_NUM_SUB_GROUPS, &most, sizeof most);
   return most > 0;
@@ -134,7 +134,7 @@ void ocl_device_query(cl_device_id device, moecl_device_info *info) {
              sizeof info->opencl_c_version);
   query_numbers(device, info);
   info->local_memory_dedicated = local_type == CL_LOCAL;
-  info->fp16 = has_extension(device, "cl_khr_fp16");
+  info->fp16 = ocl_device_has(device, "cl_khr_fp16");
   bool subgroups = has_subgroups(device);
   info->subgroup_size = subgroups ? query_subgroup_size(device) : 0;
   info->capabilities = (info->type == MOECL_DEVICE_CPU ? MOECL_CAP_CPU : 0) |

@@ -1,7 +1,6 @@
 // SPDX-License-Identifier: MIT
 #include "ocl/program.h"
 #include <stdio.h>
-#include <stdlib.h>
 #include <string.h>
 
 /* A kernel whose arguments are `buffers` buffers of 16 KiB, run once by one
@@ -88,19 +87,6 @@ static bool long_loops_work(moecl_context *context) {
   return status == MOECL_OK && got == want;
 }
 
-static bool extensions_contain(moecl_context *context, const char *name) {
-  size_t size = 0;
-  bool found = false;
-  if (clGetDeviceInfo(context->device, CL_DEVICE_EXTENSIONS, 0, NULL, &size) != CL_SUCCESS)
-    return false;
-  char *text = calloc(size + 1, 1);
-  if (text &&
-      clGetDeviceInfo(context->device, CL_DEVICE_EXTENSIONS, size, text, NULL) == CL_SUCCESS)
-    found = strstr(text, name) != NULL;
-  free(text);
-  return found;
-}
-
 /* A probe's failure is an answer, not an error of the call. */
 static void demote(void *user, moecl_log_level level, const char *message) {
   log_write(user, level == MOECL_LOG_ERROR ? MOECL_LOG_DEBUG : level, "%s", message);
@@ -129,8 +115,8 @@ static void run_all(moecl_context *context, const moecl_log *log) {
               "with top_k 64; verify what you run, or choose another device",
               context->info.name);
   /* Only compilers of this kind may see inline PTX: others can crash on it. */
-  if ((extensions_contain(context, "cl_nv_compiler_options") ||
-       extensions_contain(context, "cl_nv_device_attribute_query")) &&
+  if ((ocl_device_has(context->device, "cl_nv_compiler_options") ||
+       ocl_device_has(context->device, "cl_nv_device_attribute_query")) &&
       works(context, ptx_sm80_works)) {
     context->info.capabilities |= MOECL_CAP_PTX_SM80;
     if (works(context, ptx_sm90a_works)) context->info.capabilities |= MOECL_CAP_PTX_SM90A;

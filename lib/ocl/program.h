@@ -71,6 +71,8 @@ moecl_status ocl_devices_find(moecl_context *context, moecl_device_info **infos,
 void ocl_devices_explain(base_text *text);
 /* Asks a device for everything but its place in the list. */
 void ocl_device_query(cl_device_id device, moecl_device_info *info);
+/* Is the extension, a whole word, among the device's? */
+bool ocl_device_has(cl_device_id device, const char *extension);
 
 /* ocl_keep_order for a chain, whose wait list it enqueues and clears. */
 moecl_status ocl_chain_order(ocl_chain *chain);
