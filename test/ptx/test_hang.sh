@@ -67,6 +67,6 @@ PY
 run_with "$kernels"
 says "$((code == 0))" "the kernel as it is"
 hangs "a stage that is never full" "1 + PRODUCERS)" "2 + PRODUCERS)"
-hangs "a stage that is never empty" "+ 8, CONSUMER_WARPS)" "+ 8, CONSUMER_WARPS + 1)"
+hangs "a stage that is never empty" "CONSUMER_WARPS);" "CONSUMER_WARPS + 1);"
 hangs "bytes that never come" "mbarrier_arrive_expect(full, bytes" "mbarrier_arrive_expect(full, 16 + bytes"
 exit $((failed > 0))
