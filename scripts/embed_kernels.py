@@ -4,7 +4,7 @@
 import os
 import sys
 
-SUFFIXES = (".cl", ".clh")
+SUFFIXES = (".cl", ".clh", ".h")
 
 
 def find(folder):

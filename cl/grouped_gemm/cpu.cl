@@ -11,6 +11,7 @@
  * neighbouring columns there; gated ones VECTOR_WIDTH gate columns and the
  * VECTOR_WIDTH up columns that belong to them. bf16 columns lie in pairs: one
  * uint has the low vector's column in its low half. */
+#include "common/enums.h"
 #include "common/activation.clh"
 #include "common/types.clh"
 #include "grouped_gemm/expert_of_tile.clh"
@@ -41,7 +42,7 @@
 
 /* How far ahead a single micro tile, which only streams, has weights fetched. */
 #ifndef AHEAD_BYTES
-#define AHEAD_BYTES (DTYPE == 0 ? 1024 : 2048)
+#define AHEAD_BYTES (DTYPE == DTYPE_F32 ? 1024 : 2048)
 #endif
 
 /* mad() is not fused on some CPUs and fma() is a slow call on those without
@@ -64,11 +65,11 @@ typedef PASTE(uint, VECTOR_WIDTH) uintv;
 
 /* raw_t: storage_t's bits where only they matter. packed_t: an element of packed
  * weights; PACKED_STRIDE of them are one row (one k) of a panel. */
-#if DTYPE == 0
+#if DTYPE == DTYPE_F32
 typedef float raw_t;
 typedef float packed_t;
 #define PACKED_STRIDE PANEL_COLUMNS
-#elif DTYPE == 1
+#elif DTYPE == DTYPE_F16
 typedef ushort raw_t;
 typedef ushort packed_t;
 #define PACKED_STRIDE PANEL_COLUMNS
@@ -79,10 +80,10 @@ typedef uint packed_t;
 #endif
 
 static inline void panel_load(const __global packed_t *w, floatv *low, floatv *high) {
-#if DTYPE == 0
+#if DTYPE == DTYPE_F32
   *low = vloadv(0, w);
   *high = vloadv(1, w);
-#elif DTYPE == 1
+#elif DTYPE == DTYPE_F16
   *low = vload_halfv(0, (const __global half *)w);
   *high = vload_halfv(1, (const __global half *)w);
 #else
@@ -238,7 +239,7 @@ static inline floatv round_vector(floatv v) {
   const uintv u = as_uintv(v);
 #if !ROUND_OUTPUT
   return v;
-#elif DTYPE == 1
+#elif DTYPE == DTYPE_F16
   const floatv size = fabs(v);
   floatv rounded = as_floatv((u + 0xfffu + ((u >> 13) & 1u)) & 0xffffe000u);
   /* Below the least normal half they are multiples of 2^-24, as are floats near 0.75. */
@@ -376,7 +377,7 @@ pack(const __global storage_t *src, ulong src_offset, __global packed_t *dst, ul
       const __global raw_t *l = from + (has_low ? low + j : 0) * k + k0;
       const __global raw_t *h = from + (has_high ? high + j : 0) * k + k0;
       for (long kk = 0; kk < depth; kk++) {
-#if DTYPE == 2
+#if DTYPE == DTYPE_BF16
         block[kk * PACKED_STRIDE + j] =
             (has_low ? (uint)l[kk] : 0u) | (has_high ? (uint)h[kk] << 16 : 0u);
 #else

@@ -21,6 +21,7 @@
  * x of the columns, and rows 4y to 4y+3 of the tile's either half: four reads of
  * 16 bytes for 64 fma. Eight neighbours read 128 bytes of weights that lie
  * together and the same rows. */
+#include "common/enums.h"
 #include "common/types.clh"
 #include "common/activation.clh"
 #include "grouped_gemm/tiles.clh"
@@ -28,7 +29,7 @@
 #define HALF_N (TILE_N / 2)
 #define COLUMNS (GATED ? HALF_N : TILE_N) /* of the output */
 #define UNIT 8
-#if DTYPE == 0
+#if DTYPE == DTYPE_F32
 #define CHUNK 4 /* elements in 16 bytes */
 #else
 #define CHUNK 8
@@ -44,9 +45,9 @@ typedef storage_t output_t;
 
 /* A chunk's elements. */
 ALWAYS_INLINE void unpack(uint4 bits, float *x) {
-#if DTYPE == 0
+#if DTYPE == DTYPE_F32
   vstore4(as_float4(bits), 0, x);
-#elif DTYPE == 1
+#elif DTYPE == DTYPE_F16
   vstore8(vload_half8(0, (const half *)&bits), 0, x);
 #else
   const float4 low = as_float4(bits << 16), high = as_float4(bits & 0xffff0000u);
@@ -55,9 +56,9 @@ ALWAYS_INLINE void unpack(uint4 bits, float *x) {
 }
 
 ALWAYS_INLINE float4 load4(const __global storage_t *p) {
-#if DTYPE == 0
+#if DTYPE == DTYPE_F32
   return *(const __global float4 *)p;
-#elif DTYPE == 1
+#elif DTYPE == DTYPE_F16
   return vload_half4(0, p);
 #else
   return as_float4(convert_uint4(*(const __global ushort4 *)p) << 16);
@@ -65,9 +66,9 @@ ALWAYS_INLINE float4 load4(const __global storage_t *p) {
 }
 
 ALWAYS_INLINE void store4(float4 v, __global output_t *p) {
-#if DTYPE == 0 || OUTPUT_F32
+#if DTYPE == DTYPE_F32 || OUTPUT_F32
   *(__global float4 *)p = v;
-#elif DTYPE == 1
+#elif DTYPE == DTYPE_F16
   vstore_half4_rte(v, 0, p);
 #else
   *(__global ushort4 *)p =
@@ -142,7 +143,7 @@ typedef struct step_t {
 /* Chunk number i of a step's weights: neighbours write neighbouring columns of
  * local memory. Its elements' place in packed memory. */
 ALWAYS_INLINE uint chunk_place(uint i) {
-#if DTYPE == 0
+#if DTYPE == DTYPE_F32
   return i / 32 * TILE_N + i % 16 * UNIT + i / 16 % 2 * 4;
 #else
   return i * CHUNK;
@@ -172,7 +173,7 @@ ALWAYS_INLINE void put(step_t s, __local float *tile_a, __local float4 *tile_w, 
   for (uint j = 0; j < W_EACH; j++) {
     const uint at = lid + j * LOCAL;
     unpack(s.w[j], x);
-#if DTYPE == 0
+#if DTYPE == DTYPE_F32
     tile_w[at] = vload4(0, x);
 #else
     tile_w[at / 16 * (TILE_N / 4) + at % 16] = vload4(0, x);

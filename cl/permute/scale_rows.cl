@@ -8,6 +8,7 @@
  *
  * A work-group takes LOCAL * WIDTH columns of one token: read once, written for
  * each choice that has a slot, neighbours' memory side by side. */
+#include "common/enums.h"
 #include "common/types.clh"
 
 #if INPUT_F32
@@ -21,7 +22,7 @@ typedef float8 values_t;
 
 static inline values_t row_load(const __global row_t *p) {
   const uint4 bits = *(const __global uint4 *)p;
-#if DTYPE == 1
+#if DTYPE == DTYPE_F16
   return vload_half8(0, (const half *)&bits);
 #else
   return as_float8(convert_uint8(as_ushort8(bits)) << 16);
@@ -30,7 +31,7 @@ static inline values_t row_load(const __global row_t *p) {
 
 static inline void row_store(values_t v, __global row_t *p) {
   uint4 bits;
-#if DTYPE == 1
+#if DTYPE == DTYPE_F16
   vstore_half8_rte(v, 0, (half *)&bits);
 #else
   const uint8 u = as_uint8(v);

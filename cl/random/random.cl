@@ -3,6 +3,7 @@
  * contraction and no rounding but what is written here. DTYPE is defined by
  * the host; a work-item draws eight Philox blocks, 16 elements. */
 #pragma OPENCL FP_CONTRACT OFF
+#include "common/enums.h"
 #include "common/types.clh"
 #include "common/philox.clh"
 
@@ -39,9 +40,9 @@ static void store_pairs(float8 even, float8 odd, __global storage_t *out, ulong 
   v.even = even;
   v.odd = odd;
   if (count >= 16) {
-#if DTYPE == 0
+#if DTYPE == DTYPE_F32
     vstore16(v, 0, out);
-#elif DTYPE == 1
+#elif DTYPE == DTYPE_F16
     vstore_half16_rte(v, 0, out);
 #else
     uint16 u = as_uint16(v); /* finite or infinite, never NaN */

@@ -5,7 +5,7 @@
 #include "router/rule.clh"
 #define MAX_TOP_K 64
 #define MAX_EXPERTS 1024
-#define HAS_VALUES (!BY_LOGIT || NUM_GROUPS || SECOND_CHOICE == SECOND_SAMPLED)
+#define HAS_VALUES (!BY_LOGIT || NUM_GROUPS || SECOND_CHOICE == SECOND_CHOICE_SAMPLED)
 
 /* The K largest of `row`, sorted, ties by rising id, into best and best_id.
  * Returns whether all of it is finite. A macro for its two address spaces. */
@@ -129,7 +129,7 @@ topk(const __global float *logits, const __global float *correction_bias, __glob
   limit_to_groups(row, num_experts / NUM_GROUPS);
   for (int e = 0; e < num_experts; e++) row[e] = value_in_groups(row[e], logits[e]);
 #endif
-#if SECOND_CHOICE == SECOND_SAMPLED
+#if SECOND_CHOICE == SECOND_CHOICE_SAMPLED
   largest_values(row, num_experts, 1, best, best_id);
   for (int e = 0; e < num_experts; e++) row[e] += draw_gumbel(seed, token, (uint)e);
   row[best_id[0]] = -INFINITY;

@@ -140,7 +140,7 @@ topk(const __global float *logits, const __global float *correction_bias, __glob
     value[lid] = share;
     sum_values(value, lid);
     const float score = 1.0f / value[0];
-#elif BY_LOGIT && !SECOND_CHOICE
+#elif BY_LOGIT && SECOND_CHOICE == SECOND_CHOICE_ALL
     const float score = rule_score(value[0], maximum);
 #else
     const float score = chosen_score(logits[index[0]], maximum);
@@ -151,7 +151,7 @@ topk(const __global float *logits, const __global float *correction_bias, __glob
       row[index[0]] = -INFINITY; /* taken; the others are finite, so it can't win again */
     }
     barrier(CLK_LOCAL_MEM_FENCE);
-#if SECOND_CHOICE == SECOND_SAMPLED
+#if SECOND_CHOICE == SECOND_CHOICE_SAMPLED
     for (int e = lid; k == 0 && e < num_experts; e += LOCAL)
       row[e] += draw_gumbel(seed, token, (uint)e);
 #endif

@@ -132,7 +132,7 @@ static inline void finish(int *id, float *weight, int top_k, int lane, float max
 #if AFTER_TOPK
   total = warp_sum(weight[0] + weight[1]);
 #endif
-#if SECOND_CHOICE == SECOND_RANDOM
+#if SECOND_CHOICE == SECOND_CHOICE_RANDOM
   for (int i = 0; i < MAX_CHOICES_A_LANE; i++) {
     const int k = lane + 32 * i;
     const float score = OF_CHOSEN ? rule_score(weight[i], maximum) : weight[i];
@@ -190,7 +190,7 @@ choose(const __global float *logits, __global int *ids, __global float *weights,
       row[id] = -INFINITY;
       mine = lane_best(row, num_experts, lane, &mine_id);
     }
-#if SECOND_CHOICE == SECOND_SAMPLED
+#if SECOND_CHOICE == SECOND_CHOICE_SAMPLED
     if (k == 0) {
       for (int e = lane; e < num_experts; e += 32)
         row[e] = row[e] + draw_gumbel(seed, token, (uint)e) + 0.0f;
@@ -200,7 +200,7 @@ choose(const __global float *logits, __global int *ids, __global float *weights,
     if (k % 32 == lane) {
 #if SCORING == SCORING_SPARSEMIXER
       const float score = 1.0f / share;
-#elif BY_LOGIT && !SECOND_CHOICE
+#elif BY_LOGIT && SECOND_CHOICE == SECOND_CHOICE_ALL
       const float score = rule_score(from_ordered(best), maximum);
 #else
       const float score = chosen_score(logits[id], maximum);
@@ -215,7 +215,7 @@ choose(const __global float *logits, __global int *ids, __global float *weights,
     if (k >= top_k) break;
     ids[k] = chosen_id[i];
     weights[k] = chosen[i];
-    if (SECOND_CHOICE != SECOND_RANDOM || chosen_id[i] >= 0) atomic_inc(&bins[chosen_id[i]]);
+    if (SECOND_CHOICE != SECOND_CHOICE_RANDOM || chosen_id[i] >= 0) atomic_inc(&bins[chosen_id[i]]);
   }
 }
 

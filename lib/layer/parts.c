@@ -66,20 +66,20 @@ static const desc_format *outputs_of(const moecl_layer *layer, const kernel_vari
 
 /* ---- the experts ---- */
 
-static op_epilogue epilogue_of(moecl_activation activation) {
+static int epilogue_of(moecl_activation activation) {
   switch (activation) {
   case MOECL_SWIGLU:
-  case MOECL_SILU: return OP_EPILOGUE_SILU;
+  case MOECL_SILU: return ACTIVATION_SILU;
   case MOECL_GEGLU:
-  case MOECL_GELU: return OP_EPILOGUE_GELU;
-  case MOECL_RELU: return OP_EPILOGUE_RELU;
+  case MOECL_GELU: return ACTIVATION_GELU;
+  case MOECL_RELU: return ACTIVATION_RELU;
   case MOECL_GEGLU_TANH:
-  case MOECL_GELU_TANH: return OP_EPILOGUE_GELU_TANH;
-  case MOECL_RELU2: return OP_EPILOGUE_RELU2;
-  case MOECL_SWIGLU_CLAMPED: return OP_EPILOGUE_SWIGLU_CLAMPED;
-  case MOECL_SWIGLU_LIMITED: return OP_EPILOGUE_SWIGLU_LIMITED;
-  case MOECL_SWIGLU_LIMITED_SILU: return OP_EPILOGUE_SWIGLU_LIMITED_SILU;
-  default: return OP_EPILOGUE_NONE;
+  case MOECL_GELU_TANH: return ACTIVATION_GELU_TANH;
+  case MOECL_RELU2: return ACTIVATION_RELU2;
+  case MOECL_SWIGLU_CLAMPED: return ACTIVATION_SWIGLU_CLAMPED;
+  case MOECL_SWIGLU_LIMITED: return ACTIVATION_SWIGLU_LIMITED;
+  case MOECL_SWIGLU_LIMITED_SILU: return ACTIVATION_SWIGLU_LIMITED_SILU;
+  default: return ACTIVATION_NONE;
   }
 }
 

@@ -6,6 +6,7 @@
  *
  * Defines: DTYPE, ACTIVATION, GATED, BIAS, GATHER, OUTPUT_F32, TALL, DENSE,
  * ADDS_SHARED. */
+#include "common/enums.h"
 #include "common/types.clh"
 #include "common/activation.clh"
 
@@ -135,7 +136,7 @@ __kernel void few(const __global storage_t *a, const __global int *topk_ids,
     OUTPUT_STORE(v, out, (size_t)(assignment * n + column));
   }
 }
-#elif !GATED && ACTIVATION == 0
+#elif !GATED && ACTIVATION == ACTIVATION_NONE
 /* A work-group: 16 columns of one token's output, weighted and combined. */
 __kernel void few(const __global storage_t *a, const __global int *topk_ids,
                   const __global float *topk_weights, const __global storage_t *w,

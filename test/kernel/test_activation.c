@@ -19,16 +19,16 @@ enum { COUNT = sizeof numbers / sizeof numbers[0], ROWS = 2 * COUNT };
 static moecl_context *context;
 
 /* x Phi(x), Phi by erfc, and x/2 (1 + tanh(u)) as x / (1 + exp(-2u)). */
-static double expected(op_epilogue kind, double x, double up) {
+static double expected(int kind, double x, double up) {
   const double limit = 7;
   switch (kind) {
-  case OP_EPILOGUE_SILU: return x / (1 + exp(-x)) * up;
-  case OP_EPILOGUE_GELU: return x / 2 * erfc(-x / sqrt(2)) * up;
-  case OP_EPILOGUE_RELU: return x < 0 ? 0 : x;
-  case OP_EPILOGUE_RELU2: return x < 0 ? 0 : x * x;
-  case OP_EPILOGUE_GELU_TANH:
+  case ACTIVATION_SILU: return x / (1 + exp(-x)) * up;
+  case ACTIVATION_GELU: return x / 2 * erfc(-x / sqrt(2)) * up;
+  case ACTIVATION_RELU: return x < 0 ? 0 : x;
+  case ACTIVATION_RELU2: return x < 0 ? 0 : x * x;
+  case ACTIVATION_GELU_TANH:
     return x / (1 + exp(-2 * sqrt(2 / acos(-1)) * (x + 0.044715 * x * x * x))) * up;
-  case OP_EPILOGUE_SWIGLU_CLAMPED:
+  case ACTIVATION_SWIGLU_CLAMPED:
     x = x > limit ? limit : x;
     up = up > limit ? limit : up < -limit ? -limit : up;
     return x / (1 + exp(-1.702 * x)) * (up + 1);
@@ -36,14 +36,14 @@ static double expected(op_epilogue kind, double x, double up) {
   }
 }
 
-static bool is_gated(op_epilogue kind) {
-  return kind == OP_EPILOGUE_SWIGLU_CLAMPED || kind == OP_EPILOGUE_SILU;
+static bool is_gated(int kind) {
+  return kind == ACTIVATION_SWIGLU_CLAMPED || kind == ACTIVATION_SILU;
 }
 
 /* fp32's exponentials; NVIDIA's variants take 1 + erf for the exact GELU, whose
  * cancellation is left, and a tanh that is good to 2^-11 and exactly 1 from 10 on, where
  * what is left of a sigmoid may be 0. */
-static double allowed(const kernel_variant *variant, op_epilogue kind, moecl_dtype dtype, double x,
+static double allowed(const kernel_variant *variant, int kind, moecl_dtype dtype, double x,
                       double up, double want) {
   static const double rounding[MOECL_DTYPE_COUNT] = {
       [MOECL_F32] = 0, [MOECL_F16] = 0x1p-11, [MOECL_BF16] = 0x1p-8};
@@ -51,8 +51,8 @@ static double allowed(const kernel_variant *variant, op_epilogue kind, moecl_dty
   const double least = dtype == MOECL_F16 ? 0x1p-24 : 0x1p-126;
   double bound = fabs(want) * (rounding[dtype] + 5e-5) + least;
   const double size = fabs(x) * (is_gated(kind) ? fabs(up) + 1 : 1);
-  if (approximate && kind == OP_EPILOGUE_GELU) bound += 1e-7 * size;
-  if (approximate && fabs(x) < 20 && kind != OP_EPILOGUE_RELU && kind != OP_EPILOGUE_RELU2)
+  if (approximate && kind == ACTIVATION_GELU) bound += 1e-7 * size;
+  if (approximate && fabs(x) < 20 && kind != ACTIVATION_RELU && kind != ACTIVATION_RELU2)
     bound += 0x1p-11 * size;
   if (approximate && x <= -20) bound += fabs(want);
   return bound;
@@ -144,7 +144,7 @@ static void multiply(const kernel_variant *variant, const op_gemm_desc *desc, co
   op_gemm_destroy(&gemm);
 }
 
-static void check(const kernel_variant *variant, op_epilogue kind, moecl_dtype dtype) {
+static void check(const kernel_variant *variant, int kind, moecl_dtype dtype) {
   const bool f32 = variant->traits & KERNEL_F32_ACTIVATIONS;
   const op_gemm_desc desc = {.num_experts = 1,
                              .n = N,
@@ -168,12 +168,12 @@ static void test_extremes(void **state) {
   const uint32_t capabilities = context->info.capabilities | MOECL_CAP_LOCAL_MEMORY;
   (void)state;
   for (size_t v = 0; v < count; v++)
-    for (int kind = OP_EPILOGUE_NONE; kind <= OP_EPILOGUE_SWIGLU_CLAMPED; kind++)
+    for (int kind = ACTIVATION_NONE; kind <= ACTIVATION_SWIGLU_CLAMPED; kind++)
       for (int dtype = 0; dtype < MOECL_DTYPE_COUNT; dtype++) {
         if (variants[v].traits & KERNEL_LIBRARY) break; /* a library's products */
         if (!kernel_variant_serves(&variants[v], (moecl_dtype)dtype, capabilities)) continue;
-        check(&variants[v], (op_epilogue)kind, (moecl_dtype)dtype);
-        if (kind != OP_EPILOGUE_SWIGLU_CLAMPED) break; /* the arithmetic is fp32 in all types */
+        check(&variants[v], kind, (moecl_dtype)dtype);
+        if (kind != ACTIVATION_SWIGLU_CLAMPED) break; /* the arithmetic is fp32 in all types */
       }
 }
 

@@ -36,15 +36,15 @@ static const load tokens[] = {{1, {1}}, {1, {5}}, {1, {300}}, {1, {2000}}};
 #define CASE(name, loads, ...)                                                                     \
   { name, {__VA_ARGS__}, loads, sizeof loads / sizeof loads[0] }
 static const gemm_case cases[] = {
-    CASE("gate_up", ragged, .n = 136, .k = 40, .epilogue = OP_EPILOGUE_SILU, .gated = true,
+    CASE("gate_up", ragged, .n = 136, .k = 40, .epilogue = ACTIVATION_SILU, .gated = true,
          .bias = true, .gather = true),
-    CASE("gate_up, one tile", ragged, .n = 64, .k = 16, .epilogue = OP_EPILOGUE_SILU, .gated = true,
+    CASE("gate_up, one tile", ragged, .n = 64, .k = 16, .epilogue = ACTIVATION_SILU, .gated = true,
          .bias = true, .gather = true),
-    CASE("gate_up, tiny", ragged, .n = 8, .k = 8, .epilogue = OP_EPILOGUE_SILU, .gated = true,
+    CASE("gate_up, tiny", ragged, .n = 8, .k = 8, .epilogue = ACTIVATION_SILU, .gated = true,
          .bias = true, .gather = true),
     CASE("down", ragged, .n = 200, .k = 264),
     CASE("down, one tile", ragged, .n = 128, .k = 24),
-    CASE("plain", ragged, .n = 72, .k = 136, .epilogue = OP_EPILOGUE_RELU, .bias = true),
+    CASE("plain", ragged, .n = 72, .k = 136, .epilogue = ACTIVATION_RELU, .bias = true),
     CASE("odd", ragged, .n = 37, .k = 19, .bias = true, .gather = true),
     CASE("logits", tokens, .n = 24, .k = 72, .bias = true, .ungrouped = true, .exact = true),
 };
@@ -81,8 +81,8 @@ static void expect(problem *p) {
     for (int64_t slot = p->offsets[e]; slot < p->offsets[e + 1]; slot++)
       for (int64_t c = 0; c < n; c++) {
         double v = product(p, e, slot, c);
-        if (p->desc.epilogue == OP_EPILOGUE_SILU) v /= 1 + exp(-v);
-        if (p->desc.epilogue == OP_EPILOGUE_RELU) v = fmax(v, 0);
+        if (p->desc.epilogue == ACTIVATION_SILU) v /= 1 + exp(-v);
+        if (p->desc.epilogue == ACTIVATION_RELU) v = fmax(v, 0);
         if (p->desc.gated) v *= product(p, e, slot, n + c);
         p->want[slot * n + c] = v;
       }

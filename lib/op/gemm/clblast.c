@@ -20,7 +20,7 @@ static uint64_t raw_columns(const op_gemm *gemm) {
 
 /* Bias, activation and gate are a pass of their own over raw products. */
 static bool has_epilogue(const op_gemm *gemm) {
-  return gemm->desc.epilogue != OP_EPILOGUE_NONE || gemm->desc.gated || gemm->desc.bias;
+  return gemm->desc.epilogue != ACTIVATION_NONE || gemm->desc.gated || gemm->desc.bias;
 }
 
 /* CLBlast's kernels count a matrix's elements, its offset included, in 32 bits. */

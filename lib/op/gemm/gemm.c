@@ -14,7 +14,7 @@ void op_gemm_defines(const op_gemm_desc *desc, const kernel_tile *tile, char *te
            desc_is_f32(desc->input), desc_is_f32(desc->output),
            desc->rounded && desc->rounded != desc->output, tile->m, tile->vector_width);
   const size_t used = strlen(text);
-  if (desc->epilogue >= OP_EPILOGUE_SWIGLU_CLAMPED)
+  if (desc->epilogue >= ACTIVATION_SWIGLU_CLAMPED)
     base_format(text + used, size - used, "SWIGLU_ALPHA %af\nSWIGLU_LIMIT %af\n",
                 (double)desc->swiglu_alpha, (double)desc->swiglu_limit);
 }

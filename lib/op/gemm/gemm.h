@@ -5,21 +5,9 @@
 #ifndef MOECL_LIB_OP_GEMM_GEMM_H
 #define MOECL_LIB_OP_GEMM_GEMM_H
 
+#include "common/enums.h"
 #include "kernel/variant.h"
 #include "ocl/ocl.h"
-
-/* Values of the kernels' ACTIVATION. */
-typedef enum op_epilogue {
-  OP_EPILOGUE_NONE = 0,
-  OP_EPILOGUE_SILU,
-  OP_EPILOGUE_GELU,
-  OP_EPILOGUE_RELU,
-  OP_EPILOGUE_GELU_TANH,
-  OP_EPILOGUE_RELU2,
-  OP_EPILOGUE_SWIGLU_CLAMPED,
-  OP_EPILOGUE_SWIGLU_LIMITED,
-  OP_EPILOGUE_SWIGLU_LIMITED_SILU
-} op_epilogue;
 
 typedef struct op_gemm_desc {
   int64_t num_experts;
@@ -28,7 +16,7 @@ typedef struct op_gemm_desc {
   const desc_format *input, *output;
   const desc_format *rounded; /* numbers of the output are this format's, though they may be
                                  stored as a wider one; NULL: they are not rounded first */
-  op_epilogue epilogue;
+  int epilogue;                     /* an ACTIVATION_ of common/enums.h */
   float swiglu_alpha, swiglu_limit; /* of the last three */
   bool gated, bias;
   bool ungrouped; /* num_experts is 1, and needs no lists of rows */

@@ -40,7 +40,7 @@ static moecl_status create_kernel(op_gemm *gemm, bool tall, const char *entry,
  * that gathers and for down, which it weights and combines. */
 static bool has_few(const op_gemm_desc *desc) {
   if (desc_is_f32(desc->weights)) return false;
-  return desc->ungrouped || desc->gather || (desc->epilogue == OP_EPILOGUE_NONE && !desc->gated);
+  return desc->ungrouped || desc->gather || (desc->epilogue == ACTIVATION_NONE && !desc->gated);
 }
 
 /* The router's logits have too few weight rows for tall tiles. */

@@ -22,25 +22,25 @@ typedef struct problem {
   double *expected, *actual;
 } problem;
 
-static double epilogue(op_epilogue kind, double x) {
+static double epilogue(int kind, double x) {
   switch (kind) {
-  case OP_EPILOGUE_SILU: return x / (1.0 + exp(-x));
-  case OP_EPILOGUE_GELU: return 0.5 * x * erfc(-x / sqrt(2.0));
-  case OP_EPILOGUE_RELU: return x < 0.0 ? 0.0 : x;
-  case OP_EPILOGUE_GELU_TANH:
+  case ACTIVATION_SILU: return x / (1.0 + exp(-x));
+  case ACTIVATION_GELU: return 0.5 * x * erfc(-x / sqrt(2.0));
+  case ACTIVATION_RELU: return x < 0.0 ? 0.0 : x;
+  case ACTIVATION_GELU_TANH:
     return 0.5 * x * (1.0 + tanh(sqrt(2.0 / acos(-1.0)) * (x + 0.044715 * x * x * x)));
-  case OP_EPILOGUE_RELU2: return x < 0.0 ? 0.0 : x * x;
+  case ACTIVATION_RELU2: return x < 0.0 ? 0.0 : x * x;
   default: return x;
   }
 }
 
 static double gated_epilogue(const op_gemm_desc *desc, double gate, double up) {
-  if (desc->epilogue < OP_EPILOGUE_SWIGLU_CLAMPED) return epilogue(desc->epilogue, gate) * up;
+  if (desc->epilogue < ACTIVATION_SWIGLU_CLAMPED) return epilogue(desc->epilogue, gate) * up;
   const double limit = desc->swiglu_limit, cut_up = fmin(fmax(up, -limit), limit);
-  if (desc->epilogue == OP_EPILOGUE_SWIGLU_LIMITED)
-    return epilogue(OP_EPILOGUE_SILU, fmin(gate, limit)) * cut_up;
-  if (desc->epilogue == OP_EPILOGUE_SWIGLU_LIMITED_SILU)
-    return fmin(epilogue(OP_EPILOGUE_SILU, gate), limit) * cut_up;
+  if (desc->epilogue == ACTIVATION_SWIGLU_LIMITED)
+    return epilogue(ACTIVATION_SILU, fmin(gate, limit)) * cut_up;
+  if (desc->epilogue == ACTIVATION_SWIGLU_LIMITED_SILU)
+    return fmin(epilogue(ACTIVATION_SILU, gate), limit) * cut_up;
   gate = fmin(gate, limit);
   return gate / (1.0 + exp(-desc->swiglu_alpha * gate)) * (cut_up + 1.0);
 }

@@ -1,0 +1,40 @@
+// SPDX-License-Identifier: MIT
+/* The numbers that kernels and the library's C share: the host defines DTYPE and the
+ * like before a source, as one of these. Macros alone, for `#if` in both languages.
+ * lib/desc/types.c asserts that those with a public enumeration equal it. */
+#ifndef MOECL_CL_COMMON_ENUMS_H
+#define MOECL_CL_COMMON_ENUMS_H
+
+/* DTYPE: moecl_dtype. */
+#define DTYPE_F32 0
+#define DTYPE_F16 1
+#define DTYPE_BF16 2
+
+/* ACTIVATION: what a GEMM's epilogue does to its sums. GATED says whether they come in
+ * pairs: SwiGLU and SiLU are one number here. */
+#define ACTIVATION_NONE 0
+#define ACTIVATION_SILU 1
+#define ACTIVATION_GELU 2
+#define ACTIVATION_RELU 3
+#define ACTIVATION_GELU_TANH 4
+#define ACTIVATION_RELU2 5
+#define ACTIVATION_SWIGLU_CLAMPED 6
+#define ACTIVATION_SWIGLU_LIMITED 7
+#define ACTIVATION_SWIGLU_LIMITED_SILU 8
+
+/* SCORING: moecl_scoring. */
+#define SCORING_SOFTMAX 0
+#define SCORING_SIGMOID 1
+#define SCORING_SQRT_SOFTPLUS 2
+#define SCORING_SPARSEMIXER 3
+
+/* GROUP_SCORE: moecl_group_score. */
+#define GROUP_SCORE_MAX 0
+#define GROUP_SCORE_TOP2_SUM 1
+
+/* SECOND_CHOICE: moecl_second_choice. */
+#define SECOND_CHOICE_ALL 0
+#define SECOND_CHOICE_RANDOM 1
+#define SECOND_CHOICE_SAMPLED 2
+
+#endif
