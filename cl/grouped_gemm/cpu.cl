@@ -12,7 +12,6 @@
  * VECTOR_WIDTH up columns that belong to them. bf16 columns lie in pairs: one
  * uint has the low vector's column in its low half. */
 #include "common/enums.h"
-#include "common/activation.clh"
 #include "common/types.clh"
 #include "grouped_gemm/expert_of_tile.clh"
 
@@ -62,6 +61,10 @@ typedef PASTE(uint, VECTOR_WIDTH) uintv;
 #define as_floatv PASTE(as_float, VECTOR_WIDTH)
 #define as_uintv PASTE(as_uint, VECTOR_WIDTH)
 #define vload_halfv PASTE(vload_half, VECTOR_WIDTH)
+
+#define ACTIVATION_T floatv
+#define ACTIVATION_FMA(a, b, c) ((a) * (b) + (c))
+#include "common/activation.clh"
 
 /* raw_t: storage_t's bits where only they matter. packed_t: an element of packed
  * weights; PACKED_STRIDE of them are one row (one k) of a panel. */
@@ -195,44 +198,6 @@ static inline void micro(int m, const __global float *const *rows, const __globa
   }
 }
 
-/* activate() and activate_gated() of common/activation.clh for a vector. */
-static inline floatv activate_vector(floatv x) {
-#if ACTIVATION == 1
-  return x / (1.0f + exp(-x));
-#elif ACTIVATION == 2
-  return 0.5f * x * erfc(x * -0.70710678118654752f);
-#elif ACTIVATION == 3
-  return select(x, (floatv)(0.0f), x < 0.0f);
-#elif ACTIVATION == 4
-  return x / (1.0f + exp(-2.0f * x * (0.035677408f * x * x + 0.79788456f)));
-#elif ACTIVATION == 5
-  return select(x * x, (floatv)(0.0f), x < 0.0f);
-#else
-  return x;
-#endif
-}
-static inline floatv cut_above_vector(floatv x, floatv limit) { return x > limit ? limit : x; }
-static inline floatv cut_both_vector(floatv x, floatv limit) {
-  return x < -limit ? -limit : cut_above_vector(x, limit);
-}
-static inline floatv activate_gated_vector(floatv gate, floatv up) {
-#if ACTIVATION == 6
-  const floatv limit = SWIGLU_LIMIT;
-  gate = select(gate, limit, gate > limit);
-  up = select(up, limit, up > limit);
-  up = select(up, -limit, up < -limit);
-  return gate / (1.0f + exp(-SWIGLU_ALPHA * gate)) * (up + 1.0f);
-#elif ACTIVATION == 7
-  gate = cut_above_vector(gate, SWIGLU_LIMIT);
-  return gate / (1.0f + exp(-gate)) * cut_both_vector(up, SWIGLU_LIMIT);
-#elif ACTIVATION == 8
-  gate = gate / (1.0f + exp(-gate));
-  return cut_above_vector(gate, SWIGLU_LIMIT) * cut_both_vector(up, SWIGLU_LIMIT);
-#else
-  return activate_vector(gate) * up;
-#endif
-}
-
 /* storage_round of common/types.clh for a vector, of integers and sums: a conversion to
  * half and back is a call for every lane on some CPUs. */
 static inline floatv round_vector(floatv v) {
@@ -344,12 +309,11 @@ gemm(const __global float *a, const __global int *rows, const __global int *expe
     floatv low = vloadv(2 * i, sums), high = vloadv(2 * i + 1, sums);
     __global float *to = out + (long)(slot + i) * n + column;
 #if GATED
-    store_columns(round_vector(activate_gated_vector(low, high)), n - column, to);
+    store_columns(round_vector(activate_gated(low, high)), n - column, to);
 #else
-    store_columns(round_vector(activate_vector(low)), n - column, to);
+    store_columns(round_vector(activate(low)), n - column, to);
     if (n - column > VECTOR_WIDTH)
-      store_columns(round_vector(activate_vector(high)), n - column - VECTOR_WIDTH,
-                    to + VECTOR_WIDTH);
+      store_columns(round_vector(activate(high)), n - column - VECTOR_WIDTH, to + VECTOR_WIDTH);
 #endif
   }
 }

@@ -41,21 +41,6 @@ const char *moecl_status_string(moecl_status status) {
   return "unknown status";
 }
 
-const char *moecl_activation_name(moecl_activation activation) {
-  static const char *const names[] = {"swiglu",
-                                      "geglu",
-                                      "relu",
-                                      "gelu",
-                                      "silu",
-                                      "geglu_tanh",
-                                      "gelu_tanh",
-                                      "relu2",
-                                      "swiglu_clamped",
-                                      "swiglu_limited",
-                                      "swiglu_limited_silu"};
-  return (unsigned)activation < MOECL_ACTIVATION_COUNT ? names[activation] : "?";
-}
-
 const char *moecl_drop_policy_name(moecl_drop_policy policy) {
   static const char *const names[] = {"position", "probability", "prioritized"};
   return (unsigned)policy < MOECL_DROP_POLICY_COUNT ? names[policy] : "?";
@@ -74,12 +59,6 @@ const char *moecl_group_score_name(moecl_group_score score) {
 const char *moecl_second_choice_name(moecl_second_choice choice) {
   static const char *const names[] = {"all", "random", "sampled"};
   return (unsigned)choice < MOECL_SECOND_CHOICE_COUNT ? names[choice] : "?";
-}
-
-bool moecl_activation_is_gated(moecl_activation activation) {
-  return activation == MOECL_SWIGLU || activation == MOECL_GEGLU ||
-         activation == MOECL_GEGLU_TANH || activation == MOECL_SWIGLU_CLAMPED ||
-         activation == MOECL_SWIGLU_LIMITED || activation == MOECL_SWIGLU_LIMITED_SILU;
 }
 
 /* A binary format of 16 bits: sign, exponent, `mantissa` bits of fraction. */

@@ -2,6 +2,7 @@
 /* A layer's operations: what each is to do, which variant does it, and making it. A
  * described layer goes the same way, up to the kernels and the memory. */
 #include "base/base.h"
+#include "desc/activation.h"
 #include "layer/layer.h"
 #include <stdio.h>
 #include <stdlib.h>
@@ -67,20 +68,8 @@ static const desc_format *outputs_of(const moecl_layer *layer, const kernel_vari
 /* ---- the experts ---- */
 
 static int epilogue_of(moecl_activation activation) {
-  switch (activation) {
-  case MOECL_SWIGLU:
-  case MOECL_SILU: return ACTIVATION_SILU;
-  case MOECL_GEGLU:
-  case MOECL_GELU: return ACTIVATION_GELU;
-  case MOECL_RELU: return ACTIVATION_RELU;
-  case MOECL_GEGLU_TANH:
-  case MOECL_GELU_TANH: return ACTIVATION_GELU_TANH;
-  case MOECL_RELU2: return ACTIVATION_RELU2;
-  case MOECL_SWIGLU_CLAMPED: return ACTIVATION_SWIGLU_CLAMPED;
-  case MOECL_SWIGLU_LIMITED: return ACTIVATION_SWIGLU_LIMITED;
-  case MOECL_SWIGLU_LIMITED_SILU: return ACTIVATION_SWIGLU_LIMITED_SILU;
-  default: return ACTIVATION_NONE;
-  }
+  const desc_activation *row = desc_activation_of(activation);
+  return row ? row->kernel : ACTIVATION_NONE;
 }
 
 /* Activated rows hold numbers of the layer's type, also where they are kept as fp32. */

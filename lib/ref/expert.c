@@ -1,45 +1,15 @@
 // SPDX-License-Identifier: MIT
 #include "base/base.h"
 #include "moecl/reference.h"
+#include "ref/activation.h"
 #include "ref/parallel.h"
 #include <math.h>
 #include <stdlib.h>
 
-/* 1 + tanh(u); below 0 as sech(u)^2 / (1 - tanh(u)), where nothing cancels. */
-static double one_plus_tanh(double u) {
-  return u < 0 ? 1 / (cosh(u) * cosh(u) * (1 - tanh(u))) : 1 + tanh(u);
-}
-
-static double activate(moecl_activation activation, double x) {
-  switch (activation) {
-  case MOECL_SWIGLU:
-  case MOECL_SILU: return x / (1 + exp(-x));
-  case MOECL_GEGLU:
-  case MOECL_GELU: return 0.5 * x * erfc(-x * 0.70710678118654752440); /* no cancellation below 0 */
-  case MOECL_GEGLU_TANH:
-  case MOECL_GELU_TANH: /* sqrt(2/pi) */
-    return 0.5 * x * one_plus_tanh(0.79788456080286535588 * (x + 0.044715 * x * x * x));
-  case MOECL_RELU: return x < 0 ? 0 : x; /* NaN stays NaN */
-  case MOECL_RELU2: return x < 0 ? 0 : x * x;
-  default: return NAN;
-  }
-}
-
-/* NaN stays NaN. */
-static double cut_above(double x, double limit) { return x > limit ? limit : x; }
-static double cut_both(double x, double limit) { return x < -limit ? -limit : cut_above(x, limit); }
-
 static double gated(const moecl_layer_params *params, double gate, double up) {
   const double alpha = params->swiglu_alpha > 0 ? params->swiglu_alpha : 1.702;
   const double limit = params->swiglu_limit > 0 ? params->swiglu_limit : 7;
-  if (params->activation == MOECL_SWIGLU_LIMITED)
-    return activate(MOECL_SWIGLU, cut_above(gate, limit)) * cut_both(up, limit);
-  if (params->activation == MOECL_SWIGLU_LIMITED_SILU)
-    return cut_above(activate(MOECL_SWIGLU, gate), limit) * cut_both(up, limit);
-  if (params->activation != MOECL_SWIGLU_CLAMPED) return activate(params->activation, gate) * up;
-  gate = gate > limit ? limit : gate;
-  up = up > limit ? limit : up < -limit ? -limit : up;
-  return gate / (1 + exp(-alpha * gate)) * (up + 1);
+  return ref_activate_gated(params->activation, gate, up, alpha, limit);
 }
 
 /* Sums in LANES parts, which a processor adds at the same time; the parts and
@@ -109,7 +79,7 @@ static void make_inner(void *user, int part, int64_t first, int64_t end) {
       const double *x = work->hidden + t * width;
       const double first = gate_bias + dot(gate, x, width);
       work->inner[t * rows + i] = is_gated ? gated(work->params, first, up_bias + dot(up, x, width))
-                                           : activate(work->params->activation, first);
+                                           : ref_activate(work->params->activation, first);
     }
   }
 }

@@ -99,12 +99,16 @@ SHAPES = {
 }
 
 
-def expand(root, name):
-    """The source with its includes put in, as the library does."""
+def expand(root, name, seen=None):
+    """The source with its includes put in, each once, as the library does."""
+    seen = set() if seen is None else seen
+    if name in seen:
+        return ""
+    seen.add(name)
     lines = []
     for line in (root / name).read_text().splitlines():
         found = re.match(r'\s*#include "(.+)"', line)
-        lines.append(expand(root, found[1]) if found else line)
+        lines.append(expand(root, found[1], seen) if found else line)
     return "\n".join(lines)
 
 

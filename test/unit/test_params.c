@@ -1,5 +1,6 @@
 // SPDX-License-Identifier: MIT
 /* Layer parameters, as far as they can be judged without a device. */
+#include <stdio.h>
 #include <setjmp.h>
 #include <stdarg.h>
 #include <stddef.h>
@@ -53,7 +54,10 @@ static void test_check(void **state) {
   REFUSES(top_k, 65, "top_k is 65, expected 1 to 64");
   REFUSES(top_k, 9, "top_k is 9, expected at most num_experts (8)");
   REFUSES(dtype, (moecl_dtype)-1, "dtype is -1, expected a moecl_dtype");
-  REFUSES(activation, MOECL_ACTIVATION_COUNT, "activation is 11, expected a moecl_activation");
+  char beyond[64];
+  snprintf(beyond, sizeof beyond, "activation is %d, expected a moecl_activation",
+           MOECL_ACTIVATION_COUNT);
+  REFUSES(activation, MOECL_ACTIVATION_COUNT, beyond);
   REFUSES(swiglu_alpha, -1.0f, "swiglu_alpha is -1, expected a finite number greater than 0");
   REFUSES(shared_swiglu_limit, -0.5f,
           "shared_swiglu_limit is -0.5, expected a finite number greater than 0, or 0 for "

@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: MIT
 /* What all drivers share: description, buffers, packing, one launch. */
 #include "base/base.h"
+#include "desc/activation.h"
 #include "op/gemm/driver.h"
 #include <stdio.h>
 #include <stdlib.h>
@@ -14,7 +15,9 @@ void op_gemm_defines(const op_gemm_desc *desc, const kernel_tile *tile, char *te
            desc_is_f32(desc->input), desc_is_f32(desc->output),
            desc->rounded && desc->rounded != desc->output, tile->m, tile->vector_width);
   const size_t used = strlen(text);
-  if (desc->epilogue >= ACTIVATION_SWIGLU_CLAMPED)
+  const desc_activation *row =
+      desc_activation_of(desc_activation_find(desc->epilogue, desc->gated));
+  if (row && row->has_limit)
     base_format(text + used, size - used, "SWIGLU_ALPHA %af\nSWIGLU_LIMIT %af\n",
                 (double)desc->swiglu_alpha, (double)desc->swiglu_limit);
 }

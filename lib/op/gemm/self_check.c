@@ -2,6 +2,8 @@
 #include "base/base.h"
 #include "op/check.h"
 #include "op/gemm/driver.h"
+#include "desc/activation.h"
+#include "ref/activation.h"
 #include <math.h>
 #include <stdlib.h>
 
@@ -22,27 +24,12 @@ typedef struct problem {
   double *expected, *actual;
 } problem;
 
-static double epilogue(int kind, double x) {
-  switch (kind) {
-  case ACTIVATION_SILU: return x / (1.0 + exp(-x));
-  case ACTIVATION_GELU: return 0.5 * x * erfc(-x / sqrt(2.0));
-  case ACTIVATION_RELU: return x < 0.0 ? 0.0 : x;
-  case ACTIVATION_GELU_TANH:
-    return 0.5 * x * (1.0 + tanh(sqrt(2.0 / acos(-1.0)) * (x + 0.044715 * x * x * x)));
-  case ACTIVATION_RELU2: return x < 0.0 ? 0.0 : x * x;
-  default: return x;
-  }
-}
-
-static double gated_epilogue(const op_gemm_desc *desc, double gate, double up) {
-  if (desc->epilogue < ACTIVATION_SWIGLU_CLAMPED) return epilogue(desc->epilogue, gate) * up;
-  const double limit = desc->swiglu_limit, cut_up = fmin(fmax(up, -limit), limit);
-  if (desc->epilogue == ACTIVATION_SWIGLU_LIMITED)
-    return epilogue(ACTIVATION_SILU, fmin(gate, limit)) * cut_up;
-  if (desc->epilogue == ACTIVATION_SWIGLU_LIMITED_SILU)
-    return fmin(epilogue(ACTIVATION_SILU, gate), limit) * cut_up;
-  gate = fmin(gate, limit);
-  return gate / (1.0 + exp(-desc->swiglu_alpha * gate)) * (cut_up + 1.0);
+static double epilogue(const op_gemm_desc *desc, double gate, double up) {
+  if (desc->epilogue == ACTIVATION_NONE) return gate;
+  const moecl_activation activation = desc_activation_find(desc->epilogue, desc->gated);
+  return desc->gated ? ref_activate_gated(activation, gate, up, (double)desc->swiglu_alpha,
+                                          (double)desc->swiglu_limit)
+                     : ref_activate(activation, gate);
 }
 
 static double product(const problem *p, int64_t expert, int64_t row, int64_t column) {
@@ -63,9 +50,8 @@ static void expect(problem *p) {
       for (int64_t n = 0; n < p->n; n++) {
         const int32_t row = source_row(p, slot);
         const double v = product(p, e, row, n);
-        p->expected[slot * p->n + n] =
-            p->desc.gated ? gated_epilogue(&p->desc, v, product(p, e, row, p->n + n))
-                          : epilogue(p->desc.epilogue, v);
+        const double up = p->desc.gated ? product(p, e, row, p->n + n) : 0;
+        p->expected[slot * p->n + n] = epilogue(&p->desc, v, up);
       }
 }
 
