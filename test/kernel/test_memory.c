@@ -62,19 +62,18 @@ static uint64_t live_now(uint64_t *largest) {
   return sum;
 }
 
-/* Drivers give up a buffer some time after its last command is done: waits for
- * `expected` bytes, a second at most, and no more once that was in vain: what isn't
- * given up by then is a mismatch, and a test with many of them is to fail, not to time
- * out. */
+/* Drivers give up a buffer some time after its last command is done: waits for what is
+ * beyond `expected` bytes to go, a second at most, and no more once that was in vain.
+ * Less than that never becomes more: it is a mismatch at once. */
 static uint64_t live_bytes(uint64_t expected, uint64_t *largest) {
   static bool in_vain;
   uint64_t bytes = live_now(largest);
   assert_ok(moecl_context_finish_wait(context));
-  for (int tries = 0; bytes != expected && tries < (in_vain ? 20 : 1000); tries++) {
+  for (int tries = 0; bytes > expected && tries < (in_vain ? 0 : 1000); tries++) {
     usleep(1000);
     bytes = live_now(largest);
   }
-  in_vain |= bytes != expected;
+  in_vain |= bytes > expected;
   return bytes;
 }
 
