@@ -6,6 +6,7 @@
 #include "provenance.h"
 #include "schema.h"
 #include "results_private.h"
+#include <errno.h>
 #include <inttypes.h>
 #include <jansson.h>
 #include <math.h>
@@ -43,8 +44,8 @@ static json_t *device_json(const moecl_device_info *d) {
 }
 
 /* A parameter as YAML writes it, typed again: "null", "true" and numbers are
- * themselves, the rest are names. No name of a dtype, activation, policy or
- * variant reads as a number. */
+ * themselves, the rest are names, and a seed beyond signed integers its digits. No name of a dtype,
+ * activation, policy or variant reads as a number. */
 static json_t *param_json(const experiment_point *point, const char *param) {
   char value[96], *end;
   if (!experiment_param_text(point, param, value, sizeof value)) return json_null();
@@ -53,8 +54,9 @@ static json_t *param_json(const experiment_point *point, const char *param) {
   if (strcmp(value, "false") == 0) return json_false();
   const schema_id id = schema_find_param(param);
   if (id < KEY_COUNT && schema_get(id)->type == TYPE_REAL) return number(strtod(value, NULL));
+  errno = 0;
   const long long whole = strtoll(value, &end, 10);
-  return *end == '\0' && end != value ? json_integer(whole) : json_words(value);
+  return *end == '\0' && end != value && errno == 0 ? json_integer(whole) : json_words(value);
 }
 
 /* Sets a member; false, with the whole object released, without memory. */

@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: MIT
 #include "schema.h"
 
+#include <inttypes.h>
 #include <stdlib.h>
 #include <string.h>
 
@@ -33,9 +34,9 @@ static const schema_key keys[KEY_COUNT] = {
                     IN_EXPERIMENT(device),
                     "auto, gpu, cpu, accelerator, PLATFORM:DEVICE indices or part of a name; see "
                     "'moectl devices'. --device overrides it."},
-    [KEY_SEED] = {"seed", "seed", TYPE_INT, 0, ANY_COUNT, NO_CHOICE, "0", IN_POINT(seed),
+    [KEY_SEED] = {"seed", "seed", TYPE_INT, ALL_BITS, ANY_COUNT, NO_CHOICE, "0", IN_POINT(seed),
                   "Of all random numbers: weights, inputs, jitter. Same seed, same numbers on "
-                  "every device."},
+                  "every device. results.json writes one above 9223372036854775807 in quotes."},
     [KEY_CHECKPOINT] = {"layer.checkpoint", NULL, TYPE_TEXT, OF_EXPERIMENT | NULLABLE, ANY_TEXT,
                         NO_CHOICE, "null", NOWHERE,
                         "A model folder, relative to the experiment's folder (with --set: to the "
@@ -289,7 +290,8 @@ bool schema_is_of_layer(const schema_key *key) {
 static void expected_range(const schema_key *key, char *buffer, size_t size) {
   const char *noun = key->type == TYPE_INT ? "an integer" : "a number";
   long long min = key->min, max = key->max;
-  if (key->flags & MIN_OPEN)
+  if (key->flags & ALL_BITS) snprintf(buffer, size, "%s from 0 to %" PRIu64, noun, UINT64_MAX);
+  else if (key->flags & MIN_OPEN)
     snprintf(buffer, size, "%s greater than %lld, at most %lld", noun, min, max);
   else if (key->flags & MAX_OPEN)
     snprintf(buffer, size, "%s from %lld to less than %lld", noun, min, max);
@@ -374,7 +376,8 @@ const char *schema_point_text(const schema_key *key, const experiment_point *poi
   case TYPE_INT:
     memcpy(&integer, at, sizeof integer);
     if ((key->flags & NULLABLE) && integer == 0) snprintf(buffer, size, "null");
-    else snprintf(buffer, size, "%lld", (long long)integer);
+    else if (key->flags & ALL_BITS) snprintf(buffer, size, "%" PRIu64, (uint64_t)integer);
+    else snprintf(buffer, size, "%" PRId64, integer);
     break;
   case TYPE_BOOL: snprintf(buffer, size, "%s", *(const bool *)at ? "true" : "false"); break;
   case TYPE_CHOICE:

@@ -72,7 +72,7 @@ typedef enum value_type { TYPE_INT = 0, TYPE_REAL, TYPE_BOOL, TYPE_CHOICE, TYPE_
 
 typedef struct value {
   bool null;
-  int64_t integer; /* TYPE_INT, TYPE_CHOICE (an index), TYPE_BOOL */
+  int64_t integer; /* TYPE_INT (of ALL_BITS its bits), TYPE_CHOICE (an index), TYPE_BOOL */
   double real;
   char *text; /* malloc'ed */
 } value;
@@ -80,10 +80,11 @@ typedef struct value {
 enum {
   REQUIRED = 1 << 0, /* has no default */
   NULLABLE = 1 << 1,
-  MIN_OPEN = 1 << 2,     /* the range is without min itself */
-  MAX_OPEN = 1 << 3,     /* likewise max */
-  AUTO_NULL = 1 << 4,    /* the text "auto" is stored as NULL */
-  OF_EXPERIMENT = 1 << 5 /* one for the whole experiment: cannot be swept */
+  MIN_OPEN = 1 << 2,      /* the range is without min itself */
+  MAX_OPEN = 1 << 3,      /* likewise max */
+  AUTO_NULL = 1 << 4,     /* the text "auto" is stored as NULL */
+  OF_EXPERIMENT = 1 << 5, /* one for the whole experiment: cannot be swept */
+  ALL_BITS = 1 << 6       /* TYPE_INT: any unsigned 64-bit integer, whatever min and max say */
 };
 
 typedef struct schema_key {

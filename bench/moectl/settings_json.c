@@ -4,14 +4,22 @@
 #include "settings.h"
 #include "value.h"
 
+#include <inttypes.h>
 #include <jansson.h>
 #include <stdlib.h>
 #include <string.h>
 
+/* An integer that is none to jansson, nor exact as a real. No other key goes below 0. */
+static json_t *wide_json(uint64_t integer) {
+  char digits[24];
+  snprintf(digits, sizeof digits, "%" PRIu64, integer);
+  return json_string(digits);
+}
+
 static json_t *value_json(const schema_key *key, const value *v) {
   if (v->null) return json_null();
   switch (key->type) {
-  case TYPE_INT: return json_integer(v->integer);
+  case TYPE_INT: return v->integer < 0 ? wide_json((uint64_t)v->integer) : json_integer(v->integer);
   case TYPE_REAL: return json_real(v->real);
   case TYPE_BOOL: return json_boolean(v->integer != 0);
   case TYPE_CHOICE: return json_string(key->choice((int)v->integer));

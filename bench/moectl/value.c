@@ -92,7 +92,19 @@ static bool refuse(const schema_key *key, const tree_node *node, problems *probl
   return false;
 }
 
+/* One that a signed integer, as JSON's readers take, can't hold may stand in quotes, as
+ * results.json has it. */
+static bool read_all_bits(const tree_node *node, int64_t *integer) {
+  if (shape_of(node->text) != SHAPE_INTEGER) return false;
+  errno = 0;
+  const uint64_t parsed = strtoull(node->text, NULL, 10);
+  memcpy(integer, &parsed, sizeof parsed);
+  if (errno != 0 || (node->text[0] == '-' && parsed != 0)) return false;
+  return !node->quoted || parsed > INT64_MAX;
+}
+
 static bool read_integer(const schema_key *key, const tree_node *node, int64_t *integer) {
+  if (key->flags & ALL_BITS) return read_all_bits(node, integer);
   if (node->quoted || shape_of(node->text) != SHAPE_INTEGER) return false;
   errno = 0;
   long long parsed = strtoll(node->text, NULL, 10);

@@ -300,7 +300,8 @@ def philox(counter, key):
 
 def jittered(x, token, params):
     """A token as the router sees it: four elements take one Philox block."""
-    key = params["seed"] & 0xFFFFFFFF, params["seed"] >> 32
+    seed = int(params["seed"])  # in quotes above 2^63 - 1
+    key = seed & 0xFFFFFFFF, seed >> 32
     words = []
     for block in range((len(x) + 3) // 4):
         words += philox((token & 0xFFFFFFFF, token >> 32, block, 0x4A495454), key)

@@ -39,6 +39,7 @@ typedef struct fixture {
 
 static const char yaml[] =
     "name: unit-test\n"
+    "seed: 18446744073709551615\n"
     "layer: {hidden_size: 64, intermediate_size: 32, num_experts: 4, top_k: [1, 2],\n"
     "        router: {jitter: 0.01}, capacity: {factor: [1.1, null]}}\n"
     "workload: {num_tokens: 6, distribution: skewed}\n";

@@ -231,6 +231,31 @@ static void test_resolved_json(void **state) {
   experiment_destroy(&e);
 }
 
+/* All 64 bits of a seed; in JSON those that a signed integer lacks are digits in quotes,
+ * which an experiment takes back. */
+static void test_whole_seed(void **state) {
+  (void)state;
+  char text[64], again[4096];
+  experiment e = load(minimal, "seed=[9223372036854775807, 18446744073709551615, "
+                               "9223372036854775808]");
+  assert_true(e.points[0].seed == INT64_MAX && e.points[1].seed == UINT64_MAX);
+  assert_true(e.points[2].seed == UINT64_C(1) << 63);
+  assert_string_equal(experiment_param_text(&e.points[1], "seed", text, sizeof text),
+                      "18446744073709551615");
+  const char *written = "\"seed\":[9223372036854775807,\"18446744073709551615\","
+                        "\"9223372036854775808\"]";
+  assert_non_null(strstr(e.resolved_json, written));
+  snprintf(again, sizeof again, "{%s,%s", written, strstr(e.resolved_json, "\"layer\":"));
+  char *sweep = strstr(again, ",\"sweep\"");
+  assert_non_null(sweep);
+  strcpy(sweep, "}");
+  experiment_destroy(&e);
+  e = load(again, NULL);
+  assert_int_equal(e.num_points, 3);
+  assert_true(e.points[1].seed == UINT64_MAX && e.points[2].seed == UINT64_C(1) << 63);
+  experiment_destroy(&e);
+}
+
 static void test_name_from_path(void **state) {
   (void)state;
   static const char *const cases[][2] = {{"a/b/k-sweep.yaml", "k-sweep"}, {"my exp.yml", "my-exp"},
@@ -286,17 +311,12 @@ static void test_help_names_every_key(void **state) {
 
 int main(void) {
   const struct CMUnitTest tests[] = {
-      cmocka_unit_test(test_defaults),
-      cmocka_unit_test(test_every_key),
-      cmocka_unit_test(test_router_rule),
-      cmocka_unit_test(test_sweep_order),
-      cmocka_unit_test(test_single_value_list),
-      cmocka_unit_test(test_overrides),
-      cmocka_unit_test(test_input_file_place),
-      cmocka_unit_test(test_resolved_json),
-      cmocka_unit_test(test_name_from_path),
-      cmocka_unit_test(test_shipped_configs),
-      cmocka_unit_test(test_help_names_every_key),
+      cmocka_unit_test(test_defaults),          cmocka_unit_test(test_every_key),
+      cmocka_unit_test(test_router_rule),       cmocka_unit_test(test_sweep_order),
+      cmocka_unit_test(test_single_value_list), cmocka_unit_test(test_overrides),
+      cmocka_unit_test(test_input_file_place),  cmocka_unit_test(test_resolved_json),
+      cmocka_unit_test(test_whole_seed),        cmocka_unit_test(test_name_from_path),
+      cmocka_unit_test(test_shipped_configs),   cmocka_unit_test(test_help_names_every_key),
   };
   return cmocka_run_group_tests(tests, NULL, NULL);
 }

@@ -122,7 +122,7 @@ static void test_together(void **state) {
           "        router: {groups: 4, topk_groups: 4}}\n"
           "seed: x\n"
           "workload: {num_tokens: 1, distribution: file}\n",
-          "t.yaml:3:7: seed: expected an integer from 0 to 9223372036854775807, found 'x'\n"
+          "t.yaml:3:7: seed: expected an integer from 0 to 18446744073709551615, found 'x'\n"
           "t.yaml:4:41: workload.distribution: 'file' needs workload.file, expected the path of a "
           ".safetensors or .npy file\n"
           "t.yaml:1:8: layer: num_expert_group is 4, expected 1 to 32 and a divisor of num_experts "
@@ -150,11 +150,11 @@ static void test_structure(void **state) {
   refuses_added("seed: 1\nseed: 2\n", "t.yaml:9:1: seed is given twice; expected it once");
   refuses_added("layer: {}\n", "t.yaml:8:1: layer is given twice; expected it once");
   refuses_added("seed: {a: 1}\n",
-                "t.yaml:8:7: seed: expected an integer from 0 to 9223372036854775807, found a "
+                "t.yaml:8:7: seed: expected an integer from 0 to 18446744073709551615, found a "
                 "mapping (key: value)");
   refuses_added(
       "seed: [[1]]\n",
-      "t.yaml:8:8: seed: expected an integer from 0 to 9223372036854775807, found a list");
+      "t.yaml:8:8: seed: expected an integer from 0 to 18446744073709551615, found a list");
   refuses_added("seed: []\n", "t.yaml:8:7: seed: expected 1 to 1000 values in the list, found 0");
   refuses_added("seed: [1, 2, 1]\n", "t.yaml:8:14: seed: '1' is in the list twice");
   refuses_added("name: [a, b]\n",
@@ -190,7 +190,7 @@ static void test_integers(void **state) {
   }
   refuses_added(
       "seed:\n",
-      "t.yaml:8:6: seed: expected an integer from 0 to 9223372036854775807, found nothing");
+      "t.yaml:8:6: seed: expected an integer from 0 to 18446744073709551615, found nothing");
 }
 
 static void test_reals(void **state) {
@@ -265,9 +265,13 @@ static void test_words(void **state) {
   refuses_set("name=\"\"", "--set name=\"\": name: expected at most 100 letters, digits, '.', '_' "
                            "and '-', beginning with a letter or digit, found ''; without this key "
                            "it is the file's");
-  refuses_set("seed=18446744073709551615",
-              "--set seed=18446744073709551615: seed: expected an integer from 0 to "
-              "9223372036854775807, found '18446744073709551615'");
+  refuses_set("seed=18446744073709551616",
+              "--set seed=18446744073709551616: seed: expected an integer from 0 to "
+              "18446744073709551615, found '18446744073709551616'");
+  refuses_set("seed=-1", "--set seed=-1: seed: expected an integer from 0 to "
+                         "18446744073709551615, found '-1'");
+  refuses_set("seed=\"1\"", "--set seed=\"1\": seed: expected an integer from 0 to "
+                            "18446744073709551615, found the text \"1\"; write it without quotes");
   refuses_set("measure.rounds=0",
               "--set measure.rounds=0: measure.rounds: expected an integer from "
               "1 to 1000, or null, found '0'");
@@ -297,7 +301,7 @@ static void test_bad_overrides(void **state) {
   snprintf(text, sizeof text, "%sseed: x\n", minimal);
   assert_false(experiment_parse(text, strlen(text), "t.yaml", &set, 1, &e, &error));
   assert_string_equal(
-      error, "t.yaml:8:7: seed: expected an integer from 0 to 9223372036854775807, found 'x'");
+      error, "t.yaml:8:7: seed: expected an integer from 0 to 18446744073709551615, found 'x'");
   free(error);
 }
 

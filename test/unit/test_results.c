@@ -22,6 +22,7 @@ static void check_first_point(const json_t *root) {
       {"params.activation", "\"swiglu\""},
       {"params.dtype", "\"fp32\""},
       {"params.distribution", "\"skewed\""},
+      {"params.seed", "\"18446744073709551615\""},
       {"params.skew_exponent", "1.0"},
       {"params.skew_clusters", "null"},
       {"params.skew_noise", "0.5"},
@@ -216,19 +217,22 @@ static void test_csv_text(void **state) {
       "zero_weight_tokens,verify_error,verify_tolerance,"
       "verify_ok,verify_tokens_checked,verify_experts_checked,verify_topk_mismatches,"
       "verify_capacity_ok\r\n"
-      "0,ok,,6,64,32,4,0,1,true,0.01,1.1,0,position,swiglu,fp32,skewed,0,false,false,false,auto,"
+      "0,ok,,6,64,32,4,0,1,true,0.01,1.1,0,position,swiglu,fp32,skewed,18446744073709551615,false,"
+      "false,false,auto,"
       "auto,1,,0.5,softmax,false,0.01,1,false,,,max,false,all,false,false,1.702,7,,false,,1,false,,"
       "0,false,generic,scan,cpu,gather,20,1,2.5,1.5,9.5,,,,4.5,1.5,9.5,5.5,1.5,9.5,6.5,1.5,"
       "9.5,7.5,1.5,9.5,8.5,1.5,9.5,1234.5,0.25,,1048576,0.125,2,0.125,1.5,2.5,3.5,4.5,5.5,0.75,0."
       "375,0,0,0,1e-06,1e-05,"
       "true,6,4,0,true\r\n"
-      "1,ok_unverified,,6,64,32,4,0,1,true,0.01,,0,position,swiglu,fp32,skewed,0,false,false,"
+      "1,ok_unverified,,6,64,32,4,0,1,true,0.01,,0,position,swiglu,fp32,skewed,"
+      "18446744073709551615,false,false,"
       "false,auto,auto,1,,0.5,softmax,false,0.01,1,false,,,max,false,all,false,false,1.702,7,,"
       "false,,1,false,,0,false,generic,scan,cpu,gather,20,1,2.5,1.5,9.5,,,,4.5,1.5,9.5,5.5,1.5,"
       "9.5,6.5,1.5,9.5,7.5,1.5,9.5,8.5,1.5,9.5,1234.5,0.25,,1048576,0.125,,0.125,1.5,2.5,3.5,4.5,5."
       "5,0.75,0.375,0,0,0,,,,,,"
       ",\r\n"
-      "3,error,the layer broke,6,64,32,4,0,2,true,0.01,,0,position,swiglu,fp32,skewed,0,false,"
+      "3,error,the layer "
+      "broke,6,64,32,4,0,2,true,0.01,,0,position,swiglu,fp32,skewed,18446744073709551615,false,"
       "false,false,auto,auto,1,,0.5,softmax,false,0.01,1,false,,,max,false,all,false,false,1.702,7,"
       ",false,,1,false,,0,false,,,,,0,0,,,,,,,,,,,,,,,,,,,,,,,,,0,,,,,,,,,,,,,,,,,,,,\r\n");
   free(text);
