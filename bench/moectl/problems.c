@@ -6,72 +6,37 @@
 #include <stdlib.h>
 #include <string.h>
 
-/* More than this many messages help nobody. */
-enum { SHOWN = 20 };
-
-static void append(problems *problems, const char *text, size_t size) {
-  char *grown = realloc(problems->text, problems->size + size + 1);
-  if (grown == NULL) {
-    problems->out_of_memory = true;
+/* Counts a message and keeps it, if it is still to be shown. */
+__attribute__((format(printf, 3, 0))) static void keep(problems *problems, tree_mark mark,
+                                                       const char *format, va_list list) {
+  if (problems->count >= PROBLEMS_SHOWN) {
+    problems->count++;
     return;
   }
-  memcpy(grown + problems->size, text, size);
-  problems->text = grown;
-  problems->size += size;
-  problems->text[problems->size] = '\0';
-}
-
-static void append_format(problems *problems, const char *format, ...)
-    __attribute__((format(printf, 2, 3)));
-static void append_list(problems *problems, const char *format, va_list list) {
   va_list again;
   va_copy(again, list);
-  int length = vsnprintf(NULL, 0, format, list);
+  const int length = vsnprintf(NULL, 0, format, again);
+  va_end(again);
   char *text = length < 0 ? NULL : malloc((size_t)length + 1);
   if (text == NULL) {
     problems->out_of_memory = true;
-  } else {
-    vsnprintf(text, (size_t)length + 1, format, again);
-    append(problems, text, (size_t)length);
-    free(text);
+    return;
   }
-  va_end(again);
-}
-static void append_format(problems *problems, const char *format, ...) {
-  va_list list;
-  va_start(list, format);
-  append_list(problems, format, list);
-  va_end(list);
-}
-
-/* Counts a message and says whether it is still to be shown. */
-static bool begin(problems *problems) {
-  if (problems->count++ >= SHOWN) return false;
-  if (problems->size > 0) append(problems, "\n", 1);
-  return true;
+  vsnprintf(text, (size_t)length + 1, format, list);
+  problems->list[problems->count++] = (problem){mark, text};
 }
 
 void problem_add(problems *problems, tree_mark mark, const char *format, ...) {
-  if (!begin(problems)) return;
-  if (mark.set != NULL) {
-    char shown[128];
-    append_format(problems,
-                  "--set %s: ", printable(mark.set, strlen(mark.set), shown, sizeof shown));
-  } else {
-    append_format(problems, "%s:%zu:%zu: ", problems->path, mark.line, mark.column);
-  }
   va_list list;
   va_start(list, format);
-  append_list(problems, format, list);
+  keep(problems, mark, format, list);
   va_end(list);
 }
 
 void problem_add_file(problems *problems, const char *format, ...) {
-  if (!begin(problems)) return;
-  append_format(problems, "%s: ", problems->path);
   va_list list;
   va_start(list, format);
-  append_list(problems, format, list);
+  keep(problems, (tree_mark){NULL, 0, 0}, format, list);
   va_end(list);
 }
 
@@ -81,18 +46,54 @@ bool problems_any(const problems *problems) {
   return problems->count > 0 || problems->out_of_memory;
 }
 
-bool problems_full(const problems *problems) { return problems->count >= SHOWN; }
+bool problems_full(const problems *problems) { return problems->count >= PROBLEMS_SHOWN; }
+
+/* Overrides stay in the order of the command line. */
+static bool is_before(const problem *a, const problem *b) {
+  if (a->mark.set != NULL || b->mark.set != NULL) return a->mark.set == NULL && b->mark.set != NULL;
+  return a->mark.line < b->mark.line ||
+         (a->mark.line == b->mark.line && a->mark.column < b->mark.column);
+}
+
+/* By insertion: those of one place stay in the order in which they were found. */
+static void sort(problem *list, size_t count) {
+  for (size_t i = 1; i < count; i++) {
+    const problem moved = list[i];
+    size_t at = i;
+    for (; at > 0 && is_before(&moved, &list[at - 1]); at--) list[at] = list[at - 1];
+    list[at] = moved;
+  }
+}
+
+static void print_one(const char *path, const problem *one, FILE *file) {
+  char shown[128];
+  const tree_mark mark = one->mark;
+  if (mark.set != NULL)
+    fprintf(file, "--set %s: ", printable(mark.set, strlen(mark.set), shown, sizeof shown));
+  else if (mark.line == 0) fprintf(file, "%s: ", path);
+  else fprintf(file, "%s:%zu:%zu: ", path, mark.line, mark.column);
+  fputs(one->text, file);
+}
 
 char *problems_take(problems *problems) {
-  if (problems->count > SHOWN)
-    append_format(problems, "\n%s: %zu more problems not shown", problems->path,
-                  problems->count - SHOWN);
-  if (problems->out_of_memory)
-    append_format(problems, "%sout of memory", problems->size ? "\n" : "");
-  char *text = problems->text;
-  problems->text = NULL;
-  problems->size = problems->count = 0;
-  return text;
+  char *text = NULL;
+  size_t size = 0;
+  const size_t shown = problems->count < PROBLEMS_SHOWN ? problems->count : PROBLEMS_SHOWN;
+  FILE *file = open_memstream(&text, &size);
+  sort(problems->list, shown);
+  for (size_t i = 0; i < shown; i++) {
+    if (file != NULL && i > 0) fputc('\n', file);
+    if (file != NULL) print_one(problems->path, &problems->list[i], file);
+    free(problems->list[i].text);
+  }
+  if (file != NULL && problems->count > shown)
+    fprintf(file, "\n%s: %zu more problems not shown", problems->path, problems->count - shown);
+  if (file != NULL && problems->out_of_memory)
+    fprintf(file, "%sout of memory", shown > 0 ? "\n" : "");
+  problems->count = 0;
+  if (file != NULL && fclose(file) == 0) return text;
+  free(text);
+  return NULL;
 }
 
 const char *printable(const char *text, size_t length, char *buffer, size_t size) {

@@ -6,12 +6,19 @@
 
 #include "yaml_tree.h"
 
+/* More than this many messages help nobody. */
+enum { PROBLEMS_SHOWN = 20 };
+
+typedef struct problem {
+  tree_mark mark;
+  char *text; /* malloc'ed */
+} problem;
+
 typedef struct problems {
   const char *path;
-  char *text; /* one message a line, without a final newline; NULL: none, or no memory */
-  size_t size;
-  size_t count;       /* all of them, the ones too many to show included */
-  bool out_of_memory; /* what is here is then incomplete */
+  problem list[PROBLEMS_SHOWN]; /* the first that were found */
+  size_t count;                 /* all of them, the ones too many to show included */
+  bool out_of_memory;           /* what is here is then incomplete */
 } problems;
 
 /* Adds "path:line:column: message", or "--set assignment: message". */
@@ -26,7 +33,8 @@ void problem_out_of_memory(problems *problems);
 bool problems_any(const problems *problems);
 /* Whether further messages are only counted: costly hints can be spared. */
 bool problems_full(const problems *problems);
-/* Hands over the messages, malloc'ed (NULL only when memory ran out). */
+/* Hands over the messages, malloc'ed (NULL only when memory ran out): one a line, without a
+ * final newline, in the order of the file's lines, those about --set last. */
 char *problems_take(problems *problems);
 
 /* Text as it may stand in a message: control characters escaped, cut when

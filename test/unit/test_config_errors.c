@@ -95,8 +95,8 @@ static void test_unknown_keys(void **state) {
   refuses_added("? [a]\n: 2\n", "t.yaml:8:3: expected a key, found a list");
   refuses("layer:\n  hidden_size: 64\n  intermediate_size: 128\n  num_experts: 8\n  topk: 2\n"
           "workload: {num_tokens: 1}\n",
-          "t.yaml:5:3: unknown key 'topk' in layer; did you mean 'top_k'?\n"
-          "t.yaml:2:3: layer.top_k is missing; expected an integer from 1 to 64");
+          "t.yaml:2:3: layer.top_k is missing; expected an integer from 1 to 64\n"
+          "t.yaml:5:3: unknown key 'topk' in layer; did you mean 'top_k'?");
 }
 
 /* What is wrong between keys is told beside keys that are wrong by themselves. */
@@ -104,12 +104,12 @@ static void test_together(void **state) {
   (void)state;
   refuses("layer: {hidden_size: 8, intermediate_size: 8, num_experts: 2, top_k: 3}\n"
           "workload: {num_tokens: 0}\n",
-          "t.yaml:2:24: workload.num_tokens: expected an integer from 1 to 2147483647, found '0'\n"
-          "t.yaml:1:70: layer.top_k: expected at most layer.num_experts (2), found 3");
+          "t.yaml:1:70: layer.top_k: expected at most layer.num_experts (2), found 3\n"
+          "t.yaml:2:24: workload.num_tokens: expected an integer from 1 to 2147483647, found '0'");
   refuses("layer: {hiden_size: 8, intermediate_size: 8, num_experts: [8, 2], top_k: [1, 3]}\n"
           "workload: {num_tokens: 4}\n",
-          "t.yaml:1:9: unknown key 'hiden_size' in layer; did you mean 'hidden_size'?\n"
           "t.yaml:1:8: layer.hidden_size is missing; expected an integer from 1 to 1073741823\n"
+          "t.yaml:1:9: unknown key 'hiden_size' in layer; did you mean 'hidden_size'?\n"
           "t.yaml:1:74: layer.top_k: expected at most layer.num_experts (2), found 3, in the point "
           "num_experts=2, top_k=3 (1 of 4 points are like it)");
   /* Of a key that is wrong by itself nothing else is said. */
@@ -122,11 +122,30 @@ static void test_together(void **state) {
           "        router: {groups: 4, topk_groups: 4}}\n"
           "seed: x\n"
           "workload: {num_tokens: 1, distribution: file}\n",
+          "t.yaml:2:26: layer.router.groups is 4, expected 1 to 32 and a divisor of "
+          "layer.num_experts (9)\n"
           "t.yaml:3:7: seed: expected an integer from 0 to 18446744073709551615, found 'x'\n"
           "t.yaml:4:41: workload.distribution: 'file' needs workload.file, expected the path of a "
-          ".safetensors or .npy file\n"
-          "t.yaml:1:8: layer: num_expert_group is 4, expected 1 to 32 and a divisor of num_experts "
-          "(9)");
+          ".safetensors or .npy file");
+  /* One group key without the other, beside sizes that are wrong, missing or too many. */
+  refuses("layer: {hidden_size: x, num_experts: 8, top_k: 9,\n"
+          "        router: {groups: 4, score_after_topk: true, correction_bias: true}}\n"
+          "workload: {num_tokens: 1}\n",
+          "t.yaml:1:8: layer.intermediate_size is missing; expected an integer from 1 to "
+          "1073741823\n"
+          "t.yaml:1:22: layer.hidden_size: expected an integer from 1 to 1073741823, found 'x'\n"
+          "t.yaml:1:48: layer.top_k: expected at most layer.num_experts (8), found 9\n"
+          "t.yaml:2:26: layer.router.groups: is 4 without layer.router.topk_groups; expected that "
+          "beside it, 1 to 4\n"
+          "t.yaml:2:47: layer.router.score_after_topk is true with layer.router.correction_bias, "
+          "expected one of both");
+  refuses_added("zzzzzz: 1\nseed: 1.5\n",
+                "t.yaml:8:1: unknown key 'zzzzzz'; 'moectl help experiment' lists all\n"
+                "t.yaml:9:7: seed: expected an integer from 0 to 18446744073709551615, found "
+                "'1.5'; a fraction has no meaning here");
+  refuses_set("layer.router.topk_groups=2",
+              "--set layer.router.topk_groups=2: layer.router.topk_groups: is 2 without "
+              "layer.router.groups; expected both or neither");
   refuses("layer: {hidden_size: 8, intermediate_size: 8, num_experts: 2, top_k: 2}\n"
           "workload: {num_tokens: 1, distribution: fiel, exponent: [1, 2], file: 3, tensor: [a]}\n",
           "t.yaml:2:41: workload.distribution: expected one of normal, skewed, file, found "
@@ -329,7 +348,8 @@ static void test_impossible_sweeps(void **state) {
           "it)");
   refuses("layer: {hidden_size: 1073741823, intermediate_size: 1073741823, num_experts: 1024, "
           "top_k: 1}\nworkload: {num_tokens: 1}\n",
-          "t.yaml:1:8: layer: hidden_size 1073741823, intermediate_size 1073741823 and num_experts "
+          "t.yaml:1:22: layer.hidden_size 1073741823, layer.intermediate_size 1073741823 and "
+          "layer.num_experts "
           "1024 multiply to more weights than 64-bit sizes can count, expected smaller ones");
   refuses("layer: {hidden_size: 1, intermediate_size: 1073741823, num_experts: 1, top_k: 1}\n"
           "workload: {num_tokens: 2147483136}\n",
@@ -481,8 +501,8 @@ static void test_no_effect(void **state) {
   warns("  clusters: null\n", NULL, NULL);
   warns("  exponent: 1.5\n  distribution: [normal, skewed]\n", NULL, NULL);
   warns("  tensor: x\n  file: y.npy\n  distribution: normal\n", NULL,
-        "dir/t.yaml:9:9: warning: workload.file has no effect without 'distribution: file'\n"
-        "dir/t.yaml:8:11: warning: workload.tensor has no effect without 'distribution: file'");
+        "dir/t.yaml:8:11: warning: workload.tensor has no effect without 'distribution: file'\n"
+        "dir/t.yaml:9:9: warning: workload.file has no effect without 'distribution: file'");
   warns("", "layer.capacity.drop_policy=probability",
         "--set layer.capacity.drop_policy=probability: warning: layer.capacity.drop_policy has no "
         "effect without a number for layer.capacity.factor");
