@@ -45,13 +45,14 @@ static double seconds_since(const struct timespec *then) {
   return (double)(now.tv_sec - then->tv_sec) + 1e-9 * (double)(now.tv_nsec - then->tv_nsec);
 }
 
-/* "[3/8] num_experts=8, top_k=2" */
-static void format_head(const progress *shown, size_t index, char *text, size_t size) {
+/* "round 1 of 3 [3/8] num_experts=8, top_k=2"; of one round, or where it is not known yet
+ * how many there will be, without them. */
+static void format_head(const progress *shown, size_t index, int64_t rounds, char *text,
+                        size_t size) {
   char label[256], round[64] = "";
   experiment_point_label(shown->experiment, index, label, sizeof label);
-  if (shown->round > 0)
-    snprintf(round, sizeof round, "round %" PRId64 " of %" PRId64 " ", shown->round + 1,
-             shown->rounds);
+  if (rounds > 1)
+    snprintf(round, sizeof round, "round %" PRId64 " of %" PRId64 " ", shown->round + 1, rounds);
   snprintf(text, size, "%s[%zu/%zu]%s%s", round, index + 1, shown->experiment->num_points,
            *label ? " " : "", label);
 }
@@ -60,6 +61,8 @@ void progress_round(progress *shown, int64_t round, int64_t rounds) {
   if (!shown) return;
   shown->round = round;
   shown->rounds = rounds;
+  if (round > 0 && !shown->terminal)
+    fprintf(stderr, "round %" PRId64 " of %" PRId64 "\n", round + 1, rounds);
 }
 
 const char *progress_line(const char *head, const char *rate, const char *left, size_t columns,
@@ -93,7 +96,7 @@ void progress_begin(progress *shown, size_t index) {
   clock_gettime(CLOCK_MONOTONIC, &shown->begun);
   if (!shown->terminal) return;
   char head[320], rate[48] = "", left[64];
-  format_head(shown, index, head, sizeof head);
+  format_head(shown, index, shown->rounds, head, sizeof head);
   if (shown->last_rate > 0) snprintf(rate, sizeof rate, " | last %.0f tokens/s", shown->last_rate);
   format_left(time_left_seconds(shown->left) + (double)shown->pictures * seconds_a_picture, left,
               sizeof left);
@@ -125,10 +128,11 @@ void progress_end(progress *shown, size_t index, const point_result *result) {
                   ran && result->rounds_planned > 0 ? result->rounds_planned - 1 : 0);
   if (isfinite(result->tokens_per_s) && result->tokens_per_s > 0)
     shown->last_rate = result->tokens_per_s;
+  if (result->rounds_planned > shown->rounds) shown->rounds = result->rounds_planned;
   /* On a terminal the table follows; only what went wrong stays on the screen. */
   if (shown->terminal && ran) return;
   char head[320], outcome[640];
-  format_head(shown, index, head, sizeof head);
+  format_head(shown, index, result->rounds_planned, head, sizeof head);
   format_outcome(result, outcome, sizeof outcome);
   fprintf(stderr, "%s%s: %s\n", shown->terminal ? "\r\033[K" : "", head, outcome);
 }

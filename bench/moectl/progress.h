@@ -14,8 +14,8 @@ progress *progress_open(const experiment *experiment, const moecl_device_info *d
 /* Point `index` will run: its first round or not, and so many later ones (negative: not
  * known yet). For the time left, before anything begins. */
 void progress_expect(progress *progress, size_t index, bool first, int64_t later_rounds);
-/* Round `round` (from 0) of `rounds` begins. Of later ones than the first only a terminal
- * is told. */
+/* Round `round` (from 0) of `rounds` begins. Of a later one than the first plain lines tell
+ * that alone. */
 void progress_round(progress *progress, int64_t round, int64_t rounds);
 void progress_begin(progress *progress, size_t index);
 /* A point's first round ended, or a later one, a forward's median being that of `times`. */

@@ -355,11 +355,13 @@ static char *progress_text(const fixture *f, bool quiet) {
   progress *shown = progress_open(&f->plan, &f->device, 3, quiet);
   point_result points[] = {make_point(f, 0, POINT_OK), make_point(f, 1, POINT_UNVERIFIED_OK),
                            make_failed(3)};
+  points[1].rounds_planned = 3;
   for (size_t i = 0; i < 3; i++) {
     progress_begin(shown, points[i].index);
     progress_end(shown, points[i].index, &points[i]);
     point_result_destroy(&points[i]);
   }
+  progress_round(shown, 1, 3);
   progress_close(&shown);
   fflush(stderr);
   dup2(kept, STDERR_FILENO);
@@ -371,9 +373,12 @@ static void test_progress(void **state) {
   fixture *f = *state;
   char *text = progress_text(f, false);
   assert_string_equal(
-      text, "[1/4] top_k=1, capacity_factor=1.1: 8.50 ms, 1234 tokens/s, verified (error 1.0e-06)\n"
-            "[2/4] top_k=1, capacity_factor=null: 8.50 ms, 1234 tokens/s, verification off\n"
-            "[4/4] top_k=2, capacity_factor=null: the layer broke\n");
+      text,
+      "[1/4] top_k=1, capacity_factor=1.1: 8.50 ms, 1234 tokens/s, verified (error 1.0e-06)\n"
+      "round 1 of 3 [2/4] top_k=1, capacity_factor=null: 8.50 ms, 1234 tokens/s, verification "
+      "off\n"
+      "[4/4] top_k=2, capacity_factor=null: the layer broke\n"
+      "round 2 of 3\n");
   free(text);
   text = progress_text(f, true);
   assert_string_equal(text, "");
