@@ -195,8 +195,9 @@ static int finish(run *run, bool written) {
   char *note = NULL;
   progress_clear(run->progress);
   if (written) written = write_all(run, &note);
+  interrupt_say_no_more();
   results_print_table(run->results, stdout);
-  if (note) fprintf(stderr, "moectl: %s\n", note);
+  if (note) complain("%s", note);
   free(note);
   printf("results: %s\n", results_folder(run->results));
   if (interrupt_came || !written)

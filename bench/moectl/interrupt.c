@@ -6,6 +6,7 @@
 #include <unistd.h>
 
 volatile sig_atomic_t interrupt_came;
+static volatile sig_atomic_t last; /* nothing but the table is left */
 
 /* Made before the signals are caught: a handler may do little more than write. */
 static char last_words[8192];
@@ -24,7 +25,7 @@ static void on_signal(int number) {
   const int reason = errno;
   if (!interrupt_came) {
     interrupt_came = 1;
-    say(first_words);
+    if (!last) say(first_words);
   } else {
     say(last_words);
     signal(number, SIG_DFL);
@@ -32,6 +33,8 @@ static void on_signal(int number) {
   }
   errno = reason;
 }
+
+void interrupt_say_no_more(void) { last = 1; }
 
 void interrupt_catch(const char *resume) {
   const struct sigaction action = {.sa_handler = on_signal, .sa_flags = SA_RESTART};

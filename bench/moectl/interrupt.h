@@ -12,5 +12,8 @@ extern volatile sig_atomic_t interrupt_came;
  * interrupt_came; a second one ends the program, after saying with which command to go
  * on (`resume`, copied). */
 void interrupt_catch(const char *resume);
+/* Only the table is left to print: a first signal sets interrupt_came without a word, which
+ * would land within it where stdout and stderr are one file. */
+void interrupt_say_no_more(void);
 
 #endif

@@ -15,6 +15,7 @@
 /* Names in other people's files may have anything: no control characters but line
  * ends reach the terminal. */
 static void put_message(const char *start, const char *message) {
+  fflush(stdout); /* where both are one file, what was said before stands before */
   fputs(start, stderr);
   for (const char *at = message; *at; at++)
     if (iscntrl((unsigned char)*at) && *at != '\n') fprintf(stderr, "\\x%02x", (unsigned)*at);

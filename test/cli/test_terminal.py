@@ -4,6 +4,7 @@
 what Ctrl-C does. usage: test_terminal.py path/to/moectl
 Exit code 77 (skipped) where there is no OpenCL device."""
 
+import array
 import fcntl
 import json
 import os
@@ -156,6 +157,29 @@ class OnATerminal(unittest.TestCase):
         self.assertNotIn(b"gnuplot failed", terminal.text)
         self.assertIn(b"go on with: moectl run", terminal.text)
         self.assertTrue((self.out / "report.md").exists())
+
+    def test_interrupt_within_the_table(self):
+        """Both streams into one pipe: who reads it sees things in their order."""
+        out, end = os.pipe()
+        fcntl.fcntl(end, fcntl.F_SETPIPE_SZ, 4096)
+        process = subprocess.Popen([MOECTL, "run", str(self.folder / "a sweep.yaml"), "--out",
+                                    str(self.out), "--quiet", "--pictures", "none"],
+                                   stdout=end, stderr=end)
+        os.close(end)
+        limit = time.monotonic() + 120
+        while array.array("i", fcntl.ioctl(out, termios.FIONREAD, b"\0" * 4))[0] < 4000:
+            self.assertLess(time.monotonic(), limit)
+            time.sleep(0.02)
+        process.send_signal(signal.SIGINT)  # the table is more than the pipe takes
+        time.sleep(0.3)
+        with open(out, "rb") as file:
+            lines = file.read().decode().splitlines()
+        self.assertEqual(process.wait(), 1)
+        self.assertEqual(len(lines), 1 + 128 + 2, lines)
+        for line in lines[1:129]:
+            self.assertRegex(line, r"^ *\d+ .*e-\d\d$")
+        self.assertRegex(lines[129], "^results: ")
+        self.assertRegex(lines[130], "^moectl: interrupted; go on with: ")
 
 
 if __name__ == "__main__":
