@@ -89,8 +89,11 @@ static void write_title(const plot *p, FILE *script) {
            p->all->experiment->axes[p->picture->axis].param);
   gnuplot_quote(script, line);
   snprintf(line, sizeof line, "%.100s; %s", p->all->device.name,
-           p->spread ? "median, bars from the fastest iteration to the 90th percentile"
-                     : p->quantity->remark);
+           !p->spread              ? p->quantity->remark
+           : p->view.num_lines > 1 ? "median, bars from the fastest iteration to the 90th "
+                                     "percentile, lines set a little apart"
+                                   : "median, bars from the fastest iteration to the 90th "
+                                     "percentile");
   fputs(" . \"\\n\" . ", script);
   gnuplot_quote(script, line);
   if (p->view.series < p->all->experiment->num_axes) write_left_out(p, script);
@@ -150,6 +153,18 @@ static size_t write_key(const plot *p, FILE *script) {
   return rows;
 }
 
+/* How far a line with bars is set aside, so that those of several can be read: by less than
+ * a bar's width to the next one, and together never halfway to the next value. */
+static double aside(const plot *p, size_t line) {
+  const double span = p->ticks[p->count - 1].position - p->ticks[0].position;
+  double step = 0.012 * (p->view.num_panels > 1 ? 1.6 : 1) * span;
+  for (size_t i = 0; i + 1 < p->count; i++) {
+    const double room = p->ticks[i + 1].position - p->ticks[i].position;
+    step = fmin(step, 0.5 * room / (double)p->view.num_lines);
+  }
+  return p->spread ? step * ((double)line - 0.5 * (double)(p->view.num_lines - 1)) : 0;
+}
+
 /* One panel's lines; `series` is the data file's next index. */
 static void write_lines(const plot *p, size_t panel, bool titled, size_t *series, FILE *script) {
   static const int shapes[] = {7, 5, 9, 11, 13, 6, 4, 8, 10, 12, 2, 1};
@@ -159,9 +174,9 @@ static void write_lines(const plot *p, size_t panel, bool titled, size_t *series
   for (size_t i = 0; p->spread && i < p->view.num_lines; i++) { /* below the lines' points */
     if (p->view.starts[panel][i] == SIZE_MAX) continue;
     fprintf(script,
-            "%s'%s.dat' index %zu using 1:2:3:4 with yerrorbars pointtype 0 linewidth 1.5 "
+            "%s'%s.dat' index %zu using ($1+%.9g):2:3:4 with yerrorbars pointtype 0 linewidth 1.5 "
             "linecolor '%s' notitle",
-            start, p->picture->name, first++, plot_colour(i));
+            start, p->picture->name, first++, aside(p, i), plot_colour(i));
     start = ", \\\n  ";
   }
   for (size_t i = 0; i < p->view.num_lines; i++) {
@@ -169,8 +184,8 @@ static void write_lines(const plot *p, size_t panel, bool titled, size_t *series
     const bool ran = p->view.starts[panel][i] != SIZE_MAX;
     if (!ran && !titled) continue;
     if (ran)
-      fprintf(script, "%s'%s.dat' index %zu using 1:($2/%g)", start, p->picture->name, (*series)++,
-              p->unit);
+      fprintf(script, "%s'%s.dat' index %zu using ($1+%.9g):($2/%g)", start, p->picture->name,
+              (*series)++, aside(p, i), p->unit);
     else fprintf(script, "%sNaN", start); /* for the key */
     fprintf(script,
             " with linespoints linewidth 2.5 dashtype %d pointtype %d pointsize %s "

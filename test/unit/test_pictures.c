@@ -95,6 +95,9 @@ static void test_scales(void **state) {
   has(text, "'1' 0, '2' 1, 'dropless' 2)");
   has(text, "set ylabel 'dropped assignments (%)'");
   free(text);
+  text = read_text(&fixture, "throughput_vs_jitter.gp"); /* no bars: where the values are */
+  has(text, "using ($1+0):($2/");
+  free(text);
   tear_down(&fixture);
   /* The bars fit in: 1 to 4 ms, the fastest 0.96 of that over 100, the slowest 1.1. */
   set_up(&fixture, LAYER "num_experts: 8, top_k: [1, 4]}\nworkload: {num_tokens: 256}\n");
@@ -104,6 +107,35 @@ static void test_scales(void **state) {
   double low = 0, high = 0;
   assert_int_equal(sscanf(strstr(text, "set yrange"), "set yrange [%lf:%lf]", &low, &high), 2);
   assert_true(low > 0 && low <= 0.0096 && high >= 4.4);
+  free(text);
+  tear_down(&fixture);
+}
+
+/* Bars of several lines stand side by side, about their values and nearer to them than to
+ * the neighbours'. */
+static void test_side_by_side(void **state) {
+  (void)state;
+  made_up fixture;
+  set_up(&fixture, LAYER "num_experts: 16, top_k: [1, 2, 4]}\n"
+                         "workload: {num_tokens: [100, 101, 300]}\n");
+  free(plots_with_path(&fixture, ""));
+  char *text = read_text(&fixture, "time_vs_num_tokens.gp");
+  has(text, "lines set a little apart");
+  double aside[3], marker;
+  for (int line = 0; line < 3; line++) {
+    char start[64];
+    snprintf(start, sizeof start, "'time_vs_num_tokens.dat' index %d using ($1+", line);
+    const char *bars = strstr(text, start);
+    assert_non_null(bars);
+    aside[line] = strtod(bars + strlen(start), NULL);
+    has(bars + strlen(start), "with yerrorbars");
+    const char *points = strstr(bars + 1, start); /* each with its bars */
+    assert_non_null(points);
+    marker = strtod(points + strlen(start), NULL);
+    assert_true(marker == aside[line]);
+  }
+  assert_true(aside[1] == 0 && aside[0] == -aside[2]);
+  assert_true(aside[2] > 0.1 && aside[2] < 0.5); /* 101 is 1 away, the axis 200 long */
   free(text);
   tear_down(&fixture);
 }
@@ -399,9 +431,9 @@ int main(void) {
       cmocka_unit_test(test_without_gnuplot),  cmocka_unit_test(test_picture_names),
       cmocka_unit_test(test_routing_pictures), cmocka_unit_test(test_picture_views),
       cmocka_unit_test(test_scales),           cmocka_unit_test(test_utilization_titles),
-      cmocka_unit_test(test_few_pictures),     cmocka_unit_test(test_many_loads),
-      cmocka_unit_test(test_draw_sweep),       cmocka_unit_test(test_draw_extremes),
-      cmocka_unit_test(test_gnuplot_fails),
+      cmocka_unit_test(test_side_by_side),     cmocka_unit_test(test_few_pictures),
+      cmocka_unit_test(test_many_loads),       cmocka_unit_test(test_draw_sweep),
+      cmocka_unit_test(test_draw_extremes),    cmocka_unit_test(test_gnuplot_fails),
   };
   return cmocka_run_group_tests(tests, NULL, NULL);
 }
