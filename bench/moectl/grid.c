@@ -89,6 +89,13 @@ double point_ms(const results *all, size_t index) {
   return all->points[index].time_ms[MOECL_STAGE_LAYER].median;
 }
 
+double point_stages_ms(const point_result *point) {
+  double sum = 0;
+  for (int stage = 0; stage < MOECL_STAGE_LAYER; stage++)
+    if (isfinite(point->time_ms[stage].median)) sum += point->time_ms[stage].median;
+  return sum;
+}
+
 const char *number_text(double number, char *text, size_t size) {
   const double magnitude = fabs(number);
   if (isnan(number)) snprintf(text, size, "n/a");

@@ -35,6 +35,8 @@ const char *grid_line_label(const experiment *plan, size_t axis, size_t index, c
 bool point_ran(const results *all, size_t index);
 bool point_has_loads(const results *all, size_t index); /* of every expert */
 double point_ms(const results *all, size_t index);      /* the layer's median */
+/* A point's stages together; those that are fused into others add nothing. */
+double point_stages_ms(const point_result *point);
 
 /* Three significant digits without an exponent where that is readable; "n/a"
  * for NaN. `text` of NUMBER_SIZE is enough. */

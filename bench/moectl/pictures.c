@@ -144,14 +144,21 @@ size_t results_pictures_expected(const results *all) {
   const experiment *plan = all->experiment;
   if (all->pictures == PICTURES_NONE) return 0;
   /* Times and throughput are always drawn, the loads' pictures where they differ. */
-  return (draws_each(all) ? plan->num_points : 0) + 2 * plan->num_axes + (plan->num_axes > 0);
+  return (draws_each(all) ? plan->num_points : 0) + (plan->num_points <= SMALL_SWEEP) +
+         2 * plan->num_axes + (plan->num_axes > 0);
+}
+
+static bool has_stages(const results *all) {
+  for (size_t i = 0; i < all->experiment->num_points; i++)
+    if (point_ran(all, i) && point_stages_ms(&all->points[i]) > 0) return true;
+  return false;
 }
 
 bool pictures_plan(const results *all, picture_list *pictures) {
   const experiment *plan = all->experiment;
   pictures->count = 0;
   pictures->list =
-      calloc(plan->num_points + PICTURE_KIND_COUNT * plan->num_axes + 2, sizeof *pictures->list);
+      calloc(plan->num_points + PICTURE_KIND_COUNT * plan->num_axes + 3, sizeof *pictures->list);
   bool ok = pictures->list != NULL, loads = false;
   if (all->pictures == PICTURES_NONE) return ok;
   for (size_t axis = 0; ok && axis < plan->num_axes; axis++)
@@ -159,6 +166,8 @@ bool pictures_plan(const results *all, picture_list *pictures) {
       if (is_wanted(all, (picture_kind)kind, axis))
         ok = add(pictures, (picture_kind)kind, 0, axis,
                  format_text("%s_vs_%s", shown[kind].quantity.name, plan->axes[axis].param));
+  if (ok && plan->num_points <= SMALL_SWEEP && has_stages(all))
+    ok = add(pictures, PICTURE_STAGES, 0, 0, format_text("stages"));
   for (size_t axis = 0; axis < plan->num_axes; axis++)
     loads = loads || pictures_axis_loads(all, axis);
   if (ok && loads) ok = add(pictures, PICTURE_LOADS, 0, 0, format_text("expert_utilization"));

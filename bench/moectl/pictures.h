@@ -9,6 +9,7 @@
 typedef enum picture_kind {
   PICTURE_UTILIZATION = 0, /* of one point */
   PICTURE_LOADS,           /* of all points: how loaded each expert is */
+  PICTURE_STAGES,          /* of all points of a small sweep: which stage takes the time */
   PICTURE_TIME,            /* this and what follows: against one axis */
   PICTURE_THROUGHPUT,
   PICTURE_IMBALANCE, /* where the axis makes a difference to it, as all below */

@@ -64,6 +64,7 @@ static bool write_picture(const results *all, const picture_plan *picture, char 
   if (script && data) {
     if (picture->kind == PICTURE_UTILIZATION) plot_utilization(all, picture, script, data);
     else if (picture->kind == PICTURE_LOADS) plot_loads(all, picture, script, data);
+    else if (picture->kind == PICTURE_STAGES) plot_stages(all, picture, script, data);
     else plot_sweep(all, picture, script, data);
   }
   const bool data_ok = put_file(all, picture->name, "dat", data, &data_text, error);

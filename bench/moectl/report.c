@@ -332,6 +332,9 @@ static void caption(const results *all, const picture_plan *picture, FILE *file)
         "How loaded each expert is over the sweep, before capacity; near white is the even share, "
         "grey no such expert",
         file);
+  } else if (picture->kind == PICTURE_STAGES) {
+    fputs("Which stage of the layer takes the time, at each point; at the right what all take",
+          file);
   } else {
     const picture_quantity *quantity = picture_quantity_of(picture->kind);
     fprintf(file, "%c%s against %s", toupper((unsigned char)quantity->title[0]),

@@ -14,8 +14,6 @@ void report_loads(const results *all, double *least, double *most);
 /* report_tables.c */
 void report_points(const results *all, FILE *file);
 void report_stages(const results *all, FILE *file);
-/* A point's stages together; those that are fused into others add nothing. */
-double report_stages_ms(const point_result *point);
 void report_routing(const results *all, FILE *file);
 
 /* report_groups.c: the same of large sweeps, a row for each value of each swept parameter:

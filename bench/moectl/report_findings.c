@@ -219,7 +219,7 @@ static void slowest_stage(const results *all, FILE *file) {
       if (isfinite(time) && (most < 0 || time > all->points[i].time_ms[most].median)) most = stage;
     }
     if (most < 0) continue;
-    const double share = all->points[i].time_ms[most].median / report_stages_ms(&all->points[i]);
+    const double share = all->points[i].time_ms[most].median / point_stages_ms(&all->points[i]);
     low[most] = times[most] ? fmin(low[most], share) : share;
     high[most] = times[most] ? fmax(high[most], share) : share;
     times[most]++;

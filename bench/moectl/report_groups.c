@@ -84,7 +84,7 @@ static void write_groups(const results *all, columns_of of, const int *which, si
 
 static void stage_columns(const results *all, size_t index, const int *stages, size_t count,
                           double *values) {
-  const double sum = report_stages_ms(&all->points[index]);
+  const double sum = point_stages_ms(&all->points[index]);
   for (size_t i = 0; i < count; i++)
     values[i] = 100 * all->points[index].time_ms[stages[i]].median / sum;
 }

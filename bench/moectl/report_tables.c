@@ -142,13 +142,6 @@ void report_points(const results *all, FILE *file) {
       file);
 }
 
-double report_stages_ms(const point_result *point) {
-  double sum = 0;
-  for (int stage = 0; stage < MOECL_STAGE_LAYER; stage++)
-    if (isfinite(point->time_ms[stage].median)) sum += point->time_ms[stage].median;
-  return sum;
-}
-
 /* A variant fuses some stages, never all. */
 static bool has_times(const point_result *point) {
   bool any = false;
@@ -194,7 +187,7 @@ void report_stages(const results *all, FILE *file) {
   bool fused = false, no_times = false;
   for (size_t i = 0; i < all->experiment->num_points; i++) {
     if (!point_ran(all, i)) continue;
-    const double sum = report_stages_ms(&all->points[i]);
+    const double sum = point_stages_ms(&all->points[i]);
     const bool timed = has_times(&all->points[i]);
     row_begin(all, i, file);
     for (size_t j = 0; j < count; j++) {

@@ -140,6 +140,39 @@ static void test_side_by_side(void **state) {
   tear_down(&fixture);
 }
 
+/* Of a small sweep a bar for each point that ran: what each stage takes, in milliseconds or,
+ * where those of one would not be seen beside another's, in percent. */
+static void test_stages(void **state) {
+  (void)state;
+  made_up fixture;
+  set_up(&fixture, LAYER "num_experts: 8, top_k: [3, 6]}\nworkload: {num_tokens: [256, 512]}\n");
+  fixture.results.have[2] = false; /* top_k=6, num_tokens=256 */
+  free(plots_with_path(&fixture, ""));
+  char *text = read_text(&fixture, "stages.dat");
+  assert_string_equal(
+      text, "# row sum_ms router_ms permute_ms gate_up_ms down_ms shared_ms combine_ms sum\n"
+            "# top_k=3, num_tokens=256\n0 3 0.5 0.5 1.5 0.5 0 0 \"3.00 ms\"\n"
+            "# top_k=3, num_tokens=512\n1 6 1 1 3 1 0 0 \"6.00 ms\"\n"
+            "# top_k=6, num_tokens=512\n2 12 2 2 6 2 0 0 \"12.0 ms\"\n");
+  free(text);
+  text = read_text(&fixture, "stages.gp");
+  has(text, "set ytics ('top_k=3, num_tokens=256' 0, 'top_k=3, num_tokens=512' 1, 'top_k=6, "
+            "num_tokens=512' 2)");
+  has(text, "set xlabel 'time (ms)'");
+  has(text, "(1*sum [c=3:4] column(c)):(1*sum [c=3:5] column(c)):($1-0.36):($1+0.36) with "
+            "boxxyerror linecolor '#009E73' title 'gate_up'");
+  has_not(text, "title 'combine'"); /* within another one */
+  free(text);
+  tear_down(&fixture);
+  set_up(&fixture, LAYER "num_experts: 8, top_k: 2}\nworkload: {num_tokens: [1, 512]}\n");
+  free(plots_with_path(&fixture, ""));
+  text = read_text(&fixture, "stages.gp");
+  has(text, "set xlabel 'share of all stages (%)'");
+  has(text, "(100/$2*sum [c=3:2] column(c))");
+  free(text);
+  tear_down(&fixture);
+}
+
 /* What tells points apart stands in the title of each one's picture. */
 static void test_utilization_titles(void **state) {
   (void)state;
@@ -163,14 +196,16 @@ static void test_few_pictures(void **state) {
                          "workload: {num_tokens: [16, 32, 64]}\ndtype: [fp32, bf16]\n");
   assert_int_equal(fixture.experiment.num_points, 72);
   for (int all = 0; all < 2; all++) {
-    size_t loads = 0, single = 0;
+    size_t loads = 0, single = 0, stages = 0;
     fixture.results.pictures = all ? PICTURES_ALL : PICTURES_FEW;
     assert_true(pictures_plan(&fixture.results, &pictures));
     for (size_t i = 0; i < pictures.count; i++) {
       loads += strcmp(pictures.list[i].name, "expert_utilization") == 0;
       single += pictures.list[i].kind == PICTURE_UTILIZATION;
+      stages += pictures.list[i].kind == PICTURE_STAGES;
     }
     assert_int_equal(loads, 1);
+    assert_int_equal(stages, 0);
     assert_int_equal(single, all ? 72 : 0);
     pictures_release(&pictures);
   }
@@ -278,16 +313,17 @@ static void test_picture_names(void **state) {
     found = found || strcmp(pictures.list[i].name,
                             "expert_utilization_k2_cf1.25_num_experts16_num_tokens1024") == 0;
   assert_true(found);
-  assert_int_equal(pictures.count, 4 + 1 + 1 + 4); /* imbalance_vs_num_experts, all loads */
+  assert_int_equal(pictures.count, 4 + 1 + 1 + 1 + 4); /* imbalance, stages, all loads */
   pictures_release(&pictures);
   tear_down(&fixture);
   set_up(&fixture, LAYER "num_experts: 8, top_k: 2, capacity: {factor: [100, 1000000, 1.0]}}\n"
                          "workload: {num_tokens: 256}\n");
   assert_true(pictures_plan(&fixture.results, &pictures));
   assert_string_equal(pictures.list[2].name, "dropped_vs_capacity_factor");
-  assert_string_equal(pictures.list[3].name, "expert_utilization_k2_cf100");
-  assert_string_equal(pictures.list[4].name, "expert_utilization_k2_cf1000000");
-  assert_string_equal(pictures.list[5].name, "expert_utilization_k2_cf1");
+  assert_string_equal(pictures.list[3].name, "stages");
+  assert_string_equal(pictures.list[4].name, "expert_utilization_k2_cf100");
+  assert_string_equal(pictures.list[5].name, "expert_utilization_k2_cf1000000");
+  assert_string_equal(pictures.list[6].name, "expert_utilization_k2_cf1");
   pictures_release(&pictures);
   tear_down(&fixture);
 }
@@ -431,9 +467,10 @@ int main(void) {
       cmocka_unit_test(test_without_gnuplot),  cmocka_unit_test(test_picture_names),
       cmocka_unit_test(test_routing_pictures), cmocka_unit_test(test_picture_views),
       cmocka_unit_test(test_scales),           cmocka_unit_test(test_utilization_titles),
-      cmocka_unit_test(test_side_by_side),     cmocka_unit_test(test_few_pictures),
-      cmocka_unit_test(test_many_loads),       cmocka_unit_test(test_draw_sweep),
-      cmocka_unit_test(test_draw_extremes),    cmocka_unit_test(test_gnuplot_fails),
+      cmocka_unit_test(test_side_by_side),     cmocka_unit_test(test_stages),
+      cmocka_unit_test(test_few_pictures),     cmocka_unit_test(test_many_loads),
+      cmocka_unit_test(test_draw_sweep),       cmocka_unit_test(test_draw_extremes),
+      cmocka_unit_test(test_gnuplot_fails),
   };
   return cmocka_run_group_tests(tests, NULL, NULL);
 }
