@@ -89,9 +89,26 @@ static bool all_have_rounds(const results *all, int64_t rounds) {
   return true;
 }
 
+/* Rows of what is not swept: what is at its default, or all else. A checkpoint's layer has
+ * its own values; those that are the defaults are as little news. */
+static void parameters(const experiment *plan, bool at_default, FILE *file) {
+  char text[LABEL_SIZE];
+  for (int id = 0; id < KEY_COUNT && plan->num_points > 0; id++) {
+    const schema_key *key = schema_get((schema_id)id);
+    if (!key->param || grid_find(plan, key->param) < plan->num_axes) continue;
+    if (!measure_param_applies(&plan->points[0], key->param)) continue;
+    if (!experiment_param_text(&plan->points[0], key->param, text, sizeof text)) continue;
+    if ((key->default_text && strcmp(text, key->default_text) == 0) != at_default) continue;
+    if (strcmp(key->param, "capacity_factor") == 0 && strcmp(text, "null") == 0)
+      snprintf(text, sizeof text, "null (dropless)");
+    fprintf(file, "| %s | ", key->param);
+    report_text(file, text);
+    fputs(" |\n", file);
+  }
+}
+
 static void what_was_run(const results *all, FILE *file) {
   const experiment *plan = all->experiment;
-  char text[LABEL_SIZE];
   fputs("## What was run\n\nThe experiment ", file);
   report_text(file, plan->name);
   fputs(" of `", file);
@@ -100,7 +117,7 @@ static void what_was_run(const results *all, FILE *file) {
   fprintf(file, "`: %" PRId64 " forward passes to warm up, %" PRId64 " timed, at each point",
           plan->warmup, plan->iterations);
   if (rounds > 1)
-    fprintf(file, ", in %" PRId64 " rounds over %s points", rounds,
+    fprintf(file, ", in %" PRId64 " rounds in which %s points take turns", rounds,
             all_have_rounds(all, rounds) ? "all" : "those that are short");
   fputc('.', file);
   if (plan->input_file) {
@@ -120,18 +137,12 @@ static void what_was_run(const results *all, FILE *file) {
     axis_values(plan, axis, file);
     fputs(" |\n", file);
   }
-  for (int id = 0; id < KEY_COUNT && plan->num_points > 0; id++) {
-    const char *param = schema_get((schema_id)id)->param;
-    if (!param || grid_find(plan, param) < plan->num_axes) continue;
-    if (!measure_param_applies(&plan->points[0], param)) continue;
-    if (!experiment_param_text(&plan->points[0], param, text, sizeof text)) continue;
-    if (strcmp(param, "capacity_factor") == 0 && strcmp(text, "null") == 0)
-      snprintf(text, sizeof text, "null (dropless)");
-    fprintf(file, "| %s | ", param);
-    report_text(file, text);
-    fputs(" |\n", file);
-  }
-  fputc('\n', file);
+  parameters(plan, false, file);
+  fputs("\n<details><summary>Parameters at their defaults</summary>\n\n"
+        "| parameter | value |\n| --- | --- |\n",
+        file);
+  parameters(plan, true, file);
+  fputs("\n</details>\n\n", file);
 }
 
 static const char *member(const json_t *object, const char *key) {
@@ -156,7 +167,7 @@ static void machine(const results *all, FILE *file) {
   json_t *run;
   report_loads(all, &least, &most);
   json_array_foreach(all->runs, i, run) {
-    fprintf(file, "%s%s on host ", i > 0 ? "Gone on with " : "Begun ", member(run, "started"));
+    fprintf(file, "%s%s on host ", i > 0 ? "Resumed " : "Started ", member(run, "started"));
     report_text(file, member(run, "host"));
     fputs(" (", file);
     report_text(file, member(run, "system"));
@@ -257,11 +268,13 @@ static void verification(const results *all, FILE *file) {
   fprintf(
       file,
       "%zu of %zu compared points verified. Each was compared with a plain C implementation in "
-      "double precision,\nindependent of the kernels: ||output - reference|| / ||reference|| over "
-      "the checked tokens (numbers that a device may\nlose as denormals count as the least that it "
-      "keeps) must not exceed the tolerance, the chosen experts must be equal "
-      "wherever scores differ by more than rounding, and which\nassignments survive capacity must "
-      "be equal for all tokens. Closest to its limit is point %zu: error %.2e of %.0e.\n",
+      "double precision,\nindependent of the kernels. A point verifies if\n\n"
+      "- the output's error, ||output - reference|| / ||reference|| over the checked tokens, is at "
+      "most the tolerance\n  (numbers that a device may lose as denormals count as the least that "
+      "it keeps),\n"
+      "- the tokens chose the reference's experts, but for scores equal within rounding, and\n"
+      "- capacity kept the same assignments, of all tokens.\n\n"
+      "Closest to its tolerance is point %zu: error %.2e of %.0e.\n",
       passed, checked, worst->index, worst->verify.error, worst->verify.tolerance);
   fprintf(file,
           sampled > 0 ? "In %zu points the output was checked on a sample of the tokens; an error "

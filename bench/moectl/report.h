@@ -19,7 +19,8 @@ void report_routing(const results *all, FILE *file);
 /* report_groups.c: the same of large sweeps, a row for each value of each swept parameter:
  * the mean over the points that have it. */
 void report_stage_groups(const results *all, const int *stages, size_t count, FILE *file);
-void report_routing_groups(const results *all, FILE *file);
+/* `identities`: with the share of identity experts in the last column. */
+void report_routing_groups(const results *all, bool identities, FILE *file);
 
 /* report_findings.c */
 void report_findings(const results *all, FILE *file);

@@ -90,8 +90,8 @@ static void averages_sentence(const results *all, size_t axis, bool drops, quant
   const size_t count = plan->axes[axis].count;
   char text[LABEL_SIZE], number[NUMBER_SIZE];
   if (!means_differ(all, axis, drops, of)) return;
-  fprintf(file, drops ? "- Assignments dropped, mean over the other values:"
-                      : "- Busiest expert over the mean, averaged over the other values:");
+  fprintf(file, drops ? "- Dropped assignments, the mean of the points with each value:"
+                      : "- Imbalance, the mean of the points with each value:");
   for (size_t digit = 0; digit < count; digit++) {
     if (count > 8 && digit > 0 && digit + 1 < count) continue;
     const double mean = mean_at(all, axis, digit, of);
@@ -227,11 +227,11 @@ static void slowest_stage(const results *all, FILE *file) {
   }
   for (int stage = 0; stage < MOECL_STAGE_LAYER; stage++) {
     if (times[stage] == 0) continue;
-    fprintf(file, "- %s takes the largest part of the stages' time",
-            moecl_stage_name((moecl_stage)stage));
+    fprintf(file, "- %s is the slowest stage", moecl_stage_name((moecl_stage)stage));
     if (points > 1) fprintf(file, " in %zu of %zu points", times[stage], points);
-    if (low[stage] == high[stage]) fprintf(file, ": %.0f%%.\n", 100 * low[stage]);
-    else fprintf(file, ": %.0f%% to %.0f%%.\n", 100 * low[stage], 100 * high[stage]);
+    fprintf(file, ", with %.0f%%", 100 * low[stage]);
+    if (low[stage] != high[stage]) fprintf(file, " to %.0f%%", 100 * high[stage]);
+    fputs(" of the stages' time.\n", file);
   }
 }
 
@@ -245,7 +245,7 @@ static void warn_of_load(const results *all, FILE *file) {
     fprintf(
         file,
         "**Other programs were at work: the load average was up to %.2g on %" JSON_INTEGER_FORMAT
-        " processors. What follows may be theirs;\nrepeat the run on a quiet machine.**\n\n",
+        " processors. What follows may be due to them;\nrepeat the run on a quiet machine.**\n\n",
         most, processors);
 }
 
@@ -262,15 +262,16 @@ static void how_compared(const results *all, FILE *file) {
   if (ran < 2) return;
   if (once < ran)
     fprintf(file,
-            "Points were measured in %" PRId64 " rounds, all in turn. Two are compared round by "
-            "round: told is the median of the\nrounds' ratios and, in brackets, its 95%% interval, "
-            "where all of that is more than 2%% away from no difference.",
+            "The points took turns in %" PRId64 " rounds. Two points are compared within each "
+            "round: given are the median of the\nrounds' ratios and, in brackets, its 95%% "
+            "interval. A difference is listed only where that whole interval is more\nthan 2%% "
+            "away from 1x.",
             most);
   if (once > 0)
     fprintf(file,
-            "%s%zu point%s measured once, one after another: what differs there may be the "
-            "machine's drift. It is\ntold where the iterations' times do not overlap, of five or "
-            "more (measure.rounds takes turns).",
+            "%s%zu point%s measured once, one after another, so that a difference may be the "
+            "machine's drift. It is\nlisted only where the iterations' times of the two, five or "
+            "more of each, do not overlap (measure.rounds makes\npoints take turns).",
             once < ran ? "\n" : "", once, once == 1 ? " was" : "s were");
   fputs("\n\n", file);
 }
@@ -286,7 +287,7 @@ static void report_overall(const results *all, FILE *file) {
   }
   slowest_stage(all, file);
   if (loads.count > 1) {
-    fputs("- Load of the busiest expert over the mean: ", file);
+    fputs("- Imbalance (the busiest expert's load over the mean; 1 is even): ", file);
     extreme_text(all, imbalance, loads, file);
     fputs(".\n", file);
   }

@@ -105,8 +105,8 @@ void report_stage_groups(const results *all, const int *stages, size_t count, FI
 }
 
 static const char *const routing[] = {
-    "load_balancing_loss",      "router_z_loss",    "entropy",      "max_mean_imbalance",
-    "coefficient_of_variation", "dropped_fraction", "padding_waste"};
+    "load_balancing_loss",      "router_z_loss",    "entropy",       "max_mean_imbalance",
+    "coefficient_of_variation", "dropped_fraction", "padding_waste", "identity_fraction"};
 enum { ROUTING = sizeof routing / sizeof routing[0] };
 
 static void routing_columns(const results *all, size_t index, const int *which, size_t count,
@@ -118,14 +118,15 @@ static void routing_columns(const results *all, size_t index, const int *which, 
   }
 }
 
-void report_routing_groups(const results *all, FILE *file) {
+void report_routing_groups(const results *all, bool identities, FILE *file) {
+  const size_t count = identities ? ROUTING : ROUTING - 1;
   const char *names[ROUTING], *percent[ROUTING];
-  for (size_t i = 0; i < ROUTING; i++) {
+  for (size_t i = 0; i < count; i++) {
     const measure *m = measure_find(routing[i]);
     names[i] = m->heading;
     percent[i] = m->kind == MEASURE_SHARE ? "%" : NULL;
   }
-  write_head(names, ROUTING, file);
-  write_groups(all, routing_columns, NULL, ROUTING, percent, file);
+  write_head(names, count, file);
+  write_groups(all, routing_columns, NULL, count, percent, file);
   fputs("\nMeans over the points with that value; each point's are in `results.csv`.\n", file);
 }

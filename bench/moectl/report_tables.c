@@ -173,12 +173,13 @@ void report_stages(const results *all, FILE *file) {
   for (size_t j = 0; j < count; j++) columns[j] = moecl_stage_name((moecl_stage)stages[j]);
   columns[count] = "stages ms";
   columns[count + 1] = "layer ms";
-  fputs(
-      "## Where the time goes\n\nEach stage's share of all stages' median times together. Stages "
-      "are "
-      "timed in forwards of their own,\nwith an event for every kernel: their sum and the layer's "
-      "time need not agree.\n\n",
-      file);
+  fputs("## Where the time goes\n\nEach stage's share of the sum of all stages' median times. "
+        "*router* "
+        "scores the experts and chooses a token's k,\n*permute* sorts the chosen tokens by expert, "
+        "*gate_up* and *down* are the experts' matrix products, *combine* adds\nup what a token's "
+        "experts gave. Stages are timed in forward passes of their own, with an event for every "
+        "kernel,\nso that their sum may differ from the layer's time.\n\n",
+        file);
   if (all->experiment->num_points > SMALL_SWEEP) {
     report_stage_groups(all, stages, count, file);
     return;
@@ -248,7 +249,7 @@ void report_routing(const results *all, FILE *file) {
   measure_headings(names, count, columns);
   const bool grouped = all->experiment->num_points > SMALL_SWEEP;
   fputs("## Routing balance\n\n", file);
-  if (grouped) report_routing_groups(all, file);
+  if (grouped) report_routing_groups(all, count == NAMES, file);
   else head(all, columns, count, file);
   for (size_t i = 0; i < all->experiment->num_points && !grouped; i++) {
     if (!point_ran(all, i)) continue;
@@ -258,7 +259,9 @@ void report_routing(const results *all, FILE *file) {
   }
   fputs(
       "\nThe load balancing loss is E * sum over experts of (share of tokens * mean probability), "
-      "as `transformers`\ndefines it: top_k where the load is even. Entropy is of the router's "
+      "as `transformers`\ndefines it: top_k where the load is even. The router z-loss is the mean "
+      "square of the logits' "
+      "log-sum-exp. Entropy is of the router's "
       "softmax, ln(num_experts) where\nit has no preference. CV is the standard deviation over "
       "the mean of the experts' loads before\ncapacity. Padding waste is what padding every "
       "expert to the busiest one would add; moecl does not pad.\n",

@@ -72,7 +72,8 @@ static void steps_sentence(const results *all, size_t axis, const line *points, 
   }
   if (points->count < 3 || differ == 0) return;
   const bool many = points->count > MAX_STEPS + 1;
-  fputs(many ? ". The largest step: " : ". Step by step: ", file);
+  fputs(many ? ". The largest step" : ". Step by step", file);
+  fputs(is_tokens(all, axis) ? ", for each token: " : ": ", file);
   bool first = true;
   for (size_t i = 0; i + 1 < points->count; i++) {
     const comparison step = compare_on(all, axis, points->points[i], points->points[i + 1]);
@@ -81,7 +82,7 @@ static void steps_sentence(const results *all, size_t axis, const line *points, 
     step_text(all, axis, &step, file);
     first = false;
   }
-  if (!many && differ + 1 < points->count) fputs(", no other beyond doubt", file);
+  if (!many && differ + 1 < points->count) fputs(", no other step clearly differs", file);
 }
 
 static bool any_step_differs(const results *all, size_t axis, const line *points) {
@@ -90,10 +91,20 @@ static bool any_step_differs(const results *all, size_t axis, const line *points
   return false;
 }
 
-/* "- top_k 1 to 4 (num_experts=8): 2.90x (2.80 to 3.00) the time, 1.00 ms to 2.90 ms, mostly
- * gate_up (+1.20 ms)." */
+/* "1.00 ms to 2.90 ms, mostly gate_up (+1.20 ms)" */
+static void layer_times(const results *all, const comparison *ends, FILE *file) {
+  char stage[96], a[NUMBER_SIZE], b[NUMBER_SIZE];
+  fprintf(file, "%s ms to %s ms%s", number_text(point_ms(all, ends->before), a, sizeof a),
+          number_text(point_ms(all, ends->after), b, sizeof b),
+          ends->differs ? stage_text(all, ends, stage, sizeof stage) : "");
+}
+
+/* "- top_k 1 to 4 (num_experts=8): 2.90x (2.80 to 3.00) the layer's time, 1.00 ms to 2.90 ms,
+ * mostly gate_up (+1.20 ms)." "- num_tokens 16 to 64: layer time 1.00 ms to 2.00 ms, mostly
+ * gate_up (+0.50 ms); for each token 0.50x (0.49 to 0.52) the time." */
 static void line_sentence(const results *all, size_t axis, const line *points, FILE *file) {
-  char low[LABEL_SIZE], high[LABEL_SIZE], ratio[96], stage[96], a[NUMBER_SIZE], b[NUMBER_SIZE];
+  char low[LABEL_SIZE], high[LABEL_SIZE], ratio[96];
+  const char *unclear = "no clear difference between the ends";
   if (points->count < 2) return;
   const comparison ends =
       compare_on(all, axis, points->points[0], points->points[points->count - 1]);
@@ -101,13 +112,17 @@ static void line_sentence(const results *all, size_t axis, const line *points, F
   fprintf(file, "- %s %s to %s", all->experiment->axes[axis].param,
           value_text(all, axis, ends.before, low), value_text(all, axis, ends.after, high));
   report_held(all, axis, ends.before, file);
-  if (ends.differs)
-    fprintf(file, ": %s the time%s", ratio_text(&ends.ratio, ratio, sizeof ratio),
-            is_tokens(all, axis) ? " a token" : "");
-  else fputs(": the ends do not differ beyond doubt", file);
-  fprintf(file, ", %s ms to %s ms%s", number_text(point_ms(all, ends.before), a, sizeof a),
-          number_text(point_ms(all, ends.after), b, sizeof b),
-          ends.differs ? stage_text(all, &ends, stage, sizeof stage) : "");
+  ratio_text(&ends.ratio, ratio, sizeof ratio);
+  if (is_tokens(all, axis)) {
+    fputs(": layer time ", file);
+    layer_times(all, &ends, file);
+    fprintf(file, "; for each token %s%s", ends.differs ? ratio : unclear,
+            ends.differs ? " the time" : "");
+  } else {
+    fprintf(file, ": %s%s, ", ends.differs ? ratio : unclear,
+            ends.differs ? " the layer's time" : "");
+    layer_times(all, &ends, file);
+  }
   steps_sentence(all, axis, points, file);
   fputs(".\n", file);
 }
@@ -139,8 +154,8 @@ static void summary_sentence(const results *all, size_t axis, const summary *of,
           "- %s %s to %s, over %zu combinations of the others: ", all->experiment->axes[axis].param,
           value_text(all, axis, of->least.before, low),
           value_text(all, axis, of->least.after, high), of->lines);
-  fprintf(file, "from %s the time%s", ratio_text(&of->least.ratio, ratio, sizeof ratio),
-          is_tokens(all, axis) ? " a token" : "");
+  fprintf(file, "from %s the %s", ratio_text(&of->least.ratio, ratio, sizeof ratio),
+          is_tokens(all, axis) ? "time for each token" : "layer's time");
   report_held(all, axis, of->least.before, file);
   fprintf(file, " to %s", ratio_text(&of->most.ratio, ratio, sizeof ratio));
   report_held(all, axis, of->most.before, file);
@@ -148,7 +163,7 @@ static void summary_sentence(const results *all, size_t axis, const summary *of,
     fprintf(file, "; %s changes most in %zu of them", moecl_stage_name((moecl_stage)stage),
             of->stages[stage]);
   if (of->differ < of->lines)
-    fprintf(file, "; %zu do not differ beyond doubt", of->lines - of->differ);
+    fprintf(file, "; %zu show no clear difference", of->lines - of->differ);
   fputs(".\n", file);
 }
 
@@ -182,7 +197,7 @@ static size_t fastest_of(const results *all, const line *points) {
 }
 
 /* "- dtype (top_k=1): bf16 is fastest with 1.00 ms; fp32 takes 5.00x (4.90 to 5.10), mostly
- * gate_up (+4.00 ms); fp16 no longer beyond doubt." */
+ * gate_up (+4.00 ms); fp16 shows no clear difference." */
 static void choice_sentence(const results *all, size_t axis, const line *points, FILE *file) {
   char text[LABEL_SIZE], ratio[96], stage[96], number[NUMBER_SIZE];
   bool any = false;
@@ -202,7 +217,7 @@ static void choice_sentence(const results *all, size_t axis, const line *points,
     if (other.differs)
       fprintf(file, " takes %s%s", ratio_text(&other.ratio, ratio, sizeof ratio),
               stage_text(all, &other, stage, sizeof stage));
-    else fputs(" does not differ beyond doubt", file);
+    else fputs(" shows no clear difference", file);
   }
   fputs(".\n", file);
 }
