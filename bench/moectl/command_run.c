@@ -6,9 +6,11 @@
 #include "progress.h"
 #include "runner.h"
 #include "shell.h"
+#include "wrap.h"
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <unistd.h>
 
 /* False, complained about: no such choice. */
 static bool read_pictures(const options *options, picture_choice *pictures) {
@@ -196,7 +198,8 @@ static int finish(run *run, bool written) {
   progress_clear(run->progress);
   if (written) written = write_all(run, &note);
   interrupt_say_no_more();
-  results_print_table(run->results, stdout);
+  results_print_table(run->results, stdout,
+                      isatty(STDOUT_FILENO) == 1 ? terminal_width(STDOUT_FILENO) : 0);
   if (note) complain("%s", note);
   free(note);
   printf("results: %s\n", results_folder(run->results));

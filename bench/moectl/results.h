@@ -111,8 +111,9 @@ void results_watch_pictures(results *results, picture_watch watch, void *user);
  * e.g. that gnuplot is missing. */
 bool results_finish(results *results, char **note, char **error);
 
-/* Prints the closing table to a stream. */
-void results_print_table(const results *results, void *file);
+/* Prints the closing table to a stream, so many columns wide if it can be (0: all there is);
+ * what has no room is named. */
+void results_print_table(const results *results, void *file, int width);
 
 /* Worst status of all points: drives the exit code. */
 point_status results_worst(const results *results);

@@ -306,11 +306,11 @@ static void test_unwritable(void **state) {
   free(error);
 }
 
-static char *table_text(const results *all) {
+static char *table_text(const results *all, int width) {
   char *text = NULL;
   size_t size;
   FILE *file = open_memstream(&text, &size);
-  results_print_table(all, file);
+  results_print_table(all, file, width);
   fclose(file);
   return text;
 }
@@ -322,7 +322,7 @@ static void test_table(void **state) {
   add(all, make_point(f, 1, POINT_UNVERIFIED_OK));
   add(all, make_point(f, 2, POINT_VERIFY_FAILED));
   add(all, make_failed(3));
-  char *text = table_text(all), *note = NULL, *error = NULL;
+  char *text = table_text(all, 0), *note = NULL, *error = NULL;
   assert_string_equal(text,
                       "top_k  capacity_factor  layer ms  tokens/s  TFLOP/s  GB/s  dropped %  "
                       "imbalance  verify error\n"
@@ -336,6 +336,21 @@ static void test_table(void **state) {
                       "  -         ERROR\n"
                       "point 2 (top_k=2, capacity_factor=1.1): it said \"no\",\nand meant it\n"
                       "point 3 (top_k=2, capacity_factor=null): the layer broke\n");
+  free(text);
+  /* Of few columns what matters least is left out, and last what was swept. */
+  text = table_text(all, 87);
+  assert_non_null(strstr(text, "top_k  capacity_factor  layer ms  tokens/s  TFLOP/s  dropped %  "
+                               "imbalance  verify error\n"));
+  assert_non_null(strstr(text, "ERROR\nno room for: GB/s (results.csv)\npoint 2 "));
+  free(text);
+  text = table_text(all, 60);
+  assert_non_null(strstr(text, "top_k  capacity_factor  layer ms  tokens/s  verify error\n"
+                               "    1              1.1       8.5      1234       1.0e-06\n"));
+  assert_non_null(strstr(text, "no room for: TFLOP/s, GB/s, dropped %, imbalance (results.csv)\n"));
+  free(text);
+  text = table_text(all, 45);
+  assert_non_null(strstr(text, "point  layer ms  verify error\n"
+                               "    0       8.5       1.0e-06\n"));
   free(text);
   reports_written = 0;
   assert_true(results_finish(all, &note, &error));
