@@ -203,6 +203,7 @@ static int finish(run *run, bool written) {
   if (note) complain("%s", note);
   free(note);
   printf("results: %s\n", results_folder(run->results));
+  flush_output(results_folder(run->results));
   if (interrupt_came || !written)
     complain("%s; go on with: %s", interrupt_came ? "interrupted" : "not finished",
              run->resume ? run->resume : "--resume");

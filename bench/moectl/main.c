@@ -127,14 +127,22 @@ static void keep_c_locale(void) {
   if (c) uselocale(c);
 }
 
-/* What was said on stdout must have got there: a full disk or a closed pipe must
- * not look like success. */
+bool flush_output(const char *folder) {
+  static bool told;
+  errno = 0;
+  const bool failed = fflush(stdout) != 0;
+  const int reason = errno;
+  if (!failed && !ferror(stdout)) return true;
+  if (told) return false;
+  told = true;
+  complain("not all output could be written%s%s%s%s", reason ? ": " : "",
+           reason ? strerror(reason) : "", folder ? "; the results are in " : "",
+           folder ? folder : "");
+  return false;
+}
+
 int main(int argc, char **argv) {
   keep_c_locale();
   const int code = run_command(argc, argv);
-  errno = 0;
-  const bool failed = fflush(stdout) != 0;
-  if (!failed && !ferror(stdout)) return code;
-  complain("not all output could be written%s%s", errno ? ": " : "", errno ? strerror(errno) : "");
-  return code == EXIT_ALL_OK ? EXIT_POINT_FAILED : code;
+  return flush_output(NULL) || code != EXIT_ALL_OK ? code : EXIT_POINT_FAILED;
 }

@@ -95,6 +95,11 @@ int command_completion(const options *options);
 /* "moectl: message" on stderr. */
 __attribute__((format(printf, 1, 2))) void complain(const char *format, ...);
 
+/* What was said on stdout must have got there: a full disk or a closed pipe must not look
+ * like success. False, complained about once: it did not; the results are in `folder` (NULL:
+ * there are none). */
+bool flush_output(const char *folder);
+
 /* The library's log on stderr; `user` is a const options *. */
 void log_to_stderr(void *user, moecl_log_level level, const char *message);
 

@@ -170,6 +170,7 @@ test_full_stdout_on_device() {
   full "devices into a full disk, exit 1" 1 devices
   full "devices --json into a full disk, exit 1" 1 devices --json
   full "run into a full disk, exit 1" 1 run "$work/tiny.yaml" --quiet --out "$work/full-stdout"
+  expect "and where its results are" 1 "^moectl: not all output .*; the results are in $work/full-stdout\$"
   json_holds "its results are there" "$work/full-stdout" "len(r['points']) == 1"
 }
 
