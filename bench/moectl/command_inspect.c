@@ -227,16 +227,18 @@ static void print_rule(const moecl_layer_params *p) {
 
 static void print_memory(const inspection *in, const layer_kind *kind) {
   char weights[32], workspace[32];
+  const int first = kind->refused ? 18 : 6;
+  printf("  %-*s  %10s  %10s  %4s", first, kind->refused ? "one of these sizes" : "memory",
+         "weights", "workspace", "fits");
+  if (kind->count > 1) printf("  all %" PRId64 " layers fit", kind->count);
+  putchar('\n');
   for (int d = 0; d < MOECL_DTYPE_COUNT; d++) {
     moecl_memory memory;
     if (!memory_of(in, kind, (moecl_dtype)d, &memory)) continue;
-    printf("  %s%s: %s of weights, %s of workspace; fits: %s",
-           kind->refused ? "one of these sizes in " : "", moecl_dtype_name((moecl_dtype)d),
+    printf("  %-*s  %10s  %10s  %4s", first, moecl_dtype_name((moecl_dtype)d),
            bytes_text(memory.weight_bytes, weights), bytes_text(memory.workspace_bytes, workspace),
            device_holds(in, &memory, 1) ? "yes" : "no");
-    if (kind->count > 1)
-      printf(", all %" PRId64 " layers: %s", kind->count,
-             device_holds(in, &memory, kind->count) ? "yes" : "no");
+    if (kind->count > 1) printf("  %s", device_holds(in, &memory, kind->count) ? "yes" : "no");
     putchar('\n');
   }
 }
@@ -261,8 +263,10 @@ static void print_kind(const inspection *in, const layer_kind *kind) {
     printf(", shared expert of %" PRId64 "%s", p->shared_intermediate_size,
            p->shared_gate ? " with a gate" : "");
   if (p->shared_scaling_factor > 0) printf(" times %g", (double)p->shared_scaling_factor);
-  printf("\n  parameters: %s, a token meets %s\n", count_text(layer_size(&kind->layer), all),
-         count_text(layer_size(&kind->layer) - idle_size(p), met));
+  printf("\n  parameters: %s", count_text(layer_size(&kind->layer), all));
+  if (idle_size(p) > 0)
+    printf(", a token meets %s", count_text(layer_size(&kind->layer) - idle_size(p), met));
+  putchar('\n');
   if (kind->layer.is_moe) print_rule(p);
   if (in->context) print_memory(in, kind);
 }

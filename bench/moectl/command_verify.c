@@ -3,6 +3,7 @@
  * recorded of it elsewhere. */
 #include "moectl.h"
 #include "recorded.h"
+#include "suggest.h"
 #include "verify_parts.h"
 #include <ctype.h>
 #include <errno.h>
@@ -42,7 +43,9 @@ static bool choose_dtype(verification *v) {
       v->params.dtype = (moecl_dtype)d;
       return true;
     }
-  complain("--dtype: '%s', expected fp32, fp16 or bf16", v->options->dtype);
+  const char *meant = suggest_dtype(v->options->dtype);
+  complain("--dtype: '%s', expected fp32, fp16 or bf16%s%s%s", v->options->dtype,
+           meant ? "; did you mean '" : "", meant ? meant : "", meant ? "'?" : "");
   return false;
 }
 
@@ -58,12 +61,30 @@ static bool parse_layer(verification *v) {
   return false;
 }
 
+/* Hidden states alone, as workloads may have them, are nothing to compare with. */
+static bool is_npy(const char *path) {
+  char start[6] = "";
+  FILE *file = fopen(path, "rb");
+  if (!file) return false; /* told when it is opened */
+  const bool found = fread(start, 1, 6, file) == 6 && memcmp(start, "\x93NUMPY", 6) == 0;
+  fclose(file);
+  if (found)
+    complain("%s: is a .npy file, which holds one tensor; expected a safetensors file with "
+             "'hidden_states' and what to compare ('moectl help models'), as save_file of "
+             "Python's safetensors.numpy writes it",
+             path);
+  return found;
+}
+
 static bool open_input(verification *v) {
   const options *o = v->options;
   if (!o->layer || !o->io) {
-    complain("'moectl verify' needs --layer N and --io FILE; see 'moectl help'");
+    complain("'moectl verify' needs %s%s%s; see 'moectl help verify'",
+             o->layer ? "" : "--layer N, one of the folder's", o->layer || o->io ? "" : ", and ",
+             o->io ? "" : "--io FILE, a recording");
     return false;
   }
+  if (is_npy(o->io)) return false;
   if (moecl_checkpoint_open(o->file, log_to_stderr, (void *)o, &v->checkpoint) != MOECL_OK ||
       !parse_layer(v) ||
       moecl_checkpoint_get_layer(v->checkpoint, v->index, &v->stored) != MOECL_OK ||

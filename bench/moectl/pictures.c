@@ -25,7 +25,7 @@ static bool name_is_free(const picture_list *pictures, const char *name) {
   return true;
 }
 
-/* expert_utilization_k2_cf1.25, and the other swept values where several
+/* expert_utilization_k2_cf1.25 or _cfdropless, and the other swept values where several
  * points share k and factor. */
 static char *utilization_name(const results *all, const picture_list *pictures, size_t index) {
   const experiment *plan = all->experiment;
@@ -34,7 +34,7 @@ static char *utilization_name(const results *all, const picture_list *pictures, 
   append_safe(name, sizeof name, experiment_param_text(point, "top_k", text, sizeof text));
   append_safe(name, sizeof name, "_cf");
   experiment_param_text(point, "capacity_factor", text, sizeof text);
-  append_safe(name, sizeof name, strcmp(text, "null") == 0 ? "none" : text);
+  append_safe(name, sizeof name, strcmp(text, "null") == 0 ? "dropless" : text);
   for (size_t i = 0; i < plan->num_axes; i++) {
     const char *param = plan->axes[i].param;
     if (is_pair(param) || plan->axes[i].count < 2) continue;

@@ -64,3 +64,17 @@ void suggest_try(suggestion *s, const char *candidate) {
     s->best_distance = d;
   }
 }
+
+const char *suggest_dtype(const char *written) {
+  static const char *const names[][2] = {
+      {"float32", "fp32"}, {"f32", "fp32"},      {"float", "fp32"},
+      {"single", "fp32"},  {"float16", "fp16"},  {"f16", "fp16"},
+      {"half", "fp16"},    {"bfloat16", "bf16"}, {"bfloat", "bf16"}};
+  if (strncmp(written, "torch.", 6) == 0) written += 6;
+  for (size_t i = 0; i < sizeof names / sizeof names[0]; i++) {
+    size_t at = 0;
+    while (written[at] != '\0' && tolower((unsigned char)written[at]) == names[i][0][at]) at++;
+    if (written[at] == '\0' && names[i][0][at] == '\0') return names[i][1];
+  }
+  return NULL;
+}

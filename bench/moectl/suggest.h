@@ -17,4 +17,7 @@ typedef struct suggestion {
 suggestion suggest_begin(const char *written, size_t length);
 void suggest_try(suggestion *suggestion, const char *candidate);
 
+/* The name here of a data type that others call "float32", "half", ...; NULL: not known. */
+const char *suggest_dtype(const char *written);
+
 #endif

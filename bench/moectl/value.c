@@ -78,6 +78,8 @@ static void hint_for(const schema_key *key, const tree_node *node, char *hint, s
   else if (key->type == TYPE_CHOICE) {
     suggestion s = suggest_begin(node->text, node->size);
     for (int i = 0; i < key->num_choices; i++) suggest_try(&s, key->choice(i));
+    if (key == schema_get(KEY_DTYPE) && suggest_dtype(node->text) != NULL)
+      s.best = suggest_dtype(node->text);
     if (s.best != NULL) snprintf(hint, size, "; did you mean '%s'?", s.best);
   }
 }

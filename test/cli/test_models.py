@@ -158,8 +158,10 @@ class Models(ModelCase):
         self.assertIn(extra, found['kinds'][1]['cannot_be_loaded'])
         out, _ = self.expect(0, rf'layer 1 .*\n  cannot be loaded: .*{extra}', 'inspect', folder)
         if found['device']:
-            self.assertEqual(len(re.findall(r'^  fp32: .* fits: ', out, re.M)), 1)
-            self.assertEqual(len(re.findall(r'^  one of these sizes in fp32: .* fits: ', out, re.M)), 1)
+            self.assertEqual(len(re.findall(r'^  memory +weights +workspace +fits  all 2 layers fit$', out, re.M)), 1)
+            self.assertEqual(len(re.findall(r'^  one of these sizes +weights +workspace +fits$', out,
+                                            re.M)), 1)
+            self.assertEqual(len(re.findall(r'^  fp32( +[0-9.]+ [KMG]iB){2}( +(yes|no))+$', out, re.M)), 2)
 
     def test_inspect_refuses_a_shard_that_is_cut_short(self):
         """Be its tensors' names known or not."""
@@ -391,7 +393,19 @@ class Models(ModelCase):
         self.refused("--layer: 'x'", 'verify', folder, '--layer', 'x', '--io', good)
         self.refused("--dtype: 'f8'", 'verify', folder, '--layer', 1, '--io', good, '--dtype',
                      'f8')
-        self.refused('needs --layer N and --io FILE', 'verify', folder, '--layer', 1)
+        self.refused("--dtype: 'bfloat16', expected fp32, fp16 or bf16; did you mean 'bf16'?",
+                     'verify', folder, '--layer', 1, '--io', good, '--dtype', 'bfloat16')
+        self.refused("'moectl verify' needs --io FILE, a recording; see", 'verify', folder, '--layer',
+                     1)
+        self.refused("'moectl verify' needs --layer N, one of the folder's; see", 'verify', folder,
+                     '--io', good)
+        self.refused("'moectl verify' needs --layer N, one of the folder's, and --io FILE, a "
+                     'recording; see', 'verify', folder)
+        path = path.with_name('hidden.npy')
+        path.write_bytes(b'\x93NUMPY\x01\x00v\x00')
+        self.refused('hidden.npy: is a .npy file, which holds one tensor; expected a safetensors file '
+                     "with 'hidden_states' and what to compare",
+                     'verify', folder, '--layer', 1, '--io', path)
 
     def test_workload_refuses_files(self):
         path = self.experiment('mixtral', layer_keys={'num_experts': [6, 8]})

@@ -276,6 +276,17 @@ static void test_words(void **state) {
   refuses_set("layer.capacity.drop_policy=prob",
               "--set layer.capacity.drop_policy=prob: layer.capacity.drop_policy: expected one of "
               "position, probability, prioritized, found 'prob'; did you mean 'probability'?");
+  static const char *const dtypes[][2] = {{"float32", "fp32"},  {"Float16", "fp16"},
+                                          {"bfloat16", "bf16"}, {"torch.bfloat16", "bf16"},
+                                          {"half", "fp16"},     {"f32", "fp32"}};
+  for (size_t i = 0; i < sizeof dtypes / sizeof dtypes[0]; i++) {
+    char set[64], message[256];
+    snprintf(set, sizeof set, "dtype=%s", dtypes[i][0]);
+    snprintf(message, sizeof message,
+             "--set %s: dtype: expected one of fp32, fp16, bf16, found '%s'; did you mean '%s'?",
+             set, dtypes[i][0], dtypes[i][1]);
+    refuses_set(set, message);
+  }
   refuses_set("layer.router.scoring=sigmod",
               "--set layer.router.scoring=sigmod: layer.router.scoring: expected one of softmax, "
               "sigmoid, sqrt_softplus, sparsemixer, found 'sigmod'; did you mean 'sigmoid'?");

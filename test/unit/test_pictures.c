@@ -181,7 +181,7 @@ static void test_utilization_titles(void **state) {
                    "workload: {num_tokens: 256, distribution: [normal, skewed]}\n");
   free(plots_with_path(&fixture, ""));
   char *text =
-      read_text(&fixture, "expert_utilization_k2_cfnone_seed4_jitter0.1_distributionskewed.gp");
+      read_text(&fixture, "expert_utilization_k2_cfdropless_seed4_jitter0.1_distributionskewed.gp");
   has(text, "'num_experts 8, num_tokens 256, seed 4, jitter 0.1, distribution skewed'");
   free(text);
   tear_down(&fixture);
@@ -276,9 +276,9 @@ static void test_without_gnuplot(void **state) {
                                       "time_vs_capacity_factor",
                                       "throughput_vs_capacity_factor",
                                       "expert_utilization_k1_cf1",
-                                      "expert_utilization_k1_cfnone",
+                                      "expert_utilization_k1_cfdropless",
                                       "expert_utilization_k4_cf1",
-                                      "expert_utilization_k4_cfnone"};
+                                      "expert_utilization_k4_cfdropless"};
   for (size_t i = 0; i < sizeof names / sizeof names[0]; i++) {
     char name[128];
     snprintf(name, sizeof name, "%s.gp", names[i]);
