@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: MIT
-/* moectl check: validates an experiment, and against a device where there is one. */
+/* moectl check: validates experiments, and against a device where there is one. */
 #include "estimate.h"
 #include "files.h"
 #include "prepare.h"
@@ -113,12 +113,26 @@ static int run_check(check *check) {
   return EXIT_ALL_OK;
 }
 
-int command_check(const options *options) {
+static int check_file(const options *options) {
   check check = {.options = options};
   const int code = run_check(&check);
   free(check.needed);
   moecl_context_destroy(&check.context);
   recording_destroy(&check.recording);
   experiment_destroy(&check.experiment);
+  return code;
+}
+
+/* The first code that is not 0: of several files each is told. */
+int command_check(const options *options) {
+  int code = EXIT_ALL_OK;
+  for (size_t i = 0; i < options->num_files; i++) {
+    struct options one = *options;
+    one.file = options->files[i];
+    if (i > 0) putchar('\n');
+    const int found = check_file(&one);
+    if (found != EXIT_ALL_OK && options->num_files > 1) complain("%s: not ok", one.file);
+    if (code == EXIT_ALL_OK) code = found;
+  }
   return code;
 }

@@ -11,7 +11,9 @@ enum { EXIT_ALL_OK = 0, EXIT_POINT_FAILED = 1, EXIT_USAGE = 2, EXIT_NO_DEVICE = 
 typedef struct options {
   char *const *words; /* the command line, whole */
   int num_words;
-  const char *file;     /* the operand: an experiment, model folder, topic, shell; NULL: none */
+  const char *file;   /* the operand: an experiment, model folder, topic, shell; NULL: none */
+  const char **files; /* all of them, of a command that takes several; malloc'ed */
+  size_t num_files;
   const char *device;   /* --device; NULL: the experiment's */
   const char *out;      /* --out */
   const char *resume;   /* --resume */
@@ -53,7 +55,8 @@ typedef struct cli_command {
   const char *name;
   int (*run)(const options *);
   const char *accepts; /* letters of options */
-  const char *operand; /* "FILE.yaml", "[TOPIC]": needed unless in brackets; NULL: it takes none */
+  const char *operand; /* "FILE.yaml", "[TOPIC]": needed unless in brackets; NULL: it takes none;
+                          with "..." it takes several */
   offer offer;
   const char *words;
   const char *example; /* of a whole call, behind the name */

@@ -44,9 +44,9 @@ const cli_command cli_commands[] = {
      "Runs every point of the experiment and writes the results folder as they come ('moectl help "
      "results'). Ctrl-C ends it after the forward pass in flight, with what was measured; --resume "
      "goes on with the rest. A folder that another run writes into is refused."},
-    {"check", command_check, "dsmvh", "FILE.yaml", OFFER_YAML, NULL, "configs/quickstart.yaml",
-     "validate an experiment, on a device too where there is one",
-     "Tells every mistake of the file at once, and, of the device that 'moectl run' would take, "
+    {"check", command_check, "dsmvh", "FILE.yaml...", OFFER_YAML, NULL, "configs/quickstart.yaml",
+     "validate experiments, on a device too where there is one",
+     "Tells every mistake of a file at once, and, of the device that 'moectl run' would take, "
      "whether the variants asked for serve and the memory suffices. For each point it tells the "
      "memory, and how long it would take by the speed of a small layer that is timed on the "
      "device (a second or so); what happens on the way, as kernels that are built for the first "
@@ -159,7 +159,8 @@ static bool parse_option(const cli_command *command, int argc, char **argv, int 
 bool cli_parse(const cli_command *command, int argc, char **argv, options *options, bool *help) {
   *help = false;
   options->overrides = calloc((size_t)argc + 1, sizeof *options->overrides);
-  if (!options->overrides) {
+  options->files = calloc((size_t)argc + 1, sizeof *options->files);
+  if (!options->overrides || !options->files) {
     complain("no memory");
     return false;
   }
@@ -170,8 +171,9 @@ bool cli_parse(const cli_command *command, int argc, char **argv, options *optio
     }
     if (argv[i][0] == '-' && argv[i][1]) {
       if (!parse_option(command, argc, argv, &i, options)) return false;
-    } else if (command->operand && !options->file) {
-      options->file = argv[i];
+    } else if (command->operand && (!options->file || strstr(command->operand, "..."))) {
+      options->files[options->num_files++] = argv[i];
+      options->file = options->files[0];
     } else {
       complain("'moectl %s' does not take '%s'; see 'moectl help %s'", command->name, argv[i],
                command->name);
@@ -191,6 +193,8 @@ void cli_release(options *options) {
   for (size_t i = 0; i < options->num_overrides; i++)
     free((void *)options->overrides[i].assignment);
   free(options->overrides);
+  free(options->files);
+  options->files = NULL;
   options->overrides = NULL;
   options->num_overrides = 0;
 }

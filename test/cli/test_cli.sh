@@ -184,6 +184,10 @@ test_check() {
   # A device is no part of an experiment's validity.
   OCL_ICD_VENDORS=/nonexistent call check "$work/tiny.yaml"
   expect "check without any device" 0 'no OpenCL device here: nothing about one was checked'
+  OCL_ICD_VENDORS=/nonexistent call check "$work/tiny.yaml" "$work/no-such-file.yaml" "$root/configs/quickstart.yaml"
+  expect "check of several files: the first code that is not 0" 2 'no-such-file.yaml: cannot be read'
+  holds "check of several files: each is told" grep -qE "^$work/tiny.yaml: ok" "$work/out"
+  holds "check of several files: those behind a bad one too" grep -qE "quickstart.yaml: ok, .* 4 points" "$work/out"
   OCL_ICD_VENDORS=/nonexistent call check "$work/tiny.yaml" --device cpu
   expect "check --device without any, exit 3" 3 '[Dd]evice'
 }
@@ -231,6 +235,11 @@ test_check_on_device() {
     expect "$1 of what does not fit, exit 2" 2 \
       'needs 48\.[0-9]+ TiB of memory, but the driver of .* states '
     holds "it is told how to go on all the same" grep -e --ignore-memory-limit "$work/err"
+    call "$1" "$work/tiny.yaml" "${@:2}" --set layer.hidden_size=65536 --set layer.top_k=1 \
+      --set layer.intermediate_size=65536 --set 'layer.num_experts=[1024, 1023, 1022, 1021, 1020, 1019, 1018]'
+    expect "$1 of many that do not fit: the others are counted" 2 '^moectl: and so do 2 more points$'
+    holds "five are told, by what tells them apart" bash -c \
+      "[[ \$(grep -c '^moectl: point [0-4] (num_experts=10[0-9]*) needs 4[78]\.' '$work/err') == 5 ]]"
   done
   holds "nothing was written" test ! -e "$work/never"
   call check "$work/tiny.yaml" --set layer.hidden_size=65536 --set layer.intermediate_size=65536 \

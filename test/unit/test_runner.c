@@ -11,6 +11,16 @@ static moecl_context *context;
 static volatile sig_atomic_t interrupted;
 static bool interrupt_verification, interrupt_dump, dump_is_there;
 
+/* What the layer tells of the routing, with statistics made up where a test asks for it. */
+static const moecl_routing_statistics *made_up_statistics;
+moecl_status __real_moecl_layer_read_routing_wait(moecl_layer *layer, moecl_routing *routing);
+moecl_status __wrap_moecl_layer_read_routing_wait(moecl_layer *layer, moecl_routing *routing);
+moecl_status __wrap_moecl_layer_read_routing_wait(moecl_layer *layer, moecl_routing *routing) {
+  const moecl_status status = __real_moecl_layer_read_routing_wait(layer, routing);
+  if (made_up_statistics) routing->statistics = *made_up_statistics;
+  return status;
+}
+
 moecl_status verify_point(const verify_input *input, verify_result *result) {
   (void)input;
   *result = (verify_result){.ran = true, .ok = true};
@@ -102,6 +112,37 @@ static void test_interrupted_dump(void **state) {
   assert_int_equal(status, POINT_OK);
   dump_is_there = false;
   assert_false(run("dump", &status));
+}
+
+/* ---- tokens that are routed nowhere ---- */
+
+/* The point failed, with the message, and was not verified: its output is of no use. */
+static void fails(const moecl_routing_statistics *statistics, const char *message) {
+  experiment_point point = skewed_point();
+  const experiment plan = {.iterations = 2, .verify = true, .points = &point, .num_points = 1};
+  runner runner = {.context = context, .experiment = &plan, .interrupted = &interrupted};
+  point_result result;
+  made_up_statistics = statistics;
+  assert_true(runner_run_point(&runner, 0, NULL, &result));
+  made_up_statistics = NULL;
+  assert_int_equal(result.status, POINT_ERROR);
+  assert_string_equal(result.error, message);
+  assert_false(result.verify.ran);
+  point_result_destroy(&result);
+  runner_release(&runner);
+}
+
+static void test_routed_nowhere(void **state) {
+  moecl_routing_statistics statistics = {
+      .nonfinite_score_tokens = 3, .first_nonfinite_score_token = 17, .first_nonfinite_token = -1};
+  (void)state;
+  fails(&statistics,
+        "3 tokens have choice scores that are not finite, the first is token 17: they were routed "
+        "nowhere; a correction bias is not finite, or takes scores beyond fp32");
+  statistics.nonfinite_tokens = 2; /* the reason for what follows from them */
+  statistics.first_nonfinite_token = 5;
+  fails(&statistics, "2 tokens have router logits that are not finite, the first is token 5: they "
+                     "were routed nowhere");
 }
 
 /* ---- numbers ---- */
@@ -300,6 +341,7 @@ int main(void) {
       cmocka_unit_test_setup(test_interrupted_before_the_times, nothing_happened),
       cmocka_unit_test_setup(test_interrupted_verification, nothing_happened),
       cmocka_unit_test_setup(test_interrupted_dump, nothing_happened),
+      cmocka_unit_test_setup(test_routed_nowhere, nothing_happened),
       cmocka_unit_test(test_summary),
       cmocka_unit_test(test_p90),
       cmocka_unit_test(test_same_layer),
