@@ -2,9 +2,9 @@
 # SPDX-License-Identifier: MIT
 # Installs the build into a scratch prefix and builds and runs embed.c against
 # that installation, through pkg-config alone: what an embedder does.
-# usage: embed.sh BUILD_DIR SOURCE.c
+# usage: embed.sh BUILD_DIR SOURCE_ROOT
 set -euo pipefail
-build=$1 source=$2
+build=$1 root=$2
 prefix=$(mktemp -d)
 trap 'rm -rf "$prefix"' EXIT
 meson install -C "$build" --no-rebuild --destdir "$prefix/dest" >"$prefix/log" 2>&1 ||
@@ -18,9 +18,18 @@ installed=$(pkg-config --variable=prefix moecl)
 flags=$(pkg-config --cflags --libs moecl | sed "s#$installed#$prefix/dest$installed#g")
 libdir=${pc%/pkgconfig/*}
 
-# shellcheck disable=SC2086 # flags are several words
-"${CC:-cc}" -std=c11 -Wall -Wextra -Werror "$source" -o "$prefix/embed" $flags
-LD_LIBRARY_PATH=$libdir "$prefix/embed"
+# embed SOURCE.c: compiles and runs it.
+embed() {
+  # shellcheck disable=SC2086 # flags are several words
+  "${CC:-cc}" -std=c11 -Wall -Wextra -Werror "$1" -o "$prefix/embed" $flags
+  LD_LIBRARY_PATH=$libdir "$prefix/embed"
+}
+embed "$root/test/api/embed.c"
+
+# So does the README's program.
+awk '/^```c$/ { inside = 1; next } inside && /^```$/ { exit } inside' "$root/README.md" >"$prefix/readme.c"
+grep -q '^int main' "$prefix/readme.c" || { echo "README.md has no whole program"; exit 1; }
+embed "$prefix/readme.c"
 
 # The installed moectl runs from there too, without the build folder's help.
 moectl=$(find "$prefix/dest" -name moectl -path '*/bin/*' -type f)
@@ -32,3 +41,11 @@ for script in bash-completion/completions/moectl zsh/site-functions/_moectl \
   found=$(find "$prefix/dest" -path "*/share/$script" -size +0)
   [[ -n $found ]] || { echo "share/$script was not installed"; exit 1; }
 done
+
+# Without tests and programs the library is all that is built.
+meson setup "$prefix/library" "$root" -Dtests=false -Dprograms=false >"$prefix/log" 2>&1 ||
+  { cat "$prefix/log"; exit 1; }
+meson introspect --targets "$prefix/library" | python3 -c '
+import json, sys
+built = {t["name"] for t in json.load(sys.stdin) if t["type"] == "executable" or "library" in t["type"]}
+assert built == {"moecl"}, built'
