@@ -12,7 +12,7 @@ const cli_option cli_options[] = {
      "results folder (default: results/<name>-<time>/)"},
     {"--resume", 'r', "DIR", NULL, OFFER_FOLDER, NULL, "go on with an interrupted run in DIR"},
     {"--set", 's', "K=V", NULL, OFFER_KEYS, NULL,
-     "override a value, e.g. --set layer.top_k=4 or --set workload.num_tokens=[1,64]; may be "
+     "override a value, e.g. --set layer.top_k=4 or --set 'workload.num_tokens=[1,64]'; may be "
      "repeated ('moectl help experiment' lists the keys)"},
     {"--iterations", 's', "N", "measure.iterations", OFFER_NOTHING, NULL,
      "timed forward passes: short for --set measure.iterations=N"},

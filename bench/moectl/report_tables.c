@@ -263,8 +263,10 @@ void report_routing(const results *all, FILE *file) {
       "square of the logits' "
       "log-sum-exp. Entropy is of the router's "
       "softmax, ln(num_experts) where\nit has no preference. CV is the standard deviation over "
-      "the mean of the experts' loads before\ncapacity. Padding waste is what padding every "
-      "expert to the busiest one would add; moecl does not pad.\n",
+      "the mean of the experts' loads before\ncapacity. Padding waste is the share of rows that "
+      "would be "
+      "padding, were every expert padded to the busiest one\n(after capacity); moecl does not "
+      "pad.\n",
       file);
   if (count == NAMES)
     fputs("Imbalance, CV and padding waste leave identity experts out; their share of the "

@@ -82,7 +82,7 @@ static void steps_sentence(const results *all, size_t axis, const line *points, 
     step_text(all, axis, &step, file);
     first = false;
   }
-  if (!many && differ + 1 < points->count) fputs(", no other step clearly differs", file);
+  if (!many && differ + 1 < points->count) fputs(", no other step is certain", file);
 }
 
 static bool any_step_differs(const results *all, size_t axis, const line *points) {
@@ -104,7 +104,7 @@ static void layer_times(const results *all, const comparison *ends, FILE *file) 
  * gate_up (+0.50 ms); for each token 0.50x (0.49 to 0.52) the time." */
 static void line_sentence(const results *all, size_t axis, const line *points, FILE *file) {
   char low[LABEL_SIZE], high[LABEL_SIZE], ratio[96];
-  const char *unclear = "no clear difference between the ends";
+  const char *unclear = "the ends' difference is not certain";
   if (points->count < 2) return;
   const comparison ends =
       compare_on(all, axis, points->points[0], points->points[points->count - 1]);
@@ -163,7 +163,7 @@ static void summary_sentence(const results *all, size_t axis, const summary *of,
     fprintf(file, "; %s changes most in %zu of them", moecl_stage_name((moecl_stage)stage),
             of->stages[stage]);
   if (of->differ < of->lines)
-    fprintf(file, "; %zu show no clear difference", of->lines - of->differ);
+    fprintf(file, "; for %zu the difference is not certain", of->lines - of->differ);
   fputs(".\n", file);
 }
 
@@ -197,7 +197,7 @@ static size_t fastest_of(const results *all, const line *points) {
 }
 
 /* "- dtype (top_k=1): bf16 is fastest with 1.00 ms; fp32 takes 5.00x (4.90 to 5.10), mostly
- * gate_up (+4.00 ms); fp16 shows no clear difference." */
+ * gate_up (+4.00 ms); fp16's difference is not certain." */
 static void choice_sentence(const results *all, size_t axis, const line *points, FILE *file) {
   char text[LABEL_SIZE], ratio[96], stage[96], number[NUMBER_SIZE];
   bool any = false;
@@ -217,7 +217,7 @@ static void choice_sentence(const results *all, size_t axis, const line *points,
     if (other.differs)
       fprintf(file, " takes %s%s", ratio_text(&other.ratio, ratio, sizeof ratio),
               stage_text(all, &other, stage, sizeof stage));
-    else fputs(" shows no clear difference", file);
+    else fputs("'s difference is not certain", file);
   }
   fputs(".\n", file);
 }

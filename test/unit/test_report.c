@@ -303,13 +303,13 @@ static void test_comparisons(void **state) {
   set_rounds(&fixture, 5, mixed, 3);
   text = report(&fixture);
   has(text, "- top_k 1 to 4 (num_experts=8): 1.50x (1.40 to 1.68) the layer's time, ");
-  has(text, ". Step by step: 2 to 4 1.49x (1.37 to 1.69), no other step clearly differs.\n");
+  has(text, ". Step by step: 2 to 4 1.49x (1.37 to 1.69), no other step is certain.\n");
   has_not(text, "(num_experts=16)"); /* 2x, 1.1x and 0.95x: no */
   free(text);
   set_rounds(&fixture, 1, quick, 3); /* up, down: the ends are alike, the middle is not */
   set_rounds(&fixture, 2, base, 3);
   text = report(&fixture);
-  has(text, "- top_k 1 to 4 (num_experts=8): no clear difference between the ends, ");
+  has(text, "- top_k 1 to 4 (num_experts=8): the ends' difference is not certain, ");
   has(text, ". Step by step: 1 to 2 0.500x (0.500 to 0.500), 2 to 4 2.00x (2.00 to 2.00).\n");
   free(text);
   tear_down(&fixture);
