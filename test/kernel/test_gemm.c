@@ -266,8 +266,10 @@ int main(int argc, char **argv) {
   if ((persistent ? stand_in_open(&replaced, &context)
                   : moecl_context_create(&replaced.params, &context)) != MOECL_OK)
     return 1;
-  const int failed = cmocka_run_group_tests_name("gemm", tests, NULL, NULL);
+  const bool runs = !persistent || stand_in_runs(context);
+  const int failed = runs ? cmocka_run_group_tests_name("gemm", tests, NULL, NULL) : 0;
   moecl_context_destroy(&context);
   if (persistent) stand_in_remove(&replaced);
+  if (!runs) return TEST_SKIP;
   return failed ? 1 : 0;
 }

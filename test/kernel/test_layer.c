@@ -135,8 +135,10 @@ int main(int argc, char **argv) {
   add_all(persistent);
   if (test_count == 0) return 1;
   if (getenv("MOECL_TEST_FILTER")) cmocka_set_test_filter(getenv("MOECL_TEST_FILTER"));
-  const int failed = _cmocka_run_group_tests("layer", tests, test_count, NULL, NULL);
+  const bool runs = !persistent || stand_in_runs(context);
+  const int failed = runs ? _cmocka_run_group_tests("layer", tests, test_count, NULL, NULL) : 0;
   moecl_context_destroy(&context);
   if (persistent) stand_in_remove(&replaced);
+  if (!runs) return TEST_SKIP;
   return failed ? 1 : 0;
 }
