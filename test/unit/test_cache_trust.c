@@ -222,6 +222,22 @@ static void test_wrong_probe(void **state) {
   free_entries(paths, count);
 }
 
+/* A device that fails a probe by itself, such as one that leaves long loops early, is
+ * no reason to say a word against the cache. */
+static void test_failing_device(void **state) {
+  const fixture *f = *state;
+  for (int i = 0; i < 2; i++) {
+    test_log log = {.level = MOECL_LOG_WARNING};
+    const moecl_context_params params = {
+        .log = test_log_add, .log_user = &log, .cache_dir = f->cache};
+    moecl_context *context = NULL;
+    assert_ok(moecl_context_create(&params, &context));
+    assert_false(test_log_has(&log, "program cache"));
+    moecl_context_destroy(&context);
+    base_text_free(&log.text);
+  }
+}
+
 /* ---- folders and files of others ---- */
 
 /* What a context says of its cache, and whether it used it. */
@@ -346,9 +362,9 @@ static void test_raised_privileges(void **state) {
 int main(int argc, char **argv) {
   if (argc == 2 && strcmp(argv[1], "secure") == 0) secure_main();
   const struct CMUnitTest tests[] = {
-      CASE(test_exchanged_names),   CASE(test_lacking_kernel),    CASE(test_failing_check),
-      CASE(test_wrong_source),      CASE(test_wrong_probe),       CASE(test_folder_of_others),
-      CASE(test_entries_of_others), CASE(test_raised_privileges),
+      CASE(test_exchanged_names),  CASE(test_lacking_kernel),    CASE(test_failing_check),
+      CASE(test_wrong_source),     CASE(test_wrong_probe),       CASE(test_failing_device),
+      CASE(test_folder_of_others), CASE(test_entries_of_others), CASE(test_raised_privileges),
   };
   skip_without_device();
   return cmocka_run_group_tests(tests, NULL, NULL);
