@@ -23,8 +23,9 @@ static bool fails(fault_kind kind, const char *name) {
   if (faults.kind != kind) return false;
   const size_t index = faults.calls++;
   if (faults.places && index < faults.most) faults.places[index] = place_of_call();
-  if (faults.calls != faults.target) return false;
-  faults.name = name;
+  if (faults.target == 0 || faults.calls < faults.target) return false;
+  if (faults.calls > faults.target && !faults.lasting) return false;
+  if (!faults.name) faults.name = name;
   return true;
 }
 
@@ -94,6 +95,7 @@ PLAIN(clGetKernelWorkGroupInfo,
       (k, d, w, s, v, r))
 PLAIN(clGetEventProfilingInfo, (cl_event e, cl_profiling_info w, size_t s, void *v, size_t *r),
       (e, w, s, v, r))
+PLAIN(clGetEventInfo, (cl_event e, cl_event_info w, size_t s, void *v, size_t *r), (e, w, s, v, r))
 PLAIN(clSetKernelArg, (cl_kernel k, cl_uint i, size_t s, const void *v), (k, i, s, v))
 PLAIN(clBuildProgram,
       (cl_program g, cl_uint n, const cl_device_id *d, const char *o,

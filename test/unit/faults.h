@@ -15,9 +15,10 @@ typedef enum fault_kind { FAULT_OPENCL = 0, FAULT_MEMORY, FAULT_KINDS } fault_ki
 typedef struct fault_state {
   fault_kind kind;
   size_t target;    /* the call of this kind that fails, from 1 on; 0: none */
+  bool lasting;     /* and all after it */
   cl_int code;      /* with which, where it is OpenCL's */
   size_t calls;     /* of this kind so far */
-  const char *name; /* the function that failed; NULL: none yet */
+  const char *name; /* the first function that failed; NULL: none yet */
   int64_t objects;  /* of OpenCL that are held, references counted, but for */
   int64_t kernels;
   int64_t blocks;   /* of memory that are held */

@@ -35,10 +35,10 @@ static inline moecl_status small_weights(moecl_layer *layer, const moecl_layer_p
   return MOECL_OK;
 }
 
-/* One forward, its output read back; `profile` may be NULL. */
-static inline moecl_status small_forward(moecl_context *context, moecl_layer *layer,
-                                         moecl_profile *profile,
-                                         float output[SMALL_TOKENS * SMALL_HIDDEN]) {
+/* One forward after `before`, its output read back; `profile` and `before` may be NULL. */
+static inline moecl_status small_forward_after(moecl_context *context, moecl_layer *layer,
+                                               moecl_profile *profile, moecl_event *before,
+                                               float output[SMALL_TOKENS * SMALL_HIDDEN]) {
   const uint64_t bytes = SMALL_TOKENS * SMALL_HIDDEN * sizeof(float);
   float input[SMALL_TOKENS * SMALL_HIDDEN];
   moecl_buffer *hidden = NULL, *result = NULL;
@@ -51,6 +51,8 @@ static inline moecl_status small_forward(moecl_context *context, moecl_layer *la
                                         .hidden_states = hidden,
                                         .output = result,
                                         .seed = 7,
+                                        .wait_list = before ? &before : NULL,
+                                        .wait_count = before ? 1 : 0,
                                         .profile = profile};
   if (status == MOECL_OK) status = moecl_layer_forward(layer, &forward, &event);
   if (status == MOECL_OK) status = moecl_event_wait(event);
@@ -59,6 +61,12 @@ static inline moecl_status small_forward(moecl_context *context, moecl_layer *la
   moecl_buffer_destroy(&result);
   moecl_buffer_destroy(&hidden);
   return status;
+}
+
+static inline moecl_status small_forward(moecl_context *context, moecl_layer *layer,
+                                         moecl_profile *profile,
+                                         float output[SMALL_TOKENS * SMALL_HIDDEN]) {
+  return small_forward_after(context, layer, profile, NULL, output);
 }
 
 #endif

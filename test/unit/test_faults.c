@@ -1,10 +1,11 @@
 // SPDX-License-Identifier: MIT
 /* What an embedding program does, with each call of OpenCL and each allocation made
- * to fail, one at a time: nothing crashes, nothing is kept, the call is named, and
- * what succeeds all the same is right.
+ * to fail, one at a time, alone and with all that come after it: nothing crashes, nothing is kept,
+ * the call is named, and what succeeds all the same is right.
  *
  * A place is a call with its nearest callers; each fails once, in the first
  * scenario that comes by, and with MOECL_TEST_ALL=1 every single call does. */
+#define CL_USE_DEPRECATED_OPENCL_1_2_APIS /* clCreateCommandQueue, which every driver has */
 #include "faults.h"
 #include "../kernel/stand_in.h"
 #include "small_layer.h"
@@ -85,7 +86,8 @@ static void run_layer(outcome *out) {
   moecl_context *context = NULL;
   const moecl_context_params params = {.log = keep_log};
   const moecl_layer_params layer = rich_params();
-  moecl_devices_list(&devices, &count); /* it has no log to name a call in */
+  moecl_devices_list(&devices, &count); /* neither has a log to name a call in */
+  moecl_devices_explain(NULL, 0);
   moecl_devices_destroy(&devices);
   moecl_status status = moecl_context_create(&params, &context);
   if (status == MOECL_OK) status = use_layer(context, &layer, out->output);
@@ -96,8 +98,9 @@ static void run_layer(outcome *out) {
 
 /* A program with OpenCL objects of its own, and weights of its own on the device. */
 static cl_context own_context;
-static cl_command_queue own_queue;
+static cl_command_queue own_queue, own_unordered; /* the second one out of order, where it can be */
 static cl_device_id own_device;
+static cl_event own_event; /* of the first one */
 
 static moecl_status give_weights(moecl_context *context, moecl_layer *layer) {
   const moecl_tensor tensor = MOECL_GATE_UP_PROJ;
@@ -122,6 +125,24 @@ static void run_own(outcome *out) {
   if (status == MOECL_OK) status = small_weights(layer, &small_params);
   if (status == MOECL_OK) status = give_weights(context, layer);
   if (status == MOECL_OK) status = small_forward(context, layer, NULL, out->output);
+  moecl_layer_destroy(&layer);
+  moecl_context_destroy(&context);
+  out->status = status;
+}
+
+/* Work of its own comes first, on another queue, and the layer's has no order of itself. */
+static void run_after(outcome *out) {
+  moecl_context *context = NULL;
+  moecl_layer *layer = NULL;
+  moecl_event *before = NULL;
+  const moecl_context_params params = {.log = keep_log};
+  moecl_status status =
+      moecl_context_create_from_cl(own_context, own_device, own_unordered, &params, &context);
+  if (status == MOECL_OK) status = moecl_event_wrap(context, own_event, &before);
+  if (status == MOECL_OK) status = moecl_layer_create(context, &small_params, &layer);
+  if (status == MOECL_OK) status = small_weights(layer, &small_params);
+  if (status == MOECL_OK) status = small_forward_after(context, layer, NULL, before, out->output);
+  moecl_event_destroy(&before);
   moecl_layer_destroy(&layer);
   moecl_context_destroy(&context);
   out->status = status;
@@ -155,7 +176,10 @@ static void run_checkpoint(outcome *out) {
 static const struct {
   const char *name;
   void (*run)(outcome *out);
-} scenarios[] = {{"layer", run_layer}, {"own objects", run_own}, {"checkpoint", run_checkpoint}};
+} scenarios[] = {{"layer", run_layer},
+                 {"own objects", run_own},
+                 {"after others", run_after},
+                 {"checkpoint", run_checkpoint}};
 
 /* For a signal's handler: what was being done. */
 static char doing[256];
@@ -166,15 +190,21 @@ static void tell_crash(int number) {
   raise(number);
 }
 
-static void run(size_t scenario, fault_kind kind, size_t target, cl_int code, outcome *out) {
+static void run(size_t scenario, fault_kind kind, size_t target, bool lasting, cl_int code,
+                outcome *out) {
   *out = (outcome){MOECL_OK, {0}};
   log_size = 0;
   log_text[0] = '\0';
   uint64_t *places = faults.places;
-  faults = (fault_state){
-      .kind = kind, .target = target, .code = code, .places = places, .most = MOST_CALLS};
-  snprintf(doing, sizeof doing, "scenario '%s', %s %zu\n", scenarios[scenario].name,
-           kind == FAULT_OPENCL ? "OpenCL call" : "allocation", target);
+  faults = (fault_state){.kind = kind,
+                         .target = target,
+                         .lasting = lasting,
+                         .code = code,
+                         .places = places,
+                         .most = MOST_CALLS};
+  snprintf(doing, sizeof doing, "scenario '%s', %s %zu%s\n", scenarios[scenario].name,
+           kind == FAULT_OPENCL ? "OpenCL call" : "allocation", target,
+           lasting ? " and all after it" : "");
   scenarios[scenario].run(out);
 }
 
@@ -207,7 +237,9 @@ static const char *judge(fault_kind kind, const outcome *out, const outcome *sou
     return was_said(MOECL_LOG_ERROR, "is not sound JSON") ? NULL : "the log does not name the file";
   if (kind == FAULT_MEMORY)
     return out->status == MOECL_ERROR_OUT_OF_HOST_MEMORY ? NULL : "not an error of memory";
-  return was_said(MOECL_LOG_WARNING, faults.name) ? NULL : "the log does not name the call";
+  return was_said(MOECL_LOG_WARNING, faults.lasting ? "cl" : faults.name)
+             ? NULL
+             : "the log does not name the call";
 }
 
 /* The calls that come from a place for the first time; returns how many. */
@@ -227,50 +259,57 @@ static size_t find_targets(size_t calls, const uint64_t *places, size_t *targets
   return count;
 }
 
-static void walk(size_t scenario, fault_kind kind, cl_int code) {
+/* One fault; false, and why, where it did not end well. `lasting`: all calls after it
+ * fail too, as on a device that is lost: what cleans up has faults of its own. */
+static bool try_fault(size_t scenario, fault_kind kind, size_t target, bool lasting,
+                      const outcome *sound, bool *survived) {
+  outcome out;
+  run(scenario, kind, target, lasting, CL_OUT_OF_RESOURCES, &out);
+  *survived = out.status == MOECL_OK;
+  const char *fault = faults.name ? judge(kind, &out, sound) : "another sequence of calls";
+  if (!fault) return true;
+  fprintf(stderr, "%s, call %zu%s, %s: %s (%s; %lld objects, %lld kernels, %lld blocks)\n%s",
+          scenarios[scenario].name, target, lasting ? " and all after it" : "",
+          faults.name ? faults.name : "?", fault, moecl_status_string(out.status),
+          (long long)faults.objects, (long long)faults.kernels, (long long)faults.blocks, log_text);
+  return false;
+}
+
+static void walk(size_t scenario, fault_kind kind) {
   static uint64_t places[MOST_CALLS];
   static size_t targets[MOST_CALLS];
-  outcome sound, out;
-  size_t wrong = 0, survived = 0;
-  run(scenario, kind, 0, code, &out); /* fills the caches */
+  outcome sound;
+  size_t wrong = 0, survivors = 0;
+  run(scenario, kind, 0, false, 0, &sound); /* fills the caches */
   faults.places = places;
-  run(scenario, kind, 0, code, &sound);
+  run(scenario, kind, 0, false, 0, &sound);
   faults.places = NULL;
   assert_ok(sound.status);
   assert_null(judge(kind, &sound, &sound));
   const size_t calls = faults.calls;
   assert_true(calls > 0 && calls < MOST_CALLS);
   const size_t count = find_targets(calls, places, targets);
-  for (size_t i = 0; i < count; i++) {
-    run(scenario, kind, targets[i] + 1, code, &out);
-    survived += out.status == MOECL_OK;
-    const char *fault = faults.name ? judge(kind, &out, &sound) : "another sequence of calls";
-    if (!fault) continue;
-    wrong++;
-    fprintf(stderr, "%s, call %zu of %zu, %s: %s (%s; %lld objects, %lld kernels, %lld blocks)\n%s",
-            scenarios[scenario].name, targets[i] + 1, calls, faults.name ? faults.name : "?", fault,
-            moecl_status_string(out.status), (long long)faults.objects, (long long)faults.kernels,
-            (long long)faults.blocks, log_text);
-  }
+  for (size_t i = 0; i < count; i++)
+    for (int lasting = 0; lasting < 2; lasting++) {
+      bool survived;
+      wrong += !try_fault(scenario, kind, targets[i] + 1, lasting != 0, &sound, &survived);
+      survivors += survived && !lasting;
+    }
   printf("%s, %s: %zu of %zu calls failed, %zu without an error of the whole\n",
          scenarios[scenario].name, kind == FAULT_OPENCL ? "OpenCL" : "memory", count, calls,
-         survived);
+         survivors);
   faults.kind = FAULT_KINDS;
   assert_int_equal(wrong, 0);
 }
 
-static void test_layer_opencl(void **state) {
-  (void)state, walk(0, FAULT_OPENCL, CL_OUT_OF_RESOURCES);
-}
-static void test_layer_memory(void **state) { (void)state, walk(0, FAULT_MEMORY, 0); }
-static void test_own_opencl(void **state) {
-  (void)state, walk(1, FAULT_OPENCL, CL_OUT_OF_RESOURCES);
-}
-static void test_own_memory(void **state) { (void)state, walk(1, FAULT_MEMORY, 0); }
-static void test_checkpoint_opencl(void **state) {
-  (void)state, walk(2, FAULT_OPENCL, CL_OUT_OF_RESOURCES);
-}
-static void test_checkpoint_memory(void **state) { (void)state, walk(2, FAULT_MEMORY, 0); }
+static void test_layer_opencl(void **state) { (void)state, walk(0, FAULT_OPENCL); }
+static void test_layer_memory(void **state) { (void)state, walk(0, FAULT_MEMORY); }
+static void test_own_opencl(void **state) { (void)state, walk(1, FAULT_OPENCL); }
+static void test_own_memory(void **state) { (void)state, walk(1, FAULT_MEMORY); }
+static void test_after_opencl(void **state) { (void)state, walk(2, FAULT_OPENCL); }
+static void test_after_memory(void **state) { (void)state, walk(2, FAULT_MEMORY); }
+static void test_checkpoint_opencl(void **state) { (void)state, walk(3, FAULT_OPENCL); }
+static void test_checkpoint_memory(void **state) { (void)state, walk(3, FAULT_MEMORY); }
 
 /* Each grouped GEMM has kernels of its own: after a layer of every variant that runs
  * here, or has a stand-in, nothing is kept. */
@@ -328,6 +367,18 @@ static void test_variants(void **state) {
   stand_in_remove(&where);
 }
 
+static bool open_unordered(void) {
+  cl_command_queue_properties can = 0;
+  cl_int code;
+  if (clGetDeviceInfo(own_device, CL_DEVICE_QUEUE_PROPERTIES, sizeof can, &can, NULL) != CL_SUCCESS)
+    return false;
+  own_unordered = clCreateCommandQueue(own_context, own_device,
+                                       can & CL_QUEUE_OUT_OF_ORDER_EXEC_MODE_ENABLE, &code);
+  return code == CL_SUCCESS &&
+         clEnqueueMarkerWithWaitList(own_queue, 0, NULL, &own_event) == CL_SUCCESS &&
+         clFlush(own_queue) == CL_SUCCESS;
+}
+
 static int open_own(void **state) {
   (void)state;
   moecl_context *context = NULL;
@@ -337,14 +388,16 @@ static int open_own(void **state) {
   const bool ok = clGetCommandQueueInfo(own_queue, CL_QUEUE_DEVICE, sizeof own_device, &own_device,
                                         NULL) == CL_SUCCESS &&
                   clRetainContext(own_context) == CL_SUCCESS &&
-                  clRetainCommandQueue(own_queue) == CL_SUCCESS;
+                  clRetainCommandQueue(own_queue) == CL_SUCCESS && open_unordered();
   moecl_context_destroy(&context);
   return !ok;
 }
 
 static int close_own(void **state) {
   (void)state;
-  return clReleaseCommandQueue(own_queue) != CL_SUCCESS ||
+  return clReleaseEvent(own_event) != CL_SUCCESS ||
+         clReleaseCommandQueue(own_unordered) != CL_SUCCESS ||
+         clReleaseCommandQueue(own_queue) != CL_SUCCESS ||
          clReleaseContext(own_context) != CL_SUCCESS;
 }
 
@@ -355,6 +408,8 @@ int main(void) {
       cmocka_unit_test(test_layer_memory),
       cmocka_unit_test_setup_teardown(test_own_opencl, open_own, close_own),
       cmocka_unit_test_setup_teardown(test_own_memory, open_own, close_own),
+      cmocka_unit_test_setup_teardown(test_after_opencl, open_own, close_own),
+      cmocka_unit_test_setup_teardown(test_after_memory, open_own, close_own),
       cmocka_unit_test(test_checkpoint_opencl),
       cmocka_unit_test(test_checkpoint_memory)};
   faults.kind = FAULT_KINDS; /* none */
