@@ -89,6 +89,7 @@ void help_command(const cli_command *command);
 
 int command_run(const options *options);
 int command_check(const options *options);
+int command_explain(const options *options);
 int command_devices(const options *options);
 int command_inspect(const options *options);
 int command_verify(const options *options);

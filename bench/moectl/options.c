@@ -51,6 +51,12 @@ const cli_command cli_commands[] = {
      "memory, and how long it would take by the speed of a small layer that is timed on the "
      "device (a second or so); what happens on the way, as kernels that are built for the first "
      "time, is not in it. Without any device the file alone is checked."},
+    {"explain", command_explain, "dsmvh", "FILE.yaml...", OFFER_YAML, NULL,
+     "configs/quickstart.yaml", "tell what each point would do on the device, and why",
+     "Prints the plan of each point before anything is built or run: which of several ways is "
+     "taken and why, the steps with their variants, kernels and launches, the buffers with their "
+     "formats, bytes and the block of the workspace that they share, and the memory in all. "
+     "Points that only differ in their seed or numbers are told once."},
     {"inspect", command_inspect, "djvh", "DIR", OFFER_FOLDER, NULL, "models/OLMoE-1B-7B",
      "tell what a model folder (config.json, safetensors) holds",
      "Tells the layers, parameters, router's rule, and the memory they take on a device ('moectl "

@@ -113,7 +113,7 @@ test_usage() {
   call help no-such-topic
   expect "help on an unknown topic, exit 2" 2 'no-such-topic'
   local command
-  for command in run check inspect verify devices completion; do
+  for command in run check explain inspect verify devices completion; do
     call help "$command"
     expect "help $command" 0 "^moectl $command"
     cp "$work/out" "$work/help"
@@ -206,6 +206,23 @@ test_no_home() {
   OCL_ICD_VENDORS=/nonexistent call devices
   holds "nothing is said of a cache that can be written" \
     bash -c "! grep 'cannot be written' '$work/err'"
+}
+
+# Plans, before anything is built: from the public API alone, so of any device.
+test_explain() {
+  call explain "$work/tiny.yaml" --set 'layer.top_k=[1, 2]' --set 'seed=[1, 2]'
+  expect "explain" 0 "^\\[1/4\\] "
+  holds "explain: the ways that are taken, and why" grep -E '^  routing: .* \(.*\)$' "$work/out"
+  holds "explain: every step once" bash -c \
+    "[[ \$(grep -cE '^ +[0-9]+  gate_up +grouped_gemm +[a-z0-9_]+ +1  ' '$work/out') == 2 ]]"
+  holds "explain: points that differ in their seed alone are told once" bash -c \
+    "[[ \$(grep -c 'as a point above' '$work/out') == 2 ]]"
+  holds "explain: memory" grep -E '^  weights .* workspace .* each$' "$work/out"
+  holds "explain builds nothing" bash -c "! grep -i 'variant.*set aside\|passes its self-check' '$work/err'"
+  call explain "$work/tiny.yaml" --set layer.variant=generik
+  expect "explain with a misspelt variant, exit 2" 2 "did you mean 'generic'\\?"
+  call explain "$work/tiny.yaml" --device no-such-device
+  expect "explain --device no-such-device, exit 3" 3 'no-such-device'
 }
 
 # What a run would refuse on the device, check refuses too, with the same exit code.
@@ -726,6 +743,7 @@ main() {
   if name=$(device_name) && [[ -n $name ]]; then
     test_devices "$name"
     test_check_on_device
+  test_explain
     test_no_home
     test_full_stdout_on_device
     test_run

@@ -294,8 +294,17 @@ static bool serves_here(const kernel_variant *variant, moecl_dtype dtype) {
   return kernel_variant_serves(variant, dtype, context->info.capabilities | MOECL_CAP_LOCAL_MEMORY);
 }
 
+/* One work-item looks at an expert's list 31 times to find its smallest surviving key:
+ * some drivers cut such loops short (MOECL_CAP_LONG_LOOPS). */
+static bool cuts_short(const kernel_variant *variant, const permute_case *c) {
+  enum { ROUNDS = 65535, PASSES = 32 };
+  return variant->local == 1 && c->tokens * PASSES > ROUNDS &&
+         !(context->info.capabilities & MOECL_CAP_LONG_LOOPS);
+}
+
 static bool takes_permute_case(const kernel_variant *variant, const permute_case *c) {
   const desc_dispatch dispatch = {.capacity_factor = c->capacity_factor};
+  if (cuts_short(variant, c)) return false;
   return serves_here(variant, MOECL_F32) && kernel_variant_accepts(variant, &dispatch);
 }
 
