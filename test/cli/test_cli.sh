@@ -743,7 +743,7 @@ main() {
   if name=$(device_name) && [[ -n $name ]]; then
     test_devices "$name"
     test_check_on_device
-  test_explain
+    test_explain
     test_no_home
     test_full_stdout_on_device
     test_run
