@@ -42,7 +42,12 @@ typedef struct moecl_layer_params {
    * weight_on_input. */
   int64_t num_identity_experts;
   int64_t top_k;     /* K, 1 to min(E, 64) */
-  moecl_dtype dtype; /* of hidden_states, weights, biases and output */
+  moecl_dtype dtype; /* of hidden_states, output, router, and what weight_format says not */
+  /* Of the experts' matrices and biases, the shared expert's too. They are given and kept
+   * so and used as they are: with dtype fp32 and weights in bf16 only the weights are bf16.
+   * Variants so far take dtype's own format, and fp16 and bf16 beside dtype fp32; another
+   * pair is MOECL_ERROR_UNSUPPORTED. */
+  moecl_format weight_format;
   moecl_activation activation;
   bool router_bias;   /* the router has a bias [E], added to the logits */
   bool gate_up_bias;  /* experts have a bias on gate/up ([E,2I] gated, [E,I] plain) */

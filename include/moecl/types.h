@@ -20,6 +20,16 @@ typedef enum moecl_dtype {
   MOECL_DTYPE_COUNT
 } moecl_dtype;
 
+/* How a tensor is stored: plain elements of a type, so far. Later formats have blocks of
+ * elements that share a scale. */
+typedef enum moecl_format {
+  MOECL_FORMAT_DTYPE = 0, /* plain elements of the layer's dtype */
+  MOECL_FORMAT_F32,
+  MOECL_FORMAT_F16,
+  MOECL_FORMAT_BF16,
+  MOECL_FORMAT_COUNT
+} moecl_format;
+
 /* The expert's feed-forward network. Gated networks compute
  * down(act(gate(x)) * up(x)), plain ones down(act(up(x))).
  * GELU is the exact form, x * Phi(x) with erf (PyTorch's default); the _TANH ones
@@ -88,9 +98,14 @@ typedef enum moecl_drop_policy {
 /* Bytes of one element. 0 for a value outside the enumeration. Thread-safe. */
 MOECL_API size_t moecl_dtype_size(moecl_dtype dtype);
 
+/* Bytes of a row-major matrix, scales included. 0 for MOECL_FORMAT_DTYPE and values
+ * outside the enumeration, UINT64_MAX where they do not fit 64 bits. Thread-safe. */
+MOECL_API uint64_t moecl_format_bytes(moecl_format format, uint64_t rows, uint64_t columns);
+
 /* Lower-case names as YAML and results use them ("bf16", "swiglu",
  * "position"); "?" for a value outside the enumeration. Thread-safe. */
 MOECL_API const char *moecl_dtype_name(moecl_dtype dtype);
+MOECL_API const char *moecl_format_name(moecl_format format);
 MOECL_API const char *moecl_activation_name(moecl_activation activation);
 MOECL_API const char *moecl_drop_policy_name(moecl_drop_policy policy);
 MOECL_API const char *moecl_scoring_name(moecl_scoring scoring);

@@ -2,11 +2,15 @@
 #include "desc/format.h"
 #include "base/base.h"
 
-const desc_format desc_formats[MOECL_DTYPE_COUNT] = {
-    [MOECL_F32] = {"fp32", MOECL_F32, 32, 0, 0, 32},
-    [MOECL_F16] = {"fp16", MOECL_F16, 16, 0, 0, 16},
-    [MOECL_BF16] = {"bf16", MOECL_BF16, 16, 0, 0, 16},
+/* Plain ones first, in the order of moecl_dtype. */
+const desc_format desc_formats[MOECL_FORMAT_COUNT] = {
+    [MOECL_FORMAT_F32] = {"fp32", MOECL_F32, 32, 0, 0, 32},
+    [MOECL_FORMAT_F16] = {"fp16", MOECL_F16, 16, 0, 0, 16},
+    [MOECL_FORMAT_BF16] = {"bf16", MOECL_BF16, 16, 0, 0, 16},
 };
+_Static_assert(MOECL_FORMAT_F16 - MOECL_FORMAT_F32 == MOECL_F16 &&
+                   MOECL_FORMAT_BF16 - MOECL_FORMAT_F32 == MOECL_BF16,
+               "desc_format_of");
 
 const desc_format desc_int32 = {"int32", MOECL_DTYPE_COUNT, 32, 0, 0, 32};
 
@@ -21,9 +25,22 @@ uint64_t desc_format_bytes(const desc_format *format, uint64_t rows, uint64_t co
 }
 
 size_t moecl_dtype_size(moecl_dtype dtype) {
-  return (unsigned)dtype < MOECL_DTYPE_COUNT ? desc_formats[dtype].bits / 8 : 0;
+  return (unsigned)dtype < MOECL_DTYPE_COUNT ? desc_format_of(dtype)->bits / 8 : 0;
 }
 
 const char *moecl_dtype_name(moecl_dtype dtype) {
-  return (unsigned)dtype < MOECL_DTYPE_COUNT ? desc_formats[dtype].name : "?";
+  return (unsigned)dtype < MOECL_DTYPE_COUNT ? desc_format_of(dtype)->name : "?";
+}
+
+static bool is_format(moecl_format format) {
+  return (int)format > MOECL_FORMAT_DTYPE && format < MOECL_FORMAT_COUNT;
+}
+
+uint64_t moecl_format_bytes(moecl_format format, uint64_t rows, uint64_t columns) {
+  return is_format(format) ? desc_format_bytes(&desc_formats[format], rows, columns) : 0;
+}
+
+const char *moecl_format_name(moecl_format format) {
+  if (format == MOECL_FORMAT_DTYPE) return "dtype";
+  return is_format(format) ? desc_formats[format].name : "?";
 }

@@ -15,14 +15,19 @@ typedef struct desc_format {
   uint32_t packed_bits; /* a row's elements come in words of so many bits, the last one padded */
 } desc_format;
 
-/* Indexed by moecl_dtype. */
-extern const desc_format desc_formats[MOECL_DTYPE_COUNT];
+extern const desc_format desc_formats[MOECL_FORMAT_COUNT]; /* the first row is none */
 
 /* Of lists of numbers on the device, which no arithmetic is done in. */
 extern const desc_format desc_int32;
 
 /* The format of plain elements of a type. */
-static inline const desc_format *desc_format_of(moecl_dtype dtype) { return &desc_formats[dtype]; }
+static inline const desc_format *desc_format_of(moecl_dtype dtype) {
+  return &desc_formats[MOECL_FORMAT_F32 + (int)dtype];
+}
+/* A format, or where it is MOECL_FORMAT_DTYPE that of `dtype`. */
+static inline const desc_format *desc_format_or(moecl_format format, moecl_dtype dtype) {
+  return format == MOECL_FORMAT_DTYPE ? desc_format_of(dtype) : &desc_formats[format];
+}
 
 static inline bool desc_is_f32(const desc_format *format) { return format->element == MOECL_F32; }
 

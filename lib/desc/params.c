@@ -70,6 +70,7 @@ static moecl_status check_enumerations(const moecl_layer_params *p, char *messag
     int value, count;
   } all[] = {
       {"dtype", "moecl_dtype", (int)p->dtype, MOECL_DTYPE_COUNT},
+      {"weight_format", "moecl_format", (int)p->weight_format, MOECL_FORMAT_COUNT},
       {"activation", "moecl_activation", (int)p->activation, MOECL_ACTIVATION_COUNT},
       {"drop_policy", "moecl_drop_policy", (int)p->drop_policy, MOECL_DROP_POLICY_COUNT},
       {"scoring", "moecl_scoring", (int)p->scoring, MOECL_SCORING_COUNT},

@@ -1,5 +1,6 @@
 // SPDX-License-Identifier: MIT
 /* The table of a layer's tensors: sizes, items, types. */
+#include "desc/format.h"
 #include "moecl/layer.h"
 
 int64_t moecl_layer_tensor_size(const moecl_layer_params *params, moecl_tensor tensor) {
@@ -32,5 +33,14 @@ int64_t moecl_layer_tensor_items(const moecl_layer_params *params, moecl_tensor 
 }
 
 moecl_dtype moecl_layer_tensor_dtype(const moecl_layer_params *params, moecl_tensor tensor) {
-  return tensor == MOECL_SCORE_CORRECTION_BIAS ? MOECL_F32 : params->dtype;
+  switch (tensor) {
+  case MOECL_SCORE_CORRECTION_BIAS: return MOECL_F32;
+  case MOECL_GATE_UP_PROJ:
+  case MOECL_GATE_UP_BIAS:
+  case MOECL_DOWN_PROJ:
+  case MOECL_DOWN_BIAS:
+  case MOECL_SHARED_GATE_UP_PROJ:
+  case MOECL_SHARED_DOWN_PROJ: return desc_format_or(params->weight_format, params->dtype)->element;
+  default: return params->dtype;
+  }
 }

@@ -43,7 +43,8 @@ struct moecl_layer {
   moecl_context *context;
   moecl_layer_params params;  /* the variant names are not kept */
   bool described;             /* its operations have no kernels and hold no memory */
-  const desc_format *stored;  /* of weights, hidden states and output */
+  const desc_format *stored;  /* of hidden states, output and the router */
+  const desc_format *weights; /* of the experts */
   const desc_format *rows;    /* of what the experts' GEMMs read and what is activated */
   const desc_format *outputs; /* of experts' outputs until they are combined */
   desc_dispatch dispatch;

@@ -45,7 +45,8 @@ moecl_status moecl_layer_load(moecl_layer *layer, moecl_checkpoint *checkpoint, 
     const moecl_tensor tensor = (moecl_tensor)t;
     const int64_t items = moecl_layer_tensor_items(params, tensor);
     for (int64_t i = 0; status == MOECL_OK && i < items; i++) {
-      status = moecl_checkpoint_read(checkpoint, index, tensor, i, params->dtype, staging);
+      status = moecl_checkpoint_read(checkpoint, index, tensor, i,
+                                     moecl_layer_tensor_dtype(params, tensor), staging);
       if (status == MOECL_OK) status = moecl_layer_set_weights(layer, tensor, i, 1, staging);
     }
   }

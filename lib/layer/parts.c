@@ -19,9 +19,10 @@ typedef moecl_status (*try_fn)(void *user, const kernel_variant *variant);
 /* Chooses an operation's variant and keeps why. */
 static moecl_status choose(moecl_layer *layer, layer_operation operation, const char *asked,
                            accepts_fn accepts, try_fn try_variant) {
+  const bool experts = operation == LAYER_GROUPED_GEMM;
   const kernel_choice choice = {.table = tables[operation],
                                 .asked = asked,
-                                .element = layer->params.dtype,
+                                .element = (experts ? layer->weights : layer->stored)->element,
                                 .accepts = accepts,
                                 .try_variant = try_variant,
                                 .user = layer};
@@ -78,7 +79,7 @@ static op_gemm_desc gate_up_desc(const moecl_layer *layer, const kernel_variant 
   return (op_gemm_desc){.num_experts = params->num_experts - params->num_identity_experts,
                         .n = params->intermediate_size,
                         .k = params->hidden_size,
-                        .weights = layer->stored,
+                        .weights = layer->weights,
                         .input = rows_of(layer, variant),
                         .output = rows_of(layer, variant),
                         .rounded = layer->stored,
@@ -95,7 +96,7 @@ static op_gemm_desc down_desc(const moecl_layer *layer, const kernel_variant *va
   return (op_gemm_desc){.num_experts = params->num_experts - params->num_identity_experts,
                         .n = params->hidden_size,
                         .k = params->intermediate_size,
-                        .weights = layer->stored,
+                        .weights = layer->weights,
                         .input = rows_of(layer, variant),
                         .output = outputs_of(layer, variant),
                         .bias = params->down_bias,
@@ -118,13 +119,15 @@ static moecl_status try_experts(void *user, const kernel_variant *variant) {
 
 /* The experts' variant where it takes the problem, else the best that does: a library
  * baseline would have to read its counts on the host, others don't take the sizes. */
-static moecl_status follow_experts(moecl_layer *layer, const char *asked, accepts_fn accepts,
+static moecl_status follow_experts(moecl_layer *layer, const char *asked,
+                                   const desc_format *weights, accepts_fn accepts,
                                    try_fn try_variant) {
   const kernel_variant *experts = layer->variant[LAYER_GROUPED_GEMM], *chosen;
-  const bool follows = !(experts->traits & KERNEL_LIBRARY) && accepts(layer, experts);
+  const bool follows = !(experts->traits & KERNEL_LIBRARY) &&
+                       experts->formats & 1u << weights->element && accepts(layer, experts);
   const kernel_choice choice = {.table = &op_gemm_table,
                                 .asked = follows ? asked : NULL,
-                                .element = layer->params.dtype,
+                                .element = weights->element,
                                 .from = follows ? experts : NULL,
                                 .accepts = accepts,
                                 .try_variant = try_variant,
@@ -140,7 +143,7 @@ static op_gemm_desc shared_gate_up_desc(const moecl_layer *layer) {
   return (op_gemm_desc){.num_experts = 1,
                         .n = params->shared_intermediate_size,
                         .k = params->hidden_size,
-                        .weights = layer->stored,
+                        .weights = layer->weights,
                         .input = layer->rows,
                         .output = layer->rows,
                         .rounded = layer->stored,
@@ -155,7 +158,7 @@ static op_gemm_desc shared_down_desc(const moecl_layer *layer) {
   return (op_gemm_desc){.num_experts = 1,
                         .n = layer->params.hidden_size,
                         .k = layer->params.shared_intermediate_size,
-                        .weights = layer->stored,
+                        .weights = layer->weights,
                         .input = layer->rows,
                         .output = layer->outputs,
                         .ungrouped = true};
@@ -184,7 +187,7 @@ static op_gate_desc gate_desc(const moecl_layer *layer) {
 
 static moecl_status make_shared(moecl_layer *layer, const char *asked) {
   if (layer->params.shared_intermediate_size == 0) return MOECL_OK;
-  MOECL_TRY(follow_experts(layer, asked, accepts_shared, try_shared));
+  MOECL_TRY(follow_experts(layer, asked, layer->weights, accepts_shared, try_shared));
   layer->has_gate = desc_shared_is_weighted(&layer->params);
   const op_gate_desc desc = gate_desc(layer);
   layer->gate.desc = desc;
@@ -245,7 +248,8 @@ static moecl_status make_prepare(moecl_layer *layer, float jitter, op_prepare *p
 }
 
 static moecl_status make_router(moecl_layer *layer, const moecl_layer_params *params) {
-  MOECL_TRY(follow_experts(layer, params->grouped_gemm_variant, accepts_logits, try_logits));
+  MOECL_TRY(follow_experts(layer, params->grouped_gemm_variant, layer->stored, accepts_logits,
+                           try_logits));
   if (!layer->described) {
     if (layer->has_convert) MOECL_TRY(make_prepare(layer, 0, &layer->convert));
     if (params->jitter > 0) MOECL_TRY(make_prepare(layer, params->jitter, &layer->jitter));
@@ -345,6 +349,7 @@ moecl_status layer_make(moecl_context *context, const moecl_layer_params *params
   layer->params.grouped_gemm_variant = layer->params.router_variant = NULL;
   layer->described = described;
   layer->stored = desc_format_of(params->dtype);
+  layer->weights = desc_format_or(params->weight_format, params->dtype);
   layer->dispatch = desc_dispatch_of(params);
   status = described ? MOECL_OK : allocate_flags(layer);
   if (status == MOECL_OK) status = make_operations(layer, params);

@@ -34,7 +34,8 @@ static bool keeps_weights(const moecl_layer *layer, int64_t num_tokens) {
 
 /* Bytes of weights that few tokens read more than once: an expert's for each
  * further token that chooses it, the choices being as good as random. */
-static double bytes_again(const moecl_layer_params *params, int64_t num_tokens) {
+static double bytes_again(const moecl_layer *layer, int64_t num_tokens) {
+  const moecl_layer_params *params = &layer->params;
   const double experts = (double)params->num_experts, tokens = (double)num_tokens;
   const double share = (double)params->top_k / experts;
   const double reached = experts * (1 - pow(1 - share, tokens));
@@ -43,7 +44,7 @@ static double bytes_again(const moecl_layer_params *params, int64_t num_tokens) 
   const double shared = (double)(moecl_layer_tensor_size(params, MOECL_SHARED_GATE_UP_PROJ) +
                                  moecl_layer_tensor_size(params, MOECL_SHARED_DOWN_PROJ));
   return ((tokens * (double)params->top_k - reached) * expert + (tokens - 1) * shared) *
-         (double)moecl_dtype_size(params->dtype);
+         (layer->weights->bits / 8.0);
 }
 
 /* Nothing is dropped but whole tokens, all experts have weights, nothing is weighted
@@ -57,7 +58,7 @@ bool layer_takes_few_path(const moecl_layer *layer, int64_t num_tokens) {
     return false;
   return !(params->capacity_factor > 0) && params->second_choice != MOECL_SECOND_RANDOM &&
          params->num_identity_experts == 0 && !params->weight_on_input &&
-         !params->renormalize_after_capacity && bytes_again(params, num_tokens) <= WORTH_BYTES;
+         !params->renormalize_after_capacity && bytes_again(layer, num_tokens) <= WORTH_BYTES;
 }
 
 static bool weights_inputs(const moecl_layer *layer, int64_t num_tokens) {

@@ -139,9 +139,10 @@ moecl_status moecl_reference_expert_tokens(const moecl_layer_params *params, int
                                            const void *down_bias, int threads, double *output) {
   if (num_tokens < 0 || threads < 0) return MOECL_ERROR_INVALID_ARGUMENT;
   if (num_tokens == 0) return MOECL_OK;
+  const moecl_dtype stored = moecl_layer_tensor_dtype(params, MOECL_GATE_UP_PROJ);
   work work = {.params = params,
-               .gate_up = {gate_up, gate_up_bias, true, params->dtype, 0},
-               .down = {down, down_bias, true, params->dtype, 0},
+               .gate_up = {gate_up, gate_up_bias, true, stored, 0},
+               .down = {down, down_bias, true, stored, 0},
                .num_tokens = num_tokens,
                .hidden = hidden,
                .output = output};
@@ -155,7 +156,9 @@ moecl_status moecl_reference_intermediate_tokens(const moecl_layer_params *param
   if (num_tokens < 0 || threads < 0) return MOECL_ERROR_INVALID_ARGUMENT;
   if (num_tokens == 0) return MOECL_OK;
   work work = {.params = params,
-               .gate_up = {gate_up, gate_up_bias, true, params->dtype, params->hidden_size},
+               .gate_up = {gate_up, gate_up_bias, true,
+                           moecl_layer_tensor_dtype(params, MOECL_GATE_UP_PROJ),
+                           params->hidden_size},
                .num_tokens = num_tokens,
                .hidden = hidden,
                .inner = intermediate,

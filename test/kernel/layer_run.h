@@ -6,6 +6,17 @@
 #include "../unit/unit.h"
 #include "cases.h"
 #include "layers.h"
+#include "op/gemm/gemm.h"
+
+/* Does the variant take sizes that are no multiples of 8? */
+static inline bool takes_odd_sizes(const char *gemm) {
+  const desc_format *any = desc_format_of(MOECL_BF16); /* but one for all */
+  const op_gemm_desc odd = {.n = 37, .k = 19, .weights = any, .input = any, .output = any};
+  for (size_t v = 0; v < op_gemm_table.count; v++)
+    if (strcmp(op_gemm_table.rows[v].name, gemm) == 0)
+      return kernel_variant_accepts(&op_gemm_table.rows[v], &odd);
+  return true;
+}
 
 static inline void *read_all(const moecl_buffer *buffer) {
   void *bytes = malloc(moecl_buffer_size(buffer) + 1);

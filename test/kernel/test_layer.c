@@ -87,11 +87,8 @@ static bool wanted(const moe_case *source) {
 /* A variant of restricted sizes is asked for those it takes, and for all of them:
  * the narrow types are what it is for. */
 static bool takes(const char *gemm, const moe_case *source) {
-  const kernel_variant *variants = op_gemm_table.rows;
-  const size_t count = op_gemm_table.count;
-  for (size_t v = 0; v < count; v++)
-    if (strcmp(variants[v].name, gemm) == 0 && variants[v].accepts)
-      return source->layer.hidden_size % 8 == 0 && source->layer.intermediate_size % 8 == 0;
+  if (!takes_odd_sizes(gemm))
+    return source->layer.hidden_size % 8 == 0 && source->layer.intermediate_size % 8 == 0;
   return wanted(source);
 }
 

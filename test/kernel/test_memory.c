@@ -91,12 +91,8 @@ static bool agrees(const case_data *data, const char *variant, const char *what,
 /* Some variants take multiples of 8 only. */
 static bool takes(const char *variant, const moe_case *source) {
   const moecl_layer_params *p = &source->layer;
-  const kernel_variant *variants = op_gemm_table.rows;
-  const size_t count = op_gemm_table.count;
-  for (size_t v = 0; v < count; v++)
-    if (strcmp(variants[v].name, variant) == 0 && variants[v].accepts)
-      return p->hidden_size % 8 == 0 && p->intermediate_size % 8 == 0;
-  return true;
+  if (takes_odd_sizes(variant)) return true;
+  return p->hidden_size % 8 == 0 && p->intermediate_size % 8 == 0;
 }
 
 static bool check(const char *name, moecl_dtype dtype, const char *variant) {

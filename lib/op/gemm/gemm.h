@@ -14,8 +14,8 @@ typedef struct op_gemm_desc {
   int64_t n, k;               /* output columns and inner size; gated: weights have 2n rows */
   const desc_format *weights; /* of the weights and the bias */
   const desc_format *input, *output;
-  const desc_format *rounded; /* numbers of the output are this format's, though they may be
-                                 stored as a wider one; NULL: they are not rounded first */
+  const desc_format *rounded;       /* numbers of the output are this format's, though they may be
+                                       stored as a wider one; NULL: they are not rounded first */
   int epilogue;                     /* an ACTIVATION_ of common/enums.h */
   float swiglu_alpha, swiglu_limit; /* of the last three */
   bool gated, bias;
@@ -47,9 +47,10 @@ typedef struct op_gemm op_gemm;
 
 extern const kernel_table op_gemm_table; /* the operation "grouped_gemm" */
 
-/* Predicates of rows. In eights: n and k are multiples of 8 and the input has the
- * weights' format; inexact: also not an exact
- * one, for arithmetic that rounds factors. */
+/* Predicates of rows. Plain: input and output have the weights' format, or are fp32. In eights: n
+ * and k are multiples of 8 and the input has the weights' format; inexact: also not an exact one,
+ * for arithmetic that rounds factors. */
+bool op_gemm_plain(const kernel_variant *variant, const void *desc);
 bool op_gemm_in_eights(const kernel_variant *variant, const void *desc);
 bool op_gemm_inexact_in_eights(const kernel_variant *variant, const void *desc);
 

@@ -1,0 +1,144 @@
+// SPDX-License-Identifier: MIT
+/* Weights in a format of their own, every variant against the reference: the experts'
+ * tensors are used as they were given, and nothing else is rounded to their type. */
+#include "layer_run.h"
+
+static moecl_context *context;
+
+static void log_problem(void *user, moecl_log_level level, const char *message) {
+  (void)user;
+  if (level <= MOECL_LOG_WARNING) fprintf(stderr, "%s\n", message);
+}
+
+/* A layer with biases, a shared expert and noise in the numbers that bf16 does not have. */
+static moe_case mixed_case(moecl_format format, bool odd) {
+  return (moe_case){.name = odd ? "mixed formats, odd sizes" : "mixed formats",
+                    .layer = {.hidden_size = odd ? 37 : 64,
+                              .intermediate_size = odd ? 19 : 48,
+                              .num_experts = 6,
+                              .top_k = 2,
+                              .router_bias = true,
+                              .gate_up_bias = true,
+                              .down_bias = true,
+                              .shared_intermediate_size = 24,
+                              .shared_gate = true,
+                              .renormalize = true,
+                              .weight_format = format},
+                    .num_tokens = 70};
+}
+
+/* Returns whether the variant serves. */
+static bool check(const char *gemm, moecl_dtype dtype, moecl_format format, bool odd) {
+  const moe_case source = mixed_case(format, odd);
+  case_data data;
+  moecl_routing routing;
+  moecl_layer *layer = NULL;
+  assert_true(case_make(&source, dtype, case_seed(), &data));
+  moecl_layer_params params = data.layer;
+  params.grouped_gemm_variant = gemm;
+  const moecl_status status = moecl_layer_create(context, &params, &layer);
+  moecl_layer_destroy(&layer);
+  if (status == MOECL_ERROR_UNSUPPORTED) {
+    case_release(&data);
+    return false;
+  }
+  assert_ok(status);
+  layer = make_layer(context, &data, gemm, NULL);
+  unsigned char *output = run_layer(context, layer, &data, NULL);
+  assert_ok(moecl_layer_read_routing_wait(layer, &routing));
+  assert_true(case_check_routing(&data, gemm, &routing));
+  assert_true(check_output(&data, layer, gemm, &routing, output));
+  moecl_routing_destroy(&routing);
+  moecl_layer_destroy(&layer);
+  case_release(&data);
+  free(output);
+  return true;
+}
+
+/* 16-bit weights and fp32 activations: everything that takes fp32 rows. To fp32's
+ * tolerance, so neither activations nor the router can have been rounded. */
+static void test_narrow_weights(void **state) {
+  const char *names[32];
+  (void)state;
+  const size_t count = moecl_variants_available(context, "grouped_gemm", MOECL_BF16, names, 32);
+  size_t served = 0;
+  for (size_t i = 0; i < count; i++)
+    for (int odd = 0; odd < 2; odd++) {
+      served += check(names[i], MOECL_F32, MOECL_FORMAT_BF16, odd);
+      served += check(names[i], MOECL_F32, MOECL_FORMAT_F16, odd);
+    }
+  assert_true(served >= 4);
+  assert_true(check("generic", MOECL_F32, MOECL_FORMAT_BF16, true));
+  assert_true(check(NULL, MOECL_F32, MOECL_FORMAT_F16, false)); /* the best that serves */
+}
+
+/* The format of the type itself is the default by another name: the same bits. */
+static void test_same(void **state) {
+  (void)state;
+  for (int dtype = 0; dtype < MOECL_DTYPE_COUNT; dtype++) {
+    unsigned char *outputs[2];
+    size_t bytes = 0;
+    for (int named = 0; named < 2; named++) {
+      const moe_case source =
+          mixed_case(named ? MOECL_FORMAT_F32 + dtype : MOECL_FORMAT_DTYPE, false);
+      case_data data;
+      assert_true(case_make(&source, (moecl_dtype)dtype, case_seed(), &data));
+      moecl_layer *layer = make_layer(context, &data, NULL, NULL);
+      outputs[named] = run_layer(context, layer, &data, NULL);
+      bytes = case_hidden_bytes(&data);
+      moecl_layer_destroy(&layer);
+      case_release(&data);
+    }
+    assert_memory_equal(outputs[0], outputs[1], bytes);
+    free(outputs[0]);
+    free(outputs[1]);
+  }
+}
+
+/* Weights wider than activations: no kernel has them, and that is said. */
+static void test_refused(void **state) {
+  moecl_layer_params params = mixed_case(MOECL_FORMAT_F32, false).layer;
+  moecl_layer *layer = (moecl_layer *)state;
+  params.dtype = MOECL_BF16;
+  assert_int_equal(moecl_layer_create(context, &params, &layer), MOECL_ERROR_UNSUPPORTED);
+  assert_null(layer);
+  params.weight_format = MOECL_FORMAT_COUNT;
+  assert_int_equal(moecl_layer_create(context, &params, &layer), MOECL_ERROR_INVALID_ARGUMENT);
+  params.weight_format = (moecl_format)-1;
+  assert_int_equal(moecl_layer_params_check(&params, NULL, 0), MOECL_ERROR_INVALID_ARGUMENT);
+}
+
+/* Half the bytes for the experts, not for the router. */
+static void test_bytes(void **state) {
+  moecl_layer_params params = mixed_case(MOECL_FORMAT_DTYPE, false).layer;
+  moecl_memory wide, narrow;
+  (void)state;
+  params.grouped_gemm_variant = "generic"; /* packs without padding */
+  params.gate_up_bias = params.down_bias = false;
+  assert_ok(moecl_layer_memory(context, &params, 70, &wide));
+  params.weight_format = MOECL_FORMAT_BF16;
+  assert_ok(moecl_layer_memory(context, &params, 70, &narrow));
+  const uint64_t experts = 6 * 3 * 64 * 48 + 3 * 64 * 24; /* elements, the shared one's too */
+  assert_int_equal(wide.weight_bytes - narrow.weight_bytes, experts * 2);
+  assert_int_equal(wide.workspace_bytes, narrow.workspace_bytes);
+  assert_int_equal(moecl_layer_tensor_dtype(&params, MOECL_DOWN_PROJ), MOECL_BF16);
+  assert_int_equal(moecl_layer_tensor_dtype(&params, MOECL_ROUTER_WEIGHT), MOECL_F32);
+  assert_int_equal(moecl_layer_tensor_dtype(&params, MOECL_SHARED_GATE), MOECL_F32);
+  assert_int_equal(moecl_format_bytes(MOECL_FORMAT_BF16, 3, 5), 30);
+  assert_int_equal(moecl_format_bytes(MOECL_FORMAT_DTYPE, 3, 5), 0);
+  assert_string_equal(moecl_format_name(MOECL_FORMAT_F16), "fp16");
+  assert_string_equal(moecl_format_name(MOECL_FORMAT_DTYPE), "dtype");
+  assert_string_equal(moecl_format_name(MOECL_FORMAT_COUNT), "?");
+}
+
+int main(void) {
+  const struct CMUnitTest tests[] = {cmocka_unit_test(test_narrow_weights),
+                                     cmocka_unit_test(test_same), cmocka_unit_test(test_refused),
+                                     cmocka_unit_test(test_bytes)};
+  skip_without_device();
+  const moecl_context_params params = {.log = log_problem};
+  if (moecl_context_create(&params, &context) != MOECL_OK) return 1;
+  const int failed = cmocka_run_group_tests_name("formats", tests, NULL, NULL);
+  moecl_context_destroy(&context);
+  return failed ? 1 : 0;
+}
