@@ -29,6 +29,20 @@
 #ifndef MOECL_MOECL_H
 #define MOECL_MOECL_H
 
+/* The version of these headers; moecl_version() is the version of the library that runs.
+ * Before 1.0 a minor version may change the interface, a patch never does. NUMBER is for
+ * comparisons: #if MOECL_VERSION_NUMBER >= 200 (0.2.0). */
+#define MOECL_VERSION_MAJOR 0
+#define MOECL_VERSION_MINOR 1
+#define MOECL_VERSION_PATCH 0
+#define MOECL_VERSION_NUMBER                                                                       \
+  (MOECL_VERSION_MAJOR * 10000 + MOECL_VERSION_MINOR * 100 + MOECL_VERSION_PATCH)
+#define MOECL_VERSION_STRING                                                                       \
+  MOECL_VERSION_TEXT(MOECL_VERSION_MAJOR)                                                          \
+  "." MOECL_VERSION_TEXT(MOECL_VERSION_MINOR) "." MOECL_VERSION_TEXT(MOECL_VERSION_PATCH)
+#define MOECL_VERSION_TEXT(number) MOECL_VERSION_TEXT_OF(number)
+#define MOECL_VERSION_TEXT_OF(number) #number
+
 #include "moecl/status.h"
 #include "moecl/types.h"
 #include "moecl/device.h"
