@@ -26,6 +26,7 @@ typedef struct moecl_checkpoint_layer {
   bool is_moe;
   const char *prefix;       /* of its tensors' names: "model.layers.3." */
   const char *stored_dtype; /* "BF16", "F8_E4M3", ...; NULL: its tensors aren't there */
+  uint64_t reserved[8];     /* zeros: see moecl.h */
 } moecl_checkpoint_layer;
 
 /* Opens the folder and describes every layer. Refused with one message naming
@@ -73,6 +74,7 @@ typedef struct moecl_checkpoint_size {
                                 prediction), which a forward does not pass */
   uint64_t other_bytes; /* of tensors of other types: quantized and packed ones, whose elements are
                            no parameters, or several */
+  uint64_t reserved[4]; /* zeros: see moecl.h */
 } moecl_checkpoint_size;
 
 /* Opens all shards. *size is all zeros on failure.

@@ -40,6 +40,7 @@ typedef struct moecl_context_params {
                              code: a folder that another user owns (root's may be used), or that
                              others can write, is not used, with a warning */
   bool disable_cache;     /* build every program from source */
+  uint64_t reserved[8];   /* zeros: see moecl.h */
 } moecl_context_params;
 
 /* Opens a device. `params` may be NULL. The strings are copied.

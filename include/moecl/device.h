@@ -50,6 +50,7 @@ typedef struct moecl_device_info {
   uint32_t subgroup_size; /* 0: no sub-groups */
   bool fp16;
   uint32_t capabilities; /* moecl_capability bits; probed ones only on an open context */
+  uint64_t reserved[16]; /* zeros: see moecl.h */
 } moecl_device_info;
 
 /* Lists every platform's devices, in the ICD loader's order.

@@ -139,6 +139,7 @@ typedef struct moecl_layer_params {
    * MOECL_ERROR_UNSUPPORTED. */
   const char *grouped_gemm_variant;
   const char *router_variant; /* likewise */
+  uint64_t reserved[32];      /* zeros: see moecl.h */
 } moecl_layer_params;
 
 typedef struct moecl_layer moecl_layer;
@@ -219,6 +220,7 @@ typedef struct moecl_memory {
   uint64_t workspace_bytes;      /* one buffer: the layer's own, or the caller's */
   uint64_t hidden_bytes;         /* of the caller's hidden_states, and again of its output */
   uint64_t largest_buffer_bytes; /* the largest single one of all these buffers */
+  uint64_t reserved[8];          /* zeros: see moecl.h */
 } moecl_memory;
 
 /* Tells it before there is a layer; allocates, builds and checks nothing. The
@@ -284,6 +286,7 @@ typedef struct moecl_forward_params {
                                     fails later the wait for the forward's event */
   size_t wait_count;
   moecl_profile *profile; /* receives this forward's stage times; may be NULL */
+  uint64_t reserved[16];  /* zeros: see moecl.h */
 } moecl_forward_params;
 
 /* Enqueues one forward pass on the context's queue and returns at once. The

@@ -14,6 +14,16 @@
  *    `*_destroy(&h)` accepts a pointer to NULL and nulls the handle.
  *  - A params struct that is all zeros but for its required fields asks for
  *    the documented defaults.
+ *  - Structs grow without breaking a compiled caller: each ends in `reserved`, which
+ *    later versions take new members from, so that no size and no offset changes. In a
+ *    struct that the caller fills, `reserved` must be zeros, as {.hidden_size = 64},
+ *    memset and calloc leave it: a number there is a member of newer headers that this
+ *    library does not have, and the call is refused with MOECL_ERROR_INVALID_ARGUMENT
+ *    instead of doing something else. A new member's zero means what was done before
+ *    there was one. In a struct that the library fills, `reserved` is zeros, and so are
+ *    members that an older library does not know.
+ *  - Enumerations grow too, before their _COUNT; no value changes its meaning. A program
+ *    bears values that it does not know in what the library fills.
  *  - Sizes, counts and offsets are 64-bit. Sizes named `bytes` are bytes, all
  *    other sizes are elements.
  *  - Nothing waits for the device unless its name ends in `_wait` or its

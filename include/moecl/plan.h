@@ -27,6 +27,7 @@ typedef struct moecl_plan_choice {
   const char *part; /* "routing" */
   const char *name; /* "fused" */
   const char *why;
+  uint64_t reserved[4]; /* zeros: see moecl.h */
 } moecl_plan_choice;
 
 typedef struct moecl_plan_step {
@@ -36,6 +37,7 @@ typedef struct moecl_plan_step {
   const char *detail;    /* "tiles of 64 rows"; "": nothing to add */
   moecl_stage stage;     /* what its time counts as */
   uint32_t launches;     /* kernels that it enqueues; of library GEMMs one stands for all */
+  uint64_t reserved[8];  /* zeros: see moecl.h */
 } moecl_plan_step;
 
 typedef enum moecl_life {
@@ -54,7 +56,8 @@ typedef struct moecl_plan_tensor {
   uint64_t bytes; /* as it is kept: of packed weights with their padding */
   moecl_life life;
   int32_t first_step, last_step; /* of moecl_plan_steps; -1: of weights */
-  int32_t block; /* of the workspace: tensors of one block share its memory; -1: not in it */
+  int32_t block;        /* of the workspace: tensors of one block share its memory; -1: not in it */
+  uint64_t reserved[8]; /* zeros: see moecl.h */
 } moecl_plan_tensor;
 
 /* Write at most `capacity` items and return how many there are. Thread-safe. */

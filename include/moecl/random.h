@@ -40,6 +40,7 @@ typedef struct moecl_random_params {
   uint64_t seed;
   uint64_t stream;      /* one per tensor */
   uint64_t first_index; /* the stream's index of the first element written; even */
+  uint64_t reserved[4]; /* zeros: see moecl.h */
 } moecl_random_params;
 
 /* Enqueues drawing `count` elements into `buffer` from element
@@ -66,6 +67,7 @@ typedef struct moecl_skewed_params {
   int64_t num_clusters; /* 1 to 65536 */
   float exponent;       /* 0: even; 1: Zipf; finite, not negative */
   float noise;          /* 0 to 1 */
+  uint64_t reserved[4]; /* zeros: see moecl.h */
 } moecl_skewed_params;
 
 /* Enqueues drawing a [num_tokens, hidden_size] matrix into `buffer` from its

@@ -46,6 +46,7 @@ typedef struct moecl_routing_statistics {
    * the routed experts add nothing. */
   int64_t zero_weight_tokens;
   int64_t first_zero_weight_token; /* -1: none */
+  uint64_t reserved[16];           /* zeros: see moecl.h */
 } moecl_routing_statistics;
 
 typedef struct moecl_routing {
@@ -61,6 +62,7 @@ typedef struct moecl_routing {
   int64_t *tokens_per_expert_after_capacity; /* [E] */
   int64_t capacity;                          /* assignments an expert may take; -1: dropless */
   moecl_routing_statistics statistics;
+  uint64_t reserved[16]; /* zeros: see moecl.h */
 } moecl_routing;
 
 /* Waits: reads the routing of the layer's latest forward. Its workspace must

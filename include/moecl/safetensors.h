@@ -21,6 +21,8 @@ extern "C" {
 
 typedef struct moecl_safetensors moecl_safetensors;
 
+/* Made by the library alone, which hands out pointers to its own: later versions may add
+ * members at its end. */
 typedef struct moecl_safetensors_tensor {
   const char *name;
   const char *dtype; /* as the file names it: "F32", "BF16", "F8_E4M3", ... */

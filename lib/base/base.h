@@ -20,6 +20,13 @@ static inline uint64_t base_round_up(uint64_t a, uint64_t b) { return base_div_u
 /* *product = a * b; false if it does not fit. */
 bool base_mul(uint64_t a, uint64_t b, uint64_t *product);
 
+/* The first of `count` values that is not 0; `count` where all are. What a newer caller
+ * set in a struct's `reserved` (moecl.h) that this library has no member for. A new member
+ * comes out of the beginning of `reserved`, 8 bytes or a multiple, and never out of
+ * padding, which old callers need not have set. */
+size_t base_first_set(const uint64_t *values, size_t count);
+#define BASE_COUNT(array) (sizeof(array) / sizeof(array)[0])
+
 /* A growing string; all zeros is empty. `failed` is set when memory ran out,
  * and then stays set, so one check at the end suffices. */
 typedef struct base_text {

@@ -58,3 +58,10 @@ moecl_status log_error(const moecl_log *log, moecl_status status, const char *fo
   va_end(args);
   return status;
 }
+
+moecl_status log_check_reserved(const moecl_log *log, const char *type, const uint64_t *reserved,
+                                size_t count) {
+  const size_t at = base_first_set(reserved, count);
+  if (at == count) return MOECL_OK;
+  return log_error(log, MOECL_ERROR_INVALID_ARGUMENT, LOG_RESERVED, type, at, moecl_version());
+}

@@ -29,4 +29,12 @@ __attribute__((format(printf, 3, 4))) void log_write(const moecl_log *log, moecl
 __attribute__((format(printf, 3, 4))) moecl_status
 log_error(const moecl_log *log, moecl_status status, const char *format, ...);
 
+/* The `reserved` of a struct that the caller filled has to be zeros (moecl.h). */
+moecl_status log_check_reserved(const moecl_log *log, const char *type, const uint64_t *reserved,
+                                size_t count);
+/* Its message, of type, index and version. */
+#define LOG_RESERVED                                                                               \
+  "%s.reserved[%zu] is not 0, expected zeros: the program sets a member that moecl %s does not "   \
+  "have, or never set the struct to zeros"
+
 #endif

@@ -2,6 +2,7 @@
 /* What can be said of layer parameters without a device. */
 #include "moecl/layer.h"
 #include "base/base.h"
+#include "base/log.h"
 #include "moecl/routing.h"
 
 #include <float.h>
@@ -171,6 +172,9 @@ moecl_status moecl_layer_params_check(const moecl_layer_params *params, char *me
                                       size_t size) {
   if (message != NULL && size > 0) message[0] = '\0';
   if (params == NULL) return invalid(message, size, "params is NULL, expected layer parameters");
+  const size_t unknown = base_first_set(params->reserved, BASE_COUNT(params->reserved));
+  if (unknown < BASE_COUNT(params->reserved))
+    return invalid(message, size, LOG_RESERVED, "moecl_layer_params", unknown, moecl_version());
   moecl_status status = check_sizes(params, message, size);
   if (status == MOECL_OK) status = check_enumerations(params, message, size);
   if (status == MOECL_OK) status = check_router(params, message, size);

@@ -23,8 +23,6 @@ SAME(MOECL_SECOND_RANDOM, SECOND_CHOICE_RANDOM);
 SAME(MOECL_SECOND_SAMPLED, SECOND_CHOICE_SAMPLED);
 SAME(MOECL_SECOND_CHOICE_COUNT, SECOND_CHOICE_SAMPLED + 1);
 
-const char *moecl_version(void) { return MOECL_VERSION; }
-
 const char *moecl_status_string(moecl_status status) {
   switch (status) {
   case MOECL_OK: return "success";

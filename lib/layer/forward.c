@@ -7,6 +7,8 @@
 static moecl_status check_forward(moecl_layer *layer, const moecl_forward_params *params) {
   const moecl_log *log = &layer->context->log;
   const int64_t tokens = params->num_tokens;
+  MOECL_TRY(log_check_reserved(log, "moecl_forward_params", params->reserved,
+                               BASE_COUNT(params->reserved)));
   MOECL_TRY(layer_check_tokens(layer->context, &layer->params, tokens));
   if (layer->missing > 0)
     return log_error(log, MOECL_ERROR_NOT_READY,

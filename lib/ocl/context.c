@@ -58,6 +58,8 @@ static moecl_status create_empty(const moecl_context_params *params, moecl_conte
   atomic_init(&context->references, 1);
   context->log = (moecl_log){params->log, params->log_user, &context->errors};
   *handle = context;
+  MOECL_TRY(log_check_reserved(&context->log, "moecl_context_params", params->reserved,
+                               BASE_COUNT(params->reserved)));
   MOECL_TRY(choose_cache_dir(params, &context->cache_dir));
   const char *kernel_dir =
       params->kernel_dir ? params->kernel_dir : environment("MOECL_KERNEL_DIR");

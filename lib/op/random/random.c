@@ -19,9 +19,19 @@ static float factor_of(const moecl_random_params *params) {
 }
 
 static bool params_are_valid(const moecl_random_params *params) {
-  return params && moecl_dtype_size(params->dtype) != 0 &&
+  return moecl_dtype_size(params->dtype) != 0 &&
          (params->distribution == MOECL_NORMAL || params->distribution == MOECL_UNIFORM) &&
          isfinite(params->scale) && params->first_index % 2 == 0;
+}
+
+/* `log` may be NULL. */
+static moecl_status check_params(const moecl_log *log, const moecl_random_params *params) {
+  if (!params || !params_are_valid(params))
+    return log_error(log, MOECL_ERROR_INVALID_ARGUMENT,
+                     "fill_random: dtype, distribution, a finite scale and an even first_index "
+                     "are required");
+  return log_check_reserved(log, "moecl_random_params", params->reserved,
+                            BASE_COUNT(params->reserved));
 }
 
 static moecl_status open_kernel(moecl_context *context, moecl_dtype dtype, const char *entry,
@@ -35,10 +45,7 @@ moecl_status moecl_fill_random(moecl_buffer *buffer, uint64_t offset, uint64_t c
                                const moecl_random_params *params) {
   if (!buffer) return MOECL_ERROR_INVALID_ARGUMENT;
   moecl_context *context = buffer->context;
-  if (!params_are_valid(params))
-    return log_error(&context->log, MOECL_ERROR_INVALID_ARGUMENT,
-                     "fill_random: dtype, distribution, a finite scale and an even first_index "
-                     "are required");
+  MOECL_TRY(check_params(&context->log, params));
   uint64_t room = buffer->bytes / moecl_dtype_size(params->dtype);
   if (offset > room || count > room - offset)
     return log_error(&context->log, MOECL_ERROR_INVALID_ARGUMENT,
@@ -68,7 +75,8 @@ static float host_value(const moecl_random_params *params, float factor, uint32_
 }
 
 moecl_status moecl_random_host(void *dst, uint64_t count, const moecl_random_params *params) {
-  if (!params_are_valid(params) || (!dst && count > 0)) return MOECL_ERROR_INVALID_ARGUMENT;
+  MOECL_TRY(check_params(NULL, params));
+  if (!dst && count > 0) return MOECL_ERROR_INVALID_ARGUMENT;
   const float factor = factor_of(params);
   const size_t size = moecl_dtype_size(params->dtype);
   const philox4x32_key_t key = {{(uint32_t)params->seed, (uint32_t)(params->seed >> 32)}};
@@ -106,6 +114,8 @@ static moecl_status check_skewed(const moecl_buffer *buffer, const moecl_skewed_
       !(params->noise <= 1))
     return log_error(log, MOECL_ERROR_INVALID_ARGUMENT,
                      "fill_skewed: a parameter is out of its documented range");
+  MOECL_TRY(log_check_reserved(log, "moecl_skewed_params", params->reserved,
+                               BASE_COUNT(params->reserved)));
   uint64_t elements, bytes;
   if (!base_mul((uint64_t)params->num_tokens, (uint64_t)params->hidden_size, &elements) ||
       !base_mul(elements, moecl_dtype_size(params->dtype), &bytes) || bytes > buffer->bytes)
