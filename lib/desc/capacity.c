@@ -22,6 +22,7 @@ int64_t desc_expert_capacity(const desc_dispatch *dispatch, int64_t num_tokens) 
 }
 
 int64_t moecl_expert_capacity(const moecl_layer_params *params, int64_t num_tokens) {
+  if (!params) return 0;
   const desc_dispatch dispatch = desc_dispatch_of(params);
   return desc_expert_capacity(&dispatch, num_tokens);
 }

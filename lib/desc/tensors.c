@@ -4,6 +4,7 @@
 #include "moecl/layer.h"
 
 int64_t moecl_layer_tensor_size(const moecl_layer_params *params, moecl_tensor tensor) {
+  if (!params) return 0;
   int64_t up_rows =
       params->intermediate_size * (moecl_activation_is_gated(params->activation) ? 2 : 1);
   switch (tensor) {
@@ -33,6 +34,7 @@ int64_t moecl_layer_tensor_items(const moecl_layer_params *params, moecl_tensor 
 }
 
 moecl_dtype moecl_layer_tensor_dtype(const moecl_layer_params *params, moecl_tensor tensor) {
+  if (!params) return MOECL_F32;
   switch (tensor) {
   case MOECL_SCORE_CORRECTION_BIAS: return MOECL_F32;
   case MOECL_GATE_UP_PROJ:

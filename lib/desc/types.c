@@ -113,6 +113,7 @@ static double widen(uint16_t value, format16 format) {
 }
 
 void moecl_to_double(moecl_dtype dtype, const void *src, size_t count, double *dst) {
+  if (!src || !dst) return;
   if (dtype == MOECL_F32) {
     const float *from = src;
     for (size_t i = 0; i < count; i++) dst[i] = from[i];
@@ -124,6 +125,7 @@ void moecl_to_double(moecl_dtype dtype, const void *src, size_t count, double *d
 }
 
 void moecl_from_double(moecl_dtype dtype, const double *src, size_t count, void *dst) {
+  if (!src || !dst) return;
   if (dtype == MOECL_F32) {
     float *to = dst;
     for (size_t i = 0; i < count; i++) to[i] = (float)src[i];

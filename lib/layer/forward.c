@@ -69,7 +69,9 @@ static moecl_status run(moecl_layer *layer, ocl_chain *chain, const moecl_forwar
 moecl_status moecl_layer_forward(moecl_layer *layer, const moecl_forward_params *params,
                                  moecl_event **event) {
   if (event) *event = NULL;
-  if (!layer || !params) return MOECL_ERROR_INVALID_ARGUMENT;
+  if (!layer) return MOECL_ERROR_INVALID_ARGUMENT;
+  if (!params)
+    return log_error(&layer->context->log, MOECL_ERROR_INVALID_ARGUMENT, "forward: params is NULL");
   layer_plan *built;
   MOECL_TRY(check_forward(layer, params));
   MOECL_TRY(layer_plan_for(layer, params->num_tokens, &built));
@@ -80,5 +82,6 @@ moecl_status moecl_layer_forward(moecl_layer *layer, const moecl_forward_params 
                      .num_waits = params->wait_count,
                      .observer = params->profile ? &params->profile->observer : NULL};
   if (params->num_tokens > 0) MOECL_TRY(run(layer, &chain, params, built));
-  return event ? ocl_chain_end(&chain, event) : MOECL_OK;
+  /* Without an event, too, what the caller enqueues next follows the forward. */
+  return event ? ocl_chain_end(&chain, event) : ocl_chain_order(&chain);
 }

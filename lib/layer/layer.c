@@ -9,7 +9,7 @@ moecl_status moecl_layer_create(moecl_context *context, const moecl_layer_params
                                 moecl_layer **out) {
   if (!out) return MOECL_ERROR_INVALID_ARGUMENT;
   *out = NULL;
-  if (!context || !params) return MOECL_ERROR_INVALID_ARGUMENT;
+  if (!context) return MOECL_ERROR_INVALID_ARGUMENT;
   return layer_make(context, params, false, out);
 }
 

@@ -31,7 +31,10 @@ static uint64_t largest_item(const moecl_layer_params *params) {
 }
 
 moecl_status moecl_layer_load(moecl_layer *layer, moecl_checkpoint *checkpoint, int64_t index) {
-  if (!layer || !checkpoint) return MOECL_ERROR_INVALID_ARGUMENT;
+  if (!layer) return MOECL_ERROR_INVALID_ARGUMENT;
+  if (!checkpoint)
+    return log_error(&layer->context->log, MOECL_ERROR_INVALID_ARGUMENT,
+                     "layer_load: checkpoint is NULL");
   moecl_checkpoint_layer stored;
   MOECL_TRY(moecl_checkpoint_get_layer(checkpoint, index, &stored));
   MOECL_TRY(check_same(layer, &stored.params, index));

@@ -70,7 +70,7 @@ moecl_status moecl_layer_memory(moecl_context *context, const moecl_layer_params
                                 int64_t num_tokens, moecl_memory *memory) {
   if (!memory) return MOECL_ERROR_INVALID_ARGUMENT;
   *memory = (moecl_memory){0};
-  if (!context || !params) return MOECL_ERROR_INVALID_ARGUMENT;
+  if (!context) return MOECL_ERROR_INVALID_ARGUMENT;
   moecl_layer *layer;
   MOECL_TRY(layer_make(context, params, true, &layer));
   const moecl_status status = layer_check_tokens(context, params, num_tokens);

@@ -115,10 +115,13 @@ static load measure_load(const int64_t *tokens, int64_t experts) {
 
 void moecl_routing_statistics_compute(const moecl_routing *routing,
                                       moecl_routing_statistics *statistics) {
+  if (!statistics) return;
   *statistics = (moecl_routing_statistics){.first_nonfinite_token = -1,
                                            .first_nonfinite_score_token = -1,
                                            .first_zero_weight_token = -1};
-  if (routing->num_tokens == 0) return;
+  if (!routing || routing->num_tokens == 0 || !routing->router_logits ||
+      !routing->tokens_per_expert || !routing->tokens_per_expert_after_capacity)
+    return;
   token_means(routing, statistics);
   count_choices(routing, statistics);
   const int64_t computed = routing->num_experts - routing->num_identity_experts;

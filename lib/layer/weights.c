@@ -43,12 +43,17 @@ static moecl_status pack(moecl_layer *layer, moecl_tensor tensor, int64_t first,
   }
 }
 
+static moecl_status no_source(const moecl_layer *layer) {
+  return log_error(&layer->context->log, MOECL_ERROR_INVALID_ARGUMENT, "set_weights: src is NULL");
+}
+
 moecl_status moecl_layer_set_weights_buffer(moecl_layer *layer, moecl_tensor tensor,
                                             int64_t first_expert, int64_t count,
                                             const moecl_buffer *src, uint64_t offset_bytes) {
-  if (!layer || !src) return MOECL_ERROR_INVALID_ARGUMENT;
+  if (!layer) return MOECL_ERROR_INVALID_ARGUMENT;
   uint64_t bytes = 0;
   MOECL_TRY(check_items(layer, tensor, first_expert, count, &bytes));
+  if (!src) return no_source(layer);
   if (offset_bytes % moecl_dtype_size(moecl_layer_tensor_dtype(&layer->params, tensor)) != 0 ||
       offset_bytes > moecl_buffer_size(src) || bytes > moecl_buffer_size(src) - offset_bytes)
     return log_error(&layer->context->log, MOECL_ERROR_INVALID_ARGUMENT,
@@ -68,9 +73,10 @@ moecl_status moecl_layer_set_weights_buffer(moecl_layer *layer, moecl_tensor ten
  * one expert twice. */
 moecl_status moecl_layer_set_weights(moecl_layer *layer, moecl_tensor tensor, int64_t first_expert,
                                      int64_t count, const void *src) {
-  if (!layer || !src) return MOECL_ERROR_INVALID_ARGUMENT;
+  if (!layer) return MOECL_ERROR_INVALID_ARGUMENT;
   uint64_t bytes = 0;
   MOECL_TRY(check_items(layer, tensor, first_expert, count, &bytes));
+  if (!src) return no_source(layer);
   if (count == 0) return MOECL_OK;
   const uint64_t one = bytes / (uint64_t)count;
   moecl_buffer *staging;

@@ -255,8 +255,9 @@ moecl_status moecl_safetensors_open(const char *path, moecl_log_fn log, void *lo
                                     moecl_safetensors **out) {
   if (!out) return MOECL_ERROR_INVALID_ARGUMENT;
   *out = NULL;
-  if (!path) return MOECL_ERROR_INVALID_ARGUMENT;
-  MOECL_TRY(create(path, &(moecl_log){log, log_user}, out));
+  const moecl_log told = {log, log_user};
+  if (!path) return log_error(&told, MOECL_ERROR_INVALID_ARGUMENT, "safetensors: no file is named");
+  MOECL_TRY(create(path, &told, out));
   const moecl_status status = read_mapped(*out);
   if (status != MOECL_OK) moecl_safetensors_destroy(out);
   return status;
@@ -345,7 +346,7 @@ bool moecl_safetensors_dtype(const moecl_safetensors_tensor *tensor, moecl_dtype
   static const char *const names[] = {"F32", "F16", "BF16"};
   for (int i = 0; tensor && i < MOECL_DTYPE_COUNT; i++)
     if (strcmp(names[i], tensor->dtype) == 0) {
-      *dtype = (moecl_dtype)i;
+      if (dtype) *dtype = (moecl_dtype)i;
       return true;
     }
   return false;

@@ -452,8 +452,10 @@ static moecl_status check_arguments(moecl_checkpoint *checkpoint, int64_t index,
 
 moecl_status moecl_checkpoint_read(moecl_checkpoint *checkpoint, int64_t index, moecl_tensor tensor,
                                    int64_t item, moecl_dtype dtype, void *values) {
-  if (!checkpoint || !values || (unsigned)dtype >= MOECL_DTYPE_COUNT)
-    return MOECL_ERROR_INVALID_ARGUMENT;
+  if (!checkpoint) return MOECL_ERROR_INVALID_ARGUMENT;
+  if (!values || (unsigned)dtype >= MOECL_DTYPE_COUNT)
+    return log_error(&checkpoint->log, MOECL_ERROR_INVALID_ARGUMENT,
+                     "%s: values is NULL, or dtype %d is none", checkpoint->folder, (int)dtype);
   MOECL_TRY(check_arguments(checkpoint, index, tensor, item));
   const model_layer *layer = &checkpoint->description.layers[index];
   const moecl_dtype to = tensor == MOECL_SCORE_CORRECTION_BIAS ? MOECL_F32 : dtype;

@@ -54,7 +54,9 @@ cl_mem moecl_buffer_cl(const moecl_buffer *buffer) { return buffer ? buffer->mem
 moecl_status moecl_buffer_wrap(moecl_context *context, cl_mem mem, moecl_buffer **buffer) {
   if (!buffer) return MOECL_ERROR_INVALID_ARGUMENT;
   *buffer = NULL;
-  if (!context || !mem) return MOECL_ERROR_INVALID_ARGUMENT;
+  if (!context) return MOECL_ERROR_INVALID_ARGUMENT;
+  if (!mem)
+    return log_error(&context->log, MOECL_ERROR_INVALID_ARGUMENT, "the cl_mem to wrap is NULL");
   size_t bytes = 0;
   cl_context owner = NULL;
   MOECL_TRY(ocl_check(context, clGetMemObjectInfo(mem, CL_MEM_SIZE, sizeof bytes, &bytes, NULL),
@@ -174,7 +176,8 @@ moecl_status moecl_buffer_read_wait(const moecl_buffer *buffer, uint64_t offset_
                                     uint64_t bytes, void *dst) {
   MOECL_TRY(check_range(buffer, offset_bytes, bytes, "read"));
   if (bytes == 0) return MOECL_OK;
-  if (!dst) return MOECL_ERROR_INVALID_ARGUMENT;
+  if (!dst)
+    return log_error(&buffer->context->log, MOECL_ERROR_INVALID_ARGUMENT, "read: dst is NULL");
   MOECL_TRY(ocl_keep_order(buffer->context));
   return ocl_check(buffer->context,
                    clEnqueueReadBuffer(buffer->context->queue, buffer->mem, CL_TRUE,
@@ -186,7 +189,8 @@ moecl_status moecl_buffer_write_wait(moecl_buffer *buffer, uint64_t offset_bytes
                                      const void *src) {
   MOECL_TRY(check_range(buffer, offset_bytes, bytes, "write"));
   if (bytes == 0) return MOECL_OK;
-  if (!src) return MOECL_ERROR_INVALID_ARGUMENT;
+  if (!src)
+    return log_error(&buffer->context->log, MOECL_ERROR_INVALID_ARGUMENT, "write: src is NULL");
   MOECL_TRY(ocl_keep_order(buffer->context));
   return ocl_check(buffer->context,
                    clEnqueueWriteBuffer(buffer->context->queue, buffer->mem, CL_TRUE,

@@ -239,6 +239,9 @@ static void find_place(moecl_context *context) {
 
 static moecl_status adopt(moecl_context *context, cl_context cl, cl_device_id device,
                           cl_command_queue queue) {
+  if (!cl || !device)
+    return log_error(&context->log, MOECL_ERROR_INVALID_ARGUMENT,
+                     "the OpenCL context or the device is NULL");
   MOECL_TRY(check_device(context, cl, device));
   if (queue) MOECL_TRY(check_queue(context, queue, cl, device));
   MOECL_TRY(ocl_check(context, clRetainContext(cl), "clRetainContext"));
@@ -262,7 +265,6 @@ moecl_status moecl_context_create_from_cl(cl_context cl, cl_device_id device,
   static const moecl_context_params defaults = {0};
   if (!context) return MOECL_ERROR_INVALID_ARGUMENT;
   *context = NULL;
-  if (!cl || !device) return MOECL_ERROR_INVALID_ARGUMENT;
   moecl_context *made = NULL;
   moecl_status status = create_empty(params ? params : &defaults, &made);
   if (status == MOECL_OK) status = adopt(made, cl, device, queue);
@@ -280,6 +282,7 @@ cl_command_queue moecl_context_cl_queue(const moecl_context *context) {
 }
 
 size_t moecl_context_take_errors(moecl_context *context, char *text, size_t size) {
+  if (!text) size = 0;
   if (size) *text = '\0';
   if (!context) return 0;
   log_errors *errors = &context->errors;

@@ -40,7 +40,9 @@ static moecl_status follow(const ocl_chain *chain, moecl_event *event) {
 moecl_status moecl_event_wrap(moecl_context *context, cl_event cl, moecl_event **event) {
   if (!event) return MOECL_ERROR_INVALID_ARGUMENT;
   *event = NULL;
-  if (!context || !cl) return MOECL_ERROR_INVALID_ARGUMENT;
+  if (!context) return MOECL_ERROR_INVALID_ARGUMENT;
+  if (!cl)
+    return log_error(&context->log, MOECL_ERROR_INVALID_ARGUMENT, "the cl_event to wrap is NULL");
   MOECL_TRY(ocl_check(context, clRetainEvent(cl), "clRetainEvent"));
   moecl_status status = make(context, cl, event);
   if (status != MOECL_OK) clReleaseEvent(cl);
@@ -73,7 +75,10 @@ cl_event moecl_event_cl(const moecl_event *event) { return event ? event->cl : N
 static moecl_status collect(const ocl_chain *chain, cl_event **list) {
   *list = NULL;
   if (chain->num_waits == 0) return MOECL_OK;
-  if (!chain->waits || chain->num_waits > UINT32_MAX) return MOECL_ERROR_INVALID_ARGUMENT;
+  if (!chain->waits || chain->num_waits > UINT32_MAX)
+    return log_error(&chain->context->log, MOECL_ERROR_INVALID_ARGUMENT,
+                     "the wait list is NULL, or its count of %llu is too large",
+                     (unsigned long long)chain->num_waits);
   cl_event *events = calloc(chain->num_waits, sizeof *events);
   if (!events) return MOECL_ERROR_OUT_OF_HOST_MEMORY;
   for (size_t i = 0; i < chain->num_waits; i++) {

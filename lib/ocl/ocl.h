@@ -159,6 +159,9 @@ moecl_status ocl_keep_order(moecl_context *context);
 /* Hands an event to the chain's observer and releases it. NULL is allowed. */
 moecl_status ocl_chain_record(const ocl_chain *chain, cl_event event);
 
+/* What is enqueued next in the chain's queue follows everything before and, where no
+ * launch has taken it yet, the chain's wait list. */
+moecl_status ocl_chain_order(ocl_chain *chain);
 /* An event that completes with everything the chain enqueued so far. */
 moecl_status ocl_chain_end(ocl_chain *chain, moecl_event **event);
 

@@ -76,6 +76,7 @@ static bool are_valid(const desc_dispatch *dispatch, bool limited, const int32_t
 
 double moecl_reference_priority(const double *logits, int64_t num_experts) {
   double most = -INFINITY, sum = 0;
+  if (!logits) return 0;
   for (int64_t e = 0; e < num_experts; e++) {
     if (!isfinite((float)logits[e])) return 0;
     most = fmax(most, logits[e]);
@@ -128,6 +129,7 @@ void ref_kept_weights(const desc_dispatch *dispatch, const float *topk_weights, 
 /* ---- the same of a layer's parameters ---- */
 
 bool moecl_reference_is_identity(const moecl_layer_params *params, int64_t expert) {
+  if (!params) return false;
   const desc_dispatch dispatch = desc_dispatch_of(params);
   return is_identity(&dispatch, expert);
 }
@@ -135,12 +137,15 @@ bool moecl_reference_is_identity(const moecl_layer_params *params, int64_t exper
 moecl_status moecl_reference_capacity(const moecl_layer_params *params, int64_t num_tokens,
                                       const int32_t *topk_ids, const float *topk_weights,
                                       const float *token_priority, uint8_t *kept) {
+  if (!params || (num_tokens > 0 && (!topk_ids || !topk_weights || !kept)))
+    return MOECL_ERROR_INVALID_ARGUMENT;
   const desc_dispatch dispatch = desc_dispatch_of(params);
   return ref_capacity(&dispatch, num_tokens, topk_ids, topk_weights, token_priority, kept);
 }
 
 void moecl_reference_kept_weights(const moecl_layer_params *params, const float *topk_weights,
                                   const uint8_t *kept, double *weights) {
+  if (!params || !topk_weights || !kept || !weights) return;
   const desc_dispatch dispatch = desc_dispatch_of(params);
   ref_kept_weights(&dispatch, topk_weights, kept, weights);
 }

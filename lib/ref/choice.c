@@ -210,6 +210,7 @@ double ref_weight_floor(const desc_rule *rule) {
 }
 
 double moecl_reference_weight_floor(const moecl_layer_params *params) {
+  if (!params) return 0;
   const desc_rule rule = desc_rule_of(params);
   return ref_weight_floor(&rule);
 }
@@ -239,6 +240,7 @@ double ref_topk(const desc_rule *rule, const double *logits, const double *corre
 double moecl_reference_topk(const moecl_layer_params *params, const double *logits,
                             const double *correction_bias, uint64_t seed, int64_t token,
                             int32_t *ids, double *weights, double *scores) {
+  if (!params || !logits || !ids || !weights) return 0;
   const desc_rule rule = desc_rule_of(params);
   return ref_topk(&rule, logits, correction_bias, seed, token, ids, weights, scores);
 }

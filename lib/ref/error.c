@@ -20,6 +20,7 @@ double moecl_relative_error_floor(moecl_dtype dtype) {
 
 double moecl_relative_error_above(const double *a, const double *b, size_t count, double floor) {
   double scale = 0, difference = 0, norm = 0;
+  if (count > 0 && (!a || !b)) return INFINITY;
   for (size_t i = 0; i < count; i++)
     if (!widen(a[i], &scale) || !widen(b[i], &scale)) return INFINITY;
   if (scale == 0) return 0;

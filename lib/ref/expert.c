@@ -124,6 +124,7 @@ static moecl_status run(work *work, int threads) {
 moecl_status moecl_reference_expert(const moecl_layer_params *params, const double *hidden,
                                     const double *gate_up, const double *gate_up_bias,
                                     const double *down, const double *down_bias, double *output) {
+  if (!params || !hidden || !gate_up || !down || !output) return MOECL_ERROR_INVALID_ARGUMENT;
   work work = {.params = params,
                .gate_up = {.values = gate_up, .bias = gate_up_bias},
                .down = {.values = down, .bias = down_bias},
@@ -139,6 +140,7 @@ moecl_status moecl_reference_expert_tokens(const moecl_layer_params *params, int
                                            const void *down_bias, int threads, double *output) {
   if (num_tokens < 0 || threads < 0) return MOECL_ERROR_INVALID_ARGUMENT;
   if (num_tokens == 0) return MOECL_OK;
+  if (!params || !hidden || !gate_up || !down || !output) return MOECL_ERROR_INVALID_ARGUMENT;
   const moecl_dtype stored = moecl_layer_tensor_dtype(params, MOECL_GATE_UP_PROJ);
   work work = {.params = params,
                .gate_up = {gate_up, gate_up_bias, true, stored, 0},
@@ -155,6 +157,7 @@ moecl_status moecl_reference_intermediate_tokens(const moecl_layer_params *param
                                                  int threads, double *intermediate) {
   if (num_tokens < 0 || threads < 0) return MOECL_ERROR_INVALID_ARGUMENT;
   if (num_tokens == 0) return MOECL_OK;
+  if (!params || !hidden || !gate_up || !intermediate) return MOECL_ERROR_INVALID_ARGUMENT;
   work work = {.params = params,
                .gate_up = {gate_up, gate_up_bias, true,
                            moecl_layer_tensor_dtype(params, MOECL_GATE_UP_PROJ),
@@ -172,6 +175,7 @@ moecl_status moecl_reference_intermediate_tokens(const moecl_layer_params *param
 }
 
 moecl_layer_params moecl_reference_shared(const moecl_layer_params *params) {
+  if (!params) return (moecl_layer_params){0};
   moecl_layer_params shared = *params;
   shared.num_experts = shared.top_k = 1;
   shared.intermediate_size = params->shared_intermediate_size;
@@ -182,6 +186,7 @@ moecl_layer_params moecl_reference_shared(const moecl_layer_params *params) {
 
 double moecl_reference_shared_weight(const moecl_layer_params *params, const double *hidden,
                                      const double *gate) {
+  if (!params || (gate && !hidden)) return 0;
   const double factor = params->shared_scaling_factor > 0 ? params->shared_scaling_factor : 1;
   return gate ? factor / (1 + exp(-dot(hidden, gate, params->hidden_size))) : factor;
 }

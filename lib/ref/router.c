@@ -49,6 +49,7 @@ void moecl_reference_logits(const moecl_layer_params *params, const double *hidd
                             const double *weight, const double *bias, uint64_t seed, int64_t token,
                             double *logits) {
   enum { PART = 512 }; /* elements at a time, so that each jitter factor is drawn once */
+  if (!params || !hidden || !weight || !logits) return;
   double input[PART];
   const int64_t experts = params->num_experts, width = params->hidden_size;
   for (int64_t e = 0; e < experts; e++) logits[e] = bias ? bias[e] : 0;
@@ -65,6 +66,7 @@ void moecl_reference_logits(const moecl_layer_params *params, const double *hidd
 
 void moecl_reference_add_noise(const moecl_layer_params *params, const double *noise_logits,
                                uint64_t seed, int64_t token, double *logits) {
+  if (!params || !noise_logits || !logits) return;
   for (int64_t e = 0; e < params->num_experts; e++) {
     const double x = noise_logits[e], softplus = fmax(x, 0) + log1p(exp(-fabs(x)));
     logits[e] += moecl_reference_noise(seed, (uint64_t)token, (uint32_t)e) * softplus;
