@@ -4,6 +4,30 @@
 #include "layer/layer.h"
 #include "plan/profile.h"
 
+static moecl_status check_buffer(const moecl_layer *layer, const moecl_buffer *buffer,
+                                 const char *name, uint64_t bytes) {
+  if (!buffer || moecl_buffer_size(buffer) < bytes)
+    return log_error(&layer->context->log, MOECL_ERROR_INVALID_ARGUMENT, "%s must hold %llu bytes",
+                     name, (unsigned long long)bytes);
+  return ocl_check_owner(layer->context, buffer->context, name);
+}
+
+/* Whatever a forward writes is apart from all else. */
+static moecl_status check_apart(const moecl_layer *layer, const moecl_forward_params *params) {
+  const struct {
+    const moecl_buffer *a, *b;
+    const char *names;
+  } pairs[] = {{params->output, params->hidden_states, "output and hidden_states"},
+               {params->workspace, params->hidden_states, "workspace and hidden_states"},
+               {params->workspace, params->output, "workspace and output"}};
+  for (size_t i = 0; i < BASE_COUNT(pairs); i++)
+    if (ocl_buffers_overlap(pairs[i].a, pairs[i].b))
+      return log_error(&layer->context->log, MOECL_ERROR_INVALID_ARGUMENT,
+                       "forward: %s overlap, expected buffers that share no memory",
+                       pairs[i].names);
+  return MOECL_OK;
+}
+
 static moecl_status check_forward(moecl_layer *layer, const moecl_forward_params *params) {
   const moecl_log *log = &layer->context->log;
   const int64_t tokens = params->num_tokens;
@@ -14,16 +38,16 @@ static moecl_status check_forward(moecl_layer *layer, const moecl_forward_params
     return log_error(log, MOECL_ERROR_NOT_READY,
                      "forward: %lld of the layer's weight items were not set",
                      (long long)layer->missing);
+  if (params->profile)
+    MOECL_TRY(ocl_check_owner(layer->context, params->profile->context, "forward: the profile"));
+  if (params->workspace)
+    MOECL_TRY(ocl_check_owner(layer->context, params->workspace->context, "forward: workspace"));
   if (tokens == 0) return MOECL_OK;
   const uint64_t bytes =
       desc_format_bytes(layer->stored, (uint64_t)tokens, (uint64_t)layer->params.hidden_size);
-  if (!params->hidden_states || moecl_buffer_size(params->hidden_states) < bytes)
-    return log_error(log, MOECL_ERROR_INVALID_ARGUMENT,
-                     "forward: hidden_states must hold %llu bytes", (unsigned long long)bytes);
-  if (!params->output || moecl_buffer_size(params->output) < bytes)
-    return log_error(log, MOECL_ERROR_INVALID_ARGUMENT, "forward: output must hold %llu bytes",
-                     (unsigned long long)bytes);
-  return MOECL_OK;
+  MOECL_TRY(check_buffer(layer, params->hidden_states, "forward: hidden_states", bytes));
+  MOECL_TRY(check_buffer(layer, params->output, "forward: output", bytes));
+  return check_apart(layer, params);
 }
 
 /* Cuts `buffer` into the plan's blocks, unless it already is so. */

@@ -54,6 +54,7 @@ moecl_status moecl_layer_set_weights_buffer(moecl_layer *layer, moecl_tensor ten
   uint64_t bytes = 0;
   MOECL_TRY(check_items(layer, tensor, first_expert, count, &bytes));
   if (!src) return no_source(layer);
+  MOECL_TRY(ocl_check_owner(layer->context, src->context, "set_weights: src"));
   if (offset_bytes % moecl_dtype_size(moecl_layer_tensor_dtype(&layer->params, tensor)) != 0 ||
       offset_bytes > moecl_buffer_size(src) || bytes > moecl_buffer_size(src) - offset_bytes)
     return log_error(&layer->context->log, MOECL_ERROR_INVALID_ARGUMENT,

@@ -7,7 +7,8 @@ static moecl_status make(moecl_context *context, cl_mem mem, uint64_t bytes,
                          moecl_buffer **buffer) {
   moecl_buffer *made = malloc(sizeof *made);
   if (!made) return MOECL_ERROR_OUT_OF_HOST_MEMORY;
-  *made = (moecl_buffer){ocl_context_retain(context), mem, bytes, NULL};
+  *made = (moecl_buffer){
+      .context = ocl_context_retain(context), .mem = mem, .bytes = bytes, .root = mem};
   *buffer = made;
   return MOECL_OK;
 }
@@ -51,6 +52,24 @@ void moecl_buffer_destroy(moecl_buffer **buffer) {
 uint64_t moecl_buffer_size(const moecl_buffer *buffer) { return buffer ? buffer->bytes : 0; }
 cl_mem moecl_buffer_cl(const moecl_buffer *buffer) { return buffer ? buffer->mem : NULL; }
 
+/* OpenCL has no sub-buffers of sub-buffers: a view of a view (or of a wrapped
+ * sub-buffer) is cut from the memory below. */
+static moecl_status find_root(moecl_buffer *buffer) {
+  cl_mem below = NULL;
+  size_t origin = 0;
+  MOECL_TRY(ocl_check(
+      buffer->context,
+      clGetMemObjectInfo(buffer->mem, CL_MEM_ASSOCIATED_MEMOBJECT, sizeof below, &below, NULL),
+      "clGetMemObjectInfo"));
+  if (!below) return MOECL_OK;
+  MOECL_TRY(ocl_check(buffer->context,
+                      clGetMemObjectInfo(buffer->mem, CL_MEM_OFFSET, sizeof origin, &origin, NULL),
+                      "clGetMemObjectInfo"));
+  buffer->root = below;
+  buffer->origin = origin;
+  return MOECL_OK;
+}
+
 moecl_status moecl_buffer_wrap(moecl_context *context, cl_mem mem, moecl_buffer **buffer) {
   if (!buffer) return MOECL_ERROR_INVALID_ARGUMENT;
   *buffer = NULL;
@@ -68,8 +87,18 @@ moecl_status moecl_buffer_wrap(moecl_context *context, cl_mem mem, moecl_buffer 
                      "the cl_mem to wrap belongs to another OpenCL context");
   MOECL_TRY(ocl_check(context, clRetainMemObject(mem), "clRetainMemObject"));
   moecl_status status = make(context, mem, bytes, buffer);
-  if (status != MOECL_OK) clReleaseMemObject(mem);
+  if (status != MOECL_OK) {
+    clReleaseMemObject(mem);
+    return status;
+  }
+  status = find_root(*buffer);
+  if (status != MOECL_OK) moecl_buffer_destroy(buffer);
   return status;
+}
+
+bool ocl_buffers_overlap(const moecl_buffer *a, const moecl_buffer *b) {
+  if (!a || !b || a->root != b->root || a->bytes == 0 || b->bytes == 0) return false;
+  return a->origin < b->origin + b->bytes && b->origin < a->origin + a->bytes;
 }
 
 /* offset + bytes within size, without overflow. */
@@ -87,23 +116,6 @@ static moecl_status check_range(const moecl_buffer *buffer, uint64_t offset, uin
                    (unsigned long long)buffer->bytes);
 }
 
-/* OpenCL has no sub-buffers of sub-buffers: a view of a view (or of a wrapped
- * sub-buffer) is cut from the memory below. */
-static moecl_status find_root(const moecl_buffer *parent, cl_mem *root, size_t *origin) {
-  cl_mem below = NULL;
-  *root = parent->mem;
-  *origin = 0;
-  MOECL_TRY(ocl_check(
-      parent->context,
-      clGetMemObjectInfo(parent->mem, CL_MEM_ASSOCIATED_MEMOBJECT, sizeof below, &below, NULL),
-      "clGetMemObjectInfo"));
-  if (!below) return MOECL_OK;
-  *root = below;
-  return ocl_check(parent->context,
-                   clGetMemObjectInfo(parent->mem, CL_MEM_OFFSET, sizeof *origin, origin, NULL),
-                   "clGetMemObjectInfo");
-}
-
 moecl_status ocl_buffer_view(const moecl_buffer *parent, uint64_t offset, uint64_t bytes,
                              moecl_buffer **view) {
   *view = NULL;
@@ -114,16 +126,18 @@ moecl_status ocl_buffer_view(const moecl_buffer *parent, uint64_t offset, uint64
                      "view: offset %llu is not a multiple of the device's %llu",
                      (unsigned long long)offset, (unsigned long long)context->address_align);
   if (bytes == 0) return moecl_buffer_create(context, 0, view); /* no empty sub-buffers */
-  cl_mem root;
-  size_t origin;
-  MOECL_TRY(find_root(parent, &root, &origin));
-  cl_buffer_region region = {origin + (size_t)offset, (size_t)bytes};
+  cl_buffer_region region = {(size_t)(parent->origin + offset), (size_t)bytes};
   cl_int code;
-  cl_mem mem = clCreateSubBuffer(root, 0, CL_BUFFER_CREATE_TYPE_REGION, &region, &code);
+  cl_mem mem = clCreateSubBuffer(parent->root, 0, CL_BUFFER_CREATE_TYPE_REGION, &region, &code);
   MOECL_TRY(ocl_check(context, code, "clCreateSubBuffer"));
   moecl_status status = make(context, mem, bytes, view);
-  if (status != MOECL_OK) clReleaseMemObject(mem);
-  return status;
+  if (status != MOECL_OK) {
+    clReleaseMemObject(mem);
+    return status;
+  }
+  (*view)->root = parent->root;
+  (*view)->origin = parent->origin + offset;
+  return MOECL_OK;
 }
 
 void ocl_views_release(ocl_views *views) {

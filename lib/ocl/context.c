@@ -13,6 +13,15 @@ moecl_context *ocl_context_retain(moecl_context *context) {
   return context;
 }
 
+moecl_status ocl_check_owner(const moecl_context *context, const moecl_context *owner,
+                             const char *what) {
+  if (owner == context) return MOECL_OK;
+  return log_error(&context->log, MOECL_ERROR_INVALID_ARGUMENT,
+                   "%s belongs to another context. Where both have the same cl_context, wrap the "
+                   "cl_mem or cl_event in this one (moecl/opencl.h)",
+                   what);
+}
+
 void moecl_context_destroy(moecl_context **handle) {
   if (!handle || !*handle) return;
   moecl_context *context = *handle;

@@ -43,6 +43,12 @@ moecl_status moecl_event_wrap(moecl_context *context, cl_event cl, moecl_event *
   if (!context) return MOECL_ERROR_INVALID_ARGUMENT;
   if (!cl)
     return log_error(&context->log, MOECL_ERROR_INVALID_ARGUMENT, "the cl_event to wrap is NULL");
+  cl_context owner = NULL;
+  MOECL_TRY(ocl_check(context, clGetEventInfo(cl, CL_EVENT_CONTEXT, sizeof owner, &owner, NULL),
+                      "clGetEventInfo"));
+  if (owner != context->cl)
+    return log_error(&context->log, MOECL_ERROR_INVALID_ARGUMENT,
+                     "the cl_event to wrap belongs to another OpenCL context");
   MOECL_TRY(ocl_check(context, clRetainEvent(cl), "clRetainEvent"));
   moecl_status status = make(context, cl, event);
   if (status != MOECL_OK) clReleaseEvent(cl);
@@ -70,8 +76,18 @@ void moecl_event_destroy(moecl_event **event) {
 
 cl_event moecl_event_cl(const moecl_event *event) { return event ? event->cl : NULL; }
 
-/* The events of a chain's wait list, none of which has failed; *list is NULL where
- * there are none, and otherwise the caller's to free. */
+/* An event of the chain's wait list: there, of this context, and it has not failed. */
+static moecl_status check_waited(const ocl_chain *chain, size_t i) {
+  const moecl_event *event = chain->waits[i];
+  if (!event)
+    return log_error(&chain->context->log, MOECL_ERROR_INVALID_ARGUMENT,
+                     "event %llu of the wait list is NULL", (unsigned long long)i);
+  MOECL_TRY(ocl_check_owner(chain->context, event->context, "an event of the wait list"));
+  return check_outcome(chain->context, event->cl, i, "the wait list");
+}
+
+/* The events of a chain's wait list; *list is NULL where there are none, and otherwise the
+ * caller's to free. */
 static moecl_status collect(const ocl_chain *chain, cl_event **list) {
   *list = NULL;
   if (chain->num_waits == 0) return MOECL_OK;
@@ -82,17 +98,12 @@ static moecl_status collect(const ocl_chain *chain, cl_event **list) {
   cl_event *events = calloc(chain->num_waits, sizeof *events);
   if (!events) return MOECL_ERROR_OUT_OF_HOST_MEMORY;
   for (size_t i = 0; i < chain->num_waits; i++) {
-    if (!chain->waits[i]) {
-      free(events);
-      return log_error(&chain->context->log, MOECL_ERROR_INVALID_ARGUMENT,
-                       "event %llu of the wait list is NULL", (unsigned long long)i);
-    }
-    events[i] = chain->waits[i]->cl;
-    const moecl_status status = check_outcome(chain->context, events[i], i, "the wait list");
+    const moecl_status status = check_waited(chain, i);
     if (status != MOECL_OK) {
       free(events);
       return status;
     }
+    events[i] = chain->waits[i]->cl;
   }
   *list = events;
   return MOECL_OK;

@@ -31,6 +31,8 @@ struct moecl_buffer {
   cl_mem mem;
   uint64_t bytes;
   struct ocl_views *views; /* the one set of views cut from it; NULL: none */
+  cl_mem root;             /* the memory it is a part of, or `mem` */
+  uint64_t origin;         /* where in it, in bytes */
 };
 
 struct moecl_event {
@@ -41,6 +43,13 @@ struct moecl_event {
 };
 
 moecl_context *ocl_context_retain(moecl_context *context);
+
+/* Refuses what a caller hands to `context` and belongs to another one; `what` is its name
+ * in the message. */
+moecl_status ocl_check_owner(const moecl_context *context, const moecl_context *owner,
+                             const char *what);
+/* Do two buffers share bytes, as far as OpenCL tells? NULL shares none. */
+bool ocl_buffers_overlap(const moecl_buffer *a, const moecl_buffer *b);
 
 /* Converts an OpenCL return code at the one boundary: CL_SUCCESS to MOECL_OK,
  * anything else logged as "<call> failed: CL_OUT_OF_RESOURCES (-5)" and
