@@ -74,7 +74,4 @@ void ocl_device_query(cl_device_id device, moecl_device_info *info);
 /* Is the extension, a whole word, among the device's? */
 bool ocl_device_has(cl_device_id device, const char *extension);
 
-/* ocl_keep_order for a chain, whose wait list it enqueues and clears. */
-moecl_status ocl_chain_order(ocl_chain *chain);
-
 #endif
