@@ -1,7 +1,7 @@
 #!/usr/bin/env bash
 # SPDX-License-Identifier: MIT
-# Installs the build into a scratch prefix and builds and runs embed.c against
-# that installation, through pkg-config alone: what an embedder does.
+# Installs the build into a scratch prefix, and builds and runs embed.c, the README's program
+# and examples/ against that installation, through pkg-config alone: what an embedder does.
 # usage: embed.sh BUILD_DIR SOURCE_ROOT
 set -euo pipefail
 build=$1 root=$2
@@ -30,6 +30,18 @@ embed "$root/test/api/embed.c"
 awk '/^```c$/ { inside = 1; next } inside && /^```$/ { exit } inside' "$root/README.md" >"$prefix/readme.c"
 grep -q '^int main' "$prefix/readme.c" || { echo "README.md has no whole program"; exit 1; }
 embed "$prefix/readme.c"
+
+# And the examples, which are of the same layer and say the same of its first token.
+for example in forward own_opencl; do embed "$root/examples/$example.c" | tee "$prefix/$example.out"; done
+LD_LIBRARY_PATH=$libdir python3 "$root/examples/ctypes_forward.py" | tee "$prefix/ctypes_forward.out"
+[[ $(cat "$prefix"/*.out | grep -c '^token 0: experts ') == 3 ]]
+[[ $(cat "$prefix"/*.out | grep '^token 0:' | sort -u | wc -l) == 1 ]] ||
+  { echo "the examples differ in their answers"; exit 1; }
+# What goes wrong is said.
+if LD_LIBRARY_PATH=$libdir MOECL_DEVICE=99:99 python3 "$root/examples/ctypes_forward.py" 2>"$prefix/err"; then
+  echo "ctypes_forward.py ran on a device that is not there"; exit 1
+fi
+grep -q 'moecl_context_create: no OpenCL device' "$prefix/err"
 
 # The installed moectl runs from there too, without the build folder's help.
 moectl=$(find "$prefix/dest" -name moectl -path '*/bin/*' -type f)
