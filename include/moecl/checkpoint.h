@@ -36,18 +36,19 @@ typedef struct moecl_checkpoint_layer {
  * shards outside the folder, is refused likewise, with MOECL_ERROR_IO, by the first
  * call that looks for a tensor.
  * `log` (may be NULL) and `log_user` receive the message, now and from later
- * calls with this checkpoint.
+ * calls with this checkpoint, until it is destroyed. `folder` is copied.
  * Errors: MOECL_ERROR_IO, MOECL_ERROR_UNSUPPORTED (an unknown family, or a rule
  * that layers don't have), MOECL_ERROR_INVALID_ARGUMENT,
  * MOECL_ERROR_OUT_OF_HOST_MEMORY. Thread-safe. */
 MOECL_API moecl_status moecl_checkpoint_open(const char *folder, moecl_log_fn log, void *log_user,
                                              moecl_checkpoint **checkpoint);
-/* Layers that were made from it keep their own copies. */
+/* Unmaps its files. Layers that were made from it keep their own copies. */
 MOECL_API void moecl_checkpoint_destroy(moecl_checkpoint **checkpoint);
 
 /* From here on one thread at a time uses a checkpoint. Strings and tensors are
  * its own and valid until it is destroyed. */
 
+/* The family's name: "mixtral". */
 MOECL_API const char *moecl_checkpoint_family(const moecl_checkpoint *checkpoint);
 /* As config.json has it. */
 MOECL_API const char *moecl_checkpoint_model_type(const moecl_checkpoint *checkpoint);
@@ -97,7 +98,8 @@ MOECL_API moecl_status moecl_checkpoint_find(moecl_checkpoint *checkpoint, const
 
 /* Reads item `item` (an expert; 0 for tensors that are not per expert) of a
  * layer's tensor in the canonical layout of moecl_tensor, converted to `dtype`:
- * moecl_layer_tensor_size elements; MOECL_SCORE_CORRECTION_BIAS is always fp32.
+ * moecl_layer_tensor_size elements of host memory; MOECL_SCORE_CORRECTION_BIAS is always
+ * fp32. On failure `values` is undefined.
  * What a family multiplies by and layers don't is in its weights, multiplied in double and
  * rounded once with them (Gemma 4): the router's, so that it may read what the experts
  * read, and down_proj, see below.

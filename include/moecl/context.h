@@ -12,7 +12,8 @@ extern "C" {
 typedef struct moecl_context moecl_context;
 
 /* The completion of enqueued work. Created by calls that enqueue; the caller
- * owns it and destroys it, before or after it completes. */
+ * owns it and destroys it, before or after it completes. It serves wait lists of its own
+ * context. */
 typedef struct moecl_event moecl_event;
 
 typedef enum moecl_log_level {
@@ -23,7 +24,8 @@ typedef enum moecl_log_level {
 } moecl_log_level;
 
 /* Called from the thread that calls the library; `message` is one or more
- * lines without a final newline, valid during the call only. */
+ * lines without a final newline, valid during the call only. It must not call the library
+ * on the context that logs, or on its objects. */
 typedef void (*moecl_log_fn)(void *user, moecl_log_level level, const char *message);
 
 typedef struct moecl_context_params {
@@ -43,20 +45,24 @@ typedef struct moecl_context_params {
   uint64_t reserved[8];   /* zeros: see moecl.h */
 } moecl_context_params;
 
-/* Opens a device. `params` may be NULL. The strings are copied.
+/* Opens a device, with a queue of its own, in order and with profiling. `params` may be
+ * NULL: all defaults. The strings are copied; `log` and `log_user` have to serve until the
+ * context and all its objects are destroyed.
  * Errors: MOECL_ERROR_NO_DEVICE (the log lists what was found),
  * MOECL_ERROR_DEVICE, MOECL_ERROR_IO (kernel_dir is no folder),
+ * MOECL_ERROR_INVALID_ARGUMENT (`reserved` is not zeros),
  * MOECL_ERROR_OUT_OF_HOST_MEMORY. Thread-safe (it reads the
  * environment, which nobody may change meanwhile). */
 MOECL_API moecl_status moecl_context_create(const moecl_context_params *params,
                                             moecl_context **context);
 
-/* Drops the caller's hold. Buffers, layers and events created from the context
- * keep it alive until they are destroyed. Thread: the context's. */
+/* Drops the caller's hold. Buffers, layers, events and profiles created from the context
+ * keep it alive until they are destroyed. Does not wait: enqueued work still runs, though
+ * on a queue of the context's own nobody can wait for it then. Thread: the context's. */
 MOECL_API void moecl_context_destroy(moecl_context **context);
 
-/* The opened device, its probed capabilities included. Valid while the
- * context lives. Thread-safe. */
+/* The opened device, its probed capabilities included. Belongs to the context and is valid
+ * while that lives. NULL for NULL. Thread-safe. */
 MOECL_API const moecl_device_info *moecl_context_device(const moecl_context *context);
 
 /* The folder that kernel sources are read from; NULL: they are the embedded
@@ -77,18 +83,19 @@ MOECL_API moecl_status moecl_context_kernel_hash(const moecl_context *context, c
  * failing OpenCL call is there by name and code: "clCreateBuffer failed:
  * CL_MEM_OBJECT_ALLOCATION_FAILURE (-4)". Asked behind each call that fails, it tells
  * why that one did. Writes it to `text`, cut off after `size` - 1 bytes, and a NUL (`text` may be
- * NULL where `size` is 0), forgets it, and returns how long it was without the NUL; 0:
+ * NULL), forgets it, and returns how long it was without the NUL; 0:
  * nothing, or no context. Thread: the context's. */
 MOECL_API size_t moecl_context_take_errors(moecl_context *context, char *text, size_t size);
 
-/* Waits until everything enqueued on the context's queue is done.
+/* Waits until everything enqueued on the context's queue is done, a program's own commands
+ * on it included. MOECL_ERROR_DEVICE if the driver says that it failed.
  * Thread: the context's. */
 MOECL_API moecl_status moecl_context_finish_wait(moecl_context *context);
 
-/* Waits for the event. MOECL_ERROR_DEVICE if the work failed.
- * Thread: the context's. */
+/* Waits for the event, which may be waited for again. MOECL_ERROR_DEVICE if the work, or an
+ * event of its wait list, failed. Thread: the context's. */
 MOECL_API moecl_status moecl_event_wait(moecl_event *event);
-/* Thread: the context's. */
+/* Does not wait, and leaves the work as it is. Thread: the context's. */
 MOECL_API void moecl_event_destroy(moecl_event **event);
 
 #ifdef __cplusplus

@@ -56,7 +56,9 @@ typedef struct moecl_device_info {
 /* Lists every platform's devices, in the ICD loader's order.
  * On success *devices is an array of *count entries that the caller releases
  * with moecl_devices_destroy; with no platform at all *count is 0 and the
- * status MOECL_OK. Thread-safe. */
+ * status MOECL_OK. On failure *devices is NULL and *count 0. A platform whose driver
+ * fails is passed over. Errors: MOECL_ERROR_DEVICE (the OpenCL loader fails),
+ * MOECL_ERROR_INVALID_ARGUMENT (a NULL). Thread-safe. */
 MOECL_API moecl_status moecl_devices_list(moecl_device_info **devices, size_t *count);
 /* Says what is registered with the OpenCL loader and gives no device, a line each:
  * .icd files whose library can't be loaded, and why; platforms without devices; that
@@ -64,7 +66,7 @@ MOECL_API moecl_status moecl_devices_list(moecl_device_info **devices, size_t *c
  * bytes with the NUL (`text` may be NULL) and returns the whole text's length. It
  * loads the libraries, as the loader did. Thread-safe (it reads the environment). */
 MOECL_API size_t moecl_devices_explain(char *text, size_t size);
-/* Thread-safe. */
+/* Releases the list, which is host memory. Thread-safe. */
 MOECL_API void moecl_devices_destroy(moecl_device_info **devices);
 
 /* Picks from a list what `choice` means; writes the index to *chosen.
@@ -72,11 +74,13 @@ MOECL_API void moecl_devices_destroy(moecl_device_info **devices);
  *   "gpu" "cpu" "accelerator"   first of that type
  *   "P:D"            platform P, device D
  *   anything else    first device whose name or platform's name contains it, ignoring case
- * MOECL_ERROR_NO_DEVICE if nothing matches. Thread-safe. */
+ * Errors: MOECL_ERROR_NO_DEVICE (nothing matches, or count is 0),
+ * MOECL_ERROR_INVALID_ARGUMENT (a NULL); *chosen is then left as it was. Thread-safe. */
 MOECL_API moecl_status moecl_device_choose(const moecl_device_info *devices, size_t count,
                                            const char *choice, size_t *chosen);
 
-/* "GPU", "CPU", ...; a static string. Thread-safe. */
+/* "GPU", "accelerator", "CPU"; "other" for every other value. A static string.
+ * Thread-safe. */
 MOECL_API const char *moecl_device_type_name(moecl_device_type type);
 
 #ifdef __cplusplus

@@ -167,8 +167,8 @@ typedef enum moecl_tensor {
 MOECL_API moecl_status moecl_layer_params_check(const moecl_layer_params *params, char *message,
                                                 size_t size);
 
-/* Chooses variants, builds their programs and allocates the packed weights.
- * The weights are then given with moecl_layer_set_weights. Strings are copied.
+/* Chooses variants, builds their programs and allocates the packed weights, whose contents
+ * are then given with moecl_layer_set_weights. Strings are copied.
  * Waits: a program's first use in a context checks it on a small problem. A
  * variant that fails that, its build or on the device is set aside with a
  * warning and the next one serves, unless it was asked for by name.
@@ -177,13 +177,16 @@ MOECL_API moecl_status moecl_layer_params_check(const moecl_layer_params *params
  * MOECL_ERROR_OUT_OF_DEVICE_MEMORY. Thread: the context's. */
 MOECL_API moecl_status moecl_layer_create(moecl_context *context, const moecl_layer_params *params,
                                           moecl_layer **layer);
-/* Thread: the context's. */
+/* Releases the layer, its weights and its own workspace once work already enqueued on them
+ * is done. Does not wait. Thread: the context's. */
 MOECL_API void moecl_layer_destroy(moecl_layer **layer);
 
 /* Elements of one item of `tensor` (one expert's share, or the whole router
- * tensor); 0 where the layer has no such tensor. Thread-safe. */
+ * tensor); 0 where the layer has no such tensor, and for NULL. For parameters that
+ * moecl_layer_params_check takes, as are the next two. Thread-safe. */
 MOECL_API int64_t moecl_layer_tensor_size(const moecl_layer_params *params, moecl_tensor tensor);
-/* The type that `tensor` is given in. Thread-safe. */
+/* The type that `tensor` is given in, whether the layer has it or not; MOECL_F32 for NULL.
+ * Thread-safe. */
 MOECL_API moecl_dtype moecl_layer_tensor_dtype(const moecl_layer_params *params,
                                                moecl_tensor tensor);
 
@@ -195,9 +198,13 @@ MOECL_API int64_t moecl_layer_tensor_items(const moecl_layer_params *params, moe
  * `first_expert` on (0 and 1 for router tensors), consecutive in memory, in
  * the tensor's dtype. The layer keeps its own packed copy: the source can be
  * reused or freed when the call (host) or the work enqueued by it (buffer) is
- * done. The host form Waits for its copies; the buffer form enqueues, and on an
- * out-of-order queue ends with a barrier: commands enqueued after it, the
- * caller's own too, run after it. Thread: the context's. */
+ * done. The host form Waits for its copies; the buffer form enqueues, and the buffer may be
+ * destroyed right behind it. Forwards that were enqueued before have the weights as they
+ * were. After a failure the items are undefined: give them again. `offset_bytes` is a
+ * multiple of an element's size.
+ * Errors: MOECL_ERROR_INVALID_ARGUMENT (a tensor that the layer does not have, items that it
+ * does not have, a range outside the buffer, a buffer of another context).
+ * Thread: the context's. */
 MOECL_API moecl_status moecl_layer_set_weights(moecl_layer *layer, moecl_tensor tensor,
                                                int64_t first_expert, int64_t count,
                                                const void *src);
@@ -206,7 +213,7 @@ MOECL_API moecl_status moecl_layer_set_weights_buffer(moecl_layer *layer, moecl_
                                                       const moecl_buffer *src,
                                                       uint64_t offset_bytes);
 
-/* Device bytes the layer holds for its weights. Thread: the context's. */
+/* Device bytes the layer holds for its weights; 0 for NULL. Thread: the context's. */
 MOECL_API uint64_t moecl_layer_weight_bytes(const moecl_layer *layer);
 /* Bytes of workspace one forward of num_tokens needs. 0 where there is no such
  * forward: layer is NULL, num_tokens is negative or more than
@@ -223,7 +230,7 @@ typedef struct moecl_memory {
   uint64_t reserved[8];          /* zeros: see moecl.h */
 } moecl_memory;
 
-/* Tells it before there is a layer; allocates, builds and checks nothing. The
+/* Estimates the memory of a layer and one forward, without creating either. The
  * layer computes its own sizes in the same way, so the numbers are exact for the
  * variants that are asked for by name, and for the best that serve where none of
  * them is then set aside; what a created layer took is what
@@ -249,11 +256,13 @@ typedef enum moecl_stage {
   MOECL_STAGE_COUNT
 } moecl_stage;
 
-/* A static string. Thread-safe. */
+/* "router", "layer"; "?" for a value outside the enumeration. A static string.
+ * Thread-safe. */
 MOECL_API const char *moecl_stage_name(moecl_stage stage);
 
-/* Per-stage device times of one forward, from profiling events.
- * Thread: the context's, for its three calls. */
+/* Per-stage device times of one forward, from profiling events. A profile is the caller's
+ * and serves one forward after another: each begins it anew. It may be destroyed before the
+ * forward is done. Thread: the context's, for all its calls. */
 typedef struct moecl_profile moecl_profile;
 MOECL_API moecl_status moecl_profile_create(moecl_context *context, moecl_profile **profile);
 MOECL_API void moecl_profile_destroy(moecl_profile **profile);
@@ -276,7 +285,7 @@ typedef struct moecl_forward_params {
   int64_t num_tokens;                /* T, 0 or more; T*K at most MOECL_MAX_ASSIGNMENTS */
   const moecl_buffer *hidden_states; /* [T,H], dtype, from the buffer's start (moecl_buffer_view
                                         makes a buffer of a part) */
-  moecl_buffer *output;              /* [T,H], dtype; must not overlap hidden_states */
+  moecl_buffer *output;              /* [T,H], dtype, likewise */
   moecl_buffer *workspace; /* at least moecl_layer_workspace_size bytes; NULL: the layer's own,
                               grown when needed. One workspace serves one forward at a time;
                               layers may share one if they take turns. */
@@ -292,15 +301,33 @@ typedef struct moecl_forward_params {
 /* Enqueues one forward pass on the context's queue and returns at once. The
  * exception is the "clblast" variant, a baseline that must read the counts on
  * the host and therefore waits for its router.
- * `event` (may be NULL) receives an event that completes with the output.
- * All weights must have been set (MOECL_ERROR_NOT_READY).
- * On failure the output is undefined and *event NULL. Thread: the context's. */
+ *
+ * Event: `event` (may be NULL) receives one that completes with the output, and the work is
+ * then sent to the device (clFlush). Without it, what comes next in the queue follows the
+ * forward all the same, and waiting for that sends it off.
+ * Order: behind everything enqueued before on the context's queue, in order or not, and
+ * behind the wait list; before everything enqueued after. Work on another queue goes
+ * through wait_list and `event`. A forward of no tokens keeps this order too.
+ * Overlap: output, hidden_states and workspace must share no memory
+ * (MOECL_ERROR_INVALID_ARGUMENT where OpenCL tells that they do). Forwards may share
+ * hidden_states, and one forward's output may be the next one's hidden_states.
+ * In flight: params and wait_list are the caller's again when the call returns, and every
+ * object in them, the layer and the context too may be destroyed. The contents of
+ * hidden_states, output and workspace are the forward's until the event completes.
+ *
+ * Errors: MOECL_ERROR_NOT_READY (weights were not set), MOECL_ERROR_INVALID_ARGUMENT
+ * (num_tokens, a buffer that is too small, overlaps or is of another context, as an event
+ * or the profile may be), MOECL_ERROR_DEVICE (an event of the wait list has failed),
+ * MOECL_ERROR_OUT_OF_DEVICE_MEMORY (the layer's own workspace). On failure *event is NULL;
+ * output and workspace are undefined where a part was enqueued already.
+ * Thread: the context's. */
 MOECL_API moecl_status moecl_layer_forward(moecl_layer *layer, const moecl_forward_params *params,
                                            moecl_event **event);
 
 /* The variant that serves an operation ("router", "grouped_gemm", "permute",
  * "combine") and, in `reason` (may be NULL), why it was chosen. Static or
- * layer-owned strings; NULL for an unknown operation. Thread-safe. */
+ * layer-owned strings, valid while the layer is; NULL for NULL and an unknown operation.
+ * Thread-safe. */
 MOECL_API const char *moecl_layer_variant(const moecl_layer *layer, const char *operation,
                                           const char **reason);
 
@@ -317,8 +344,8 @@ MOECL_API double moecl_layer_roundoff(const moecl_layer *layer);
 MOECL_API double moecl_layer_output_roundoff(const moecl_layer *layer);
 
 /* Lists the variants of an operation that this device can run, best last, as
- * names (static strings); returns how many, writes at most `capacity`.
- * Thread-safe. */
+ * names (static strings); returns how many, writes at most `capacity` to `names` (may be
+ * NULL). 0 for NULL and an unknown operation. Thread-safe. */
 MOECL_API size_t moecl_variants_available(moecl_context *context, const char *operation,
                                           moecl_dtype dtype, const char **names, size_t capacity);
 

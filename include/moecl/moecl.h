@@ -10,8 +10,26 @@
  *    callback. The library never prints, exits or aborts.
  *  - Numbers that are read or written, messages and kernel sources are the same in
  *    every locale, the process's or a thread's.
- *  - `*_create` writes the new handle only on success and NULL otherwise.
- *    `*_destroy(&h)` accepts a pointer to NULL and nulls the handle.
+ *  - Errors: a call's comment names those that have a cause of its own. Beside them, any
+ *    call that creates or enqueues may give MOECL_ERROR_OUT_OF_HOST_MEMORY, and one that
+ *    reaches the device MOECL_ERROR_DEVICE and MOECL_ERROR_OUT_OF_DEVICE_MEMORY.
+ *  - NULL where an object, parameters or an array are expected is an error:
+ *    MOECL_ERROR_INVALID_ARGUMENT; calls without a status give 0, false or NULL, or do
+ *    nothing. What may be NULL says so. So is an object of another context than the one
+ *    that the call is for.
+ *  - `*_create`, and other calls that make an object, write the new handle only on success
+ *    and NULL otherwise; on failure the caller owns nothing new. `*_destroy(&h)` accepts
+ *    NULL and a pointer to NULL, and nulls the handle.
+ *  - Objects keep alive what they need (a layer its context, a view its buffer): they may
+ *    be destroyed in any order. Structs, strings and arrays that a call is given are read
+ *    before it returns, and are the caller's again then, unless its comment says otherwise.
+ *  - In flight: every object may be destroyed while work on it is enqueued. The work still
+ *    runs, and memory is released behind it. A program that waits for the work afterwards
+ *    keeps its event, or a queue of its own.
+ *  - Order: what a context enqueues runs as if its queue were in order, on an
+ *    out-of-order one too: behind all commands that were enqueued on that queue before, the
+ *    program's own included, and before all that are enqueued later. Commands on other
+ *    queues need events, in both directions.
  *  - A params struct that is all zeros but for its required fields asks for
  *    the documented defaults.
  *  - Structs grow without breaking a compiled caller: each ends in `reserved`, which

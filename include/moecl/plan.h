@@ -19,6 +19,7 @@ typedef struct moecl_plan moecl_plan;
  * Thread: the context's. */
 MOECL_API moecl_status moecl_plan_create(moecl_context *context, const moecl_layer_params *params,
                                          int64_t num_tokens, moecl_plan **plan);
+/* Thread: the context's. */
 MOECL_API void moecl_plan_destroy(moecl_plan **plan);
 
 /* Where a forward has several ways to the same result, the one that is taken. All strings
@@ -60,16 +61,17 @@ typedef struct moecl_plan_tensor {
   uint64_t reserved[8]; /* zeros: see moecl.h */
 } moecl_plan_tensor;
 
-/* Write at most `capacity` items and return how many there are. Thread-safe. */
+/* Write at most `capacity` items (to an array that may be NULL) and return how many there
+ * are; 0 for NULL. Thread-safe. */
 MOECL_API size_t moecl_plan_choices(const moecl_plan *plan, moecl_plan_choice *choices,
                                     size_t capacity);
 MOECL_API size_t moecl_plan_steps(const moecl_plan *plan, moecl_plan_step *steps, size_t capacity);
-/* Those that no step uses are left out. */
+/* Those that no step uses are left out. Thread-safe. */
 MOECL_API size_t moecl_plan_tensors(const moecl_plan *plan, moecl_plan_tensor *tensors,
                                     size_t capacity);
 
 /* The sums: moecl_layer_memory of the same layer, and what its workspace would take if no
- * two tensors shared memory. */
+ * two tensors shared memory; in bytes, 0 for NULL. Thread-safe. */
 MOECL_API moecl_memory moecl_plan_memory(const moecl_plan *plan);
 MOECL_API uint64_t moecl_plan_unshared_workspace_bytes(const moecl_plan *plan);
 

@@ -44,14 +44,16 @@ typedef struct moecl_random_params {
 } moecl_random_params;
 
 /* Enqueues drawing `count` elements into `buffer` from element
- * `offset` (in elements of dtype) on. On an out-of-order queue it ends with a
- * barrier: commands enqueued after it, the caller's own too, run after it.
- * Errors: MOECL_ERROR_INVALID_ARGUMENT. Thread: the context's. */
+ * `offset` (in elements of dtype) on. A context's first call builds the kernel. The buffer
+ * may be destroyed right behind the call.
+ * Errors: MOECL_ERROR_INVALID_ARGUMENT (a parameter, a range outside the buffer),
+ * MOECL_ERROR_BUILD. Thread: the context's. */
 MOECL_API moecl_status moecl_fill_random(moecl_buffer *buffer, uint64_t offset, uint64_t count,
                                          const moecl_random_params *params);
 
-/* The same numbers on the host, bit for bit; `dst` holds `count` elements of
- * dtype. Thread-safe. */
+/* The same numbers on the host, bit for bit; `dst` is host memory of `count` elements of
+ * dtype, and may be NULL where count is 0. Errors: MOECL_ERROR_INVALID_ARGUMENT, which
+ * writes nothing. Thread-safe. */
 MOECL_API moecl_status moecl_random_host(void *dst, uint64_t count,
                                          const moecl_random_params *params);
 
@@ -70,8 +72,8 @@ typedef struct moecl_skewed_params {
   uint64_t reserved[4]; /* zeros: see moecl.h */
 } moecl_skewed_params;
 
-/* Enqueues drawing a [num_tokens, hidden_size] matrix into `buffer` from its
- * start. Order, errors and thread as moecl_fill_random. */
+/* Enqueues drawing a row-major [num_tokens, hidden_size] matrix of dtype into `buffer` from
+ * its start. Errors and thread as moecl_fill_random. */
 MOECL_API moecl_status moecl_fill_skewed(moecl_buffer *buffer, const moecl_skewed_params *params);
 
 #ifdef __cplusplus

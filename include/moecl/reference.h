@@ -1,7 +1,12 @@
 // SPDX-License-Identifier: MIT
 /* The oracle: the layer in plain C and double precision, independent of the
  * kernels. Slow, host memory only, every call thread-safe. All matrices are row-major in
- * the canonical layouts of moecl_tensor. */
+ * the canonical layouts of moecl_tensor.
+ *
+ * Every array is the caller's, of the shape that its call names, and arrays that are
+ * written overlap no other. Parameters are such as moecl_layer_params_check takes. Where
+ * params or an array is NULL that need not be, calls with a status give
+ * MOECL_ERROR_INVALID_ARGUMENT, and others give 0 and write nothing. */
 #ifndef MOECL_REFERENCE_H
 #define MOECL_REFERENCE_H
 
@@ -117,7 +122,7 @@ MOECL_API moecl_status moecl_reference_intermediate_tokens(const moecl_layer_par
                                                            double *intermediate);
 
 /* The shared expert as the one expert of a layer, for the two calls above: its
- * size and limit, no biases. */
+ * size and limit, no biases. All zeros for NULL. */
 MOECL_API moecl_layer_params moecl_reference_shared(const moecl_layer_params *params);
 /* What its output for a token is multiplied by: shared_scaling_factor, times the
  * sigmoid of hidden [H] . gate [H]; gate is NULL where the layer has none. */
@@ -125,7 +130,7 @@ MOECL_API double moecl_reference_shared_weight(const moecl_layer_params *params,
                                                const double *hidden, const double *gate);
 
 /* ||a - b|| / ||b|| over `count` elements; 0 when both are zero; infinity when
- * b is zero and a is not, or when anything is not finite. */
+ * b is zero and a is not, when anything is not finite, and for NULL. */
 MOECL_API double moecl_relative_error(const double *a, const double *b, size_t count);
 
 /* The same, with b's elements taken for `floor` on average where they are smaller:

@@ -67,22 +67,23 @@ typedef struct moecl_routing {
 
 /* Waits: reads the routing of the layer's latest forward. Its workspace must
  * still be there and not have served another layer since
- * (MOECL_ERROR_NOT_READY). The arrays belong to
- * *routing, which the caller releases with moecl_routing_destroy; on failure
- * it is all zeros. Thread: the context's. */
+ * (MOECL_ERROR_NOT_READY). The arrays are host memory and belong to
+ * *routing, which the caller releases with moecl_routing_destroy; what *routing held before
+ * is not released, and on failure it is all zeros. Thread: the context's. */
 MOECL_API moecl_status moecl_layer_read_routing_wait(moecl_layer *layer, moecl_routing *routing);
-/* Releases the arrays, which are host memory. Thread-safe. */
+/* Releases the arrays and sets all to zeros. Thread-safe. */
 MOECL_API void moecl_routing_destroy(moecl_routing *routing);
 
 /* ceil(capacity_factor * T * K / E), where what rounding alone lifts above a whole
  * number is that number; with capacity_of_tokens ceil(capacity_factor * T) as double
- * precision has it. At least min_capacity; -1 for capacity_factor 0 (dropless).
- * Thread-safe. */
+ * precision has it. At least min_capacity; -1 for capacity_factor 0 (dropless), 0 for
+ * NULL. In assignments. Thread-safe. */
 MOECL_API int64_t moecl_expert_capacity(const moecl_layer_params *params, int64_t num_tokens);
 
 /* The statistics from host arrays (shapes as in moecl_routing); host memory
- * only, thread-safe. T = 0 gives zeros, and so do the last two counts where topk_ids or
- * topk_weights is NULL. */
+ * only. T = 0 gives zeros, and so does NULL, also of router_logits and the two counts an
+ * expert; the last two counts of tokens are 0 where topk_ids or topk_weights is NULL.
+ * *statistics may be routing->statistics. Thread-safe. */
 MOECL_API void moecl_routing_statistics_compute(const moecl_routing *routing,
                                                 moecl_routing_statistics *statistics);
 

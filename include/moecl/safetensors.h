@@ -40,15 +40,16 @@ typedef struct moecl_safetensors_tensor {
  * file, overlapping, or leaving bytes that belong to no tensor.
  * `log` (may be NULL) and `log_user` receive the message, now and from later
  * calls with this file. Errors: MOECL_ERROR_IO (cannot be read, or is not a
- * sound file), MOECL_ERROR_INVALID_ARGUMENT, MOECL_ERROR_OUT_OF_HOST_MEMORY.
+ * sound file), MOECL_ERROR_INVALID_ARGUMENT (a NULL), MOECL_ERROR_OUT_OF_HOST_MEMORY.
+ * `path` is copied; `log` and `log_user` have to serve until the file is destroyed.
  * Thread-safe. */
 MOECL_API moecl_status moecl_safetensors_open(const char *path, moecl_log_fn log, void *log_user,
                                               moecl_safetensors **file);
-/* Unmaps the file: its tensors and their data are gone. */
+/* Unmaps the file: its tensors and their data are gone. No other thread may use it. */
 MOECL_API void moecl_safetensors_destroy(moecl_safetensors **file);
 
-/* The calls below are thread-safe, and what they return is valid until the file
- * is destroyed. */
+/* The calls below are thread-safe, and what they return belongs to the file and is valid
+ * until it is destroyed. 0 or NULL for NULL. */
 
 /* How many tensors, and tensor `index` in the order of their names; NULL out of
  * range. */
@@ -62,11 +63,13 @@ MOECL_API const moecl_safetensors_tensor *moecl_safetensors_find(const moecl_saf
 MOECL_API const char *moecl_safetensors_metadata(const moecl_safetensors *file, const char *key);
 MOECL_API const char *moecl_safetensors_path(const moecl_safetensors *file);
 
-/* True, with *dtype, if layers can use the tensor's type: F32, F16 or BF16. */
+/* True, with *dtype (may be NULL), if layers can use the tensor's type: F32, F16 or BF16.
+ * Else false, and *dtype is left as it was. */
 MOECL_API bool moecl_safetensors_dtype(const moecl_safetensors_tensor *tensor, moecl_dtype *dtype);
 
-/* Converts `count` elements from element `first` on to double: floating point
- * of 16 bits and more, and integers (64-bit ones are rounded).
+/* Converts `count` elements from element `first` on to double, in the file's row-major
+ * order: floating point of 16 bits and more, and integers (64-bit ones are rounded). The
+ * tensor is one of the file's.
  * Errors, logged with file and tensor: MOECL_ERROR_UNSUPPORTED (another type),
  * MOECL_ERROR_INVALID_ARGUMENT (a range outside the tensor), MOECL_ERROR_IO
  * (the file has become shorter since it was opened). */

@@ -27,10 +27,12 @@ typedef enum moecl_status {
   MOECL_ERROR_NOT_READY             /* e.g. forward before all weights were set */
 } moecl_status;
 
-/* A short English sentence for `status`; a static string, never NULL. Thread-safe. */
+/* A short English sentence for `status`, "unknown status" for other numbers; a static
+ * string, never NULL. Thread-safe. */
 MOECL_API const char *moecl_status_string(moecl_status status);
 
-/* The library's version, "major.minor.patch"; a static string. Thread-safe. */
+/* The version of the library that runs, "major.minor.patch"; a static string. That of the
+ * headers is MOECL_VERSION_STRING, in moecl.h. Thread-safe. */
 MOECL_API const char *moecl_version(void);
 
 #ifdef __cplusplus

@@ -112,12 +112,13 @@ MOECL_API const char *moecl_scoring_name(moecl_scoring scoring);
 MOECL_API const char *moecl_group_score_name(moecl_group_score score);
 MOECL_API const char *moecl_second_choice_name(moecl_second_choice choice);
 
-/* True for the forms of SwiGLU and GeGLU. Thread-safe. */
+/* True for the forms of SwiGLU and GeGLU, which have a gate; false for plain ones and
+ * values outside the enumeration. Thread-safe. */
 MOECL_API bool moecl_activation_is_gated(moecl_activation activation);
 
-/* Converts `count` elements between a storage type and double on the host.
- * From double: rounds to nearest even; too large becomes infinite.
- * Host memory only. Thread-safe. */
+/* Converts `count` elements of host memory between a storage type and double; src and dst
+ * must not overlap. From double: rounds to nearest even; too large becomes infinite. Does
+ * nothing for a NULL or a dtype outside the enumeration. Thread-safe. */
 MOECL_API void moecl_to_double(moecl_dtype dtype, const void *src, size_t count, double *dst);
 MOECL_API void moecl_from_double(moecl_dtype dtype, const double *src, size_t count, void *dst);
 
