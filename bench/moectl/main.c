@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: MIT
 /* moectl: experiments with Mixture-of-Experts layers on any OpenCL device. */
 #define _GNU_SOURCE
-#include "moectl.h"
+#include "cli/moectl.h"
 #include <ctype.h>
 #include <errno.h>
 #include <locale.h>

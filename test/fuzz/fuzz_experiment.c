@@ -6,7 +6,7 @@
  * one --set. To run for ten minutes:
  *   fuzz_experiment -max_total_time=600 -dict=test/fuzz/experiment.dict NEW test/fuzz/seeds configs
  * where NEW is an empty folder that collects inputs. */
-#include "experiment.h"
+#include "experiment/experiment.h"
 
 #include <jansson.h>
 #include <stdlib.h>

@@ -3,10 +3,10 @@
  * together do so in a point here, which has to verify; all others must be refused,
  * and are named in `exclusive`. */
 #include "../unit/unit.h"
-#include "experiment.h"
+#include "experiment/experiment.h"
 #include "layers.h"
-#include "runner.h"
-#include "schema.h"
+#include "run/runner.h"
+#include "experiment/schema.h"
 #include <stdio.h>
 
 enum { MOST_VALUES = 4 };

@@ -11,7 +11,7 @@
 /* after the ones above, as cmocka asks */
 #include <cmocka.h>
 
-#include "experiment.h"
+#include "experiment/experiment.h"
 
 /* The least that is an experiment; one key a line, for overrides to change. */
 static const char minimal[] = "layer:\n"

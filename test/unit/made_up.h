@@ -11,10 +11,10 @@
 
 #include <cmocka.h>
 
-#include "files.h"
-#include "gnuplot.h"
-#include "grid.h"
-#include "pictures.h"
+#include "base/files.h"
+#include "report/gnuplot.h"
+#include "report/grid.h"
+#include "report/pictures.h"
 #include <dirent.h>
 #include <math.h>
 #include <stdlib.h>

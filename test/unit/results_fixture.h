@@ -5,8 +5,8 @@
 #define MOECL_TEST_RESULTS_FIXTURE_H
 
 #include "unit.h"
-#include "files.h"
-#include "results_private.h"
+#include "base/files.h"
+#include "results/results_private.h"
 #include <dirent.h>
 #include <jansson.h>
 #include <math.h>

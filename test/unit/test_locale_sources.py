@@ -83,7 +83,7 @@ def main():
             print(f"{name}:{text.count(chr(10), 0, at) + 1}: {what} depends on the locale; "
                   "lib/base/locale.c has what doesn't")
             found += 1
-    for path in sorted((root / "bench/moectl").glob("*.[ch]")):
+    for path in sorted((root / "bench/moectl").rglob("*.[ch]")):
         if re.search(r"\bsetlocale\s*\(", without_comments(path.read_text())):
             print(f"{path.relative_to(root)}: moectl keeps the \"C\" locale")
             found += 1

@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: MIT
 /* A results folder's lock: one process at a time, whatever the others do. */
-#include "lock.h"
+#include "results/lock.h"
 #include "unit.h"
 #include <fcntl.h>
 #include <sys/wait.h>

@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: MIT
 /* Sentences about numbers that do not fit a data type. */
 #include "unit.h"
-#include "verify_parts.h"
+#include "run/verify_parts.h"
 
 static const int64_t tokens[2] = {3, 70};
 

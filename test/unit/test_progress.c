@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: MIT
 /* The line that a run redraws, and the time that it says is left. No device needed. */
-#include "progress.h"
-#include "time_left.h"
+#include "cli/progress.h"
+#include "cli/time_left.h"
 #include "unit.h"
 #include <math.h>
 

@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: MIT
 /* What moectl verify makes of recorded choices and rows: which differences are
  * rounding's, and which are mistakes. Expected values are computed here. */
-#include "recorded.h"
+#include "model/recorded.h"
 #include "unit.h"
 #include <math.h>
 

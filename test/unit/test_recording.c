@@ -2,9 +2,9 @@
 /* Hidden states from files: NumPy's and safetensors', and what is said of those that
  * do not serve. */
 #include "base/base.h"
-#include "files.h"
+#include "base/files.h"
 #include "test_files.h"
-#include "workload.h"
+#include "run/workload.h"
 
 /* ---- .npy ---- */
 

@@ -2,7 +2,7 @@
 /* The results folder: results.json and results.csv, a full disk, the closing table,
  * progress, dumps. */
 #include "results_fixture.h"
-#include "progress.h"
+#include "cli/progress.h"
 
 static void check_first_point(const json_t *root) {
   static const char *const values[][2] = {

@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: MIT
 /* Rounds: how many, who gets which share of the forwards, what becomes of their
  * times, and the ratios of two points round by round. */
-#include "rounds.h"
+#include "results/rounds.h"
 #include "unit.h"
 #include <math.h>
 

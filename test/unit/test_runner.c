@@ -3,7 +3,7 @@
  * from the work of all input sets. Verification and dump are this file's own. */
 #include "cases.h"
 #include "event_times.h"
-#include "runner.h"
+#include "run/runner.h"
 #include "unit.h"
 #include <math.h>
 

@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: MIT
 /* Words that are pasted into a shell come out of it as they went in: bash is asked,
  * and sh too where no control character needs $'...'. */
-#include "shell.h"
+#include "base/shell.h"
 #include "unit.h"
 #include <unistd.h>
 

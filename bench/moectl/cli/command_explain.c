@@ -1,0 +1,153 @@
+// SPDX-License-Identifier: MIT
+/* moectl explain: what each point would do on the device, before anything is built. */
+#include "moecl/plan.h"
+#include "cli/prepare.h"
+#include "base/wrap.h"
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+enum { MOST_CHOICES = 16, MOST_STEPS = 32, MOST_TENSORS = 64 };
+
+/* A plan's lists, copied out of it. */
+typedef struct plan_lists {
+  moecl_plan_choice choices[MOST_CHOICES];
+  moecl_plan_step steps[MOST_STEPS];
+  moecl_plan_tensor tensors[MOST_TENSORS];
+  size_t num_choices, num_steps, num_tensors;
+} plan_lists;
+
+static size_t at_most(size_t count, size_t most) { return count < most ? count : most; }
+
+static plan_lists read_plan(const moecl_plan *plan) {
+  plan_lists lists;
+  lists.num_choices = at_most(moecl_plan_choices(plan, lists.choices, MOST_CHOICES), MOST_CHOICES);
+  lists.num_steps = at_most(moecl_plan_steps(plan, lists.steps, MOST_STEPS), MOST_STEPS);
+  lists.num_tensors = at_most(moecl_plan_tensors(plan, lists.tensors, MOST_TENSORS), MOST_TENSORS);
+  return lists;
+}
+
+static void print_choices(const plan_lists *lists) {
+  for (size_t i = 0; i < lists->num_choices; i++)
+    printf("  %s: %s (%s)\n", lists->choices[i].part, lists->choices[i].name,
+           lists->choices[i].why);
+}
+
+static void print_steps(const plan_lists *lists) {
+  unsigned long long launches = 0;
+  printf("  %2s  %-16s %-14s %-18s %8s  %s\n", "", "step", "operation", "variant", "launches",
+         "how");
+  for (size_t i = 0; i < lists->num_steps; i++) {
+    const moecl_plan_step *step = &lists->steps[i];
+    launches += step->launches;
+    printf("  %2zu  %-16s %-14s %-18s %8u%s%s\n", i + 1, step->name, step->operation,
+           step->variant ? step->variant : "-", (unsigned)step->launches, *step->detail ? "  " : "",
+           step->detail);
+  }
+  printf("  %llu launches in all\n", launches);
+}
+
+static void print_tensors(const plan_lists *lists) {
+  printf("  %-22s %-6s %22s %10s  %-9s  %s\n", "buffer", "format", "shape", "bytes", "life",
+         "steps");
+  for (size_t i = 0; i < lists->num_tensors; i++) {
+    const moecl_plan_tensor *tensor = &lists->tensors[i];
+    char bytes[32], shape[64];
+    snprintf(shape, sizeof shape, "%llu x %llu", (unsigned long long)tensor->rows,
+             (unsigned long long)tensor->columns);
+    printf("  %-22s %-6s %22s %10s  ", tensor->name, tensor->format, shape,
+           bytes_text(tensor->bytes, bytes));
+    if (tensor->first_step < 0) printf("%s", moecl_life_name(tensor->life));
+    else
+      printf("%-9s  %d-%d", moecl_life_name(tensor->life), tensor->first_step + 1,
+             tensor->last_step + 1);
+    if (tensor->block >= 0) printf(", block %d", tensor->block + 1);
+    putchar('\n');
+  }
+}
+
+static void print_memory(const moecl_plan *plan) {
+  const moecl_memory memory = moecl_plan_memory(plan);
+  const uint64_t apart = moecl_plan_unshared_workspace_bytes(plan);
+  char weights[32], workspace[32], unshared[32], hidden[32];
+  printf("  weights %s, workspace %s", bytes_text(memory.weight_bytes, weights),
+         bytes_text(memory.workspace_bytes, workspace));
+  if (apart > memory.workspace_bytes)
+    printf(" (%s if no buffers shared memory)", bytes_text(apart, unshared));
+  printf(", hidden states and output %s each\n", bytes_text(memory.hidden_bytes, hidden));
+}
+
+/* Do two points have the same plan? All that it depends on is their layer and tokens. */
+static bool same_plan(const experiment_point *a, const experiment_point *b) {
+  return a->num_tokens == b->num_tokens && memcmp(&a->layer, &b->layer, sizeof a->layer) == 0;
+}
+
+static bool was_told(const experiment *experiment, size_t index) {
+  for (size_t i = 0; i < index; i++)
+    if (same_plan(&experiment->points[i], &experiment->points[index])) return true;
+  return false;
+}
+
+static bool explain_point(const experiment *experiment, moecl_context *context, size_t index) {
+  const experiment_point *point = &experiment->points[index];
+  moecl_plan *plan = NULL;
+  char label[256];
+  experiment_point_label(experiment, index, label, sizeof label);
+  printf("\n[%zu/%zu] %s\n", index + 1, experiment->num_points, *label ? label : "the point");
+  if (was_told(experiment, index)) {
+    printf("  as a point above: only seed or inputs differ\n");
+    return true;
+  }
+  const moecl_status status = moecl_plan_create(context, &point->layer, point->num_tokens, &plan);
+  if (status != MOECL_OK) {
+    complain("point %zu cannot be planned: %s", index + 1, moecl_status_string(status));
+    return false;
+  }
+  const plan_lists lists = read_plan(plan);
+  print_choices(&lists);
+  print_steps(&lists);
+  print_tensors(&lists);
+  print_memory(plan);
+  moecl_plan_destroy(&plan);
+  return true;
+}
+
+static int explain_on(const options *options, const experiment *experiment) {
+  moecl_context *context = NULL;
+  const int code =
+      open_context(options, options->device ? options->device : experiment->device, &context);
+  if (code != EXIT_ALL_OK) return code;
+  bool all = prepare_variants(experiment, context);
+  if (all)
+    printf("%s: experiment '%s' on %s\n", options->file, experiment->name,
+           moecl_context_device(context)->name);
+  const bool served = all;
+  for (size_t i = 0; served && i < experiment->num_points; i++)
+    all = explain_point(experiment, context, i) && all;
+  moecl_context_destroy(&context);
+  if (!served) return EXIT_USAGE;
+  return all ? EXIT_ALL_OK : EXIT_POINT_FAILED;
+}
+
+static int explain_file(const options *options) {
+  experiment experiment = {0};
+  recording recording = {0};
+  int code = EXIT_USAGE;
+  if (prepare_load(options, &experiment, &recording)) code = explain_on(options, &experiment);
+  recording_destroy(&recording);
+  experiment_destroy(&experiment);
+  return code;
+}
+
+/* The first code that is not 0: of several files each is told. */
+int command_explain(const options *options) {
+  int code = EXIT_ALL_OK;
+  for (size_t i = 0; i < options->num_files; i++) {
+    struct options one = *options;
+    one.file = options->files[i];
+    if (i > 0) putchar('\n');
+    const int found = explain_file(&one);
+    if (code == EXIT_ALL_OK) code = found;
+  }
+  return code;
+}

@@ -1,0 +1,223 @@
+// SPDX-License-Identifier: MIT
+/* moectl help [TOPIC] */
+#include "cli/moectl.h"
+#include "base/suggest.h"
+#include "base/wrap.h"
+#include <stdio.h>
+#include <string.h>
+
+static const char devices_topic[] =
+    "Choosing a device (--device, or `device:` in the experiment; --device wins):\n"
+    "  auto           $MOECL_DEVICE, where it is set (to any of these); else the first GPU,\n"
+    "                 else accelerator, else CPU\n"
+    "  gpu, cpu, accelerator   the first of that type\n"
+    "  1:0            platform 1, device 0, as `moectl devices` numbers them\n"
+    "  part of a name the first device whose name or platform contains it, ignoring case\n"
+    "\n"
+    "`moectl devices` shows memory and the largest single allocation as the driver states\n"
+    "them (some allow more), local memory (\"cache\": not dedicated), the matrix units that a\n"
+    "probe kernel ran on, and which grouped GEMM variants would serve (best last; clblast\n"
+    "only when asked for by name, with layer.variant).\n"
+    "\n"
+    "No device? `moectl devices` says why: no driver is registered, one can't be loaded\n"
+    "(an .icd file that names a library that is not there), or a platform has none.\n"
+    "Install your GPU vendor's OpenCL driver, or a CPU implementation\n"
+    "(Debian and Ubuntu: apt install pocl-opencl-icd). One that is installed may list no\n"
+    "device where it cannot write its cache: HOME, or XDG_CACHE_HOME, must be writable.\n";
+
+static const char models_topic[] =
+    "Model folders: config.json, and model.safetensors or shards with\n"
+    "model.safetensors.index.json, as published; F32, F16 and BF16. config.json's model_type\n"
+    "says the family; one that is not known is refused with the list of those that are. So is\n"
+    "by name a key that asks for what the family's rule has not, and a tensor of the layer\n"
+    "that nothing reads (a bias, a scale): inspect shows such a layer, which can't be loaded.\n"
+    "Files are mapped: a layer costs that layer's bytes. A layer is what stands between the\n"
+    "block's input and output, routed and shared experts; dense layers are layers of one\n"
+    "expert. Layers are counted from 0, an encoder's before its decoder's. A Gemma 4 layer\n"
+    "stands between what pre_feedforward_layernorm_2 gives its experts and what\n"
+    "post_feedforward_layernorm_2 reads of them; its router's norm and scales are folded into\n"
+    "the weights, in which dumps have them.\n"
+    "\n"
+    "`moectl inspect` counts the parameters in the files, unless they are packed, and which of\n"
+    "them a token meets: not those of experts that it is not sent to, nor of layers behind the\n"
+    "last one (next-token prediction). It looks at the tensors' names, types and shapes, and\n"
+    "tells for each kind of layer what weights and workspace of 4096 tokens take on the\n"
+    "device, and whether one layer, all of the kind and all layers fit.\n"
+    "\n"
+    "`moectl verify` needs hidden_states [T,H] in FILE, and at least one of router_logits\n"
+    "[T,E], topk_ids [T,K], topk_weights [T,K] (as they multiply: 0 for dropped choices, and\n"
+    "with Gemma 4's per_expert_scale) and\n"
+    "output [T,H] (without the residual). Errors are ||ours - recorded|| / ||recorded||, at\n"
+    "most 1e-5 in fp32 and 1e-2 in fp16 and bf16; no token alone may exceed 1e-5 and 3e-2 (of\n"
+    "the median token's length, where its own is less). What differs for a reason is told\n"
+    "with its count and is no mistake:\n"
+    "  - the same experts in another order than by score, as torch.topk(sorted=False) lists\n"
+    "    them, where no capacity, sparsemixer or chance makes the order mean something;\n"
+    "    weights are compared expert by expert\n"
+    "  - other experts whose weights are 0 on both sides: scores that underflow in fp32\n"
+    "  - other experts at a tie: none that was left out has a score (logit, or score with the\n"
+    "    correction bias) or a group better by more than rounding, which is the tolerance\n"
+    "    times its size or the usual one's. Weights are compared with those the rule gives\n"
+    "    the recorded experts (with a capacity they are left out)\n"
+    "  - weights that sparsemixer gives where an expert within rounding of its limit falls on\n"
+    "    the other side of it\n"
+    "  - weights that follow from the recorded router_logits, each of which is ours within\n"
+    "    rounding: large logits in bf16 are off by whole units\n"
+    "The output of tokens of the last three kinds is compared with what the double-precision\n"
+    "reference makes of the recorded choice (with a capacity, or where sparsemixer's weights\n"
+    "are not recorded, it is left out). Exit codes: 0 all agrees,\n"
+    "1 something differs, nothing could be compared or the layer did not run, 2 bad input.\n";
+
+static const char environment_topic[] =
+    "Environment:\n"
+    "  MOECL_DEVICE       the device that auto means: cpu, 1:0, part of a name, ...\n"
+    "  MOECL_KERNEL_DIR   read kernel sources from this folder instead of the ones built\n"
+    "                     in: edit cl/ and run again without building; results.json and\n"
+    "                     report.md say so, with a hash of the sources\n"
+    "  MOECL_CACHE_DIR    where compiled programs are kept (default: $XDG_CACHE_HOME/moecl,\n"
+    "                     else ~/.cache/moecl), at most 256 MiB; safe to delete.\n"
+    "                     A folder that others own or can write is not used\n"
+    "  OCL_ICD_VENDORS    the folder of .icd files that decides which OpenCL drivers are seen\n";
+
+static const char exit_topic[] =
+    "Exit codes:\n"
+    "  0  all points ran and verified (or ran, with measure.verify off); verify: all agrees\n"
+    "  1  some point failed, did not verify, the run was interrupted, or output could not\n"
+    "     be written\n"
+    "  2  bad usage, a bad experiment, model folder or recording; nothing ran, but for points\n"
+    "     before one that found a weight that is not a finite number\n"
+    "  3  no OpenCL device, or none that matches --device\n";
+
+static const char results_topic[] =
+    "A run writes into its results folder:\n"
+    "  results.jsonl  after every point and round: a line is appended. --resume reads it; it\n"
+    "                 is gone when results.json has all of it\n"
+    "  results.json   when the run begins, each time there is twice as much, and at the end\n"
+    "                 (after Ctrl-C too), replaced whole: the resolved experiment, the device,\n"
+    "                 the kernels' folder and a hash of their sources; under `runs`, for each\n"
+    "                 run and --resume, when, host, load, command line and commit; and per\n"
+    "                 point its parameters, variants, time per stage, rounds, rates, routing,\n"
+    "                 verification. Numbers read back as the very same ones; a seed above\n"
+    "                 9223372036854775807, beyond what JSON's readers take, is its digits in "
+    "quotes\n"
+    "  results.csv    with results.json: one row a point\n"
+    "  report.md      at the end: readable by itself, pictures included. Of more than 24 points\n"
+    "                 its tables of stages and routing have a row for each swept value instead\n"
+    "                 of each point, and of more than 200 the table of points has the 20 fastest\n"
+    "                 and the 20 slowest. results.csv has each point\n"
+    "  *.png          at the end: expert_utilization.png, how loaded every expert is over the\n"
+    "                 sweep; expert_utilization_k..._cf....png of each point (of 24 at most,\n"
+    "                 or with --pictures all); stages.png, which stage takes the time, of 24\n"
+    "                 points at most; time and throughput against what was swept, and load\n"
+    "                 imbalance, its coefficient of variation and the dropped share where they\n"
+    "                 vary with it. With more than 12 lines a picture shows those\n"
+    "                 that differ in one parameter, panels for a second, and names what is\n"
+    "                 held. The gnuplot script and data lie beside each\n"
+    "  point-NNN.safetensors   after each point, with --dump: inputs, weights, routing, output\n"
+    "  .lock          while it runs: another run into the folder is refused\n"
+    "\n"
+    "Points are measured in rounds (measure.rounds): all in turn, then all again, every second\n"
+    "round backwards, each round with its share of measure.iterations, so that a machine whose\n"
+    "speed drifts is as fast for one as for another. A layer is made anew for each round, so\n"
+    "points that take over 2 seconds to make and warm up have one round with all iterations,\n"
+    "and so has a point alone. What was not finished when a run ended, rounds too, --resume\n"
+    "does. A point's median is the median of its rounds' medians, p90 likewise, min the least\n"
+    "of all. The report compares two points by the ratios of their rounds: the median, and its\n"
+    "95% interval (Student's t of the logarithms); it tells what lies beyond 2%.\n"
+    "\n"
+    "Times are device times from OpenCL profiling events: median, minimum and 90th\n"
+    "percentile of the timed forwards after measure.warmup ones, which take turns with three\n"
+    "drawn input sets, up to four in the queue. The layer is timed by its first\n"
+    "and last kernel alone; its stages in forwards of their own, half as many, since an\n"
+    "event for every kernel takes time (so stages can add up to more than the layer).\n"
+    "host_ms is what enqueueing a forward takes the host. tflops counts what the layer's\n"
+    "surviving assignments need, gbytes_per_s the least bytes it must move: the weights of\n"
+    "the experts that were reached, input and output once; both are the mean of the first\n"
+    "round's forwards, over their median time. Routing and verification are the first input "
+    "set's.\n"
+    "verify.error is ||output - reference|| / ||reference|| over the sampled tokens, the\n"
+    "reference being plain C in double precision. Outputs so small that a device may lose\n"
+    "them as denormals count in ||reference|| as the least that it keeps, so that errors of\n"
+    "theirs are tiny: they prove little. Where outputs are not finite, the point's\n"
+    "error says which exact values are beyond the dtype's largest number, of which token and\n"
+    "expert: the engine is not to blame, but the point did not verify.\n";
+
+const help_topic help_topics[] = {
+    {"experiment", NULL, "every key of an experiment file: range, default, meaning"},
+    {"results", results_topic, "what a run writes, and when"},
+    {"models", models_topic, "model folders, and what counts as different"},
+    {"devices", devices_topic, "how a device is chosen"},
+    {"environment", environment_topic, "environment variables"},
+    {"exit-codes", exit_topic, "what they mean"},
+    {NULL, NULL, NULL}};
+
+/* Where the words of a list with two columns begin. */
+enum { LEFT = 2, SECOND = 29 };
+
+/* "  left    what it is", wrapped. */
+static void print_pair(const char *left, const char *right) {
+  const int at = printf("%*s%s", LEFT, "", left);
+  wrap_from(stdout, right, at, SECOND, TEXT_WIDTH);
+}
+
+void help_usage(void) {
+  char left[64];
+  fputs("moectl: experiments with Mixture-of-Experts layers on any OpenCL device\n\n", stdout);
+  for (const cli_command *c = cli_commands; c->name; c++) {
+    snprintf(left, sizeof left, "moectl %s%s%s", c->name, c->operand ? " " : "",
+             c->operand ? c->operand : "");
+    print_pair(left, c->summary);
+  }
+  print_pair("moectl --version", "its version");
+  fputs("\n'moectl help run' tells the options of run, and so for every command. Topics of\n"
+        "'moectl help TOPIC':\n\n",
+        stdout);
+  for (const help_topic *t = help_topics; t->name; t++) print_pair(t->name, t->summary);
+}
+
+void help_command(const cli_command *command) {
+  char left[64];
+  if (strcmp(command->name, "help") == 0) {
+    help_usage();
+    return;
+  }
+  printf("moectl %s%s%s [options]\n\n", command->name, command->operand ? " " : "",
+         command->operand ? command->operand : "");
+  wrap_text(stdout, command->help, 0, TEXT_WIDTH);
+  if (command->example) printf("For example: moectl %s %s\n", command->name, command->example);
+  fputs("\nOptions:\n", stdout);
+  for (const cli_option *o = cli_options; o->name; o++) {
+    if (!cli_accepts(command, o)) continue;
+    snprintf(left, sizeof left, "%s%s%s", o->name, o->value ? " " : "", o->value ? o->value : "");
+    print_pair(left, o->help);
+  }
+}
+
+static int no_such_topic(const char *topic) {
+  suggestion nearest = suggest_begin(topic, strlen(topic));
+  for (const help_topic *t = help_topics; t->name; t++) suggest_try(&nearest, t->name);
+  for (const cli_command *c = cli_commands; c->name; c++) suggest_try(&nearest, c->name);
+  if (nearest.best)
+    complain("there is no help on '%s'; did you mean 'moectl help %s'?", topic, nearest.best);
+  else complain("there is no help on '%s'; 'moectl help' lists the commands and topics", topic);
+  return EXIT_USAGE;
+}
+
+int command_help(const options *options) {
+  const char *topic = options->file;
+  if (!topic) {
+    help_usage();
+    return EXIT_ALL_OK;
+  }
+  /* Both have a name in common: `devices`. */
+  const cli_command *command = cli_find_command(topic);
+  if (command) help_command(command);
+  for (const help_topic *t = help_topics; t->name; t++) {
+    if (strcmp(t->name, topic) != 0) continue;
+    if (command) putchar('\n');
+    if (t->text) fputs(t->text, stdout);
+    else experiment_print_keys(stdout);
+    return EXIT_ALL_OK;
+  }
+  return command ? EXIT_ALL_OK : no_such_topic(topic);
+}

@@ -1,0 +1,253 @@
+// SPDX-License-Identifier: MIT
+/* moectl run: every point of an experiment, results written as they come. */
+#include "cli/interrupt.h"
+#include "cli/moectl.h"
+#include "cli/prepare.h"
+#include "cli/progress.h"
+#include "run/runner.h"
+#include "base/shell.h"
+#include "base/wrap.h"
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <unistd.h>
+
+/* False, complained about: no such choice. */
+static bool read_pictures(const options *options, picture_choice *pictures) {
+  static const char *const names[] = {"few", "all", "none"};
+  *pictures = PICTURES_FEW;
+  for (int i = 0; i < 3 && options->pictures; i++) {
+    if (strcmp(options->pictures, names[i]) != 0) continue;
+    *pictures = (picture_choice)i;
+    return true;
+  }
+  if (options->pictures)
+    complain("--pictures: expected few, all or none, found '%s'", options->pictures);
+  return !options->pictures;
+}
+
+/* Prints and frees a message from a call that failed. */
+static void tell(char *error) {
+  complain("%s", error ? error : "no memory");
+  free(error);
+}
+
+typedef struct run {
+  const options *options;
+  experiment experiment;
+  recording recording;
+  moecl_context *context;
+  results *results;
+  runner runner;
+  picture_choice pictures;
+  progress *progress;
+  char *resume; /* the command that goes on with it */
+} run;
+
+/* " --set 'a=b' --device 'cpu'": quoted for a shell; NULL: nothing, or no memory. */
+static char *options_text(const options *options) {
+  char *text = NULL;
+  size_t size = 0;
+  FILE *file = open_memstream(&text, &size);
+  if (!file) return NULL;
+  for (size_t i = 0; i <= options->num_overrides; i++) {
+    const bool set = i < options->num_overrides;
+    const char *value = set ? options->overrides[i].assignment : options->device;
+    if (!value) continue;
+    fputs(set ? " --set " : " --device ", file);
+    shell_quote(file, value);
+  }
+  if (fclose(file) == 0 && size > 0) return text;
+  free(text);
+  return NULL;
+}
+
+static bool load(run *run) {
+  const options *options = run->options;
+  if (!prepare_load(options, &run->experiment, &run->recording)) return false;
+  run->experiment.options = options_text(options);
+  run->experiment.command = shell_command(options->words, options->num_words);
+  return true;
+}
+
+static int open_device(run *run) {
+  const char *device = run->options->device ? run->options->device : run->experiment.device;
+  return open_context(run->options, device, &run->context);
+}
+
+static int open_results(run *run) {
+  const options *options = run->options;
+  char *error = NULL;
+  kernel_origin kernels = {.dir = moecl_context_kernel_dir(run->context)};
+  if (moecl_context_kernel_hash(run->context, kernels.hash) != MOECL_OK) {
+    tell(NULL);
+    return EXIT_POINT_FAILED;
+  }
+  run->results = results_open(&run->experiment, moecl_context_device(run->context), &kernels,
+                              options->resume ? options->resume : options->out,
+                              options->resume != NULL, &error);
+  if (run->results) return EXIT_ALL_OK;
+  tell(error);
+  return EXIT_USAGE;
+}
+
+/* "moectl run FILE --set 'a=b' --resume DIR", quoted for a shell, malloc'ed; NULL: no
+ * memory. */
+static char *resume_text(const run *run) {
+  char *text = NULL;
+  size_t size;
+  FILE *file = open_memstream(&text, &size);
+  if (!file) return NULL;
+  fputs("moectl run ", file);
+  shell_word(file, run->options->file);
+  fprintf(file, "%s --resume ", run->experiment.options ? run->experiment.options : "");
+  shell_word(file, results_folder(run->results));
+  fclose(file);
+  return text;
+}
+
+/* Point `index` for the first time: everything. False when results could not be written
+ * or it was interrupted: then --resume runs it again. */
+static bool run_first(run *run, size_t index) {
+  char path[4096], *error = NULL;
+  point_result result;
+  snprintf(path, sizeof path, "%s/point-%03zu.safetensors", results_folder(run->results), index);
+  if (!runner_run_point(&run->runner, index, run->options->dump ? path : NULL, &result)) {
+    point_result_destroy(&result);
+    return true;
+  }
+  progress_end(run->progress, index, &result);
+  if (results_add(run->results, &result, &error)) return true;
+  tell(error);
+  return false;
+}
+
+/* Its times once more, in a later round. */
+static bool run_again(run *run, size_t index, int64_t round) {
+  char *error = NULL, *failure = NULL;
+  point_round times;
+  const int64_t planned = results_rounds_planned(run->results, index);
+  if (!runner_repeat_point(&run->runner, index, round, planned, &times, &failure)) return true;
+  progress_end_round(run->progress, index, &times, failure ? 0 : planned - 1 - round);
+  if (results_add_round(run->results, index, &times, failure, &error)) return true;
+  tell(error);
+  return false;
+}
+
+/* One round over all points that lack it, every second one backwards: a machine that
+ * grows slower all the time is then as slow for the first as for the last. */
+static bool run_round(run *run, int64_t round) {
+  const size_t count = run->experiment.num_points;
+  progress_round(run->progress, round, results_rounds(run->results));
+  bool written = true;
+  for (size_t n = 0; n < count && written && !interrupt_came; n++) {
+    const size_t i = round % 2 ? count - 1 - n : n;
+    if (!results_wants(run->results, i, round)) continue;
+    progress_begin(run->progress, i);
+    written = round == 0 ? run_first(run, i) : run_again(run, i, round);
+  }
+  return written;
+}
+
+/* Runs what is missing. False when results could not be written. */
+static bool run_points(run *run) {
+  const experiment *experiment = &run->experiment;
+  size_t to_run = 0;
+  for (size_t i = 0; i < experiment->num_points; i++) {
+    const bool first = !results_has(run->results, i);
+    to_run += first;
+    progress_expect(run->progress, i, first, results_rounds_left(run->results, i));
+  }
+  if (run->options->dump && to_run < experiment->num_points)
+    fprintf(stderr,
+            "moectl: %zu points were finished before: --dump writes only those that run now\n",
+            experiment->num_points - to_run);
+  bool written = run_round(run, 0);
+  for (int64_t round = 1; written && round < results_rounds(run->results); round++)
+    written = run_round(run, round);
+  return written;
+}
+
+/* Pictures of an interrupted run are drawn too, but a signal while they are is the end
+ * of it. */
+typedef struct picture_state {
+  run *run;
+  bool interrupted_before;
+} picture_state;
+
+static bool on_picture(void *user, size_t done, size_t count) {
+  const picture_state *state = user;
+  if (interrupt_came && !state->interrupted_before) return false;
+  if (done < count) progress_picture(state->run->progress, done, count);
+  return true;
+}
+
+static bool write_all(run *run, char **note) {
+  char *error = NULL;
+  picture_state state = {run, interrupt_came != 0};
+  results_watch_pictures(run->results, on_picture, &state);
+  const bool written = results_finish(run->results, note, &error);
+  results_watch_pictures(run->results, NULL, NULL);
+  progress_clear(run->progress);
+  if (!written) tell(error);
+  return written;
+}
+
+static int finish(run *run, bool written) {
+  char *note = NULL;
+  progress_clear(run->progress);
+  if (written) written = write_all(run, &note);
+  interrupt_say_no_more();
+  results_print_table(run->results, stdout,
+                      isatty(STDOUT_FILENO) == 1 ? terminal_width(STDOUT_FILENO) : 0);
+  if (note) complain("%s", note);
+  free(note);
+  printf("results: %s\n", results_folder(run->results));
+  flush_output(results_folder(run->results));
+  if (interrupt_came || !written)
+    complain("%s; go on with: %s", interrupt_came ? "interrupted" : "not finished",
+             run->resume ? run->resume : "--resume");
+  if (run->runner.bad_input && written && !interrupt_came) return EXIT_USAGE;
+  const point_status worst = results_worst(run->results);
+  return written && !interrupt_came && (worst == POINT_OK || worst == POINT_UNVERIFIED_OK)
+             ? EXIT_ALL_OK
+             : EXIT_POINT_FAILED;
+}
+
+/* From where there are results to keep. */
+static int run_all(run *run) {
+  run->resume = resume_text(run);
+  interrupt_catch(run->resume ? run->resume : "--resume");
+  results_choose_pictures(run->results, run->pictures);
+  run->runner = (runner){.context = run->context,
+                         .experiment = &run->experiment,
+                         .recording = &run->recording,
+                         .interrupted = &interrupt_came};
+  run->progress = progress_open(&run->experiment, moecl_context_device(run->context),
+                                results_pictures_expected(run->results), run->options->quiet);
+  const int code = finish(run, run_points(run));
+  progress_close(&run->progress);
+  return code;
+}
+
+int command_run(const options *options) {
+  run run = {.options = options};
+  if (options->out && options->resume) {
+    complain("--out and --resume exclude each other: --resume names the folder to go on in");
+    return EXIT_USAGE;
+  }
+  int code = EXIT_USAGE;
+  if (read_pictures(options, &run.pictures) && load(&run)) code = open_device(&run);
+  if (code == EXIT_ALL_OK && !(prepare_variants(&run.experiment, run.context) &&
+                               prepare_memory(options, &run.experiment, run.context, NULL)))
+    code = EXIT_USAGE;
+  if (code == EXIT_ALL_OK) code = open_results(&run);
+  if (code == EXIT_ALL_OK) code = run_all(&run);
+  free(run.resume);
+  runner_release(&run.runner);
+  results_destroy(&run.results);
+  moecl_context_destroy(&run.context);
+  recording_destroy(&run.recording);
+  experiment_destroy(&run.experiment);
+  return code;
+}

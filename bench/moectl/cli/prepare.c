@@ -1,0 +1,164 @@
+// SPDX-License-Identifier: MIT
+#include "cli/prepare.h"
+#include "experiment/settings.h"
+#include "base/suggest.h"
+#include "base/wrap.h"
+#include <stdarg.h>
+#include <stdlib.h>
+#include <string.h>
+
+/* A message at the place of a key, as those about the experiment are. */
+__attribute__((format(printf, 3, 4))) static void
+complain_at(const experiment *experiment, schema_id key, const char *format, ...) {
+  problems problems = {.path = experiment->path};
+  char text[8192];
+  va_list args;
+  va_start(args, format);
+  vsnprintf(text, sizeof text, format, args);
+  va_end(args);
+  problem_add(&problems, experiment->settings->keys[key].mark, "%s", text);
+  char *message = problems_take(&problems);
+  fprintf(stderr, "%s\n", message ? message : "no memory");
+  free(message);
+}
+
+bool prepare_load(const options *options, experiment *experiment, recording *recording) {
+  char *error = NULL;
+  if (!experiment_load(options->file, options->overrides, options->num_overrides, experiment,
+                       &error)) {
+    fprintf(stderr, "%s\n", error ? error : "no memory");
+    free(error);
+    return false;
+  }
+  if (experiment->warnings) fprintf(stderr, "%s\n", experiment->warnings);
+  if (!experiment->input_file ||
+      (recording_load(experiment->input_file, experiment->input_tensor, recording, &error) &&
+       recording_serves(experiment, recording, &error)))
+    return true;
+  complain_at(experiment, KEY_FILE, "workload.file: %s", error ? error : "no memory");
+  free(error);
+  return false;
+}
+
+/* ---- variants ---- */
+
+enum { MAX_NAMES = 32 };
+
+static bool variant_serves(const experiment *experiment, moecl_context *context, schema_id key,
+                           const char *operation, const char *asked, moecl_dtype dtype) {
+  const char *names[MAX_NAMES];
+  char expected[512] = "", hint[64] = "";
+  const size_t count = moecl_variants_available(context, operation, dtype, names, MAX_NAMES);
+  suggestion nearest = suggest_begin(asked, strlen(asked));
+  for (size_t i = 0, used = 0; i < count && i < MAX_NAMES; i++) {
+    if (strcmp(names[i], asked) == 0) return true;
+    suggest_try(&nearest, names[i]);
+    if (used < sizeof expected)
+      used += (size_t)snprintf(expected + used, sizeof expected - used, "%s, ", names[i]);
+  }
+  if (nearest.best) snprintf(hint, sizeof hint, "; did you mean '%s'?", nearest.best);
+  complain_at(experiment, key, "%s: '%s' does not serve %s on %s; expected %sor auto%s",
+              schema_get(key)->name, asked, moecl_dtype_name(dtype),
+              moecl_context_device(context)->name, expected, hint);
+  return false;
+}
+
+/* A key's variants in each of the data types that the sweep has. */
+static bool all_serve(const experiment *experiment, moecl_context *context, schema_id key,
+                      const char *operation) {
+  const setting *asked = &experiment->settings->keys[key];
+  const setting *dtypes = &experiment->settings->keys[KEY_DTYPE];
+  bool all = true;
+  for (size_t i = 0; i < asked->count; i++) {
+    if (strcmp(asked->values[i].text, "auto") == 0) continue;
+    for (size_t d = 0; d < dtypes->count; d++)
+      all &= variant_serves(experiment, context, key, operation, asked->values[i].text,
+                            (moecl_dtype)dtypes->values[d].integer);
+  }
+  return all;
+}
+
+bool prepare_variants(const experiment *experiment, moecl_context *context) {
+  const bool experts = all_serve(experiment, context, KEY_GROUPED_GEMM_VARIANT, "grouped_gemm");
+  return all_serve(experiment, context, KEY_ROUTER_VARIANT, "router") && experts;
+}
+
+/* ---- memory ---- */
+
+/* "point 3 (top_k=2) needs 81.2 GiB of memory", and whose figure the limit is. */
+static void refuse_memory(const experiment *experiment, const moecl_context *context, size_t index,
+                          uint64_t bytes, const char *as, uint64_t limit) {
+  const moecl_device_info *device = moecl_context_device(context);
+  char label[256], needed[32], stated[32];
+  experiment_point_label(experiment, index, label, sizeof label);
+  complain("point %zu%s%s%s needs %s of memory%s, but the driver of %s (%s) states %s%s", index,
+           *label ? " (" : "", label, *label ? ")" : "", bytes_text(bytes, needed), as,
+           device->name, device->platform, bytes_text(limit, stated),
+           device->type == MOECL_DEVICE_CPU ? ", which may be what is free at the moment" : "");
+}
+
+/* Many drivers give single buffers larger than the largest they state: asking
+ * for one is the only way to know. */
+static bool gives_buffer(moecl_context *context, uint64_t bytes) {
+  moecl_buffer *buffer;
+  if (moecl_buffer_create(context, bytes, &buffer) != MOECL_OK) return false;
+  const bool given = moecl_buffer_fill_byte(buffer, bytes - 1, 1, 0) == MOECL_OK &&
+                     moecl_context_finish_wait(context) == MOECL_OK;
+  moecl_buffer_destroy(&buffer);
+  return given;
+}
+
+/* Single buffers of up to `given` bytes were given, one of `denied` was not. */
+typedef struct buffer_limits {
+  uint64_t given, denied;
+} buffer_limits;
+
+static bool buffer_fits(moecl_context *context, uint64_t bytes, buffer_limits *limits) {
+  if (bytes <= limits->given) return true;
+  if (bytes >= limits->denied) return false;
+  const bool given = gives_buffer(context, bytes);
+  *(given ? &limits->given : &limits->denied) = bytes;
+  return given;
+}
+
+static bool point_fits(const experiment *experiment, moecl_context *context, size_t index,
+                       const runner_memory *needed, bool tell, buffer_limits *limits) {
+  const moecl_device_info *device = moecl_context_device(context);
+  const bool too_much = needed->bytes > device->global_memory_bytes;
+  if (!too_much && buffer_fits(context, needed->largest_buffer, limits)) return true;
+  if (tell && too_much)
+    refuse_memory(experiment, context, index, needed->bytes, "", device->global_memory_bytes);
+  else if (tell)
+    refuse_memory(experiment, context, index, needed->largest_buffer, " in one buffer",
+                  device->max_allocation_bytes);
+  return false;
+}
+
+bool prepare_memory(const options *options, const experiment *experiment, moecl_context *context,
+                    runner_memory *needed) {
+  enum { MOST_TOLD = 5 }; /* a sweep may have thousands */
+  const bool draws_again = experiment->verify || options->dump;
+  buffer_limits limits = {moecl_context_device(context)->max_allocation_bytes, UINT64_MAX};
+  size_t refused = 0;
+  for (size_t i = 0; i < experiment->num_points; i++) {
+    runner_memory memory;
+    const moecl_status status =
+        runner_memory_needed(context, &experiment->points[i], draws_again, &memory);
+    if (status != MOECL_OK) {
+      char label[256];
+      experiment_point_label(experiment, i, label, sizeof label);
+      complain("point %zu%s%s%s cannot run here: %s", i, *label ? " (" : "", label,
+               *label ? ")" : "", moecl_status_string(status));
+      return false;
+    }
+    if (needed) needed[i] = memory;
+    if (!options->ignore_memory_limit &&
+        !point_fits(experiment, context, i, &memory, refused < MOST_TOLD, &limits))
+      refused++;
+  }
+  if (refused > MOST_TOLD) complain("and so do %zu more points", refused - MOST_TOLD);
+  if (refused > 0)
+    complain("choose fewer experts, smaller sizes, fewer tokens, another variant or another "
+             "device, or try it all the same with --ignore-memory-limit");
+  return refused == 0;
+}

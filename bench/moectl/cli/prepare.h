@@ -1,0 +1,21 @@
+// SPDX-License-Identifier: MIT
+/* What `run` and `check` do before anything runs. */
+#ifndef MOECTL_PREPARE_H
+#define MOECTL_PREPARE_H
+
+#include "cli/moectl.h"
+#include "run/runner.h"
+
+/* Reads the experiment and what it names, and tells warnings; false: complained about. */
+bool prepare_load(const options *options, experiment *experiment, recording *recording);
+
+/* Are the variants that were asked for by name there on the device? Complains about each
+ * that is not. */
+bool prepare_variants(const experiment *experiment, moecl_context *context);
+
+/* Does the device hold every point? Complains about those that it does not, unless the
+ * limit is to be ignored. `needed` ([num_points], or NULL) receives what each takes. */
+bool prepare_memory(const options *options, const experiment *experiment, moecl_context *context,
+                    runner_memory *needed);
+
+#endif

@@ -1,0 +1,12 @@
+// SPDX-License-Identifier: MIT
+/* Keys that change nothing in an experiment: worth a warning. */
+#ifndef MOECTL_EFFECTS_H
+#define MOECTL_EFFECTS_H
+
+#include "experiment/settings.h"
+
+/* Adds a warning for each key that was given though nothing in any point
+ * depends on it. `settings` must be complete. */
+void effects_check(const settings *settings, problems *warnings);
+
+#endif

@@ -1,0 +1,124 @@
+// SPDX-License-Identifier: MIT
+/* Every key of an experiment file as data: name, type, range, default, help.
+ * Parsing, messages, help text and the resolved JSON all follow this table, so
+ * a new key is one row. */
+#ifndef MOECTL_SCHEMA_H
+#define MOECTL_SCHEMA_H
+
+#include "experiment/experiment.h"
+#include <stdio.h>
+
+/* In the order in which help and results show them. */
+typedef enum schema_id {
+  KEY_NAME = 0,
+  KEY_DEVICE,
+  KEY_SEED,
+  KEY_CHECKPOINT,
+  KEY_CHECKPOINT_LAYER,
+  KEY_HIDDEN_SIZE,
+  KEY_INTERMEDIATE_SIZE,
+  KEY_NUM_EXPERTS,
+  KEY_IDENTITY_EXPERTS,
+  KEY_TOP_K,
+  KEY_ACTIVATION,
+  KEY_SWIGLU_ALPHA,
+  KEY_SWIGLU_LIMIT,
+  KEY_GATE_UP_BIAS,
+  KEY_DOWN_BIAS,
+  KEY_SHARED_SIZE,
+  KEY_SHARED_GATE,
+  KEY_SHARED_LIMIT,
+  KEY_SHARED_FACTOR,
+  KEY_GROUPED_GEMM_VARIANT,
+  KEY_SCORING,
+  KEY_SCORE_AFTER_TOPK,
+  KEY_SPARSEMIXER_JITTER,
+  KEY_RENORMALIZE,
+  KEY_RENORMALIZE_EPSILON,
+  KEY_RENORMALIZE_MINIMUM,
+  KEY_SCALING_FACTOR,
+  KEY_CORRECTION_BIAS,
+  KEY_GROUPS,
+  KEY_TOPK_GROUPS,
+  KEY_GROUP_SCORE,
+  KEY_CUT_TO_ZERO,
+  KEY_SECOND_CHOICE,
+  KEY_ROUTER_NOISE,
+  KEY_WEIGHT_ON_INPUT,
+  KEY_JITTER,
+  KEY_ROUTER_BIAS,
+  KEY_ROUTER_VARIANT,
+  KEY_CAPACITY_FACTOR,
+  KEY_CAPACITY_OF_TOKENS,
+  KEY_MIN_CAPACITY,
+  KEY_DROP_POLICY,
+  KEY_RENORMALIZE_AFTER,
+  KEY_DTYPE,
+  KEY_NUM_TOKENS,
+  KEY_DISTRIBUTION,
+  KEY_SKEW_EXPONENT,
+  KEY_SKEW_CLUSTERS,
+  KEY_SKEW_NOISE,
+  KEY_FILE,
+  KEY_TENSOR,
+  KEY_WARMUP,
+  KEY_ITERATIONS,
+  KEY_ROUNDS,
+  KEY_VERIFY,
+  KEY_COUNT
+} schema_id;
+
+typedef enum value_type { TYPE_INT = 0, TYPE_REAL, TYPE_BOOL, TYPE_CHOICE, TYPE_TEXT } value_type;
+
+typedef struct value {
+  bool null;
+  int64_t integer; /* TYPE_INT (of ALL_BITS its bits), TYPE_CHOICE (an index), TYPE_BOOL */
+  double real;
+  char *text; /* malloc'ed */
+} value;
+
+enum {
+  REQUIRED = 1 << 0, /* has no default */
+  NULLABLE = 1 << 1,
+  MIN_OPEN = 1 << 2,      /* the range is without min itself */
+  MAX_OPEN = 1 << 3,      /* likewise max */
+  AUTO_NULL = 1 << 4,     /* the text "auto" is stored as NULL */
+  OF_EXPERIMENT = 1 << 5, /* one for the whole experiment: cannot be swept */
+  ALL_BITS = 1 << 6       /* TYPE_INT: any unsigned 64-bit integer, whatever min and max say */
+};
+
+typedef struct schema_key {
+  const char *name;  /* dotted, as --set takes it */
+  const char *param; /* flat name in results; NULL: not a parameter of a point */
+  value_type type;
+  int flags;
+  int64_t min, max;                 /* TYPE_INT, TYPE_REAL; of a TYPE_TEXT the most bytes */
+  const char *(*choice)(int index); /* TYPE_CHOICE */
+  int num_choices;
+  const char *default_text; /* YAML; NULL: required, or made from the file's name */
+  size_t offset, size;      /* in experiment (OF_EXPERIMENT) or experiment_point */
+  const char *help;
+} schema_key;
+
+const schema_key *schema_get(schema_id id);
+/* By dotted name; KEY_COUNT if there is none. */
+schema_id schema_find(const char *name, size_t length);
+/* By flat name; KEY_COUNT if there is none. */
+schema_id schema_find_param(const char *param);
+bool schema_is_section(const char *name, size_t length);
+/* Does it make a layer another one, variants included? */
+bool schema_is_of_layer(const schema_key *key);
+
+/* What the key takes, as a noun phrase for messages and help. */
+const char *schema_expected(const schema_key *key, char *buffer, size_t size);
+
+/* Writes a value where the key belongs. A text is shared, not copied. */
+void schema_store(const schema_key *key, const value *value, void *target);
+/* The value a point has, as YAML writes it. */
+const char *schema_point_text(const schema_key *key, const experiment_point *point, char *buffer,
+                              size_t size);
+/* The shortest decimal that reads back as the same number, without an exponent
+ * where that is readable. */
+const char *schema_real_text(double real, char *buffer, size_t size);
+
+#endif

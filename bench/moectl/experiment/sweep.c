@@ -1,0 +1,208 @@
+// SPDX-License-Identifier: MIT
+#include "experiment/sweep.h"
+
+#include <stdlib.h>
+#include <string.h>
+
+/* Multiplies the axes' lengths; 0, with the problem reported, when too many. */
+static size_t count_points(const settings *settings, const schema_id *axes, size_t num_axes,
+                           problems *problems) {
+  double exact = 1;
+  char factors[512] = "";
+  size_t used = 0;
+  for (size_t i = 0; i < num_axes; i++) {
+    size_t count = settings->keys[axes[i]].count;
+    exact *= (double)count;
+    if (used < sizeof factors)
+      used += (size_t)snprintf(factors + used, sizeof factors - used, "%s%s %zu",
+                               i > 0 ? " x " : "", schema_get(axes[i])->name, count);
+  }
+  if (exact <= EXPERIMENT_MAX_POINTS) return (size_t)exact;
+  problem_add(problems, settings->keys[axes[num_axes - 1]].mark,
+              "the sweep has %.0f points (%s), expected at most %d", exact, factors,
+              EXPERIMENT_MAX_POINTS);
+  return 0;
+}
+
+static void fill_point(const settings *settings, const schema_id *axes, size_t num_axes,
+                       size_t index, experiment_point *point) {
+  for (int i = 0; i < KEY_COUNT; i++)
+    if (!(schema_get((schema_id)i)->flags & OF_EXPERIMENT) && settings->keys[i].count > 0)
+      schema_store(schema_get((schema_id)i), &settings->keys[i].values[0], point);
+  for (size_t i = num_axes; i-- > 0;) {
+    const setting *s = &settings->keys[axes[i]];
+    schema_store(schema_get(axes[i]), &s->values[index % s->count], point);
+    index /= s->count;
+  }
+}
+
+/* What no point may have. Each is reported once, with its first point. */
+typedef enum rule {
+  RULE_TOP_K = 0,
+  RULE_ASSIGNMENTS,
+  RULE_BYTES,
+  RULE_GROUPS,
+  RULE_LAYER,
+  RULE_COUNT
+} rule;
+
+typedef struct breach {
+  char message[512];
+  schema_id key; /* where it is told; KEY_COUNT: at the layer */
+} breach;
+
+/* Whether all that the rule is about has values: what is missing or wrong by itself was
+ * reported. */
+static bool can_check(const settings *settings, rule rule) {
+  const setting *keys = settings->keys;
+  static const schema_id about[RULE_COUNT][5] = {
+      [RULE_TOP_K] = {KEY_TOP_K, KEY_NUM_EXPERTS, KEY_COUNT},
+      [RULE_ASSIGNMENTS] = {KEY_NUM_TOKENS, KEY_TOP_K, KEY_COUNT},
+      [RULE_BYTES] = {KEY_NUM_TOKENS, KEY_TOP_K, KEY_HIDDEN_SIZE, KEY_INTERMEDIATE_SIZE, KEY_COUNT},
+      [RULE_GROUPS] = {KEY_GROUPS, KEY_TOPK_GROUPS, KEY_COUNT},
+      /* Has a default, unless a checkpoint failed that would have given all. */
+      [RULE_LAYER] = {KEY_ACTIVATION, KEY_COUNT}};
+  if (rule == RULE_LAYER && keys[KEY_ACTIVATION].given) return true;
+  for (const schema_id *key = about[rule]; *key != KEY_COUNT; key++)
+    if (keys[*key].count == 0) return false;
+  return true;
+}
+
+static bool has_too_many_choices(const experiment_point *point, breach *found) {
+  const long long k = point->layer.top_k, e = point->layer.num_experts;
+  found->key = KEY_TOP_K;
+  snprintf(found->message, sizeof found->message,
+           "layer.top_k: expected at most layer.num_experts (%lld), found %lld", e, k);
+  return k > e;
+}
+
+static bool has_too_many_assignments(const experiment_point *point, breach *found) {
+  const long long tokens = point->num_tokens, k = point->layer.top_k;
+  found->key = KEY_NUM_TOKENS;
+  snprintf(found->message, sizeof found->message,
+           "workload.num_tokens: expected num_tokens x top_k at most %lld, found %lld x %lld",
+           (long long)MOECL_MAX_ASSIGNMENTS, tokens, k);
+  return tokens * k > MOECL_MAX_ASSIGNMENTS;
+}
+
+/* Keeps every byte count of workspace, input and output in 64 bits. */
+static bool has_too_many_bytes(const experiment_point *point, breach *found) {
+  const long long tokens = point->num_tokens, k = point->layer.top_k;
+  const long long h = point->layer.hidden_size, i = point->layer.intermediate_size;
+  found->key = KEY_NUM_TOKENS;
+  snprintf(found->message, sizeof found->message,
+           "workload.num_tokens: expected intermediate values that 64-bit sizes can count, found "
+           "num_tokens %lld, top_k %lld, hidden_size %lld, intermediate_size %lld",
+           tokens, k, h, i);
+  return tokens * k <= MOECL_MAX_ASSIGNMENTS &&
+         (double)tokens * (double)k * (double)(2 * i + h) * 16 > 0x1p63;
+}
+
+static bool has_half_of_groups(const experiment_point *point, breach *found) {
+  const long long groups = point->layer.num_expert_group, taken = point->layer.topk_group;
+  found->key = groups == 0 ? KEY_TOPK_GROUPS : KEY_GROUPS;
+  if (groups == 0)
+    snprintf(found->message, sizeof found->message,
+             "layer.router.topk_groups: is %lld without layer.router.groups; expected both or "
+             "neither",
+             taken);
+  else
+    snprintf(found->message, sizeof found->message,
+             "layer.router.groups: is %lld without layer.router.topk_groups; expected that beside "
+             "it, 1 to %lld",
+             groups, groups);
+  return (groups == 0) != (taken == 0);
+}
+
+/* The library's message with its parameters' names as YAML has them; false where it is
+ * about a key whose value is wrong by itself. */
+static bool say_keys(const settings *settings, const char *detail, breach *found) {
+  static const char letters[] = "abcdefghijklmnopqrstuvwxyz0123456789_";
+  size_t used = 0;
+  found->key = KEY_COUNT;
+  found->message[0] = '\0';
+  while (*detail != '\0' && used < sizeof found->message) {
+    char word[64];
+    const size_t length = strspn(detail, letters), copied = length > 0 ? length : 1;
+    snprintf(word, sizeof word, "%.*s", (int)copied, detail);
+    const schema_id key = length > 0 ? schema_find_param(word) : KEY_COUNT;
+    const bool named = key != KEY_COUNT && schema_is_of_layer(schema_get(key));
+    if (named && settings->keys[key].count == 0) return false;
+    if (named && found->key == KEY_COUNT && settings->keys[key].given) found->key = key;
+    used += (size_t)snprintf(found->message + used, sizeof found->message - used, "%s",
+                             named ? schema_get(key)->name : word);
+    detail += copied;
+  }
+  return true;
+}
+
+/* What the library says of the layer, as if what other rules tell were mended, and with
+ * something that serves where a size is missing or wrong by itself. */
+static bool has_bad_layer(const settings *settings, const experiment_point *point, breach *found) {
+  moecl_layer_params layer = point->layer;
+  char detail[256];
+  breach other;
+  if (layer.hidden_size == 0) layer.hidden_size = 1;
+  if (layer.intermediate_size == 0) layer.intermediate_size = 1;
+  if (layer.num_experts == 0) layer.num_experts = MOECL_MAX_EXPERTS;
+  if (layer.top_k == 0 || layer.top_k > layer.num_experts) layer.top_k = 1;
+  if (has_half_of_groups(point, &other)) layer.num_expert_group = layer.topk_group = 0;
+  return moecl_layer_params_check(&layer, detail, sizeof detail) != MOECL_OK &&
+         say_keys(settings, detail, found);
+}
+
+static bool breaks(const settings *settings, rule rule, const experiment_point *point,
+                   breach *found) {
+  switch (rule) {
+  case RULE_TOP_K: return has_too_many_choices(point, found);
+  case RULE_ASSIGNMENTS: return has_too_many_assignments(point, found);
+  case RULE_BYTES: return has_too_many_bytes(point, found);
+  case RULE_GROUPS: return has_half_of_groups(point, found);
+  case RULE_LAYER: return has_bad_layer(settings, point, found);
+  case RULE_COUNT: break;
+  }
+  return false;
+}
+
+static void check_rule(const settings *settings, rule rule, const experiment *experiment,
+                       problems *problems) {
+  breach found, first;
+  size_t broken = 0, at = 0;
+  char label[512];
+  for (size_t i = 0; i < experiment->num_points; i++) {
+    if (!breaks(settings, rule, &experiment->points[i], &found) || broken++ > 0) continue;
+    at = i;
+    first = found;
+  }
+  if (broken == 0) return;
+  const tree_mark mark =
+      first.key == KEY_COUNT ? settings->layer_mark : settings->keys[first.key].mark;
+  experiment_point_label(experiment, at, label, sizeof label);
+  if (experiment->num_points == 1) problem_add(problems, mark, "%s", first.message);
+  else
+    problem_add(problems, mark, "%s, in the point %s (%zu of %zu points are like it)",
+                first.message, label, broken, experiment->num_points);
+}
+
+void sweep_expand(const settings *settings, experiment *experiment, problems *problems) {
+  schema_id axes[KEY_COUNT];
+  size_t num_axes = settings_axes(settings, axes);
+  size_t num_points = count_points(settings, axes, num_axes, problems);
+  if (num_points == 0) return;
+  experiment->points = calloc(num_points, sizeof *experiment->points);
+  experiment->axes = calloc(num_axes + 1, sizeof *experiment->axes); /* never of size 0 */
+  if (experiment->points == NULL || experiment->axes == NULL) {
+    problem_out_of_memory(problems);
+    return;
+  }
+  experiment->num_points = num_points;
+  experiment->num_axes = num_axes;
+  for (size_t i = 0; i < num_axes; i++)
+    experiment->axes[i] =
+        (experiment_axis){schema_get(axes[i])->param, settings->keys[axes[i]].count};
+  for (size_t i = 0; i < num_points; i++)
+    fill_point(settings, axes, num_axes, i, &experiment->points[i]);
+  for (int rule = 0; rule < RULE_COUNT; rule++)
+    if (can_check(settings, (enum rule)rule))
+      check_rule(settings, (enum rule)rule, experiment, problems);
+}

@@ -1,0 +1,110 @@
+// SPDX-License-Identifier: MIT
+#define _GNU_SOURCE /* posix_spawn_file_actions_addchdir_np */
+#include "report/gnuplot.h"
+#include "base/files.h"
+#include <errno.h>
+#include <fcntl.h>
+#include <signal.h>
+#include <spawn.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/wait.h>
+#include <time.h>
+#include <unistd.h>
+
+extern char **environ;
+
+void gnuplot_quote(FILE *file, const char *text) {
+  fputc('\'', file);
+  for (; *text; text++) {
+    if (*text == '\'') fputc('\'', file);
+    fputc((unsigned char)*text < ' ' ? ' ' : *text, file);
+  }
+  fputc('\'', file);
+}
+
+static double seconds_now(void) {
+  struct timespec now;
+  clock_gettime(CLOCK_MONOTONIC, &now);
+  return (double)now.tv_sec + 1e-9 * (double)now.tv_nsec;
+}
+
+/* 0, or the errno that says why nothing was started. The program's own
+ * stdout and stderr are not gnuplot's to write to. */
+static int start(const char *folder, const char *script, int messages, pid_t *child) {
+  posix_spawn_file_actions_t actions;
+  char program[] = "gnuplot", *path = strdup(script);
+  char *arguments[] = {program, path, NULL};
+  int reason = path ? posix_spawn_file_actions_init(&actions) : ENOMEM;
+  if (reason != 0) {
+    free(path);
+    return reason;
+  }
+  reason = posix_spawn_file_actions_addopen(&actions, 0, "/dev/null", O_RDONLY, 0);
+  if (!reason) reason = posix_spawn_file_actions_adddup2(&actions, messages, 1);
+  if (!reason) reason = posix_spawn_file_actions_adddup2(&actions, messages, 2);
+  if (!reason) reason = posix_spawn_file_actions_addchdir_np(&actions, folder);
+  if (!reason) reason = posix_spawnp(child, program, &actions, NULL, arguments, environ);
+  posix_spawn_file_actions_destroy(&actions);
+  free(path);
+  return reason;
+}
+
+/* Waits for the child at most so long; false: it was killed. */
+static bool wait_for(pid_t child, double seconds, int *status) {
+  const double end = seconds_now() + seconds;
+  const struct timespec pause = {.tv_nsec = 5000000};
+  for (;;) {
+    const pid_t found = waitpid(child, status, WNOHANG);
+    if (found == child) return true;
+    if (found < 0 && errno != EINTR) {
+      *status = -1;
+      return true;
+    }
+    if (seconds_now() > end) break;
+    nanosleep(&pause, NULL);
+  }
+  kill(child, SIGKILL);
+  while (waitpid(child, status, 0) < 0 && errno == EINTR) continue;
+  return false;
+}
+
+/* The last line that says something: gnuplot prints the script's line and a
+ * caret before the reason. */
+static char *last_line(FILE *messages) {
+  char line[256], last[256] = "";
+  rewind(messages);
+  while (fgets(line, sizeof line, messages)) {
+    line[strcspn(line, "\n")] = '\0';
+    if (line[strspn(line, " ^")]) memcpy(last, line, sizeof last);
+  }
+  return format_text("%s", last + strspn(last, " "));
+}
+
+gnuplot_outcome gnuplot_run(const char *folder, const char *script, double seconds, char **why) {
+  *why = NULL;
+  FILE *messages = tmpfile();
+  if (!messages) {
+    *why = format_text("no temporary file: %s", strerror(errno));
+    return GNUPLOT_FAILED;
+  }
+  pid_t child = 0;
+  int status = 0;
+  gnuplot_outcome outcome = GNUPLOT_FAILED;
+  const int reason = start(folder, script, fileno(messages), &child);
+  if (reason == ENOENT || reason == ENOTDIR) {
+    outcome = GNUPLOT_MISSING;
+  } else if (reason != 0) {
+    *why = format_text("%s", strerror(reason));
+  } else if (!wait_for(child, seconds, &status)) {
+    *why = format_text("stopped after %.0f seconds", seconds);
+  } else if (WIFEXITED(status) && WEXITSTATUS(status) == 0) {
+    outcome = GNUPLOT_OK;
+  } else if (WIFEXITED(status) && WEXITSTATUS(status) == 127) {
+    outcome = GNUPLOT_MISSING; /* C libraries that find out only in the child */
+  } else {
+    *why = last_line(messages);
+  }
+  fclose(messages);
+  return outcome;
+}

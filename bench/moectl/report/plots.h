@@ -1,0 +1,20 @@
+// SPDX-License-Identifier: MIT
+/* The gnuplot scripts and data of single pictures. */
+#ifndef MOECTL_PLOTS_H
+#define MOECTL_PLOTS_H
+
+#include "report/pictures.h"
+
+/* Terminal, fonts, colours and output file, as every script begins; 1200 by `height`. */
+void plot_begin(FILE *script, const char *name, int height);
+/* Okabe and Ito's colours, readable with any colour vision; "#rrggbb". */
+const char *plot_colour(size_t index);
+
+/* plot_sweep.c, plot_utilization.c, plot_loads.c, plot_stages.c: a picture's script and its data.
+ */
+void plot_sweep(const results *all, const picture_plan *picture, FILE *script, FILE *data);
+void plot_utilization(const results *all, const picture_plan *picture, FILE *script, FILE *data);
+void plot_stages(const results *all, const picture_plan *picture, FILE *script, FILE *data);
+void plot_loads(const results *all, const picture_plan *picture, FILE *script, FILE *data);
+
+#endif

@@ -1,0 +1,159 @@
+// SPDX-License-Identifier: MIT
+#include "results/measures.h"
+#include <math.h>
+#include <string.h>
+
+#define AT(field) offsetof(point_result, field)
+#define STATISTIC(field) AT(routing.statistics.field)
+
+const measure measures[] = {
+    {MEASURE_RUN, "iterations", MEASURE_COUNT, AT(iterations), NULL},
+    {MEASURE_RATE, "tokens_per_s", MEASURE_REAL, AT(tokens_per_s), "tokens/s"},
+    {MEASURE_RATE, "tflops", MEASURE_REAL, AT(tflops), "TFLOP/s"},
+    {MEASURE_RATE, "gbytes_per_s", MEASURE_REAL, AT(gbytes_per_s), "GB/s"},
+    {MEASURE_RATE, "memory_bytes", MEASURE_COUNT, AT(memory_bytes), NULL},
+    {MEASURE_RATE, "host_ms", MEASURE_REAL, AT(host_ms), NULL},
+    {MEASURE_ROUTING, "capacity", MEASURE_LIMIT, AT(routing.capacity), "capacity"},
+    {MEASURE_ROUTING, "dropped_fraction", MEASURE_SHARE, STATISTIC(dropped_fraction), "dropped"},
+    {MEASURE_ROUTING, "load_balancing_loss", MEASURE_REAL, STATISTIC(load_balancing_loss),
+     "load balancing loss"},
+    {MEASURE_ROUTING, "router_z_loss", MEASURE_REAL, STATISTIC(router_z_loss), "router z-loss"},
+    {MEASURE_ROUTING, "entropy", MEASURE_REAL, STATISTIC(entropy), "entropy (nats)"},
+    {MEASURE_ROUTING, "max_mean_imbalance", MEASURE_REAL, STATISTIC(max_mean_imbalance),
+     "imbalance"},
+    {MEASURE_ROUTING, "coefficient_of_variation", MEASURE_REAL, STATISTIC(coefficient_of_variation),
+     "CV"},
+    {MEASURE_ROUTING, "padding_waste", MEASURE_SHARE, STATISTIC(padding_waste), "padding waste"},
+    {MEASURE_ROUTING, "identity_fraction", MEASURE_SHARE, STATISTIC(identity_fraction),
+     "identities"},
+    {MEASURE_ROUTING, "nonfinite_tokens", MEASURE_COUNT, STATISTIC(nonfinite_tokens), NULL},
+    {MEASURE_ROUTING, "nonfinite_score_tokens", MEASURE_COUNT, STATISTIC(nonfinite_score_tokens),
+     NULL},
+    {MEASURE_ROUTING, "zero_weight_tokens", MEASURE_COUNT, STATISTIC(zero_weight_tokens), NULL},
+    {MEASURE_VERIFY, "error", MEASURE_REAL, AT(verify.error), NULL},
+    {MEASURE_VERIFY, "tolerance", MEASURE_REAL, AT(verify.tolerance), NULL},
+    {MEASURE_VERIFY, "ok", MEASURE_FLAG, AT(verify.ok), NULL},
+    {MEASURE_VERIFY, "tokens_checked", MEASURE_COUNT, AT(verify.tokens_checked), NULL},
+    {MEASURE_VERIFY, "num_tokens", MEASURE_COUNT, AT(routing.num_tokens), NULL, true},
+    {MEASURE_VERIFY, "experts_checked", MEASURE_COUNT, AT(verify.experts_checked), NULL},
+    {MEASURE_VERIFY, "topk_mismatches", MEASURE_COUNT, AT(verify.topk_mismatches), NULL},
+    {MEASURE_VERIFY, "capacity_ok", MEASURE_FLAG, AT(verify.capacity_ok), NULL},
+    {MEASURE_RUN, NULL, MEASURE_COUNT, 0, NULL}};
+
+const measure *measure_find(const char *name) {
+  const measure *found = measures;
+  while (found->name && strcmp(found->name, name) != 0) found++;
+  return found->name ? found : NULL;
+}
+
+const char *measure_prefix(measure_group group) { return group == MEASURE_VERIFY ? "verify_" : ""; }
+
+bool measure_group_present(measure_group group, const point_result *point) {
+  if (group == MEASURE_VERIFY) return point->verify.ran;
+  return group != MEASURE_ROUTING ||
+         (point->routing.tokens_per_expert && point->routing.tokens_per_expert_after_capacity);
+}
+
+measure_value measure_get(const measure *measure, const point_result *point) {
+  const char *at = (const char *)point + measure->offset;
+  measure_value value = {.present = measure_group_present(measure->group, point)};
+  switch (measure->kind) {
+  case MEASURE_COUNT:
+  case MEASURE_LIMIT:
+    memcpy(&value.whole, at, sizeof value.whole);
+    value.real = (double)value.whole;
+    value.present = value.present && (measure->kind == MEASURE_COUNT || value.whole >= 0);
+    break;
+  case MEASURE_REAL:
+  case MEASURE_SHARE:
+    memcpy(&value.real, at, sizeof value.real);
+    /* Without a time there is no rate, whatever the field holds. */
+    value.present =
+        value.present && isfinite(value.real) &&
+        (measure->group != MEASURE_RATE || isfinite(point->time_ms[MOECL_STAGE_LAYER].median));
+    break;
+  case MEASURE_FLAG:
+    value.whole = *(const bool *)at;
+    value.real = (double)value.whole;
+    break;
+  }
+  if (!value.present) value.real = NAN;
+  return value;
+}
+
+void measure_set(const measure *measure, measure_value value, point_result *point) {
+  char *at = (char *)point + measure->offset;
+  switch (measure->kind) {
+  case MEASURE_LIMIT:
+    if (!value.present) value.whole = -1;
+    memcpy(at, &value.whole, sizeof value.whole);
+    break;
+  case MEASURE_COUNT: memcpy(at, &value.whole, sizeof value.whole); break;
+  case MEASURE_REAL:
+  case MEASURE_SHARE:
+    if (!value.present) value.real = NAN;
+    memcpy(at, &value.real, sizeof value.real);
+    break;
+  case MEASURE_FLAG: *(bool *)at = value.whole != 0; break;
+  }
+}
+
+const char *const measure_operations[NUM_OPERATIONS] = {"router", "permute", "grouped_gemm",
+                                                        "combine"};
+
+const char *const measure_summaries[NUM_SUMMARIES] = {"median", "min", "p90"};
+
+double *measure_summary(sample_summary *times, size_t index) {
+  return index == 0 ? &times->median : index == 1 ? &times->min : &times->p90;
+}
+
+const char *const measure_params[] = {"num_tokens",
+                                      "hidden_size",
+                                      "intermediate_size",
+                                      "num_experts",
+                                      "num_identity_experts",
+                                      "top_k",
+                                      "renormalize",
+                                      "jitter",
+                                      "capacity_factor",
+                                      "min_capacity",
+                                      "drop_policy",
+                                      "activation",
+                                      "dtype",
+                                      "distribution",
+                                      "seed",
+                                      "router_bias",
+                                      "gate_up_bias",
+                                      "down_bias",
+                                      "router_variant",
+                                      "grouped_gemm_variant",
+                                      "skew_exponent",
+                                      "skew_clusters",
+                                      "skew_noise",
+                                      "scoring",
+                                      "score_after_topk",
+                                      "sparsemixer_jitter",
+                                      "routed_scaling_factor",
+                                      "score_correction_bias",
+                                      "num_expert_group",
+                                      "topk_group",
+                                      "group_score",
+                                      "cut_groups_to_zero",
+                                      "second_choice",
+                                      "router_noise",
+                                      "weight_on_input",
+                                      "swiglu_alpha",
+                                      "swiglu_limit",
+                                      "shared_intermediate_size",
+                                      "shared_gate",
+                                      "shared_swiglu_limit",
+                                      "shared_scaling_factor",
+                                      "renormalize_after_capacity",
+                                      "renormalize_epsilon",
+                                      "renormalize_minimum",
+                                      "capacity_of_tokens",
+                                      NULL};
+
+bool measure_param_applies(const experiment_point *point, const char *param) {
+  return strncmp(param, "skew_", 5) != 0 || point->distribution == WORKLOAD_SKEWED;
+}

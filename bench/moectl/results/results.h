@@ -1,0 +1,137 @@
+// SPDX-License-Identifier: MIT
+/* What a run writes: results.json, results.csv, report.md, plots, dumps. */
+#ifndef MOECTL_RESULTS_H
+#define MOECTL_RESULTS_H
+
+#include "experiment/experiment.h"
+
+typedef struct sample_summary { /* of device-event milliseconds over the iterations */
+  double median, min, p90;      /* NaN: the variant fuses this stage into another */
+} sample_summary;
+
+typedef struct verify_result {
+  bool ran, ok;
+  double error, tolerance; /* relative, of the output */
+  int64_t tokens_checked;  /* of num_tokens: the sample */
+  int64_t experts_checked; /* all that any sampled token reached */
+  int64_t topk_mismatches; /* sampled tokens with wrong logits; tokens whose choices do not follow
+                              from the device's logits, in order where those decide; wrong ids and
+                              counts */
+  bool capacity_ok;        /* `kept` and the counts equal the reference's */
+  bool overflows;          /* outputs are not finite, as exact numbers do not fit the dtype */
+  char cause[640];         /* why outputs are not finite; "" where they are */
+} verify_result;
+
+typedef enum point_status {
+  POINT_OK = 0,
+  POINT_UNVERIFIED_OK,
+  POINT_VERIFY_FAILED,
+  POINT_ERROR
+} point_status;
+
+/* One round's share of a point's timed forwards. */
+typedef struct point_round {
+  sample_summary time_ms[MOECL_STAGE_COUNT];
+  double host_ms, load_average; /* of the last minute, as the round began; NaN: not known */
+  int64_t iterations;
+} point_round;
+
+typedef struct point_result {
+  size_t index; /* into experiment.points */
+  point_status status;
+  char *error;       /* POINT_ERROR, POINT_VERIFY_FAILED: one sentence; else NULL */
+  char *variants[4]; /* router, permute, grouped_gemm, combine: names */
+  char *variant_reasons[4];
+  sample_summary time_ms[MOECL_STAGE_COUNT]; /* of all rounds (rounds_add) */
+  int64_t iterations;                        /* likewise */
+  point_round *rounds;
+  size_t num_rounds;
+  int64_t rounds_planned;
+  double tokens_per_s, tflops, gbytes_per_s; /* of the layer at its median time */
+  double host_ms;        /* median of what enqueueing one forward took the host */
+  uint64_t memory_bytes; /* weights, workspace, input and output on the device */
+  moecl_routing
+      routing; /* only counts, capacity and statistics are kept; the [T,*] arrays may be NULL */
+  verify_result verify;
+} point_result;
+
+void point_result_destroy(point_result *result);
+
+/* Which kernels ran, of one run's context; the text is the context's. */
+typedef struct kernel_origin {
+  const char *dir; /* the folder they were read from; NULL: those built in */
+  char hash[33];   /* of all their sources */
+} kernel_origin;
+
+/* A results folder, written as points come. */
+typedef struct results results;
+
+/* `out`: the folder, or NULL for results/<name>-<YYYYmmdd-HHMMSS>/. With
+ * `resume` the folder must hold a results.json of the same resolved
+ * experiment, device and kernels, whose finished points, and those of its
+ * results.jsonl, are taken over. On failure returns NULL
+ * with one malloc'ed message in *error: so also where another run has the folder,
+ * which is locked until results_destroy. */
+results *results_open(const experiment *experiment, const moecl_device_info *device,
+                      const kernel_origin *kernels, const char *out, bool resume, char **error);
+
+/* Which pictures results_finish draws; few where nothing was said. */
+typedef enum picture_choice { PICTURES_FEW = 0, PICTURES_ALL, PICTURES_NONE } picture_choice;
+void results_choose_pictures(results *results, picture_choice pictures);
+bool results_has(const results *results, size_t index); /* finished in an earlier run */
+const char *results_folder(const results *results);
+
+/* Adds a point (takes it over, also on failure): a line of results.jsonl, or, each
+ * time there is twice as much as they hold, results.json and results.csv, replaced
+ * whole. false with a message when the folder can't be written (disk full); what was
+ * written before stays intact. */
+bool results_add(results *results, point_result *result, char **error);
+
+/* Does a round (from 0) of the point lack? Later ones only of points that ran. */
+bool results_wants(const results *results, size_t index, int64_t round);
+int64_t results_rounds_planned(const results *results, size_t index); /* of a point that is there */
+/* Later rounds that a point lacks; -1: it has not run. */
+int64_t results_rounds_left(const results *results, size_t index);
+/* The most rounds that a point has planned; 0: none is known yet. */
+int64_t results_rounds(const results *results);
+/* Adds a later round to a point, as results_add. `failure` (malloc'ed, taken over) in
+ * place of times: it failed this time, and so has the point. */
+bool results_add_round(results *results, size_t index, const point_round *round, char *failure,
+                       char **error);
+
+/* About how many pictures results_finish will draw when all points are there. */
+size_t results_pictures_expected(const results *results);
+/* Called before each picture is drawn, and perhaps once behind the last; false: it and
+ * the others are left out. */
+typedef bool (*picture_watch)(void *user, size_t done, size_t count);
+void results_watch_pictures(results *results, picture_watch watch, void *user);
+
+/* Writes results.json and results.csv, then report.md, the gnuplot scripts and data, and (if
+ * gnuplot is there) the pictures. `note` (may be NULL, malloc'ed) receives a line for the user,
+ * e.g. that gnuplot is missing. */
+bool results_finish(results *results, char **note, char **error);
+
+/* Prints the closing table to a stream, so many columns wide if it can be (0: all there is);
+ * what has no room is named. */
+void results_print_table(const results *results, void *file, int width);
+
+/* Worst status of all points: drives the exit code. */
+point_status results_worst(const results *results);
+void results_destroy(results **results);
+
+/* One point's tensors to `<folder>/point-NNN.safetensors`. Streams: tensors are
+ * declared first, then written in the same order, piece by piece, so that
+ * weights never have to be in host memory at once. */
+typedef struct dump dump;
+typedef struct dump_tensor {
+  const char *name;
+  const char *dtype; /* safetensors' names: F32 F16 BF16 I32 I64 U8 */
+  int64_t shape[3];
+  int num_dims;
+} dump_tensor;
+dump *dump_open(const char *path, const dump_tensor *tensors, size_t count, char **error);
+bool dump_write(dump *dump, const void *data, size_t bytes, char **error);
+/* Checks that everything declared was written, then renames into place. */
+bool dump_close(dump **dump, char **error);
+
+#endif

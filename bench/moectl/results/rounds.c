@@ -1,0 +1,102 @@
+// SPDX-License-Identifier: MIT
+#include "results/rounds.h"
+#include <math.h>
+#include <stdlib.h>
+
+int64_t rounds_planned(const experiment *plan, double seconds_to_repeat) {
+  const bool several = plan->num_points > 1 && seconds_to_repeat <= ROUND_SECONDS;
+  const int64_t wanted = plan->rounds > 0 ? plan->rounds : several ? DEFAULT_ROUNDS : 1;
+  return wanted < plan->iterations ? wanted : plan->iterations;
+}
+
+int64_t rounds_share(int64_t iterations, int64_t rounds, int64_t round) {
+  return iterations / rounds + (round < iterations % rounds);
+}
+
+static int by_value(const void *a, const void *b) {
+  const double x = *(const double *)a, y = *(const double *)b;
+  return (x > y) - (x < y);
+}
+
+/* Sorts; NaN where one of them is. */
+static double median_of(double *values, size_t count) {
+  for (size_t i = 0; i < count; i++)
+    if (isnan(values[i])) return NAN;
+  if (count == 0) return NAN;
+  qsort(values, count, sizeof *values, by_value);
+  return count % 2 ? values[count / 2] : (values[count / 2 - 1] + values[count / 2]) / 2;
+}
+
+static sample_summary sum_up(const point_result *point, int stage, double *scratch) {
+  sample_summary all = {.min = INFINITY};
+  for (size_t r = 0; r < point->num_rounds; r++) {
+    const double least = point->rounds[r].time_ms[stage].min;
+    if (isnan(least) || least < all.min) all.min = least;
+  }
+  for (size_t r = 0; r < point->num_rounds; r++)
+    scratch[r] = point->rounds[r].time_ms[stage].median;
+  all.median = median_of(scratch, point->num_rounds);
+  for (size_t r = 0; r < point->num_rounds; r++) scratch[r] = point->rounds[r].time_ms[stage].p90;
+  all.p90 = median_of(scratch, point->num_rounds);
+  return isnan(all.median) ? (sample_summary){NAN, NAN, NAN} : all;
+}
+
+bool rounds_add(point_result *point, const point_round *round) {
+  point_round *more = realloc(point->rounds, (point->num_rounds + 1) * sizeof *more);
+  double *scratch = malloc((point->num_rounds + 1) * sizeof *scratch);
+  if (more) point->rounds = more;
+  if (!more || !scratch) {
+    free(scratch);
+    return false;
+  }
+  const double before = point->time_ms[MOECL_STAGE_LAYER].median;
+  point->rounds[point->num_rounds++] = *round;
+  for (int stage = 0; stage < MOECL_STAGE_COUNT; stage++)
+    point->time_ms[stage] = sum_up(point, stage, scratch);
+  for (size_t r = 0; r < point->num_rounds; r++) scratch[r] = point->rounds[r].host_ms;
+  point->host_ms = median_of(scratch, point->num_rounds);
+  point->iterations += round->iterations;
+  free(scratch);
+  if (point->num_rounds == 1) return true; /* the rates come with it */
+  const double faster = before / point->time_ms[MOECL_STAGE_LAYER].median;
+  point->tokens_per_s *= faster;
+  point->tflops *= faster;
+  point->gbytes_per_s *= faster;
+  return true;
+}
+
+/* Student's t, 95% two-sided, by degrees of freedom. */
+static double student(size_t freedom) {
+  static const double t[] = {NAN,   12.706, 4.303, 3.182, 2.776, 2.571,
+                             2.447, 2.365,  2.306, 2.262, 2.228};
+  return freedom < sizeof t / sizeof t[0] ? t[freedom] : 1.96 + 2.6 / (double)freedom;
+}
+
+/* Sorts the ratios. */
+static void find_interval(double *ratios, paired_ratio *found) {
+  const double count = (double)found->count;
+  double mean = 0, squares = 0;
+  for (size_t i = 0; i < found->count; i++) mean += log(ratios[i]) / count;
+  for (size_t i = 0; i < found->count; i++) squares += pow(log(ratios[i]) - mean, 2);
+  found->median = found->low = found->high = median_of(ratios, found->count);
+  if (found->count < 2) return;
+  const double half = student(found->count - 1) * sqrt(squares / (count - 1) / count);
+  found->low = fmin(found->median, exp(mean - half));
+  found->high = fmax(found->median, exp(mean + half));
+}
+
+paired_ratio rounds_compare(const point_result *a, const point_result *b) {
+  const size_t both = a->num_rounds < b->num_rounds ? a->num_rounds : b->num_rounds;
+  paired_ratio ratio = {.median = NAN, .low = NAN, .high = NAN};
+  double *ratios = calloc(both + 1, sizeof *ratios);
+  if (!ratios) return ratio;
+  for (size_t r = 0; r < both; r++) {
+    const double before = a->rounds[r].time_ms[MOECL_STAGE_LAYER].median;
+    const double after = b->rounds[r].time_ms[MOECL_STAGE_LAYER].median;
+    if (!(before > 0) || !(after > 0)) continue;
+    ratios[ratio.count++] = after / before;
+  }
+  find_interval(ratios, &ratio);
+  free(ratios);
+  return ratio;
+}

@@ -1,0 +1,118 @@
+// SPDX-License-Identifier: MIT
+/* One point's tensors to a safetensors file, so that anyone can check the
+ * engine with their own framework. Weights stream through one staging buffer. */
+#include "run/runner.h"
+#include <stdlib.h>
+#include <string.h>
+
+enum { MAX_TENSORS = 20 };
+
+static const char *const dtype_names[MOECL_DTYPE_COUNT] = {"F32", "F16", "BF16"};
+
+typedef struct plan {
+  dump_tensor tensors[MAX_TENSORS];
+  size_t count;
+} plan;
+
+static void add(plan *plan, const char *name, const char *dtype, int64_t a, int64_t b, int64_t c) {
+  dump_tensor *tensor = &plan->tensors[plan->count++];
+  *tensor = (dump_tensor){name, dtype, {a, b, c}, c ? 3 : b ? 2 : 1};
+}
+
+/* In the order in which they are written below. */
+static plan make_plan(const experiment_point *point) {
+  const moecl_layer_params *p = &point->layer;
+  const char *dtype = dtype_names[p->dtype];
+  const bool gated = moecl_activation_is_gated(p->activation);
+  const int64_t rows = gated ? 2 * p->intermediate_size : p->intermediate_size;
+  const int64_t experts = moecl_layer_tensor_items(p, MOECL_DOWN_PROJ);
+  plan plan = {.count = 0};
+  add(&plan, "hidden_states", dtype, point->num_tokens, p->hidden_size, 0);
+  add(&plan, "router.weight", dtype, p->num_experts, p->hidden_size, 0);
+  if (p->router_bias) add(&plan, "router.bias", dtype, p->num_experts, 0, 0);
+  add(&plan, gated ? "experts.gate_up_proj" : "experts.up_proj", dtype, experts, rows,
+      p->hidden_size);
+  if (p->gate_up_bias)
+    add(&plan, gated ? "experts.gate_up_proj_bias" : "experts.up_proj_bias", dtype, experts, rows,
+        0);
+  add(&plan, "experts.down_proj", dtype, experts, p->hidden_size, p->intermediate_size);
+  if (p->down_bias) add(&plan, "experts.down_proj_bias", dtype, experts, p->hidden_size, 0);
+  if (p->score_correction_bias) add(&plan, "router.correction_bias", "F32", p->num_experts, 0, 0);
+  if (p->router_noise) add(&plan, "router.noise_weight", dtype, p->num_experts, p->hidden_size, 0);
+  if (p->shared_intermediate_size > 0) {
+    const int64_t size = p->shared_intermediate_size;
+    add(&plan, gated ? "shared.gate_up_proj" : "shared.up_proj", dtype, gated ? 2 * size : size,
+        p->hidden_size, 0);
+    add(&plan, "shared.down_proj", dtype, p->hidden_size, size, 0);
+  }
+  if (p->shared_gate) add(&plan, "shared.gate", dtype, p->hidden_size, 0, 0);
+  add(&plan, "router_logits", "F32", point->num_tokens, p->num_experts, 0);
+  add(&plan, "topk_ids", "I32", point->num_tokens, p->top_k, 0);
+  add(&plan, "topk_weights", "F32", point->num_tokens, p->top_k, 0);
+  add(&plan, "kept", "U8", point->num_tokens, p->top_k, 0);
+  if (p->capacity_factor > 0 && p->drop_policy == MOECL_DROP_PRIORITIZED)
+    add(&plan, "token_priority", "F32", point->num_tokens, 0, 0);
+  add(&plan, "output", dtype, point->num_tokens, p->hidden_size, 0);
+  return plan;
+}
+
+static bool oops(char **error, const char *text) {
+  if (!*error) *error = strdup(text);
+  return false;
+}
+
+static bool write_buffer(dump *dump, const moecl_buffer *buffer, uint64_t bytes, char **error) {
+  void *data = malloc(bytes + 1);
+  if (!data) return oops(error, "no memory for the dump");
+  const bool ok = moecl_buffer_read_wait(buffer, 0, bytes, data) == MOECL_OK
+                      ? dump_write(dump, data, bytes, error)
+                      : oops(error, "a buffer could not be read for the dump");
+  free(data);
+  return ok;
+}
+
+static bool write_weights(dump *dump, const dump_input *input, char **error) {
+  const experiment_point *point = input->point;
+  for (int tensor = 0; tensor < MOECL_TENSOR_COUNT; tensor++) {
+    const uint64_t bytes =
+        (uint64_t)moecl_layer_tensor_size(&point->layer, (moecl_tensor)tensor) *
+        moecl_dtype_size(moecl_layer_tensor_dtype(&point->layer, (moecl_tensor)tensor));
+    const int64_t items = moecl_layer_tensor_items(&point->layer, (moecl_tensor)tensor);
+    moecl_buffer *staging = NULL;
+    if (items && moecl_buffer_create(input->context, bytes, &staging) != MOECL_OK)
+      return oops(error, "no device memory for the dump");
+    bool ok = true;
+    for (int64_t item = 0; ok && item < items; item++)
+      ok = *input->interrupted ? oops(error, "interrupted during the dump")
+           : workload_draw_weights(point, (moecl_tensor)tensor, item, staging) == MOECL_OK
+               ? write_buffer(dump, staging, bytes, error)
+               : oops(error, "weights could not be drawn for the dump");
+    moecl_buffer_destroy(&staging);
+    if (!ok) return false;
+  }
+  return true;
+}
+
+bool dump_point(const dump_input *input, const char *path, char **error) {
+  const moecl_routing *routing = input->routing;
+  const plan plan = make_plan(input->point);
+  const size_t slots = (size_t)(routing->num_tokens * routing->top_k);
+  const uint64_t rows = moecl_buffer_size(input->output);
+  dump *dump = dump_open(path, plan.tensors, plan.count, error);
+  if (!dump) return false;
+  bool ok =
+      write_buffer(dump, input->hidden_states, rows, error) && write_weights(dump, input, error) &&
+      dump_write(dump, routing->router_logits,
+                 (size_t)(routing->num_tokens * routing->num_experts) * sizeof(float), error) &&
+      dump_write(dump, routing->topk_ids, slots * sizeof(int32_t), error) &&
+      dump_write(dump, routing->topk_weights, slots * sizeof(float), error) &&
+      dump_write(dump, routing->kept, slots, error) &&
+      (!routing->token_priority ||
+       dump_write(dump, routing->token_priority, (size_t)routing->num_tokens * sizeof(float),
+                  error)) &&
+      write_buffer(dump, input->output, rows, error);
+  char *closing = NULL;
+  ok = dump_close(&dump, ok ? error : &closing) && ok;
+  free(closing); /* an incomplete file complains too; the first error is the one to tell */
+  return ok;
+}

@@ -1,0 +1,477 @@
+// SPDX-License-Identifier: MIT
+#include "run/runner.h"
+#include "cases.h"
+#include "results/rounds.h"
+#include "experiment/schema.h"
+#include <math.h>
+#include <stdarg.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <time.h>
+
+/* Timed forwards rotate among this many inputs: fresh ones, not the rows that
+ * the forward before left in a cache. */
+enum { INPUT_SETS = 3 };
+
+typedef struct point_buffers {
+  moecl_buffer *hidden[INPUT_SETS], *output;
+  int sets;
+} point_buffers;
+
+__attribute__((format(printf, 2, 3))) static void fail(point_result *result, const char *format,
+                                                       ...) {
+  char text[3072];
+  va_list args;
+  va_start(args, format);
+  vsnprintf(text, sizeof text, format, args);
+  va_end(args);
+  result->status = POINT_ERROR;
+  free(result->error);
+  result->error = strdup(text);
+}
+
+/* Fails with a status of the library's, and what it said of it: the call that failed
+ * and its code. */
+static void fail_call(runner *runner, point_result *result, const char *what, moecl_status status) {
+  char said[2048];
+  moecl_context_take_errors(runner->context, said, sizeof said);
+  for (char *end = said; (end = strchr(end, '\n')); *end = ' ') {
+  }
+  fail(result, "%s: %s%s%s", what, moecl_status_string(status), *said ? ": " : "", said);
+}
+
+/* A recording is one input set: there are no others. */
+int runner_input_sets(const experiment_point *point) {
+  return point->distribution == WORKLOAD_FILE ? 1 : INPUT_SETS;
+}
+
+/* A sum that stays at the largest number instead of beginning anew. */
+static uint64_t add(uint64_t a, uint64_t b) { return a > UINT64_MAX - b ? UINT64_MAX : a + b; }
+
+moecl_status runner_memory_needed(moecl_context *context, const experiment_point *point,
+                                  bool draws_again, runner_memory *needed) {
+  moecl_memory layer;
+  *needed = (runner_memory){0};
+  const moecl_status status = moecl_layer_memory(context, &point->layer, point->num_tokens, &layer);
+  if (status != MOECL_OK) return status;
+  /* Weights pass through a staging buffer: before the forwards' buffers are
+   * there, and again beside them when they are drawn once more. */
+  const uint64_t staging = workload_staging_bytes(&point->layer);
+  uint64_t forwards = layer.workspace_bytes;
+  for (int i = 0; i < runner_input_sets(point) + 1; i++)
+    forwards = add(forwards, layer.hidden_bytes);
+  if (draws_again) forwards = add(forwards, staging);
+  needed->bytes = add(layer.weight_bytes, forwards > staging ? forwards : staging);
+  needed->largest_buffer =
+      layer.largest_buffer_bytes > staging ? layer.largest_buffer_bytes : staging;
+  return MOECL_OK;
+}
+
+/* Do two points have the same weights, in the same layer? */
+bool runner_same_layer(const experiment_point *a, const experiment_point *b) {
+  if (a->seed != b->seed) return false;
+  for (int i = 0; i < KEY_COUNT; i++) {
+    const schema_key *key = schema_get((schema_id)i);
+    if (schema_is_of_layer(key) &&
+        memcmp((const char *)a + key->offset, (const char *)b + key->offset, key->size) != 0)
+      return false;
+  }
+  return true;
+}
+
+static double milliseconds_now(void) {
+  struct timespec now;
+  clock_gettime(CLOCK_MONOTONIC, &now);
+  return (double)now.tv_sec * 1e3 + (double)now.tv_nsec * 1e-6;
+}
+
+static moecl_status provide_layer(runner *runner, const experiment_point *point) {
+  if (runner->layer && runner_same_layer(&runner->of, point)) return MOECL_OK;
+  moecl_layer_destroy(&runner->layer);
+  moecl_status status = moecl_layer_create(runner->context, &point->layer, &runner->layer);
+  const double begun = milliseconds_now();
+  if (status == MOECL_OK) status = workload_set_weights(runner->context, point, runner->layer);
+  runner->of = *point;
+  runner->weights_seconds = (milliseconds_now() - begun) * 1e-3;
+  /* Kernels may have been built on the way, as they are once: what would it be again? */
+  if (status == MOECL_OK && runner->weights_seconds > ROUND_SECONDS)
+    status =
+        workload_weights_seconds(runner->context, point, runner->layer, &runner->weights_seconds);
+  if (status != MOECL_OK) moecl_layer_destroy(&runner->layer);
+  return status;
+}
+
+static void release_buffers(point_buffers *buffers) {
+  for (int i = 0; i < INPUT_SETS; i++) moecl_buffer_destroy(&buffers->hidden[i]);
+  moecl_buffer_destroy(&buffers->output);
+}
+
+static moecl_status provide_buffers(runner *runner, const experiment_point *point,
+                                    point_buffers *buffers) {
+  const uint64_t bytes = (uint64_t)(point->num_tokens * point->layer.hidden_size) *
+                         moecl_dtype_size(point->layer.dtype);
+  buffers->sets = runner_input_sets(point);
+  moecl_status status = moecl_buffer_create(runner->context, bytes, &buffers->output);
+  for (int i = 0; status == MOECL_OK && i < buffers->sets; i++) {
+    status = moecl_buffer_create(runner->context, bytes, &buffers->hidden[i]);
+    if (status == MOECL_OK)
+      status = workload_draw_hidden(point, runner->recording, i, buffers->hidden[i]);
+  }
+  return status;
+}
+
+static moecl_status forward(runner *runner, const experiment_point *point,
+                            const point_buffers *buffers, int set, moecl_profile *profile) {
+  const moecl_forward_params params = {.num_tokens = point->num_tokens,
+                                       .hidden_states = buffers->hidden[set],
+                                       .output = buffers->output,
+                                       .seed = point->seed,
+                                       .profile = profile};
+  return moecl_layer_forward(runner->layer, &params, NULL);
+}
+
+static int by_value(const void *a, const void *b) {
+  const double x = *(const double *)a, y = *(const double *)b;
+  return (x > y) - (x < y);
+}
+
+/* One forward whose time is not credible leaves no median to be had. */
+sample_summary runner_summarize(double *samples, size_t count) {
+  for (size_t i = 0; i < count; i++)
+    if (isnan(samples[i])) count = 0;
+  if (count == 0) return (sample_summary){NAN, NAN, NAN};
+  qsort(samples, count, sizeof *samples, by_value);
+  const double median =
+      count % 2 ? samples[count / 2] : (samples[count / 2 - 1] + samples[count / 2]) / 2;
+  const size_t p90 = (count * 9 + 9) / 10; /* ceil(0.9 * count): the nearest rank */
+  return (sample_summary){median, samples[0], samples[p90 - 1]};
+}
+
+#define TRY(expression)                                                                            \
+  do {                                                                                             \
+    const moecl_status try_status = (expression);                                                  \
+    if (try_status != MOECL_OK) return try_status;                                                 \
+  } while (0)
+
+/* Forwards that follow each other in the queue, so that a short one is not timed
+ * with the host's pauses in it. A long one is waited for: an interrupt then need
+ * not wait for several. */
+enum { IN_FLIGHT = 4 };
+static const double long_forward_ms = 20;
+
+typedef struct timed_forwards {
+  moecl_profile *profile[IN_FLIGHT];
+  int set[IN_FLIGHT]; /* the input that the forward took */
+  size_t started, read, warmup, most;
+  double *samples;   /* [stage][most], then the host's own time, [most] */
+  int64_t *timed_of; /* forwards by input; NULL: not counted */
+  double host_ms[IN_FLIGHT];
+  double latest_ms;
+} timed_forwards;
+
+/* Waits for the oldest forward in flight and keeps its times, past the warm-up. */
+static moecl_status read_oldest(timed_forwards *timed) {
+  double ms[MOECL_STAGE_COUNT];
+  const size_t place = timed->read % IN_FLIGHT;
+  TRY(moecl_profile_read_wait(timed->profile[place], ms, MOECL_STAGE_COUNT));
+  timed->latest_ms = ms[MOECL_STAGE_LAYER];
+  if (timed->read >= timed->warmup) {
+    for (int stage = 0; stage < MOECL_STAGE_COUNT; stage++)
+      timed->samples[(size_t)stage * timed->most + timed->read - timed->warmup] = ms[stage];
+    timed->samples[(size_t)MOECL_STAGE_COUNT * timed->most + timed->read - timed->warmup] =
+        timed->host_ms[place];
+    if (timed->timed_of) timed->timed_of[timed->set[place]]++;
+  }
+  timed->read++;
+  return MOECL_OK;
+}
+
+/* Is there room for one more in flight? Not known to be short: one at a time. */
+static bool has_room(const timed_forwards *timed) {
+  const bool is_short = timed->read > 0 && timed->latest_ms < long_forward_ms;
+  return timed->started - timed->read < (is_short ? (size_t)IN_FLIGHT : 1);
+}
+
+static moecl_status run_timed(runner *runner, const experiment_point *point,
+                              const point_buffers *buffers, timed_forwards *timed) {
+  const size_t all = timed->warmup + timed->most;
+  while (timed->started < all && !*runner->interrupted) {
+    while (!has_room(timed)) TRY(read_oldest(timed));
+    const size_t place = timed->started % IN_FLIGHT;
+    timed->set[place] = (int)(timed->started % (size_t)buffers->sets);
+    const double begun = milliseconds_now();
+    TRY(forward(runner, point, buffers, timed->set[place], timed->profile[place]));
+    timed->host_ms[place] = milliseconds_now() - begun;
+    timed->started++;
+  }
+  while (timed->read < timed->started) TRY(read_oldest(timed));
+  return MOECL_OK;
+}
+
+/* `most` forwards of the layer alone or of its stages; summaries[stage] for those.
+ * Stops early when interrupted; *kept is how many were timed. */
+static moecl_status time_forwards(runner *runner, const experiment_point *point,
+                                  const point_buffers *buffers, bool layer_only, size_t most,
+                                  int64_t *timed_of, sample_summary *summaries,
+                                  sample_summary *host, size_t *kept) {
+  timed_forwards timed = {.warmup = (size_t)runner->experiment->warmup,
+                          .most = most,
+                          .samples = malloc(most * (MOECL_STAGE_COUNT + 1) * sizeof(double)),
+                          .timed_of = timed_of};
+  moecl_status status = timed.samples ? MOECL_OK : MOECL_ERROR_OUT_OF_HOST_MEMORY;
+  for (int i = 0; status == MOECL_OK && i < IN_FLIGHT; i++) {
+    status = moecl_profile_create(runner->context, &timed.profile[i]);
+    if (status == MOECL_OK) moecl_profile_layer_only(timed.profile[i], layer_only);
+  }
+  if (status == MOECL_OK) status = run_timed(runner, point, buffers, &timed);
+  *kept = timed.read > timed.warmup ? timed.read - timed.warmup : 0;
+  for (int stage = 0; stage < MOECL_STAGE_COUNT; stage++)
+    if ((stage == MOECL_STAGE_LAYER) == layer_only)
+      summaries[stage] = runner_summarize(timed.samples + (size_t)stage * most, *kept);
+  *host = runner_summarize(timed.samples + (size_t)MOECL_STAGE_COUNT * most, *kept);
+  for (int i = 0; i < IN_FLIGHT; i++) moecl_profile_destroy(&timed.profile[i]);
+  free(timed.samples);
+  return status;
+}
+
+/* The layer, then half as often its stages: events between the kernels cost time
+ * that is not the layer's. */
+static moecl_status measure(runner *runner, const experiment_point *point,
+                            const point_buffers *buffers, int64_t iterations,
+                            int64_t timed_of[INPUT_SETS], point_round *round) {
+  const size_t most = (size_t)iterations;
+  size_t layers = 0, stages = 0;
+  sample_summary host, with_events;
+  if (getloadavg(&round->load_average, 1) != 1) round->load_average = NAN;
+  TRY(time_forwards(runner, point, buffers, true, most, timed_of, round->time_ms, &host, &layers));
+  round->host_ms = host.median;
+  round->iterations = (int64_t)layers;
+  return time_forwards(runner, point, buffers, false, (most + 1) / 2, NULL, round->time_ms,
+                       &with_events, &stages);
+}
+
+static moecl_status forward_seconds(runner *runner, const experiment_point *point,
+                                    const point_buffers *buffers, double *seconds) {
+  const double begun = milliseconds_now();
+  TRY(forward(runner, point, buffers, 0, NULL));
+  TRY(moecl_context_finish_wait(runner->context));
+  *seconds = (milliseconds_now() - begun) * 1e-3;
+  return MOECL_OK;
+}
+
+/* What another round costs beside the timed forwards: weights, and the warm-ups, if there
+ * are any. A driver may build kernels in the first forward: where that seems slow, the
+ * second tells. */
+static moecl_status plan_rounds(runner *runner, const experiment_point *point,
+                                const point_buffers *buffers, int64_t *rounds) {
+  const experiment *plan = runner->experiment;
+  const double warm_ups = 2 * (double)plan->warmup; /* of the layer and of its stages */
+  const double weights = runner->weights_seconds;
+  double one = 0;
+  if (plan->rounds == 0 && plan->num_points > 1 && plan->warmup > 0) {
+    TRY(forward_seconds(runner, point, buffers, &one));
+    if (weights + warm_ups * one > ROUND_SECONDS)
+      TRY(forward_seconds(runner, point, buffers, &one));
+  }
+  *rounds = rounds_planned(plan, weights + warm_ups * one);
+  return MOECL_OK;
+}
+
+/* The first round; *share is how many forwards it has. */
+static moecl_status measure_first(runner *runner, const experiment_point *point,
+                                  point_buffers *buffers, int64_t timed_of[INPUT_SETS],
+                                  int64_t *share, point_result *result) {
+  point_round round = {0};
+  TRY(provide_buffers(runner, point, buffers));
+  TRY(plan_rounds(runner, point, buffers, &result->rounds_planned));
+  *share = rounds_share(runner->experiment->iterations, result->rounds_planned, 0);
+  TRY(measure(runner, point, buffers, *share, timed_of, &round));
+  return rounds_add(result, &round) ? MOECL_OK : MOECL_ERROR_OUT_OF_HOST_MEMORY;
+}
+
+/* What forwards have to do, summed over some of them. */
+typedef struct work {
+  double flops, bytes;
+} work;
+
+static void add_work(const experiment_point *point, const moecl_routing *routing, int64_t forwards,
+                     work *work) {
+  int64_t kept = 0, active = 0;
+  for (int64_t e = 0; e < routing->num_experts - routing->num_identity_experts; e++) {
+    kept += routing->tokens_per_expert_after_capacity[e];
+    active += routing->tokens_per_expert_after_capacity[e] > 0;
+  }
+  work->flops += (double)forwards * moe_flops(&point->layer, kept, point->num_tokens);
+  work->bytes += (double)forwards * moe_bytes(&point->layer, active, point->num_tokens);
+}
+
+/* Reads every timed input set's routing for the work there was to do; set 0 last:
+ * its routing is reported, verified and dumped. */
+static moecl_status read_routings(runner *runner, const experiment_point *point,
+                                  const point_buffers *buffers, const int64_t *timed_of, work *work,
+                                  point_result *result) {
+  moecl_status status = MOECL_OK;
+  for (int set = buffers->sets - 1; status == MOECL_OK && set >= 0; set--) {
+    moecl_routing routing;
+    if (set > 0 && timed_of[set] == 0) continue;
+    status = forward(runner, point, buffers, set, NULL);
+    if (status == MOECL_OK) status = moecl_layer_read_routing_wait(runner->layer, &routing);
+    if (status != MOECL_OK) break;
+    add_work(point, &routing, timed_of[set], work);
+    if (set == 0) result->routing = routing;
+    else moecl_routing_destroy(&routing);
+  }
+  return status;
+}
+
+/* Times are of all timed input sets together, and so is the work: its mean. */
+static void rates(const experiment_point *point, const work *work, point_result *result) {
+  const double seconds = result->time_ms[MOECL_STAGE_LAYER].median * 1e-3;
+  const double forwards = (double)result->iterations;
+  result->tokens_per_s = (double)point->num_tokens / seconds;
+  result->tflops = work->flops / forwards / seconds * 1e-12;
+  result->gbytes_per_s = work->bytes / forwards / seconds * 1e-9;
+}
+
+static void name_variants(const runner *runner, point_result *result) {
+  static const char *const operations[4] = {"router", "permute", "grouped_gemm", "combine"};
+  for (int i = 0; i < 4; i++) {
+    const char *reason, *name = moecl_layer_variant(runner->layer, operations[i], &reason);
+    result->variants[i] = strdup(name ? name : "?");
+    result->variant_reasons[i] = strdup(reason ? reason : "");
+  }
+}
+
+static void tell_failure(point_result *result) {
+  const verify_result *verify = &result->verify;
+  char text[1024];
+  if (verify->overflows && verify->topk_mismatches == 0 && verify->capacity_ok)
+    snprintf(text, sizeof text, "%s", verify->cause);
+  else
+    snprintf(text, sizeof text,
+             "verification failed: error %.3g (tolerance %.3g), %lld top-k mismatches, capacity "
+             "%s%s%s",
+             verify->error, verify->tolerance, (long long)verify->topk_mismatches,
+             verify->capacity_ok       ? "right"
+             : verify->topk_mismatches ? "not compared, as choices or their counts differ"
+                                       : "wrong",
+             verify->cause[0] ? "; " : "", verify->cause);
+  result->error = strdup(text);
+}
+
+static void check_point(runner *runner, const experiment_point *point, const point_buffers *buffers,
+                        point_result *result) {
+  const moecl_routing_statistics *statistics = &result->routing.statistics;
+  if (statistics->nonfinite_tokens > 0) {
+    fail(result,
+         "%lld tokens have router logits that are not finite, the first is token %lld: they were "
+         "routed nowhere",
+         (long long)statistics->nonfinite_tokens, (long long)statistics->first_nonfinite_token);
+    return;
+  }
+  if (statistics->nonfinite_score_tokens > 0) {
+    fail(result,
+         "%lld tokens have choice scores that are not finite, the first is token %lld: they were "
+         "routed nowhere; a correction bias is not finite, or takes scores beyond fp32",
+         (long long)statistics->nonfinite_score_tokens,
+         (long long)statistics->first_nonfinite_score_token);
+    return;
+  }
+  result->status = POINT_UNVERIFIED_OK;
+  if (!runner->experiment->verify) return;
+  const verify_input input = {.context = runner->context,
+                              .roundoff = moecl_layer_roundoff(runner->layer),
+                              .output_roundoff = moecl_layer_output_roundoff(runner->layer),
+                              .point = point,
+                              .routing = &result->routing,
+                              .hidden_states = buffers->hidden[0],
+                              .output = buffers->output};
+  const moecl_status status = verify_point(&input, &result->verify);
+  if (status != MOECL_OK) {
+    fail_call(runner, result, "verification could not run", status);
+    return;
+  }
+  result->status = result->verify.ok ? POINT_OK : POINT_VERIFY_FAILED;
+  if (!result->verify.ok) tell_failure(result);
+}
+
+/* The steps of a point; the first failure names itself. False when interrupted
+ * before everything asked for was done. Once the times are there, the rest takes
+ * a few seconds and is finished; only a dump may take long, and is given up. */
+static bool run_steps(runner *runner, const experiment_point *point, point_buffers *buffers,
+                      const char *dump_path, point_result *result) {
+  int64_t timed_of[INPUT_SETS] = {0};
+  int64_t share = 0;
+  work work = {0, 0};
+  moecl_status status = provide_layer(runner, point);
+  if (status != MOECL_OK) {
+    const char *detail = point->source ? point->source->message : NULL;
+    runner->bad_input = runner->bad_input || (point->source && status == MOECL_ERROR_IO);
+    if (detail) fail(result, "the layer could not be made: %s", detail);
+    else fail_call(runner, result, "the layer could not be made", status);
+    return true;
+  }
+  name_variants(runner, result);
+  status = measure_first(runner, point, buffers, timed_of, &share, result);
+  if (status == MOECL_OK && result->iterations < share) return false;
+  if (status == MOECL_OK) status = read_routings(runner, point, buffers, timed_of, &work, result);
+  if (status != MOECL_OK) {
+    fail_call(runner, result, "the layer did not run", status);
+    return true;
+  }
+  result->memory_bytes = moecl_layer_weight_bytes(runner->layer) +
+                         moecl_layer_workspace_size(runner->layer, point->num_tokens) +
+                         2 * moecl_buffer_size(buffers->output);
+  rates(point, &work, result);
+  check_point(runner, point, buffers, result);
+  if (!dump_path) return true;
+  char *error = NULL;
+  const dump_input dump = {.context = runner->context,
+                           .point = point,
+                           .routing = &result->routing,
+                           .hidden_states = buffers->hidden[0],
+                           .output = buffers->output,
+                           .interrupted = runner->interrupted};
+  const bool dumped = dump_point(&dump, dump_path, &error);
+  if (!dumped) fail(result, "%s", error ? error : "the dump could not be written");
+  free(error);
+  return dumped || !*runner->interrupted;
+}
+
+bool runner_run_point(runner *runner, size_t index, const char *dump_path, point_result *result) {
+  const experiment_point *point = &runner->experiment->points[index];
+  point_buffers buffers = {0};
+  *result = (point_result){.index = index, .status = POINT_ERROR};
+  for (int stage = 0; stage < MOECL_STAGE_COUNT; stage++)
+    result->time_ms[stage] = (sample_summary){NAN, NAN, NAN};
+  moecl_context_take_errors(runner->context, NULL, 0); /* earlier points' */
+  const bool finished = run_steps(runner, point, &buffers, dump_path, result);
+  release_buffers(&buffers);
+  return finished;
+}
+
+bool runner_repeat_point(runner *runner, size_t index, int64_t round, int64_t rounds,
+                         point_round *result, char **failure) {
+  const experiment_point *point = &runner->experiment->points[index];
+  const int64_t share = rounds_share(runner->experiment->iterations, rounds, round);
+  int64_t timed_of[INPUT_SETS] = {0};
+  point_buffers buffers = {0};
+  char what[80];
+  point_result failed = {0};
+  *result = (point_round){0};
+  *failure = NULL;
+  moecl_context_take_errors(runner->context, NULL, 0); /* earlier points' */
+  moecl_status status = provide_layer(runner, point);
+  if (status == MOECL_OK) status = provide_buffers(runner, point, &buffers);
+  if (status == MOECL_OK) status = measure(runner, point, &buffers, share, timed_of, result);
+  release_buffers(&buffers);
+  if (status == MOECL_OK) return result->iterations >= share;
+  snprintf(what, sizeof what, "round %lld of %lld: the layer did not run again",
+           (long long)round + 1, (long long)rounds);
+  fail_call(runner, &failed, what, status);
+  *failure = failed.error;
+  return true;
+}
+
+void runner_release(runner *runner) { moecl_layer_destroy(&runner->layer); }

@@ -1,0 +1,143 @@
+// SPDX-License-Identifier: MIT
+#include "run/workload.h"
+#include <math.h>
+#include <stdlib.h>
+#include <time.h>
+
+/* Stream numbers: the tensor in the upper half, the item in the lower. */
+static uint64_t stream_of(int tensor, int64_t item) {
+  return ((uint64_t)tensor + 1) << 32 | (uint64_t)item;
+}
+enum { HIDDEN_STREAM = 100 };
+
+static double scale_of(const moecl_layer_params *params, moecl_tensor tensor) {
+  switch (tensor) {
+  case MOECL_ROUTER_WEIGHT:
+  case MOECL_ROUTER_NOISE_WEIGHT:
+  case MOECL_GATE_UP_PROJ:
+  case MOECL_SHARED_GATE_UP_PROJ:
+  case MOECL_SHARED_GATE: return 1.0 / sqrt((double)params->hidden_size);
+  case MOECL_DOWN_PROJ: return 1.0 / sqrt((double)params->intermediate_size);
+  case MOECL_SHARED_DOWN_PROJ: return 1.0 / sqrt((double)params->shared_intermediate_size);
+  default: return 0.1;
+  }
+}
+
+/* The same of a checkpoint's layer, from its files. */
+static moecl_status read_weights(const experiment_point *point, moecl_tensor tensor, int64_t item,
+                                 moecl_buffer *buffer) {
+  const uint64_t bytes = (uint64_t)moecl_layer_tensor_size(&point->layer, tensor) *
+                         moecl_dtype_size(moecl_layer_tensor_dtype(&point->layer, tensor));
+  void *values = malloc((size_t)bytes);
+  if (!values) return MOECL_ERROR_OUT_OF_HOST_MEMORY;
+  moecl_status status = moecl_checkpoint_read(point->source->checkpoint, point->source->layer,
+                                              tensor, item, point->layer.dtype, values);
+  if (status == MOECL_OK) status = moecl_buffer_write_wait(buffer, 0, bytes, values);
+  free(values);
+  return status;
+}
+
+moecl_status workload_draw_weights(const experiment_point *point, moecl_tensor tensor, int64_t item,
+                                   moecl_buffer *buffer) {
+  if (point->source) return read_weights(point, tensor, item, buffer);
+  const moecl_random_params random = {.dtype = moecl_layer_tensor_dtype(&point->layer, tensor),
+                                      .distribution = MOECL_NORMAL,
+                                      .scale = (float)scale_of(&point->layer, tensor),
+                                      .seed = point->seed,
+                                      .stream = stream_of((int)tensor, item)};
+  return moecl_fill_random(buffer, 0, (uint64_t)moecl_layer_tensor_size(&point->layer, tensor),
+                           &random);
+}
+
+uint64_t workload_staging_bytes(const moecl_layer_params *params) {
+  uint64_t largest = 0;
+  for (int tensor = 0; tensor < MOECL_TENSOR_COUNT; tensor++) {
+    const uint64_t size = (uint64_t)moecl_layer_tensor_size(params, (moecl_tensor)tensor) *
+                          moecl_dtype_size(moecl_layer_tensor_dtype(params, (moecl_tensor)tensor));
+    if (size > largest) largest = size;
+  }
+  return largest;
+}
+
+moecl_status workload_set_weights(moecl_context *context, const experiment_point *point,
+                                  moecl_layer *layer) {
+  moecl_buffer *staging;
+  moecl_status status =
+      moecl_buffer_create(context, workload_staging_bytes(&point->layer), &staging);
+  for (int tensor = 0; status == MOECL_OK && tensor < MOECL_TENSOR_COUNT; tensor++) {
+    const int64_t items = moecl_layer_tensor_items(&point->layer, (moecl_tensor)tensor);
+    for (int64_t item = 0; status == MOECL_OK && item < items; item++) {
+      status = workload_draw_weights(point, (moecl_tensor)tensor, item, staging);
+      if (status == MOECL_OK)
+        status = moecl_layer_set_weights_buffer(layer, (moecl_tensor)tensor, item, 1, staging, 0);
+    }
+  }
+  if (status == MOECL_OK) status = moecl_context_finish_wait(context);
+  moecl_buffer_destroy(&staging);
+  return status;
+}
+
+static double seconds_now(void) {
+  struct timespec now;
+  clock_gettime(CLOCK_MONOTONIC, &now);
+  return (double)now.tv_sec + 1e-9 * (double)now.tv_nsec;
+}
+
+moecl_status workload_weights_seconds(moecl_context *context, const experiment_point *point,
+                                      moecl_layer *layer, double *seconds) {
+  moecl_buffer *staging;
+  moecl_status status =
+      moecl_buffer_create(context, workload_staging_bytes(&point->layer), &staging);
+  *seconds = 0;
+  for (int tensor = 0; status == MOECL_OK && tensor < MOECL_TENSOR_COUNT; tensor++) {
+    const int64_t items = moecl_layer_tensor_items(&point->layer, (moecl_tensor)tensor);
+    if (items == 0) continue;
+    const double begun = seconds_now();
+    status = workload_draw_weights(point, (moecl_tensor)tensor, items - 1, staging);
+    if (status == MOECL_OK)
+      status =
+          moecl_layer_set_weights_buffer(layer, (moecl_tensor)tensor, items - 1, 1, staging, 0);
+    if (status == MOECL_OK) status = moecl_context_finish_wait(context);
+    *seconds += (double)items * (seconds_now() - begun);
+  }
+  moecl_buffer_destroy(&staging);
+  return status;
+}
+
+static moecl_status copy_recording(const experiment_point *point, const recording *recording,
+                                   moecl_buffer *buffer) {
+  const size_t count = (size_t)(point->num_tokens * point->layer.hidden_size);
+  const size_t bytes = count * moecl_dtype_size(point->layer.dtype);
+  if (count == 0) return MOECL_OK;
+  void *converted = malloc(bytes);
+  if (!converted) return MOECL_ERROR_OUT_OF_HOST_MEMORY;
+  moecl_from_double(point->layer.dtype, recording->values, count, converted);
+  moecl_status status = moecl_buffer_write_wait(buffer, 0, bytes, converted);
+  free(converted);
+  return status;
+}
+
+moecl_status workload_draw_hidden(const experiment_point *point, const recording *recording,
+                                  int set, moecl_buffer *buffer) {
+  const moecl_layer_params *layer = &point->layer;
+  const uint64_t stream = stream_of(HIDDEN_STREAM, set);
+  if (point->distribution == WORKLOAD_FILE) return copy_recording(point, recording, buffer);
+  if (point->distribution == WORKLOAD_SKEWED) {
+    const moecl_skewed_params skewed = {.dtype = layer->dtype,
+                                        .num_tokens = point->num_tokens,
+                                        .hidden_size = layer->hidden_size,
+                                        .seed = point->seed,
+                                        .stream = stream,
+                                        .num_clusters = point->skew_clusters ? point->skew_clusters
+                                                                             : layer->num_experts,
+                                        .exponent = (float)point->skew_exponent,
+                                        .noise = (float)point->skew_noise};
+    return moecl_fill_skewed(buffer, &skewed);
+  }
+  const moecl_random_params random = {.dtype = layer->dtype,
+                                      .distribution = MOECL_NORMAL,
+                                      .scale = 1.0f,
+                                      .seed = point->seed,
+                                      .stream = stream};
+  return moecl_fill_random(buffer, 0, (uint64_t)(point->num_tokens * layer->hidden_size), &random);
+}
