@@ -15,6 +15,7 @@
 #include "report/gnuplot.h"
 #include "report/grid.h"
 #include "report/pictures.h"
+#include "report/report.h"
 #include <dirent.h>
 #include <math.h>
 #include <stdlib.h>

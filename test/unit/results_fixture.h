@@ -6,6 +6,7 @@
 
 #include "unit.h"
 #include "base/files.h"
+#include "report/report.h"
 #include "results/results_private.h"
 #include <dirent.h>
 #include <jansson.h>
@@ -156,7 +157,7 @@ static inline void add(results *all, point_result point) {
 /* As when a run ends: results.json has all points. */
 static inline void finish(results *all) {
   char *note = NULL, *error = NULL;
-  if (!results_finish(all, &note, &error)) fail_msg("%s", error);
+  if (!report_finish(all, &note, &error)) fail_msg("%s", error);
   free(note);
 }
 

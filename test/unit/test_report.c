@@ -532,7 +532,7 @@ static void test_resumed_run(void **state) {
         give(&fixture, all, i, round);
       }
     setenv("PATH", "", 1); /* the pictures' scripts say it all */
-    if (!results_finish(all, &note, &error)) fail_msg("%s", error);
+    if (!report_finish(all, &note, &error)) fail_msg("%s", error);
     setenv("PATH", was, 1);
     free(note);
     results_destroy(&all);

@@ -310,7 +310,7 @@ static char *table_text(const results *all, int width) {
   char *text = NULL;
   size_t size;
   FILE *file = open_memstream(&text, &size);
-  results_print_table(all, file, width);
+  report_print_table(all, file, width);
   fclose(file);
   return text;
 }
@@ -353,7 +353,7 @@ static void test_table(void **state) {
                                "    0       8.5       1.0e-06\n"));
   free(text);
   reports_written = 0;
-  assert_true(results_finish(all, &note, &error));
+  assert_true(report_finish(all, &note, &error));
   assert_string_equal(note, "no gnuplot");
   assert_int_equal(reports_written, 1);
   free(note);

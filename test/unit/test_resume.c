@@ -229,7 +229,7 @@ static void test_journal(void **state) {
   parse_many(f, 8);
   results *all = open_new(f);
   for (size_t i = 0; i < 7; i++) add(all, make_point(f, i, POINT_OK));
-  results_destroy(&all); /* a crash: no results_finish */
+  results_destroy(&all); /* a crash: no report_finish */
   json_t *root = read_json(f);
   assert_int_equal(json_array_size(json_object_get(root, "points")), 4);
   json_decref(root);

@@ -4,6 +4,7 @@
 #include "cli/moectl.h"
 #include "cli/prepare.h"
 #include "cli/progress.h"
+#include "report/report.h"
 #include "run/runner.h"
 #include "base/shell.h"
 #include "base/wrap.h"
@@ -186,7 +187,7 @@ static bool write_all(run *run, char **note) {
   char *error = NULL;
   picture_state state = {run, interrupt_came != 0};
   results_watch_pictures(run->results, on_picture, &state);
-  const bool written = results_finish(run->results, note, &error);
+  const bool written = report_finish(run->results, note, &error);
   results_watch_pictures(run->results, NULL, NULL);
   progress_clear(run->progress);
   if (!written) tell(error);
@@ -198,8 +199,8 @@ static int finish(run *run, bool written) {
   progress_clear(run->progress);
   if (written) written = write_all(run, &note);
   interrupt_say_no_more();
-  results_print_table(run->results, stdout,
-                      isatty(STDOUT_FILENO) == 1 ? terminal_width(STDOUT_FILENO) : 0);
+  report_print_table(run->results, stdout,
+                     isatty(STDOUT_FILENO) == 1 ? terminal_width(STDOUT_FILENO) : 0);
   if (note) complain("%s", note);
   free(note);
   printf("results: %s\n", results_folder(run->results));
@@ -224,7 +225,7 @@ static int run_all(run *run) {
                          .recording = &run->recording,
                          .interrupted = &interrupt_came};
   run->progress = progress_open(&run->experiment, moecl_context_device(run->context),
-                                results_pictures_expected(run->results), run->options->quiet);
+                                report_pictures_expected(run->results), run->options->quiet);
   const int code = finish(run, run_points(run));
   progress_close(&run->progress);
   return code;

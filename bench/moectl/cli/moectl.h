@@ -3,6 +3,7 @@
 #ifndef MOECTL_H
 #define MOECTL_H
 
+#include "base/complain.h"
 #include "experiment/experiment.h"
 
 /* Exit codes, as `moectl help` documents them. */
@@ -95,14 +96,6 @@ int command_inspect(const options *options);
 int command_verify(const options *options);
 int command_help(const options *options);
 int command_completion(const options *options);
-
-/* "moectl: message" on stderr. */
-__attribute__((format(printf, 1, 2))) void complain(const char *format, ...);
-
-/* What was said on stdout must have got there: a full disk or a closed pipe must not look
- * like success. False, complained about once: it did not; the results are in `folder` (NULL:
- * there are none). */
-bool flush_output(const char *folder);
 
 /* The library's log on stderr; `user` is a const options *. */
 void log_to_stderr(void *user, moecl_log_level level, const char *message);

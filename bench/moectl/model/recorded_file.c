@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: MIT
 /* A recording's tensors. */
-#include "cli/moectl.h"
+#include "base/complain.h"
 #include "model/recorded.h"
 #include "run/workload.h"
 #include <inttypes.h>

@@ -1,4 +1,5 @@
 // SPDX-License-Identifier: MIT
+#include "report/report.h"
 #include "report/pictures.h"
 #include "base/files.h"
 #include "results/measures.h"
@@ -140,7 +141,7 @@ static bool draws_each(const results *all) {
   return all->pictures == PICTURES_ALL || all->experiment->num_points <= SMALL_SWEEP;
 }
 
-size_t results_pictures_expected(const results *all) {
+size_t report_pictures_expected(const results *all) {
   const experiment *plan = all->experiment;
   if (all->pictures == PICTURES_NONE) return 0;
   /* Times and throughput are always drawn, the loads' pictures where they differ. */

@@ -1,5 +1,6 @@
 // SPDX-License-Identifier: MIT
 /* Every picture's script and data, and gnuplot run on them. */
+#include "report/report.h"
 #include "report/plots.h"
 #include "base/files.h"
 #include "report/gnuplot.h"

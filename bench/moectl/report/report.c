@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: MIT
 /* report.md: what was run, on what, what came out and what it means. */
 #include "report/report.h"
+#include "report/report_parts.h"
 #include "base/files.h"
 #include "results/measures.h"
 #include "report/pictures.h"

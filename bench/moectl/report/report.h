@@ -1,28 +1,25 @@
 // SPDX-License-Identifier: MIT
-/* The parts of report.md. Each writes its section, heading included. */
+/* What is told of results: report.md, pictures, the closing table. */
 #ifndef MOECTL_REPORT_H
 #define MOECTL_REPORT_H
 
-#include "report/grid.h"
+#include "results/results.h"
+#include <stdio.h>
 
-/* A text that Markdown and HTML leave as it is, in a table cell too. */
-void report_text(FILE *file, const char *text);
+/* Writes results.json and results.csv, then report.md, the gnuplot scripts and data, and (if
+ * gnuplot is there) the pictures. `note` (may be NULL, malloc'ed) receives a line for the user,
+ * e.g. that gnuplot is missing. */
+bool report_finish(results *results, char **note, char **error);
 
-/* The host's load averages as rounds began; the least is the larger where none is known. */
-void report_loads(const results *all, double *least, double *most);
+/* report.c, plots.c: the parts of it, into the results' folder; false with a malloc'ed message. */
+bool report_write(const results *results, char **error);
+bool plots_write(const results *results, char **note, char **error);
 
-/* report_tables.c */
-void report_points(const results *all, FILE *file);
-void report_stages(const results *all, FILE *file);
-void report_routing(const results *all, FILE *file);
+/* About how many pictures report_finish will draw when all points are there. */
+size_t report_pictures_expected(const results *results);
 
-/* report_groups.c: the same of large sweeps, a row for each value of each swept parameter:
- * the mean over the points that have it. */
-void report_stage_groups(const results *all, const int *stages, size_t count, FILE *file);
-/* `identities`: with the share of identity experts in the last column. */
-void report_routing_groups(const results *all, bool identities, FILE *file);
-
-/* report_findings.c */
-void report_findings(const results *all, FILE *file);
+/* Prints the closing table to a stream, so many columns wide if it can be (0: all there is);
+ * what has no room is named. */
+void report_print_table(const results *results, FILE *file, int width);
 
 #endif

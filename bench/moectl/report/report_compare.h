@@ -3,7 +3,7 @@
 #ifndef MOECTL_REPORT_COMPARE_H
 #define MOECTL_REPORT_COMPARE_H
 
-#include "report/report.h"
+#include "report/report_parts.h"
 #include "results/rounds.h"
 
 typedef struct comparison {

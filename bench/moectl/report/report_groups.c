@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: MIT
 /* report.md's tables of large sweeps: a row for each value of each swept parameter. */
 #include "results/measures.h"
-#include "report/report.h"
+#include "report/report_parts.h"
 #include <math.h>
 #include <stdlib.h>
 #include <string.h>

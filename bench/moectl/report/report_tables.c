@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: MIT
 /* report.md's tables, a row for each point that ran. */
 #include "results/measures.h"
-#include "report/report.h"
+#include "report/report_parts.h"
 #include <inttypes.h>
 #include <math.h>
 #include <stdlib.h>

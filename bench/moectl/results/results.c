@@ -295,14 +295,9 @@ bool results_add_round(results *all, size_t index, const point_round *round, cha
   return keep_entry(all, index, error);
 }
 
-bool results_finish(results *all, char **note, char **error) {
-  char *ignored = NULL;
+bool results_write(results *all, char **error) {
   *error = NULL;
-  if (note) *note = NULL;
-  const bool ok = fold(all, error) && plots_write(all, note ? note : &ignored, error) &&
-                  report_write(all, error);
-  free(ignored);
-  return ok;
+  return fold(all, error);
 }
 
 point_status results_worst(const results *all) {

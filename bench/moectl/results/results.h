@@ -1,5 +1,6 @@
 // SPDX-License-Identifier: MIT
-/* What a run writes: results.json, results.csv, report.md, plots, dumps. */
+/* What a run writes: results.json, results.csv, dumps; report/ makes report.md and pictures of it.
+ */
 #ifndef MOECTL_RESULTS_H
 #define MOECTL_RESULTS_H
 
@@ -75,7 +76,7 @@ typedef struct results results;
 results *results_open(const experiment *experiment, const moecl_device_info *device,
                       const kernel_origin *kernels, const char *out, bool resume, char **error);
 
-/* Which pictures results_finish draws; few where nothing was said. */
+/* Which pictures report_finish draws; few where nothing was said. */
 typedef enum picture_choice { PICTURES_FEW = 0, PICTURES_ALL, PICTURES_NONE } picture_choice;
 void results_choose_pictures(results *results, picture_choice pictures);
 bool results_has(const results *results, size_t index); /* finished in an earlier run */
@@ -99,21 +100,13 @@ int64_t results_rounds(const results *results);
 bool results_add_round(results *results, size_t index, const point_round *round, char *failure,
                        char **error);
 
-/* About how many pictures results_finish will draw when all points are there. */
-size_t results_pictures_expected(const results *results);
 /* Called before each picture is drawn, and perhaps once behind the last; false: it and
  * the others are left out. */
 typedef bool (*picture_watch)(void *user, size_t done, size_t count);
 void results_watch_pictures(results *results, picture_watch watch, void *user);
 
-/* Writes results.json and results.csv, then report.md, the gnuplot scripts and data, and (if
- * gnuplot is there) the pictures. `note` (may be NULL, malloc'ed) receives a line for the user,
- * e.g. that gnuplot is missing. */
-bool results_finish(results *results, char **note, char **error);
-
-/* Prints the closing table to a stream, so many columns wide if it can be (0: all there is);
- * what has no room is named. */
-void results_print_table(const results *results, void *file, int width);
+/* Writes results.json and results.csv with all there is. */
+bool results_write(results *results, char **error);
 
 /* Worst status of all points: drives the exit code. */
 point_status results_worst(const results *results);

@@ -56,8 +56,4 @@ void journal_close(results *results);
 /* results_csv.c: the whole of results.csv. */
 char *results_csv(const results *results);
 
-/* report.c, plots.c: into results->folder; false with a malloc'ed message. */
-bool report_write(const results *results, char **error);
-bool plots_write(const results *results, char **note, char **error);
-
 #endif

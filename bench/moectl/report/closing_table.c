@@ -1,5 +1,6 @@
 // SPDX-License-Identifier: MIT
 /* The closing table: what was swept, and what came of it. */
+#include "report/report.h"
 #include "results/measures.h"
 #include "results/results_private.h"
 #include <math.h>
@@ -133,9 +134,8 @@ static void print_errors(const results *all, FILE *file) {
   }
 }
 
-void results_print_table(const results *all, void *stream, int width) {
+void report_print_table(const results *all, FILE *file, int width) {
   const experiment *plan = all->experiment;
-  FILE *file = stream;
   grid g = {.rows = 1, .num_axes = plan->num_axes};
   g.columns = 1 + g.num_axes + NUM_MEASURES;
   for (size_t i = 0; i < plan->num_points; i++) g.rows += all->have[i];
