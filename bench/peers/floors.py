@@ -23,10 +23,10 @@ class Ceilings(NamedTuple):
 
 
 # Every peer computes such a layer; the model's own is another.
-PLAIN_EXPERTS = ("layer.gate_up_bias=false", "layer.down_bias=false", "layer.router.bias=false",
+PLAIN_EXPERTS = ("layer.gate_up_bias=false", "layer.down_bias=false", "layer.router.router_bias=false",
                  "layer.activation=swiglu", "layer.router.score_after_topk=false",
                  "layer.router.renormalize=true")
-PLAIN = ("layer.shared.intermediate_size=null",) + tuple(
+PLAIN = ("layer.shared.shared_intermediate_size=null",) + tuple(
     f"layer.router.{rule}" for rule in
     ("scoring=softmax", "correction_bias=false", "groups=null", "topk_groups=null",
      "group_score=max", "scaling_factor=1"))

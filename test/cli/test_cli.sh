@@ -89,7 +89,7 @@ layer:
   top_k: ${3:-2}
   activation: ${4:-swiglu}
   router: {renormalize: true}
-  capacity: {factor: ${5:-null}}
+  capacity: {capacity_factor: ${5:-null}}
 dtype: ${6:-fp32}
 workload: {num_tokens: ${7:-16}}
 measure: {warmup: 1, iterations: ${8:-3}, verify: true}
@@ -219,7 +219,7 @@ test_explain() {
     "[[ \$(grep -c 'as a point above' '$work/out') == 2 ]]"
   holds "explain: memory" grep -E '^  weights .* workspace .* each$' "$work/out"
   holds "explain builds nothing" bash -c "! grep -i 'variant.*set aside\|passes its self-check' '$work/err'"
-  call explain "$work/tiny.yaml" --set layer.variant=generik
+  call explain "$work/tiny.yaml" --set layer.grouped_gemm_variant=generik
   expect "explain with a misspelt variant, exit 2" 2 "did you mean 'generic'\\?"
   call explain "$work/tiny.yaml" --device no-such-device
   expect "explain --device no-such-device, exit 3" 3 'no-such-device'
@@ -240,12 +240,12 @@ test_check_on_device() {
     expect "$1 --device no-such-device, exit 3" 3 'no-such-device'
     call "$1" "$work/tiny.yaml" "${@:2}" --set device=no-such-device
     expect "$1 with another device in the file, exit 3" 3 'no-such-device'
-    call "$1" "$work/tiny.yaml" "${@:2}" --set layer.variant=generik
+    call "$1" "$work/tiny.yaml" "${@:2}" --set layer.grouped_gemm_variant=generik
     expect "$1 with a misspelt variant, exit 2" 2 \
-      "layer\.variant: 'generik' does not serve fp32 on .* did you mean 'generic'\\?"
-    call "$1" "$work/tiny.yaml" "${@:2}" --set 'layer.router.variant=[auto, nix]' \
-      --set layer.variant=nix --set 'dtype=[fp32, bf16]'
-    expect "$1 with unknown variants, exit 2" 2 "layer\.router\.variant: 'nix' does not serve bf16"
+      "layer\.grouped_gemm_variant: 'generik' does not serve fp32 on .* did you mean 'generic'\\?"
+    call "$1" "$work/tiny.yaml" "${@:2}" --set 'layer.router.router_variant=[auto, nix]' \
+      --set layer.grouped_gemm_variant=nix --set 'dtype=[fp32, bf16]'
+    expect "$1 with unknown variants, exit 2" 2 "layer\.router\.router_variant: 'nix' does not serve bf16"
     holds "each is told once" bash -c "[[ \$(grep -c \"'nix' does not serve\" '$work/err') == 4 ]]"
     call "$1" "$work/tiny.yaml" "${@:2}" --set layer.hidden_size=65536 \
       --set layer.intermediate_size=65536 --set layer.num_experts=1024
@@ -279,7 +279,7 @@ bad() {
 
 test_warnings() {
   write_tiny "$work/warned.yaml"
-  sed -i 's/factor: null/drop_policy: probability/' "$work/warned.yaml"
+  sed -i 's/capacity_factor: null/drop_policy: probability/' "$work/warned.yaml"
   call check "$work/warned.yaml"
   expect "a key without effect: a warning, exit 0" 0 'warned\.yaml:10:27: warning: layer\.capacity\.drop_policy'
   OCL_ICD_VENDORS=/nonexistent call run "$work/warned.yaml" --out "$work/never"
@@ -390,21 +390,21 @@ test_run() {
     grep -q 'last column' "$work/identities/report.md"
   local dtype
   for dtype in fp16 bf16; do
-    call run "$work/tiny.yaml" --set "dtype=$dtype" --set layer.capacity.factor=1.0 \
+    call run "$work/tiny.yaml" --set "dtype=$dtype" --set layer.capacity.capacity_factor=1.0 \
       --set layer.capacity.drop_policy=probability --set layer.router.jitter=0.01 \
       --set layer.router.renormalize=false --out "$work/$dtype" --dump
     expect "run: $dtype, jitter, dropping by probability" 0
     holds "$dtype recomputed" python3 "$here/check_results.py" "$work/$dtype" --points 1 --dump
   done
-  call run "$work/tiny.yaml" --set layer.router.bias=true --set layer.gate_up_bias=true \
+  call run "$work/tiny.yaml" --set layer.router.router_bias=true --set layer.gate_up_bias=true \
     --set layer.down_bias=true --set workload.distribution=skewed --out "$work/biased" --dump
   expect "run: biases, skewed input" 0
   holds "biases recomputed" python3 "$here/check_results.py" "$work/biased" --points 1 --dump
   # A layer that a sweep leaves unchanged by mistake does not verify.
-  call run "$work/tiny.yaml" --set layer.capacity.factor=0.6 --set layer.router.renormalize=false \
+  call run "$work/tiny.yaml" --set layer.capacity.capacity_factor=0.6 --set layer.router.renormalize=false \
     --set 'layer.capacity.drop_policy=[position, prioritized]' \
-    --set 'layer.capacity.renormalize=[false, true]' --set 'layer.router.scaling_factor=[1, 0.8]' \
-    --set 'layer.shared.intermediate_size=[null, 12]' --set workload.distribution=skewed \
+    --set 'layer.capacity.renormalize_after_capacity=[false, true]' --set 'layer.router.routed_scaling_factor=[1, 0.8]' \
+    --set 'layer.shared.shared_intermediate_size=[null, 12]' --set workload.distribution=skewed \
     --out "$work/rules" --dump
   expect "run: capacity by priority, renormalized after it, shared experts" 0
   holds "rules recomputed" python3 "$here/check_results.py" "$work/rules" --points 16 --dump
@@ -493,7 +493,7 @@ test_refused_at_run() {
   call run "$work/tiny.yaml" --set layer.hidden_size=65536 --set layer.intermediate_size=65536 \
     --set layer.num_experts=1024 --out "$work/never"
   expect "more memory than the device has, exit 2" 2 '[Mm]emory'
-  call run "$work/tiny.yaml" --set layer.variant=no-such-variant --out "$work/novariant"
+  call run "$work/tiny.yaml" --set layer.grouped_gemm_variant=no-such-variant --out "$work/novariant"
   if ((code == 1 || code == 2)) && grep -F 'no-such-variant' "$work/out" "$work/err" >/dev/null; then
     pass "an unknown variant is named, not replaced"
   else
@@ -534,10 +534,10 @@ sys.exit(json.load(sys.stdin)[0]["global_memory_bytes"] != 1 << 30)'; then
   for variant in cpu clblast; do
     "$moectl" devices --json 2>/dev/null | grep -F "\"$variant\"" >/dev/null ||
       { skip "memory of the $variant variant: it is not there" && continue; }
-    POCL_MEMORY_LIMIT=1 call run "$work/large.yaml" --set "layer.variant=$variant" --out "$work/never"
+    POCL_MEMORY_LIMIT=1 call run "$work/large.yaml" --set "layer.grouped_gemm_variant=$variant" --out "$work/never"
     expect "memory that the $variant variant would lack, exit 2" 2 'GiB of memory, but the driver of .* states 1 GiB'
   done
-  POCL_MEMORY_LIMIT=1 call run "$work/large.yaml" --set layer.variant=generic --out "$work/never"
+  POCL_MEMORY_LIMIT=1 call run "$work/large.yaml" --set layer.grouped_gemm_variant=generic --out "$work/never"
   expect "a buffer larger than the device gives, exit 2" 2 'in one buffer'
   holds "nothing was written without memory" test ! -e "$work/never"
   POCL_MEMORY_LIMIT=1 call run "$work/tiny.yaml" --out "$work/small-device"
@@ -686,7 +686,7 @@ test_pictures() {
 # Two runs on one folder: the second is refused and the first is none the worse.
 test_lock() {
   local dir=$work/locked pid
-  local some=(--set layer.capacity.factor=null)
+  local some=(--set layer.capacity.capacity_factor=null)
   "$moectl" run "$work/long.yaml" "${some[@]}" --out "$dir" >"$work/first.out" 2>"$work/first.err" </dev/null &
   pid=$!
   wait_for_points "$dir" 1

@@ -44,8 +44,8 @@ class Extremes(ModelCase):
         write_file(self.work / 'hidden.safetensors', {'hidden_states': tensor('F32', rows)})
         for variant in VARIANTS:
             with self.subTest(variant):
-                output, _ = self.point('--set', f'layer.variant={variant}', '--set',
-                                       f'layer.router.variant={variant}', distribution='file',
+                output, _ = self.point('--set', f'layer.grouped_gemm_variant={variant}', '--set',
+                                       f'layer.router.router_variant={variant}', distribution='file',
                                        file='hidden.safetensors')
                 self.assertEqual({x for row in output for x in row}, {0})
 
@@ -55,9 +55,9 @@ class Extremes(ModelCase):
         usual, _ = self.point()
         for variant in VARIANTS:
             with self.subTest(variant):
-                output, err = self.point('--set', 'layer.router.scaling_factor=1e-40', '--set',
-                                         f'layer.variant={variant}', '--set',
-                                         f'layer.router.variant={variant}')
+                output, err = self.point('--set', 'layer.router.routed_scaling_factor=1e-40', '--set',
+                                         f'layer.grouped_gemm_variant={variant}', '--set',
+                                         f'layer.router.router_variant={variant}')
                 self.assertNotIn('self-check', err)
                 for got, row in zip(output, usual):
                     for x, y in zip(got, row):

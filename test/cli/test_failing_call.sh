@@ -11,7 +11,7 @@ trap 'rm -rf "$work"' EXIT
 
 cat >"$work/e.yaml" <<'YAML'
 name: failing
-layer: {hidden_size: 32, intermediate_size: 24, num_experts: 8, top_k: 2, variant: generic}
+layer: {hidden_size: 32, intermediate_size: 24, num_experts: 8, top_k: 2, grouped_gemm_variant: generic}
 workload: {num_tokens: [16, 17]}
 measure: {warmup: 1, iterations: 6, rounds: 2}
 YAML

@@ -21,8 +21,8 @@ layer:
   intermediate_size: 24
   num_experts: 8
   top_k: 2
-  router: {jitter: 0.125, scaling_factor: 2.5}
-  capacity: {factor: 1.25}
+  router: {jitter: 0.125, routed_scaling_factor: 2.5}
+  capacity: {capacity_factor: 1.25}
 workload: {num_tokens: 16}
 measure: {warmup: 1, iterations: 3}
 YAML

@@ -484,7 +484,7 @@ class Models(ModelCase):
         self.expect(0, 'ok', 'check', path)
         for pattern, setting in (
                 (r'hidden_size: the checkpoint.s layer has 48, expected that', 'layer.hidden_size=9'),
-                (r'router.bias: the checkpoint.s layer has false', 'layer.router.bias=true'),
+                (r'router_bias: the checkpoint.s layer has false', 'layer.router.router_bias=true'),
                 ('expected 0 to 1, the checkpoint', 'layer.layer=2'),
                 ('layer.layer is missing; expected 0 to 1', 'layer.layer=null'),
                 ('is the number of a layer of layer.checkpoint', 'layer.checkpoint=null'),

@@ -95,10 +95,10 @@ if ! "$moectl" devices >/dev/null 2>&1; then
   exit 77
 fi
 
-by_position=(--set layer.capacity.factor=0.5 --set layer.capacity.drop_policy=position)
-by_probability=(--set layer.capacity.factor=0.5 --set layer.capacity.drop_policy=probability)
-by_priority=(--set layer.capacity.factor=0.5 --set layer.capacity.drop_policy=prioritized
-  --set layer.capacity.renormalize=true)
+by_position=(--set layer.capacity.capacity_factor=0.5 --set layer.capacity.drop_policy=position)
+by_probability=(--set layer.capacity.capacity_factor=0.5 --set layer.capacity.drop_policy=probability)
+by_priority=(--set layer.capacity.capacity_factor=0.5 --set layer.capacity.drop_policy=prioritized
+  --set layer.capacity.renormalize_after_capacity=true)
 
 right "kernels as they are"
 right "capacity by position as it is" "${by_position[@]}"

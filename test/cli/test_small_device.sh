@@ -19,7 +19,7 @@ name: small
 seed: 7
 layer:
   {hidden_size: 24, intermediate_size: 20, num_experts: 4, top_k: 2,
-   router: {jitter: 0.1}, capacity: {factor: 1.25, drop_policy: probability}}
+   router: {jitter: 0.1}, capacity: {capacity_factor: 1.25, drop_policy: probability}}
 dtype: bf16
 workload: {num_tokens: 30}
 measure: {warmup: 0, iterations: 1, verify: true}

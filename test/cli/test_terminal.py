@@ -26,7 +26,7 @@ MOECTL = os.path.realpath(sys.argv.pop(1))
 SWEEP = """\
 name: on-a-terminal
 layer: {hidden_size: 24, intermediate_size: 20, num_experts: [4, 5, 6, 7], top_k: [1, 2],
-        capacity: {factor: [null, 1.0, 1.5, 2.0]}}
+        capacity: {capacity_factor: [null, 1.0, 1.5, 2.0]}}
 workload: {num_tokens: [16, 17, 18, 19]}
 measure: {warmup: 1, iterations: 20}
 """

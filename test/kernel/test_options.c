@@ -21,31 +21,31 @@ static const struct {
     {"layer.num_identity_experts", {"0", "3"}},
     {"layer.gate_up_bias", {"false", "true"}},
     {"layer.down_bias", {"false", "true"}},
-    {"layer.shared.intermediate_size", {"null", "24"}},
-    {"layer.shared.gate", {"false", "true"}},
-    {"layer.shared.scaling_factor", {"1", "0.5"}},
-    {"layer.variant", {"auto", "generic"}},
-    {"layer.router.variant", {"auto", "generic"}},
+    {"layer.shared.shared_intermediate_size", {"null", "24"}},
+    {"layer.shared.shared_gate", {"false", "true"}},
+    {"layer.shared.shared_scaling_factor", {"1", "0.5"}},
+    {"layer.grouped_gemm_variant", {"auto", "generic"}},
+    {"layer.router.router_variant", {"auto", "generic"}},
     {"layer.router.scoring", {"softmax", "sigmoid", "sqrt_softplus", "sparsemixer"}},
     {"layer.router.score_after_topk", {"false", "true"}},
     {"layer.router.renormalize", {"true", "false"}},
     {"layer.router.renormalize_epsilon", {"null", "0.01"}},
     {"layer.router.renormalize_minimum", {"0", "0.9"}},
-    {"layer.router.scaling_factor", {"1", "2.5"}},
-    {"layer.router.correction_bias", {"false", "true"}},
-    {"layer.router.topk_groups", {"4", "3"}}, /* of four groups */
+    {"layer.router.routed_scaling_factor", {"1", "2.5"}},
+    {"layer.router.score_correction_bias", {"false", "true"}},
+    {"layer.router.topk_group", {"4", "3"}}, /* of four groups */
     {"layer.router.group_score", {"max", "top2_sum"}},
     {"layer.router.cut_groups_to_zero", {"false", "true"}},
     {"layer.router.second_choice", {"all", "random", "sampled"}},
-    {"layer.router.noise", {"false", "true"}},
+    {"layer.router.router_noise", {"false", "true"}},
     {"layer.router.weight_on_input", {"false", "true"}},
     {"layer.router.jitter", {"0", "0.1"}},
-    {"layer.router.bias", {"false", "true"}},
-    {"layer.capacity.factor", {"null", "1", "0.1"}},
-    {"layer.capacity.of_tokens", {"false", "true"}},
+    {"layer.router.router_bias", {"false", "true"}},
+    {"layer.capacity.capacity_factor", {"null", "1", "0.1"}},
+    {"layer.capacity.capacity_of_tokens", {"false", "true"}},
     {"layer.capacity.drop_policy", {"position", "probability", "prioritized"}},
     {"layer.capacity.min_capacity", {"0", "3"}},
-    {"layer.capacity.renormalize", {"false", "true"}},
+    {"layer.capacity.renormalize_after_capacity", {"false", "true"}},
 };
 enum { OPTIONS = sizeof options / sizeof *options };
 
@@ -66,7 +66,7 @@ static const char *const exclusive[][2] = {
 };
 
 static const char text[] = "layer: {hidden_size: 40, intermediate_size: 24, num_experts: 8, "
-                           "top_k: 2, router: {groups: 4, topk_groups: 4}}\n"
+                           "top_k: 2, router: {num_expert_group: 4, topk_group: 4}}\n"
                            "workload: {num_tokens: 33}\n"
                            "measure: {warmup: 0, iterations: 1}\n";
 
@@ -105,10 +105,14 @@ static bool excludes(int a, int i, int b, int j) {
 /* Every name in `exclusive` is one of the options above, and every key of a layer is,
  * but for sizes and numbers that only scale something. */
 static void test_names(void **state) {
-  static const char *const plain[] = {"layer.hidden_size",   "layer.intermediate_size",
-                                      "layer.num_experts",   "layer.swiglu_alpha",
-                                      "layer.swiglu_limit",  "layer.router.sparsemixer_jitter",
-                                      "layer.router.groups", "layer.shared.swiglu_limit"};
+  static const char *const plain[] = {"layer.hidden_size",
+                                      "layer.intermediate_size",
+                                      "layer.num_experts",
+                                      "layer.swiglu_alpha",
+                                      "layer.swiglu_limit",
+                                      "layer.router.sparsemixer_jitter",
+                                      "layer.router.num_expert_group",
+                                      "layer.shared.shared_swiglu_limit"};
   (void)state;
   for (int id = 0; id < KEY_COUNT; id++) {
     const schema_key *key = schema_get((schema_id)id);

@@ -21,7 +21,7 @@ fi
 
 cat >"$work/layer.yaml" <<'YAML'
 name: hang
-layer: {hidden_size: 256, intermediate_size: 256, num_experts: 4, top_k: 2, variant: nvidia_sm90}
+layer: {hidden_size: 256, intermediate_size: 256, num_experts: 4, top_k: 2, grouped_gemm_variant: nvidia_sm90}
 dtype: bf16
 workload: {num_tokens: 200}
 measure: {warmup: 0, iterations: 1, verify: true}

@@ -212,7 +212,7 @@ static inline void set_times(made_up *fixture, size_t index, double median, doub
 }
 
 static const char sweep[] =
-    LAYER "num_experts: 8, top_k: [1, 4], capacity: {factor: [1.0, null]}}\n"
+    LAYER "num_experts: 8, top_k: [1, 4], capacity: {capacity_factor: [1.0, null]}}\n"
           "workload: {num_tokens: 256}\nname: made-up\n";
 
 #endif

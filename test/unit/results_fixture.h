@@ -42,7 +42,7 @@ static const char yaml[] =
     "name: unit-test\n"
     "seed: 18446744073709551615\n"
     "layer: {hidden_size: 64, intermediate_size: 32, num_experts: 4, top_k: [1, 2],\n"
-    "        router: {jitter: 0.01}, capacity: {factor: [1.1, null]}}\n"
+    "        router: {jitter: 0.01}, capacity: {capacity_factor: [1.1, null]}}\n"
     "workload: {num_tokens: 6, distribution: skewed}\n";
 
 static inline void parse(fixture *f, const char *text) {
@@ -244,5 +244,19 @@ static inline void limit_files(rlim_t bytes) {
 }
 
 #define CASE(function) cmocka_unit_test_setup_teardown(function, set_up, tear_down)
+
+static inline results *resume(fixture *f, char **error) {
+  *error = NULL;
+  return results_open(&f->plan, &f->device, &f->kernels, f->folder, true, error);
+}
+
+static inline void expect_refused(fixture *f, const char *part) {
+  char *error;
+  results *all = resume(f, &error);
+  assert_null(all);
+  assert_non_null(error);
+  if (!strstr(error, part)) fail_msg("expected '%s' in: %s", part, error);
+  free(error);
+}
 
 #endif

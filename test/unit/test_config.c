@@ -45,18 +45,21 @@ static void test_defaults(void **state) {
 
 static void test_every_key(void **state) {
   (void)state;
-  experiment e = load(
-      "name: all-keys\ndevice: 0:1\nseed: 9223372036854775807\ndtype: bf16\n"
-      "layer: {hidden_size: 3, intermediate_size: 5, num_experts: 1024, top_k: 64,\n"
-      "  activation: relu, gate_up_bias: true, down_bias: true, variant: cpu,\n"
-      "  router: {scoring: softmax, renormalize: false, jitter: 0.01, bias: true, variant: "
-      "generic},\n"
-      "  capacity: {factor: 1.25, of_tokens: true, min_capacity: 4, drop_policy: probability,\n"
-      "             renormalize: true}}\n"
-      "workload: {num_tokens: 7, distribution: file, exponent: 1.5, clusters: 12, noise: 0.25,\n"
-      "  file: data/x.npy, tensor: h}\n"
-      "measure: {warmup: 0, iterations: 1, verify: false}\n",
-      NULL);
+  experiment e =
+      load("name: all-keys\ndevice: 0:1\nseed: 9223372036854775807\ndtype: bf16\n"
+           "layer: {hidden_size: 3, intermediate_size: 5, num_experts: 1024, top_k: 64,\n"
+           "  activation: relu, gate_up_bias: true, down_bias: true, grouped_gemm_variant: cpu,\n"
+           "  router: {scoring: softmax, renormalize: false, jitter: 0.01, router_bias: true, "
+           "router_variant: "
+           "generic},\n"
+           "  capacity: {capacity_factor: 1.25, capacity_of_tokens: true, min_capacity: 4, "
+           "drop_policy: probability,\n"
+           "             renormalize: true}}\n"
+           "workload: {num_tokens: 7, distribution: file, skew_exponent: 1.5, skew_clusters: 12, "
+           "skew_noise: 0.25,\n"
+           "  file: data/x.npy, tensor: h}\n"
+           "measure: {warmup: 0, iterations: 1, verify: false}\n",
+           NULL);
   const experiment_point *p = &e.points[0];
   assert_string_equal(e.name, "all-keys");
   assert_string_equal(e.device, "0:1");
@@ -92,9 +95,10 @@ static void test_router_rule(void **state) {
   "workload: {num_tokens: 1}\nlayer: {hidden_size: 6, intermediate_size: 5, "                      \
   "num_experts: 8, top_k: 2, router: "
   char text[32];
-  experiment e = load(LAYER "{scoring: sigmoid, scaling_factor: 2.5, correction_bias: true, "
-                            "groups: 4, topk_groups: 2, group_score: top2_sum}}\n",
-                      NULL);
+  experiment e =
+      load(LAYER "{scoring: sigmoid, routed_scaling_factor: 2.5, score_correction_bias: true, "
+                 "num_expert_group: 4, topk_group: 2, group_score: top2_sum}}\n",
+           NULL);
   const moecl_layer_params *layer = &e.points[0].layer;
   assert_int_equal(layer->scoring, MOECL_SCORING_SIGMOID);
   assert_true(layer->routed_scaling_factor == 2.5f && layer->score_correction_bias);
@@ -108,7 +112,7 @@ static void test_router_rule(void **state) {
   assert_string_equal(experiment_param_text(&e.points[0], "renormalize_epsilon", text, sizeof text),
                       "1e-06");
   experiment_destroy(&e);
-  e = load(LAYER "{score_after_topk: true, second_choice: sampled, noise: true}}\n", NULL);
+  e = load(LAYER "{score_after_topk: true, second_choice: sampled, router_noise: true}}\n", NULL);
   layer = &e.points[0].layer;
   assert_true(layer->score_after_topk && layer->router_noise);
   assert_int_equal(layer->second_choice, MOECL_SECOND_SAMPLED);
@@ -123,7 +127,7 @@ static void test_sweep_order(void **state) {
   static const char text[] =
       "workload: {num_tokens: [16, 32]}\n"
       "layer: {hidden_size: 64, intermediate_size: 8, top_k: [1, 2], num_experts: 4,\n"
-      "        capacity: {factor: [1.0, null, 2]}}\n";
+      "        capacity: {capacity_factor: [1.0, null, 2]}}\n";
   experiment e = load(text, NULL);
   assert_int_equal(e.num_points, 12);
   assert_int_equal(e.num_axes, 3);
@@ -154,7 +158,7 @@ static void test_single_value_list(void **state) {
 
 static void test_overrides(void **state) {
   (void)state;
-  experiment e = load(minimal, "layer.capacity.factor=[1.0, null]");
+  experiment e = load(minimal, "layer.capacity.capacity_factor=[1.0, null]");
   assert_int_equal(e.num_points, 2);
   assert_true(e.points[0].layer.capacity_factor == 1.0);
   assert_true(e.points[1].layer.capacity_factor == 0.0);
@@ -198,7 +202,7 @@ static void test_input_file_place(void **state) {
 
 static void test_resolved_json(void **state) {
   (void)state;
-  experiment e = load(minimal, "layer.capacity.factor=[1.1, null]");
+  experiment e = load(minimal, "layer.capacity.capacity_factor=[1.1, null]");
   assert_string_equal(
       e.resolved_json,
       "{\"name\":\"t\",\"device\":\"auto\",\"seed\":0,\"layer\":{\"checkpoint\":null,\"layer\":"
@@ -206,27 +210,30 @@ static void test_resolved_json(void **state) {
       "\"hidden_size\":64,"
       "\"intermediate_size\":128,\"num_experts\":8,\"num_identity_experts\":0,\"top_k\":2,"
       "\"activation\":\"swiglu\",\"swiglu_alpha\":1.702,\"swiglu_limit\":7.0,"
-      "\"gate_up_bias\":false,\"down_bias\":false,\"shared\":{\"intermediate_size\":null,"
-      "\"gate\":false,\"swiglu_limit\":null,\"scaling_factor\":1.0},\"variant\":\"auto\","
+      "\"gate_up_bias\":false,\"down_bias\":false,\"shared\":{\"shared_intermediate_size\":null,"
+      "\"shared_gate\":false,\"shared_swiglu_limit\":null,\"shared_scaling_factor\":1.0},"
+      "\"grouped_gemm_variant\":\"auto\","
       "\"router\":{"
       "\"scoring\":\"softmax\",\"score_after_topk\":false,\"sparsemixer_jitter\":0.01,"
       "\"renormalize\":true,\"renormalize_epsilon\":null,\"renormalize_minimum\":0.0,"
-      "\"scaling_factor\":1.0,\"correction_bias\":false,\"groups\":null,"
-      "\"topk_groups\":null,\"group_score\":\"max\",\"cut_groups_to_zero\":false,\"second_choice\":"
+      "\"routed_scaling_factor\":1.0,\"score_correction_bias\":false,\"num_expert_group\":null,"
+      "\"topk_group\":null,\"group_score\":\"max\",\"cut_groups_to_zero\":false,\"second_choice\":"
       "\"all\","
-      "\"noise\":false,\"weight_on_input\":false,\"jitter\":0.0,\"bias\":false,"
-      "\"variant\":\"auto\"},\"capacity\":{\"factor\":[1.1,null],\"of_tokens\":false,\"min_"
+      "\"router_noise\":false,\"weight_on_input\":false,\"jitter\":0.0,\"router_bias\":false,"
+      "\"router_variant\":\"auto\"},\"capacity\":{\"capacity_factor\":[1.1,null],"
+      "\"capacity_of_tokens\":false,\"min_"
       "capacity\":0,"
-      "\"drop_policy\":\"position\",\"renormalize\":false}},\"dtype\":\"fp32\",\"workload\":{\"num_"
+      "\"drop_policy\":\"position\",\"renormalize_after_capacity\":false}},\"dtype\":\"fp32\","
+      "\"workload\":{\"num_"
       "tokens\":16,"
-      "\"distribution\":\"normal\",\"exponent\":1.0,\"clusters\":null,\"noise\":0.5,"
+      "\"distribution\":\"normal\",\"skew_exponent\":1.0,\"skew_clusters\":null,\"skew_noise\":0.5,"
       "\"file\":null,\"tensor\":null},\"measure\":{\"warmup\":3,\"iterations\":20,\"rounds\":null,"
-      "\"verify\":true},\"sweep\":[\"layer.capacity.factor\"]}");
+      "\"verify\":true},\"sweep\":[\"layer.capacity.capacity_factor\"]}");
   experiment_destroy(&e);
-  e = load(minimal, "layer.capacity.factor=1.2345678901234567"); /* needs 17 digits */
+  e = load(minimal, "layer.capacity.capacity_factor=1.2345678901234567"); /* needs 17 digits */
   json_t *json = json_loads(e.resolved_json, 0, NULL);
   json_t *capacity = json_object_get(json_object_get(json, "layer"), "capacity");
-  assert_true(json_real_value(json_object_get(capacity, "factor")) == 1.2345678901234567);
+  assert_true(json_real_value(json_object_get(capacity, "capacity_factor")) == 1.2345678901234567);
   json_decref(json);
   experiment_destroy(&e);
 }

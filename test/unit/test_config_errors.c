@@ -87,7 +87,7 @@ static void test_unknown_keys(void **state) {
   refuses_added("  dtype: bf16\n", "t.yaml:8:3: unknown key 'dtype' in workload; did you mean "
                                    "'dtype' at the top level?");
   refuses_added("  Num-Clusters: 2\n", "t.yaml:8:3: unknown key 'Num-Clusters' in workload; "
-                                       "did you mean 'clusters'?");
+                                       "did you mean 'skew_clusters'?");
   refuses_added("  num_token: 2\n",
                 "t.yaml:8:3: unknown key 'num_token' in workload; did you mean 'num_tokens'?");
   refuses_added("zzzzzz: 2\n",
@@ -119,38 +119,42 @@ static void test_together(void **state) {
           "t.yaml:2:24: workload.num_tokens: expected num_tokens x top_k at most 2147483136, found "
           "2147483647 x 3");
   refuses("layer: {hidden_size: 8, intermediate_size: 8, num_experts: 9, top_k: 3,\n"
-          "        router: {groups: 4, topk_groups: 4}}\n"
+          "        router: {num_expert_group: 4, topk_group: 4}}\n"
           "seed: x\n"
           "workload: {num_tokens: 1, distribution: file}\n",
-          "t.yaml:2:26: layer.router.groups is 4, expected 1 to 32 and a divisor of "
+          "t.yaml:2:36: layer.router.num_expert_group is 4, expected 1 to 32 and a divisor of "
           "layer.num_experts (9)\n"
           "t.yaml:3:7: seed: expected an integer from 0 to 18446744073709551615, found 'x'\n"
           "t.yaml:4:41: workload.distribution: 'file' needs workload.file, expected the path of a "
           ".safetensors or .npy file");
   /* One group key without the other, beside sizes that are wrong, missing or too many. */
-  refuses("layer: {hidden_size: x, num_experts: 8, top_k: 9,\n"
-          "        router: {groups: 4, score_after_topk: true, correction_bias: true}}\n"
-          "workload: {num_tokens: 1}\n",
-          "t.yaml:1:8: layer.intermediate_size is missing; expected an integer from 1 to "
-          "1073741823\n"
-          "t.yaml:1:22: layer.hidden_size: expected an integer from 1 to 1073741823, found 'x'\n"
-          "t.yaml:1:48: layer.top_k: expected at most layer.num_experts (8), found 9\n"
-          "t.yaml:2:26: layer.router.groups: is 4 without layer.router.topk_groups; expected that "
-          "beside it, 1 to 4\n"
-          "t.yaml:2:47: layer.router.score_after_topk is true with layer.router.correction_bias, "
-          "expected one of both");
+  refuses(
+      "layer: {hidden_size: x, num_experts: 8, top_k: 9,\n"
+      "        router: {num_expert_group: 4, score_after_topk: true, score_correction_bias: "
+      "true}}\n"
+      "workload: {num_tokens: 1}\n",
+      "t.yaml:1:8: layer.intermediate_size is missing; expected an integer from 1 to "
+      "1073741823\n"
+      "t.yaml:1:22: layer.hidden_size: expected an integer from 1 to 1073741823, found 'x'\n"
+      "t.yaml:1:48: layer.top_k: expected at most layer.num_experts (8), found 9\n"
+      "t.yaml:2:36: layer.router.num_expert_group: is 4 without layer.router.topk_group; expected "
+      "that "
+      "beside it, 1 to 4\n"
+      "t.yaml:2:57: layer.router.score_after_topk is true with layer.router.score_correction_bias, "
+      "expected one of both");
   refuses_added("zzzzzz: 1\nseed: 1.5\n",
                 "t.yaml:8:1: unknown key 'zzzzzz'; 'moectl help experiment' lists all\n"
                 "t.yaml:9:7: seed: expected an integer from 0 to 18446744073709551615, found "
                 "'1.5'; a fraction has no meaning here");
-  refuses_set("layer.router.topk_groups=2",
-              "--set layer.router.topk_groups=2: layer.router.topk_groups: is 2 without "
-              "layer.router.groups; expected both or neither");
+  refuses_set("layer.router.topk_group=2",
+              "--set layer.router.topk_group=2: layer.router.topk_group: is 2 without "
+              "layer.router.num_expert_group; expected both or neither");
   refuses("layer: {hidden_size: 8, intermediate_size: 8, num_experts: 2, top_k: 2}\n"
-          "workload: {num_tokens: 1, distribution: fiel, exponent: [1, 2], file: 3, tensor: [a]}\n",
+          "workload: {num_tokens: 1, distribution: fiel, skew_exponent: [1, 2], file: 3, tensor: "
+          "[a]}\n",
           "t.yaml:2:41: workload.distribution: expected one of normal, skewed, file, found "
           "'fiel'; did you mean 'file'?\n"
-          "t.yaml:2:82: workload.tensor: cannot be swept; expected one value, found a list");
+          "t.yaml:2:87: workload.tensor: cannot be swept; expected one value, found a list");
 }
 
 static void test_structure(void **state) {
@@ -221,23 +225,25 @@ static void test_reals(void **state) {
       {"layer.router.jitter=0.99999999", "a number from 0 to less than 1, found '0.99999999'"},
       {"layer.router.jitter=-0.1", "a number from 0 to less than 1, found '-0.1'"},
       {"layer.router.jitter=-1e-50", "a number from 0 to less than 1, found '-1e-50'"},
-      {"layer.router.scaling_factor=1e-50",
+      {"layer.router.routed_scaling_factor=1e-50",
        "a number greater than 0, at most 1000000, found '1e-50'"},
-      {"layer.router.scaling_factor=1000000.0001",
+      {"layer.router.routed_scaling_factor=1000000.0001",
        "a number greater than 0, at most 1000000, found '1000000.0001'"},
       {"layer.router.renormalize_minimum=-1e-300", "a number from 0 to 1000000, found '-1e-300'"},
       {"layer.router.jitter=.nan", "a number from 0 to less than 1, found '.nan'"},
       {"layer.router.jitter=nan", "a number from 0 to less than 1, found 'nan'"},
-      {"layer.capacity.factor=0", "a number greater than 0, at most 1000000, or null, found '0'; "
-                                  "for no limit write null"},
-      {"layer.capacity.factor=1e999",
+      {"layer.capacity.capacity_factor=0",
+       "a number greater than 0, at most 1000000, or null, found '0'; "
+       "for no limit write null"},
+      {"layer.capacity.capacity_factor=1e999",
        "a number greater than 0, at most 1000000, or null, found '1e999'"},
-      {"layer.capacity.factor=inf",
+      {"layer.capacity.capacity_factor=inf",
        "a number greater than 0, at most 1000000, or null, found 'inf'"},
-      {"layer.capacity.factor=none",
+      {"layer.capacity.capacity_factor=none",
        "a number greater than 0, at most 1000000, or null, found 'none'; write null"},
-      {"layer.capacity.factor=\"1.0\"", "a number greater than 0, at most 1000000, or null, found "
-                                        "the text \"1.0\"; write it without quotes"}};
+      {"layer.capacity.capacity_factor=\"1.0\"",
+       "a number greater than 0, at most 1000000, or null, found "
+       "the text \"1.0\"; write it without quotes"}};
   char message[256];
   for (size_t i = 0; i < sizeof cases / sizeof cases[0]; i++) {
     int key = (int)strcspn(cases[i].set, "=");
@@ -245,10 +251,10 @@ static void test_reals(void **state) {
              cases[i].set, cases[i].rest);
     refuses_set(cases[i].set, message);
   }
-  experiment e = load(minimal, "layer.capacity.factor=~");
+  experiment e = load(minimal, "layer.capacity.capacity_factor=~");
   assert_true(e.points[0].layer.capacity_factor == 0.0);
   experiment_destroy(&e);
-  e = load(minimal, "layer.capacity.factor=.5e1");
+  e = load(minimal, "layer.capacity.capacity_factor=.5e1");
   assert_true(e.points[0].layer.capacity_factor == 5.0);
   experiment_destroy(&e);
 }
@@ -396,8 +402,9 @@ static void test_workload(void **state) {
   refuses_added("  file: x.npy\n",
                 "t.yaml:8:9: workload.file: is not used by the default distribution 'normal'; "
                 "expected 'distribution: file' beside it");
-  refuses_added("  noise: [0.1, 0.2]\n", "t.yaml:8:10: workload.noise: sweeping it changes nothing "
-                                         "without 'distribution: skewed'");
+  refuses_added("  skew_noise: [0.1, 0.2]\n",
+                "t.yaml:8:15: workload.skew_noise: sweeping it changes nothing "
+                "without 'distribution: skewed'");
   experiment e = load(minimal, "workload.distribution=[normal, skewed]");
   assert_int_equal(e.points[1].distribution, WORKLOAD_SKEWED);
   experiment_destroy(&e);
@@ -503,40 +510,43 @@ static void warns(const char *lines, const char *set, const char *message) {
 static void test_no_effect(void **state) {
   (void)state;
   warns("", NULL, NULL);
-  warns("  exponent: 1.5\n", NULL,
-        "dir/t.yaml:8:13: warning: workload.exponent has no effect "
+  warns("  skew_exponent: 1.5\n", NULL,
+        "dir/t.yaml:8:18: warning: workload.skew_exponent has no effect "
         "without 'distribution: skewed'");
-  warns("  clusters: 4\n  noise: 0.5\n  distribution: normal\n", NULL,
-        "dir/t.yaml:8:13: warning: workload.clusters has no effect without 'distribution: skewed'\n"
-        "dir/t.yaml:9:10: warning: workload.noise has no effect without 'distribution: skewed'");
-  warns("  clusters: null\n", NULL, NULL);
-  warns("  exponent: 1.5\n  distribution: [normal, skewed]\n", NULL, NULL);
+  warns(
+      "  skew_clusters: 4\n  skew_noise: 0.5\n  distribution: normal\n", NULL,
+      "dir/t.yaml:8:18: warning: workload.skew_clusters has no effect without 'distribution: "
+      "skewed'\n"
+      "dir/t.yaml:9:15: warning: workload.skew_noise has no effect without 'distribution: skewed'");
+  warns("  skew_clusters: null\n", NULL, NULL);
+  warns("  skew_exponent: 1.5\n  distribution: [normal, skewed]\n", NULL, NULL);
   warns("  tensor: x\n  file: y.npy\n  distribution: normal\n", NULL,
         "dir/t.yaml:8:11: warning: workload.tensor has no effect without 'distribution: file'\n"
         "dir/t.yaml:9:9: warning: workload.file has no effect without 'distribution: file'");
   warns("", "layer.capacity.drop_policy=probability",
         "--set layer.capacity.drop_policy=probability: warning: layer.capacity.drop_policy has no "
-        "effect without a number for layer.capacity.factor");
+        "effect without a number for layer.capacity.capacity_factor");
   warns(
       "", "measure.rounds=21",
       "--set measure.rounds=21: warning: measure.rounds: more than measure.iterations (20), which "
       "is how many there will be");
   warns("", "measure.rounds=20", NULL);
-  warns("", "layer.capacity.renormalize=true", NULL); /* renormalizes all, then */
+  warns("", "layer.capacity.renormalize_after_capacity=true", NULL); /* renormalizes all, then */
   warns("", "layer.capacity.drop_policy=[position, probability]",
         "--set layer.capacity.drop_policy=[position, probability]: warning: "
-        "layer.capacity.drop_policy has no effect without a number for layer.capacity.factor");
+        "layer.capacity.drop_policy has no effect without a number for "
+        "layer.capacity.capacity_factor");
   static const char layer[] = "layer:\n  hidden_size: 8\n  intermediate_size: 8\n  num_experts: 4\n"
                               "  top_k: 2\n  capacity: {min_capacity: 4, drop_policy: position, "
-                              "factor: %s}\nworkload: {num_tokens: 8}\n";
+                              "capacity_factor: %s}\nworkload: {num_tokens: 8}\n";
   char text[512];
   snprintf(text, sizeof text, layer, "null");
   experiment e = load(text, NULL);
   assert_string_equal(e.warnings,
                       "dir/t.yaml:6:28: warning: layer.capacity.min_capacity has no effect without "
-                      "a number for layer.capacity.factor\n"
+                      "a number for layer.capacity.capacity_factor\n"
                       "dir/t.yaml:6:44: warning: layer.capacity.drop_policy has no effect without "
-                      "a number for layer.capacity.factor");
+                      "a number for layer.capacity.capacity_factor");
   experiment_destroy(&e);
   snprintf(text, sizeof text, layer, "[null, 1.0]");
   e = load(text, NULL);

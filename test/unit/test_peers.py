@@ -78,7 +78,7 @@ class Floors(unittest.TestCase):
                 self.assertIn(f"\n  {key}: {value}\n", text, shape.config)
             renormalizes = "layer.router.renormalize=true" in shape.settings
             self.assertTrue(renormalizes or "renormalize: true" in text, shape.config)
-            biased = "bias: true" in text.replace("correction_bias", "")
+            biased = "router_bias: true" in text
             self.assertEqual(biased, set(shape.settings) >= set(floors.PLAIN_EXPERTS))
 
     def test_points(self):

@@ -77,8 +77,9 @@ static void test_picture_views(void **state) {
 static void test_scales(void **state) {
   (void)state;
   made_up fixture;
-  set_up(&fixture, LAYER "num_experts: 16, top_k: [1, 2, 16], router: {jitter: [0.1, 0, 0.001]},\n"
-                         "  capacity: {factor: [null, 1.0, 2.0]}}\nworkload: {num_tokens: 256}\n");
+  set_up(&fixture,
+         LAYER "num_experts: 16, top_k: [1, 2, 16], router: {jitter: [0.1, 0, 0.001]},\n"
+               "  capacity: {capacity_factor: [null, 1.0, 2.0]}}\nworkload: {num_tokens: 256}\n");
   for (size_t i = 0; i < fixture.experiment.num_points; i++)
     fixture.results.points[i].time_ms[MOECL_STAGE_LAYER].min /= 100; /* a bar far down */
   free(plots_with_path(&fixture, ""));
@@ -305,7 +306,7 @@ static void test_picture_names(void **state) {
   (void)state;
   made_up fixture;
   picture_list pictures;
-  set_up(&fixture, LAYER "num_experts: [8, 16], top_k: 2, capacity: {factor: 1.25}}\n"
+  set_up(&fixture, LAYER "num_experts: [8, 16], top_k: 2, capacity: {capacity_factor: 1.25}}\n"
                          "workload: {num_tokens: [256, 1024]}\n");
   assert_true(pictures_plan(&fixture.results, &pictures));
   bool found = false;
@@ -316,8 +317,9 @@ static void test_picture_names(void **state) {
   assert_int_equal(pictures.count, 4 + 1 + 1 + 1 + 4); /* imbalance, stages, all loads */
   pictures_release(&pictures);
   tear_down(&fixture);
-  set_up(&fixture, LAYER "num_experts: 8, top_k: 2, capacity: {factor: [100, 1000000, 1.0]}}\n"
-                         "workload: {num_tokens: 256}\n");
+  set_up(&fixture,
+         LAYER "num_experts: 8, top_k: 2, capacity: {capacity_factor: [100, 1000000, 1.0]}}\n"
+               "workload: {num_tokens: 256}\n");
   assert_true(pictures_plan(&fixture.results, &pictures));
   assert_string_equal(pictures.list[2].name, "dropped_vs_capacity_factor");
   assert_string_equal(pictures.list[3].name, "stages");
@@ -332,8 +334,9 @@ static void test_picture_names(void **state) {
 static void test_routing_pictures(void **state) {
   (void)state;
   made_up fixture;
-  set_up(&fixture, LAYER "num_experts: [8, 16], top_k: 2, router: {jitter: [0, 0.25]},\n"
-                         "  capacity: {factor: [1.0, null]}}\nworkload: {num_tokens: 256}\n");
+  set_up(&fixture,
+         LAYER "num_experts: [8, 16], top_k: 2, router: {jitter: [0, 0.25]},\n"
+               "  capacity: {capacity_factor: [1.0, null]}}\nworkload: {num_tokens: 256}\n");
   for (size_t i = 0; i < 8; i++)
     fixture.results.points[i].routing.statistics.coefficient_of_variation = i / 2 % 2 ? 0.75 : 0.5;
   free(plots_with_path(&fixture, ""));
@@ -426,7 +429,7 @@ static void test_draw_extremes(void **state) {
   skip_without_gnuplot();
   draw_all(LAYER "num_experts: 1, top_k: 1, router: {jitter: [0, 0.001, 0.1]}}\n"
                  "workload: {num_tokens: 1}\n");
-  draw_all(LAYER "num_experts: 1024, top_k: 8, capacity: {factor: 100}}\n"
+  draw_all(LAYER "num_experts: 1024, top_k: 8, capacity: {capacity_factor: 100}}\n"
                  "workload: {num_tokens: [64, 65536]}\n");
   draw_all(LAYER "num_experts: [8, 16, 32], top_k: [1, 2, 4, 8]}\n" /* panels */
                  "workload: {num_tokens: [16, 32, 64]}\ndtype: [fp32, bf16]\n");

@@ -365,9 +365,9 @@ static void test_seeds(void **state) {
   (void)state;
   made_up fixture;
   picture_list pictures;
-  set_up(&fixture,
-         "seed: [9, 1, 5]\n" LAYER "num_experts: 8, top_k: [1, 2], capacity: {factor: 1}}\n"
-         "workload: {num_tokens: 256}\n");
+  set_up(&fixture, "seed: [9, 1, 5]\n" LAYER
+                   "num_experts: 8, top_k: [1, 2], capacity: {capacity_factor: 1}}\n"
+                   "workload: {num_tokens: 256}\n");
   fixture.results.points[2].time_ms[MOECL_STAGE_LAYER].median = 1.25; /* seed 1, top_k 1 */
   fixture.results.points[4].routing.statistics.max_mean_imbalance = 1.75;
   char *text = report(&fixture);
@@ -514,8 +514,9 @@ static void test_resumed_run(void **state) {
   (void)state;
   made_up fixture;
   char *note = NULL, *error = NULL, *was = format_text("%s", getenv("PATH"));
-  set_up(&fixture, LAYER "num_experts: [8, 16], top_k: [1, 4], capacity: {factor: [1.1, null]}}\n"
-                         "workload: {num_tokens: [16, 256]}\n");
+  set_up(&fixture,
+         LAYER "num_experts: [8, 16], top_k: [1, 4], capacity: {capacity_factor: [1.1, null]}}\n"
+               "workload: {num_tokens: [16, 256]}\n");
   const size_t count = fixture.experiment.num_points;
   char *folders[2] = {format_text("%s/whole", fixture.results.folder),
                       format_text("%s/parts", fixture.results.folder)};

@@ -4,20 +4,6 @@
 #include "results_fixture.h"
 #include <float.h>
 
-static results *resume(fixture *f, char **error) {
-  *error = NULL;
-  return results_open(&f->plan, &f->device, &f->kernels, f->folder, true, error);
-}
-
-static void expect_refused(fixture *f, const char *part) {
-  char *error;
-  results *all = resume(f, &error);
-  assert_null(all);
-  assert_non_null(error);
-  if (!strstr(error, part)) fail_msg("expected '%s' in: %s", part, error);
-  free(error);
-}
-
 static void test_resume(void **state) {
   fixture *f = *state;
   results *all = open_new(f);
@@ -178,8 +164,8 @@ static void test_resume_older(void **state) {
   json_t *root = read_json(f), *plan = json_object_get(root, "experiment");
   json_t *router = json_object_get(json_object_get(plan, "layer"), "router");
   json_object_del(json_object_get(plan, "measure"), "verify");
-  json_object_del(router, "noise");
-  json_object_del(router, "scaling_factor");
+  json_object_del(router, "router_noise");
+  json_object_del(router, "routed_scaling_factor");
   json_object_del(plan, "dtype");
   json_object_del(root, "runs");
   json_object_del(json_object_get(plan, "measure"), "rounds");

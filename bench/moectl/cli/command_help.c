@@ -17,7 +17,7 @@ static const char devices_topic[] =
     "`moectl devices` shows memory and the largest single allocation as the driver states\n"
     "them (some allow more), local memory (\"cache\": not dedicated), the matrix units that a\n"
     "probe kernel ran on, and which grouped GEMM variants would serve (best last; clblast\n"
-    "only when asked for by name, with layer.variant).\n"
+    "only when asked for by name, with layer.grouped_gemm_variant).\n"
     "\n"
     "No device? `moectl devices` says why: no driver is registered, one can't be loaded\n"
     "(an .icd file that names a library that is not there), or a platform has none.\n"

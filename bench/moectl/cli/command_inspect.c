@@ -44,10 +44,11 @@ static json_t *params_json(const moecl_layer_params *params) {
   char text[96];
   for (int i = 0; i < KEY_COUNT; i++) {
     const schema_key *key = schema_get((schema_id)i);
-    if (!key->param || strncmp(key->name, "layer.", 6) != 0 || (key->flags & AUTO_NULL)) continue;
+    const char *param = schema_param(key);
+    if (!param || strncmp(key->name, "layer.", 6) != 0 || (key->flags & AUTO_NULL)) continue;
     schema_point_text(key, &point, text, sizeof text);
     json_t *value = json_loads(text, JSON_DECODE_ANY, NULL);
-    json_object_set_new(object, key->param, value ? value : json_string(text));
+    json_object_set_new(object, param, value ? value : json_string(text));
   }
   return object;
 }

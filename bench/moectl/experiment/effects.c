@@ -1,47 +1,52 @@
 // SPDX-License-Identifier: MIT
 #include "experiment/effects.h"
 
-#define ANY -1, -1
-#define ONE(choice) choice, choice
-#define WITH_LIMIT                                                                                 \
-  MOECL_SWIGLU_CLAMPED, MOECL_SWIGLU_LIMITED_SILU,                                                 \
-      "'activation: swiglu_clamped', swiglu_limited or swiglu_limited_silu"
+/* What the key needs, as a message says it: "'activation: a', b or c". */
+static const char *need_text(const schema_need *need, char *text, size_t size) {
+  const schema_key *key = schema_get(need->key);
+  const char *name = schema_param(key);
+  if (need->first < 0) {
+    snprintf(text, size, "a number for %s", key->name);
+    return text;
+  }
+  if (key->type == TYPE_BOOL) {
+    snprintf(text, size, "'%s: %s'", name, need->first ? "true" : "false");
+    return text;
+  }
+  size_t used = (size_t)snprintf(text, size, "'%s: %s'", name, key->choice((int)need->first));
+  for (int64_t i = need->first + 1; i <= need->last && used < size; i++)
+    used += (size_t)snprintf(text + used, size - used, "%s%s", i < need->last ? ", " : " or ",
+                             key->choice((int)i));
+  return text;
+}
 
-/* The key matters only to points where `needs` has a value: any but null, or
- * one from this choice to that. */
-static const struct {
-  schema_id key, needs;
-  int64_t choice, last; /* -1: any */
-  const char *text;
-} rules[] = {
-    {KEY_SWIGLU_ALPHA, KEY_ACTIVATION, ONE(MOECL_SWIGLU_CLAMPED), "'activation: swiglu_clamped'"},
-    {KEY_SWIGLU_LIMIT, KEY_ACTIVATION, WITH_LIMIT},
-    {KEY_SHARED_GATE, KEY_SHARED_SIZE, ANY, "a number for layer.shared.intermediate_size"},
-    {KEY_SHARED_LIMIT, KEY_ACTIVATION, WITH_LIMIT},
-    {KEY_SHARED_LIMIT, KEY_SHARED_SIZE, ANY, "a number for layer.shared.intermediate_size"},
-    {KEY_SHARED_FACTOR, KEY_SHARED_SIZE, ANY, "a number for layer.shared.intermediate_size"},
-    {KEY_MIN_CAPACITY, KEY_CAPACITY_FACTOR, ANY, "a number for layer.capacity.factor"},
-    {KEY_CAPACITY_OF_TOKENS, KEY_CAPACITY_FACTOR, ANY, "a number for layer.capacity.factor"},
-    {KEY_DROP_POLICY, KEY_CAPACITY_FACTOR, ANY, "a number for layer.capacity.factor"},
-    {KEY_SPARSEMIXER_JITTER, KEY_SCORING, ONE(MOECL_SCORING_SPARSEMIXER), "'scoring: sparsemixer'"},
-    {KEY_RENORMALIZE_EPSILON, KEY_RENORMALIZE, ONE(true), "'renormalize: true'"},
-    {KEY_RENORMALIZE_MINIMUM, KEY_RENORMALIZE, ONE(true), "'renormalize: true'"},
-    {KEY_GROUP_SCORE, KEY_GROUPS, ANY, "a number for layer.router.groups"},
-    {KEY_CUT_TO_ZERO, KEY_GROUPS, ANY, "a number for layer.router.groups"},
-    {KEY_CUT_TO_ZERO, KEY_CORRECTION_BIAS, ONE(true), "'correction_bias: true'"},
-    {KEY_SKEW_EXPONENT, KEY_DISTRIBUTION, ONE(WORKLOAD_SKEWED), "'distribution: skewed'"},
-    {KEY_SKEW_CLUSTERS, KEY_DISTRIBUTION, ONE(WORKLOAD_SKEWED), "'distribution: skewed'"},
-    {KEY_SKEW_NOISE, KEY_DISTRIBUTION, ONE(WORKLOAD_SKEWED), "'distribution: skewed'"},
-    {KEY_FILE, KEY_DISTRIBUTION, ONE(WORKLOAD_FILE), "'distribution: file'"},
-    {KEY_TENSOR, KEY_DISTRIBUTION, ONE(WORKLOAD_FILE), "'distribution: file'"},
-};
-
-static bool is_met(const setting *needs, int64_t choice, int64_t last) {
-  for (size_t i = 0; i < needs->count; i++)
-    if (!needs->values[i].null &&
-        (choice < 0 || (needs->values[i].integer >= choice && needs->values[i].integer <= last)))
+static bool is_met(const settings *settings, const schema_need *need) {
+  const setting *other = &settings->keys[need->key];
+  for (size_t i = 0; i < other->count; i++)
+    if (!other->values[i].null && (need->first < 0 || (other->values[i].integer >= need->first &&
+                                                       other->values[i].integer <= need->last)))
       return true;
   return false;
+}
+
+static void check_needs(const settings *settings, schema_id id, problems *warnings) {
+  char text[256];
+  const schema_key *key = schema_get(id);
+  const setting *s = &settings->keys[id];
+  if (!s->given || (s->count == 1 && s->values[0].null)) return;
+  for (size_t i = 0; i < sizeof key->needs / sizeof key->needs[0]; i++)
+    if (key->needs[i].key != KEY_NAME && !is_met(settings, &key->needs[i]))
+      problem_add(warnings, s->mark, "warning: %s has no effect without %s", key->name,
+                  need_text(&key->needs[i], text, sizeof text));
+}
+
+/* Once a key, whatever came of the value. */
+static void check_name(const settings *settings, schema_id id, problems *warnings) {
+  char old[64];
+  const schema_key *key = schema_get(id);
+  if (settings->keys[id].by_old_name)
+    problem_add(warnings, settings->keys[id].old_mark, "warning: %s is now called %s",
+                schema_old_name(key, old, sizeof old), key->name);
 }
 
 /* A round without a forward would be none. */
@@ -57,11 +62,8 @@ static void check_rounds(const settings *settings, problems *warnings) {
 
 void effects_check(const settings *settings, problems *warnings) {
   check_rounds(settings, warnings);
-  for (size_t i = 0; i < sizeof rules / sizeof rules[0]; i++) {
-    const setting *key = &settings->keys[rules[i].key];
-    const bool says_something = key->given && (key->count > 1 || !key->values[0].null);
-    if (says_something && !is_met(&settings->keys[rules[i].needs], rules[i].choice, rules[i].last))
-      problem_add(warnings, key->mark, "warning: %s has no effect without %s",
-                  schema_get(rules[i].key)->name, rules[i].text);
+  for (int id = 0; id < KEY_COUNT; id++) {
+    check_name(settings, (schema_id)id, warnings);
+    check_needs(settings, (schema_id)id, warnings);
   }
 }

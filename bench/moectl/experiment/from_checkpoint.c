@@ -7,26 +7,8 @@
 #include <stdlib.h>
 #include <string.h>
 
-/* What may be changed about a layer whose weights are given: nothing that takes
- * another tensor or reads one in another way. */
-static bool may_change(schema_id key) {
-  static const schema_id keys[] = {KEY_TOP_K,
-                                   KEY_RENORMALIZE,
-                                   KEY_SCALING_FACTOR,
-                                   KEY_JITTER,
-                                   KEY_CAPACITY_FACTOR,
-                                   KEY_MIN_CAPACITY,
-                                   KEY_DROP_POLICY,
-                                   KEY_DTYPE,
-                                   KEY_SECOND_CHOICE,
-                                   KEY_ROUTER_VARIANT,
-                                   KEY_GROUPED_GEMM_VARIANT,
-                                   KEY_RENORMALIZE_AFTER,
-                                   KEY_CAPACITY_OF_TOKENS};
-  for (size_t i = 0; i < sizeof keys / sizeof keys[0]; i++)
-    if (keys[i] == key) return true;
-  return false;
-}
+/* What may be changed about a layer whose weights are given. */
+static bool may_change(schema_id id) { return (schema_get(id)->flags & WITH_CHECKPOINT) != 0; }
 
 /* The value that the checkpoint's layer has, as YAML writes it. */
 static bool stored_value(const schema_key *key, const experiment_point *point, char text[32],

@@ -16,246 +16,262 @@ static const char *distribution_choice(int i) {
   return i >= 0 && i < 3 ? names[i] : "?";
 }
 
+/* A key that is a parameter of a point has the name of its C member. */
 #define IN_POINT(field) offsetof(experiment_point, field), sizeof(((experiment_point *)0)->field)
 #define IN_EXPERIMENT(field) offsetof(experiment, field), sizeof(((experiment *)0)->field)
 #define NOWHERE 0, 0
+#define EXPERIMENT(member) #member, IN_EXPERIMENT(member)
+#define MEASURE(member) "measure." #member, IN_EXPERIMENT(member)
+#define POINT(member) #member, IN_POINT(member)
+#define WORKLOAD(member) "workload." #member, IN_POINT(member)
+#define LAYER(member) "layer." #member, IN_POINT(layer.member)
+#define SHARED(member) "layer.shared." #member, IN_POINT(layer.member)
+#define ROUTER(member) "layer.router." #member, IN_POINT(layer.member)
+#define CAPACITY(member) "layer.capacity." #member, IN_POINT(layer.member)
 #define NO_CHOICE NULL, 0
 #define NO_RANGE 0, 0
 #define ANY_COUNT 0, INT64_MAX
 #define ANY_TEXT 0, 4000
 #define MOST_LIMIT 1000000000000000000 /* as good as none, which checkpoints may have */
 
+/* What a key needs to have an effect. */
+#define ANY(key)                                                                                   \
+  { key, -1, -1 }
+#define ONE(key, choice)                                                                           \
+  { key, choice, choice }
+#define WITH_LIMIT                                                                                 \
+  { KEY_ACTIVATION, MOECL_SWIGLU_CLAMPED, MOECL_SWIGLU_LIMITED_SILU }
+#define SKEWED ONE(KEY_DISTRIBUTION, WORKLOAD_SKEWED)
+
 static const schema_key keys[KEY_COUNT] = {
-    [KEY_NAME] = {"name", NULL, TYPE_TEXT, OF_EXPERIMENT, 0, 100, NO_CHOICE, NULL,
-                  IN_EXPERIMENT(name),
+    [KEY_NAME] = {EXPERIMENT(name), TYPE_TEXT, OF_EXPERIMENT, 0, 100, NO_CHOICE, NULL,
                   "Names the results folder. Letters, digits, '.', '_' and '-', beginning with a "
                   "letter or digit. Default: the file's name."},
-    [KEY_DEVICE] = {"device", NULL, TYPE_TEXT, OF_EXPERIMENT, ANY_TEXT, NO_CHOICE, "auto",
-                    IN_EXPERIMENT(device),
+    [KEY_DEVICE] = {EXPERIMENT(device), TYPE_TEXT, OF_EXPERIMENT, ANY_TEXT, NO_CHOICE, "auto",
                     "auto, gpu, cpu, accelerator, PLATFORM:DEVICE indices or part of a name; see "
                     "'moectl devices'. --device overrides it."},
-    [KEY_SEED] = {"seed", "seed", TYPE_INT, ALL_BITS, ANY_COUNT, NO_CHOICE, "0", IN_POINT(seed),
+    [KEY_SEED] = {POINT(seed), TYPE_INT, ALL_BITS, ANY_COUNT, NO_CHOICE, "0",
                   "Of all random numbers: weights, inputs, jitter. Same seed, same numbers on "
                   "every device. results.json writes one above 9223372036854775807 in quotes."},
-    [KEY_CHECKPOINT] = {"layer.checkpoint", NULL, TYPE_TEXT, OF_EXPERIMENT | NULLABLE, ANY_TEXT,
-                        NO_CHOICE, "null", NOWHERE,
-                        "A model folder, relative to the experiment's folder (with --set: to the "
-                        "working directory): sizes, rule, dtype and weights are those of its layer "
-                        "layer.layer. Beside it only top_k, the router's renormalize, "
-                        "scaling_factor, second_choice and jitter, capacity, variants and dtype "
-                        "can be given."},
-    [KEY_CHECKPOINT_LAYER] = {"layer.layer", NULL, TYPE_INT, OF_EXPERIMENT | NULLABLE, ANY_COUNT,
-                              NO_CHOICE, "null", NOWHERE,
+    [KEY_CHECKPOINT] =
+        {"layer.checkpoint", NOWHERE, TYPE_TEXT, OF_EXPERIMENT | NULLABLE, ANY_TEXT, NO_CHOICE,
+         "null",
+         "A model folder, relative to the experiment's folder (with --set: to the "
+         "working directory): sizes, rule, dtype and weights are those of its layer "
+         "layer.layer. Beside it only top_k, the router's renormalize, "
+         "routed_scaling_factor, second_choice and jitter, capacity, variants and dtype "
+         "can be given."},
+    [KEY_CHECKPOINT_LAYER] = {"layer.layer", NOWHERE, TYPE_INT, OF_EXPERIMENT | NULLABLE, ANY_COUNT,
+                              NO_CHOICE, "null",
                               "Which of the checkpoint's layers, from 0 on; 'moectl inspect' lists "
                               "them."},
-    [KEY_HIDDEN_SIZE] = {"layer.hidden_size", "hidden_size", TYPE_INT, REQUIRED, 1, MOECL_MAX_SIZE,
-                         NO_CHOICE, NULL, IN_POINT(layer.hidden_size),
+    [KEY_HIDDEN_SIZE] = {LAYER(hidden_size), TYPE_INT, REQUIRED, 1, MOECL_MAX_SIZE, NO_CHOICE, NULL,
                          "H: the width of a token. Any size, odd ones too."},
-    [KEY_INTERMEDIATE_SIZE] = {"layer.intermediate_size", "intermediate_size", TYPE_INT, REQUIRED,
-                               1, MOECL_MAX_SIZE, NO_CHOICE, NULL,
-                               IN_POINT(layer.intermediate_size), "I: the width inside an expert."},
-    [KEY_NUM_EXPERTS] = {"layer.num_experts", "num_experts", TYPE_INT, REQUIRED, 1,
-                         MOECL_MAX_EXPERTS, NO_CHOICE, NULL, IN_POINT(layer.num_experts),
-                         "E: how many experts a token chooses from."},
-    [KEY_IDENTITY_EXPERTS] =
-        {"layer.num_identity_experts", "num_identity_experts", TYPE_INT, 0, 0,
-         MOECL_MAX_EXPERTS - 1, NO_CHOICE, "0", IN_POINT(layer.num_identity_experts),
+    [KEY_INTERMEDIATE_SIZE] = {LAYER(intermediate_size), TYPE_INT, REQUIRED, 1, MOECL_MAX_SIZE,
+                               NO_CHOICE, NULL, "I: the width inside an expert."},
+    [KEY_NUM_EXPERTS] = {LAYER(num_experts), TYPE_INT, REQUIRED, 1, MOECL_MAX_EXPERTS, NO_CHOICE,
+                         NULL, "E: how many experts a token chooses from."},
+    [KEY_NUM_IDENTITY_EXPERTS] =
+        {LAYER(num_identity_experts), TYPE_INT, 0, 0, MOECL_MAX_EXPERTS - 1, NO_CHOICE, "0",
          "The last so many of the E have no weights and return the token, "
          "times its route weight, as LongCat-Flash's zero experts do. They "
          "have no capacity. Fewer than num_experts; not with weight_on_input."},
-    [KEY_TOP_K] = {"layer.top_k", "top_k", TYPE_INT, REQUIRED, 1, MOECL_MAX_TOP_K, NO_CHOICE, NULL,
-                   IN_POINT(layer.top_k), "K: experts per token, at most num_experts."},
-    [KEY_ACTIVATION] = {"layer.activation", "activation", TYPE_CHOICE, 0, NO_RANGE,
-                        activation_choice, MOECL_ACTIVATION_COUNT, "swiglu",
-                        IN_POINT(layer.activation),
+    [KEY_TOP_K] = {LAYER(top_k), TYPE_INT, REQUIRED | WITH_CHECKPOINT, 1, MOECL_MAX_TOP_K,
+                   NO_CHOICE, NULL, "K: experts per token, at most num_experts."},
+    [KEY_ACTIVATION] = {LAYER(activation), TYPE_CHOICE, 0, NO_RANGE, activation_choice,
+                        MOECL_ACTIVATION_COUNT, "swiglu",
                         "The forms of swiglu and geglu are gated (three matrices an expert), the "
                         "others plain (two). swiglu_clamped is gpt-oss's; swiglu_limited "
                         "(GLM-5-Next, Hunyuan 4) and swiglu_limited_silu (Step-3.5, its limit "
                         "behind the SiLU) cut gate and up off and are SwiGLU else."},
-    [KEY_SWIGLU_ALPHA] = {"layer.swiglu_alpha", "swiglu_alpha", TYPE_REAL, MIN_OPEN, 0, 1000,
-                          NO_CHOICE, "1.702", IN_POINT(layer.swiglu_alpha),
-                          "swiglu_clamped: the factor in its sigmoid."},
-    [KEY_SWIGLU_LIMIT] = {"layer.swiglu_limit", "swiglu_limit", TYPE_REAL, MIN_OPEN, 0, MOST_LIMIT,
-                          NO_CHOICE, "7", IN_POINT(layer.swiglu_limit),
-                          "swiglu_clamped, swiglu_limited*: where gate and up are cut off."},
-    [KEY_GATE_UP_BIAS] = {"layer.gate_up_bias", "gate_up_bias", TYPE_BOOL, 0, NO_RANGE, NO_CHOICE,
-                          "false", IN_POINT(layer.gate_up_bias),
+    [KEY_SWIGLU_ALPHA] = {LAYER(swiglu_alpha), TYPE_REAL, MIN_OPEN, 0, 1000, NO_CHOICE, "1.702",
+                          "swiglu_clamped: the factor in its sigmoid.",
+                          .needs = {ONE(KEY_ACTIVATION, MOECL_SWIGLU_CLAMPED)}},
+    [KEY_SWIGLU_LIMIT] = {LAYER(swiglu_limit), TYPE_REAL, MIN_OPEN, 0, MOST_LIMIT, NO_CHOICE, "7",
+                          "swiglu_clamped, swiglu_limited*: where gate and up are cut off.",
+                          .needs = {WITH_LIMIT}},
+    [KEY_GATE_UP_BIAS] = {LAYER(gate_up_bias), TYPE_BOOL, 0, NO_RANGE, NO_CHOICE, "false",
                           "Experts have a bias on their first matrix."},
-    [KEY_DOWN_BIAS] = {"layer.down_bias", "down_bias", TYPE_BOOL, 0, NO_RANGE, NO_CHOICE, "false",
-                       IN_POINT(layer.down_bias), "Experts have a bias on their last matrix."},
-    [KEY_SHARED_SIZE] = {"layer.shared.intermediate_size", "shared_intermediate_size", TYPE_INT,
-                         NULLABLE, 1, MOECL_MAX_SIZE, NO_CHOICE, "null",
-                         IN_POINT(layer.shared_intermediate_size),
-                         "The width inside a shared expert, which every token passes beside its k; "
-                         "null: none."},
-    [KEY_SHARED_GATE] = {"layer.shared.gate", "shared_gate", TYPE_BOOL, 0, NO_RANGE, NO_CHOICE,
-                         "false", IN_POINT(layer.shared_gate),
+    [KEY_DOWN_BIAS] = {LAYER(down_bias), TYPE_BOOL, 0, NO_RANGE, NO_CHOICE, "false",
+                       "Experts have a bias on their last matrix."},
+    [KEY_SHARED_INTERMEDIATE_SIZE] =
+        {SHARED(shared_intermediate_size), TYPE_INT, NULLABLE, 1, MOECL_MAX_SIZE, NO_CHOICE, "null",
+         "The width inside a shared expert, which every token passes beside its k; "
+         "null: none.",
+         .old_name = "intermediate_size"},
+    [KEY_SHARED_GATE] = {SHARED(shared_gate), TYPE_BOOL, 0, NO_RANGE, NO_CHOICE, "false",
                          "The shared expert's output is multiplied by a sigmoid of its own, as "
-                         "Qwen2-MoE does. Needs shared.intermediate_size."},
-    [KEY_SHARED_LIMIT] = {"layer.shared.swiglu_limit", "shared_swiglu_limit", TYPE_REAL,
-                          MIN_OPEN | NULLABLE, 0, MOST_LIMIT, NO_CHOICE, "null",
-                          IN_POINT(layer.shared_swiglu_limit),
-                          "The shared expert's own swiglu_limit; null: the same."},
-    [KEY_SHARED_FACTOR] = {"layer.shared.scaling_factor", "shared_scaling_factor", TYPE_REAL,
-                           MIN_OPEN, 0, 1000000, NO_CHOICE, "1",
-                           IN_POINT(layer.shared_scaling_factor),
-                           "Multiplies the shared expert's output. 0.5, with 0.5 for "
-                           "layer.router.scaling_factor, averages it with the routed ones, as "
-                           "Cohere's MoE does."},
-    [KEY_GROUPED_GEMM_VARIANT] = {"layer.variant", "grouped_gemm_variant", TYPE_TEXT, AUTO_NULL,
-                                  ANY_TEXT, NO_CHOICE, "auto", IN_POINT(layer.grouped_gemm_variant),
+                         "Qwen2-MoE does. Needs shared_intermediate_size.",
+                         .old_name = "gate", .needs = {ANY(KEY_SHARED_INTERMEDIATE_SIZE)}},
+    [KEY_SHARED_SWIGLU_LIMIT] = {SHARED(shared_swiglu_limit), TYPE_REAL, MIN_OPEN | NULLABLE, 0,
+                                 MOST_LIMIT, NO_CHOICE, "null",
+                                 "The shared expert's own swiglu_limit; null: the same.",
+                                 .old_name = "swiglu_limit",
+                                 .needs = {WITH_LIMIT, ANY(KEY_SHARED_INTERMEDIATE_SIZE)}},
+    [KEY_SHARED_SCALING_FACTOR] =
+        {SHARED(shared_scaling_factor), TYPE_REAL, MIN_OPEN, 0, 1000000, NO_CHOICE, "1",
+         "Multiplies the shared expert's output. 0.5, with 0.5 for "
+         "layer.router.routed_scaling_factor, averages it with the routed ones, as "
+         "Cohere's MoE does.",
+         .old_name = "scaling_factor", .needs = {ANY(KEY_SHARED_INTERMEDIATE_SIZE)}},
+    [KEY_GROUPED_GEMM_VARIANT] = {LAYER(grouped_gemm_variant), TYPE_TEXT,
+                                  AUTO_NULL | WITH_CHECKPOINT, ANY_TEXT, NO_CHOICE, "auto",
                                   "Grouped GEMM kernel by name, e.g. generic, cpu, clblast; auto: "
-                                  "the best that serves. 'moectl devices' lists them."},
+                                  "the best that serves. 'moectl devices' lists them.",
+                                  .old_name = "variant"},
     [KEY_SCORING] =
-        {"layer.router.scoring", "scoring", TYPE_CHOICE, 0, NO_RANGE, scoring_choice,
-         MOECL_SCORING_COUNT, "softmax", IN_POINT(layer.scoring),
+        {ROUTER(scoring), TYPE_CHOICE, 0, NO_RANGE, scoring_choice, MOECL_SCORING_COUNT, "softmax",
          "What makes scores of logits. softmax: over all experts; sigmoid: DeepSeek-V3, "
-         "Llama 4; sparsemixer: Phi-3.5-MoE, not with correction_bias, fewer than all "
+         "Llama 4; sparsemixer: Phi-3.5-MoE, not with score_correction_bias, fewer than all "
          "groups or another second_choice than all. With top_k = num_experts, a capacity and "
          "'drop_policy: probability', experts pick tokens (expert choice)."},
     [KEY_SCORE_AFTER_TOPK] =
-        {"layer.router.score_after_topk", "score_after_topk", TYPE_BOOL, 0, NO_RANGE, NO_CHOICE,
-         "false", IN_POINT(layer.score_after_topk),
+        {ROUTER(score_after_topk), TYPE_BOOL, 0, NO_RANGE, NO_CHOICE, "false",
          "Chooses among logits and makes scores of the k chosen alone, as "
-         "gpt-oss, Granite-MoE and JetMoE do. Not with correction_bias, fewer than all "
+         "gpt-oss, Granite-MoE and JetMoE do. Not with score_correction_bias, fewer than all "
          "groups, or sparsemixer."},
-    [KEY_SPARSEMIXER_JITTER] = {"layer.router.sparsemixer_jitter", "sparsemixer_jitter", TYPE_REAL,
-                                MIN_OPEN, 0, 1, NO_CHOICE, "0.01",
-                                IN_POINT(layer.sparsemixer_jitter),
+    [KEY_SPARSEMIXER_JITTER] = {ROUTER(sparsemixer_jitter), TYPE_REAL, MIN_OPEN, 0, 1, NO_CHOICE,
+                                "0.01",
                                 "sparsemixer: how far behind a choice an expert still has a share, "
-                                "half of it, relative."},
-    [KEY_RENORMALIZE] = {"layer.router.renormalize", "renormalize", TYPE_BOOL, 0, NO_RANGE,
-                         NO_CHOICE, "true", IN_POINT(layer.renormalize),
+                                "half of it, relative.",
+                                .needs = {ONE(KEY_SCORING, MOECL_SCORING_SPARSEMIXER)}},
+    [KEY_RENORMALIZE] = {ROUTER(renormalize), TYPE_BOOL, WITH_CHECKPOINT, NO_RANGE, NO_CHOICE,
+                         "true",
                          "Divides a token's k weights by their sum, as Mixtral and Qwen3 do and "
                          "OLMoE does not."},
-    [KEY_RENORMALIZE_EPSILON] = {"layer.router.renormalize_epsilon", "renormalize_epsilon",
-                                 TYPE_REAL, NULLABLE | MIN_OPEN, 0, 1000000, NO_CHOICE, "null",
-                                 IN_POINT(layer.renormalize_epsilon),
+    [KEY_RENORMALIZE_EPSILON] = {ROUTER(renormalize_epsilon), TYPE_REAL, NULLABLE | MIN_OPEN, 0,
+                                 1000000, NO_CHOICE, "null",
                                  "renormalize: is added to that sum, as LFM2 adds 1e-6; null: "
                                  "1e-20 to sigmoid and sqrt_softplus scores (DeepSeek), else "
-                                 "nothing."},
-    [KEY_RENORMALIZE_MINIMUM] = {"layer.router.renormalize_minimum", "renormalize_minimum",
-                                 TYPE_REAL, 0, 0, 1000000, NO_CHOICE, "0",
-                                 IN_POINT(layer.renormalize_minimum),
+                                 "nothing.",
+                                 .needs = {ONE(KEY_RENORMALIZE, true)}},
+    [KEY_RENORMALIZE_MINIMUM] = {ROUTER(renormalize_minimum), TYPE_REAL, 0, 0, 1000000, NO_CHOICE,
+                                 "0",
                                  "renormalize: what weights are divided by is at least this "
-                                 "(ERNIE 4.5's moe_norm_min)."},
-    [KEY_SCALING_FACTOR] = {"layer.router.scaling_factor", "routed_scaling_factor", TYPE_REAL,
-                            MIN_OPEN, 0, 1000000, NO_CHOICE, "1",
-                            IN_POINT(layer.routed_scaling_factor),
-                            "Multiplies the weights: DeepSeek's routed_scaling_factor."},
-    [KEY_CORRECTION_BIAS] = {"layer.router.correction_bias", "score_correction_bias", TYPE_BOOL, 0,
-                             NO_RANGE, NO_CHOICE, "false", IN_POINT(layer.score_correction_bias),
-                             "Adds a bias to the scores that experts are chosen by, not to their "
-                             "weights: DeepSeek-V3's e_score_correction_bias."},
-    [KEY_GROUPS] = {"layer.router.groups", "num_expert_group", TYPE_INT, NULLABLE, 1,
-                    MOECL_MAX_EXPERT_GROUPS, NO_CHOICE, "null", IN_POINT(layer.num_expert_group),
-                    "Experts stand in so many groups of neighbours, a divisor of num_experts, and "
-                    "the k are chosen from the best topk_groups; null: no groups."},
-    [KEY_TOPK_GROUPS] =
-        {"layer.router.topk_groups", "topk_group", TYPE_INT, NULLABLE, 1, MOECL_MAX_EXPERT_GROUPS,
-         NO_CHOICE, "null", IN_POINT(layer.topk_group),
-         "How many of the groups, at most groups, and with at least top_k experts in "
-         "them; needed with groups."},
+                                 "(ERNIE 4.5's moe_norm_min).",
+                                 .needs = {ONE(KEY_RENORMALIZE, true)}},
+    [KEY_ROUTED_SCALING_FACTOR] = {ROUTER(routed_scaling_factor), TYPE_REAL,
+                                   MIN_OPEN | WITH_CHECKPOINT, 0, 1000000, NO_CHOICE, "1",
+                                   "Multiplies the weights: DeepSeek's routed_scaling_factor.",
+                                   .old_name = "scaling_factor"},
+    [KEY_SCORE_CORRECTION_BIAS] =
+        {ROUTER(score_correction_bias), TYPE_BOOL, 0, NO_RANGE, NO_CHOICE, "false",
+         "Adds a bias to the scores that experts are chosen by, not to their "
+         "weights: DeepSeek-V3's e_score_correction_bias.",
+         .old_name = "correction_bias"},
+    [KEY_NUM_EXPERT_GROUP] =
+        {ROUTER(num_expert_group), TYPE_INT, NULLABLE, 1, MOECL_MAX_EXPERT_GROUPS, NO_CHOICE,
+         "null",
+         "Experts stand in so many groups of neighbours, a divisor of num_experts, and "
+         "the k are chosen from the best topk_group of them; null: no groups.",
+         .old_name = "groups"},
+    [KEY_TOPK_GROUP] =
+        {ROUTER(topk_group), TYPE_INT, NULLABLE, 1, MOECL_MAX_EXPERT_GROUPS, NO_CHOICE, "null",
+         "How many of the groups, at most num_expert_group, and with at least top_k experts in "
+         "them; needed with num_expert_group.",
+         .old_name = "topk_groups"},
     [KEY_GROUP_SCORE] =
-        {"layer.router.group_score", "group_score", TYPE_CHOICE, 0, NO_RANGE, group_choice,
-         MOECL_GROUP_SCORE_COUNT, "max", IN_POINT(layer.group_score),
+        {ROUTER(group_score), TYPE_CHOICE, 0, NO_RANGE, group_choice, MOECL_GROUP_SCORE_COUNT,
+         "max",
          "What groups are compared by. max: their best expert (DeepSeek-V2); "
          "top2_sum: the sum of their two best (DeepSeek-V3), in groups of two experts or "
-         "more."},
-    [KEY_CUT_TO_ZERO] = {"layer.router.cut_groups_to_zero", "cut_groups_to_zero", TYPE_BOOL, 0,
-                         NO_RANGE, NO_CHOICE, "false", IN_POINT(layer.cut_groups_to_zero),
-                         "Experts in groups that were not taken are chosen by score 0, which wins "
-                         "against negative ones, instead of not at all: A.X-K2, DeepSeek's first "
-                         "code. Matters with a correction bias."},
-    [KEY_SECOND_CHOICE] = {"layer.router.second_choice", "second_choice", TYPE_CHOICE, 0, NO_RANGE,
+         "more.",
+         .needs = {ANY(KEY_NUM_EXPERT_GROUP)}},
+    [KEY_CUT_GROUPS_TO_ZERO] =
+        {ROUTER(cut_groups_to_zero), TYPE_BOOL, 0, NO_RANGE, NO_CHOICE, "false",
+         "Experts in groups that were not taken are chosen by score 0, which wins "
+         "against negative ones, instead of not at all: A.X-K2, DeepSeek's first "
+         "code. Matters with score_correction_bias.",
+         .needs = {ANY(KEY_NUM_EXPERT_GROUP), ONE(KEY_SCORE_CORRECTION_BIAS, true)}},
+    [KEY_SECOND_CHOICE] = {ROUTER(second_choice), TYPE_CHOICE, WITH_CHECKPOINT, NO_RANGE,
                            second_choice, MOECL_SECOND_CHOICE_COUNT, "all",
-                           IN_POINT(layer.second_choice),
                            "Choices after the first. all: kept; random: each with probability "
                            "2 score (GShard, NLLB); sampled: the best of logits plus Gumbel noise "
-                           "(NLLB), not with correction_bias, fewer than all groups, or "
+                           "(NLLB), not with score_correction_bias, fewer than all groups, or "
                            "sparsemixer."},
     [KEY_ROUTER_NOISE] =
-        {"layer.router.noise", "router_noise", TYPE_BOOL, 0, NO_RANGE, NO_CHOICE, "false",
-         IN_POINT(layer.router_noise),
+        {ROUTER(router_noise), TYPE_BOOL, 0, NO_RANGE, NO_CHOICE, "false",
          "Noisy top-k (Shazeer et al. 2017): each logit gets a normal number times "
-         "softplus of a second projection; the paper's is with score_after_topk."},
-    [KEY_WEIGHT_ON_INPUT] = {"layer.router.weight_on_input", "weight_on_input", TYPE_BOOL, 0,
-                             NO_RANGE, NO_CHOICE, "false", IN_POINT(layer.weight_on_input),
+         "softplus of a second projection; the paper's is with score_after_topk.",
+         .old_name = "noise"},
+    [KEY_WEIGHT_ON_INPUT] = {ROUTER(weight_on_input), TYPE_BOOL, 0, NO_RANGE, NO_CHOICE, "false",
                              "The route weight multiplies an expert's input instead of its output, "
                              "as Llama 4 does."},
-    [KEY_JITTER] = {"layer.router.jitter", "jitter", TYPE_REAL, MAX_OPEN, 0, 1, NO_CHOICE, "0",
-                    IN_POINT(layer.jitter),
+    [KEY_JITTER] = {ROUTER(jitter), TYPE_REAL, MAX_OPEN | WITH_CHECKPOINT, 0, 1, NO_CHOICE, "0",
                     "Multiplies each router input element by a number uniform in "
                     "[1-jitter, 1+jitter]; 0: off."},
-    [KEY_ROUTER_BIAS] = {"layer.router.bias", "router_bias", TYPE_BOOL, 0, NO_RANGE, NO_CHOICE,
-                         "false", IN_POINT(layer.router_bias), "Adds a bias to the router logits."},
-    [KEY_ROUTER_VARIANT] = {"layer.router.variant", "router_variant", TYPE_TEXT, AUTO_NULL,
-                            ANY_TEXT, NO_CHOICE, "auto", IN_POINT(layer.router_variant),
-                            "Router kernel by name; auto: the best that serves."},
-    [KEY_CAPACITY_FACTOR] = {"layer.capacity.factor", "capacity_factor", TYPE_REAL,
-                             NULLABLE | MIN_OPEN, 0, 1000000, NO_CHOICE, "null",
-                             IN_POINT(layer.capacity_factor),
-                             "An expert takes ceil(factor * T * K / E) assignments; null: dropless "
-                             "(no limit)."},
-    [KEY_CAPACITY_OF_TOKENS] = {"layer.capacity.of_tokens", "capacity_of_tokens", TYPE_BOOL, 0,
-                                NO_RANGE, NO_CHOICE, "false", IN_POINT(layer.capacity_of_tokens),
-                                "The factor is a share of the tokens instead: ceil(factor * T), as "
-                                "NLLB-MoE has it."},
-    [KEY_MIN_CAPACITY] = {"layer.capacity.min_capacity", "min_capacity", TYPE_INT, 0, ANY_COUNT,
-                          NO_CHOICE, "0", IN_POINT(layer.min_capacity),
-                          "The least capacity, whatever the factor gives."},
-    [KEY_DROP_POLICY] = {"layer.capacity.drop_policy", "drop_policy", TYPE_CHOICE, 0, NO_RANGE,
-                         drop_choice, MOECL_DROP_POLICY_COUNT, "position",
-                         IN_POINT(layer.drop_policy),
+    [KEY_ROUTER_BIAS] = {ROUTER(router_bias), TYPE_BOOL, 0, NO_RANGE, NO_CHOICE, "false",
+                         "Adds a bias to the router logits.", .old_name = "bias"},
+    [KEY_ROUTER_VARIANT] = {ROUTER(router_variant), TYPE_TEXT, AUTO_NULL | WITH_CHECKPOINT,
+                            ANY_TEXT, NO_CHOICE, "auto",
+                            "Router kernel by name; auto: the best that serves.",
+                            .old_name = "variant"},
+    [KEY_CAPACITY_FACTOR] =
+        {CAPACITY(capacity_factor), TYPE_REAL, NULLABLE | MIN_OPEN | WITH_CHECKPOINT, 0, 1000000,
+         NO_CHOICE, "null",
+         "An expert takes ceil(capacity_factor * T * K / E) assignments; null: dropless "
+         "(no limit).",
+         .old_name = "factor"},
+    [KEY_CAPACITY_OF_TOKENS] =
+        {CAPACITY(capacity_of_tokens), TYPE_BOOL, WITH_CHECKPOINT, NO_RANGE, NO_CHOICE, "false",
+         "capacity_factor is a share of the tokens instead: ceil(capacity_factor * T), as "
+         "NLLB-MoE has it.",
+         .old_name = "of_tokens", .needs = {ANY(KEY_CAPACITY_FACTOR)}},
+    [KEY_MIN_CAPACITY] = {CAPACITY(min_capacity), TYPE_INT, WITH_CHECKPOINT, ANY_COUNT, NO_CHOICE,
+                          "0", "The least capacity, whatever the factor gives.",
+                          .needs = {ANY(KEY_CAPACITY_FACTOR)}},
+    [KEY_DROP_POLICY] = {CAPACITY(drop_policy), TYPE_CHOICE, WITH_CHECKPOINT, NO_RANGE, drop_choice,
+                         MOECL_DROP_POLICY_COUNT, "position",
                          "Who stays when an expert is full. position: first choices before second "
                          "choices, then token order; probability: the largest route weight first; "
                          "prioritized: first choices before second choices, then the token whose "
-                         "best expert has the largest share in the softmax of its logits."},
-    [KEY_RENORMALIZE_AFTER] = {"layer.capacity.renormalize", "renormalize_after_capacity",
-                               TYPE_BOOL, 0, NO_RANGE, NO_CHOICE, "false",
-                               IN_POINT(layer.renormalize_after_capacity),
-                               "Divides a token's weights by the sum of those that were kept, as "
-                               "NLLB-MoE does."},
-    [KEY_DTYPE] = {"dtype", "dtype", TYPE_CHOICE, 0, NO_RANGE, dtype_choice, MOECL_DTYPE_COUNT,
-                   "fp32", IN_POINT(layer.dtype),
+                         "best expert has the largest share in the softmax of its logits.",
+                         .needs = {ANY(KEY_CAPACITY_FACTOR)}},
+    [KEY_RENORMALIZE_AFTER_CAPACITY] =
+        {CAPACITY(renormalize_after_capacity), TYPE_BOOL, WITH_CHECKPOINT, NO_RANGE, NO_CHOICE,
+         "false",
+         "Divides a token's weights by the sum of those that were kept, as "
+         "NLLB-MoE does.",
+         .old_name = "renormalize"},
+    [KEY_DTYPE] = {"dtype", IN_POINT(layer.dtype), TYPE_CHOICE, WITH_CHECKPOINT, NO_RANGE,
+                   dtype_choice, MOECL_DTYPE_COUNT, "fp32",
                    "Storage of inputs, weights and output. Sums are kept in fp32."},
-    [KEY_NUM_TOKENS] = {"workload.num_tokens", "num_tokens", TYPE_INT, REQUIRED, 1, INT32_MAX,
-                        NO_CHOICE, NULL, IN_POINT(num_tokens),
+    [KEY_NUM_TOKENS] = {WORKLOAD(num_tokens), TYPE_INT, REQUIRED, 1, INT32_MAX, NO_CHOICE, NULL,
                         "T: tokens in the batch; T * K is at most 2147483136."},
-    [KEY_DISTRIBUTION] = {"workload.distribution", "distribution", TYPE_CHOICE, 0, NO_RANGE,
-                          distribution_choice, 3, "normal", IN_POINT(distribution),
+    [KEY_DISTRIBUTION] = {WORKLOAD(distribution), TYPE_CHOICE, 0, NO_RANGE, distribution_choice, 3,
+                          "normal",
                           "normal: independent tokens; skewed: clustered tokens that load experts "
                           "unevenly; file: hidden states recorded from a model."},
-    [KEY_SKEW_EXPONENT] = {"workload.exponent", "skew_exponent", TYPE_REAL, 0, 0, 100, NO_CHOICE,
-                           "1", IN_POINT(skew_exponent),
-                           "skewed: cluster r gets tokens in proportion to 1/r^exponent; 0: even, "
-                           "1: Zipf's law."},
-    [KEY_SKEW_CLUSTERS] = {"workload.clusters", "skew_clusters", TYPE_INT, NULLABLE, 1, 65536,
-                           NO_CHOICE, "null", IN_POINT(skew_clusters),
-                           "skewed: how many clusters; null: as many as experts."},
-    [KEY_SKEW_NOISE] = {"workload.noise", "skew_noise", TYPE_REAL, 0, 0, 1, NO_CHOICE, "0.5",
-                        IN_POINT(skew_noise),
+    [KEY_SKEW_EXPONENT] =
+        {WORKLOAD(skew_exponent), TYPE_REAL, 0, 0, 100, NO_CHOICE, "1",
+         "skewed: cluster r gets tokens in proportion to 1/r^skew_exponent; 0: even, "
+         "1: Zipf's law.",
+         .old_name = "exponent", .needs = {SKEWED}},
+    [KEY_SKEW_CLUSTERS] = {WORKLOAD(skew_clusters), TYPE_INT, NULLABLE, 1, 65536, NO_CHOICE, "null",
+                           "skewed: how many clusters; null: as many as experts.",
+                           .old_name = "clusters", .needs = {SKEWED}},
+    [KEY_SKEW_NOISE] = {WORKLOAD(skew_noise), TYPE_REAL, 0, 0, 1, NO_CHOICE, "0.5",
                         "skewed: a token's own share; 0: equal to its cluster's centre, 1: no "
-                        "clusters at all."},
-    [KEY_FILE] = {"workload.file", NULL, TYPE_TEXT, OF_EXPERIMENT | NULLABLE, ANY_TEXT, NO_CHOICE,
-                  "null", IN_EXPERIMENT(input_file),
+                        "clusters at all.",
+                        .old_name = "noise", .needs = {SKEWED}},
+    [KEY_FILE] = {"workload.file", IN_EXPERIMENT(input_file), TYPE_TEXT, OF_EXPERIMENT | NULLABLE,
+                  ANY_TEXT, NO_CHOICE, "null",
                   "file: a .safetensors or .npy file, relative to the experiment's folder (with "
-                  "--set: to the working directory)."},
-    [KEY_TENSOR] = {"workload.tensor", NULL, TYPE_TEXT, OF_EXPERIMENT | NULLABLE, ANY_TEXT,
-                    NO_CHOICE, "null", IN_EXPERIMENT(input_tensor),
-                    "file: the tensor's name; null: hidden_states, else the only one."},
-    [KEY_WARMUP] = {"measure.warmup", NULL, TYPE_INT, OF_EXPERIMENT, 0, 1000000, NO_CHOICE, "3",
-                    IN_EXPERIMENT(warmup), "Forward passes before the timed ones."},
-    [KEY_ITERATIONS] = {"measure.iterations", NULL, TYPE_INT, OF_EXPERIMENT, 1, 1000000, NO_CHOICE,
-                        "20", IN_EXPERIMENT(iterations),
+                  "--set: to the working directory).",
+                  .needs = {ONE(KEY_DISTRIBUTION, WORKLOAD_FILE)}},
+    [KEY_TENSOR] = {"workload.tensor", IN_EXPERIMENT(input_tensor), TYPE_TEXT,
+                    OF_EXPERIMENT | NULLABLE, ANY_TEXT, NO_CHOICE, "null",
+                    "file: the tensor's name; null: hidden_states, else the only one.",
+                    .needs = {ONE(KEY_DISTRIBUTION, WORKLOAD_FILE)}},
+    [KEY_WARMUP] = {MEASURE(warmup), TYPE_INT, OF_EXPERIMENT, 0, 1000000, NO_CHOICE, "3",
+                    "Forward passes before the timed ones."},
+    [KEY_ITERATIONS] = {MEASURE(iterations), TYPE_INT, OF_EXPERIMENT, 1, 1000000, NO_CHOICE, "20",
                         "Timed forward passes at each point, all rounds together."},
-    [KEY_ROUNDS] = {"measure.rounds", NULL, TYPE_INT, OF_EXPERIMENT | NULLABLE, 1, 1000, NO_CHOICE,
-                    "null", IN_EXPERIMENT(rounds),
+    [KEY_ROUNDS] = {MEASURE(rounds), TYPE_INT, OF_EXPERIMENT | NULLABLE, 1, 1000, NO_CHOICE, "null",
                     "All points are measured in turn, then again, so many times, with a share of "
                     "the iterations each time; null: 3 for points of a sweep that are made and "
                     "warmed up within 2 seconds, 1 for others."},
-    [KEY_VERIFY] = {"measure.verify", NULL, TYPE_BOOL, OF_EXPERIMENT, NO_RANGE, NO_CHOICE, "true",
-                    IN_EXPERIMENT(verify),
+    [KEY_VERIFY] = {MEASURE(verify), TYPE_BOOL, OF_EXPERIMENT, NO_RANGE, NO_CHOICE, "true",
                     "Compares each point's output with the double-precision reference."},
 };
 
@@ -268,10 +284,44 @@ schema_id schema_find(const char *name, size_t length) {
   return KEY_COUNT;
 }
 
-schema_id schema_find_param(const char *param) {
-  for (int i = 0; i < KEY_COUNT; i++)
-    if (keys[i].param != NULL && strcmp(keys[i].param, param) == 0) return (schema_id)i;
+const char *schema_old_name(const schema_key *key, char *text, size_t size) {
+  if (key->old_name == NULL) return NULL;
+  const char *dot = strrchr(key->name, '.');
+  snprintf(text, size, "%.*s.%s", (int)(dot - key->name), key->name, key->old_name);
+  return text;
+}
+
+schema_id schema_find_old(const char *name, size_t length) {
+  for (int i = 0; i < KEY_COUNT; i++) {
+    if (keys[i].old_name == NULL) continue;
+    const size_t section = (size_t)(strrchr(keys[i].name, '.') + 1 - keys[i].name);
+    if (length == section + strlen(keys[i].old_name) && memcmp(name, keys[i].name, section) == 0 &&
+        memcmp(name + section, keys[i].old_name, length - section) == 0)
+      return (schema_id)i;
+  }
   return KEY_COUNT;
+}
+
+const char *schema_param(const schema_key *key) {
+  const char *dot = strrchr(key->name, '.');
+  return key->flags & OF_EXPERIMENT ? NULL : dot == NULL ? key->name : dot + 1;
+}
+
+schema_id schema_find_param(const char *param) {
+  for (int i = 0; i < KEY_COUNT; i++) {
+    const char *name = schema_param(&keys[i]);
+    if (name != NULL && strcmp(name, param) == 0) return (schema_id)i;
+  }
+  return KEY_COUNT;
+}
+
+bool schema_applies(const schema_key *key, const experiment_point *point) {
+  const int64_t distribution = (int64_t)point->distribution;
+  for (size_t i = 0; i < sizeof key->needs / sizeof key->needs[0]; i++)
+    if (key->needs[i].key == KEY_DISTRIBUTION &&
+        (distribution < key->needs[i].first || distribution > key->needs[i].last))
+      return false;
+  return true;
 }
 
 bool schema_is_section(const char *name, size_t length) {
@@ -283,7 +333,7 @@ bool schema_is_section(const char *name, size_t length) {
 }
 
 bool schema_is_of_layer(const schema_key *key) {
-  return key->param != NULL &&
+  return schema_param(key) != NULL &&
          (strncmp(key->name, "layer.", 6) == 0 || strcmp(key->name, "dtype") == 0);
 }
 

@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: MIT
-/* Every key of an experiment file as data: name, type, range, default, help.
- * Parsing, messages, help text and the resolved JSON all follow this table, so
- * a new key is one row. */
+/* Every key of an experiment file as data: name, C member, type, range, default, help, effect.
+ * Parsing, messages, warnings, help text, the resolved JSON, and the parameters in results.json,
+ * results.csv and report.md all follow this table, so a new key is one row. */
 #ifndef MOECTL_SCHEMA_H
 #define MOECTL_SCHEMA_H
 
@@ -18,17 +18,17 @@ typedef enum schema_id {
   KEY_HIDDEN_SIZE,
   KEY_INTERMEDIATE_SIZE,
   KEY_NUM_EXPERTS,
-  KEY_IDENTITY_EXPERTS,
+  KEY_NUM_IDENTITY_EXPERTS,
   KEY_TOP_K,
   KEY_ACTIVATION,
   KEY_SWIGLU_ALPHA,
   KEY_SWIGLU_LIMIT,
   KEY_GATE_UP_BIAS,
   KEY_DOWN_BIAS,
-  KEY_SHARED_SIZE,
+  KEY_SHARED_INTERMEDIATE_SIZE,
   KEY_SHARED_GATE,
-  KEY_SHARED_LIMIT,
-  KEY_SHARED_FACTOR,
+  KEY_SHARED_SWIGLU_LIMIT,
+  KEY_SHARED_SCALING_FACTOR,
   KEY_GROUPED_GEMM_VARIANT,
   KEY_SCORING,
   KEY_SCORE_AFTER_TOPK,
@@ -36,12 +36,12 @@ typedef enum schema_id {
   KEY_RENORMALIZE,
   KEY_RENORMALIZE_EPSILON,
   KEY_RENORMALIZE_MINIMUM,
-  KEY_SCALING_FACTOR,
-  KEY_CORRECTION_BIAS,
-  KEY_GROUPS,
-  KEY_TOPK_GROUPS,
+  KEY_ROUTED_SCALING_FACTOR,
+  KEY_SCORE_CORRECTION_BIAS,
+  KEY_NUM_EXPERT_GROUP,
+  KEY_TOPK_GROUP,
   KEY_GROUP_SCORE,
-  KEY_CUT_TO_ZERO,
+  KEY_CUT_GROUPS_TO_ZERO,
   KEY_SECOND_CHOICE,
   KEY_ROUTER_NOISE,
   KEY_WEIGHT_ON_INPUT,
@@ -52,7 +52,7 @@ typedef enum schema_id {
   KEY_CAPACITY_OF_TOKENS,
   KEY_MIN_CAPACITY,
   KEY_DROP_POLICY,
-  KEY_RENORMALIZE_AFTER,
+  KEY_RENORMALIZE_AFTER_CAPACITY,
   KEY_DTYPE,
   KEY_NUM_TOKENS,
   KEY_DISTRIBUTION,
@@ -80,31 +80,51 @@ typedef struct value {
 enum {
   REQUIRED = 1 << 0, /* has no default */
   NULLABLE = 1 << 1,
-  MIN_OPEN = 1 << 2,      /* the range is without min itself */
-  MAX_OPEN = 1 << 3,      /* likewise max */
-  AUTO_NULL = 1 << 4,     /* the text "auto" is stored as NULL */
-  OF_EXPERIMENT = 1 << 5, /* one for the whole experiment: cannot be swept */
-  ALL_BITS = 1 << 6       /* TYPE_INT: any unsigned 64-bit integer, whatever min and max say */
+  MIN_OPEN = 1 << 2,       /* the range is without min itself */
+  MAX_OPEN = 1 << 3,       /* likewise max */
+  AUTO_NULL = 1 << 4,      /* the text "auto" is stored as NULL */
+  OF_EXPERIMENT = 1 << 5,  /* one for the whole experiment: cannot be swept */
+  ALL_BITS = 1 << 6,       /* TYPE_INT: any unsigned 64-bit integer, whatever min and max say */
+  WITH_CHECKPOINT = 1 << 7 /* may be changed about a checkpoint's layer: takes no other tensor and
+                              reads none in another way */
 };
 
+/* A key matters only to points where another has a value: any but null, or one of its choices,
+ * from the first to the last. */
+typedef struct schema_need {
+  schema_id key;       /* KEY_NAME: no need */
+  int64_t first, last; /* negative: any */
+} schema_need;
+
 typedef struct schema_key {
-  const char *name;  /* dotted, as --set takes it */
-  const char *param; /* flat name in results; NULL: not a parameter of a point */
+  const char *name; /* dotted, as --set takes it. The last part is the C member's name, and that of
+                       the parameter in results and on axes. */
+  size_t offset, size; /* in experiment (OF_EXPERIMENT) or experiment_point */
   value_type type;
   int flags;
   int64_t min, max;                 /* TYPE_INT, TYPE_REAL; of a TYPE_TEXT the most bytes */
   const char *(*choice)(int index); /* TYPE_CHOICE */
   int num_choices;
   const char *default_text; /* YAML; NULL: required, or made from the file's name */
-  size_t offset, size;      /* in experiment (OF_EXPERIMENT) or experiment_point */
   const char *help;
+  const char *old_name; /* the last part as earlier versions had it, which is read still; or NULL */
+  schema_need needs[2]; /* all of them */
 } schema_key;
 
 const schema_key *schema_get(schema_id id);
 /* By dotted name; KEY_COUNT if there is none. */
 schema_id schema_find(const char *name, size_t length);
+/* Likewise by the name that earlier versions had. */
+schema_id schema_find_old(const char *name, size_t length);
+/* That name, dotted. Returns `text`; NULL: it never had another. */
+const char *schema_old_name(const schema_key *key, char *text, size_t size);
+/* The flat name in results and on axes, the last part of its own; NULL: the key is not a
+ * parameter of a point. */
+const char *schema_param(const schema_key *key);
 /* By flat name; KEY_COUNT if there is none. */
 schema_id schema_find_param(const char *param);
+/* Whether the point has the parameter: skew_* are those of skewed inputs. */
+bool schema_applies(const schema_key *key, const experiment_point *point);
 bool schema_is_section(const char *name, size_t length);
 /* Does it make a layer another one, variants included? */
 bool schema_is_of_layer(const schema_key *key);

@@ -25,7 +25,8 @@ void experiment_print_keys(FILE *file) {
   wrap_text(file,
             "A list in place of a value is swept: every combination of all lists is one point, and "
             "the last key in the file varies fastest. --set KEY=VALUE overrides a key, e.g. --set "
-            "layer.top_k=4 or --set 'layer.capacity.factor=[1.0, null]'; a key that the file does "
+            "layer.top_k=4 or --set 'layer.capacity.capacity_factor=[1.0, null]'; a key that the "
+            "file does "
             "not have counts as its last.",
             0, TEXT_WIDTH);
   snprintf(limits, sizeof limits,

@@ -150,6 +150,15 @@ static void read_section(settings *settings, const tree_node *node, const char *
                 tree_describe(node, found, sizeof found));
 }
 
+/* The key that is called so, by its old name too (which is remembered, for a warning). */
+static schema_id find_key(settings *settings, const char *name, size_t length, tree_mark mark) {
+  const schema_id id = schema_find(name, length), old = schema_find_old(name, length);
+  if (id < KEY_COUNT || old == KEY_COUNT) return id;
+  settings->keys[old].by_old_name = true;
+  settings->keys[old].old_mark = mark;
+  return old;
+}
+
 /* Whether an earlier key of the mapping has the same text. */
 static bool is_duplicate(const tree_node *mapping, size_t index) {
   const tree_node *key = mapping->items[index];
@@ -178,11 +187,15 @@ static void read_mapping(settings *settings, const tree_node *mapping, const cha
     if (plain)
       length =
           (size_t)snprintf(name, sizeof name, "%s%s%s", section, section[0] ? "." : "", key->text);
-    schema_id id = plain ? schema_find(name, length) : KEY_COUNT;
+    schema_id id = plain ? find_key(settings, name, length, key->mark) : KEY_COUNT;
     bool is_section = plain && schema_is_section(name, length);
     /* Known keys only, so that the search stays short. */
     if ((id < KEY_COUNT || is_section) && is_duplicate(mapping, i))
       problem_add(problems, key->mark, "%s is given twice; expected it once", name);
+    else if (id < KEY_COUNT && settings->keys[id].given)
+      problem_add(problems, key->mark,
+                  "%s is given twice, under its old name too; expected it once",
+                  schema_get(id)->name);
     else if (id < KEY_COUNT) read_setting(settings, id, node, problems);
     else if (is_section) read_section(settings, node, name, problems);
     else unknown_key(key, section, problems);
@@ -233,7 +246,7 @@ void settings_override(settings *settings, const char *assignment, problems *pro
     return;
   }
   size_t length = (size_t)(equals - assignment);
-  schema_id id = schema_find(assignment, length);
+  schema_id id = find_key(settings, assignment, length, mark);
   if (id == KEY_COUNT) {
     unknown_override(mark, assignment, length, problems);
     return;

@@ -13,6 +13,8 @@ typedef struct setting {
   bool list;
   size_t order;   /* among given keys, as the file has them; overrides of other keys last */
   tree_mark mark; /* of the value */
+  bool by_old_name;
+  tree_mark old_mark; /* of that name, where it was given so */
   value *values;
   size_t count;
 } setting;

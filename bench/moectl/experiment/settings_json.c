@@ -85,13 +85,21 @@ char *settings_json(const settings *settings) {
   return text;
 }
 
-static json_t *nested(const json_t *object, const char *name) {
+/* The object that has the last part of a dotted name, which *last receives; NULL: none. */
+static json_t *section_of(json_t *object, const char *name, const char **last) {
   char section[64];
   for (const char *dot; (dot = strchr(name, '.')) != NULL; name = dot + 1) {
     snprintf(section, sizeof section, "%.*s", (int)(dot - name), name);
     object = json_object_get(object, section);
   }
-  return json_object_get(object, name);
+  *last = name;
+  return object;
+}
+
+static json_t *nested(json_t *object, const char *name) {
+  const char *last;
+  json_t *section = section_of(object, name, &last);
+  return json_object_get(section, last);
 }
 
 static json_t *default_json(const schema_key *key) {
@@ -103,10 +111,29 @@ static json_t *default_json(const schema_key *key) {
   return item;
 }
 
+/* What an earlier version wrote under a key's old name. */
+static void rename_old(json_t *recorded, const schema_key *key) {
+  char old[64];
+  if (schema_old_name(key, old, sizeof old) == NULL) return;
+  const char *last;
+  json_t *section = section_of(recorded, old, &last), *item = json_object_get(section, last);
+  json_t *axes = json_object_get(recorded, "sweep");
+  if (item != NULL) {
+    json_object_set(section, schema_param(key), item);
+    json_object_del(section, last);
+  }
+  for (size_t i = 0; i < json_array_size(axes); i++) {
+    const json_t *axis = json_array_get(axes, i);
+    if (json_is_string(axis) && strcmp(json_string_value(axis), old) == 0)
+      json_array_set_new(axes, i, json_string(key->name));
+  }
+}
+
 bool settings_json_same(const char *resolved, const json_t *recorded) {
   json_t *now = json_loads(resolved, 0, NULL), *then = json_deep_copy(recorded);
   for (int i = 0; i < KEY_COUNT && json_is_object(then); i++) {
     const schema_key *key = schema_get((schema_id)i);
+    rename_old(then, key);
     json_t *missing = nested(then, key->name) == NULL ? default_json(key) : NULL;
     if (missing != NULL) set_nested(then, key->name, missing);
   }

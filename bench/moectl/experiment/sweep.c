@@ -59,7 +59,7 @@ static bool can_check(const settings *settings, rule rule) {
       [RULE_TOP_K] = {KEY_TOP_K, KEY_NUM_EXPERTS, KEY_COUNT},
       [RULE_ASSIGNMENTS] = {KEY_NUM_TOKENS, KEY_TOP_K, KEY_COUNT},
       [RULE_BYTES] = {KEY_NUM_TOKENS, KEY_TOP_K, KEY_HIDDEN_SIZE, KEY_INTERMEDIATE_SIZE, KEY_COUNT},
-      [RULE_GROUPS] = {KEY_GROUPS, KEY_TOPK_GROUPS, KEY_COUNT},
+      [RULE_GROUPS] = {KEY_NUM_EXPERT_GROUP, KEY_TOPK_GROUP, KEY_COUNT},
       /* Has a default, unless a checkpoint failed that would have given all. */
       [RULE_LAYER] = {KEY_ACTIVATION, KEY_COUNT}};
   if (rule == RULE_LAYER && keys[KEY_ACTIVATION].given) return true;
@@ -100,15 +100,17 @@ static bool has_too_many_bytes(const experiment_point *point, breach *found) {
 
 static bool has_half_of_groups(const experiment_point *point, breach *found) {
   const long long groups = point->layer.num_expert_group, taken = point->layer.topk_group;
-  found->key = groups == 0 ? KEY_TOPK_GROUPS : KEY_GROUPS;
+  found->key = groups == 0 ? KEY_TOPK_GROUP : KEY_NUM_EXPERT_GROUP;
   if (groups == 0)
-    snprintf(found->message, sizeof found->message,
-             "layer.router.topk_groups: is %lld without layer.router.groups; expected both or "
-             "neither",
-             taken);
+    snprintf(
+        found->message, sizeof found->message,
+        "layer.router.topk_group: is %lld without layer.router.num_expert_group; expected both or "
+        "neither",
+        taken);
   else
     snprintf(found->message, sizeof found->message,
-             "layer.router.groups: is %lld without layer.router.topk_groups; expected that beside "
+             "layer.router.num_expert_group: is %lld without layer.router.topk_group; expected "
+             "that beside "
              "it, 1 to %lld",
              groups, groups);
   return (groups == 0) != (taken == 0);
@@ -199,7 +201,7 @@ void sweep_expand(const settings *settings, experiment *experiment, problems *pr
   experiment->num_axes = num_axes;
   for (size_t i = 0; i < num_axes; i++)
     experiment->axes[i] =
-        (experiment_axis){schema_get(axes[i])->param, settings->keys[axes[i]].count};
+        (experiment_axis){schema_param(schema_get(axes[i])), settings->keys[axes[i]].count};
   for (size_t i = 0; i < num_points; i++)
     fill_point(settings, axes, num_axes, i, &experiment->points[i]);
   for (int rule = 0; rule < RULE_COUNT; rule++)

@@ -96,13 +96,14 @@ static void parameters(const experiment *plan, bool at_default, FILE *file) {
   char text[LABEL_SIZE];
   for (int id = 0; id < KEY_COUNT && plan->num_points > 0; id++) {
     const schema_key *key = schema_get((schema_id)id);
-    if (!key->param || grid_find(plan, key->param) < plan->num_axes) continue;
-    if (!measure_param_applies(&plan->points[0], key->param)) continue;
-    if (!experiment_param_text(&plan->points[0], key->param, text, sizeof text)) continue;
+    const char *param = schema_param(key);
+    if (!param || grid_find(plan, param) < plan->num_axes) continue;
+    if (!schema_applies(key, &plan->points[0])) continue;
+    schema_point_text(key, &plan->points[0], text, sizeof text);
     if ((key->default_text && strcmp(text, key->default_text) == 0) != at_default) continue;
-    if (strcmp(key->param, "capacity_factor") == 0 && strcmp(text, "null") == 0)
+    if (strcmp(param, "capacity_factor") == 0 && strcmp(text, "null") == 0)
       snprintf(text, sizeof text, "null (dropless)");
-    fprintf(file, "| %s | ", key->param);
+    fprintf(file, "| %s | ", param);
     report_text(file, text);
     fputs(" |\n", file);
   }

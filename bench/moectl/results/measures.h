@@ -58,9 +58,4 @@ extern const char *const measure_operations[NUM_OPERATIONS];
 extern const char *const measure_summaries[NUM_SUMMARIES]; /* "median", ... */
 double *measure_summary(sample_summary *times, size_t index);
 
-/* Flat parameter names in the order of the files, NULL at the end. */
-extern const char *const measure_params[];
-/* Whether the point has the parameter: skew_* are those of skewed inputs. */
-bool measure_param_applies(const experiment_point *point, const char *param);
-
 #endif

@@ -60,7 +60,10 @@ static void put_measure_names(table *csv, measure_group group) {
 static void put_header(table *csv) {
   static const char *const first[] = {"index", "status", "error"};
   for (size_t i = 0; i < sizeof first / sizeof *first; i++) put_text(csv, first[i]);
-  for (const char *const *param = measure_params; *param; param++) put_text(csv, *param);
+  for (int i = 0; i < KEY_COUNT; i++) {
+    const char *param = schema_param(schema_get((schema_id)i));
+    if (param) put_text(csv, param);
+  }
   for (int i = 0; i < NUM_OPERATIONS; i++) put_name(csv, "variants_", measure_operations[i], "");
   put_measure_names(csv, MEASURE_RUN);
   put_text(csv, "rounds");
@@ -77,10 +80,11 @@ static void put_header(table *csv) {
 
 static void put_params(table *csv, const experiment_point *point) {
   char value[128];
-  for (const char *const *param = measure_params; *param; param++) {
-    const char *text = measure_param_applies(point, *param)
-                           ? experiment_param_text(point, *param, value, sizeof value)
-                           : NULL;
+  for (int i = 0; i < KEY_COUNT; i++) {
+    const schema_key *key = schema_get((schema_id)i);
+    if (!schema_param(key)) continue;
+    const char *text =
+        schema_applies(key, point) ? schema_point_text(key, point, value, sizeof value) : NULL;
     put_text(csv, text && strcmp(text, "null") == 0 ? NULL : text);
   }
 }

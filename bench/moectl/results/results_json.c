@@ -46,14 +46,13 @@ static json_t *device_json(const moecl_device_info *d) {
 /* A parameter as YAML writes it, typed again: "null", "true" and numbers are
  * themselves, the rest are names, and a seed beyond signed integers its digits. No name of a dtype,
  * activation, policy or variant reads as a number. */
-static json_t *param_json(const experiment_point *point, const char *param) {
+static json_t *param_json(const experiment_point *point, const schema_key *key) {
   char value[96], *end;
-  if (!experiment_param_text(point, param, value, sizeof value)) return json_null();
+  schema_point_text(key, point, value, sizeof value);
   if (strcmp(value, "null") == 0) return json_null();
   if (strcmp(value, "true") == 0) return json_true();
   if (strcmp(value, "false") == 0) return json_false();
-  const schema_id id = schema_find_param(param);
-  if (id < KEY_COUNT && schema_get(id)->type == TYPE_REAL) return number(strtod(value, NULL));
+  if (key->type == TYPE_REAL) return number(strtod(value, NULL));
   errno = 0;
   const long long whole = strtoll(value, &end, 10);
   return *end == '\0' && end != value && errno == 0 ? json_integer(whole) : json_words(value);
@@ -70,8 +69,11 @@ static bool set(json_t **object, const char *key, json_t *value) {
 
 static json_t *params_json(const experiment_point *point) {
   json_t *params = json_object();
-  for (const char *const *name = measure_params; *name; name++)
-    if (measure_param_applies(point, *name)) set(&params, *name, param_json(point, *name));
+  for (int i = 0; i < KEY_COUNT; i++) {
+    const schema_key *key = schema_get((schema_id)i);
+    if (schema_param(key) && schema_applies(key, point))
+      set(&params, schema_param(key), param_json(point, key));
+  }
   return params;
 }
 
