@@ -534,7 +534,8 @@ sys.exit(json.load(sys.stdin)[0]["global_memory_bytes"] != 1 << 30)'; then
   for variant in cpu clblast; do
     "$moectl" devices --json 2>/dev/null | grep -F "\"$variant\"" >/dev/null ||
       { skip "memory of the $variant variant: it is not there" && continue; }
-    POCL_MEMORY_LIMIT=1 call run "$work/large.yaml" --set "layer.grouped_gemm_variant=$variant" --out "$work/never"
+    POCL_MEMORY_LIMIT=1 call run "$work/large.yaml" --set workload.num_tokens=32768 \
+      --set "layer.grouped_gemm_variant=$variant" --out "$work/never"
     expect "memory that the $variant variant would lack, exit 2" 2 'GiB of memory, but the driver of .* states 1 GiB'
   done
   POCL_MEMORY_LIMIT=1 call run "$work/large.yaml" --set layer.grouped_gemm_variant=generic --out "$work/never"
