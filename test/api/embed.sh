@@ -1,7 +1,7 @@
 #!/usr/bin/env bash
 # SPDX-License-Identifier: MIT
-# Installs the build into a scratch prefix, and builds and runs embed.c, the README's program
-# and examples/ against that installation, through pkg-config alone: what an embedder does.
+# Installs the build into a scratch prefix, and builds and runs embed.c and examples/ against
+# that installation, through pkg-config alone: what an embedder does.
 # usage: embed.sh BUILD_DIR SOURCE_ROOT
 set -euo pipefail
 build=$1 root=$2
@@ -25,11 +25,6 @@ embed() {
   LD_LIBRARY_PATH=$libdir "$prefix/embed"
 }
 embed "$root/test/api/embed.c"
-
-# So does the README's program.
-awk '/^```c$/ { inside = 1; next } inside && /^```$/ { exit } inside' "$root/README.md" >"$prefix/readme.c"
-grep -q '^int main' "$prefix/readme.c" || { echo "README.md has no whole program"; exit 1; }
-embed "$prefix/readme.c"
 
 # And the examples, which are of the same layer and say the same of its first token.
 for example in forward own_opencl; do embed "$root/examples/$example.c" | tee "$prefix/$example.out"; done

@@ -21,13 +21,13 @@ class Models(ModelCase):
         folder = GOLDEN / 'deepseek_v3'
         out, _ = self.expect(0, 'deepseek_v3', 'inspect', folder)
         self.assertRegex(out, r'layers +2: 1 MoE, 1 dense')
-        self.assertRegex(out, r'parameters +37\.6 thousand in all, a token meets 14 thousand, 528 are '
-                              r'behind the last layer')
+        self.assertRegex(out, r'parameters +37\.6 thousand in all, 14 thousand active per token, '
+                              r'528 in next-token-prediction layers')
         self.assertRegex(out, r'layer 0 \(model.layers.0.\): dense, stored as BF16\n  hidden 32, '
                               r'intermediate 40, swiglu')
         self.assertRegex(out, r'layer 1 \(model.layers.1.\): MoE, stored as BF16\n  hidden 32, 16 '
                               r'experts of intermediate 20, swiglu, shared expert of 20\n'
-                              r'  parameters: 33.2 thousand, a token meets 10.1 thousand')
+                              r'  parameters: 33.2 thousand, 10.1 thousand active per token')
         self.assertRegex(out, r'router: top 4 of sigmoid, a correction bias, in 2 of 4 groups '
                               r'\(by top2_sum\), renormalized, times 2.5')
 
@@ -103,7 +103,7 @@ class Models(ModelCase):
         return folder
 
     def test_inspect_counts_a_large_one(self):
-        """Mixtral 8x7B's layers: 1.4 billion parameters each, of which a token meets two experts'."""
+        """Mixtral 8x7B's layers: 1.4 billion parameters each, two experts' of them active per token."""
         folder = self.sized(32, hidden_size=4096, intermediate_size=14336, num_local_experts=8,
                             num_experts_per_tok=2)
         found = json.loads(self.expect(0, '', 'inspect', folder, '--json')[0])

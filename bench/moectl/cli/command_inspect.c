@@ -266,7 +266,7 @@ static void print_kind(const inspection *in, const layer_kind *kind) {
   if (p->shared_scaling_factor > 0) printf(" times %g", (double)p->shared_scaling_factor);
   printf("\n  parameters: %s", count_text(layer_size(&kind->layer), all));
   if (idle_size(p) > 0)
-    printf(", a token meets %s", count_text(layer_size(&kind->layer) - idle_size(p), met));
+    printf(", %s active per token", count_text(layer_size(&kind->layer) - idle_size(p), met));
   putchar('\n');
   if (kind->layer.is_moe) print_rule(p);
   if (in->context) print_memory(in, kind);
@@ -289,11 +289,11 @@ static void print_memory_of_all(const inspection *in) {
 static void print_size(const inspection *in) {
   char all[32], met[32], extra[32], bytes[32];
   if (are_counted(in))
-    printf("parameters  %s in all, a token meets %s", count_text(in->size.parameters, all),
+    printf("parameters  %s in all, %s active per token", count_text(in->size.parameters, all),
            count_text(active(in), met));
   else printf("parameters  not known: tensors are packed (quantized)");
   if (in->size.extra_parameters > 0)
-    printf(", %s are behind the last layer", count_text(in->size.extra_parameters, extra));
+    printf(", %s in next-token-prediction layers", count_text(in->size.extra_parameters, extra));
   printf("; %s\n", bytes_text(in->size.bytes, bytes));
 }
 
