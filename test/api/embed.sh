@@ -49,6 +49,9 @@ for script in bash-completion/completions/moectl zsh/site-functions/_moectl \
   [[ -n $found ]] || { echo "share/$script was not installed"; exit 1; }
 done
 
+# And man the manual page.
+[[ -s $(find "$prefix/dest" -path '*/man/man1/moectl.1') ]] || { echo "moectl.1 was not installed"; exit 1; }
+
 # Without tests and programs the library is all that is built.
 meson setup "$prefix/library" "$root" -Dtests=false -Dprograms=false >"$prefix/log" 2>&1 ||
   { cat "$prefix/log"; exit 1; }
