@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: MIT
 /* output[t] = sum over k of topk_weights[t,k] * expert_output[slot of (t,k)],
- * always in the order of k; behind it, with IDENTITY, hidden[t] times the weights of
+ * always in the order of k; after them, with IDENTITY, hidden[t] times the weights of
  * choices of identity experts, whose slots are those from
  * expert_offsets[first_identity] on and have no rows; then the shared expert's
  * output[t], times its gate. Dropped assignments contribute nothing.

@@ -223,7 +223,7 @@ ALWAYS_INLINE void gather_rows(uint to, ulong from, const int *row, ulong row_by
 #endif
 }
 
-/* A stage with nothing in it tells the consumers to stop. */
+/* An empty stage is the consumers' sign to stop. */
 ALWAYS_INLINE void send_end(const ring_t *ring, const task_t *task, uint count, uint id) {
   wait_until_empty(ring);
   if (id == 0) {

@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: MIT
-/* Permuting without capacity in two launches, or one behind a router that
+/* Permuting without capacity in two launches, or one after a router that
  * counted: row b of `counts` holds how often each expert was chosen by block b's
  * tokens. */
 #include "permute/scatter.clh"

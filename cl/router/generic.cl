@@ -10,7 +10,7 @@
 #define MAX_EXPERTS 1024
 
 /* The sum, or the extreme, of value[0] to value[LOCAL-1] into value[0], in a fixed
- * order; all must call them, with nobody left who reads the values from before. */
+ * order; all must call them, after all have read the values from before. */
 static inline void sum_values(__local float *value, int lid) {
   barrier(CLK_LOCAL_MEM_FENCE);
   for (int step = LOCAL / 2; step > 0; step /= 2) {

@@ -1,5 +1,6 @@
 // SPDX-License-Identifier: MIT
-/* The context's log: detail for people, formatted here, printed by nobody. */
+/* The context's log: detail for people, formatted here and handed to the callback; the library
+ * prints nothing. */
 #ifndef MOECL_LIB_BASE_LOG_H
 #define MOECL_LIB_BASE_LOG_H
 

@@ -15,7 +15,7 @@ typedef struct kernel_choice {
    * NULL: all could. */
   bool (*accepts)(void *user, const kernel_variant *variant);
   /* Builds the variant and checks that it computes what it should. On failure it
-   * logs why and leaves nothing behind. */
+   * logs why and releases what it made. */
   moecl_status (*try_variant)(void *user, const kernel_variant *variant);
   void *user;
 } kernel_choice;

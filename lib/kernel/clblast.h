@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: MIT
-/* The one door to CLBlast. */
+/* The only file that calls CLBlast. */
 #ifndef MOECL_LIB_KERNEL_CLBLAST_H
 #define MOECL_LIB_KERNEL_CLBLAST_H
 

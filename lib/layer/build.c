@@ -386,20 +386,20 @@ static void build_shared(layer_builder *b) {
 
 enum { FEW_INPUT, FEW_OUTPUT, FEW_IDS, FEW_WEIGHTS, FEW_SHARED, FEW_SHARED_GATE };
 
-static moecl_status run_few(void *user, ocl_chain *chain, const plan_call *call) {
-  const op_gemm_few_io io = {.input = call->buffer[FEW_INPUT],
-                             .output = call->buffer[FEW_OUTPUT],
-                             .topk_ids = call->buffer[FEW_IDS],
-                             .topk_weights = call->buffer[FEW_WEIGHTS],
-                             .shared = call->buffer[FEW_SHARED],
-                             .shared_gate = call->buffer[FEW_SHARED_GATE],
-                             .num_tokens = call->num_tokens,
-                             .top_k = call->number};
-  return op_gemm_enqueue_few(user, chain, &io);
+static moecl_status run_few_tokens(void *user, ocl_chain *chain, const plan_call *call) {
+  const op_gemm_few_tokens_io io = {.input = call->buffer[FEW_INPUT],
+                                    .output = call->buffer[FEW_OUTPUT],
+                                    .topk_ids = call->buffer[FEW_IDS],
+                                    .topk_weights = call->buffer[FEW_WEIGHTS],
+                                    .shared = call->buffer[FEW_SHARED],
+                                    .shared_gate = call->buffer[FEW_SHARED_GATE],
+                                    .num_tokens = call->num_tokens,
+                                    .top_k = call->number};
+  return op_gemm_enqueue_few_tokens(user, chain, &io);
 }
 
-static void build_few(layer_builder *b, const char *name, moecl_stage label, const op_gemm *gemm,
-                      int input, int output) {
+static void build_few_tokens(layer_builder *b, const char *name, moecl_stage label,
+                             const op_gemm *gemm, int input, int output) {
   const bool combines = label == MOECL_STAGE_DOWN;
   const bool shared = combines && b->layer->shared_gate_up;
   const plan_step step = {.name = name,
@@ -408,7 +408,7 @@ static void build_few(layer_builder *b, const char *name, moecl_stage label, con
                           .detail = "few tokens: weights streamed once a choice",
                           .label = label,
                           .launches = 1,
-                          .enqueue = run_few,
+                          .enqueue = run_few_tokens,
                           .user = (void *)gemm,
                           .number = b->layer->params.top_k};
   const int tensors[] = {[FEW_INPUT] = input,
@@ -422,11 +422,11 @@ static void build_few(layer_builder *b, const char *name, moecl_stage label, con
 }
 
 /* The experts and the combination in two launches; with a shared expert two or three more. */
-void layer_build_few_experts(layer_builder *b) {
-  build_few(b, "gate_up", MOECL_STAGE_GATE_UP, b->layer->gate_up, b->at->hidden_states,
-            b->at->activated);
+void layer_build_few_tokens_experts(layer_builder *b) {
+  build_few_tokens(b, "gate_up", MOECL_STAGE_GATE_UP, b->layer->gate_up, b->at->hidden_states,
+                   b->at->activated);
   build_shared(b);
-  build_few(b, "down", MOECL_STAGE_DOWN, b->layer->down, b->at->activated, b->at->output);
+  build_few_tokens(b, "down", MOECL_STAGE_DOWN, b->layer->down, b->at->activated, b->at->output);
 }
 
 static moecl_status run_combine(void *user, ocl_chain *chain, const plan_call *call) {

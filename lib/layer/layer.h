@@ -84,7 +84,7 @@ moecl_status layer_make(moecl_context *context, const moecl_layer_params *params
 /* ---- paths.c ---- */
 
 /* Is it worth streaming the chosen experts' weights for each token by itself? */
-bool layer_takes_few_path(const moecl_layer *layer, int64_t num_tokens);
+bool layer_takes_few_tokens_path(const moecl_layer *layer, int64_t num_tokens);
 
 typedef struct layer_builder {
   const moecl_layer *layer;
@@ -114,7 +114,7 @@ void layer_build_counted_routing(layer_builder *b);
 void layer_build_routing(layer_builder *b);
 void layer_build_kept_weights(layer_builder *b);
 void layer_build_scaled_rows(layer_builder *b);
-void layer_build_few_experts(layer_builder *b);
+void layer_build_few_tokens_experts(layer_builder *b);
 void layer_build_experts(layer_builder *b);
 
 /* ---- memory.c ---- */

@@ -33,7 +33,7 @@ static bool keeps_weights(const moecl_layer *layer, int64_t num_tokens) {
 }
 
 /* Bytes of weights that few tokens read more than once: an expert's for each
- * further token that chooses it, the choices being as good as random. */
+ * further token that chooses it, as if choices were random. */
 static double bytes_again(const moecl_layer *layer, int64_t num_tokens) {
   const moecl_layer_params *params = &layer->params;
   const double experts = (double)params->num_experts, tokens = (double)num_tokens;
@@ -50,11 +50,11 @@ static double bytes_again(const moecl_layer *layer, int64_t num_tokens) {
 /* Nothing is dropped but whole tokens, all experts have weights, nothing is weighted
  * otherwise than those kernels do it, and the GEMMs have kernels for few tokens; they spare
  * launches that take an H100 as long as some 64 MB of weights. */
-bool layer_takes_few_path(const moecl_layer *layer, int64_t num_tokens) {
+bool layer_takes_few_tokens_path(const moecl_layer *layer, int64_t num_tokens) {
   enum { WORTH_BYTES = 64000000 };
   const moecl_layer_params *params = &layer->params;
-  if (!op_gemm_serves_few(layer->gate_up, num_tokens) ||
-      !op_gemm_serves_few(layer->down, num_tokens))
+  if (!op_gemm_serves_few_tokens(layer->gate_up, num_tokens) ||
+      !op_gemm_serves_few_tokens(layer->down, num_tokens))
     return false;
   return !(params->capacity_factor > 0) && params->second_choice != MOECL_SECOND_RANDOM &&
          params->num_identity_experts == 0 && !params->weight_on_input &&
@@ -91,7 +91,7 @@ const layer_path layer_paths[] = {
 
     {EXPERTS, "few tokens",
      "so few tokens that streaming weights for each choice costs less than lists and tiles",
-     layer_takes_few_path, layer_build_few_experts},
+     layer_takes_few_tokens_path, layer_build_few_tokens_experts},
     {EXPERTS, "grouped, weighted inputs", "rows are multiplied by their weights before the experts",
      weights_inputs, layer_build_experts},
     {EXPERTS, "grouped", "each expert's rows as tiles of one GEMM", NULL, layer_build_experts},

@@ -147,12 +147,12 @@ moecl_status moecl_checkpoint_open(const char *folder, moecl_log_fn log, void *l
                                    moecl_checkpoint **out) {
   if (!out) return MOECL_ERROR_INVALID_ARGUMENT;
   *out = NULL;
-  const moecl_log told = {log, log_user};
+  const moecl_log caller_log = {log, log_user};
   if (!folder || !*folder)
-    return log_error(&told, MOECL_ERROR_INVALID_ARGUMENT, "checkpoint: no folder is named");
+    return log_error(&caller_log, MOECL_ERROR_INVALID_ARGUMENT, "checkpoint: no folder is named");
   moecl_checkpoint *checkpoint = calloc(1, sizeof *checkpoint);
   if (!checkpoint) return MOECL_ERROR_OUT_OF_HOST_MEMORY;
-  checkpoint->log = told;
+  checkpoint->log = caller_log;
   checkpoint->folder = strdup(folder);
   const moecl_status status = checkpoint->folder ? open_all(checkpoint) : no_memory(checkpoint);
   if (status != MOECL_OK) moecl_checkpoint_destroy(&checkpoint);
@@ -238,7 +238,7 @@ size_t model_first_name(const moecl_checkpoint *checkpoint, const char *name) {
   return first;
 }
 
-/* Is it a tensor of a layer behind the stack's last one? */
+/* Is it a tensor of a layer after the stack's last one? */
 static bool is_behind(const char *name, const family_stack *stack, int64_t num_layers) {
   for (const char *prefix = stack->prefixes; prefix; prefix = strchr(prefix, '|')) {
     prefix += *prefix == '|';
@@ -302,7 +302,7 @@ static void add_pattern(base_text *text, const char *pattern, size_t size, int64
   }
 }
 
-/* The alternatives of "a|b", one after the other; false behind the last. */
+/* The alternatives of "a|b", one after the other; false after the last. */
 static bool next_alternative(const char **at, const char **begin, size_t *size) {
   if (!*at) return false;
   *begin = *at;
@@ -389,7 +389,7 @@ static char *prefix_of(const char *name, const char *pattern, int64_t layer) {
   return NULL;
 }
 
-/* The expert tensor that tells prefix and stored type of a layer. */
+/* The expert tensor that says a layer's prefix and stored type. */
 static moecl_status look_at_files(moecl_checkpoint *checkpoint, int64_t index,
                                   moecl_checkpoint_layer *out) {
   const model_layer *layer = &checkpoint->description.layers[index];

@@ -41,7 +41,7 @@ moecl_status model_find(moecl_checkpoint *checkpoint, const model_layer *layer, 
 
 /* All tensors' names, in order, of the index or the one file, which has been opened:
  * the number of the first that does not come before `name`, and name and file of
- * number `i`; NULL behind the last. */
+ * number `i`; NULL after the last. */
 size_t model_first_name(const moecl_checkpoint *checkpoint, const char *name);
 const char *model_name_at(const moecl_checkpoint *checkpoint, size_t i, const char **file);
 

@@ -144,7 +144,7 @@ static moecl_status decide_moe(const model_config *config, const family *family,
                                const family_stack *stack, int64_t number, bool *is_moe) {
   int64_t first, last, step, phase;
   bool enough;
-  if (stack->kinds) return MOECL_OK; /* told by its letter */
+  if (stack->kinds) return MOECL_OK; /* its letter says so */
   *is_moe = false;
   MOECL_TRY(has_experts(config, family, &enough));
   if (!enough) return MOECL_OK;

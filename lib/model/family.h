@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: MIT
-/* A family of models as one row of data: how config.json tells sizes and rule,
+/* A family of models as one row of data: how config.json states sizes and rule,
  * and what the tensors are called. The rows are in families.c and
  * families_newer.c; CONTRIBUTING.md explains how to add one. Expressions are those
  * of config.h; a member that a family has no use for is left out, which means 0,
@@ -21,7 +21,7 @@ enum {
                                    their shapes tell */
 };
 
-/* A feed-forward network's tensors, as patterns behind the layer's prefix:
+/* A feed-forward network's tensors, as patterns after the layer's prefix:
  * {expert} stands for the expert; without it, experts are stacked, [E, ...].
  * Alternatives are separated by '|'. Either gate and up, or gate_up, which is
  * both in one; plain networks have up alone. */
@@ -114,7 +114,7 @@ typedef struct family {
                          names' first parts, each with a dot, alternatives with | */
 } family;
 
-/* The families of all files, 0 to model_num_families - 1; NULL behind the last. */
+/* The families of all files, 0 to model_num_families - 1; NULL after the last. */
 const family *model_family_at(size_t index);
 size_t model_num_families(void);
 

@@ -119,7 +119,7 @@ moecl_status json_parse(const moecl_log *log, const char *path, const char *what
 static moecl_status open_regular(const moecl_log *log, const char *path, uint64_t max_bytes,
                                  FILE **file, size_t *size) {
   struct stat info;
-  /* Not to wait where the path is a pipe that nobody writes. */
+  /* Do not wait where the path is a pipe without a writer. */
   const int fd = open(path, O_RDONLY | O_CLOEXEC | O_NONBLOCK);
   const bool known = fd >= 0 && fstat(fd, &info) == 0;
   const int code = errno;

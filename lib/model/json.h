@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: MIT
-/* JSON from files that nobody vouches for: bounded before it is parsed. */
+/* JSON from files that are not trusted: its size is limited before it is parsed. */
 #ifndef MOECL_LIB_MODEL_JSON_H
 #define MOECL_LIB_MODEL_JSON_H
 

@@ -205,7 +205,7 @@ static moecl_status read_exactly(const moecl_safetensors *file, void *to, uint64
 
 static moecl_status map(moecl_safetensors *file) {
   struct stat info;
-  /* Not to wait where the path is a pipe that nobody writes. */
+  /* Do not wait where the path is a pipe without a writer. */
   file->fd = open(file->path, O_RDONLY | O_CLOEXEC | O_NONBLOCK);
   if (file->fd < 0 || fstat(file->fd, &info) != 0) return cannot_read(file, errno);
   if (!S_ISREG(info.st_mode))
@@ -217,7 +217,7 @@ static moecl_status map(moecl_safetensors *file) {
                      file->size);
   void *bytes = mmap(NULL, (size_t)file->size, PROT_READ, MAP_PRIVATE, file->fd, 0);
   if (bytes == MAP_FAILED) return cannot_read(file, errno);
-  /* Nothing is read ahead by itself, into tensors that nobody asked for:
+  /* No read-ahead, which would read tensors that were not asked for:
    * safetensors_will_need says what is to come. */
   madvise(bytes, (size_t)file->size, MADV_RANDOM);
   file->bytes = bytes;
@@ -255,9 +255,10 @@ moecl_status moecl_safetensors_open(const char *path, moecl_log_fn log, void *lo
                                     moecl_safetensors **out) {
   if (!out) return MOECL_ERROR_INVALID_ARGUMENT;
   *out = NULL;
-  const moecl_log told = {log, log_user};
-  if (!path) return log_error(&told, MOECL_ERROR_INVALID_ARGUMENT, "safetensors: no file is named");
-  MOECL_TRY(create(path, &told, out));
+  const moecl_log caller_log = {log, log_user};
+  if (!path)
+    return log_error(&caller_log, MOECL_ERROR_INVALID_ARGUMENT, "safetensors: no file is named");
+  MOECL_TRY(create(path, &caller_log, out));
   const moecl_status status = read_mapped(*out);
   if (status != MOECL_OK) moecl_safetensors_destroy(out);
   return status;

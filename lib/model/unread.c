@@ -28,7 +28,7 @@ static bool begins_as_ffn(const char *tail, const family_ffn *ffn) {
          begins_as(tail, ffn->down);
 }
 
-/* Does a name's first part sound like a part of the network? Norms before and behind it
+/* Does a name's first part sound like a part of the network? Norms before and after it
  * are the block's. */
 static bool sounds_like_ffn(const char *tail) {
   static const char *const words[] = {"router", "expert",       "moe",         "mlp",
@@ -44,7 +44,7 @@ static bool sounds_like_ffn(const char *tail) {
   return false;
 }
 
-/* Is it the feed-forward network's? A prefix that ends behind the layer's number is of
+/* Is it the feed-forward network's? A prefix that ends after the layer's number is of
  * attention and norms too; any other one is of the network alone. */
 static bool is_of_ffn(const family *family, const char *prefix, const char *tail) {
   const size_t size = strlen(prefix);

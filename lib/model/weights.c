@@ -297,7 +297,7 @@ static bool has_shape(const moecl_safetensors_tensor *tensor, int64_t items, int
 }
 
 /* FFN_EITHER: is a stacked tensor as it should be if it weren't transposed, and not
- * if it were? gate_up is square at H = 2I and down at H = I, so one of them tells. */
+ * if it were? gate_up is square at H = 2I and down at H = I, so one of them decides. */
 static moecl_status looks_plain(moecl_checkpoint *checkpoint, const model_layer *layer,
                                 const char *pattern, int64_t rows, int64_t columns, bool *plain) {
   const moecl_safetensors_tensor *tensor;
@@ -358,7 +358,7 @@ static moecl_status find_pieces(moecl_checkpoint *checkpoint, const model_layer 
  * - The router reads x s / sqrt(H), s its scale, where experts read y = x w, w the weight
  *   of their norm: its logits are (W s / (w sqrt(H))) y.
  * - A route weight is multiplied by a number of its expert: what the expert gives is.
- * In 16 bits that is one more rounding of the weights, which is of no more weight than that
+ * In 16 bits that is one more rounding of the weights, which matters no more than that
  * of activations: with random weights (H 2816, I 704, top 8), each alone makes an error of
  * 1.7e-3 in bf16 outputs, 2e-4 in fp16. The router rounds less often than Gemma 4's own
  * code does: 2.4e-3 of the logits in bf16, where that has 2.9e-3. */

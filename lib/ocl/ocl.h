@@ -48,7 +48,7 @@ moecl_context *ocl_context_retain(moecl_context *context);
  * in the message. */
 moecl_status ocl_check_owner(const moecl_context *context, const moecl_context *owner,
                              const char *what);
-/* Do two buffers share bytes, as far as OpenCL tells? NULL shares none. */
+/* Do two buffers share bytes, as far as OpenCL says? NULL shares none. */
 bool ocl_buffers_overlap(const moecl_buffer *a, const moecl_buffer *b);
 
 /* Converts an OpenCL return code at the one boundary: CL_SUCCESS to MOECL_OK,
@@ -72,7 +72,7 @@ typedef struct ocl_views {
   moecl_buffer **view;  /* [count], the owner's array; NULL where bytes were 0 */
   size_t count;
 } ocl_views;
-/* Cuts `count` views of bytes[i], one behind the other at aligned offsets. */
+/* Cuts `count` views of bytes[i], one after the other at aligned offsets. */
 moecl_status ocl_views_cut(moecl_buffer *parent, const uint64_t *bytes, ocl_views *views);
 void ocl_views_release(ocl_views *views);
 
@@ -137,7 +137,7 @@ typedef struct ocl_chain {
   size_t num_waits;
   moecl_event *const *waited; /* what was cleared: set by the first launch */
   size_t num_waited;
-  ocl_observer *observer; /* NULL: nobody watches */
+  ocl_observer *observer; /* NULL: none */
   uint32_t label;         /* handed to the observer with each launch */
   bool last;              /* the launch to come is the last */
 } ocl_chain;

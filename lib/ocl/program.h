@@ -63,7 +63,7 @@ typedef struct ocl_found_device {
 #define OCL_PLATFORM_NOT_FOUND (-1001)
 
 /* Lists all devices; `found` (may be NULL) gets the handles in the same order. What
- * fails is told to the context's log; NULL: to nobody. */
+ * fails is logged by the context; NULL: not logged. */
 moecl_status ocl_devices_find(moecl_context *context, moecl_device_info **infos,
                               ocl_found_device **found, size_t *count);
 /* Adds a line ("\n  ...") for each platform without devices and each registered

@@ -66,7 +66,7 @@ typedef struct plan {
   plan_step step[PLAN_MOST_STEPS];
   plan_choice choice[PLAN_MOST_CHOICES];
   int num_tensors, num_steps, num_choices;
-  /* The workspace: blocks one behind the other, each the memory of tensors of which no
+  /* The workspace: blocks one after the other, each the memory of tensors of which no
    * two live at once. (Blocks, because views of one buffer must not overlap.) */
   uint64_t block_bytes[PLAN_MOST_TENSORS];
   int num_blocks;

@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: MIT
-/* A portable stand-in for the kernels behind lib/op/grouped_gemm_persistent.c, for
+/* A portable stand-in for the kernels behind lib/op/gemm/persistent.c, for
  * tests: the contract of cl/grouped_gemm/nvidia_sm80.cl and nvidia_sm90.cl, none of
  * their speed. So the driver's host side runs on any device. What the driver must keep
  * to is looked at here: what breaks it becomes NaN.
@@ -13,7 +13,7 @@
 #define WEIGHT_ROWS 128
 #define TILE_K (128 / (long)sizeof(storage_bits_t)) /* a packed row is 128 bytes a step */
 #define COLUMNS (GATED ? WEIGHT_ROWS / 2 : WEIGHT_ROWS)
-#define FEW_COLUMNS (GATED ? 8 : 16) /* of a work-group of few */
+#define FEW_COLUMNS (GATED ? 8 : 16) /* of a work-group of few_tokens */
 #if TALL
 #define MOST_ROWS 176
 #else
@@ -124,9 +124,9 @@ __kernel void gemm(const __global storage_t *a, const __global int *slot_token,
 
 #if GATHER || DENSE
 /* A work-group: FEW_COLUMNS columns of row t*top_k+j of `out`. */
-__kernel void few(const __global storage_t *a, const __global int *topk_ids,
-                  const __global storage_t *w, const __global storage_t *bias,
-                  __global output_t *out, long k, long n, int top_k) {
+__kernel void few_tokens(const __global storage_t *a, const __global int *topk_ids,
+                         const __global storage_t *w, const __global storage_t *bias,
+                         __global output_t *out, long k, long n, int top_k) {
   const long groups = (n + FEW_COLUMNS - 1) / FEW_COLUMNS, group = (long)get_group_id(0) % groups;
   const long assignment = (long)get_group_id(0) / groups;
   const long column = group * FEW_COLUMNS + (long)get_local_id(0);
@@ -138,11 +138,11 @@ __kernel void few(const __global storage_t *a, const __global int *topk_ids,
 }
 #elif !GATED && ACTIVATION == ACTIVATION_NONE
 /* A work-group: 16 columns of one token's output, weighted and combined. */
-__kernel void few(const __global storage_t *a, const __global int *topk_ids,
-                  const __global float *topk_weights, const __global storage_t *w,
-                  const __global storage_t *bias, const __global storage_t *shared,
-                  const __global float *shared_gate, __global storage_t *out, long k, long n,
-                  int top_k) {
+__kernel void few_tokens(const __global storage_t *a, const __global int *topk_ids,
+                         const __global float *topk_weights, const __global storage_t *w,
+                         const __global storage_t *bias, const __global storage_t *shared,
+                         const __global float *shared_gate, __global storage_t *out, long k, long n,
+                         int top_k) {
   const long groups = (n + FEW_COLUMNS - 1) / FEW_COLUMNS, group = (long)get_group_id(0) % groups;
   const long token = (long)get_group_id(0) / groups;
   const long column = group * FEW_COLUMNS + (long)get_local_id(0);

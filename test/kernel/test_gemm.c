@@ -203,7 +203,7 @@ typedef struct heights {
 } heights;
 
 static void note(heights *h, const kernel_variant *variant, int32_t each) {
-  if (!(variant->driver == &op_gemm_heights_driver)) return;
+  if (!(variant->driver == &op_gemm_tile_heights_driver)) return;
   if (each == (int32_t)variant->tile_m) h->tall = true;
   else if (each == 8) h->few = true;
   else h->low = true;
@@ -223,7 +223,7 @@ static void check_case(const kernel_variant *variant, const gemm_case *c, moecl_
   }
   const op_gemm_desc *s = &c->desc;
   /* No kernel was left out; a dense one's hang on the device's compute units. */
-  if (variant->driver == &op_gemm_heights_driver && s->n % 8 == 0 && !s->ungrouped)
+  if (variant->driver == &op_gemm_tile_heights_driver && s->n % 8 == 0 && !s->ungrouped)
     assert_true(seen.few && seen.low && seen.tall);
 }
 

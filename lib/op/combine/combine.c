@@ -8,7 +8,7 @@ static const kernel_variant rows[] = {
 };
 const kernel_table op_combine_table = {"combine", rows, sizeof rows / sizeof rows[0]};
 
-bool op_combine_in_eights(const kernel_variant *variant, const void *problem) {
+bool op_combine_multiples_of_8(const kernel_variant *variant, const void *problem) {
   const op_combine_desc *desc = problem;
   (void)variant;
   return desc->input == desc->output && desc->hidden_size % 8 == 0;

@@ -33,7 +33,7 @@ typedef struct op_combine_io {
 extern const kernel_table op_combine_table; /* the operation "combine" */
 
 /* A row's predicate: a multiple of 8 columns, input and output of one format. */
-bool op_combine_in_eights(const kernel_variant *variant, const void *desc);
+bool op_combine_multiples_of_8(const kernel_variant *variant, const void *desc);
 
 /* Self-checks the variant for the description, unless it passed before, then builds the
  * kernel. What there is after a failure is to be released. */

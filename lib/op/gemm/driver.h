@@ -20,15 +20,16 @@ typedef struct op_gemm_driver {
   uint64_t (*scratch)(const op_gemm *gemm, int64_t rows); /* NULL: none */
   moecl_status (*enqueue)(op_gemm *gemm, ocl_chain *chain, const op_gemm_io *io);
   /* Kernels for few tokens; NULL: there are none. */
-  bool (*serves_few)(const op_gemm *gemm, int64_t num_tokens);
-  moecl_status (*enqueue_few)(op_gemm *gemm, ocl_chain *chain, const op_gemm_few_io *io);
+  bool (*serves_few_tokens)(const op_gemm *gemm, int64_t num_tokens);
+  moecl_status (*enqueue_few_tokens)(op_gemm *gemm, ocl_chain *chain,
+                                     const op_gemm_few_tokens_io *io);
   uint64_t extra_bytes; /* of the device's buffers beside weights and bias */
   bool by_rows;         /* has several kernels, and chooses by rows an expert */
   bool waits;           /* enqueueing reads the counts on the host */
 } op_gemm_driver;
 
-extern const op_gemm_driver op_gemm_tiles_driver, op_gemm_heights_driver, op_gemm_persistent_driver,
-    op_gemm_persistent_tall_driver, op_gemm_clblast_driver;
+extern const op_gemm_driver op_gemm_tiles_driver, op_gemm_tile_heights_driver,
+    op_gemm_persistent_driver, op_gemm_persistent_tall_driver, op_gemm_clblast_driver;
 
 /* The lists of rows of an ungrouped GEMM. */
 typedef struct op_gemm_lists {

@@ -73,7 +73,7 @@ uint32_t op_gemm_fixed_tile_rows(const op_gemm *gemm, int64_t rows) {
 }
 
 void op_gemm_explain(const op_gemm *gemm, int64_t rows, char *text, size_t size) {
-  if (gemm->desc.ungrouped && op_gemm_serves_few(gemm, rows))
+  if (gemm->desc.ungrouped && op_gemm_serves_few_tokens(gemm, rows))
     snprintf(text, size, "few tokens: weights streamed once a row");
   else if (gemm->driver->waits)
     snprintf(text, size, "one library GEMM an expert, counts read on the host");
@@ -183,10 +183,10 @@ moecl_status op_gemm_set_bias(op_gemm *gemm, int64_t first, int64_t count, const
 /* ---- launches ---- */
 
 static moecl_status enqueue_ungrouped(op_gemm *gemm, ocl_chain *chain, const op_gemm_io *io) {
-  if (op_gemm_serves_few(gemm, io->rows)) {
-    const op_gemm_few_io few = {
+  if (op_gemm_serves_few_tokens(gemm, io->rows)) {
+    const op_gemm_few_tokens_io few = {
         .input = io->input, .output = io->output, .num_tokens = io->rows, .top_k = 1};
-    return op_gemm_enqueue_few(gemm, chain, &few);
+    return op_gemm_enqueue_few_tokens(gemm, chain, &few);
   }
   MOECL_TRY(op_gemm_lists_write(&gemm->lists, chain, io->rows, op_gemm_tile_rows(gemm, io->rows)));
   op_gemm_io listed = *io;
@@ -200,10 +200,11 @@ moecl_status op_gemm_enqueue(op_gemm *gemm, ocl_chain *chain, const op_gemm_io *
   return gemm->driver->enqueue(gemm, chain, io);
 }
 
-bool op_gemm_serves_few(const op_gemm *gemm, int64_t num_tokens) {
-  return gemm->driver->serves_few && gemm->driver->serves_few(gemm, num_tokens);
+bool op_gemm_serves_few_tokens(const op_gemm *gemm, int64_t num_tokens) {
+  return gemm->driver->serves_few_tokens && gemm->driver->serves_few_tokens(gemm, num_tokens);
 }
 
-moecl_status op_gemm_enqueue_few(op_gemm *gemm, ocl_chain *chain, const op_gemm_few_io *io) {
-  return gemm->driver->enqueue_few(gemm, chain, io);
+moecl_status op_gemm_enqueue_few_tokens(op_gemm *gemm, ocl_chain *chain,
+                                        const op_gemm_few_tokens_io *io) {
+  return gemm->driver->enqueue_few_tokens(gemm, chain, io);
 }

@@ -37,22 +37,22 @@ typedef struct op_gemm_io {
  * weights. A GEMM that gathers writes row t*top_k+j for it; one that does not
  * reads that row, and writes row t, summed over j with topk_weights: combined, with
  * the shared expert's output where the description adds one. */
-typedef struct op_gemm_few_io {
+typedef struct op_gemm_few_tokens_io {
   const moecl_buffer *input, *topk_ids, *topk_weights, *output;
   const moecl_buffer *shared, *shared_gate; /* [T,n], [T] fp32 */
   int64_t num_tokens, top_k;
-} op_gemm_few_io;
+} op_gemm_few_tokens_io;
 
 typedef struct op_gemm op_gemm;
 
 extern const kernel_table op_gemm_table; /* the operation "grouped_gemm" */
 
-/* Predicates of rows. Plain: input and output have the weights' format, or are fp32. In eights: n
- * and k are multiples of 8 and the input has the weights' format; inexact: also not an exact one,
- * for arithmetic that rounds factors. */
+/* Predicates of rows. Plain: input and output have the weights' format, or are fp32. Multiples of
+ * 8: n and k are multiples of 8 and the input has the weights' format; inexact: also not an exact
+ * one, for arithmetic that rounds factors. */
 bool op_gemm_plain(const kernel_variant *variant, const void *desc);
-bool op_gemm_in_eights(const kernel_variant *variant, const void *desc);
-bool op_gemm_inexact_in_eights(const kernel_variant *variant, const void *desc);
+bool op_gemm_multiples_of_8(const kernel_variant *variant, const void *desc);
+bool op_gemm_inexact_multiples_of_8(const kernel_variant *variant, const void *desc);
 
 /* What sizes and choices below follow from, without kernels and device memory. */
 moecl_status op_gemm_describe(moecl_context *context, const kernel_variant *variant,
@@ -97,7 +97,8 @@ void op_gemm_explain(const op_gemm *gemm, int64_t rows, char *text, size_t size)
 moecl_status op_gemm_enqueue(op_gemm *gemm, ocl_chain *chain, const op_gemm_io *io);
 
 /* Are there kernels for few tokens, and do they pay for so many? */
-bool op_gemm_serves_few(const op_gemm *gemm, int64_t num_tokens);
-moecl_status op_gemm_enqueue_few(op_gemm *gemm, ocl_chain *chain, const op_gemm_few_io *io);
+bool op_gemm_serves_few_tokens(const op_gemm *gemm, int64_t num_tokens);
+moecl_status op_gemm_enqueue_few_tokens(op_gemm *gemm, ocl_chain *chain,
+                                        const op_gemm_few_tokens_io *io);
 
 #endif

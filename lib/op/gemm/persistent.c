@@ -15,8 +15,8 @@ enum { ROW_BYTES = 128, ROW_STEP = 16, TALL_ROWS = 176 /* of a tall tile */ };
 enum { QUEUE_BYTES = 2 * sizeof(int32_t) };
 
 typedef struct persistent_state {
-  ocl_kernel *gemm, *tall, *few; /* tall and few NULL where there is none */
-  moecl_buffer *queue;           /* two counters, zero between launches */
+  ocl_kernel *gemm, *tall, *few_tokens; /* tall and few_tokens NULL where there is none */
+  moecl_buffer *queue;                  /* two counters, zero between launches */
 } persistent_state;
 
 static uint64_t packed_bytes(const op_gemm *gemm) {
@@ -38,7 +38,7 @@ static moecl_status create_kernel(op_gemm *gemm, bool tall, const char *entry,
 
 /* The kernel for few tokens is there for one "expert" of all tokens, for gate/up
  * that gathers and for down, which it weights and combines. */
-static bool has_few(const op_gemm_desc *desc) {
+static bool has_few_tokens(const op_gemm_desc *desc) {
   if (desc_is_f32(desc->weights)) return false;
   return desc->ungrouped || desc->gather || (desc->epilogue == ACTIVATION_NONE && !desc->gated);
 }
@@ -55,7 +55,8 @@ static moecl_status create(op_gemm *gemm) {
   MOECL_TRY(moecl_buffer_fill_byte(state->queue, 0, QUEUE_BYTES, 0));
   MOECL_TRY(create_kernel(gemm, false, "pack", &gemm->pack));
   MOECL_TRY(create_kernel(gemm, false, "gemm", &state->gemm));
-  if (has_few(&gemm->desc)) MOECL_TRY(create_kernel(gemm, false, "few", &state->few));
+  if (has_few_tokens(&gemm->desc))
+    MOECL_TRY(create_kernel(gemm, false, "few_tokens", &state->few_tokens));
   return has_tall(gemm) ? create_kernel(gemm, true, "gemm", &state->tall) : MOECL_OK;
 }
 
@@ -63,7 +64,7 @@ static void release(op_gemm *gemm) {
   persistent_state *state = gemm->state;
   ocl_kernel_destroy(&state->gemm);
   ocl_kernel_destroy(&state->tall);
-  ocl_kernel_destroy(&state->few);
+  ocl_kernel_destroy(&state->few_tokens);
   moecl_buffer_destroy(&state->queue);
 }
 
@@ -110,20 +111,22 @@ static moecl_status enqueue(op_gemm *gemm, ocl_chain *chain, const op_gemm_io *i
 
 /* Weights are read again for every token of the same expert: of one alone, where
  * they stay in the cache. */
-static bool serves_few(const op_gemm *gemm, int64_t num_tokens) {
+static bool serves_few_tokens(const op_gemm *gemm, int64_t num_tokens) {
   enum { MOST_TOKENS = 4, MOST_TOKENS_LOGITS = 32, CACHED = 16 << 20 };
-  if (!has_few(&gemm->desc) || num_tokens > (gemm->desc.exact ? MOST_TOKENS_LOGITS : MOST_TOKENS))
+  if (!has_few_tokens(&gemm->desc) ||
+      num_tokens > (gemm->desc.exact ? MOST_TOKENS_LOGITS : MOST_TOKENS))
     return false;
   return num_tokens <= 1 || !gemm->desc.ungrouped || packed_bytes(gemm) <= CACHED;
 }
 
-static moecl_status enqueue_few(op_gemm *gemm, ocl_chain *chain, const op_gemm_few_io *io) {
+static moecl_status enqueue_few_tokens(op_gemm *gemm, ocl_chain *chain,
+                                       const op_gemm_few_tokens_io *io) {
   enum { LOCAL = 256, ROWS = 16 }; /* as in cl/grouped_gemm/nvidia_few.clh */
   const op_gemm_desc *desc = &gemm->desc;
   const uint64_t columns = desc->gated ? ROWS / 2 : ROWS;
   const uint64_t groups = base_div_up((uint64_t)desc->n, columns);
   const int32_t top_k = desc->ungrouped ? 1 : (int32_t)io->top_k;
-  ocl_kernel *few = ((persistent_state *)gemm->state)->few;
+  ocl_kernel *few = ((persistent_state *)gemm->state)->few_tokens;
   if (desc->ungrouped || desc->gather) {
     MOECL_TRY(ocl_kernel_args(few, "bbbbblli", io->input, io->topk_ids, gemm->weights, gemm->bias,
                               io->output, desc->k, desc->n, top_k));
@@ -139,8 +142,8 @@ static moecl_status enqueue_few(op_gemm *gemm, ocl_chain *chain, const op_gemm_f
   {                                                                                                \
     .state_bytes = sizeof(persistent_state), .create = create, .release = release,                 \
     .pack = op_gemm_pack_strided, .tile_rows = tile_rows, .packed_bytes = packed_bytes,            \
-    .enqueue = enqueue, .serves_few = serves_few, .enqueue_few = enqueue_few,                      \
-    .extra_bytes = QUEUE_BYTES, .by_rows = true                                                    \
+    .enqueue = enqueue, .serves_few_tokens = serves_few_tokens,                                    \
+    .enqueue_few_tokens = enqueue_few_tokens, .extra_bytes = QUEUE_BYTES, .by_rows = true          \
   }
 
 const op_gemm_driver op_gemm_persistent_driver = PERSISTENT;

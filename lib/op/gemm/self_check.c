@@ -145,7 +145,7 @@ static moecl_status compare(moecl_context *context, const kernel_variant *varian
 
 /* ---- few tokens ---- */
 
-/* What `few` should make of the same rows: of a GEMM that gathers, one token a
+/* What `few_tokens` should make of the same rows: of a GEMM that gathers, one token a
  * row and one choice; else tokens of two choices, rows 2t and 2t+1, weighted. The
  * shared expert's output is the input's numbers, its gates the weights. */
 enum { FEW_CHOICES = 2 };
@@ -157,7 +157,7 @@ static int32_t expert_of(const int32_t *offsets, int32_t slot) {
   return e;
 }
 
-static double expect_few(const problem *p, int64_t row, int64_t column) {
+static double expect_few_tokens(const problem *p, int64_t row, int64_t column) {
   if (p->desc.ungrouped) return p->expected[row * p->n + column];
   if (p->desc.gather) return p->expected[source_row(p, (int32_t)row) * p->n + column];
   double sum = 0;
@@ -169,8 +169,8 @@ static double expect_few(const problem *p, int64_t row, int64_t column) {
   return sum;
 }
 
-static moecl_status check_few(moecl_context *context, const kernel_variant *variant,
-                              const problem *p, device_side *d) {
+static moecl_status check_few_tokens(moecl_context *context, const kernel_variant *variant,
+                                     const problem *p, device_side *d) {
   const bool gather = p->desc.gather;
   const bool ungrouped = p->desc.ungrouped; /* of one expert: the first one's rows */
   const int64_t top_k = gather || ungrouped ? 1 : FEW_CHOICES;
@@ -184,21 +184,21 @@ static moecl_status check_few(moecl_context *context, const kernel_variant *vari
   }
   MOECL_TRY(check_upload_words(context, ids, ROWS, &d->ids));
   MOECL_TRY(check_upload_words(context, weights, ROWS, &d->topk_weights));
-  const op_gemm_few_io io = {.input = d->input,
-                             .topk_ids = d->ids,
-                             .topk_weights = d->topk_weights,
-                             .shared = d->input,
-                             .shared_gate = d->topk_weights,
-                             .output = d->output,
-                             .num_tokens = tokens,
-                             .top_k = top_k};
+  const op_gemm_few_tokens_io io = {.input = d->input,
+                                    .topk_ids = d->ids,
+                                    .topk_weights = d->topk_weights,
+                                    .shared = d->input,
+                                    .shared_gate = d->topk_weights,
+                                    .output = d->output,
+                                    .num_tokens = tokens,
+                                    .top_k = top_k};
   ocl_chain chain = {.context = context};
-  MOECL_TRY(op_gemm_enqueue_few(d->gemm, &chain, &io));
+  MOECL_TRY(op_gemm_enqueue_few_tokens(d->gemm, &chain, &io));
   const moecl_dtype out = p->desc.output->element;
   MOECL_TRY(moecl_buffer_read_wait(d->output, 0, elements * moecl_dtype_size(out), raw));
   moecl_to_double(out, raw, elements, p->actual);
   for (int64_t i = 0; i < (int64_t)elements; i++) {
-    const double want = expect_few(p, i / p->n, i % p->n);
+    const double want = expect_few_tokens(p, i / p->n, i % p->n);
     if (!(fabs(p->actual[i] - want) <= 1e-2 * (1.0 + fabs(want))))
       return check_wrong(context, "grouped_gemm", variant, "few tokens' output", (int)i,
                          p->actual[i], want);
@@ -227,7 +227,8 @@ static moecl_status check(moecl_context *context, const kernel_variant *variant,
   /* The first load last: few tokens are as many. */
   for (int i = d->gemm->driver->by_rows ? LOADS : 1; i-- > 0;)
     MOECL_TRY(check_load(context, variant, p, d, loads[i]));
-  return op_gemm_serves_few(d->gemm, 1) ? check_few(context, variant, p, d) : MOECL_OK;
+  return op_gemm_serves_few_tokens(d->gemm, 1) ? check_few_tokens(context, variant, p, d)
+                                               : MOECL_OK;
 }
 
 moecl_status op_gemm_self_check(moecl_context *context, const kernel_variant *variant,
@@ -236,7 +237,7 @@ moecl_status op_gemm_self_check(moecl_context *context, const kernel_variant *va
   p.desc.num_experts = EXPERTS;
   p.desc.n = p.n;
   p.desc.k = p.k;
-  if (!kernel_variant_accepts(variant, &p.desc)) { /* then in eights, with a tail in both */
+  if (!kernel_variant_accepts(variant, &p.desc)) { /* then multiples of 8, with a tail in both */
     p.desc.n = p.n = 40;
     p.desc.k = p.k = 200;
   }

@@ -14,9 +14,9 @@ enum { SUMS = 64, CHUNK_BYTES = 16, FEW_PARTS = 2, FEW_ITEMS = 32 };
  * ones do; self_check.c has loads on all three sides of them. */
 enum { MOST_FEW = 12, LEAST_TALL = 64 };
 
-typedef struct heights_state {
+typedef struct tile_heights_state {
   ocl_kernel *tall, *low, *few; /* by tiles of tile.m, LOW_ROWS and FEW_ROWS */
-} heights_state;
+} tile_heights_state;
 
 /* Rows of packed weights come in multiples of two 16-byte chunks' elements. */
 static uint64_t packed_bytes(const op_gemm *gemm) {
@@ -34,7 +34,7 @@ static moecl_status create_kernel(op_gemm *gemm, uint32_t rows, const char *entr
 }
 
 static moecl_status create(op_gemm *gemm) {
-  heights_state *state = gemm->state;
+  tile_heights_state *state = gemm->state;
   gemm->packed_elements = desc_format_elements(gemm->desc.weights, packed_bytes(gemm));
   MOECL_TRY(create_kernel(gemm, gemm->tile.m, "pack", &gemm->pack));
   MOECL_TRY(create_kernel(gemm, gemm->tile.m, "gemm", &state->tall));
@@ -43,7 +43,7 @@ static moecl_status create(op_gemm *gemm) {
 }
 
 static void release(op_gemm *gemm) {
-  heights_state *state = gemm->state;
+  tile_heights_state *state = gemm->state;
   ocl_kernel_destroy(&state->tall);
   ocl_kernel_destroy(&state->low);
   ocl_kernel_destroy(&state->few);
@@ -66,7 +66,7 @@ static uint32_t tile_rows(const op_gemm *gemm, int64_t rows) {
 }
 
 static moecl_status enqueue(op_gemm *gemm, ocl_chain *chain, const op_gemm_io *io) {
-  const heights_state *state = gemm->state;
+  const tile_heights_state *state = gemm->state;
   const op_gemm_desc *desc = &gemm->desc;
   const uint32_t each = tile_rows(gemm, io->rows);
   const bool few = each == FEW_ROWS;
@@ -81,11 +81,11 @@ static moecl_status enqueue(op_gemm *gemm, ocl_chain *chain, const op_gemm_io *i
                     few ? few_local : each * gemm->tile.n / SUMS);
 }
 
-const op_gemm_driver op_gemm_heights_driver = {.state_bytes = sizeof(heights_state),
-                                               .create = create,
-                                               .release = release,
-                                               .pack = op_gemm_pack_strided,
-                                               .tile_rows = tile_rows,
-                                               .packed_bytes = packed_bytes,
-                                               .enqueue = enqueue,
-                                               .by_rows = true};
+const op_gemm_driver op_gemm_tile_heights_driver = {.state_bytes = sizeof(tile_heights_state),
+                                                    .create = create,
+                                                    .release = release,
+                                                    .pack = op_gemm_pack_strided,
+                                                    .tile_rows = tile_rows,
+                                                    .packed_bytes = packed_bytes,
+                                                    .enqueue = enqueue,
+                                                    .by_rows = true};

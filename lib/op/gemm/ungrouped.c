@@ -7,7 +7,8 @@ moecl_status op_gemm_lists_create(moecl_context *context, op_gemm_lists *lists) 
   *lists = (op_gemm_lists){.rows = -1};
   MOECL_TRY(moecl_buffer_create(context, OP_GEMM_LISTS_BYTES / 2, &lists->offsets));
   MOECL_TRY(moecl_buffer_create(context, OP_GEMM_LISTS_BYTES / 2, &lists->tiles));
-  return ocl_kernel_create(context, "grouped_gemm/dense.cl", NULL, "dense_offsets", &lists->kernel);
+  return ocl_kernel_create(context, "grouped_gemm/ungrouped.cl", NULL, "ungrouped_offsets",
+                           &lists->kernel);
 }
 
 void op_gemm_lists_release(op_gemm_lists *lists) {

@@ -20,13 +20,13 @@ bool op_gemm_plain(const kernel_variant *variant, const void *problem) {
          (!desc->rounded || desc->rounded == desc->output || desc->rounded == desc->weights);
 }
 
-bool op_gemm_in_eights(const kernel_variant *variant, const void *problem) {
+bool op_gemm_multiples_of_8(const kernel_variant *variant, const void *problem) {
   const op_gemm_desc *desc = problem;
   return op_gemm_plain(variant, problem) && desc->input == desc->weights && desc->n % 8 == 0 &&
          desc->k % 8 == 0;
 }
 
-bool op_gemm_inexact_in_eights(const kernel_variant *variant, const void *problem) {
+bool op_gemm_inexact_multiples_of_8(const kernel_variant *variant, const void *problem) {
   const op_gemm_desc *desc = problem;
-  return !desc->exact && op_gemm_in_eights(variant, problem);
+  return !desc->exact && op_gemm_multiples_of_8(variant, problem);
 }

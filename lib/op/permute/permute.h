@@ -67,8 +67,8 @@ void op_permute_release(op_permute *permute);
 /* Rows of block_counts, whatever the variant. */
 uint64_t op_permute_most_blocks(int64_t num_tokens, int64_t top_k);
 moecl_status op_permute_enqueue(op_permute *permute, ocl_chain *chain, const op_permute_io *io);
-/* Behind it, whichever way it was done: the weights of what was kept, where
- * permute->kept_weights says that they are other ones. */
+/* After any of these: the weights of kept assignments, where they are renormalized
+ * after capacity (permute->kept_weights). */
 moecl_status op_permute_enqueue_weights(op_permute *permute, ocl_chain *chain,
                                         const op_permute_io *io);
 
