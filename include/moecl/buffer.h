@@ -3,7 +3,7 @@
  * (opencl.h).
  *
  * Sizes and offsets are in bytes. The calls that copy and fill take their place in the
- * order of the context's queue (moecl.h). A buffer may be destroyed right behind a call that
+ * order of the context's queue (moecl.h). A buffer may be destroyed right after a call that
  * enqueues work on it. */
 #ifndef MOECL_BUFFER_H
 #define MOECL_BUFFER_H

@@ -71,8 +71,8 @@ MOECL_API const char *moecl_checkpoint_family_name(size_t index);
 typedef struct moecl_checkpoint_size {
   uint64_t bytes;
   uint64_t parameters;       /* elements of floating-point types, F8 included */
-  uint64_t extra_parameters; /* of these, those of layers behind the last one (next-token
-                                prediction), which a forward does not pass */
+  uint64_t extra_parameters; /* of these, those of layers for next-token prediction,
+                                which come after the last one and which a forward does not use */
   uint64_t other_bytes; /* of tensors of other types: quantized and packed ones, whose elements are
                            no parameters, or several */
   uint64_t reserved[4]; /* zeros: see moecl.h */

@@ -18,7 +18,7 @@ typedef struct moecl_event moecl_event;
 
 typedef enum moecl_log_level {
   MOECL_LOG_ERROR = 0, /* the call that logs it fails */
-  MOECL_LOG_WARNING,   /* something was set aside, work goes on */
+  MOECL_LOG_WARNING,   /* e.g. a variant that does not build is left out; work goes on */
   MOECL_LOG_INFO,      /* e.g. which variant was chosen */
   MOECL_LOG_DEBUG      /* e.g. cache hits, build options */
 } moecl_log_level;
@@ -52,13 +52,13 @@ typedef struct moecl_context_params {
  * MOECL_ERROR_DEVICE, MOECL_ERROR_IO (kernel_dir is no folder),
  * MOECL_ERROR_INVALID_ARGUMENT (`reserved` is not zeros),
  * MOECL_ERROR_OUT_OF_HOST_MEMORY. Thread-safe (it reads the
- * environment, which nobody may change meanwhile). */
+ * environment, which no thread may change meanwhile). */
 MOECL_API moecl_status moecl_context_create(const moecl_context_params *params,
                                             moecl_context **context);
 
 /* Drops the caller's hold. Buffers, layers, events and profiles created from the context
  * keep it alive until they are destroyed. Does not wait: enqueued work still runs, though
- * on a queue of the context's own nobody can wait for it then. Thread: the context's. */
+ * on a queue of the context's own there is no way to wait for it then. Thread: the context's. */
 MOECL_API void moecl_context_destroy(moecl_context **context);
 
 /* The opened device, its probed capabilities included. Belongs to the context and is valid
@@ -77,14 +77,14 @@ MOECL_API const char *moecl_context_kernel_dir(const moecl_context *context);
  * `hash` is then "". Thread-safe. */
 MOECL_API moecl_status moecl_context_kernel_hash(const moecl_context *context, char hash[33]);
 
-/* Why calls failed: what the log was told at MOECL_LOG_ERROR since this was last
+/* Why calls failed: what was logged at MOECL_LOG_ERROR since this was last
  * called, with or without a callback, oldest first, a line end between two messages.
  * The last 2000 bytes are kept, 1000 of one message; the oldest lines go first. A
  * failing OpenCL call is there by name and code: "clCreateBuffer failed:
- * CL_MEM_OBJECT_ALLOCATION_FAILURE (-4)". Asked behind each call that fails, it tells
- * why that one did. Writes it to `text`, cut off after `size` - 1 bytes, and a NUL (`text` may be
- * NULL), forgets it, and returns how long it was without the NUL; 0:
- * nothing, or no context. Thread: the context's. */
+ * CL_MEM_OBJECT_ALLOCATION_FAILURE (-4)". Called after each call that fails, it
+ * gives that one's reason. Writes it to `text`, cut off after `size` - 1 bytes, and a NUL (`text`
+ * may be NULL), forgets it, and returns how long it was without the NUL; 0: nothing, or no context.
+ * Thread: the context's. */
 MOECL_API size_t moecl_context_take_errors(moecl_context *context, char *text, size_t size);
 
 /* Waits until everything enqueued on the context's queue is done, a program's own commands

@@ -99,7 +99,7 @@ typedef struct moecl_layer_params {
   float routed_scaling_factor; /* 0: 1 */
   bool score_correction_bias;  /* tensor MOECL_SCORE_CORRECTION_BIAS moves the choice alone:
                                   DeepSeek-V3's e_score_correction_bias */
-  int64_t num_expert_group;    /* experts stand in so many groups of neighbours, of which ... */
+  int64_t num_expert_group;    /* experts are in so many groups of neighbours, of which ... */
   int64_t topk_group;          /* ... the best so many are chosen from; both 0: no groups.
                                   At most MOECL_MAX_EXPERT_GROUPS of equal size, and of
                                   equally good ones the first */
@@ -199,7 +199,7 @@ MOECL_API int64_t moecl_layer_tensor_items(const moecl_layer_params *params, moe
  * the tensor's dtype. The layer keeps its own packed copy: the source can be
  * reused or freed when the call (host) or the work enqueued by it (buffer) is
  * done. The host form Waits for its copies; the buffer form enqueues, and the buffer may be
- * destroyed right behind it. Forwards that were enqueued before have the weights as they
+ * destroyed right after it. Forwards that were enqueued before have the weights as they
  * were. After a failure the items are undefined: give them again. `offset_bytes` is a
  * multiple of an element's size.
  * Errors: MOECL_ERROR_INVALID_ARGUMENT (a tensor that the layer does not have, items that it
@@ -243,7 +243,7 @@ typedef struct moecl_memory {
 MOECL_API moecl_status moecl_layer_memory(moecl_context *context, const moecl_layer_params *params,
                                           int64_t num_tokens, moecl_memory *memory);
 
-/* The parts of a forward whose device time can be told. Later versions add theirs
+/* The parts of a forward whose device time is measured. Later versions add theirs
  * before MOECL_STAGE_COUNT and leave these numbers as they are. */
 typedef enum moecl_stage {
   MOECL_STAGE_ROUTER = 0,
@@ -305,11 +305,11 @@ typedef struct moecl_forward_params {
  * Event: `event` (may be NULL) receives one that completes with the output, and the work is
  * then sent to the device (clFlush). Without it, what comes next in the queue follows the
  * forward all the same, and waiting for that sends it off.
- * Order: behind everything enqueued before on the context's queue, in order or not, and
- * behind the wait list; before everything enqueued after. Work on another queue goes
+ * Order: after everything enqueued before on the context's queue, in order or not, and
+ * after the wait list; before everything enqueued after. Work on another queue goes
  * through wait_list and `event`. A forward of no tokens keeps this order too.
  * Overlap: output, hidden_states and workspace must share no memory
- * (MOECL_ERROR_INVALID_ARGUMENT where OpenCL tells that they do). Forwards may share
+ * (MOECL_ERROR_INVALID_ARGUMENT where OpenCL says that they do). Forwards may share
  * hidden_states, and one forward's output may be the next one's hidden_states.
  * In flight: params and wait_list are the caller's again when the call returns, and every
  * object in them, the layer and the context too may be destroyed. The contents of

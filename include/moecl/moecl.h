@@ -24,10 +24,10 @@
  *    be destroyed in any order. Structs, strings and arrays that a call is given are read
  *    before it returns, and are the caller's again then, unless its comment says otherwise.
  *  - In flight: every object may be destroyed while work on it is enqueued. The work still
- *    runs, and memory is released behind it. A program that waits for the work afterwards
+ *    runs, and memory is released after it. A program that waits for the work afterwards
  *    keeps its event, or a queue of its own.
  *  - Order: what a context enqueues runs as if its queue were in order, on an
- *    out-of-order one too: behind all commands that were enqueued on that queue before, the
+ *    out-of-order one too: after all commands that were enqueued on that queue before, the
  *    program's own included, and before all that are enqueued later. Commands on other
  *    queues need events, in both directions.
  *  - A params struct that is all zeros but for its required fields asks for
@@ -41,7 +41,7 @@
  *    there was one. In a struct that the library fills, `reserved` is zeros, and so are
  *    members that an older library does not know.
  *  - Enumerations grow too, before their _COUNT; no value changes its meaning. A program
- *    bears values that it does not know in what the library fills.
+ *    has to accept values that it does not know in what the library fills.
  *  - Sizes, counts and offsets are 64-bit. Sizes named `bytes` are bytes, all
  *    other sizes are elements.
  *  - Nothing waits for the device unless its name ends in `_wait` or its

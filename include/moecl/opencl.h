@@ -21,12 +21,12 @@ extern "C" {
  *
  * The program may enqueue commands of its own on the queue at any time, from the context's
  * thread or under its lock. On a queue in order and on one out of order alike, moecl's
- * commands run behind those that were enqueued before and before those that are enqueued
+ * commands run after those that were enqueued before and before those that are enqueued
  * after (on one out of order by barriers, which moecl enqueues). Events are needed for
  * other queues alone.
  * Errors: those of moecl_context_create but MOECL_ERROR_NO_DEVICE, and
  * MOECL_ERROR_INVALID_ARGUMENT (a device that is not the context's, a queue that is not
- * theirs). Thread-safe, on objects that nobody releases meanwhile. */
+ * theirs). Thread-safe, on objects that no thread releases meanwhile. */
 MOECL_API moecl_status moecl_context_create_from_cl(cl_context cl, cl_device_id device,
                                                     cl_command_queue queue,
                                                     const moecl_context_params *params,
@@ -44,8 +44,8 @@ MOECL_API moecl_status moecl_buffer_wrap(moecl_context *context, cl_mem mem, moe
  * Thread: the context's. */
 MOECL_API moecl_status moecl_event_wrap(moecl_context *context, cl_event cl, moecl_event **event);
 
-/* The objects behind, NULL for NULL. Not retained for the caller: valid while the object
- * that was asked is. Thread-safe. */
+/* The OpenCL objects of moecl's own, NULL for NULL. Not retained for the caller: valid while the
+ * object that was asked is. Thread-safe. */
 MOECL_API cl_context moecl_context_cl(const moecl_context *context);
 MOECL_API cl_command_queue moecl_context_cl_queue(const moecl_context *context);
 MOECL_API cl_mem moecl_buffer_cl(const moecl_buffer *buffer);

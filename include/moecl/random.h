@@ -45,7 +45,7 @@ typedef struct moecl_random_params {
 
 /* Enqueues drawing `count` elements into `buffer` from element
  * `offset` (in elements of dtype) on. A context's first call builds the kernel. The buffer
- * may be destroyed right behind the call.
+ * may be destroyed right after the call.
  * Errors: MOECL_ERROR_INVALID_ARGUMENT (a parameter, a range outside the buffer),
  * MOECL_ERROR_BUILD. Thread: the context's. */
 MOECL_API moecl_status moecl_fill_random(moecl_buffer *buffer, uint64_t offset, uint64_t count,

@@ -113,7 +113,7 @@ MOECL_API moecl_status moecl_reference_expert_tokens(const moecl_layer_params *p
                                                      const void *down, const void *down_bias,
                                                      int threads, double *output);
 
-/* What of it stands between the two matrices: the activated vectors
+/* What is between the two matrices: the activated vectors
  * [tokens,I] that down is multiplied by. Errors and threads as above. Thread-safe. */
 MOECL_API moecl_status moecl_reference_intermediate_tokens(const moecl_layer_params *params,
                                                            int64_t num_tokens, const double *hidden,

@@ -57,9 +57,10 @@ typedef enum moecl_scoring {
   MOECL_SCORING_SIGMOID,       /* DeepSeek-V3, Llama 4 */
   MOECL_SCORING_SQRT_SOFTPLUS, /* sqrt(log(1 + exp(logit))) */
   MOECL_SCORING_SPARSEMIXER,   /* Phi-3.5-MoE at inference: choice k's weight is its share in a
-                                  softmax over the experts not chosen before whose logit l is no
-                                  further than (m - l) / max(|l|, m) <= 2 sparsemixer_jitter
-                                  behind the choice's own, m (Liu et al. 2024, "GRIN") */
+                                  softmax over the experts not chosen before whose logit l is
+                                  near the choice's own, m:
+                                  (m - l) / max(|l|, m) <= 2 sparsemixer_jitter (Liu et al. 2024,
+                                  "GRIN") */
   MOECL_SCORING_COUNT
 } moecl_scoring;
 
