@@ -78,7 +78,7 @@ static void test_npy_refused(void **state) {
       {{1, "<f4", "False", "32,", 128}, "shape (32,): expected 2 dimensions"},
       {{1, "<f4", "False", "", 4}, "shape (): expected 2 dimensions"},
       {{1, "<f4", "False", "3, 5", 56},
-       "shape (3, 5) of 4-byte numbers does not match the 56 bytes behind its header"},
+       "shape (3, 5) of 4-byte numbers does not match the 56 bytes after its header"},
       {{1, "<f2", "False", "3, 5", 60}, "of 2-byte numbers does not match the 60 bytes"},
       {{1, "<f4", "False", "4611686018427387904, 4", 0}, "does not match the 0 bytes"},
       {{1, "<f4", "False", "-3, -5", 60}, "has no shape"},

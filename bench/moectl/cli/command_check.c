@@ -107,7 +107,7 @@ static int run_check(check *check) {
   if (!check->context) {
     printf("there is no OpenCL device here: nothing about one was checked\n");
   } else if (!print_points(check)) {
-    complain("a small layer, to tell the time by, did not run on the device");
+    complain("a small layer, timed to estimate the points, did not run on the device");
     return EXIT_POINT_FAILED;
   }
   return EXIT_ALL_OK;

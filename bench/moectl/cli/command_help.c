@@ -29,7 +29,7 @@ static const char models_topic[] =
     "Model folders: config.json, and model.safetensors or shards with\n"
     "model.safetensors.index.json, as published; F32, F16 and BF16. config.json's model_type\n"
     "says the family; one that is not known is refused with the list of those that are. So is\n"
-    "by name a key that asks for what the family's rule has not, and a tensor of the layer\n"
+    "by name a key that asks for what the family's rule does not have, and a tensor of the layer\n"
     "that nothing reads (a bias, a scale): inspect shows such a layer, which can't be loaded.\n"
     "Files are mapped: a layer costs that layer's bytes. A layer is what stands between the\n"
     "block's input and output, routed and shared experts; dense layers are layers of one\n"
@@ -41,7 +41,7 @@ static const char models_topic[] =
     "`moectl inspect` counts the parameters in the files, unless they are packed, and those\n"
     "active per token: without the experts that a token is not sent to and without layers for\n"
     "next-token prediction. It looks at the tensors' names, types and shapes, and\n"
-    "tells for each kind of layer what weights and workspace of 4096 tokens take on the\n"
+    "says for each kind of layer what weights and workspace of 4096 tokens take on the\n"
     "device, and whether one layer, all of the kind and all layers fit.\n"
     "\n"
     "`moectl verify` needs hidden_states [T,H] in FILE, and at least one of router_logits\n"
@@ -49,7 +49,7 @@ static const char models_topic[] =
     "with Gemma 4's per_expert_scale) and\n"
     "output [T,H] (without the residual). Errors are ||ours - recorded|| / ||recorded||, at\n"
     "most 1e-5 in fp32 and 1e-2 in fp16 and bf16; no token alone may exceed 1e-5 and 3e-2 (of\n"
-    "the median token's length, where its own is less). What differs for a reason is told\n"
+    "the median token's length, where its own is less). What differs for a reason is listed\n"
     "with its count and is no mistake:\n"
     "  - the same experts in another order than by score, as torch.topk(sorted=False) lists\n"
     "    them, where no capacity, sparsemixer or chance makes the order mean something;\n"
@@ -123,7 +123,7 @@ static const char results_topic[] =
     "and so has a point alone. What was not finished when a run ended, rounds too, --resume\n"
     "does. A point's median is the median of its rounds' medians, p90 likewise, min the least\n"
     "of all. The report compares two points by the ratios of their rounds: the median, and its\n"
-    "95% interval (Student's t of the logarithms); it tells what lies beyond 2%.\n"
+    "95% interval (Student's t of the logarithms); it reports what is beyond 2%.\n"
     "\n"
     "Times are device times from OpenCL profiling events: median, minimum and 90th\n"
     "percentile of the timed forwards after measure.warmup ones, which take turns with three\n"
@@ -169,7 +169,7 @@ void help_usage(void) {
     print_pair(left, c->summary);
   }
   print_pair("moectl --version", "its version");
-  fputs("\n'moectl help run' tells the options of run, and so for every command. Topics of\n"
+  fputs("\n'moectl help run' has the options of run, and so for every command. Topics of\n"
         "'moectl help TOPIC':\n\n",
         stdout);
   for (const help_topic *t = help_topics; t->name; t++) print_pair(t->name, t->summary);

@@ -46,20 +46,20 @@ const cli_command cli_commands[] = {
      "goes on with the rest. A folder that another run writes into is refused."},
     {"check", command_check, "dsmvh", "FILE.yaml...", OFFER_YAML, NULL, "configs/quickstart.yaml",
      "validate experiments, on a device too where there is one",
-     "Tells every mistake of a file at once, and, of the device that 'moectl run' would take, "
-     "whether the variants asked for serve and the memory suffices. For each point it tells the "
+     "Reports every mistake of a file at once and, for the device that 'moectl run' would take, "
+     "whether the variants asked for serve and the memory suffices. For each point it prints the "
      "memory, and how long it would take by the speed of a small layer that is timed on the "
      "device (a second or so); what happens on the way, as kernels that are built for the first "
      "time, is not in it. Without any device the file alone is checked."},
     {"explain", command_explain, "dsmvh", "FILE.yaml...", OFFER_YAML, NULL,
-     "configs/quickstart.yaml", "tell what each point would do on the device, and why",
+     "configs/quickstart.yaml", "show what each point would do on the device, and why",
      "Prints the plan of each point before anything is built or run: which of several ways is "
      "taken and why, the steps with their variants, kernels and launches, the buffers with their "
      "formats, bytes and the block of the workspace that they share, and the memory in all. "
-     "Points that only differ in their seed or numbers are told once."},
+     "Points that only differ in their seed or numbers are printed once."},
     {"inspect", command_inspect, "djvh", "DIR", OFFER_FOLDER, NULL, "models/OLMoE-1B-7B",
-     "tell what a model folder (config.json, safetensors) holds",
-     "Tells the layers, parameters, router's rule, and the memory they take on a device ('moectl "
+     "show what a model folder (config.json, safetensors) holds",
+     "Shows the layers, parameters, router's rule, and the memory they take on a device ('moectl "
      "help models')."},
     {"verify", command_verify, "dliyvh", "DIR", OFFER_FOLDER, NULL,
      "models/OLMoE-1B-7B --layer 3 --io recorded.safetensors",
@@ -67,7 +67,7 @@ const cli_command cli_commands[] = {
      "Runs a layer on the hidden_states recorded in FILE (safetensors) and compares with its "
      "router_logits, topk_ids, topk_weights and output ('moectl help models')."},
     {"devices", command_devices, "jvh", NULL, OFFER_NOTHING, NULL, NULL, "list the OpenCL devices",
-     "Tells what each device has and which variants would serve ('moectl help devices')."},
+     "Shows what each device has and which variants would serve ('moectl help devices')."},
     {"completion", command_completion, "h", "SHELL", OFFER_WORDS, "bash zsh fish", "bash",
      "print a shell's completion script",
      "Prints a script for bash, zsh or fish; installing moectl puts them where the shells look. "

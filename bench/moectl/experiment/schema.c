@@ -83,7 +83,7 @@ static const schema_key keys[KEY_COUNT] = {
                         "The forms of swiglu and geglu are gated (three matrices an expert), the "
                         "others plain (two). swiglu_clamped is gpt-oss's; swiglu_limited "
                         "(GLM-5-Next, Hunyuan 4) and swiglu_limited_silu (Step-3.5, its limit "
-                        "behind the SiLU) cut gate and up off and are SwiGLU else."},
+                        "after the SiLU) limit gate and up and are otherwise SwiGLU."},
     [KEY_SWIGLU_ALPHA] = {LAYER(swiglu_alpha), TYPE_REAL, MIN_OPEN, 0, 1000, NO_CHOICE, "1.702",
                           "swiglu_clamped: the factor in its sigmoid.",
                           .needs = {ONE(KEY_ACTIVATION, MOECL_SWIGLU_CLAMPED)}},

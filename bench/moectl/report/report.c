@@ -33,7 +33,7 @@ static void interrupted(const results *all, FILE *file) {
   if (left > 0)
     fprintf(file,
             "**The run was interrupted: %" PRId64 " of %" PRId64 " rounds of the points "
-            "that ran are here.** How to go on is told at the end.\n\n",
+            "that ran are here.** The last section says how to go on.\n\n",
             planned - left, planned);
 }
 

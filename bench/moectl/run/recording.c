@@ -106,7 +106,7 @@ static bool check_shape(const char *path, const char *header, view *view, char *
   if (counts && (uint64_t)view->rows * (uint64_t)view->columns * size == view->bytes) return true;
   return fail_text(error,
                    "%s: shape (%s) of %" PRIu64 "-byte numbers does not match the %" PRIu64
-                   " bytes behind its header: is the file cut short?",
+                   " bytes after its header: is the file cut short?",
                    path, text, size, view->bytes);
 }
 
