@@ -84,7 +84,7 @@ typedef struct fallback {
 #define WRONG_SIZE "reqd_work_group_size(2, 1, 1)"
 #define RIGHT_SIZE "reqd_work_group_size(1, 1, 1)"
 static const fallback fallbacks[] = {
-    {CPU_GEMM, "activate_vector(gate) * up", "activate_vector(gate) + up", "generic", "cpu",
+    {CPU_GEMM, "activate_gated(low, high)", "activate_gated(high, low)", "generic", "cpu",
      "'cpu' fails its self-check"},
     {CPU_GEMM, "typedef", "no type", "generic", "cpu", "cpu.cl did not compile"},
     {CPU_GEMM, RIGHT_SIZE, WRONG_SIZE, "generic", "cpu", "clEnqueueNDRangeKernel failed"},
@@ -272,7 +272,7 @@ static void test_asked(void **state) {
   moecl_layer_params with = params;
   (void)state;
   with.router_variant = "generic";
-  check_failure(false, "router/generic.cl", "a == b && ia < ib", "a == b && ia > ib", &with,
+  check_failure(false, "router/rule.clh", "a == b && ia < ib", "a == b && ia > ib", &with,
                 MOECL_ERROR_BUILD, "router variant 'generic' fails its self-check");
   check_failure(false, "router/generic.cl", "reqd_work_group_size(LOCAL, 1, 1)", WRONG_SIZE, &with,
                 MOECL_ERROR_DEVICE, "router variant 'generic' cannot serve");

@@ -78,9 +78,9 @@ void op_gemm_explain(const op_gemm *gemm, int64_t rows, char *text, size_t size)
   else if (gemm->driver->waits)
     snprintf(text, size, "one library GEMM an expert, counts read on the host");
   else if (gemm->driver->by_rows)
-    snprintf(text, size, "tiles of %u rows, for %.4g rows an expert",
-             (unsigned)op_gemm_tile_rows(gemm, rows),
-             (double)rows / (double)gemm->desc.num_experts);
+    base_format(text, size, "tiles of %u rows, for %.4g rows an expert",
+                (unsigned)op_gemm_tile_rows(gemm, rows),
+                (double)rows / (double)gemm->desc.num_experts);
   else snprintf(text, size, "tiles of %u rows", (unsigned)op_gemm_tile_rows(gemm, rows));
 }
 
