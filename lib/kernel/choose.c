@@ -17,9 +17,13 @@ static moecl_status find_candidates(moecl_context *context, const kernel_choice 
     if (!choice->accepts || choice->accepts(choice->user, list[i])) list[kept++] = list[i];
   *count = kept;
   if (kept > 0) return MOECL_OK;
+  if (choice->asked)
+    return log_error(&context->log, MOECL_ERROR_UNSUPPORTED,
+                     "%s variant '%s' does not take these sizes, formats or options",
+                     choice->table->operation, choice->asked);
   return log_error(&context->log, MOECL_ERROR_UNSUPPORTED,
-                   "%s variant '%s' does not take these sizes or options", choice->table->operation,
-                   choice->asked ? choice->asked : list[first]->name);
+                   "no %s variant that serves here takes these sizes, formats and options",
+                   choice->table->operation);
 }
 
 typedef struct attempt {

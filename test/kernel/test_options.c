@@ -52,16 +52,16 @@ enum { OPTIONS = sizeof options / sizeof *options };
 /* What excludes each other, as include/moecl/layer.h and params.c say. */
 static const char *const exclusive[][2] = {
     {"score_after_topk=true", "scoring=sparsemixer"},
-    {"score_after_topk=true", "correction_bias=true"},
-    {"score_after_topk=true", "topk_groups=3"},
-    {"scoring=sparsemixer", "correction_bias=true"},
-    {"scoring=sparsemixer", "topk_groups=3"},
+    {"score_after_topk=true", "score_correction_bias=true"},
+    {"score_after_topk=true", "topk_group=3"},
+    {"scoring=sparsemixer", "score_correction_bias=true"},
+    {"scoring=sparsemixer", "topk_group=3"},
     {"scoring=sparsemixer", "second_choice=random"},
     {"scoring=sparsemixer", "second_choice=sampled"},
-    {"correction_bias=true", "second_choice=sampled"},
-    {"topk_groups=3", "second_choice=sampled"},
-    {"top_k=8", "topk_groups=3"}, /* six experts */
-    {"shared.intermediate_size=null", "shared.gate=true"},
+    {"score_correction_bias=true", "second_choice=sampled"},
+    {"topk_group=3", "second_choice=sampled"},
+    {"top_k=8", "topk_group=3"}, /* six experts */
+    {"shared_intermediate_size=null", "shared_gate=true"},
     {"num_identity_experts=3", "weight_on_input=true"},
 };
 
@@ -112,7 +112,8 @@ static void test_names(void **state) {
                                       "layer.swiglu_limit",
                                       "layer.router.sparsemixer_jitter",
                                       "layer.router.num_expert_group",
-                                      "layer.shared.shared_swiglu_limit"};
+                                      "layer.shared.shared_swiglu_limit",
+                                      "layer.weight_format"}; /* test_formats.c */
   (void)state;
   for (int id = 0; id < KEY_COUNT; id++) {
     const schema_key *key = schema_get((schema_id)id);

@@ -5,6 +5,7 @@
 #include <stdlib.h>
 #include <string.h>
 
+static const char *format_choice(int i) { return moecl_format_name((moecl_format)i); }
 static const char *dtype_choice(int i) { return moecl_dtype_name((moecl_dtype)i); }
 static const char *activation_choice(int i) { return moecl_activation_name((moecl_activation)i); }
 static const char *drop_choice(int i) { return moecl_drop_policy_name((moecl_drop_policy)i); }
@@ -114,6 +115,11 @@ static const schema_key keys[KEY_COUNT] = {
          "layer.router.routed_scaling_factor, averages it with the routed ones, as "
          "Cohere's MoE does.",
          .old_name = "scaling_factor", .needs = {ANY(KEY_SHARED_INTERMEDIATE_SIZE)}},
+    [KEY_WEIGHT_FORMAT] = {"layer.weight_format", IN_POINT(layer.weight_format), TYPE_CHOICE,
+                           WITH_CHECKPOINT, NO_RANGE, format_choice, MOECL_FORMAT_COUNT, "dtype",
+                           "How the experts' weights and biases are stored, the shared expert's "
+                           "too: as dtype, or with dtype fp32 as fp16 or bf16, so that only they "
+                           "are narrow."},
     [KEY_GROUPED_GEMM_VARIANT] = {LAYER(grouped_gemm_variant), TYPE_TEXT,
                                   AUTO_NULL | WITH_CHECKPOINT, ANY_TEXT, NO_CHOICE, "auto",
                                   "Grouped GEMM kernel by name, e.g. generic, cpu, clblast; auto: "
