@@ -83,7 +83,7 @@ static size_t list_weights(const moecl_layer *layer, moecl_plan_tensor *tensors,
     const int64_t size = moecl_layer_tensor_size(&layer->params, all[i].tensor);
     if (tensors && count < capacity)
       tensors[count] = (moecl_plan_tensor){.name = all[i].name,
-                                           .format = layer->stored->name,
+                                           .format = op_gemm_weights(all[i].gemm)->name,
                                            .rows = (uint64_t)(items * (size / all[i].columns)),
                                            .columns = (uint64_t)all[i].columns,
                                            .bytes = op_gemm_packed_bytes(all[i].gemm),

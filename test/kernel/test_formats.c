@@ -108,6 +108,24 @@ static void test_refused(void **state) {
   assert_int_equal(moecl_layer_params_check(&params, NULL, 0), MOECL_ERROR_INVALID_ARGUMENT);
 }
 
+/* What plans say of them. */
+static void test_planned(void **state) {
+  const moecl_layer_params params = mixed_case(MOECL_FORMAT_BF16, false).layer;
+  moecl_plan *plan = NULL;
+  moecl_plan_tensor tensors[64];
+  int narrow = 0;
+  (void)state;
+  assert_ok(moecl_plan_create(context, &params, 70, &plan));
+  const size_t count = moecl_plan_tensors(plan, tensors, 64);
+  for (size_t i = 0; i < count; i++) {
+    const bool experts = strstr(tensors[i].name, "_proj") != NULL;
+    assert_int_equal(strcmp(tensors[i].format, "bf16") == 0, experts);
+    narrow += experts;
+  }
+  assert_int_equal(narrow, 4); /* gate_up and down, the shared expert's too */
+  moecl_plan_destroy(&plan);
+}
+
 /* Half the bytes for the experts, not for the router. */
 static void test_bytes(void **state) {
   moecl_layer_params params = mixed_case(MOECL_FORMAT_DTYPE, false).layer;
@@ -134,7 +152,7 @@ static void test_bytes(void **state) {
 int main(void) {
   const struct CMUnitTest tests[] = {cmocka_unit_test(test_narrow_weights),
                                      cmocka_unit_test(test_same), cmocka_unit_test(test_refused),
-                                     cmocka_unit_test(test_bytes)};
+                                     cmocka_unit_test(test_bytes), cmocka_unit_test(test_planned)};
   skip_without_device();
   const moecl_context_params params = {.log = log_problem};
   if (moecl_context_create(&params, &context) != MOECL_OK) return 1;
