@@ -93,6 +93,7 @@ static void test_arrays(void **state) {
     assert_int_equal(got->tokens_per_expert_after_capacity[e], e < 2 ? e : 2);
   }
   finish(all);
+  results_destroy(&all);
 }
 
 static void test_json(void **state) {
