@@ -25,9 +25,13 @@ double moe_flops(const moecl_layer_params *params, int64_t kept_assignments, int
 
 double moe_bytes(const moecl_layer_params *params, int64_t active_experts, int64_t num_tokens) {
   const double hidden = (double)params->hidden_size;
-  const double elements = (double)active_experts * expert_size(params) + shared_size(params) +
-                          hidden * (double)params->num_experts + 2.0 * (double)num_tokens * hidden;
-  return elements * (double)moecl_dtype_size(params->dtype);
+  const double gate = params->shared_gate ? hidden : 0.0;
+  const double experts = (double)active_experts * expert_size(params) + shared_size(params) - gate;
+  const double others =
+      gate + hidden * (double)params->num_experts + 2.0 * (double)num_tokens * hidden;
+  const moecl_dtype stored = moecl_layer_tensor_dtype(params, MOECL_DOWN_PROJ);
+  return experts * (double)moecl_dtype_size(stored) +
+         others * (double)moecl_dtype_size(params->dtype);
 }
 
 double moe_tolerance(double roundoff) { return roundoff < 0x1p-20 ? 1e-5 : 1e-2; }

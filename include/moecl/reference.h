@@ -102,11 +102,11 @@ MOECL_API moecl_status moecl_reference_expert(const moecl_layer_params *params,
                                               const double *down_bias, double *output);
 
 /* The same on several tokens at once, hidden [tokens,H] to output [tokens,H],
- * with the expert's tensors in the layer's dtype as moecl_layer_set_weights takes
- * them: converted a row at a time. Works on `threads` threads of its own, at most
- * 64; 0: one a processor. The bits are those of moecl_reference_expert, whatever
- * their number. Errors: MOECL_ERROR_INVALID_ARGUMENT (a negative number),
- * MOECL_ERROR_OUT_OF_HOST_MEMORY. Thread-safe. */
+ * with the expert's tensors as moecl_layer_set_weights takes them, in the types that
+ * moecl_layer_tensor_dtype says: converted a row at a time. Works on `threads` threads of its own,
+ * at most 64; 0: one a processor. The bits are those of moecl_reference_expert, whatever their
+ * number. Errors: MOECL_ERROR_INVALID_ARGUMENT (a negative number), MOECL_ERROR_OUT_OF_HOST_MEMORY.
+ * Thread-safe. */
 MOECL_API moecl_status moecl_reference_expert_tokens(const moecl_layer_params *params,
                                                      int64_t num_tokens, const double *hidden,
                                                      const void *gate_up, const void *gate_up_bias,

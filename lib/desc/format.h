@@ -34,9 +34,9 @@ static inline bool desc_is_f32(const desc_format *format) { return format->eleme
 /* Bytes of a row-major matrix, scales included; UINT64_MAX where they do not fit 64 bits. */
 uint64_t desc_format_bytes(const desc_format *format, uint64_t rows, uint64_t columns);
 
-/* Elements of a plain format (no scales, whole bytes) in so many bytes. */
+/* Elements of a format without scales in so many bytes. */
 static inline uint64_t desc_format_elements(const desc_format *format, uint64_t bytes) {
-  return bytes / (format->bits / 8);
+  return format->bits % 8 == 0 ? bytes / (format->bits / 8) : bytes * 8 / format->bits;
 }
 
 #endif

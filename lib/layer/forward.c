@@ -105,7 +105,11 @@ moecl_status moecl_layer_forward(moecl_layer *layer, const moecl_forward_params 
                      .waits = params->wait_list,
                      .num_waits = params->wait_count,
                      .observer = params->profile ? &params->profile->observer : NULL};
-  if (params->num_tokens > 0) MOECL_TRY(run(layer, &chain, params, built));
+  const moecl_status status = params->num_tokens > 0 ? run(layer, &chain, params, built) : MOECL_OK;
+  if (status != MOECL_OK) { /* what the workspace holds is no routing to be read */
+    ocl_views_release(&layer->views);
+    return status;
+  }
   /* Without an event, too, what the caller enqueues next follows the forward. */
   return event ? ocl_chain_end(&chain, event) : ocl_chain_order(&chain);
 }

@@ -45,10 +45,12 @@ static moecl_status make_gemm(const moecl_layer *layer, const kernel_variant *va
                           : op_gemm_create(layer->context, variant, desc, gemm);
 }
 
-/* Two that are there together or not at all. */
+/* Two that are there together or not at all. Both checks come before the weights' memory
+ * is asked for: a variant that fails one gives way to the next. */
 static moecl_status make_gemms(const moecl_layer *layer, const kernel_variant *variant,
                                const op_gemm_desc *first_desc, op_gemm **first,
                                const op_gemm_desc *second_desc, op_gemm **second) {
+  if (!layer->described) MOECL_TRY(op_gemm_self_check(layer->context, variant, second_desc));
   MOECL_TRY(make_gemm(layer, variant, first_desc, first));
   const moecl_status status = make_gemm(layer, variant, second_desc, second);
   if (status != MOECL_OK) op_gemm_destroy(first);
@@ -237,9 +239,11 @@ static moecl_status try_logits(void *user, const kernel_variant *variant) {
 static moecl_status try_router(void *user, const kernel_variant *variant) {
   moecl_layer *layer = user;
   const desc_rule rule = desc_rule_of(&layer->params);
-  if (!layer->described) return op_router_create(layer->context, variant, &rule, &layer->router);
   layer->router.driver = variant->driver;
-  return MOECL_OK;
+  if (layer->described) return MOECL_OK;
+  const moecl_status status = op_router_create(layer->context, variant, &rule, &layer->router);
+  if (status != MOECL_OK) op_router_release(&layer->router);
+  return status;
 }
 
 static moecl_status make_prepare(moecl_layer *layer, float jitter, op_prepare *prepare) {

@@ -225,6 +225,27 @@ test_explain() {
   expect "explain --device no-such-device, exit 3" 3 'no-such-device'
 }
 
+# Experts' weights of a format of their own: drawn and dumped, and read from a checkpoint.
+test_weight_format() {
+  call run "$work/tiny.yaml" --set layer.weight_format='[bf16, fp16]' --dump --out "$work/formats"
+  expect "run with 16-bit weights beside fp32" 0 'bf16'
+  holds "its dump has both types" python3 -c "
+import json, struct
+for point, want in ((0, 'BF16'), (1, 'F16')):
+    file = open('$work/formats/point-%03d.safetensors' % point, 'rb')
+    header = json.loads(file.read(struct.unpack('<Q', file.read(8))[0]))
+    assert header['experts.down_proj']['dtype'] == want, header
+    assert header['router.weight']['dtype'] == header['hidden_states']['dtype'] == 'F32', header"
+  cat >"$work/narrow.yaml" <<YAML
+layer: {checkpoint: $root/test/golden/families/mixtral, layer: 0, weight_format: bf16}
+dtype: fp32
+workload: {num_tokens: 8}
+measure: {warmup: 0, iterations: 1, rounds: 1}
+YAML
+  call run "$work/narrow.yaml" --dump --out "$work/narrow"
+  expect "a checkpoint's weights as bf16 beside fp32: verified to fp32's tolerance" 0 'e-07'
+}
+
 # What a run would refuse on the device, check refuses too, with the same exit code.
 test_check_on_device() {
   call check "$work/tiny.yaml" --set 'layer.top_k=[1, 2]' --iterations 2
@@ -745,6 +766,7 @@ main() {
     test_devices "$name"
     test_check_on_device
     test_explain
+    test_weight_format
     test_no_home
     test_full_stdout_on_device
     test_run

@@ -177,7 +177,8 @@ static void test_two_layers(void **state) {
 
 /* One layer, batches that grow and shrink. */
 static void test_batch_sizes(void **state) {
-  static const int64_t sizes[] = {5, 100, 1, 0, 49, 100, 2};
+  /* More than a layer keeps plans of, and again. */
+  static const int64_t sizes[] = {5, 100, 1, 0, 49, 100, 2, 3, 4, 6, 7, 8, 9, 5, 100, 10, 1};
   const moe_case *base = plain();
   case_data data;
   (void)state;
@@ -332,6 +333,35 @@ static void test_wait_list(void **state) {
   moecl_event_destroy(&wait);
   moecl_event_destroy(&done);
   clReleaseEvent(gate);
+  moecl_buffer_destroy(&input);
+  moecl_buffer_destroy(&output);
+  moecl_layer_destroy(&layer);
+  case_release(&data);
+}
+
+/* What a forward that failed has left is no routing. */
+static void test_failed_forward(void **state) {
+  moecl_event *const none = NULL;
+  moecl_routing routing;
+  case_data data;
+  (void)state;
+  make("plain", MOECL_F32, &data);
+  moecl_layer *layer = make_layer(context, &data, NULL, NULL);
+  free(run_layer(context, layer, &data, NULL));
+  moecl_buffer *input = upload(context, data.hidden, case_hidden_bytes(&data), 0),
+               *output = upload(context, data.hidden, case_hidden_bytes(&data), 0);
+  moecl_forward_params forward = {.num_tokens = data.source->num_tokens - 1,
+                                  .hidden_states = input,
+                                  .output = output,
+                                  .wait_list = &none,
+                                  .wait_count = 1};
+  assert_int_equal(moecl_layer_forward(layer, &forward, NULL), MOECL_ERROR_INVALID_ARGUMENT);
+  assert_int_equal(moecl_layer_read_routing_wait(layer, &routing), MOECL_ERROR_NOT_READY);
+  forward.wait_count = 0; /* and the layer goes on */
+  assert_ok(moecl_layer_forward(layer, &forward, NULL));
+  assert_ok(moecl_layer_read_routing_wait(layer, &routing));
+  assert_int_equal(routing.num_tokens, data.source->num_tokens - 1);
+  moecl_routing_destroy(&routing);
   moecl_buffer_destroy(&input);
   moecl_buffer_destroy(&output);
   moecl_layer_destroy(&layer);
@@ -656,6 +686,7 @@ int main(void) {
       cmocka_unit_test_setup(test_new_weights, clear_log),
       cmocka_unit_test_setup(test_source_reused, clear_log),
       cmocka_unit_test_setup(test_wait_list, clear_log),
+      cmocka_unit_test_setup(test_failed_forward, clear_log),
       cmocka_unit_test_setup(test_failed_wait, clear_log),
       cmocka_unit_test_setup(test_lifetime, clear_log),
       cmocka_unit_test_setup(test_profile, clear_log),

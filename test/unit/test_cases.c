@@ -40,6 +40,9 @@ static void test_bytes(void **state) {
   assert_true(moe_bytes(&params, 1, 0) == 16777216.0 + 524288.0);
   params.shared_intermediate_size = 512, params.shared_gate = true;
   assert_true(moe_bytes(&params, 0, 0) == 524288.0 + 2 * 2048 * 512 * 4.0 + 2048 * 4.0);
+  /* The experts' weights alone are half as long. */
+  params.weight_format = MOECL_FORMAT_F16;
+  assert_true(moe_bytes(&params, 1, 0) == 524288.0 + 8388608.0 + 2 * 2048 * 512 * 2.0 + 2048 * 4.0);
 }
 
 /* Ten times these would let a wrong kernel pass. */

@@ -30,8 +30,9 @@ static moecl_status read_weights(const experiment_point *point, moecl_tensor ten
                          moecl_dtype_size(moecl_layer_tensor_dtype(&point->layer, tensor));
   void *values = malloc((size_t)bytes);
   if (!values) return MOECL_ERROR_OUT_OF_HOST_MEMORY;
-  moecl_status status = moecl_checkpoint_read(point->source->checkpoint, point->source->layer,
-                                              tensor, item, point->layer.dtype, values);
+  moecl_status status =
+      moecl_checkpoint_read(point->source->checkpoint, point->source->layer, tensor, item,
+                            moecl_layer_tensor_dtype(&point->layer, tensor), values);
   if (status == MOECL_OK) status = moecl_buffer_write_wait(buffer, 0, bytes, values);
   free(values);
   return status;
