@@ -86,7 +86,7 @@ MOECL_API moecl_status moecl_checkpoint_measure(moecl_checkpoint *checkpoint,
 /* Are all tensors of layer `index` there, of the right shape and of types that
  * layers have, and is there none beside them? Reads none of their data. Errors as
  * moecl_checkpoint_read's; a tensor of the layer's feed-forward network that nothing
- * reads (a bias that the family has not, a scale) is MOECL_ERROR_UNSUPPORTED. */
+ * reads (a bias that the family's layers do not have, a scale) is MOECL_ERROR_UNSUPPORTED. */
 MOECL_API moecl_status moecl_checkpoint_check(moecl_checkpoint *checkpoint, int64_t index);
 
 /* Finds a tensor by its name in the files; *file (may be NULL) is the one that
@@ -100,9 +100,9 @@ MOECL_API moecl_status moecl_checkpoint_find(moecl_checkpoint *checkpoint, const
  * layer's tensor in the canonical layout of moecl_tensor, converted to `dtype`:
  * moecl_layer_tensor_size elements of host memory; MOECL_SCORE_CORRECTION_BIAS is always
  * fp32. On failure `values` is undefined.
- * What a family multiplies by and layers don't is in its weights, multiplied in double and
- * rounded once with them (Gemma 4): the router's, so that it may read what the experts
- * read, and down_proj, see below.
+ * Factors that a family has and moecl's layers do not are multiplied into the weights, in
+ * double and rounded once (Gemma 4): a norm and a scale into the router's weight, so that
+ * it reads the same input as the experts, and a scale for each expert into down_proj.
  * Errors, each with one message naming file and tensor: MOECL_ERROR_IO (a tensor
  * is missing, has another shape, or an element is not a finite number, or not in
  * `dtype`'s range), MOECL_ERROR_UNSUPPORTED (a data type that layers don't have; a norm's

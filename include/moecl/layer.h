@@ -25,8 +25,9 @@ extern "C" {
  *   output infinite or NaN, whatever the weights that follow.
  * - Experts' outputs, the shared expert's too, are fp32 until they are combined. The
  *   exception are variants for tensor cores, "nvidia_sm80" and "nvidia_sm90", which
- *   would wait for twice the memory: they may round outputs to dtype (of few tokens they
- *   don't), and outputs beyond its range may be infinite: moecl_layer_output_roundoff.
+ *   would wait for twice the memory: they may round outputs to dtype, except on
+ *   the path for few tokens, and outputs beyond its range may then be infinite:
+ *   moecl_layer_output_roundoff.
  * - Logits, scores, route weights and gates are fp32. The output is rounded once. */
 
 /* Letters in comments: T num_tokens, H hidden_size, I intermediate_size,
@@ -42,7 +43,7 @@ typedef struct moecl_layer_params {
    * weight_on_input. */
   int64_t num_identity_experts;
   int64_t top_k;     /* K, 1 to min(E, 64) */
-  moecl_dtype dtype; /* of hidden_states, output, router, and what weight_format says not */
+  moecl_dtype dtype; /* of hidden_states, output and all weights, unless weight_format differs */
   /* Of the experts' matrices and biases, the shared expert's too. They are given and kept
    * so and used as they are: with dtype fp32 and weights in bf16 only the weights are bf16.
    * Variants so far take dtype's own format, and fp16 and bf16 beside dtype fp32; another
@@ -53,8 +54,8 @@ typedef struct moecl_layer_params {
   bool gate_up_bias;  /* experts have a bias on gate/up ([E,2I] gated, [E,I] plain) */
   bool down_bias;     /* experts have a bias on down [E,H] */
   float swiglu_alpha; /* of MOECL_SWIGLU_CLAMPED, greater than 0; 0: 1.702 */
-  float swiglu_limit; /* of it and of MOECL_SWIGLU_LIMITED*, greater than 0; 0: 7. One that
-                         no gate or up reaches (1e18) is none */
+  float swiglu_limit; /* of it and of MOECL_SWIGLU_LIMITED*, greater than 0; 0: 7. For
+                         no limit give a number that is never reached, as 1e18 */
 
   /* A shared expert that every token passes, added to the routed ones (Dai et
    * al. 2024, "DeepSeekMoE"): its intermediate size S (several shared experts of
@@ -113,8 +114,8 @@ typedef struct moecl_layer_params {
   bool router_noise; /* noisy top-k (Shazeer et al. 2017, equation 4): each logit gets a normal
                         number times softplus of the router input times
                         MOECL_ROUTER_NOISE_WEIGHT: moecl_reference_noise. The paper's top-k is
-                        with score_after_topk. What a forward's router logits are read as
-                        has the noise */
+                        with score_after_topk. moecl_layer_read_routing_wait gives the
+                        logits with the noise added */
   /* Switch Transformer's jitter (Fedus et al. 2021, section 2.2): each router
    * input element is multiplied by a number uniform in [1-jitter, 1+jitter],
    * drawn from Philox keyed by the forward's seed, token and element. The
@@ -198,12 +199,11 @@ MOECL_API int64_t moecl_layer_tensor_items(const moecl_layer_params *params, moe
  * `first_expert` on (0 and 1 for router tensors), consecutive in memory, in
  * the tensor's dtype. The layer keeps its own packed copy: the source can be
  * reused or freed when the call (host) or the work enqueued by it (buffer) is
- * done. The host form Waits for its copies; the buffer form enqueues, and the buffer may be
- * destroyed right after it. Forwards that were enqueued before have the weights as they
- * were. After a failure the items are undefined: give them again. `offset_bytes` is a
- * multiple of an element's size.
- * Errors: MOECL_ERROR_INVALID_ARGUMENT (a tensor that the layer does not have, items that it
- * does not have, a range outside the buffer, a buffer of another context).
+ * done. The host form waits until its copies are done; the buffer form only enqueues, and the
+ * buffer may be destroyed right after it. Forwards that were enqueued before have the weights as
+ * they were. After a failure the items are undefined: give them again. `offset_bytes` is a multiple
+ * of an element's size. Errors: MOECL_ERROR_INVALID_ARGUMENT (a tensor that the layer does not
+ * have, items that it does not have, a range outside the buffer, a buffer of another context).
  * Thread: the context's. */
 MOECL_API moecl_status moecl_layer_set_weights(moecl_layer *layer, moecl_tensor tensor,
                                                int64_t first_expert, int64_t count,
@@ -304,7 +304,7 @@ typedef struct moecl_forward_params {
  *
  * Event: `event` (may be NULL) receives one that completes with the output, and the work is
  * then sent to the device (clFlush). Without it, what comes next in the queue follows the
- * forward all the same, and waiting for that sends it off.
+ * forward all the same; the work is sent when the caller flushes or waits.
  * Order: after everything enqueued before on the context's queue, in order or not, and
  * after the wait list; before everything enqueued after. Work on another queue goes
  * through wait_list and `event`. A forward of no tokens keeps this order too.

@@ -37,8 +37,9 @@ typedef struct moecl_plan_step {
   const char *variant;   /* "cpu"; NULL: the operation has none */
   const char *detail;    /* "tiles of 64 rows"; "": nothing to add */
   moecl_stage stage;     /* what its time counts as */
-  uint32_t launches;     /* kernels that it enqueues; of library GEMMs one stands for all */
-  uint64_t reserved[8];  /* zeros: see moecl.h */
+  uint32_t
+      launches; /* kernels that it enqueues; a library GEMM counts as one, however many it needs */
+  uint64_t reserved[8]; /* zeros: see moecl.h */
 } moecl_plan_step;
 
 typedef enum moecl_life {

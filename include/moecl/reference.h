@@ -67,7 +67,7 @@ MOECL_API double moecl_reference_topk(const moecl_layer_params *params, const do
                                       const double *correction_bias, uint64_t seed, int64_t token,
                                       int32_t *ids, double *weights, double *scores);
 
-/* What a right weight may be off by in absolute terms: devices may take scores below
+/* The absolute error that a correct weight may have: devices may take scores below
  * 2^-126, the least normal fp32, for 0, before they are divided by the sum and scaled. */
 MOECL_API double moecl_reference_weight_floor(const moecl_layer_params *params);
 
@@ -137,7 +137,8 @@ MOECL_API double moecl_relative_error(const double *a, const double *b, size_t c
  * ||a - b|| / max(||b||, floor sqrt(count)). */
 MOECL_API double moecl_relative_error_above(const double *a, const double *b, size_t count,
                                             double floor);
-/* Below it, numbers of the type can't be right to its roundoff: a device may take those
+/* The size below which numbers of the type have less relative precision than its roundoff:
+ * a device may take those
  * below the least normal one (2^-126) for 0, and fp16's are multiples of 2^-24. */
 MOECL_API double moecl_relative_error_floor(moecl_dtype dtype);
 

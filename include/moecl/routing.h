@@ -33,8 +33,8 @@ typedef struct moecl_routing_statistics {
   /* Assignments to identity experts over T*K. */
   double identity_fraction;
   /* Tokens whose router logits are not finite. They are routed nowhere (topk_ids -1,
-   * weights 0) and get nothing from the routed experts: output 0, or where there is a
-   * shared expert, which every token passes, what that makes of the token: NaN of NaN.
+   * weights 0) and get nothing from the routed experts: output 0. A shared
+   * expert still adds what it computes of the token, NaN if the token has a NaN.
    * They are left out of the three means over tokens above. */
   int64_t nonfinite_tokens;
   int64_t first_nonfinite_token; /* -1: none */
