@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: MIT
 /* Published-format model folders and what transformers' own code made of hidden
- * states (scripts/make_goldens.py): layers loaded from the folders give the same. */
+ * states (test/golden/make/make_goldens.py): layers loaded from the folders give the same. */
 #include "../unit/unit.h"
 #include "moecl/moecl.h"
 #include <dirent.h>

@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: MIT
-/* Layers computed by transformers' own blocks (scripts/make_layer_golden.py):
+/* Layers computed by transformers' own blocks (test/golden/make/make_layer_golden.py):
  * the reference and the engine give the same. */
 #include "../golden.h"
 #include "../unit/unit.h"
