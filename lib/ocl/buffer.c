@@ -13,10 +13,8 @@ static moecl_status make(moecl_context *context, cl_mem mem, uint64_t bytes,
   return MOECL_OK;
 }
 
-moecl_status moecl_buffer_create(moecl_context *context, uint64_t bytes, moecl_buffer **buffer) {
-  if (!buffer) return MOECL_ERROR_INVALID_ARGUMENT;
-  *buffer = NULL;
-  if (!context) return MOECL_ERROR_INVALID_ARGUMENT;
+static moecl_status create(moecl_context *context, cl_mem_flags flags, uint64_t bytes,
+                           const void *src, moecl_buffer **buffer) {
   /* Asked here because some drivers allocate lazily and would say yes to
    * anything. The largest single allocation a driver states is no limit: some
    * allow more. 0 is a device that didn't say. */
@@ -28,8 +26,7 @@ moecl_status moecl_buffer_create(moecl_context *context, uint64_t bytes, moecl_b
                      (unsigned long long)bytes,
                      (unsigned long long)context->info.global_memory_bytes);
   cl_int code;
-  cl_mem mem =
-      clCreateBuffer(context->cl, CL_MEM_READ_WRITE, bytes ? (size_t)bytes : 1, NULL, &code);
+  cl_mem mem = clCreateBuffer(context->cl, flags, bytes ? (size_t)bytes : 1, (void *)src, &code);
   if (code != CL_SUCCESS) {
     log_write(&context->log, MOECL_LOG_ERROR, "cannot have a buffer of %llu bytes",
               (unsigned long long)bytes);
@@ -38,6 +35,18 @@ moecl_status moecl_buffer_create(moecl_context *context, uint64_t bytes, moecl_b
   moecl_status status = make(context, mem, bytes, buffer);
   if (status != MOECL_OK) clReleaseMemObject(mem);
   return status;
+}
+
+moecl_status moecl_buffer_create(moecl_context *context, uint64_t bytes, moecl_buffer **buffer) {
+  if (!buffer) return MOECL_ERROR_INVALID_ARGUMENT;
+  *buffer = NULL;
+  if (!context) return MOECL_ERROR_INVALID_ARGUMENT;
+  return create(context, CL_MEM_READ_WRITE, bytes, NULL, buffer);
+}
+
+moecl_status ocl_buffer_filled(moecl_context *context, uint64_t bytes, const void *src,
+                               moecl_buffer **buffer) {
+  return create(context, CL_MEM_READ_ONLY | CL_MEM_COPY_HOST_PTR, bytes, src, buffer);
 }
 
 void moecl_buffer_destroy(moecl_buffer **buffer) {

@@ -57,7 +57,7 @@ moecl_status moecl_event_wrap(moecl_context *context, cl_event cl, moecl_event *
 
 moecl_status moecl_event_wait(moecl_event *event) {
   if (!event) return MOECL_ERROR_INVALID_ARGUMENT;
-  MOECL_TRY(ocl_check(event->context, clWaitForEvents(1, &event->cl), "clWaitForEvents"));
+  MOECL_TRY(ocl_event_await(event->context, event->cl));
   MOECL_TRY(check_outcome(event->context, event->cl, 0, "those waited for"));
   for (size_t i = 0; i < event->num_follows; i++)
     MOECL_TRY(check_outcome(event->context, event->follows[i], i, "the work's wait list"));
@@ -160,6 +160,17 @@ moecl_status ocl_chain_end(ocl_chain *chain, moecl_event **event) {
 
 moecl_status ocl_event_release(moecl_context *context, cl_event event) {
   return ocl_check(context, clReleaseEvent(event), "clReleaseEvent");
+}
+
+bool ocl_event_keep(cl_event *kept, cl_event event) {
+  if (event && clRetainEvent(event) != CL_SUCCESS) return false;
+  if (*kept) clReleaseEvent(*kept);
+  *kept = event;
+  return true;
+}
+
+moecl_status ocl_event_await(moecl_context *context, cl_event event) {
+  return ocl_check(context, clWaitForEvents(1, &event), "clWaitForEvents");
 }
 
 moecl_status ocl_chain_record(const ocl_chain *chain, cl_event event) {

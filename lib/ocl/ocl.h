@@ -76,6 +76,10 @@ typedef struct ocl_views {
 moecl_status ocl_views_cut(moecl_buffer *parent, const uint64_t *bytes, ocl_views *views);
 void ocl_views_release(ocl_views *views);
 
+/* A buffer that holds `bytes` of `src` from the start: a write would wait for the queue. */
+moecl_status ocl_buffer_filled(moecl_context *context, uint64_t bytes, const void *src,
+                               moecl_buffer **buffer);
+
 /* Enqueues a copy between two buffers. */
 moecl_status ocl_buffer_copy(const moecl_buffer *src, uint64_t src_offset, moecl_buffer *dst,
                              uint64_t dst_offset, uint64_t bytes);
@@ -159,6 +163,10 @@ moecl_status ocl_launch(ocl_chain *chain, ocl_kernel *kernel, uint64_t groups, u
 moecl_status ocl_launch_2d(ocl_chain *chain, ocl_kernel *kernel, uint64_t groups_x,
                            uint64_t groups_y, uint32_t local_x);
 moecl_status ocl_event_release(moecl_context *context, cl_event event);
+/* Lets *kept go (NULL is allowed) and keeps `event` in its place; NULL: nothing. False
+ * where the event cannot be retained: *kept is then as it was. */
+bool ocl_event_keep(cl_event *kept, cl_event event);
+moecl_status ocl_event_await(moecl_context *context, cl_event event);
 
 /* Puts a barrier before the next command where the queue wouldn't keep order.
  * Calls that enqueue and give no event end with it, so that what their caller

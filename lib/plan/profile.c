@@ -6,25 +6,20 @@
 #include <stdlib.h>
 #include <time.h>
 
-static void remember(cl_event *slot, cl_event event) {
-  if (clRetainEvent(event) != CL_SUCCESS) return; /* the stage then reads as NaN */
-  if (*slot) clReleaseEvent(*slot);
-  *slot = event;
-}
-
 static bool wants(ocl_observer *observer, bool last) {
   const moecl_profile *profile = (moecl_profile *)observer;
   return !profile->layer_only || !profile->first[MOECL_STAGE_LAYER] || last;
 }
 
+/* Where an event cannot be kept, the stage reads as NaN. */
 static void record(ocl_observer *observer, uint32_t stage, cl_event event) {
   moecl_profile *profile = (moecl_profile *)observer;
   if (!profile->layer_only) {
-    if (!profile->first[stage]) remember(&profile->first[stage], event);
-    remember(&profile->last[stage], event);
+    if (!profile->first[stage]) ocl_event_keep(&profile->first[stage], event);
+    ocl_event_keep(&profile->last[stage], event);
   }
-  if (!profile->first[MOECL_STAGE_LAYER]) remember(&profile->first[MOECL_STAGE_LAYER], event);
-  remember(&profile->last[MOECL_STAGE_LAYER], event);
+  if (!profile->first[MOECL_STAGE_LAYER]) ocl_event_keep(&profile->first[MOECL_STAGE_LAYER], event);
+  ocl_event_keep(&profile->last[MOECL_STAGE_LAYER], event);
 }
 
 moecl_status moecl_profile_create(moecl_context *context, moecl_profile **out) {
@@ -48,9 +43,8 @@ static int64_t host_ns(void) {
 void plan_profile_reset(moecl_profile *profile) {
   profile->begun_ns = host_ns();
   for (int stage = 0; stage < MOECL_STAGE_COUNT; stage++) {
-    if (profile->first[stage]) clReleaseEvent(profile->first[stage]);
-    if (profile->last[stage]) clReleaseEvent(profile->last[stage]);
-    profile->first[stage] = profile->last[stage] = NULL;
+    ocl_event_keep(&profile->first[stage], NULL);
+    ocl_event_keep(&profile->last[stage], NULL);
   }
 }
 
@@ -92,7 +86,7 @@ moecl_status moecl_profile_read_wait(moecl_profile *profile, double *millisecond
   set_all(milliseconds, count, NAN);
   cl_event end = profile->last[MOECL_STAGE_LAYER];
   if (!end) return MOECL_OK; /* nothing was enqueued: T = 0 */
-  MOECL_TRY(ocl_check(profile->context, clWaitForEvents(1, &end), "clWaitForEvents"));
+  MOECL_TRY(ocl_event_await(profile->context, end));
   /* The clocks may differ a little. */
   const uint64_t passed = (uint64_t)(host_ns() - profile->begun_ns);
   const uint64_t most_ns = passed + passed / 8 + 1000000;

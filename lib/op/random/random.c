@@ -1,5 +1,6 @@
 // SPDX-License-Identifier: MIT
-#include "ocl/program.h"
+#include "base/base.h"
+#include "ocl/ocl.h"
 #include "moecl/random.h"
 #include <Random123/philox.h>
 #include <math.h>
@@ -135,14 +136,8 @@ static moecl_status draw_clusters(ocl_chain *chain, const moecl_skewed_params *p
   uint64_t bytes = (uint64_t)params->num_clusters * sizeof(uint32_t);
   uint32_t *host = zipf_thresholds(params->num_clusters, params->exponent);
   if (!host) return MOECL_ERROR_OUT_OF_HOST_MEMORY;
-  /* A fresh buffer is filled as it is made: a write would wait for the queue. */
-  cl_int code;
-  cl_mem mem = clCreateBuffer(context->cl, CL_MEM_READ_ONLY | CL_MEM_COPY_HOST_PTR, (size_t)bytes,
-                              host, &code);
+  moecl_status status = ocl_buffer_filled(context, bytes, host, &thresholds);
   free(host);
-  MOECL_TRY(ocl_check(context, code, "clCreateBuffer"));
-  moecl_status status = moecl_buffer_wrap(context, mem, &thresholds);
-  clReleaseMemObject(mem);
   if (status == MOECL_OK) status = open_kernel(context, params->dtype, "skewed_clusters", &kernel);
   if (status == MOECL_OK)
     status = ocl_kernel_args(kernel, "bbuLLL", clusters, thresholds, (uint32_t)params->num_clusters,
