@@ -2,6 +2,7 @@
 /* A layer's plan: its tensors, and the steps that the rows of paths.c are made of. */
 #include "base/base.h"
 #include "layer/layer.h"
+#include <stdio.h>
 #include <stdlib.h>
 
 /* ---- tensors ---- */
@@ -13,17 +14,18 @@ static void add_router_tensors(layer_builder *b) {
   const desc_format *f32 = desc_format_of(MOECL_F32), *int32 = &desc_int32;
   layer_tensors *at = b->at;
   plan *p = b->plan;
-  at->hidden_states = plan_add(p, PLAN_INPUT, "hidden_states", b->layer->stored, tokens, hidden);
-  at->output = plan_add(p, PLAN_OUTPUT, "output", b->layer->stored, tokens, hidden);
-  at->hidden_f32 = plan_add(p, PLAN_TEMPORARY, "hidden_f32", f32, tokens, hidden);
-  at->router_input = plan_add(p, PLAN_TEMPORARY, "router_input", f32, tokens, hidden);
-  at->logits = plan_add(p, PLAN_SAVED, "router_logits", f32, tokens, experts);
-  at->noise_logits = plan_add(p, PLAN_TEMPORARY, "noise_logits", f32, tokens, experts);
+  at->hidden_states =
+      plan_add(p, MOECL_LIFE_INPUT, "hidden_states", b->layer->stored, tokens, hidden);
+  at->output = plan_add(p, MOECL_LIFE_OUTPUT, "output", b->layer->stored, tokens, hidden);
+  at->hidden_f32 = plan_add(p, MOECL_LIFE_TEMPORARY, "hidden_f32", f32, tokens, hidden);
+  at->router_input = plan_add(p, MOECL_LIFE_TEMPORARY, "router_input", f32, tokens, hidden);
+  at->logits = plan_add(p, MOECL_LIFE_SAVED, "router_logits", f32, tokens, experts);
+  at->noise_logits = plan_add(p, MOECL_LIFE_TEMPORARY, "noise_logits", f32, tokens, experts);
   at->correction_bias = PLAN_NONE;
   if (params->score_correction_bias)
-    at->correction_bias = plan_add(p, PLAN_WEIGHT, "score_correction_bias", f32, 1, experts);
-  at->topk_ids = plan_add(p, PLAN_SAVED, "topk_ids", int32, tokens, top_k);
-  at->topk_weights = plan_add(p, PLAN_SAVED, "topk_weights", f32, tokens, top_k);
+    at->correction_bias = plan_add(p, MOECL_LIFE_WEIGHT, "score_correction_bias", f32, 1, experts);
+  at->topk_ids = plan_add(p, MOECL_LIFE_SAVED, "topk_ids", int32, tokens, top_k);
+  at->topk_weights = plan_add(p, MOECL_LIFE_SAVED, "topk_weights", f32, tokens, top_k);
 }
 
 static void add_permute_tensors(layer_builder *b) {
@@ -34,16 +36,16 @@ static void add_permute_tensors(layer_builder *b) {
   const desc_format *f32 = desc_format_of(MOECL_F32), *int32 = &desc_int32;
   layer_tensors *at = b->at;
   plan *p = b->plan;
-  at->block_counts = plan_add(p, PLAN_TEMPORARY, "block_counts", int32, blocks, experts);
-  at->tokens_per_expert = plan_add(p, PLAN_SAVED, "tokens_per_expert", int32, 1, experts);
-  at->expert_offsets = plan_add(p, PLAN_SAVED, "expert_offsets", int32, 1, experts + 1);
-  at->tile_offsets = plan_add(p, PLAN_TEMPORARY, "tile_offsets", int32, 1, experts + 1);
-  at->all_offsets = plan_add(p, PLAN_TEMPORARY, "all_offsets", int32, 1, experts + 1);
-  at->slot_token = plan_add(p, PLAN_TEMPORARY, "sorted_token_ids", int32, 1, slots);
-  at->assignment_slot = plan_add(p, PLAN_SAVED, "assignment_slot", int32, tokens, top_k);
-  at->order = plan_add(p, PLAN_TEMPORARY, "order", int32, 1, slots);
-  at->token_priority = plan_add(p, PLAN_SAVED, "token_priority", f32, 1, tokens);
-  at->kept_weights = plan_add(p, PLAN_TEMPORARY, "kept_weights", f32, tokens, top_k);
+  at->block_counts = plan_add(p, MOECL_LIFE_TEMPORARY, "block_counts", int32, blocks, experts);
+  at->tokens_per_expert = plan_add(p, MOECL_LIFE_SAVED, "tokens_per_expert", int32, 1, experts);
+  at->expert_offsets = plan_add(p, MOECL_LIFE_SAVED, "expert_offsets", int32, 1, experts + 1);
+  at->tile_offsets = plan_add(p, MOECL_LIFE_TEMPORARY, "tile_offsets", int32, 1, experts + 1);
+  at->all_offsets = plan_add(p, MOECL_LIFE_TEMPORARY, "all_offsets", int32, 1, experts + 1);
+  at->slot_token = plan_add(p, MOECL_LIFE_TEMPORARY, "sorted_token_ids", int32, 1, slots);
+  at->assignment_slot = plan_add(p, MOECL_LIFE_SAVED, "assignment_slot", int32, tokens, top_k);
+  at->order = plan_add(p, MOECL_LIFE_TEMPORARY, "order", int32, 1, slots);
+  at->token_priority = plan_add(p, MOECL_LIFE_SAVED, "token_priority", f32, 1, tokens);
+  at->kept_weights = plan_add(p, MOECL_LIFE_TEMPORARY, "kept_weights", f32, tokens, top_k);
 }
 
 static void add_expert_tensors(layer_builder *b) {
@@ -56,22 +58,22 @@ static void add_expert_tensors(layer_builder *b) {
   const desc_format *f32 = desc_format_of(MOECL_F32);
   layer_tensors *at = b->at;
   plan *p = b->plan;
-  at->scaled = plan_add(p, PLAN_TEMPORARY, "scaled", layer->rows, slots, hidden);
-  at->activated = plan_add(p, PLAN_TEMPORARY, "activated", layer->rows, slots, inner);
-  at->expert_output = plan_add(p, PLAN_TEMPORARY, "expert_output", layer->outputs, slots, hidden);
+  at->scaled = plan_add(p, MOECL_LIFE_TEMPORARY, "scaled", layer->rows, slots, hidden);
+  at->activated = plan_add(p, MOECL_LIFE_TEMPORARY, "activated", layer->rows, slots, inner);
+  at->expert_output =
+      plan_add(p, MOECL_LIFE_TEMPORARY, "expert_output", layer->outputs, slots, hidden);
   at->shared_activated =
-      plan_add(p, PLAN_TEMPORARY, "shared_activated", layer->rows, tokens, shared);
-  at->shared_output = plan_add(p, PLAN_TEMPORARY, "shared_output", layer->outputs, tokens, hidden);
-  at->shared_gate = plan_add(p, PLAN_TEMPORARY, "shared_gate", f32, 1, tokens);
+      plan_add(p, MOECL_LIFE_TEMPORARY, "shared_activated", layer->rows, tokens, shared);
+  at->shared_output =
+      plan_add(p, MOECL_LIFE_TEMPORARY, "shared_output", layer->outputs, tokens, hidden);
+  at->shared_gate = plan_add(p, MOECL_LIFE_TEMPORARY, "shared_gate", f32, 1, tokens);
   const uint64_t gate_up = op_gemm_scratch(layer->gate_up, (int64_t)slots);
   const uint64_t down = op_gemm_scratch(layer->down, (int64_t)slots);
   const uint64_t scratch = gate_up > down ? gate_up : down;
-  at->scratch = plan_add_bytes(p, PLAN_TEMPORARY, "scratch", f32, 1, scratch / 4, scratch);
+  at->scratch = plan_add_bytes(p, MOECL_LIFE_TEMPORARY, "scratch", f32, 1, scratch / 4, scratch);
 }
 
 /* ---- steps ---- */
-
-#define COUNT(array) ((int)(sizeof array / sizeof *array))
 
 static moecl_status run_prepare(void *user, ocl_chain *chain, const plan_call *call) {
   const op_prepare_io io = {.num_tokens = call->num_tokens,
@@ -90,7 +92,7 @@ static void build_prepare(layer_builder *b, const char *name, const op_prepare *
                           .enqueue = run_prepare,
                           .user = (void *)prepare};
   const int tensors[] = {b->at->hidden_states, output};
-  plan_add_step(b->plan, &step, tensors, COUNT(tensors));
+  plan_add_step(b->plan, &step, tensors, BASE_COUNT(tensors));
 }
 
 void layer_build_convert(layer_builder *b) {
@@ -115,6 +117,10 @@ static moecl_status run_gemm(void *user, ocl_chain *chain, const plan_call *call
   return op_gemm_enqueue(user, chain, &io);
 }
 
+static void explain_gemm(const void *user, int64_t number, char *text, size_t size) {
+  op_gemm_explain(user, number, text, size);
+}
+
 static void build_gemm(layer_builder *b, const char *name, moecl_stage label, const op_gemm *gemm,
                        int64_t rows, int input, int output) {
   const bool grouped = !op_gemm_is_ungrouped(gemm);
@@ -125,16 +131,16 @@ static void build_gemm(layer_builder *b, const char *name, moecl_stage label, co
                     .label = label,
                     .launches = 1,
                     .enqueue = run_gemm,
+                    .explain = explain_gemm,
                     .user = (void *)gemm,
                     .number = rows};
-  op_gemm_explain(gemm, rows, step.detail, sizeof step.detail);
   const int tensors[] = {[GEMM_INPUT] = input,
                          [GEMM_OUTPUT] = output,
                          [GEMM_SCRATCH] = scratch ? b->at->scratch : PLAN_NONE,
                          [GEMM_SLOT_TOKEN] = grouped ? b->at->slot_token : PLAN_NONE,
                          [GEMM_OFFSETS] = grouped ? b->at->expert_offsets : PLAN_NONE,
                          [GEMM_TILES] = grouped ? b->at->tile_offsets : PLAN_NONE};
-  plan_add_step(b->plan, &step, tensors, COUNT(tensors));
+  plan_add_step(b->plan, &step, tensors, BASE_COUNT(tensors));
 }
 
 static moecl_status run_noise(void *user, ocl_chain *chain, const plan_call *call) {
@@ -162,7 +168,7 @@ static void build_logits(layer_builder *b) {
                           .enqueue = run_noise,
                           .user = (void *)&layer->add_noise};
   const int tensors[] = {b->at->logits, b->at->noise_logits};
-  plan_add_step(b->plan, &step, tensors, COUNT(tensors));
+  plan_add_step(b->plan, &step, tensors, BASE_COUNT(tensors));
 }
 
 /* What router and permutation read and write, in the same places in all their steps. */
@@ -356,7 +362,7 @@ void layer_build_scaled_rows(layer_builder *b) {
                           .enqueue = run_scale,
                           .user = (void *)&b->layer->scale};
   const int tensors[] = {expert_input(b), b->at->assignment_slot, route_weights(b), b->at->scaled};
-  plan_add_step(b->plan, &step, tensors, COUNT(tensors));
+  plan_add_step(b->plan, &step, tensors, BASE_COUNT(tensors));
 }
 
 static moecl_status run_gate(void *user, ocl_chain *chain, const plan_call *call) {
@@ -381,10 +387,15 @@ static void build_shared(layer_builder *b) {
                           .enqueue = run_gate,
                           .user = (void *)&layer->gate};
   const int tensors[] = {b->at->hidden_states, b->at->shared_gate};
-  plan_add_step(b->plan, &step, tensors, COUNT(tensors));
+  plan_add_step(b->plan, &step, tensors, BASE_COUNT(tensors));
 }
 
 enum { FEW_INPUT, FEW_OUTPUT, FEW_IDS, FEW_WEIGHTS, FEW_SHARED, FEW_SHARED_GATE };
+
+static void explain_few_tokens(const void *user, int64_t number, char *text, size_t size) {
+  (void)user, (void)number;
+  snprintf(text, size, "few tokens: weights streamed once a choice");
+}
 
 static moecl_status run_few_tokens(void *user, ocl_chain *chain, const plan_call *call) {
   const op_gemm_few_tokens_io io = {.input = call->buffer[FEW_INPUT],
@@ -405,10 +416,10 @@ static void build_few_tokens(layer_builder *b, const char *name, moecl_stage lab
   const plan_step step = {.name = name,
                           .operation = "grouped_gemm",
                           .variant = op_gemm_variant(gemm)->name,
-                          .detail = "few tokens: weights streamed once a choice",
                           .label = label,
                           .launches = 1,
                           .enqueue = run_few_tokens,
+                          .explain = explain_few_tokens,
                           .user = (void *)gemm,
                           .number = b->layer->params.top_k};
   const int tensors[] = {[FEW_INPUT] = input,
@@ -418,7 +429,7 @@ static void build_few_tokens(layer_builder *b, const char *name, moecl_stage lab
                          [FEW_SHARED] = shared ? b->at->shared_output : PLAN_NONE,
                          [FEW_SHARED_GATE] =
                              shared && b->layer->has_gate ? b->at->shared_gate : PLAN_NONE};
-  plan_add_step(b->plan, &step, tensors, COUNT(tensors));
+  plan_add_step(b->plan, &step, tensors, BASE_COUNT(tensors));
 }
 
 /* The experts and the combination in two launches; with a shared expert two or three more. */
@@ -461,7 +472,7 @@ static void build_combine(layer_builder *b) {
                          identity ? at->hidden_states : PLAN_NONE,
                          identity ? at->expert_offsets : PLAN_NONE,
                          at->output};
-  plan_add_step(b->plan, &step, tensors, COUNT(tensors));
+  plan_add_step(b->plan, &step, tensors, BASE_COUNT(tensors));
 }
 
 /* The shared expert comes first: what it needs in between is then free for the rest. */

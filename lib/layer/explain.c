@@ -9,25 +9,32 @@ struct moecl_plan {
   moecl_layer *layer; /* described */
   moecl_memory memory;
   layer_plan built;
+  char detail[PLAN_MOST_STEPS][64]; /* of each step; may be empty */
 };
+
+static moecl_status fill(moecl_plan *made, int64_t num_tokens) {
+  MOECL_TRY(layer_memory(made->layer, num_tokens, &made->memory));
+  layer_plan_build(made->layer, num_tokens, &made->built);
+  for (int i = 0; i < made->built.plan.num_steps; i++) {
+    const plan_step *step = &made->built.plan.step[i];
+    if (step->explain)
+      step->explain(step->user, step->number, made->detail[i], sizeof made->detail[i]);
+  }
+  return MOECL_OK;
+}
 
 moecl_status moecl_plan_create(moecl_context *context, const moecl_layer_params *params,
                                int64_t num_tokens, moecl_plan **out) {
   if (!out) return MOECL_ERROR_INVALID_ARGUMENT;
   *out = NULL;
-  moecl_memory memory;
-  MOECL_TRY(moecl_layer_memory(context, params, num_tokens, &memory));
+  if (!context) return MOECL_ERROR_INVALID_ARGUMENT;
   moecl_plan *made = calloc(1, sizeof *made);
   if (!made) return log_error(&context->log, MOECL_ERROR_OUT_OF_HOST_MEMORY, "no host memory");
-  const moecl_status status = layer_make(context, params, true, &made->layer);
-  if (status != MOECL_OK) {
-    free(made);
-    return status;
-  }
-  made->memory = memory;
-  layer_plan_build(made->layer, num_tokens, &made->built);
+  moecl_status status = layer_make(context, params, true, &made->layer);
+  if (status == MOECL_OK) status = fill(made, num_tokens);
+  if (status != MOECL_OK) moecl_plan_destroy(&made);
   *out = made;
-  return MOECL_OK;
+  return status;
 }
 
 void moecl_plan_destroy(moecl_plan **handle) {
@@ -39,10 +46,8 @@ void moecl_plan_destroy(moecl_plan **handle) {
 
 size_t moecl_plan_choices(const moecl_plan *made, moecl_plan_choice *choices, size_t capacity) {
   const size_t count = made ? (size_t)made->built.plan.num_choices : 0;
-  for (size_t i = 0; choices && i < count && i < capacity; i++) {
-    const plan_choice *choice = &made->built.plan.choice[i];
-    choices[i] = (moecl_plan_choice){choice->part, choice->name, choice->why};
-  }
+  for (size_t i = 0; choices && i < count && i < capacity; i++)
+    choices[i] = made->built.plan.choice[i];
   return count;
 }
 
@@ -53,7 +58,7 @@ size_t moecl_plan_steps(const moecl_plan *made, moecl_plan_step *steps, size_t c
     steps[i] = (moecl_plan_step){.name = step->name,
                                  .operation = step->operation,
                                  .variant = step->variant,
-                                 .detail = step->detail,
+                                 .detail = made->detail[i],
                                  .stage = step->label,
                                  .launches = step->launches};
   }
@@ -77,7 +82,7 @@ static size_t list_weights(const moecl_layer *layer, moecl_plan_tensor *tensors,
       {"shared_down_proj", layer->shared_down, MOECL_SHARED_DOWN_PROJ,
        layer->params.shared_intermediate_size}};
   size_t count = 0;
-  for (size_t i = 0; i < sizeof all / sizeof all[0]; i++) {
+  for (size_t i = 0; i < BASE_COUNT(all); i++) {
     if (!all[i].gemm) continue;
     const int64_t items = moecl_layer_tensor_items(&layer->params, all[i].tensor);
     const int64_t size = moecl_layer_tensor_size(&layer->params, all[i].tensor);
@@ -97,11 +102,6 @@ static size_t list_weights(const moecl_layer *layer, moecl_plan_tensor *tensors,
 }
 
 size_t moecl_plan_tensors(const moecl_plan *made, moecl_plan_tensor *tensors, size_t capacity) {
-  static const moecl_life lives[] = {[PLAN_WEIGHT] = MOECL_LIFE_WEIGHT,
-                                     [PLAN_INPUT] = MOECL_LIFE_INPUT,
-                                     [PLAN_OUTPUT] = MOECL_LIFE_OUTPUT,
-                                     [PLAN_TEMPORARY] = MOECL_LIFE_TEMPORARY,
-                                     [PLAN_SAVED] = MOECL_LIFE_SAVED};
   if (!made) return 0;
   size_t count = list_weights(made->layer, tensors, capacity);
   for (int i = 0; i < made->built.plan.num_tensors; i++) {
@@ -113,7 +113,7 @@ size_t moecl_plan_tensors(const moecl_plan *made, moecl_plan_tensor *tensors, si
                                            .rows = tensor->rows,
                                            .columns = tensor->columns,
                                            .bytes = tensor->bytes,
-                                           .life = lives[tensor->life],
+                                           .life = tensor->life,
                                            .first_step = tensor->first,
                                            .last_step = tensor->last,
                                            .block = tensor->block};

@@ -13,16 +13,21 @@ moecl_status moecl_layer_create(moecl_context *context, const moecl_layer_params
   return layer_make(context, params, false, out);
 }
 
+void layer_gemms(const moecl_layer *layer, op_gemm *gemms[LAYER_GEMMS]) {
+  op_gemm *const all[LAYER_GEMMS] = {layer->gate_up, layer->down,           layer->logits,
+                                     layer->noise,   layer->shared_gate_up, layer->shared_down};
+  for (int i = 0; i < LAYER_GEMMS; i++) gemms[i] = all[i];
+}
+
 void moecl_layer_destroy(moecl_layer **handle) {
   if (!handle || !*handle) return;
   moecl_layer *layer = *handle;
   *handle = NULL;
   ocl_views_release(&layer->views);
   moecl_buffer_destroy(&layer->own_workspace);
-  op_gemm *const gemms[] = {layer->gate_up, layer->down,           layer->logits,
-                            layer->noise,   layer->shared_gate_up, layer->shared_down};
-  for (size_t i = 0; i < sizeof gemms / sizeof gemms[0]; i++)
-    op_gemm_destroy(&(op_gemm *){gemms[i]});
+  op_gemm *gemms[LAYER_GEMMS];
+  layer_gemms(layer, gemms);
+  for (int i = 0; i < LAYER_GEMMS; i++) op_gemm_destroy(&gemms[i]);
   op_prepare_release(&layer->convert);
   op_prepare_release(&layer->jitter);
   op_noise_release(&layer->add_noise);

@@ -74,6 +74,12 @@ struct moecl_layer {
   const layer_plan *cut;
 };
 
+/* ---- layer.c ---- */
+
+/* All its GEMMs, those that it does not have as NULL. */
+enum { LAYER_GEMMS = 6 };
+void layer_gemms(const moecl_layer *layer, op_gemm *gemms[LAYER_GEMMS]);
+
 /* ---- parts.c ---- */
 
 /* Makes a layer, or describes one: without kernels and memory, to build plans of. Checks
@@ -119,6 +125,8 @@ void layer_build_experts(layer_builder *b);
 
 /* ---- memory.c ---- */
 
+/* moecl_layer_memory of a layer that was made, or described. */
+moecl_status layer_memory(const moecl_layer *layer, int64_t num_tokens, moecl_memory *memory);
 /* Can there be a forward of so many tokens? Logged. */
 moecl_status layer_check_tokens(moecl_context *context, const moecl_layer_params *params,
                                 int64_t num_tokens);

@@ -16,21 +16,14 @@ moecl_status layer_check_tokens(moecl_context *context, const moecl_layer_params
 /* A sum that stays at the largest number instead of beginning anew. */
 static uint64_t add(uint64_t a, uint64_t b) { return a > UINT64_MAX - b ? UINT64_MAX : a + b; }
 
-enum { GEMMS = 6 };
-static void list_gemms(const moecl_layer *layer, const op_gemm *gemms[GEMMS]) {
-  const op_gemm *const all[GEMMS] = {layer->gate_up, layer->down,           layer->logits,
-                                     layer->noise,   layer->shared_gate_up, layer->shared_down};
-  for (int i = 0; i < GEMMS; i++) gemms[i] = all[i];
-}
-
 uint64_t moecl_layer_weight_bytes(const moecl_layer *layer) {
-  const op_gemm *gemms[GEMMS];
+  op_gemm *gemms[LAYER_GEMMS];
   if (!layer) return 0;
   uint64_t bytes = layer->has_gate ? op_gate_bytes(&layer->gate.desc) : 0;
   if (layer->params.score_correction_bias)
     bytes += (uint64_t)layer->params.num_experts * sizeof(float);
-  list_gemms(layer, gemms);
-  for (int i = 0; i < GEMMS; i++)
+  layer_gemms(layer, gemms);
+  for (int i = 0; i < LAYER_GEMMS; i++)
     if (gemms[i]) bytes = add(bytes, op_gemm_bytes(gemms[i]));
   return bytes;
 }
@@ -56,14 +49,24 @@ uint64_t moecl_layer_workspace_size(const moecl_layer *layer, int64_t num_tokens
 
 /* Biases are never the largest: their matrices are at least as large. */
 static uint64_t largest_buffer(const moecl_layer *layer, const moecl_memory *memory) {
-  const op_gemm *gemms[GEMMS];
+  op_gemm *gemms[LAYER_GEMMS];
   uint64_t largest = memory->workspace_bytes > memory->hidden_bytes ? memory->workspace_bytes
                                                                     : memory->hidden_bytes;
-  list_gemms(layer, gemms);
-  for (int i = 0; i < GEMMS; i++)
+  layer_gemms(layer, gemms);
+  for (int i = 0; i < LAYER_GEMMS; i++)
     if (gemms[i] && op_gemm_packed_bytes(gemms[i]) > largest)
       largest = op_gemm_packed_bytes(gemms[i]);
   return largest;
+}
+
+moecl_status layer_memory(const moecl_layer *layer, int64_t num_tokens, moecl_memory *memory) {
+  MOECL_TRY(layer_check_tokens(layer->context, &layer->params, num_tokens));
+  memory->weight_bytes = moecl_layer_weight_bytes(layer);
+  memory->workspace_bytes = moecl_layer_workspace_size(layer, num_tokens);
+  memory->hidden_bytes =
+      desc_format_bytes(layer->stored, (uint64_t)num_tokens, (uint64_t)layer->params.hidden_size);
+  memory->largest_buffer_bytes = largest_buffer(layer, memory);
+  return MOECL_OK;
 }
 
 moecl_status moecl_layer_memory(moecl_context *context, const moecl_layer_params *params,
@@ -73,14 +76,7 @@ moecl_status moecl_layer_memory(moecl_context *context, const moecl_layer_params
   if (!context) return MOECL_ERROR_INVALID_ARGUMENT;
   moecl_layer *layer;
   MOECL_TRY(layer_make(context, params, true, &layer));
-  const moecl_status status = layer_check_tokens(context, params, num_tokens);
-  if (status == MOECL_OK) {
-    memory->weight_bytes = moecl_layer_weight_bytes(layer);
-    memory->workspace_bytes = moecl_layer_workspace_size(layer, num_tokens);
-    memory->hidden_bytes =
-        desc_format_bytes(layer->stored, (uint64_t)num_tokens, (uint64_t)params->hidden_size);
-    memory->largest_buffer_bytes = largest_buffer(layer, memory);
-  }
+  const moecl_status status = layer_memory(layer, num_tokens, memory);
   moecl_layer_destroy(&layer);
   return status;
 }

@@ -50,9 +50,15 @@ static moecl_status make_gemm(const moecl_layer *layer, const kernel_variant *va
 static moecl_status make_gemms(const moecl_layer *layer, const kernel_variant *variant,
                                const op_gemm_desc *first_desc, op_gemm **first,
                                const op_gemm_desc *second_desc, op_gemm **second) {
-  if (!layer->described) MOECL_TRY(op_gemm_self_check(layer->context, variant, second_desc));
-  MOECL_TRY(make_gemm(layer, variant, first_desc, first));
-  const moecl_status status = make_gemm(layer, variant, second_desc, second);
+  moecl_status (*const make)(moecl_context *, const kernel_variant *, const op_gemm_desc *,
+                             op_gemm **) =
+      layer->described ? op_gemm_describe : op_gemm_create_unchecked;
+  if (!layer->described) {
+    MOECL_TRY(op_gemm_self_check(layer->context, variant, first_desc));
+    MOECL_TRY(op_gemm_self_check(layer->context, variant, second_desc));
+  }
+  MOECL_TRY(make(layer->context, variant, first_desc, first));
+  const moecl_status status = make(layer->context, variant, second_desc, second);
   if (status != MOECL_OK) op_gemm_destroy(first);
   return status;
 }

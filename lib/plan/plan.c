@@ -9,7 +9,7 @@ void plan_begin(plan *plan, int64_t num_tokens, uint64_t align) {
   plan->overflows = false;
 }
 
-int plan_add_bytes(plan *plan, plan_life life, const char *name, const desc_format *format,
+int plan_add_bytes(plan *plan, moecl_life life, const char *name, const desc_format *format,
                    uint64_t rows, uint64_t columns, uint64_t bytes) {
   if (plan->num_tensors == PLAN_MOST_TENSORS) {
     plan->overflows = true;
@@ -27,13 +27,13 @@ int plan_add_bytes(plan *plan, plan_life life, const char *name, const desc_form
   return plan->num_tensors++;
 }
 
-int plan_add(plan *plan, plan_life life, const char *name, const desc_format *format, uint64_t rows,
-             uint64_t columns) {
+int plan_add(plan *plan, moecl_life life, const char *name, const desc_format *format,
+             uint64_t rows, uint64_t columns) {
   return plan_add_bytes(plan, life, name, format, rows, columns,
                         desc_format_bytes(format, rows, columns));
 }
 
-void plan_add_step(plan *plan, const plan_step *step, const int *tensors, int count) {
+void plan_add_step(plan *plan, const plan_step *step, const int *tensors, size_t count) {
   if (plan->num_steps == PLAN_MOST_STEPS || count > PLAN_STEP_TENSORS) {
     plan->overflows = true;
     return;
@@ -41,8 +41,8 @@ void plan_add_step(plan *plan, const plan_step *step, const int *tensors, int co
   const int index = plan->num_steps++;
   plan_step *added = &plan->step[index];
   *added = *step;
-  added->num_tensors = count;
-  for (int i = 0; i < count; i++) {
+  added->num_tensors = (int)count;
+  for (size_t i = 0; i < count; i++) {
     added->tensor[i] = tensors[i];
     if (tensors[i] == PLAN_NONE) continue;
     plan_tensor *tensor = &plan->tensor[tensors[i]];
@@ -53,18 +53,18 @@ void plan_add_step(plan *plan, const plan_step *step, const int *tensors, int co
 
 void plan_add_choice(plan *plan, const char *part, const char *name, const char *why) {
   if (plan->num_choices < PLAN_MOST_CHOICES)
-    plan->choice[plan->num_choices++] = (plan_choice){part, name, why};
+    plan->choice[plan->num_choices++] = (moecl_plan_choice){.part = part, .name = name, .why = why};
 }
 
 /* ---- the workspace ---- */
 
 static bool is_in_workspace(const plan_tensor *tensor) {
-  return tensor->life >= PLAN_TEMPORARY && tensor->first != PLAN_NONE && tensor->bytes > 0;
+  return tensor->life >= MOECL_LIFE_TEMPORARY && tensor->first != PLAN_NONE && tensor->bytes > 0;
 }
 
 static bool live_at_once(const plan_tensor *a, const plan_tensor *b) {
-  return (b->life == PLAN_SAVED || a->first <= b->last) &&
-         (a->life == PLAN_SAVED || b->first <= a->last);
+  return (b->life == MOECL_LIFE_SAVED || a->first <= b->last) &&
+         (a->life == MOECL_LIFE_SAVED || b->first <= a->last);
 }
 
 static bool block_is_free(const plan *plan, int block, const plan_tensor *tensor) {

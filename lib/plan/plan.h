@@ -6,25 +6,17 @@
 #define MOECL_LIB_PLAN_PLAN_H
 
 #include "desc/format.h"
-#include "moecl/layer.h"
+#include "moecl/plan.h"
 #include "ocl/ocl.h"
 
 enum { PLAN_MOST_TENSORS = 48, PLAN_MOST_STEPS = 16, PLAN_STEP_TENSORS = 16 };
 enum { PLAN_NONE = -1 }; /* no tensor: a step that has no use for that place */
 
-typedef enum plan_life {
-  PLAN_WEIGHT,    /* held by an operation */
-  PLAN_INPUT,     /* the caller's, read */
-  PLAN_OUTPUT,    /* the caller's, written */
-  PLAN_TEMPORARY, /* of the workspace, from its first step to its last */
-  PLAN_SAVED      /* of the workspace, from its first step on: read back after the forward */
-} plan_life;
-
 typedef struct plan_tensor {
   const char *name;
   uint64_t rows, columns;
   const desc_format *format;
-  plan_life life;
+  moecl_life life;
   uint64_t bytes;
   int first, last; /* steps that use it; PLAN_NONE: none does */
   int block;       /* of the workspace; PLAN_NONE: not in it */
@@ -43,28 +35,25 @@ typedef struct plan_step {
   const char *name;      /* "gate_up", unique in a plan */
   const char *operation; /* "grouped_gemm" */
   const char *variant;   /* NULL: the operation has none */
-  char detail[64];       /* which of its kernels and how; may be empty */
   moecl_stage label;     /* what a profile counts it as */
   int device;            /* of the devices that the plan is for, from 0 on */
   uint32_t launches;     /* kernels that it enqueues */
   plan_enqueue_fn enqueue;
+  /* Which of its kernels and how, for people; NULL: nothing to add. */
+  void (*explain)(const void *user, int64_t number, char *text, size_t size);
   void *user; /* the operation that was made; of a described plan without kernels */
   int64_t number;
   int tensor[PLAN_STEP_TENSORS];
   int num_tensors;
 } plan_step;
 
-/* One row of a table of alternatives, and that it was taken. */
-typedef struct plan_choice {
-  const char *part, *name, *why;
-} plan_choice;
 enum { PLAN_MOST_CHOICES = 8 };
 
 typedef struct plan {
   int64_t num_tokens;
   plan_tensor tensor[PLAN_MOST_TENSORS];
   plan_step step[PLAN_MOST_STEPS];
-  plan_choice choice[PLAN_MOST_CHOICES];
+  moecl_plan_choice choice[PLAN_MOST_CHOICES];
   int num_tensors, num_steps, num_choices;
   /* The workspace: blocks one after the other, each the memory of tensors of which no
    * two live at once. (Blocks, because views of one buffer must not overlap.) */
@@ -76,13 +65,13 @@ typedef struct plan {
 
 void plan_begin(plan *plan, int64_t num_tokens, uint64_t align);
 /* Adds a tensor; returns its number. */
-int plan_add(plan *plan, plan_life life, const char *name, const desc_format *format, uint64_t rows,
-             uint64_t columns);
+int plan_add(plan *plan, moecl_life life, const char *name, const desc_format *format,
+             uint64_t rows, uint64_t columns);
 /* The same of so many bytes, whatever its shape: packed weights, scratch. */
-int plan_add_bytes(plan *plan, plan_life life, const char *name, const desc_format *format,
+int plan_add_bytes(plan *plan, moecl_life life, const char *name, const desc_format *format,
                    uint64_t rows, uint64_t columns, uint64_t bytes);
 /* Adds a step that uses the `count` tensors, read and written alike. */
-void plan_add_step(plan *plan, const plan_step *step, const int *tensors, int count);
+void plan_add_step(plan *plan, const plan_step *step, const int *tensors, size_t count);
 void plan_add_choice(plan *plan, const char *part, const char *name, const char *why);
 /* When all is added: lives and the workspace. */
 void plan_arrange(plan *plan);

@@ -17,7 +17,7 @@ static void make_plan(plan *p) {
   int tensors[STEPS][PLAN_STEP_TENSORS], counts[STEPS] = {0};
   plan_begin(p, 1, ALIGN);
   for (int i = 0; i < TENSORS; i++) {
-    const plan_life life = draw(4) ? PLAN_TEMPORARY : PLAN_SAVED;
+    const moecl_life life = draw(4) ? MOECL_LIFE_TEMPORARY : MOECL_LIFE_SAVED;
     const int tensor =
         plan_add(p, life, "t", desc_format_of(MOECL_F32), 1 + draw(9), draw(8) ? draw(1000) : 0);
     for (uint32_t uses = draw(3) + 1; uses > 0; uses--) {
@@ -33,7 +33,7 @@ static void make_plan(plan *p) {
 /* Said anew, from the steps alone: is the tensor's content needed after step `at`, or
  * made or read in it? */
 static bool needed(const plan *p, int tensor, int at) {
-  bool before = false, after = p->tensor[tensor].life == PLAN_SAVED;
+  bool before = false, after = p->tensor[tensor].life == MOECL_LIFE_SAVED;
   for (int s = 0; s < p->num_steps; s++)
     for (int t = 0; t < p->step[s].num_tensors; t++) {
       before = before || (p->step[s].tensor[t] == tensor && s <= at);
@@ -78,7 +78,7 @@ static void test_chain(void **unused) {
   int tensor[STEPS + 1];
   plan_begin(&p, 1, ALIGN);
   for (int i = 0; i <= STEPS; i++)
-    tensor[i] = plan_add(&p, PLAN_TEMPORARY, "t", desc_format_of(MOECL_BF16), 10, 100);
+    tensor[i] = plan_add(&p, MOECL_LIFE_TEMPORARY, "t", desc_format_of(MOECL_BF16), 10, 100);
   for (int i = 0; i < STEPS; i++)
     plan_add_step(&p, &(plan_step){.launches = 2}, (int[]){tensor[i], PLAN_NONE, tensor[i + 1]}, 3);
   plan_arrange(&p);
@@ -97,9 +97,9 @@ static void test_overflow(void **unused) {
   } guarded = {.behind = 0xabcd};
   plan_begin(&guarded.p, 1, ALIGN);
   for (int i = 0; i < PLAN_MOST_TENSORS; i++)
-    plan_add(&guarded.p, PLAN_TEMPORARY, "t", desc_format_of(MOECL_F32), 1, 1);
+    plan_add(&guarded.p, MOECL_LIFE_TEMPORARY, "t", desc_format_of(MOECL_F32), 1, 1);
   assert_false(guarded.p.overflows);
-  assert_int_equal(plan_add(&guarded.p, PLAN_TEMPORARY, "t", desc_format_of(MOECL_F32), 1, 1),
+  assert_int_equal(plan_add(&guarded.p, MOECL_LIFE_TEMPORARY, "t", desc_format_of(MOECL_F32), 1, 1),
                    PLAN_NONE);
   assert_true(guarded.p.overflows);
   plan_begin(&guarded.p, 1, ALIGN);
