@@ -120,19 +120,8 @@ static int check_file(const options *options) {
   moecl_context_destroy(&check.context);
   recording_destroy(&check.recording);
   experiment_destroy(&check.experiment);
+  if (code != EXIT_ALL_OK && options->num_files > 1) complain("%s: not ok", options->file);
   return code;
 }
 
-/* The first code that is not 0: of several files each is told. */
-int command_check(const options *options) {
-  int code = EXIT_ALL_OK;
-  for (size_t i = 0; i < options->num_files; i++) {
-    struct options one = *options;
-    one.file = options->files[i];
-    if (i > 0) putchar('\n');
-    const int found = check_file(&one);
-    if (found != EXIT_ALL_OK && options->num_files > 1) complain("%s: not ok", one.file);
-    if (code == EXIT_ALL_OK) code = found;
-  }
-  return code;
-}
+int command_check(const options *options) { return each_file(options, check_file); }

@@ -2,6 +2,7 @@
 /* moectl explain: what each point would do on the device, before anything is built. */
 #include "moecl/plan.h"
 #include "cli/prepare.h"
+#include "experiment/schema.h"
 #include "base/wrap.h"
 #include <stdio.h>
 #include <stdlib.h>
@@ -77,14 +78,13 @@ static void print_memory(const moecl_plan *plan) {
   printf(", hidden states and output %s each\n", bytes_text(memory.hidden_bytes, hidden));
 }
 
-/* Do two points have the same plan? All that it depends on is their layer and tokens. */
-static bool same_plan(const experiment_point *a, const experiment_point *b) {
-  return a->num_tokens == b->num_tokens && memcmp(&a->layer, &b->layer, sizeof a->layer) == 0;
-}
-
-static bool was_told(const experiment *experiment, size_t index) {
+/* Did an earlier point have the same plan? All that it depends on is layer and tokens. */
+static bool was_explained(const experiment *experiment, size_t index) {
+  const experiment_point *point = &experiment->points[index];
   for (size_t i = 0; i < index; i++)
-    if (same_plan(&experiment->points[i], &experiment->points[index])) return true;
+    if (experiment->points[i].num_tokens == point->num_tokens &&
+        schema_same_layer(&experiment->points[i], point))
+      return true;
   return false;
 }
 
@@ -94,7 +94,7 @@ static bool explain_point(const experiment *experiment, moecl_context *context, 
   char label[256];
   experiment_point_label(experiment, index, label, sizeof label);
   printf("\n[%zu/%zu] %s\n", index + 1, experiment->num_points, *label ? label : "the point");
-  if (was_told(experiment, index)) {
+  if (was_explained(experiment, index)) {
     printf("  as a point above: only seed or inputs differ\n");
     return true;
   }
@@ -139,15 +139,4 @@ static int explain_file(const options *options) {
   return code;
 }
 
-/* The first code that is not 0: of several files each is told. */
-int command_explain(const options *options) {
-  int code = EXIT_ALL_OK;
-  for (size_t i = 0; i < options->num_files; i++) {
-    struct options one = *options;
-    one.file = options->files[i];
-    if (i > 0) putchar('\n');
-    const int found = explain_file(&one);
-    if (code == EXIT_ALL_OK) code = found;
-  }
-  return code;
-}
+int command_explain(const options *options) { return each_file(options, explain_file); }

@@ -77,6 +77,10 @@ const char *cli_suggest_command(const char *written, char *text, size_t size);
 bool cli_parse(const cli_command *command, int argc, char **argv, options *options, bool *help);
 void cli_release(options *options);
 
+/* Runs `command` for each of the options' files, a blank line between them; the first code
+ * that is not 0. */
+int each_file(const options *options, int (*command)(const struct options *one));
+
 /* ---- command_help.c ---- */
 
 typedef struct help_topic {

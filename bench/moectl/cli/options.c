@@ -204,3 +204,15 @@ void cli_release(options *options) {
   options->overrides = NULL;
   options->num_overrides = 0;
 }
+
+int each_file(const options *options, int (*command)(const struct options *one)) {
+  int code = EXIT_ALL_OK;
+  for (size_t i = 0; i < options->num_files; i++) {
+    struct options one = *options;
+    one.file = options->files[i];
+    if (i > 0) putchar('\n');
+    const int found = command(&one);
+    if (code == EXIT_ALL_OK) code = found;
+  }
+  return code;
+}

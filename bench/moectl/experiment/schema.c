@@ -461,3 +461,13 @@ const char *schema_point_text(const schema_key *key, const experiment_point *poi
   }
   return buffer;
 }
+
+bool schema_same_layer(const experiment_point *a, const experiment_point *b) {
+  for (int i = 0; i < KEY_COUNT; i++) {
+    const schema_key *key = schema_get((schema_id)i);
+    if (schema_is_of_layer(key) &&
+        memcmp((const char *)a + key->offset, (const char *)b + key->offset, key->size) != 0)
+      return false;
+  }
+  return true;
+}

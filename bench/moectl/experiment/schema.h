@@ -129,6 +129,8 @@ bool schema_applies(const schema_key *key, const experiment_point *point);
 bool schema_is_section(const char *name, size_t length);
 /* Does it make a layer another one, variants included? */
 bool schema_is_of_layer(const schema_key *key);
+/* Are two points' layers the same, in every key that is the layer's? */
+bool schema_same_layer(const experiment_point *a, const experiment_point *b);
 
 /* What the key takes, as a noun phrase for messages and help. */
 const char *schema_expected(const schema_key *key, char *buffer, size_t size);

@@ -70,14 +70,7 @@ moecl_status runner_memory_needed(moecl_context *context, const experiment_point
 
 /* Do two points have the same weights, in the same layer? */
 bool runner_same_layer(const experiment_point *a, const experiment_point *b) {
-  if (a->seed != b->seed) return false;
-  for (int i = 0; i < KEY_COUNT; i++) {
-    const schema_key *key = schema_get((schema_id)i);
-    if (schema_is_of_layer(key) &&
-        memcmp((const char *)a + key->offset, (const char *)b + key->offset, key->size) != 0)
-      return false;
-  }
-  return true;
+  return a->seed == b->seed && schema_same_layer(a, b);
 }
 
 static double milliseconds_now(void) {

@@ -64,6 +64,9 @@ void op_gemm_defines(const op_gemm_desc *desc, const kernel_tile *tile, char *te
 int64_t op_gemm_weight_rows(const op_gemm_desc *desc);
 /* Tiles of `tile.n` weight rows that one expert's columns make. */
 uint64_t op_gemm_column_tiles(const op_gemm *gemm);
+/* Bytes of one expert's weights packed as whole tiles of columns, their rows in multiples
+ * of so many bytes. */
+uint64_t op_gemm_tiled_bytes(const op_gemm *gemm, uint64_t step_bytes);
 /* The most tiles of `each` rows that `rows` slots can make: every expert may end in a
  * partial one. */
 uint64_t op_gemm_most_tiles(const op_gemm *gemm, uint64_t rows, uint64_t each);

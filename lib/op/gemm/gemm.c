@@ -33,6 +33,12 @@ uint64_t op_gemm_column_tiles(const op_gemm *gemm) {
   return base_div_up((uint64_t)gemm->desc.n, columns);
 }
 
+uint64_t op_gemm_tiled_bytes(const op_gemm *gemm, uint64_t step_bytes) {
+  const uint64_t step = desc_format_elements(gemm->desc.weights, step_bytes);
+  return desc_format_bytes(gemm->desc.weights, op_gemm_column_tiles(gemm) * gemm->tile.n,
+                           base_round_up((uint64_t)gemm->desc.k, step));
+}
+
 uint64_t op_gemm_most_tiles(const op_gemm *gemm, uint64_t rows, uint64_t each) {
   const uint64_t experts = (uint64_t)gemm->desc.num_experts;
   const uint64_t active = rows < experts ? rows : experts;

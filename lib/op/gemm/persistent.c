@@ -19,11 +19,7 @@ typedef struct persistent_state {
   moecl_buffer *queue;                  /* two counters, zero between launches */
 } persistent_state;
 
-static uint64_t packed_bytes(const op_gemm *gemm) {
-  const uint64_t step = desc_format_elements(gemm->desc.weights, ROW_BYTES);
-  return desc_format_bytes(gemm->desc.weights, op_gemm_column_tiles(gemm) * gemm->tile.n,
-                           base_round_up((uint64_t)gemm->desc.k, step));
-}
+static uint64_t packed_bytes(const op_gemm *gemm) { return op_gemm_tiled_bytes(gemm, ROW_BYTES); }
 
 static moecl_status create_kernel(op_gemm *gemm, bool tall, const char *entry,
                                   ocl_kernel **kernel) {

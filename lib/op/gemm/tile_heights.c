@@ -20,9 +20,7 @@ typedef struct tile_heights_state {
 
 /* Rows of packed weights come in multiples of two 16-byte chunks' elements. */
 static uint64_t packed_bytes(const op_gemm *gemm) {
-  const uint64_t step = desc_format_elements(gemm->desc.weights, 2 * CHUNK_BYTES);
-  return desc_format_bytes(gemm->desc.weights, op_gemm_column_tiles(gemm) * gemm->tile.n,
-                           base_round_up((uint64_t)gemm->desc.k, step));
+  return op_gemm_tiled_bytes(gemm, 2 * CHUNK_BYTES);
 }
 
 static moecl_status create_kernel(op_gemm *gemm, uint32_t rows, const char *entry,
