@@ -668,23 +668,33 @@ for index, point in before.items():
     assert after[index]["routing"] == point["routing"], index' "$@"
 }
 
+# stopped_with DIR PID N: stops the run while results.jsonl holds N lines. The file goes each time
+# its lines are in results.json, so that only what a stopped run shows can be relied on.
+stopped_with() {
+  local tries
+  for ((tries = 0; tries < 2000; tries++)); do
+    kill -STOP "$2" 2>/dev/null || return 1
+    [[ -f $1/results.jsonl ]] && (($(wc -l <"$1/results.jsonl") >= $3)) && return 0
+    kill -CONT "$2"
+    sleep 0.01
+  done
+  return 1
+}
+
 # A run killed at any time loses nothing that it had measured.
 test_killed() {
-  local dir=$work/killed pid tries
+  local dir=$work/killed pid
   "$moectl" run "$work/long.yaml" --out "$dir" >"$work/out" 2>"$work/err" </dev/null &
   pid=$!
-  for ((tries = 0; tries < 600; tries++)); do
-    (($(cat "$dir/results.jsonl" 2>/dev/null | wc -l) >= 3)) && break
-    sleep 0.02
-  done
+  holds "a run with three points in its journal" stopped_with "$dir" "$pid" 3
   kill -KILL "$pid" 2>/dev/null || true
   wait "$pid" 2>/dev/null || true
-  cp "$dir/results.json" "$work/killed.json" && cp "$dir/results.jsonl" "$work/killed.jsonl"
+  cp "$dir"/results.json "$dir"/results.jsonl "$work/"
   call run "$work/long.yaml" --resume "$dir" --quiet
   expect "--resume of a killed run" 0
   holds "its results" python3 "$here/check_results.py" "$dir" --points 128
   holds "results.json and its journal were taken over" \
-    taken_over "$work/killed.json" "$work/killed.jsonl" "$dir/results.json"
+    taken_over "$work/results.json" "$work/results.jsonl" "$dir/results.json"
 }
 
 # What a run draws: one picture of a sweep's experts; each point's own if it is small, or asked for.
