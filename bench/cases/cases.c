@@ -29,8 +29,8 @@ double moe_bytes(const moecl_layer_params *params, int64_t active_experts, int64
   const double experts = (double)active_experts * expert_size(params) + shared_size(params) - gate;
   const double others =
       gate + hidden * (double)params->num_experts + 2.0 * (double)num_tokens * hidden;
-  const moecl_dtype stored = moecl_layer_tensor_dtype(params, MOECL_DOWN_PROJ);
-  return experts * (double)moecl_dtype_size(stored) +
+  const moecl_format stored = moecl_layer_tensor_format(params, MOECL_DOWN_PROJ);
+  return experts * (double)moecl_format_bytes(stored, 1, 1024) / 1024.0 +
          others * (double)moecl_dtype_size(params->dtype);
 }
 

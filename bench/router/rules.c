@@ -52,7 +52,7 @@ static const kernel_variant *find_variant(const moecl_context *context, const ch
   const kernel_variant *all = op_router_table.rows, *found = NULL;
   const size_t count = op_router_table.count;
   for (size_t i = 0; i < count; i++)
-    if (kernel_variant_serves(&all[i], MOECL_F32, context->info.capabilities) &&
+    if (kernel_variant_serves(&all[i], desc_format_of(MOECL_F32), context->info.capabilities) &&
         kernel_variant_fits(&all[i], &context->info) && (!name || strcmp(name, all[i].name) == 0))
       found = &all[i];
   return found;

@@ -4,7 +4,7 @@
  * choices of identity experts, whose slots are those from
  * expert_offsets[first_identity] on and have no rows; then the shared expert's
  * output[t], times its gate. Dropped assignments contribute nothing.
- * Defines: DTYPE; INPUT_F32 (expert_output and shared are fp32, else storage);
+ * Defines: INPUT, the element of expert_output and shared; OUTPUT, that of output and hidden;
  * SHARED, SHARED_GATE: there is one; WEIGHTED 0: rows have their weights already;
  * LOCAL; IDENTITY, only where there are identity experts.
  *
@@ -12,21 +12,17 @@
  * work-items take neighbouring columns. */
 #include "common/types.clh"
 #define PER_ITEM 4
-#if INPUT_F32
-typedef float input_t;
-#define INPUT_LOAD(p, i) (p)[i]
-#else
-typedef storage_t input_t;
-#define INPUT_LOAD(p, i) storage_load(p, i)
-#endif
+typedef ELEMENT_T(INPUT) input_t;
+typedef ELEMENT_T(OUTPUT) output_t;
+#define input_load ELEMENT_LOAD(INPUT)
 
 __kernel __attribute__((reqd_work_group_size(LOCAL, 1, 1))) void
 combine(const __global input_t *expert_output, const __global int *assignment_slot,
         const __global float *topk_weights, const __global input_t *shared,
-        const __global float *shared_gate, __global storage_t *output, long hidden_size, int top_k
+        const __global float *shared_gate, __global output_t *output, long hidden_size, int top_k
 #if IDENTITY
         ,
-        const __global storage_t *hidden, const __global int *expert_offsets, int first_identity
+        const __global output_t *hidden, const __global int *expert_offsets, int first_identity
 #endif
 ) {
   const ulong columns_per_group = LOCAL * PER_ITEM;
@@ -53,7 +49,7 @@ combine(const __global input_t *expert_output, const __global int *assignment_sl
       const ulong column = first + i * LOCAL + get_local_id(0);
       if (column >= (ulong)hidden_size) continue;
       const size_t at = (size_t)((ulong)slot * (ulong)hidden_size + column);
-      sum[i] = fma(weight, INPUT_LOAD(expert_output, at), sum[i]);
+      sum[i] = fma(weight, input_load(expert_output, at), sum[i]);
     }
   }
   for (int i = 0; i < PER_ITEM; i++) {
@@ -61,11 +57,11 @@ combine(const __global input_t *expert_output, const __global int *assignment_sl
     const size_t at = (size_t)(token * (ulong)hidden_size + column);
     if (column >= (ulong)hidden_size) continue;
 #if IDENTITY
-    if (identity != 0.0f) sum[i] = fma(identity, storage_load(hidden, at), sum[i]);
+    if (identity != 0.0f) sum[i] = fma(identity, ELEMENT_LOAD(OUTPUT)(hidden, at), sum[i]);
 #endif
 #if SHARED
-    sum[i] = fma(SHARED_GATE ? shared_gate[token] : 1.0f, INPUT_LOAD(shared, at), sum[i]);
+    sum[i] = fma(SHARED_GATE ? shared_gate[token] : 1.0f, input_load(shared, at), sum[i]);
 #endif
-    storage_store(sum[i], output, at);
+    ELEMENT_STORE(OUTPUT)(sum[i], output, at);
   }
 }

@@ -1,7 +1,9 @@
 // SPDX-License-Identifier: MIT
 /* generic.cl for 16-bit storage and hidden sizes that are multiples of 8: a
  * work-item makes eight neighbouring columns, read and written as 16 bytes.
- * Defines: DTYPE 1 or 2, SHARED, SHARED_GATE, WEIGHTED, LOCAL, IDENTITY. */
+ * Defines: OUTPUT, fp16 or bf16 and the element of all rows, SHARED, SHARED_GATE, WEIGHTED, LOCAL,
+ * IDENTITY. */
+#define DTYPE OUTPUT
 #include "common/types.clh"
 #include "common/vectors.clh"
 #define PER_ITEM 8

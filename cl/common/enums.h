@@ -1,14 +1,16 @@
 // SPDX-License-Identifier: MIT
-/* The numbers that kernels and the library's C share: the host defines DTYPE and the
- * like before a source, as one of these. Macros alone, for `#if` in both languages.
+/* The numbers that kernels and the library's C share: the host defines DTYPE, ACTIVATION
+ * and the like before a source, as one of these. Macros alone, for `#if` in both languages.
  * lib/desc/types.c asserts that those with a public enumeration equal it. */
 #ifndef MOECL_CL_COMMON_ENUMS_H
 #define MOECL_CL_COMMON_ENUMS_H
 
-/* DTYPE: moecl_dtype. */
-#define DTYPE_F32 0
-#define DTYPE_F16 1
-#define DTYPE_BF16 2
+/* What an element of a tensor is. Sources that know one format of rows get it as DTYPE;
+ * those of GEMMs get WEIGHTS, BIASES, INPUT, OUTPUT and ROUNDED, what numbers of the output
+ * are rounded to, however they are stored. The first ones are moecl_dtype's. */
+#define ELEMENT_F32 0
+#define ELEMENT_F16 1
+#define ELEMENT_BF16 2
 
 /* ACTIVATION: what a GEMM's epilogue does to its sums. GATED says whether they come in
  * pairs: SwiGLU and SiLU are one number here. */

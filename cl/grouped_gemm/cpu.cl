@@ -3,8 +3,8 @@
  * and one panel of columns over all of K, in vector registers. NOTES.md says
  * why it has this shape.
  *
- * Defined by the host: DTYPE (storage of weights and bias), ACTIVATION, GATED,
- * BIAS, GATHER, ROUND_OUTPUT, VECTOR_WIDTH (the device's native float width: 4, 8 or 16).
+ * Defined by the host: WEIGHTS, BIASES and ROUNDED (input and output are fp32), ACTIVATION,
+ * GATED, BIAS, GATHER, VECTOR_WIDTH (the device's native float width: 4, 8 or 16).
  *
  * Weights are packed as [panel][K][PANEL_COLUMNS], zero padded. A panel holds
  * 2 * VECTOR_WIDTH columns: a low and a high vector. Plain layers put
@@ -41,7 +41,7 @@
 
 /* How far ahead a single micro tile, which only streams, has weights fetched. */
 #ifndef AHEAD_BYTES
-#define AHEAD_BYTES (DTYPE == DTYPE_F32 ? 1024 : 2048)
+#define AHEAD_BYTES (WEIGHTS == ELEMENT_F32 ? 1024 : 2048)
 #endif
 
 /* mad() is not fused on some CPUs and fma() is a slow call on those without
@@ -66,30 +66,33 @@ typedef PASTE(uint, VECTOR_WIDTH) uintv;
 #define ACTIVATION_FMA(a, b, c) ((a) * (b) + (c))
 #include "common/activation.clh"
 
-/* raw_t: storage_t's bits where only they matter. packed_t: an element of packed
+/* raw_t: the weights' bits where only they matter. packed_t: an element of packed
  * weights; PACKED_STRIDE of them are one row (one k) of a panel. */
-#if DTYPE == DTYPE_F32
+#if WEIGHTS == ELEMENT_F32
 typedef float raw_t;
 typedef float packed_t;
 #define PACKED_STRIDE PANEL_COLUMNS
-#elif DTYPE == DTYPE_F16
+#elif WEIGHTS == ELEMENT_F16
 typedef ushort raw_t;
 typedef ushort packed_t;
 #define PACKED_STRIDE PANEL_COLUMNS
-#else
+#elif WEIGHTS == ELEMENT_BF16
 typedef ushort raw_t;
 typedef uint packed_t;
 #define PACKED_STRIDE VECTOR_WIDTH
+#else
+#error "panels of these weights"
 #endif
+typedef ELEMENT_T(BIASES) bias_t;
 
 static inline void panel_load(const __global packed_t *w, floatv *low, floatv *high) {
-#if DTYPE == DTYPE_F32
+#if WEIGHTS == ELEMENT_F32
   *low = vloadv(0, w);
   *high = vloadv(1, w);
-#elif DTYPE == DTYPE_F16
+#elif WEIGHTS == ELEMENT_F16
   *low = vload_halfv(0, (const __global half *)w);
   *high = vload_halfv(1, (const __global half *)w);
-#else
+#else /* bf16 */
   uintv pair = vloadv(0, w);
   *low = as_floatv(pair << 16);
   *high = as_floatv(pair & 0xffff0000u);
@@ -198,21 +201,23 @@ static inline void micro(int m, const __global float *const *rows, const __globa
   }
 }
 
-/* storage_round of common/types.clh for a vector, of integers and sums: a conversion to
+/* ELEMENT_ROUND of common/types.clh for a vector, of integers and sums: a conversion to
  * half and back is a call for every lane on some CPUs. */
 static inline floatv round_vector(floatv v) {
   const uintv u = as_uintv(v);
-#if !ROUND_OUTPUT
+#if ROUNDED == ELEMENT_F32
   return v;
-#elif DTYPE == DTYPE_F16
+#elif ROUNDED == ELEMENT_F16
   const floatv size = fabs(v);
   floatv rounded = as_floatv((u + 0xfffu + ((u >> 13) & 1u)) & 0xffffe000u);
   /* Below the least normal half they are multiples of 2^-24, as are floats near 0.75. */
   rounded = select(rounded, (v + 0.75f) - 0.75f, size < 0x1p-14f);
   rounded = select(rounded, copysign((floatv)(INFINITY), v), size >= 65520.0f);
   return select(rounded, v, isnan(v));
-#else
+#elif ROUNDED == ELEMENT_BF16
   return select(as_floatv((u + 0x7fffu + ((u >> 16) & 1u)) & 0xffff0000u), v, isnan(v));
+#else
+#error "rounding to this element"
 #endif
 }
 
@@ -229,8 +234,9 @@ static inline void store_columns(floatv v, long count, __global float *out) {
 
 DEFINE_EXPERT_OF_TILE(__global)
 
-static inline void load_bias(const __global storage_t *bias, long count, float *lanes) {
-  for (long j = 0; j < VECTOR_WIDTH; j++) lanes[j] = j < count ? storage_load(bias, j) : 0.0f;
+static inline void load_bias(const __global bias_t *bias, long count, float *lanes) {
+  for (long j = 0; j < VECTOR_WIDTH; j++)
+    lanes[j] = j < count ? ELEMENT_LOAD(BIASES)(bias, j) : 0.0f;
 }
 
 /* Work-group g: expert by expert, within it panel by panel, within that tile
@@ -239,7 +245,7 @@ static inline void load_bias(const __global storage_t *bias, long count, float *
  * expert, before expert e. */
 __kernel __attribute__((reqd_work_group_size(1, 1, 1))) void
 gemm(const __global float *a, const __global int *rows, const __global int *expert_offsets,
-     const __global int *tile_offsets, const __global packed_t *w, const __global storage_t *bias,
+     const __global int *tile_offsets, const __global packed_t *w, const __global bias_t *bias,
      __global float *out, long k, long n, int num_experts) {
   const long columns = GATED ? VECTOR_WIDTH : PANEL_COLUMNS; /* of out, per panel */
   const long panels = (n + columns - 1) / columns;
@@ -268,7 +274,7 @@ gemm(const __global float *a, const __global int *rows, const __global int *expe
     for (int j = 0; j < PANEL_COLUMNS; j++) start[j] = 0.0f;
 #if BIAS
     const long up = GATED ? n : VECTOR_WIDTH; /* from the low vector's columns to the high one's */
-    const __global storage_t *b = bias + expert * (GATED ? 2 * n : n) + column;
+    const __global bias_t *b = bias + expert * (GATED ? 2 * n : n) + column;
     load_bias(b, n - column, start);
     load_bias(b + up, GATED ? n - column : n - column - VECTOR_WIDTH, start + VECTOR_WIDTH);
 #endif
@@ -319,14 +325,14 @@ gemm(const __global float *a, const __global int *rows, const __global int *expe
 }
 
 /* Packs consecutive experts' canonical weights [expert][n][k]; gated: n = 2 I,
- * I gate rows and then I up rows. Offsets in elements (of storage_t and of
+ * I gate rows and then I up rows. Offsets in elements (of raw_t and of
  * packed_t). Work-item: (panel, expert). */
 __kernel __attribute__((reqd_work_group_size(1, 1, 1))) void
-pack(const __global storage_t *src, ulong src_offset, __global packed_t *dst, ulong dst_offset,
-     long n, long k) {
+pack(const __global raw_t *src, ulong src_offset, __global packed_t *dst, ulong dst_offset, long n,
+     long k) {
   const long panel = (long)get_global_id(0), panels = (long)get_global_size(0);
   const long expert = (long)get_global_id(1);
-  const __global raw_t *from = (const __global raw_t *)src + src_offset + expert * n * k;
+  const __global raw_t *from = src + src_offset + expert * n * k;
   __global packed_t *to = dst + dst_offset + (expert * panels + panel) * k * PACKED_STRIDE;
   const long low_end = GATED ? n / 2 : n; /* one past the low vector's last row */
   const long low = panel * (GATED ? VECTOR_WIDTH : PANEL_COLUMNS);
@@ -341,7 +347,7 @@ pack(const __global storage_t *src, ulong src_offset, __global packed_t *dst, ul
       const __global raw_t *l = from + (has_low ? low + j : 0) * k + k0;
       const __global raw_t *h = from + (has_high ? high + j : 0) * k + k0;
       for (long kk = 0; kk < depth; kk++) {
-#if DTYPE == DTYPE_BF16
+#if WEIGHTS == ELEMENT_BF16
         block[kk * PACKED_STRIDE + j] =
             (has_low ? (uint)l[kk] : 0u) | (has_high ? (uint)h[kk] << 16 : 0u);
 #else

@@ -2,7 +2,7 @@
 /* The portable grouped GEMM: every expert's rows times its weights, tiled
  * through local memory. Accepts everything the operation accepts.
  *
- * Defines: DTYPE, ACTIVATION, GATED, BIAS, GATHER, INPUT_F32, OUTPUT_F32.
+ * Defines: WEIGHTS, BIASES, INPUT, OUTPUT, ROUNDED, ACTIVATION, GATED, BIAS, GATHER.
  * Weights stay as they come: row-major [N][K] per expert (gated: I gate rows,
  * then I up rows), so that packing is a copy.
  *
@@ -20,35 +20,37 @@
 #define SIDE 16 /* work-items along each side of a tile */
 #define PAD 1   /* keeps the transposing stores off one bank */
 
-#if INPUT_F32
-typedef float input_t;
-#define INPUT_LOAD(p, i) (p)[i]
-#else
-typedef storage_t input_t;
-#define INPUT_LOAD(p, i) storage_load(p, i)
+typedef ELEMENT_T(WEIGHTS) weight_t;
+typedef ELEMENT_BITS_T(WEIGHTS) weight_bits_t;
+typedef ELEMENT_T(BIASES) bias_t;
+typedef ELEMENT_T(INPUT) input_t;
+typedef ELEMENT_T(OUTPUT) output_t;
+#define weight_load ELEMENT_LOAD(WEIGHTS)
+#define bias_load ELEMENT_LOAD(BIASES)
+#define input_load ELEMENT_LOAD(INPUT)
+
+/* What is stored as its own element is rounded by being stored. */
+static inline void output_store(float v, __global output_t *p, size_t i) {
+#if ROUNDED != OUTPUT
+  v = ELEMENT_ROUND(ROUNDED)(v);
 #endif
-#if OUTPUT_F32
-typedef float output_t;
-#define OUTPUT_STORE(v, p, i) ((p)[i] = (v))
-#else
-typedef storage_t output_t;
-#define OUTPUT_STORE(v, p, i) storage_store(v, p, i)
-#endif
+  ELEMENT_STORE(OUTPUT)(v, p, i);
+}
 
 /* TILE_K columns of TILE_N weight rows from row `first` on, transposed. Rows
  * past `rows` and columns past `k` read as zero. */
-static inline void load_weights(__local float (*tile)[TILE_N + PAD], const __global storage_t *w,
+static inline void load_weights(__local float (*tile)[TILE_N + PAD], const __global weight_t *w,
                                 long first, long rows, long at_k, long k, int lid) {
   for (int i = lid; i < TILE_N * TILE_K; i += SIDE * SIDE) {
     const int r = i / TILE_K, c = i % TILE_K;
     const bool inside = first + r < rows && at_k + c < k;
-    tile[c][r] = inside ? storage_load(w, (size_t)((first + r) * k + at_k + c)) : 0.0f;
+    tile[c][r] = inside ? weight_load(w, (size_t)((first + r) * k + at_k + c)) : 0.0f;
   }
 }
 
 __kernel __attribute__((reqd_work_group_size(SIDE * SIDE, 1, 1))) void
 gemm(const __global input_t *a, const __global int *slot_token, const __global int *expert_offsets,
-     const __global int *tile_offsets, const __global storage_t *w, const __global storage_t *bias,
+     const __global int *tile_offsets, const __global weight_t *w, const __global bias_t *bias,
      __global output_t *out, long k, long n, int num_experts) {
   __local float tile_a[TILE_K][TILE_M + PAD];
   __local float tile_w[TILE_K][TILE_N + PAD];
@@ -87,7 +89,7 @@ gemm(const __global input_t *a, const __global int *slot_token, const __global i
     for (int i = 0; i < TILE_M / SIDE; i++) {
       const int r = load_row + i * SIDE;
       const bool inside = r < rows && at_k + load_k < k;
-      tile_a[load_k][r] = inside ? INPUT_LOAD(a, source[i] + (size_t)(at_k + load_k)) : 0.0f;
+      tile_a[load_k][r] = inside ? input_load(a, source[i] + (size_t)(at_k + load_k)) : 0.0f;
     }
     load_weights(tile_w, w, first_column, n, at_k, k, lid);
 #if GATED
@@ -113,9 +115,9 @@ gemm(const __global input_t *a, const __global int *slot_token, const __global i
     const long column = first_column + x + j * SIDE;
     if (column >= n || y >= rows) continue;
 #if BIAS
-    const float add = storage_load(bias, (size_t)(tile.expert * weight_rows + column));
+    const float add = bias_load(bias, (size_t)(tile.expert * weight_rows + column));
 #if GATED
-    const float add_u = storage_load(bias, (size_t)(tile.expert * weight_rows + n + column));
+    const float add_u = bias_load(bias, (size_t)(tile.expert * weight_rows + n + column));
 #endif
 #endif
     for (int i = 0; i < 4; i++) {
@@ -134,15 +136,15 @@ gemm(const __global input_t *a, const __global int *slot_token, const __global i
 #else
       v = activate(v);
 #endif
-      OUTPUT_STORE(v, out, (size_t)(first_slot + r) * (size_t)n + (size_t)column);
+      output_store(v, out, (size_t)(first_slot + r) * (size_t)n + (size_t)column);
     }
   }
 }
 
 /* Consecutive experts' weights into their place, [n][k] each, row-major on both
  * sides. Second dimension: the expert; the first strides over its elements. */
-__kernel void pack(const __global storage_bits_t *src, ulong src_offset,
-                   __global storage_bits_t *dst, ulong dst_offset, long n, long k) {
+__kernel void pack(const __global weight_bits_t *src, ulong src_offset, __global weight_bits_t *dst,
+                   ulong dst_offset, long n, long k) {
   const ulong count = (ulong)n * (ulong)k;
   src_offset += get_global_id(1) * count;
   dst_offset += get_global_id(1) * count;

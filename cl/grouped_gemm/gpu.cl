@@ -2,10 +2,10 @@
 /* The grouped GEMM for any GPU: fp32 products from tiles in local memory and no
  * instruction that OpenCL 1.2 does not have.
  *
- * Defines: DTYPE, ACTIVATION, GATED, BIAS, GATHER, OUTPUT_F32, and TILE_M, the
+ * Defines: WEIGHTS, OUTPUT, ACTIVATION, GATED, BIAS, GATHER, and TILE_M, the
  * rows of a tile: 128 or 32 for tiles (LOCAL work-items, each with 8 x 8 sums),
- * 8 for few rows an expert (gpu_few.clh). The input is in the storage type; k and
- * n are multiples of 8.
+ * 8 for few rows an expert (gpu_few.clh). Input and biases are of the weights' element; k
+ * and n are multiples of 8.
  *
  * Packed weights. Column tiles of 128, each [k, rounded up to TILE_K][128], zeros
  * where there are no weights. A tile's columns are in two halves: where gated, 64
@@ -21,6 +21,7 @@
  * x of the columns, and rows 4y to 4y+3 of the tile's either half: four reads of
  * 16 bytes for 64 fma. Eight neighbours read 128 bytes of weights that lie
  * together and the same rows. */
+#define DTYPE WEIGHTS
 #include "common/enums.h"
 #include "common/types.clh"
 #include "common/activation.clh"
@@ -29,25 +30,23 @@
 #define HALF_N (TILE_N / 2)
 #define COLUMNS (GATED ? HALF_N : TILE_N) /* of the output */
 #define UNIT 8
-#if DTYPE == DTYPE_F32
+#if DTYPE == ELEMENT_F32
 #define CHUNK 4 /* elements in 16 bytes */
-#else
+#elif DTYPE == ELEMENT_F16 || DTYPE == ELEMENT_BF16
 #define CHUNK 8
+#else
+#error "chunks of this element"
 #endif
 #define TILE_K (2 * CHUNK)
 #define ALWAYS_INLINE static inline __attribute__((always_inline))
 
-#if OUTPUT_F32
-typedef float output_t;
-#else
-typedef storage_t output_t;
-#endif
+typedef ELEMENT_T(OUTPUT) output_t;
 
 /* A chunk's elements. */
 ALWAYS_INLINE void unpack(uint4 bits, float *x) {
-#if DTYPE == DTYPE_F32
+#if DTYPE == ELEMENT_F32
   vstore4(as_float4(bits), 0, x);
-#elif DTYPE == DTYPE_F16
+#elif DTYPE == ELEMENT_F16
   vstore8(vload_half8(0, (const half *)&bits), 0, x);
 #else
   const float4 low = as_float4(bits << 16), high = as_float4(bits & 0xffff0000u);
@@ -56,9 +55,9 @@ ALWAYS_INLINE void unpack(uint4 bits, float *x) {
 }
 
 ALWAYS_INLINE float4 load4(const __global storage_t *p) {
-#if DTYPE == DTYPE_F32
+#if DTYPE == ELEMENT_F32
   return *(const __global float4 *)p;
-#elif DTYPE == DTYPE_F16
+#elif DTYPE == ELEMENT_F16
   return vload_half4(0, p);
 #else
   return as_float4(convert_uint4(*(const __global ushort4 *)p) << 16);
@@ -66,9 +65,9 @@ ALWAYS_INLINE float4 load4(const __global storage_t *p) {
 }
 
 ALWAYS_INLINE void store4(float4 v, __global output_t *p) {
-#if DTYPE == DTYPE_F32 || OUTPUT_F32
+#if OUTPUT == ELEMENT_F32
   *(__global float4 *)p = v;
-#elif DTYPE == DTYPE_F16
+#elif OUTPUT == ELEMENT_F16
   vstore_half4_rte(v, 0, p);
 #else
   *(__global ushort4 *)p =
@@ -143,7 +142,7 @@ typedef struct step_t {
 /* Chunk number i of a step's weights: neighbours write neighbouring columns of
  * local memory. Its elements' place in packed memory. */
 ALWAYS_INLINE uint chunk_place(uint i) {
-#if DTYPE == DTYPE_F32
+#if DTYPE == ELEMENT_F32
   return i / 32 * TILE_N + i % 16 * UNIT + i / 16 % 2 * 4;
 #else
   return i * CHUNK;
@@ -173,7 +172,7 @@ ALWAYS_INLINE void put(step_t s, __local float *tile_a, __local float4 *tile_w, 
   for (uint j = 0; j < W_EACH; j++) {
     const uint at = lid + j * LOCAL;
     unpack(s.w[j], x);
-#if DTYPE == DTYPE_F32
+#if DTYPE == ELEMENT_F32
     tile_w[at] = vload4(0, x);
 #else
     tile_w[at / 16 * (TILE_N / 4) + at % 16] = vload4(0, x);

@@ -3,8 +3,8 @@
  * of token stages in shared memory and a ring of weights in registers, by
  * persistent work-groups.
  *
- * Defines: DTYPE 1 or 2, ACTIVATION, GATED, BIAS, GATHER, OUTPUT_F32. The input
- * is in the storage type; k and n are multiples of 8. TALL changes nothing.
+ * Defines: WEIGHTS fp16 or bf16, OUTPUT, ACTIVATION, GATED, BIAS, GATHER. Input and
+ * biases are of the weights' element; k and n are multiples of 8. TALL changes nothing.
  *
  * Which operand is which. Weights are A (16 rows an instruction), tokens B (8
  * columns). A tile is one packed tile, 128 weight rows, by up to 128 of an
@@ -30,6 +30,7 @@
  * Work-groups take tiles from a queue. Which of them makes a tile changes nothing
  * in it. Expert e owns slots expert_offsets[e] .. expert_offsets[e+1]-1, in
  * tile_offsets[e+1] - tile_offsets[e] tiles of at most tile_rows slots. */
+#define DTYPE WEIGHTS
 #include "common/types.clh"
 #include "common/nvidia_ptx.clh"
 #include "common/nvidia_mma.clh"

@@ -4,9 +4,9 @@
  *
  * moecl-ptx-target: sm_90a
  *
- * Defines: DTYPE 1, 2, or 0 for fp32 that is multiplied as tf32 (weights rounded,
- * rows cut off); ACTIVATION, GATED, BIAS, GATHER, OUTPUT_F32; TALL. The input is in
- * the storage type; k and n are multiples of 8.
+ * Defines: WEIGHTS fp16, bf16, or fp32 that is multiplied as tf32 (weights rounded,
+ * rows cut off); OUTPUT, ACTIVATION, GATED, BIAS, GATHER; TALL. Input and biases are of
+ * the weights' element; k and n are multiples of 8.
  *
  * Which operand is which. Weights are wgmma's A (64 rows an instruction), the
  * tokens its B, whose number of columns can be any multiple of 8. So a tile is
@@ -46,6 +46,7 @@
  *   c, d        [8 tokens' group][4]: a consumer's sums of its 64 weight rows of the
  *               first and (TALL) of the second packed tile; nvidia_wgmma.clh says of which
  *               rows and tokens */
+#define DTYPE WEIGHTS
 #include "common/types.clh"
 #include "common/nvidia_ptx.clh"
 #include "common/nvidia_wgmma.clh"

@@ -1,39 +1,36 @@
 // SPDX-License-Identifier: MIT
 /* Rows for experts whose route weight multiplies their input:
  *   scaled[slot of assignment a] = weight of a * hidden[token of a],
- * rounded to the storage type. Defines: DTYPE; INPUT_F32 (rows are fp32, their
- * numbers those of the storage type all the same); LOCAL; WIDTH, the columns of a
- * work-item: 16 bytes of them, 8 or with fp32 rows 4, where the hidden size is a
- * multiple of 8, else 1.
+ * rounded to the element ROUNDED. Defines: ROUNDED; ROWS, the element that rows are
+ * stored as: ROUNDED, or fp32; LOCAL; WIDTH, the columns of a work-item: 16 bytes of them,
+ * 8 or with fp32 rows 4, where the hidden size is a multiple of 8, else 1.
  *
  * A work-group takes LOCAL * WIDTH columns of one token: read once, written for
  * each choice that has a slot, neighbours' memory side by side. */
-#include "common/enums.h"
 #include "common/types.clh"
 
-#if INPUT_F32
-typedef float row_t;
-#else
-typedef storage_t row_t;
-#endif
+typedef ELEMENT_T(ROWS) row_t;
+#define round_value ELEMENT_ROUND(ROUNDED)
 
 #if WIDTH == 8
 typedef float8 values_t;
 
 static inline values_t row_load(const __global row_t *p) {
   const uint4 bits = *(const __global uint4 *)p;
-#if DTYPE == DTYPE_F16
+#if ROUNDED == ELEMENT_F16
   return vload_half8(0, (const half *)&bits);
-#else
+#elif ROUNDED == ELEMENT_BF16
   return as_float8(convert_uint8(as_ushort8(bits)) << 16);
+#else
+#error "rows of this element"
 #endif
 }
 
 static inline void row_store(values_t v, __global row_t *p) {
   uint4 bits;
-#if DTYPE == DTYPE_F16
+#if ROUNDED == ELEMENT_F16
   vstore_half8_rte(v, 0, (half *)&bits);
-#else
+#else /* bf16 */
   const uint8 u = as_uint8(v);
   const uint8 rounded = (u + 0x7fffu + ((u >> 16) & 1u)) >> 16;
   const uint8 nan = (u >> 16) | 0x40u;
@@ -48,16 +45,17 @@ typedef float4 values_t;
 static inline values_t row_load(const __global row_t *p) { return *(const __global float4 *)p; }
 static inline void row_store(values_t v, __global row_t *p) {
   *(__global float4 *)p =
-      (float4)(storage_round(v.x), storage_round(v.y), storage_round(v.z), storage_round(v.w));
+      (float4)(round_value(v.x), round_value(v.y), round_value(v.z), round_value(v.w));
 }
-#elif INPUT_F32
-typedef float values_t;
-static inline values_t row_load(const __global row_t *p) { return *p; }
-static inline void row_store(values_t v, __global row_t *p) { *p = storage_round(v); }
 #else
 typedef float values_t;
-static inline values_t row_load(const __global row_t *p) { return storage_load(p, 0); }
-static inline void row_store(values_t v, __global row_t *p) { storage_store(v, p, 0); }
+static inline values_t row_load(const __global row_t *p) { return ELEMENT_LOAD(ROWS)(p, 0); }
+static inline void row_store(values_t v, __global row_t *p) {
+#if ROWS != ROUNDED /* else storing rounds */
+  v = round_value(v);
+#endif
+  ELEMENT_STORE(ROWS)(v, p, 0);
+}
 #endif
 #endif
 

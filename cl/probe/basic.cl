@@ -3,7 +3,7 @@
  * to nearest even, a true fma, and local memory behind a barrier. Work-item i
  * of a group of 64 writes out[i], or one of LOCAL every LOCAL-th, where groups are
  * smaller; the host knows what must be there. */
-#define DTYPE DTYPE_F16
+#define DTYPE ELEMENT_F16
 #include "common/enums.h"
 #include "common/types.clh"
 

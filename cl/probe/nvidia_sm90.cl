@@ -6,7 +6,7 @@
  * A[r][k] = r % 5 + k % 3 - 2, B[c][k] = c % 4 - 1 + k % 2; one warpgroup.
  *
  * moecl-ptx-target: sm_90a */
-#define DTYPE DTYPE_BF16
+#define DTYPE ELEMENT_BF16
 #include "common/enums.h"
 #include "common/nvidia_ptx.clh"
 #include "common/nvidia_wgmma.clh"

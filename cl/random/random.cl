@@ -40,13 +40,15 @@ static void store_pairs(float8 even, float8 odd, __global storage_t *out, ulong 
   v.even = even;
   v.odd = odd;
   if (count >= 16) {
-#if DTYPE == DTYPE_F32
+#if DTYPE == ELEMENT_F32
     vstore16(v, 0, out);
-#elif DTYPE == DTYPE_F16
+#elif DTYPE == ELEMENT_F16
     vstore_half16_rte(v, 0, out);
-#else
+#elif DTYPE == ELEMENT_BF16
     uint16 u = as_uint16(v); /* finite or infinite, never NaN */
     vstore16(convert_ushort16((u + 0x7fffu + ((u >> 16) & 1u)) >> 16), 0, out);
+#else
+#error "numbers of this element"
 #endif
     return;
   }

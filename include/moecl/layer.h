@@ -46,8 +46,8 @@ typedef struct moecl_layer_params {
   moecl_dtype dtype; /* of hidden_states, output and all weights, unless weight_format differs */
   /* Of the experts' matrices and biases, the shared expert's too. They are given and kept
    * so and used as they are: with dtype fp32 and weights in bf16 only the weights are bf16.
-   * Variants so far take dtype's own format, and fp16 and bf16 beside dtype fp32; another
-   * pair is MOECL_ERROR_UNSUPPORTED. */
+   * The grouped GEMM's general variants and those for CPUs take every pair of formats,
+   * those for GPUs dtype's own alone. */
   moecl_format weight_format;
   moecl_activation activation;
   bool router_bias;   /* the router has a bias [E], added to the logits */
@@ -146,7 +146,7 @@ typedef struct moecl_layer_params {
 typedef struct moecl_layer moecl_layer;
 
 /* The layer's tensors, canonical layout row-major, in the layer's dtype where
- * nothing else is said (moecl_layer_tensor_dtype). */
+ * nothing else is said (moecl_layer_tensor_format). */
 typedef enum moecl_tensor {
   MOECL_ROUTER_WEIGHT = 0,     /* [E,H], index 0 only (not per expert) */
   MOECL_ROUTER_BIAS,           /* [E], index 0 only */
@@ -184,10 +184,17 @@ MOECL_API void moecl_layer_destroy(moecl_layer **layer);
 
 /* Elements of one item of `tensor` (one expert's share, or the whole router
  * tensor); 0 where the layer has no such tensor, and for NULL. For parameters that
- * moecl_layer_params_check takes, as are the next two. Thread-safe. */
+ * moecl_layer_params_check takes, as are the next ones. Thread-safe. */
 MOECL_API int64_t moecl_layer_tensor_size(const moecl_layer_params *params, moecl_tensor tensor);
-/* The type that `tensor` is given in, whether the layer has it or not; MOECL_F32 for NULL.
- * Thread-safe. */
+/* Bytes of one item as it is given, scales included; 0 where the layer has no such tensor, and
+ * for NULL. Thread-safe. */
+MOECL_API uint64_t moecl_layer_tensor_bytes(const moecl_layer_params *params, moecl_tensor tensor);
+/* The format that `tensor` is given in, never MOECL_FORMAT_DTYPE, whether the layer has it or
+ * not; MOECL_FORMAT_F32 for NULL. Thread-safe. */
+MOECL_API moecl_format moecl_layer_tensor_format(const moecl_layer_params *params,
+                                                 moecl_tensor tensor);
+/* The data type whose plain elements that format has, MOECL_DTYPE_COUNT where it is no data
+ * type's; MOECL_F32 for NULL. Thread-safe. */
 MOECL_API moecl_dtype moecl_layer_tensor_dtype(const moecl_layer_params *params,
                                                moecl_tensor tensor);
 
@@ -197,7 +204,7 @@ MOECL_API int64_t moecl_layer_tensor_items(const moecl_layer_params *params, moe
 
 /* Gives weights and packs them for the chosen variant: `count` experts from
  * `first_expert` on (0 and 1 for router tensors), consecutive in memory, in
- * the tensor's dtype. The layer keeps its own packed copy: the source can be
+ * the tensor's format. The layer keeps its own packed copy: the source can be
  * reused or freed when the call (host) or the work enqueued by it (buffer) is
  * done. The host form waits until its copies are done; the buffer form only enqueues, and the
  * buffer may be destroyed right after it. Forwards that were enqueued before have the weights as

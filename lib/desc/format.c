@@ -1,18 +1,37 @@
 // SPDX-License-Identifier: MIT
 #include "desc/format.h"
 #include "base/base.h"
+#include "common/enums.h"
 
-/* Plain ones first, in the order of moecl_dtype. */
+/* Plain elements of a data type. */
+#define PLAIN(name, dtype)                                                                         \
+  static void name##_decode(const void *src, uint64_t rows, uint64_t columns, double *dst) {       \
+    moecl_to_double(dtype, src, (size_t)(rows * columns), dst);                                    \
+  }                                                                                                \
+  static void name##_encode(const double *src, uint64_t rows, uint64_t columns, void *dst) {       \
+    moecl_from_double(dtype, src, (size_t)(rows * columns), dst);                                  \
+  }
+PLAIN(f32, MOECL_F32)
+PLAIN(f16, MOECL_F16)
+PLAIN(bf16, MOECL_BF16)
+
+/* Those of moecl_dtype in its order. */
 const desc_format desc_formats[MOECL_FORMAT_COUNT] = {
-    [MOECL_FORMAT_F32] = {"fp32", MOECL_F32, 32, 0, 0, 32},
-    [MOECL_FORMAT_F16] = {"fp16", MOECL_F16, 16, 0, 0, 16},
-    [MOECL_FORMAT_BF16] = {"bf16", MOECL_BF16, 16, 0, 0, 16},
+    [MOECL_FORMAT_F32] = {"fp32", ELEMENT_F32, 32, 0, 0, 32, f32_decode, f32_encode},
+    [MOECL_FORMAT_F16] = {"fp16", ELEMENT_F16, 16, 0, 0, 16, f16_decode, f16_encode},
+    [MOECL_FORMAT_BF16] = {"bf16", ELEMENT_BF16, 16, 0, 0, 16, bf16_decode, bf16_encode},
 };
 _Static_assert(MOECL_FORMAT_F16 - MOECL_FORMAT_F32 == MOECL_F16 &&
                    MOECL_FORMAT_BF16 - MOECL_FORMAT_F32 == MOECL_BF16,
                "desc_format_of");
 
-const desc_format desc_int32 = {"int32", MOECL_DTYPE_COUNT, 32, 0, 0, 32};
+const desc_format desc_int32 = {.name = "int32", .element = -1, .bits = 32, .packed_bits = 32};
+
+moecl_dtype desc_format_dtype(const desc_format *format) {
+  for (int dtype = 0; dtype < MOECL_DTYPE_COUNT; dtype++)
+    if (format == desc_format_of((moecl_dtype)dtype)) return (moecl_dtype)dtype;
+  return MOECL_DTYPE_COUNT;
+}
 
 uint64_t desc_format_bytes(const desc_format *format, uint64_t rows, uint64_t columns) {
   const uint64_t scales = format->block ? base_div_up(columns, format->block) : 0;

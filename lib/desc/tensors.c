@@ -1,30 +1,37 @@
 // SPDX-License-Identifier: MIT
-/* The table of a layer's tensors: sizes, items, types. */
-#include "desc/format.h"
-#include "moecl/layer.h"
+/* The table of a layer's tensors: shapes, items, formats. */
+#include "desc/tensors.h"
+
+typedef struct shape {
+  int64_t rows, columns;
+} shape;
+
+/* Of one item; nothing where the layer has no such tensor. */
+static shape shape_of(const moecl_layer_params *p, moecl_tensor tensor) {
+  const int64_t halves = moecl_activation_is_gated(p->activation) ? 2 : 1;
+  switch (tensor) {
+  case MOECL_ROUTER_WEIGHT: return (shape){p->num_experts, p->hidden_size};
+  case MOECL_ROUTER_BIAS: return (shape){p->router_bias, p->num_experts};
+  case MOECL_GATE_UP_PROJ: return (shape){halves * p->intermediate_size, p->hidden_size};
+  case MOECL_GATE_UP_BIAS: return (shape){p->gate_up_bias, halves * p->intermediate_size};
+  case MOECL_DOWN_PROJ: return (shape){p->hidden_size, p->intermediate_size};
+  case MOECL_DOWN_BIAS: return (shape){p->down_bias, p->hidden_size};
+  case MOECL_SCORE_CORRECTION_BIAS: return (shape){p->score_correction_bias, p->num_experts};
+  case MOECL_ROUTER_NOISE_WEIGHT:
+    return (shape){p->router_noise ? p->num_experts : 0, p->hidden_size};
+  case MOECL_SHARED_GATE_UP_PROJ:
+    return (shape){halves * p->shared_intermediate_size, p->hidden_size};
+  case MOECL_SHARED_DOWN_PROJ: return (shape){p->hidden_size, p->shared_intermediate_size};
+  case MOECL_SHARED_GATE: return (shape){p->shared_gate, p->hidden_size};
+  case MOECL_TENSOR_COUNT: break;
+  }
+  return (shape){0, 0};
+}
 
 int64_t moecl_layer_tensor_size(const moecl_layer_params *params, moecl_tensor tensor) {
   if (!params) return 0;
-  int64_t up_rows =
-      params->intermediate_size * (moecl_activation_is_gated(params->activation) ? 2 : 1);
-  switch (tensor) {
-  case MOECL_ROUTER_WEIGHT: return params->num_experts * params->hidden_size;
-  case MOECL_ROUTER_BIAS: return params->router_bias ? params->num_experts : 0;
-  case MOECL_GATE_UP_PROJ: return up_rows * params->hidden_size;
-  case MOECL_GATE_UP_BIAS: return params->gate_up_bias ? up_rows : 0;
-  case MOECL_DOWN_PROJ: return params->hidden_size * params->intermediate_size;
-  case MOECL_DOWN_BIAS: return params->down_bias ? params->hidden_size : 0;
-  case MOECL_SCORE_CORRECTION_BIAS: return params->score_correction_bias ? params->num_experts : 0;
-  case MOECL_ROUTER_NOISE_WEIGHT:
-    return params->router_noise ? params->num_experts * params->hidden_size : 0;
-  case MOECL_SHARED_GATE_UP_PROJ:
-    return params->shared_intermediate_size * params->hidden_size *
-           (moecl_activation_is_gated(params->activation) ? 2 : 1);
-  case MOECL_SHARED_DOWN_PROJ: return params->shared_intermediate_size * params->hidden_size;
-  case MOECL_SHARED_GATE: return params->shared_gate ? params->hidden_size : 0;
-  case MOECL_TENSOR_COUNT: break;
-  }
-  return 0;
+  const shape shape = shape_of(params, tensor);
+  return shape.rows * shape.columns;
 }
 
 int64_t moecl_layer_tensor_items(const moecl_layer_params *params, moecl_tensor tensor) {
@@ -33,16 +40,35 @@ int64_t moecl_layer_tensor_items(const moecl_layer_params *params, moecl_tensor 
   return of_experts ? params->num_experts - params->num_identity_experts : 1;
 }
 
-moecl_dtype moecl_layer_tensor_dtype(const moecl_layer_params *params, moecl_tensor tensor) {
-  if (!params) return MOECL_F32;
+/* Biases of experts are stored as their weights are, if those are plain. */
+const desc_format *desc_tensor_format(const moecl_layer_params *params, moecl_tensor tensor) {
+  const desc_format *weights = desc_format_or(params->weight_format, params->dtype);
   switch (tensor) {
-  case MOECL_SCORE_CORRECTION_BIAS: return MOECL_F32;
+  case MOECL_SCORE_CORRECTION_BIAS: return desc_format_of(MOECL_F32);
   case MOECL_GATE_UP_PROJ:
-  case MOECL_GATE_UP_BIAS:
   case MOECL_DOWN_PROJ:
-  case MOECL_DOWN_BIAS:
   case MOECL_SHARED_GATE_UP_PROJ:
-  case MOECL_SHARED_DOWN_PROJ: return desc_format_or(params->weight_format, params->dtype)->element;
-  default: return params->dtype;
+  case MOECL_SHARED_DOWN_PROJ: return weights;
+  case MOECL_GATE_UP_BIAS:
+  case MOECL_DOWN_BIAS:
+    if (desc_format_dtype(weights) != MOECL_DTYPE_COUNT) return weights;
+    return desc_format_of(params->dtype);
+  default: return desc_format_of(params->dtype);
   }
+}
+
+moecl_format moecl_layer_tensor_format(const moecl_layer_params *params, moecl_tensor tensor) {
+  return params ? (moecl_format)(desc_tensor_format(params, tensor) - desc_formats)
+                : MOECL_FORMAT_F32;
+}
+
+moecl_dtype moecl_layer_tensor_dtype(const moecl_layer_params *params, moecl_tensor tensor) {
+  return params ? desc_format_dtype(desc_tensor_format(params, tensor)) : MOECL_F32;
+}
+
+uint64_t moecl_layer_tensor_bytes(const moecl_layer_params *params, moecl_tensor tensor) {
+  if (!params) return 0;
+  const shape shape = shape_of(params, tensor);
+  return desc_format_bytes(desc_tensor_format(params, tensor), (uint64_t)shape.rows,
+                           (uint64_t)shape.columns);
 }

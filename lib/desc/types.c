@@ -6,10 +6,9 @@
 /* Kernels get these as numbers. */
 #define SAME(public, kernels)                                                                      \
   _Static_assert((int)(public) == (kernels), #public " in cl/common/enums.h")
-SAME(MOECL_F32, DTYPE_F32);
-SAME(MOECL_F16, DTYPE_F16);
-SAME(MOECL_BF16, DTYPE_BF16);
-SAME(MOECL_DTYPE_COUNT, DTYPE_BF16 + 1);
+SAME(MOECL_F32, ELEMENT_F32);
+SAME(MOECL_F16, ELEMENT_F16);
+SAME(MOECL_BF16, ELEMENT_BF16);
 SAME(MOECL_SCORING_SOFTMAX, SCORING_SOFTMAX);
 SAME(MOECL_SCORING_SIGMOID, SCORING_SIGMOID);
 SAME(MOECL_SCORING_SQRT_SOFTPLUS, SCORING_SQRT_SOFTPLUS);

@@ -8,7 +8,7 @@ enum { MAX_CANDIDATES = 32 };
 static moecl_status find_candidates(moecl_context *context, const kernel_choice *choice,
                                     const kernel_variant **list, size_t *count) {
   char why[512];
-  const size_t found = kernel_candidates(choice->table, choice->asked, choice->element,
+  const size_t found = kernel_candidates(choice->table, choice->asked, choice->format,
                                          &context->info, list, MAX_CANDIDATES, why, sizeof why);
   if (found == 0) return log_error(&context->log, MOECL_ERROR_UNSUPPORTED, "%s", why);
   size_t first = 0, kept = 0;

@@ -9,7 +9,7 @@
 typedef struct kernel_choice {
   const kernel_table *table;
   const char *asked;          /* this one alone, by name; NULL: the best that serves */
-  moecl_dtype element;        /* of the weights, or of what is read */
+  const desc_format *format;  /* of the weights, or of what is read */
   const kernel_variant *from; /* not NULL: candidates better than this one are passed over */
   /* Could the variant compute this problem? Those that could not are passed over.
    * NULL: all could. */

@@ -4,9 +4,9 @@
 #include <stdio.h>
 #include <string.h>
 
-bool kernel_variant_serves(const kernel_variant *variant, moecl_dtype element,
+bool kernel_variant_serves(const kernel_variant *variant, const desc_format *format,
                            uint32_t capabilities) {
-  return (variant->formats & (1u << element)) &&
+  return kernel_variant_takes(variant, format) &&
          (capabilities & variant->required) == variant->required &&
          (!(variant->traits & KERNEL_LIBRARY) || kernel_clblast_is_built());
 }
@@ -29,7 +29,7 @@ static void list_names(const kernel_variant *all, size_t count, char *text, size
   }
 }
 
-size_t kernel_candidates(const kernel_table *table, const char *asked, moecl_dtype element,
+size_t kernel_candidates(const kernel_table *table, const char *asked, const desc_format *format,
                          const moecl_device_info *device, const kernel_variant **candidates,
                          size_t capacity, char *why, size_t size) {
   const kernel_variant *all = table->rows;
@@ -42,7 +42,7 @@ size_t kernel_candidates(const kernel_table *table, const char *asked, moecl_dty
     if (asked && strcmp(asked, all[i].name) != 0) continue;
     known = true;
     not_built = asked && all[i].traits & KERNEL_LIBRARY && !kernel_clblast_is_built();
-    if (!kernel_variant_serves(&all[i], element, device->capabilities)) continue;
+    if (!kernel_variant_serves(&all[i], format, device->capabilities)) continue;
     if (!asked && (all[i].traits & KERNEL_ASKED_ONLY)) continue;
     if (!kernel_variant_fits(&all[i], device)) {
       too_large = &all[i];
@@ -67,7 +67,7 @@ size_t kernel_candidates(const kernel_table *table, const char *asked, moecl_dty
                operation, asked);
     else if (known)
       snprintf(why, size, "%s variant '%s' cannot serve %s on this device; there are: %s",
-               operation, asked, moecl_dtype_name(element), names);
+               operation, asked, format->name, names);
     else
       snprintf(why, size, "there is no %s variant '%s'; there are: %s", operation,
                asked ? asked : "", names);

@@ -18,16 +18,16 @@ enum {
 };
 
 enum { /* shorthand for the rows' formats */
-       KERNEL_F32 = 1 << MOECL_F32,
-       KERNEL_F16 = 1 << MOECL_F16,
-       KERNEL_BF16 = 1 << MOECL_BF16,
+       KERNEL_F32 = 1 << MOECL_FORMAT_F32,
+       KERNEL_F16 = 1 << MOECL_FORMAT_F16,
+       KERNEL_BF16 = 1 << MOECL_FORMAT_BF16,
        KERNEL_ALL = KERNEL_F32 | KERNEL_F16 | KERNEL_BF16
 };
 
 typedef struct kernel_variant {
   const char *name;
   const char *source;   /* below cl/ */
-  uint32_t formats;     /* bits 1 << element: what the weights, or what is read, may be */
+  uint32_t formats;     /* bits 1 << moecl_format: what the weights, or what is read, may be */
   uint32_t required;    /* moecl_capability bits that must hold */
   uint32_t tile_m;      /* rows of a GEMM tile; 0: by vector width (kernel_gemm_tile) */
   uint32_t tile_n;      /* columns of one */
@@ -51,10 +51,13 @@ typedef struct kernel_table {
 } kernel_table;
 
 /* Could the variant serve this format on a device with these capabilities? */
-bool kernel_variant_serves(const kernel_variant *variant, moecl_dtype element,
+bool kernel_variant_serves(const kernel_variant *variant, const desc_format *format,
                            uint32_t capabilities);
 /* Are the device's work-groups and local memory large enough for it? */
 bool kernel_variant_fits(const kernel_variant *variant, const moecl_device_info *device);
+static inline bool kernel_variant_takes(const kernel_variant *variant, const desc_format *format) {
+  return variant->formats & 1u << (format - desc_formats);
+}
 /* Does it take the problem? */
 static inline bool kernel_variant_accepts(const kernel_variant *variant, const void *desc) {
   return !variant->accepts || variant->accepts(variant, desc);
@@ -63,7 +66,7 @@ static inline bool kernel_variant_accepts(const kernel_variant *variant, const v
 /* Candidates, best first: the one named `asked` alone, else every row that serves and
  * may be chosen. Returns how many; with `asked` that does not exist or cannot serve,
  * 0, and a sentence in `why` (of `size`). */
-size_t kernel_candidates(const kernel_table *table, const char *asked, moecl_dtype element,
+size_t kernel_candidates(const kernel_table *table, const char *asked, const desc_format *format,
                          const moecl_device_info *device, const kernel_variant **candidates,
                          size_t capacity, char *why, size_t size);
 

@@ -72,12 +72,12 @@ double moecl_layer_output_roundoff(const moecl_layer *layer) {
 
 size_t moecl_variants_available(moecl_context *context, const char *operation, moecl_dtype dtype,
                                 const char **names, size_t capacity) {
-  if (!context || !operation) return 0;
+  if (!context || !operation || (unsigned)dtype >= MOECL_DTYPE_COUNT) return 0;
   const kernel_table *table = op_table(operation);
   size_t found = 0;
   for (size_t i = 0; table && i < table->count; i++) {
     const kernel_variant *row = &table->rows[i];
-    if (!kernel_variant_serves(row, dtype, context->info.capabilities) ||
+    if (!kernel_variant_serves(row, desc_format_of(dtype), context->info.capabilities) ||
         !kernel_variant_fits(row, &context->info))
       continue;
     if (names && found < capacity) names[found] = row->name;

@@ -41,12 +41,12 @@ enum { LAYER_PLANS = 8 };
 
 struct moecl_layer {
   moecl_context *context;
-  moecl_layer_params params;  /* the variant names are not kept */
-  bool described;             /* its operations have no kernels and hold no memory */
-  const desc_format *stored;  /* of hidden states, output and the router */
-  const desc_format *weights; /* of the experts */
-  const desc_format *rows;    /* of what the experts' GEMMs read and what is activated */
-  const desc_format *outputs; /* of experts' outputs until they are combined */
+  moecl_layer_params params;           /* the variant names are not kept */
+  bool described;                      /* its operations have no kernels and hold no memory */
+  const desc_format *stored;           /* of hidden states, output and the router */
+  const desc_format *weights, *biases; /* of the experts */
+  const desc_format *rows;             /* of what the experts' GEMMs read and what is activated */
+  const desc_format *outputs;          /* of experts' outputs until they are combined */
   desc_dispatch dispatch;
   op_gemm *gate_up, *down, *logits;
   op_gemm *noise;                        /* NULL: no noise */

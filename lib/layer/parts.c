@@ -3,6 +3,7 @@
  * described layer goes the same way, up to the kernels and the memory. */
 #include "base/base.h"
 #include "desc/activation.h"
+#include "desc/tensors.h"
 #include "layer/layer.h"
 #include <stdio.h>
 #include <stdlib.h>
@@ -22,7 +23,7 @@ static moecl_status choose(moecl_layer *layer, layer_operation operation, const 
   const bool experts = operation == LAYER_GROUPED_GEMM;
   const kernel_choice choice = {.table = tables[operation],
                                 .asked = asked,
-                                .element = (experts ? layer->weights : layer->stored)->element,
+                                .format = experts ? layer->weights : layer->stored,
                                 .accepts = accepts,
                                 .try_variant = try_variant,
                                 .user = layer};
@@ -88,6 +89,7 @@ static op_gemm_desc gate_up_desc(const moecl_layer *layer, const kernel_variant 
                         .n = params->intermediate_size,
                         .k = params->hidden_size,
                         .weights = layer->weights,
+                        .biases = layer->biases,
                         .input = rows_of(layer, variant),
                         .output = rows_of(layer, variant),
                         .rounded = layer->stored,
@@ -105,6 +107,7 @@ static op_gemm_desc down_desc(const moecl_layer *layer, const kernel_variant *va
                         .n = params->hidden_size,
                         .k = params->intermediate_size,
                         .weights = layer->weights,
+                        .biases = layer->biases,
                         .input = rows_of(layer, variant),
                         .output = outputs_of(layer, variant),
                         .bias = params->down_bias,
@@ -132,10 +135,10 @@ static moecl_status follow_experts(moecl_layer *layer, const char *asked,
                                    try_fn try_variant) {
   const kernel_variant *experts = layer->variant[LAYER_GROUPED_GEMM], *chosen;
   const bool follows = !(experts->traits & KERNEL_LIBRARY) &&
-                       experts->formats & 1u << weights->element && accepts(layer, experts);
+                       kernel_variant_takes(experts, weights) && accepts(layer, experts);
   const kernel_choice choice = {.table = &op_gemm_table,
                                 .asked = follows ? asked : NULL,
-                                .element = weights->element,
+                                .format = weights,
                                 .from = follows ? experts : NULL,
                                 .accepts = accepts,
                                 .try_variant = try_variant,
@@ -152,6 +155,7 @@ static op_gemm_desc shared_gate_up_desc(const moecl_layer *layer) {
                         .n = params->shared_intermediate_size,
                         .k = params->hidden_size,
                         .weights = layer->weights,
+                        .biases = layer->biases,
                         .input = layer->rows,
                         .output = layer->rows,
                         .rounded = layer->stored,
@@ -167,6 +171,7 @@ static op_gemm_desc shared_down_desc(const moecl_layer *layer) {
                         .n = layer->params.hidden_size,
                         .k = layer->params.shared_intermediate_size,
                         .weights = layer->weights,
+                        .biases = layer->biases,
                         .input = layer->rows,
                         .output = layer->outputs,
                         .ungrouped = true};
@@ -219,6 +224,7 @@ static op_gemm_desc logits_desc(const moecl_layer *layer, const kernel_variant *
                         .n = layer->params.num_experts,
                         .k = layer->params.hidden_size,
                         .weights = layer->stored,
+                        .biases = layer->stored,
                         .input = f32 ? desc_format_of(MOECL_F32) : layer->stored,
                         .output = desc_format_of(MOECL_F32),
                         .bias = bias,
@@ -359,7 +365,8 @@ moecl_status layer_make(moecl_context *context, const moecl_layer_params *params
   layer->params.grouped_gemm_variant = layer->params.router_variant = NULL;
   layer->described = described;
   layer->stored = desc_format_of(params->dtype);
-  layer->weights = desc_format_or(params->weight_format, params->dtype);
+  layer->weights = desc_tensor_format(params, MOECL_DOWN_PROJ);
+  layer->biases = desc_tensor_format(params, MOECL_DOWN_BIAS);
   layer->dispatch = desc_dispatch_of(params);
   status = described ? MOECL_OK : allocate_flags(layer);
   if (status == MOECL_OK) status = make_operations(layer, params);

@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: MIT
 /* Weights into a layer. */
 #include "base/base.h"
+#include "desc/tensors.h"
 #include "layer/layer.h"
 
 static moecl_status check_items(moecl_layer *layer, moecl_tensor tensor, int64_t first,
@@ -14,16 +15,13 @@ static moecl_status check_items(moecl_layer *layer, moecl_tensor tensor, int64_t
     return log_error(log, MOECL_ERROR_INVALID_ARGUMENT,
                      "set_weights: %lld items from item %lld on of tensor %d, which has %lld",
                      (long long)count, (long long)first, (int)tensor, (long long)items);
-  *bytes = (uint64_t)count * (uint64_t)moecl_layer_tensor_size(&layer->params, tensor) *
-           moecl_dtype_size(moecl_layer_tensor_dtype(&layer->params, tensor));
+  *bytes = (uint64_t)count * moecl_layer_tensor_bytes(&layer->params, tensor);
   return MOECL_OK;
 }
 
 static moecl_status pack(moecl_layer *layer, moecl_tensor tensor, int64_t first, int64_t count,
                          const moecl_buffer *src, uint64_t offset) {
-  const uint64_t bytes = (uint64_t)count *
-                         (uint64_t)moecl_layer_tensor_size(&layer->params, tensor) *
-                         moecl_dtype_size(moecl_layer_tensor_dtype(&layer->params, tensor));
+  const uint64_t bytes = (uint64_t)count * moecl_layer_tensor_bytes(&layer->params, tensor);
   switch (tensor) {
   case MOECL_ROUTER_WEIGHT: return op_gemm_set_weights(layer->logits, 0, count, src, offset);
   case MOECL_ROUTER_BIAS: return op_gemm_set_bias(layer->logits, 0, count, src, offset);
@@ -55,8 +53,9 @@ moecl_status moecl_layer_set_weights_buffer(moecl_layer *layer, moecl_tensor ten
   MOECL_TRY(check_items(layer, tensor, first_expert, count, &bytes));
   if (!src) return no_source(layer);
   MOECL_TRY(ocl_check_owner(layer->context, src->context, "set_weights: src"));
-  if (offset_bytes % moecl_dtype_size(moecl_layer_tensor_dtype(&layer->params, tensor)) != 0 ||
-      offset_bytes > moecl_buffer_size(src) || bytes > moecl_buffer_size(src) - offset_bytes)
+  const desc_format *format = desc_tensor_format(&layer->params, tensor);
+  if (offset_bytes % base_div_up(format->bits, 8) != 0 || offset_bytes > moecl_buffer_size(src) ||
+      bytes > moecl_buffer_size(src) - offset_bytes)
     return log_error(&layer->context->log, MOECL_ERROR_INVALID_ARGUMENT,
                      "set_weights: %llu bytes from offset %llu of a buffer of %llu",
                      (unsigned long long)bytes, (unsigned long long)offset_bytes,

@@ -14,14 +14,25 @@ double *check_values(size_t count, uint32_t *state) {
   return out;
 }
 
-moecl_status check_upload(moecl_context *context, moecl_dtype dtype, const double *data,
-                          size_t count, moecl_buffer **buffer) {
-  const size_t bytes = count * moecl_dtype_size(dtype);
+moecl_status check_upload(moecl_context *context, const desc_format *format, const double *data,
+                          uint64_t rows, uint64_t columns, moecl_buffer **buffer) {
+  const uint64_t bytes = desc_format_bytes(format, rows, columns);
   void *raw = malloc(bytes);
   if (!raw) return MOECL_ERROR_OUT_OF_HOST_MEMORY;
-  moecl_from_double(dtype, data, count, raw);
+  format->encode(data, rows, columns, raw);
   moecl_status status = moecl_buffer_create(context, bytes, buffer);
   if (status == MOECL_OK) status = moecl_buffer_write_wait(*buffer, 0, bytes, raw);
+  free(raw);
+  return status;
+}
+
+moecl_status check_read(const moecl_buffer *buffer, const desc_format *format, uint64_t rows,
+                        uint64_t columns, double *data) {
+  const uint64_t bytes = desc_format_bytes(format, rows, columns);
+  void *raw = malloc(bytes);
+  if (!raw) return MOECL_ERROR_OUT_OF_HOST_MEMORY;
+  const moecl_status status = moecl_buffer_read_wait(buffer, 0, bytes, raw);
+  if (status == MOECL_OK) format->decode(raw, rows, columns, data);
   free(raw);
   return status;
 }

@@ -18,11 +18,15 @@
 double check_value(uint32_t *state);
 double *check_values(size_t count, uint32_t *state); /* the caller frees; NULL: no memory */
 
-/* New device buffers: doubles in a storage type, and 4-byte elements. */
-moecl_status check_upload(moecl_context *context, moecl_dtype dtype, const double *data,
-                          size_t count, moecl_buffer **buffer);
+/* New device buffers: numbers as a matrix of a format, and 4-byte elements. */
+moecl_status check_upload(moecl_context *context, const desc_format *format, const double *data,
+                          uint64_t rows, uint64_t columns, moecl_buffer **buffer);
 moecl_status check_upload_words(moecl_context *context, const void *data, size_t count,
                                 moecl_buffer **buffer);
+
+/* The beginning of a buffer as numbers. */
+moecl_status check_read(const moecl_buffer *buffer, const desc_format *format, uint64_t rows,
+                        uint64_t columns, double *data);
 
 void check_release(moecl_buffer **buffers, size_t count);
 

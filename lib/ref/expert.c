@@ -1,5 +1,6 @@
 // SPDX-License-Identifier: MIT
 #include "base/base.h"
+#include "desc/tensors.h"
 #include "moecl/reference.h"
 #include "ref/activation.h"
 #include "ref/parallel.h"
@@ -28,17 +29,16 @@ static double dot(const double *a, const double *b, int64_t count) {
 /* A matrix [rows,width] and its bias: doubles, or as a layer stores them. */
 typedef struct matrix {
   const void *values, *bias;
-  bool stored;
-  moecl_dtype dtype; /* when stored */
+  const desc_format *stored, *stored_bias; /* NULL: doubles */
   int64_t width;
 } matrix;
 
 /* Row `row` as doubles: converted to `scratch`, or where it is. */
 static const double *row_of(const matrix *matrix, int64_t row, double *scratch) {
   if (!matrix->stored) return (const double *)matrix->values + row * matrix->width;
-  const size_t bytes = (size_t)matrix->width * moecl_dtype_size(matrix->dtype);
-  moecl_to_double(matrix->dtype, (const char *)matrix->values + (size_t)row * bytes,
-                  (size_t)matrix->width, scratch);
+  const uint64_t width = (uint64_t)matrix->width;
+  const uint64_t bytes = desc_format_bytes(matrix->stored, 1, width);
+  matrix->stored->decode((const char *)matrix->values + (uint64_t)row * bytes, 1, width, scratch);
   return scratch;
 }
 
@@ -46,9 +46,8 @@ static double bias_of(const matrix *matrix, int64_t row) {
   double value = 0;
   if (!matrix->bias) return 0;
   if (!matrix->stored) return ((const double *)matrix->bias)[row];
-  moecl_to_double(matrix->dtype,
-                  (const char *)matrix->bias + (size_t)row * moecl_dtype_size(matrix->dtype), 1,
-                  &value);
+  const uint64_t bytes = desc_format_bytes(matrix->stored_bias, 1, (uint64_t)row);
+  matrix->stored_bias->decode((const char *)matrix->bias + bytes, 1, 1, &value);
   return value;
 }
 
@@ -141,10 +140,11 @@ moecl_status moecl_reference_expert_tokens(const moecl_layer_params *params, int
   if (num_tokens < 0 || threads < 0) return MOECL_ERROR_INVALID_ARGUMENT;
   if (num_tokens == 0) return MOECL_OK;
   if (!params || !hidden || !gate_up || !down || !output) return MOECL_ERROR_INVALID_ARGUMENT;
-  const moecl_dtype stored = moecl_layer_tensor_dtype(params, MOECL_GATE_UP_PROJ);
+  const desc_format *weights = desc_tensor_format(params, MOECL_GATE_UP_PROJ);
+  const desc_format *biases = desc_tensor_format(params, MOECL_GATE_UP_BIAS);
   work work = {.params = params,
-               .gate_up = {gate_up, gate_up_bias, true, stored, 0},
-               .down = {down, down_bias, true, stored, 0},
+               .gate_up = {gate_up, gate_up_bias, weights, biases, 0},
+               .down = {down, down_bias, weights, biases, 0},
                .num_tokens = num_tokens,
                .hidden = hidden,
                .output = output};
@@ -159,9 +159,8 @@ moecl_status moecl_reference_intermediate_tokens(const moecl_layer_params *param
   if (num_tokens == 0) return MOECL_OK;
   if (!params || !hidden || !gate_up || !intermediate) return MOECL_ERROR_INVALID_ARGUMENT;
   work work = {.params = params,
-               .gate_up = {gate_up, gate_up_bias, true,
-                           moecl_layer_tensor_dtype(params, MOECL_GATE_UP_PROJ),
-                           params->hidden_size},
+               .gate_up = {gate_up, gate_up_bias, desc_tensor_format(params, MOECL_GATE_UP_PROJ),
+                           desc_tensor_format(params, MOECL_GATE_UP_BIAS), params->hidden_size},
                .num_tokens = num_tokens,
                .hidden = hidden,
                .inner = intermediate,

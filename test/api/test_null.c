@@ -48,6 +48,8 @@ static void test_host_calls(void **state) {
   assert_int_equal(moecl_layer_tensor_size(NULL, MOECL_DOWN_PROJ), 0);
   assert_int_equal(moecl_layer_tensor_items(NULL, MOECL_DOWN_PROJ), 0);
   assert_int_equal(moecl_layer_tensor_dtype(NULL, MOECL_DOWN_PROJ), MOECL_F32);
+  assert_int_equal(moecl_layer_tensor_format(NULL, MOECL_DOWN_PROJ), MOECL_FORMAT_F32);
+  assert_int_equal(moecl_layer_tensor_bytes(NULL, MOECL_DOWN_PROJ), 0);
   assert_int_equal(moecl_expert_capacity(NULL, 1), 0);
 }
 

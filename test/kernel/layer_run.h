@@ -11,7 +11,8 @@
 /* Does the variant take sizes that are no multiples of 8? */
 static inline bool takes_odd_sizes(const char *gemm) {
   const desc_format *any = desc_format_of(MOECL_BF16); /* but one for all */
-  const op_gemm_desc odd = {.n = 37, .k = 19, .weights = any, .input = any, .output = any};
+  const op_gemm_desc odd = {
+      .n = 37, .k = 19, .weights = any, .biases = any, .input = any, .output = any};
   for (size_t v = 0; v < op_gemm_table.count; v++)
     if (strcmp(op_gemm_table.rows[v].name, gemm) == 0)
       return kernel_variant_accepts(&op_gemm_table.rows[v], &odd);

@@ -32,7 +32,8 @@ static inline moecl_buffer *words(const void *data, uint64_t count) {
 /* Variants that want dedicated local memory want it for speed: any device can
  * check what they compute. */
 static inline bool serves_here(const kernel_variant *variant, moecl_dtype dtype) {
-  return kernel_variant_serves(variant, dtype, context->info.capabilities | MOECL_CAP_LOCAL_MEMORY);
+  return kernel_variant_serves(variant, desc_format_of(dtype),
+                               context->info.capabilities | MOECL_CAP_LOCAL_MEMORY);
 }
 
 #endif

@@ -4,9 +4,9 @@
  * their speed. So the driver's host side runs on any device. What the driver must keep
  * to is looked at here: what breaks it becomes NaN.
  *
- * Defines: DTYPE, ACTIVATION, GATED, BIAS, GATHER, OUTPUT_F32, TALL, DENSE,
- * ADDS_SHARED. */
-#include "common/enums.h"
+ * Defines: WEIGHTS, OUTPUT, ACTIVATION, GATED, BIAS, GATHER, TALL, DENSE, ADDS_SHARED;
+ * input and biases are of the weights' element. */
+#define DTYPE WEIGHTS
 #include "common/types.clh"
 #include "common/activation.clh"
 
@@ -74,13 +74,8 @@ static inline float output_of(const __global storage_t *x, const __global storag
 #endif
 }
 
-#if OUTPUT_F32
-typedef float output_t;
-#define OUTPUT_STORE(v, p, i) ((p)[i] = (v))
-#else
-typedef storage_t output_t;
-#define OUTPUT_STORE(v, p, i) storage_store(v, p, i)
-#endif
+typedef ELEMENT_T(OUTPUT) output_t;
+#define OUTPUT_STORE ELEMENT_STORE(OUTPUT)
 
 static inline void make_tile(const __global storage_t *a, const __global int *slot_token,
                              const __global int *expert_offsets, const __global int *tile_offsets,

@@ -120,7 +120,7 @@ static void check_row(const kernel_variant *variant, const op_gemm_desc *desc, i
 
 static moecl_buffer *upload(moecl_dtype dtype, const double *values, size_t count) {
   moecl_buffer *buffer = NULL;
-  assert_ok(check_upload(context, dtype, values, count, &buffer));
+  assert_ok(check_upload(context, desc_format_of(dtype), values, 1, count, &buffer));
   return buffer;
 }
 
@@ -167,6 +167,7 @@ static void check(const kernel_variant *variant, int activation, moecl_dtype dty
                              .n = N,
                              .k = K,
                              .weights = desc_format_of(dtype),
+                             .biases = desc_format_of(dtype),
                              .epilogue = row ? row->kernel : ACTIVATION_NONE,
                              .swiglu_alpha = (float)alpha,
                              .swiglu_limit = (float)limit,
@@ -189,7 +190,8 @@ static void test_extremes(void **state) {
     for (int activation = 0; activation <= PLAIN; activation++)
       for (int dtype = 0; dtype < MOECL_DTYPE_COUNT; dtype++) {
         if (variants[v].traits & KERNEL_LIBRARY) break; /* a library's products */
-        if (!kernel_variant_serves(&variants[v], (moecl_dtype)dtype, capabilities)) continue;
+        if (!kernel_variant_serves(&variants[v], desc_format_of((moecl_dtype)dtype), capabilities))
+          continue;
         check(&variants[v], activation, (moecl_dtype)dtype);
         if (activation != MOECL_SWIGLU_CLAMPED) break; /* the arithmetic is fp32 in all types */
       }

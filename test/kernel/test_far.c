@@ -141,6 +141,7 @@ static op_gemm_desc far_desc(const kernel_variant *variant, const far_case *c) {
                         .n = c->n,
                         .k = c->k,
                         .weights = desc_format_of(c->dtype),
+                        .biases = desc_format_of(c->dtype),
                         .gated = c->gated,
                         .gather = c->part == FAR_GATHERED,
                         .input = desc_format_of(f32 ? MOECL_F32 : c->dtype),
@@ -203,7 +204,7 @@ static void check_far(far_part part, uint32_t library, int64_t experts, int64_t 
   const size_t count = op_gemm_table.count;
   const far_case c = {part, experts, n, k, gated, part == FAR_WEIGHTS ? MOECL_F16 : MOECL_BF16};
   for (size_t v = 0; v < count; v++) {
-    if (!kernel_variant_serves(&variants[v], c.dtype, context->info.capabilities) ||
+    if (!kernel_variant_serves(&variants[v], desc_format_of(c.dtype), context->info.capabilities) ||
         (variants[v].traits & KERNEL_LIBRARY) != library)
       continue;
     const op_gemm_desc desc = far_desc(&variants[v], &c);

@@ -115,7 +115,7 @@ static void release_problem(problem *p) {
 
 static moecl_buffer *upload(moecl_dtype dtype, const double *values, int64_t count) {
   moecl_buffer *buffer = NULL;
-  assert_ok(check_upload(context, dtype, values, (size_t)count, &buffer));
+  assert_ok(check_upload(context, desc_format_of(dtype), values, 1, (uint64_t)count, &buffer));
   return buffer;
 }
 
@@ -214,7 +214,7 @@ static void check_case(const kernel_variant *variant, const gemm_case *c, moecl_
   for (size_t i = 0; i < c->load_count; i++) {
     problem p = make_problem(c, &c->loads[i]);
     const bool f32 = variant->traits & KERNEL_F32_ACTIVATIONS;
-    p.desc.weights = desc_format_of(dtype);
+    p.desc.weights = p.desc.biases = desc_format_of(dtype);
     p.desc.input = desc_format_of(f32 ? MOECL_F32 : dtype);
     p.desc.output = desc_format_of(f32 || p.desc.exact ? MOECL_F32 : dtype);
     if (kernel_variant_accepts(variant, &p.desc))
@@ -234,7 +234,7 @@ static bool wanted(const kernel_variant *variant, const gemm_case *c, moecl_dtyp
   if (persistent && !op_is_persistent(variant)) return false;
   /* Local memory that is not dedicated is slow, and right all the same. */
   const uint32_t capabilities = context->info.capabilities | MOECL_CAP_LOCAL_MEMORY;
-  if (!kernel_variant_serves(variant, dtype, capabilities)) return false;
+  if (!kernel_variant_serves(variant, desc_format_of(dtype), capabilities)) return false;
   return dtype == MOECL_F32 || c->desc.ungrouped || c->desc.n == 136 || c->desc.n == 200;
 }
 

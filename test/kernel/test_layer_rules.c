@@ -529,8 +529,8 @@ static void test_unknown_variant(void **state) {
 }
 
 #define FP32                                                                                       \
-  .weights = desc_format_of(MOECL_F32), .input = desc_format_of(MOECL_F32),                        \
-  .output = desc_format_of(MOECL_F32)
+  .weights = desc_format_of(MOECL_F32), .biases = desc_format_of(MOECL_F32),                       \
+  .input = desc_format_of(MOECL_F32), .output = desc_format_of(MOECL_F32)
 
 /* The library counts in 32 bits, and some drivers crash on views that overlap. */
 static void test_library_weights(void **state) {

@@ -327,7 +327,7 @@ static void check_rule(const kernel_variant *variant, const rule *rule, const to
 static const char *only; /* a variant's name, from the command line */
 
 static bool serves(const kernel_variant *variant) {
-  return kernel_variant_serves(variant, MOECL_F32, context->info.capabilities) &&
+  return kernel_variant_serves(variant, desc_format_of(MOECL_F32), context->info.capabilities) &&
          kernel_variant_fits(variant, &context->info);
 }
 
@@ -450,7 +450,7 @@ static void test_saturated(void **state) {
   const size_t count = op_router_table.count;
   (void)state;
   for (size_t v = 0; v < count; v++)
-    if (kernel_variant_serves(&variants[v], MOECL_F32, context->info.capabilities))
+    if (kernel_variant_serves(&variants[v], desc_format_of(MOECL_F32), context->info.capabilities))
       check_saturated(&variants[v]);
 }
 
@@ -464,7 +464,9 @@ static void test_underflow(void **state) {
     for (int guarded = 0; guarded < 3; guarded++) {
       int32_t ids[2];
       float weights[2];
-      if (!kernel_variant_serves(&variants[v], MOECL_F32, context->info.capabilities)) continue;
+      if (!kernel_variant_serves(&variants[v], desc_format_of(MOECL_F32),
+                                 context->info.capabilities))
+        continue;
       routed r = {.layer = {.hidden_size = 1,
                             .intermediate_size = 1,
                             .num_experts = 4,

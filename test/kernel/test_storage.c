@@ -236,6 +236,7 @@ static void check_rounding(const kernel_variant *variant, moecl_dtype dtype) {
                              .n = N,
                              .k = N,
                              .weights = desc_format_of(dtype),
+                             .biases = desc_format_of(dtype),
                              .input = desc_format_of(MOECL_F32),
                              .output = desc_format_of(MOECL_F32),
                              .rounded = desc_format_of(dtype)};
@@ -260,7 +261,7 @@ static void check_rounding(const kernel_variant *variant, moecl_dtype dtype) {
   /* The first row would spoil its sums. */
   memset(input + 3, 0, (N - 3) * sizeof *input);
   assert_ok(check_upload_words(context, input, ROWS * N, &b[0]));
-  assert_ok(check_upload(context, dtype, one, N * N, &b[1]));
+  assert_ok(check_upload(context, desc_format_of(dtype), one, N, N, &b[1]));
   assert_ok(check_upload_words(context, offsets, 2, &b[2]));
   assert_ok(check_upload_words(context, tiles, 2, &b[3]));
   assert_ok(moecl_buffer_create(context, sizeof output, &b[4]));
@@ -286,7 +287,8 @@ static void test_rounding(void **state) {
   for (size_t v = 0; v < count; v++)
     for (int dtype = MOECL_F16; dtype <= MOECL_BF16; dtype++)
       if (variants[v].traits & KERNEL_F32_ACTIVATIONS && !(variants[v].traits & KERNEL_LIBRARY) &&
-          kernel_variant_serves(&variants[v], (moecl_dtype)dtype, context->info.capabilities))
+          kernel_variant_serves(&variants[v], desc_format_of((moecl_dtype)dtype),
+                                context->info.capabilities))
         check_rounding(&variants[v], (moecl_dtype)dtype);
 }
 

@@ -44,8 +44,9 @@ static inline size_t special_groups(uint d) { uint r; asm volatile("mov.u32 %0, 
 def gemm(dtype, activation, gated, bias, gather, output_f32=0, dense=0, adds_shared=0):
     """Both heights of a tile take turns: with bias low, without it tall."""
     clamp = dict(SWIGLU_ALPHA="1.702f", SWIGLU_LIMIT="7.0f") if activation >= 6 else {}
-    return dict(DTYPE=dtype, ACTIVATION=activation, GATED=gated, BIAS=bias, GATHER=gather,
-                INPUT_F32=0, OUTPUT_F32=output_f32, TALL=int(not bias and not output_f32),
+    return dict(WEIGHTS=dtype, BIASES=dtype, INPUT=dtype, OUTPUT=0 if output_f32 else dtype,
+                ROUNDED=0 if output_f32 else dtype, ACTIVATION=activation, GATED=gated, BIAS=bias,
+                GATHER=gather, TALL=int(not bias and not output_f32),
                 DENSE=int(dense or output_f32), ADDS_SHARED=adds_shared, **clamp)
 
 
@@ -234,7 +235,7 @@ def check_all(root, every, verbose, folder):
             failures.append(f"{name} holds PTX, but there are no shapes for {operation}")
             continue
         for shape in SHAPES[operation][every]:
-            if shape.get("DTYPE") == 0 and "sm90" not in name:
+            if shape.get("WEIGHTS") == 0 and "sm90" not in name:
                 continue
             checked += 1
             try:

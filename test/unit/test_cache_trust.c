@@ -156,7 +156,7 @@ static int choose(const fixture *f, moecl_status want, test_log *log) {
   trial t = {context, 0};
   const kernel_choice choice = {.table = &op_combine_table,
                                 .asked = "generic",
-                                .element = MOECL_F32,
+                                .format = desc_format_of(MOECL_F32),
                                 .try_variant = try_answer,
                                 .user = &t};
   assert_int_equal(kernel_choose(context, &choice, &chosen, &set_aside), want);

@@ -118,8 +118,8 @@ static const schema_key keys[KEY_COUNT] = {
     [KEY_WEIGHT_FORMAT] = {"layer.weight_format", IN_POINT(layer.weight_format), TYPE_CHOICE,
                            WITH_CHECKPOINT, NO_RANGE, format_choice, MOECL_FORMAT_COUNT, "dtype",
                            "How the experts' weights and biases are stored, the shared expert's "
-                           "too: as dtype, or with dtype fp32 as fp16 or bf16, so that only they "
-                           "are narrow."},
+                           "too: as dtype, or as fp32, fp16 or bf16, so that only they "
+                           "are narrow, or wide."},
     [KEY_GROUPED_GEMM_VARIANT] = {LAYER(grouped_gemm_variant), TYPE_TEXT,
                                   AUTO_NULL | WITH_CHECKPOINT, ANY_TEXT, NO_CHOICE, "auto",
                                   "Grouped GEMM kernel by name, e.g. generic, cpu, clblast; auto: "

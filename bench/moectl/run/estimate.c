@@ -137,9 +137,8 @@ static double weight_items(const moecl_layer_params *layer) {
 static double weight_bytes(const moecl_layer_params *layer) {
   double bytes = 0;
   for (int tensor = 0; tensor < MOECL_TENSOR_COUNT; tensor++)
-    bytes += (double)moecl_layer_tensor_size(layer, (moecl_tensor)tensor) *
-             (double)moecl_layer_tensor_items(layer, (moecl_tensor)tensor) *
-             (double)moecl_dtype_size(moecl_layer_tensor_dtype(layer, (moecl_tensor)tensor));
+    bytes += (double)moecl_layer_tensor_bytes(layer, (moecl_tensor)tensor) *
+             (double)moecl_layer_tensor_items(layer, (moecl_tensor)tensor);
   return bytes;
 }
 

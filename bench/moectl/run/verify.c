@@ -81,8 +81,7 @@ static moecl_status sample_take(const verify_input *input, sample *sample) {
 }
 
 size_t verify_item_bytes(const experiment_point *point, moecl_tensor tensor) {
-  return (size_t)moecl_layer_tensor_size(&point->layer, tensor) *
-         moecl_dtype_size(moecl_layer_tensor_dtype(&point->layer, tensor));
+  return (size_t)moecl_layer_tensor_bytes(&point->layer, tensor);
 }
 
 moecl_status verify_weights_make(const verify_input *input, const sample *sample,

@@ -26,8 +26,7 @@ static double scale_of(const moecl_layer_params *params, moecl_tensor tensor) {
 /* The same of a checkpoint's layer, from its files. */
 static moecl_status read_weights(const experiment_point *point, moecl_tensor tensor, int64_t item,
                                  moecl_buffer *buffer) {
-  const uint64_t bytes = (uint64_t)moecl_layer_tensor_size(&point->layer, tensor) *
-                         moecl_dtype_size(moecl_layer_tensor_dtype(&point->layer, tensor));
+  const uint64_t bytes = moecl_layer_tensor_bytes(&point->layer, tensor);
   void *values = malloc((size_t)bytes);
   if (!values) return MOECL_ERROR_OUT_OF_HOST_MEMORY;
   moecl_status status =
@@ -53,8 +52,7 @@ moecl_status workload_draw_weights(const experiment_point *point, moecl_tensor t
 uint64_t workload_staging_bytes(const moecl_layer_params *params) {
   uint64_t largest = 0;
   for (int tensor = 0; tensor < MOECL_TENSOR_COUNT; tensor++) {
-    const uint64_t size = (uint64_t)moecl_layer_tensor_size(params, (moecl_tensor)tensor) *
-                          moecl_dtype_size(moecl_layer_tensor_dtype(params, (moecl_tensor)tensor));
+    const uint64_t size = moecl_layer_tensor_bytes(params, (moecl_tensor)tensor);
     if (size > largest) largest = size;
   }
   return largest;

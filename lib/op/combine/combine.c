@@ -19,8 +19,8 @@ moecl_status op_combine_create_unchecked(moecl_context *context, const kernel_va
   *combine = (op_combine){.desc = *desc, .variant = variant};
   char defines[128];
   snprintf(defines, sizeof defines,
-           "DTYPE %d\nINPUT_F32 %d\nSHARED %d\nSHARED_GATE %d\nWEIGHTED %d\nLOCAL %u\n%s",
-           (int)desc->output->element, desc_is_f32(desc->input), desc->shared, desc->shared_gate,
+           "INPUT %d\nOUTPUT %d\nSHARED %d\nSHARED_GATE %d\nWEIGHTED %d\nLOCAL %u\n%s",
+           desc->input->element, desc->output->element, desc->shared, desc->shared_gate,
            desc->weighted, variant->local, desc->first_identity > 0 ? "IDENTITY 1\n" : "");
   return ocl_kernel_create(context, variant->source, defines, "combine", &combine->kernel);
 }

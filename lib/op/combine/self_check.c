@@ -44,23 +44,22 @@ static moecl_status check_combine(moecl_context *context, const kernel_variant *
                                   const op_combine_desc *small, op_combine *combine,
                                   moecl_buffer **b) {
   double input[SLOTS * MOST_WIDTH], shared[OUT_TOKENS * MOST_WIDTH];
-  double *output = shared;            /* read when that has been given away */
-  float raw[OUT_TOKENS * MOST_WIDTH]; /* holds any storage type */
+  double *output = shared; /* read when that has been given away */
   const int width = (int)small->hidden_size;
-  const moecl_dtype from = small->input->element, to = small->output->element;
-  const uint64_t bytes = OUT_TOKENS * (uint64_t)width * moecl_dtype_size(to);
+  const uint64_t columns = (uint64_t)width;
+  const desc_format *from = small->input, *to = small->output;
   uint32_t state = 1;
   for (int i = 0; i < SLOTS * width; i++) input[i] = check_value(&state);
-  MOECL_TRY(check_upload(context, from, input, SLOTS * (size_t)width, &b[0]));
+  MOECL_TRY(check_upload(context, from, input, SLOTS, columns, &b[0]));
   MOECL_TRY(check_upload_words(context, combine_slots, SLOTS, &b[1]));
   MOECL_TRY(check_upload_words(context, combine_weights, SLOTS, &b[2]));
-  MOECL_TRY(moecl_buffer_create(context, bytes, &b[3]));
+  MOECL_TRY(moecl_buffer_create(context, desc_format_bytes(to, OUT_TOKENS, columns), &b[3]));
   for (int t = 0; t < OUT_TOKENS; t++)
     memcpy(shared + t * width, input + (OUT_TOKENS - 1 - t) * width, (size_t)width * sizeof *input);
-  MOECL_TRY(check_upload(context, from, shared, OUT_TOKENS * (size_t)width, &b[4]));
+  MOECL_TRY(check_upload(context, from, shared, OUT_TOKENS, columns, &b[4]));
   MOECL_TRY(check_upload_words(context, combine_gates, OUT_TOKENS, &b[5]));
-  MOECL_TRY(check_upload(context, to, input + (SLOTS - OUT_TOKENS) * width,
-                         OUT_TOKENS * (size_t)width, &b[6]));
+  MOECL_TRY(
+      check_upload(context, to, input + (SLOTS - OUT_TOKENS) * width, OUT_TOKENS, columns, &b[6]));
   MOECL_TRY(check_upload_words(context, combine_offsets, FIRST_IDENTITY + 2, &b[7]));
   ocl_chain chain = {.context = context};
   const op_combine_io io = {.num_tokens = OUT_TOKENS,
@@ -73,8 +72,7 @@ static moecl_status check_combine(moecl_context *context, const kernel_variant *
                             .expert_offsets = b[7],
                             .output = b[3]};
   MOECL_TRY(op_combine_enqueue(combine, &chain, &io));
-  MOECL_TRY(moecl_buffer_read_wait(b[3], 0, bytes, raw));
-  moecl_to_double(to, raw, OUT_TOKENS * (size_t)width, output);
+  MOECL_TRY(check_read(b[3], to, OUT_TOKENS, columns, output));
   for (int i = 0; i < OUT_TOKENS * width; i++) {
     const double want = expect_combined(small, input, i / width, i % width);
     if (!(fabs(output[i] - want) <= 1e-2 * fabs(want)))

@@ -9,8 +9,8 @@ uint64_t op_gate_bytes(const op_gate_desc *desc) {
 moecl_status op_gate_create(moecl_context *context, const op_gate_desc *desc, op_gate *gate) {
   *gate = (op_gate){.desc = *desc};
   char defines[64];
-  base_format(defines, sizeof defines, "DTYPE %d\nLOCAL %u\nFACTOR %af\n",
-              (int)desc->format->element, ocl_local_size(context, 64), (double)desc->factor);
+  base_format(defines, sizeof defines, "DTYPE %d\nLOCAL %u\nFACTOR %af\n", desc->format->element,
+              ocl_local_size(context, 64), (double)desc->factor);
   MOECL_TRY(ocl_kernel_create(context, "shared/gate.cl", defines,
                               desc->gated ? "shared_gate" : "shared_factor", &gate->kernel));
   return desc->gated ? moecl_buffer_create(context, op_gate_bytes(desc), &gate->weight) : MOECL_OK;

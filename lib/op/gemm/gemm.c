@@ -9,11 +9,11 @@
 
 void op_gemm_defines(const op_gemm_desc *desc, const kernel_tile *tile, char *text, size_t size) {
   snprintf(text, size,
-           "DTYPE %d\nACTIVATION %d\nGATED %d\nBIAS %d\nGATHER %d\nINPUT_F32 %d\nOUTPUT_F32 %d\n"
-           "ROUND_OUTPUT %d\nTILE_M %u\nVECTOR_WIDTH %u\n",
-           (int)desc->weights->element, (int)desc->epilogue, desc->gated, desc->bias, desc->gather,
-           desc_is_f32(desc->input), desc_is_f32(desc->output),
-           desc->rounded && desc->rounded != desc->output, tile->m, tile->vector_width);
+           "WEIGHTS %d\nBIASES %d\nINPUT %d\nOUTPUT %d\nROUNDED %d\nACTIVATION %d\nGATED %d\n"
+           "BIAS %d\nGATHER %d\nTILE_M %u\nVECTOR_WIDTH %u\n",
+           desc->weights->element, desc->biases->element, desc->input->element,
+           desc->output->element, (desc->rounded ? desc->rounded : desc->output)->element,
+           desc->epilogue, desc->gated, desc->bias, desc->gather, tile->m, tile->vector_width);
   const size_t used = strlen(text);
   const desc_activation *row =
       desc_activation_of(desc_activation_find(desc->epilogue, desc->gated));
@@ -54,7 +54,7 @@ uint64_t op_gemm_packed_bytes(const op_gemm *gemm) {
 static uint64_t bias_bytes(const op_gemm *gemm) {
   const op_gemm_desc *desc = &gemm->desc;
   if (!desc->bias) return 0;
-  return desc_format_bytes(desc->weights, (uint64_t)desc->num_experts,
+  return desc_format_bytes(desc->biases, (uint64_t)desc->num_experts,
                            (uint64_t)op_gemm_weight_rows(desc));
 }
 
@@ -182,7 +182,7 @@ moecl_status op_gemm_pack_strided(op_gemm *gemm, int64_t first, int64_t count,
 moecl_status op_gemm_set_bias(op_gemm *gemm, int64_t first, int64_t count, const moecl_buffer *src,
                               uint64_t offset_bytes) {
   const uint64_t one =
-      desc_format_bytes(gemm->desc.weights, 1, (uint64_t)op_gemm_weight_rows(&gemm->desc));
+      desc_format_bytes(gemm->desc.biases, 1, (uint64_t)op_gemm_weight_rows(&gemm->desc));
   return ocl_buffer_copy(src, offset_bytes, gemm->bias, (uint64_t)first * one,
                          (uint64_t)count * one);
 }

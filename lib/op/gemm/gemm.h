@@ -11,8 +11,8 @@
 
 typedef struct op_gemm_desc {
   int64_t num_experts;
-  int64_t n, k;               /* output columns and inner size; gated: weights have 2n rows */
-  const desc_format *weights; /* of the weights and the bias */
+  int64_t n, k; /* output columns and inner size; gated: weights have 2n rows */
+  const desc_format *weights, *biases;
   const desc_format *input, *output;
   const desc_format *rounded;       /* numbers of the output are this format's, though they may be
                                        stored as a wider one; NULL: they are not rounded first */
@@ -47,10 +47,9 @@ typedef struct op_gemm op_gemm;
 
 extern const kernel_table op_gemm_table; /* the operation "grouped_gemm" */
 
-/* Predicates of rows. Plain: input and output have the weights' format, or are fp32. Multiples of
- * 8: n and k are multiples of 8 and the input has the weights' format; inexact: also not an exact
- * one, for arithmetic that rounds factors. */
-bool op_gemm_plain(const kernel_variant *variant, const void *desc);
+/* Predicates of rows. Multiples of 8: n and k are multiples of 8, input and biases have the
+ * weights' format, and the output has it or is fp32, unrounded; inexact: also not an exact one, for
+ * arithmetic that rounds factors. */
 bool op_gemm_multiples_of_8(const kernel_variant *variant, const void *desc);
 bool op_gemm_inexact_multiples_of_8(const kernel_variant *variant, const void *desc);
 

@@ -20,7 +20,7 @@ typedef struct problem {
   int64_t weight_rows;
   const int32_t *offsets;         /* one of the loads */
   int32_t rows;                   /* of it */
-  double *input, *weights, *bias; /* multiples of 1/8: exact in every storage type */
+  double *input, *weights, *bias; /* multiples of 1/8: exact in every plain format */
   double *expected, *actual;
 } problem;
 
@@ -100,9 +100,6 @@ static moecl_status upload_lists(moecl_context *context, const problem *p, devic
 }
 
 static moecl_status multiply(moecl_context *context, const problem *p, device_side *d) {
-  const moecl_dtype out = p->desc.output->element;
-  const size_t elements = (size_t)p->rows * (size_t)p->n;
-  float raw[ROWS * MOST_COLUMNS]; /* holds any storage type */
   ocl_chain chain = {.context = context};
   const op_gemm_io io = {.input = d->input,
                          .slot_token = d->rows,
@@ -112,18 +109,15 @@ static moecl_status multiply(moecl_context *context, const problem *p, device_si
                          .scratch = d->scratch,
                          .rows = p->rows};
   MOECL_TRY(d->gemm->driver->enqueue(d->gemm, &chain, &io)); /* with these lists */
-  MOECL_TRY(moecl_buffer_read_wait(d->output, 0, elements * moecl_dtype_size(out), raw));
-  moecl_to_double(out, raw, elements, p->actual);
-  return MOECL_OK;
+  return check_read(d->output, p->desc.output, (uint64_t)p->rows, (uint64_t)p->n, p->actual);
 }
 
 static moecl_status set_up(moecl_context *context, const problem *p, device_side *d) {
   const op_gemm_desc *desc = &p->desc;
-  const size_t weights = (size_t)EXPERTS * (size_t)p->weight_rows;
-  const size_t k = (size_t)p->k;
-  MOECL_TRY(check_upload(context, desc->input->element, p->input, ROWS * k, &d->input));
-  MOECL_TRY(check_upload(context, desc->weights->element, p->weights, weights * k, &d->weights));
-  MOECL_TRY(check_upload(context, desc->weights->element, p->bias, weights, &d->bias));
+  const uint64_t rows = (uint64_t)p->weight_rows, k = (uint64_t)p->k;
+  MOECL_TRY(check_upload(context, desc->input, p->input, ROWS, k, &d->input));
+  MOECL_TRY(check_upload(context, desc->weights, p->weights, EXPERTS * rows, k, &d->weights));
+  MOECL_TRY(check_upload(context, desc->biases, p->bias, EXPERTS, rows, &d->bias));
   MOECL_TRY(moecl_buffer_create(context, ROWS * MOST_COLUMNS * sizeof(float), &d->output));
   MOECL_TRY(moecl_buffer_create(context, op_gemm_scratch(d->gemm, ROWS), &d->scratch));
   MOECL_TRY(op_gemm_set_weights(d->gemm, 0, EXPERTS, d->weights, 0));
@@ -131,11 +125,13 @@ static moecl_status set_up(moecl_context *context, const problem *p, device_side
   return MOECL_OK;
 }
 
-/* Every element, against rounding of the storage type. */
+/* Every element, against rounding of weights and rows. */
 static moecl_status compare(moecl_context *context, const kernel_variant *variant,
                             const problem *p) {
   const double *actual = p->actual;
-  const bool exact = desc_is_f32(p->desc.weights) && !(variant->traits & KERNEL_TF32);
+  const desc_format *stored = p->desc.rounded ? p->desc.rounded : p->desc.output;
+  const bool exact =
+      desc_is_f32(p->desc.weights) && desc_is_f32(stored) && !(variant->traits & KERNEL_TF32);
   const double tolerance = exact ? 1e-5 : 1e-2;
   for (int i = 0; i < p->rows * (int)p->n; i++)
     if (!(fabs(actual[i] - p->expected[i]) <= tolerance * (1.0 + fabs(p->expected[i]))))
@@ -175,9 +171,9 @@ static moecl_status check_few_tokens(moecl_context *context, const kernel_varian
   const bool ungrouped = p->desc.ungrouped; /* of one expert: the first one's rows */
   const int64_t top_k = gather || ungrouped ? 1 : FEW_CHOICES;
   const int64_t tokens = ungrouped ? p->offsets[1] : ROWS / top_k;
-  const size_t elements = (size_t)tokens * (size_t)p->n;
+  const int64_t elements = tokens * p->n;
   int32_t ids[ROWS];
-  float weights[ROWS], raw[ROWS * MOST_COLUMNS];
+  float weights[ROWS];
   for (int32_t i = 0; i < ROWS; i++) {
     ids[i] = expert_of(p->offsets, source_row(p, i)); /* gathered: in reverse */
     weights[i] = few_weights[i % FEW_CHOICES];
@@ -194,10 +190,8 @@ static moecl_status check_few_tokens(moecl_context *context, const kernel_varian
                                     .top_k = top_k};
   ocl_chain chain = {.context = context};
   MOECL_TRY(op_gemm_enqueue_few_tokens(d->gemm, &chain, &io));
-  const moecl_dtype out = p->desc.output->element;
-  MOECL_TRY(moecl_buffer_read_wait(d->output, 0, elements * moecl_dtype_size(out), raw));
-  moecl_to_double(out, raw, elements, p->actual);
-  for (int64_t i = 0; i < (int64_t)elements; i++) {
+  MOECL_TRY(check_read(d->output, p->desc.output, (uint64_t)tokens, (uint64_t)p->n, p->actual));
+  for (int64_t i = 0; i < elements; i++) {
     const double want = expect_few_tokens(p, i / p->n, i % p->n);
     if (!(fabs(p->actual[i] - want) <= 1e-2 * (1.0 + fabs(want))))
       return check_wrong(context, "grouped_gemm", variant, "few tokens' output", (int)i,

@@ -21,7 +21,7 @@ static moecl_status create(op_gemm *gemm) {
   char defines[512];
   op_gemm_defines(&gemm->desc, &gemm->tile, defines, sizeof defines);
   /* Panels hold bf16 in pairs, as 32-bit words. */
-  const bool pairs = !gemm->variant->tile_m && gemm->desc.weights->element == MOECL_BF16;
+  const bool pairs = !gemm->variant->tile_m && desc_format_dtype(gemm->desc.weights) == MOECL_BF16;
   gemm->packed_elements =
       pairs ? packed_bytes(gemm) / 4 : desc_format_elements(gemm->desc.weights, packed_bytes(gemm));
   MOECL_TRY(ocl_kernel_create(gemm->context, gemm->variant->source, defines, "pack", &gemm->pack));

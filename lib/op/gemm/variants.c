@@ -8,22 +8,12 @@ static const kernel_variant rows[] = {
 
 const kernel_table op_gemm_table = {"grouped_gemm", rows, sizeof rows / sizeof rows[0]};
 
-static bool is_plain(const op_gemm_desc *desc, const desc_format *format) {
-  return format == desc->weights || desc_is_f32(format);
-}
-
-/* What is rounded first goes through the weights' format in the kernels. */
-bool op_gemm_plain(const kernel_variant *variant, const void *problem) {
-  const op_gemm_desc *desc = problem;
-  (void)variant;
-  return is_plain(desc, desc->input) && is_plain(desc, desc->output) &&
-         (!desc->rounded || desc->rounded == desc->output || desc->rounded == desc->weights);
-}
-
 bool op_gemm_multiples_of_8(const kernel_variant *variant, const void *problem) {
   const op_gemm_desc *desc = problem;
-  return op_gemm_plain(variant, problem) && desc->input == desc->weights && desc->n % 8 == 0 &&
-         desc->k % 8 == 0;
+  (void)variant;
+  return desc->input == desc->weights && desc->biases == desc->weights &&
+         (desc->output == desc->weights || desc_is_f32(desc->output)) &&
+         (!desc->rounded || desc->rounded == desc->output) && desc->n % 8 == 0 && desc->k % 8 == 0;
 }
 
 bool op_gemm_inexact_multiples_of_8(const kernel_variant *variant, const void *problem) {

@@ -9,8 +9,8 @@ moecl_status op_scale_create(moecl_context *context, const op_scale_desc *desc, 
   const uint32_t local = ocl_local_size(context, 128);
   *scale = (op_scale){.desc = *desc, .columns = width * local};
   char defines[96];
-  snprintf(defines, sizeof defines, "DTYPE %d\nINPUT_F32 %d\nWIDTH %u\nLOCAL %u\n",
-           (int)desc->rounded->element, is_f32, width, local);
+  snprintf(defines, sizeof defines, "ROUNDED %d\nROWS %d\nWIDTH %u\nLOCAL %u\n",
+           desc->rounded->element, desc->rows->element, width, local);
   return ocl_kernel_create(context, "permute/scale_rows.cl", defines, "scale_rows", &scale->kernel);
 }
 

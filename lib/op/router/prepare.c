@@ -9,7 +9,7 @@ moecl_status op_prepare_create(moecl_context *context, const op_prepare_desc *de
   const uint32_t blocks = context->info.native_vector_width_float >= 4 ? 8 : 1;
   *prepare = (op_prepare){.desc = *desc, .blocks = blocks};
   char defines[64];
-  snprintf(defines, sizeof defines, "DTYPE %d\nJITTER %d\nBLOCKS %u\n", (int)desc->input->element,
+  snprintf(defines, sizeof defines, "DTYPE %d\nJITTER %d\nBLOCKS %u\n", desc->input->element,
            desc->jitter > 0, blocks);
   return ocl_kernel_create(context, "router/prepare.cl", defines, "prepare", &prepare->kernel);
 }
