@@ -110,10 +110,10 @@ wrong "combine adds up another slot's output" combine/generic.cl \
 wrong "combine forgets the last choice" combine/generic.cl \
   'if \(slot < 0\) continue;' 'if (slot < 0 || (token >= 100 \&\& k > 0)) continue;'
 wrong "only the last token's output is wrong" combine/generic.cl \
-  'storage_store\(sum\[i\],' \
-  'storage_store(token >= 100 \&\& token + 1 == get_num_groups(0) / groups_per_token ? 1.0f : sum[i],'
+  'ELEMENT_STORE\(OUTPUT\)\(sum\[i\],' \
+  'ELEMENT_STORE(OUTPUT)(token >= 100 \&\& token + 1 == get_num_groups(0) / groups_per_token ? 1.0f : sum[i],'
 wrong "a token's output is infinite, for no reason" combine/generic.cl \
-  'storage_store\(sum\[i\],' 'storage_store(token == 1234 ? INFINITY : sum[i],'
+  'ELEMENT_STORE\(OUTPUT\)\(sum\[i\],' 'ELEMENT_STORE(OUTPUT)(token == 1234 ? INFINITY : sum[i],'
 says "that token is looked into, though no sample has it" \
   '1 of 2000 tokens have outputs that are not finite, though all exact numbers of token 1234 fit what they are stored as'
 wrong "the choices' ids in reverse order" 'router/cpu.cl router/generic.cl' \

@@ -182,7 +182,7 @@ static void test_failure(void **state) {
   check_failure(true, "combine/generic.cl", "reqd_work_group_size(LOCAL, 1, 1)", WRONG_SIZE, &with,
                 MOECL_ERROR_BUILD, "kernel combine needs work-groups of 2, here are 1");
   with.shared_intermediate_size = 24;
-  check_failure(true, "combine/generic.cl", ", INPUT_LOAD(shared, at)", ", -INPUT_LOAD(shared, at)",
+  check_failure(true, "combine/generic.cl", ", input_load(shared, at)", ", -input_load(shared, at)",
                 &with, MOECL_ERROR_BUILD, combine);
   with.shared_gate = true;
   check_failure(true, "combine/generic.cl", "? shared_gate[token]", "? shared_gate[0]", &with,
@@ -287,8 +287,8 @@ static void test_asked(void **state) {
 static void test_last_row(void **state) {
   moecl_layer_params with = params;
   (void)state;
-  check_failure(true, "combine/generic.cl", "storage_store(sum[i],",
-                "storage_store(token == 2 ? 1.0f : sum[i],", &with, MOECL_ERROR_BUILD,
+  check_failure(true, "combine/generic.cl", "ELEMENT_STORE(OUTPUT)(sum[i],",
+                "ELEMENT_STORE(OUTPUT)(token == 2 ? 1.0f : sum[i],", &with, MOECL_ERROR_BUILD,
                 "combine variant 'serial' fails its self-check");
   check_failure(true, "permute/serial.cl", "slot_token[slot] = assignment / top_k;",
                 "slot_token[slot] = assignment == 601 ? 0 : assignment / top_k;", &with,
@@ -299,8 +299,8 @@ static void test_last_row(void **state) {
                 "router variant 'generic' fails its self-check");
   with.router_variant = NULL;
   with.grouped_gemm_variant = "generic";
-  check_failure(false, "grouped_gemm/generic.cl", "OUTPUT_STORE(v, out,",
-                "OUTPUT_STORE(first_slot + r == 249 ? v + 1.0f : v, out,", &with, MOECL_ERROR_BUILD,
+  check_failure(false, "grouped_gemm/generic.cl", "output_store(v, out,",
+                "output_store(first_slot + r == 249 ? v + 1.0f : v, out,", &with, MOECL_ERROR_BUILD,
                 "grouped_gemm variant 'generic' fails its self-check");
 }
 
