@@ -31,7 +31,6 @@ STATISTICS = (
     "load_balancing_loss router_z_loss entropy max_mean_imbalance coefficient_of_variation "
     "dropped_fraction padding_waste identity_fraction"
 ).split()
-GATED = {"swiglu", "geglu", "geglu_tanh", "swiglu_clamped", "swiglu_limited", "swiglu_limited_silu"}
 SAFETENSORS_DTYPE = {"fp32": "F32", "fp16": "F16", "bf16": "BF16"}
 TOLERANCE = {"fp32": 1e-5, "fp16": 1e-2, "bf16": 1e-2}
 # What moectl calls the biases, each shown with the tensor it belongs to.
@@ -223,13 +222,13 @@ def expected_tensors(params):
         "kept": (("U8",), [tokens, top_k]),
         "output": (stored, [tokens, hidden]),
     }
-    if params["activation"] in GATED:
+    if "glu" in params["activation"]:
         tensors["experts.gate_up_proj"] = (stored, [computed, 2 * inner, hidden])
     else:
         tensors["experts.up_proj"] = (stored, [computed, inner, hidden])
     size = params["shared_intermediate_size"]
     if size:
-        gated = params["activation"] in GATED
+        gated = "glu" in params["activation"]
         name = "shared.gate_up_proj" if gated else "shared.up_proj"
         tensors[name] = (stored, [2 * size if gated else size, hidden])
         tensors["shared.down_proj"] = (stored, [hidden, size])
@@ -360,7 +359,7 @@ def bias_rows(tensors, *names):
 def feed_forward(x, expert, tensors, params):
     """One expert's network on one token."""
     inner, hidden = params["intermediate_size"], params["hidden_size"]
-    gated = params["activation"] in GATED
+    gated = "glu" in params["activation"]
     height = 2 * inner if gated else inner
     first = tensors["first"][expert * height : (expert + 1) * height]
     up = [dot(row, x) for row in first]
@@ -446,7 +445,7 @@ def check_routes(where, tensors, params):
 
 def check_output(where, tensors, params):
     ids, weights, kept = (rows_of(tensors, name) for name in ("topk_ids", "topk_weights", "kept"))
-    gated = params["activation"] in GATED
+    gated = "glu" in params["activation"]
     layer = {
         "first": rows_of(tensors, "experts.gate_up_proj" if gated else "experts.up_proj"),
         "down": rows_of(tensors, "experts.down_proj"),

@@ -139,6 +139,32 @@ static void check_layer(moecl_layer *layer, const case_data *data, const void *o
   moecl_routing_destroy(&routing);
 }
 
+/* ---- whole layers of every activation; test_activation.c has every variant ---- */
+
+static void test_activations(void **state) {
+  (void)state;
+  for (int activation = 0; activation < MOECL_ACTIVATION_COUNT; activation++) {
+    const moe_case source = {.name = moecl_activation_name((moecl_activation)activation),
+                             .layer = {.hidden_size = 33,
+                                       .intermediate_size = 29,
+                                       .num_experts = 5,
+                                       .top_k = 2,
+                                       .gate_up_bias = true,
+                                       .down_bias = true,
+                                       .shared_intermediate_size = 17,
+                                       .activation = (moecl_activation)activation},
+                             .num_tokens = 40};
+    case_data data;
+    assert_true(case_make(&source, MOECL_F32, case_seed(), &data));
+    moecl_layer *layer = make_layer(context, &data, NULL, NULL);
+    unsigned char *output = run_layer(context, layer, &data, NULL);
+    check_layer(layer, &data, output);
+    moecl_layer_destroy(&layer);
+    case_release(&data);
+    free(output);
+  }
+}
+
 static moecl_buffer *shared_workspace(moecl_layer *a, int64_t tokens_a, moecl_layer *b,
                                       int64_t tokens_b) {
   const uint64_t for_a = moecl_layer_workspace_size(a, tokens_a);
@@ -678,6 +704,7 @@ static void test_asking(void **state) {
 
 int main(void) {
   const struct CMUnitTest tests[] = {
+      cmocka_unit_test_setup(test_activations, clear_log),
       cmocka_unit_test_setup(test_nonfinite, clear_log),
       cmocka_unit_test_setup(test_all_nonfinite, clear_log),
       cmocka_unit_test_setup(test_two_layers, clear_log),

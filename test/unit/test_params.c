@@ -147,6 +147,15 @@ static void test_router_rule(void **state) {
           "scoring is sparsemixer with fewer than all expert groups, expected one of both");
 }
 
+/* Help texts and scripts tell gated activations by their names. */
+static void test_gated_names(void **state) {
+  (void)state;
+  for (int i = 0; i < MOECL_ACTIVATION_COUNT; i++) {
+    const char *name = moecl_activation_name((moecl_activation)i);
+    assert_int_equal(moecl_activation_is_gated((moecl_activation)i), strstr(name, "glu") != NULL);
+  }
+}
+
 static void test_tensor_size(void **state) {
   (void)state;
   moecl_layer_params params = good();
@@ -258,6 +267,7 @@ int main(void) {
   const struct CMUnitTest tests[] = {
       cmocka_unit_test(test_check),
       cmocka_unit_test(test_router_rule),
+      cmocka_unit_test(test_gated_names),
       cmocka_unit_test(test_tensor_size),
       cmocka_unit_test(test_capacity),
       cmocka_unit_test(test_capacity_decimal_factors),

@@ -81,8 +81,8 @@ static const schema_key keys[KEY_COUNT] = {
                    NO_CHOICE, NULL, "K: experts per token, at most num_experts."},
     [KEY_ACTIVATION] = {LAYER(activation), TYPE_CHOICE, 0, NO_RANGE, activation_choice,
                         MOECL_ACTIVATION_COUNT, "swiglu",
-                        "The forms of swiglu and geglu are gated (three matrices an expert), the "
-                        "others plain (two). swiglu_clamped is gpt-oss's; swiglu_limited "
+                        "Those named ...glu... are gated (three matrices an expert), the others "
+                        "plain (two). swiglu_clamped is gpt-oss's; swiglu_limited "
                         "(GLM-5-Next, Hunyuan 4) and swiglu_limited_silu (Step-3.5, its limit "
                         "after the SiLU) limit gate and up and are otherwise SwiGLU."},
     [KEY_SWIGLU_ALPHA] = {LAYER(swiglu_alpha), TYPE_REAL, MIN_OPEN, 0, 1000, NO_CHOICE, "1.702",
