@@ -2,35 +2,30 @@
 /* The table of a layer's tensors: shapes, items, formats. */
 #include "desc/tensors.h"
 
-typedef struct shape {
-  int64_t rows, columns;
-} shape;
-
-/* Of one item; nothing where the layer has no such tensor. */
-static shape shape_of(const moecl_layer_params *p, moecl_tensor tensor) {
+desc_shape desc_tensor_shape(const moecl_layer_params *p, moecl_tensor tensor) {
   const int64_t halves = moecl_activation_is_gated(p->activation) ? 2 : 1;
   switch (tensor) {
-  case MOECL_ROUTER_WEIGHT: return (shape){p->num_experts, p->hidden_size};
-  case MOECL_ROUTER_BIAS: return (shape){p->router_bias, p->num_experts};
-  case MOECL_GATE_UP_PROJ: return (shape){halves * p->intermediate_size, p->hidden_size};
-  case MOECL_GATE_UP_BIAS: return (shape){p->gate_up_bias, halves * p->intermediate_size};
-  case MOECL_DOWN_PROJ: return (shape){p->hidden_size, p->intermediate_size};
-  case MOECL_DOWN_BIAS: return (shape){p->down_bias, p->hidden_size};
-  case MOECL_SCORE_CORRECTION_BIAS: return (shape){p->score_correction_bias, p->num_experts};
+  case MOECL_ROUTER_WEIGHT: return (desc_shape){p->num_experts, p->hidden_size};
+  case MOECL_ROUTER_BIAS: return (desc_shape){p->router_bias, p->num_experts};
+  case MOECL_GATE_UP_PROJ: return (desc_shape){halves * p->intermediate_size, p->hidden_size};
+  case MOECL_GATE_UP_BIAS: return (desc_shape){p->gate_up_bias, halves * p->intermediate_size};
+  case MOECL_DOWN_PROJ: return (desc_shape){p->hidden_size, p->intermediate_size};
+  case MOECL_DOWN_BIAS: return (desc_shape){p->down_bias, p->hidden_size};
+  case MOECL_SCORE_CORRECTION_BIAS: return (desc_shape){p->score_correction_bias, p->num_experts};
   case MOECL_ROUTER_NOISE_WEIGHT:
-    return (shape){p->router_noise ? p->num_experts : 0, p->hidden_size};
+    return (desc_shape){p->router_noise ? p->num_experts : 0, p->hidden_size};
   case MOECL_SHARED_GATE_UP_PROJ:
-    return (shape){halves * p->shared_intermediate_size, p->hidden_size};
-  case MOECL_SHARED_DOWN_PROJ: return (shape){p->hidden_size, p->shared_intermediate_size};
-  case MOECL_SHARED_GATE: return (shape){p->shared_gate, p->hidden_size};
+    return (desc_shape){halves * p->shared_intermediate_size, p->hidden_size};
+  case MOECL_SHARED_DOWN_PROJ: return (desc_shape){p->hidden_size, p->shared_intermediate_size};
+  case MOECL_SHARED_GATE: return (desc_shape){p->shared_gate, p->hidden_size};
   case MOECL_TENSOR_COUNT: break;
   }
-  return (shape){0, 0};
+  return (desc_shape){0, 0};
 }
 
 int64_t moecl_layer_tensor_size(const moecl_layer_params *params, moecl_tensor tensor) {
   if (!params) return 0;
-  const shape shape = shape_of(params, tensor);
+  const desc_shape shape = desc_tensor_shape(params, tensor);
   return shape.rows * shape.columns;
 }
 
@@ -68,7 +63,7 @@ moecl_dtype moecl_layer_tensor_dtype(const moecl_layer_params *params, moecl_ten
 
 uint64_t moecl_layer_tensor_bytes(const moecl_layer_params *params, moecl_tensor tensor) {
   if (!params) return 0;
-  const shape shape = shape_of(params, tensor);
+  const desc_shape shape = desc_tensor_shape(params, tensor);
   return desc_format_bytes(desc_tensor_format(params, tensor), (uint64_t)shape.rows,
                            (uint64_t)shape.columns);
 }

@@ -7,6 +7,12 @@
 #include "desc/format.h"
 #include "moecl/layer.h"
 
+/* Of one item; no rows where the layer has no such tensor. Biases are one row. */
+typedef struct desc_shape {
+  int64_t rows, columns;
+} desc_shape;
+desc_shape desc_tensor_shape(const moecl_layer_params *params, moecl_tensor tensor);
+
 /* As moecl_layer_tensor_format says, of valid parameters. */
 const desc_format *desc_tensor_format(const moecl_layer_params *params, moecl_tensor tensor);
 

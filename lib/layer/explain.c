@@ -2,6 +2,7 @@
 /* Plans for people and programs: include/moecl/plan.h. */
 #include "moecl/plan.h"
 #include "base/base.h"
+#include "desc/tensors.h"
 #include "layer/layer.h"
 #include <stdlib.h>
 
@@ -65,37 +66,56 @@ size_t moecl_plan_steps(const moecl_plan *made, moecl_plan_step *steps, size_t c
   return count;
 }
 
-/* The packed weights of the layer's GEMMs, which are no tensors of its steps. */
+/* Names of what is no tensor of a step; NULL: it is one. */
+static const char *const weight_names[MOECL_TENSOR_COUNT] = {
+    [MOECL_ROUTER_WEIGHT] = "router_weight",
+    [MOECL_ROUTER_BIAS] = "router_bias",
+    [MOECL_GATE_UP_PROJ] = "gate_up_proj",
+    [MOECL_GATE_UP_BIAS] = "gate_up_bias",
+    [MOECL_DOWN_PROJ] = "down_proj",
+    [MOECL_DOWN_BIAS] = "down_bias",
+    [MOECL_ROUTER_NOISE_WEIGHT] = "router_noise_weight",
+    [MOECL_SHARED_GATE_UP_PROJ] = "shared_gate_up_proj",
+    [MOECL_SHARED_DOWN_PROJ] = "shared_down_proj",
+    [MOECL_SHARED_GATE] = "shared_gate_weight"};
+
+/* What packs the tensor; NULL: it is kept as it is given. */
+static const op_gemm *gemm_of(const moecl_layer *layer, moecl_tensor tensor) {
+  switch (tensor) {
+  case MOECL_ROUTER_WEIGHT: return layer->logits;
+  case MOECL_GATE_UP_PROJ: return layer->gate_up;
+  case MOECL_DOWN_PROJ: return layer->down;
+  case MOECL_ROUTER_NOISE_WEIGHT: return layer->noise;
+  case MOECL_SHARED_GATE_UP_PROJ: return layer->shared_gate_up;
+  case MOECL_SHARED_DOWN_PROJ: return layer->shared_down;
+  default: return NULL;
+  }
+}
+
+static moecl_plan_tensor weight_of(const moecl_layer *layer, moecl_tensor tensor) {
+  const moecl_layer_params *params = &layer->params;
+  const desc_shape shape = desc_tensor_shape(params, tensor);
+  const uint64_t items = (uint64_t)moecl_layer_tensor_items(params, tensor);
+  const op_gemm *gemm = gemm_of(layer, tensor);
+  return (moecl_plan_tensor){.name = weight_names[tensor],
+                             .format = desc_tensor_format(params, tensor)->name,
+                             .rows = items * (uint64_t)shape.rows,
+                             .columns = (uint64_t)shape.columns,
+                             .bytes = gemm ? op_gemm_packed_bytes(gemm)
+                                           : items * moecl_layer_tensor_bytes(params, tensor),
+                             .life = MOECL_LIFE_WEIGHT,
+                             .first_step = -1,
+                             .last_step = -1,
+                             .block = -1};
+}
+
+/* The layer's weights, which are no tensors of its steps. */
 static size_t list_weights(const moecl_layer *layer, moecl_plan_tensor *tensors, size_t capacity) {
-  const struct {
-    const char *name;
-    const op_gemm *gemm;
-    moecl_tensor tensor;
-    int64_t columns;
-  } all[] = {
-      {"router_weight", layer->logits, MOECL_ROUTER_WEIGHT, layer->params.hidden_size},
-      {"router_noise_weight", layer->noise, MOECL_ROUTER_NOISE_WEIGHT, layer->params.hidden_size},
-      {"gate_up_proj", layer->gate_up, MOECL_GATE_UP_PROJ, layer->params.hidden_size},
-      {"down_proj", layer->down, MOECL_DOWN_PROJ, layer->params.intermediate_size},
-      {"shared_gate_up_proj", layer->shared_gate_up, MOECL_SHARED_GATE_UP_PROJ,
-       layer->params.hidden_size},
-      {"shared_down_proj", layer->shared_down, MOECL_SHARED_DOWN_PROJ,
-       layer->params.shared_intermediate_size}};
   size_t count = 0;
-  for (size_t i = 0; i < BASE_COUNT(all); i++) {
-    if (!all[i].gemm) continue;
-    const int64_t items = moecl_layer_tensor_items(&layer->params, all[i].tensor);
-    const int64_t size = moecl_layer_tensor_size(&layer->params, all[i].tensor);
-    if (tensors && count < capacity)
-      tensors[count] = (moecl_plan_tensor){.name = all[i].name,
-                                           .format = op_gemm_weights(all[i].gemm)->name,
-                                           .rows = (uint64_t)(items * (size / all[i].columns)),
-                                           .columns = (uint64_t)all[i].columns,
-                                           .bytes = op_gemm_packed_bytes(all[i].gemm),
-                                           .life = MOECL_LIFE_WEIGHT,
-                                           .first_step = -1,
-                                           .last_step = -1,
-                                           .block = -1};
+  for (int i = 0; i < MOECL_TENSOR_COUNT; i++) {
+    const moecl_tensor tensor = (moecl_tensor)i;
+    if (!weight_names[i] || moecl_layer_tensor_items(&layer->params, tensor) == 0) continue;
+    if (tensors && count < capacity) tensors[count] = weight_of(layer, tensor);
     count++;
   }
   return count;

@@ -94,7 +94,6 @@ void op_gemm_explain(const op_gemm *gemm, int64_t rows, char *text, size_t size)
 
 const kernel_variant *op_gemm_variant(const op_gemm *gemm) { return gemm->variant; }
 bool op_gemm_is_ungrouped(const op_gemm *gemm) { return gemm->desc.ungrouped; }
-const desc_format *op_gemm_weights(const op_gemm *gemm) { return gemm->desc.weights; }
 
 moecl_status op_gemm_describe(moecl_context *context, const kernel_variant *variant,
                               const op_gemm_desc *desc, op_gemm **out) {

@@ -73,7 +73,6 @@ void op_gemm_destroy(op_gemm **gemm);
 /* Of a GEMM that was made, or described. */
 const kernel_variant *op_gemm_variant(const op_gemm *gemm);
 bool op_gemm_is_ungrouped(const op_gemm *gemm);
-const desc_format *op_gemm_weights(const op_gemm *gemm);
 
 /* Enqueues packing `count` experts' canonical weights, or copying biases. */
 moecl_status op_gemm_set_weights(op_gemm *gemm, int64_t first, int64_t count,
