@@ -34,7 +34,7 @@ static inline void largest_value(__local float *value, int lid) {
 }
 
 #if NUM_GROUPS
-DEFINE_GROUPS(__local)
+DEFINE_GROUPS(__local, __local)
 
 /* Takes the value from the experts of groups that are not among the best. */
 static inline void limit_to_groups(__local float *row, __local float *group, __local int *is_taken,

@@ -244,37 +244,4 @@ route_block(const __global float *logits, const __global float *correction_bias,
   barrier(CLK_LOCAL_MEM_FENCE | CLK_GLOBAL_MEM_FENCE);
 }
 
-/* `rows`: num_experts floats for each warp. */
-__kernel __attribute__((reqd_work_group_size(TOPK_LOCAL, 1, 1))) void
-topk(const __global float *logits, const __global float *correction_bias, __global int *topk_ids,
-     __global float *topk_weights, __global int *counts, int num_tokens, int tokens_per_block,
-     int num_experts, int top_k, ulong seed, __local float *rows) {
-  __local int bins[MAX_EXPERTS];
-  const int lid = (int)get_local_id(0), block = (int)get_group_id(0);
-  const int first = block * tokens_per_block;
-  route_block(logits, correction_bias, topk_ids, topk_weights, rows, bins, first,
-              min(first + tokens_per_block, num_tokens), num_experts, top_k, seed, lid, TOPK_LOCAL);
-  for (int e = lid; e < num_experts; e += TOPK_LOCAL) counts[block * num_experts + e] = bins[e];
-}
-
-/* One block alone permutes too. */
-__kernel __attribute__((reqd_work_group_size(SCATTER_LOCAL, 1, 1))) void
-topk_scatter(const __global float *logits, const __global float *correction_bias,
-             __global int *topk_ids, __global float *topk_weights, __global int *tokens_per_expert,
-             __global int *expert_offsets, __global int *tile_offsets, __global int *all_offsets,
-             __global int *slot_token, __global int *assignment_slot, int num_tokens,
-             int num_experts, int top_k, int tile_rows, ulong seed, __local float *rows) {
-  __local int start[MAX_EXPERTS], bins[MAX_EXPERTS], scratch[SCATTER_LOCAL];
-  const int lid = (int)get_local_id(0);
-  for (int e = lid; e < num_experts; e += SCATTER_LOCAL) start[e] = 0;
-  route_block(logits, correction_bias, topk_ids, topk_weights, rows, bins, 0, num_tokens,
-              num_experts, top_k, seed, lid, SCATTER_LOCAL);
-  scatter_out out;
-  out.tokens_per_expert = tokens_per_expert;
-  out.expert_offsets = expert_offsets;
-  out.tile_offsets = tile_offsets;
-  out.all_offsets = all_offsets;
-  scatter_offsets(start, bins, scratch, num_experts, tile_rows, true, out, lid);
-  scatter_slots(start, scratch, topk_ids, slot_token, assignment_slot, 0, num_tokens * top_k, top_k,
-                lid);
-}
+#include "router/by_block.clh"

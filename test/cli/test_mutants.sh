@@ -116,7 +116,7 @@ wrong "a token's output is infinite, for no reason" combine/generic.cl \
   'ELEMENT_STORE\(OUTPUT\)\(sum\[i\],' 'ELEMENT_STORE(OUTPUT)(token == 1234 ? INFINITY : sum[i],'
 says "that token is looked into, though no sample has it" \
   '1 of 2000 tokens have outputs that are not finite, though all exact numbers of token 1234 fit what they are stored as'
-wrong "the choices' ids in reverse order" 'router/cpu.cl router/generic.cl' \
+wrong "the choices' ids in reverse order" 'router/choose_token.clh router/generic.cl' \
   'topk_ids\[k\] = (best_id\[k\]|index\[0\]);' 'topk_ids[token >= 100 ? top_k - 1 - k : k] = \1;'
 says "capacity is then not compared, and not called wrong" 'capacity not compared'
 wrong "a count before capacity is one too many" permute/generic.cl \

@@ -94,9 +94,9 @@ static const fallback fallbacks[] = {
     {CPU_GEMM, "#ifndef VECTOR_WIDTH",
      "#if BIAS && !GATHER\n#error no logits\n#endif\n#ifndef VECTOR_WIDTH", "cpu", "cpu",
      "grouped_gemm variant 'cpu' is set aside"},
-    {"router/cpu.cl", "best[at - 1] < x", "best[at - 1] <= x", "cpu", "generic",
+    {"router/choose_token.clh", "best[at - 1] < x", "best[at - 1] <= x", "cpu", "generic",
      "router variant 'cpu' fails its self-check"},
-    {"router/cpu.cl", "best_id[k];", "best_id[k]", "cpu", "generic",
+    {"router/choose_token.clh", "best_id[k];", "best_id[k]", "cpu", "generic",
      "router/cpu.cl did not compile"},
     {"router/cpu.cl", RIGHT_SIZE, WRONG_SIZE, "cpu", "generic",
      "router variant 'cpu' is set aside"},
@@ -371,7 +371,7 @@ static void test_checked_once(void **state) {
   moecl_layer_params with = params;
   test_log log = {0};
   (void)state;
-  spoil("router/cpu.cl", "MAX_TOP_K", "MAX_TOP_K"); /* nothing */
+  spoil("router/cpu.cl", "topk", "topk"); /* nothing */
   moecl_context *context = open_context(&log);
   /* gate/up, down, logits, router, permute, combine */
   assert_int_equal(checks_of_a_layer(context, &log, &with), 6);
