@@ -33,6 +33,7 @@ typedef struct desc_dispatch {
   moecl_drop_policy drop_policy;
   bool renormalize_after_capacity;
   float routed_scaling_factor; /* of that; greater than 0 */
+  bool counted; /* the router counts its choices; of no parameter, but known when it is there */
 } desc_dispatch;
 desc_dispatch desc_dispatch_of(const moecl_layer_params *params);
 

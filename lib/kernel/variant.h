@@ -32,7 +32,7 @@ typedef struct kernel_variant {
   uint32_t tile_m;      /* rows of a GEMM tile; 0: by vector width (kernel_gemm_tile) */
   uint32_t tile_n;      /* columns of one */
   uint32_t local;       /* work-items of a work-group */
-  uint32_t local_bytes; /* the most local memory that one of its kernels declares */
+  uint32_t local_bytes; /* the most local memory that one of its kernels takes */
   const void *driver;   /* the operation's: how its kernels are made and launched */
   /* Does it take a problem, one of the operation's descriptions? NULL: every one. */
   bool (*accepts)(const struct kernel_variant *variant, const void *desc);

@@ -337,6 +337,7 @@ static moecl_status make_operations(moecl_layer *layer, const moecl_layer_params
   MOECL_TRY(make_shared(layer, params->grouped_gemm_variant));
   MOECL_TRY(make_scale(layer));
   MOECL_TRY(make_router(layer, params));
+  layer->dispatch.counted = layer->router.driver->by_block;
   MOECL_TRY(choose(layer, LAYER_PERMUTE, NULL, accepts_permute, try_permute));
   return choose(layer, LAYER_COMBINE, NULL, accepts_combine, try_combine);
 }

@@ -110,8 +110,8 @@ static void add_all(bool persistent) {
       moecl_variants_available(context, "grouped_gemm", dtype, gemms, MAX_VARIANTS);
   const size_t num_routers =
       moecl_variants_available(context, "router", dtype, routers, MAX_VARIANTS);
-  for (size_t g = 0; persistent && g < num_gemms; g++)
-    if (is_persistent(gemms[g])) add_tests(gemms[g], "generic");
+  for (size_t g = 0; persistent && g < num_gemms; g++) /* beside what routers they have there */
+    if (is_persistent(gemms[g])) add_tests(gemms[g], "by_block");
   for (size_t g = 0; !persistent && g < num_gemms; g++)
     for (size_t r = 0; r < num_routers; r++)
       /* Routers mix with every GEMM in fp32; elsewhere each is met once. */

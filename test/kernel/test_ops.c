@@ -3,8 +3,8 @@
 #include "layers.h"
 #include "op/combine/combine.h"
 #include "ops.h"
-#include "op/permute/permute.h"
 #include "op/permute/scale.h"
+#include "op/router/router.h"
 #include <math.h>
 
 static uint64_t random_state;
@@ -19,7 +19,7 @@ static uint64_t random_bits(void) {
 static int64_t random_below(int64_t bound) { return (int64_t)(random_bits() % (uint64_t)bound); }
 static float random_float(void) { return (float)(random_bits() >> 40) * 0x1p-24f; }
 
-static void same_words(const char *what, const char *name, moecl_buffer *buffer,
+static void same_words(const char *what, const char *name, const moecl_buffer *buffer,
                        const int32_t *want, uint64_t count) {
   int32_t *got = allocate(count * 4);
   assert_ok(moecl_buffer_read_wait(buffer, 0, count * 4, got));
@@ -154,6 +154,15 @@ static float *read_priorities(const permute_case *c, const float *logits,
   return priority;
 }
 
+static void same_lists(const permute_case *c, const op_permute_io *io, const permuted *want) {
+  const uint64_t experts = (uint64_t)c->experts, all = (uint64_t)(c->tokens * c->top_k);
+  same_words(c->name, "tokens_per_expert", io->tokens_per_expert, want->tokens_per_expert, experts);
+  same_words(c->name, "expert_offsets", io->expert_offsets, want->expert_offsets, experts + 1);
+  same_words(c->name, "tile_offsets", io->tile_offsets, want->tile_offsets, experts + 1);
+  same_words(c->name, "assignment_slot", io->assignment_slot, want->assignment_slot, all);
+  same_words(c->name, "slot_token", io->slot_token, want->slot_token, (uint64_t)want->slots);
+}
+
 static void check_permute(const permute_case *c, const kernel_variant *variant) {
   const moecl_layer_params layer = {.num_experts = c->experts,
                                     .num_identity_experts = c->identities,
@@ -204,11 +213,7 @@ static void check_permute(const permute_case *c, const kernel_variant *variant) 
   assert_ok(op_permute_enqueue(&permute, &chain, &io));
   if (desc_prioritizes(&dispatch)) priority = read_priorities(c, logits, b[11]);
   model(&layer, c->tokens, 48, ids, weights, priority, &want);
-  same_words(c->name, "tokens_per_expert", b[3], want.tokens_per_expert, experts);
-  same_words(c->name, "expert_offsets", b[4], want.expert_offsets, experts + 1);
-  same_words(c->name, "tile_offsets", b[5], want.tile_offsets, experts + 1);
-  same_words(c->name, "assignment_slot", b[8], want.assignment_slot, all);
-  same_words(c->name, "slot_token", b[7], want.slot_token, (uint64_t)want.slots);
+  same_lists(c, &io, &want);
   for (size_t i = 0; i < sizeof b / sizeof b[0]; i++) moecl_buffer_destroy(&b[i]);
   op_permute_release(&permute);
   release_model(&want);
@@ -271,7 +276,7 @@ static bool cuts_short(const kernel_variant *variant, const permute_case *c) {
 }
 
 static bool takes_permute_case(const kernel_variant *variant, const permute_case *c) {
-  const desc_dispatch dispatch = {.capacity_factor = c->capacity_factor};
+  const desc_dispatch dispatch = {.capacity_factor = c->capacity_factor, .counted = true};
   if (cuts_short(variant, c)) return false;
   return serves_here(variant, MOECL_F32) && kernel_variant_accepts(variant, &dispatch);
 }
@@ -284,6 +289,173 @@ static void test_permute(void **state) {
     for (size_t i = 0; i < sizeof permute_cases / sizeof permute_cases[0]; i++)
       if (takes_permute_case(&variants[v], &permute_cases[i]))
         check_permute(&permute_cases[i], &variants[v]);
+}
+
+/* ---- permute behind routers by blocks ---- */
+
+static const permute_case router_cases[] = {
+    {"router, no tokens", 0, 16, 2, IDS_RANDOM},
+    {"router, one token", 1, 17, 3, IDS_RANDOM},
+    {"router, one expert", 20, 1, 1, IDS_RANDOM},
+    {"router, the most of one launch", 32, 60, 8, IDS_RANDOM},
+    {"router, one token more", 33, 60, 8, IDS_RANDOM},
+    {"router, few nowhere", 30, 7, 3, IDS_HOLES},
+    {"router, few of 1024 experts", 32, 1024, 64, IDS_RANDOM},
+    {"router, 1024 experts", 75, 1024, 64, IDS_RANDOM},
+    {"router, empty experts", 300, 200, 3, IDS_SPARSE},
+    {"router, nowhere", 999, 7, 3, IDS_HOLES},
+    {"router, a block of one token", 1025, 13, 5, IDS_HOT},
+    {"router, long blocks", 5000, 33, 2, IDS_RANDOM},
+};
+
+/* A rule that chooses by logits alone, and one that does not and leaves choices out. */
+static moecl_layer_params routed(const permute_case *c, bool drawn) {
+  moecl_layer_params layer = {
+      .num_experts = c->experts, .top_k = c->top_k, .hidden_size = 1, .intermediate_size = 1};
+  if (!drawn) return layer;
+  layer.scoring = MOECL_SCORING_SIGMOID;
+  layer.score_correction_bias = true;
+  layer.second_choice = MOECL_SECOND_RANDOM;
+  return layer;
+}
+
+/* Logits by which tokens choose as draw_ids has it. */
+static void draw_choices(const permute_case *c, float *logits) {
+  for (int64_t t = 0; t < c->tokens; t++) {
+    for (int64_t e = 0; e < c->experts; e++)
+      logits[t * c->experts + e] = random_float() * 4 + (c->fill == IDS_HOT && e == 3 ? 5 : 0) +
+                                   (c->fill == IDS_SPARSE && e < c->top_k * 2 ? 5 : 0);
+    if (c->fill == IDS_HOLES && random_below(3) == 0)
+      logits[t * c->experts + random_below(c->experts)] = NAN;
+  }
+}
+
+/* Each block's choices of each expert. */
+static int32_t *count_blocks(const permute_case *c, const int32_t *ids, uint64_t *count) {
+  const int64_t each = op_permute_tokens_per_block(c->tokens);
+  *count = c->tokens > 0 ? (uint64_t)((c->tokens + each - 1) / each * c->experts) : 0;
+  int32_t *counts = allocate(*count * 4);
+  for (int64_t i = 0; i < c->tokens * c->top_k; i++)
+    if (ids[i] >= 0) counts[i / c->top_k / each * c->experts + ids[i]]++;
+  return counts;
+}
+
+typedef struct lists {
+  moecl_buffer *buffer[6];
+  op_permute_io io;
+} lists;
+
+static lists make_lists(const permute_case *c, const op_router_io *router) {
+  const uint64_t experts = (uint64_t)c->experts, all = (uint64_t)(c->tokens * c->top_k);
+  lists made = {.buffer = {words(NULL, experts), words(NULL, experts + 1), words(NULL, experts + 1),
+                           words(NULL, experts + 1), words(NULL, all + 1), words(NULL, all + 1)}};
+  made.io = (op_permute_io){.num_tokens = c->tokens,
+                            .topk_ids = router->topk_ids,
+                            .topk_weights = router->topk_weights,
+                            .block_counts = router->block_counts,
+                            .tokens_per_expert = made.buffer[0],
+                            .expert_offsets = made.buffer[1],
+                            .tile_offsets = made.buffer[2],
+                            .all_offsets = made.buffer[3],
+                            .slot_token = made.buffer[4],
+                            .assignment_slot = made.buffer[5],
+                            .tile_m = 48};
+  return made;
+}
+
+static void compare_lists(const permute_case *c, const moecl_layer_params *layer,
+                          const int32_t *ids, const void *weights, lists *made) {
+  permuted want;
+  model(layer, c->tokens, 48, ids, weights, NULL, &want);
+  same_lists(c, &made->io, &want);
+  same_words(c->name, "all_offsets", made->io.all_offsets, want.expert_offsets,
+             (uint64_t)c->experts + 1);
+  release_model(&want);
+  for (int i = 0; i < 6; i++) moecl_buffer_destroy(&made->buffer[i]);
+}
+
+/* The router counts and the permutation goes on from there; of few tokens, the router
+ * alone makes the same choice and the lists of it. */
+static void check_routed(const permute_case *c, bool drawn, const kernel_variant *variant,
+                         const kernel_variant *second) {
+  const moecl_layer_params layer = routed(c, drawn);
+  const uint64_t all = (uint64_t)(c->tokens * c->top_k), experts = (uint64_t)c->experts;
+  float *logits = allocate((size_t)c->tokens * experts * 4), *bias = allocate(experts * 4);
+  int32_t *ids = allocate(all * 4), *weights = allocate(all * 4); /* fp32, as words */
+  draw_choices(c, logits);
+  for (uint64_t e = 0; e < experts; e++) bias[e] = random_float() / 8;
+  const desc_rule rule = desc_rule_of(&layer);
+  const desc_dispatch dispatch = desc_dispatch_of(&layer);
+  op_router router;
+  op_permute permute;
+  assert_ok(op_router_create_unchecked(context, variant, &rule, &router));
+  assert_ok(op_permute_create_unchecked(context, second, &dispatch, &permute));
+  moecl_buffer *b[] = {words(logits, (uint64_t)c->tokens * experts + 1), words(bias, experts),
+                       words(NULL, all + 1), words(NULL, all + 1),
+                       words(NULL, op_permute_most_blocks(c->tokens, c->top_k) * experts + 1)};
+  const op_router_io io = {.num_tokens = c->tokens,
+                           .seed = case_seed(),
+                           .logits = b[0],
+                           .correction_bias = b[1],
+                           .topk_ids = b[2],
+                           .topk_weights = b[3],
+                           .block_counts = b[4]};
+  ocl_chain chain = {.context = context};
+  if (c->tokens > 0) {
+    uint64_t count;
+    lists made = make_lists(c, &io);
+    assert_ok(op_router_enqueue(&router, &chain, &io));
+    assert_ok(op_permute_enqueue_counted(&permute, &chain, &made.io));
+    assert_ok(moecl_buffer_read_wait(b[2], 0, all * 4, ids));
+    assert_ok(moecl_buffer_read_wait(b[3], 0, all * 4, weights));
+    int32_t *counts = count_blocks(c, ids, &count);
+    same_words(c->name, "block_counts", b[4], counts, count);
+    compare_lists(c, &layer, ids, weights, &made);
+    free(counts);
+  }
+  if (op_router_can_permute(router.driver, permute.driver, c->tokens)) {
+    lists made = make_lists(c, &io);
+    assert_ok(moecl_buffer_fill_byte(b[2], 0, (all + 1) * 4, 0xcd));
+    assert_ok(moecl_buffer_fill_byte(b[3], 0, (all + 1) * 4, 0xcd));
+    assert_ok(op_router_enqueue_permuted(&router, &chain, &io, &made.io));
+    same_words(c->name, "topk_ids", b[2], ids, all);
+    same_words(c->name, "topk_weights", b[3], weights, all); /* the same bits */
+    compare_lists(c, &layer, ids, weights, &made);
+  }
+  for (size_t i = 0; i < BASE_COUNT(b); i++) moecl_buffer_destroy(&b[i]);
+  op_router_release(&router);
+  op_permute_release(&permute);
+  free(logits), free(bias), free(ids), free(weights);
+}
+
+/* This variant of the router with every permutation that goes on from counts. */
+static size_t check_router_variant(const kernel_variant *variant) {
+  const desc_dispatch dispatch = {.counted = true};
+  size_t run = 0;
+  for (size_t v = 0; v < op_permute_table.count; v++) {
+    const kernel_variant *second = &op_permute_table.rows[v];
+    if (!((const op_permute_driver *)second->driver)->counts || !serves_here(second, MOECL_F32) ||
+        !kernel_variant_accepts(second, &dispatch))
+      continue;
+    for (size_t i = 0; i < BASE_COUNT(router_cases); i++, run++) {
+      check_routed(&router_cases[i], false, variant, second);
+      check_routed(&router_cases[i], true, variant, second);
+    }
+  }
+  return run;
+}
+
+static void test_permute_routed(void **state) {
+  size_t run = 0;
+  (void)state;
+  for (size_t v = 0; v < op_router_table.count; v++) {
+    const kernel_variant *variant = &op_router_table.rows[v];
+    const op_router_driver *driver = variant->driver;
+    if (driver->by_block && serves_here(variant, MOECL_F32) &&
+        kernel_variant_fits(variant, &context->info))
+      run += check_router_variant(variant);
+  }
+  if (run == 0) skip(); /* no work-groups of that size */
 }
 
 /* ---- combine ---- */
@@ -494,6 +666,7 @@ static int seed_again(void **state) {
 int main(int argc, char **argv) {
   if (argc > 1) cmocka_set_test_filter(argv[1]);
   const struct CMUnitTest tests[] = {cmocka_unit_test_setup(test_permute, seed_again),
+                                     cmocka_unit_test_setup(test_permute_routed, seed_again),
                                      cmocka_unit_test_setup(test_combine, seed_again),
                                      cmocka_unit_test_setup(test_scale, seed_again)};
   skip_without_device();

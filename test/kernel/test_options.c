@@ -25,7 +25,7 @@ static const struct {
     {"layer.shared.shared_gate", {"false", "true"}},
     {"layer.shared.shared_scaling_factor", {"1", "0.5"}},
     {"layer.grouped_gemm_variant", {"auto", "generic"}},
-    {"layer.router.router_variant", {"auto", "generic"}},
+    {"layer.router.router_variant", {"auto", "generic", "by_block"}},
     {"layer.router.scoring", {"softmax", "sigmoid", "sqrt_softplus", "sparsemixer"}},
     {"layer.router.score_after_topk", {"false", "true"}},
     {"layer.router.renormalize", {"true", "false"}},

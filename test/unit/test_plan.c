@@ -210,12 +210,12 @@ static void test_tensors(void **unused) {
   moecl_context_destroy(&context);
 }
 
-static const char *chosen(moecl_context *context, const moecl_layer_params *params,
-                          const char *part) {
+static const char *chosen_for(moecl_context *context, const moecl_layer_params *params,
+                              int64_t num_tokens, const char *part) {
   static char name[64];
   moecl_plan *plan = NULL;
   moecl_plan_choice choices[16];
-  assert_ok(moecl_plan_create(context, params, 100, &plan));
+  assert_ok(moecl_plan_create(context, params, num_tokens, &plan));
   const size_t count = moecl_plan_choices(plan, choices, 16);
   name[0] = '\0';
   for (size_t i = 0; i < count; i++) {
@@ -226,6 +226,11 @@ static const char *chosen(moecl_context *context, const moecl_layer_params *para
   }
   moecl_plan_destroy(&plan);
   return name;
+}
+
+static const char *chosen(moecl_context *context, const moecl_layer_params *params,
+                          const char *part) {
+  return chosen_for(context, params, 100, part);
 }
 
 static void test_choices(void **unused) {
@@ -241,6 +246,50 @@ static void test_choices(void **unused) {
   params = layer;
   params.weight_on_input = true;
   assert_string_equal(chosen(context, &params, "experts"), "grouped, weighted inputs");
+  moecl_context_destroy(&context);
+}
+
+/* Names and launches of the plan's steps of router and permutation: "router 1, permute 2". */
+static const char *routing_steps(moecl_context *context, const moecl_layer_params *params,
+                                 int64_t num_tokens) {
+  static char text[128];
+  size_t used = 0;
+  moecl_plan *plan = NULL;
+  moecl_plan_step steps[32];
+  assert_ok(moecl_plan_create(context, params, num_tokens, &plan));
+  const size_t count = moecl_plan_steps(plan, steps, 32);
+  text[0] = '\0';
+  for (size_t i = 0; i < count; i++) {
+    if (strncmp(steps[i].name, "router", 6) != 0 && strcmp(steps[i].name, "permute") != 0) continue;
+    used += (size_t)snprintf(text + used, sizeof text - used, "%s%s %u", used ? ", " : "",
+                             steps[i].name, (unsigned)steps[i].launches);
+    assert_true(used < sizeof text);
+  }
+  moecl_plan_destroy(&plan);
+  return text;
+}
+
+/* A router by blocks spares launches: up to 32 tokens all of the permutation's. What drops
+ * knows no counts of blocks. */
+static void test_routing(void **unused) {
+  (void)unused;
+  moecl_context *context = open_context();
+  moecl_layer_params params = layer;
+  params.router_variant = "by_block";
+  for (int64_t tokens = 0; tokens <= 1000; tokens += tokens < 2 || tokens == 32 ? 1 : 31) {
+    const bool few = tokens <= 32;
+    assert_string_equal(chosen_for(context, &params, tokens, "routing"), few ? "fused" : "counted");
+    assert_string_equal(routing_steps(context, &params, tokens),
+                        few ? "router_permute 1" : "router 1, permute 1");
+  }
+  params.capacity_factor = 1;
+  assert_string_equal(chosen_for(context, &params, 1, "routing"), "with capacity");
+  assert_string_equal(routing_steps(context, &params, 1), "router 1, permute 4");
+  assert_string_equal(chosen_for(context, &params, 100, "routing"), "with capacity");
+  params = layer;
+  params.router_variant = "generic";
+  assert_string_equal(chosen_for(context, &params, 1, "routing"), "separate");
+  assert_string_equal(chosen_for(context, &params, 100, "routing"), "separate");
   moecl_context_destroy(&context);
 }
 
@@ -275,7 +324,7 @@ int main(void) {
       cmocka_unit_test(test_overflow), cmocka_unit_test(test_format_bytes)};
   const struct CMUnitTest of_layers[] = {
       cmocka_unit_test(test_steps), cmocka_unit_test(test_tensors), cmocka_unit_test(test_choices),
-      cmocka_unit_test(test_refusals)};
+      cmocka_unit_test(test_routing), cmocka_unit_test(test_refusals)};
   const int failed = cmocka_run_group_tests_name("plans", without_device, NULL, NULL);
   skip_without_device();
   return failed + cmocka_run_group_tests_name("plans of layers", of_layers, NULL, NULL) ? 1 : 0;

@@ -35,6 +35,10 @@ bool op_permute_drops_nothing(const kernel_variant *variant, const void *desc) {
   return !(((const desc_dispatch *)desc)->capacity_factor > 0);
 }
 
+bool op_permute_follows_counts(const kernel_variant *variant, const void *desc) {
+  return op_permute_drops_nothing(variant, desc) && ((const desc_dispatch *)desc)->counted;
+}
+
 /* Kernels that are the same whatever the variant. */
 static moecl_status create_common(op_permute *permute) {
   const desc_dispatch *desc = &permute->desc;

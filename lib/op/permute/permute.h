@@ -51,8 +51,9 @@ struct op_permute {
 
 extern const kernel_table op_permute_table; /* the operation "permute" */
 
-/* A row's predicate: not with a capacity. */
+/* Rows' predicates: not with a capacity; and behind a router that counts alone. */
 bool op_permute_drops_nothing(const kernel_variant *variant, const void *desc);
+bool op_permute_follows_counts(const kernel_variant *variant, const void *desc);
 
 /* Self-checks the variant for the description, unless it passed before, then builds the
  * kernels. What there is after a failure is to be released. */

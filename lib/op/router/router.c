@@ -8,25 +8,29 @@ static const kernel_variant rows[] = {
 };
 const kernel_table op_router_table = {"router", rows, sizeof rows / sizeof rows[0]};
 
-/* Work-items of a block's choice, where it is made by block: as many as there is
- * local memory for a row of logits for each warp. */
-static uint32_t topk_local(const desc_rule *rule) { return rule->num_experts <= 256 ? 1024 : 256; }
+/* Work-items of a block's choice: as many as the variant takes, and there is local memory
+ * for a row of logits for every 32. */
+static uint32_t topk_local(const kernel_variant *variant, const desc_rule *rule) {
+  enum { FOR_ALL = 256 };
+  return rule->num_experts > 256 && variant->local > FOR_ALL ? FOR_ALL : variant->local;
+}
 
 /* Those of rule.clh. Rules that come to the same have the same defines, so that
  * they are one program. */
-static void topk_defines(const desc_rule *rule, char *text, size_t size) {
+static void topk_defines(const kernel_variant *variant, const desc_rule *rule, char *text,
+                         size_t size) {
   const bool groups = rule->topk_group < rule->num_expert_group;
   const bool after = rule->score_after_topk && rule->scoring == MOECL_SCORING_SOFTMAX;
   const bool random = rule->second_choice == MOECL_SECOND_RANDOM;
   const bool guarded = rule->renormalize_epsilon > 0 || rule->renormalize_minimum > 0;
-  int used =
-      snprintf(text, size,
-               "SCORING %d\nAFTER_TOPK %d\nRENORMALIZE %d\nCORRECTION %d\nNUM_GROUPS %d\n"
-               "TOPK_GROUP %d\nGROUP_SCORE %d\nSECOND_CHOICE %d\nTOPK_LOCAL %u\n",
-               (int)rule->scoring, after && (random || guarded),
-               rule->renormalize || (after && !random), rule->score_correction_bias,
-               groups ? (int)rule->num_expert_group : 0, groups ? (int)rule->topk_group : 0,
-               groups ? (int)rule->group_score : 0, (int)rule->second_choice, topk_local(rule));
+  int used = snprintf(text, size,
+                      "SCORING %d\nAFTER_TOPK %d\nRENORMALIZE %d\nCORRECTION %d\nNUM_GROUPS %d\n"
+                      "TOPK_GROUP %d\nGROUP_SCORE %d\nSECOND_CHOICE %d\nTOPK_LOCAL %u\n",
+                      (int)rule->scoring, after && (random || guarded),
+                      rule->renormalize || (after && !random), rule->score_correction_bias,
+                      groups ? (int)rule->num_expert_group : 0, groups ? (int)rule->topk_group : 0,
+                      groups ? (int)rule->group_score : 0, (int)rule->second_choice,
+                      topk_local(variant, rule));
   if (groups)
     used +=
         snprintf(text + used, size - (size_t)used, "CUT_VALUE %s\n",
@@ -51,7 +55,7 @@ moecl_status op_router_create_unchecked(moecl_context *context, const kernel_var
   char defines[512];
   *router =
       (op_router){.context = context, .variant = variant, .driver = variant->driver, .desc = *desc};
-  topk_defines(desc, defines, sizeof defines);
+  topk_defines(variant, desc, defines, sizeof defines);
   MOECL_TRY(ocl_kernel_create(context, variant->source, defines, "topk", &router->topk));
   if (!router->driver->by_block) return MOECL_OK;
   return ocl_kernel_create(context, variant->source, defines, "topk_scatter",
@@ -87,9 +91,9 @@ const op_router_driver op_router_by_token_driver = {.enqueue = enqueue_by_token}
 
 /* ---- by block ---- */
 
-/* Local memory: a row of logits for each warp of 32. */
+/* Local memory, as cl/router/by_block.clh has it. */
 static size_t rows_bytes(uint32_t local, const desc_rule *rule) {
-  return local / 32 * (size_t)rule->num_experts * sizeof(float);
+  return local / 32 * (size_t)(16 * base_div_up((uint64_t)rule->num_experts, 16)) * sizeof(float);
 }
 
 static moecl_status enqueue_by_block(op_router *router, ocl_chain *chain, const op_router_io *io) {
