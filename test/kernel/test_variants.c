@@ -283,6 +283,21 @@ static void test_asked(void **state) {
                 &with, MOECL_ERROR_BUILD, "grouped_gemm variant 'generic' fails its self-check");
 }
 
+/* Of a router by blocks its counts and the lists that it makes itself are looked at, too. */
+static void test_by_block(void **state) {
+  static const char *const wrong[][2] = {
+      {"counts[block * num_experts + e] = bins[e];", "counts[block * num_experts + e] = 1;"},
+      {"counts[block * num_experts + e]", "counts[e]"},
+      {"start[e] = 0;", "start[e] = e == 5;"},
+      {"num_tokens * top_k, top_k,", "num_tokens * top_k - 1, top_k,"}};
+  moecl_layer_params with = params;
+  (void)state;
+  with.router_variant = "by_block";
+  for (size_t i = 0; i < BASE_COUNT(wrong); i++)
+    check_failure(false, "router/by_block.clh", wrong[i][0], wrong[i][1], &with, MOECL_ERROR_BUILD,
+                  "router variant 'by_block' fails its self-check");
+}
+
 /* What is wrong in the last row alone, of a GEMM, of the tokens, of the lists: a
  * self-check looks at all of them. */
 static void test_last_row(void **state) {
@@ -393,11 +408,14 @@ static void test_checked_once(void **state) {
 }
 
 int main(void) {
-  const struct CMUnitTest tests[] = {
-      cmocka_unit_test(test_fallback),          cmocka_unit_test(test_failure),
-      cmocka_unit_test(test_permute_set_aside), cmocka_unit_test(test_asked),
-      cmocka_unit_test(test_last_row),          cmocka_unit_test(test_choose),
-      cmocka_unit_test(test_checked_once)};
+  const struct CMUnitTest tests[] = {cmocka_unit_test(test_fallback),
+                                     cmocka_unit_test(test_failure),
+                                     cmocka_unit_test(test_permute_set_aside),
+                                     cmocka_unit_test(test_asked),
+                                     cmocka_unit_test(test_last_row),
+                                     cmocka_unit_test(test_by_block),
+                                     cmocka_unit_test(test_choose),
+                                     cmocka_unit_test(test_checked_once)};
   skip_without_device();
   return cmocka_run_group_tests_name("variants", tests, make_root, remove_root);
 }
