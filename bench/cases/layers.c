@@ -326,6 +326,24 @@ static void store(moecl_dtype dtype, double *values, void *tensor, size_t count)
   moecl_to_double(dtype, tensor, count, values);
 }
 
+/* Formats that are no data type's are made of fp32 numbers. */
+static bool make_tensor(case_data *data, moecl_tensor tensor, size_t count) {
+  const moecl_dtype dtype = moecl_layer_tensor_dtype(&data->layer, tensor);
+  const moecl_dtype drawn = dtype == MOECL_DTYPE_COUNT ? MOECL_F32 : dtype;
+  void *values = draw(data, drawn, (uint64_t)tensor + 1, scale_of(&data->layer, tensor), count);
+  data->tensor[tensor] = values;
+  data->values[tensor] = values ? to_values(drawn, values, count) : NULL;
+  if (!data->values[tensor]) return false;
+  if (dtype != MOECL_DTYPE_COUNT) return true;
+  const moecl_format format = moecl_layer_tensor_format(&data->layer, tensor);
+  int64_t columns;
+  moecl_layer_tensor_shape(&data->layer, tensor, NULL, &columns);
+  const uint64_t rows = count / (uint64_t)columns;
+  moecl_format_from_double(format, data->values[tensor], rows, (uint64_t)columns, values);
+  moecl_format_to_double(format, values, rows, (uint64_t)columns, data->values[tensor]);
+  return true;
+}
+
 bool case_make(const moe_case *source, moecl_dtype dtype, uint64_t seed, case_data *data) {
   *data = (case_data){.source = source, .layer = source->layer, .seed = seed};
   data->layer.dtype = dtype;
@@ -338,10 +356,7 @@ bool case_make(const moe_case *source, moecl_dtype dtype, uint64_t seed, case_da
     const size_t count = (size_t)(moecl_layer_tensor_items(&data->layer, tensor) *
                                   moecl_layer_tensor_size(&data->layer, tensor));
     if (count == 0) continue;
-    const moecl_dtype stored = moecl_layer_tensor_dtype(&data->layer, tensor);
-    data->tensor[i] = draw(data, stored, (uint64_t)i + 1, scale_of(&data->layer, tensor), count);
-    data->values[i] = data->tensor[i] ? to_values(stored, data->tensor[i], count) : NULL;
-    ok = data->values[i] != NULL;
+    ok = make_tensor(data, tensor, count);
   }
   if (!ok) {
     case_release(data);

@@ -186,6 +186,10 @@ MOECL_API void moecl_layer_destroy(moecl_layer **layer);
  * tensor); 0 where the layer has no such tensor, and for NULL. For parameters that
  * moecl_layer_params_check takes, as are the next ones. Thread-safe. */
 MOECL_API int64_t moecl_layer_tensor_size(const moecl_layer_params *params, moecl_tensor tensor);
+/* Rows and columns of one item, whose product is its size; a bias is one row. Zeros where the
+ * layer has no such tensor, and for NULL params. Either pointer may be NULL. Thread-safe. */
+MOECL_API void moecl_layer_tensor_shape(const moecl_layer_params *params, moecl_tensor tensor,
+                                        int64_t *rows, int64_t *columns);
 /* Bytes of one item as it is given, scales included; 0 where the layer has no such tensor, and
  * for NULL. Thread-safe. */
 MOECL_API uint64_t moecl_layer_tensor_bytes(const moecl_layer_params *params, moecl_tensor tensor);

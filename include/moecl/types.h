@@ -123,6 +123,14 @@ MOECL_API bool moecl_activation_is_gated(moecl_activation activation);
 MOECL_API void moecl_to_double(moecl_dtype dtype, const void *src, size_t count, double *dst);
 MOECL_API void moecl_from_double(moecl_dtype dtype, const double *src, size_t count, void *dst);
 
+/* The same of a row-major matrix as `format` stores it, moecl_format_bytes of it; a row is as
+ * many bytes as a matrix of one row. Formats with scales choose them as their definition says.
+ * Nothing for MOECL_FORMAT_DTYPE. Thread-safe. */
+MOECL_API void moecl_format_to_double(moecl_format format, const void *src, uint64_t rows,
+                                      uint64_t columns, double *dst);
+MOECL_API void moecl_format_from_double(moecl_format format, const double *src, uint64_t rows,
+                                        uint64_t columns, void *dst);
+
 #ifdef __cplusplus
 }
 #endif

@@ -59,6 +59,16 @@ uint64_t moecl_format_bytes(moecl_format format, uint64_t rows, uint64_t columns
   return is_format(format) ? desc_format_bytes(&desc_formats[format], rows, columns) : 0;
 }
 
+void moecl_format_to_double(moecl_format format, const void *src, uint64_t rows, uint64_t columns,
+                            double *dst) {
+  if (is_format(format) && src && dst) desc_formats[format].decode(src, rows, columns, dst);
+}
+
+void moecl_format_from_double(moecl_format format, const double *src, uint64_t rows,
+                              uint64_t columns, void *dst) {
+  if (is_format(format) && src && dst) desc_formats[format].encode(src, rows, columns, dst);
+}
+
 const char *moecl_format_name(moecl_format format) {
   if (format == MOECL_FORMAT_DTYPE) return "dtype";
   return is_format(format) ? desc_formats[format].name : "?";

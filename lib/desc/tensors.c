@@ -29,6 +29,14 @@ int64_t moecl_layer_tensor_size(const moecl_layer_params *params, moecl_tensor t
   return shape.rows * shape.columns;
 }
 
+void moecl_layer_tensor_shape(const moecl_layer_params *params, moecl_tensor tensor, int64_t *rows,
+                              int64_t *columns) {
+  const bool there = moecl_layer_tensor_size(params, tensor) > 0;
+  const desc_shape shape = there ? desc_tensor_shape(params, tensor) : (desc_shape){0, 0};
+  if (rows) *rows = shape.rows;
+  if (columns) *columns = shape.columns;
+}
+
 int64_t moecl_layer_tensor_items(const moecl_layer_params *params, moecl_tensor tensor) {
   if (moecl_layer_tensor_size(params, tensor) == 0) return 0;
   const bool of_experts = tensor >= MOECL_GATE_UP_PROJ && tensor <= MOECL_DOWN_BIAS;

@@ -3,6 +3,7 @@
 #include "layer/layer.h"
 
 #include "base/base.h"
+#include "desc/tensors.h"
 #include "moecl/checkpoint.h"
 #include <stdlib.h>
 
@@ -21,13 +22,58 @@ static moecl_status check_same(const moecl_layer *layer, const moecl_layer_param
                    (long long)index);
 }
 
+/* Where an item is read to, and for formats that are no data type's stored from. */
+typedef struct staging {
+  void *read, *stored;
+  double *numbers;
+} staging;
+
 static uint64_t largest_item(const moecl_layer_params *params) {
   uint64_t largest = 0;
   for (int t = 0; t < MOECL_TENSOR_COUNT; t++) {
     const uint64_t size = (uint64_t)moecl_layer_tensor_size(params, (moecl_tensor)t);
     if (size > largest) largest = size;
   }
-  return largest * 4; /* the widest type: a correction bias is always fp32 */
+  return largest;
+}
+
+static bool is_data_type(const moecl_layer_params *params) {
+  return moecl_layer_tensor_dtype(params, MOECL_DOWN_PROJ) != MOECL_DTYPE_COUNT;
+}
+
+static moecl_status make_staging(const moecl_layer *layer, staging *staging) {
+  const size_t most = (size_t)largest_item(&layer->params);
+  staging->read = malloc(most * 4); /* the widest type: a correction bias is always fp32 */
+  bool ok = staging->read != NULL;
+  if (!is_data_type(&layer->params)) {
+    staging->numbers = malloc(most * sizeof(double));
+    staging->stored = malloc(most * 4);
+    ok = ok && staging->numbers && staging->stored;
+  }
+  if (ok) return MOECL_OK;
+  return log_error(&layer->context->log, MOECL_ERROR_OUT_OF_HOST_MEMORY, "no host memory");
+}
+
+static void release_staging(staging *staging) {
+  free(staging->read);
+  free(staging->stored);
+  free(staging->numbers);
+}
+
+static moecl_status load_item(moecl_layer *layer, moecl_checkpoint *checkpoint, int64_t index,
+                              moecl_tensor tensor, int64_t item, const staging *staging) {
+  const moecl_layer_params *params = &layer->params;
+  const moecl_dtype dtype = moecl_layer_tensor_dtype(params, tensor);
+  if (dtype != MOECL_DTYPE_COUNT) {
+    MOECL_TRY(moecl_checkpoint_read(checkpoint, index, tensor, item, dtype, staging->read));
+    return moecl_layer_set_weights(layer, tensor, item, 1, staging->read);
+  }
+  const desc_shape shape = desc_tensor_shape(params, tensor);
+  MOECL_TRY(moecl_checkpoint_read(checkpoint, index, tensor, item, MOECL_F32, staging->read));
+  moecl_to_double(MOECL_F32, staging->read, (size_t)(shape.rows * shape.columns), staging->numbers);
+  desc_tensor_format(params, tensor)
+      ->encode(staging->numbers, (uint64_t)shape.rows, (uint64_t)shape.columns, staging->stored);
+  return moecl_layer_set_weights(layer, tensor, item, 1, staging->stored);
 }
 
 moecl_status moecl_layer_load(moecl_layer *layer, moecl_checkpoint *checkpoint, int64_t index) {
@@ -39,20 +85,13 @@ moecl_status moecl_layer_load(moecl_layer *layer, moecl_checkpoint *checkpoint, 
   MOECL_TRY(moecl_checkpoint_get_layer(checkpoint, index, &stored));
   MOECL_TRY(check_same(layer, &stored.params, index));
   MOECL_TRY(moecl_checkpoint_check(checkpoint, index));
-  const moecl_layer_params *params = &layer->params;
-  void *staging = malloc((size_t)largest_item(params));
-  if (!staging)
-    return log_error(&layer->context->log, MOECL_ERROR_OUT_OF_HOST_MEMORY, "no host memory");
-  moecl_status status = MOECL_OK;
+  staging staging = {0};
+  moecl_status status = make_staging(layer, &staging);
   for (int t = 0; status == MOECL_OK && t < MOECL_TENSOR_COUNT; t++) {
-    const moecl_tensor tensor = (moecl_tensor)t;
-    const int64_t items = moecl_layer_tensor_items(params, tensor);
-    for (int64_t i = 0; status == MOECL_OK && i < items; i++) {
-      status = moecl_checkpoint_read(checkpoint, index, tensor, i,
-                                     moecl_layer_tensor_dtype(params, tensor), staging);
-      if (status == MOECL_OK) status = moecl_layer_set_weights(layer, tensor, i, 1, staging);
-    }
+    const int64_t items = moecl_layer_tensor_items(&layer->params, (moecl_tensor)t);
+    for (int64_t i = 0; status == MOECL_OK && i < items; i++)
+      status = load_item(layer, checkpoint, index, (moecl_tensor)t, i, &staging);
   }
-  free(staging);
+  release_staging(&staging);
   return status;
 }

@@ -50,6 +50,15 @@ static void test_host_calls(void **state) {
   assert_int_equal(moecl_layer_tensor_dtype(NULL, MOECL_DOWN_PROJ), MOECL_F32);
   assert_int_equal(moecl_layer_tensor_format(NULL, MOECL_DOWN_PROJ), MOECL_FORMAT_F32);
   assert_int_equal(moecl_layer_tensor_bytes(NULL, MOECL_DOWN_PROJ), 0);
+  int64_t rows = 1, columns = 1;
+  moecl_layer_tensor_shape(NULL, MOECL_DOWN_PROJ, &rows, &columns);
+  assert_true(rows == 0 && columns == 0);
+  moecl_layer_tensor_shape(&small_params, MOECL_DOWN_PROJ, NULL, NULL);
+  double one = 1;
+  moecl_format_to_double(MOECL_FORMAT_DTYPE, &one, 1, 1, &one);
+  moecl_format_from_double(MOECL_FORMAT_F32, NULL, 1, 1, &one);
+  moecl_format_to_double(MOECL_FORMAT_F32, NULL, 1, 1, &one);
+  assert_true(one == 1);
   assert_int_equal(moecl_expert_capacity(NULL, 1), 0);
 }
 

@@ -40,13 +40,12 @@ static inline moecl_buffer *upload(moecl_context *context, const void *src, uint
 static inline void set_tensor(moecl_context *context, moecl_layer *layer, const case_data *data,
                               moecl_tensor tensor, bool from_host, bool from_buffer) {
   const int64_t items = moecl_layer_tensor_items(&data->layer, tensor);
-  const size_t one = (size_t)moecl_layer_tensor_size(&data->layer, tensor) *
-                     moecl_dtype_size(moecl_layer_tensor_dtype(&data->layer, tensor));
+  const size_t one = (size_t)moecl_layer_tensor_bytes(&data->layer, tensor);
   const int64_t on_host = !from_buffer ? items : !from_host ? 0 : (items + 1) / 2;
   const char *bytes = data->tensor[tensor];
   assert_ok(moecl_layer_set_weights(layer, tensor, 0, on_host, bytes));
   if (on_host == items) return;
-  const uint64_t before = moecl_dtype_size(moecl_layer_tensor_dtype(&data->layer, tensor)) * 6;
+  const uint64_t before = 24; /* elements of any size */
   moecl_buffer *source =
       upload(context, bytes + (size_t)on_host * one, (uint64_t)(items - on_host) * one, before);
   assert_ok(

@@ -147,6 +147,9 @@ static void test_bytes(void **state) {
   assert_int_equal(moecl_layer_tensor_format(&params, MOECL_ROUTER_WEIGHT), MOECL_FORMAT_F32);
   assert_int_equal(moecl_layer_tensor_bytes(&params, MOECL_GATE_UP_PROJ), 2 * 48 * 64 * 2);
   assert_int_equal(moecl_layer_tensor_bytes(&params, MOECL_ROUTER_BIAS), 6 * 4);
+  int64_t rows, columns;
+  moecl_layer_tensor_shape(&params, MOECL_GATE_UP_PROJ, &rows, &columns);
+  assert_true(rows == 2 * 48 && columns == 64);
   assert_int_equal(moecl_layer_tensor_bytes(&params, MOECL_GATE_UP_BIAS), 0);
   assert_int_equal(moecl_format_bytes(MOECL_FORMAT_BF16, 3, 5), 30);
   assert_int_equal(moecl_format_bytes(MOECL_FORMAT_DTYPE, 3, 5), 0);

@@ -19,12 +19,18 @@ static void add(plan *plan, const char *name, const char *dtype, int64_t a, int6
   *tensor = (dump_tensor){name, dtype, {a, b, c}, c ? 3 : b ? 2 : 1};
 }
 
+/* What is no data type's is written as fp32 numbers. */
+static moecl_dtype dumped_as(const moecl_layer_params *layer, moecl_tensor tensor) {
+  const moecl_dtype dtype = moecl_layer_tensor_dtype(layer, tensor);
+  return dtype == MOECL_DTYPE_COUNT ? MOECL_F32 : dtype;
+}
+
 /* In the order in which they are written below. */
 static plan make_plan(const experiment_point *point) {
   const moecl_layer_params *p = &point->layer;
   const char *dtype = dtype_names[p->dtype];
   /* of the experts and the shared one */
-  const char *weights = dtype_names[moecl_layer_tensor_dtype(p, MOECL_DOWN_PROJ)];
+  const char *weights = dtype_names[dumped_as(p, MOECL_DOWN_PROJ)];
   const bool gated = moecl_activation_is_gated(p->activation);
   const int64_t rows = gated ? 2 * p->intermediate_size : p->intermediate_size;
   const int64_t experts = moecl_layer_tensor_items(p, MOECL_DOWN_PROJ);
@@ -73,6 +79,33 @@ static bool write_buffer(dump *dump, const moecl_buffer *buffer, uint64_t bytes,
   return ok;
 }
 
+/* A drawn item. */
+static bool write_item(dump *dump, const moecl_layer_params *layer, moecl_tensor tensor,
+                       const moecl_buffer *drawn, char **error) {
+  const uint64_t bytes = moecl_layer_tensor_bytes(layer, tensor);
+  if (moecl_layer_tensor_dtype(layer, tensor) != MOECL_DTYPE_COUNT)
+    return write_buffer(dump, drawn, bytes, error);
+  int64_t rows, columns;
+  moecl_layer_tensor_shape(layer, tensor, &rows, &columns);
+  const size_t count = (size_t)(rows * columns);
+  void *stored = malloc(bytes);
+  double *numbers = malloc(count * sizeof *numbers);
+  float *values = malloc(count * sizeof *values);
+  bool ok = stored && numbers && values ? true : oops(error, "no memory for the dump");
+  if (ok && moecl_buffer_read_wait(drawn, 0, bytes, stored) != MOECL_OK)
+    ok = oops(error, "a buffer could not be read for the dump");
+  if (ok) {
+    moecl_format_to_double(moecl_layer_tensor_format(layer, tensor), stored, (uint64_t)rows,
+                           (uint64_t)columns, numbers);
+    moecl_from_double(MOECL_F32, numbers, count, values);
+    ok = dump_write(dump, values, count * sizeof *values, error);
+  }
+  free(stored);
+  free(numbers);
+  free(values);
+  return ok;
+}
+
 static bool write_weights(dump *dump, const dump_input *input, char **error) {
   const experiment_point *point = input->point;
   for (int tensor = 0; tensor < MOECL_TENSOR_COUNT; tensor++) {
@@ -85,7 +118,7 @@ static bool write_weights(dump *dump, const dump_input *input, char **error) {
     for (int64_t item = 0; ok && item < items; item++)
       ok = *input->interrupted ? oops(error, "interrupted during the dump")
            : workload_draw_weights(point, (moecl_tensor)tensor, item, staging) == MOECL_OK
-               ? write_buffer(dump, staging, bytes, error)
+               ? write_item(dump, &point->layer, (moecl_tensor)tensor, staging, error)
                : oops(error, "weights could not be drawn for the dump");
     moecl_buffer_destroy(&staging);
     if (!ok) return false;

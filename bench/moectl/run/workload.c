@@ -23,16 +23,53 @@ static double scale_of(const moecl_layer_params *params, moecl_tensor tensor) {
   }
 }
 
-/* The same of a checkpoint's layer, from its files. */
+/* fp32 numbers as the tensor's format, which is no data type's. */
+static moecl_status write_encoded(const moecl_layer_params *layer, moecl_tensor tensor,
+                                  const float *values, moecl_buffer *buffer) {
+  const uint64_t bytes = moecl_layer_tensor_bytes(layer, tensor);
+  int64_t rows, columns;
+  moecl_layer_tensor_shape(layer, tensor, &rows, &columns);
+  double *numbers = malloc((size_t)(rows * columns) * sizeof *numbers);
+  void *stored = malloc((size_t)bytes);
+  moecl_status status = numbers && stored ? MOECL_OK : MOECL_ERROR_OUT_OF_HOST_MEMORY;
+  if (status == MOECL_OK) {
+    moecl_to_double(MOECL_F32, values, (size_t)(rows * columns), numbers);
+    moecl_format_from_double(moecl_layer_tensor_format(layer, tensor), numbers, (uint64_t)rows,
+                             (uint64_t)columns, stored);
+    status = moecl_buffer_write_wait(buffer, 0, bytes, stored);
+  }
+  free(numbers);
+  free(stored);
+  return status;
+}
+
+/* Of a checkpoint's layer, from its files. */
 static moecl_status read_weights(const experiment_point *point, moecl_tensor tensor, int64_t item,
                                  moecl_buffer *buffer) {
-  const uint64_t bytes = moecl_layer_tensor_bytes(&point->layer, tensor);
-  void *values = malloc((size_t)bytes);
+  const moecl_dtype dtype = moecl_layer_tensor_dtype(&point->layer, tensor);
+  const bool encoded = dtype == MOECL_DTYPE_COUNT;
+  void *values = malloc((size_t)moecl_layer_tensor_size(&point->layer, tensor) * sizeof(float));
   if (!values) return MOECL_ERROR_OUT_OF_HOST_MEMORY;
+  moecl_status status = moecl_checkpoint_read(point->source->checkpoint, point->source->layer,
+                                              tensor, item, encoded ? MOECL_F32 : dtype, values);
+  if (status == MOECL_OK)
+    status = encoded ? write_encoded(&point->layer, tensor, values, buffer)
+                     : moecl_buffer_write_wait(
+                           buffer, 0, moecl_layer_tensor_bytes(&point->layer, tensor), values);
+  free(values);
+  return status;
+}
+
+/* The numbers that the device would draw in fp32, which the host does too. */
+static moecl_status draw_encoded(const experiment_point *point, moecl_tensor tensor,
+                                 const moecl_random_params *random, moecl_buffer *buffer) {
+  const uint64_t count = (uint64_t)moecl_layer_tensor_size(&point->layer, tensor);
+  moecl_random_params in_fp32 = *random;
+  in_fp32.dtype = MOECL_F32;
+  float *values = malloc((size_t)count * sizeof *values);
   moecl_status status =
-      moecl_checkpoint_read(point->source->checkpoint, point->source->layer, tensor, item,
-                            moecl_layer_tensor_dtype(&point->layer, tensor), values);
-  if (status == MOECL_OK) status = moecl_buffer_write_wait(buffer, 0, bytes, values);
+      values ? moecl_random_host(values, count, &in_fp32) : MOECL_ERROR_OUT_OF_HOST_MEMORY;
+  if (status == MOECL_OK) status = write_encoded(&point->layer, tensor, values, buffer);
   free(values);
   return status;
 }
@@ -45,6 +82,7 @@ moecl_status workload_draw_weights(const experiment_point *point, moecl_tensor t
                                       .scale = (float)scale_of(&point->layer, tensor),
                                       .seed = point->seed,
                                       .stream = stream_of((int)tensor, item)};
+  if (random.dtype == MOECL_DTYPE_COUNT) return draw_encoded(point, tensor, &random, buffer);
   return moecl_fill_random(buffer, 0, (uint64_t)moecl_layer_tensor_size(&point->layer, tensor),
                            &random);
 }
