@@ -76,7 +76,7 @@ static moecl_status prepare(bench *b) {
     status = moecl_buffer_create(b->context, blocks * EXPERTS * 4, &b->counts);
   for (int r = 0; status == MOECL_OK && r < RULES; r++) {
     const desc_rule rule = desc_rule_of(&rules[r].layer);
-    status = op_router_create_unchecked(b->context, b->variant, &rule, &b->router[r]);
+    status = op_router_kind.create(b->context, b->variant, &rule, &b->router[r]);
   }
   return status;
 }
@@ -129,7 +129,7 @@ static void print(bench *b) {
 
 static void release(bench *b) {
   moecl_buffer **buffers[] = {&b->logits, &b->bias, &b->ids, &b->weights, &b->counts};
-  for (int r = 0; r < RULES; r++) op_router_release(&b->router[r]);
+  for (int r = 0; r < RULES; r++) op_router_kind.release(&b->router[r]);
   for (size_t i = 0; i < sizeof buffers / sizeof buffers[0]; i++) moecl_buffer_destroy(buffers[i]);
   moecl_context_destroy(&b->context);
 }

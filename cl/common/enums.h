@@ -39,4 +39,9 @@
 #define SECOND_CHOICE_RANDOM 1
 #define SECOND_CHOICE_SAMPLED 2
 
+/* DRAWS: what random numbers are drawn; the first two are moecl_distribution. */
+#define DRAWS_NORMAL 0
+#define DRAWS_UNIFORM 1
+#define DRAWS_SKEWED 2
+
 #endif

@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: MIT
 /* The numbers of include/moecl/random.h: the same bits on every device, so no
- * contraction and no rounding but what is written here. DTYPE is defined by
- * the host; a work-item draws eight Philox blocks, 16 elements. */
+ * contraction and no rounding but what is written here. Defines: DTYPE, DRAWS; a
+ * work-item draws eight Philox blocks, 16 elements. */
 #pragma OPENCL FP_CONTRACT OFF
 #include "common/enums.h"
 #include "common/types.clh"
@@ -57,6 +57,7 @@ static void store_pairs(float8 even, float8 odd, __global storage_t *out, ulong 
   for (uint i = 0; i < (uint)count; i++) storage_store(values[i], out, i);
 }
 
+#if DRAWS == DRAWS_NORMAL
 /* Elements offset.. of out: `count` of them from the stream's block
  * `first_block` on; `factor` brings the centred integers to scale. */
 __kernel void fill_normal(__global storage_t *out, ulong offset, ulong count, ulong first_block,
@@ -68,6 +69,7 @@ __kernel void fill_normal(__global storage_t *out, ulong offset, ulong count, ul
               count - 16 * i);
 }
 
+#elif DRAWS == DRAWS_UNIFORM
 __kernel void fill_uniform(__global storage_t *out, ulong offset, ulong count, ulong first_block,
                            ulong stream, ulong seed, float factor) {
   ulong i = get_global_id(0);
@@ -77,6 +79,7 @@ __kernel void fill_uniform(__global storage_t *out, ulong offset, ulong count, u
               count - 16 * i);
 }
 
+#else
 /* The first cluster whose threshold is above a 32-bit draw; the last one takes
  * what is left. */
 static uint find_cluster(uint draw, __global const uint *thresholds, uint num_clusters) {
@@ -118,3 +121,4 @@ __kernel void fill_skewed(__global storage_t *out, __global const uint *clusters
       fma(draw_normal(c.z, c.w), (float8)centre_factor, draw_normal(o.z, o.w) * own_factor);
   store_pairs(even, odd, out + t * hidden_size + 16 * i, hidden_size - 16 * i);
 }
+#endif

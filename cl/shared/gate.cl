@@ -1,10 +1,11 @@
 // SPDX-License-Identifier: MIT
 /* What the shared expert's output is multiplied by: gate[t] = FACTOR times, where
  * the layer has a gate, sigmoid(hidden[t] . weight), one work-group a token; always
- * summed in the same order. Defines: DTYPE, FACTOR;
+ * summed in the same order. Defines: DTYPE, GATED (the layer has a gate), FACTOR;
  * LOCAL, a power of two. */
 #include "common/types.clh"
 
+#if GATED
 __kernel __attribute__((reqd_work_group_size(LOCAL, 1, 1))) void
 shared_gate(const __global storage_t *hidden, const __global storage_t *weight,
             __global float *gate, long hidden_size) {
@@ -23,5 +24,6 @@ shared_gate(const __global storage_t *hidden, const __global storage_t *weight,
   }
   if (lid == 0) gate[token] = FACTOR / (1.0f + exp(-part[0]));
 }
-
+#else
 __kernel void shared_factor(__global float *gate) { gate[get_global_id(0)] = FACTOR; }
+#endif

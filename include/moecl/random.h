@@ -44,10 +44,12 @@ typedef struct moecl_random_params {
 } moecl_random_params;
 
 /* Enqueues drawing `count` elements into `buffer` from element
- * `offset` (in elements of dtype) on. A context's first call builds the kernel. The buffer
- * may be destroyed right after the call.
+ * `offset` (in elements of dtype) on. A context's first call of a dtype and
+ * distribution builds the kernel and checks it on a small problem, waiting for nothing that
+ * its queue has. The buffer may be destroyed right after the call.
  * Errors: MOECL_ERROR_INVALID_ARGUMENT (a parameter, a range outside the buffer),
- * MOECL_ERROR_BUILD. Thread: the context's. */
+ * MOECL_ERROR_BUILD (the kernel, or its answer is wrong), MOECL_ERROR_DEVICE, a lack of
+ * memory. Thread: the context's. */
 MOECL_API moecl_status moecl_fill_random(moecl_buffer *buffer, uint64_t offset, uint64_t count,
                                          const moecl_random_params *params);
 

@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: MIT
 #include "base/base.h"
 #include "common/enums.h"
+#include "moecl/random.h"
 #include <string.h>
 
 /* Kernels get these as numbers. */
@@ -21,6 +22,8 @@ SAME(MOECL_SECOND_ALL, SECOND_CHOICE_ALL);
 SAME(MOECL_SECOND_RANDOM, SECOND_CHOICE_RANDOM);
 SAME(MOECL_SECOND_SAMPLED, SECOND_CHOICE_SAMPLED);
 SAME(MOECL_SECOND_CHOICE_COUNT, SECOND_CHOICE_SAMPLED + 1);
+SAME(MOECL_NORMAL, DRAWS_NORMAL);
+SAME(MOECL_UNIFORM, DRAWS_UNIFORM);
 
 const char *moecl_status_string(moecl_status status) {
   switch (status) {

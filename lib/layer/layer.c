@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: MIT
 /* Creating, destroying and asking a layer. */
 #include "layer/layer.h"
-#include "op/tables.h"
+#include <stddef.h>
 #include <stdlib.h>
 #include <string.h>
 
@@ -13,11 +13,19 @@ moecl_status moecl_layer_create(moecl_context *context, const moecl_layer_params
   return layer_make(context, params, false, out);
 }
 
-void layer_gemms(const moecl_layer *layer, op_gemm *gemms[LAYER_GEMMS]) {
-  op_gemm *const all[LAYER_GEMMS] = {layer->gate_up, layer->down,           layer->logits,
-                                     layer->noise,   layer->shared_gate_up, layer->shared_down};
-  for (int i = 0; i < LAYER_GEMMS; i++) gemms[i] = all[i];
-}
+const op_kind *const layer_kinds[LAYER_OPERATION_COUNT] = {[LAYER_ROUTER] = &op_router_kind,
+                                                           [LAYER_PERMUTE] = &op_permute_kind,
+                                                           [LAYER_GROUPED_GEMM] = &op_gemm_kind,
+                                                           [LAYER_COMBINE] = &op_combine_kind};
+
+#define PART(kind, member)                                                                         \
+  { &op_##kind##_kind, offsetof(moecl_layer, member) }
+const layer_part layer_parts[LAYER_PARTS] = {
+    PART(gemm, gate_up),    PART(gemm, down),           PART(gemm, logits),
+    PART(gemm, noise),      PART(gemm, shared_gate_up), PART(gemm, shared_down),
+    PART(prepare, convert), PART(prepare, jitter),      PART(noise, add_noise),
+    PART(router, router),   PART(permute, permute),     PART(scale, scale),
+    PART(gate, gate),       PART(combine, combine)};
 
 void moecl_layer_destroy(moecl_layer **handle) {
   if (!handle || !*handle) return;
@@ -25,17 +33,8 @@ void moecl_layer_destroy(moecl_layer **handle) {
   *handle = NULL;
   ocl_views_release(&layer->views);
   moecl_buffer_destroy(&layer->own_workspace);
-  op_gemm *gemms[LAYER_GEMMS];
-  layer_gemms(layer, gemms);
-  for (int i = 0; i < LAYER_GEMMS; i++) op_gemm_destroy(&gemms[i]);
-  op_prepare_release(&layer->convert);
-  op_prepare_release(&layer->jitter);
-  op_noise_release(&layer->add_noise);
-  op_router_release(&layer->router);
-  op_permute_release(&layer->permute);
-  op_scale_release(&layer->scale);
-  op_gate_release(&layer->gate);
-  op_combine_release(&layer->combine);
+  for (int i = 0; i < LAYER_PARTS; i++)
+    layer_parts[i].kind->release((char *)layer + layer_parts[i].at);
   moecl_buffer_destroy(&layer->correction_bias);
   for (int tensor = 0; tensor < MOECL_TENSOR_COUNT; tensor++) free(layer->is_set[tensor]);
   for (int i = 0; i < LAYER_PLANS; i++) free(layer->plans[i]);
@@ -45,10 +44,8 @@ void moecl_layer_destroy(moecl_layer **handle) {
 
 const char *moecl_layer_variant(const moecl_layer *layer, const char *operation,
                                 const char **reason) {
-  static const char *const names[LAYER_OPERATION_COUNT] = {"router", "permute", "grouped_gemm",
-                                                           "combine"};
   for (int i = 0; layer && operation && i < LAYER_OPERATION_COUNT; i++)
-    if (strcmp(operation, names[i]) == 0) {
+    if (strcmp(operation, layer_kinds[i]->table->operation) == 0) {
       if (reason) *reason = layer->reason[i];
       return layer->variant[i]->name;
     }
@@ -73,7 +70,8 @@ double moecl_layer_output_roundoff(const moecl_layer *layer) {
 size_t moecl_variants_available(moecl_context *context, const char *operation, moecl_dtype dtype,
                                 const char **names, size_t capacity) {
   if (!context || !operation || (unsigned)dtype >= MOECL_DTYPE_COUNT) return 0;
-  const kernel_table *table = op_table(operation);
+  const op_kind *kind = op_find(operation);
+  const kernel_table *table = kind ? kind->table : NULL;
   size_t found = 0;
   for (size_t i = 0; table && i < table->count; i++) {
     const kernel_variant *row = &table->rows[i];

@@ -5,7 +5,6 @@
 #ifndef MOECL_LIB_LAYER_LAYER_H
 #define MOECL_LIB_LAYER_LAYER_H
 
-#include "kernel/choose.h"
 #include "moecl/routing.h"
 #include "op/combine/combine.h"
 #include "op/gate/gate.h"
@@ -76,9 +75,16 @@ struct moecl_layer {
 
 /* ---- layer.c ---- */
 
-/* All its GEMMs, those that it does not have as NULL. */
-enum { LAYER_GEMMS = 6 };
-void layer_gemms(const moecl_layer *layer, op_gemm *gemms[LAYER_GEMMS]);
+/* Those of layer_operation. */
+extern const op_kind *const layer_kinds[LAYER_OPERATION_COUNT];
+
+/* Each of a layer's operations; zeros where it does not have that one. */
+typedef struct layer_part {
+  const op_kind *kind;
+  size_t at; /* in moecl_layer */
+} layer_part;
+enum { LAYER_PARTS = 14 };
+extern const layer_part layer_parts[LAYER_PARTS];
 
 /* ---- parts.c ---- */
 

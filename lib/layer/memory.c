@@ -17,14 +17,13 @@ moecl_status layer_check_tokens(moecl_context *context, const moecl_layer_params
 static uint64_t add(uint64_t a, uint64_t b) { return a > UINT64_MAX - b ? UINT64_MAX : a + b; }
 
 uint64_t moecl_layer_weight_bytes(const moecl_layer *layer) {
-  op_gemm *gemms[LAYER_GEMMS];
+  uint64_t bytes = 0;
   if (!layer) return 0;
-  uint64_t bytes = layer->has_gate ? op_gate_bytes(&layer->gate.desc) : 0;
   if (layer->params.score_correction_bias)
     bytes += (uint64_t)layer->params.num_experts * sizeof(float);
-  layer_gemms(layer, gemms);
-  for (int i = 0; i < LAYER_GEMMS; i++)
-    if (gemms[i]) bytes = add(bytes, op_gemm_bytes(gemms[i]));
+  for (int i = 0; i < LAYER_PARTS; i++)
+    if (layer_parts[i].kind->bytes)
+      bytes = add(bytes, layer_parts[i].kind->bytes((const char *)layer + layer_parts[i].at));
   return bytes;
 }
 
@@ -49,11 +48,11 @@ uint64_t moecl_layer_workspace_size(const moecl_layer *layer, int64_t num_tokens
 
 /* Biases are never the largest: their matrices are at least as large. */
 static uint64_t largest_buffer(const moecl_layer *layer, const moecl_memory *memory) {
-  op_gemm *gemms[LAYER_GEMMS];
+  const op_gemm *const gemms[] = {layer->gate_up, layer->down,           layer->logits,
+                                  layer->noise,   layer->shared_gate_up, layer->shared_down};
   uint64_t largest = memory->workspace_bytes > memory->hidden_bytes ? memory->workspace_bytes
                                                                     : memory->hidden_bytes;
-  layer_gemms(layer, gemms);
-  for (int i = 0; i < LAYER_GEMMS; i++)
+  for (size_t i = 0; i < BASE_COUNT(gemms); i++)
     if (gemms[i] && op_gemm_packed_bytes(gemms[i]) > largest)
       largest = op_gemm_packed_bytes(gemms[i]);
   return largest;

@@ -8,42 +8,50 @@
 #include <stdio.h>
 #include <stdlib.h>
 
-static const kernel_table *const tables[LAYER_OPERATION_COUNT] = {
-    [LAYER_ROUTER] = &op_router_table,
-    [LAYER_PERMUTE] = &op_permute_table,
-    [LAYER_GROUPED_GEMM] = &op_gemm_table,
-    [LAYER_COMBINE] = &op_combine_table};
-
 typedef bool (*accepts_fn)(void *user, const kernel_variant *variant);
 typedef moecl_status (*try_fn)(void *user, const kernel_variant *variant);
 
-/* Chooses an operation's variant and keeps why. */
-static moecl_status choose(moecl_layer *layer, layer_operation operation, const char *asked,
-                           accepts_fn accepts, try_fn try_variant) {
-  const bool experts = operation == LAYER_GROUPED_GEMM;
-  const kernel_choice choice = {.table = tables[operation],
-                                .asked = asked,
-                                .format = experts ? layer->weights : layer->stored,
-                                .accepts = accepts,
-                                .try_variant = try_variant,
-                                .user = layer};
-  size_t set_aside;
-  MOECL_TRY(kernel_choose(layer->context, &choice, &layer->variant[operation], &set_aside));
+/* Why an operation's variant serves, for people. */
+static void keep_reason(moecl_layer *layer, layer_operation operation, const char *asked,
+                        size_t set_aside) {
   snprintf(layer->reason[operation], sizeof layer->reason[operation], "%s",
            asked ? "asked for by name"
            : set_aside == 0
                ? "the best that serves this device and data type"
                : "better ones did not build, or failed their self-check, on this device");
   if (!layer->described)
-    log_write(&layer->context->log, MOECL_LOG_INFO, "%s: %s (%s)", tables[operation]->operation,
-              layer->variant[operation]->name, layer->reason[operation]);
+    log_write(&layer->context->log, MOECL_LOG_INFO, "%s: %s (%s)",
+              layer_kinds[operation]->table->operation, layer->variant[operation]->name,
+              layer->reason[operation]);
+}
+
+/* An operation of one description, by the best variant that serves. */
+static moecl_status make(moecl_layer *layer, const op_kind *kind, const void *desc, void *op) {
+  const op_choice choice = {
+      .kind = kind, .desc = desc, .format = layer->stored, .described = layer->described};
+  return op_choose(layer->context, &choice, op, NULL, NULL);
+}
+
+/* The same of one whose variant users see, and may have asked for. */
+static moecl_status make_chosen(moecl_layer *layer, layer_operation operation, const char *asked,
+                                const void *desc, void *op) {
+  const op_choice choice = {.kind = layer_kinds[operation],
+                            .desc = desc,
+                            .asked = asked,
+                            .format = layer->stored,
+                            .described = layer->described};
+  size_t set_aside;
+  MOECL_TRY(op_choose(layer->context, &choice, op, &layer->variant[operation], &set_aside));
+  keep_reason(layer, operation, asked, set_aside);
   return MOECL_OK;
 }
+
+/* ---- GEMMs: what one is to do depends on the variant, which serves several ---- */
 
 static moecl_status make_gemm(const moecl_layer *layer, const kernel_variant *variant,
                               const op_gemm_desc *desc, op_gemm **gemm) {
   return layer->described ? op_gemm_describe(layer->context, variant, desc, gemm)
-                          : op_gemm_create(layer->context, variant, desc, gemm);
+                          : op_create(&op_gemm_kind, layer->context, variant, desc, gemm);
 }
 
 /* Two that are there together or not at all. Both checks come before the weights' memory
@@ -128,6 +136,20 @@ static moecl_status try_experts(void *user, const kernel_variant *variant) {
   return make_gemms(layer, variant, &gate_up, &layer->gate_up, &down, &layer->down);
 }
 
+static moecl_status make_experts(moecl_layer *layer, const char *asked) {
+  const kernel_choice choice = {.table = &op_gemm_table,
+                                .asked = asked,
+                                .format = layer->weights,
+                                .accepts = accepts_experts,
+                                .try_variant = try_experts,
+                                .user = layer};
+  size_t set_aside;
+  MOECL_TRY(
+      kernel_choose(layer->context, &choice, &layer->variant[LAYER_GROUPED_GEMM], &set_aside));
+  keep_reason(layer, LAYER_GROUPED_GEMM, asked, set_aside);
+  return MOECL_OK;
+}
+
 /* The experts' variant where it takes the problem, else the best that does: a library
  * baseline would have to read its counts on the host, others don't take the sizes. */
 static moecl_status follow_experts(moecl_layer *layer, const char *asked,
@@ -191,21 +213,19 @@ static moecl_status try_shared(void *user, const kernel_variant *variant) {
   return make_gemms(layer, variant, &gate_up, &layer->shared_gate_up, &down, &layer->shared_down);
 }
 
-static op_gate_desc gate_desc(const moecl_layer *layer) {
-  return (op_gate_desc){.hidden_size = layer->params.hidden_size,
-                        .format = layer->stored,
-                        .gated = layer->params.shared_gate,
-                        .factor = desc_shared_scaling_factor(&layer->params)};
+static moecl_status make_gate(moecl_layer *layer) {
+  const op_gate_desc desc = {.hidden_size = layer->params.hidden_size,
+                             .format = layer->stored,
+                             .gated = layer->params.shared_gate,
+                             .factor = desc_shared_scaling_factor(&layer->params)};
+  layer->has_gate = desc_shared_is_weighted(&layer->params);
+  return layer->has_gate ? make(layer, &op_gate_kind, &desc, &layer->gate) : MOECL_OK;
 }
 
 static moecl_status make_shared(moecl_layer *layer, const char *asked) {
   if (layer->params.shared_intermediate_size == 0) return MOECL_OK;
   MOECL_TRY(follow_experts(layer, asked, layer->weights, accepts_shared, try_shared));
-  layer->has_gate = desc_shared_is_weighted(&layer->params);
-  const op_gate_desc desc = gate_desc(layer);
-  layer->gate.desc = desc;
-  if (!layer->has_gate || layer->described) return MOECL_OK;
-  return op_gate_create(layer->context, &desc, &layer->gate);
+  return make_gate(layer);
 }
 
 /* ---- the router ---- */
@@ -248,51 +268,26 @@ static moecl_status try_logits(void *user, const kernel_variant *variant) {
   return make_gemm(layer, variant, &logits, &layer->logits);
 }
 
-static moecl_status try_router(void *user, const kernel_variant *variant) {
-  moecl_layer *layer = user;
-  const desc_rule rule = desc_rule_of(&layer->params);
-  layer->router.driver = variant->driver;
-  if (layer->described) return MOECL_OK;
-  const moecl_status status = op_router_create(layer->context, variant, &rule, &layer->router);
-  if (status != MOECL_OK) op_router_release(&layer->router);
-  return status;
-}
-
 static moecl_status make_prepare(moecl_layer *layer, float jitter, op_prepare *prepare) {
   const op_prepare_desc desc = {layer->params.hidden_size, layer->stored, jitter};
-  return op_prepare_create(layer->context, &desc, prepare);
+  return make(layer, &op_prepare_kind, &desc, prepare);
 }
 
 static moecl_status make_router(moecl_layer *layer, const moecl_layer_params *params) {
+  const desc_rule rule = desc_rule_of(params);
+  const op_noise_desc noise = {params->num_experts};
   MOECL_TRY(follow_experts(layer, params->grouped_gemm_variant, layer->stored, accepts_logits,
                            try_logits));
-  if (!layer->described) {
-    if (layer->has_convert) MOECL_TRY(make_prepare(layer, 0, &layer->convert));
-    if (params->jitter > 0) MOECL_TRY(make_prepare(layer, params->jitter, &layer->jitter));
-    if (params->router_noise)
-      MOECL_TRY(op_noise_create(layer->context, params->num_experts, &layer->add_noise));
-    if (params->score_correction_bias)
-      MOECL_TRY(moecl_buffer_create(layer->context, (uint64_t)params->num_experts * sizeof(float),
-                                    &layer->correction_bias));
-  }
-  return choose(layer, LAYER_ROUTER, params->router_variant, NULL, try_router);
+  if (layer->has_convert) MOECL_TRY(make_prepare(layer, 0, &layer->convert));
+  if (params->jitter > 0) MOECL_TRY(make_prepare(layer, params->jitter, &layer->jitter));
+  if (params->router_noise) MOECL_TRY(make(layer, &op_noise_kind, &noise, &layer->add_noise));
+  if (params->score_correction_bias && !layer->described)
+    MOECL_TRY(moecl_buffer_create(layer->context, (uint64_t)params->num_experts * sizeof(float),
+                                  &layer->correction_bias));
+  return make_chosen(layer, LAYER_ROUTER, params->router_variant, &rule, &layer->router);
 }
 
 /* ---- permutation and combination ---- */
-
-static bool accepts_permute(void *user, const kernel_variant *variant) {
-  return kernel_variant_accepts(variant, &((moecl_layer *)user)->dispatch);
-}
-
-static moecl_status try_permute(void *user, const kernel_variant *variant) {
-  moecl_layer *layer = user;
-  layer->permute.driver = variant->driver;
-  if (layer->described) return MOECL_OK;
-  const moecl_status status =
-      op_permute_create(layer->context, variant, &layer->dispatch, &layer->permute);
-  if (status != MOECL_OK) op_permute_release(&layer->permute);
-  return status;
-}
 
 static op_combine_desc combine_desc(const moecl_layer *layer) {
   const moecl_layer_params *params = &layer->params;
@@ -308,38 +303,26 @@ static op_combine_desc combine_desc(const moecl_layer *layer) {
                                identity ? params->num_experts - params->num_identity_experts : 0};
 }
 
-static bool accepts_combine(void *user, const kernel_variant *variant) {
-  const op_combine_desc desc = combine_desc(user);
-  return kernel_variant_accepts(variant, &desc);
-}
-
-static moecl_status try_combine(void *user, const kernel_variant *variant) {
-  moecl_layer *layer = user;
-  const op_combine_desc desc = combine_desc(layer);
-  if (layer->described) return MOECL_OK;
-  return op_combine_create(layer->context, variant, &desc, &layer->combine);
-}
-
 static moecl_status make_scale(moecl_layer *layer) {
   const op_scale_desc desc = {.hidden_size = layer->params.hidden_size,
                               .top_k = layer->params.top_k,
                               .rows = layer->rows,
                               .rounded = layer->stored};
-  if (!layer->params.weight_on_input || layer->described) return MOECL_OK;
-  return op_scale_create(layer->context, &desc, &layer->scale);
+  return layer->params.weight_on_input ? make(layer, &op_scale_kind, &desc, &layer->scale)
+                                       : MOECL_OK;
 }
 
 /* ---- the layer ---- */
 
 static moecl_status make_operations(moecl_layer *layer, const moecl_layer_params *params) {
-  MOECL_TRY(choose(layer, LAYER_GROUPED_GEMM, params->grouped_gemm_variant, accepts_experts,
-                   try_experts));
+  MOECL_TRY(make_experts(layer, params->grouped_gemm_variant));
   MOECL_TRY(make_shared(layer, params->grouped_gemm_variant));
   MOECL_TRY(make_scale(layer));
   MOECL_TRY(make_router(layer, params));
   layer->dispatch.counted = layer->router.driver->by_block;
-  MOECL_TRY(choose(layer, LAYER_PERMUTE, NULL, accepts_permute, try_permute));
-  return choose(layer, LAYER_COMBINE, NULL, accepts_combine, try_combine);
+  MOECL_TRY(make_chosen(layer, LAYER_PERMUTE, NULL, &layer->dispatch, &layer->permute));
+  const op_combine_desc combine = combine_desc(layer);
+  return make_chosen(layer, LAYER_COMBINE, NULL, &combine, &layer->combine);
 }
 
 static moecl_status allocate_flags(moecl_layer *layer) {

@@ -88,6 +88,20 @@ static moecl_status create_queue(moecl_context *context) {
   return ocl_check(context, code, "clCreateCommandQueue");
 }
 
+moecl_status ocl_aside_enter(moecl_context *context, ocl_aside *aside) {
+  *aside = (ocl_aside){context->queue, context->out_of_order};
+  const moecl_status status = create_queue(context);
+  if (status != MOECL_OK) context->queue = aside->queue;
+  else context->out_of_order = false;
+  return status;
+}
+
+void ocl_aside_leave(moecl_context *context, const ocl_aside *aside) {
+  clReleaseCommandQueue(context->queue);
+  context->queue = aside->queue;
+  context->out_of_order = aside->out_of_order;
+}
+
 /* What the rest of the library needs to know of the queue and device. */
 static moecl_status complete(moecl_context *context) {
   cl_command_queue_properties properties = 0;

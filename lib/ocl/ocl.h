@@ -44,6 +44,15 @@ struct moecl_event {
 
 moecl_context *ocl_context_retain(moecl_context *context);
 
+/* Between the two, what is enqueued goes to a queue of its own, in order: to wait for it is
+ * to wait for nothing of the context's queue, which may hang on its owner. */
+typedef struct ocl_aside {
+  cl_command_queue queue;
+  bool out_of_order;
+} ocl_aside;
+moecl_status ocl_aside_enter(moecl_context *context, ocl_aside *aside);
+void ocl_aside_leave(moecl_context *context, const ocl_aside *aside);
+
 /* Refuses what a caller hands to `context` and belongs to another one; `what` is its name
  * in the message. */
 moecl_status ocl_check_owner(const moecl_context *context, const moecl_context *owner,

@@ -285,7 +285,7 @@ static void check_far_combine(const kernel_variant *variant) {
   moecl_from_double(MOECL_BF16, values, WIDTH, raw);
   far_write(&input, 0, row, raw);
   far_write(&input, at, row, raw);
-  assert_ok(op_combine_create_unchecked(context, variant, &desc, &combine));
+  assert_ok(op_combine_kind.create(context, variant, &desc, &combine));
   ocl_chain chain = {.context = context};
   const op_combine_io io = {.num_tokens = 1,
                             .expert_output = input.buffer,
@@ -296,7 +296,7 @@ static void check_far_combine(const kernel_variant *variant) {
   assert_ok(moecl_buffer_read_wait(output, 0, row, raw));
   moecl_to_double(MOECL_BF16, raw, WIDTH, values);
   for (int64_t i = 0; i < WIDTH; i++) assert_true(values[i] == 2.5 * (double)(i % 32));
-  op_combine_release(&combine);
+  op_combine_kind.release(&combine);
   far_release(&input);
   moecl_buffer *buffers[] = {output, slot, weight};
   for (int i = 0; i < 3; i++) moecl_buffer_destroy(&buffers[i]);

@@ -182,7 +182,7 @@ static void check_permute(const permute_case *c, const kernel_variant *variant) 
   permuted want;
   op_permute permute;
   const desc_dispatch dispatch = desc_dispatch_of(&layer);
-  assert_ok(op_permute_create_unchecked(context, variant, &dispatch, &permute));
+  assert_ok(op_permute_kind.create(context, variant, &dispatch, &permute));
   moecl_buffer *b[] = {words(ids, all),
                        words(weights, all),
                        words(NULL, op_permute_most_blocks(c->tokens, c->top_k) * experts),
@@ -215,7 +215,7 @@ static void check_permute(const permute_case *c, const kernel_variant *variant) 
   model(&layer, c->tokens, 48, ids, weights, priority, &want);
   same_lists(c, &io, &want);
   for (size_t i = 0; i < sizeof b / sizeof b[0]; i++) moecl_buffer_destroy(&b[i]);
-  op_permute_release(&permute);
+  op_permute_kind.release(&permute);
   release_model(&want);
   free(ids);
   free(weights);
@@ -388,8 +388,8 @@ static void check_routed(const permute_case *c, bool drawn, const kernel_variant
   const desc_dispatch dispatch = desc_dispatch_of(&layer);
   op_router router;
   op_permute permute;
-  assert_ok(op_router_create_unchecked(context, variant, &rule, &router));
-  assert_ok(op_permute_create_unchecked(context, second, &dispatch, &permute));
+  assert_ok(op_router_kind.create(context, variant, &rule, &router));
+  assert_ok(op_permute_kind.create(context, second, &dispatch, &permute));
   moecl_buffer *b[] = {words(logits, (uint64_t)c->tokens * experts + 1), words(bias, experts),
                        words(NULL, all + 1), words(NULL, all + 1),
                        words(NULL, op_permute_most_blocks(c->tokens, c->top_k) * experts + 1)};
@@ -423,8 +423,8 @@ static void check_routed(const permute_case *c, bool drawn, const kernel_variant
     compare_lists(c, &layer, ids, weights, &made);
   }
   for (size_t i = 0; i < BASE_COUNT(b); i++) moecl_buffer_destroy(&b[i]);
-  op_router_release(&router);
-  op_permute_release(&permute);
+  op_router_kind.release(&router);
+  op_permute_kind.release(&permute);
   free(logits), free(bias), free(ids), free(weights);
 }
 
@@ -536,7 +536,7 @@ static void check_combine(const kernel_variant *variant, int64_t tokens, int64_t
   assert_ok(moecl_buffer_create(context, out * moecl_dtype_size(dtype), &output));
   assert_ok(moecl_buffer_fill_byte(output, 0, moecl_buffer_size(output), 0xff));
   op_combine combine;
-  assert_ok(op_combine_create_unchecked(context, variant, &desc, &combine));
+  assert_ok(op_combine_kind.create(context, variant, &desc, &combine));
   ocl_chain chain = {.context = context};
   const op_combine_io io = {.num_tokens = tokens,
                             .expert_output = input,
@@ -553,7 +553,7 @@ static void check_combine(const kernel_variant *variant, int64_t tokens, int64_t
   for (int64_t h = 0; form < SHARED_FORM && h < hidden; h++)
     assert_true(got[h] == 0.0 && !signbit(got[h]));
   for (size_t i = 0; i < out; i++) assert_true(is_nearest(dtype, got[i], want[i]));
-  op_combine_release(&combine);
+  op_combine_kind.release(&combine);
   moecl_buffer *buffers[] = {input, output, slot, weight, factor, shared, states, offset};
   for (int i = 0; i < 8; i++) moecl_buffer_destroy(&buffers[i]);
   free(tokens_in), free(values), free(want), free(got), free(raw), free(slots), free(weights),
@@ -617,7 +617,7 @@ static void check_scale(int64_t tokens, int64_t hidden, int64_t top_k, moecl_dty
   assert_ok(moecl_buffer_create(context, (all + 1) * width * one, &scaled));
   assert_ok(moecl_buffer_fill_byte(scaled, 0, moecl_buffer_size(scaled), 0xff)); /* NaN */
   op_scale scale;
-  assert_ok(op_scale_create(context, &desc, &scale));
+  assert_ok(op_scale_kind.create(context, op_scale_kind.table->rows, &desc, &scale));
   ocl_chain chain = {.context = context};
   const op_scale_io io = {.num_tokens = tokens,
                           .hidden = input,
@@ -638,7 +638,7 @@ static void check_scale(int64_t tokens, int64_t hidden, int64_t top_k, moecl_dty
       assert_true(slots[i] < 0 || isnan(want) ? isnan(is) : is == want);
     }
   for (size_t h = 0; h < width; h++) assert_true(isnan(got[all * width + h]));
-  op_scale_release(&scale);
+  op_scale_kind.release(&scale);
   moecl_buffer *buffers[] = {input, scaled, slot, weight};
   for (int i = 0; i < 4; i++) moecl_buffer_destroy(&buffers[i]);
   free(x), free(got), free(raw), free(slots), free(weights);

@@ -261,7 +261,7 @@ static void run(const kernel_variant *variant, routed *r) {
   const uint64_t all = (uint64_t)(r->tokens * layer->top_k);
   const desc_rule rule = desc_rule_of(layer);
   op_router router;
-  assert_ok(op_router_create_unchecked(context, variant, &rule, &router));
+  assert_ok(op_router_kind.create(context, variant, &rule, &router));
   moecl_buffer *b[] = {words(r->logits, (uint64_t)r->tokens * experts), words(r->bias, experts),
                        words(NULL, all), words(NULL, all),
                        words(NULL, op_permute_most_blocks(r->tokens, layer->top_k) * experts)};
@@ -279,7 +279,7 @@ static void run(const kernel_variant *variant, routed *r) {
     assert_ok(moecl_buffer_read_wait(b[3], 0, all * 4, r->weights));
   }
   for (size_t i = 0; i < sizeof b / sizeof b[0]; i++) moecl_buffer_destroy(&b[i]);
-  op_router_release(&router);
+  op_router_kind.release(&router);
 }
 
 static routed make_routed(const rule *rule, const topk_case *c) {

@@ -14,10 +14,19 @@ bool op_combine_multiples_of_8(const kernel_variant *variant, const void *proble
   return desc->input == desc->output && desc->hidden_size % 8 == 0;
 }
 
-moecl_status op_combine_create_unchecked(moecl_context *context, const kernel_variant *variant,
-                                         const op_combine_desc *desc, op_combine *combine) {
-  *combine = (op_combine){.desc = *desc, .variant = variant};
+static moecl_status describe(moecl_context *context, const kernel_variant *variant,
+                             const void *desc, void *op) {
+  (void)context;
+  *(op_combine *)op = (op_combine){.desc = *(const op_combine_desc *)desc, .variant = variant};
+  return MOECL_OK;
+}
+
+static moecl_status create(moecl_context *context, const kernel_variant *variant,
+                           const void *problem, void *op) {
+  const op_combine_desc *desc = problem;
+  op_combine *combine = op;
   char defines[128];
+  MOECL_TRY(describe(context, variant, desc, op));
   snprintf(defines, sizeof defines,
            "INPUT %d\nOUTPUT %d\nSHARED %d\nSHARED_GATE %d\nWEIGHTED %d\nLOCAL %u\n%s",
            desc->input->element, desc->output->element, desc->shared, desc->shared_gate,
@@ -25,14 +34,14 @@ moecl_status op_combine_create_unchecked(moecl_context *context, const kernel_va
   return ocl_kernel_create(context, variant->source, defines, "combine", &combine->kernel);
 }
 
-moecl_status op_combine_create(moecl_context *context, const kernel_variant *variant,
-                               const op_combine_desc *desc, op_combine *combine) {
-  *combine = (op_combine){0};
-  MOECL_TRY(op_combine_self_check(context, variant, desc));
-  return op_combine_create_unchecked(context, variant, desc, combine);
-}
+static void release(void *op) { ocl_kernel_destroy(&((op_combine *)op)->kernel); }
 
-void op_combine_release(op_combine *combine) { ocl_kernel_destroy(&combine->kernel); }
+const op_kind op_combine_kind = {.table = &op_combine_table,
+                                 .size = sizeof(op_combine),
+                                 .describe = describe,
+                                 .create = create,
+                                 .self_check = op_combine_self_check,
+                                 .release = release};
 
 moecl_status op_combine_enqueue(op_combine *combine, ocl_chain *chain, const op_combine_io *io) {
   const op_combine_desc *desc = &combine->desc;

@@ -3,8 +3,7 @@
 #ifndef MOECL_LIB_OP_COMBINE_COMBINE_H
 #define MOECL_LIB_OP_COMBINE_COMBINE_H
 
-#include "kernel/variant.h"
-#include "ocl/ocl.h"
+#include "op/op.h"
 
 typedef struct op_combine_desc {
   int64_t hidden_size, top_k;
@@ -35,15 +34,9 @@ extern const kernel_table op_combine_table; /* the operation "combine" */
 /* A row's predicate: a multiple of 8 columns, input and output of one format. */
 bool op_combine_multiples_of_8(const kernel_variant *variant, const void *desc);
 
-/* Self-checks the variant for the description, unless it passed before, then builds the
- * kernel. What there is after a failure is to be released. */
-moecl_status op_combine_create(moecl_context *context, const kernel_variant *variant,
-                               const op_combine_desc *desc, op_combine *combine);
-moecl_status op_combine_create_unchecked(moecl_context *context, const kernel_variant *variant,
-                                         const op_combine_desc *desc, op_combine *combine);
+extern const op_kind op_combine_kind; /* of an op_combine_desc */
 moecl_status op_combine_self_check(moecl_context *context, const kernel_variant *variant,
-                                   const op_combine_desc *desc);
-void op_combine_release(op_combine *combine);
+                                   const void *desc);
 moecl_status op_combine_enqueue(op_combine *combine, ocl_chain *chain, const op_combine_io *io);
 
 #endif

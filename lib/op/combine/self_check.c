@@ -5,8 +5,6 @@
 #include <math.h>
 #include <string.h>
 
-enum { MOST_BUFFERS = 8 };
-
 /* More columns than a work-group makes, and an odd number of them where the
  * variant takes it. */
 enum { OUT_TOKENS = 3, MOST_WIDTH = 1032, CHOICES = 3, SLOTS = OUT_TOKENS * CHOICES };
@@ -40,9 +38,11 @@ static double expect_combined(const op_combine_desc *small, const double *input,
   return sum;
 }
 
-static moecl_status check_combine(moecl_context *context, const kernel_variant *variant,
-                                  const op_combine_desc *small, op_combine *combine,
-                                  moecl_buffer **b) {
+static moecl_status check(check_run *run, void *op) {
+  op_combine *combine = op;
+  const op_combine_desc *small = &combine->desc;
+  moecl_context *context = run->context;
+  moecl_buffer **b = run->buffer;
   double input[SLOTS * MOST_WIDTH], shared[OUT_TOKENS * MOST_WIDTH];
   double *output = shared; /* read when that has been given away */
   const int width = (int)small->hidden_size;
@@ -76,26 +76,20 @@ static moecl_status check_combine(moecl_context *context, const kernel_variant *
   for (int i = 0; i < OUT_TOKENS * width; i++) {
     const double want = expect_combined(small, input, i / width, i % width);
     if (!(fabs(output[i] - want) <= 1e-2 * fabs(want)))
-      return check_wrong(context, "combine", variant, "output", i, output[i], want);
+      return check_fail(run, "output", i, output[i], want);
   }
   return MOECL_OK;
 }
 
 moecl_status op_combine_self_check(moecl_context *context, const kernel_variant *variant,
-                                   const op_combine_desc *desc) {
-  op_combine_desc small = *desc;
+                                   const void *desc) {
+  check_run run = {&op_combine_kind, context, variant, {NULL}};
+  op_combine_desc small = *(const op_combine_desc *)desc;
+  op_combine combine;
   small.hidden_size = 301;
   small.top_k = CHOICES;
-  small.first_identity = desc->first_identity > 0 ? FIRST_IDENTITY : 0;
+  if (small.first_identity > 0) small.first_identity = FIRST_IDENTITY;
   if (!kernel_variant_accepts(variant, &small)) small.hidden_size = MOST_WIDTH;
-  op_combine combine;
-  moecl_buffer *buffers[MOST_BUFFERS] = {0};
-  moecl_status status = op_combine_create_unchecked(context, variant, &small, &combine);
-  if (status == MOECL_OK && !ocl_kernel_is_checked(combine.kernel)) {
-    status = check_combine(context, variant, &small, &combine, buffers);
-    if (status == MOECL_OK) check_passed("combine", variant, combine.kernel);
-  }
-  check_release(buffers, MOST_BUFFERS);
-  op_combine_release(&combine);
-  return status;
+  MOECL_TRY(check_begin(&run, &small, &combine));
+  return check_end(&run, &combine, &combine.kernel, 1, check);
 }

@@ -5,7 +5,7 @@
 #define MOECL_LIB_OP_GATE_GATE_H
 
 #include "desc/format.h"
-#include "ocl/ocl.h"
+#include "op/op.h"
 
 typedef struct op_gate_desc {
   int64_t hidden_size;
@@ -26,10 +26,9 @@ typedef struct op_gate_io {
   const moecl_buffer *output;        /* [T] fp32 */
 } op_gate_io;
 
-/* What there is after a failure is to be released. */
-moecl_status op_gate_create(moecl_context *context, const op_gate_desc *desc, op_gate *gate);
-void op_gate_release(op_gate *gate);
-uint64_t op_gate_bytes(const op_gate_desc *desc); /* of the weight */
+extern const op_kind op_gate_kind; /* the operation "gate", of an op_gate_desc */
+moecl_status op_gate_self_check(moecl_context *context, const kernel_variant *variant,
+                                const void *desc);
 moecl_status op_gate_enqueue(op_gate *gate, ocl_chain *chain, const op_gate_io *io);
 
 #endif

@@ -6,8 +6,7 @@
 #define MOECL_LIB_OP_GEMM_GEMM_H
 
 #include "common/enums.h"
-#include "kernel/variant.h"
-#include "ocl/ocl.h"
+#include "op/op.h"
 
 typedef struct op_gemm_desc {
   int64_t num_experts;
@@ -46,6 +45,7 @@ typedef struct op_gemm_few_tokens_io {
 typedef struct op_gemm op_gemm;
 
 extern const kernel_table op_gemm_table; /* the operation "grouped_gemm" */
+extern const op_kind op_gemm_kind;       /* of an op_gemm_desc; makes an op_gemm * */
 
 /* Predicates of rows. Multiples of 8: n and k are multiples of 8, input and biases have the
  * weights' format, and the output has it or is fp32, unrounded; inexact: also not an exact one, for

@@ -20,3 +20,35 @@ bool op_gemm_inexact_multiples_of_8(const kernel_variant *variant, const void *p
   const op_gemm_desc *desc = problem;
   return !desc->exact && op_gemm_multiples_of_8(variant, problem);
 }
+
+/* ---- the operation's row ---- */
+
+static moecl_status describe(moecl_context *context, const kernel_variant *variant,
+                             const void *desc, void *op) {
+  return op_gemm_describe(context, variant, desc, op);
+}
+
+static moecl_status create(moecl_context *context, const kernel_variant *variant, const void *desc,
+                           void *op) {
+  return op_gemm_create_unchecked(context, variant, desc, op);
+}
+
+static moecl_status self_check(moecl_context *context, const kernel_variant *variant,
+                               const void *desc) {
+  return op_gemm_self_check(context, variant, desc);
+}
+
+static void release(void *op) { op_gemm_destroy(op); }
+
+static uint64_t bytes(const void *op) {
+  const op_gemm *const *gemm = op;
+  return *gemm ? op_gemm_bytes(*gemm) : 0;
+}
+
+const op_kind op_gemm_kind = {.table = &op_gemm_table,
+                              .size = sizeof(op_gemm *),
+                              .describe = describe,
+                              .create = create,
+                              .self_check = self_check,
+                              .release = release,
+                              .bytes = bytes};

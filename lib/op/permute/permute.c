@@ -54,11 +54,21 @@ static moecl_status create_common(op_permute *permute) {
                            &permute->kept_weights);
 }
 
-moecl_status op_permute_create_unchecked(moecl_context *context, const kernel_variant *variant,
-                                         const desc_dispatch *desc, op_permute *permute) {
+static moecl_status describe(moecl_context *context, const kernel_variant *variant,
+                             const void *desc, void *op) {
+  *(op_permute *)op = (op_permute){.context = context,
+                                   .variant = variant,
+                                   .driver = variant->driver,
+                                   .desc = *(const desc_dispatch *)desc};
+  return MOECL_OK;
+}
+
+static moecl_status create(moecl_context *context, const kernel_variant *variant,
+                           const void *problem, void *op) {
+  const desc_dispatch *desc = problem;
+  op_permute *permute = op;
   const bool by_choice = desc->capacity_factor > 0 && desc->drop_policy != MOECL_DROP_PROBABILITY;
-  *permute = (op_permute){
-      .context = context, .variant = variant, .driver = variant->driver, .desc = *desc};
+  MOECL_TRY(describe(context, variant, desc, op));
   char defines[64];
   snprintf(defines, sizeof defines, "ORDER_BY_CHOICE %d\nSELECT %d\nPRIORITIZED %d\n", by_choice,
            desc_selects(desc), desc_prioritizes(desc));
@@ -68,18 +78,19 @@ moecl_status op_permute_create_unchecked(moecl_context *context, const kernel_va
   return create_common(permute);
 }
 
-moecl_status op_permute_create(moecl_context *context, const kernel_variant *variant,
-                               const desc_dispatch *desc, op_permute *permute) {
-  *permute = (op_permute){0};
-  MOECL_TRY(op_permute_self_check(context, variant, desc));
-  return op_permute_create_unchecked(context, variant, desc, permute);
-}
-
-void op_permute_release(op_permute *permute) {
+static void release(void *op) {
+  op_permute *permute = op;
   for (int i = 0; i < OP_PERMUTE_MOST_KERNELS; i++) ocl_kernel_destroy(&permute->kernels[i]);
   ocl_kernel_destroy(&permute->prioritize);
   ocl_kernel_destroy(&permute->kept_weights);
 }
+
+const op_kind op_permute_kind = {.table = &op_permute_table,
+                                 .size = sizeof(op_permute),
+                                 .describe = describe,
+                                 .create = create,
+                                 .self_check = op_permute_self_check,
+                                 .release = release};
 
 moecl_status op_permute_enqueue(op_permute *permute, ocl_chain *chain, const op_permute_io *io) {
   return permute->driver->enqueue(permute, chain, io);

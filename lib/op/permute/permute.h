@@ -4,8 +4,7 @@
 #define MOECL_LIB_OP_PERMUTE_PERMUTE_H
 
 #include "desc/rule.h"
-#include "kernel/variant.h"
-#include "ocl/ocl.h"
+#include "op/op.h"
 
 typedef struct op_permute op_permute;
 
@@ -55,15 +54,9 @@ extern const kernel_table op_permute_table; /* the operation "permute" */
 bool op_permute_drops_nothing(const kernel_variant *variant, const void *desc);
 bool op_permute_follows_counts(const kernel_variant *variant, const void *desc);
 
-/* Self-checks the variant for the description, unless it passed before, then builds the
- * kernels. What there is after a failure is to be released. */
-moecl_status op_permute_create(moecl_context *context, const kernel_variant *variant,
-                               const desc_dispatch *desc, op_permute *permute);
-moecl_status op_permute_create_unchecked(moecl_context *context, const kernel_variant *variant,
-                                         const desc_dispatch *desc, op_permute *permute);
+extern const op_kind op_permute_kind; /* of a desc_dispatch */
 moecl_status op_permute_self_check(moecl_context *context, const kernel_variant *variant,
-                                   const desc_dispatch *desc);
-void op_permute_release(op_permute *permute);
+                                   const void *desc);
 
 /* Rows of block_counts, whatever the variant. */
 uint64_t op_permute_most_blocks(int64_t num_tokens, int64_t top_k);

@@ -4,7 +4,7 @@
 #define MOECL_LIB_OP_PERMUTE_SCALE_H
 
 #include "desc/format.h"
-#include "ocl/ocl.h"
+#include "op/op.h"
 
 typedef struct op_scale_desc {
   int64_t hidden_size, top_k;
@@ -24,8 +24,9 @@ typedef struct op_scale_io {
   const moecl_buffer *scaled; /* [slots,H], hidden's type */
 } op_scale_io;
 
-moecl_status op_scale_create(moecl_context *context, const op_scale_desc *desc, op_scale *scale);
-void op_scale_release(op_scale *scale);
+extern const op_kind op_scale_kind; /* the operation "scale_rows", of an op_scale_desc */
+moecl_status op_scale_self_check(moecl_context *context, const kernel_variant *variant,
+                                 const void *desc);
 moecl_status op_scale_enqueue(op_scale *scale, ocl_chain *chain, const op_scale_io *io);
 
 #endif

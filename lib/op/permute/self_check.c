@@ -7,8 +7,6 @@
 #include <math.h>
 #include <string.h>
 
-enum { MOST_BUFFERS = 13 };
-
 /* More than two blocks of assignments; expert EMPTY is never chosen. With a capacity the
  * last IDENTITIES are identity experts, of which the first goes beyond it. */
 enum { TOKENS = 301, EXPERTS = 5, TOP_K = 2, ALL = TOKENS * TOP_K, EMPTY = 3, TILE_M = 48 };
@@ -20,7 +18,8 @@ typedef struct permuted {
 } permuted;
 
 /* Two different experts a token, each of them some token's first and another's
- * second choice, unevenly; some tokens are routed nowhere. Weights with ties. */
+ * second choice, unevenly; some tokens are routed nowhere, as a logit of theirs is
+ * not finite. Weights with ties. */
 static void draw_assignments(int32_t *ids, float *weights, float *logits) {
   static const int32_t pairs[][TOP_K] = {{0, 1}, {1, 0}, {0, 2}, {4, 0}, {2, 4}};
   uint32_t state = 1;
@@ -31,6 +30,7 @@ static void draw_assignments(int32_t *ids, float *weights, float *logits) {
       weights[t * TOP_K + k] = (float)fabs(check_value(&state));
     }
     for (int e = 0; e < EXPERTS; e++) logits[t * EXPERTS + e] = (float)(8 * check_value(&state));
+    if (t % 7 == 3) logits[t * EXPERTS + t % EXPERTS] = t % 2 ? NAN : -INFINITY;
   }
 }
 
@@ -58,52 +58,41 @@ static moecl_status expect_permuted(const desc_dispatch *desc, const int32_t *id
   return MOECL_OK;
 }
 
-static moecl_status same_words(moecl_context *context, const kernel_variant *variant,
-                               const char *what, const moecl_buffer *buffer, const int32_t *want,
-                               int32_t count) {
-  int32_t got[ALL];
-  MOECL_TRY(moecl_buffer_read_wait(buffer, 0, (uint64_t)count * sizeof *got, got));
-  for (int32_t i = 0; i < count; i++)
-    if (got[i] != want[i])
-      return check_wrong(context, "permute", variant, what, i, got[i], want[i]);
-  return MOECL_OK;
-}
-
-static moecl_status compare_permuted(moecl_context *context, const kernel_variant *variant,
-                                     const op_permute_io *io, const permuted *want) {
+static moecl_status compare_permuted(const check_run *run, const op_permute_io *io,
+                                     const permuted *want) {
   const struct {
     const char *what;
     const moecl_buffer *got;
     const int32_t *want;
-    int32_t count;
-  } all[] = {{"tokens_per_expert", io->tokens_per_expert, want->tokens_per_expert, EXPERTS},
-             {"expert_offsets", io->expert_offsets, want->expert_offsets, EXPERTS + 1},
-             {"tile_offsets", io->tile_offsets, want->tile_offsets, EXPERTS + 1},
-             {"assignment_slot", io->assignment_slot, want->assignment_slot, ALL},
-             {"slot_token", io->slot_token, want->slot_token, want->expert_offsets[EXPERTS]}};
+    size_t count;
+  } all[] = {
+      {"tokens_per_expert", io->tokens_per_expert, want->tokens_per_expert, EXPERTS},
+      {"expert_offsets", io->expert_offsets, want->expert_offsets, EXPERTS + 1},
+      {"tile_offsets", io->tile_offsets, want->tile_offsets, EXPERTS + 1},
+      {"assignment_slot", io->assignment_slot, want->assignment_slot, ALL},
+      {"slot_token", io->slot_token, want->slot_token, (size_t)want->expert_offsets[EXPERTS]}};
   for (size_t i = 0; i < sizeof all / sizeof all[0]; i++)
-    MOECL_TRY(same_words(context, variant, all[i].what, all[i].got, all[i].want, all[i].count));
+    MOECL_TRY(check_ints(run, all[i].what, all[i].got, all[i].want, all[i].count));
   return MOECL_OK;
 }
 
 /* The device's priorities, as near the reference's as fp32 makes them: equal ones
  * there may differ here. */
-static moecl_status check_priorities(moecl_context *context, const kernel_variant *variant,
-                                     const float *logits, const moecl_buffer *buffer,
-                                     float *priority) {
+static moecl_status check_priorities(const check_run *run, const float *logits,
+                                     const moecl_buffer *buffer, float *priority) {
   MOECL_TRY(moecl_buffer_read_wait(buffer, 0, TOKENS * sizeof *priority, priority));
   for (int t = 0; t < TOKENS; t++) {
     double wide[EXPERTS];
     moecl_to_double(MOECL_F32, logits + t * EXPERTS, EXPERTS, wide);
     const double want = moecl_reference_priority(wide, EXPERTS);
     if (!(fabs(priority[t] - want) <= 1e-4 * want))
-      return check_wrong(context, "permute", variant, "token_priority", t, priority[t], want);
+      return check_fail(run, "token_priority", t, priority[t], want);
   }
   return MOECL_OK;
 }
 
 /* What was kept, renormalized where the layer does that. */
-static moecl_status check_weights(op_permute *permute, const kernel_variant *variant,
+static moecl_status check_weights(const check_run *run, op_permute *permute,
                                   const op_permute_io *io, const float *weights,
                                   const permuted *want) {
   float got[ALL];
@@ -118,17 +107,17 @@ static moecl_status check_weights(op_permute *permute, const kernel_variant *var
     ref_kept_weights(&permute->desc, weights + t * TOP_K, kept, right);
     for (int k = 0; k < TOP_K; k++)
       if (!(fabs(got[t * TOP_K + k] - right[k]) <= 1e-4 * right[k]))
-        return check_wrong(permute->context, "permute", variant, "kept_weights", t * TOP_K + k,
-                           got[t * TOP_K + k], right[k]);
+        return check_fail(run, "kept_weights", t * TOP_K + k, got[t * TOP_K + k], right[k]);
   }
   return MOECL_OK;
 }
 
-static moecl_status check_permute(op_permute *permute, const kernel_variant *variant,
-                                  moecl_buffer **b) {
+static moecl_status check(check_run *run, void *op) {
   static const uint64_t words[] = {EXPERTS, EXPERTS + 1, EXPERTS + 1, EXPERTS + 1, ALL,
                                    ALL,     ALL,         TOKENS,      ALL};
-  moecl_context *context = permute->context;
+  op_permute *permute = op;
+  moecl_context *context = run->context;
+  moecl_buffer **b = run->buffer;
   int32_t ids[ALL];
   float weights[ALL], logits[TOKENS * EXPERTS], priority[TOKENS] = {0};
   permuted want;
@@ -157,14 +146,15 @@ static moecl_status check_permute(op_permute *permute, const kernel_variant *var
                             .tile_m = TILE_M};
   ocl_chain chain = {.context = context};
   MOECL_TRY(op_permute_enqueue(permute, &chain, &io));
-  if (permute->prioritize) MOECL_TRY(check_priorities(context, variant, logits, b[10], priority));
+  if (permute->prioritize) MOECL_TRY(check_priorities(run, logits, b[10], priority));
   MOECL_TRY(expect_permuted(&permute->desc, ids, weights, priority, &want));
-  MOECL_TRY(compare_permuted(context, variant, &io, &want));
-  return check_weights(permute, variant, &io, weights, &want);
+  MOECL_TRY(compare_permuted(run, &io, &want));
+  return check_weights(run, permute, &io, weights, &want);
 }
 
 moecl_status op_permute_self_check(moecl_context *context, const kernel_variant *variant,
-                                   const desc_dispatch *desc) {
+                                   const void *problem) {
+  const desc_dispatch *desc = problem;
   const desc_dispatch small = {.num_experts = EXPERTS,
                                .num_identity_experts = desc->capacity_factor > 0 ? IDENTITIES : 0,
                                .top_k = TOP_K,
@@ -172,19 +162,10 @@ moecl_status op_permute_self_check(moecl_context *context, const kernel_variant 
                                .drop_policy = desc->drop_policy,
                                .renormalize_after_capacity = desc->renormalize_after_capacity,
                                .routed_scaling_factor = desc->routed_scaling_factor};
+  check_run run = {&op_permute_kind, context, variant, {NULL}};
   op_permute permute;
-  moecl_buffer *buffers[MOST_BUFFERS] = {0};
-  moecl_status status = op_permute_create_unchecked(context, variant, &small, &permute);
-  /* Programs of their own: either may have passed beside another one. */
-  const bool checked = status == MOECL_OK && ocl_kernel_is_checked(permute.kernels[0]) &&
-                       (!permute.kept_weights || ocl_kernel_is_checked(permute.kept_weights));
-  if (status == MOECL_OK && !checked) {
-    status = check_permute(&permute, variant, buffers);
-    if (status == MOECL_OK) check_passed("permute", variant, permute.kernels[0]);
-    if (status == MOECL_OK && permute.kept_weights)
-      check_passed("permute", variant, permute.kept_weights);
-  }
-  check_release(buffers, MOST_BUFFERS);
-  op_permute_release(&permute);
-  return status;
+  MOECL_TRY(check_begin(&run, &small, &permute));
+  /* Programs of their own: each may have passed beside another one. */
+  ocl_kernel *const kernels[] = {permute.kernels[0], permute.prioritize, permute.kept_weights};
+  return check_end(&run, &permute, kernels, BASE_COUNT(kernels), check);
 }

@@ -1,187 +1,129 @@
 // SPDX-License-Identifier: MIT
+#include "op/random/random.h"
 #include "base/base.h"
-#include "ocl/ocl.h"
-#include "moecl/random.h"
-#include <Random123/philox.h>
 #include <math.h>
 #include <stdio.h>
 #include <stdlib.h>
-#include <string.h>
 
 #define PER_ITEM 16 /* elements a work-item draws, as in random.cl */
+
+static const kernel_variant rows[] = {
+    {.name = "generic", .source = "random/random.cl", .formats = KERNEL_ALL}};
+static const kernel_table table = {"random", rows, BASE_COUNT(rows)};
 
 /* The standard deviation of the sum of four numbers uniform in 0..65535. */
 static double sum_deviation(void) { return sqrt(4294967295.0 / 3.0); }
 
-/* Brings the kernel's centred integers to scale. */
-static float factor_of(const moecl_random_params *params) {
-  return params->distribution == MOECL_NORMAL ? (float)(params->scale / sum_deviation())
-                                              : (float)ldexp(params->scale, -23);
+float op_random_factor(int draws, float scale) {
+  return draws == DRAWS_NORMAL ? (float)(scale / sum_deviation()) : (float)ldexp(scale, -23);
 }
 
-static bool params_are_valid(const moecl_random_params *params) {
-  return moecl_dtype_size(params->dtype) != 0 &&
-         (params->distribution == MOECL_NORMAL || params->distribution == MOECL_UNIFORM) &&
-         isfinite(params->scale) && params->first_index % 2 == 0;
+void op_random_skewed_factors(float noise, float *centre, float *own) {
+  const double n = noise;
+  *centre = (float)(sqrt(1.0 - n * n) / sum_deviation());
+  *own = (float)(n / sum_deviation());
 }
 
-/* `log` may be NULL. */
-static moecl_status check_params(const moecl_log *log, const moecl_random_params *params) {
-  if (!params || !params_are_valid(params))
-    return log_error(log, MOECL_ERROR_INVALID_ARGUMENT,
-                     "fill_random: dtype, distribution, a finite scale and an even first_index "
-                     "are required");
-  return log_check_reserved(log, "moecl_random_params", params->reserved,
-                            BASE_COUNT(params->reserved));
-}
-
-static moecl_status open_kernel(moecl_context *context, moecl_dtype dtype, const char *entry,
-                                ocl_kernel **kernel) {
-  char defines[32];
-  snprintf(defines, sizeof defines, "DTYPE %d\n", (int)dtype);
-  return ocl_kernel_create(context, "random/random.cl", defines, entry, kernel);
-}
-
-moecl_status moecl_fill_random(moecl_buffer *buffer, uint64_t offset, uint64_t count,
-                               const moecl_random_params *params) {
-  if (!buffer) return MOECL_ERROR_INVALID_ARGUMENT;
-  moecl_context *context = buffer->context;
-  MOECL_TRY(check_params(&context->log, params));
-  uint64_t room = buffer->bytes / moecl_dtype_size(params->dtype);
-  if (offset > room || count > room - offset)
-    return log_error(&context->log, MOECL_ERROR_INVALID_ARGUMENT,
-                     "fill_random: elements %llu + %llu are outside a buffer of %llu",
-                     (unsigned long long)offset, (unsigned long long)count,
-                     (unsigned long long)room);
-  if (count == 0) return MOECL_OK;
-  ocl_kernel *kernel = NULL;
-  ocl_chain chain = {.context = context};
-  moecl_status status =
-      open_kernel(context, params->dtype,
-                  params->distribution == MOECL_NORMAL ? "fill_normal" : "fill_uniform", &kernel);
-  if (status == MOECL_OK)
-    status = ocl_kernel_args(kernel, "bLLLLLf", buffer, offset, count, params->first_index / 2,
-                             params->stream, params->seed, (double)factor_of(params));
-  if (status == MOECL_OK) status = ocl_launch_items(&chain, kernel, base_div_up(count, PER_ITEM));
-  if (status == MOECL_OK) status = ocl_keep_order(context);
-  ocl_kernel_destroy(&kernel);
-  return status;
-}
-
-static float host_value(const moecl_random_params *params, float factor, uint32_t a, uint32_t b) {
-  int32_t centred = params->distribution == MOECL_NORMAL
-                        ? (int32_t)((a & 0xffff) + (a >> 16) + (b & 0xffff) + (b >> 16)) - 131070
-                        : (int32_t)(a >> 8) - 8388608;
-  return (float)centred * factor;
-}
-
-moecl_status moecl_random_host(void *dst, uint64_t count, const moecl_random_params *params) {
-  MOECL_TRY(check_params(NULL, params));
-  if (!dst && count > 0) return MOECL_ERROR_INVALID_ARGUMENT;
-  const float factor = factor_of(params);
-  const size_t size = moecl_dtype_size(params->dtype);
-  const philox4x32_key_t key = {{(uint32_t)params->seed, (uint32_t)(params->seed >> 32)}};
-  for (uint64_t i = 0; i < count; i += 2) {
-    uint64_t index = params->first_index / 2 + i / 2;
-    philox4x32_ctr_t counter = {{(uint32_t)index, (uint32_t)(index >> 32), (uint32_t)params->stream,
-                                 (uint32_t)(params->stream >> 32)}};
-    philox4x32_ctr_t r = philox4x32(counter, key);
-    double pair[2] = {host_value(params, factor, r.v[0], r.v[1]),
-                      host_value(params, factor, r.v[2], r.v[3])};
-    moecl_from_double(params->dtype, pair, count - i < 2 ? 1 : 2, (char *)dst + i * size);
-  }
-  return MOECL_OK;
-}
-
-/* Cumulative Zipf probabilities as 32-bit thresholds. */
-static uint32_t *zipf_thresholds(int64_t num_clusters, float exponent) {
-  uint32_t *thresholds = malloc((size_t)num_clusters * sizeof *thresholds);
-  if (!thresholds) return NULL;
+void op_random_thresholds(const op_random_desc *desc, uint32_t *thresholds) {
   double total = 0, sum = 0;
-  for (int64_t c = 0; c < num_clusters; c++) total += pow((double)(c + 1), -(double)exponent);
-  for (int64_t c = 0; c < num_clusters; c++) {
-    sum += pow((double)(c + 1), -(double)exponent);
-    double threshold = floor(sum / total * 4294967296.0);
+  for (int64_t c = 0; c < desc->num_clusters; c++)
+    total += pow((double)(c + 1), -(double)desc->exponent);
+  for (int64_t c = 0; c < desc->num_clusters; c++) {
+    sum += pow((double)(c + 1), -(double)desc->exponent);
+    const double threshold = floor(sum / total * 4294967296.0);
     thresholds[c] = threshold >= 4294967295.0 ? UINT32_MAX : (uint32_t)threshold;
   }
-  return thresholds;
 }
 
-static moecl_status check_skewed(const moecl_buffer *buffer, const moecl_skewed_params *params) {
-  const moecl_log *log = &buffer->context->log;
-  if (!params || moecl_dtype_size(params->dtype) == 0 || params->num_tokens < 0 ||
-      params->hidden_size < 1 || params->num_clusters < 1 || params->num_clusters > 65536 ||
-      !isfinite(params->exponent) || params->exponent < 0 || !(params->noise >= 0) ||
-      !(params->noise <= 1))
-    return log_error(log, MOECL_ERROR_INVALID_ARGUMENT,
-                     "fill_skewed: a parameter is out of its documented range");
-  MOECL_TRY(log_check_reserved(log, "moecl_skewed_params", params->reserved,
-                               BASE_COUNT(params->reserved)));
-  uint64_t elements, bytes;
-  if (!base_mul((uint64_t)params->num_tokens, (uint64_t)params->hidden_size, &elements) ||
-      !base_mul(elements, moecl_dtype_size(params->dtype), &bytes) || bytes > buffer->bytes)
-    return log_error(log, MOECL_ERROR_INVALID_ARGUMENT,
-                     "fill_skewed: [%lld, %lld] does not fit a buffer of %llu bytes",
-                     (long long)params->num_tokens, (long long)params->hidden_size,
-                     (unsigned long long)buffer->bytes);
+/* ---- life ---- */
+
+static uint64_t bytes(const void *op) {
+  return (uint64_t)((const op_random *)op)->desc.num_clusters * sizeof(uint32_t);
+}
+
+static moecl_status describe(moecl_context *context, const kernel_variant *variant,
+                             const void *desc, void *op) {
+  (void)context, (void)variant;
+  *(op_random *)op = (op_random){.desc = *(const op_random_desc *)desc};
   return MOECL_OK;
 }
 
-/* Draws each token's cluster into `clusters`. */
-static moecl_status draw_clusters(ocl_chain *chain, const moecl_skewed_params *params,
-                                  moecl_buffer *clusters) {
-  moecl_context *context = chain->context;
-  moecl_buffer *thresholds = NULL;
-  ocl_kernel *kernel = NULL;
-  uint64_t bytes = (uint64_t)params->num_clusters * sizeof(uint32_t);
-  uint32_t *host = zipf_thresholds(params->num_clusters, params->exponent);
-  if (!host) return MOECL_ERROR_OUT_OF_HOST_MEMORY;
-  moecl_status status = ocl_buffer_filled(context, bytes, host, &thresholds);
+static moecl_status make_thresholds(moecl_context *context, op_random *random) {
+  uint32_t *host = malloc(bytes(random));
+  if (!host) return log_error(&context->log, MOECL_ERROR_OUT_OF_HOST_MEMORY, "no host memory");
+  op_random_thresholds(&random->desc, host);
+  const moecl_status status = ocl_buffer_filled(context, bytes(random), host, &random->thresholds);
   free(host);
-  if (status == MOECL_OK) status = open_kernel(context, params->dtype, "skewed_clusters", &kernel);
-  if (status == MOECL_OK)
-    status = ocl_kernel_args(kernel, "bbuLLL", clusters, thresholds, (uint32_t)params->num_clusters,
-                             (uint64_t)params->num_tokens, params->stream, params->seed);
-  if (status == MOECL_OK) status = ocl_launch_items(chain, kernel, (uint64_t)params->num_tokens);
-  ocl_kernel_destroy(&kernel);
-  moecl_buffer_destroy(&thresholds);
   return status;
+}
+
+static moecl_status create(moecl_context *context, const kernel_variant *variant, const void *desc,
+                           void *op) {
+  static const char *const entries[] = {[DRAWS_NORMAL] = "fill_normal",
+                                        [DRAWS_UNIFORM] = "fill_uniform",
+                                        [DRAWS_SKEWED] = "fill_skewed"};
+  op_random *random = op;
+  char defines[48];
+  MOECL_TRY(describe(context, variant, desc, op));
+  const int draws = random->desc.draws;
+  snprintf(defines, sizeof defines, "DTYPE %d\nDRAWS %d\n", random->desc.format->element, draws);
+  MOECL_TRY(ocl_kernel_create(context, variant->source, defines, entries[draws], &random->fill));
+  if (draws != DRAWS_SKEWED) return MOECL_OK;
+  MOECL_TRY(
+      ocl_kernel_create(context, variant->source, defines, "skewed_clusters", &random->clusters));
+  return make_thresholds(context, random);
+}
+
+static void release(void *op) {
+  op_random *random = op;
+  ocl_kernel_destroy(&random->fill);
+  ocl_kernel_destroy(&random->clusters);
+  moecl_buffer_destroy(&random->thresholds);
+}
+
+const op_kind op_random_kind = {.table = &table,
+                                .size = sizeof(op_random),
+                                .describe = describe,
+                                .create = create,
+                                .self_check = op_random_self_check,
+                                .release = release,
+                                .bytes = bytes};
+
+/* ---- launches ---- */
+
+static moecl_status draw_clusters(op_random *random, ocl_chain *chain, const op_random_io *io) {
+  MOECL_TRY(ocl_kernel_args(random->clusters, "bbuLLL", io->clusters, random->thresholds,
+                            (uint32_t)random->desc.num_clusters, (uint64_t)io->num_tokens,
+                            io->stream, io->seed));
+  return ocl_launch_items(chain, random->clusters, (uint64_t)io->num_tokens);
 }
 
 /* Some drivers take no more than 65535 groups in the second dimension. */
 #define MAX_ROWS 65535
 
-static moecl_status draw_rows(ocl_chain *chain, moecl_buffer *buffer, const moecl_buffer *clusters,
-                              const moecl_skewed_params *params) {
-  ocl_kernel *kernel = NULL;
-  double noise = params->noise;
-  double centre_factor = (float)(sqrt(1.0 - noise * noise) / sum_deviation());
-  double own_factor = (float)(noise / sum_deviation());
-  uint64_t rows = (uint64_t)params->num_tokens, width = (uint64_t)params->hidden_size;
-  uint64_t row_blocks = base_div_up(width, 2);
-  moecl_status status = open_kernel(chain->context, params->dtype, "fill_skewed", &kernel);
-  for (uint64_t first = 0; status == MOECL_OK && first < rows; first += MAX_ROWS) {
-    uint64_t some = rows - first < MAX_ROWS ? rows - first : MAX_ROWS;
-    status = ocl_kernel_args(kernel, "bbLLLLLff", buffer, clusters, first, width, row_blocks,
-                             params->stream, params->seed, centre_factor, own_factor);
-    if (status == MOECL_OK)
-      status = ocl_launch_items_2d(chain, kernel, base_div_up(width, PER_ITEM), some);
+static moecl_status draw_rows(op_random *random, ocl_chain *chain, const op_random_io *io) {
+  const uint64_t rows = (uint64_t)io->num_tokens, width = (uint64_t)random->desc.hidden_size;
+  const uint64_t row_blocks = base_div_up(width, 2);
+  float centre_factor, own_factor;
+  op_random_skewed_factors(random->desc.noise, &centre_factor, &own_factor);
+  for (uint64_t first = 0; first < rows; first += MAX_ROWS) {
+    const uint64_t some = rows - first < MAX_ROWS ? rows - first : MAX_ROWS;
+    MOECL_TRY(ocl_kernel_args(random->fill, "bbLLLLLff", io->output, io->clusters, first, width,
+                              row_blocks, io->stream, io->seed, (double)centre_factor,
+                              (double)own_factor));
+    MOECL_TRY(ocl_launch_items_2d(chain, random->fill, base_div_up(width, PER_ITEM), some));
   }
-  ocl_kernel_destroy(&kernel);
-  return status;
+  return MOECL_OK;
 }
 
-moecl_status moecl_fill_skewed(moecl_buffer *buffer, const moecl_skewed_params *params) {
-  if (!buffer) return MOECL_ERROR_INVALID_ARGUMENT;
-  MOECL_TRY(check_skewed(buffer, params));
-  if (params->num_tokens == 0) return MOECL_OK;
-  ocl_chain chain = {.context = buffer->context};
-  moecl_buffer *clusters = NULL;
-  moecl_status status = moecl_buffer_create(
-      buffer->context, (uint64_t)params->num_tokens * sizeof(uint32_t), &clusters);
-  if (status == MOECL_OK) status = draw_clusters(&chain, params, clusters);
-  if (status == MOECL_OK) status = draw_rows(&chain, buffer, clusters, params);
-  if (status == MOECL_OK) status = ocl_keep_order(buffer->context);
-  moecl_buffer_destroy(&clusters);
-  return status;
+moecl_status op_random_enqueue(op_random *random, ocl_chain *chain, const op_random_io *io) {
+  const op_random_desc *desc = &random->desc;
+  if (desc->draws == DRAWS_SKEWED) {
+    MOECL_TRY(draw_clusters(random, chain, io));
+    return draw_rows(random, chain, io);
+  }
+  MOECL_TRY(ocl_kernel_args(random->fill, "bLLLLLf", io->output, io->offset, io->count,
+                            io->first_index / 2, io->stream, io->seed,
+                            (double)op_random_factor(desc->draws, desc->scale)));
+  return ocl_launch_items(chain, random->fill, base_div_up(io->count, PER_ITEM));
 }

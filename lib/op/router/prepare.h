@@ -5,7 +5,7 @@
 #define MOECL_LIB_OP_ROUTER_PREPARE_H
 
 #include "desc/format.h"
-#include "ocl/ocl.h"
+#include "op/op.h"
 
 typedef struct op_prepare_desc {
   int64_t hidden_size;
@@ -25,14 +25,18 @@ typedef struct op_prepare_io {
   const moecl_buffer *input, *output; /* [T,H] */
 } op_prepare_io;
 
-moecl_status op_prepare_create(moecl_context *context, const op_prepare_desc *desc,
-                               op_prepare *prepare);
-void op_prepare_release(op_prepare *prepare);
+extern const op_kind op_prepare_kind; /* the operation "prepare", of an op_prepare_desc */
+moecl_status op_prepare_self_check(moecl_context *context, const kernel_variant *variant,
+                                   const void *desc);
 moecl_status op_prepare_enqueue(op_prepare *prepare, ocl_chain *chain, const op_prepare_io *io);
 
 /* Logits get a normal number times softplus of the noise's logits. */
-typedef struct op_noise {
+typedef struct op_noise_desc {
   int64_t num_experts;
+} op_noise_desc;
+
+typedef struct op_noise {
+  op_noise_desc desc;
   ocl_kernel *kernel;
 } op_noise;
 
@@ -42,8 +46,9 @@ typedef struct op_noise_io {
   const moecl_buffer *logits, *noise_logits; /* [T,E] fp32 */
 } op_noise_io;
 
-moecl_status op_noise_create(moecl_context *context, int64_t num_experts, op_noise *noise);
-void op_noise_release(op_noise *noise);
+extern const op_kind op_noise_kind; /* the operation "noise", of an op_noise_desc */
+moecl_status op_noise_self_check(moecl_context *context, const kernel_variant *variant,
+                                 const void *desc);
 moecl_status op_noise_enqueue(op_noise *noise, ocl_chain *chain, const op_noise_io *io);
 
 #endif

@@ -50,11 +50,20 @@ static void topk_defines(const kernel_variant *variant, const desc_rule *rule, c
                           (double)numbers[i].value);
 }
 
-moecl_status op_router_create_unchecked(moecl_context *context, const kernel_variant *variant,
-                                        const desc_rule *desc, op_router *router) {
+static moecl_status describe(moecl_context *context, const kernel_variant *variant,
+                             const void *desc, void *op) {
+  *(op_router *)op = (op_router){.context = context,
+                                 .variant = variant,
+                                 .driver = variant->driver,
+                                 .desc = *(const desc_rule *)desc};
+  return MOECL_OK;
+}
+
+static moecl_status create(moecl_context *context, const kernel_variant *variant, const void *desc,
+                           void *op) {
+  op_router *router = op;
   char defines[512];
-  *router =
-      (op_router){.context = context, .variant = variant, .driver = variant->driver, .desc = *desc};
+  MOECL_TRY(describe(context, variant, desc, op));
   topk_defines(variant, desc, defines, sizeof defines);
   MOECL_TRY(ocl_kernel_create(context, variant->source, defines, "topk", &router->topk));
   if (!router->driver->by_block) return MOECL_OK;
@@ -62,17 +71,18 @@ moecl_status op_router_create_unchecked(moecl_context *context, const kernel_var
                            &router->topk_scatter);
 }
 
-moecl_status op_router_create(moecl_context *context, const kernel_variant *variant,
-                              const desc_rule *desc, op_router *router) {
-  *router = (op_router){0};
-  MOECL_TRY(op_router_self_check(context, variant, desc));
-  return op_router_create_unchecked(context, variant, desc, router);
-}
-
-void op_router_release(op_router *router) {
+static void release(void *op) {
+  op_router *router = op;
   ocl_kernel_destroy(&router->topk);
   ocl_kernel_destroy(&router->topk_scatter);
 }
+
+const op_kind op_router_kind = {.table = &op_router_table,
+                                .size = sizeof(op_router),
+                                .describe = describe,
+                                .create = create,
+                                .self_check = op_router_self_check,
+                                .release = release};
 
 moecl_status op_router_enqueue(op_router *router, ocl_chain *chain, const op_router_io *io) {
   return router->driver->enqueue(router, chain, io);

@@ -36,14 +36,9 @@ struct op_router {
 
 extern const kernel_table op_router_table; /* the operation "router" */
 
-/* As for op_permute_create. */
-moecl_status op_router_create(moecl_context *context, const kernel_variant *variant,
-                              const desc_rule *desc, op_router *router);
-moecl_status op_router_create_unchecked(moecl_context *context, const kernel_variant *variant,
-                                        const desc_rule *desc, op_router *router);
+extern const op_kind op_router_kind; /* of a desc_rule */
 moecl_status op_router_self_check(moecl_context *context, const kernel_variant *variant,
-                                  const desc_rule *desc);
-void op_router_release(op_router *router);
+                                  const void *desc);
 moecl_status op_router_enqueue(op_router *router, ocl_chain *chain, const op_router_io *io);
 
 /* Of few tokens, a router by block makes the permutation in the same launch, for one

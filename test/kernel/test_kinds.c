@@ -1,0 +1,228 @@
+// SPDX-License-Identifier: MIT
+/* The table of all operations: every one is found by its name, and checks itself on every
+ * variant that serves this device, of descriptions that differ in all that decides a program.
+ * An operation without a description here fails the test. */
+#include "../unit/unit.h"
+#include "base/base.h"
+#include "op/combine/combine.h"
+#include "op/gate/gate.h"
+#include "op/gemm/gemm.h"
+#include "op/permute/permute.h"
+#include "op/permute/scale.h"
+#include "op/random/random.h"
+#include "op/router/prepare.h"
+#include "op/router/router.h"
+
+static moecl_context *context;
+static test_log messages;
+
+/* ---- descriptions ---- */
+
+/* Room for any operation's description, and for what is made of it. */
+typedef union description {
+  op_prepare_desc prepare;
+  op_noise_desc noise;
+  desc_rule router;
+  desc_dispatch permute;
+  op_scale_desc scale;
+  op_gemm_desc gemm;
+  op_gate_desc gate;
+  op_combine_desc combine;
+  op_random_desc random;
+} description;
+
+typedef union operation {
+  op_prepare prepare;
+  op_noise noise;
+  op_router router;
+  op_permute permute;
+  op_scale scale;
+  op_gemm *gemm;
+  op_gate gate;
+  op_combine combine;
+  op_random random;
+} operation;
+
+/* Each makes the i-th description of numbers of a type; false: there are no more. */
+typedef bool (*describe_fn)(int i, const desc_format *format, description *d);
+
+static bool describe_prepare(int i, const desc_format *format, description *d) {
+  d->prepare = (op_prepare_desc){.hidden_size = 64, .input = format, .jitter = i ? 0.125f : 0};
+  return i < 2;
+}
+
+static bool describe_noise(int i, const desc_format *format, description *d) {
+  (void)format;
+  d->noise = (op_noise_desc){.num_experts = 8};
+  return i < 1;
+}
+
+static bool describe_router(int i, const desc_format *format, description *d) {
+  (void)format;
+  d->router = (desc_rule){.num_experts = i == 3 ? 300 : 64,
+                          .top_k = 4,
+                          .scoring = i == 1 ? MOECL_SCORING_SIGMOID : MOECL_SCORING_SOFTMAX,
+                          .sparsemixer_jitter = 0.01f,
+                          .renormalize = i % 2,
+                          .routed_scaling_factor = 1,
+                          .score_correction_bias = i == 1,
+                          .num_expert_group = i == 2 ? 8 : 0,
+                          .topk_group = i == 2 ? 4 : 0};
+  return i < 4;
+}
+
+static bool describe_permute(int i, const desc_format *format, description *d) {
+  (void)format;
+  d->permute = (desc_dispatch){.num_experts = 8,
+                               .top_k = 2,
+                               .capacity_factor = i > 0 ? 1 : 0,
+                               .drop_policy = i == 2   ? MOECL_DROP_PRIORITIZED
+                                              : i == 3 ? MOECL_DROP_PROBABILITY
+                                                       : MOECL_DROP_POSITION,
+                               .renormalize_after_capacity = i == 3,
+                               .routed_scaling_factor = 1.5f};
+  return i < 4;
+}
+
+static bool describe_scale(int i, const desc_format *format, description *d) {
+  d->scale = (op_scale_desc){.hidden_size = i < 2 ? 64 : 65,
+                             .top_k = 2,
+                             .rows = i % 2 ? desc_format_of(MOECL_F32) : format,
+                             .rounded = format};
+  return i < 4;
+}
+
+static bool describe_gemm(int i, const desc_format *format, description *d) {
+  d->gemm = (op_gemm_desc){.num_experts = 2,
+                           .n = 16,
+                           .k = 8,
+                           .weights = format,
+                           .input = i ? desc_format_of(MOECL_F32) : format,
+                           .output = i ? desc_format_of(MOECL_F32) : format,
+                           .epilogue = i ? ACTIVATION_NONE : ACTIVATION_SILU,
+                           .gated = i == 0,
+                           .gather = i == 0,
+                           .bias = i == 1};
+  return i < 2;
+}
+
+static bool describe_gate(int i, const desc_format *format, description *d) {
+  d->gate = (op_gate_desc){.hidden_size = 64, .format = format, .gated = i, .factor = -2.5f};
+  return i < 2;
+}
+
+static bool describe_combine(int i, const desc_format *format, description *d) {
+  d->combine = (op_combine_desc){.hidden_size = 64,
+                                 .top_k = 2,
+                                 .input = i == 1 ? desc_format_of(MOECL_F32) : format,
+                                 .output = format,
+                                 .weighted = i != 1,
+                                 .shared = i > 0,
+                                 .shared_gate = i == 2,
+                                 .first_identity = i == 3 ? 4 : 0};
+  return i < 4;
+}
+
+static bool describe_random(int i, const desc_format *format, description *d) {
+  d->random = (op_random_desc){.format = format,
+                               .draws = i,
+                               .scale = 1,
+                               .hidden_size = 8,
+                               .num_clusters = 2,
+                               .exponent = 1,
+                               .noise = 0.5f};
+  return i <= DRAWS_SKEWED;
+}
+
+static const struct {
+  const char *name;
+  describe_fn describe;
+} descriptions[] = {
+    {"prepare", describe_prepare}, {"noise", describe_noise},      {"router", describe_router},
+    {"permute", describe_permute}, {"scale_rows", describe_scale}, {"grouped_gemm", describe_gemm},
+    {"gate", describe_gate},       {"combine", describe_combine},  {"random", describe_random}};
+
+static describe_fn describe_of(const op_kind *kind) {
+  for (size_t i = 0; i < BASE_COUNT(descriptions); i++)
+    if (strcmp(descriptions[i].name, kind->table->operation) == 0) return descriptions[i].describe;
+  fail_msg("%s has no description in this test", kind->table->operation);
+  return NULL;
+}
+
+/* ---- the walk ---- */
+
+/* What one variant makes of one description: the check passes, and is not run again for
+ * the operation itself, which holds as many bytes as it was described to. */
+static void check_one(const op_kind *kind, const kernel_variant *variant, const description *d) {
+  operation made, described;
+  assert_true(kind->size <= sizeof made);
+  const moecl_status status = kind->self_check(context, variant, d);
+  if (status != MOECL_OK)
+    fail_msg("%s variant '%s': %s\n%s", kind->table->operation, variant->name,
+             moecl_status_string(status), messages.text.data ? messages.text.data : "");
+  base_text_free(&messages.text);
+  assert_ok(op_create(kind, context, variant, d, &made));
+  assert_int_equal(test_log_count(&messages, "passes its self-check"), 0);
+  assert_ok(kind->describe(context, variant, d, &described));
+  if (kind->bytes) assert_true(kind->bytes(&made) == kind->bytes(&described));
+  kind->release(&made);
+  kind->release(&described);
+}
+
+/* Some variants want dedicated local memory for speed; any device can check what they
+ * compute. Those that nobody could ask for here are left out. */
+static bool serves_here(const kernel_variant *variant, moecl_dtype dtype) {
+  const uint32_t capabilities = context->info.capabilities | MOECL_CAP_LOCAL_MEMORY;
+  return kernel_variant_serves(variant, dtype, capabilities) &&
+         kernel_variant_fits(variant, &context->info);
+}
+
+static void test_self_checks(void **state) {
+  (void)state;
+  for (const op_kind *const *kind = op_kinds; *kind; kind++) {
+    const kernel_table *table = (*kind)->table;
+    const describe_fn describe = describe_of(*kind);
+    size_t checked = 0;
+    for (size_t v = 0; v < table->count; v++)
+      for (int dtype = 0; dtype < MOECL_DTYPE_COUNT; dtype++) {
+        description d;
+        memset(&d, 0, sizeof d);
+        if (!serves_here(&table->rows[v], (moecl_dtype)dtype)) continue;
+        for (int i = 0; describe(i, desc_format_of((moecl_dtype)dtype), &d); i++) {
+          if (!kernel_variant_accepts(&table->rows[v], &d)) continue;
+          check_one(*kind, &table->rows[v], &d);
+          checked++;
+        }
+      }
+    if (checked == 0) fail_msg("no variant of %s serves here", table->operation);
+  }
+}
+
+/* Names are different, and every row says all that has to be there. */
+static void test_rows(void **state) {
+  operation zeros;
+  (void)state;
+  for (const op_kind *const *kind = op_kinds; *kind; kind++) {
+    const op_kind *row = *kind;
+    assert_ptr_equal(op_find(row->table->operation), row);
+    assert_true(row->table->count > 0);
+    assert_true(row->describe && row->create && row->self_check && row->release);
+    memset(&zeros, 0, sizeof zeros);
+    if (row->bytes) assert_true(row->bytes(&zeros) == 0);
+    row->release(&zeros);
+  }
+  assert_null(op_find("nonsense"));
+}
+
+int main(void) {
+  const struct CMUnitTest tests[] = {cmocka_unit_test(test_rows),
+                                     cmocka_unit_test(test_self_checks)};
+  skip_without_device();
+  messages.level = MOECL_LOG_DEBUG;
+  const moecl_context_params params = {.log = test_log_add, .log_user = &messages};
+  if (moecl_context_create(&params, &context) != MOECL_OK) return 1;
+  const int failed = cmocka_run_group_tests_name("kinds", tests, NULL, NULL);
+  moecl_context_destroy(&context);
+  base_text_free(&messages.text);
+  return failed ? 1 : 0;
+}
