@@ -43,22 +43,28 @@ typedef union operation {
   op_random random;
 } operation;
 
-/* Each makes the i-th description of numbers of a type; false: there are no more. */
-typedef bool (*describe_fn)(int i, const desc_format *format, description *d);
+/* Each makes the i-th description of numbers of a format, rows among them of `rows`; false:
+ * there are no more. */
+typedef bool (*describe_fn)(int i, const desc_format *format, const desc_format *rows,
+                            description *d);
 
-static bool describe_prepare(int i, const desc_format *format, description *d) {
+static bool describe_prepare(int i, const desc_format *format, const desc_format *rows,
+                             description *d) {
+  (void)rows;
   d->prepare = (op_prepare_desc){.hidden_size = 64, .input = format, .jitter = i ? 0.125f : 0};
   return i < 2;
 }
 
-static bool describe_noise(int i, const desc_format *format, description *d) {
-  (void)format;
+static bool describe_noise(int i, const desc_format *format, const desc_format *rows,
+                           description *d) {
+  (void)format, (void)rows;
   d->noise = (op_noise_desc){.num_experts = 8};
   return i < 1;
 }
 
-static bool describe_router(int i, const desc_format *format, description *d) {
-  (void)format;
+static bool describe_router(int i, const desc_format *format, const desc_format *rows,
+                            description *d) {
+  (void)format, (void)rows;
   d->router = (desc_rule){.num_experts = i == 3 ? 300 : 64,
                           .top_k = 4,
                           .scoring = i == 1 ? MOECL_SCORING_SIGMOID : MOECL_SCORING_SOFTMAX,
@@ -71,8 +77,9 @@ static bool describe_router(int i, const desc_format *format, description *d) {
   return i < 4;
 }
 
-static bool describe_permute(int i, const desc_format *format, description *d) {
-  (void)format;
+static bool describe_permute(int i, const desc_format *format, const desc_format *rows,
+                             description *d) {
+  (void)format, (void)rows;
   d->permute = (desc_dispatch){.num_experts = 8,
                                .top_k = 2,
                                .capacity_factor = i > 0 ? 1 : 0,
@@ -84,21 +91,23 @@ static bool describe_permute(int i, const desc_format *format, description *d) {
   return i < 4;
 }
 
-static bool describe_scale(int i, const desc_format *format, description *d) {
+static bool describe_scale(int i, const desc_format *format, const desc_format *rows,
+                           description *d) {
   d->scale = (op_scale_desc){.hidden_size = i < 2 ? 64 : 65,
                              .top_k = 2,
-                             .rows = i % 2 ? desc_format_of(MOECL_F32) : format,
+                             .rows = i % 2 ? desc_format_of(MOECL_F32) : rows,
                              .rounded = format};
   return i < 4;
 }
 
-static bool describe_gemm(int i, const desc_format *format, description *d) {
+static bool describe_gemm(int i, const desc_format *format, const desc_format *rows,
+                          description *d) {
   d->gemm = (op_gemm_desc){.num_experts = 2,
                            .n = 16,
                            .k = 8,
                            .weights = format,
-                           .input = i ? desc_format_of(MOECL_F32) : format,
-                           .output = i ? desc_format_of(MOECL_F32) : format,
+                           .input = i ? desc_format_of(MOECL_F32) : rows,
+                           .output = i ? desc_format_of(MOECL_F32) : rows,
                            .epilogue = i ? ACTIVATION_NONE : ACTIVATION_SILU,
                            .gated = i == 0,
                            .gather = i == 0,
@@ -106,12 +115,16 @@ static bool describe_gemm(int i, const desc_format *format, description *d) {
   return i < 2;
 }
 
-static bool describe_gate(int i, const desc_format *format, description *d) {
+static bool describe_gate(int i, const desc_format *format, const desc_format *rows,
+                          description *d) {
+  (void)rows;
   d->gate = (op_gate_desc){.hidden_size = 64, .format = format, .gated = i, .factor = -2.5f};
   return i < 2;
 }
 
-static bool describe_combine(int i, const desc_format *format, description *d) {
+static bool describe_combine(int i, const desc_format *format, const desc_format *rows,
+                             description *d) {
+  (void)rows;
   d->combine = (op_combine_desc){.hidden_size = 64,
                                  .top_k = 2,
                                  .input = i == 1 ? desc_format_of(MOECL_F32) : format,
@@ -123,7 +136,9 @@ static bool describe_combine(int i, const desc_format *format, description *d) {
   return i < 4;
 }
 
-static bool describe_random(int i, const desc_format *format, description *d) {
+static bool describe_random(int i, const desc_format *format, const desc_format *rows,
+                            description *d) {
+  (void)rows;
   d->random = (op_random_desc){.format = format,
                                .draws = i,
                                .scale = 1,
@@ -177,23 +192,31 @@ static bool serves_here(const kernel_variant *variant, moecl_dtype dtype) {
          kernel_variant_fits(variant, &context->info);
 }
 
+/* A row's checks of all descriptions with numbers of a format; returns how many. */
+static size_t check_row(const op_kind *kind, const kernel_variant *variant, moecl_dtype dtype) {
+  const bool f32 = variant->traits & KERNEL_F32_ACTIVATIONS;
+  const desc_format *format = desc_format_of(dtype);
+  const desc_format *rows = f32 ? desc_format_of(MOECL_F32) : format;
+  const describe_fn describe = describe_of(kind);
+  description d;
+  size_t checked = 0;
+  memset(&d, 0, sizeof d);
+  for (int i = 0; serves_here(variant, dtype) && describe(i, format, rows, &d); i++) {
+    if (!kernel_variant_accepts(variant, &d)) continue;
+    check_one(kind, variant, &d);
+    checked++;
+  }
+  return checked;
+}
+
 static void test_self_checks(void **state) {
   (void)state;
   for (const op_kind *const *kind = op_kinds; *kind; kind++) {
     const kernel_table *table = (*kind)->table;
-    const describe_fn describe = describe_of(*kind);
     size_t checked = 0;
     for (size_t v = 0; v < table->count; v++)
-      for (int dtype = 0; dtype < MOECL_DTYPE_COUNT; dtype++) {
-        description d;
-        memset(&d, 0, sizeof d);
-        if (!serves_here(&table->rows[v], (moecl_dtype)dtype)) continue;
-        for (int i = 0; describe(i, desc_format_of((moecl_dtype)dtype), &d); i++) {
-          if (!kernel_variant_accepts(&table->rows[v], &d)) continue;
-          check_one(*kind, &table->rows[v], &d);
-          checked++;
-        }
-      }
+      for (int dtype = 0; dtype < MOECL_DTYPE_COUNT; dtype++)
+        checked += check_row(*kind, &table->rows[v], (moecl_dtype)dtype);
     if (checked == 0) fail_msg("no variant of %s serves here", table->operation);
   }
 }

@@ -223,6 +223,125 @@ static void test_failure(void **state) {
                 MOECL_ERROR_BUILD, permute);
 }
 
+/* ---- operations of one kernel ---- */
+
+/* In a layer of bf16 whose experts take fp32 there is one of each. */
+static const moecl_layer_params with_all = {.dtype = MOECL_BF16,
+                                            .hidden_size = 40,
+                                            .intermediate_size = 24,
+                                            .num_experts = 6,
+                                            .top_k = 2,
+                                            .jitter = 0.125f,
+                                            .router_noise = true,
+                                            .shared_intermediate_size = 24,
+                                            .shared_gate = true,
+                                            .weight_on_input = true};
+
+typedef struct plant {
+  const char *file, *from, *to;
+  const char *operation;
+  bool odd;       /* of a hidden size that is no multiple of 8 */
+  bool f32;       /* of fp32 */
+  bool no_gate;   /* of a shared expert with a factor instead */
+  bool full_size; /* of work-groups with more than a work-item */
+} plant;
+
+static const plant plants[] = {
+    /* The first of prepare is the conversion, the second the jitter. */
+    {"router/prepare.cl", "#define TIMES(x, factor) (x)", "#define TIMES(x, factor) ((x) + 1.0f)",
+     "prepare"},
+    {"router/prepare.cl", "TIMES(storage_load(hidden_states, i)",
+     "TIMES(storage_load(hidden_states, 0)", "prepare"},
+    {"router/prepare.cl", "2.0f * u - 1.0f", "2.0f * u - 0.99999f", "prepare"},
+    {"router/prepare.cl", "(uint)(seed >> 32));", "0u);", "prepare"},
+    {"router/prepare.cl", "(uint)part * BLOCKS, jitter", "(uint)part, jitter", "prepare"},
+    {"router/noise.cl", "fmax(x, 0.0f)", "fmax(x, -1.0f)", "noise"},
+    {"router/noise.cl", "log1p(exp(-fabs(x)))", "exp(-fabs(x))", "noise"},
+    {"router/noise.cl", "draw_noise(seed, token,", "draw_noise(seed, 0,", "noise"},
+    {"router/draws.clh", "expert & 1 ? sinpi(turn)", "expert & 1 ? cospi(turn)", "noise"},
+    {"permute/scale_rows.cl", "row_store(topk_weights[k] * x", "row_store(topk_weights[0] * x",
+     "scale_rows"},
+    {"permute/scale_rows.cl", "if (slot >= 0) row_store", "if (slot > 0) row_store", "scale_rows"},
+    {"permute/scale_rows.cl", "(float4)(storage_round(v.x)", "(float4)((v.x)", "scale_rows"},
+    {"permute/scale_rows.cl", "*p = storage_round(v); }", "*p = v; }", "scale_rows", .odd = true},
+    {"permute/scale_rows.cl", "column >= (ulong)hidden_size", "column + 1 >= (ulong)hidden_size",
+     "scale_rows", .odd = true, .f32 = true},
+    {"shared/gate.cl", "exp(-part[0])", "exp(part[0])", "gate"},
+    {"shared/gate.cl", "gate[token] = FACTOR", "gate[0] = FACTOR", "gate"},
+    {"shared/gate.cl", "part[0]))", "min(part[0], 30.0f)))", "gate", .f32 = true},
+    {"shared/gate.cl", "half_size = LOCAL / 2", "half_size = LOCAL / 4", "gate", .full_size = true},
+    {"shared/gate.cl", "h += LOCAL", "h += hidden_size", "gate", .full_size = true},
+    {"shared/gate.cl", "gate[get_global_id(0)] = FACTOR;",
+     "gate[get_global_id(0)] = get_global_id(0) == 5 ? 1.0f : FACTOR;", "gate", .no_gate = true},
+    {"permute/priority.cl", "isfinite(logits[e]) ? fmax(best, logits[e]) : INFINITY",
+     "fmax(best, logits[e])", "permute"},
+};
+
+static void test_one_kernel(void **state) {
+  (void)state;
+  for (size_t i = 0; i < sizeof plants / sizeof plants[0]; i++) {
+    const plant *p = &plants[i];
+    moecl_layer_params with = with_all;
+    char message[96];
+    if (p->odd) with.hidden_size = 41;
+    if (p->f32) with.dtype = MOECL_F32;
+    if (p->no_gate) with.shared_gate = false, with.shared_scaling_factor = 2;
+    if (strcmp(p->operation, "permute") == 0)
+      with.capacity_factor = 1, with.drop_policy = MOECL_DROP_PRIORITIZED;
+    snprintf(message, sizeof message, "%s variant '%s' fails its self-check", p->operation,
+             strcmp(p->operation, "permute") == 0 ? "serial" : "generic");
+    check_failure(!p->full_size, p->file, p->from, p->to, &with, MOECL_ERROR_BUILD, message);
+  }
+}
+
+/* Random numbers are drawn without a layer. */
+static const struct {
+  const char *from, *to;
+  bool uniform, skewed;
+} random_plants[] = {
+    {"a >> 16", "a >> 15", false, false},
+    {"draw_normal(d.z, d.w) * factor", "draw_normal(d.z, d.z) * factor", false, false},
+    {"if (16 * i >= count) return;", "if (16 * i + 16 >= count) return;", false, false},
+    {"i < (uint)count; i++)", "i <= (uint)count; i++)", false, false},
+    {"y = x >> 32", "y = 0", false, false},
+    {"(uint)(seed >> 32)));", "0u));", false, false},
+    {"as_int8(a >> 8)", "as_int8(a >> 9)", true, false},
+    {"(draw < thresholds[middle])", "(draw > thresholds[middle])", false, true},
+    {"TAG_CENTRE, stream", "0, stream", false, true},
+    {"clusters[t] * row_blocks", "clusters[0] * row_blocks", false, true},
+};
+
+static moecl_status fill(moecl_context *context, bool uniform, bool skewed) {
+  const moecl_random_params alike = {.scale = 1,
+                                     .distribution = uniform ? MOECL_UNIFORM : MOECL_NORMAL};
+  const moecl_skewed_params rows = {.num_tokens = 1, .hidden_size = 4, .num_clusters = 1};
+  moecl_buffer *buffer = NULL;
+  assert_ok(moecl_buffer_create(context, 64, &buffer));
+  const moecl_status status =
+      skewed ? moecl_fill_skewed(buffer, &rows) : moecl_fill_random(buffer, 0, 4, &alike);
+  moecl_buffer_destroy(&buffer);
+  return status;
+}
+
+/* A draw of the other kinds may be right all the same. */
+static void test_random(void **state) {
+  (void)state;
+  for (size_t i = 0; i < sizeof random_plants / sizeof random_plants[0]; i++) {
+    const bool uniform = random_plants[i].uniform, skewed = random_plants[i].skewed;
+    test_log log = {0};
+    spoil("random/random.cl", random_plants[i].from, random_plants[i].to);
+    moecl_context *context = open_context(&log);
+    for (int again = 0; again < 2; again++) {
+      base_text_free(&log.text);
+      assert_int_equal(fill(context, uniform, skewed), MOECL_ERROR_BUILD);
+      assert_true(test_log_has(&log, "random variant 'generic' fails its self-check"));
+    }
+    if (skewed) assert_ok(fill(context, false, false));
+    moecl_context_destroy(&context);
+    base_text_free(&log.text);
+  }
+}
+
 static bool is_best(const char *operation, const char *name) {
   test_log log = {0};
   moecl_layer *layer = NULL;
@@ -398,8 +517,9 @@ static void test_checked_once(void **state) {
   assert_int_equal(checks_of_a_layer(context, &log, &with), 1);
   with.capacity_factor = 1;
   assert_int_equal(checks_of_a_layer(context, &log, &with), 1);
-  with.dtype = MOECL_BF16; /* all but router and permute */
-  assert_int_equal(checks_of_a_layer(context, &log, &with), 4);
+  with.dtype = MOECL_BF16; /* all but router and permute, and perhaps a conversion */
+  assert_in_range(checks_of_a_layer(context, &log, &with), 4, 5);
+  assert_int_equal(checks_of_a_layer(context, &log, &with), 0);
   moecl_context *other = open_context(&log);
   assert_int_equal(checks_of_a_layer(other, &log, &params), 6);
   moecl_context_destroy(&other);
@@ -407,15 +527,15 @@ static void test_checked_once(void **state) {
   base_text_free(&log.text);
 }
 
-int main(void) {
-  const struct CMUnitTest tests[] = {cmocka_unit_test(test_fallback),
-                                     cmocka_unit_test(test_failure),
-                                     cmocka_unit_test(test_permute_set_aside),
-                                     cmocka_unit_test(test_asked),
-                                     cmocka_unit_test(test_last_row),
-                                     cmocka_unit_test(test_by_block),
-                                     cmocka_unit_test(test_choose),
-                                     cmocka_unit_test(test_checked_once)};
+/* usage: test_variants [test] */
+int main(int argc, char **argv) {
+  if (argc > 1) cmocka_set_test_filter(argv[1]);
+  const struct CMUnitTest tests[] = {
+      cmocka_unit_test(test_fallback),          cmocka_unit_test(test_failure),
+      cmocka_unit_test(test_one_kernel),        cmocka_unit_test(test_random), cmocka_unit_test(test_by_block),
+      cmocka_unit_test(test_permute_set_aside), cmocka_unit_test(test_asked),
+      cmocka_unit_test(test_last_row),          cmocka_unit_test(test_choose),
+      cmocka_unit_test(test_checked_once)};
   skip_without_device();
   return cmocka_run_group_tests_name("variants", tests, make_root, remove_root);
 }
