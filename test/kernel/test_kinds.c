@@ -106,6 +106,7 @@ static bool describe_gemm(int i, const desc_format *format, const desc_format *r
                            .n = 16,
                            .k = 8,
                            .weights = format,
+                           .biases = format,
                            .input = i ? desc_format_of(MOECL_F32) : rows,
                            .output = i ? desc_format_of(MOECL_F32) : rows,
                            .epilogue = i ? ACTIVATION_NONE : ACTIVATION_SILU,
@@ -188,7 +189,7 @@ static void check_one(const op_kind *kind, const kernel_variant *variant, const 
  * compute. Those that nobody could ask for here are left out. */
 static bool serves_here(const kernel_variant *variant, moecl_dtype dtype) {
   const uint32_t capabilities = context->info.capabilities | MOECL_CAP_LOCAL_MEMORY;
-  return kernel_variant_serves(variant, dtype, capabilities) &&
+  return kernel_variant_serves(variant, desc_format_of(dtype), capabilities) &&
          kernel_variant_fits(variant, &context->info);
 }
 
