@@ -87,7 +87,8 @@ static bool describe_permute(int i, const desc_format *format, const desc_format
                                               : i == 3 ? MOECL_DROP_PROBABILITY
                                                        : MOECL_DROP_POSITION,
                                .renormalize_after_capacity = i == 3,
-                               .routed_scaling_factor = 1.5f};
+                               .routed_scaling_factor = 1.5f,
+                               .counted = i == 0};
   return i < 4;
 }
 

@@ -531,11 +531,11 @@ static void test_checked_once(void **state) {
 int main(int argc, char **argv) {
   if (argc > 1) cmocka_set_test_filter(argv[1]);
   const struct CMUnitTest tests[] = {
-      cmocka_unit_test(test_fallback),          cmocka_unit_test(test_failure),
-      cmocka_unit_test(test_one_kernel),        cmocka_unit_test(test_random), cmocka_unit_test(test_by_block),
-      cmocka_unit_test(test_permute_set_aside), cmocka_unit_test(test_asked),
-      cmocka_unit_test(test_last_row),          cmocka_unit_test(test_choose),
-      cmocka_unit_test(test_checked_once)};
+      cmocka_unit_test(test_fallback),   cmocka_unit_test(test_failure),
+      cmocka_unit_test(test_one_kernel), cmocka_unit_test(test_random),
+      cmocka_unit_test(test_by_block),   cmocka_unit_test(test_permute_set_aside),
+      cmocka_unit_test(test_asked),      cmocka_unit_test(test_last_row),
+      cmocka_unit_test(test_choose),     cmocka_unit_test(test_checked_once)};
   skip_without_device();
   return cmocka_run_group_tests_name("variants", tests, make_root, remove_root);
 }
