@@ -473,7 +473,10 @@ static void test_choose(void **state) {
   context->info.capabilities |= MOECL_CAP_CPU; /* there are two candidates then */
   for (size_t i = 0; i < sizeof cases / sizeof cases[0]; i++) {
     trial t = {.context = context, .first = cases[i].first};
-    const kernel_choice choice = {.table = &op_router_table, .try_variant = try_one, .user = &t};
+    const kernel_choice choice = {.table = &op_router_table,
+                                  .format = desc_format_of(MOECL_F32),
+                                  .try_variant = try_one,
+                                  .user = &t};
     const kernel_variant *chosen;
     size_t set_aside;
     const bool serves = cases[i].tried > 1 || cases[i].first == MOECL_OK;
