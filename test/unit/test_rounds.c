@@ -110,12 +110,67 @@ static void test_compare(void **state) {
   free(b.rounds);
 }
 
+static point_result make_times(const double *times, int count, double min, double p90) {
+  point_result point = {.num_rounds = 0};
+  for (int r = 0; r < count; r++) {
+    const point_round round = make_round(times[r], min, p90);
+    assert_true(rounds_add(&point, &round));
+  }
+  return point;
+}
+
+static void check_runs(const point_result *a, const point_result *b, double ratio, double low,
+                       double high) {
+  const run_ratio found = rounds_compare_runs(a, b);
+  if (fabs(found.ratio - ratio) > 1e-4 || fabs(found.low - low) > 1e-4 ||
+      fabs(found.high - high) > 1e-4)
+    fail_msg("expected %g (%g to %g), found %g (%g to %g)", ratio, low, high, found.ratio,
+             found.low, found.high);
+}
+
+/* Of two runs: Welch's interval. Its numbers by hand, t from a printed table. */
+static void test_compare_runs(void **state) {
+  (void)state;
+  /* exp(-0.1), 1, exp(0.1), and twice that: variances of the means 0.01/3 each, 4 degrees of
+   * freedom, half = 2.776 sqrt(0.02/3) = 0.22666. */
+  static const double once[] = {1, 1.1051709, 0.9048374}, twice[] = {2, 1.8096748, 2.2103418};
+  static const double steady[] = {3, 3, 3}, leaning[] = {1, 1, 1.3498588};
+  point_result a = make_times(once, 3, 0.5, 1.5), b = make_times(twice, 3, 1.5, 3);
+  check_runs(&a, &b, 0.5, 0.5 * 0.797192, 0.5 * 1.254403);
+  check_runs(&b, &a, 2, 2 * 0.797192, 2 * 1.254403);
+  assert_true(rounds_exceed_noise(&(run_ratio){2, 1.59, 2.51}));
+  /* Rounds that do not differ add nothing: 2 degrees, half = 4.303 sqrt(0.01/3) = 0.24844. */
+  point_result c = make_times(steady, 3, 3, 3), d = make_times(leaning, 3, 1, 2);
+  check_runs(&c, &a, 3, 3 * 0.780017, 3 * 1.282024);
+  check_runs(&c, &c, 1, 1, 1);
+  /* Logarithms 0, 0, 0.3: the mean is 0.1 from the median, half = 4.303 0.1 = 0.4303. */
+  check_runs(&c, &d, 3, 3 * exp(-0.1 - 0.4303), 3 * exp(-0.1 + 0.4303));
+  /* One round: what the forwards allow. */
+  d.num_rounds = 1;
+  check_runs(&c, &d, 3, 3.0 / 2, 3);
+  d.iterations = 4;
+  const run_ratio few = rounds_compare_runs(&c, &d);
+  assert_true(few.ratio == 3 && isnan(few.low) && isnan(few.high));
+  assert_false(rounds_exceed_noise(&few));
+  d.time_ms[MOECL_STAGE_LAYER].median = NAN;
+  assert_true(isnan(rounds_compare_runs(&c, &d).ratio));
+  free(a.rounds), free(b.rounds), free(c.rounds), free(d.rounds);
+}
+
+/* Beyond 2%, the whole interval. */
+static void test_noise(void **state) {
+  (void)state;
+  assert_true(rounds_exceed_noise(&(run_ratio){1.05, 1.021, 1.1}));
+  assert_false(rounds_exceed_noise(&(run_ratio){1.05, 1.019, 1.1}));
+  assert_true(rounds_exceed_noise(&(run_ratio){0.9, 0.8, 0.98}));
+  assert_false(rounds_exceed_noise(&(run_ratio){0.9, 0.8, 0.981}));
+}
+
 int main(void) {
   const struct CMUnitTest tests[] = {
-      cmocka_unit_test(test_planned),
-      cmocka_unit_test(test_share),
-      cmocka_unit_test(test_add),
-      cmocka_unit_test(test_compare),
+      cmocka_unit_test(test_planned),      cmocka_unit_test(test_share),
+      cmocka_unit_test(test_add),          cmocka_unit_test(test_compare),
+      cmocka_unit_test(test_compare_runs), cmocka_unit_test(test_noise),
   };
   return cmocka_run_group_tests(tests, NULL, NULL);
 }

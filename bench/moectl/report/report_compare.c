@@ -3,11 +3,6 @@
 #include <math.h>
 #include <string.h>
 
-/* Of one round with fewer timed forwards than this, neither the spread nor what lies outside
- * it is known. */
-enum { ENOUGH = 5 };
-static const double least_difference = 1.02;
-
 static bool overlap(const sample_summary *a, const sample_summary *b) {
   return !(a->p90 < b->min || b->p90 < a->min);
 }
@@ -16,12 +11,12 @@ static bool beyond_doubt(const results *all, const comparison *c, double expecte
   const point_result *a = &all->points[c->before], *b = &all->points[c->after];
   const paired_ratio *r = &c->ratio;
   const double least = r->median > 1 ? r->low : 1 / r->high;
-  if (r->count == 0 || !(least > least_difference)) return false;
+  if (r->count == 0 || !(least > LEAST_DIFFERENCE)) return false;
   if (r->count > 1) return true;
   sample_summary scaled = a->time_ms[MOECL_STAGE_LAYER];
   scaled.min *= expected;
   scaled.p90 *= expected;
-  return a->iterations >= ENOUGH && b->iterations >= ENOUGH &&
+  return a->iterations >= ENOUGH_FORWARDS && b->iterations >= ENOUGH_FORWARDS &&
          !overlap(&scaled, &b->time_ms[MOECL_STAGE_LAYER]);
 }
 

@@ -100,3 +100,56 @@ paired_ratio rounds_compare(const point_result *a, const point_result *b) {
   free(ratios);
   return ratio;
 }
+
+/* Of the logarithms of a point's rounds' medians: how many there are, their mean, and the
+ * variance of that mean. */
+typedef struct spread {
+  double count, mean, variance;
+} spread;
+
+static spread spread_of(const point_result *point) {
+  spread found = {0};
+  double squares = 0;
+  for (size_t r = 0; r < point->num_rounds; r++) {
+    const double median = point->rounds[r].time_ms[MOECL_STAGE_LAYER].median;
+    if (!(median > 0)) continue;
+    /* Welford's: the mean so far, and the squares about it. */
+    const double off = log(median) - found.mean;
+    found.mean += off / ++found.count;
+    squares += off * (log(median) - found.mean);
+  }
+  if (found.count > 1) found.variance = squares / (found.count - 1) / found.count;
+  return found;
+}
+
+/* Half the width of Welch's interval; the degrees of freedom are rounded down. */
+static double welch(spread a, spread b) {
+  const double variance = a.variance + b.variance;
+  if (!(variance > 0)) return 0;
+  const double freedom =
+      variance * variance /
+      (a.variance * a.variance / (a.count - 1) + b.variance * b.variance / (b.count - 1));
+  return student(freedom < 1 ? 1 : (size_t)(freedom + 1e-9)) * sqrt(variance);
+}
+
+run_ratio rounds_compare_runs(const point_result *a, const point_result *b) {
+  const sample_summary *before = &a->time_ms[MOECL_STAGE_LAYER];
+  const sample_summary *after = &b->time_ms[MOECL_STAGE_LAYER];
+  run_ratio found = {NAN, NAN, NAN};
+  if (!(before->median > 0) || !(after->median > 0)) return found;
+  found.ratio = before->median / after->median;
+  const spread of_a = spread_of(a), of_b = spread_of(b);
+  if (of_a.count > 1 && of_b.count > 1) {
+    const double half = welch(of_a, of_b), middle = of_a.mean - of_b.mean;
+    found.low = fmin(found.ratio, exp(middle - half));
+    found.high = fmax(found.ratio, exp(middle + half));
+  } else if (a->iterations >= ENOUGH_FORWARDS && b->iterations >= ENOUGH_FORWARDS) {
+    found.low = before->min / after->p90;
+    found.high = before->p90 / after->min;
+  }
+  return found;
+}
+
+bool rounds_exceed_noise(const run_ratio *ratio) {
+  return ratio->low > LEAST_DIFFERENCE || ratio->high < 1 / LEAST_DIFFERENCE;
+}

@@ -32,4 +32,24 @@ typedef struct paired_ratio {
 } paired_ratio;
 paired_ratio rounds_compare(const point_result *a, const point_result *b);
 
+/* How fast b is beside a, a point of another run, whose rounds are no pairs with b's: a's median
+ * time over b's, so that above 1 b is faster. The interval is Welch's for the difference of two
+ * means, those of the logarithms of the rounds' medians: with what the rounds of either lie
+ * apart, the ratio is to be expected in it in 95 of 100 runs (it is widened to hold the
+ * ratio of the medians). Where a or b has one round, nothing is known of how its rounds differ,
+ * and the interval is that of the forwards: from a's least time over b's p90 to a's p90 over
+ * b's least; NaN where one of them has fewer than ENOUGH_FORWARDS. */
+typedef struct run_ratio {
+  double ratio, low, high; /* NaN: one of them has no time */
+} run_ratio;
+run_ratio rounds_compare_runs(const point_result *a, const point_result *b);
+
+/* The whole interval lies more than this above or below 1. */
+#define LEAST_DIFFERENCE 1.02
+bool rounds_exceed_noise(const run_ratio *ratio);
+
+/* Of one round with fewer timed forwards than this, neither the spread nor what lies outside
+ * it is known. */
+enum { ENOUGH_FORWARDS = 5 };
+
 #endif
