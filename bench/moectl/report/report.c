@@ -15,13 +15,6 @@
 #include <time.h>
 #include <unistd.h>
 
-void report_text(FILE *file, const char *text) {
-  for (; *text; text++) {
-    if (strchr("|<>*`[]\\", *text)) fputc('\\', file);
-    fputc((unsigned char)*text < ' ' ? ' ' : *text, file);
-  }
-}
-
 /* Points that ran, but not in all their rounds. */
 static void interrupted(const results *all, FILE *file) {
   int64_t planned = 0, left = 0;

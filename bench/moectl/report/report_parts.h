@@ -5,7 +5,7 @@
 
 #include "report/grid.h"
 
-/* A text that Markdown and HTML leave as it is, in a table cell too. */
+/* report_text.c: a text that Markdown and HTML leave as it is, in a table cell too. */
 void report_text(FILE *file, const char *text);
 
 /* The host's load averages as rounds began; the least is the larger where none is known. */

@@ -1,0 +1,10 @@
+// SPDX-License-Identifier: MIT
+#include "report/report_parts.h"
+#include <string.h>
+
+void report_text(FILE *file, const char *text) {
+  for (; *text; text++) {
+    if (strchr("|<>*`[]\\", *text)) fputc('\\', file);
+    fputc((unsigned char)*text < ' ' ? ' ' : *text, file);
+  }
+}
