@@ -106,14 +106,14 @@ test_usage() {
   call --help
   expect "--help" 0 'moectl run'
   local topic
-  for topic in experiment results devices environment exit-codes; do
+  for topic in experiment results comparing devices environment exit-codes; do
     call help "$topic"
     expect "help $topic" 0
   done
   call help no-such-topic
   expect "help on an unknown topic, exit 2" 2 'no-such-topic'
   local command
-  for command in run check explain inspect verify devices completion; do
+  for command in run check explain compare inspect verify devices completion; do
     call help "$command"
     expect "help $command" 0 "^moectl $command"
     cp "$work/out" "$work/help"

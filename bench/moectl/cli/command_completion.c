@@ -37,6 +37,13 @@ static void print_options(const cli_command *command) {
   }
 }
 
+/* Two commands may have an option of one name, which differ in their help alone. */
+static bool is_repeated(const cli_option *option) {
+  for (const cli_option *o = cli_options; o < option; o++)
+    if (strcmp(o->name, option->name) == 0) return true;
+  return false;
+}
+
 /* In a text between single quotes, of any of the shells. */
 static void print_quoted(const char *text) {
   for (; *text; text++)
@@ -77,7 +84,7 @@ static void print_bash(void) {
   print_commands();
   fputs("'\n  else\n    case $before in\n", stdout);
   for (const cli_option *o = cli_options; o->name; o++) {
-    if (!o->value) continue;
+    if (!o->value || is_repeated(o)) continue;
     printf("      %s) ", o->name);
     bash_offer(o->offer, o->words);
     fputs(" ;;\n", stdout);
@@ -128,7 +135,7 @@ static void print_zsh(void) {
   print_commands();
   fputs("\n  return\nfi\ncase $words[CURRENT-1] in\n", stdout);
   for (const cli_option *o = cli_options; o->name; o++) {
-    if (!o->value) continue;
+    if (!o->value || is_repeated(o)) continue;
     printf("  %s) ", o->name);
     zsh_offer(o->offer, o->words);
     fputs("; return ;;\n", stdout);

@@ -86,7 +86,37 @@ static const char exit_topic[] =
     "     be written\n"
     "  2  bad usage, a bad experiment, model folder or recording; nothing ran, but for points\n"
     "     before one that found a weight that is not a finite number\n"
-    "  3  no OpenCL device, or none that matches --device\n";
+    "  3  no OpenCL device, or none that matches --device\n"
+    "  4  compare: slower than --fail-below allows\n";
+
+static const char comparing_topic[] =
+    "`moectl compare A B` matches points whose work is the same: all keys of the experiment\n"
+    "agree but name, device, layer.grouped_gemm_variant, layer.router.router_variant and those\n"
+    "of `measure`. Of layer.checkpoint and workload.file the last name counts, since they lie\n"
+    "elsewhere on another machine. A key that a file lacks had its default. Where a run has\n"
+    "several points of one work that asked for other variants, each is matched with the one\n"
+    "that asked for the same. Device, driver, version, commit, kernels and variants that are\n"
+    "not the same are what is compared, and are said. What has no partner is listed with what\n"
+    "differs; where nothing is the same work, that is an error (exit code 2).\n"
+    "\n"
+    "Speed is A's median time over the other run's, of the whole layer: above 1 the other run\n"
+    "is faster. Where both points have rounds, the interval is Welch's, at 95%, for the\n"
+    "difference of the means of the logarithms of the rounds' medians; it holds the ratio of\n"
+    "the medians. Rounds of two runs are no pairs, so it is wider than those of a report. Where\n"
+    "one has a single round, nothing is known of how its rounds differ: the interval is from\n"
+    "A's least time over the other's p90 to A's p90 over the other's least, and unknown where\n"
+    "fewer than 5 forwards were timed. A difference exceeds noise if all of the interval lies\n"
+    "more than 2% from 1. The mean is geometric over the matched points; its interval is that\n"
+    "from the mean of the lower ends to that of the upper ends, since errors of one run are\n"
+    "not independent: a machine that was slow was slow for all points. No interval knows what\n"
+    "both runs did not see, as another day's clock: compare two runs of one version first.\n"
+    "\n"
+    "--fail-below R ends with exit code 4 where the speed of a point, or the mean, is below R,\n"
+    "and either slower beyond noise or with all its interval below R; or where a point that\n"
+    "ran in A failed. Points that are in one run only do not count: they are listed.\n"
+    "\n"
+    "--out DIR writes compare.md, compare.csv (a row for each matched point of each run) and\n"
+    "compare.png, with its gnuplot script and data.\n";
 
 static const char results_topic[] =
     "A run writes into its results folder:\n"
@@ -145,6 +175,7 @@ static const char results_topic[] =
 const help_topic help_topics[] = {
     {"experiment", NULL, "every key of an experiment file: range, default, meaning"},
     {"results", results_topic, "what a run writes, and when"},
+    {"comparing", comparing_topic, "which points are the same work, intervals, the gate"},
     {"models", models_topic, "model folders, and what counts as different"},
     {"devices", devices_topic, "how a device is chosen"},
     {"environment", environment_topic, "environment variables"},

@@ -7,7 +7,13 @@
 #include "experiment/experiment.h"
 
 /* Exit codes, as `moectl help` documents them. */
-enum { EXIT_ALL_OK = 0, EXIT_POINT_FAILED = 1, EXIT_USAGE = 2, EXIT_NO_DEVICE = 3 };
+enum {
+  EXIT_ALL_OK = 0,
+  EXIT_POINT_FAILED = 1,
+  EXIT_USAGE = 2,
+  EXIT_NO_DEVICE = 3,
+  EXIT_SLOWER = 4 /* than --fail-below allows */
+};
 
 typedef struct options {
   char *const *words; /* the command line, whole */
@@ -22,6 +28,7 @@ typedef struct options {
   const char *io;       /* --io, of verify */
   const char *dtype;    /* --dtype, of verify */
   const char *layer;    /* --layer, of verify */
+  const char *below;    /* --fail-below, of compare */
   bool dump, json, quiet, verbose, ignore_memory_limit;
   experiment_override *overrides; /* --set and its short forms, in order; malloc'ed texts */
   size_t num_overrides;
@@ -94,12 +101,18 @@ void help_command(const cli_command *command);
 
 int command_run(const options *options);
 int command_check(const options *options);
+int command_compare(const options *options);
 int command_explain(const options *options);
 int command_devices(const options *options);
 int command_inspect(const options *options);
 int command_verify(const options *options);
 int command_help(const options *options);
 int command_completion(const options *options);
+
+/* command_compare.c: prints the comparison of runs with the first of them, writes it to the folder
+ * `out` unless NULL, and tells what is below `below` unless NaN; an exit code. */
+struct measured_run;
+int compare_and_print(const struct measured_run *runs, size_t count, const char *out, double below);
 
 /* The library's log on stderr; `user` is a const options *. */
 void log_to_stderr(void *user, moecl_log_level level, const char *message);

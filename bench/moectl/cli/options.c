@@ -10,6 +10,11 @@ const cli_option cli_options[] = {
      "auto, gpu, cpu, accelerator, PLATFORM:DEVICE, or part of a name ('moectl help devices')"},
     {"--out", 'o', "DIR", NULL, OFFER_FOLDER, NULL,
      "results folder (default: results/<name>-<time>/)"},
+    {"--out", 'O', "DIR", NULL, OFFER_FOLDER, NULL,
+     "write compare.md, compare.csv and compare.png there too"},
+    {"--fail-below", 'f', "R", NULL, OFFER_NOTHING, NULL,
+     "exit code 4 where a point's speed, or the mean of all, is below R, e.g. 0.95, and not by "
+     "noise, or where a point that ran in A failed"},
     {"--resume", 'r', "DIR", NULL, OFFER_FOLDER, NULL, "go on with an interrupted run in DIR"},
     {"--set", 's', "K=V", NULL, OFFER_KEYS, NULL,
      "override a value, e.g. --set layer.top_k=4 or --set 'workload.num_tokens=[1,64]'; may be "
@@ -57,6 +62,13 @@ const cli_command cli_commands[] = {
      "taken and why, the steps with their variants, kernels and launches, the buffers with their "
      "formats, bytes and the block of the workspace that they share, and the memory in all. "
      "Points that only differ in their seed or numbers are printed once."},
+    {"compare", command_compare, "Ofh", "A B [C...]", OFFER_FILE, NULL,
+     "results/main results/branch --fail-below 0.95", "compare runs, devices and versions",
+     "Takes results folders, or results.json files, of runs on any device, of any version or of "
+     "another program that writes them, and matches their points: those whose work is the same, "
+     "whatever the device, the version and the kernels. Prints how fast each run is beside the "
+     "first, A, with an interval, the geometric mean, which differences exceed noise, and which "
+     "points were left out and why ('moectl help comparing')."},
     {"inspect", command_inspect, "djvh", "DIR", OFFER_FOLDER, NULL, "models/OLMoE-1B-7B",
      "show what a model folder (config.json, safetensors) holds",
      "Shows the layers, parameters, router's rule, and the memory they take on a device ('moectl "
@@ -124,7 +136,9 @@ static bool add_override(options *options, const char *key, const char *value) {
 static bool apply(options *options, const cli_option *option, const char *value) {
   switch (option->letter) {
   case 'd': options->device = value; break;
-  case 'o': options->out = value; break;
+  case 'o':
+  case 'O': options->out = value; break;
+  case 'f': options->below = value; break;
   case 'r': options->resume = value; break;
   case 'D': options->dump = true; break;
   case 'p': options->pictures = value; break;
@@ -188,7 +202,8 @@ bool cli_parse(const cli_command *command, int argc, char **argv, options *optio
   }
   if (!command->operand || command->operand[0] == '[' || options->file) return true;
   complain("'moectl %s' needs %s, e.g. moectl %s %s", command->name,
-           command->offer == OFFER_YAML     ? "an experiment file"
+           command->run == command_compare  ? "results folders"
+           : command->offer == OFFER_YAML   ? "an experiment file"
            : command->offer == OFFER_FOLDER ? "a model folder"
                                             : "a shell, bash, zsh or fish",
            command->name, command->example);

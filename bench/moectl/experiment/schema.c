@@ -45,10 +45,11 @@ static const char *distribution_choice(int i) {
 #define SKEWED ONE(KEY_DISTRIBUTION, WORKLOAD_SKEWED)
 
 static const schema_key keys[KEY_COUNT] = {
-    [KEY_NAME] = {EXPERIMENT(name), TYPE_TEXT, OF_EXPERIMENT, 0, 100, NO_CHOICE, NULL,
+    [KEY_NAME] = {EXPERIMENT(name), TYPE_TEXT, OF_EXPERIMENT | NOT_WORK, 0, 100, NO_CHOICE, NULL,
                   "Names the results folder. Letters, digits, '.', '_' and '-', beginning with a "
                   "letter or digit. Default: the file's name."},
-    [KEY_DEVICE] = {EXPERIMENT(device), TYPE_TEXT, OF_EXPERIMENT, ANY_TEXT, NO_CHOICE, "auto",
+    [KEY_DEVICE] = {EXPERIMENT(device), TYPE_TEXT, OF_EXPERIMENT | NOT_WORK, ANY_TEXT, NO_CHOICE,
+                    "auto",
                     "auto, gpu, cpu, accelerator, PLATFORM:DEVICE indices or part of a name; see "
                     "'moectl devices'. --device overrides it."},
     [KEY_SEED] = {POINT(seed), TYPE_INT, ALL_BITS, ANY_COUNT, NO_CHOICE, "0",
@@ -121,7 +122,8 @@ static const schema_key keys[KEY_COUNT] = {
                            "too: as dtype, or as fp32, fp16 or bf16, so that only they "
                            "are narrow, or wide."},
     [KEY_GROUPED_GEMM_VARIANT] = {LAYER(grouped_gemm_variant), TYPE_TEXT,
-                                  AUTO_NULL | WITH_CHECKPOINT, ANY_TEXT, NO_CHOICE, "auto",
+                                  AUTO_NULL | WITH_CHECKPOINT | NOT_WORK, ANY_TEXT, NO_CHOICE,
+                                  "auto",
                                   "Grouped GEMM kernel by name, e.g. generic, cpu, clblast; auto: "
                                   "the best that serves. 'moectl devices' lists them.",
                                   .old_name = "variant"},
@@ -208,8 +210,8 @@ static const schema_key keys[KEY_COUNT] = {
                     "[1-jitter, 1+jitter]; 0: off."},
     [KEY_ROUTER_BIAS] = {ROUTER(router_bias), TYPE_BOOL, 0, NO_RANGE, NO_CHOICE, "false",
                          "Adds a bias to the router logits.", .old_name = "bias"},
-    [KEY_ROUTER_VARIANT] = {ROUTER(router_variant), TYPE_TEXT, AUTO_NULL | WITH_CHECKPOINT,
-                            ANY_TEXT, NO_CHOICE, "auto",
+    [KEY_ROUTER_VARIANT] = {ROUTER(router_variant), TYPE_TEXT,
+                            AUTO_NULL | WITH_CHECKPOINT | NOT_WORK, ANY_TEXT, NO_CHOICE, "auto",
                             "Router kernel by name; auto: the best that serves.",
                             .old_name = "variant"},
     [KEY_CAPACITY_FACTOR] =
@@ -269,16 +271,18 @@ static const schema_key keys[KEY_COUNT] = {
                     OF_EXPERIMENT | NULLABLE, ANY_TEXT, NO_CHOICE, "null",
                     "file: the tensor's name; null: hidden_states, else the only one.",
                     .needs = {ONE(KEY_DISTRIBUTION, WORKLOAD_FILE)}},
-    [KEY_WARMUP] = {MEASURE(warmup), TYPE_INT, OF_EXPERIMENT, 0, 1000000, NO_CHOICE, "3",
+    [KEY_WARMUP] = {MEASURE(warmup), TYPE_INT, OF_EXPERIMENT | NOT_WORK, 0, 1000000, NO_CHOICE, "3",
                     "Forward passes before the timed ones."},
-    [KEY_ITERATIONS] = {MEASURE(iterations), TYPE_INT, OF_EXPERIMENT, 1, 1000000, NO_CHOICE, "20",
+    [KEY_ITERATIONS] = {MEASURE(iterations), TYPE_INT, OF_EXPERIMENT | NOT_WORK, 1, 1000000,
+                        NO_CHOICE, "20",
                         "Timed forward passes at each point, all rounds together."},
-    [KEY_ROUNDS] = {MEASURE(rounds), TYPE_INT, OF_EXPERIMENT | NULLABLE, 1, 1000, NO_CHOICE, "null",
+    [KEY_ROUNDS] = {MEASURE(rounds), TYPE_INT, OF_EXPERIMENT | NULLABLE | NOT_WORK, 1, 1000,
+                    NO_CHOICE, "null",
                     "All points are measured in turn, then again, so many times, with a share of "
                     "the iterations each time; null: 3 for points of a sweep that are made and "
                     "warmed up within 2 seconds, 1 for others."},
-    [KEY_VERIFY] = {MEASURE(verify), TYPE_BOOL, OF_EXPERIMENT, NO_RANGE, NO_CHOICE, "true",
-                    "Compares each point's output with the double-precision reference."},
+    [KEY_VERIFY] = {MEASURE(verify), TYPE_BOOL, OF_EXPERIMENT | NOT_WORK, NO_RANGE, NO_CHOICE,
+                    "true", "Compares each point's output with the double-precision reference."},
 };
 
 const schema_key *schema_get(schema_id id) { return &keys[id]; }

@@ -81,13 +81,15 @@ typedef struct value {
 enum {
   REQUIRED = 1 << 0, /* has no default */
   NULLABLE = 1 << 1,
-  MIN_OPEN = 1 << 2,       /* the range is without min itself */
-  MAX_OPEN = 1 << 3,       /* likewise max */
-  AUTO_NULL = 1 << 4,      /* the text "auto" is stored as NULL */
-  OF_EXPERIMENT = 1 << 5,  /* one for the whole experiment: cannot be swept */
-  ALL_BITS = 1 << 6,       /* TYPE_INT: any unsigned 64-bit integer, whatever min and max say */
-  WITH_CHECKPOINT = 1 << 7 /* may be changed about a checkpoint's layer: takes no other tensor and
-                              reads none in another way */
+  MIN_OPEN = 1 << 2,        /* the range is without min itself */
+  MAX_OPEN = 1 << 3,        /* likewise max */
+  AUTO_NULL = 1 << 4,       /* the text "auto" is stored as NULL */
+  OF_EXPERIMENT = 1 << 5,   /* one for the whole experiment: cannot be swept */
+  ALL_BITS = 1 << 6,        /* TYPE_INT: any unsigned 64-bit integer, whatever min and max say */
+  WITH_CHECKPOINT = 1 << 7, /* may be changed about a checkpoint's layer: takes no other tensor and
+                               reads none in another way */
+  NOT_WORK = 1 << 8 /* says by what or how often the work is done, not what it is: points that only
+                       differ in such keys are compared with each other (moectl compare) */
 };
 
 /* A key matters only to points where another has a value: any but null, or one of its choices,

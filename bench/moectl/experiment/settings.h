@@ -39,6 +39,9 @@ char *settings_json(const settings *settings);
  * version wrote lacks the keys that are new: they had their defaults. */
 bool settings_json_same(const char *resolved, const struct json_t *recorded);
 
+/* The value (or list) of a key in what settings_json wrote, borrowed; NULL: it lacks it. */
+struct json_t *settings_json_get(const struct json_t *experiment, const schema_key *key);
+
 /* The swept keys (two or more values), slowest first; returns how many. */
 size_t settings_axes(const settings *settings, schema_id axes[KEY_COUNT]);
 

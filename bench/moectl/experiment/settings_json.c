@@ -86,19 +86,19 @@ char *settings_json(const settings *settings) {
 }
 
 /* The object that has the last part of a dotted name, which *last receives; NULL: none. */
-static json_t *section_of(json_t *object, const char *name, const char **last) {
+static json_t *section_of(const json_t *object, const char *name, const char **last) {
   char section[64];
   for (const char *dot; (dot = strchr(name, '.')) != NULL; name = dot + 1) {
     snprintf(section, sizeof section, "%.*s", (int)(dot - name), name);
     object = json_object_get(object, section);
   }
   *last = name;
-  return object;
+  return (json_t *)object;
 }
 
-static json_t *nested(json_t *object, const char *name) {
+json_t *settings_json_get(const json_t *experiment, const schema_key *key) {
   const char *last;
-  json_t *section = section_of(object, name, &last);
+  const json_t *section = section_of(experiment, key->name, &last);
   return json_object_get(section, last);
 }
 
@@ -134,7 +134,7 @@ bool settings_json_same(const char *resolved, const json_t *recorded) {
   for (int i = 0; i < KEY_COUNT && json_is_object(then); i++) {
     const schema_key *key = schema_get((schema_id)i);
     rename_old(then, key);
-    json_t *missing = nested(then, key->name) == NULL ? default_json(key) : NULL;
+    json_t *missing = settings_json_get(then, key) == NULL ? default_json(key) : NULL;
     if (missing != NULL) set_nested(then, key->name, missing);
   }
   const bool same = now != NULL && then != NULL && json_equal(now, then);

@@ -45,13 +45,18 @@ int text_table_width(const text_table *table) {
   return width;
 }
 
+/* Blanks before a cell are written with it, so that no line ends in them. */
 void text_table_print(const text_table *table, FILE *file) {
   for (size_t row = 0; row < table->rows; row++) {
-    const char *between = "";
+    int blanks = -2;
     for (size_t column = 0; column < table->columns; column++) {
+      const char *cell = text_table_cell(table, row, column);
+      const int length = (int)strlen(cell);
       if (table->widths[column] == 0) continue;
-      fprintf(file, "%s%*s", between, table->widths[column], text_table_cell(table, row, column));
-      between = "  ";
+      blanks += 2 + table->widths[column] - length;
+      if (length == 0) continue;
+      fprintf(file, "%*s%s", blanks, "", cell);
+      blanks = 0;
     }
     fputc('\n', file);
   }

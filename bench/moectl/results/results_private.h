@@ -43,6 +43,11 @@ bool results_json_read(results *results, const char *path, const char *text, siz
 bool results_journal_read(results *results, const char *path, const char *text, size_t size,
                           char **error);
 
+/* A point of any run: its index, status, error, and where it ran its variants, times and rounds,
+ * but no routing or verification. Returns the key that is wrong, with nothing to destroy; NULL: all
+ * is well. */
+const char *results_point_read(const json_t *point, point_result *result);
+
 /* results_journal.c: results.jsonl, which holds the points added since
  * results.json was written. Appends a point and brings it to the disk; on failure
  * the file is as it was. */

@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: MIT
-/* results.json of an earlier run, for --resume. */
+/* results.json of an earlier run, for --resume; a point of any run, for measured.c. */
 #include "base/files.h"
 #include "results/measures.h"
 #include "results/results_private.h"
@@ -173,6 +173,30 @@ static const char *take_point(results *all, const json_t *object, bool again) {
   all->points[index] = result;
   all->have[index] = true;
   return NULL;
+}
+
+static bool find_status(const char *name, point_status *status) {
+  for (int i = POINT_OK; name && i <= POINT_ERROR; i++) {
+    *status = (point_status)i;
+    if (strcmp(name, point_status_name(*status)) == 0) return true;
+  }
+  return false;
+}
+
+const char *results_point_read(const json_t *object, point_result *result) {
+  reader walk = {NULL};
+  *result = (point_result){.index = (size_t)integer_of(&walk, object, "index")};
+  if (!find_status(json_string_value(member(&walk, object, "status")), &result->status))
+    return walk.wrong ? walk.wrong : "status";
+  result->error = text_of(&walk, object, "error");
+  if (result->status <= POINT_UNVERIFIED_OK) {
+    read_variants(&walk, member(&walk, object, "variants"), result->variants);
+    read_times(&walk, member(&walk, object, "time_ms"), result->time_ms);
+    read_rounds(&walk, object, result);
+    read_measures(&walk, object, MEASURE_RUN, result);
+  }
+  if (walk.wrong) point_result_destroy(result);
+  return walk.wrong;
 }
 
 /* A driver's bytes that are not UTF-8 were written as question marks. */
