@@ -299,13 +299,45 @@ static void test_unwritable(void **state) {
   free(error);
 }
 
-static char *table_text(const results *all, int width) {
+static char *printed(const results *all, report_format format, int width) {
   char *text = NULL;
   size_t size;
   FILE *file = open_memstream(&text, &size);
-  report_print_table(all, file, width);
+  assert_true(report_print(all, format, file, width));
   fclose(file);
   return text;
+}
+
+static char *table_text(const results *all, int width) { return printed(all, FORMAT_TABLE, width); }
+
+static void test_formats(void **state) {
+  fixture *f = *state;
+  results *all = open_new(f);
+  add(all, make_point(f, 0, POINT_OK));
+  add(all, make_point(f, 2, POINT_VERIFY_FAILED));
+  add(all, make_failed(3));
+  char *text = printed(all, FORMAT_MARKDOWN, 20), *error = NULL; /* no width is too small */
+  assert_string_equal(
+      text, "| top_k | capacity_factor | layer ms | tokens/s | TFLOP/s | GB/s | dropped % | "
+            "imbalance | verify error |\n"
+            "| ---: | ---: | ---: | ---: | ---: | ---: | ---: | ---: | ---: |\n"
+            "| 1 | 1.1 | 8.5 | 1234 | 0.25 | - | 12.5 | 4.5 | 1.0e-06 |\n"
+            "| 2 | 1.1 | 8.5 | 1234 | 0.25 | - | 12.5 | 4.5 | FAILED |\n"
+            "| 2 | null | - | - | - | - | - | - | ERROR |\n"
+            "\n"
+            "- point 2 (top_k=2, capacity_factor=1.1): it said \"no\", and meant it\n"
+            "- point 3 (top_k=2, capacity_factor=null): the layer broke\n");
+  free(text);
+  assert_true(results_write(all, &error));
+  static const char *const names[] = {"results.csv", "results.json"};
+  for (int i = 0; i < 2; i++) {
+    char *file = slurp(f, names[i]);
+    text = printed(all, i == 0 ? FORMAT_CSV : FORMAT_JSON, 20);
+    assert_string_equal(text, file);
+    free(text);
+    free(file);
+  }
+  results_destroy(&all);
 }
 
 static void test_table(void **state) {
@@ -477,10 +509,11 @@ static void test_dump_disk_full(void **state) {
 
 int main(void) {
   const struct CMUnitTest tests[] = {
-      CASE(test_arrays),     CASE(test_json),         CASE(test_csv),
-      CASE(test_csv_text),   CASE(test_disk_full),    CASE(test_default_folder),
-      CASE(test_unwritable), CASE(test_table),        CASE(test_progress),
-      CASE(test_dump),       CASE(test_dump_refused), CASE(test_dump_disk_full),
+      CASE(test_arrays),         CASE(test_json),      CASE(test_csv),
+      CASE(test_csv_text),       CASE(test_disk_full), CASE(test_default_folder),
+      CASE(test_unwritable),     CASE(test_table),     CASE(test_formats),
+      CASE(test_progress),       CASE(test_dump),      CASE(test_dump_refused),
+      CASE(test_dump_disk_full),
   };
   return cmocka_run_group_tests(tests, NULL, NULL);
 }

@@ -27,6 +27,20 @@ static bool read_pictures(const options *options, picture_choice *pictures) {
   return !options->pictures;
 }
 
+/* Likewise. */
+static bool read_format(const options *options, report_format *format) {
+  static const char *const names[] = {"table", "csv", "json", "markdown"};
+  *format = FORMAT_TABLE;
+  for (int i = 0; i < 4 && options->format; i++) {
+    if (strcmp(options->format, names[i]) != 0) continue;
+    *format = (report_format)i;
+    return true;
+  }
+  if (options->format)
+    complain("--format: expected table, csv, json or markdown, found '%s'", options->format);
+  return !options->format;
+}
+
 /* Prints and frees a message from a call that failed. */
 static void tell(char *error) {
   complain("%s", error ? error : "no memory");
@@ -41,6 +55,7 @@ typedef struct run {
   results *results;
   runner runner;
   picture_choice pictures;
+  report_format format;
   progress *progress;
   char *resume; /* the command that goes on with it */
 } run;
@@ -199,11 +214,17 @@ static int finish(run *run, bool written) {
   progress_clear(run->progress);
   if (written) written = write_all(run, &note);
   interrupt_say_no_more();
-  report_print_table(run->results, stdout,
-                     isatty(STDOUT_FILENO) == 1 ? terminal_width(STDOUT_FILENO) : 0);
+  const int width = isatty(STDOUT_FILENO) == 1 ? terminal_width(STDOUT_FILENO) : 0;
+  if (!report_print(run->results, run->format, stdout, width)) {
+    complain("no memory to print the results");
+    written = false;
+  }
   if (note) complain("%s", note);
   free(note);
-  printf("results: %s\n", results_folder(run->results));
+  /* What a pipe gets of other formats is that alone. */
+  if (run->format == FORMAT_TABLE || !run->options->quiet)
+    fprintf(run->format == FORMAT_TABLE ? stdout : stderr, "results: %s\n",
+            results_folder(run->results));
   flush_output(results_folder(run->results));
   if (interrupt_came || !written)
     complain("%s; go on with: %s", interrupt_came ? "interrupted" : "not finished",
@@ -238,7 +259,8 @@ int command_run(const options *options) {
     return EXIT_USAGE;
   }
   int code = EXIT_USAGE;
-  if (read_pictures(options, &run.pictures) && load(&run)) code = open_device(&run);
+  if (read_pictures(options, &run.pictures) && read_format(options, &run.format) && load(&run))
+    code = open_device(&run);
   if (code == EXIT_ALL_OK && !(prepare_variants(&run.experiment, run.context) &&
                                prepare_memory(options, &run.experiment, run.context, NULL)))
     code = EXIT_USAGE;

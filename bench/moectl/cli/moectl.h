@@ -25,6 +25,7 @@ typedef struct options {
   const char *out;      /* --out */
   const char *resume;   /* --resume */
   const char *pictures; /* --pictures: few, all or none; NULL: few */
+  const char *format;   /* --format: table, csv, json or markdown; NULL: table */
   const char *io;       /* --io, of verify */
   const char *dtype;    /* --dtype, of verify */
   const char *layer;    /* --layer, of verify */

@@ -28,6 +28,9 @@ const cli_option cli_options[] = {
     {"--pictures", 'p', "WHICH", NULL, OFFER_WORDS, "few all none",
      "few: a picture of every point's experts in sweeps of 24 points or less only (the default); "
      "all: of every point; none: no pictures"},
+    {"--format", 'F', "FORMAT", NULL, OFFER_WORDS, "table csv json markdown",
+     "what is printed on standard output: the table (the default), or for pipes all of "
+     "results.csv or results.json, or the table as Markdown; progress goes to standard error"},
     {"--ignore-memory-limit", 'm', NULL, NULL, OFFER_NOTHING, NULL,
      "try points that need more memory than the device's driver states: what it states may be "
      "what is free at the moment, or less than it gives"},
@@ -37,14 +40,14 @@ const cli_option cli_options[] = {
     {"--dtype", 'y', "D", NULL, OFFER_WORDS, "fp32 fp16 bf16",
      "fp32, fp16 or bf16 (default: that of hidden_states)"},
     {"--json", 'j', NULL, NULL, OFFER_NOTHING, NULL, "as JSON"},
-    {"--quiet", 'q', NULL, NULL, OFFER_NOTHING, NULL, "no progress, only the table"},
+    {"--quiet", 'q', NULL, NULL, OFFER_NOTHING, NULL, "no progress, only the results"},
     {"--verbose", 'v', NULL, NULL, OFFER_NOTHING, NULL,
      "say which variants are chosen and why, and what is built"},
     {"--help", 'h', NULL, NULL, OFFER_NOTHING, NULL, "this text"},
     {NULL, 0, NULL, NULL, OFFER_NOTHING, NULL, NULL}};
 
 const cli_command cli_commands[] = {
-    {"run", command_run, "dorsDpmqvh", "FILE.yaml", OFFER_YAML, NULL, "configs/quickstart.yaml",
+    {"run", command_run, "dorsDpFmqvh", "FILE.yaml", OFFER_YAML, NULL, "configs/quickstart.yaml",
      "run an experiment and write its results",
      "Runs every point of the experiment and writes the results folder as they come ('moectl help "
      "results'). Ctrl-C ends it after the forward pass in flight, with what was measured; --resume "
@@ -141,6 +144,7 @@ static bool apply(options *options, const cli_option *option, const char *value)
   case 'f': options->below = value; break;
   case 'r': options->resume = value; break;
   case 'D': options->dump = true; break;
+  case 'F': options->format = value; break;
   case 'p': options->pictures = value; break;
   case 'm': options->ignore_memory_limit = true; break;
   case 's': return add_override(options, option->sets, value);

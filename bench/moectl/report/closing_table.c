@@ -1,9 +1,13 @@
 // SPDX-License-Identifier: MIT
-/* The closing table: what was swept, and what came of it. */
+/* What is printed of results: the closing table (what was swept, and what came of it), or the
+ * whole as a file has it. */
+#include "base/files.h"
 #include "report/report.h"
+#include "report/report_parts.h"
 #include "report/text_table.h"
 #include "results/measures.h"
 #include "results/results_private.h"
+#include <stdlib.h>
 #include <string.h>
 
 static const char *const shown[] = {"tokens_per_s", "tflops", "gbytes_per_s", "dropped_fraction",
@@ -76,18 +80,25 @@ static void print_left_out(const text_table *t, FILE *file) {
   if (count > 0) fputs(" (results.csv)\n", file);
 }
 
-static void print_errors(const results *all, FILE *file) {
+static void print_errors(const results *all, bool markdown, FILE *file) {
   const experiment *plan = all->experiment;
+  const char *before = markdown ? "\n- " : "";
   for (size_t i = 0; i < plan->num_points; i++) {
     char label[256];
     if (!all->have[i] || all->points[i].status < POINT_VERIFY_FAILED) continue;
     experiment_point_label(plan, i, label, sizeof label);
-    fprintf(file, "point %zu%s%s%s: %s\n", i, *label ? " (" : "", label, *label ? ")" : "",
-            all->points[i].error ? all->points[i].error : "failed");
+    char *text = format_text("point %zu%s%s%s: %s", i, *label ? " (" : "", label, *label ? ")" : "",
+                             all->points[i].error ? all->points[i].error : "failed");
+    fputs(before, file);
+    if (markdown) report_text(file, text ? text : "no memory");
+    else fputs(text ? text : "no memory", file);
+    fputc('\n', file);
+    if (markdown) before = "- ";
+    free(text);
   }
 }
 
-void report_print_table(const results *all, FILE *file, int width) {
+static void print_table(const results *all, bool markdown, FILE *file, int width) {
   const experiment *plan = all->experiment;
   text_table table;
   size_t rows = 1;
@@ -100,9 +111,22 @@ void report_print_table(const results *all, FILE *file, int width) {
   for (size_t i = 0, row = 1; i < plan->num_points; i++)
     if (all->have[i]) fill_row(&table, row++, plan, &all->points[i]);
   text_table_measure(&table);
-  fit(&table, plan->num_axes, width);
-  text_table_print(&table, file);
+  fit(&table, plan->num_axes, markdown ? 0 : width);
+  if (markdown) text_table_print_markdown(&table, file);
+  else text_table_print(&table, file);
   print_left_out(&table, file);
   text_table_release(&table);
-  print_errors(all, file);
+  print_errors(all, markdown, file);
+}
+
+bool report_print(const results *all, report_format format, FILE *file, int width) {
+  if (format == FORMAT_TABLE || format == FORMAT_MARKDOWN) {
+    print_table(all, format == FORMAT_MARKDOWN, file, width);
+    return true;
+  }
+  char *text = format == FORMAT_CSV ? results_csv(all) : results_json(all);
+  if (text) fputs(text, file);
+  const bool ok = text != NULL;
+  free(text);
+  return ok;
 }

@@ -18,8 +18,17 @@ bool plots_write(const results *results, char **note, char **error);
 /* About how many pictures report_finish will draw when all points are there. */
 size_t report_pictures_expected(const results *results);
 
-/* Prints the closing table to a stream, so many columns wide if it can be (0: all there is);
- * what has no room is named. */
-void report_print_table(const results *results, FILE *file, int width);
+/* How results are printed to a stream: as the closing table, or as the whole of results.csv or
+ * results.json, or as the table in Markdown. */
+typedef enum report_format {
+  FORMAT_TABLE = 0,
+  FORMAT_CSV,
+  FORMAT_JSON,
+  FORMAT_MARKDOWN
+} report_format;
+
+/* The table is so many columns wide if it can be (0: all there is); what has no room is named.
+ * False: no memory. */
+bool report_print(const results *results, report_format format, FILE *file, int width);
 
 #endif
