@@ -32,6 +32,7 @@ need|device any|pocl-opencl-icd|an OpenCL device (PoCL makes the CPU one)
 want|device cpu|pocl-opencl-icd|PoCL, the CPU as an OpenCL device beside the others
 want|locale de_DE|locales|sources of locales, for tests with a decimal comma
 test|module cmocka|libcmocka-dev|cmocka (unit tests), for development
+test|python jsonschema|python3-jsonschema|jsonschema for Python, for the test of results.json
 want|tool clang-format-14|clang-format-14|clang-format 14, for the check of the sources' format
 want|tool gnuplot|gnuplot-nox|gnuplot, for the pictures in reports
 LIST
@@ -72,6 +73,9 @@ probe_tool() {
 probe_module() {
   "$(command -v pkg-config || command -v pkgconf || echo false)" --exists "$1" 2>/dev/null
 }
+
+# Of the python3 that Meson runs tests with.
+probe_python() { python3 -c "import $1" 2>/dev/null; }
 
 probe_header() {
   local cc
