@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: MIT
 /* Loaded into moectl: a driver whose call $MOECL_TEST_CALL, clEnqueueNDRangeKernel or
- * clCreateBuffer, fails from the $MOECL_TEST_FROM-th time on. */
+ * clCreateBuffer, fails from the $MOECL_TEST_FROM-th time on; or clCreateContext, on devices whose
+ * name contains $MOECL_TEST_DEVICE. */
 #define _GNU_SOURCE
 #define CL_TARGET_OPENCL_VERSION 300
 #include <CL/cl.h>
@@ -32,4 +33,23 @@ cl_mem clCreateBuffer(cl_context context, cl_mem_flags flags, size_t size, void 
   if (!fails("clCreateBuffer", &calls)) return real(context, flags, size, host, code);
   if (code) *code = CL_MEM_OBJECT_ALLOCATION_FAILURE;
   return NULL;
+}
+
+cl_context clCreateContext(const cl_context_properties *properties, cl_uint count,
+                           const cl_device_id *devices,
+                           void(CL_CALLBACK *notify)(const char *, const void *, size_t, void *),
+                           void *user, cl_int *code) {
+  const char *call = getenv("MOECL_TEST_CALL"), *wanted = getenv("MOECL_TEST_DEVICE");
+  char name[256] = "";
+  cl_context (*real)(const cl_context_properties *, cl_uint, const cl_device_id *,
+                     void(CL_CALLBACK *)(const char *, const void *, size_t, void *), void *,
+                     cl_int *);
+  *(void **)&real = dlsym(RTLD_NEXT, "clCreateContext");
+  if (call && wanted && strcmp(call, "clCreateContext") == 0 && count > 0 &&
+      clGetDeviceInfo(devices[0], CL_DEVICE_NAME, sizeof name, name, NULL) == CL_SUCCESS &&
+      strstr(name, wanted)) {
+    if (code) *code = CL_OUT_OF_HOST_MEMORY;
+    return NULL;
+  }
+  return real(properties, count, devices, notify, user, code);
 }

@@ -49,7 +49,7 @@ for command in $commands; do
     "$(offered "$command" --)"
 done
 same "an option's beginning" "--ignore-memory-limit --iterations" "$(offered run --i)"
-same "--device" "auto gpu cpu accelerator" "$(offered run --device '')"
+same "--device" "auto gpu cpu accelerator all" "$(offered run --device '')"
 same "--device=" "gpu" "$(offered run --device = g)"
 same "--set offers the experiment's keys" \
   "$("$moectl" help experiment | sed -n 's/^  \([a-z][a-z_.]*\)$/\1=/p')" "$(offered run --set '')"

@@ -109,8 +109,7 @@ static bool print_json(const device_row *devices, size_t count) {
   return ok;
 }
 
-/* What is registered and gives no device; silent where all is well. */
-static void explain(size_t count) {
+void explain_devices(size_t count) {
   const size_t size = moecl_devices_explain(NULL, 0) + 1;
   char *text = malloc(size);
   if (text) moecl_devices_explain(text, size);
@@ -118,6 +117,7 @@ static void explain(size_t count) {
     complain("there is no OpenCL device; see 'moectl help devices'\n%s", text ? text : "");
   else if (text && *text) complain("not all that is registered gives devices:\n%s", text);
   free(text);
+  if (count == 0) hint_no_device();
 }
 
 int command_devices(const options *options) {
@@ -138,7 +138,6 @@ int command_devices(const options *options) {
     printf("auto means %d:%d\n", devices[chosen].platform_index, devices[chosen].device_index);
   free(rows);
   moecl_devices_destroy(&devices);
-  explain(count);
-  if (count == 0) hint_no_device();
+  explain_devices(count);
   return count == 0 ? EXIT_NO_DEVICE : ok ? EXIT_ALL_OK : EXIT_POINT_FAILED;
 }

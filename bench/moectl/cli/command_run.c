@@ -4,8 +4,10 @@
 #include "cli/moectl.h"
 #include "cli/prepare.h"
 #include "cli/progress.h"
+#include "cli/run_devices.h"
 #include "report/report.h"
 #include "run/runner.h"
+#include "base/files.h"
 #include "base/shell.h"
 #include "base/wrap.h"
 #include <stdio.h>
@@ -49,6 +51,10 @@ static void tell(char *error) {
 
 typedef struct run {
   const options *options;
+  const char *device; /* NULL: the experiment's */
+  const char *folder; /* of the results; NULL: a new one */
+  bool goes_on;       /* with what the folder has */
+  const char *whole;  /* of several devices' runs the folder with all of theirs, else NULL */
   experiment experiment;
   recording recording;
   moecl_context *context;
@@ -61,14 +67,14 @@ typedef struct run {
 } run;
 
 /* " --set 'a=b' --device 'cpu'": quoted for a shell; NULL: nothing, or no memory. */
-static char *options_text(const options *options) {
+static char *options_text(const options *options, const char *device) {
   char *text = NULL;
   size_t size = 0;
   FILE *file = open_memstream(&text, &size);
   if (!file) return NULL;
   for (size_t i = 0; i <= options->num_overrides; i++) {
     const bool set = i < options->num_overrides;
-    const char *value = set ? options->overrides[i].assignment : options->device;
+    const char *value = set ? options->overrides[i].assignment : device;
     if (!value) continue;
     fputs(set ? " --set " : " --device ", file);
     shell_quote(file, value);
@@ -81,18 +87,16 @@ static char *options_text(const options *options) {
 static bool load(run *run) {
   const options *options = run->options;
   if (!prepare_load(options, &run->experiment, &run->recording)) return false;
-  run->experiment.options = options_text(options);
   run->experiment.command = shell_command(options->words, options->num_words);
   return true;
 }
 
 static int open_device(run *run) {
-  const char *device = run->options->device ? run->options->device : run->experiment.device;
-  return open_context(run->options, device, &run->context);
+  return open_context(run->options, run->device ? run->device : run->experiment.device,
+                      &run->context);
 }
 
 static int open_results(run *run) {
-  const options *options = run->options;
   char *error = NULL;
   kernel_origin kernels = {.dir = moecl_context_kernel_dir(run->context)};
   if (moecl_context_kernel_hash(run->context, kernels.hash) != MOECL_OK) {
@@ -100,8 +104,7 @@ static int open_results(run *run) {
     return EXIT_POINT_FAILED;
   }
   run->results = results_open(&run->experiment, moecl_context_device(run->context), &kernels,
-                              options->resume ? options->resume : options->out,
-                              options->resume != NULL, &error);
+                              run->folder, run->goes_on, &error);
   if (run->results) return EXIT_ALL_OK;
   tell(error);
   return EXIT_USAGE;
@@ -110,15 +113,17 @@ static int open_results(run *run) {
 /* "moectl run FILE --set 'a=b' --resume DIR", quoted for a shell, malloc'ed; NULL: no
  * memory. */
 static char *resume_text(const run *run) {
-  char *text = NULL;
+  char *text = NULL, *options = options_text(run->options, run->options->device);
   size_t size;
   FILE *file = open_memstream(&text, &size);
-  if (!file) return NULL;
-  fputs("moectl run ", file);
-  shell_word(file, run->options->file);
-  fprintf(file, "%s --resume ", run->experiment.options ? run->experiment.options : "");
-  shell_word(file, results_folder(run->results));
-  fclose(file);
+  if (file) {
+    fputs("moectl run ", file);
+    shell_word(file, run->options->file);
+    fprintf(file, "%s --resume ", options ? options : "");
+    shell_word(file, run->whole ? run->whole : results_folder(run->results));
+    fclose(file);
+  }
+  free(options);
   return text;
 }
 
@@ -252,24 +257,71 @@ static int run_all(run *run) {
   return code;
 }
 
+/* The loaded experiment on one device; *ran: there are results. */
+static int run_on_one(run *run, bool *ran) {
+  free(run->experiment.options);
+  run->experiment.options = options_text(run->options, run->device);
+  int code = open_device(run);
+  if (code == EXIT_ALL_OK && !(prepare_variants(&run->experiment, run->context) &&
+                               prepare_memory(run->options, &run->experiment, run->context, NULL)))
+    code = EXIT_USAGE;
+  if (code == EXIT_ALL_OK) code = open_results(run);
+  *ran = code == EXIT_ALL_OK;
+  if (code == EXIT_ALL_OK) code = run_all(run);
+  free(run->resume);
+  run->resume = NULL;
+  runner_release(&run->runner);
+  results_destroy(&run->results);
+  moecl_context_destroy(&run->context);
+  return code;
+}
+
+static int run_on_device(void *user, const char *device, const char *folder, bool goes_on,
+                         bool *ran) {
+  run *run = user;
+  run->device = device;
+  run->folder = folder;
+  run->goes_on = goes_on;
+  return run_on_one(run, ran);
+}
+
+/* The folder of all devices' results: the one that was named, or a new one. */
+static int run_on_several(run *run) {
+  const options *options = run->options;
+  const char *named = options->resume ? options->resume : options->out;
+  char *error = NULL;
+  if (run->format != FORMAT_TABLE) {
+    complain("--format %s is of one device; of several, results.csv, results.json and report.md "
+             "are in a folder each, and compare.csv and compare.md beside them",
+             options->format);
+    return EXIT_USAGE;
+  }
+  char *folder =
+      named ? format_text("%s", named) : results_new_folder(run->experiment.name, &error);
+  if (!folder) {
+    tell(error);
+    return EXIT_USAGE;
+  }
+  run->whole = folder;
+  const int code =
+      run_on_each(options->device, folder, options->resume != NULL, run_on_device, run);
+  run->whole = NULL;
+  free(folder);
+  return code;
+}
+
 int command_run(const options *options) {
-  run run = {.options = options};
+  run run = {.options = options, .device = options->device};
   if (options->out && options->resume) {
     complain("--out and --resume exclude each other: --resume names the folder to go on in");
     return EXIT_USAGE;
   }
   int code = EXIT_USAGE;
+  bool ran;
+  run.folder = options->resume ? options->resume : options->out;
+  run.goes_on = options->resume != NULL;
   if (read_pictures(options, &run.pictures) && read_format(options, &run.format) && load(&run))
-    code = open_device(&run);
-  if (code == EXIT_ALL_OK && !(prepare_variants(&run.experiment, run.context) &&
-                               prepare_memory(options, &run.experiment, run.context, NULL)))
-    code = EXIT_USAGE;
-  if (code == EXIT_ALL_OK) code = open_results(&run);
-  if (code == EXIT_ALL_OK) code = run_all(&run);
-  free(run.resume);
-  runner_release(&run.runner);
-  results_destroy(&run.results);
-  moecl_context_destroy(&run.context);
+    code = devices_are_several(options->device) ? run_on_several(&run) : run_on_one(&run, &ran);
   recording_destroy(&run.recording);
   experiment_destroy(&run.experiment);
   return code;

@@ -39,6 +39,7 @@ void interrupt_say_no_more(void) { last = 1; }
 void interrupt_catch(const char *resume) {
   const struct sigaction action = {.sa_handler = on_signal, .sa_flags = SA_RESTART};
   struct sigaction before;
+  last = 0;
   snprintf(last_words, sizeof last_words, "moectl: ended at once; go on with: %s\n", resume);
   sigaction(SIGINT, &action, NULL);
   sigaction(SIGTERM, &action, NULL);

@@ -10,7 +10,7 @@ extern volatile sig_atomic_t interrupt_came;
 
 /* From here on the first signal is answered at once with what happens now, and sets
  * interrupt_came; a second one ends the program, after saying with which command to go
- * on (`resume`, copied). */
+ * on (`resume`, copied). May be called again, for another run. */
 void interrupt_catch(const char *resume);
 /* Only the table is left to print: a first signal sets interrupt_came without a word, which
  * would land within it where stdout and stderr are one file. */

@@ -121,6 +121,10 @@ void log_to_stderr(void *user, moecl_log_level level, const char *message);
 /* Where there is no device at all: why a driver that is installed may have listed none. */
 void hint_no_device(void);
 
+/* command_devices.c: tells what is registered and gives no device, where `count` are there; silent
+ * where all is well. */
+void explain_devices(size_t count);
+
 /* A context that logs so, on `device` (NULL: the best one); an exit code, complained
  * about unless it is EXIT_ALL_OK. */
 int open_context(const options *options, const char *device, moecl_context **context);

@@ -6,8 +6,9 @@
 #include <string.h>
 
 const cli_option cli_options[] = {
-    {"--device", 'd', "D", NULL, OFFER_WORDS, "auto gpu cpu accelerator",
-     "auto, gpu, cpu, accelerator, PLATFORM:DEVICE, or part of a name ('moectl help devices')"},
+    {"--device", 'd', "D", NULL, OFFER_WORDS, "auto gpu cpu accelerator all",
+     "auto, gpu, cpu, accelerator, PLATFORM:DEVICE, or part of a name ('moectl help devices'); "
+     "run also takes all, or a list as 0:0,0:1: each in turn, and then the comparison"},
     {"--out", 'o', "DIR", NULL, OFFER_FOLDER, NULL,
      "results folder (default: results/<name>-<time>/)"},
     {"--out", 'O', "DIR", NULL, OFFER_FOLDER, NULL,

@@ -54,30 +54,37 @@ static bool lock_folder(results *all, char **error) {
   return all->lock != NULL;
 }
 
-/* results/<name>-<time>/, with a number where two runs begin in one second:
- * mkdir decides which of them has the name. */
-static bool make_default_folder(results *all, char **error) {
+/* With a number where two runs begin in one second: mkdir decides which of them has the
+ * name. */
+char *results_new_folder(const char *experiment, char **error) {
   const time_t now = time(NULL);
   struct tm local;
-  char stamp[32] = "";
+  char stamp[32] = "", *folder = NULL;
   if (localtime_r(&now, &local)) strftime(stamp, sizeof stamp, "%Y%m%d-%H%M%S", &local);
-  char *name = safe_name(all->experiment->name);
+  char *name = safe_name(experiment);
   bool ok = name ? make_directories("results", error) : fail_text(error, "no memory");
   for (int number = 1; ok; number++) {
     char suffix[16] = "";
     if (number > 1) snprintf(suffix, sizeof suffix, "-%d", number);
-    free(all->folder);
-    all->folder = format_text("results/%s-%s%s", name, stamp, suffix);
-    if (!all->folder) {
+    free(folder);
+    folder = format_text("results/%s-%s%s", name, stamp, suffix);
+    if (!folder) {
       ok = fail_text(error, "no memory");
-    } else if (mkdir(all->folder, 0777) == 0) {
+    } else if (mkdir(folder, 0777) == 0) {
       break;
     } else if (errno != EEXIST) {
-      ok = fail_text(error, "the folder %s could not be made: %s", all->folder, strerror(errno));
+      ok = fail_text(error, "the folder %s could not be made: %s", folder, strerror(errno));
     }
   }
   free(name);
-  return ok && lock_folder(all, error);
+  if (ok) return folder;
+  free(folder);
+  return NULL;
+}
+
+static bool make_default_folder(results *all, char **error) {
+  all->folder = results_new_folder(all->experiment->name, error);
+  return all->folder && lock_folder(all, error);
 }
 
 /* A folder that the user named. One with results in it is not written over. */

@@ -76,6 +76,10 @@ typedef struct results results;
 results *results_open(const experiment *experiment, const moecl_device_info *device,
                       const kernel_origin *kernels, const char *out, bool resume, char **error);
 
+/* Makes results/<name>-<YYYYmmdd-HHMMSS>/ for an experiment of that name: its path, malloc'ed;
+ * NULL with a message. */
+char *results_new_folder(const char *experiment, char **error);
+
 /* Which pictures report_finish draws; few where nothing was said. */
 typedef enum picture_choice { PICTURES_FEW = 0, PICTURES_ALL, PICTURES_NONE } picture_choice;
 void results_choose_pictures(results *results, picture_choice pictures);

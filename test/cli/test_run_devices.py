@@ -1,0 +1,146 @@
+# SPDX-License-Identifier: MIT
+"""moectl run on several devices: a folder each, and the comparison; a broken one is left out.
+
+usage: test_run_devices.py MOECTL FAILING_CALL.so
+Exit code 77 (skipped) where PoCL does not make several devices of the CPU.
+"""
+
+import json
+import os
+import pathlib
+import shutil
+import signal
+import subprocess
+import sys
+import tempfile
+import unittest
+
+MOECTL, SHIM = (pathlib.Path(argument).resolve() for argument in sys.argv[1:3])
+EXPERIMENT = {"name": "several", "layer": {"hidden_size": 16, "intermediate_size": 12,
+                                           "num_experts": 4, "top_k": [1, 2]},
+              "workload": {"num_tokens": 8}, "measure": {"warmup": 0, "iterations": 6}}
+TWO, THREE = "basic pthread", "basic pthread pthread"
+
+
+def moectl(*arguments, devices=TWO, folder=None, environment=None):
+    return subprocess.run([MOECTL, *arguments], capture_output=True, encoding="utf-8", cwd=folder,
+                          env={**os.environ, "POCL_DEVICES": devices, **(environment or {})})
+
+
+def names(devices):
+    listed = json.loads(moectl("devices", "--json", devices=devices).stdout or "[]")
+    return [device["name"].split("-")[0] for device in listed if device["platform_index"] == 0]
+
+
+class Devices(unittest.TestCase):
+    def setUp(self):
+        self.folder = pathlib.Path(tempfile.mkdtemp())
+        self.addCleanup(shutil.rmtree, self.folder)
+        (self.folder / "e.yaml").write_text(json.dumps(EXPERIMENT), encoding="utf-8")
+
+    def run_it(self, *arguments, code=0, devices=TWO, environment=None):
+        result = moectl("run", "e.yaml", "--pictures", "none", "--quiet", *arguments,
+                        devices=devices, folder=self.folder, environment=environment)
+        self.assertEqual(result.returncode, code, result.stdout + result.stderr)
+        return result.stdout, result.stderr
+
+    def results(self, *parts):
+        return json.loads(self.folder.joinpath(*parts, "results.json").read_text(encoding="utf-8"))
+
+    def test_all(self):
+        out, _ = self.run_it("--device", "all", "--out", "out")
+        self.assertEqual(sorted(path.name for path in (self.folder / "out").glob("device-*")),
+                         ["device-0-0", "device-0-1"])
+        for number, name in enumerate(names(TWO)):
+            root = self.results("out", f"device-0-{number}")
+            self.assertTrue(root["device"]["name"].startswith(name))
+            self.assertEqual([point["status"] for point in root["points"]], ["ok", "ok"])
+            self.assertIn(f"device 0:{number}: {root['device']['name']} (", out)
+        self.assertIn("B beside A: 2 points of the same work", out)
+        self.assertIn("Compared: device (basic", out)
+        self.assertTrue(out.endswith("\ncomparison: out\n"), out)
+        # What compare says itself, of the same folders.
+        again = moectl("compare", "out/device-0-0", "out/device-0-1", folder=self.folder).stdout
+        self.assertIn(again, out)
+        self.assertTrue((self.folder / "out/compare.csv").exists())
+        report = (self.folder / "out/device-0-1/report.md").read_text(encoding="utf-8")
+        self.assertIn("--device '0:1'", report)
+
+    def test_list(self):
+        """In its order; without --out the folder has the experiment's name."""
+        out, _ = self.run_it("--device", "0:1,0:0")
+        made, = (self.folder / "results").iterdir()
+        self.assertTrue(made.name.startswith("several-"))
+        self.assertIn(f"A  results/{made.name}/device-0-1: pthread", out)
+        self.assertIn(f"B  results/{made.name}/device-0-0: basic", out)
+
+    def test_broken(self):
+        """One that opens no context beside two that do, and beside one."""
+        broken = {"LD_PRELOAD": str(SHIM), "MOECL_TEST_CALL": "clCreateContext",
+                  "MOECL_TEST_DEVICE": "basic"}
+        out, err = self.run_it("--device", "all", "--out", "out", devices=THREE, environment=broken)
+        self.assertIn("left out: device 0:0, basic", err)
+        self.assertIn("B beside A: 2 points of the same work", out)
+        self.assertIn("A  out/device-0-1: pthread", out)
+        self.assertIn("B  out/device-0-2: pthread", out)
+        self.assertFalse((self.folder / "out/device-0-0").exists())
+        out, err = self.run_it("--device=0:1,0:0", "--out", "two", environment=broken)
+        self.assertIn("left out: device 0:0, basic", err)
+        self.assertIn("one device ran: there is nothing to compare", out)
+        broken["MOECL_TEST_DEVICE"] = "-"  # all
+        self.run_it("--device", "all", "--out", "none", code=1, environment=broken)
+
+    def test_broken_driver(self):
+        vendors = self.folder / "vendors"
+        shutil.copytree("/etc/OpenCL/vendors", vendors)
+        (vendors / "broken.icd").write_text("/nowhere/libvendor.so.1\n", encoding="utf-8")
+        out, err = self.run_it("--device", "all", "--out", "out",
+                               environment={"OCL_ICD_VENDORS": str(vendors)})
+        self.assertIn("broken.icd names /nowhere/libvendor.so.1, which cannot be loaded", err)
+        self.assertIn("B beside A: 2 points", out)
+
+    def test_not_there(self):
+        err = self.run_it("--device", "0:0,7:0", "--out", "out", code=3)[1]
+        self.assertIn("there is no device 7:0", err)
+        err = self.run_it("--device", "0:1,0:1", "--out", "out", code=2)[1]
+        self.assertIn("0:1 is named twice", err)
+        err = self.run_it("--device", "all", "--format", "csv", "--out", "out", code=2)[1]
+        self.assertIn("--format csv is of one device", err)
+        self.assertFalse((self.folder / "out").exists())
+        # No list of places: part of a name.
+        self.assertIn("no", self.run_it("--device", "0:0,pthread", code=3)[1])
+
+    def test_resume(self):
+        """Only what lacks runs; results are not written over."""
+        self.run_it("--device", "0:0,0:1", "--out", "out")
+        kept = (self.folder / "out/device-0-0/results.json").read_bytes()
+        shutil.rmtree(self.folder / "out/device-0-1")
+        err = self.run_it("--device", "all", "--out", "out", code=2)[1]
+        self.assertIn("out/device-0-0 already holds results", err)
+        self.assertFalse((self.folder / "out/device-0-1").exists())
+        out, _ = self.run_it("--device", "all", "--resume", "out")
+        self.assertEqual((self.folder / "out/device-0-0/results.json").read_bytes(), kept)
+        self.assertIn("B beside A: 2 points of the same work", out)
+
+    def test_interrupt(self):
+        """It ends with the device at work, and says how to go on with all of them."""
+        long = {**EXPERIMENT, "measure": {"warmup": 0, "iterations": 1000, "rounds": 1000}}
+        (self.folder / "e.yaml").write_text(json.dumps(long), encoding="utf-8")
+        run = subprocess.Popen([MOECTL, "run", "e.yaml", "--device", "all", "--out", "out",
+                                "--pictures", "none"], stdout=subprocess.PIPE,
+                               stderr=subprocess.PIPE, encoding="utf-8", cwd=self.folder,
+                               env={**os.environ, "POCL_DEVICES": TWO})
+        self.assertIn("round 1 of 1000 [1/2]", run.stderr.readline())
+        run.send_signal(signal.SIGINT)
+        out, err = run.communicate(timeout=100)
+        self.assertEqual(run.returncode, 1, err)
+        self.assertIn("go on with: moectl run e.yaml --device 'all' --resume out\n", err)
+        self.assertFalse((self.folder / "out/device-0-1").exists())
+        self.assertNotIn("beside", out)
+
+
+if __name__ == "__main__":
+    if names(TWO) != TWO.split() or names(THREE) != THREE.split():
+        print("SKIP: POCL_DEVICES does not make several devices here")
+        sys.exit(77)
+    unittest.main(argv=sys.argv[:1])
