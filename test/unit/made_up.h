@@ -80,6 +80,7 @@ static inline void make_point(made_up *fixture, size_t index) {
   to->tokens_per_s = 1e3 * (double)from->num_tokens / ms;
   to->tflops = 0.1;
   to->gbytes_per_s = 10;
+  to->memory_bytes = (3 + 2 * index) << 19; /* 1.5 MiB, 2.5 MiB, ... */
   to->verify = (verify_result){.ran = true,
                                .ok = true,
                                .error = 2e-7,
@@ -126,6 +127,7 @@ static inline void set_up(made_up *fixture, const char *yaml) {
   assert_non_null(mkdtemp(all->folder));
   all->experiment = &fixture->experiment;
   snprintf(all->device.name, sizeof all->device.name, "A device's name");
+  all->device.global_memory_bytes = 16 << 20;
   all->kernels = (kernel_origin){NULL, "0123456789abcdef0123456789abcdef"};
   all->points = calloc(fixture->experiment.num_points, sizeof *all->points);
   all->have = calloc(fixture->experiment.num_points, sizeof *all->have);

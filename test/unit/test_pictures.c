@@ -408,7 +408,7 @@ static void draw_some(const char *yaml, int64_t tokens) {
   char *text = report(&fixture), link[256];
   for (size_t i = 0; i < pictures.count; i++) {
     if (!is_png(&fixture, pictures.list[i].name)) fail_msg("no PNG: %s", pictures.list[i].name);
-    snprintf(link, sizeof link, "](%s.png)", pictures.list[i].name);
+    snprintf(link, sizeof link, "](%s.png)", pictures.list[i].name); /* shown, or linked to */
     has(text, link);
   }
   free(text);

@@ -116,14 +116,16 @@ static bool is_wanted(const results *all, picture_kind kind, size_t axis) {
   return pictures_view(all, kind, axis, &view);
 }
 
-static bool same_loads(const results *all, size_t a, size_t b) {
+static bool same_loads(const results *all, size_t a, size_t b, bool kept) {
   const moecl_routing *x = &all->points[a].routing, *y = &all->points[b].routing;
+  const size_t bytes = (size_t)x->num_experts * sizeof *x->tokens_per_expert;
   return x->num_experts == y->num_experts &&
-         memcmp(x->tokens_per_expert, y->tokens_per_expert,
-                (size_t)x->num_experts * sizeof *x->tokens_per_expert) == 0;
+         memcmp(x->tokens_per_expert, y->tokens_per_expert, bytes) == 0 &&
+         (!kept || memcmp(x->tokens_per_expert_after_capacity, y->tokens_per_expert_after_capacity,
+                          bytes) == 0);
 }
 
-bool pictures_axis_loads(const results *all, size_t axis) {
+bool pictures_axis_loads(const results *all, size_t axis, bool kept) {
   const experiment *plan = all->experiment;
   for (size_t line = 0; line < grid_lines(plan, axis); line++) {
     size_t first = SIZE_MAX;
@@ -131,7 +133,7 @@ bool pictures_axis_loads(const results *all, size_t axis) {
       const size_t index = grid_line_start(plan, axis, line) + i * grid_stride(plan, axis);
       if (!point_has_loads(all, index)) continue;
       if (first == SIZE_MAX) first = index;
-      else if (!same_loads(all, first, index)) return true;
+      else if (!same_loads(all, first, index, kept)) return true;
     }
   }
   return false;
@@ -170,7 +172,7 @@ bool pictures_plan(const results *all, picture_list *pictures) {
   if (ok && plan->num_points <= SMALL_SWEEP && has_stages(all))
     ok = add(pictures, PICTURE_STAGES, 0, 0, format_text("stages"));
   for (size_t axis = 0; axis < plan->num_axes; axis++)
-    loads = loads || pictures_axis_loads(all, axis);
+    loads = loads || pictures_axis_loads(all, axis, false);
   if (ok && loads) ok = add(pictures, PICTURE_LOADS, 0, 0, format_text("expert_utilization"));
   const bool each = draws_each(all);
   for (size_t i = 0; ok && each && i < plan->num_points; i++)

@@ -70,7 +70,8 @@ const char *pictures_line_label(const results *all, size_t axis, const picture_v
 /* Which of its axis's values a panel has. */
 size_t pictures_panel_digit(const picture_view *view, size_t panel);
 
-/* Does the axis make a difference to how loaded the experts are, anywhere? */
-bool pictures_axis_loads(const results *all, size_t axis);
+/* Does the axis make a difference to how loaded the experts are, anywhere? With `kept` also to
+ * what capacity leaves of it. */
+bool pictures_axis_loads(const results *all, size_t axis, bool kept);
 
 #endif

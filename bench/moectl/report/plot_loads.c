@@ -2,6 +2,7 @@
 /* How loaded each expert is, over a whole sweep: a heat map, a row for each combination of
  * the parameters that make a difference to it, a column an expert. */
 #include "report/gnuplot.h"
+#include "report/load_rows.h"
 #include "report/plots.h"
 #include <inttypes.h>
 #include <math.h>
@@ -10,75 +11,8 @@
 
 enum { MAX_ROWS = 400 };
 
-typedef struct rows {
-  bool *matters, *held;       /* [num_axes]; held: at the value of the first point that has loads */
-  size_t *points, count, all; /* [count] of `all` rows */
-  int64_t num_experts;        /* the most that any has */
-  double busiest;             /* over the even share */
-} rows;
-
-/* The first point of each combination of what matters: the others have the same loads, or
- * are not of what is held. `seen` is scratch. */
-static void collect(const results *all, bool *seen, rows *found) {
-  const experiment *plan = all->experiment;
-  size_t first = SIZE_MAX;
-  memset(seen, 0, plan->num_points * sizeof *seen);
-  found->count = found->all = 0;
-  for (size_t i = 0; i < plan->num_points; i++) {
-    size_t kind = i;
-    bool fits = point_has_loads(all, i);
-    if (fits && first == SIZE_MAX) first = i;
-    for (size_t axis = 0; fits && axis < plan->num_axes; axis++) {
-      const size_t digit = grid_digit(plan, axis, i);
-      fits = !found->held[axis] || digit == grid_digit(plan, axis, first);
-      if (!found->matters[axis]) kind -= digit * grid_stride(plan, axis);
-    }
-    if (!fits || seen[kind]) continue;
-    seen[kind] = true;
-    if (found->all++ < MAX_ROWS) found->points[found->count++] = i;
-  }
-}
-
-/* Of too many rows: the axis to hold; seeds, which are repetitions, else the longest. */
-static size_t axis_to_hold(const experiment *plan, const rows *found) {
-  size_t longest = plan->num_axes;
-  for (size_t axis = 0; axis < plan->num_axes; axis++) {
-    if (!found->matters[axis] || found->held[axis]) continue;
-    if (grid_is_seed(plan, axis)) return axis;
-    if (longest == plan->num_axes || plan->axes[axis].count > plan->axes[longest].count)
-      longest = axis;
-  }
-  return longest;
-}
-
-/* False without memory. */
-static bool choose_rows(const results *all, rows *found) {
-  const experiment *plan = all->experiment;
-  bool *seen = calloc(plan->num_points + 1, sizeof *seen);
-  found->matters = calloc(plan->num_axes + 1, sizeof *found->matters);
-  found->held = calloc(plan->num_axes + 1, sizeof *found->held);
-  found->points = calloc(MAX_ROWS, sizeof *found->points);
-  const bool ok = seen && found->matters && found->held && found->points;
-  for (size_t axis = 0; ok && axis < plan->num_axes; axis++)
-    found->matters[axis] = pictures_axis_loads(all, axis);
-  if (ok) collect(all, seen, found);
-  while (ok && found->all > MAX_ROWS) {
-    const size_t axis = axis_to_hold(plan, found);
-    if (axis == plan->num_axes) break;
-    found->held[axis] = true;
-    collect(all, seen, found);
-  }
-  for (size_t r = 0; r < found->count; r++) {
-    const moecl_routing *routing = &all->points[found->points[r]].routing;
-    if (routing->num_experts > found->num_experts) found->num_experts = routing->num_experts;
-    found->busiest = fmax(found->busiest, routing->statistics.max_mean_imbalance);
-  }
-  free(seen);
-  return ok;
-}
-
 /* A matrix: expert e of row r over the even share; experts that a row has not are left out. */
-static void write_data(const results *all, const rows *found, FILE *data) {
+static void write_data(const results *all, const load_rows *found, FILE *data) {
   char label[LABEL_SIZE];
   fputs("# load over the even share, an expert a column; -1: no such expert; the rows are\n", data);
   for (size_t r = 0; r < found->count; r++) /* comments inside a matrix would end it */
@@ -87,8 +21,7 @@ static void write_data(const results *all, const rows *found, FILE *data) {
                             sizeof label));
   for (size_t r = 0; r < found->count; r++) {
     const moecl_routing *routing = &all->points[found->points[r]].routing;
-    const double even =
-        (double)routing->num_tokens * (double)routing->top_k / (double)routing->num_experts;
+    const double even = load_even_share(routing);
     for (int64_t e = 0; e < found->num_experts; e++)
       if (e < routing->num_experts)
         fprintf(data, "%.6g ", (double)routing->tokens_per_expert[e] / even);
@@ -97,31 +30,27 @@ static void write_data(const results *all, const rows *found, FILE *data) {
   }
 }
 
-static bool has_label(const rows *found, size_t axis) {
-  return found->matters[axis] && !found->held[axis];
-}
-
 /* "8, 2, 256" of what matters among the first `axes`; what they are stands at the side. */
-static void row_label(const results *all, const rows *found, size_t axes, size_t row, char *text,
-                      size_t size) {
+static void row_label(const results *all, const load_rows *found, size_t axes, size_t row,
+                      char *text, size_t size) {
   const experiment *plan = all->experiment;
   char value[64];
   size_t used = 0;
   text[0] = '\0';
   for (size_t axis = 0; axis < axes && used < size; axis++)
-    if (has_label(found, axis))
+    if (load_rows_named(found, axis))
       used +=
           (size_t)snprintf(text + used, size - used, "%s%.24s", used > 0 ? ", " : "",
                            grid_value_text(plan, axis, found->points[row], value, sizeof value));
 }
 
 /* The names of what matters among axes [begin, end). */
-static void axis_names(const experiment *plan, const rows *found, size_t begin, size_t end,
+static void axis_names(const experiment *plan, const load_rows *found, size_t begin, size_t end,
                        char *text, size_t size) {
   size_t used = strlen(text);
   bool first = true;
   for (size_t axis = begin; axis < end && used < size; axis++) {
-    if (!has_label(found, axis)) continue;
+    if (!load_rows_named(found, axis)) continue;
     used += (size_t)snprintf(text + used, size - used, "%s%s", first ? "" : ", ",
                              plan->axes[axis].param);
     first = false;
@@ -130,15 +59,15 @@ static void axis_names(const experiment *plan, const rows *found, size_t begin, 
 
 /* Where rows are too thin for a label each, the axes that vary fastest have none: a label
  * then stands where its rows begin. Returns how many axes are named. */
-static size_t named_axes(const results *all, const rows *found, int row_pixels) {
+static size_t named_axes(const results *all, const load_rows *found, int row_pixels) {
   const experiment *plan = all->experiment;
   size_t axes = plan->num_axes;
   for (size_t rows_each = 1; axes > 1 && rows_each * (size_t)row_pixels < 13; axes--)
-    if (has_label(found, axes - 1)) rows_each *= plan->axes[axes - 1].count;
+    if (load_rows_named(found, axes - 1)) rows_each *= plan->axes[axes - 1].count;
   return axes;
 }
 
-static void write_rows(const results *all, const rows *found, int row_pixels, FILE *script) {
+static void write_rows(const results *all, const load_rows *found, int row_pixels, FILE *script) {
   const experiment *plan = all->experiment;
   const size_t axes = named_axes(all, found, row_pixels);
   char text[LABEL_SIZE] = "", before[LABEL_SIZE] = "", inner[LABEL_SIZE] = "";
@@ -184,7 +113,7 @@ static void write_colours(double busiest, FILE *script) {
         script);
 }
 
-static void write_title(const results *all, const rows *found, FILE *script) {
+static void write_title(const results *all, const load_rows *found, FILE *script) {
   char line[LABEL_SIZE], text[64];
   snprintf(line, sizeof line, "%.60s: expert utilization, before capacity", all->experiment->name);
   fputs("set title ", script);
@@ -207,8 +136,8 @@ static void write_title(const results *all, const rows *found, FILE *script) {
 }
 
 void plot_loads(const results *all, const picture_plan *picture, FILE *script, FILE *data) {
-  rows found = {.count = 0};
-  if (choose_rows(all, &found) && found.count > 0) {
+  load_rows found;
+  if (load_rows_choose(all, false, MAX_ROWS, &found) && found.count > 0) {
     const int row_pixels = found.count <= 30    ? 22
                            : found.count <= 100 ? 14
                            : found.count <= 200 ? 7
@@ -225,7 +154,5 @@ void plot_loads(const results *all, const picture_plan *picture, FILE *script, F
     fprintf(script, "plot '%s.dat' matrix using 1:2:($3 < 0 ? NaN : $3) with image pixels\n",
             picture->name);
   }
-  free(found.matters);
-  free(found.held);
-  free(found.points);
+  load_rows_release(&found);
 }

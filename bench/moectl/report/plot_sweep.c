@@ -2,25 +2,11 @@
 /* Time, throughput or a measure of the routing against one swept parameter, lines and
  * panels for the others (picture_view.c). */
 #include "report/gnuplot.h"
-#include "report/plot_axis.h"
+#include "report/plot_sweep.h"
 #include "report/plots.h"
 #include <math.h>
 #include <stdlib.h>
 #include <string.h>
-
-/* One picture as it is made. */
-typedef struct plot {
-  const results *all;
-  const picture_plan *picture;
-  const picture_quantity *quantity;
-  picture_view view;
-  tick *ticks;
-  size_t count; /* of ticks */
-  axis_scale scale;
-  bool spread;     /* with bars from the fastest to the 90th percentile */
-  double range[2]; /* of all that is drawn */
-  double unit;     /* of the vertical axis */
-} plot;
 
 static void widen(plot *p, double value) {
   p->range[0] = fmin(p->range[0], value);
@@ -52,7 +38,7 @@ static void write_series(plot *p, size_t start, FILE *data) {
   fputs("\n\n", data);
 }
 
-static void write_data(plot *p, FILE *data) {
+void plot_sweep_data(plot *p, FILE *data) {
   fprintf(data, "# place_on_axis %s\n", p->quantity->columns);
   for (size_t panel = 0; panel < p->view.num_panels; panel++)
     for (size_t line = 0; line < p->view.num_lines; line++)
@@ -100,7 +86,7 @@ static void write_title(const plot *p, FILE *script) {
 }
 
 /* The largest unit in which the values are numbers of a few digits. */
-static void write_y_axis(plot *p, bool labelled, FILE *script) {
+void plot_sweep_y_axis(plot *p, bool labelled, FILE *script) {
   const double ratio = p->range[1] / p->range[0];
   const bool logarithmic = p->range[0] > 0 && ratio > 8;
   const char *remark = logarithmic ? " (log scale)" : "";
@@ -120,8 +106,28 @@ static void write_y_axis(plot *p, bool labelled, FILE *script) {
   fputs("set format y '%g'\n", script);
 }
 
+int plot_sweep_shape(size_t line) {
+  static const int shapes[] = {7, 5, 9, 11, 13, 6, 4, 8, 10, 12, 2, 1};
+  return shapes[line % 12];
+}
+
+size_t plot_sweep_points(const plot *p, size_t panel, size_t line) {
+  size_t count = 0, index;
+  while (plot_sweep_point(p, panel, line, count, &index)) count++;
+  return count;
+}
+
+bool plot_sweep_point(const plot *p, size_t panel, size_t line, size_t which, size_t *index) {
+  const size_t stride = grid_stride(p->all->experiment, p->picture->axis);
+  for (size_t i = 0; i < p->count; i++) {
+    *index = p->view.starts[panel][line] + p->ticks[i].digit * stride;
+    if (isfinite(picture_value(p->all, p->picture->kind, *index)) && which-- == 0) return true;
+  }
+  return false;
+}
+
 /* A line of the first panel that ran for the label; the same for all panels. */
-static const char *line_label(const plot *p, size_t line, char *text, size_t size) {
+const char *plot_sweep_label(const plot *p, size_t line, char *text, size_t size) {
   text[0] = '\0';
   for (size_t panel = 0; panel < p->view.num_panels; panel++)
     if (p->view.starts[panel][line] != SIZE_MAX)
@@ -135,7 +141,7 @@ static size_t write_key(const plot *p, FILE *script) {
   char label[LABEL_SIZE];
   size_t longest = 0;
   for (size_t i = 0; i < p->view.num_lines; i++) {
-    const size_t length = strlen(line_label(p, i, label, sizeof label));
+    const size_t length = strlen(plot_sweep_label(p, i, label, sizeof label));
     if (length > longest) longest = length;
   }
   if (longest == 0) {
@@ -153,11 +159,10 @@ static size_t write_key(const plot *p, FILE *script) {
   return rows;
 }
 
-/* How far a line with bars is set aside, so that those of several can be read: by less than
- * a bar's width to the next one, and together never halfway to the next value. */
-static double aside(const plot *p, size_t line) {
+/* By less than a bar's width to the next one, and together never halfway to the next value. */
+double plot_sweep_aside(const plot *p, size_t line) {
   const double span = p->ticks[p->count - 1].position - p->ticks[0].position;
-  double step = 0.012 * (p->view.num_panels > 1 ? 1.6 : 1) * span;
+  double step = 0.012 * (p->drawing ? 2.2 : p->view.num_panels > 1 ? 1.6 : 1) * span;
   for (size_t i = 0; i + 1 < p->count; i++) {
     const double room = p->ticks[i + 1].position - p->ticks[i].position;
     step = fmin(step, 0.5 * room / (double)p->view.num_lines);
@@ -165,37 +170,67 @@ static double aside(const plot *p, size_t line) {
   return p->spread ? step * ((double)line - 0.5 * (double)(p->view.num_lines - 1)) : 0;
 }
 
-/* One panel's lines; `series` is the data file's next index. */
-static void write_lines(const plot *p, size_t panel, bool titled, size_t *series, FILE *script) {
-  static const int shapes[] = {7, 5, 9, 11, 13, 6, 4, 8, 10, 12, 2, 1};
+/* A data set's name and place in a plot command. */
+static void write_index(const plot *p, size_t series, FILE *script) {
+  if (p->drawing) fprintf(script, "$data index %zu", series);
+  else fprintf(script, "'%s.dat' index %zu", p->picture->name, series);
+}
+
+/* Bars, below the lines' points. Returns what the next plot begins with. */
+static const char *write_bars(const plot *p, size_t panel, size_t series, FILE *script) {
   const char *start = "plot ";
-  char label[LABEL_SIZE];
-  size_t first = *series;
-  for (size_t i = 0; p->spread && i < p->view.num_lines; i++) { /* below the lines' points */
+  for (size_t i = 0; p->spread && i < p->view.num_lines; i++) {
     if (p->view.starts[panel][i] == SIZE_MAX) continue;
+    fputs(start, script);
+    write_index(p, series++, script);
     fprintf(script,
-            "%s'%s.dat' index %zu using ($1+%.9g):2:3:4 with yerrorbars pointtype 0 linewidth 1.5 "
-            "linecolor '%s' notitle",
-            start, p->picture->name, first++, aside(p, i), plot_colour(i));
+            " using ($1+%.9g):2:3:4 with yerrorbars pointtype 0 linewidth 1.5 linecolor '%s' "
+            "notitle",
+            plot_sweep_aside(p, i), plot_colour(i));
     start = ", \\\n  ";
   }
+  return start;
+}
+
+/* Of a drawing: each point once more, invisible, for the pointer to rest on. */
+static void write_marks(const plot *p, size_t panel, size_t series, FILE *script) {
+  for (size_t i = 0; i < p->view.num_lines; i++) {
+    if (p->view.starts[panel][i] == SIZE_MAX) continue;
+    for (size_t j = 0; j < plot_sweep_points(p, panel, i); j++) {
+      fputs(", \\\n  ", script);
+      write_index(p, series, script);
+      fprintf(script,
+              " every ::%zu::%zu using ($1+%.9g):($2/%g) with points pointtype 7 pointsize 2.5 "
+              "linecolor '#ff000000' notitle",
+              j, j, plot_sweep_aside(p, i), p->unit);
+    }
+    series++;
+  }
+}
+
+void plot_sweep_lines(const plot *p, size_t panel, bool titled, size_t *series, FILE *script) {
+  const size_t first = *series;
+  const char *start = write_bars(p, panel, first, script), *size = p->drawing ? "0.8" : "1.4";
+  char label[LABEL_SIZE];
   for (size_t i = 0; i < p->view.num_lines; i++) {
     const bool again = i >= 7; /* the colours begin anew, dashed */
     const bool ran = p->view.starts[panel][i] != SIZE_MAX;
     if (!ran && !titled) continue;
-    if (ran)
-      fprintf(script, "%s'%s.dat' index %zu using ($1+%.9g):($2/%g)", start, p->picture->name,
-              (*series)++, aside(p, i), p->unit);
-    else fprintf(script, "%sNaN", start); /* for the key */
+    fputs(start, script);
+    if (ran) {
+      write_index(p, (*series)++, script);
+      fprintf(script, " using ($1+%.9g):($2/%g)", plot_sweep_aside(p, i), p->unit);
+    } else fputs("NaN", script); /* for the key */
     fprintf(script,
-            " with linespoints linewidth 2.5 dashtype %d pointtype %d pointsize %s "
+            " with linespoints linewidth %s dashtype %d pointtype %d pointsize %s "
             "linecolor '%s' title ",
-            again ? 2 : 1, shapes[i % 12], p->view.num_panels > 1 ? "1" : "1.4",
-            plot_colour(again ? i - 7 : i));
-    gnuplot_quote(script, titled ? line_label(p, i, label, sizeof label) : "");
+            p->drawing ? "2" : "2.5", again ? 2 : 1, plot_sweep_shape(i),
+            p->view.num_panels > 1 && !p->drawing ? "1" : size, plot_colour(again ? i - 7 : i));
+    gnuplot_quote(script, titled ? plot_sweep_label(p, i, label, sizeof label) : "");
     start = ", \\\n  ";
   }
   if (*start == 'p') fputs("plot NaN notitle", script); /* an empty panel */
+  else if (p->drawing) write_marks(p, panel, first, script);
   fputc('\n', script);
 }
 
@@ -210,8 +245,8 @@ static void write_single(plot *p, FILE *script) {
   fputs(" . \"\\n \"\n", script); /* an empty line above the key */
   plot_write_ticks(script, p->ticks, p->count, 1000);
   write_key(p, script);
-  write_y_axis(p, true, script);
-  write_lines(p, 0, true, &series, script);
+  plot_sweep_y_axis(p, true, script);
+  plot_sweep_lines(p, 0, true, &series, script);
 }
 
 /* The whole picture's, with title and key. */
@@ -242,30 +277,38 @@ static void write_panels(plot *p, size_t columns, size_t rows, FILE *script) {
                                             sizeof label));
     }
     fputc('\n', script);
-    write_y_axis(p, panel % columns == 0, script);
-    write_lines(p, panel, panel == 0, &series, script);
+    plot_sweep_y_axis(p, panel % columns == 0, script);
+    plot_sweep_lines(p, panel, panel == 0, &series, script);
     if (panel == 0) fputs("unset key\n", script);
   }
   fputs("unset multiplot\n", script);
 }
 
+bool plot_sweep_open(const results *all, const picture_plan *picture, plot *p) {
+  *p = (plot){.all = all,
+              .picture = picture,
+              .quantity = picture_quantity_of(picture->kind),
+              .count = all->experiment->axes[picture->axis].count,
+              .range = {INFINITY, -INFINITY}};
+  p->ticks = plot_ticks(all->experiment, picture->axis, &p->scale);
+  if (!p->ticks || !pictures_view(all, picture->kind, picture->axis, &p->view)) return false;
+  p->spread = picture->kind == PICTURE_TIME && p->view.num_lines <= 6;
+  return true;
+}
+
+void plot_sweep_close(plot *p) { free(p->ticks); }
+
 void plot_sweep(const results *all, const picture_plan *picture, FILE *script, FILE *data) {
-  plot p = {.all = all,
-            .picture = picture,
-            .quantity = picture_quantity_of(picture->kind),
-            .count = all->experiment->axes[picture->axis].count,
-            .range = {INFINITY, -INFINITY}};
-  p.ticks = plot_ticks(all->experiment, picture->axis, &p.scale);
-  /* Without either the script draws nothing. */
-  if (p.ticks && pictures_view(all, picture->kind, picture->axis, &p.view)) {
+  plot p;
+  /* Else the script draws nothing. */
+  if (plot_sweep_open(all, picture, &p)) {
     const size_t panels = p.view.num_panels;
     const size_t columns = panels > 4 || panels == 3 ? 3 : panels > 1 ? 2 : 1;
     const size_t rows = (panels + columns - 1) / columns;
-    p.spread = picture->kind == PICTURE_TIME && p.view.num_lines <= 6;
-    write_data(&p, data);
+    plot_sweep_data(&p, data);
     plot_begin(script, picture->name, panels > 1 ? panels_height(rows) : 700);
     if (panels > 1) write_panels(&p, columns, rows, script);
     else write_single(&p, script);
   }
-  free(p.ticks);
+  plot_sweep_close(&p);
 }

@@ -4,6 +4,7 @@
 #include "report/plots.h"
 #include "base/files.h"
 #include "report/gnuplot.h"
+#include "report/report_file.h"
 #include <stdlib.h>
 #include <string.h>
 #include <time.h>
@@ -36,40 +37,28 @@ void plot_begin(FILE *script, const char *name, int height) {
           name, name, name, height, height, name);
 }
 
-/* Closes a text stream and puts what it collected in place of a file. */
-static bool put_file(const results *all, const char *name, const char *suffix, FILE *stream,
-                     char **text, char **error) {
-  bool ok = stream && !ferror(stream);
-  if (stream && fclose(stream) != 0) ok = false;
-  char *path = format_text("%s/%s.%s", all->folder, name, suffix);
-  pending_file pending = {0};
-  if (!ok || !path) ok = fail_text(error, "no memory for %s.%s", name, suffix);
-  else if (pending_open(&pending, path, error)) {
-    ok = pending_write(&pending, *text, strlen(*text), error);
-    if (ok) ok = pending_commit(&pending, error);
-    else pending_discard(&pending);
-  } else {
-    ok = false;
-  }
-  free(path);
-  free(*text);
-  *text = NULL;
+/* Puts NAME.SUFFIX in place. */
+static bool put_file(const results *all, const char *name, const char *suffix, report_file *file,
+                     char **error) {
+  char *whole = format_text("%s.%s", name, suffix);
+  const bool ok = report_file_put(file, all, whole ? whole : name, whole != NULL, error);
+  free(whole);
   return ok;
 }
 
 static bool write_picture(const results *all, const picture_plan *picture, char **error) {
-  char *script_text = NULL, *data_text = NULL;
-  size_t script_size, data_size;
-  FILE *script = open_memstream(&script_text, &script_size);
-  FILE *data = open_memstream(&data_text, &data_size);
-  if (script && data) {
-    if (picture->kind == PICTURE_UTILIZATION) plot_utilization(all, picture, script, data);
-    else if (picture->kind == PICTURE_LOADS) plot_loads(all, picture, script, data);
-    else if (picture->kind == PICTURE_STAGES) plot_stages(all, picture, script, data);
-    else plot_sweep(all, picture, script, data);
+  report_file script, data;
+  report_file_open(&script);
+  report_file_open(&data);
+  if (script.stream && data.stream) {
+    if (picture->kind == PICTURE_UTILIZATION)
+      plot_utilization(all, picture, script.stream, data.stream);
+    else if (picture->kind == PICTURE_LOADS) plot_loads(all, picture, script.stream, data.stream);
+    else if (picture->kind == PICTURE_STAGES) plot_stages(all, picture, script.stream, data.stream);
+    else plot_sweep(all, picture, script.stream, data.stream);
   }
-  const bool data_ok = put_file(all, picture->name, "dat", data, &data_text, error);
-  const bool script_ok = put_file(all, picture->name, "gp", script, &script_text, error);
+  const bool data_ok = put_file(all, picture->name, "dat", &data, error);
+  const bool script_ok = put_file(all, picture->name, "gp", &script, error);
   return data_ok && script_ok;
 }
 

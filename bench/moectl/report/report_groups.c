@@ -36,6 +36,10 @@ static void add_point(const double *values, size_t count, sums *to) {
   }
 }
 
+static double mean_of(const sums *from, size_t column) {
+  return from->count[column] ? from->sum[column] / (double)from->count[column] : NAN;
+}
+
 static void write_row(const results *all, size_t axis, size_t digit, const sums *from, size_t count,
                       const char *const *percent, FILE *file) {
   const experiment *plan = all->experiment;
@@ -45,7 +49,7 @@ static void write_row(const results *all, size_t axis, size_t digit, const sums 
               grid_value_text(plan, axis, digit * grid_stride(plan, axis), text, sizeof text));
   fprintf(file, " | %zu |", from->points);
   for (size_t i = 0; i < count; i++) {
-    const double mean = from->count[i] ? from->sum[i] / (double)from->count[i] : NAN;
+    const double mean = mean_of(from, i);
     if (!isnan(mean) && percent[i]) fprintf(file, " %.1f%s |", mean, percent[i]);
     else fprintf(file, " %s |", number_text(mean, number, sizeof number));
   }
@@ -89,6 +93,17 @@ static void stage_columns(const results *all, size_t index, const int *stages, s
     values[i] = 100 * all->points[index].time_ms[stages[i]].median / sum;
 }
 
+size_t report_stage_means(const results *all, size_t axis, size_t digit, const int *stages,
+                          size_t count, double *means) {
+  double values[MOECL_STAGE_LAYER], sum[MOECL_STAGE_LAYER];
+  size_t counts[MOECL_STAGE_LAYER];
+  sums row = {sum, counts, 0};
+  if (all->experiment->axes[axis].count > MAX_VALUES) return 0;
+  sum_points(all, axis, digit, stage_columns, stages, count, values, &row);
+  for (size_t i = 0; i < count; i++) means[i] = mean_of(&row, i);
+  return row.points;
+}
+
 void report_stage_groups(const results *all, const int *stages, size_t count, FILE *file) {
   const char *names[MOECL_STAGE_LAYER], *percent[MOECL_STAGE_LAYER];
   for (size_t i = 0; i < count; i++) {
@@ -129,4 +144,20 @@ void report_routing_groups(const results *all, bool identities, FILE *file) {
   write_head(names, count, file);
   write_groups(all, routing_columns, NULL, count, percent, file);
   fputs("\nMeans over the points with that value; each point's are in `results.csv`.\n", file);
+}
+
+static void memory_columns(const results *all, size_t index, const int *which, size_t count,
+                           double *values) {
+  (void)which, (void)count;
+  values[0] = (double)all->points[index].memory_bytes / (1u << 20);
+  values[1] =
+      100 * (double)all->points[index].memory_bytes / (double)all->device.global_memory_bytes;
+}
+
+void report_memory_groups(const results *all, FILE *file) {
+  static const char *const names[] = {"MiB", "share of the device's memory"};
+  static const char *const percent[] = {NULL, "%"};
+  write_head(names, 2, file);
+  write_groups(all, memory_columns, NULL, 2, percent, file);
+  fputs("\nMeans over the points with that value.\n\n", file);
 }

@@ -1,9 +1,10 @@
 // SPDX-License-Identifier: MIT
-/* The parts of report.md. Each writes its section, heading included. */
+/* The parts of the reports, in Markdown: report.md is made of them, and report.html of the same
+ * by html_markdown. Each writes its section, heading included. */
 #ifndef MOECTL_REPORT_PARTS_H
 #define MOECTL_REPORT_PARTS_H
 
-#include "report/grid.h"
+#include "report/pictures.h"
 
 /* report_text.c: a text that Markdown and HTML leave as it is, in a table cell too. */
 void report_text(FILE *file, const char *text);
@@ -11,16 +12,40 @@ void report_text(FILE *file, const char *text);
 /* The host's load averages as rounds began; the least is the larger where none is known. */
 void report_loads(const results *all, double *least, double *most);
 
+/* report.c: what a picture shows. */
+void report_caption(const results *all, const picture_plan *picture, FILE *file);
+
+/* report_run.c */
+void report_summary(const results *all, FILE *file); /* without a heading */
+/* `defaults`: those that are at their defaults too, folded away. */
+void report_parameters(const results *all, bool defaults, FILE *file);
+void report_device(const results *all, FILE *file);
+void report_repeat(const results *all, FILE *file);
+
+/* report_checks.c */
+void report_variants(const results *all, FILE *file);
+/* `every_point`: a row for each that was compared, not only for those that did not verify. */
+void report_verification(const results *all, bool every_point, FILE *file);
+void report_failures(const results *all, FILE *file);
+
 /* report_tables.c */
 void report_points(const results *all, FILE *file);
 void report_stages(const results *all, FILE *file);
+/* The stages that any point has; returns how many. */
+size_t report_stages_of(const results *all, int stages[MOECL_STAGE_LAYER]);
 void report_routing(const results *all, FILE *file);
+void report_memory(const results *all, FILE *file);
 
 /* report_groups.c: the same of large sweeps, a row for each value of each swept parameter:
  * the mean over the points that have it. */
+/* The stages' mean shares in percent, of points with one value of an axis (NaN: none has it);
+ * returns how many points: 0 too where the axis has no rows. */
+size_t report_stage_means(const results *all, size_t axis, size_t digit, const int *stages,
+                          size_t count, double *means);
 void report_stage_groups(const results *all, const int *stages, size_t count, FILE *file);
 /* `identities`: with the share of identity experts in the last column. */
 void report_routing_groups(const results *all, bool identities, FILE *file);
+void report_memory_groups(const results *all, FILE *file);
 
 /* report_findings.c */
 void report_findings(const results *all, FILE *file);

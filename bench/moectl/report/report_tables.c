@@ -154,8 +154,7 @@ static bool has_stage(const experiment_point *point, int stage) {
   return stage != MOECL_STAGE_SHARED || point->layer.shared_intermediate_size > 0;
 }
 
-/* The stages that any point has; returns how many. */
-static size_t stages_of(const results *all, int stages[MOECL_STAGE_LAYER]) {
+size_t report_stages_of(const results *all, int stages[MOECL_STAGE_LAYER]) {
   size_t count = 0;
   for (int stage = 0; stage < MOECL_STAGE_LAYER; stage++) {
     bool any = false;
@@ -169,7 +168,7 @@ static size_t stages_of(const results *all, int stages[MOECL_STAGE_LAYER]) {
 void report_stages(const results *all, FILE *file) {
   const char *columns[MOECL_STAGE_LAYER + 2];
   int stages[MOECL_STAGE_LAYER];
-  const size_t count = stages_of(all, stages);
+  const size_t count = report_stages_of(all, stages);
   for (size_t j = 0; j < count; j++) columns[j] = moecl_stage_name((moecl_stage)stages[j]);
   columns[count] = "stages ms";
   columns[count + 1] = "layer ms";
@@ -275,4 +274,47 @@ void report_routing(const results *all, FILE *file) {
   fputc('\n', file);
   for (size_t i = 0; i < all->experiment->num_points; i++)
     if (point_ran(all, i)) report_odd_tokens(&all->points[i].routing.statistics, i, file);
+}
+
+/* The points with the least and the most memory. */
+static bool memory_range(const results *all, size_t *least, size_t *most) {
+  bool any = false;
+  for (size_t i = 0; i < all->experiment->num_points; i++) {
+    if (!point_ran(all, i)) continue;
+    if (!any) *least = *most = i;
+    if (all->points[i].memory_bytes < all->points[*least].memory_bytes) *least = i;
+    if (all->points[i].memory_bytes > all->points[*most].memory_bytes) *most = i;
+    any = true;
+  }
+  return any;
+}
+
+static void memory_rows(const results *all, FILE *file) {
+  static const char *const columns[] = {"MiB", "share of the device's memory"};
+  head(all, columns, 2, file);
+  for (size_t i = 0; i < all->experiment->num_points; i++) {
+    if (!point_ran(all, i)) continue;
+    const double bytes = (double)all->points[i].memory_bytes;
+    row_begin(all, i, file);
+    cell(file, bytes / (1u << 20));
+    percent_cell(file, bytes / (double)all->device.global_memory_bytes);
+    fputc('\n', file);
+  }
+  fputc('\n', file);
+}
+
+void report_memory(const results *all, FILE *file) {
+  size_t least, most;
+  char low[NUMBER_SIZE], high[NUMBER_SIZE];
+  if (!memory_range(all, &least, &most)) return;
+  number_text((double)all->points[least].memory_bytes / (1u << 20), low, sizeof low);
+  number_text((double)all->points[most].memory_bytes / (1u << 20), high, sizeof high);
+  fputs("## Memory\n\nWhat a point takes on the device, its weights, workspace, input and output "
+        "together: ",
+        file);
+  if (strcmp(low, high) == 0) fprintf(file, "%s MiB.\n\n", low);
+  else fprintf(file, "%s MiB (point %zu) to %s MiB (point %zu).\n\n", low, least, high, most);
+  if (least == most && all->experiment->num_points > 1) return;
+  if (all->experiment->num_points > SMALL_SWEEP) report_memory_groups(all, file);
+  else memory_rows(all, file);
 }
