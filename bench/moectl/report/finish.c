@@ -7,7 +7,7 @@ bool report_finish(results *all, char **note, char **error) {
   *error = NULL;
   if (note) *note = NULL;
   const bool ok = results_write(all, error) && plots_write(all, note ? note : &ignored, error) &&
-                  report_write(all, error);
+                  report_write(all, error) && report_html_write(all, error);
   free(ignored);
   return ok;
 }

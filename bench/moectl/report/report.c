@@ -88,6 +88,8 @@ bool report_write(const results *all, char **error) {
   report_text(file.stream, all->experiment->name);
   fputs("\n\n", file.stream);
   report_summary(all, file.stream);
+  fputs("The same with charts and values to hover over, and longer: `report.html`.\n\n",
+        file.stream);
   report_parameters(all, false, file.stream);
   report_device(all, file.stream);
   report_variants(all, file.stream);

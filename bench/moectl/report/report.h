@@ -1,18 +1,20 @@
 // SPDX-License-Identifier: MIT
-/* What is told of results: report.md, pictures, the closing table. */
+/* What is told of results: report.md, report.html, pictures, the closing table. */
 #ifndef MOECTL_REPORT_H
 #define MOECTL_REPORT_H
 
 #include "results/results.h"
 #include <stdio.h>
 
-/* Writes results.json and results.csv, then report.md, the gnuplot scripts and data, and (if
- * gnuplot is there) the pictures. `note` (may be NULL, malloc'ed) receives a line for the user,
- * e.g. that gnuplot is missing. */
+/* Writes results.json and results.csv, then the gnuplot scripts and data, (if gnuplot is there)
+ * the pictures, report.md and report.html. `note` (may be NULL, malloc'ed) receives a line for the
+ * user, e.g. that gnuplot is missing. */
 bool report_finish(results *results, char **note, char **error);
 
-/* report.c, plots.c: the parts of it, into the results' folder; false with a malloc'ed message. */
+/* report.c, report_html.c, plots.c: the parts of it, into the results' folder; false with a
+ * malloc'ed message. */
 bool report_write(const results *results, char **error);
+bool report_html_write(const results *results, char **error);
 bool plots_write(const results *results, char **note, char **error);
 
 /* About how many pictures report_finish will draw when all points are there. */

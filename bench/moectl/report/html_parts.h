@@ -1,0 +1,20 @@
+// SPDX-License-Identifier: MIT
+/* The parts of report.html that are not report.md's: what is drawn. Each writes HTML, or nothing
+ * where there is nothing to see. */
+#ifndef MOECTL_HTML_PARTS_H
+#define MOECTL_HTML_PARTS_H
+
+#include "report/html.h"
+#include "report/pictures.h"
+
+/* html_loads.c: how loaded each expert is, before and after capacity. */
+void html_loads(const results *all, FILE *file);
+
+/* html_bars.c: the layer's time at each value that has no place on an axis; the stages. */
+void html_choices(const results *all, FILE *file);
+void html_stages(const results *all, FILE *file);
+
+/* html_charts.c: the pictures of one kind (pictures.h), by gnuplot; nothing without it. */
+void html_charts(const results *all, picture_kind kind, FILE *file);
+
+#endif
