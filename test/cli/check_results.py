@@ -5,7 +5,7 @@
 usage: check_results.py DIR [--points N] [--dump] [--no-verify]
 
 Checks that results.json has every key, that its numbers make sense and agree
-with results.csv and report.md. With --dump it reads every point's
+with results.csv, report.md and report.html. With --dump it reads every point's
 safetensors file back, computes routing, capacity, statistics and the layer's
 output from the dumped inputs and weights (so use tiny shapes), and compares.
 Prints one line a problem; exit code 1 if there are any.
@@ -20,6 +20,8 @@ import re
 import statistics
 import struct
 import sys
+
+import check_html
 
 PARAMS = (
     "num_tokens hidden_size intermediate_size num_experts num_identity_experts top_k renormalize jitter "
@@ -153,11 +155,13 @@ def check_report(folder):
         picture = folder / name
         if expect(picture.is_file(), "report.md shows", name, "which is not there"):
             expect(picture.read_bytes()[:8] == b"\x89PNG\r\n\x1a\n", name, "is not a PNG")
+    page = check_html.check((folder / "report.html").read_text(encoding="utf-8"))
+    expect(not page.faults, "report.html:", *page.faults)
 
 
 def check_folder(folder, options):
     expect(not (folder / "results.jsonl").exists(), "results.jsonl is still there")
-    for name in ("results.json", "results.csv", "report.md"):
+    for name in ("results.json", "results.csv", "report.md", "report.html"):
         if not expect((folder / name).is_file(), "there is no", name):
             return []
     results = json.loads((folder / "results.json").read_text(encoding="utf-8"))

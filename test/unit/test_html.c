@@ -189,8 +189,8 @@ static void test_choices(void **state) {
   has(text, "<tr><th scope=\"row\">fp32</th><td><div class=\"bar range\" title=\"1.00 ms (0.960 to "
             "1.10)\"><span class=\"s0\" style=\"width:25.00%\"></span>");
   has(text, "<span class=\"s1\" style=\"width:75.00%\"></span><i "
-            "style=\"left:50.00%;width:50.00%\"></i></div></td><td class=\"n\">3.00 ms (2.00 to "
-            "4.00)</td>");
+            "style=\"left:50.00%;width:50.00%\"></i></div></td><td class=\"n\">3.00 ms <span "
+            "class=\"r\">(2.00 to 4.00)</span></td>");
   free(text);
   tear_down(&fixture);
 }

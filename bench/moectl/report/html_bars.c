@@ -131,7 +131,8 @@ static void choice_row(const results *all, size_t axis, size_t index, double lon
   if (isfinite(time->min) && isfinite(time->p90))
     fprintf(file, "<i style=\"left:%.2f%%;width:%.2f%%\"></i>", 100 * time->min / longest,
             100 * (time->p90 - time->min) / longest);
-  fprintf(file, "</div></td><td class=\"n\">%s ms (%s to %s)</td></tr>\n", a, b, c);
+  fprintf(file, "</div></td><td class=\"n\">%s ms <span class=\"r\">(%s to %s)</span></td></tr>\n",
+          a, b, c);
 }
 
 static void choice_table(const results *all, size_t axis, FILE *file) {

@@ -187,7 +187,8 @@ static void put_chart(const plot *p, const char *drawn, FILE *file) {
   fputs("</figure>\n", file);
 }
 
-static void draw(const results *all, const picture_plan *picture, FILE *file) {
+/* False: gnuplot did not draw it, and would not draw the next. */
+static bool draw(const results *all, const picture_plan *picture, FILE *file) {
   plot p;
   report_file script;
   report_file_open(&script);
@@ -198,8 +199,15 @@ static void draw(const results *all, const picture_plan *picture, FILE *file) {
   char *drawn = ok ? gnuplot_draw(script.text, SECONDS) : NULL;
   if (drawn) put_chart(&p, drawn, file);
   plot_sweep_close(&p);
+  ok = drawn != NULL;
   free(drawn);
   free(script.text);
+  return ok;
+}
+
+/* Somebody waits for the run's end. */
+static bool interrupted(const results *all, size_t count) {
+  return all->watch && !all->watch(all->watch_user, count, count);
 }
 
 void html_charts(const results *all, picture_kind kind, FILE *file) {
@@ -207,8 +215,10 @@ void html_charts(const results *all, picture_kind kind, FILE *file) {
   report_file figures;
   report_file_open(&figures);
   if (pictures_plan(all, &pictures)) {
-    for (size_t i = 0; i < pictures.count && figures.stream; i++)
-      if (pictures.list[i].kind == kind) draw(all, &pictures.list[i], figures.stream);
+    bool ok = figures.stream != NULL;
+    for (size_t i = 0; i < pictures.count && ok; i++)
+      if (pictures.list[i].kind == kind)
+        ok = !interrupted(all, pictures.count) && draw(all, &pictures.list[i], figures.stream);
     pictures_release(&pictures);
   }
   if (figures.stream && fclose(figures.stream) == 0 && figures.size > 0)
