@@ -115,6 +115,20 @@ static void test_page(void **state) {
   has(text, "<td>serves | everywhere</td>");
   has(text, "moectl run &#39;configs/made up.yaml&#39;\n");
   has_not(text, "id=\"failed-points\"");
+  static const char *const sections[] = {
+      "what-was-run",    "findings", "expert-utilization", "time",         "where-the-time-goes",
+      "routing-balance", "memory",   "kernel-variants",    "verification", "device",
+      "how-to-repeat"};
+  const char *at = text;
+  for (size_t i = 0; i < sizeof sections / sizeof sections[0]; i++) {
+    char *section = format_text("<section id=\"%s\">", sections[i]);
+    has(at, section); /* in this order */
+    at = strstr(at, section);
+    free(section);
+    char *link = format_text("<a href=\"#%s\">", sections[i]);
+    has(text, link);
+    free(link);
+  }
   free(text);
   tear_down(&fixture);
 }
