@@ -40,7 +40,7 @@ static const char text[] =
     "overflow-wrap:anywhere}\n"
     "summary{cursor:pointer;color:var(--link)}details{margin:.6rem 0}\n"
     "footer{color:var(--muted);font-size:.85rem;padding-bottom:2rem}\n"
-    ".note,figcaption{color:var(--muted);font-size:.875rem}\n";
+    "figcaption{color:var(--muted);font-size:.875rem}\n";
 
 static const char tables[] =
     ".scroll{overflow-x:auto;margin:.6rem 0}\n"
