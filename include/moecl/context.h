@@ -68,6 +68,9 @@ MOECL_API const moecl_device_info *moecl_context_device(const moecl_context *con
 /* The folder that kernel sources are read from; NULL: they are the embedded
  * ones. Valid while the context lives. Thread-safe. */
 MOECL_API const char *moecl_context_kernel_dir(const moecl_context *context);
+/* The folder of compiled programs, and of what else is worth keeping of a device; NULL: none,
+ * and for NULL. It need not exist yet. The context's. Thread-safe. */
+MOECL_API const char *moecl_context_cache_dir(const moecl_context *context);
 
 /* Writes 32 hexadecimal digits and a NUL that stand for the text of all kernel
  * sources, as the context would read them now: equal for equal sources, be

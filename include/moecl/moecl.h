@@ -79,6 +79,7 @@
 #include "moecl/random.h"
 #include "moecl/layer.h"
 #include "moecl/plan.h"
+#include "moecl/peaks.h"
 #include "moecl/routing.h"
 #include "moecl/reference.h"
 #include "moecl/safetensors.h"

@@ -132,6 +132,10 @@ const char *moecl_context_kernel_dir(const moecl_context *context) {
   return context ? context->kernel_dir : NULL;
 }
 
+const char *moecl_context_cache_dir(const moecl_context *context) {
+  return context ? context->cache_dir : NULL;
+}
+
 /* Name, size and text, so that no text can pass for another file. */
 static void add_to_hash(base_text *all, const char *path, const char *data, size_t size) {
   base_text_addf(all, "%s %llu\n", path, (unsigned long long)size);

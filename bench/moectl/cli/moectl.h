@@ -105,6 +105,7 @@ int command_check(const options *options);
 int command_compare(const options *options);
 int command_explain(const options *options);
 int command_devices(const options *options);
+int command_peak(const options *options);
 int command_inspect(const options *options);
 int command_verify(const options *options);
 int command_help(const options *options);

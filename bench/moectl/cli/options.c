@@ -84,6 +84,12 @@ const cli_command cli_commands[] = {
      "router_logits, topk_ids, topk_weights and output ('moectl help models')."},
     {"devices", command_devices, "jvh", NULL, OFFER_NOTHING, NULL, NULL, "list the OpenCL devices",
      "Shows what each device has and which variants would serve ('moectl help devices')."},
+    {"peak", command_peak, "djvh", NULL, OFFER_NOTHING, NULL, NULL,
+     "measure what the device does at most",
+     "Measures arithmetic, memory, transfers and launches with small kernels made for that, in a "
+     "few seconds during which nothing else should run on the device. The result is kept for the "
+     "device and its driver beside the compiled programs (MOECL_CACHE_DIR), and reports of later "
+     "runs hold their times against it."},
     {"completion", command_completion, "h", "SHELL", OFFER_WORDS, "bash zsh fish", "bash",
      "print a shell's completion script",
      "Prints a script for bash, zsh or fish; installing moectl puts them where the shells look. "

@@ -1,0 +1,113 @@
+// SPDX-License-Identifier: MIT
+#include "results/peaks.h"
+#include "base/files.h"
+#include "base/json_text.h"
+#include <ctype.h>
+#include <stddef.h>
+#include <stdlib.h>
+#include <string.h>
+
+static const struct {
+  const char *name;
+  size_t offset;
+} rates[] = {{"flops_f32", offsetof(moecl_peaks, flops_f32)},
+             {"flops_f16", offsetof(moecl_peaks, flops_f16)},
+             {"read_bytes_per_s", offsetof(moecl_peaks, read_bytes)},
+             {"copy_bytes_per_s", offsetof(moecl_peaks, copy_bytes)},
+             {"to_device_bytes_per_s", offsetof(moecl_peaks, to_device_bytes)},
+             {"from_device_bytes_per_s", offsetof(moecl_peaks, from_device_bytes)},
+             {"launch_seconds", offsetof(moecl_peaks, launch_seconds)},
+             {"wait_seconds", offsetof(moecl_peaks, wait_seconds)}};
+enum { RATES = sizeof rates / sizeof rates[0] };
+
+json_t *peaks_json(const device_peaks *peaks) {
+  if (!peaks->measured[0]) return json_null();
+  json_t *json = json_pack("{s:s}", "measured", peaks->measured);
+  bool ok = json != NULL;
+  for (int i = 0; ok && i < RATES; i++) {
+    const double value = *(const double *)((const char *)&peaks->rates + rates[i].offset);
+    ok = json_object_set_new(json, rates[i].name, json_real(value)) == 0;
+  }
+  if (ok)
+    ok = json_object_set_new(json, "array_bytes",
+                             json_integer((json_int_t)peaks->rates.array_bytes)) == 0;
+  if (ok) return json;
+  json_decref(json);
+  return NULL;
+}
+
+device_peaks peaks_of_json(const json_t *json) {
+  device_peaks peaks = {0};
+  const char *measured = json_string_value(json_object_get(json, "measured"));
+  const json_t *array = json_object_get(json, "array_bytes");
+  if (!measured || strlen(measured) >= sizeof peaks.measured || !json_is_integer(array))
+    return peaks;
+  for (int i = 0; i < RATES; i++) {
+    const json_t *value = json_object_get(json, rates[i].name);
+    if (!json_is_number(value) || json_number_value(value) < 0) return (device_peaks){0};
+    *(double *)((char *)&peaks.rates + rates[i].offset) = json_number_value(value);
+  }
+  peaks.rates.array_bytes = (uint64_t)json_integer_value(array);
+  memcpy(peaks.measured, measured, strlen(measured) + 1);
+  return peaks;
+}
+
+/* ---- kept ---- */
+
+/* peaks-NAME.json, of the device's name alone: which driver measured is inside. NULL: there
+ * is no place. */
+static char *path_of(const moecl_context *context) {
+  const char *folder = moecl_context_cache_dir(context);
+  if (!folder) return NULL;
+  char *path = format_text("%s/peaks-%s.json", folder, moecl_context_device(context)->name);
+  for (char *c = path ? path + strlen(folder) + 1 : NULL; c && *c; c++)
+    if (!isalnum((unsigned char)*c) && *c != '.' && *c != '-') *c = '-';
+  return path;
+}
+
+static bool same_words(const json_t *json, const char *key, const char *value) {
+  json_t *words = json_words(value);
+  const bool same = words && json_equal(json_object_get(json, key), words);
+  json_decref(words);
+  return same;
+}
+
+device_peaks peaks_load(const moecl_context *context) {
+  const moecl_device_info *device = moecl_context_device(context);
+  char *path = path_of(context);
+  json_t *json = path ? json_load_file(path, 0, NULL) : NULL;
+  const bool ours = json && same_words(json, "device", device->name) &&
+                    same_words(json, "platform", device->platform) &&
+                    same_words(json, "driver", device->driver);
+  const device_peaks peaks =
+      ours ? peaks_of_json(json_object_get(json, "peaks")) : (device_peaks){0};
+  json_decref(json);
+  free(path);
+  return peaks;
+}
+
+static bool write_file(const char *path, const char *text, char **error) {
+  pending_file file;
+  if (!pending_open(&file, path, error)) return false;
+  if (pending_write(&file, text, strlen(text), error) && pending_sync(&file, error))
+    return pending_commit(&file, error);
+  pending_discard(&file);
+  return false;
+}
+
+bool peaks_save(const moecl_context *context, const device_peaks *peaks, char **error) {
+  const moecl_device_info *device = moecl_context_device(context);
+  char *path = path_of(context);
+  if (!path) return fail_text(error, "there is no folder to keep them in: set MOECL_CACHE_DIR");
+  json_t *json = json_pack("{s:o, s:o, s:o, s:o}", "device", json_words(device->name), "platform",
+                           json_words(device->platform), "driver", json_words(device->driver),
+                           "peaks", peaks_json(peaks));
+  char *text = json ? json_text(json, 2) : NULL;
+  const bool ok = text ? make_directories(moecl_context_cache_dir(context), error) &&
+                             write_file(path, text, error)
+                       : fail_text(error, "no memory");
+  free(text);
+  json_decref(json);
+  free(path);
+  return ok;
+}

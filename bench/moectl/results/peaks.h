@@ -1,0 +1,26 @@
+// SPDX-License-Identifier: MIT
+/* What a device was measured to do at most (moectl peak), kept by device and driver beside
+ * the compiled programs. */
+#ifndef MOECTL_PEAKS_H
+#define MOECTL_PEAKS_H
+
+#include "moecl/moecl.h"
+#include <jansson.h>
+
+typedef struct device_peaks {
+  moecl_peaks rates;
+  char measured[40]; /* when; "": never, and the rates are zeros */
+} device_peaks;
+
+/* As results.json and `moectl peak --json` have them; null where there are none. NULL
+ * without memory. */
+json_t *peaks_json(const device_peaks *peaks);
+/* Back; what does not look like it counts as none. */
+device_peaks peaks_of_json(const json_t *json);
+
+/* Those kept for the context's device; none where there are none, or not of this driver. */
+device_peaks peaks_load(const moecl_context *context);
+/* Keeps them; false with *error where they could not be. */
+bool peaks_save(const moecl_context *context, const device_peaks *peaks, char **error);
+
+#endif
