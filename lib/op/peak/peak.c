@@ -13,7 +13,8 @@ enum {
   TRIES = 7,
   CHAINS = 10, /* vectors in flight, and two more: what 16 registers hold */
   LAUNCHES = 200,
-  VECTOR_BYTES = 32
+  VECTOR_BYTES = 32,
+  BYTE = 3 /* of which the arrays are full */
 };
 static const double long_enough = 0.02; /* seconds of what is timed */
 static const uint64_t most_bytes = (uint64_t)256 << 20;
@@ -60,6 +61,37 @@ static moecl_status best_of(const trial *t, double *best) {
   return MOECL_OK;
 }
 
+/* ---- was it done? ---- */
+
+/* A rate of work that a compiler has left out would be none. */
+static moecl_status check_sum(moecl_context *context, const char *what, double got, double want) {
+  if (got == want) return MOECL_OK;
+  return log_error(&context->log, MOECL_ERROR_BUILD,
+                   "peaks: the kernel that measures %s came to %g, expected %g", what, got, want);
+}
+
+static moecl_status check_floats(const moecl_buffer *out, uint64_t count, double want) {
+  float *values = malloc(count * sizeof *values);
+  if (!values)
+    return log_error(&out->context->log, MOECL_ERROR_OUT_OF_HOST_MEMORY, "no host memory");
+  moecl_status status = moecl_buffer_read_wait(out, 0, count * sizeof *values, values);
+  for (uint64_t i = 0; status == MOECL_OK && i < count; i++)
+    status = check_sum(out->context, "arithmetic", (double)values[i], want);
+  free(values);
+  return status;
+}
+
+/* Sums are of 32 bits, and wrap. */
+static moecl_status check_words(const moecl_buffer *sums, uint64_t count, uint32_t want) {
+  uint32_t *values = malloc(count * sizeof *values), sum = 0;
+  if (!values)
+    return log_error(&sums->context->log, MOECL_ERROR_OUT_OF_HOST_MEMORY, "no host memory");
+  const moecl_status status = moecl_buffer_read_wait(sums, 0, count * sizeof *values, values);
+  for (uint64_t i = 0; status == MOECL_OK && i < count; i++) sum += values[i];
+  free(values);
+  return status == MOECL_OK ? check_sum(sums->context, "reading", sum, want) : status;
+}
+
 /* ---- arithmetic ---- */
 
 /* A processor's cores take vectors, a GPU's lanes elements. */
@@ -92,6 +124,8 @@ static moecl_status measure_arithmetic(moecl_context *context, bool half, double
   /* Towards 2: neither zeros, nor denormals, nor infinities, which may be slower. */
   if (status == MOECL_OK) status = ocl_kernel_args(t.kernel, "bffi", out, 0.5, 1.0, rounds);
   if (status == MOECL_OK) status = best_of(&t, &seconds);
+  /* x / 2 + 1 comes to 2, in each of CHAINS vectors, of which two elements are added up. */
+  if (status == MOECL_OK) status = check_floats(out, items, 2.0 * CHAINS * (width > 1 ? 2 : 1));
   if (status == MOECL_OK) *flops = 2.0 * rounds * CHAINS * width * (double)items / seconds;
   ocl_kernel_destroy(&t.kernel);
   moecl_buffer_destroy(&out);
@@ -116,7 +150,7 @@ static moecl_status make_arrays(moecl_context *context, const trial *t, arrays *
   a->bytes = a->bytes / 4096 * 4096;
   a->host = malloc(a->bytes);
   if (!a->host) return log_error(&context->log, MOECL_ERROR_OUT_OF_HOST_MEMORY, "no host memory");
-  memset(a->host, 1, a->bytes); /* pages that exist */
+  memset(a->host, BYTE, a->bytes); /* pages that exist */
   MOECL_TRY(moecl_buffer_create(context, a->bytes, &a->from));
   MOECL_TRY(moecl_buffer_create(context, a->bytes, &a->to));
   return moecl_buffer_create(context, t->groups * t->local * sizeof(uint32_t), &a->sums);
@@ -147,6 +181,16 @@ static moecl_status measure_pass(trial *t, const char *defines, const char *entr
   return status;
 }
 
+/* Every byte of the copy. */
+static moecl_status check_copy(const arrays *a) {
+  memset(a->host, 0, a->bytes);
+  MOECL_TRY(moecl_buffer_read_wait(a->to, 0, a->bytes, a->host));
+  const unsigned char *bytes = a->host;
+  double sum = 0;
+  for (uint64_t i = 0; i < a->bytes; i++) sum += bytes[i];
+  return check_sum(a->to->context, "copying", sum, (double)BYTE * (double)a->bytes);
+}
+
 static moecl_status measure_memory(moecl_context *context, moecl_peaks *peaks) {
   trial t = {.context = context};
   arrays a = {0};
@@ -157,8 +201,12 @@ static moecl_status measure_memory(moecl_context *context, moecl_peaks *peaks) {
   moecl_status status = make_arrays(context, &t, &a);
   if (status == MOECL_OK) status = measure_transfers(&a, peaks);
   if (status == MOECL_OK) status = measure_pass(&t, defines, "read_all", &a, a.sums, &seconds);
+  if (status == MOECL_OK)
+    status =
+        check_words(a.sums, t.groups * t.local, (uint32_t)(a.bytes / 4) * (BYTE * 0x01010101u));
   if (status == MOECL_OK) peaks->read_bytes = (double)a.bytes / seconds;
   if (status == MOECL_OK) status = measure_pass(&t, defines, "copy_all", &a, a.to, &seconds);
+  if (status == MOECL_OK) status = check_copy(&a);
   if (status == MOECL_OK) peaks->copy_bytes = 2.0 * (double)a.bytes / seconds;
   peaks->array_bytes = a.bytes;
   moecl_buffer_destroy(&a.from);

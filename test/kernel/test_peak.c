@@ -1,0 +1,109 @@
+// SPDX-License-Identifier: MIT
+/* The device's peaks: rates that can be, and none of work that was not done. How fast is
+ * nothing that a test could know. */
+#include "../unit/unit.h"
+#include "base/base.h"
+#include "moecl/peaks.h"
+#include <unistd.h>
+
+static char folder[] = "/tmp/moecl-peak-XXXXXX";
+
+/* A context whose kernels are a copy of cl/peak in which `from` reads `to`. */
+static moecl_context *open_spoiled(const char *from, const char *to, test_log *log) {
+  char path[4096], *data;
+  size_t size;
+  base_text text = {0};
+  snprintf(path, sizeof path, "%s/peak/peak.cl", getenv("MOECL_SOURCE_CL"));
+  assert_ok(base_file_read(path, &data, &size));
+  char *at = strstr(data, from);
+  assert_non_null(at);
+  base_text_add(&text, data, (size_t)(at - data));
+  base_text_addf(&text, "%s%s", to, at + strlen(from));
+  assert_false(text.failed);
+  snprintf(path, sizeof path, "cp -rT '%s' '%s'", getenv("MOECL_SOURCE_CL"), folder);
+  assert_int_equal(system(path), 0);
+  snprintf(path, sizeof path, "%s/peak/peak.cl", folder);
+  assert_ok(base_file_write_atomic(path, text.data, text.size));
+  base_text_free(&text);
+  free(data);
+  const moecl_context_params params = {
+      .log = test_log_add, .log_user = log, .kernel_dir = folder, .disable_cache = true};
+  moecl_context *context = NULL;
+  log->level = MOECL_LOG_ERROR;
+  assert_ok(moecl_context_create(&params, &context));
+  return context;
+}
+
+static void test_rates(void **state) {
+  moecl_context *context = NULL;
+  moecl_peaks peaks;
+  (void)state;
+  assert_ok(moecl_context_create(NULL, &context));
+  const moecl_device_info *device = moecl_context_device(context);
+  assert_ok(moecl_measure_peaks_wait(context, &peaks));
+  assert_true(peaks.flops_f32 > 1e6 && peaks.flops_f32 < 1e17);
+  assert_true(device->fp16 ? peaks.flops_f16 > 1e6 : peaks.flops_f16 == 0);
+  assert_true(peaks.read_bytes > 1e6 && peaks.read_bytes < 1e15);
+  assert_true(peaks.copy_bytes > 1e6 && peaks.copy_bytes < 1e15);
+  assert_true(peaks.to_device_bytes > 1e6 && peaks.from_device_bytes > 1e6);
+  assert_true(peaks.launch_seconds > 0 && peaks.launch_seconds <= peaks.wait_seconds * 2);
+  assert_true(peaks.array_bytes > 0 && peaks.array_bytes % 4096 == 0);
+  assert_true(peaks.array_bytes <= 256 << 20);
+  moecl_context_destroy(&context);
+}
+
+/* What a kernel leaves out is noticed, and no rate is left. */
+static void test_not_done(void **state) {
+  static const struct {
+    const char *from, *to, *message;
+  } spoilt[] = {
+      {"r < rounds", "r < 1", "measures arithmetic"},
+      {"    b += from[i + p.step];\n", "", "measures reading"},
+      {"p.end = id + 1 == items ? count", "p.end = id + 1 == items ? count - 1", "measures"},
+      {"to[i] = from[i];", "if (i != 7) to[i] = from[i];", "measures copying"},
+  };
+  (void)state;
+  for (size_t i = 0; i < BASE_COUNT(spoilt); i++) {
+    test_log log = {0};
+    moecl_peaks peaks, none = {0};
+    moecl_context *context = open_spoiled(spoilt[i].from, spoilt[i].to, &log);
+    const bool strided = !(moecl_context_device(context)->capabilities & MOECL_CAP_CPU);
+    memset(&peaks, 1, sizeof peaks);
+    if (strided && i == 2) peaks = none; /* of the part that it does not take */
+    else {
+      assert_int_equal(moecl_measure_peaks_wait(context, &peaks), MOECL_ERROR_BUILD);
+      assert_non_null(strstr(log.text.data, spoilt[i].message));
+    }
+    assert_memory_equal(&peaks, &none, sizeof peaks);
+    base_text_free(&log.text);
+    moecl_context_destroy(&context);
+  }
+}
+
+static void test_refused(void **state) {
+  moecl_context *context = NULL;
+  moecl_peaks peaks = {.flops_f32 = 1};
+  (void)state;
+  assert_int_equal(moecl_measure_peaks_wait(NULL, &peaks), MOECL_ERROR_INVALID_ARGUMENT);
+  assert_true(peaks.flops_f32 == 0);
+  assert_ok(moecl_context_create(NULL, &context));
+  assert_int_equal(moecl_measure_peaks_wait(context, NULL), MOECL_ERROR_INVALID_ARGUMENT);
+  assert_non_null(moecl_context_cache_dir(context));
+  assert_null(moecl_context_cache_dir(NULL));
+  moecl_context_destroy(&context);
+}
+
+static int remove_folder(void **state) {
+  char command[64];
+  (void)state;
+  snprintf(command, sizeof command, "rm -rf '%s'", folder);
+  return system(command);
+}
+
+int main(void) {
+  const struct CMUnitTest tests[] = {cmocka_unit_test(test_rates), cmocka_unit_test(test_not_done),
+                                     cmocka_unit_test(test_refused)};
+  skip_without_device();
+  if (!mkdtemp(folder)) return 1;
+  return cmocka_run_group_tests_name("peak", tests, NULL, remove_folder);
+}
