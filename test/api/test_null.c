@@ -38,6 +38,11 @@ static void test_host_calls(void **state) {
   REFUSED(moecl_device_choose(NULL, 0, NULL, NULL));
   assert_int_equal(moecl_device_choose(NULL, 0, NULL, &chosen), MOECL_ERROR_NO_DEVICE);
 
+  moecl_peaks peaks;
+  REFUSED(moecl_measure_peaks_wait(NULL, &peaks));
+  REFUSED(moecl_measure_peaks_wait(NULL, NULL));
+  assert_null(moecl_context_cache_dir(NULL));
+
   const moecl_random_params random = {.scale = 1};
   REFUSED(moecl_random_host(NULL, 1, &random));
   REFUSED(moecl_random_host(narrow, 1, NULL));

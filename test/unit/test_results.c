@@ -105,7 +105,7 @@ static void test_json(void **state) {
   add(all, make_point(f, 1, POINT_UNVERIFIED_OK));
   finish(all);
   json_t *root = read_json(f);
-  check_keys(root, "", "schema versions runs kernels experiment device points");
+  check_keys(root, "", "schema versions runs kernels experiment device peaks points");
   check_keys(root, "versions", "moecl commit compiler");
   check_keys(root, "points.0",
              "index status error params variants variant_reasons iterations "

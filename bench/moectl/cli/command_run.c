@@ -105,7 +105,11 @@ static int open_results(run *run) {
   }
   run->results = results_open(&run->experiment, moecl_context_device(run->context), &kernels,
                               run->folder, run->goes_on, &error);
-  if (run->results) return EXIT_ALL_OK;
+  if (run->results) {
+    const device_peaks peaks = peaks_load(run->context);
+    results_set_peaks(run->results, &peaks);
+    return EXIT_ALL_OK;
+  }
   tell(error);
   return EXIT_USAGE;
 }

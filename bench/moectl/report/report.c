@@ -95,6 +95,7 @@ bool report_write(const results *all, char **error) {
   report_variants(all, file.stream);
   report_findings(all, file.stream);
   report_points(all, file.stream);
+  report_peaks(all, file.stream);
   report_stages(all, file.stream);
   report_routing(all, file.stream);
   report_memory(all, file.stream);

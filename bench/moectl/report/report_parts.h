@@ -47,6 +47,9 @@ void report_stage_groups(const results *all, const int *stages, size_t count, FI
 void report_routing_groups(const results *all, bool identities, FILE *file);
 void report_memory_groups(const results *all, FILE *file);
 
+/* report_peaks.c: nothing where the peaks were not measured */
+void report_peaks(const results *all, FILE *file);
+
 /* report_findings.c */
 void report_findings(const results *all, FILE *file);
 

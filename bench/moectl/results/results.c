@@ -223,6 +223,8 @@ void results_watch_pictures(results *all, picture_watch watch, void *user) {
 
 const char *results_folder(const results *all) { return all->folder; }
 
+void results_set_peaks(results *all, const device_peaks *peaks) { all->peaks = *peaks; }
+
 /* The [T,*] arrays would add up to gigabytes over a sweep, and no file of the
  * folder shows them (a dump has been written by now). */
 static void drop_arrays(moecl_routing *routing) {

@@ -5,6 +5,7 @@
 #define MOECTL_RESULTS_H
 
 #include "experiment/experiment.h"
+#include "results/peaks.h"
 
 typedef struct sample_summary { /* of device-event milliseconds over the iterations */
   double median, min, p90;      /* NaN: the variant fuses this stage into another */
@@ -85,6 +86,8 @@ typedef enum picture_choice { PICTURES_FEW = 0, PICTURES_ALL, PICTURES_NONE } pi
 void results_choose_pictures(results *results, picture_choice pictures);
 bool results_has(const results *results, size_t index); /* finished in an earlier run */
 const char *results_folder(const results *results);
+/* What reports hold times against; results.json keeps them. */
+void results_set_peaks(results *results, const device_peaks *peaks);
 
 /* Adds a point (takes it over, also on failure): a line of results.jsonl, or, each
  * time there is twice as much as they hold, results.json and results.csv, replaced

@@ -190,10 +190,11 @@ static json_t *points_json(const results *all) {
 
 char *results_json(const results *all) {
   json_t *plan = json_loads(all->experiment->resolved_json, 0, NULL);
-  json_t *root = json_pack("{s:s, s:o, s:O, s:o, s:o, s:o, s:o}", "schema", RESULTS_SCHEMA,
-                           "versions", versions_json(), "runs", all->runs, "kernels",
-                           kernels_json(&all->kernels), "experiment", plan, "device",
-                           device_json(&all->device), "points", points_json(all));
+  json_t *root =
+      json_pack("{s:s, s:o, s:O, s:o, s:o, s:o, s:o, s:o}", "schema", RESULTS_SCHEMA, "versions",
+                versions_json(), "runs", all->runs, "kernels", kernels_json(&all->kernels),
+                "experiment", plan, "device", device_json(&all->device), "peaks",
+                peaks_json(&all->peaks), "points", points_json(all));
   char *shown = root ? json_text(root, 1) : NULL;
   json_decref(root);
   char *whole = shown ? format_text("%s\n", shown) : NULL;

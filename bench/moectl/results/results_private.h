@@ -12,6 +12,7 @@
 struct results {
   const experiment *experiment; /* the caller's */
   moecl_device_info device;
+  device_peaks peaks;
   kernel_origin kernels;
   json_t *runs;     /* an array: who measured, a run each, this one last (provenance.h) */
   json_t *this_run; /* not among them yet; else NULL */
