@@ -96,6 +96,32 @@ typedef enum moecl_drop_policy {
   MOECL_DROP_POLICY_COUNT
 } moecl_drop_policy;
 
+/* What a norm divides a row by. */
+typedef enum moecl_norm {
+  MOECL_NORM_RMS = 0, /* its root mean square (Zhang and Sennrich 2019) */
+  MOECL_NORM_LAYER,   /* its standard deviation, the mean subtracted first (Ba et al. 2016) */
+  MOECL_NORM_COUNT
+} moecl_norm;
+
+/* What of queries and keys is divided by its root mean square before they are rotated. */
+typedef enum moecl_qk_norm {
+  MOECL_QK_NORM_NONE = 0,
+  MOECL_QK_NORM_HEAD, /* each head by itself, all with the same weights: Qwen3 */
+  MOECL_QK_NORM_FULL, /* all of a token's heads at once: OLMoE */
+  MOECL_QK_NORM_COUNT
+} moecl_qk_norm;
+
+/* How the frequencies of a rotary embedding are changed for contexts that are longer than
+ * those it was trained on. */
+typedef enum moecl_rope_scaling {
+  MOECL_ROPE_UNSCALED = 0,
+  MOECL_ROPE_LINEAR, /* all are divided by the factor */
+  MOECL_ROPE_LLAMA3, /* low ones are, high ones stay, those between are mixed: Llama 3.1 */
+  MOECL_ROPE_YARN,   /* likewise, mixed by the pair's place; the magnitude changes too (Peng et
+                        al. 2023) */
+  MOECL_ROPE_SCALING_COUNT
+} moecl_rope_scaling;
+
 /* Bytes of one element. 0 for a value outside the enumeration. Thread-safe. */
 MOECL_API size_t moecl_dtype_size(moecl_dtype dtype);
 
@@ -112,6 +138,9 @@ MOECL_API const char *moecl_drop_policy_name(moecl_drop_policy policy);
 MOECL_API const char *moecl_scoring_name(moecl_scoring scoring);
 MOECL_API const char *moecl_group_score_name(moecl_group_score score);
 MOECL_API const char *moecl_second_choice_name(moecl_second_choice choice);
+MOECL_API const char *moecl_norm_name(moecl_norm norm);
+MOECL_API const char *moecl_qk_norm_name(moecl_qk_norm norm);
+MOECL_API const char *moecl_rope_scaling_name(moecl_rope_scaling scaling);
 
 /* True for the forms of SwiGLU and GeGLU, which have a gate; false for plain ones and
  * values outside the enumeration. Thread-safe. */

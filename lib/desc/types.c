@@ -61,6 +61,21 @@ const char *moecl_second_choice_name(moecl_second_choice choice) {
   return (unsigned)choice < MOECL_SECOND_CHOICE_COUNT ? names[choice] : "?";
 }
 
+const char *moecl_norm_name(moecl_norm norm) {
+  static const char *const names[] = {"rms", "layer"};
+  return (unsigned)norm < MOECL_NORM_COUNT ? names[norm] : "?";
+}
+
+const char *moecl_qk_norm_name(moecl_qk_norm norm) {
+  static const char *const names[] = {"none", "head", "full"};
+  return (unsigned)norm < MOECL_QK_NORM_COUNT ? names[norm] : "?";
+}
+
+const char *moecl_rope_scaling_name(moecl_rope_scaling scaling) {
+  static const char *const names[] = {"none", "linear", "llama3", "yarn"};
+  return (unsigned)scaling < MOECL_ROPE_SCALING_COUNT ? names[scaling] : "?";
+}
+
 /* A binary format of 16 bits: sign, exponent, `mantissa` bits of fraction. */
 typedef struct format16 {
   int mantissa, bias;

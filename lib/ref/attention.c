@@ -1,0 +1,43 @@
+// SPDX-License-Identifier: MIT
+#include "base/base.h"
+#include "ref/ref.h"
+#include <math.h>
+#include <stdlib.h>
+
+/* One query of one head. `share` has room for all keys' logits. */
+static void attend(const desc_attention *attention, int64_t position, int64_t num_keys,
+                   const double *query, const double *keys, const double *values,
+                   const double *sink, double *share, double *output) {
+  const int64_t dim = attention->head_dim, row = desc_key_size(attention);
+  int64_t first, end;
+  desc_attended(attention, position, num_keys, &first, &end);
+  double largest = sink ? *sink : -INFINITY, sum = 0;
+  for (int64_t s = first; s < end; s++) {
+    double product = 0;
+    for (int64_t d = 0; d < dim; d++) product += query[d] * keys[s * row + d];
+    share[s] = product * attention->scale;
+    largest = fmax(largest, share[s]);
+  }
+  if (sink) sum = exp(*sink - largest);
+  for (int64_t s = first; s < end; s++) sum += share[s] = exp(share[s] - largest);
+  for (int64_t d = 0; d < dim; d++) {
+    output[d] = 0;
+    for (int64_t s = first; s < end; s++) output[d] += share[s] / sum * values[s * row + d];
+  }
+}
+
+moecl_status ref_attention(const desc_attention *attention, int64_t num_queries, int64_t num_keys,
+                           const double *queries, const double *keys, const double *values,
+                           const double *sinks, double *output) {
+  const int64_t dim = attention->head_dim, group = attention->num_heads / attention->num_kv_heads;
+  double *share = malloc(((size_t)num_keys + 1) * sizeof *share);
+  if (!share) return MOECL_ERROR_OUT_OF_HOST_MEMORY;
+  for (int64_t t = 0; t < num_queries; t++)
+    for (int64_t head = 0; head < attention->num_heads; head++) {
+      const int64_t at = (t * attention->num_heads + head) * dim, shared = head / group * dim;
+      attend(attention, num_keys - num_queries + t, num_keys, queries + at, keys + shared,
+             values + shared, attention->sinks ? &sinks[head] : NULL, share, output + at);
+    }
+  free(share);
+  return MOECL_OK;
+}
