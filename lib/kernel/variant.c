@@ -75,10 +75,14 @@ size_t kernel_candidates(const kernel_table *table, const char *asked, const des
   return found;
 }
 
+uint32_t kernel_vector_width(uint32_t native_width) {
+  return native_width >= 16 ? 16 : native_width >= 8 ? 8 : 4;
+}
+
 kernel_tile kernel_gemm_tile(const kernel_variant *variant, uint32_t vector_width) {
   if (variant->tile_m) return (kernel_tile){variant->tile_m, variant->tile_n, 1};
   /* By vector width: two vectors of columns, and rows in a multiple of the
    * register tiles' 6 (AVX2 and narrower) and 12 (AVX-512). */
-  const uint32_t width = vector_width >= 16 ? 16 : vector_width >= 8 ? 8 : 4;
+  const uint32_t width = kernel_vector_width(vector_width);
   return (kernel_tile){48, 2 * width, width};
 }

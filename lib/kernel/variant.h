@@ -70,6 +70,10 @@ size_t kernel_candidates(const kernel_table *table, const char *asked, const des
                          const moecl_device_info *device, const kernel_variant **candidates,
                          size_t capacity, char *why, size_t size);
 
+/* The vectors that kernels for CPUs are made of, on a device whose fp32 vectors are so wide:
+ * 4, 8 or 16 elements. */
+uint32_t kernel_vector_width(uint32_t native_width);
+
 /* The tile of a GEMM variant on a device whose fp32 vectors are
  * `vector_width` wide, as its kernel source computes it. */
 typedef struct kernel_tile {

@@ -4,12 +4,15 @@
  * An operation without a description here fails the test. */
 #include "../unit/unit.h"
 #include "base/base.h"
+#include "op/attention/attention.h"
 #include "op/combine/combine.h"
 #include "op/gate/gate.h"
 #include "op/gemm/gemm.h"
+#include "op/norm/norm.h"
 #include "op/permute/permute.h"
 #include "op/permute/scale.h"
 #include "op/random/random.h"
+#include "op/rotary/rotary.h"
 #include "op/router/prepare.h"
 #include "op/router/router.h"
 
@@ -28,6 +31,9 @@ typedef union description {
   op_gemm_desc gemm;
   op_gate_desc gate;
   op_combine_desc combine;
+  op_norm_desc norm;
+  op_rotary_desc rotary;
+  op_attention_desc attention;
   op_random_desc random;
 } description;
 
@@ -40,6 +46,9 @@ typedef union operation {
   op_gemm *gemm;
   op_gate gate;
   op_combine combine;
+  op_norm norm;
+  op_rotary rotary;
+  op_attention attention;
   op_random random;
 } operation;
 
@@ -138,6 +147,58 @@ static bool describe_combine(int i, const desc_format *format, const desc_format
   return i < 4;
 }
 
+static bool describe_norm(int i, const desc_format *format, const desc_format *rows,
+                          description *d) {
+  (void)rows;
+  const desc_format *f32 = desc_format_of(MOECL_F32);
+  d->norm = (op_norm_desc){.norm = {.kind = i == 1 ? MOECL_NORM_LAYER : MOECL_NORM_RMS,
+                                    .size = 64,
+                                    .epsilon = 1e-6,
+                                    .plus_one = i == 2,
+                                    .bias = i == 1},
+                           .stored = format,
+                           .residual = i == 0   ? NULL
+                                       : i == 1 ? format
+                                                : f32,
+                           .output = i == 2   ? NULL
+                                     : i == 1 ? f32
+                                              : format};
+  return i < 3;
+}
+
+static bool describe_rotary(int i, const desc_format *format, const desc_format *rows,
+                            description *d) {
+  (void)rows;
+  d->rotary = (op_rotary_desc){
+      .attention = {.num_heads = 8,
+                    .num_kv_heads = 2,
+                    .head_dim = 24,
+                    .qk_norm = (moecl_qk_norm)i,
+                    .qk_norm_epsilon = 1e-6,
+                    .qk_norm_plus_one = i == 1,
+                    .rotary = {.dim = i == 2 ? 24 : 8, .theta = 1e4, .interleaved = i == 1}},
+      .layout = {i == 1 ? 1 : 16, i == 1 ? 24 : 32},
+      .cache = format,
+      .rows = i == 0 ? format : desc_format_of(MOECL_F32)};
+  return i < 3;
+}
+
+static bool describe_attention(int i, const desc_format *format, const desc_format *rows,
+                               description *d) {
+  if (i > 0) rows = desc_format_of(MOECL_F32);
+  d->attention = (op_attention_desc){.attention = {.num_heads = 8,
+                                                   .num_kv_heads = i == 0 ? 8 : 2,
+                                                   .head_dim = i == 1 ? 24 : 64,
+                                                   .causal = i != 1,
+                                                   .window = i == 2 ? 100 : 0,
+                                                   .scale = 0.125,
+                                                   .sinks = i == 2},
+                                     .cache = format,
+                                     .rows = rows,
+                                     .output = rows};
+  return i < 3;
+}
+
 static bool describe_random(int i, const desc_format *format, const desc_format *rows,
                             description *d) {
   (void)rows;
@@ -154,10 +215,12 @@ static bool describe_random(int i, const desc_format *format, const desc_format 
 static const struct {
   const char *name;
   describe_fn describe;
-} descriptions[] = {
-    {"prepare", describe_prepare}, {"noise", describe_noise},      {"router", describe_router},
-    {"permute", describe_permute}, {"scale_rows", describe_scale}, {"grouped_gemm", describe_gemm},
-    {"gate", describe_gate},       {"combine", describe_combine},  {"random", describe_random}};
+} descriptions[] = {{"prepare", describe_prepare},     {"noise", describe_noise},
+                    {"router", describe_router},       {"permute", describe_permute},
+                    {"scale_rows", describe_scale},    {"grouped_gemm", describe_gemm},
+                    {"gate", describe_gate},           {"combine", describe_combine},
+                    {"norm", describe_norm},           {"rotary", describe_rotary},
+                    {"attention", describe_attention}, {"random", describe_random}};
 
 static describe_fn describe_of(const op_kind *kind) {
   for (size_t i = 0; i < BASE_COUNT(descriptions); i++)

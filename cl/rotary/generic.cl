@@ -1,0 +1,109 @@
+// SPDX-License-Identifier: MIT
+/* A token's queries and keys, normalized and turned by its position: queries in place, keys
+ * and values into the cache. qkv is [tokens][num_heads + 2 num_kv_heads][head_dim].
+ * Defines: DTYPE (of the cache and the norms' weights), ROWS (the element of qkv), QK_NORM:
+ * 0 none, 1 each head, 2 all heads of queries or keys at once; PLUS_ONE, INTERLEAVED,
+ * KEY_BLOCK, VALUE_STRIDE, LOCAL.
+ *
+ * A span is what is normalized together: a head, or with QK_NORM 2 all queries or all keys
+ * of a token. A work-group makes `spans_each` of a token's `spans`, queries' first.
+ *
+ * An angle is position times frequency in turns; of that only the fraction matters, which is
+ * exact in 64 bits for every position: fp32 would be off by 0.01 at position 131072. */
+#include "common/types.clh"
+#include "attention/cache.clh"
+typedef ELEMENT_T(ROWS) rows_t;
+#define rows_load ELEMENT_LOAD(ROWS)
+#define rows_store ELEMENT_STORE(ROWS)
+#define MOST_PAIRS 128
+
+/* The sum over the work-group, in a fixed order; all get it. */
+static inline float group_sum(__local float *part, int lid, float value) {
+  barrier(CLK_LOCAL_MEM_FENCE);
+  part[lid] = value;
+  barrier(CLK_LOCAL_MEM_FENCE);
+  for (int step = LOCAL / 2; step > 0; step /= 2) {
+    if (lid < step) part[lid] += part[lid + step];
+    barrier(CLK_LOCAL_MEM_FENCE);
+  }
+  return part[0];
+}
+
+static inline float norm_weight(const __global storage_t *weight, int i) {
+#if QK_NORM
+  return storage_load(weight, i) + (PLUS_ONE ? 1.0f : 0.0f);
+#else
+  return 1.0f;
+#endif
+}
+
+/* Where a head goes: a query where it was, a key into the cache. */
+typedef struct place {
+  bool is_key;
+  __global rows_t *query;
+  __global storage_t *keys;
+  ulong kv_head, capacity, position;
+  int head_dim;
+} place;
+
+static inline void put(float value, const place *to, int element) {
+  if (to->is_key)
+    storage_store(value, to->keys,
+                  key_at(to->kv_head, to->capacity, to->position, to->head_dim, element));
+  else rows_store(value, to->query, element);
+}
+
+__kernel __attribute__((reqd_work_group_size(LOCAL, 1, 1))) void
+rotary(__global rows_t *qkv, const __global storage_t *q_norm, const __global storage_t *k_norm,
+       const __global ulong *frequency, __global storage_t *keys, __global storage_t *values,
+       long context, long capacity, int num_heads, int num_kv_heads, int head_dim, int num_pairs,
+       int spans, int spans_each, float epsilon, float magnitude) {
+  __local float part[LOCAL];
+  float cosine[(MOST_PAIRS + LOCAL - 1) / LOCAL], sine[(MOST_PAIRS + LOCAL - 1) / LOCAL];
+  const int lid = (int)get_local_id(0);
+  const ulong groups = (ulong)((spans + spans_each - 1) / spans_each);
+  const ulong token = get_group_id(0) / groups;
+  const int first = (int)(get_group_id(0) - token * groups) * spans_each;
+  const int last = min(first + spans_each, spans);
+  const ulong position = (ulong)context + token;
+  __global rows_t *row = qkv + token * (ulong)(num_heads + 2 * num_kv_heads) * (ulong)head_dim;
+  for (int i = lid; i < num_pairs; i += LOCAL) {
+    const float half_turns = (float)(int)(frequency[i] * position >> 32) * 0x1p-31f;
+    cosine[i / LOCAL] = magnitude * cospi(half_turns);
+    sine[i / LOCAL] = magnitude * sinpi(half_turns);
+  }
+  for (int span = first; span < last; span++) {
+    const int q_spans = QK_NORM == 2 ? 1 : num_heads;
+    const bool is_key = span >= q_spans;
+    const int heads = QK_NORM != 2 ? 1 : is_key ? num_kv_heads : num_heads;
+    const int head = is_key ? span - q_spans : span; /* of the span's first, with QK_NORM 2: 0 */
+    __global rows_t *x = row + (size_t)(is_key ? num_heads + head : head) * (size_t)head_dim;
+    const __global storage_t *weight = is_key ? k_norm : q_norm;
+    float scale = 1.0f;
+#if QK_NORM
+    float squares = 0.0f;
+    for (int i = lid; i < heads * head_dim; i += LOCAL)
+      squares = fma(rows_load(x, i), rows_load(x, i), squares);
+    scale = 1.0f / sqrt(group_sum(part, lid, squares) / (float)(heads * head_dim) + epsilon);
+#endif
+    for (int h = 0; h < heads; h++) {
+      const int at = h * head_dim;
+      const place to = {is_key,          x + at,   keys,    (ulong)(head + h),
+                        (ulong)capacity, position, head_dim};
+      for (int i = lid; i < num_pairs; i += LOCAL) {
+        const int a = INTERLEAVED ? 2 * i : i, b = INTERLEAVED ? 2 * i + 1 : i + num_pairs;
+        const float c = cosine[i / LOCAL], s = sine[i / LOCAL];
+        const float u = rows_load(x, at + a) * scale * norm_weight(weight, at + a);
+        const float v = rows_load(x, at + b) * scale * norm_weight(weight, at + b);
+        put(u * c - v * s, &to, a);
+        put(u * s + v * c, &to, b);
+      }
+      for (int d = 2 * num_pairs + lid; d < head_dim; d += LOCAL)
+        put(rows_load(x, at + d) * scale * norm_weight(weight, at + d), &to, d);
+      const __global rows_t *value = x + (size_t)(num_kv_heads + h) * (size_t)head_dim;
+      for (int d = lid; is_key && d < head_dim; d += LOCAL)
+        storage_store(rows_load(value, d), values,
+                      value_at((ulong)(head + h), (ulong)capacity, position) + d);
+    }
+  }
+}

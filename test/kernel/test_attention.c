@@ -1,0 +1,327 @@
+// SPDX-License-Identifier: MIT
+/* Every variant of rotary and of attention against the reference, random and extreme: the
+ * cached tokens are prepared first, then the new ones, then these look at all of them. */
+#include "device_tensor.h"
+#include "layers.h"
+#include "op/attention/attention.h"
+#include "op/rotary/rotary.h"
+#include "ref/ref.h"
+#include <math.h>
+
+typedef struct attention_case {
+  const char *name;
+  int64_t context, tokens;
+  desc_attention attention; /* scale 0: 1 / sqrt(head_dim) */
+  double size, sinks;       /* of the numbers, and what is added to sinks */
+  bool stored;              /* rows are of the storage type, else fp32 */
+  moecl_dtype dtype;
+} attention_case;
+
+#define ROTARY(DIM)                                                                                \
+  { .dim = DIM, .theta = 10000 }
+
+static const attention_case cases[] = {
+    {"one token of one head",
+     0,
+     1,
+     {.num_heads = 1, .num_kv_heads = 1, .head_dim = 64, .causal = true, .rotary = ROTARY(64)},
+     1,
+     0,
+     false,
+     MOECL_F32},
+    {"prefill, grouped, odd heads",
+     0,
+     77,
+     {.num_heads = 9, .num_kv_heads = 3, .head_dim = 80, .causal = true, .rotary = ROTARY(80)},
+     1,
+     0,
+     true,
+     MOECL_F32},
+    {"one query, long context",
+     1000,
+     1,
+     {.num_heads = 8, .num_kv_heads = 2, .head_dim = 128, .causal = true, .rotary = ROTARY(128)},
+     1,
+     0,
+     false,
+     MOECL_BF16},
+    {"window of one",
+     5,
+     35,
+     {.num_heads = 2,
+      .num_kv_heads = 1,
+      .head_dim = 96,
+      .causal = true,
+      .window = 1,
+      .rotary = ROTARY(48)},
+     1,
+     0,
+     true,
+     MOECL_F16},
+    {"window, sinks",
+     150,
+     20,
+     {.num_heads = 8,
+      .num_kv_heads = 1,
+      .head_dim = 64,
+      .causal = true,
+      .window = 70,
+      .sinks = true,
+      .rotary = {.dim = 64,
+                 .theta = 150000,
+                 .scaling = MOECL_ROPE_YARN,
+                 .factor = 32,
+                 .original_positions = 4096,
+                 .beta_fast = 32,
+                 .beta_slow = 1,
+                 .not_truncated = true,
+                 .attention_factor = 1.3465735902799727}},
+     1,
+     0,
+     false,
+     MOECL_BF16},
+    {"nothing but sinks",
+     3,
+     4,
+     {.num_heads = 3, .num_kv_heads = 3, .head_dim = 7, .causal = true, .sinks = true},
+     1,
+     1e4,
+     false,
+     MOECL_F32},
+    {"not causal, heads' norms",
+     0,
+     40,
+     {.num_heads = 4,
+      .num_kv_heads = 2,
+      .head_dim = 256,
+      .qk_norm = MOECL_QK_NORM_HEAD,
+      .qk_norm_epsilon = 1e-6,
+      .rotary = ROTARY(256)},
+     1,
+     0,
+     false,
+     MOECL_F32},
+    {"all heads' norm",
+     11,
+     30,
+     {.num_heads = 5,
+      .num_kv_heads = 5,
+      .head_dim = 32,
+      .causal = true,
+      .qk_norm = MOECL_QK_NORM_FULL,
+      .qk_norm_epsilon = 1e-5,
+      .rotary = ROTARY(32)},
+     1,
+     0,
+     false,
+     MOECL_BF16},
+    {"not causal, window, neighbours turned",
+     9,
+     90,
+     {.num_heads = 2,
+      .num_kv_heads = 2,
+      .head_dim = 64,
+      .window = 13,
+      .qk_norm = MOECL_QK_NORM_HEAD,
+      .qk_norm_epsilon = 1e-6,
+      .qk_norm_plus_one = true,
+      .rotary = {.dim = 20, .theta = 500000, .interleaved = true}},
+     1,
+     0,
+     false,
+     MOECL_F32},
+    {"logits of 1e30",
+     70,
+     30,
+     {.num_heads = 2, .num_kv_heads = 1, .head_dim = 64, .causal = true},
+     1e15,
+     0,
+     false,
+     MOECL_F32},
+    {"far positions",
+     3000,
+     3,
+     {.num_heads = 2, .num_kv_heads = 2, .head_dim = 16, .causal = true, .rotary = ROTARY(16)},
+     1,
+     0,
+     false,
+     MOECL_F32},
+    {"many heads of one",
+     0,
+     3,
+     {.num_heads = 71, .num_kv_heads = 1, .head_dim = 64, .causal = true, .rotary = ROTARY(64)},
+     1,
+     0,
+     true,
+     MOECL_BF16},
+    {"head of one element",
+     2,
+     5,
+     {.num_heads = 2, .num_kv_heads = 2, .head_dim = 1, .causal = true},
+     1,
+     0,
+     false,
+     MOECL_F32},
+};
+
+enum { CACHED, NEW, Q_NORM, K_NORM, SINKS, KEYS, VALUES, OUTPUT, TENSORS };
+
+typedef struct run {
+  const attention_case *c;
+  desc_attention what;
+  const kernel_variant *rotary, *attention;
+  op_cache_layout layout;
+  int64_t capacity, keys;
+  const desc_format *rows, *cache;
+  device_tensor t[TENSORS];
+  double *key, *value; /* [keys, num_kv_heads, head_dim], as the device has them */
+} run;
+
+static void check_close(const run *r, const char *what, const double *got, const double *want,
+                        size_t count, double size, double tolerance) {
+  for (size_t i = 0; i < count; i++) {
+    if (fabs(got[i] - want[i]) <= tolerance * (size + fabs(want[i]))) continue;
+    fprintf(stderr,
+            "%s, rotary '%s', attention '%s', MOECL_TEST_SEED=%llu: %s[%zu] is %.9g, expected "
+            "%.9g\n",
+            r->c->name, r->rotary->name, r->attention->name, (unsigned long long)case_seed(), what,
+            i, got[i], want[i]);
+    fail();
+  }
+}
+
+static double roundoff(const desc_format *format) {
+  const moecl_dtype dtype = desc_format_dtype(format);
+  return dtype == MOECL_BF16 ? 0x1p-8 : dtype == MOECL_F16 ? 0x1p-11 : 2e-6;
+}
+
+/* Caches full of NaN, so that what nobody wrote is seen where it is read. */
+static run begin(const attention_case *c, const kernel_variant *rotary,
+                 const kernel_variant *attention) {
+  run r = {.c = c, .what = c->attention, .rotary = rotary, .attention = attention};
+  const uint64_t seed = case_seed();
+  desc_attention *what = &r.what;
+  if (what->scale == 0) what->scale = 1 / sqrt((double)what->head_dim);
+  r.layout = op_attention_layout(context, attention, what);
+  r.cache = desc_format_of(c->dtype);
+  r.rows = c->stored ? r.cache : desc_format_of(MOECL_F32);
+  r.keys = c->context + c->tokens;
+  r.capacity = (int64_t)op_cache_capacity(&r.layout, (uint64_t)r.keys + 5);
+  const size_t row = (size_t)desc_qkv_size(what), queries = (size_t)desc_query_size(what);
+  r.t[CACHED] = tensor_draw(r.rows, (size_t)c->context * row, seed, c->size, 0);
+  r.t[NEW] = tensor_draw(r.rows, (size_t)c->tokens * row, seed + 1, c->size, 0);
+  r.t[Q_NORM] = tensor_draw(r.cache, queries, seed + 2, 1, 0);
+  r.t[K_NORM] = tensor_draw(r.cache, (size_t)desc_key_size(what), seed + 3, 1, 0);
+  r.t[SINKS] = tensor_draw(r.cache, (size_t)what->num_heads, seed + 4, 1, c->sinks);
+  r.t[KEYS] = tensor_make(r.cache, (size_t)(r.capacity * desc_key_size(what)));
+  r.t[VALUES] = tensor_make(
+      r.cache, (size_t)(r.capacity * what->num_kv_heads * (int64_t)r.layout.value_stride));
+  r.t[OUTPUT] = tensor_make(r.rows, (size_t)c->tokens * queries);
+  return r;
+}
+
+/* Runs the tokens of `rows` behind `before` others; their queries, keys and values, which
+ * have to be near the reference's, are then the device's. */
+static void prepare(run *r, op_rotary *rotary, device_tensor *rows, int64_t before) {
+  const desc_attention *what = &r->what;
+  const int64_t row = desc_qkv_size(what), size = desc_query_size(what);
+  const int64_t tokens = (int64_t)rows->count / row;
+  const op_rotary_io io = {.num_tokens = tokens,
+                           .context = before,
+                           .capacity = r->capacity,
+                           .qkv = rows->buffer,
+                           .q_norm = r->t[Q_NORM].buffer,
+                           .k_norm = r->t[K_NORM].buffer,
+                           .keys = r->t[KEYS].buffer,
+                           .values = r->t[VALUES].buffer};
+  ocl_chain chain = {.context = context};
+  assert_ok(op_rotary_enqueue(rotary, &chain, &io));
+  double *got = tensor_read(rows), *keys = tensor_read(&r->t[KEYS]);
+  double *values = tensor_read(&r->t[VALUES]);
+  const double size_of_all = what->qk_norm ? 1 : r->c->size;
+  for (int64_t t = 0; t < tokens; t++) {
+    double *query = rows->values + t * row, *key = query + size, *value = key + desc_key_size(what);
+    ref_prepare_heads(what, what->num_heads, before + t, r->t[Q_NORM].values, query);
+    ref_prepare_heads(what, what->num_kv_heads, before + t, r->t[K_NORM].values, key);
+    check_close(r, "query", got + t * row, query, (size_t)size, size_of_all, roundoff(r->rows));
+    memcpy(query, got + t * row, (size_t)size * sizeof *query);
+    for (int64_t i = 0; i < desc_key_size(what); i++) {
+      const int64_t head = i / what->head_dim, d = i % what->head_dim;
+      const int64_t at = (before + t) * desc_key_size(what) + i;
+      const uint64_t capacity = (uint64_t)r->capacity;
+      r->key[at] = keys[op_cache_key_at(&r->layout, what->head_dim, capacity, head, before + t, d)];
+      r->value[at] = values[op_cache_value_at(&r->layout, capacity, head, before + t, d)];
+      check_close(r, "key", &r->key[at], &key[i], 1, size_of_all, roundoff(r->cache));
+      check_close(r, "value", &r->value[at], &value[i], 1, 0, roundoff(r->cache));
+    }
+  }
+  free(got), free(keys), free(values);
+}
+
+static void attend(run *r, op_attention *attention) {
+  const desc_attention *what = &r->what;
+  const int64_t tokens = r->c->tokens, size = desc_query_size(what), row = desc_qkv_size(what);
+  const op_attention_io io = {.num_tokens = tokens,
+                              .context = r->c->context,
+                              .capacity = r->capacity,
+                              .qkv = r->t[NEW].buffer,
+                              .keys = r->t[KEYS].buffer,
+                              .values = r->t[VALUES].buffer,
+                              .sinks = r->t[SINKS].buffer,
+                              .output = r->t[OUTPUT].buffer};
+  ocl_chain chain = {.context = context};
+  assert_ok(op_attention_enqueue(attention, &chain, &io));
+  double *queries = allocate((size_t)(tokens * size) * sizeof *queries);
+  for (int64_t i = 0; i < tokens * size; i++)
+    queries[i] = r->t[NEW].values[i / size * row + i % size];
+  assert_ok(ref_attention(what, tokens, r->keys, queries, r->key, r->value, r->t[SINKS].values,
+                          r->t[OUTPUT].values));
+  double *got = tensor_read(&r->t[OUTPUT]);
+  /* Sums of values, of which each is exact. */
+  check_close(r, "output", got, r->t[OUTPUT].values, (size_t)(tokens * size), r->c->size,
+              r->rows == desc_format_of(MOECL_F32) ? 1e-5 : 2 * roundoff(r->rows));
+  free(got), free(queries);
+}
+
+static void check(const attention_case *c, const kernel_variant *rotary_row,
+                  const kernel_variant *attention_row) {
+  run r = begin(c, rotary_row, attention_row);
+  const size_t keys = (size_t)(r.keys * desc_key_size(&r.what));
+  r.key = allocate(keys * sizeof(double));
+  r.value = allocate(keys * sizeof(double));
+  const op_rotary_desc rotary_desc = {r.what, r.layout, r.cache, r.rows};
+  const op_attention_desc attention_desc = {r.what, r.cache, r.rows, r.rows};
+  op_rotary rotary;
+  op_attention attention;
+  assert_ok(op_create(&op_rotary_kind, context, rotary_row, &rotary_desc, &rotary));
+  assert_ok(op_create(&op_attention_kind, context, attention_row, &attention_desc, &attention));
+  if (c->context > 0) prepare(&r, &rotary, &r.t[CACHED], 0);
+  prepare(&r, &rotary, &r.t[NEW], c->context);
+  attend(&r, &attention);
+  op_rotary_kind.release(&rotary);
+  op_attention_kind.release(&attention);
+  tensor_release(r.t, TENSORS);
+  free(r.key), free(r.value);
+}
+
+/* Variants of both operations of one name. */
+static void test_attention(void **state) {
+  (void)state;
+  assert_int_equal(op_rotary_table.count, op_attention_table.count);
+  for (size_t v = 0; v < op_attention_table.count; v++)
+    for (size_t i = 0; i < BASE_COUNT(cases); i++) {
+      const kernel_variant *attention = &op_attention_table.rows[v];
+      if (serves_here(attention, cases[i].dtype))
+        check(&cases[i], &op_rotary_table.rows[v], attention);
+    }
+}
+
+int main(void) {
+  const struct CMUnitTest tests[] = {cmocka_unit_test(test_attention)};
+  skip_without_device();
+  const moecl_context_params params = {.log = log_problem};
+  if (moecl_context_create(&params, &context) != MOECL_OK) return 1;
+  const int failed = cmocka_run_group_tests_name("attention", tests, NULL, NULL);
+  moecl_context_destroy(&context);
+  return failed ? 1 : 0;
+}
