@@ -89,3 +89,9 @@ moecl_status kernel_choose(moecl_context *context, const kernel_choice *choice,
     ++*set_aside;
   }
 }
+
+const char *kernel_reason(const char *asked, size_t set_aside) {
+  if (asked) return "asked for by name";
+  return set_aside == 0 ? "the best that serves this device and data type"
+                        : "better ones did not build, or failed their self-check, on this device";
+}

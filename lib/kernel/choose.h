@@ -30,4 +30,7 @@ typedef struct kernel_choice {
 moecl_status kernel_choose(moecl_context *context, const kernel_choice *choice,
                            const kernel_variant **chosen, size_t *set_aside);
 
+/* Why a variant serves that was chosen like that, for people. */
+const char *kernel_reason(const char *asked, size_t set_aside);
+
 #endif

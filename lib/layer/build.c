@@ -2,6 +2,7 @@
 /* A layer's plan: its tensors, and the steps that the rows of paths.c are made of. */
 #include "base/base.h"
 #include "layer/layer.h"
+#include "plan/gemm_step.h"
 #include <stdio.h>
 #include <stdlib.h>
 
@@ -14,9 +15,6 @@ static void add_router_tensors(layer_builder *b) {
   const desc_format *f32 = desc_format_of(MOECL_F32), *int32 = &desc_int32;
   layer_tensors *at = b->at;
   plan *p = b->plan;
-  at->hidden_states =
-      plan_add(p, MOECL_LIFE_INPUT, "hidden_states", b->layer->stored, tokens, hidden);
-  at->output = plan_add(p, MOECL_LIFE_OUTPUT, "output", b->layer->stored, tokens, hidden);
   at->hidden_f32 = plan_add(p, MOECL_LIFE_TEMPORARY, "hidden_f32", f32, tokens, hidden);
   at->router_input = plan_add(p, MOECL_LIFE_TEMPORARY, "router_input", f32, tokens, hidden);
   at->logits = plan_add(p, MOECL_LIFE_SAVED, "router_logits", f32, tokens, experts);
@@ -77,7 +75,7 @@ static void add_expert_tensors(layer_builder *b) {
 
 static moecl_status run_prepare(void *user, ocl_chain *chain, const plan_call *call) {
   const op_prepare_io io = {.num_tokens = call->num_tokens,
-                            .seed = call->seed,
+                            .seed = call->with.seed,
                             .input = call->buffer[0],
                             .output = call->buffer[1]};
   return op_prepare_enqueue(user, chain, &io);
@@ -104,48 +102,21 @@ void layer_build_jitter(layer_builder *b) {
   build_prepare(b, "jitter", &b->layer->jitter, b->at->router_input);
 }
 
-enum { GEMM_INPUT, GEMM_OUTPUT, GEMM_SCRATCH, GEMM_SLOT_TOKEN, GEMM_OFFSETS, GEMM_TILES };
-
-static moecl_status run_gemm(void *user, ocl_chain *chain, const plan_call *call) {
-  const op_gemm_io io = {.input = call->buffer[GEMM_INPUT],
-                         .output = call->buffer[GEMM_OUTPUT],
-                         .scratch = call->buffer[GEMM_SCRATCH],
-                         .slot_token = call->buffer[GEMM_SLOT_TOKEN],
-                         .expert_offsets = call->buffer[GEMM_OFFSETS],
-                         .tile_offsets = call->buffer[GEMM_TILES],
-                         .rows = call->number};
-  return op_gemm_enqueue(user, chain, &io);
-}
-
-static void explain_gemm(const void *user, int64_t number, char *text, size_t size) {
-  op_gemm_explain(user, number, text, size);
-}
-
 static void build_gemm(layer_builder *b, const char *name, moecl_stage label, const op_gemm *gemm,
                        int64_t rows, int input, int output) {
-  const bool grouped = !op_gemm_is_ungrouped(gemm);
-  const bool scratch = grouped && b->plan->tensor[b->at->scratch].bytes > 0;
-  plan_step step = {.name = name,
-                    .operation = "grouped_gemm",
-                    .variant = op_gemm_variant(gemm)->name,
-                    .label = label,
-                    .launches = 1,
-                    .enqueue = run_gemm,
-                    .explain = explain_gemm,
-                    .user = (void *)gemm,
-                    .number = rows};
-  const int tensors[] = {[GEMM_INPUT] = input,
-                         [GEMM_OUTPUT] = output,
-                         [GEMM_SCRATCH] = scratch ? b->at->scratch : PLAN_NONE,
-                         [GEMM_SLOT_TOKEN] = grouped ? b->at->slot_token : PLAN_NONE,
-                         [GEMM_OFFSETS] = grouped ? b->at->expert_offsets : PLAN_NONE,
-                         [GEMM_TILES] = grouped ? b->at->tile_offsets : PLAN_NONE};
-  plan_add_step(b->plan, &step, tensors, BASE_COUNT(tensors));
+  const bool scratch = b->plan->tensor[b->at->scratch].bytes > 0;
+  const plan_gemm_tensors tensors = {.input = input,
+                                     .output = output,
+                                     .scratch = scratch ? b->at->scratch : PLAN_NONE,
+                                     .slot_token = b->at->slot_token,
+                                     .expert_offsets = b->at->expert_offsets,
+                                     .tile_offsets = b->at->tile_offsets};
+  plan_add_gemm(b->plan, name, label, gemm, rows, &tensors);
 }
 
 static moecl_status run_noise(void *user, ocl_chain *chain, const plan_call *call) {
   const op_noise_io io = {.num_tokens = call->num_tokens,
-                          .seed = call->seed,
+                          .seed = call->with.seed,
                           .logits = call->buffer[0],
                           .noise_logits = call->buffer[1]};
   return op_noise_enqueue(user, chain, &io);
@@ -192,7 +163,7 @@ enum {
 
 static op_router_io router_io(const plan_call *call) {
   return (op_router_io){.num_tokens = call->num_tokens,
-                        .seed = call->seed,
+                        .seed = call->with.seed,
                         .logits = call->buffer[ROUTE_LOGITS],
                         .correction_bias = call->buffer[ROUTE_CORRECTION],
                         .topk_ids = call->buffer[ROUTE_IDS],
@@ -501,44 +472,37 @@ static void take_paths(layer_builder *b) {
   }
 }
 
-void layer_plan_build(const moecl_layer *layer, int64_t num_tokens, layer_plan *built) {
-  layer_builder b = {layer, &built->plan, &built->at};
-  plan_begin(&built->plan, num_tokens, layer->context->address_align);
+void layer_append(const moecl_layer *layer, plan *plan, int hidden_states, int output,
+                  layer_tensors *at) {
+  layer_builder b = {layer, plan, at};
+  at->hidden_states = hidden_states;
+  at->output = output;
   add_router_tensors(&b);
   add_permute_tensors(&b);
   add_expert_tensors(&b);
   take_paths(&b);
-  plan_arrange(&built->plan);
 }
 
-/* The one for so many tokens; else one that is empty, or was not used for longest. */
-static layer_plan **plan_place(moecl_layer *layer, int64_t num_tokens) {
-  layer_plan **oldest = &layer->plans[0];
-  for (int i = 0; i < LAYER_PLANS; i++) {
-    layer_plan **place = &layer->plans[i];
-    if (!*place) return place;
-    if ((*place)->plan.num_tokens == num_tokens) return place;
-    if ((*place)->used < (*oldest)->used) oldest = place;
-  }
-  return oldest;
+void layer_plan_build(const moecl_layer *layer, int64_t num_tokens, layer_plan *built) {
+  const uint64_t tokens = (uint64_t)num_tokens, hidden = (uint64_t)layer->params.hidden_size;
+  plan *p = &built->plan;
+  plan_begin(p, num_tokens, 0, layer->context->address_align);
+  const int input = plan_add(p, MOECL_LIFE_INPUT, "hidden_states", layer->stored, tokens, hidden);
+  const int output = plan_add(p, MOECL_LIFE_OUTPUT, "output", layer->stored, tokens, hidden);
+  layer_append(layer, p, input, output, &built->at);
+  plan_arrange(p);
+}
+
+static void build(const void *owner, int64_t num_tokens, int key, plan *plan) {
+  (void)key;
+  layer_plan_build(owner, num_tokens, (layer_plan *)plan);
 }
 
 moecl_status layer_plan_for(moecl_layer *layer, int64_t num_tokens, layer_plan **found) {
-  layer_plan **place = plan_place(layer, num_tokens);
-  if (!*place) {
-    *place = calloc(1, sizeof **place);
-    if (!*place)
-      return log_error(&layer->context->log, MOECL_ERROR_OUT_OF_HOST_MEMORY, "no host memory");
-    (*place)->plan.num_tokens = -1;
-  }
-  if ((*place)->plan.num_tokens != num_tokens) {
-    if (layer->cut == *place) ocl_views_release(&layer->views);
-    layer_plan_build(layer, num_tokens, *place);
-  }
-  (*place)->used = ++layer->forwards;
-  *found = *place;
-  if (!(*place)->plan.overflows) return MOECL_OK;
-  (*place)->plan.num_tokens = -1;
-  return log_error(&layer->context->log, MOECL_ERROR_UNSUPPORTED,
-                   "the layer's plan has more steps or tensors than moecl has room for");
+  const plan_builder builder = {sizeof(layer_plan), build, layer};
+  return plan_space_plan(&layer->space, layer->context, &builder, num_tokens, 0, (plan **)found);
+}
+
+void layer_bind(const moecl_layer *layer, const layer_tensors *at, const moecl_buffer **bound) {
+  if (at->correction_bias != PLAN_NONE) bound[at->correction_bias] = layer->correction_bias;
 }

@@ -31,13 +31,11 @@ void moecl_layer_destroy(moecl_layer **handle) {
   if (!handle || !*handle) return;
   moecl_layer *layer = *handle;
   *handle = NULL;
-  ocl_views_release(&layer->views);
-  moecl_buffer_destroy(&layer->own_workspace);
+  plan_space_release(&layer->space);
   for (int i = 0; i < LAYER_PARTS; i++)
     layer_parts[i].kind->release((char *)layer + layer_parts[i].at);
   moecl_buffer_destroy(&layer->correction_bias);
   for (int tensor = 0; tensor < MOECL_TENSOR_COUNT; tensor++) free(layer->is_set[tensor]);
-  for (int i = 0; i < LAYER_PLANS; i++) free(layer->plans[i]);
   moecl_context_destroy(&layer->context);
   free(layer);
 }

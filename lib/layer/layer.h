@@ -13,7 +13,7 @@
 #include "op/permute/scale.h"
 #include "op/router/prepare.h"
 #include "op/router/router.h"
-#include "plan/plan.h"
+#include "plan/space.h"
 
 typedef enum layer_operation {
   LAYER_ROUTER,
@@ -32,11 +32,9 @@ typedef struct layer_tensors {
 } layer_tensors;
 
 typedef struct layer_plan {
-  plan plan; /* num_tokens -1: there is none yet */
+  plan plan;
   layer_tensors at;
-  uint64_t used; /* when it was last, in forwards */
 } layer_plan;
-enum { LAYER_PLANS = 8 };
 
 struct moecl_layer {
   moecl_context *context;
@@ -64,13 +62,13 @@ struct moecl_layer {
   uint8_t *is_set[MOECL_TENSOR_COUNT]; /* one flag an item */
   int64_t missing;                     /* items not set yet */
 
-  layer_plan *plans[LAYER_PLANS]; /* of the latest numbers of tokens */
-  uint64_t forwards;
-  moecl_buffer *own_workspace;
-  /* The latest forward's workspace: views.parent was cut for `cut`. */
-  ocl_views views;
-  moecl_buffer *blocks[PLAN_MOST_TENSORS];
-  const layer_plan *cut;
+  plan_space space;
+  /* What the latest forward left, its own or that of a plan which its steps are a part of. */
+  struct {
+    const plan *plan; /* NULL: there was none */
+    const layer_tensors *at;
+    const plan_space *space;
+  } ran;
 };
 
 /* ---- layer.c ---- */
@@ -116,8 +114,14 @@ extern const layer_path layer_paths[]; /* in the order of a forward; ended by pa
 /* ---- build.c ---- */
 
 void layer_plan_build(const moecl_layer *layer, int64_t num_tokens, layer_plan *built);
-/* The layer's plan for so many tokens, built once while it is among the latest ones. */
+/* The layer's plan for so many tokens. */
 moecl_status layer_plan_for(moecl_layer *layer, int64_t num_tokens, layer_plan **found);
+/* Adds the layer's tensors and steps to a plan: from `hidden_states` to `output`, which are
+ * tensors of the plan, [T,H] as the layer stores them. */
+void layer_append(const moecl_layer *layer, plan *plan, int hidden_states, int output,
+                  layer_tensors *at);
+/* Binds the weights that are tensors of the steps. */
+void layer_bind(const moecl_layer *layer, const layer_tensors *at, const moecl_buffer **bound);
 /* Steps that paths.c's rows are made of. */
 void layer_build_jitter(layer_builder *b);
 void layer_build_convert(layer_builder *b);
@@ -133,6 +137,8 @@ void layer_build_experts(layer_builder *b);
 
 /* moecl_layer_memory of a layer that was made, or described. */
 moecl_status layer_memory(const moecl_layer *layer, int64_t num_tokens, moecl_memory *memory);
+/* More than 2^58 elements, of which the tensors hold 64 bytes or less each. */
+bool layer_is_beyond_64_bits(const moecl_layer_params *params, int64_t num_tokens);
 /* Can there be a forward of so many tokens? Logged. */
 moecl_status layer_check_tokens(moecl_context *context, const moecl_layer_params *params,
                                 int64_t num_tokens);

@@ -27,8 +27,7 @@ uint64_t moecl_layer_weight_bytes(const moecl_layer *layer) {
   return bytes;
 }
 
-/* More than 2^58 elements, of which the tensors hold 64 bytes or less each. */
-static bool is_beyond_64_bits(const moecl_layer_params *params, int64_t num_tokens) {
+bool layer_is_beyond_64_bits(const moecl_layer_params *params, int64_t num_tokens) {
   const uint64_t columns = (uint64_t)(params->hidden_size + params->intermediate_size +
                                       params->shared_intermediate_size + params->num_experts) +
                            8;
@@ -41,7 +40,7 @@ uint64_t moecl_layer_workspace_size(const moecl_layer *layer, int64_t num_tokens
   layer_plan built;
   if (!layer || num_tokens < 0 || num_tokens > MOECL_MAX_ASSIGNMENTS / layer->params.top_k)
     return 0;
-  if (is_beyond_64_bits(&layer->params, num_tokens)) return UINT64_MAX;
+  if (layer_is_beyond_64_bits(&layer->params, num_tokens)) return UINT64_MAX;
   layer_plan_build(layer, num_tokens, &built);
   return plan_workspace_bytes(&built.plan);
 }

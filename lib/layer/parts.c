@@ -15,10 +15,7 @@ typedef moecl_status (*try_fn)(void *user, const kernel_variant *variant);
 static void keep_reason(moecl_layer *layer, layer_operation operation, const char *asked,
                         size_t set_aside) {
   snprintf(layer->reason[operation], sizeof layer->reason[operation], "%s",
-           asked ? "asked for by name"
-           : set_aside == 0
-               ? "the best that serves this device and data type"
-               : "better ones did not build, or failed their self-check, on this device");
+           kernel_reason(asked, set_aside));
   if (!layer->described)
     log_write(&layer->context->log, MOECL_LOG_INFO, "%s: %s (%s)",
               layer_kinds[operation]->table->operation, layer->variant[operation]->name,
@@ -54,33 +51,21 @@ static moecl_status make_gemm(const moecl_layer *layer, const kernel_variant *va
                           : op_create(&op_gemm_kind, layer->context, variant, desc, gemm);
 }
 
-/* Two that are there together or not at all. Both checks come before the weights' memory
- * is asked for: a variant that fails one gives way to the next. */
 static moecl_status make_gemms(const moecl_layer *layer, const kernel_variant *variant,
                                const op_gemm_desc *first_desc, op_gemm **first,
                                const op_gemm_desc *second_desc, op_gemm **second) {
-  moecl_status (*const make)(moecl_context *, const kernel_variant *, const op_gemm_desc *,
-                             op_gemm **) =
-      layer->described ? op_gemm_describe : op_gemm_create_unchecked;
-  if (!layer->described) {
-    MOECL_TRY(op_gemm_self_check(layer->context, variant, first_desc));
-    MOECL_TRY(op_gemm_self_check(layer->context, variant, second_desc));
-  }
-  MOECL_TRY(make(layer->context, variant, first_desc, first));
-  const moecl_status status = make(layer->context, variant, second_desc, second);
-  if (status != MOECL_OK) op_gemm_destroy(first);
-  return status;
+  return op_gemm_make_pair(layer->context, layer->described, variant, first_desc, first,
+                           second_desc, second);
 }
 
 /* ---- formats: a variant says how it wants activations ---- */
 
 static const desc_format *rows_of(const moecl_layer *layer, const kernel_variant *variant) {
-  return variant->traits & KERNEL_F32_ACTIVATIONS ? desc_format_of(MOECL_F32) : layer->stored;
+  return op_gemm_rows(variant, layer->stored);
 }
 
 static const desc_format *outputs_of(const moecl_layer *layer, const kernel_variant *variant) {
-  return variant->traits & (KERNEL_F32_ACTIVATIONS | KERNEL_F32_OUTPUTS) ? desc_format_of(MOECL_F32)
-                                                                         : layer->stored;
+  return op_gemm_outputs(variant, layer->stored);
 }
 
 /* ---- the experts ---- */

@@ -2,8 +2,9 @@
 #include "plan/plan.h"
 #include "base/base.h"
 
-void plan_begin(plan *plan, int64_t num_tokens, uint64_t align) {
+void plan_begin(plan *plan, int64_t num_tokens, int key, uint64_t align) {
   plan->num_tokens = num_tokens;
+  plan->key = key;
   plan->align = align;
   plan->num_tensors = plan->num_steps = plan->num_choices = plan->num_blocks = 0;
   plan->overflows = false;
@@ -125,8 +126,8 @@ uint32_t plan_launches(const plan *plan) {
 /* ---- running ---- */
 
 moecl_status plan_run(const plan *plan, ocl_chain *chain, moecl_buffer *const *blocks,
-                      const moecl_buffer *const *bound, uint64_t seed) {
-  plan_call call = {.num_tokens = plan->num_tokens, .seed = seed};
+                      const moecl_buffer *const *bound, const plan_numbers *with) {
+  plan_call call = {.num_tokens = plan->num_tokens, .with = *with};
   for (int i = 0; i < plan->num_steps; i++) {
     const plan_step *step = &plan->step[i];
     for (int t = 0; t < step->num_tensors; t++) {

@@ -9,7 +9,7 @@
 #include "moecl/plan.h"
 #include "ocl/ocl.h"
 
-enum { PLAN_MOST_TENSORS = 48, PLAN_MOST_STEPS = 16, PLAN_STEP_TENSORS = 16 };
+enum { PLAN_MOST_TENSORS = 64, PLAN_MOST_STEPS = 32, PLAN_STEP_TENSORS = 16 };
 enum { PLAN_NONE = -1 }; /* no tensor: a step that has no use for that place */
 
 typedef struct plan_tensor {
@@ -22,11 +22,17 @@ typedef struct plan_tensor {
   int block;       /* of the workspace; PLAN_NONE: not in it */
 } plan_tensor;
 
+/* Numbers of one forward that its plan does not depend on. */
+typedef struct plan_numbers {
+  uint64_t seed;
+  int64_t context, capacity; /* tokens that a cache holds, and that it has room for */
+} plan_numbers;
+
 /* What a step's operation is called with. */
 typedef struct plan_call {
   const moecl_buffer *buffer[PLAN_STEP_TENSORS]; /* in the order of the step's tensors */
   int64_t num_tokens;
-  uint64_t seed;
+  plan_numbers with;
   int64_t number; /* the step's */
 } plan_call;
 typedef moecl_status (*plan_enqueue_fn)(void *operation, ocl_chain *chain, const plan_call *call);
@@ -51,6 +57,7 @@ enum { PLAN_MOST_CHOICES = 8 };
 
 typedef struct plan {
   int64_t num_tokens;
+  int key; /* what else it was built for, a number of its owner's */
   plan_tensor tensor[PLAN_MOST_TENSORS];
   plan_step step[PLAN_MOST_STEPS];
   moecl_plan_choice choice[PLAN_MOST_CHOICES];
@@ -63,7 +70,7 @@ typedef struct plan {
   bool overflows; /* more was added than there is room for: not to be run */
 } plan;
 
-void plan_begin(plan *plan, int64_t num_tokens, uint64_t align);
+void plan_begin(plan *plan, int64_t num_tokens, int key, uint64_t align);
 /* Adds a tensor; returns its number. */
 int plan_add(plan *plan, moecl_life life, const char *name, const desc_format *format,
              uint64_t rows, uint64_t columns);
@@ -84,6 +91,6 @@ uint32_t plan_launches(const plan *plan);
 /* Enqueues all steps. `blocks` are the workspace's, bound[tensor] the caller's buffers of
  * inputs and outputs. */
 moecl_status plan_run(const plan *plan, ocl_chain *chain, moecl_buffer *const *blocks,
-                      const moecl_buffer *const *bound, uint64_t seed);
+                      const moecl_buffer *const *bound, const plan_numbers *with);
 
 #endif

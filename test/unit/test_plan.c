@@ -15,7 +15,7 @@ static uint32_t draw(uint32_t below) {
 /* Random tensors, each used by one step or more. */
 static void make_plan(plan *p) {
   int tensors[STEPS][PLAN_STEP_TENSORS], counts[STEPS] = {0};
-  plan_begin(p, 1, ALIGN);
+  plan_begin(p, 1, 0, ALIGN);
   for (int i = 0; i < TENSORS; i++) {
     const moecl_life life = draw(4) ? MOECL_LIFE_TEMPORARY : MOECL_LIFE_SAVED;
     const int tensor =
@@ -76,7 +76,7 @@ static void test_chain(void **unused) {
   (void)unused;
   plan p;
   int tensor[STEPS + 1];
-  plan_begin(&p, 1, ALIGN);
+  plan_begin(&p, 1, 0, ALIGN);
   for (int i = 0; i <= STEPS; i++)
     tensor[i] = plan_add(&p, MOECL_LIFE_TEMPORARY, "t", desc_format_of(MOECL_BF16), 10, 100);
   for (int i = 0; i < STEPS; i++)
@@ -95,14 +95,14 @@ static void test_overflow(void **unused) {
     plan p;
     uint32_t behind;
   } guarded = {.behind = 0xabcd};
-  plan_begin(&guarded.p, 1, ALIGN);
+  plan_begin(&guarded.p, 1, 0, ALIGN);
   for (int i = 0; i < PLAN_MOST_TENSORS; i++)
     plan_add(&guarded.p, MOECL_LIFE_TEMPORARY, "t", desc_format_of(MOECL_F32), 1, 1);
   assert_false(guarded.p.overflows);
   assert_int_equal(plan_add(&guarded.p, MOECL_LIFE_TEMPORARY, "t", desc_format_of(MOECL_F32), 1, 1),
                    PLAN_NONE);
   assert_true(guarded.p.overflows);
-  plan_begin(&guarded.p, 1, ALIGN);
+  plan_begin(&guarded.p, 1, 0, ALIGN);
   for (int i = 0; i <= PLAN_MOST_STEPS; i++)
     plan_add_step(&guarded.p, &(plan_step){.name = "s"}, NULL, 0);
   assert_true(guarded.p.overflows);

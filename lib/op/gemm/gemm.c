@@ -147,6 +147,30 @@ void op_gemm_destroy(op_gemm **handle) {
   free(gemm);
 }
 
+moecl_status op_gemm_make_pair(moecl_context *context, bool described,
+                               const kernel_variant *variant, const op_gemm_desc *first_desc,
+                               op_gemm **first, const op_gemm_desc *second_desc, op_gemm **second) {
+  moecl_status (*const make)(moecl_context *, const kernel_variant *, const op_gemm_desc *,
+                             op_gemm **) = described ? op_gemm_describe : op_gemm_create_unchecked;
+  if (!described) {
+    MOECL_TRY(op_gemm_self_check(context, variant, first_desc));
+    MOECL_TRY(op_gemm_self_check(context, variant, second_desc));
+  }
+  MOECL_TRY(make(context, variant, first_desc, first));
+  const moecl_status status = make(context, variant, second_desc, second);
+  if (status != MOECL_OK) op_gemm_destroy(first);
+  return status;
+}
+
+const desc_format *op_gemm_rows(const kernel_variant *variant, const desc_format *stored) {
+  return variant->traits & KERNEL_F32_ACTIVATIONS ? desc_format_of(MOECL_F32) : stored;
+}
+
+const desc_format *op_gemm_outputs(const kernel_variant *variant, const desc_format *stored) {
+  return variant->traits & (KERNEL_F32_ACTIVATIONS | KERNEL_F32_OUTPUTS) ? desc_format_of(MOECL_F32)
+                                                                         : stored;
+}
+
 /* ---- weights ---- */
 
 moecl_status op_gemm_set_weights(op_gemm *gemm, int64_t first, int64_t count,

@@ -69,6 +69,16 @@ moecl_status op_gemm_create_unchecked(moecl_context *context, const kernel_varia
 moecl_status op_gemm_self_check(moecl_context *context, const kernel_variant *variant,
                                 const op_gemm_desc *desc);
 void op_gemm_destroy(op_gemm **gemm);
+/* Two that are there together or not at all, described or created. Both checks come before the
+ * weights' memory is asked for: a variant that fails one gives way to the next. */
+moecl_status op_gemm_make_pair(moecl_context *context, bool described,
+                               const kernel_variant *variant, const op_gemm_desc *first_desc,
+                               op_gemm **first, const op_gemm_desc *second_desc, op_gemm **second);
+
+/* How a variant has activations that others store as `stored`: rows that GEMMs hand to each
+ * other, and outputs that are to be added up. */
+const desc_format *op_gemm_rows(const kernel_variant *variant, const desc_format *stored);
+const desc_format *op_gemm_outputs(const kernel_variant *variant, const desc_format *stored);
 
 /* Of a GEMM that was made, or described. */
 const kernel_variant *op_gemm_variant(const op_gemm *gemm);

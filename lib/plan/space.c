@@ -1,0 +1,102 @@
+// SPDX-License-Identifier: MIT
+#include "plan/space.h"
+#include "base/base.h"
+#include <stdlib.h>
+
+/* ---- plans ---- */
+
+/* The place of the one that is asked for; else one that is empty, or was not used for
+ * longest. */
+static int place_of(const plan_space *space, int64_t num_tokens, int key) {
+  int oldest = 0;
+  for (int i = 0; i < PLAN_SPACE_PLANS; i++) {
+    const plan *plan = space->plans[i];
+    if (!plan || (plan->num_tokens == num_tokens && plan->key == key)) return i;
+    if (space->used[i] < space->used[oldest]) oldest = i;
+  }
+  return oldest;
+}
+
+moecl_status plan_space_plan(plan_space *space, moecl_context *context, const plan_builder *builder,
+                             int64_t num_tokens, int key, plan **found) {
+  const int place = place_of(space, num_tokens, key);
+  plan *plan = space->plans[place];
+  if (!plan) {
+    plan = space->plans[place] = calloc(1, builder->size);
+    if (!plan) return log_error(&context->log, MOECL_ERROR_OUT_OF_HOST_MEMORY, "no host memory");
+    plan->num_tokens = -1;
+  }
+  if (plan->num_tokens != num_tokens || plan->key != key) {
+    if (space->cut == plan) plan_space_forget(space);
+    builder->build(builder->owner, num_tokens, key, plan);
+  }
+  space->used[place] = ++space->forwards;
+  *found = plan;
+  if (!plan->overflows) return MOECL_OK;
+  plan->num_tokens = -1;
+  return log_error(&context->log, MOECL_ERROR_UNSUPPORTED,
+                   "the plan has more steps or tensors than moecl has room for");
+}
+
+/* ---- the workspace ---- */
+
+/* Unless it already is so. */
+static moecl_status cut(plan_space *space, moecl_buffer *buffer, const plan *plan) {
+  if (space->views.parent == buffer && space->cut == plan) return MOECL_OK;
+  plan_space_forget(space); /* those of the plan that it was cut for */
+  space->cut = plan;
+  space->views.view = space->blocks;
+  space->views.count = (size_t)plan->num_blocks;
+  return ocl_views_cut(buffer, plan->block_bytes, &space->views);
+}
+
+moecl_status plan_space_provide(plan_space *space, moecl_context *context, const plan *plan,
+                                moecl_buffer *workspace) {
+  const uint64_t bytes = plan_workspace_bytes(plan);
+  if (workspace && moecl_buffer_size(workspace) < bytes)
+    return log_error(&context->log, MOECL_ERROR_INVALID_ARGUMENT,
+                     "forward: the workspace holds %llu bytes, %llu are needed",
+                     (unsigned long long)moecl_buffer_size(workspace), (unsigned long long)bytes);
+  if (!workspace) {
+    if (!space->own || moecl_buffer_size(space->own) < bytes) {
+      moecl_buffer_destroy(&space->own);
+      MOECL_TRY(moecl_buffer_create(context, bytes, &space->own));
+    }
+    workspace = space->own;
+  }
+  return cut(space, workspace, plan);
+}
+
+void plan_space_forget(plan_space *space) { ocl_views_release(&space->views); }
+
+void plan_space_release(plan_space *space) {
+  plan_space_forget(space);
+  moecl_buffer_destroy(&space->own);
+  for (int i = 0; i < PLAN_SPACE_PLANS; i++) free(space->plans[i]);
+}
+
+/* ---- the buffers of a forward ---- */
+
+moecl_status plan_check_buffer(moecl_context *context, const moecl_buffer *buffer, const char *name,
+                               uint64_t bytes) {
+  if (!buffer || moecl_buffer_size(buffer) < bytes)
+    return log_error(&context->log, MOECL_ERROR_INVALID_ARGUMENT, "%s must hold %llu bytes", name,
+                     (unsigned long long)bytes);
+  return ocl_check_owner(context, buffer->context, name);
+}
+
+moecl_status plan_check_apart(moecl_context *context, const moecl_buffer *hidden_states,
+                              const moecl_buffer *output, const moecl_buffer *workspace) {
+  const struct {
+    const moecl_buffer *a, *b;
+    const char *names;
+  } pairs[] = {{output, hidden_states, "output and hidden_states"},
+               {workspace, hidden_states, "workspace and hidden_states"},
+               {workspace, output, "workspace and output"}};
+  for (size_t i = 0; i < BASE_COUNT(pairs); i++)
+    if (ocl_buffers_overlap(pairs[i].a, pairs[i].b))
+      return log_error(&context->log, MOECL_ERROR_INVALID_ARGUMENT,
+                       "forward: %s overlap, expected buffers that share no memory",
+                       pairs[i].names);
+  return MOECL_OK;
+}
