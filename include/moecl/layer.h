@@ -264,6 +264,14 @@ typedef enum moecl_stage {
   MOECL_STAGE_SHARED, /* the shared expert */
   MOECL_STAGE_COMBINE,
   MOECL_STAGE_LAYER, /* from the first kernel's start to the last one's end */
+  /* Of a block's forward (block.h), whose whole time is MOECL_STAGE_LAYER's */
+  MOECL_STAGE_ATTENTION_NORM,
+  MOECL_STAGE_QKV_PROJ,
+  MOECL_STAGE_ROTARY, /* q/k norm, rotary embedding, cache */
+  MOECL_STAGE_ATTENTION,
+  MOECL_STAGE_O_PROJ,
+  MOECL_STAGE_FEED_FORWARD_NORM, /* and the residual before it */
+  MOECL_STAGE_RESIDUAL,
   MOECL_STAGE_COUNT
 } moecl_stage;
 

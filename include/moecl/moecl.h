@@ -78,6 +78,7 @@
 #include "moecl/buffer.h"
 #include "moecl/random.h"
 #include "moecl/layer.h"
+#include "moecl/block.h"
 #include "moecl/plan.h"
 #include "moecl/peaks.h"
 #include "moecl/routing.h"

@@ -10,12 +10,22 @@
 #ifndef MOECL_REFERENCE_H
 #define MOECL_REFERENCE_H
 
-#include "moecl/layer.h"
+#include "moecl/block.h"
 #include "moecl/routing.h"
 
 #ifdef __cplusplus
 extern "C" {
 #endif
+
+/* A block's first half, of a whole sequence from its first token on: hidden [T,H] and
+ * `tensors` by moecl_block_tensor, each the numbers of one (NULL where the block has none), to
+ * sum [T,H], what attention made and hidden, and normalized [T,H], which the layer reads. The
+ * block's output is sum and what the layer makes of normalized.
+ * MOECL_ERROR_OUT_OF_HOST_MEMORY if vectors in between cannot be had. */
+MOECL_API moecl_status moecl_reference_attention(const moecl_block_params *params,
+                                                 int64_t num_tokens, const double *hidden,
+                                                 const double *const *tensors, double *sum,
+                                                 double *normalized);
 
 /* The factor by which jitter multiplies element `element` of token `token`'s
  * router input: Philox4x32-10 with key {lo(seed), hi(seed)} and counter

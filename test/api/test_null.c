@@ -93,6 +93,12 @@ static void test_reference_router(void **state) {
   moecl_reference_logits(p, NULL, x, NULL, 0, 0, y);
   moecl_reference_logits(p, x, NULL, NULL, 0, 0, y);
   moecl_reference_logits(p, x, x, NULL, 0, 0, NULL);
+  const double *const no_tensors[MOECL_BLOCK_TENSOR_COUNT] = {NULL};
+  const moecl_block_params block = {.attention = {.num_heads = 1}, .layer = *p};
+  REFUSED(moecl_reference_attention(NULL, 1, x, no_tensors, y, y));
+  REFUSED(moecl_reference_attention(&block, 1, NULL, no_tensors, y, y));
+  REFUSED(moecl_reference_attention(&block, 1, x, NULL, y, y));
+  REFUSED(moecl_reference_attention(&block, 1, x, no_tensors, y, y));
   moecl_reference_add_noise(NULL, x, 0, 0, y);
   moecl_reference_add_noise(p, NULL, 0, 0, y);
   moecl_reference_add_noise(p, x, 0, 0, NULL);
@@ -353,6 +359,45 @@ static void test_forward_calls(void **state) {
   REFUSED(moecl_profile_read_wait(o->profile, NULL, 1));
 }
 
+static void test_block_calls(void **state) {
+  const objects *o = *state;
+  moecl_block_params params = {.attention = {.num_heads = 2}, .layer = small_params};
+  moecl_block *block;
+  moecl_cache *cache;
+  moecl_event *event;
+  assert_int_equal(moecl_block_tensor_size(NULL, MOECL_QKV_PROJ), 0);
+  REFUSED(moecl_block_params_check(NULL, NULL, 0));
+  assert_ok(moecl_block_params_check(&params, NULL, 9));
+  MAKES_NOTHING(block, moecl_block_create(NULL, &params, &block));
+  MAKES_NOTHING(block, moecl_block_create(o->context, NULL, &block));
+  REFUSED(moecl_block_create(o->context, &params, NULL));
+  moecl_block_destroy(NULL);
+  moecl_block_destroy(&block);
+  assert_null(moecl_block_layer(NULL));
+  assert_int_equal(moecl_block_weight_bytes(NULL), 0);
+  assert_int_equal(moecl_block_workspace_size(NULL, 1, false), 0);
+  assert_null(moecl_block_variant(NULL, "norm", NULL));
+  MAKES_NOTHING(cache, moecl_cache_create(NULL, 1, &cache));
+  moecl_cache_destroy(NULL);
+  moecl_cache_destroy(&cache);
+  assert_int_equal(moecl_cache_tokens(NULL), 0);
+  assert_int_equal(moecl_cache_bytes(NULL), 0);
+  REFUSED(moecl_cache_set_tokens(NULL, 0));
+  assert_ok(moecl_block_create(o->context, &params, &block));
+  assert_non_null(moecl_block_variant(block, "attention", NULL));
+  assert_non_null(moecl_block_variant(block, "combine", NULL));
+  assert_null(moecl_block_variant(block, NULL, NULL));
+  REFUSED(moecl_cache_create(block, 1, NULL));
+  REFUSED(moecl_block_set_weights(NULL, MOECL_O_PROJ, o));
+  REFUSED(moecl_block_set_weights(block, MOECL_O_PROJ, NULL));
+  REFUSED(moecl_block_set_weights_buffer(NULL, MOECL_O_PROJ, o->buffer, 0));
+  REFUSED(moecl_block_set_weights_buffer(block, MOECL_O_PROJ, NULL, 0));
+  const moecl_block_forward_params forward = {.num_tokens = 1};
+  MAKES_NOTHING(event, moecl_block_forward(NULL, &forward, &event));
+  MAKES_NOTHING(event, moecl_block_forward(block, NULL, &event));
+  moecl_block_destroy(&block);
+}
+
 static void test_plan_calls(void **state) {
   const objects *o = *state;
   moecl_plan *plan;
@@ -379,8 +424,8 @@ int main(void) {
       cmocka_unit_test(test_reference_experts), cmocka_unit_test(test_files)};
   const struct CMUnitTest device[] = {
       cmocka_unit_test(test_context_calls), cmocka_unit_test(test_buffer_calls),
-      cmocka_unit_test(test_layer_calls), cmocka_unit_test(test_forward_calls),
-      cmocka_unit_test(test_plan_calls)};
+      cmocka_unit_test(test_layer_calls),   cmocka_unit_test(test_forward_calls),
+      cmocka_unit_test(test_block_calls),   cmocka_unit_test(test_plan_calls)};
   const int failed = cmocka_run_group_tests(host, NULL, NULL);
   if (failed) return failed;
   skip_without_device();

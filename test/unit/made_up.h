@@ -51,7 +51,7 @@ static inline void make_rounds(point_result *to, const double *factors, size_t c
   for (size_t r = 0; r < count; r++) {
     to->rounds[r] =
         (point_round){.iterations = to->iterations / (int64_t)count, .load_average = 0.5};
-    for (int stage = 0; stage < MOECL_STAGE_COUNT; stage++) {
+    for (int stage = 0; stage < RESULTS_STAGES; stage++) {
       const sample_summary *all = &to->time_ms[stage];
       to->rounds[r].time_ms[stage] =
           (sample_summary){factors[r] * all->median, factors[r] * all->min, factors[r] * all->p90};
@@ -68,7 +68,7 @@ static inline void make_point(made_up *fixture, size_t index) {
   *to = (point_result){.index = index, .status = POINT_OK, .iterations = 20};
   *routing = (moecl_routing){.num_tokens = from->num_tokens, .num_experts = experts, .top_k = k};
   const double ms = (double)(from->num_tokens * k) / 256;
-  for (int stage = 0; stage < MOECL_STAGE_COUNT; stage++)
+  for (int stage = 0; stage < RESULTS_STAGES; stage++)
     to->time_ms[stage] = (sample_summary){ms / 6, ms / 7, ms / 5};
   to->time_ms[MOECL_STAGE_LAYER] = (sample_summary){ms, 0.96 * ms, 1.1 * ms};
   to->time_ms[MOECL_STAGE_GATE_UP] = (sample_summary){ms / 2, ms / 2, ms / 2};

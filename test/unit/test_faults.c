@@ -9,6 +9,7 @@
 #include "faults.h"
 #include "../kernel/stand_in.h"
 #include "small_layer.h"
+#include "moecl/block.h"
 #include "moecl/checkpoint.h"
 #include "moecl/opencl.h"
 #include "moecl/random.h"
@@ -171,6 +172,66 @@ static void run_checkpoint(outcome *out) {
   out->status = status;
 }
 
+static moecl_status give_block(moecl_block *block, const moecl_block_params *params) {
+  enum { MOST = 3 * SMALL_HIDDEN * SMALL_HIDDEN };
+  moecl_status status = small_weights(moecl_block_layer(block), &params->layer);
+  for (int t = 0; status == MOECL_OK && t < MOECL_BLOCK_TENSOR_COUNT; t++) {
+    float values[MOST];
+    const int64_t size = moecl_block_tensor_size(params, (moecl_block_tensor)t);
+    assert_true(size <= MOST);
+    small_fill(values, (size_t)size, 100 + (unsigned)t);
+    if (size > 0) status = moecl_block_set_weights(block, (moecl_block_tensor)t, values);
+  }
+  return status;
+}
+
+/* One token, then the others behind it in a cache. */
+static moecl_status use_block(moecl_context *context, moecl_block *block, float *output) {
+  const uint64_t row = SMALL_HIDDEN * sizeof(float);
+  float input[OUTPUTS];
+  moecl_cache *cache = NULL;
+  moecl_buffer *hidden = NULL, *result = NULL;
+  small_fill(input, OUTPUTS, 1000);
+  moecl_status status = moecl_cache_create(block, SMALL_TOKENS, &cache);
+  if (status == MOECL_OK) status = moecl_buffer_create(context, sizeof input, &hidden);
+  if (status == MOECL_OK) status = moecl_buffer_create(context, sizeof input, &result);
+  for (int64_t first = 0; status == MOECL_OK && first < 2; first++) {
+    const int64_t tokens = first ? SMALL_TOKENS - 1 : 1;
+    const moecl_block_forward_params forward = {
+        .num_tokens = tokens, .hidden_states = hidden, .output = result, .cache = cache};
+    status =
+        moecl_buffer_write_wait(hidden, 0, (uint64_t)tokens * row, input + first * SMALL_HIDDEN);
+    if (status == MOECL_OK) status = moecl_block_forward(block, &forward, NULL);
+    if (status == MOECL_OK)
+      status =
+          moecl_buffer_read_wait(result, 0, (uint64_t)tokens * row, output + first * SMALL_HIDDEN);
+  }
+  moecl_buffer_destroy(&result);
+  moecl_buffer_destroy(&hidden);
+  moecl_cache_destroy(&cache);
+  return status;
+}
+
+static void run_block(outcome *out) {
+  const moecl_block_params with = {.attention = {.num_heads = 4,
+                                                 .num_kv_heads = 2,
+                                                 .sinks = true,
+                                                 .qkv_bias = true,
+                                                 .qk_norm = MOECL_QK_NORM_HEAD,
+                                                 .rope = {.theta = 10000}},
+                                   .layer = small_params};
+  moecl_context *context = NULL;
+  moecl_block *block = NULL;
+  const moecl_context_params params = {.log = keep_log};
+  moecl_status status = moecl_context_create(&params, &context);
+  if (status == MOECL_OK) status = moecl_block_create(context, &with, &block);
+  if (status == MOECL_OK) status = give_block(block, &with);
+  if (status == MOECL_OK) status = use_block(context, block, out->output);
+  moecl_block_destroy(&block);
+  moecl_context_destroy(&context);
+  out->status = status;
+}
+
 /* ---- the walk ---- */
 
 static const struct {
@@ -179,7 +240,8 @@ static const struct {
 } scenarios[] = {{"layer", run_layer},
                  {"own objects", run_own},
                  {"after others", run_after},
-                 {"checkpoint", run_checkpoint}};
+                 {"checkpoint", run_checkpoint},
+                 {"block", run_block}};
 
 /* For a signal's handler: what was being done. */
 static char doing[256];
@@ -310,6 +372,8 @@ static void test_after_opencl(void **state) { (void)state, walk(2, FAULT_OPENCL)
 static void test_after_memory(void **state) { (void)state, walk(2, FAULT_MEMORY); }
 static void test_checkpoint_opencl(void **state) { (void)state, walk(3, FAULT_OPENCL); }
 static void test_checkpoint_memory(void **state) { (void)state, walk(3, FAULT_MEMORY); }
+static void test_block_opencl(void **state) { (void)state, walk(4, FAULT_OPENCL); }
+static void test_block_memory(void **state) { (void)state, walk(4, FAULT_MEMORY); }
 
 /* Each grouped GEMM has kernels of its own: after a layer of every variant that runs
  * here, or has a stand-in, nothing is kept. */
@@ -411,7 +475,9 @@ int main(void) {
       cmocka_unit_test_setup_teardown(test_after_opencl, open_own, close_own),
       cmocka_unit_test_setup_teardown(test_after_memory, open_own, close_own),
       cmocka_unit_test(test_checkpoint_opencl),
-      cmocka_unit_test(test_checkpoint_memory)};
+      cmocka_unit_test(test_checkpoint_memory),
+      cmocka_unit_test(test_block_opencl),
+      cmocka_unit_test(test_block_memory)};
   faults.kind = FAULT_KINDS; /* none */
   skip_without_device();
   faults_begin();

@@ -208,7 +208,7 @@ static void test_no_times(void **state) {
   char *text = report(&fixture);
   has_not(text, "not credible");
   free(text);
-  for (int stage = 0; stage < MOECL_STAGE_COUNT; stage++)
+  for (int stage = 0; stage < RESULTS_STAGES; stage++)
     fixture.results.points[2].time_ms[stage] = (sample_summary){NAN, NAN, NAN};
   text = report(&fixture);
   has(text, "| n/a | n/a | n/a | n/a | n/a | n/a | n/a |");
@@ -425,7 +425,7 @@ static void give(made_up *fixture, results *all, size_t index, size_t round) {
   char *error = NULL;
   make_point(fixture, index);
   point_result *point = &fixture->results.points[index];
-  for (int stage = 0; stage < MOECL_STAGE_COUNT; stage++) { /* numbers of 17 digits */
+  for (int stage = 0; stage < RESULTS_STAGES; stage++) { /* numbers of 17 digits */
     point->time_ms[stage].median *= 1 + (double)(index + 1) / 3;
     point->time_ms[stage].min /= 7;
     point->time_ms[stage].p90 *= 1 + (double)(index + 1) / 3;

@@ -36,7 +36,7 @@ static void test_share(void **state) {
 
 static point_round make_round(double median, double min, double p90) {
   point_round round = {.iterations = 7, .host_ms = median / 10, .load_average = 1};
-  for (int stage = 0; stage < MOECL_STAGE_COUNT; stage++)
+  for (int stage = 0; stage < RESULTS_STAGES; stage++)
     round.time_ms[stage] = (sample_summary){median, min, p90};
   round.time_ms[MOECL_STAGE_COMBINE] = (sample_summary){NAN, NAN, NAN};
   return round;

@@ -31,9 +31,12 @@ typedef enum point_status {
   POINT_ERROR
 } point_status;
 
+/* The stages of a layer's forward; a block's come after these. */
+enum { RESULTS_STAGES = MOECL_STAGE_LAYER + 1 };
+
 /* One round's share of a point's timed forwards. */
 typedef struct point_round {
-  sample_summary time_ms[MOECL_STAGE_COUNT];
+  sample_summary time_ms[RESULTS_STAGES];
   double host_ms, load_average; /* of the last minute, as the round began; NaN: not known */
   int64_t iterations;
 } point_round;
@@ -44,8 +47,8 @@ typedef struct point_result {
   char *error;       /* POINT_ERROR, POINT_VERIFY_FAILED: one sentence; else NULL */
   char *variants[4]; /* router, permute, grouped_gemm, combine: names */
   char *variant_reasons[4];
-  sample_summary time_ms[MOECL_STAGE_COUNT]; /* of all rounds (rounds_add) */
-  int64_t iterations;                        /* likewise */
+  sample_summary time_ms[RESULTS_STAGES]; /* of all rounds (rounds_add) */
+  int64_t iterations;                     /* likewise */
   point_round *rounds;
   size_t num_rounds;
   int64_t rounds_planned;

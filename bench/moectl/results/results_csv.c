@@ -25,7 +25,7 @@ static void put_header(csv_stream *csv) {
   for (int i = 0; i < NUM_OPERATIONS; i++) csv_name(csv, "variants_", measure_operations[i], "");
   put_measure_names(csv, MEASURE_RUN);
   csv_text(csv, "rounds");
-  for (int stage = 0; stage < MOECL_STAGE_COUNT; stage++)
+  for (int stage = 0; stage < RESULTS_STAGES; stage++)
     for (int i = 0; i < NUM_SUMMARIES; i++) {
       char ending[16];
       snprintf(ending, sizeof ending, "_%s", measure_summaries[i]);
@@ -68,7 +68,7 @@ static void put_point(csv_stream *csv, const experiment *plan, const point_resul
   for (int i = 0; i < NUM_OPERATIONS; i++) csv_text(csv, result->variants[i]);
   put_measures(csv, MEASURE_RUN, result);
   csv_integer(csv, (int64_t)result->num_rounds);
-  for (int stage = 0; stage < MOECL_STAGE_COUNT; stage++) {
+  for (int stage = 0; stage < RESULTS_STAGES; stage++) {
     sample_summary times = result->time_ms[stage];
     for (size_t i = 0; i < NUM_SUMMARIES; i++) csv_real(csv, *measure_summary(&times, i));
   }

@@ -94,7 +94,7 @@ static json_t *summary_json(sample_summary times) {
 
 static json_t *times_json(const sample_summary *time_ms) {
   json_t *times = json_object();
-  for (int stage = 0; stage < MOECL_STAGE_COUNT; stage++) {
+  for (int stage = 0; stage < RESULTS_STAGES; stage++) {
     const sample_summary *summary = &time_ms[stage];
     set(&times, moecl_stage_name((moecl_stage)stage),
         isfinite(summary->median) ? summary_json(*summary) : json_null());

@@ -70,7 +70,7 @@ static void read_variants(reader *walk, const json_t *object, char *values[NUM_O
 }
 
 static void read_times(reader *walk, const json_t *times, sample_summary *summaries) {
-  for (int stage = 0; stage < MOECL_STAGE_COUNT; stage++) {
+  for (int stage = 0; stage < RESULTS_STAGES; stage++) {
     const json_t *one = member(walk, times, moecl_stage_name((moecl_stage)stage));
     summaries[stage] = (sample_summary){NAN, NAN, NAN}; /* fused into another */
     if (!one || json_is_null(one)) continue;

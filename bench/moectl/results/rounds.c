@@ -51,7 +51,7 @@ bool rounds_add(point_result *point, const point_round *round) {
   }
   const double before = point->time_ms[MOECL_STAGE_LAYER].median;
   point->rounds[point->num_rounds++] = *round;
-  for (int stage = 0; stage < MOECL_STAGE_COUNT; stage++)
+  for (int stage = 0; stage < RESULTS_STAGES; stage++)
     point->time_ms[stage] = sum_up(point, stage, scratch);
   for (size_t r = 0; r < point->num_rounds; r++) scratch[r] = point->rounds[r].host_ms;
   point->host_ms = median_of(scratch, point->num_rounds);

@@ -165,14 +165,14 @@ typedef struct timed_forwards {
 
 /* Waits for the oldest forward in flight and keeps its times, past the warm-up. */
 static moecl_status read_oldest(timed_forwards *timed) {
-  double ms[MOECL_STAGE_COUNT];
+  double ms[RESULTS_STAGES];
   const size_t place = timed->read % IN_FLIGHT;
-  TRY(moecl_profile_read_wait(timed->profile[place], ms, MOECL_STAGE_COUNT));
+  TRY(moecl_profile_read_wait(timed->profile[place], ms, RESULTS_STAGES));
   timed->latest_ms = ms[MOECL_STAGE_LAYER];
   if (timed->read >= timed->warmup) {
-    for (int stage = 0; stage < MOECL_STAGE_COUNT; stage++)
+    for (int stage = 0; stage < RESULTS_STAGES; stage++)
       timed->samples[(size_t)stage * timed->most + timed->read - timed->warmup] = ms[stage];
-    timed->samples[(size_t)MOECL_STAGE_COUNT * timed->most + timed->read - timed->warmup] =
+    timed->samples[(size_t)RESULTS_STAGES * timed->most + timed->read - timed->warmup] =
         timed->host_ms[place];
     if (timed->timed_of) timed->timed_of[timed->set[place]]++;
   }
@@ -210,7 +210,7 @@ static moecl_status time_forwards(runner *runner, const experiment_point *point,
                                   sample_summary *host, size_t *kept) {
   timed_forwards timed = {.warmup = (size_t)runner->experiment->warmup,
                           .most = most,
-                          .samples = malloc(most * (MOECL_STAGE_COUNT + 1) * sizeof(double)),
+                          .samples = malloc(most * (RESULTS_STAGES + 1) * sizeof(double)),
                           .timed_of = timed_of};
   moecl_status status = timed.samples ? MOECL_OK : MOECL_ERROR_OUT_OF_HOST_MEMORY;
   for (int i = 0; status == MOECL_OK && i < IN_FLIGHT; i++) {
@@ -219,10 +219,10 @@ static moecl_status time_forwards(runner *runner, const experiment_point *point,
   }
   if (status == MOECL_OK) status = run_timed(runner, point, buffers, &timed);
   *kept = timed.read > timed.warmup ? timed.read - timed.warmup : 0;
-  for (int stage = 0; stage < MOECL_STAGE_COUNT; stage++)
+  for (int stage = 0; stage < RESULTS_STAGES; stage++)
     if ((stage == MOECL_STAGE_LAYER) == layer_only)
       summaries[stage] = runner_summarize(timed.samples + (size_t)stage * most, *kept);
-  *host = runner_summarize(timed.samples + (size_t)MOECL_STAGE_COUNT * most, *kept);
+  *host = runner_summarize(timed.samples + (size_t)RESULTS_STAGES * most, *kept);
   for (int i = 0; i < IN_FLIGHT; i++) moecl_profile_destroy(&timed.profile[i]);
   free(timed.samples);
   return status;
@@ -436,7 +436,7 @@ bool runner_run_point(runner *runner, size_t index, const char *dump_path, point
   const experiment_point *point = &runner->experiment->points[index];
   point_buffers buffers = {0};
   *result = (point_result){.index = index, .status = POINT_ERROR};
-  for (int stage = 0; stage < MOECL_STAGE_COUNT; stage++)
+  for (int stage = 0; stage < RESULTS_STAGES; stage++)
     result->time_ms[stage] = (sample_summary){NAN, NAN, NAN};
   moecl_context_take_errors(runner->context, NULL, 0); /* earlier points' */
   const bool finished = run_steps(runner, point, &buffers, dump_path, result);
