@@ -1,0 +1,139 @@
+#!/usr/bin/env python3
+# SPDX-License-Identifier: MIT
+"""Makes test/golden/blocks/*.safetensors: what transformers' own decoder layers, small and
+random, make of a sequence.
+
+usage: make_block_goldens.py [FOLDER]
+
+Needs torch, transformers and safetensors; the versions are in each file's metadata. Computed
+in fp32 with eager attention. Tensors are in moecl's layouts: q, k and v one matrix, gate rows
+before up rows. test/kernel/test_block.c has the same blocks as moecl_block_params. Tokens are
+such that rounding changes none of their choices.
+"""
+
+import pathlib
+import sys
+
+import torch
+import transformers
+from safetensors.torch import save_file
+from transformers.models.gpt_oss import modeling_gpt_oss as gpt_oss
+from transformers.models.mixtral import modeling_mixtral as mixtral
+from transformers.models.olmoe import modeling_olmoe as olmoe
+from transformers.models.qwen3_moe import modeling_qwen3_moe as qwen3_moe
+
+TOKENS, MARGIN = 24, 1e-3
+
+
+def config_of(cls, **values):
+    config = cls(**values, hidden_size=32, max_position_embeddings=4096, num_hidden_layers=2)
+    config._attn_implementation = config._experts_implementation = "eager"
+    return config
+
+
+def cases():
+    """name, layer, rotary embedding, window"""
+    config = config_of(transformers.MixtralConfig, intermediate_size=24, num_attention_heads=4,
+                       num_key_value_heads=2, num_local_experts=4, num_experts_per_tok=2,
+                       rms_norm_eps=1e-5, rope_parameters={"rope_type": "default",
+                                                           "rope_theta": 1e6})
+    yield ("mixtral", mixtral.MixtralDecoderLayer(config, 0), mixtral.MixtralRotaryEmbedding(config),
+           0)
+    config = config_of(transformers.OlmoeConfig, intermediate_size=16, num_attention_heads=4,
+                       num_key_value_heads=4, num_experts=8, num_experts_per_tok=3,
+                       rms_norm_eps=1e-5)
+    yield "olmoe", olmoe.OlmoeDecoderLayer(config, 0), olmoe.OlmoeRotaryEmbedding(config), 0
+    config = config_of(transformers.Qwen3MoeConfig, moe_intermediate_size=16, head_dim=12,
+                       num_attention_heads=6, num_key_value_heads=2, num_experts=8,
+                       num_experts_per_tok=3, norm_topk_prob=True, rms_norm_eps=1e-6,
+                       rope_parameters={"rope_type": "default", "rope_theta": 1e6})
+    yield ("qwen3_moe", qwen3_moe.Qwen3MoeDecoderLayer(config, 0),
+           qwen3_moe.Qwen3MoeRotaryEmbedding(config), 0)
+    config = config_of(transformers.GptOssConfig, intermediate_size=20, head_dim=16,
+                       num_attention_heads=4, num_key_value_heads=1, num_local_experts=4,
+                       num_experts_per_tok=2, sliding_window=7, rms_norm_eps=1e-5)
+    for index, name in enumerate(("gpt_oss_window", "gpt_oss")):
+        window = 7 if config.layer_types[index] == "sliding_attention" else 0
+        yield (name, gpt_oss.GptOssDecoderLayer(config, index),
+               gpt_oss.GptOssRotaryEmbedding(config), window)
+
+
+def draw(layer, random):
+    with torch.no_grad():
+        for name, weight in layer.named_parameters():
+            is_norm = name.endswith("norm.weight")
+            scale = 0.2 if is_norm else 1.0 if weight.dim() == 1 else weight.shape[-1] ** -0.5
+            weight.copy_(scale * torch.randn(weight.shape, generator=random) + float(is_norm))
+
+
+def layout(layer, name):
+    """The layer's tensors as moecl has them."""
+    attention, mlp = layer.self_attn, layer.mlp
+    projections = [attention.q_proj, attention.k_proj, attention.v_proj]
+    tensors = {"attention_norm": layer.input_layernorm.weight,
+               "feed_forward_norm": layer.post_attention_layernorm.weight,
+               "qkv_proj": torch.cat([p.weight for p in projections]),
+               "o_proj": attention.o_proj.weight}
+    if projections[0].bias is not None:
+        tensors["qkv_bias"] = torch.cat([p.bias for p in projections])
+        tensors["o_bias"] = attention.o_proj.bias
+    for own, theirs in (("q_norm", "q_norm"), ("k_norm", "k_norm")):
+        if hasattr(attention, theirs):
+            tensors[own] = getattr(attention, theirs).weight
+    if hasattr(attention, "sinks"):
+        tensors["sinks"] = attention.sinks
+    router = mlp.router if hasattr(mlp, "router") else mlp.gate
+    tensors["router_weight"] = router.weight
+    experts = mlp.experts
+    if name.startswith("gpt_oss"):  # [E,H,2I], gate and up in turn
+        both = experts.gate_up_proj.transpose(1, 2)
+        bias = experts.gate_up_proj_bias
+        tensors["router_bias"] = router.bias
+        tensors["gate_up_proj"] = torch.cat([both[:, ::2], both[:, 1::2]], 1)
+        tensors["gate_up_bias"] = torch.cat([bias[:, ::2], bias[:, 1::2]], 1)
+        tensors["down_proj"] = experts.down_proj.transpose(1, 2)
+        tensors["down_bias"] = experts.down_proj_bias
+    else:
+        tensors["gate_up_proj"], tensors["down_proj"] = experts.gate_up_proj, experts.down_proj
+    return tensors
+
+
+def run(layer, rotary, window, hidden):
+    """The layer's output, and how far its choices are from others."""
+    positions = torch.arange(TOKENS)[None]
+    query, key = torch.arange(TOKENS)[:, None], torch.arange(TOKENS)[None]
+    seen = (key <= query) & ((key > query - window) if window else True)
+    mask = torch.zeros(seen.shape).masked_fill(~seen, torch.finfo(torch.float32).min)[None, None]
+    logits = []
+    router = layer.mlp.router if hasattr(layer.mlp, "router") else layer.mlp.gate
+    hook = router.register_forward_hook(lambda module, inputs, out: logits.append(out[0]))
+    out = layer(hidden[None], position_embeddings=rotary(hidden[None], positions),
+                attention_mask=mask, position_ids=positions)
+    hook.remove()
+    out = out[0] if isinstance(out, tuple) else out
+    best = logits[0].sort(descending=True).values
+    return out[0], (best[:, router.top_k - 1] - best[:, router.top_k]).min().item()
+
+
+def main():
+    folder = pathlib.Path(sys.argv[1] if len(sys.argv) > 1 else "test/golden/blocks")
+    folder.mkdir(exist_ok=True)
+    random = torch.Generator().manual_seed(20170612)
+    for name, layer, rotary, window in cases():
+        layer.eval()
+        margin = 0
+        while margin < MARGIN:
+            draw(layer, random)
+            hidden = torch.randn(TOKENS, 32, generator=random)
+            with torch.no_grad():
+                output, margin = run(layer, rotary, window, hidden)
+        tensors = layout(layer, name) | {"hidden_states": hidden, "output": output}
+        save_file({key: value.detach().contiguous().clone() for key, value in tensors.items()},
+                  folder / f"{name}.safetensors",
+                  metadata={"versions": f"torch {torch.__version__}, "
+                                        f"transformers {transformers.__version__}"})
+        print(name, f"margin {margin:.3g}")
+
+
+if __name__ == "__main__":
+    main()
