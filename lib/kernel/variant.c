@@ -65,12 +65,13 @@ size_t kernel_candidates(const kernel_table *table, const char *asked, const des
                "this libmoecl was built without CLBlast, which %s variant '%s' is; "
                "install it and build again",
                operation, asked);
+    else if (!asked)
+      snprintf(why, size, "no %s variant serves %s on this device; there are: %s", operation,
+               format->name, names);
     else if (known)
       snprintf(why, size, "%s variant '%s' cannot serve %s on this device; there are: %s",
                operation, asked, format->name, names);
-    else
-      snprintf(why, size, "there is no %s variant '%s'; there are: %s", operation,
-               asked ? asked : "", names);
+    else snprintf(why, size, "there is no %s variant '%s'; there are: %s", operation, asked, names);
   }
   return found;
 }

@@ -28,13 +28,21 @@ typedef struct staging {
   double *numbers;
 } staging;
 
-static uint64_t largest_item(const moecl_layer_params *params) {
-  uint64_t largest = 0;
+/* Of all tensors the most elements, and the most bytes as they are given. */
+static void largest_item(const moecl_layer_params *params, uint64_t *elements, uint64_t *bytes) {
+  *elements = *bytes = 0;
   for (int t = 0; t < MOECL_TENSOR_COUNT; t++) {
     const uint64_t size = (uint64_t)moecl_layer_tensor_size(params, (moecl_tensor)t);
-    if (size > largest) largest = size;
+    const uint64_t given = moecl_layer_tensor_bytes(params, (moecl_tensor)t);
+    if (size > *elements) *elements = size;
+    if (given > *bytes) *bytes = given;
   }
-  return largest;
+}
+
+/* NULL: no memory, or more than there can be. */
+static void *elements_of(uint64_t count, size_t size) {
+  uint64_t bytes;
+  return base_mul(count, size, &bytes) && bytes <= SIZE_MAX ? malloc((size_t)bytes) : NULL;
 }
 
 static bool is_data_type(const moecl_layer_params *params) {
@@ -42,12 +50,13 @@ static bool is_data_type(const moecl_layer_params *params) {
 }
 
 static moecl_status make_staging(const moecl_layer *layer, staging *staging) {
-  const size_t most = (size_t)largest_item(&layer->params);
-  staging->read = malloc(most * 4); /* the widest type: a correction bias is always fp32 */
+  uint64_t most, bytes;
+  largest_item(&layer->params, &most, &bytes);
+  staging->read = elements_of(most, 4); /* the widest type: a correction bias is always fp32 */
   bool ok = staging->read != NULL;
   if (!is_data_type(&layer->params)) {
-    staging->numbers = malloc(most * sizeof(double));
-    staging->stored = malloc(most * 4);
+    staging->numbers = elements_of(most, sizeof(double));
+    staging->stored = elements_of(bytes, 1);
     ok = ok && staging->numbers && staging->stored;
   }
   if (ok) return MOECL_OK;

@@ -39,12 +39,11 @@ static double bytes_again(const moecl_layer *layer, int64_t num_tokens) {
   const double experts = (double)params->num_experts, tokens = (double)num_tokens;
   const double share = (double)params->top_k / experts;
   const double reached = experts * (1 - pow(1 - share, tokens));
-  const double expert = (double)(moecl_layer_tensor_size(params, MOECL_GATE_UP_PROJ) +
-                                 moecl_layer_tensor_size(params, MOECL_DOWN_PROJ));
-  const double shared = (double)(moecl_layer_tensor_size(params, MOECL_SHARED_GATE_UP_PROJ) +
-                                 moecl_layer_tensor_size(params, MOECL_SHARED_DOWN_PROJ));
-  return ((tokens * (double)params->top_k - reached) * expert + (tokens - 1) * shared) *
-         (layer->weights->bits / 8.0);
+  const double expert = (double)moecl_layer_tensor_bytes(params, MOECL_GATE_UP_PROJ) +
+                        (double)moecl_layer_tensor_bytes(params, MOECL_DOWN_PROJ);
+  const double shared = (double)moecl_layer_tensor_bytes(params, MOECL_SHARED_GATE_UP_PROJ) +
+                        (double)moecl_layer_tensor_bytes(params, MOECL_SHARED_DOWN_PROJ);
+  return (tokens * (double)params->top_k - reached) * expert + (tokens - 1) * shared;
 }
 
 /* Nothing is dropped but whole tokens, all experts have weights, nothing is weighted

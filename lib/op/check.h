@@ -5,8 +5,8 @@
  * with the edges in it (nothing, a partial block or tile, more than one, odd sizes,
  * ties) and compares with plain C, that of lib/ref or its own. A wrong answer is
  * MOECL_ERROR_BUILD, logged: the caller goes on as if the variant had not built. A program
- * that passed once in its context is not run again. All wait, those that begin with
- * check_begin for nothing that the context's queue has. Here is what they share:
+ * that passed once in its context is not run again. All wait, for nothing that the
+ * context's queue has. Here is what they share:
  * numbers, their way to the device, the verdict. */
 #ifndef MOECL_LIB_OP_CHECK_H
 #define MOECL_LIB_OP_CHECK_H

@@ -437,6 +437,12 @@ static void test_last_row(void **state) {
   check_failure(false, "grouped_gemm/generic.cl", "output_store(v, out,",
                 "output_store(first_slot + r == 249 ? v + 1.0f : v, out,", &with, MOECL_ERROR_BUILD,
                 "grouped_gemm variant 'generic' fails its self-check");
+  /* The router's logits have lists of their own. */
+  check_failure(false, "grouped_gemm/ungrouped.cl", " + (rows % tile_m != 0)", "", &with,
+                MOECL_ERROR_BUILD, "grouped_gemm variant 'generic' fails its self-check");
+  check_failure(false, "grouped_gemm/ungrouped.cl", "expert_offsets[1] = rows",
+                "expert_offsets[1] = rows - 1", &with, MOECL_ERROR_BUILD,
+                "grouped_gemm variant 'generic' fails its self-check");
 }
 
 /* ---- one path for all ---- */
@@ -511,8 +517,8 @@ static void test_checked_once(void **state) {
   (void)state;
   spoil("router/cpu.cl", "topk", "topk"); /* nothing */
   moecl_context *context = open_context(&log);
-  /* gate/up, down, logits, router, permute, combine */
-  assert_int_equal(checks_of_a_layer(context, &log, &with), 6);
+  /* gate/up, down, logits and their lists, router, permute, combine */
+  assert_int_equal(checks_of_a_layer(context, &log, &with), 7);
   assert_int_equal(checks_of_a_layer(context, &log, &with), 0);
   with.hidden_size = 64, with.num_experts = 9; /* sizes are no part of a program */
   assert_int_equal(checks_of_a_layer(context, &log, &with), 0);
@@ -524,7 +530,7 @@ static void test_checked_once(void **state) {
   assert_in_range(checks_of_a_layer(context, &log, &with), 4, 5);
   assert_int_equal(checks_of_a_layer(context, &log, &with), 0);
   moecl_context *other = open_context(&log);
-  assert_int_equal(checks_of_a_layer(other, &log, &params), 6);
+  assert_int_equal(checks_of_a_layer(other, &log, &params), 7);
   moecl_context_destroy(&other);
   moecl_context_destroy(&context);
   base_text_free(&log.text);

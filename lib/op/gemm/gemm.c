@@ -126,13 +126,6 @@ moecl_status op_gemm_create_unchecked(moecl_context *context, const kernel_varia
   return status;
 }
 
-moecl_status op_gemm_create(moecl_context *context, const kernel_variant *variant,
-                            const op_gemm_desc *desc, op_gemm **gemm) {
-  *gemm = NULL;
-  MOECL_TRY(op_gemm_self_check(context, variant, desc));
-  return op_gemm_create_unchecked(context, variant, desc, gemm);
-}
-
 void op_gemm_destroy(op_gemm **handle) {
   op_gemm *gemm = *handle;
   *handle = NULL;

@@ -16,7 +16,7 @@ typedef struct op_gemm_desc {
   const desc_format *rounded;       /* numbers of the output are this format's, though they may be
                                        stored as a wider one; NULL: they are not rounded first */
   int epilogue;                     /* an ACTIVATION_ of common/enums.h */
-  float swiglu_alpha, swiglu_limit; /* of the last three */
+  float swiglu_alpha, swiglu_limit; /* of those with a limit */
   bool gated, bias;
   bool ungrouped; /* num_experts is 1, and needs no lists of rows */
   bool gather;    /* slot s reads row slot_token[s] of the input, else row s */
@@ -57,11 +57,8 @@ bool op_gemm_inexact_multiples_of_8(const kernel_variant *variant, const void *d
 moecl_status op_gemm_describe(moecl_context *context, const kernel_variant *variant,
                               const op_gemm_desc *desc, op_gemm **gemm);
 
-/* Self-checks the variant for the description, unless it passed before, then builds the
- * kernels and allocates the packed weights. */
-moecl_status op_gemm_create(moecl_context *context, const kernel_variant *variant,
-                            const op_gemm_desc *desc, op_gemm **gemm);
-/* The same unchecked, for the check itself and for tests. */
+/* Builds the kernels and allocates the packed weights, unchecked: op_create of op.h and
+ * op_gemm_make_pair check first. */
 moecl_status op_gemm_create_unchecked(moecl_context *context, const kernel_variant *variant,
                                       const op_gemm_desc *desc, op_gemm **gemm);
 /* All but the description's sizes decide the program. A wrong answer is

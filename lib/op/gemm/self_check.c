@@ -15,12 +15,14 @@ static const int32_t loads[LOADS][EXPERTS + 1] = {
     {0, 247, 247, ROWS}, {0, 67, 67, 70}, {0, 13, 13, 16}};
 
 typedef struct problem {
+  check_run run;     /* the first: what check_end gives back */
   op_gemm_desc desc; /* the caller's, with the small sizes */
   int64_t n, k;      /* odd ones, where the variant takes them; else a tail in both */
   int64_t weight_rows;
-  const int32_t *offsets;         /* one of the loads */
-  int32_t rows;                   /* of it */
-  double *input, *weights, *bias; /* multiples of 1/8: exact in every plain format */
+  const int32_t *offsets; /* one of the loads */
+  int32_t rows;           /* of it */
+  /* Multiples of 1/8, which plain formats have; as others round them. */
+  double *input, *weights, *bias;
   double *expected, *actual;
 } problem;
 
@@ -55,6 +57,16 @@ static void expect(problem *p) {
       }
 }
 
+/* A matrix's numbers as its format rounds them. */
+static bool round_to(const desc_format *format, double *values, uint64_t rows, uint64_t columns) {
+  void *stored = malloc((size_t)desc_format_bytes(format, rows, columns));
+  if (!stored) return false;
+  format->encode(values, rows, columns, stored);
+  format->decode(stored, rows, columns, values);
+  free(stored);
+  return true;
+}
+
 static bool make_problem(problem *p) {
   uint32_t state = 1;
   const size_t weights = (size_t)EXPERTS * (size_t)p->weight_rows;
@@ -63,7 +75,11 @@ static bool make_problem(problem *p) {
   p->bias = check_values(weights, &state);
   p->expected = malloc(ROWS * (size_t)p->n * sizeof *p->expected);
   p->actual = malloc(ROWS * (size_t)p->n * sizeof *p->actual);
-  return p->input && p->weights && p->bias && p->expected && p->actual;
+  if (!p->input || !p->weights || !p->bias || !p->expected || !p->actual) return false;
+  const uint64_t rows = (uint64_t)p->weight_rows, k = (uint64_t)p->k;
+  return round_to(p->desc.input, p->input, ROWS, k) &&
+         round_to(p->desc.weights, p->weights, EXPERTS * rows, k) &&
+         round_to(p->desc.biases, p->bias, EXPERTS, rows);
 }
 
 static void release_problem(problem *p) {
@@ -75,7 +91,7 @@ static void release_problem(problem *p) {
 }
 
 typedef struct device_side {
-  op_gemm *gemm;
+  op_gemm *gemm; /* not its own */
   moecl_buffer *input, *weights, *bias, *rows, *offsets, *tiles, *output, *scratch;
   moecl_buffer *ids, *topk_weights; /* of few tokens */
 } device_side;
@@ -84,7 +100,6 @@ static void release_device(device_side *d) {
   moecl_buffer **all[] = {&d->input, &d->weights, &d->bias,    &d->rows, &d->offsets,
                           &d->tiles, &d->output,  &d->scratch, &d->ids,  &d->topk_weights};
   for (size_t i = 0; i < sizeof all / sizeof all[0]; i++) moecl_buffer_destroy(all[i]);
-  op_gemm_destroy(&d->gemm);
 }
 
 static moecl_status upload_lists(moecl_context *context, const problem *p, device_side *d) {
@@ -99,6 +114,11 @@ static moecl_status upload_lists(moecl_context *context, const problem *p, devic
   return check_upload_words(context, tiles, EXPERTS + 1, &d->tiles);
 }
 
+/* What a launch does not write is not what the one before it wrote. */
+static moecl_status forget_output(const device_side *d) {
+  return moecl_buffer_fill_byte(d->output, 0, moecl_buffer_size(d->output), 0xff);
+}
+
 static moecl_status multiply(moecl_context *context, const problem *p, device_side *d) {
   ocl_chain chain = {.context = context};
   const op_gemm_io io = {.input = d->input,
@@ -108,6 +128,7 @@ static moecl_status multiply(moecl_context *context, const problem *p, device_si
                          .output = d->output,
                          .scratch = d->scratch,
                          .rows = p->rows};
+  MOECL_TRY(forget_output(d));
   MOECL_TRY(d->gemm->driver->enqueue(d->gemm, &chain, &io)); /* with these lists */
   return check_read(d->output, p->desc.output, (uint64_t)p->rows, (uint64_t)p->n, p->actual);
 }
@@ -189,6 +210,7 @@ static moecl_status check_few_tokens(moecl_context *context, const kernel_varian
                                     .num_tokens = tokens,
                                     .top_k = top_k};
   ocl_chain chain = {.context = context};
+  MOECL_TRY(forget_output(d));
   MOECL_TRY(op_gemm_enqueue_few_tokens(d->gemm, &chain, &io));
   MOECL_TRY(check_read(d->output, p->desc.output, (uint64_t)tokens, (uint64_t)p->n, p->actual));
   for (int64_t i = 0; i < elements; i++) {
@@ -214,35 +236,72 @@ static moecl_status check_load(moecl_context *context, const kernel_variant *var
   return compare(context, variant, p);
 }
 
-static moecl_status check(moecl_context *context, const kernel_variant *variant, problem *p,
-                          device_side *d) {
+/* The first expert's rows as those of a GEMM that has no other: with lists of its own. */
+static moecl_status check_ungrouped(moecl_context *context, const kernel_variant *variant,
+                                    problem *p, device_side *d) {
+  op_gemm_desc one = p->desc;
+  op_gemm *gemm = NULL;
+  ocl_chain chain = {.context = context};
+  one.num_experts = 1;
+  p->rows = p->offsets[1];
+  const op_gemm_io io = {
+      .input = d->input, .output = d->output, .scratch = d->scratch, .rows = p->rows};
+  MOECL_TRY(forget_output(d));
+  MOECL_TRY(op_gemm_create_unchecked(context, variant, &one, &gemm));
+  moecl_status status = op_gemm_set_weights(gemm, 0, 1, d->weights, 0);
+  if (status == MOECL_OK && one.bias) status = op_gemm_set_bias(gemm, 0, 1, d->bias, 0);
+  if (status == MOECL_OK) status = op_gemm_enqueue(gemm, &chain, &io);
+  if (status == MOECL_OK)
+    status = check_read(d->output, one.output, (uint64_t)p->rows, (uint64_t)p->n, p->actual);
+  if (status == MOECL_OK) status = compare(context, variant, p);
+  op_gemm_destroy(&gemm);
+  return status;
+}
+
+static moecl_status check_all(moecl_context *context, const kernel_variant *variant, problem *p,
+                              device_side *d) {
   if (!make_problem(p)) return MOECL_ERROR_OUT_OF_HOST_MEMORY;
   MOECL_TRY(set_up(context, p, d));
   /* The first load last: few tokens are as many. */
   for (int i = d->gemm->driver->by_rows ? LOADS : 1; i-- > 0;)
     MOECL_TRY(check_load(context, variant, p, d, loads[i]));
-  return op_gemm_serves_few_tokens(d->gemm, 1) ? check_few_tokens(context, variant, p, d)
-                                               : MOECL_OK;
+  if (op_gemm_serves_few_tokens(d->gemm, 1)) MOECL_TRY(check_few_tokens(context, variant, p, d));
+  return p->desc.ungrouped ? check_ungrouped(context, variant, p, d) : MOECL_OK;
+}
+
+static moecl_status check(check_run *run, void *op) {
+  problem *p = (problem *)run;
+  device_side d = {.gemm = *(op_gemm **)op};
+  const moecl_status status = check_all(run->context, run->variant, p, &d);
+  release_device(&d);
+  release_problem(p);
+  return status;
+}
+
+/* Odd sizes; else multiples of 8, with a tail in both; else of 256, of which any block is a
+ * part. */
+static bool choose_sizes(const kernel_variant *variant, problem *p) {
+  static const int64_t sizes[][2] = {{37, 19}, {MOST_COLUMNS, 200}, {MOST_COLUMNS, 256}};
+  for (size_t i = 0; i < BASE_COUNT(sizes); i++) {
+    p->desc.n = p->n = sizes[i][0];
+    p->desc.k = p->k = sizes[i][1];
+    if (kernel_variant_accepts(variant, &p->desc)) return true;
+  }
+  return false;
 }
 
 moecl_status op_gemm_self_check(moecl_context *context, const kernel_variant *variant,
                                 const op_gemm_desc *desc) {
-  problem p = {.desc = *desc, .n = 37, .k = 19};
+  problem p = {.run = {.kind = &op_gemm_kind, .context = context, .variant = variant},
+               .desc = *desc};
   p.desc.num_experts = EXPERTS;
-  p.desc.n = p.n;
-  p.desc.k = p.k;
-  if (!kernel_variant_accepts(variant, &p.desc)) { /* then multiples of 8, with a tail in both */
-    p.desc.n = p.n = 40;
-    p.desc.k = p.k = 200;
-  }
+  if (!choose_sizes(variant, &p))
+    return log_error(&context->log, MOECL_ERROR_BUILD,
+                     "grouped_gemm variant '%s' takes none of its self-check's problems",
+                     variant->name);
   p.weight_rows = op_gemm_weight_rows(&p.desc);
-  device_side d = {0};
-  moecl_status status = op_gemm_create_unchecked(context, variant, &p.desc, &d.gemm);
-  if (status == MOECL_OK && !ocl_kernel_is_checked(d.gemm->pack)) {
-    status = check(context, variant, &p, &d);
-    if (status == MOECL_OK) check_passed("grouped_gemm", variant, d.gemm->pack);
-  }
-  release_device(&d);
-  release_problem(&p);
-  return status;
+  op_gemm *gemm = NULL;
+  MOECL_TRY(check_begin(&p.run, &p.desc, &gemm));
+  ocl_kernel *const kernels[] = {gemm->pack, gemm->lists.kernel};
+  return check_end(&p.run, &gemm, kernels, BASE_COUNT(kernels), check);
 }
