@@ -19,18 +19,16 @@ static void add(plan *plan, const char *name, const char *dtype, int64_t a, int6
   *tensor = (dump_tensor){name, dtype, {a, b, c}, c ? 3 : b ? 2 : 1};
 }
 
-/* What is no data type's is written as fp32 numbers. */
-static moecl_dtype dumped_as(const moecl_layer_params *layer, moecl_tensor tensor) {
+/* The data type's name. What is in no data type is written as fp32 numbers. */
+static const char *dumped_as(const moecl_layer_params *layer, moecl_tensor tensor) {
   const moecl_dtype dtype = moecl_layer_tensor_dtype(layer, tensor);
-  return dtype == MOECL_DTYPE_COUNT ? MOECL_F32 : dtype;
+  return dtype_names[dtype == MOECL_DTYPE_COUNT ? MOECL_F32 : dtype];
 }
 
 /* In the order in which they are written below. */
 static plan make_plan(const experiment_point *point) {
   const moecl_layer_params *p = &point->layer;
   const char *dtype = dtype_names[p->dtype];
-  /* of the experts and the shared one */
-  const char *weights = dtype_names[dumped_as(p, MOECL_DOWN_PROJ)];
   const bool gated = moecl_activation_is_gated(p->activation);
   const int64_t rows = gated ? 2 * p->intermediate_size : p->intermediate_size;
   const int64_t experts = moecl_layer_tensor_items(p, MOECL_DOWN_PROJ);
@@ -38,20 +36,22 @@ static plan make_plan(const experiment_point *point) {
   add(&plan, "hidden_states", dtype, point->num_tokens, p->hidden_size, 0);
   add(&plan, "router.weight", dtype, p->num_experts, p->hidden_size, 0);
   if (p->router_bias) add(&plan, "router.bias", dtype, p->num_experts, 0, 0);
-  add(&plan, gated ? "experts.gate_up_proj" : "experts.up_proj", weights, experts, rows,
-      p->hidden_size);
+  add(&plan, gated ? "experts.gate_up_proj" : "experts.up_proj", dumped_as(p, MOECL_GATE_UP_PROJ),
+      experts, rows, p->hidden_size);
   if (p->gate_up_bias)
-    add(&plan, gated ? "experts.gate_up_proj_bias" : "experts.up_proj_bias", weights, experts, rows,
-        0);
-  add(&plan, "experts.down_proj", weights, experts, p->hidden_size, p->intermediate_size);
-  if (p->down_bias) add(&plan, "experts.down_proj_bias", weights, experts, p->hidden_size, 0);
+    add(&plan, gated ? "experts.gate_up_proj_bias" : "experts.up_proj_bias",
+        dumped_as(p, MOECL_GATE_UP_BIAS), experts, rows, 0);
+  add(&plan, "experts.down_proj", dumped_as(p, MOECL_DOWN_PROJ), experts, p->hidden_size,
+      p->intermediate_size);
+  if (p->down_bias)
+    add(&plan, "experts.down_proj_bias", dumped_as(p, MOECL_DOWN_BIAS), experts, p->hidden_size, 0);
   if (p->score_correction_bias) add(&plan, "router.correction_bias", "F32", p->num_experts, 0, 0);
   if (p->router_noise) add(&plan, "router.noise_weight", dtype, p->num_experts, p->hidden_size, 0);
   if (p->shared_intermediate_size > 0) {
     const int64_t size = p->shared_intermediate_size;
-    add(&plan, gated ? "shared.gate_up_proj" : "shared.up_proj", weights, gated ? 2 * size : size,
-        p->hidden_size, 0);
-    add(&plan, "shared.down_proj", weights, p->hidden_size, size, 0);
+    add(&plan, gated ? "shared.gate_up_proj" : "shared.up_proj",
+        dumped_as(p, MOECL_SHARED_GATE_UP_PROJ), gated ? 2 * size : size, p->hidden_size, 0);
+    add(&plan, "shared.down_proj", dumped_as(p, MOECL_SHARED_DOWN_PROJ), p->hidden_size, size, 0);
   }
   if (p->shared_gate) add(&plan, "shared.gate", dtype, p->hidden_size, 0, 0);
   add(&plan, "router_logits", "F32", point->num_tokens, p->num_experts, 0);
