@@ -364,7 +364,12 @@ MOECL_API double moecl_layer_output_roundoff(const moecl_layer *layer);
 
 /* Lists the variants of an operation that this device can run, best last, as
  * names (static strings); returns how many, writes at most `capacity` to `names` (may be
- * NULL). 0 for NULL and an unknown operation. Thread-safe. */
+ * NULL). `format` is that of the weights, or of what is read where an operation has none. 0 for
+ * NULL, MOECL_FORMAT_DTYPE and an unknown operation or format. Thread-safe. */
+MOECL_API size_t moecl_variants_for_format(moecl_context *context, const char *operation,
+                                           moecl_format format, const char **names,
+                                           size_t capacity);
+/* The same for the format that a data type has. */
 MOECL_API size_t moecl_variants_available(moecl_context *context, const char *operation,
                                           moecl_dtype dtype, const char **names, size_t capacity);
 

@@ -65,19 +65,27 @@ double moecl_layer_output_roundoff(const moecl_layer *layer) {
   return desc_is_f32(layer->outputs) ? 0x1p-24 : moecl_layer_roundoff(layer);
 }
 
-size_t moecl_variants_available(moecl_context *context, const char *operation, moecl_dtype dtype,
-                                const char **names, size_t capacity) {
-  if (!context || !operation || (unsigned)dtype >= MOECL_DTYPE_COUNT) return 0;
+size_t moecl_variants_for_format(moecl_context *context, const char *operation, moecl_format format,
+                                 const char **names, size_t capacity) {
+  if (!context || !operation || format <= MOECL_FORMAT_DTYPE || format >= MOECL_FORMAT_COUNT)
+    return 0;
   const op_kind *kind = op_find(operation);
   const kernel_table *table = kind ? kind->table : NULL;
   size_t found = 0;
   for (size_t i = 0; table && i < table->count; i++) {
     const kernel_variant *row = &table->rows[i];
-    if (!kernel_variant_serves(row, desc_format_of(dtype), context->info.capabilities) ||
+    if (!kernel_variant_serves(row, &desc_formats[format], context->info.capabilities) ||
         !kernel_variant_fits(row, &context->info))
       continue;
     if (names && found < capacity) names[found] = row->name;
     found++;
   }
   return found;
+}
+
+size_t moecl_variants_available(moecl_context *context, const char *operation, moecl_dtype dtype,
+                                const char **names, size_t capacity) {
+  if ((unsigned)dtype >= MOECL_DTYPE_COUNT) return 0;
+  const moecl_format format = (moecl_format)(desc_format_of(dtype) - desc_formats);
+  return moecl_variants_for_format(context, operation, format, names, capacity);
 }

@@ -317,6 +317,12 @@ static void test_layer_calls(void **state) {
   assert_int_equal(moecl_variants_available(NULL, "router", MOECL_F32, NULL, 0), 0);
   assert_int_equal(moecl_variants_available(o->context, NULL, MOECL_F32, NULL, 0), 0);
   assert_true(moecl_variants_available(o->context, "router", MOECL_F32, NULL, 9) > 0);
+  assert_int_equal(moecl_variants_for_format(NULL, "router", MOECL_FORMAT_F32, NULL, 0), 0);
+  assert_int_equal(moecl_variants_for_format(o->context, NULL, MOECL_FORMAT_F32, NULL, 0), 0);
+  assert_int_equal(moecl_variants_for_format(o->context, "router", MOECL_FORMAT_DTYPE, NULL, 0), 0);
+  assert_int_equal(moecl_variants_for_format(o->context, "router", MOECL_FORMAT_COUNT, NULL, 0), 0);
+  assert_int_equal(moecl_variants_for_format(o->context, "router", (moecl_format)-1, NULL, 0), 0);
+  assert_true(moecl_variants_for_format(o->context, "router", MOECL_FORMAT_F32, NULL, 9) > 0);
   REFUSED(moecl_layer_read_routing_wait(o->layer, NULL));
   REFUSED(moecl_layer_read_routing_wait(NULL, &routing));
   assert_null(routing.topk_ids);

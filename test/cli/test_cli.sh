@@ -272,6 +272,12 @@ test_check_on_device() {
       --set layer.grouped_gemm_variant=nix --set 'dtype=[fp32, bf16]'
     expect "$1 with unknown variants, exit 2" 2 "layer\.router\.router_variant: 'nix' does not serve bf16"
     holds "each is told once" bash -c "[[ \$(grep -c \"'nix' does not serve\" '$work/err') == 4 ]]"
+    call "$1" "$work/tiny.yaml" "${@:2}" --set layer.router.router_variant=nix \
+      --set layer.grouped_gemm_variant=nix --set dtype=bf16 --set 'layer.weight_format=[fp16, fp32]'
+    expect "$1 with unknown variants of weights' formats, exit 2" 2 \
+      "layer\.router\.router_variant: 'nix' does not serve bf16"
+    holds "the experts' are those that weights are stored in" bash -c \
+      "[[ \$(grep -o \"grouped_gemm_variant: 'nix' does not serve [a-z0-9]*\" '$work/err' | grep -o '[^ ]*\$' | sort | paste -sd ' ') == 'fp16 fp32' ]]"
     call "$1" "$work/tiny.yaml" "${@:2}" --set layer.hidden_size=65536 \
       --set layer.intermediate_size=65536 --set layer.num_experts=1024
     expect "$1 of what does not fit, exit 2" 2 \
@@ -373,6 +379,13 @@ for d in json.load(open(sys.argv[1])):
                 "local_memory_bytes subgroup_size fp16 matrix").split():
         assert key in d, key
     assert any("variants" in key for key in d)' "$work/out"
+  # Those of every format, so of fp32 too, whose kernel for wgmma takes nothing else.
+  holds "devices --json: variants of all formats" python3 -c '
+import json, sys
+for d in json.load(open(sys.argv[1])):
+    names = d["grouped_gemm_variants"]
+    assert len(set(names)) == len(names) and "serial" in names, d
+    assert ("nvidia_sm90" in names) == ("nvidia_sm90_tf32" in names), d' "$work/out"
   # The GEMM for wgmma serves where a probe ran it, so the two go together.
   holds "devices --json: matrix units as the variants need them" python3 -c '
 import json, sys

@@ -7,6 +7,7 @@
 #include <stdarg.h>
 #include <stdio.h>
 #include <stdlib.h>
+#include <string.h>
 
 enum { MAX_NAMES = 16 };
 
@@ -16,6 +17,24 @@ typedef struct device_row {
   const char *variants[MAX_NAMES];
   size_t num_variants;
 } device_row;
+
+/* The variants of one more format join the others, in an order that is each format's too. */
+static void add_variants(moecl_context *context, moecl_format format, device_row *row) {
+  const char *names[MAX_NAMES];
+  const size_t found = moecl_variants_for_format(context, "grouped_gemm", format, names, MAX_NAMES);
+  size_t place = 0; /* behind the format's latest */
+  for (size_t i = 0; i < found && i < MAX_NAMES; i++) {
+    size_t at = 0;
+    while (at < row->num_variants && strcmp(row->variants[at], names[i]) != 0) at++;
+    if (at == row->num_variants && row->num_variants < MAX_NAMES) {
+      at = place;
+      memmove(&row->variants[at + 1], &row->variants[at],
+              (row->num_variants++ - at) * sizeof *row->variants);
+      row->variants[at] = names[i];
+    }
+    place = at + 1;
+  }
+}
 
 static device_row probe(const options *options, const moecl_device_info *info) {
   device_row row = {.info = *info};
@@ -27,9 +46,8 @@ static device_row probe(const options *options, const moecl_device_info *info) {
   if (moecl_context_create(&params, &context) != MOECL_OK) return row;
   row.opened = true;
   row.info = *moecl_context_device(context);
-  const size_t count =
-      moecl_variants_available(context, "grouped_gemm", MOECL_BF16, row.variants, MAX_NAMES);
-  row.num_variants = count < MAX_NAMES ? count : MAX_NAMES;
+  for (int format = MOECL_FORMAT_DTYPE + 1; format < MOECL_FORMAT_COUNT; format++)
+    add_variants(context, (moecl_format)format, &row);
   moecl_context_destroy(&context);
   return row;
 }

@@ -45,10 +45,10 @@ bool prepare_load(const options *options, experiment *experiment, recording *rec
 enum { MAX_NAMES = 32 };
 
 static bool variant_serves(const experiment *experiment, moecl_context *context, schema_id key,
-                           const char *operation, const char *asked, moecl_dtype dtype) {
+                           const char *operation, const char *asked, moecl_format format) {
   const char *names[MAX_NAMES];
   char expected[512] = "", hint[64] = "";
-  const size_t count = moecl_variants_available(context, operation, dtype, names, MAX_NAMES);
+  const size_t count = moecl_variants_for_format(context, operation, format, names, MAX_NAMES);
   suggestion nearest = suggest_begin(asked, strlen(asked));
   for (size_t i = 0, used = 0; i < count && i < MAX_NAMES; i++) {
     if (strcmp(names[i], asked) == 0) return true;
@@ -58,29 +58,47 @@ static bool variant_serves(const experiment *experiment, moecl_context *context,
   }
   if (nearest.best) snprintf(hint, sizeof hint, "; did you mean '%s'?", nearest.best);
   complain_at(experiment, key, "%s: '%s' does not serve %s on %s; expected %sor auto%s",
-              schema_get(key)->name, asked, moecl_dtype_name(dtype),
+              schema_get(key)->name, asked, moecl_format_name(format),
               moecl_context_device(context)->name, expected, hint);
   return false;
 }
 
-/* A key's variants in each of the data types that the sweep has. */
-static bool all_serve(const experiment *experiment, moecl_context *context, schema_id key,
-                      const char *operation) {
-  const setting *asked = &experiment->settings->keys[key];
+/* The formats that a tensor has in some point of the sweep. */
+static void find_formats(const experiment *experiment, moecl_tensor tensor,
+                         bool found[MOECL_FORMAT_COUNT]) {
   const setting *dtypes = &experiment->settings->keys[KEY_DTYPE];
-  bool all = true;
+  const setting *formats = &experiment->settings->keys[KEY_WEIGHT_FORMAT];
+  for (size_t d = 0; d < dtypes->count; d++)
+    for (size_t f = 0; f < formats->count; f++) {
+      const moecl_layer_params params = {
+          .dtype = (moecl_dtype)dtypes->values[d].integer,
+          .weight_format = (moecl_format)formats->values[f].integer,
+      };
+      found[moecl_layer_tensor_format(&params, tensor)] = true;
+    }
+}
+
+/* A key's variants in each of the formats that the operation's weights have. */
+static bool all_serve(const experiment *experiment, moecl_context *context, schema_id key,
+                      const char *operation, moecl_tensor weights) {
+  const setting *asked = &experiment->settings->keys[key];
+  bool all = true, formats[MOECL_FORMAT_COUNT] = {false};
+  find_formats(experiment, weights, formats);
   for (size_t i = 0; i < asked->count; i++) {
     if (strcmp(asked->values[i].text, "auto") == 0) continue;
-    for (size_t d = 0; d < dtypes->count; d++)
-      all &= variant_serves(experiment, context, key, operation, asked->values[i].text,
-                            (moecl_dtype)dtypes->values[d].integer);
+    for (int format = 0; format < MOECL_FORMAT_COUNT; format++)
+      if (formats[format])
+        all &= variant_serves(experiment, context, key, operation, asked->values[i].text,
+                              (moecl_format)format);
   }
   return all;
 }
 
 bool prepare_variants(const experiment *experiment, moecl_context *context) {
-  const bool experts = all_serve(experiment, context, KEY_GROUPED_GEMM_VARIANT, "grouped_gemm");
-  return all_serve(experiment, context, KEY_ROUTER_VARIANT, "router") && experts;
+  const bool experts =
+      all_serve(experiment, context, KEY_GROUPED_GEMM_VARIANT, "grouped_gemm", MOECL_DOWN_PROJ);
+  return all_serve(experiment, context, KEY_ROUTER_VARIANT, "router", MOECL_ROUTER_WEIGHT) &&
+         experts;
 }
 
 /* ---- memory ---- */
@@ -122,13 +140,13 @@ static bool buffer_fits(moecl_context *context, uint64_t bytes, buffer_limits *l
 }
 
 static bool point_fits(const experiment *experiment, moecl_context *context, size_t index,
-                       const runner_memory *needed, bool tell, buffer_limits *limits) {
+                       const runner_memory *needed, bool report, buffer_limits *limits) {
   const moecl_device_info *device = moecl_context_device(context);
   const bool too_much = needed->bytes > device->global_memory_bytes;
   if (!too_much && buffer_fits(context, needed->largest_buffer, limits)) return true;
-  if (tell && too_much)
+  if (report && too_much)
     refuse_memory(experiment, context, index, needed->bytes, "", device->global_memory_bytes);
-  else if (tell)
+  else if (report)
     refuse_memory(experiment, context, index, needed->largest_buffer, " in one buffer",
                   device->max_allocation_bytes);
   return false;
@@ -136,7 +154,7 @@ static bool point_fits(const experiment *experiment, moecl_context *context, siz
 
 bool prepare_memory(const options *options, const experiment *experiment, moecl_context *context,
                     runner_memory *needed) {
-  enum { MOST_TOLD = 5 }; /* a sweep may have thousands */
+  enum { MOST_LISTED = 5 }; /* a sweep may have thousands */
   const bool draws_again = experiment->verify || options->dump;
   buffer_limits limits = {moecl_context_device(context)->max_allocation_bytes, UINT64_MAX};
   size_t refused = 0;
@@ -153,10 +171,10 @@ bool prepare_memory(const options *options, const experiment *experiment, moecl_
     }
     if (needed) needed[i] = memory;
     if (!options->ignore_memory_limit &&
-        !point_fits(experiment, context, i, &memory, refused < MOST_TOLD, &limits))
+        !point_fits(experiment, context, i, &memory, refused < MOST_LISTED, &limits))
       refused++;
   }
-  if (refused > MOST_TOLD) complain("and so do %zu more points", refused - MOST_TOLD);
+  if (refused > MOST_LISTED) complain("and so do %zu more points", refused - MOST_LISTED);
   if (refused > 0)
     complain("choose fewer experts, smaller sizes, fewer tokens, another variant or another "
              "device, or try it all the same with --ignore-memory-limit");
