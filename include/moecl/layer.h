@@ -44,8 +44,9 @@ typedef struct moecl_layer_params {
   int64_t num_identity_experts;
   int64_t top_k;     /* K, 1 to min(E, 64) */
   moecl_dtype dtype; /* of hidden_states, output and all weights, unless weight_format differs */
-  /* Of the experts' matrices and biases, the shared expert's too. They are given and kept
-   * so and used as they are: with dtype fp32 and weights in bf16 only the weights are bf16.
+  /* Of the experts' matrices, the shared expert's too; of their biases where it is a data
+   * type's, else those are of dtype. They are given and kept so and used as they are: with
+   * dtype fp32 and weights in bf16 only the weights are bf16.
    * The grouped GEMM's general variants and those for CPUs take every pair of formats,
    * those for GPUs dtype's own alone. */
   moecl_format weight_format;

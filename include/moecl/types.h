@@ -145,6 +145,9 @@ MOECL_API const char *moecl_rope_scaling_name(moecl_rope_scaling scaling);
 /* True for the forms of SwiGLU and GeGLU, which have a gate; false for plain ones and
  * values outside the enumeration. Thread-safe. */
 MOECL_API bool moecl_activation_is_gated(moecl_activation activation);
+/* True for those that swiglu_limit matters to; false for others and values outside the
+ * enumeration. Thread-safe. */
+MOECL_API bool moecl_activation_has_limit(moecl_activation activation);
 
 /* Converts `count` elements of host memory between a storage type and double; src and dst
  * must not overlap. From double: rounds to nearest even; too large becomes infinite. Does

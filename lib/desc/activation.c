@@ -42,3 +42,8 @@ bool moecl_activation_is_gated(moecl_activation activation) {
   const desc_activation *row = desc_activation_of(activation);
   return row && row->gated;
 }
+
+bool moecl_activation_has_limit(moecl_activation activation) {
+  const desc_activation *row = desc_activation_of(activation);
+  return row && row->has_limit;
+}

@@ -9,15 +9,16 @@
 #include "experiment/schema.h"
 #include <stdio.h>
 
-enum { MOST_VALUES = 4 };
+enum { MOST_VALUES = 16 };
 
-static const struct {
-  const char *key, *values[MOST_VALUES]; /* the first: neutral */
+static struct {
+  const char *key, *values[MOST_VALUES]; /* the first: neutral; none here: each name of the key's
+                                            enumeration */
 } options[] = {
     {"dtype", {"fp32", "fp16", "bf16"}},
     {"workload.num_tokens", {"33", "1"}},
     {"layer.top_k", {"2", "1", "8"}},
-    {"layer.activation", {"swiglu", "swiglu_clamped", "swiglu_limited", "relu2"}},
+    {"layer.activation", {NULL}},
     {"layer.num_identity_experts", {"0", "3"}},
     {"layer.gate_up_bias", {"false", "true"}},
     {"layer.down_bias", {"false", "true"}},
@@ -26,7 +27,7 @@ static const struct {
     {"layer.shared.shared_scaling_factor", {"1", "0.5"}},
     {"layer.grouped_gemm_variant", {"auto", "generic"}},
     {"layer.router.router_variant", {"auto", "generic", "by_block"}},
-    {"layer.router.scoring", {"softmax", "sigmoid", "sqrt_softplus", "sparsemixer"}},
+    {"layer.router.scoring", {NULL}},
     {"layer.router.score_after_topk", {"false", "true"}},
     {"layer.router.renormalize", {"true", "false"}},
     {"layer.router.renormalize_epsilon", {"null", "0.01"}},
@@ -34,16 +35,16 @@ static const struct {
     {"layer.router.routed_scaling_factor", {"1", "2.5"}},
     {"layer.router.score_correction_bias", {"false", "true"}},
     {"layer.router.topk_group", {"4", "3"}}, /* of four groups */
-    {"layer.router.group_score", {"max", "top2_sum"}},
+    {"layer.router.group_score", {NULL}},
     {"layer.router.cut_groups_to_zero", {"false", "true"}},
-    {"layer.router.second_choice", {"all", "random", "sampled"}},
+    {"layer.router.second_choice", {NULL}},
     {"layer.router.router_noise", {"false", "true"}},
     {"layer.router.weight_on_input", {"false", "true"}},
     {"layer.router.jitter", {"0", "0.1"}},
     {"layer.router.router_bias", {"false", "true"}},
     {"layer.capacity.capacity_factor", {"null", "1", "0.1"}},
     {"layer.capacity.capacity_of_tokens", {"false", "true"}},
-    {"layer.capacity.drop_policy", {"position", "probability", "prioritized"}},
+    {"layer.capacity.drop_policy", {NULL}},
     {"layer.capacity.min_capacity", {"0", "3"}},
     {"layer.capacity.renormalize_after_capacity", {"false", "true"}},
 };
@@ -77,6 +78,17 @@ static uint64_t random_state;
 static unsigned draw(unsigned below) {
   random_state = random_state * 6364136223846793005u + 1442695040888963407u;
   return (unsigned)(random_state >> 33) % below;
+}
+
+static void fill_in_names(void) {
+  for (int a = 0; a < OPTIONS; a++) {
+    if (options[a].values[0]) continue;
+    const schema_key *key = schema_get(schema_find(options[a].key, strlen(options[a].key)));
+    assert_int_equal(key->type, TYPE_CHOICE);
+    assert_in_range(key->num_choices, 2, MOST_VALUES);
+    for (int i = 0; i < key->num_choices; i++) options[a].values[i] = key->choice(i);
+    assert_string_equal(options[a].values[0], key->default_text);
+  }
 }
 
 static int values_of(int option) {
@@ -115,6 +127,7 @@ static void test_names(void **state) {
                                       "layer.shared.shared_swiglu_limit",
                                       "layer.weight_format"}; /* test_formats.c */
   (void)state;
+  fill_in_names();
   for (int id = 0; id < KEY_COUNT; id++) {
     const schema_key *key = schema_get((schema_id)id);
     bool known = !schema_is_of_layer(key);
@@ -139,8 +152,8 @@ static bool stand_together(const int *values) {
   return true;
 }
 
-/* As on the command line; `told` has all assignments. */
-static bool parse(const int *values, experiment *experiment, char *told, size_t size,
+/* As on the command line; `given` has all assignments. */
+static bool parse(const int *values, experiment *experiment, char *given, size_t size,
                   char **error) {
   char assignments[OPTIONS][128];
   experiment_override overrides[OPTIONS];
@@ -149,25 +162,25 @@ static bool parse(const int *values, experiment *experiment, char *told, size_t 
     snprintf(assignments[a], sizeof assignments[a], "%s=%s", options[a].key,
              options[a].values[values[a]]);
     overrides[a] = (experiment_override){assignments[a]};
-    used += (size_t)snprintf(told + used, size - used, " %s", assignments[a]);
+    used += (size_t)snprintf(given + used, size - used, " %s", assignments[a]);
   }
   return experiment_parse(text, sizeof text - 1, "options.yaml", overrides, OPTIONS, experiment,
                           error);
 }
 
-enum { TOLD = OPTIONS * 128 };
+enum { GIVEN_SIZE = OPTIONS * 128 };
 
 static void verifies(const int *values) {
   static volatile sig_atomic_t interrupted;
-  char told[TOLD], *error = NULL;
+  char given[GIVEN_SIZE], *error = NULL;
   experiment experiment;
-  if (!parse(values, &experiment, told, sizeof told, &error))
-    fail_msg("refused: %s\n%s", error, told);
+  if (!parse(values, &experiment, given, sizeof given, &error))
+    fail_msg("refused: %s\n%s", error, given);
   runner runner = {.context = context, .experiment = &experiment, .interrupted = &interrupted};
   point_result result;
   assert_int_equal(experiment.num_points, 1);
   assert_true(runner_run_point(&runner, 0, NULL, &result));
-  if (result.status != POINT_OK) fail_msg("%s\n%s", result.error, told);
+  if (result.status != POINT_OK) fail_msg("%s\n%s", result.error, given);
   assert_true(result.verify.ran && result.verify.ok);
   point_result_destroy(&result);
   runner_release(&runner);
@@ -233,12 +246,12 @@ static void test_exclusive(void **state) {
       for (int i = 0; i < values_of(a); i++)
         for (int j = 0; j < values_of(b); j++) {
           int values[OPTIONS] = {0};
-          char told[TOLD], *error = NULL;
+          char given[GIVEN_SIZE], *error = NULL;
           experiment experiment;
           values[a] = i;
           values[b] = j;
           if (!excludes(a, i, b, j)) continue;
-          if (parse(values, &experiment, told, sizeof told, &error)) fail_msg("taken:%s", told);
+          if (parse(values, &experiment, given, sizeof given, &error)) fail_msg("taken:%s", given);
           assert_non_null(error);
           free(error);
         }

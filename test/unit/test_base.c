@@ -30,6 +30,11 @@ static void test_names(void **state) {
   assert_int_equal(moecl_dtype_size(MOECL_DTYPE_COUNT), 0);
   assert_true(moecl_activation_is_gated(MOECL_GEGLU));
   assert_false(moecl_activation_is_gated(MOECL_GELU));
+  assert_true(moecl_activation_has_limit(MOECL_SWIGLU_CLAMPED));
+  assert_true(moecl_activation_has_limit(MOECL_SWIGLU_LIMITED));
+  assert_false(moecl_activation_has_limit(MOECL_SWIGLU));
+  assert_false(moecl_activation_has_limit(MOECL_ACTIVATION_COUNT));
+  assert_false(moecl_activation_has_limit((moecl_activation)-1));
   for (int s = -1; s < 20; s++) assert_non_null(moecl_status_string((moecl_status)s));
 }
 

@@ -5,27 +5,31 @@
 static const char *need_text(const schema_need *need, char *text, size_t size) {
   const schema_key *key = schema_get(need->key);
   const char *name = schema_param(key);
-  if (need->first < 0) {
+  if (need->any) {
     snprintf(text, size, "a number for %s", key->name);
     return text;
   }
   if (key->type == TYPE_BOOL) {
-    snprintf(text, size, "'%s: %s'", name, need->first ? "true" : "false");
+    snprintf(text, size, "'%s: %s'", name, need->choice ? "true" : "false");
     return text;
   }
-  size_t used = (size_t)snprintf(text, size, "'%s: %s'", name, key->choice((int)need->first));
-  for (int64_t i = need->first + 1; i <= need->last && used < size; i++)
-    used += (size_t)snprintf(text + used, size - used, "%s%s", i < need->last ? ", " : " or ",
-                             key->choice((int)i));
+  int left = 0;
+  size_t used = 0;
+  for (int i = 0; i < key->num_choices; i++) left += schema_meets(need, i);
+  for (int i = 0; i < key->num_choices && used < size; i++) {
+    if (!schema_meets(need, i)) continue;
+    used += used == 0 ? (size_t)snprintf(text, size, "'%s: %s'", name, key->choice(i))
+                      : (size_t)snprintf(text + used, size - used, "%s%s",
+                                         left == 1 ? " or " : ", ", key->choice(i));
+    left--;
+  }
   return text;
 }
 
 static bool is_met(const settings *settings, const schema_need *need) {
   const setting *other = &settings->keys[need->key];
   for (size_t i = 0; i < other->count; i++)
-    if (!other->values[i].null && (need->first < 0 || (other->values[i].integer >= need->first &&
-                                                       other->values[i].integer <= need->last)))
-      return true;
+    if (!other->values[i].null && schema_meets(need, other->values[i].integer)) return true;
   return false;
 }
 

@@ -17,6 +17,8 @@ static const char *distribution_choice(int i) {
   return i >= 0 && i < 3 ? names[i] : "?";
 }
 
+static bool has_limit(int64_t i) { return moecl_activation_has_limit((moecl_activation)i); }
+
 /* A key that is a parameter of a point has the name of its C member. */
 #define IN_POINT(field) offsetof(experiment_point, field), sizeof(((experiment_point *)0)->field)
 #define IN_EXPERIMENT(field) offsetof(experiment, field), sizeof(((experiment *)0)->field)
@@ -37,11 +39,11 @@ static const char *distribution_choice(int i) {
 
 /* What a key needs to have an effect. */
 #define ANY(key)                                                                                   \
-  { key, -1, -1 }
+  { key, true, 0, NULL }
 #define ONE(key, choice)                                                                           \
-  { key, choice, choice }
+  { key, false, choice, NULL }
 #define WITH_LIMIT                                                                                 \
-  { KEY_ACTIVATION, MOECL_SWIGLU_CLAMPED, MOECL_SWIGLU_LIMITED_SILU }
+  { KEY_ACTIVATION, false, 0, has_limit }
 #define SKEWED ONE(KEY_DISTRIBUTION, WORKLOAD_SKEWED)
 
 static const schema_key keys[KEY_COUNT] = {
@@ -90,7 +92,8 @@ static const schema_key keys[KEY_COUNT] = {
                           "swiglu_clamped: the factor in its sigmoid.",
                           .needs = {ONE(KEY_ACTIVATION, MOECL_SWIGLU_CLAMPED)}},
     [KEY_SWIGLU_LIMIT] = {LAYER(swiglu_limit), TYPE_REAL, MIN_OPEN, 0, MOST_LIMIT, NO_CHOICE, "7",
-                          "swiglu_clamped, swiglu_limited*: where gate and up are cut off.",
+                          "Where gate and up are cut off, of activations that have a limit: "
+                          "their names say so.",
                           .needs = {WITH_LIMIT}},
     [KEY_GATE_UP_BIAS] = {LAYER(gate_up_bias), TYPE_BOOL, 0, NO_RANGE, NO_CHOICE, "false",
                           "Experts have a bias on their first matrix."},
@@ -118,9 +121,9 @@ static const schema_key keys[KEY_COUNT] = {
          .old_name = "scaling_factor", .needs = {ANY(KEY_SHARED_INTERMEDIATE_SIZE)}},
     [KEY_WEIGHT_FORMAT] = {"layer.weight_format", IN_POINT(layer.weight_format), TYPE_CHOICE,
                            WITH_CHECKPOINT, NO_RANGE, format_choice, MOECL_FORMAT_COUNT, "dtype",
-                           "How the experts' weights and biases are stored, the shared expert's "
-                           "too: as dtype, or as fp32, fp16 or bf16, so that only they "
-                           "are narrow, or wide."},
+                           "How the experts' weights are stored, the shared expert's too, so that "
+                           "only they are narrow, or wide; dtype: as the rest. Their biases are "
+                           "stored so too if it is a data type's format, else as dtype."},
     [KEY_GROUPED_GEMM_VARIANT] = {LAYER(grouped_gemm_variant), TYPE_TEXT,
                                   AUTO_NULL | WITH_CHECKPOINT | NOT_WORK, ANY_TEXT, NO_CHOICE,
                                   "auto",
@@ -129,10 +132,10 @@ static const schema_key keys[KEY_COUNT] = {
                                   .old_name = "variant"},
     [KEY_SCORING] =
         {ROUTER(scoring), TYPE_CHOICE, 0, NO_RANGE, scoring_choice, MOECL_SCORING_COUNT, "softmax",
-         "What makes scores of logits. softmax: over all experts; sigmoid: DeepSeek-V3, "
-         "Llama 4; sparsemixer: Phi-3.5-MoE, not with score_correction_bias, fewer than all "
-         "groups or another second_choice than all. With top_k = num_experts, a capacity and "
-         "'drop_policy: probability', experts pick tokens (expert choice)."},
+         "What makes scores of logits. sparsemixer (Phi-3.5-MoE) is not with "
+         "score_correction_bias, fewer than all groups or another second_choice than all. With "
+         "top_k = num_experts, a capacity and 'drop_policy: probability', experts pick tokens "
+         "(expert choice)."},
     [KEY_SCORE_AFTER_TOPK] =
         {ROUTER(score_after_topk), TYPE_BOOL, 0, NO_RANGE, NO_CHOICE, "false",
          "Chooses among logits and makes scores of the k chosen alone, as "
@@ -231,9 +234,8 @@ static const schema_key keys[KEY_COUNT] = {
     [KEY_DROP_POLICY] = {CAPACITY(drop_policy), TYPE_CHOICE, WITH_CHECKPOINT, NO_RANGE, drop_choice,
                          MOECL_DROP_POLICY_COUNT, "position",
                          "Who stays when an expert is full. position: first choices before second "
-                         "choices, then token order; probability: the largest route weight first; "
-                         "prioritized: first choices before second choices, then the token whose "
-                         "best expert has the largest share in the softmax of its logits.",
+                         "choices, then token order; the others go by a number first, the token's "
+                         "or the assignment's: docs/routing.md.",
                          .needs = {ANY(KEY_CAPACITY_FACTOR)}},
     [KEY_RENORMALIZE_AFTER_CAPACITY] =
         {CAPACITY(renormalize_after_capacity), TYPE_BOOL, WITH_CHECKPOINT, NO_RANGE, NO_CHOICE,
@@ -287,6 +289,10 @@ static const schema_key keys[KEY_COUNT] = {
 
 const schema_key *schema_get(schema_id id) { return &keys[id]; }
 
+bool schema_meets(const schema_need *need, int64_t choice) {
+  return need->any || (need->is ? need->is(choice) : choice == need->choice);
+}
+
 schema_id schema_find(const char *name, size_t length) {
   for (int i = 0; i < KEY_COUNT; i++)
     if (strlen(keys[i].name) == length && memcmp(keys[i].name, name, length) == 0)
@@ -328,8 +334,7 @@ schema_id schema_find_param(const char *param) {
 bool schema_applies(const schema_key *key, const experiment_point *point) {
   const int64_t distribution = (int64_t)point->distribution;
   for (size_t i = 0; i < sizeof key->needs / sizeof key->needs[0]; i++)
-    if (key->needs[i].key == KEY_DISTRIBUTION &&
-        (distribution < key->needs[i].first || distribution > key->needs[i].last))
+    if (key->needs[i].key == KEY_DISTRIBUTION && !schema_meets(&key->needs[i], distribution))
       return false;
   return true;
 }

@@ -92,11 +92,12 @@ enum {
                        differ in such keys are compared with each other (moectl compare) */
 };
 
-/* A key matters only to points where another has a value: any but null, or one of its choices,
- * from the first to the last. */
+/* A key matters only to points where another has a value: any but null, or one of its choices. */
 typedef struct schema_need {
-  schema_id key;       /* KEY_NAME: no need */
-  int64_t first, last; /* negative: any */
+  schema_id key;              /* KEY_NAME: no need */
+  bool any;                   /* any but null; else: */
+  int64_t choice;             /* this one, or */
+  bool (*is)(int64_t choice); /* if not NULL, each for which this holds */
 } schema_need;
 
 typedef struct schema_key {
@@ -115,6 +116,8 @@ typedef struct schema_key {
 } schema_key;
 
 const schema_key *schema_get(schema_id id);
+/* Is it what is needed? `choice` is the needed key's value, and not null. */
+bool schema_meets(const schema_need *need, int64_t choice);
 /* By dotted name; KEY_COUNT if there is none. */
 schema_id schema_find(const char *name, size_t length);
 /* Likewise by the name that earlier versions had. */
