@@ -155,6 +155,14 @@ bool pending_commit(pending_file *pending, char **error) {
   return ok;
 }
 
+bool replace_file(const char *path, const void *data, size_t bytes, char **error) {
+  pending_file pending;
+  if (!pending_open(&pending, path, error)) return false;
+  if (pending_write(&pending, data, bytes, error)) return pending_commit(&pending, error);
+  pending_discard(&pending);
+  return false;
+}
+
 void pending_discard(pending_file *pending) {
   if (pending->file) fclose(pending->file);
   if (pending->temporary) unlink(pending->temporary);

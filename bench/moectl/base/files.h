@@ -36,6 +36,9 @@ bool pending_sync(pending_file *pending, char **error);
 bool pending_commit(pending_file *pending, char **error);
 void pending_discard(pending_file *pending);
 
+/* All of that at once, of what is in memory. */
+bool replace_file(const char *path, const void *data, size_t bytes, char **error);
+
 /* Brings to the disk that the file of this path is there; not every file system can. */
 void sync_folder(const char *path);
 

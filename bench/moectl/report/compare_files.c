@@ -149,13 +149,8 @@ static bool put_file(const char *folder, const char *name, FILE *stream, char **
   bool ok = stream && !ferror(stream);
   if (stream && fclose(stream) != 0) ok = false;
   char *path = format_text("%s/%s", folder, name);
-  pending_file pending = {0};
   if (!ok || !path) ok = fail_text(error, "no memory for %s", name);
-  else if ((ok = pending_open(&pending, path, error))) {
-    ok = pending_write(&pending, *text, strlen(*text), error);
-    if (ok) ok = pending_commit(&pending, error);
-    else pending_discard(&pending);
-  }
+  else ok = replace_file(path, *text, strlen(*text), error);
   free(path);
   free(*text);
   return ok;

@@ -13,13 +13,10 @@ bool report_file_put(report_file *file, const results *all, const char *name, bo
   ok = ok && file->stream && !ferror(file->stream);
   if (file->stream && fclose(file->stream) != 0) ok = false;
   char *path = format_text("%s/%s", results_folder(all), name);
-  pending_file pending = {0};
   if (!ok || !path) {
     ok = fail_text(error, "no memory for %s", name);
-  } else if ((ok = pending_open(&pending, path, error))) {
-    ok = pending_write(&pending, file->text, file->size, error);
-    if (ok) ok = pending_commit(&pending, error);
-    else pending_discard(&pending);
+  } else {
+    ok = replace_file(path, file->text, file->size, error);
   }
   free(path);
   free(file->text);

@@ -13,8 +13,8 @@ typedef struct report_file {
 } report_file;
 
 void report_file_open(report_file *file);
-/* Closes the stream and puts what it collected in place of the folder's file of this name;
- * `ok` false: of nothing, since what was to be written is not all there. Releases. */
+/* Closes the stream and puts what it collected in place of the folder's file of this name.
+ * With `ok` false nothing is written: the content is incomplete. Releases. */
 bool report_file_put(report_file *file, const results *results, const char *name, bool ok,
                      char **error);
 
