@@ -13,7 +13,8 @@ extern "C" {
 /* The best of several tries each, since what disturbs only slows. Rates are per second. */
 typedef struct moecl_peaks {
   double flops_f32; /* fused multiply-adds in registers, each counted as two operations */
-  double flops_f16; /* likewise in fp16; 0: the device has no fp16 arithmetic */
+  double flops_f16; /* likewise in fp16; 0: the device has no fp16 arithmetic, or
+                     claims it and cannot compile it, which is a warning */
   /* Bytes of device memory, from an array larger than any cache that is common: read alone;
    * read and written by a copy, both counted. */
   double read_bytes, copy_bytes;
@@ -25,8 +26,9 @@ typedef struct moecl_peaks {
 } moecl_peaks;
 
 /* Measures the context's device: a second or two, on a CPU or GPU of today, during which
- * nothing else should run on it. Waits. Takes two arrays of 256 MiB, or less where the
- * device has less than 4 GiB, while it runs. On failure *peaks is zeros.
+ * nothing else should run on it. Waits. Takes two arrays of 256 MiB while it runs, or less where
+ * the device has less than 4 GiB or no single buffer may be so large (max_allocation_bytes). On
+ * failure *peaks is zeros.
  * Errors: MOECL_ERROR_INVALID_ARGUMENT (NULL), MOECL_ERROR_BUILD, MOECL_ERROR_DEVICE,
  * MOECL_ERROR_OUT_OF_HOST_MEMORY, MOECL_ERROR_OUT_OF_DEVICE_MEMORY. Thread: the context's. */
 MOECL_API moecl_status moecl_measure_peaks_wait(moecl_context *context, moecl_peaks *peaks);

@@ -49,7 +49,7 @@ def kept_file(cache):
 def check_report(results, report):
     """Shares as anybody would count them."""
     peaks = results["peaks"]
-    section = report.split("## Beside the device's peaks")[1].split("\n## ")[0]
+    section = report.split("## Share of the device's peaks")[1].split("\n## ")[0]
     rows = [re.split(r" *\| *", line.strip("| ")) for line in section.splitlines() if re.match(r"\| \d", line)]
     assert len(rows) == len(results["points"]) == 2, rows
     for row, point in zip(rows, results["points"]):
@@ -89,6 +89,9 @@ def main():
 
         for name, change in {
             "of another driver": lambda kept: {**kept, "driver": "another"},
+            "of another version": lambda kept: {**kept, "moecl": "0.0.9"},
+            "of no version": lambda kept: {key: kept[key] for key in kept if key != "moecl"},
+            "with a rate of 0": lambda kept: {**kept, "peaks": {**kept["peaks"], "read_bytes_per_s": 0}},
             "without a rate": lambda kept: {**kept, "peaks": {"measured": "2026", "array_bytes": 1}},
             "of no peaks": lambda kept: [],
         }.items():
@@ -97,6 +100,12 @@ def main():
             results, report = run(folder, cache, name.replace(" ", "-"))
             assert results["peaks"] is None, name
             print(f"ok      a file {name} counts as none")
+
+        with open(kept_file(cache), "w", encoding="utf-8") as file:
+            json.dump({**printed, "peaks": {**printed["peaks"], "flops_f16": 0}}, file)
+        results, report = run(folder, cache, "no-half")
+        assert results["peaks"] and results["peaks"]["flops_f16"] == 0
+        print("ok      a file without fp16 arithmetic counts")
 
         with open(f"{folder}/file", "w", encoding="utf-8") as file:
             file.write("no folder")

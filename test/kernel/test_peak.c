@@ -4,6 +4,7 @@
 #include "../unit/unit.h"
 #include "base/base.h"
 #include "moecl/peaks.h"
+#include "ocl/ocl.h"
 #include <unistd.h>
 
 static char folder[] = "/tmp/moecl-peak-XXXXXX";
@@ -80,6 +81,29 @@ static void test_not_done(void **state) {
   }
 }
 
+/* A device that claims fp16 and does not compile it, or computes nonsense: the others' rates are
+ * there, and no error is left. */
+static void test_claimed_half(void **state) {
+  static const char *const spoilt[] = {"#if HALF\n#error no half\n",
+                                       "#if HALF\n#define rounds 1 + 0 * sizeof\n"};
+  (void)state;
+  for (size_t i = 0; i < BASE_COUNT(spoilt); i++) {
+    test_log log = {0};
+    moecl_peaks peaks;
+    char errors[64];
+    moecl_context *context = open_spoiled("#if HALF\n", spoilt[i], &log);
+    context->info.fp16 = true;
+    log.level = MOECL_LOG_WARNING;
+    assert_ok(moecl_measure_peaks_wait(context, &peaks));
+    assert_true(peaks.flops_f16 == 0 && peaks.flops_f32 > 1e6 && peaks.read_bytes > 1e6 &&
+                peaks.wait_seconds > 0);
+    assert_non_null(strstr(log.text.data, "claims fp16 arithmetic"));
+    assert_int_equal(moecl_context_take_errors(context, errors, sizeof errors), 0);
+    base_text_free(&log.text);
+    moecl_context_destroy(&context);
+  }
+}
+
 static void test_refused(void **state) {
   moecl_context *context = NULL;
   moecl_peaks peaks = {.flops_f32 = 1};
@@ -102,6 +126,7 @@ static int remove_folder(void **state) {
 
 int main(void) {
   const struct CMUnitTest tests[] = {cmocka_unit_test(test_rates), cmocka_unit_test(test_not_done),
+                                     cmocka_unit_test(test_claimed_half),
                                      cmocka_unit_test(test_refused)};
   skip_without_device();
   if (!mkdtemp(folder)) return 1;

@@ -1,6 +1,5 @@
 // SPDX-License-Identifier: MIT
 /* moectl peak: what the device does at most, measured and kept. */
-#include "base/json_text.h"
 #include "cli/moectl.h"
 #include "results/peaks.h"
 #include <stdio.h>
@@ -21,7 +20,7 @@ static void print_peaks(const moecl_device_info *device, const moecl_peaks *p) {
          device->driver);
   print_rate("fp32 multiply-add", p->flops_f32, 1e9, "GFLOP/s", "in registers");
   print_rate("fp16 multiply-add", p->flops_f16, 1e9, "GFLOP/s",
-             p->flops_f16 > 0 ? "in registers" : "no fp16 arithmetic (cl_khr_fp16)");
+             p->flops_f16 > 0 ? "in registers" : "no fp16 arithmetic");
   print_rate("memory, read", p->read_bytes, 1e9, "GB/s", arrays);
   print_rate("memory, copied", p->copy_bytes, 1e9, "GB/s", "reads and writes together");
   print_rate("host to device", p->to_device_bytes, 1e9, "GB/s", "");
@@ -30,16 +29,15 @@ static void print_peaks(const moecl_device_info *device, const moecl_peaks *p) {
   print_rate("launch and wait", p->wait_seconds, 1e-6, "us", "one, from idle");
 }
 
-static int print_json(const moecl_device_info *device, const device_peaks *peaks) {
-  json_t *json = json_pack("{s:o, s:o, s:o, s:o}", "device", json_words(device->name), "platform",
-                           json_words(device->platform), "driver", json_words(device->driver),
-                           "peaks", peaks_json(peaks));
-  char *text = json ? json_text(json, 2) : NULL;
-  if (text) puts(text);
-  else complain("no memory");
+static int print_json(const moecl_context *context, const device_peaks *peaks) {
+  char *text = peaks_text(context, peaks);
+  if (!text) {
+    complain("no memory");
+    return EXIT_POINT_FAILED;
+  }
+  puts(text);
   free(text);
-  json_decref(json);
-  return text ? EXIT_ALL_OK : EXIT_POINT_FAILED;
+  return EXIT_ALL_OK;
 }
 
 int command_peak(const options *options) {
@@ -55,7 +53,7 @@ int command_peak(const options *options) {
       !strftime(peaks.measured, sizeof peaks.measured, "%Y-%m-%dT%H:%M:%S%z", &local)) {
     complain("the device's peaks could not be measured: %s", moecl_status_string(status));
     code = EXIT_POINT_FAILED;
-  } else if (options->json) code = print_json(moecl_context_device(context), &peaks);
+  } else if (options->json) code = print_json(context, &peaks);
   else print_peaks(moecl_context_device(context), &peaks.rates);
   if (code == EXIT_ALL_OK && !peaks_save(context, &peaks, &error))
     put_message("moectl: warning: the peaks are not kept: ", error ? error : "no memory");

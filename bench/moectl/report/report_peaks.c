@@ -1,16 +1,16 @@
 // SPDX-License-Identifier: MIT
-/* Times beside what the device does at most: how near a point comes to the measured peaks of
- * arithmetic and memory, and which is nearer. */
+/* The share of the device's measured peaks, of arithmetic and of memory, that each point reaches,
+ * and which of the two bounds it. */
 #include "report/report_parts.h"
 #include "results/measures.h"
 #include "results/peaks.h"
 #include "results/results_private.h"
 #include <math.h>
 
-/* Of more points those that come nearest and those that stay farthest have a row. */
+/* Of more points only those with the largest and the smallest shares have a row. */
 enum { MOST_ROWS = 40 };
-/* Below that share of both neither arithmetic nor memory is what a point waits for. */
-static const double far_from_both = 0.25;
+/* A point that reaches less than this share of both peaks is bound by something else. */
+static const double least_share = 0.25;
 
 static double flops_share(const results *all, size_t index) {
   return all->points[index].tflops * 1e12 / all->peaks.rates.flops_f32;
@@ -19,10 +19,10 @@ static double bytes_share(const results *all, size_t index) {
   return all->points[index].gbytes_per_s * 1e9 / all->peaks.rates.read_bytes;
 }
 
-/* What limits a point, as far as the two shares tell. */
-static const char *limit_of(double flops, double bytes) {
+/* What bounds a point, judged by the two shares alone. */
+static const char *bound_of(double flops, double bytes) {
   if (flops > 1) return "matrix units, or more than fp32's peak";
-  if (fmax(flops, bytes) < far_from_both) return "neither: launches, imbalance, small tiles";
+  if (fmax(flops, bytes) < least_share) return "neither: launches, imbalance, small tiles";
   return flops >= bytes ? "arithmetic" : "memory";
 }
 
@@ -35,17 +35,18 @@ static void peaks_line(const device_peaks *peaks, FILE *file) {
           p->launch_seconds * 1e6);
 }
 
-/* Is the point among the nearest or farthest? With `rows` points at most all are. */
+/* Is the point's larger share among the largest or the smallest of all? With MOST_ROWS points at
+ * most each has a row. */
 static bool has_row(const results *all, size_t index, size_t points) {
-  size_t nearer = 0, farther = 0;
+  size_t larger = 0, smaller = 0;
   const double own = fmax(flops_share(all, index), bytes_share(all, index));
   for (size_t i = 0; points > MOST_ROWS && i < all->experiment->num_points; i++) {
     if (!point_ran(all, i)) continue;
     const double other = fmax(flops_share(all, i), bytes_share(all, i));
-    nearer += other > own;
-    farther += other < own;
+    larger += other > own;
+    smaller += other < own;
   }
-  return points <= MOST_ROWS || nearer < MOST_ROWS / 4 || farther < MOST_ROWS / 4;
+  return points <= MOST_ROWS || larger < MOST_ROWS / 4 || smaller < MOST_ROWS / 4;
 }
 
 static void row(const results *all, size_t index, FILE *file) {
@@ -58,7 +59,7 @@ static void row(const results *all, size_t index, FILE *file) {
     report_text(file, grid_value_text(plan, i, index, text, sizeof text));
     fputs(" |", file);
   }
-  fprintf(file, " %.1f%% | %.1f%% | %s |\n", 100 * flops, 100 * bytes, limit_of(flops, bytes));
+  fprintf(file, " %.1f%% | %.1f%% | %s |\n", 100 * flops, 100 * bytes, bound_of(flops, bytes));
 }
 
 void report_peaks(const results *all, FILE *file) {
@@ -67,17 +68,17 @@ void report_peaks(const results *all, FILE *file) {
   if (!all->peaks.measured[0]) return;
   for (size_t i = 0; i < plan->num_points; i++) points += point_ran(all, i);
   if (points == 0) return;
-  fputs("## Beside the device's peaks\n\n", file);
+  fputs("## Share of the device's peaks\n\n", file);
   peaks_line(&all->peaks, file);
   fputs(" A share is the layer's rate over the peak: operations and bytes are counted from the "
         "sizes, each weight of an expert that was reached once, so what caches save or what is "
         "read again is not in it.",
         file);
   if (points > MOST_ROWS)
-    fprintf(file, " Of %zu points, those that come nearest a peak and stay farthest.", points);
+    fprintf(file, " Of %zu points, those with the largest and the smallest shares.", points);
   fputs("\n\n| # |", file);
   for (size_t i = 0; i < plan->num_axes; i++) fprintf(file, " %s |", plan->axes[i].param);
-  fputs(" of fp32 arithmetic | of memory's rate | nearer to |\n|", file);
+  fputs(" of fp32 arithmetic | of memory's rate | bound by |\n|", file);
   for (size_t i = 0; i < 4 + plan->num_axes; i++) fputs(" ---: |", file);
   fputc('\n', file);
   for (size_t i = 0; i < plan->num_points; i++)

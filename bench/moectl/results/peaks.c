@@ -20,13 +20,23 @@ static const struct {
              {"wait_seconds", offsetof(moecl_peaks, wait_seconds)}};
 enum { RATES = sizeof rates / sizeof rates[0] };
 
+static double *rate_of(moecl_peaks *peaks, int i) {
+  return (double *)((char *)peaks + rates[i].offset);
+}
+/* Is it one that a device may have? Only fp16 may be missing. */
+static bool is_rate(const json_t *value, int i) {
+  const double number = json_number_value(value);
+  return json_is_number(value) &&
+         (number > 0 || (number == 0 && rates[i].offset == offsetof(moecl_peaks, flops_f16)));
+}
+
 json_t *peaks_json(const device_peaks *peaks) {
   if (!peaks->measured[0]) return json_null();
   json_t *json = json_pack("{s:s}", "measured", peaks->measured);
   bool ok = json != NULL;
   for (int i = 0; ok && i < RATES; i++) {
-    const double value = *(const double *)((const char *)&peaks->rates + rates[i].offset);
-    ok = json_object_set_new(json, rates[i].name, json_real(value)) == 0;
+    moecl_peaks values = peaks->rates;
+    ok = json_object_set_new(json, rates[i].name, json_real(*rate_of(&values, i))) == 0;
   }
   if (ok)
     ok = json_object_set_new(json, "array_bytes",
@@ -44,8 +54,8 @@ device_peaks peaks_of_json(const json_t *json) {
     return peaks;
   for (int i = 0; i < RATES; i++) {
     const json_t *value = json_object_get(json, rates[i].name);
-    if (!json_is_number(value) || json_number_value(value) < 0) return (device_peaks){0};
-    *(double *)((char *)&peaks.rates + rates[i].offset) = json_number_value(value);
+    if (!is_rate(value, i)) return (device_peaks){0};
+    *rate_of(&peaks.rates, i) = json_number_value(value);
   }
   peaks.rates.array_bytes = (uint64_t)json_integer_value(array);
   memcpy(peaks.measured, measured, strlen(measured) + 1);
@@ -54,8 +64,8 @@ device_peaks peaks_of_json(const json_t *json) {
 
 /* ---- kept ---- */
 
-/* peaks-NAME.json, of the device's name alone: which driver measured is inside. NULL: there
- * is no place. */
+/* peaks-NAME.json, of the device's name alone: which driver and version measured is inside. NULL:
+ * there is no place. */
 static char *path_of(const moecl_context *context) {
   const char *folder = moecl_context_cache_dir(context);
   if (!folder) return NULL;
@@ -78,7 +88,8 @@ device_peaks peaks_load(const moecl_context *context) {
   json_t *json = path ? json_load_file(path, 0, NULL) : NULL;
   const bool ours = json && same_words(json, "device", device->name) &&
                     same_words(json, "platform", device->platform) &&
-                    same_words(json, "driver", device->driver);
+                    same_words(json, "driver", device->driver) &&
+                    same_words(json, "moecl", moecl_version());
   const device_peaks peaks =
       ours ? peaks_of_json(json_object_get(json, "peaks")) : (device_peaks){0};
   json_decref(json);
@@ -86,28 +97,25 @@ device_peaks peaks_load(const moecl_context *context) {
   return peaks;
 }
 
-static bool write_file(const char *path, const char *text, char **error) {
-  pending_file file;
-  if (!pending_open(&file, path, error)) return false;
-  if (pending_write(&file, text, strlen(text), error) && pending_sync(&file, error))
-    return pending_commit(&file, error);
-  pending_discard(&file);
-  return false;
+char *peaks_text(const moecl_context *context, const device_peaks *peaks) {
+  const moecl_device_info *device = moecl_context_device(context);
+  json_t *json =
+      json_pack("{s:o, s:o, s:o, s:s, s:o}", "device", json_words(device->name), "platform",
+                json_words(device->platform), "driver", json_words(device->driver), "moecl",
+                moecl_version(), "peaks", peaks_json(peaks));
+  char *text = json ? json_text(json, 2) : NULL;
+  json_decref(json);
+  return text;
 }
 
 bool peaks_save(const moecl_context *context, const device_peaks *peaks, char **error) {
-  const moecl_device_info *device = moecl_context_device(context);
   char *path = path_of(context);
   if (!path) return fail_text(error, "there is no folder to keep them in: set MOECL_CACHE_DIR");
-  json_t *json = json_pack("{s:o, s:o, s:o, s:o}", "device", json_words(device->name), "platform",
-                           json_words(device->platform), "driver", json_words(device->driver),
-                           "peaks", peaks_json(peaks));
-  char *text = json ? json_text(json, 2) : NULL;
+  char *text = peaks_text(context, peaks);
   const bool ok = text ? make_directories(moecl_context_cache_dir(context), error) &&
-                             write_file(path, text, error)
+                             replace_file(path, text, strlen(text), error)
                        : fail_text(error, "no memory");
   free(text);
-  json_decref(json);
   free(path);
   return ok;
 }

@@ -18,7 +18,11 @@ json_t *peaks_json(const device_peaks *peaks);
 /* Back; what does not look like it counts as none. */
 device_peaks peaks_of_json(const json_t *json);
 
-/* Those kept for the context's device; none where there are none, or not of this driver. */
+/* The context's device, driver and version of moecl with its peaks, as they are kept and printed:
+ * JSON, malloc'ed; NULL without memory. */
+char *peaks_text(const moecl_context *context, const device_peaks *peaks);
+/* Those kept for the context's device; none where there are none, or not of this driver and
+ * version of moecl. */
 device_peaks peaks_load(const moecl_context *context);
 /* Keeps them; false with *error where they could not be. */
 bool peaks_save(const moecl_context *context, const device_peaks *peaks, char **error);

@@ -132,6 +132,31 @@ static moecl_status measure_arithmetic(moecl_context *context, bool half, double
   return status;
 }
 
+static void demote(void *user, moecl_log_level level, const char *message) {
+  log_write(user, level == MOECL_LOG_ERROR ? MOECL_LOG_WARNING : level, "%s", message);
+}
+
+/* Some drivers claim fp16 and do not compile it: then it has no rate, and the others are
+ * measured all the same. */
+static moecl_status measure_half(moecl_context *context, double *flops) {
+  const moecl_log log = context->log;
+  const log_errors before = context->errors;
+  moecl_log warnings = {log.fn, log.user, NULL};
+  context->log = (moecl_log){demote, &warnings, log.errors};
+  const moecl_status status = measure_arithmetic(context, true, flops);
+  context->log = log;
+  if (status == MOECL_OK) return MOECL_OK;
+  if (status != MOECL_ERROR_BUILD)
+    return log_error(&context->log, status, "peaks: fp16 arithmetic: %s",
+                     moecl_status_string(status));
+  context->errors = before; /* none of the call */
+  log_write(&context->log, MOECL_LOG_WARNING,
+            "peaks: the device claims fp16 arithmetic, but its kernel does not build or is wrong: "
+            "there is no rate of it");
+  *flops = 0;
+  return MOECL_OK;
+}
+
 /* ---- memory ---- */
 
 typedef struct arrays {
@@ -255,7 +280,7 @@ static moecl_status measure_launches(moecl_context *context, moecl_peaks *peaks)
 
 static moecl_status measure(moecl_context *context, moecl_peaks *peaks) {
   MOECL_TRY(measure_arithmetic(context, false, &peaks->flops_f32));
-  if (context->info.fp16) MOECL_TRY(measure_arithmetic(context, true, &peaks->flops_f16));
+  if (context->info.fp16) MOECL_TRY(measure_half(context, &peaks->flops_f16));
   MOECL_TRY(measure_memory(context, peaks));
   return measure_launches(context, peaks);
 }
