@@ -122,8 +122,26 @@ class Compare(unittest.TestCase):
         self.write("two", point(0, 1, top_k=1), device=name)
         out, err = self.compare("one", "two", "--out", "out")
         self.assertNotIn("\x1b", out + err)
+        self.write("three", point(0, 1, top_k=1), device="C1 \x9b31m \x80\x9f, and \xa0\xe9")
+        self.assertIn("B  three: C1   31m     , and \xa0\xe9 (Made up)",
+                      self.compare("one", "three")[0])
+        self.write("four", point(0, 1, top_k=1), schema="\x9b31m")
+        self.assertIn("its schema is \\xc2\\x9b31m,", self.compare("one", "four", code=2)[1])
         page = (self.folder / "out/compare.md").read_text(encoding="utf-8")
         self.assertIn("\\`b\\` $(touch x) \\| \\<b\\>", page)
+
+    def test_long_texts(self):
+        """Cut between characters, wherever the cut falls: the script is UTF-8."""
+        for shift in range(3):
+            # Labels of points, and paths.
+            names = ["x" * shift + letter * 50 for letter in "\u20ac\u20ad"]
+            one, two = (self.write("d" * shift + "\u20ac" * 80 + end,
+                                   *(point(i, 1, top_k=1, grouped_gemm_variant=name)
+                                     for i, name in enumerate(names))) for end in "12")
+            self.compare(one, two, "--out", f"out{shift}")
+            script = (self.folder / f"out{shift}/compare.gp").read_bytes().decode("utf-8")
+            self.assertIn("(grouped_gemm_variant=" + "x" * shift + "\u20ac", script)
+            self.assertNotIn("\u20ac" * 67, script)
 
     def test_gate(self):
         self.write("one", point(0, 100, top_k=1), point(1, 100, top_k=2))
@@ -153,9 +171,36 @@ class Compare(unittest.TestCase):
         out, _ = self.compare("one", "two", "--fail-below", "0.95")
         self.assertIn("0.744 to 1.11", out)
         self.compare("one", "far", "--fail-below", "0.95", code=4)
-        out, err = self.compare("one", "few", "--fail-below", "0.95")
+        out, err = self.compare("one", "few", "--fail-below", "0.95", code=4)
         self.assertIn("unknown", out)
+        self.compare("one", "few")
         self.assertIn("B: 1 of the points could not be judged: time at least 5 forwards", err)
+
+        # One that could be judged beside it.
+        self.write("both", point(0, 100, rounds=1, top_k=1), point(1, 100, top_k=2))
+        self.write("half", point(0, 200, rounds=1, iterations=4, top_k=1), point(1, 99, top_k=2))
+        _, err = self.compare("both", "half", "--fail-below", "0.95")
+        self.assertIn("B: 1 of the points could not be judged", err)
+
+    def test_gate_needs_the_end(self):
+        """What lacks because the other run did not end fails; what its sweep never had does not."""
+        self.write("one", point(0, 100, top_k=1), point(1, 100, top_k=2))
+        sweep = {"experiment": {"layer": {"top_k": [1, 2]}, "sweep": ["layer.top_k"]}}
+        self.write("cut", point(0, 100, top_k=1), **sweep)
+        out, err = self.compare("one", "cut", "--fail-below", "0.95", code=4)
+        self.assertIn("not finished: it has 1 of 2 points", out)
+        self.assertIn("B: 1 of A's points are missing, and the run did not end", err)
+        self.assertEqual(self.compare("one", "cut")[1], "")
+        self.compare("cut", "one", "--fail-below", "0.95")
+        self.write("whole", point(0, 100, top_k=1),
+                   experiment={"layer": {"top_k": [1]}, "sweep": ["layer.top_k"]})
+        self.assertNotIn("not finished", self.compare("one", "whole", "--fail-below", "0.95")[0])
+        (self.folder / "whole/results.jsonl").write_text("{}\n", encoding="utf-8")
+        self.compare("one", "whole", "--fail-below", "0.95", code=4)
+        # All of A's points are there.
+        self.write("more", point(0, 100, top_k=1), point(1, 100, top_k=2),
+                   experiment={"layer": {"top_k": [1, 2, 3]}, "sweep": ["layer.top_k"]})
+        self.compare("one", "more", "--fail-below", "0.95")
 
     def test_many(self):
         """Of what would fill the screen there are the first 20."""

@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: MIT
 #define _GNU_SOURCE
 #include "base/complain.h"
-#include <ctype.h>
+#include "base/utf8.h"
 #include <errno.h>
 #include <stdarg.h>
 #include <stdio.h>
@@ -11,9 +11,11 @@
 void put_message(const char *start, const char *message) {
   fflush(stdout); /* where both are one file, what was said before stands before */
   fputs(start, stderr);
-  for (const char *at = message; *at; at++)
-    if (iscntrl((unsigned char)*at) && *at != '\n') fprintf(stderr, "\\x%02x", (unsigned)*at);
-    else fputc(*at, stderr);
+  for (const char *at = message; *at;) {
+    size_t control = *at == '\n' ? 0 : utf8_control(at);
+    if (control == 0) fputc(*at++, stderr);
+    for (; control > 0; control--) fprintf(stderr, "\\x%02x", (unsigned)(unsigned char)*at++);
+  }
   fputc('\n', stderr);
 }
 
@@ -28,13 +30,13 @@ void complain(const char *format, ...) {
 }
 
 bool flush_output(const char *folder) {
-  static bool told;
+  static bool complained;
   errno = 0;
   const bool failed = fflush(stdout) != 0;
   const int reason = errno;
   if (!failed && !ferror(stdout)) return true;
-  if (told) return false;
-  told = true;
+  if (complained) return false;
+  complained = true;
   complain("not all output could be written%s%s%s%s", reason ? ": " : "",
            reason ? strerror(reason) : "", folder ? "; the results are in " : "",
            folder ? folder : "");

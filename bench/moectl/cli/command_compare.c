@@ -6,7 +6,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 
-/* False, complained about: it is no ratio. NaN where nothing was said. */
+/* NaN where it was not given. Returns false, with a message, if it is not a ratio. */
 static bool read_below(const options *options, double *below) {
   char *end = NULL;
   *below = options->below ? strtod(options->below, &end) : NAN;
@@ -17,38 +17,50 @@ static bool read_below(const options *options, double *below) {
 
 /* ---- the gate ---- */
 
-enum { MOST_TOLD = 20 }; /* a sweep may have thousands */
+enum { MOST_LISTED = 20 }; /* a sweep may have thousands */
 
-static void tell_below(const run_ratio *speed, double below, char letter, const char *what) {
+static void report_below(const run_ratio *speed, double below, char letter, const char *what) {
   complain("%s of %c: speed %.3g (%.3g to %.3g) is below %g", what, letter, speed->ratio,
            speed->low, speed->high, below);
 }
 
-/* Does the run pass? What does not is told. */
-static bool passes(const measured_run *first, const other_run *other, char letter, double below) {
+/* Is no point, nor the mean, below? Reports those that are. */
+static bool is_fast_enough(const measured_run *first, const other_run *other, char letter,
+                           double below) {
   size_t slower = 0;
   for (size_t i = 0; i < other->num_matched; i++) {
     char label[512];
     const matched_points *match = &other->matched[i];
-    if (!compare_is_below(&match->speed, below) || slower++ >= MOST_TOLD) continue;
+    if (!compare_is_below(&match->speed, below) || slower++ >= MOST_LISTED) continue;
     compare_point_label(first, match->before, label, sizeof label);
-    tell_below(&match->speed, below, letter, label);
+    report_below(&match->speed, below, letter, label);
   }
-  if (slower > MOST_TOLD) complain("and so are %zu more points of %c", slower - MOST_TOLD, letter);
+  if (slower > MOST_LISTED)
+    complain("and so are %zu more points of %c", slower - MOST_LISTED, letter);
   const bool mean = compare_is_below(&other->mean, below);
-  if (mean) tell_below(&other->mean, below, letter, "the mean");
+  if (mean) report_below(&other->mean, below, letter, "the mean");
+  return slower == 0 && !mean;
+}
+
+/* Does the run pass? Reports each point that does not. */
+static bool passes(const measured_run *first, const other_run *other, char letter, double below) {
+  const bool fast = is_fast_enough(first, other, letter, below);
+  const bool ended = !measured_is_unfinished(other->run) || other->missing == 0;
+  const bool judged = other->unknown < other->num_matched;
   if (other->failed > 0)
     complain("%c: %zu of the points that ran in A failed", letter, other->failed);
+  if (!ended)
+    complain("%c: %zu of A's points are missing, and the run did not end", letter, other->missing);
   if (other->unknown > 0)
     complain("%c: %zu of the points could not be judged: time at least %d forwards", letter,
              other->unknown, ENOUGH_FORWARDS);
-  return slower == 0 && !mean && other->failed == 0;
+  return fast && ended && judged && other->failed == 0;
 }
 
 static int gate(const run_comparison *all, double below) {
   int code = EXIT_ALL_OK;
   for (size_t i = 0; i + 1 < all->num_runs && !isnan(below); i++)
-    if (!passes(&all->runs[0], &all->others[i], compare_letter(i + 1), below)) code = EXIT_SLOWER;
+    if (!passes(&all->runs[0], &all->others[i], compare_letter(i + 1), below)) code = EXIT_GATE;
   return code;
 }
 
@@ -65,8 +77,8 @@ static bool write_files(const run_comparison *all, const char *folder) {
   return ok;
 }
 
-/* Those that are not the same work were told; is there one? */
-static bool tell_refused(const run_comparison *all) {
+/* Reports runs that share no work with A; returns whether there are any. */
+static bool report_refused(const run_comparison *all) {
   bool refused = false;
   for (size_t i = 0; i + 1 < all->num_runs; i++) {
     if (!all->others[i].reason) continue;
@@ -88,7 +100,7 @@ int compare_and_print(const measured_run *runs, size_t count, const char *out, d
   for (size_t i = 0; i + 1 < count; i++) any |= all.others[i].num_matched > 0;
   if (any) compare_print(&all, stdout);
   const bool written = !any || !out || write_files(&all, out);
-  int code = tell_refused(&all) ? EXIT_USAGE : !written ? EXIT_POINT_FAILED : EXIT_ALL_OK;
+  int code = report_refused(&all) ? EXIT_USAGE : !written ? EXIT_POINT_FAILED : EXIT_ALL_OK;
   if (code == EXIT_ALL_OK) code = gate(&all, below);
   compare_release(&all);
   return code;

@@ -94,7 +94,8 @@ static const char exit_topic[] =
     "  2  bad usage, a bad experiment, model folder or recording; nothing ran, but for points\n"
     "     before one that found a weight that is not a finite number\n"
     "  3  no OpenCL device, or none that matches --device\n"
-    "  4  compare: slower than --fail-below allows\n";
+    "  4  compare --fail-below: slower than that, a point failed, a run did not end, or nothing\n"
+    "     could be judged\n";
 
 static const char comparing_topic[] =
     "`moectl compare A B` matches points whose work is the same: all keys of the experiment\n"
@@ -119,8 +120,10 @@ static const char comparing_topic[] =
     "both runs did not see, as another day's clock: compare two runs of one version first.\n"
     "\n"
     "--fail-below R ends with exit code 4 where the speed of a point, or the mean, is below R,\n"
-    "and either slower beyond noise or with all its interval below R; or where a point that\n"
-    "ran in A failed. Points that are in one run only do not count: they are listed.\n"
+    "and either slower beyond noise or with all its interval below R; where a point that ran\n"
+    "in A failed, or lacks because the other run did not end; or where no point could be\n"
+    "judged, for too few forwards. Other points that are in one run only do not count: they are\n"
+    "listed.\n"
     "\n"
     "--out DIR writes compare.md, compare.csv (a row for each matched point of each run) and\n"
     "compare.png, with its gnuplot script and data.\n";

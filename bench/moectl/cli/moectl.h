@@ -12,7 +12,7 @@ enum {
   EXIT_POINT_FAILED = 1,
   EXIT_USAGE = 2,
   EXIT_NO_DEVICE = 3,
-  EXIT_SLOWER = 4 /* than --fail-below allows */
+  EXIT_GATE = 4 /* --fail-below: slower, not finished, or nothing to judge by */
 };
 
 typedef struct options {
@@ -112,7 +112,7 @@ int command_help(const options *options);
 int command_completion(const options *options);
 
 /* command_compare.c: prints the comparison of runs with the first of them, writes it to the folder
- * `out` unless NULL, and tells what is below `below` unless NaN; an exit code. */
+ * `out` unless NULL, and reports points below `below` (NaN: no gate); returns an exit code. */
 struct measured_run;
 int compare_and_print(const struct measured_run *runs, size_t count, const char *out, double below);
 
@@ -122,8 +122,8 @@ void log_to_stderr(void *user, moecl_log_level level, const char *message);
 /* Where there is no device at all: why a driver that is installed may have listed none. */
 void hint_no_device(void);
 
-/* command_devices.c: tells what is registered and gives no device, where `count` are there; silent
- * where all is well. */
+/* command_devices.c: prints OpenCL drivers that are registered but have no device, where `count`
+ * devices are there; silent where all is well. */
 void explain_devices(size_t count);
 
 /* A context that logs so, on `device` (NULL: the best one); an exit code, complained

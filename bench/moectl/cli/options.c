@@ -15,7 +15,8 @@ const cli_option cli_options[] = {
      "write compare.md, compare.csv and compare.png there too"},
     {"--fail-below", 'f', "R", NULL, OFFER_NOTHING, NULL,
      "exit code 4 where a point's speed, or the mean of all, is below R, e.g. 0.95, and not by "
-     "noise, or where a point that ran in A failed"},
+     "noise, where a point of A failed or lacks since the run did not end, or where nothing could "
+     "be judged"},
     {"--resume", 'r', "DIR", NULL, OFFER_FOLDER, NULL, "go on with an interrupted run in DIR"},
     {"--set", 's', "K=V", NULL, OFFER_KEYS, NULL,
      "override a value, e.g. --set layer.top_k=4 or --set 'workload.num_tokens=[1,64]'; may be "

@@ -73,7 +73,7 @@ static char *alone_text(const measured_run *run, const char *whose, size_t point
 }
 
 /* The points of `run` that `alone` names: the first ones with the reason, the rest counted. */
-static bool tell_alone(const measured_run *run, const char *whose, const bool *alone,
+static bool list_alone(const measured_run *run, const char *whose, const bool *alone,
                        const measured_run *partner, other_run *other) {
   size_t count = 0;
   bool ok = true;
@@ -86,7 +86,7 @@ static bool tell_alone(const measured_run *run, const char *whose, const bool *a
   return ok;
 }
 
-/* Partners that ran are matched, those of which one did not are told. */
+/* Partners that ran are matched, those of which one did not are left out. */
 static bool sort_out(const measured_run *first, const size_t *partners, const char *name,
                      other_run *other, bool *alone_a, bool *alone_b) {
   size_t failed = 0;
@@ -95,6 +95,7 @@ static bool sort_out(const measured_run *first, const size_t *partners, const ch
   for (size_t i = 0; ok && i < first->num_points; i++) {
     const size_t j = partners[i];
     alone_a[i] = j == SIZE_MAX;
+    other->missing += j == SIZE_MAX;
     if (j == SIZE_MAX) continue;
     alone_b[j] = false;
     const bool in_a = ran(first, i), in_b = ran(other->run, j);
@@ -133,8 +134,8 @@ static bool compare_one(const measured_run *first, const char *name, other_run *
   bool ok = partners && alone_a && alone_b && other->matched && other->left_out &&
             compare_match(first, run, partners) &&
             sort_out(first, partners, name, other, alone_a, alone_b) &&
-            tell_alone(first, "A", alone_a, run, other) &&
-            tell_alone(run, name, alone_b, first, other);
+            list_alone(first, "A", alone_a, run, other) &&
+            list_alone(run, name, alone_b, first, other);
   for (size_t i = 0; ok && i < first->num_points; i++) paired |= !alone_a[i];
   if (ok && other->num_matched > 0) find_mean(other);
   else if (ok) ok = (other->reason = find_reason(first, run, paired)) != NULL;

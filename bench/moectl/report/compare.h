@@ -27,6 +27,7 @@ typedef struct other_run {
                      independent: a machine that was slow was slow for all of them */
   size_t faster, slower, unknown; /* of the matched points: beyond noise; without an interval */
   size_t failed;   /* points that are the same work, ran in the baseline and failed here */
+  size_t missing;  /* points of the baseline that have no partner here */
   char **left_out; /* a sentence each: points that have no partner and why, those that failed */
   size_t num_left_out;
   char *reason; /* nothing is matched: why; else NULL */

@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: MIT
 /* A comparison's files: Markdown, CSV, the picture with its script and data. */
 #include "base/files.h"
+#include "base/utf8.h"
 #include "report/compare.h"
 #include "report/gnuplot.h"
 #include "report/plots.h"
@@ -60,8 +61,8 @@ static void write_csv(const run_comparison *all, FILE *file) {
 
 /* ---- the picture: a row for each of A's points, a mark for each run in it ---- */
 
-/* Of more rows than this none has a label. */
-enum { MOST_LABELS = 60, MOST_LETTERS = 60, ROW_PIXELS = 26 };
+/* Above this many rows, labels are left out. */
+enum { MOST_LABELS = 60, MOST_BYTES = 60, ROW_PIXELS = 26 };
 
 static void write_mark(FILE *data, double row, const run_ratio *speed) {
   const bool known = isfinite(speed->low);
@@ -89,7 +90,8 @@ static void write_rows(const measured_run *first, FILE *script) {
   fputs("set ytics (", script);
   for (size_t i = 0; i < first->num_points && first->num_points <= MOST_LABELS; i++) {
     compare_point_label(first, i, label, sizeof label);
-    label[MOST_LETTERS] = '\0';
+    label[MOST_BYTES] = '\0';
+    utf8_drop_part(label);
     if (strlen(label) > longest) longest = strlen(label);
     gnuplot_quote(script, label);
     fprintf(script, " %zu, ", i);
@@ -119,7 +121,7 @@ static void write_script(const run_comparison *all, FILE *script) {
   plot_begin(script, "compare", 200 + ROW_PIXELS * (int)(rows < 4 ? 4 : rows));
   snprintf(title, sizeof title, "Speed beside A: %.150s", all->runs[0].path);
   fputs("set title ", script);
-  gnuplot_quote(script, title);
+  gnuplot_quote(script, utf8_drop_part(title));
   const bool log_scale = wants_log_scale(all);
   fprintf(script, "\nset xlabel \"A's time over the other run's%s; right of 1 is faster\\n \"\n%s",
           log_scale ? " (log scale)" : "", log_scale ? "set logscale x\n" : "");
@@ -136,7 +138,7 @@ static void write_script(const run_comparison *all, FILE *script) {
             "%s'compare.dat' index %zu using 2:1:3:4 with xerrorbars pointtype 7 pointsize 1 "
             "linewidth 2 linecolor '%s' title ",
             before, i, plot_colour(i));
-    gnuplot_quote(script, title);
+    gnuplot_quote(script, utf8_drop_part(title));
     before = ", \\\n  ";
   }
   fputc('\n', script);

@@ -42,8 +42,11 @@ static void run_line(const writer *to, const measured_run *run, char letter) {
   put(to, run->version);
   fputs(", commit ", to->file);
   put(to, run->commit);
-  if (run->unfinished)
+  if (run->has_journal)
     fputs("; not finished: it has a results.jsonl, whose points are not here", to->file);
+  else if (measured_is_unfinished(run))
+    fprintf(to->file, "; not finished: it has %zu of %zu points", run->num_points,
+            run->num_planned);
   fputc('\n', to->file);
 }
 

@@ -2,6 +2,7 @@
 /* What work points are, and which of two runs' points are the same. */
 #include "report/compare.h"
 #include "base/files.h"
+#include "base/utf8.h"
 #include <stdlib.h>
 #include <string.h>
 
@@ -72,7 +73,7 @@ const char *compare_point_label(const measured_run *run, size_t point, char *tex
     used += (size_t)snprintf(text + used, size - used, "%s%s=%s", i ? ", " : " (",
                              short_name(schema_get(keys[i])), measured_value(run, point, keys[i]));
   if (count > 0 && used < size) snprintf(text + used, size - used, ")");
-  return text;
+  return utf8_drop_part(text);
 }
 
 /* ---- matching ---- */

@@ -1,5 +1,6 @@
 // SPDX-License-Identifier: MIT
 #include "report/text_table.h"
+#include "base/utf8.h"
 #include "report/report_parts.h"
 #include <math.h>
 #include <stdlib.h>
@@ -33,7 +34,7 @@ void text_table_number(char *cell, double number) {
 void text_table_measure(const text_table *table) {
   for (size_t column = 0; column < table->columns; column++)
     for (size_t row = 0; row < table->rows; row++) {
-      const int length = (int)strlen(text_table_cell(table, row, column));
+      const int length = (int)strlen(utf8_drop_part(text_table_cell(table, row, column)));
       if (length > table->widths[column]) table->widths[column] = length;
     }
 }

@@ -24,7 +24,7 @@ char *text_table_cell(const text_table *table, size_t row, size_t column);
 /* Four digits, in full: 45210, 3.142, 0.00271; "-" for what is not finite. */
 void text_table_number(char *cell, double number);
 
-/* Each column as wide as its longest cell. */
+/* Each column as wide as its longest cell; a cell whose text was cut ends in a whole character. */
 void text_table_measure(const text_table *table);
 /* Of a line, with two blanks between columns. */
 int text_table_width(const text_table *table);

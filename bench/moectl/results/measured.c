@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: MIT
 #include "results/measured.h"
 #include "base/files.h"
+#include "base/utf8.h"
 #include "experiment/settings.h"
 #include "results/results_private.h"
 #include <errno.h>
@@ -11,8 +12,11 @@
 
 /* Others wrote the file: no control character of it reaches a terminal. */
 static void make_plain(char *text) {
-  for (char *c = text; c && *c; c++)
-    if ((unsigned char)*c < ' ' || *c == 0x7f) *c = ' ';
+  for (char *c = text; c && *c;) {
+    const size_t control = utf8_control(c);
+    memset(c, ' ', control);
+    c += control > 0 ? control : 1;
+  }
 }
 
 static char *plain_text(const char *from, size_t length) {
@@ -65,6 +69,18 @@ static bool read_value(const schema_key *key, const json_t *value, const char *w
     return fail_text(error, "%s: %s is missing", where, schema_param(key));
   *text = value ? value_text(key, value) : default_value(key);
   return *text || fail_text(error, "no memory for %s", where);
+}
+
+/* How many points the experiment has: the product of its lists' lengths. */
+static size_t count_planned(const json_t *experiment) {
+  size_t count = 1;
+  for (int i = 0; i < KEY_COUNT; i++) {
+    const schema_key *key = schema_get((schema_id)i);
+    const json_t *value = schema_param(key) ? settings_json_get(experiment, key) : NULL;
+    const size_t length = json_array_size(value); /* 0: no list */
+    if (length > 0) count = count > SIZE_MAX / length ? SIZE_MAX : count * length;
+  }
+  return count;
 }
 
 /* The keys that are one for the experiment. Its name is the file's where it is not given. */
@@ -148,8 +164,9 @@ static bool read_root(const json_t *root, measured_run *run, char **error) {
   if (!schema || strcmp(schema, RESULTS_SCHEMA) != 0)
     return fail_text(error, "%s is not results.json of a run: its schema is %s, expected %s",
                      run->path, schema ? schema : "not given", RESULTS_SCHEMA);
-  return read_who(root, run, error) &&
-         read_experiment(json_object_get(root, "experiment"), run, error) &&
+  const json_t *experiment = json_object_get(root, "experiment");
+  run->num_planned = count_planned(experiment);
+  return read_who(root, run, error) && read_experiment(experiment, run, error) &&
          read_points(json_object_get(root, "points"), run, error);
 }
 
@@ -162,7 +179,7 @@ static char *read_text(const char *path, size_t *size, measured_run *run, char *
   char *text = file && journal ? read_whole_file(file, size) : NULL;
   if (!file || !journal) fail_text(error, "no memory for %s", path);
   else if (!text) fail_text(error, "%s cannot be read: %s", file, strerror(errno));
-  run->unfinished = text && folder && stat(journal, &info) == 0;
+  run->has_journal = text && folder && stat(journal, &info) == 0;
   free(file);
   free(journal);
   return text;

@@ -19,8 +19,14 @@ typedef struct measured_run {
   char *values[KEY_COUNT]; /* of the other keys: one for the whole experiment */
   measured_point *points;
   size_t num_points;
-  bool unfinished; /* there is a results.jsonl beside it, whose points are not here */
+  size_t num_planned; /* of the experiment's points */
+  bool has_journal;   /* there is a results.jsonl beside it, whose points are not here */
 } measured_run;
+
+/* Did the run end before it had all of its points? */
+static inline bool measured_is_unfinished(const measured_run *run) {
+  return run->has_journal || run->num_points < run->num_planned;
+}
 
 /* `path`: a results folder, or a results.json of any name. A key that the file lacks had its
  * default, as a file of an earlier version did; one that is unknown here is refused, since what it
