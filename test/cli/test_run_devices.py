@@ -122,6 +122,19 @@ class Devices(unittest.TestCase):
         self.assertEqual((self.folder / "out/device-0-0/results.json").read_bytes(), kept)
         self.assertIn("B beside A: 2 points of the same work", out)
 
+    def test_unreadable(self):
+        """Results that are gone when they are to be compared: not a success."""
+        run = subprocess.Popen([MOECTL, "run", "e.yaml", "--device", "0:0,0:1", "--out", "out",
+                                "--pictures", "none"], stdout=subprocess.PIPE,
+                               stderr=subprocess.PIPE, encoding="utf-8", cwd=self.folder,
+                               env={**os.environ, "POCL_DEVICES": TWO})
+        while not run.stdout.readline().startswith("device 0:1"):
+            self.assertIsNone(run.poll())
+        (self.folder / "out/device-0-0/results.json").unlink()
+        _, err = run.communicate(timeout=100)
+        self.assertEqual(run.returncode, 1, err)
+        self.assertIn("out/device-0-0/results.json cannot be read", err)
+
     def test_interrupt(self):
         """It ends with the device at work, and says how to go on with all of them."""
         long = {**EXPERIMENT, "measure": {"warmup": 0, "iterations": 1000, "rounds": 1000}}

@@ -44,7 +44,7 @@ static bool read_format(const options *options, report_format *format) {
 }
 
 /* Prints and frees a message from a call that failed. */
-static void tell(char *error) {
+static void report_error(char *error) {
   complain("%s", error ? error : "no memory");
   free(error);
 }
@@ -53,8 +53,9 @@ typedef struct run {
   const options *options;
   const char *device; /* NULL: the experiment's */
   const char *folder; /* of the results; NULL: a new one */
-  bool goes_on;       /* with what the folder has */
-  const char *whole;  /* of several devices' runs the folder with all of theirs, else NULL */
+  bool resumes;       /* with what the folder has */
+  const char
+      *parent_folder; /* with several devices: the folder that holds each device's; else NULL */
   experiment experiment;
   recording recording;
   moecl_context *context;
@@ -100,17 +101,17 @@ static int open_results(run *run) {
   char *error = NULL;
   kernel_origin kernels = {.dir = moecl_context_kernel_dir(run->context)};
   if (moecl_context_kernel_hash(run->context, kernels.hash) != MOECL_OK) {
-    tell(NULL);
+    report_error(NULL);
     return EXIT_POINT_FAILED;
   }
   run->results = results_open(&run->experiment, moecl_context_device(run->context), &kernels,
-                              run->folder, run->goes_on, &error);
+                              run->folder, run->resumes, &error);
   if (run->results) {
     const device_peaks peaks = peaks_load(run->context);
     results_set_peaks(run->results, &peaks);
     return EXIT_ALL_OK;
   }
-  tell(error);
+  report_error(error);
   return EXIT_USAGE;
 }
 
@@ -124,7 +125,7 @@ static char *resume_text(const run *run) {
     fputs("moectl run ", file);
     shell_word(file, run->options->file);
     fprintf(file, "%s --resume ", options ? options : "");
-    shell_word(file, run->whole ? run->whole : results_folder(run->results));
+    shell_word(file, run->parent_folder ? run->parent_folder : results_folder(run->results));
     fclose(file);
   }
   free(options);
@@ -143,7 +144,7 @@ static bool run_first(run *run, size_t index) {
   }
   progress_end(run->progress, index, &result);
   if (results_add(run->results, &result, &error)) return true;
-  tell(error);
+  report_error(error);
   return false;
 }
 
@@ -155,7 +156,7 @@ static bool run_again(run *run, size_t index, int64_t round) {
   if (!runner_repeat_point(&run->runner, index, round, planned, &times, &failure)) return true;
   progress_end_round(run->progress, index, &times, failure ? 0 : planned - 1 - round);
   if (results_add_round(run->results, index, &times, failure, &error)) return true;
-  tell(error);
+  report_error(error);
   return false;
 }
 
@@ -214,7 +215,7 @@ static bool write_all(run *run, char **note) {
   const bool written = report_finish(run->results, note, &error);
   results_watch_pictures(run->results, NULL, NULL);
   progress_clear(run->progress);
-  if (!written) tell(error);
+  if (!written) report_error(error);
   return written;
 }
 
@@ -280,12 +281,12 @@ static int run_on_one(run *run, bool *ran) {
   return code;
 }
 
-static int run_on_device(void *user, const char *device, const char *folder, bool goes_on,
+static int run_on_device(void *user, const char *device, const char *folder, bool resumes,
                          bool *ran) {
   run *run = user;
   run->device = device;
   run->folder = folder;
-  run->goes_on = goes_on;
+  run->resumes = resumes;
   return run_on_one(run, ran);
 }
 
@@ -303,13 +304,13 @@ static int run_on_several(run *run) {
   char *folder =
       named ? format_text("%s", named) : results_new_folder(run->experiment.name, &error);
   if (!folder) {
-    tell(error);
+    report_error(error);
     return EXIT_USAGE;
   }
-  run->whole = folder;
+  run->parent_folder = folder;
   const int code =
       run_on_each(options->device, folder, options->resume != NULL, run_on_device, run);
-  run->whole = NULL;
+  run->parent_folder = NULL;
   free(folder);
   return code;
 }
@@ -323,7 +324,7 @@ int command_run(const options *options) {
   int code = EXIT_USAGE;
   bool ran;
   run.folder = options->resume ? options->resume : options->out;
-  run.goes_on = options->resume != NULL;
+  run.resumes = options->resume != NULL;
   if (read_pictures(options, &run.pictures) && read_format(options, &run.format) && load(&run))
     code = devices_are_several(options->device) ? run_on_several(&run) : run_on_one(&run, &ran);
   recording_destroy(&run.recording);

@@ -92,7 +92,7 @@ static int choose_all(device_runs *runs, const char *devices, const char *folder
   return code;
 }
 
-/* An exit code, complained about unless it is EXIT_ALL_OK. */
+/* Returns an exit code; failures have printed a message. */
 static int find_devices(device_runs *runs, const char *devices, const char *folder) {
   if (moecl_devices_list(&runs->devices, &runs->num_devices) != MOECL_OK) {
     complain("the OpenCL devices could not be listed");
@@ -100,7 +100,7 @@ static int find_devices(device_runs *runs, const char *devices, const char *fold
   }
   if (strcmp(devices, "all") == 0 || runs->num_devices == 0) explain_devices(runs->num_devices);
   runs->list = calloc(runs->num_devices + 1, sizeof *runs->list);
-  if (runs->num_devices == 0) return EXIT_NO_DEVICE; /* told */
+  if (runs->num_devices == 0) return EXIT_NO_DEVICE; /* reported */
   if (runs->list) return choose_all(runs, devices, folder);
   complain("no memory");
   return EXIT_POINT_FAILED;
@@ -115,12 +115,12 @@ static bool has_results(const char *folder) {
   return found;
 }
 
-/* Before anything runs: none of the folders holds results that are not to be gone on with. */
-static bool prepare_folders(const device_runs *runs, const char *folder, bool goes_on) {
+/* Refuses folders that already hold results, unless resuming. */
+static bool prepare_folders(const device_runs *runs, const char *folder, bool resumes) {
   char *error = NULL;
   for (size_t i = 0; i < runs->count; i++) {
     if (!runs->list[i].folder) fail_text(&error, "no memory");
-    else if (!goes_on && has_results(runs->list[i].folder))
+    else if (!resumes && has_results(runs->list[i].folder))
       fail_text(&error,
                 "%s already holds results; go on with them with --resume, or choose "
                 "another folder with --out",
@@ -135,20 +135,22 @@ static bool prepare_folders(const device_runs *runs, const char *folder, bool go
 
 /* ---- running ---- */
 
-static void run_one(device_run *one, bool goes_on, run_on_fn run, void *user) {
+static void run_one(device_run *one, bool resumes, run_on_fn run, void *user) {
   char place[32];
   snprintf(place, sizeof place, "%d:%d", one->platform, one->device);
   printf("device %s: %s (%s)\n", place, one->info->name, one->info->platform);
   fflush(stdout);
-  one->code = run(user, place, one->folder, goes_on && has_results(one->folder), &one->ran);
+  one->code = run(user, place, one->folder, resumes && has_results(one->folder), &one->ran);
   if (!one->ran) printf("left out: it did not run\n");
   putchar('\n');
 }
 
-/* The first that ran without a failure is the baseline, then the others in their order. */
+/* The first that ran without a failure is the baseline, then the others in their order. Returns
+ * EXIT_POINT_FAILED where results could not be read, compared or written. */
 static int compare_devices(const device_runs *runs, const char *folder) {
   measured_run results[MOST_RUNS];
   size_t count = 0, baseline = 0;
+  bool all_read = true;
   char *error = NULL;
   while (baseline < runs->count &&
          !(runs->list[baseline].ran && runs->list[baseline].code == EXIT_ALL_OK))
@@ -156,8 +158,10 @@ static int compare_devices(const device_runs *runs, const char *folder) {
   for (size_t n = 0; n <= runs->count && count < MOST_RUNS; n++) {
     const size_t i = n == 0 ? baseline : n - 1; /* it comes first, and not again */
     if (i >= runs->count || (n > 0 && i == baseline) || !runs->list[i].ran) continue;
-    if (measured_load(runs->list[i].folder, &results[count], &error)) count++;
+    const bool is_read = measured_load(runs->list[i].folder, &results[count], &error);
+    if (is_read) count++;
     else complain("%s", error ? error : "no memory");
+    all_read = all_read && is_read;
     free(error);
     error = NULL;
   }
@@ -165,7 +169,7 @@ static int compare_devices(const device_runs *runs, const char *folder) {
   if (runs->count > MOST_RUNS) complain("the first %d devices are compared", MOST_RUNS);
   if (count == 1) printf("one device ran: there is nothing to compare\n");
   for (size_t i = 0; i < count; i++) measured_release(&results[i]);
-  return code == EXIT_ALL_OK ? EXIT_ALL_OK : EXIT_POINT_FAILED;
+  return code == EXIT_ALL_OK && all_read ? EXIT_ALL_OK : EXIT_POINT_FAILED;
 }
 
 /* The worst code of those that ran; where none did, the first one's. */
@@ -183,13 +187,13 @@ static int sum_up(const device_runs *runs) {
   return ran > 0 ? code : runs->list[0].code;
 }
 
-int run_on_each(const char *devices, const char *folder, bool goes_on, run_on_fn run, void *user) {
+int run_on_each(const char *devices, const char *folder, bool resumes, run_on_fn run, void *user) {
   device_runs runs = {0};
   int code = find_devices(&runs, devices, folder);
-  if (code == EXIT_ALL_OK && !prepare_folders(&runs, folder, goes_on)) code = EXIT_USAGE;
+  if (code == EXIT_ALL_OK && !prepare_folders(&runs, folder, resumes)) code = EXIT_USAGE;
   if (code == EXIT_ALL_OK) {
     for (size_t i = 0; i < runs.count && !interrupt_came; i++)
-      run_one(&runs.list[i], goes_on, run, user);
+      run_one(&runs.list[i], resumes, run, user);
     const int compared = interrupt_came ? EXIT_POINT_FAILED : compare_devices(&runs, folder);
     code = sum_up(&runs);
     if (code == EXIT_ALL_OK) code = compared;
