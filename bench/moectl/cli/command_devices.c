@@ -119,7 +119,7 @@ static void print_device(const device_row *row) {
 static bool print_json(const device_row *devices, size_t count) {
   json_t *list = json_array();
   for (size_t i = 0; i < count; i++) json_array_append_new(list, row_json(&devices[i]));
-  /* Output that could not be written is told at the end, as for every command. */
+  /* Output that could not be written is reported at the end, as for every command. */
   const bool ok = json_array_size(list) == count &&
                   (json_dumpf(list, stdout, JSON_INDENT(2)) == 0 || ferror(stdout));
   putchar('\n');

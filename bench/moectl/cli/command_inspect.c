@@ -12,7 +12,7 @@
 #include <stdlib.h>
 #include <string.h>
 
-/* The forward that memory is told for. */
+/* The forward whose memory is printed. */
 enum { FORWARD_TOKENS = 4096 };
 
 typedef struct layer_kind { /* layers that are alike in all that is shown */
@@ -139,7 +139,7 @@ static uint64_t active(const inspection *in) {
   return in->idle < met ? met - in->idle : 0;
 }
 
-/* Memory of a layer of the kind in a data type; false: it cannot be told. */
+/* Memory of a layer of the kind in a data type; false: it is not known. */
 static bool memory_of(const inspection *in, const layer_kind *kind, moecl_dtype dtype,
                       moecl_memory *memory) {
   moecl_layer_params params = kind->layer.params;
@@ -159,7 +159,7 @@ static bool device_holds(const inspection *in, const moecl_memory *memory, int64
 }
 
 /* Weights of all layers in a data type, and the memory for one forward through
- * them, of which one layer's workspace serves all; false: it cannot be told. */
+ * them, of which one layer's workspace serves all; false: it is not known. */
 static bool memory_of_all(const inspection *in, moecl_dtype dtype, moecl_memory *all) {
   *all = (moecl_memory){0};
   for (size_t i = 0; i < in->num_kinds; i++) {
@@ -377,7 +377,7 @@ static bool print_json(const inspection *in) {
       "active_parameters", count_json(in, active(in)), "extra_parameters",
       (json_int_t)in->size.extra_parameters, "bytes", (json_int_t)in->size.bytes, "device", device,
       "memory_num_tokens", FORWARD_TOKENS, "all_layers", memory_of_all_json(in), "kinds", kinds);
-  /* A stream that failed is told of at the end, as for every command. */
+  /* A stream that failed is reported at the end, as for every command. */
   const bool ok = root && (json_dumpf(root, stdout, JSON_INDENT(2)) == 0 || ferror(stdout));
   putchar('\n');
   json_decref(root);
@@ -386,7 +386,7 @@ static bool print_json(const inspection *in) {
 
 /* ---- the command ---- */
 
-/* What memory would be taken is told where there is a device; one that was asked
+/* What memory would be taken is printed where there is a device; one that was asked
  * for must be there. */
 static int open_device(inspection *in) {
   moecl_device_info *devices = NULL;

@@ -26,7 +26,7 @@ typedef struct verification {
   double *ours[QUANTITIES];
   double *correction_bias; /* [E] or NULL */
   bool *not_ours;          /* [T]: other experts or weights, and rightly so */
-  bool *left_out;          /* [T]: of those the ones whose output can't be told */
+  bool *left_out;          /* [T]: of those the ones whose output is not known */
   int64_t kinds[KINDS];    /* tokens by bit of compare_choice */
   moecl_context *context;
   moecl_layer *layer;
@@ -65,7 +65,7 @@ static bool parse_layer(verification *v) {
 static bool is_npy(const char *path) {
   char start[6] = "";
   FILE *file = fopen(path, "rb");
-  if (!file) return false; /* told when it is opened */
+  if (!file) return false; /* reported when it is opened */
   const bool found = fread(start, 1, 6, file) == 6 && memcmp(start, "\x93NUMPY", 6) == 0;
   fclose(file);
   if (found)
@@ -182,7 +182,7 @@ static const double *row_of(const verification *v, const double *rows, quantity 
 
 /* Recorded weights are those that multiply. Ours are without the family's numbers of the
  * experts, which down_proj has: so the recorded ones are divided by them. Of an expert
- * whose number is 0 there is no weight to be told. */
+ * whose number is 0 there is no weight to compare. */
 static moecl_status divide_weights(verification *v) {
   float scale[MOECL_MAX_EXPERTS];
   double *weights = v->recorded.values[WEIGHTS];
@@ -369,7 +369,7 @@ static moecl_status compare(verification *v, bool *same) {
 /* ---- the command ---- */
 
 /* Weights that cannot be read are bad input, whatever else fails is not. The library
- * has told why. */
+ * has reported why. */
 static int load_weights(verification *v) {
   moecl_status status = moecl_layer_create(v->context, &v->params, &v->layer);
   const bool created = status == MOECL_OK;

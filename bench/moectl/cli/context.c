@@ -57,7 +57,7 @@ int open_context(const options *options, const char *device, moecl_context **con
       .device = device, .log = log_to_stderr, .log_user = (void *)options};
   const moecl_status status = moecl_context_create(&params, context);
   if (status == MOECL_OK) return EXIT_ALL_OK;
-  if (status == MOECL_ERROR_IO) return EXIT_USAGE; /* told */
+  if (status == MOECL_ERROR_IO) return EXIT_USAGE; /* reported */
   complain("the device could not be opened: %s; see 'moectl devices'", moecl_status_string(status));
   if (status != MOECL_ERROR_NO_DEVICE) return EXIT_POINT_FAILED;
   if (no_device_at_all()) hint_no_device();

@@ -6,7 +6,7 @@
 #include "cli/moectl.h"
 #include "run/runner.h"
 
-/* Reads the experiment and what it names, and tells warnings; false: complained about. */
+/* Reads the experiment and what it names, and prints warnings; false: complained about. */
 bool prepare_load(const options *options, experiment *experiment, recording *recording);
 
 /* Are the variants that were asked for by name there on the device? Complains about each

@@ -14,7 +14,7 @@ struct progress {
   const experiment *experiment;
   bool terminal;
   struct timespec begun; /* what runs now */
-  time_left *left;       /* NULL without memory: it is not told then */
+  time_left *left;       /* NULL without memory: it is not shown then */
   size_t pictures;
   int64_t round, rounds; /* from 0; of all */
   double last_rate;      /* tokens/s, 0: none yet */

@@ -48,7 +48,7 @@ typedef enum rule {
 
 typedef struct breach {
   char message[512];
-  schema_id key; /* where it is told; KEY_COUNT: at the layer */
+  schema_id key; /* where it is reported; KEY_COUNT: at the layer */
 } breach;
 
 /* Whether all that the rule is about has values: what is missing or wrong by itself was

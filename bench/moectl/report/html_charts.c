@@ -205,7 +205,7 @@ static bool draw(const results *all, const picture_plan *picture, FILE *file) {
   return ok;
 }
 
-/* Somebody waits for the run's end. */
+/* Limit the time: the user is waiting. */
 static bool interrupted(const results *all, size_t count) {
   return all->watch && !all->watch(all->watch_user, count, count);
 }

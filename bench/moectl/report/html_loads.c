@@ -7,8 +7,8 @@
 #include <inttypes.h>
 #include <stdlib.h>
 
-/* Cells of all rows together, before capacity: some megabytes would be no pleasure. Experts
- * whose cells have room for a number; ids that the head names where they have none. */
+/* Limits the cells in all, so that the page stays below a few megabytes. Experts whose cells have
+ * room for a number; ids that the head names where they have none. */
 enum { MAX_CELLS = 12000, LEAST_ROWS = 8, MAX_ROWS = 96, FEW_EXPERTS = 16, NAMED_EXPERTS = 8 };
 
 /* Steps of a load over the even share; each is a colour, the first that of none at all. */
@@ -47,7 +47,7 @@ typedef struct load_map {
   bool limited;   /* some row is of a point with a capacity */
 } load_map;
 
-/* Whether what capacity leaves differs along an axis that the loads before it do not differ in. */
+/* Does the axis change the loads after capacity only? */
 static bool is_of_capacity(const load_map *map, size_t axis) {
   return load_rows_named(&map->rows, axis) && !map->given[axis];
 }

@@ -14,15 +14,15 @@ static int64_t busiest(const moecl_routing *routing) {
 
 /* ", seed 3, jitter 0.1": what else tells the point from others. */
 static void swept_values(const experiment *plan, size_t point, char *text, size_t size) {
-  static const char *const told[] = {"top_k", "capacity_factor", "num_experts", "num_tokens"};
+  static const char *const listed[] = {"top_k", "capacity_factor", "num_experts", "num_tokens"};
   char value[64];
   size_t used = 0;
   text[0] = '\0';
   for (size_t i = 0; i < plan->num_axes; i++) {
-    bool is_told = false;
-    for (size_t j = 0; j < sizeof told / sizeof told[0]; j++)
-      is_told = is_told || strcmp(plan->axes[i].param, told[j]) == 0;
-    if (is_told || used + 128 > size) continue;
+    bool is_listed = false;
+    for (size_t j = 0; j < sizeof listed / sizeof listed[0]; j++)
+      is_listed = is_listed || strcmp(plan->axes[i].param, listed[j]) == 0;
+    if (is_listed || used + 128 > size) continue;
     used += (size_t)snprintf(text + used, size - used, ", %s %s", plan->axes[i].param,
                              grid_value_text(plan, i, point, value, sizeof value));
   }

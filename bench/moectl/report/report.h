@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: MIT
-/* What is told of results: report.md, report.html, pictures, the closing table. */
+/* What is reported of results: report.md, report.html, pictures, the closing table. */
 #ifndef MOECTL_REPORT_H
 #define MOECTL_REPORT_H
 

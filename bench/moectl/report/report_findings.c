@@ -8,7 +8,7 @@
 #include <stdlib.h>
 #include <string.h>
 
-/* Of more lines than this only a summary is told. */
+/* Of more lines than this there is only a summary. */
 enum { MAX_SENTENCES = 6 };
 
 typedef struct point_range {

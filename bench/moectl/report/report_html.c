@@ -26,7 +26,7 @@ static void balance(const results *all, FILE *file) {
 /* A section: what is drawn, then what report.md says. */
 static const struct {
   const char *title; /* NULL: report.md's */
-  part_of drawn, told;
+  part_of drawn, text;
 } sections[] = {
     {NULL, NULL, parameters},
     {NULL, NULL, report_findings},
@@ -79,36 +79,36 @@ static void put_link(FILE *file, const char *title) {
 }
 
 static void put_section(const results *all, size_t which, FILE *body, FILE *links) {
-  char told_title[64];
-  char *drawn = text_of(sections[which].drawn, all), *told = text_of(sections[which].told, all);
-  const char *rest = take_title(told, told_title, sizeof told_title);
-  const char *title = sections[which].title ? sections[which].title : told_title;
-  if (drawn || told) {
+  char text_title[64];
+  char *drawn = text_of(sections[which].drawn, all), *text = text_of(sections[which].text, all);
+  const char *rest = take_title(text, text_title, sizeof text_title);
+  const char *title = sections[which].title ? sections[which].title : text_title;
+  if (drawn || text) {
     fputs("<section id=\"", body);
     put_id(body, title);
     fputs("\">\n<h2>", body);
     html_text(body, title);
     fputs("</h2>\n", body);
     if (drawn) fputs(drawn, body);
-    if (told && title != told_title) fprintf(body, "<h3>%s</h3>\n", told_title);
-    if (told) html_markdown(body, rest);
+    if (text && title != text_title) fprintf(body, "<h3>%s</h3>\n", text_title);
+    if (text) html_markdown(body, rest);
     fputs("</section>\n", body);
     put_link(links, title);
   }
   free(drawn);
-  free(told);
+  free(text);
 }
 
 /* Failed points come first: who reads on should know. */
 static void put_failures(const results *all, FILE *file) {
   char title[64];
-  char *told = text_of(report_failures, all);
-  if (!told) return;
-  const char *rest = take_title(told, title, sizeof title);
+  char *text = text_of(report_failures, all);
+  if (!text) return;
+  const char *rest = take_title(text, title, sizeof title);
   fprintf(file, "<section class=\"fail\" id=\"failed-points\">\n<h2>%s</h2>\n", title);
   html_markdown(file, rest);
   fputs("</section>\n", file);
-  free(told);
+  free(text);
 }
 
 static void put_header(const results *all, const char *links, FILE *file) {

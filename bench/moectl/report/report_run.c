@@ -94,10 +94,10 @@ static void sentence(const results *all, FILE *file) {
   report_text(file, all->device.name);
   for (size_t i = 0; i < ALWAYS; i++) sentence_part(plan, always[i], i > 0 ? ", " : ": ", file);
   for (size_t axis = 0; axis < plan->num_axes; axis++) {
-    bool told = false;
+    bool listed = false;
     for (size_t i = 0; i < ALWAYS; i++)
-      told = told || strcmp(plan->axes[axis].param, always[i]) == 0;
-    if (!told) sentence_part(plan, plan->axes[axis].param, ", ", file);
+      listed = listed || strcmp(plan->axes[axis].param, always[i]) == 0;
+    if (!listed) sentence_part(plan, plan->axes[axis].param, ", ", file);
   }
   fputs(".\n\n", file);
 }
@@ -134,7 +134,7 @@ static bool all_have_rounds(const results *all, int64_t rounds) {
 }
 
 /* Rows of what is not swept: what is at its default, or all else. A checkpoint's layer has
- * its own values; those that are the defaults are as little news. */
+ * its own values; those equal to the defaults are omitted too. */
 static void parameters(const experiment *plan, bool at_default, FILE *file) {
   char text[LABEL_SIZE];
   for (int id = 0; id < KEY_COUNT && plan->num_points > 0; id++) {

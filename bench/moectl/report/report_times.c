@@ -6,8 +6,8 @@
 #include <stdlib.h>
 #include <string.h>
 
-/* Of more lines than this only a summary is told; of more steps only the largest. Of many
- * comparisons one in twenty differs by chance: one in CHANCE is nothing to tell. */
+/* Of more lines than this there is only a summary; of more steps only the largest. Of many
+ * comparisons one in twenty differs by chance: one in CHANCE is not reported. */
 enum { MAX_SENTENCES = 6, MAX_STEPS = 7, CHANCE = 10 };
 
 /* The points of one line that have times, by the axis's value, null last. */
@@ -188,7 +188,7 @@ static size_t fastest_of(const results *all, const line *points) {
   size_t best = points->points[0];
   for (size_t i = 1; i < points->count; i++)
     if (point_ms(all, points->points[i]) < point_ms(all, best)) best = points->points[i];
-  /* Round by round another may be: that is what is told. */
+  /* Round by round another may be: that is what is reported. */
   for (size_t i = 0; i < points->count; i++) {
     const comparison other = report_compare(all, best, points->points[i], 1);
     if (other.differs && other.ratio.median < 1) best = points->points[i];
@@ -236,9 +236,9 @@ static void choice_summary(const results *all, size_t axis, const size_t *wins, 
   const experiment *plan = all->experiment;
   char text[LABEL_SIZE];
   const char *before = " ";
-  size_t told = 0;
-  for (size_t i = 0; i < plan->axes[axis].count; i++) told += wins[i];
-  if (told * CHANCE <= grid_lines(plan, axis)) return;
+  size_t seen = 0;
+  for (size_t i = 0; i < plan->axes[axis].count; i++) seen += wins[i];
+  if (seen * CHANCE <= grid_lines(plan, axis)) return;
   fprintf(file, "- %s, over %zu combinations of the others:", plan->axes[axis].param,
           grid_lines(plan, axis));
   for (size_t i = 0; i < plan->axes[axis].count; i++) {

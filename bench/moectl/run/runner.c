@@ -336,7 +336,7 @@ static void name_variants(const runner *runner, point_result *result) {
   }
 }
 
-static void tell_failure(point_result *result) {
+static void report_failure(point_result *result) {
   const verify_result *verify = &result->verify;
   char text[1024];
   if (verify->overflows && verify->topk_mismatches == 0 && verify->capacity_ok)
@@ -386,7 +386,7 @@ static void check_point(runner *runner, const experiment_point *point, const poi
     return;
   }
   result->status = result->verify.ok ? POINT_OK : POINT_VERIFY_FAILED;
-  if (!result->verify.ok) tell_failure(result);
+  if (!result->verify.ok) report_failure(result);
 }
 
 /* The steps of a point; the first failure names itself. False when interrupted

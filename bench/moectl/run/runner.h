@@ -20,7 +20,7 @@ typedef struct runner {
   bool bad_input;         /* some point's weights could not be read from its checkpoint */
 } runner;
 
-/* Device memory a point takes, told before anything is allocated: weights,
+/* Device memory a point takes, known before anything is allocated: weights,
  * workspace, input sets, output, and one tensor of one expert in passing, once
  * more where verification or a dump draws the weights again. */
 typedef struct runner_memory {
