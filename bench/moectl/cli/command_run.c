@@ -53,9 +53,9 @@ typedef struct run {
   const options *options;
   const char *device; /* NULL: the experiment's */
   const char *folder; /* of the results; NULL: a new one */
-  bool resumes;       /* with what the folder has */
-  const char
-      *parent_folder; /* with several devices: the folder that holds each device's; else NULL */
+  bool resumes;       /* goes on with what the folder has */
+  /* with several devices: the folder that holds each device's; else NULL */
+  const char *parent_folder;
   experiment experiment;
   recording recording;
   moecl_context *context;
