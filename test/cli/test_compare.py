@@ -142,6 +142,10 @@ class Compare(unittest.TestCase):
             script = (self.folder / f"out{shift}/compare.gp").read_bytes().decode("utf-8")
             self.assertIn("(grouped_gemm_variant=" + "x" * shift + "\u20ac", script)
             self.assertNotIn("\u20ac" * 67, script)
+            # A label in a sentence.
+            self.write(f"alone{shift}", point(0, 1, top_k=1, grouped_gemm_variant=names[0]), point(
+                1, 1, top_k=2, grouped_gemm_variant="x" * shift + "\u20ac" * 200))
+            self.assertIn("is only in B", self.compare(one, f"alone{shift}")[0])
 
     def test_gate(self):
         self.write("one", point(0, 100, top_k=1), point(1, 100, top_k=2))

@@ -557,6 +557,30 @@ static void test_no_effect(void **state) {
   experiment_destroy(&e);
 }
 
+/* A limit matters to each activation that has one: see moecl/types.h. */
+static void test_limit(void **state) {
+  static const char format[] = "layer: {hidden_size: 8, intermediate_size: 8, num_experts: 4, "
+                               "top_k: 2, activation: %s, swiglu_limit: 5}\n"
+                               "workload: {num_tokens: 8}\n";
+  static const struct {
+    const char *activation;
+    bool has_limit;
+  } cases[] = {
+      {"swiglu_clamped", true},         {"swiglu_limited", true}, {"swiglu_limited_silu", true},
+      {"[relu, swiglu_limited]", true}, {"swiglu", false},        {"[relu2, geglu]", false}};
+  (void)state;
+  for (size_t i = 0; i < sizeof cases / sizeof cases[0]; i++) {
+    char text[512];
+    snprintf(text, sizeof text, format, cases[i].activation);
+    experiment e = load(text, NULL);
+    if (cases[i].has_limit) assert_null(e.warnings);
+    else
+      assert_non_null(strstr(e.warnings, "layer.swiglu_limit has no effect without 'activation: "
+                                         "swiglu_clamped', swiglu_limited or swiglu_limited_silu"));
+    experiment_destroy(&e);
+  }
+}
+
 int main(void) {
   const struct CMUnitTest tests[] = {
       cmocka_unit_test(test_not_yaml),
@@ -576,6 +600,7 @@ int main(void) {
       cmocka_unit_test(test_files),
       cmocka_unit_test(test_results_given),
       cmocka_unit_test(test_no_effect),
+      cmocka_unit_test(test_limit),
   };
   return cmocka_run_group_tests(tests, NULL, NULL);
 }
