@@ -18,7 +18,9 @@ static struct {
     {"dtype", {"fp32", "fp16", "bf16"}},
     {"workload.num_tokens", {"33", "1"}},
     {"layer.top_k", {"2", "1", "8"}},
-    {"layer.activation", {NULL}},
+    /* One of each kind: gated, with a limit after which, plain. Of all of them test_layer_rules.c
+     * has layers; twice as many here would be twice the time. */
+    {"layer.activation", {"swiglu", "swiglu_clamped", "swiglu_limited", "relu2"}},
     {"layer.num_identity_experts", {"0", "3"}},
     {"layer.gate_up_bias", {"false", "true"}},
     {"layer.down_bias", {"false", "true"}},
