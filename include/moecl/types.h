@@ -20,8 +20,8 @@ typedef enum moecl_dtype {
   MOECL_DTYPE_COUNT
 } moecl_dtype;
 
-/* How a tensor is stored: plain elements of a type, so far. Later formats have blocks of
- * elements that share a scale. */
+/* How a tensor is stored. The first ones are plain elements of a data type; others are for
+ * weights, and may have blocks of elements that share a scale. */
 typedef enum moecl_format {
   MOECL_FORMAT_DTYPE = 0, /* plain elements of the layer's dtype */
   MOECL_FORMAT_F32,
