@@ -1,18 +1,7 @@
 // SPDX-License-Identifier: MIT
 /* norm.clh, a work-group of LOCAL a row. A work-item reads what it stored itself. */
+#include "common/group_sum.clh"
 #include "norm/norm.clh"
-
-/* The sum over the work-group, in a fixed order; all get it. */
-static inline float group_sum(__local float *part, int lid, float value) {
-  barrier(CLK_LOCAL_MEM_FENCE);
-  part[lid] = value;
-  barrier(CLK_LOCAL_MEM_FENCE);
-  for (int step = LOCAL / 2; step > 0; step /= 2) {
-    if (lid < step) part[lid] += part[lid + step];
-    barrier(CLK_LOCAL_MEM_FENCE);
-  }
-  return part[0];
-}
 
 __kernel __attribute__((reqd_work_group_size(LOCAL, 1, 1))) void
 norm(const __global storage_t *x, const __global residual_t *residual, __global storage_t *sum,

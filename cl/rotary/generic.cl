@@ -11,23 +11,12 @@
  * An angle is position times frequency in turns; of that only the fraction matters, which is
  * exact in 64 bits for every position: fp32 would be off by 0.01 at position 131072. */
 #include "common/types.clh"
+#include "common/group_sum.clh"
 #include "attention/cache.clh"
 typedef ELEMENT_T(ROWS) rows_t;
 #define rows_load ELEMENT_LOAD(ROWS)
 #define rows_store ELEMENT_STORE(ROWS)
 #define MOST_PAIRS 128
-
-/* The sum over the work-group, in a fixed order; all get it. */
-static inline float group_sum(__local float *part, int lid, float value) {
-  barrier(CLK_LOCAL_MEM_FENCE);
-  part[lid] = value;
-  barrier(CLK_LOCAL_MEM_FENCE);
-  for (int step = LOCAL / 2; step > 0; step /= 2) {
-    if (lid < step) part[lid] += part[lid + step];
-    barrier(CLK_LOCAL_MEM_FENCE);
-  }
-  return part[0];
-}
 
 static inline float norm_weight(const __global storage_t *weight, int i) {
 #if QK_NORM
