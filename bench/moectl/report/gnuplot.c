@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: MIT
 #define _GNU_SOURCE /* posix_spawn_file_actions_addchdir_np */
 #include "report/gnuplot.h"
+#include "base/clock.h"
 #include "base/files.h"
 #include <errno.h>
 #include <fcntl.h>
@@ -21,12 +22,6 @@ void gnuplot_quote(FILE *file, const char *text) {
     fputc((unsigned char)*text < ' ' ? ' ' : *text, file);
   }
   fputc('\'', file);
-}
-
-static double seconds_now(void) {
-  struct timespec now;
-  clock_gettime(CLOCK_MONOTONIC, &now);
-  return (double)now.tv_sec + 1e-9 * (double)now.tv_nsec;
 }
 
 /* 0, or the errno that says why nothing was started. The program's own

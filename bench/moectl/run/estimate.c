@@ -1,17 +1,11 @@
 // SPDX-License-Identifier: MIT
 #include "run/estimate.h"
+#include "base/clock.h"
 #include "cases.h"
 #include "results/rounds.h"
 #include "run/runner.h"
 #include "run/workload.h"
 #include <math.h>
-#include <time.h>
-
-static double seconds_now(void) {
-  struct timespec now;
-  clock_gettime(CLOCK_MONOTONIC, &now);
-  return (double)now.tv_sec + 1e-9 * (double)now.tv_nsec;
-}
 
 device_rates rates_guess(const moecl_device_info *device) {
   if (device->type != MOECL_DEVICE_CPU)

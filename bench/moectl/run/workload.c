@@ -1,8 +1,8 @@
 // SPDX-License-Identifier: MIT
 #include "run/workload.h"
+#include "base/clock.h"
 #include <math.h>
 #include <stdlib.h>
-#include <time.h>
 
 /* Stream numbers: the tensor in the upper half, the item in the lower. */
 static uint64_t stream_of(int tensor, int64_t item) {
@@ -112,12 +112,6 @@ moecl_status workload_set_weights(moecl_context *context, const experiment_point
   if (status == MOECL_OK) status = moecl_context_finish_wait(context);
   moecl_buffer_destroy(&staging);
   return status;
-}
-
-static double seconds_now(void) {
-  struct timespec now;
-  clock_gettime(CLOCK_MONOTONIC, &now);
-  return (double)now.tv_sec + 1e-9 * (double)now.tv_nsec;
 }
 
 moecl_status workload_weights_seconds(moecl_context *context, const experiment_point *point,
