@@ -1,34 +1,20 @@
 // SPDX-License-Identifier: MIT
 /* The device's peaks: rates that can be, and none of work that was not done. How fast is
  * nothing that a test could know. */
-#include "../unit/unit.h"
-#include "base/base.h"
 #include "moecl/peaks.h"
 #include "ocl/ocl.h"
+#include "spoil.h"
 #include <unistd.h>
 
 static char folder[] = "/tmp/moecl-peak-XXXXXX";
 
-/* A context whose kernels are a copy of cl/peak in which `from` reads `to`. */
+/* A context whose kernels have `to` for `from` in peak.cl. */
 static moecl_context *open_spoiled(const char *from, const char *to, test_log *log) {
-  char path[4096], *data;
-  size_t size;
-  base_text text = {0};
-  snprintf(path, sizeof path, "%s/peak/peak.cl", getenv("MOECL_SOURCE_CL"));
-  assert_ok(base_file_read(path, &data, &size));
-  char *at = strstr(data, from);
-  assert_non_null(at);
-  base_text_add(&text, data, (size_t)(at - data));
-  base_text_addf(&text, "%s%s", to, at + strlen(from));
-  assert_false(text.failed);
-  snprintf(path, sizeof path, "cp -rT '%s' '%s'", getenv("MOECL_SOURCE_CL"), folder);
-  assert_int_equal(system(path), 0);
-  snprintf(path, sizeof path, "%s/peak/peak.cl", folder);
-  assert_ok(base_file_write_atomic(path, text.data, text.size));
-  base_text_free(&text);
-  free(data);
+  char kernels[64];
+  spoil_kernels(folder, "peak/peak.cl", from, to);
+  snprintf(kernels, sizeof kernels, "%s/cl", folder);
   const moecl_context_params params = {
-      .log = test_log_add, .log_user = log, .kernel_dir = folder, .disable_cache = true};
+      .log = test_log_add, .log_user = log, .kernel_dir = kernels, .disable_cache = true};
   moecl_context *context = NULL;
   log->level = MOECL_LOG_ERROR;
   assert_ok(moecl_context_create(&params, &context));

@@ -5,17 +5,12 @@
 #include "op/combine/combine.h"
 #include "op/router/router.h"
 #include "layer_run.h"
+#include "spoil.h"
 #include <unistd.h>
 
 #define ERROR_LINE "0 " /* as test_log_add writes levels */
 
 static char root[64];
-
-static void shell(const char *format, const char *argument) {
-  char command[512];
-  snprintf(command, sizeof command, format, argument, root);
-  assert_int_equal(system(command), 0);
-}
 
 static int make_root(void **state) {
   (void)state;
@@ -30,23 +25,8 @@ static int remove_root(void **state) {
   return system(command);
 }
 
-/* A fresh copy of cl/ in which `from` in `file` reads `to`. */
 static void spoil(const char *file, const char *from, const char *to) {
-  char path[256], *data;
-  size_t size;
-  base_text text = {0};
-  assert_non_null(getenv("MOECL_SOURCE_CL"));
-  shell("rm -rf '%2$s/cl' && cp -r '%1$s' '%2$s/cl'", getenv("MOECL_SOURCE_CL"));
-  snprintf(path, sizeof path, "%s/cl/%s", root, file);
-  assert_ok(base_file_read(path, &data, &size));
-  char *at = strstr(data, from);
-  assert_non_null(at);
-  base_text_add(&text, data, (size_t)(at - data));
-  base_text_addf(&text, "%s%s", to, at + strlen(from));
-  assert_false(text.failed);
-  assert_ok(base_file_write_atomic(path, text.data, text.size));
-  base_text_free(&text);
-  free(data);
+  spoil_kernels(root, file, from, to);
 }
 
 static moecl_context *open_context(test_log *log) {
