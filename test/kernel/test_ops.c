@@ -380,7 +380,8 @@ static void check_routed(const permute_case *c, bool drawn, const kernel_variant
                          const kernel_variant *second) {
   const moecl_layer_params layer = routed(c, drawn);
   const uint64_t all = (uint64_t)(c->tokens * c->top_k), experts = (uint64_t)c->experts;
-  float *logits = allocate((size_t)c->tokens * experts * 4), *bias = allocate(experts * 4);
+  const uint64_t scores = (uint64_t)c->tokens * experts + 1; /* no buffer is empty */
+  float *logits = allocate(scores * 4), *bias = allocate(experts * 4);
   int32_t *ids = allocate(all * 4), *weights = allocate(all * 4); /* fp32, as words */
   draw_choices(c, logits);
   for (uint64_t e = 0; e < experts; e++) bias[e] = random_float() / 8;
@@ -390,7 +391,7 @@ static void check_routed(const permute_case *c, bool drawn, const kernel_variant
   op_permute permute;
   assert_ok(op_router_kind.create(context, variant, &rule, &router));
   assert_ok(op_permute_kind.create(context, second, &dispatch, &permute));
-  moecl_buffer *b[] = {words(logits, (uint64_t)c->tokens * experts + 1), words(bias, experts),
+  moecl_buffer *b[] = {words(logits, scores), words(bias, experts),
                        words(NULL, all + 1), words(NULL, all + 1),
                        words(NULL, op_permute_most_blocks(c->tokens, c->top_k) * experts + 1)};
   const op_router_io io = {.num_tokens = c->tokens,
