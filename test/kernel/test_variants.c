@@ -139,9 +139,10 @@ static void check_failure(bool small, const char *file, const char *from, const 
     moecl_layer *layer = (moecl_layer *)&log;
     char kept[2048];
     base_text_free(&log.text);
-    assert_int_equal(moecl_layer_create(context, with, &layer), want);
+    if (moecl_layer_create(context, with, &layer) != want || !test_log_has(&log, message))
+      fail_msg("%s: '%s' in place of '%s' should end in: %s\n%s", file, to, from, message,
+               log.text.data ? log.text.data : "");
     assert_null(layer);
-    assert_true(test_log_has(&log, message));
     assert_true(errors(&log) > 0);
     assert_false(test_log_has(&log, "is set aside"));
     moecl_context_take_errors(context, kept, sizeof kept);
