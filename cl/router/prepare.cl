@@ -26,6 +26,7 @@ typedef float4 floatv;
 #pragma OPENCL FP_CONTRACT OFF
 #define TAG 0x4a495454u
 #define TIMES(x, factor) ((x) * (factor))
+#define SPREAD(u) (2.0f * (u) - 1.0f) /* from [0,1) to [-1,1) */
 
 /* The factor for element `lane` (0..3) of a Philox block: uniform in
  * [1-jitter, 1+jitter]. The fma is written out, so that every device rounds
@@ -39,12 +40,12 @@ typedef float4 floatv;
 #endif
 static inline float16 jitter_factor(uint16 word, float jitter) {
   const float16 u = convert_float16(as_int16(word >> 8)) * 0x1p-24f;
-  return fma((float16)(jitter), 2.0f * u - 1.0f, (float16)(1.0f));
+  return fma((float16)(jitter), SPREAD(u), (float16)(1.0f));
 }
 #else
 static inline float4 jitter_factor(uint4 word, float jitter) {
   const float4 u = convert_float4(as_int4(word >> 8)) * 0x1p-24f;
-  return fma((float4)(jitter), 2.0f * u - 1.0f, (float4)(1.0f));
+  return fma((float4)(jitter), SPREAD(u), (float4)(1.0f));
 }
 #endif
 

@@ -391,8 +391,8 @@ static void check_routed(const permute_case *c, bool drawn, const kernel_variant
   op_permute permute;
   assert_ok(op_router_kind.create(context, variant, &rule, &router));
   assert_ok(op_permute_kind.create(context, second, &dispatch, &permute));
-  moecl_buffer *b[] = {words(logits, scores), words(bias, experts),
-                       words(NULL, all + 1), words(NULL, all + 1),
+  moecl_buffer *b[] = {words(logits, scores), words(bias, experts), words(NULL, all + 1),
+                       words(NULL, all + 1),
                        words(NULL, op_permute_most_blocks(c->tokens, c->top_k) * experts + 1)};
   const op_router_io io = {.num_tokens = c->tokens,
                            .seed = case_seed(),

@@ -299,6 +299,8 @@ static const char *judge(fault_kind kind, const outcome *out, const outcome *sou
     return was_said(MOECL_LOG_ERROR, "is not sound JSON") ? NULL : "the log does not name the file";
   if (kind == FAULT_MEMORY)
     return out->status == MOECL_ERROR_OUT_OF_HOST_MEMORY ? NULL : "not an error of memory";
+  /* With MOECL_DEVICE=cpu: one whose type can't be read is of none. */
+  if (was_said(MOECL_LOG_ERROR, "no OpenCL device matches")) return NULL;
   return was_said(MOECL_LOG_WARNING, faults.lasting ? "cl" : faults.name)
              ? NULL
              : "the log does not name the call";
