@@ -27,6 +27,17 @@ MOECL_API moecl_status moecl_reference_attention(const moecl_block_params *param
                                                  const double *const *tensors, double *sum,
                                                  double *normalized);
 
+/* The same of `count` of its tokens alone, whose numbers are tokens [count], ascending: sum and
+ * normalized are [count,H]. Keys and values are made of those tokens that these look at. Works on
+ * `threads` threads, at most 64; 0: one a processor; the bits are the same whatever their number.
+ * Errors: MOECL_ERROR_INVALID_ARGUMENT (also a number that is no token's, or out of order),
+ * MOECL_ERROR_OUT_OF_HOST_MEMORY. */
+MOECL_API moecl_status moecl_reference_attention_tokens(const moecl_block_params *params,
+                                                        int64_t num_tokens, const double *hidden,
+                                                        const double *const *tensors, int64_t count,
+                                                        const int64_t *tokens, int threads,
+                                                        double *sum, double *normalized);
+
 /* The factor by which jitter multiplies element `element` of token `token`'s
  * router input: Philox4x32-10 with key {lo(seed), hi(seed)} and counter
  * {lo(token), hi(token), element / 4, 0x4a495454}; word element % 4 gives

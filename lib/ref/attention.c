@@ -26,18 +26,26 @@ static void attend(const desc_attention *attention, int64_t position, int64_t nu
   }
 }
 
+void ref_attention_token(const desc_attention *attention, int64_t position, int64_t num_keys,
+                         const double *query, const double *keys, const double *values,
+                         const double *sinks, double *share, double *output) {
+  const int64_t dim = attention->head_dim, group = attention->num_heads / attention->num_kv_heads;
+  for (int64_t head = 0; head < attention->num_heads; head++) {
+    const int64_t at = head * dim, shared = head / group * dim;
+    attend(attention, position, num_keys, query + at, keys + shared, values + shared,
+           attention->sinks ? &sinks[head] : NULL, share, output + at);
+  }
+}
+
 moecl_status ref_attention(const desc_attention *attention, int64_t num_queries, int64_t num_keys,
                            const double *queries, const double *keys, const double *values,
                            const double *sinks, double *output) {
-  const int64_t dim = attention->head_dim, group = attention->num_heads / attention->num_kv_heads;
+  const int64_t size = desc_query_size(attention);
   double *share = malloc(((size_t)num_keys + 1) * sizeof *share);
   if (!share) return MOECL_ERROR_OUT_OF_HOST_MEMORY;
   for (int64_t t = 0; t < num_queries; t++)
-    for (int64_t head = 0; head < attention->num_heads; head++) {
-      const int64_t at = (t * attention->num_heads + head) * dim, shared = head / group * dim;
-      attend(attention, num_keys - num_queries + t, num_keys, queries + at, keys + shared,
-             values + shared, attention->sinks ? &sinks[head] : NULL, share, output + at);
-    }
+    ref_attention_token(attention, num_keys - num_queries + t, num_keys, queries + t * size, keys,
+                        values, sinks, share, output + t * size);
   free(share);
   return MOECL_OK;
 }

@@ -26,6 +26,10 @@ void ref_rotate(const desc_rotary *rotary, int64_t position, double *head);
  * [head_dim], or [num_heads * head_dim] for MOECL_QK_NORM_FULL, and rotated. */
 void ref_prepare_heads(const desc_attention *attention, int64_t num_heads, int64_t position,
                        const double *norm_weight, double *heads);
+/* All heads of the query at `position`; `share` has room for num_keys numbers. */
+void ref_attention_token(const desc_attention *attention, int64_t position, int64_t num_keys,
+                         const double *query, const double *keys, const double *values,
+                         const double *sinks, double *share, double *output);
 /* The last num_queries tokens of num_keys: queries and output [num_queries, num_heads,
  * head_dim], keys and values [num_keys, num_kv_heads, head_dim], sinks [num_heads].
  * MOECL_ERROR_OUT_OF_HOST_MEMORY where the logits of one query cannot be had. */

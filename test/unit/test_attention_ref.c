@@ -183,10 +183,91 @@ static void test_names(void **state) {
   assert_string_equal(moecl_rope_scaling_name(MOECL_ROPE_SCALING_COUNT), "?");
 }
 
+/* ---- some tokens of a block's sequence ---- */
+
+enum { TOKENS = 23, WIDTH = 12 };
+
+static double *drawn(size_t count, uint64_t stream) {
+  const moecl_random_params params = {
+      .distribution = MOECL_NORMAL, .scale = 0.5f, .stream = stream};
+  float *raw = malloc((count + 1) * sizeof *raw);
+  double *values = malloc((count + 1) * sizeof *values);
+  assert_true(raw && values);
+  assert_ok(moecl_random_host(raw, count, &params));
+  for (size_t i = 0; i < count; i++) values[i] = (double)raw[i];
+  free(raw);
+  return values;
+}
+
+/* They are those of the whole sequence, bit for bit, on any number of threads. */
+static void check_tokens(const moecl_block_params *params, const int64_t *tokens, int64_t count,
+                         int threads) {
+  double *tensors[MOECL_BLOCK_TENSOR_COUNT] = {NULL}, *hidden = drawn(TOKENS * WIDTH, 99);
+  double sum[TOKENS * WIDTH], normalized[TOKENS * WIDTH];
+  double some[TOKENS * WIDTH], some_normalized[TOKENS * WIDTH];
+  for (int i = 0; i < MOECL_BLOCK_TENSOR_COUNT; i++) {
+    const int64_t size = moecl_block_tensor_size(params, (moecl_block_tensor)i);
+    if (size > 0) tensors[i] = drawn((size_t)size, (uint64_t)i);
+  }
+  const double *const *given = (const double *const *)tensors;
+  assert_ok(moecl_reference_attention(params, TOKENS, hidden, given, sum, normalized));
+  assert_ok(moecl_reference_attention_tokens(params, TOKENS, hidden, given, count, tokens, threads,
+                                             some, some_normalized));
+  for (int64_t i = 0; i < count; i++) {
+    const size_t row = WIDTH * sizeof(double);
+    assert_memory_equal(some + i * WIDTH, sum + tokens[i] * WIDTH, row);
+    assert_memory_equal(some_normalized + i * WIDTH, normalized + tokens[i] * WIDTH, row);
+  }
+  for (int i = 0; i < MOECL_BLOCK_TENSOR_COUNT; i++) free(tensors[i]);
+  free(hidden);
+}
+
+static void test_some_tokens(void **state) {
+  const int64_t spread[] = {0, 7, 8, 15, 22}, last[] = {22}, middle[] = {9, 10};
+  moecl_block_params params = {
+      .attention = {.num_heads = 3,
+                    .num_kv_heads = 1,
+                    .head_dim = 6,
+                    .sinks = true,
+                    .qkv_bias = true,
+                    .output_bias = true,
+                    .qk_norm = MOECL_QK_NORM_HEAD,
+                    .rope = {.theta = 100}},
+      .layer = {.hidden_size = WIDTH, .intermediate_size = 4, .num_experts = 2, .top_k = 1}};
+  (void)state;
+  for (int window = 0; window <= 5; window += 5)
+    for (int not_causal = 0; not_causal < 2; not_causal++) {
+      params.attention.sliding_window = window;
+      params.attention.not_causal = not_causal == 1;
+      check_tokens(&params, spread, 5, 3);
+      check_tokens(&params, last, 1, 2);
+      check_tokens(&params, middle, 2, 1);
+    }
+}
+
+static void test_wrong_tokens(void **state) {
+  const moecl_block_params params = {
+      .attention = {.num_heads = 1},
+      .layer = {.hidden_size = 2, .intermediate_size = 1, .num_experts = 1, .top_k = 1}};
+  const int64_t wrong[][2] = {{0, 0}, {1, 0}, {0, 3}, {-1, 0}};
+  const double zeros[16] = {0};
+  const double *tensors[MOECL_BLOCK_TENSOR_COUNT] = {NULL};
+  double sum[4] = {0}, normalized[4] = {0};
+  (void)state;
+  tensors[MOECL_ATTENTION_NORM] = tensors[MOECL_FEED_FORWARD_NORM] = zeros;
+  tensors[MOECL_QKV_PROJ] = tensors[MOECL_O_PROJ] = zeros;
+  for (size_t i = 0; i < BASE_COUNT(wrong); i++)
+    assert_int_equal(moecl_reference_attention_tokens(&params, 3, zeros, tensors, 2, wrong[i], 1,
+                                                      sum, normalized),
+                     MOECL_ERROR_INVALID_ARGUMENT);
+}
+
 int main(void) {
   const struct CMUnitTest tests[] = {
-      cmocka_unit_test(test_norms), cmocka_unit_test(test_norms_by_hand),
-      cmocka_unit_test(test_cases), cmocka_unit_test(test_by_hand), cmocka_unit_test(test_names)};
+      cmocka_unit_test(test_norms),       cmocka_unit_test(test_norms_by_hand),
+      cmocka_unit_test(test_cases),       cmocka_unit_test(test_by_hand),
+      cmocka_unit_test(test_names),       cmocka_unit_test(test_some_tokens),
+      cmocka_unit_test(test_wrong_tokens)};
   file = golden_open("attention.safetensors");
   if (!file) return 1;
   const int failed = cmocka_run_group_tests_name("attention_ref", tests, NULL, NULL);
