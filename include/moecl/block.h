@@ -7,7 +7,7 @@
 #ifndef MOECL_BLOCK_H
 #define MOECL_BLOCK_H
 
-#include "moecl/layer.h"
+#include "moecl/plan.h"
 
 #ifdef __cplusplus
 extern "C" {
@@ -157,6 +157,20 @@ MOECL_API moecl_status moecl_cache_set_tokens(moecl_cache *cache, int64_t tokens
 MOECL_API uint64_t moecl_block_weight_bytes(const moecl_block *block);
 MOECL_API uint64_t moecl_block_workspace_size(const moecl_block *block, int64_t num_tokens,
                                               bool cached);
+
+/* As moecl_layer_memory, of a block and one forward of num_tokens; with a cache that has room
+ * for `capacity` tokens, or where that is 0 without one. Errors: those of moecl_layer_memory;
+ * MOECL_ERROR_INVALID_ARGUMENT too for more than MOECL_MAX_POSITIONS of either. Thread: the
+ * context's. */
+MOECL_API moecl_status moecl_block_memory(moecl_context *context, const moecl_block_params *params,
+                                          int64_t num_tokens, int64_t capacity,
+                                          moecl_memory *memory);
+/* As moecl_plan_create, whose calls read it: the steps of a block's forward, its layer's among
+ * them, and the tensors of both. Where there is a cache keys and values are inputs and
+ * have its bytes. Errors: those of moecl_block_memory. Thread: the context's. */
+MOECL_API moecl_status moecl_block_plan_create(moecl_context *context,
+                                               const moecl_block_params *params, int64_t num_tokens,
+                                               int64_t capacity, moecl_plan **plan);
 
 typedef struct moecl_block_forward_params {
   int64_t num_tokens;                /* T, as the layer takes */

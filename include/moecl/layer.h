@@ -239,7 +239,8 @@ typedef struct moecl_memory {
   uint64_t workspace_bytes;      /* one buffer: the layer's own, or the caller's */
   uint64_t hidden_bytes;         /* of the caller's hidden_states, and again of its output */
   uint64_t largest_buffer_bytes; /* the largest single one of all these buffers */
-  uint64_t reserved[8];          /* zeros: see moecl.h */
+  uint64_t cache_bytes;          /* of a block's cache (block.h), two buffers; a layer has none */
+  uint64_t reserved[7];          /* zeros: see moecl.h */
 } moecl_memory;
 
 /* Estimates the memory of a layer and one forward, without creating either. The

@@ -16,24 +16,23 @@ static uint64_t tensor_bytes(const moecl_block *block, moecl_block_tensor tensor
                            (uint64_t)moecl_block_tensor_size(&block->params, tensor));
 }
 
+/* Tensors that are to be set, and where they lie. */
 static moecl_status allocate_weights(moecl_block *block) {
   for (int i = 0; i < MOECL_BLOCK_TENSOR_COUNT; i++) {
     const moecl_block_tensor tensor = (moecl_block_tensor)i;
     if (moecl_block_tensor_size(&block->params, tensor) == 0) continue;
     block->missing++;
-    if (!is_of_gemm(tensor))
+    if (!is_of_gemm(tensor) && !block->described)
       MOECL_TRY(
           moecl_buffer_create(block->context, tensor_bytes(block, tensor), &block->weight[i]));
   }
   return MOECL_OK;
 }
 
-moecl_status moecl_block_create(moecl_context *context, const moecl_block_params *params,
-                                moecl_block **out) {
+moecl_status block_make(moecl_context *context, const moecl_block_params *params, bool described,
+                        moecl_block **out) {
   char message[256];
-  if (!out) return MOECL_ERROR_INVALID_ARGUMENT;
   *out = NULL;
-  if (!context) return MOECL_ERROR_INVALID_ARGUMENT;
   moecl_status status = moecl_block_params_check(params, message, sizeof message);
   if (status != MOECL_OK) return log_error(&context->log, status, "block: %s", message);
   moecl_block *block = calloc(1, sizeof *block);
@@ -42,14 +41,22 @@ moecl_status moecl_block_create(moecl_context *context, const moecl_block_params
   block->params = *params;
   block->params.attention_variant = NULL;
   block->params.layer.grouped_gemm_variant = block->params.layer.router_variant = NULL;
+  block->described = described;
   block->attention = desc_attention_of(params);
   block->stored = desc_format_of(params->layer.dtype);
-  status = layer_make(context, &params->layer, false, &block->layer);
+  status = layer_make(context, &params->layer, described, &block->layer);
   if (status == MOECL_OK) status = block_make_operations(block, params);
   if (status == MOECL_OK) status = allocate_weights(block);
   if (status != MOECL_OK) moecl_block_destroy(&block);
   *out = block;
   return status;
+}
+
+moecl_status moecl_block_create(moecl_context *context, const moecl_block_params *params,
+                                moecl_block **out) {
+  if (!out) return MOECL_ERROR_INVALID_ARGUMENT;
+  *out = NULL;
+  return context ? block_make(context, params, false, out) : MOECL_ERROR_INVALID_ARGUMENT;
 }
 
 void moecl_block_destroy(moecl_block **handle) {
@@ -88,7 +95,8 @@ uint64_t moecl_block_weight_bytes(const moecl_block *block) {
     if (block_parts[i].kind->bytes)
       bytes = add(bytes, block_parts[i].kind->bytes((const char *)block + block_parts[i].at));
   for (int i = 0; i < MOECL_BLOCK_TENSOR_COUNT; i++)
-    if (block->weight[i]) bytes = add(bytes, moecl_buffer_size(block->weight[i]));
+    if (!is_of_gemm((moecl_block_tensor)i))
+      bytes = add(bytes, tensor_bytes(block, (moecl_block_tensor)i));
   return bytes;
 }
 
@@ -100,4 +108,42 @@ uint64_t moecl_block_workspace_size(const moecl_block *block, int64_t num_tokens
   if (layer_is_beyond_64_bits(&block->params.layer, num_tokens)) return UINT64_MAX;
   block_plan_build(block, num_tokens, cached ? BLOCK_CACHED : BLOCK_UNCACHED, &built);
   return plan_workspace_bytes(&built.plan);
+}
+
+static void enlarge(uint64_t *largest, uint64_t bytes) {
+  if (bytes > *largest) *largest = bytes;
+}
+
+moecl_status block_memory(const moecl_block *block, int64_t num_tokens, int64_t capacity,
+                          moecl_memory *memory) {
+  const moecl_log *log = &block->context->log;
+  uint64_t keys = 0, values = 0;
+  MOECL_TRY(layer_memory(block->layer, num_tokens, memory));
+  if (num_tokens > MOECL_MAX_POSITIONS || capacity < 0 || capacity > MOECL_MAX_POSITIONS)
+    return log_error(log, MOECL_ERROR_INVALID_ARGUMENT,
+                     "block: %lld tokens and a cache for %lld, expected at most %d of either",
+                     (long long)num_tokens, (long long)capacity, MOECL_MAX_POSITIONS);
+  if (capacity > 0) block_cache_bytes(block, capacity, &keys, &values);
+  memory->weight_bytes = moecl_block_weight_bytes(block);
+  memory->workspace_bytes = moecl_block_workspace_size(block, num_tokens, capacity > 0);
+  memory->cache_bytes = keys + values;
+  enlarge(&memory->largest_buffer_bytes, memory->workspace_bytes);
+  enlarge(&memory->largest_buffer_bytes, op_gemm_packed_bytes(block->qkv));
+  enlarge(&memory->largest_buffer_bytes, op_gemm_packed_bytes(block->o));
+  enlarge(&memory->largest_buffer_bytes, keys);
+  enlarge(&memory->largest_buffer_bytes, values);
+  return MOECL_OK;
+}
+
+moecl_status moecl_block_memory(moecl_context *context, const moecl_block_params *params,
+                                int64_t num_tokens, int64_t capacity, moecl_memory *memory) {
+  if (!memory) return MOECL_ERROR_INVALID_ARGUMENT;
+  *memory = (moecl_memory){0};
+  if (!context) return MOECL_ERROR_INVALID_ARGUMENT;
+  moecl_block *block;
+  MOECL_TRY(block_make(context, params, true, &block));
+  const moecl_status status = block_memory(block, num_tokens, capacity, memory);
+  moecl_block_destroy(&block);
+  if (status != MOECL_OK) *memory = (moecl_memory){0};
+  return status;
 }

@@ -34,6 +34,7 @@ typedef struct block_plan {
 
 struct moecl_block {
   moecl_context *context;
+  bool described;            /* its operations and its layer have no kernels and hold no memory */
   moecl_block_params params; /* the variant names are not kept */
   desc_attention attention;
   const desc_format *stored;  /* of hidden states, the cache and all weights here */
@@ -76,6 +77,16 @@ extern const char *const block_operation_names[BLOCK_OPERATION_COUNT];
 
 moecl_status block_make_operations(moecl_block *block, const moecl_block_params *params);
 
+/* ---- block.c ---- */
+
+/* Makes a block, or describes one, as layer_make does a layer. Destroyed by
+ * moecl_block_destroy. */
+moecl_status block_make(moecl_context *context, const moecl_block_params *params, bool described,
+                        moecl_block **block);
+/* moecl_block_memory of a block that was made, or described. */
+moecl_status block_memory(const moecl_block *block, int64_t num_tokens, int64_t capacity,
+                          moecl_memory *memory);
+
 /* ---- build.c ---- */
 
 /* What a plan's key says. */
@@ -84,6 +95,10 @@ void block_plan_build(const moecl_block *block, int64_t num_tokens, int key, blo
 moecl_status block_plan_for(moecl_block *block, int64_t num_tokens, int key, block_plan **found);
 
 /* ---- cache.c ---- */
+
+/* Bytes of the keys and of the values of a cache with room for so many tokens. */
+void block_cache_bytes(const moecl_block *block, int64_t capacity, uint64_t *keys,
+                       uint64_t *values);
 
 /* Can the cache take so many more tokens of the block? Logged. */
 moecl_status block_check_cache(const moecl_block *block, const moecl_cache *cache,

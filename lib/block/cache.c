@@ -4,15 +4,19 @@
 #include "block/block.h"
 #include <stdlib.h>
 
+void block_cache_bytes(const moecl_block *block, int64_t capacity, uint64_t *keys,
+                       uint64_t *values) {
+  const op_cache_layout *layout = &block->attend.layout;
+  const uint64_t room = op_cache_capacity(layout, (uint64_t)capacity);
+  *keys = op_cache_key_bytes(&block->attention, block->stored, room);
+  *values = op_cache_value_bytes(&block->attention, layout, block->stored, room);
+}
+
 static moecl_status allocate(const moecl_block *block, moecl_cache *cache) {
-  const uint64_t capacity = (uint64_t)cache->capacity;
-  MOECL_TRY(moecl_buffer_create(cache->context,
-                                op_cache_key_bytes(&block->attention, cache->format, capacity),
-                                &cache->keys));
-  return moecl_buffer_create(
-      cache->context,
-      op_cache_value_bytes(&block->attention, &cache->layout, cache->format, capacity),
-      &cache->values);
+  uint64_t keys, values;
+  block_cache_bytes(block, cache->capacity, &keys, &values);
+  MOECL_TRY(moecl_buffer_create(cache->context, keys, &cache->keys));
+  return moecl_buffer_create(cache->context, values, &cache->values);
 }
 
 moecl_status moecl_cache_create(moecl_block *block, int64_t capacity, moecl_cache **out) {

@@ -30,7 +30,11 @@ static void keep_reason(moecl_block *block, block_operation operation, const cha
 
 static moecl_status make(moecl_block *block, block_operation operation, const op_kind *kind,
                          const char *asked, const void *desc, void *op) {
-  const op_choice choice = {.kind = kind, .desc = desc, .asked = asked, .format = block->stored};
+  const op_choice choice = {.kind = kind,
+                            .desc = desc,
+                            .asked = asked,
+                            .format = block->stored,
+                            .described = block->described};
   size_t set_aside;
   MOECL_TRY(op_choose(block->context, &choice, op, &block->variant[operation], &set_aside));
   keep_reason(block, operation, asked, set_aside);
@@ -76,7 +80,8 @@ static moecl_status try_projections(void *user, const kernel_variant *variant) {
   const op_gemm_desc qkv = qkv_desc(block, variant), o = o_desc(block, variant);
   block->rows = op_gemm_rows(variant, block->stored);
   block->outputs = op_gemm_outputs(variant, block->stored);
-  return op_gemm_make_pair(block->context, false, variant, &qkv, &block->qkv, &o, &block->o);
+  return op_gemm_make_pair(block->context, block->described, variant, &qkv, &block->qkv, &o,
+                           &block->o);
 }
 
 /* The layer's variant where it takes the problem, else the best that does. */

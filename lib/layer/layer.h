@@ -133,6 +133,11 @@ void layer_build_scaled_rows(layer_builder *b);
 void layer_build_few_tokens_experts(layer_builder *b);
 void layer_build_experts(layer_builder *b);
 
+/* ---- explain.c ---- */
+
+/* Adds the weights that are no tensors of the layer's steps. */
+void layer_list_weights(const moecl_layer *layer, moecl_plan *made);
+
 /* ---- memory.c ---- */
 
 /* moecl_layer_memory of a layer that was made, or described. */

@@ -52,6 +52,7 @@ static void test_layout(void **state) {
       LAYOUT(moecl_skewed_params, noise, 52, 88),
       LAYOUT(moecl_device_info, capabilities, 708, 840),
       LAYOUT(moecl_memory, largest_buffer_bytes, 24, 96),
+      LAYOUT(moecl_memory, cache_bytes, 32, 96),
       LAYOUT(moecl_routing_statistics, first_zero_weight_token, 104, 240),
       LAYOUT(moecl_routing, statistics, 96, 464),
       LAYOUT(moecl_plan_choice, why, 16, 56),

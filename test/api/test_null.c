@@ -99,6 +99,11 @@ static void test_reference_router(void **state) {
   REFUSED(moecl_reference_attention(&block, 1, NULL, no_tensors, y, y));
   REFUSED(moecl_reference_attention(&block, 1, x, NULL, y, y));
   REFUSED(moecl_reference_attention(&block, 1, x, no_tensors, y, y));
+  const int64_t token = 0;
+  REFUSED(moecl_reference_attention_tokens(NULL, 1, x, no_tensors, 1, &token, 1, y, y));
+  REFUSED(moecl_reference_attention_tokens(&block, 1, NULL, no_tensors, 1, &token, 1, y, y));
+  REFUSED(moecl_reference_attention_tokens(&block, 1, x, NULL, 1, &token, 1, y, y));
+  REFUSED(moecl_reference_attention_tokens(&block, 1, x, no_tensors, 1, NULL, 1, y, y));
   moecl_reference_add_noise(NULL, x, 0, 0, y);
   moecl_reference_add_noise(p, NULL, 0, 0, y);
   moecl_reference_add_noise(p, x, 0, 0, NULL);
@@ -402,6 +407,14 @@ static void test_block_calls(void **state) {
   MAKES_NOTHING(event, moecl_block_forward(NULL, &forward, &event));
   MAKES_NOTHING(event, moecl_block_forward(block, NULL, &event));
   moecl_block_destroy(&block);
+  moecl_memory memory;
+  REFUSED(moecl_block_memory(NULL, &params, 1, 0, &memory));
+  REFUSED(moecl_block_memory(o->context, NULL, 1, 0, &memory));
+  REFUSED(moecl_block_memory(o->context, &params, 1, 0, NULL));
+  moecl_plan *plan;
+  MAKES_NOTHING(plan, moecl_block_plan_create(NULL, &params, 1, 0, &plan));
+  MAKES_NOTHING(plan, moecl_block_plan_create(o->context, NULL, 1, 0, &plan));
+  REFUSED(moecl_block_plan_create(o->context, &params, 1, 0, NULL));
 }
 
 static void test_plan_calls(void **state) {

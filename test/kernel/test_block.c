@@ -373,6 +373,69 @@ static void test_memory(void **state) {
   release_block(&d);
 }
 
+/* What is said beforehand is what a block takes, with a cache and without. */
+static void test_memory_beforehand(void **state) {
+  (void)state;
+  for (size_t i = 0; i < BASE_COUNT(cases); i++) {
+    moecl_block_params params = cases[i].params;
+    moecl_block *block = NULL;
+    moecl_cache *cache = NULL;
+    moecl_memory memory, cached;
+    params.layer.dtype = i % 2 ? MOECL_BF16 : MOECL_F32;
+    assert_ok(moecl_block_memory(context, &params, TOKENS, 0, &memory));
+    assert_ok(moecl_block_memory(context, &params, TOKENS, 100, &cached));
+    assert_ok(moecl_block_create(context, &params, &block));
+    assert_ok(moecl_cache_create(block, 100, &cache));
+    assert_true(memory.weight_bytes == moecl_block_weight_bytes(block));
+    assert_true(memory.workspace_bytes == moecl_block_workspace_size(block, TOKENS, false));
+    assert_true(memory.cache_bytes == 0 && cached.cache_bytes == moecl_cache_bytes(cache));
+    assert_true(cached.workspace_bytes == moecl_block_workspace_size(block, TOKENS, true));
+    assert_true(memory.hidden_bytes == (uint64_t)(TOKENS * params.layer.hidden_size) *
+                                           moecl_dtype_size(params.layer.dtype));
+    assert_true(memory.largest_buffer_bytes >= memory.workspace_bytes);
+    moecl_cache_destroy(&cache);
+    moecl_block_destroy(&block);
+  }
+  moecl_memory memory;
+  assert_int_equal(moecl_block_memory(context, &cases[0].params, TOKENS, -1, &memory),
+                   MOECL_ERROR_INVALID_ARGUMENT);
+  assert_true(memory.weight_bytes == 0);
+}
+
+static size_t find_step(const moecl_plan_step *steps, size_t count, const char *name) {
+  for (size_t i = 0; i < count; i++)
+    if (strcmp(steps[i].name, name) == 0) return i;
+  fail_msg("no step %s", name);
+  return count;
+}
+
+/* Its own steps in this order, the layer's between the last two; tensors of both. */
+static void test_plan(void **state) {
+  static const char *const order[] = {"attention_norm", "qkv_proj", "rotary",
+                                      "attention",      "o_proj",   "feed_forward_norm",
+                                      "gate_up",        "down",     "residual"};
+  static const char *const tensors[] = {"qkv_proj",      "o_proj", "gate_up_proj",
+                                        "q_norm_weight", "keys",   "hidden_states"};
+  moecl_plan_step steps[32];
+  moecl_plan_tensor found[96];
+  moecl_plan *plan = NULL;
+  (void)state;
+  assert_ok(moecl_block_plan_create(context, &cases[1].params, 1, 65, &plan));
+  const size_t count = moecl_plan_steps(plan, steps, 32), all = moecl_plan_tensors(plan, found, 96);
+  assert_true(count <= 32 && all <= 96);
+  for (size_t i = 1; i < BASE_COUNT(order); i++)
+    assert_true(find_step(steps, count, order[i - 1]) < find_step(steps, count, order[i]));
+  for (size_t i = 0; i < BASE_COUNT(tensors); i++) {
+    size_t at = 0;
+    while (at < all && strcmp(found[at].name, tensors[i]) != 0) at++;
+    if (at == all) fail_msg("no tensor %s", tensors[i]);
+    if (strcmp(tensors[i], "keys") == 0) /* 65 tokens of 4 heads of 16 */
+      assert_true(found[at].life == MOECL_LIFE_INPUT && found[at].bytes >= 65 * 4 * 16 * 4);
+  }
+  assert_true(moecl_plan_memory(plan).cache_bytes >= 2 * 65 * 4 * 16 * 4);
+  moecl_plan_destroy(&plan);
+}
+
 static void test_refusals(void **state) {
   block_data d;
   moecl_cache *cache = NULL, *other = NULL;
@@ -427,7 +490,8 @@ int main(int argc, char **argv) {
   const struct CMUnitTest tests[] = {
       cmocka_unit_test(test_families),     cmocka_unit_test(test_narrow),
       cmocka_unit_test(test_small_device), cmocka_unit_test(test_stages),
-      cmocka_unit_test(test_memory),       cmocka_unit_test(test_refusals)};
+      cmocka_unit_test(test_memory),       cmocka_unit_test(test_memory_beforehand),
+      cmocka_unit_test(test_plan),         cmocka_unit_test(test_refusals)};
   skip_without_device();
   const moecl_context_params params = {.log = log_problem};
   if (moecl_context_create(&params, &context) != MOECL_OK) return 1;
