@@ -34,6 +34,52 @@ double moe_bytes(const moecl_layer_params *params, int64_t active_experts, int64
          others * (double)moecl_dtype_size(params->dtype);
 }
 
+/* Elements of a token's queries, and of its keys. */
+static double query_size(const moecl_block_params *params) {
+  return (double)moecl_block_tensor_size(params, MOECL_O_PROJ) / (double)params->layer.hidden_size;
+}
+static double key_size(const moecl_block_params *params) {
+  const moecl_attention_params *attention = &params->attention;
+  const int64_t heads = attention->num_kv_heads ? attention->num_kv_heads : attention->num_heads;
+  return query_size(params) * (double)heads / (double)attention->num_heads;
+}
+
+/* The sum of 1 to n. */
+static double sum_to(double n) { return n > 0 ? n * (n + 1) / 2 : 0; }
+
+/* Pairs of a query and a key that it looks at. Of tokens `from` to `end` - 1, each with those
+ * before it and itself, at most `window` of them. */
+static double causal_pairs(double from, double end, double window) {
+  const double all = sum_to(end) - sum_to(from);
+  return window > 0 ? all - (sum_to(end - window) - sum_to(from - window)) : all;
+}
+
+static double num_pairs(const moecl_block_params *params, int64_t num_tokens, int64_t context) {
+  const double from = (double)context, end = from + (double)num_tokens;
+  const double window = (double)params->attention.sliding_window;
+  const double before = causal_pairs(from, end, window);
+  if (!params->attention.not_causal) return before;
+  /* And those after it: as seen from the end, every token but itself. */
+  return before + causal_pairs(0, end - from, window) - (end - from);
+}
+
+double block_own_flops(const moecl_block_params *params, int64_t num_tokens, int64_t context) {
+  const double weights = (double)(moecl_block_tensor_size(params, MOECL_QKV_PROJ) +
+                                  moecl_block_tensor_size(params, MOECL_O_PROJ));
+  return 2 * (double)num_tokens * weights +
+         4 * query_size(params) * num_pairs(params, num_tokens, context);
+}
+
+double block_own_bytes(const moecl_block_params *params, int64_t num_tokens, int64_t context) {
+  const int64_t window = params->attention.sliding_window;
+  const double looked_at = (double)(window > 0 && context >= window ? window - 1 : context);
+  const double written = context > 0 ? (double)num_tokens : 0;
+  double elements = 2 * key_size(params) * (looked_at + written);
+  for (int i = 0; i < MOECL_BLOCK_TENSOR_COUNT; i++)
+    elements += (double)moecl_block_tensor_size(params, (moecl_block_tensor)i);
+  return elements * (double)moecl_dtype_size(params->layer.dtype);
+}
+
 double moe_tolerance(double roundoff) { return roundoff < 0x1p-20 ? 1e-5 : 1e-2; }
 
 static bool is_near(float got, double want, double tolerance, double least) {

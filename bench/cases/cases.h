@@ -13,6 +13,14 @@ double moe_flops(const moecl_layer_params *params, int64_t kept_assignments, int
  * least one surviving assignment once, the router's weights, input, output. */
 double moe_bytes(const moecl_layer_params *params, int64_t active_experts, int64_t num_tokens);
 
+/* What a block has to do beside its layer, whose work the two above count: the projections, and
+ * the products of num_tokens queries after `context` cached tokens with the keys and values that
+ * they look at. */
+double block_own_flops(const moecl_block_params *params, int64_t num_tokens, int64_t context);
+/* The same of bytes: the block's weights once, cached keys and values that some token looks at
+ * read, and with a cache new ones written. */
+double block_own_bytes(const moecl_block_params *params, int64_t num_tokens, int64_t context);
+
 /* The relative error a correct variant stays under, by moecl_layer_roundoff. */
 double moe_tolerance(double roundoff);
 

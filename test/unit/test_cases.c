@@ -45,6 +45,47 @@ static void test_bytes(void **state) {
   assert_true(moe_bytes(&params, 1, 0) == 524288.0 + 8388608.0 + 2 * 2048 * 512 * 2.0 + 2048 * 4.0);
 }
 
+/* Queries of 4 heads of 16, keys of 2: q, k and v are 128 rows of 64, o 64 of 64. */
+static const moecl_block_params block = {.attention = {.num_heads = 4, .num_kv_heads = 2},
+                                         .layer = {.hidden_size = 64, .dtype = MOECL_F32}};
+static const double projections = 128 * 64 + 64 * 64;
+
+static double flops_of_pairs(double tokens, double pairs) {
+  return 2 * tokens * projections + 4 * 64 * pairs;
+}
+
+static void test_block_flops(void **state) {
+  moecl_block_params params = block;
+  (void)state;
+  assert_true(block_own_flops(&params, 1, 0) == flops_of_pairs(1, 1));
+  assert_true(block_own_flops(&params, 5, 0) == flops_of_pairs(5, 1 + 2 + 3 + 4 + 5));
+  assert_true(block_own_flops(&params, 2, 7) == flops_of_pairs(2, 8 + 9));
+  params.attention.sliding_window = 3;
+  assert_true(block_own_flops(&params, 5, 0) == flops_of_pairs(5, 1 + 2 + 3 + 3 + 3));
+  assert_true(block_own_flops(&params, 2, 7) == flops_of_pairs(2, 3 + 3));
+  assert_true(block_own_flops(&params, 2, 1) == flops_of_pairs(2, 2 + 3));
+  params.attention.not_causal = true; /* 0-2, 0-3, 0-4, 1-4, 2-4 */
+  assert_true(block_own_flops(&params, 5, 0) == flops_of_pairs(5, 3 + 4 + 5 + 4 + 3));
+  params.attention.sliding_window = 0;
+  assert_true(block_own_flops(&params, 5, 0) == flops_of_pairs(5, 25));
+  assert_true(block_own_flops(&params, 2, 7) == flops_of_pairs(2, 18));
+}
+
+static void test_block_bytes(void **state) {
+  moecl_block_params params = block;
+  const double weights = projections + 2 * 64; /* and two norms */
+  (void)state;
+  assert_true(block_own_bytes(&params, 9, 0) == 4 * weights);
+  /* Keys and values of 32 numbers each: 7 that were there, 2 that are new. */
+  assert_true(block_own_bytes(&params, 2, 7) == 4 * (weights + 64 * (7 + 2)));
+  params.attention.sliding_window = 3;
+  assert_true(block_own_bytes(&params, 2, 7) == 4 * (weights + 64 * (2 + 2)));
+  assert_true(block_own_bytes(&params, 2, 1) == 4 * (weights + 64 * (1 + 2)));
+  params.layer.dtype = MOECL_BF16;
+  params.attention.qkv_bias = params.attention.sinks = true;
+  assert_true(block_own_bytes(&params, 1, 0) == 2 * (weights + 128 + 4));
+}
+
 /* Ten times these would let a wrong kernel pass. */
 static void test_tolerance(void **state) {
   (void)state;
@@ -55,6 +96,8 @@ static void test_tolerance(void **state) {
 
 int main(void) {
   const struct CMUnitTest tests[] = {cmocka_unit_test(test_flops), cmocka_unit_test(test_bytes),
+                                     cmocka_unit_test(test_block_flops),
+                                     cmocka_unit_test(test_block_bytes),
                                      cmocka_unit_test(test_tolerance)};
   return cmocka_run_group_tests(tests, NULL, NULL);
 }
