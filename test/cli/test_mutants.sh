@@ -95,6 +95,9 @@ if ! "$moectl" devices >/dev/null 2>&1; then
   exit 77
 fi
 
+block=(--set measure.what=block --set block.attention.num_heads=3
+  --set block.attention.num_kv_heads=1 --set workload.num_tokens=700)
+decode=("${block[@]}" --set workload.context=600 --set workload.num_tokens=3)
 by_position=(--set layer.capacity.capacity_factor=0.5 --set layer.capacity.drop_policy=position)
 by_probability=(--set layer.capacity.capacity_factor=0.5 --set layer.capacity.drop_policy=probability)
 by_priority=(--set layer.capacity.capacity_factor=0.5 --set layer.capacity.drop_policy=prioritized
@@ -139,6 +142,25 @@ wrong "a token's priority is not its own" permute/priority.cl \
 wrong "weights are renormalized over all choices" permute/kept_weights.cl \
   'sum \+= assignment_slot\[first \+ k\] >= 0' \
   'sum += assignment_slot[first + k] >= 0 || token > 1000' "${by_priority[@]}"
+
+right "a block as it is" "${block[@]}"
+right "a block in bf16 as it is" "${block[@]}" --set dtype=bf16
+right "a step after a context as it is" "${decode[@]}"
+
+wrong "attention forgets the first token" attention/attention.clh \
+  'position - window \+ 1 : 0;' 'position - window + 1 : position > 400;' "${block[@]}"
+wrong "attention forgets the token itself" attention/attention.clh \
+  'return position \+ 1;' 'return position + 1 - (position == 699);' "${block[@]}"
+wrong "attention looks at few tokens, in bf16" attention/attention.clh \
+  'position - window \+ 1 : 0;' 'position - window + 1 : position > 400 ? position - 8 : 0;' \
+  "${block[@]}" --set dtype=bf16
+wrong "positions are off by one" rotary/generic.cl \
+  '(position = \(ulong\)context \+ token);' '\1 + (token > 400);' "${block[@]}"
+wrong "a cached token is not looked at" attention/attention.clh \
+  'position - window \+ 1 : 0;' 'position - window + 1 : position > 590;' "${decode[@]}"
+wrong "values go to another token" rotary/generic.cl \
+  'value_at\(\(ulong\)\(head \+ h\), \(ulong\)capacity, position\)' \
+  'value_at((ulong)(head + h), (ulong)capacity, position - (position > 590))' "${decode[@]}"
 
 printf '%d checks passed, %d failed\n' "$passed" "$failed"
 ((failed == 0))

@@ -78,6 +78,15 @@ class Schema(ModelCase):
     def test_unverified(self):
         self.run_it("ok_unverified", measure={**QUICK, "verify": False})
 
+    def test_block(self):
+        root = self.run_it("ok", "ok", block={"attention": {"num_heads": [2, 4]}},
+                           workload={"num_tokens": 3, "context": 5},
+                           measure={**QUICK, "what": "block"})
+        self.assertEqual(root["points"][1]["params"]["num_heads"], 4)
+        root = self.run_it("ok", "ok", block={"attention": {"num_heads": 2}},
+                           measure={**QUICK, "what": ["layer", "block"]})
+        self.assertNotIn("num_heads", root["points"][0]["params"])
+
     def test_checkpoint(self):
         self.run_it("ok", layer={"checkpoint": str(GOLDEN / "olmoe"), "layer": 0})
 
@@ -103,7 +112,8 @@ class Schema(ModelCase):
                 inner = dict(objects(changed))[path]
                 if key is None:
                     inner["novelty"] = 1
-                elif (key.startswith("skew_") and path.endswith(".params")) or (path, key) == ("$", "peaks"):
+                elif (key.startswith("skew_") and path.endswith(".params")) or (
+                        path, key) == ("$", "peaks") or key == "what":
                     continue  # what a file may lack
                 else:
                     del inner[key]

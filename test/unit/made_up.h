@@ -70,6 +70,9 @@ static inline void make_point(made_up *fixture, size_t index) {
   const double ms = (double)(from->num_tokens * k) / 256;
   for (int stage = 0; stage < RESULTS_STAGES; stage++)
     to->time_ms[stage] = (sample_summary){ms / 6, ms / 7, ms / 5};
+  for (int stage = MOECL_STAGE_LAYER + 1; from->what == WHAT_LAYER && stage < RESULTS_STAGES;
+       stage++)
+    to->time_ms[stage] = (sample_summary){NAN, NAN, NAN};
   to->time_ms[MOECL_STAGE_LAYER] = (sample_summary){ms, 0.96 * ms, 1.1 * ms};
   to->time_ms[MOECL_STAGE_GATE_UP] = (sample_summary){ms / 2, ms / 2, ms / 2};
   to->time_ms[MOECL_STAGE_COMBINE] = (sample_summary){NAN, NAN, NAN};
@@ -88,7 +91,7 @@ static inline void make_point(made_up *fixture, size_t index) {
                                .tokens_checked = 16,
                                .experts_checked = experts,
                                .capacity_ok = true};
-  for (int i = 0; i < 4; i++) {
+  for (int i = 0; i < (from->what == WHAT_BLOCK ? NUM_OPERATIONS : NUM_LAYER_OPERATIONS); i++) {
     to->variants[i] = format_text("generic");
     to->variant_reasons[i] = format_text("serves | everywhere");
   }

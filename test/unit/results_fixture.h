@@ -106,7 +106,10 @@ static inline point_result make_point(const fixture *f, size_t index, point_stat
     r.variants[i] = strdup(names[i]);
     r.variant_reasons[i] = strdup("the only, \"best\" one");
   }
-  for (int i = 0; i < RESULTS_STAGES; i++) r.time_ms[i] = (sample_summary){2.5 + i, 1.5, 9.5};
+  for (int i = 0; i < RESULTS_STAGES; i++)
+    r.time_ms[i] = i > MOECL_STAGE_LAYER && point->what == WHAT_LAYER
+                       ? (sample_summary){NAN, NAN, NAN}
+                       : (sample_summary){2.5 + i, 1.5, 9.5};
   r.time_ms[MOECL_STAGE_PERMUTE] = (sample_summary){NAN, NAN, NAN};
   r.rounds_planned = r.num_rounds = 1;
   r.rounds = calloc(1, sizeof *r.rounds);

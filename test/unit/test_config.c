@@ -227,7 +227,8 @@ static void test_resolved_json(void **state) {
       "\"workload\":{\"num_"
       "tokens\":16,"
       "\"distribution\":\"normal\",\"skew_exponent\":1.0,\"skew_clusters\":null,\"skew_noise\":0.5,"
-      "\"file\":null,\"tensor\":null},\"measure\":{\"warmup\":3,\"iterations\":20,\"rounds\":null,"
+      "\"file\":null,\"tensor\":null},\"measure\":{\"what\":\"layer\",\"warmup\":3,\"iterations\":"
+      "20,\"rounds\":null,"
       "\"verify\":true},\"sweep\":[\"layer.capacity.capacity_factor\"]}");
   experiment_destroy(&e);
   e = load(minimal, "layer.capacity.capacity_factor=1.2345678901234567"); /* needs 17 digits */

@@ -261,7 +261,7 @@ static double flops_of(const experiment_point *point, int set) {
   moecl_routing routing;
   const uint64_t bytes = (uint64_t)(point->num_tokens * point->layer.hidden_size) * 4;
   assert_ok(moecl_layer_create(context, &point->layer, &layer));
-  assert_ok(workload_set_weights(context, point, layer));
+  assert_ok(workload_set_weights(context, point, layer, NULL));
   assert_ok(moecl_buffer_create(context, bytes, &hidden));
   assert_ok(moecl_buffer_create(context, bytes, &output));
   assert_ok(workload_draw_hidden(point, NULL, set, hidden));

@@ -8,7 +8,7 @@
 #include <stdlib.h>
 #include <string.h>
 
-enum { MOST_CHOICES = 16, MOST_STEPS = 32, MOST_TENSORS = 64 };
+enum { MOST_CHOICES = 16, MOST_STEPS = 32, MOST_TENSORS = 96 };
 
 /* A plan's lists, copied out of it. */
 typedef struct plan_lists {
@@ -70,22 +70,34 @@ static void print_tensors(const plan_lists *lists) {
 static void print_memory(const moecl_plan *plan) {
   const moecl_memory memory = moecl_plan_memory(plan);
   const uint64_t apart = moecl_plan_unshared_workspace_bytes(plan);
-  char weights[32], workspace[32], unshared[32], hidden[32];
+  char weights[32], workspace[32], unshared[32], hidden[32], cache[32];
   printf("  weights %s, workspace %s", bytes_text(memory.weight_bytes, weights),
          bytes_text(memory.workspace_bytes, workspace));
   if (apart > memory.workspace_bytes)
     printf(" (%s if no buffers shared memory)", bytes_text(apart, unshared));
+  if (memory.cache_bytes > 0) printf(", cache %s", bytes_text(memory.cache_bytes, cache));
   printf(", hidden states and output %s each\n", bytes_text(memory.hidden_bytes, hidden));
 }
 
-/* Did an earlier point have the same plan? All that it depends on is layer and tokens. */
+/* Did an earlier point have the same plan? All that it depends on is layer and tokens, and how
+ * large a cache is. */
 static bool was_explained(const experiment *experiment, size_t index) {
   const experiment_point *point = &experiment->points[index];
   for (size_t i = 0; i < index; i++)
     if (experiment->points[i].num_tokens == point->num_tokens &&
+        experiment->points[i].context == point->context &&
         schema_same_layer(&experiment->points[i], point))
       return true;
   return false;
+}
+
+static moecl_status plan_point(moecl_context *context, const experiment_point *point,
+                               moecl_plan **plan) {
+  if (point->what == WHAT_LAYER)
+    return moecl_plan_create(context, &point->layer, point->num_tokens, plan);
+  const moecl_block_params params = experiment_block_params(point);
+  const int64_t room = point->context > 0 ? point->context + point->num_tokens : 0;
+  return moecl_block_plan_create(context, &params, point->num_tokens, room, plan);
 }
 
 static bool explain_point(const experiment *experiment, moecl_context *context, size_t index) {
@@ -98,7 +110,7 @@ static bool explain_point(const experiment *experiment, moecl_context *context, 
     printf("  as a point above: only seed or inputs differ\n");
     return true;
   }
-  const moecl_status status = moecl_plan_create(context, &point->layer, point->num_tokens, &plan);
+  const moecl_status status = plan_point(context, point, &plan);
   if (status != MOECL_OK) {
     complain("point %zu cannot be planned: %s", index + 1, moecl_status_string(status));
     return false;

@@ -97,8 +97,12 @@ static bool all_serve(const experiment *experiment, moecl_context *context, sche
 bool prepare_variants(const experiment *experiment, moecl_context *context) {
   const bool experts =
       all_serve(experiment, context, KEY_GROUPED_GEMM_VARIANT, "grouped_gemm", MOECL_DOWN_PROJ);
+  /* Attention reads what the router reads, in dtype. */
+  const bool attention =
+      !experiment_has_blocks(experiment) ||
+      all_serve(experiment, context, KEY_ATTENTION_VARIANT, "attention", MOECL_ROUTER_WEIGHT);
   return all_serve(experiment, context, KEY_ROUTER_VARIANT, "router", MOECL_ROUTER_WEIGHT) &&
-         experts;
+         experts && attention;
 }
 
 /* ---- memory ---- */

@@ -49,6 +49,24 @@ static void check_workload(const settings *settings, problems *problems) {
   }
 }
 
+/* Given for nothing, it would silently measure something else. (Beside 'what: layer' it is
+ * ignored with a warning.) */
+static void check_what(const settings *settings, problems *problems) {
+  const setting *what = &settings->keys[KEY_WHAT];
+  for (size_t i = 0; i < what->count; i++)
+    if (what->values[i].integer == WHAT_BLOCK) return;
+  for (int i = 0; i < KEY_COUNT; i++) {
+    const setting *s = &settings->keys[i];
+    const schema_key *key = schema_get((schema_id)i);
+    if (!s->given || !schema_needs_block(key) || (what->given && s->count < 2)) continue;
+    problem_add(problems, s->mark,
+                "%s: is of a transformer block, and what is measured is a layer; expected 'what: "
+                "block' in measure",
+                key->name);
+    return;
+  }
+}
+
 /* "configs/k-sweep.yaml" names its results "k-sweep". */
 static char *name_from_path(const char *path, problems *problems) {
   const char *slash = strrchr(path, '/');
@@ -173,6 +191,7 @@ bool experiment_parse(const char *text, size_t size, const char *path,
   /* Beside values that are wrong by themselves, what is wrong between others. */
   if (readable && !problems.out_of_memory) {
     check_workload(settings, &problems);
+    check_what(settings, &problems);
     sweep_expand(settings, experiment, &problems);
     for (size_t i = 0; i < experiment->num_points; i++)
       experiment->points[i].source = experiment->source;

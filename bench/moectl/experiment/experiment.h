@@ -16,6 +16,8 @@ enum {
   EXPERIMENT_MAX_POINTS = 10000
 };
 
+typedef enum experiment_what { WHAT_LAYER = 0, WHAT_BLOCK, WHAT_COUNT } experiment_what;
+
 typedef enum workload_kind { WORKLOAD_NORMAL = 0, WORKLOAD_SKEWED, WORKLOAD_FILE } workload_kind;
 
 /* The layer of a checkpoint that an experiment is about. */
@@ -25,10 +27,21 @@ typedef struct checkpoint_source {
   char *message; /* the library's latest error; NULL: none */
 } checkpoint_source;
 
+/* The section `block`, as its keys say it; experiment_block_params makes the library's of it. */
+typedef struct experiment_block {
+  moecl_attention_params attention; /* not_causal and rope.not_truncated are said below */
+  bool causal, rope_truncate;
+  moecl_norm_params norm; /* of both norms */
+  const char *attention_variant;
+} experiment_block;
+
 /* One point: one combination of all swept values. */
 typedef struct experiment_point {
+  experiment_what what;
   moecl_layer_params layer; /* variant names point into the experiment */
+  experiment_block block;   /* WHAT_BLOCK */
   int64_t num_tokens;
+  int64_t context; /* WHAT_BLOCK: tokens in the cache before them */
   workload_kind distribution;
   double skew_exponent, skew_noise; /* skewed */
   int64_t skew_clusters;            /* skewed; 0: num_experts */
@@ -87,6 +100,13 @@ bool experiment_parse(const char *text, size_t size, const char *path,
                       const experiment_override *overrides, size_t num_overrides,
                       experiment *experiment, char **error);
 void experiment_destroy(experiment *experiment);
+
+/* The block of a point that measures one, its layer included. */
+moecl_block_params experiment_block_params(const experiment_point *point);
+
+/* What is measured, for texts: "layer", "block", or "forward" where points measure either. */
+const char *experiment_measured(const experiment *experiment);
+bool experiment_has_blocks(const experiment *experiment); /* does any point measure one? */
 
 /* The value a point has for a flat parameter name, as YAML writes it ("4",
  * "1.25", "null" for dropless, "auto" for no variant asked for). Returns

@@ -17,6 +17,16 @@ static const char *distribution_choice(int i) {
   return i >= 0 && i < 3 ? names[i] : "?";
 }
 
+static const char *what_choice(int i) {
+  static const char *const names[WHAT_COUNT] = {"layer", "block"};
+  return i >= 0 && i < WHAT_COUNT ? names[i] : "?";
+}
+static const char *norm_choice(int i) { return moecl_norm_name((moecl_norm)i); }
+static const char *qk_norm_choice(int i) { return moecl_qk_norm_name((moecl_qk_norm)i); }
+static const char *rope_choice(int i) { return moecl_rope_scaling_name((moecl_rope_scaling)i); }
+
+static bool is_set(int64_t choice) { return choice != 0; } /* of those whose first is "none" */
+static bool has_positions(int64_t i) { return i == MOECL_ROPE_LLAMA3 || i == MOECL_ROPE_YARN; }
 static bool has_limit(int64_t i) { return moecl_activation_has_limit((moecl_activation)i); }
 
 /* A key that is a parameter of a point has the name of its C member. */
@@ -45,6 +55,10 @@ static bool has_limit(int64_t i) { return moecl_activation_has_limit((moecl_acti
 #define WITH_LIMIT                                                                                 \
   { KEY_ACTIVATION, false, 0, has_limit }
 #define SKEWED ONE(KEY_DISTRIBUTION, WORKLOAD_SKEWED)
+#define OF_BLOCK ONE(KEY_WHAT, WHAT_BLOCK)
+#define ATTENTION(member) "block.attention." #member, IN_POINT(block.attention.member)
+#define ROPE(member) "block.rope.rope_" #member, IN_POINT(block.attention.rope.member)
+#define NORM(member) "block.norm.norm_" #member, IN_POINT(block.norm.member)
 
 static const schema_key keys[KEY_COUNT] = {
     [KEY_NAME] = {EXPERIMENT(name), TYPE_TEXT, OF_EXPERIMENT | NOT_WORK, 0, 100, NO_CHOICE, NULL,
@@ -243,11 +257,122 @@ static const schema_key keys[KEY_COUNT] = {
          "Divides a token's weights by the sum of those that were kept, as "
          "NLLB-MoE does.",
          .old_name = "renormalize"},
+    [KEY_NUM_HEADS] = {ATTENTION(num_heads), TYPE_INT, NULLABLE, 1, MOECL_MAX_HEADS, NO_CHOICE,
+                       "null", "Heads of queries; a block needs it.", .needs = {OF_BLOCK}},
+    [KEY_NUM_KV_HEADS] = {ATTENTION(num_kv_heads), TYPE_INT, NULLABLE, 1, MOECL_MAX_HEADS,
+                          NO_CHOICE, "null",
+                          "Heads of keys and values, a divisor of num_heads: grouped-query "
+                          "attention; null: as many (multi-head).",
+                          .needs = {OF_BLOCK}},
+    [KEY_HEAD_DIM] = {ATTENTION(head_dim), TYPE_INT, NULLABLE, 1, MOECL_MAX_HEAD_DIM, NO_CHOICE,
+                      "null", "The width of a head; null: hidden_size / num_heads.",
+                      .needs = {OF_BLOCK}},
+    [KEY_CAUSAL] = {"block.attention.causal", IN_POINT(block.causal), TYPE_BOOL, 0, NO_RANGE,
+                    NO_CHOICE, "true",
+                    "A token looks at itself and those before it; false: at all (an encoder).",
+                    .needs = {OF_BLOCK}},
+    [KEY_SLIDING_WINDOW] = {ATTENTION(sliding_window), TYPE_INT, NULLABLE, 1, MOECL_MAX_POSITIONS,
+                            NO_CHOICE, "null",
+                            "A token looks at those less than so many away, with 1 at itself "
+                            "alone; null: at any distance.",
+                            .needs = {OF_BLOCK}},
+    [KEY_SINKS] = {ATTENTION(sinks), TYPE_BOOL, 0, NO_RANGE, NO_CHOICE, "false",
+                   "Each head has one more logit in its softmax, of no token, as gpt-oss has.",
+                   .needs = {OF_BLOCK}},
+    [KEY_QKV_BIAS] = {ATTENTION(qkv_bias), TYPE_BOOL, 0, NO_RANGE, NO_CHOICE, "false",
+                      "Biases of the projections to queries, keys and values.",
+                      .needs = {OF_BLOCK}},
+    [KEY_OUTPUT_BIAS] = {ATTENTION(output_bias), TYPE_BOOL, 0, NO_RANGE, NO_CHOICE, "false",
+                         "A bias of the projection back to hidden_size.", .needs = {OF_BLOCK}},
+    [KEY_QK_NORM] = {ATTENTION(qk_norm), TYPE_CHOICE, 0, NO_RANGE, qk_norm_choice,
+                     MOECL_QK_NORM_COUNT, "none",
+                     "RMSNorm of queries and keys before they are rotated: of each head (Qwen3) "
+                     "or of all of a token's at once (full: OLMoE).",
+                     .needs = {OF_BLOCK}},
+    [KEY_QK_NORM_EPSILON] = {ATTENTION(qk_norm_epsilon), TYPE_REAL, MIN_OPEN, 0, 1, NO_CHOICE,
+                             "0.00001", "Of qk_norm.",
+                             .needs = {OF_BLOCK, {KEY_QK_NORM, false, 0, is_set}}},
+    [KEY_QK_NORM_PLUS_ONE] = {ATTENTION(qk_norm_plus_one), TYPE_BOOL, 0, NO_RANGE, NO_CHOICE,
+                              "false", "Of qk_norm: as norm_plus_one.",
+                              .needs = {OF_BLOCK, {KEY_QK_NORM, false, 0, is_set}}},
+    [KEY_SCALE] = {ATTENTION(scale), TYPE_REAL, NULLABLE | MIN_OPEN, 0, 1000000, NO_CHOICE, "null",
+                   "Multiplies the products of queries and keys; null: head_dim^-1/2.",
+                   .needs = {OF_BLOCK}},
+    [KEY_ATTENTION_VARIANT] = {"block.attention.attention_variant",
+                               IN_POINT(block.attention_variant), TYPE_TEXT,
+                               AUTO_NULL | WITH_CHECKPOINT | NOT_WORK, ANY_TEXT, NO_CHOICE, "auto",
+                               "Attention kernel by name; auto: the best that serves.",
+                               .needs = {OF_BLOCK}},
+    [KEY_ROPE_THETA] = {ROPE(theta), TYPE_REAL, NULLABLE | MIN_OPEN, 1, 1000000000000, NO_CHOICE,
+                        "10000",
+                        "The base of the rotary embedding's frequencies; null: there is none, and "
+                        "attention knows no positions.",
+                        .needs = {OF_BLOCK}},
+    [KEY_ROPE_DIM] = {ROPE(dim), TYPE_INT, NULLABLE, 2, MOECL_MAX_HEAD_DIM, NO_CHOICE, "null",
+                      "So many elements of a head are turned, an even number; null: all.",
+                      .needs = {OF_BLOCK, ANY(KEY_ROPE_THETA)}},
+    [KEY_ROPE_INTERLEAVED] = {ROPE(interleaved), TYPE_BOOL, 0, NO_RANGE, NO_CHOICE, "false",
+                              "Elements that are neighbours are turned together (GPT-J), else i "
+                              "and i + rope_dim/2 (GPT-NeoX).",
+                              .needs = {OF_BLOCK, ANY(KEY_ROPE_THETA)}},
+    [KEY_ROPE_SCALING] = {ROPE(scaling), TYPE_CHOICE, 0, NO_RANGE, rope_choice,
+                          MOECL_ROPE_SCALING_COUNT, "none",
+                          "How frequencies are changed for contexts longer than those trained on.",
+                          .needs = {OF_BLOCK, ANY(KEY_ROPE_THETA)}},
+    [KEY_ROPE_FACTOR] = {ROPE(factor), TYPE_REAL, MIN_OPEN, 0, 1000000, NO_CHOICE, "1",
+                         "Of rope_scaling: how many times longer.",
+                         .needs = {OF_BLOCK, {KEY_ROPE_SCALING, false, 0, is_set}}},
+    [KEY_ROPE_ORIGINAL_POSITIONS] = {ROPE(original_positions), TYPE_REAL, MIN_OPEN, 0,
+                                     MOECL_MAX_POSITIONS, NO_CHOICE, "4096",
+                                     "llama3, yarn: positions that the model was trained on.",
+                                     .needs = {OF_BLOCK,
+                                               {KEY_ROPE_SCALING, false, 0, has_positions}}},
+    [KEY_ROPE_LOW_FREQ_FACTOR] = {ROPE(low_freq_factor), TYPE_REAL, MIN_OPEN, 0, 1000000, NO_CHOICE,
+                                  "1",
+                                  "llama3: frequencies of fewer turns than this in the "
+                                  "original positions are divided by rope_factor.",
+                                  .needs = {OF_BLOCK, ONE(KEY_ROPE_SCALING, MOECL_ROPE_LLAMA3)}},
+    [KEY_ROPE_HIGH_FREQ_FACTOR] = {ROPE(high_freq_factor), TYPE_REAL, MIN_OPEN, 0, 1000000,
+                                   NO_CHOICE, "4",
+                                   "llama3: those of more turns than this stay; more than "
+                                   "rope_low_freq_factor.",
+                                   .needs = {OF_BLOCK, ONE(KEY_ROPE_SCALING, MOECL_ROPE_LLAMA3)}},
+    [KEY_ROPE_BETA_FAST] = {ROPE(beta_fast), TYPE_REAL, MIN_OPEN, 0, 1000000, NO_CHOICE, "32",
+                            "yarn: frequencies of more turns than this stay.",
+                            .needs = {OF_BLOCK, ONE(KEY_ROPE_SCALING, MOECL_ROPE_YARN)}},
+    [KEY_ROPE_BETA_SLOW] = {ROPE(beta_slow), TYPE_REAL, MIN_OPEN, 0, 1000000, NO_CHOICE, "1",
+                            "yarn: those of fewer turns than this are divided by rope_factor.",
+                            .needs = {OF_BLOCK, ONE(KEY_ROPE_SCALING, MOECL_ROPE_YARN)}},
+    [KEY_ROPE_ATTENTION_FACTOR] =
+        {ROPE(attention_factor), TYPE_REAL, NULLABLE | MIN_OPEN, 0, 1000000, NO_CHOICE, "null",
+         "yarn: multiplies what is turned; null: 0.1 ln(rope_factor) + 1.",
+         .needs = {OF_BLOCK, ONE(KEY_ROPE_SCALING, MOECL_ROPE_YARN)}},
+    [KEY_ROPE_TRUNCATE] = {"block.rope.rope_truncate", IN_POINT(block.rope_truncate), TYPE_BOOL, 0,
+                           NO_RANGE, NO_CHOICE, "true",
+                           "yarn: the range of frequencies that are mixed ends at whole ones; "
+                           "gpt-oss has false.",
+                           .needs = {OF_BLOCK, ONE(KEY_ROPE_SCALING, MOECL_ROPE_YARN)}},
+    [KEY_NORM_KIND] = {NORM(kind), TYPE_CHOICE, 0, NO_RANGE, norm_choice, MOECL_NORM_COUNT, "rms",
+                       "Of both norms, before attention and before the layer: RMSNorm or "
+                       "LayerNorm.",
+                       .needs = {OF_BLOCK}},
+    [KEY_NORM_EPSILON] = {NORM(epsilon), TYPE_REAL, MIN_OPEN, 0, 1, NO_CHOICE, "0.00001",
+                          "Of both norms.", .needs = {OF_BLOCK}},
+    [KEY_NORM_PLUS_ONE] = {NORM(plus_one), TYPE_BOOL, 0, NO_RANGE, NO_CHOICE, "false",
+                           "Their weights are given as what they differ from 1 by (Gemma, "
+                           "Qwen3-Next).",
+                           .needs = {OF_BLOCK}},
+    [KEY_NORM_BIAS] = {NORM(bias), TYPE_BOOL, 0, NO_RANGE, NO_CHOICE, "false", "They have biases.",
+                       .needs = {OF_BLOCK}},
     [KEY_DTYPE] = {"dtype", IN_POINT(layer.dtype), TYPE_CHOICE, WITH_CHECKPOINT, NO_RANGE,
                    dtype_choice, MOECL_DTYPE_COUNT, "fp32",
                    "Storage of inputs, weights and output. Sums are kept in fp32."},
     [KEY_NUM_TOKENS] = {WORKLOAD(num_tokens), TYPE_INT, REQUIRED, 1, INT32_MAX, NO_CHOICE, NULL,
                         "T: tokens in the batch; T * K is at most 2147483136."},
+    [KEY_CONTEXT] = {WORKLOAD(context), TYPE_INT, 0, 0, MOECL_MAX_POSITIONS, NO_CHOICE, "0",
+                     "Of a block: tokens of the sequence before the batch, whose keys and values "
+                     "are in a cache. 0: prefill; with num_tokens 1: a decode step.",
+                     .needs = {OF_BLOCK}},
     [KEY_DISTRIBUTION] = {WORKLOAD(distribution), TYPE_CHOICE, 0, NO_RANGE, distribution_choice, 3,
                           "normal",
                           "normal: independent tokens; skewed: clustered tokens that load experts "
@@ -273,6 +398,10 @@ static const schema_key keys[KEY_COUNT] = {
                     OF_EXPERIMENT | NULLABLE, ANY_TEXT, NO_CHOICE, "null",
                     "file: the tensor's name; null: hidden_states, else the only one.",
                     .needs = {ONE(KEY_DISTRIBUTION, WORKLOAD_FILE)}},
+    [KEY_WHAT] = {"measure.what", IN_POINT(what), TYPE_CHOICE, 0, NO_RANGE, what_choice, WHAT_COUNT,
+                  "layer",
+                  "layer: the Mixture-of-Experts layer alone; block: the transformer block around "
+                  "it, of the section block: norm, attention, norm, the layer, and residuals."},
     [KEY_WARMUP] = {MEASURE(warmup), TYPE_INT, OF_EXPERIMENT | NOT_WORK, 0, 1000000, NO_CHOICE, "3",
                     "Forward passes before the timed ones."},
     [KEY_ITERATIONS] = {MEASURE(iterations), TYPE_INT, OF_EXPERIMENT | NOT_WORK, 1, 1000000,
@@ -332,10 +461,12 @@ schema_id schema_find_param(const char *param) {
 }
 
 bool schema_applies(const schema_key *key, const experiment_point *point) {
-  const int64_t distribution = (int64_t)point->distribution;
-  for (size_t i = 0; i < sizeof key->needs / sizeof key->needs[0]; i++)
-    if (key->needs[i].key == KEY_DISTRIBUTION && !schema_meets(&key->needs[i], distribution))
-      return false;
+  const int64_t distribution = (int64_t)point->distribution, what = (int64_t)point->what;
+  for (size_t i = 0; i < sizeof key->needs / sizeof key->needs[0]; i++) {
+    const schema_need *need = &key->needs[i];
+    if (need->key == KEY_DISTRIBUTION && !schema_meets(need, distribution)) return false;
+    if (need->key == KEY_WHAT && !schema_meets(need, what)) return false;
+  }
   return true;
 }
 
@@ -351,6 +482,10 @@ bool schema_is_of_layer(const schema_key *key) {
   return schema_param(key) != NULL &&
          (strncmp(key->name, "layer.", 6) == 0 || strcmp(key->name, "dtype") == 0);
 }
+
+bool schema_is_of_block(const schema_key *key) { return strncmp(key->name, "block.", 6) == 0; }
+
+bool schema_needs_block(const schema_key *key) { return key->needs[0].key == KEY_WHAT; }
 
 static void expected_range(const schema_key *key, char *buffer, size_t size) {
   const char *noun = key->type == TYPE_INT ? "an integer" : "a number";
@@ -474,7 +609,9 @@ const char *schema_point_text(const schema_key *key, const experiment_point *poi
 bool schema_same_layer(const experiment_point *a, const experiment_point *b) {
   for (int i = 0; i < KEY_COUNT; i++) {
     const schema_key *key = schema_get((schema_id)i);
-    if (schema_is_of_layer(key) &&
+    const bool counts = schema_is_of_layer(key) || i == KEY_WHAT ||
+                        (a->what == WHAT_BLOCK && schema_is_of_block(key));
+    if (counts &&
         memcmp((const char *)a + key->offset, (const char *)b + key->offset, key->size) != 0)
       return false;
   }

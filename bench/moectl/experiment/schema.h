@@ -54,14 +54,45 @@ typedef enum schema_id {
   KEY_MIN_CAPACITY,
   KEY_DROP_POLICY,
   KEY_RENORMALIZE_AFTER_CAPACITY,
+  KEY_NUM_HEADS,
+  KEY_NUM_KV_HEADS,
+  KEY_HEAD_DIM,
+  KEY_CAUSAL,
+  KEY_SLIDING_WINDOW,
+  KEY_SINKS,
+  KEY_QKV_BIAS,
+  KEY_OUTPUT_BIAS,
+  KEY_QK_NORM,
+  KEY_QK_NORM_EPSILON,
+  KEY_QK_NORM_PLUS_ONE,
+  KEY_SCALE,
+  KEY_ATTENTION_VARIANT,
+  KEY_ROPE_THETA,
+  KEY_ROPE_DIM,
+  KEY_ROPE_INTERLEAVED,
+  KEY_ROPE_SCALING,
+  KEY_ROPE_FACTOR,
+  KEY_ROPE_ORIGINAL_POSITIONS,
+  KEY_ROPE_LOW_FREQ_FACTOR,
+  KEY_ROPE_HIGH_FREQ_FACTOR,
+  KEY_ROPE_BETA_FAST,
+  KEY_ROPE_BETA_SLOW,
+  KEY_ROPE_ATTENTION_FACTOR,
+  KEY_ROPE_TRUNCATE,
+  KEY_NORM_KIND,
+  KEY_NORM_EPSILON,
+  KEY_NORM_PLUS_ONE,
+  KEY_NORM_BIAS,
   KEY_DTYPE,
   KEY_NUM_TOKENS,
+  KEY_CONTEXT,
   KEY_DISTRIBUTION,
   KEY_SKEW_EXPONENT,
   KEY_SKEW_CLUSTERS,
   KEY_SKEW_NOISE,
   KEY_FILE,
   KEY_TENSOR,
+  KEY_WHAT,
   KEY_WARMUP,
   KEY_ITERATIONS,
   KEY_ROUNDS,
@@ -129,12 +160,17 @@ const char *schema_old_name(const schema_key *key, char *text, size_t size);
 const char *schema_param(const schema_key *key);
 /* By flat name; KEY_COUNT if there is none. */
 schema_id schema_find_param(const char *param);
-/* Whether the point has the parameter: skew_* are those of skewed inputs. */
+/* Whether the point has the parameter: skew_* are those of skewed inputs, and block's those of
+ * blocks. */
 bool schema_applies(const schema_key *key, const experiment_point *point);
 bool schema_is_section(const char *name, size_t length);
 /* Does it make a layer another one, variants included? */
 bool schema_is_of_layer(const schema_key *key);
-/* Are two points' layers the same, in every key that is the layer's? */
+/* Likewise, a block: beside its layer's keys, those of the section `block`. */
+bool schema_is_of_block(const schema_key *key);
+/* Is it without meaning where no point measures a block? */
+bool schema_needs_block(const schema_key *key);
+/* Is what two points measure the same, in every key that is the layer's, or the block's? */
 bool schema_same_layer(const experiment_point *a, const experiment_point *b);
 
 /* What the key takes, as a noun phrase for messages and help. */

@@ -72,11 +72,20 @@ static bool set_sweep(json_t *root, const settings *settings) {
   return json_object_set_new(root, "sweep", sweep) == 0;
 }
 
+/* Is it of blocks, and no point measures one? Written, it would be read with a warning. */
+static bool is_idle(const settings *settings, const schema_key *key) {
+  const setting *what = &settings->keys[KEY_WHAT];
+  bool blocks = false;
+  for (size_t i = 0; i < what->count; i++) blocks |= what->values[i].integer == WHAT_BLOCK;
+  return schema_needs_block(key) && !blocks;
+}
+
 char *settings_json(const settings *settings) {
   json_t *root = json_object();
   bool good = root != NULL;
   for (int i = 0; i < KEY_COUNT && good; i++) {
     const schema_key *key = schema_get((schema_id)i);
+    if (is_idle(settings, key)) continue;
     good = set_nested(root, key->name, setting_json(key, &settings->keys[i]));
   }
   good = good && set_sweep(root, settings);
@@ -129,13 +138,18 @@ static void rename_old(json_t *recorded, const schema_key *key) {
   }
 }
 
+static void add_default(json_t *experiment, const schema_key *key) {
+  json_t *missing = settings_json_get(experiment, key) == NULL ? default_json(key) : NULL;
+  if (missing != NULL) set_nested(experiment, key->name, missing);
+}
+
 bool settings_json_same(const char *resolved, const json_t *recorded) {
   json_t *now = json_loads(resolved, 0, NULL), *then = json_deep_copy(recorded);
   for (int i = 0; i < KEY_COUNT && json_is_object(then); i++) {
     const schema_key *key = schema_get((schema_id)i);
     rename_old(then, key);
-    json_t *missing = settings_json_get(then, key) == NULL ? default_json(key) : NULL;
-    if (missing != NULL) set_nested(then, key->name, missing);
+    add_default(then, key);
+    add_default(now, key);
   }
   const bool same = now != NULL && then != NULL && json_equal(now, then);
   json_decref(now);

@@ -43,6 +43,8 @@ typedef enum rule {
   RULE_BYTES,
   RULE_GROUPS,
   RULE_LAYER,
+  RULE_BLOCK,
+  RULE_POSITIONS,
   RULE_COUNT
 } rule;
 
@@ -61,7 +63,9 @@ static bool can_check(const settings *settings, rule rule) {
       [RULE_BYTES] = {KEY_NUM_TOKENS, KEY_TOP_K, KEY_HIDDEN_SIZE, KEY_INTERMEDIATE_SIZE, KEY_COUNT},
       [RULE_GROUPS] = {KEY_NUM_EXPERT_GROUP, KEY_TOPK_GROUP, KEY_COUNT},
       /* Has a default, unless a checkpoint failed that would have given all. */
-      [RULE_LAYER] = {KEY_ACTIVATION, KEY_COUNT}};
+      [RULE_LAYER] = {KEY_ACTIVATION, KEY_COUNT},
+      [RULE_BLOCK] = {KEY_WHAT, KEY_HIDDEN_SIZE, KEY_NUM_HEADS, KEY_COUNT},
+      [RULE_POSITIONS] = {KEY_NUM_TOKENS, KEY_CONTEXT, KEY_COUNT}};
   if (rule == RULE_LAYER && keys[KEY_ACTIVATION].given) return true;
   for (const schema_id *key = about[rule]; *key != KEY_COUNT; key++)
     if (keys[*key].count == 0) return false;
@@ -118,7 +122,8 @@ static bool has_half_of_groups(const experiment_point *point, breach *found) {
 
 /* The library's message with its parameters' names as YAML has them; false where it is
  * about a key whose value is wrong by itself. */
-static bool say_keys(const settings *settings, const char *detail, breach *found) {
+static bool say_keys(const settings *settings, const char *detail,
+                     bool (*is_of)(const schema_key *key), breach *found) {
   static const char letters[] = "abcdefghijklmnopqrstuvwxyz0123456789_";
   size_t used = 0;
   found->key = KEY_COUNT;
@@ -128,7 +133,7 @@ static bool say_keys(const settings *settings, const char *detail, breach *found
     const size_t length = strspn(detail, letters), copied = length > 0 ? length : 1;
     snprintf(word, sizeof word, "%.*s", (int)copied, detail);
     const schema_id key = length > 0 ? schema_find_param(word) : KEY_COUNT;
-    const bool named = key != KEY_COUNT && schema_is_of_layer(schema_get(key));
+    const bool named = key != KEY_COUNT && is_of(schema_get(key));
     if (named && settings->keys[key].count == 0) return false;
     if (named && found->key == KEY_COUNT && settings->keys[key].given) found->key = key;
     used += (size_t)snprintf(found->message + used, sizeof found->message - used, "%s",
@@ -150,7 +155,51 @@ static bool has_bad_layer(const settings *settings, const experiment_point *poin
   if (layer.top_k == 0 || layer.top_k > layer.num_experts) layer.top_k = 1;
   if (has_half_of_groups(point, &other)) layer.num_expert_group = layer.topk_group = 0;
   return moecl_layer_params_check(&layer, detail, sizeof detail) != MOECL_OK &&
-         say_keys(settings, detail, found);
+         say_keys(settings, detail, schema_is_of_layer, found);
+}
+
+static bool is_of_either(const schema_key *key) {
+  return schema_is_of_layer(key) || schema_is_of_block(key);
+}
+
+/* The library's names of members as the keys' last parts are: rope.theta is rope_theta. */
+static void flatten(char *detail) {
+  static const char *const norms[] = {"attention_norm.", "feed_forward_norm."};
+  for (size_t i = 0; i < sizeof norms / sizeof norms[0]; i++)
+    if (strncmp(detail, norms[i], strlen(norms[i])) == 0)
+      memmove(detail, strstr(detail, "norm."), strlen(strstr(detail, "norm.")) + 1);
+  for (char *dot = detail; (dot = strchr(dot, '.')); dot++) {
+    const bool rope = dot - detail >= 4 && strncmp(dot - 4, "rope", 4) == 0;
+    if (rope || (dot - detail == 4 && strncmp(detail, "norm", 4) == 0)) *dot = '_';
+  }
+}
+
+/* What the library says of the block around a layer that it takes. */
+static bool has_bad_block(const settings *settings, const experiment_point *point, breach *found) {
+  const moecl_block_params block = experiment_block_params(point);
+  char detail[256];
+  if (point->what != WHAT_BLOCK) return false;
+  if (moecl_layer_params_check(&block.layer, NULL, 0) != MOECL_OK) return false;
+  if (block.attention.num_heads == 0) {
+    found->key = KEY_WHAT;
+    snprintf(found->message, sizeof found->message,
+             "block.attention.num_heads is missing, which a block needs; expected an integer from "
+             "1 to %d",
+             MOECL_MAX_HEADS);
+    return true;
+  }
+  if (moecl_block_params_check(&block, detail, sizeof detail) == MOECL_OK) return false;
+  flatten(detail);
+  return say_keys(settings, detail, is_of_either, found);
+}
+
+static bool has_too_many_positions(const experiment_point *point, breach *found) {
+  const long long context = point->context, tokens = point->num_tokens;
+  found->key = KEY_CONTEXT;
+  snprintf(found->message, sizeof found->message,
+           "workload.context: expected context + num_tokens at most %d, found %lld + %lld",
+           MOECL_MAX_POSITIONS, context, tokens);
+  return point->what == WHAT_BLOCK && context + tokens > MOECL_MAX_POSITIONS;
 }
 
 static bool breaks(const settings *settings, rule rule, const experiment_point *point,
@@ -161,6 +210,8 @@ static bool breaks(const settings *settings, rule rule, const experiment_point *
   case RULE_BYTES: return has_too_many_bytes(point, found);
   case RULE_GROUPS: return has_half_of_groups(point, found);
   case RULE_LAYER: return has_bad_layer(settings, point, found);
+  case RULE_BLOCK: return has_bad_block(settings, point, found);
+  case RULE_POSITIONS: return has_too_many_positions(point, found);
   case RULE_COUNT: break;
   }
   return false;

@@ -29,7 +29,7 @@ static void fill_header(const text_table *t, const experiment *plan) {
   snprintf(text_table_cell(t, 0, 0), CELL_SIZE, "point");
   for (size_t i = 0; i < num_axes; i++)
     snprintf(text_table_cell(t, 0, 1 + i), CELL_SIZE, "%s", plan->axes[i].param);
-  snprintf(text_table_cell(t, 0, num_axes + 1), CELL_SIZE, "layer ms");
+  snprintf(text_table_cell(t, 0, num_axes + 1), CELL_SIZE, "%s ms", experiment_measured(plan));
   for (size_t i = 0; i < NUM_SHOWN; i++) {
     const measure *m = measure_find(shown[i]);
     snprintf(text_table_cell(t, 0, num_axes + 2 + i), CELL_SIZE, "%s%s", m->heading,

@@ -91,8 +91,9 @@ double point_ms(const results *all, size_t index) {
 
 double point_stages_ms(const point_result *point) {
   double sum = 0;
-  for (int stage = 0; stage < MOECL_STAGE_LAYER; stage++)
-    if (isfinite(point->time_ms[stage].median)) sum += point->time_ms[stage].median;
+  for (int stage = 0; stage < RESULTS_STAGES; stage++)
+    if (stage != MOECL_STAGE_LAYER && isfinite(point->time_ms[stage].median))
+      sum += point->time_ms[stage].median;
   return sum;
 }
 

@@ -51,7 +51,7 @@ static void point_label(const results *all, size_t index, FILE *file) {
 
 static void stages_of_points(const results *all, const int *stages, size_t count, FILE *file) {
   char number[NUMBER_SIZE];
-  double shares[MOECL_STAGE_LAYER];
+  double shares[RESULTS_PARTS];
   for (size_t i = 0; i < all->experiment->num_points; i++) {
     const point_result *point = &all->points[i];
     const double sum = point_ran(all, i) ? point_stages_ms(point) : 0;
@@ -68,7 +68,7 @@ static void stages_of_points(const results *all, const int *stages, size_t count
 static void stages_of_values(const results *all, const int *stages, size_t count, FILE *file) {
   const experiment *plan = all->experiment;
   char text[LABEL_SIZE];
-  double means[MOECL_STAGE_LAYER];
+  double means[RESULTS_PARTS];
   for (size_t axis = 0; axis < plan->num_axes; axis++)
     for (size_t digit = 0; digit < plan->axes[axis].count; digit++) {
       const size_t points = report_stage_means(all, axis, digit, stages, count, means);
@@ -83,7 +83,7 @@ static void stages_of_values(const results *all, const int *stages, size_t count
 }
 
 void html_stages(const results *all, FILE *file) {
-  int stages[MOECL_STAGE_LAYER];
+  int stages[RESULTS_PARTS];
   const size_t count = report_stages_of(all, stages);
   bool any = false;
   for (size_t i = 0; i < all->experiment->num_points; i++)

@@ -4,13 +4,16 @@
 
 /* Light, dark and on paper. --h0 to --h6 are loads, from none over the even share to four times
  * it and more, blue to orange, which every colour vision tells apart; --t0 to --t6 what is
- * written on them. --s0 to --s6 are stages and lines: Okabe and Ito's colours. */
+ * written on them. --s0 to --s6 are stages and lines: Okabe and Ito's colours;
+ * --s7 and on those of a block alone. */
 static const char colours[] =
     ":root{color-scheme:light dark;--bg:#fff;--panel:#f5f7f9;--ink:#1b1f24;--muted:#57606a;"
     "--line:#d5dae0;--link:#0b62a8;--bad:#b42318;--badbg:#fdecea;"
     "--h0:#0b4f8a;--h1:#6aaed6;--h2:#c3ddef;--h3:#eeeee8;--h4:#f9d3a8;--h5:#e98b3a;--h6:#a84300;"
     "--t0:#fff;--t1:#10202e;--t2:#10202e;--t3:#1b1f24;--t4:#2b1a08;--t5:#1f1002;--t6:#fff;"
-    "--s0:#0072b2;--s1:#d55e00;--s2:#009e73;--s3:#cc79a7;--s4:#e69f00;--s5:#56b4e9;--s6:#777}\n"
+    "--s0:#0072b2;--s1:#d55e00;--s2:#009e73;--s3:#cc79a7;--s4:#e69f00;--s5:#56b4e9;--s6:#777;\n"
+    "--s7:#b0b0b0;--s8:#7fb8d9;--s9:#d9c92e;--s10:#882255;--s11:#44aa99;--s12:#909090;"
+    "--s13:#606060}\n"
     "@media screen and (prefers-color-scheme:dark){:root{--bg:#14171a;--panel:#1d2227;"
     "--ink:#e6e8ea;--muted:#9ba5ae;--line:#363d44;--link:#74b9ff;--bad:#ff9b8e;--badbg:#3a1d1b;"
     "--h0:#8fcbf5;--h1:#4b93c4;--h2:#2d5673;--h3:#2c3136;--h4:#714a20;--h5:#c9772f;--h6:#ffb877;"
@@ -68,7 +71,9 @@ static const char drawings[] =
     ".h6{background:var(--h6);color:var(--t6)}\n"
     ".s0{background:var(--s0)}.s1{background:var(--s1)}.s2{background:var(--s2)}\n"
     ".s3{background:var(--s3)}.s4{background:var(--s4)}.s5{background:var(--s5)}\n"
-    ".s6{background:var(--s6)}\n"
+    ".s6{background:var(--s6)}.s7{background:var(--s7)}.s8{background:var(--s8)}\n"
+    ".s9{background:var(--s9)}.s10{background:var(--s10)}.s11{background:var(--s11)}\n"
+    ".s12{background:var(--s12)}.s13{background:var(--s13)}\n"
     ".key{list-style:none;padding:0;display:flex;flex-wrap:wrap;gap:.2rem .9rem;"
     "font-size:.8125rem}\n"
     ".key li{margin:0}.key i{display:inline-block;width:.9rem;height:.9rem;margin-right:.3rem;"

@@ -81,7 +81,16 @@ static const struct {
                          "dropped_fraction"},
 };
 
-const picture_quantity *picture_quantity_of(picture_kind kind) { return &shown[kind].quantity; }
+const picture_quantity *picture_quantity_of(const results *all, picture_kind kind) {
+  static const picture_quantity block = {"time",
+                                         "block time",
+                                         "block time (ms)",
+                                         "median of the iterations",
+                                         "lower is better",
+                                         "median_ms min_ms p90_ms"};
+  const bool blocks = kind == PICTURE_TIME && experiment_has_blocks(all->experiment);
+  return blocks ? &block : &shown[kind].quantity;
+}
 
 double picture_value(const results *all, picture_kind kind, size_t index) {
   if (!point_ran(all, index)) return NAN;

@@ -27,7 +27,7 @@ typedef struct picture_quantity {
   const char *reading; /* after the caption: "lower is better" */
   const char *columns; /* of the data file, after the place on the axis */
 } picture_quantity;
-const picture_quantity *picture_quantity_of(picture_kind kind);
+const picture_quantity *picture_quantity_of(const results *all, picture_kind kind);
 /* A point's value, in the unit of the label; NaN: it has none. */
 double picture_value(const results *all, picture_kind kind, size_t index);
 

@@ -10,21 +10,26 @@ enum { ROW_PIXELS = 26, MOST_LETTERS = 70 };
 
 typedef struct bars {
   size_t points[SMALL_SWEEP], count;
-  bool stages[MOECL_STAGE_LAYER]; /* that any of them has */
-  double shortest, longest;       /* ms */
-  bool shares; /* in percent: in milliseconds the shorter ones would have no length */
+  moecl_stage stages[RESULTS_PARTS]; /* columns of the data: a block's only where there are any */
+  int num_stages;
+  bool drawn[RESULTS_PARTS]; /* any of them has it */
+  double shortest, longest;  /* ms */
+  bool shares;               /* in percent: in milliseconds the shorter ones would have no length */
 } bars;
 
 static bars choose_bars(const results *all) {
   bars found = {.shortest = INFINITY};
+  for (int part = 0; part < RESULTS_PARTS; part++)
+    if (results_parts[part] < MOECL_STAGE_LAYER || experiment_has_blocks(all->experiment))
+      found.stages[found.num_stages++] = results_parts[part];
   for (size_t i = 0; i < all->experiment->num_points && found.count < SMALL_SWEEP; i++) {
     const double sum = point_ran(all, i) ? point_stages_ms(&all->points[i]) : 0;
     if (!(sum > 0)) continue;
     found.points[found.count++] = i;
     found.shortest = fmin(found.shortest, sum);
     found.longest = fmax(found.longest, sum);
-    for (int stage = 0; stage < MOECL_STAGE_LAYER; stage++)
-      if (isfinite(all->points[i].time_ms[stage].median)) found.stages[stage] = true;
+    for (int j = 0; j < found.num_stages; j++)
+      if (isfinite(all->points[i].time_ms[found.stages[j]].median)) found.drawn[j] = true;
   }
   found.shares = found.longest > 8 * found.shortest;
   return found;
@@ -34,16 +39,16 @@ static bars choose_bars(const results *all) {
 static void write_data(const results *all, const bars *found, FILE *data) {
   char label[LABEL_SIZE], number[NUMBER_SIZE];
   fputs("# row sum_ms", data);
-  for (int stage = 0; stage < MOECL_STAGE_LAYER; stage++)
-    fprintf(data, " %s_ms", moecl_stage_name((moecl_stage)stage));
+  for (int j = 0; j < found->num_stages; j++)
+    fprintf(data, " %s_ms", moecl_stage_name(found->stages[j]));
   fputs(" sum\n", data);
   for (size_t row = 0; row < found->count; row++) {
     const point_result *point = &all->points[found->points[row]];
     const double sum = point_stages_ms(point);
     grid_line_label(all->experiment, all->experiment->num_axes, point->index, label, sizeof label);
     fprintf(data, "# %s\n%zu %.9g", label, row, sum);
-    for (int stage = 0; stage < MOECL_STAGE_LAYER; stage++) {
-      const double time = point->time_ms[stage].median;
+    for (int j = 0; j < found->num_stages; j++) {
+      const double time = point->time_ms[found->stages[j]].median;
       fprintf(data, " %.9g", isfinite(time) ? time : 0);
     }
     fprintf(data, " \"%s ms\"\n", number_text(sum, number, sizeof number));
@@ -83,15 +88,15 @@ static void write_title(const results *all, FILE *script) {
 static void write_bars(const bars *found, const char *name, FILE *script) {
   const char *unit = found->shares ? "100/$2" : "1";
   fprintf(script, "plot ");
-  for (int stage = 0; stage < MOECL_STAGE_LAYER; stage++)
-    if (found->stages[stage])
+  for (int j = 0; j < found->num_stages; j++)
+    if (found->drawn[j])
       fprintf(script,
               "'%s.dat' using (0):1:(%s*sum [c=3:%d] column(c)):(%s*sum [c=3:%d] column(c)):"
               "($1-0.36):($1+0.36) with boxxyerror linecolor '%s' title '%s', \\\n  ",
-              name, unit, stage + 2, unit, stage + 3, plot_colour((size_t)stage),
-              moecl_stage_name((moecl_stage)stage));
+              name, unit, j + 2, unit, j + 3, plot_stage_colour(found->stages[j]),
+              moecl_stage_name(found->stages[j]));
   fprintf(script, "'%s.dat' using (%s*$2):1:%d with labels left offset 0.6,0 notitle\n", name, unit,
-          MOECL_STAGE_LAYER + 3);
+          found->num_stages + 3);
 }
 
 void plot_stages(const results *all, const picture_plan *picture, FILE *script, FILE *data) {

@@ -287,7 +287,7 @@ static void write_panels(plot *p, size_t columns, size_t rows, FILE *script) {
 bool plot_sweep_open(const results *all, const picture_plan *picture, plot *p) {
   *p = (plot){.all = all,
               .picture = picture,
-              .quantity = picture_quantity_of(picture->kind),
+              .quantity = picture_quantity_of(all, picture->kind),
               .count = all->experiment->axes[picture->axis].count,
               .range = {INFINITY, -INFINITY}};
   p->ticks = plot_ticks(all->experiment, picture->axis, &p->scale);

@@ -20,6 +20,14 @@ const char *plot_colour(size_t index) {
   return colours[index % (sizeof colours / sizeof colours[0])];
 }
 
+/* A layer's are those above; a block's others are lighter, or grey. */
+const char *plot_stage_colour(moecl_stage stage) {
+  static const char *const others[] = {"#B0B0B0", "#7FB8D9", "#F0E442", "#882255",
+                                       "#44AA99", "#909090", "#606060"};
+  return stage < MOECL_STAGE_LAYER ? plot_colour((size_t)stage)
+                                   : others[(size_t)(stage - MOECL_STAGE_ATTENTION_NORM)];
+}
+
 void plot_begin(FILE *script, const char *name, int height) {
   fprintf(script,
           "# gnuplot %s.gp   draws %s.png from %s.dat\n"

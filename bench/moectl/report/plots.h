@@ -9,6 +9,8 @@
 void plot_begin(FILE *script, const char *name, int height);
 /* Okabe and Ito's colours, readable with any colour vision; "#rrggbb". */
 const char *plot_colour(size_t index);
+/* A stage's, in bars of several. */
+const char *plot_stage_colour(moecl_stage stage);
 
 /* plot_sweep.c, plot_utilization.c, plot_loads.c, plot_stages.c: a picture's script and its data.
  */

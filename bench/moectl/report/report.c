@@ -32,10 +32,10 @@ void report_caption(const results *all, const picture_plan *picture, FILE *file)
         "grey no such expert",
         file);
   } else if (picture->kind == PICTURE_STAGES) {
-    fputs("Which stage of the layer takes the time, at each point; at the right what all take",
-          file);
+    fprintf(file, "Which stage of the %s takes the time, at each point; at the right what all take",
+            experiment_measured(plan));
   } else {
-    const picture_quantity *quantity = picture_quantity_of(picture->kind);
+    const picture_quantity *quantity = picture_quantity_of(all, picture->kind);
     fprintf(file, "%c%s against %s", toupper((unsigned char)quantity->title[0]),
             quantity->title + 1, plan->axes[picture->axis].param);
     picture_view view;

@@ -46,7 +46,8 @@ int stage_changed(const results *all, const comparison *of, double *share) {
   const double direction = b[MOECL_STAGE_LAYER].median > a[MOECL_STAGE_LAYER].median ? 1 : -1;
   double sum = 0, most = 0;
   int changed = -1;
-  for (int stage = 0; stage < MOECL_STAGE_LAYER; stage++) {
+  for (int part = 0; part < RESULTS_PARTS; part++) {
+    const int stage = (int)results_parts[part];
     const double change = direction * (b[stage].median - a[stage].median);
     if (!(change > 0)) continue; /* the other way, or fused into another in one of the two */
     sum += change;

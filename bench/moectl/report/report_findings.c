@@ -123,7 +123,7 @@ static void seeds_sentence(const results *all, size_t axis, size_t start, FILE *
   if (times.count < 2 || loads.count < 2 || drops.count < 2) return;
   fprintf(file, "- Over %zu seeds", times.count);
   report_held(all, axis, start, file);
-  fputs(" the layer takes ", file);
+  fprintf(file, " the %s takes ", experiment_measured(plan));
   spread_text(all, point_ms, times, file);
   fputs(" ms, the busiest expert has ", file);
   spread_text(all, imbalance, loads, file);
@@ -154,10 +154,10 @@ static void seed_findings(const results *all, size_t axis, FILE *file) {
     seeds_sentence(all, axis, grid_line_start(plan, axis, line), file);
   if (lines > MAX_SENTENCES)
     fprintf(file,
-            "- Over the %zu seeds of one combination of the others (of %zu), layer times differ by "
+            "- Over the %zu seeds of one combination of the others (of %zu), %s times differ by "
             "up to %sx,\nthe busiest expert's load over the mean by up to %s, the dropped share by "
             "up to %s percentage points.\n",
-            plan->axes[axis].count, lines,
+            plan->axes[axis].count, lines, experiment_measured(plan),
             number_text(widest_spread(all, axis, point_ms, true), a, sizeof a),
             number_text(widest_spread(all, axis, imbalance, false), b, sizeof b),
             number_text(widest_spread(all, axis, dropped_percent, false), c, sizeof c));
@@ -209,12 +209,13 @@ static void extreme_text(const results *all, quantity of, point_range extreme, F
 }
 
 static void slowest_stage(const results *all, FILE *file) {
-  size_t points = 0, times[MOECL_STAGE_LAYER] = {0};
-  double low[MOECL_STAGE_LAYER], high[MOECL_STAGE_LAYER];
+  size_t points = 0, times[RESULTS_STAGES] = {0};
+  double low[RESULTS_STAGES], high[RESULTS_STAGES];
   for (size_t i = 0; i < all->experiment->num_points; i++) {
     if (!point_ran(all, i) || !(point_ms(all, i) > 0)) continue;
     int most = -1;
-    for (int stage = 0; stage < MOECL_STAGE_LAYER; stage++) {
+    for (int part = 0; part < RESULTS_PARTS; part++) {
+      const int stage = (int)results_parts[part];
       const double time = all->points[i].time_ms[stage].median;
       if (isfinite(time) && (most < 0 || time > all->points[i].time_ms[most].median)) most = stage;
     }
@@ -225,7 +226,8 @@ static void slowest_stage(const results *all, FILE *file) {
     times[most]++;
     points++;
   }
-  for (int stage = 0; stage < MOECL_STAGE_LAYER; stage++) {
+  for (int part = 0; part < RESULTS_PARTS; part++) {
+    const int stage = (int)results_parts[part];
     if (times[stage] == 0) continue;
     fprintf(file, "- %s is the slowest stage", moecl_stage_name((moecl_stage)stage));
     if (points > 1) fprintf(file, " in %zu of %zu points", times[stage], points);

@@ -95,8 +95,8 @@ static void stage_columns(const results *all, size_t index, const int *stages, s
 
 size_t report_stage_means(const results *all, size_t axis, size_t digit, const int *stages,
                           size_t count, double *means) {
-  double values[MOECL_STAGE_LAYER], sum[MOECL_STAGE_LAYER];
-  size_t counts[MOECL_STAGE_LAYER];
+  double values[RESULTS_PARTS], sum[RESULTS_PARTS];
+  size_t counts[RESULTS_PARTS];
   sums row = {sum, counts, 0};
   if (all->experiment->axes[axis].count > MAX_VALUES) return 0;
   sum_points(all, axis, digit, stage_columns, stages, count, values, &row);
@@ -105,7 +105,7 @@ size_t report_stage_means(const results *all, size_t axis, size_t digit, const i
 }
 
 void report_stage_groups(const results *all, const int *stages, size_t count, FILE *file) {
-  const char *names[MOECL_STAGE_LAYER], *percent[MOECL_STAGE_LAYER];
+  const char *names[RESULTS_PARTS], *percent[RESULTS_PARTS];
   for (size_t i = 0; i < count; i++) {
     names[i] = moecl_stage_name((moecl_stage)stages[i]);
     percent[i] = "%";

@@ -32,7 +32,7 @@ void report_failures(const results *all, FILE *file);
 void report_points(const results *all, FILE *file);
 void report_stages(const results *all, FILE *file);
 /* The stages that any point has; returns how many. */
-size_t report_stages_of(const results *all, int stages[MOECL_STAGE_LAYER]);
+size_t report_stages_of(const results *all, int stages[RESULTS_PARTS]);
 void report_routing(const results *all, FILE *file);
 void report_memory(const results *all, FILE *file);
 

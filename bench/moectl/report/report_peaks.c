@@ -70,10 +70,11 @@ void report_peaks(const results *all, FILE *file) {
   if (points == 0) return;
   fputs("## Share of the device's peaks\n\n", file);
   peaks_line(&all->peaks, file);
-  fputs(" A share is the layer's rate over the peak: operations and bytes are counted from the "
-        "sizes, each weight of an expert that was reached once, so what caches save or what is "
-        "read again is not in it.",
-        file);
+  fprintf(file,
+          " A share is the %s's rate over the peak: operations and bytes are counted from the "
+          "sizes, each weight of an expert that was reached once, so what caches save or what is "
+          "read again is not in it.",
+          experiment_measured(plan));
   if (points > MOST_ROWS)
     fprintf(file, " Of %zu points, those with the largest and the smallest shares.", points);
   fputs("\n\n| # |", file);

@@ -81,21 +81,27 @@ static void sentence_part(const experiment *plan, const char *param, const char 
 
 /* What was run, in one sentence. */
 static void sentence(const results *all, FILE *file) {
-  static const char *const always[] = {"num_experts",       "top_k",           "hidden_size",
-                                       "intermediate_size", "capacity_factor", "dtype",
-                                       "num_tokens"};
-  enum { ALWAYS = sizeof always / sizeof always[0] };
+  static const char *const always[] = {
+      "num_experts",     "top_k", "hidden_size", "intermediate_size",
+      "capacity_factor", "dtype", "num_tokens",  /* of blocks too: */ "context",
+      "num_heads"};
+  enum { COUNT = sizeof always / sizeof always[0] };
   const experiment *plan = all->experiment;
+  const bool blocks = experiment_has_blocks(plan);
+  const size_t num_always = blocks ? COUNT : COUNT - 2;
+  fputs(blocks ? "A transformer block with a Mixture-of-Experts layer"
+               : "A Mixture-of-Experts layer",
+        file);
   if (plan->checkpoint) {
-    fputs("A Mixture-of-Experts layer of the checkpoint ", file);
+    fputs(" of the checkpoint ", file);
     report_text(file, plan->checkpoint);
-  } else fputs("A Mixture-of-Experts layer", file);
+  }
   fputs(" was timed on ", file);
   report_text(file, all->device.name);
-  for (size_t i = 0; i < ALWAYS; i++) sentence_part(plan, always[i], i > 0 ? ", " : ": ", file);
+  for (size_t i = 0; i < num_always; i++) sentence_part(plan, always[i], i > 0 ? ", " : ": ", file);
   for (size_t axis = 0; axis < plan->num_axes; axis++) {
     bool listed = false;
-    for (size_t i = 0; i < ALWAYS; i++)
+    for (size_t i = 0; i < num_always; i++)
       listed = listed || strcmp(plan->axes[axis].param, always[i]) == 0;
     if (!listed) sentence_part(plan, plan->axes[axis].param, ", ", file);
   }

@@ -133,30 +133,39 @@ void report_points(const results *all, FILE *file) {
     fputc('\n', file);
   }
   free(listed);
-  fputs(
-      "\nTimes are device times of the whole layer over the timed iterations. TFLOP/s counts what "
-      "the surviving\nassignments need; GB/s the least that must be moved: the weights of the "
-      "experts that were reached,\ninput and output once. *dropped* is the share of "
-      "assignments (token-expert pairs) over capacity;\n*imbalance* the busiest expert's load "
-      "over the mean (1 is even).\n\n",
-      file);
+  fprintf(file, "\nTimes are device times of the whole %s over the timed iterations. ",
+          experiment_measured(all->experiment));
+  fputs("TFLOP/s counts what the surviving\nassignments need; GB/s the least that must be moved: "
+        "the weights of the experts that were reached,\ninput and output once. ",
+        file);
+  fputs(experiment_has_blocks(all->experiment)
+            ? "A block's have its projections too, queries times the keys that they look at, and "
+              "the cached keys and values that any does.\n"
+            : "",
+        file);
+  fputs("*dropped* is the share of "
+        "assignments (token-expert pairs) over capacity;\n*imbalance* the busiest expert's load "
+        "over the mean (1 is even).\n\n",
+        file);
 }
 
 /* A variant fuses some stages, never all. */
 static bool has_times(const point_result *point) {
   bool any = false;
-  for (int stage = 0; stage < MOECL_STAGE_LAYER; stage++)
-    any = any || isfinite(point->time_ms[stage].median);
+  for (int part = 0; part < RESULTS_PARTS; part++)
+    any = any || isfinite(point->time_ms[results_parts[part]].median);
   return any;
 }
 
 static bool has_stage(const experiment_point *point, int stage) {
+  if (stage > MOECL_STAGE_LAYER) return point->what == WHAT_BLOCK;
   return stage != MOECL_STAGE_SHARED || point->layer.shared_intermediate_size > 0;
 }
 
-size_t report_stages_of(const results *all, int stages[MOECL_STAGE_LAYER]) {
+size_t report_stages_of(const results *all, int stages[RESULTS_PARTS]) {
   size_t count = 0;
-  for (int stage = 0; stage < MOECL_STAGE_LAYER; stage++) {
+  for (int part = 0; part < RESULTS_PARTS; part++) {
+    const int stage = (int)results_parts[part];
     bool any = false;
     for (size_t i = 0; i < all->experiment->num_points; i++)
       any = any || has_stage(&all->experiment->points[i], stage);
@@ -166,19 +175,29 @@ size_t report_stages_of(const results *all, int stages[MOECL_STAGE_LAYER]) {
 }
 
 void report_stages(const results *all, FILE *file) {
-  const char *columns[MOECL_STAGE_LAYER + 2];
-  int stages[MOECL_STAGE_LAYER];
+  const char *columns[RESULTS_PARTS + 2];
+  char whole[16];
+  int stages[RESULTS_PARTS];
   const size_t count = report_stages_of(all, stages);
   for (size_t j = 0; j < count; j++) columns[j] = moecl_stage_name((moecl_stage)stages[j]);
   columns[count] = "stages ms";
-  columns[count + 1] = "layer ms";
+  snprintf(whole, sizeof whole, "%s ms", experiment_measured(all->experiment));
+  columns[count + 1] = whole;
   fputs("## Where the time goes\n\nEach stage's share of the sum of all stages' median times. "
         "*router* "
         "scores the experts and chooses a token's k,\n*permute* sorts the chosen tokens by expert, "
         "*gate_up* and *down* are the experts' matrix products, *combine* adds\nup what a token's "
-        "experts gave. Stages are timed in forward passes of their own, with an event for every "
-        "kernel,\nso that their sum may differ from the layer's time.\n\n",
+        "experts gave. ",
         file);
+  if (experiment_has_blocks(all->experiment))
+    fputs("Of a block, *qkv_proj* and *o_proj* are the projections to queries, keys and values and "
+          "back,\n*rotary* turns queries and keys (with their norms) and writes keys and values "
+          "where *attention* reads them; the norms\nand *residual* add what came before. ",
+          file);
+  fprintf(file,
+          "Stages are timed in forward passes of their own, with an event for every kernel,\nso "
+          "that their sum may differ from the %s's time.\n\n",
+          experiment_measured(all->experiment));
   if (all->experiment->num_points > SMALL_SWEEP) {
     report_stage_groups(all, stages, count, file);
     return;

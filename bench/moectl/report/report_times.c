@@ -114,13 +114,14 @@ static void line_sentence(const results *all, size_t axis, const line *points, F
   report_held(all, axis, ends.before, file);
   ratio_text(&ends.ratio, ratio, sizeof ratio);
   if (is_tokens(all, axis)) {
-    fputs(": layer time ", file);
+    fprintf(file, ": %s time ", experiment_measured(all->experiment));
     layer_times(all, &ends, file);
     fprintf(file, "; for each token %s%s", ends.differs ? ratio : unclear,
             ends.differs ? " the time" : "");
   } else {
-    fprintf(file, ": %s%s, ", ends.differs ? ratio : unclear,
-            ends.differs ? " the layer's time" : "");
+    fprintf(file, ": %s", ends.differs ? ratio : unclear);
+    if (ends.differs) fprintf(file, " the %s's time", experiment_measured(all->experiment));
+    fputs(", ", file);
     layer_times(all, &ends, file);
   }
   steps_sentence(all, axis, points, file);
@@ -129,7 +130,7 @@ static void line_sentence(const results *all, size_t axis, const line *points, F
 
 /* Of many lines at once: how many differ from end to end, and how far. */
 typedef struct summary {
-  size_t lines, differ, stages[MOECL_STAGE_LAYER];
+  size_t lines, differ, stages[RESULTS_STAGES];
   comparison least, most;
 } summary;
 
@@ -148,14 +149,15 @@ static void summary_sentence(const results *all, size_t axis, const summary *of,
   char low[LABEL_SIZE], high[LABEL_SIZE], ratio[96];
   int stage = 0;
   if (of->differ * CHANCE <= of->lines) return;
-  for (int i = 1; i < MOECL_STAGE_LAYER; i++)
+  for (int i = 1; i < RESULTS_STAGES; i++)
     if (of->stages[i] > of->stages[stage]) stage = i;
   fprintf(file,
           "- %s %s to %s, over %zu combinations of the others: ", all->experiment->axes[axis].param,
           value_text(all, axis, of->least.before, low),
           value_text(all, axis, of->least.after, high), of->lines);
-  fprintf(file, "from %s the %s", ratio_text(&of->least.ratio, ratio, sizeof ratio),
-          is_tokens(all, axis) ? "time for each token" : "layer's time");
+  fprintf(file, "from %s the ", ratio_text(&of->least.ratio, ratio, sizeof ratio));
+  if (is_tokens(all, axis)) fputs("time for each token", file);
+  else fprintf(file, "%s's time", experiment_measured(all->experiment));
   report_held(all, axis, of->least.before, file);
   fprintf(file, " to %s", ratio_text(&of->most.ratio, ratio, sizeof ratio));
   report_held(all, axis, of->most.before, file);

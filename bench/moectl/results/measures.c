@@ -98,8 +98,15 @@ void measure_set(const measure *measure, measure_value value, point_result *poin
   }
 }
 
-const char *const measure_operations[NUM_OPERATIONS] = {"router", "permute", "grouped_gemm",
-                                                        "combine"};
+const char *const measure_operations[NUM_OPERATIONS] = {
+    "router", "permute", "grouped_gemm", "combine", "norm", "projections", "rotary", "attention"};
+
+const moecl_stage results_parts[RESULTS_PARTS] = {
+    MOECL_STAGE_ATTENTION_NORM, MOECL_STAGE_QKV_PROJ, MOECL_STAGE_ROTARY,
+    MOECL_STAGE_ATTENTION,      MOECL_STAGE_O_PROJ,   MOECL_STAGE_FEED_FORWARD_NORM,
+    MOECL_STAGE_ROUTER,         MOECL_STAGE_PERMUTE,  MOECL_STAGE_GATE_UP,
+    MOECL_STAGE_DOWN,           MOECL_STAGE_SHARED,   MOECL_STAGE_COMBINE,
+    MOECL_STAGE_RESIDUAL};
 
 const char *const measure_summaries[NUM_SUMMARIES] = {"median", "min", "p90"};
 

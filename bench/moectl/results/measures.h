@@ -53,7 +53,7 @@ measure_value measure_get(const measure *measure, const point_result *point);
 void measure_set(const measure *measure, measure_value value, point_result *point);
 
 /* The operations with variants, and a stage's summary, likewise. */
-enum { NUM_OPERATIONS = 4, NUM_SUMMARIES = 3 };
+enum { NUM_SUMMARIES = 3 };
 extern const char *const measure_operations[NUM_OPERATIONS];
 extern const char *const measure_summaries[NUM_SUMMARIES]; /* "median", ... */
 double *measure_summary(sample_summary *times, size_t index);

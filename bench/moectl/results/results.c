@@ -17,7 +17,7 @@
 void point_result_destroy(point_result *result) {
   if (!result) return;
   free(result->error);
-  for (int i = 0; i < 4; i++) {
+  for (int i = 0; i < NUM_OPERATIONS; i++) {
     free(result->variants[i]);
     free(result->variant_reasons[i]);
   }

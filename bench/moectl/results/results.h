@@ -31,8 +31,13 @@ typedef enum point_status {
   POINT_ERROR
 } point_status;
 
-/* The stages of a layer's forward; a block's come after these. */
-enum { RESULTS_STAGES = MOECL_STAGE_LAYER + 1 };
+/* The stages of a forward; those after MOECL_STAGE_LAYER, the whole, are a block's alone. */
+enum { RESULTS_STAGES = MOECL_STAGE_COUNT, RESULTS_PARTS = MOECL_STAGE_COUNT - 1 };
+/* All but the whole, in the order in which a block runs them. */
+extern const moecl_stage results_parts[RESULTS_PARTS];
+
+/* The operations with variants: a layer's, then those that a block alone has. */
+enum { NUM_LAYER_OPERATIONS = 4, NUM_OPERATIONS = 8 };
 
 /* One round's share of a point's timed forwards. */
 typedef struct point_round {
@@ -44,9 +49,9 @@ typedef struct point_round {
 typedef struct point_result {
   size_t index; /* into experiment.points */
   point_status status;
-  char *error;       /* POINT_ERROR, POINT_VERIFY_FAILED: one sentence; else NULL */
-  char *variants[4]; /* router, permute, grouped_gemm, combine: names */
-  char *variant_reasons[4];
+  char *error;                    /* POINT_ERROR, POINT_VERIFY_FAILED: one sentence; else NULL */
+  char *variants[NUM_OPERATIONS]; /* names, by measure_operations; NULL: it has none */
+  char *variant_reasons[NUM_OPERATIONS];
   sample_summary time_ms[RESULTS_STAGES]; /* of all rounds (rounds_add) */
   int64_t iterations;                     /* likewise */
   point_round *rounds;

@@ -77,10 +77,11 @@ static json_t *params_json(const experiment_point *point) {
   return params;
 }
 
-/* By operation: the variants' names, or why they were chosen. */
-static json_t *by_operation(char *const values[NUM_OPERATIONS]) {
+/* By operation: the variants' names, or why they were chosen. A layer has not those of a
+ * block. */
+static json_t *by_operation(char *const values[NUM_OPERATIONS], experiment_what what) {
   json_t *object = json_object();
-  for (int i = 0; i < NUM_OPERATIONS; i++)
+  for (int i = 0; i < (what == WHAT_BLOCK ? NUM_OPERATIONS : NUM_LAYER_OPERATIONS); i++)
     set(&object, measure_operations[i], json_words(values[i]));
   return object;
 }
@@ -92,9 +93,10 @@ static json_t *summary_json(sample_summary times) {
   return summary;
 }
 
-static json_t *times_json(const sample_summary *time_ms) {
+static json_t *times_json(const sample_summary *time_ms, experiment_what what) {
   json_t *times = json_object();
-  for (int stage = 0; stage < RESULTS_STAGES; stage++) {
+  const int stages = what == WHAT_BLOCK ? RESULTS_STAGES : MOECL_STAGE_LAYER + 1;
+  for (int stage = 0; stage < stages; stage++) {
     const sample_summary *summary = &time_ms[stage];
     set(&times, moecl_stage_name((moecl_stage)stage),
         isfinite(summary->median) ? summary_json(*summary) : json_null());
@@ -102,14 +104,14 @@ static json_t *times_json(const sample_summary *time_ms) {
   return times;
 }
 
-static json_t *rounds_json(const point_result *result) {
+static json_t *rounds_json(const point_result *result, experiment_what what) {
   json_t *list = json_array();
   for (size_t r = 0; list && r < result->num_rounds; r++) {
     const point_round *round = &result->rounds[r];
     json_t *one = json_object();
     set(&one, "iterations", json_integer(round->iterations));
     set(&one, "load_average", number(round->load_average));
-    set(&one, "time_ms", times_json(round->time_ms));
+    set(&one, "time_ms", times_json(round->time_ms, what));
     set(&one, "host_ms", number(round->host_ms));
     if (one && json_array_append_new(list, one) == 0) continue;
     json_decref(list);
@@ -161,16 +163,17 @@ static json_t *verify_json(const point_result *result) {
 }
 
 static json_t *point_json(const experiment *plan, const point_result *result) {
+  const experiment_what what = plan->points[result->index].what;
   json_t *point = json_pack(
       "{s:I, s:s, s:o, s:o, s:o, s:o}", "index", (json_int_t)result->index, "status",
       point_status_name(result->status), "error", json_words(result->error), "params",
-      params_json(&plan->points[result->index]), "variants", by_operation(result->variants),
-      "variant_reasons", by_operation(result->variant_reasons));
+      params_json(&plan->points[result->index]), "variants", by_operation(result->variants, what),
+      "variant_reasons", by_operation(result->variant_reasons, what));
   set_measures(&point, MEASURE_RUN, result);
-  set(&point, "time_ms", times_json(result->time_ms));
+  set(&point, "time_ms", times_json(result->time_ms, what));
   set_measures(&point, MEASURE_RATE, result);
   set(&point, "rounds_planned", json_integer(result->rounds_planned));
-  set(&point, "rounds", rounds_json(result));
+  set(&point, "rounds", rounds_json(result, what));
   set(&point, "routing", routing_json(result));
   set(&point, "verify", verify_json(result));
   return point;

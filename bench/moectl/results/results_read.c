@@ -66,12 +66,16 @@ static void read_measures(reader *walk, const json_t *object, measure_group grou
 }
 
 static void read_variants(reader *walk, const json_t *object, char *values[NUM_OPERATIONS]) {
-  for (int i = 0; i < NUM_OPERATIONS; i++) values[i] = text_of(walk, object, measure_operations[i]);
+  for (int i = 0; i < NUM_OPERATIONS; i++)
+    if (i < NUM_LAYER_OPERATIONS || json_object_get(object, measure_operations[i]))
+      values[i] = text_of(walk, object, measure_operations[i]);
 }
 
 static void read_times(reader *walk, const json_t *times, sample_summary *summaries) {
   for (int stage = 0; stage < RESULTS_STAGES; stage++) {
-    const json_t *one = member(walk, times, moecl_stage_name((moecl_stage)stage));
+    const char *name = moecl_stage_name((moecl_stage)stage);
+    const json_t *one =
+        stage > MOECL_STAGE_LAYER ? json_object_get(times, name) : member(walk, times, name);
     summaries[stage] = (sample_summary){NAN, NAN, NAN}; /* fused into another */
     if (!one || json_is_null(one)) continue;
     for (size_t i = 0; i < NUM_SUMMARIES; i++)

@@ -5,7 +5,7 @@
 #include <stdlib.h>
 #include <string.h>
 
-enum { MAX_TENSORS = 20 };
+enum { MAX_TENSORS = 36 };
 
 static const char *const dtype_names[MOECL_DTYPE_COUNT] = {"F32", "F16", "BF16"};
 
@@ -25,6 +25,34 @@ static const char *dumped_as(const moecl_layer_params *layer, moecl_tensor tenso
   return dtype_names[dtype == MOECL_DTYPE_COUNT ? MOECL_F32 : dtype];
 }
 
+static const char *const block_names[MOECL_BLOCK_TENSOR_COUNT] = {
+    [MOECL_ATTENTION_NORM] = "attention_norm.weight",
+    [MOECL_ATTENTION_NORM_BIAS] = "attention_norm.bias",
+    [MOECL_QKV_PROJ] = "attention.qkv_proj",
+    [MOECL_QKV_BIAS] = "attention.qkv_bias",
+    [MOECL_Q_NORM] = "attention.q_norm",
+    [MOECL_K_NORM] = "attention.k_norm",
+    [MOECL_SINKS] = "attention.sinks",
+    [MOECL_O_PROJ] = "attention.o_proj",
+    [MOECL_O_BIAS] = "attention.o_bias",
+    [MOECL_FEED_FORWARD_NORM] = "feed_forward_norm.weight",
+    [MOECL_FEED_FORWARD_NORM_BIAS] = "feed_forward_norm.bias"};
+
+/* Of a block: the tokens before, and its weights. */
+static void plan_block(plan *plan, const experiment_point *point) {
+  const char *dtype = dtype_names[point->layer.dtype];
+  const int64_t hidden = point->layer.hidden_size;
+  if (point->what != WHAT_BLOCK) return;
+  const moecl_block_params params = experiment_block_params(point);
+  if (point->context > 0) add(plan, "context_states", dtype, point->context, hidden, 0);
+  for (int i = 0; i < MOECL_BLOCK_TENSOR_COUNT; i++) {
+    const int64_t size = moecl_block_tensor_size(&params, (moecl_block_tensor)i);
+    if (i == MOECL_QKV_PROJ) add(plan, block_names[i], dtype, size / hidden, hidden, 0);
+    else if (i == MOECL_O_PROJ) add(plan, block_names[i], dtype, hidden, size / hidden, 0);
+    else if (size > 0) add(plan, block_names[i], dtype, size, 0, 0);
+  }
+}
+
 /* In the order in which they are written below. */
 static plan make_plan(const experiment_point *point) {
   const moecl_layer_params *p = &point->layer;
@@ -34,6 +62,7 @@ static plan make_plan(const experiment_point *point) {
   const int64_t experts = moecl_layer_tensor_items(p, MOECL_DOWN_PROJ);
   plan plan = {.count = 0};
   add(&plan, "hidden_states", dtype, point->num_tokens, p->hidden_size, 0);
+  plan_block(&plan, point);
   add(&plan, "router.weight", dtype, p->num_experts, p->hidden_size, 0);
   if (p->router_bias) add(&plan, "router.bias", dtype, p->num_experts, 0, 0);
   add(&plan, gated ? "experts.gate_up_proj" : "experts.up_proj", dumped_as(p, MOECL_GATE_UP_PROJ),
@@ -126,6 +155,24 @@ static bool write_weights(dump *dump, const dump_input *input, char **error) {
   return true;
 }
 
+static bool write_block(dump *dump, const dump_input *input, char **error) {
+  const experiment_point *point = input->point;
+  bool ok = !input->context_states || write_buffer(dump, input->context_states,
+                                                   moecl_buffer_size(input->context_states), error);
+  for (int i = 0; ok && i < MOECL_BLOCK_TENSOR_COUNT; i++) {
+    const uint64_t bytes = workload_block_bytes(point, (moecl_block_tensor)i);
+    moecl_buffer *drawn = NULL;
+    if (bytes == 0) continue;
+    if (moecl_buffer_create(input->context, bytes, &drawn) != MOECL_OK)
+      return oops(error, "no device memory for the dump");
+    ok = workload_draw_block_weights(point, (moecl_block_tensor)i, drawn) == MOECL_OK
+             ? write_buffer(dump, drawn, bytes, error)
+             : oops(error, "weights could not be drawn for the dump");
+    moecl_buffer_destroy(&drawn);
+  }
+  return ok;
+}
+
 bool dump_point(const dump_input *input, const char *path, char **error) {
   const moecl_routing *routing = input->routing;
   const plan plan = make_plan(input->point);
@@ -134,7 +181,8 @@ bool dump_point(const dump_input *input, const char *path, char **error) {
   dump *dump = dump_open(path, plan.tensors, plan.count, error);
   if (!dump) return false;
   bool ok =
-      write_buffer(dump, input->hidden_states, rows, error) && write_weights(dump, input, error) &&
+      write_buffer(dump, input->hidden_states, rows, error) && write_block(dump, input, error) &&
+      write_weights(dump, input, error) &&
       dump_write(dump, routing->router_logits,
                  (size_t)(routing->num_tokens * routing->num_experts) * sizeof(float), error) &&
       dump_write(dump, routing->topk_ids, slots * sizeof(int32_t), error) &&

@@ -52,7 +52,7 @@ static moecl_status open_probe(probe *probe, double *drawn) {
   /* Twice: the first time kernels are built. */
   for (int i = 0; status == MOECL_OK && i < 2; i++) {
     const double begun = seconds_now();
-    status = workload_set_weights(probe->context, &probe->point, probe->layer);
+    status = workload_set_weights(probe->context, &probe->point, probe->layer, NULL);
     *drawn = (double)moecl_layer_weight_bytes(probe->layer) / (seconds_now() - begun);
   }
   return status;
@@ -95,7 +95,7 @@ moecl_status rates_measure(moecl_context *context, const experiment_point *like,
 /* ---- of points ---- */
 
 /* What plain C does in a second, in multiply-adds and in choices among experts. */
-static const double host_macs = 7e8, host_choices = 3e7;
+static const double host_macs = 7e8, host_block_macs = 2e9, host_choices = 3e7;
 /* Each round of a point is brought to the disk. */
 static const double seconds_to_disk = 0.01;
 
@@ -113,10 +113,23 @@ static double forward_seconds(const experiment_point *point, const device_rates 
   const double experts = (double)moecl_layer_tensor_items(&point->layer, MOECL_DOWN_PROJ);
   /* Even routing reaches so many of them. */
   const double active = experts * -expm1(kept * log1p(-1 / (experts + 1e-9)));
-  const double compute = moe_flops(&point->layer, (int64_t)kept, point->num_tokens) / rates->flops;
-  const double move =
-      moe_bytes(&point->layer, (int64_t)ceil(active), point->num_tokens) / rates->bytes;
-  return rates->launch + fmax(compute, move);
+  double flops = moe_flops(&point->layer, (int64_t)kept, point->num_tokens);
+  double bytes = moe_bytes(&point->layer, (int64_t)ceil(active), point->num_tokens);
+  if (point->what == WHAT_BLOCK) {
+    const moecl_block_params block = experiment_block_params(point);
+    flops += block_own_flops(&block, point->num_tokens, point->context);
+    bytes += block_own_bytes(&block, point->num_tokens, point->context);
+  }
+  return rates->launch + fmax(flops / rates->flops, bytes / rates->bytes);
+}
+
+/* The tokens before a point's go through its block once a round. */
+static double context_seconds(const experiment_point *point, const device_rates *rates) {
+  if (point->what == WHAT_LAYER || point->context == 0) return 0;
+  experiment_point before = *point;
+  before.num_tokens = point->context;
+  before.context = 0;
+  return forward_seconds(&before, rates);
 }
 
 /* A layer is made of so many items, each drawn and packed by a launch of its own. */
@@ -128,12 +141,24 @@ static double weight_items(const moecl_layer_params *layer) {
 }
 
 /* Bytes of the point's weights, as they are drawn. */
-static double weight_bytes(const moecl_layer_params *layer) {
+static double weight_bytes(const experiment_point *point) {
   double bytes = 0;
   for (int tensor = 0; tensor < MOECL_TENSOR_COUNT; tensor++)
-    bytes += (double)moecl_layer_tensor_bytes(layer, (moecl_tensor)tensor) *
-             (double)moecl_layer_tensor_items(layer, (moecl_tensor)tensor);
+    bytes += (double)moecl_layer_tensor_bytes(&point->layer, (moecl_tensor)tensor) *
+             (double)moecl_layer_tensor_items(&point->layer, (moecl_tensor)tensor);
+  for (int tensor = 0; tensor < MOECL_BLOCK_TENSOR_COUNT; tensor++)
+    bytes += (double)workload_block_bytes(point, (moecl_block_tensor)tensor);
   return bytes;
+}
+
+/* verify_block.c: the keys and values that sampled tokens look at, and their own share. */
+static double block_check_seconds(const experiment_point *point, double sample) {
+  if (point->what == WHAT_LAYER) return 0;
+  const moecl_block_params block = experiment_block_params(point);
+  const double tokens = (double)(point->context + point->num_tokens);
+  const double weights = (double)moecl_block_tensor_size(&block, MOECL_QKV_PROJ);
+  return (tokens * weights + sample * block_own_flops(&block, 1, (int64_t)tokens - 1) / 2) /
+         host_block_macs;
 }
 
 /* verify.c: the sampled tokens' experts in plain C, the experts that they reach drawn
@@ -143,7 +168,8 @@ static double check_seconds(const experiment_point *point, const device_rates *r
   const double sample = (double)verify_sample_size(point);
   const double macs = moe_flops(layer, (int64_t)sample * layer->top_k, (int64_t)sample) / 2;
   const double reached = fmin(1, sample * (double)layer->top_k / (double)layer->num_experts);
-  return macs / host_macs + reached * weight_bytes(layer) / rates->drawn +
+  return macs / host_macs + block_check_seconds(point, sample) +
+         reached * weight_bytes(point) / rates->drawn +
          (double)point->num_tokens * (double)layer->num_experts / host_choices;
 }
 
@@ -155,10 +181,11 @@ point_estimate estimate_point(const experiment *experiment, size_t index,
                         (double)moecl_dtype_size(point->layer.dtype);
   const double sets = runner_input_sets(point), warmup = (double)experiment->warmup;
   point_estimate estimate = {.forward = forward_seconds(point, rates),
-                             .draw = seconds_to_disk + sets * hidden / rates->drawn};
+                             .draw = seconds_to_disk + sets * hidden / rates->drawn +
+                                     context_seconds(point, rates)};
   if (!kept)
-    estimate.draw += weight_bytes(&point->layer) / rates->drawn +
-                     2 * weight_items(&point->layer) * rates->launch;
+    estimate.draw +=
+        weight_bytes(point) / rates->drawn + 2 * weight_items(&point->layer) * rates->launch;
   if (experiment->verify) estimate.check = check_seconds(point, rates);
   const int64_t rounds = rounds_planned(experiment, estimate.draw + 2 * warmup * estimate.forward);
   /* The layer, then half as often its stages, each behind warm-ups; and what is read of

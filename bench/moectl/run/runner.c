@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: MIT
 #include "run/runner.h"
 #include "cases.h"
+#include "results/measures.h"
 #include "results/rounds.h"
 #include "experiment/schema.h"
 #include <math.h>
@@ -17,6 +18,8 @@ enum { INPUT_SETS = 3 };
 typedef struct point_buffers {
   moecl_buffer *hidden[INPUT_SETS], *output;
   int sets;
+  moecl_buffer *context; /* hidden states that the cache was filled from; NULL: no cache */
+  moecl_cache *cache;
 } point_buffers;
 
 __attribute__((format(printf, 2, 3))) static void fail(point_result *result, const char *format,
@@ -49,16 +52,42 @@ int runner_input_sets(const experiment_point *point) {
 /* A sum that stays at the largest number instead of beginning anew. */
 static uint64_t add(uint64_t a, uint64_t b) { return a > UINT64_MAX - b ? UINT64_MAX : a + b; }
 
+/* Enough to keep a device busy, few enough to take little more memory than the forwards do. */
+enum { CONTEXT_STEP = 512 };
+int64_t runner_context_step(const experiment_point *point, uint64_t alignment) {
+  const int64_t align = alignment > 0 ? (int64_t)alignment : 1;
+  const int64_t step = (CONTEXT_STEP + align - 1) / align * align;
+  return point->context < step ? point->context : step;
+}
+
+static moecl_status point_memory(moecl_context *context, const experiment_point *point,
+                                 moecl_memory *memory) {
+  if (point->what == WHAT_LAYER)
+    return moecl_layer_memory(context, &point->layer, point->num_tokens, memory);
+  const moecl_block_params params = experiment_block_params(point);
+  const int64_t room = point->context > 0 ? point->context + point->num_tokens : 0;
+  const int64_t step = runner_context_step(point, moecl_buffer_alignment(context));
+  const uint64_t row = (uint64_t)params.layer.hidden_size * moecl_dtype_size(params.layer.dtype);
+  /* The workspace serves the forwards that fill the cache too. */
+  const moecl_status status = moecl_block_memory(
+      context, &params, step > point->num_tokens ? step : point->num_tokens, room, memory);
+  memory->hidden_bytes = (uint64_t)point->num_tokens * row;
+  return status;
+}
+
 moecl_status runner_memory_needed(moecl_context *context, const experiment_point *point,
                                   bool draws_again, runner_memory *needed) {
   moecl_memory layer;
   *needed = (runner_memory){0};
-  const moecl_status status = moecl_layer_memory(context, &point->layer, point->num_tokens, &layer);
+  const moecl_status status = point_memory(context, point, &layer);
   if (status != MOECL_OK) return status;
   /* Weights pass through a staging buffer: before the forwards' buffers are
    * there, and again beside them when they are drawn once more. */
-  const uint64_t staging = workload_staging_bytes(&point->layer);
-  uint64_t forwards = layer.workspace_bytes;
+  const uint64_t staging = workload_staging_bytes(point);
+  const uint64_t context_bytes =
+      (uint64_t)(point->context * point->layer.hidden_size) * moecl_dtype_size(point->layer.dtype);
+  uint64_t forwards = add(layer.workspace_bytes, layer.cache_bytes);
+  if (point->what == WHAT_BLOCK) forwards = add(forwards, context_bytes);
   for (int i = 0; i < runner_input_sets(point) + 1; i++)
     forwards = add(forwards, layer.hidden_bytes);
   if (draws_again) forwards = add(forwards, staging);
@@ -79,25 +108,80 @@ static double milliseconds_now(void) {
   return (double)now.tv_sec * 1e3 + (double)now.tv_nsec * 1e-6;
 }
 
+static void release_layer(runner *runner) {
+  if (!runner->block) moecl_layer_destroy(&runner->layer);
+  moecl_block_destroy(&runner->block);
+  runner->layer = NULL;
+}
+
+static moecl_status create_layer(runner *runner, const experiment_point *point) {
+  if (point->what == WHAT_LAYER)
+    return moecl_layer_create(runner->context, &point->layer, &runner->layer);
+  const moecl_block_params params = experiment_block_params(point);
+  const moecl_status status = moecl_block_create(runner->context, &params, &runner->block);
+  runner->layer = moecl_block_layer(runner->block);
+  return status;
+}
+
 static moecl_status provide_layer(runner *runner, const experiment_point *point) {
   if (runner->layer && runner_same_layer(&runner->of, point)) return MOECL_OK;
-  moecl_layer_destroy(&runner->layer);
-  moecl_status status = moecl_layer_create(runner->context, &point->layer, &runner->layer);
+  release_layer(runner);
+  moecl_status status = create_layer(runner, point);
   const double begun = milliseconds_now();
-  if (status == MOECL_OK) status = workload_set_weights(runner->context, point, runner->layer);
+  if (status == MOECL_OK)
+    status = workload_set_weights(runner->context, point, runner->layer, runner->block);
   runner->of = *point;
   runner->weights_seconds = (milliseconds_now() - begun) * 1e-3;
   /* Kernels may have been built on the way, as they are once: what would it be again? */
   if (status == MOECL_OK && runner->weights_seconds > ROUND_SECONDS)
     status =
         workload_weights_seconds(runner->context, point, runner->layer, &runner->weights_seconds);
-  if (status != MOECL_OK) moecl_layer_destroy(&runner->layer);
+  if (status != MOECL_OK) release_layer(runner);
   return status;
 }
 
 static void release_buffers(point_buffers *buffers) {
   for (int i = 0; i < INPUT_SETS; i++) moecl_buffer_destroy(&buffers->hidden[i]);
   moecl_buffer_destroy(&buffers->output);
+  moecl_buffer_destroy(&buffers->context);
+  moecl_cache_destroy(&buffers->cache);
+}
+
+/* The tokens before the point's go through the block, `tokens` of them from `first` on. */
+static moecl_status fill_cache(runner *runner, const experiment_point *point,
+                               const point_buffers *buffers, int64_t first, int64_t tokens) {
+  const uint64_t row = (uint64_t)point->layer.hidden_size * moecl_dtype_size(point->layer.dtype);
+  moecl_buffer *input = NULL, *output = NULL;
+  moecl_status status =
+      moecl_buffer_view(buffers->context, (uint64_t)first * row, (uint64_t)tokens * row, &input);
+  if (status == MOECL_OK)
+    status = moecl_buffer_create(runner->context, (uint64_t)tokens * row, &output);
+  const moecl_block_forward_params params = {.num_tokens = tokens,
+                                             .hidden_states = input,
+                                             .output = output,
+                                             .cache = buffers->cache,
+                                             .seed = point->seed};
+  if (status == MOECL_OK) status = moecl_block_forward(runner->block, &params, NULL);
+  moecl_buffer_destroy(&input);
+  moecl_buffer_destroy(&output);
+  return status;
+}
+
+static moecl_status provide_cache(runner *runner, const experiment_point *point,
+                                  point_buffers *buffers) {
+  if (point->what != WHAT_BLOCK || point->context == 0) return MOECL_OK;
+  const uint64_t bytes =
+      (uint64_t)(point->context * point->layer.hidden_size) * moecl_dtype_size(point->layer.dtype);
+  const int64_t step = runner_context_step(point, moecl_buffer_alignment(runner->context));
+  moecl_status status = moecl_buffer_create(runner->context, bytes, &buffers->context);
+  if (status == MOECL_OK)
+    status = workload_draw_context(point, runner->recording, buffers->context);
+  if (status == MOECL_OK)
+    status = moecl_cache_create(runner->block, point->context + point->num_tokens, &buffers->cache);
+  for (int64_t t = 0; status == MOECL_OK && t < point->context; t += step)
+    status = fill_cache(runner, point, buffers, t,
+                        point->context - t < step ? point->context - t : step);
+  return status;
 }
 
 static moecl_status provide_buffers(runner *runner, const experiment_point *point,
@@ -111,11 +195,26 @@ static moecl_status provide_buffers(runner *runner, const experiment_point *poin
     if (status == MOECL_OK)
       status = workload_draw_hidden(point, runner->recording, i, buffers->hidden[i]);
   }
-  return status;
+  return status == MOECL_OK ? provide_cache(runner, point, buffers) : status;
+}
+
+/* Each comes after the same tokens: the cache takes back what the one before added. */
+static moecl_status block_forward(runner *runner, const experiment_point *point,
+                                  const point_buffers *buffers, int set, moecl_profile *profile) {
+  const moecl_block_forward_params params = {.num_tokens = point->num_tokens,
+                                             .hidden_states = buffers->hidden[set],
+                                             .output = buffers->output,
+                                             .cache = buffers->cache,
+                                             .seed = point->seed,
+                                             .profile = profile};
+  const moecl_status status =
+      buffers->cache ? moecl_cache_set_tokens(buffers->cache, point->context) : MOECL_OK;
+  return status == MOECL_OK ? moecl_block_forward(runner->block, &params, NULL) : status;
 }
 
 static moecl_status forward(runner *runner, const experiment_point *point,
                             const point_buffers *buffers, int set, moecl_profile *profile) {
+  if (runner->block) return block_forward(runner, point, buffers, set, profile);
   const moecl_forward_params params = {.num_tokens = point->num_tokens,
                                        .hidden_states = buffers->hidden[set],
                                        .output = buffers->output,
@@ -230,9 +329,9 @@ static moecl_status time_forwards(runner *runner, const experiment_point *point,
 
 /* The layer, then half as often its stages: events between the kernels cost time
  * that is not the layer's. */
-static moecl_status measure(runner *runner, const experiment_point *point,
-                            const point_buffers *buffers, int64_t iterations,
-                            int64_t timed_of[INPUT_SETS], point_round *round) {
+static moecl_status time_round(runner *runner, const experiment_point *point,
+                               const point_buffers *buffers, int64_t iterations,
+                               int64_t timed_of[INPUT_SETS], point_round *round) {
   const size_t most = (size_t)iterations;
   size_t layers = 0, stages = 0;
   sample_summary host, with_events;
@@ -279,7 +378,7 @@ static moecl_status measure_first(runner *runner, const experiment_point *point,
   TRY(provide_buffers(runner, point, buffers));
   TRY(plan_rounds(runner, point, buffers, &result->rounds_planned));
   *share = rounds_share(runner->experiment->iterations, result->rounds_planned, 0);
-  TRY(measure(runner, point, buffers, *share, timed_of, &round));
+  TRY(time_round(runner, point, buffers, *share, timed_of, &round));
   return rounds_add(result, &round) ? MOECL_OK : MOECL_ERROR_OUT_OF_HOST_MEMORY;
 }
 
@@ -288,6 +387,7 @@ typedef struct work {
   double flops, bytes;
 } work;
 
+/* With the block's own, where the point measures one. */
 static void add_work(const experiment_point *point, const moecl_routing *routing, int64_t forwards,
                      work *work) {
   int64_t kept = 0, active = 0;
@@ -297,6 +397,10 @@ static void add_work(const experiment_point *point, const moecl_routing *routing
   }
   work->flops += (double)forwards * moe_flops(&point->layer, kept, point->num_tokens);
   work->bytes += (double)forwards * moe_bytes(&point->layer, active, point->num_tokens);
+  if (point->what == WHAT_LAYER) return;
+  const moecl_block_params block = experiment_block_params(point);
+  work->flops += (double)forwards * block_own_flops(&block, point->num_tokens, point->context);
+  work->bytes += (double)forwards * block_own_bytes(&block, point->num_tokens, point->context);
 }
 
 /* Reads every timed input set's routing for the work there was to do; set 0 last:
@@ -328,9 +432,10 @@ static void rates(const experiment_point *point, const work *work, point_result 
 }
 
 static void name_variants(const runner *runner, point_result *result) {
-  static const char *const operations[4] = {"router", "permute", "grouped_gemm", "combine"};
-  for (int i = 0; i < 4; i++) {
-    const char *reason, *name = moecl_layer_variant(runner->layer, operations[i], &reason);
+  for (int i = 0; i < (runner->block ? NUM_OPERATIONS : NUM_LAYER_OPERATIONS); i++) {
+    const char *reason, *operation = measure_operations[i];
+    const char *name = runner->block ? moecl_block_variant(runner->block, operation, &reason)
+                                     : moecl_layer_variant(runner->layer, operation, &reason);
     result->variants[i] = strdup(name ? name : "?");
     result->variant_reasons[i] = strdup(reason ? reason : "");
   }
@@ -379,7 +484,8 @@ static void check_point(runner *runner, const experiment_point *point, const poi
                               .point = point,
                               .routing = &result->routing,
                               .hidden_states = buffers->hidden[0],
-                              .output = buffers->output};
+                              .output = buffers->output,
+                              .context_states = buffers->context};
   const moecl_status status = verify_point(&input, &result->verify);
   if (status != MOECL_OK) {
     fail_call(runner, result, "verification could not run", status);
@@ -387,6 +493,18 @@ static void check_point(runner *runner, const experiment_point *point, const poi
   }
   result->status = result->verify.ok ? POINT_OK : POINT_VERIFY_FAILED;
   if (!result->verify.ok) report_failure(result);
+}
+
+/* Of a forward, and its weights and cache. */
+static uint64_t memory_bytes(const runner *runner, const experiment_point *point,
+                             const point_buffers *buffers) {
+  const uint64_t states = 2 * moecl_buffer_size(buffers->output);
+  if (runner->block)
+    return moecl_block_weight_bytes(runner->block) +
+           moecl_block_workspace_size(runner->block, point->num_tokens, buffers->cache != NULL) +
+           moecl_cache_bytes(buffers->cache) + states;
+  return moecl_layer_weight_bytes(runner->layer) +
+         moecl_layer_workspace_size(runner->layer, point->num_tokens) + states;
 }
 
 /* The steps of a point; the first failure names itself. False when interrupted
@@ -413,9 +531,7 @@ static bool run_steps(runner *runner, const experiment_point *point, point_buffe
     fail_call(runner, result, "the layer did not run", status);
     return true;
   }
-  result->memory_bytes = moecl_layer_weight_bytes(runner->layer) +
-                         moecl_layer_workspace_size(runner->layer, point->num_tokens) +
-                         2 * moecl_buffer_size(buffers->output);
+  result->memory_bytes = memory_bytes(runner, point, buffers);
   rates(point, &work, result);
   check_point(runner, point, buffers, result);
   if (!dump_path) return true;
@@ -425,6 +541,7 @@ static bool run_steps(runner *runner, const experiment_point *point, point_buffe
                            .routing = &result->routing,
                            .hidden_states = buffers->hidden[0],
                            .output = buffers->output,
+                           .context_states = buffers->context,
                            .interrupted = runner->interrupted};
   const bool dumped = dump_point(&dump, dump_path, &error);
   if (!dumped) fail(result, "%s", error ? error : "the dump could not be written");
@@ -457,7 +574,7 @@ bool runner_repeat_point(runner *runner, size_t index, int64_t round, int64_t ro
   moecl_context_take_errors(runner->context, NULL, 0); /* earlier points' */
   moecl_status status = provide_layer(runner, point);
   if (status == MOECL_OK) status = provide_buffers(runner, point, &buffers);
-  if (status == MOECL_OK) status = measure(runner, point, &buffers, share, timed_of, result);
+  if (status == MOECL_OK) status = time_round(runner, point, &buffers, share, timed_of, result);
   release_buffers(&buffers);
   if (status == MOECL_OK) return result->iterations >= share;
   snprintf(what, sizeof what, "round %lld of %lld: the layer did not run again",
@@ -467,4 +584,4 @@ bool runner_repeat_point(runner *runner, size_t index, int64_t round, int64_t ro
   return true;
 }
 
-void runner_release(runner *runner) { moecl_layer_destroy(&runner->layer); }
+void runner_release(runner *runner) { release_layer(runner); }

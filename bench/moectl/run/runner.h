@@ -14,15 +14,17 @@ typedef struct runner {
   const experiment *experiment;
   const recording *recording;         /* NULL without a file workload */
   volatile sig_atomic_t *interrupted; /* set by Ctrl-C */
-  moecl_layer *layer;
+  moecl_block *block;                 /* of points that measure one; else NULL */
+  moecl_layer *layer;                 /* the block's, or its own; NULL: there is none yet */
   experiment_point of;    /* whose weights the layer holds; meaningful when layer is there */
   double weights_seconds; /* what drawing or loading and packing them took */
   bool bad_input;         /* some point's weights could not be read from its checkpoint */
 } runner;
 
 /* Device memory a point takes, known before anything is allocated: weights,
- * workspace, input sets, output, and one tensor of one expert in passing, once
- * more where verification or a dump draws the weights again. */
+ * workspace, input sets, output, a block's cache and the hidden states that it was filled from,
+ * and one tensor of one expert in passing, once more where verification or a dump draws the
+ * weights again. */
 typedef struct runner_memory {
   uint64_t bytes;          /* at the peak; UINT64_MAX: does not fit 64 bits */
   uint64_t largest_buffer; /* the largest single one */
@@ -32,7 +34,10 @@ moecl_status runner_memory_needed(moecl_context *context, const experiment_point
 
 /* How many inputs the timed forwards take in turn. */
 int runner_input_sets(const experiment_point *point);
-/* Do two points have the same weights, in the same layer? */
+/* How many tokens at a time fill the cache before a point's forwards: multiples of them lie
+ * `alignment` bytes apart. */
+int64_t runner_context_step(const experiment_point *point, uint64_t alignment);
+/* Do two points have the same weights, in the same layer or block? */
 bool runner_same_layer(const experiment_point *a, const experiment_point *b);
 
 /* Runs point `index` into *result, which is always usable: on failure status
@@ -58,6 +63,7 @@ typedef struct verify_input {
   double roundoff, output_roundoff; /* moecl_layer_roundoff, ..._output_roundoff */
   const moecl_routing *routing;
   const moecl_buffer *hidden_states, *output;
+  const moecl_buffer *context_states; /* of a block's cached tokens; NULL: there are none */
 } verify_input;
 int64_t verify_sample_size(const experiment_point *point); /* how many tokens */
 moecl_status verify_point(const verify_input *input, verify_result *result);
@@ -68,6 +74,7 @@ typedef struct dump_input {
   const experiment_point *point;
   const moecl_routing *routing;
   const moecl_buffer *hidden_states, *output;
+  const moecl_buffer *context_states; /* as verify_input's */
   volatile sig_atomic_t *interrupted;
 } dump_input;
 bool dump_point(const dump_input *input, const char *path, char **error);

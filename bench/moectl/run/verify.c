@@ -1,6 +1,8 @@
 // SPDX-License-Identifier: MIT
 /* A point against the double-precision reference.
  *
+ * Block: norm, attention and residual of sampled tokens are recomputed from the hidden states of
+ * all tokens, cached ones included; what they give is what the layer reads.
  * Router: the logits of sampled tokens are recomputed from their hidden states;
  * then every token's choice, in its order, and its weights from the device's own
  * logits, where ties are exact. Capacity and the counts are recomputed for all
@@ -21,6 +23,13 @@ enum {
   LEAST_TOKENS = 8,  /* on the largest layers this takes longer */
   FEW = LEAST_TOKENS /* that are looked into where outputs are not finite */
 };
+/* What a sampled token's attention takes beside its layer, without keys and values. */
+static double attention_macs(const experiment_point *point) {
+  if (point->what == WHAT_LAYER) return 0;
+  const moecl_block_params params = experiment_block_params(point);
+  return block_own_flops(&params, 1, point->context + point->num_tokens - 1) / 2;
+}
+
 int64_t verify_sample_size(const experiment_point *point) {
   const moecl_layer_params *layer = &point->layer;
   const double matrices = moecl_activation_is_gated(layer->activation) ? 3 : 2;
@@ -28,7 +37,7 @@ int64_t verify_sample_size(const experiment_point *point) {
       matrices * (double)layer->hidden_size * (double)layer->intermediate_size;
   const double per_token =
       per_expert * (double)layer->top_k + (double)layer->num_experts * (double)layer->hidden_size;
-  double count = floor(1e9 / per_token);
+  double count = floor(1e9 / (per_token + attention_macs(point)));
   /* Distinct experts cost a draw and a conversion each. */
   if (count * (double)layer->top_k * per_expert > 4e8 &&
       (double)layer->num_experts * per_expert > 4e8)
@@ -70,6 +79,11 @@ moecl_status verify_sample_make(const experiment_point *point, int64_t count, sa
                                                               : MOECL_ERROR_OUT_OF_HOST_MEMORY;
 }
 
+moecl_status verify_sample_fill(const verify_input *input, sample *sample) {
+  if (input->point->what == WHAT_BLOCK) return verify_block(input, sample);
+  return verify_read_rows(input->point, input->hidden_states, sample, sample->hidden);
+}
+
 /* Tokens spread evenly from the first to the last. */
 static moecl_status sample_take(const verify_input *input, sample *sample) {
   const experiment_point *point = input->point;
@@ -77,7 +91,7 @@ static moecl_status sample_take(const verify_input *input, sample *sample) {
   if (status != MOECL_OK) return status;
   for (int64_t i = 0; i < sample->count; i++)
     sample->tokens[i] = sample->count > 1 ? i * (point->num_tokens - 1) / (sample->count - 1) : 0;
-  return verify_read_rows(point, input->hidden_states, sample, sample->hidden);
+  return verify_sample_fill(input, sample);
 }
 
 size_t verify_item_bytes(const experiment_point *point, moecl_tensor tensor) {
@@ -94,7 +108,7 @@ moecl_status verify_weights_make(const verify_input *input, const sample *sample
     const size_t bytes = verify_item_bytes(input->point, (moecl_tensor)(MOECL_GATE_UP_PROJ + t));
     if (bytes) ok = (weights->expert[t] = malloc(bytes)) != NULL;
   }
-  return ok ? moecl_buffer_create(input->context, workload_staging_bytes(&input->point->layer),
+  return ok ? moecl_buffer_create(input->context, workload_staging_bytes(input->point),
                                   &weights->staging)
             : MOECL_ERROR_OUT_OF_HOST_MEMORY;
 }
@@ -165,7 +179,8 @@ static moecl_status check_outputs(const verify_input *input, outputs *outputs) {
                  : MOECL_ERROR_OUT_OF_HOST_MEMORY;
   outputs->zero = true;
   for (int64_t t = 0; status == MOECL_OK && t < tokens; t++) {
-    bool kept = layer->shared_intermediate_size > 0;
+    /* A block's output has its input in it too. */
+    bool kept = layer->shared_intermediate_size > 0 || input->point->what == WHAT_BLOCK;
     for (int64_t k = 0; k < layer->top_k; k++) kept |= input->routing->kept[t * layer->top_k + k];
     moecl_to_double(layer->dtype, raw + (size_t)t * bytes, hidden, row);
     check_output(layer, t, row, kept, outputs);
@@ -187,7 +202,7 @@ static moecl_status explain(const verify_input *input, const outputs *outputs, w
   if (!overflow) status = MOECL_ERROR_OUT_OF_HOST_MEMORY;
   if (status == MOECL_OK) {
     memcpy(sample.tokens, outputs->first, (size_t)outputs->listed * sizeof *sample.tokens);
-    status = verify_read_rows(input->point, input->hidden_states, &sample, sample.hidden);
+    status = verify_sample_fill(input, &sample);
   }
   if (status == MOECL_OK) status = verify_experts(input, &sample, weights, overflow, &reached);
   if (status == MOECL_OK)

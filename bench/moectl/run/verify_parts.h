@@ -10,9 +10,10 @@ enum { VERIFY_MOST_TOKENS = 256 };
 /* Some of the point's tokens. */
 typedef struct sample {
   int64_t count;
-  int64_t *tokens;  /* [count] */
-  double *hidden;   /* [count, H] */
-  double *expected; /* [count, H] */
+  int64_t *tokens;  /* [count], ascending */
+  double *hidden;   /* [count, H]: what the layer reads */
+  double *expected; /* [count, H]: of a block to begin with the sum that the layer's output is
+                       added to, else 0 */
 } sample;
 
 /* Room for one item of each tensor of an expert, and for its way from the
@@ -42,6 +43,11 @@ moecl_status verify_draw_doubles(const verify_input *input, const weights *weigh
 /* The sampled tokens' rows of a buffer [T,H]. Waits. */
 moecl_status verify_read_rows(const experiment_point *point, const moecl_buffer *buffer,
                               const sample *sample, double *rows);
+
+/* verify_block.c: a block's sample, by the reference: hidden and expected. */
+moecl_status verify_block(const verify_input *input, sample *sample);
+/* Fills in hidden and expected of a sample whose tokens are there. Waits. */
+moecl_status verify_sample_fill(const verify_input *input, sample *sample);
 
 /* verify_router.c: logits of the sample, choices and counts of all tokens; whether
  * `kept` is as it should be, which is looked at where the choices are right. */

@@ -8,7 +8,7 @@
 static uint64_t stream_of(int tensor, int64_t item) {
   return ((uint64_t)tensor + 1) << 32 | (uint64_t)item;
 }
-enum { HIDDEN_STREAM = 100 };
+enum { HIDDEN_STREAM = 100, CONTEXT_STREAM = 101, BLOCK_STREAMS = 200 };
 
 static double scale_of(const moecl_layer_params *params, moecl_tensor tensor) {
   switch (tensor) {
@@ -87,20 +87,69 @@ moecl_status workload_draw_weights(const experiment_point *point, moecl_tensor t
                            &random);
 }
 
-uint64_t workload_staging_bytes(const moecl_layer_params *params) {
+/* q and k, and so v, are larger than what keeps the variance. */
+static double block_scale_of(const moecl_block_params *params, moecl_block_tensor tensor) {
+  const double hidden = (double)params->layer.hidden_size;
+  const bool is_norm = params->attention.qk_norm != MOECL_QK_NORM_NONE;
+  switch (tensor) {
+  case MOECL_ATTENTION_NORM:
+  case MOECL_FEED_FORWARD_NORM: return params->attention_norm.plus_one ? 0.2 : 1;
+  case MOECL_Q_NORM:
+  case MOECL_K_NORM: return params->attention.qk_norm_plus_one ? 1 : sqrt(2);
+  case MOECL_QKV_PROJ: return sqrt((is_norm ? 1 : 2) / hidden);
+  case MOECL_O_PROJ: return sqrt(hidden / (double)moecl_block_tensor_size(params, tensor));
+  case MOECL_SINKS: return 1;
+  default: return 0.1;
+  }
+}
+
+moecl_status workload_draw_block_weights(const experiment_point *point, moecl_block_tensor tensor,
+                                         moecl_buffer *buffer) {
+  const moecl_block_params params = experiment_block_params(point);
+  const moecl_random_params random = {.dtype = params.layer.dtype,
+                                      .distribution = MOECL_NORMAL,
+                                      .scale = (float)block_scale_of(&params, tensor),
+                                      .seed = point->seed,
+                                      .stream = stream_of(BLOCK_STREAMS + (int)tensor, 0)};
+  return moecl_fill_random(buffer, 0, (uint64_t)moecl_block_tensor_size(&params, tensor), &random);
+}
+
+uint64_t workload_block_bytes(const experiment_point *point, moecl_block_tensor tensor) {
+  if (point->what != WHAT_BLOCK) return 0;
+  const moecl_block_params params = experiment_block_params(point);
+  return (uint64_t)moecl_block_tensor_size(&params, tensor) * moecl_dtype_size(params.layer.dtype);
+}
+
+uint64_t workload_staging_bytes(const experiment_point *point) {
   uint64_t largest = 0;
   for (int tensor = 0; tensor < MOECL_TENSOR_COUNT; tensor++) {
-    const uint64_t size = moecl_layer_tensor_bytes(params, (moecl_tensor)tensor);
+    const uint64_t size = moecl_layer_tensor_bytes(&point->layer, (moecl_tensor)tensor);
+    if (size > largest) largest = size;
+  }
+  for (int tensor = 0; tensor < MOECL_BLOCK_TENSOR_COUNT; tensor++) {
+    const uint64_t size = workload_block_bytes(point, (moecl_block_tensor)tensor);
     if (size > largest) largest = size;
   }
   return largest;
 }
 
+static moecl_status set_block_weights(const experiment_point *point, moecl_block *block,
+                                      moecl_buffer *staging) {
+  moecl_status status = MOECL_OK;
+  for (int i = 0; status == MOECL_OK && i < MOECL_BLOCK_TENSOR_COUNT; i++) {
+    const moecl_block_tensor tensor = (moecl_block_tensor)i;
+    if (workload_block_bytes(point, tensor) == 0) continue;
+    status = workload_draw_block_weights(point, tensor, staging);
+    if (status == MOECL_OK) status = moecl_block_set_weights_buffer(block, tensor, staging, 0);
+  }
+  return status;
+}
+
 moecl_status workload_set_weights(moecl_context *context, const experiment_point *point,
-                                  moecl_layer *layer) {
+                                  moecl_layer *layer, moecl_block *block) {
   moecl_buffer *staging;
-  moecl_status status =
-      moecl_buffer_create(context, workload_staging_bytes(&point->layer), &staging);
+  moecl_status status = moecl_buffer_create(context, workload_staging_bytes(point), &staging);
+  if (status == MOECL_OK && block) status = set_block_weights(point, block, staging);
   for (int tensor = 0; status == MOECL_OK && tensor < MOECL_TENSOR_COUNT; tensor++) {
     const int64_t items = moecl_layer_tensor_items(&point->layer, (moecl_tensor)tensor);
     for (int64_t item = 0; status == MOECL_OK && item < items; item++) {
@@ -117,8 +166,7 @@ moecl_status workload_set_weights(moecl_context *context, const experiment_point
 moecl_status workload_weights_seconds(moecl_context *context, const experiment_point *point,
                                       moecl_layer *layer, double *seconds) {
   moecl_buffer *staging;
-  moecl_status status =
-      moecl_buffer_create(context, workload_staging_bytes(&point->layer), &staging);
+  moecl_status status = moecl_buffer_create(context, workload_staging_bytes(point), &staging);
   *seconds = 0;
   for (int tensor = 0; status == MOECL_OK && tensor < MOECL_TENSOR_COUNT; tensor++) {
     const int64_t items = moecl_layer_tensor_items(&point->layer, (moecl_tensor)tensor);
@@ -135,27 +183,27 @@ moecl_status workload_weights_seconds(moecl_context *context, const experiment_p
   return status;
 }
 
+/* `rows` rows from row `first` on. */
 static moecl_status copy_recording(const experiment_point *point, const recording *recording,
-                                   moecl_buffer *buffer) {
-  const size_t count = (size_t)(point->num_tokens * point->layer.hidden_size);
+                                   int64_t first, int64_t rows, moecl_buffer *buffer) {
+  const size_t width = (size_t)point->layer.hidden_size, count = (size_t)rows * width;
   const size_t bytes = count * moecl_dtype_size(point->layer.dtype);
   if (count == 0) return MOECL_OK;
   void *converted = malloc(bytes);
   if (!converted) return MOECL_ERROR_OUT_OF_HOST_MEMORY;
-  moecl_from_double(point->layer.dtype, recording->values, count, converted);
+  moecl_from_double(point->layer.dtype, recording->values + (size_t)first * width, count,
+                    converted);
   moecl_status status = moecl_buffer_write_wait(buffer, 0, bytes, converted);
   free(converted);
   return status;
 }
 
-moecl_status workload_draw_hidden(const experiment_point *point, const recording *recording,
-                                  int set, moecl_buffer *buffer) {
+static moecl_status draw_rows(const experiment_point *point, uint64_t stream, int64_t rows,
+                              moecl_buffer *buffer) {
   const moecl_layer_params *layer = &point->layer;
-  const uint64_t stream = stream_of(HIDDEN_STREAM, set);
-  if (point->distribution == WORKLOAD_FILE) return copy_recording(point, recording, buffer);
   if (point->distribution == WORKLOAD_SKEWED) {
     const moecl_skewed_params skewed = {.dtype = layer->dtype,
-                                        .num_tokens = point->num_tokens,
+                                        .num_tokens = rows,
                                         .hidden_size = layer->hidden_size,
                                         .seed = point->seed,
                                         .stream = stream,
@@ -170,5 +218,19 @@ moecl_status workload_draw_hidden(const experiment_point *point, const recording
                                       .scale = 1.0f,
                                       .seed = point->seed,
                                       .stream = stream};
-  return moecl_fill_random(buffer, 0, (uint64_t)(point->num_tokens * layer->hidden_size), &random);
+  return moecl_fill_random(buffer, 0, (uint64_t)(rows * layer->hidden_size), &random);
+}
+
+moecl_status workload_draw_hidden(const experiment_point *point, const recording *recording,
+                                  int set, moecl_buffer *buffer) {
+  if (point->distribution == WORKLOAD_FILE)
+    return copy_recording(point, recording, point->context, point->num_tokens, buffer);
+  return draw_rows(point, stream_of(HIDDEN_STREAM, set), point->num_tokens, buffer);
+}
+
+moecl_status workload_draw_context(const experiment_point *point, const recording *recording,
+                                   moecl_buffer *buffer) {
+  if (point->distribution == WORKLOAD_FILE)
+    return copy_recording(point, recording, 0, point->context, buffer);
+  return draw_rows(point, stream_of(CONTEXT_STREAM, 0), point->context, buffer);
 }

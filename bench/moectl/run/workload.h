@@ -31,13 +31,22 @@ const char *recording_shape(const moecl_safetensors_tensor *tensor,
 moecl_status workload_draw_weights(const experiment_point *point, moecl_tensor tensor, int64_t item,
                                    moecl_buffer *buffer);
 
+/* The same of a block's tensor. Norms' weights are normal too, and queries' and keys' such that
+ * logits have a standard deviation of about 2: a head then looks at some tokens more than at
+ * others, as those of trained models do, and what it makes of them is no mean of all, which
+ * would vanish beside the hidden states and its mistakes with it. */
+moecl_status workload_draw_block_weights(const experiment_point *point, moecl_block_tensor tensor,
+                                         moecl_buffer *buffer);
+
 /* Bytes of the largest item of any tensor: of the staging buffer below. */
-uint64_t workload_staging_bytes(const moecl_layer_params *params);
+uint64_t workload_staging_bytes(const experiment_point *point);
+/* Bytes of a block's tensor; 0: it has none. */
+uint64_t workload_block_bytes(const experiment_point *point, moecl_block_tensor tensor);
 
 /* Draws every tensor into the layer, an expert at a time through one staging
- * buffer. Waits. */
+ * buffer, and those of `block` (NULL: a layer alone). Waits. */
 moecl_status workload_set_weights(moecl_context *context, const experiment_point *point,
-                                  moecl_layer *layer);
+                                  moecl_layer *layer, moecl_block *block);
 
 /* What that takes once more, as told by the last item of each tensor, which is set again:
  * kernels that were built on the way are not in it. Waits. */
@@ -45,8 +54,12 @@ moecl_status workload_weights_seconds(moecl_context *context, const experiment_p
                                       moecl_layer *layer, double *seconds);
 
 /* Draws (or copies) input set `set` (0, 1, ...; a recording has only one) of
- * the point's hidden states into `buffer`. */
+ * the point's hidden states into `buffer`. Of a recording, the `context` first tokens are before
+ * them. */
 moecl_status workload_draw_hidden(const experiment_point *point, const recording *recording,
                                   int set, moecl_buffer *buffer);
+/* The hidden states of the tokens before, [context,H]. */
+moecl_status workload_draw_context(const experiment_point *point, const recording *recording,
+                                   moecl_buffer *buffer);
 
 #endif
