@@ -8,7 +8,7 @@
 #ifndef MOECL_CHECKPOINT_H
 #define MOECL_CHECKPOINT_H
 
-#include "moecl/layer.h"
+#include "moecl/block.h"
 #include "moecl/safetensors.h"
 
 #ifdef __cplusplus
@@ -118,6 +118,26 @@ MOECL_API moecl_status moecl_checkpoint_read(moecl_checkpoint *checkpoint, int64
  * without it. Errors as moecl_checkpoint_read's. */
 MOECL_API moecl_status moecl_checkpoint_read_expert_scale(moecl_checkpoint *checkpoint,
                                                           int64_t index, float *scale);
+
+/* ---- the transformer block around a layer ---- */
+
+/* Attention and norms around layer `index`, and the layer itself, as moecl_checkpoint_get_layer
+ * has it. *params is all zeros on failure. Errors: those of moecl_checkpoint_get_layer;
+ * MOECL_ERROR_UNSUPPORTED for models whose attention is not described (the message lists those
+ * that are: mixtral, olmoe, qwen3_moe, gpt_oss) and for options that blocks do not have (dynamic
+ * scaling of a rotary embedding). */
+MOECL_API moecl_status moecl_checkpoint_get_block(moecl_checkpoint *checkpoint, int64_t index,
+                                                  moecl_block_params *params);
+/* As moecl_checkpoint_check, of the block's tensors too. */
+MOECL_API moecl_status moecl_checkpoint_check_block(moecl_checkpoint *checkpoint, int64_t index);
+/* As moecl_checkpoint_read, of a block's whole tensor: moecl_block_tensor_size elements. */
+MOECL_API moecl_status moecl_checkpoint_read_block(moecl_checkpoint *checkpoint, int64_t index,
+                                                   moecl_block_tensor tensor, moecl_dtype dtype,
+                                                   void *values);
+/* As moecl_layer_load, of a block and its layer. The block's options may be others than the
+ * checkpoint's where they change no tensor. */
+MOECL_API moecl_status moecl_block_load(moecl_block *block, moecl_checkpoint *checkpoint,
+                                        int64_t index);
 
 /* Gives all weights of checkpoint layer `index` to `layer`, whose sizes and
  * tensors must be the checkpoint's, in its own dtype. On the host it takes one

@@ -45,6 +45,15 @@ moecl_status model_find(moecl_checkpoint *checkpoint, const model_layer *layer, 
 size_t model_first_name(const moecl_checkpoint *checkpoint, const char *name);
 const char *model_name_at(const moecl_checkpoint *checkpoint, size_t i, const char **file);
 
+/* weights.c: a tensor [rows, columns] (columns 0: a vector) by its pattern behind the layer's
+ * prefix, converted to `dtype`; or only whether it is there as it should be. Errors as
+ * moecl_checkpoint_read's. */
+moecl_status model_read_whole(moecl_checkpoint *checkpoint, const model_layer *layer,
+                              const char *pattern, int64_t rows, int64_t columns, moecl_dtype dtype,
+                              void *values);
+moecl_status model_check_whole(moecl_checkpoint *checkpoint, const model_layer *layer,
+                               const char *pattern, int64_t rows, int64_t columns);
+
 /* Whether the files call a network's tensors as usual or as `other` does. */
 moecl_status model_find_ffn(moecl_checkpoint *checkpoint, const model_layer *layer,
                             const family_ffn *usual, const family_ffn *other,

@@ -500,6 +500,7 @@ static moecl_status describe(const moecl_log *log, const char *path, json_t *roo
   json_t *section =
       family->section ? config_find(&config, family->section, strlen(family->section)) : NULL;
   if (json_is_object(section)) config.root = section;
+  description->root = config.root;
   MOECL_TRY(config_refuse(&config, family->refused));
   for (size_t i = 0; i < 2 && family->stacks[i].prefixes; i++)
     MOECL_TRY(read_stack(&config, &family->stacks[i], description));

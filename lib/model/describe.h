@@ -17,6 +17,7 @@ typedef struct model_layer {
 typedef struct model_description {
   const family *family;
   const char *model_type; /* in the JSON's memory */
+  json_t *root;           /* likewise: where the text model's keys are */
   model_layer *layers;
   int64_t num_layers;
   int64_t stack_layers[2]; /* of each stack, those without a feed-forward network too */

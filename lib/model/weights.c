@@ -493,6 +493,22 @@ moecl_status moecl_checkpoint_read_expert_scale(moecl_checkpoint *checkpoint, in
   return copy_piece(checkpoint, &piece, MOECL_F32, (char *)scale);
 }
 
+moecl_status model_check_whole(moecl_checkpoint *checkpoint, const model_layer *layer,
+                               const char *pattern, int64_t rows, int64_t columns) {
+  const want want = want_whole(pattern, rows, columns);
+  piece piece;
+  return find_piece(checkpoint, layer, &want, &piece);
+}
+
+moecl_status model_read_whole(moecl_checkpoint *checkpoint, const model_layer *layer,
+                              const char *pattern, int64_t rows, int64_t columns, moecl_dtype dtype,
+                              void *values) {
+  const want want = want_whole(pattern, rows, columns);
+  piece piece;
+  MOECL_TRY(find_piece(checkpoint, layer, &want, &piece));
+  return copy_piece(checkpoint, &piece, dtype, values);
+}
+
 /* Finds all of a layer's tensors; their names, at most four an item, go to `names`. */
 static moecl_status find_all(moecl_checkpoint *checkpoint, const model_layer *layer,
                              const char **names, size_t *count) {

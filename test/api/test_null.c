@@ -204,6 +204,11 @@ static void test_files(void **state) {
   REFUSED(moecl_checkpoint_read_expert_scale(NULL, 0, values));
   REFUSED(moecl_checkpoint_read_expert_scale(NULL, 0, NULL));
   REFUSED(moecl_layer_load(NULL, NULL, 0));
+  REFUSED(moecl_block_load(NULL, NULL, 0));
+  moecl_block_params block_params;
+  REFUSED(moecl_checkpoint_get_block(NULL, 0, &block_params));
+  REFUSED(moecl_checkpoint_check_block(NULL, 0));
+  REFUSED(moecl_checkpoint_read_block(NULL, 0, MOECL_O_PROJ, MOECL_F32, &block_params));
 }
 
 /* A context and what it holds, and calls that get them beside a NULL. */

@@ -104,6 +104,9 @@ void experiment_destroy(experiment *experiment);
 /* The block of a point that measures one, its layer included. */
 moecl_block_params experiment_block_params(const experiment_point *point);
 
+/* The section `block` that says the same, where the params' norms are alike. */
+experiment_block experiment_block_of(const moecl_block_params *params);
+
 /* What is measured, for texts: "layer", "block", or "forward" where points measure either. */
 const char *experiment_measured(const experiment *experiment);
 bool experiment_has_blocks(const experiment *experiment); /* does any point measure one? */

@@ -49,11 +49,18 @@ static void fill(schema_id id, const experiment_point *point, setting *s, proble
   s->count = 1;
 }
 
-static void fill_all(settings *settings, const moecl_layer_params *params, problems *problems) {
-  const experiment_point point = {.layer = *params};
+/* The keys for which `is_of` holds. */
+static void fill_all(settings *settings, const experiment_point *point,
+                     bool (*is_of)(const schema_key *key), problems *problems) {
   for (int i = 0; i < KEY_COUNT; i++)
-    if (schema_is_of_layer(schema_get((schema_id)i)))
-      fill((schema_id)i, &point, &settings->keys[i], problems);
+    if (is_of(schema_get((schema_id)i))) fill((schema_id)i, point, &settings->keys[i], problems);
+}
+
+static bool measures_blocks(const settings *settings) {
+  const setting *what = &settings->keys[KEY_WHAT];
+  for (size_t i = 0; i < what->count; i++)
+    if (what->values[i].integer == WHAT_BLOCK) return true;
+  return false;
 }
 
 /* The layer's number, when one is given that the checkpoint has. */
@@ -73,16 +80,27 @@ static bool choose_layer(const settings *settings, checkpoint_source *source, pr
 }
 
 static bool open_source(const settings *settings, const char *folder, checkpoint_source *source,
-                        moecl_checkpoint_layer *layer, problems *problems) {
+                        experiment_point *point, problems *problems) {
+  moecl_checkpoint_layer layer;
+  moecl_block_params block;
+  const bool blocks = measures_blocks(settings);
   /* The experiment reports a message at its place, a run with the point that failed. */
   moecl_status status =
       moecl_checkpoint_open(folder, keep_error, &source->message, &source->checkpoint);
   if (status == MOECL_OK) {
     if (!choose_layer(settings, source, problems)) return false;
-    status = moecl_checkpoint_get_layer(source->checkpoint, source->layer, layer);
-    if (status == MOECL_OK) status = moecl_checkpoint_check(source->checkpoint, source->layer);
+    status = moecl_checkpoint_get_layer(source->checkpoint, source->layer, &layer);
+    if (status == MOECL_OK && blocks)
+      status = moecl_checkpoint_get_block(source->checkpoint, source->layer, &block);
+    if (status == MOECL_OK)
+      status = blocks ? moecl_checkpoint_check_block(source->checkpoint, source->layer)
+                      : moecl_checkpoint_check(source->checkpoint, source->layer);
   }
-  if (status == MOECL_OK) return true;
+  if (status == MOECL_OK) {
+    point->layer = layer.params;
+    if (blocks) point->block = experiment_block_of(&block);
+    return true;
+  }
   problem_add(problems, settings->keys[KEY_CHECKPOINT].mark, "layer.checkpoint: %s",
               source->message ? source->message : moecl_status_string(status));
   return false;
@@ -101,15 +119,18 @@ void from_checkpoint(settings *settings, const char *folder, checkpoint_source *
                   "beside it");
     return;
   }
-  moecl_checkpoint_layer stored;
+  experiment_point stored = {0};
   *source = calloc(1, sizeof **source);
   if (*source == NULL) {
     problem_out_of_memory(problems);
     return;
   }
-  if (open_source(settings, folder, *source, &stored, problems))
-    fill_all(settings, &stored.params, problems);
-  else checkpoint_source_destroy(source);
+  if (!open_source(settings, folder, *source, &stored, problems)) {
+    checkpoint_source_destroy(source);
+    return;
+  }
+  fill_all(settings, &stored, schema_is_of_layer, problems);
+  if (measures_blocks(settings)) fill_all(settings, &stored, schema_is_of_block, problems);
 }
 
 void checkpoint_source_destroy(checkpoint_source **source) {

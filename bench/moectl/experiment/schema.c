@@ -76,9 +76,10 @@ static const schema_key keys[KEY_COUNT] = {
          "null",
          "A model folder, relative to the experiment's folder (with --set: to the "
          "working directory): sizes, rule, dtype and weights are those of its layer "
-         "layer.layer. Beside it only top_k, the router's renormalize, "
-         "routed_scaling_factor, second_choice and jitter, capacity, variants and dtype "
-         "can be given."},
+         "layer.layer; with 'what: block' those of its block too. Beside it only top_k, the "
+         "router's renormalize, routed_scaling_factor, second_choice and jitter, capacity, "
+         "variants and dtype can be given, and of a block causal, sliding_window, scale and the "
+         "rope's theta and scaling."},
     [KEY_CHECKPOINT_LAYER] = {"layer.layer", NOWHERE, TYPE_INT, OF_EXPERIMENT | NULLABLE, ANY_COUNT,
                               NO_CHOICE, "null",
                               "Which of the checkpoint's layers, from 0 on; 'moectl inspect' lists "
@@ -267,12 +268,12 @@ static const schema_key keys[KEY_COUNT] = {
     [KEY_HEAD_DIM] = {ATTENTION(head_dim), TYPE_INT, NULLABLE, 1, MOECL_MAX_HEAD_DIM, NO_CHOICE,
                       "null", "The width of a head; null: hidden_size / num_heads.",
                       .needs = {OF_BLOCK}},
-    [KEY_CAUSAL] = {"block.attention.causal", IN_POINT(block.causal), TYPE_BOOL, 0, NO_RANGE,
-                    NO_CHOICE, "true",
+    [KEY_CAUSAL] = {"block.attention.causal", IN_POINT(block.causal), TYPE_BOOL, WITH_CHECKPOINT,
+                    NO_RANGE, NO_CHOICE, "true",
                     "A token looks at itself and those before it; false: at all (an encoder).",
                     .needs = {OF_BLOCK}},
-    [KEY_SLIDING_WINDOW] = {ATTENTION(sliding_window), TYPE_INT, NULLABLE, 1, MOECL_MAX_POSITIONS,
-                            NO_CHOICE, "null",
+    [KEY_SLIDING_WINDOW] = {ATTENTION(sliding_window), TYPE_INT, NULLABLE | WITH_CHECKPOINT, 1,
+                            MOECL_MAX_POSITIONS, NO_CHOICE, "null",
                             "A token looks at those less than so many away, with 1 at itself "
                             "alone; null: at any distance.",
                             .needs = {OF_BLOCK}},
@@ -290,12 +291,13 @@ static const schema_key keys[KEY_COUNT] = {
                      "or of all of a token's at once (full: OLMoE).",
                      .needs = {OF_BLOCK}},
     [KEY_QK_NORM_EPSILON] = {ATTENTION(qk_norm_epsilon), TYPE_REAL, MIN_OPEN, 0, 1, NO_CHOICE,
-                             "0.00001", "Of qk_norm.",
+                             "1e-05", "Of qk_norm.",
                              .needs = {OF_BLOCK, {KEY_QK_NORM, false, 0, is_set}}},
     [KEY_QK_NORM_PLUS_ONE] = {ATTENTION(qk_norm_plus_one), TYPE_BOOL, 0, NO_RANGE, NO_CHOICE,
                               "false", "Of qk_norm: as norm_plus_one.",
                               .needs = {OF_BLOCK, {KEY_QK_NORM, false, 0, is_set}}},
-    [KEY_SCALE] = {ATTENTION(scale), TYPE_REAL, NULLABLE | MIN_OPEN, 0, 1000000, NO_CHOICE, "null",
+    [KEY_SCALE] = {ATTENTION(scale), TYPE_REAL, NULLABLE | MIN_OPEN | WITH_CHECKPOINT, 0, 1000000,
+                   NO_CHOICE, "null",
                    "Multiplies the products of queries and keys; null: head_dim^-1/2.",
                    .needs = {OF_BLOCK}},
     [KEY_ATTENTION_VARIANT] = {"block.attention.attention_variant",
@@ -303,8 +305,8 @@ static const schema_key keys[KEY_COUNT] = {
                                AUTO_NULL | WITH_CHECKPOINT | NOT_WORK, ANY_TEXT, NO_CHOICE, "auto",
                                "Attention kernel by name; auto: the best that serves.",
                                .needs = {OF_BLOCK}},
-    [KEY_ROPE_THETA] = {ROPE(theta), TYPE_REAL, NULLABLE | MIN_OPEN, 1, 1000000000000, NO_CHOICE,
-                        "10000",
+    [KEY_ROPE_THETA] = {ROPE(theta), TYPE_REAL, NULLABLE | MIN_OPEN | WITH_CHECKPOINT, 1,
+                        1000000000000, NO_CHOICE, "10000",
                         "The base of the rotary embedding's frequencies; null: there is none, and "
                         "attention knows no positions.",
                         .needs = {OF_BLOCK}},
@@ -315,18 +317,17 @@ static const schema_key keys[KEY_COUNT] = {
                               "Elements that are neighbours are turned together (GPT-J), else i "
                               "and i + rope_dim/2 (GPT-NeoX).",
                               .needs = {OF_BLOCK, ANY(KEY_ROPE_THETA)}},
-    [KEY_ROPE_SCALING] = {ROPE(scaling), TYPE_CHOICE, 0, NO_RANGE, rope_choice,
+    [KEY_ROPE_SCALING] = {ROPE(scaling), TYPE_CHOICE, WITH_CHECKPOINT, NO_RANGE, rope_choice,
                           MOECL_ROPE_SCALING_COUNT, "none",
                           "How frequencies are changed for contexts longer than those trained on.",
                           .needs = {OF_BLOCK, ANY(KEY_ROPE_THETA)}},
-    [KEY_ROPE_FACTOR] = {ROPE(factor), TYPE_REAL, MIN_OPEN, 0, 1000000, NO_CHOICE, "1",
-                         "Of rope_scaling: how many times longer.",
+    [KEY_ROPE_FACTOR] = {ROPE(factor), TYPE_REAL, MIN_OPEN | WITH_CHECKPOINT, 0, 1000000, NO_CHOICE,
+                         "1", "Of rope_scaling: how many times longer.",
                          .needs = {OF_BLOCK, {KEY_ROPE_SCALING, false, 0, is_set}}},
-    [KEY_ROPE_ORIGINAL_POSITIONS] = {ROPE(original_positions), TYPE_REAL, MIN_OPEN, 0,
-                                     MOECL_MAX_POSITIONS, NO_CHOICE, "4096",
-                                     "llama3, yarn: positions that the model was trained on.",
-                                     .needs = {OF_BLOCK,
-                                               {KEY_ROPE_SCALING, false, 0, has_positions}}},
+    [KEY_ROPE_ORIGINAL_POSITIONS] =
+        {ROPE(original_positions), TYPE_REAL, MIN_OPEN | WITH_CHECKPOINT, 0, MOECL_MAX_POSITIONS,
+         NO_CHOICE, "4096", "llama3, yarn: positions that the model was trained on.",
+         .needs = {OF_BLOCK, {KEY_ROPE_SCALING, false, 0, has_positions}}},
     [KEY_ROPE_LOW_FREQ_FACTOR] = {ROPE(low_freq_factor), TYPE_REAL, MIN_OPEN, 0, 1000000, NO_CHOICE,
                                   "1",
                                   "llama3: frequencies of fewer turns than this in the "
@@ -356,7 +357,7 @@ static const schema_key keys[KEY_COUNT] = {
                        "Of both norms, before attention and before the layer: RMSNorm or "
                        "LayerNorm.",
                        .needs = {OF_BLOCK}},
-    [KEY_NORM_EPSILON] = {NORM(epsilon), TYPE_REAL, MIN_OPEN, 0, 1, NO_CHOICE, "0.00001",
+    [KEY_NORM_EPSILON] = {NORM(epsilon), TYPE_REAL, MIN_OPEN, 0, 1, NO_CHOICE, "1e-05",
                           "Of both norms.", .needs = {OF_BLOCK}},
     [KEY_NORM_PLUS_ONE] = {NORM(plus_one), TYPE_BOOL, 0, NO_RANGE, NO_CHOICE, "false",
                            "Their weights are given as what they differ from 1 by (Gemma, "

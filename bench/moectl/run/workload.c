@@ -103,9 +103,23 @@ static double block_scale_of(const moecl_block_params *params, moecl_block_tenso
   }
 }
 
+/* Of a checkpoint's, from its files. */
+static moecl_status read_block_weights(const experiment_point *point, moecl_block_tensor tensor,
+                                       moecl_buffer *buffer) {
+  const uint64_t bytes = workload_block_bytes(point, tensor);
+  void *values = malloc((size_t)bytes);
+  if (!values) return MOECL_ERROR_OUT_OF_HOST_MEMORY;
+  moecl_status status = moecl_checkpoint_read_block(point->source->checkpoint, point->source->layer,
+                                                    tensor, point->layer.dtype, values);
+  if (status == MOECL_OK) status = moecl_buffer_write_wait(buffer, 0, bytes, values);
+  free(values);
+  return status;
+}
+
 moecl_status workload_draw_block_weights(const experiment_point *point, moecl_block_tensor tensor,
                                          moecl_buffer *buffer) {
   const moecl_block_params params = experiment_block_params(point);
+  if (point->source) return read_block_weights(point, tensor, buffer);
   const moecl_random_params random = {.dtype = params.layer.dtype,
                                       .distribution = MOECL_NORMAL,
                                       .scale = (float)block_scale_of(&params, tensor),

@@ -1,0 +1,306 @@
+// SPDX-License-Identifier: MIT
+/* The transformer block around a layer: attention and norms, from config.json and the files. A
+ * row for each kind of model whose attention a moecl_block_params can say; others are refused.
+ * Defaults are those of the configuration classes of transformers. */
+#include "base/base.h"
+#include "model/checkpoint.h"
+#include "model/config.h"
+#include <stdlib.h>
+#include <string.h>
+
+typedef struct block_row {
+  const char *model_type;
+  const char *refused; /* as a family's */
+  const char *num_heads, *num_kv_heads, *head_dim;
+  const char *epsilon; /* of all norms */
+  const char *bias;    /* flag: of q, k, v and o; NULL: there are none */
+  moecl_qk_norm qk_norm;
+  bool sinks;
+  const char *window, *has_window; /* the second a flag; NULL: where the first is not 0 */
+  bool windows_alternate;          /* without layer_types, every other layer has one */
+  const char *rope_theta;
+} block_row;
+
+/* What all of them refuse: parts of heads that are not turned, factors that are not YaRN's. */
+#define REFUSED                                                                                    \
+  "partial_rotary_factor=1|rope_parameters.partial_rotary_factor=1|rope_parameters.mscale|"        \
+  "rope_parameters.mscale_all_dim|rope_scaling.mscale|rope_scaling.mscale_all_dim"
+
+static const block_row rows[] = {{.model_type = "mixtral",
+                                  .refused = REFUSED,
+                                  .num_heads = "num_attention_heads=32",
+                                  .num_kv_heads = "num_key_value_heads=8:0",
+                                  .head_dim = "head_dim:0",
+                                  .epsilon = "rms_norm_eps=0.00001",
+                                  .window = "sliding_window:0",
+                                  .rope_theta = "rope_parameters.rope_theta|rope_theta=1000000"},
+                                 {.model_type = "olmoe",
+                                  .refused = REFUSED "|clip_qkv",
+                                  .num_heads = "num_attention_heads=16",
+                                  .num_kv_heads = "num_key_value_heads:0",
+                                  .head_dim = "head_dim:0",
+                                  .epsilon = "rms_norm_eps=0.00001",
+                                  .bias = "attention_bias=0",
+                                  .qk_norm = MOECL_QK_NORM_FULL,
+                                  .rope_theta = "rope_parameters.rope_theta|rope_theta=10000"},
+                                 {.model_type = "qwen3_moe",
+                                  .refused = REFUSED,
+                                  .num_heads = "num_attention_heads=32",
+                                  .num_kv_heads = "num_key_value_heads=4:0",
+                                  .head_dim = "head_dim:0",
+                                  .epsilon = "rms_norm_eps=0.000001",
+                                  .bias = "attention_bias=0",
+                                  .qk_norm = MOECL_QK_NORM_HEAD,
+                                  .window = "sliding_window=4096:0",
+                                  .has_window = "use_sliding_window=0",
+                                  .rope_theta = "rope_parameters.rope_theta|rope_theta=10000"},
+                                 {.model_type = "gpt_oss",
+                                  .refused = REFUSED,
+                                  .num_heads = "num_attention_heads=64",
+                                  .num_kv_heads = "num_key_value_heads=8:0",
+                                  .head_dim = "head_dim=64:0",
+                                  .epsilon = "rms_norm_eps=0.00001",
+                                  .bias = "attention_bias=1",
+                                  .sinks = true,
+                                  .window = "sliding_window=128:0",
+                                  .windows_alternate = true,
+                                  .rope_theta = "rope_parameters.rope_theta|rope_theta=150000"}};
+
+/* What the tensors of all of them are called, behind the layer's prefix. */
+static const char *const patterns[MOECL_BLOCK_TENSOR_COUNT] = {
+    [MOECL_ATTENTION_NORM] = "input_layernorm.weight",
+    [MOECL_Q_NORM] = "self_attn.q_norm.weight",
+    [MOECL_K_NORM] = "self_attn.k_norm.weight",
+    [MOECL_SINKS] = "self_attn.sinks",
+    [MOECL_O_PROJ] = "self_attn.o_proj.weight",
+    [MOECL_O_BIAS] = "self_attn.o_proj.bias",
+    [MOECL_FEED_FORWARD_NORM] = "post_attention_layernorm.weight"};
+static const char *const qkv_weights[] = {"self_attn.q_proj.weight", "self_attn.k_proj.weight",
+                                          "self_attn.v_proj.weight"};
+static const char *const qkv_biases[] = {"self_attn.q_proj.bias", "self_attn.k_proj.bias",
+                                         "self_attn.v_proj.bias"};
+
+/* ---- config.json ---- */
+
+static moecl_status find_row(const moecl_checkpoint *checkpoint, const block_row **found) {
+  const char *model_type = checkpoint->description.model_type;
+  base_text known = {0};
+  *found = NULL;
+  for (size_t i = 0; i < BASE_COUNT(rows); i++) {
+    if (strcmp(rows[i].model_type, model_type) == 0) *found = &rows[i];
+    base_text_addf(&known, "%s%s", i ? ", " : "", rows[i].model_type);
+  }
+  const moecl_status status =
+      *found ? MOECL_OK
+             : log_error(&checkpoint->log, MOECL_ERROR_UNSUPPORTED,
+                         "%s: the attention of model_type '%.100s' is not described here, only "
+                         "its layers are; blocks are read of %s",
+                         checkpoint->config_path, model_type, known.failed ? "others" : known.data);
+  base_text_free(&known);
+  return status;
+}
+
+#define ROPE_KEY(name) "rope_parameters." name "|rope_scaling." name
+
+static moecl_status read_yarn(const model_config *config, moecl_rope_params *rope) {
+  bool truncate;
+  MOECL_TRY(config_number(config, ROPE_KEY("beta_fast") "=32", &rope->beta_fast));
+  MOECL_TRY(config_number(config, ROPE_KEY("beta_slow") "=1", &rope->beta_slow));
+  MOECL_TRY(config_number(config, ROPE_KEY("attention_factor") ":0", &rope->attention_factor));
+  MOECL_TRY(config_flag(config, ROPE_KEY("truncate") "=1", &truncate));
+  rope->not_truncated = !truncate;
+  return MOECL_OK;
+}
+
+static moecl_status read_rope(const model_config *config, const block_row *row,
+                              moecl_rope_params *rope) {
+  char buffer[32];
+  const char *type;
+  MOECL_TRY(config_number(config, row->rope_theta, &rope->theta));
+  MOECL_TRY(config_text(config, ROPE_KEY("rope_type") "|rope_scaling.type=default", buffer,
+                        sizeof buffer, &type));
+  if (strcmp(type, "default") == 0) return MOECL_OK;
+  const bool linear = strcmp(type, "linear") == 0, llama3 = strcmp(type, "llama3") == 0;
+  if (!linear && !llama3 && strcmp(type, "yarn") != 0)
+    return log_error(config->log, MOECL_ERROR_UNSUPPORTED,
+                     "%s: rope_type is '%.60s', expected default, linear, llama3 or yarn",
+                     config->path, type);
+  MOECL_TRY(config_number(config, ROPE_KEY("factor"), &rope->factor));
+  rope->scaling = linear ? MOECL_ROPE_LINEAR : llama3 ? MOECL_ROPE_LLAMA3 : MOECL_ROPE_YARN;
+  if (linear) return MOECL_OK;
+  MOECL_TRY(config_number(config,
+                          ROPE_KEY("original_max_position_embeddings") "|max_position_embeddings",
+                          &rope->original_positions));
+  if (!llama3) return read_yarn(config, rope);
+  MOECL_TRY(config_number(config, ROPE_KEY("low_freq_factor"), &rope->low_freq_factor));
+  return config_number(config, ROPE_KEY("high_freq_factor"), &rope->high_freq_factor);
+}
+
+/* Has this layer a window? */
+static moecl_status has_window(const model_config *config, const block_row *row, bool *has) {
+  json_t *types = config_find(config, "layer_types", strlen("layer_types"));
+  const char *type = json_string_value(json_array_get(types, (size_t)config->layer));
+  const bool sliding = type && strcmp(type, "sliding_attention") == 0;
+  *has = true;
+  if (row->has_window) MOECL_TRY(config_flag(config, row->has_window, has));
+  if (!types) {
+    *has = *has && (!row->windows_alternate || config->layer % 2 == 0);
+    return MOECL_OK;
+  }
+  *has = *has && sliding;
+  if (sliding || (type && strcmp(type, "full_attention") == 0)) return MOECL_OK;
+  return log_error(config->log, MOECL_ERROR_UNSUPPORTED,
+                   "%s: the list 'layer_types' says '%.60s' of layer %lld, expected "
+                   "sliding_attention or full_attention",
+                   config->path, type ? type : "nothing", (long long)config->layer);
+}
+
+static moecl_status read_window(const model_config *config, const block_row *row, int64_t *window) {
+  bool has;
+  *window = 0;
+  if (!row->window) return MOECL_OK;
+  MOECL_TRY(has_window(config, row, &has));
+  return has ? config_integer(config, row->window, 0, MOECL_MAX_POSITIONS, window) : MOECL_OK;
+}
+
+static moecl_status read_params(const model_config *config, const block_row *row,
+                                moecl_block_params *params) {
+  moecl_attention_params *attention = &params->attention;
+  double epsilon;
+  MOECL_TRY(config_refuse(config, row->refused));
+  MOECL_TRY(config_integer(config, row->num_heads, 1, MOECL_MAX_HEADS, &attention->num_heads));
+  MOECL_TRY(
+      config_integer(config, row->num_kv_heads, 0, MOECL_MAX_HEADS, &attention->num_kv_heads));
+  MOECL_TRY(config_integer(config, row->head_dim, 0, MOECL_MAX_HEAD_DIM, &attention->head_dim));
+  MOECL_TRY(config_flag(config, row->bias, &attention->qkv_bias));
+  attention->output_bias = attention->qkv_bias;
+  attention->qk_norm = row->qk_norm;
+  attention->sinks = row->sinks;
+  MOECL_TRY(read_window(config, row, &attention->sliding_window));
+  MOECL_TRY(read_rope(config, row, &attention->rope));
+  MOECL_TRY(config_number(config, row->epsilon, &epsilon));
+  params->attention_norm.epsilon = params->feed_forward_norm.epsilon = (float)epsilon;
+  if (row->qk_norm != MOECL_QK_NORM_NONE) attention->qk_norm_epsilon = (float)epsilon;
+  return MOECL_OK;
+}
+
+moecl_status moecl_checkpoint_get_block(moecl_checkpoint *checkpoint, int64_t index,
+                                        moecl_block_params *params) {
+  moecl_checkpoint_layer stored;
+  const block_row *row;
+  char message[256];
+  if (!params) return MOECL_ERROR_INVALID_ARGUMENT;
+  *params = (moecl_block_params){0};
+  if (!checkpoint) return MOECL_ERROR_INVALID_ARGUMENT;
+  MOECL_TRY(moecl_checkpoint_get_layer(checkpoint, index, &stored));
+  MOECL_TRY(find_row(checkpoint, &row));
+  const model_config config = {.log = &checkpoint->log,
+                               .path = checkpoint->config_path,
+                               .family = checkpoint->description.family->name,
+                               .root = checkpoint->description.root,
+                               .layer = checkpoint->description.layers[index].number};
+  moecl_block_params read = {.layer = stored.params};
+  MOECL_TRY(read_params(&config, row, &read));
+  if (moecl_block_params_check(&read, message, sizeof message) != MOECL_OK)
+    return log_error(&checkpoint->log, MOECL_ERROR_IO, "%s: layer %lld: %s",
+                     checkpoint->config_path, (long long)config.layer, message);
+  *params = read;
+  return MOECL_OK;
+}
+
+/* ---- tensors ---- */
+
+/* A tensor's parts in the files, below each other: rows, and columns (0: a vector). */
+typedef struct parts {
+  const char *pattern[3];
+  int64_t rows[3], columns;
+  int count;
+} parts;
+
+static parts parts_of(const moecl_block_params *params, moecl_block_tensor tensor) {
+  const moecl_attention_params *attention = &params->attention;
+  const int64_t hidden = params->layer.hidden_size;
+  const int64_t size = moecl_block_tensor_size(params, tensor);
+  const int64_t kv_heads = attention->num_kv_heads ? attention->num_kv_heads : attention->num_heads;
+  const int64_t queries = moecl_block_tensor_size(params, MOECL_O_PROJ) / hidden;
+  const int64_t keys = queries / attention->num_heads * kv_heads;
+  const bool whole = tensor == MOECL_QKV_PROJ;
+  if (size == 0) return (parts){.count = 0};
+  if (whole || tensor == MOECL_QKV_BIAS) {
+    const char *const *names = whole ? qkv_weights : qkv_biases;
+    return (parts){.pattern = {names[0], names[1], names[2]},
+                   .rows = {queries, keys, keys},
+                   .columns = whole ? hidden : 0,
+                   .count = 3};
+  }
+  if (tensor == MOECL_O_PROJ)
+    return (parts){.pattern = {patterns[tensor]}, .rows = {hidden}, .columns = queries, .count = 1};
+  return (parts){.pattern = {patterns[tensor]}, .rows = {size}, .count = 1};
+}
+
+moecl_status moecl_checkpoint_read_block(moecl_checkpoint *checkpoint, int64_t index,
+                                         moecl_block_tensor tensor, moecl_dtype dtype,
+                                         void *values) {
+  moecl_block_params params;
+  if (!checkpoint) return MOECL_ERROR_INVALID_ARGUMENT;
+  if (!values || (unsigned)dtype >= MOECL_DTYPE_COUNT ||
+      (unsigned)tensor >= MOECL_BLOCK_TENSOR_COUNT)
+    return log_error(&checkpoint->log, MOECL_ERROR_INVALID_ARGUMENT,
+                     "%s: values is NULL, or there is no dtype %d or no tensor %d",
+                     checkpoint->folder, (int)dtype, (int)tensor);
+  MOECL_TRY(moecl_checkpoint_get_block(checkpoint, index, &params));
+  const parts parts = parts_of(&params, tensor);
+  if (parts.count == 0)
+    return log_error(&checkpoint->log, MOECL_ERROR_INVALID_ARGUMENT,
+                     "%s: the block of layer %lld has no tensor %d", checkpoint->folder,
+                     (long long)index, (int)tensor);
+  char *at = values;
+  for (int i = 0; i < parts.count; i++) {
+    MOECL_TRY(model_read_whole(checkpoint, &checkpoint->description.layers[index], parts.pattern[i],
+                               parts.rows[i], parts.columns, dtype, at));
+    at += (size_t)(parts.rows[i] * (parts.columns ? parts.columns : 1)) * moecl_dtype_size(dtype);
+  }
+  return MOECL_OK;
+}
+
+/* Is the tensor, `tail` behind the layer's prefix, one that is read? */
+static bool is_read(const moecl_block_params *params, const char *tail) {
+  for (int t = 0; t < MOECL_BLOCK_TENSOR_COUNT; t++) {
+    const parts parts = parts_of(params, (moecl_block_tensor)t);
+    for (int i = 0; i < parts.count; i++)
+      if (strcmp(tail, parts.pattern[i]) == 0) return true;
+  }
+  return strcmp(tail, "self_attn.rotary_emb.inv_freq") == 0; /* older files'; computed here */
+}
+
+/* A tensor of attention, or a norm, that nothing reads is a part of what the block does. */
+static moecl_status check_unread(const moecl_checkpoint *checkpoint,
+                                 const moecl_block_params *params, const char *prefix) {
+  const size_t size = strlen(prefix);
+  for (size_t i = model_first_name(checkpoint, prefix);; i++) {
+    const char *file, *name = model_name_at(checkpoint, i, &file);
+    if (!name || strncmp(name, prefix, size) != 0) return MOECL_OK;
+    const char *tail = name + size, *dot = strchr(tail, '.');
+    const bool norm = dot && dot - tail >= 4 && strncmp(dot - 4, "norm", 4) == 0;
+    if (!(strncmp(tail, "self_attn.", 10) == 0 || norm) || is_read(params, tail)) continue;
+    return log_error(&checkpoint->log, MOECL_ERROR_UNSUPPORTED,
+                     "%s: tensor '%.300s' is of attention or a norm, and a %s block has none of "
+                     "that name",
+                     file, name, checkpoint->description.model_type);
+  }
+}
+
+moecl_status moecl_checkpoint_check_block(moecl_checkpoint *checkpoint, int64_t index) {
+  moecl_checkpoint_layer stored;
+  moecl_block_params params;
+  MOECL_TRY(moecl_checkpoint_check(checkpoint, index));
+  MOECL_TRY(moecl_checkpoint_get_layer(checkpoint, index, &stored));
+  MOECL_TRY(moecl_checkpoint_get_block(checkpoint, index, &params));
+  for (int t = 0; t < MOECL_BLOCK_TENSOR_COUNT; t++) {
+    const parts parts = parts_of(&params, (moecl_block_tensor)t);
+    for (int i = 0; i < parts.count; i++)
+      MOECL_TRY(model_check_whole(checkpoint, &checkpoint->description.layers[index],
+                                  parts.pattern[i], parts.rows[i], parts.columns));
+  }
+  return check_unread(checkpoint, &params, stored.prefix);
+}
