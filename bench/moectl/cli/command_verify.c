@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: MIT
-/* moectl verify: a layer of a model folder on recorded hidden states, beside what was
- * recorded of it elsewhere. */
+/* moectl verify: a layer of a model folder, or the block around it, on recorded hidden states,
+ * beside what was recorded of it elsewhere. */
 #include "cli/moectl.h"
 #include "model/recorded.h"
 #include "base/suggest.h"
@@ -21,6 +21,7 @@ typedef struct verification {
   int64_t index;
   moecl_checkpoint_layer stored;
   moecl_layer_params params;
+  moecl_block_params block_params; /* --block */
   moecl_safetensors *file;
   recorded recorded;
   double *ours[QUANTITIES];
@@ -29,7 +30,8 @@ typedef struct verification {
   bool *left_out;          /* [T]: of those the ones whose output is not known */
   int64_t kinds[KINDS];    /* tokens by bit of compare_choice */
   moecl_context *context;
-  moecl_layer *layer;
+  moecl_block *block; /* --block; else NULL */
+  moecl_layer *layer; /* the block's, or its own */
 } verification;
 
 /* The data type that is asked for, else that of the recorded hidden states. */
@@ -76,6 +78,17 @@ static bool is_npy(const char *path) {
   return found;
 }
 
+/* Is what is asked of the checkpoint there? */
+static bool find_stored(verification *v) {
+  moecl_status status = moecl_checkpoint_get_layer(v->checkpoint, v->index, &v->stored);
+  if (status == MOECL_OK && v->options->block)
+    status = moecl_checkpoint_get_block(v->checkpoint, v->index, &v->block_params);
+  if (status == MOECL_OK)
+    status = v->options->block ? moecl_checkpoint_check_block(v->checkpoint, v->index)
+                               : moecl_checkpoint_check(v->checkpoint, v->index);
+  return status == MOECL_OK;
+}
+
 static bool open_input(verification *v) {
   const options *o = v->options;
   if (!o->layer || !o->io) {
@@ -86,16 +99,25 @@ static bool open_input(verification *v) {
   }
   if (is_npy(o->io)) return false;
   if (moecl_checkpoint_open(o->file, log_to_stderr, (void *)o, &v->checkpoint) != MOECL_OK ||
-      !parse_layer(v) ||
-      moecl_checkpoint_get_layer(v->checkpoint, v->index, &v->stored) != MOECL_OK ||
-      moecl_checkpoint_check(v->checkpoint, v->index) != MOECL_OK ||
+      !parse_layer(v) || !find_stored(v) ||
       moecl_safetensors_open(o->io, log_to_stderr, (void *)o, &v->file) != MOECL_OK)
     return false;
   v->params = v->stored.params;
-  return choose_dtype(v) && recorded_read(v->file, &v->params, v->stored.is_moe, &v->recorded);
+  if (!choose_dtype(v)) return false;
+  v->block_params.layer.dtype = v->params.dtype;
+  return recorded_read(v->file, &v->params, v->stored.is_moe, &v->recorded);
 }
 
 /* ---- running ---- */
+
+static moecl_status forward(verification *v, const moecl_buffer *hidden, moecl_buffer *output) {
+  const moecl_forward_params layer = {
+      .num_tokens = v->recorded.num_tokens, .hidden_states = hidden, .output = output};
+  const moecl_block_forward_params block = {
+      .num_tokens = v->recorded.num_tokens, .hidden_states = hidden, .output = output};
+  return v->block ? moecl_block_forward(v->block, &block, NULL)
+                  : moecl_layer_forward(v->layer, &layer, NULL);
+}
 
 static moecl_status run_forward(verification *v, moecl_buffer *hidden, moecl_buffer *output,
                                 void *host) {
@@ -103,9 +125,7 @@ static moecl_status run_forward(verification *v, moecl_buffer *hidden, moecl_buf
   const size_t bytes = count * moecl_dtype_size(v->params.dtype);
   moecl_from_double(v->params.dtype, v->recorded.hidden, count, host);
   moecl_status status = moecl_buffer_write_wait(hidden, 0, bytes, host);
-  const moecl_forward_params forward = {
-      .num_tokens = v->recorded.num_tokens, .hidden_states = hidden, .output = output};
-  if (status == MOECL_OK) status = moecl_layer_forward(v->layer, &forward, NULL);
+  if (status == MOECL_OK) status = forward(v, hidden, output);
   if (status == MOECL_OK) status = moecl_buffer_read_wait(output, 0, bytes, host);
   if (status == MOECL_OK) moecl_to_double(v->params.dtype, host, count, v->ours[OUTPUT]);
   return status;
@@ -240,6 +260,7 @@ static moecl_status compute_outputs(verification *v) {
                           .checkpoint = v->checkpoint,
                           .index = v->index,
                           .params = &v->params,
+                          .block = v->block ? &v->block_params : NULL,
                           .num_tokens = v->recorded.num_tokens,
                           .hidden = v->recorded.hidden,
                           .ids = ids ? ids : v->ours[IDS],
@@ -371,9 +392,14 @@ static moecl_status compare(verification *v, bool *same) {
 /* Weights that cannot be read are bad input, whatever else fails is not. The library
  * has reported why. */
 static int load_weights(verification *v) {
-  moecl_status status = moecl_layer_create(v->context, &v->params, &v->layer);
+  const bool block = v->options->block;
+  moecl_status status = block ? moecl_block_create(v->context, &v->block_params, &v->block)
+                              : moecl_layer_create(v->context, &v->params, &v->layer);
   const bool created = status == MOECL_OK;
-  if (created) status = moecl_layer_load(v->layer, v->checkpoint, v->index);
+  if (block) v->layer = moecl_block_layer(v->block);
+  if (created)
+    status = block ? moecl_block_load(v->block, v->checkpoint, v->index)
+                   : moecl_layer_load(v->layer, v->checkpoint, v->index);
   if (status == MOECL_OK) status = read_correction_bias(v);
   if (status == MOECL_OK) return EXIT_ALL_OK;
   return created && (status == MOECL_ERROR_IO || status == MOECL_ERROR_UNSUPPORTED)
@@ -383,14 +409,15 @@ static int load_weights(verification *v) {
 
 static int verify(verification *v) {
   bool same = false;
-  printf("%s, layer %" PRId64 " (%s): %s, %s, %" PRId64 " tokens, %s\n",
-         moecl_checkpoint_family(v->checkpoint), v->index, v->stored.prefix,
-         v->stored.is_moe ? "MoE" : "dense", moecl_dtype_name(v->params.dtype),
+  printf("%s, %s %" PRId64 " (%s): %s, %s, %" PRId64 " tokens, %s\n",
+         moecl_checkpoint_family(v->checkpoint), v->block ? "block" : "layer", v->index,
+         v->stored.prefix, v->stored.is_moe ? "MoE" : "dense", moecl_dtype_name(v->params.dtype),
          v->recorded.num_tokens, moecl_context_device(v->context)->name);
   moecl_status status = run(v);
   if (status == MOECL_OK) status = compare(v, &same);
   if (status == MOECL_OK) return same ? EXIT_ALL_OK : EXIT_POINT_FAILED;
-  complain("the layer could not be run: %s", moecl_status_string(status));
+  complain("the %s could not be run: %s", v->block ? "block" : "layer",
+           moecl_status_string(status));
   return EXIT_POINT_FAILED;
 }
 
@@ -404,7 +431,8 @@ int command_verify(const options *options) {
   free(v.correction_bias);
   free(v.left_out);
   free(v.not_ours);
-  moecl_layer_destroy(&v.layer);
+  if (!v.block) moecl_layer_destroy(&v.layer);
+  moecl_block_destroy(&v.block);
   moecl_context_destroy(&v.context);
   moecl_safetensors_destroy(&v.file);
   moecl_checkpoint_destroy(&v.checkpoint);

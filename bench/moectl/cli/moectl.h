@@ -29,6 +29,7 @@ typedef struct options {
   const char *io;       /* --io, of verify */
   const char *dtype;    /* --dtype, of verify */
   const char *layer;    /* --layer, of verify */
+  bool block;           /* --block, of verify */
   const char *below;    /* --fail-below, of compare */
   bool dump, json, quiet, verbose, ignore_memory_limit;
   experiment_override *overrides; /* --set and its short forms, in order; malloc'ed texts */

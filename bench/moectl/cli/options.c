@@ -37,6 +37,9 @@ const cli_option cli_options[] = {
      "try points that need more memory than the device's driver states: what it states may be "
      "what is free at the moment, or less than it gives"},
     {"--layer", 'l', "N", NULL, OFFER_NOTHING, NULL, "which layer, from 0 on; needed"},
+    {"--block", 'b', NULL, NULL, OFFER_NOTHING, NULL,
+     "the whole transformer block around the layer: hidden_states are what goes into it, one "
+     "sequence from its first token on, and output is what comes out"},
     {"--io", 'i', "FILE", NULL, OFFER_FILE, NULL,
      "the recording: safetensors with hidden_states and what to compare; needed"},
     {"--dtype", 'y', "D", NULL, OFFER_WORDS, "fp32 fp16 bf16",
@@ -78,10 +81,11 @@ const cli_command cli_commands[] = {
      "show what a model folder (config.json, safetensors) holds",
      "Shows the layers, parameters, router's rule, and the memory they take on a device ('moectl "
      "help models')."},
-    {"verify", command_verify, "dliyvh", "DIR", OFFER_FOLDER, NULL,
+    {"verify", command_verify, "dlbiyvh", "DIR", OFFER_FOLDER, NULL,
      "models/OLMoE-1B-7B --layer 3 --io recorded.safetensors",
      "compare a layer of a model folder with a recording",
-     "Runs a layer on the hidden_states recorded in FILE (safetensors) and compares with its "
+     "Runs a layer, or with --block the block around it, on the hidden_states recorded in FILE "
+     "(safetensors) and compares with its "
      "router_logits, topk_ids, topk_weights and output ('moectl help models')."},
     {"devices", command_devices, "jvh", NULL, OFFER_NOTHING, NULL, NULL, "list the OpenCL devices",
      "Shows what each device has and which variants would serve ('moectl help devices')."},
@@ -160,6 +164,7 @@ static bool apply(options *options, const cli_option *option, const char *value)
   case 'v': options->verbose = true; break;
   case 'j': options->json = true; break;
   case 'l': options->layer = value; break;
+  case 'b': options->block = true; break;
   case 'i': options->io = value; break;
   case 'y': options->dtype = value; break;
   default: break;

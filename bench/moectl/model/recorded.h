@@ -7,7 +7,6 @@
 #define MOECTL_RECORDED_H
 
 #include "moecl/checkpoint.h"
-#include "moecl/layer.h"
 #include "moecl/safetensors.h"
 #include <stdbool.h>
 
@@ -88,6 +87,7 @@ typedef struct output_case {
   moecl_checkpoint *checkpoint;
   int64_t index;                    /* the layer's */
   const moecl_layer_params *params; /* without a capacity */
+  const moecl_block_params *block;  /* around it, of the same layer; NULL: the layer alone */
   int64_t num_tokens;
   const double *hidden, *ids, *weights; /* [T,H], [T,K], [T,K] */
   const bool *wanted;                   /* [T] */

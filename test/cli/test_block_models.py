@@ -1,0 +1,248 @@
+#!/usr/bin/env python3
+# SPDX-License-Identifier: MIT
+"""Blocks of model folders: transformers' own decoder layers, recorded in test/golden/blocks, as
+published files have them, and such with one thing wrong. usage: test_block_models.py MOECTL
+GOLDEN_DIR"""
+
+import json
+import pathlib
+import re
+import struct
+import sys
+import unittest
+
+from model_files import ModelCase, moectl, no_device, numbers, put, read_file, tensor, write_file
+
+BLOCKS = pathlib.Path(sys.argv[2]) / "blocks"
+COMMON = {"hidden_size": 32, "max_position_embeddings": 4096}
+GPT_OSS = {"model_type": "gpt_oss", "intermediate_size": 20, "num_attention_heads": 4,
+           "num_key_value_heads": 1, "head_dim": 16, "num_local_experts": 4,
+           "num_experts_per_tok": 2, "rms_norm_eps": 1e-5, "sliding_window": 7,
+           "rope_parameters": {"rope_type": "yarn", "rope_theta": 150000.0, "factor": 32.0,
+                               "original_max_position_embeddings": 4096, "truncate": False}}
+# What make_block_goldens.py gave to the configuration classes; and in which layer it is.
+CONFIGS = {
+    "mixtral": ({"model_type": "mixtral", "intermediate_size": 24, "num_attention_heads": 4,
+                 "num_key_value_heads": 2, "num_local_experts": 4, "num_experts_per_tok": 2,
+                 "rms_norm_eps": 1e-5, "rope_parameters": {"rope_type": "default",
+                                                           "rope_theta": 1e6}}, 0),
+    "olmoe": ({"model_type": "olmoe", "intermediate_size": 16, "num_attention_heads": 4,
+               "num_key_value_heads": 4, "num_experts": 8, "num_experts_per_tok": 3,
+               "norm_topk_prob": False, "rms_norm_eps": 1e-5, "rope_theta": 10000.0}, 0),
+    "qwen3_moe": ({"model_type": "qwen3_moe", "moe_intermediate_size": 16, "head_dim": 12,
+                   "num_attention_heads": 6, "num_key_value_heads": 2, "num_experts": 8,
+                   "num_experts_per_tok": 3, "norm_topk_prob": True, "rms_norm_eps": 1e-6,
+                   "rope_theta": 1e6}, 0),
+    "gpt_oss_window": (GPT_OSS, 0),
+    "gpt_oss": (GPT_OSS, 1)}
+
+
+def cut(recorded, name, first, count):
+    """Rows of a matrix, or elements of a vector."""
+    kind, shape, data = recorded[name]
+    row = 4 * (shape[1] if len(shape) > 1 else 1)
+    return [kind, [count, *shape[1:]], data[first * row:(first + count) * row]]
+
+
+def attention(config, golden):
+    """The block's own tensors, by their published names."""
+    dim = config.get("head_dim", 32 // config["num_attention_heads"])
+    queries, keys = (dim * config[f"num_{part}_heads"] for part in ("attention", "key_value"))
+    made = {"input_layernorm.weight": golden["attention_norm"],
+            "post_attention_layernorm.weight": golden["feed_forward_norm"],
+            "self_attn.o_proj.weight": golden["o_proj"]}
+    for kind, name in (("weight", "qkv_proj"), ("bias", "qkv_bias")):
+        if name in golden:
+            made |= {f"self_attn.q_proj.{kind}": cut(golden, name, 0, queries),
+                     f"self_attn.k_proj.{kind}": cut(golden, name, queries, keys),
+                     f"self_attn.v_proj.{kind}": cut(golden, name, queries + keys, keys)}
+    for name, theirs in (("o_bias", "o_proj.bias"), ("q_norm", "q_norm.weight"),
+                         ("k_norm", "k_norm.weight"), ("sinks", "sinks")):
+        if name in golden:
+            made["self_attn." + theirs] = golden[name]
+    return made
+
+
+def floats(entry):
+    return list(struct.unpack(f"<{len(entry[2]) // 4}f", entry[2]))
+
+
+def pack(shape, flat):
+    return ["F32", shape, bytearray(struct.pack(f"<{len(flat)}f", *flat))]
+
+
+def gpt_oss_experts(golden):
+    """[E,H,2I] with gate and up in turn, and [E,I,H]."""
+    both, down = floats(golden["gate_up_proj"]), floats(golden["down_proj"])
+    bias = floats(golden["gate_up_bias"])
+    return {"mlp.router.weight": golden["router_weight"], "mlp.router.bias": golden["router_bias"],
+            "mlp.experts.gate_up_proj": pack([4, 32, 40], [
+                both[(40 * e + j // 2 + 20 * (j % 2)) * 32 + h]
+                for e in range(4) for h in range(32) for j in range(40)]),
+            "mlp.experts.gate_up_proj_bias": pack([4, 40], [
+                bias[40 * e + j // 2 + 20 * (j % 2)] for e in range(4) for j in range(40)]),
+            "mlp.experts.down_proj": pack([4, 20, 32], [
+                down[(32 * e + h) * 20 + i]
+                for e in range(4) for i in range(20) for h in range(32)]),
+            "mlp.experts.down_proj_bias": golden["down_bias"]}
+
+
+def experts(config, golden):
+    mixtral = config["model_type"] == "mixtral"
+    path = "block_sparse_moe." if mixtral else "mlp."
+    names = ("w1", "w3", "w2") if mixtral else ("gate_proj", "up_proj", "down_proj")
+    made = {path + "gate.weight": golden["router_weight"]}
+    count, rows = golden["gate_up_proj"][1][:2]
+    for e in range(count):
+        for part, name, height in ((0, "gate_up_proj", rows // 2), (1, "gate_up_proj", rows // 2),
+                                   (0, "down_proj", 32)):
+            kind, shape, data = golden[name]
+            size = 4 * height * shape[2]
+            at = e * 4 * shape[1] * shape[2] + part * size
+            which = names[2] if name == "down_proj" else names[part]
+            made[f"{path}experts.{e}.{which}.weight"] = [kind, [height, shape[2]],
+                                                         data[at:at + size]]
+    return made
+
+
+@unittest.skipIf(no_device(), "no OpenCL device")
+class BlockModels(ModelCase):
+    def folder(self, name, change_config=None, change=None):
+        """A model folder with one layer's tensors, and the recording."""
+        golden = read_file(BLOCKS / f"{name}.safetensors")
+        config, layer = CONFIGS[name]
+        config = COMMON | config | {"num_hidden_layers": 2} | (change_config or {})
+        made = attention(CONFIGS[name][0], golden)
+        made |= gpt_oss_experts(golden) if "gpt_oss" in name else experts(config, golden)
+        if change:
+            change(made)
+        path = self.work / name
+        path.mkdir(exist_ok=True)
+        (path / "config.json").write_text(json.dumps(config))
+        write_file(path / "model.safetensors",
+                   {f"model.layers.{layer}.{key}": value for key, value in made.items()})
+        write_file(self.work / "io.safetensors",
+                   {key: golden[key] for key in ("hidden_states", "output")})
+        return path, layer
+
+    def verify(self, code, pattern, folder, layer, *more):
+        return self.expect(code, pattern, "verify", folder, "--block", "--layer", layer, "--io",
+                           self.work / "io.safetensors", *more)[0]
+
+    def test_goldens(self):
+        for name in CONFIGS:
+            folder, layer = self.folder(name)
+            shown = self.verify(0, "all tokens agree", folder, layer)
+            self.assertIn(f" block {layer} (model.layers.{layer}.): MoE, fp32, 24 tokens", shown)
+            error = float(re.search(r"^output +(\S+)", shown, re.M).group(1))
+            self.assertLessEqual(error, 1e-5, name)
+
+    def test_bf16(self):
+        folder, layer = self.folder("mixtral")
+        shown = self.verify(0, "all tokens agree", folder, layer, "--dtype", "bf16")
+        self.assertLessEqual(float(re.search(r"^output +(\S+)", shown, re.M).group(1)), 1e-2)
+
+    def test_wrong_ones(self):
+        """An element of each of the block's tensors, and what config.json says of attention."""
+        for name in ("input_layernorm.weight", "self_attn.q_proj.weight", "self_attn.v_proj.bias",
+                     "self_attn.sinks", "self_attn.o_proj.bias", "self_attn.o_proj.weight",
+                     "post_attention_layernorm.weight"):
+            folder, layer = self.folder("gpt_oss_window",
+                                        change=lambda made, key=name: put(made[key], 0, 3.5))
+            self.verify(1, r"first mismatching token: \d+ \(output\)", folder, layer)
+        for change in ({"sliding_window": 8}, {"rms_norm_eps": 1e-2},
+                       {"layer_types": ["full_attention", "sliding_attention"]},
+                       {"rope_parameters": GPT_OSS["rope_parameters"] | {"truncate": True}},
+                       {"rope_parameters": GPT_OSS["rope_parameters"] | {"factor": 16.0}}):
+            folder, layer = self.folder("gpt_oss_window", change)
+            self.verify(1, "first mismatching token", folder, layer)
+        folder, layer = self.folder("mixtral", {"rope_parameters": {"rope_theta": 1e5}})
+        self.verify(1, "first mismatching token", folder, layer)
+        folder, layer = self.folder("mixtral")
+        self.expect(1, "first mismatching token", "verify", folder, "--layer", layer, "--io",
+                    self.work / "io.safetensors")  # without --block
+
+    def test_tie(self):
+        """A choice that rounding may prefer: the output is computed from the recorded one."""
+        def alike(made):
+            gate = "block_sparse_moe.gate.weight"
+            row = numbers(made[gate])[0]
+            made[gate] = tensor("F32", [row] * 4)
+
+        folder, layer = self.folder("mixtral", change=alike)
+        code, shown, said = moectl("verify", folder, "--block", "--layer", layer, "--io",
+                                   self.work / "io.safetensors")
+        self.assertEqual(code, 1, said)  # others' experts were recorded
+        golden = read_file(BLOCKS / "mixtral.safetensors")
+        ids = tensor("I32", [[2, 3]] * 24)
+        write_file(self.work / "io.safetensors",
+                   {"hidden_states": golden["hidden_states"], "topk_ids": ids})
+        shown = self.verify(1, "no token has the recorded experts", folder, layer)
+        self.assertIn("24 tokens have other experts at a tie", shown)
+
+    def test_older_keys(self):
+        """rope_theta and rope_scaling beside each other, as before transformers 5."""
+        yarn = {key: value for key, value in GPT_OSS["rope_parameters"].items()
+                if key != "rope_theta"}
+        folder, layer = self.folder("gpt_oss", {"rope_parameters": None, "rope_theta": 150000,
+                                                "rope_scaling": yarn})
+        self.verify(0, "all tokens agree", folder, layer)
+        folder, layer = self.folder("mixtral", {"rope_parameters": None, "rope_theta": 1e6,
+                                                "rope_scaling": None})
+        self.verify(0, "all tokens agree", folder, layer)
+
+    def test_refusals(self):
+        def refused(pattern, name, config=None, change=None):
+            folder, layer = self.folder(name, config, change)
+            self.verify(2, pattern, folder, layer)
+
+        refused(r"attention of model_type 'minimax' is not described here.*mixtral, olmoe, "
+                r"qwen3_moe, gpt_oss", "mixtral", {"model_type": "minimax"})
+        refused("rope_type is 'dynamic', expected default, linear, llama3 or yarn", "mixtral",
+                {"rope_parameters": {"rope_type": "dynamic", "rope_theta": 1e6, "factor": 2}})
+        refused("clip_qkv", "olmoe", {"clip_qkv": 8})
+        refused("num_kv_heads is 3, expected a divisor", "mixtral", {"num_key_value_heads": 3})
+        refused("has no tensor 'model.layers.0.self_attn.q_norm.weight'", "qwen3_moe",
+                change=lambda made: made.pop("self_attn.q_norm.weight"))
+        refused("'model.layers.0.self_attn.q_proj.bias' is of attention or a norm, and a mixtral "
+                "block has none", "mixtral",
+                change=lambda made: made.update({"self_attn.q_proj.bias": tensor("F32", [[0] * 32])}))
+        refused(r"o_proj.weight' has shape \[32, 16\], expected \[32, 32\]", "mixtral",
+                change=lambda made: made.update(
+                    {"self_attn.o_proj.weight": tensor("F32", [[0] * 16] * 32)}))
+
+    def run_it(self, code, folder, layer, *options, **block):
+        path, out = self.work / "e.yaml", self.work / f"out{len(list(self.work.iterdir()))}"
+        path.write_text(json.dumps({
+            "name": "block", "layer": {"checkpoint": str(folder), "layer": layer},
+            "workload": {"num_tokens": 5, "context": [0, 9]}, **block,
+            "measure": {"what": "block", "warmup": 0, "iterations": 1}}))
+        got, shown, said = moectl("run", path, "--out", out, "--pictures", "none", *options)
+        self.assertEqual(got, code, shown + said)
+        return json.loads((out / "results.json").read_text()) if code == 0 else said
+
+    def test_experiments(self):
+        """The parameters are config.json's, and the weights verify."""
+        for name in CONFIGS:
+            folder, layer = self.folder(name)
+            root = self.run_it(0, folder, layer)
+            self.assertEqual([p["status"] for p in root["points"]], ["ok", "ok"], name)
+            params, config = root["points"][0]["params"], CONFIGS[name][0]
+            self.assertEqual(params["num_heads"], config["num_attention_heads"])
+            self.assertEqual(params["norm_epsilon"], config["rms_norm_eps"])
+            self.assertEqual(params["qk_norm"], {"olmoe": "full", "qwen3_moe": "head"}.get(name, "none"))
+            self.assertEqual(params["sliding_window"], 7 if name == "gpt_oss_window" else None)
+            self.assertEqual(params["rope_scaling"], "yarn" if "gpt_oss" in name else "none")
+            self.assertEqual(params["rope_truncate"], "gpt_oss" not in name)
+
+    def test_beside_a_checkpoint(self):
+        folder, layer = self.folder("mixtral")
+        root = self.run_it(0, folder, layer, block={"attention": {"sliding_window": [2, None]}})
+        self.assertEqual(len(root["points"]), 4)
+        said = self.run_it(2, folder, layer, block={"attention": {"num_heads": 2}})
+        self.assertIn("block.attention.num_heads: the checkpoint's layer has 4, expected that or "
+                      "nothing", said)
+
+
+if __name__ == "__main__":
+    unittest.main(argv=sys.argv[:1])
