@@ -36,12 +36,12 @@ static void print_choices(const plan_lists *lists) {
 
 static void print_steps(const plan_lists *lists) {
   unsigned long long launches = 0;
-  printf("  %2s  %-16s %-14s %-18s %8s  %s\n", "", "step", "operation", "variant", "launches",
+  printf("  %2s  %-17s %-14s %-18s %8s  %s\n", "", "step", "operation", "variant", "launches",
          "how");
   for (size_t i = 0; i < lists->num_steps; i++) {
     const moecl_plan_step *step = &lists->steps[i];
     launches += step->launches;
-    printf("  %2zu  %-16s %-14s %-18s %8u%s%s\n", i + 1, step->name, step->operation,
+    printf("  %2zu  %-17s %-14s %-18s %8u%s%s\n", i + 1, step->name, step->operation,
            step->variant ? step->variant : "-", (unsigned)step->launches, *step->detail ? "  " : "",
            step->detail);
   }
@@ -49,14 +49,14 @@ static void print_steps(const plan_lists *lists) {
 }
 
 static void print_tensors(const plan_lists *lists) {
-  printf("  %-22s %-6s %22s %10s  %-9s  %s\n", "buffer", "format", "shape", "bytes", "life",
+  printf("  %-24s %-6s %22s %10s  %-9s  %s\n", "buffer", "format", "shape", "bytes", "life",
          "steps");
   for (size_t i = 0; i < lists->num_tensors; i++) {
     const moecl_plan_tensor *tensor = &lists->tensors[i];
     char bytes[32], shape[64];
     snprintf(shape, sizeof shape, "%llu x %llu", (unsigned long long)tensor->rows,
              (unsigned long long)tensor->columns);
-    printf("  %-22s %-6s %22s %10s  ", tensor->name, tensor->format, shape,
+    printf("  %-24s %-6s %22s %10s  ", tensor->name, tensor->format, shape,
            bytes_text(tensor->bytes, bytes));
     if (tensor->first_step < 0) printf("%s", moecl_life_name(tensor->life));
     else
