@@ -5,6 +5,8 @@
 #include "base/base.h"
 #include "model/checkpoint.h"
 #include "model/config.h"
+#include <float.h>
+#include <math.h>
 #include <stdlib.h>
 #include <string.h>
 
@@ -112,11 +114,10 @@ static moecl_status read_yarn(const model_config *config, moecl_rope_params *rop
   return MOECL_OK;
 }
 
-static moecl_status read_rope(const model_config *config, const block_row *row,
-                              moecl_rope_params *rope) {
+/* Its scaling. */
+static moecl_status read_rope(const model_config *config, moecl_rope_params *rope) {
   char buffer[32];
   const char *type;
-  MOECL_TRY(config_number(config, row->rope_theta, &rope->theta));
   MOECL_TRY(config_text(config, ROPE_KEY("rope_type") "|rope_scaling.type=default", buffer,
                         sizeof buffer, &type));
   if (strcmp(type, "default") == 0) return MOECL_OK;
@@ -163,6 +164,15 @@ static moecl_status read_window(const model_config *config, const block_row *row
   return has ? config_integer(config, row->window, 0, MOECL_MAX_POSITIONS, window) : MOECL_OK;
 }
 
+/* A number greater than `above`: 0 would be a default, or none. */
+static moecl_status read_above(const model_config *config, const char *expression, double above,
+                               double *value) {
+  MOECL_TRY(config_number(config, expression, value));
+  if (*value > above) return MOECL_OK;
+  return log_error(config->log, MOECL_ERROR_IO, "%s: '%.*s' is %g, expected more than %g",
+                   config->path, (int)strcspn(expression, "="), expression, *value, above);
+}
+
 static moecl_status read_params(const model_config *config, const block_row *row,
                                 moecl_block_params *params) {
   moecl_attention_params *attention = &params->attention;
@@ -177,10 +187,12 @@ static moecl_status read_params(const model_config *config, const block_row *row
   attention->qk_norm = row->qk_norm;
   attention->sinks = row->sinks;
   MOECL_TRY(read_window(config, row, &attention->sliding_window));
-  MOECL_TRY(read_rope(config, row, &attention->rope));
-  MOECL_TRY(config_number(config, row->epsilon, &epsilon));
-  params->attention_norm.epsilon = params->feed_forward_norm.epsilon = (float)epsilon;
-  if (row->qk_norm != MOECL_QK_NORM_NONE) attention->qk_norm_epsilon = (float)epsilon;
+  MOECL_TRY(read_above(config, row->rope_theta, 1, &attention->rope.theta));
+  MOECL_TRY(read_rope(config, &attention->rope));
+  MOECL_TRY(read_above(config, row->epsilon, 0, &epsilon));
+  const float narrow = epsilon <= (double)FLT_MAX ? (float)epsilon : INFINITY;
+  params->attention_norm.epsilon = params->feed_forward_norm.epsilon = narrow;
+  if (row->qk_norm != MOECL_QK_NORM_NONE) attention->qk_norm_epsilon = narrow;
   return MOECL_OK;
 }
 

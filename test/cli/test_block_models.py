@@ -201,6 +201,9 @@ class BlockModels(ModelCase):
         refused("rope_type is 'dynamic', expected default, linear, llama3 or yarn", "mixtral",
                 {"rope_parameters": {"rope_type": "dynamic", "rope_theta": 1e6, "factor": 2}})
         refused("clip_qkv", "olmoe", {"clip_qkv": 8})
+        refused("'rms_norm_eps' is 0, expected more than 0", "mixtral", {"rms_norm_eps": 0})
+        refused("rope_theta' is 1, expected more than 1", "mixtral",
+                {"rope_parameters": {"rope_theta": 1}})
         refused("num_kv_heads is 3, expected a divisor", "mixtral", {"num_key_value_heads": 3})
         refused("has no tensor 'model.layers.0.self_attn.q_norm.weight'", "qwen3_moe",
                 change=lambda made: made.pop("self_attn.q_norm.weight"))
