@@ -171,6 +171,7 @@ static const char results_topic[] =
     "drawn input sets, up to four in the queue. The layer is timed by its first\n"
     "and last kernel alone; its stages in forwards of their own, half as many, since an\n"
     "event for every kernel takes time (so stages can add up to more than the layer).\n"
+    "Of a block (measure.what) `layer` is its whole time.\n"
     "host_ms is what enqueueing a forward takes the host. tflops counts what the layer's\n"
     "surviving assignments need, gbytes_per_s the least bytes it must move: the weights of\n"
     "the experts that were reached, input and output once; both are the mean of the first\n"

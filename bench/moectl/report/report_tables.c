@@ -328,9 +328,11 @@ void report_memory(const results *all, FILE *file) {
   if (!memory_range(all, &least, &most)) return;
   number_text((double)all->points[least].memory_bytes / (1u << 20), low, sizeof low);
   number_text((double)all->points[most].memory_bytes / (1u << 20), high, sizeof high);
-  fputs("## Memory\n\nWhat a point takes on the device, its weights, workspace, input and output "
-        "together: ",
-        file);
+  fprintf(
+      file,
+      "## Memory\n\nWhat a point takes on the device, its weights, workspace, %sinput and output "
+      "together: ",
+      experiment_has_blocks(all->experiment) ? "cache, " : "");
   if (strcmp(low, high) == 0) fprintf(file, "%s MiB.\n\n", low);
   else fprintf(file, "%s MiB (point %zu) to %s MiB (point %zu).\n\n", low, least, high, most);
   if (least == most && all->experiment->num_points > 1) return;
