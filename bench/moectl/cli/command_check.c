@@ -4,6 +4,7 @@
 #include "base/files.h"
 #include "cli/prepare.h"
 #include "base/wrap.h"
+#include "results/results.h"
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -113,9 +114,20 @@ static int run_check(check *check) {
   return EXIT_ALL_OK;
 }
 
+/* The points for another program, without a device: what it has is that program's. */
+static int print_points_json(check *check) {
+  if (!prepare_load(check->options, &check->experiment, &check->recording)) return EXIT_USAGE;
+  char *text = results_to_fill(&check->experiment);
+  const int code = text ? EXIT_ALL_OK : EXIT_POINT_FAILED;
+  if (text) puts(text);
+  else complain("no memory");
+  free(text);
+  return code;
+}
+
 static int check_file(const options *options) {
   check check = {.options = options};
-  const int code = run_check(&check);
+  const int code = options->json ? print_points_json(&check) : run_check(&check);
   free(check.needed);
   moecl_context_destroy(&check.context);
   recording_destroy(&check.recording);

@@ -57,13 +57,15 @@ const cli_command cli_commands[] = {
      "Runs every point of the experiment and writes the results folder as they come ('moectl help "
      "results'). Ctrl-C ends it after the forward pass in flight, with what was measured; --resume "
      "goes on with the rest. A folder that another run writes into is refused."},
-    {"check", command_check, "dsmvh", "FILE.yaml...", OFFER_YAML, NULL, "configs/quickstart.yaml",
+    {"check", command_check, "dsmjvh", "FILE.yaml...", OFFER_YAML, NULL, "configs/quickstart.yaml",
      "validate experiments, on a device too where there is one",
      "Reports every mistake of a file at once and, for the device that 'moectl run' would take, "
      "whether the variants asked for serve and the memory suffices. For each point it prints the "
      "memory, and how long it would take by the speed of a small layer that is timed on the "
      "device (a second or so); what happens on the way, as kernels that are built for the first "
-     "time, is not in it. Without any device the file alone is checked."},
+     "time, is not in it. Without any device the file alone is checked, and so it is with --json, "
+     "which prints for other programs that measure the same work ('moectl help comparing') the "
+     "results.json of a run before its first point, and each parameter's default."},
     {"explain", command_explain, "dsmvh", "FILE.yaml...", OFFER_YAML, NULL,
      "configs/quickstart.yaml", "show what each point would do on the device, and why",
      "Prints the plan of each point before anything is built or run: which of several ways is "

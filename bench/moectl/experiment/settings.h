@@ -41,6 +41,8 @@ bool settings_json_same(const char *resolved, const struct json_t *recorded);
 
 /* The value (or list) of a key in what settings_json wrote, borrowed; NULL: it lacks it. */
 struct json_t *settings_json_get(const struct json_t *experiment, const schema_key *key);
+/* A key's default, as settings_json writes it, the caller's; NULL: it has none. */
+struct json_t *settings_json_default(const schema_key *key);
 
 /* The swept keys (two or more values), slowest first; returns how many. */
 size_t settings_axes(const settings *settings, schema_id axes[KEY_COUNT]);

@@ -111,7 +111,7 @@ json_t *settings_json_get(const json_t *experiment, const schema_key *key) {
   return json_object_get(section, last);
 }
 
-static json_t *default_json(const schema_key *key) {
+json_t *settings_json_default(const schema_key *key) {
   struct problems none = {.path = ""};
   value v = {0};
   json_t *item = NULL;
@@ -139,7 +139,7 @@ static void rename_old(json_t *recorded, const schema_key *key) {
 }
 
 static void add_default(json_t *experiment, const schema_key *key) {
-  json_t *missing = settings_json_get(experiment, key) == NULL ? default_json(key) : NULL;
+  json_t *missing = settings_json_get(experiment, key) == NULL ? settings_json_default(key) : NULL;
   if (missing != NULL) set_nested(experiment, key->name, missing);
 }
 

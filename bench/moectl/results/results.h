@@ -115,6 +115,11 @@ int64_t results_rounds(const results *results);
 bool results_add_round(results *results, size_t index, const point_round *round, char *failure,
                        char **error);
 
+/* For another program that measures the experiment: {"defaults": of each parameter of a point that
+ * has one, "results": results.json with all points in it, of which none is measured}. malloc'ed;
+ * NULL without memory. */
+char *results_to_fill(const experiment *experiment);
+
 /* Called before each picture is drawn, and perhaps once behind the last; false: it and
  * the others are left out. */
 typedef bool (*picture_watch)(void *user, size_t done, size_t count);
