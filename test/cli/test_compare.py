@@ -80,6 +80,19 @@ class Compare(unittest.TestCase):
         self.assertFalse([line for line in lines if line != line.rstrip()], "blanks at an end")
         self.assertEqual(self.compare("one", "two"), (out.replace("two/results.json", "two"), ""))
 
+    def test_another_system(self):
+        """A peer's file says which; one that timed parts alone is no ratio."""
+        self.standard()
+        self.write("peer", point(0, 1, top_k=1), system={"name": "PyTorch", "version": "9", "commit": "d"})
+        part = point(0, 1, top_k=1)
+        for where in (part, *part["rounds"]):
+            where["time_ms"] = {**where["time_ms"], "layer": None, "down": times(1)["layer"]}
+        self.write("part", part, point(1, 6, top_k=2))
+        out, _ = self.compare("one", "peer", "part")
+        self.assertIn("B  peer: A device (Made up), PyTorch 9, commit d\n", out)
+        self.assertIn("system (moecl, PyTorch); version (0.1.0, 9); commit (cone, d)", out)
+        self.assertIn("point 0 (top_k=1) of C has no time of the whole layer, only of down", out)
+
     def test_several(self):
         self.standard()
         self.write("three", point(0, 1, top_k=1))

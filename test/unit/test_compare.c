@@ -228,7 +228,8 @@ static void test_failed(void **state) {
   has_line(&all.others[0], "point 1 (top_k=2) of A did not verify");
   assert_null(all.others[0].reason);
   assert_int_equal(all.others[1].num_matched, 0);
-  assert_string_equal(all.others[1].reason, "no point ran in both");
+  assert_string_equal(all.others[1].reason,
+                      "no point ran in both: point 0 of C did not verify: it is wrong");
   assert_int_equal(all.others[1].failed, 0); /* it failed in the baseline too */
   compare_release(&all);
   for (int i = 0; i < 3; i++) measured_release(&runs[i]);

@@ -50,13 +50,24 @@ static bool leave_out(other_run *other, char *text) {
   return text != NULL;
 }
 
+/* A point that ran without a time of the whole layer: a peer may have timed parts alone. */
+static char *untimed_text(const point_result *result, const char *label, const char *whose) {
+  char stages[256];
+  size_t used = 0;
+  for (int stage = 0; stage < RESULTS_STAGES && used < sizeof stages; stage++)
+    if (result->time_ms[stage].median > 0)
+      used += (size_t)snprintf(stages + used, sizeof stages - used, "%s%s", used ? ", " : "",
+                               moecl_stage_name((moecl_stage)stage));
+  if (used == 0) return format_text("%s of %s has no time", label, whose);
+  return format_text("%s of %s has no time of the whole layer, only of %s", label, whose, stages);
+}
+
 /* A point that one of the two runs did not finish. */
 static char *failure_text(const measured_run *run, const char *whose, size_t point) {
   char label[512];
   const point_result *result = &run->points[point].result;
   compare_point_label(run, point, label, sizeof label);
-  if (result->status <= POINT_UNVERIFIED_OK)
-    return format_text("%s of %s has no time", label, whose);
+  if (result->status <= POINT_UNVERIFIED_OK) return untimed_text(result, label, whose);
   return format_text("%s of %s %s%s%s", label, whose,
                      result->status == POINT_VERIFY_FAILED ? "did not verify" : "failed",
                      result->error ? ": " : "", result->error ? result->error : "");
@@ -113,10 +124,13 @@ static bool sort_out(const measured_run *first, const size_t *partners, const ch
 }
 
 /* Why nothing is matched; NULL: no memory. */
-static char *find_reason(const measured_run *first, const measured_run *run, bool paired) {
+static char *find_reason(const measured_run *first, const other_run *other, bool paired) {
+  const measured_run *run = other->run;
   if (first->num_points == 0 || run->num_points == 0)
     return format_text("%s has no points", first->num_points == 0 ? first->path : run->path);
-  if (paired) return format_text("no point ran in both");
+  if (paired)
+    return format_text("no point ran in both: %s",
+                       other->num_left_out > 0 ? other->left_out[0] : "each failed somewhere");
   char *keys = compare_disjoint(first, run);
   char *text = keys ? format_text("not the same work: what differs is %s", keys) : NULL;
   free(keys);
@@ -138,7 +152,7 @@ static bool compare_one(const measured_run *first, const char *name, other_run *
             list_alone(run, name, alone_b, first, other);
   for (size_t i = 0; ok && i < first->num_points; i++) paired |= !alone_a[i];
   if (ok && other->num_matched > 0) find_mean(other);
-  else if (ok) ok = (other->reason = find_reason(first, run, paired)) != NULL;
+  else if (ok) ok = (other->reason = find_reason(first, other, paired)) != NULL;
   free(partners);
   free(alone_a);
   free(alone_b);

@@ -38,7 +38,9 @@ static void run_line(const writer *to, const measured_run *run, char letter) {
   put(to, run->device);
   fputs(" (", to->file);
   put(to, run->platform);
-  fputs("), moecl ", to->file);
+  fputs("), ", to->file);
+  put(to, run->system);
+  fputs(" ", to->file);
   put(to, run->version);
   fputs(", commit ", to->file);
   put(to, run->commit);

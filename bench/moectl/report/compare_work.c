@@ -243,6 +243,7 @@ char *compare_subject(const measured_run *a, const measured_run *b) {
   put_difference(file, &count, "device", a->device, b->device);
   put_difference(file, &count, "platform", a->platform, b->platform);
   put_difference(file, &count, "driver", a->driver, b->driver);
+  put_difference(file, &count, "system", a->system, b->system);
   put_difference(file, &count, "version", a->version, b->version);
   put_difference(file, &count, "commit", a->commit, b->commit);
   put_difference(file, &count, "kernels", a->kernels, b->kernels);

@@ -143,16 +143,23 @@ static bool read_points(const json_t *points, measured_run *run, char **error) {
 }
 
 static bool read_who(const json_t *root, measured_run *run, char **error) {
+  const bool peer = json_object_get(root, "system") != NULL;
+  const char *whose = peer ? "system" : "versions";
   const struct {
     const char *object, *key;
     char **to;
-  } parts[] = {{"device", "name", &run->device},     {"device", "platform", &run->platform},
-               {"device", "driver", &run->driver},   {"versions", "moecl", &run->version},
-               {"versions", "commit", &run->commit}, {"kernels", "hash", &run->kernels}};
+  } parts[] = {{"device", "name", &run->device},
+               {"device", "platform", &run->platform},
+               {"device", "driver", &run->driver},
+               {"system", "name", &run->system},
+               {whose, peer ? "version" : "moecl", &run->version},
+               {whose, "commit", &run->commit},
+               {"kernels", "hash", &run->kernels}};
   for (size_t i = 0; i < sizeof parts / sizeof parts[0]; i++) {
     const json_t *object = json_object_get(root, parts[i].object);
     const char *found = json_string_value(json_object_get(object, parts[i].key));
-    const char *text = found ? found : "not recorded";
+    const char *otherwise = peer || parts[i].to != &run->system ? "not recorded" : "moecl";
+    const char *text = found ? found : otherwise;
     *parts[i].to = plain_text(text, strlen(text));
     if (!*parts[i].to) return fail_text(error, "no memory for %s", run->path);
   }
@@ -207,8 +214,8 @@ void measured_release(measured_run *run) {
     point_result_destroy(&run->points[i].result);
     for (int key = 0; key < KEY_COUNT; key++) free(run->points[i].values[key]);
   }
-  char *const texts[] = {run->path,    run->device, run->platform, run->driver,
-                         run->version, run->commit, run->kernels};
+  char *const texts[] = {run->path,   run->device,  run->platform, run->driver,
+                         run->system, run->version, run->commit,   run->kernels};
   for (size_t i = 0; i < sizeof texts / sizeof texts[0]; i++) free(texts[i]);
   for (int key = 0; key < KEY_COUNT; key++) free(run->values[key]);
   free(run->points);

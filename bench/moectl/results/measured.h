@@ -14,8 +14,9 @@ typedef struct measured_point {
 
 typedef struct measured_run {
   char *path; /* as it was given */
-  /* Who measured; "not recorded" where the file does not say. */
-  char *device, *platform, *driver, *version, *commit, *kernels;
+  /* Who measured; "not recorded" where the file does not say. Version and commit are moecl's, or
+   * those of another program, whose name `system` is then. */
+  char *device, *platform, *driver, *system, *version, *commit, *kernels;
   char *values[KEY_COUNT]; /* of the other keys: one for the whole experiment */
   measured_point *points;
   size_t num_points;
