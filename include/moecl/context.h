@@ -90,6 +90,14 @@ MOECL_API moecl_status moecl_context_kernel_hash(const moecl_context *context, c
  * Thread: the context's. */
 MOECL_API size_t moecl_context_take_errors(moecl_context *context, char *text, size_t size);
 
+/* Device bytes of the buffers that were made in the context and are not destroyed: layers',
+ * workspaces', caches' and the caller's, no views and none that were wrapped. `most` (may be NULL)
+ * receives the most that they were at once, since the context was created or
+ * moecl_context_reset_memory was called. 0 for NULL. Thread: the context's. */
+MOECL_API uint64_t moecl_context_memory(const moecl_context *context, uint64_t *most);
+/* From here on `most` is counted anew. NULL is allowed. Thread: the context's. */
+MOECL_API void moecl_context_reset_memory(moecl_context *context);
+
 /* Waits until everything enqueued on the context's queue is done, a program's own commands
  * on it included. MOECL_ERROR_DEVICE if the driver says that it failed.
  * Thread: the context's. */

@@ -302,6 +302,33 @@ MOECL_API void moecl_profile_layer_only(moecl_profile *profile, bool layer_only)
 MOECL_API moecl_status moecl_profile_read_wait(moecl_profile *profile, double *milliseconds,
                                                size_t count);
 
+/* From the next forward on, keeps every kernel's times too, whatever layer_only says, in host
+ * memory, for moecl_profile_kernels_wait. NULL is allowed. Thread: the context's. */
+MOECL_API void moecl_profile_keep_kernels(moecl_profile *profile, bool keep);
+
+/* One kernel of a forward. Milliseconds by two clocks: the host's since the forward was called, and
+ * the device's since its first kernel's start. */
+typedef struct moecl_kernel_times {
+  const char *kernel; /* its function, "CLBlastSgemm" for all of one library GEMM's kernels; the
+                         profile's, until its next forward */
+  const char *step;   /* "gate_up", as moecl_plan_steps names it; a static string */
+  moecl_stage stage;
+  double enqueued_ms;      /* the host's: when it had been enqueued */
+  double queued_ms;        /* the device's: the same moment, negative where that was before
+                              the first start; NaN where the driver does not say */
+  double start_ms, end_ms; /* the device's; NaN as moecl_profile_read_wait has it */
+  uint64_t reserved[8];    /* zeros: see moecl.h */
+} moecl_kernel_times;
+
+/* Waits for the forward that was given the profile, then writes its kernels in the order in which
+ * they were enqueued, at most `capacity` (`kernels` may be NULL for 0), and *count: how many there
+ * are. None where the profile kept none. All have the device's times, or none has.
+ * Errors: MOECL_ERROR_INVALID_ARGUMENT (a NULL), MOECL_ERROR_DEVICE, MOECL_ERROR_OUT_OF_HOST_MEMORY
+ * (there was none to keep all of them); *count is then 0. Thread: the context's. */
+MOECL_API moecl_status moecl_profile_kernels_wait(moecl_profile *profile,
+                                                  moecl_kernel_times *kernels, size_t capacity,
+                                                  size_t *count);
+
 typedef struct moecl_forward_params {
   int64_t num_tokens;                /* T, 0 or more; T*K at most MOECL_MAX_ASSIGNMENTS */
   const moecl_buffer *hidden_states; /* [T,H], dtype, from the buffer's start (moecl_buffer_view

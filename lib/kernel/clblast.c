@@ -22,7 +22,7 @@ moecl_status kernel_clblast_sgemm(ocl_chain *chain, int64_t m, int64_t n, int64_
   if (code != CLBlastSuccess)
     return log_error(&context->log, MOECL_ERROR_DEVICE, "CLBlastSgemm failed with status %d",
                      (int)code);
-  return ocl_chain_record(chain, event);
+  return ocl_chain_record(chain, "CLBlastSgemm", event);
 }
 
 #else

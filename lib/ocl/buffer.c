@@ -13,6 +13,22 @@ static moecl_status make(moecl_context *context, cl_mem mem, uint64_t bytes,
   return MOECL_OK;
 }
 
+static void count(moecl_buffer *buffer) {
+  moecl_context *context = buffer->context;
+  buffer->counted = buffer->bytes;
+  context->allocated += buffer->counted;
+  if (context->allocated > context->most_allocated) context->most_allocated = context->allocated;
+}
+
+uint64_t moecl_context_memory(const moecl_context *context, uint64_t *most) {
+  if (most) *most = context ? context->most_allocated : 0;
+  return context ? context->allocated : 0;
+}
+
+void moecl_context_reset_memory(moecl_context *context) {
+  if (context) context->most_allocated = context->allocated;
+}
+
 static moecl_status create(moecl_context *context, cl_mem_flags flags, uint64_t bytes,
                            const void *src, moecl_buffer **buffer) {
   /* Asked here because some drivers allocate lazily and would say yes to
@@ -34,6 +50,7 @@ static moecl_status create(moecl_context *context, cl_mem_flags flags, uint64_t 
   }
   moecl_status status = make(context, mem, bytes, buffer);
   if (status != MOECL_OK) clReleaseMemObject(mem);
+  else count(*buffer);
   return status;
 }
 
@@ -53,6 +70,7 @@ void moecl_buffer_destroy(moecl_buffer **buffer) {
   if (!buffer || !*buffer) return;
   if ((*buffer)->views) ocl_views_release((*buffer)->views);
   clReleaseMemObject((*buffer)->mem);
+  (*buffer)->context->allocated -= (*buffer)->counted;
   moecl_context_destroy(&(*buffer)->context);
   free(*buffer);
   *buffer = NULL;

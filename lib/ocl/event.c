@@ -173,9 +173,10 @@ moecl_status ocl_event_await(moecl_context *context, cl_event event) {
   return ocl_check(context, clWaitForEvents(1, &event), "clWaitForEvents");
 }
 
-moecl_status ocl_chain_record(const ocl_chain *chain, cl_event event) {
+moecl_status ocl_chain_record(const ocl_chain *chain, const char *kernel, cl_event event) {
   if (!event) return MOECL_OK;
-  if (chain->observer) chain->observer->record(chain->observer, chain->label, event);
+  const ocl_launched launched = {chain->label, chain->step, kernel, event};
+  if (chain->observer) chain->observer->record(chain->observer, &launched);
   return ocl_event_release(chain->context, event);
 }
 
@@ -190,4 +191,13 @@ bool ocl_event_times(cl_event event, uint64_t *start_ns, uint64_t *end_ns) {
   *start_ns = start;
   *end_ns = end;
   return start <= end;
+}
+
+bool ocl_event_queued(cl_event event, uint64_t *queued_ns) {
+  cl_ulong queued = CL_ULONG_MAX;
+  if (!event || clGetEventProfilingInfo(event, CL_PROFILING_COMMAND_QUEUED, sizeof queued, &queued,
+                                        NULL) != CL_SUCCESS)
+    return false;
+  *queued_ns = queued;
+  return queued != CL_ULONG_MAX;
 }

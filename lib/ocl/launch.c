@@ -64,7 +64,7 @@ static moecl_status launch(ocl_chain *chain, ocl_kernel *kernel, cl_uint dimensi
   cl_event timed = NULL;
   cl_int code = clEnqueueNDRangeKernel(chain->context->queue, kernel->cl, dimensions, NULL, global,
                                        local, 0, NULL, watched ? &timed : NULL);
-  if (code == CL_SUCCESS) return ocl_chain_record(chain, timed);
+  if (code == CL_SUCCESS) return ocl_chain_record(chain, kernel->name, timed);
   log_write(&chain->context->log, MOECL_LOG_ERROR, "kernel %s: global %llu x %llu, local %llu",
             kernel->name, (unsigned long long)global[0],
             (unsigned long long)(dimensions > 1 ? global[1] : 1), (unsigned long long)local[0]);

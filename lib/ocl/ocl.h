@@ -20,9 +20,11 @@ struct moecl_context {
   bool profiling;    /* the queue records times */
   bool out_of_order; /* launches then need barriers between them */
   moecl_device_info info;
-  uint64_t address_align; /* bytes a sub-buffer's offset must be a multiple of */
-  char *kernel_dir;       /* NULL: embedded sources */
-  char *cache_dir;        /* NULL: no disk cache */
+  uint64_t address_align;  /* bytes a sub-buffer's offset must be a multiple of */
+  char *kernel_dir;        /* NULL: embedded sources */
+  char *cache_dir;         /* NULL: no disk cache */
+  uint64_t allocated;      /* bytes of the buffers made in it that are alive */
+  uint64_t most_allocated; /* the most that they were at once */
   ocl_program *programs;
 };
 
@@ -33,6 +35,7 @@ struct moecl_buffer {
   struct ocl_views *views; /* the one set of views cut from it; NULL: none */
   cl_mem root;             /* the memory it is a part of, or `mem` */
   uint64_t origin;         /* where in it, in bytes */
+  uint64_t counted;        /* of context->allocated; 0: a view, or what was wrapped */
 };
 
 struct moecl_event {
@@ -134,11 +137,19 @@ moecl_status ocl_kernel_args(ocl_kernel *kernel, const char *format, ...);
 /* Sets the one argument `index` likewise. */
 moecl_status ocl_kernel_arg_buffer(ocl_kernel *kernel, uint32_t index, const moecl_buffer *buffer);
 
+/* A launch, as an observer is told of it. */
+typedef struct ocl_launched {
+  uint32_t label;     /* the chain's */
+  const char *step;   /* the chain's */
+  const char *kernel; /* by name */
+  cl_event event;
+} ocl_launched;
+
 /* What watches the launches of a chain: asked before each whether it wants its event,
  * and given it after. Retaining is its own. */
 typedef struct ocl_observer {
   bool (*wants)(struct ocl_observer *observer, bool last);
-  void (*record)(struct ocl_observer *observer, uint32_t label, cl_event event);
+  void (*record)(struct ocl_observer *observer, const ocl_launched *launched);
 } ocl_observer;
 
 /* What launches wait for and report. A caller keeps one per enqueued chain:
@@ -152,6 +163,7 @@ typedef struct ocl_chain {
   size_t num_waited;
   ocl_observer *observer; /* NULL: none */
   uint32_t label;         /* handed to the observer with each launch */
+  const char *step;       /* likewise; NULL: it has no name */
   bool last;              /* the launch to come is the last */
 } ocl_chain;
 
@@ -182,8 +194,9 @@ moecl_status ocl_event_await(moecl_context *context, cl_event event);
  * enqueues follows them. */
 moecl_status ocl_keep_order(moecl_context *context);
 
-/* Hands an event to the chain's observer and releases it. NULL is allowed. */
-moecl_status ocl_chain_record(const ocl_chain *chain, cl_event event);
+/* Hands an event of the kernel of that name to the chain's observer and releases it. NULL is
+ * allowed. */
+moecl_status ocl_chain_record(const ocl_chain *chain, const char *kernel, cl_event event);
 
 /* What is enqueued next in the chain's queue follows everything before and, where no
  * launch has taken it yet, the chain's wait list. */
@@ -194,6 +207,8 @@ moecl_status ocl_chain_end(ocl_chain *chain, moecl_event **event);
 /* Device start and end in nanoseconds; false without profiling, and where the driver
  * wrote none or an end before the start. Waits. */
 bool ocl_event_times(cl_event event, uint64_t *start_ns, uint64_t *end_ns);
+/* When it was enqueued, by the same clock; false where the driver does not say. */
+bool ocl_event_queued(cl_event event, uint64_t *queued_ns);
 
 /* Runs the probe kernels and adds what they proved to info.capabilities. */
 void ocl_probe_capabilities(moecl_context *context);

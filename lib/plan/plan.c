@@ -139,6 +139,7 @@ moecl_status plan_run(const plan *plan, ocl_chain *chain, moecl_buffer *const *b
     }
     call.number = step->number;
     chain->label = step->label;
+    chain->step = step->name;
     chain->last = i == plan->num_steps - 1;
     MOECL_TRY(step->enqueue(step->user, chain, &call));
   }

@@ -261,6 +261,11 @@ static void test_context_calls(void **state) {
   moecl_context_take_errors(o->context, NULL, sizeof text);
   moecl_context_take_errors(NULL, NULL, sizeof text);
   REFUSED(moecl_context_finish_wait(NULL));
+  uint64_t most = 1;
+  assert_int_equal(moecl_context_memory(NULL, &most), 0);
+  assert_int_equal(most, 0);
+  assert_true(moecl_context_memory(o->context, NULL) >= 1024);
+  moecl_context_reset_memory(NULL);
   REFUSED(moecl_event_wait(NULL));
   moecl_event_destroy(NULL);
   assert_null(moecl_event_cl(NULL));
@@ -373,6 +378,12 @@ static void test_forward_calls(void **state) {
   moecl_profile_layer_only(NULL, true);
   REFUSED(moecl_profile_read_wait(NULL, times, MOECL_STAGE_COUNT));
   REFUSED(moecl_profile_read_wait(o->profile, NULL, 1));
+  moecl_profile_keep_kernels(NULL, true);
+  size_t count = 1;
+  REFUSED(moecl_profile_kernels_wait(NULL, NULL, 0, &count));
+  assert_int_equal(count, 0);
+  REFUSED(moecl_profile_kernels_wait(o->profile, NULL, 1, &count));
+  REFUSED(moecl_profile_kernels_wait(o->profile, NULL, 0, NULL));
 }
 
 static void test_block_calls(void **state) {

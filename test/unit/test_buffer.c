@@ -24,6 +24,31 @@ static void test_copy(void **state) {
   moecl_buffer_destroy(NULL);
 }
 
+/* What is alive, and the most that was; views and wrapped memory are others'. */
+static void test_memory(void **state) {
+  moecl_context *context = *state;
+  moecl_buffer *a = NULL, *b = NULL, *view = NULL, *wrapped = NULL;
+  uint64_t most;
+  const uint64_t before = moecl_context_memory(context, NULL);
+  moecl_context_reset_memory(context);
+  assert_ok(moecl_buffer_create(context, 8192, &a));
+  assert_ok(moecl_buffer_create(context, 300, &b));
+  assert_ok(moecl_buffer_view(a, 4096, 4096, &view));
+  assert_ok(moecl_buffer_wrap(context, moecl_buffer_cl(b), &wrapped));
+  assert_int_equal(moecl_context_memory(context, &most) - before, 8492);
+  assert_int_equal(most - before, 8492);
+  moecl_buffer_destroy(&view);
+  moecl_buffer_destroy(&wrapped);
+  assert_int_equal(moecl_context_memory(context, NULL) - before, 8492);
+  moecl_buffer_destroy(&a);
+  assert_int_equal(moecl_context_memory(context, &most) - before, 300);
+  assert_int_equal(most - before, 8492);
+  moecl_context_reset_memory(context);
+  moecl_buffer_destroy(&b);
+  assert_int_equal(moecl_context_memory(context, &most), before);
+  assert_int_equal(most - before, 300);
+}
+
 static void test_bounds(void **state) {
   const uint64_t bad[][2] = {{0, 65},
                              {65, 0},
@@ -269,17 +294,12 @@ static void test_failed_wait(void **state) {
 
 int main(void) {
   const struct CMUnitTest tests[] = {
-      cmocka_unit_test(test_copy),
-      cmocka_unit_test(test_bounds),
-      cmocka_unit_test(test_sizes),
-      cmocka_unit_test(test_views),
-      cmocka_unit_test(test_view_sets),
-      cmocka_unit_test(test_wrap),
-      cmocka_unit_test(test_lifetime),
-      cmocka_unit_test(test_waits),
-      cmocka_unit_test(test_failed_wait),
-      cmocka_unit_test(test_out_of_order),
-      cmocka_unit_test(test_order_for_callers),
+      cmocka_unit_test(test_copy),         cmocka_unit_test(test_memory),
+      cmocka_unit_test(test_bounds),       cmocka_unit_test(test_sizes),
+      cmocka_unit_test(test_views),        cmocka_unit_test(test_view_sets),
+      cmocka_unit_test(test_wrap),         cmocka_unit_test(test_lifetime),
+      cmocka_unit_test(test_waits),        cmocka_unit_test(test_failed_wait),
+      cmocka_unit_test(test_out_of_order), cmocka_unit_test(test_order_for_callers),
   };
   skip_without_device();
   return cmocka_run_group_tests(tests, set_up_context, tear_down_context);

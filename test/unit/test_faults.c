@@ -57,11 +57,15 @@ static moecl_status use_layer(moecl_context *context, const moecl_layer_params *
   moecl_layer *layer = NULL;
   moecl_profile *profile = NULL;
   moecl_routing routing = {0};
+  moecl_kernel_times kernels[4];
+  size_t count;
   double ms[MOECL_STAGE_COUNT];
   moecl_status status = moecl_layer_create(context, params, &layer);
   if (status == MOECL_OK) status = small_weights(layer, params);
   if (status == MOECL_OK) status = moecl_profile_create(context, &profile);
+  moecl_profile_keep_kernels(profile, true);
   if (status == MOECL_OK) status = small_forward(context, layer, profile, output);
+  if (status == MOECL_OK) status = moecl_profile_kernels_wait(profile, kernels, 4, &count);
   if (status == MOECL_OK) status = moecl_layer_read_routing_wait(layer, &routing);
   if (status == MOECL_OK) status = moecl_profile_read_wait(profile, ms, MOECL_STAGE_COUNT);
   moecl_routing_destroy(&routing);

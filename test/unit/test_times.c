@@ -92,9 +92,128 @@ static void test_faults(void **state) {
   moecl_layer_destroy(&layer);
 }
 
+/* ---- kernels ---- */
+
+enum { MOST_KERNELS = 64 };
+
+typedef struct kernel_list {
+  moecl_kernel_times times[MOST_KERNELS];
+  size_t count;
+  double stage_ms[MOECL_STAGE_COUNT];
+} kernel_list;
+
+/* One forward of which the kernels are kept; the profile is left with it. */
+static moecl_profile *measure_kernels(moecl_context *context, moecl_layer *layer, bool layer_only,
+                                      kernel_list *list) {
+  float output[SMALL_TOKENS * SMALL_HIDDEN];
+  moecl_profile *profile = NULL;
+  assert_ok(moecl_profile_create(context, &profile));
+  moecl_profile_layer_only(profile, layer_only);
+  moecl_profile_keep_kernels(profile, true);
+  /* A first forward of so many rows may write lists of them. */
+  assert_ok(small_forward(context, layer, NULL, output));
+  assert_ok(small_forward(context, layer, profile, output));
+  ends = 0;
+  assert_ok(moecl_profile_kernels_wait(profile, list->times, MOST_KERNELS, &list->count));
+  ends = 0;
+  assert_ok(moecl_profile_read_wait(profile, list->stage_ms, MOECL_STAGE_COUNT));
+  return profile;
+}
+
+/* The kernels are the plan's: its steps in their order, as many as each launches. */
+static void check_steps(moecl_context *context, const kernel_list *list) {
+  moecl_plan *plan = NULL;
+  moecl_plan_step steps[32];
+  size_t at = 0;
+  assert_ok(moecl_plan_create(context, &small_params, SMALL_TOKENS, &plan));
+  const size_t count = moecl_plan_steps(plan, steps, 32);
+  for (size_t i = 0; i < count; i++)
+    for (uint32_t n = 0; n < steps[i].launches; n++, at++) {
+      assert_true(at < list->count);
+      assert_string_equal(list->times[at].step, steps[i].name);
+      assert_int_equal(list->times[at].stage, steps[i].stage);
+      assert_true(*list->times[at].kernel);
+    }
+  assert_int_equal(at, list->count);
+  moecl_plan_destroy(&plan);
+}
+
+/* From the first start of a stage to its last end, as moecl_profile_read_wait has it. */
+static void check_stage(const kernel_list *list, moecl_stage stage) {
+  double first = NAN, last = NAN;
+  for (size_t i = 0; i < list->count; i++) {
+    if (stage != MOECL_STAGE_LAYER && list->times[i].stage != stage) continue;
+    if (isnan(first)) first = list->times[i].start_ms;
+    last = list->times[i].end_ms;
+  }
+  if (isnan(first)) assert_true(isnan(list->stage_ms[stage]));
+  else assert_true(fabs(last - first - list->stage_ms[stage]) < 1e-6);
+}
+
+static void test_kernels(void **state) {
+  moecl_context *context = *state;
+  moecl_layer *layer = NULL;
+  kernel_list list;
+  assert_ok(moecl_layer_create(context, &small_params, &layer));
+  assert_ok(small_weights(layer, &small_params));
+  moecl_profile *profile = measure_kernels(context, layer, false, &list);
+  check_steps(context, &list);
+  for (size_t i = 0; i < list.count; i++) {
+    const moecl_kernel_times *one = &list.times[i];
+    assert_true(one->enqueued_ms >= (i ? one[-1].enqueued_ms : 0) && one->enqueued_ms < 60000);
+    if (isnan(one->start_ms)) continue; /* no times on this device */
+    assert_true(one->end_ms >= one->start_ms);
+    assert_true(i ? one->start_ms >= one[-1].end_ms : one->start_ms == 0);
+    assert_false(one->queued_ms > one->start_ms);
+  }
+  for (int stage = 0; stage < MOECL_STAGE_COUNT; stage++)
+    if (!isnan(list.stage_ms[MOECL_STAGE_LAYER])) check_stage(&list, (moecl_stage)stage);
+  /* There are as many, however few are asked for. */
+  moecl_kernel_times two[2];
+  size_t count = 0;
+  assert_ok(moecl_profile_kernels_wait(profile, two, 2, &count));
+  assert_int_equal(count, list.count);
+  assert_string_equal(two[1].step, list.times[1].step);
+  moecl_profile_keep_kernels(profile, false);
+  float output[SMALL_TOKENS * SMALL_HIDDEN];
+  assert_ok(small_forward(context, layer, profile, output));
+  assert_ok(moecl_profile_kernels_wait(profile, NULL, 0, &count));
+  assert_int_equal(count, 0);
+  moecl_profile_destroy(&profile);
+  moecl_layer_destroy(&layer);
+}
+
+/* All kernels have times that can be, or none has any. */
+static void test_kernel_faults(void **state) {
+  moecl_context *context = *state;
+  moecl_layer *layer = NULL;
+  assert_ok(moecl_layer_create(context, &small_params, &layer));
+  assert_ok(small_weights(layer, &small_params));
+  for (int f = FAULT_SWAP; f < 2 * FAULT_COUNT; f++) {
+    kernel_list list;
+    mode = (fault)(f % FAULT_COUNT);
+    moecl_profile *profile = measure_kernels(context, layer, f >= FAULT_COUNT, &list);
+    size_t none = 0;
+    for (size_t i = 0; i < list.count; i++) {
+      none += isnan(list.times[i].start_ms);
+      assert_int_equal(isnan(list.times[i].start_ms), isnan(list.times[i].end_ms));
+      if (!isnan(list.times[i].start_ms))
+        assert_true(list.times[i].end_ms >= list.times[i].start_ms && list.times[i].end_ms < 6e4);
+    }
+    assert_true(list.count > 3);
+    if (none != list.count && (none != 0 || (mode != FAULT_EQUAL && mode != FAULT_NONE)))
+      fail_msg("%s: %zu of %zu kernels have no times", fault_names[mode], none, list.count);
+    moecl_profile_destroy(&profile);
+  }
+  mode = FAULT_NONE;
+  moecl_layer_destroy(&layer);
+}
+
 int main(void) {
   const struct CMUnitTest tests[] = {
-      cmocka_unit_test_setup_teardown(test_faults, set_up_context, tear_down_context)};
+      cmocka_unit_test_setup_teardown(test_faults, set_up_context, tear_down_context),
+      cmocka_unit_test_setup_teardown(test_kernels, set_up_context, tear_down_context),
+      cmocka_unit_test_setup_teardown(test_kernel_faults, set_up_context, tear_down_context)};
   skip_without_device();
   return cmocka_run_group_tests(tests, NULL, NULL);
 }
