@@ -39,7 +39,9 @@ typedef struct moecl_plan_step {
   moecl_stage stage;     /* what its time counts as */
   uint32_t
       launches; /* kernels that it enqueues; a library GEMM counts as one, however many it needs */
-  uint64_t reserved[8]; /* zeros: see moecl.h */
+  uint32_t tile_rows; /* of a grouped GEMM whose tiles are computed whole: the rows of one, so that
+                         an expert's last tile takes as long as a full one; 0: of all others */
+  uint64_t reserved[7]; /* zeros: see moecl.h */
 } moecl_plan_step;
 
 typedef enum moecl_life {

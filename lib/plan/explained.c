@@ -59,7 +59,8 @@ size_t moecl_plan_steps(const moecl_plan *made, moecl_plan_step *steps, size_t c
                                  .variant = step->variant,
                                  .detail = made->detail[i],
                                  .stage = step->label,
-                                 .launches = step->launches};
+                                 .launches = step->launches,
+                                 .tile_rows = step->tile_rows};
   }
   return count;
 }

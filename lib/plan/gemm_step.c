@@ -27,6 +27,7 @@ void plan_add_gemm(plan *plan, const char *name, moecl_stage label, const op_gem
                           .variant = op_gemm_variant(gemm)->name,
                           .label = label,
                           .launches = 1,
+                          .tile_rows = grouped ? op_gemm_whole_tile_rows(gemm, rows) : 0,
                           .enqueue = run_gemm,
                           .explain = explain_gemm,
                           .user = (void *)gemm,

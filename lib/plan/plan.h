@@ -44,6 +44,7 @@ typedef struct plan_step {
   moecl_stage label;     /* what a profile counts it as */
   int device;            /* of the devices that the plan is for, from 0 on */
   uint32_t launches;     /* kernels that it enqueues */
+  uint32_t tile_rows;    /* moecl_plan_step's */
   plan_enqueue_fn enqueue;
   /* Which of its kernels and how, for people; NULL: nothing to add. */
   void (*explain)(const void *user, int64_t number, char *text, size_t size);

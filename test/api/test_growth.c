@@ -57,6 +57,7 @@ static void test_layout(void **state) {
       LAYOUT(moecl_routing, statistics, 96, 464),
       LAYOUT(moecl_plan_choice, why, 16, 56),
       LAYOUT(moecl_plan_step, launches, 36, 104),
+      LAYOUT(moecl_plan_step, tile_rows, 40, 104),
       LAYOUT(moecl_plan_tensor, block, 52, 120),
       LAYOUT(moecl_checkpoint_layer, stored_dtype, 480, 552),
       LAYOUT(moecl_checkpoint_size, other_bytes, 24, 64),

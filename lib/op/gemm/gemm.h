@@ -97,6 +97,9 @@ uint64_t op_gemm_scratch(const op_gemm *gemm, int64_t rows);
  * tile_offsets is the prefix of. Larger where experts have many rows, so that
  * weights are read less often; smaller where they have few. */
 uint32_t op_gemm_tile_rows(const op_gemm *gemm, int64_t rows);
+/* The same of variants that compute a tile whole, however few of its rows are there; 0: this one
+ * ends where its rows end, as those do whose tiles have no size in variants.def. */
+uint32_t op_gemm_whole_tile_rows(const op_gemm *gemm, int64_t rows);
 /* Which of its kernels serves so many rows, for people: "tiles of 64 rows". */
 void op_gemm_explain(const op_gemm *gemm, int64_t rows, char *text, size_t size);
 
