@@ -128,6 +128,34 @@ static const char comparing_topic[] =
     "--out DIR writes compare.md, compare.csv (a row for each matched point of each run) and\n"
     "compare.png, with its gnuplot script and data.\n";
 
+static const char profiling_topic[] =
+    "`moectl profile FILE.yaml` runs each point (16 at most) with an event for every kernel and\n"
+    "writes below the results folder:\n"
+    "  docs/consolidated_profiling_report.md   the times of all parts, each one's bottleneck in\n"
+    "                                          a sentence, and what to try\n"
+    "  docs/router_profiling_report.md         the router alone\n"
+    "  docs/moe_layer_profiling_report.md      the layer, by stage and by kernel; memory\n"
+    "  docs/transformer_block_profiling_report.md   likewise a block around it\n"
+    "  docs/baseline_profiling.md              this profile beside the baseline\n"
+    "  opencl_router_benchmark_results.txt     every variant of the router: whether it agrees\n"
+    "                                          with the reference, and how fast it is\n"
+    "  profile.json, baseline.json             all of it for programs, and the baseline's\n"
+    "The baseline is the first profile that the folder had, until --baseline names another one.\n"
+    "\n"
+    "A stage's time is that of its kernels, and `gaps` what lies between kernels: together they\n"
+    "are the time from the first kernel's start to the last one's end. Operations and bytes are\n"
+    "counted from the shapes: a multiply-add is two; what a stage reads, each weight of the\n"
+    "experts that were reached included, and what it writes counts once. Shares are of the\n"
+    "peaks that `moectl peak` measured on this device, and `at the peaks` is the least time\n"
+    "that they allow. The limit is arithmetic or memory where a quarter of that peak is\n"
+    "reached, launches where they are a quarter of the time, imbalance where the busiest expert\n"
+    "has twice the mean.\n"
+    "\n"
+    "--trace FILE writes the timeline as trace events: the host, the queue, each stage, and the\n"
+    "experts' loads as counters. Open it at ui.perfetto.dev or in chrome://tracing. An event\n"
+    "for each kernel costs time between them, on NVIDIA several microseconds: `moectl run`\n"
+    "measures without.\n";
+
 static const char results_topic[] =
     "A run writes into its results folder:\n"
     "  results.jsonl  after every point and round: a line is appended. --resume reads it; it\n"
@@ -188,6 +216,7 @@ const help_topic help_topics[] = {
     {"experiment", NULL, "every key of an experiment file: range, default, meaning"},
     {"results", results_topic, "what a run writes, and when"},
     {"comparing", comparing_topic, "which points are the same work, intervals, the gate"},
+    {"profiling", profiling_topic, "what a profile tells, and how its numbers are counted"},
     {"models", models_topic, "model folders, and what counts as different"},
     {"devices", devices_topic, "how a device is chosen"},
     {"environment", environment_topic, "environment variables"},

@@ -53,8 +53,11 @@ static bool no_device_at_all(void) {
 }
 
 int open_context(const options *options, const char *device, moecl_context **context) {
-  const moecl_context_params params = {
-      .device = device, .log = log_to_stderr, .log_user = (void *)options};
+  return open_context_with(log_to_stderr, (void *)options, device, context);
+}
+
+int open_context_with(moecl_log_fn log, void *user, const char *device, moecl_context **context) {
+  const moecl_context_params params = {.device = device, .log = log, .log_user = user};
   const moecl_status status = moecl_context_create(&params, context);
   if (status == MOECL_OK) return EXIT_ALL_OK;
   if (status == MOECL_ERROR_IO) return EXIT_USAGE; /* reported */

@@ -31,6 +31,8 @@ typedef struct options {
   const char *layer;    /* --layer, of verify */
   bool block;           /* --block, of verify */
   const char *below;    /* --fail-below, of compare */
+  const char *baseline; /* --baseline, of profile */
+  const char *trace;    /* --trace, of profile */
   bool dump, json, quiet, verbose, ignore_memory_limit;
   experiment_override *overrides; /* --set and its short forms, in order; malloc'ed texts */
   size_t num_overrides;
@@ -107,6 +109,7 @@ int command_compare(const options *options);
 int command_explain(const options *options);
 int command_devices(const options *options);
 int command_peak(const options *options);
+int command_profile(const options *options);
 int command_inspect(const options *options);
 int command_verify(const options *options);
 int command_help(const options *options);
@@ -130,5 +133,7 @@ void explain_devices(size_t count);
 /* A context that logs so, on `device` (NULL: the best one); an exit code, complained
  * about unless it is EXIT_ALL_OK. */
 int open_context(const options *options, const char *device, moecl_context **context);
+/* The same with another log. */
+int open_context_with(moecl_log_fn log, void *user, const char *device, moecl_context **context);
 
 #endif

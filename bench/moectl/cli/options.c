@@ -44,6 +44,11 @@ const cli_option cli_options[] = {
      "the recording: safetensors with hidden_states and what to compare; needed"},
     {"--dtype", 'y', "D", NULL, OFFER_WORDS, "fp32 fp16 bf16",
      "fp32, fp16 or bf16 (default: that of hidden_states)"},
+    {"--baseline", 'B', "DIR", NULL, OFFER_FOLDER, NULL,
+     "compare with the profile in DIR, from now on (default: the first one that the results folder "
+     "had)"},
+    {"--trace", 't', "FILE", NULL, OFFER_FILE, NULL,
+     "write the timeline as trace events, which ui.perfetto.dev and chrome://tracing open"},
     {"--json", 'j', NULL, NULL, OFFER_NOTHING, NULL, "as JSON"},
     {"--quiet", 'q', NULL, NULL, OFFER_NOTHING, NULL, "no progress, only the results"},
     {"--verbose", 'v', NULL, NULL, OFFER_NOTHING, NULL,
@@ -97,6 +102,15 @@ const cli_command cli_commands[] = {
      "few seconds during which nothing else should run on the device. The result is kept for the "
      "device and its driver beside the compiled programs (MOECL_CACHE_DIR), and reports of later "
      "runs hold their times against it."},
+    {"profile", command_profile, "doBtsmqvh", "FILE.yaml", OFFER_YAML, NULL,
+     "configs/quickstart.yaml --set layer.num_experts=8 --trace trace.json",
+     "say where time and memory go, and what to try",
+     "Runs the router with each of its variants, the layer and a transformer block of each point, "
+     "16 "
+     "at most, with an event for every kernel, and writes reports below the results folder, docs/: "
+     "for each stage and kernel its time, gaps, operations and bytes, the share of the device's "
+     "measured peaks and the limit that binds; memory; the bottleneck, and what to try. "
+     "measure.iterations and measure.warmup say how often ('moectl help profiling')."},
     {"completion", command_completion, "h", "SHELL", OFFER_WORDS, "bash zsh fish", "bash",
      "print a shell's completion script",
      "Prints a script for bash, zsh or fish; installing moectl puts them where the shells look. "
@@ -167,6 +181,8 @@ static bool apply(options *options, const cli_option *option, const char *value)
   case 'j': options->json = true; break;
   case 'l': options->layer = value; break;
   case 'b': options->block = true; break;
+  case 'b': options->baseline = value; break;
+  case 't': options->trace = value; break;
   case 'i': options->io = value; break;
   case 'y': options->dtype = value; break;
   default: break;

@@ -77,3 +77,25 @@ void text_table_print_markdown(const text_table *table, FILE *file) {
     if (row == 0) fputs("|\n", file);
   }
 }
+
+static void print_rule(const text_table *table, size_t left, FILE *file) {
+  for (size_t column = 0; column < table->columns; column++) {
+    if (table->widths[column] == 0) continue;
+    fputs(column < left ? "| :" : "| ", file);
+    for (int i = 1; i < table->widths[column]; i++) fputc('-', file);
+    fputs(column < left ? " " : ": ", file);
+  }
+  fputs("|\n", file);
+}
+
+void text_table_print_padded(const text_table *table, size_t left, FILE *file) {
+  for (size_t row = 0; row < table->rows; row++) {
+    for (size_t column = 0; column < table->columns; column++) {
+      const char *cell = text_table_cell(table, row, column);
+      if (table->widths[column] == 0) continue;
+      fprintf(file, column < left ? "| %-*s " : "| %*s ", table->widths[column], cell);
+    }
+    fputs("|\n", file);
+    if (row == 0) print_rule(table, left, file);
+  }
+}

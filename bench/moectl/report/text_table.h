@@ -33,5 +33,8 @@ int text_table_width(const text_table *table);
  * are escaped. */
 void text_table_print(const text_table *table, FILE *file);
 void text_table_print_markdown(const text_table *table, FILE *file);
+/* Markdown that reads as it is: cells are padded, those of the first `left` columns on their right.
+ * For cells without anything that Markdown takes for its own. */
+void text_table_print_padded(const text_table *table, size_t left, FILE *file);
 
 #endif

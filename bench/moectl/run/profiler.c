@@ -1,0 +1,383 @@
+// SPDX-License-Identifier: MIT
+#include "run/profiler.h"
+#include "base/clock.h"
+#include "base/files.h"
+#include "results/measures.h"
+#include "run/runner.h"
+#include "work.h"
+#include <math.h>
+#include <stdlib.h>
+#include <string.h>
+
+#define TRY(expression)                                                                            \
+  do {                                                                                             \
+    const moecl_status try_status = (expression);                                                  \
+    if (try_status != MOECL_OK) return try_status;                                                 \
+  } while (0)
+
+double profiler_now(const profiler *profiler) { return (seconds_now() - profiler->began) * 1e6; }
+
+void profiler_fail(profiler *profiler, profile_part *part, const char *what, moecl_status status) {
+  char said[2048];
+  moecl_context_take_errors(profiler->context, said, sizeof said);
+  for (char *end = said; (end = strchr(end, '\n')); *end = ' ') {
+  }
+  free(part->why);
+  part->ran = false;
+  part->why = format_text("%s: %s%s%s", what, moecl_status_string(status), *said ? ": " : "", said);
+}
+
+/* ---- times ---- */
+
+/* As many follow each other in the queue as in a run, so that a short one is not timed with the
+ * host's pauses in it. A long one is waited for. */
+enum { IN_FLIGHT = 4, MOST_KERNELS = 256 };
+static const double long_forward_us = 20000;
+
+/* What is kept of a forward. */
+typedef struct timed_forward {
+  double span_us, host_us, began_us; /* `began_us`: since the profile began */
+  double stage_us[MOECL_STAGE_COUNT];
+  profile_kernel *kernels;
+  size_t num_kernels;
+} timed_forward;
+
+typedef struct timing {
+  profiler *profiler;
+  const profile_subject *subject;
+  bool kernels;
+  moecl_profile *profile[IN_FLIGHT];
+  timed_forward *forwards; /* [count] */
+  size_t count, started, read;
+} timing;
+
+static void name_kernel(const moecl_kernel_times *from, profile_kernel *to) {
+  *to = (profile_kernel){.stage = from->stage,
+                         .enqueued_us = from->enqueued_ms * 1e3,
+                         .queued_us = from->queued_ms * 1e3,
+                         .start_us = from->start_ms * 1e3,
+                         .end_us = from->end_ms * 1e3};
+  snprintf(to->name, sizeof to->name, "%s", from->kernel);
+  snprintf(to->step, sizeof to->step, "%s", from->step ? from->step : "");
+}
+
+static moecl_status read_kernels(moecl_profile *profile, timed_forward *forward) {
+  moecl_kernel_times times[MOST_KERNELS];
+  size_t count;
+  TRY(moecl_profile_kernels_wait(profile, times, MOST_KERNELS, &count));
+  if (count > MOST_KERNELS) count = MOST_KERNELS; /* a library's GEMMs, an expert each */
+  forward->kernels = calloc(count + 1, sizeof *forward->kernels);
+  if (!forward->kernels) return MOECL_ERROR_OUT_OF_HOST_MEMORY;
+  forward->num_kernels = count;
+  for (size_t i = 0; i < count; i++) {
+    name_kernel(&times[i], &forward->kernels[i]);
+    forward->stage_us[times[i].stage] += (times[i].end_ms - times[i].start_ms) * 1e3;
+  }
+  return MOECL_OK;
+}
+
+static moecl_status read_oldest(timing *timing) {
+  double ms[MOECL_STAGE_LAYER + 1];
+  timed_forward *forward = &timing->forwards[timing->read];
+  moecl_profile *profile = timing->profile[timing->read % IN_FLIGHT];
+  TRY(moecl_profile_read_wait(profile, ms, MOECL_STAGE_LAYER + 1));
+  forward->span_us = ms[MOECL_STAGE_LAYER] * 1e3;
+  if (timing->kernels) TRY(read_kernels(profile, forward));
+  timing->read++;
+  return MOECL_OK;
+}
+
+static bool has_room(const timing *timing) {
+  const bool is_short =
+      timing->read > 0 && timing->forwards[timing->read - 1].span_us < long_forward_us;
+  return timing->started - timing->read < (is_short ? (size_t)IN_FLIGHT : 1);
+}
+
+static moecl_status run_forwards(timing *timing) {
+  const profile_subject *subject = timing->subject;
+  while (timing->started < timing->count && !*timing->profiler->interrupted) {
+    while (!has_room(timing)) TRY(read_oldest(timing));
+    timed_forward *forward = &timing->forwards[timing->started];
+    const int input = (int)(timing->started % (size_t)subject->inputs);
+    forward->began_us = profiler_now(timing->profiler);
+    TRY(subject->forward(subject->user, input, timing->profile[timing->started % IN_FLIGHT]));
+    forward->host_us = profiler_now(timing->profiler) - forward->began_us;
+    timing->started++;
+  }
+  while (timing->read < timing->started) TRY(read_oldest(timing));
+  return MOECL_OK;
+}
+
+static void release_timing(timing *timing) {
+  for (int i = 0; i < IN_FLIGHT; i++) moecl_profile_destroy(&timing->profile[i]);
+  for (size_t i = 0; timing->forwards && i < timing->count; i++) free(timing->forwards[i].kernels);
+  free(timing->forwards);
+}
+
+static moecl_status time_forwards(timing *timing) {
+  timing->forwards = calloc(timing->count, sizeof *timing->forwards);
+  if (!timing->forwards) return MOECL_ERROR_OUT_OF_HOST_MEMORY;
+  for (int i = 0; i < IN_FLIGHT; i++) {
+    TRY(moecl_profile_create(timing->profiler->context, &timing->profile[i]));
+    moecl_profile_layer_only(timing->profile[i], !timing->kernels);
+    moecl_profile_keep_kernels(timing->profile[i], timing->kernels);
+  }
+  return run_forwards(timing);
+}
+
+/* A summary of one number of each forward; `at` is its offset. */
+static sample_summary summarize(const timing *timing, size_t at) {
+  double *samples = malloc((timing->read + 1) * sizeof *samples);
+  if (!samples) return (sample_summary){NAN, NAN, NAN};
+  for (size_t i = 0; i < timing->read; i++)
+    memcpy(&samples[i], (const char *)&timing->forwards[i] + at, sizeof *samples);
+  const sample_summary summary = runner_summarize(samples, timing->read);
+  free(samples);
+  return summary;
+}
+
+/* The forward whose span is the median, the lower one of two: at most half are shorter. */
+static timed_forward *median_forward(const timing *timing) {
+  timed_forward *best = NULL;
+  for (size_t i = 0; i < timing->read; i++) {
+    size_t shorter = 0;
+    for (size_t j = 0; j < timing->read; j++)
+      shorter += timing->forwards[j].span_us < timing->forwards[i].span_us;
+    if (2 * shorter < timing->read && (!best || timing->forwards[i].span_us > best->span_us))
+      best = &timing->forwards[i];
+  }
+  return best ? best : timing->forwards;
+}
+
+static void keep_forwards(const timing *timing, profile_part *part) {
+  timed_forward *shown = median_forward(timing);
+  part->forwards = (int64_t)timing->read;
+  part->span_us = summarize(timing, offsetof(timed_forward, span_us));
+  part->timed = isfinite(part->span_us.median);
+  part->kernels = shown->kernels;
+  part->num_kernels = shown->num_kernels;
+  part->host_began_us = shown->began_us;
+  shown->kernels = NULL; /* the part's now */
+  for (size_t stage = 0; stage < MOECL_STAGE_COUNT; stage++)
+    part->stages[stage].over =
+        summarize(timing, offsetof(timed_forward, stage_us) + stage * sizeof(double));
+  profile_sum(part);
+}
+
+static moecl_status warm_up(profiler *profiler, const profile_subject *subject) {
+  for (int64_t i = 0; i < profiler->experiment->warmup && !*profiler->interrupted; i++)
+    TRY(subject->forward(subject->user, (int)(i % subject->inputs), NULL));
+  return moecl_context_finish_wait(profiler->context);
+}
+
+static moecl_status measure_once(profiler *profiler, const profile_subject *subject, bool kernels,
+                                 profile_part *part) {
+  timing timing = {.profiler = profiler,
+                   .subject = subject,
+                   .kernels = kernels,
+                   .count = (size_t)profiler->experiment->iterations};
+  const moecl_status status = time_forwards(&timing);
+  if (status == MOECL_OK && timing.read > 0) {
+    if (kernels) keep_forwards(&timing, part);
+    else {
+      part->alone_us = summarize(&timing, offsetof(timed_forward, span_us));
+      part->host_us = summarize(&timing, offsetof(timed_forward, host_us)).median;
+    }
+  }
+  release_timing(&timing);
+  return status;
+}
+
+moecl_status profiler_measure(profiler *profiler, const profile_subject *subject,
+                              profile_part *part) {
+  static const char *const names[] = {"warm up", "times", "times of each kernel"};
+  moecl_status status = MOECL_OK;
+  for (int i = 0; status == MOECL_OK && i < 3; i++) {
+    char name[64];
+    const double begun = profiler_now(profiler);
+    status = i == 0 ? warm_up(profiler, subject) : measure_once(profiler, subject, i == 2, part);
+    snprintf(name, sizeof name, "%s: %s", subject->name, names[i]);
+    profile_add_span(profiler->profile, name, begun, profiler_now(profiler));
+  }
+  part->ran = status == MOECL_OK && part->forwards > 0;
+  return status;
+}
+
+/* ---- the layer ---- */
+
+moecl_status profile_layer_make(profiler *profiler, const experiment_point *point,
+                                profile_layer *made) {
+  const uint64_t bytes = (uint64_t)(point->num_tokens * point->layer.hidden_size) *
+                         moecl_dtype_size(point->layer.dtype);
+  *made = (profile_layer){.point = point};
+  TRY(moecl_layer_create(profiler->context, &point->layer, &made->layer));
+  moecl_context_reset_memory(profiler->context); /* self-checks have had theirs */
+  TRY(workload_set_weights(profiler->context, point, made->layer));
+  TRY(moecl_buffer_create(profiler->context, bytes, &made->output));
+  for (int i = 0; i < runner_input_sets(point); i++) {
+    TRY(moecl_buffer_create(profiler->context, bytes, &made->hidden[i]));
+    TRY(workload_draw_hidden(point, profiler->recording, i, made->hidden[i]));
+  }
+  return MOECL_OK;
+}
+
+void profile_layer_release(profile_layer *made) {
+  for (int i = 0; i < PROFILE_INPUTS; i++) moecl_buffer_destroy(&made->hidden[i]);
+  moecl_buffer_destroy(&made->output);
+  moecl_layer_destroy(&made->layer);
+}
+
+moecl_status profile_layer_forward(void *user, int input, moecl_profile *profile) {
+  const profile_layer *made = user;
+  const moecl_forward_params params = {.num_tokens = made->point->num_tokens,
+                                       .hidden_states = made->hidden[input],
+                                       .output = made->output,
+                                       .seed = made->point->seed,
+                                       .profile = profile};
+  return moecl_layer_forward(made->layer, &params, NULL);
+}
+
+/* ---- what the plan alone knows ---- */
+
+enum { MOST_STEPS = 64, SIZES_MULTIPLE = 64 };
+
+typedef struct plan_steps {
+  moecl_plan *plan; /* whose texts the steps have; NULL: there is none */
+  moecl_plan_step list[MOST_STEPS];
+  size_t count;
+} plan_steps;
+
+static plan_steps read_plan(profiler *profiler, const moecl_layer_params *layer,
+                            int64_t num_tokens) {
+  plan_steps steps = {0};
+  if (moecl_plan_create(profiler->context, layer, num_tokens, &steps.plan) != MOECL_OK)
+    return steps;
+  const size_t count = moecl_plan_steps(steps.plan, steps.list, MOST_STEPS);
+  steps.count = count < MOST_STEPS ? count : MOST_STEPS;
+  return steps;
+}
+
+/* The step that an operation's variant is that of; of GEMMs gate_up. NULL: there is none. */
+static const moecl_plan_step *find_step(const plan_steps *steps, const char *operation) {
+  const bool gemm = strcmp(operation, "grouped_gemm") == 0;
+  for (size_t i = 0; i < steps->count; i++)
+    if (strcmp(steps->list[i].operation, operation) == 0 &&
+        (!gemm || steps->list[i].stage == MOECL_STAGE_GATE_UP))
+      return &steps->list[i];
+  return NULL;
+}
+
+static void copy_variant(const plan_steps *steps, const char *operation, char name[32]) {
+  const moecl_plan_step *step = find_step(steps, operation);
+  snprintf(name, 32, "%s", step && step->variant ? step->variant : "");
+}
+
+static int64_t round_up(int64_t size) {
+  return (size + SIZES_MULTIPLE - 1) / SIZES_MULTIPLE * SIZES_MULTIPLE;
+}
+
+static void read_plans(profiler *profiler, const experiment_point *point, profile_point *result) {
+  moecl_layer_params layer = point->layer;
+  plan_steps planned = read_plan(profiler, &layer, point->num_tokens);
+  layer.hidden_size = result->rounded_hidden = round_up(layer.hidden_size);
+  layer.intermediate_size = result->rounded_intermediate = round_up(layer.intermediate_size);
+  plan_steps rounded = read_plan(profiler, &layer, point->num_tokens);
+  for (int i = 0; i < 4; i++) {
+    copy_variant(&planned, measure_operations[i], result->operations[i].planned);
+    copy_variant(&rounded, measure_operations[i], result->operations[i].rounded);
+  }
+  const moecl_plan_step *gate_up = find_step(&planned, "grouped_gemm");
+  result->tile_rows = gate_up ? gate_up->tile_rows : 0;
+  result->parts[PROFILE_LAYER].memory.activations =
+      moecl_plan_unshared_workspace_bytes(planned.plan);
+  moecl_plan_destroy(&planned.plan);
+  moecl_plan_destroy(&rounded.plan);
+}
+
+static void name_operations(const moecl_layer *layer, profile_point *result) {
+  for (int i = 0; i < 4; i++) {
+    const char *reason, *name = moecl_layer_variant(layer, measure_operations[i], &reason);
+    result->operations[i].name = format_text("%s", name ? name : "?");
+    result->operations[i].reason = format_text("%s", reason ? reason : "");
+  }
+}
+
+/* ---- the layer's work and memory ---- */
+
+static work_counts counts_of(const moecl_routing *routing) {
+  work_counts counts = {.num_tokens = routing->num_tokens};
+  for (int64_t e = 0; e < routing->num_experts - routing->num_identity_experts; e++) {
+    counts.kept += routing->tokens_per_expert_after_capacity[e];
+    counts.active += routing->tokens_per_expert_after_capacity[e] > 0;
+  }
+  return counts;
+}
+
+static void drop_large_arrays(moecl_routing *routing) {
+  free(routing->router_logits), free(routing->topk_ids), free(routing->topk_weights);
+  free(routing->kept), free(routing->token_priority);
+  routing->router_logits = routing->topk_weights = routing->token_priority = NULL;
+  routing->topk_ids = NULL, routing->kept = NULL;
+}
+
+/* Work is counted from the routing of the first input; the others' differ a little. */
+static moecl_status count_work(const experiment_point *point, profile_layer *made,
+                               profile_point *result) {
+  profile_part *part = &result->parts[PROFILE_LAYER];
+  TRY(profile_layer_forward(made, 0, NULL));
+  TRY(moecl_layer_read_routing_wait(made->layer, &result->routing));
+  drop_large_arrays(&result->routing);
+  const work_counts counts = counts_of(&result->routing);
+  result->padding_waste = work_tile_waste(
+      result->routing.tokens_per_expert_after_capacity,
+      result->routing.num_experts - result->routing.num_identity_experts, result->tile_rows);
+  for (int stage = 0; stage < MOECL_STAGE_COUNT; stage++) {
+    const stage_work work = work_of_layer(&point->layer, &counts, (moecl_stage)stage);
+    part->stages[stage].flops = work.flops;
+    part->stages[stage].bytes = work.bytes;
+  }
+  return MOECL_OK;
+}
+
+static void see_memory(profiler *profiler, const experiment_point *point, const profile_layer *made,
+                       uint64_t before, profile_memory *memory) {
+  runner_memory needed;
+  moecl_context_memory(profiler->context, &memory->seen);
+  memory->seen -= before;
+  if (runner_memory_needed(profiler->context, point, false, &needed) == MOECL_OK)
+    memory->predicted = needed.bytes;
+  memory->weights = moecl_layer_weight_bytes(made->layer);
+  memory->workspace = moecl_layer_workspace_size(made->layer, point->num_tokens);
+  memory->hidden = moecl_buffer_size(made->output);
+}
+
+static void run_layer(profiler *profiler, const experiment_point *point, profile_point *result) {
+  profile_part *part = &result->parts[PROFILE_LAYER];
+  profile_layer made = {0};
+  const profile_subject subject = {profile_layer_forward, &made, runner_input_sets(point), "layer"};
+  const uint64_t before = moecl_context_memory(profiler->context, NULL);
+  const double begun = profiler_now(profiler);
+  moecl_status status = profile_layer_make(profiler, point, &made);
+  profile_add_span(profiler->profile, "layer: kernels, weights, inputs", begun,
+                   profiler_now(profiler));
+  if (status != MOECL_OK) profiler_fail(profiler, part, "the layer could not be made", status);
+  if (status == MOECL_OK) {
+    name_operations(made.layer, result);
+    read_plans(profiler, point, result);
+    status = profiler_measure(profiler, &subject, part);
+    if (status == MOECL_OK) status = count_work(point, &made, result);
+    if (status != MOECL_OK) profiler_fail(profiler, part, "the layer did not run", status);
+    see_memory(profiler, point, &made, before, &part->memory);
+  }
+  profile_layer_release(&made);
+}
+
+bool profiler_run_point(profiler *profiler, size_t index) {
+  const experiment_point *point = &profiler->experiment->points[index];
+  profile_point *result = &profiler->profile->points[index];
+  moecl_context_take_errors(profiler->context, NULL, 0); /* earlier points' */
+  if (!*profiler->interrupted) profile_run_router(profiler, point, result);
+  if (!*profiler->interrupted) run_layer(profiler, point, result);
+  result->ran = !*profiler->interrupted;
+  return result->ran;
+}

@@ -1,0 +1,292 @@
+# SPDX-License-Identifier: MIT
+"""moectl profile: files, numbers that are consistent and as counted by hand, the timeline, the
+baseline.
+
+usage: test_profile.py MOECTL
+"""
+
+import json
+import os
+import pathlib
+import re
+import shutil
+import subprocess
+import sys
+import tempfile
+import unittest
+
+MOECTL = pathlib.Path(sys.argv[1]).resolve()
+H, I, E, T = 64, 48, 4, 40
+EXPERIMENT = f"""name: tiny
+layer:
+  hidden_size: {H}
+  intermediate_size: {I}
+  num_experts: {E}
+  top_k: [1, 2]
+workload: {{num_tokens: {T}, distribution: skewed}}
+measure: {{warmup: 1, iterations: 3}}
+"""
+REPORTS = ("router_profiling_report", "moe_layer_profiling_report",
+           "transformer_block_profiling_report", "consolidated_profiling_report",
+           "baseline_profiling")
+
+
+def moectl(*arguments, folder=None):
+    return subprocess.run([MOECTL, *map(str, arguments)], capture_output=True, encoding="utf-8",
+                          cwd=folder, check=False)
+
+
+def rows(text):
+    """Cells of the rows of Markdown's tables."""
+    return [[cell.strip() for cell in line.strip("|").split("|")] for line in text.splitlines()
+            if line.startswith("|")]
+
+
+def profile(folder, *arguments, code=0):
+    done = moectl("profile", "tiny.yaml", "--quiet", *arguments, folder=folder)
+    assert done.returncode == code, (done.returncode, done.stdout, done.stderr)
+    return done
+
+
+class Profile(unittest.TestCase):
+    """Of one profile that is made once."""
+
+    @classmethod
+    def setUpClass(cls):
+        cls.folder = pathlib.Path(tempfile.mkdtemp())
+        cls.addClassCleanup(shutil.rmtree, cls.folder)
+        (cls.folder / "tiny.yaml").write_text(EXPERIMENT, encoding="utf-8")
+        cls.done = profile(cls.folder, "--out", "out", "--trace", "trace.json")
+        cls.out = cls.folder / "out"
+        cls.root = json.loads((cls.out / "profile.json").read_text(encoding="utf-8"))
+        cls.trace = json.loads((cls.folder / "trace.json").read_text(encoding="utf-8"))
+
+    def report(self, name):
+        return (self.out / "docs" / f"{name}.md").read_text(encoding="utf-8")
+
+    def parts(self):
+        for point in self.root["points"]:
+            for name, part in point["parts"].items():
+                if part["ran"]:
+                    yield point, name, part
+
+    def test_files(self):
+        for name in REPORTS:
+            text = self.report(name)
+            self.assertTrue(text.startswith("# "), name)
+            self.assertNotIn("nan", text.lower().replace("nano", ""), name)
+        self.assertTrue((self.out / "opencl_router_benchmark_results.txt").is_file())
+        self.assertIn("consolidated_profiling_report.md", self.done.stdout)
+        self.assertIn("trace.json", self.done.stdout)
+        self.assertEqual([p["label"] for p in self.root["points"]], ["top_k=1", "top_k=2"])
+        for name in ("router", "layer"):
+            self.assertTrue(all(p["parts"][name]["ran"] for p in self.root["points"]))
+
+    def test_sums(self):
+        """Stages and gaps are the whole, and kernels their stage."""
+        for _, name, part in self.parts():
+            stages = part["stages"]
+            self.assertTrue(part["timed"])
+            self.assertAlmostEqual(sum(s["us"] for s in stages.values()) + part["gaps_us"],
+                                   part["shown_us"], delta=0.01, msg=name)
+            self.assertEqual(sum(s["kernels"] for s in stages.values()), len(part["kernels"]))
+            for stage, told in stages.items():
+                own = [k["end_us"] - k["start_us"] for k in part["kernels"] if k["stage"] == stage]
+                self.assertAlmostEqual(sum(own), told["us"], delta=0.01)
+                self.assertLessEqual(told["us_over"]["min"], told["us_over"]["median"])
+            self.assertAlmostEqual(part["kernels"][-1]["end_us"], part["shown_us"], delta=0.01)
+            if name != "router":
+                self.assertLessEqual(part["span_us"]["min"], part["shown_us"] + 0.01)
+                self.assertLessEqual(part["shown_us"], part["span_us"]["median"] + 0.01)
+            self.assertEqual(part["forwards"], 3)
+
+    def test_work(self):
+        """Operations and bytes as the shapes have them: all assignments are kept."""
+        for point, name, part in self.parts():
+            k = 1 if "top_k=1" in point["work"].split(", ") else 2
+            stages = part["stages"]
+            self.assertEqual(stages["router"]["flops"], 2 * T * H * E)
+            self.assertEqual(stages["router"]["bytes"],
+                             4 * T * H + 4 * E * H + 4 * T * E + 8 * T * k)
+            if name == "router":
+                self.assertEqual(set(stages) - {"permute"}, {"router"})
+                continue
+            self.assertEqual(stages["gate_up"]["flops"], 2 * T * k * H * 2 * I)
+            self.assertEqual(stages["down"]["flops"], 2 * T * k * I * H)
+            active = (stages["down"]["bytes"] - 4 * T * k * (I + H)) / (4 * I * H)
+            self.assertIn(active, range(1, E + 1))
+            self.assertEqual(stages["gate_up"]["bytes"],
+                             4 * (active * 2 * I * H + T * H + T * k * I))
+
+    def test_shares(self):
+        """The report's shares are of the peaks, above 0."""
+        peaks = self.root["peaks"]
+        point = self.root["points"][0]["parts"]["layer"]
+        section = self.report("moe_layer_profiling_report").split("## Point 1")[0]
+        found = {row[0]: row for row in rows(section) if row[0] in point["stages"]
+                 and len(row) == 10}
+        self.assertEqual(set(found), set(point["stages"]))
+        for stage, row in found.items():
+            told = point["stages"][stage]
+            for cell, amount, peak in ((row[6], told["flops"], peaks["flops_f32"]),
+                                       (row[7], told["bytes"], peaks["read_bytes_per_s"])):
+                share = 100 * amount / (told["us"] * 1e-6) / peak
+                self.assertTrue(cell.endswith("%"), row)
+                self.assertAlmostEqual(float(cell[:-1]), share, delta=max(0.06, 0.01 * share, 0.51 if share > 9 else 0))
+                self.assertGreaterEqual(share, 0)
+        self.assertGreater(float(found["gate_up"][6][:-1]), 0)
+        self.assertGreater(float(found["gate_up"][7][:-1]), 0)
+
+    def test_reports_read_well(self):
+        """Tables' cells are padded: columns of a table begin at the same places."""
+        for name in REPORTS:
+            table = []
+            for line in [*self.report(name).splitlines(), ""]:
+                if line.startswith("|"):
+                    table.append([i for i, c in enumerate(line) if c == "|"])
+                elif table:
+                    self.assertTrue(all(places == table[0] for places in table), name)
+                    table = []
+        layer = self.report("moe_layer_profiling_report")
+        self.assertEqual(len(re.findall(r"^\*\*.* takes? \d+% of .*\*\*$", layer, re.M)), 2)
+
+    def test_memory(self):
+        for _, name, part in self.parts():
+            memory = part["memory_bytes"]
+            self.assertGreater(memory["weights"], 0)
+            if name != "layer":
+                continue
+            self.assertEqual(memory["hidden_states"], 4 * T * H)
+            self.assertGreaterEqual(memory["weights"], 4 * E * (H + 3 * H * I))
+            # Three inputs and an output, beside what is predicted once.
+            least = memory["weights"] + memory["workspace"] + 4 * memory["hidden_states"]
+            self.assertEqual(memory["predicted"], least)
+            self.assertGreaterEqual(memory["seen"], least)
+            self.assertLess(memory["seen"], 2 * least)
+            self.assertGreaterEqual(memory["activations"], memory["workspace"])
+
+    def test_variants(self):
+        text = (self.out / "opencl_router_benchmark_results.txt").read_text(encoding="utf-8")
+        for point in self.root["points"]:
+            variants = point["router_variants"]
+            self.assertIn("generic", [v["name"] for v in variants])
+            self.assertEqual([v["name"] for v in variants if v["chosen"]],
+                             [point["variants"]["router"]])
+            for variant in variants:
+                self.assertTrue(variant["ran"] and variant["ok"], variant)
+                self.assertEqual(variant["topk_mismatches"], 0)
+                self.assertGreater(variant["us"]["median"], 0)
+                self.assertIn(variant["name"], text)
+        self.assertEqual(text.count("the reference"), 2 + text.count("with the reference"))
+        self.assertIn("(chosen)", text)
+
+    def test_trace(self):
+        """The trace-event format: each begin has its end, in order, and counters are the loads."""
+        events = self.trace["traceEvents"]
+        begun, latest, names, counters = {}, {}, set(), {}
+        for event in events:
+            self.assertIn(event["ph"], "MBEC")
+            track = event["pid"], event["tid"]
+            if event["ph"] == "M":
+                self.assertIn(event["name"], ("process_name", "thread_name"))
+                names.add(event["args"]["name"])
+                continue
+            self.assertGreaterEqual(event["ts"], 0)
+            if event["ph"] == "C":
+                counters.setdefault(event["name"], []).append(event["args"])
+                continue
+            self.assertGreaterEqual(event["ts"], latest.get(track, 0), event)
+            latest[track] = event["ts"]
+            if event["ph"] == "B":
+                self.assertNotIn(track, begun)
+                begun[track] = event["name"]
+            else:
+                self.assertEqual(begun.pop(track), event["name"])
+        self.assertEqual(begun, {})
+        self.assertLessEqual({"host", "moectl", "queue", "gate_up", "enqueues"}, names)
+        kernels = [e for e in events if e["ph"] == "B" and e["cat"] == "kernel"]
+        self.assertEqual(len(kernels), sum(len(part["kernels"]) for _, _, part in self.parts()))
+        loads = counters["tokens per expert"]
+        self.assertEqual([sum(one.values()) for one in loads], [T, 0, 2 * T, 0])
+        self.assertEqual([one["mean"] for one in counters["expert load"]], [T / E, 0, 2 * T / E, 0])
+
+    def test_hot_expert(self):
+        """Skewed tokens load one expert: the layer's report names it, as its loads do."""
+        loads = next(e["args"] for e in self.trace["traceEvents"]
+                     if e["ph"] == "C" and e["name"] == "tokens per expert")
+        hottest = max(loads, key=loads.get)
+        text = self.report("moe_layer_profiling_report").split("## Point 1")[0]
+        hot = loads[hottest] >= 2 * T / E
+        told = re.search(r"Hot expert:\*\* expert (\d+) was chosen (\d+) times", text)
+        share = sum(self.root["points"][0]["parts"]["layer"]["stages"][s]["us"]
+                    for s in ("gate_up", "down"))
+        share /= self.root["points"][0]["parts"]["layer"]["shown_us"]
+        if hot and share >= 0.25:
+            self.assertEqual((f"expert {told[1]}", int(told[2])), (hottest, loads[hottest]))
+        else:
+            self.assertIsNone(told)
+
+
+class Baseline(unittest.TestCase):
+    def setUp(self):
+        self.folder = pathlib.Path(tempfile.mkdtemp())
+        self.addCleanup(shutil.rmtree, self.folder)
+        (self.folder / "tiny.yaml").write_text(EXPERIMENT, encoding="utf-8")
+
+    def run_it(self, out, *arguments, code=0):
+        return profile(self.folder, "--out", out, "--set", "layer.top_k=2", *arguments, code=code)
+
+    def page(self, out):
+        return (self.folder / out / "docs/baseline_profiling.md").read_text(encoding="utf-8")
+
+    def change(self, path, change):
+        path = self.folder / path
+        root = json.loads(path.read_text(encoding="utf-8"))
+        change(root)
+        path.write_text(json.dumps(root), encoding="utf-8")
+
+    def test_kept_and_updated(self):
+        self.run_it("a")
+        self.assertIn("is the baseline", self.page("a"))
+        first = (self.folder / "a/baseline.json").read_text(encoding="utf-8")
+
+        def slow(root):
+            root["measured"] = "the slow one"
+            for part in root["points"][0]["parts"].values():
+                for stage in part.get("stages", {}).values():
+                    stage["us_over"] = {"median": 1e9, "min": 1e9, "p90": 1e9}
+
+        # A second profile is compared with the first, which stays the baseline.
+        self.run_it("a")
+        self.assertIn("The baseline was measured", self.page("a"))
+        self.assertEqual((self.folder / "a/baseline.json").read_text(encoding="utf-8"), first)
+        # --baseline puts another in its place, for those that follow too.
+        shutil.copytree(self.folder / "a", self.folder / "b")
+        self.change("b/profile.json", slow)
+        for arguments in (("--baseline", "b"), ()):
+            self.run_it("a", *arguments)
+            self.assertIn("measured the slow one", self.page("a"))
+            told = {row[2]: row for row in rows(self.page("a")) if row[1] == "layer"}
+            self.assertEqual(told["gate_up"][3], "1000000 ms")
+            self.assertEqual(told["gate_up"][5:], ["0.00", "faster"])
+        # Of other work there is nothing to compare with.
+        self.run_it("c", "--baseline", "b", "--set", "workload.num_tokens=12")
+        self.assertIn("1 of 1 points have no counterpart", self.page("c"))
+
+    def test_mistakes(self):
+        for arguments, message in ((("--baseline", "none"), "none"),
+                                   (("--baseline", "tiny.yaml"), "is not JSON"),
+                                   (("--set", "workload.num_tokens=" + str(list(range(1, 18)))),
+                                    "17 points, and a profile is of 16 at most")):
+            done = self.run_it("out", *arguments, code=2)
+            self.assertIn(message, done.stderr)
+        done = profile(self.folder, "--set", "layer.top_k=1", "--trace", "no/where.json", "--out",
+                       "out", code=1)
+        self.assertIn("no/where.json", done.stderr)
+
+
+if __name__ == "__main__":
+    if moectl("devices").returncode != 0:
+        print("skipped: there is no OpenCL device")
+        sys.exit(77)
+    unittest.main(argv=sys.argv[:1])
