@@ -53,7 +53,7 @@ same "--device" "auto gpu cpu accelerator all" "$(offered run --device '')"
 same "--device=" "gpu" "$(offered run --device = g)"
 same "--set offers the experiment's keys" \
   "$("$moectl" help experiment | sed -n 's/^  \([a-z][a-z_.]*\)$/\1=/p')" "$(offered run --set '')"
-same "topics" "$commands experiment results comparing models devices environment exit-codes" \
+same "topics" "$commands experiment results comparing profiling models devices environment exit-codes" \
   "$(offered help '')"
 same "a number has no offers" "" "$(offered run --iterations '')"
 cd "$work" || exit 1

@@ -2,7 +2,7 @@
 """moectl profile: files, numbers that are consistent and as counted by hand, the timeline, the
 baseline.
 
-usage: test_profile.py MOECTL
+usage: test_profile.py MOECTL CL
 """
 
 import json
@@ -15,7 +15,7 @@ import sys
 import tempfile
 import unittest
 
-MOECTL = pathlib.Path(sys.argv[1]).resolve()
+MOECTL, CL = (pathlib.Path(argument).resolve() for argument in sys.argv[1:3])
 H, I, E, T = 64, 48, 4, 40
 EXPERIMENT = f"""name: tiny
 layer:
@@ -31,9 +31,9 @@ REPORTS = ("router_profiling_report", "moe_layer_profiling_report",
            "baseline_profiling")
 
 
-def moectl(*arguments, folder=None):
+def moectl(*arguments, folder=None, environment=None):
     return subprocess.run([MOECTL, *map(str, arguments)], capture_output=True, encoding="utf-8",
-                          cwd=folder, check=False)
+                          cwd=folder, check=False, env={**os.environ, **(environment or {})})
 
 
 def rows(text):
@@ -42,8 +42,9 @@ def rows(text):
             if line.startswith("|")]
 
 
-def profile(folder, *arguments, code=0):
-    done = moectl("profile", "tiny.yaml", "--quiet", *arguments, folder=folder)
+def profile(folder, *arguments, code=0, environment=None):
+    done = moectl("profile", "tiny.yaml", "--quiet", *arguments, folder=folder,
+                  environment=environment)
     assert done.returncode == code, (done.returncode, done.stdout, done.stderr)
     return done
 
@@ -225,6 +226,32 @@ class Profile(unittest.TestCase):
             self.assertEqual((f"expert {told[1]}", int(told[2])), (hottest, loads[hottest]))
         else:
             self.assertIsNone(told)
+
+
+class SetAside(unittest.TestCase):
+    def test_spoilt(self):
+        """A variant whose source is spoilt is named, with the reason."""
+        folder = pathlib.Path(tempfile.mkdtemp())
+        self.addCleanup(shutil.rmtree, folder)
+        (folder / "tiny.yaml").write_text(EXPERIMENT, encoding="utf-8")
+        shutil.copytree(CL, folder / "cl")
+        best = moectl("profile", "tiny.yaml", "--quiet", "--set", "layer.top_k=1", "--out", "fine",
+                      folder=folder)
+        self.assertEqual(best.returncode, 0, best.stderr)
+        point = json.loads((folder / "fine/profile.json").read_text(encoding="utf-8"))["points"][0]
+        chosen = point["variants"]["router"]
+        if chosen != "cpu":
+            self.skipTest(f"the router is {chosen} here")
+        source = folder / "cl/router/cpu.cl"
+        source.write_text(source.read_text(encoding="utf-8") + "\n#error spoilt\n",
+                          encoding="utf-8")
+        profile(folder, "--set", "layer.top_k=1", "--out", "out",
+                environment={"MOECL_KERNEL_DIR": str(folder / "cl")})
+        text = (folder / "out/docs/consolidated_profiling_report.md").read_text(encoding="utf-8")
+        self.assertRegex(text, r"- \*\*Set aside:\*\* the router variant `cpu` is the best for this "
+                               r"device and failed on it, so `\w+` serves: router/cpu.cl did not compile.*spoilt")
+        text = (folder / "out/opencl_router_benchmark_results.txt").read_text(encoding="utf-8")
+        self.assertRegex(text, r"cpu +did not run")
 
 
 class Baseline(unittest.TestCase):

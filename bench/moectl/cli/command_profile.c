@@ -36,16 +36,24 @@ static int report_error(char *error) {
   return EXIT_USAGE;
 }
 
+/* A message on one line: its first one, and of a build log the first error. */
+static char *short_message(const char *message) {
+  const int first = (int)strcspn(message, "\n");
+  const char *error = strstr(message + first, "error: ");
+  return error ? format_text("%.*s; %.*s", first, message, (int)strcspn(error, "\n"), error)
+               : format_text("%.*s", first, message);
+}
+
 /* Warnings say which variants were set aside: reports have them too. */
 static void keep_warning(void *user, moecl_log_level level, const char *message) {
   profile_run *run = user;
-  if (level == MOECL_LOG_WARNING) {
-    char *grown = format_text("%s%s\n", run->warnings ? run->warnings : "", message);
-    if (grown) {
-      free(run->warnings);
-      run->warnings = grown;
-    }
+  char *line = level == MOECL_LOG_WARNING ? short_message(message) : NULL;
+  char *grown = line ? format_text("%s%s\n", run->warnings ? run->warnings : "", line) : NULL;
+  if (grown) {
+    free(run->warnings);
+    run->warnings = grown;
   }
+  free(line);
   log_to_stderr((void *)run->options, level, message);
 }
 
