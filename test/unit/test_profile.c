@@ -141,6 +141,9 @@ static void test_hot_expert(void **state) {
   facts = usual();
   facts.imbalance = 2, facts.experts = 1;
   advice_is(&facts, 0, NULL);
+  facts = usual();
+  facts.imbalance = 4, facts.hottest_rows = 15; /* so few tokens that it means nothing */
+  advice_is(&facts, 0, NULL);
 }
 
 static void test_tiny_groups(void **state) {
@@ -234,8 +237,9 @@ static void test_memory(void **state) {
   facts.fp32_weights = true;
   SAY(said_lines = profile_memory_advice(&facts, file));
   assert_int_equal(said_lines, 1);
-  assert_string_equal(said, "- Weights are 77% of it and fp32: `layer.weight_format: bf16` saves "
-                            "about 488.3 KiB.\n");
+  assert_string_equal(
+      said, "- **Memory:** weights are 77% of it and fp32: `layer.weight_format: bf16` saves "
+            "about 488.3 KiB.\n");
   facts.workspace_bytes = 1e6, facts.cache_bytes = 1e6;
   SAY(said_lines = profile_memory_advice(&facts, file));
   assert_int_equal(said_lines, 3);

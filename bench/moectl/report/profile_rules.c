@@ -13,8 +13,10 @@
 static const double bound_share = 0.25;
 /* Launches bind what takes less than so many times as long as they do. */
 static const double launch_share = 0.25;
-/* The busiest expert has so many times the mean. */
+/* The busiest expert has so many times the mean, and no fewer rows than that: of a few tokens some
+ * expert always has. */
 static const double hot_imbalance = 2;
+static const int64_t hot_rows = 16;
 /* Fewer rows than this for each expert that has any: a weight that is read serves so few. */
 static const double tiny_rows = 16;
 /* Of computed rows that are none. */
@@ -29,6 +31,10 @@ const char *const profile_limit_names[LIMIT_COUNT] = {"-",        "arithmetic", 
 
 static bool is_experts(moecl_stage stage) {
   return stage == MOECL_STAGE_GATE_UP || stage == MOECL_STAGE_DOWN;
+}
+
+static bool has_hot_expert(const profile_facts *facts) {
+  return facts->experts > 1 && facts->imbalance >= hot_imbalance && facts->hottest_rows >= hot_rows;
 }
 
 /* ---- one stage ---- */
@@ -60,7 +66,7 @@ profile_limit profile_limit_of(const profile_facts *facts, moecl_stage stage) {
   if (one->kernels == 0 || isnan(flops) || isnan(bytes)) return LIMIT_UNKNOWN;
   if (fmax(flops, bytes) >= bound_share) return flops >= bytes ? LIMIT_ARITHMETIC : LIMIT_MEMORY;
   if (launches >= launch_share * one->us) return LIMIT_LAUNCHES;
-  return is_experts(stage) && facts->imbalance >= hot_imbalance ? LIMIT_IMBALANCE : LIMIT_NONE;
+  return is_experts(stage) && has_hot_expert(facts) ? LIMIT_IMBALANCE : LIMIT_NONE;
 }
 
 /* ---- the bottleneck ---- */
@@ -145,8 +151,7 @@ static double experts_time(const profile_facts *facts) {
 
 /* Hot expert. */
 static double hot_weight(const profile_facts *facts) {
-  const bool hot = facts->experts > 1 && facts->imbalance >= hot_imbalance;
-  return hot && experts_time(facts) >= experts_share ? experts_time(facts) : 0;
+  return has_hot_expert(facts) && experts_time(facts) >= experts_share ? experts_time(facts) : 0;
 }
 static void hot_say(const profile_facts *facts, FILE *file) {
   fprintf(file,
@@ -288,18 +293,20 @@ size_t profile_memory_advice(const profile_facts *facts, FILE *file) {
   size_t said = 0;
   if (facts->fp32_weights && facts->weight_bytes >= large_part * all && ++said)
     fprintf(file,
-            "- Weights are %.0f%% of it and fp32: `layer.weight_format: bf16` saves about %s.\n",
+            "- **Memory:** weights are %.0f%% of it and fp32: `layer.weight_format: bf16` saves "
+            "about %s.\n",
             100 * facts->weight_bytes / all, bytes_text((uint64_t)(facts->weight_bytes / 2), text));
   if (facts->workspace_bytes >= large_part * all && facts->num_tokens > 1 && ++said)
-    fprintf(
-        file,
-        "- The workspace is %.0f%% of it and grows with the tokens: two forwards of half as many "
-        "save about %s.\n",
-        100 * facts->workspace_bytes / all,
-        bytes_text((uint64_t)(facts->workspace_bytes / 2), text));
+    fprintf(file,
+            "- **Memory:** the workspace is %.0f%% of it and grows with the tokens: two forwards "
+            "of half as many "
+            "save about %s.\n",
+            100 * facts->workspace_bytes / all,
+            bytes_text((uint64_t)(facts->workspace_bytes / 2), text));
   if (facts->cache_bytes >= large_part * all && ++said)
     fprintf(file,
-            "- The key/value cache is %.0f%% of it: fewer key/value heads or a smaller capacity "
+            "- **Memory:** the key/value cache is %.0f%% of it: fewer key/value heads or a smaller "
+            "capacity "
             "shrink it.\n",
             100 * facts->cache_bytes / all);
   return said;
