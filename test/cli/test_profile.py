@@ -80,7 +80,7 @@ class Profile(unittest.TestCase):
         self.assertIn("consolidated_profiling_report.md", self.done.stdout)
         self.assertIn("trace.json", self.done.stdout)
         self.assertEqual([p["label"] for p in self.root["points"]], ["top_k=1", "top_k=2"])
-        for name in ("router", "layer"):
+        for name in ("router", "layer", "block"):
             self.assertTrue(all(p["parts"][name]["ran"] for p in self.root["points"]))
 
     def test_sums(self):
@@ -118,6 +118,12 @@ class Profile(unittest.TestCase):
             self.assertIn(active, range(1, E + 1))
             self.assertEqual(stages["gate_up"]["bytes"],
                              4 * (active * 2 * I * H + T * H + T * k * I))
+            self.assertEqual("attention" in stages, name == "block")
+            if name == "block":  # 4 heads of 16, one of keys and values
+                self.assertEqual(stages["qkv_proj"]["flops"], 2 * T * H * (64 + 2 * 16))
+                self.assertEqual(stages["attention"]["flops"], 4 * 64 * T * (T + 1) // 2)
+                self.assertEqual(stages["attention"]["bytes"], 4 * (2 * T * 64 + 2 * T * 16))
+                self.assertEqual(stages["o_proj"]["flops"], 2 * T * 64 * H)
 
     def test_shares(self):
         """The report's shares are of the peaks, above 0."""
@@ -148,8 +154,10 @@ class Profile(unittest.TestCase):
                 elif table:
                     self.assertTrue(all(places == table[0] for places in table), name)
                     table = []
-        layer = self.report("moe_layer_profiling_report")
-        self.assertEqual(len(re.findall(r"^\*\*.* takes? \d+% of .*\*\*$", layer, re.M)), 2)
+        for name in REPORTS[:3]:
+            said = re.findall(r"^\*\*.* takes? \d+% of .*\*\*$", self.report(name), re.M)
+            self.assertEqual(len(said), 2, name)
+        self.assertIn("4 heads of 16 elements, 1 of keys and values", self.report(REPORTS[2]))
 
     def test_memory(self):
         for _, name, part in self.parts():
@@ -208,8 +216,9 @@ class Profile(unittest.TestCase):
         kernels = [e for e in events if e["ph"] == "B" and e["cat"] == "kernel"]
         self.assertEqual(len(kernels), sum(len(part["kernels"]) for _, _, part in self.parts()))
         loads = counters["tokens per expert"]
-        self.assertEqual([sum(one.values()) for one in loads], [T, 0, 2 * T, 0])
-        self.assertEqual([one["mean"] for one in counters["expert load"]], [T / E, 0, 2 * T / E, 0])
+        self.assertEqual([sum(one.values()) for one in loads], 2 * [T, 0] + 2 * [2 * T, 0])
+        self.assertEqual([one["mean"] for one in counters["expert load"]],
+                         2 * [T / E, 0] + 2 * [2 * T / E, 0])
 
     def test_hot_expert(self):
         """Skewed tokens load one expert: the layer's report names it, as its loads do."""

@@ -218,6 +218,17 @@ static void test_sizes(void **state) {
       "hidden_size 100 and intermediate_size 200, so `generic` serves. It takes 128 and 256");
 }
 
+static void test_far(void **state) {
+  (void)state;
+  profile_facts facts = usual();
+  facts.stages[MOECL_STAGE_GATE_UP].flops = 2e8; /* 40% of the peak */
+  advice_is(&facts, 0, NULL);
+  facts.stages[MOECL_STAGE_GATE_UP].flops = 1e8;
+  advice_is(&facts, 1, "- **Far from the peaks:** gate_up takes 500 us, where they allow 100 us.");
+  facts.total_us = 1001; /* less than half of it */
+  advice_is(&facts, 0, NULL);
+}
+
 /* What takes more of the time comes first. */
 static void test_order(void **state) {
   (void)state;
@@ -306,12 +317,13 @@ static int set_up(void **state) {
     profile_point *point = &f->profile.points[i];
     point->ran = true;
     fill_part(&point->parts[PROFILE_LAYER]);
-    point->routing.num_experts = 2;
-    point->routing.tokens_per_expert = calloc(2, sizeof(int64_t));
-    point->routing.tokens_per_expert_after_capacity = calloc(2, sizeof(int64_t));
-    point->routing.tokens_per_expert[0] = 5, point->routing.tokens_per_expert[1] = 1;
-    point->routing.tokens_per_expert_after_capacity[0] = 4;
-    point->routing.tokens_per_expert_after_capacity[1] = 1;
+    moecl_routing *routing = &point->parts[PROFILE_LAYER].routing;
+    routing->num_experts = 2;
+    routing->tokens_per_expert = calloc(2, sizeof(int64_t));
+    routing->tokens_per_expert_after_capacity = calloc(2, sizeof(int64_t));
+    routing->tokens_per_expert[0] = 5, routing->tokens_per_expert[1] = 1;
+    routing->tokens_per_expert_after_capacity[0] = 4;
+    routing->tokens_per_expert_after_capacity[1] = 1;
   }
   profile_add_span(&f->profile, "before", 10, 90);
   *state = f;
@@ -465,6 +477,7 @@ int main(void) {
       cmocka_unit_test(test_transfer_bound),
       cmocka_unit_test(test_set_aside),
       cmocka_unit_test(test_sizes),
+      cmocka_unit_test(test_far),
       cmocka_unit_test(test_order),
       cmocka_unit_test(test_memory),
       cmocka_unit_test(test_sum),

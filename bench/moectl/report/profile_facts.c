@@ -18,8 +18,8 @@ static void add_times(const profile_part *part, profile_facts *facts) {
   }
 }
 
-static void add_routing(const profile_point *point, profile_facts *facts) {
-  const moecl_routing *routing = &point->routing;
+static void add_routing(const profile_part *part, profile_facts *facts) {
+  const moecl_routing *routing = &part->routing;
   if (!routing->tokens_per_expert) return;
   facts->experts = routing->num_experts - routing->num_identity_experts;
   for (int64_t e = 0; e < facts->experts; e++) {
@@ -32,8 +32,7 @@ static void add_routing(const profile_point *point, profile_facts *facts) {
     }
   }
   facts->imbalance = routing->statistics.max_mean_imbalance;
-  facts->tile_rows = point->tile_rows;
-  facts->padding_waste = point->padding_waste;
+  facts->padding_waste = part->padding_waste;
 }
 
 /* The warning before the one that says that the variant is set aside: what failed. */
@@ -88,7 +87,8 @@ profile_facts profile_facts_of(const profile *all, const profile_point *point,
                        moecl_layer_tensor_format(&of->layer, MOECL_DOWN_PROJ) == MOECL_FORMAT_F32;
   add_times(part, &facts);
   if (kind == PROFILE_ROUTER) return facts;
-  add_routing(point, &facts);
+  facts.tile_rows = point->tile_rows;
+  add_routing(part, &facts);
   add_variants(point, why, &facts);
   return facts;
 }

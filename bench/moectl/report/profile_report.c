@@ -2,6 +2,7 @@
 /* The profile's reports: one of each part, and one of all. */
 #include "report/profile_reports.h"
 #include "base/files.h"
+#include "base/wrap.h"
 #include "report/grid.h"
 #include "report/report_parts.h"
 #include "report/text_table.h"
@@ -79,7 +80,7 @@ static void put_part(const profile *all, const profile_point *point, profile_par
     fputs(".\n\n", file);
     return;
   }
-  if (part->why) fprintf(file, "%s\n\n", part->why);
+  if (part->note) fprintf(file, "%s\n\n", part->note);
   fputs("**", file);
   profile_bottleneck(&facts, file);
   fputs("**\n\n", file);
@@ -139,11 +140,14 @@ static void put_part_time(const profile_part *part, char *cell) {
 }
 
 static void put_table(const profile *all, FILE *file) {
-  static const char *const names[] = {"point", "router", "layer", "block", "tokens/s of the layer"};
+  enum { COUNT = 6 };
+  static const char *const names[COUNT] = {"point", "router",         "layer",
+                                           "block", "layer tokens/s", "layer memory"};
   text_table table;
   size_t row = 1;
-  if (!text_table_make(&table, all->num_points + 1, 5)) return;
-  for (size_t i = 0; i < 5; i++) snprintf(text_table_cell(&table, 0, i), CELL_SIZE, "%s", names[i]);
+  if (!text_table_make(&table, all->num_points + 1, COUNT)) return;
+  for (size_t i = 0; i < COUNT; i++)
+    snprintf(text_table_cell(&table, 0, i), CELL_SIZE, "%s", names[i]);
   for (size_t i = 0; i < all->num_points; i++) {
     const profile_point *point = &all->points[i];
     const profile_part *layer = &point->parts[PROFILE_LAYER];
@@ -158,6 +162,9 @@ static void put_table(const profile *all, FILE *file) {
     if (layer->ran && layer->timed)
       snprintf(text_table_cell(&table, row, 4), CELL_SIZE, "%s",
                profile_count_text(tokens / (layer->span_us.median * 1e-6), text));
+    if (layer->ran)
+      snprintf(text_table_cell(&table, row, 5), CELL_SIZE, "%s",
+               bytes_text(layer->memory.seen, text));
     row++;
   }
   table.rows = row;

@@ -23,6 +23,8 @@ static const double tiny_rows = 16;
 static const double padding_share = 0.25;
 /* What speaks of the experts' stages is said where they take this share of the time. */
 static const double experts_share = 0.25;
+/* Likewise of one stage that no limit binds. */
+static const double far_share = 0.5;
 /* Of device memory that is taken. */
 static const double large_part = 0.25;
 
@@ -257,10 +259,27 @@ static void kept_out_say(const profile_facts *facts, FILE *file) {
           facts->variant, facts->rounded_hidden, facts->rounded_intermediate);
 }
 
+/* Far from both peaks, and none of the limits binds. */
+static double far_weight(const profile_facts *facts) {
+  const moecl_stage stage = longest_stage(facts);
+  const double weight = facts->stages[stage].us / facts->total_us;
+  return profile_limit_of(facts, stage) == LIMIT_NONE && weight >= far_share ? weight / 2 : 0;
+}
+static void far_say(const profile_facts *facts, FILE *file) {
+  const moecl_stage stage = longest_stage(facts);
+  char took[NUMBER_SIZE + 4], least[NUMBER_SIZE + 4];
+  fprintf(file,
+          "**Far from the peaks:** %s takes %s, where they allow %s. If nothing else kept the "
+          "device busy, another variant may be faster (`moectl devices` lists them), or larger "
+          "sizes may fill the device.",
+          moecl_stage_name(stage), us_text(facts->stages[stage].us, took),
+          us_text(profile_least_us(facts, stage), least));
+}
+
 static const rule rules[] = {{hot_weight, hot_say},           {tiny_weight, tiny_say},
                              {padding_weight, padding_say},   {launch_weight, launch_say},
                              {transfer_weight, transfer_say}, {set_aside_weight, set_aside_say},
-                             {kept_out_weight, kept_out_say}};
+                             {kept_out_weight, kept_out_say}, {far_weight, far_say}};
 enum { RULES = sizeof rules / sizeof rules[0] };
 
 /* The heaviest that was not said; of equal ones the first. */

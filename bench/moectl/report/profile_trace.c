@@ -131,15 +131,14 @@ static void put_counter(trace *trace, const char *name, double us, json_t *value
 }
 
 /* From the layer's beginning to its end. */
-static void put_loads(trace *trace, const profile_point *point) {
-  const moecl_routing *routing = &point->routing;
-  const profile_part *part = &point->parts[PROFILE_LAYER];
+static void put_loads(trace *trace, const profile_part *part) {
+  const moecl_routing *routing = &part->routing;
   const int64_t count = routing->num_experts - routing->num_identity_experts;
   const int64_t *const rows[] = {routing->tokens_per_expert,
                                  routing->tokens_per_expert_after_capacity};
   static const char *const names[] = {"tokens per expert", "tokens per expert after capacity"};
   static const char *const summaries[] = {"expert load", "expert load after capacity"};
-  if (!rows[0] || !rows[1] || count < 1 || part->num_kernels == 0 || !part->timed) return;
+  if (!rows[0] || !rows[1] || count < 1) return; /* of the router alone none is kept */
   const double begin = origin_of(part), end = begin + part->shown_us;
   for (int i = 0; i < 2; i++)
     for (int zero = 0; zero < 2; zero++) {
@@ -175,8 +174,8 @@ static void put_device(trace *trace, const profile *all) {
       put_kernels(&enqueues, &queue, part);
       for (int stage = 0; stage < MOECL_STAGE_COUNT; stage++)
         put_stage(&stages[stage], part, (moecl_stage)stage);
+      put_loads(trace, part);
     }
-    if (all->points[i].ran) put_loads(trace, &all->points[i]);
   }
 }
 

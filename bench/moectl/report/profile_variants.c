@@ -42,13 +42,13 @@ static void put_times(const text_table *table, size_t row, sample_summary us, do
   put_ratio(text_table_cell(table, row, OF_REFERENCE), reference / us.median);
 }
 
-static void put_notes(const profile_point *point, FILE *file) {
+static void put_notes(const profile_point *point, int64_t num_tokens, FILE *file) {
   for (size_t i = 0; i < point->num_variants; i++)
     if (point->variants[i].why)
       fprintf(file, "%s did not run: %s\n", point->variants[i].name, point->variants[i].why);
   if (point->num_variants > 0 && point->variants[0].ran)
     fprintf(file, "Compared: %" PRId64 " of %" PRId64 " tokens with the reference\n",
-            point->variants[0].verify.tokens_checked, point->routing.num_tokens);
+            point->variants[0].verify.tokens_checked, num_tokens);
 }
 
 static void put_point(const profile *all, const profile_point *point, FILE *file) {
@@ -77,7 +77,7 @@ static void put_point(const profile *all, const profile_point *point, FILE *file
   text_table_measure(&table);
   text_table_print(&table, file);
   text_table_release(&table);
-  put_notes(point, file);
+  put_notes(point, all->experiment->points[point->index].num_tokens, file);
 }
 
 void profile_variants_text(const profile *all, FILE *file) {

@@ -24,6 +24,8 @@ bool profile_open(const experiment *experiment, const moecl_device_info *device,
 static void release_point(profile_point *point) {
   for (int part = 0; part < PROFILE_PARTS; part++) {
     free(point->parts[part].why);
+    free(point->parts[part].note);
+    moecl_routing_destroy(&point->parts[part].routing);
     free(point->parts[part].kernels);
   }
   for (int i = 0; i < 4; i++) {
@@ -33,7 +35,6 @@ static void release_point(profile_point *point) {
   for (size_t i = 0; i < point->num_variants; i++) free(point->variants[i].why);
   free(point->variants);
   free(point->warnings);
-  moecl_routing_destroy(&point->routing);
 }
 
 void profile_release(profile *all) {

@@ -41,9 +41,10 @@ typedef struct profile_memory {
 } profile_memory;
 
 typedef struct profile_part {
-  bool ran;   /* else `why` says why not, malloc'ed; NULL: it was not asked for */
+  bool ran;   /* else `why` says why not, malloc'ed; NULL: it was interrupted */
   bool timed; /* the driver's event times are credible */
   char *why;
+  char *note; /* what it is, in a sentence, malloc'ed; NULL: nothing to say */
   int64_t forwards;
   sample_summary alone_us; /* device time with an event at both ends only */
   sample_summary span_us;  /* with an event for each kernel */
@@ -55,7 +56,9 @@ typedef struct profile_part {
   size_t num_kernels;
   profile_stage stages[MOECL_STAGE_COUNT];
   profile_memory memory;
-  double host_began_us; /* of the shown forward, since the profile began */
+  double host_began_us;  /* of the shown forward, since the profile began */
+  moecl_routing routing; /* of the first input: counts and statistics alone */
+  double padding_waste;  /* the share of the rows of the experts' tiles that are none */
 } profile_part;
 
 /* What the host did, microseconds since the profile began: for the timeline. */
@@ -89,8 +92,6 @@ typedef struct profile_point {
   char *warnings;                  /* the library's while it was made, a line each; NULL: none */
   int64_t rounded_hidden, rounded_intermediate; /* sizes that tuned variants take */
   int64_t tile_rows;         /* of the experts' tiles that are computed whole; 0: none are */
-  double padding_waste;      /* the share of their rows that are none */
-  moecl_routing routing;     /* counts and statistics alone */
   profile_variant *variants; /* the router's */
   size_t num_variants;
   double reference_us; /* of plain C in double precision for all tokens, one thread; NaN: no time */

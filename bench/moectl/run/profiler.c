@@ -320,23 +320,35 @@ static void drop_large_arrays(moecl_routing *routing) {
   routing->topk_ids = NULL, routing->kept = NULL;
 }
 
+moecl_status profiler_count(const moecl_block_params *block, int64_t context, int64_t tile_rows,
+                            moecl_layer *layer, profile_part *part) {
+  moecl_routing *routing = &part->routing;
+  TRY(moecl_layer_read_routing_wait(layer, routing));
+  drop_large_arrays(routing);
+  work_counts counts = counts_of(routing);
+  counts.context = context;
+  part->padding_waste =
+      work_tile_waste(routing->tokens_per_expert_after_capacity,
+                      routing->num_experts - routing->num_identity_experts, tile_rows);
+  for (int i = 0; i < MOECL_STAGE_COUNT; i++) {
+    const moecl_stage stage = (moecl_stage)i;
+    const stage_work work = part->stages[i].kernels == 0 ? (stage_work){0, 0}
+                            : block->attention.num_heads > 0
+                                ? work_of_block(block, &counts, stage)
+                                : work_of_layer(&block->layer, &counts, stage);
+    part->stages[i].flops = work.flops;
+    part->stages[i].bytes = work.bytes;
+  }
+  return MOECL_OK;
+}
+
 /* Work is counted from the routing of the first input; the others' differ a little. */
 static moecl_status count_work(const experiment_point *point, profile_layer *made,
                                profile_point *result) {
-  profile_part *part = &result->parts[PROFILE_LAYER];
+  const moecl_block_params layer_alone = {.layer = point->layer};
   TRY(profile_layer_forward(made, 0, NULL));
-  TRY(moecl_layer_read_routing_wait(made->layer, &result->routing));
-  drop_large_arrays(&result->routing);
-  const work_counts counts = counts_of(&result->routing);
-  result->padding_waste = work_tile_waste(
-      result->routing.tokens_per_expert_after_capacity,
-      result->routing.num_experts - result->routing.num_identity_experts, result->tile_rows);
-  for (int stage = 0; stage < MOECL_STAGE_COUNT; stage++) {
-    const stage_work work = work_of_layer(&point->layer, &counts, (moecl_stage)stage);
-    part->stages[stage].flops = work.flops;
-    part->stages[stage].bytes = work.bytes;
-  }
-  return MOECL_OK;
+  return profiler_count(&layer_alone, 0, result->tile_rows, made->layer,
+                        &result->parts[PROFILE_LAYER]);
 }
 
 static void see_memory(profiler *profiler, const experiment_point *point, const profile_layer *made,
@@ -378,6 +390,7 @@ bool profiler_run_point(profiler *profiler, size_t index) {
   moecl_context_take_errors(profiler->context, NULL, 0); /* earlier points' */
   if (!*profiler->interrupted) profile_run_router(profiler, point, result);
   if (!*profiler->interrupted) run_layer(profiler, point, result);
+  if (!*profiler->interrupted) profile_run_block(profiler, point, result);
   result->ran = !*profiler->interrupted;
   return result->ran;
 }

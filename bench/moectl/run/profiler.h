@@ -53,6 +53,13 @@ moecl_status profile_layer_make(profiler *profiler, const experiment_point *poin
 void profile_layer_release(profile_layer *made);
 moecl_status profile_layer_forward(void *made, int input, moecl_profile *profile);
 
+/* Reads the routing of the layer's latest forward into the part, and counts what its stages had to
+ * do. `block`: without heads it is a layer alone. Waits. */
+moecl_status profiler_count(const moecl_block_params *block, int64_t context, int64_t tile_rows,
+                            moecl_layer *layer, profile_part *part);
+
+/* profile_block.c: a block around the point's layer. */
+void profile_run_block(profiler *profiler, const experiment_point *point, profile_point *result);
 /* profile_router.c: the router alone, and each of its variants. */
 void profile_run_router(profiler *profiler, const experiment_point *point, profile_point *result);
 
