@@ -6,7 +6,7 @@
 #include <string.h>
 
 static void add_times(const profile_part *part, profile_facts *facts) {
-  facts->total_us = part->timed ? part->shown_us : NAN;
+  facts->total_us = part->timed ? part->total_us : NAN;
   facts->gaps_us = part->timed ? part->gaps_us : NAN;
   facts->host_us = part->host_us;
   facts->kernels = part->num_kernels;

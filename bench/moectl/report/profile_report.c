@@ -54,8 +54,8 @@ static void put_spread(const profile_part *part, FILE *file) {
       alone[PROFILE_TEXT_SIZE], host[PROFILE_TEXT_SIZE];
   if (!part->timed) return;
   fprintf(file,
-          "%" PRId64 " forwards, the median %s, nine of ten from %s to %s; the tables are of the "
-          "one next to the median.",
+          "%" PRId64 " forwards, the median %s, nine of ten from %s to %s; the tables have "
+          "each kernel's median.",
           part->forwards, profile_time_text(part->span_us.median, median),
           profile_time_text(part->span_us.min, least), profile_time_text(part->span_us.p90, most));
   if (isfinite(part->alone_us.median))

@@ -122,8 +122,8 @@ void profile_stage_table(const profile_facts *facts, FILE *file) {
 
 void profile_kernel_table(const profile_part *part, FILE *file) {
   enum { COUNT = 6, MOST = 48 };
-  static const char *const names[COUNT] = {"step",  "kernel",     "enqueued",
-                                           "start", "gap before", "time"};
+  static const char *const names[COUNT] = {"step",       "kernel", "enqueued",
+                                           "gap before", "time",   "of all"};
   const size_t count = part->num_kernels < MOST ? part->num_kernels : MOST;
   text_table table;
   if (!text_table_make(&table, count + 1, COUNT)) return;
@@ -133,9 +133,9 @@ void profile_kernel_table(const profile_part *part, FILE *file) {
     snprintf(text_table_cell(&table, i + 1, 0), CELL_SIZE, "%s", kernel->step);
     snprintf(text_table_cell(&table, i + 1, 1), CELL_SIZE, "%s", kernel->name);
     put_time(text_table_cell(&table, i + 1, 2), kernel->enqueued_us);
-    put_time(text_table_cell(&table, i + 1, 3), kernel->start_us);
-    put_time(text_table_cell(&table, i + 1, 4), part->timed ? kernel->gap_us : NAN);
-    put_time(text_table_cell(&table, i + 1, 5), kernel->end_us - kernel->start_us);
+    put_time(text_table_cell(&table, i + 1, 3), part->timed ? kernel->gap_us : NAN);
+    put_time(text_table_cell(&table, i + 1, 4), kernel->us);
+    put_share(text_table_cell(&table, i + 1, 5), kernel->us / part->total_us);
   }
   print_table(&table, 2, file);
   if (count < part->num_kernels)

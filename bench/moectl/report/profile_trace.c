@@ -68,7 +68,7 @@ static double origin_of(const profile_part *part) {
 
 static json_t *describe(const profile_kernel *kernel) {
   return json_pack("{s:s, s:s, s:o}", "step", kernel->step, "stage",
-                   moecl_stage_name(kernel->stage), "gap_us", time_json(kernel->gap_us));
+                   moecl_stage_name(kernel->stage), "median_us", time_json(kernel->us));
 }
 
 static void put_kernels(track *enqueues, track *queue, const profile_part *part) {
@@ -139,7 +139,7 @@ static void put_loads(trace *trace, const profile_part *part) {
   static const char *const names[] = {"tokens per expert", "tokens per expert after capacity"};
   static const char *const summaries[] = {"expert load", "expert load after capacity"};
   if (!rows[0] || !rows[1] || count < 1) return; /* of the router alone none is kept */
-  const double begin = origin_of(part), end = begin + part->shown_us;
+  const double begin = origin_of(part), end = begin + part->kernels[part->num_kernels - 1].end_us;
   for (int i = 0; i < 2; i++)
     for (int zero = 0; zero < 2; zero++) {
       put_counter(trace, summaries[i], zero ? end : begin, summary_json(rows[i], count, zero));

@@ -1,7 +1,6 @@
 // SPDX-License-Identifier: MIT
 #include "results/profile.h"
 #include "experiment/schema.h"
-#include <math.h>
 #include <stdlib.h>
 #include <string.h>
 #include <time.h>
@@ -71,24 +70,18 @@ void profile_add_span(profile *all, const char *name, double begin_us, double en
   snprintf(span->name, sizeof span->name, "%s", name);
 }
 
-/* Kernels of a queue that is out of order may overlap: what two of them take at once is each
- * one's time, and no gap. */
 void profile_sum(profile_part *part) {
-  double end = part->num_kernels > 0 ? part->kernels[0].start_us : 0;
-  const double begin = end;
-  part->gaps_us = 0;
+  part->total_us = part->gaps_us = 0;
   for (int stage = 0; stage < MOECL_STAGE_COUNT; stage++) {
     part->stages[stage].kernels = 0;
     part->stages[stage].us = 0;
   }
   for (size_t i = 0; i < part->num_kernels; i++) {
-    profile_kernel *kernel = &part->kernels[i];
+    const profile_kernel *kernel = &part->kernels[i];
     profile_stage *stage = &part->stages[kernel->stage];
-    kernel->gap_us = fmax(kernel->start_us - end, 0);
-    part->gaps_us += kernel->gap_us;
-    end = fmax(end, kernel->end_us);
     stage->kernels++;
-    stage->us += kernel->end_us - kernel->start_us;
+    stage->us += kernel->us;
+    part->gaps_us += kernel->gap_us;
+    part->total_us += kernel->us + kernel->gap_us;
   }
-  part->shown_us = end - begin;
 }

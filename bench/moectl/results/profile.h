@@ -15,19 +15,20 @@ typedef enum profile_part_kind {
 } profile_part_kind;
 extern const char *const profile_part_names[PROFILE_PARTS]; /* "router", ... */
 
-/* A kernel of the forward that is shown, microseconds from the first one's start. */
+/* A kernel. Microseconds. */
 typedef struct profile_kernel {
   char name[64], step[32];
   moecl_stage stage;
-  double enqueued_us; /* the host's clock, from the forward's call */
-  double queued_us;   /* the same by the device's; NaN: not known */
-  double start_us, end_us;
-  double gap_us; /* that nothing ran before it */
+  double enqueued_us;      /* the host's clock, from the forward's call */
+  double queued_us;        /* the same by the device's; NaN: not known */
+  double start_us, end_us; /* in the forward that the timeline shows, from its first start */
+  /* Medians over all forwards: what it took, and that nothing ran before it. */
+  double us, gap_us;
 } profile_kernel;
 
 typedef struct profile_stage {
   size_t kernels;      /* 0: the forward has no such stage */
-  double us;           /* its kernels', of the forward that is shown */
+  double us;           /* the sum of its kernels' */
   double flops, bytes; /* counted from the shapes */
   sample_summary over; /* its kernels' microseconds, over all forwards */
 } profile_stage;
@@ -49,9 +50,8 @@ typedef struct profile_part {
   sample_summary alone_us; /* device time with an event at both ends only */
   sample_summary span_us;  /* with an event for each kernel */
   double host_us;          /* median that enqueueing one took, without an event for each kernel */
-  /* The forward whose span is the median (the lower one of two): its kernels, their sum by stage,
-   * and that nothing ran between them, which together are its span. */
-  double shown_us, gaps_us;
+  double total_us;         /* the sum of the kernels' times and gaps, which the stages share out */
+  double gaps_us;          /* of it, the gaps */
   profile_kernel *kernels;
   size_t num_kernels;
   profile_stage stages[MOECL_STAGE_COUNT];
@@ -120,8 +120,7 @@ char *profile_work(const experiment_point *point);
 /* Keeps a span of the host's; without memory it is left out. */
 void profile_add_span(profile *profile, const char *name, double begin_us, double end_us);
 
-/* Fills shown_us, gaps_us, the kernels' gaps and the stages' kernels and times from the kernels'
- * own. */
+/* Fills total_us, gaps_us, and the stages' kernels and times from the kernels'. */
 void profile_sum(profile_part *part);
 
 /* ---- profile_json.c: profile.json, which later profiles are compared with ---- */

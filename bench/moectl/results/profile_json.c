@@ -19,10 +19,11 @@ static json_t *summary_json(sample_summary times) {
 }
 
 static json_t *kernel_json(const profile_kernel *kernel) {
-  return json_pack("{s:o, s:s, s:s, s:o, s:o, s:o, s:o}", "kernel", json_words(kernel->name),
+  return json_pack("{s:o, s:s, s:s, s:o, s:o, s:o, s:o, s:o}", "kernel", json_words(kernel->name),
                    "step", kernel->step, "stage", moecl_stage_name(kernel->stage), "enqueued_us",
                    number(kernel->enqueued_us), "start_us", number(kernel->start_us), "end_us",
-                   number(kernel->end_us), "gap_us", number(kernel->gap_us));
+                   number(kernel->end_us), "us", number(kernel->us), "gap_us",
+                   number(kernel->gap_us));
 }
 
 static json_t *kernels_json(const profile_part *part) {
@@ -59,7 +60,7 @@ static json_t *part_json(const profile_part *part) {
   return json_pack("{s:b, s:b, s:I, s:o, s:o, s:o, s:o, s:o, s:o, s:o, s:o}", "ran", 1, "timed",
                    part->timed, "forwards", (json_int_t)part->forwards, "alone_us",
                    summary_json(part->alone_us), "span_us", summary_json(part->span_us), "host_us",
-                   number(part->host_us), "shown_us", number(part->shown_us), "gaps_us",
+                   number(part->host_us), "total_us", number(part->total_us), "gaps_us",
                    number(part->gaps_us), "memory_bytes", memory_json(&part->memory), "stages",
                    stages_json(part), "kernels", kernels_json(part));
 }

@@ -61,6 +61,19 @@ static void name_kernel(const moecl_kernel_times *from, profile_kernel *to) {
   snprintf(to->step, sizeof to->step, "%s", from->step ? from->step : "");
 }
 
+/* What each took, and the gap before it. Kernels of a queue out of order may overlap: what two
+ * take at once is each one's time, and no gap. */
+static void find_gaps(timed_forward *forward) {
+  double end = forward->num_kernels > 0 ? forward->kernels[0].start_us : 0;
+  for (size_t i = 0; i < forward->num_kernels; i++) {
+    profile_kernel *kernel = &forward->kernels[i];
+    kernel->us = kernel->end_us - kernel->start_us;
+    kernel->gap_us = kernel->start_us > end ? kernel->start_us - end : 0;
+    end = kernel->end_us > end ? kernel->end_us : end;
+    forward->stage_us[kernel->stage] += kernel->us;
+  }
+}
+
 static moecl_status read_kernels(moecl_profile *profile, timed_forward *forward) {
   moecl_kernel_times times[MOST_KERNELS];
   size_t count;
@@ -69,10 +82,8 @@ static moecl_status read_kernels(moecl_profile *profile, timed_forward *forward)
   forward->kernels = calloc(count + 1, sizeof *forward->kernels);
   if (!forward->kernels) return MOECL_ERROR_OUT_OF_HOST_MEMORY;
   forward->num_kernels = count;
-  for (size_t i = 0; i < count; i++) {
-    name_kernel(&times[i], &forward->kernels[i]);
-    forward->stage_us[times[i].stage] += (times[i].end_ms - times[i].start_ms) * 1e3;
-  }
+  for (size_t i = 0; i < count; i++) name_kernel(&times[i], &forward->kernels[i]);
+  find_gaps(forward);
   return MOECL_OK;
 }
 
@@ -136,6 +147,32 @@ static sample_summary summarize(const timing *timing, size_t at) {
   return summary;
 }
 
+/* The median of kernel `index`'s number at offset `at`, over forwards of so many kernels: a first
+ * one may have more. `samples` has room. */
+static double kernel_median(const timing *timing, size_t index, size_t count, size_t at,
+                            double *samples) {
+  size_t found = 0;
+  for (size_t i = 0; i < timing->read; i++)
+    if (timing->forwards[i].num_kernels == count)
+      memcpy(&samples[found++], (const char *)&timing->forwards[i].kernels[index] + at,
+             sizeof *samples);
+  return runner_summarize(samples, found).median;
+}
+
+/* One forward that took long somewhere by chance is then no kernel's fault. */
+static void keep_medians(const timing *timing, size_t count, profile_kernel *kernels) {
+  double *samples = malloc((timing->read + 1) * sizeof *samples);
+  profile_kernel *medians = calloc(count + 1, sizeof *medians);
+  for (size_t i = 0; samples && medians && i < count; i++) {
+    medians[i] = kernels[i];
+    medians[i].us = kernel_median(timing, i, count, offsetof(profile_kernel, us), samples);
+    medians[i].gap_us = kernel_median(timing, i, count, offsetof(profile_kernel, gap_us), samples);
+  }
+  if (samples && medians) memcpy(kernels, medians, count * sizeof *medians);
+  free(samples);
+  free(medians);
+}
+
 /* The forward whose span is the median, the lower one of two: at most half are shorter. */
 static timed_forward *median_forward(const timing *timing) {
   timed_forward *best = NULL;
@@ -151,6 +188,7 @@ static timed_forward *median_forward(const timing *timing) {
 
 static void keep_forwards(const timing *timing, profile_part *part) {
   timed_forward *shown = median_forward(timing);
+  keep_medians(timing, shown->num_kernels, shown->kernels);
   part->forwards = (int64_t)timing->read;
   part->span_us = summarize(timing, offsetof(timed_forward, span_us));
   part->timed = isfinite(part->span_us.median);
