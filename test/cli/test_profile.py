@@ -247,7 +247,7 @@ class Profile(unittest.TestCase):
         hottest = max(loads, key=loads.get)
         text = self.report("moe_layer_profiling_report").split("## Point 1")[0]
         hot = loads[hottest] >= 2 * T / E
-        told = re.search(r"Hot expert:\*\* expert (\d+) was chosen (\d+) times", text)
+        told = re.search(r"Hot expert:\*\* expert (\d+) has (\d+) rows", text)
         share = sum(self.root["points"][0]["parts"]["layer"]["stages"][s]["us"]
                     for s in ("gate_up", "down"))
         share /= self.root["points"][0]["parts"]["layer"]["total_us"]

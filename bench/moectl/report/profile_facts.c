@@ -26,12 +26,14 @@ static void add_routing(const profile_part *part, profile_facts *facts) {
     const int64_t rows = routing->tokens_per_expert_after_capacity[e];
     facts->rows += rows;
     facts->active_experts += rows > 0;
-    if (routing->tokens_per_expert[e] > facts->hottest_rows || e == 0) {
+    if (rows > facts->hottest_rows || e == 0) {
       facts->hottest = e;
-      facts->hottest_rows = routing->tokens_per_expert[e];
+      facts->hottest_rows = rows;
     }
   }
-  facts->imbalance = routing->statistics.max_mean_imbalance;
+  /* Of what is computed: after capacity. */
+  if (facts->rows > 0)
+    facts->imbalance = (double)facts->hottest_rows * (double)facts->experts / (double)facts->rows;
   facts->padding_waste = part->padding_waste;
 }
 

@@ -157,7 +157,7 @@ static double hot_weight(const profile_facts *facts) {
 }
 static void hot_say(const profile_facts *facts, FILE *file) {
   fprintf(file,
-          "**Hot expert:** expert %" PRId64 " was chosen %" PRId64 " times, %.3g times the mean of "
+          "**Hot expert:** expert %" PRId64 " has %" PRId64 " rows, %.3g times the mean of "
           "%" PRId64 " experts. A balanced router, a `score_correction_bias`, `jitter` or a "
           "`capacity_factor` evens that out; the last one drops tokens.",
           facts->hottest, facts->hottest_rows, facts->imbalance, facts->experts);

@@ -23,7 +23,7 @@ typedef struct profile_facts {
   moecl_peaks peaks;
 
   int64_t experts, rows, active_experts; /* with weights; assignments that were kept, of so many */
-  int64_t hottest, hottest_rows;         /* the expert with the most before capacity */
+  int64_t hottest, hottest_rows;         /* the expert with the most of them */
   double imbalance;                      /* its rows over the mean */
   double padding_waste;                  /* the share of computed rows that are none: tiles */
   int64_t tile_rows;
