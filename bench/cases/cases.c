@@ -47,14 +47,15 @@ static double key_size(const moecl_block_params *params) {
 /* The sum of 1 to n. */
 static double sum_to(double n) { return n > 0 ? n * (n + 1) / 2 : 0; }
 
-/* Pairs of a query and a key that it looks at. Of tokens `from` to `end` - 1, each with those
+/* Of tokens `from` to `end` - 1, each with those
  * before it and itself, at most `window` of them. */
 static double causal_pairs(double from, double end, double window) {
   const double all = sum_to(end) - sum_to(from);
   return window > 0 ? all - (sum_to(end - window) - sum_to(from - window)) : all;
 }
 
-static double num_pairs(const moecl_block_params *params, int64_t num_tokens, int64_t context) {
+double block_attention_pairs(const moecl_block_params *params, int64_t num_tokens,
+                             int64_t context) {
   const double from = (double)context, end = from + (double)num_tokens;
   const double window = (double)params->attention.sliding_window;
   const double before = causal_pairs(from, end, window);
@@ -67,7 +68,7 @@ double block_own_flops(const moecl_block_params *params, int64_t num_tokens, int
   const double weights = (double)(moecl_block_tensor_size(params, MOECL_QKV_PROJ) +
                                   moecl_block_tensor_size(params, MOECL_O_PROJ));
   return 2 * (double)num_tokens * weights +
-         4 * query_size(params) * num_pairs(params, num_tokens, context);
+         4 * query_size(params) * block_attention_pairs(params, num_tokens, context);
 }
 
 double block_own_bytes(const moecl_block_params *params, int64_t num_tokens, int64_t context) {

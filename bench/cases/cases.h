@@ -13,6 +13,10 @@ double moe_flops(const moecl_layer_params *params, int64_t kept_assignments, int
  * least one surviving assignment once, the router's weights, input, output. */
 double moe_bytes(const moecl_layer_params *params, int64_t active_experts, int64_t num_tokens);
 
+/* Pairs of a query and a key that it looks at, of one head: num_tokens queries after `context`
+ * cached tokens. */
+double block_attention_pairs(const moecl_block_params *params, int64_t num_tokens, int64_t context);
+
 /* What a block has to do beside its layer, whose work the two above count: the projections, and
  * the products of num_tokens queries after `context` cached tokens with the keys and values that
  * they look at. */

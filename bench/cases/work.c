@@ -1,5 +1,6 @@
 // SPDX-License-Identifier: MIT
 #include "work.h"
+#include "cases.h"
 #include <math.h>
 
 /* Bytes of so many elements of a tensor's format. */
@@ -88,19 +89,6 @@ stage_work work_of_layer(const moecl_layer_params *layer, const work_counts *cou
 
 /* ---- the block ---- */
 
-double work_attention_pairs(const moecl_attention_params *attention, int64_t num_tokens,
-                            int64_t context) {
-  const int64_t all = context + num_tokens, window = attention->sliding_window;
-  double pairs = 0;
-  for (int64_t i = context; i < all; i++) {
-    const int64_t first = window > 0 && i - window + 1 > 0 ? i - window + 1 : 0;
-    int64_t last = attention->not_causal ? all - 1 : i;
-    if (window > 0 && last > i + window - 1) last = i + window - 1;
-    pairs += (double)(last - first + 1);
-  }
-  return pairs;
-}
-
 /* Elements that a token has of queries, and of keys. */
 typedef struct heads {
   double queries, keys;
@@ -123,7 +111,7 @@ static double keys_seen(const moecl_attention_params *attention, const work_coun
 static stage_work attention(const moecl_block_params *block, const work_counts *n) {
   const heads of = heads_of(block);
   return (stage_work){
-      4 * of.queries * work_attention_pairs(&block->attention, n->num_tokens, n->context),
+      4 * of.queries * block_attention_pairs(block, n->num_tokens, n->context),
       (2 * of.queries * (double)n->num_tokens + 2 * of.keys * keys_seen(&block->attention, n)) *
           stored(&block->layer)};
 }

@@ -27,10 +27,6 @@ stage_work work_of_layer(const moecl_layer_params *layer, const work_counts *cou
 stage_work work_of_block(const moecl_block_params *block, const work_counts *counts,
                          moecl_stage stage);
 
-/* Pairs of a query and a key that attention looks at, for one head. */
-double work_attention_pairs(const moecl_attention_params *attention, int64_t num_tokens,
-                            int64_t context);
-
 /* The share of rows that tiles of so many rows hold beside an expert's own, as each expert's last
  * tile is computed whole; 0 where there are no tiles. */
 double work_tile_waste(const int64_t *rows_of_experts, int64_t num_experts, int64_t tile_rows);

@@ -177,7 +177,7 @@ class Profile(unittest.TestCase):
         for name in REPORTS[:3]:
             said = re.findall(r"^\*\*.* takes? \d+% of .*\*\*$", self.report(name), re.M)
             self.assertEqual(len(said), 2, name)
-        self.assertIn("4 heads of 16 elements, 1 of keys and values", self.report(REPORTS[2]))
+        self.assertIn("around it, causal, with rotary embedding and drawn weights: 4 heads, 1 of keys and values", self.report(REPORTS[2]))
 
     def test_memory(self):
         for _, name, part in self.parts():
@@ -255,6 +255,33 @@ class Profile(unittest.TestCase):
             self.assertEqual((f"expert {told[1]}", int(told[2])), (hottest, loads[hottest]))
         else:
             self.assertIsNone(told)
+
+
+class Block(unittest.TestCase):
+    def test_own(self):
+        """An experiment of a block is profiled as that, after its cached tokens."""
+        folder = pathlib.Path(tempfile.mkdtemp())
+        self.addCleanup(shutil.rmtree, folder)
+        (folder / "tiny.yaml").write_text(EXPERIMENT, encoding="utf-8")
+        heads, kv_heads, dim, context = 6, 3, 8, 12
+        profile(folder, "--out", "out", *(f"--set={key}={value}" for key, value in {
+            "layer.top_k": 2, "measure.what": "block", "block.attention.num_heads": heads,
+            "block.attention.num_kv_heads": kv_heads, "block.attention.head_dim": dim,
+            "workload.context": context}.items()))
+        root = json.loads((folder / "out/profile.json").read_text(encoding="utf-8"))
+        part = root["points"][0]["parts"]["block"]
+        stages, pairs = part["stages"], T * context + T * (T + 1) // 2
+        self.assertEqual(stages["attention"]["flops"], 4 * heads * dim * pairs)
+        self.assertEqual(stages["qkv_proj"]["flops"], 2 * T * H * dim * (heads + 2 * kv_heads))
+        self.assertEqual(stages["gate_up"]["flops"], 2 * 2 * T * H * 2 * I)
+        memory = part["memory_bytes"]
+        self.assertGreaterEqual(memory["cache"], 2 * 4 * (context + T) * kv_heads * dim)
+        self.assertLessEqual(memory["weights"] + memory["workspace"] + memory["cache"],
+                             memory["seen"])
+        # What the layer takes alone is profiled beside it.
+        self.assertNotIn("attention", root["points"][0]["parts"]["layer"]["stages"])
+        text = (folder / "out/docs/transformer_block_profiling_report.md").read_text(encoding="utf-8")
+        self.assertIn("The experiment's block: 6 heads, 3 of keys and values, 12 cached tokens", text)
 
 
 class SetAside(unittest.TestCase):

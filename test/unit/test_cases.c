@@ -168,17 +168,18 @@ static void test_block_work(void **state) {
 
 static void test_attention_pairs(void **state) {
   (void)state;
-  moecl_attention_params attention = {.num_heads = 1};
-  assert_true(work_attention_pairs(&attention, 4, 0) == 10); /* 1 + 2 + 3 + 4 */
-  assert_true(work_attention_pairs(&attention, 1, 4096) == 4097);
-  attention.sliding_window = 1;
-  assert_true(work_attention_pairs(&attention, 4, 3) == 4);
-  attention.not_causal = true;
-  assert_true(work_attention_pairs(&attention, 4, 0) == 4);
-  attention.sliding_window = 2; /* 2 + 3 + 3 + 2 */
-  assert_true(work_attention_pairs(&attention, 4, 0) == 10);
-  attention.sliding_window = 0;
-  assert_true(work_attention_pairs(&attention, 4, 0) == 16);
+  moecl_block_params block = {.attention = {.num_heads = 1}, .layer = olmoe};
+  moecl_attention_params *attention = &block.attention;
+  assert_true(block_attention_pairs(&block, 4, 0) == 10); /* 1 + 2 + 3 + 4 */
+  assert_true(block_attention_pairs(&block, 1, 4096) == 4097);
+  attention->sliding_window = 1;
+  assert_true(block_attention_pairs(&block, 4, 3) == 4);
+  attention->not_causal = true;
+  assert_true(block_attention_pairs(&block, 4, 0) == 4);
+  attention->sliding_window = 2; /* 2 + 3 + 3 + 2 */
+  assert_true(block_attention_pairs(&block, 4, 0) == 10);
+  attention->sliding_window = 0;
+  assert_true(block_attention_pairs(&block, 4, 0) == 16);
 }
 
 static void test_tile_waste(void **state) {

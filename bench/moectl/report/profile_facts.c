@@ -55,7 +55,7 @@ static const char *why_set_aside(const char *warnings, const char *variant,
 /* The first operation that a better variant could have served. */
 static void add_variants(const profile_point *point, char why[PROFILE_WHY_SIZE],
                          profile_facts *facts) {
-  for (int i = 0; i < NUM_OPERATIONS && !facts->set_aside; i++) {
+  for (int i = 0; i < NUM_LAYER_OPERATIONS && !facts->set_aside; i++) {
     const profile_operation *operation = &point->operations[i];
     if (!operation->name || !operation->planned[0]) continue;
     const bool failed = strcmp(operation->name, operation->planned) != 0;

@@ -55,19 +55,19 @@ static void keep_router_times(profile_part *part) {
 }
 
 /* Against the reference: the routing of the first input, and what the tiny experts make of it. */
-static moecl_status check_variant(profiler *profiler, const profile_layer *made,
+static moecl_status check_variant(profiler *profiler, profile_forwards *made,
                                   profile_variant *variant) {
   moecl_routing routing;
-  moecl_status status = profile_layer_forward((void *)made, 0, NULL);
-  if (status == MOECL_OK) status = moecl_layer_read_routing_wait(made->layer, &routing);
+  moecl_status status = profile_forward(made, 0, NULL);
+  if (status == MOECL_OK) status = moecl_layer_read_routing_wait(made->runner.layer, &routing);
   if (status != MOECL_OK) return status;
   const verify_input input = {.context = profiler->context,
                               .point = made->point,
-                              .roundoff = moecl_layer_roundoff(made->layer),
-                              .output_roundoff = moecl_layer_output_roundoff(made->layer),
+                              .roundoff = moecl_layer_roundoff(made->runner.layer),
+                              .output_roundoff = moecl_layer_output_roundoff(made->runner.layer),
                               .routing = &routing,
-                              .hidden_states = made->hidden[0],
-                              .output = made->output};
+                              .hidden_states = made->buffers.hidden[0],
+                              .output = made->buffers.output};
   status = verify_point(&input, &variant->verify);
   moecl_routing_destroy(&routing);
   return status;
@@ -76,22 +76,18 @@ static moecl_status check_variant(profiler *profiler, const profile_layer *made,
 /* Runs what the point asks for into `part`, and into `variant` how it did. */
 static void run_alone(profiler *profiler, const experiment_point *point, profile_part *part,
                       profile_variant *variant) {
-  profile_layer made = {0};
+  profile_forwards made = {0};
   char name[64];
   snprintf(name, sizeof name, "router %s", variant->name);
-  const profile_subject subject = {profile_layer_forward, &made, runner_input_sets(point), name};
   const uint64_t before = moecl_context_memory(profiler->context, NULL);
-  moecl_status status = profile_layer_make(profiler, point, &made);
+  moecl_status status = profile_forwards_make(profiler, point, &made);
   if (status == MOECL_OK)
     snprintf(variant->name, sizeof variant->name, "%s",
-             moecl_layer_variant(made.layer, "router", NULL));
-  if (status == MOECL_OK) status = profiler_measure(profiler, &subject, part);
+             moecl_layer_variant(made.runner.layer, "router", NULL));
+  if (status == MOECL_OK) status = profiler_measure(profiler, &made, name, part);
   if (status == MOECL_OK) status = check_variant(profiler, &made, variant);
   if (status == MOECL_OK) {
-    moecl_context_memory(profiler->context, &part->memory.seen);
-    part->memory.seen -= before;
-    part->memory.weights = moecl_layer_weight_bytes(made.layer);
-    part->memory.workspace = moecl_layer_workspace_size(made.layer, point->num_tokens);
+    profile_see_memory(profiler, &made, before, &part->memory);
     keep_work(point, part);
     leave_router(part);
     keep_router_times(part);
@@ -101,7 +97,7 @@ static void run_alone(profiler *profiler, const experiment_point *point, profile
     profiler_fail(profiler, part, "the router did not run", status);
     variant->why = format_text("%s", part->why ? part->why : "no memory");
   }
-  profile_layer_release(&made);
+  profile_forwards_release(&made);
 }
 
 static void release_part(profile_part *part) {

@@ -3,7 +3,6 @@
 #include "base/clock.h"
 #include "base/files.h"
 #include "results/measures.h"
-#include "run/runner.h"
 #include "work.h"
 #include <math.h>
 #include <stdlib.h>
@@ -44,7 +43,7 @@ typedef struct timed_forward {
 
 typedef struct timing {
   profiler *profiler;
-  const profile_subject *subject;
+  profile_forwards *made;
   bool kernels;
   moecl_profile *profile[IN_FLIGHT];
   timed_forward *forwards; /* [count] */
@@ -105,13 +104,12 @@ static bool has_room(const timing *timing) {
 }
 
 static moecl_status run_forwards(timing *timing) {
-  const profile_subject *subject = timing->subject;
   while (timing->started < timing->count && !*timing->profiler->interrupted) {
     while (!has_room(timing)) TRY(read_oldest(timing));
     timed_forward *forward = &timing->forwards[timing->started];
-    const int input = (int)(timing->started % (size_t)subject->inputs);
+    const int input = (int)(timing->started % (size_t)timing->made->buffers.sets);
     forward->began_us = profiler_now(timing->profiler);
-    TRY(subject->forward(subject->user, input, timing->profile[timing->started % IN_FLIGHT]));
+    TRY(profile_forward(timing->made, input, timing->profile[timing->started % IN_FLIGHT]));
     forward->host_us = profiler_now(timing->profiler) - forward->began_us;
     timing->started++;
   }
@@ -202,16 +200,16 @@ static void keep_forwards(const timing *timing, profile_part *part) {
   profile_sum(part);
 }
 
-static moecl_status warm_up(profiler *profiler, const profile_subject *subject) {
+static moecl_status warm_up(profiler *profiler, profile_forwards *made) {
   for (int64_t i = 0; i < profiler->experiment->warmup && !*profiler->interrupted; i++)
-    TRY(subject->forward(subject->user, (int)(i % subject->inputs), NULL));
+    TRY(profile_forward(made, (int)(i % made->buffers.sets), NULL));
   return moecl_context_finish_wait(profiler->context);
 }
 
-static moecl_status measure_once(profiler *profiler, const profile_subject *subject, bool kernels,
+static moecl_status measure_once(profiler *profiler, profile_forwards *made, bool kernels,
                                  profile_part *part) {
   timing timing = {.profiler = profiler,
-                   .subject = subject,
+                   .made = made,
                    .kernels = kernels,
                    .count = (size_t)profiler->experiment->iterations};
   const moecl_status status = time_forwards(&timing);
@@ -226,53 +224,55 @@ static moecl_status measure_once(profiler *profiler, const profile_subject *subj
   return status;
 }
 
-moecl_status profiler_measure(profiler *profiler, const profile_subject *subject,
+moecl_status profiler_measure(profiler *profiler, profile_forwards *made, const char *subject,
                               profile_part *part) {
   static const char *const names[] = {"warm up", "times", "times of each kernel"};
   moecl_status status = MOECL_OK;
   for (int i = 0; status == MOECL_OK && i < 3; i++) {
     char name[64];
     const double begun = profiler_now(profiler);
-    status = i == 0 ? warm_up(profiler, subject) : measure_once(profiler, subject, i == 2, part);
-    snprintf(name, sizeof name, "%s: %s", subject->name, names[i]);
+    status = i == 0 ? warm_up(profiler, made) : measure_once(profiler, made, i == 2, part);
+    snprintf(name, sizeof name, "%s: %s", subject, names[i]);
     profile_add_span(profiler->profile, name, begun, profiler_now(profiler));
   }
   part->ran = status == MOECL_OK && part->forwards > 0;
   return status;
 }
 
-/* ---- the layer ---- */
+/* ---- forwards ---- */
 
-moecl_status profile_layer_make(profiler *profiler, const experiment_point *point,
-                                profile_layer *made) {
-  const uint64_t bytes = (uint64_t)(point->num_tokens * point->layer.hidden_size) *
-                         moecl_dtype_size(point->layer.dtype);
-  *made = (profile_layer){.point = point};
-  TRY(moecl_layer_create(profiler->context, &point->layer, &made->layer));
-  moecl_context_reset_memory(profiler->context); /* self-checks have had theirs */
-  TRY(workload_set_weights(profiler->context, point, made->layer));
-  TRY(moecl_buffer_create(profiler->context, bytes, &made->output));
-  for (int i = 0; i < runner_input_sets(point); i++) {
-    TRY(moecl_buffer_create(profiler->context, bytes, &made->hidden[i]));
-    TRY(workload_draw_hidden(point, profiler->recording, i, made->hidden[i]));
-  }
-  return MOECL_OK;
+static moecl_status build_kernels(moecl_context *context, const experiment_point *point) {
+  moecl_layer *layer = NULL;
+  moecl_block *block = NULL;
+  const moecl_block_params params = experiment_block_params(point);
+  const moecl_status status = point->what == WHAT_BLOCK
+                                  ? moecl_block_create(context, &params, &block)
+                                  : moecl_layer_create(context, &point->layer, &layer);
+  moecl_block_destroy(&block);
+  moecl_layer_destroy(&layer);
+  return status;
 }
 
-void profile_layer_release(profile_layer *made) {
-  for (int i = 0; i < PROFILE_INPUTS; i++) moecl_buffer_destroy(&made->hidden[i]);
-  moecl_buffer_destroy(&made->output);
-  moecl_layer_destroy(&made->layer);
+moecl_status profile_forwards_make(profiler *profiler, const experiment_point *point,
+                                   profile_forwards *made) {
+  *made = (profile_forwards){.runner = {.context = profiler->context,
+                                        .experiment = profiler->experiment,
+                                        .recording = profiler->recording,
+                                        .interrupted = profiler->interrupted},
+                             .point = point};
+  TRY(build_kernels(profiler->context, point));
+  moecl_context_reset_memory(profiler->context);
+  TRY(forwards_provide_layer(&made->runner, point));
+  return forwards_provide_buffers(&made->runner, point, &made->buffers);
 }
 
-moecl_status profile_layer_forward(void *user, int input, moecl_profile *profile) {
-  const profile_layer *made = user;
-  const moecl_forward_params params = {.num_tokens = made->point->num_tokens,
-                                       .hidden_states = made->hidden[input],
-                                       .output = made->output,
-                                       .seed = made->point->seed,
-                                       .profile = profile};
-  return moecl_layer_forward(made->layer, &params, NULL);
+void profile_forwards_release(profile_forwards *made) {
+  forwards_release_buffers(&made->buffers);
+  forwards_release_layer(&made->runner);
+}
+
+moecl_status profile_forward(profile_forwards *made, int input, moecl_profile *profile) {
+  return forwards_enqueue(&made->runner, made->point, &made->buffers, input, profile);
 }
 
 /* ---- what the plan alone knows ---- */
@@ -320,7 +320,7 @@ static void read_plans(profiler *profiler, const experiment_point *point, profil
   layer.hidden_size = result->rounded_hidden = round_up(layer.hidden_size);
   layer.intermediate_size = result->rounded_intermediate = round_up(layer.intermediate_size);
   plan_steps rounded = read_plan(profiler, &layer, point->num_tokens);
-  for (int i = 0; i < 4; i++) {
+  for (int i = 0; i < NUM_LAYER_OPERATIONS; i++) {
     copy_variant(&planned, measure_operations[i], result->operations[i].planned);
     copy_variant(&rounded, measure_operations[i], result->operations[i].rounded);
   }
@@ -333,7 +333,7 @@ static void read_plans(profiler *profiler, const experiment_point *point, profil
 }
 
 static void name_operations(const moecl_layer *layer, profile_point *result) {
-  for (int i = 0; i < 4; i++) {
+  for (int i = 0; i < NUM_LAYER_OPERATIONS; i++) {
     const char *reason, *name = moecl_layer_variant(layer, measure_operations[i], &reason);
     result->operations[i].name = format_text("%s", name ? name : "?");
     result->operations[i].reason = format_text("%s", reason ? reason : "");
@@ -358,77 +358,90 @@ static void drop_large_arrays(moecl_routing *routing) {
   routing->topk_ids = NULL, routing->kept = NULL;
 }
 
-moecl_status profiler_count(const moecl_block_params *block, int64_t context, int64_t tile_rows,
-                            moecl_layer *layer, profile_part *part) {
+static stage_work work_of(const experiment_point *point, const work_counts *counts,
+                          moecl_stage stage) {
+  const moecl_block_params block = experiment_block_params(point);
+  return point->what == WHAT_BLOCK ? work_of_block(&block, counts, stage)
+                                   : work_of_layer(&point->layer, counts, stage);
+}
+
+/* Work is counted from the routing of the first input; the others' differ a little. */
+static moecl_status count_work(profile_forwards *made, int64_t tile_rows, profile_part *part) {
   moecl_routing *routing = &part->routing;
-  TRY(moecl_layer_read_routing_wait(layer, routing));
+  TRY(profile_forward(made, 0, NULL));
+  TRY(moecl_layer_read_routing_wait(made->runner.layer, routing));
   drop_large_arrays(routing);
   work_counts counts = counts_of(routing);
-  counts.context = context;
+  counts.context = made->point->context;
   part->padding_waste =
       work_tile_waste(routing->tokens_per_expert_after_capacity,
                       routing->num_experts - routing->num_identity_experts, tile_rows);
-  for (int i = 0; i < MOECL_STAGE_COUNT; i++) {
-    const moecl_stage stage = (moecl_stage)i;
-    const stage_work work = part->stages[i].kernels == 0 ? (stage_work){0, 0}
-                            : block->attention.num_heads > 0
-                                ? work_of_block(block, &counts, stage)
-                                : work_of_layer(&block->layer, &counts, stage);
-    part->stages[i].flops = work.flops;
-    part->stages[i].bytes = work.bytes;
+  for (int stage = 0; stage < MOECL_STAGE_COUNT; stage++) {
+    if (part->stages[stage].kernels == 0) continue;
+    const stage_work work = work_of(made->point, &counts, (moecl_stage)stage);
+    part->stages[stage].flops = work.flops;
+    part->stages[stage].bytes = work.bytes;
   }
   return MOECL_OK;
 }
 
-/* Work is counted from the routing of the first input; the others' differ a little. */
-static moecl_status count_work(const experiment_point *point, profile_layer *made,
-                               profile_point *result) {
-  const moecl_block_params layer_alone = {.layer = point->layer};
-  TRY(profile_layer_forward(made, 0, NULL));
-  return profiler_count(&layer_alone, 0, result->tile_rows, made->layer,
-                        &result->parts[PROFILE_LAYER]);
-}
-
-static void see_memory(profiler *profiler, const experiment_point *point, const profile_layer *made,
-                       uint64_t before, profile_memory *memory) {
+void profile_see_memory(profiler *profiler, const profile_forwards *made, uint64_t before,
+                        profile_memory *memory) {
+  const experiment_point *point = made->point;
+  const moecl_block *block = made->runner.block;
   runner_memory needed;
   moecl_context_memory(profiler->context, &memory->seen);
   memory->seen -= before;
   if (runner_memory_needed(profiler->context, point, false, &needed) == MOECL_OK)
     memory->predicted = needed.bytes;
-  memory->weights = moecl_layer_weight_bytes(made->layer);
-  memory->workspace = moecl_layer_workspace_size(made->layer, point->num_tokens);
-  memory->hidden = moecl_buffer_size(made->output);
+  memory->cache = moecl_cache_bytes(made->buffers.cache);
+  memory->hidden = moecl_buffer_size(made->buffers.output);
+  memory->weights =
+      block ? moecl_block_weight_bytes(block) : moecl_layer_weight_bytes(made->runner.layer);
+  memory->workspace =
+      block ? moecl_block_workspace_size(block, point->num_tokens, made->buffers.cache != NULL)
+            : moecl_layer_workspace_size(made->runner.layer, point->num_tokens);
 }
 
-static void run_layer(profiler *profiler, const experiment_point *point, profile_point *result) {
-  profile_part *part = &result->parts[PROFILE_LAYER];
-  profile_layer made = {0};
-  const profile_subject subject = {profile_layer_forward, &made, runner_input_sets(point), "layer"};
+/* ---- a point ---- */
+
+static void run_part(profiler *profiler, const experiment_point *point, profile_part_kind kind,
+                     profile_point *result) {
+  const char *name = profile_part_names[kind];
+  profile_part *part = &result->parts[kind];
+  profile_forwards made = {0};
+  char span[64];
   const uint64_t before = moecl_context_memory(profiler->context, NULL);
   const double begun = profiler_now(profiler);
-  moecl_status status = profile_layer_make(profiler, point, &made);
-  profile_add_span(profiler->profile, "layer: kernels, weights, inputs", begun,
-                   profiler_now(profiler));
-  if (status != MOECL_OK) profiler_fail(profiler, part, "the layer could not be made", status);
-  if (status == MOECL_OK) {
-    name_operations(made.layer, result);
+  moecl_status status = profile_forwards_make(profiler, point, &made);
+  snprintf(span, sizeof span, "%s: kernels, weights, inputs", name);
+  profile_add_span(profiler->profile, span, begun, profiler_now(profiler));
+  if (status == MOECL_OK && kind == PROFILE_LAYER) {
+    name_operations(made.runner.layer, result);
     read_plans(profiler, point, result);
-    status = profiler_measure(profiler, &subject, part);
-    if (status == MOECL_OK) status = count_work(point, &made, result);
-    if (status != MOECL_OK) profiler_fail(profiler, part, "the layer did not run", status);
-    see_memory(profiler, point, &made, before, &part->memory);
   }
-  profile_layer_release(&made);
+  if (status == MOECL_OK && kind == PROFILE_BLOCK)
+    part->note =
+        profile_block_note(point, &profiler->experiment->points[result->index], made.runner.block);
+  if (status == MOECL_OK) status = profiler_measure(profiler, &made, name, part);
+  if (status == MOECL_OK) status = count_work(&made, result->tile_rows, part);
+  if (status == MOECL_OK) profile_see_memory(profiler, &made, before, &part->memory);
+  if (status != MOECL_OK)
+    profiler_fail(profiler, part,
+                  kind == PROFILE_BLOCK ? "the block did not run" : "the layer did not run",
+                  status);
+  profile_forwards_release(&made);
 }
 
 bool profiler_run_point(profiler *profiler, size_t index) {
-  const experiment_point *point = &profiler->experiment->points[index];
+  const experiment_point block = profile_block_point(&profiler->experiment->points[index]);
+  experiment_point layer = profiler->experiment->points[index];
   profile_point *result = &profiler->profile->points[index];
+  layer.what = WHAT_LAYER;
   moecl_context_take_errors(profiler->context, NULL, 0); /* earlier points' */
-  if (!*profiler->interrupted) profile_run_router(profiler, point, result);
-  if (!*profiler->interrupted) run_layer(profiler, point, result);
-  if (!*profiler->interrupted) profile_run_block(profiler, point, result);
+  if (!*profiler->interrupted) profile_run_router(profiler, &layer, result);
+  if (!*profiler->interrupted) run_part(profiler, &layer, PROFILE_LAYER, result);
+  if (!*profiler->interrupted) run_part(profiler, &block, PROFILE_BLOCK, result);
   result->ran = !*profiler->interrupted;
   return result->ran;
 }

@@ -4,8 +4,7 @@
 #define MOECTL_PROFILER_H
 
 #include "results/profile.h"
-#include "run/workload.h"
-#include <signal.h>
+#include "run/forwards.h"
 
 typedef struct profiler {
   moecl_context *context;
@@ -22,44 +21,40 @@ bool profiler_run_point(profiler *profiler, size_t index);
 
 /* ---- the parts, for one another ---- */
 
-enum { PROFILE_INPUTS = 3 };
-
-/* What is profiled: forwards of one kind, over so many inputs in turn. */
-typedef struct profile_subject {
-  moecl_status (*forward)(void *user, int input, moecl_profile *profile);
-  void *user;
-  int inputs;
-  const char *name; /* for the timeline */
-} profile_subject;
-
 /* Microseconds since the profile began. */
 double profiler_now(const profiler *profiler);
 
-/* Warms up and times: fills the part's times, kernels and stages' times. */
-moecl_status profiler_measure(profiler *profiler, const profile_subject *subject,
-                              profile_part *part);
 /* The part has failed: what, and what the library said of it. */
 void profiler_fail(profiler *profiler, profile_part *part, const char *what, moecl_status status);
 
-/* A layer that is ready to run, with inputs and an output. */
-typedef struct profile_layer {
-  moecl_layer *layer;
-  moecl_buffer *hidden[PROFILE_INPUTS], *output;
+/* A point whose forwards are ready to run. */
+typedef struct profile_forwards {
+  runner runner;
+  point_buffers buffers;
   const experiment_point *point;
-} profile_layer;
+} profile_forwards;
 
-moecl_status profile_layer_make(profiler *profiler, const experiment_point *point,
-                                profile_layer *made);
-void profile_layer_release(profile_layer *made);
-moecl_status profile_layer_forward(void *made, int input, moecl_profile *profile);
+/* Builds and checks the kernels first, so that what the context's buffers take at most from then
+ * on is what the point takes. */
+moecl_status profile_forwards_make(profiler *profiler, const experiment_point *point,
+                                   profile_forwards *made);
+void profile_forwards_release(profile_forwards *made);
+/* Enqueues one with this input; `profile` may be NULL. */
+moecl_status profile_forward(profile_forwards *made, int input, moecl_profile *profile);
+/* Warms up and times: fills the part's times, kernels and stages' times. `subject` names it in the
+ * timeline. */
+moecl_status profiler_measure(profiler *profiler, profile_forwards *made, const char *subject,
+                              profile_part *part);
+/* What the buffers took; `before` is what others took. */
+void profile_see_memory(profiler *profiler, const profile_forwards *made, uint64_t before,
+                        profile_memory *memory);
 
-/* Reads the routing of the layer's latest forward into the part, and counts what its stages had to
- * do. `block`: without heads it is a layer alone. Waits. */
-moecl_status profiler_count(const moecl_block_params *block, int64_t context, int64_t tile_rows,
-                            moecl_layer *layer, profile_part *part);
-
-/* profile_block.c: a block around the point's layer. */
-void profile_run_block(profiler *profiler, const experiment_point *point, profile_point *result);
+/* profile_block.c: the point as one of a block: its own, or, where it measures a layer, a usual one
+ * around that. */
+experiment_point profile_block_point(const experiment_point *point);
+/* A sentence of it for people, malloc'ed; NULL without memory. */
+char *profile_block_note(const experiment_point *point, const experiment_point *asked,
+                         const moecl_block *block);
 /* profile_router.c: the router alone, and each of its variants. */
 void profile_run_router(profiler *profiler, const experiment_point *point, profile_point *result);
 

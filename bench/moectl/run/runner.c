@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: MIT
-#include "run/runner.h"
+#include "run/forwards.h"
 #include "cases.h"
 #include "results/measures.h"
 #include "results/rounds.h"
@@ -10,17 +10,6 @@
 #include <stdlib.h>
 #include <string.h>
 #include <time.h>
-
-/* Timed forwards rotate among this many inputs: fresh ones, not the rows that
- * the forward before left in a cache. */
-enum { INPUT_SETS = 3 };
-
-typedef struct point_buffers {
-  moecl_buffer *hidden[INPUT_SETS], *output;
-  int sets;
-  moecl_buffer *context; /* hidden states that the cache was filled from; NULL: no cache */
-  moecl_cache *cache;
-} point_buffers;
 
 __attribute__((format(printf, 2, 3))) static void fail(point_result *result, const char *format,
                                                        ...) {
@@ -108,121 +97,6 @@ static double milliseconds_now(void) {
   return (double)now.tv_sec * 1e3 + (double)now.tv_nsec * 1e-6;
 }
 
-static void release_layer(runner *runner) {
-  if (!runner->block) moecl_layer_destroy(&runner->layer);
-  moecl_block_destroy(&runner->block);
-  runner->layer = NULL;
-}
-
-static moecl_status create_layer(runner *runner, const experiment_point *point) {
-  if (point->what == WHAT_LAYER)
-    return moecl_layer_create(runner->context, &point->layer, &runner->layer);
-  const moecl_block_params params = experiment_block_params(point);
-  const moecl_status status = moecl_block_create(runner->context, &params, &runner->block);
-  runner->layer = moecl_block_layer(runner->block);
-  return status;
-}
-
-static moecl_status provide_layer(runner *runner, const experiment_point *point) {
-  if (runner->layer && runner_same_layer(&runner->of, point)) return MOECL_OK;
-  release_layer(runner);
-  moecl_status status = create_layer(runner, point);
-  const double begun = milliseconds_now();
-  if (status == MOECL_OK)
-    status = workload_set_weights(runner->context, point, runner->layer, runner->block);
-  runner->of = *point;
-  runner->weights_seconds = (milliseconds_now() - begun) * 1e-3;
-  /* Kernels may have been built on the way, as they are once: what would it be again? */
-  if (status == MOECL_OK && runner->weights_seconds > ROUND_SECONDS)
-    status =
-        workload_weights_seconds(runner->context, point, runner->layer, &runner->weights_seconds);
-  if (status != MOECL_OK) release_layer(runner);
-  return status;
-}
-
-static void release_buffers(point_buffers *buffers) {
-  for (int i = 0; i < INPUT_SETS; i++) moecl_buffer_destroy(&buffers->hidden[i]);
-  moecl_buffer_destroy(&buffers->output);
-  moecl_buffer_destroy(&buffers->context);
-  moecl_cache_destroy(&buffers->cache);
-}
-
-/* The tokens before the point's go through the block, `tokens` of them from `first` on. */
-static moecl_status fill_cache(runner *runner, const experiment_point *point,
-                               const point_buffers *buffers, int64_t first, int64_t tokens) {
-  const uint64_t row = (uint64_t)point->layer.hidden_size * moecl_dtype_size(point->layer.dtype);
-  moecl_buffer *input = NULL, *output = NULL;
-  moecl_status status =
-      moecl_buffer_view(buffers->context, (uint64_t)first * row, (uint64_t)tokens * row, &input);
-  if (status == MOECL_OK)
-    status = moecl_buffer_create(runner->context, (uint64_t)tokens * row, &output);
-  const moecl_block_forward_params params = {.num_tokens = tokens,
-                                             .hidden_states = input,
-                                             .output = output,
-                                             .cache = buffers->cache,
-                                             .seed = point->seed};
-  if (status == MOECL_OK) status = moecl_block_forward(runner->block, &params, NULL);
-  moecl_buffer_destroy(&input);
-  moecl_buffer_destroy(&output);
-  return status;
-}
-
-static moecl_status provide_cache(runner *runner, const experiment_point *point,
-                                  point_buffers *buffers) {
-  if (point->what != WHAT_BLOCK || point->context == 0) return MOECL_OK;
-  const uint64_t bytes =
-      (uint64_t)(point->context * point->layer.hidden_size) * moecl_dtype_size(point->layer.dtype);
-  const int64_t step = runner_context_step(point, moecl_buffer_alignment(runner->context));
-  moecl_status status = moecl_buffer_create(runner->context, bytes, &buffers->context);
-  if (status == MOECL_OK)
-    status = workload_draw_context(point, runner->recording, buffers->context);
-  if (status == MOECL_OK)
-    status = moecl_cache_create(runner->block, point->context + point->num_tokens, &buffers->cache);
-  for (int64_t t = 0; status == MOECL_OK && t < point->context; t += step)
-    status = fill_cache(runner, point, buffers, t,
-                        point->context - t < step ? point->context - t : step);
-  return status;
-}
-
-static moecl_status provide_buffers(runner *runner, const experiment_point *point,
-                                    point_buffers *buffers) {
-  const uint64_t bytes = (uint64_t)(point->num_tokens * point->layer.hidden_size) *
-                         moecl_dtype_size(point->layer.dtype);
-  buffers->sets = runner_input_sets(point);
-  moecl_status status = moecl_buffer_create(runner->context, bytes, &buffers->output);
-  for (int i = 0; status == MOECL_OK && i < buffers->sets; i++) {
-    status = moecl_buffer_create(runner->context, bytes, &buffers->hidden[i]);
-    if (status == MOECL_OK)
-      status = workload_draw_hidden(point, runner->recording, i, buffers->hidden[i]);
-  }
-  return status == MOECL_OK ? provide_cache(runner, point, buffers) : status;
-}
-
-/* Each comes after the same tokens: the cache takes back what the one before added. */
-static moecl_status block_forward(runner *runner, const experiment_point *point,
-                                  const point_buffers *buffers, int set, moecl_profile *profile) {
-  const moecl_block_forward_params params = {.num_tokens = point->num_tokens,
-                                             .hidden_states = buffers->hidden[set],
-                                             .output = buffers->output,
-                                             .cache = buffers->cache,
-                                             .seed = point->seed,
-                                             .profile = profile};
-  const moecl_status status =
-      buffers->cache ? moecl_cache_set_tokens(buffers->cache, point->context) : MOECL_OK;
-  return status == MOECL_OK ? moecl_block_forward(runner->block, &params, NULL) : status;
-}
-
-static moecl_status forward(runner *runner, const experiment_point *point,
-                            const point_buffers *buffers, int set, moecl_profile *profile) {
-  if (runner->block) return block_forward(runner, point, buffers, set, profile);
-  const moecl_forward_params params = {.num_tokens = point->num_tokens,
-                                       .hidden_states = buffers->hidden[set],
-                                       .output = buffers->output,
-                                       .seed = point->seed,
-                                       .profile = profile};
-  return moecl_layer_forward(runner->layer, &params, NULL);
-}
-
 static int by_value(const void *a, const void *b) {
   const double x = *(const double *)a, y = *(const double *)b;
   return (x > y) - (x < y);
@@ -293,7 +167,7 @@ static moecl_status run_timed(runner *runner, const experiment_point *point,
     const size_t place = timed->started % IN_FLIGHT;
     timed->set[place] = (int)(timed->started % (size_t)buffers->sets);
     const double begun = milliseconds_now();
-    TRY(forward(runner, point, buffers, timed->set[place], timed->profile[place]));
+    TRY(forwards_enqueue(runner, point, buffers, timed->set[place], timed->profile[place]));
     timed->host_ms[place] = milliseconds_now() - begun;
     timed->started++;
   }
@@ -346,7 +220,7 @@ static moecl_status time_round(runner *runner, const experiment_point *point,
 static moecl_status forward_seconds(runner *runner, const experiment_point *point,
                                     const point_buffers *buffers, double *seconds) {
   const double begun = milliseconds_now();
-  TRY(forward(runner, point, buffers, 0, NULL));
+  TRY(forwards_enqueue(runner, point, buffers, 0, NULL));
   TRY(moecl_context_finish_wait(runner->context));
   *seconds = (milliseconds_now() - begun) * 1e-3;
   return MOECL_OK;
@@ -375,7 +249,7 @@ static moecl_status measure_first(runner *runner, const experiment_point *point,
                                   point_buffers *buffers, int64_t timed_of[INPUT_SETS],
                                   int64_t *share, point_result *result) {
   point_round round = {0};
-  TRY(provide_buffers(runner, point, buffers));
+  TRY(forwards_provide_buffers(runner, point, buffers));
   TRY(plan_rounds(runner, point, buffers, &result->rounds_planned));
   *share = rounds_share(runner->experiment->iterations, result->rounds_planned, 0);
   TRY(time_round(runner, point, buffers, *share, timed_of, &round));
@@ -412,7 +286,7 @@ static moecl_status read_routings(runner *runner, const experiment_point *point,
   for (int set = buffers->sets - 1; status == MOECL_OK && set >= 0; set--) {
     moecl_routing routing;
     if (set > 0 && timed_of[set] == 0) continue;
-    status = forward(runner, point, buffers, set, NULL);
+    status = forwards_enqueue(runner, point, buffers, set, NULL);
     if (status == MOECL_OK) status = moecl_layer_read_routing_wait(runner->layer, &routing);
     if (status != MOECL_OK) break;
     add_work(point, &routing, timed_of[set], work);
@@ -515,7 +389,7 @@ static bool run_steps(runner *runner, const experiment_point *point, point_buffe
   int64_t timed_of[INPUT_SETS] = {0};
   int64_t share = 0;
   work work = {0, 0};
-  moecl_status status = provide_layer(runner, point);
+  moecl_status status = forwards_provide_layer(runner, point);
   if (status != MOECL_OK) {
     const char *detail = point->source ? point->source->message : NULL;
     runner->bad_input = runner->bad_input || (point->source && status == MOECL_ERROR_IO);
@@ -557,7 +431,7 @@ bool runner_run_point(runner *runner, size_t index, const char *dump_path, point
     result->time_ms[stage] = (sample_summary){NAN, NAN, NAN};
   moecl_context_take_errors(runner->context, NULL, 0); /* earlier points' */
   const bool finished = run_steps(runner, point, &buffers, dump_path, result);
-  release_buffers(&buffers);
+  forwards_release_buffers(&buffers);
   return finished;
 }
 
@@ -572,10 +446,10 @@ bool runner_repeat_point(runner *runner, size_t index, int64_t round, int64_t ro
   *result = (point_round){0};
   *failure = NULL;
   moecl_context_take_errors(runner->context, NULL, 0); /* earlier points' */
-  moecl_status status = provide_layer(runner, point);
-  if (status == MOECL_OK) status = provide_buffers(runner, point, &buffers);
+  moecl_status status = forwards_provide_layer(runner, point);
+  if (status == MOECL_OK) status = forwards_provide_buffers(runner, point, &buffers);
   if (status == MOECL_OK) status = time_round(runner, point, &buffers, share, timed_of, result);
-  release_buffers(&buffers);
+  forwards_release_buffers(&buffers);
   if (status == MOECL_OK) return result->iterations >= share;
   snprintf(what, sizeof what, "round %lld of %lld: the layer did not run again",
            (long long)round + 1, (long long)rounds);
@@ -584,4 +458,4 @@ bool runner_repeat_point(runner *runner, size_t index, int64_t round, int64_t ro
   return true;
 }
 
-void runner_release(runner *runner) { release_layer(runner); }
+void runner_release(runner *runner) { forwards_release_layer(runner); }

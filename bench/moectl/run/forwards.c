@@ -1,0 +1,119 @@
+// SPDX-License-Identifier: MIT
+#include "run/forwards.h"
+#include "base/clock.h"
+#include "results/rounds.h"
+
+void forwards_release_layer(runner *runner) {
+  if (!runner->block) moecl_layer_destroy(&runner->layer);
+  moecl_block_destroy(&runner->block);
+  runner->layer = NULL;
+}
+
+static moecl_status create_layer(runner *runner, const experiment_point *point) {
+  if (point->what == WHAT_LAYER)
+    return moecl_layer_create(runner->context, &point->layer, &runner->layer);
+  const moecl_block_params params = experiment_block_params(point);
+  const moecl_status status = moecl_block_create(runner->context, &params, &runner->block);
+  runner->layer = moecl_block_layer(runner->block);
+  return status;
+}
+
+moecl_status forwards_provide_layer(runner *runner, const experiment_point *point) {
+  if (runner->layer && runner_same_layer(&runner->of, point)) return MOECL_OK;
+  forwards_release_layer(runner);
+  moecl_status status = create_layer(runner, point);
+  const double begun = seconds_now();
+  if (status == MOECL_OK)
+    status = workload_set_weights(runner->context, point, runner->layer, runner->block);
+  runner->of = *point;
+  runner->weights_seconds = seconds_now() - begun;
+  /* Kernels may have been built on the way, as they are once: what would it be again? */
+  if (status == MOECL_OK && runner->weights_seconds > ROUND_SECONDS)
+    status =
+        workload_weights_seconds(runner->context, point, runner->layer, &runner->weights_seconds);
+  if (status != MOECL_OK) forwards_release_layer(runner);
+  return status;
+}
+
+void forwards_release_buffers(point_buffers *buffers) {
+  for (int i = 0; i < INPUT_SETS; i++) moecl_buffer_destroy(&buffers->hidden[i]);
+  moecl_buffer_destroy(&buffers->output);
+  moecl_buffer_destroy(&buffers->context);
+  moecl_cache_destroy(&buffers->cache);
+}
+
+/* The tokens before the point's go through the block, `tokens` of them from `first` on. */
+static moecl_status fill_cache(runner *runner, const experiment_point *point,
+                               const point_buffers *buffers, int64_t first, int64_t tokens) {
+  const uint64_t row = (uint64_t)point->layer.hidden_size * moecl_dtype_size(point->layer.dtype);
+  moecl_buffer *input = NULL, *output = NULL;
+  moecl_status status =
+      moecl_buffer_view(buffers->context, (uint64_t)first * row, (uint64_t)tokens * row, &input);
+  if (status == MOECL_OK)
+    status = moecl_buffer_create(runner->context, (uint64_t)tokens * row, &output);
+  const moecl_block_forward_params params = {.num_tokens = tokens,
+                                             .hidden_states = input,
+                                             .output = output,
+                                             .cache = buffers->cache,
+                                             .seed = point->seed};
+  if (status == MOECL_OK) status = moecl_block_forward(runner->block, &params, NULL);
+  moecl_buffer_destroy(&input);
+  moecl_buffer_destroy(&output);
+  return status;
+}
+
+static moecl_status provide_cache(runner *runner, const experiment_point *point,
+                                  point_buffers *buffers) {
+  if (point->what != WHAT_BLOCK || point->context == 0) return MOECL_OK;
+  const uint64_t bytes =
+      (uint64_t)(point->context * point->layer.hidden_size) * moecl_dtype_size(point->layer.dtype);
+  const int64_t step = runner_context_step(point, moecl_buffer_alignment(runner->context));
+  moecl_status status = moecl_buffer_create(runner->context, bytes, &buffers->context);
+  if (status == MOECL_OK)
+    status = workload_draw_context(point, runner->recording, buffers->context);
+  if (status == MOECL_OK)
+    status = moecl_cache_create(runner->block, point->context + point->num_tokens, &buffers->cache);
+  for (int64_t t = 0; status == MOECL_OK && t < point->context; t += step)
+    status = fill_cache(runner, point, buffers, t,
+                        point->context - t < step ? point->context - t : step);
+  return status;
+}
+
+moecl_status forwards_provide_buffers(runner *runner, const experiment_point *point,
+                                      point_buffers *buffers) {
+  const uint64_t bytes = (uint64_t)(point->num_tokens * point->layer.hidden_size) *
+                         moecl_dtype_size(point->layer.dtype);
+  buffers->sets = runner_input_sets(point);
+  moecl_status status = moecl_buffer_create(runner->context, bytes, &buffers->output);
+  for (int i = 0; status == MOECL_OK && i < buffers->sets; i++) {
+    status = moecl_buffer_create(runner->context, bytes, &buffers->hidden[i]);
+    if (status == MOECL_OK)
+      status = workload_draw_hidden(point, runner->recording, i, buffers->hidden[i]);
+  }
+  return status == MOECL_OK ? provide_cache(runner, point, buffers) : status;
+}
+
+/* Each comes after the same tokens: the cache takes back what the one before added. */
+static moecl_status block_forward(runner *runner, const experiment_point *point,
+                                  const point_buffers *buffers, int set, moecl_profile *profile) {
+  const moecl_block_forward_params params = {.num_tokens = point->num_tokens,
+                                             .hidden_states = buffers->hidden[set],
+                                             .output = buffers->output,
+                                             .cache = buffers->cache,
+                                             .seed = point->seed,
+                                             .profile = profile};
+  const moecl_status status =
+      buffers->cache ? moecl_cache_set_tokens(buffers->cache, point->context) : MOECL_OK;
+  return status == MOECL_OK ? moecl_block_forward(runner->block, &params, NULL) : status;
+}
+
+moecl_status forwards_enqueue(runner *runner, const experiment_point *point,
+                              const point_buffers *buffers, int set, moecl_profile *profile) {
+  if (runner->block) return block_forward(runner, point, buffers, set, profile);
+  const moecl_forward_params params = {.num_tokens = point->num_tokens,
+                                       .hidden_states = buffers->hidden[set],
+                                       .output = buffers->output,
+                                       .seed = point->seed,
+                                       .profile = profile};
+  return moecl_layer_forward(runner->layer, &params, NULL);
+}

@@ -1,0 +1,34 @@
+// SPDX-License-Identifier: MIT
+/* What a point's forwards need: its layer or block with weights, inputs, an output, a cache. */
+#ifndef MOECTL_FORWARDS_H
+#define MOECTL_FORWARDS_H
+
+#include "run/runner.h"
+
+/* Forwards rotate among this many inputs: fresh ones, not the rows that the forward before left in
+ * a cache. */
+enum { INPUT_SETS = 3 };
+
+typedef struct point_buffers {
+  moecl_buffer *hidden[INPUT_SETS], *output;
+  int sets;
+  moecl_buffer *context; /* hidden states that the cache was filled from; NULL: no cache */
+  moecl_cache *cache;
+} point_buffers;
+
+/* The runner's layer is then the point's, drawn or loaded, unless it was before. Waits. */
+moecl_status forwards_provide_layer(runner *runner, const experiment_point *point);
+void forwards_release_layer(runner *runner);
+
+/* For forwards of the runner's layer; the caller releases them, also where some could not be had.
+ */
+moecl_status forwards_provide_buffers(runner *runner, const experiment_point *point,
+                                      point_buffers *buffers);
+void forwards_release_buffers(point_buffers *buffers);
+
+/* Enqueues one with input `set`; `profile` may be NULL. A block's comes after the same cached
+ * tokens each time. */
+moecl_status forwards_enqueue(runner *runner, const experiment_point *point,
+                              const point_buffers *buffers, int set, moecl_profile *profile);
+
+#endif
