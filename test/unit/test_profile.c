@@ -134,8 +134,7 @@ static void test_hot_expert(void **state) {
   facts.imbalance = 1.99;
   advice_is(&facts, 0, NULL);
   facts.imbalance = 2;
-  advice_is(&facts, 1,
-            "- **Hot expert:** expert 3 has 150 rows, 2 times the mean of 8 experts.");
+  advice_is(&facts, 1, "- **Hot expert:** expert 3 has 150 rows, 2 times the mean of 8 experts.");
   facts.total_us = 3201; /* the experts' stages take less than a quarter of it */
   advice_is(&facts, 0, NULL);
   facts = usual();

@@ -89,7 +89,7 @@ typedef struct profile_point {
   bool ran;
   profile_part parts[PROFILE_PARTS];
   profile_operation operations[NUM_LAYER_OPERATIONS]; /* in the order of measure_operations */
-  char *warnings;                  /* the library's while it was made, a line each; NULL: none */
+  char *warnings; /* the library's while it was made, a line each; NULL: none */
   int64_t rounded_hidden, rounded_intermediate; /* sizes that tuned variants take */
   int64_t tile_rows;         /* of the experts' tiles that are computed whole; 0: none are */
   profile_variant *variants; /* the router's */
