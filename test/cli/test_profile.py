@@ -95,6 +95,11 @@ class Profile(unittest.TestCase):
                 own = [k["us"] for k in part["kernels"] if k["stage"] == stage]
                 self.assertAlmostEqual(sum(own), told["us"], delta=0.01)
                 self.assertLessEqual(told["us_over"]["min"], told["us_over"]["median"])
+                # The timeline's forward is one of the three.
+                shown = sum(k["end_us"] - k["start_us"] for k in part["kernels"]
+                            if k["stage"] == stage)
+                self.assertLess(told["us_over"]["min"] - 0.01, shown)
+                self.assertLess(shown, told["us_over"]["p90"] + 0.01)
             # Medians, of no forward in particular: between the least and the most of all.
             if name != "router":
                 self.assertLess(0.3 * part["span_us"]["min"], part["total_us"])
@@ -255,6 +260,19 @@ class Profile(unittest.TestCase):
             self.assertEqual((f"expert {told[1]}", int(told[2])), (hottest, loads[hottest]))
         else:
             self.assertIsNone(told)
+
+
+class OneToken(unittest.TestCase):
+    def test_active(self):
+        """Of weights those of the experts that were reached are counted."""
+        folder = pathlib.Path(tempfile.mkdtemp())
+        self.addCleanup(shutil.rmtree, folder)
+        (folder / "tiny.yaml").write_text(EXPERIMENT, encoding="utf-8")
+        profile(folder, "--out", "out", "--set", "layer.top_k=1", "--set", "workload.num_tokens=1")
+        root = json.loads((folder / "out/profile.json").read_text(encoding="utf-8"))
+        stages = root["points"][0]["parts"]["layer"]["stages"]
+        self.assertEqual(stages["gate_up"]["bytes"], 4 * (2 * I * H + H + I))
+        self.assertEqual(stages["down"]["bytes"], 4 * (I * H + I + H))
 
 
 class Block(unittest.TestCase):

@@ -394,11 +394,13 @@ static void test_baseline(void **state) {
       (sample_summary){50, 45, 55};
   f->profile.points[1].parts[PROFILE_LAYER].stages[MOECL_STAGE_ROUTER].over =
       (sample_summary){20, 18, 28};
+  f->profile.points[0].parts[PROFILE_LAYER].stages[MOECL_STAGE_GATE_UP].over =
+      (sample_summary){8, 5, 9}; /* the baseline's are from 4 to 6 */
   SAY(profile_baseline_report(&f->profile, &baseline, file));
   assert_non_null(
       strstr(said, "| 0     | layer | router  |  30.0 us | 50.0 us |         1.67 | slower |"));
   assert_non_null(
-      strstr(said, "| 0     | layer | gate_up |  5.00 us | 5.00 us |         1.00 |  noise |"));
+      strstr(said, "| 0     | layer | gate_up |  5.00 us | 8.00 us |         1.60 |  noise |"));
   assert_non_null(
       strstr(said, "| 1     | layer | router  |  30.0 us | 20.0 us |         0.67 | faster |"));
   /* Other work has no counterpart. */
