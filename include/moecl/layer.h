@@ -402,6 +402,10 @@ MOECL_API size_t moecl_variants_for_format(moecl_context *context, const char *o
 MOECL_API size_t moecl_variants_available(moecl_context *context, const char *operation,
                                           moecl_dtype dtype, const char **names, size_t capacity);
 
+/* Does the operation's variant of that name multiply on a device's matrix units, so that
+ * moecl_peaks' flops_matrix is its limit? False for NULL and unknown names. Thread-safe. */
+MOECL_API bool moecl_variant_uses_matrix_units(const char *operation, const char *variant);
+
 #ifdef __cplusplus
 }
 #endif

@@ -22,7 +22,9 @@ typedef struct moecl_peaks {
   double launch_seconds; /* of a kernel that does nothing, one of many enqueued at once */
   double wait_seconds;   /* of one enqueued, run and waited for, from idle: a median */
   uint64_t array_bytes;  /* of the arrays that were read and copied */
-  uint64_t reserved[8];  /* zeros: see moecl.h */
+  double flops_matrix;   /* multiply-adds of the device's matrix units, of 16-bit numbers with fp32
+                      sums, by the best instruction that variants use there; 0: they use none */
+  uint64_t reserved[7];  /* zeros: see moecl.h */
 } moecl_peaks;
 
 /* Measures the context's device: a second or two, on a CPU or GPU of today, during which

@@ -14,7 +14,8 @@ enum {
   KERNEL_F32_ACTIVATIONS = 1 << 2, /* reads and writes activations as fp32, whatever the weights */
   KERNEL_F32_OUTPUTS = 1 << 3,     /* writes experts' outputs as fp32: for arithmetic that is slow
                                       enough for that to cost nothing */
-  KERNEL_TF32 = 1 << 4             /* multiplies fp32 rounded to tf32, 11 bits */
+  KERNEL_TF32 = 1 << 4,            /* multiplies fp32 rounded to tf32, 11 bits */
+  KERNEL_MATRIX_UNITS = 1 << 5     /* multiplies 16-bit numbers by matrix instructions */
 };
 
 enum { /* shorthand for the rows' formats */

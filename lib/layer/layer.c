@@ -83,6 +83,15 @@ size_t moecl_variants_for_format(moecl_context *context, const char *operation, 
   return found;
 }
 
+bool moecl_variant_uses_matrix_units(const char *operation, const char *variant) {
+  const op_kind *kind = operation ? op_find(operation) : NULL;
+  const kernel_table *table = kind ? kind->table : NULL;
+  for (size_t i = 0; table && variant && i < table->count; i++)
+    if (strcmp(table->rows[i].name, variant) == 0)
+      return table->rows[i].traits & KERNEL_MATRIX_UNITS;
+  return false;
+}
+
 size_t moecl_variants_available(moecl_context *context, const char *operation, moecl_dtype dtype,
                                 const char **names, size_t capacity) {
   if ((unsigned)dtype >= MOECL_DTYPE_COUNT) return 0;

@@ -338,6 +338,11 @@ static void test_layer_calls(void **state) {
   assert_int_equal(moecl_variants_for_format(o->context, "router", MOECL_FORMAT_COUNT, NULL, 0), 0);
   assert_int_equal(moecl_variants_for_format(o->context, "router", (moecl_format)-1, NULL, 0), 0);
   assert_true(moecl_variants_for_format(o->context, "router", MOECL_FORMAT_F32, NULL, 9) > 0);
+  assert_false(moecl_variant_uses_matrix_units(NULL, "generic"));
+  assert_false(moecl_variant_uses_matrix_units("grouped_gemm", NULL));
+  assert_false(moecl_variant_uses_matrix_units("grouped_gemm", "nonesuch"));
+  assert_false(moecl_variant_uses_matrix_units("grouped_gemm", "generic"));
+  assert_true(moecl_variant_uses_matrix_units("grouped_gemm", "nvidia_sm80"));
   REFUSED(moecl_layer_read_routing_wait(o->layer, NULL));
   REFUSED(moecl_layer_read_routing_wait(NULL, &routing));
   assert_null(routing.topk_ids);

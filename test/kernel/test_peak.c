@@ -30,6 +30,9 @@ static void test_rates(void **state) {
   assert_ok(moecl_measure_peaks_wait(context, &peaks));
   assert_true(peaks.flops_f32 > 1e6 && peaks.flops_f32 < 1e17);
   assert_true(device->fp16 ? peaks.flops_f16 > 1e6 : peaks.flops_f16 == 0);
+  assert_true(device->capabilities & MOECL_CAP_PTX_SM80
+                  ? peaks.flops_matrix > peaks.flops_f32 && peaks.flops_matrix < 1e17
+                  : peaks.flops_matrix == 0);
   assert_true(peaks.read_bytes > 1e6 && peaks.read_bytes < 1e15);
   assert_true(peaks.copy_bytes > 1e6 && peaks.copy_bytes < 1e15);
   assert_true(peaks.to_device_bytes > 1e6 && peaks.from_device_bytes > 1e6);
@@ -90,6 +93,45 @@ static void test_claimed_half(void **state) {
   }
 }
 
+/* In place of the matrix instruction's kernel: what eight warps' products of 16 by 64 come to, by
+ * plain arithmetic, each work-item a row of one and 32 columns. */
+static const char plain_kernel[] =
+    "__kernel __attribute__((reqd_work_group_size(256, 1, 1))) void\n"
+    "multiply_tiles(__global int *out, int rounds) {\n"
+    "  const int id = (int)get_local_id(0), row = id % 16;\n"
+    "  int total = 0;\n"
+    "  for (int column = id / 16 % 2 * 32, i = 0; i < 32; i++, column++)\n"
+    "    for (int k = 0; k < 16; k++)\n"
+    "      total += (row % 5 + k % 3 - 2) * (column % 4 + k % 2 - 1);\n"
+    "  out[get_global_id(0)] = total * (rounds - MISSING);\n"
+    "}\n";
+
+/* Matrix units have a rate where all rounds were done, and a warning where one is missing. */
+static void test_matrix(void **state) {
+  (void)state;
+  for (int missing = 0; missing < 2; missing++) {
+    test_log log = {0};
+    moecl_peaks peaks;
+    char path[64];
+    moecl_context *context = open_spoiled("#if HALF\n", "#if HALF \n", &log);
+    snprintf(path, sizeof path, "%s/cl/peak/nvidia_sm80.cl", folder);
+    FILE *file = fopen(path, "w");
+    assert_non_null(file);
+    fprintf(file, "#define MISSING %d\n%s", missing, plain_kernel);
+    assert_int_equal(fclose(file), 0);
+    context->info.capabilities &= ~(uint32_t)MOECL_CAP_PTX_SM90A;
+    context->info.capabilities |= MOECL_CAP_PTX_SM80;
+    log.level = MOECL_LOG_WARNING;
+    assert_ok(moecl_measure_peaks_wait(context, &peaks));
+    assert_true(missing ? peaks.flops_matrix == 0 : peaks.flops_matrix > 1e6);
+    assert_true(peaks.wait_seconds > 0);
+    const char *said = log.text.data ? log.text.data : "";
+    assert_int_equal(strstr(said, "claims matrix instructions") != NULL, missing);
+    base_text_free(&log.text);
+    moecl_context_destroy(&context);
+  }
+}
+
 static void test_refused(void **state) {
   moecl_context *context = NULL;
   moecl_peaks peaks = {.flops_f32 = 1};
@@ -113,7 +155,7 @@ static int remove_folder(void **state) {
 int main(void) {
   const struct CMUnitTest tests[] = {cmocka_unit_test(test_rates), cmocka_unit_test(test_not_done),
                                      cmocka_unit_test(test_claimed_half),
-                                     cmocka_unit_test(test_refused)};
+                                     cmocka_unit_test(test_matrix), cmocka_unit_test(test_refused)};
   skip_without_device();
   if (!mkdtemp(folder)) return 1;
   return cmocka_run_group_tests_name("peak", tests, NULL, remove_folder);

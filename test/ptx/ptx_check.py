@@ -92,6 +92,7 @@ RULES = [rule(), rule(RENORMALIZE=1, TOPK_LOCAL=1024),
 # The shapes of an operation's sources: some, and all.
 SHAPES = {
     "probe": ([{}], [{}]),
+    "peak": ([{}], [{}]),
     "router": (RULES,) * 2,
     "grouped_gemm": ([gemm(2, 1, 1, 0, 1), gemm(1, 3, 0, 1, 1), gemm(1, 0, 0, 1, 0),
                       gemm(2, 0, 0, 0, 0, output_f32=1), gemm(0, 1, 1, 0, 1),

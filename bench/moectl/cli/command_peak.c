@@ -21,6 +21,8 @@ static void print_peaks(const moecl_device_info *device, const moecl_peaks *p) {
   print_rate("fp32 multiply-add", p->flops_f32, 1e9, "GFLOP/s", "in registers");
   print_rate("fp16 multiply-add", p->flops_f16, 1e9, "GFLOP/s",
              p->flops_f16 > 0 ? "in registers" : "no fp16 arithmetic");
+  print_rate("matrix units", p->flops_matrix, 1e9, "GFLOP/s",
+             p->flops_matrix > 0 ? "16-bit numbers, fp32 sums" : "no variant uses them here");
   print_rate("memory, read", p->read_bytes, 1e9, "GB/s", arrays);
   print_rate("memory, copied", p->copy_bytes, 1e9, "GB/s", "reads and writes together");
   print_rate("host to device", p->to_device_bytes, 1e9, "GB/s", "");

@@ -49,6 +49,9 @@ void report_memory_groups(const results *all, FILE *file);
 
 /* report_peaks.c: nothing where the peaks were not measured */
 void report_peaks(const results *all, FILE *file);
+/* Operations per second that the device does at most where a stage of a point, or its layer, ran:
+ * those of its matrix units where the variant of the products uses them, else of fp32. */
+double report_arithmetic_peak(const results *all, size_t index, int stage);
 
 /* report_findings.c */
 void report_findings(const results *all, FILE *file);

@@ -7,13 +7,24 @@
 #include "results/results_private.h"
 #include <math.h>
 
+enum { GROUPED_GEMM = 2 }; /* of measure_operations */
 /* Of more points only those with the largest and the smallest shares have a row. */
 enum { MOST_ROWS = 40 };
 /* A point that reaches less than this share of both peaks is bound by something else. */
 static const double least_share = 0.25;
 
+double report_arithmetic_peak(const results *all, size_t index, int stage) {
+  const moecl_peaks *peaks = &all->peaks.rates;
+  const bool products = stage == MOECL_STAGE_GATE_UP || stage == MOECL_STAGE_DOWN ||
+                        stage == MOECL_STAGE_SHARED || stage == MOECL_STAGE_LAYER;
+  const bool matrix = products && peaks->flops_matrix > 0 &&
+                      moecl_variant_uses_matrix_units(measure_operations[GROUPED_GEMM],
+                                                      all->points[index].variants[GROUPED_GEMM]);
+  return matrix ? peaks->flops_matrix : peaks->flops_f32;
+}
+
 static double flops_share(const results *all, size_t index) {
-  return all->points[index].tflops * 1e12 / all->peaks.rates.flops_f32;
+  return all->points[index].tflops * 1e12 / report_arithmetic_peak(all, index, MOECL_STAGE_LAYER);
 }
 static double bytes_share(const results *all, size_t index) {
   return all->points[index].gbytes_per_s * 1e9 / all->peaks.rates.read_bytes;
@@ -21,7 +32,7 @@ static double bytes_share(const results *all, size_t index) {
 
 /* What bounds a point, judged by the two shares alone. */
 static const char *bound_of(double flops, double bytes) {
-  if (flops > 1) return "matrix units, or more than fp32's peak";
+  if (flops > 1) return "more than the peak of its arithmetic";
   if (fmax(flops, bytes) < least_share) return "neither: launches, imbalance, small tiles";
   return flops >= bytes ? "arithmetic" : "memory";
 }
@@ -33,6 +44,11 @@ static void peaks_line(const device_peaks *peaks, FILE *file) {
           "memory, %.4g GB/s copied, %.4g us a launch.",
           peaks->measured, p->flops_f32 / 1e9, p->read_bytes / 1e9, p->copy_bytes / 1e9,
           p->launch_seconds * 1e6);
+  if (p->flops_matrix > 0)
+    fprintf(file,
+            " Matrix units do %.4g GFLOP/s, which is the peak where the grouped GEMM's variant "
+            "uses them.",
+            p->flops_matrix / 1e9);
 }
 
 /* Is the point's larger share among the largest or the smallest of all? With MOST_ROWS points at
@@ -79,7 +95,7 @@ void report_peaks(const results *all, FILE *file) {
     fprintf(file, " Of %zu points, those with the largest and the smallest shares.", points);
   fputs("\n\n| # |", file);
   for (size_t i = 0; i < plan->num_axes; i++) fprintf(file, " %s |", plan->axes[i].param);
-  fputs(" of fp32 arithmetic | of memory's rate | bound by |\n|", file);
+  fputs(" of arithmetic | of memory's rate | bound by |\n|", file);
   for (size_t i = 0; i < 4 + plan->num_axes; i++) fputs(" ---: |", file);
   fputc('\n', file);
   for (size_t i = 0; i < plan->num_points; i++)

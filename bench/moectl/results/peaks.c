@@ -12,6 +12,7 @@ static const struct {
   size_t offset;
 } rates[] = {{"flops_f32", offsetof(moecl_peaks, flops_f32)},
              {"flops_f16", offsetof(moecl_peaks, flops_f16)},
+             {"flops_matrix", offsetof(moecl_peaks, flops_matrix)},
              {"read_bytes_per_s", offsetof(moecl_peaks, read_bytes)},
              {"copy_bytes_per_s", offsetof(moecl_peaks, copy_bytes)},
              {"to_device_bytes_per_s", offsetof(moecl_peaks, to_device_bytes)},
@@ -23,11 +24,12 @@ enum { RATES = sizeof rates / sizeof rates[0] };
 static double *rate_of(moecl_peaks *peaks, int i) {
   return (double *)((char *)peaks + rates[i].offset);
 }
-/* Is it one that a device may have? Only fp16 may be missing. */
+/* Is it one that a device may have? Only fp16 and matrix units may be missing. */
 static bool is_rate(const json_t *value, int i) {
   const double number = json_number_value(value);
-  return json_is_number(value) &&
-         (number > 0 || (number == 0 && rates[i].offset == offsetof(moecl_peaks, flops_f16)));
+  const bool may_lack = rates[i].offset == offsetof(moecl_peaks, flops_f16) ||
+                        rates[i].offset == offsetof(moecl_peaks, flops_matrix);
+  return json_is_number(value) && (number > 0 || (number == 0 && may_lack));
 }
 
 json_t *peaks_json(const device_peaks *peaks) {

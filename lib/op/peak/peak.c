@@ -1,9 +1,9 @@
 // SPDX-License-Identifier: MIT
 /* The device's peaks: cl/peak/peak.cl, timed from the host over launches that are long
  * enough for that. */
-#include "moecl/peaks.h"
+#include "op/peak/peak.h"
 #include "base/base.h"
-#include "ocl/ocl.h"
+#include "moecl/peaks.h"
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -25,15 +25,7 @@ static double seconds_now(void) {
   return (double)now.tv_sec + 1e-9 * (double)now.tv_nsec;
 }
 
-/* What is timed: enqueues `count` of something. */
-typedef struct trial {
-  moecl_context *context;
-  ocl_kernel *kernel;
-  uint64_t groups;
-  uint32_t local;
-} trial;
-
-static moecl_status launch(const trial *t, int count, double *seconds) {
+static moecl_status launch(const peak_trial *t, int count, double *seconds) {
   ocl_chain chain = {.context = t->context};
   const double begun = seconds_now();
   for (int i = 0; i < count; i++) MOECL_TRY(ocl_launch(&chain, t->kernel, t->groups, t->local));
@@ -43,8 +35,7 @@ static moecl_status launch(const trial *t, int count, double *seconds) {
   return MOECL_OK;
 }
 
-/* Seconds of one launch: the best of some tries, each of so many that it is long enough. */
-static moecl_status best_of(const trial *t, double *best) {
+moecl_status peak_best_of(const peak_trial *t, double *best) {
   int count = 1;
   double seconds;
   MOECL_TRY(launch(t, 1, &seconds)); /* warms up */
@@ -63,8 +54,7 @@ static moecl_status best_of(const trial *t, double *best) {
 
 /* ---- was it done? ---- */
 
-/* A rate of work that a compiler has left out would be none. */
-static moecl_status check_sum(moecl_context *context, const char *what, double got, double want) {
+moecl_status peak_check_sum(moecl_context *context, const char *what, double got, double want) {
   if (got == want) return MOECL_OK;
   return log_error(&context->log, MOECL_ERROR_BUILD,
                    "peaks: the kernel that measures %s came to %g, expected %g", what, got, want);
@@ -76,7 +66,7 @@ static moecl_status check_floats(const moecl_buffer *out, uint64_t count, double
     return log_error(&out->context->log, MOECL_ERROR_OUT_OF_HOST_MEMORY, "no host memory");
   moecl_status status = moecl_buffer_read_wait(out, 0, count * sizeof *values, values);
   for (uint64_t i = 0; status == MOECL_OK && i < count; i++)
-    status = check_sum(out->context, "arithmetic", (double)values[i], want);
+    status = peak_check_sum(out->context, "arithmetic", (double)values[i], want);
   free(values);
   return status;
 }
@@ -89,14 +79,14 @@ static moecl_status check_words(const moecl_buffer *sums, uint64_t count, uint32
   const moecl_status status = moecl_buffer_read_wait(sums, 0, count * sizeof *values, values);
   for (uint64_t i = 0; status == MOECL_OK && i < count; i++) sum += values[i];
   free(values);
-  return status == MOECL_OK ? check_sum(sums->context, "reading", sum, want) : status;
+  return status == MOECL_OK ? peak_check_sum(sums->context, "reading", sum, want) : status;
 }
 
 /* ---- arithmetic ---- */
 
 /* A processor's cores take vectors, a GPU's lanes elements. */
-static void describe(const moecl_context *context, bool half, char *defines, size_t size, trial *t,
-                     uint32_t *width) {
+static void describe(const moecl_context *context, bool half, char *defines, size_t size,
+                     peak_trial *t, uint32_t *width) {
   const moecl_device_info *info = &context->info;
   const bool cpu = info->capabilities & MOECL_CAP_CPU;
   const uint32_t native = info->native_vector_width_float;
@@ -110,7 +100,7 @@ static void describe(const moecl_context *context, bool half, char *defines, siz
 }
 
 static moecl_status measure_arithmetic(moecl_context *context, bool half, double *flops) {
-  trial t = {.context = context};
+  peak_trial t = {.context = context};
   moecl_buffer *out = NULL;
   char defines[128];
   uint32_t width;
@@ -123,7 +113,7 @@ static moecl_status measure_arithmetic(moecl_context *context, bool half, double
   if (status == MOECL_OK) status = moecl_buffer_create(context, items * sizeof(float), &out);
   /* Towards 2: neither zeros, nor denormals, nor infinities, which may be slower. */
   if (status == MOECL_OK) status = ocl_kernel_args(t.kernel, "bffi", out, 0.5, 1.0, rounds);
-  if (status == MOECL_OK) status = best_of(&t, &seconds);
+  if (status == MOECL_OK) status = peak_best_of(&t, &seconds);
   /* x / 2 + 1 comes to 2, in each of CHAINS vectors, of which two elements are added up. */
   if (status == MOECL_OK) status = check_floats(out, items, 2.0 * CHAINS * (width > 1 ? 2 : 1));
   if (status == MOECL_OK) *flops = 2.0 * rounds * CHAINS * width * (double)items / seconds;
@@ -136,23 +126,29 @@ static void demote(void *user, moecl_log_level level, const char *message) {
   log_write(user, level == MOECL_LOG_ERROR ? MOECL_LOG_WARNING : level, "%s", message);
 }
 
-/* Some drivers claim fp16 and do not compile it: then it has no rate, and the others are
- * measured all the same. */
 static moecl_status measure_half(moecl_context *context, double *flops) {
+  return measure_arithmetic(context, true, flops);
+}
+
+/* Some drivers claim fp16 and do not compile it: what the device may lack has no rate then, and the
+ * others are measured all the same. */
+static moecl_status measure_what_builds(moecl_context *context, const char *what,
+                                        moecl_status (*measure)(moecl_context *, double *),
+                                        double *flops) {
   const moecl_log log = context->log;
   const log_errors before = context->errors;
   moecl_log warnings = {log.fn, log.user, NULL};
   context->log = (moecl_log){demote, &warnings, log.errors};
-  const moecl_status status = measure_arithmetic(context, true, flops);
+  const moecl_status status = measure(context, flops);
   context->log = log;
   if (status == MOECL_OK) return MOECL_OK;
   if (status != MOECL_ERROR_BUILD)
-    return log_error(&context->log, status, "peaks: fp16 arithmetic: %s",
-                     moecl_status_string(status));
+    return log_error(&context->log, status, "peaks: %s: %s", what, moecl_status_string(status));
   context->errors = before; /* none of the call */
   log_write(&context->log, MOECL_LOG_WARNING,
-            "peaks: the device claims fp16 arithmetic, but its kernel does not build or is wrong: "
-            "there is no rate of it");
+            "peaks: the device claims %s, but its kernel does not build or is wrong: "
+            "there is no rate of it",
+            what);
   *flops = 0;
   return MOECL_OK;
 }
@@ -165,7 +161,7 @@ typedef struct arrays {
   uint64_t bytes;
 } arrays;
 
-static moecl_status make_arrays(moecl_context *context, const trial *t, arrays *a) {
+static moecl_status make_arrays(moecl_context *context, const peak_trial *t, arrays *a) {
   const moecl_device_info *info = &context->info;
   a->bytes = most_bytes;
   if (info->global_memory_bytes && info->global_memory_bytes / 16 < a->bytes)
@@ -196,12 +192,12 @@ static moecl_status measure_transfers(const arrays *a, moecl_peaks *peaks) {
 }
 
 /* `entry` goes once through the arrays. */
-static moecl_status measure_pass(trial *t, const char *defines, const char *entry, const arrays *a,
-                                 const moecl_buffer *to, double *seconds) {
+static moecl_status measure_pass(peak_trial *t, const char *defines, const char *entry,
+                                 const arrays *a, const moecl_buffer *to, double *seconds) {
   moecl_status status = ocl_kernel_create(t->context, "peak/peak.cl", defines, entry, &t->kernel);
   if (status == MOECL_OK)
     status = ocl_kernel_args(t->kernel, "bbL", a->from, to, a->bytes / VECTOR_BYTES);
-  if (status == MOECL_OK) status = best_of(t, seconds);
+  if (status == MOECL_OK) status = peak_best_of(t, seconds);
   ocl_kernel_destroy(&t->kernel);
   return status;
 }
@@ -213,11 +209,11 @@ static moecl_status check_copy(const arrays *a) {
   const unsigned char *bytes = a->host;
   double sum = 0;
   for (uint64_t i = 0; i < a->bytes; i++) sum += bytes[i];
-  return check_sum(a->to->context, "copying", sum, (double)BYTE * (double)a->bytes);
+  return peak_check_sum(a->to->context, "copying", sum, (double)BYTE * (double)a->bytes);
 }
 
 static moecl_status measure_memory(moecl_context *context, moecl_peaks *peaks) {
-  trial t = {.context = context};
+  peak_trial t = {.context = context};
   arrays a = {0};
   char defines[128];
   uint32_t width;
@@ -248,7 +244,7 @@ static int by_size(const void *a, const void *b) {
   return (x > y) - (x < y);
 }
 
-static moecl_status time_launches(const trial *t, moecl_peaks *peaks) {
+static moecl_status time_launches(const peak_trial *t, moecl_peaks *peaks) {
   double each[LAUNCHES], seconds;
   MOECL_TRY(launch(t, LAUNCHES, &seconds)); /* warms up */
   peaks->launch_seconds = seconds / LAUNCHES;
@@ -263,7 +259,7 @@ static moecl_status time_launches(const trial *t, moecl_peaks *peaks) {
 }
 
 static moecl_status measure_launches(moecl_context *context, moecl_peaks *peaks) {
-  trial t = {.context = context};
+  peak_trial t = {.context = context};
   moecl_buffer *out = NULL;
   char defines[128];
   uint32_t width;
@@ -280,7 +276,10 @@ static moecl_status measure_launches(moecl_context *context, moecl_peaks *peaks)
 
 static moecl_status measure(moecl_context *context, moecl_peaks *peaks) {
   MOECL_TRY(measure_arithmetic(context, false, &peaks->flops_f32));
-  if (context->info.fp16) MOECL_TRY(measure_half(context, &peaks->flops_f16));
+  if (context->info.fp16)
+    MOECL_TRY(measure_what_builds(context, "fp16 arithmetic", measure_half, &peaks->flops_f16));
+  MOECL_TRY(measure_what_builds(context, "matrix instructions", peak_measure_matrix,
+                                &peaks->flops_matrix));
   MOECL_TRY(measure_memory(context, peaks));
   return measure_launches(context, peaks);
 }
