@@ -246,6 +246,47 @@ static void test_charts(void **state) {
   if (outcome == GNUPLOT_MISSING) skip();
 }
 
+/* fp32, hidden_size 64, intermediate_size 128. Point 0 keeps 224 of 256 assignments, of all 8
+ * experts: gate_up has 2 * 224 * 64 * 256 = 7.340 million operations in 0.5 ms, and moves at least
+ * 4 * (8 * 64 * 256 + 224 * 64 + 224 * 128) bytes. The peaks meet at 10 operations a byte. */
+static void test_roofline(void **state) {
+  (void)state;
+  made_up fixture;
+  set_up(&fixture, sweep);
+  char *text = page(&fixture);
+  has_not(text, "roof");
+  free(text);
+  fixture.results.peaks = (device_peaks){
+      .rates = {.flops_f32 = 2e10, .read_bytes = 2e9, .flops_matrix = 1e12, .copy_bytes = 1e9},
+      .measured = "2026"};
+  char *why = NULL;
+  const gnuplot_outcome outcome = gnuplot_run("/", "/dev/null", 20, &why);
+  free(why);
+  text = page(&fixture);
+  char *section = between(text, "<section id=\"share-of-the-device-s-peaks\">", "</section>");
+  if (outcome == GNUPLOT_OK) {
+    has(section, "aria-label=\"Roofline: memory 2.00 GB/s, fp32 20.0 GFLOP/s. top_k=1, "
+                 "capacity_factor=1: router ");
+    has(section, "<title>top_k=1, capacity_factor=1: gate_up 14.7 GFLOP/s at 10.5 operations a "
+                 "byte, 73.4% of the roof</title>");
+    has(section, "<title>top_k=4, capacity_factor=dropless: layer ");
+    has_not(section, "permute"); /* it has no operations */
+    has_not(section, "combine"); /* fused: without a time */
+    free(fixture.results.points[0].variants[2]);
+    fixture.results.points[0].variants[2] = format_text("nvidia_sm80");
+    free(section);
+    free(text);
+    text = page(&fixture);
+    section = between(text, "<section id=\"share-of-the-device-s-peaks\">", "</section>");
+    has(section, "fp32 20.0 GFLOP/s, matrix units 1000 GFLOP/s.");
+    has(section, "gate_up 14.7 GFLOP/s at 10.5 operations a byte, 69.6% of the roof</title>");
+  } else has_not(section, "<svg");
+  free(section);
+  free(text);
+  tear_down(&fixture);
+  if (outcome == GNUPLOT_MISSING) skip();
+}
+
 /* What others wrote is text, wherever it stands. */
 static void test_escaped(void **state) {
   (void)state;
@@ -329,11 +370,12 @@ static void test_unwritable(void **state) {
 
 int main(void) {
   const struct CMUnitTest tests[] = {
-      cmocka_unit_test(test_text),   cmocka_unit_test(test_inline),
-      cmocka_unit_test(test_blocks), cmocka_unit_test(test_tables),
-      cmocka_unit_test(test_page),   cmocka_unit_test(test_loads),
-      cmocka_unit_test(test_stages), cmocka_unit_test(test_choices),
-      cmocka_unit_test(test_charts), cmocka_unit_test(test_escaped),
-      cmocka_unit_test(test_sizes),  cmocka_unit_test(test_unwritable)};
+      cmocka_unit_test(test_text),      cmocka_unit_test(test_inline),
+      cmocka_unit_test(test_blocks),    cmocka_unit_test(test_tables),
+      cmocka_unit_test(test_page),      cmocka_unit_test(test_loads),
+      cmocka_unit_test(test_stages),    cmocka_unit_test(test_choices),
+      cmocka_unit_test(test_charts),    cmocka_unit_test(test_roofline),
+      cmocka_unit_test(test_escaped),   cmocka_unit_test(test_sizes),
+      cmocka_unit_test(test_unwritable)};
   return cmocka_run_group_tests(tests, NULL, NULL);
 }

@@ -31,7 +31,7 @@ MOECTL = {
     "base": set(),
     "experiment": {"base"},
     "results": {"base", "experiment"},
-    "report": {"base", "experiment", "results"},
+    "report": {"base", "experiment", "results", "cases"},
     "run": {"base", "experiment", "results", "cases"},
     "model": {"base", "experiment", "results", "run", "cases"},
     "cli": {"base", "experiment", "results", "report", "run", "model"},

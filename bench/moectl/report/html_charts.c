@@ -118,20 +118,24 @@ static void put_words(const void *user, FILE *file) {
 
 /* --- the page's part --------------------------------------------------------------- */
 
-/* gnuplot's marks as letters, in the lines' colours. */
-static void put_key(const plot *p, FILE *file) {
+/* gnuplot's marks as letters. */
+void html_key_item(size_t colour, int shape, const char *label, FILE *file) {
   static const char *const letters[16] = {
       [1] = "+",        [2] = "&#xd7;",   [4] = "&#9633;",  [5] = "&#9632;",
       [6] = "&#9675;",  [7] = "&#9679;",  [8] = "&#9651;",  [9] = "&#9650;",
       [10] = "&#9661;", [11] = "&#9660;", [12] = "&#9671;", [13] = "&#9670;"};
+  fprintf(file, "<li><b class=\"c%zu\">%s</b>", colour % 7, letters[shape]);
+  html_text(file, label);
+  fputs("</li>\n", file);
+}
+
+static void put_key(const plot *p, FILE *file) {
   char label[LABEL_SIZE];
   if (p->view.num_lines < 2) return;
   fputs("<ul class=\"key\" aria-label=\"Lines\">\n", file);
   for (size_t i = 0; i < p->view.num_lines; i++) {
     if (!*plot_sweep_label(p, i, label, sizeof label)) continue;
-    fprintf(file, "<li><b class=\"c%zu\">%s</b>", i % 7, letters[plot_sweep_shape(i)]);
-    html_text(file, label);
-    fputs("</li>\n", file);
+    html_key_item(i, plot_sweep_shape(i), label, file);
   }
   fputs("</ul>\n", file);
 }

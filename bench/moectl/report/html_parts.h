@@ -16,5 +16,11 @@ void html_stages(const results *all, FILE *file);
 
 /* html_charts.c: the pictures of one kind (pictures.h), by gnuplot; nothing without it. */
 void html_charts(const results *all, picture_kind kind, FILE *file);
+/* An entry of a chart's key: one of gnuplot's shapes in a colour of plot_colour, and a label. */
+void html_key_item(size_t colour, int shape, const char *label, FILE *file);
+
+/* html_roofline.c: what each stage reaches of the device's peaks, by gnuplot; nothing without it,
+ * or where the peaks were not measured. */
+void html_roofline(const results *all, FILE *file);
 
 #endif

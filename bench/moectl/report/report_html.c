@@ -32,7 +32,7 @@ static const struct {
     {NULL, NULL, report_findings},
     {"Expert utilization", html_loads, NULL},
     {"Time", times, report_points},
-    {NULL, NULL, report_peaks},
+    {NULL, html_roofline, report_peaks},
     {NULL, html_stages, report_stages},
     {NULL, balance, report_routing},
     {NULL, NULL, report_memory},
