@@ -87,7 +87,7 @@ static void find_axes(roofline *r) {
   r->x[0] = pow(10, floor(log10(r->x[0] / 1.3)));
   r->x[1] = pow(10, ceil(log10(r->x[1] * 3)));
   r->y[0] = pow(10, floor(log10(r->y[0] / 1.3)));
-  r->y[1] = pow(10, ceil(log10(r->y[1] * 1.5)));
+  r->y[1] = pow(10, ceil(log10(r->y[1] * 1.2)));
 }
 
 static bool collect(const results *all, roofline *r) {
@@ -224,7 +224,7 @@ static void put_caption(const roofline *r, FILE *file) {
 
 static void put_figure(const roofline *r, const char *drawn, FILE *file) {
   const svg_words words = {put_words, put_title, r};
-  fputs("<div class=\"figures\">\n<figure class=\"wide\">\n<div class=\"chart roofline\">\n", file);
+  fputs("<div class=\"figures\">\n<figure>\n<div class=\"chart\">\n", file);
   html_svg(drawn, "roofline", WIDTH, HEIGHT, &words, file);
   fputs("</div>\n<ul class=\"key\" aria-label=\"Stages\">\n", file);
   for (int stage = 0; stage < RESULTS_STAGES; stage++)
