@@ -100,7 +100,8 @@ static inline point_result make_point(const fixture *f, size_t index, point_stat
                     .tflops = 0.25,
                     .gbytes_per_s = INFINITY,
                     .memory_bytes = 1 << 20,
-                    .host_ms = 0.125};
+                    .host_ms = 0.125,
+                    .changed_choices = 0.0625};
   static const char *const names[4] = {"generic", "scan", "cpu", "gather"};
   for (int i = 0; i < 4; i++) {
     r.variants[i] = strdup(names[i]);

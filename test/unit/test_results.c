@@ -59,6 +59,7 @@ static void check_first_point(const json_t *root) {
       {"routing.dropped_fraction", "0.125"},
       {"routing.padding_waste", "0.75"},
       {"routing.identity_fraction", "0.375"},
+      {"routing.changed_choices", "0.0625"},
       {"routing.nonfinite_tokens", "0"},
       {"verify.error", "1e-6"},
       {"verify.tolerance", "1e-5"},
@@ -117,8 +118,8 @@ static void test_json(void **state) {
   check_keys(root, "points.0.routing",
              "tokens_per_expert tokens_per_expert_after_capacity capacity dropped_fraction "
              "load_balancing_loss router_z_loss entropy max_mean_imbalance "
-             "coefficient_of_variation padding_waste identity_fraction nonfinite_tokens "
-             "nonfinite_score_tokens zero_weight_tokens");
+             "coefficient_of_variation padding_waste identity_fraction changed_choices "
+             "nonfinite_tokens nonfinite_score_tokens zero_weight_tokens");
   check_keys(root, "points.0.verify",
              "error tolerance ok tokens_checked num_tokens "
              "experts_checked topk_mismatches capacity_ok");
@@ -210,7 +211,7 @@ static void test_csv_text(void **state) {
       "time_ms_combine_p90,time_ms_layer_median,time_ms_layer_min,time_ms_layer_p90,"
       "tokens_per_s,tflops,gbytes_per_s,memory_bytes,host_ms,capacity,dropped_fraction,"
       "load_balancing_loss,router_z_loss,entropy,max_mean_imbalance,coefficient_of_variation,"
-      "padding_waste,identity_fraction,nonfinite_tokens,nonfinite_score_tokens,"
+      "padding_waste,identity_fraction,changed_choices,nonfinite_tokens,nonfinite_score_tokens,"
       "zero_weight_tokens,verify_error,verify_tolerance,verify_ok,verify_tokens_checked,"
       "verify_experts_checked,verify_topk_mismatches,verify_capacity_ok\r\n"
       "0,ok,,18446744073709551615,64,32,4,0,1,swiglu,1.702,7,false,false,,false,,1,dtype,auto,"
@@ -218,19 +219,19 @@ static void test_csv_text(void **state) {
       "false,0,position,false,fp32,6,skewed,1,,0.5,layer,generic,scan,cpu,gather,20,1,2.5,1.5,9.5,,"
       ",,"
       "4.5,1.5,9.5,5.5,1.5,9.5,6.5,1.5,9.5,7.5,1.5,9.5,8.5,1.5,9.5,1234.5,0.25,,1048576,0.125,"
-      "2,0.125,1.5,2.5,3.5,4.5,5.5,0.75,0.375,0,0,0,1e-06,1e-05,true,6,4,0,true\r\n"
+      "2,0.125,1.5,2.5,3.5,4.5,5.5,0.75,0.375,0.0625,0,0,0,1e-06,1e-05,true,6,4,0,true\r\n"
       "1,ok_unverified,,18446744073709551615,64,32,4,0,1,swiglu,1.702,7,false,false,,false,,1,"
       "dtype,auto,softmax,false,0.01,true,,0,1,false,,,max,false,all,false,false,0.01,false,auto,,"
       "false,0,position,false,fp32,6,skewed,1,,0.5,layer,generic,scan,cpu,gather,20,1,2.5,1.5,9.5,,"
       ",,"
       "4.5,1.5,9.5,5.5,1.5,9.5,6.5,1.5,9.5,7.5,1.5,9.5,8.5,1.5,9.5,1234.5,0.25,,1048576,0.125,,"
-      "0.125,1.5,2.5,3.5,4.5,5.5,0.75,0.375,0,0,0,,,,,,,\r\n"
+      "0.125,1.5,2.5,3.5,4.5,5.5,0.75,0.375,0.0625,0,0,0,,,,,,,\r\n"
       "3,error,the layer broke,18446744073709551615,64,32,4,0,2,swiglu,1.702,7,false,false,,"
       "false,,1,dtype,auto,softmax,false,0.01,true,,0,1,false,,,max,false,all,false,false,0.01,"
       "false,"
       "auto,,false,0,position,false,fp32,6,skewed,1,,0.5,layer,,,,,0,0,,,,,,,,,,,,,,,,,,,,,,,,,0,,,"
       ",,"
-      ",,,,,,,,,,,,,,,\r\n");
+      ",,,,,,,,,,,,,,,,\r\n");
   free(text);
   results_destroy(&all);
 }

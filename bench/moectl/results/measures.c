@@ -26,6 +26,7 @@ const measure measures[] = {
     {MEASURE_ROUTING, "padding_waste", MEASURE_SHARE, STATISTIC(padding_waste), "padding waste"},
     {MEASURE_ROUTING, "identity_fraction", MEASURE_SHARE, STATISTIC(identity_fraction),
      "identities"},
+    {MEASURE_ROUTING, "changed_choices", MEASURE_SHARE, AT(changed_choices), NULL, false, true},
     {MEASURE_ROUTING, "nonfinite_tokens", MEASURE_COUNT, STATISTIC(nonfinite_tokens), NULL},
     {MEASURE_ROUTING, "nonfinite_score_tokens", MEASURE_COUNT, STATISTIC(nonfinite_score_tokens),
      NULL},

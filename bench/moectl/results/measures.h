@@ -32,6 +32,7 @@ typedef struct measure {
   const char *heading; /* of tables, with the unit if it has one; NULL: in none */
   bool repeated; /* a parameter once more, in results.json to be read beside the rest; neither in
                     results.csv, which has it, nor read back */
+  bool newer;    /* results of earlier versions lack it: there it is not known */
 } measure;
 
 /* In the order of the files, by group; .name is NULL at the end. */

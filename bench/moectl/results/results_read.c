@@ -44,9 +44,9 @@ static char *text_of(reader *walk, const json_t *object, const char *key) {
 /* A measure that may be null is one that measure_get may find absent. */
 static void read_measure(reader *walk, const json_t *object, const measure *m,
                          point_result *result) {
-  const json_t *value = member(walk, object, m->name);
+  const json_t *value = m->newer ? json_object_get(object, m->name) : member(walk, object, m->name);
   const bool real = m->kind == MEASURE_REAL || m->kind == MEASURE_SHARE;
-  const bool null = json_is_null(value) && (real || m->kind == MEASURE_LIMIT);
+  const bool null = (!value || json_is_null(value)) && (real || m->kind == MEASURE_LIMIT);
   const bool good = null || (real                      ? json_is_number(value)
                              : m->kind == MEASURE_FLAG ? json_is_boolean(value)
                                                        : json_is_integer(value));

@@ -3,6 +3,7 @@
 #include "cases.h"
 #include "results/measures.h"
 #include "results/rounds.h"
+#include "run/changed_choices.h"
 #include "experiment/schema.h"
 #include <math.h>
 #include <stdarg.h>
@@ -10,6 +11,12 @@
 #include <stdlib.h>
 #include <string.h>
 #include <time.h>
+
+#define TRY(expression)                                                                            \
+  do {                                                                                             \
+    const moecl_status try_status = (expression);                                                  \
+    if (try_status != MOECL_OK) return try_status;                                                 \
+  } while (0)
 
 __attribute__((format(printf, 2, 3))) static void fail(point_result *result, const char *format,
                                                        ...) {
@@ -68,8 +75,9 @@ moecl_status runner_memory_needed(moecl_context *context, const experiment_point
                                   bool draws_again, runner_memory *needed) {
   moecl_memory layer;
   *needed = (runner_memory){0};
-  const moecl_status status = point_memory(context, point, &layer);
-  if (status != MOECL_OK) return status;
+  uint64_t without_jitter;
+  TRY(point_memory(context, point, &layer));
+  TRY(changed_choices_memory(context, point, &without_jitter));
   /* Weights pass through a staging buffer: before the forwards' buffers are
    * there, and again beside them when they are drawn once more. */
   const uint64_t staging = workload_staging_bytes(point);
@@ -80,6 +88,7 @@ moecl_status runner_memory_needed(moecl_context *context, const experiment_point
   for (int i = 0; i < runner_input_sets(point) + 1; i++)
     forwards = add(forwards, layer.hidden_bytes);
   if (draws_again) forwards = add(forwards, staging);
+  forwards = add(forwards, without_jitter);
   needed->bytes = add(layer.weight_bytes, forwards > staging ? forwards : staging);
   needed->largest_buffer =
       layer.largest_buffer_bytes > staging ? layer.largest_buffer_bytes : staging;
@@ -113,12 +122,6 @@ sample_summary runner_summarize(double *samples, size_t count) {
   const size_t p90 = (count * 9 + 9) / 10; /* ceil(0.9 * count): the nearest rank */
   return (sample_summary){median, samples[0], samples[p90 - 1]};
 }
-
-#define TRY(expression)                                                                            \
-  do {                                                                                             \
-    const moecl_status try_status = (expression);                                                  \
-    if (try_status != MOECL_OK) return try_status;                                                 \
-  } while (0)
 
 /* Forwards that follow each other in the queue, so that a short one is not timed
  * with the host's pauses in it. A long one is waited for: an interrupt then need
@@ -405,6 +408,12 @@ static bool run_steps(runner *runner, const experiment_point *point, point_buffe
     fail_call(runner, result, "the layer did not run", status);
     return true;
   }
+  status = changed_choices(runner->context, point, buffers->hidden[0], &result->routing,
+                           &result->changed_choices);
+  if (status != MOECL_OK) {
+    fail_call(runner, result, "the router did not run without jitter", status);
+    return true;
+  }
   result->memory_bytes = memory_bytes(runner, point, buffers);
   rates(point, &work, result);
   check_point(runner, point, buffers, result);
@@ -426,7 +435,7 @@ static bool run_steps(runner *runner, const experiment_point *point, point_buffe
 bool runner_run_point(runner *runner, size_t index, const char *dump_path, point_result *result) {
   const experiment_point *point = &runner->experiment->points[index];
   point_buffers buffers = {0};
-  *result = (point_result){.index = index, .status = POINT_ERROR};
+  *result = (point_result){.index = index, .status = POINT_ERROR, .changed_choices = NAN};
   for (int stage = 0; stage < RESULTS_STAGES; stage++)
     result->time_ms[stage] = (sample_summary){NAN, NAN, NAN};
   moecl_context_take_errors(runner->context, NULL, 0); /* earlier points' */
