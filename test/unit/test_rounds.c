@@ -166,11 +166,38 @@ static void test_noise(void **state) {
   assert_false(rounds_exceed_noise(&(run_ratio){0.9, 0.8, 0.981}));
 }
 
+/* Quantiles as tables of Student's t have them. */
+static void test_student(void **state) {
+  (void)state;
+  static const struct {
+    double freedom, tail, t, most;
+  } known[] = {{4, 0.025, 2.776, 1.01},   {4, 0.0005, 8.610, 1.05}, {9, 0.0005, 4.781, 1.01},
+               {30, 0.005, 2.750, 1.01},  {3, 0.005, 5.841, 1.05},  {2, 0.025, 4.303, 1.05},
+               {2, 0.0005, 31.599, 1.35}, {1, 0.025, 12.706, 1.45}};
+  for (size_t i = 0; i < sizeof known / sizeof known[0]; i++) {
+    const double ratio = rounds_student(known[i].freedom, known[i].tail) / known[i].t;
+    assert_true(ratio > 0.99 && ratio < known[i].most);
+  }
+}
+
+/* Of 50 comparisons each has a tail of 0.0005: with five rounds 8.610/2.776 times as wide. */
+static void test_widen(void **state) {
+  (void)state;
+  const paired_ratio five = {.median = 1.5, .low = 1.5 / 1.1, .high = 1.5 * 1.1, .count = 5};
+  const double wider = log(rounds_widen(five, 50).high / 1.5) / log(1.1);
+  assert_true(fabs(wider - 8.610 / 2.776) < 0.15);
+  assert_true(fabs(rounds_widen(five, 50).low * rounds_widen(five, 50).high - 1.5 * 1.5) < 1e-9);
+  assert_true(rounds_widen(five, 1).low == five.low && rounds_widen(five, 1).high == five.high);
+  const paired_ratio one = {.median = 1.5, .low = 1.5, .high = 1.5, .count = 1};
+  assert_true(rounds_widen(one, 50).low == 1.5); /* nothing is known of it */
+}
+
 int main(void) {
   const struct CMUnitTest tests[] = {
       cmocka_unit_test(test_planned),      cmocka_unit_test(test_share),
       cmocka_unit_test(test_add),          cmocka_unit_test(test_compare),
       cmocka_unit_test(test_compare_runs), cmocka_unit_test(test_noise),
+      cmocka_unit_test(test_student),      cmocka_unit_test(test_widen),
   };
   return cmocka_run_group_tests(tests, NULL, NULL);
 }

@@ -238,17 +238,17 @@ static void slowest_stage(const results *all, FILE *file) {
 }
 
 /* moectl itself keeps as many processors busy as there are, where the device is the CPU. */
-static void warn_of_load(const results *all, FILE *file) {
+bool report_busy_host(const results *all, FILE *file) {
   double least, most;
   const json_t *run = json_array_get(all->runs, json_array_size(all->runs) - 1);
   const json_int_t processors = json_integer_value(json_object_get(run, "processors"));
   report_loads(all, &least, &most);
-  if (processors > 0 && most > 1.25 * (double)processors)
-    fprintf(
-        file,
-        "**Other programs were at work: the load average was up to %.2g on %" JSON_INTEGER_FORMAT
-        " processors. What follows may be due to them;\nrepeat the run on a quiet machine.**\n\n",
-        most, processors);
+  if (!(processors > 0 && most > 1.25 * (double)processors)) return false;
+  fprintf(file,
+          "**Other programs were at work: the load average was up to %.2g on %" JSON_INTEGER_FORMAT
+          " processors. What follows may be due to them;\nrepeat the run on a quiet machine.**\n\n",
+          most, processors);
+  return true;
 }
 
 /* How the points were measured decides what may be said of them. */
@@ -278,6 +278,18 @@ static void how_compared(const results *all, FILE *file) {
   fputs("\n\n", file);
 }
 
+/* A finding as an item of the list. */
+static void put_item(const results *all, bool (*finding)(const results *all, FILE *file),
+                     FILE *file) {
+  char *text = NULL;
+  size_t size = 0;
+  FILE *found = open_memstream(&text, &size);
+  if (!found) return;
+  const bool any = finding(all, found);
+  if (fclose(found) == 0 && any) fprintf(file, "- %s\n", text);
+  free(text);
+}
+
 static void report_overall(const results *all, FILE *file) {
   const experiment *plan = all->experiment;
   const point_range rates = find_extreme(all, throughput, 0, 1, plan->num_points);
@@ -286,7 +298,11 @@ static void report_overall(const results *all, FILE *file) {
     fputs("- Throughput: ", file);
     extreme_text(all, throughput, rates, file);
     fputs(" tokens/s.\n", file);
+    put_item(all, report_slowest, file);
   }
+  put_item(all, report_cliffs, file);
+  put_item(all, report_jitter, file);
+  put_item(all, report_distributions, file);
   slowest_stage(all, file);
   if (loads.count > 1) {
     fputs("- Imbalance (the busiest expert's load over the mean; 1 is even): ", file);
@@ -306,7 +322,7 @@ void report_findings(const results *all, FILE *file) {
     if (plan->axes[axis].count > 1) axis_findings(all, axis, found);
   if (fclose(found) == 0 && size > 0) {
     fputs("## Findings\n\n", file);
-    warn_of_load(all, file);
+    report_busy_host(all, file);
     how_compared(all, file);
     fprintf(file, "%s\n", text);
   }

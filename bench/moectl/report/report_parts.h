@@ -16,6 +16,8 @@ void report_loads(const results *all, double *least, double *most);
 void report_caption(const results *all, const picture_plan *picture, FILE *file);
 
 /* report_run.c */
+/* "24 points: 23 ran and verified, 1 **failed**.", a paragraph; true. */
+bool report_status(const results *all, FILE *file);
 void report_summary(const results *all, FILE *file); /* without a heading */
 /* `defaults`: those that are at their defaults too, folded away. */
 void report_parameters(const results *all, bool defaults, FILE *file);
@@ -55,5 +57,20 @@ double report_arithmetic_peak(const results *all, size_t index, int stage);
 
 /* report_findings.c */
 void report_findings(const results *all, FILE *file);
+
+/* A paragraph where other programs had the machine too; false: nothing is known of such. */
+bool report_busy_host(const results *all, FILE *file);
+
+/* Single findings, a sentence or two of Markdown without an end of line; false: nothing is written,
+ * since it was not swept, or nothing ran. */
+/* report_cliffs.c: does one token more take much longer than its share of the work? */
+bool report_cliffs(const results *all, FILE *file);
+/* report_headline.c: what share of the choices jitter changes, and what it takes; how distributions
+ * load experts, and what is dropped; which setting is slow, and why. */
+bool report_jitter(const results *all, FILE *file);
+bool report_distributions(const results *all, FILE *file);
+bool report_slowest(const results *all, FILE *file);
+/* The one of them that what was swept asks for. */
+bool report_headline(const results *all, FILE *file);
 
 #endif

@@ -23,8 +23,7 @@ static void interrupted(const results *all, FILE *file) {
             planned - left, planned);
 }
 
-/* "24 points: 23 ran and verified, 1 **failed**." */
-static void status(const results *all, FILE *file) {
+bool report_status(const results *all, FILE *file) {
   const experiment *plan = all->experiment;
   size_t counts[POINT_ERROR + 1] = {0}, missing = 0;
   for (size_t i = 0; i < plan->num_points; i++) {
@@ -47,6 +46,7 @@ static void status(const results *all, FILE *file) {
     first = false;
   }
   fputs(".\n\n", file);
+  return true;
 }
 
 /* "1, 2 or 4"; of many "1 to 64 (9 values)". */
@@ -115,7 +115,7 @@ void report_summary(const results *all, FILE *file) {
   if (localtime_r(&now, &local)) strftime(date, sizeof date, "%Y-%m-%d %H:%M:%S %z", &local);
   sentence(all, file);
   fprintf(file, "Written %s by moecl %s. ", date, moecl_version());
-  status(all, file);
+  report_status(all, file);
   interrupted(all, file);
   if (!all->kernels.dir) return;
   fputs("**The kernels were read from the folder ", file);

@@ -101,6 +101,31 @@ paired_ratio rounds_compare(const point_result *a, const point_result *b) {
   return ratio;
 }
 
+/* Of the normal distribution: Abramowitz and Stegun's 26.2.23. */
+static double normal(double tail) {
+  const double u = sqrt(-2 * log(tail));
+  return u - (2.515517 + u * (0.802853 + u * 0.010328)) /
+                 (1 + u * (1.432788 + u * (0.189269 + u * 0.001308)));
+}
+
+/* Wallace's approximation, solved for t. */
+double rounds_student(double freedom, double tail) {
+  const double z = normal(tail) * (8 * freedom + 3) / (8 * freedom + 1);
+  return sqrt(freedom * expm1(z * z / freedom));
+}
+
+paired_ratio rounds_widen(paired_ratio ratio, size_t comparisons) {
+  if (ratio.count < 2 || comparisons < 2) return ratio;
+  const double freedom = (double)ratio.count - 1, tail = 0.025;
+  const double wider =
+      rounds_student(freedom, tail / (double)comparisons) / rounds_student(freedom, tail);
+  const double middle = (log(ratio.low) + log(ratio.high)) / 2;
+  const double half = wider * (log(ratio.high) - log(ratio.low)) / 2;
+  ratio.low = fmin(ratio.median, exp(middle - half));
+  ratio.high = fmax(ratio.median, exp(middle + half));
+  return ratio;
+}
+
 /* Of the logarithms of a point's rounds' medians: how many there are, their mean, and the
  * variance of that mean. */
 typedef struct spread {

@@ -32,6 +32,13 @@ typedef struct paired_ratio {
 } paired_ratio;
 paired_ratio rounds_compare(const point_result *a, const point_result *b);
 
+/* Student's t that is exceeded by chance with probability `tail`, by degrees of freedom from 1 on;
+ * within 4% from 3 on, and more below, so that intervals are wider. */
+double rounds_student(double freedom, double tail);
+/* The interval in which all of so many ratios are to be expected in 95 of 100 runs: wider, since of
+ * many some lie far out by chance (Bonferroni's). */
+paired_ratio rounds_widen(paired_ratio ratio, size_t comparisons);
+
 /* How fast b is beside a, a point of another run, whose rounds are no pairs with b's: a's median
  * time over b's, so that above 1 b is faster. The interval is Welch's for the difference of two
  * means, those of the logarithms of the rounds' medians: with what the rounds of either lie

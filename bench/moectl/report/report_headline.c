@@ -1,0 +1,338 @@
+// SPDX-License-Identifier: MIT
+/* What a reader needs most of a sweep, in a sentence or two, by what was swept. report_findings has
+ * these among all others, and the index of a suite has them alone. */
+#include "report/report_compare.h"
+#include <math.h>
+#include <string.h>
+
+/* Of fewer rows an expert's time is that of reading its weights. */
+static const double few_rows = 16;
+/* From this on an expert's load is worth a word; and of times less than this apart, not. */
+static const double much = 2, little = 1.1;
+
+/* --- what jitter changes, and takes ------------------------------------------------- */
+
+/* Over the points with one value of the axis (num_axes: over all); NaN: no point has it. */
+static double mean_changed(const results *all, size_t axis, size_t digit) {
+  double sum = 0;
+  size_t count = 0;
+  for (size_t i = 0; i < all->experiment->num_points; i++) {
+    if (axis < all->experiment->num_axes && grid_digit(all->experiment, axis, i) != digit) continue;
+    if (!(all->experiment->points[i].layer.jitter > 0) || !point_ran(all, i)) continue;
+    if (!isfinite(all->points[i].changed_choices)) continue;
+    sum += all->points[i].changed_choices;
+    count++;
+  }
+  return count ? sum / (double)count : NAN;
+}
+
+/* How points with jitter compare with those without, all else being equal. */
+typedef struct jitter_times {
+  size_t compared, differ;
+  double least, most;
+} jitter_times;
+
+static jitter_times compare_jitter(const results *all, size_t axis) {
+  const experiment *plan = all->experiment;
+  jitter_times found = {.least = INFINITY, .most = -INFINITY};
+  for (size_t i = 0; i < plan->num_points; i++) {
+    const size_t stride = grid_stride(plan, axis);
+    const size_t first = i - grid_digit(plan, axis, i) * stride;
+    for (size_t d = 0; d < plan->axes[axis].count && plan->points[i].layer.jitter > 0; d++) {
+      const size_t plain = first + d * stride;
+      if (plan->points[plain].layer.jitter > 0) continue;
+      const comparison with = report_compare(all, plain, i, 1);
+      found.compared += with.ratio.count > 0;
+      if (!with.differs) continue;
+      found.differ++;
+      found.least = fmin(found.least, with.ratio.median);
+      found.most = fmax(found.most, with.ratio.median);
+    }
+  }
+  return found;
+}
+
+static void jitter_time_text(const results *all, const jitter_times *times, FILE *file) {
+  char low[NUMBER_SIZE], high[NUMBER_SIZE];
+  if (times->compared == 0) return;
+  if (times->differ == 0) {
+    fprintf(file, "; what it takes is too little to be certain in any of %zu comparisons",
+            times->compared);
+    return;
+  }
+  fprintf(file, "; the %s takes %sx", experiment_measured(all->experiment),
+          number_text(times->least, low, sizeof low));
+  if (times->least != times->most)
+    fprintf(file, " to %sx", number_text(times->most, high, sizeof high));
+  fprintf(file, " the time without it, certain in %zu of %zu comparisons", times->differ,
+          times->compared);
+}
+
+bool report_jitter(const results *all, FILE *file) {
+  const experiment *plan = all->experiment;
+  const size_t axis = grid_find(plan, "jitter");
+  char text[LABEL_SIZE];
+  if (isnan(mean_changed(all, plan->num_axes, 0))) return false;
+  if (axis == plan->num_axes) {
+    fprintf(file, "Jitter changes %.2g%% of the choices.", 100 * mean_changed(all, axis, 0));
+    return true;
+  }
+  const char *before = "Jitter changes ", *after = " of the choices";
+  for (size_t digit = 0; digit < plan->axes[axis].count; digit++) {
+    const double share = mean_changed(all, axis, digit);
+    if (isnan(share)) continue;
+    grid_value_text(plan, axis, digit * grid_stride(plan, axis), text, sizeof text);
+    fprintf(file, "%s%.2g%%%s at %s", before, 100 * share, after, text);
+    before = ", ", after = "";
+  }
+  const jitter_times times = compare_jitter(all, axis);
+  jitter_time_text(all, &times, file);
+  fputc('.', file);
+  return true;
+}
+
+/* --- how distributions load experts ------------------------------------------------- */
+
+static double imbalance_of(const results *all, size_t index) {
+  return all->points[index].routing.statistics.max_mean_imbalance;
+}
+static double dropped_of(const results *all, size_t index) {
+  return 100 * all->points[index].routing.statistics.dropped_fraction;
+}
+
+/* The mean of a quantity over points of one distribution, and of one capacity factor unless that
+ * is 0; NaN: there is none. */
+static double mean_of(const results *all, size_t axis, size_t digit, double factor,
+                      double (*of)(const results *all, size_t index)) {
+  const experiment *plan = all->experiment;
+  double sum = 0;
+  size_t count = 0;
+  for (size_t i = 0; i < plan->num_points; i++) {
+    if (grid_digit(plan, axis, i) != digit || !point_ran(all, i)) continue;
+    if (factor > 0 && plan->points[i].layer.capacity_factor != factor) continue;
+    sum += of(all, i);
+    count++;
+  }
+  return count ? sum / (double)count : NAN;
+}
+
+/* "1.31 with normal, 4.02 with skewed" */
+static void of_distributions(const results *all, size_t axis, double factor, const char *unit,
+                             double (*of)(const results *all, size_t index), FILE *file) {
+  const experiment *plan = all->experiment;
+  char text[LABEL_SIZE], number[NUMBER_SIZE];
+  const char *before = "";
+  for (size_t digit = 0; digit < plan->axes[axis].count; digit++) {
+    const double mean = mean_of(all, axis, digit, factor, of);
+    if (isnan(mean)) continue;
+    grid_value_text(plan, axis, digit * grid_stride(plan, axis), text, sizeof text);
+    fprintf(file, "%s%s%s with %s", before, number_text(mean, number, sizeof number), unit, text);
+    before = ", ";
+  }
+}
+
+bool report_distributions(const results *all, FILE *file) {
+  const experiment *plan = all->experiment;
+  const size_t axis = grid_find(plan, "distribution");
+  char number[NUMBER_SIZE];
+  double tightest = INFINITY;
+  bool any = false;
+  if (axis == plan->num_axes) return false;
+  for (size_t i = 0; i < plan->num_points; i++) {
+    const double factor = plan->points[i].layer.capacity_factor;
+    any = any || point_ran(all, i);
+    if (factor > 0 && point_ran(all, i)) tightest = fmin(tightest, factor);
+  }
+  if (!any) return false;
+  fputs("The busiest expert's load over the mean is ", file);
+  of_distributions(all, axis, 0, "", imbalance_of, file);
+  if (isfinite(tightest)) {
+    fprintf(file, "; capacity_factor %s drops ", number_text(tightest, number, sizeof number));
+    of_distributions(all, axis, tightest, "%", dropped_of, file);
+  }
+  fputc('.', file);
+  return true;
+}
+
+/* --- which setting is slow, and why ------------------------------------------------- */
+
+static double us_a_token(const results *all, size_t index) {
+  return 1e3 * point_ms(all, index) / (double)all->experiment->points[index].num_tokens;
+}
+
+static bool has_time(const results *all, size_t index) {
+  return point_ran(all, index) && point_ms(all, index) > 0;
+}
+
+/* The mean of the logarithms of a token's time at one value. */
+static double mean_log(const results *all, size_t axis, size_t digit) {
+  double sum = 0;
+  size_t count = 0;
+  for (size_t i = 0; i < all->experiment->num_points; i++) {
+    if (grid_digit(all->experiment, axis, i) != digit || !has_time(all, i)) continue;
+    sum += log(us_a_token(all, i));
+    count++;
+  }
+  return count ? sum / (double)count : NAN;
+}
+
+/* The slowest value of an axis, how much longer a token takes with it than with the fastest. */
+typedef struct effect {
+  size_t axis, slowest, fastest; /* of the axis */
+  double ratio;
+} effect;
+
+static effect effect_of(const results *all, size_t axis) {
+  effect found = {.axis = axis};
+  double high = -INFINITY, low = INFINITY;
+  for (size_t digit = 0; digit < all->experiment->axes[axis].count; digit++) {
+    const double mean = mean_log(all, axis, digit);
+    if (mean > high) high = mean, found.slowest = digit;
+    if (mean < low) low = mean, found.fastest = digit;
+  }
+  found.ratio = exp(high - low);
+  return found;
+}
+
+static effect largest_effect(const results *all) {
+  effect found = {.ratio = 0};
+  for (size_t axis = 0; axis < all->experiment->num_axes; axis++) {
+    const effect one = effect_of(all, axis);
+    if (!grid_is_seed(all->experiment, axis) && one.ratio > found.ratio) found = one;
+  }
+  return found;
+}
+
+static int slowest_stage_of(const point_result *point) {
+  int most = -1;
+  for (int part = 0; part < RESULTS_PARTS; part++) {
+    const int stage = (int)results_parts[part];
+    if (isfinite(point->time_ms[stage].median) &&
+        (most < 0 || point->time_ms[stage].median > point->time_ms[most].median))
+      most = stage;
+  }
+  return most;
+}
+
+/* What the experts of a point have to do. */
+static void experts_text(const results *all, size_t index, FILE *file) {
+  const point_result *point = &all->points[index];
+  const moecl_layer_params *layer = &all->experiment->points[index].layer;
+  const int64_t *loads = point->routing.tokens_per_expert_after_capacity;
+  double kept = 0, reached = 0, busiest = 0;
+  for (int64_t e = 0; loads && e < layer->num_experts - layer->num_identity_experts; e++) {
+    kept += (double)loads[e];
+    reached += loads[e] > 0;
+    busiest = fmax(busiest, (double)loads[e]);
+  }
+  if (!(reached > 0)) return;
+  if (kept / reached < few_rows)
+    fprintf(file, ", where all weights of an expert are read for %.3g row%s on average",
+            kept / reached, kept > reached ? "s" : "");
+  else if (busiest * reached > much * kept)
+    fprintf(file, ", where the busiest expert has %.2g times the mean load",
+            busiest * reached / kept);
+  else
+    fprintf(file, ", which is arithmetic, %.3g GFLOP/s of the %s", 1e3 * point->tflops,
+            experiment_measured(all->experiment));
+}
+
+/* What the slowest stage of a point has to do. */
+static void reason_text(const results *all, size_t index, int stage, FILE *file) {
+  const experiment_point *point = &all->experiment->points[index];
+  const long long tokens = (long long)point->num_tokens,
+                  experts = (long long)point->layer.num_experts;
+  const long long top_k = (long long)point->layer.top_k;
+  switch (stage) {
+  case MOECL_STAGE_ROUTER:
+    fprintf(file, ", which scores %lld experts for every token", experts);
+    break;
+  case MOECL_STAGE_PERMUTE:
+    if (tokens * top_k < experts)
+      fprintf(file, ", which looks at %lld experts for %lld choices", experts, tokens * top_k);
+    else fprintf(file, ", which orders %lld choices of every token", top_k);
+    break;
+  case MOECL_STAGE_COMBINE: fprintf(file, ", which sums %lld rows for every token", top_k); break;
+  case MOECL_STAGE_GATE_UP:
+  case MOECL_STAGE_DOWN: experts_text(all, index, file); break;
+  case MOECL_STAGE_ATTENTION:
+    fprintf(file, ", where a token looks at up to %lld", tokens + (long long)point->context);
+    break;
+  case MOECL_STAGE_QKV_PROJ:
+  case MOECL_STAGE_O_PROJ:
+    if ((double)tokens < few_rows)
+      fprintf(file, ", whose weights are read for %lld row%s", tokens, tokens == 1 ? "" : "s");
+    break;
+  default: break;
+  }
+}
+
+/* ": 82% of that is permute's, which ..." */
+static void why_slow(const results *all, size_t index, FILE *file) {
+  const int stage = slowest_stage_of(&all->points[index]);
+  const double sum = point_stages_ms(&all->points[index]);
+  if (stage < 0 || !(sum > 0)) return;
+  fprintf(file, ": %.0f%% of that is %s's", 100 * all->points[index].time_ms[stage].median / sum,
+          moecl_stage_name((moecl_stage)stage));
+  reason_text(all, index, stage, file);
+}
+
+static void effect_text(const results *all, const effect *of, FILE *file) {
+  const experiment *plan = all->experiment;
+  const size_t stride = grid_stride(plan, of->axis);
+  char slow[LABEL_SIZE], fast[LABEL_SIZE], number[NUMBER_SIZE];
+  if (!(of->ratio > little)) return;
+  fprintf(file, " %s has the largest effect: ", plan->axes[of->axis].param);
+  report_text(file, grid_value_text(plan, of->axis, of->slowest * stride, slow, sizeof slow));
+  fprintf(file, " takes %sx what ", number_text(of->ratio, number, sizeof number));
+  report_text(file, grid_value_text(plan, of->axis, of->fastest * stride, fast, sizeof fast));
+  fputs(" does.", file);
+}
+
+bool report_slowest(const results *all, FILE *file) {
+  const experiment *plan = all->experiment;
+  size_t slow = SIZE_MAX, fast = SIZE_MAX;
+  char label[LABEL_SIZE], a[NUMBER_SIZE], b[NUMBER_SIZE];
+  for (size_t i = 0; i < plan->num_points; i++) {
+    if (!has_time(all, i)) continue;
+    if (slow == SIZE_MAX || us_a_token(all, i) > us_a_token(all, slow)) slow = i;
+    if (fast == SIZE_MAX || us_a_token(all, i) < us_a_token(all, fast)) fast = i;
+  }
+  if (slow == SIZE_MAX) return false;
+  number_text(us_a_token(all, slow), a, sizeof a);
+  number_text(us_a_token(all, fast), b, sizeof b);
+  const bool alike = !(us_a_token(all, slow) > little * us_a_token(all, fast));
+  if (slow == fast) fprintf(file, "A token takes %s us", a);
+  else fprintf(file, "A token takes %s us at least, and %s us at most", b, a);
+  if (!alike) {
+    fputs(", with ", file);
+    report_text(file, grid_line_label(plan, plan->num_axes, slow, label, sizeof label));
+  }
+  why_slow(all, slow, file);
+  fputc('.', file);
+  const effect most = largest_effect(all);
+  if (!alike) effect_text(all, &most, file);
+  return true;
+}
+
+/* --- the one -------------------------------------------------------------------------- */
+
+static bool has_neighbours(const results *all) {
+  enum { AT_LEAST = 4 }; /* steps of one: it was the sweep's purpose */
+  const experiment *plan = all->experiment;
+  const size_t axis = grid_find(plan, "num_tokens");
+  size_t steps = 0;
+  for (size_t i = 0; axis < plan->num_axes && i + 1 < plan->axes[axis].count; i++) {
+    const size_t stride = grid_stride(plan, axis);
+    steps += plan->points[(i + 1) * stride].num_tokens == plan->points[i * stride].num_tokens + 1;
+  }
+  return steps >= AT_LEAST;
+}
+
+bool report_headline(const results *all, FILE *file) {
+  const experiment *plan = all->experiment;
+  if (has_neighbours(all) && report_cliffs(all, file)) return true;
+  if (grid_find(plan, "jitter") < plan->num_axes && report_jitter(all, file)) return true;
+  if (report_distributions(all, file)) return true;
+  return report_slowest(all, file);
+}

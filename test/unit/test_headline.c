@@ -1,0 +1,255 @@
+// SPDX-License-Identifier: MIT
+/* The findings that a suite's index has, and the index, from points made up here. Every number
+ * that is expected follows from the made-up times and loads by hand. */
+#include "made_up.h"
+#include "report/index.h"
+#include "report/report_parts.h"
+
+static char *finding(const made_up *fixture, bool (*of)(const results *all, FILE *file)) {
+  char *text = NULL;
+  size_t size = 0;
+  FILE *file = open_memstream(&text, &size);
+  assert_non_null(file);
+  const bool any = of(&fixture->results, file);
+  fclose(file);
+  if (!any) assert_string_equal(text, "");
+  return text;
+}
+
+static void says(const made_up *fixture, bool (*of)(const results *all, FILE *file),
+                 const char *expected) {
+  char *text = finding(fixture, of);
+  assert_string_equal(text, expected);
+  free(text);
+}
+
+/* The point takes so many times what it took, for the same work, in each of three rounds. */
+static void slow_down(made_up *fixture, size_t index, double times) {
+  point_result *point = &fixture->results.points[index];
+  static const double even[] = {1, 1, 1};
+  for (int stage = 0; stage < RESULTS_STAGES; stage++) {
+    sample_summary *time = &point->time_ms[stage];
+    *time = (sample_summary){times * time->median, times * time->min, times * time->p90};
+  }
+  point->tflops /= times;
+  point->gbytes_per_s /= times;
+  make_rounds(point, even, 3);
+}
+
+static const char batches[] = LAYER "num_experts: 8, top_k: 2}\n"
+                                    "workload: {num_tokens: [4, 5, 6, 7, 8]}\n";
+
+/* Each token takes 2/256 ms: a step takes its share, whatever the batch. */
+static void test_no_cliff(void **state) {
+  (void)state;
+  made_up fixture;
+  set_up(&fixture, batches);
+  for (size_t i = 0; i < 5; i++) slow_down(&fixture, i, 1);
+  says(&fixture, report_cliffs,
+       "No cliff: none of 4 steps to one token more takes over 10% more than its share of "
+       "the work, or that much less time; the largest is num_tokens 4 to 5 1.00x (1.00 to 1.00).");
+  slow_down(&fixture, 3, 1.08); /* 6 to 7: not enough to be one; 7 to 8: 8/7 / 1.08 */
+  char *text = finding(&fixture, report_headline);
+  has(text, "; the largest is num_tokens 6 to 7 1.08x (1.08 to 1.08).");
+  free(text);
+  text = report(&fixture);
+  has(text, "\n- No cliff: none of 4 steps");
+  free(text);
+  tear_down(&fixture);
+}
+
+/* A planted one, up and down again: 7 tokens take 1.5 times as long as they should, and 8 take
+ * 8/7 / 1.5 = 0.762 of that. */
+static void test_cliff(void **state) {
+  (void)state;
+  made_up fixture;
+  set_up(&fixture, batches);
+  for (size_t i = 0; i < 5; i++) slow_down(&fixture, i, i == 3 ? 1.5 : 1);
+  char *text = finding(&fixture, report_headline);
+  has(text, "2 of 4 steps to one token more are cliffs: num_tokens 6 to 7 1.50x (1.50 to 1.50) "
+            "beyond the work, mostly gate_up (+");
+  has(text, "; 7 to 8 0.762x (0.762 to 0.762) the time, mostly gate_up (-");
+  free(text);
+  /* Rounds that do not agree prove nothing. */
+  static const double mixed[] = {0.6, 1, 1.4};
+  make_rounds(&fixture.results.points[3], mixed, 3);
+  text = finding(&fixture, report_headline);
+  has(text, "No cliff was found, but of 2 of 4 steps to one token more it cannot be told: ");
+  free(text);
+  tear_down(&fixture);
+}
+
+/* A token that is the first to reach experts brings their bytes along: that is no cliff. */
+static void test_new_experts(void **state) {
+  (void)state;
+  made_up fixture;
+  set_up(&fixture, batches);
+  for (size_t i = 0; i < 5; i++) slow_down(&fixture, i, i < 3 ? 1 : 1.5);
+  fixture.results.points[3].gbytes_per_s *= 1.5;
+  fixture.results.points[4].gbytes_per_s *= 1.5;
+  char *text = finding(&fixture, report_cliffs);
+  has(text, "No cliff: ");
+  free(text);
+  tear_down(&fixture);
+}
+
+/* Steps of more than one token are no neighbours. */
+static void test_no_neighbours(void **state) {
+  (void)state;
+  made_up fixture;
+  set_up(&fixture, LAYER "num_experts: 8, top_k: 2}\nworkload: {num_tokens: [4, 6, 8]}\n");
+  says(&fixture, report_cliffs, "");
+  tear_down(&fixture);
+  set_up(&fixture, sweep); /* num_tokens is not swept */
+  says(&fixture, report_cliffs, "");
+  says(&fixture, report_jitter, "");
+  says(&fixture, report_distributions, "");
+  tear_down(&fixture);
+}
+
+static void test_jitter(void **state) {
+  (void)state;
+  made_up fixture;
+  set_up(&fixture,
+         "seed: [1, 2]\n" LAYER "num_experts: 8, top_k: 2, router: {jitter: [0, 0.1, 0.5]}}\n"
+         "workload: {num_tokens: 64}\n");
+  static const double changed[] = {NAN, 0.01, 0.125, NAN, 0.03, 0.375};
+  for (size_t i = 0; i < 6; i++) {
+    slow_down(&fixture, i, i == 5 ? 1.25 : i == 2 ? 1.2 : 1);
+    fixture.results.points[i].changed_choices = changed[i];
+  }
+  says(&fixture, report_headline,
+       "Jitter changes 2% of the choices at 0.1, 25% at 0.5; the layer takes 1.20x "
+       "to "
+       "1.25x the time without it, certain in 2 of 4 comparisons.");
+  for (size_t i = 2; i < 6; i += 3) slow_down(&fixture, i, i == 2 ? 1 / 1.2 : 1 / 1.25);
+  says(&fixture, report_jitter,
+       "Jitter changes 2% of the choices at 0.1, 25% at 0.5; what it takes is too "
+       "little to be certain in any of 4 comparisons.");
+  tear_down(&fixture);
+  set_up(&fixture, LAYER "num_experts: 8, top_k: [1, 2], router: {jitter: 0.1}}\n"
+                         "workload: {num_tokens: 64}\n");
+  fixture.results.points[0].changed_choices = 0.25;
+  fixture.results.points[1].changed_choices = 0.75;
+  says(&fixture, report_jitter, "Jitter changes 50% of the choices.");
+  tear_down(&fixture);
+}
+
+static void test_distributions(void **state) {
+  (void)state;
+  made_up fixture;
+  set_up(&fixture,
+         LAYER "num_experts: 8, top_k: 2, capacity: {capacity_factor: [1.0, 2.0, null]}}\n"
+               "workload: {num_tokens: 64, distribution: [normal, skewed]}\n");
+  for (size_t i = 0; i < 6; i++) { /* capacity, then distribution */
+    moecl_routing_statistics *statistics = &fixture.results.points[i].routing.statistics;
+    statistics->max_mean_imbalance = i % 2 ? 4 : 1.5;
+    statistics->dropped_fraction = i == 0 ? 0.03125 : i == 1 ? 0.5 : 0.125;
+  }
+  says(&fixture, report_headline,
+       "The busiest expert's load over the mean is 1.50 with normal, 4.00 with skewed; "
+       "capacity_factor 1.00 drops 3.12% with normal, 50.0% with skewed.");
+  for (size_t i = 0; i < 6; i++) fixture.results.have[i] = false;
+  says(&fixture, report_headline, "");
+  tear_down(&fixture);
+}
+
+/* 1/256 ms for each of k choices of a token: k alone matters. */
+static void test_slowest(void **state) {
+  (void)state;
+  made_up fixture;
+  set_up(&fixture, LAYER "num_experts: 8, top_k: [1, 4]}\nworkload: {num_tokens: [16, 256]}\n");
+  char *text = finding(&fixture, report_headline);
+  has(text,
+      "A token takes 3.91 us at least, and 15.6 us at most, with top_k=4, num_tokens=16: 50% of "
+      "that is gate_up's, where all weights of an expert are read for 8 rows on average. "
+      "top_k has the largest effect: 4 takes 4.00x what 1 does.");
+  free(text);
+  fixture.results.have[2] = false; /* then with 256 tokens: 128 rows, and the first has 1.44 even */
+  text = finding(&fixture, report_headline);
+  has(text, "with top_k=4, num_tokens=256: 50% of that is gate_up's, which is arithmetic, ");
+  has(text, ", 100 GFLOP/s of the layer. top_k has");
+  free(text);
+  fixture.results.points[3].routing.tokens_per_expert_after_capacity[0] += 384;
+  text = finding(&fixture, report_headline);
+  has(text, " gate_up's, where the busiest expert has 3");
+  free(text);
+  fixture.results.points[3].time_ms[MOECL_STAGE_ROUTER].median = 40;
+  text = finding(&fixture, report_headline);
+  has(text, " router's, which scores 8 experts for every token. ");
+  free(text);
+  tear_down(&fixture);
+  set_up(&fixture, LAYER "num_experts: [8, 16], top_k: 1}\nworkload: {num_tokens: 16}\n");
+  text = finding(&fixture, report_headline);
+  has(text, "A token takes 3.91 us: 50% of that is gate_up's, ");
+  free(text);
+  slow_down(&fixture, 1, 1.09);
+  text = finding(&fixture, report_headline);
+  has(text, "A token takes 3.91 us at least, and 4.26 us at most: 50% of ");
+  free(text);
+  tear_down(&fixture);
+}
+
+/* ---- the index ---- */
+
+static void test_index(void **state) {
+  (void)state;
+  made_up fixture;
+  set_up(&fixture, sweep);
+  index_part parts[3] = {{.name = format_text("a b"), .question = format_text("Is <it> *slow*?")},
+                         {.name = format_text("broken")},
+                         {.name = format_text("left"), .problem = format_text("no such variant")}};
+  index_part_set(&parts[0], &fixture.results);
+  fixture.results.points[1].status = POINT_ERROR;
+  fixture.results.points[1].error = format_text("out of <memory>");
+  fixture.results.points[2].rounds[1].load_average = 8.5;
+  fixture.results.runs = json_pack("[{s:i}]", "processors", 2);
+  index_part_set(&parts[1], &fixture.results);
+  json_decref(fixture.results.runs);
+  fixture.results.runs = NULL;
+  const report_index index = {.folder = fixture.results.folder,
+                              .command = "moectl suite --from 'x<y>'",
+                              .resume = "moectl suite --resume here",
+                              .parts = parts,
+                              .count = 3};
+  char *error = NULL;
+  if (!report_index_write(&index, &error)) fail_msg("%s", error);
+  char *text = read_text(&fixture, "index.md");
+  has(text,
+      "# Benchmark suite\n\nA benchmark suite of 3 parts, of which 2 ran, on A device's name");
+  has(text, "\n\n**Other programs were at work: the load average was up to 8.5 on 2 processors.");
+  has(text, "**2 parts did not end well:** broken, left.\n");
+  has(text, "## a b\n\nIs \\<it\\> \\*slow\\*?\n\nA token takes ");
+  has(text, "\n\n4 points: 4 ran and verified. [report.md](a%20b/report.md), "
+            "[report.html](a%20b/report.html)\n");
+  has(text, "**Problem:** point 1 (top_k=1, capacity_factor=dropless): out of \\<memory\\>\n");
+  has(text, "4 points: 3 ran and verified, 1 **failed**. [report.md]");
+  has(text, "## left\n\n**Problem:** no such variant\n\n## How to repeat\n\n```sh\nmoectl suite "
+            "--from 'x<y>'\nmoectl suite --resume here ");
+  free(text);
+  text = read_text(&fixture, "index.html");
+  has(text, "<section id=\"a%20b\">\n<h2><a href=\"a%20b/report.html\">a b</a></h2>\n"
+            "<p>Is &lt;it&gt; *slow*?</p>\n<p>A token takes ");
+  has(text, "<section class=\"fail\" id=\"left\">\n<h2>left</h2>\n");
+  has_not(text, "<memory>");
+  free(text);
+  for (size_t i = 0; i < 3; i++) index_part_release(&parts[i]);
+  tear_down(&fixture);
+}
+
+static void test_plain_text(void **state) {
+  (void)state;
+  char text[] = "a **b** \\<c\\> \\*d\\\\";
+  assert_string_equal(index_plain_text(text), "a b <c> *d\\");
+}
+
+int main(void) {
+  const struct CMUnitTest tests[] = {
+      cmocka_unit_test(test_no_cliff),    cmocka_unit_test(test_cliff),
+      cmocka_unit_test(test_new_experts), cmocka_unit_test(test_no_neighbours),
+      cmocka_unit_test(test_jitter),      cmocka_unit_test(test_distributions),
+      cmocka_unit_test(test_slowest),     cmocka_unit_test(test_index),
+      cmocka_unit_test(test_plain_text),
+  };
+  return cmocka_run_group_tests(tests, NULL, NULL);
+}
