@@ -42,6 +42,12 @@ grep -q 'moecl_context_create: no OpenCL device' "$prefix/err"
 moectl=$(find "$prefix/dest" -name moectl -path '*/bin/*' -type f)
 LD_LIBRARY_PATH=$libdir "$moectl" --version
 
+# And finds its suite, with the recording that a part reads.
+(cd / && LD_LIBRARY_PATH=$libdir "$moectl" suite --only none 2>&1 || true) | tee "$prefix/suite"
+grep -q "has no part 'none'; expected some of decode, jitter, layer" "$prefix/suite"
+[[ -s $(find "$prefix/dest" -path '*/share/moecl/configs/data/hidden_states.safetensors') ]] ||
+  { echo "the recorded data was not installed"; exit 1; }
+
 # And the shells find its completion.
 for script in bash-completion/completions/moectl zsh/site-functions/_moectl \
   fish/vendor_completions.d/moectl.fish; do

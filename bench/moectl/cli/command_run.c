@@ -5,6 +5,7 @@
 #include "cli/prepare.h"
 #include "cli/progress.h"
 #include "cli/run_devices.h"
+#include "cli/run_part.h"
 #include "report/report.h"
 #include "run/runner.h"
 #include "base/files.h"
@@ -15,8 +16,7 @@
 #include <string.h>
 #include <unistd.h>
 
-/* False, complained about: no such choice. */
-static bool read_pictures(const options *options, picture_choice *pictures) {
+bool run_read_pictures(const options *options, picture_choice *pictures) {
   static const char *const names[] = {"few", "all", "none"};
   *pictures = PICTURES_FEW;
   for (int i = 0; i < 3 && options->pictures; i++) {
@@ -29,7 +29,7 @@ static bool read_pictures(const options *options, picture_choice *pictures) {
   return !options->pictures;
 }
 
-/* Likewise. */
+/* False, complained about: no such choice. */
 static bool read_format(const options *options, report_format *format) {
   static const char *const names[] = {"table", "csv", "json", "markdown"};
   *format = FORMAT_TABLE;
@@ -56,6 +56,7 @@ typedef struct run {
   bool resumes;       /* goes on with what the folder has */
   /* with several devices: the folder that holds each device's; else NULL */
   const char *parent_folder;
+  const run_part *part; /* of a suite; NULL: an experiment by itself */
   experiment experiment;
   recording recording;
   moecl_context *context;
@@ -118,6 +119,7 @@ static int open_results(run *run) {
 /* "moectl run FILE --set 'a=b' --resume DIR", quoted for a shell, malloc'ed; NULL: no
  * memory. */
 static char *resume_text(const run *run) {
+  if (run->part) return format_text("%s", run->part->resume);
   char *text = NULL, *options = options_text(run->options, run->options->device);
   size_t size;
   FILE *file = open_memstream(&text, &size);
@@ -219,18 +221,14 @@ static bool write_all(run *run, char **note) {
   return written;
 }
 
-static int finish(run *run, bool written) {
-  char *note = NULL;
-  progress_clear(run->progress);
-  if (written) written = write_all(run, &note);
-  interrupt_say_no_more();
+/* The table, or what else was asked for, and where everything is; false: it could not be said. */
+static bool print_results(const run *run, bool written, const char *note) {
   const int width = isatty(STDOUT_FILENO) == 1 ? terminal_width(STDOUT_FILENO) : 0;
   if (!report_print(run->results, run->format, stdout, width)) {
     complain("no memory to print the results");
     written = false;
   }
   if (note) complain("%s", note);
-  free(note);
   /* What a pipe gets of other formats is that alone. */
   if (run->format == FORMAT_TABLE || !run->options->quiet)
     fprintf(run->format == FORMAT_TABLE ? stdout : stderr, "results: %s\n",
@@ -239,6 +237,20 @@ static int finish(run *run, bool written) {
   if (interrupt_came || !written)
     complain("%s; go on with: %s", interrupt_came ? "interrupted" : "not finished",
              run->resume ? run->resume : "--resume");
+  return written;
+}
+
+static int finish(run *run, bool written) {
+  char *note = NULL;
+  progress_clear(run->progress);
+  if (written) written = write_all(run, &note);
+  if (run->part) {
+    run->part->done(run->part->user, run->results, note);
+  } else {
+    interrupt_say_no_more();
+    written = print_results(run, written, note);
+  }
+  free(note);
   if (run->runner.bad_input && written && !interrupt_came) return EXIT_USAGE;
   const point_status worst = results_worst(run->results);
   return written && !interrupt_came && (worst == POINT_OK || worst == POINT_UNVERIFIED_OK)
@@ -257,6 +269,7 @@ static int run_all(run *run) {
                          .interrupted = &interrupt_came};
   run->progress = progress_open(&run->experiment, moecl_context_device(run->context),
                                 report_pictures_expected(run->results), run->options->quiet);
+  if (run->part) progress_set_place(run->progress, &run->part->place);
   const int code = finish(run, run_points(run));
   progress_close(&run->progress);
   return code;
@@ -315,6 +328,21 @@ static int run_on_several(run *run) {
   return code;
 }
 
+int run_part_run(const run_part *part, experiment *experiment, const recording *recording) {
+  run run = {.options = part->options,
+             .device = part->options->device,
+             .folder = part->folder,
+             .resumes = part->resumes,
+             .part = part,
+             .experiment = *experiment,
+             .recording = *recording,
+             .pictures = part->pictures};
+  bool ran;
+  const int code = run_on_one(&run, &ran);
+  *experiment = run.experiment; /* its options are told anew */
+  return code;
+}
+
 int command_run(const options *options) {
   run run = {.options = options, .device = options->device};
   if (options->out && options->resume) {
@@ -325,7 +353,7 @@ int command_run(const options *options) {
   bool ran;
   run.folder = options->resume ? options->resume : options->out;
   run.resumes = options->resume != NULL;
-  if (read_pictures(options, &run.pictures) && read_format(options, &run.format) && load(&run))
+  if (run_read_pictures(options, &run.pictures) && read_format(options, &run.format) && load(&run))
     code = devices_are_several(options->device) ? run_on_several(&run) : run_on_one(&run, &ran);
   recording_destroy(&run.recording);
   experiment_destroy(&run.experiment);

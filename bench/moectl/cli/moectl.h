@@ -36,6 +36,10 @@ typedef struct options {
   bool dump, json, quiet, verbose, ignore_memory_limit;
   experiment_override *overrides; /* --set and its short forms, in order; malloc'ed texts */
   size_t num_overrides;
+
+  /* --from, --only and --full, of suite */
+  const char *from, *only;
+  bool full;
 } options;
 
 /* ---- options.c: commands and options as data. Parsing, messages, help and the
@@ -106,6 +110,7 @@ void help_command(const cli_command *command);
 int command_run(const options *options);
 int command_check(const options *options);
 int command_compare(const options *options);
+int command_suite(const options *options);
 int command_explain(const options *options);
 int command_devices(const options *options);
 int command_peak(const options *options);

@@ -36,6 +36,13 @@ const cli_option cli_options[] = {
     {"--ignore-memory-limit", 'm', NULL, NULL, OFFER_NOTHING, NULL,
      "try points that need more memory than the device's driver states: what it states may be "
      "what is free at the moment, or less than it gives"},
+    {"--full", 'u', NULL, NULL, OFFER_NOTHING, NULL,
+     "a night on a GPU: larger shapes, and more of them"},
+    {"--only", 'n', "PART", NULL, OFFER_NOTHING, NULL,
+     "run this part alone, or several, with commas between: --only layer,decode"},
+    {"--from", 'x', "DIR", NULL, OFFER_FOLDER, NULL,
+     "run the experiments in DIR instead: every .yaml file is a part, named after the file; with "
+     "--full those in DIR/full"},
     {"--layer", 'l', "N", NULL, OFFER_NOTHING, NULL, "which layer, from 0 on; needed"},
     {"--block", 'b', NULL, NULL, OFFER_NOTHING, NULL,
      "the whole transformer block around the layer: hidden_states are what goes into it, one "
@@ -62,6 +69,15 @@ const cli_command cli_commands[] = {
      "Runs every point of the experiment and writes the results folder as they come ('moectl help "
      "results'). Ctrl-C ends it after the forward pass in flight, with what was measured; --resume "
      "goes on with the rest. A folder that another run writes into is refused."},
+    {"suite", command_suite, "unxdorspmqvh", NULL, OFFER_NOTHING, NULL, NULL,
+     "run the benchmark suite and sum it up on one page",
+     "Runs the experiments of configs/suite one after the other: the router and the layer over "
+     "their sizes, how distributions load the experts, what jitter costs, and every decode batch "
+     "from 1 to 64 tokens. It takes about five minutes on two CPU cores. Each part has its own "
+     "results folder in the suite's, and index.html says what each found. A part that fails does "
+     "not stop the others, and is named at the end; the exit codes are those of run. --set changes "
+     "all parts, e.g. --set dtype=bf16. --resume goes on with the part, and the point, at which "
+     "it was interrupted."},
     {"check", command_check, "dsmjvh", "FILE.yaml...", OFFER_YAML, NULL, "configs/quickstart.yaml",
      "validate experiments, on a device too where there is one",
      "Reports every mistake of a file at once and, for the device that 'moectl run' would take, "
@@ -179,9 +195,12 @@ static bool apply(options *options, const cli_option *option, const char *value)
   case 'q': options->quiet = true; break;
   case 'v': options->verbose = true; break;
   case 'j': options->json = true; break;
+  case 'u': options->full = true; break;
+  case 'n': options->only = value; break;
+  case 'x': options->from = value; break;
   case 'l': options->layer = value; break;
   case 'b': options->block = true; break;
-  case 'b': options->baseline = value; break;
+  case 'B': options->baseline = value; break;
   case 't': options->trace = value; break;
   case 'i': options->io = value; break;
   case 'y': options->dtype = value; break;

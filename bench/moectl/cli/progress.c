@@ -18,6 +18,8 @@ struct progress {
   size_t pictures;
   int64_t round, rounds; /* from 0; of all */
   double last_rate;      /* tokens/s, 0: none yet */
+  device_rates rates;
+  char place[64]; /* "decode (2 of 6) ", or "" */
 };
 
 /* gnuplot's, until some are drawn. */
@@ -27,12 +29,20 @@ progress *progress_open(const experiment *plan, const moecl_device_info *device,
                         bool quiet) {
   progress *shown = quiet ? NULL : calloc(1, sizeof *shown);
   if (!shown) return NULL;
-  const device_rates rates = rates_guess(device);
+  shown->rates = rates_guess(device);
   shown->experiment = plan;
   shown->pictures = pictures;
-  shown->left = time_left_open(plan, &rates);
+  shown->left = time_left_open(plan, &shown->rates);
   shown->terminal = isatty(STDERR_FILENO) == 1;
   return shown;
+}
+
+void progress_set_place(progress *shown, const progress_place *place) {
+  if (!shown) return;
+  snprintf(shown->place, sizeof shown->place, "%.30s (%zu of %zu) ", place->name, place->number,
+           place->count);
+  for (size_t i = 0; i < place->num_later; i++)
+    time_left_expect_after(shown->left, place->later[i], &shown->rates);
 }
 
 void progress_expect(progress *shown, size_t index, bool first, int64_t later_rounds) {
@@ -53,8 +63,8 @@ static void format_head(const progress *shown, size_t index, int64_t rounds, cha
   experiment_point_label(shown->experiment, index, label, sizeof label);
   if (rounds > 1)
     snprintf(round, sizeof round, "round %" PRId64 " of %" PRId64 " ", shown->round + 1, rounds);
-  snprintf(text, size, "%s[%zu/%zu]%s%s", round, index + 1, shown->experiment->num_points,
-           *label ? " " : "", label);
+  snprintf(text, size, "%s%s[%zu/%zu]%s%s", shown->place, round, index + 1,
+           shown->experiment->num_points, *label ? " " : "", label);
 }
 
 void progress_round(progress *shown, int64_t round, int64_t rounds) {
@@ -62,7 +72,7 @@ void progress_round(progress *shown, int64_t round, int64_t rounds) {
   shown->round = round;
   shown->rounds = rounds;
   if (round > 0 && !shown->terminal)
-    fprintf(stderr, "round %" PRId64 " of %" PRId64 "\n", round + 1, rounds);
+    fprintf(stderr, "%sround %" PRId64 " of %" PRId64 "\n", shown->place, round + 1, rounds);
 }
 
 const char *progress_line(const char *head, const char *rate, const char *left, size_t columns,
@@ -95,7 +105,7 @@ void progress_begin(progress *shown, size_t index) {
   if (!shown) return;
   clock_gettime(CLOCK_MONOTONIC, &shown->begun);
   if (!shown->terminal) return;
-  char head[320], rate[48] = "", left[64];
+  char head[384], rate[48] = "", left[64];
   format_head(shown, index, shown->rounds, head, sizeof head);
   if (shown->last_rate > 0) snprintf(rate, sizeof rate, " | last %.0f tokens/s", shown->last_rate);
   format_left(time_left_seconds(shown->left) + (double)shown->pictures * seconds_a_picture, left,
@@ -131,7 +141,7 @@ void progress_end(progress *shown, size_t index, const point_result *result) {
   if (result->rounds_planned > shown->rounds) shown->rounds = result->rounds_planned;
   /* On a terminal the table follows; only what went wrong stays on the screen. */
   if (shown->terminal && ran) return;
-  char head[320], outcome[640];
+  char head[384], outcome[640];
   format_head(shown, index, result->rounds_planned, head, sizeof head);
   format_outcome(result, outcome, sizeof outcome);
   fprintf(stderr, "%s%s: %s\n", shown->terminal ? "\r\033[K" : "", head, outcome);
@@ -148,12 +158,12 @@ void progress_picture(progress *shown, size_t done, size_t count) {
   if (!shown) return;
   if (done == 0) clock_gettime(CLOCK_MONOTONIC, &shown->begun);
   if (!shown->terminal) {
-    if (done == 0) fprintf(stderr, "drawing %zu pictures\n", count);
+    if (done == 0) fprintf(stderr, "%sdrawing %zu pictures\n", shown->place, count);
     return;
   }
-  char head[64], left[64];
+  char head[160], left[64];
   const double each = done > 0 ? seconds_since(&shown->begun) / (double)done : seconds_a_picture;
-  snprintf(head, sizeof head, "drawing picture %zu of %zu", done + 1, count);
+  snprintf(head, sizeof head, "%sdrawing picture %zu of %zu", shown->place, done + 1, count);
   format_left(each * (double)(count - done), left, sizeof left);
   redraw(head, "", left);
 }

@@ -11,6 +11,16 @@ typedef struct progress progress;
 /* `pictures`: about how many will be drawn in the end. */
 progress *progress_open(const experiment *experiment, const moecl_device_info *device,
                         size_t pictures, bool quiet);
+/* Where the experiment is one of several: its name and number (from 1) of all, and those that
+ * come after it, for the time left. */
+typedef struct progress_place {
+  const char *name;
+  size_t number, count;
+  const experiment *const *later;
+  size_t num_later;
+} progress_place;
+/* Before anything begins; what the place points to stays there. */
+void progress_set_place(progress *progress, const progress_place *place);
 /* Point `index` will run: its first round or not, and so many later ones (negative: not
  * known yet). For the time left, before anything begins. */
 void progress_expect(progress *progress, size_t index, bool first, int64_t later_rounds);

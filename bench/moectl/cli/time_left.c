@@ -65,6 +65,15 @@ void time_left_expect(time_left *left, size_t index, bool first, int64_t later_r
   set(left, index, first, later_rounds < 0 ? (int64_t)left->of[index].later_rounds : later_rounds);
 }
 
+void time_left_expect_after(time_left *left, const experiment *experiment,
+                            const device_rates *rates) {
+  for (size_t i = 0; left && i < experiment->num_points; i++) {
+    const point_estimate of = estimate_point(experiment, i, rates);
+    add(&left->left, first_round(&of), 1);
+    add(&left->left, later_round(&of), of.later_rounds);
+  }
+}
+
 void time_left_ended(time_left *left, size_t index, double seconds, double forward_ms,
                      int64_t later_rounds) {
   if (!left) return;

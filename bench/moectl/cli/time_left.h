@@ -16,6 +16,9 @@ void time_left_close(time_left **left);
 /* Point `index` is still to run: its first round or not, and so many later ones;
  * negative: as many as are estimated. */
 void time_left_expect(time_left *left, size_t index, bool first, int64_t later_rounds);
+/* Another experiment runs after this one, all of it, at the speed that this one's points show. */
+void time_left_expect_after(time_left *left, const experiment *experiment,
+                            const device_rates *rates);
 /* A round of the point ended, after so many seconds; `forward_ms` is a forward's median
  * (NaN: not known). `later_rounds`: how many it has left. */
 void time_left_ended(time_left *left, size_t index, double seconds, double forward_ms,

@@ -58,12 +58,13 @@ typedef struct point_result {
   size_t num_rounds;
   int64_t rounds_planned;
   double tokens_per_s, tflops, gbytes_per_s; /* of the layer at its median time */
-  double host_ms;         /* median of what enqueueing one forward took the host */
-  uint64_t memory_bytes;  /* weights, workspace, cache, input and output on the device */
-  double changed_choices; /* the share of T*K choices that are others without jitter; NaN: none */
+  double host_ms;        /* median of what enqueueing one forward took the host */
+  uint64_t memory_bytes; /* weights, workspace, cache, input and output on the device */
   moecl_routing
       routing; /* only counts, capacity and statistics are kept; the [T,*] arrays may be NULL */
   verify_result verify;
+
+  double changed_choices; /* the share of T*K choices that are others without jitter; NaN: none */
 } point_result;
 
 void point_result_destroy(point_result *result);

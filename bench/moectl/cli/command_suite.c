@@ -1,0 +1,294 @@
+// SPDX-License-Identifier: MIT
+/* moectl suite: several experiments one after the other, and a page that sums them up. */
+#include "base/files.h"
+#include "base/shell.h"
+#include "base/wrap.h"
+#include "cli/interrupt.h"
+#include "cli/moectl.h"
+#include "cli/prepare.h"
+#include "cli/run_devices.h"
+#include "cli/run_part.h"
+#include "cli/suite_files.h"
+#include "report/index.h"
+#include <stdlib.h>
+#include <string.h>
+#include <unistd.h>
+
+/* One experiment of the suite, and what came of it. */
+typedef struct suite_part {
+  experiment experiment;
+  recording recording;
+  char *folder;
+  int code;
+} suite_part;
+
+typedef struct suite {
+  const options *options;
+  picture_choice pictures;
+  suite_files files;
+  suite_part *parts;        /* [files.count] */
+  index_part *index;        /* likewise */
+  const experiment **plans; /* likewise: the parts' experiments, for the time left */
+  size_t running;           /* which part */
+  char *folder;
+  char *command, *resume; /* that runs it again; that goes on with it */
+  bool noted;             /* a part's note was said, as of a missing gnuplot: not again */
+} suite;
+
+/* ---- before anything runs ---- */
+
+/* "moectl suite --full --set 'a=b'": what runs the same again, malloc'ed; with a folder, what goes
+ * on with it. NULL: no memory. */
+static char *command_text(const options *options, const char *resume) {
+  const struct {
+    const char *name, *value;
+  } given[] = {{"--from", options->from},
+               {"--only", options->only},
+               {"--device", options->device},
+               {"--pictures", options->pictures},
+               {"--resume", resume}};
+  char *text = NULL;
+  size_t size;
+  FILE *file = open_memstream(&text, &size);
+  if (!file) return NULL;
+  fprintf(file, "moectl suite%s%s", options->full ? " --full" : "",
+          options->ignore_memory_limit ? " --ignore-memory-limit" : "");
+  for (size_t i = 0; i < options->num_overrides; i++) {
+    fputs(" --set ", file);
+    shell_quote(file, options->overrides[i].assignment);
+  }
+  for (size_t i = 0; i < sizeof given / sizeof given[0]; i++) {
+    if (!given[i].value) continue;
+    fprintf(file, " %s ", given[i].name);
+    shell_word(file, given[i].value);
+  }
+  fclose(file);
+  return text;
+}
+
+/* All of them, so that a mistake in the last one is found before the first has run. */
+static bool load_parts(suite *suite) {
+  bool ok = true;
+  for (size_t i = 0; i < suite->files.count; i++) {
+    options one = *suite->options;
+    suite_part *part = &suite->parts[i];
+    one.file = suite->files.list[i].path;
+    if (!prepare_load(&one, &part->experiment, &part->recording)) {
+      ok = false;
+      continue;
+    }
+    suite->plans[i] = &part->experiment;
+    part->experiment.command = shell_command(one.words, one.num_words);
+    suite->index[i].name = format_text("%s", suite->files.list[i].name);
+    if (suite->files.list[i].question)
+      suite->index[i].question = format_text("%s", suite->files.list[i].question);
+    if (!suite->index[i].name) {
+      complain("no memory");
+      return false;
+    }
+  }
+  return ok;
+}
+
+static bool has_results(const suite_part *part) {
+  char *path = format_text("%s/results.json", part->folder);
+  const bool found = path && access(path, F_OK) == 0;
+  free(path);
+  return found;
+}
+
+/* Refuses a folder that already holds results, unless resuming. */
+static bool check_folders(const suite *suite) {
+  for (size_t i = 0; i < suite->files.count && !suite->options->resume; i++) {
+    if (!has_results(&suite->parts[i])) continue;
+    char *word = shell_text(suite->folder);
+    complain("%s already holds results; go on with them with --resume %s, or choose another "
+             "folder with --out",
+             suite->parts[i].folder, word ? word : "DIR");
+    free(word);
+    return false;
+  }
+  return true;
+}
+
+/* ---- while it runs ---- */
+
+/* What lacks still, for the index: a part that did not run, or not to its end. */
+static bool is_done(const suite *suite) {
+  for (size_t i = 0; i < suite->files.count; i++)
+    if (!suite->index[i].has_report || suite->parts[i].code != EXIT_ALL_OK) return false;
+  return true;
+}
+
+static bool write_index(const suite *suite) {
+  char *error = NULL;
+  const report_index index = {.folder = suite->folder,
+                              .command = suite->command,
+                              .resume = is_done(suite) ? NULL : suite->resume,
+                              .parts = suite->index,
+                              .count = suite->files.count};
+  const bool ok = report_index_write(&index, &error);
+  if (!ok) complain("%s", error ? error : "no memory");
+  free(error);
+  return ok;
+}
+
+static void on_results(void *user, const results *results, const char *note) {
+  suite *suite = user;
+  index_part_set(&suite->index[suite->running], results);
+  if (note && !suite->noted) complain("%s", note);
+  suite->noted = suite->noted || note;
+}
+
+/* "decode", and below it what was found. */
+static void print_part(const suite *suite, size_t number) {
+  const index_part *part = &suite->index[number];
+  char *finding = part->finding ? format_text("%s", part->finding) : NULL;
+  const char *said = finding         ? index_plain_text(finding)
+                     : part->problem ? part->problem
+                                     : "there is nothing to say";
+  const int width = isatty(STDOUT_FILENO) == 1 ? terminal_width(STDOUT_FILENO) : TEXT_WIDTH;
+  printf("%s\n", part->name);
+  wrap_text(stdout, said, 2, width);
+  fflush(stdout);
+  free(finding);
+}
+
+static void run_part_of(suite *suite, size_t number) {
+  suite_part *part = &suite->parts[number];
+  index_part *index = &suite->index[number];
+  options one = *suite->options;
+  one.file = suite->files.list[number].path;
+  const run_part run = {.options = &one,
+                        .folder = part->folder,
+                        .resumes = suite->options->resume && has_results(part),
+                        .resume = suite->resume,
+                        .pictures = suite->pictures,
+                        .place = {.name = index->name,
+                                  .number = number + 1,
+                                  .count = suite->files.count,
+                                  .later = suite->plans + number + 1,
+                                  .num_later = suite->files.count - number - 1},
+                        .done = on_results,
+                        .user = suite};
+  suite->running = number;
+  part->code = run_part_run(&run, &part->experiment, &part->recording);
+  if (part->code != EXIT_ALL_OK && !index->problem)
+    index->problem = format_text("%s", interrupt_came      ? "interrupted"
+                                       : index->has_report ? "its results could not be written"
+                                                           : "it did not run: see what was said");
+  print_part(suite, number);
+}
+
+/* ---- and at the end ---- */
+
+/* Parts that did not end well are named; 0, or where some did run 1, else the first one's. */
+static int sum_up(const suite *suite) {
+  int code = EXIT_ALL_OK, first = EXIT_ALL_OK;
+  bool any = false;
+  for (size_t i = 0; i < suite->files.count; i++) {
+    const index_part *part = &suite->index[i];
+    any = any || part->has_report;
+    if (suite->parts[i].code == EXIT_ALL_OK) continue;
+    if (first == EXIT_ALL_OK) first = suite->parts[i].code;
+    code = EXIT_POINT_FAILED;
+    complain("%s: %s", part->name, part->problem ? part->problem : "no memory");
+  }
+  return any ? code : first;
+}
+
+static int run_all(suite *suite) {
+  bool written = write_index(suite);
+  for (size_t i = 0; i < suite->files.count && written && !interrupt_came; i++) {
+    run_part_of(suite, i);
+    written = write_index(suite);
+  }
+  interrupt_say_no_more();
+  printf("suite: %s/index.html\n", suite->folder);
+  flush_output(suite->folder);
+  const int code = sum_up(suite);
+  if (interrupt_came || !written)
+    complain("%s; go on with: %s", interrupt_came ? "interrupted" : "not finished", suite->resume);
+  return interrupt_came || !written ? EXIT_POINT_FAILED : code;
+}
+
+static bool make_folder(suite *suite) {
+  const options *options = suite->options;
+  const char *named = options->resume ? options->resume : options->out;
+  char *error = NULL;
+  suite->folder = named ? format_text("%s", named) : results_new_folder("suite", &error);
+  bool ok = suite->folder != NULL;
+  if (ok && options->resume && access(options->resume, F_OK) != 0)
+    ok = fail_text(&error, "%s cannot be resumed: there is no such folder", options->resume);
+  for (size_t i = 0; i < suite->files.count && ok; i++) {
+    suite->parts[i].folder = format_text("%s/%s", suite->folder, suite->files.list[i].name);
+    ok = suite->parts[i].folder != NULL;
+  }
+  if (!ok) complain("%s", error ? error : "no memory");
+  free(error);
+  return ok;
+}
+
+static bool prepare_folder(const suite *suite) {
+  char *error = NULL;
+  const bool ok = make_directories(suite->folder, &error);
+  if (!ok) complain("%s", error ? error : "no memory");
+  free(error);
+  return ok;
+}
+
+/* Reads what was asked for; false: complained about. */
+static bool prepare(suite *suite) {
+  const options *options = suite->options;
+  if (options->out && options->resume) {
+    complain("--out and --resume exclude each other: --resume names the folder to go on in");
+    return false;
+  }
+  if (devices_are_several(options->device)) {
+    complain("--device: a suite runs on one device; run it on each, and compare its parts with "
+             "'moectl compare'");
+    return false;
+  }
+  if (!run_read_pictures(options, &suite->pictures) ||
+      !suite_files_find(options->from, options->full, options->only, &suite->files))
+    return false;
+  suite->parts = calloc(suite->files.count, sizeof *suite->parts);
+  suite->index = calloc(suite->files.count, sizeof *suite->index);
+  suite->plans = calloc(suite->files.count, sizeof *suite->plans);
+  suite->command = command_text(options, NULL);
+  if (suite->parts && suite->index && suite->plans && suite->command) return true;
+  complain("no memory");
+  return false;
+}
+
+static void release(suite *suite) {
+  for (size_t i = 0; i < suite->files.count; i++) {
+    if (suite->parts) {
+      recording_destroy(&suite->parts[i].recording);
+      experiment_destroy(&suite->parts[i].experiment);
+      free(suite->parts[i].folder);
+    }
+    if (suite->index) index_part_release(&suite->index[i]);
+  }
+  free(suite->parts);
+  free(suite->index);
+  free(suite->plans);
+  free(suite->folder);
+  free(suite->command);
+  free(suite->resume);
+  suite_files_release(&suite->files);
+}
+
+int command_suite(const options *options) {
+  suite suite = {.options = options};
+  int code = EXIT_USAGE;
+  if (prepare(&suite) && load_parts(&suite) && make_folder(&suite) && check_folders(&suite) &&
+      prepare_folder(&suite)) {
+    suite.resume = command_text(options, suite.folder);
+    code = EXIT_POINT_FAILED;
+    if (suite.resume) code = run_all(&suite);
+    else complain("no memory");
+  }
+  release(&suite);
+  return code;
+}
