@@ -2,7 +2,7 @@
 """moectl profile: files, numbers that are consistent and as counted by hand, the timeline, the
 baseline.
 
-usage: test_profile.py MOECTL CL
+usage: test_profile.py MOECTL CL EVENT_TIMES.so
 """
 
 import json
@@ -10,12 +10,13 @@ import os
 import pathlib
 import re
 import shutil
+import signal
 import subprocess
 import sys
 import tempfile
 import unittest
 
-MOECTL, CL = (pathlib.Path(argument).resolve() for argument in sys.argv[1:3])
+MOECTL, CL, SHIM = (pathlib.Path(argument).resolve() for argument in sys.argv[1:4])
 H, I, E, T = 64, 48, 4, 40
 EXPERIMENT = f"""name: tiny
 layer:
@@ -262,12 +263,47 @@ class Profile(unittest.TestCase):
             self.assertIsNone(told)
 
 
-class OneToken(unittest.TestCase):
-    def test_active(self):
-        """Of weights those of the experts that were reached are counted."""
+class Alone(unittest.TestCase):
+    def folder(self):
         folder = pathlib.Path(tempfile.mkdtemp())
         self.addCleanup(shutil.rmtree, folder)
         (folder / "tiny.yaml").write_text(EXPERIMENT, encoding="utf-8")
+        return folder
+
+    def test_no_times(self):
+        """A driver whose event times are none: everything but times is there."""
+        folder = self.folder()
+        profile(folder, "--out", "out", "--trace", "trace.json", "--set", "layer.top_k=1",
+                environment={"LD_PRELOAD": str(SHIM), "MOECL_TEST_SWAP": "1"})
+        root = json.loads((folder / "out/profile.json").read_text(encoding="utf-8"))
+        for part in root["points"][0]["parts"].values():
+            self.assertTrue(part["ran"] and not part["timed"])
+            self.assertIsNone(part["span_us"]["median"])
+            self.assertGreater(part["stages"]["router"]["flops"], 0)
+        text = (folder / "out/docs/consolidated_profiling_report.md").read_text(encoding="utf-8")
+        self.assertEqual(text.count("gives no credible event times"), 3)
+        self.assertNotIn("nan", text)
+        trace = json.loads((folder / "trace.json").read_text(encoding="utf-8"))
+        self.assertEqual({e["pid"] for e in trace["traceEvents"] if e["ph"] == "B"}, {1})
+
+    def test_interrupted(self):
+        """What was interrupted ends soon, and becomes no baseline."""
+        folder = self.folder()
+        process = subprocess.Popen([MOECTL, "profile", "tiny.yaml", "--iterations", "1000",
+                                    "--set", "layer.top_k=1", "--set", "workload.num_tokens=50000",
+                                    "--out", "out"], cwd=folder,
+                                   stderr=subprocess.PIPE, stdout=subprocess.DEVNULL, text=True)
+        while "profiling 1/1" not in process.stderr.readline():
+            self.assertIsNone(process.poll())
+        process.send_signal(signal.SIGINT)
+        _, said = process.communicate(timeout=200)
+        self.assertEqual(process.returncode, 1, said)
+        self.assertIn("interrupted", said)
+        self.assertFalse((folder / "out/baseline.json").exists())
+
+    def test_active(self):
+        """Of weights those of the experts that were reached are counted."""
+        folder = self.folder()
         profile(folder, "--out", "out", "--set", "layer.top_k=1", "--set", "workload.num_tokens=1")
         root = json.loads((folder / "out/profile.json").read_text(encoding="utf-8"))
         stages = root["points"][0]["parts"]["layer"]["stages"]

@@ -124,7 +124,9 @@ static bool write_json(const profile_run *run, char **error) {
   char *kept = format_text("%s/baseline.json", run->folder);
   bool ok = text && path && kept ? replace_file(path, text, strlen(text), error)
                                  : fail_text(error, "no memory for profile.json");
-  if (ok && !run->has_baseline) ok = replace_file(kept, text, strlen(text), error);
+  /* What was interrupted is nothing to compare with. */
+  if (ok && !run->has_baseline && !interrupt_came)
+    ok = replace_file(kept, text, strlen(text), error);
   free(kept);
   free(path);
   free(text);

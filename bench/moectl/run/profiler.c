@@ -31,6 +31,8 @@ void profiler_fail(profiler *profiler, profile_part *part, const char *what, moe
 /* As many follow each other in the queue as in a run, so that a short one is not timed with the
  * host's pauses in it. A long one is waited for. */
 enum { IN_FLIGHT = 4, MOST_KERNELS = 256 };
+/* The kernels of each are kept, and more tell no more. */
+enum { MOST_FORWARDS = 1000 };
 static const double long_forward_us = 20000;
 
 /* What is kept of a forward. */
@@ -206,12 +208,15 @@ static moecl_status warm_up(profiler *profiler, profile_forwards *made) {
   return moecl_context_finish_wait(profiler->context);
 }
 
+static size_t num_forwards(const profiler *profiler) {
+  const int64_t asked = profiler->experiment->iterations;
+  return (size_t)(asked < MOST_FORWARDS ? asked : MOST_FORWARDS);
+}
+
 static moecl_status measure_once(profiler *profiler, profile_forwards *made, bool kernels,
                                  profile_part *part) {
-  timing timing = {.profiler = profiler,
-                   .made = made,
-                   .kernels = kernels,
-                   .count = (size_t)profiler->experiment->iterations};
+  timing timing = {
+      .profiler = profiler, .made = made, .kernels = kernels, .count = num_forwards(profiler)};
   const moecl_status status = time_forwards(&timing);
   if (status == MOECL_OK && timing.read > 0) {
     if (kernels) keep_forwards(&timing, part);
