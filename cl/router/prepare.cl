@@ -26,7 +26,7 @@ typedef float4 floatv;
 #pragma OPENCL FP_CONTRACT OFF
 #define TAG 0x4a495454u
 #define TIMES(x, factor) ((x) * (factor))
-#define SPREAD(u) (2.0f * (u) - 1.0f) /* from [0,1) to [-1,1) */
+#define SPREAD(u) (2.0f * (u)-1.0f) /* from [0,1) to [-1,1) */
 
 /* The factor for element `lane` (0..3) of a Philox block: uniform in
  * [1-jitter, 1+jitter]. The fma is written out, so that every device rounds

@@ -233,7 +233,7 @@ static const plant plants[] = {
      "prepare"},
     {"router/prepare.cl", "TIMES(storage_load(hidden_states, i)",
      "TIMES(storage_load(hidden_states, 0)", "prepare"},
-    {"router/prepare.cl", "2.0f * (u) - 1.0f", "2.0f * (u) - 0.99999f", "prepare"},
+    {"router/prepare.cl", "(u)-1.0f", "(u)-0.99999f", "prepare"},
     {"router/prepare.cl", "(uint)(seed >> 32));", "0u);", "prepare"},
     {"router/prepare.cl", "(uint)part * BLOCKS, jitter", "(uint)part * 3, jitter", "prepare"},
     {"router/noise.cl", "fmax(x, 0.0f)", "fmax(x, -1.0f)", "noise"},
