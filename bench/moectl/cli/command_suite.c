@@ -197,6 +197,19 @@ static int sum_up(const suite *suite) {
   return any ? code : first;
 }
 
+/* Once is enough. */
+static void print_caution(const suite *suite) {
+  for (size_t i = 0; i < suite->files.count; i++) {
+    if (!suite->index[i].caution) continue;
+    char *text = format_text("%s", suite->index[i].caution);
+    char *end = text ? strstr(index_plain_text(text), ". ") : NULL; /* of its first sentence */
+    if (end) *end = '\0';
+    if (text) complain("%s; times may be due to them: repeat it on a quiet machine", text);
+    free(text);
+    return;
+  }
+}
+
 static int run_all(suite *suite) {
   bool written = write_index(suite);
   for (size_t i = 0; i < suite->files.count && written && !interrupt_came; i++) {
@@ -206,6 +219,7 @@ static int run_all(suite *suite) {
   interrupt_say_no_more();
   printf("suite: %s/index.html\n", suite->folder);
   flush_output(suite->folder);
+  print_caution(suite);
   const int code = sum_up(suite);
   if (interrupt_came || !written)
     complain("%s; go on with: %s", interrupt_came ? "interrupted" : "not finished", suite->resume);

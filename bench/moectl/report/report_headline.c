@@ -32,6 +32,12 @@ typedef struct jitter_times {
   double least, most;
 } jitter_times;
 
+/* Beyond what some of so many comparisons would show by chance. */
+static bool stands_out(const paired_ratio *ratio, size_t comparisons) {
+  const paired_ratio wide = rounds_widen(*ratio, comparisons);
+  return wide.low > LEAST_DIFFERENCE || wide.high < 1 / LEAST_DIFFERENCE;
+}
+
 static jitter_times compare_jitter(const results *all, size_t axis) {
   const experiment *plan = all->experiment;
   jitter_times found = {.least = INFINITY, .most = -INFINITY};
@@ -43,7 +49,7 @@ static jitter_times compare_jitter(const results *all, size_t axis) {
       if (plan->points[plain].layer.jitter > 0) continue;
       const comparison with = report_compare(all, plain, i, 1);
       found.compared += with.ratio.count > 0;
-      if (!with.differs) continue;
+      if (!with.differs || !stands_out(&with.ratio, plan->num_points)) continue;
       found.differ++;
       found.least = fmin(found.least, with.ratio.median);
       found.most = fmax(found.most, with.ratio.median);
