@@ -42,9 +42,9 @@ void forwards_release_buffers(point_buffers *buffers) {
   moecl_cache_destroy(&buffers->cache);
 }
 
-/* The tokens before the point's go through the block, `tokens` of them from `first` on. */
-static moecl_status fill_cache(runner *runner, const experiment_point *point,
-                               const point_buffers *buffers, int64_t first, int64_t tokens) {
+/* `tokens` of those before the point's go through the block, from `first` on. */
+static moecl_status fill_step(runner *runner, const experiment_point *point,
+                              const point_buffers *buffers, int64_t first, int64_t tokens) {
   const uint64_t row = (uint64_t)point->layer.hidden_size * moecl_dtype_size(point->layer.dtype);
   moecl_buffer *input = NULL, *output = NULL;
   moecl_status status =
@@ -62,21 +62,43 @@ static moecl_status fill_cache(runner *runner, const experiment_point *point,
   return status;
 }
 
+/* All from `first` on. Waits. */
+static moecl_status fill_cache(runner *runner, const experiment_point *point,
+                               const point_buffers *buffers, int64_t step, int64_t first) {
+  moecl_status status = moecl_cache_set_tokens(buffers->cache, first);
+  for (int64_t t = first; status == MOECL_OK && t < point->context; t += step)
+    status =
+        fill_step(runner, point, buffers, t, point->context - t < step ? point->context - t : step);
+  return status == MOECL_OK ? moecl_context_finish_wait(runner->context) : status;
+}
+
+/* Kernels may have been built on the way, as they are once: where that seems slow, the last step
+ * once more tells. */
+static moecl_status fill_and_time(runner *runner, const experiment_point *point,
+                                  point_buffers *buffers) {
+  const int64_t step = runner_context_step(point, moecl_buffer_alignment(runner->context));
+  const int64_t last = (point->context - 1) / step;
+  double begun = seconds_now();
+  moecl_status status = fill_cache(runner, point, buffers, step, 0);
+  buffers->fill_seconds = (seconds_now() - begun);
+  if (status != MOECL_OK || buffers->fill_seconds <= ROUND_SECONDS) return status;
+  begun = seconds_now();
+  status = fill_cache(runner, point, buffers, step, last * step);
+  buffers->fill_seconds = (double)(last + 1) * (seconds_now() - begun);
+  return status;
+}
+
 static moecl_status provide_cache(runner *runner, const experiment_point *point,
                                   point_buffers *buffers) {
   if (point->what != WHAT_BLOCK || point->context == 0) return MOECL_OK;
   const uint64_t bytes =
       (uint64_t)(point->context * point->layer.hidden_size) * moecl_dtype_size(point->layer.dtype);
-  const int64_t step = runner_context_step(point, moecl_buffer_alignment(runner->context));
   moecl_status status = moecl_buffer_create(runner->context, bytes, &buffers->context);
   if (status == MOECL_OK)
     status = workload_draw_context(point, runner->recording, buffers->context);
   if (status == MOECL_OK)
     status = moecl_cache_create(runner->block, point->context + point->num_tokens, &buffers->cache);
-  for (int64_t t = 0; status == MOECL_OK && t < point->context; t += step)
-    status = fill_cache(runner, point, buffers, t,
-                        point->context - t < step ? point->context - t : step);
-  return status;
+  return status == MOECL_OK ? fill_and_time(runner, point, buffers) : status;
 }
 
 moecl_status forwards_provide_buffers(runner *runner, const experiment_point *point,

@@ -14,6 +14,7 @@ typedef struct point_buffers {
   int sets;
   moecl_buffer *context; /* hidden states that the cache was filled from; NULL: no cache */
   moecl_cache *cache;
+  double fill_seconds; /* what filling it takes */
 } point_buffers;
 
 /* The runner's layer is then the point's, drawn or loaded, unless it was before. Waits. */

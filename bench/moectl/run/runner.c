@@ -83,15 +83,21 @@ moecl_status runner_memory_needed(moecl_context *context, const experiment_point
   const uint64_t staging = workload_staging_bytes(point);
   const uint64_t context_bytes =
       (uint64_t)(point->context * point->layer.hidden_size) * moecl_dtype_size(point->layer.dtype);
-  uint64_t forwards = add(layer.workspace_bytes, layer.cache_bytes);
-  if (point->what == WHAT_BLOCK) forwards = add(forwards, context_bytes);
+  uint64_t forwards = add(layer.workspace_bytes, layer.cache_bytes), largest = staging;
+  if (point->what == WHAT_BLOCK) {
+    /* Beside the context what comes out of a step of it. */
+    forwards = add(forwards, context_bytes);
+    forwards = add(forwards,
+                   context_bytes < layer.workspace_bytes ? context_bytes : layer.workspace_bytes);
+    if (context_bytes > largest) largest = context_bytes;
+  }
   for (int i = 0; i < runner_input_sets(point) + 1; i++)
     forwards = add(forwards, layer.hidden_bytes);
   if (draws_again) forwards = add(forwards, staging);
   forwards = add(forwards, without_jitter);
   needed->bytes = add(layer.weight_bytes, forwards > staging ? forwards : staging);
   needed->largest_buffer =
-      layer.largest_buffer_bytes > staging ? layer.largest_buffer_bytes : staging;
+      layer.largest_buffer_bytes > largest ? layer.largest_buffer_bytes : largest;
   return MOECL_OK;
 }
 
@@ -229,14 +235,14 @@ static moecl_status forward_seconds(runner *runner, const experiment_point *poin
   return MOECL_OK;
 }
 
-/* What another round costs beside the timed forwards: weights, and the warm-ups, if there
- * are any. A driver may build kernels in the first forward: where that seems slow, the
+/* What another round costs beside the timed forwards: weights, a block's cache, and the warm-ups,
+ * if there are any. A driver may build kernels in the first forward: where that seems slow, the
  * second tells. */
 static moecl_status plan_rounds(runner *runner, const experiment_point *point,
                                 const point_buffers *buffers, int64_t *rounds) {
   const experiment *plan = runner->experiment;
   const double warm_ups = 2 * (double)plan->warmup; /* of the layer and of its stages */
-  const double weights = runner->weights_seconds;
+  const double weights = runner->weights_seconds + buffers->fill_seconds;
   double one = 0;
   if (plan->rounds == 0 && plan->num_points > 1 && plan->warmup > 0) {
     TRY(forward_seconds(runner, point, buffers, &one));
