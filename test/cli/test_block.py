@@ -10,7 +10,7 @@ import re
 import sys
 import unittest
 
-from model_files import ModelCase, moectl, no_device, numbers, read_file
+from model_files import ModelCase, moectl, no_device, numbers, read_file, tensor, write_file
 
 LAYER = {"hidden_size": 8, "intermediate_size": 6, "num_experts": 4, "top_k": 2}
 BLOCK = {"attention": {"num_heads": 4, "num_kv_heads": 2, "head_dim": 6, "qk_norm": "head",
@@ -134,6 +134,22 @@ class Block(ModelCase):
                              workload={"num_tokens": 2, "context": 9})
         self.check_dump(out, 9)
 
+    def test_file(self):
+        """The recording's first tokens are the context."""
+        rows = [[math.sin(8 * t + h) for h in range(8)] for t in range(11)]
+        write_file(self.work / "h.safetensors", {"hidden_states": tensor("F32", rows)})
+        workload = {"distribution": "file", "file": "h.safetensors", "num_tokens": 2}
+        out, _ = self.run_it("--dump", "--pictures", "none", workload={**workload, "context": 9})
+        self.check_dump(out, 9)
+        dumped = Dumped(out / "point-000.safetensors").t
+        for got, want in zip(dumped["context_states"] + dumped["hidden_states"], rows, strict=True):
+            for a, b in zip(got, want, strict=True):
+                self.assertAlmostEqual(a, b, delta=1e-6)
+        code, _, said = moectl("run", self.experiment(workload={**workload, "context": 10}))
+        self.assertEqual(code, 2)
+        self.assertIn("has 11 tokens, the experiment asks for 12: lower workload.num_tokens or "
+                      "workload.context", said)
+
     def test_same_context(self):
         """Tokens after a context are the same as at once, whatever the cache was filled by."""
         for dtype in ("fp32", "bf16"):
@@ -187,6 +203,11 @@ class Block(ModelCase):
         code, shown, said = moectl("check", path)
         self.assertEqual(code, 0, said)
         self.assertIn("ok, experiment 'block' with 2 points", shown)
+        # The context's hidden states, and keys and values of 2 heads of 6, in MiB
+        least = (4096 * 8 + 2 * 4097 * 12) * 4 / 2**20
+        sizes = [float(number) * {"KiB": 1 / 1024, "MiB": 1}[unit] for number, unit in
+                 re.findall(r"^ +(\S+) (KiB|MiB) .* context=", shown, re.M)]
+        self.assertGreater(sizes[1] - sizes[0], least)
         code, shown, said = moectl("explain", path)
         self.assertEqual(code, 0, said)
         for step in ("attention_norm", "qkv_proj", "rotary", "attention", "o_proj",

@@ -186,11 +186,13 @@ bool recording_serves(const experiment *experiment, const recording *recording, 
                        "%s has hidden size %" PRId64 ", the experiment %" PRId64
                        ": set layer.hidden_size to the file's",
                        experiment->input_file, recording->hidden_size, point->layer.hidden_size);
-    if (point->context + point->num_tokens > recording->num_tokens)
+    const int64_t asked = point->context + point->num_tokens;
+    if (asked > recording->num_tokens)
       return fail_text(error,
                        "%s has %" PRId64 " tokens, the experiment asks for %" PRId64
-                       ": lower workload.num_tokens",
-                       experiment->input_file, recording->num_tokens, point->num_tokens);
+                       ": lower workload.num_tokens%s",
+                       experiment->input_file, recording->num_tokens, asked,
+                       point->context > 0 ? " or workload.context" : "");
   }
   return true;
 }
