@@ -351,8 +351,7 @@ def build(name, p, defaults, weights):
                                                   "grouped_gemm": "grouped_mm", "combine": "add"}
     implementation = "grouped_mm"
     block = transformers_block(p, defaults, weights, implementation)
-    return block, dict.fromkeys(("router", "permute", "grouped_gemm", "combine"),
-                                f"{type(block.block).__name__}, {implementation}")
+    return block, {"grouped_gemm": type(block.block).__name__}
 
 
 # --- the reference, in float64 and plain loops ------------------------------------------------

@@ -127,7 +127,11 @@ static const char comparing_topic[] =
     "listed.\n"
     "\n"
     "--out DIR writes compare.md, compare.csv (a row for each matched point of each run) and\n"
-    "compare.png, with its gnuplot script and data.\n";
+    "compare.png, with its gnuplot script and data.\n"
+    "\n"
+    "Other programs take part: `moectl check --json FILE` prints the results.json of a run\n"
+    "before its first point, for them to fill in, and every parameter's default.\n"
+    "bench/peers/run.py does so for PyTorch, transformers and llama.cpp.\n";
 
 static const char profiling_topic[] =
     "`moectl profile FILE.yaml` runs each point (16 at most) with an event for every kernel and\n"
