@@ -165,7 +165,7 @@ class Suite(unittest.TestCase):
         self.put("noise", layer={**LAYER, "top_k": [1, 2], "intermediate_size": [12, 1073741823]})
         out, err = self.suite("--out", "out", "--ignore-memory-limit", code=1)
         self.assertIn("'no_such' does not serve", err)
-        self.assertRegex(err, r"moectl: batches: it did not run")
+        self.assertRegex(err, r"moectl: batches: it cannot run on the device")
         self.assertRegex(err, r"moectl: noise: point \d \(.*intermediate_size=1073741823")
         self.assertIn("sizes\n  A token takes ", out)
         markdown, page = self.index("noise", "sizes")
@@ -212,6 +212,16 @@ class Suite(unittest.TestCase):
         self.assertNotIn("batches (1 of 3) [", err)
         markdown, _ = self.index(*PARTS)
         self.assertNotIn("did not end well", markdown)
+
+    def test_refused(self):
+        """A part that became another one since is not gone on with: the page says so, and has its report."""
+        self.suite("--out", "out", "--only", "batches,sizes")
+        self.put("sizes", seed=5)
+        err = self.suite("--resume", "out", "--only", "batches,sizes", code=1)[1]
+        self.assertIn("holds another experiment than parts/sizes.yaml", err)
+        markdown, _ = self.index("batches", "sizes")
+        self.assertIn("of which 1 ran", markdown)
+        self.assertIn("**Problem:** out/sizes/results.json holds another experiment", markdown)
 
     def test_interrupt(self):
         self.put("noise", measure={"warmup": 0, "iterations": 4000, "rounds": 1000})

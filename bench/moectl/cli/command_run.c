@@ -112,6 +112,7 @@ static int open_results(run *run) {
     results_set_peaks(run->results, &peaks);
     return EXIT_ALL_OK;
   }
+  if (run->part && error) run->part->refused(run->part->user, error);
   report_error(error);
   return EXIT_USAGE;
 }

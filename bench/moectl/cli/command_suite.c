@@ -90,8 +90,8 @@ static bool load_parts(suite *suite) {
   return ok;
 }
 
-static bool has_results(const suite_part *part) {
-  char *path = format_text("%s/results.json", part->folder);
+static bool has_file(const suite_part *part, const char *name) {
+  char *path = format_text("%s/%s", part->folder, name);
   const bool found = path && access(path, F_OK) == 0;
   free(path);
   return found;
@@ -100,7 +100,7 @@ static bool has_results(const suite_part *part) {
 /* Refuses a folder that already holds results, unless resuming. */
 static bool check_folders(const suite *suite) {
   for (size_t i = 0; i < suite->files.count && !suite->options->resume; i++) {
-    if (!has_results(&suite->parts[i])) continue;
+    if (!has_file(&suite->parts[i], "results.json")) continue;
     char *word = shell_text(suite->folder);
     complain("%s already holds results; go on with them with --resume %s, or choose another "
              "folder with --out",
@@ -116,7 +116,7 @@ static bool check_folders(const suite *suite) {
 /* What lacks still, for the index: a part that did not run, or not to its end. */
 static bool is_done(const suite *suite) {
   for (size_t i = 0; i < suite->files.count; i++)
-    if (!suite->index[i].has_report || suite->parts[i].code != EXIT_ALL_OK) return false;
+    if (!suite->index[i].count || suite->parts[i].code != EXIT_ALL_OK) return false;
   return true;
 }
 
@@ -140,6 +140,20 @@ static void on_results(void *user, const results *results, const char *note) {
   suite->noted = suite->noted || note;
 }
 
+static void on_refused(void *user, const char *why) {
+  suite *suite = user;
+  free(suite->index[suite->running].problem);
+  suite->index[suite->running].problem = format_text("%s", why);
+}
+
+/* Why a part did not end well that did not say so itself. */
+static const char *problem_of(const index_part *part, int code) {
+  if (interrupt_came) return "interrupted";
+  if (part->count) return "its results could not be written";
+  if (code == EXIT_NO_DEVICE) return "there was no such device";
+  return "it cannot run on the device, by what was printed of variants and memory";
+}
+
 /* "decode", and below it what was found. */
 static void print_part(const suite *suite, size_t number) {
   const index_part *part = &suite->index[number];
@@ -161,7 +175,7 @@ static void run_part_of(suite *suite, size_t number) {
   one.file = suite->files.list[number].path;
   const run_part run = {.options = &one,
                         .folder = part->folder,
-                        .resumes = suite->options->resume && has_results(part),
+                        .resumes = suite->options->resume && has_file(part, "results.json"),
                         .resume = suite->resume,
                         .pictures = suite->pictures,
                         .place = {.name = index->name,
@@ -170,13 +184,13 @@ static void run_part_of(suite *suite, size_t number) {
                                   .later = suite->plans + number + 1,
                                   .num_later = suite->files.count - number - 1},
                         .done = on_results,
+                        .refused = on_refused,
                         .user = suite};
   suite->running = number;
   part->code = run_part_run(&run, &part->experiment, &part->recording);
   if (part->code != EXIT_ALL_OK && !index->problem)
-    index->problem = format_text("%s", interrupt_came      ? "interrupted"
-                                       : index->has_report ? "its results could not be written"
-                                                           : "it did not run: see what was said");
+    index->problem = format_text("%s", problem_of(index, part->code));
+  index->has_report = index->has_report || has_file(part, "report.html"); /* an earlier one's */
   print_part(suite, number);
 }
 
@@ -188,7 +202,7 @@ static int sum_up(const suite *suite) {
   bool any = false;
   for (size_t i = 0; i < suite->files.count; i++) {
     const index_part *part = &suite->index[i];
-    any = any || part->has_report;
+    any = any || part->count;
     if (suite->parts[i].code == EXIT_ALL_OK) continue;
     if (first == EXIT_ALL_OK) first = suite->parts[i].code;
     code = EXIT_POINT_FAILED;

@@ -17,6 +17,8 @@ typedef struct run_part {
   /* Called once where there are results, when all of the folder is written. `note`: a line for
    * the user, or NULL. */
   void (*done)(void *user, const results *results, const char *note);
+  /* Called once where the folder could not be had, with what is complained about. */
+  void (*refused)(void *user, const char *why);
   void *user;
 } run_part;
 

@@ -32,9 +32,11 @@ static char *program_folder(void) {
 static char *own_folder(void) {
   char *program = program_folder();
   char *installed = program ? format_text("%s/%s/suite", program, MOECTL_INSTALLED_CONFIGS) : NULL;
+  char *plain = installed ? realpath(installed, NULL) : NULL; /* without what leads up */
   free(program);
-  if (is_folder(installed)) return installed;
   free(installed);
+  if (is_folder(plain)) return plain;
+  free(plain);
   return format_text("%s/suite", MOECTL_SOURCE_CONFIGS);
 }
 

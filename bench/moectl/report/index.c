@@ -96,7 +96,7 @@ static void put_summary(const report_index *index, FILE *file) {
   size_t ran = 0, wrong = 0;
   if (localtime_r(&now, &local)) strftime(date, sizeof date, "%Y-%m-%d %H:%M:%S %z", &local);
   for (size_t i = 0; i < index->count; i++) {
-    ran += index->parts[i].has_report;
+    ran += index->parts[i].count != NULL;
     wrong += index->parts[i].problem != NULL;
   }
   fprintf(file, "A benchmark suite of %zu part%s", index->count, index->count == 1 ? "" : "s");
