@@ -19,7 +19,7 @@ enum {
   MOST_MARKS = MOST_POINTS * RESULTS_STAGES
 };
 
-/* A stage of a point, or the whole layer. */
+/* A stage of a point, or the whole layer or block. */
 typedef struct mark {
   size_t point;
   int stage;
@@ -38,7 +38,7 @@ typedef struct roofline {
 
 static work_counts counts_of(const point_result *point, const experiment_point *plan) {
   const moecl_routing *routing = &point->routing;
-  work_counts counts = {.num_tokens = plan->num_tokens};
+  work_counts counts = {.num_tokens = plan->num_tokens, .context = plan->context};
   for (int64_t e = 0; e < routing->num_experts - routing->num_identity_experts; e++) {
     counts.kept += routing->tokens_per_expert_after_capacity[e];
     counts.active += routing->tokens_per_expert_after_capacity[e] > 0;
@@ -61,9 +61,13 @@ static void add_mark(roofline *r, size_t index, int stage, double flops, double 
 static void add_point(roofline *r, size_t index) {
   const experiment_point *plan = &r->all->experiment->points[index];
   const work_counts counts = counts_of(&r->all->points[index], plan);
+  const moecl_block_params block = experiment_block_params(plan);
   stage_work sum = {0, 0};
-  for (int stage = 0; stage < MOECL_STAGE_LAYER; stage++) {
-    const stage_work work = work_of_layer(&plan->layer, &counts, (moecl_stage)stage);
+  for (int stage = 0; stage < RESULTS_STAGES; stage++) {
+    if (stage == MOECL_STAGE_LAYER) continue; /* all of them */
+    const stage_work work = plan->what == WHAT_BLOCK
+                                ? work_of_block(&block, &counts, (moecl_stage)stage)
+                                : work_of_layer(&plan->layer, &counts, (moecl_stage)stage);
     add_mark(r, index, stage, work.flops, work.bytes);
     sum.flops += work.flops;
     sum.bytes += work.bytes;
