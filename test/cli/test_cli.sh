@@ -600,7 +600,7 @@ test_short_options() {
   call run "$work/tiny.yaml" --iterations 5 --warmup=0 --out "$work/short"
   expect "run --iterations 5 --warmup=0" 0
   json_holds "they are the experiment's" "$work/short" \
-    "r['experiment']['measure'] == {'warmup': 0, 'iterations': 5, 'rounds': None, 'verify': True} and
+    "r['experiment']['measure'] == {'what': 'layer', 'warmup': 0, 'iterations': 5, 'rounds': None, 'verify': True} and
      r['points'][0]['iterations'] == 5"
 }
 
