@@ -8,6 +8,11 @@ static const kernel_variant rows[] = {
 };
 const kernel_table op_norm_table = {"norm", rows, sizeof rows / sizeof rows[0]};
 
+bool op_norm_whole_eights(const kernel_variant *variant, const void *desc) {
+  const int64_t size = ((const op_norm_desc *)desc)->norm.size;
+  return size % 8 == 0 && size <= 32 * (int64_t)variant->local;
+}
+
 static moecl_status describe(moecl_context *context, const kernel_variant *variant,
                              const void *desc, void *op) {
   (void)context;

@@ -30,6 +30,9 @@ typedef struct op_norm_io {
 
 extern const kernel_table op_norm_table; /* the operation "norm" */
 
+/* For variants that keep rows in registers, eight elements at a time: 32 a work-item at most. */
+bool op_norm_whole_eights(const kernel_variant *variant, const void *desc);
+
 extern const op_kind op_norm_kind; /* of an op_norm_desc */
 moecl_status op_norm_self_check(moecl_context *context, const kernel_variant *variant,
                                 const void *desc);
