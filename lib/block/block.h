@@ -21,7 +21,7 @@ typedef enum block_operation {
 
 /* The tensors of a block's plans, by their place in them. */
 typedef struct block_tensors {
-  int hidden_states, output, normalized, qkv, keys, values, attended, projected;
+  int hidden_states, output, normalized, qkv, keys, values, parts, attended, projected;
   int sum, feed_forward_input, feed_forward_output;
   int weight[MOECL_BLOCK_TENSOR_COUNT]; /* PLAN_NONE: a GEMM's, or there is none */
 } block_tensors;

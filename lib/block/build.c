@@ -37,6 +37,15 @@ static void add_keys(const moecl_block *block, plan *p, block_tensors *at) {
                               op_cache_value_bytes(what, layout, block->stored, capacity));
 }
 
+/* What attention splits the keys of few tokens into. */
+static void add_parts(const moecl_block *block, plan *p, block_tensors *at) {
+  const desc_format *f32 = desc_format_of(MOECL_F32);
+  const uint64_t bytes = op_attention_parts_bytes(&block->attend, p->num_tokens);
+  at->parts = bytes == 0 ? PLAN_NONE
+                         : plan_add_bytes(p, MOECL_LIFE_TEMPORARY, "attention_parts", f32, 1,
+                                          bytes / sizeof(float), bytes);
+}
+
 static void add_tensors(const moecl_block *block, plan *p, block_tensors *at) {
   const uint64_t tokens = (uint64_t)p->num_tokens;
   const uint64_t hidden = (uint64_t)block->params.layer.hidden_size;
@@ -49,6 +58,7 @@ static void add_tensors(const moecl_block *block, plan *p, block_tensors *at) {
   at->normalized = plan_add(p, temporary, "normalized", rows, tokens, hidden);
   at->qkv = plan_add(p, temporary, "qkv", rows, tokens, qkv);
   add_keys(block, p, at);
+  add_parts(block, p, at);
   at->attended = plan_add(p, temporary, "attended", rows, tokens, queries);
   at->projected = plan_add(p, temporary, "projected", block->outputs, tokens, hidden);
   at->sum = plan_add(p, temporary, "sum", stored, tokens, hidden);
@@ -117,7 +127,8 @@ static moecl_status run_attention(void *user, ocl_chain *chain, const plan_call 
                               .keys = call->buffer[1],
                               .values = call->buffer[2],
                               .sinks = call->buffer[3],
-                              .output = call->buffer[4]};
+                              .output = call->buffer[4],
+                              .parts = call->buffer[5]};
   return op_attention_enqueue(user, chain, &io);
 }
 
@@ -126,10 +137,11 @@ static void build_attention(const moecl_block *block, plan *p, const block_tenso
                           .operation = "attention",
                           .variant = block->attend.variant->name,
                           .label = MOECL_STAGE_ATTENTION,
-                          .launches = 1,
+                          .launches = op_attention_launches(&block->attend, p->num_tokens),
                           .enqueue = run_attention,
                           .user = (void *)&block->attend};
-  const int tensors[] = {at->qkv, at->keys, at->values, at->weight[MOECL_SINKS], at->attended};
+  const int tensors[] = {at->qkv,      at->keys, at->values, at->weight[MOECL_SINKS],
+                         at->attended, at->parts};
   plan_add_step(p, &step, tensors, BASE_COUNT(tensors));
 }
 

@@ -6,7 +6,9 @@
 #include "op/attention/attention.h"
 #include "op/rotary/rotary.h"
 #include "ref/ref.h"
+#include "spoil.h"
 #include <math.h>
+#include <unistd.h>
 
 typedef struct attention_case {
   const char *name;
@@ -154,6 +156,182 @@ static const attention_case cases[] = {
      0,
      true,
      MOECL_BF16},
+    /* Rows of the cache's type, as tensor cores take them: whole and split keys, more than a
+     * tile, causal edges within one, heads of a group in one tile. */
+    {"decode, Mixtral's heads",
+     4096,
+     1,
+     {.num_heads = 32, .num_kv_heads = 8, .head_dim = 128, .causal = true, .rotary = ROTARY(128)},
+     1,
+     0,
+     true,
+     MOECL_BF16},
+    {"decode, Qwen3's heads",
+     1500,
+     1,
+     {.num_heads = 32, .num_kv_heads = 4, .head_dim = 128, .causal = true, .rotary = ROTARY(128)},
+     1,
+     0,
+     true,
+     MOECL_BF16},
+    {"decode, a head of keys a head",
+     777,
+     1,
+     {.num_heads = 3, .num_kv_heads = 3, .head_dim = 128, .causal = true, .rotary = ROTARY(128)},
+     1,
+     0,
+     true,
+     MOECL_F16},
+    {"five tokens after many",
+     2100,
+     5,
+     {.num_heads = 16, .num_kv_heads = 4, .head_dim = 128, .causal = true, .rotary = ROTARY(128)},
+     1,
+     0,
+     true,
+     MOECL_F16},
+    {"empty cache",
+     0,
+     1,
+     {.num_heads = 32, .num_kv_heads = 8, .head_dim = 128, .causal = true, .rotary = ROTARY(128)},
+     1,
+     0,
+     true,
+     MOECL_BF16},
+    {"prefill, grouped",
+     0,
+     200,
+     {.num_heads = 32, .num_kv_heads = 4, .head_dim = 128, .causal = true, .rotary = ROTARY(128)},
+     1,
+     0,
+     true,
+     MOECL_BF16},
+    {"prefill, a head of keys a head",
+     0,
+     300,
+     {.num_heads = 5, .num_kv_heads = 5, .head_dim = 128, .causal = true, .rotary = ROTARY(128)},
+     1,
+     0,
+     true,
+     MOECL_BF16},
+    {"prefill after a cache",
+     77,
+     333,
+     {.num_heads = 6, .num_kv_heads = 2, .head_dim = 64, .causal = true, .rotary = ROTARY(64)},
+     1,
+     0,
+     true,
+     MOECL_F16},
+    {"windows, sinks, groups of eight",
+     50,
+     300,
+     {.num_heads = 16,
+      .num_kv_heads = 2,
+      .head_dim = 64,
+      .causal = true,
+      .window = 128,
+      .sinks = true,
+      .rotary = ROTARY(64)},
+     1,
+     0,
+     true,
+     MOECL_BF16},
+    {"one query, window, sinks",
+     900,
+     1,
+     {.num_heads = 64,
+      .num_kv_heads = 8,
+      .head_dim = 64,
+      .causal = true,
+      .window = 128,
+      .sinks = true,
+      .rotary = ROTARY(64)},
+     1,
+     0,
+     true,
+     MOECL_BF16},
+    {"one query, sinks",
+     900,
+     1,
+     {.num_heads = 64,
+      .num_kv_heads = 8,
+      .head_dim = 64,
+      .causal = true,
+      .sinks = true,
+      .rotary = ROTARY(64)},
+     1,
+     0,
+     true,
+     MOECL_BF16},
+    {"window of one, stored",
+     90,
+     100,
+     {.num_heads = 9,
+      .num_kv_heads = 3,
+      .head_dim = 128,
+      .causal = true,
+      .window = 1,
+      .rotary = ROTARY(128)},
+     1,
+     0,
+     true,
+     MOECL_BF16},
+    {"not causal, window",
+     20,
+     170,
+     {.num_heads = 4, .num_kv_heads = 4, .head_dim = 96, .window = 40, .rotary = ROTARY(96)},
+     1,
+     0,
+     true,
+     MOECL_F16},
+    {"not causal",
+     0,
+     150,
+     {.num_heads = 7, .num_kv_heads = 7, .head_dim = 80, .rotary = ROTARY(80)},
+     1,
+     0,
+     true,
+     MOECL_BF16},
+    {"heads of 72",
+     130,
+     70,
+     {.num_heads = 4, .num_kv_heads = 2, .head_dim = 72, .causal = true, .rotary = ROTARY(72)},
+     1,
+     0,
+     true,
+     MOECL_F16},
+    {"heads of 8",
+     70,
+     40,
+     {.num_heads = 4, .num_kv_heads = 1, .head_dim = 8, .causal = true, .rotary = ROTARY(8)},
+     1,
+     0,
+     true,
+     MOECL_BF16},
+    {"heads of 32",
+     3,
+     129,
+     {.num_heads = 2, .num_kv_heads = 2, .head_dim = 32, .causal = true, .rotary = ROTARY(32)},
+     1,
+     0,
+     true,
+     MOECL_BF16},
+    {"heads of 256",
+     300,
+     9,
+     {.num_heads = 4, .num_kv_heads = 2, .head_dim = 256, .causal = true, .rotary = ROTARY(256)},
+     1,
+     0,
+     true,
+     MOECL_BF16},
+    {"odd head",
+     100,
+     9,
+     {.num_heads = 4, .num_kv_heads = 2, .head_dim = 67, .causal = true, .rotary = ROTARY(66)},
+     1,
+     0,
+     true,
+     MOECL_F16},
     {"head of one element",
      2,
      5,
@@ -164,7 +342,7 @@ static const attention_case cases[] = {
      MOECL_F32},
 };
 
-enum { CACHED, NEW, Q_NORM, K_NORM, SINKS, KEYS, VALUES, OUTPUT, TENSORS };
+enum { CACHED, NEW, Q_NORM, K_NORM, SINKS, KEYS, VALUES, OUTPUT, PARTS, TENSORS };
 
 typedef struct run {
   const attention_case *c;
@@ -258,29 +436,58 @@ static void prepare(run *r, op_rotary *rotary, device_tensor *rows, int64_t befo
   free(got), free(keys), free(values);
 }
 
+/* One launch, keys split or not; returns what was written, for the caller to free. */
+static double *launch(run *r, op_attention *attention, bool split) {
+  device_tensor *t = r->t;
+  const op_attention_io io = {.num_tokens = r->c->tokens,
+                              .context = r->c->context,
+                              .capacity = r->capacity,
+                              .qkv = t[NEW].buffer,
+                              .keys = t[KEYS].buffer,
+                              .values = t[VALUES].buffer,
+                              .sinks = t[SINKS].buffer,
+                              .output = t[OUTPUT].buffer,
+                              .parts = split ? t[PARTS].buffer : NULL};
+  ocl_chain chain = {.context = context};
+  assert_ok(op_attention_enqueue(attention, &chain, &io));
+  return tensor_read(&t[OUTPUT]);
+}
+
+/* Whole, then split, then split again: what an earlier launch left in the parts and counters
+ * changes no bit. */
+static void check_launches(run *r, op_attention *attention, double tolerance) {
+  const size_t count = r->t[OUTPUT].count;
+  const double *want = r->t[OUTPUT].values, size = r->c->size;
+  double *whole = launch(r, attention, false);
+  check_close(r, "output", whole, want, count, size, tolerance);
+  const uint64_t bytes = op_attention_parts_bytes(attention, r->c->tokens);
+  if (bytes > 0) {
+    r->t[PARTS] = tensor_make(desc_format_of(MOECL_F32), (size_t)(bytes / sizeof(float)));
+    double *split = launch(r, attention, true), *again = launch(r, attention, true);
+    check_close(r, "output of split keys", split, want, count, size, tolerance);
+    check_close(r, "output, once more", again, split, count, 0, 0);
+    free(split), free(again);
+  }
+  if (attention->driver) { /* as where any number of blocks fills the device */
+    attention->groups = 1;
+    double *tall = launch(r, attention, false);
+    check_close(r, "output of tall tiles", tall, want, count, size, tolerance);
+    free(tall);
+  }
+  free(whole);
+}
+
 static void attend(run *r, op_attention *attention) {
   const desc_attention *what = &r->what;
   const int64_t tokens = r->c->tokens, size = desc_query_size(what), row = desc_qkv_size(what);
-  const op_attention_io io = {.num_tokens = tokens,
-                              .context = r->c->context,
-                              .capacity = r->capacity,
-                              .qkv = r->t[NEW].buffer,
-                              .keys = r->t[KEYS].buffer,
-                              .values = r->t[VALUES].buffer,
-                              .sinks = r->t[SINKS].buffer,
-                              .output = r->t[OUTPUT].buffer};
-  ocl_chain chain = {.context = context};
-  assert_ok(op_attention_enqueue(attention, &chain, &io));
   double *queries = allocate((size_t)(tokens * size) * sizeof *queries);
   for (int64_t i = 0; i < tokens * size; i++)
     queries[i] = r->t[NEW].values[i / size * row + i % size];
   assert_ok(ref_attention(what, tokens, r->keys, queries, r->key, r->value, r->t[SINKS].values,
                           r->t[OUTPUT].values));
-  double *got = tensor_read(&r->t[OUTPUT]);
   /* Sums of values, of which each is exact. */
-  check_close(r, "output", got, r->t[OUTPUT].values, (size_t)(tokens * size), r->c->size,
-              r->rows == desc_format_of(MOECL_F32) ? 1e-5 : 2 * roundoff(r->rows));
-  free(got), free(queries);
+  check_launches(r, attention, r->rows == desc_format_of(MOECL_F32) ? 1e-5 : 2 * roundoff(r->rows));
+  free(queries);
 }
 
 static void check(const attention_case *c, const kernel_variant *rotary_row,
@@ -304,20 +511,120 @@ static void check(const attention_case *c, const kernel_variant *rotary_row,
   free(r.key), free(r.value);
 }
 
-/* Variants of both operations of one name. */
-static void test_attention(void **state) {
-  (void)state;
-  assert_int_equal(op_rotary_table.count, op_attention_table.count);
-  for (size_t v = 0; v < op_attention_table.count; v++)
-    for (size_t i = 0; i < BASE_COUNT(cases); i++) {
-      const kernel_variant *attention = &op_attention_table.rows[v];
-      if (serves_here(attention, cases[i].dtype))
-        check(&cases[i], &op_rotary_table.rows[v], attention);
-    }
+/* Rotary's of the same name, else that of any device. */
+static const kernel_variant *rotary_for(const kernel_variant *attention) {
+  const kernel_variant *found = NULL;
+  for (size_t i = 0; i < op_rotary_table.count; i++) {
+    const kernel_variant *row = &op_rotary_table.rows[i];
+    if (strcmp(row->name, attention->name) == 0) return row;
+    if (strcmp(row->name, "generic") == 0) found = row;
+  }
+  assert_non_null(found);
+  return found;
 }
 
-int main(void) {
-  const struct CMUnitTest tests[] = {cmocka_unit_test(test_attention)};
+static const char *only; /* the variant that is asked for; NULL: all */
+
+static bool is_asked_for(const kernel_variant *variant) {
+  return !only || strcmp(variant->name, only) == 0;
+}
+
+static bool accepts(const kernel_variant *variant, const attention_case *c) {
+  const desc_format *cache = desc_format_of(c->dtype);
+  const desc_format *rows = c->stored ? cache : desc_format_of(MOECL_F32);
+  return kernel_variant_accepts(variant, &(op_attention_desc){c->attention, cache, rows, rows});
+}
+
+static void test_attention(void **state) {
+  (void)state;
+  for (size_t v = 0; v < op_attention_table.count; v++) {
+    const kernel_variant *attention = &op_attention_table.rows[v];
+    size_t checked = 0;
+    for (size_t i = 0; i < BASE_COUNT(cases); i++) {
+      if (!is_asked_for(attention) || !serves_here(attention, cases[i].dtype) ||
+          !accepts(attention, &cases[i]))
+        continue;
+      check(&cases[i], rotary_for(attention), attention);
+      checked++;
+    }
+    if (checked > 0) print_message("attention '%s': %zu cases\n", attention->name, checked);
+  }
+}
+
+/* ---- mistakes planted in kernels, that their self-checks find ---- */
+
+static const struct {
+  const char *variant, *from, *to;
+  bool window;
+} plants[] = {
+    {"gpu", "key >= first && key < behind", "key < behind", true},
+    {"gpu", "key >= first && key < behind", "key >= first && key <= behind", true},
+    {"gpu", "sum[r] = fma(sum[r], factor[r], total)", "sum[r] += total", false},
+    {"gpu", "factor[r] = exp(largest[r] - most)", "factor[r] = 1.0f", false},
+    {"gpu", "fma(exp(scales[2 * s] - most), scales[2 * s + 1], whole)", "whole + scales[2 * s + 1]",
+     false},
+    {"nvidia_sm80", "j / 2 * 8 + j % 2 < from ||", "", true},
+    {"nvidia_sm80", "*sum *= factor;", "", false},
+    {"nvidia_sm80", "x4.trans.shared", "x4.shared", false},
+    {"nvidia_sm80", "a[4 * t + 3], v.z, v.w);", "a[4 * t + 3], v.x, v.y);", false},
+    {"nvidia_sm80", "whole = share * scale.y;", "whole = scale.y;", false},
+};
+
+static const kernel_variant *find_row(const char *name) {
+  for (size_t i = 0; i < op_attention_table.count; i++)
+    if (strcmp(op_attention_table.rows[i].name, name) == 0) return &op_attention_table.rows[i];
+  fail_msg("there is no variant %s", name);
+  return NULL;
+}
+
+/* What the variant's self-check says of the kernels below `root`. */
+static moecl_status check_below(const char *root, const kernel_variant *variant, bool window) {
+  char kernels[96], cache[96];
+  snprintf(kernels, sizeof kernels, "%s/cl", root);
+  snprintf(cache, sizeof cache, "%s/cache", root);
+  const desc_format *bf16 = desc_format_of(MOECL_BF16);
+  const op_attention_desc desc = {.attention = {.num_heads = 8,
+                                                .num_kv_heads = 2,
+                                                .head_dim = 64,
+                                                .causal = true,
+                                                .window = window ? 100 : 0,
+                                                .scale = 0.125,
+                                                .sinks = true},
+                                  .cache = bf16,
+                                  .rows = bf16,
+                                  .output = bf16};
+  const moecl_context_params params = {.kernel_dir = kernels, .cache_dir = cache};
+  moecl_context *spoilt = NULL;
+  assert_ok(moecl_context_create(&params, &spoilt));
+  const moecl_status status = op_attention_self_check(spoilt, variant, &desc);
+  moecl_context_destroy(&spoilt);
+  return status;
+}
+
+static void test_plants(void **state) {
+  char root[] = "/tmp/moecl-attention-XXXXXX", command[96];
+  (void)state;
+  assert_non_null(mkdtemp(root));
+  for (size_t i = 0; i < BASE_COUNT(plants); i++) {
+    const kernel_variant *variant = find_row(plants[i].variant);
+    if (!is_asked_for(variant) || !serves_here(variant, MOECL_BF16)) continue;
+    spoil_kernels(root, variant->source, plants[i].from, plants[i].from);
+    assert_ok(check_below(root, variant, plants[i].window)); /* as it is */
+    spoil_kernels(root, variant->source, plants[i].from, plants[i].to);
+    const moecl_status status = check_below(root, variant, plants[i].window);
+    if (status != MOECL_ERROR_BUILD)
+      fail_msg("attention '%s' with \"%s\" for \"%s\": its self-check says %s", variant->name,
+               plants[i].to, plants[i].from, moecl_status_string(status));
+  }
+  snprintf(command, sizeof command, "rm -rf '%s'", root);
+  assert_int_equal(system(command), 0);
+}
+
+/* usage: test_attention [VARIANT] */
+int main(int argc, char **argv) {
+  only = argc > 1 ? argv[1] : NULL;
+  const struct CMUnitTest tests[] = {cmocka_unit_test(test_attention),
+                                     cmocka_unit_test(test_plants)};
   skip_without_device();
   const moecl_context_params params = {.log = log_problem};
   if (moecl_context_create(&params, &context) != MOECL_OK) return 1;

@@ -89,11 +89,29 @@ RULES = [rule(), rule(RENORMALIZE=1, TOPK_LOCAL=1024),
          rule(CORRECTION=1), rule(AFTER_TOPK=1, SECOND_CHOICE=1, RENORMALIZE=1),
          rule(SECOND_CHOICE=2, RENORMALIZE=1)]
 
+def attention(dtype, head_dim, group, causal, sinks, row_tiles=2):
+    return dict(DTYPE=dtype, ROWS=dtype, OUTPUT=dtype, HEAD_DIM=head_dim, GROUP=group, CAUSAL=causal,
+                SINKS=sinks, KEY_BLOCK=1, VALUE_STRIDE=head_dim, TILE_Q=128, TILE_K=32, LOCAL=128,
+                ROW_TILES=row_tiles)
+
+
+def attention_shapes():
+    """Every size of heads that has another layout, in each type and with each option."""
+    for head_dim, dtype in itertools.product((8, 32, 40, 64, 72, 80, 96, 112, 128), (1, 2)):
+        for causal, sinks in itertools.product((0, 1), (0, 1)):
+            yield attention(dtype, head_dim, 1 if dtype == 1 else 8, causal, sinks)
+            yield attention(dtype, head_dim, 4, causal, sinks, row_tiles=1)
+
+
 # The shapes of an operation's sources: some, and all.
 SHAPES = {
     "probe": ([{}], [{}]),
     "peak": ([{}], [{}]),
     "router": (RULES,) * 2,
+    "attention": ([attention(2, 128, 4, 1, 0), attention(2, 128, 1, 1, 0), attention(2, 64, 8, 1, 1),
+                   attention(1, 64, 1, 0, 0), attention(1, 80, 3, 1, 0), attention(2, 96, 1, 0, 0),
+                   attention(2, 128, 8, 1, 0, row_tiles=1), attention(1, 128, 1, 1, 0, row_tiles=1),
+                   attention(2, 64, 8, 1, 1, row_tiles=1)], list(attention_shapes())),
     "grouped_gemm": ([gemm(2, 1, 1, 0, 1), gemm(1, 3, 0, 1, 1), gemm(1, 0, 0, 1, 0),
                       gemm(2, 0, 0, 0, 0, output_f32=1), gemm(0, 1, 1, 0, 1),
                       gemm(2, 1, 1, 0, 0), gemm(2, 6, 1, 1, 1), gemm(2, 1, 1, 0, 0, dense=1),

@@ -33,14 +33,23 @@ static uint32_t queries_of(const kernel_variant *variant, const desc_attention *
   return group < ROWS ? (uint32_t)(ROWS / group) : 1;
 }
 
+bool op_attention_multiples_of_8(const kernel_variant *variant, const void *problem) {
+  const op_attention_desc *desc = problem;
+  (void)variant;
+  return desc->rows == desc->cache && desc->output == desc->cache &&
+         desc->attention.head_dim % 8 == 0 && desc->attention.head_dim <= 128;
+}
+
 static moecl_status describe(moecl_context *context, const kernel_variant *variant,
                              const void *problem, void *op) {
   const op_attention_desc *desc = problem;
-  *(op_attention *)op =
-      (op_attention){.desc = *desc,
-                     .variant = variant,
-                     .layout = op_attention_layout(context, variant, &desc->attention),
-                     .queries = queries_of(variant, &desc->attention)};
+  op_attention *attention = op;
+  *attention = (op_attention){.desc = *desc,
+                              .variant = variant,
+                              .driver = variant->driver,
+                              .layout = op_attention_layout(context, variant, &desc->attention),
+                              .queries = queries_of(variant, &desc->attention)};
+  if (attention->driver) op_attention_rows_describe(context, attention);
   return MOECL_OK;
 }
 
@@ -63,21 +72,35 @@ static moecl_status create(moecl_context *context, const kernel_variant *variant
   else
     snprintf(defines + used, sizeof defines - (size_t)used, "TILE_Q %u\nTILE_K %u\nLOCAL %u\n",
              variant->tile_m, variant->tile_n, variant->local);
+  if (attention->driver) return op_attention_rows_create(context, defines, attention);
   return ocl_kernel_create(context, variant->source, defines, "attention", &attention->kernel);
 }
 
-static void release(void *op) { ocl_kernel_destroy(&((op_attention *)op)->kernel); }
+static void release(void *op) {
+  op_attention *attention = op;
+  ocl_kernel_destroy(&attention->kernel);
+  ocl_kernel_destroy(&attention->few);
+  ocl_kernel_destroy(&attention->combine);
+  moecl_buffer_destroy(&attention->counters);
+}
+
+static uint64_t bytes(const void *op) {
+  const op_attention *attention = op;
+  return attention->driver ? op_attention_rows_bytes(attention) : 0;
+}
 
 const op_kind op_attention_kind = {.table = &op_attention_table,
                                    .size = sizeof(op_attention),
                                    .describe = describe,
                                    .create = create,
                                    .self_check = op_attention_self_check,
-                                   .release = release};
+                                   .release = release,
+                                   .bytes = bytes};
 
 moecl_status op_attention_enqueue(op_attention *attention, ocl_chain *chain,
                                   const op_attention_io *io) {
   const desc_attention *what = &attention->desc.attention;
+  if (attention->driver) return op_attention_rows_enqueue(attention, chain, io);
   const int64_t heads = is_by_vectors(attention->variant) ? what->num_kv_heads : what->num_heads;
   MOECL_TRY(ocl_kernel_args(attention->kernel, "bbbbblllilf", io->qkv, io->keys, io->values,
                             io->sinks, io->output, io->num_tokens, io->context, io->capacity,

@@ -6,8 +6,8 @@
 
 /* More keys than a tile, more queries than a block of few heads, and cached tokens: two
  * groups of heads, of the sizes that the program is for. */
-enum { KV_HEADS = 2, CONTEXT = 60, TOKENS = 37, FEW_TOKENS = 9, MANY_HEADS = 8, WINDOW = 11 };
-enum { QKV, KEYS, VALUES, SINKS, OUTPUT };
+enum { KV_HEADS = 2, CONTEXT = 150, TOKENS = 37, FEW_TOKENS = 9, MANY_HEADS = 8, WINDOW = 11 };
+enum { QKV, KEYS, VALUES, SINKS, OUTPUT, PARTS, TENSORS };
 
 typedef struct problem {
   const desc_attention *attention;
@@ -53,12 +53,14 @@ static bool make(problem *p, const op_cache_layout *layout) {
   return true;
 }
 
+/* Buffers of an earlier problem go. */
 static moecl_status upload(moecl_context *context, const op_attention *attention, const problem *p,
                            moecl_buffer **b) {
   const desc_attention *what = p->attention;
   const desc_format *cache = attention->desc.cache;
   const uint64_t tokens = (uint64_t)p->tokens, capacity = (uint64_t)p->capacity;
   const uint64_t value_size = (uint64_t)what->num_kv_heads * attention->layout.value_stride;
+  for (int i = 0; i < TENSORS; i++) moecl_buffer_destroy(&b[i]);
   MOECL_TRY(check_upload(context, attention->desc.rows, p->qkv, tokens,
                          (uint64_t)desc_qkv_size(what), &b[QKV]));
   MOECL_TRY(check_upload(context, cache, p->stored_keys, capacity, (uint64_t)desc_key_size(what),
@@ -70,10 +72,12 @@ static moecl_status upload(moecl_context *context, const op_attention *attention
       &b[OUTPUT]);
 }
 
-static moecl_status compare(check_run *run, op_attention *attention, problem *p) {
+static moecl_status compare(check_run *run, op_attention *attention, problem *p, bool split) {
   moecl_buffer **b = run->buffer;
+  const uint64_t parts = split ? op_attention_parts_bytes(attention, p->tokens) : 0;
   if (!make(p, &attention->layout)) return MOECL_ERROR_OUT_OF_HOST_MEMORY;
   MOECL_TRY(upload(run->context, attention, p, b));
+  if (parts > 0) MOECL_TRY(moecl_buffer_create(run->context, parts, &b[PARTS]));
   const op_attention_io io = {.num_tokens = p->tokens,
                               .context = p->keys - p->tokens,
                               .capacity = p->capacity,
@@ -81,7 +85,8 @@ static moecl_status compare(check_run *run, op_attention *attention, problem *p)
                               .keys = b[KEYS],
                               .values = b[VALUES],
                               .sinks = b[SINKS],
-                              .output = b[OUTPUT]};
+                              .output = b[OUTPUT],
+                              .parts = b[PARTS]};
   ocl_chain chain = {.context = run->context};
   MOECL_TRY(op_attention_enqueue(attention, &chain, &io));
   MOECL_TRY(ref_attention(p->attention, p->tokens, p->keys, p->queries, p->key, p->value, p->sinks,
@@ -91,14 +96,28 @@ static moecl_status compare(check_run *run, op_attention *attention, problem *p)
                        (check_tolerance){1e-2, 1e-2});
 }
 
+static moecl_status check_tokens(check_run *run, op_attention *attention, int64_t tokens,
+                                 bool split) {
+  problem p = {.attention = &attention->desc.attention, .tokens = tokens, .keys = CONTEXT + tokens};
+  const moecl_status status = compare(run, attention, &p, split);
+  release(&p);
+  return status;
+}
+
+/* With a driver every kernel that it has, and keys whole and split. */
 static moecl_status check(check_run *run, void *op) {
   op_attention *attention = op;
   const desc_attention *what = &attention->desc.attention;
-  const int64_t tokens = what->num_heads / what->num_kv_heads < MANY_HEADS ? TOKENS : FEW_TOKENS;
-  problem p = {.attention = what, .tokens = tokens, .keys = CONTEXT + tokens};
-  const moecl_status status = compare(run, attention, &p);
-  release(&p);
-  return status;
+  const int64_t group = what->num_heads / what->num_kv_heads;
+  int64_t tokens = group < MANY_HEADS ? TOKENS : FEW_TOKENS;
+  if (attention->driver) tokens += attention->driver->few_rows / group;
+  MOECL_TRY(check_tokens(run, attention, tokens, false));
+  if (!attention->driver) return MOECL_OK;
+  MOECL_TRY(check_tokens(run, attention, tokens, true));
+  MOECL_TRY(check_tokens(run, attention, 1, false));
+  MOECL_TRY(check_tokens(run, attention, 1, true));
+  attention->groups = 1; /* any number of blocks fills such a device */
+  return check_tokens(run, attention, tokens, false);
 }
 
 moecl_status op_attention_self_check(moecl_context *context, const kernel_variant *variant,
@@ -111,5 +130,6 @@ moecl_status op_attention_self_check(moecl_context *context, const kernel_varian
   what->num_kv_heads = KV_HEADS;
   if (what->window > 0) what->window = WINDOW;
   MOECL_TRY(check_begin(&run, &small, &attention));
-  return check_end(&run, &attention, &attention.kernel, 1, check);
+  ocl_kernel *const kernels[] = {attention.kernel, attention.few, attention.combine};
+  return check_end(&run, &attention, kernels, BASE_COUNT(kernels), check);
 }
