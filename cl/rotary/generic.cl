@@ -1,46 +1,6 @@
 // SPDX-License-Identifier: MIT
-/* A token's queries and keys, normalized and turned by its position: queries in place, keys
- * and values into the cache. qkv is [tokens][num_heads + 2 num_kv_heads][head_dim].
- * Defines: DTYPE (of the cache and the norms' weights), ROWS (the element of qkv), QK_NORM:
- * 0 none, 1 each head, 2 all heads of queries or keys at once; PLUS_ONE, INTERLEAVED,
- * KEY_BLOCK, VALUE_STRIDE, LOCAL.
- *
- * A span is what is normalized together: a head, or with QK_NORM 2 all queries or all keys
- * of a token. A work-group makes `spans_each` of a token's `spans`, queries' first.
- *
- * An angle is position times frequency in turns; of that only the fraction matters, which is
- * exact in 64 bits for every position: fp32 would be off by 0.01 at position 131072. */
-#include "common/types.clh"
-#include "common/group_sum.clh"
-#include "attention/cache.clh"
-typedef ELEMENT_T(ROWS) rows_t;
-#define rows_load ELEMENT_LOAD(ROWS)
-#define rows_store ELEMENT_STORE(ROWS)
-#define MOST_PAIRS 128
-
-static inline float norm_weight(const __global storage_t *weight, int i) {
-#if QK_NORM
-  return storage_load(weight, i) + (PLUS_ONE ? 1.0f : 0.0f);
-#else
-  return 1.0f;
-#endif
-}
-
-/* Where a head goes: a query where it was, a key into the cache. */
-typedef struct place {
-  bool is_key;
-  __global rows_t *query;
-  __global storage_t *keys;
-  ulong kv_head, capacity, position;
-  int head_dim;
-} place;
-
-static inline void put(float value, const place *to, int element) {
-  if (to->is_key)
-    storage_store(value, to->keys,
-                  key_at(to->kv_head, to->capacity, to->position, to->head_dim, element));
-  else rows_store(value, to->query, element);
-}
+/* rotary.clh, a work-group of LOCAL for `spans_each` of a token's spans, one after the other. */
+#include "rotary/rotary.clh"
 
 __kernel __attribute__((reqd_work_group_size(LOCAL, 1, 1))) void
 rotary(__global rows_t *qkv, const __global storage_t *q_norm, const __global storage_t *k_norm,
