@@ -96,10 +96,17 @@ static void test_bottleneck(void **state) {
   (void)state;
   profile_facts facts = usual();
   bottleneck_is(&facts, "gate_up takes 50% of 1.00 ms (500 us), bound by arithmetic: 50% of the "
-                        "measured fp32 peak.");
+                        "measured peak of fp32.");
   facts.stages[MOECL_STAGE_GATE_UP].flops = 1e9;
   bottleneck_is(&facts, "gate_up takes 50% of 1.00 ms (500 us), bound by arithmetic: 200% of the "
-                        "measured fp32 peak: matrix units, or a peak measured on a busy device.");
+                        "measured peak of fp32: that was measured on a busy device.");
+  facts.peaks.flops_matrix = 8e12; /* which the stage does not use */
+  facts.stages[MOECL_STAGE_GATE_UP].flops = 2.5e8;
+  bottleneck_is(&facts, "gate_up takes 50% of 1.00 ms (500 us), bound by arithmetic: 50% of the "
+                        "measured peak of fp32.");
+  facts.stages[MOECL_STAGE_GATE_UP].matrix = true, facts.stages[MOECL_STAGE_GATE_UP].flops = 1e9;
+  bottleneck_is(&facts, "gate_up takes 50% of 1.00 ms (500 us), bound by arithmetic: 25% of the "
+                        "measured peak of matrix units.");
   facts.stages[MOECL_STAGE_DOWN].us = 600, facts.stages[MOECL_STAGE_DOWN].bytes = 3e7;
   bottleneck_is(&facts, "down takes 60% of 1.00 ms (600 us), bound by memory: 50% of the measured "
                         "rate.");

@@ -13,8 +13,8 @@ static void add_times(const profile_part *part, profile_facts *facts) {
   for (int i = 0; i < MOECL_STAGE_COUNT; i++) {
     const profile_stage *stage = &part->stages[i];
     if (stage->kernels == 0) continue;
-    facts->stages[i] =
-        (stage_facts){stage->kernels, part->timed ? stage->us : NAN, stage->flops, stage->bytes};
+    facts->stages[i] = (stage_facts){stage->kernels, part->timed ? stage->us : NAN, stage->flops,
+                                     stage->bytes, stage->matrix};
   }
 }
 

@@ -24,10 +24,11 @@ static void put_device(const profile *all, FILE *file) {
     fputs("Its peaks are not known, so no shares of them are given.\n\n", file);
     return;
   }
-  fprintf(file,
-          "Its measured peaks, which shares are of (`moectl peak`): %sFLOP/s of fp32, %sB/s read, "
-          "%s a launch.\n\n",
-          profile_count_text(p->flops_f32, flops), profile_count_text(p->read_bytes, read),
+  fprintf(file, "Its measured peaks, which shares are of (`moectl peak`): %sFLOP/s of fp32, ",
+          profile_count_text(p->flops_f32, flops));
+  if (p->flops_matrix > 0)
+    fprintf(file, "%sFLOP/s of matrix units, ", profile_count_text(p->flops_matrix, flops));
+  fprintf(file, "%sB/s read, %s a launch.\n\n", profile_count_text(p->read_bytes, read),
           profile_time_text(p->launch_seconds * 1e6, launch));
 }
 

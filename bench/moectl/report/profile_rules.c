@@ -45,9 +45,14 @@ static double share(double amount, double us, double peak) {
   return us > 0 && peak > 0 ? amount / (us * 1e-6) / peak : NAN;
 }
 
+double profile_flops_peak(const profile_facts *facts, moecl_stage stage) {
+  const bool matrix = facts->stages[stage].matrix && facts->peaks.flops_matrix > 0;
+  return matrix ? facts->peaks.flops_matrix : facts->peaks.flops_f32;
+}
+
 double profile_flops_share(const profile_facts *facts, moecl_stage stage) {
   const stage_facts *one = &facts->stages[stage];
-  return share(one->flops, one->us, facts->peaks.flops_f32);
+  return share(one->flops, one->us, profile_flops_peak(facts, stage));
 }
 
 double profile_bytes_share(const profile_facts *facts, moecl_stage stage) {
@@ -58,7 +63,8 @@ double profile_bytes_share(const profile_facts *facts, moecl_stage stage) {
 double profile_least_us(const profile_facts *facts, moecl_stage stage) {
   const stage_facts *one = &facts->stages[stage];
   if (!(facts->peaks.flops_f32 > 0)) return NAN;
-  return 1e6 * fmax(one->flops / facts->peaks.flops_f32, one->bytes / facts->peaks.read_bytes);
+  return 1e6 *
+         fmax(one->flops / profile_flops_peak(facts, stage), one->bytes / facts->peaks.read_bytes);
 }
 
 profile_limit profile_limit_of(const profile_facts *facts, moecl_stage stage) {
@@ -91,10 +97,12 @@ static moecl_stage longest_stage(const profile_facts *facts) {
 static void say_limit(const profile_facts *facts, moecl_stage stage, FILE *file) {
   const double flops = 100 * profile_flops_share(facts, stage);
   const double bytes = 100 * profile_bytes_share(facts, stage);
+  const char *units =
+      profile_flops_peak(facts, stage) > facts->peaks.flops_f32 ? "matrix units" : "fp32";
   switch (profile_limit_of(facts, stage)) {
   case LIMIT_ARITHMETIC:
-    fprintf(file, "bound by arithmetic: %.0f%% of the measured fp32 peak", flops);
-    if (flops > 100) fputs(": matrix units, or a peak measured on a busy device", file);
+    fprintf(file, "bound by arithmetic: %.0f%% of the measured peak of %s", flops, units);
+    if (flops > 100) fputs(": that was measured on a busy device", file);
     break;
   case LIMIT_MEMORY:
     fprintf(file, "bound by memory: %.0f%% of the measured rate", bytes);
@@ -109,8 +117,8 @@ static void say_limit(const profile_facts *facts, moecl_stage stage, FILE *file)
             facts->imbalance);
     break;
   case LIMIT_NONE:
-    fprintf(file, "bound by neither peak: %.1f%% of fp32 arithmetic, %.1f%% of memory's rate",
-            flops, bytes);
+    fprintf(file, "bound by neither peak: %.1f%% of the peak of %s, %.1f%% of memory's rate", flops,
+            units, bytes);
     break;
   default: fputs("not held against the device's peaks, which are not known", file);
   }

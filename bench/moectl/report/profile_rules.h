@@ -11,6 +11,7 @@
 typedef struct stage_facts {
   size_t kernels;
   double us, flops, bytes;
+  bool matrix; /* its arithmetic is the matrix units' */
 } stage_facts;
 
 /* What the rules look at. What is not known is NaN, 0 or NULL, and then no rule speaks of it. */
@@ -53,6 +54,8 @@ typedef enum profile_limit {
 extern const char *const profile_limit_names[LIMIT_COUNT];
 profile_limit profile_limit_of(const profile_facts *facts, moecl_stage stage);
 
+/* Operations a second that the stage could do at most. */
+double profile_flops_peak(const profile_facts *facts, moecl_stage stage);
 /* Shares of the device's measured peaks that a stage reaches; NaN: not known. */
 double profile_flops_share(const profile_facts *facts, moecl_stage stage);
 double profile_bytes_share(const profile_facts *facts, moecl_stage stage);

@@ -73,13 +73,14 @@ static void stage_row(const text_table *table, size_t row, const profile_facts *
 }
 
 static void sum_rows(const text_table *table, size_t row, const profile_facts *facts) {
-  double flops = 0, bytes = 0, least = 0;
+  double flops = 0, bytes = 0, least = 0, at_peak = 0;
   char text[PROFILE_TEXT_SIZE];
   for (int i = 0; i < MOECL_STAGE_COUNT; i++) {
     if (facts->stages[i].kernels == 0) continue;
     flops += facts->stages[i].flops;
     bytes += facts->stages[i].bytes;
     least += profile_least_us(facts, (moecl_stage)i);
+    at_peak += facts->stages[i].flops / profile_flops_peak(facts, (moecl_stage)i);
   }
   snprintf(text_table_cell(table, row, NAME), CELL_SIZE, "gaps");
   put_time(text_table_cell(table, row, TIME), facts->gaps_us);
@@ -92,16 +93,15 @@ static void sum_rows(const text_table *table, size_t row, const profile_facts *f
            profile_count_text(flops, text));
   snprintf(text_table_cell(table, row + 1, BYTES), CELL_SIZE, "%s",
            profile_count_text(bytes, text));
-  put_share(text_table_cell(table, row + 1, OF_FLOPS),
-            flops / (facts->total_us * 1e-6) / facts->peaks.flops_f32);
+  put_share(text_table_cell(table, row + 1, OF_FLOPS), at_peak / (facts->total_us * 1e-6));
   put_share(text_table_cell(table, row + 1, OF_BYTES),
             bytes / (facts->total_us * 1e-6) / facts->peaks.read_bytes);
   put_time(text_table_cell(table, row + 1, LEAST), least);
 }
 
 void profile_stage_table(const profile_facts *facts, FILE *file) {
-  static const char *const names[COLUMNS] = {"stage",        "kernels", "time",      "of all",
-                                             "operations",   "bytes",   "fp32 peak", "memory rate",
+  static const char *const names[COLUMNS] = {"stage",        "kernels", "time",       "of all",
+                                             "operations",   "bytes",   "arithmetic", "memory rate",
                                              "at the peaks", "limit"};
   size_t rows = 3, row = 1;
   text_table table;

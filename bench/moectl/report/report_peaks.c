@@ -6,6 +6,7 @@
 #include "results/peaks.h"
 #include "results/results_private.h"
 #include <math.h>
+#include <string.h>
 
 enum { GROUPED_GEMM = 2 }; /* of measure_operations */
 /* Of more points only those with the largest and the smallest shares have a row. */
@@ -13,13 +14,18 @@ enum { MOST_ROWS = 40 };
 /* A point that reaches less than this share of both peaks is bound by something else. */
 static const double least_share = 0.25;
 
+static const char *variant_of(const point_result *point, const char *operation) {
+  for (int i = 0; operation && i < NUM_OPERATIONS; i++)
+    if (strcmp(measure_operations[i], operation) == 0) return point->variants[i];
+  return NULL;
+}
+
 double report_arithmetic_peak(const results *all, size_t index, int stage) {
   const moecl_peaks *peaks = &all->peaks.rates;
-  const bool products = stage == MOECL_STAGE_GATE_UP || stage == MOECL_STAGE_DOWN ||
-                        stage == MOECL_STAGE_SHARED || stage == MOECL_STAGE_LAYER;
-  const bool matrix = products && peaks->flops_matrix > 0 &&
-                      moecl_variant_uses_matrix_units(measure_operations[GROUPED_GEMM],
-                                                      all->points[index].variants[GROUPED_GEMM]);
+  const char *operation = measure_arithmetic_operation((moecl_stage)stage);
+  const bool matrix =
+      peaks->flops_matrix > 0 &&
+      moecl_variant_uses_matrix_units(operation, variant_of(&all->points[index], operation));
   return matrix ? peaks->flops_matrix : peaks->flops_f32;
 }
 

@@ -102,6 +102,19 @@ void measure_set(const measure *measure, measure_value value, point_result *poin
 const char *const measure_operations[NUM_OPERATIONS] = {
     "router", "permute", "grouped_gemm", "combine", "norm", "projections", "rotary", "attention"};
 
+const char *measure_arithmetic_operation(moecl_stage stage) {
+  switch (stage) {
+  case MOECL_STAGE_GATE_UP:
+  case MOECL_STAGE_DOWN:
+  case MOECL_STAGE_SHARED:
+  case MOECL_STAGE_QKV_PROJ:
+  case MOECL_STAGE_O_PROJ:
+  case MOECL_STAGE_LAYER: return "grouped_gemm";
+  case MOECL_STAGE_ATTENTION: return "attention";
+  default: return NULL;
+  }
+}
+
 const moecl_stage results_parts[RESULTS_PARTS] = {
     MOECL_STAGE_ATTENTION_NORM, MOECL_STAGE_QKV_PROJ, MOECL_STAGE_ROTARY,
     MOECL_STAGE_ATTENTION,      MOECL_STAGE_O_PROJ,   MOECL_STAGE_FEED_FORWARD_NORM,

@@ -56,6 +56,9 @@ void measure_set(const measure *measure, measure_value value, point_result *poin
 /* The operations with variants, and a stage's summary, likewise. */
 enum { NUM_SUMMARIES = 3 };
 extern const char *const measure_operations[NUM_OPERATIONS];
+/* The operation whose variant says which units do a stage's arithmetic; NULL: none has others than
+ * fp32's. Of LAYER, the whole, that of most of it. */
+const char *measure_arithmetic_operation(moecl_stage stage);
 extern const char *const measure_summaries[NUM_SUMMARIES]; /* "median", ... */
 double *measure_summary(sample_summary *times, size_t index);
 

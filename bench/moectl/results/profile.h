@@ -30,6 +30,7 @@ typedef struct profile_stage {
   size_t kernels;      /* 0: the forward has no such stage */
   double us;           /* the sum of its kernels' */
   double flops, bytes; /* counted from the shapes */
+  bool matrix;         /* on the device's matrix units */
   sample_summary over; /* its kernels' microseconds, over all forwards */
 } profile_stage;
 

@@ -370,6 +370,16 @@ static stage_work work_of(const experiment_point *point, const work_counts *coun
                                    : work_of_layer(&point->layer, counts, stage);
 }
 
+/* The variant that does a stage's arithmetic is the experts', but for attention. */
+static bool on_matrix_units(const profile_forwards *made, moecl_stage stage) {
+  const char *operation = measure_arithmetic_operation(stage);
+  if (!operation) return false;
+  const char *variant = made->runner.block
+                            ? moecl_block_variant(made->runner.block, operation, NULL)
+                            : moecl_layer_variant(made->runner.layer, operation, NULL);
+  return moecl_variant_uses_matrix_units(operation, variant);
+}
+
 /* Work is counted from the routing of the first input; the others' differ a little. */
 static moecl_status count_work(profile_forwards *made, int64_t tile_rows, profile_part *part) {
   moecl_routing *routing = &part->routing;
@@ -386,6 +396,7 @@ static moecl_status count_work(profile_forwards *made, int64_t tile_rows, profil
     const stage_work work = work_of(made->point, &counts, (moecl_stage)stage);
     part->stages[stage].flops = work.flops;
     part->stages[stage].bytes = work.bytes;
+    part->stages[stage].matrix = on_matrix_units(made, (moecl_stage)stage);
   }
   return MOECL_OK;
 }
