@@ -11,8 +11,8 @@ it is timed. A peer has a folder of its own with a results.json in it.
     moectl compare results/ours results/peers/*
 
 Peers: loop (PyTorch, an expert after the other), grouped_mm (PyTorch's grouped product),
-transformers (its MoE block), on GPUs loop_graph and grouped_mm_graph and transformers_graph (in a
-CUDA graph), llama.cpp (test-backend-ops: the experts' products alone). One that is not installed is
+transformers (its MoE block), on GPUs grouped_mm_graph and transformers_graph (in a CUDA graph, which
+the loop can't be in), llama.cpp (test-backend-ops: the experts' products alone). One that is not installed is
 named and left out.
 
 Exit codes: 0 every point of the peers that are there ran, 1 some did not, 2 bad usage, 3 there is
@@ -34,7 +34,7 @@ import record  # noqa: E402
 
 HERE = pathlib.Path(__file__).resolve().parent
 TORCH = ("loop", "grouped_mm", "transformers")
-PEERS = TORCH + tuple(f"{name}_graph" for name in TORCH) + ("llama.cpp",)
+PEERS = TORCH + ("grouped_mm_graph", "transformers_graph", "llama.cpp")
 
 
 def say(text):
