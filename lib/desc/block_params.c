@@ -82,8 +82,12 @@ static void check_rope(complaint *c, const moecl_rope_params *rope, int64_t head
     complain(c, "rope.theta is %g, expected a finite number greater than 1, or 0 for none",
              rope->theta);
   check_range(c, "rope.dim", rope->dim, 0, head_dim);
-  if ((rope->dim > 0 ? rope->dim : head_dim) % 2 != 0)
-    complain(c, "rope.dim is %lld of heads of %lld, expected an even number", (long long)rope->dim,
+  if (rope->dim % 2 != 0)
+    complain(c, "rope.dim is %lld, expected an even number", (long long)rope->dim);
+  if (rope->dim == 0 && head_dim % 2 != 0)
+    complain(c,
+             "head_dim is %lld, of which rope turns pairs: expected an even number, an even "
+             "rope.dim, or no rope.theta",
              (long long)head_dim);
   check_scaling(c, rope);
 }

@@ -113,7 +113,7 @@ class Schema(ModelCase):
                 if key is None:
                     inner["novelty"] = 1
                 elif (key.startswith("skew_") and path.endswith(".params")) or (
-                        path, key) == ("$", "peaks") or key in ("what", "changed_choices"):
+                        path, key) == ("$", "peaks") or key in ("what", "changed_choices", "flops_matrix"):
                     continue  # what a file may lack
                 else:
                     del inner[key]

@@ -94,8 +94,10 @@ static void test_messages(void **state) {
   WRONG(attention.num_kv_heads, 16, "num_kv_heads is 16, expected 0 to 8");
   WRONG(attention.head_dim, 257, "head_dim is 257, expected 1 to 256");
   WRONG(layer.hidden_size, 63, "hidden_size 63 is no multiple of 8 heads");
-  WRONG(attention.head_dim, 7, "rope.dim is 0 of heads of 7, expected an even number");
-  WRONG(attention.rope.dim, 3, "rope.dim is 3 of heads of 8, expected an even number");
+  WRONG(attention.head_dim, 7,
+        "head_dim is 7, of which rope turns pairs: expected an even number, an even "
+        "rope.dim, or no rope.theta");
+  WRONG(attention.rope.dim, 3, "rope.dim is 3, expected an even number");
   WRONG(attention.rope.dim, 10, "rope.dim is 10, expected 0 to 8");
   WRONG(attention.rope.theta, 1, "rope.theta is 1, expected a finite number greater than 1");
   WRONG(attention.rope.theta, (double)NAN, "rope.theta is nan");

@@ -170,9 +170,15 @@ static void put_number(double number, const char *unit, FILE *file) {
   fprintf(file, "%s %s", number_text(number, text, sizeof text), unit);
 }
 
+/* A stage's name, or that of the whole: "layer" or "block". */
+static const char *name_of(const roofline *r, int stage) {
+  return stage == MOECL_STAGE_LAYER ? experiment_measured(r->all->experiment)
+                                    : moecl_stage_name((moecl_stage)stage);
+}
+
 /* "gate_up 12.3 GFLOP/s at 4.5 operations a byte, 34.0% of the roof" */
-static void put_mark(const mark *m, FILE *file) {
-  fprintf(file, "%s ", moecl_stage_name((moecl_stage)m->stage));
+static void put_mark(const roofline *r, const mark *m, FILE *file) {
+  fprintf(file, "%s ", name_of(r, m->stage));
   put_number(m->rate / 1e9, "GFLOP/s at ", file);
   put_number(m->intensity, "operations a byte", file);
   fprintf(file, ", %.1f%% of the roof", 100 * m->rate / m->roof);
@@ -191,7 +197,7 @@ static void put_title(const void *user, size_t number, FILE *file) {
   const mark *m = &r->marks[number - 1];
   fputs("<title>", file);
   put_point(r, m->point, file);
-  put_mark(m, file);
+  put_mark(r, m, file);
   fputs("</title>", file);
 }
 
@@ -209,7 +215,7 @@ static void put_words(const void *user, FILE *file) {
     const bool first = i == 0 || r->marks[i].point != r->marks[i - 1].point;
     fputs(first ? ". " : "; ", file);
     if (first) put_point(r, r->marks[i].point, file);
-    put_mark(&r->marks[i], file);
+    put_mark(r, &r->marks[i], file);
   }
   fputc('.', file);
 }
@@ -217,8 +223,11 @@ static void put_words(const void *user, FILE *file) {
 /* --- the page's part -------------------------------------------------------------------- */
 
 static void put_caption(const roofline *r, FILE *file) {
-  fputs("<figcaption>Each stage, and the layer as a whole: how fast it computes over how many "
-        "operations it does for each byte that it must move. The lines are what the device does at "
+  fprintf(file,
+          "<figcaption>Each stage, and the %s as a whole: how fast it computes over how many "
+          "operations it does for each byte that it must move. ",
+          experiment_measured(r->all->experiment));
+  fputs("The lines are what the device does at "
         "most: the slope its memory, the level its arithmetic; below both there is room. Both axes "
         "are logarithmic. A stage that finds its data in a cache may stand above the slope.",
         file);
@@ -232,8 +241,7 @@ static void put_figure(const roofline *r, const char *drawn, FILE *file) {
   html_svg(drawn, "roofline", WIDTH, HEIGHT, &words, file);
   fputs("</div>\n<ul class=\"key\" aria-label=\"Stages\">\n", file);
   for (int stage = 0; stage < RESULTS_STAGES; stage++)
-    if (r->has[stage])
-      html_key_item((size_t)stage, shape_of(stage), moecl_stage_name((moecl_stage)stage), file);
+    if (r->has[stage]) html_key_item((size_t)stage, shape_of(stage), name_of(r, stage), file);
   fputs("</ul>\n", file);
   put_caption(r, file);
   fputs("</figure>\n</div>\n", file);

@@ -24,11 +24,13 @@ enum { RATES = sizeof rates / sizeof rates[0] };
 static double *rate_of(moecl_peaks *peaks, int i) {
   return (double *)((char *)peaks + rates[i].offset);
 }
+
+static bool is_matrix(int i) { return rates[i].offset == offsetof(moecl_peaks, flops_matrix); }
+
 /* Is it one that a device may have? Only fp16 and matrix units may be missing. */
 static bool is_rate(const json_t *value, int i) {
   const double number = json_number_value(value);
-  const bool may_lack = rates[i].offset == offsetof(moecl_peaks, flops_f16) ||
-                        rates[i].offset == offsetof(moecl_peaks, flops_matrix);
+  const bool may_lack = rates[i].offset == offsetof(moecl_peaks, flops_f16) || is_matrix(i);
   return json_is_number(value) && (number > 0 || (number == 0 && may_lack));
 }
 
@@ -56,6 +58,7 @@ device_peaks peaks_of_json(const json_t *json) {
     return peaks;
   for (int i = 0; i < RATES; i++) {
     const json_t *value = json_object_get(json, rates[i].name);
+    if (!value && is_matrix(i)) continue; /* of an earlier version */
     if (!is_rate(value, i)) return (device_peaks){0};
     *rate_of(&peaks.rates, i) = json_number_value(value);
   }
