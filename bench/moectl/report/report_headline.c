@@ -3,6 +3,7 @@
  * these among all others, and the index of a suite has them alone. */
 #include "report/report_compare.h"
 #include <math.h>
+#include <stdlib.h>
 #include <string.h>
 
 /* Of fewer rows an expert's time is that of reading its weights. */
@@ -182,13 +183,80 @@ static double mean_log(const results *all, size_t axis, size_t digit) {
   return count ? sum / (double)count : NAN;
 }
 
+/* What a token takes at `slow` over what it takes at `fast`; of so many comparisons. */
+static comparison compare_tokens(const results *all, size_t fast, size_t slow, size_t comparisons) {
+  const experiment_point *points = all->experiment->points;
+  comparison found = report_compare(
+      all, fast, slow, (double)points[slow].num_tokens / (double)points[fast].num_tokens);
+  found.differs = found.differs && stands_out(&found.ratio, comparisons);
+  return found;
+}
+
 /* The slowest value of an axis, how much longer a token takes with it than with the fastest. */
 typedef struct effect {
   size_t axis, slowest, fastest; /* of the axis */
-  double ratio;
+  paired_ratio ratio;
+  bool certain;
 } effect;
 
-static effect effect_of(const results *all, size_t axis) {
+/* The point that differs from one at the slowest value by having the fastest; SIZE_MAX: it is at
+ * another value, or one of the two has no time. */
+static size_t partner_of(const results *all, const effect *of, size_t index) {
+  const size_t stride = grid_stride(all->experiment, of->axis);
+  if (grid_digit(all->experiment, of->axis, index) != of->slowest) return SIZE_MAX;
+  const size_t partner = index - of->slowest * stride + of->fastest * stride;
+  return has_time(all, index) && has_time(all, partner) ? partner : SIZE_MAX;
+}
+
+/* A token's time in one round, the geometric mean over all pairs, at the fastest value or at the
+ * slowest; NaN: not all have it. */
+static double mean_of_round(const results *all, const effect *of, bool slowest, size_t round) {
+  double sum = 0, count = 0;
+  for (size_t i = 0; i < all->experiment->num_points; i++) {
+    const size_t partner = partner_of(all, of, i), index = slowest ? i : partner;
+    if (partner == SIZE_MAX) continue;
+    const point_result *point = &all->points[index];
+    if (round >= point->num_rounds) return NAN;
+    sum += log(point->rounds[round].time_ms[MOECL_STAGE_LAYER].median /
+               (double)all->experiment->points[index].num_tokens);
+    count++;
+  }
+  return count > 0 ? exp(sum / count) : NAN;
+}
+
+/* Whether each pair for itself bears out that the slowest value is slow. */
+static bool all_pairs_differ(const results *all, const effect *of, size_t comparisons) {
+  for (size_t i = 0; i < all->experiment->num_points; i++) {
+    const size_t partner = partner_of(all, of, i);
+    if (partner == SIZE_MAX) continue;
+    const comparison pair = compare_tokens(all, partner, i, comparisons);
+    if (!pair.differs || pair.ratio.median < 1) return false;
+  }
+  return true;
+}
+
+/* All pairs together, round by round as two points are compared: what they are off by in a round is
+ * evened out, and how far rounds lie apart says what is certain. */
+static void compare_values(const results *all, size_t comparisons, effect *of) {
+  size_t most = 0;
+  for (size_t i = 0; i < all->experiment->num_points; i++)
+    if (has_time(all, i) && all->points[i].num_rounds > most) most = all->points[i].num_rounds;
+  point_round *fast = calloc(most + 1, sizeof *fast), *slow = calloc(most + 1, sizeof *slow);
+  const point_result before = {.rounds = fast, .num_rounds = most};
+  const point_result after = {.rounds = slow, .num_rounds = most};
+  for (size_t r = 0; fast && slow && r < most; r++) {
+    fast[r].time_ms[MOECL_STAGE_LAYER].median = mean_of_round(all, of, false, r);
+    slow[r].time_ms[MOECL_STAGE_LAYER].median = mean_of_round(all, of, true, r);
+  }
+  if (fast && slow) of->ratio = rounds_compare(&before, &after);
+  of->certain = of->ratio.count > 1    ? stands_out(&of->ratio, comparisons)
+                : of->ratio.count == 1 ? all_pairs_differ(all, of, comparisons)
+                                       : false;
+  free(fast);
+  free(slow);
+}
+
+static effect effect_of(const results *all, size_t axis, size_t comparisons) {
   effect found = {.axis = axis};
   double high = -INFINITY, low = INFINITY;
   for (size_t digit = 0; digit < all->experiment->axes[axis].count; digit++) {
@@ -196,15 +264,22 @@ static effect effect_of(const results *all, size_t axis) {
     if (mean > high) high = mean, found.slowest = digit;
     if (mean < low) low = mean, found.fastest = digit;
   }
-  found.ratio = exp(high - low);
+  compare_values(all, comparisons, &found);
   return found;
 }
 
+/* The largest that is certain although it was looked for among all values; not certain: none. */
 static effect largest_effect(const results *all) {
-  effect found = {.ratio = 0};
-  for (size_t axis = 0; axis < all->experiment->num_axes; axis++) {
-    const effect one = effect_of(all, axis);
-    if (!grid_is_seed(all->experiment, axis) && one.ratio > found.ratio) found = one;
+  const experiment *plan = all->experiment;
+  effect found = {.certain = false};
+  size_t values = 0;
+  for (size_t axis = 0; axis < plan->num_axes; axis++)
+    if (!grid_is_seed(plan, axis)) values += plan->axes[axis].count;
+  for (size_t axis = 0; axis < plan->num_axes; axis++) {
+    if (grid_is_seed(plan, axis)) continue;
+    const effect one = effect_of(all, axis, values);
+    if (one.certain && one.ratio.median > (found.certain ? found.ratio.median : little))
+      found = one;
   }
   return found;
 }
@@ -286,38 +361,50 @@ static void why_slow(const results *all, size_t index, FILE *file) {
 static void effect_text(const results *all, const effect *of, FILE *file) {
   const experiment *plan = all->experiment;
   const size_t stride = grid_stride(plan, of->axis);
+  const char *param = plan->axes[of->axis].param;
   char slow[LABEL_SIZE], fast[LABEL_SIZE], number[NUMBER_SIZE];
-  if (!(of->ratio > little)) return;
-  fprintf(file, " %s has the largest effect: ", plan->axes[of->axis].param);
+  fprintf(file, " %s has the largest effect that is certain: %s", param,
+          strcmp(param, "num_tokens") == 0 ? "for each token, " : "");
   report_text(file, grid_value_text(plan, of->axis, of->slowest * stride, slow, sizeof slow));
-  fprintf(file, " takes %sx what ", number_text(of->ratio, number, sizeof number));
+  fprintf(file, " takes %sx what ", number_text(of->ratio.median, number, sizeof number));
   report_text(file, grid_value_text(plan, of->axis, of->fastest * stride, fast, sizeof fast));
   fputs(" does.", file);
 }
 
-bool report_slowest(const results *all, FILE *file) {
-  const experiment *plan = all->experiment;
-  size_t slow = SIZE_MAX, fast = SIZE_MAX;
+/* "A token takes 3.91 us at least, and 15.6 us at most, with top_k=4: 50% of that is ..." The
+ * setting, and why, only where the rounds bear out that it is slow. */
+static bool times_text(const results *all, size_t fast, size_t slow, size_t points, FILE *file) {
   char label[LABEL_SIZE], a[NUMBER_SIZE], b[NUMBER_SIZE];
-  for (size_t i = 0; i < plan->num_points; i++) {
+  number_text(us_a_token(all, slow), a, sizeof a);
+  number_text(us_a_token(all, fast), b, sizeof b);
+  if (slow == fast) {
+    fprintf(file, "A token takes %s us", a);
+    why_slow(all, slow, file);
+    return true;
+  }
+  const comparison most = compare_tokens(all, fast, slow, points);
+  fprintf(file, "A token takes %s us at least, and %s us at most", b, a);
+  if (!most.differs || !(most.ratio.median > little)) return false;
+  fputs(", with ", file);
+  report_text(
+      file, grid_line_label(all->experiment, all->experiment->num_axes, slow, label, sizeof label));
+  why_slow(all, slow, file);
+  return true;
+}
+
+bool report_slowest(const results *all, FILE *file) {
+  size_t slow = SIZE_MAX, fast = SIZE_MAX, points = 0;
+  for (size_t i = 0; i < all->experiment->num_points; i++) {
     if (!has_time(all, i)) continue;
+    points++;
     if (slow == SIZE_MAX || us_a_token(all, i) > us_a_token(all, slow)) slow = i;
     if (fast == SIZE_MAX || us_a_token(all, i) < us_a_token(all, fast)) fast = i;
   }
-  if (slow == SIZE_MAX) return false;
-  number_text(us_a_token(all, slow), a, sizeof a);
-  number_text(us_a_token(all, fast), b, sizeof b);
-  const bool alike = !(us_a_token(all, slow) > little * us_a_token(all, fast));
-  if (slow == fast) fprintf(file, "A token takes %s us", a);
-  else fprintf(file, "A token takes %s us at least, and %s us at most", b, a);
-  if (!alike) {
-    fputs(", with ", file);
-    report_text(file, grid_line_label(plan, plan->num_axes, slow, label, sizeof label));
-  }
-  why_slow(all, slow, file);
-  fputc('.', file);
+  if (points == 0) return false;
+  const bool named = times_text(all, fast, slow, points, file);
   const effect most = largest_effect(all);
-  if (!alike) effect_text(all, &most, file);
+  fputs(named || most.certain ? "." : "; no setting stands out.", file);
+  if (most.certain) effect_text(all, &most, file);
   return true;
 }
 
