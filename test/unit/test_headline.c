@@ -162,17 +162,16 @@ static void test_slowest(void **state) {
   char *text = finding(&fixture, report_headline);
   has(text,
       "A token takes 3.91 us at least, and 15.6 us at most, with top_k=4, num_tokens=16: 50% of "
-      "that is gate_up's, where all weights of an expert are read for 8 rows on average. "
+      "that is gate_up's, where all weights of an expert are read for 8.00 rows on average. "
       "top_k has the largest effect that is certain: 4 takes 4.00x what 1 does.");
   free(text);
   fixture.results.have[2] = false; /* then with 256 tokens: 128 rows, and the first has 1.44 even */
   text = finding(&fixture, report_headline);
-  has(text, "with top_k=4, num_tokens=256: 50% of that is gate_up's, which is arithmetic, ");
-  has(text, ", 100 GFLOP/s of the layer. top_k has");
+  has(text, "with top_k=4, num_tokens=256: 50% of that is gate_up's. top_k has");
   free(text);
   fixture.results.points[3].routing.tokens_per_expert_after_capacity[0] += 384;
   text = finding(&fixture, report_headline);
-  has(text, " gate_up's, where the busiest expert has 3");
+  has(text, " gate_up's, where the busiest expert has 3.23 times the mean load. ");
   free(text);
   fixture.results.points[3].time_ms[MOECL_STAGE_ROUTER].median = 40;
   text = finding(&fixture, report_headline);
@@ -186,6 +185,35 @@ static void test_slowest(void **state) {
   slow_down(&fixture, 1, 1.09); /* certain, but too little to speak of */
   says(&fixture, report_headline,
        "A token takes 3.91 us at least, and 4.26 us at most; no setting stands out.");
+  tear_down(&fixture);
+}
+
+/* Whether that is arithmetic the measured peaks say, as in the table of the same page. */
+static void test_arithmetic(void **state) {
+  (void)state;
+  made_up fixture;
+  set_up(&fixture, LAYER "num_experts: 8, top_k: [1, 4]}\nworkload: {num_tokens: 256}\n");
+  struct results *all = &fixture.results;
+  static const struct {
+    double tflops, peak; /* measured: operations a second */
+    const char *says, *bound;
+  } cases[] = {
+      {0.1, 0.2e12, "gate_up's, which is arithmetic, 100 GFLOP/s of the layer. ", "arithmetic"},
+      {312, 600e12, "gate_up's, which is arithmetic, 312000 GFLOP/s of the layer. ", "arithmetic"},
+      {0.1, 10e12, "gate_up's. top_k has", "memory"},
+      {0.1, 0.05e12, "gate_up's. top_k has", "more than the peak of its arithmetic"}};
+  snprintf(all->peaks.measured, sizeof all->peaks.measured, "2026-11-29");
+  for (size_t i = 0; i < sizeof cases / sizeof cases[0]; i++) {
+    all->peaks.rates = (moecl_peaks){.flops_f32 = cases[i].peak, .read_bytes = 30e9};
+    all->points[1].tflops = cases[i].tflops; /* and 10 GB/s */
+    char *text = finding(&fixture, report_slowest), *table = report(&fixture);
+    has(text, cases[i].says);
+    char *row = format_text("%% | %s |\n", cases[i].bound);
+    has(table, row);
+    free(row);
+    free(text);
+    free(table);
+  }
   tear_down(&fixture);
 }
 
@@ -323,13 +351,13 @@ static void test_plain_text(void **state) {
 
 int main(void) {
   const struct CMUnitTest tests[] = {
-      cmocka_unit_test(test_no_cliff),       cmocka_unit_test(test_cliff),
-      cmocka_unit_test(test_new_experts),    cmocka_unit_test(test_no_neighbours),
-      cmocka_unit_test(test_jitter),         cmocka_unit_test(test_distributions),
-      cmocka_unit_test(test_slowest),        cmocka_unit_test(test_noise),
-      cmocka_unit_test(test_noise_together), cmocka_unit_test(test_measured_once),
-      cmocka_unit_test(test_tokens),         cmocka_unit_test(test_index),
-      cmocka_unit_test(test_plain_text),
+      cmocka_unit_test(test_no_cliff),      cmocka_unit_test(test_cliff),
+      cmocka_unit_test(test_new_experts),   cmocka_unit_test(test_no_neighbours),
+      cmocka_unit_test(test_jitter),        cmocka_unit_test(test_distributions),
+      cmocka_unit_test(test_slowest),       cmocka_unit_test(test_arithmetic),
+      cmocka_unit_test(test_noise),         cmocka_unit_test(test_noise_together),
+      cmocka_unit_test(test_measured_once), cmocka_unit_test(test_tokens),
+      cmocka_unit_test(test_index),         cmocka_unit_test(test_plain_text),
   };
   return cmocka_run_group_tests(tests, NULL, NULL);
 }

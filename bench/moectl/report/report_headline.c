@@ -295,27 +295,29 @@ static int slowest_stage_of(const point_result *point) {
   return most;
 }
 
-/* What the experts of a point have to do. */
+/* What the experts of a point have to do: arithmetic only where the measured peaks say so. */
 static void experts_text(const results *all, size_t index, FILE *file) {
   const point_result *point = &all->points[index];
   const moecl_layer_params *layer = &all->experiment->points[index].layer;
   const int64_t *loads = point->routing.tokens_per_expert_after_capacity;
   double kept = 0, reached = 0, busiest = 0;
+  char number[NUMBER_SIZE];
   for (int64_t e = 0; loads && e < layer->num_experts - layer->num_identity_experts; e++) {
     kept += (double)loads[e];
     reached += loads[e] > 0;
     busiest = fmax(busiest, (double)loads[e]);
   }
   if (!(reached > 0)) return;
-  if (kept / reached < few_rows)
-    fprintf(file, ", where all weights of an expert are read for %.3g row%s on average",
-            kept / reached, kept > reached ? "s" : "");
-  else if (busiest * reached > much * kept)
-    fprintf(file, ", where the busiest expert has %.2g times the mean load",
-            busiest * reached / kept);
-  else
-    fprintf(file, ", which is arithmetic, %.3g GFLOP/s of the %s", 1e3 * point->tflops,
+  if (report_bound_of(all, index) == BOUND_ARITHMETIC)
+    fprintf(file, ", which is arithmetic, %s GFLOP/s of the %s",
+            number_text(1e3 * point->tflops, number, sizeof number),
             experiment_measured(all->experiment));
+  else if (kept / reached < few_rows)
+    fprintf(file, ", where all weights of an expert are read for %s row%s on average",
+            number_text(kept / reached, number, sizeof number), kept > reached ? "s" : "");
+  else if (busiest * reached > much * kept)
+    fprintf(file, ", where the busiest expert has %s times the mean load",
+            number_text(busiest * reached / kept, number, sizeof number));
 }
 
 /* What the slowest stage of a point has to do. */

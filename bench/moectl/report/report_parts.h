@@ -54,6 +54,16 @@ void report_peaks(const results *all, FILE *file);
 /* Operations per second that the device does at most where a stage of a point, or its layer, ran:
  * those of its matrix units where the variant of the products uses them, else of fp32. */
 double report_arithmetic_peak(const results *all, size_t index, int stage);
+/* What bounds a point, judged by its shares of the two peaks alone; UNKNOWN: they were not
+ * measured, or the point has no rates. */
+typedef enum report_bound {
+  BOUND_UNKNOWN = 0,
+  BOUND_ARITHMETIC,
+  BOUND_MEMORY,
+  BOUND_NEITHER, /* too small a share of either */
+  BOUND_BEYOND   /* more than the peak of its arithmetic */
+} report_bound;
+report_bound report_bound_of(const results *all, size_t index);
 
 /* report_findings.c */
 void report_findings(const results *all, FILE *file);

@@ -36,11 +36,24 @@ static double bytes_share(const results *all, size_t index) {
   return all->points[index].gbytes_per_s * 1e9 / all->peaks.rates.read_bytes;
 }
 
-/* What bounds a point, judged by the two shares alone. */
-static const char *bound_of(double flops, double bytes) {
-  if (flops > 1) return "more than the peak of its arithmetic";
-  if (fmax(flops, bytes) < least_share) return "neither: launches, imbalance, small tiles";
-  return flops >= bytes ? "arithmetic" : "memory";
+report_bound report_bound_of(const results *all, size_t index) {
+  if (!all->peaks.measured[0] || !point_ran(all, index)) return BOUND_UNKNOWN;
+  const double flops = flops_share(all, index), bytes = bytes_share(all, index);
+  if (!isfinite(flops) || !isfinite(bytes)) return BOUND_UNKNOWN;
+  if (flops > 1) return BOUND_BEYOND;
+  if (fmax(flops, bytes) < least_share) return BOUND_NEITHER;
+  return flops >= bytes ? BOUND_ARITHMETIC : BOUND_MEMORY;
+}
+
+static const char *bound_text(report_bound bound) {
+  switch (bound) {
+  case BOUND_BEYOND: return "more than the peak of its arithmetic";
+  case BOUND_NEITHER: return "neither: launches, imbalance, small tiles";
+  case BOUND_ARITHMETIC: return "arithmetic";
+  case BOUND_MEMORY: return "memory";
+  case BOUND_UNKNOWN: break;
+  }
+  return "n/a";
 }
 
 static void peaks_line(const device_peaks *peaks, FILE *file) {
@@ -81,7 +94,8 @@ static void row(const results *all, size_t index, FILE *file) {
     report_text(file, grid_value_text(plan, i, index, text, sizeof text));
     fputs(" |", file);
   }
-  fprintf(file, " %.1f%% | %.1f%% | %s |\n", 100 * flops, 100 * bytes, bound_of(flops, bytes));
+  fprintf(file, " %.1f%% | %.1f%% | %s |\n", 100 * flops, 100 * bytes,
+          bound_text(report_bound_of(all, index)));
 }
 
 void report_peaks(const results *all, FILE *file) {
