@@ -217,6 +217,28 @@ static void test_arithmetic(void **state) {
   tear_down(&fixture);
 }
 
+static const char block[] =
+    LAYER "num_experts: 8, top_k: 2}\nblock: {attention: {num_heads: 4%s}}\n"
+          "workload: {num_tokens: 44, context: 256}\nmeasure: {what: block}\n";
+
+/* A token looks at those before it: at no more than the window has. */
+static void test_window(void **state) {
+  (void)state;
+  for (int i = 0; i < 3; i++) {
+    made_up fixture;
+    char *yaml = format_text(block, i == 0   ? ""
+                                    : i == 1 ? ", sliding_window: 4"
+                                             : ", sliding_window: 1000");
+    set_up(&fixture, yaml);
+    fixture.results.points[0].time_ms[MOECL_STAGE_ATTENTION].median = 10;
+    char *text = finding(&fixture, report_slowest);
+    has(text, i == 1 ? "attention's, where a token looks at up to 4." : "looks at up to 300.");
+    free(text);
+    free(yaml);
+    tear_down(&fixture);
+  }
+}
+
 /* Rounds of so many times what the point takes, one of which is their median. */
 static void take_rounds(made_up *fixture, size_t index, const double rounds[3], double median) {
   make_rounds(&fixture->results.points[index], rounds, 3);
@@ -351,13 +373,14 @@ static void test_plain_text(void **state) {
 
 int main(void) {
   const struct CMUnitTest tests[] = {
-      cmocka_unit_test(test_no_cliff),      cmocka_unit_test(test_cliff),
-      cmocka_unit_test(test_new_experts),   cmocka_unit_test(test_no_neighbours),
-      cmocka_unit_test(test_jitter),        cmocka_unit_test(test_distributions),
-      cmocka_unit_test(test_slowest),       cmocka_unit_test(test_arithmetic),
-      cmocka_unit_test(test_noise),         cmocka_unit_test(test_noise_together),
-      cmocka_unit_test(test_measured_once), cmocka_unit_test(test_tokens),
-      cmocka_unit_test(test_index),         cmocka_unit_test(test_plain_text),
+      cmocka_unit_test(test_no_cliff),       cmocka_unit_test(test_cliff),
+      cmocka_unit_test(test_new_experts),    cmocka_unit_test(test_no_neighbours),
+      cmocka_unit_test(test_jitter),         cmocka_unit_test(test_distributions),
+      cmocka_unit_test(test_slowest),        cmocka_unit_test(test_arithmetic),
+      cmocka_unit_test(test_window),         cmocka_unit_test(test_noise),
+      cmocka_unit_test(test_noise_together), cmocka_unit_test(test_measured_once),
+      cmocka_unit_test(test_tokens),         cmocka_unit_test(test_index),
+      cmocka_unit_test(test_plain_text),
   };
   return cmocka_run_group_tests(tests, NULL, NULL);
 }

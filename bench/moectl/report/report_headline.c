@@ -320,6 +320,13 @@ static void experts_text(const results *all, size_t index, FILE *file) {
             number_text(busiest * reached / kept, number, sizeof number));
 }
 
+/* The most tokens that one of a block looks at. */
+static long long looked_at(const experiment_point *point) {
+  const int64_t all = point->num_tokens + point->context,
+                window = point->block.attention.sliding_window;
+  return (long long)(window > 0 && window < all ? window : all);
+}
+
 /* What the slowest stage of a point has to do. */
 static void reason_text(const results *all, size_t index, int stage, FILE *file) {
   const experiment_point *point = &all->experiment->points[index];
@@ -339,7 +346,7 @@ static void reason_text(const results *all, size_t index, int stage, FILE *file)
   case MOECL_STAGE_GATE_UP:
   case MOECL_STAGE_DOWN: experts_text(all, index, file); break;
   case MOECL_STAGE_ATTENTION:
-    fprintf(file, ", where a token looks at up to %lld", tokens + (long long)point->context);
+    fprintf(file, ", where a token looks at up to %lld", looked_at(point));
     break;
   case MOECL_STAGE_QKV_PROJ:
   case MOECL_STAGE_O_PROJ:
