@@ -119,19 +119,21 @@ static void test_jitter(void **state) {
     fixture.results.points[i].changed_choices = changed[i];
   }
   says(&fixture, report_headline,
-       "Jitter changes 2% of the choices at 0.1, 25% at 0.5; the layer takes 1.20x "
+       "Jitter changes 2.00% of the choices at 0.1, 25.0% at 0.5; the layer takes 1.20x "
        "to "
        "1.25x the time without it, certain in 2 of 4 comparisons.");
   for (size_t i = 2; i < 6; i += 3) slow_down(&fixture, i, i == 2 ? 1 / 1.2 : 1 / 1.25);
   says(&fixture, report_jitter,
-       "Jitter changes 2% of the choices at 0.1, 25% at 0.5; what it takes is too "
+       "Jitter changes 2.00% of the choices at 0.1, 25.0% at 0.5; what it takes is too "
        "little to be certain in any of 4 comparisons.");
   tear_down(&fixture);
   set_up(&fixture, LAYER "num_experts: 8, top_k: [1, 2], router: {jitter: 0.1}}\n"
                          "workload: {num_tokens: 64}\n");
   fixture.results.points[0].changed_choices = 0.25;
   fixture.results.points[1].changed_choices = 0.75;
-  says(&fixture, report_jitter, "Jitter changes 50% of the choices.");
+  says(&fixture, report_jitter, "Jitter changes 50.0% of the choices.");
+  for (size_t i = 0; i < 2; i++) fixture.results.points[i].changed_choices = 0.998;
+  says(&fixture, report_jitter, "Jitter changes 99.8% of the choices.");
   tear_down(&fixture);
 }
 

@@ -110,6 +110,10 @@ static void test_warnings(void **state) {
   has(text, "## Findings\n\n**Other programs were at work: the load average was up to 8.5 on 2 "
             "processors.");
   free(text);
+  fixture.results.points[1].rounds[1].load_average = 312; /* a large machine's, or a stuck one's */
+  text = report(&fixture);
+  has(text, "the load average was up to 312.0 on 2 processors.");
+  free(text);
   fixture.results.points[1].rounds[1].load_average = 2.4; /* the device is the CPU */
   text = report(&fixture);
   has_not(text, "Other programs");

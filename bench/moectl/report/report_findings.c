@@ -245,7 +245,7 @@ bool report_busy_host(const results *all, FILE *file) {
   report_loads(all, &least, &most);
   if (!(processors > 0 && most > 1.25 * (double)processors)) return false;
   fprintf(file,
-          "**Other programs were at work: the load average was up to %.2g on %" JSON_INTEGER_FORMAT
+          "**Other programs were at work: the load average was up to %.1f on %" JSON_INTEGER_FORMAT
           " processors. What follows may be due to them;\nrepeat the run on a quiet machine.**\n\n",
           most, processors);
   return true;

@@ -78,10 +78,11 @@ static void jitter_time_text(const results *all, const jitter_times *times, FILE
 bool report_jitter(const results *all, FILE *file) {
   const experiment *plan = all->experiment;
   const size_t axis = grid_find(plan, "jitter");
-  char text[LABEL_SIZE];
+  char text[LABEL_SIZE], number[NUMBER_SIZE];
   if (isnan(mean_changed(all, plan->num_axes, 0))) return false;
   if (axis == plan->num_axes) {
-    fprintf(file, "Jitter changes %.2g%% of the choices.", 100 * mean_changed(all, axis, 0));
+    fprintf(file, "Jitter changes %s%% of the choices.",
+            number_text(100 * mean_changed(all, axis, 0), number, sizeof number));
     return true;
   }
   const char *before = "Jitter changes ", *after = " of the choices";
@@ -89,7 +90,8 @@ bool report_jitter(const results *all, FILE *file) {
     const double share = mean_changed(all, axis, digit);
     if (isnan(share)) continue;
     grid_value_text(plan, axis, digit * grid_stride(plan, axis), text, sizeof text);
-    fprintf(file, "%s%.2g%%%s at %s", before, 100 * share, after, text);
+    fprintf(file, "%s%s%%%s at %s", before, number_text(100 * share, number, sizeof number), after,
+            text);
     before = ", ", after = "";
   }
   const jitter_times times = compare_jitter(all, axis);
