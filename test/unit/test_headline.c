@@ -93,6 +93,48 @@ static void test_new_experts(void **state) {
   tear_down(&fixture);
 }
 
+/* Decode: the same weights are read whatever the batch, and a token more should be carried along.
+ * Of 1 to 4 tokens each takes its own time, as where a kernel goes through them one by one. */
+static void test_decode(void **state) {
+  (void)state;
+  static const double ms[] = {0.05, 0.10, 0.15, 0.20, 0.20, 0.20}, even[] = {1, 1, 1};
+  made_up fixture;
+  set_up(&fixture, LAYER "num_experts: 2, top_k: 2}\n"
+                         "workload: {num_tokens: [1, 2, 3, 4, 5, 6]}\n");
+  struct results *all = &fixture.results;
+  for (size_t i = 0; i < 6; i++) {
+    all->points[i].time_ms[MOECL_STAGE_LAYER] = (sample_summary){ms[i], ms[i], ms[i]};
+    make_rounds(&all->points[i], even, 3);
+    all->points[i].gbytes_per_s = 1 / ms[i];                  /* 1 MB */
+    all->points[i].tflops = 0.5e-3 * (double)(i + 1) / ms[i]; /* 0.5 MFLOP a token */
+  }
+  const char *cliffs =
+      "3 of 5 steps to one token more are cliffs: num_tokens 1 to 2 2.00x (2.00 to "
+      "2.00) beyond the work";
+  char *text = finding(&fixture, report_cliffs);
+  has(text, cliffs);
+  has(text, "; 2 to 3 1.50x (1.50 to 1.50) beyond the work");
+  has(text, "; 3 to 4 1.33x (1.33 to 1.33) beyond the work");
+  free(text);
+  /* Twenty times the operations: 20 to 60 for each byte. Without peaks that may be what takes the
+   * time, and 5 to 6 tokens took no longer than 4. */
+  for (size_t i = 0; i < 6; i++) all->points[i].tflops *= 20;
+  text = finding(&fixture, report_cliffs);
+  has(text, "No cliff: none of 5 steps");
+  free(text);
+  /* A device that does 100 in the time of one byte waits for memory; one that does 5 does not. */
+  snprintf(all->peaks.measured, sizeof all->peaks.measured, "2026-11-29");
+  all->peaks.rates = (moecl_peaks){.flops_f32 = 100e12, .read_bytes = 1e12};
+  text = finding(&fixture, report_cliffs);
+  has(text, cliffs);
+  free(text);
+  all->peaks.rates.flops_f32 = 5e12;
+  text = finding(&fixture, report_cliffs);
+  has(text, "No cliff: none of 5 steps");
+  free(text);
+  tear_down(&fixture);
+}
+
 /* Steps of more than one token are no neighbours. */
 static void test_no_neighbours(void **state) {
   (void)state;
@@ -375,14 +417,14 @@ static void test_plain_text(void **state) {
 
 int main(void) {
   const struct CMUnitTest tests[] = {
-      cmocka_unit_test(test_no_cliff),       cmocka_unit_test(test_cliff),
-      cmocka_unit_test(test_new_experts),    cmocka_unit_test(test_no_neighbours),
-      cmocka_unit_test(test_jitter),         cmocka_unit_test(test_distributions),
-      cmocka_unit_test(test_slowest),        cmocka_unit_test(test_arithmetic),
-      cmocka_unit_test(test_window),         cmocka_unit_test(test_noise),
-      cmocka_unit_test(test_noise_together), cmocka_unit_test(test_measured_once),
-      cmocka_unit_test(test_tokens),         cmocka_unit_test(test_index),
-      cmocka_unit_test(test_plain_text),
+      cmocka_unit_test(test_no_cliff),      cmocka_unit_test(test_cliff),
+      cmocka_unit_test(test_new_experts),   cmocka_unit_test(test_decode),
+      cmocka_unit_test(test_no_neighbours), cmocka_unit_test(test_jitter),
+      cmocka_unit_test(test_distributions), cmocka_unit_test(test_slowest),
+      cmocka_unit_test(test_arithmetic),    cmocka_unit_test(test_window),
+      cmocka_unit_test(test_noise),         cmocka_unit_test(test_noise_together),
+      cmocka_unit_test(test_measured_once), cmocka_unit_test(test_tokens),
+      cmocka_unit_test(test_index),         cmocka_unit_test(test_plain_text),
   };
   return cmocka_run_group_tests(tests, NULL, NULL);
 }

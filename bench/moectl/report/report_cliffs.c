@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: MIT
-/* Cliffs: one token more, and the layer takes much longer than the token is worth; as where a
+/* Cliffs: one token more, and the layer takes much longer than its work grows; as where a
  * variant or a tile no longer fits. Looked for between neighbours n and n+1 of num_tokens. */
 #include "report/report_compare.h"
 #include <math.h>
@@ -13,16 +13,35 @@ static const double least_cliff = 1.1;
 /* Of more cliffs only the largest is named. */
 enum { MOST_NAMED = 4 };
 
-/* How much more there is to do, at most: tokens, bytes (experts that were not reached before), or
- * operations. */
+/* Operations for each byte from which on arithmetic may be what takes the time, where the device's
+ * peaks were not measured: two 8-wide multiply-adds a clock at some 3 GHz beside the memory of a
+ * desktop do about as much. What does fewer waits for memory wherever it runs. */
+static const double least_ridge = 4;
+
+static double gbytes(const results *all, size_t index) {
+  return all->points[index].gbytes_per_s * point_ms(all, index);
+}
+static double tflops(const results *all, size_t index) {
+  return all->points[index].tflops * point_ms(all, index);
+}
+
+/* Can arithmetic be what takes the time? */
+static bool arithmetic_binds(const results *all, size_t index) {
+  const double peak = report_arithmetic_peak(all, index, MOECL_STAGE_LAYER);
+  const bool known = all->peaks.measured[0] && all->peaks.rates.read_bytes > 0 && peak > 0;
+  const double ridge = known ? peak / all->peaks.rates.read_bytes : least_ridge;
+  return 1e3 * tflops(all, index) > ridge * gbytes(all, index);
+}
+
+/* How much more there is to do: bytes, those of the weights of experts that were not reached before
+ * above all; and operations where they can be what takes the time. One token more is nothing by
+ * itself: where weights are read for a few tokens, it is carried along. */
 static double work_ratio(const results *all, size_t before, size_t after) {
-  const point_result *a = &all->points[before], *b = &all->points[after];
-  const experiment_point *points = all->experiment->points;
-  const double ms = point_ms(all, after) / point_ms(all, before);
-  const double tokens = (double)points[after].num_tokens / (double)points[before].num_tokens;
-  const double bytes = b->gbytes_per_s / a->gbytes_per_s * ms;
-  const double flops = b->tflops / a->tflops * ms;
-  return fmax(fmax(1, tokens), fmax(isfinite(bytes) ? bytes : 1, isfinite(flops) ? flops : 1));
+  const double bytes = gbytes(all, after) / gbytes(all, before);
+  const double flops = tflops(all, after) / tflops(all, before);
+  double ratio = isfinite(bytes) ? fmax(1, bytes) : 1;
+  if (arithmetic_binds(all, after) && isfinite(flops)) ratio = fmax(ratio, flops);
+  return ratio;
 }
 
 /* The point on the same line that has one token more; SIZE_MAX: there is none. */
