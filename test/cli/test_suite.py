@@ -213,15 +213,61 @@ class Suite(unittest.TestCase):
         markdown, _ = self.index(*PARTS)
         self.assertNotIn("did not end well", markdown)
 
+    def files(self, out="out"):
+        """All below a folder, with what they hold."""
+        return {path.relative_to(self.work): path.read_bytes()
+                for path in (self.work / out).rglob("*") if path.is_file()}
+
     def test_refused(self):
-        """A part that became another one since is not gone on with: the page says so, and has its report."""
+        """A part that is another one now, or a folder of other parts: nothing is gone on with, or written."""
         self.suite("--out", "out", "--only", "batches,sizes")
-        self.put("sizes", seed=5)
-        err = self.suite("--resume", "out", "--only", "batches,sizes", code=1)[1]
-        self.assertIn("holds another experiment than parts/sizes.yaml", err)
-        markdown, _ = self.index("batches", "sizes")
-        self.assertIn("of which 1 ran", markdown)
-        self.assertIn("**Problem:** out/sizes/results.json holds another experiment", markdown)
+        before = self.files()
+        for options in (["--set", "seed=5"], ["--only", "batches", "--set", "seed=5"]):
+            err = self.suite("--resume", "out", *options, code=2)[1]
+            self.assertIn("out/batches/results.json holds another experiment than parts/batches.yaml", err)
+            self.assertEqual(self.files(), before)
+        self.put("sizes", seed=5)  # one that --only leaves out, but that is on the page
+        err = self.suite("--resume", "out", "--only", "batches", code=2)[1]
+        self.assertIn("out/sizes/results.json holds another experiment than parts/sizes.yaml", err)
+        self.assertEqual(self.files(), before)
+        err = self.suite("--resume", "out", own=False, code=2)[1]
+        self.assertRegex(err, "out holds results of '(batches|sizes)', which is no part of this suite")
+        self.assertEqual(self.files(), before)
+        self.suite("--resume", "out", "--device", "9:9", code=3)
+        self.assertEqual(self.files(), before)
+
+    def test_resume_some(self):
+        """What --only leaves out stays on the page, with what it found."""
+        self.suite("--out", "out", "--only", "noise,sizes")
+        markdown, _ = self.index("noise", "sizes")
+        found = re.search(r"^Jitter changes .*$", markdown, re.M)[0]
+        err = self.suite("--resume", "out", "--only", "batches")[1]
+        self.assertIn("batches (1 of 1) [1/5]", err.replace("round 1 of 3 ", ""))
+        markdown, _ = self.index(*PARTS)
+        self.assertIn(f"\n{found}\n", markdown)
+        self.assertIn("A benchmark suite of 3 parts, on ", markdown)
+        self.assertIn("\nmoectl suite --from parts --only batches,noise,sizes --pictures none\n```", markdown)
+        # A part that lacks points is not passed off as a whole one.
+        path = self.work / "out/sizes/results.json"
+        root = json.loads(path.read_text(encoding="utf-8"))
+        del root["points"][3]
+        path.write_text(json.dumps(root), encoding="utf-8")
+        self.suite("--resume", "out", "--only", "batches")
+        markdown, _ = self.index(*PARTS)
+        self.assertIn("**1 part did not end well:** sizes.", markdown)
+        self.assertIn("4 points: 3 ran and verified, 1 not run.", markdown)
+        self.assertIn("--resume out ", markdown)
+        self.suite("--resume", "out")
+        self.assertNotIn("did not end well", self.index(*PARTS)[0])
+
+    def test_no_such_device(self):
+        """Said once, and no folder is left behind."""
+        err = self.suite("--device", "9:9", code=3)[1]
+        self.assertEqual(err.count("could not be opened"), 1, err)
+        self.assertEqual([path.name for path in self.work.iterdir()], ["parts"])
+        self.put("sizes", device="9:9")
+        self.suite("--out", "out", code=3)
+        self.assertEqual([path.name for path in self.work.iterdir()], ["parts"])
 
     def test_interrupt(self):
         self.put("noise", measure={"warmup": 0, "iterations": 4000, "rounds": 1000})

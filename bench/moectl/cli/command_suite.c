@@ -19,6 +19,8 @@ typedef struct suite_part {
   experiment experiment;
   recording recording;
   char *folder;
+  size_t number;      /* among those that run */
+  bool ran, complete; /* this time; by its results nothing is left to do */
   int code;
 } suite_part;
 
@@ -28,9 +30,11 @@ typedef struct suite {
   suite_files files;
   suite_part *parts;        /* [files.count] */
   index_part *index;        /* likewise */
-  const experiment **plans; /* likewise: the parts' experiments, for the time left */
-  size_t running;           /* which part */
+  const experiment **plans; /* those of the parts that run, for the time left */
+  size_t num_plans;
+  size_t running; /* which part */
   char *folder;
+  char *only;             /* the parts that the page has, as --only names them; NULL: all */
   char *command, *resume; /* that runs it again; that goes on with it */
   bool noted;             /* a part's note was said, as of a missing gnuplot: not again */
 } suite;
@@ -39,11 +43,11 @@ typedef struct suite {
 
 /* "moectl suite --full --set 'a=b'": what runs the same again, malloc'ed; with a folder, what goes
  * on with it. NULL: no memory. */
-static char *command_text(const options *options, const char *resume) {
+static char *command_text(const options *options, const char *only, const char *resume) {
   const struct {
     const char *name, *value;
   } given[] = {{"--from", options->from},
-               {"--only", options->only},
+               {"--only", only},
                {"--device", options->device},
                {"--pictures", options->pictures},
                {"--resume", resume}};
@@ -66,6 +70,16 @@ static char *command_text(const options *options, const char *resume) {
   return text;
 }
 
+/* Of the parts that are on the page, since the page's commands are for all of them; false: no
+ * memory. */
+static bool set_only(suite *suite) {
+  size_t size;
+  FILE *file = suite->options->only ? open_memstream(&suite->only, &size) : NULL;
+  for (size_t i = 0; file && i < suite->files.count; i++)
+    fprintf(file, "%s%s", i > 0 ? "," : "", suite->files.list[i].name);
+  return (!file || fclose(file) == 0) && (suite->only || !suite->options->only);
+}
+
 /* All of them, so that a mistake in the last one is found before the first has run. */
 static bool load_parts(suite *suite) {
   bool ok = true;
@@ -77,7 +91,8 @@ static bool load_parts(suite *suite) {
       ok = false;
       continue;
     }
-    suite->plans[i] = &part->experiment;
+    part->number = suite->num_plans;
+    if (suite->files.list[i].chosen) suite->plans[suite->num_plans++] = &part->experiment;
     part->experiment.command = shell_command(one.words, one.num_words);
     suite->index[i].name = format_text("%s", suite->files.list[i].name);
     if (suite->files.list[i].question)
@@ -97,9 +112,10 @@ static bool has_file(const suite_part *part, const char *name) {
   return found;
 }
 
-/* Refuses a folder that already holds results, unless resuming. */
+/* Refuses a folder that already holds results, or, resuming, another suite's. */
 static bool check_folders(const suite *suite) {
-  for (size_t i = 0; i < suite->files.count && !suite->options->resume; i++) {
+  if (suite->options->resume) return suite_files_fit(&suite->files, suite->folder);
+  for (size_t i = 0; i < suite->files.count && suite->options->out; i++) {
     if (!has_file(&suite->parts[i], "results.json")) continue;
     char *word = shell_text(suite->folder);
     complain("%s already holds results; go on with them with --resume %s, or choose another "
@@ -111,12 +127,67 @@ static bool check_folders(const suite *suite) {
   return true;
 }
 
+/* Nothing is left to do: every point ran, in all its rounds. */
+static bool is_complete(const results *results, size_t points) {
+  for (size_t i = 0; i < points; i++)
+    if (results_rounds_left(results, i) != 0) return false;
+  return true;
+}
+
+/* What the folder of a part says of it, for the index; false, complained about: it cannot be gone
+ * on with. */
+static bool look_at(suite *suite, size_t number, moecl_context *context) {
+  suite_part *part = &suite->parts[number];
+  index_part *index = &suite->index[number];
+  char *error = NULL;
+  kernel_origin kernels = {.dir = moecl_context_kernel_dir(context)};
+  results *found = NULL;
+  if (moecl_context_kernel_hash(context, kernels.hash) == MOECL_OK)
+    found = results_look(&part->experiment, moecl_context_device(context), &kernels, part->folder,
+                         &error);
+  if (!found) {
+    complain("%s", error ? error : "no memory");
+    free(error);
+    return false;
+  }
+  const device_peaks peaks = peaks_load(context);
+  results_set_peaks(found, &peaks);
+  index_part_set(index, found);
+  index->has_report = has_file(part, "report.html");
+  part->complete = is_complete(found, part->experiment.num_points);
+  if (!part->complete && !suite->files.list[number].chosen)
+    index->problem = format_text("it is not finished: points have not run, or failed");
+  results_destroy(&found);
+  return true;
+}
+
+/* Opens each device that is asked for once, so that one that is not there is found before anything
+ * is written; and resuming, looks at what all parts have. An exit code. */
+static int look_at_all(suite *suite) {
+  moecl_context *context = NULL;
+  const char *open = NULL; /* the context's device */
+  int code = EXIT_ALL_OK;
+  for (size_t i = 0; i < suite->files.count && code == EXIT_ALL_OK; i++) {
+    const suite_part *part = &suite->parts[i];
+    const char *own = part->experiment.device;
+    const char *device = suite->options->device ? suite->options->device : own;
+    if (context && strcmp(device ? device : "", open ? open : "") != 0)
+      moecl_context_destroy(&context);
+    open = device;
+    if (!context) code = open_context(suite->options, device, &context);
+    if (code == EXIT_ALL_OK && suite->options->resume && has_file(part, "results.json") &&
+        !look_at(suite, i, context))
+      code = EXIT_USAGE;
+  }
+  moecl_context_destroy(&context);
+  return code;
+}
+
 /* ---- while it runs ---- */
 
-/* What lacks still, for the index: a part that did not run, or not to its end. */
 static bool is_done(const suite *suite) {
   for (size_t i = 0; i < suite->files.count; i++)
-    if (!suite->index[i].count || suite->parts[i].code != EXIT_ALL_OK) return false;
+    if (!suite->parts[i].complete) return false;
   return true;
 }
 
@@ -136,6 +207,7 @@ static bool write_index(const suite *suite) {
 static void on_results(void *user, const results *results, const char *note) {
   suite *suite = user;
   index_part_set(&suite->index[suite->running], results);
+  suite->parts[suite->running].ran = true;
   if (note && !suite->noted) complain("%s", note);
   suite->noted = suite->noted || note;
 }
@@ -147,11 +219,12 @@ static void on_refused(void *user, const char *why) {
 }
 
 /* Why a part did not end well that did not say so itself. */
-static const char *problem_of(const index_part *part, int code) {
+static const char *problem_of(const suite_part *part) {
   if (interrupt_came) return "interrupted";
-  if (part->count) return "its results could not be written";
-  if (code == EXIT_NO_DEVICE) return "there was no such device";
-  return "it cannot run on the device, by what was printed of variants and memory";
+  if (part->ran) return "its results could not be written";
+  if (part->code == EXIT_USAGE)
+    return "it cannot run on the device, by what was printed of variants and memory";
+  return "the device could not be opened again, or there was no memory";
 }
 
 /* "decode", and below it what was found. */
@@ -179,17 +252,18 @@ static void run_part_of(suite *suite, size_t number) {
                         .resume = suite->resume,
                         .pictures = suite->pictures,
                         .place = {.name = index->name,
-                                  .number = number + 1,
-                                  .count = suite->files.count,
-                                  .later = suite->plans + number + 1,
-                                  .num_later = suite->files.count - number - 1},
+                                  .number = part->number + 1,
+                                  .count = suite->num_plans,
+                                  .later = suite->plans + part->number + 1,
+                                  .num_later = suite->num_plans - part->number - 1},
                         .done = on_results,
                         .refused = on_refused,
                         .user = suite};
   suite->running = number;
   part->code = run_part_run(&run, &part->experiment, &part->recording);
   if (part->code != EXIT_ALL_OK && !index->problem)
-    index->problem = format_text("%s", problem_of(index, part->code));
+    index->problem = format_text("%s", problem_of(part));
+  part->complete = part->code == EXIT_ALL_OK;
   index->has_report = index->has_report || has_file(part, "report.html"); /* an earlier one's */
   print_part(suite, number);
 }
@@ -202,7 +276,7 @@ static int sum_up(const suite *suite) {
   bool any = false;
   for (size_t i = 0; i < suite->files.count; i++) {
     const index_part *part = &suite->index[i];
-    any = any || part->count;
+    any = any || suite->parts[i].ran;
     if (suite->parts[i].code == EXIT_ALL_OK) continue;
     if (first == EXIT_ALL_OK) first = suite->parts[i].code;
     code = EXIT_POINT_FAILED;
@@ -227,6 +301,7 @@ static void print_caution(const suite *suite) {
 static int run_all(suite *suite) {
   bool written = write_index(suite);
   for (size_t i = 0; i < suite->files.count && written && !interrupt_came; i++) {
+    if (!suite->files.list[i].chosen) continue;
     run_part_of(suite, i);
     written = write_index(suite);
   }
@@ -240,29 +315,35 @@ static int run_all(suite *suite) {
   return interrupt_came || !written ? EXIT_POINT_FAILED : code;
 }
 
-static bool make_folder(suite *suite) {
-  const options *options = suite->options;
-  const char *named = options->resume ? options->resume : options->out;
-  char *error = NULL;
-  suite->folder = named ? format_text("%s", named) : results_new_folder("suite", &error);
-  bool ok = suite->folder != NULL;
-  if (ok && options->resume && access(options->resume, F_OK) != 0)
-    ok = fail_text(&error, "%s cannot be resumed: there is no such folder", options->resume);
+/* Takes `folder` over. */
+static bool set_folder(suite *suite, char *folder) {
+  suite->folder = folder;
+  bool ok = folder != NULL;
   for (size_t i = 0; i < suite->files.count && ok; i++) {
-    suite->parts[i].folder = format_text("%s/%s", suite->folder, suite->files.list[i].name);
+    suite->parts[i].folder = format_text("%s/%s", folder, suite->files.list[i].name);
     ok = suite->parts[i].folder != NULL;
   }
-  if (!ok) complain("%s", error ? error : "no memory");
-  free(error);
+  if (!ok) complain("no memory");
   return ok;
 }
 
-static bool prepare_folder(const suite *suite) {
-  char *error = NULL;
-  const bool ok = make_directories(suite->folder, &error);
+/* The folder that was named, if one was; it need not be there unless resuming. */
+static bool name_folder(suite *suite) {
+  const options *options = suite->options;
+  if (options->resume && access(options->resume, F_OK) != 0) {
+    complain("%s cannot be resumed: there is no such folder", options->resume);
+    return false;
+  }
+  const char *named = options->resume ? options->resume : options->out;
+  return !named || set_folder(suite, format_text("%s", named));
+}
+
+static bool make_folder(suite *suite) {
+  char *error = NULL, *made = suite->folder ? NULL : results_new_folder("suite", &error);
+  const bool ok = suite->folder ? make_directories(suite->folder, &error) : made != NULL;
   if (!ok) complain("%s", error ? error : "no memory");
   free(error);
-  return ok;
+  return ok && (!made || set_folder(suite, made));
 }
 
 /* Reads what was asked for; false: complained about. */
@@ -278,12 +359,13 @@ static bool prepare(suite *suite) {
     return false;
   }
   if (!run_read_pictures(options, &suite->pictures) ||
-      !suite_files_find(options->from, options->full, options->only, &suite->files))
+      !suite_files_find(options->from, options->full, options->only, options->resume,
+                        &suite->files))
     return false;
   suite->parts = calloc(suite->files.count, sizeof *suite->parts);
   suite->index = calloc(suite->files.count, sizeof *suite->index);
   suite->plans = calloc(suite->files.count, sizeof *suite->plans);
-  suite->command = command_text(options, NULL);
+  if (set_only(suite)) suite->command = command_text(options, suite->only, NULL);
   if (suite->parts && suite->index && suite->plans && suite->command) return true;
   complain("no memory");
   return false;
@@ -302,21 +384,27 @@ static void release(suite *suite) {
   free(suite->index);
   free(suite->plans);
   free(suite->folder);
+  free(suite->only);
   free(suite->command);
   free(suite->resume);
   suite_files_release(&suite->files);
 }
 
+/* Once nothing stands against it. */
+static int make_and_run(suite *suite) {
+  if (!make_folder(suite)) return EXIT_USAGE;
+  suite->resume = command_text(suite->options, suite->only, suite->folder);
+  if (suite->resume) return run_all(suite);
+  complain("no memory");
+  return EXIT_POINT_FAILED;
+}
+
 int command_suite(const options *options) {
   suite suite = {.options = options};
   int code = EXIT_USAGE;
-  if (prepare(&suite) && load_parts(&suite) && make_folder(&suite) && check_folders(&suite) &&
-      prepare_folder(&suite)) {
-    suite.resume = command_text(options, suite.folder);
-    code = EXIT_POINT_FAILED;
-    if (suite.resume) code = run_all(&suite);
-    else complain("no memory");
-  }
+  if (prepare(&suite) && load_parts(&suite) && name_folder(&suite) && check_folders(&suite))
+    code = look_at_all(&suite);
+  if (code == EXIT_ALL_OK) code = make_and_run(&suite);
   release(&suite);
   return code;
 }

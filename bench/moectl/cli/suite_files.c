@@ -92,6 +92,7 @@ static bool add(suite_files *files, const char *folder, const char *name) {
   file->name = format_text("%.*s", (int)strlen(name) - 5, name);
   file->path = format_text("%s/%s", folder, name);
   file->question = file->path ? question_of(file->path) : NULL;
+  file->chosen = true;
   return file->name && file->path;
 }
 
@@ -148,25 +149,54 @@ static bool is_named(const char *only, const char *name) {
   return false;
 }
 
-static bool keep_only(suite_files *files, const char *only) {
+static bool has_results(const char *folder, const char *name) {
+  char *path = format_text("%s/%s/results.json", folder, name);
+  const bool found = path && access(path, F_OK) == 0;
+  free(path);
+  return found;
+}
+
+static bool keep_only(suite_files *files, const char *only, const char *results) {
   for (const char *at = only; at; at = strchr(at, ',')) {
     at += *at == ',';
     if (!check_name(files, at, strcspn(at, ","))) return false;
   }
   size_t kept = 0;
-  for (size_t i = 0; i < files->count; i++)
-    if (is_named(only, files->list[i].name)) files->list[kept++] = files->list[i];
-    else release(&files->list[i]);
+  for (size_t i = 0; i < files->count; i++) {
+    suite_file *file = &files->list[i];
+    file->chosen = is_named(only, file->name);
+    if (file->chosen || (results && has_results(results, file->name))) files->list[kept++] = *file;
+    else release(file);
+  }
   files->count = kept;
   return true;
 }
 
-bool suite_files_find(const char *from, bool full, const char *only, suite_files *files) {
+bool suite_files_find(const char *from, bool full, const char *only, const char *results,
+                      suite_files *files) {
   *files = (suite_files){0};
   char *folder = find_folder(from, full);
-  const bool found = folder && read_folder(folder, files) && (!only || keep_only(files, only));
+  const bool found =
+      folder && read_folder(folder, files) && (!only || keep_only(files, only, results));
   free(folder);
   return found;
+}
+
+bool suite_files_fit(const suite_files *files, const char *folder) {
+  char *other = NULL;
+  for (size_t i = 0; i < files->count; i++)
+    if (has_results(folder, files->list[i].name)) return true;
+  DIR *open = opendir(folder);
+  for (const struct dirent *one; open && !other && (one = readdir(open));)
+    if (one->d_name[0] != '.' && has_results(folder, one->d_name))
+      other = format_text("%s", one->d_name);
+  if (open) closedir(open);
+  if (other)
+    complain("%s holds results of '%s', which is no part of this suite; resume with the --from and "
+             "--full that it was begun with, or start anew with --out",
+             folder, other);
+  free(other);
+  return !other;
 }
 
 void suite_files_release(suite_files *files) {

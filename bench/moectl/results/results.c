@@ -190,8 +190,9 @@ static bool open_folder(results *all, const char *out, bool resume, char **error
   return ok && (resume || enter_run(all, error)) && fold(all, error);
 }
 
-results *results_open(const experiment *plan, const moecl_device_info *device,
-                      const kernel_origin *kernels, const char *out, bool resume, char **error) {
+/* Without a folder; NULL with a message: no memory. */
+static results *make_results(const experiment *plan, const moecl_device_info *device,
+                             const kernel_origin *kernels, char **error) {
   *error = NULL;
   results *all = calloc(1, sizeof *all);
   if (all) {
@@ -203,11 +204,24 @@ results *results_open(const experiment *plan, const moecl_device_info *device,
     all->points = calloc(plan->num_points + 1, sizeof *all->points);
     all->have = calloc(plan->num_points + 1, sizeof *all->have);
   }
-  if (!all || !all->points || !all->have || !all->runs)
-    fail_text(error, "no memory for the results");
-  else if (open_folder(all, out, resume, error)) return all;
+  if (all && all->points && all->have && all->runs) return all;
+  fail_text(error, "no memory for the results");
   results_destroy(&all);
   return NULL;
+}
+
+results *results_open(const experiment *plan, const moecl_device_info *device,
+                      const kernel_origin *kernels, const char *out, bool resume, char **error) {
+  results *all = make_results(plan, device, kernels, error);
+  if (all && !open_folder(all, out, resume, error)) results_destroy(&all);
+  return all;
+}
+
+results *results_look(const experiment *plan, const moecl_device_info *device,
+                      const kernel_origin *kernels, const char *folder, char **error) {
+  results *all = make_results(plan, device, kernels, error);
+  if (all && !resume_folder(all, folder, error)) results_destroy(&all);
+  return all;
 }
 
 bool results_has(const results *all, size_t index) {

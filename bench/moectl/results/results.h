@@ -86,6 +86,10 @@ typedef struct results results;
  * which is locked until results_destroy. */
 results *results_open(const experiment *experiment, const moecl_device_info *device,
                       const kernel_origin *kernels, const char *out, bool resume, char **error);
+/* What such a folder has, to be read: as with `resume`, refused likewise, but nothing in it is
+ * written, and nothing may be added. */
+results *results_look(const experiment *experiment, const moecl_device_info *device,
+                      const kernel_origin *kernels, const char *folder, char **error);
 
 /* Makes results/<name>-<YYYYmmdd-HHMMSS>/ for an experiment of that name: its path, malloc'ed;
  * NULL with a message. */
