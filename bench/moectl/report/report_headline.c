@@ -360,16 +360,29 @@ static void reason_text(const results *all, size_t index, int stage, FILE *file)
 }
 
 /* ": 82% of that is permute's, which ..." */
-static void why_slow(const results *all, size_t index, FILE *file) {
+static void why_slow(const results *all, size_t index, const char *before, const char *of,
+                     FILE *file) {
   const int stage = slowest_stage_of(&all->points[index]);
   const double sum = point_stages_ms(&all->points[index]);
   if (stage < 0 || !(sum > 0)) return;
-  fprintf(file, ": %.0f%% of that is %s's", 100 * all->points[index].time_ms[stage].median / sum,
-          moecl_stage_name((moecl_stage)stage));
+  fprintf(file, "%s%.0f%%%s is %s's", before, 100 * all->points[index].time_ms[stage].median / sum,
+          of, moecl_stage_name((moecl_stage)stage));
   reason_text(all, index, stage, file);
 }
 
-static void effect_text(const results *all, const effect *of, FILE *file) {
+/* The slowest point at the slowest value. */
+static size_t slowest_point_of(const results *all, const effect *of) {
+  size_t slow = SIZE_MAX;
+  for (size_t i = 0; i < all->experiment->num_points; i++) {
+    if (grid_digit(all->experiment, of->axis, i) != of->slowest || !has_time(all, i)) continue;
+    if (slow == SIZE_MAX || us_a_token(all, i) > us_a_token(all, slow)) slow = i;
+  }
+  return slow;
+}
+
+/* `why`: with what takes the time there; a stage's share is one forward's own, whatever the rounds
+ * differ by. */
+static void effect_text(const results *all, const effect *of, bool why, FILE *file) {
   const experiment *plan = all->experiment;
   const size_t stride = grid_stride(plan, of->axis);
   const char *param = plan->axes[of->axis].param;
@@ -379,7 +392,9 @@ static void effect_text(const results *all, const effect *of, FILE *file) {
   report_text(file, grid_value_text(plan, of->axis, of->slowest * stride, slow, sizeof slow));
   fprintf(file, " takes %sx what ", number_text(of->ratio.median, number, sizeof number));
   report_text(file, grid_value_text(plan, of->axis, of->fastest * stride, fast, sizeof fast));
-  fputs(" does.", file);
+  fputs(" does", file);
+  if (why) why_slow(all, slowest_point_of(all, of), "; in the slowest such point ", "", file);
+  fputc('.', file);
 }
 
 /* "A token takes 3.91 us at least, and 15.6 us at most, with top_k=4: 50% of that is ..." The
@@ -390,7 +405,7 @@ static bool times_text(const results *all, size_t fast, size_t slow, size_t poin
   number_text(us_a_token(all, fast), b, sizeof b);
   if (slow == fast) {
     fprintf(file, "A token takes %s us", a);
-    why_slow(all, slow, file);
+    why_slow(all, slow, ": ", " of that", file);
     return true;
   }
   const comparison most = compare_tokens(all, fast, slow, points);
@@ -399,7 +414,7 @@ static bool times_text(const results *all, size_t fast, size_t slow, size_t poin
   fputs(", with ", file);
   report_text(
       file, grid_line_label(all->experiment, all->experiment->num_axes, slow, label, sizeof label));
-  why_slow(all, slow, file);
+  why_slow(all, slow, ": ", " of that", file);
   return true;
 }
 
@@ -415,7 +430,7 @@ bool report_slowest(const results *all, FILE *file) {
   const bool named = times_text(all, fast, slow, points, file);
   const effect most = largest_effect(all);
   fputs(named || most.certain ? "." : "; no setting stands out.", file);
-  if (most.certain) effect_text(all, &most, file);
+  if (most.certain) effect_text(all, &most, !named, file);
   return true;
 }
 
