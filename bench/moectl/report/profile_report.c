@@ -6,6 +6,7 @@
 #include "report/grid.h"
 #include "report/report_parts.h"
 #include "report/text_table.h"
+#include "results/measures.h"
 #include <inttypes.h>
 #include <math.h>
 #include <stdlib.h>
@@ -110,10 +111,10 @@ static void router_report(const profile *all, FILE *file) {
 }
 
 static void put_variants(const profile_point *point, FILE *file) {
-  static const char *const names[] = {"router", "permute", "grouped_gemm", "combine"};
-  for (int i = 0; i < 4; i++) {
+  for (int i = 0; i < NUM_LAYER_OPERATIONS; i++) {
     if (!point->operations[i].name) continue;
-    fprintf(file, "%s%s `%s`", i ? ", " : "Variants: ", names[i], point->operations[i].name);
+    fprintf(file, "%s%s `%s`", i ? ", " : "Variants: ", measure_operations[i],
+            point->operations[i].name);
   }
   fputs(".\n\n", file);
 }

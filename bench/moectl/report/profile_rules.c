@@ -1,8 +1,7 @@
 // SPDX-License-Identifier: MIT
 /* The rules of moectl profile, with the thresholds that they go by. */
-#include "report/profile_rules.h"
 #include "base/wrap.h"
-#include "report/grid.h"
+#include "report/profile_reports.h"
 #include "report/report_parts.h"
 #include <inttypes.h>
 #include <math.h>
@@ -79,14 +78,6 @@ profile_limit profile_limit_of(const profile_facts *facts, moecl_stage stage) {
 
 /* ---- the bottleneck ---- */
 
-static const char *us_text(double us, char text[NUMBER_SIZE + 4]) {
-  char number[NUMBER_SIZE];
-  const bool ms = us >= 1000;
-  snprintf(text, NUMBER_SIZE + 4, "%s %s", number_text(ms ? us / 1000 : us, number, sizeof number),
-           ms ? "ms" : "us");
-  return text;
-}
-
 static moecl_stage longest_stage(const profile_facts *facts) {
   int longest = 0;
   for (int stage = 1; stage < MOECL_STAGE_COUNT; stage++)
@@ -125,22 +116,22 @@ static void say_limit(const profile_facts *facts, moecl_stage stage, FILE *file)
 }
 
 void profile_bottleneck(const profile_facts *facts, FILE *file) {
-  char whole[NUMBER_SIZE + 4], part[NUMBER_SIZE + 4];
+  char whole[PROFILE_TEXT_SIZE], part[PROFILE_TEXT_SIZE];
   if (!(facts->total_us > 0)) {
     fputs("The driver gives no credible event times, so nothing can be said of the time.", file);
     return;
   }
   const moecl_stage stage = longest_stage(facts);
   const double us = facts->stages[stage].us;
-  us_text(facts->total_us, whole);
+  profile_time_text(facts->total_us, whole);
   if (facts->gaps_us > us) {
     fprintf(file, "Gaps between %zu kernels take %.0f%% of %s (%s), more than any stage.",
             facts->kernels, 100 * facts->gaps_us / facts->total_us, whole,
-            us_text(facts->gaps_us, part));
+            profile_time_text(facts->gaps_us, part));
     return;
   }
   fprintf(file, "%s takes %.0f%% of %s (%s), ", moecl_stage_name(stage), 100 * us / facts->total_us,
-          whole, us_text(us, part));
+          whole, profile_time_text(us, part));
   say_limit(facts, stage, file);
   fputc('.', file);
 }
@@ -210,13 +201,14 @@ static double launch_weight(const profile_facts *facts) {
   return weight >= launch_share ? weight : 0;
 }
 static void launch_say(const profile_facts *facts, FILE *file) {
-  char total[NUMBER_SIZE + 4], gaps[NUMBER_SIZE + 4], host[NUMBER_SIZE + 4];
+  char total[PROFILE_TEXT_SIZE], gaps[PROFILE_TEXT_SIZE], host[PROFILE_TEXT_SIZE];
   fprintf(file,
           "**Launch-bound:** %zu kernels in %s, with gaps of %s, a launch of %.3g us each at best, "
           "and %s of the host's to enqueue them. Batch more tokens in a forward; or have several "
           "forwards in flight.",
-          facts->kernels, us_text(facts->total_us, total), us_text(facts->gaps_us, gaps),
-          facts->peaks.launch_seconds * 1e6, us_text(facts->host_us, host));
+          facts->kernels, profile_time_text(facts->total_us, total),
+          profile_time_text(facts->gaps_us, gaps), facts->peaks.launch_seconds * 1e6,
+          profile_time_text(facts->host_us, host));
 }
 
 /* Transfer-bound: were inputs and outputs the host's. */
@@ -230,11 +222,12 @@ static double transfer_weight(const profile_facts *facts) {
   return facts->total_us > 0 && us >= facts->total_us ? us / (us + facts->total_us) : 0;
 }
 static void transfer_say(const profile_facts *facts, FILE *file) {
-  char transfer[NUMBER_SIZE + 4], total[NUMBER_SIZE + 4];
+  char transfer[PROFILE_TEXT_SIZE], total[PROFILE_TEXT_SIZE];
   fprintf(file,
           "**Transfer-bound:** if hidden states come from the host and go back to it, that takes "
           "%s at the measured rates, and the forward %s. Keep them on the device between layers.",
-          us_text(transfer_us(facts), transfer), us_text(facts->total_us, total));
+          profile_time_text(transfer_us(facts), transfer),
+          profile_time_text(facts->total_us, total));
 }
 
 /* A better variant was set aside. */
@@ -275,13 +268,13 @@ static double far_weight(const profile_facts *facts) {
 }
 static void far_say(const profile_facts *facts, FILE *file) {
   const moecl_stage stage = longest_stage(facts);
-  char took[NUMBER_SIZE + 4], least[NUMBER_SIZE + 4];
+  char took[PROFILE_TEXT_SIZE], least[PROFILE_TEXT_SIZE];
   fprintf(file,
           "**Far from the peaks:** %s takes %s, where they allow %s. If nothing else kept the "
           "device busy, another variant may be faster (`moectl devices` lists them), or larger "
           "sizes may fill the device.",
-          moecl_stage_name(stage), us_text(facts->stages[stage].us, took),
-          us_text(profile_least_us(facts, stage), least));
+          moecl_stage_name(stage), profile_time_text(facts->stages[stage].us, took),
+          profile_time_text(profile_least_us(facts, stage), least));
 }
 
 static const rule rules[] = {{hot_weight, hot_say},           {tiny_weight, tiny_say},

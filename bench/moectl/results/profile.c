@@ -27,7 +27,7 @@ static void release_point(profile_point *point) {
     moecl_routing_destroy(&point->parts[part].routing);
     free(point->parts[part].kernels);
   }
-  for (int i = 0; i < 4; i++) {
+  for (int i = 0; i < NUM_LAYER_OPERATIONS; i++) {
     free(point->operations[i].name);
     free(point->operations[i].reason);
   }

@@ -7,7 +7,7 @@
 
 /* The three that are profiled. */
 typedef enum profile_part_kind {
-  PROFILE_ROUTER = 0, /* a layer of the same router whose experts have an intermediate size of 1:
+  PROFILE_ROUTER = 0, /* a layer of the same router whose experts have an intermediate size of 8:
                          its router and permutation */
   PROFILE_LAYER,
   PROFILE_BLOCK,

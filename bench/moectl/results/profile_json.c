@@ -85,7 +85,7 @@ static json_t *point_json(const profile *all, const profile_point *point) {
   json_t *parts = json_object(), *operations = json_object();
   for (int i = 0; i < PROFILE_PARTS; i++)
     json_object_set_new(parts, profile_part_names[i], part_json(&point->parts[i]));
-  for (int i = 0; i < 4; i++)
+  for (int i = 0; i < NUM_LAYER_OPERATIONS; i++)
     json_object_set_new(operations, measure_operations[i], json_words(point->operations[i].name));
   experiment_point_label(all->experiment, point->index, label, sizeof label);
   json_t *json = json_pack("{s:I, s:o, s:o, s:o, s:o, s:o}", "index", (json_int_t)point->index,
