@@ -301,6 +301,25 @@ class Alone(unittest.TestCase):
         self.assertIn("interrupted", said)
         self.assertFalse((folder / "out/baseline.json").exists())
 
+    def test_many_kernels(self):
+        """A library's GEMMs are a kernel for each expert and more: none is left out."""
+        folder = self.folder()
+        if "clblast" not in moectl("devices").stdout:
+            self.skipTest("built without CLBlast")
+        profile(folder, "--out", "out", "--set", "layer.top_k=2", "--set", "layer.num_experts=200",
+                "--set", "workload.num_tokens=200", "--set", "workload.distribution=normal",
+                "--set", "layer.grouped_gemm_variant=clblast")
+        root = json.loads((folder / "out/profile.json").read_text(encoding="utf-8"))
+        part = root["points"][0]["parts"]["layer"]
+        self.assertGreater(len(part["kernels"]), 256)
+        self.assertLessEqual({"router", "permute", "gate_up", "down", "combine"},
+                             set(part["stages"]))
+        self.assertGreater(part["stages"]["down"]["kernels"], 100)
+        text = (folder / "out/docs/moe_layer_profiling_report.md").read_text(encoding="utf-8")
+        told = int(re.search(r"And (\d+) more, which profile.json has", text)[1])
+        listed = [row for row in rows(text) if len(row) == 6]
+        self.assertEqual(len(listed) - 2 + told, len(part["kernels"]))
+
     def test_active(self):
         """Of weights those of the experts that were reached are counted."""
         folder = self.folder()

@@ -30,7 +30,7 @@ void profiler_fail(profiler *profiler, profile_part *part, const char *what, moe
 
 /* As many follow each other in the queue as in a run, so that a short one is not timed with the
  * host's pauses in it. A long one is waited for. */
-enum { IN_FLIGHT = 4, MOST_KERNELS = 256 };
+enum { IN_FLIGHT = 4 };
 /* The kernels of each are kept, and more tell no more. */
 enum { MOST_FORWARDS = 1000 };
 static const double long_forward_us = 20000;
@@ -75,17 +75,22 @@ static void find_gaps(timed_forward *forward) {
   }
 }
 
+/* There may be many: a library's GEMMs are one for each expert. */
 static moecl_status read_kernels(moecl_profile *profile, timed_forward *forward) {
-  moecl_kernel_times times[MOST_KERNELS];
   size_t count;
-  TRY(moecl_profile_kernels_wait(profile, times, MOST_KERNELS, &count));
-  if (count > MOST_KERNELS) count = MOST_KERNELS; /* a library's GEMMs, an expert each */
+  TRY(moecl_profile_kernels_wait(profile, NULL, 0, &count));
+  moecl_kernel_times *times = calloc(count + 1, sizeof *times);
   forward->kernels = calloc(count + 1, sizeof *forward->kernels);
-  if (!forward->kernels) return MOECL_ERROR_OUT_OF_HOST_MEMORY;
-  forward->num_kernels = count;
-  for (size_t i = 0; i < count; i++) name_kernel(&times[i], &forward->kernels[i]);
-  find_gaps(forward);
-  return MOECL_OK;
+  moecl_status status = times && forward->kernels
+                            ? moecl_profile_kernels_wait(profile, times, count, &count)
+                            : MOECL_ERROR_OUT_OF_HOST_MEMORY;
+  if (status == MOECL_OK) {
+    forward->num_kernels = count;
+    for (size_t i = 0; i < count; i++) name_kernel(&times[i], &forward->kernels[i]);
+    find_gaps(forward);
+  }
+  free(times);
+  return status;
 }
 
 static moecl_status read_oldest(timing *timing) {
