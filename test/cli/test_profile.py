@@ -2,7 +2,7 @@
 """moectl profile: files, numbers that are consistent and as counted by hand, the timeline, the
 baseline.
 
-usage: test_profile.py MOECTL CL EVENT_TIMES.so
+usage: test_profile.py MOECTL CL EVENT_TIMES.so [TEST...]
 """
 
 import json
@@ -287,11 +287,21 @@ class Alone(unittest.TestCase):
         self.assertEqual({e["pid"] for e in trace["traceEvents"] if e["ph"] == "B"}, {1})
 
     def test_interrupted(self):
-        """What was interrupted ends soon, and becomes no baseline."""
+        """What was interrupted ends soon, becomes no baseline, and spoils no earlier profile."""
         folder = self.folder()
+        (folder / "earlier").mkdir()
+        (folder / "earlier/profile.json").write_text("kept", encoding="utf-8")
+        for out in "out", "earlier":
+            self.interrupt(folder, out)
+        self.assertFalse((folder / "out/baseline.json").exists())
+        self.assertEqual([*(folder / "out").iterdir()], [])
+        self.assertEqual([(f.name, f.read_text(encoding="utf-8"))
+                          for f in (folder / "earlier").iterdir()], [("profile.json", "kept")])
+
+    def interrupt(self, folder, out):
         process = subprocess.Popen([MOECTL, "profile", "tiny.yaml", "--iterations", "1000",
                                     "--set", "layer.top_k=1", "--set", "workload.num_tokens=50000",
-                                    "--out", "out"], cwd=folder,
+                                    "--out", out], cwd=folder,
                                    stderr=subprocess.PIPE, stdout=subprocess.DEVNULL, text=True)
         while "profiling 1/1" not in process.stderr.readline():
             self.assertIsNone(process.poll())
@@ -299,7 +309,7 @@ class Alone(unittest.TestCase):
         _, said = process.communicate(timeout=200)
         self.assertEqual(process.returncode, 1, said)
         self.assertIn("interrupted", said)
-        self.assertFalse((folder / "out/baseline.json").exists())
+        self.assertIn("no point ended, so nothing is written", said)
 
     def test_many_kernels(self):
         """A library's GEMMs are a kernel for each expert and more: none is left out."""
@@ -383,6 +393,24 @@ class SetAside(unittest.TestCase):
         self.assertRegex(text, r"cpu +did not run")
 
 
+    def test_block_fails(self):
+        """A block that does not run is a failure, and no baseline, though its layer runs."""
+        folder = pathlib.Path(tempfile.mkdtemp())
+        self.addCleanup(shutil.rmtree, folder)
+        (folder / "tiny.yaml").write_text(EXPERIMENT, encoding="utf-8")
+        shutil.copytree(CL, folder / "cl")
+        for source in (folder / "cl/attention").glob("*.cl"):
+            source.write_text("#error spoilt\n", encoding="utf-8")
+        done = profile(folder, "--set", "layer.top_k=1", "--set", "measure.what=block",
+                       "--set", "block.attention.num_heads=4", "--out", "out", code=1,
+                       environment={"MOECL_KERNEL_DIR": str(folder / "cl")})
+        self.assertIn("the block did not run", done.stderr)
+        self.assertFalse((folder / "out/baseline.json").exists())
+        root = json.loads((folder / "out/profile.json").read_text(encoding="utf-8"))
+        self.assertEqual({name: part["ran"] for name, part in root["points"][0]["parts"].items()},
+                         {"router": True, "layer": True, "block": False})
+
+
 class Baseline(unittest.TestCase):
     def setUp(self):
         self.folder = pathlib.Path(tempfile.mkdtemp())
@@ -436,13 +464,20 @@ class Baseline(unittest.TestCase):
                                     "17 points, and a profile is of 16 at most")):
             done = self.run_it("out", *arguments, code=2)
             self.assertIn(message, done.stderr)
-        done = profile(self.folder, "--set", "layer.top_k=1", "--trace", "no/where.json", "--out",
-                       "out", code=1)
+        done = self.run_it("trace", "--trace", "no/where.json", code=2)
         self.assertIn("no/where.json", done.stderr)
+        self.assertFalse((self.folder / "trace").exists())
+
+    def test_unwritten(self):
+        """What was measured is said although a report cannot be written."""
+        (self.folder / "out/docs/router_profiling_report.md/x").mkdir(parents=True)
+        done = self.run_it("out", code=1)
+        self.assertRegex(done.stdout, r"layer .* takes? \d+% of")
+        self.assertIn("router_profiling_report.md", done.stderr)
 
 
 if __name__ == "__main__":
     if moectl("devices").returncode != 0:
         print("skipped: there is no OpenCL device")
         sys.exit(77)
-    unittest.main(argv=sys.argv[:1])
+    unittest.main(argv=[sys.argv[0], *sys.argv[4:]])

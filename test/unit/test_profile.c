@@ -416,6 +416,9 @@ static void test_baseline(void **state) {
   SAY(profile_baseline_report(&f->profile, &baseline, file));
   assert_non_null(strstr(said, "1 of 2 points have no counterpart"));
   SAY(profile_baseline_report(&f->profile, NULL, file));
+  assert_non_null(strstr(said, "it is no baseline"));
+  f->profile.whole = true;
+  SAY(profile_baseline_report(&f->profile, NULL, file));
   assert_non_null(strstr(said, "is the baseline"));
   assert_null(strstr(said, "slower"));
   profile_baseline_release(&baseline);

@@ -116,6 +116,18 @@ static bool provide_folder(profile_run *run, char **error) {
   return run->folder || fail_text(error, "%s", *error ? *error : "no memory");
 }
 
+/* Before anything runs: can the timeline be written? */
+static bool try_trace(const char *path, char **error) {
+  struct stat info;
+  if (!path) return true;
+  const bool is_new = stat(path, &info) != 0;
+  FILE *file = fopen(path, "a");
+  if (!file) return fail_text(error, "--trace: %s cannot be written: %s", path, strerror(errno));
+  fclose(file);
+  if (is_new) remove(path);
+  return true;
+}
+
 /* ---- after ---- */
 
 static bool write_json(const profile_run *run, char **error) {
@@ -124,8 +136,8 @@ static bool write_json(const profile_run *run, char **error) {
   char *kept = format_text("%s/baseline.json", run->folder);
   bool ok = text && path && kept ? replace_file(path, text, strlen(text), error)
                                  : fail_text(error, "no memory for profile.json");
-  /* What was interrupted is nothing to compare with. */
-  if (ok && !run->has_baseline && !interrupt_came)
+  /* What was interrupted or failed is nothing to compare with. */
+  if (ok && !run->has_baseline && run->profile.whole)
     ok = replace_file(kept, text, strlen(text), error);
   free(kept);
   free(path);
@@ -143,7 +155,9 @@ static bool write_all(const profile_run *run, char **error) {
 /* ---- the points ---- */
 
 static bool part_failed(const profile_point *point) {
-  return !point->parts[PROFILE_ROUTER].ran || !point->parts[PROFILE_LAYER].ran;
+  for (int part = 0; part < PROFILE_PARTS; part++)
+    if (!point->parts[part].ran) return true;
+  return false;
 }
 
 static bool variant_is_wrong(const profile_point *point) {
@@ -181,24 +195,44 @@ static bool run_points(profile_run *run) {
   return failed;
 }
 
+static bool any_ended(const profile *all) {
+  for (size_t i = 0; i < all->num_points; i++)
+    if (all->points[i].ran) return true;
+  return false;
+}
+
+/* Prints first: what was measured is seen, whatever cannot be written. */
+static bool show_all(const profile_run *run) {
+  char *error = NULL;
+  profile_print(&run->profile, stdout);
+  if (!write_all(run, &error)) {
+    flush_output(run->folder);
+    report_error(error);
+    return false;
+  }
+  printf("profile: %s/docs/consolidated_profiling_report.md\n", run->folder);
+  if (run->options->trace)
+    printf("timeline: %s (open it at ui.perfetto.dev or chrome://tracing)\n", run->options->trace);
+  flush_output(run->folder);
+  return true;
+}
+
 static int profile_all(profile_run *run) {
   char *error = NULL;
+  if (!try_trace(run->options->trace, &error)) return report_error(error);
   const device_peaks peaks = provide_peaks(run);
   if (!provide_folder(run, &error) || !provide_baseline(run, &error)) return report_error(error);
   if (!profile_open(&run->experiment, moecl_context_device(run->context), &peaks, &run->profile))
     return report_error(NULL);
   interrupt_catch("the same command");
   const bool failed = run_points(run);
-  if (!write_all(run, &error)) {
-    report_error(error);
+  if (!any_ended(&run->profile)) { /* what an earlier profile wrote stays */
+    if (!run->options->out) rmdir(run->folder);
+    complain("no point ended, so nothing is written");
     return EXIT_POINT_FAILED;
   }
-  profile_print(&run->profile, stdout);
-  printf("profile: %s/docs/consolidated_profiling_report.md\n", run->folder);
-  if (run->options->trace)
-    printf("timeline: %s (open it at ui.perfetto.dev or chrome://tracing)\n", run->options->trace);
-  flush_output(run->folder);
-  return failed || interrupt_came ? EXIT_POINT_FAILED : EXIT_ALL_OK;
+  run->profile.whole = !failed && !interrupt_came;
+  return show_all(run) && run->profile.whole ? EXIT_ALL_OK : EXIT_POINT_FAILED;
 }
 
 static int profile_on_device(profile_run *run) {

@@ -64,6 +64,10 @@ static size_t put_point(const text_table *table, size_t at, const profile_point 
 static void put_source(const profile *all, const profile_baseline *baseline, FILE *file) {
   fputs("# Baseline: ", file);
   report_text(file, all->experiment->name);
+  if (!baseline && !all->whole) {
+    fputs("\n\nThis profile was interrupted or failed in a part, so it is no baseline.\n\n", file);
+    return;
+  }
   if (!baseline) {
     fprintf(file, "\n\nThis profile, %s on ", all->measured);
     report_text(file, all->device.name);

@@ -104,6 +104,7 @@ typedef struct profile {
   moecl_device_info device;
   device_peaks peaks; /* measured[0] is '\0': there are none */
   char measured[40];  /* when it began */
+  bool whole;         /* every point ended and none failed: it can be a baseline */
   profile_point *points;
   size_t num_points;
   profile_span *spans;
