@@ -330,6 +330,22 @@ class Alone(unittest.TestCase):
         listed = [row for row in rows(text) if len(row) == 6]
         self.assertEqual(len(listed) - 2 + told, len(part["kernels"]))
 
+    def test_router(self):
+        """Its times are its kernels' and the gaps between them, its host's until the last."""
+        folder = self.folder()
+        profile(folder, "--out", "out", "--set", "layer.top_k=2", "--iterations", "1")
+        root = json.loads((folder / "out/profile.json").read_text(encoding="utf-8"))
+        part = root["points"][0]["parts"]["router"]
+        kernels = part["kernels"]
+        took = kernels[-1]["end_us"] - kernels[0]["start_us"]
+        for said in (*part["span_us"].values(), part["total_us"]):
+            self.assertAlmostEqual(said, took, delta=0.001)
+        self.assertAlmostEqual(part["host_us"], kernels[-1]["enqueued_us"], delta=0.001)
+        self.assertIsNone(part["alone_us"]["median"])
+        # What verification takes beside it is not its own.
+        memory = part["memory_bytes"]
+        self.assertLessEqual(memory["seen"], memory["predicted"] + 4096)
+
     def test_active(self):
         """Of weights those of the experts that were reached are counted."""
         folder = self.folder()

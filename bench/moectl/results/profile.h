@@ -48,9 +48,10 @@ typedef struct profile_part {
   char *why;
   char *note; /* what it is, in a sentence, malloc'ed; NULL: nothing to say */
   int64_t forwards;
-  sample_summary alone_us; /* device time with an event at both ends only */
-  sample_summary span_us;  /* with an event for each kernel */
-  double host_us;          /* median that enqueueing one took, without an event for each kernel */
+  sample_summary alone_us; /* device time with an event at both ends only; NaN: the router's */
+  sample_summary span_us;  /* with an event for each kernel; of the router its kernels and gaps */
+  double host_us;          /* median that enqueueing one took, without an event for each kernel;
+                              of the router with one, until the last of its kernels */
   double total_us;         /* the sum of the kernels' times and gaps, which the stages share out */
   double gaps_us;          /* of it, the gaps */
   profile_kernel *kernels;

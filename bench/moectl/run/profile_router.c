@@ -32,28 +32,6 @@ static void keep_work(const experiment_point *point, profile_part *part) {
   }
 }
 
-/* Leaves the router's and the permutation's kernels, which come first. */
-static void leave_router(profile_part *part) {
-  size_t count = 0;
-  while (count < part->num_kernels && part->kernels[count].stage <= MOECL_STAGE_PERMUTE) count++;
-  part->num_kernels = count;
-  for (int stage = MOECL_STAGE_PERMUTE + 1; stage < MOECL_STAGE_COUNT; stage++)
-    part->stages[stage].over = (sample_summary){NAN, NAN, NAN};
-  profile_sum(part);
-}
-
-/* A sum of two stages of which one may not be there: fused into the other. */
-static double both(double a, double b) { return isnan(a) ? b : isnan(b) ? a : a + b; }
-
-/* The whole times are the layer's, experts included; the router's are those of its kernels. */
-static void keep_router_times(profile_part *part) {
-  const sample_summary a = part->stages[MOECL_STAGE_ROUTER].over,
-                       b = part->stages[MOECL_STAGE_PERMUTE].over;
-  part->span_us =
-      (sample_summary){both(a.median, b.median), both(a.min, b.min), both(a.p90, b.p90)};
-  part->alone_us = (sample_summary){NAN, NAN, NAN};
-}
-
 /* Against the reference: the routing of the first input, and what the tiny experts make of it. */
 static moecl_status check_variant(profiler *profiler, profile_forwards *made,
                                   profile_variant *variant) {
@@ -84,13 +62,13 @@ static void run_alone(profiler *profiler, const experiment_point *point, profile
   if (status == MOECL_OK)
     snprintf(variant->name, sizeof variant->name, "%s",
              moecl_layer_variant(made.runner.layer, "router", NULL));
+  made.router_alone = true;
   if (status == MOECL_OK) status = profiler_measure(profiler, &made, name, part);
+  /* Before the check, whose buffers are no forward's. */
+  if (status == MOECL_OK) profile_see_memory(profiler, &made, before, &part->memory);
   if (status == MOECL_OK) status = check_variant(profiler, &made, variant);
   if (status == MOECL_OK) {
-    profile_see_memory(profiler, &made, before, &part->memory);
     keep_work(point, part);
-    leave_router(part);
-    keep_router_times(part);
     variant->us = part->stages[MOECL_STAGE_ROUTER].over;
     variant->ran = true;
   } else {

@@ -93,6 +93,21 @@ static moecl_status read_kernels(moecl_profile *profile, timed_forward *forward)
   return status;
 }
 
+/* Leaves the router's and the permutation's kernels, which come first: the forward then is what
+ * they and the gaps between them take, and its host's time until the last of them was enqueued. */
+static void leave_router(timed_forward *forward) {
+  size_t count = 0;
+  forward->span_us = 0;
+  while (count < forward->num_kernels && forward->kernels[count].stage <= MOECL_STAGE_PERMUTE) {
+    const profile_kernel *kernel = &forward->kernels[count++];
+    forward->span_us += kernel->us + kernel->gap_us;
+    forward->host_us = kernel->enqueued_us;
+  }
+  forward->num_kernels = count;
+  for (int stage = MOECL_STAGE_PERMUTE + 1; stage < MOECL_STAGE_COUNT; stage++)
+    forward->stage_us[stage] = NAN;
+}
+
 static moecl_status read_oldest(timing *timing) {
   double ms[MOECL_STAGE_LAYER + 1];
   timed_forward *forward = &timing->forwards[timing->read];
@@ -100,6 +115,7 @@ static moecl_status read_oldest(timing *timing) {
   TRY(moecl_profile_read_wait(profile, ms, MOECL_STAGE_LAYER + 1));
   forward->span_us = ms[MOECL_STAGE_LAYER] * 1e3;
   if (timing->kernels) TRY(read_kernels(profile, forward));
+  if (timing->kernels && timing->made->router_alone) leave_router(forward);
   timing->read++;
   return MOECL_OK;
 }
@@ -225,10 +241,9 @@ static moecl_status measure_once(profiler *profiler, profile_forwards *made, boo
   const moecl_status status = time_forwards(&timing);
   if (status == MOECL_OK && timing.read > 0) {
     if (kernels) keep_forwards(&timing, part);
-    else {
-      part->alone_us = summarize(&timing, offsetof(timed_forward, span_us));
+    else part->alone_us = summarize(&timing, offsetof(timed_forward, span_us));
+    if (!kernels || made->router_alone)
       part->host_us = summarize(&timing, offsetof(timed_forward, host_us)).median;
-    }
   }
   release_timing(&timing);
   return status;
@@ -238,8 +253,10 @@ moecl_status profiler_measure(profiler *profiler, profile_forwards *made, const 
                               profile_part *part) {
   static const char *const names[] = {"warm up", "times", "times of each kernel"};
   moecl_status status = MOECL_OK;
+  part->alone_us = (sample_summary){NAN, NAN, NAN};
   for (int i = 0; status == MOECL_OK && i < 3; i++) {
     char name[64];
+    if (i == 1 && made->router_alone) continue; /* that would be all of the layer's time */
     const double begun = profiler_now(profiler);
     status = i == 0 ? warm_up(profiler, made) : measure_once(profiler, made, i == 2, part);
     snprintf(name, sizeof name, "%s: %s", subject, names[i]);

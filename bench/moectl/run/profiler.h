@@ -32,6 +32,7 @@ typedef struct profile_forwards {
   runner runner;
   point_buffers buffers;
   const experiment_point *point;
+  bool router_alone; /* the router's and the permutation's kernels alone are looked at */
 } profile_forwards;
 
 /* Builds and checks the kernels first, so that what the context's buffers take at most from then
