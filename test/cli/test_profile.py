@@ -153,6 +153,24 @@ class Profile(unittest.TestCase):
         self.assertGreater(float(found["gate_up"][6][:-1]), 0)
         self.assertGreater(float(found["gate_up"][7][:-1]), 0)
 
+    def test_headline(self):
+        """The table's times are those without an event for each kernel; the router has no such."""
+        table = [row for row in rows(self.report("consolidated_profiling_report")) if len(row) == 6]
+        self.assertEqual(table[0][1:5], ["router", "layer", "block", "layer tokens/s"])
+
+        def told(cell):
+            number, unit = cell.split()
+            return float(number) * {"us": 1, "ms": 1e3, "k": 1e3, "M": 1e6}[unit]
+
+        for row, point in zip(table[2:], self.root["points"], strict=True):
+            parts = point["parts"]
+            times = [parts["router"]["span_us"], parts["layer"]["alone_us"],
+                     parts["block"]["alone_us"]]
+            for cell, times in zip(row[1:4], times):
+                self.assertAlmostEqual(told(cell), times["median"], delta=0.006 * times["median"])
+            rate = T / (parts["layer"]["alone_us"]["median"] * 1e-6)
+            self.assertAlmostEqual(told(row[4]), rate, delta=0.006 * rate)
+
     def test_kernels(self):
         """The report's kernels are those of profile.json."""
         part = self.root["points"][0]["parts"]["layer"]

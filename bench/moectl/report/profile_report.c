@@ -138,7 +138,8 @@ static void block_report(const profile *all, FILE *file) {
 
 static void put_part_time(const profile_part *part, char *cell) {
   char text[PROFILE_TEXT_SIZE];
-  snprintf(cell, CELL_SIZE, "%s", profile_time_text(part->ran ? part->span_us.median : NAN, text));
+  const double us = part->ran ? profile_whole(part)->median : NAN;
+  snprintf(cell, CELL_SIZE, "%s", profile_time_text(us, text));
 }
 
 static void put_table(const profile *all, FILE *file) {
@@ -163,7 +164,7 @@ static void put_table(const profile *all, FILE *file) {
       put_part_time(&point->parts[part], text_table_cell(&table, row, (size_t)part + 1));
     if (layer->ran && layer->timed)
       snprintf(text_table_cell(&table, row, 4), CELL_SIZE, "%s",
-               profile_count_text(tokens / (layer->span_us.median * 1e-6), text));
+               profile_count_text(tokens / (profile_whole(layer)->median * 1e-6), text));
     if (layer->ran)
       snprintf(text_table_cell(&table, row, 5), CELL_SIZE, "%s",
                bytes_text(layer->memory.seen, text));
@@ -204,7 +205,9 @@ static void put_advice(const profile *all, size_t index, FILE *file) {
 
 static void consolidated_report(const profile *all, FILE *file) {
   put_title(all, "Profile", file);
-  fputs("Median device times. Stage by stage and kernel by kernel: "
+  fputs("The table has median device times of layer and block without an event for each kernel, as "
+        "`moectl run` measures; the router's, and all below it, are measured with one for each, "
+        "which costs time between kernels. Stage by stage and kernel by kernel: "
         "[router](router_profiling_report.md), [layer](moe_layer_profiling_report.md), "
         "[block](transformer_block_profiling_report.md); beside earlier ones: "
         "[baseline](baseline_profiling.md).\n\n",

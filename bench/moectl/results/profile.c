@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: MIT
 #include "results/profile.h"
 #include "experiment/schema.h"
+#include <math.h>
 #include <stdlib.h>
 #include <string.h>
 #include <time.h>
@@ -68,6 +69,10 @@ void profile_add_span(profile *all, const char *name, double begin_us, double en
   profile_span *span = &grown[all->num_spans++];
   *span = (profile_span){.begin_us = begin_us, .end_us = end_us};
   snprintf(span->name, sizeof span->name, "%s", name);
+}
+
+const sample_summary *profile_whole(const profile_part *part) {
+  return isfinite(part->alone_us.median) ? &part->alone_us : &part->span_us;
 }
 
 void profile_sum(profile_part *part) {

@@ -123,6 +123,9 @@ char *profile_work(const experiment_point *point);
 /* Keeps a span of the host's; without memory it is left out. */
 void profile_add_span(profile *profile, const char *name, double begin_us, double end_us);
 
+/* The time of a whole forward: without an event for each kernel where that was measured. */
+const sample_summary *profile_whole(const profile_part *part);
+
 /* Fills total_us, gaps_us, and the stages' kernels and times from the kernels'. */
 void profile_sum(profile_part *part);
 
