@@ -207,6 +207,9 @@ class Profile(unittest.TestCase):
         for _, name, part in self.parts():
             memory = part["memory_bytes"]
             self.assertGreater(memory["weights"], 0)
+            # The experts' weights alone may be bf16: two bytes instead of four.
+            experts = E * 3 * H * I if name != "router" else E * 3 * H * 8
+            self.assertEqual(memory["bf16_saves"], 2 * experts)
             if name != "layer":
                 continue
             self.assertEqual(memory["hidden_states"], 4 * T * H)

@@ -159,6 +159,10 @@ static void test_tiny_groups(void **state) {
   advice_is(&facts, 0, NULL); /* 16 each */
   facts.rows = 120;
   advice_is(&facts, 1, "- **Tiny groups:** 15 rows for each of the 8 experts that have any");
+  assert_null(strstr(said, "weight_format")); /* there is no smaller one */
+  facts.fp32_weights = true;
+  advice_is(&facts, 1, NULL);
+  assert_non_null(strstr(said, "or keep the weights in `layer.weight_format: bf16`."));
 }
 
 static void test_padding_waste(void **state) {
@@ -248,18 +252,21 @@ static void test_order(void **state) {
 
 static void test_memory(void **state) {
   (void)state;
-  profile_facts facts = usual(); /* 1e6 of 1.3e6 are weights */
+  profile_facts facts = usual(); /* 1e6 of 1.3e6 are weights, of them 8e5 the experts' */
   SAY(said_lines = profile_memory_advice(&facts, file));
   assert_int_equal(said_lines, 0);
-  facts.fp32_weights = true;
+  facts.fp32_weights = true, facts.bf16_saves = 4e5;
   SAY(said_lines = profile_memory_advice(&facts, file));
   assert_int_equal(said_lines, 1);
-  assert_string_equal(
-      said, "- **Memory:** weights are 77% of it and fp32: `layer.weight_format: bf16` saves "
-            "about 488.3 KiB.\n");
-  facts.workspace_bytes = 1e6, facts.cache_bytes = 1e6;
+  assert_string_equal(said, "- **Memory:** the experts' weights are 62% of it and fp32: "
+                            "`layer.weight_format: bf16` saves about 390.6 KiB.\n");
+  facts.bf16_saves = 1.6e5; /* they are less than a quarter of it */
+  SAY(said_lines = profile_memory_advice(&facts, file));
+  assert_int_equal(said_lines, 0);
+  facts.bf16_saves = 4e5, facts.workspace_bytes = 1e6, facts.cache_bytes = 1e6;
   SAY(said_lines = profile_memory_advice(&facts, file));
   assert_int_equal(said_lines, 3);
+  assert_non_null(strstr(said, "`workload.context` or fewer `block.attention.num_kv_heads`"));
 }
 
 /* ---- sums ---- */

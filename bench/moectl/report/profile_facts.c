@@ -84,7 +84,8 @@ profile_facts profile_facts_of(const profile *all, const profile_point *point,
                          .hidden_bytes = (double)memory->hidden,
                          .weight_bytes = (double)memory->weights,
                          .workspace_bytes = (double)memory->workspace,
-                         .cache_bytes = (double)memory->cache};
+                         .cache_bytes = (double)memory->cache,
+                         .bf16_saves = (double)memory->bf16_saves};
   facts.fp32_weights = kind != PROFILE_ROUTER &&
                        moecl_layer_tensor_format(&of->layer, MOECL_DOWN_PROJ) == MOECL_FORMAT_F32;
   add_times(part, &facts);

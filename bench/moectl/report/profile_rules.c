@@ -174,8 +174,9 @@ static void tiny_say(const profile_facts *facts, FILE *file) {
   fprintf(file,
           "**Tiny groups:** %.3g rows for each of the %" PRId64 " experts that have any, below "
           "%.0f: reading weights costs more than multiplying by them. Batch more tokens in a "
-          "forward, or keep the weights in a smaller format (`layer.weight_format`).",
-          rows_of_active(facts), facts->active_experts, tiny_rows);
+          "forward%s.",
+          rows_of_active(facts), facts->active_experts, tiny_rows,
+          facts->fp32_weights ? ", or keep the weights in `layer.weight_format: bf16`" : "");
 }
 
 /* Padding waste. */
@@ -311,11 +312,12 @@ size_t profile_memory_advice(const profile_facts *facts, FILE *file) {
       facts->weight_bytes + facts->workspace_bytes + facts->cache_bytes + 2 * facts->hidden_bytes;
   char text[32];
   size_t said = 0;
-  if (facts->fp32_weights && facts->weight_bytes >= large_part * all && ++said)
+  /* Half of what the experts' weights take. */
+  if (facts->fp32_weights && facts->bf16_saves >= large_part / 2 * all && ++said)
     fprintf(file,
-            "- **Memory:** weights are %.0f%% of it and fp32: `layer.weight_format: bf16` saves "
-            "about %s.\n",
-            100 * facts->weight_bytes / all, bytes_text((uint64_t)(facts->weight_bytes / 2), text));
+            "- **Memory:** the experts' weights are %.0f%% of it and fp32: "
+            "`layer.weight_format: bf16` saves about %s.\n",
+            200 * facts->bf16_saves / all, bytes_text((uint64_t)facts->bf16_saves, text));
   if (facts->workspace_bytes >= large_part * all && facts->num_tokens > 1 && ++said)
     fprintf(file,
             "- **Memory:** the workspace is %.0f%% of it and grows with the tokens: two forwards "
@@ -325,9 +327,8 @@ size_t profile_memory_advice(const profile_facts *facts, FILE *file) {
             bytes_text((uint64_t)(facts->workspace_bytes / 2), text));
   if (facts->cache_bytes >= large_part * all && ++said)
     fprintf(file,
-            "- **Memory:** the key/value cache is %.0f%% of it: fewer key/value heads or a smaller "
-            "capacity "
-            "shrink it.\n",
+            "- **Memory:** the key/value cache is %.0f%% of it: a shorter `workload.context` or "
+            "fewer `block.attention.num_kv_heads` shrink it.\n",
             100 * facts->cache_bytes / all);
   return said;
 }

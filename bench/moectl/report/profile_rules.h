@@ -37,7 +37,8 @@ typedef struct profile_facts {
 
   /* Memory */
   double weight_bytes, workspace_bytes, cache_bytes;
-  bool fp32_weights;
+  bool fp32_weights; /* the experts' */
+  double bf16_saves; /* bytes, were those bf16 */
   int64_t num_tokens;
 } profile_facts;
 

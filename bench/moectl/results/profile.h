@@ -39,6 +39,7 @@ typedef struct profile_memory {
   uint64_t weights, workspace, hidden, cache; /* `hidden`: of hidden states, and again of output */
   uint64_t activations; /* what the workspace would be if nothing shared it; 0: not known */
   uint64_t predicted;   /* all of these, as they were known before anything was allocated */
+  uint64_t bf16_saves;  /* what the experts' weights would take less as bf16; 0: they are no fp32 */
   uint64_t seen;        /* the most that buffers took at once */
 } profile_memory;
 

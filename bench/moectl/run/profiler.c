@@ -423,6 +423,19 @@ static moecl_status count_work(profile_forwards *made, int64_t tile_rows, profil
   return MOECL_OK;
 }
 
+/* The format is the experts' alone: the router's and a block's own weights are of the dtype. */
+static uint64_t bf16_saves(profiler *profiler, const experiment_point *point) {
+  moecl_layer_params layer = point->layer;
+  moecl_memory now, smaller;
+  if (moecl_layer_tensor_format(&layer, MOECL_DOWN_PROJ) != MOECL_FORMAT_F32 ||
+      moecl_layer_memory(profiler->context, &layer, point->num_tokens, &now) != MOECL_OK)
+    return 0;
+  layer.weight_format = MOECL_FORMAT_BF16;
+  if (moecl_layer_memory(profiler->context, &layer, point->num_tokens, &smaller) != MOECL_OK)
+    return 0;
+  return now.weight_bytes > smaller.weight_bytes ? now.weight_bytes - smaller.weight_bytes : 0;
+}
+
 void profile_see_memory(profiler *profiler, const profile_forwards *made, uint64_t before,
                         profile_memory *memory) {
   const experiment_point *point = made->point;
@@ -432,6 +445,7 @@ void profile_see_memory(profiler *profiler, const profile_forwards *made, uint64
   memory->seen -= before;
   if (runner_memory_needed(profiler->context, point, false, &needed) == MOECL_OK)
     memory->predicted = needed.bytes;
+  memory->bf16_saves = bf16_saves(profiler, point);
   memory->cache = moecl_cache_bytes(made->buffers.cache);
   memory->hidden = moecl_buffer_size(made->buffers.output);
   memory->weights =
