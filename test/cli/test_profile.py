@@ -367,6 +367,20 @@ class Alone(unittest.TestCase):
         memory = part["memory_bytes"]
         self.assertLessEqual(memory["seen"], memory["predicted"] + 4096)
 
+    def test_checkpoint(self):
+        """The router's weights are drawn where the layer's are a checkpoint's: it says so."""
+        folder = self.folder()
+        golden = pathlib.Path(__file__).resolve().parents[1] / "golden/families/olmoe"
+        (folder / "tiny.yaml").write_text(json.dumps({
+            "name": "checkpoint", "layer": {"checkpoint": str(golden), "layer": 0},
+            "workload": {"num_tokens": 8}, "measure": {"warmup": 0, "iterations": 1}}),
+            encoding="utf-8")
+        profile(folder, "--out", "out")
+        said = "The experiment's weights are a checkpoint's, but the router's here are drawn"
+        for name, times in (("router", 1), ("moe_layer", 0), ("consolidated", 0)):
+            text = (folder / f"out/docs/{name}_profiling_report.md").read_text(encoding="utf-8")
+            self.assertEqual(text.count(said), times, name)
+
     def test_active(self):
         """Of weights those of the experts that were reached are counted."""
         folder = self.folder()

@@ -157,6 +157,10 @@ void profile_run_router(profiler *profiler, const experiment_point *point, profi
   profile_part *part = &result->parts[PROFILE_ROUTER];
   profile_variant chosen = {.name = "chosen"};
   result->reference_us = NAN;
+  if (point->source)
+    part->note = format_text("%s", "The experiment's weights are a checkpoint's, but the router's "
+                                   "here are drawn, as its tiny experts' are: its times are those "
+                                   "of the model's router, its choices and loads are not.");
   run_alone(profiler, &alone, part, &chosen);
   free(chosen.why);
   if (part->ran) run_variants(profiler, &alone, chosen.name, result);
