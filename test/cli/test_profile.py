@@ -210,6 +210,10 @@ class Profile(unittest.TestCase):
             # The experts' weights alone may be bf16: two bytes instead of four.
             experts = E * 3 * H * I if name != "router" else E * 3 * H * 8
             self.assertEqual(memory["bf16_saves"], 2 * experts)
+            # Three inputs; the rows of the table add up to what is predicted.
+            self.assertEqual(memory["inputs"], 3 * 4 * T * H)
+            self.assertEqual(memory["predicted"], memory["weights"] + memory["workspace"] +
+                             memory["inputs"] + memory["hidden_states"] + memory["cache"])
             if name != "layer":
                 continue
             self.assertEqual(memory["hidden_states"], 4 * T * H)
@@ -219,7 +223,12 @@ class Profile(unittest.TestCase):
             self.assertEqual(memory["predicted"], least)
             self.assertGreaterEqual(memory["seen"], least)
             self.assertLess(memory["seen"], 2 * least)
-            self.assertGreaterEqual(memory["activations"], memory["workspace"])
+        # The plan alone says what activations would take, of a block its layer's among them.
+        for point in self.root["points"]:
+            parts = {name: point["parts"][name]["memory_bytes"] for name in ("layer", "block")}
+            for memory in parts.values():
+                self.assertGreaterEqual(memory["activations"], memory["workspace"])
+            self.assertGreater(parts["block"]["activations"], parts["layer"]["activations"])
 
     def test_variants(self):
         text = (self.out / "opencl_router_benchmark_results.txt").read_text(encoding="utf-8")
@@ -412,6 +421,10 @@ class Block(unittest.TestCase):
         self.assertGreaterEqual(memory["cache"], 2 * 4 * (context + T) * kv_heads * dim)
         self.assertLessEqual(memory["weights"] + memory["workspace"] + memory["cache"],
                              memory["seen"])
+        # The context's hidden states, and as much again out of the one step that fills the cache.
+        self.assertEqual(memory["inputs"], 4 * H * (3 * T + 2 * context))
+        self.assertEqual(memory["predicted"], memory["weights"] + memory["workspace"] +
+                         memory["inputs"] + memory["hidden_states"] + memory["cache"])
         # What the layer takes alone is profiled beside it.
         self.assertNotIn("attention", root["points"][0]["parts"]["layer"]["stages"])
         text = (folder / "out/docs/transformer_block_profiling_report.md").read_text(encoding="utf-8")

@@ -154,7 +154,8 @@ void profile_memory_table(const profile_part *part, FILE *file) {
   const memory_row rows[] = {{"weights", m->weights},
                              {"workspace", m->workspace},
                              {"activations, were no memory shared", m->activations},
-                             {"hidden states, and output as much", m->hidden},
+                             {"inputs and context", m->inputs},
+                             {"output", m->hidden},
                              {"key/value cache", m->cache},
                              {"peak, predicted", m->predicted},
                              {"peak, seen", m->seen}};

@@ -36,11 +36,16 @@ typedef struct profile_stage {
 
 /* Device memory in bytes. */
 typedef struct profile_memory {
-  uint64_t weights, workspace, hidden, cache; /* `hidden`: of hidden states, and again of output */
+  uint64_t weights, workspace, cache;
+  uint64_t hidden; /* of an input, and again of the output */
+  uint64_t inputs; /* forwards take turns with several; and the context that fills the cache, with
+                      what comes out of a step of it */
   uint64_t activations; /* what the workspace would be if nothing shared it; 0: not known */
-  uint64_t predicted;   /* all of these, as they were known before anything was allocated */
-  uint64_t bf16_saves;  /* what the experts' weights would take less as bf16; 0: they are no fp32 */
-  uint64_t seen;        /* the most that buffers took at once */
+  /* Weights, workspace, cache, inputs and the output, as they were known before anything was
+   * allocated; more where a step that fills the cache is of more tokens than a forward. */
+  uint64_t predicted;
+  uint64_t bf16_saves; /* what the experts' weights would take less as bf16; 0: they are no fp32 */
+  uint64_t seen;       /* the most that buffers took at once */
 } profile_memory;
 
 typedef struct profile_part {

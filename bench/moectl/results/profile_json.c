@@ -48,12 +48,12 @@ static json_t *stages_json(const profile_part *part) {
 }
 
 static json_t *memory_json(const profile_memory *memory) {
-  return json_pack("{s:I, s:I, s:I, s:I, s:I, s:I, s:I, s:I}", "weights",
+  return json_pack("{s:I, s:I, s:I, s:I, s:I, s:I, s:I, s:I, s:I}", "weights",
                    (json_int_t)memory->weights, "workspace", (json_int_t)memory->workspace,
                    "activations", (json_int_t)memory->activations, "hidden_states",
-                   (json_int_t)memory->hidden, "cache", (json_int_t)memory->cache, "bf16_saves",
-                   (json_int_t)memory->bf16_saves, "predicted", (json_int_t)memory->predicted,
-                   "seen", (json_int_t)memory->seen);
+                   (json_int_t)memory->hidden, "inputs", (json_int_t)memory->inputs, "cache",
+                   (json_int_t)memory->cache, "bf16_saves", (json_int_t)memory->bf16_saves,
+                   "predicted", (json_int_t)memory->predicted, "seen", (json_int_t)memory->seen);
 }
 
 static json_t *part_json(const profile_part *part) {

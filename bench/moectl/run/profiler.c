@@ -359,6 +359,19 @@ static void read_plans(profiler *profiler, const experiment_point *point, profil
   moecl_plan_destroy(&rounded.plan);
 }
 
+/* What a block's workspace would be if nothing shared it. */
+static uint64_t block_activations(profiler *profiler, const experiment_point *point) {
+  const moecl_block_params params = experiment_block_params(point);
+  const int64_t room = point->context > 0 ? point->context + point->num_tokens : 0;
+  moecl_plan *plan = NULL;
+  if (moecl_block_plan_create(profiler->context, &params, point->num_tokens, room, &plan) !=
+      MOECL_OK)
+    return 0;
+  const uint64_t bytes = moecl_plan_unshared_workspace_bytes(plan);
+  moecl_plan_destroy(&plan);
+  return bytes;
+}
+
 static void name_operations(const moecl_layer *layer, profile_point *result) {
   for (int i = 0; i < NUM_LAYER_OPERATIONS; i++) {
     const char *reason, *name = moecl_layer_variant(layer, measure_operations[i], &reason);
@@ -423,6 +436,16 @@ static moecl_status count_work(profile_forwards *made, int64_t tile_rows, profil
   return MOECL_OK;
 }
 
+static uint64_t input_bytes(profiler *profiler, const profile_forwards *made) {
+  const point_buffers *buffers = &made->buffers;
+  const experiment_point *point = made->point;
+  uint64_t bytes = (uint64_t)buffers->sets * moecl_buffer_size(buffers->hidden[0]);
+  if (!buffers->context) return bytes;
+  const int64_t step = runner_context_step(point, moecl_buffer_alignment(profiler->context));
+  bytes += moecl_buffer_size(buffers->context);
+  return bytes + (uint64_t)(step * point->layer.hidden_size) * moecl_dtype_size(point->layer.dtype);
+}
+
 /* The format is the experts' alone: the router's and a block's own weights are of the dtype. */
 static uint64_t bf16_saves(profiler *profiler, const experiment_point *point) {
   moecl_layer_params layer = point->layer;
@@ -448,6 +471,7 @@ void profile_see_memory(profiler *profiler, const profile_forwards *made, uint64
   memory->bf16_saves = bf16_saves(profiler, point);
   memory->cache = moecl_cache_bytes(made->buffers.cache);
   memory->hidden = moecl_buffer_size(made->buffers.output);
+  memory->inputs = input_bytes(profiler, made);
   memory->weights =
       block ? moecl_block_weight_bytes(block) : moecl_layer_weight_bytes(made->runner.layer);
   memory->workspace =
@@ -472,12 +496,14 @@ static void run_part(profiler *profiler, const experiment_point *point, profile_
     name_operations(made.runner.layer, result);
     read_plans(profiler, point, result);
   }
-  if (status == MOECL_OK && kind == PROFILE_BLOCK)
+  if (status == MOECL_OK && kind == PROFILE_BLOCK) {
     part->note =
         profile_block_note(point, &profiler->experiment->points[result->index], made.runner.block);
+    part->memory.activations = block_activations(profiler, point);
+  }
   if (status == MOECL_OK) status = profiler_measure(profiler, &made, name, part);
-  if (status == MOECL_OK) status = count_work(&made, result->tile_rows, part);
   if (status == MOECL_OK) profile_see_memory(profiler, &made, before, &part->memory);
+  if (status == MOECL_OK) status = count_work(&made, result->tile_rows, part);
   if (status != MOECL_OK)
     profiler_fail(profiler, part,
                   kind == PROFILE_BLOCK ? "the block did not run" : "the layer did not run",
