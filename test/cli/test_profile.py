@@ -109,6 +109,11 @@ class Profile(unittest.TestCase):
                 self.assertGreaterEqual(kernel["gap_us"], 0)
                 self.assertGreaterEqual(kernel["start_us"], before["end_us"])
             self.assertEqual(part["forwards"], 3)
+            # Three rounds, of which the first is that of the whole time.
+            whole = part["span_us" if name == "router" else "alone_us"]["median"]
+            self.assertEqual(len(part["rounds_us"]), 3)
+            self.assertEqual(part["rounds_us"][0], whole)
+            self.assertGreater(min(part["rounds_us"]), 0)
 
     def test_work(self):
         """Operations and bytes as the shapes have them: all assignments are kept."""
@@ -501,8 +506,8 @@ class Baseline(unittest.TestCase):
         def slow(root):
             root["measured"] = "the slow one"
             for part in root["points"][0]["parts"].values():
-                for stage in part.get("stages", {}).values():
-                    stage["us_over"] = {"median": 1e9, "min": 1e9, "p90": 1e9}
+                part["alone_us"] = part["span_us"] = {"median": 1e9, "min": 1e9, "p90": 1e9}
+                part["rounds_us"] = [1e9, 1.01e9, 0.99e9]
 
         # A second profile is compared with the first, which stays the baseline.
         self.run_it("a")
@@ -515,8 +520,10 @@ class Baseline(unittest.TestCase):
             self.run_it("a", *arguments)
             self.assertIn("measured the slow one", self.page("a"))
             told = {row[2]: row for row in rows(self.page("a")) if row[1] == "layer"}
-            self.assertEqual(told["gate_up"][3], "1000000 ms")
-            self.assertEqual(told["gate_up"][5:], ["0.00", "faster"])
+            self.assertEqual(told["all"][3], "1000000 ms")
+            self.assertEqual(told["all"][5:], ["0.00", "faster"])
+            self.assertEqual({row[6] for stage, row in told.items() if stage != "all"}, {""})
+            self.assertIn("load average", self.page("a"))
         # Of other work there is nothing to compare with.
         self.run_it("c", "--baseline", "b", "--set", "workload.num_tokens=12")
         self.assertIn("1 of 1 points have no counterpart", self.page("c"))

@@ -192,6 +192,7 @@ static bool run_points(profile_run *run) {
     if (variant_is_wrong(point)) complain("point %zu: a variant of the router is wrong", i);
     failed = failed || part_failed(point) || variant_is_wrong(point);
   }
+  profiler_run_rounds(&profiler);
   return failed;
 }
 

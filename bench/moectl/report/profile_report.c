@@ -20,7 +20,9 @@ static void put_device(const profile *all, FILE *file) {
   report_text(file, all->device.name);
   fputs(", driver ", file);
   report_text(file, all->device.driver);
-  fprintf(file, ", %s, moecl %s.\n", all->measured, moecl_version());
+  fprintf(file, ", %s, moecl %s", all->measured, moecl_version());
+  profile_put_load(all->least_load, all->most_load, file);
+  fputs(".\n", file);
   if (!all->peaks.measured[0]) {
     fputs("Its peaks are not known, so no shares of them are given.\n\n", file);
     return;

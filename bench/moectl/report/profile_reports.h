@@ -35,6 +35,8 @@ void profile_memory_table(const profile_part *part, FILE *file);
 /* "537 M": three digits and a prefix. */
 enum { PROFILE_TEXT_SIZE = 40 };
 const char *profile_count_text(double count, char text[PROFILE_TEXT_SIZE]);
+/* "; load average 0.10 to 1.20" of the machine; nothing where it is not known. */
+void profile_put_load(double least, double most, FILE *file);
 /* "12.3 us", "4.56 ms"; "-" for NaN. */
 const char *profile_time_text(double us, char text[PROFILE_TEXT_SIZE]);
 

@@ -26,6 +26,10 @@ const char *profile_time_text(double us, char text[PROFILE_TEXT_SIZE]) {
   return text;
 }
 
+void profile_put_load(double least, double most, FILE *file) {
+  if (isfinite(least) && isfinite(most)) fprintf(file, "; load average %.2f to %.2f", least, most);
+}
+
 static void put_header(const text_table *table, const char *const *names) {
   for (size_t i = 0; i < table->columns; i++)
     snprintf(text_table_cell(table, 0, i), CELL_SIZE, "%s", names[i]);

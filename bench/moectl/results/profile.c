@@ -12,7 +12,11 @@ bool profile_open(const experiment *experiment, const moecl_device_info *device,
                   const device_peaks *peaks, profile *all) {
   const time_t now = time(NULL);
   struct tm local;
-  *all = (profile){.experiment = experiment, .device = *device, .peaks = *peaks};
+  *all = (profile){.experiment = experiment,
+                   .device = *device,
+                   .peaks = *peaks,
+                   .least_load = NAN,
+                   .most_load = NAN};
   if (localtime_r(&now, &local))
     strftime(all->measured, sizeof all->measured, "%Y-%m-%dT%H:%M:%S%z", &local);
   all->points = calloc(experiment->num_points, sizeof *all->points);

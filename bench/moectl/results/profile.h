@@ -48,6 +48,9 @@ typedef struct profile_memory {
   uint64_t seen;       /* the most that buffers took at once */
 } profile_memory;
 
+/* Rounds at most. */
+enum { PROFILE_ROUNDS = 16 };
+
 typedef struct profile_part {
   bool ran;   /* else `why` says why not, malloc'ed; NULL: it was interrupted */
   bool timed; /* the driver's event times are credible */
@@ -66,7 +69,11 @@ typedef struct profile_part {
   profile_memory memory;
   double host_began_us;  /* of the shown forward, since the profile began */
   moecl_routing routing; /* of the first input: counts and statistics alone */
-  double padding_waste;  /* the share of the rows of the experts' tiles that are none */
+  /* Medians of a whole forward, round by round, and what making it ready for one more takes. */
+  double round_us[PROFILE_ROUNDS];
+  size_t num_rounds;
+  double again_seconds;
+  double padding_waste; /* the share of the rows of the experts' tiles that are none */
 } profile_part;
 
 /* What the host did, microseconds since the profile began: for the timeline. */
@@ -109,9 +116,10 @@ typedef struct profile_point {
 typedef struct profile {
   const experiment *experiment;
   moecl_device_info device;
-  device_peaks peaks; /* measured[0] is '\0': there are none */
-  char measured[40];  /* when it began */
-  bool whole;         /* every point ended and none failed: it can be a baseline */
+  device_peaks peaks;           /* measured[0] is '\0': there are none */
+  char measured[40];            /* when it began */
+  double least_load, most_load; /* averages of a minute, while it ran; NaN: not known */
+  bool whole;                   /* every point ended and none failed: it can be a baseline */
   profile_point *points;
   size_t num_points;
   profile_span *spans;
@@ -148,7 +156,9 @@ typedef struct profile_record {
   char *work;  /* profile_work's */
   struct {
     bool ran;
-    sample_summary span_us;
+    sample_summary whole_us; /* profile_whole's */
+    double round_us[PROFILE_ROUNDS];
+    size_t num_rounds;
     struct {
       bool there;
       sample_summary us;
@@ -158,6 +168,7 @@ typedef struct profile_record {
 
 typedef struct profile_baseline {
   char *measured, *device, *version, *commit; /* who measured it, and when */
+  double least_load, most_load;
   profile_record *records;
   size_t num_records;
 } profile_baseline;

@@ -56,14 +56,22 @@ static json_t *memory_json(const profile_memory *memory) {
                    "predicted", (json_int_t)memory->predicted, "seen", (json_int_t)memory->seen);
 }
 
+static json_t *rounds_json(const profile_part *part) {
+  json_t *list = json_array();
+  for (size_t i = 0; i < part->num_rounds; i++)
+    json_array_append_new(list, number(part->round_us[i]));
+  return list;
+}
+
 static json_t *part_json(const profile_part *part) {
   if (!part->ran) return json_pack("{s:b, s:o}", "ran", 0, "why", json_words(part->why));
-  return json_pack("{s:b, s:b, s:I, s:o, s:o, s:o, s:o, s:o, s:o, s:o, s:o}", "ran", 1, "timed",
-                   part->timed, "forwards", (json_int_t)part->forwards, "alone_us",
-                   summary_json(part->alone_us), "span_us", summary_json(part->span_us), "host_us",
-                   number(part->host_us), "total_us", number(part->total_us), "gaps_us",
-                   number(part->gaps_us), "memory_bytes", memory_json(&part->memory), "stages",
-                   stages_json(part), "kernels", kernels_json(part));
+  return json_pack("{s:b, s:b, s:I, s:o, s:o, s:o, s:o, s:o, s:o, s:o, s:o, s:o}", "ran", 1,
+                   "timed", part->timed, "forwards", (json_int_t)part->forwards, "alone_us",
+                   summary_json(part->alone_us), "span_us", summary_json(part->span_us),
+                   "rounds_us", rounds_json(part), "host_us", number(part->host_us), "total_us",
+                   number(part->total_us), "gaps_us", number(part->gaps_us), "memory_bytes",
+                   memory_json(&part->memory), "stages", stages_json(part), "kernels",
+                   kernels_json(part));
 }
 
 static json_t *variants_json(const profile_point *point) {
@@ -101,8 +109,9 @@ char *profile_json(const profile *all) {
   for (size_t i = 0; i < all->num_points; i++)
     if (all->points[i].ran) json_array_append_new(points, point_json(all, &all->points[i]));
   json_t *json =
-      json_pack("{s:s, s:s, s:s, s:s, s:o, s:o, s:o, s:o}", "schema", PROFILE_SCHEMA, "measured",
-                all->measured, "moecl", moecl_version(), "commit", provenance_commit(),
+      json_pack("{s:s, s:s, s:[o, o], s:s, s:s, s:o, s:o, s:o, s:o}", "schema", PROFILE_SCHEMA,
+                "measured", all->measured, "load_average", number(all->least_load),
+                number(all->most_load), "moecl", moecl_version(), "commit", provenance_commit(),
                 "experiment", json_words(all->experiment->name), "device",
                 json_words(all->device.name), "peaks", peaks_json(&all->peaks), "points", points);
   char *text = json ? json_text(json, 1) : NULL;
@@ -121,10 +130,23 @@ static sample_summary summary_of(const json_t *json) {
   return (sample_summary){real_of(json, "median"), real_of(json, "min"), real_of(json, "p90")};
 }
 
+static void read_rounds(const json_t *rounds, profile_record *record, int part) {
+  size_t i;
+  json_t *us;
+  json_array_foreach(rounds, i, us) {
+    if (i == PROFILE_ROUNDS) return;
+    record->parts[part].round_us[i] = json_is_number(us) ? json_number_value(us) : NAN;
+    record->parts[part].num_rounds++;
+  }
+}
+
 static void read_part(const json_t *json, profile_record *record, int part) {
   const json_t *stages = json_object_get(json, "stages");
   record->parts[part].ran = json_is_true(json_object_get(json, "ran"));
-  record->parts[part].span_us = summary_of(json_object_get(json, "span_us"));
+  record->parts[part].whole_us = summary_of(json_object_get(json, "alone_us"));
+  if (!isfinite(record->parts[part].whole_us.median))
+    record->parts[part].whole_us = summary_of(json_object_get(json, "span_us"));
+  read_rounds(json_object_get(json, "rounds_us"), record, part);
   for (int stage = 0; stage < MOECL_STAGE_COUNT; stage++) {
     const json_t *one = json_object_get(stages, moecl_stage_name((moecl_stage)stage));
     record->parts[part].stages[stage].there = json_is_object(one);
@@ -157,6 +179,11 @@ static bool read_records(const json_t *root, profile_baseline *baseline) {
     baseline->num_records++;
     if (!read_record(point, &baseline->records[i])) return false;
   }
+  const json_t *load = json_object_get(root, "load_average");
+  baseline->least_load =
+      json_is_number(json_array_get(load, 0)) ? json_number_value(json_array_get(load, 0)) : NAN;
+  baseline->most_load =
+      json_is_number(json_array_get(load, 1)) ? json_number_value(json_array_get(load, 1)) : NAN;
   baseline->measured = words_of(root, "measured");
   baseline->device = words_of(root, "device");
   baseline->version = words_of(root, "moecl");

@@ -13,7 +13,7 @@
 /* Of an expert: the least that every grouped GEMM takes. */
 enum { EXPERT_SIZE = 8 };
 
-static experiment_point router_point(const experiment_point *point) {
+experiment_point profile_router_point(const experiment_point *point) {
   experiment_point alone = *point;
   alone.layer.intermediate_size = EXPERT_SIZE;
   alone.layer.shared_intermediate_size = 0;
@@ -153,7 +153,7 @@ static moecl_status time_reference(profiler *profiler, const experiment_point *p
 }
 
 void profile_run_router(profiler *profiler, const experiment_point *point, profile_point *result) {
-  const experiment_point alone = router_point(point);
+  const experiment_point alone = profile_router_point(point);
   profile_part *part = &result->parts[PROFILE_ROUTER];
   profile_variant chosen = {.name = "chosen"};
   result->reference_us = NAN;

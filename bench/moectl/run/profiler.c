@@ -263,6 +263,23 @@ moecl_status profiler_measure(profiler *profiler, profile_forwards *made, const 
     profile_add_span(profiler->profile, name, begun, profiler_now(profiler));
   }
   part->ran = status == MOECL_OK && part->forwards > 0;
+  part->again_seconds = made->runner.weights_seconds + made->buffers.fill_seconds +
+                        (double)profiler->experiment->warmup * part->span_us.median * 1e-6;
+  part->round_us[0] = profile_whole(part)->median; /* the first round */
+  part->num_rounds = isfinite(part->round_us[0]);
+  return status;
+}
+
+moecl_status profiler_time_round(profiler *profiler, profile_forwards *made, size_t forwards,
+                                 double *median_us) {
+  timing timing = {
+      .profiler = profiler, .made = made, .kernels = made->router_alone, .count = forwards};
+  moecl_status status = warm_up(profiler, made);
+  if (status == MOECL_OK) status = time_forwards(&timing);
+  *median_us = NAN;
+  if (status == MOECL_OK && timing.read == forwards)
+    *median_us = summarize(&timing, offsetof(timed_forward, span_us)).median;
+  release_timing(&timing);
   return status;
 }
 
@@ -516,6 +533,7 @@ bool profiler_run_point(profiler *profiler, size_t index) {
   experiment_point layer = profiler->experiment->points[index];
   profile_point *result = &profiler->profile->points[index];
   layer.what = WHAT_LAYER;
+  profiler_see_load(profiler);
   moecl_context_take_errors(profiler->context, NULL, 0); /* earlier points' */
   if (!*profiler->interrupted) profile_run_router(profiler, &layer, result);
   if (!*profiler->interrupted) run_part(profiler, &layer, PROFILE_LAYER, result);

@@ -19,7 +19,14 @@ typedef struct profiler {
  * False where it was interrupted: the point is then not to be kept. */
 bool profiler_run_point(profiler *profiler, size_t index);
 
+/* profile_rounds.c: times the parts of the points that ran in further rounds, each after all
+ * others. */
+void profiler_run_rounds(profiler *profiler);
+
 /* ---- the parts, for one another ---- */
+
+/* profile_rounds.c: keeps how busy the machine is. */
+void profiler_see_load(profiler *profiler);
 
 /* Microseconds since the profile began. */
 double profiler_now(const profiler *profiler);
@@ -46,6 +53,10 @@ moecl_status profile_forward(profile_forwards *made, int input, moecl_profile *p
  * timeline. */
 moecl_status profiler_measure(profiler *profiler, profile_forwards *made, const char *subject,
                               profile_part *part);
+/* Warms up and times so many: the median of a whole forward, as profile_whole has it; NaN where it
+ * was interrupted. */
+moecl_status profiler_time_round(profiler *profiler, profile_forwards *made, size_t forwards,
+                                 double *median_us);
 /* What the buffers took; `before` is what others took. */
 void profile_see_memory(profiler *profiler, const profile_forwards *made, uint64_t before,
                         profile_memory *memory);
@@ -56,7 +67,8 @@ experiment_point profile_block_point(const experiment_point *point);
 /* A sentence of it for people, malloc'ed; NULL without memory. */
 char *profile_block_note(const experiment_point *point, const experiment_point *asked,
                          const moecl_block *block);
-/* profile_router.c: the router alone, and each of its variants. */
+/* profile_router.c: the point's router alone, and it and each of its variants profiled. */
+experiment_point profile_router_point(const experiment_point *point);
 void profile_run_router(profiler *profiler, const experiment_point *point, profile_point *result);
 
 #endif
