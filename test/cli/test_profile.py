@@ -436,6 +436,26 @@ class Block(unittest.TestCase):
         self.assertIn("The experiment's block: 6 heads, 3 of keys and values, 12 cached tokens", text)
 
 
+    def test_context(self):
+        """A context of several steps, each of more tokens than the forward: predicted as it is."""
+        folder = pathlib.Path(tempfile.mkdtemp())
+        self.addCleanup(shutil.rmtree, folder)
+        (folder / "tiny.yaml").write_text(EXPERIMENT, encoding="utf-8")
+        profile(folder, "--out", "out", "--set", "layer.top_k=1", "--set", "measure.what=block",
+                "--set", "block.attention.num_heads=4", "--set", "workload.context=1500")
+        root = json.loads((folder / "out/profile.json").read_text(encoding="utf-8"))
+        memory = root["points"][0]["parts"]["block"]["memory_bytes"]
+        self.assertGreater(memory["inputs"], 4 * H * (3 * T + 1500 + 512))
+        self.assertEqual(memory["predicted"], memory["weights"] + memory["workspace"] +
+                         memory["inputs"] + memory["hidden_states"] + memory["cache"])
+        self.assertLessEqual(memory["seen"], memory["predicted"])
+        text = (folder / "out/docs/transformer_block_profiling_report.md").read_text(encoding="utf-8")
+        told = [row[0] for row in rows(text) if len(row) == 2]
+        self.assertEqual(told[2:], ["weights", "workspace", "activations, were no memory shared",
+                                    "inputs and context", "output", "key/value cache",
+                                    "peak, predicted", "peak, seen"])
+
+
 class SetAside(unittest.TestCase):
     def test_spoilt(self):
         """A variant whose source is spoilt is named, with the reason."""

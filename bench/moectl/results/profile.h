@@ -38,11 +38,11 @@ typedef struct profile_stage {
 typedef struct profile_memory {
   uint64_t weights, workspace, cache;
   uint64_t hidden; /* of an input, and again of the output */
-  uint64_t inputs; /* forwards take turns with several; and the context that fills the cache, with
-                      what comes out of a step of it */
+  uint64_t inputs; /* forwards take turns with several; and the context, with what its steps take to
+                      fill the cache */
   uint64_t activations; /* what the workspace would be if nothing shared it; 0: not known */
   /* Weights, workspace, cache, inputs and the output, as they were known before anything was
-   * allocated; more where a step that fills the cache is of more tokens than a forward. */
+   * allocated. */
   uint64_t predicted;
   uint64_t bf16_saves; /* what the experts' weights would take less as bf16; 0: they are no fp32 */
   uint64_t seen;       /* the most that buffers took at once */

@@ -453,14 +453,18 @@ static moecl_status count_work(profile_forwards *made, int64_t tile_rows, profil
   return MOECL_OK;
 }
 
-static uint64_t input_bytes(profiler *profiler, const profile_forwards *made) {
-  const point_buffers *buffers = &made->buffers;
+/* Filling a cache takes the context, what comes out of a step, and that step's workspace. */
+static uint64_t context_bytes(profiler *profiler, const profile_forwards *made) {
   const experiment_point *point = made->point;
-  uint64_t bytes = (uint64_t)buffers->sets * moecl_buffer_size(buffers->hidden[0]);
-  if (!buffers->context) return bytes;
+  const moecl_block *block = made->runner.block;
   const int64_t step = runner_context_step(point, moecl_buffer_alignment(profiler->context));
-  bytes += moecl_buffer_size(buffers->context);
-  return bytes + (uint64_t)(step * point->layer.hidden_size) * moecl_dtype_size(point->layer.dtype);
+  const uint64_t output =
+      (uint64_t)(step * point->layer.hidden_size) * moecl_dtype_size(point->layer.dtype);
+  uint64_t bytes = moecl_buffer_size(made->buffers.context) + output;
+  if (step > point->num_tokens) /* the block's workspace has grown for it */
+    bytes += moecl_block_workspace_size(block, step, true) -
+             moecl_block_workspace_size(block, point->num_tokens, true);
+  return bytes;
 }
 
 /* The format is the experts' alone: the router's and a block's own weights are of the dtype. */
@@ -488,7 +492,8 @@ void profile_see_memory(profiler *profiler, const profile_forwards *made, uint64
   memory->bf16_saves = bf16_saves(profiler, point);
   memory->cache = moecl_cache_bytes(made->buffers.cache);
   memory->hidden = moecl_buffer_size(made->buffers.output);
-  memory->inputs = input_bytes(profiler, made);
+  memory->inputs = (uint64_t)made->buffers.sets * memory->hidden;
+  if (made->buffers.context) memory->inputs += context_bytes(profiler, made);
   memory->weights =
       block ? moecl_block_weight_bytes(block) : moecl_layer_weight_bytes(made->runner.layer);
   memory->workspace =

@@ -87,8 +87,9 @@ moecl_status runner_memory_needed(moecl_context *context, const experiment_point
   if (point->what == WHAT_BLOCK) {
     /* Beside the context what comes out of a step of it. */
     forwards = add(forwards, context_bytes);
-    forwards = add(forwards,
-                   context_bytes < layer.workspace_bytes ? context_bytes : layer.workspace_bytes);
+    const int64_t step = runner_context_step(point, moecl_buffer_alignment(context));
+    forwards = add(forwards, (uint64_t)(step * point->layer.hidden_size) *
+                                 moecl_dtype_size(point->layer.dtype));
     if (context_bytes > largest) largest = context_bytes;
   }
   for (int i = 0; i < runner_input_sets(point) + 1; i++)
