@@ -324,19 +324,20 @@ class Alone(unittest.TestCase):
     def test_interrupted(self):
         """What was interrupted ends soon, becomes no baseline, and spoils no earlier profile."""
         folder = self.folder()
+        profile(folder, "--out", "other", "--set", "layer.top_k=1")
         (folder / "earlier").mkdir()
         (folder / "earlier/profile.json").write_text("kept", encoding="utf-8")
-        for out in "out", "earlier":
-            self.interrupt(folder, out)
+        self.interrupt(folder, "out")
+        self.interrupt(folder, "earlier", "--baseline", "other")
         self.assertFalse((folder / "out/baseline.json").exists())
         self.assertEqual([*(folder / "out").iterdir()], [])
         self.assertEqual([(f.name, f.read_text(encoding="utf-8"))
                           for f in (folder / "earlier").iterdir()], [("profile.json", "kept")])
 
-    def interrupt(self, folder, out):
+    def interrupt(self, folder, out, *arguments):
         process = subprocess.Popen([MOECTL, "profile", "tiny.yaml", "--iterations", "1000",
                                     "--set", "layer.top_k=1", "--set", "workload.num_tokens=50000",
-                                    "--out", out], cwd=folder,
+                                    "--out", out, *arguments], cwd=folder,
                                    stderr=subprocess.PIPE, stdout=subprocess.DEVNULL, text=True)
         while "profiling 1/1" not in process.stderr.readline():
             self.assertIsNone(process.poll())

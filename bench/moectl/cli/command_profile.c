@@ -28,6 +28,8 @@ typedef struct profile_run {
   profile profile;
   profile_baseline baseline;
   bool has_baseline;
+  char *new_baseline; /* the text that --baseline names; NULL: none */
+  size_t new_baseline_size;
 } profile_run;
 
 static int report_error(char *error) {
@@ -86,14 +88,9 @@ static bool read_baseline(profile_run *run, const char *path, bool asked, char *
     return fail_text(error, "%s cannot be read: %s; --baseline takes the folder of a profile", path,
                      strerror(errno));
   run->has_baseline = profile_baseline_read(text, size, path, &run->baseline, error);
-  /* Kept in the folder, for those that come after this one. */
-  bool ok = run->has_baseline;
-  char *kept = format_text("%s/baseline.json", run->folder);
-  if (ok && asked)
-    ok = kept ? replace_file(kept, text, size, error) : fail_text(error, "no memory");
-  free(kept);
-  free(text);
-  return ok;
+  if (asked) run->new_baseline = text, run->new_baseline_size = size;
+  else free(text);
+  return run->has_baseline;
 }
 
 /* That of --baseline, else the one that the folder keeps. */
@@ -136,8 +133,11 @@ static bool write_json(const profile_run *run, char **error) {
   char *kept = format_text("%s/baseline.json", run->folder);
   bool ok = text && path && kept ? replace_file(path, text, strlen(text), error)
                                  : fail_text(error, "no memory for profile.json");
-  /* What was interrupted or failed is nothing to compare with. */
-  if (ok && !run->has_baseline && run->profile.whole)
+  /* Kept in the folder, for those that come after this one; what was interrupted or failed is
+   * nothing to compare with. */
+  if (ok && run->new_baseline)
+    ok = replace_file(kept, run->new_baseline, run->new_baseline_size, error);
+  else if (ok && !run->has_baseline && run->profile.whole)
     ok = replace_file(kept, text, strlen(text), error);
   free(kept);
   free(path);
@@ -192,6 +192,8 @@ static bool run_points(profile_run *run) {
     if (variant_is_wrong(point)) complain("point %zu: a variant of the router is wrong", i);
     failed = failed || part_failed(point) || variant_is_wrong(point);
   }
+  if (!interrupt_came && !run->options->quiet)
+    fputs("moectl: timing all parts again, in rounds\n", stderr);
   profiler_run_rounds(&profiler);
   return failed;
 }
@@ -262,6 +264,7 @@ int command_profile(const options *options) {
   moecl_context_destroy(&run.context);
   recording_destroy(&run.recording);
   experiment_destroy(&run.experiment);
+  free(run.new_baseline);
   free(run.warnings);
   free(run.folder);
   return code;
