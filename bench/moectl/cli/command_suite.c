@@ -285,17 +285,13 @@ static int sum_up(const suite *suite) {
   return any ? code : first;
 }
 
-/* Once is enough. */
 static void print_caution(const suite *suite) {
-  for (size_t i = 0; i < suite->files.count; i++) {
-    if (!suite->index[i].caution) continue;
-    char *text = format_text("%s", suite->index[i].caution);
-    char *end = text ? strstr(index_plain_text(text), ". ") : NULL; /* of its first sentence */
-    if (end) *end = '\0';
-    if (text) complain("%s; times may be due to them: repeat it on a quiet machine", text);
-    free(text);
-    return;
-  }
+  const char *caution = index_caution(suite->index, suite->files.count);
+  char *text = caution ? format_text("%s", caution) : NULL;
+  char *end = text ? strstr(index_plain_text(text), ". ") : NULL; /* of its first sentence */
+  if (end) *end = '\0';
+  if (text) complain("%s; times may be due to them: repeat it on a quiet machine", text);
+  free(text);
 }
 
 static int run_all(suite *suite) {

@@ -60,8 +60,17 @@ void index_part_set(index_part *part, const results *all) {
     free(*texts[i]);
     *texts[i] = text_of(write[i], all);
   }
+  double least;
+  report_loads(all, &least, &part->load);
   if (part->count) part->count[strcspn(part->count, "\n")] = '\0'; /* without the paragraph's end */
   part->has_report = true;
+}
+
+const char *index_caution(const index_part *parts, size_t count) {
+  const index_part *most = NULL;
+  for (size_t i = 0; i < count; i++)
+    if (parts[i].caution && (!most || parts[i].load > most->load)) most = &parts[i];
+  return most ? most->caution : NULL;
 }
 
 char *index_plain_text(char *markdown) {
@@ -106,11 +115,8 @@ static void put_summary(const report_index *index, FILE *file) {
     report_text(file, device);
   }
   fprintf(file, ". Written %s by moecl %s.\n\n", date, moecl_version());
-  for (size_t i = 0; i < index->count; i++) { /* once is enough */
-    if (!index->parts[i].caution) continue;
-    fputs(index->parts[i].caution, file);
-    break;
-  }
+  const char *caution = index_caution(index->parts, index->count);
+  if (caution) fputs(caution, file);
   if (wrong == 0) return;
   fprintf(file, "**%zu part%s did not end well:**", wrong, wrong == 1 ? "" : "s");
   const char *before = " ";

@@ -14,12 +14,16 @@ typedef struct index_part {
   char *count;    /* "24 points: 24 ran and verified." */
   char *finding;  /* Markdown */
   char *caution;  /* Markdown: why times are not to be trusted */
+  double load;    /* the most that the machine had to do meanwhile */
   char *problem;  /* what went wrong, or why it did not run */
   bool has_report;
 } index_part;
 void index_part_release(index_part *part);
 /* Takes over what the results of a part say. */
 void index_part_set(index_part *part, const results *results);
+
+/* The caution of the part with the highest load; NULL: none needs one. */
+const char *index_caution(const index_part *parts, size_t count);
 
 typedef struct report_index {
   const char *folder;

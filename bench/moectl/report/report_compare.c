@@ -41,33 +41,28 @@ const char *ratio_text(const paired_ratio *ratio, char *text, size_t size) {
   return text;
 }
 
-int stage_changed(const results *all, const comparison *of, double *share) {
+int stage_changed(const results *all, const comparison *of) {
   const sample_summary *a = all->points[of->before].time_ms, *b = all->points[of->after].time_ms;
-  const double direction = b[MOECL_STAGE_LAYER].median > a[MOECL_STAGE_LAYER].median ? 1 : -1;
-  double sum = 0, most = 0;
+  const double whole = b[MOECL_STAGE_LAYER].median - a[MOECL_STAGE_LAYER].median;
+  double most = 0;
   int changed = -1;
   for (int part = 0; part < RESULTS_PARTS; part++) {
     const int stage = (int)results_parts[part];
-    const double change = direction * (b[stage].median - a[stage].median);
-    if (!(change > 0)) continue; /* the other way, or fused into another in one of the two */
-    sum += change;
+    const double change = (whole > 0 ? 1 : -1) * (b[stage].median - a[stage].median);
     if (change > most) most = change, changed = stage;
   }
-  *share = sum > 0 ? most / sum : 0;
-  return changed;
+  return most >= fabs(whole) / 2 ? changed : -1;
 }
 
 const char *stage_text(const results *all, const comparison *of, char *text, size_t size) {
-  double share;
   char number[NUMBER_SIZE];
-  const int stage = stage_changed(all, of, &share);
+  const int stage = stage_changed(all, of);
   text[0] = '\0';
   if (stage < 0) return text;
   const double change =
       all->points[of->after].time_ms[stage].median - all->points[of->before].time_ms[stage].median;
-  snprintf(text, size, ", %s %s (%s%s ms)", share >= 0.5 ? "mostly" : "most of it in",
-           moecl_stage_name((moecl_stage)stage), change > 0 ? "+" : "-",
-           number_text(fabs(change), number, sizeof number));
+  snprintf(text, size, ", mostly %s (%s%s ms)", moecl_stage_name((moecl_stage)stage),
+           change > 0 ? "+" : "-", number_text(fabs(change), number, sizeof number));
   return text;
 }
 

@@ -21,11 +21,11 @@ comparison report_compare(const results *all, size_t before, size_t after, doubl
  * Returns `text`. */
 const char *ratio_text(const paired_ratio *ratio, char *text, size_t size);
 
-/* ", mostly gate_up (+1.20 ms)": the stage that changed most in the direction of the whole,
- * "mostly" where it is half of that or more; "" where the stages' times say otherwise. */
+/* ", mostly gate_up (+1.20 ms)": the stage that changed by half of what the whole did or more; ""
+ * where none did. */
 const char *stage_text(const results *all, const comparison *of, char *text, size_t size);
 /* That stage; -1: none. */
-int stage_changed(const results *all, const comparison *of, double *share);
+int stage_changed(const results *all, const comparison *of);
 
 /* " (num_experts=8)": what is held beside the axis; nothing where nothing is. */
 void report_held(const results *all, size_t axis, size_t index, FILE *file);

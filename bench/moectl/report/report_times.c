@@ -135,13 +135,12 @@ typedef struct summary {
 } summary;
 
 static void add_line(const results *all, const comparison *ends, summary *of) {
-  double share;
   of->lines++;
   if (!ends->differs) return;
   if (of->differ++ == 0) of->least = of->most = *ends;
   if (ends->ratio.median < of->least.ratio.median) of->least = *ends;
   if (ends->ratio.median > of->most.ratio.median) of->most = *ends;
-  const int stage = stage_changed(all, ends, &share);
+  const int stage = stage_changed(all, ends);
   if (stage >= 0) of->stages[stage]++;
 }
 
