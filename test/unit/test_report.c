@@ -292,6 +292,25 @@ static void set_rounds(made_up *fixture, size_t index, const double *ms, size_t 
 
 /* Two points are compared round by round: a drift that both have is no difference, one that
  * the rounds do not agree on is not told. The intervals are those of Python's statistics. */
+/* 81 values of one parameter: every third has a row, and the last. */
+static void test_many_values(void **state) {
+  (void)state;
+  made_up fixture;
+  char yaml[1024] = LAYER "num_experts: 8, top_k: 1}\nworkload: {num_tokens: [1";
+  for (int i = 2; i <= 81; i++)
+    snprintf(yaml + strlen(yaml), sizeof yaml - strlen(yaml), ", %d", i);
+  strcat(yaml, "]}\n");
+  set_up(&fixture, yaml);
+  char *text = report(&fixture);
+  has(text, "| num_tokens | 1 | 1 | ");
+  has(text, "| num_tokens | 4 | 1 | ");
+  has(text, "| num_tokens | 81 | 1 | ");
+  has_not(text, "| num_tokens | 2 | 1 | ");
+  has(text, "Of more than 40 values some are left out, evenly.");
+  free(text);
+  tear_down(&fixture);
+}
+
 static void test_comparisons(void **state) {
   (void)state;
   static const double base[] = {1, 2, 4}, half[] = {1.5, 3.2, 6}, alike[] = {1.01, 2, 4.04};
@@ -571,6 +590,7 @@ int main(void) {
       cmocka_unit_test(test_seeds),
       cmocka_unit_test(test_resumed_run),
       cmocka_unit_test(test_large_report),
+      cmocka_unit_test(test_many_values),
       cmocka_unit_test(test_comparisons),
       cmocka_unit_test(test_measured_once),
       cmocka_unit_test(test_token_findings),

@@ -6,8 +6,22 @@
 #include <stdlib.h>
 #include <string.h>
 
-/* A parameter with more values than this has no rows: they would be a table of points again. */
+/* Of a parameter with more values than this some have no rows, evenly: else they would be a table
+ * of points again. */
 enum { MAX_VALUES = 40 };
+
+/* Has a parameter's value a row? */
+static bool has_row(const experiment *plan, size_t axis, size_t digit) {
+  const size_t count = plan->axes[axis].count, step = (count + MAX_VALUES - 1) / MAX_VALUES;
+  return digit % step == 0 || digit == count - 1;
+}
+
+static void say_left_out(const experiment *plan, FILE *file) {
+  bool any = false;
+  for (size_t axis = 0; axis < plan->num_axes; axis++)
+    any = any || plan->axes[axis].count > MAX_VALUES;
+  if (any) fprintf(file, " Of more than %d values some are left out, evenly.", MAX_VALUES);
+}
 
 /* Sums over points, of columns of which a point may have none (NaN). */
 typedef struct sums {
@@ -76,7 +90,8 @@ static void write_groups(const results *all, columns_of of, const int *which, si
   double *values = calloc(count + 1, sizeof *values);
   for (size_t axis = 0; row.sum && row.count && values && axis < plan->num_axes; axis++) {
     const size_t rows = plan->axes[axis].count;
-    for (size_t digit = 0; rows <= MAX_VALUES && digit < rows; digit++) {
+    for (size_t digit = 0; digit < rows; digit++) {
+      if (!has_row(plan, axis, digit)) continue;
       sum_points(all, axis, digit, of, which, count, values, &row);
       if (row.points > 0) write_row(all, axis, digit, &row, count, percent, file);
     }
@@ -98,7 +113,7 @@ size_t report_stage_means(const results *all, size_t axis, size_t digit, const i
   double values[RESULTS_PARTS], sum[RESULTS_PARTS];
   size_t counts[RESULTS_PARTS];
   sums row = {sum, counts, 0};
-  if (all->experiment->axes[axis].count > MAX_VALUES) return 0;
+  if (!has_row(all->experiment, axis, digit)) return 0;
   sum_points(all, axis, digit, stage_columns, stages, count, values, &row);
   for (size_t i = 0; i < count; i++) means[i] = mean_of(&row, i);
   return row.points;
@@ -115,8 +130,10 @@ void report_stage_groups(const results *all, const int *stages, size_t count, FI
   fputs(
       "\nMeans over the points with that value; a stage that a variant does inside another one, or "
       "that a point has\nnot, is left out of its mean. Each point's times are in "
-      "`results.csv`.\n\n",
+      "`results.csv`.",
       file);
+  say_left_out(all->experiment, file);
+  fputs("\n\n", file);
 }
 
 static const char *const routing[] = {
@@ -143,7 +160,9 @@ void report_routing_groups(const results *all, bool identities, FILE *file) {
   }
   write_head(names, count, file);
   write_groups(all, routing_columns, NULL, count, percent, file);
-  fputs("\nMeans over the points with that value; each point's are in `results.csv`.\n", file);
+  fputs("\nMeans over the points with that value; each point's are in `results.csv`.", file);
+  say_left_out(all->experiment, file);
+  fputc('\n', file);
 }
 
 static void memory_columns(const results *all, size_t index, const int *which, size_t count,
@@ -159,5 +178,7 @@ void report_memory_groups(const results *all, FILE *file) {
   static const char *const percent[] = {NULL, "%"};
   write_head(names, 2, file);
   write_groups(all, memory_columns, NULL, 2, percent, file);
-  fputs("\nMeans over the points with that value.\n\n", file);
+  fputs("\nMeans over the points with that value.", file);
+  say_left_out(all->experiment, file);
+  fputs("\n\n", file);
 }
