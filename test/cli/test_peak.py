@@ -87,6 +87,18 @@ def main():
         check_report(results, report)
         print("ok      a run holds its times against it")
 
+        rates = {**printed["peaks"], "flops_f32": 1e18, "read_bytes_per_s": 1, "launch_seconds": 1e-12}
+        with open(kept_file(cache), "w", encoding="utf-8") as file:
+            json.dump({**printed, "peaks": rates}, file)
+        code, out, err = call(cache, "peak", "--json")
+        with open(kept_file(cache), encoding="utf-8") as file:
+            kept = json.load(file)["peaks"]
+        now = json.loads(out)["peaks"]
+        assert code == 0 and "stays kept" in err and now["flops_f32"] < 1e18, (code, err)
+        assert kept["flops_f32"] == 1e18 and kept["launch_seconds"] == 1e-12, kept
+        assert kept["read_bytes_per_s"] == now["read_bytes_per_s"] > 1, (kept, now)
+        print("ok      the better of what is kept and what is measured is kept")
+
         for name, change in {
             "of another driver": lambda kept: {**kept, "driver": "another"},
             "of another version": lambda kept: {**kept, "moecl": "0.0.9"},

@@ -142,6 +142,10 @@ static void test_hot_expert(void **state) {
   advice_is(&facts, 0, NULL);
   facts.imbalance = 2;
   advice_is(&facts, 1, "- **Hot expert:** expert 3 has 150 rows, 2 times the mean of 8 experts.");
+  assert_non_null(strstr(said, "A `capacity_factor` bounds its rows, and drops the rest"));
+  facts.has_capacity = true;
+  advice_is(&facts, 1, "- **Hot expert:** expert 3 has 150 rows");
+  assert_non_null(strstr(said, "A smaller `capacity_factor` bounds its rows, and drops more"));
   facts.total_us = 3201; /* the experts' stages take less than a quarter of it */
   advice_is(&facts, 0, NULL);
   facts = usual();

@@ -44,7 +44,7 @@ static int print_json(const moecl_context *context, const device_peaks *peaks) {
 
 int command_peak(const options *options) {
   moecl_context *context = NULL;
-  device_peaks peaks = {0};
+  device_peaks peaks = {0}, best;
   char *error = NULL;
   int code = open_context(options, options->device, &context);
   if (code != EXIT_ALL_OK) return code;
@@ -57,7 +57,13 @@ int command_peak(const options *options) {
     code = EXIT_POINT_FAILED;
   } else if (options->json) code = print_json(context, &peaks);
   else print_peaks(moecl_context_device(context), &peaks.rates);
-  if (code == EXIT_ALL_OK && !peaks_save(context, &peaks, &error))
+  /* A peak is the most that was ever seen: some other program may have been at work now. */
+  const device_peaks kept = peaks_load(context);
+  best = peaks;
+  if (code == EXIT_ALL_OK && peaks_keep_best(&best, &kept))
+    complain("what was better %s stays kept: reports hold times against the best of both",
+             kept.measured);
+  if (code == EXIT_ALL_OK && !peaks_save(context, &best, &error))
     put_message("moectl: warning: the peaks are not kept: ", error ? error : "no memory");
   free(error);
   moecl_context_destroy(&context);

@@ -91,6 +91,7 @@ profile_facts profile_facts_of(const profile *all, const profile_point *point,
   add_times(part, &facts);
   if (kind == PROFILE_ROUTER) return facts;
   facts.tile_rows = point->tile_rows;
+  facts.has_capacity = of->layer.capacity_factor > 0;
   add_routing(part, &facts);
   add_variants(point, why, &facts);
   return facts;

@@ -157,9 +157,10 @@ static double hot_weight(const profile_facts *facts) {
 static void hot_say(const profile_facts *facts, FILE *file) {
   fprintf(file,
           "**Hot expert:** expert %" PRId64 " has %" PRId64 " rows, %.3g times the mean of "
-          "%" PRId64 " experts. A balanced router, a `score_correction_bias`, `jitter` or a "
-          "`capacity_factor` evens that out; the last one drops tokens.",
-          facts->hottest, facts->hottest_rows, facts->imbalance, facts->experts);
+          "%" PRId64 " experts. A %s`capacity_factor` bounds its rows, and drops %s; evening "
+          "loads out without that is a matter of the router's training.",
+          facts->hottest, facts->hottest_rows, facts->imbalance, facts->experts,
+          facts->has_capacity ? "smaller " : "", facts->has_capacity ? "more" : "the rest");
 }
 
 /* Tiny groups. */

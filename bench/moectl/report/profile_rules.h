@@ -26,6 +26,7 @@ typedef struct profile_facts {
   int64_t experts, rows, active_experts; /* with weights; assignments that were kept, of so many */
   int64_t hottest, hottest_rows;         /* the expert with the most of them */
   double imbalance;                      /* its rows over the mean */
+  bool has_capacity;                     /* rows are bounded already */
   double padding_waste;                  /* the share of computed rows that are none: tiles */
   int64_t tile_rows;
   double hidden_bytes; /* of hidden states, and again of the output */

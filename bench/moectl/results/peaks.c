@@ -113,6 +113,27 @@ char *peaks_text(const moecl_context *context, const device_peaks *peaks) {
   return text;
 }
 
+/* Of seconds the fewest, of rates the most. */
+static bool is_better(int i, double a, double b) {
+  const bool seconds = rates[i].offset == offsetof(moecl_peaks, launch_seconds) ||
+                       rates[i].offset == offsetof(moecl_peaks, wait_seconds);
+  return seconds ? a < b : a > b;
+}
+
+bool peaks_keep_best(device_peaks *peaks, const device_peaks *kept) {
+  bool any = false;
+  if (!kept->measured[0]) return false;
+  for (int i = 0; i < RATES; i++) {
+    moecl_peaks before = kept->rates;
+    const double was = *rate_of(&before, i);
+    double *now = rate_of(&peaks->rates, i);
+    if (!is_better(i, was, *now)) continue;
+    *now = was;
+    any = true;
+  }
+  return any;
+}
+
 bool peaks_save(const moecl_context *context, const device_peaks *peaks, char **error) {
   char *path = path_of(context);
   if (!path) return fail_text(error, "there is no folder to keep them in: set MOECL_CACHE_DIR");
