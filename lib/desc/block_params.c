@@ -69,7 +69,7 @@ static void check_scaling(complaint *c, const moecl_rope_params *rope) {
   check_positive(c, "rope.low_freq_factor", rope->low_freq_factor);
   check_positive(c, "rope.high_freq_factor", rope->high_freq_factor);
   if (!(rope->high_freq_factor > rope->low_freq_factor))
-    complain(c, "rope.high_freq_factor is %g, expected more than low_freq_factor (%g)",
+    complain(c, "rope.high_freq_factor is %g, expected more than rope.low_freq_factor (%g)",
              rope->high_freq_factor, rope->low_freq_factor);
 }
 
@@ -102,8 +102,8 @@ static void check_attention(complaint *c, const moecl_block_params *params) {
     complain(c, "num_kv_heads is %lld, expected a divisor of num_heads (%lld)",
              (long long)p->num_kv_heads, (long long)p->num_heads);
   if (p->head_dim == 0 && params->layer.hidden_size % p->num_heads != 0)
-    complain(c, "head_dim is 0, expected a number: hidden_size %lld is no multiple of %lld heads",
-             (long long)params->layer.hidden_size, (long long)p->num_heads);
+    complain(c, "num_heads is %lld, and hidden_size %lld no multiple of it: expected a head_dim",
+             (long long)p->num_heads, (long long)params->layer.hidden_size);
   const int64_t dim = p->head_dim ? p->head_dim : params->layer.hidden_size / p->num_heads;
   check_range(c, "head_dim", dim, 1, MOECL_MAX_HEAD_DIM);
   check_range(c, "sliding_window", p->sliding_window, 0, MOECL_MAX_POSITIONS);

@@ -93,7 +93,8 @@ static void test_messages(void **state) {
   WRONG(attention.num_kv_heads, 3, "num_kv_heads is 3, expected a divisor of num_heads (8)");
   WRONG(attention.num_kv_heads, 16, "num_kv_heads is 16, expected 0 to 8");
   WRONG(attention.head_dim, 257, "head_dim is 257, expected 1 to 256");
-  WRONG(layer.hidden_size, 63, "hidden_size 63 is no multiple of 8 heads");
+  WRONG(layer.hidden_size, 63,
+        "num_heads is 8, and hidden_size 63 no multiple of it: expected a head_dim");
   WRONG(attention.head_dim, 7,
         "head_dim is 7, of which rope turns pairs: expected an even number, an even "
         "rope.dim, or no rope.theta");
@@ -119,7 +120,7 @@ static void test_messages(void **state) {
   p.attention.rope.original_positions = 8192;
   p.attention.rope.low_freq_factor = 4;
   p.attention.rope.high_freq_factor = 4;
-  expect(&p, "rope.high_freq_factor is 4, expected more than low_freq_factor (4)");
+  expect(&p, "rope.high_freq_factor is 4, expected more than rope.low_freq_factor (4)");
   p.attention.rope.low_freq_factor = 1;
   assert_ok(moecl_block_params_check(&p, NULL, 0));
 }

@@ -144,9 +144,10 @@ static void test_messages(void **state) {
   says(least, "block.attention.num_kv_heads=3",
        "--set block.attention.num_kv_heads=3: block.attention.num_kv_heads is 3, expected a "
        "divisor of block.attention.num_heads (4)");
-  says(least, "block.attention.num_heads=5",
-       "t.yaml:2:16: block.attention.head_dim is 0, expected a number: "
-       "layer.hidden_size 64 is no multiple of 5 heads");
+  says(
+      least, "block.attention.num_heads=5",
+      "--set block.attention.num_heads=5: block.attention.num_heads is 5, and layer.hidden_size 64 "
+      "no multiple of it: expected a block.attention.head_dim");
   says(least, "block.rope.rope_dim=18",
        "--set block.rope.rope_dim=18: block.rope.rope_dim is 18, expected 0 to 16");
   says(least, "block.attention.num_heads=0",
