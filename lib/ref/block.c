@@ -137,27 +137,19 @@ static void make_sums(work *w, int threads) {
 
 /* ---- memory ---- */
 
-static double *doubles(int64_t count, int64_t times) {
-  uint64_t elements, bytes;
-  if (!base_mul((uint64_t)count, (uint64_t)times, &elements) ||
-      !base_mul(elements, sizeof(double), &bytes) || bytes > SIZE_MAX)
-    return NULL;
-  return malloc((size_t)bytes);
-}
-
 static int64_t larger(int64_t a, int64_t b) { return a > b ? a : b; }
 
 static bool allocate(work *w, int threads) {
   const int64_t width = w->params->layer.hidden_size;
   const int64_t queries = desc_query_size(&w->attention), keys = desc_key_size(&w->attention);
   w->scratch_size = larger(TOGETHER * larger(width, queries), w->num_keys);
-  w->rows = doubles(larger(w->num_keys, w->count), width);
-  w->queries = doubles(w->count, queries);
-  w->pairs = doubles(w->num_keys, 2 * keys);
-  w->keys = doubles(w->num_keys, keys);
-  w->values = doubles(w->num_keys, keys);
-  w->attended = doubles(w->count, queries);
-  w->scratch = doubles(w->scratch_size, threads);
+  w->rows = ref_doubles(larger(w->num_keys, w->count), width);
+  w->queries = ref_doubles(w->count, queries);
+  w->pairs = ref_doubles(w->num_keys, 2 * keys);
+  w->keys = ref_doubles(w->num_keys, keys);
+  w->values = ref_doubles(w->num_keys, keys);
+  w->attended = ref_doubles(w->count, queries);
+  w->scratch = ref_doubles(w->scratch_size, threads);
   return w->rows && w->queries && w->pairs && w->keys && w->values && w->attended && w->scratch;
 }
 

@@ -4,6 +4,7 @@
 #include "moecl/reference.h"
 #include "ref/activation.h"
 #include "ref/parallel.h"
+#include "ref/ref.h"
 #include <math.h>
 #include <stdlib.h>
 
@@ -96,8 +97,7 @@ static void make_output(void *user, int part, int64_t first, int64_t end) {
   }
 }
 
-/* `count` doubles, `times` over; NULL: no memory. */
-static double *doubles(int64_t count, int64_t times) {
+double *ref_doubles(int64_t count, int64_t times) {
   uint64_t elements, bytes;
   if (!base_mul((uint64_t)count, (uint64_t)times, &elements) ||
       !base_mul(elements, sizeof(double), &bytes) || bytes > SIZE_MAX)
@@ -110,8 +110,8 @@ static moecl_status run(work *work, int threads) {
   work->gate_up.width = hidden;
   work->down.width = inner;
   work->widest = hidden > inner ? hidden : inner;
-  work->inner = doubles(inner, work->num_tokens);
-  work->rows = doubles(work->widest, 2 * threads);
+  work->inner = ref_doubles(inner, work->num_tokens);
+  work->rows = ref_doubles(work->widest, 2 * threads);
   const bool ready = work->inner && work->rows;
   if (ready) ref_parallel(threads, inner, make_inner, work);
   if (ready) ref_parallel(threads, hidden, make_output, work);
@@ -166,7 +166,7 @@ moecl_status moecl_reference_intermediate_tokens(const moecl_layer_params *param
                .inner = intermediate,
                .widest = params->hidden_size};
   threads = ref_threads(threads);
-  work.rows = doubles(work.widest, 2 * threads);
+  work.rows = ref_doubles(work.widest, 2 * threads);
   if (!work.rows) return MOECL_ERROR_OUT_OF_HOST_MEMORY;
   ref_parallel(threads, params->intermediate_size, make_inner, &work);
   free(work.rows);

@@ -17,6 +17,9 @@ moecl_status ref_capacity(const desc_dispatch *dispatch, int64_t num_tokens,
 void ref_kept_weights(const desc_dispatch *dispatch, const float *topk_weights, const uint8_t *kept,
                       double *weights);
 
+/* `count` doubles, `times` over, malloc'ed; NULL: no memory. */
+double *ref_doubles(int64_t count, int64_t times);
+
 /* One row, y may be x. `weight` NULL: all are 1; `bias` is read where the norm has one. */
 void ref_norm(const desc_norm *norm, const double *x, const double *weight, const double *bias,
               double *y);

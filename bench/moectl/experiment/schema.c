@@ -303,7 +303,8 @@ static const schema_key keys[KEY_COUNT] = {
     [KEY_ATTENTION_VARIANT] = {"block.attention.attention_variant",
                                IN_POINT(block.attention_variant), TYPE_TEXT,
                                AUTO_NULL | WITH_CHECKPOINT | NOT_WORK, ANY_TEXT, NO_CHOICE, "auto",
-                               "Attention kernel by name; auto: the best that serves.",
+                               "Attention kernel by name: serial, generic, gpu, cpu or "
+                               "nvidia_sm80; auto: the best that serves.",
                                .needs = {OF_BLOCK}},
     [KEY_ROPE_THETA] = {ROPE(theta), TYPE_REAL, NULLABLE | MIN_OPEN | WITH_CHECKPOINT, 1,
                         1000000000000, NO_CHOICE, "10000",

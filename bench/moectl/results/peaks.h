@@ -24,8 +24,8 @@ char *peaks_text(const moecl_context *context, const device_peaks *peaks);
 /* Those kept for the context's device; none where there are none, or not of this driver and
  * version of moecl. */
 device_peaks peaks_load(const moecl_context *context);
-/* Those of `peaks`, or of `kept` where these are better: another program may have been at work. True
- * where one was. */
+/* Those of `peaks`, or of `kept` where these are better: another program may have been at work.
+ * True where one was. */
 bool peaks_keep_best(device_peaks *peaks, const device_peaks *kept);
 /* Keeps them; false with *error where they could not be. */
 bool peaks_save(const moecl_context *context, const device_peaks *peaks, char **error);
