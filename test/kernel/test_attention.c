@@ -543,6 +543,11 @@ static bool cuts_short(const kernel_variant *variant, const attention_case *c) {
          (variant->local == 1 || (c->context + c->tokens) * c->attention.head_dim > ROUNDS);
 }
 
+/* GPUs' rows take a CPU's compiler long: there every second case. */
+static bool is_left_out(const kernel_variant *variant, size_t number) {
+  return (variant->required & ~context->info.capabilities) != 0 && number % 2 != 0;
+}
+
 static void test_attention(void **state) {
   (void)state;
   for (size_t v = 0; v < op_attention_table.count; v++) {
@@ -550,7 +555,8 @@ static void test_attention(void **state) {
     size_t checked = 0;
     for (size_t i = 0; i < BASE_COUNT(cases); i++) {
       if (!is_asked_for(attention) || !serves_here(attention, cases[i].dtype) ||
-          !accepts(attention, &cases[i]) || cuts_short(attention, &cases[i]))
+          !accepts(attention, &cases[i]) || cuts_short(attention, &cases[i]) ||
+          is_left_out(attention, i))
         continue;
       check(&cases[i], rotary_for(attention), attention);
       checked++;
