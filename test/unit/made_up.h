@@ -33,7 +33,7 @@ typedef struct made_up {
 static inline void free_point(point_result *point) {
   free(point->error);
   free(point->rounds);
-  for (int j = 0; j < 4; j++) {
+  for (int j = 0; j < NUM_OPERATIONS; j++) {
     free(point->variants[j]);
     free(point->variant_reasons[j]);
   }
