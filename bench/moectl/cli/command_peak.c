@@ -4,7 +4,6 @@
 #include "results/peaks.h"
 #include <stdio.h>
 #include <stdlib.h>
-#include <time.h>
 
 static void print_rate(const char *name, double value, double unit, const char *of,
                        const char *note) {
@@ -48,11 +47,8 @@ int command_peak(const options *options) {
   char *error = NULL;
   int code = open_context(options, options->device, &context);
   if (code != EXIT_ALL_OK) return code;
-  const moecl_status status = moecl_measure_peaks_wait(context, &peaks.rates);
-  const time_t now = time(NULL);
-  struct tm local;
-  if (status != MOECL_OK || !localtime_r(&now, &local) ||
-      !strftime(peaks.measured, sizeof peaks.measured, "%Y-%m-%dT%H:%M:%S%z", &local)) {
+  const moecl_status status = peaks_measure(context, &peaks);
+  if (status != MOECL_OK) {
     complain("the device's peaks could not be measured: %s", moecl_status_string(status));
     code = EXIT_POINT_FAILED;
   } else if (options->json) code = print_json(context, &peaks);

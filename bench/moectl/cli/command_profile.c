@@ -12,7 +12,6 @@
 #include <stdlib.h>
 #include <string.h>
 #include <sys/stat.h>
-#include <time.h>
 #include <unistd.h>
 
 /* More make no report that anybody reads. */
@@ -65,14 +64,9 @@ static void keep_warning(void *user, moecl_log_level level, const char *message)
 static device_peaks provide_peaks(const profile_run *run) {
   device_peaks peaks = peaks_load(run->context);
   char *error = NULL;
-  const time_t now = time(NULL);
-  struct tm local;
   if (peaks.measured[0]) return peaks;
   if (!run->options->quiet) fputs("moectl: measuring the device's peaks\n", stderr);
-  if (moecl_measure_peaks_wait(run->context, &peaks.rates) != MOECL_OK ||
-      !localtime_r(&now, &local) ||
-      !strftime(peaks.measured, sizeof peaks.measured, "%Y-%m-%dT%H:%M:%S%z", &local))
-    return (device_peaks){0};
+  if (peaks_measure(run->context, &peaks) != MOECL_OK) return peaks;
   if (!peaks_save(run->context, &peaks, &error))
     put_message("moectl: warning: the peaks are not kept: ", error ? error : "no memory");
   free(error);

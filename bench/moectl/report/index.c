@@ -1,5 +1,6 @@
 // SPDX-License-Identifier: MIT
 #include "report/index.h"
+#include "base/clock.h"
 #include "base/files.h"
 #include "report/html.h"
 #include "report/report_parts.h"
@@ -7,7 +8,6 @@
 #include <ctype.h>
 #include <stdlib.h>
 #include <string.h>
-#include <time.h>
 
 /* --- what is known of a part ---------------------------------------------------------- */
 
@@ -99,11 +99,9 @@ static const char *device_of(const report_index *index) {
 /* Markdown: what was run, on what, and how much of it. */
 static void put_summary(const report_index *index, FILE *file) {
   const char *device = device_of(index);
-  const time_t now = time(NULL);
-  struct tm local;
-  char date[64] = "at an unknown time";
+  char date[TIME_SIZE] = "at an unknown time";
   size_t ran = 0, wrong = 0;
-  if (localtime_r(&now, &local)) strftime(date, sizeof date, "%Y-%m-%d %H:%M:%S %z", &local);
+  time_text(date);
   for (size_t i = 0; i < index->count; i++) {
     ran += index->parts[i].count != NULL;
     wrong += index->parts[i].problem != NULL;

@@ -2,11 +2,11 @@
 /* The reports' sections on what was run, where, and how to run it again. */
 #include "report/report_parts.h"
 #include "experiment/schema.h"
+#include "base/clock.h"
 #include "base/shell.h"
 #include <inttypes.h>
 #include <math.h>
 #include <string.h>
-#include <time.h>
 
 /* Points that ran, but not in all their rounds. */
 static void interrupted(const results *all, FILE *file) {
@@ -109,10 +109,8 @@ static void sentence(const results *all, FILE *file) {
 }
 
 void report_summary(const results *all, FILE *file) {
-  const time_t now = time(NULL);
-  struct tm local;
-  char date[64] = "at an unknown time";
-  if (localtime_r(&now, &local)) strftime(date, sizeof date, "%Y-%m-%d %H:%M:%S %z", &local);
+  char date[TIME_SIZE] = "at an unknown time";
+  time_text(date);
   sentence(all, file);
   fprintf(file, "Written %s by moecl %s. ", date, moecl_version());
   report_status(all, file);

@@ -34,6 +34,14 @@ static bool is_rate(const json_t *value, int i) {
   return json_is_number(value) && (number > 0 || (number == 0 && may_lack));
 }
 
+moecl_status peaks_measure(moecl_context *context, device_peaks *peaks) {
+  *peaks = (device_peaks){0};
+  const moecl_status status = moecl_measure_peaks_wait(context, &peaks->rates);
+  if (status != MOECL_OK) *peaks = (device_peaks){0};
+  else if (!time_stamp(peaks->measured)) strcpy(peaks->measured, "at an unknown time");
+  return status;
+}
+
 json_t *peaks_json(const device_peaks *peaks) {
   if (!peaks->measured[0]) return json_null();
   json_t *json = json_pack("{s:s}", "measured", peaks->measured);

@@ -4,13 +4,17 @@
 #ifndef MOECTL_PEAKS_H
 #define MOECTL_PEAKS_H
 
+#include "base/clock.h"
 #include "moecl/moecl.h"
 #include <jansson.h>
 
 typedef struct device_peaks {
   moecl_peaks rates;
-  char measured[40]; /* when; "": never, and the rates are zeros */
+  char measured[TIME_SIZE]; /* when; "": never, and the rates are zeros */
 } device_peaks;
+
+/* Measures them now; none after a failure. Waits, some seconds. */
+moecl_status peaks_measure(moecl_context *context, device_peaks *peaks);
 
 /* As results.json and `moectl peak --json` have them; null where there are none. NULL
  * without memory. */

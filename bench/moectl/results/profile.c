@@ -1,24 +1,21 @@
 // SPDX-License-Identifier: MIT
 #include "results/profile.h"
+#include "base/clock.h"
 #include "experiment/schema.h"
 #include <math.h>
 #include <stdlib.h>
 #include <string.h>
-#include <time.h>
 
 const char *const profile_part_names[PROFILE_PARTS] = {"router", "layer", "block"};
 
 bool profile_open(const experiment *experiment, const moecl_device_info *device,
                   const device_peaks *peaks, profile *all) {
-  const time_t now = time(NULL);
-  struct tm local;
   *all = (profile){.experiment = experiment,
                    .device = *device,
                    .peaks = *peaks,
                    .least_load = NAN,
                    .most_load = NAN};
-  if (localtime_r(&now, &local))
-    strftime(all->measured, sizeof all->measured, "%Y-%m-%dT%H:%M:%S%z", &local);
+  time_stamp(all->measured);
   all->points = calloc(experiment->num_points, sizeof *all->points);
   all->num_points = all->points ? experiment->num_points : 0;
   for (size_t i = 0; i < all->num_points; i++) all->points[i].index = i;

@@ -117,7 +117,7 @@ typedef struct profile {
   const experiment *experiment;
   moecl_device_info device;
   device_peaks peaks;           /* measured[0] is '\0': there are none */
-  char measured[40];            /* when it began */
+  char measured[TIME_SIZE];     /* when it began */
   double least_load, most_load; /* averages of a minute, while it ran; NaN: not known */
   bool whole;                   /* every point ended and none failed: it can be a baseline */
   profile_point *points;

@@ -2,11 +2,11 @@
 #define _DEFAULT_SOURCE /* getloadavg */
 #include "results/provenance.h"
 #include "commit.h"
+#include "base/clock.h"
 #include "base/json_text.h"
 #include <math.h>
 #include <stdlib.h>
 #include <sys/utsname.h>
-#include <time.h>
 #include <unistd.h>
 
 const char *provenance_commit(void) { return MOECTL_COMMIT; }
@@ -28,11 +28,9 @@ static json_t *load_averages(void) {
 }
 
 json_t *provenance_now(const experiment *plan) {
-  const time_t now = time(NULL);
-  struct tm local;
   struct utsname system = {.nodename = "unknown"};
-  char started[40] = "unknown", name[256] = "unknown";
-  if (localtime_r(&now, &local)) strftime(started, sizeof started, "%Y-%m-%dT%H:%M:%S%z", &local);
+  char started[TIME_SIZE] = "unknown", name[256] = "unknown";
+  time_stamp(started);
   if (uname(&system) >= 0)
     snprintf(name, sizeof name, "%.80s %.80s %.80s", system.sysname, system.release,
              system.machine);
