@@ -139,3 +139,8 @@ moecl_status forwards_enqueue(runner *runner, const experiment_point *point,
                                        .profile = profile};
   return moecl_layer_forward(runner->layer, &params, NULL);
 }
+
+bool forwards_have_room(size_t in_flight, double latest_ms) {
+  static const double long_forward_ms = 20;
+  return in_flight < (latest_ms < long_forward_ms ? (size_t)FORWARDS_IN_FLIGHT : 1);
+}

@@ -5,6 +5,12 @@
 
 #include "run/runner.h"
 
+#define TRY(expression)                                                                            \
+  do {                                                                                             \
+    const moecl_status try_status = (expression);                                                  \
+    if (try_status != MOECL_OK) return try_status;                                                 \
+  } while (0)
+
 /* Forwards rotate among this many inputs: fresh ones, not the rows that the forward before left in
  * a cache. */
 enum { INPUT_SETS = 3 };
@@ -31,5 +37,11 @@ void forwards_release_buffers(point_buffers *buffers);
  * tokens each time. */
 moecl_status forwards_enqueue(runner *runner, const experiment_point *point,
                               const point_buffers *buffers, int set, moecl_profile *profile);
+
+/* Timed forwards follow each other in the queue, so many at most, so that a short one is not timed
+ * with the host's pauses in it. A long one is waited for: an interrupt then need not wait for
+ * several. `latest_ms`: of the latest that was waited for; NaN: none was, or it is not known. */
+enum { FORWARDS_IN_FLIGHT = 4 };
+bool forwards_have_room(size_t in_flight, double latest_ms);
 
 #endif

@@ -8,12 +8,6 @@
 #include <stdlib.h>
 #include <string.h>
 
-#define TRY(expression)                                                                            \
-  do {                                                                                             \
-    const moecl_status try_status = (expression);                                                  \
-    if (try_status != MOECL_OK) return try_status;                                                 \
-  } while (0)
-
 double profiler_now(const profiler *profiler) { return (seconds_now() - profiler->began) * 1e6; }
 
 void profiler_fail(profiler *profiler, profile_part *part, const char *what, moecl_status status) {
@@ -28,12 +22,8 @@ void profiler_fail(profiler *profiler, profile_part *part, const char *what, moe
 
 /* ---- times ---- */
 
-/* As many follow each other in the queue as in a run, so that a short one is not timed with the
- * host's pauses in it. A long one is waited for. */
-enum { IN_FLIGHT = 4 };
 /* The kernels of each are kept, and more tell no more. */
 enum { MOST_FORWARDS = 1000 };
-static const double long_forward_us = 20000;
 
 /* What is kept of a forward. */
 typedef struct timed_forward {
@@ -47,7 +37,7 @@ typedef struct timing {
   profiler *profiler;
   profile_forwards *made;
   bool kernels;
-  moecl_profile *profile[IN_FLIGHT];
+  moecl_profile *profile[FORWARDS_IN_FLIGHT];
   timed_forward *forwards; /* [count] */
   size_t count, started, read;
 } timing;
@@ -111,7 +101,7 @@ static void leave_router(timed_forward *forward) {
 static moecl_status read_oldest(timing *timing) {
   double ms[MOECL_STAGE_LAYER + 1];
   timed_forward *forward = &timing->forwards[timing->read];
-  moecl_profile *profile = timing->profile[timing->read % IN_FLIGHT];
+  moecl_profile *profile = timing->profile[timing->read % FORWARDS_IN_FLIGHT];
   TRY(moecl_profile_read_wait(profile, ms, MOECL_STAGE_LAYER + 1));
   forward->span_us = ms[MOECL_STAGE_LAYER] * 1e3;
   if (timing->kernels) TRY(read_kernels(profile, forward));
@@ -121,9 +111,8 @@ static moecl_status read_oldest(timing *timing) {
 }
 
 static bool has_room(const timing *timing) {
-  const bool is_short =
-      timing->read > 0 && timing->forwards[timing->read - 1].span_us < long_forward_us;
-  return timing->started - timing->read < (is_short ? (size_t)IN_FLIGHT : 1);
+  const double latest_us = timing->read > 0 ? timing->forwards[timing->read - 1].span_us : NAN;
+  return forwards_have_room(timing->started - timing->read, latest_us * 1e-3);
 }
 
 static moecl_status run_forwards(timing *timing) {
@@ -132,7 +121,8 @@ static moecl_status run_forwards(timing *timing) {
     timed_forward *forward = &timing->forwards[timing->started];
     const int input = (int)(timing->started % (size_t)timing->made->buffers.sets);
     forward->began_us = profiler_now(timing->profiler);
-    TRY(profile_forward(timing->made, input, timing->profile[timing->started % IN_FLIGHT]));
+    TRY(profile_forward(timing->made, input,
+                        timing->profile[timing->started % FORWARDS_IN_FLIGHT]));
     forward->host_us = profiler_now(timing->profiler) - forward->began_us;
     timing->started++;
   }
@@ -141,7 +131,7 @@ static moecl_status run_forwards(timing *timing) {
 }
 
 static void release_timing(timing *timing) {
-  for (int i = 0; i < IN_FLIGHT; i++) moecl_profile_destroy(&timing->profile[i]);
+  for (int i = 0; i < FORWARDS_IN_FLIGHT; i++) moecl_profile_destroy(&timing->profile[i]);
   for (size_t i = 0; timing->forwards && i < timing->count; i++) free(timing->forwards[i].kernels);
   free(timing->forwards);
 }
@@ -149,7 +139,7 @@ static void release_timing(timing *timing) {
 static moecl_status time_forwards(timing *timing) {
   timing->forwards = calloc(timing->count, sizeof *timing->forwards);
   if (!timing->forwards) return MOECL_ERROR_OUT_OF_HOST_MEMORY;
-  for (int i = 0; i < IN_FLIGHT; i++) {
+  for (int i = 0; i < FORWARDS_IN_FLIGHT; i++) {
     TRY(moecl_profile_create(timing->profiler->context, &timing->profile[i]));
     moecl_profile_layer_only(timing->profile[i], !timing->kernels);
     moecl_profile_keep_kernels(timing->profile[i], timing->kernels);

@@ -1,5 +1,6 @@
 // SPDX-License-Identifier: MIT
 #include "run/forwards.h"
+#include "base/clock.h"
 #include "cases.h"
 #include "results/measures.h"
 #include "results/rounds.h"
@@ -10,13 +11,6 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
-#include <time.h>
-
-#define TRY(expression)                                                                            \
-  do {                                                                                             \
-    const moecl_status try_status = (expression);                                                  \
-    if (try_status != MOECL_OK) return try_status;                                                 \
-  } while (0)
 
 __attribute__((format(printf, 2, 3))) static void fail(point_result *result, const char *format,
                                                        ...) {
@@ -107,12 +101,6 @@ bool runner_same_layer(const experiment_point *a, const experiment_point *b) {
   return a->seed == b->seed && schema_same_layer(a, b);
 }
 
-static double milliseconds_now(void) {
-  struct timespec now;
-  clock_gettime(CLOCK_MONOTONIC, &now);
-  return (double)now.tv_sec * 1e3 + (double)now.tv_nsec * 1e-6;
-}
-
 static int by_value(const void *a, const void *b) {
   const double x = *(const double *)a, y = *(const double *)b;
   return (x > y) - (x < y);
@@ -130,26 +118,20 @@ sample_summary runner_summarize(double *samples, size_t count) {
   return (sample_summary){median, samples[0], samples[p90 - 1]};
 }
 
-/* Forwards that follow each other in the queue, so that a short one is not timed
- * with the host's pauses in it. A long one is waited for: an interrupt then need
- * not wait for several. */
-enum { IN_FLIGHT = 4 };
-static const double long_forward_ms = 20;
-
 typedef struct timed_forwards {
-  moecl_profile *profile[IN_FLIGHT];
-  int set[IN_FLIGHT]; /* the input that the forward took */
+  moecl_profile *profile[FORWARDS_IN_FLIGHT];
+  int set[FORWARDS_IN_FLIGHT]; /* the input that the forward took */
   size_t started, read, warmup, most;
   double *samples;   /* [stage][most], then the host's own time, [most] */
   int64_t *timed_of; /* forwards by input; NULL: not counted */
-  double host_ms[IN_FLIGHT];
+  double host_ms[FORWARDS_IN_FLIGHT];
   double latest_ms;
 } timed_forwards;
 
 /* Waits for the oldest forward in flight and keeps its times, past the warm-up. */
 static moecl_status read_oldest(timed_forwards *timed) {
   double ms[RESULTS_STAGES];
-  const size_t place = timed->read % IN_FLIGHT;
+  const size_t place = timed->read % FORWARDS_IN_FLIGHT;
   TRY(moecl_profile_read_wait(timed->profile[place], ms, RESULTS_STAGES));
   timed->latest_ms = ms[MOECL_STAGE_LAYER];
   if (timed->read >= timed->warmup) {
@@ -163,22 +145,17 @@ static moecl_status read_oldest(timed_forwards *timed) {
   return MOECL_OK;
 }
 
-/* Is there room for one more in flight? Not known to be short: one at a time. */
-static bool has_room(const timed_forwards *timed) {
-  const bool is_short = timed->read > 0 && timed->latest_ms < long_forward_ms;
-  return timed->started - timed->read < (is_short ? (size_t)IN_FLIGHT : 1);
-}
-
 static moecl_status run_timed(runner *runner, const experiment_point *point,
                               const point_buffers *buffers, timed_forwards *timed) {
   const size_t all = timed->warmup + timed->most;
   while (timed->started < all && !*runner->interrupted) {
-    while (!has_room(timed)) TRY(read_oldest(timed));
-    const size_t place = timed->started % IN_FLIGHT;
+    while (!forwards_have_room(timed->started - timed->read, timed->latest_ms))
+      TRY(read_oldest(timed));
+    const size_t place = timed->started % FORWARDS_IN_FLIGHT;
     timed->set[place] = (int)(timed->started % (size_t)buffers->sets);
-    const double begun = milliseconds_now();
+    const double begun = seconds_now();
     TRY(forwards_enqueue(runner, point, buffers, timed->set[place], timed->profile[place]));
-    timed->host_ms[place] = milliseconds_now() - begun;
+    timed->host_ms[place] = (seconds_now() - begun) * 1e3;
     timed->started++;
   }
   while (timed->read < timed->started) TRY(read_oldest(timed));
@@ -194,9 +171,10 @@ static moecl_status time_forwards(runner *runner, const experiment_point *point,
   timed_forwards timed = {.warmup = (size_t)runner->experiment->warmup,
                           .most = most,
                           .samples = malloc(most * (RESULTS_STAGES + 1) * sizeof(double)),
-                          .timed_of = timed_of};
+                          .timed_of = timed_of,
+                          .latest_ms = NAN};
   moecl_status status = timed.samples ? MOECL_OK : MOECL_ERROR_OUT_OF_HOST_MEMORY;
-  for (int i = 0; status == MOECL_OK && i < IN_FLIGHT; i++) {
+  for (int i = 0; status == MOECL_OK && i < FORWARDS_IN_FLIGHT; i++) {
     status = moecl_profile_create(runner->context, &timed.profile[i]);
     if (status == MOECL_OK) moecl_profile_layer_only(timed.profile[i], layer_only);
   }
@@ -206,7 +184,7 @@ static moecl_status time_forwards(runner *runner, const experiment_point *point,
     if ((stage == MOECL_STAGE_LAYER) == layer_only)
       summaries[stage] = runner_summarize(timed.samples + (size_t)stage * most, *kept);
   *host = runner_summarize(timed.samples + (size_t)RESULTS_STAGES * most, *kept);
-  for (int i = 0; i < IN_FLIGHT; i++) moecl_profile_destroy(&timed.profile[i]);
+  for (int i = 0; i < FORWARDS_IN_FLIGHT; i++) moecl_profile_destroy(&timed.profile[i]);
   free(timed.samples);
   return status;
 }
@@ -229,10 +207,10 @@ static moecl_status time_round(runner *runner, const experiment_point *point,
 
 static moecl_status forward_seconds(runner *runner, const experiment_point *point,
                                     const point_buffers *buffers, double *seconds) {
-  const double begun = milliseconds_now();
+  const double begun = seconds_now();
   TRY(forwards_enqueue(runner, point, buffers, 0, NULL));
   TRY(moecl_context_finish_wait(runner->context));
-  *seconds = (milliseconds_now() - begun) * 1e-3;
+  *seconds = seconds_now() - begun;
   return MOECL_OK;
 }
 
