@@ -34,14 +34,13 @@ double moe_bytes(const moecl_layer_params *params, int64_t active_experts, int64
          others * (double)moecl_dtype_size(params->dtype);
 }
 
-/* Elements of a token's queries, and of its keys. */
-static double query_size(const moecl_block_params *params) {
+double block_query_size(const moecl_block_params *params) {
   return (double)moecl_block_tensor_size(params, MOECL_O_PROJ) / (double)params->layer.hidden_size;
 }
-static double key_size(const moecl_block_params *params) {
+double block_key_size(const moecl_block_params *params) {
   const moecl_attention_params *attention = &params->attention;
   const int64_t heads = attention->num_kv_heads ? attention->num_kv_heads : attention->num_heads;
-  return query_size(params) * (double)heads / (double)attention->num_heads;
+  return block_query_size(params) * (double)heads / (double)attention->num_heads;
 }
 
 /* The sum of 1 to n. */
@@ -68,14 +67,18 @@ double block_own_flops(const moecl_block_params *params, int64_t num_tokens, int
   const double weights = (double)(moecl_block_tensor_size(params, MOECL_QKV_PROJ) +
                                   moecl_block_tensor_size(params, MOECL_O_PROJ));
   return 2 * (double)num_tokens * weights +
-         4 * query_size(params) * block_attention_pairs(params, num_tokens, context);
+         4 * block_query_size(params) * block_attention_pairs(params, num_tokens, context);
+}
+
+double block_context_seen(const moecl_block_params *params, int64_t context) {
+  const int64_t window = params->attention.sliding_window;
+  return (double)(window > 0 && context >= window ? window - 1 : context);
 }
 
 double block_own_bytes(const moecl_block_params *params, int64_t num_tokens, int64_t context) {
-  const int64_t window = params->attention.sliding_window;
-  const double looked_at = (double)(window > 0 && context >= window ? window - 1 : context);
+  const double looked_at = block_context_seen(params, context);
   const double written = context > 0 ? (double)num_tokens : 0;
-  double elements = 2 * key_size(params) * (looked_at + written);
+  double elements = 2 * block_key_size(params) * (looked_at + written);
   for (int i = 0; i < MOECL_BLOCK_TENSOR_COUNT; i++)
     elements += (double)moecl_block_tensor_size(params, (moecl_block_tensor)i);
   return elements * (double)moecl_dtype_size(params->layer.dtype);

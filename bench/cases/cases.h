@@ -13,6 +13,11 @@ double moe_flops(const moecl_layer_params *params, int64_t kept_assignments, int
  * least one surviving assignment once, the router's weights, input, output. */
 double moe_bytes(const moecl_layer_params *params, int64_t active_experts, int64_t num_tokens);
 
+/* Elements of a token's queries, and of its keys: as many as of its values. */
+double block_query_size(const moecl_block_params *params);
+double block_key_size(const moecl_block_params *params);
+/* Of `context` cached tokens those that some token after them looks at. */
+double block_context_seen(const moecl_block_params *params, int64_t context);
 /* Pairs of a query and a key that it looks at, of one head: num_tokens queries after `context`
  * cached tokens. */
 double block_attention_pairs(const moecl_block_params *params, int64_t num_tokens, int64_t context);

@@ -3,6 +3,15 @@
 #include "cases.h"
 #include <math.h>
 
+work_counts work_counts_of(const moecl_routing *routing) {
+  work_counts counts = {.num_tokens = routing->num_tokens};
+  for (int64_t e = 0; e < routing->num_experts - routing->num_identity_experts; e++) {
+    counts.kept += routing->tokens_per_expert_after_capacity[e];
+    counts.active += routing->tokens_per_expert_after_capacity[e] > 0;
+  }
+  return counts;
+}
+
 /* Bytes of so many elements of a tensor's format. */
 static double weight_bytes(const moecl_layer_params *layer, moecl_tensor tensor, double elements) {
   const moecl_format format = moecl_layer_tensor_format(layer, tensor);
@@ -89,30 +98,12 @@ stage_work work_of_layer(const moecl_layer_params *layer, const work_counts *cou
 
 /* ---- the block ---- */
 
-/* Elements that a token has of queries, and of keys. */
-typedef struct heads {
-  double queries, keys;
-} heads;
-
-static heads heads_of(const moecl_block_params *block) {
-  const moecl_attention_params *a = &block->attention;
-  const int64_t dim = a->head_dim ? a->head_dim : block->layer.hidden_size / a->num_heads;
-  return (heads){(double)(a->num_heads * dim),
-                 (double)((a->num_kv_heads ? a->num_kv_heads : a->num_heads) * dim)};
-}
-
-/* Keys and values of the context that some query looks at, and of the tokens themselves. */
-static double keys_seen(const moecl_attention_params *attention, const work_counts *n) {
-  const int64_t window = attention->sliding_window;
-  const int64_t before = window > 0 && window - 1 < n->context ? window - 1 : n->context;
-  return (double)(before + n->num_tokens);
-}
-
 static stage_work attention(const moecl_block_params *block, const work_counts *n) {
-  const heads of = heads_of(block);
+  const double queries = block_query_size(block), keys = block_key_size(block);
+  const double tokens = (double)n->num_tokens;
   return (stage_work){
-      4 * of.queries * block_attention_pairs(block, n->num_tokens, n->context),
-      (2 * of.queries * (double)n->num_tokens + 2 * of.keys * keys_seen(&block->attention, n)) *
+      4 * queries * block_attention_pairs(block, n->num_tokens, n->context),
+      (2 * queries * tokens + 2 * keys * (block_context_seen(block, n->context) + tokens)) *
           stored(&block->layer)};
 }
 
@@ -131,27 +122,26 @@ static stage_work of_rows(const moecl_block_params *block, const work_counts *n,
 }
 
 static stage_work rotary(const moecl_block_params *block, const work_counts *n) {
-  const heads of = heads_of(block);
   const double tokens = (double)n->num_tokens;
+  const double queries = block_query_size(block), keys = block_key_size(block);
   const moecl_attention_params *a = &block->attention;
-  const double dim =
-      a->head_dim ? (double)a->head_dim : (double)block->layer.hidden_size / (double)a->num_heads;
+  const double dim = queries / (double)a->num_heads;
   const double turned = a->rope.theta > 0 ? (a->rope.dim ? (double)a->rope.dim / dim : 1) : 0;
   /* A pair takes four multiplications and two additions. */
-  return (stage_work){3 * tokens * (of.queries + of.keys) * turned,
-                      2 * tokens * (of.queries + 2 * of.keys) * stored(&block->layer)};
+  return (stage_work){3 * tokens * (queries + keys) * turned,
+                      2 * tokens * (queries + 2 * keys) * stored(&block->layer)};
 }
 
 stage_work work_of_block(const moecl_block_params *block, const work_counts *counts,
                          moecl_stage stage) {
-  const heads of = heads_of(block);
   const double hidden = (double)block->layer.hidden_size;
+  const double queries = block_query_size(block), keys = block_key_size(block);
   switch (stage) {
   case MOECL_STAGE_ATTENTION_NORM: return of_rows(block, counts, 4, 2);
-  case MOECL_STAGE_QKV_PROJ: return projection(block, counts, hidden, of.queries + 2 * of.keys);
+  case MOECL_STAGE_QKV_PROJ: return projection(block, counts, hidden, queries + 2 * keys);
   case MOECL_STAGE_ROTARY: return rotary(block, counts);
   case MOECL_STAGE_ATTENTION: return attention(block, counts);
-  case MOECL_STAGE_O_PROJ: return projection(block, counts, of.queries, hidden);
+  case MOECL_STAGE_O_PROJ: return projection(block, counts, queries, hidden);
   case MOECL_STAGE_FEED_FORWARD_NORM: return of_rows(block, counts, 5, 4);
   case MOECL_STAGE_RESIDUAL: return of_rows(block, counts, 1, 3);
   default: return work_of_layer(&block->layer, counts, stage);

@@ -19,6 +19,9 @@ typedef struct work_counts {
   int64_t context; /* of a block: tokens in its cache before these */
 } work_counts;
 
+/* Of a routing that was read; `context` is 0. */
+work_counts work_counts_of(const moecl_routing *routing);
+
 /* Of MOECL_STAGE_ROUTER to MOECL_STAGE_COMBINE; zeros for others. Activations between the stages
  * are counted as the layer's dtype, experts' outputs and logits as fp32. */
 stage_work work_of_layer(const moecl_layer_params *layer, const work_counts *counts,

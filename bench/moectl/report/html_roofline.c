@@ -36,16 +36,6 @@ typedef struct roofline {
 
 /* --- what there is to see ------------------------------------------------------------ */
 
-static work_counts counts_of(const point_result *point, const experiment_point *plan) {
-  const moecl_routing *routing = &point->routing;
-  work_counts counts = {.num_tokens = plan->num_tokens, .context = plan->context};
-  for (int64_t e = 0; e < routing->num_experts - routing->num_identity_experts; e++) {
-    counts.kept += routing->tokens_per_expert_after_capacity[e];
-    counts.active += routing->tokens_per_expert_after_capacity[e] > 0;
-  }
-  return counts;
-}
-
 static void add_mark(roofline *r, size_t index, int stage, double flops, double bytes) {
   const double seconds = r->all->points[index].time_ms[stage].median * 1e-3;
   if (!(seconds > 0) || !(flops > 0) || !(bytes > 0)) return;
@@ -60,7 +50,8 @@ static void add_mark(roofline *r, size_t index, int stage, double flops, double 
 /* Stages between which times are shared have none of their own, and no mark. */
 static void add_point(roofline *r, size_t index) {
   const experiment_point *plan = &r->all->experiment->points[index];
-  const work_counts counts = counts_of(&r->all->points[index], plan);
+  work_counts counts = work_counts_of(&r->all->points[index].routing);
+  counts.num_tokens = plan->num_tokens, counts.context = plan->context;
   const moecl_block_params block = experiment_block_params(plan);
   stage_work sum = {0, 0};
   for (int stage = 0; stage < RESULTS_STAGES; stage++) {

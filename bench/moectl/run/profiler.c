@@ -389,15 +389,6 @@ static void name_operations(const moecl_layer *layer, profile_point *result) {
 
 /* ---- the layer's work and memory ---- */
 
-static work_counts counts_of(const moecl_routing *routing) {
-  work_counts counts = {.num_tokens = routing->num_tokens};
-  for (int64_t e = 0; e < routing->num_experts - routing->num_identity_experts; e++) {
-    counts.kept += routing->tokens_per_expert_after_capacity[e];
-    counts.active += routing->tokens_per_expert_after_capacity[e] > 0;
-  }
-  return counts;
-}
-
 static void drop_large_arrays(moecl_routing *routing) {
   free(routing->router_logits), free(routing->topk_ids), free(routing->topk_weights);
   free(routing->kept), free(routing->token_priority);
@@ -428,7 +419,7 @@ static moecl_status count_work(profile_forwards *made, int64_t tile_rows, profil
   TRY(profile_forward(made, 0, NULL));
   TRY(moecl_layer_read_routing_wait(made->runner.layer, routing));
   drop_large_arrays(routing);
-  work_counts counts = counts_of(routing);
+  work_counts counts = work_counts_of(routing);
   counts.context = made->point->context;
   part->padding_waste =
       work_tile_waste(routing->tokens_per_expert_after_capacity,

@@ -2,6 +2,7 @@
 #include "run/forwards.h"
 #include "base/clock.h"
 #include "cases.h"
+#include "work.h"
 #include "results/measures.h"
 #include "results/rounds.h"
 #include "run/changed_choices.h"
@@ -252,13 +253,9 @@ typedef struct work {
 /* With the block's own, where the point measures one. */
 static void add_work(const experiment_point *point, const moecl_routing *routing, int64_t forwards,
                      work *work) {
-  int64_t kept = 0, active = 0;
-  for (int64_t e = 0; e < routing->num_experts - routing->num_identity_experts; e++) {
-    kept += routing->tokens_per_expert_after_capacity[e];
-    active += routing->tokens_per_expert_after_capacity[e] > 0;
-  }
-  work->flops += (double)forwards * moe_flops(&point->layer, kept, point->num_tokens);
-  work->bytes += (double)forwards * moe_bytes(&point->layer, active, point->num_tokens);
+  const work_counts n = work_counts_of(routing);
+  work->flops += (double)forwards * moe_flops(&point->layer, n.kept, point->num_tokens);
+  work->bytes += (double)forwards * moe_bytes(&point->layer, n.active, point->num_tokens);
   if (point->what == WHAT_LAYER) return;
   const moecl_block_params block = experiment_block_params(point);
   work->flops += (double)forwards * block_own_flops(&block, point->num_tokens, point->context);
