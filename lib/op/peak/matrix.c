@@ -13,10 +13,9 @@ typedef struct matrix_kernel {
   int32_t rows, columns, depth; /* of the product: [rows][columns], sums of `depth` */
 } matrix_kernel;
 
-/* Best first. */
+#define MATRIX_KERNEL(...) {__VA_ARGS__},
 static const matrix_kernel kernels[] = {
-    {MOECL_CAP_PTX_SM90A, "peak/nvidia_sm90.cl", 256, 1, 128, 128, 64},
-    {MOECL_CAP_PTX_SM80, "peak/nvidia_sm80.cl", 256, 8, 16, 64, 16},
+#include "peak/matrix.def"
 };
 enum {
   ROUNDS = 1000, /* no sum exceeds 2^20, far below where fp32 has no more integers */
