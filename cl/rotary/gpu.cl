@@ -51,7 +51,7 @@ rotary(__global rows_t *qkv, const __global storage_t *q_norm, const __global st
   const ulong position = (ulong)context + token;
   __global rows_t *row = qkv + token * (ulong)(num_heads + 2 * num_kv_heads) * (ulong)head_dim;
   for (int i = lid; i < num_pairs; i += LOCAL) {
-    const float half_turns = (float)(int)(frequency[i] * position >> 32) * 0x1p-31f;
+    const float half_turns = half_turns_at(frequency[i], position);
     cosine[i] = magnitude * cospi(half_turns);
     sine[i] = magnitude * sinpi(half_turns);
   }
