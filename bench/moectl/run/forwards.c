@@ -9,7 +9,7 @@ void forwards_release_layer(runner *runner) {
   runner->layer = NULL;
 }
 
-static moecl_status create_layer(runner *runner, const experiment_point *point) {
+moecl_status forwards_create_layer(runner *runner, const experiment_point *point) {
   if (point->what == WHAT_LAYER)
     return moecl_layer_create(runner->context, &point->layer, &runner->layer);
   const moecl_block_params params = experiment_block_params(point);
@@ -21,7 +21,7 @@ static moecl_status create_layer(runner *runner, const experiment_point *point) 
 moecl_status forwards_provide_layer(runner *runner, const experiment_point *point) {
   if (runner->layer && runner_same_layer(&runner->of, point)) return MOECL_OK;
   forwards_release_layer(runner);
-  moecl_status status = create_layer(runner, point);
+  moecl_status status = forwards_create_layer(runner, point);
   const double begun = seconds_now();
   if (status == MOECL_OK)
     status = workload_set_weights(runner->context, point, runner->layer, runner->block);
@@ -33,6 +33,23 @@ moecl_status forwards_provide_layer(runner *runner, const experiment_point *poin
         workload_weights_seconds(runner->context, point, runner->layer, &runner->weights_seconds);
   if (status != MOECL_OK) forwards_release_layer(runner);
   return status;
+}
+
+const char *forwards_variant(const runner *runner, const char *operation, const char **reason) {
+  return runner->block ? moecl_block_variant(runner->block, operation, reason)
+                       : moecl_layer_variant(runner->layer, operation, reason);
+}
+
+uint64_t forwards_weight_bytes(const runner *runner) {
+  return runner->block ? moecl_block_weight_bytes(runner->block)
+                       : moecl_layer_weight_bytes(runner->layer);
+}
+
+uint64_t forwards_workspace_bytes(const runner *runner, const experiment_point *point,
+                                  const point_buffers *buffers) {
+  return runner->block
+             ? moecl_block_workspace_size(runner->block, point->num_tokens, buffers->cache != NULL)
+             : moecl_layer_workspace_size(runner->layer, point->num_tokens);
 }
 
 void forwards_release_buffers(point_buffers *buffers) {

@@ -23,9 +23,18 @@ typedef struct point_buffers {
   double fill_seconds; /* what filling it takes */
 } point_buffers;
 
+/* The runner's layer, in a block where the point measures one, without weights. */
+moecl_status forwards_create_layer(runner *runner, const experiment_point *point);
 /* The runner's layer is then the point's, drawn or loaded, unless it was before. Waits. */
 moecl_status forwards_provide_layer(runner *runner, const experiment_point *point);
 void forwards_release_layer(runner *runner);
+
+/* What serves the runner's layer or block; its weights, and a forward's workspace with these
+ * buffers. */
+const char *forwards_variant(const runner *runner, const char *operation, const char **reason);
+uint64_t forwards_weight_bytes(const runner *runner);
+uint64_t forwards_workspace_bytes(const runner *runner, const experiment_point *point,
+                                  const point_buffers *buffers);
 
 /* For forwards of the runner's layer; the caller releases them, also where some could not be had.
  */

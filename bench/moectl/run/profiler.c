@@ -276,14 +276,9 @@ moecl_status profiler_time_round(profiler *profiler, profile_forwards *made, siz
 /* ---- forwards ---- */
 
 static moecl_status build_kernels(moecl_context *context, const experiment_point *point) {
-  moecl_layer *layer = NULL;
-  moecl_block *block = NULL;
-  const moecl_block_params params = experiment_block_params(point);
-  const moecl_status status = point->what == WHAT_BLOCK
-                                  ? moecl_block_create(context, &params, &block)
-                                  : moecl_layer_create(context, &point->layer, &layer);
-  moecl_block_destroy(&block);
-  moecl_layer_destroy(&layer);
+  runner runner = {.context = context};
+  const moecl_status status = forwards_create_layer(&runner, point);
+  forwards_release_layer(&runner);
   return status;
 }
 
@@ -406,11 +401,8 @@ static stage_work work_of(const experiment_point *point, const work_counts *coun
 /* The variant that does a stage's arithmetic is the experts', but for attention. */
 static bool on_matrix_units(const profile_forwards *made, moecl_stage stage) {
   const char *operation = measure_arithmetic_operation(stage);
-  if (!operation) return false;
-  const char *variant = made->runner.block
-                            ? moecl_block_variant(made->runner.block, operation, NULL)
-                            : moecl_layer_variant(made->runner.layer, operation, NULL);
-  return moecl_variant_uses_matrix_units(operation, variant);
+  return operation && moecl_variant_uses_matrix_units(
+                          operation, forwards_variant(&made->runner, operation, NULL));
 }
 
 /* Work is counted from the routing of the first input; the others' differ a little. */
@@ -464,7 +456,6 @@ static uint64_t bf16_saves(profiler *profiler, const experiment_point *point) {
 void profile_see_memory(profiler *profiler, const profile_forwards *made, uint64_t before,
                         profile_memory *memory) {
   const experiment_point *point = made->point;
-  const moecl_block *block = made->runner.block;
   runner_memory needed;
   moecl_context_memory(profiler->context, &memory->seen);
   memory->seen -= before;
@@ -475,11 +466,8 @@ void profile_see_memory(profiler *profiler, const profile_forwards *made, uint64
   memory->hidden = moecl_buffer_size(made->buffers.output);
   memory->inputs = (uint64_t)made->buffers.sets * memory->hidden;
   if (made->buffers.context) memory->inputs += context_bytes(profiler, made);
-  memory->weights =
-      block ? moecl_block_weight_bytes(block) : moecl_layer_weight_bytes(made->runner.layer);
-  memory->workspace =
-      block ? moecl_block_workspace_size(block, point->num_tokens, made->buffers.cache != NULL)
-            : moecl_layer_workspace_size(made->runner.layer, point->num_tokens);
+  memory->weights = forwards_weight_bytes(&made->runner);
+  memory->workspace = forwards_workspace_bytes(&made->runner, point, &made->buffers);
 }
 
 /* ---- a point ---- */

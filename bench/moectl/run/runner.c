@@ -293,8 +293,7 @@ static void rates(const experiment_point *point, const work *work, point_result 
 static void name_variants(const runner *runner, point_result *result) {
   for (int i = 0; i < (runner->block ? NUM_OPERATIONS : NUM_LAYER_OPERATIONS); i++) {
     const char *reason, *operation = measure_operations[i];
-    const char *name = runner->block ? moecl_block_variant(runner->block, operation, &reason)
-                                     : moecl_layer_variant(runner->layer, operation, &reason);
+    const char *name = forwards_variant(runner, operation, &reason);
     result->variants[i] = strdup(name ? name : "?");
     result->variant_reasons[i] = strdup(reason ? reason : "");
   }
@@ -357,13 +356,8 @@ static void check_point(runner *runner, const experiment_point *point, const poi
 /* Of a forward, and its weights and cache. */
 static uint64_t memory_bytes(const runner *runner, const experiment_point *point,
                              const point_buffers *buffers) {
-  const uint64_t states = 2 * moecl_buffer_size(buffers->output);
-  if (runner->block)
-    return moecl_block_weight_bytes(runner->block) +
-           moecl_block_workspace_size(runner->block, point->num_tokens, buffers->cache != NULL) +
-           moecl_cache_bytes(buffers->cache) + states;
-  return moecl_layer_weight_bytes(runner->layer) +
-         moecl_layer_workspace_size(runner->layer, point->num_tokens) + states;
+  return forwards_weight_bytes(runner) + forwards_workspace_bytes(runner, point, buffers) +
+         moecl_cache_bytes(buffers->cache) + 2 * moecl_buffer_size(buffers->output);
 }
 
 /* The steps of a point; the first failure names itself. False when interrupted
