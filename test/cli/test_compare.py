@@ -91,6 +91,7 @@ class Compare(unittest.TestCase):
         out, _ = self.compare("one", "peer", "part")
         self.assertIn("B  peer: A device (Made up), PyTorch 9, commit d\n", out)
         self.assertIn("system (moecl, PyTorch); version (0.1.0, 9); commit (cone, d)", out)
+        self.assertIn("Times: moecl's are of the device's events", out)
         self.assertIn("point 0 (top_k=1) of C has no time of the whole layer, only of down", out)
 
     def test_several(self):
@@ -248,6 +249,12 @@ class Compare(unittest.TestCase):
         self.assertIn("novelty is unknown to this version", self.compare("one", "new", code=2)[1])
         self.assertIn("empty has no points", self.compare("one", "empty", code=2)[1])
         self.assertIn("nowhere cannot be read: No such file", self.compare("one", "nowhere", code=2)[1])
+        for name, word in (("suite/index.html", "compare its parts, as suite/layer"),
+                           ("profile/docs/consolidated_profiling_report.md", "moectl profile --baseline profile")):
+            path = self.folder / name
+            path.parent.mkdir(parents=True)
+            path.write_text("")
+            self.assertIn(word, self.compare("one", name.split("/")[0], code=2)[1])
         self.assertIn("takes 2 to 26 results folders, found 1", self.compare("one", code=2)[1])
         self.assertIn("needs results folders, e.g.", self.compare(code=2)[1])
         for wrong in ("fast", "0", "-1", "nan", "inf", "0.9x"):

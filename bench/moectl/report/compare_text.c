@@ -164,6 +164,10 @@ static void put_subject(const writer *to, const measured_run *first, const other
             "for are the same");
   fputs(to->markdown ? "\n\n" : "\n", to->file);
   free(subject);
+  if (strcmp(first->system, other->run->system) == 0) return;
+  put(to, "Times: moecl's are of the device's events; those of other systems of their own clocks, "
+          "which on a CPU hold what the host does too (docs/comparing.md).");
+  fputs(to->markdown ? "\n\n" : "\n", to->file);
 }
 
 static void put_summary(const writer *to, const other_run *other, char letter) {

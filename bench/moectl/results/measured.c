@@ -177,6 +177,27 @@ static bool read_root(const json_t *root, measured_run *run, char **error) {
          read_points(json_object_get(root, "points"), run, error);
 }
 
+static bool is_there(const char *folder, const char *name) {
+  char *path = format_text("%s/%s", folder, name);
+  struct stat info;
+  const bool there = path && stat(path, &info) == 0;
+  free(path);
+  return there;
+}
+
+/* Why a file cannot be read; a folder of another command's results is told from an empty one. */
+static void say_unread(const char *path, const char *file, bool folder, char **error) {
+  const int reason = errno;
+  if (folder && is_there(path, "index.html"))
+    fail_text(error, "%s is a suite's folder: compare its parts, as %s/layer", path, path);
+  else if (folder && is_there(path, "docs/consolidated_profiling_report.md"))
+    fail_text(error,
+              "%s is a profile's folder: moectl profile --baseline %s compares a new profile "
+              "with it, moectl compare those of moectl run",
+              path, path);
+  else fail_text(error, "%s cannot be read: %s", file, strerror(reason));
+}
+
 /* The file's text; where a folder was given, that of its results.json. */
 static char *read_text(const char *path, size_t *size, measured_run *run, char **error) {
   struct stat info;
@@ -185,7 +206,7 @@ static char *read_text(const char *path, size_t *size, measured_run *run, char *
   char *journal = format_text("%s/results.jsonl", path);
   char *text = file && journal ? read_whole_file(file, size) : NULL;
   if (!file || !journal) fail_text(error, "no memory for %s", path);
-  else if (!text) fail_text(error, "%s cannot be read: %s", file, strerror(errno));
+  else if (!text) say_unread(path, file, folder, error);
   run->has_journal = text && folder && stat(journal, &info) == 0;
   free(file);
   free(journal);
