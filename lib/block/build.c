@@ -3,6 +3,7 @@
 #include "base/base.h"
 #include "block/block.h"
 #include "plan/gemm_step.h"
+#include <stdio.h>
 
 /* ---- tensors ---- */
 
@@ -106,6 +107,16 @@ static moecl_status run_rotary(void *user, ocl_chain *chain, const plan_call *ca
   return op_rotary_enqueue(user, chain, &io);
 }
 
+static void explain_rotary(const void *user, int64_t number, char *text, size_t size) {
+  const desc_rotary *turned = &((const op_rotary *)user)->desc.attention.rotary;
+  (void)number;
+  if (turned->dim == 0) snprintf(text, size, "keys and values into the cache; nothing is turned");
+  else
+    snprintf(text, size, "%lld of %lld elements turned, scaling %s", (long long)turned->dim,
+             (long long)((const op_rotary *)user)->desc.attention.head_dim,
+             moecl_rope_scaling_name(turned->scaling));
+}
+
 static void build_rotary(const moecl_block *block, plan *p, const block_tensors *at) {
   const plan_step step = {.name = "rotary",
                           .operation = "rotary",
@@ -113,6 +124,7 @@ static void build_rotary(const moecl_block *block, plan *p, const block_tensors 
                           .label = MOECL_STAGE_ROTARY,
                           .launches = 1,
                           .enqueue = run_rotary,
+                          .explain = explain_rotary,
                           .user = (void *)&block->rotary};
   const int tensors[] = {at->qkv, at->weight[MOECL_Q_NORM], at->weight[MOECL_K_NORM], at->keys,
                          at->values};
@@ -132,6 +144,10 @@ static moecl_status run_attention(void *user, ocl_chain *chain, const plan_call 
   return op_attention_enqueue(user, chain, &io);
 }
 
+static void explain_attention(const void *user, int64_t number, char *text, size_t size) {
+  op_attention_explain(user, number, text, size);
+}
+
 static void build_attention(const moecl_block *block, plan *p, const block_tensors *at) {
   const plan_step step = {.name = "attention",
                           .operation = "attention",
@@ -139,6 +155,8 @@ static void build_attention(const moecl_block *block, plan *p, const block_tenso
                           .label = MOECL_STAGE_ATTENTION,
                           .launches = op_attention_launches(&block->attend, p->num_tokens),
                           .enqueue = run_attention,
+                          .explain = explain_attention,
+                          .number = p->num_tokens,
                           .user = (void *)&block->attend};
   const int tensors[] = {at->qkv,      at->keys, at->values, at->weight[MOECL_SINKS],
                          at->attended, at->parts};

@@ -213,6 +213,8 @@ class Block(ModelCase):
         for step in ("attention_norm", "qkv_proj", "rotary", "attention", "o_proj",
                      "feed_forward_norm", "gate_up", "down", "residual"):
             self.assertTrue(re.search(rf"^ +\d+  {step} ", shown, re.M), step)
+        self.assertRegex(shown, r"rotary  .*  4 of 6 elements turned, scaling")
+        self.assertRegex(shown, r"attention  .*  causal, window \d+; \d+ (queries|rows) a work-group")
         self.assertRegex(shown, r"keys +fp32 +8194 x 6")  # 4097 tokens of 2 heads
         self.assertIn(", cache ", shown)
 

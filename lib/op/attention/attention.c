@@ -108,3 +108,16 @@ moecl_status op_attention_enqueue(op_attention *attention, ocl_chain *chain,
   const uint64_t blocks = base_div_up((uint64_t)io->num_tokens, attention->queries);
   return ocl_launch(chain, attention->kernel, blocks * (uint64_t)heads, attention->variant->local);
 }
+
+void op_attention_explain(const op_attention *attention, int64_t num_tokens, char *text,
+                          size_t size) {
+  const desc_attention *what = &attention->desc.attention;
+  uint64_t rows = attention->queries, parts = 1;
+  char window[48] = "", split[48] = "";
+  if (attention->driver) op_attention_rows_sizes(attention, num_tokens, &rows, &parts);
+  if (what->window > 0) snprintf(window, sizeof window, ", window %lld", (long long)what->window);
+  if (parts > 1)
+    snprintf(split, sizeof split, ", keys in up to %llu parts", (unsigned long long)parts);
+  snprintf(text, size, "%s%s; %llu %s a work-group%s", what->causal ? "causal" : "all keys", window,
+           (unsigned long long)rows, attention->driver ? "rows" : "queries", split);
+}

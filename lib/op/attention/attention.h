@@ -59,6 +59,10 @@ op_cache_layout op_attention_layout(const moecl_context *context, const kernel_v
 uint64_t op_attention_parts_bytes(const op_attention *attention, int64_t num_tokens);
 uint32_t op_attention_launches(const op_attention *attention, int64_t num_tokens);
 
+/* What a launch of so many tokens does, for people: "causal, 16 queries a work-group". */
+void op_attention_explain(const op_attention *attention, int64_t num_tokens, char *text,
+                          size_t size);
+
 /* For variants of 16-byte copies and tensor cores: one element throughout, and heads of
  * multiples of 8 elements up to 128. */
 bool op_attention_multiples_of_8(const kernel_variant *variant, const void *desc);
@@ -76,6 +80,9 @@ void op_attention_rows_describe(moecl_context *context, op_attention *attention)
 moecl_status op_attention_rows_create(moecl_context *context, const char *defines,
                                       op_attention *attention);
 uint64_t op_attention_rows_bytes(const op_attention *attention); /* of its counters */
+/* Rows of its tiles for so many tokens, and the most parts that keys are split into. */
+void op_attention_rows_sizes(const op_attention *attention, int64_t num_tokens, uint64_t *rows,
+                             uint64_t *parts);
 moecl_status op_attention_rows_enqueue(op_attention *attention, ocl_chain *chain,
                                        const op_attention_io *io);
 

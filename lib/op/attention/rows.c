@@ -88,6 +88,12 @@ static uint64_t most_splits(const op_attention *attention, int64_t num_tokens) {
   return splits < MOST_SPLITS ? splits : MOST_SPLITS;
 }
 
+void op_attention_rows_sizes(const op_attention *attention, int64_t num_tokens, uint64_t *rows,
+                             uint64_t *parts) {
+  *rows = tile_rows(attention, num_tokens);
+  *parts = most_splits(attention, num_tokens);
+}
+
 uint64_t op_attention_parts_bytes(const op_attention *attention, int64_t num_tokens) {
   const desc_attention *what = &attention->desc.attention;
   if (!attention->driver) return 0;
