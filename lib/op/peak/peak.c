@@ -14,7 +14,8 @@ enum {
   CHAINS = 10, /* vectors in flight, and two more: what 16 registers hold */
   LAUNCHES = 200,
   VECTOR_BYTES = 32,
-  BYTE = 3 /* of which the arrays are full */
+  MOST_ROUNDS = 32768, /* vectors that a work-item goes through */
+  BYTE = 3             /* of which the arrays are full */
 };
 static const double long_enough = 0.02; /* seconds of what is timed */
 static const uint64_t most_bytes = (uint64_t)256 << 20;
@@ -161,7 +162,7 @@ typedef struct arrays {
   uint64_t bytes;
 } arrays;
 
-static moecl_status make_arrays(moecl_context *context, const peak_trial *t, arrays *a) {
+static moecl_status make_arrays(moecl_context *context, peak_trial *t, arrays *a) {
   const moecl_device_info *info = &context->info;
   a->bytes = most_bytes;
   if (info->global_memory_bytes && info->global_memory_bytes / 16 < a->bytes)
@@ -172,6 +173,9 @@ static moecl_status make_arrays(moecl_context *context, const peak_trial *t, arr
   a->host = malloc(a->bytes);
   if (!a->host) return log_error(&context->log, MOECL_ERROR_OUT_OF_HOST_MEMORY, "no host memory");
   memset(a->host, BYTE, a->bytes); /* pages that exist */
+  /* Some drivers end loops after 65,535 rounds (MOECL_CAP_LONG_LOOPS). */
+  const uint64_t items = base_div_up(a->bytes / VECTOR_BYTES, MOST_ROUNDS);
+  if (t->groups * t->local < items) t->groups = base_div_up(items, t->local);
   MOECL_TRY(moecl_buffer_create(context, a->bytes, &a->from));
   MOECL_TRY(moecl_buffer_create(context, a->bytes, &a->to));
   return moecl_buffer_create(context, t->groups * t->local * sizeof(uint32_t), &a->sums);
