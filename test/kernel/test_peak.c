@@ -31,12 +31,12 @@ static void test_rates(void **state) {
   assert_true(peaks.flops_f32 > 1e6 && peaks.flops_f32 < 1e17);
   assert_true(device->fp16 ? peaks.flops_f16 > 1e6 : peaks.flops_f16 == 0);
   assert_true(device->capabilities & MOECL_CAP_PTX_SM80
-                  ? peaks.flops_matrix > peaks.flops_f32 && peaks.flops_matrix < 1e17
+                  ? peaks.flops_matrix > 1e6 && peaks.flops_matrix < 1e17
                   : peaks.flops_matrix == 0);
   assert_true(peaks.read_bytes > 1e6 && peaks.read_bytes < 1e15);
   assert_true(peaks.copy_bytes > 1e6 && peaks.copy_bytes < 1e15);
   assert_true(peaks.to_device_bytes > 1e6 && peaks.from_device_bytes > 1e6);
-  assert_true(peaks.launch_seconds > 0 && peaks.launch_seconds <= peaks.wait_seconds * 2);
+  assert_true(peaks.launch_seconds > 0 && peaks.wait_seconds > 0);
   assert_true(peaks.array_bytes > 0 && peaks.array_bytes % 4096 == 0);
   assert_true(peaks.array_bytes <= 256 << 20);
   moecl_context_destroy(&context);
