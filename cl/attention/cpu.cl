@@ -87,7 +87,7 @@ __kernel __attribute__((reqd_work_group_size(1, 1, 1))) void
 attention(const __global rows_t *qkv, const __global storage_t *keys,
           const __global storage_t *values, const __global storage_t *sinks,
           __global output_t *output, long num_tokens, long context, long capacity, int num_heads,
-          long window, float scale) {
+          long window, float scale RELATIVE_BIAS) {
   float query[MOST_ROWS * HEAD_DIM], out[MOST_ROWS * VALUE_STRIDE], share[MOST_ROWS * TILE];
   float largest[MOST_ROWS], sum[MOST_ROWS];
   const int kv_heads = num_heads / GROUP;
@@ -122,6 +122,11 @@ attention(const __global rows_t *qkv, const __global storage_t *keys,
       const long position = context + token + r / GROUP;
       const int first = (int)clamp(first_key(position, window) - tile, 0L, (long)TILE);
       const int behind = (int)clamp(end_key(position, num_keys, window) - tile, 0L, (long)TILE);
+#if MAX_DISTANCE > 0
+      for (int k = first; k < behind; k++)
+        share[r * TILE + k] = BIASED(share[r * TILE + k], tile + k, position,
+                                     (int)kv_head * GROUP + r % GROUP, num_heads);
+#endif
       for (int k = 0; k < first; k++) share[r * TILE + k] = -INFINITY;
       for (int k = behind; k < TILE; k++) share[r * TILE + k] = -INFINITY;
       weigh(share + r * TILE, &largest[r], &sum[r], out + r * VALUE_STRIDE);

@@ -9,7 +9,7 @@ __kernel __attribute__((reqd_work_group_size(LOCAL, 1, 1))) void
 attention(const __global rows_t *qkv, const __global storage_t *keys,
           const __global storage_t *values, const __global storage_t *sinks,
           __global output_t *output, long num_tokens, long context, long capacity, int num_heads,
-          long window, float scale) {
+          long window, float scale RELATIVE_BIAS) {
   __local float query[TILE_Q][HEAD_DIM];
   __local float key[TILE_K][HEAD_DIM + 1]; /* padded: neighbours' rows in other banks */
   __local float share[TILE_Q][TILE_K];
@@ -51,7 +51,7 @@ attention(const __global rows_t *qkv, const __global storage_t *keys,
       for (int d = 0; k < count && d < HEAD_DIM; d++) logit = fma(query[q][d], key[k][d], logit);
       const bool seen = k < count && tile + k >= first_key(position, window) &&
                         tile + k < end_key(position, num_keys, window);
-      share[q][k] = seen ? logit : -INFINITY;
+      share[q][k] = seen ? BIASED(logit, tile + k, position, head, num_heads) : -INFINITY;
     }
     barrier(CLK_LOCAL_MEM_FENCE);
     for (int q = lid; q < TILE_Q; q += LOCAL) {

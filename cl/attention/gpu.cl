@@ -29,7 +29,8 @@ __kernel __attribute__((reqd_work_group_size(LOCAL, 1, 1))) void
 attention(const __global rows_t *qkv, const __global storage_t *keys,
           const __global storage_t *values, const __global storage_t *sinks,
           __global output_t *output, long num_tokens, long context, long capacity, int num_heads,
-          long window, float scale, __global float *parts, int splits, long keys_each) {
+          long window, float scale, __global float *parts, int splits,
+          long keys_each RELATIVE_BIAS) {
   __local float query[TILE_ROWS * STRIDE], cached[TILE_K * STRIDE];
   __local float share[TILE_ROWS][TILE_K + 1];
   __local float largest[TILE_ROWS], sum[TILE_ROWS], factor[TILE_ROWS];
@@ -75,12 +76,15 @@ attention(const __global rows_t *qkv, const __global storage_t *keys,
       barrier(CLK_LOCAL_MEM_FENCE);
     }
     for (int r = 0; r < ROWS_EACH; r++) {
-      const long position = context + (first_row + min(mine + r, there - 1)) / GROUP;
+      const long row = first_row + min(mine + r, there - 1), position = context + row / GROUP;
+      const int head = (int)kv_head * GROUP + (int)(row % GROUP);
       const int first = (int)clamp(first_key(position, window) - tile, 0L, (long)count);
       const int behind = (int)clamp(end_key(position, num_keys, window) - tile, 0L, (long)count);
       for (int k = 0; k < KEYS_EACH; k++) {
         const int key = across + k * ACROSS;
-        share[mine + r][key] = key >= first && key < behind ? scale * logit[r][k] : -INFINITY;
+        const bool seen = key >= first && key < behind;
+        share[mine + r][key] =
+            seen ? BIASED(scale * logit[r][k], tile + key, position, head, num_heads) : -INFINITY;
       }
     }
     barrier(CLK_LOCAL_MEM_FENCE);

@@ -16,6 +16,8 @@ extern "C" {
 #define MOECL_MAX_HEADS 1024
 #define MOECL_MAX_HEAD_DIM 256
 #define MOECL_MAX_POSITIONS 1073741823 /* tokens of a sequence, cached ones included */
+#define MOECL_MAX_RELATIVE_BUCKETS 65536
+#define MOECL_MAX_RELATIVE_DISTANCE 1048576
 
 /* What is stored between the operations: x, y, keys, values and the layer's input and output
  * are of the layer's dtype; queries, attention's output and what the projections give are
@@ -66,7 +68,15 @@ typedef struct moecl_attention_params {
   int64_t sliding_window; /* a token looks at those less than so many away from it, so with 1
                              at itself; 0: at any distance */
   moecl_rope_params rope;
-  uint64_t reserved[16];
+  /* T5's relative position bias (Raffel et al. 2020): a number of MOECL_RELATIVE_BIAS, by the head
+   * and by how far the key is from the query, is added to each logit. So many buckets, at least 4,
+   * half of them for keys after the query (causal: at least 2, none for those). Half of a side's
+   * are of one distance each, the others' widths grow with it up to the last, of max_distance and
+   * more. 0: there is no bias. */
+  int64_t relative_attention_num_buckets;
+  int64_t relative_attention_max_distance; /* more than the distances with a bucket of their own;
+                                              0: 128 */
+  uint64_t reserved[14];
 } moecl_attention_params;
 
 typedef struct moecl_block_params {
@@ -92,6 +102,7 @@ typedef enum moecl_block_tensor {
   MOECL_O_BIAS,                 /* [H] */
   MOECL_FEED_FORWARD_NORM,      /* [H] */
   MOECL_FEED_FORWARD_NORM_BIAS, /* [H] */
+  MOECL_RELATIVE_BIAS,          /* [relative_attention_num_buckets, N] */
   MOECL_BLOCK_TENSOR_COUNT
 } moecl_block_tensor;
 

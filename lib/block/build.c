@@ -15,7 +15,8 @@ static void add_weights(const moecl_block *block, plan *p, block_tensors *at) {
       [MOECL_K_NORM] = "k_norm_weight",
       [MOECL_SINKS] = "sinks",
       [MOECL_FEED_FORWARD_NORM] = "feed_forward_norm_weight",
-      [MOECL_FEED_FORWARD_NORM_BIAS] = "feed_forward_norm_bias"};
+      [MOECL_FEED_FORWARD_NORM_BIAS] = "feed_forward_norm_bias",
+      [MOECL_RELATIVE_BIAS] = "relative_attention_bias"};
   for (int i = 0; i < MOECL_BLOCK_TENSOR_COUNT; i++) {
     const int64_t size = moecl_block_tensor_size(&block->params, (moecl_block_tensor)i);
     at->weight[i] = PLAN_NONE;
@@ -140,7 +141,8 @@ static moecl_status run_attention(void *user, ocl_chain *chain, const plan_call 
                               .values = call->buffer[2],
                               .sinks = call->buffer[3],
                               .output = call->buffer[4],
-                              .parts = call->buffer[5]};
+                              .parts = call->buffer[5],
+                              .relative_bias = call->buffer[6]};
   return op_attention_enqueue(user, chain, &io);
 }
 
@@ -158,8 +160,13 @@ static void build_attention(const moecl_block *block, plan *p, const block_tenso
                           .explain = explain_attention,
                           .number = p->num_tokens,
                           .user = (void *)&block->attend};
-  const int tensors[] = {at->qkv,      at->keys, at->values, at->weight[MOECL_SINKS],
-                         at->attended, at->parts};
+  const int tensors[] = {at->qkv,
+                         at->keys,
+                         at->values,
+                         at->weight[MOECL_SINKS],
+                         at->attended,
+                         at->parts,
+                         at->weight[MOECL_RELATIVE_BIAS]};
   plan_add_step(p, &step, tensors, BASE_COUNT(tensors));
 }
 

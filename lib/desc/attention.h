@@ -25,9 +25,22 @@ double desc_rotary_frequency(const desc_rotary *rotary, int64_t pair);
 /* What turned elements are multiplied by. */
 double desc_rotary_magnitude(const desc_rotary *rotary);
 
+/* T5's buckets of distances (Raffel et al. 2020). */
+typedef struct desc_relative {
+  int64_t num_buckets; /* of both sides; 0: there is no bias */
+  int64_t max_distance;
+} desc_relative;
+
+/* How many distances of a side have a bucket of their own, 0 among them. */
+int64_t desc_relative_exact(const desc_relative *relative, bool causal);
+/* The bucket of a key that stands `distance` behind the query, or before it (less than 0); causal
+ * ones have none for keys behind, which are not looked at. */
+int64_t desc_relative_bucket(const desc_relative *relative, bool causal, int64_t distance);
+
 /* A query at position p looks at the keys at 0 to p (causal) or at all; of these at those
- * less than `window` away from it. Its logits are its products with them times `scale`, and
- * its output the sum of their values, weighted by the softmax of the logits. */
+ * less than `window` away from it. Its logits are its products with them times `scale`,
+ * plus the head's bias of the key's bucket where there is one, and its output the sum of their
+ * values, weighted by the softmax of the logits. */
 typedef struct desc_attention {
   int64_t num_heads, num_kv_heads; /* the second divides the first: heads of a group share
                                       keys and values */
@@ -40,6 +53,7 @@ typedef struct desc_attention {
   double qk_norm_epsilon;
   bool qk_norm_plus_one;
   desc_rotary rotary;
+  desc_relative relative;
 } desc_attention;
 
 /* Elements of a token's queries, of its keys (and of its values), and of all three. */

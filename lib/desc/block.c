@@ -3,6 +3,7 @@
 #include <math.h>
 
 static const double EPSILON = 1e-5;
+enum { MAX_DISTANCE = 128 };
 
 desc_norm desc_norm_of(const moecl_block_params *params, const moecl_norm_params *norm) {
   return (desc_norm){.kind = norm->kind,
@@ -33,6 +34,12 @@ static desc_rotary rotary_of(const moecl_rope_params *rope, int64_t head_dim) {
                        .attention_factor = yarn_factor(rope)};
 }
 
+static desc_relative relative_of(const moecl_attention_params *p) {
+  const int64_t most = p->relative_attention_max_distance;
+  if (p->relative_attention_num_buckets == 0) return (desc_relative){0};
+  return (desc_relative){p->relative_attention_num_buckets, most > 0 ? most : MAX_DISTANCE};
+}
+
 desc_attention desc_attention_of(const moecl_block_params *params) {
   const moecl_attention_params *p = &params->attention;
   const int64_t dim = p->head_dim > 0 ? p->head_dim : params->layer.hidden_size / p->num_heads;
@@ -47,7 +54,8 @@ desc_attention desc_attention_of(const moecl_block_params *params) {
                           .qk_norm_epsilon =
                               p->qk_norm_epsilon > 0 ? (double)p->qk_norm_epsilon : EPSILON,
                           .qk_norm_plus_one = p->qk_norm_plus_one,
-                          .rotary = rotary_of(&p->rope, dim)};
+                          .rotary = rotary_of(&p->rope, dim),
+                          .relative = relative_of(p)};
 }
 
 int64_t moecl_block_tensor_size(const moecl_block_params *params, moecl_block_tensor tensor) {
@@ -65,6 +73,7 @@ int64_t moecl_block_tensor_size(const moecl_block_params *params, moecl_block_te
   case MOECL_O_PROJ: return desc_query_size(&attention) * hidden;
   case MOECL_O_BIAS: return params->attention.output_bias ? hidden : 0;
   case MOECL_SINKS: return attention.sinks ? attention.num_heads : 0;
+  case MOECL_RELATIVE_BIAS: return attention.relative.num_buckets * attention.num_heads;
   case MOECL_Q_NORM:
     if (attention.qk_norm == MOECL_QK_NORM_NONE) return 0;
     return full ? desc_query_size(&attention) : attention.head_dim;

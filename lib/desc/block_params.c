@@ -92,6 +92,24 @@ static void check_rope(complaint *c, const moecl_rope_params *rope, int64_t head
   check_scaling(c, rope);
 }
 
+static void check_relative(complaint *c, const moecl_block_params *params) {
+  const moecl_attention_params *p = &params->attention;
+  const bool causal = !p->not_causal;
+  if (p->relative_attention_num_buckets == 0) return;
+  check_range(c, "relative_attention_num_buckets", p->relative_attention_num_buckets,
+              causal ? 2 : 4, MOECL_MAX_RELATIVE_BUCKETS);
+  check_range(c, "relative_attention_max_distance", p->relative_attention_max_distance, 0,
+              MOECL_MAX_RELATIVE_DISTANCE);
+  if (c->made) return;
+  const desc_relative relative = desc_attention_of(params).relative;
+  const int64_t exact = desc_relative_exact(&relative, causal);
+  if (relative.max_distance <= exact)
+    complain(c,
+             "relative_attention_max_distance is %lld, expected more than %lld, half of a side's "
+             "relative_attention_num_buckets (%lld)",
+             (long long)relative.max_distance, (long long)exact, (long long)relative.num_buckets);
+}
+
 static void check_attention(complaint *c, const moecl_block_params *params) {
   const moecl_attention_params *p = &params->attention;
   check_reserved(c, "moecl_attention_params", p->reserved, BASE_COUNT(p->reserved));
@@ -112,6 +130,7 @@ static void check_attention(complaint *c, const moecl_block_params *params) {
   if ((int)p->qk_norm < 0 || p->qk_norm >= MOECL_QK_NORM_COUNT)
     complain(c, "qk_norm is %d, expected a moecl_qk_norm", (int)p->qk_norm);
   check_rope(c, &p->rope, dim);
+  check_relative(c, params);
 }
 
 moecl_status moecl_block_params_check(const moecl_block_params *params, char *message,

@@ -111,9 +111,12 @@ static void make_keys(work *w, int threads) {
 static void attend_part(void *user, int part, int64_t first, int64_t end) {
   const work *w = user;
   const int64_t size = desc_query_size(&w->attention);
+  /* Arrays of callers from before there was this tensor end before it. */
+  const double *bias =
+      w->attention.relative.num_buckets > 0 ? w->tensors[MOECL_RELATIVE_BIAS] : NULL;
   for (int64_t i = first; i < end; i++)
     ref_attention_token(&w->attention, w->tokens[i] - w->first_key, w->num_keys,
-                        w->queries + i * size, w->keys, w->values, w->tensors[MOECL_SINKS],
+                        w->queries + i * size, w->keys, w->values, w->tensors[MOECL_SINKS], bias,
                         w->scratch + part * w->scratch_size, w->attended + i * size);
 }
 
@@ -195,7 +198,7 @@ moecl_status moecl_reference_attention_tokens(const moecl_block_params *params, 
       !sum || !normalized || !are_tokens(tokens, count, num_tokens))
     return MOECL_ERROR_INVALID_ARGUMENT;
   for (int i = 0; i < MOECL_BLOCK_TENSOR_COUNT; i++)
-    if (!tensors[i] && moecl_block_tensor_size(params, (moecl_block_tensor)i) > 0)
+    if (moecl_block_tensor_size(params, (moecl_block_tensor)i) > 0 && !tensors[i])
       return MOECL_ERROR_INVALID_ARGUMENT;
   if (count == 0) return MOECL_OK;
   work w = {.params = params,

@@ -32,12 +32,14 @@ void ref_prepare_heads(const desc_attention *attention, int64_t num_heads, int64
 /* All heads of the query at `position`; `share` has room for num_keys numbers. */
 void ref_attention_token(const desc_attention *attention, int64_t position, int64_t num_keys,
                          const double *query, const double *keys, const double *values,
-                         const double *sinks, double *share, double *output);
+                         const double *sinks, const double *relative_bias, double *share,
+                         double *output);
 /* The last num_queries tokens of num_keys: queries and output [num_queries, num_heads,
- * head_dim], keys and values [num_keys, num_kv_heads, head_dim], sinks [num_heads].
+ * head_dim], keys and values [num_keys, num_kv_heads, head_dim], sinks [num_heads],
+ * relative_bias [num_buckets, num_heads]; the last two NULL where there are none.
  * MOECL_ERROR_OUT_OF_HOST_MEMORY where the logits of one query cannot be had. */
 moecl_status ref_attention(const desc_attention *attention, int64_t num_queries, int64_t num_keys,
                            const double *queries, const double *keys, const double *values,
-                           const double *sinks, double *output);
+                           const double *sinks, const double *relative_bias, double *output);
 
 #endif

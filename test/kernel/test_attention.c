@@ -332,6 +332,65 @@ static const attention_case cases[] = {
      0,
      true,
      MOECL_F16},
+    /* T5's bias: distances beyond the largest on both sides, and most of them short. */
+    {"relative bias, as Switch's encoder",
+     0,
+     301,
+     {.num_heads = 12, .num_kv_heads = 12, .head_dim = 64, .scale = 1, .relative = {32, 128}},
+     0.5,
+     0,
+     false,
+     MOECL_BF16},
+    {"relative bias, odd heads and buckets",
+     0,
+     43,
+     {.num_heads = 9, .num_kv_heads = 3, .head_dim = 23, .relative = {7, 11}},
+     1,
+     0,
+     true,
+     MOECL_F32},
+    {"relative bias, causal, after a cache",
+     170,
+     37,
+     {.num_heads = 6, .num_kv_heads = 2, .head_dim = 64, .causal = true, .relative = {32, 128}},
+     1,
+     0,
+     false,
+     MOECL_F32},
+    {"relative bias, one query, sinks",
+     700,
+     1,
+     {.num_heads = 10,
+      .num_kv_heads = 2,
+      .head_dim = 40,
+      .causal = true,
+      .sinks = true,
+      .relative = {16, 400}},
+     1,
+     0,
+     true,
+     MOECL_F16},
+    {"relative bias, window, rotated",
+     30,
+     90,
+     {.num_heads = 4,
+      .num_kv_heads = 2,
+      .head_dim = 32,
+      .window = 21,
+      .relative = {8, 30},
+      .rotary = ROTARY(32)},
+     1,
+     0,
+     true,
+     MOECL_BF16},
+    {"relative bias, one token",
+     0,
+     1,
+     {.num_heads = 3, .num_kv_heads = 1, .head_dim = 16, .relative = {4, 2}},
+     1,
+     0,
+     true,
+     MOECL_F32},
     {"head of one element",
      2,
      5,
@@ -342,7 +401,7 @@ static const attention_case cases[] = {
      MOECL_F32},
 };
 
-enum { CACHED, NEW, Q_NORM, K_NORM, SINKS, KEYS, VALUES, OUTPUT, PARTS, TENSORS };
+enum { CACHED, NEW, Q_NORM, K_NORM, SINKS, RELATIVE_BIAS, KEYS, VALUES, OUTPUT, PARTS, TENSORS };
 
 typedef struct run {
   const attention_case *c;
@@ -391,6 +450,8 @@ static run begin(const attention_case *c, const kernel_variant *rotary,
   r.t[Q_NORM] = tensor_draw(r.cache, queries, seed + 2, 1, 0);
   r.t[K_NORM] = tensor_draw(r.cache, (size_t)desc_key_size(what), seed + 3, 1, 0);
   r.t[SINKS] = tensor_draw(r.cache, (size_t)what->num_heads, seed + 4, 1, c->sinks);
+  const size_t biases = (size_t)(what->relative.num_buckets * what->num_heads);
+  r.t[RELATIVE_BIAS] = tensor_draw(r.cache, biases, seed + 5, 2, 0);
   r.t[KEYS] = tensor_make(r.cache, (size_t)(r.capacity * desc_key_size(what)));
   r.t[VALUES] = tensor_make(
       r.cache, (size_t)(r.capacity * what->num_kv_heads * (int64_t)r.layout.value_stride));
@@ -446,6 +507,7 @@ static double *launch(run *r, op_attention *attention, bool split) {
                               .keys = t[KEYS].buffer,
                               .values = t[VALUES].buffer,
                               .sinks = t[SINKS].buffer,
+                              .relative_bias = t[RELATIVE_BIAS].buffer,
                               .output = t[OUTPUT].buffer,
                               .parts = split ? t[PARTS].buffer : NULL};
   ocl_chain chain = {.context = context};
@@ -484,7 +546,7 @@ static void attend(run *r, op_attention *attention) {
   for (int64_t i = 0; i < tokens * size; i++)
     queries[i] = r->t[NEW].values[i / size * row + i % size];
   assert_ok(ref_attention(what, tokens, r->keys, queries, r->key, r->value, r->t[SINKS].values,
-                          r->t[OUTPUT].values));
+                          r->t[RELATIVE_BIAS].values, r->t[OUTPUT].values));
   /* Sums of values, of which each is exact. */
   check_launches(r, attention, r->rows == desc_format_of(MOECL_F32) ? 1e-5 : 2 * roundoff(r->rows));
   free(queries);
@@ -569,7 +631,7 @@ static void test_attention(void **state) {
 
 static const struct {
   const char *variant, *from, *to;
-  bool window;
+  bool window, relative;
 } plants[] = {
     {"gpu", "key >= first && key < behind", "key < behind", true},
     {"gpu", "key >= first && key < behind", "key >= first && key <= behind", true},
@@ -577,6 +639,12 @@ static const struct {
     {"gpu", "factor[r] = exp(largest[r] - most)", "factor[r] = 1.0f", false},
     {"gpu", "fma(exp(scales[2 * s] - most), scales[2 * s + 1], whole)", "whole + scales[2 * s + 1]",
      false},
+    {"gpu", "tile + key, position, head", "tile + key, position + 1, head", .relative = true},
+    {"gpu", "(int)(row % GROUP)", "0", .relative = true},
+    {"generic", "tile + k, position, head", "k, position, head", .relative = true},
+    {"cpu", "r % GROUP, num_heads", "r / GROUP, num_heads", .relative = true},
+    {"serial", "BIASED(share[r * TILE + k], tile + k", "BIASED(share[r * TILE + k], tile",
+     .relative = true},
     {"nvidia_sm80", "j / 2 * 8 + j % 2 < from ||", "", true},
     {"nvidia_sm80", "*sum *= factor;", "", false},
     {"nvidia_sm80", "x4.trans.shared", "x4.shared", false},
@@ -592,7 +660,8 @@ static const kernel_variant *find_row(const char *name) {
 }
 
 /* What the variant's self-check says of the kernels below `root`. */
-static moecl_status check_below(const char *root, const kernel_variant *variant, bool window) {
+static moecl_status check_below(const char *root, const kernel_variant *variant, bool window,
+                                bool relative) {
   char kernels[96], cache[96];
   snprintf(kernels, sizeof kernels, "%s/cl", root);
   snprintf(cache, sizeof cache, "%s/cache", root);
@@ -603,7 +672,8 @@ static moecl_status check_below(const char *root, const kernel_variant *variant,
                                                 .causal = true,
                                                 .window = window ? 100 : 0,
                                                 .scale = 0.125,
-                                                .sinks = true},
+                                                .sinks = true,
+                                                .relative = {relative ? 32 : 0, 128}},
                                   .cache = bf16,
                                   .rows = bf16,
                                   .output = bf16};
@@ -621,11 +691,12 @@ static void test_plants(void **state) {
   assert_non_null(mkdtemp(root));
   for (size_t i = 0; i < BASE_COUNT(plants); i++) {
     const kernel_variant *variant = find_row(plants[i].variant);
+    const bool window = plants[i].window, relative = plants[i].relative;
     if (!is_asked_for(variant) || !serves_here(variant, MOECL_BF16)) continue;
     spoil_kernels(root, variant->source, plants[i].from, plants[i].from);
-    assert_ok(check_below(root, variant, plants[i].window)); /* as it is */
+    assert_ok(check_below(root, variant, window, relative)); /* as it is */
     spoil_kernels(root, variant->source, plants[i].from, plants[i].to);
-    const moecl_status status = check_below(root, variant, plants[i].window);
+    const moecl_status status = check_below(root, variant, window, relative);
     if (status != MOECL_ERROR_BUILD)
       fail_msg("attention '%s' with \"%s\" for \"%s\": its self-check says %s", variant->name,
                plants[i].to, plants[i].from, moecl_status_string(status));

@@ -93,6 +93,39 @@ typedef struct block_case {
       .activation = MOECL_RELU                                                                     \
     }                                                                                              \
   }
+/* Switch's encoder: a relative bias, logits as they are, heads that are no share of the hidden
+ * size, a capacity. */
+#define SWITCH                                                                                     \
+  {                                                                                                \
+    .attention = {.num_heads = 3,                                                                  \
+                  .head_dim = 12,                                                                  \
+                  .not_causal = true,                                                              \
+                  .scale = 1,                                                                      \
+                  .relative_attention_num_buckets = 10,                                            \
+                  .relative_attention_max_distance = 20},                                          \
+    .layer = {                                                                                     \
+      .hidden_size = 40,                                                                           \
+      .intermediate_size = 50,                                                                     \
+      .num_experts = 4,                                                                            \
+      .top_k = 1,                                                                                  \
+      .activation = MOECL_RELU,                                                                    \
+      .capacity_factor = 1                                                                         \
+    }                                                                                              \
+  }
+/* T5's decoder has such a bias, too: one side of it. */
+#define RELATIVE_DECODER                                                                           \
+  {                                                                                                \
+    .attention = {.num_heads = 4,                                                                  \
+                  .scale = 1,                                                                      \
+                  .relative_attention_num_buckets = 8,                                             \
+                  .relative_attention_max_distance = 16},                                          \
+    .layer = {                                                                                     \
+      .hidden_size = 64,                                                                           \
+      .intermediate_size = 24,                                                                     \
+      .num_experts = 4,                                                                            \
+      .top_k = 2                                                                                   \
+    }                                                                                              \
+  }
 /* Gemma's norms, with a shared expert. */
 #define PLUS_ONE                                                                                   \
   {                                                                                                \
@@ -115,6 +148,8 @@ static const block_case cases[] = {{"mixtral", MIXTRAL, {TOKENS - 2, 1, 1}},
                                    {"qwen3_moe", QWEN3, {1, 35, 1}},
                                    {"gpt_oss", GPT_OSS, {5, 31, 1}},
                                    {"encoder", ENCODER, {0}},
+                                   {"switch", SWITCH, {0}},
+                                   {"relative decoder", RELATIVE_DECODER, {5, 31, 1}},
                                    {"plus one", PLUS_ONE, {16, 21}}};
 
 static moecl_context *context;

@@ -189,14 +189,15 @@ static bool describe_attention(int i, const desc_format *format, const desc_form
   d->attention = (op_attention_desc){.attention = {.num_heads = 8,
                                                    .num_kv_heads = i == 0 ? 8 : 2,
                                                    .head_dim = i == 1 ? 24 : 64,
-                                                   .causal = i != 1,
+                                                   .causal = i != 1 && i != 3,
                                                    .window = i == 2 ? 100 : 0,
                                                    .scale = 0.125,
-                                                   .sinks = i == 2},
+                                                   .sinks = i == 2,
+                                                   .relative = {i == 3 ? 32 : 0, i == 3 ? 128 : 0}},
                                      .cache = format,
                                      .rows = rows,
                                      .output = rows};
-  return i < 3;
+  return i < 4;
 }
 
 static bool describe_random(int i, const desc_format *format, const desc_format *rows,

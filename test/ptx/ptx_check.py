@@ -91,7 +91,7 @@ RULES = [rule(), rule(RENORMALIZE=1, TOPK_LOCAL=1024),
 
 def attention(dtype, head_dim, group, causal, sinks, row_tiles=2):
     return dict(DTYPE=dtype, ROWS=dtype, OUTPUT=dtype, HEAD_DIM=head_dim, GROUP=group, CAUSAL=causal,
-                SINKS=sinks, KEY_BLOCK=1, VALUE_STRIDE=head_dim, TILE_Q=128, TILE_K=32, LOCAL=128,
+                SINKS=sinks, MAX_DISTANCE=0, KEY_BLOCK=1, VALUE_STRIDE=head_dim, TILE_Q=128, TILE_K=32, LOCAL=128,
                 ROW_TILES=row_tiles)
 
 

@@ -131,7 +131,8 @@ static void check_attention(const char *name, const desc_attention *attention) {
   const int64_t size = desc_query_size(attention);
   double *got = malloc((size_t)(tokens * size) * sizeof *got);
   assert_non_null(got);
-  assert_ok(ref_attention(attention, tokens, keys, q + (keys - tokens) * size, k, v, sinks, got));
+  assert_ok(
+      ref_attention(attention, tokens, keys, q + (keys - tokens) * size, k, v, sinks, NULL, got));
   same(name, "output", got, want, tokens * size, 1e-12);
   free(q), free(k), free(v), free(sinks), free(want), free(got);
 }
@@ -161,15 +162,15 @@ static void test_by_hand(void **state) {
   double out;
   (void)state;
   sunk.sinks = true;
-  assert_ok(ref_attention(&one, 1, 1, q, k, v, NULL, &out));
+  assert_ok(ref_attention(&one, 1, 1, q, k, v, NULL, NULL, &out));
   assert_true(out == 3);
-  assert_ok(ref_attention(&one, 1, 2, q, k, v, NULL, &out));
+  assert_ok(ref_attention(&one, 1, 2, q, k, v, NULL, NULL, &out));
   assert_true(out == 4.5);
-  assert_ok(ref_attention(&sunk, 1, 2, q, k, v, sink, &out));
+  assert_ok(ref_attention(&sunk, 1, 2, q, k, v, sink, NULL, &out));
   assert_true(fabs(out - 3) < 1e-15);
   /* Logits that exp() has no number for. */
   const double far[] = {1e30, -1e30};
-  assert_ok(ref_attention(&one, 1, 2, (double[]){1}, far, v, NULL, &out));
+  assert_ok(ref_attention(&one, 1, 2, (double[]){1}, far, v, NULL, NULL, &out));
   assert_true(out == 3);
 }
 
@@ -239,6 +240,8 @@ static void test_some_tokens(void **state) {
     for (int not_causal = 0; not_causal < 2; not_causal++) {
       params.attention.sliding_window = window;
       params.attention.not_causal = not_causal == 1;
+      params.attention.relative_attention_num_buckets = window > 0 ? 6 : 0;
+      params.attention.relative_attention_max_distance = 4;
       check_tokens(&params, spread, 5, 3);
       check_tokens(&params, last, 1, 2);
       check_tokens(&params, middle, 2, 1);

@@ -25,7 +25,8 @@ static void test_sizes(void **state) {
                                      MOECL_K_NORM,
                                      MOECL_SINKS,
                                      MOECL_O_BIAS,
-                                     MOECL_FEED_FORWARD_NORM_BIAS};
+                                     MOECL_FEED_FORWARD_NORM_BIAS,
+                                     MOECL_RELATIVE_BIAS};
   for (size_t i = 0; i < BASE_COUNT(none); i++)
     assert_int_equal(moecl_block_tensor_size(&p, none[i]), 0);
   p.attention.head_dim = 20;
@@ -43,6 +44,8 @@ static void test_sizes(void **state) {
   assert_int_equal(moecl_block_tensor_size(&p, MOECL_K_NORM), 40);
   assert_int_equal(moecl_block_tensor_size(&p, MOECL_ATTENTION_NORM_BIAS), 64);
   assert_int_equal(moecl_block_tensor_size(&p, MOECL_FEED_FORWARD_NORM_BIAS), 64);
+  p.attention.relative_attention_num_buckets = 32;
+  assert_int_equal(moecl_block_tensor_size(&p, MOECL_RELATIVE_BIAS), 32 * 8);
   assert_int_equal(moecl_block_tensor_size(&p, MOECL_BLOCK_TENSOR_COUNT), 0);
   assert_int_equal(moecl_block_tensor_size(NULL, MOECL_QKV_PROJ), 0);
 }
@@ -54,6 +57,11 @@ static void test_defaults(void **state) {
   assert_true(a.causal && a.window == 0 && a.head_dim == 8 && a.rotary.dim == 8);
   assert_true(fabs(a.scale - 1 / sqrt(8)) < 1e-15 && a.qk_norm_epsilon == 1e-5);
   assert_true(desc_norm_of(&p, &p.attention_norm).epsilon == 1e-5);
+  assert_true(a.relative.num_buckets == 0 && a.relative.max_distance == 0);
+  p.attention.relative_attention_num_buckets = 32;
+  assert_int_equal(desc_attention_of(&p).relative.max_distance, 128);
+  p.attention.relative_attention_max_distance = 40;
+  assert_int_equal(desc_attention_of(&p).relative.max_distance, 40);
   p.attention.num_kv_heads = 0;
   p.attention.rope = (moecl_rope_params){
       .theta = 10000, .scaling = MOECL_ROPE_YARN, .factor = 40, .original_positions = 4096};
@@ -76,7 +84,7 @@ static void expect(const moecl_block_params *params, const char *want) {
 
 #define WRONG(member, value, want)                                                                 \
   do {                                                                                             \
-    moecl_block_params wrong = good();                                                             \
+    moecl_block_params wrong = p;                                                                  \
     wrong.member = (value);                                                                        \
     expect(&wrong, want);                                                                          \
   } while (0)
@@ -114,6 +122,20 @@ static void test_messages(void **state) {
   WRONG(attention.reserved[1], 1, "moecl_attention_params.reserved[1] is not 0");
   WRONG(attention.rope.reserved[0], 1, "moecl_rope_params.reserved[0] is not 0");
   WRONG(attention_norm.reserved[0], 1, "moecl_norm_params.reserved[0] is not 0");
+  WRONG(attention.relative_attention_num_buckets, 1,
+        "relative_attention_num_buckets is 1, expected 2 to 65536");
+  p.attention.relative_attention_num_buckets = 40;
+  WRONG(attention.relative_attention_max_distance, 1048577,
+        "relative_attention_max_distance is 1048577, expected 0 to 1048576");
+  WRONG(attention.relative_attention_max_distance, 20,
+        "relative_attention_max_distance is 20, expected more than 20, half of a side's "
+        "relative_attention_num_buckets (40)");
+  p.attention.not_causal = true;
+  WRONG(attention.relative_attention_max_distance, 10, "expected more than 10");
+  WRONG(attention.relative_attention_num_buckets, 3, "is 3, expected 4 to 65536");
+  p.attention.relative_attention_max_distance = 11;
+  assert_ok(moecl_block_params_check(&p, NULL, 0));
+  p = good();
   p.attention.rope.scaling = MOECL_ROPE_LLAMA3;
   p.attention.rope.factor = 8;
   expect(&p, "rope.original_positions is 0, expected a finite number greater than 0");

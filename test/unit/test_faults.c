@@ -222,6 +222,7 @@ static void run_block(outcome *out) {
                                                  .sinks = true,
                                                  .qkv_bias = true,
                                                  .qk_norm = MOECL_QK_NORM_HEAD,
+                                                 .relative_attention_num_buckets = 4,
                                                  .rope = {.theta = 10000}},
                                    .layer = small_params};
   moecl_context *context = NULL;

@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: MIT
 #include "op/attention/attention.h"
 #include <stdio.h>
+#include <stdlib.h>
 
 static const kernel_variant rows[] = {
 #include "attention/variants.def"
@@ -37,7 +38,8 @@ bool op_attention_multiples_of_8(const kernel_variant *variant, const void *prob
   const op_attention_desc *desc = problem;
   (void)variant;
   return desc->rows == desc->cache && desc->output == desc->cache &&
-         desc->attention.head_dim % 8 == 0 && desc->attention.head_dim <= 128;
+         desc->attention.head_dim % 8 == 0 && desc->attention.head_dim <= 128 &&
+         desc->attention.relative.num_buckets == 0;
 }
 
 static moecl_status describe(moecl_context *context, const kernel_variant *variant,
@@ -53,19 +55,53 @@ static moecl_status describe(moecl_context *context, const kernel_variant *varia
   return MOECL_OK;
 }
 
+/* ---- the relative bias ---- */
+
+static uint64_t buckets_bytes(const op_attention *attention) {
+  const desc_relative *relative = &attention->desc.attention.relative;
+  return relative->num_buckets > 0 ? (2 * (uint64_t)relative->max_distance + 1) * sizeof(int32_t)
+                                   : 0;
+}
+
+/* The kernels read buckets from a list: they are found once, and rounded as the reference's. */
+static moecl_status create_buckets(moecl_context *context, op_attention *attention) {
+  const desc_attention *what = &attention->desc.attention;
+  const int64_t most = what->relative.max_distance;
+  if (what->relative.num_buckets == 0) return MOECL_OK;
+  int32_t *bucket = malloc((size_t)buckets_bytes(attention));
+  if (!bucket) return log_error(&context->log, MOECL_ERROR_OUT_OF_HOST_MEMORY, "no host memory");
+  for (int64_t d = -most; d <= most; d++)
+    bucket[d + most] = (int32_t)desc_relative_bucket(&what->relative, what->causal, d);
+  const moecl_status status =
+      ocl_buffer_filled(context, buckets_bytes(attention), bucket, &attention->buckets);
+  free(bucket);
+  return status;
+}
+
+moecl_status op_attention_relative_args(const op_attention *attention, ocl_kernel *kernel,
+                                        uint32_t first, const op_attention_io *io) {
+  if (!attention->buckets) return MOECL_OK;
+  MOECL_TRY(ocl_kernel_arg_buffer(kernel, first, io->relative_bias));
+  return ocl_kernel_arg_buffer(kernel, first + 1, attention->buckets);
+}
+
+/* ---- making it ---- */
+
 static moecl_status create(moecl_context *context, const kernel_variant *variant,
                            const void *problem, void *op) {
   const op_attention_desc *desc = problem;
   const desc_attention *what = &desc->attention;
   op_attention *attention = op;
   MOECL_TRY(describe(context, variant, problem, op));
-  char defines[320];
+  MOECL_TRY(create_buckets(context, attention));
+  char defines[352];
   int used = snprintf(defines, sizeof defines,
                       "DTYPE %d\nROWS %d\nOUTPUT %d\nHEAD_DIM %d\nGROUP %d\nCAUSAL %d\n"
-                      "SINKS %d\nKEY_BLOCK %u\nVALUE_STRIDE %u\n",
+                      "SINKS %d\nMAX_DISTANCE %d\nKEY_BLOCK %u\nVALUE_STRIDE %u\n",
                       desc->cache->element, desc->rows->element, desc->output->element,
                       (int)what->head_dim, (int)group_of(what), what->causal, what->sinks,
-                      attention->layout.key_block, attention->layout.value_stride);
+                      (int)what->relative.max_distance, attention->layout.key_block,
+                      attention->layout.value_stride);
   if (is_by_vectors(variant))
     snprintf(defines + used, sizeof defines - (size_t)used, "QUERIES %u\nVECTOR_WIDTH %u\n",
              attention->queries, vector_width(context));
@@ -82,11 +118,12 @@ static void release(void *op) {
   ocl_kernel_destroy(&attention->few);
   ocl_kernel_destroy(&attention->combine);
   moecl_buffer_destroy(&attention->counters);
+  moecl_buffer_destroy(&attention->buckets);
 }
 
 static uint64_t bytes(const void *op) {
   const op_attention *attention = op;
-  return attention->driver ? op_attention_rows_bytes(attention) : 0;
+  return buckets_bytes(attention) + (attention->driver ? op_attention_rows_bytes(attention) : 0);
 }
 
 const op_kind op_attention_kind = {.table = &op_attention_table,
@@ -105,6 +142,7 @@ moecl_status op_attention_enqueue(op_attention *attention, ocl_chain *chain,
   MOECL_TRY(ocl_kernel_args(attention->kernel, "bbbbblllilf", io->qkv, io->keys, io->values,
                             io->sinks, io->output, io->num_tokens, io->context, io->capacity,
                             (int32_t)what->num_heads, what->window, what->scale));
+  MOECL_TRY(op_attention_relative_args(attention, attention->kernel, 11, io));
   const uint64_t blocks = base_div_up((uint64_t)io->num_tokens, attention->queries);
   return ocl_launch(chain, attention->kernel, blocks * (uint64_t)heads, attention->variant->local);
 }

@@ -9,7 +9,7 @@
 
 typedef struct op_attention_desc {
   desc_attention attention;  /* its norm and rotary embedding are op_rotary's */
-  const desc_format *cache;  /* of keys, values and sinks */
+  const desc_format *cache;  /* of keys, values, sinks and the relative bias */
   const desc_format *rows;   /* of queries: the cache's or fp32 */
   const desc_format *output; /* likewise */
 } op_attention_desc;
@@ -34,6 +34,7 @@ typedef struct op_attention {
   ocl_kernel *kernel;
   ocl_kernel *few, *combine; /* with a driver, where it has them, else NULL */
   moecl_buffer *counters;    /* of one that combines: zeros between launches */
+  moecl_buffer *buckets;     /* of a relative bias: of distances -max to max */
 } op_attention;
 
 typedef struct op_attention_io {
@@ -43,9 +44,10 @@ typedef struct op_attention_io {
   const moecl_buffer *qkv; /* [num_tokens, desc_qkv_size], queries first, as op_rotary leaves
                               them */
   const moecl_buffer *keys, *values;
-  const moecl_buffer *sinks;  /* [num_heads]; read where there are sinks */
-  const moecl_buffer *output; /* [num_tokens, num_heads * head_dim] */
-  const moecl_buffer *parts;  /* op_attention_parts_bytes; NULL: keys are not split */
+  const moecl_buffer *sinks;         /* [num_heads]; read where there are sinks */
+  const moecl_buffer *relative_bias; /* [num_buckets, num_heads]; likewise */
+  const moecl_buffer *output;        /* [num_tokens, num_heads * head_dim] */
+  const moecl_buffer *parts;         /* op_attention_parts_bytes; NULL: keys are not split */
 } op_attention_io;
 
 extern const kernel_table op_attention_table; /* the operation "attention" */
@@ -65,6 +67,9 @@ void op_attention_explain(const op_attention *attention, int64_t num_tokens, cha
 
 /* For variants of 16-byte copies and tensor cores: one element throughout, and heads of
  * multiples of 8 elements up to 128. */
+
+/* For variants of 16-byte copies and tensor cores: one element throughout, heads of multiples
+ * of 8 elements up to 128, and no relative bias, which they do not add. */
 bool op_attention_multiples_of_8(const kernel_variant *variant, const void *desc);
 
 extern const op_kind op_attention_kind; /* of an op_attention_desc */
@@ -72,6 +77,10 @@ moecl_status op_attention_self_check(moecl_context *context, const kernel_varian
                                      const void *desc);
 moecl_status op_attention_enqueue(op_attention *attention, ocl_chain *chain,
                                   const op_attention_io *io);
+
+/* Arguments of a kernel for the relative bias, from number `first` on; none where there is none. */
+moecl_status op_attention_relative_args(const op_attention *attention, ocl_kernel *kernel,
+                                        uint32_t first, const op_attention_io *io);
 
 /* ---- rows.c: variants with a driver ---- */
 

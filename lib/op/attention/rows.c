@@ -158,8 +158,9 @@ moecl_status op_attention_rows_enqueue(op_attention *attention, ocl_chain *chain
                             io->output, io->num_tokens, io->context, io->capacity,
                             (int32_t)what->num_heads, what->window, what->scale, io->parts,
                             (int32_t)of.splits, (int64_t)of.keys));
-  if (attention->driver->combines)
+  if (attention->driver->combines) /* such a one takes no relative bias */
     MOECL_TRY(ocl_kernel_arg_buffer(kernel, 14, attention->counters));
+  MOECL_TRY(op_attention_relative_args(attention, kernel, 14, io));
   MOECL_TRY(ocl_launch(chain, kernel, blocks_of(attention, io->num_tokens) * pieces,
                        attention->variant->local));
   return of.splits > 0 && attention->combine ? combine(attention, chain, io, of.splits) : MOECL_OK;

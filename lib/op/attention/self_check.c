@@ -7,20 +7,27 @@
 /* More keys than a tile, more queries than a block of few heads, and cached tokens: two
  * groups of heads, of the sizes that the program is for. */
 enum { KV_HEADS = 2, CONTEXT = 150, TOKENS = 37, FEW_TOKENS = 9, MANY_HEADS = 8, WINDOW = 11 };
-enum { QKV, KEYS, VALUES, SINKS, OUTPUT, PARTS, TENSORS };
+enum { QKV, KEYS, VALUES, SINKS, RELATIVE_BIAS, OUTPUT, PARTS, TENSORS };
 
 typedef struct problem {
   const desc_attention *attention;
   int64_t tokens, keys, capacity;
   double *qkv, *queries, *key, *value, *sinks; /* [tokens or keys, ...] */
-  double *stored_keys, *stored_values;         /* as the variant has them */
+  double *relative_bias;
+  double *stored_keys, *stored_values; /* as the variant has them */
   double *want;
 } problem;
 
 static void release(problem *p) {
-  double *const all[] = {p->qkv,   p->queries,     p->key,           p->value,
-                         p->sinks, p->stored_keys, p->stored_values, p->want};
+  double *const all[] = {p->qkv,           p->queries,     p->key,           p->value, p->sinks,
+                         p->relative_bias, p->stored_keys, p->stored_values, p->want};
   for (size_t i = 0; i < BASE_COUNT(all); i++) free(all[i]);
+}
+
+/* Of the relative bias; one where there is none. */
+static size_t num_biases(const desc_attention *what) {
+  return what->relative.num_buckets > 0 ? (size_t)(what->relative.num_buckets * what->num_heads)
+                                        : 1;
 }
 
 static double *zeros(int64_t count) { return calloc((size_t)count, sizeof(double)); }
@@ -35,12 +42,13 @@ static bool make(problem *p, const op_cache_layout *layout) {
   p->key = check_values((size_t)(p->keys * desc_key_size(what)), &state);
   p->value = check_values((size_t)(p->keys * desc_key_size(what)), &state);
   p->sinks = check_values((size_t)what->num_heads, &state);
+  p->relative_bias = check_values(num_biases(what), &state);
   p->queries = zeros(outputs);
   p->want = zeros(outputs);
   p->stored_keys = zeros(p->capacity * desc_key_size(what));
   p->stored_values = zeros(p->capacity * what->num_kv_heads * layout->value_stride);
-  if (!p->qkv || !p->key || !p->value || !p->sinks || !p->queries || !p->want || !p->stored_keys ||
-      !p->stored_values)
+  if (!p->qkv || !p->key || !p->value || !p->sinks || !p->relative_bias || !p->queries ||
+      !p->want || !p->stored_keys || !p->stored_values)
     return false;
   const int64_t dim = what->head_dim, size = desc_query_size(what);
   for (int64_t i = 0; i < outputs; i++) p->queries[i] = p->qkv[i / size * row + i % size];
@@ -67,6 +75,7 @@ static moecl_status upload(moecl_context *context, const op_attention *attention
                          &b[KEYS]));
   MOECL_TRY(check_upload(context, cache, p->stored_values, capacity, value_size, &b[VALUES]));
   MOECL_TRY(check_upload(context, cache, p->sinks, 1, (uint64_t)what->num_heads, &b[SINKS]));
+  MOECL_TRY(check_upload(context, cache, p->relative_bias, 1, num_biases(what), &b[RELATIVE_BIAS]));
   return moecl_buffer_create(
       context, desc_format_bytes(attention->desc.output, tokens, (uint64_t)desc_query_size(what)),
       &b[OUTPUT]);
@@ -85,12 +94,13 @@ static moecl_status compare(check_run *run, op_attention *attention, problem *p,
                               .keys = b[KEYS],
                               .values = b[VALUES],
                               .sinks = b[SINKS],
+                              .relative_bias = b[RELATIVE_BIAS],
                               .output = b[OUTPUT],
                               .parts = b[PARTS]};
   ocl_chain chain = {.context = run->context};
   MOECL_TRY(op_attention_enqueue(attention, &chain, &io));
   MOECL_TRY(ref_attention(p->attention, p->tokens, p->keys, p->queries, p->key, p->value, p->sinks,
-                          p->want));
+                          p->relative_bias, p->want));
   return check_numbers(run, "output", b[OUTPUT], attention->desc.output, (uint64_t)p->tokens,
                        (uint64_t)desc_query_size(p->attention), p->want,
                        (check_tolerance){1e-2, 1e-2});
