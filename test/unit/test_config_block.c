@@ -42,6 +42,7 @@ static void test_defaults(void **state) {
   assert_int_equal(p.attention.num_kv_heads, 0);
   assert_int_equal(p.attention.head_dim, 0);
   assert_int_equal(p.attention.sliding_window, 0);
+  assert_int_equal(p.attention.relative_attention_num_buckets, 0);
   assert_false(p.attention.not_causal || p.attention.sinks || p.attention.qkv_bias ||
                p.attention.output_bias || p.attention.qk_norm_plus_one);
   assert_int_equal(p.attention.qk_norm, MOECL_QK_NORM_NONE);
@@ -64,7 +65,8 @@ static void test_every_key(void **state) {
       "  attention: {num_heads: 8, num_kv_heads: 2, head_dim: 24, causal: false, "
       "sliding_window: 5,\n"
       "    sinks: true, qkv_bias: true, output_bias: true, qk_norm: head, qk_norm_epsilon: 0.25,\n"
-      "    qk_norm_plus_one: true, scale: 0.5, attention_variant: generic}\n"
+      "    qk_norm_plus_one: true, scale: 0.5, attention_variant: generic,\n"
+      "    relative_attention_num_buckets: 16, relative_attention_max_distance: 50}\n"
       "  rope: {rope_theta: 500000, rope_dim: 16, rope_interleaved: true, rope_scaling: yarn,\n"
       "    rope_factor: 32, rope_original_positions: 4096, rope_beta_fast: 16, rope_beta_slow: 2,\n"
       "    rope_attention_factor: 1.5, rope_truncate: false}\n"
@@ -83,6 +85,8 @@ static void test_every_key(void **state) {
   assert_true(a->not_causal && a->sinks && a->qkv_bias && a->output_bias && a->qk_norm_plus_one);
   assert_int_equal(a->qk_norm, MOECL_QK_NORM_HEAD);
   assert_true(a->qk_norm_epsilon == 0.25f && a->scale == 0.5f);
+  assert_int_equal(a->relative_attention_num_buckets, 16);
+  assert_int_equal(a->relative_attention_max_distance, 50);
   assert_true(a->rope.theta == 500000 && a->rope.factor == 32);
   assert_int_equal(a->rope.dim, 16);
   assert_int_equal(a->rope.scaling, MOECL_ROPE_YARN);
@@ -150,6 +154,10 @@ static void test_messages(void **state) {
       "no multiple of it: expected a block.attention.head_dim");
   says(least, "block.rope.rope_dim=18",
        "--set block.rope.rope_dim=18: block.rope.rope_dim is 18, expected 0 to 16");
+  says(least, "block.attention.relative_attention_num_buckets=256",
+       "--set block.attention.relative_attention_num_buckets=256: "
+       "block.attention.relative_attention_max_distance is 128, expected more than 128, half of a "
+       "side's block.attention.relative_attention_num_buckets (256)");
   says(least, "block.attention.num_heads=0",
        "--set block.attention.num_heads=0: block.attention.num_heads: expected an integer from 1 "
        "to 1024, or null, found '0'");
@@ -183,6 +191,9 @@ static void test_warnings(void **state) {
   check_warning("block.rope.rope_original_positions=16",
                 "warning: block.rope.rope_original_positions has no effect without 'rope_scaling: "
                 "llama3' or yarn");
+  check_warning("block.attention.relative_attention_max_distance=50",
+                "warning: block.attention.relative_attention_max_distance has no effect without "
+                "a number for block.attention.relative_attention_num_buckets");
   check_warning("block.attention.qk_norm_epsilon=0.5",
                 "warning: block.attention.qk_norm_epsilon has no effect without 'qk_norm: head' or "
                 "full");

@@ -22,6 +22,8 @@ experiment_block experiment_block_of(const moecl_block_params *params) {
                             .causal = !params->attention.not_causal,
                             .rope_truncate = !params->attention.rope.not_truncated,
                             .norm = params->attention_norm};
+  if (block.attention.relative_attention_max_distance == 0)
+    block.attention.relative_attention_max_distance = 128;
   moecl_rope_params *rope = &block.attention.rope;
   block.attention.not_causal = rope->not_truncated = false;
   rope->factor = or_default(rope->factor, 1);

@@ -300,6 +300,18 @@ static const schema_key keys[KEY_COUNT] = {
                    NO_CHOICE, "null",
                    "Multiplies the products of queries and keys; null: head_dim^-1/2.",
                    .needs = {OF_BLOCK}},
+    [KEY_RELATIVE_ATTENTION_NUM_BUCKETS] =
+        {ATTENTION(relative_attention_num_buckets), TYPE_INT, NULLABLE, 2,
+         MOECL_MAX_RELATIVE_BUCKETS, NO_CHOICE, "null",
+         "T5's relative position bias: each head adds a number to a logit, by the bucket of the "
+         "key's distance from the query, of so many (T5 and Switch: 32); null: none. It goes "
+         "with 'rope_theta: null' and 'scale: 1' there.",
+         .needs = {OF_BLOCK}},
+    [KEY_RELATIVE_ATTENTION_MAX_DISTANCE] = {ATTENTION(relative_attention_max_distance), TYPE_INT,
+                                             0, 2, MOECL_MAX_RELATIVE_DISTANCE, NO_CHOICE, "128",
+                                             "The last bucket is of keys so far away and farther.",
+                                             .needs = {OF_BLOCK,
+                                                       ANY(KEY_RELATIVE_ATTENTION_NUM_BUCKETS)}},
     [KEY_ATTENTION_VARIANT] = {"block.attention.attention_variant",
                                IN_POINT(block.attention_variant), TYPE_TEXT,
                                AUTO_NULL | WITH_CHECKPOINT | NOT_WORK, ANY_TEXT, NO_CHOICE, "auto",

@@ -36,12 +36,13 @@ static const char *const block_names[MOECL_BLOCK_TENSOR_COUNT] = {
     [MOECL_O_PROJ] = "attention.o_proj",
     [MOECL_O_BIAS] = "attention.o_bias",
     [MOECL_FEED_FORWARD_NORM] = "feed_forward_norm.weight",
-    [MOECL_FEED_FORWARD_NORM_BIAS] = "feed_forward_norm.bias"};
+    [MOECL_FEED_FORWARD_NORM_BIAS] = "feed_forward_norm.bias",
+    [MOECL_RELATIVE_BIAS] = "attention.relative_bias"};
 
 /* Of a block: the tokens before, and its weights. */
 static void plan_block(plan *plan, const experiment_point *point) {
   const char *dtype = dtype_names[point->layer.dtype];
-  const int64_t hidden = point->layer.hidden_size;
+  const int64_t hidden = point->layer.hidden_size, heads = point->block.attention.num_heads;
   if (point->what != WHAT_BLOCK) return;
   const moecl_block_params params = experiment_block_params(point);
   if (point->context > 0) add(plan, "context_states", dtype, point->context, hidden, 0);
@@ -49,6 +50,8 @@ static void plan_block(plan *plan, const experiment_point *point) {
     const int64_t size = moecl_block_tensor_size(&params, (moecl_block_tensor)i);
     if (i == MOECL_QKV_PROJ) add(plan, block_names[i], dtype, size / hidden, hidden, 0);
     else if (i == MOECL_O_PROJ) add(plan, block_names[i], dtype, hidden, size / hidden, 0);
+    else if (i == MOECL_RELATIVE_BIAS && size > 0)
+      add(plan, block_names[i], dtype, size / heads, heads, 0);
     else if (size > 0) add(plan, block_names[i], dtype, size, 0, 0);
   }
 }

@@ -98,7 +98,8 @@ static double block_scale_of(const moecl_block_params *params, moecl_block_tenso
   case MOECL_K_NORM: return params->attention.qk_norm_plus_one ? 1 : sqrt(2);
   case MOECL_QKV_PROJ: return sqrt((is_norm ? 1 : 2) / hidden);
   case MOECL_O_PROJ: return sqrt(hidden / (double)moecl_block_tensor_size(params, tensor));
-  case MOECL_SINKS: return 1;
+  case MOECL_SINKS:
+  case MOECL_RELATIVE_BIAS: return 1;
   default: return 0.1;
   }
 }
