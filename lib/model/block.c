@@ -10,8 +10,18 @@
 #include <stdlib.h>
 #include <string.h>
 
+/* What a block's tensors are called, behind its prefix. */
+typedef struct block_names {
+  const char *prefix;  /* with {layer}; NULL: the layer's */
+  const char *network; /* what the feed-forward network's begin with; NULL: attention's begin with
+                          "self_attn.", norms' first part ends with "norm" */
+  const char *tensors[MOECL_BLOCK_TENSOR_COUNT];
+  const char *qkv_weights[3], *qkv_biases[3];
+} block_names;
+
 typedef struct block_row {
   const char *model_type;
+  const block_names *names;
   const char *refused; /* as a family's */
   const char *num_heads, *num_kv_heads, *head_dim;
   const char *epsilon; /* of all norms */
@@ -20,13 +30,40 @@ typedef struct block_row {
   bool sinks;
   const char *window, *has_window; /* the second a flag; NULL: where the first is not 0 */
   bool windows_alternate;          /* without layer_types, every other layer has one */
-  const char *rope_theta;
+  const char *rope_theta;          /* NULL: nothing is rotated */
+  bool encoder;  /* blocks of the family's first stack, whose tokens look at all others;
+                    those of the second have attention to its output too */
+  bool unscaled; /* products of queries and keys are logits as they are */
+  const char *num_buckets, *max_distance; /* of a relative bias, which all blocks have from the
+                                             first one */
 } block_row;
 
 /* What all of them refuse: parts of heads that are not turned, factors that are not YaRN's. */
 #define REFUSED                                                                                    \
   "partial_rotary_factor=1|rope_parameters.partial_rotary_factor=1|rope_parameters.mscale|"        \
   "rope_parameters.mscale_all_dim|rope_scaling.mscale|rope_scaling.mscale_all_dim"
+
+static const block_names decoder_names = {
+    .tensors = {[MOECL_ATTENTION_NORM] = "input_layernorm.weight",
+                [MOECL_Q_NORM] = "self_attn.q_norm.weight",
+                [MOECL_K_NORM] = "self_attn.k_norm.weight",
+                [MOECL_SINKS] = "self_attn.sinks",
+                [MOECL_O_PROJ] = "self_attn.o_proj.weight",
+                [MOECL_O_BIAS] = "self_attn.o_proj.bias",
+                [MOECL_FEED_FORWARD_NORM] = "post_attention_layernorm.weight"},
+    .qkv_weights = {"self_attn.q_proj.weight", "self_attn.k_proj.weight",
+                    "self_attn.v_proj.weight"},
+    .qkv_biases = {"self_attn.q_proj.bias", "self_attn.k_proj.bias", "self_attn.v_proj.bias"}};
+
+static const block_names t5_names = {
+    .prefix = "encoder.block.{layer}.",
+    .network = "layer.1.mlp.",
+    .tensors = {[MOECL_ATTENTION_NORM] = "layer.0.layer_norm.weight",
+                [MOECL_O_PROJ] = "layer.0.SelfAttention.o.weight",
+                [MOECL_FEED_FORWARD_NORM] = "layer.1.layer_norm.weight",
+                [MOECL_RELATIVE_BIAS] = "layer.0.SelfAttention.relative_attention_bias.weight"},
+    .qkv_weights = {"layer.0.SelfAttention.q.weight", "layer.0.SelfAttention.k.weight",
+                    "layer.0.SelfAttention.v.weight"}};
 
 static const block_row rows[] = {{.model_type = "mixtral",
                                   .refused = REFUSED,
@@ -66,21 +103,20 @@ static const block_row rows[] = {{.model_type = "mixtral",
                                   .sinks = true,
                                   .window = "sliding_window=128:0",
                                   .windows_alternate = true,
-                                  .rope_theta = "rope_parameters.rope_theta|rope_theta=150000"}};
+                                  .rope_theta = "rope_parameters.rope_theta|rope_theta=150000"},
+                                 {.model_type = "switch_transformers",
+                                  .names = &t5_names,
+                                  .num_heads = "num_heads|num_attention_heads=12",
+                                  .head_dim = "d_kv=64",
+                                  .epsilon = "layer_norm_epsilon=0.000001",
+                                  .encoder = true,
+                                  .unscaled = true,
+                                  .num_buckets = "relative_attention_num_buckets=32",
+                                  .max_distance = "relative_attention_max_distance=128"}};
 
-/* What the tensors of all of them are called, behind the layer's prefix. */
-static const char *const patterns[MOECL_BLOCK_TENSOR_COUNT] = {
-    [MOECL_ATTENTION_NORM] = "input_layernorm.weight",
-    [MOECL_Q_NORM] = "self_attn.q_norm.weight",
-    [MOECL_K_NORM] = "self_attn.k_norm.weight",
-    [MOECL_SINKS] = "self_attn.sinks",
-    [MOECL_O_PROJ] = "self_attn.o_proj.weight",
-    [MOECL_O_BIAS] = "self_attn.o_proj.bias",
-    [MOECL_FEED_FORWARD_NORM] = "post_attention_layernorm.weight"};
-static const char *const qkv_weights[] = {"self_attn.q_proj.weight", "self_attn.k_proj.weight",
-                                          "self_attn.v_proj.weight"};
-static const char *const qkv_biases[] = {"self_attn.q_proj.bias", "self_attn.k_proj.bias",
-                                         "self_attn.v_proj.bias"};
+static const block_names *names_of(const block_row *row) {
+  return row->names ? row->names : &decoder_names;
+}
 
 /* ---- config.json ---- */
 
@@ -173,6 +209,22 @@ static moecl_status read_above(const model_config *config, const char *expressio
                    config->path, (int)strcspn(expression, "="), expression, *value, above);
 }
 
+static moecl_status read_rotary(const model_config *config, const block_row *row,
+                                moecl_rope_params *rope) {
+  if (!row->rope_theta) return MOECL_OK;
+  MOECL_TRY(read_above(config, row->rope_theta, 1, &rope->theta));
+  return read_rope(config, rope);
+}
+
+static moecl_status read_relative(const model_config *config, const block_row *row,
+                                  moecl_attention_params *attention) {
+  if (!row->num_buckets) return MOECL_OK;
+  MOECL_TRY(config_integer(config, row->num_buckets, 1, MOECL_MAX_RELATIVE_BUCKETS,
+                           &attention->relative_attention_num_buckets));
+  return config_integer(config, row->max_distance, 1, MOECL_MAX_RELATIVE_DISTANCE,
+                        &attention->relative_attention_max_distance);
+}
+
 static moecl_status read_params(const model_config *config, const block_row *row,
                                 moecl_block_params *params) {
   moecl_attention_params *attention = &params->attention;
@@ -187,13 +239,29 @@ static moecl_status read_params(const model_config *config, const block_row *row
   attention->qk_norm = row->qk_norm;
   attention->sinks = row->sinks;
   MOECL_TRY(read_window(config, row, &attention->sliding_window));
-  MOECL_TRY(read_above(config, row->rope_theta, 1, &attention->rope.theta));
-  MOECL_TRY(read_rope(config, &attention->rope));
+  attention->not_causal = row->encoder;
+  attention->scale = row->unscaled ? 1.0f : 0.0f;
+  MOECL_TRY(read_rotary(config, row, &attention->rope));
+  MOECL_TRY(read_relative(config, row, attention));
   MOECL_TRY(read_above(config, row->epsilon, 0, &epsilon));
   const float narrow = epsilon <= (double)FLT_MAX ? (float)epsilon : INFINITY;
   params->attention_norm.epsilon = params->feed_forward_norm.epsilon = narrow;
   if (row->qk_norm != MOECL_QK_NORM_NONE) attention->qk_norm_epsilon = narrow;
   return MOECL_OK;
+}
+
+/* Not of a decoder behind an encoder. */
+static moecl_status check_stack(const moecl_checkpoint *checkpoint, int64_t index,
+                                const block_row *row) {
+  const model_description *description = &checkpoint->description;
+  const model_layer *layer = &description->layers[index];
+  if (!row->encoder || layer->stack == &description->family->stacks[0]) return MOECL_OK;
+  return log_error(&checkpoint->log, MOECL_ERROR_UNSUPPORTED,
+                   "%s: layer %lld is number %lld of %s's decoder, whose blocks also look at the "
+                   "encoder's output: that attention is not described here; expected a layer of "
+                   "the encoder, 0 to %lld",
+                   checkpoint->config_path, (long long)index, (long long)layer->number,
+                   row->model_type, (long long)description->stack_layers[0] - 1);
 }
 
 moecl_status moecl_checkpoint_get_block(moecl_checkpoint *checkpoint, int64_t index,
@@ -206,6 +274,7 @@ moecl_status moecl_checkpoint_get_block(moecl_checkpoint *checkpoint, int64_t in
   if (!checkpoint) return MOECL_ERROR_INVALID_ARGUMENT;
   MOECL_TRY(moecl_checkpoint_get_layer(checkpoint, index, &stored));
   MOECL_TRY(find_row(checkpoint, &row));
+  MOECL_TRY(check_stack(checkpoint, index, row));
   const model_config config = {.log = &checkpoint->log,
                                .path = checkpoint->config_path,
                                .family = checkpoint->description.family->name,
@@ -229,7 +298,8 @@ typedef struct parts {
   int count;
 } parts;
 
-static parts parts_of(const moecl_block_params *params, moecl_block_tensor tensor) {
+static parts parts_of(const moecl_block_params *params, const block_names *names,
+                      moecl_block_tensor tensor) {
   const moecl_attention_params *attention = &params->attention;
   const int64_t hidden = params->layer.hidden_size;
   const int64_t size = moecl_block_tensor_size(params, tensor);
@@ -239,21 +309,46 @@ static parts parts_of(const moecl_block_params *params, moecl_block_tensor tenso
   const bool whole = tensor == MOECL_QKV_PROJ;
   if (size == 0) return (parts){.count = 0};
   if (whole || tensor == MOECL_QKV_BIAS) {
-    const char *const *names = whole ? qkv_weights : qkv_biases;
-    return (parts){.pattern = {names[0], names[1], names[2]},
+    const char *const *three = whole ? names->qkv_weights : names->qkv_biases;
+    return (parts){.pattern = {three[0], three[1], three[2]},
                    .rows = {queries, keys, keys},
                    .columns = whole ? hidden : 0,
                    .count = 3};
   }
-  if (tensor == MOECL_O_PROJ)
-    return (parts){.pattern = {patterns[tensor]}, .rows = {hidden}, .columns = queries, .count = 1};
-  return (parts){.pattern = {patterns[tensor]}, .rows = {size}, .count = 1};
+  const bool is_matrix = tensor == MOECL_O_PROJ || tensor == MOECL_RELATIVE_BIAS;
+  const int64_t columns = tensor == MOECL_O_PROJ ? queries : attention->num_heads;
+  return (parts){.pattern = {names->tensors[tensor]},
+                 .rows = {is_matrix ? size / columns : size},
+                 .columns = is_matrix ? columns : 0,
+                 .count = 1};
+}
+
+/* Whose block has the tensor: the layer's own, or the first one for all. */
+static int64_t owner_of(moecl_block_tensor tensor, int64_t number) {
+  return tensor == MOECL_RELATIVE_BIAS ? 0 : number;
+}
+
+/* Where the tensor's parts are looked for: a layer with the block's prefix. */
+typedef struct place {
+  family_stack stack;
+  model_layer layer;
+} place;
+
+static void find_place(const moecl_checkpoint *checkpoint, int64_t index, const block_names *names,
+                       moecl_block_tensor tensor, place *place) {
+  place->layer = checkpoint->description.layers[index];
+  if (!names->prefix) return;
+  place->stack = (family_stack){.prefixes = names->prefix};
+  place->layer.stack = &place->stack;
+  place->layer.number = owner_of(tensor, place->layer.number);
 }
 
 moecl_status moecl_checkpoint_read_block(moecl_checkpoint *checkpoint, int64_t index,
                                          moecl_block_tensor tensor, moecl_dtype dtype,
                                          void *values) {
   moecl_block_params params;
+  const block_row *row;
+  place place;
   if (!checkpoint) return MOECL_ERROR_INVALID_ARGUMENT;
   if (!values || (unsigned)dtype >= MOECL_DTYPE_COUNT ||
       (unsigned)tensor >= MOECL_BLOCK_TENSOR_COUNT)
@@ -261,40 +356,53 @@ moecl_status moecl_checkpoint_read_block(moecl_checkpoint *checkpoint, int64_t i
                      "%s: values is NULL, or there is no dtype %d or no tensor %d",
                      checkpoint->folder, (int)dtype, (int)tensor);
   MOECL_TRY(moecl_checkpoint_get_block(checkpoint, index, &params));
-  const parts parts = parts_of(&params, tensor);
+  MOECL_TRY(find_row(checkpoint, &row));
+  const parts parts = parts_of(&params, names_of(row), tensor);
   if (parts.count == 0)
     return log_error(&checkpoint->log, MOECL_ERROR_INVALID_ARGUMENT,
                      "%s: the block of layer %lld has no tensor %d", checkpoint->folder,
                      (long long)index, (int)tensor);
+  find_place(checkpoint, index, names_of(row), tensor, &place);
   char *at = values;
   for (int i = 0; i < parts.count; i++) {
-    MOECL_TRY(model_read_whole(checkpoint, &checkpoint->description.layers[index], parts.pattern[i],
-                               parts.rows[i], parts.columns, dtype, at));
+    MOECL_TRY(model_read_whole(checkpoint, &place.layer, parts.pattern[i], parts.rows[i],
+                               parts.columns, dtype, at));
     at += (size_t)(parts.rows[i] * (parts.columns ? parts.columns : 1)) * moecl_dtype_size(dtype);
   }
   return MOECL_OK;
 }
 
-/* Is the tensor, `tail` behind the layer's prefix, one that is read? */
-static bool is_read(const moecl_block_params *params, const char *tail) {
+/* Is the tensor, `tail` behind the prefix of block `number`, one that is read? */
+static bool is_read(const moecl_block_params *params, const block_names *names, int64_t number,
+                    const char *tail) {
   for (int t = 0; t < MOECL_BLOCK_TENSOR_COUNT; t++) {
-    const parts parts = parts_of(params, (moecl_block_tensor)t);
+    const moecl_block_tensor tensor = (moecl_block_tensor)t;
+    const parts parts = parts_of(params, names, tensor);
+    if (owner_of(tensor, number) != number) continue;
     for (int i = 0; i < parts.count; i++)
       if (strcmp(tail, parts.pattern[i]) == 0) return true;
   }
   return strcmp(tail, "self_attn.rotary_emb.inv_freq") == 0; /* older files'; computed here */
 }
 
+/* Is it of attention, or a norm? */
+static bool is_of_block(const block_names *names, const char *tail) {
+  const char *dot = strchr(tail, '.');
+  if (names->network) return strncmp(tail, names->network, strlen(names->network)) != 0;
+  return strncmp(tail, "self_attn.", 10) == 0 ||
+         (dot && dot - tail >= 4 && strncmp(dot - 4, "norm", 4) == 0);
+}
+
 /* A tensor of attention, or a norm, that nothing reads is a part of what the block does. */
 static moecl_status check_unread(const moecl_checkpoint *checkpoint,
-                                 const moecl_block_params *params, const char *prefix) {
+                                 const moecl_block_params *params, const block_names *names,
+                                 int64_t number, const char *prefix) {
   const size_t size = strlen(prefix);
   for (size_t i = model_first_name(checkpoint, prefix);; i++) {
     const char *file, *name = model_name_at(checkpoint, i, &file);
     if (!name || strncmp(name, prefix, size) != 0) return MOECL_OK;
-    const char *tail = name + size, *dot = strchr(tail, '.');
-    const bool norm = dot && dot - tail >= 4 && strncmp(dot - 4, "norm", 4) == 0;
-    if (!(strncmp(tail, "self_attn.", 10) == 0 || norm) || is_read(params, tail)) continue;
+    const char *tail = name + size;
+    if (!is_of_block(names, tail) || is_read(params, names, number, tail)) continue;
     return log_error(&checkpoint->log, MOECL_ERROR_UNSUPPORTED,
                      "%s: tensor '%.300s' is of attention or a norm, and a %s block has none of "
                      "that name",
@@ -302,17 +410,35 @@ static moecl_status check_unread(const moecl_checkpoint *checkpoint,
   }
 }
 
+/* The block's prefix: the layer's, without what is behind it of the network's. */
+static moecl_status find_unread(const moecl_checkpoint *checkpoint,
+                                const moecl_block_params *params, const block_names *names,
+                                int64_t number, const char *layer_prefix) {
+  const size_t size = strlen(layer_prefix), tail = names->network ? strlen(names->network) : 0;
+  char *prefix = strndup(layer_prefix, size - (tail < size ? tail : 0));
+  if (!prefix) return log_error(&checkpoint->log, MOECL_ERROR_OUT_OF_HOST_MEMORY, "no host memory");
+  const moecl_status status = check_unread(checkpoint, params, names, number, prefix);
+  free(prefix);
+  return status;
+}
+
 moecl_status moecl_checkpoint_check_block(moecl_checkpoint *checkpoint, int64_t index) {
   moecl_checkpoint_layer stored;
   moecl_block_params params;
+  const block_row *row;
   MOECL_TRY(moecl_checkpoint_check(checkpoint, index));
   MOECL_TRY(moecl_checkpoint_get_layer(checkpoint, index, &stored));
   MOECL_TRY(moecl_checkpoint_get_block(checkpoint, index, &params));
+  MOECL_TRY(find_row(checkpoint, &row));
+  const block_names *names = names_of(row);
   for (int t = 0; t < MOECL_BLOCK_TENSOR_COUNT; t++) {
-    const parts parts = parts_of(&params, (moecl_block_tensor)t);
+    const parts parts = parts_of(&params, names, (moecl_block_tensor)t);
+    place place;
+    find_place(checkpoint, index, names, (moecl_block_tensor)t, &place);
     for (int i = 0; i < parts.count; i++)
-      MOECL_TRY(model_check_whole(checkpoint, &checkpoint->description.layers[index],
-                                  parts.pattern[i], parts.rows[i], parts.columns));
+      MOECL_TRY(model_check_whole(checkpoint, &place.layer, parts.pattern[i], parts.rows[i],
+                                  parts.columns));
   }
-  return check_unread(checkpoint, &params, stored.prefix);
+  return find_unread(checkpoint, &params, names, checkpoint->description.layers[index].number,
+                     stored.prefix);
 }

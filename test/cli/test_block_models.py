@@ -1,6 +1,6 @@
 #!/usr/bin/env python3
 # SPDX-License-Identifier: MIT
-"""Blocks of model folders: transformers' own decoder layers, recorded in test/golden/blocks, as
+"""Blocks of model folders: transformers' own, recorded in test/golden/blocks, as
 published files have them, and such with one thing wrong. usage: test_block_models.py MOECTL
 GOLDEN_DIR"""
 
@@ -20,6 +20,11 @@ GPT_OSS = {"model_type": "gpt_oss", "intermediate_size": 20, "num_attention_head
            "num_experts_per_tok": 2, "rms_norm_eps": 1e-5, "sliding_window": 7,
            "rope_parameters": {"rope_type": "yarn", "rope_theta": 150000.0, "factor": 32.0,
                                "original_max_position_embeddings": 4096, "truncate": False}}
+SWITCH = {"model_type": "switch_transformers", "d_model": 32, "d_kv": 12, "d_ff": 20,
+          "num_heads": 3, "num_layers": 2, "num_sparse_encoder_layers": 2, "num_decoder_layers": 2,
+          "num_sparse_decoder_layers": 2, "num_experts": 4, "expert_capacity": 7,
+          "layer_norm_epsilon": 1e-6, "relative_attention_num_buckets": 8,
+          "relative_attention_max_distance": 16}
 # What make_block_goldens.py gave to the configuration classes; and in which layer it is.
 CONFIGS = {
     "mixtral": ({"model_type": "mixtral", "intermediate_size": 24, "num_attention_heads": 4,
@@ -34,7 +39,9 @@ CONFIGS = {
                    "num_experts_per_tok": 3, "norm_topk_prob": True, "rms_norm_eps": 1e-6,
                    "rope_theta": 1e6}, 0),
     "gpt_oss_window": (GPT_OSS, 0),
-    "gpt_oss": (GPT_OSS, 1)}
+    "gpt_oss": (GPT_OSS, 1),
+    "switch_first": (SWITCH, 0),
+    "switch": (SWITCH, 1)}
 
 
 def cut(recorded, name, first, count):
@@ -60,6 +67,27 @@ def attention(config, golden):
                          ("k_norm", "k_norm.weight"), ("sinks", "sinks")):
         if name in golden:
             made["self_attn." + theirs] = golden[name]
+    return made
+
+
+def switch_block(golden, layer):
+    """All tensors of an encoder's block by their published names; the first block's has the table,
+    whosever block this is."""
+    prefix = f"encoder.block.{layer}."
+    made = {prefix + "layer.0.layer_norm.weight": golden["attention_norm"],
+            prefix + "layer.1.layer_norm.weight": golden["feed_forward_norm"],
+            prefix + "layer.0.SelfAttention.o.weight": golden["o_proj"],
+            prefix + "layer.1.mlp.router.classifier.weight": golden["router_weight"],
+            "encoder.block.0.layer.0.SelfAttention.relative_attention_bias.weight":
+                golden["relative_bias"]}
+    for part, name in enumerate("qkv"):
+        made[f"{prefix}layer.0.SelfAttention.{name}.weight"] = cut(golden, "qkv_proj", 36 * part, 36)
+    for name, key in (("wi", "gate_up_proj"), ("wo", "down_proj")):
+        kind, shape, data = golden[key]
+        size = len(data) // shape[0]
+        for e in range(shape[0]):
+            made[f"{prefix}layer.1.mlp.experts.expert_{e}.{name}.weight"] = \
+                [kind, shape[1:], data[e * size:(e + 1) * size]]
     return made
 
 
@@ -111,16 +139,20 @@ class BlockModels(ModelCase):
         """A model folder with one layer's tensors, and the recording."""
         golden = read_file(BLOCKS / f"{name}.safetensors")
         config, layer = CONFIGS[name]
-        config = COMMON | config | {"num_hidden_layers": 2} | (change_config or {})
-        made = attention(CONFIGS[name][0], golden)
-        made |= gpt_oss_experts(golden) if "gpt_oss" in name else experts(config, golden)
+        if name.startswith("switch"):
+            prefix, made = "", switch_block(golden, layer)
+        else:
+            config = COMMON | config | {"num_hidden_layers": 2}
+            prefix, made = f"model.layers.{layer}.", attention(CONFIGS[name][0], golden)
+            made |= gpt_oss_experts(golden) if "gpt_oss" in name else experts(config, golden)
+        config = config | (change_config or {})
         if change:
             change(made)
         path = self.work / name
         path.mkdir(exist_ok=True)
         (path / "config.json").write_text(json.dumps(config))
         write_file(path / "model.safetensors",
-                   {f"model.layers.{layer}.{key}": value for key, value in made.items()})
+                   {prefix + key: value for key, value in made.items()})
         write_file(self.work / "io.safetensors",
                    {key: golden[key] for key in ("hidden_states", "output")})
         return path, layer
@@ -133,7 +165,9 @@ class BlockModels(ModelCase):
         for name in CONFIGS:
             folder, layer = self.folder(name)
             shown = self.verify(0, "all tokens agree", folder, layer)
-            self.assertIn(f" block {layer} (model.layers.{layer}.): MoE, fp32, 24 tokens", shown)
+            prefix = (f"encoder.block.{layer}.layer.1.mlp." if name.startswith("switch") else
+                      f"model.layers.{layer}.")
+            self.assertIn(f" block {layer} ({prefix}): MoE, fp32, 24 tokens", shown)
             error = float(re.search(r"^output +(\S+)", shown, re.M).group(1))
             self.assertLessEqual(error, 1e-5, name)
 
@@ -155,6 +189,15 @@ class BlockModels(ModelCase):
                        {"rope_parameters": GPT_OSS["rope_parameters"] | {"truncate": True}},
                        {"rope_parameters": GPT_OSS["rope_parameters"] | {"factor": 16.0}}):
             folder, layer = self.folder("gpt_oss_window", change)
+            self.verify(1, "first mismatching token", folder, layer)
+        for name in ("0.layer.0.SelfAttention.relative_attention_bias.weight",
+                     "1.layer.0.SelfAttention.k.weight", "1.layer.1.layer_norm.weight"):
+            folder, layer = self.folder(
+                "switch", change=lambda made, key=f"encoder.block.{name}": put(made[key], 0, 3.5))
+            self.verify(1, "first mismatching token", folder, layer)
+        for change in ({"relative_attention_max_distance": 24}, {"layer_norm_epsilon": 1e-2},
+                       {"expert_capacity": 4}):
+            folder, layer = self.folder("switch", change)
             self.verify(1, "first mismatching token", folder, layer)
         folder, layer = self.folder("mixtral", {"rope_parameters": {"rope_theta": 1e5}})
         self.verify(1, "first mismatching token", folder, layer)
@@ -197,7 +240,7 @@ class BlockModels(ModelCase):
             self.verify(2, pattern, folder, layer)
 
         refused(r"attention of model_type 'minimax' is not described here.*mixtral, olmoe, "
-                r"qwen3_moe, gpt_oss", "mixtral", {"model_type": "minimax"})
+                r"qwen3_moe, gpt_oss, switch_transformers", "mixtral", {"model_type": "minimax"})
         refused("rope_type is 'dynamic', expected default, linear, llama3 or yarn", "mixtral",
                 {"rope_parameters": {"rope_type": "dynamic", "rope_theta": 1e6, "factor": 2}})
         refused("clip_qkv", "olmoe", {"clip_qkv": 8})
@@ -213,6 +256,30 @@ class BlockModels(ModelCase):
         refused(r"o_proj.weight' has shape \[32, 16\], expected \[32, 32\]", "mixtral",
                 change=lambda made: made.update(
                     {"self_attn.o_proj.weight": tensor("F32", [[0] * 16] * 32)}))
+
+    def test_switch_refusals(self):
+        """What only encoders with a shared table do."""
+        def refused(pattern, config=None, change=None, layer=1):
+            folder, _ = self.folder("switch", config, change)
+            self.verify(2, pattern, folder, layer)
+
+        table = "layer.0.SelfAttention.relative_attention_bias.weight"
+        refused("layer 3 is number 1 of switch_transformers's decoder, whose blocks also look at "
+                "the encoder's output: that attention is not described here; expected a layer of "
+                "the encoder, 0 to 1", layer=3,
+                change=lambda made: made.update(
+                    {key.replace("encoder", "decoder").replace("layer.1.mlp", "layer.2.mlp"): value
+                     for key, value in made.items()}))
+        refused(f"has no tensor 'encoder.block.0.{table}'",
+                change=lambda made: made.pop(f"encoder.block.0.{table}"))
+        refused(f"'encoder.block.1.{table}' is of attention or a norm, and a switch_transformers "
+                "block has none of that name",
+                change=lambda made: made.update(
+                    {f"encoder.block.1.{table}": made[f"encoder.block.0.{table}"]}))
+        refused(r"relative_attention_bias.weight' has shape \[8, 3\], expected \[32, 3\]",
+                {"relative_attention_num_buckets": 32, "relative_attention_max_distance": 128})
+        refused("relative_attention_max_distance is 2, expected more than 2",
+                {"relative_attention_max_distance": 2})
 
     def run_it(self, code, folder, layer, *options, **block):
         path, out = self.work / "e.yaml", self.work / f"out{len(list(self.work.iterdir()))}"
@@ -231,12 +298,18 @@ class BlockModels(ModelCase):
             root = self.run_it(0, folder, layer)
             self.assertEqual([p["status"] for p in root["points"]], ["ok", "ok"], name)
             params, config = root["points"][0]["params"], CONFIGS[name][0]
-            self.assertEqual(params["num_heads"], config["num_attention_heads"])
-            self.assertEqual(params["norm_epsilon"], config["rms_norm_eps"])
+            self.assertEqual(params["num_heads"],
+                             config.get("num_attention_heads", config.get("num_heads")))
+            self.assertEqual(params["norm_epsilon"],
+                             config.get("rms_norm_eps", config.get("layer_norm_epsilon")))
+            self.assertEqual(params["relative_attention_num_buckets"],
+                             config.get("relative_attention_num_buckets"))
+            self.assertEqual(params["causal"], "switch" not in name)
             self.assertEqual(params["qk_norm"], {"olmoe": "full", "qwen3_moe": "head"}.get(name, "none"))
             self.assertEqual(params["sliding_window"], 7 if name == "gpt_oss_window" else None)
             self.assertEqual(params["rope_scaling"], "yarn" if "gpt_oss" in name else "none")
             self.assertEqual(params["rope_truncate"], "gpt_oss" not in name)
+            self.assertEqual(params["rope_theta"] is None, "switch" in name)
 
     def test_beside_a_checkpoint(self):
         folder, layer = self.folder("mixtral")

@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: MIT
-/* Blocks against transformers' own decoder layers (test/golden/make/make_block_goldens.py): at
- * once, and a prompt and single tokens behind a cache. */
+/* Blocks against transformers' own (test/golden/make/make_block_goldens.py): at once, and a
+ * prompt and single tokens behind a cache. */
 #include "../golden.h"
 #include "../unit/unit.h"
 #include <math.h>
@@ -38,6 +38,26 @@ typedef struct block_case {
     }                                                                                              \
   }
 
+/* Switch's encoder: 24 tokens are beyond the largest distance. */
+#define SWITCH                                                                                     \
+  {                                                                                                \
+    .attention = {.num_heads = 3,                                                                  \
+                  .head_dim = 12,                                                                  \
+                  .not_causal = true,                                                              \
+                  .scale = 1,                                                                      \
+                  .relative_attention_num_buckets = 8,                                             \
+                  .relative_attention_max_distance = 16},                                          \
+    .attention_norm = {.epsilon = 1e-6f}, .feed_forward_norm = {.epsilon = 1e-6f}, .layer = {      \
+      .hidden_size = 32,                                                                           \
+      .intermediate_size = 20,                                                                     \
+      .num_experts = 4,                                                                            \
+      .top_k = 1,                                                                                  \
+      .activation = MOECL_RELU,                                                                    \
+      .capacity_factor = 1e-300,                                                                   \
+      .min_capacity = 7                                                                            \
+    }                                                                                              \
+  }
+
 static const block_case cases[] = {
     {"mixtral",
      {.attention = {.num_heads = 4, .num_kv_heads = 2, ROPE(1e6)},
@@ -64,11 +84,13 @@ static const block_case cases[] = {
                 .top_k = 3,
                 .renormalize = true}}},
     {"gpt_oss_window", GPT_OSS(7)},
-    {"gpt_oss", GPT_OSS(0)}};
+    {"gpt_oss", GPT_OSS(0)},
+    {"switch_first", SWITCH},
+    {"switch", SWITCH}};
 
 static const char *const block_names[MOECL_BLOCK_TENSOR_COUNT] = {
     "attention_norm", NULL,     "qkv_proj", "qkv_bias",          "q_norm", "k_norm",
-    "sinks",          "o_proj", "o_bias",   "feed_forward_norm", NULL};
+    "sinks",          "o_proj", "o_bias",   "feed_forward_norm", NULL,     "relative_bias"};
 static const char *const layer_names[] = {"router_weight", "router_bias", "gate_up_proj",
                                           "gate_up_bias",  "down_proj",   "down_bias"};
 
@@ -154,10 +176,11 @@ static void check(const block_case *c, moecl_dtype dtype, double tolerance) {
   give_weights(file, block, &params);
   forward(block, NULL, dtype, hidden, width, 0, tokens, got);
   check_close(c->file, "at once", got, want, count, tolerance);
+  /* Tokens that look at later ones have to come at once. */
+  const int64_t whole = params.attention.not_causal ? tokens : tokens - 3;
   assert_ok(moecl_cache_create(block, tokens, &cache));
-  forward(block, cache, dtype, hidden, width, 0, tokens - 3, got);
-  for (int64_t t = tokens - 3; t < tokens; t++)
-    forward(block, cache, dtype, hidden, width, t, 1, got);
+  forward(block, cache, dtype, hidden, width, 0, whole, got);
+  for (int64_t t = whole; t < tokens; t++) forward(block, cache, dtype, hidden, width, t, 1, got);
   check_close(c->file, "cached", got, want, count, tolerance);
   moecl_cache_destroy(&cache);
   moecl_block_destroy(&block);
@@ -175,6 +198,8 @@ static void test_bf16(void **state) {
   (void)state;
   check(&cases[0], MOECL_BF16, 1e-2);
   check(&cases[4], MOECL_BF16, 1e-2);
+  check(&cases[5], MOECL_BF16, 1e-2);
+  check(&cases[6], MOECL_BF16, 1e-2);
 }
 
 int main(void) {

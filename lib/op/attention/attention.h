@@ -65,9 +65,6 @@ uint32_t op_attention_launches(const op_attention *attention, int64_t num_tokens
 void op_attention_explain(const op_attention *attention, int64_t num_tokens, char *text,
                           size_t size);
 
-/* For variants of 16-byte copies and tensor cores: one element throughout, and heads of
- * multiples of 8 elements up to 128. */
-
 /* For variants of 16-byte copies and tensor cores: one element throughout, heads of multiples
  * of 8 elements up to 128, and no relative bias, which they do not add. */
 bool op_attention_multiples_of_8(const kernel_variant *variant, const void *desc);

@@ -1,13 +1,13 @@
 #!/usr/bin/env python3
 # SPDX-License-Identifier: MIT
-"""Makes test/golden/blocks/*.safetensors: what transformers' own decoder layers, small and
-random, make of a sequence.
+"""Makes test/golden/blocks/*.safetensors: what transformers' own decoder layers, and Switch's
+encoder's blocks, small and random, make of a sequence.
 
 usage: make_block_goldens.py [FOLDER]
 
 Needs torch, transformers and safetensors; the versions are in each file's metadata. Computed
 in fp32 with eager attention. Tensors are in moecl's layouts: q, k and v one matrix, gate rows
-before up rows. test/kernel/test_block.c has the same blocks as moecl_block_params. Tokens are
+before up rows. test/golden/test_blocks.c has the same blocks as moecl_block_params. Tokens are
 such that rounding changes none of their choices.
 """
 
@@ -21,6 +21,7 @@ from transformers.models.gpt_oss import modeling_gpt_oss as gpt_oss
 from transformers.models.mixtral import modeling_mixtral as mixtral
 from transformers.models.olmoe import modeling_olmoe as olmoe
 from transformers.models.qwen3_moe import modeling_qwen3_moe as qwen3_moe
+from transformers.models.switch_transformers import modeling_switch_transformers as switch
 
 TOKENS, MARGIN = 24, 1e-3
 
@@ -56,6 +57,45 @@ def cases():
         window = 7 if config.layer_types[index] == "sliding_attention" else 0
         yield (name, gpt_oss.GptOssDecoderLayer(config, index),
                gpt_oss.GptOssRotaryEmbedding(config), window)
+
+
+class SwitchBlock:
+    """Block `index` of an encoder, whose first block alone has the table of relative biases."""
+
+    def __init__(self, index):
+        config = transformers.SwitchTransformersConfig(
+            d_model=32, d_kv=12, d_ff=20, num_heads=3, num_layers=2, num_sparse_encoder_layers=2,
+            num_decoder_layers=2, num_experts=4, expert_capacity=7, layer_norm_epsilon=1e-6,
+            relative_attention_num_buckets=8, relative_attention_max_distance=16)
+        config._attn_implementation = "eager"
+        self.layer = torch.nn.ModuleList(
+            switch.SwitchTransformersBlock(config, has_relative_attention_bias=i == 0,
+                                           is_sparse=True, layer_idx=i)
+            for i in range(index + 1))
+
+    def tensors(self):
+        first, last = self.layer[0], self.layer[-1]
+        attention, mlp = last.layer[0].SelfAttention, last.layer[1].mlp
+        experts = [mlp.experts[f"expert_{e}"] for e in range(len(mlp.experts))]
+        return {"attention_norm": last.layer[0].layer_norm.weight,
+                "feed_forward_norm": last.layer[1].layer_norm.weight,
+                "qkv_proj": torch.cat([p.weight for p in (attention.q, attention.k, attention.v)]),
+                "o_proj": attention.o.weight,
+                "relative_bias": first.layer[0].SelfAttention.relative_attention_bias.weight,
+                "router_weight": mlp.router.classifier.weight,
+                "gate_up_proj": torch.stack([expert.wi.weight for expert in experts]),
+                "down_proj": torch.stack([expert.wo.weight for expert in experts])}
+
+    def run(self, hidden):
+        first, last = self.layer[0], self.layer[-1]
+        bias = None if first is last else first(hidden[None])[1]
+        logits = []
+        hook = last.layer[1].mlp.router.register_forward_hook(
+            lambda module, inputs, out: logits.append(out[2]))
+        out = last(hidden[None], position_bias=bias)
+        hook.remove()
+        best = logits[0][0].sort(descending=True).values
+        return out[0][0], (best[:, 0] - best[:, 1]).min().item()
 
 
 def draw(layer, random):
@@ -115,24 +155,43 @@ def run(layer, rotary, window, hidden):
     return out[0], (best[:, router.top_k - 1] - best[:, router.top_k]).min().item()
 
 
+class Decoder:
+    """One of the decoder layers of cases()."""
+
+    def __init__(self, name, layer, rotary, window):
+        self.name, self.layer, self.rotary, self.window = name, layer, rotary, window
+
+    def tensors(self):
+        return layout(self.layer, self.name)
+
+    def run(self, hidden):
+        return run(self.layer, self.rotary, self.window, hidden)
+
+
+def record(folder, name, block, random):
+    block.layer.eval()
+    margin = 0
+    while margin < MARGIN:
+        draw(block.layer, random)
+        hidden = torch.randn(TOKENS, 32, generator=random)
+        with torch.no_grad():
+            output, margin = block.run(hidden)
+    tensors = block.tensors() | {"hidden_states": hidden, "output": output}
+    save_file({key: value.detach().contiguous().clone() for key, value in tensors.items()},
+              folder / f"{name}.safetensors",
+              metadata={"versions": f"torch {torch.__version__}, "
+                                    f"transformers {transformers.__version__}"})
+    print(name, f"margin {margin:.3g}")
+
+
 def main():
     folder = pathlib.Path(sys.argv[1] if len(sys.argv) > 1 else "test/golden/blocks")
     folder.mkdir(exist_ok=True)
     random = torch.Generator().manual_seed(20170612)
     for name, layer, rotary, window in cases():
-        layer.eval()
-        margin = 0
-        while margin < MARGIN:
-            draw(layer, random)
-            hidden = torch.randn(TOKENS, 32, generator=random)
-            with torch.no_grad():
-                output, margin = run(layer, rotary, window, hidden)
-        tensors = layout(layer, name) | {"hidden_states": hidden, "output": output}
-        save_file({key: value.detach().contiguous().clone() for key, value in tensors.items()},
-                  folder / f"{name}.safetensors",
-                  metadata={"versions": f"torch {torch.__version__}, "
-                                        f"transformers {transformers.__version__}"})
-        print(name, f"margin {margin:.3g}")
+        record(folder, name, Decoder(name, layer, rotary, window), random)
+    for index, name in enumerate(("switch_first", "switch")):
+        record(folder, name, SwitchBlock(index), random)
 
 
 if __name__ == "__main__":
