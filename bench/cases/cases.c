@@ -23,15 +23,20 @@ double moe_flops(const moecl_layer_params *params, int64_t kept_assignments, int
                 (double)num_tokens * shared_size(params));
 }
 
+static double tensor_bytes(const moecl_layer_params *params, moecl_tensor tensor) {
+  return (double)moecl_layer_tensor_bytes(params, tensor);
+}
+
 double moe_bytes(const moecl_layer_params *params, int64_t active_experts, int64_t num_tokens) {
   const double hidden = (double)params->hidden_size;
   const double gate = params->shared_gate ? hidden : 0.0;
-  const double experts = (double)active_experts * expert_size(params) + shared_size(params) - gate;
+  const double experts = (double)active_experts * (tensor_bytes(params, MOECL_GATE_UP_PROJ) +
+                                                   tensor_bytes(params, MOECL_DOWN_PROJ)) +
+                         tensor_bytes(params, MOECL_SHARED_GATE_UP_PROJ) +
+                         tensor_bytes(params, MOECL_SHARED_DOWN_PROJ);
   const double others =
       gate + hidden * (double)params->num_experts + 2.0 * (double)num_tokens * hidden;
-  const moecl_format stored = moecl_layer_tensor_format(params, MOECL_DOWN_PROJ);
-  return experts * (double)moecl_format_bytes(stored, 1, 1024) / 1024.0 +
-         others * (double)moecl_dtype_size(params->dtype);
+  return experts + others * (double)moecl_dtype_size(params->dtype);
 }
 
 double block_query_size(const moecl_block_params *params) {

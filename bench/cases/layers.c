@@ -326,6 +326,22 @@ static void store(moecl_dtype dtype, double *values, void *tensor, size_t count)
   moecl_to_double(dtype, tensor, count, values);
 }
 
+/* The same of a format that is no data type's, an item at a time. */
+static bool store_items(case_data *data, moecl_tensor tensor) {
+  const moecl_layer_params *layer = &data->layer;
+  const size_t items = (size_t)moecl_layer_tensor_items(layer, tensor);
+  const size_t size = (size_t)moecl_layer_tensor_size(layer, tensor);
+  const size_t bytes = (size_t)moecl_layer_tensor_bytes(layer, tensor);
+  free(data->tensor[tensor]);
+  char *stored = data->tensor[tensor] = malloc(items * bytes + 1);
+  for (size_t i = 0; stored && i < items; i++) {
+    double *values = data->values[tensor] + i * size;
+    moecl_layer_tensor_from_double(layer, tensor, values, stored + i * bytes);
+    moecl_layer_tensor_to_double(layer, tensor, stored + i * bytes, values);
+  }
+  return stored != NULL;
+}
+
 /* Formats that are no data type's are made of fp32 numbers. */
 static bool make_tensor(case_data *data, moecl_tensor tensor, size_t count) {
   const moecl_dtype dtype = moecl_layer_tensor_dtype(&data->layer, tensor);
@@ -335,13 +351,7 @@ static bool make_tensor(case_data *data, moecl_tensor tensor, size_t count) {
   data->values[tensor] = values ? to_values(drawn, values, count) : NULL;
   if (!data->values[tensor]) return false;
   if (dtype != MOECL_DTYPE_COUNT) return true;
-  const moecl_format format = moecl_layer_tensor_format(&data->layer, tensor);
-  int64_t columns;
-  moecl_layer_tensor_shape(&data->layer, tensor, NULL, &columns);
-  const uint64_t rows = count / (uint64_t)columns;
-  moecl_format_from_double(format, data->values[tensor], rows, (uint64_t)columns, values);
-  moecl_format_to_double(format, values, rows, (uint64_t)columns, data->values[tensor]);
-  return true;
+  return store_items(data, tensor);
 }
 
 bool case_make(const moe_case *source, moecl_dtype dtype, uint64_t seed, case_data *data) {

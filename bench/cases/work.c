@@ -12,18 +12,12 @@ work_counts work_counts_of(const moecl_routing *routing) {
   return counts;
 }
 
-/* Bytes of so many elements of a tensor's format. */
-static double weight_bytes(const moecl_layer_params *layer, moecl_tensor tensor, double elements) {
-  const moecl_format format = moecl_layer_tensor_format(layer, tensor);
-  return elements * (double)moecl_format_bytes(format, 1, 1024) / 1024;
-}
-
 static double elements_of(const moecl_layer_params *layer, moecl_tensor tensor) {
   return (double)moecl_layer_tensor_size(layer, tensor);
 }
 
 static double bytes_of(const moecl_layer_params *layer, moecl_tensor tensor) {
-  return weight_bytes(layer, tensor, elements_of(layer, tensor));
+  return (double)moecl_layer_tensor_bytes(layer, tensor);
 }
 
 static double stored(const moecl_layer_params *layer) {

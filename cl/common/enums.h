@@ -11,6 +11,13 @@
 #define ELEMENT_F32 0
 #define ELEMENT_F16 1
 #define ELEMENT_BF16 2
+/* Codes and scales of formats that have scales: common/quantized.clh. */
+#define ELEMENT_INT8 3
+#define ELEMENT_INT4 4 /* 0 to 15; what is subtracted is the format's */
+#define ELEMENT_E2M1 5
+#define ELEMENT_E4M3 6
+#define ELEMENT_E8M0 7
+#define ELEMENT_NONE (-1)
 
 /* ACTIVATION: what a GEMM's epilogue does to its sums. GATED says whether they come in
  * pairs: SwiGLU and SiLU are one number here. */

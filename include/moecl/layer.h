@@ -47,8 +47,8 @@ typedef struct moecl_layer_params {
   /* Of the experts' matrices, the shared expert's too; of their biases where it is a data
    * type's, else those are of dtype. They are given and kept so and used as they are: with
    * dtype fp32 and weights in bf16 only the weights are bf16.
-   * The grouped GEMM's general variants and those for CPUs take every pair of formats,
-   * those for GPUs dtype's own alone. */
+   * The grouped GEMM's general variants and those for CPUs take every pair of plain formats, those
+   * for GPUs dtype's own alone; which take formats with scales moecl_variants_for_format tells. */
   moecl_format weight_format;
   moecl_activation activation;
   bool router_bias;   /* the router has a bias [E], added to the logits */
@@ -151,7 +151,8 @@ typedef struct moecl_layer moecl_layer;
 typedef enum moecl_tensor {
   MOECL_ROUTER_WEIGHT = 0,     /* [E,H], index 0 only (not per expert) */
   MOECL_ROUTER_BIAS,           /* [E], index 0 only */
-  MOECL_GATE_UP_PROJ,          /* per expert [2I,H], gate rows first; plain: up_proj [I,H] */
+  MOECL_GATE_UP_PROJ,          /* per expert [2I,H], gate rows first (formats with scales: the
+                                  matrix of gate, then that of up); plain: up_proj [I,H] */
   MOECL_GATE_UP_BIAS,          /* per expert [2I] or [I] */
   MOECL_DOWN_PROJ,             /* per expert [H,I] */
   MOECL_DOWN_BIAS,             /* per expert [H] */
@@ -203,6 +204,14 @@ MOECL_API moecl_format moecl_layer_tensor_format(const moecl_layer_params *param
 MOECL_API moecl_dtype moecl_layer_tensor_dtype(const moecl_layer_params *params,
                                                moecl_tensor tensor);
 
+/* One item between numbers, rows x columns of them, and moecl_layer_tensor_bytes of it as it is
+ * given. Gate and up are two matrices of I rows, each with its own scales, one behind the other.
+ * Nothing for NULL. Thread-safe. */
+MOECL_API void moecl_layer_tensor_to_double(const moecl_layer_params *params, moecl_tensor tensor,
+                                            const void *item, double *dst);
+MOECL_API void moecl_layer_tensor_from_double(const moecl_layer_params *params, moecl_tensor tensor,
+                                              const double *src, void *item);
+
 /* How many items a tensor has: E - Z, or 1 of those with index 0 only; 0 where the
  * layer has no such tensor. Thread-safe. */
 MOECL_API int64_t moecl_layer_tensor_items(const moecl_layer_params *params, moecl_tensor tensor);
@@ -214,9 +223,9 @@ MOECL_API int64_t moecl_layer_tensor_items(const moecl_layer_params *params, moe
  * done. The host form waits until its copies are done; the buffer form only enqueues, and the
  * buffer may be destroyed right after it. Forwards that were enqueued before have the weights as
  * they were. After a failure the items are undefined: give them again. `offset_bytes` is a multiple
- * of an element's size. Errors: MOECL_ERROR_INVALID_ARGUMENT (a tensor that the layer does not
- * have, items that it does not have, a range outside the buffer, a buffer of another context).
- * Thread: the context's. */
+ * of an element's size, or of 16 for formats with scales. Errors: MOECL_ERROR_INVALID_ARGUMENT (a
+ * tensor that the layer does not have, items that it does not have, a range outside the buffer, a
+ * buffer of another context). Thread: the context's. */
 MOECL_API moecl_status moecl_layer_set_weights(moecl_layer *layer, moecl_tensor tensor,
                                                int64_t first_expert, int64_t count,
                                                const void *src);

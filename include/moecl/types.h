@@ -20,13 +20,41 @@ typedef enum moecl_dtype {
   MOECL_DTYPE_COUNT
 } moecl_dtype;
 
-/* How a tensor is stored. The first ones are plain elements of a data type; others are for
- * weights, and may have blocks of elements that share a scale. */
+/* How a tensor is stored. The first ones are plain elements of a data type, row after row.
+ *
+ * The others are for weights: codes of 8 or 4 bits, which blocks of neighbours in a row (or of
+ * rows, too) share a scale for. An element is its code's number, less the zero point where there
+ * is one, times its scale, times the matrix' own scale. Such a matrix [rows][columns] is
+ * 1. codes, row after row, each row ceil(columns * bits / 8) bytes; of 4-bit codes element 2i is
+ *    the low half of byte i;
+ * 2. scales [ceil(rows / rows of a block)][ceil(columns / columns of a block)];
+ * 3. zero points, a byte each, [rows][ceil(columns / columns of a block)];
+ * 4. the matrix' own scale, fp32;
+ * each part that the format has beginning at a multiple of 16 bytes from the matrix' first, and
+ * all together a multiple of 16 bytes (moecl_format_get_layout). What is between is not read.
+ * Any number of rows and columns will do: blocks at the edges are smaller.
+ *
+ * Codes: int8 is two's complement. int4 is 0 to 15, less the zero point, and less 8 (-8 to 7)
+ * where the format has none. E2M1 (0 to 6), E4M3 (to 448; 0x7f and 0xff are NaN) and E8M0 (powers
+ * of two; 255 is NaN) are those of the OCP's 8-bit floating point and microscaling formats. */
 typedef enum moecl_format {
   MOECL_FORMAT_DTYPE = 0, /* plain elements of the layer's dtype */
   MOECL_FORMAT_F32,
   MOECL_FORMAT_F16,
   MOECL_FORMAT_BF16,
+  MOECL_FORMAT_INT8,      /* "int8": fp32 scales, one a row */
+  MOECL_FORMAT_INT8_G128, /* fp32 scales for 128 columns of a row */
+  MOECL_FORMAT_INT4_G32,  /* fp16 scales for 32 columns of a row; codes less 8 */
+  MOECL_FORMAT_INT4_G64,
+  MOECL_FORMAT_INT4_G128,
+  MOECL_FORMAT_INT4_G32_ZP, /* the same with zero points, 0 to 15 */
+  MOECL_FORMAT_INT4_G64_ZP,
+  MOECL_FORMAT_INT4_G128_ZP,
+  MOECL_FORMAT_MXFP4,     /* E2M1, E8M0 scales for 32 columns: OCP microscaling */
+  MOECL_FORMAT_NVFP4,     /* E2M1, E4M3 scales for 16 columns, one fp32 scale for the matrix */
+  MOECL_FORMAT_FP8,       /* E4M3, one fp32 scale for the matrix */
+  MOECL_FORMAT_FP8_ROW,   /* E4M3, fp32 scales, one a row */
+  MOECL_FORMAT_FP8_BLOCK, /* E4M3, fp32 scales for 128 rows of 128 columns: DeepSeek-V3 */
   MOECL_FORMAT_COUNT
 } moecl_format;
 
@@ -129,6 +157,21 @@ MOECL_API size_t moecl_dtype_size(moecl_dtype dtype);
  * outside the enumeration, UINT64_MAX where they do not fit 64 bits. Thread-safe. */
 MOECL_API uint64_t moecl_format_bytes(moecl_format format, uint64_t rows, uint64_t columns);
 
+/* Where the parts of a matrix are, in bytes from its first; 0: it has no such part. Codes, or
+ * plain elements, come first. */
+typedef struct moecl_format_layout {
+  uint64_t bytes;                     /* of all */
+  uint64_t row_bytes;                 /* of a row of codes */
+  uint64_t scales, zero_points;       /* where they begin */
+  uint64_t scale_rows, scale_columns; /* how many scales; zero points are [rows][scale_columns] */
+  uint64_t matrix_scale;              /* where it is */
+  uint64_t reserved[4];
+} moecl_format_layout;
+/* MOECL_ERROR_INVALID_ARGUMENT, and zeros, for MOECL_FORMAT_DTYPE, values outside the
+ * enumeration, matrices of 2^64 bytes or more and NULL. Thread-safe. */
+MOECL_API moecl_status moecl_format_get_layout(moecl_format format, uint64_t rows, uint64_t columns,
+                                               moecl_format_layout *layout);
+
 /* Lower-case names as YAML and results use them ("bf16", "swiglu",
  * "position"); "?" for a value outside the enumeration. Thread-safe. */
 MOECL_API const char *moecl_dtype_name(moecl_dtype dtype);
@@ -155,9 +198,11 @@ MOECL_API bool moecl_activation_has_limit(moecl_activation activation);
 MOECL_API void moecl_to_double(moecl_dtype dtype, const void *src, size_t count, double *dst);
 MOECL_API void moecl_from_double(moecl_dtype dtype, const double *src, size_t count, void *dst);
 
-/* The same of a row-major matrix as `format` stores it, moecl_format_bytes of it; a row is as
- * many bytes as a matrix of one row. Formats with scales choose them as their definition says.
- * Nothing for MOECL_FORMAT_DTYPE. Thread-safe. */
+/* The same of a row-major matrix as `format` stores it, moecl_format_bytes of it. Formats with
+ * scales: a scale is that of the largest magnitude of its block (int4 with zero points: of the
+ * range of the block's numbers and 0), rounded as it is stored; then each element is the nearest
+ * code, to even, numbers beyond the largest are that, and NaN is E4M3's or 0. A block of zeros has
+ * scale 1. Nothing for MOECL_FORMAT_DTYPE. Thread-safe. */
 MOECL_API void moecl_format_to_double(moecl_format format, const void *src, uint64_t rows,
                                       uint64_t columns, double *dst);
 MOECL_API void moecl_format_from_double(moecl_format format, const double *src, uint64_t rows,

@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: MIT
 /* The table of a layer's tensors: shapes, items, formats. */
 #include "desc/tensors.h"
+#include "base/base.h"
 
 desc_shape desc_tensor_shape(const moecl_layer_params *p, moecl_tensor tensor) {
   const int64_t halves = moecl_activation_is_gated(p->activation) ? 2 : 1;
@@ -21,6 +22,11 @@ desc_shape desc_tensor_shape(const moecl_layer_params *p, moecl_tensor tensor) {
   case MOECL_TENSOR_COUNT: break;
   }
   return (desc_shape){0, 0};
+}
+
+int64_t desc_tensor_matrices(const moecl_layer_params *params, moecl_tensor tensor) {
+  const bool gate_up = tensor == MOECL_GATE_UP_PROJ || tensor == MOECL_SHARED_GATE_UP_PROJ;
+  return gate_up && moecl_activation_is_gated(params->activation) ? 2 : 1;
 }
 
 int64_t moecl_layer_tensor_size(const moecl_layer_params *params, moecl_tensor tensor) {
@@ -72,6 +78,33 @@ moecl_dtype moecl_layer_tensor_dtype(const moecl_layer_params *params, moecl_ten
 uint64_t moecl_layer_tensor_bytes(const moecl_layer_params *params, moecl_tensor tensor) {
   if (!params) return 0;
   const desc_shape shape = desc_tensor_shape(params, tensor);
-  return desc_format_bytes(desc_tensor_format(params, tensor), (uint64_t)shape.rows,
-                           (uint64_t)shape.columns);
+  const uint64_t matrices = (uint64_t)desc_tensor_matrices(params, tensor);
+  uint64_t bytes;
+  const uint64_t one = desc_format_bytes(desc_tensor_format(params, tensor),
+                                         (uint64_t)shape.rows / matrices, (uint64_t)shape.columns);
+  return base_mul(one, matrices, &bytes) ? bytes : UINT64_MAX;
+}
+
+void moecl_layer_tensor_to_double(const moecl_layer_params *params, moecl_tensor tensor,
+                                  const void *item, double *dst) {
+  if (!params || !item || !dst) return;
+  const desc_format *format = desc_tensor_format(params, tensor);
+  const desc_shape shape = desc_tensor_shape(params, tensor);
+  const uint64_t matrices = (uint64_t)desc_tensor_matrices(params, tensor);
+  const uint64_t rows = (uint64_t)shape.rows / matrices, columns = (uint64_t)shape.columns;
+  const uint64_t bytes = desc_format_bytes(format, rows, columns);
+  for (uint64_t i = 0; i < matrices; i++)
+    desc_decode(format, (const char *)item + i * bytes, rows, columns, dst + i * rows * columns);
+}
+
+void moecl_layer_tensor_from_double(const moecl_layer_params *params, moecl_tensor tensor,
+                                    const double *src, void *item) {
+  if (!params || !src || !item) return;
+  const desc_format *format = desc_tensor_format(params, tensor);
+  const desc_shape shape = desc_tensor_shape(params, tensor);
+  const uint64_t matrices = (uint64_t)desc_tensor_matrices(params, tensor);
+  const uint64_t rows = (uint64_t)shape.rows / matrices, columns = (uint64_t)shape.columns;
+  const uint64_t bytes = desc_format_bytes(format, rows, columns);
+  for (uint64_t i = 0; i < matrices; i++)
+    desc_encode(format, src + i * rows * columns, rows, columns, (char *)item + i * bytes);
 }

@@ -13,6 +13,9 @@ typedef struct desc_shape {
 } desc_shape;
 desc_shape desc_tensor_shape(const moecl_layer_params *params, moecl_tensor tensor);
 
+/* How many matrices, of equal rows, an item is stored as: gate and up are two. */
+int64_t desc_tensor_matrices(const moecl_layer_params *params, moecl_tensor tensor);
+
 /* As moecl_layer_tensor_format says, of valid parameters. */
 const desc_format *desc_tensor_format(const moecl_layer_params *params, moecl_tensor tensor);
 

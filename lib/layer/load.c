@@ -80,8 +80,7 @@ static moecl_status load_item(moecl_layer *layer, moecl_checkpoint *checkpoint, 
   const desc_shape shape = desc_tensor_shape(params, tensor);
   MOECL_TRY(moecl_checkpoint_read(checkpoint, index, tensor, item, MOECL_F32, staging->read));
   moecl_to_double(MOECL_F32, staging->read, (size_t)(shape.rows * shape.columns), staging->numbers);
-  desc_tensor_format(params, tensor)
-      ->encode(staging->numbers, (uint64_t)shape.rows, (uint64_t)shape.columns, staging->stored);
+  moecl_layer_tensor_from_double(params, tensor, staging->numbers, staging->stored);
   return moecl_layer_set_weights(layer, tensor, item, 1, staging->stored);
 }
 

@@ -45,15 +45,14 @@ uint64_t moecl_layer_workspace_size(const moecl_layer *layer, int64_t num_tokens
   return plan_workspace_bytes(&built.plan);
 }
 
-/* Biases are never the largest: their matrices are at least as large. */
 static uint64_t largest_buffer(const moecl_layer *layer, const moecl_memory *memory) {
   const op_gemm *const gemms[] = {layer->gate_up, layer->down,           layer->logits,
                                   layer->noise,   layer->shared_gate_up, layer->shared_down};
   uint64_t largest = memory->workspace_bytes > memory->hidden_bytes ? memory->workspace_bytes
                                                                     : memory->hidden_bytes;
   for (size_t i = 0; i < BASE_COUNT(gemms); i++)
-    if (gemms[i] && op_gemm_packed_bytes(gemms[i]) > largest)
-      largest = op_gemm_packed_bytes(gemms[i]);
+    if (gemms[i] && op_gemm_largest_bytes(gemms[i]) > largest)
+      largest = op_gemm_largest_bytes(gemms[i]);
   return largest;
 }
 

@@ -54,7 +54,7 @@ moecl_status moecl_layer_set_weights_buffer(moecl_layer *layer, moecl_tensor ten
   if (!src) return no_source(layer);
   MOECL_TRY(ocl_check_owner(layer->context, src->context, "set_weights: src"));
   const desc_format *format = desc_tensor_format(&layer->params, tensor);
-  if (offset_bytes % base_div_up(format->bits, 8) != 0 || offset_bytes > moecl_buffer_size(src) ||
+  if (offset_bytes % desc_format_align(format) != 0 || offset_bytes > moecl_buffer_size(src) ||
       bytes > moecl_buffer_size(src) - offset_bytes)
     return log_error(&layer->context->log, MOECL_ERROR_INVALID_ARGUMENT,
                      "set_weights: %llu bytes from offset %llu of a buffer of %llu",

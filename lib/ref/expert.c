@@ -27,19 +27,21 @@ static double dot(const double *a, const double *b, int64_t count) {
   return sum;
 }
 
-/* A matrix [rows,width] and its bias: doubles, or as a layer stores them. */
+/* A matrix [rows,width], or two of as many rows each, and its bias: doubles, or as a layer
+ * stores them. */
 typedef struct matrix {
   const void *values, *bias;
   const desc_format *stored, *stored_bias; /* NULL: doubles */
-  int64_t width;
+  int64_t rows, width;
 } matrix;
 
 /* Row `row` as doubles: converted to `scratch`, or where it is. */
 static const double *row_of(const matrix *matrix, int64_t row, double *scratch) {
   if (!matrix->stored) return (const double *)matrix->values + row * matrix->width;
-  const uint64_t width = (uint64_t)matrix->width;
-  const uint64_t bytes = desc_format_bytes(matrix->stored, 1, width);
-  matrix->stored->decode((const char *)matrix->values + (uint64_t)row * bytes, 1, width, scratch);
+  const uint64_t rows = (uint64_t)matrix->rows, width = (uint64_t)matrix->width;
+  const uint64_t before = (uint64_t)row / rows * desc_format_bytes(matrix->stored, rows, width);
+  desc_decode_rows(matrix->stored, (const char *)matrix->values + before, rows, width,
+                   (uint64_t)row % rows, 1, scratch);
   return scratch;
 }
 
@@ -48,7 +50,7 @@ static double bias_of(const matrix *matrix, int64_t row) {
   if (!matrix->bias) return 0;
   if (!matrix->stored) return ((const double *)matrix->bias)[row];
   const uint64_t bytes = desc_format_bytes(matrix->stored_bias, 1, (uint64_t)row);
-  matrix->stored_bias->decode((const char *)matrix->bias + bytes, 1, 1, &value);
+  desc_decode(matrix->stored_bias, (const char *)matrix->bias + bytes, 1, 1, &value);
   return value;
 }
 
@@ -107,8 +109,8 @@ double *ref_doubles(int64_t count, int64_t times) {
 
 static moecl_status run(work *work, int threads) {
   const int64_t hidden = work->params->hidden_size, inner = work->params->intermediate_size;
-  work->gate_up.width = hidden;
-  work->down.width = inner;
+  work->gate_up.rows = work->down.width = inner;
+  work->gate_up.width = work->down.rows = hidden;
   work->widest = hidden > inner ? hidden : inner;
   work->inner = ref_doubles(inner, work->num_tokens);
   work->rows = ref_doubles(work->widest, 2 * threads);
@@ -143,8 +145,8 @@ moecl_status moecl_reference_expert_tokens(const moecl_layer_params *params, int
   const desc_format *weights = desc_tensor_format(params, MOECL_GATE_UP_PROJ);
   const desc_format *biases = desc_tensor_format(params, MOECL_GATE_UP_BIAS);
   work work = {.params = params,
-               .gate_up = {gate_up, gate_up_bias, weights, biases, 0},
-               .down = {down, down_bias, weights, biases, 0},
+               .gate_up = {gate_up, gate_up_bias, weights, biases, 0, 0},
+               .down = {down, down_bias, weights, biases, 0, 0},
                .num_tokens = num_tokens,
                .hidden = hidden,
                .output = output};
@@ -160,7 +162,8 @@ moecl_status moecl_reference_intermediate_tokens(const moecl_layer_params *param
   if (!params || !hidden || !gate_up || !intermediate) return MOECL_ERROR_INVALID_ARGUMENT;
   work work = {.params = params,
                .gate_up = {gate_up, gate_up_bias, desc_tensor_format(params, MOECL_GATE_UP_PROJ),
-                           desc_tensor_format(params, MOECL_GATE_UP_BIAS), params->hidden_size},
+                           desc_tensor_format(params, MOECL_GATE_UP_BIAS),
+                           params->intermediate_size, params->hidden_size},
                .num_tokens = num_tokens,
                .hidden = hidden,
                .inner = intermediate,

@@ -63,6 +63,10 @@ static void test_host_calls(void **state) {
   moecl_format_to_double(MOECL_FORMAT_DTYPE, &one, 1, 1, &one);
   moecl_format_from_double(MOECL_FORMAT_F32, NULL, 1, 1, &one);
   moecl_format_to_double(MOECL_FORMAT_F32, NULL, 1, 1, &one);
+  assert_int_equal(moecl_format_get_layout(MOECL_FORMAT_F32, 1, 1, NULL),
+                   MOECL_ERROR_INVALID_ARGUMENT);
+  moecl_layer_tensor_to_double(NULL, MOECL_DOWN_PROJ, &one, &one);
+  moecl_layer_tensor_from_double(NULL, MOECL_DOWN_PROJ, &one, &one);
   assert_true(one == 1);
   assert_int_equal(moecl_expert_capacity(NULL, 1), 0);
 }

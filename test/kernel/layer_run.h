@@ -45,7 +45,7 @@ static inline void set_tensor(moecl_context *context, moecl_layer *layer, const 
   const char *bytes = data->tensor[tensor];
   assert_ok(moecl_layer_set_weights(layer, tensor, 0, on_host, bytes));
   if (on_host == items) return;
-  const uint64_t before = 24; /* elements of any size */
+  const uint64_t before = 48; /* elements of any size, and 16 bytes */
   moecl_buffer *source =
       upload(context, bytes + (size_t)on_host * one, (uint64_t)(items - on_host) * one, before);
   assert_ok(

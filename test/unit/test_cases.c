@@ -44,6 +44,9 @@ static void test_bytes(void **state) {
   /* The experts' weights alone are half as long. */
   params.weight_format = MOECL_FORMAT_F16;
   assert_true(moe_bytes(&params, 1, 0) == 524288.0 + 8388608.0 + 2 * 2048 * 512 * 2.0 + 2048 * 4.0);
+  params.weight_format = MOECL_FORMAT_INT4_G128; /* 66 bytes for 128 columns */
+  assert_true(moe_bytes(&params, 1, 0) ==
+              524288.0 + (4194304.0 + 2 * 2048 * 512) / 128 * 66 + 2048 * 4.0);
 }
 
 /* Queries of 4 heads of 16, keys of 2: q, k and v are 128 rows of 64, o 64 of 64. */

@@ -114,14 +114,14 @@ static void test_overflow(void **unused) {
 
 static void test_format_bytes(void **unused) {
   (void)unused;
-  /* Four bits each, a byte of scale for 32 neighbours, rows of whole 32-bit words. */
-  const desc_format four = {"four", MOECL_F32, 4, 32, 8, 32};
-  const desc_format odd = {"odd", MOECL_F32, 3, 0, 0, 8};
+  /* Four bits each, a byte of scale for 32 neighbours; three bits without. */
+  const desc_format four = {"four", ELEMENT_E2M1, 4, ELEMENT_E8M0, 32, 1, false, false};
+  const desc_format odd = {"odd", ELEMENT_NONE, 3, ELEMENT_NONE, 0, 1, false, false};
   assert_int_equal(desc_format_bytes(desc_format_of(MOECL_F32), 3, 5), 60);
   assert_int_equal(desc_format_bytes(desc_format_of(MOECL_BF16), 3, 5), 30);
-  assert_int_equal(desc_format_bytes(&four, 1, 32), 16 + 1);
-  assert_int_equal(desc_format_bytes(&four, 10, 33), 10 * (20 + 2)); /* 132 bits: 5 words */
-  assert_int_equal(desc_format_bytes(&odd, 2, 3), 2 * 2);            /* 9 bits: 2 bytes */
+  assert_int_equal(desc_format_bytes(&four, 1, 32), 16 + 16);   /* parts of whole 16 bytes */
+  assert_int_equal(desc_format_bytes(&four, 10, 33), 176 + 32); /* 10 * 17 and 10 * 2 */
+  assert_int_equal(desc_format_bytes(&odd, 2, 3), 2 * 2);       /* 9 bits: 2 bytes */
   assert_int_equal(desc_format_bytes(&four, 0, 33), 0);
   assert_true(desc_format_bytes(desc_format_of(MOECL_F32), UINT64_MAX / 2, 4) == UINT64_MAX);
   assert_true(desc_format_bytes(desc_format_of(MOECL_F32), 2, UINT64_MAX / 4) == UINT64_MAX);

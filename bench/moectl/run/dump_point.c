@@ -117,9 +117,7 @@ static bool write_item(dump *dump, const moecl_layer_params *layer, moecl_tensor
   const uint64_t bytes = moecl_layer_tensor_bytes(layer, tensor);
   if (moecl_layer_tensor_dtype(layer, tensor) != MOECL_DTYPE_COUNT)
     return write_buffer(dump, drawn, bytes, error);
-  int64_t rows, columns;
-  moecl_layer_tensor_shape(layer, tensor, &rows, &columns);
-  const size_t count = (size_t)(rows * columns);
+  const size_t count = (size_t)moecl_layer_tensor_size(layer, tensor);
   void *stored = malloc(bytes);
   double *numbers = malloc(count * sizeof *numbers);
   float *values = malloc(count * sizeof *values);
@@ -127,8 +125,7 @@ static bool write_item(dump *dump, const moecl_layer_params *layer, moecl_tensor
   if (ok && moecl_buffer_read_wait(drawn, 0, bytes, stored) != MOECL_OK)
     ok = oops(error, "a buffer could not be read for the dump");
   if (ok) {
-    moecl_format_to_double(moecl_layer_tensor_format(layer, tensor), stored, (uint64_t)rows,
-                           (uint64_t)columns, numbers);
+    moecl_layer_tensor_to_double(layer, tensor, stored, numbers);
     moecl_from_double(MOECL_F32, numbers, count, values);
     ok = dump_write(dump, values, count * sizeof *values, error);
   }

@@ -132,17 +132,13 @@ moecl_status verify_draw_doubles(const verify_input *input, const weights *weigh
                                  moecl_tensor tensor, double **values) {
   const size_t bytes = verify_item_bytes(input->point, tensor);
   const moecl_layer_params *layer = &input->point->layer;
-  int64_t rows, columns;
-  moecl_layer_tensor_shape(layer, tensor, &rows, &columns);
   *values = NULL;
   if (bytes == 0) return MOECL_OK;
   void *raw = malloc(bytes);
-  *values = malloc((size_t)(rows * columns) * sizeof **values);
+  *values = malloc((size_t)moecl_layer_tensor_size(layer, tensor) * sizeof **values);
   const moecl_status status =
       raw && *values ? verify_draw(input, weights, tensor, 0, raw) : MOECL_ERROR_OUT_OF_HOST_MEMORY;
-  if (status == MOECL_OK)
-    moecl_format_to_double(moecl_layer_tensor_format(layer, tensor), raw, (uint64_t)rows,
-                           (uint64_t)columns, *values);
+  if (status == MOECL_OK) moecl_layer_tensor_to_double(layer, tensor, raw, *values);
   free(raw);
   return status;
 }

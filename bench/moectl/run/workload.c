@@ -27,15 +27,13 @@ static double scale_of(const moecl_layer_params *params, moecl_tensor tensor) {
 static moecl_status write_encoded(const moecl_layer_params *layer, moecl_tensor tensor,
                                   const float *values, moecl_buffer *buffer) {
   const uint64_t bytes = moecl_layer_tensor_bytes(layer, tensor);
-  int64_t rows, columns;
-  moecl_layer_tensor_shape(layer, tensor, &rows, &columns);
-  double *numbers = malloc((size_t)(rows * columns) * sizeof *numbers);
+  const size_t count = (size_t)moecl_layer_tensor_size(layer, tensor);
+  double *numbers = malloc(count * sizeof *numbers);
   void *stored = malloc((size_t)bytes);
   moecl_status status = numbers && stored ? MOECL_OK : MOECL_ERROR_OUT_OF_HOST_MEMORY;
   if (status == MOECL_OK) {
-    moecl_to_double(MOECL_F32, values, (size_t)(rows * columns), numbers);
-    moecl_format_from_double(moecl_layer_tensor_format(layer, tensor), numbers, (uint64_t)rows,
-                             (uint64_t)columns, stored);
+    moecl_to_double(MOECL_F32, values, count, numbers);
+    moecl_layer_tensor_from_double(layer, tensor, numbers, stored);
     status = moecl_buffer_write_wait(buffer, 0, bytes, stored);
   }
   free(numbers);

@@ -54,14 +54,16 @@ struct op_gemm {
   ocl_kernel *pack;             /* of all drivers: its program is the variant's */
   void *state;                  /* the driver's own */
   moecl_buffer *weights, *bias; /* bias NULL without one */
-  uint64_t packed_elements;     /* of one expert, in the packed type */
-  op_gemm_lists lists;          /* of an ungrouped one */
+  uint64_t packed_elements; /* of one expert, in the packed type; bytes of formats with scales */
+  op_gemm_lists lists;      /* of an ungrouped one */
 };
 
 /* A source's defines for a description and a tile. */
 void op_gemm_defines(const op_gemm_desc *desc, const kernel_tile *tile, char *text, size_t size);
 /* Rows of one expert's weights. */
 int64_t op_gemm_weight_rows(const op_gemm_desc *desc);
+/* Bytes of one expert's weights as they are given: gate and up are two matrices. */
+uint64_t op_gemm_given_bytes(const op_gemm_desc *desc);
 /* Tiles of `tile.n` weight rows that one expert's columns make. */
 uint64_t op_gemm_column_tiles(const op_gemm *gemm);
 /* Bytes of one expert's weights packed as whole tiles of columns, their rows in multiples

@@ -7,6 +7,16 @@
 #include <stdlib.h>
 #include <string.h>
 
+/* What common/quantized.clh wants to know; plain formats have nothing of it. */
+static void add_format(const desc_format *format, char *text, size_t size) {
+  const size_t used = strlen(text);
+  if (desc_is_quantized(format))
+    snprintf(text + used, size - used,
+             "SCALES %d\nBLOCK %u\nSCALE_ROWS %u\nZERO_POINTS %d\nMATRIX_SCALE %d\n", format->scale,
+             (unsigned)format->block, (unsigned)format->scale_rows, format->zero_points,
+             format->matrix_scale);
+}
+
 void op_gemm_defines(const op_gemm_desc *desc, const kernel_tile *tile, char *text, size_t size) {
   snprintf(text, size,
            "WEIGHTS %d\nBIASES %d\nINPUT %d\nOUTPUT %d\nROUNDED %d\nACTIVATION %d\nGATED %d\n"
@@ -14,6 +24,7 @@ void op_gemm_defines(const op_gemm_desc *desc, const kernel_tile *tile, char *te
            desc->weights->element, desc->biases->element, desc->input->element,
            desc->output->element, (desc->rounded ? desc->rounded : desc->output)->element,
            desc->epilogue, desc->gated, desc->bias, desc->gather, tile->m, tile->vector_width);
+  add_format(desc->weights, text, size);
   const size_t used = strlen(text);
   const desc_activation *row =
       desc_activation_of(desc_activation_find(desc->epilogue, desc->gated));
@@ -28,13 +39,19 @@ int64_t op_gemm_weight_rows(const op_gemm_desc *desc) {
   return desc->gated ? 2 * desc->n : desc->n;
 }
 
+uint64_t op_gemm_given_bytes(const op_gemm_desc *desc) {
+  const uint64_t one = desc_format_bytes(desc->weights, (uint64_t)desc->n, (uint64_t)desc->k);
+  uint64_t bytes;
+  return base_mul(one, desc->gated ? 2 : 1, &bytes) ? bytes : UINT64_MAX;
+}
+
 uint64_t op_gemm_column_tiles(const op_gemm *gemm) {
   const uint64_t columns = gemm->desc.gated ? gemm->tile.n / 2 : gemm->tile.n;
   return base_div_up((uint64_t)gemm->desc.n, columns);
 }
 
 uint64_t op_gemm_tiled_bytes(const op_gemm *gemm, uint64_t step_bytes) {
-  const uint64_t step = desc_format_elements(gemm->desc.weights, step_bytes);
+  const uint64_t step = step_bytes / desc_format_unit(gemm->desc.weights);
   return desc_format_bytes(gemm->desc.weights, op_gemm_column_tiles(gemm) * gemm->tile.n,
                            base_round_up((uint64_t)gemm->desc.k, step));
 }
@@ -56,6 +73,12 @@ static uint64_t bias_bytes(const op_gemm *gemm) {
   if (!desc->bias) return 0;
   return desc_format_bytes(desc->biases, (uint64_t)desc->num_experts,
                            (uint64_t)op_gemm_weight_rows(desc));
+}
+
+/* The biases of narrow matrices in few bits may be. */
+uint64_t op_gemm_largest_bytes(const op_gemm *gemm) {
+  const uint64_t packed = op_gemm_packed_bytes(gemm), bias = bias_bytes(gemm);
+  return packed > bias ? packed : bias;
 }
 
 uint64_t op_gemm_bytes(const op_gemm *gemm) {
@@ -175,13 +198,14 @@ moecl_status op_gemm_set_weights(op_gemm *gemm, int64_t first, int64_t count,
   return gemm->driver->pack(gemm, first, count, src, offset_bytes);
 }
 
-/* Pack kernels take experts in the second dimension. Offsets are in elements. */
+/* Pack kernels take experts in the second dimension. Offsets are in elements, of formats with
+ * scales in bytes. */
 moecl_status op_gemm_pack(op_gemm *gemm, int64_t first, int64_t count, const moecl_buffer *src,
                           uint64_t offset_bytes, uint64_t items) {
   const op_gemm_desc *desc = &gemm->desc;
   ocl_chain chain = {.context = gemm->context};
   MOECL_TRY(ocl_kernel_args(
-      gemm->pack, "bLbLll", src, desc_format_elements(desc->weights, offset_bytes), gemm->weights,
+      gemm->pack, "bLbLll", src, offset_bytes / desc_format_unit(desc->weights), gemm->weights,
       (uint64_t)first * gemm->packed_elements, op_gemm_weight_rows(desc), desc->k));
   MOECL_TRY(gemm->pack->local
                 ? ocl_launch_2d(&chain, gemm->pack, items, (uint64_t)count, gemm->pack->local)

@@ -87,10 +87,11 @@ moecl_status op_gemm_set_weights(op_gemm *gemm, int64_t first, int64_t count,
 moecl_status op_gemm_set_bias(op_gemm *gemm, int64_t first, int64_t count, const moecl_buffer *src,
                               uint64_t offset_bytes);
 
-/* Of a GEMM that was made, or described: bytes of the packed weights, of these and all
- * other buffers that it holds, and of the scratch that one launch over `rows` needs.
+/* Of a GEMM that was made, or described: bytes of the packed weights, of the largest buffer that
+ * it holds, of all of them, and of the scratch that one launch over `rows` needs.
  * UINT64_MAX where they do not fit 64 bits. */
 uint64_t op_gemm_packed_bytes(const op_gemm *gemm);
+uint64_t op_gemm_largest_bytes(const op_gemm *gemm);
 uint64_t op_gemm_bytes(const op_gemm *gemm);
 uint64_t op_gemm_scratch(const op_gemm *gemm, int64_t rows);
 /* The most rows of one tile when `rows` slots are spread over the experts: what

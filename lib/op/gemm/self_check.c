@@ -10,7 +10,7 @@
 /* Rows of the experts: more than one tile of any variant, none, a partial one.
  * Variants with several kernels choose by rows an expert: the loads are many, some
  * and few of them, on average 83, 23 and 5. */
-enum { EXPERTS = 3, LOADS = 3, ROWS = 250, MOST_COLUMNS = 40 };
+enum { EXPERTS = 3, LOADS = 3, ROWS = 250, MOST_COLUMNS = 160 };
 static const int32_t loads[LOADS][EXPERTS + 1] = {
     {0, 247, 247, ROWS}, {0, 67, 67, 70}, {0, 13, 13, 16}};
 
@@ -57,15 +57,20 @@ static void expect(problem *p) {
       }
 }
 
-/* A matrix's numbers as its format rounds them. */
-static bool round_to(const desc_format *format, double *values, uint64_t rows, uint64_t columns) {
+/* Matrices' numbers as their format rounds them. */
+static bool round_to(const desc_format *format, double *values, uint64_t count, uint64_t rows,
+                     uint64_t columns) {
   void *stored = malloc((size_t)desc_format_bytes(format, rows, columns));
-  if (!stored) return false;
-  format->encode(values, rows, columns, stored);
-  format->decode(stored, rows, columns, values);
+  for (uint64_t i = 0; stored && i < count; i++, values += rows * columns) {
+    desc_encode(format, values, rows, columns, stored);
+    desc_decode(format, stored, rows, columns, values);
+  }
   free(stored);
-  return true;
+  return stored != NULL;
 }
+
+/* Of all experts: gate and up are two. */
+static uint64_t matrices_of(const problem *p) { return EXPERTS * (p->desc.gated ? 2 : 1); }
 
 static bool make_problem(problem *p) {
   uint32_t state = 1;
@@ -77,9 +82,9 @@ static bool make_problem(problem *p) {
   p->actual = malloc(ROWS * (size_t)p->n * sizeof *p->actual);
   if (!p->input || !p->weights || !p->bias || !p->expected || !p->actual) return false;
   const uint64_t rows = (uint64_t)p->weight_rows, k = (uint64_t)p->k;
-  return round_to(p->desc.input, p->input, ROWS, k) &&
-         round_to(p->desc.weights, p->weights, EXPERTS * rows, k) &&
-         round_to(p->desc.biases, p->bias, EXPERTS, rows);
+  return round_to(p->desc.input, p->input, 1, ROWS, k) &&
+         round_to(p->desc.weights, p->weights, matrices_of(p), (uint64_t)p->n, k) &&
+         round_to(p->desc.biases, p->bias, 1, EXPERTS, rows);
 }
 
 static void release_problem(problem *p) {
@@ -137,7 +142,8 @@ static moecl_status set_up(moecl_context *context, const problem *p, device_side
   const op_gemm_desc *desc = &p->desc;
   const uint64_t rows = (uint64_t)p->weight_rows, k = (uint64_t)p->k;
   MOECL_TRY(check_upload(context, desc->input, p->input, ROWS, k, &d->input));
-  MOECL_TRY(check_upload(context, desc->weights, p->weights, EXPERTS * rows, k, &d->weights));
+  MOECL_TRY(check_upload_matrices(context, desc->weights, p->weights, matrices_of(p),
+                                  (uint64_t)p->n, k, &d->weights));
   MOECL_TRY(check_upload(context, desc->biases, p->bias, EXPERTS, rows, &d->bias));
   MOECL_TRY(moecl_buffer_create(context, ROWS * MOST_COLUMNS * sizeof(float), &d->output));
   MOECL_TRY(moecl_buffer_create(context, op_gemm_scratch(d->gemm, ROWS), &d->scratch));
@@ -151,9 +157,11 @@ static moecl_status compare(moecl_context *context, const kernel_variant *varian
                             const problem *p) {
   const double *actual = p->actual;
   const desc_format *stored = p->desc.rounded ? p->desc.rounded : p->desc.output;
-  const bool exact =
-      desc_is_f32(p->desc.weights) && desc_is_f32(stored) && !(variant->traits & KERNEL_TF32);
-  const double tolerance = exact ? 1e-5 : 1e-2;
+  const bool rounds_weights = desc_is_quantized(p->desc.weights) ? !desc_is_f32(p->desc.input)
+                                                                 : !desc_is_f32(p->desc.weights);
+  const bool exact = !rounds_weights && desc_is_f32(stored) && !(variant->traits & KERNEL_TF32);
+  /* Weights with scales are no multiples of 1/8, of which sums are exact. */
+  const double tolerance = !exact ? 1e-2 : desc_is_quantized(p->desc.weights) ? 1e-4 : 1e-5;
   for (int i = 0; i < p->rows * (int)p->n; i++)
     if (!(fabs(actual[i] - p->expected[i]) <= tolerance * (1.0 + fabs(p->expected[i]))))
       return check_wrong(context, "grouped_gemm", variant, "output", i, actual[i], p->expected[i]);
@@ -279,10 +287,14 @@ static moecl_status check(check_run *run, void *op) {
 }
 
 /* Odd sizes; else multiples of 8, with a tail in both; else of 256, of which any block is a
- * part. */
+ * part. With scales, more than one block of 128 rows or columns. */
 static bool choose_sizes(const kernel_variant *variant, problem *p) {
-  static const int64_t sizes[][2] = {{37, 19}, {MOST_COLUMNS, 200}, {MOST_COLUMNS, 256}};
-  for (size_t i = 0; i < BASE_COUNT(sizes); i++) {
+  enum { CHOICES = 3 };
+  static const int64_t plain[CHOICES][2] = {{37, 19}, {40, 200}, {40, 256}};
+  static const int64_t scaled[CHOICES][2] = {
+      {147, 275}, {MOST_COLUMNS - 8, 280}, {MOST_COLUMNS, 512}};
+  const int64_t(*sizes)[2] = desc_is_quantized(p->desc.weights) ? scaled : plain;
+  for (size_t i = 0; i < CHOICES; i++) {
     p->desc.n = p->n = sizes[i][0];
     p->desc.k = p->k = sizes[i][1];
     if (kernel_variant_accepts(variant, &p->desc)) return true;

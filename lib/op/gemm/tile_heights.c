@@ -33,7 +33,7 @@ static moecl_status create_kernel(op_gemm *gemm, uint32_t rows, const char *entr
 
 static moecl_status create(op_gemm *gemm) {
   tile_heights_state *state = gemm->state;
-  gemm->packed_elements = desc_format_elements(gemm->desc.weights, packed_bytes(gemm));
+  gemm->packed_elements = packed_bytes(gemm) / desc_format_unit(gemm->desc.weights);
   MOECL_TRY(create_kernel(gemm, gemm->tile.m, "pack", &gemm->pack));
   MOECL_TRY(create_kernel(gemm, gemm->tile.m, "gemm", &state->tall));
   MOECL_TRY(create_kernel(gemm, LOW_ROWS, "gemm", &state->low));
@@ -68,7 +68,7 @@ static moecl_status enqueue(op_gemm *gemm, ocl_chain *chain, const op_gemm_io *i
   const op_gemm_desc *desc = &gemm->desc;
   const uint32_t each = tile_rows(gemm, io->rows);
   const bool few = each == FEW_ROWS;
-  const uint32_t few_local = FEW_ITEMS * (uint32_t)desc_format_elements(desc->weights, CHUNK_BYTES);
+  const uint32_t few_local = FEW_ITEMS * (uint32_t)(CHUNK_BYTES / desc_format_unit(desc->weights));
   ocl_kernel *kernel = few ? state->few : each == LOW_ROWS ? state->low : state->tall;
   MOECL_TRY(ocl_kernel_args(kernel, "bbbbbbblli", io->input, io->slot_token, io->expert_offsets,
                             io->tile_offsets, gemm->weights, gemm->bias, io->output, desc->k,

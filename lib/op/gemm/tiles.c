@@ -11,9 +11,9 @@ typedef struct tiles_state {
  * come. By vector width: panels of tile.n columns, the last one padded; gated
  * layers put gate and up side by side in one panel. */
 static uint64_t packed_bytes(const op_gemm *gemm) {
-  const uint64_t columns = gemm->variant->tile_m ? (uint64_t)op_gemm_weight_rows(&gemm->desc)
-                                                 : op_gemm_column_tiles(gemm) * gemm->tile.n;
-  return desc_format_bytes(gemm->desc.weights, columns, (uint64_t)gemm->desc.k);
+  if (gemm->variant->tile_m) return op_gemm_given_bytes(&gemm->desc);
+  return desc_format_bytes(gemm->desc.weights, op_gemm_column_tiles(gemm) * gemm->tile.n,
+                           (uint64_t)gemm->desc.k);
 }
 
 static moecl_status create(op_gemm *gemm) {
@@ -22,8 +22,7 @@ static moecl_status create(op_gemm *gemm) {
   op_gemm_defines(&gemm->desc, &gemm->tile, defines, sizeof defines);
   /* Panels hold bf16 in pairs, as 32-bit words. */
   const bool pairs = !gemm->variant->tile_m && desc_format_dtype(gemm->desc.weights) == MOECL_BF16;
-  gemm->packed_elements =
-      pairs ? packed_bytes(gemm) / 4 : desc_format_elements(gemm->desc.weights, packed_bytes(gemm));
+  gemm->packed_elements = packed_bytes(gemm) / (pairs ? 4 : desc_format_unit(gemm->desc.weights));
   MOECL_TRY(ocl_kernel_create(gemm->context, gemm->variant->source, defines, "pack", &gemm->pack));
   return ocl_kernel_create(gemm->context, gemm->variant->source, defines, "gemm", &state->gemm);
 }

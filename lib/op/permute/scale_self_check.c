@@ -29,8 +29,8 @@ static double scaled(const desc_format *format, float weight, double hidden) {
   const double product = (double)(weight * (float)hidden);
   double rounded;
   float bits; /* holds any format of rows */
-  format->encode(&product, 1, 1, &bits);
-  format->decode(&bits, 1, 1, &rounded);
+  desc_encode(format, &product, 1, 1, &bits);
+  desc_decode(format, &bits, 1, 1, &rounded);
   return rounded;
 }
 

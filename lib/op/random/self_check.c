@@ -14,8 +14,8 @@ static const check_tolerance exact = {0, 0};
 static double stored(const desc_format *format, double value) {
   double rounded;
   float bits; /* holds any format that is drawn */
-  format->encode(&value, 1, 1, &bits);
-  format->decode(&bits, 1, 1, &rounded);
+  desc_encode(format, &value, 1, 1, &bits);
+  desc_decode(format, &bits, 1, 1, &rounded);
   return rounded;
 }
 
@@ -37,7 +37,7 @@ static moecl_status check_independent(check_run *run, op_random *random) {
   double want[ELEMENTS];
   for (int i = 0; i < ELEMENTS; i++) want[i] = NAN;
   MOECL_TRY(moecl_random_host(raw, COUNT, &params));
-  desc->format->decode(raw, 1, COUNT, want + OFFSET);
+  desc_decode(desc->format, raw, 1, COUNT, want + OFFSET);
   MOECL_TRY(moecl_buffer_create(run->context, bytes, &run->buffer[0]));
   MOECL_TRY(moecl_buffer_fill_byte(run->buffer[0], 0, bytes, 0xff));
   const op_random_io io = {.output = run->buffer[0],
