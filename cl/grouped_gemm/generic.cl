@@ -2,9 +2,10 @@
 /* The portable grouped GEMM: every expert's rows times its weights, tiled
  * through local memory. Accepts everything the operation accepts.
  *
- * Defines: WEIGHTS, BIASES, INPUT, OUTPUT, ROUNDED, ACTIVATION, GATED, BIAS, GATHER.
- * Weights stay as they come: row-major [N][K] per expert (gated: I gate rows,
- * then I up rows), so that packing is a copy.
+ * Defines: WEIGHTS, BIASES, INPUT, OUTPUT, ROUNDED, ACTIVATION, GATED, BIAS, GATHER; of weights
+ * with scales those of common/quantized.clh.
+ * Weights stay as they come: a matrix [N][K] per expert (gated: gate's, then up's), so that
+ * packing is a copy.
  *
  * Expert e owns slots expert_offsets[e] .. expert_offsets[e+1]-1; slot s reads
  * row slot_token[s] of `a` (GATHER) or row s, and writes row s of `out`. A
@@ -13,6 +14,7 @@
  * read neighbouring words of local memory. */
 #include "common/types.clh"
 #include "common/activation.clh"
+#include "common/quantized.clh"
 #include "grouped_gemm/tiles.clh"
 #define TILE_M 64
 #define TILE_N 64
@@ -20,12 +22,9 @@
 #define SIDE 16 /* work-items along each side of a tile */
 #define PAD 1   /* keeps the transposing stores off one bank */
 
-typedef ELEMENT_T(WEIGHTS) weight_t;
-typedef ELEMENT_BITS_T(WEIGHTS) weight_bits_t;
 typedef ELEMENT_T(BIASES) bias_t;
 typedef ELEMENT_T(INPUT) input_t;
 typedef ELEMENT_T(OUTPUT) output_t;
-#define weight_load ELEMENT_LOAD(WEIGHTS)
 #define bias_load ELEMENT_LOAD(BIASES)
 #define input_load ELEMENT_LOAD(INPUT)
 
@@ -44,7 +43,7 @@ static inline void load_weights(__local float (*tile)[TILE_N + PAD], const __glo
   for (int i = lid; i < TILE_N * TILE_K; i += SIDE * SIDE) {
     const int r = i / TILE_K, c = i % TILE_K;
     const bool inside = first + r < rows && at_k + c < k;
-    tile[c][r] = inside ? weight_load(w, (size_t)((first + r) * k + at_k + c)) : 0.0f;
+    tile[c][r] = inside ? WEIGHT_LOAD(w, first + r, at_k + c, rows, k) : 0.0f;
   }
 }
 
@@ -66,7 +65,7 @@ gemm(const __global input_t *a, const __global int *slot_token, const __global i
   const long first_column = (long)tile.column_tile * TILE_N;
   const long depth = rows > 0 ? k : 0;
   const long weight_rows = GATED ? 2 * n : n;
-  w += (size_t)tile.expert * (size_t)weight_rows * (size_t)k;
+  w += (size_t)tile.expert * (GATED ? 2 : 1) * WEIGHT_MATRIX(n, k);
 
   /* Each work-item loads column `load_k` of rows load_row, +16, +32, +48. */
   const int load_k = lid % TILE_K, load_row = lid / TILE_K;
@@ -93,7 +92,7 @@ gemm(const __global input_t *a, const __global int *slot_token, const __global i
     }
     load_weights(tile_w, w, first_column, n, at_k, k, lid);
 #if GATED
-    load_weights(tile_u, w + (size_t)n * (size_t)k, first_column, n, at_k, k, lid);
+    load_weights(tile_u, w + WEIGHT_MATRIX(n, k), first_column, n, at_k, k, lid);
 #endif
     barrier(CLK_LOCAL_MEM_FENCE);
     for (int c = 0; c < TILE_K; c++) {
@@ -141,13 +140,14 @@ gemm(const __global input_t *a, const __global int *slot_token, const __global i
   }
 }
 
-/* Consecutive experts' weights into their place, [n][k] each, row-major on both
- * sides. Second dimension: the expert; the first strides over its elements. */
+/* Consecutive experts' weights into their place, as they are: `n` rows each, those of both
+ * matrices where gated. Second dimension: the expert; the first strides over its elements, or
+ * over whole words where there are scales. Offsets are elements, or bytes. */
 __kernel void pack(const __global weight_bits_t *src, ulong src_offset, __global weight_bits_t *dst,
                    ulong dst_offset, long n, long k) {
-  const ulong count = (ulong)n * (ulong)k;
-  src_offset += get_global_id(1) * count;
-  dst_offset += get_global_id(1) * count;
+  const ulong count = WEIGHT_MATRIX(n / (GATED ? 2 : 1), k) * (GATED ? 2 : 1) / WEIGHT_UNITS;
+  src_offset = src_offset / WEIGHT_UNITS + get_global_id(1) * count;
+  dst_offset = dst_offset / WEIGHT_UNITS + get_global_id(1) * count;
   for (ulong i = get_global_id(0); i < count; i += get_global_size(0))
     dst[dst_offset + i] = src[src_offset + i];
 }

@@ -22,7 +22,8 @@ enum { /* shorthand for the rows' formats */
        KERNEL_F32 = 1 << MOECL_FORMAT_F32,
        KERNEL_F16 = 1 << MOECL_FORMAT_F16,
        KERNEL_BF16 = 1 << MOECL_FORMAT_BF16,
-       KERNEL_ALL = KERNEL_F32 | KERNEL_F16 | KERNEL_BF16
+       KERNEL_ALL = KERNEL_F32 | KERNEL_F16 | KERNEL_BF16,
+       KERNEL_QUANTIZED = (1 << MOECL_FORMAT_COUNT) - (1 << MOECL_FORMAT_INT8) /* with scales */
 };
 
 typedef struct kernel_variant {

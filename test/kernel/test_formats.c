@@ -2,7 +2,10 @@
 /* Weights in a format of their own, every variant against the reference: the experts'
  * tensors are used as they were given, and nothing else is rounded to their type. */
 #include "layer_run.h"
+#include "op/check.h"
 #include "op/gemm/gemm.h"
+#include <float.h>
+#include <math.h>
 
 static moecl_context *context;
 
@@ -11,11 +14,17 @@ static void log_problem(void *user, moecl_log_level level, const char *message) 
   if (level <= MOECL_LOG_WARNING) fprintf(stderr, "%s\n", message);
 }
 
+/* Wide ones are odd, too, and of more than one block of 128 x 128. */
+typedef enum sizes { EVEN, ODD, WIDE } sizes;
+
 /* A layer with biases, a shared expert and noise in the numbers that bf16 does not have. */
-static moe_case mixed_case(moecl_format format, bool odd) {
-  return (moe_case){.name = odd ? "mixed formats, odd sizes" : "mixed formats",
-                    .layer = {.hidden_size = odd ? 37 : 64,
-                              .intermediate_size = odd ? 19 : 48,
+static moe_case mixed_case(moecl_format format, sizes sizes) {
+  static const char *const names[] = {"mixed formats", "mixed formats, odd sizes",
+                                      "mixed formats, wide sizes"};
+  static const int64_t hidden[] = {64, 37, 157}, inner[] = {48, 19, 141};
+  return (moe_case){.name = names[sizes],
+                    .layer = {.hidden_size = hidden[sizes],
+                              .intermediate_size = inner[sizes],
                               .num_experts = 6,
                               .top_k = 2,
                               .router_bias = true,
@@ -29,8 +38,8 @@ static moe_case mixed_case(moecl_format format, bool odd) {
 }
 
 /* Returns whether the variant serves. */
-static bool check(const char *gemm, moecl_dtype dtype, moecl_format format, bool odd) {
-  const moe_case source = mixed_case(format, odd);
+static bool check(const char *gemm, moecl_dtype dtype, moecl_format format, sizes sizes) {
+  const moe_case source = mixed_case(format, sizes);
   case_data data;
   moecl_routing routing;
   moecl_layer *layer = NULL;
@@ -62,9 +71,10 @@ static bool check_pair(const kernel_variant *row, moecl_dtype dtype, moecl_forma
   if (!kernel_variant_serves(row, &desc_formats[format], device->capabilities) ||
       !kernel_variant_fits(row, device))
     return false;
-  const bool even = check(row->name, dtype, format, false);
-  const bool odd = check(row->name, dtype, format, true);
-  assert_true(row->accepts || (even && odd));
+  const bool even = check(row->name, dtype, format, EVEN);
+  const bool odd = check(row->name, dtype, format, ODD);
+  const bool wide = check(row->name, dtype, format, WIDE);
+  assert_true(row->accepts || (even && odd && wide));
   return even;
 }
 
@@ -80,7 +90,7 @@ static void test_pairs(void **state) {
       for (size_t v = 0; v < op_gemm_table.count; v++)
         served += check_pair(&op_gemm_table.rows[v], (moecl_dtype)dtype, (moecl_format)format);
       assert_true(served > 0);
-      assert_true(check(NULL, (moecl_dtype)dtype, format, false)); /* the best that serves */
+      assert_true(check(NULL, (moecl_dtype)dtype, format, EVEN)); /* the best that serves */
     }
 }
 
@@ -92,7 +102,7 @@ static void test_same(void **state) {
     size_t bytes = 0;
     for (int named = 0; named < 2; named++) {
       const moe_case source =
-          mixed_case(named ? MOECL_FORMAT_F32 + dtype : MOECL_FORMAT_DTYPE, false);
+          mixed_case(named ? MOECL_FORMAT_F32 + dtype : MOECL_FORMAT_DTYPE, EVEN);
       case_data data;
       assert_true(case_make(&source, (moecl_dtype)dtype, case_seed(), &data));
       moecl_layer *layer = make_layer(context, &data, NULL, NULL);
@@ -108,7 +118,7 @@ static void test_same(void **state) {
 }
 
 static void test_refused(void **state) {
-  moecl_layer_params params = mixed_case(MOECL_FORMAT_F32, false).layer;
+  moecl_layer_params params = mixed_case(MOECL_FORMAT_F32, EVEN).layer;
   moecl_layer *layer = (moecl_layer *)state;
   params.weight_format = MOECL_FORMAT_COUNT;
   assert_int_equal(moecl_layer_create(context, &params, &layer), MOECL_ERROR_INVALID_ARGUMENT);
@@ -119,7 +129,7 @@ static void test_refused(void **state) {
 
 /* What plans say of them. */
 static void test_planned(void **state) {
-  const moecl_layer_params params = mixed_case(MOECL_FORMAT_BF16, false).layer;
+  const moecl_layer_params params = mixed_case(MOECL_FORMAT_BF16, EVEN).layer;
   moecl_plan *plan = NULL;
   moecl_plan_tensor tensors[64];
   int narrow = 0;
@@ -139,7 +149,7 @@ static void test_planned(void **state) {
 
 /* Half the bytes for the experts, not for the router. */
 static void test_bytes(void **state) {
-  moecl_layer_params params = mixed_case(MOECL_FORMAT_DTYPE, false).layer;
+  moecl_layer_params params = mixed_case(MOECL_FORMAT_DTYPE, EVEN).layer;
   moecl_memory wide, narrow;
   (void)state;
   params.grouped_gemm_variant = "generic"; /* packs without padding */
@@ -168,10 +178,165 @@ static void test_bytes(void **state) {
   assert_string_equal(moecl_format_name(MOECL_FORMAT_COUNT), "?");
 }
 
+/* The same of codes with scales, by hand. Biases are of dtype then. */
+static void test_scaled_bytes(void **state) {
+  moecl_layer_params params = mixed_case(MOECL_FORMAT_DTYPE, EVEN).layer;
+  moecl_memory wide, narrow;
+  (void)state;
+  params.grouped_gemm_variant = "generic";
+  assert_ok(moecl_layer_memory(context, &params, 70, &wide));
+  params.weight_format = MOECL_FORMAT_INT4_G32;
+  assert_ok(moecl_layer_memory(context, &params, 70, &narrow));
+  /* Gate and up [48,64] each, down [64,48]; the shared expert's of 24. */
+  const uint64_t gate = 48 * 32 + 48 * 2 * 2, down = 64 * 24 + 64 * 2 * 2;
+  const uint64_t shared_gate = 24 * 32 + 24 * 2 * 2, shared_down = 64 * 12 + 64 * 2;
+  assert_int_equal(moecl_layer_tensor_bytes(&params, MOECL_GATE_UP_PROJ), 2 * gate);
+  assert_int_equal(moecl_layer_tensor_bytes(&params, MOECL_DOWN_PROJ), down);
+  assert_int_equal(moecl_layer_tensor_bytes(&params, MOECL_SHARED_GATE_UP_PROJ), 2 * shared_gate);
+  assert_int_equal(wide.weight_bytes - narrow.weight_bytes,
+                   4 * (6 * 3 * 64 * 48 + 3 * 64 * 24) -
+                       (6 * (2 * gate + down) + 2 * shared_gate + shared_down));
+  assert_int_equal(moecl_layer_tensor_format(&params, MOECL_DOWN_BIAS), MOECL_FORMAT_F32);
+  assert_int_equal(moecl_layer_tensor_dtype(&params, MOECL_DOWN_PROJ), MOECL_DTYPE_COUNT);
+  assert_string_equal(moecl_format_name(MOECL_FORMAT_INT4_G128_ZP), "int4-g128-zp");
+}
+
+/* ---- every code and scale, read back by rows of which one number is 1 ---- */
+
+enum { EXPERTS = 2, BLOCKS = 5 };
+
+/* Blocks of one magnitude each: zeros, the largest, subnormal, common ones. The second
+ * expert's are all of a range that one scale for the matrix has. */
+static void fill(double *weights, int64_t n, int64_t k) {
+  static const double magnitudes[EXPERTS][BLOCKS] = {{0, 1e38, 1e-41, 1, 1e-20},
+                                                     {0, 3, 1, 0.001, 100}};
+  uint32_t state = 7;
+  for (int64_t i = 0; i < EXPERTS * n * k; i++) {
+    const int64_t row = i / k % n, column = i % k;
+    const double magnitude = magnitudes[i / (n * k)][(column / 32 + row / 3) % BLOCKS];
+    weights[i] = magnitude * check_value(&state);
+  }
+}
+
+/* Codes become whatever there is, but E4M3's NaN; scales stay. */
+static void scramble(const desc_format *format, uint8_t *matrix, int64_t n, int64_t k) {
+  moecl_format_layout at;
+  uint32_t state = 9;
+  desc_format_layout(format, (uint64_t)n, (uint64_t)k, &at);
+  for (uint64_t i = 0; i < (uint64_t)n * at.row_bytes; i++) {
+    state = state * 1664525u + 1013904223u;
+    matrix[i] = (uint8_t)(state >> 24);
+    if (format->element == ELEMENT_E4M3 && (matrix[i] & 0x7f) == 0x7f) matrix[i] ^= 1;
+  }
+}
+
+/* Each weight against what its bytes decode to. */
+static void compare_codes(const kernel_variant *variant, const op_gemm_desc *desc,
+                          const moecl_buffer *output, const double *weights) {
+  const int64_t n = desc->n, k = desc->k;
+  double *got = malloc((size_t)(EXPERTS * k * n) * sizeof *got);
+  assert_non_null(got);
+  assert_ok(check_read(output, desc->output, (uint64_t)(EXPERTS * k), (uint64_t)n, got));
+  const double tolerance = desc_is_f32(desc->input) ? 0x1p-21 : 0x1p-7;
+  for (int64_t i = 0; i < EXPERTS * k * n; i++) {
+    const int64_t expert = i / (k * n), column = i / n % k, row = i % n;
+    const double want = weights[(expert * n + row) * k + column];
+    if (fabs(got[i] - want) <= tolerance * fabs(want) + FLT_MIN) continue;
+    fail_msg("%s, %s: expert %d, row %d, column %d is %g, expected %g", variant->name,
+             desc->weights->name, (int)expert, (int)row, (int)column, got[i], want);
+  }
+  free(got);
+}
+
+static void multiply(const kernel_variant *variant, const op_gemm_desc *desc, const uint8_t *stored,
+                     uint64_t bytes, const double *weights) {
+  const int64_t rows = EXPERTS * desc->k;
+  double *ones = calloc((size_t)(rows * desc->k), sizeof *ones);
+  op_gemm *gemm = NULL;
+  moecl_buffer *input = NULL, *given = NULL, *offsets = NULL, *tiles = NULL, *output = NULL;
+  assert_non_null(ones);
+  for (int64_t i = 0; i < rows; i++) ones[i * desc->k + i % desc->k] = 1;
+  assert_ok(op_gemm_create_unchecked(context, variant, desc, &gemm));
+  const int32_t each = (int32_t)op_gemm_tile_rows(gemm, rows);
+  const int32_t k = (int32_t)desc->k, of_one = (k + each - 1) / each;
+  assert_ok(check_upload(context, desc->input, ones, (uint64_t)rows, (uint64_t)desc->k, &input));
+  assert_ok(check_upload_words(context, (int32_t[]){0, k, 2 * k}, EXPERTS + 1, &offsets));
+  assert_ok(check_upload_words(context, (int32_t[]){0, of_one, 2 * of_one}, EXPERTS + 1, &tiles));
+  assert_ok(moecl_buffer_create(
+      context, desc_format_bytes(desc->output, (uint64_t)rows, (uint64_t)desc->n), &output));
+  assert_ok(moecl_buffer_create(context, bytes, &given));
+  assert_ok(moecl_buffer_write_wait(given, 0, bytes, stored));
+  assert_ok(op_gemm_set_weights(gemm, 0, EXPERTS, given, 0));
+  const op_gemm_io io = {.input = input,
+                         .slot_token = offsets, /* unread */
+                         .expert_offsets = offsets,
+                         .tile_offsets = tiles,
+                         .output = output,
+                         .rows = rows};
+  ocl_chain chain = {.context = context};
+  assert_ok(op_gemm_enqueue(gemm, &chain, &io));
+  compare_codes(variant, desc, output, weights);
+  op_gemm_destroy(&gemm);
+  moecl_buffer **all[] = {&input, &given, &offsets, &tiles, &output};
+  for (size_t i = 0; i < BASE_COUNT(all); i++) moecl_buffer_destroy(all[i]);
+  free(ones);
+}
+
+static void check_codes(const kernel_variant *variant, const op_gemm_desc *desc, bool scrambled) {
+  const uint64_t n = (uint64_t)desc->n, k = (uint64_t)desc->k;
+  const uint64_t one = desc_format_bytes(desc->weights, n, k);
+  double *weights = malloc(EXPERTS * n * k * sizeof *weights);
+  uint8_t *stored = malloc(EXPERTS * one);
+  assert_true(weights && stored);
+  fill(weights, desc->n, desc->k);
+  for (uint64_t e = 0; e < EXPERTS; e++) {
+    desc_encode(desc->weights, weights + e * n * k, n, k, stored + e * one);
+    if (scrambled) scramble(desc->weights, stored + e * one, desc->n, desc->k);
+    desc_decode(desc->weights, stored + e * one, n, k, weights + e * n * k);
+  }
+  multiply(variant, desc, stored, EXPERTS * one, weights);
+  free(weights);
+  free(stored);
+}
+
+/* Odd sizes where the variant takes them. */
+static void check_sizes(const kernel_variant *variant, moecl_format format, moecl_dtype dtype) {
+  static const int64_t sizes[][2] = {{147, 261}, {152, 264}, {256, 256}};
+  for (size_t i = 0; i < BASE_COUNT(sizes); i++) {
+    const op_gemm_desc desc = {.num_experts = EXPERTS,
+                               .n = sizes[i][0],
+                               .k = sizes[i][1],
+                               .weights = &desc_formats[format],
+                               .biases = desc_format_of(dtype),
+                               .input = op_gemm_rows(variant, desc_format_of(dtype)),
+                               .output = desc_format_of(MOECL_F32)};
+    if (!kernel_variant_accepts(variant, &desc)) continue;
+    check_codes(variant, &desc, false);
+    check_codes(variant, &desc, true);
+    return;
+  }
+}
+
+static void test_codes(void **state) {
+  (void)state;
+  const moecl_device_info *device = moecl_context_device(context);
+  for (int format = MOECL_FORMAT_INT8; format < MOECL_FORMAT_COUNT; format++)
+    for (size_t v = 0; v < op_gemm_table.count; v++) {
+      const kernel_variant *row = &op_gemm_table.rows[v];
+      if (!kernel_variant_serves(row, &desc_formats[format], device->capabilities) ||
+          !kernel_variant_fits(row, device))
+        continue;
+      check_sizes(row, (moecl_format)format, MOECL_F32);
+      check_sizes(row, (moecl_format)format, MOECL_BF16);
+    }
+}
+
 int main(void) {
-  const struct CMUnitTest tests[] = {cmocka_unit_test(test_pairs), cmocka_unit_test(test_same),
-                                     cmocka_unit_test(test_refused), cmocka_unit_test(test_bytes),
-                                     cmocka_unit_test(test_planned)};
+  const struct CMUnitTest tests[] = {
+      cmocka_unit_test(test_pairs),   cmocka_unit_test(test_same),
+      cmocka_unit_test(test_refused), cmocka_unit_test(test_bytes),
+      cmocka_unit_test(test_planned), cmocka_unit_test(test_scaled_bytes),
+      cmocka_unit_test(test_codes)};
   skip_without_device();
   const moecl_context_params params = {.log = log_problem};
   if (moecl_context_create(&params, &context) != MOECL_OK) return 1;

@@ -112,18 +112,23 @@ static bool describe_scale(int i, const desc_format *format, const desc_format *
 
 static bool describe_gemm(int i, const desc_format *format, const desc_format *rows,
                           description *d) {
-  d->gemm = (op_gemm_desc){.num_experts = 2,
-                           .n = 16,
-                           .k = 8,
-                           .weights = format,
-                           .biases = format,
-                           .input = i ? desc_format_of(MOECL_F32) : rows,
-                           .output = i ? desc_format_of(MOECL_F32) : rows,
-                           .epilogue = i ? ACTIVATION_NONE : ACTIVATION_SILU,
-                           .gated = i == 0,
-                           .gather = i == 0,
-                           .bias = i == 1};
-  return i < 2;
+  static const moecl_format scaled[] = {MOECL_FORMAT_INT8,         MOECL_FORMAT_INT4_G32,
+                                        MOECL_FORMAT_INT4_G128_ZP, MOECL_FORMAT_MXFP4,
+                                        MOECL_FORMAT_NVFP4,        MOECL_FORMAT_FP8_BLOCK};
+  const int plain = 2, end = plain + (int)BASE_COUNT(scaled);
+  d->gemm =
+      (op_gemm_desc){.num_experts = 2,
+                     .n = 16,
+                     .k = 8,
+                     .weights = i >= plain && i < end ? &desc_formats[scaled[i - plain]] : format,
+                     .biases = format,
+                     .input = i % 2 ? desc_format_of(MOECL_F32) : rows,
+                     .output = i % 2 ? desc_format_of(MOECL_F32) : rows,
+                     .epilogue = i % 2 ? ACTIVATION_NONE : ACTIVATION_SILU,
+                     .gated = i % 2 == 0,
+                     .gather = i % 2 == 0,
+                     .bias = i % 2 == 1};
+  return i < end;
 }
 
 static bool describe_gate(int i, const desc_format *format, const desc_format *rows,
@@ -258,6 +263,12 @@ static bool serves_here(const kernel_variant *variant, moecl_dtype dtype) {
          kernel_variant_fits(variant, &context->info);
 }
 
+/* The problem, and the format of its weights? */
+static bool takes(const op_kind *kind, const kernel_variant *variant, const description *d) {
+  return kernel_variant_accepts(variant, d) &&
+         (kind != &op_gemm_kind || kernel_variant_takes(variant, d->gemm.weights));
+}
+
 /* A row's checks of all descriptions with numbers of a format; returns how many. */
 static size_t check_row(const op_kind *kind, const kernel_variant *variant, moecl_dtype dtype) {
   const bool f32 = variant->traits & KERNEL_F32_ACTIVATIONS;
@@ -268,7 +279,7 @@ static size_t check_row(const op_kind *kind, const kernel_variant *variant, moec
   size_t checked = 0;
   memset(&d, 0, sizeof d);
   for (int i = 0; serves_here(variant, dtype) && describe(i, format, rows, &d); i++) {
-    if (!kernel_variant_accepts(variant, &d)) continue;
+    if (!takes(kind, variant, &d)) continue;
     check_one(kind, variant, &d);
     checked++;
   }

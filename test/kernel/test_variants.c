@@ -441,6 +441,31 @@ static void test_last_row(void **state) {
                 "grouped_gemm variant 'generic' fails its self-check");
 }
 
+/* Of weights with scales every part is looked at, in blocks beyond the first. */
+static void test_scales(void **state) {
+  static const struct {
+    moecl_format format;
+    const char *from, *to;
+  } wrong[] = {{MOECL_FORMAT_INT8, "as_char((uchar)code)", "code"},
+               {MOECL_FORMAT_INT4_G32, "number -= 8.0f", "number -= 7.0f"},
+               {MOECL_FORMAT_INT4_G128, "(size_t)column / BLOCK;", "0;"},
+               {MOECL_FORMAT_INT4_G64_ZP, "scale_columns(columns) + block;", "block;"},
+               {MOECL_FORMAT_MXFP4, "column % 2 * 4", "(1 - column % 2) * 4"},
+               {MOECL_FORMAT_MXFP4, "code << 23", "(code + 1) << 23"},
+               {MOECL_FORMAT_NVFP4, "(code & 8) << 12", "0"},
+               {MOECL_FORMAT_NVFP4, "0x1p8f", "0x1p7f"},
+               {MOECL_FORMAT_FP8, "number *= *(const", "number += 0 * *(const"},
+               {MOECL_FORMAT_FP8_BLOCK, "(size_t)row / SCALE_ROWS", "(size_t)(row / 256)"}};
+  moecl_layer_params with = params;
+  (void)state;
+  with.grouped_gemm_variant = "generic";
+  for (size_t i = 0; i < BASE_COUNT(wrong); i++) {
+    with.weight_format = wrong[i].format;
+    check_failure(false, "common/quantized.clh", wrong[i].from, wrong[i].to, &with,
+                  MOECL_ERROR_BUILD, "grouped_gemm variant 'generic' fails its self-check");
+  }
+}
+
 /* ---- one path for all ---- */
 
 typedef struct trial {
@@ -540,7 +565,8 @@ int main(int argc, char **argv) {
       cmocka_unit_test(test_one_kernel), cmocka_unit_test(test_random),
       cmocka_unit_test(test_by_block),   cmocka_unit_test(test_permute_set_aside),
       cmocka_unit_test(test_asked),      cmocka_unit_test(test_last_row),
-      cmocka_unit_test(test_choose),     cmocka_unit_test(test_checked_once)};
+      cmocka_unit_test(test_choose),     cmocka_unit_test(test_checked_once),
+      cmocka_unit_test(test_scales)};
   skip_without_device();
   return cmocka_run_group_tests_name("variants", tests, make_root, remove_root);
 }
