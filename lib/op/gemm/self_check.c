@@ -72,6 +72,16 @@ static bool round_to(const desc_format *format, double *values, uint64_t count, 
 /* Of all experts: gate and up are two. */
 static uint64_t matrices_of(const problem *p) { return EXPERTS * (p->desc.gated ? 2 : 1); }
 
+/* So that no two neighbouring blocks, of 16 columns to 128 rows of 128, nor two matrices, have
+ * the same scale. */
+static void vary_blocks(problem *p) {
+  for (int64_t i = 0; i < (int64_t)EXPERTS * p->weight_rows * p->k; i++) {
+    const int64_t column = i % p->k, row = i / p->k % p->n, matrix = i / (p->k * p->n);
+    const int64_t step = column / 16 % 8 + column / 128 % 3 + row / 128 + matrix % 2;
+    p->weights[i] *= 1 - (double)step / 16;
+  }
+}
+
 static bool make_problem(problem *p) {
   uint32_t state = 1;
   const size_t weights = (size_t)EXPERTS * (size_t)p->weight_rows;
@@ -81,6 +91,7 @@ static bool make_problem(problem *p) {
   p->expected = malloc(ROWS * (size_t)p->n * sizeof *p->expected);
   p->actual = malloc(ROWS * (size_t)p->n * sizeof *p->actual);
   if (!p->input || !p->weights || !p->bias || !p->expected || !p->actual) return false;
+  if (desc_is_quantized(p->desc.weights)) vary_blocks(p);
   const uint64_t rows = (uint64_t)p->weight_rows, k = (uint64_t)p->k;
   return round_to(p->desc.input, p->input, 1, ROWS, k) &&
          round_to(p->desc.weights, p->weights, matrices_of(p), (uint64_t)p->n, k) &&
