@@ -135,6 +135,7 @@ static inline point_result make_point(const fixture *f, size_t index, point_stat
       (moecl_routing_statistics){1.5, 2.5, 3.5, 4.5, 5.5, 0.125, 0.75, 0.375, 0, -1};
   r.verify =
       (verify_result){status != POINT_UNVERIFIED_OK, status == POINT_OK, 1e-6, 1e-5, 6, 4, 0, true};
+  r.verify.weight_error = r.verify.weight_cosine = r.verify.weight_bits = NAN;
   if (status >= POINT_VERIFY_FAILED) r.error = strdup("it said \"no\",\nand meant it");
   return r;
 }

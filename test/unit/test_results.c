@@ -68,7 +68,8 @@ static void check_first_point(const json_t *root) {
       {"verify.num_tokens", "6"},
       {"verify.experts_checked", "4"},
       {"verify.topk_mismatches", "0"},
-      {"verify.capacity_ok", "true"}};
+      {"verify.capacity_ok", "true"},
+      {"verify.weight_error", "null"}};
   const json_t *point = json_array_get(json_object_get(root, "points"), 0);
   for (size_t i = 0; i < sizeof values / sizeof *values; i++)
     check_value(point, values[i][0], values[i][1]);
@@ -122,7 +123,8 @@ static void test_json(void **state) {
              "nonfinite_tokens nonfinite_score_tokens zero_weight_tokens");
   check_keys(root, "points.0.verify",
              "error tolerance ok tokens_checked num_tokens "
-             "experts_checked topk_mismatches capacity_ok");
+             "experts_checked topk_mismatches capacity_ok weight_error weight_cosine "
+             "weight_bits");
   check_value(root, "schema", "\"moecl-results/1\"");
   check_keys(root, "runs.0",
              "started host system processors load_average command moecl commit "
@@ -213,25 +215,26 @@ static void test_csv_text(void **state) {
       "load_balancing_loss,router_z_loss,entropy,max_mean_imbalance,coefficient_of_variation,"
       "padding_waste,identity_fraction,changed_choices,nonfinite_tokens,nonfinite_score_tokens,"
       "zero_weight_tokens,verify_error,verify_tolerance,verify_ok,verify_tokens_checked,"
-      "verify_experts_checked,verify_topk_mismatches,verify_capacity_ok\r\n"
+      "verify_experts_checked,verify_topk_mismatches,verify_capacity_ok,verify_weight_error,"
+      "verify_weight_cosine,verify_weight_bits\r\n"
       "0,ok,,18446744073709551615,64,32,4,0,1,swiglu,1.702,7,false,false,,false,,1,dtype,auto,"
       "softmax,false,0.01,true,,0,1,false,,,max,false,all,false,false,0.01,false,auto,1.1,"
       "false,0,position,false,fp32,6,skewed,1,,0.5,layer,generic,scan,cpu,gather,20,1,2.5,1.5,9.5,,"
       ",,"
       "4.5,1.5,9.5,5.5,1.5,9.5,6.5,1.5,9.5,7.5,1.5,9.5,8.5,1.5,9.5,1234.5,0.25,,1048576,0.125,"
-      "2,0.125,1.5,2.5,3.5,4.5,5.5,0.75,0.375,0.0625,0,0,0,1e-06,1e-05,true,6,4,0,true\r\n"
+      "2,0.125,1.5,2.5,3.5,4.5,5.5,0.75,0.375,0.0625,0,0,0,1e-06,1e-05,true,6,4,0,true,,,\r\n"
       "1,ok_unverified,,18446744073709551615,64,32,4,0,1,swiglu,1.702,7,false,false,,false,,1,"
       "dtype,auto,softmax,false,0.01,true,,0,1,false,,,max,false,all,false,false,0.01,false,auto,,"
       "false,0,position,false,fp32,6,skewed,1,,0.5,layer,generic,scan,cpu,gather,20,1,2.5,1.5,9.5,,"
       ",,"
       "4.5,1.5,9.5,5.5,1.5,9.5,6.5,1.5,9.5,7.5,1.5,9.5,8.5,1.5,9.5,1234.5,0.25,,1048576,0.125,,"
-      "0.125,1.5,2.5,3.5,4.5,5.5,0.75,0.375,0.0625,0,0,0,,,,,,,\r\n"
+      "0.125,1.5,2.5,3.5,4.5,5.5,0.75,0.375,0.0625,0,0,0,,,,,,,,,,\r\n"
       "3,error,the layer broke,18446744073709551615,64,32,4,0,2,swiglu,1.702,7,false,false,,"
       "false,,1,dtype,auto,softmax,false,0.01,true,,0,1,false,,,max,false,all,false,false,0.01,"
       "false,"
       "auto,,false,0,position,false,fp32,6,skewed,1,,0.5,layer,,,,,0,0,,,,,,,,,,,,,,,,,,,,,,,,,0,,,"
       ",,"
-      ",,,,,,,,,,,,,,,,\r\n");
+      ",,,,,,,,,,,,,,,,,,,\r\n");
   free(text);
   results_destroy(&all);
 }
@@ -341,6 +344,27 @@ static void test_formats(void **state) {
     free(text);
     free(file);
   }
+  results_destroy(&all);
+}
+
+/* What formats of weights cost has a column where a point has one. */
+static void test_weight_error(void **state) {
+  fixture *f = *state;
+  results *all = open_new(f);
+  point_result point = make_point(f, 0, POINT_OK);
+  point.verify.weight_error = 0.03125;
+  point.verify.weight_cosine = 0.9375;
+  point.verify.weight_bits = 4.25;
+  add(all, point);
+  add(all, make_point(f, 1, POINT_OK));
+  char *text = table_text(all, 72);
+  assert_non_null(strstr(text, "tokens/s  weight error  verify error\n"));
+  assert_non_null(strstr(text, "1234       0.03125       1.0e-06\n"));
+  assert_non_null(strstr(text, "1234             -       1.0e-06\n"));
+  free(text);
+  text = printed(all, FORMAT_CSV, 0);
+  assert_non_null(strstr(text, ",1e-06,1e-05,true,6,4,0,true,0.03125,0.9375,4.25\r\n"));
+  free(text);
   results_destroy(&all);
 }
 
@@ -513,11 +537,11 @@ static void test_dump_disk_full(void **state) {
 
 int main(void) {
   const struct CMUnitTest tests[] = {
-      CASE(test_arrays),         CASE(test_json),      CASE(test_csv),
-      CASE(test_csv_text),       CASE(test_disk_full), CASE(test_default_folder),
-      CASE(test_unwritable),     CASE(test_table),     CASE(test_formats),
-      CASE(test_progress),       CASE(test_dump),      CASE(test_dump_refused),
-      CASE(test_dump_disk_full),
+      CASE(test_arrays),         CASE(test_json),         CASE(test_csv),
+      CASE(test_csv_text),       CASE(test_disk_full),    CASE(test_default_folder),
+      CASE(test_unwritable),     CASE(test_table),        CASE(test_formats),
+      CASE(test_progress),       CASE(test_dump),         CASE(test_dump_refused),
+      CASE(test_dump_disk_full), CASE(test_weight_error),
   };
   return cmocka_run_group_tests(tests, NULL, NULL);
 }

@@ -10,10 +10,24 @@
 #include <stdlib.h>
 #include <string.h>
 
-static const char *const shown[] = {"tokens_per_s", "tflops", "gbytes_per_s", "dropped_fraction",
-                                    "max_mean_imbalance"};
+/* The last one only where a point has it. */
+static const char *const shown[] = {"tokens_per_s",       "tflops",
+                                    "gbytes_per_s",       "dropped_fraction",
+                                    "max_mean_imbalance", "weight_error"};
+enum { NUM_SHOWN = sizeof shown / sizeof shown[0] };
+
 /* Besides these the point's number, the swept values, the layer's time and the verdict. */
-enum { NUM_SHOWN = sizeof shown / sizeof shown[0], NUM_MEASURES = NUM_SHOWN + 2 };
+static size_t columns_beside(const experiment *plan) { return 1 + plan->num_axes + 2; }
+static size_t num_shown(const text_table *t, const experiment *plan) {
+  return t->columns - columns_beside(plan);
+}
+
+static bool has_last(const results *all) {
+  const measure *last = measure_find(shown[NUM_SHOWN - 1]);
+  for (size_t i = 0; i < all->experiment->num_points; i++)
+    if (all->have[i] && measure_get(last, &all->points[i]).present) return true;
+  return false;
+}
 
 static void put_verdict(char *to, const point_result *result) {
   switch (result->status) {
@@ -30,7 +44,7 @@ static void fill_header(const text_table *t, const experiment *plan) {
   for (size_t i = 0; i < num_axes; i++)
     snprintf(text_table_cell(t, 0, 1 + i), CELL_SIZE, "%s", plan->axes[i].param);
   snprintf(text_table_cell(t, 0, num_axes + 1), CELL_SIZE, "%s ms", experiment_measured(plan));
-  for (size_t i = 0; i < NUM_SHOWN; i++) {
+  for (size_t i = 0; i < num_shown(t, plan); i++) {
     const measure *m = measure_find(shown[i]);
     snprintf(text_table_cell(t, 0, num_axes + 2 + i), CELL_SIZE, "%s%s", m->heading,
              m->kind == MEASURE_SHARE ? " %" : "");
@@ -47,7 +61,7 @@ static void fill_row(const text_table *t, size_t row, const experiment *plan,
     experiment_param_text(point, plan->axes[i].param, text_table_cell(t, row, 1 + i), CELL_SIZE);
   text_table_number(text_table_cell(t, row, num_axes + 1),
                     result->time_ms[MOECL_STAGE_LAYER].median);
-  for (size_t i = 0; i < NUM_SHOWN; i++) {
+  for (size_t i = 0; i < num_shown(t, plan); i++) {
     const measure *m = measure_find(shown[i]);
     const double value = measure_get(m, result).real;
     text_table_number(text_table_cell(t, row, num_axes + 2 + i),
@@ -62,10 +76,11 @@ static void fill_row(const text_table *t, size_t row, const experiment *plan,
 static void fit(const text_table *t, size_t num_axes, int width) {
   static const char *const order[] = {"gbytes_per_s", "tflops", "max_mean_imbalance",
                                       "dropped_fraction", "tokens_per_s"};
+  enum { ORDERED = sizeof order / sizeof order[0] };
   const int number = t->widths[0];
   t->widths[0] = 0;
-  for (size_t i = 0; i < NUM_SHOWN && width > 0 && text_table_width(t) > width; i++)
-    for (size_t j = 0; j < NUM_SHOWN; j++)
+  for (size_t i = 0; i < ORDERED && width > 0 && text_table_width(t) > width; i++)
+    for (size_t j = 0; j < ORDERED; j++)
       if (strcmp(shown[j], order[i]) == 0) t->widths[num_axes + 2 + j] = 0;
   if (width == 0 || text_table_width(t) <= width || num_axes == 0) return;
   t->widths[0] = number;
@@ -103,7 +118,7 @@ static void print_table(const results *all, bool markdown, FILE *file, int width
   text_table table;
   size_t rows = 1;
   for (size_t i = 0; i < plan->num_points; i++) rows += all->have[i];
-  if (!text_table_make(&table, rows, 1 + plan->num_axes + NUM_MEASURES)) {
+  if (!text_table_make(&table, rows, columns_beside(plan) + NUM_SHOWN - !has_last(all))) {
     fprintf(file, "no memory for the table; see %s\n", all->folder);
     return;
   }

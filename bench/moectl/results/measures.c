@@ -39,6 +39,12 @@ const measure measures[] = {
     {MEASURE_VERIFY, "experts_checked", MEASURE_COUNT, AT(verify.experts_checked), NULL},
     {MEASURE_VERIFY, "topk_mismatches", MEASURE_COUNT, AT(verify.topk_mismatches), NULL},
     {MEASURE_VERIFY, "capacity_ok", MEASURE_FLAG, AT(verify.capacity_ok), NULL},
+    {MEASURE_VERIFY, "weight_error", MEASURE_REAL, AT(verify.weight_error), "weight error", false,
+     true},
+    {MEASURE_VERIFY, "weight_cosine", MEASURE_REAL, AT(verify.weight_cosine), "weight cosine",
+     false, true},
+    {MEASURE_VERIFY, "weight_bits", MEASURE_REAL, AT(verify.weight_bits), "bits a weight", false,
+     true},
     {MEASURE_RUN, NULL, MEASURE_COUNT, 0, NULL}};
 
 const measure *measure_find(const char *name) {

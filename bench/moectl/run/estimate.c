@@ -167,9 +167,11 @@ static double check_seconds(const experiment_point *point, const device_rates *r
   const moecl_layer_params *layer = &point->layer;
   const double sample = (double)verify_sample_size(point);
   const double macs = moe_flops(layer, (int64_t)sample * layer->top_k, (int64_t)sample) / 2;
+  /* Other formats of weights are held against dtype's. */
+  const double times = layer->weight_format == MOECL_FORMAT_DTYPE ? 1 : 2;
   const double reached = fmin(1, sample * (double)layer->top_k / (double)layer->num_experts);
-  return macs / host_macs + block_check_seconds(point, sample) +
-         reached * weight_bytes(point) / rates->drawn +
+  return times * (macs / host_macs + reached * weight_bytes(point) / rates->drawn) +
+         block_check_seconds(point, sample) +
          (double)point->num_tokens * (double)layer->num_experts / host_choices;
 }
 

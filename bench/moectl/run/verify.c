@@ -228,7 +228,11 @@ moecl_status verify_point(const verify_input *input, verify_result *result) {
   sample sample = {0};
   weights weights = {0};
   outputs outputs = {0};
-  *result = (verify_result){.ran = true, .tolerance = moe_tolerance(input->roundoff)};
+  *result = (verify_result){.ran = true,
+                            .tolerance = moe_tolerance(input->roundoff),
+                            .weight_error = NAN,
+                            .weight_cosine = NAN,
+                            .weight_bits = NAN};
   moecl_status status = sample_take(input, &sample);
   if (status == MOECL_OK) status = verify_weights_make(input, &sample, &weights);
   if (status == MOECL_OK) status = verify_router(input, &sample, &weights, result);
@@ -238,6 +242,7 @@ moecl_status verify_point(const verify_input *input, verify_result *result) {
   if (status == MOECL_OK) status = compare_output(input, &sample, result);
   if (status == MOECL_OK && outputs.nonfinite > 0)
     status = explain(input, &outputs, &weights, result);
+  if (status == MOECL_OK) status = verify_weight_format(input, &sample, result);
   if (outputs.nonfinite > 0 || !outputs.zero) result->error = INFINITY;
   result->ok =
       result->error <= result->tolerance && result->topk_mismatches == 0 && result->capacity_ok;

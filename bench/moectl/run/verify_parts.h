@@ -60,6 +60,10 @@ typedef struct overflow overflow;
 moecl_status verify_experts(const verify_input *input, sample *sample, weights *weights,
                             overflow *overflow, int64_t *experts_reached);
 
+/* verify_weights.c: what the weights' format does to the sample, whose `expected` is there. */
+moecl_status verify_weight_format(const verify_input *input, const sample *sample,
+                                  verify_result *result);
+
 /* verify_overflow.c: the largest numbers of each kind that the exact computation of
  * some tokens comes by, beside the largest one of the layer's data type. */
 typedef enum overflow_tensor {
