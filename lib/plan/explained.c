@@ -11,7 +11,7 @@ struct moecl_plan {
   void (*destroy)(void *owner);
   moecl_memory memory;
   plan plan;
-  char detail[PLAN_MOST_STEPS][64]; /* of each step; may be empty */
+  char detail[PLAN_MOST_STEPS][96]; /* of each step; may be empty */
   moecl_plan_tensor weight[MOST_WEIGHTS];
   size_t num_weights;
 };

@@ -16,6 +16,10 @@ LAYER = {"hidden_size": 8, "intermediate_size": 6, "num_experts": 4, "top_k": 2}
 BLOCK = {"attention": {"num_heads": 4, "num_kv_heads": 2, "head_dim": 6, "qk_norm": "head",
                        "sinks": True, "qkv_bias": True, "output_bias": True, "sliding_window": 4},
          "rope": {"rope_theta": 100, "rope_dim": 4}, "norm": {"norm_epsilon": 0.001}}
+# As Switch's encoder, but for what Dumped computes of BLOCK.
+RELATIVE = BLOCK | {"attention": BLOCK["attention"] | {
+    "causal": False, "sliding_window": None, "scale": 1, "relative_attention_num_buckets": 8,
+    "relative_attention_max_distance": 6}}
 STAGES = ["attention_norm", "qkv_proj", "rotary", "attention", "o_proj", "feed_forward_norm",
           "residual"]
 OPERATIONS = ["router", "permute", "grouped_gemm", "combine", "norm", "projections", "rotary",
@@ -57,6 +61,15 @@ class Dumped:
         heads = [flat[i:i + 6] for i in range(0, len(flat), 6)]
         return [turned(rms_norm(head, self.vector(norm), 1e-5), position) for head in heads]
 
+    def logit(self, t, s, head, query, key):
+        """Of RELATIVE, or of BLOCK; None: not looked at. Of a side's four buckets two are of the
+        distances 0 and 1, and the third ends where half of ln(6/2) is reached, before 4."""
+        product = sum(q * k for q, k in zip(query, key))
+        if "attention.relative_bias" not in self.t:
+            return product / math.sqrt(6) if t - 3 <= s <= t else None
+        bucket = (0, 1, 2, 2, 3)[min(abs(s - t), 4)] + (4 if s > t else 0)
+        return product + self.t["attention.relative_bias"][bucket][head]
+
     def attention(self, states):
         """Each token's sum of its state and what attention makes."""
         queries, keys, values = [], [], []
@@ -70,10 +83,10 @@ class Dumped:
         for t, state in enumerate(states):
             attended = []
             for head in range(4):
-                seen = range(max(0, t - 3), t + 1)
-                logits = [sum(q * k for q, k in zip(queries[t][head], keys[s][head // 2]))
-                          / math.sqrt(6) for s in seen]
-                shares = [math.exp(logit) for logit in logits]
+                logits = {s: self.logit(t, s, head, queries[t][head], keys[s][head // 2])
+                          for s in range(len(states))}
+                seen = [s for s, logit in logits.items() if logit is not None]
+                shares = [math.exp(logits[s]) for s in seen]
                 total = sum(shares) + math.exp(self.vector("attention.sinks")[head])
                 attended += [sum(share / total * values[s][head // 2][d]
                                  for share, s in zip(shares, seen)) for d in range(6)]
@@ -133,6 +146,11 @@ class Block(ModelCase):
         out, _ = self.run_it("--dump", "--pictures", "none",
                              workload={"num_tokens": 2, "context": 9})
         self.check_dump(out, 9)
+
+    def test_relative_bias(self):
+        out, _ = self.run_it("--dump", "--pictures", "none", block=RELATIVE,
+                             workload={"num_tokens": 11})
+        self.check_dump(out, 0)
 
     def test_file(self):
         """The recording's first tokens are the context."""
@@ -217,6 +235,10 @@ class Block(ModelCase):
         self.assertRegex(shown, r"attention  .*  causal, window \d+; \d+ (queries|rows) a work-group")
         self.assertRegex(shown, r"keys +fp32 +8194 x 6")  # 4097 tokens of 2 heads
         self.assertIn(", cache ", shown)
+        code, shown, said = moectl("explain", self.experiment(block=RELATIVE))
+        self.assertEqual(code, 0, said)
+        self.assertRegex(shown, r"attention  .*  all keys, relative bias; \d+")
+        self.assertRegex(shown, r"relative_attention_bias +fp32 +1 x 32")  # 8 buckets of 4 heads
 
     def test_variants(self):
         """Each by name, and one that there is not."""

@@ -156,6 +156,7 @@ void op_attention_explain(const op_attention *attention, int64_t num_tokens, cha
   if (what->window > 0) snprintf(window, sizeof window, ", window %lld", (long long)what->window);
   if (parts > 1)
     snprintf(split, sizeof split, ", keys in up to %llu parts", (unsigned long long)parts);
-  snprintf(text, size, "%s%s; %llu %s a work-group%s", what->causal ? "causal" : "all keys", window,
+  snprintf(text, size, "%s%s%s; %llu %s a work-group%s", what->causal ? "causal" : "all keys",
+           window, what->relative.num_buckets > 0 ? ", relative bias" : "",
            (unsigned long long)rows, attention->driver ? "rows" : "queries", split);
 }
