@@ -666,17 +666,18 @@ static moecl_status check_below(const char *root, const kernel_variant *variant,
   snprintf(kernels, sizeof kernels, "%s/cl", root);
   snprintf(cache, sizeof cache, "%s/cache", root);
   const desc_format *bf16 = desc_format_of(MOECL_BF16);
-  const op_attention_desc desc = {.attention = {.num_heads = 8,
-                                                .num_kv_heads = 2,
-                                                .head_dim = 64,
-                                                .causal = true,
-                                                .window = window ? 100 : 0,
-                                                .scale = 0.125,
-                                                .sinks = true,
-                                                .relative = {relative ? 32 : 0, 128}},
-                                  .cache = bf16,
-                                  .rows = bf16,
-                                  .output = bf16};
+  const op_attention_desc desc = {
+      .attention = {.num_heads = 8,
+                    .num_kv_heads = 2,
+                    .head_dim = 64,
+                    .causal = true,
+                    .window = window ? 100 : 0,
+                    .scale = 0.125,
+                    .sinks = true,
+                    .relative = {relative ? 32 : 0, relative ? 128 : 0}},
+      .cache = bf16,
+      .rows = bf16,
+      .output = bf16};
   const moecl_context_params params = {.kernel_dir = kernels, .cache_dir = cache};
   moecl_context *spoilt = NULL;
   assert_ok(moecl_context_create(&params, &spoilt));
