@@ -6,7 +6,7 @@ __kernel __attribute__((reqd_work_group_size(LOCAL, 1, 1))) void
 rotary(__global rows_t *qkv, const __global storage_t *q_norm, const __global storage_t *k_norm,
        const __global ulong *frequency, __global storage_t *keys, __global storage_t *values,
        long context, long capacity, int num_heads, int num_kv_heads, int head_dim, int num_pairs,
-       int spans, int spans_each, float epsilon, float magnitude) {
+       int spans, int spans_each, float epsilon, float magnitude, float clip) {
   __local float part[LOCAL];
   float cosine[(MOST_PAIRS + LOCAL - 1) / LOCAL], sine[(MOST_PAIRS + LOCAL - 1) / LOCAL];
   const int lid = (int)get_local_id(0);
@@ -42,16 +42,16 @@ rotary(__global rows_t *qkv, const __global storage_t *q_norm, const __global st
       for (int i = lid; i < num_pairs; i += LOCAL) {
         const int a = INTERLEAVED ? 2 * i : i, b = INTERLEAVED ? 2 * i + 1 : i + num_pairs;
         const float c = cosine[i / LOCAL], s = sine[i / LOCAL];
-        const float u = rows_load(x, at + a) * scale * norm_weight(weight, at + a);
-        const float v = rows_load(x, at + b) * scale * norm_weight(weight, at + b);
+        const float u = prepared(x, at + a, scale, weight, clip);
+        const float v = prepared(x, at + b, scale, weight, clip);
         put(u * c - v * s, &to, a);
         put(u * s + v * c, &to, b);
       }
       for (int d = 2 * num_pairs + lid; d < head_dim; d += LOCAL)
-        put(rows_load(x, at + d) * scale * norm_weight(weight, at + d), &to, d);
+        put(prepared(x, at + d, scale, weight, clip), &to, d);
       const __global rows_t *value = x + (size_t)(num_kv_heads + h) * (size_t)head_dim;
       for (int d = lid; is_key && d < head_dim; d += LOCAL)
-        storage_store(rows_load(value, d), values,
+        storage_store(cut(rows_load(value, d), clip), values,
                       value_at((ulong)(head + h), (ulong)capacity, position) + d);
     }
   }

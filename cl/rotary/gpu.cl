@@ -10,18 +10,19 @@
 static inline void turn_head(const __global rows_t *x, int at, const place *to,
                              const __global storage_t *weight, const __global rows_t *value,
                              __global storage_t *values, const __local float *cosine,
-                             const __local float *sine, int num_pairs, float scale, int lane) {
+                             const __local float *sine, int num_pairs, float scale, float clip,
+                             int lane) {
   for (int i = lane; i < num_pairs; i += LANES) {
     const int a = INTERLEAVED ? 2 * i : i, b = INTERLEAVED ? 2 * i + 1 : i + num_pairs;
-    const float u = rows_load(x, at + a) * scale * norm_weight(weight, at + a);
-    const float v = rows_load(x, at + b) * scale * norm_weight(weight, at + b);
+    const float u = prepared(x, at + a, scale, weight, clip);
+    const float v = prepared(x, at + b, scale, weight, clip);
     put(u * cosine[i] - v * sine[i], to, a);
     put(u * sine[i] + v * cosine[i], to, b);
   }
   for (int d = 2 * num_pairs + lane; d < to->head_dim; d += LANES)
-    put(rows_load(x, at + d) * scale * norm_weight(weight, at + d), to, d);
+    put(prepared(x, at + d, scale, weight, clip), to, d);
   for (int d = lane; to->is_key && d < to->head_dim; d += LANES)
-    storage_store(rows_load(value, d), values,
+    storage_store(cut(rows_load(value, d), clip), values,
                   value_at(to->kv_head, to->capacity, to->position) + d);
 }
 
@@ -41,7 +42,7 @@ __kernel __attribute__((reqd_work_group_size(LOCAL, 1, 1))) void
 rotary(__global rows_t *qkv, const __global storage_t *q_norm, const __global storage_t *k_norm,
        const __global ulong *frequency, __global storage_t *keys, __global storage_t *values,
        long context, long capacity, int num_heads, int num_kv_heads, int head_dim, int num_pairs,
-       int spans, int spans_each, float epsilon, float magnitude) {
+       int spans, int spans_each, float epsilon, float magnitude, float clip) {
   __local float part[LOCAL], cosine[MOST_PAIRS], sine[MOST_PAIRS];
   const int lid = (int)get_local_id(0), lane = lid % LANES, team = lid / LANES;
   const ulong groups = (ulong)((spans + spans_each - 1) / spans_each);
@@ -72,7 +73,7 @@ rotary(__global rows_t *qkv, const __global storage_t *q_norm, const __global st
       const place to = {is_key, x + at, keys, (ulong)head, (ulong)capacity, position, head_dim};
       turn_head(x, at, &to, is_key ? k_norm : q_norm,
                 x + (size_t)(num_kv_heads + head) * (size_t)head_dim, values, cosine, sine,
-                num_pairs, scale, lane);
+                num_pairs, scale, clip, lane);
     }
   }
 #else
@@ -92,7 +93,7 @@ rotary(__global rows_t *qkv, const __global storage_t *q_norm, const __global st
     if (begin + team < last) {
       const place to = {is_key, x, keys, (ulong)head, (ulong)capacity, position, head_dim};
       turn_head(x, 0, &to, is_key ? k_norm : q_norm, x + (size_t)num_kv_heads * (size_t)head_dim,
-                values, cosine, sine, num_pairs, scale, lane);
+                values, cosine, sine, num_pairs, scale, clip, lane);
     }
   }
 #endif

@@ -76,7 +76,9 @@ typedef struct moecl_attention_params {
   int64_t relative_attention_num_buckets;
   int64_t relative_attention_max_distance; /* more than the distances with a bucket of their own;
                                               0: 128 */
-  uint64_t reserved[14];
+  float clip_qkv; /* queries and keys, normalized and not rotated yet, and values are cut to
+                     -clip_qkv to clip_qkv (OLMoE, DBRX), not below 0; 0: they are not */
+  uint64_t reserved[13];
 } moecl_attention_params;
 
 typedef struct moecl_block_params {

@@ -54,6 +54,8 @@ typedef struct desc_attention {
   bool qk_norm_plus_one;
   desc_rotary rotary;
   desc_relative relative;
+  double clip; /* queries and keys, before they are rotated, and values are cut to -clip to clip; 0:
+                  they are not */
 } desc_attention;
 
 /* Elements of a token's queries, of its keys (and of its values), and of all three. */

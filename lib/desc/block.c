@@ -55,7 +55,8 @@ desc_attention desc_attention_of(const moecl_block_params *params) {
                               p->qk_norm_epsilon > 0 ? (double)p->qk_norm_epsilon : EPSILON,
                           .qk_norm_plus_one = p->qk_norm_plus_one,
                           .rotary = rotary_of(&p->rope, dim),
-                          .relative = relative_of(p)};
+                          .relative = relative_of(p),
+                          .clip = (double)p->clip_qkv};
 }
 
 int64_t moecl_block_tensor_size(const moecl_block_params *params, moecl_block_tensor tensor) {

@@ -127,6 +127,7 @@ static void check_attention(complaint *c, const moecl_block_params *params) {
   check_range(c, "sliding_window", p->sliding_window, 0, MOECL_MAX_POSITIONS);
   check_number(c, "scale", (double)p->scale);
   check_number(c, "qk_norm_epsilon", (double)p->qk_norm_epsilon);
+  check_number(c, "clip_qkv", (double)p->clip_qkv);
   if ((int)p->qk_norm < 0 || p->qk_norm >= MOECL_QK_NORM_COUNT)
     complain(c, "qk_norm is %d, expected a moecl_qk_norm", (int)p->qk_norm);
   check_rope(c, &p->rope, dim);

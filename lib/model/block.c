@@ -28,6 +28,7 @@ typedef struct block_row {
   const char *bias;    /* flag: of q, k, v and o; NULL: there are none */
   moecl_qk_norm qk_norm;
   bool sinks;
+  const char *clip;                /* of queries, keys and values; NULL, or no such key: none */
   const char *window, *has_window; /* the second a flag; NULL: where the first is not 0 */
   bool windows_alternate;          /* without layer_types, every other layer has one */
   const char *rope_theta;          /* NULL: nothing is rotated */
@@ -74,7 +75,8 @@ static const block_row rows[] = {{.model_type = "mixtral",
                                   .window = "sliding_window:0",
                                   .rope_theta = "rope_parameters.rope_theta|rope_theta=1000000"},
                                  {.model_type = "olmoe",
-                                  .refused = REFUSED "|clip_qkv",
+                                  .refused = REFUSED,
+                                  .clip = "clip_qkv",
                                   .num_heads = "num_attention_heads=16",
                                   .num_kv_heads = "num_key_value_heads:0",
                                   .head_dim = "head_dim:0",
@@ -225,6 +227,15 @@ static moecl_status read_relative(const model_config *config, const block_row *r
                         &attention->relative_attention_max_distance);
 }
 
+/* 0 would cut all away, and is nobody's. */
+static moecl_status read_clip(const model_config *config, const block_row *row, float *clip) {
+  double value = 0;
+  if (!row->clip || !config_find(config, row->clip, strlen(row->clip))) return MOECL_OK;
+  MOECL_TRY(read_above(config, row->clip, 0, &value));
+  *clip = value <= (double)FLT_MAX ? (float)value : INFINITY;
+  return MOECL_OK;
+}
+
 static moecl_status read_params(const model_config *config, const block_row *row,
                                 moecl_block_params *params) {
   moecl_attention_params *attention = &params->attention;
@@ -243,6 +254,7 @@ static moecl_status read_params(const model_config *config, const block_row *row
   attention->scale = row->unscaled ? 1.0f : 0.0f;
   MOECL_TRY(read_rotary(config, row, &attention->rope));
   MOECL_TRY(read_relative(config, row, attention));
+  MOECL_TRY(read_clip(config, row, &attention->clip_qkv));
   MOECL_TRY(read_above(config, row->epsilon, 0, &epsilon));
   const float narrow = epsilon <= (double)FLT_MAX ? (float)epsilon : INFINITY;
   params->attention_norm.epsilon = params->feed_forward_norm.epsilon = narrow;

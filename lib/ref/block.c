@@ -102,6 +102,7 @@ static void make_keys(work *w, int threads) {
     double *key = w->keys + i * size;
     memcpy(key, w->pairs + 2 * i * size, (size_t)size * sizeof *key);
     memcpy(w->values + i * size, w->pairs + (2 * i + 1) * size, (size_t)size * sizeof *key);
+    ref_clip(&w->attention, size, w->values + i * size);
     ref_prepare_heads(&w->attention, w->attention.num_kv_heads, w->first_key + i,
                       w->tensors[MOECL_K_NORM], key);
   }

@@ -25,8 +25,10 @@ void ref_norm(const desc_norm *norm, const double *x, const double *weight, cons
               double *y);
 /* One head [head_dim] of the token at `position`, in place. */
 void ref_rotate(const desc_rotary *rotary, int64_t position, double *head);
+/* Numbers cut to the attention's clip, in place, where it has one. */
+void ref_clip(const desc_attention *attention, int64_t count, double *values);
 /* A token's queries or keys [num_heads, head_dim], in place: normalized, with weights
- * [head_dim], or [num_heads * head_dim] for MOECL_QK_NORM_FULL, and rotated. */
+ * [head_dim], or [num_heads * head_dim] for MOECL_QK_NORM_FULL, cut and rotated. */
 void ref_prepare_heads(const desc_attention *attention, int64_t num_heads, int64_t position,
                        const double *norm_weight, double *heads);
 /* All heads of the query at `position`; `share` has room for num_keys numbers. */

@@ -16,7 +16,13 @@ void ref_rotate(const desc_rotary *rotary, int64_t position, double *head) {
   }
 }
 
-/* In place: each head, or all at once, then the turns. */
+void ref_clip(const desc_attention *attention, int64_t count, double *values) {
+  const double most = attention->clip;
+  for (int64_t i = 0; most > 0 && i < count; i++)
+    values[i] = values[i] > most ? most : values[i] < -most ? -most : values[i];
+}
+
+/* In place: each head, or all at once, then the cut and the turns. */
 void ref_prepare_heads(const desc_attention *attention, int64_t num_heads, int64_t position,
                        const double *norm_weight, double *heads) {
   const int64_t dim = attention->head_dim;
@@ -26,6 +32,7 @@ void ref_prepare_heads(const desc_attention *attention, int64_t num_heads, int64
   for (int64_t at = 0; attention->qk_norm != MOECL_QK_NORM_NONE && at < num_heads * dim;
        at += norm.size)
     ref_norm(&norm, heads + at, norm_weight, NULL, heads + at);
+  ref_clip(attention, num_heads * dim, heads);
   for (int64_t head = 0; head < num_heads; head++)
     ref_rotate(&attention->rotary, position, heads + head * dim);
 }

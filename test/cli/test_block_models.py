@@ -42,6 +42,7 @@ CONFIGS = {
     "gpt_oss": (GPT_OSS, 1),
     "switch_first": (SWITCH, 0),
     "switch": (SWITCH, 1)}
+CONFIGS["olmoe_clip"] = (CONFIGS["olmoe"][0] | {"clip_qkv": 0.75}, 0)
 
 
 def cut(recorded, name, first, count):
@@ -190,6 +191,8 @@ class BlockModels(ModelCase):
                        {"rope_parameters": GPT_OSS["rope_parameters"] | {"factor": 16.0}}):
             folder, layer = self.folder("gpt_oss_window", change)
             self.verify(1, "first mismatching token", folder, layer)
+        folder, layer = self.folder("olmoe_clip", {"clip_qkv": 0.8})
+        self.verify(1, "first mismatching token", folder, layer)
         for name in ("0.layer.0.SelfAttention.relative_attention_bias.weight",
                      "1.layer.0.SelfAttention.k.weight", "1.layer.1.layer_norm.weight"):
             folder, layer = self.folder(
@@ -243,7 +246,7 @@ class BlockModels(ModelCase):
                 r"qwen3_moe, gpt_oss, switch_transformers", "mixtral", {"model_type": "minimax"})
         refused("rope_type is 'dynamic', expected default, linear, llama3 or yarn", "mixtral",
                 {"rope_parameters": {"rope_type": "dynamic", "rope_theta": 1e6, "factor": 2}})
-        refused("clip_qkv", "olmoe", {"clip_qkv": 8})
+        refused("'clip_qkv' is 0, expected more than 0", "olmoe", {"clip_qkv": 0})
         refused("'rms_norm_eps' is 0, expected more than 0", "mixtral", {"rms_norm_eps": 0})
         refused("rope_theta' is 1, expected more than 1", "mixtral",
                 {"rope_parameters": {"rope_theta": 1}})
@@ -305,7 +308,9 @@ class BlockModels(ModelCase):
             self.assertEqual(params["relative_attention_num_buckets"],
                              config.get("relative_attention_num_buckets"))
             self.assertEqual(params["causal"], "switch" not in name)
-            self.assertEqual(params["qk_norm"], {"olmoe": "full", "qwen3_moe": "head"}.get(name, "none"))
+            self.assertEqual(params["qk_norm"],
+                             {"olmoe": "full", "olmoe_clip": "full", "qwen3_moe": "head"}.get(name, "none"))
+            self.assertEqual(params["clip_qkv"], config.get("clip_qkv"))
             self.assertEqual(params["sliding_window"], 7 if name == "gpt_oss_window" else None)
             self.assertEqual(params["rope_scaling"], "yarn" if "gpt_oss" in name else "none")
             self.assertEqual(params["rope_truncate"], "gpt_oss" not in name)

@@ -86,7 +86,10 @@ static const block_case cases[] = {
     {"gpt_oss_window", GPT_OSS(7)},
     {"gpt_oss", GPT_OSS(0)},
     {"switch_first", SWITCH},
-    {"switch", SWITCH}};
+    {"switch", SWITCH},
+    {"olmoe_clip",
+     {.attention = {.num_heads = 4, .qk_norm = MOECL_QK_NORM_FULL, .clip_qkv = 0.75f, ROPE(10000)},
+      .layer = {.hidden_size = 32, .intermediate_size = 16, .num_experts = 8, .top_k = 3}}}};
 
 static const char *const block_names[MOECL_BLOCK_TENSOR_COUNT] = {
     "attention_norm", NULL,     "qkv_proj", "qkv_bias",          "q_norm", "k_norm",

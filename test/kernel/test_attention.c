@@ -391,6 +391,36 @@ static const attention_case cases[] = {
      0,
      true,
      MOECL_F32},
+    {"cut, heads' norms",
+     7,
+     30,
+     {.num_heads = 4,
+      .num_kv_heads = 2,
+      .head_dim = 40,
+      .causal = true,
+      .qk_norm = MOECL_QK_NORM_HEAD,
+      .qk_norm_epsilon = 1e-6,
+      .clip = 0.75,
+      .rotary = ROTARY(32)},
+     1,
+     0,
+     false,
+     MOECL_F32},
+    {"cut, all heads' norm",
+     0,
+     33,
+     {.num_heads = 3,
+      .num_kv_heads = 3,
+      .head_dim = 32,
+      .causal = true,
+      .qk_norm = MOECL_QK_NORM_FULL,
+      .qk_norm_epsilon = 1e-5,
+      .clip = 0.5,
+      .rotary = ROTARY(32)},
+     1,
+     0,
+     true,
+     MOECL_BF16},
     {"head of one element",
      2,
      5,
@@ -482,6 +512,7 @@ static void prepare(run *r, op_rotary *rotary, device_tensor *rows, int64_t befo
     double *query = rows->values + t * row, *key = query + size, *value = key + desc_key_size(what);
     ref_prepare_heads(what, what->num_heads, before + t, r->t[Q_NORM].values, query);
     ref_prepare_heads(what, what->num_kv_heads, before + t, r->t[K_NORM].values, key);
+    ref_clip(what, desc_key_size(what), value);
     check_close(r, "query", got + t * row, query, (size_t)size, size_of_all, roundoff(r->rows));
     memcpy(query, got + t * row, (size_t)size * sizeof *query);
     for (int64_t i = 0; i < desc_key_size(what); i++) {

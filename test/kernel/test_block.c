@@ -25,10 +25,13 @@ typedef struct block_case {
       .renormalize = true                                                                          \
     }                                                                                              \
   }
-/* OLMoE: all heads of queries and of keys normalized at once. */
+/* OLMoE: all heads of queries and of keys normalized at once, and cut. */
 #define OLMOE                                                                                      \
   {                                                                                                \
-    .attention = {.num_heads = 4, .qk_norm = MOECL_QK_NORM_FULL, .rope = {.theta = 10000}},        \
+    .attention = {.num_heads = 4,                                                                  \
+                  .qk_norm = MOECL_QK_NORM_FULL,                                                   \
+                  .clip_qkv = 1,                                                                   \
+                  .rope = {.theta = 10000}},                                                       \
     .layer = {                                                                                     \
       .hidden_size = 64,                                                                           \
       .intermediate_size = 32,                                                                     \

@@ -181,6 +181,7 @@ static bool describe_rotary(int i, const desc_format *format, const desc_format 
                     .qk_norm = (moecl_qk_norm)i,
                     .qk_norm_epsilon = 1e-6,
                     .qk_norm_plus_one = i == 1,
+                    .clip = i == 2 ? 8 : 0,
                     .rotary = {.dim = i == 2 ? 24 : 8, .theta = 1e4, .interleaved = i == 1}},
       .layout = {i == 1 ? 1 : 16, i == 1 ? 24 : 32},
       .cache = format,

@@ -114,6 +114,7 @@ static void test_messages(void **state) {
   WRONG(attention.rope.scaling, MOECL_ROPE_SCALING_COUNT, "expected a moecl_rope_scaling");
   WRONG(attention.sliding_window, -1, "sliding_window is -1, expected 0 to");
   WRONG(attention.scale, -1.0f, "scale is -1, expected a finite number");
+  WRONG(attention.clip_qkv, -2.0f, "clip_qkv is -2, expected a finite number");
   WRONG(attention.qk_norm, MOECL_QK_NORM_COUNT, "expected a moecl_qk_norm");
   WRONG(attention.qk_norm_epsilon, INFINITY, "qk_norm_epsilon is inf");
   WRONG(attention_norm.kind, MOECL_NORM_COUNT, "attention_norm.kind is 2, expected a moecl_norm");

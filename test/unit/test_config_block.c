@@ -66,7 +66,8 @@ static void test_every_key(void **state) {
       "sliding_window: 5,\n"
       "    sinks: true, qkv_bias: true, output_bias: true, qk_norm: head, qk_norm_epsilon: 0.25,\n"
       "    qk_norm_plus_one: true, scale: 0.5, attention_variant: generic,\n"
-      "    relative_attention_num_buckets: 16, relative_attention_max_distance: 50}\n"
+      "    relative_attention_num_buckets: 16, relative_attention_max_distance: 50, clip_qkv: "
+      "2.5}\n"
       "  rope: {rope_theta: 500000, rope_dim: 16, rope_interleaved: true, rope_scaling: yarn,\n"
       "    rope_factor: 32, rope_original_positions: 4096, rope_beta_fast: 16, rope_beta_slow: 2,\n"
       "    rope_attention_factor: 1.5, rope_truncate: false}\n"
@@ -87,6 +88,7 @@ static void test_every_key(void **state) {
   assert_true(a->qk_norm_epsilon == 0.25f && a->scale == 0.5f);
   assert_int_equal(a->relative_attention_num_buckets, 16);
   assert_int_equal(a->relative_attention_max_distance, 50);
+  assert_true(a->clip_qkv == 2.5f);
   assert_true(a->rope.theta == 500000 && a->rope.factor == 32);
   assert_int_equal(a->rope.dim, 16);
   assert_int_equal(a->rope.scaling, MOECL_ROPE_YARN);

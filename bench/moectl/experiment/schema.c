@@ -312,6 +312,11 @@ static const schema_key keys[KEY_COUNT] = {
                                              "The last bucket is of keys so far away and farther.",
                                              .needs = {OF_BLOCK,
                                                        ANY(KEY_RELATIVE_ATTENTION_NUM_BUCKETS)}},
+    [KEY_CLIP_QKV] = {ATTENTION(clip_qkv), TYPE_REAL, NULLABLE | MIN_OPEN, 0, 1000000, NO_CHOICE,
+                      "null",
+                      "Queries and keys, before they are rotated, and values are cut to -clip_qkv "
+                      "to clip_qkv, as OLMoE and DBRX may; null: they are not.",
+                      .needs = {OF_BLOCK}},
     [KEY_ATTENTION_VARIANT] = {"block.attention.attention_variant",
                                IN_POINT(block.attention_variant), TYPE_TEXT,
                                AUTO_NULL | WITH_CHECKPOINT | NOT_WORK, ANY_TEXT, NO_CHOICE, "auto",

@@ -48,11 +48,12 @@ static moecl_status create(moecl_context *context, const kernel_variant *variant
   MOECL_TRY(describe(context, variant, problem, op));
   char defines[256];
   snprintf(defines, sizeof defines,
-           "DTYPE %d\nROWS %d\nQK_NORM %d\nPLUS_ONE %d\nINTERLEAVED %d\nKEY_BLOCK %u\n"
+           "DTYPE %d\nROWS %d\nQK_NORM %d\nPLUS_ONE %d\nINTERLEAVED %d\nCLIP %d\nKEY_BLOCK %u\n"
            "VALUE_STRIDE %u\nLOCAL %u\n",
            desc->cache->element, desc->rows->element, (int)desc->attention.qk_norm,
            desc->attention.qk_norm_plus_one, desc->attention.rotary.interleaved,
-           desc->layout.key_block, desc->layout.value_stride, variant->local);
+           desc->attention.clip > 0, desc->layout.key_block, desc->layout.value_stride,
+           variant->local);
   MOECL_TRY(create_frequencies(context, rotary));
   return ocl_kernel_create(context, variant->source, defines, "rotary", &rotary->kernel);
 }
@@ -76,11 +77,12 @@ moecl_status op_rotary_enqueue(op_rotary *rotary, ocl_chain *chain, const op_rot
   const int64_t spans =
       what->qk_norm == MOECL_QK_NORM_FULL ? 2 : what->num_heads + what->num_kv_heads;
   const int64_t each = rotary->variant->tile_m ? rotary->variant->tile_m : spans;
-  MOECL_TRY(ocl_kernel_args(
-      rotary->kernel, "bbbbbblliiiiiiff", io->qkv, io->q_norm, io->k_norm, rotary->frequency,
-      io->keys, io->values, io->context, io->capacity, (int32_t)what->num_heads,
-      (int32_t)what->num_kv_heads, (int32_t)what->head_dim, (int32_t)num_pairs(&rotary->desc),
-      (int32_t)spans, (int32_t)each, what->qk_norm_epsilon, desc_rotary_magnitude(&what->rotary)));
+  MOECL_TRY(ocl_kernel_args(rotary->kernel, "bbbbbblliiiiiifff", io->qkv, io->q_norm, io->k_norm,
+                            rotary->frequency, io->keys, io->values, io->context, io->capacity,
+                            (int32_t)what->num_heads, (int32_t)what->num_kv_heads,
+                            (int32_t)what->head_dim, (int32_t)num_pairs(&rotary->desc),
+                            (int32_t)spans, (int32_t)each, what->qk_norm_epsilon,
+                            desc_rotary_magnitude(&what->rotary), what->clip));
   const uint64_t groups = base_div_up((uint64_t)spans, (uint64_t)each);
   return ocl_launch(chain, rotary->kernel, (uint64_t)io->num_tokens * groups,
                     rotary->variant->local);

@@ -32,6 +32,13 @@ def config_of(cls, **values):
     return config
 
 
+def olmoe_case(name, **values):
+    config = config_of(transformers.OlmoeConfig, intermediate_size=16, num_attention_heads=4,
+                       num_key_value_heads=4, num_experts=8, num_experts_per_tok=3,
+                       rms_norm_eps=1e-5, **values)
+    return name, olmoe.OlmoeDecoderLayer(config, 0), olmoe.OlmoeRotaryEmbedding(config), 0
+
+
 def cases():
     """name, layer, rotary embedding, window"""
     config = config_of(transformers.MixtralConfig, intermediate_size=24, num_attention_heads=4,
@@ -40,10 +47,7 @@ def cases():
                                                            "rope_theta": 1e6})
     yield ("mixtral", mixtral.MixtralDecoderLayer(config, 0), mixtral.MixtralRotaryEmbedding(config),
            0)
-    config = config_of(transformers.OlmoeConfig, intermediate_size=16, num_attention_heads=4,
-                       num_key_value_heads=4, num_experts=8, num_experts_per_tok=3,
-                       rms_norm_eps=1e-5)
-    yield "olmoe", olmoe.OlmoeDecoderLayer(config, 0), olmoe.OlmoeRotaryEmbedding(config), 0
+    yield olmoe_case("olmoe")
     config = config_of(transformers.Qwen3MoeConfig, moe_intermediate_size=16, head_dim=12,
                        num_attention_heads=6, num_key_value_heads=2, num_experts=8,
                        num_experts_per_tok=3, norm_topk_prob=True, rms_norm_eps=1e-6,
@@ -192,6 +196,8 @@ def main():
         record(folder, name, Decoder(name, layer, rotary, window), random)
     for index, name in enumerate(("switch_first", "switch")):
         record(folder, name, SwitchBlock(index), random)
+    name, *made = olmoe_case("olmoe_clip", clip_qkv=0.75)
+    record(folder, name, Decoder(name, *made), random)
 
 
 if __name__ == "__main__":
