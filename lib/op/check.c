@@ -17,17 +17,10 @@ double *check_values(size_t count, uint32_t *state) {
 
 moecl_status check_upload(moecl_context *context, const desc_format *format, const double *data,
                           uint64_t rows, uint64_t columns, moecl_buffer **buffer) {
-  return check_upload_matrices(context, format, data, 1, rows, columns, buffer);
-}
-
-moecl_status check_upload_matrices(moecl_context *context, const desc_format *format,
-                                   const double *data, uint64_t count, uint64_t rows,
-                                   uint64_t columns, moecl_buffer **buffer) {
-  const uint64_t one = desc_format_bytes(format, rows, columns), bytes = count * one;
-  char *raw = malloc(bytes);
+  const uint64_t bytes = desc_format_bytes(format, rows, columns);
+  void *raw = malloc(bytes);
   if (!raw) return MOECL_ERROR_OUT_OF_HOST_MEMORY;
-  for (uint64_t i = 0; i < count; i++)
-    desc_encode(format, data + i * rows * columns, rows, columns, raw + i * one);
+  desc_encode(format, data, rows, columns, raw);
   moecl_status status = moecl_buffer_create(context, bytes, buffer);
   if (status == MOECL_OK) status = moecl_buffer_write_wait(*buffer, 0, bytes, raw);
   free(raw);

@@ -21,10 +21,6 @@ double *check_values(size_t count, uint32_t *state); /* the caller frees; NULL: 
 /* New device buffers: numbers as a matrix of a format, and 4-byte elements. */
 moecl_status check_upload(moecl_context *context, const desc_format *format, const double *data,
                           uint64_t rows, uint64_t columns, moecl_buffer **buffer);
-/* Matrices that follow each other, each with scales of its own. */
-moecl_status check_upload_matrices(moecl_context *context, const desc_format *format,
-                                   const double *data, uint64_t count, uint64_t rows,
-                                   uint64_t columns, moecl_buffer **buffer);
 moecl_status check_upload_words(moecl_context *context, const void *data, size_t count,
                                 moecl_buffer **buffer);
 

@@ -23,6 +23,8 @@ typedef struct problem {
   int32_t rows;           /* of it */
   /* Multiples of 1/8, which plain formats have; as others round them. */
   double *input, *weights, *bias;
+  void *stored_weights; /* what `weights` are the numbers of: encoding these again may choose
+                           another scale */
   double *expected, *actual;
 } problem;
 
@@ -57,14 +59,21 @@ static void expect(problem *p) {
       }
 }
 
-/* Matrices' numbers as their format rounds them. */
-static bool round_to(const desc_format *format, double *values, uint64_t count, uint64_t rows,
-                     uint64_t columns) {
-  void *stored = malloc((size_t)desc_format_bytes(format, rows, columns));
+/* Matrices' numbers as their format rounds them; how they are stored then, or NULL. */
+static void *round_to(const desc_format *format, double *values, uint64_t count, uint64_t rows,
+                      uint64_t columns) {
+  const uint64_t bytes = desc_format_bytes(format, rows, columns);
+  char *stored = malloc((size_t)(count * bytes));
   for (uint64_t i = 0; stored && i < count; i++, values += rows * columns) {
-    desc_encode(format, values, rows, columns, stored);
-    desc_decode(format, stored, rows, columns, values);
+    desc_encode(format, values, rows, columns, stored + i * bytes);
+    desc_decode(format, stored + i * bytes, rows, columns, values);
   }
+  return stored;
+}
+
+static bool round_plain(const desc_format *format, double *values, uint64_t rows,
+                        uint64_t columns) {
+  void *stored = round_to(format, values, 1, rows, columns);
   free(stored);
   return stored != NULL;
 }
@@ -93,14 +102,15 @@ static bool make_problem(problem *p) {
   if (!p->input || !p->weights || !p->bias || !p->expected || !p->actual) return false;
   if (desc_is_quantized(p->desc.weights)) vary_blocks(p);
   const uint64_t rows = (uint64_t)p->weight_rows, k = (uint64_t)p->k;
-  return round_to(p->desc.input, p->input, 1, ROWS, k) &&
-         round_to(p->desc.weights, p->weights, matrices_of(p), (uint64_t)p->n, k) &&
-         round_to(p->desc.biases, p->bias, 1, EXPERTS, rows);
+  p->stored_weights = round_to(p->desc.weights, p->weights, matrices_of(p), (uint64_t)p->n, k);
+  return p->stored_weights && round_plain(p->desc.input, p->input, ROWS, k) &&
+         round_plain(p->desc.biases, p->bias, EXPERTS, rows);
 }
 
 static void release_problem(problem *p) {
   free(p->input);
   free(p->weights);
+  free(p->stored_weights);
   free(p->bias);
   free(p->expected);
   free(p->actual);
@@ -153,8 +163,9 @@ static moecl_status set_up(moecl_context *context, const problem *p, device_side
   const op_gemm_desc *desc = &p->desc;
   const uint64_t rows = (uint64_t)p->weight_rows, k = (uint64_t)p->k;
   MOECL_TRY(check_upload(context, desc->input, p->input, ROWS, k, &d->input));
-  MOECL_TRY(check_upload_matrices(context, desc->weights, p->weights, matrices_of(p),
-                                  (uint64_t)p->n, k, &d->weights));
+  const uint64_t bytes = matrices_of(p) * desc_format_bytes(desc->weights, (uint64_t)p->n, k);
+  MOECL_TRY(moecl_buffer_create(context, bytes, &d->weights));
+  MOECL_TRY(moecl_buffer_write_wait(d->weights, 0, bytes, p->stored_weights));
   MOECL_TRY(check_upload(context, desc->biases, p->bias, EXPERTS, rows, &d->bias));
   MOECL_TRY(moecl_buffer_create(context, ROWS * MOST_COLUMNS * sizeof(float), &d->output));
   MOECL_TRY(moecl_buffer_create(context, op_gemm_scratch(d->gemm, ROWS), &d->scratch));
