@@ -452,8 +452,8 @@ static void test_scales(void **state) {
                {MOECL_FORMAT_INT4_G64_ZP, "scale_columns(columns) + block;", "block;"},
                {MOECL_FORMAT_MXFP4, "column % 2 * 4", "(1 - column % 2) * 4"},
                {MOECL_FORMAT_MXFP4, "code << 23", "(code + 1) << 23"},
-               {MOECL_FORMAT_NVFP4, "(code & 8) << 12", "0"},
-               {MOECL_FORMAT_NVFP4, "0x1p8f", "0x1p7f"},
+               {MOECL_FORMAT_NVFP4, "code & sign ? -number", "code & sign ? number"},
+               {MOECL_FORMAT_NVFP4, "(127u - bias) << 23", "(126u - bias) << 23"},
                {MOECL_FORMAT_FP8, "number *= *(const", "number += 0 * *(const"},
                {MOECL_FORMAT_FP8_BLOCK, "(size_t)row / SCALE_ROWS", "(size_t)(row / 256)"}};
   moecl_layer_params with = params;
