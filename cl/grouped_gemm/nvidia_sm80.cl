@@ -39,6 +39,7 @@
 #define SUM_GROUPS 8
 #define SUMS_APART 16
 #include "grouped_gemm/nvidia_tiles.clh"
+#include "grouped_gemm/nvidia_plain.clh"
 
 #define LOCAL 256
 #define TOKENS 128 /* of a tile, at most */

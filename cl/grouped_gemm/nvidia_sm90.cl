@@ -65,6 +65,7 @@
 #define SUM_GROUPS (MAX_TOKENS / 8)
 #define SUMS_APART 8
 #include "grouped_gemm/nvidia_tiles.clh"
+#include "grouped_gemm/nvidia_plain.clh"
 
 #define ALWAYS_INLINE static inline __attribute__((always_inline))
 
