@@ -72,6 +72,28 @@ def gemm_shapes():
         yield gemm(0, 0, 0, bias, 0)
 
 
+# Weights of codes with scales: element, scales, columns and rows of a block, zero points, a scale
+# of the matrix (cl/common/quantized.clh).
+FORMATS = [(3, 0, 0, 1, 0, 0), (3, 0, 128, 1, 0, 0), (4, 1, 32, 1, 0, 0), (4, 1, 64, 1, 0, 0),
+           (4, 1, 128, 1, 0, 0), (4, 1, 32, 1, 1, 0), (4, 1, 64, 1, 1, 0), (4, 1, 128, 1, 1, 0),
+           (5, 7, 32, 1, 0, 0), (5, 6, 16, 1, 0, 1), (6, -1, 0, 1, 0, 1), (6, 0, 0, 1, 0, 0),
+           (6, 0, 128, 128, 0, 0)]
+
+
+def quantized(scaled, plain, tile_m):
+    names = ("WEIGHTS", "SCALES", "BLOCK", "SCALE_ROWS", "ZERO_POINTS", "MATRIX_SCALE")
+    return {**plain, **dict(zip(names, scaled)), "TILE_M": tile_m}
+
+
+def quantized_shapes():
+    """Every format by tiles of each height, for gate_up, down and the shared expert."""
+    for scaled, dtype in itertools.product(FORMATS, (1, 2)):
+        yield quantized(scaled, gemm(dtype, 1, 1, 0, 1), 32)
+        yield quantized(scaled, gemm(dtype, 6, 1, 1, 1), 48 if scaled[0] in (3, 6) else 64)
+        yield quantized(scaled, gemm(dtype, 0, 0, 1, 0, adds_shared=2), 32)
+        yield quantized(scaled, gemm(dtype, 3, 0, 0, 0, dense=1), 48 if scaled[0] in (3, 6) else 64)
+
+
 def rule(**kwargs):
     """A router's rule; the plain one where nothing else is said."""
     groups = dict(CUT_VALUE="-INFINITY") if kwargs.get("NUM_GROUPS") else {}
@@ -103,8 +125,9 @@ def attention_shapes():
             yield attention(dtype, head_dim, 4, causal, sinks, row_tiles=1)
 
 
-# The shapes of an operation's sources: some, and all.
+# The shapes of an operation's sources, or of one that has its own: some, and all.
 SHAPES = {
+    "grouped_gemm/nvidia_quantized.cl": (list(quantized_shapes())[::7], list(quantized_shapes())),
     "probe": ([{}], [{}]),
     "peak": ([{}], [{}]),
     "router": (RULES,) * 2,
@@ -253,7 +276,7 @@ def check_all(root, every, verbose, folder):
         if operation not in SHAPES:
             failures.append(f"{name} holds PTX, but there are no shapes for {operation}")
             continue
-        for shape in SHAPES[operation][every]:
+        for shape in SHAPES.get(name, SHAPES[operation])[every]:
             if shape.get("WEIGHTS") == 0 and "sm90" not in name:
                 continue
             checked += 1

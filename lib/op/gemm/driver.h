@@ -7,7 +7,8 @@
 
 /* One table for kernels with a work-group a tile, one for such with tiles of several
  * heights, one for persistent work-groups that take tile after tile (with and without
- * tall tiles), one for CLBlast. Beside create, all are asked of described GEMMs too. */
+ * tall tiles), one for such on weights with scales, one for CLBlast. Beside create, all are asked
+ * of described GEMMs too. */
 typedef struct op_gemm_driver {
   size_t state_bytes; /* of the driver's own state, zeros before create */
   moecl_status (*create)(op_gemm *gemm);
@@ -29,7 +30,8 @@ typedef struct op_gemm_driver {
 } op_gemm_driver;
 
 extern const op_gemm_driver op_gemm_tiles_driver, op_gemm_tile_heights_driver,
-    op_gemm_persistent_driver, op_gemm_persistent_tall_driver, op_gemm_clblast_driver;
+    op_gemm_persistent_driver, op_gemm_persistent_tall_driver, op_gemm_fragments_driver,
+    op_gemm_clblast_driver;
 
 /* The lists of rows of an ungrouped GEMM. */
 typedef struct op_gemm_lists {
@@ -79,5 +81,10 @@ moecl_status op_gemm_pack(op_gemm *gemm, int64_t first, int64_t count, const moe
 moecl_status op_gemm_pack_strided(op_gemm *gemm, int64_t first, int64_t count,
                                   const moecl_buffer *src, uint64_t offset_bytes);
 uint32_t op_gemm_fixed_tile_rows(const op_gemm *gemm, int64_t rows);
+/* NVIDIA's kernels for few tokens (cl/grouped_gemm/nvidia_few.clh). They are there for one
+ * "expert" of all tokens, for gate/up that gathers and for down, which they weight and combine. */
+bool op_gemm_has_few_tokens(const op_gemm_desc *desc);
+moecl_status op_gemm_launch_few_tokens(const op_gemm *gemm, ocl_kernel *few, ocl_chain *chain,
+                                       const op_gemm_few_tokens_io *io);
 
 #endif

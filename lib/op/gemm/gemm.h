@@ -49,7 +49,9 @@ extern const op_kind op_gemm_kind;       /* of an op_gemm_desc; makes an op_gemm
 
 /* Predicates of rows. Multiples of 8: n and k are multiples of 8, input and biases have the
  * weights' format, and the output has it or is fp32, unrounded; inexact: also not an exact one, for
- * arithmetic that rounds factors. */
+ * arithmetic that rounds factors. 16 bits: beside weights with scales input and biases are of one
+ * type of 16 bits. */
+bool op_gemm_16_bits_multiples_of_8(const kernel_variant *variant, const void *desc);
 bool op_gemm_multiples_of_8(const kernel_variant *variant, const void *desc);
 bool op_gemm_inexact_multiples_of_8(const kernel_variant *variant, const void *desc);
 

@@ -32,11 +32,12 @@ static moecl_status create_kernel(op_gemm *gemm, bool tall, const char *entry,
   return ocl_kernel_create(gemm->context, gemm->variant->source, defines, entry, kernel);
 }
 
-/* The kernel for few tokens is there for one "expert" of all tokens, for gate/up
- * that gathers and for down, which it weights and combines. */
-static bool has_few_tokens(const op_gemm_desc *desc) {
-  if (desc_is_f32(desc->weights)) return false;
+bool op_gemm_has_few_tokens(const op_gemm_desc *desc) {
   return desc->ungrouped || desc->gather || (desc->epilogue == ACTIVATION_NONE && !desc->gated);
+}
+
+static bool has_few_tokens(const op_gemm_desc *desc) {
+  return !desc_is_f32(desc->weights) && op_gemm_has_few_tokens(desc);
 }
 
 /* The router's logits have too few weight rows for tall tiles. */
@@ -115,14 +116,13 @@ static bool serves_few_tokens(const op_gemm *gemm, int64_t num_tokens) {
   return num_tokens <= 1 || !gemm->desc.ungrouped || packed_bytes(gemm) <= CACHED;
 }
 
-static moecl_status enqueue_few_tokens(op_gemm *gemm, ocl_chain *chain,
+moecl_status op_gemm_launch_few_tokens(const op_gemm *gemm, ocl_kernel *few, ocl_chain *chain,
                                        const op_gemm_few_tokens_io *io) {
   enum { LOCAL = 256, ROWS = 16 }; /* as in cl/grouped_gemm/nvidia_few.clh */
   const op_gemm_desc *desc = &gemm->desc;
   const uint64_t columns = desc->gated ? ROWS / 2 : ROWS;
   const uint64_t groups = base_div_up((uint64_t)desc->n, columns);
   const int32_t top_k = desc->ungrouped ? 1 : (int32_t)io->top_k;
-  ocl_kernel *few = ((persistent_state *)gemm->state)->few_tokens;
   if (desc->ungrouped || desc->gather) {
     MOECL_TRY(ocl_kernel_args(few, "bbbbblli", io->input, io->topk_ids, gemm->weights, gemm->bias,
                               io->output, desc->k, desc->n, top_k));
@@ -132,6 +132,12 @@ static moecl_status enqueue_few_tokens(op_gemm *gemm, ocl_chain *chain,
                             gemm->weights, gemm->bias, io->shared, io->shared_gate, io->output,
                             desc->k, desc->n, top_k));
   return ocl_launch(chain, few, groups * (uint64_t)io->num_tokens, LOCAL);
+}
+
+static moecl_status enqueue_few_tokens(op_gemm *gemm, ocl_chain *chain,
+                                       const op_gemm_few_tokens_io *io) {
+  const persistent_state *state = gemm->state;
+  return op_gemm_launch_few_tokens(gemm, state->few_tokens, chain, io);
 }
 
 #define PERSISTENT                                                                                 \

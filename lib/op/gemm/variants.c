@@ -16,6 +16,15 @@ bool op_gemm_multiples_of_8(const kernel_variant *variant, const void *problem) 
          (!desc->rounded || desc->rounded == desc->output) && desc->n % 8 == 0 && desc->k % 8 == 0;
 }
 
+bool op_gemm_16_bits_multiples_of_8(const kernel_variant *variant, const void *problem) {
+  const op_gemm_desc *desc = problem;
+  (void)variant;
+  return desc->input->bits == 16 && desc->biases == desc->input &&
+         (desc->output == desc->input || desc_is_f32(desc->output)) &&
+         (!desc->rounded || desc->rounded == desc->output) && !desc->exact && desc->n % 8 == 0 &&
+         desc->k % 8 == 0;
+}
+
 bool op_gemm_inexact_multiples_of_8(const kernel_variant *variant, const void *problem) {
   const op_gemm_desc *desc = problem;
   return !desc->exact && op_gemm_multiples_of_8(variant, problem);
