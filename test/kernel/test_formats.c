@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: MIT
 /* Weights in a format of their own, every variant against the reference: the experts'
- * tensors are used as they were given, and nothing else is rounded to their type. */
+ * tensors are used as they were given, and nothing else is rounded to their type.
+ * usage: test_formats [VARIANT [FORMAT]]: of these alone */
 #include "layer_run.h"
 #include "op/check.h"
 #include "op/gemm/gemm.h"
@@ -8,6 +9,12 @@
 #include <math.h>
 
 static moecl_context *context;
+static const char *only_variant, *only_format; /* NULL: all */
+
+static bool is_asked(const kernel_variant *row, int format) {
+  return (!only_variant || strcmp(row->name, only_variant) == 0) &&
+         (!only_format || strcmp(desc_formats[format].name, only_format) == 0);
+}
 
 static void log_problem(void *user, moecl_log_level level, const char *message) {
   (void)user;
@@ -68,7 +75,8 @@ static bool check(const char *gemm, moecl_dtype dtype, moecl_format format, size
 /* What takes every problem must serve the pair; another may. */
 static bool check_pair(const kernel_variant *row, moecl_dtype dtype, moecl_format format) {
   const moecl_device_info *device = moecl_context_device(context);
-  if (!kernel_variant_serves(row, &desc_formats[format], device->capabilities) ||
+  if (!is_asked(row, format) ||
+      !kernel_variant_serves(row, &desc_formats[format], device->capabilities) ||
       !kernel_variant_fits(row, device))
     return false;
   const bool even = check(row->name, dtype, format, EVEN);
@@ -89,6 +97,7 @@ static void test_pairs(void **state) {
       size_t served = 0;
       for (size_t v = 0; v < op_gemm_table.count; v++)
         served += check_pair(&op_gemm_table.rows[v], (moecl_dtype)dtype, (moecl_format)format);
+      if (only_variant) continue;
       assert_true(served > 0);
       assert_true(check(NULL, (moecl_dtype)dtype, format, EVEN)); /* the best that serves */
     }
@@ -323,7 +332,8 @@ static void test_codes(void **state) {
   for (int format = MOECL_FORMAT_INT8; format < MOECL_FORMAT_COUNT; format++)
     for (size_t v = 0; v < op_gemm_table.count; v++) {
       const kernel_variant *row = &op_gemm_table.rows[v];
-      if (!kernel_variant_serves(row, &desc_formats[format], device->capabilities) ||
+      if (!is_asked(row, format) ||
+          !kernel_variant_serves(row, &desc_formats[format], device->capabilities) ||
           !kernel_variant_fits(row, device))
         continue;
       check_sizes(row, (moecl_format)format, MOECL_F32);
@@ -331,7 +341,9 @@ static void test_codes(void **state) {
     }
 }
 
-int main(void) {
+int main(int count, char **arguments) {
+  if (count > 1) only_variant = arguments[1];
+  if (count > 2) only_format = arguments[2];
   const struct CMUnitTest tests[] = {
       cmocka_unit_test(test_pairs),   cmocka_unit_test(test_same),
       cmocka_unit_test(test_refused), cmocka_unit_test(test_bytes),
