@@ -466,6 +466,43 @@ static void test_scales(void **state) {
   }
 }
 
+/* The same of codes that are decoded in registers, where a device does so. */
+static void test_fragments(void **state) {
+  static const struct {
+    moecl_format format;
+    const char *from, *to;
+  } wrong[] = {{MOECL_FORMAT_INT8, "0xbf80bf80u", "0x3f803f80u"},
+               {MOECL_FORMAT_INT8, "block_of(from, 0)", "0"},
+               {MOECL_FORMAT_INT4_G32, "0x00080008u", "0x00070007u"},
+               {MOECL_FORMAT_INT4_G32, "HALVES == 2 ? i : i % 2", "i % 2"},
+               {MOECL_FORMAT_INT4_G64, "lane % 4 * 8 + first", "(3 - lane % 4) * 8 + first"},
+               {MOECL_FORMAT_INT4_G128, "pair_of_stages * PAIR_K", "0"},
+               {MOECL_FORMAT_INT4_G64_ZP, "item >> 16", "item >> 17"},
+               {MOECL_FORMAT_MXFP4, "(item & 255u) << 23", "(item & 255u) << 22"},
+               {MOECL_FORMAT_MXFP4, "0x80008000u;\n  return fma_pair(magnitude",
+                "0x00008000u;\n  return fma_pair(magnitude"},
+               {MOECL_FORMAT_NVFP4, "0x1p119f * 0x1p119f", "0x1p119f * 0x1p118f"},
+               {MOECL_FORMAT_NVFP4, "quarter % QUARTERS * 16", "0"},
+               {MOECL_FORMAT_FP8, "scale *= *(const", "scale += 0 * *(const"},
+               {MOECL_FORMAT_FP8_BLOCK, "stage * STAGE_K + half_index", "half_index"}};
+  moecl_layer_params with = params;
+  test_log log = {0};
+  (void)state;
+  moecl_context *context = open_context(&log);
+  const bool there = moecl_context_device(context)->capabilities & MOECL_CAP_PTX_SM80;
+  moecl_context_destroy(&context);
+  base_text_free(&log.text);
+  if (!there) skip();
+  with.dtype = MOECL_BF16;
+  with.grouped_gemm_variant = "nvidia_quantized";
+  for (size_t i = 0; i < BASE_COUNT(wrong); i++) {
+    with.weight_format = wrong[i].format;
+    check_failure(false, "grouped_gemm/nvidia_fragments.clh", wrong[i].from, wrong[i].to, &with,
+                  MOECL_ERROR_BUILD,
+                  "grouped_gemm variant 'nvidia_quantized' fails its self-check");
+  }
+}
+
 /* ---- one path for all ---- */
 
 typedef struct trial {
@@ -566,7 +603,7 @@ int main(int argc, char **argv) {
       cmocka_unit_test(test_by_block),   cmocka_unit_test(test_permute_set_aside),
       cmocka_unit_test(test_asked),      cmocka_unit_test(test_last_row),
       cmocka_unit_test(test_choose),     cmocka_unit_test(test_checked_once),
-      cmocka_unit_test(test_scales)};
+      cmocka_unit_test(test_scales),     cmocka_unit_test(test_fragments)};
   skip_without_device();
   return cmocka_run_group_tests_name("variants", tests, make_root, remove_root);
 }
