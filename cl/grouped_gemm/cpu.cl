@@ -4,13 +4,15 @@
  * why it has this shape.
  *
  * Defined by the host: WEIGHTS, BIASES and ROUNDED (input and output are fp32), ACTIVATION,
- * GATED, BIAS, GATHER, VECTOR_WIDTH (the device's native float width: 4, 8 or 16).
+ * GATED, BIAS, GATHER, VECTOR_WIDTH (the device's native float width: 4, 8 or 16); of weights with
+ * scales those of common/quantized.clh.
  *
  * Weights are packed as [panel][K][PANEL_COLUMNS], zero padded. A panel holds
  * 2 * VECTOR_WIDTH columns: a low and a high vector. Plain layers put
  * neighbouring columns there; gated ones VECTOR_WIDTH gate columns and the
  * VECTOR_WIDTH up columns that belong to them. bf16 columns lie in pairs: one
- * uint has the low vector's column in its low half. */
+ * uint has the low vector's column in its low half. Codes with scales are packed as
+ * cpu_quantized.clh says; few rows read them, for many a block of them becomes fp32 first. */
 #include "common/enums.h"
 #include "common/types.clh"
 #include "grouped_gemm/expert_of_tile.clh"
@@ -56,10 +58,19 @@
 #define PASTE(a, b) PASTE_(a, b)
 typedef PASTE(float, VECTOR_WIDTH) floatv;
 typedef PASTE(uint, VECTOR_WIDTH) uintv;
+typedef PASTE(int, VECTOR_WIDTH) intv;
+typedef PASTE(ushort, VECTOR_WIDTH) ushortv;
 #define vloadv PASTE(vload, VECTOR_WIDTH)
 #define vstorev PASTE(vstore, VECTOR_WIDTH)
 #define as_floatv PASTE(as_float, VECTOR_WIDTH)
 #define as_uintv PASTE(as_uint, VECTOR_WIDTH)
+#define as_intv PASTE(as_int, VECTOR_WIDTH)
+#define as_shortv PASTE(as_short, VECTOR_WIDTH)
+#define as_ushortv PASTE(as_ushort, VECTOR_WIDTH)
+#define convert_floatv PASTE(convert_float, VECTOR_WIDTH)
+#define convert_uintv PASTE(convert_uint, VECTOR_WIDTH)
+#define convert_intv PASTE(convert_int, VECTOR_WIDTH)
+#define convert_ushortv PASTE(convert_ushort, VECTOR_WIDTH)
 #define vload_halfv PASTE(vload_half, VECTOR_WIDTH)
 
 #define ACTIVATION_T floatv
@@ -67,8 +78,14 @@ typedef PASTE(uint, VECTOR_WIDTH) uintv;
 #include "common/activation.clh"
 
 /* raw_t: the weights' bits where only they matter. packed_t: an element of packed
- * weights; PACKED_STRIDE of them are one row (one k) of a panel. */
-#if WEIGHTS == ELEMENT_F32
+ * weights; PACKED_STRIDE of them are one row (one k) of a panel. block_t: an element of what
+ * micro tiles read. */
+#ifdef SCALES
+typedef uchar raw_t;
+typedef uchar packed_t;
+typedef const float block_t;
+#define PACKED_STRIDE PANEL_COLUMNS
+#elif WEIGHTS == ELEMENT_F32
 typedef float raw_t;
 typedef float packed_t;
 #define PACKED_STRIDE PANEL_COLUMNS
@@ -83,10 +100,13 @@ typedef uint packed_t;
 #else
 #error "panels of these weights"
 #endif
+#ifndef SCALES
+typedef const __global packed_t block_t;
+#endif
 typedef ELEMENT_T(BIASES) bias_t;
 
-static inline void panel_load(const __global packed_t *w, floatv *low, floatv *high) {
-#if WEIGHTS == ELEMENT_F32
+static inline void panel_load(block_t *w, floatv *low, floatv *high) {
+#if WEIGHTS == ELEMENT_F32 || defined(SCALES)
   *low = vloadv(0, w);
   *high = vloadv(1, w);
 #elif WEIGHTS == ELEMENT_F16
@@ -117,9 +137,8 @@ static inline void panel_load(const __global packed_t *w, floatv *low, floatv *h
  * SPLIT chains of additions per sum keep few rows from waiting for the latency
  * of fma. `ahead` is prefetched, `ahead_step` bytes per k. */
 #define DEFINE_MICRO(M, SPLIT)                                                                     \
-  static inline void micro_##M(const __global float *const *rows, const __global packed_t *w,      \
-                               int depth, const __global char *ahead, int ahead_step,              \
-                               float *sum) {                                                       \
+  static inline void micro_##M(const __global float *const *rows, block_t *w, int depth,           \
+                               const __global char *ahead, int ahead_step, float *sum) {           \
     const __global float *row[M];                                                                  \
     floatv low[SPLIT][M], high[SPLIT][M];                                                          \
     _Pragma("unroll") for (int i = 0; i < M; i++) {                                                \
@@ -181,8 +200,8 @@ DEFINE_MICRO(12, 1)
 #define CASE_MICRO(M)                                                                              \
   case M: micro_##M(rows, w, depth, ahead, ahead_step, sum); break;
 
-static inline void micro(int m, const __global float *const *rows, const __global packed_t *w,
-                         int depth, const __global char *ahead, int ahead_step, float *sum) {
+static inline void micro(int m, const __global float *const *rows, block_t *w, int depth,
+                         const __global char *ahead, int ahead_step, float *sum) {
   switch (m) {
     CASE_MICRO(1)
     CASE_MICRO(2)
@@ -200,6 +219,10 @@ static inline void micro(int m, const __global float *const *rows, const __globa
 #endif
   }
 }
+
+#ifdef SCALES
+#include "grouped_gemm/cpu_quantized.clh"
+#endif
 
 /* ELEMENT_ROUND of common/types.clh for a vector, of integers and sums: a conversion to
  * half and back is a call for every lane on some CPUs. */
@@ -237,6 +260,18 @@ DEFINE_EXPERT_OF_TILE(__global)
 static inline void load_bias(const __global bias_t *bias, long count, float *lanes) {
   for (long j = 0; j < VECTOR_WIDTH; j++)
     lanes[j] = j < count ? ELEMENT_LOAD(BIASES)(bias, j) : 0.0f;
+}
+
+/* Where the input's rows of `count` slots begin. */
+static inline void find_rows(const __global float *a, const __global int *rows, long slot,
+                             int count, long k, const __global float **row) {
+  for (int i = 0; i < count; i++) {
+#if GATHER
+    row[i] = a + (long)rows[slot + i] * k;
+#else
+    row[i] = a + (slot + i) * k;
+#endif
+  }
 }
 
 /* Work-group g: expert by expert, within it panel by panel, within that tile
@@ -285,28 +320,40 @@ gemm(const __global float *a, const __global int *rows, const __global int *expe
     }
   }
 
+#ifdef SCALES
+  const code_panel codes = panel_at(w + ((size_t)expert * panels + panel) * panel_bytes(k), k);
+  float block_w[BLOCK_K * PANEL_COLUMNS] __attribute__((aligned(64)));
+  if (micros == 1) {
+    const __global float *row[MICRO_M];
+    find_rows(a, rows, slot, m, k, row);
+    few(m, row, &codes, k, sums);
+  }
+  const long end = micros == 1 ? 0 : k;
+#else
   const __global packed_t *panel_w = w + ((long)expert * panels + panel) * k * PACKED_STRIDE;
+  const long end = k;
+#endif
   const int block = BLOCK_K;
-  for (long k0 = 0; k0 < k; k0 += block) {
+  for (long k0 = 0; k0 < end; k0 += block) {
     const int depth = (int)min((long)block, k - k0);
+#ifdef SCALES
+    dequantize(&codes, k0, depth, block_w);
+    const __global char *packed = (const __global char *)(codes.words + k0 / CODES * PANEL_COLUMNS);
+    const int row_bytes = PANEL_COLUMNS * CODE_BITS / 8;
+#else
     const __global packed_t *block_w = panel_w + k0 * PACKED_STRIDE;
+    const __global char *packed = (const __global char *)block_w;
+    const int row_bytes = PACKED_STRIDE * sizeof(packed_t);
+#endif
     /* While this block is used, the next one (maybe the next panel's first) is
      * brought near, a share of it by each micro tile. */
-    const int row_bytes = PACKED_STRIDE * sizeof(packed_t);
     const int ahead_step = row_bytes / micros;
     for (int t = 0; t < micros; t++) {
       const int first = m * t / micros, count = m * (t + 1) / micros - first;
       const __global float *row[MICRO_M];
-      for (int i = 0; i < count; i++) {
-#if GATHER
-        row[i] = a + (long)rows[slot + first + i] * k + k0;
-#else
-        row[i] = a + (long)(slot + first + i) * k + k0;
-#endif
-      }
+      find_rows(a + k0, rows, slot + first, count, k, row);
       const __global char *ahead =
-          (const __global char *)block_w +
-          (micros == 1 ? AHEAD_BYTES : block * row_bytes + t * block * ahead_step);
+          packed + (micros == 1 ? AHEAD_BYTES : block * row_bytes + t * block * ahead_step);
       micro(count, row, block_w, depth, ahead, ahead_step, sums + first * PANEL_COLUMNS);
     }
   }
@@ -325,17 +372,28 @@ gemm(const __global float *a, const __global int *rows, const __global int *expe
 }
 
 /* Packs consecutive experts' canonical weights [expert][n][k]; gated: n = 2 I,
- * I gate rows and then I up rows. Offsets in elements (of raw_t and of
- * packed_t). Work-item: (panel, expert). */
+ * I gate rows and then I up rows; with scales these are two matrices. Offsets in
+ * elements (of raw_t and of packed_t). Work-item: (panel, expert). */
 __kernel __attribute__((reqd_work_group_size(1, 1, 1))) void
 pack(const __global raw_t *src, ulong src_offset, __global packed_t *dst, ulong dst_offset, long n,
      long k) {
   const long panel = (long)get_global_id(0), panels = (long)get_global_size(0);
   const long expert = (long)get_global_id(1);
-  const __global raw_t *from = src + src_offset + expert * n * k;
-  __global packed_t *to = dst + dst_offset + (expert * panels + panel) * k * PACKED_STRIDE;
   const long low_end = GATED ? n / 2 : n; /* one past the low vector's last row */
   const long low = panel * (GATED ? VECTOR_WIDTH : PANEL_COLUMNS);
+#ifdef SCALES
+  const size_t matrix = WEIGHT_MATRIX(GATED ? n / 2 : n, k);
+  const __global uchar *from = src + src_offset + (size_t)expert * (GATED ? 2 : 1) * matrix;
+  __global uchar *to = dst + dst_offset + (size_t)(expert * panels + panel) * panel_bytes(k);
+  for (int j = 0; j < PANEL_COLUMNS; j++) {
+    const bool is_high = j >= VECTOR_WIDTH;
+    const long row = low + (GATED ? j % VECTOR_WIDTH : j);
+    if (row < low_end) pack_column(from + (GATED && is_high ? matrix : 0), row, low_end, k, to, j);
+    else pack_nothing(k, to, j);
+  }
+#else
+  const __global raw_t *from = src + src_offset + expert * n * k;
+  __global packed_t *to = dst + dst_offset + (expert * panels + panel) * k * PACKED_STRIDE;
   const long high = GATED ? low + n / 2 : low + VECTOR_WIDTH;
   /* Through a private block: rows are a power of two apart as often as not,
    * and would push each other out of the cache if read across. */
@@ -358,4 +416,5 @@ pack(const __global raw_t *src, ulong src_offset, __global packed_t *dst, ulong 
     }
     for (long i = 0; i < depth * PACKED_STRIDE; i++) to[k0 * PACKED_STRIDE + i] = block[i];
   }
+#endif
 }

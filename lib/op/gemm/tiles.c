@@ -1,19 +1,38 @@
 // SPDX-License-Identifier: MIT
 /* Variants with a work-group a tile: one launch, tiles found on the device. */
 #include "base/base.h"
+#include "desc/quantized.h"
 #include "op/gemm/driver.h"
 
 typedef struct tiles_state {
   ocl_kernel *gemm;
 } tiles_state;
 
+/* Bytes of a panel of codes with scales, part by part: cl/grouped_gemm/cpu_quantized.clh. */
+static uint64_t panel_bytes(const op_gemm *gemm) {
+  enum { PANEL_ALIGN = 64 };
+  const desc_format *format = gemm->desc.weights;
+  const uint64_t k = (uint64_t)gemm->desc.k, columns = gemm->tile.n;
+  if (k > UINT64_MAX / 1024) return UINT64_MAX;
+  const uint64_t scales = columns * (format->block ? base_div_up(k, format->block) : 1);
+  const uint64_t scale_bytes =
+      format->scale == ELEMENT_NONE ? 0 : desc_element_bits(format->scale) / 8;
+  return base_round_up(format->matrix_scale ? columns * sizeof(float) : 0, PANEL_ALIGN) +
+         base_round_up(scales * scale_bytes, PANEL_ALIGN) +
+         base_round_up(format->zero_points ? scales : 0, PANEL_ALIGN) +
+         base_round_up(columns * base_round_up(k, 8) * format->bits / 8, PANEL_ALIGN);
+}
+
 /* Bytes of one expert's packed weights. Tiled through local memory: as they
  * come. By vector width: panels of tile.n columns, the last one padded; gated
  * layers put gate and up side by side in one panel. */
 static uint64_t packed_bytes(const op_gemm *gemm) {
+  const uint64_t panels = op_gemm_column_tiles(gemm);
+  uint64_t bytes;
   if (gemm->variant->tile_m) return op_gemm_given_bytes(&gemm->desc);
-  return desc_format_bytes(gemm->desc.weights, op_gemm_column_tiles(gemm) * gemm->tile.n,
-                           (uint64_t)gemm->desc.k);
+  if (desc_is_quantized(gemm->desc.weights))
+    return base_mul(panel_bytes(gemm), panels, &bytes) ? bytes : UINT64_MAX;
+  return desc_format_bytes(gemm->desc.weights, panels * gemm->tile.n, (uint64_t)gemm->desc.k);
 }
 
 static moecl_status create(op_gemm *gemm) {
