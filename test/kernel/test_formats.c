@@ -21,14 +21,14 @@ static void log_problem(void *user, moecl_log_level level, const char *message) 
   if (level <= MOECL_LOG_WARNING) fprintf(stderr, "%s\n", message);
 }
 
-/* Wide ones are odd, too, and of more than one block of 128 x 128. */
-typedef enum sizes { EVEN, ODD, WIDE } sizes;
+/* Wide ones are odd, too, and of more than one block of 128 x 128; few are those of few tokens. */
+typedef enum sizes { EVEN, ODD, WIDE, FEW } sizes;
 
 /* A layer with biases, a shared expert and noise in the numbers that bf16 does not have. */
 static moe_case mixed_case(moecl_format format, sizes sizes) {
   static const char *const names[] = {"mixed formats", "mixed formats, odd sizes",
-                                      "mixed formats, wide sizes"};
-  static const int64_t hidden[] = {64, 37, 157}, inner[] = {48, 19, 141};
+                                      "mixed formats, wide sizes", "mixed formats, few tokens"};
+  static const int64_t hidden[] = {64, 37, 157, 157}, inner[] = {48, 19, 141, 141};
   return (moe_case){.name = names[sizes],
                     .layer = {.hidden_size = hidden[sizes],
                               .intermediate_size = inner[sizes],
@@ -41,7 +41,7 @@ static moe_case mixed_case(moecl_format format, sizes sizes) {
                               .shared_gate = true,
                               .renormalize = true,
                               .weight_format = format},
-                    .num_tokens = 70};
+                    .num_tokens = sizes == FEW ? 9 : 70};
 }
 
 /* Returns whether the variant serves. */
@@ -82,7 +82,8 @@ static bool check_pair(const kernel_variant *row, moecl_dtype dtype, moecl_forma
   const bool even = check(row->name, dtype, format, EVEN);
   const bool odd = check(row->name, dtype, format, ODD);
   const bool wide = check(row->name, dtype, format, WIDE);
-  assert_true(row->accepts || (even && odd && wide));
+  const bool few = check(row->name, dtype, format, FEW);
+  assert_true(row->accepts || (even && odd && wide && few));
   return even;
 }
 

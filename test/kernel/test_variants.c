@@ -441,29 +441,55 @@ static void test_last_row(void **state) {
                 "grouped_gemm variant 'generic' fails its self-check");
 }
 
+typedef struct wrong_format {
+  moecl_format format;
+  const char *from, *to;
+} wrong_format;
+
+static void check_formats(const char *variant, const char *file, const wrong_format *wrong,
+                          size_t count) {
+  moecl_layer_params with = params;
+  char message[64];
+  snprintf(message, sizeof message, "grouped_gemm variant '%s' fails its self-check", variant);
+  with.grouped_gemm_variant = variant;
+  for (size_t i = 0; i < count; i++) {
+    with.weight_format = wrong[i].format;
+    check_failure(false, file, wrong[i].from, wrong[i].to, &with, MOECL_ERROR_BUILD, message);
+  }
+}
+
 /* Of weights with scales every part is looked at, in blocks beyond the first. */
 static void test_scales(void **state) {
-  static const struct {
-    moecl_format format;
-    const char *from, *to;
-  } wrong[] = {{MOECL_FORMAT_INT8, "as_char((uchar)code)", "code"},
-               {MOECL_FORMAT_INT4_G32, "number -= 8.0f", "number -= 7.0f"},
-               {MOECL_FORMAT_INT4_G128, "(size_t)column / BLOCK;", "0;"},
-               {MOECL_FORMAT_INT4_G64_ZP, "scale_columns(columns) + block;", "block;"},
-               {MOECL_FORMAT_MXFP4, "column % 2 * 4", "(1 - column % 2) * 4"},
-               {MOECL_FORMAT_MXFP4, "code << 23", "(code + 1) << 23"},
-               {MOECL_FORMAT_NVFP4, "code & sign ? -number", "code & sign ? number"},
-               {MOECL_FORMAT_NVFP4, "(127u - bias) << 23", "(126u - bias) << 23"},
-               {MOECL_FORMAT_FP8, "number *= *(const", "number += 0 * *(const"},
-               {MOECL_FORMAT_FP8_BLOCK, "(size_t)row / SCALE_ROWS", "(size_t)(row / 256)"}};
-  moecl_layer_params with = params;
+  static const wrong_format wrong[] = {
+      {MOECL_FORMAT_INT8, "as_char((uchar)code)", "code"},
+      {MOECL_FORMAT_INT4_G32, "number -= 8.0f", "number -= 7.0f"},
+      {MOECL_FORMAT_INT4_G128, "(size_t)column / BLOCK;", "0;"},
+      {MOECL_FORMAT_INT4_G64_ZP, "scale_columns(columns) + block;", "block;"},
+      {MOECL_FORMAT_MXFP4, "column % 2 * 4", "(1 - column % 2) * 4"},
+      {MOECL_FORMAT_MXFP4, "code << 23", "(code + 1) << 23"},
+      {MOECL_FORMAT_NVFP4, "code & sign ? -number", "code & sign ? number"},
+      {MOECL_FORMAT_NVFP4, "(127u - bias) << 23", "(126u - bias) << 23"},
+      {MOECL_FORMAT_FP8, "number *= *(const", "number += 0 * *(const"},
+      {MOECL_FORMAT_FP8_BLOCK, "(size_t)row / SCALE_ROWS", "(size_t)(row / 256)"}};
   (void)state;
-  with.grouped_gemm_variant = "generic";
-  for (size_t i = 0; i < BASE_COUNT(wrong); i++) {
-    with.weight_format = wrong[i].format;
-    check_failure(false, "common/quantized.clh", wrong[i].from, wrong[i].to, &with,
-                  MOECL_ERROR_BUILD, "grouped_gemm variant 'generic' fails its self-check");
-  }
+  check_formats("generic", "common/quantized.clh", wrong, BASE_COUNT(wrong));
+}
+
+/* The same of panels of them: of many rows, and of few. */
+static void test_scaled_panels(void **state) {
+  static const wrong_format wrong[] = {
+      {MOECL_FORMAT_INT8, "words << (24 - 8 * j)", "words << (24 - 8 * (j ^ 1))"},
+      {MOECL_FORMAT_INT4_G32, "word ^ 0x88888888u", "word ^ 0x88888880u"},
+      {MOECL_FORMAT_INT4_G64, "words << (28 - 4 * j)", "words << (28 - 4 * (j ^ 1))"},
+      {MOECL_FORMAT_INT4_G64_ZP, "2 * block + high, p->zero_points", "high, p->zero_points"},
+      {MOECL_FORMAT_NVFP4, "vloadv(high, p->matrix_scales)", "vloadv(0, p->matrix_scales)"},
+      {MOECL_FORMAT_MXFP4, "code << 23", "(code + 1) << 23"},
+      {MOECL_FORMAT_FP8_BLOCK, "(size_t)row / SCALE_ROWS", "(size_t)(row / 256)"},
+      {MOECL_FORMAT_INT8_G128, "min(at + group, depth)", "min(at + group, depth - 4)"},
+      {MOECL_FORMAT_MXFP4, "low[0][i] * CODE_UNIT, low_scale", "low[0][i] * CODE_UNIT, high_scale"},
+      {MOECL_FORMAT_FP8_ROW, "j < depth - kk;", "j < depth - kk - 1;"}};
+  (void)state;
+  check_formats("serial", "grouped_gemm/cpu_quantized.clh", wrong, BASE_COUNT(wrong));
 }
 
 /* The same of codes that are decoded in registers, where a device does so. */
@@ -603,7 +629,8 @@ int main(int argc, char **argv) {
       cmocka_unit_test(test_by_block),   cmocka_unit_test(test_permute_set_aside),
       cmocka_unit_test(test_asked),      cmocka_unit_test(test_last_row),
       cmocka_unit_test(test_choose),     cmocka_unit_test(test_checked_once),
-      cmocka_unit_test(test_scales),     cmocka_unit_test(test_fragments)};
+      cmocka_unit_test(test_scales),     cmocka_unit_test(test_scaled_panels),
+      cmocka_unit_test(test_fragments)};
   skip_without_device();
   return cmocka_run_group_tests_name("variants", tests, make_root, remove_root);
 }
