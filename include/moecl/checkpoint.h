@@ -18,7 +18,8 @@ extern "C" {
 typedef struct moecl_checkpoint moecl_checkpoint;
 
 typedef struct moecl_checkpoint_layer {
-  /* Sizes, rule and dtype, the stored one where a layer can have it, else bf16.
+  /* Sizes, rule and dtype, the stored one where a layer can have it, else the one that config.json
+   * names, else bf16; and the format of quantized weights (docs/models.md).
    * Training's jitter and the like are off. A dense feed-forward network is a
    * layer of one expert, top-1, whose router is all zeros. An absolute capacity
    * (Switch Transformers) is min_capacity beside a capacity_factor near 0. */
@@ -26,7 +27,13 @@ typedef struct moecl_checkpoint_layer {
   bool is_moe;
   const char *prefix;       /* of its tensors' names: "model.layers.3." */
   const char *stored_dtype; /* "BF16", "F8_E4M3", ...; NULL: its tensors aren't there */
-  uint64_t reserved[8];     /* zeros: see moecl.h */
+  const char *quantization; /* where its experts are codes with scales, config.json's quant_method;
+                               else NULL. params.weight_format is the format that they are in */
+  const char *remark;       /* why that is MOECL_FORMAT_DTYPE nevertheless, and the weights are
+                               dequantized; NULL: it is not */
+  const char *activations; /* config.json's key that asks for quantized activations, which the layer
+                              has not: only its weights are; NULL: none does */
+  uint64_t reserved[5];    /* zeros: see moecl.h */
 } moecl_checkpoint_layer;
 
 /* Opens the folder and describes every layer. Refused with one message naming
@@ -111,6 +118,14 @@ MOECL_API moecl_status moecl_checkpoint_find(moecl_checkpoint *checkpoint, const
 MOECL_API moecl_status moecl_checkpoint_read(moecl_checkpoint *checkpoint, int64_t index,
                                              moecl_tensor tensor, int64_t item, moecl_dtype dtype,
                                              void *values);
+
+/* The same as a layer of `params` is given it: moecl_layer_tensor_bytes of it. Weights that are
+ * stored in params' weight_format have their codes and scales as they are in the files: where that
+ * is the checkpoint's own (moecl_checkpoint_layer) it is that or an error. From one format to
+ * another it goes by the numbers, in double. `params` has the tensor's sizes. */
+MOECL_API moecl_status moecl_checkpoint_read_as(moecl_checkpoint *checkpoint, int64_t index,
+                                                moecl_tensor tensor, int64_t item,
+                                                const moecl_layer_params *params, void *values);
 
 /* What the family multiplies the route weights of each expert by (Gemma 4's
  * per_expert_scale), to `scale` [E]; ones where it does not. moecl_checkpoint_read has

@@ -2,6 +2,8 @@
 #include "model/checkpoint.h"
 
 #include "base/base.h"
+#include "model/coded.h"
+#include "model/config.h"
 #include "model/json.h"
 #include "model/safetensors.h"
 #include <errno.h>
@@ -349,15 +351,13 @@ moecl_status model_find(moecl_checkpoint *checkpoint, const model_layer *layer, 
 moecl_status model_find_ffn(moecl_checkpoint *checkpoint, const model_layer *layer,
                             const family_ffn *usual, const family_ffn *other,
                             const family_ffn **ffn) {
-  const moecl_safetensors *file;
-  const moecl_safetensors_tensor *tensor;
-  char *name;
   *ffn = usual;
   if (!other->down) return MOECL_OK;
-  const char *sign = other->gate_up ? other->gate_up : other->down;
-  const moecl_status status = model_find(checkpoint, layer, sign, 0, &name, &file, &tensor);
-  free(name);
-  if (status == MOECL_OK && tensor) *ffn = other;
+  const model_want sign = {.pattern = other->gate_up ? other->gate_up : other->down, .columns = 1};
+  model_stored stored;
+  const moecl_status status = model_look_at_stored(checkpoint, layer, &sign, &stored);
+  free(stored.name);
+  if (status == MOECL_OK && stored.tensor) *ffn = other;
   return status;
 }
 
@@ -371,15 +371,17 @@ moecl_status model_find_experts(moecl_checkpoint *checkpoint, const model_layer 
 
 /* ---- layers ---- */
 
-/* The name without what one of the pattern's alternatives adds; malloc'ed, NULL
- * without memory. */
-static char *prefix_of(const char *name, const char *pattern, int64_t layer) {
+/* The name without what one of the pattern's alternatives adds, with the suffix of codes or
+ * without (NULL); malloc'ed, NULL without memory. */
+static char *prefix_of(const char *name, const char *pattern, const char *suffix, int64_t layer) {
   const size_t length = strlen(name);
   const char *part;
   size_t part_size;
   while (next_alternative(&pattern, &part, &part_size)) {
+    const bool weight = part_size >= 7 && memcmp(part + part_size - 7, ".weight", 7) == 0;
     base_text tail = {0};
-    add_pattern(&tail, part, part_size, layer, 0);
+    add_pattern(&tail, part, part_size - (suffix && weight ? 7 : 0), layer, 0);
+    base_text_addf(&tail, "%s", suffix ? suffix : "");
     const bool is_tail = !tail.failed && tail.size <= length &&
                          memcmp(name + length - tail.size, tail.data, tail.size) == 0;
     const size_t rest = length - (is_tail ? tail.size : 0);
@@ -389,24 +391,48 @@ static char *prefix_of(const char *name, const char *pattern, int64_t layer) {
   return NULL;
 }
 
-/* The expert tensor that says a layer's prefix and stored type. */
+/* The type that a quantized layer's own numbers have: what config.json says, else bf16. */
+static moecl_dtype config_dtype(const moecl_checkpoint *checkpoint) {
+  static const char *const names[MOECL_DTYPE_COUNT] = {"float32", "float16", "bfloat16"};
+  const json_t *places[] = {checkpoint->description.root, checkpoint->config};
+  for (size_t p = 0; p < BASE_COUNT(places); p++)
+    for (int d = 0; d < MOECL_DTYPE_COUNT; d++) {
+      const char *text = json_string_value(json_object_get(places[p], "dtype"));
+      if (!text) text = json_string_value(json_object_get(places[p], "torch_dtype"));
+      if (text && strcmp(text, names[d]) == 0) return (moecl_dtype)d;
+    }
+  return MOECL_BF16;
+}
+
+static void describe_stored(const moecl_checkpoint *checkpoint, const model_layer *layer,
+                            const model_stored *stored, moecl_checkpoint_layer *out) {
+  const model_quantization *q = &checkpoint->description.quantization;
+  out->stored_dtype = stored->tensor ? stored->tensor->dtype : NULL;
+  out->params.dtype = config_dtype(checkpoint);
+  if (moecl_safetensors_dtype(stored->tensor, &out->params.dtype)) return;
+  out->params.weight_format = layer->stored_format;
+  if (stored->format == MOECL_FORMAT_DTYPE) return;
+  out->quantization = q->method;
+  out->remark = layer->remark;
+  out->activations = q->activations;
+}
+
+/* The expert tensor that says a layer's prefix and how its weights are stored. */
 static moecl_status look_at_files(moecl_checkpoint *checkpoint, int64_t index,
                                   moecl_checkpoint_layer *out) {
   const model_layer *layer = &checkpoint->description.layers[index];
   const family_ffn *ffn;
-  const moecl_safetensors_tensor *tensor;
-  char *name;
   MOECL_TRY(model_find_experts(checkpoint, layer, &ffn));
-  moecl_status status = model_find(checkpoint, layer, ffn->down, 0, &name, NULL, &tensor);
-  if (status == MOECL_OK && !checkpoint->prefixes[index]) {
-    if (name) checkpoint->prefixes[index] = prefix_of(name, ffn->down, layer->number);
-  }
-  free(name);
+  MOECL_TRY(model_find_format(checkpoint, index));
+  const model_want want = {.pattern = ffn->down, .columns = 1};
+  model_stored stored;
+  const moecl_status status = model_look_at_stored(checkpoint, layer, &want, &stored);
+  if (status == MOECL_OK && !checkpoint->prefixes[index] && stored.name)
+    checkpoint->prefixes[index] = prefix_of(stored.name, ffn->down, stored.suffix, layer->number);
+  if (status == MOECL_OK) describe_stored(checkpoint, layer, &stored, out);
+  free(stored.name);
   if (status != MOECL_OK) return status;
   out->prefix = checkpoint->prefixes[index];
-  out->stored_dtype = tensor ? tensor->dtype : NULL;
-  out->params.dtype = MOECL_BF16;
-  moecl_safetensors_dtype(tensor, &out->params.dtype);
   return out->prefix ? MOECL_OK : no_memory(checkpoint);
 }
 

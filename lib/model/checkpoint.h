@@ -54,6 +54,10 @@ moecl_status model_read_whole(moecl_checkpoint *checkpoint, const model_layer *l
 moecl_status model_check_whole(moecl_checkpoint *checkpoint, const model_layer *layer,
                                const char *pattern, int64_t rows, int64_t columns);
 
+/* Sets the layer's stored_format and remark: the format that all its experts' matrices are stored
+ * in, by those of the first expert and of the shared one. Missing ones are left to who reads. */
+moecl_status model_find_format(moecl_checkpoint *checkpoint, int64_t index);
+
 /* Whether the files call a network's tensors as usual or as `other` does. */
 moecl_status model_find_ffn(moecl_checkpoint *checkpoint, const model_layer *layer,
                             const family_ffn *usual, const family_ffn *other,

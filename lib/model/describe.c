@@ -494,6 +494,7 @@ static moecl_status read_stack(model_config *config, const family_stack *stack,
 
 static moecl_status describe(const moecl_log *log, const char *path, json_t *root,
                              model_description *description) {
+  json_t *whole = root;
   MOECL_TRY(find_family(log, path, &root, description));
   const family *family = description->family;
   model_config config = {.log = log, .path = path, .family = family->name, .root = root};
@@ -504,8 +505,9 @@ static moecl_status describe(const moecl_log *log, const char *path, json_t *roo
   MOECL_TRY(config_refuse(&config, family->refused));
   for (size_t i = 0; i < 2 && family->stacks[i].prefixes; i++)
     MOECL_TRY(read_stack(&config, &family->stacks[i], description));
-  if (description->num_layers > 0) return MOECL_OK;
-  return log_error(log, MOECL_ERROR_IO, "%s: the model has no layers", path);
+  if (description->num_layers == 0)
+    return log_error(log, MOECL_ERROR_IO, "%s: the model has no layers", path);
+  return model_quantization_read(log, path, whole, config.root, &description->quantization);
 }
 
 moecl_status model_describe(const moecl_log *log, const char *path, json_t *root,
@@ -517,6 +519,8 @@ moecl_status model_describe(const moecl_log *log, const char *path, json_t *root
 }
 
 void model_description_free(model_description *description) {
+  for (int64_t i = 0; i < description->num_layers; i++) free(description->layers[i].remark);
   free(description->layers);
+  model_quantization_free(&description->quantization);
   *description = (model_description){0};
 }

@@ -5,13 +5,18 @@
 
 #include "base/log.h"
 #include "model/family.h"
+#include "model/quantization.h"
 #include <jansson.h>
 
 typedef struct model_layer {
   moecl_layer_params params; /* dtype is not known yet */
   bool is_moe;
   const family_stack *stack;
-  int64_t number; /* in its stack */
+  int64_t number;             /* in its stack */
+  bool looked;                /* model_find_format has set the next two */
+  moecl_format stored_format; /* of its experts' matrices, where it is codes with scales and they
+                                 are taken as they are; else MOECL_FORMAT_DTYPE */
+  char *remark;               /* why they are not, where they could be; NULL: nothing is to say */
 } model_layer;
 
 typedef struct model_description {
@@ -20,6 +25,7 @@ typedef struct model_description {
   json_t *root;           /* likewise: where the text model's keys are */
   model_layer *layers;
   int64_t num_layers;
+  model_quantization quantization;
   int64_t stack_layers[2]; /* of each stack, those without a feed-forward network too */
 } model_description;
 

@@ -2,23 +2,13 @@
 /* A layer's tensors in the canonical layout, out of whatever layout the files
  * have. Every matrix is made of at most two pieces (gate and up) with strides. */
 #include "base/base.h"
-#include "model/checkpoint.h"
+#include "model/coded.h"
 #include "model/safetensors.h"
 #include "model/unread.h"
 #include <inttypes.h>
 #include <math.h>
 #include <stdlib.h>
 #include <string.h>
-
-/* What is wanted: `rows` of a matrix of `file_rows` rows, from `first_row` on in
- * steps of `row_step`, which lies in the file for `items` experts. */
-typedef struct want {
-  const char *pattern;
-  int64_t item, items;   /* items 0: not per expert */
-  int64_t rows, columns; /* columns 0: a vector */
-  int64_t file_rows, first_row, row_step;
-  bool transposed, flat;
-} want;
 
 /* Where it lies: element (r,c) is `first` + r row_stride + c column_stride. */
 typedef struct piece {
@@ -28,11 +18,12 @@ typedef struct piece {
   int64_t rows, columns;
   uint64_t first, row_stride, column_stride;
   const double *factors; /* [columns], which it is multiplied by; NULL: none */
+  model_coded coded;     /* instead of all but the sizes, where it is codes with scales */
 } piece;
 
 /* ---- finding ---- */
 
-static moecl_status missing(moecl_checkpoint *checkpoint, const char *name) {
+moecl_status model_missing(moecl_checkpoint *checkpoint, const char *name) {
   json_t *how = json_object_get(checkpoint->config, "quantization_config");
   const char *method = json_string_value(json_object_get(how, "quant_method"));
   return log_error(&checkpoint->log, MOECL_ERROR_IO, "%s: has no tensor '%.300s'%s%.40s%s",
@@ -47,8 +38,7 @@ static void add_shape(base_text *text, const int64_t *shape, int rank) {
   base_text_addf(text, "]");
 }
 
-/* Equal but for dimensions of 1: a gate of [1,H] is a vector of H. */
-static bool same_shape(const int64_t *a, int rank_a, const int64_t *b, int rank_b) {
+bool model_same_shape(const int64_t *a, int rank_a, const int64_t *b, int rank_b) {
   int i = 0, j = 0;
   for (;;) {
     while (i < rank_a && a[i] == 1) i++;
@@ -59,7 +49,7 @@ static bool same_shape(const int64_t *a, int rank_a, const int64_t *b, int rank_
 }
 
 /* The shape that the file must have. */
-static int expected_shape(const want *want, bool stacked, int64_t shape[3]) {
+static int expected_shape(const model_want *want, bool stacked, int64_t shape[MODEL_MAX_RANK]) {
   int rank = 0;
   int64_t rows = want->file_rows, columns = want->columns;
   if (stacked && want->flat) {
@@ -74,12 +64,10 @@ static int expected_shape(const want *want, bool stacked, int64_t shape[3]) {
   return rank;
 }
 
-static moecl_status check_shape(moecl_checkpoint *checkpoint, const want *want, bool stacked,
-                                const moecl_safetensors *file,
-                                const moecl_safetensors_tensor *tensor) {
-  int64_t expected[3];
-  const int rank = expected_shape(want, stacked, expected);
-  if (same_shape(tensor->shape, tensor->rank, expected, rank)) return MOECL_OK;
+moecl_status model_check_shape(moecl_checkpoint *checkpoint, const moecl_safetensors *file,
+                               const moecl_safetensors_tensor *tensor, const int64_t *expected,
+                               int rank) {
+  if (model_same_shape(tensor->shape, tensor->rank, expected, rank)) return MOECL_OK;
   base_text text = {0};
   add_shape(&text, tensor->shape, tensor->rank);
   base_text_addf(&text, ", expected ");
@@ -91,7 +79,11 @@ static moecl_status check_shape(moecl_checkpoint *checkpoint, const want *want, 
   return status;
 }
 
-static void place(const want *want, bool stacked, piece *piece) {
+bool model_is_stacked(const model_want *want) {
+  return want->items > 0 && !strstr(want->pattern, "{expert}");
+}
+
+static void place(const model_want *want, bool stacked, piece *piece) {
   const uint64_t columns = want->columns ? (uint64_t)want->columns : 1;
   const uint64_t file_rows = (uint64_t)want->file_rows;
   const uint64_t one_row = want->transposed ? 1 : columns;
@@ -102,25 +94,40 @@ static void place(const want *want, bool stacked, piece *piece) {
   piece->row_stride = (uint64_t)want->row_step * one_row;
   piece->column_stride = want->transposed ? file_rows : 1;
   piece->factors = NULL;
+  piece->coded.group = NULL;
 }
 
 static moecl_status find_piece(moecl_checkpoint *checkpoint, const model_layer *layer,
-                               const want *want, piece *piece) {
+                               const model_want *want, piece *piece) {
   char *name;
   moecl_status status =
       model_find(checkpoint, layer, want->pattern, want->item, &name, &piece->file, &piece->tensor);
-  if (status == MOECL_OK && !piece->tensor) status = missing(checkpoint, name);
+  if (status == MOECL_OK && !piece->tensor) status = model_missing(checkpoint, name);
   free(name);
   if (status != MOECL_OK) return status;
-  const bool stacked = want->items > 0 && !strstr(want->pattern, "{expert}");
+  const bool stacked = model_is_stacked(want);
+  int64_t expected[MODEL_MAX_RANK];
   /* First the type: of what is packed the shape is another one too. */
   if (!moecl_safetensors_dtype(piece->tensor, &piece->dtype))
     return log_error(&checkpoint->log, MOECL_ERROR_UNSUPPORTED,
                      "%s: tensor '%.300s' is of type %s, expected F32, F16 or BF16",
                      moecl_safetensors_path(piece->file), piece->tensor->name,
                      piece->tensor->dtype);
-  MOECL_TRY(check_shape(checkpoint, want, stacked, piece->file, piece->tensor));
+  const int rank = expected_shape(want, stacked, expected);
+  MOECL_TRY(model_check_shape(checkpoint, piece->file, piece->tensor, expected, rank));
   place(want, stacked, piece);
+  return MOECL_OK;
+}
+
+/* The same of a matrix of experts, which may be codes with scales. */
+static moecl_status find_matrix(moecl_checkpoint *checkpoint, const model_layer *layer,
+                                const model_want *want, piece *piece) {
+  MOECL_TRY(model_find_coded(checkpoint, layer, want, &piece->coded));
+  if (!piece->coded.group) return find_piece(checkpoint, layer, want, piece);
+  piece->file = piece->coded.file[CODED_CODES];
+  piece->tensor = piece->coded.tensor[CODED_CODES];
+  piece->rows = want->rows;
+  piece->columns = want->columns;
   return MOECL_OK;
 }
 
@@ -129,14 +136,14 @@ static moecl_status find_piece(moecl_checkpoint *checkpoint, const model_layer *
 /* gate_up of a network of `size` intermediate elements: `columns` H, or 0 for
  * its bias. Fills one or two wants and returns how many. */
 static int want_gate_up(const family_ffn *ffn, bool gated, int64_t size, int64_t columns,
-                        want wants[2]) {
+                        model_want wants[2]) {
   const char *both = columns ? ffn->gate_up : ffn->gate_up_bias;
-  const want one = {.rows = size,
-                    .columns = columns,
-                    .file_rows = size,
-                    .row_step = 1,
-                    .transposed = columns && ffn->layout & FFN_TRANSPOSED,
-                    .flat = ffn->layout & FFN_FLAT};
+  const model_want one = {.rows = size,
+                          .columns = columns,
+                          .file_rows = size,
+                          .row_step = 1,
+                          .transposed = columns && ffn->layout & FFN_TRANSPOSED,
+                          .flat = ffn->layout & FFN_FLAT};
   const int count = gated ? 2 : 1;
   for (int i = 0; i < count; i++) {
     const bool gate = gated && i == 0;
@@ -159,25 +166,25 @@ static int want_gate_up(const family_ffn *ffn, bool gated, int64_t size, int64_t
   return count;
 }
 
-static want want_down(const family_ffn *ffn, int64_t hidden, int64_t size) {
-  return (want){.pattern = ffn->down,
-                .rows = hidden,
-                .columns = size,
-                .file_rows = hidden,
-                .row_step = 1,
-                .transposed = ffn->layout & (FFN_TRANSPOSED | FFN_DOWN_TRANSPOSED),
-                .flat = ffn->layout & FFN_FLAT};
+static model_want want_down(const family_ffn *ffn, int64_t hidden, int64_t size) {
+  return (model_want){.pattern = ffn->down,
+                      .rows = hidden,
+                      .columns = size,
+                      .file_rows = hidden,
+                      .row_step = 1,
+                      .transposed = ffn->layout & (FFN_TRANSPOSED | FFN_DOWN_TRANSPOSED),
+                      .flat = ffn->layout & FFN_FLAT};
 }
 
-static want want_whole(const char *pattern, int64_t rows, int64_t columns) {
-  return (want){
+static model_want want_whole(const char *pattern, int64_t rows, int64_t columns) {
+  return (model_want){
       .pattern = pattern, .rows = rows, .columns = columns, .file_rows = rows, .row_step = 1};
 }
 
 /* Fills one or two wants and returns how many; 0: zeros, from no file. `ffn` has the
  * experts, or the dense network. */
 static int wants_of(const family *family, const family_ffn *ffn, const family_ffn *shared,
-                    const model_layer *layer, moecl_tensor tensor, want wants[2]) {
+                    const model_layer *layer, moecl_tensor tensor, model_want wants[2]) {
   const moecl_layer_params *p = &layer->params;
   const bool gated = moecl_activation_is_gated(p->activation);
   const int64_t h = p->hidden_size, e = p->num_experts, s = p->shared_intermediate_size;
@@ -293,7 +300,7 @@ static moecl_status copy_piece(moecl_checkpoint *checkpoint, const piece *piece,
 static bool has_shape(const moecl_safetensors_tensor *tensor, int64_t items, int64_t rows,
                       int64_t columns) {
   const int64_t shape[3] = {items, rows, columns};
-  return tensor && same_shape(tensor->shape, tensor->rank, shape, 3);
+  return tensor && model_same_shape(tensor->shape, tensor->rank, shape, 3);
 }
 
 /* FFN_EITHER: is a stacked tensor as it should be if it weren't transposed, and not
@@ -327,16 +334,15 @@ static moecl_status ffn_of(moecl_checkpoint *checkpoint, const model_layer *laye
   return MOECL_OK;
 }
 
-/* An item's pieces in the files, one or two; 0: zeros, from no file. */
-static moecl_status find_pieces(moecl_checkpoint *checkpoint, const model_layer *layer,
-                                moecl_tensor tensor, int64_t item, piece pieces[2], int *count) {
+/* What is wanted of an item, in one or two pieces; 0: zeros, from no file. */
+static moecl_status find_wants(moecl_checkpoint *checkpoint, const model_layer *layer,
+                               moecl_tensor tensor, int64_t item, model_want wants[2], int *count) {
   const family *family = checkpoint->description.family;
   const bool per_expert = tensor == MOECL_GATE_UP_PROJ || tensor == MOECL_GATE_UP_BIAS ||
                           tensor == MOECL_DOWN_PROJ || tensor == MOECL_DOWN_BIAS;
   const bool one_for_all =
       tensor == MOECL_DOWN_BIAS && layer->is_moe && family->experts.layout & FFN_ONE_DOWN_BIAS;
   const family_ffn *shared;
-  want wants[2];
   family_ffn ffn;
   MOECL_TRY(ffn_of(checkpoint, layer, &ffn));
   MOECL_TRY(model_find_ffn(checkpoint, layer, &family->shared, &family->other_shared, &shared));
@@ -346,8 +352,23 @@ static moecl_status find_pieces(moecl_checkpoint *checkpoint, const model_layer 
     wants[i].items = layer->is_moe && per_expert && !one_for_all
                          ? moecl_layer_tensor_items(&layer->params, tensor)
                          : 0;
-    MOECL_TRY(find_piece(checkpoint, layer, &wants[i], &pieces[i]));
   }
+  return MOECL_OK;
+}
+
+static bool is_projection(moecl_tensor tensor) {
+  return tensor == MOECL_GATE_UP_PROJ || tensor == MOECL_DOWN_PROJ ||
+         tensor == MOECL_SHARED_GATE_UP_PROJ || tensor == MOECL_SHARED_DOWN_PROJ;
+}
+
+/* An item's pieces in the files, likewise. */
+static moecl_status find_pieces(moecl_checkpoint *checkpoint, const model_layer *layer,
+                                moecl_tensor tensor, int64_t item, piece pieces[2], int *count) {
+  model_want wants[2];
+  MOECL_TRY(find_wants(checkpoint, layer, tensor, item, wants, count));
+  for (int i = 0; i < *count; i++)
+    MOECL_TRY(is_projection(tensor) ? find_matrix(checkpoint, layer, &wants[i], &pieces[i])
+                                    : find_piece(checkpoint, layer, &wants[i], &pieces[i]));
   return MOECL_OK;
 }
 
@@ -365,7 +386,7 @@ static moecl_status find_pieces(moecl_checkpoint *checkpoint, const model_layer 
 
 /* Where the numbers are that a tensor is multiplied by; returns in how many pieces. */
 static int factors_of(const family *family, const model_layer *layer, moecl_tensor tensor,
-                      int64_t item, want wants[2]) {
+                      int64_t item, model_want wants[2]) {
   const moecl_layer_params *p = &layer->params;
   const bool of_router = tensor == MOECL_ROUTER_WEIGHT || tensor == MOECL_ROUTER_NOISE_WEIGHT;
   const bool given = tensor == MOECL_DOWN_PROJ || tensor == MOECL_DOWN_BIAS;
@@ -375,17 +396,17 @@ static int factors_of(const family *family, const model_layer *layer, moecl_tens
     return 2;
   }
   if (!layer->is_moe || !given || !family->expert_scale) return 0;
-  wants[0] = (want){.pattern = family->expert_scale,
-                    .rows = 1,
-                    .file_rows = p->num_experts,
-                    .first_row = item,
-                    .row_step = 1};
+  wants[0] = (model_want){.pattern = family->expert_scale,
+                          .rows = 1,
+                          .file_rows = p->num_experts,
+                          .first_row = item,
+                          .row_step = 1};
   return 1;
 }
 
 static moecl_status find_factors(moecl_checkpoint *checkpoint, const model_layer *layer,
                                  moecl_tensor tensor, int64_t item, piece pieces[2], int *count) {
-  want wants[2];
+  model_want wants[2];
   *count = factors_of(checkpoint->description.family, layer, tensor, item, wants);
   for (int i = 0; i < *count; i++) MOECL_TRY(find_piece(checkpoint, layer, &wants[i], &pieces[i]));
   return MOECL_OK;
@@ -434,6 +455,95 @@ static moecl_status read_factors(moecl_checkpoint *checkpoint, const model_layer
   return status;
 }
 
+/* ---- the format of a layer's weights ---- */
+
+/* Why the weights of a layer are taken as numbers. */
+static moecl_status take_as_numbers(moecl_checkpoint *checkpoint, model_layer *layer,
+                                    const char *why) {
+  layer->stored_format = MOECL_FORMAT_DTYPE;
+  layer->remark = strdup(why);
+  if (!layer->remark)
+    return log_error(&checkpoint->log, MOECL_ERROR_OUT_OF_HOST_MEMORY, "no host memory");
+  log_write(&checkpoint->log, MOECL_LOG_WARNING, "%s: layer %lld: %s", checkpoint->folder,
+            (long long)layer->number, why);
+  return MOECL_OK;
+}
+
+static const char *stored_name(const model_stored *stored) {
+  return stored->format == MOECL_FORMAT_DTYPE ? stored->tensor->dtype
+                                              : moecl_format_name(stored->format);
+}
+
+/* What one matrix says of the layer's format, beside the first one's; *done: all is said. */
+static moecl_status look_at_matrix(moecl_checkpoint *checkpoint, model_layer *layer,
+                                   const model_stored *one, const model_stored *first, bool *done) {
+  char why[900];
+  *done = false;
+  if (one->format != first->format)
+    base_format(why, sizeof why,
+                "'%.200s' is stored as %s and '%.200s' as %s: weights are dequantized, as a "
+                "layer's have one format",
+                first->name, stored_name(first), one->name, stored_name(one));
+  else if (one->mixed_groups)
+    base_format(why, sizeof why,
+                "the columns of '%.200s' are in another order than its groups of scales "
+                "(act-order): weights are dequantized",
+                one->name);
+  else return MOECL_OK;
+  *done = true;
+  return take_as_numbers(checkpoint, layer, why);
+}
+
+static moecl_status look_at_matrices(moecl_checkpoint *checkpoint, model_layer *layer,
+                                     model_stored *first) {
+  bool done = false;
+  for (int t = 0; t < MOECL_TENSOR_COUNT && !done; t++) {
+    model_want wants[2];
+    int count = 0;
+    if (!is_projection((moecl_tensor)t) ||
+        moecl_layer_tensor_items(&layer->params, (moecl_tensor)t) == 0)
+      continue;
+    MOECL_TRY(find_wants(checkpoint, layer, (moecl_tensor)t, 0, wants, &count));
+    for (int i = 0; i < count && !done; i++) {
+      model_stored one;
+      moecl_status status = model_look_at_stored(checkpoint, layer, &wants[i], &one);
+      const bool is_first = status == MOECL_OK && one.tensor && !first->tensor;
+      if (is_first) {
+        *first = one;
+        layer->stored_format = one.format;
+      }
+      if (status == MOECL_OK && one.tensor)
+        status = look_at_matrix(checkpoint, layer, &one, first, &done);
+      if (!is_first) free(one.name);
+      if (status != MOECL_OK) return status;
+    }
+  }
+  return MOECL_OK;
+}
+
+moecl_status model_find_format(moecl_checkpoint *checkpoint, int64_t index) {
+  model_layer *layer = &checkpoint->description.layers[index];
+  model_stored first = {0};
+  if (layer->looked || checkpoint->description.quantization.num_groups == 0) return MOECL_OK;
+  const moecl_status status = look_at_matrices(checkpoint, layer, &first);
+  free(first.name);
+  layer->looked = status == MOECL_OK;
+  return status;
+}
+
+/* All experts are stored as the first is, unless their weights are taken as numbers. */
+static moecl_status check_format(moecl_checkpoint *checkpoint, const model_layer *layer,
+                                 const piece *piece) {
+  const model_quantized_group *group = piece->coded.group;
+  const moecl_format format = group ? group->format : MOECL_FORMAT_DTYPE;
+  if (layer->stored_format == MOECL_FORMAT_DTYPE || format == layer->stored_format) return MOECL_OK;
+  return log_error(&checkpoint->log, MOECL_ERROR_UNSUPPORTED,
+                   "%s: tensor '%.300s' is stored as %s, expected %s as the layer's first expert",
+                   moecl_safetensors_path(piece->file), piece->tensor->name,
+                   group ? moecl_format_name(format) : piece->tensor->dtype,
+                   moecl_format_name(layer->stored_format));
+}
+
 /* ---- a layer's tensors ---- */
 
 static moecl_status check_arguments(moecl_checkpoint *checkpoint, int64_t index,
@@ -448,6 +558,17 @@ static moecl_status check_arguments(moecl_checkpoint *checkpoint, int64_t index,
   return log_error(&checkpoint->log, MOECL_ERROR_INVALID_ARGUMENT,
                    "%s: layer %lld has no item %lld of tensor %d", checkpoint->folder,
                    (long long)index, (long long)item, (int)tensor);
+}
+
+static moecl_status read_piece(moecl_checkpoint *checkpoint, const piece *piece, moecl_dtype to,
+                               char *dst) {
+  if (!piece->coded.group) return copy_piece(checkpoint, piece, to, dst);
+  if (!piece->factors) return model_read_coded(checkpoint, &piece->coded, &to, dst);
+  return log_error(&checkpoint->log, MOECL_ERROR_UNSUPPORTED,
+                   "%s: tensor '%.300s' is of type %s, expected F32, F16 or BF16: family %s "
+                   "multiplies it by other numbers",
+                   moecl_safetensors_path(piece->file), piece->tensor->name, piece->tensor->dtype,
+                   checkpoint->description.family->name);
 }
 
 moecl_status moecl_checkpoint_read(moecl_checkpoint *checkpoint, int64_t index, moecl_tensor tensor,
@@ -471,11 +592,86 @@ moecl_status moecl_checkpoint_read(moecl_checkpoint *checkpoint, int64_t index, 
                  : read_factors(checkpoint, layer, tensor, item, pieces[0].columns, &factors);
   for (int i = 0; i < count && status == MOECL_OK; i++) {
     pieces[i].factors = factors;
-    status = copy_piece(checkpoint, &pieces[i], to, dst);
+    status = read_piece(checkpoint, &pieces[i], to, dst);
     dst += (size_t)(pieces[i].rows * pieces[i].columns) * moecl_dtype_size(to);
   }
   free(factors);
   return status;
+}
+
+/* Of pieces that are all stored as the layer has its weights: as they are. */
+static moecl_status read_codes(moecl_checkpoint *checkpoint, const model_layer *layer,
+                               const piece *pieces, int count, char *dst) {
+  for (int i = 0; i < count; i++) {
+    MOECL_TRY(check_format(checkpoint, layer, &pieces[i]));
+    MOECL_TRY(model_read_codes(checkpoint, &pieces[i].coded, dst));
+    dst += moecl_format_bytes(layer->stored_format, (uint64_t)pieces[i].rows,
+                              (uint64_t)pieces[i].columns);
+  }
+  return MOECL_OK;
+}
+
+/* Codes as doubles; other pieces by way of fp32, which holds what they are. */
+static moecl_status read_numbers(moecl_checkpoint *checkpoint, int64_t index, moecl_tensor tensor,
+                                 int64_t item, const piece *pieces, int count, double *numbers) {
+  bool coded = count > 0;
+  for (int i = 0; i < count; i++) coded = coded && pieces[i].coded.group;
+  for (int i = 0; coded && i < count; i++) {
+    MOECL_TRY(model_read_coded(checkpoint, &pieces[i].coded, NULL, numbers));
+    numbers += pieces[i].rows * pieces[i].columns;
+  }
+  if (coded) return MOECL_OK;
+  const model_layer *layer = &checkpoint->description.layers[index];
+  const size_t size = (size_t)moecl_layer_tensor_size(&layer->params, tensor);
+  float *values = malloc(size * sizeof *values);
+  moecl_status status =
+      values ? moecl_checkpoint_read(checkpoint, index, tensor, item, MOECL_F32, values)
+             : log_error(&checkpoint->log, MOECL_ERROR_OUT_OF_HOST_MEMORY, "no host memory");
+  if (status == MOECL_OK) moecl_to_double(MOECL_F32, values, size, numbers);
+  free(values);
+  return status;
+}
+
+/* In a format with scales. */
+static moecl_status read_in_format(moecl_checkpoint *checkpoint, int64_t index, moecl_tensor tensor,
+                                   int64_t item, const moecl_layer_params *params, void *values) {
+  const model_layer *layer = &checkpoint->description.layers[index];
+  const size_t size = (size_t)moecl_layer_tensor_size(params, tensor);
+  piece pieces[2];
+  int count;
+  MOECL_TRY(model_find_format(checkpoint, index));
+  MOECL_TRY(find_pieces(checkpoint, layer, tensor, item, pieces, &count));
+  if (layer->stored_format == params->weight_format)
+    return read_codes(checkpoint, layer, pieces, count, values);
+  double *numbers = malloc(size * sizeof *numbers);
+  if (!numbers)
+    return log_error(&checkpoint->log, MOECL_ERROR_OUT_OF_HOST_MEMORY, "no host memory");
+  const moecl_status status = read_numbers(checkpoint, index, tensor, item, pieces, count, numbers);
+  if (status == MOECL_OK) moecl_layer_tensor_from_double(params, tensor, numbers, values);
+  free(numbers);
+  return status;
+}
+
+moecl_status moecl_checkpoint_read_as(moecl_checkpoint *checkpoint, int64_t index,
+                                      moecl_tensor tensor, int64_t item,
+                                      const moecl_layer_params *params, void *values) {
+  if (!checkpoint) return MOECL_ERROR_INVALID_ARGUMENT;
+  if (!values || !params)
+    return log_error(&checkpoint->log, MOECL_ERROR_INVALID_ARGUMENT, "%s: values or params is NULL",
+                     checkpoint->folder);
+  MOECL_TRY(check_arguments(checkpoint, index, tensor, item));
+  const moecl_layer_params *stored = &checkpoint->description.layers[index].params;
+  const moecl_dtype dtype = moecl_layer_tensor_dtype(params, tensor);
+  int64_t rows[2], columns[2];
+  moecl_layer_tensor_shape(stored, tensor, &rows[0], &columns[0]);
+  moecl_layer_tensor_shape(params, tensor, &rows[1], &columns[1]);
+  if (rows[0] != rows[1] || columns[0] != columns[1])
+    return log_error(&checkpoint->log, MOECL_ERROR_INVALID_ARGUMENT,
+                     "%s: layer %lld has tensor %d of other sizes than params", checkpoint->folder,
+                     (long long)index, (int)tensor);
+  if (dtype == MOECL_DTYPE_COUNT)
+    return read_in_format(checkpoint, index, tensor, item, params, values);
+  return moecl_checkpoint_read(checkpoint, index, tensor, item, dtype, values);
 }
 
 moecl_status moecl_checkpoint_read_expert_scale(moecl_checkpoint *checkpoint, int64_t index,
@@ -487,7 +683,7 @@ moecl_status moecl_checkpoint_read_expert_scale(moecl_checkpoint *checkpoint, in
   const int64_t experts = layer->params.num_experts;
   for (int64_t e = 0; e < experts; e++) scale[e] = 1;
   if (!layer->is_moe || !pattern) return MOECL_OK;
-  const want want = want_whole(pattern, experts, 0);
+  const model_want want = want_whole(pattern, experts, 0);
   piece piece;
   MOECL_TRY(find_piece(checkpoint, layer, &want, &piece));
   return copy_piece(checkpoint, &piece, MOECL_F32, (char *)scale);
@@ -495,7 +691,7 @@ moecl_status moecl_checkpoint_read_expert_scale(moecl_checkpoint *checkpoint, in
 
 moecl_status model_check_whole(moecl_checkpoint *checkpoint, const model_layer *layer,
                                const char *pattern, int64_t rows, int64_t columns) {
-  const want want = want_whole(pattern, rows, columns);
+  const model_want want = want_whole(pattern, rows, columns);
   piece piece;
   return find_piece(checkpoint, layer, &want, &piece);
 }
@@ -503,13 +699,21 @@ moecl_status model_check_whole(moecl_checkpoint *checkpoint, const model_layer *
 moecl_status model_read_whole(moecl_checkpoint *checkpoint, const model_layer *layer,
                               const char *pattern, int64_t rows, int64_t columns, moecl_dtype dtype,
                               void *values) {
-  const want want = want_whole(pattern, rows, columns);
+  const model_want want = want_whole(pattern, rows, columns);
   piece piece;
   MOECL_TRY(find_piece(checkpoint, layer, &want, &piece));
   return copy_piece(checkpoint, &piece, dtype, values);
 }
 
-/* Finds all of a layer's tensors; their names, at most four an item, go to `names`. */
+enum { MAX_NAMES = 2 * (CODED_MAX_NAMES + 1) }; /* an item */
+
+static void add_names(const piece *piece, const char **names, size_t *count) {
+  if (!piece->coded.group) names[(*count)++] = piece->tensor->name;
+  for (size_t i = 0; piece->coded.group && i < piece->coded.num_names; i++)
+    names[(*count)++] = piece->coded.names[i];
+}
+
+/* Finds all of a layer's tensors; their names, at most MAX_NAMES an item, go to `names`. */
 static moecl_status find_all(moecl_checkpoint *checkpoint, const model_layer *layer,
                              const char **names, size_t *count) {
   *count = 0;
@@ -519,7 +723,10 @@ static moecl_status find_all(moecl_checkpoint *checkpoint, const model_layer *la
       piece pieces[2];
       int found;
       MOECL_TRY(find_pieces(checkpoint, layer, (moecl_tensor)t, item, pieces, &found));
-      for (int i = 0; i < found; i++) names[(*count)++] = pieces[i].tensor->name;
+      for (int i = 0; i < found; i++) {
+        if (is_projection((moecl_tensor)t)) MOECL_TRY(check_format(checkpoint, layer, &pieces[i]));
+        add_names(&pieces[i], names, count);
+      }
       MOECL_TRY(find_factors(checkpoint, layer, (moecl_tensor)t, item, pieces, &found));
       for (int i = 0; i < found; i++) names[(*count)++] = pieces[i].tensor->name;
     }
@@ -533,7 +740,7 @@ moecl_status moecl_checkpoint_check(moecl_checkpoint *checkpoint, int64_t index)
   const model_layer *layer = &checkpoint->description.layers[index];
   size_t most = 0, count;
   for (int t = 0; t < MOECL_TENSOR_COUNT; t++)
-    most += 4 * (size_t)moecl_layer_tensor_items(&layer->params, (moecl_tensor)t);
+    most += MAX_NAMES * (size_t)moecl_layer_tensor_items(&layer->params, (moecl_tensor)t);
   const char **names = malloc((most + 1) * sizeof *names);
   if (!names) return log_error(&checkpoint->log, MOECL_ERROR_OUT_OF_HOST_MEMORY, "no host memory");
   moecl_status status = find_all(checkpoint, layer, names, &count);

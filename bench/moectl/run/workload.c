@@ -44,16 +44,12 @@ static moecl_status write_encoded(const moecl_layer_params *layer, moecl_tensor 
 /* Of a checkpoint's layer, from its files. */
 static moecl_status read_weights(const experiment_point *point, moecl_tensor tensor, int64_t item,
                                  moecl_buffer *buffer) {
-  const moecl_dtype dtype = moecl_layer_tensor_dtype(&point->layer, tensor);
-  const bool encoded = dtype == MOECL_DTYPE_COUNT;
-  void *values = malloc((size_t)moecl_layer_tensor_size(&point->layer, tensor) * sizeof(float));
+  const uint64_t bytes = moecl_layer_tensor_bytes(&point->layer, tensor);
+  void *values = malloc((size_t)bytes);
   if (!values) return MOECL_ERROR_OUT_OF_HOST_MEMORY;
-  moecl_status status = moecl_checkpoint_read(point->source->checkpoint, point->source->layer,
-                                              tensor, item, encoded ? MOECL_F32 : dtype, values);
-  if (status == MOECL_OK)
-    status = encoded ? write_encoded(&point->layer, tensor, values, buffer)
-                     : moecl_buffer_write_wait(
-                           buffer, 0, moecl_layer_tensor_bytes(&point->layer, tensor), values);
+  moecl_status status = moecl_checkpoint_read_as(point->source->checkpoint, point->source->layer,
+                                                 tensor, item, &point->layer, values);
+  if (status == MOECL_OK) status = moecl_buffer_write_wait(buffer, 0, bytes, values);
   free(values);
   return status;
 }
