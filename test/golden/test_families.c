@@ -167,9 +167,55 @@ static bool check_folder(const char *family, int *records) {
   return ok;
 }
 
+/* Quantized folders: the format that their weights are taken in, exactly as they are; or that they
+ * are dequantized, and why is said. */
+static void test_formats(void **state) {
+  static const struct {
+    const char *folder, *quantization;
+    moecl_format format;
+    const char *activations, *remark;
+  } all[] = {
+      {"gpt_oss-mxfp4", "mxfp4", MOECL_FORMAT_MXFP4, NULL, NULL},
+      {"deepseek_v3-fp8", "fp8", MOECL_FORMAT_FP8_BLOCK, "activation_scheme", NULL},
+      {"mixtral-fp8", "fp8", MOECL_FORMAT_FP8, "activation_scheme", NULL},
+      {"qwen3_moe-compressed-tensors-int8", "compressed-tensors", MOECL_FORMAT_INT8, NULL, NULL},
+      {"qwen3_moe-compressed-tensors-int4", "compressed-tensors", MOECL_FORMAT_INT4_G32, NULL,
+       NULL},
+      {"qwen3_moe-compressed-tensors-int4-zp", "compressed-tensors", MOECL_FORMAT_INT4_G64_ZP, NULL,
+       NULL},
+      {"qwen3_moe-compressed-tensors-fp8", "compressed-tensors", MOECL_FORMAT_FP8_ROW, NULL, NULL},
+      {"qwen3_moe-compressed-tensors-nvfp4", "compressed-tensors", MOECL_FORMAT_NVFP4, NULL, NULL},
+      {"qwen3_moe-awq", "awq", MOECL_FORMAT_INT4_G32_ZP, NULL, NULL},
+      {"qwen3_moe-gptq", "gptq", MOECL_FORMAT_INT4_G32, NULL, NULL},
+      {"qwen3_moe-gptq-zp", "gptq", MOECL_FORMAT_INT4_G64_ZP, NULL, NULL},
+      {"qwen3_moe-gptq-int8", "gptq", MOECL_FORMAT_INT8_G128, NULL, NULL},
+      {"qwen3_moe-gptq-act_order", "gptq", MOECL_FORMAT_DTYPE, NULL, "(act-order)"},
+      {"deepseek_v3-shared-bf16", "compressed-tensors", MOECL_FORMAT_DTYPE, NULL,
+       "as int4-g32 and 'model.layers.1.mlp.shared_experts.gate_proj.weight' as BF16"},
+      {"mixtral", NULL, MOECL_FORMAT_DTYPE, NULL, NULL},
+  };
+  (void)state;
+  for (size_t i = 0; i < sizeof all / sizeof all[0]; i++) {
+    moecl_checkpoint *checkpoint = NULL;
+    moecl_checkpoint_layer layer;
+    assert_ok(moecl_checkpoint_open(path_of(all[i].folder, NULL), NULL, NULL, &checkpoint));
+    assert_ok(moecl_checkpoint_get_layer(checkpoint, 1, &layer));
+    const char *const said[] = {layer.quantization, layer.activations, layer.remark};
+    const char *const expected[] = {all[i].quantization, all[i].activations, all[i].remark};
+    for (int s = 0; s < 3; s++)
+      if (!said[s] != !expected[s] || (said[s] && !strstr(said[s], expected[s])))
+        fail_msg("%s: '%s', expected '%s'", all[i].folder, said[s] ? said[s] : "nothing",
+                 expected[s] ? expected[s] : "nothing");
+    if (layer.params.weight_format != all[i].format)
+      fail_msg("%s: %s", all[i].folder, moecl_format_name(layer.params.weight_format));
+    assert_ok(moecl_checkpoint_check(checkpoint, 1));
+    moecl_checkpoint_destroy(&checkpoint);
+  }
+}
+
 /* Every record of every folder. */
 static void test_families(void **state) {
-  enum { FOLDERS = 65, RECORDS = 75 };
+  enum { FOLDERS = 79, RECORDS = 89 };
   bool ok = true;
   int folders = 0, records = 0;
   (void)state;
@@ -209,7 +255,8 @@ static void test_other_layer(void **state) {
 }
 
 int main(void) {
-  const struct CMUnitTest tests[] = {cmocka_unit_test(test_families),
+  const struct CMUnitTest tests[] = {cmocka_unit_test(test_formats),
+                                     cmocka_unit_test(test_families),
                                      cmocka_unit_test(test_other_layer)};
   skip_without_device();
   const moecl_context_params params = {.log = say};

@@ -10,7 +10,7 @@ import unittest
 
 FAMILIES = pathlib.Path(sys.argv.pop(1) if len(sys.argv) > 1 else
                         pathlib.Path(__file__).parents[1] / "golden" / "families")
-SIZES = {"F32": 4, "F16": 2, "BF16": 2, "I32": 4}
+SIZES = {"F32": 4, "F16": 2, "BF16": 2, "I32": 4, "I64": 8, "I8": 1, "U8": 1, "F8_E4M3": 1}
 
 
 def read(path):
