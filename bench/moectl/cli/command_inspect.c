@@ -15,6 +15,9 @@
 /* The forward whose memory is printed. */
 enum { FORWARD_TOKENS = 4096 };
 
+/* Memory is printed of weights in each data type, and as quantized ones are stored. */
+enum { AS_STORED = MOECL_DTYPE_COUNT, MEMORY_ROWS };
+
 typedef struct layer_kind { /* layers that are alike in all that is shown */
   moecl_checkpoint_layer layer;
   json_t *params;
@@ -84,7 +87,9 @@ static layer_kind *kind_of(inspection *in, const moecl_checkpoint_layer *layer, 
     layer_kind *kind = &in->kinds[i];
     if (kind->layer.is_moe != layer->is_moe || kind->layer.params.dtype != layer->params.dtype ||
         !same_text(kind->layer.stored_dtype, layer->stored_dtype) ||
-        (kind->refused != NULL) != refused || !json_equal(kind->params, params))
+        !same_text(kind->layer.quantization, layer->quantization) ||
+        !kind->layer.remark != !layer->remark || (kind->refused != NULL) != refused ||
+        !json_equal(kind->params, params))
       continue;
     json_decref(params);
     return kind;
@@ -139,14 +144,36 @@ static uint64_t active(const inspection *in) {
   return in->idle < met ? met - in->idle : 0;
 }
 
-/* Memory of a layer of the kind in a data type; false: it is not known. */
-static bool memory_of(const inspection *in, const layer_kind *kind, moecl_dtype dtype,
-                      moecl_memory *memory) {
+/* What a row of memory is called; NULL: the kind has none. */
+static const char *row_name(const layer_kind *kind, int row) {
+  if (row < MOECL_DTYPE_COUNT) return moecl_dtype_name((moecl_dtype)row);
+  const moecl_format format = kind->layer.params.weight_format;
+  return format == MOECL_FORMAT_DTYPE ? NULL : moecl_format_name(format);
+}
+
+/* Memory of a layer of the kind in a data type, or AS_STORED; false: it is not known. */
+static bool memory_of(const inspection *in, const layer_kind *kind, int row, moecl_memory *memory) {
   moecl_layer_params params = kind->layer.params;
-  params.dtype = dtype;
+  if (row < MOECL_DTYPE_COUNT) {
+    params.dtype = (moecl_dtype)row;
+    params.weight_format = MOECL_FORMAT_DTYPE;
+  }
   const int64_t most = MOECL_MAX_ASSIGNMENTS / params.top_k;
   return moecl_layer_memory(in->context, &params, FORWARD_TOKENS < most ? FORWARD_TOKENS : most,
                             memory) == MOECL_OK;
+}
+
+/* Of the experts' matrices, scales and all, as they are stored. */
+static double bits_a_weight(const moecl_layer_params *params) {
+  double bits = 0, weights = 0;
+  const moecl_tensor matrices[] = {MOECL_GATE_UP_PROJ, MOECL_DOWN_PROJ, MOECL_SHARED_GATE_UP_PROJ,
+                                   MOECL_SHARED_DOWN_PROJ};
+  for (size_t i = 0; i < sizeof matrices / sizeof *matrices; i++) {
+    const double items = (double)moecl_layer_tensor_items(params, matrices[i]);
+    bits += 8 * items * (double)moecl_layer_tensor_bytes(params, matrices[i]);
+    weights += items * (double)moecl_layer_tensor_size(params, matrices[i]);
+  }
+  return bits / weights;
 }
 
 /* Weights of so many layers, one workspace, input and output. */
@@ -158,13 +185,16 @@ static bool device_holds(const inspection *in, const moecl_memory *memory, int64
          memory->largest_buffer_bytes <= device->max_allocation_bytes;
 }
 
-/* Weights of all layers in a data type, and the memory for one forward through
- * them, of which one layer's workspace serves all; false: it is not known. */
-static bool memory_of_all(const inspection *in, moecl_dtype dtype, moecl_memory *all) {
+/* Weights of all layers in a data type, or AS_STORED where any is quantized, and the memory for one
+ * forward through them, of which one layer's workspace serves all; false: it is not known. */
+static bool memory_of_all(const inspection *in, int row, moecl_memory *all) {
+  bool any = row < MOECL_DTYPE_COUNT;
   *all = (moecl_memory){0};
+  for (size_t i = 0; i < in->num_kinds; i++) any = any || row_name(&in->kinds[i], row);
+  if (!any) return false;
   for (size_t i = 0; i < in->num_kinds; i++) {
     moecl_memory one;
-    if (!memory_of(in, &in->kinds[i], dtype, &one)) return false;
+    if (!memory_of(in, &in->kinds[i], row, &one)) return false;
     all->weight_bytes += one.weight_bytes * (uint64_t)in->kinds[i].count;
     if (one.workspace_bytes > all->workspace_bytes) all->workspace_bytes = one.workspace_bytes;
     if (one.hidden_bytes > all->hidden_bytes) all->hidden_bytes = one.hidden_bytes;
@@ -228,20 +258,33 @@ static void print_rule(const moecl_layer_params *p) {
 
 static void print_memory(const inspection *in, const layer_kind *kind) {
   char weights[32], workspace[32];
-  const int first = kind->refused ? 18 : 6;
+  const char *stored = row_name(kind, AS_STORED);
+  const int first = kind->refused ? 18 : stored && strlen(stored) > 6 ? (int)strlen(stored) : 6;
   printf("  %-*s  %10s  %10s  %4s", first, kind->refused ? "one of these sizes" : "memory",
          "weights", "workspace", "fits");
   if (kind->count > 1) printf("  all %" PRId64 " layers fit", kind->count);
   putchar('\n');
-  for (int d = 0; d < MOECL_DTYPE_COUNT; d++) {
+  for (int row = 0; row < MEMORY_ROWS; row++) {
     moecl_memory memory;
-    if (!memory_of(in, kind, (moecl_dtype)d, &memory)) continue;
-    printf("  %-*s  %10s  %10s  %4s", first, moecl_dtype_name((moecl_dtype)d),
+    if (!row_name(kind, row) || !memory_of(in, kind, row, &memory)) continue;
+    printf("  %-*s  %10s  %10s  %4s", first, row_name(kind, row),
            bytes_text(memory.weight_bytes, weights), bytes_text(memory.workspace_bytes, workspace),
            device_holds(in, &memory, 1) ? "yes" : "no");
     if (kind->count > 1) printf("  %s", device_holds(in, &memory, kind->count) ? "yes" : "no");
     putchar('\n');
   }
+}
+
+static void print_quantization(const moecl_checkpoint_layer *layer) {
+  if (!layer->quantization) return;
+  printf("  quantized: %s", layer->quantization);
+  if (layer->params.weight_format != MOECL_FORMAT_DTYPE)
+    printf(", taken as %s, %.4g bits a weight in all",
+           moecl_format_name(layer->params.weight_format), bits_a_weight(&layer->params));
+  putchar('\n');
+  if (layer->remark) printf("  %s\n", layer->remark);
+  if (layer->activations)
+    printf("  %s: activations are not quantized, the weights alone are\n", layer->activations);
 }
 
 static void print_kind(const inspection *in, const layer_kind *kind) {
@@ -253,6 +296,7 @@ static void print_kind(const inspection *in, const layer_kind *kind) {
          kind->layer.is_moe ? "MoE" : "dense",
          kind->layer.stored_dtype ? kind->layer.stored_dtype : "(tensors of other names)");
   if (kind->refused) printf("  cannot be loaded: %s\n", kind->refused);
+  print_quantization(&kind->layer);
   printf("  hidden %" PRId64 ", ", p->hidden_size);
   if (p->num_identity_experts > 0)
     printf("%" PRId64 " identity experts and ", p->num_identity_experts);
@@ -275,12 +319,12 @@ static void print_kind(const inspection *in, const layer_kind *kind) {
 static void print_memory_of_all(const inspection *in) {
   char bytes[32];
   bool first = true;
-  for (int d = 0; in->context && d < MOECL_DTYPE_COUNT; d++) {
+  for (int row = 0; in->context && row < MEMORY_ROWS; row++) {
     moecl_memory all;
-    if (!memory_of_all(in, (moecl_dtype)d, &all)) continue;
+    if (!memory_of_all(in, row, &all)) continue;
     printf("%s%s %s (%s)", first ? "all layers  weights in " : ", ",
-           moecl_dtype_name((moecl_dtype)d), bytes_text(all.weight_bytes, bytes),
-           device_holds(in, &all, 1) ? "fits" : "too much");
+           row == AS_STORED ? "as stored" : moecl_dtype_name((moecl_dtype)row),
+           bytes_text(all.weight_bytes, bytes), device_holds(in, &all, 1) ? "fits" : "too much");
     first = false;
   }
   if (!first) putchar('\n');
@@ -318,11 +362,11 @@ static void print_text(const inspection *in) {
 
 static json_t *memory_json(const inspection *in, const layer_kind *kind) {
   json_t *object = json_object();
-  for (int d = 0; in->context && d < MOECL_DTYPE_COUNT; d++) {
+  for (int row = 0; in->context && row < MEMORY_ROWS; row++) {
     moecl_memory memory;
-    if (!memory_of(in, kind, (moecl_dtype)d, &memory)) continue;
+    if (!row_name(kind, row) || !memory_of(in, kind, row, &memory)) continue;
     json_object_set_new(
-        object, moecl_dtype_name((moecl_dtype)d),
+        object, row_name(kind, row),
         json_pack("{s:I, s:I, s:I, s:b, s:b}", "weight_bytes", (json_int_t)memory.weight_bytes,
                   "workspace_bytes", (json_int_t)memory.workspace_bytes, "largest_buffer_bytes",
                   (json_int_t)memory.largest_buffer_bytes, "fits", device_holds(in, &memory, 1),
@@ -333,10 +377,10 @@ static json_t *memory_json(const inspection *in, const layer_kind *kind) {
 
 static json_t *memory_of_all_json(const inspection *in) {
   json_t *object = json_object();
-  for (int d = 0; in->context && d < MOECL_DTYPE_COUNT; d++) {
+  for (int row = 0; in->context && row < MEMORY_ROWS; row++) {
     moecl_memory all;
-    if (memory_of_all(in, (moecl_dtype)d, &all))
-      json_object_set_new(object, moecl_dtype_name((moecl_dtype)d),
+    if (memory_of_all(in, row, &all))
+      json_object_set_new(object, row == AS_STORED ? "stored" : moecl_dtype_name((moecl_dtype)row),
                           json_pack("{s:I, s:b}", "weight_bytes", (json_int_t)all.weight_bytes,
                                     "fits", device_holds(in, &all, 1)));
   }
@@ -351,13 +395,18 @@ static json_t *kind_json(const inspection *in, const layer_kind *kind) {
   json_t *indices = json_array();
   for (int64_t i = 0; i < kind->count; i++)
     json_array_append_new(indices, json_integer(kind->indices[i]));
-  const uint64_t size = layer_size(&kind->layer);
-  return json_pack("{s:o, s:b, s:s, s:s?, s:s?, s:O, s:I, s:I, s:o}", "layers", indices, "moe",
-                   kind->layer.is_moe, "first_prefix", kind->layer.prefix, "stored_dtype",
-                   kind->layer.stored_dtype, "cannot_be_loaded", kind->refused, "params",
-                   kind->params, "parameters", (json_int_t)size, "active_parameters",
-                   (json_int_t)(size - idle_size(&kind->layer.params)), "memory",
-                   memory_json(in, kind));
+  const moecl_checkpoint_layer *layer = &kind->layer;
+  const uint64_t size = layer_size(layer);
+  return json_pack(
+      "{s:o, s:b, s:s, s:s?, s:s?, s:s?, s:s?, s:o, s:s?, s:O, s:I, s:I, s:o}", "layers", indices,
+      "moe", layer->is_moe, "first_prefix", layer->prefix, "stored_dtype", layer->stored_dtype,
+      "quantization", layer->quantization, "dequantized_because", layer->remark,
+      "activations_not_quantized", layer->activations, "bits_a_weight",
+      layer->params.weight_format == MOECL_FORMAT_DTYPE ? json_null()
+                                                        : json_real(bits_a_weight(&layer->params)),
+      "cannot_be_loaded", kind->refused, "params", kind->params, "parameters", (json_int_t)size,
+      "active_parameters", (json_int_t)(size - idle_size(&kind->layer.params)), "memory",
+      memory_json(in, kind));
 }
 
 static bool print_json(const inspection *in) {
