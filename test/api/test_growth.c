@@ -60,6 +60,7 @@ static void test_layout(void **state) {
       LAYOUT(moecl_plan_step, tile_rows, 40, 104),
       LAYOUT(moecl_plan_tensor, block, 52, 120),
       LAYOUT(moecl_checkpoint_layer, stored_dtype, 480, 552),
+      LAYOUT(moecl_checkpoint_layer, quantization, 488, 552),
       LAYOUT(moecl_checkpoint_size, other_bytes, 24, 64),
   };
   if (sizeof(void *) != 8) skip();

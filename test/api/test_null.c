@@ -205,6 +205,8 @@ static void test_files(void **state) {
   REFUSED(moecl_checkpoint_find(NULL, "x", NULL, NULL));
   REFUSED(moecl_checkpoint_read(NULL, 0, MOECL_DOWN_PROJ, 0, MOECL_F32, values));
   REFUSED(moecl_checkpoint_read(NULL, 0, MOECL_DOWN_PROJ, 0, MOECL_F32, NULL));
+  REFUSED(moecl_checkpoint_read_as(NULL, 0, MOECL_DOWN_PROJ, 0, NULL, values));
+  REFUSED(moecl_checkpoint_read_as(NULL, 0, MOECL_DOWN_PROJ, 0, NULL, NULL));
   REFUSED(moecl_checkpoint_read_expert_scale(NULL, 0, values));
   REFUSED(moecl_checkpoint_read_expert_scale(NULL, 0, NULL));
   REFUSED(moecl_layer_load(NULL, NULL, 0));

@@ -30,6 +30,17 @@ static void check_layer(const model_layer *layer) {
     require(moecl_layer_tensor_size(params, (moecl_tensor)t) >= 0);
 }
 
+/* Refused as a whole, or in formats that there are. */
+static void check_quantization(const model_quantization *q) {
+  require(!q->refused || (q->method && q->num_groups == 0));
+  require(q->num_groups <= MODEL_MAX_GROUPS);
+  for (size_t i = 0; i < q->num_groups; i++) {
+    bool known;
+    require(q->groups[i].format > MOECL_FORMAT_BF16 && q->groups[i].format < MOECL_FORMAT_COUNT);
+    model_group_has(&q->groups[i], "model.layers.1.mlp.experts.0.gate_proj", &known);
+  }
+}
+
 int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size) {
   const json_limits limits = {.depth = 64, .values = 100000, .python = true};
   int messages = 0;
@@ -42,6 +53,7 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size) {
   require(messages == (status != MOECL_OK));
   require((status == MOECL_OK) == (description.num_layers > 0));
   for (int64_t i = 0; i < description.num_layers; i++) check_layer(&description.layers[i]);
+  check_quantization(&description.quantization);
   model_description_free(&description);
   json_decref(root);
   return 0;
