@@ -265,7 +265,8 @@ static moecl_status no_format(reading *r, const model_scheme *scheme, const numb
       base_text_addf(&text, "%s%s", before, desc_formats[f].name);
       before = ", ";
     }
-  const moecl_status status = refuse(r, "%s", text.failed ? "no host memory" : text.data);
+  r->refused.failed = r->refused.failed || text.failed;
+  const moecl_status status = refuse(r, "%s", text.failed ? "" : text.data);
   base_text_free(&text);
   return status;
 }
@@ -375,8 +376,10 @@ moecl_status model_quantization_read(const moecl_log *log, const char *path, jso
                                   : read_all(&r, q);
   if (status == MOECL_OK) return MOECL_OK;
   q->num_groups = 0;
-  q->refused = r.refused.failed ? NULL : r.refused.data;
-  if (q->refused) return MOECL_OK;
+  if (!r.refused.failed && r.refused.data) {
+    q->refused = r.refused.data;
+    return MOECL_OK;
+  }
   base_text_free(&r.refused);
   return log_error(log, MOECL_ERROR_OUT_OF_HOST_MEMORY, "no host memory");
 }

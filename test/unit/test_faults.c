@@ -176,6 +176,44 @@ static void run_checkpoint(outcome *out) {
   out->status = status;
 }
 
+/* Codes as they are, and as numbers; no device. */
+static moecl_status read_quantized(moecl_checkpoint *checkpoint) {
+  enum { MOST = 2 * 128 * 64 };
+  float *values = malloc(MOST * sizeof *values);
+  moecl_checkpoint_layer layer;
+  moecl_status status = values ? MOECL_OK : MOECL_ERROR_OUT_OF_HOST_MEMORY;
+  if (status == MOECL_OK) status = moecl_checkpoint_get_layer(checkpoint, 1, &layer);
+  if (status == MOECL_OK) status = moecl_checkpoint_check(checkpoint, 1);
+  for (int i = 0; status == MOECL_OK && i < 2; i++) {
+    const moecl_tensor tensor = i ? MOECL_GATE_UP_PROJ : MOECL_DOWN_PROJ;
+    assert_true(moecl_layer_tensor_size(&layer.params, tensor) <= MOST);
+    status = moecl_checkpoint_read_as(checkpoint, 1, tensor, 0, &layer.params, values);
+    if (status == MOECL_OK)
+      status = moecl_checkpoint_read(checkpoint, 1, tensor, 0, MOECL_F32, values);
+  }
+  if (status == MOECL_OK) {
+    layer.params.weight_format = MOECL_FORMAT_INT8;
+    status = moecl_checkpoint_read_as(checkpoint, 1, MOECL_DOWN_PROJ, 0, &layer.params, values);
+  }
+  free(values);
+  return status;
+}
+
+static void run_quantized(outcome *out) {
+  static const char *const names[] = {"qwen3_moe-compressed-tensors-int4-zp",
+                                      "qwen3_moe-gptq-act_order"};
+  const char *golden = getenv("MOECL_GOLDEN_DIR");
+  out->status = MOECL_OK;
+  for (int i = 0; out->status == MOECL_OK && i < 2; i++) {
+    char folder[1024];
+    moecl_checkpoint *checkpoint = NULL;
+    snprintf(folder, sizeof folder, "%s/families/%s", golden ? golden : "test/golden", names[i]);
+    out->status = moecl_checkpoint_open(folder, keep_log, NULL, &checkpoint);
+    if (out->status == MOECL_OK) out->status = read_quantized(checkpoint);
+    moecl_checkpoint_destroy(&checkpoint);
+  }
+}
+
 static moecl_status give_block(moecl_block *block, const moecl_block_params *params) {
   enum { MOST = 3 * SMALL_HIDDEN * SMALL_HIDDEN };
   moecl_status status = small_weights(moecl_block_layer(block), &params->layer);
@@ -242,11 +280,9 @@ static void run_block(outcome *out) {
 static const struct {
   const char *name;
   void (*run)(outcome *out);
-} scenarios[] = {{"layer", run_layer},
-                 {"own objects", run_own},
-                 {"after others", run_after},
-                 {"checkpoint", run_checkpoint},
-                 {"block", run_block}};
+} scenarios[] = {{"layer", run_layer},        {"own objects", run_own},
+                 {"after others", run_after}, {"checkpoint", run_checkpoint},
+                 {"block", run_block},        {"quantized", run_quantized}};
 
 /* For a signal's handler: what was being done. */
 static char doing[256];
@@ -381,6 +417,7 @@ static void test_checkpoint_opencl(void **state) { (void)state, walk(3, FAULT_OP
 static void test_checkpoint_memory(void **state) { (void)state, walk(3, FAULT_MEMORY); }
 static void test_block_opencl(void **state) { (void)state, walk(4, FAULT_OPENCL); }
 static void test_block_memory(void **state) { (void)state, walk(4, FAULT_MEMORY); }
+static void test_quantized_memory(void **state) { (void)state, walk(5, FAULT_MEMORY); }
 
 /* Each grouped GEMM has kernels of its own: after a layer of every variant that runs
  * here, or has a stand-in, nothing is kept. */
@@ -484,7 +521,8 @@ int main(void) {
       cmocka_unit_test(test_checkpoint_opencl),
       cmocka_unit_test(test_checkpoint_memory),
       cmocka_unit_test(test_block_opencl),
-      cmocka_unit_test(test_block_memory)};
+      cmocka_unit_test(test_block_memory),
+      cmocka_unit_test(test_quantized_memory)};
   faults.kind = FAULT_KINDS; /* none */
   skip_without_device();
   faults_begin();
