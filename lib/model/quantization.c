@@ -275,6 +275,7 @@ static moecl_status find_format(reading *r, const model_scheme *scheme, moecl_fo
   numbers n = {0};
   char type[32], strategy[32];
   MOECL_TRY(read_numbers(r, scheme, &n, type, strategy));
+  if (scheme->offset_binary && strcmp(n.type, "int") != 0) return no_format(r, scheme, &n);
   for (int f = MOECL_FORMAT_DTYPE + 1; f < MOECL_FORMAT_COUNT; f++)
     if (is_format(&desc_formats[f], &n)) {
       *format = (moecl_format)f;

@@ -221,6 +221,8 @@ static void test_bad_configs(void **state) {
        "strategy 'channel' is no weight format"},
       {COMPRESSED("{\"num_bits\":8,\"type\":\"int\",\"strategy\":\"channel\",\"symmetric\":false}"),
        "not symmetric is no weight format"},
+      {COMPRESSED("{\"num_bits\":8,\"type\":\"float\",\"strategy\":\"channel\"}"),
+       "type 'float', num_bits 8, strategy 'channel' is no weight format"},
       {COMPRESSED("{\"num_bits\":\"4\"}"), "'num_bits' is not a number"},
       {COMPRESSED("{\"num_bits\":4,\"type\":\"nf\",\"strategy\":\"group\",\"group_size\":32}"),
        "type 'nf'"},
