@@ -55,6 +55,7 @@ typedef enum moecl_format {
   MOECL_FORMAT_FP8,       /* E4M3, one fp32 scale for the matrix */
   MOECL_FORMAT_FP8_ROW,   /* E4M3, fp32 scales, one a row */
   MOECL_FORMAT_FP8_BLOCK, /* E4M3, fp32 scales for 128 rows of 128 columns: DeepSeek-V3 */
+  MOECL_FORMAT_FP8_G128, /* E4M3, fp32 scales for 128 columns of a row: DeepSeek-V3's activations */
   MOECL_FORMAT_COUNT
 } moecl_format;
 
@@ -184,6 +185,10 @@ MOECL_API const char *moecl_second_choice_name(moecl_second_choice choice);
 MOECL_API const char *moecl_norm_name(moecl_norm norm);
 MOECL_API const char *moecl_qk_norm_name(moecl_qk_norm norm);
 MOECL_API const char *moecl_rope_scaling_name(moecl_rope_scaling scaling);
+
+/* True for those that activation_format may be: MOECL_FORMAT_DTYPE, and 8-bit codes whose fp32
+ * scales are a row's own; false for others and values outside the enumeration. Thread-safe. */
+MOECL_API bool moecl_format_is_for_activations(moecl_format format);
 
 /* True for the forms of SwiGLU and GeGLU, which have a gate; false for plain ones and
  * values outside the enumeration. Thread-safe. */

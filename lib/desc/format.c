@@ -31,6 +31,7 @@ const desc_format desc_formats[MOECL_FORMAT_COUNT] = {
     [MOECL_FORMAT_FP8] = {"fp8", ELEMENT_E4M3, 8, ELEMENT_NONE, 0, 1, false, true},
     [MOECL_FORMAT_FP8_ROW] = SCALED("fp8-row", ELEMENT_E4M3, 8, ELEMENT_F32, 0),
     [MOECL_FORMAT_FP8_BLOCK] = {"fp8-block", ELEMENT_E4M3, 8, ELEMENT_F32, 128, 128, false, false},
+    [MOECL_FORMAT_FP8_G128] = SCALED("fp8-g128", ELEMENT_E4M3, 8, ELEMENT_F32, 128),
 };
 _Static_assert(MOECL_FORMAT_F16 - MOECL_FORMAT_F32 == MOECL_F16 &&
                    MOECL_FORMAT_BF16 - MOECL_FORMAT_F32 == MOECL_BF16,
@@ -157,4 +158,10 @@ void moecl_format_from_double(moecl_format format, const double *src, uint64_t r
 const char *moecl_format_name(moecl_format format) {
   if (format == MOECL_FORMAT_DTYPE) return "dtype";
   return is_format(format) ? desc_formats[format].name : "?";
+}
+
+bool moecl_format_is_for_activations(moecl_format format) {
+  if (!is_format(format)) return format == MOECL_FORMAT_DTYPE;
+  const desc_format *row = &desc_formats[format];
+  return row->bits == 8 && row->scale == ELEMENT_F32 && row->scale_rows == 1;
 }

@@ -2,6 +2,7 @@
 /* Formats with scales: what each code is, by tables; how numbers become codes and scales, and
  * where they lie, by hand. */
 #include "unit.h"
+#include "base/base.h"
 #include "desc/quantized.h"
 #include <float.h>
 #include <math.h>
@@ -138,6 +139,7 @@ static void test_layout(void **state) {
   check_layout(MOECL_FORMAT_NVFP4, 2, 17, 32, 0, 48, 64); /* 18; 4; one */
   check_layout(MOECL_FORMAT_FP8, 3, 7, 0, 0, 32, 48);
   check_layout(MOECL_FORMAT_FP8_BLOCK, 129, 257, 33168, 0, 0, 33200); /* 33153; 2 x 3 */
+  check_layout(MOECL_FORMAT_FP8_G128, 3, 129, 400, 0, 0, 432);        /* 387; 3 x 2 */
   check_layout(MOECL_FORMAT_NVFP4, 0, 17, 0, 0, 0, 0);
   assert_int_equal(moecl_format_get_layout(MOECL_FORMAT_DTYPE, 1, 1, &at),
                    MOECL_ERROR_INVALID_ARGUMENT);
@@ -285,6 +287,23 @@ static void test_fp8(void **state) {
   for (int i = 0; i < 4; i++) assert_true(read_f32(at.scales + 4 * (uint64_t)i) == 1 << i);
   assert_int_equal(stored[127 * 130 + 127], 0xb8);
   for (int i = 0; i < 129 * 130; i++) assert_true(again[i] == numbers[i]);
+  PUT(448);
+  numbers[128] = -896, numbers[129] = 1, numbers[130] = 1792; /* the second row: 1792, then zeros */
+  at = encode(MOECL_FORMAT_FP8_G128, 2, 130);
+  static const double scales[] = {1, 2, 4, 1};
+  for (int i = 0; i < 4; i++) assert_true(read_f32(at.scales + 4 * (uint64_t)i) == scales[i]);
+  for (int i = 0; i < 2 * 130; i++) assert_true(again[i] == numbers[i]);
+}
+
+/* What rows may be quantized to, by name. */
+static void test_for_activations(void **state) {
+  static const char *const names[] = {"dtype", "int8", "int8-g128", "fp8-row", "fp8-g128"};
+  size_t found = 0;
+  (void)state;
+  for (int format = -1; format <= MOECL_FORMAT_COUNT; format++)
+    if (moecl_format_is_for_activations((moecl_format)format))
+      assert_string_equal(moecl_format_name((moecl_format)format), names[found++]);
+  assert_int_equal(found, BASE_COUNT(names));
 }
 
 /* Some rows of a matrix are those of all, and numbers that a format has are kept. */
@@ -321,7 +340,7 @@ int main(void) {
       cmocka_unit_test(test_int8),         cmocka_unit_test(test_int4),
       cmocka_unit_test(test_zero_points),  cmocka_unit_test(test_mxfp4),
       cmocka_unit_test(test_nvfp4),        cmocka_unit_test(test_fp8),
-      cmocka_unit_test(test_every_format),
+      cmocka_unit_test(test_every_format), cmocka_unit_test(test_for_activations),
   };
   return cmocka_run_group_tests_name("quantized", tests, NULL, NULL);
 }
