@@ -5,6 +5,7 @@
 #define MOECL_LIB_REF_REF_H
 
 #include "desc/attention.h"
+#include "desc/format.h"
 #include "desc/norm.h"
 #include "desc/rule.h"
 
@@ -19,6 +20,9 @@ void ref_kept_weights(const desc_dispatch *dispatch, const float *topk_weights, 
 
 /* `count` doubles, `times` over, malloc'ed; NULL: no memory. */
 double *ref_doubles(int64_t count, int64_t times);
+
+/* One row's numbers as the format, of moecl_format_is_for_activations, has them: cl/quantize. */
+void ref_quantize(const desc_format *format, uint64_t columns, double *row);
 
 /* One row, y may be x. `weight` NULL: all are 1; `bias` is read where the norm has one. */
 void ref_norm(const desc_norm *norm, const double *x, const double *weight, const double *bias,

@@ -11,6 +11,7 @@
 #include "op/norm/norm.h"
 #include "op/permute/permute.h"
 #include "op/permute/scale.h"
+#include "op/quantize/quantize.h"
 #include "op/random/random.h"
 #include "op/rotary/rotary.h"
 #include "op/router/prepare.h"
@@ -34,6 +35,7 @@ typedef union description {
   op_norm_desc norm;
   op_rotary_desc rotary;
   op_attention_desc attention;
+  op_quantize_desc quantize;
   op_random_desc random;
 } description;
 
@@ -49,6 +51,7 @@ typedef union operation {
   op_norm norm;
   op_rotary rotary;
   op_attention attention;
+  op_quantize quantize;
   op_random random;
 } operation;
 
@@ -206,6 +209,23 @@ static bool describe_attention(int i, const desc_format *format, const desc_form
   return i < 4;
 }
 
+/* Each format of codes: as they are, as fp32, as the rows'. */
+static bool describe_quantize(int i, const desc_format *format, const desc_format *rows,
+                              description *d) {
+  static const moecl_format codes[] = {MOECL_FORMAT_INT8, MOECL_FORMAT_INT8_G128,
+                                       MOECL_FORMAT_FP8_ROW, MOECL_FORMAT_FP8_G128};
+  const int outputs = 3, end = outputs * (int)BASE_COUNT(codes);
+  const desc_format *of = &desc_formats[codes[i < end ? i / outputs : 0]];
+  (void)format;
+  d->quantize = (op_quantize_desc){.columns = 64,
+                                   .rows = rows,
+                                   .codes = of,
+                                   .output = i % outputs == 0   ? of
+                                             : i % outputs == 1 ? desc_format_of(MOECL_F32)
+                                                                : rows};
+  return i < end;
+}
+
 static bool describe_random(int i, const desc_format *format, const desc_format *rows,
                             description *d) {
   (void)rows;
@@ -227,7 +247,8 @@ static const struct {
                     {"scale_rows", describe_scale},    {"grouped_gemm", describe_gemm},
                     {"gate", describe_gate},           {"combine", describe_combine},
                     {"norm", describe_norm},           {"rotary", describe_rotary},
-                    {"attention", describe_attention}, {"random", describe_random}};
+                    {"attention", describe_attention}, {"quantize", describe_quantize},
+                    {"random", describe_random}};
 
 static describe_fn describe_of(const op_kind *kind) {
   for (size_t i = 0; i < BASE_COUNT(descriptions); i++)
