@@ -25,7 +25,7 @@ ContextParams = struct(
     "ContextParams", 8, (c.c_char_p, "device"), (LOG_FN, "log"), (c.c_void_p, "log_user"),
     (c.c_char_p, "kernel_dir cache_dir"), (c.c_bool, "disable_cache"))
 LayerParams = struct(
-    "LayerParams", 32,
+    "LayerParams", 31,
     (c.c_int64, "hidden_size intermediate_size num_experts num_identity_experts top_k"),
     (c.c_int, "dtype weight_format activation"), (c.c_bool, "router_bias gate_up_bias down_bias"),
     (c.c_float, "swiglu_alpha swiglu_limit"), (c.c_int64, "shared_intermediate_size"),
@@ -37,7 +37,8 @@ LayerParams = struct(
     (c.c_int, "group_score"), (c.c_bool, "cut_groups_to_zero"), (c.c_int, "second_choice"),
     (c.c_bool, "router_noise"), (c.c_float, "jitter"), (c.c_double, "capacity_factor"),
     (c.c_bool, "capacity_of_tokens"), (c.c_int64, "min_capacity"), (c.c_int, "drop_policy"),
-    (c.c_bool, "renormalize_after_capacity"), (c.c_char_p, "grouped_gemm_variant router_variant"))
+    (c.c_bool, "renormalize_after_capacity"), (c.c_char_p, "grouped_gemm_variant router_variant"),
+    (c.c_int, "activation_format"))
 ForwardParams = struct(
     "ForwardParams", 16, (c.c_int64, "num_tokens"), (c.c_void_p, "hidden_states output workspace"),
     (c.c_uint64, "seed"), (c.c_void_p, "wait_list"), (c.c_size_t, "wait_count"),

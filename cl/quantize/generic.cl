@@ -70,7 +70,7 @@ static inline float nearest(float x, float scale, float inverse) {
   const bool odd = (int)n & 1;
   n += left > half_way || (odd && left == half_way) ? 1.0f : 0.0f;
   n -= left < -half_way || (odd && left == -half_way) ? 1.0f : 0.0f;
-  return min(n * distance, LARGEST);
+  return n * distance;
 }
 
 static inline uchar code_of(float number) {

@@ -141,7 +141,17 @@ typedef struct moecl_layer_params {
    * MOECL_ERROR_UNSUPPORTED. */
   const char *grouped_gemm_variant;
   const char *router_variant; /* likewise */
-  uint64_t reserved[32];      /* zeros: see moecl.h */
+
+  /* What the experts' matrices multiply, the shared expert's too: MOECL_FORMAT_DTYPE (0), numbers
+   * as they are; or each row of hidden states before gate_up (with weight_on_input of the weighted
+   * ones), and each activated row before down, rounded to dtype and then to this format by
+   * scales of its own, as moecl_format_from_double rounds it (W8A8; DeepSeek-V3's is
+   * MOECL_FORMAT_FP8_G128). A block of numbers that are not all finite becomes NaN. Variants that
+   * take no codes multiply code times scale, rounded to fp32; those for GPUs to dtype where their
+   * weights are fp16 or bf16. One of moecl_format_is_for_activations. The router does not see it.
+   */
+  moecl_format activation_format;
+  uint64_t reserved[31]; /* zeros: see moecl.h */
 } moecl_layer_params;
 
 typedef struct moecl_layer moecl_layer;
@@ -390,7 +400,8 @@ MOECL_API const char *moecl_layer_variant(const moecl_layer *layer, const char *
 
 /* How far the factors of the experts' products may be rounded, relatively, which
  * is what errors are to be measured by: 2^-24 for fp32, 2^-11 for fp16 and for fp32
- * as tf32 (the variant "nvidia_sm90_tf32", asked for by name only), 2^-8 for bf16.
+ * as tf32 (the variant "nvidia_sm90_tf32", asked for by name only), 2^-8 for bf16; with an
+ * activation_format at least 2^-11, for activated numbers that get a neighbouring code.
  * Sums are fp32 in all. 0 for NULL. Thread-safe. */
 MOECL_API double moecl_layer_roundoff(const moecl_layer *layer);
 

@@ -115,7 +115,8 @@ MOECL_API void moecl_reference_kept_weights(const moecl_layer_params *params,
 MOECL_API bool moecl_reference_is_identity(const moecl_layer_params *params, int64_t expert);
 
 /* One expert on one token: hidden [H] to output [H]. gate_up [2I,H] or [I,H];
- * down [H,I]; biases may be NULL. MOECL_ERROR_OUT_OF_HOST_MEMORY if the
+ * down [H,I]; biases may be NULL. With an activation_format hidden and what is between the
+ * matrices are rounded to it first. MOECL_ERROR_OUT_OF_HOST_MEMORY if the
  * intermediate vector cannot be had. */
 MOECL_API moecl_status moecl_reference_expert(const moecl_layer_params *params,
                                               const double *hidden, const double *gate_up,
@@ -135,7 +136,8 @@ MOECL_API moecl_status moecl_reference_expert_tokens(const moecl_layer_params *p
                                                      int threads, double *output);
 
 /* What is between the two matrices: the activated vectors
- * [tokens,I] that down is multiplied by. Errors and threads as above. Thread-safe. */
+ * [tokens,I] that down is multiplied by, not rounded to an activation_format yet. Errors and
+ * threads as above. Thread-safe. */
 MOECL_API moecl_status moecl_reference_intermediate_tokens(const moecl_layer_params *params,
                                                            int64_t num_tokens, const double *hidden,
                                                            const void *gate_up,

@@ -72,6 +72,7 @@ static moecl_status check_enumerations(const moecl_layer_params *p, char *messag
   } all[] = {
       {"dtype", "moecl_dtype", (int)p->dtype, MOECL_DTYPE_COUNT},
       {"weight_format", "moecl_format", (int)p->weight_format, MOECL_FORMAT_COUNT},
+      {"activation_format", "moecl_format", (int)p->activation_format, MOECL_FORMAT_COUNT},
       {"activation", "moecl_activation", (int)p->activation, MOECL_ACTIVATION_COUNT},
       {"drop_policy", "moecl_drop_policy", (int)p->drop_policy, MOECL_DROP_POLICY_COUNT},
       {"scoring", "moecl_scoring", (int)p->scoring, MOECL_SCORING_COUNT},
@@ -81,6 +82,11 @@ static moecl_status check_enumerations(const moecl_layer_params *p, char *messag
     if (all[i].value < 0 || all[i].value >= all[i].count)
       return invalid(message, size, "%s is %d, expected a %s", all[i].field, all[i].value,
                      all[i].type);
+  if (!moecl_format_is_for_activations(p->activation_format))
+    return invalid(message, size,
+                   "activation_format is %s, expected dtype, or 8-bit codes with fp32 scales of "
+                   "each row: int8, int8-g128, fp8-row or fp8-g128",
+                   moecl_format_name(p->activation_format));
   return MOECL_OK;
 }
 

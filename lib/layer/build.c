@@ -56,6 +56,15 @@ static void add_expert_tensors(layer_builder *b) {
   const desc_format *f32 = desc_format_of(MOECL_F32);
   layer_tensors *at = b->at;
   plan *p = b->plan;
+  const desc_format *inputs = layer->inputs;
+  at->hidden_quantized =
+      plan_add(p, MOECL_LIFE_TEMPORARY, "hidden_quantized", inputs, tokens, hidden);
+  at->scaled_quantized =
+      plan_add(p, MOECL_LIFE_TEMPORARY, "scaled_quantized", inputs, slots, hidden);
+  at->activated_quantized =
+      plan_add(p, MOECL_LIFE_TEMPORARY, "activated_quantized", inputs, slots, inner);
+  at->shared_quantized =
+      plan_add(p, MOECL_LIFE_TEMPORARY, "shared_quantized", inputs, tokens, shared);
   at->scaled = plan_add(p, MOECL_LIFE_TEMPORARY, "scaled", layer->rows, slots, hidden);
   at->activated = plan_add(p, MOECL_LIFE_TEMPORARY, "activated", layer->rows, slots, inner);
   at->expert_output =
@@ -336,20 +345,58 @@ void layer_build_scaled_rows(layer_builder *b) {
   plan_add_step(b->plan, &step, tensors, BASE_COUNT(tensors));
 }
 
+static moecl_status run_quantize(void *user, ocl_chain *chain, const plan_call *call) {
+  const op_quantize_io io = {
+      .rows = call->number, .input = call->buffer[0], .output = call->buffer[1]};
+  return op_quantize_enqueue(user, chain, &io);
+}
+
+/* Rows as the experts' GEMMs read them: quantized in a step, where the layer has that. Returns
+ * which tensor they are in. */
+static int build_quantized(layer_builder *b, const char *name, moecl_stage label,
+                           const op_quantize *quantize, int rows, int quantized) {
+  const plan_step step = {.name = name,
+                          .operation = "quantize",
+                          .variant = quantize->variant ? quantize->variant->name : NULL,
+                          .label = label,
+                          .launches = 1,
+                          .enqueue = run_quantize,
+                          .user = (void *)quantize,
+                          .number = (int64_t)b->plan->tensor[rows].rows};
+  const int tensors[] = {rows, quantized};
+  if (!b->layer->quantized) return rows;
+  plan_add_step(b->plan, &step, tensors, BASE_COUNT(tensors));
+  return quantized;
+}
+
+/* The hidden states of all tokens, which every expert reads. */
+static int build_quantized_hidden(layer_builder *b) {
+  return build_quantized(b, "quantize_hidden", MOECL_STAGE_GATE_UP, &b->layer->quantize_hidden,
+                         expert_input(b), b->at->hidden_quantized);
+}
+
+static int build_quantized_activated(layer_builder *b) {
+  return build_quantized(b, "quantize_inner", MOECL_STAGE_DOWN, &b->layer->quantize_inner,
+                         b->at->activated, b->at->activated_quantized);
+}
+
 static moecl_status run_gate(void *user, ocl_chain *chain, const plan_call *call) {
   const op_gate_io io = {
       .num_tokens = call->num_tokens, .hidden_states = call->buffer[0], .output = call->buffer[1]};
   return op_gate_enqueue(user, chain, &io);
 }
 
-static void build_shared(layer_builder *b) {
+static void build_shared(layer_builder *b, int input) {
   const moecl_layer *layer = b->layer;
   const int64_t tokens = b->plan->num_tokens;
   if (!layer->shared_gate_up) return;
-  build_gemm(b, "shared_gate_up", MOECL_STAGE_SHARED, layer->shared_gate_up, tokens,
-             expert_input(b), b->at->shared_activated);
-  build_gemm(b, "shared_down", MOECL_STAGE_SHARED, layer->shared_down, tokens,
-             b->at->shared_activated, b->at->shared_output);
+  build_gemm(b, "shared_gate_up", MOECL_STAGE_SHARED, layer->shared_gate_up, tokens, input,
+             b->at->shared_activated);
+  const int activated =
+      build_quantized(b, "quantize_shared", MOECL_STAGE_SHARED, &layer->quantize_shared,
+                      b->at->shared_activated, b->at->shared_quantized);
+  build_gemm(b, "shared_down", MOECL_STAGE_SHARED, layer->shared_down, tokens, activated,
+             b->at->shared_output);
   if (!layer->has_gate) return;
   const plan_step step = {.name = "shared_gate",
                           .operation = "gate",
@@ -405,10 +452,11 @@ static void build_few_tokens(layer_builder *b, const char *name, moecl_stage lab
 
 /* The experts and the combination in two launches; with a shared expert two or three more. */
 void layer_build_few_tokens_experts(layer_builder *b) {
-  build_few_tokens(b, "gate_up", MOECL_STAGE_GATE_UP, b->layer->gate_up, b->at->hidden_states,
-                   b->at->activated);
-  build_shared(b);
-  build_few_tokens(b, "down", MOECL_STAGE_DOWN, b->layer->down, b->at->activated, b->at->output);
+  const int input = build_quantized_hidden(b);
+  build_few_tokens(b, "gate_up", MOECL_STAGE_GATE_UP, b->layer->gate_up, input, b->at->activated);
+  build_shared(b, input);
+  const int activated = build_quantized_activated(b);
+  build_few_tokens(b, "down", MOECL_STAGE_DOWN, b->layer->down, activated, b->at->output);
 }
 
 static moecl_status run_combine(void *user, ocl_chain *chain, const plan_call *call) {
@@ -450,12 +498,17 @@ static void build_combine(layer_builder *b) {
 void layer_build_experts(layer_builder *b) {
   const moecl_layer *layer = b->layer;
   const int64_t slots = b->plan->num_tokens * layer->params.top_k;
-  build_shared(b);
-  if (layer->params.weight_on_input) layer_build_scaled_rows(b);
-  build_gemm(b, "gate_up", MOECL_STAGE_GATE_UP, layer->gate_up, slots,
-             layer->params.weight_on_input ? b->at->scaled : expert_input(b), b->at->activated);
-  build_gemm(b, "down", MOECL_STAGE_DOWN, layer->down, slots, b->at->activated,
-             b->at->expert_output);
+  const bool scales = layer->params.weight_on_input;
+  int input = scales && !layer->shared_gate_up ? PLAN_NONE : build_quantized_hidden(b);
+  build_shared(b, input);
+  if (scales) {
+    layer_build_scaled_rows(b);
+    input = build_quantized(b, "quantize_scaled", MOECL_STAGE_GATE_UP, &layer->quantize_hidden,
+                            b->at->scaled, b->at->scaled_quantized);
+  }
+  build_gemm(b, "gate_up", MOECL_STAGE_GATE_UP, layer->gate_up, slots, input, b->at->activated);
+  const int activated = build_quantized_activated(b);
+  build_gemm(b, "down", MOECL_STAGE_DOWN, layer->down, slots, activated, b->at->expert_output);
   build_combine(b);
 }
 

@@ -11,6 +11,7 @@
 #include "op/gemm/gemm.h"
 #include "op/permute/permute.h"
 #include "op/permute/scale.h"
+#include "op/quantize/quantize.h"
 #include "op/router/prepare.h"
 #include "op/router/router.h"
 #include "plan/space.h"
@@ -28,6 +29,7 @@ typedef struct layer_tensors {
   int hidden_states, output, hidden_f32, router_input, logits, noise_logits, correction_bias;
   int topk_ids, topk_weights, block_counts, tokens_per_expert, expert_offsets, tile_offsets;
   int all_offsets, slot_token, assignment_slot, order, token_priority, kept_weights;
+  int hidden_quantized, scaled_quantized, activated_quantized, shared_quantized;
   int scaled, activated, expert_output, shared_activated, shared_output, shared_gate, scratch;
 } layer_tensors;
 
@@ -42,7 +44,9 @@ struct moecl_layer {
   bool described;                      /* its operations have no kernels and hold no memory */
   const desc_format *stored;           /* of hidden states, output and the router */
   const desc_format *weights, *biases; /* of the experts */
-  const desc_format *rows;             /* of what the experts' GEMMs read and what is activated */
+  const desc_format *rows;             /* of hidden states as experts have them, and activated */
+  const desc_format *quantized;        /* what rows are rounded to for GEMMs; NULL: they are not */
+  const desc_format *inputs;           /* of what the experts' GEMMs read: rows, unless quantized */
   const desc_format *outputs;          /* of experts' outputs until they are combined */
   desc_dispatch dispatch;
   op_gemm *gate_up, *down, *logits;
@@ -52,8 +56,10 @@ struct moecl_layer {
   op_noise add_noise;                    /* params.router_noise */
   op_router router;
   op_permute permute;
-  op_scale scale; /* params.weight_on_input */
-  op_gate gate;   /* has_gate */
+  op_scale scale;                              /* params.weight_on_input */
+  op_gate gate;                                /* has_gate */
+  op_quantize quantize_hidden, quantize_inner; /* quantized */
+  op_quantize quantize_shared;                 /* and there is a shared expert */
   op_combine combine;
   bool has_convert, has_gate;
   moecl_buffer *correction_bias; /* [E] fp32; NULL without one */
@@ -81,7 +87,7 @@ typedef struct layer_part {
   const op_kind *kind;
   size_t at; /* in moecl_layer */
 } layer_part;
-enum { LAYER_PARTS = 14 };
+enum { LAYER_PARTS = 17 };
 extern const layer_part layer_parts[LAYER_PARTS];
 
 /* ---- parts.c ---- */

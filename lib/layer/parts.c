@@ -76,14 +76,15 @@ static int epilogue_of(moecl_activation activation) {
 }
 
 /* Activated rows hold numbers of the layer's type, also where they are kept as fp32. */
-static op_gemm_desc gate_up_desc(const moecl_layer *layer, const kernel_variant *variant) {
+static op_gemm_desc gate_up_desc(const moecl_layer *layer, const kernel_variant *variant,
+                                 const desc_format *input) {
   const moecl_layer_params *params = &layer->params;
   return (op_gemm_desc){.num_experts = params->num_experts - params->num_identity_experts,
                         .n = params->intermediate_size,
                         .k = params->hidden_size,
                         .weights = layer->weights,
                         .biases = layer->biases,
-                        .input = rows_of(layer, variant),
+                        .input = input,
                         .output = rows_of(layer, variant),
                         .rounded = layer->stored,
                         .epilogue = epilogue_of(params->activation),
@@ -94,30 +95,46 @@ static op_gemm_desc gate_up_desc(const moecl_layer *layer, const kernel_variant 
                         .gather = !params->weight_on_input};
 }
 
-static op_gemm_desc down_desc(const moecl_layer *layer, const kernel_variant *variant) {
+static op_gemm_desc down_desc(const moecl_layer *layer, const kernel_variant *variant,
+                              const desc_format *input) {
   const moecl_layer_params *params = &layer->params;
   return (op_gemm_desc){.num_experts = params->num_experts - params->num_identity_experts,
                         .n = params->hidden_size,
                         .k = params->intermediate_size,
                         .weights = layer->weights,
                         .biases = layer->biases,
-                        .input = rows_of(layer, variant),
+                        .input = input,
                         .output = outputs_of(layer, variant),
                         .bias = params->down_bias,
                         .adds_shared = params->shared_intermediate_size > 0,
                         .shared_gate = desc_shared_is_weighted(params)};
 }
 
-static bool accepts_experts(void *user, const kernel_variant *variant) {
-  const op_gemm_desc gate_up = gate_up_desc(user, variant), down = down_desc(user, variant);
+static bool accepts_inputs(const moecl_layer *layer, const kernel_variant *variant,
+                           const desc_format *input) {
+  const op_gemm_desc gate_up = gate_up_desc(layer, variant, input);
+  const op_gemm_desc down = down_desc(layer, variant, input);
   return kernel_variant_accepts(variant, &gate_up) && kernel_variant_accepts(variant, &down);
+}
+
+/* What the variant reads: rows, but quantized ones as fp32 where it takes those, so that codes
+ * times scales are rounded no further. */
+static const desc_format *inputs_of(const moecl_layer *layer, const kernel_variant *variant) {
+  const desc_format *f32 = desc_format_of(MOECL_F32);
+  return layer->quantized && accepts_inputs(layer, variant, f32) ? f32 : rows_of(layer, variant);
+}
+
+static bool accepts_experts(void *user, const kernel_variant *variant) {
+  return accepts_inputs(user, variant, inputs_of(user, variant));
 }
 
 static moecl_status try_experts(void *user, const kernel_variant *variant) {
   moecl_layer *layer = user;
-  const op_gemm_desc gate_up = gate_up_desc(layer, variant), down = down_desc(layer, variant);
   layer->rows = rows_of(layer, variant);
+  layer->inputs = inputs_of(layer, variant);
   layer->outputs = outputs_of(layer, variant);
+  const op_gemm_desc gate_up = gate_up_desc(layer, variant, layer->inputs);
+  const op_gemm_desc down = down_desc(layer, variant, layer->inputs);
   return make_gemms(layer, variant, &gate_up, &layer->gate_up, &down, &layer->down);
 }
 
@@ -163,7 +180,7 @@ static op_gemm_desc shared_gate_up_desc(const moecl_layer *layer) {
                         .k = params->hidden_size,
                         .weights = layer->weights,
                         .biases = layer->biases,
-                        .input = layer->rows,
+                        .input = layer->inputs,
                         .output = layer->rows,
                         .rounded = layer->stored,
                         .epilogue = epilogue_of(params->activation),
@@ -179,7 +196,7 @@ static op_gemm_desc shared_down_desc(const moecl_layer *layer) {
                         .k = layer->params.shared_intermediate_size,
                         .weights = layer->weights,
                         .biases = layer->biases,
-                        .input = layer->rows,
+                        .input = layer->inputs,
                         .output = layer->outputs,
                         .ungrouped = true};
 }
@@ -297,12 +314,30 @@ static moecl_status make_scale(moecl_layer *layer) {
                                        : MOECL_OK;
 }
 
+/* ---- quantization of what the experts read ---- */
+
+static moecl_status make_quantize(moecl_layer *layer, int64_t columns, op_quantize *quantize) {
+  const op_quantize_desc desc = {columns, layer->rows, layer->quantized, layer->inputs};
+  return make(layer, &op_quantize_kind, &desc, quantize);
+}
+
+static moecl_status make_quantized(moecl_layer *layer) {
+  const moecl_layer_params *params = &layer->params;
+  if (!layer->quantized) return MOECL_OK;
+  MOECL_TRY(make_quantize(layer, params->hidden_size, &layer->quantize_hidden));
+  MOECL_TRY(make_quantize(layer, params->intermediate_size, &layer->quantize_inner));
+  return params->shared_intermediate_size > 0
+             ? make_quantize(layer, params->shared_intermediate_size, &layer->quantize_shared)
+             : MOECL_OK;
+}
+
 /* ---- the layer ---- */
 
 static moecl_status make_operations(moecl_layer *layer, const moecl_layer_params *params) {
   MOECL_TRY(make_experts(layer, params->grouped_gemm_variant));
   MOECL_TRY(make_shared(layer, params->grouped_gemm_variant));
   MOECL_TRY(make_scale(layer));
+  MOECL_TRY(make_quantized(layer));
   MOECL_TRY(make_router(layer, params));
   layer->dispatch.counted = layer->router.driver->by_block;
   MOECL_TRY(make_chosen(layer, LAYER_PERMUTE, NULL, &layer->dispatch, &layer->permute));
@@ -336,6 +371,8 @@ moecl_status layer_make(moecl_context *context, const moecl_layer_params *params
   layer->stored = desc_format_of(params->dtype);
   layer->weights = desc_tensor_format(params, MOECL_DOWN_PROJ);
   layer->biases = desc_tensor_format(params, MOECL_DOWN_BIAS);
+  if (params->activation_format != MOECL_FORMAT_DTYPE)
+    layer->quantized = &desc_formats[params->activation_format];
   layer->dispatch = desc_dispatch_of(params);
   status = described ? MOECL_OK : allocate_flags(layer);
   if (status == MOECL_OK) status = make_operations(layer, params);

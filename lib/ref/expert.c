@@ -7,6 +7,7 @@
 #include "ref/ref.h"
 #include <math.h>
 #include <stdlib.h>
+#include <string.h>
 
 static double gated(const moecl_layer_params *params, double gate, double up) {
   const double alpha = params->swiglu_alpha > 0 ? params->swiglu_alpha : 1.702;
@@ -54,6 +55,22 @@ static double bias_of(const matrix *matrix, int64_t row) {
   return value;
 }
 
+/* Rows as the layer's matrices read them: where it has an activation_format rounded to dtype and
+ * then to that, else as they are. */
+static moecl_status quantize(const moecl_layer_params *params, int64_t count, int64_t width,
+                             double *rows) {
+  const desc_format *dtype = desc_format_of(params->dtype);
+  if (params->activation_format == MOECL_FORMAT_DTYPE) return MOECL_OK;
+  void *row = malloc((size_t)width * sizeof(double));
+  for (int64_t i = 0; row && i < count; i++, rows += width) {
+    desc_encode(dtype, rows, 1, (uint64_t)width, row);
+    desc_decode(dtype, row, 1, (uint64_t)width, rows);
+    ref_quantize(&desc_formats[params->activation_format], (uint64_t)width, rows);
+  }
+  free(row);
+  return row ? MOECL_OK : MOECL_ERROR_OUT_OF_HOST_MEMORY;
+}
+
 /* One expert on several tokens. */
 typedef struct work {
   const moecl_layer_params *params;
@@ -99,6 +116,18 @@ static void make_output(void *user, int part, int64_t first, int64_t end) {
   }
 }
 
+/* The hidden states as gate_up reads them; *copy is to be freed. */
+static moecl_status quantize_hidden(work *work, double **copy) {
+  const int64_t width = work->params->hidden_size;
+  *copy = NULL;
+  if (work->params->activation_format == MOECL_FORMAT_DTYPE) return MOECL_OK;
+  *copy = ref_doubles(width, work->num_tokens);
+  if (!*copy) return MOECL_ERROR_OUT_OF_HOST_MEMORY;
+  memcpy(*copy, work->hidden, (size_t)(width * work->num_tokens) * sizeof **copy);
+  work->hidden = *copy;
+  return quantize(work->params, work->num_tokens, width, *copy);
+}
+
 double *ref_doubles(int64_t count, int64_t times) {
   uint64_t elements, bytes;
   if (!base_mul((uint64_t)count, (uint64_t)times, &elements) ||
@@ -114,12 +143,16 @@ static moecl_status run(work *work, int threads) {
   work->widest = hidden > inner ? hidden : inner;
   work->inner = ref_doubles(inner, work->num_tokens);
   work->rows = ref_doubles(work->widest, 2 * threads);
-  const bool ready = work->inner && work->rows;
-  if (ready) ref_parallel(threads, inner, make_inner, work);
-  if (ready) ref_parallel(threads, hidden, make_output, work);
+  double *copy;
+  moecl_status status = quantize_hidden(work, &copy);
+  if (!work->inner || !work->rows) status = MOECL_ERROR_OUT_OF_HOST_MEMORY;
+  if (status == MOECL_OK) ref_parallel(threads, inner, make_inner, work);
+  if (status == MOECL_OK) status = quantize(work->params, work->num_tokens, inner, work->inner);
+  if (status == MOECL_OK) ref_parallel(threads, hidden, make_output, work);
+  free(copy);
   free(work->inner);
   free(work->rows);
-  return ready ? MOECL_OK : MOECL_ERROR_OUT_OF_HOST_MEMORY;
+  return status;
 }
 
 moecl_status moecl_reference_expert(const moecl_layer_params *params, const double *hidden,
@@ -170,10 +203,13 @@ moecl_status moecl_reference_intermediate_tokens(const moecl_layer_params *param
                .widest = params->hidden_size};
   threads = ref_threads(threads);
   work.rows = ref_doubles(work.widest, 2 * threads);
-  if (!work.rows) return MOECL_ERROR_OUT_OF_HOST_MEMORY;
-  ref_parallel(threads, params->intermediate_size, make_inner, &work);
+  double *copy;
+  moecl_status status = quantize_hidden(&work, &copy);
+  if (!work.rows) status = MOECL_ERROR_OUT_OF_HOST_MEMORY;
+  if (status == MOECL_OK) ref_parallel(threads, params->intermediate_size, make_inner, &work);
+  free(copy);
   free(work.rows);
-  return MOECL_OK;
+  return status;
 }
 
 moecl_layer_params moecl_reference_shared(const moecl_layer_params *params) {

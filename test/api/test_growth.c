@@ -47,6 +47,7 @@ static void test_layout(void **state) {
       LAYOUT(moecl_layer_params, drop_policy, 184, 464),
       LAYOUT(moecl_layer_params, renormalize_after_capacity, 188, 464),
       LAYOUT(moecl_layer_params, router_variant, 200, 464),
+      LAYOUT(moecl_layer_params, activation_format, 208, 464),
       LAYOUT(moecl_forward_params, profile, 56, 192),
       LAYOUT(moecl_random_params, first_index, 32, 72),
       LAYOUT(moecl_skewed_params, noise, 52, 88),

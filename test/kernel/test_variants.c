@@ -275,6 +275,37 @@ static void test_one_kernel(void **state) {
   }
 }
 
+/* Of quantized rows the scales, the codes' steps and signs, blocks and what is not finite. */
+static void test_quantize(void **state) {
+  static const struct {
+    moecl_format format;
+    const char *from, *to;
+  } wrong[] = {{MOECL_FORMAT_FP8_ROW, "RECIPROCAL, about)", "0.0f, about)"},
+               {MOECL_FORMAT_FP8_ROW, "0x3c800000u)", "0x3c000000u)"},
+               {MOECL_FORMAT_FP8_G128, "0x01800000u", "0x02000000u"},
+               {MOECL_FORMAT_FP8_G128, "group % blocks", "group % 2"},
+               {MOECL_FORMAT_INT8, "n += ", "n += 1.0f + "},
+               {MOECL_FORMAT_INT8, "scale, inverse), value)", "scale, inverse), 1.0f)"},
+               {MOECL_FORMAT_INT8, "scale_of(as_float(largest))", "scale_of(1.0f)"},
+               {MOECL_FORMAT_INT8, "largest < INFINITE", "largest <= INFINITE"},
+               {MOECL_FORMAT_INT8_G128, "number * stored", "number * scale"},
+               {MOECL_FORMAT_INT8_G128, "first + BLOCK, columns)", "first + BLOCK - 1, columns)"}};
+  moecl_layer_params with = params;
+  (void)state;
+  for (size_t i = 0; i < BASE_COUNT(wrong); i++) {
+    test_log log = {0};
+    moecl_layer *layer = NULL;
+    with.activation_format = wrong[i].format;
+    spoil("quantize/generic.cl", wrong[i].from, wrong[i].to);
+    moecl_context *context = open_context(&log);
+    if (moecl_layer_create(context, &with, &layer) != MOECL_ERROR_BUILD ||
+        !test_log_has(&log, "quantize variant 'serial' fails its self-check"))
+      fail_msg("'%s' in place of '%s' is not seen", wrong[i].to, wrong[i].from);
+    moecl_context_destroy(&context);
+    base_text_free(&log.text);
+  }
+}
+
 /* Random numbers are drawn without a layer. */
 static const struct {
   const char *from, *to;
@@ -630,7 +661,7 @@ int main(int argc, char **argv) {
       cmocka_unit_test(test_asked),      cmocka_unit_test(test_last_row),
       cmocka_unit_test(test_choose),     cmocka_unit_test(test_checked_once),
       cmocka_unit_test(test_scales),     cmocka_unit_test(test_scaled_panels),
-      cmocka_unit_test(test_fragments)};
+      cmocka_unit_test(test_fragments),  cmocka_unit_test(test_quantize)};
   skip_without_device();
   return cmocka_run_group_tests_name("variants", tests, make_root, remove_root);
 }

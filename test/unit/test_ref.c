@@ -488,6 +488,32 @@ static void test_expert_sizes(void **state) {
   assert_true(output[0] == 3 + 2 * 2 + 0.5 && output[1] == 4 * 3 + 5 * 2 - 0.5); /* 3 2 0 */
 }
 
+/* Rows are rounded before each matrix, in blocks of scale 1 here: 0.6 and 0.7 become 1, and 19,
+ * which is as far from 18 as from 20, E4M3's even one. */
+static void test_expert_quantized(void **state) {
+  moecl_layer_params params = {.hidden_size = 2,
+                               .intermediate_size = 2,
+                               .num_experts = 1,
+                               .top_k = 1,
+                               .activation = MOECL_RELU,
+                               .activation_format = MOECL_FORMAT_INT8};
+  const double hidden[2] = {127, 0.6}, up[4] = {1, 0, 0, 0.7}, down[4] = {1, 10, 0, 0};
+  const double wide[2] = {448, 19}, same[4] = {1, 0, 0, 1};
+  double output[2];
+  (void)state;
+  assert_ok(moecl_reference_expert(&params, hidden, up, NULL, down, NULL, output));
+  assert_true(output[0] == 127 + 10 * 1 && output[1] == 0);
+  params.activation_format = MOECL_FORMAT_FP8_ROW;
+  assert_ok(moecl_reference_expert(&params, wide, same, NULL, down, NULL, output));
+  assert_true(output[0] == 448 + 10 * 20);
+  assert_true(hidden[1] == 0.6 && wide[1] == 19); /* the caller's stay */
+  /* What is between is given as it is activated: of rows that are rounded. */
+  const float stored[4] = {1, 0, 0, 0.5f};
+  params.activation_format = MOECL_FORMAT_INT8;
+  assert_ok(moecl_reference_intermediate_tokens(&params, 1, hidden, stored, NULL, 1, output));
+  assert_true(output[0] == 127 && output[1] == 0.5);
+}
+
 /* Gated with I = 2: gate rows come first, in weights and biases. */
 static void test_gate_first(void **state) {
   const moecl_layer_params params = {.hidden_size = 1,
@@ -595,17 +621,29 @@ static void test_relative_error(void **state) {
 
 int main(void) {
   const struct CMUnitTest tests[] = {
-      cmocka_unit_test(test_topk),         cmocka_unit_test(test_ties),
-      cmocka_unit_test(test_all_and_one),  cmocka_unit_test(test_far),
-      cmocka_unit_test(test_error_floor),  cmocka_unit_test(test_nonfinite),
-      cmocka_unit_test(test_logits),       cmocka_unit_test(test_philox),
-      cmocka_unit_test(test_jitter),       cmocka_unit_test(test_jittered_logits),
-      cmocka_unit_test(test_capacity),     cmocka_unit_test(test_capacity_edges),
-      cmocka_unit_test(test_priority),     cmocka_unit_test(test_kept_weights),
-      cmocka_unit_test(test_activations),  cmocka_unit_test(test_clamped),
-      cmocka_unit_test(test_limited),      cmocka_unit_test(test_shared),
-      cmocka_unit_test(test_expert_sizes), cmocka_unit_test(test_expert_tokens),
-      cmocka_unit_test(test_gate_first),   cmocka_unit_test(test_relative_error),
+      cmocka_unit_test(test_topk),
+      cmocka_unit_test(test_ties),
+      cmocka_unit_test(test_all_and_one),
+      cmocka_unit_test(test_far),
+      cmocka_unit_test(test_error_floor),
+      cmocka_unit_test(test_nonfinite),
+      cmocka_unit_test(test_logits),
+      cmocka_unit_test(test_philox),
+      cmocka_unit_test(test_jitter),
+      cmocka_unit_test(test_jittered_logits),
+      cmocka_unit_test(test_capacity),
+      cmocka_unit_test(test_capacity_edges),
+      cmocka_unit_test(test_priority),
+      cmocka_unit_test(test_kept_weights),
+      cmocka_unit_test(test_activations),
+      cmocka_unit_test(test_clamped),
+      cmocka_unit_test(test_limited),
+      cmocka_unit_test(test_shared),
+      cmocka_unit_test(test_expert_sizes),
+      cmocka_unit_test(test_expert_tokens),
+      cmocka_unit_test(test_gate_first),
+      cmocka_unit_test(test_relative_error),
+      cmocka_unit_test(test_expert_quantized),
   };
   return cmocka_run_group_tests_name("reference", tests, NULL, NULL);
 }

@@ -197,6 +197,7 @@ static void test_same_layer(void **state) {
   DIFFERS(layer.dtype = MOECL_F16);
   DIFFERS(layer.dtype = MOECL_BF16);
   DIFFERS(layer.weight_format = MOECL_FORMAT_BF16);
+  DIFFERS(layer.activation_format = MOECL_FORMAT_INT8);
   DIFFERS(layer.hidden_size = 17);
   DIFFERS(layer.intermediate_size = 9);
   DIFFERS(layer.num_experts = 17);

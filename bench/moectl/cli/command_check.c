@@ -54,7 +54,8 @@ enum { MAX_RATES = 16 };
 static bool same_kind(const moecl_layer_params *a, const moecl_layer_params *b) {
   const char *one = a->grouped_gemm_variant, *other = b->grouped_gemm_variant;
   return a->dtype == b->dtype && a->weight_format == b->weight_format &&
-         a->activation == b->activation && (one && other ? strcmp(one, other) == 0 : one == other);
+         a->activation_format == b->activation_format && a->activation == b->activation &&
+         (one && other ? strcmp(one, other) == 0 : one == other);
 }
 
 static const device_rates *rates_of(check *check, const experiment_point *point,

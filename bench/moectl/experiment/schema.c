@@ -6,6 +6,10 @@
 #include <string.h>
 
 static const char *format_choice(int i) { return moecl_format_name((moecl_format)i); }
+static const char *row_format_choice(int i) {
+  return moecl_format_is_for_activations((moecl_format)i) ? moecl_format_name((moecl_format)i)
+                                                          : NULL;
+}
 static const char *dtype_choice(int i) { return moecl_dtype_name((moecl_dtype)i); }
 static const char *activation_choice(int i) { return moecl_activation_name((moecl_activation)i); }
 static const char *drop_choice(int i) { return moecl_drop_policy_name((moecl_drop_policy)i); }
@@ -139,6 +143,12 @@ static const schema_key keys[KEY_COUNT] = {
                            "How the experts' weights are stored, the shared expert's too, so that "
                            "only they are narrow, or wide; dtype: as the rest. Their biases are "
                            "stored so too if it is a data type's format, else as dtype."},
+    [KEY_ACTIVATION_FORMAT] =
+        {LAYER(activation_format), TYPE_CHOICE, WITH_CHECKPOINT, NO_RANGE, row_format_choice,
+         MOECL_FORMAT_COUNT, "dtype",
+         "What hidden states before gate_up and activated rows before down are rounded to on the "
+         "device, by scales of each row, for the shared expert too (W8A8); dtype: they are not. "
+         "fp8-g128 is DeepSeek-V3's."},
     [KEY_GROUPED_GEMM_VARIANT] = {LAYER(grouped_gemm_variant), TYPE_TEXT,
                                   AUTO_NULL | WITH_CHECKPOINT | NOT_WORK, ANY_TEXT, NO_CHOICE,
                                   "auto",
@@ -526,8 +536,9 @@ const char *schema_expected(const schema_key *key, char *buffer, size_t size) {
   case TYPE_TEXT: snprintf(buffer, size, "a text of 1 to %lld bytes", (long long)key->max); break;
   case TYPE_CHOICE:
     for (int i = 0; i < key->num_choices && used < size; i++)
-      used +=
-          (size_t)snprintf(buffer + used, size - used, "%s%s", i > 0 ? ", " : "", key->choice(i));
+      if (key->choice(i))
+        used +=
+            (size_t)snprintf(buffer + used, size - used, "%s%s", i > 0 ? ", " : "", key->choice(i));
     break;
   }
   used = strlen(buffer);

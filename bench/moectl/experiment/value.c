@@ -77,7 +77,8 @@ static void hint_for(const schema_key *key, const tree_node *node, char *hint, s
     snprintf(hint, size, "; for no limit write null");
   else if (key->type == TYPE_CHOICE) {
     suggestion s = suggest_begin(node->text, node->size);
-    for (int i = 0; i < key->num_choices; i++) suggest_try(&s, key->choice(i));
+    for (int i = 0; i < key->num_choices; i++)
+      if (key->choice(i)) suggest_try(&s, key->choice(i));
     if (key == schema_get(KEY_DTYPE) && suggest_dtype(node->text) != NULL)
       s.best = suggest_dtype(node->text);
     if (s.best != NULL) snprintf(hint, size, "; did you mean '%s'?", s.best);
@@ -139,7 +140,7 @@ static bool read_bool(const tree_node *node, int64_t *integer) {
 static bool read_choice(const schema_key *key, const tree_node *node, int64_t *integer) {
   for (int i = 0; i < key->num_choices; i++) {
     *integer = i;
-    if (strcmp(node->text, key->choice(i)) == 0) return true;
+    if (key->choice(i) && strcmp(node->text, key->choice(i)) == 0) return true;
   }
   return false;
 }

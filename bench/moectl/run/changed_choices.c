@@ -20,7 +20,7 @@ static experiment_point without_jitter(const experiment_point *point) {
   layer->shared_intermediate_size = 0;
   layer->shared_gate = false;
   layer->weight_on_input = false;
-  layer->weight_format = MOECL_FORMAT_DTYPE;
+  layer->weight_format = layer->activation_format = MOECL_FORMAT_DTYPE;
   layer->capacity_factor = 0;
   layer->capacity_of_tokens = layer->renormalize_after_capacity = false;
   layer->min_capacity = 0;

@@ -82,6 +82,7 @@ moecl_status rates_measure(moecl_context *context, const experiment_point *like,
                                      .top_k = EXPERTS,
                                      .dtype = like->layer.dtype,
                                      .weight_format = like->layer.weight_format,
+                                     .activation_format = like->layer.activation_format,
                                      .activation = like->layer.activation,
                                      .grouped_gemm_variant = like->layer.grouped_gemm_variant}}};
   moecl_status status = open_probe(&probe, &rates->drawn);
