@@ -250,6 +250,21 @@ YAML
   expect "a checkpoint's weights as bf16 beside fp32: verified to fp32's tolerance" 0 'e-07'
 }
 
+# Rows of 8-bit codes: what they cost, beside a row of none.
+test_activation_format() {
+  call run "$work/tiny.yaml" --set 'layer.activation_format=[dtype, int8, fp8-row]' \
+    --out "$work/rows"
+  expect "run with rows rounded to 8 bits" 0 'fp8-row'
+  holds "verified, fp8 errs more than int8, and dtype not at all" python3 -c "
+import json
+points = [point['verify'] for point in json.load(open('$work/rows/results.json'))['points']]
+assert all(verify['ok'] for verify in points), points
+none, int8, fp8 = (verify['weight_error'] for verify in points)
+assert none is None and 0.002 < int8 < 0.02 < fp8 < 0.1, (none, int8, fp8)"
+  call check "$work/tiny.yaml" --set layer.activation_format=fp8-block
+  expect "rows of 128 x 128 blocks, exit 2" 2 'expected one of dtype, int8, int8-g128, fp8-row, fp8-g128'
+}
+
 # What a run would refuse on the device, check refuses too, with the same exit code.
 test_check_on_device() {
   call check "$work/tiny.yaml" --set 'layer.top_k=[1, 2]' --iterations 2
@@ -794,6 +809,7 @@ main() {
     test_check_on_device
     test_explain
     test_weight_format
+    test_activation_format
     test_no_home
     test_full_stdout_on_device
     test_run

@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: MIT
-/* What a format of the experts' weights costs: the sampled tokens' outputs, exact, with the
- * weights as they are stored and with those that the same draw has in dtype. */
+/* What formats of the experts' weights and of the rows that they read cost: the sampled tokens'
+ * outputs, exact, with both as they are and with those that the same draw has in dtype. */
 #include "moecl/reference.h"
 #include "run/verify_parts.h"
 #include <math.h>
@@ -33,12 +33,13 @@ static double cosine(const double *a, const double *b, size_t count) {
 }
 
 /* A block's output has its input in it, which would hide the experts'. */
-static bool has_other_weights(const experiment_point *point) {
+static bool has_other_formats(const experiment_point *point) {
   const moecl_layer_params *layer = &point->layer;
   moecl_layer_params plain = *layer;
   plain.weight_format = MOECL_FORMAT_DTYPE;
-  return point->what == WHAT_LAYER && moecl_layer_tensor_format(layer, MOECL_DOWN_PROJ) !=
-                                          moecl_layer_tensor_format(&plain, MOECL_DOWN_PROJ);
+  return point->what == WHAT_LAYER && (layer->activation_format != MOECL_FORMAT_DTYPE ||
+                                       moecl_layer_tensor_format(layer, MOECL_DOWN_PROJ) !=
+                                           moecl_layer_tensor_format(&plain, MOECL_DOWN_PROJ));
 }
 
 moecl_status verify_weight_format(const verify_input *input, const sample *sample,
@@ -48,9 +49,9 @@ moecl_status verify_weight_format(const verify_input *input, const sample *sampl
   struct sample exact = *sample; /* the same tokens */
   weights weights = {0};
   int64_t reached = 0;
-  if (!has_other_weights(input->point)) return MOECL_OK;
+  if (!has_other_formats(input->point)) return MOECL_OK;
   const size_t count = (size_t)(sample->count * input->point->layer.hidden_size);
-  plain.layer.weight_format = MOECL_FORMAT_DTYPE;
+  plain.layer.weight_format = plain.layer.activation_format = MOECL_FORMAT_DTYPE;
   unquantized.point = &plain;
   exact.expected = calloc(count + 1, sizeof *exact.expected);
   moecl_status status = exact.expected ? MOECL_OK : MOECL_ERROR_OUT_OF_HOST_MEMORY;
