@@ -117,11 +117,10 @@ static bool accepts_inputs(const moecl_layer *layer, const kernel_variant *varia
   return kernel_variant_accepts(variant, &gate_up) && kernel_variant_accepts(variant, &down);
 }
 
-/* What the variant reads: rows, but quantized ones as fp32 where it takes those, so that codes
- * times scales are rounded no further. */
+/* What the variant reads: rows; quantized ones as fp32, of which codes times scales are rounded no
+ * further. As less, activated numbers would be so far off that many get another code. */
 static const desc_format *inputs_of(const moecl_layer *layer, const kernel_variant *variant) {
-  const desc_format *f32 = desc_format_of(MOECL_F32);
-  return layer->quantized && accepts_inputs(layer, variant, f32) ? f32 : rows_of(layer, variant);
+  return layer->quantized ? desc_format_of(MOECL_F32) : rows_of(layer, variant);
 }
 
 static bool accepts_experts(void *user, const kernel_variant *variant) {
