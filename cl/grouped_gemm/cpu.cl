@@ -133,12 +133,20 @@ static inline void panel_load(block_t *w, floatv *low, floatv *high) {
 #define PREFETCH(p)
 #endif
 
+/* Loops that need every register are functions of their own beside decoders, whose constants the
+ * compiler would keep in registers across all of them: a spilled sum doubles the time. */
+#ifdef SCALES
+#define APART __attribute__((noinline))
+#else
+#define APART
+#endif
+
 /* micro_M: sum[M][PANEL_COLUMNS] += rows[M][depth] times depth rows of a panel.
  * SPLIT chains of additions per sum keep few rows from waiting for the latency
  * of fma. `ahead` is prefetched, `ahead_step` bytes per k. */
 #define DEFINE_MICRO(M, SPLIT)                                                                     \
-  static inline void micro_##M(const __global float *const *rows, block_t *w, int depth,           \
-                               const __global char *ahead, int ahead_step, float *sum) {           \
+  static inline APART void micro_##M(const __global float *const *rows, block_t *w, int depth,     \
+                                     const __global char *ahead, int ahead_step, float *sum) {     \
     const __global float *row[M];                                                                  \
     floatv low[SPLIT][M], high[SPLIT][M];                                                          \
     _Pragma("unroll") for (int i = 0; i < M; i++) {                                                \
