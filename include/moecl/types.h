@@ -207,7 +207,8 @@ MOECL_API void moecl_from_double(moecl_dtype dtype, const double *src, size_t co
  * scales: a scale is that of the largest magnitude of its block (int4 with zero points: of the
  * range of the block's numbers and 0), rounded as it is stored; then each element is the nearest
  * code, to even, numbers beyond the largest are that, and NaN is E4M3's or 0. A block of zeros has
- * scale 1. Nothing for MOECL_FORMAT_DTYPE. Thread-safe. */
+ * scale 1. Large matrices are encoded on several threads. Nothing for MOECL_FORMAT_DTYPE.
+ * Thread-safe. */
 MOECL_API void moecl_format_to_double(moecl_format format, const void *src, uint64_t rows,
                                       uint64_t columns, double *dst);
 MOECL_API void moecl_format_from_double(moecl_format format, const double *src, uint64_t rows,

@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: MIT
 #include "desc/quantized.h"
 #include "base/base.h"
+#include "base/parallel.h"
 #include <float.h>
 #include <math.h>
 #include <string.h>
@@ -199,7 +200,7 @@ static double wanted_matrix_scale(const desc_format *format, range range) {
 typedef struct target {
   const desc_format *format;
   const double *src;
-  uint64_t columns;
+  uint64_t rows, columns;
   uint8_t *bytes;
   moecl_format_layout at;
   double all; /* the matrix' scale */
@@ -241,9 +242,22 @@ static void put_block(const target *to, block block) {
 
 static uint64_t least(uint64_t a, uint64_t b) { return a < b ? a : b; }
 
+/* Blocks of rows `first` to `end` - 1, of as many rows as share a scale. */
+static void put_rows(void *user, int part, int64_t first, int64_t end) {
+  const target *to = user;
+  const uint64_t height = least(to->format->scale_rows, to->rows);
+  const uint64_t width = width_of(to->format, to->columns);
+  (void)part;
+  for (uint64_t r = (uint64_t)first * height; r < least((uint64_t)end * height, to->rows);
+       r += height)
+    for (uint64_t c = 0; c < to->columns; c += width)
+      put_block(to, (block){r, least(height, to->rows - r), c, least(width, to->columns - c)});
+}
+
 void desc_quantize(const desc_format *format, const double *src, uint64_t rows, uint64_t columns,
                    void *matrix) {
-  target to = {.format = format, .src = src, .columns = columns, .bytes = matrix, .all = 1};
+  enum { WORTH_THREADS = 1 << 18 }; /* numbers */
+  target to = {format, src, rows, columns, matrix, .all = 1};
   if (rows * columns == 0 || !desc_format_layout(format, rows, columns, &to.at)) return;
   memset(matrix, 0, (size_t)to.at.bytes);
   if (format->matrix_scale)
@@ -251,8 +265,7 @@ void desc_quantize(const desc_format *format, const double *src, uint64_t rows, 
         put_scale(ELEMENT_F32,
                   wanted_matrix_scale(format, range_of(src, columns, (block){0, rows, 0, columns})),
                   to.bytes + to.at.matrix_scale, 0);
-  const uint64_t height = format->scale_rows, width = width_of(format, columns);
-  for (uint64_t r = 0; r < rows; r += height)
-    for (uint64_t c = 0; c < columns; c += width)
-      put_block(&to, (block){r, least(height, rows - r), c, least(width, columns - c)});
+  const uint64_t blocks = base_div_up(rows, least(format->scale_rows, rows));
+  base_parallel(rows * columns < WORTH_THREADS ? 1 : base_threads(0), (int64_t)blocks, put_rows,
+                &to);
 }

@@ -2,7 +2,7 @@
 #include "base/base.h"
 #include "desc/block.h"
 #include "moecl/reference.h"
-#include "ref/parallel.h"
+#include "base/parallel.h"
 #include "ref/ref.h"
 #include <stdlib.h>
 #include <string.h>
@@ -79,7 +79,7 @@ static void make_queries(work *w, int threads) {
                .columns = width,
                .output = w->queries,
                .scratch = w->scratch};
-  ref_parallel(threads, w->count, multiply_part, &p);
+  base_parallel(threads, w->count, multiply_part, &p);
   for (int64_t i = 0; i < w->count; i++)
     ref_prepare_heads(&w->attention, w->attention.num_heads, w->tokens[i], w->tensors[MOECL_Q_NORM],
                       w->queries + i * size);
@@ -97,7 +97,7 @@ static void make_keys(work *w, int threads) {
                .columns = width,
                .output = w->pairs,
                .scratch = w->scratch};
-  ref_parallel(threads, w->num_keys, multiply_part, &p);
+  base_parallel(threads, w->num_keys, multiply_part, &p);
   for (int64_t i = 0; i < w->num_keys; i++) {
     double *key = w->keys + i * size;
     memcpy(key, w->pairs + 2 * i * size, (size_t)size * sizeof *key);
@@ -130,7 +130,7 @@ static void make_sums(work *w, int threads) {
                .columns = desc_query_size(&w->attention),
                .output = w->sum,
                .scratch = w->scratch};
-  ref_parallel(threads, w->count, multiply_part, &p);
+  base_parallel(threads, w->count, multiply_part, &p);
   for (int64_t i = 0; i < w->count; i++) {
     double *sum = w->sum + i * width;
     for (int64_t h = 0; h < width; h++) sum[h] += hidden_of(w, w->tokens[i])[h];
@@ -178,7 +178,7 @@ static moecl_status run(work *w, int64_t num_tokens, int threads) {
   const bool ready = allocate(w, threads);
   if (ready) make_queries(w, threads);
   if (ready) make_keys(w, threads);
-  if (ready) ref_parallel(threads, w->count, attend_part, w);
+  if (ready) base_parallel(threads, w->count, attend_part, w);
   if (ready) make_sums(w, threads);
   release(w);
   return ready ? MOECL_OK : MOECL_ERROR_OUT_OF_HOST_MEMORY;
@@ -212,7 +212,7 @@ moecl_status moecl_reference_attention_tokens(const moecl_block_params *params, 
             .count = count,
             .sum = sum,
             .normalized = normalized};
-  return run(&w, num_tokens, ref_threads(threads));
+  return run(&w, num_tokens, base_threads(threads));
 }
 
 moecl_status moecl_reference_attention(const moecl_block_params *params, int64_t num_tokens,

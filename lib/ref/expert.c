@@ -3,7 +3,7 @@
 #include "desc/tensors.h"
 #include "moecl/reference.h"
 #include "ref/activation.h"
-#include "ref/parallel.h"
+#include "base/parallel.h"
 #include "ref/ref.h"
 #include <math.h>
 #include <stdlib.h>
@@ -146,9 +146,9 @@ static moecl_status run(work *work, int threads) {
   double *copy;
   moecl_status status = quantize_hidden(work, &copy);
   if (!work->inner || !work->rows) status = MOECL_ERROR_OUT_OF_HOST_MEMORY;
-  if (status == MOECL_OK) ref_parallel(threads, inner, make_inner, work);
+  if (status == MOECL_OK) base_parallel(threads, inner, make_inner, work);
   if (status == MOECL_OK) status = quantize(work->params, work->num_tokens, inner, work->inner);
-  if (status == MOECL_OK) ref_parallel(threads, hidden, make_output, work);
+  if (status == MOECL_OK) base_parallel(threads, hidden, make_output, work);
   free(copy);
   free(work->inner);
   free(work->rows);
@@ -183,7 +183,7 @@ moecl_status moecl_reference_expert_tokens(const moecl_layer_params *params, int
                .num_tokens = num_tokens,
                .hidden = hidden,
                .output = output};
-  return run(&work, ref_threads(threads));
+  return run(&work, base_threads(threads));
 }
 
 moecl_status moecl_reference_intermediate_tokens(const moecl_layer_params *params,
@@ -201,12 +201,12 @@ moecl_status moecl_reference_intermediate_tokens(const moecl_layer_params *param
                .hidden = hidden,
                .inner = intermediate,
                .widest = params->hidden_size};
-  threads = ref_threads(threads);
+  threads = base_threads(threads);
   work.rows = ref_doubles(work.widest, 2 * threads);
   double *copy;
   moecl_status status = quantize_hidden(&work, &copy);
   if (!work.rows) status = MOECL_ERROR_OUT_OF_HOST_MEMORY;
-  if (status == MOECL_OK) ref_parallel(threads, params->intermediate_size, make_inner, &work);
+  if (status == MOECL_OK) base_parallel(threads, params->intermediate_size, make_inner, &work);
   free(copy);
   free(work.rows);
   return status;

@@ -332,6 +332,30 @@ static void test_every_format(void **state) {
   }
 }
 
+/* Enough numbers for several threads: blocks of rows are as they are alone. */
+static void test_large(void **state) {
+  enum { PART = 128, ROWS = 5 * PART, COLUMNS = 520 };
+  static double large[ROWS * COLUMNS], whole[ROWS * COLUMNS], part[PART * COLUMNS];
+  static unsigned char bytes[ROWS * COLUMNS * 2];
+  uint32_t random = 7;
+  (void)state;
+  for (int i = 0; i < ROWS * COLUMNS; i++) {
+    random = random * 1664525u + 1013904223u;
+    large[i] = ((double)(random >> 8) / 0x1p23 - 1) * (1 + i / 777 % 5);
+  }
+  for (int format = MOECL_FORMAT_INT8; format < MOECL_FORMAT_COUNT; format++) {
+    if (desc_formats[format].matrix_scale) continue; /* of all rows */
+    assert_true(moecl_format_bytes((moecl_format)format, ROWS, COLUMNS) <= sizeof bytes);
+    moecl_format_from_double((moecl_format)format, large, ROWS, COLUMNS, bytes);
+    moecl_format_to_double((moecl_format)format, bytes, ROWS, COLUMNS, whole);
+    for (int at = 0; at < ROWS * COLUMNS; at += PART * COLUMNS) {
+      moecl_format_from_double((moecl_format)format, large + at, PART, COLUMNS, bytes);
+      moecl_format_to_double((moecl_format)format, bytes, PART, COLUMNS, part);
+      assert_memory_equal(part, whole + at, sizeof part);
+    }
+  }
+}
+
 int main(void) {
   const struct CMUnitTest tests[] = {
       cmocka_unit_test(test_e4m3),         cmocka_unit_test(test_e2m1),
@@ -341,6 +365,7 @@ int main(void) {
       cmocka_unit_test(test_zero_points),  cmocka_unit_test(test_mxfp4),
       cmocka_unit_test(test_nvfp4),        cmocka_unit_test(test_fp8),
       cmocka_unit_test(test_every_format), cmocka_unit_test(test_for_activations),
+      cmocka_unit_test(test_large),
   };
   return cmocka_run_group_tests_name("quantized", tests, NULL, NULL);
 }

@@ -54,7 +54,23 @@ static moecl_status read_weights(const experiment_point *point, moecl_tensor ten
   return status;
 }
 
-/* The numbers that the device would draw in fp32, which the host does too. */
+/* fp32 numbers that the device draws, piece by piece through the item's own buffer. */
+static moecl_status draw_on_device(const moecl_random_params *random, moecl_buffer *buffer,
+                                   float *values, uint64_t count) {
+  const uint64_t most = moecl_buffer_size(buffer) / sizeof *values / 2 * 2; /* indices are even */
+  moecl_random_params piece = *random;
+  moecl_status status = most > 0 ? MOECL_OK : moecl_random_host(values, count, random);
+  for (uint64_t at = 0; most > 0 && status == MOECL_OK && at < count; at += most) {
+    const uint64_t drawn = count - at < most ? count - at : most;
+    piece.first_index = random->first_index + at;
+    status = moecl_fill_random(buffer, 0, drawn, &piece);
+    if (status == MOECL_OK)
+      status = moecl_buffer_read_wait(buffer, 0, drawn * sizeof *values, values + at);
+  }
+  return status;
+}
+
+/* Encoded on the host: no kernel knows how every format chooses its scales. */
 static moecl_status draw_encoded(const experiment_point *point, moecl_tensor tensor,
                                  const moecl_random_params *random, moecl_buffer *buffer) {
   const uint64_t count = (uint64_t)moecl_layer_tensor_size(&point->layer, tensor);
@@ -62,7 +78,7 @@ static moecl_status draw_encoded(const experiment_point *point, moecl_tensor ten
   in_fp32.dtype = MOECL_F32;
   float *values = malloc((size_t)count * sizeof *values);
   moecl_status status =
-      values ? moecl_random_host(values, count, &in_fp32) : MOECL_ERROR_OUT_OF_HOST_MEMORY;
+      values ? draw_on_device(&in_fp32, buffer, values, count) : MOECL_ERROR_OUT_OF_HOST_MEMORY;
   if (status == MOECL_OK) status = write_encoded(&point->layer, tensor, values, buffer);
   free(values);
   return status;

@@ -1,16 +1,16 @@
 // SPDX-License-Identifier: MIT
-#include "ref/parallel.h"
+#include "base/parallel.h"
 #include <pthread.h>
 #include <stdbool.h>
 #include <unistd.h>
 
-int ref_threads(int asked) {
+int base_threads(int asked) {
   const long count = asked > 0 ? asked : sysconf(_SC_NPROCESSORS_ONLN);
-  return count < 1 ? 1 : count > REF_MOST_THREADS ? REF_MOST_THREADS : (int)count;
+  return count < 1 ? 1 : count > BASE_MOST_THREADS ? BASE_MOST_THREADS : (int)count;
 }
 
 typedef struct range {
-  ref_body body;
+  base_body body;
   void *user;
   int part;
   int64_t first, end;
@@ -30,8 +30,8 @@ static int64_t range_first(int64_t count, int threads, int part) {
   return count / threads * part + (part < more ? part : more);
 }
 
-void ref_parallel(int threads, int64_t count, ref_body body, void *user) {
-  range ranges[REF_MOST_THREADS];
+void base_parallel(int threads, int64_t count, base_body body, void *user) {
+  range ranges[BASE_MOST_THREADS];
   for (int i = 0; i < threads; i++) {
     ranges[i] = (range){.body = body,
                         .user = user,
