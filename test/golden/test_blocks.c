@@ -58,6 +58,13 @@ typedef struct block_case {
     }                                                                                              \
   }
 
+/* What the families below have in common: their sizes, both norms' epsilon, DeepSeek's routing. */
+#define HEADS .num_heads = 4, .num_kv_heads = 2
+#define NORMS(EPSILON)                                                                             \
+  .attention_norm = {.epsilon = (EPSILON)}, .feed_forward_norm = {.epsilon = (EPSILON)}
+#define ROUTED .hidden_size = 32, .intermediate_size = 12, .num_experts = 6, .top_k = 3
+#define SIGMOID .scoring = MOECL_SCORING_SIGMOID, .score_correction_bias = true, .renormalize = true
+
 static const block_case cases[] = {
     {"mixtral",
      {.attention = {.num_heads = 4, .num_kv_heads = 2, ROPE(1e6)},
@@ -89,13 +96,93 @@ static const block_case cases[] = {
     {"switch", SWITCH},
     {"olmoe_clip",
      {.attention = {.num_heads = 4, .qk_norm = MOECL_QK_NORM_FULL, .clip_qkv = 0.75f, ROPE(10000)},
-      .layer = {.hidden_size = 32, .intermediate_size = 16, .num_experts = 8, .top_k = 3}}}};
+      .layer = {.hidden_size = 32, .intermediate_size = 16, .num_experts = 8, .top_k = 3}}},
+    {"qwen2_moe",
+     {.attention = {HEADS, .qkv_bias = true, .sliding_window = 7, ROPE(1e6)},
+      NORMS(1e-6f),
+      .layer = {ROUTED, .shared_intermediate_size = 20, .shared_gate = true}}},
+    {"dots1",
+     {.attention = {HEADS, .qkv_bias = true, .output_bias = true, .qk_norm = MOECL_QK_NORM_HEAD,
+                    .qk_norm_epsilon = 1e-6f, .sliding_window = 7, ROPE(10000)},
+      NORMS(1e-6f),
+      .layer = {ROUTED, SIGMOID, .routed_scaling_factor = 2.5f, .shared_intermediate_size = 24}}},
+    {"solar_open",
+     {.attention = {HEADS, .head_dim = 12, .qkv_bias = true, ROPE(1e6)},
+      .layer = {ROUTED, SIGMOID, .shared_intermediate_size = 12}}},
+    {"hy_v3",
+     {.attention = {HEADS, .head_dim = 12, .qk_norm = MOECL_QK_NORM_HEAD, ROPE(11158840)},
+      .layer = {ROUTED, SIGMOID, .routed_scaling_factor = 2.826f, .shared_intermediate_size = 12}}},
+    {"exaone_moe_window",
+     {.attention = {HEADS, .qk_norm = MOECL_QK_NORM_HEAD, .sliding_window = 7, ROPE(1e6)},
+      .layer = {ROUTED, SIGMOID, .routed_scaling_factor = 2.5f, .shared_intermediate_size = 12}}},
+    {"exaone_moe", /* layers without a window know no positions */
+     {.attention = {HEADS, .qk_norm = MOECL_QK_NORM_HEAD},
+      .layer = {ROUTED, SIGMOID, .routed_scaling_factor = 2.5f, .shared_intermediate_size = 12}}},
+    {"minimax_m2",
+     {.attention = {HEADS, .head_dim = 12, .qk_norm = MOECL_QK_NORM_FULL, .qk_norm_epsilon = 1e-6f,
+                    .rope = {.theta = 5e6, .dim = 6}},
+      NORMS(1e-6f),
+      .layer = {ROUTED, SIGMOID}}},
+    {"glm4_moe",
+     {.attention = {HEADS, .head_dim = 12, .qkv_bias = true, .qk_norm = MOECL_QK_NORM_HEAD,
+                    .rope = {.theta = 10000, .dim = 6}},
+      .layer = {ROUTED, SIGMOID, .shared_intermediate_size = 12}}},
+    {"glm4_moe_plain",
+     {.attention = {HEADS, .head_dim = 12, .qkv_bias = true, .rope = {.theta = 10000, .dim = 6}},
+      .layer = {ROUTED, SIGMOID, .shared_intermediate_size = 12}}},
+    {"ernie4_5_moe",
+     {.attention = {HEADS, .rope = {.theta = 500000, .interleaved = true}},
+      .layer = {ROUTED, .score_correction_bias = true, .renormalize = true,
+                .renormalize_minimum = 1e-12f, .shared_intermediate_size = 12}}},
+    {"phimoe",
+     {.attention = {HEADS, .qkv_bias = true, .output_bias = true, .sliding_window = 7, ROPE(1e6)},
+      .attention_norm = {.kind = MOECL_NORM_LAYER, .bias = true},
+      .feed_forward_norm = {.kind = MOECL_NORM_LAYER, .bias = true},
+      .layer = {.hidden_size = 32,
+                .intermediate_size = 12,
+                .num_experts = 6,
+                .top_k = 2,
+                .scoring = MOECL_SCORING_SPARSEMIXER,
+                .sparsemixer_jitter = 0.01f}}},
+    {"mellum",
+     {.attention = {HEADS, .head_dim = 12, .qk_norm = MOECL_QK_NORM_HEAD, .qk_norm_epsilon = 1e-6f,
+                    .rope = {.theta = 500000,
+                             .scaling = MOECL_ROPE_YARN,
+                             .factor = 4,
+                             .original_positions = 1024}},
+      NORMS(1e-6f),
+      .layer = {ROUTED, .renormalize = true}}},
+    {"mellum_window",
+     {.attention = {HEADS, .head_dim = 12, .qk_norm = MOECL_QK_NORM_HEAD, .qk_norm_epsilon = 1e-6f,
+                    .sliding_window = 7, ROPE(10000)},
+      NORMS(1e-6f),
+      .layer = {ROUTED, .renormalize = true}}},
+    {"granitemoe",
+     {.attention = {HEADS, .scale = 0.25f, ROPE(10000)},
+      NORMS(1e-6f),
+      .layer = {.hidden_size = 32,
+                .intermediate_size = 12,
+                .num_experts = 6,
+                .top_k = 2,
+                .score_after_topk = true}}}};
 
-static const char *const block_names[MOECL_BLOCK_TENSOR_COUNT] = {
-    "attention_norm", NULL,     "qkv_proj", "qkv_bias",          "q_norm", "k_norm",
-    "sinks",          "o_proj", "o_bias",   "feed_forward_norm", NULL,     "relative_bias"};
-static const char *const layer_names[] = {"router_weight", "router_bias", "gate_up_proj",
-                                          "gate_up_bias",  "down_proj",   "down_bias"};
+static const char *const block_names[MOECL_BLOCK_TENSOR_COUNT] = {"attention_norm",
+                                                                  "attention_norm_bias",
+                                                                  "qkv_proj",
+                                                                  "qkv_bias",
+                                                                  "q_norm",
+                                                                  "k_norm",
+                                                                  "sinks",
+                                                                  "o_proj",
+                                                                  "o_bias",
+                                                                  "feed_forward_norm",
+                                                                  "feed_forward_norm_bias",
+                                                                  "relative_bias"};
+static const char *const layer_names[MOECL_TENSOR_COUNT] = {
+    "router_weight",         "router_bias", "gate_up_proj",
+    "gate_up_bias",          "down_proj",   "down_bias",
+    "score_correction_bias", NULL,          "shared_gate_up_proj",
+    "shared_down_proj",      "shared_gate"};
 
 static moecl_context *context;
 
@@ -122,11 +209,12 @@ static void give_weights(const golden *file, moecl_block *block, const moecl_blo
     if (raw) assert_ok(moecl_block_set_weights(block, (moecl_block_tensor)i, raw));
     free(raw);
   }
-  for (int i = 0; i < (int)BASE_COUNT(layer_names); i++) {
+  for (int i = 0; i < MOECL_TENSOR_COUNT; i++) {
     const moecl_tensor tensor = (moecl_tensor)i;
+    const moecl_dtype own = tensor == MOECL_SCORE_CORRECTION_BIAS ? MOECL_F32 : dtype;
     const int64_t items = moecl_layer_tensor_items(&params->layer, tensor);
     const int64_t size = items * moecl_layer_tensor_size(&params->layer, tensor);
-    void *raw = stored(file, layer_names[i], dtype, size);
+    void *raw = layer_names[i] ? stored(file, layer_names[i], own, size) : NULL;
     assert_int_equal(raw != NULL, size > 0);
     if (raw) assert_ok(moecl_layer_set_weights(moecl_block_layer(block), tensor, 0, items, raw));
     free(raw);
