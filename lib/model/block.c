@@ -25,33 +25,58 @@ typedef struct block_row {
   const char *refused; /* as a family's */
   const char *num_heads, *num_kv_heads, *head_dim;
   const char *epsilon; /* of all norms */
-  const char *bias;    /* flag: of q, k, v and o; NULL: there are none */
+  moecl_norm norm;     /* of the block; those of queries and keys are RMSNorm */
+  bool norm_bias;
+  const char *bias;     /* flag: of q, k, v and o; NULL: there are none */
+  const char *qkv_bias; /* flag: of q, k and v alone; NULL: as `bias` */
   moecl_qk_norm qk_norm;
+  const char *has_qk_norm; /* flag; NULL: there is one */
   bool sinks;
   const char *clip;                /* of queries, keys and values; NULL, or no such key: none */
   const char *window, *has_window; /* the second a flag; NULL: where the first is not 0 */
-  bool windows_alternate;          /* without layer_types, every other layer has one */
-  const char *rope_theta;          /* NULL: nothing is rotated */
-  bool encoder;  /* blocks of the family's first stack, whose tokens look at all others;
-                    those of the second have attention to its output too */
-  bool unscaled; /* products of queries and keys are logits as they are */
+  /* Which layers have one without layer_types: all, but for what is said here. */
+  bool windows_alternate;    /* every other layer */
+  bool windows_listed;       /* none */
+  const char *windows_from;  /* not those before this one */
+  const char *windows_below; /* not this one and those behind it */
+  const char *full_every;    /* not the last of each so many */
+  const char *rope_theta;    /* NULL: nothing is rotated */
+  const char *window_theta;  /* of layers with windows; then rope_parameters has a section for each
+                                kind of layer. NULL: all are rotated alike */
+  bool rope_in_windows;      /* where some layers have a window, only those are rotated */
+  bool interleaved;          /* pairs are neighbours */
+  const char *rotary_factor; /* the share of a head that is turned; NULL: all of it */
+  const char *rotary_dim;    /* key: how many elements that is, where no share is said */
+  bool encoder;              /* blocks of the family's first stack, whose tokens look at all others;
+                                those of the second have attention to its output too */
+  const char *scale;         /* of products of queries and keys; NULL: head_dim^-1/2 */
   const char *num_buckets, *max_distance; /* of a relative bias, which all blocks have from the
                                              first one */
 } block_row;
 
-/* What all of them refuse: parts of heads that are not turned, factors that are not YaRN's. */
+/* What all of them refuse: factors that are not YaRN's; and most: parts of heads that are not
+ * turned. */
+#define REFUSED_SCALES                                                                             \
+  "rope_parameters.mscale|rope_parameters.mscale_all_dim|rope_scaling.mscale|"                     \
+  "rope_scaling.mscale_all_dim"
 #define REFUSED                                                                                    \
-  "partial_rotary_factor=1|rope_parameters.partial_rotary_factor=1|rope_parameters.mscale|"        \
-  "rope_parameters.mscale_all_dim|rope_scaling.mscale|rope_scaling.mscale_all_dim"
+  "partial_rotary_factor=1|rope_parameters.partial_rotary_factor=1|"                               \
+  "rope_scaling.partial_rotary_factor=1|" REFUSED_SCALES
+
+#define ROTARY_FACTOR                                                                              \
+  "rope_parameters.partial_rotary_factor|rope_scaling.partial_rotary_factor|partial_rotary_factor"
+#define ROPE_THETA "rope_parameters.rope_theta|rope_scaling.rope_theta|rope_theta"
 
 static const block_names decoder_names = {
     .tensors = {[MOECL_ATTENTION_NORM] = "input_layernorm.weight",
+                [MOECL_ATTENTION_NORM_BIAS] = "input_layernorm.bias",
                 [MOECL_Q_NORM] = "self_attn.q_norm.weight",
                 [MOECL_K_NORM] = "self_attn.k_norm.weight",
                 [MOECL_SINKS] = "self_attn.sinks",
                 [MOECL_O_PROJ] = "self_attn.o_proj.weight",
                 [MOECL_O_BIAS] = "self_attn.o_proj.bias",
-                [MOECL_FEED_FORWARD_NORM] = "post_attention_layernorm.weight"},
+                [MOECL_FEED_FORWARD_NORM] = "post_attention_layernorm.weight",
+                [MOECL_FEED_FORWARD_NORM_BIAS] = "post_attention_layernorm.bias"},
     .qkv_weights = {"self_attn.q_proj.weight", "self_attn.k_proj.weight",
                     "self_attn.v_proj.weight"},
     .qkv_biases = {"self_attn.q_proj.bias", "self_attn.k_proj.bias", "self_attn.v_proj.bias"}};
@@ -106,13 +131,128 @@ static const block_row rows[] = {{.model_type = "mixtral",
                                   .window = "sliding_window=128:0",
                                   .windows_alternate = true,
                                   .rope_theta = "rope_parameters.rope_theta|rope_theta=150000"},
+                                 {.model_type = "qwen2_moe",
+                                  .refused = REFUSED,
+                                  .num_heads = "num_attention_heads=16",
+                                  .num_kv_heads = "num_key_value_heads=16:0",
+                                  .head_dim = "head_dim:0",
+                                  .epsilon = "rms_norm_eps=0.000001",
+                                  .qkv_bias = "qkv_bias=1",
+                                  .window = "sliding_window=4096:0",
+                                  .has_window = "use_sliding_window=0",
+                                  .windows_alternate = true,
+                                  .windows_below = "max_window_layers=28",
+                                  .rope_theta = ROPE_THETA "=10000"},
+                                 {.model_type = "dots1",
+                                  .refused = REFUSED,
+                                  .num_heads = "num_attention_heads=32",
+                                  .num_kv_heads = "num_key_value_heads=32:0",
+                                  .head_dim = "head_dim:0",
+                                  .epsilon = "rms_norm_eps=0.000001",
+                                  .bias = "attention_bias=0",
+                                  .qk_norm = MOECL_QK_NORM_HEAD,
+                                  .window = "sliding_window=4096:0",
+                                  .windows_from = "max_window_layers=62",
+                                  .rope_theta = ROPE_THETA "=10000"},
+                                 {.model_type = "solar_open",
+                                  .refused = REFUSED,
+                                  .num_heads = "num_attention_heads=64",
+                                  .num_kv_heads = "num_key_value_heads=8:0",
+                                  .head_dim = "head_dim=128:0",
+                                  .epsilon = "rms_norm_eps=0.00001",
+                                  .qkv_bias = "attention_bias=0",
+                                  .rope_theta = ROPE_THETA "=1000000"},
+                                 {.model_type = "hy_v3",
+                                  .refused = REFUSED,
+                                  .num_heads = "num_attention_heads=64",
+                                  .num_kv_heads = "num_key_value_heads=8:0",
+                                  .head_dim = "head_dim=128:0",
+                                  .epsilon = "rms_norm_eps=0.00001",
+                                  .bias = "attention_bias=0",
+                                  .qk_norm = MOECL_QK_NORM_HEAD,
+                                  .rope_theta = ROPE_THETA "=11158840"},
+                                 {.model_type = "exaone_moe",
+                                  .refused = REFUSED,
+                                  .num_heads = "num_attention_heads=32",
+                                  .num_kv_heads = "num_key_value_heads=32:0",
+                                  .head_dim = "head_dim:0",
+                                  .epsilon = "rms_norm_eps=0.00001",
+                                  .qk_norm = MOECL_QK_NORM_HEAD,
+                                  .window = "sliding_window=4096:0",
+                                  .full_every = "sliding_window_pattern=4",
+                                  .rope_in_windows = true,
+                                  .rope_theta = ROPE_THETA "=10000"},
+                                 {.model_type = "minimax_m2",
+                                  .refused = "use_qk_norm=1|qk_norm_type=per_layer|" REFUSED_SCALES,
+                                  .num_heads = "num_attention_heads=48",
+                                  .num_kv_heads = "num_key_value_heads=8:0",
+                                  .head_dim = "head_dim=128:0",
+                                  .epsilon = "rms_norm_eps=0.000001",
+                                  .qk_norm = MOECL_QK_NORM_FULL,
+                                  .rotary_factor = ROTARY_FACTOR "=1",
+                                  .rotary_dim = "rotary_dim",
+                                  .rope_theta = ROPE_THETA "=5000000"},
+                                 {.model_type = "glm4_moe",
+                                  .refused = REFUSED_SCALES,
+                                  .num_heads = "num_attention_heads=96",
+                                  .num_kv_heads = "num_key_value_heads=8:0",
+                                  .head_dim = "head_dim:0",
+                                  .epsilon = "rms_norm_eps=0.00001",
+                                  .qkv_bias = "attention_bias=0",
+                                  .qk_norm = MOECL_QK_NORM_HEAD,
+                                  .has_qk_norm = "use_qk_norm=0",
+                                  .rotary_factor = ROTARY_FACTOR "=0.5",
+                                  .rope_theta = ROPE_THETA "=10000"},
+                                 {.model_type = "ernie4_5_moe",
+                                  .refused = "compression_ratio=1|" REFUSED,
+                                  .num_heads = "num_attention_heads=20",
+                                  .num_kv_heads = "num_key_value_heads=4:0",
+                                  .head_dim = "head_dim:0",
+                                  .epsilon = "rms_norm_eps=0.00001",
+                                  .interleaved = true,
+                                  .rope_theta = ROPE_THETA "=500000"},
+                                 {.model_type = "phimoe",
+                                  .refused = "rope_parameters.short_mscale|"
+                                             "rope_parameters.long_mscale|"
+                                             "rope_scaling.short_mscale|"
+                                             "rope_scaling.long_mscale|" REFUSED,
+                                  .num_heads = "num_attention_heads=32",
+                                  .num_kv_heads = "num_key_value_heads=8:0",
+                                  .head_dim = "head_dim:0",
+                                  .epsilon = "rms_norm_eps=0.00001",
+                                  .norm = MOECL_NORM_LAYER,
+                                  .norm_bias = true,
+                                  .bias = "attention_bias=0",
+                                  .window = "sliding_window:0",
+                                  .rope_theta = ROPE_THETA "=1000000"},
+                                 {.model_type = "mellum",
+                                  .refused = REFUSED,
+                                  .num_heads = "num_attention_heads=32",
+                                  .num_kv_heads = "num_key_value_heads=4:0",
+                                  .head_dim = "head_dim=128:0",
+                                  .epsilon = "rms_norm_eps=0.000001",
+                                  .bias = "attention_bias=0",
+                                  .qk_norm = MOECL_QK_NORM_HEAD,
+                                  .window = "sliding_window=1024:0",
+                                  .windows_listed = true,
+                                  .rope_theta = "rope_parameters.rope_theta=500000",
+                                  .window_theta = "rope_parameters.rope_theta=10000"},
+                                 {.model_type = "granitemoe",
+                                  .refused = "residual_multiplier=1|" REFUSED,
+                                  .num_heads = "num_attention_heads=32",
+                                  .num_kv_heads = "num_key_value_heads:0",
+                                  .head_dim = "head_dim:0",
+                                  .epsilon = "rms_norm_eps=0.000001",
+                                  .bias = "attention_bias=0",
+                                  .scale = "attention_multiplier=1",
+                                  .rope_theta = ROPE_THETA "=10000"},
                                  {.model_type = "switch_transformers",
                                   .names = &t5_names,
                                   .num_heads = "num_heads|num_attention_heads=12",
                                   .head_dim = "d_kv=64",
                                   .epsilon = "layer_norm_epsilon=0.000001",
                                   .encoder = true,
-                                  .unscaled = true,
+                                  .scale = "1",
                                   .num_buckets = "relative_attention_num_buckets=32",
                                   .max_distance = "relative_attention_max_distance=128"}};
 
@@ -175,18 +315,41 @@ static moecl_status read_rope(const model_config *config, moecl_rope_params *rop
   return config_number(config, ROPE_KEY("high_freq_factor"), &rope->high_freq_factor);
 }
 
-/* Has this layer a window? */
+/* Has this layer a window, where no list says so? */
+static moecl_status has_window_by_rule(const model_config *config, const block_row *row,
+                                       bool *has) {
+  int64_t bound;
+  *has = !row->windows_listed && (!row->windows_alternate || config->layer % 2 == 0);
+  if (row->windows_from) {
+    MOECL_TRY(config_integer(config, row->windows_from, 0, INT32_MAX, &bound));
+    *has = *has && config->layer >= bound;
+  }
+  if (row->windows_below) {
+    MOECL_TRY(config_integer(config, row->windows_below, 0, INT32_MAX, &bound));
+    *has = *has && config->layer < bound;
+  }
+  if (row->full_every) {
+    MOECL_TRY(config_integer(config, row->full_every, 1, INT32_MAX, &bound));
+    *has = *has && (config->layer + 1) % bound != 0;
+  }
+  return MOECL_OK;
+}
+
+/* Is the layer of those with a window, if the model has them? */
 static moecl_status has_window(const model_config *config, const block_row *row, bool *has) {
   json_t *types = config_find(config, "layer_types", strlen("layer_types"));
   const char *type = json_string_value(json_array_get(types, (size_t)config->layer));
   const bool sliding = type && strcmp(type, "sliding_attention") == 0;
-  *has = true;
-  if (row->has_window) MOECL_TRY(config_flag(config, row->has_window, has));
+  bool any = true;
+  *has = false;
+  if (!row->window) return MOECL_OK;
+  if (row->has_window) MOECL_TRY(config_flag(config, row->has_window, &any));
   if (!types) {
-    *has = *has && (!row->windows_alternate || config->layer % 2 == 0);
+    MOECL_TRY(has_window_by_rule(config, row, has));
+    *has = *has && any;
     return MOECL_OK;
   }
-  *has = *has && sliding;
+  *has = any && sliding;
   if (sliding || (type && strcmp(type, "full_attention") == 0)) return MOECL_OK;
   return log_error(config->log, MOECL_ERROR_UNSUPPORTED,
                    "%s: the list 'layer_types' says '%.60s' of layer %lld, expected "
@@ -194,12 +357,9 @@ static moecl_status has_window(const model_config *config, const block_row *row,
                    config->path, type ? type : "nothing", (long long)config->layer);
 }
 
+/* That of the model's layers with windows; 0: there are none. */
 static moecl_status read_window(const model_config *config, const block_row *row, int64_t *window) {
-  bool has;
-  *window = 0;
-  if (!row->window) return MOECL_OK;
-  MOECL_TRY(has_window(config, row, &has));
-  return has ? config_integer(config, row->window, 0, MOECL_MAX_POSITIONS, window) : MOECL_OK;
+  return config_integer(config, row->window, 0, MOECL_MAX_POSITIONS, window);
 }
 
 /* A number greater than `above`: 0 would be a default, or none. */
@@ -211,11 +371,68 @@ static moecl_status read_above(const model_config *config, const char *expressio
                    config->path, (int)strcspn(expression, "="), expression, *value, above);
 }
 
-static moecl_status read_rotary(const model_config *config, const block_row *row,
-                                moecl_rope_params *rope) {
-  if (!row->rope_theta) return MOECL_OK;
-  MOECL_TRY(read_above(config, row->rope_theta, 1, &rope->theta));
+/* How many of a head's elements are turned; 0: all. */
+static moecl_status read_rotary_dim(const model_config *config, const block_row *row,
+                                    int64_t head_dim, int64_t *dim) {
+  double factor;
+  *dim = 0;
+  if (row->rotary_dim && config_find(config, row->rotary_dim, strlen(row->rotary_dim)) &&
+      !config_find(config, ROTARY_FACTOR, strlen(ROTARY_FACTOR)))
+    return config_integer(config, row->rotary_dim, 2, head_dim, dim);
+  if (!row->rotary_factor) return MOECL_OK;
+  MOECL_TRY(read_above(config, row->rotary_factor, 0, &factor));
+  const double turned = (double)head_dim * factor;
+  if (!(turned >= 2 && factor <= 1))
+    return log_error(config->log, MOECL_ERROR_IO,
+                     "%s: partial_rotary_factor is %g, expected a share of a head's %lld elements "
+                     "that has two or more",
+                     config->path, factor, (long long)head_dim);
+  *dim = (int64_t)turned;
+  return MOECL_OK;
+}
+
+static moecl_status read_rotary(const model_config *config, const block_row *row, const char *theta,
+                                int64_t head_dim, moecl_rope_params *rope) {
+  rope->interleaved = row->interleaved;
+  MOECL_TRY(read_above(config, theta, 1, &rope->theta));
+  MOECL_TRY(read_rotary_dim(config, row, head_dim, &rope->dim));
   return read_rope(config, rope);
+}
+
+/* Where each kind of layer has its own section of rope_parameters: read as config.json would be
+ * with that alone. */
+static moecl_status read_rotary_of_kind(const model_config *config, const block_row *row,
+                                        bool sliding, int64_t head_dim, moecl_rope_params *rope) {
+  const char *kind = sliding ? "sliding_attention" : "full_attention";
+  json_t *kinds = config_find(config, "rope_parameters", strlen("rope_parameters"));
+  json_t *section = json_object_get(kinds, kind);
+  if (kinds && !json_is_object(section))
+    return log_error(config->log, MOECL_ERROR_IO, "%s: 'rope_parameters' has no section '%s'",
+                     config->path, kind);
+  model_config own = *config;
+  own.root = json_copy(config->root);
+  moecl_status status = MOECL_ERROR_OUT_OF_HOST_MEMORY;
+  if (own.root && (!section || json_object_set(own.root, "rope_parameters", section) == 0))
+    status = config_refuse(&own, row->refused);
+  else log_error(config->log, status, "no host memory");
+  if (status == MOECL_OK)
+    status = read_rotary(&own, row, sliding ? row->window_theta : row->rope_theta, head_dim, rope);
+  json_decref(own.root);
+  return status;
+}
+
+/* What queries and keys know of positions. `sliding`: the layer is of those with a window. */
+static moecl_status read_positions(const model_config *config, const block_row *row, bool sliding,
+                                   int64_t hidden_size, moecl_attention_params *attention) {
+  int64_t window;
+  const int64_t head_dim =
+      attention->head_dim ? attention->head_dim : hidden_size / attention->num_heads;
+  MOECL_TRY(read_window(config, row, &window));
+  if (sliding) attention->sliding_window = window;
+  if (!row->rope_theta || (row->rope_in_windows && window > 0 && !sliding)) return MOECL_OK;
+  if (row->window_theta)
+    return read_rotary_of_kind(config, row, sliding, head_dim, &attention->rope);
+  return read_rotary(config, row, row->rope_theta, head_dim, &attention->rope);
 }
 
 static moecl_status read_relative(const model_config *config, const block_row *row,
@@ -227,39 +444,60 @@ static moecl_status read_relative(const model_config *config, const block_row *r
                         &attention->relative_attention_max_distance);
 }
 
+/* One greater than 0, in fp32, where it stays that. */
+static moecl_status read_float(const model_config *config, const char *expression, float *value) {
+  double read;
+  MOECL_TRY(read_above(config, expression, 0, &read));
+  *value = read > (double)FLT_MAX ? INFINITY : read < (double)FLT_MIN ? FLT_MIN : (float)read;
+  return MOECL_OK;
+}
+
 /* 0 would cut all away, and is nobody's. */
 static moecl_status read_clip(const model_config *config, const block_row *row, float *clip) {
-  double value = 0;
   if (!row->clip || !config_find(config, row->clip, strlen(row->clip))) return MOECL_OK;
-  MOECL_TRY(read_above(config, row->clip, 0, &value));
-  *clip = value <= (double)FLT_MAX ? (float)value : INFINITY;
+  return read_float(config, row->clip, clip);
+}
+
+static moecl_status read_biases(const model_config *config, const block_row *row,
+                                moecl_attention_params *attention) {
+  MOECL_TRY(config_flag(config, row->bias, &attention->output_bias));
+  attention->qkv_bias = attention->output_bias;
+  return row->qkv_bias ? config_flag(config, row->qkv_bias, &attention->qkv_bias) : MOECL_OK;
+}
+
+/* Those of the block, and of queries and keys. */
+static moecl_status read_norms(const model_config *config, const block_row *row,
+                               moecl_block_params *params) {
+  moecl_attention_params *attention = &params->attention;
+  moecl_norm_params norm = {.kind = row->norm, .bias = row->norm_bias};
+  bool has_qk_norm = true;
+  if (row->has_qk_norm) MOECL_TRY(config_flag(config, row->has_qk_norm, &has_qk_norm));
+  MOECL_TRY(read_float(config, row->epsilon, &norm.epsilon));
+  params->attention_norm = params->feed_forward_norm = norm;
+  if (!has_qk_norm || row->qk_norm == MOECL_QK_NORM_NONE) return MOECL_OK;
+  attention->qk_norm = row->qk_norm;
+  attention->qk_norm_epsilon = norm.epsilon;
   return MOECL_OK;
 }
 
 static moecl_status read_params(const model_config *config, const block_row *row,
                                 moecl_block_params *params) {
   moecl_attention_params *attention = &params->attention;
-  double epsilon;
+  bool sliding;
   MOECL_TRY(config_refuse(config, row->refused));
   MOECL_TRY(config_integer(config, row->num_heads, 1, MOECL_MAX_HEADS, &attention->num_heads));
   MOECL_TRY(
       config_integer(config, row->num_kv_heads, 0, MOECL_MAX_HEADS, &attention->num_kv_heads));
   MOECL_TRY(config_integer(config, row->head_dim, 0, MOECL_MAX_HEAD_DIM, &attention->head_dim));
-  MOECL_TRY(config_flag(config, row->bias, &attention->qkv_bias));
-  attention->output_bias = attention->qkv_bias;
-  attention->qk_norm = row->qk_norm;
+  MOECL_TRY(read_biases(config, row, attention));
+  MOECL_TRY(read_norms(config, row, params));
   attention->sinks = row->sinks;
-  MOECL_TRY(read_window(config, row, &attention->sliding_window));
   attention->not_causal = row->encoder;
-  attention->scale = row->unscaled ? 1.0f : 0.0f;
-  MOECL_TRY(read_rotary(config, row, &attention->rope));
+  if (row->scale) MOECL_TRY(read_float(config, row->scale, &attention->scale));
+  MOECL_TRY(has_window(config, row, &sliding));
+  MOECL_TRY(read_positions(config, row, sliding, params->layer.hidden_size, attention));
   MOECL_TRY(read_relative(config, row, attention));
-  MOECL_TRY(read_clip(config, row, &attention->clip_qkv));
-  MOECL_TRY(read_above(config, row->epsilon, 0, &epsilon));
-  const float narrow = epsilon <= (double)FLT_MAX ? (float)epsilon : INFINITY;
-  params->attention_norm.epsilon = params->feed_forward_norm.epsilon = narrow;
-  if (row->qk_norm != MOECL_QK_NORM_NONE) attention->qk_norm_epsilon = narrow;
-  return MOECL_OK;
+  return read_clip(config, row, &attention->clip_qkv);
 }
 
 /* Not of a decoder behind an encoder. */

@@ -45,6 +45,74 @@ CONFIGS = {
 CONFIGS["olmoe_clip"] = (CONFIGS["olmoe"][0] | {"clip_qkv": 0.75}, 0)
 
 
+def later(model_type, **config):
+    """Of make_block_goldens.py's later_cases()."""
+    return {"model_type": model_type, "num_attention_heads": 4, "num_key_value_heads": 2} | config
+
+
+ROUTED = {"moe_intermediate_size": 12, "num_experts_per_tok": 3}
+EXAONE = later("exaone_moe", **ROUTED, num_experts=6, first_k_dense_replace=0, sliding_window=7,
+               sliding_window_pattern=2, rms_norm_eps=1e-5, rope_theta=1e6)
+GLM4 = later("glm4_moe", **ROUTED, n_routed_experts=6, head_dim=12, attention_bias=True,
+             use_qk_norm=True, rms_norm_eps=1e-5)
+MELLUM = later("mellum", **ROUTED, num_experts=6, head_dim=12, sliding_window=7, rms_norm_eps=1e-6,
+               layer_types=["full_attention", "sliding_attention"], rope_parameters={
+                   "full_attention": {"rope_type": "yarn", "rope_theta": 5e5, "factor": 4.0,
+                                      "original_max_position_embeddings": 1024},
+                   "sliding_attention": {"rope_type": "default", "rope_theta": 1e4}})
+CONFIGS |= {
+    "qwen2_moe": (later("qwen2_moe", **ROUTED, num_experts=6, shared_expert_intermediate_size=20,
+                        use_sliding_window=True, sliding_window=7, rms_norm_eps=1e-6,
+                        rope_theta=1e6), 0),
+    "dots1": (later("dots1", **ROUTED, n_routed_experts=6, n_shared_experts=2,
+                    first_k_dense_replace=1, norm_topk_prob=True, routed_scaling_factor=2.5,
+                    attention_bias=True, sliding_window=7, max_window_layers=1, rms_norm_eps=1e-6),
+              1),
+    "solar_open": (later("solar_open", **ROUTED, n_routed_experts=6, head_dim=12,
+                         attention_bias=True, rms_norm_eps=1e-5), 0),
+    "hy_v3": (later("hy_v3", **ROUTED, num_experts=6, head_dim=12, rms_norm_eps=1e-5), 1),
+    "exaone_moe_window": (EXAONE, 0),
+    "exaone_moe": (EXAONE, 1),
+    "minimax_m2": (later("minimax_m2", intermediate_size=12, num_local_experts=6,
+                         num_experts_per_tok=3, head_dim=12, rotary_dim=6, rms_norm_eps=1e-6), 0),
+    "glm4_moe": (GLM4, 1),
+    "glm4_moe_plain": (GLM4 | {"use_qk_norm": False}, 1),
+    "ernie4_5_moe": (later("ernie4_5_moe", moe_intermediate_size=12, moe_num_experts=6, moe_k=3,
+                           moe_num_shared_experts=1, rms_norm_eps=1e-5), 1),
+    "phimoe": (later("phimoe", intermediate_size=12, num_local_experts=6, attention_bias=True,
+                     sliding_window=7, rms_norm_eps=1e-5), 0),
+    "mellum": (MELLUM, 0),
+    "mellum_window": (MELLUM, 1),
+    "granitemoe": (later("granitemoe", intermediate_size=12, num_local_experts=6,
+                         attention_multiplier=0.25, rms_norm_eps=1e-6), 0)}
+# What published files call the feed-forward network's tensors, where not as in Qwen3-MoE.
+PATHS = {name: "block_sparse_moe." for name in ("mixtral", "minimax_m2", "phimoe", "granitemoe")}
+ROUTERS = {"hy_v3": "router.gate", "granitemoe": "router.layer"}
+CORRECTIONS = {"minimax_m2": "e_score_correction_bias", "exaone_moe": "e_score_correction_bias",
+               "hy_v3": "expert_bias", "ernie4_5_moe": "moe_statics.e_score_correction_bias"}
+SHARED = {"qwen2_moe": "shared_expert", "hy_v3": "shared_mlp"}
+# What blocks have that others have not.
+HAS = {"qk_norm": {"olmoe": "full", "olmoe_clip": "full", "minimax_m2": "full"} | dict.fromkeys(
+           ("qwen3_moe", "dots1", "hy_v3", "exaone_moe", "exaone_moe_window", "glm4_moe", "mellum",
+            "mellum_window"), "head"),
+       "sliding_window": dict.fromkeys(
+           ("gpt_oss_window", "qwen2_moe", "dots1", "exaone_moe_window", "phimoe", "mellum_window"),
+           7),
+       "qkv_bias": dict.fromkeys(("gpt_oss", "gpt_oss_window", "qwen2_moe", "dots1", "solar_open",
+                                  "glm4_moe", "glm4_moe_plain", "phimoe"), True),
+       "output_bias": dict.fromkeys(("gpt_oss", "gpt_oss_window", "dots1", "phimoe"), True),
+       "rope_dim": dict.fromkeys(("minimax_m2", "glm4_moe", "glm4_moe_plain"), 6),
+       "rope_interleaved": {"ernie4_5_moe": True},
+       "rope_scaling": dict.fromkeys(("gpt_oss", "gpt_oss_window", "mellum"), "yarn"),
+       "scale": {"granitemoe": 0.25, "switch": 1, "switch_first": 1},
+       "norm_kind": {"phimoe": "layer"},
+       "norm_bias": {"phimoe": True}}
+# Of rope_theta, where config.json does not say it.
+THETAS = {"dots1": 10000, "solar_open": 1000000, "hy_v3": 11158840, "minimax_m2": 5000000,
+          "glm4_moe": 10000, "ernie4_5_moe": 500000, "phimoe": 1000000, "mellum": 500000,
+          "mellum_window": 10000, "granitemoe": 10000, "exaone_moe": None}
+
+
 def cut(recorded, name, first, count):
     """Rows of a matrix, or elements of a vector."""
     kind, shape, data = recorded[name]
@@ -68,6 +136,10 @@ def attention(config, golden):
                          ("k_norm", "k_norm.weight"), ("sinks", "sinks")):
         if name in golden:
             made["self_attn." + theirs] = golden[name]
+    for name, theirs in (("attention_norm_bias", "input_layernorm.bias"),
+                         ("feed_forward_norm_bias", "post_attention_layernorm.bias")):
+        if name in golden:
+            made[theirs] = golden[name]
     return made
 
 
@@ -116,11 +188,34 @@ def gpt_oss_experts(golden):
             "mlp.experts.down_proj_bias": golden["down_bias"]}
 
 
+def shared(model_type, golden):
+    """The shared expert's tensors, and what scores are corrected by."""
+    made, path = {}, "mlp." + SHARED.get(model_type, "shared_experts") + "."
+    if "score_correction_bias" in golden:
+        key = CORRECTIONS.get(model_type, "gate.e_score_correction_bias")
+        kind, shape, data = golden["score_correction_bias"]
+        made[PATHS.get(model_type, "mlp.") + key] = [
+            kind, [1, *shape] if model_type == "ernie4_5_moe" else shape, data]
+    if "shared_down_proj" in golden:
+        rows = golden["shared_down_proj"][1][1]
+        made |= {path + "gate_proj.weight": cut(golden, "shared_gate_up_proj", 0, rows),
+                 path + "up_proj.weight": cut(golden, "shared_gate_up_proj", rows, rows),
+                 path + "down_proj.weight": golden["shared_down_proj"]}
+    if "shared_gate" in golden:
+        kind, shape, data = golden["shared_gate"]
+        made["mlp.shared_expert_gate.weight"] = [kind, [1, *shape], data]
+    return made
+
+
 def experts(config, golden):
-    mixtral = config["model_type"] == "mixtral"
-    path = "block_sparse_moe." if mixtral else "mlp."
-    names = ("w1", "w3", "w2") if mixtral else ("gate_proj", "up_proj", "down_proj")
-    made = {path + "gate.weight": golden["router_weight"]}
+    model_type = config["model_type"]
+    path = PATHS.get(model_type, "mlp.")
+    names = ("w1", "w3", "w2") if "sparse" in path else ("gate_proj", "up_proj", "down_proj")
+    made = shared(model_type, golden)
+    made[f"{path}{ROUTERS.get(model_type, 'gate')}.weight"] = golden["router_weight"]
+    if model_type == "granitemoe":
+        return made | {path + "input_linear.weight": golden["gate_up_proj"],
+                       path + "output_linear.weight": golden["down_proj"]}
     count, rows = golden["gate_up_proj"][1][:2]
     for e in range(count):
         for part, name, height in ((0, "gate_up_proj", rows // 2), (1, "gate_up_proj", rows // 2),
@@ -193,6 +288,26 @@ class BlockModels(ModelCase):
             self.verify(1, "first mismatching token", folder, layer)
         folder, layer = self.folder("olmoe_clip", {"clip_qkv": 0.8})
         self.verify(1, "first mismatching token", folder, layer)
+        for name in ("input_layernorm.bias", "post_attention_layernorm.bias"):
+            folder, layer = self.folder("phimoe",
+                                        change=lambda made, key=name: put(made[key], 0, 3.5))
+            self.verify(1, "first mismatching token", folder, layer)
+        for name, change in (
+                ("qwen2_moe", {"use_sliding_window": False}),
+                ("qwen2_moe", {"max_window_layers": 0}),
+                ("dots1", {"max_window_layers": 2}), ("dots1", {"sliding_window": None}),
+                ("exaone_moe", {"sliding_window_pattern": 3}),
+                ("exaone_moe", {"sliding_window": None}),
+                ("exaone_moe_window", {"sliding_window_pattern": 1}),
+                ("minimax_m2", {"rotary_dim": 8}), ("minimax_m2", {"partial_rotary_factor": 1}),
+                ("glm4_moe", {"partial_rotary_factor": 0.7}),
+                ("mellum", {"layer_types": None}), ("mellum_window", {"layer_types": None}),
+                ("granitemoe", {"attention_multiplier": 0.5})):
+            folder, layer = self.folder(name, change)
+            if name == "mellum":  # layers have no window where no list says so
+                self.verify(0, "all tokens agree", folder, layer)
+            else:
+                self.verify(1, "first mismatching token", folder, layer)
         for name in ("0.layer.0.SelfAttention.relative_attention_bias.weight",
                      "1.layer.0.SelfAttention.k.weight", "1.layer.1.layer_norm.weight"):
             folder, layer = self.folder(
@@ -243,7 +358,8 @@ class BlockModels(ModelCase):
             self.verify(2, pattern, folder, layer)
 
         refused(r"attention of model_type 'minimax' is not described here.*mixtral, olmoe, "
-                r"qwen3_moe, gpt_oss, switch_transformers", "mixtral", {"model_type": "minimax"})
+                r"qwen3_moe, gpt_oss, .*granitemoe, switch_transformers", "mixtral",
+                {"model_type": "minimax"})
         refused("rope_type is 'dynamic', expected default, linear, llama3 or yarn", "mixtral",
                 {"rope_parameters": {"rope_type": "dynamic", "rope_theta": 1e6, "factor": 2}})
         refused("'clip_qkv' is 0, expected more than 0", "olmoe", {"clip_qkv": 0})
@@ -259,6 +375,55 @@ class BlockModels(ModelCase):
         refused(r"o_proj.weight' has shape \[32, 16\], expected \[32, 32\]", "mixtral",
                 change=lambda made: made.update(
                     {"self_attn.o_proj.weight": tensor("F32", [[0] * 16] * 32)}))
+
+    def test_later_refusals(self):
+        """What the families of later_cases() can ask for and no block has."""
+        def refused(pattern, name, config=None, change=None):
+            folder, layer = self.folder(name, config, change)
+            self.verify(2, pattern, folder, layer)
+
+        refused("'residual_multiplier' asks for what is not known of family granitemoe, expected 1",
+                "granitemoe", {"residual_multiplier": 0.22})
+        refused("'attention_multiplier' is 0, expected more than 0", "granitemoe",
+                {"attention_multiplier": 0})
+        refused("'compression_ratio' asks for", "ernie4_5_moe", {"compression_ratio": 2.0})
+        refused("'rope_parameters.long_mscale' asks for", "phimoe", {"rope_parameters": {
+            "rope_type": "linear", "factor": 2.0, "long_mscale": 1.2}})
+        refused("rope_type is 'longrope', expected", "phimoe",
+                {"rope_scaling": {"type": "longrope"}})
+        refused("'qk_norm_type' asks for", "minimax_m2", {"qk_norm_type": "per_head"})
+        refused("'partial_rotary_factor' asks for", "solar_open", {"partial_rotary_factor": 0.5})
+        refused("'rope_scaling.mscale_all_dim' asks for", "glm4_moe",
+                {"rope_scaling": {"mscale_all_dim": 1.0}})
+        for factor in (0.1, 1.5):
+            refused(f"partial_rotary_factor is {factor}, expected a share of a head's 12 elements",
+                    "glm4_moe", {"partial_rotary_factor": factor})
+        refused("rotary_dim' is 14, expected a whole number from 2 to 12", "minimax_m2",
+                {"rotary_dim": 14})
+        refused("'sliding_window_pattern' is not a number", "exaone_moe",
+                {"sliding_window_pattern": "LLLG"})
+        refused("'rope_parameters' has no section 'full_attention'", "mellum",
+                {"rope_parameters": {"rope_theta": 1e4}})
+        refused("'rope_parameters.partial_rotary_factor' asks for", "mellum_window",
+                {"rope_parameters": {"sliding_attention": {"partial_rotary_factor": 0.5}}})
+        refused(r"'model.layers.1.self_attn.[qk]_norm.weight' is of attention or a norm, and a "
+                "glm4_moe block has none", "glm4_moe", {"use_qk_norm": False})
+        refused("'model.layers.0.self_attn.o_proj.bias' is of attention or a norm, and a "
+                "solar_open block has none", "solar_open",
+                change=lambda made: made.update(
+                    {"self_attn.o_proj.bias": tensor("F32", [[0] * 32])}))
+
+    def test_nested_rope(self):
+        """A list of layers' kinds is asked before rules, and one section serves its kind alone."""
+        folder, layer = self.folder("exaone_moe", {
+            "layer_types": ["sliding_attention", "full_attention"],
+            "sliding_window_pattern": "LLLG"})
+        self.verify(0, "all tokens agree", folder, layer)
+        folder, layer = self.folder("mellum_window", {"rope_parameters": {
+            "sliding_attention": {"rope_theta": 1e4}}})
+        self.verify(0, "all tokens agree", folder, layer)
+        folder, layer = self.folder("mellum_window", {"rope_parameters": None})
+        self.verify(0, "all tokens agree", folder, layer)
 
     def test_switch_refusals(self):
         """What only encoders with a shared table do."""
@@ -308,13 +473,16 @@ class BlockModels(ModelCase):
             self.assertEqual(params["relative_attention_num_buckets"],
                              config.get("relative_attention_num_buckets"))
             self.assertEqual(params["causal"], "switch" not in name)
-            self.assertEqual(params["qk_norm"],
-                             {"olmoe": "full", "olmoe_clip": "full", "qwen3_moe": "head"}.get(name, "none"))
+            none = {"qk_norm": "none", "rope_scaling": "none", "norm_kind": "rms"} | dict.fromkeys(
+                ("sliding_window", "rope_dim", "scale"))
+            for key, has in HAS.items():
+                if params["rope_theta"] or not key.startswith("rope"):
+                    self.assertEqual(params[key], has.get(name, none.get(key, False)), (name, key))
             self.assertEqual(params["clip_qkv"], config.get("clip_qkv"))
-            self.assertEqual(params["sliding_window"], 7 if name == "gpt_oss_window" else None)
-            self.assertEqual(params["rope_scaling"], "yarn" if "gpt_oss" in name else "none")
             self.assertEqual(params["rope_truncate"], "gpt_oss" not in name)
-            self.assertEqual(params["rope_theta"] is None, "switch" in name)
+            self.assertEqual(params["rope_theta"] is None, "switch" in name or name == "exaone_moe")
+            if name in THETAS:
+                self.assertEqual(params["rope_theta"], THETAS[name])
 
     def test_beside_a_checkpoint(self):
         folder, layer = self.folder("mixtral")
