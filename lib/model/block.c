@@ -37,6 +37,7 @@ typedef struct block_row {
   /* Which layers have one without layer_types: all, but for what is said here. */
   bool windows_alternate;    /* every other layer */
   bool windows_listed;       /* none */
+  bool windows_need_list;    /* nobody knows: there has to be one */
   const char *windows_from;  /* not those before this one */
   const char *windows_below; /* not this one and those behind it */
   const char *full_every;    /* not the last of each so many */
@@ -67,19 +68,28 @@ typedef struct block_row {
   "rope_parameters.partial_rotary_factor|rope_scaling.partial_rotary_factor|partial_rotary_factor"
 #define ROPE_THETA "rope_parameters.rope_theta|rope_scaling.rope_theta|rope_theta"
 
-static const block_names decoder_names = {
-    .tensors = {[MOECL_ATTENTION_NORM] = "input_layernorm.weight",
-                [MOECL_ATTENTION_NORM_BIAS] = "input_layernorm.bias",
-                [MOECL_Q_NORM] = "self_attn.q_norm.weight",
-                [MOECL_K_NORM] = "self_attn.k_norm.weight",
-                [MOECL_SINKS] = "self_attn.sinks",
-                [MOECL_O_PROJ] = "self_attn.o_proj.weight",
-                [MOECL_O_BIAS] = "self_attn.o_proj.bias",
-                [MOECL_FEED_FORWARD_NORM] = "post_attention_layernorm.weight",
-                [MOECL_FEED_FORWARD_NORM_BIAS] = "post_attention_layernorm.bias"},
-    .qkv_weights = {"self_attn.q_proj.weight", "self_attn.k_proj.weight",
-                    "self_attn.v_proj.weight"},
-    .qkv_biases = {"self_attn.q_proj.bias", "self_attn.k_proj.bias", "self_attn.v_proj.bias"}};
+#define DECODER_NAMES(SINKS)                                                                       \
+  {                                                                                                \
+    .tensors = {[MOECL_ATTENTION_NORM] = "input_layernorm.weight",                                 \
+                [MOECL_ATTENTION_NORM_BIAS] = "input_layernorm.bias",                              \
+                [MOECL_Q_NORM] = "self_attn.q_norm.weight",                                        \
+                [MOECL_K_NORM] = "self_attn.k_norm.weight",                                        \
+                [MOECL_SINKS] = "self_attn." SINKS,                                                \
+                [MOECL_O_PROJ] = "self_attn.o_proj.weight",                                        \
+                [MOECL_O_BIAS] = "self_attn.o_proj.bias",                                          \
+                [MOECL_FEED_FORWARD_NORM] = "post_attention_layernorm.weight",                     \
+                [MOECL_FEED_FORWARD_NORM_BIAS] = "post_attention_layernorm.bias"},                 \
+    .qkv_weights = {"self_attn.q_proj.weight", "self_attn.k_proj.weight",                          \
+                    "self_attn.v_proj.weight"},                                                    \
+    .qkv_biases = {                                                                                \
+      "self_attn.q_proj.bias",                                                                     \
+      "self_attn.k_proj.bias",                                                                     \
+      "self_attn.v_proj.bias"                                                                      \
+    }                                                                                              \
+  }
+
+static const block_names decoder_names = DECODER_NAMES("sinks");
+static const block_names flint_names = DECODER_NAMES("softmax_offset");
 
 static const block_names t5_names = {
     .prefix = "encoder.block.{layer}.",
@@ -246,6 +256,20 @@ static const block_row rows[] = {{.model_type = "mixtral",
                                   .bias = "attention_bias=0",
                                   .scale = "attention_multiplier=1",
                                   .rope_theta = ROPE_THETA "=10000"},
+                                 {.model_type = "flint",
+                                  .names = &flint_names,
+                                  .refused = REFUSED,
+                                  .num_heads = "num_attention_heads=32",
+                                  .num_kv_heads = "num_key_value_heads=4:0",
+                                  .head_dim = "head_dim=128:0",
+                                  .epsilon = "rms_norm_eps=0.000001",
+                                  .bias = "attention_bias=0",
+                                  .qk_norm = MOECL_QK_NORM_HEAD,
+                                  .sinks = true,
+                                  .window = "sliding_window=513",
+                                  .windows_need_list = true,
+                                  .rope_in_windows = true,
+                                  .rope_theta = ROPE_THETA "=10000"},
                                  {.model_type = "switch_transformers",
                                   .names = &t5_names,
                                   .num_heads = "num_heads|num_attention_heads=12",
@@ -344,6 +368,11 @@ static moecl_status has_window(const model_config *config, const block_row *row,
   *has = false;
   if (!row->window) return MOECL_OK;
   if (row->has_window) MOECL_TRY(config_flag(config, row->has_window, &any));
+  if (!types && row->windows_need_list)
+    return log_error(config->log, MOECL_ERROR_UNSUPPORTED,
+                     "%s: has no list 'layer_types', and which layers of a %s model have a window "
+                     "is not described here without it",
+                     config->path, row->model_type);
   if (!types) {
     MOECL_TRY(has_window_by_rule(config, row, has));
     *has = *has && any;

@@ -60,6 +60,9 @@ MELLUM = later("mellum", **ROUTED, num_experts=6, head_dim=12, sliding_window=7,
                    "full_attention": {"rope_type": "yarn", "rope_theta": 5e5, "factor": 4.0,
                                       "original_max_position_embeddings": 1024},
                    "sliding_attention": {"rope_type": "default", "rope_theta": 1e4}})
+FLINT = later("flint", **ROUTED, num_experts=6, head_dim=12, shared_expert_intermediate_size=20,
+              mlp_only_layers=[], sliding_window=7, rms_norm_eps=1e-6,
+              layer_types=["full_attention", "sliding_attention"])
 CONFIGS |= {
     "qwen2_moe": (later("qwen2_moe", **ROUTED, num_experts=6, shared_expert_intermediate_size=20,
                         use_sliding_window=True, sliding_window=7, rms_norm_eps=1e-6,
@@ -84,20 +87,24 @@ CONFIGS |= {
     "mellum": (MELLUM, 0),
     "mellum_window": (MELLUM, 1),
     "granitemoe": (later("granitemoe", intermediate_size=12, num_local_experts=6,
-                         attention_multiplier=0.25, rms_norm_eps=1e-6), 0)}
+                         attention_multiplier=0.25, rms_norm_eps=1e-6), 0),
+    "flint": (FLINT, 0),
+    "flint_window": (FLINT, 1)}
 # What published files call the feed-forward network's tensors, where not as in Qwen3-MoE.
 PATHS = {name: "block_sparse_moe." for name in ("mixtral", "minimax_m2", "phimoe", "granitemoe")}
 ROUTERS = {"hy_v3": "router.gate", "granitemoe": "router.layer"}
 CORRECTIONS = {"minimax_m2": "e_score_correction_bias", "exaone_moe": "e_score_correction_bias",
                "hy_v3": "expert_bias", "ernie4_5_moe": "moe_statics.e_score_correction_bias"}
-SHARED = {"qwen2_moe": "shared_expert", "hy_v3": "shared_mlp"}
+SHARED = {"qwen2_moe": "shared_expert", "flint": "shared_expert", "hy_v3": "shared_mlp"}
+SINKS = {"flint": "softmax_offset"}
 # What blocks have that others have not.
 HAS = {"qk_norm": {"olmoe": "full", "olmoe_clip": "full", "minimax_m2": "full"} | dict.fromkeys(
            ("qwen3_moe", "dots1", "hy_v3", "exaone_moe", "exaone_moe_window", "glm4_moe", "mellum",
-            "mellum_window"), "head"),
+            "mellum_window", "flint", "flint_window"), "head"),
        "sliding_window": dict.fromkeys(
-           ("gpt_oss_window", "qwen2_moe", "dots1", "exaone_moe_window", "phimoe", "mellum_window"),
-           7),
+           ("gpt_oss_window", "qwen2_moe", "dots1", "exaone_moe_window", "phimoe", "mellum_window",
+            "flint_window"), 7),
+       "sinks": dict.fromkeys(("gpt_oss", "gpt_oss_window", "flint", "flint_window"), True),
        "qkv_bias": dict.fromkeys(("gpt_oss", "gpt_oss_window", "qwen2_moe", "dots1", "solar_open",
                                   "glm4_moe", "glm4_moe_plain", "phimoe"), True),
        "output_bias": dict.fromkeys(("gpt_oss", "gpt_oss_window", "dots1", "phimoe"), True),
@@ -110,7 +117,8 @@ HAS = {"qk_norm": {"olmoe": "full", "olmoe_clip": "full", "minimax_m2": "full"} 
 # Of rope_theta, where config.json does not say it.
 THETAS = {"dots1": 10000, "solar_open": 1000000, "hy_v3": 11158840, "minimax_m2": 5000000,
           "glm4_moe": 10000, "ernie4_5_moe": 500000, "phimoe": 1000000, "mellum": 500000,
-          "mellum_window": 10000, "granitemoe": 10000, "exaone_moe": None}
+          "mellum_window": 10000, "granitemoe": 10000, "flint_window": 10000, "flint": None,
+          "exaone_moe": None}
 
 
 def cut(recorded, name, first, count):
@@ -133,7 +141,8 @@ def attention(config, golden):
                      f"self_attn.k_proj.{kind}": cut(golden, name, queries, keys),
                      f"self_attn.v_proj.{kind}": cut(golden, name, queries + keys, keys)}
     for name, theirs in (("o_bias", "o_proj.bias"), ("q_norm", "q_norm.weight"),
-                         ("k_norm", "k_norm.weight"), ("sinks", "sinks")):
+                         ("k_norm", "k_norm.weight"),
+                         ("sinks", SINKS.get(config["model_type"], "sinks"))):
         if name in golden:
             made["self_attn." + theirs] = golden[name]
     for name, theirs in (("attention_norm_bias", "input_layernorm.bias"),
@@ -358,7 +367,7 @@ class BlockModels(ModelCase):
             self.verify(2, pattern, folder, layer)
 
         refused(r"attention of model_type 'minimax' is not described here.*mixtral, olmoe, "
-                r"qwen3_moe, gpt_oss, .*granitemoe, switch_transformers", "mixtral",
+                r"qwen3_moe, gpt_oss, .*granitemoe, flint, switch_transformers", "mixtral",
                 {"model_type": "minimax"})
         refused("rope_type is 'dynamic', expected default, linear, llama3 or yarn", "mixtral",
                 {"rope_parameters": {"rope_type": "dynamic", "rope_theta": 1e6, "factor": 2}})
@@ -402,6 +411,9 @@ class BlockModels(ModelCase):
                 {"rotary_dim": 14})
         refused("'sliding_window_pattern' is not a number", "exaone_moe",
                 {"sliding_window_pattern": "LLLG"})
+        refused("has no list 'layer_types', and which layers of a flint model have a window",
+                "flint", {"layer_types": None})
+        refused("the value of 'sliding_window' is not a number", "flint", {"sliding_window": None})
         refused("'rope_parameters' has no section 'full_attention'", "mellum",
                 {"rope_parameters": {"rope_theta": 1e4}})
         refused("'rope_parameters.partial_rotary_factor' asks for", "mellum_window",
@@ -480,7 +492,7 @@ class BlockModels(ModelCase):
                     self.assertEqual(params[key], has.get(name, none.get(key, False)), (name, key))
             self.assertEqual(params["clip_qkv"], config.get("clip_qkv"))
             self.assertEqual(params["rope_truncate"], "gpt_oss" not in name)
-            self.assertEqual(params["rope_theta"] is None, "switch" in name or name == "exaone_moe")
+            self.assertEqual(params["rope_theta"] is None, "switch" in name or name in ("exaone_moe", "flint"))
             if name in THETAS:
                 self.assertEqual(params["rope_theta"], THETAS[name])
 

@@ -164,7 +164,19 @@ static const block_case cases[] = {
                 .intermediate_size = 12,
                 .num_experts = 6,
                 .top_k = 2,
-                .score_after_topk = true}}}};
+                .score_after_topk = true}}},
+    {"flint",
+     {.attention = {HEADS, .head_dim = 12, .sinks = true, .qk_norm = MOECL_QK_NORM_HEAD,
+                    .qk_norm_epsilon = 1e-6f},
+      NORMS(1e-6f),
+      .layer = {ROUTED, .scoring = MOECL_SCORING_SIGMOID, .renormalize = true,
+                .shared_intermediate_size = 20}}},
+    {"flint_window",
+     {.attention = {HEADS, .head_dim = 12, .sinks = true, .qk_norm = MOECL_QK_NORM_HEAD,
+                    .qk_norm_epsilon = 1e-6f, .sliding_window = 7, ROPE(10000)},
+      NORMS(1e-6f),
+      .layer = {ROUTED, .scoring = MOECL_SCORING_SIGMOID, .renormalize = true,
+                .shared_intermediate_size = 20}}}};
 
 static const char *const block_names[MOECL_BLOCK_TENSOR_COUNT] = {"attention_norm",
                                                                   "attention_norm_bias",

@@ -21,6 +21,7 @@ from safetensors.torch import save_file
 from transformers.models.dots1 import modeling_dots1 as dots1
 from transformers.models.ernie4_5_moe import modeling_ernie4_5_moe as ernie
 from transformers.models.exaone_moe import modeling_exaone_moe as exaone_moe
+from transformers.models.flint import modeling_flint as flint
 from transformers.models.glm4_moe import modeling_glm4_moe as glm4_moe
 from transformers.models.gpt_oss import modeling_gpt_oss as gpt_oss
 from transformers.models.granitemoe import modeling_granitemoe as granitemoe
@@ -134,6 +135,12 @@ def later_cases():
                        num_local_experts=6, attention_multiplier=0.25)
     yield ("granitemoe", granitemoe.GraniteMoeDecoderLayer(config, 0),
            granitemoe.GraniteMoeRotaryEmbedding(config), 0)
+    config = config_of(transformers.FlintConfig, **heads, **routed, num_experts=6, head_dim=12,
+                       shared_expert_intermediate_size=20, mlp_only_layers=[], sliding_window=7,
+                       layer_types=list(kinds))
+    for index, name in enumerate(("flint", "flint_window")):
+        yield (name, flint.FlintDecoderLayer(config, index), flint.FlintRotaryEmbedding(config),
+               (0, 7)[index])
 
 
 class SwitchBlock:
