@@ -122,7 +122,11 @@ MOECL_API moecl_status moecl_checkpoint_read(moecl_checkpoint *checkpoint, int64
 /* The same as a layer of `params` is given it: moecl_layer_tensor_bytes of it. Weights that are
  * stored in params' weight_format have their codes and scales as they are in the files: where that
  * is the checkpoint's own (moecl_checkpoint_layer) it is that or an error. From one format to
- * another it goes by the numbers, in double. `params` has the tensor's sizes. */
+ * another it goes by the numbers, in double. Of `params` the sizes, activation, dtype and
+ * weight_format count. Errors: those of moecl_checkpoint_read; MOECL_ERROR_UNSUPPORTED for scales
+ * that the format cannot hold, an expert that is stored otherwise than the first, and codes that
+ * the family multiplies by other numbers; MOECL_ERROR_INVALID_ARGUMENT for other sizes than the
+ * tensor's. On failure `values` is undefined. Thread: as moecl_checkpoint_read. */
 MOECL_API moecl_status moecl_checkpoint_read_as(moecl_checkpoint *checkpoint, int64_t index,
                                                 moecl_tensor tensor, int64_t item,
                                                 const moecl_layer_params *params, void *values);

@@ -169,7 +169,7 @@ typedef struct moecl_format_layout {
   uint64_t reserved[4];
 } moecl_format_layout;
 /* MOECL_ERROR_INVALID_ARGUMENT, and zeros, for MOECL_FORMAT_DTYPE, values outside the
- * enumeration, matrices of 2^64 bytes or more and NULL. Thread-safe. */
+ * enumeration, matrices of 2^62 bytes or more and NULL. Thread-safe. */
 MOECL_API moecl_status moecl_format_get_layout(moecl_format format, uint64_t rows, uint64_t columns,
                                                moecl_format_layout *layout);
 

@@ -55,7 +55,9 @@ static bool add_part(moecl_format_layout *layout, uint64_t rows, uint64_t row_by
                      uint64_t *begin) {
   uint64_t bytes;
   *begin = base_round_up(layout->bytes, PART_ALIGN);
-  if (!base_mul(rows, row_bytes, &bytes) || bytes > UINT64_MAX / 4 - *begin) return false;
+  if (!base_mul(rows, row_bytes, &bytes) || *begin > UINT64_MAX / 4 ||
+      bytes > UINT64_MAX / 4 - *begin)
+    return false;
   layout->bytes = *begin + bytes;
   return true;
 }

@@ -23,7 +23,8 @@ enum { /* shorthand for the rows' formats */
        KERNEL_F16 = 1 << MOECL_FORMAT_F16,
        KERNEL_BF16 = 1 << MOECL_FORMAT_BF16,
        KERNEL_ALL = KERNEL_F32 | KERNEL_F16 | KERNEL_BF16,
-       KERNEL_QUANTIZED = (1 << MOECL_FORMAT_COUNT) - (1 << MOECL_FORMAT_INT8) /* with scales */
+       /* With scales, as common/quantized.clh knows them: a new one is named here by hand. */
+       KERNEL_QUANTIZED = (1 << (MOECL_FORMAT_FP8_G128 + 1)) - (1 << MOECL_FORMAT_INT8)
 };
 
 typedef struct kernel_variant {

@@ -409,12 +409,13 @@ static void describe_stored(const moecl_checkpoint *checkpoint, const model_laye
   const model_quantization *q = &checkpoint->description.quantization;
   out->stored_dtype = stored->tensor ? stored->tensor->dtype : NULL;
   out->params.dtype = config_dtype(checkpoint);
-  if (moecl_safetensors_dtype(stored->tensor, &out->params.dtype)) return;
-  out->params.weight_format = layer->stored_format;
-  if (stored->format == MOECL_FORMAT_DTYPE) return;
-  out->quantization = q->method;
-  out->remark = layer->remark;
-  out->activations = q->activations;
+  if (layer->remark || stored->format != MOECL_FORMAT_DTYPE) {
+    out->quantization = q->method;
+    out->remark = layer->remark;
+    out->activations = q->activations;
+  }
+  if (!moecl_safetensors_dtype(stored->tensor, &out->params.dtype))
+    out->params.weight_format = layer->stored_format;
 }
 
 /* The expert tensor that says a layer's prefix and how its weights are stored. */

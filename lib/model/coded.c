@@ -148,7 +148,7 @@ static int expected_shape(const model_coded *coded, coded_part part, int64_t sha
 static const char *part_types(const model_coded *coded, coded_part part) {
   const bool e8m0 = format_of(coded)->scale == ELEMENT_E8M0;
   switch (part) {
-  case CODED_CODES: return coded->group->scheme->code_types;
+  case CODED_CODES: return model_code_types(coded->group->scheme, format_of(coded));
   case CODED_SCALES:
     if (e8m0) return "U8|F8_E8M0";
     return format_of(coded)->scale == ELEMENT_E4M3 ? "F8_E4M3" : "F32|F16|BF16|F8_E8M0";

@@ -271,13 +271,29 @@ static moecl_status no_format(reading *r, const model_scheme *scheme, const numb
   return status;
 }
 
+/* What the format's codes are called in files; NULL where the scheme has other codes. */
+const char *model_code_types(const model_scheme *scheme, const desc_format *format) {
+  const char *bytes = format->element == ELEMENT_E4M3   ? "F8_E4M3"
+                      : format->element == ELEMENT_INT8 ? "I8"
+                                                        : NULL;
+  const bool words = strcmp(scheme->code_types, "I32") == 0;
+  if (!bytes || (words && format->element == ELEMENT_INT8)) return scheme->code_types;
+  return strstr(scheme->code_types, bytes) ? bytes : NULL;
+}
+
+/* Are codes and scales of the format where the scheme has them? */
+static bool has_parts(const model_scheme *scheme, const desc_format *format) {
+  const bool two_scales = format->matrix_scale && format->scale != ELEMENT_NONE;
+  return two_scales == (scheme->matrix_scale != NULL) && model_code_types(scheme, format);
+}
+
 static moecl_status find_format(reading *r, const model_scheme *scheme, moecl_format *format) {
   numbers n = {0};
   char type[32], strategy[32];
   MOECL_TRY(read_numbers(r, scheme, &n, type, strategy));
   if (scheme->offset_binary && strcmp(n.type, "int") != 0) return no_format(r, scheme, &n);
   for (int f = MOECL_FORMAT_DTYPE + 1; f < MOECL_FORMAT_COUNT; f++)
-    if (is_format(&desc_formats[f], &n)) {
+    if (is_format(&desc_formats[f], &n) && has_parts(scheme, &desc_formats[f])) {
       *format = (moecl_format)f;
       return MOECL_OK;
     }

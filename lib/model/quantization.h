@@ -51,6 +51,9 @@ typedef struct model_quantized_group {
   json_t *targets; /* names, "re:" expressions and classes; NULL: all. In the JSON's memory */
 } model_quantized_group;
 
+/* The type that the format's codes have in the scheme's files; NULL: it has others. */
+const char *model_code_types(const model_scheme *scheme, const desc_format *format);
+
 enum { MODEL_MAX_GROUPS = 16 };
 
 typedef struct model_quantization {

@@ -2,6 +2,7 @@
 /* A layer's tensors in the canonical layout, out of whatever layout the files
  * have. Every matrix is made of at most two pieces (gate and up) with strides. */
 #include "base/base.h"
+#include "desc/tensors.h"
 #include "model/coded.h"
 #include "model/safetensors.h"
 #include "model/unread.h"
@@ -362,16 +363,6 @@ static bool is_projection(moecl_tensor tensor) {
 }
 
 /* An item's pieces in the files, likewise. */
-static moecl_status find_pieces(moecl_checkpoint *checkpoint, const model_layer *layer,
-                                moecl_tensor tensor, int64_t item, piece pieces[2], int *count) {
-  model_want wants[2];
-  MOECL_TRY(find_wants(checkpoint, layer, tensor, item, wants, count));
-  for (int i = 0; i < *count; i++)
-    MOECL_TRY(is_projection(tensor) ? find_matrix(checkpoint, layer, &wants[i], &pieces[i])
-                                    : find_piece(checkpoint, layer, &wants[i], &pieces[i]));
-  return MOECL_OK;
-}
-
 /* ---- folding ----
  *
  * What a family multiplies by and layers don't is multiplied onto the weights, in double
@@ -402,6 +393,31 @@ static int factors_of(const family *family, const model_layer *layer, moecl_tens
                           .first_row = item,
                           .row_step = 1};
   return 1;
+}
+
+/* Codes and their scales are taken as they are: nothing can be multiplied onto them. */
+static moecl_status check_factors(moecl_checkpoint *checkpoint, const model_layer *layer,
+                                  moecl_tensor tensor, int64_t item, const piece *piece) {
+  const family *family = checkpoint->description.family;
+  model_want factors[2];
+  if (!piece->coded.group || factors_of(family, layer, tensor, item, factors) == 0) return MOECL_OK;
+  return log_error(&checkpoint->log, MOECL_ERROR_UNSUPPORTED,
+                   "%s: tensor '%.300s' is of type %s, expected F32, F16 or BF16: family %s "
+                   "multiplies it by other numbers",
+                   moecl_safetensors_path(piece->file), piece->tensor->name, piece->tensor->dtype,
+                   family->name);
+}
+
+static moecl_status find_pieces(moecl_checkpoint *checkpoint, const model_layer *layer,
+                                moecl_tensor tensor, int64_t item, piece pieces[2], int *count) {
+  model_want wants[2];
+  MOECL_TRY(find_wants(checkpoint, layer, tensor, item, wants, count));
+  for (int i = 0; i < *count; i++) {
+    MOECL_TRY(is_projection(tensor) ? find_matrix(checkpoint, layer, &wants[i], &pieces[i])
+                                    : find_piece(checkpoint, layer, &wants[i], &pieces[i]));
+    MOECL_TRY(check_factors(checkpoint, layer, tensor, item, &pieces[i]));
+  }
+  return MOECL_OK;
 }
 
 static moecl_status find_factors(moecl_checkpoint *checkpoint, const model_layer *layer,
@@ -563,12 +579,7 @@ static moecl_status check_arguments(moecl_checkpoint *checkpoint, int64_t index,
 static moecl_status read_piece(moecl_checkpoint *checkpoint, const piece *piece, moecl_dtype to,
                                char *dst) {
   if (!piece->coded.group) return copy_piece(checkpoint, piece, to, dst);
-  if (!piece->factors) return model_read_coded(checkpoint, &piece->coded, &to, dst);
-  return log_error(&checkpoint->log, MOECL_ERROR_UNSUPPORTED,
-                   "%s: tensor '%.300s' is of type %s, expected F32, F16 or BF16: family %s "
-                   "multiplies it by other numbers",
-                   moecl_safetensors_path(piece->file), piece->tensor->name, piece->tensor->dtype,
-                   checkpoint->description.family->name);
+  return model_read_coded(checkpoint, &piece->coded, &to, dst);
 }
 
 moecl_status moecl_checkpoint_read(moecl_checkpoint *checkpoint, int64_t index, moecl_tensor tensor,
@@ -659,13 +670,18 @@ moecl_status moecl_checkpoint_read_as(moecl_checkpoint *checkpoint, int64_t inde
   if (!values || !params)
     return log_error(&checkpoint->log, MOECL_ERROR_INVALID_ARGUMENT, "%s: values or params is NULL",
                      checkpoint->folder);
+  if ((int)params->weight_format < 0 || params->weight_format >= MOECL_FORMAT_COUNT)
+    return log_error(&checkpoint->log, MOECL_ERROR_INVALID_ARGUMENT,
+                     "%s: params' weight_format is %d, expected a moecl_format", checkpoint->folder,
+                     (int)params->weight_format);
   MOECL_TRY(check_arguments(checkpoint, index, tensor, item));
   const moecl_layer_params *stored = &checkpoint->description.layers[index].params;
   const moecl_dtype dtype = moecl_layer_tensor_dtype(params, tensor);
   int64_t rows[2], columns[2];
   moecl_layer_tensor_shape(stored, tensor, &rows[0], &columns[0]);
   moecl_layer_tensor_shape(params, tensor, &rows[1], &columns[1]);
-  if (rows[0] != rows[1] || columns[0] != columns[1])
+  if (rows[0] != rows[1] || columns[0] != columns[1] ||
+      desc_tensor_matrices(stored, tensor) != desc_tensor_matrices(params, tensor))
     return log_error(&checkpoint->log, MOECL_ERROR_INVALID_ARGUMENT,
                      "%s: layer %lld has tensor %d of other sizes than params", checkpoint->folder,
                      (long long)index, (int)tensor);

@@ -209,6 +209,11 @@ static void test_gptq(void **state) {
   }
 }
 
+#define AS(layout, type, bits, group)                                                              \
+  "{\"quant_method\":\"compressed-tensors\",\"format\":\"" layout                                  \
+  "\",\"config_groups\":{\"g\":{\"weights\":{\"num_bits\":" bits ",\"type\":\"" type               \
+  "\",\"strategy\":\"group\",\"group_size\":" group "}}}}"
+
 static void test_bad_configs(void **state) {
   (void)state;
   static const struct {
@@ -229,6 +234,11 @@ static void test_bad_configs(void **state) {
       {"{\"quant_method\":\"compressed-tensors\",\"format\":\"marlin-24\",\"config_groups\":{"
        "\"g\":{\"weights\":" WEIGHTS("4", "32") "}}}",
        "format 'marlin-24' is not known"},
+      /* The scheme has no scale of the matrix, or one that the format has not; other codes. */
+      {AS("mxfp4-pack-quantized", "float", "4", "16"), "num_bits 4, group_size 16 is no weight"},
+      {AS("float-quantized", "float", "4", "16"), "num_bits 4, group_size 16 is no weight format"},
+      {AS("nvfp4-pack-quantized", "float", "4", "32"), "num_bits 4, group_size 32 is no weight"},
+      {AS("float-quantized", "int", "8", "128"), "num_bits 8, group_size 128 is no weight format"},
       {"{\"quant_method\":\"compressed-tensors\",\"config_groups\":{}}", "no group with weights"},
       {"{\"quant_method\":\"bitsandbytes\",\"load_in_4bit\":true}",
        "quant_method 'bitsandbytes' is not known; known are mxfp4, fp8, fbgemm_fp8, "

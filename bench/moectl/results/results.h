@@ -22,9 +22,9 @@ typedef struct verify_result {
   bool capacity_ok;        /* `kept` and the counts equal the reference's */
   bool overflows;          /* outputs are not finite, as exact numbers do not fit the dtype */
   char cause[640];         /* why outputs are not finite; "" where they are */
-  /* Of a layer whose experts' weights have a format other than dtype's, else NaN: the sample's
-   * exact outputs with these weights, against those with weights in dtype, relative and as
-   * cosine; and bits of a weight, scales included. */
+  /* Of a layer whose experts' weights, or the rows that they read, have a format other than
+   * dtype's, else NaN: the sample's exact outputs with these, against those in dtype, relative and
+   * as cosine; and bits of a weight, scales included. */
   double weight_error, weight_cosine, weight_bits;
 } verify_result;
 

@@ -168,8 +168,8 @@ static double check_seconds(const experiment_point *point, const device_rates *r
   const moecl_layer_params *layer = &point->layer;
   const double sample = (double)verify_sample_size(point);
   const double macs = moe_flops(layer, (int64_t)sample * layer->top_k, (int64_t)sample) / 2;
-  /* Other formats of weights are held against dtype's. */
-  const double times = layer->weight_format == MOECL_FORMAT_DTYPE ? 1 : 2;
+  /* Other formats are held against dtype's. */
+  const double times = workload_has_other_formats(point) ? 2 : 1;
   const double reached = fmin(1, sample * (double)layer->top_k / (double)layer->num_experts);
   return times * (macs / host_macs + reached * weight_bytes(point) / rates->drawn) +
          block_check_seconds(point, sample) +

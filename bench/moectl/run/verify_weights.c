@@ -3,6 +3,7 @@
  * outputs, exact, with both as they are and with those that the same draw has in dtype. */
 #include "moecl/reference.h"
 #include "run/verify_parts.h"
+#include "run/workload.h"
 #include <math.h>
 #include <stdlib.h>
 
@@ -32,16 +33,6 @@ static double cosine(const double *a, const double *b, size_t count) {
   return ab / sqrt(aa * bb);
 }
 
-/* A block's output has its input in it, which would hide the experts'. */
-static bool has_other_formats(const experiment_point *point) {
-  const moecl_layer_params *layer = &point->layer;
-  moecl_layer_params plain = *layer;
-  plain.weight_format = MOECL_FORMAT_DTYPE;
-  return point->what == WHAT_LAYER && (layer->activation_format != MOECL_FORMAT_DTYPE ||
-                                       moecl_layer_tensor_format(layer, MOECL_DOWN_PROJ) !=
-                                           moecl_layer_tensor_format(&plain, MOECL_DOWN_PROJ));
-}
-
 moecl_status verify_weight_format(const verify_input *input, const sample *sample,
                                   verify_result *result) {
   experiment_point plain = *input->point;
@@ -49,7 +40,7 @@ moecl_status verify_weight_format(const verify_input *input, const sample *sampl
   struct sample exact = *sample; /* the same tokens */
   weights weights = {0};
   int64_t reached = 0;
-  if (!has_other_formats(input->point)) return MOECL_OK;
+  if (!workload_has_other_formats(input->point)) return MOECL_OK;
   const size_t count = (size_t)(sample->count * input->point->layer.hidden_size);
   plain.layer.weight_format = plain.layer.activation_format = MOECL_FORMAT_DTYPE;
   unquantized.point = &plain;

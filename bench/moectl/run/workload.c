@@ -23,6 +23,15 @@ static double scale_of(const moecl_layer_params *params, moecl_tensor tensor) {
   }
 }
 
+bool workload_has_other_formats(const experiment_point *point) {
+  const moecl_layer_params *layer = &point->layer;
+  moecl_layer_params plain = *layer;
+  plain.weight_format = MOECL_FORMAT_DTYPE;
+  return point->what == WHAT_LAYER && (layer->activation_format != MOECL_FORMAT_DTYPE ||
+                                       moecl_layer_tensor_format(layer, MOECL_DOWN_PROJ) !=
+                                           moecl_layer_tensor_format(&plain, MOECL_DOWN_PROJ));
+}
+
 /* fp32 numbers as the tensor's format, which is no data type's. */
 static moecl_status write_encoded(const moecl_layer_params *layer, moecl_tensor tensor,
                                   const float *values, moecl_buffer *buffer) {

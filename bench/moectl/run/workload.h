@@ -25,6 +25,10 @@ enum { RECORDING_SHAPE_TEXT = 192 };
 const char *recording_shape(const moecl_safetensors_tensor *tensor,
                             char text[RECORDING_SHAPE_TEXT]);
 
+/* Have a layer's experts weights, or rows that they read, in another format than dtype's? False of
+ * a block: its output has its input in it, which would hide what the experts' format changes. */
+bool workload_has_other_formats(const experiment_point *point);
+
 /* Enqueues drawing item `item` of a tensor, in its dtype and canonical
  * layout, from the buffer's start on. Weights are normal with the variance that
  * keeps activations of unit variance (1/H, 1/I); biases have 0.1. */
