@@ -87,6 +87,13 @@ static bool check_pair(const kernel_variant *row, moecl_dtype dtype, moecl_forma
   return even;
 }
 
+/* Formats with scales are many: each in each variant beside one of the data types, which take
+ * turns, unless one variant is asked for. */
+static bool has_turn(moecl_dtype dtype, int format, size_t variant) {
+  return format < MOECL_FORMAT_INT8 || only_variant ||
+         ((size_t)format + variant) % MOECL_DTYPE_COUNT == (size_t)dtype;
+}
+
 /* Weights of one format beside activations of another, in every variant that takes the
  * pair. With fp32 activations to fp32's tolerance, so neither
  * activations nor the router can have been rounded. */
@@ -97,10 +104,12 @@ static void test_pairs(void **state) {
       if (format == MOECL_FORMAT_F32 + dtype) continue; /* test_layer.c */
       size_t served = 0;
       for (size_t v = 0; v < op_gemm_table.count; v++)
-        served += check_pair(&op_gemm_table.rows[v], (moecl_dtype)dtype, (moecl_format)format);
+        if (has_turn((moecl_dtype)dtype, format, v))
+          served += check_pair(&op_gemm_table.rows[v], (moecl_dtype)dtype, (moecl_format)format);
       if (only_variant) continue;
-      assert_true(served > 0);
-      assert_true(check(NULL, (moecl_dtype)dtype, format, EVEN)); /* the best that serves */
+      assert_true(served > 0 || format >= MOECL_FORMAT_INT8);
+      if (has_turn((moecl_dtype)dtype, format, 0))
+        assert_true(check(NULL, (moecl_dtype)dtype, format, EVEN)); /* the best that serves */
     }
 }
 
@@ -338,7 +347,7 @@ static void test_codes(void **state) {
           !kernel_variant_fits(row, device))
         continue;
       check_sizes(row, (moecl_format)format, MOECL_F32);
-      check_sizes(row, (moecl_format)format, MOECL_BF16);
+      if (has_turn(MOECL_BF16, format, v)) check_sizes(row, (moecl_format)format, MOECL_BF16);
     }
 }
 

@@ -285,10 +285,15 @@ static bool serves_here(const kernel_variant *variant, moecl_dtype dtype) {
          kernel_variant_fits(variant, &context->info);
 }
 
-/* The problem, and the format of its weights? */
-static bool takes(const op_kind *kind, const kernel_variant *variant, const description *d) {
-  return kernel_variant_accepts(variant, d) &&
-         (kind != &op_gemm_kind || kernel_variant_takes(variant, d->gemm.weights));
+/* The problem, and the format of its weights? Of those with scales each beside one data type. */
+static bool takes(const op_kind *kind, const kernel_variant *variant, moecl_dtype dtype,
+                  const description *d) {
+  if (!kernel_variant_accepts(variant, d)) return false;
+  if (kind != &op_gemm_kind) return true;
+  const desc_format *weights = d->gemm.weights;
+  const size_t number = (size_t)(weights - desc_formats);
+  return kernel_variant_takes(variant, weights) &&
+         (!desc_is_quantized(weights) || number % MOECL_DTYPE_COUNT == (size_t)dtype);
 }
 
 /* A row's checks of all descriptions with numbers of a format; returns how many. */
@@ -301,7 +306,7 @@ static size_t check_row(const op_kind *kind, const kernel_variant *variant, moec
   size_t checked = 0;
   memset(&d, 0, sizeof d);
   for (int i = 0; serves_here(variant, dtype) && describe(i, format, rows, &d); i++) {
-    if (!takes(kind, variant, &d)) continue;
+    if (!takes(kind, variant, dtype, &d)) continue;
     check_one(kind, variant, &d);
     checked++;
   }
