@@ -52,7 +52,7 @@ moecl_status moecl_block_plan_create(moecl_context *context, const moecl_block_p
   *out = NULL;
   if (!context) return MOECL_ERROR_INVALID_ARGUMENT;
   moecl_block *block;
-  moecl_memory memory;
+  moecl_memory memory = {0};
   block_plan built;
   MOECL_TRY(block_make(context, params, true, &block));
   moecl_status status = block_memory(block, num_tokens, capacity, &memory);

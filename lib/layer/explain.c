@@ -65,7 +65,7 @@ moecl_status moecl_plan_create(moecl_context *context, const moecl_layer_params 
   *out = NULL;
   if (!context) return MOECL_ERROR_INVALID_ARGUMENT;
   moecl_layer *layer;
-  moecl_memory memory;
+  moecl_memory memory = {0};
   layer_plan built;
   MOECL_TRY(layer_make(context, params, true, &layer));
   moecl_status status = layer_memory(layer, num_tokens, &memory);
