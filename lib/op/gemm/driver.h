@@ -81,9 +81,11 @@ moecl_status op_gemm_pack(op_gemm *gemm, int64_t first, int64_t count, const moe
 moecl_status op_gemm_pack_strided(op_gemm *gemm, int64_t first, int64_t count,
                                   const moecl_buffer *src, uint64_t offset_bytes);
 uint32_t op_gemm_fixed_tile_rows(const op_gemm *gemm, int64_t rows);
-/* NVIDIA's kernels for few tokens (cl/grouped_gemm/nvidia_few.clh). They are there for one
- * "expert" of all tokens, for gate/up that gathers and for down, which they weight and combine. */
+/* few_tokens.c: kernels that stream weights. They are there for one "expert" of all tokens, for
+ * gate/up that gathers and for down, which they weight and combine; and pay for up to `most`. */
+enum { OP_GEMM_MOST_FEW_TOKENS = 4 };
 bool op_gemm_has_few_tokens(const op_gemm_desc *desc);
+bool op_gemm_few_tokens_pay(const op_gemm *gemm, int64_t num_tokens, int64_t most);
 moecl_status op_gemm_launch_few_tokens(const op_gemm *gemm, ocl_kernel *few, ocl_chain *chain,
                                        const op_gemm_few_tokens_io *io);
 

@@ -98,12 +98,8 @@ static moecl_status enqueue(op_gemm *gemm, ocl_chain *chain, const op_gemm_io *i
   return ocl_launch(chain, kernel, most < groups ? most : groups, LOCAL);
 }
 
-/* Weights are read again for every token of the same expert: of one alone, where
- * they stay in the cache. */
 static bool serves_few_tokens(const op_gemm *gemm, int64_t num_tokens) {
-  enum { MOST_TOKENS = 4, CACHED = 16 << 20 };
-  if (!op_gemm_has_few_tokens(&gemm->desc) || num_tokens > MOST_TOKENS) return false;
-  return num_tokens <= 1 || !gemm->desc.ungrouped || packed_bytes(gemm) <= CACHED;
+  return op_gemm_few_tokens_pay(gemm, num_tokens, OP_GEMM_MOST_FEW_TOKENS);
 }
 
 static moecl_status enqueue_few_tokens(op_gemm *gemm, ocl_chain *chain,

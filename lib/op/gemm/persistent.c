@@ -32,14 +32,6 @@ static moecl_status create_kernel(op_gemm *gemm, bool tall, const char *entry,
   return ocl_kernel_create(gemm->context, gemm->variant->source, defines, entry, kernel);
 }
 
-bool op_gemm_has_few_tokens(const op_gemm_desc *desc) {
-  return desc->ungrouped || desc->gather || (desc->epilogue == ACTIVATION_NONE && !desc->gated);
-}
-
-static bool has_few_tokens(const op_gemm_desc *desc) {
-  return !desc_is_f32(desc->weights) && op_gemm_has_few_tokens(desc);
-}
-
 /* The router's logits have too few weight rows for tall tiles. */
 static bool has_tall(const op_gemm *gemm) {
   return gemm->driver == &op_gemm_persistent_tall_driver && !gemm->desc.exact;
@@ -52,7 +44,7 @@ static moecl_status create(op_gemm *gemm) {
   MOECL_TRY(moecl_buffer_fill_byte(state->queue, 0, QUEUE_BYTES, 0));
   MOECL_TRY(create_kernel(gemm, false, "pack", &gemm->pack));
   MOECL_TRY(create_kernel(gemm, false, "gemm", &state->gemm));
-  if (has_few_tokens(&gemm->desc))
+  if (op_gemm_has_few_tokens(&gemm->desc))
     MOECL_TRY(create_kernel(gemm, false, "few_tokens", &state->few_tokens));
   return has_tall(gemm) ? create_kernel(gemm, true, "gemm", &state->tall) : MOECL_OK;
 }
@@ -106,32 +98,10 @@ static moecl_status enqueue(op_gemm *gemm, ocl_chain *chain, const op_gemm_io *i
   return ocl_launch(chain, kernel, most < units ? most : units, gemm->variant->local);
 }
 
-/* Weights are read again for every token of the same expert: of one alone, where
- * they stay in the cache. */
 static bool serves_few_tokens(const op_gemm *gemm, int64_t num_tokens) {
-  enum { MOST_TOKENS = 4, MOST_TOKENS_LOGITS = 32, CACHED = 16 << 20 };
-  if (!has_few_tokens(&gemm->desc) ||
-      num_tokens > (gemm->desc.exact ? MOST_TOKENS_LOGITS : MOST_TOKENS))
-    return false;
-  return num_tokens <= 1 || !gemm->desc.ungrouped || packed_bytes(gemm) <= CACHED;
-}
-
-moecl_status op_gemm_launch_few_tokens(const op_gemm *gemm, ocl_kernel *few, ocl_chain *chain,
-                                       const op_gemm_few_tokens_io *io) {
-  enum { LOCAL = 256, ROWS = 16 }; /* as in cl/grouped_gemm/nvidia_few.clh */
-  const op_gemm_desc *desc = &gemm->desc;
-  const uint64_t columns = desc->gated ? ROWS / 2 : ROWS;
-  const uint64_t groups = base_div_up((uint64_t)desc->n, columns);
-  const int32_t top_k = desc->ungrouped ? 1 : (int32_t)io->top_k;
-  if (desc->ungrouped || desc->gather) {
-    MOECL_TRY(ocl_kernel_args(few, "bbbbblli", io->input, io->topk_ids, gemm->weights, gemm->bias,
-                              io->output, desc->k, desc->n, top_k));
-    return ocl_launch(chain, few, groups * (uint64_t)(io->num_tokens * top_k), LOCAL);
-  }
-  MOECL_TRY(ocl_kernel_args(few, "bbbbbbbblli", io->input, io->topk_ids, io->topk_weights,
-                            gemm->weights, gemm->bias, io->shared, io->shared_gate, io->output,
-                            desc->k, desc->n, top_k));
-  return ocl_launch(chain, few, groups * (uint64_t)io->num_tokens, LOCAL);
+  enum { MOST_TOKENS_LOGITS = 32 };
+  return op_gemm_few_tokens_pay(gemm, num_tokens,
+                                gemm->desc.exact ? MOST_TOKENS_LOGITS : OP_GEMM_MOST_FEW_TOKENS);
 }
 
 static moecl_status enqueue_few_tokens(op_gemm *gemm, ocl_chain *chain,
