@@ -3,7 +3,8 @@
  * through local memory. Accepts everything the operation accepts.
  *
  * Defines: WEIGHTS, BIASES, INPUT, OUTPUT, ROUNDED, ACTIVATION, GATED, BIAS, GATHER; of weights
- * with scales those of common/quantized.clh.
+ * with scales those of common/quantized.clh; of rows of codes INPUT_BLOCK, the columns that share a
+ * scale, 0 for all.
  * Weights stay as they come: a matrix [N][K] per expert (gated: gate's, then up's), so that
  * packing is a copy.
  *
@@ -23,10 +24,25 @@
 #define PAD 1   /* keeps the transposing stores off one bank */
 
 typedef ELEMENT_T(BIASES) bias_t;
-typedef ELEMENT_T(INPUT) input_t;
 typedef ELEMENT_T(OUTPUT) output_t;
 #define bias_load ELEMENT_LOAD(BIASES)
-#define input_load ELEMENT_LOAD(INPUT)
+
+/* Element `column` of the row that begins at element `row` of the input. */
+#ifdef INPUT_BLOCK
+typedef uchar input_t;
+#define SCALES_ARGUMENT , ulong input_scales /* bytes from `a` to the scales of its rows */
+#define INPUT_LOAD(row, column) input_load(a, input_scales, row, column, k)
+static inline float input_load(const __global uchar *a, ulong scales, size_t row, long column,
+                               long k) {
+  const size_t block = INPUT_BLOCK ? INPUT_BLOCK : (size_t)k;
+  const size_t scale = row / (size_t)k * (((size_t)k + block - 1) / block) + (size_t)column / block;
+  return CODE(INPUT)(a[row + (size_t)column]) * ((const __global float *)(a + scales))[scale];
+}
+#else
+typedef ELEMENT_T(INPUT) input_t;
+#define SCALES_ARGUMENT
+#define INPUT_LOAD(row, column) ELEMENT_LOAD(INPUT)(a, (row) + (size_t)(column))
+#endif
 
 /* What is stored as its own element is rounded by being stored. */
 static inline void output_store(float v, __global output_t *p, size_t i) {
@@ -50,7 +66,7 @@ static inline void load_weights(__local float (*tile)[TILE_N + PAD], const __glo
 __kernel __attribute__((reqd_work_group_size(SIDE * SIDE, 1, 1))) void
 gemm(const __global input_t *a, const __global int *slot_token, const __global int *expert_offsets,
      const __global int *tile_offsets, const __global weight_t *w, const __global bias_t *bias,
-     __global output_t *out, long k, long n, int num_experts) {
+     __global output_t *out, long k, long n, int num_experts SCALES_ARGUMENT) {
   __local float tile_a[TILE_K][TILE_M + PAD];
   __local float tile_w[TILE_K][TILE_N + PAD];
 #if GATED
@@ -88,7 +104,7 @@ gemm(const __global input_t *a, const __global int *slot_token, const __global i
     for (int i = 0; i < TILE_M / SIDE; i++) {
       const int r = load_row + i * SIDE;
       const bool inside = r < rows && at_k + load_k < k;
-      tile_a[load_k][r] = inside ? input_load(a, source[i] + (size_t)(at_k + load_k)) : 0.0f;
+      tile_a[load_k][r] = inside ? INPUT_LOAD(source[i], at_k + load_k) : 0.0f;
     }
     load_weights(tile_w, w, first_column, n, at_k, k, lid);
 #if GATED

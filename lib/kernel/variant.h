@@ -15,7 +15,9 @@ enum {
   KERNEL_F32_OUTPUTS = 1 << 3,     /* writes experts' outputs as fp32: for arithmetic that is slow
                                       enough for that to cost nothing */
   KERNEL_TF32 = 1 << 4,            /* multiplies fp32 rounded to tf32, 11 bits */
-  KERNEL_MATRIX_UNITS = 1 << 5     /* multiplies 16-bit numbers by matrix instructions */
+  KERNEL_MATRIX_UNITS = 1 << 5,    /* multiplies 16-bit numbers by matrix instructions */
+  KERNEL_CODED_INPUT = 1 << 6      /* reads rows of an activation_format as codes with scales; its
+                                      predicate says beside which weights */
 };
 
 enum { /* shorthand for the rows' formats */

@@ -351,6 +351,15 @@ static moecl_status run_quantize(void *user, ocl_chain *chain, const plan_call *
   return op_quantize_enqueue(user, chain, &io);
 }
 
+static void explain_quantize(const void *user, int64_t number, char *text, size_t size) {
+  const op_quantize_desc *desc = &((const op_quantize *)user)->desc;
+  (void)number;
+  if (desc->output == desc->codes) snprintf(text, size, "%s codes, then scales", desc->codes->name);
+  else
+    snprintf(text, size, "what %s codes mean, as %s: these GEMMs multiply no codes",
+             desc->codes->name, desc->output->name);
+}
+
 /* Rows as the experts' GEMMs read them: quantized in a step, where the layer has that. Returns
  * which tensor they are in. */
 static int build_quantized(layer_builder *b, const char *name, moecl_stage label,
@@ -361,6 +370,7 @@ static int build_quantized(layer_builder *b, const char *name, moecl_stage label
                           .label = label,
                           .launches = 1,
                           .enqueue = run_quantize,
+                          .explain = explain_quantize,
                           .user = (void *)quantize,
                           .number = (int64_t)b->plan->tensor[rows].rows};
   const int tensors[] = {rows, quantized};

@@ -46,7 +46,8 @@ struct moecl_layer {
   const desc_format *weights, *biases; /* of the experts */
   const desc_format *rows;             /* of hidden states as experts have them, and activated */
   const desc_format *quantized;        /* what rows are rounded to for GEMMs; NULL: they are not */
-  const desc_format *inputs;           /* of what the experts' GEMMs read: rows, unless quantized */
+  const desc_format *inputs;           /* of what the experts' GEMMs read: rows; of quantized ones
+                                          codes, or as fp32 what they mean */
   const desc_format *outputs;          /* of experts' outputs until they are combined */
   desc_dispatch dispatch;
   op_gemm *gate_up, *down, *logits;

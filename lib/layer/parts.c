@@ -64,8 +64,12 @@ static const desc_format *rows_of(const moecl_layer *layer, const kernel_variant
   return op_gemm_rows(variant, layer->stored);
 }
 
-static const desc_format *outputs_of(const moecl_layer *layer, const kernel_variant *variant) {
-  return op_gemm_outputs(variant, layer->stored);
+/* The formats of activations in a variant, which the descriptions below are of. */
+static void take_formats(moecl_layer *layer, const kernel_variant *variant) {
+  layer->rows = rows_of(layer, variant);
+  layer->inputs =
+      layer->quantized ? op_gemm_quantized_rows(variant, layer->quantized) : layer->rows;
+  layer->outputs = op_gemm_outputs(variant, layer->stored);
 }
 
 /* ---- the experts ---- */
@@ -76,16 +80,15 @@ static int epilogue_of(moecl_activation activation) {
 }
 
 /* Activated rows hold numbers of the layer's type, also where they are kept as fp32. */
-static op_gemm_desc gate_up_desc(const moecl_layer *layer, const kernel_variant *variant,
-                                 const desc_format *input) {
+static op_gemm_desc gate_up_desc(const moecl_layer *layer) {
   const moecl_layer_params *params = &layer->params;
   return (op_gemm_desc){.num_experts = params->num_experts - params->num_identity_experts,
                         .n = params->intermediate_size,
                         .k = params->hidden_size,
                         .weights = layer->weights,
                         .biases = layer->biases,
-                        .input = input,
-                        .output = rows_of(layer, variant),
+                        .input = layer->inputs,
+                        .output = layer->rows,
                         .rounded = layer->stored,
                         .epilogue = epilogue_of(params->activation),
                         .swiglu_alpha = desc_swiglu_alpha(params),
@@ -95,79 +98,18 @@ static op_gemm_desc gate_up_desc(const moecl_layer *layer, const kernel_variant 
                         .gather = !params->weight_on_input};
 }
 
-static op_gemm_desc down_desc(const moecl_layer *layer, const kernel_variant *variant,
-                              const desc_format *input) {
+static op_gemm_desc down_desc(const moecl_layer *layer) {
   const moecl_layer_params *params = &layer->params;
   return (op_gemm_desc){.num_experts = params->num_experts - params->num_identity_experts,
                         .n = params->hidden_size,
                         .k = params->intermediate_size,
                         .weights = layer->weights,
                         .biases = layer->biases,
-                        .input = input,
-                        .output = outputs_of(layer, variant),
+                        .input = layer->inputs,
+                        .output = layer->outputs,
                         .bias = params->down_bias,
                         .adds_shared = params->shared_intermediate_size > 0,
                         .shared_gate = desc_shared_is_weighted(params)};
-}
-
-static bool accepts_inputs(const moecl_layer *layer, const kernel_variant *variant,
-                           const desc_format *input) {
-  const op_gemm_desc gate_up = gate_up_desc(layer, variant, input);
-  const op_gemm_desc down = down_desc(layer, variant, input);
-  return kernel_variant_accepts(variant, &gate_up) && kernel_variant_accepts(variant, &down);
-}
-
-/* What the variant reads: rows; quantized ones as fp32, of which codes times scales are rounded no
- * further. As less, activated numbers would be so far off that many get another code. */
-static const desc_format *inputs_of(const moecl_layer *layer, const kernel_variant *variant) {
-  return layer->quantized ? desc_format_of(MOECL_F32) : rows_of(layer, variant);
-}
-
-static bool accepts_experts(void *user, const kernel_variant *variant) {
-  return accepts_inputs(user, variant, inputs_of(user, variant));
-}
-
-static moecl_status try_experts(void *user, const kernel_variant *variant) {
-  moecl_layer *layer = user;
-  layer->rows = rows_of(layer, variant);
-  layer->inputs = inputs_of(layer, variant);
-  layer->outputs = outputs_of(layer, variant);
-  const op_gemm_desc gate_up = gate_up_desc(layer, variant, layer->inputs);
-  const op_gemm_desc down = down_desc(layer, variant, layer->inputs);
-  return make_gemms(layer, variant, &gate_up, &layer->gate_up, &down, &layer->down);
-}
-
-static moecl_status make_experts(moecl_layer *layer, const char *asked) {
-  const kernel_choice choice = {.table = &op_gemm_table,
-                                .asked = asked,
-                                .format = layer->weights,
-                                .accepts = accepts_experts,
-                                .try_variant = try_experts,
-                                .user = layer};
-  size_t set_aside;
-  MOECL_TRY(
-      kernel_choose(layer->context, &choice, &layer->variant[LAYER_GROUPED_GEMM], &set_aside));
-  keep_reason(layer, LAYER_GROUPED_GEMM, asked, set_aside);
-  return MOECL_OK;
-}
-
-/* The experts' variant where it takes the problem, else the best that does: a library
- * baseline would have to read its counts on the host, others don't take the sizes. */
-static moecl_status follow_experts(moecl_layer *layer, const char *asked,
-                                   const desc_format *weights, accepts_fn accepts,
-                                   try_fn try_variant) {
-  const kernel_variant *experts = layer->variant[LAYER_GROUPED_GEMM], *chosen;
-  const bool follows = !(experts->traits & KERNEL_LIBRARY) &&
-                       kernel_variant_takes(experts, weights) && accepts(layer, experts);
-  const kernel_choice choice = {.table = &op_gemm_table,
-                                .asked = follows ? asked : NULL,
-                                .format = weights,
-                                .from = follows ? experts : NULL,
-                                .accepts = accepts,
-                                .try_variant = try_variant,
-                                .user = layer};
-  size_t set_aside;
-  return kernel_choose(layer->context, &choice, &chosen, &set_aside);
 }
 
 /* ---- the shared expert: it reads and writes rows as the experts do ---- */
@@ -204,14 +146,79 @@ static bool accepts_shared(void *user, const kernel_variant *variant) {
   const moecl_layer *layer = user;
   const op_gemm_desc gate_up = shared_gate_up_desc(layer), down = shared_down_desc(layer);
   const bool takes_rows = desc_is_f32(layer->rows) || !(variant->traits & KERNEL_F32_ACTIVATIONS);
-  return takes_rows && kernel_variant_accepts(variant, &gate_up) &&
-         kernel_variant_accepts(variant, &down);
+  return takes_rows && op_gemm_takes(variant, &gate_up) && op_gemm_takes(variant, &down);
 }
 
 static moecl_status try_shared(void *user, const kernel_variant *variant) {
   moecl_layer *layer = user;
   const op_gemm_desc gate_up = shared_gate_up_desc(layer), down = shared_down_desc(layer);
   return make_gemms(layer, variant, &gate_up, &layer->shared_gate_up, &down, &layer->shared_down);
+}
+
+static bool has_shared(const moecl_layer *layer) {
+  return layer->params.shared_intermediate_size > 0;
+}
+
+/* ---- the experts and their variant ---- */
+
+/* Codes are read by the shared expert too, or by nobody: others would want the same rows as
+ * numbers. */
+static bool reads_codes(const moecl_layer *layer) { return desc_is_quantized(layer->inputs); }
+
+static bool accepts_experts(void *user, const kernel_variant *variant) {
+  moecl_layer *layer = user;
+  take_formats(layer, variant);
+  const op_gemm_desc gate_up = gate_up_desc(layer), down = down_desc(layer);
+  return op_gemm_takes(variant, &gate_up) && op_gemm_takes(variant, &down) &&
+         (!reads_codes(layer) || !has_shared(layer) || accepts_shared(layer, variant));
+}
+
+static moecl_status try_experts(void *user, const kernel_variant *variant) {
+  moecl_layer *layer = user;
+  take_formats(layer, variant);
+  const op_gemm_desc gate_up = gate_up_desc(layer), down = down_desc(layer);
+  const bool with_shared = reads_codes(layer) && has_shared(layer);
+  if (with_shared) MOECL_TRY(try_shared(layer, variant));
+  const moecl_status status =
+      make_gemms(layer, variant, &gate_up, &layer->gate_up, &down, &layer->down);
+  if (status != MOECL_OK && with_shared) {
+    op_gemm_destroy(&layer->shared_gate_up);
+    op_gemm_destroy(&layer->shared_down);
+  }
+  return status;
+}
+
+static moecl_status make_experts(moecl_layer *layer, const char *asked) {
+  const kernel_choice choice = {.table = &op_gemm_table,
+                                .asked = asked,
+                                .format = layer->weights,
+                                .accepts = accepts_experts,
+                                .try_variant = try_experts,
+                                .user = layer};
+  size_t set_aside;
+  MOECL_TRY(
+      kernel_choose(layer->context, &choice, &layer->variant[LAYER_GROUPED_GEMM], &set_aside));
+  keep_reason(layer, LAYER_GROUPED_GEMM, asked, set_aside);
+  return MOECL_OK;
+}
+
+/* The experts' variant where it takes the problem, else the best that does: a library
+ * baseline would have to read its counts on the host, others don't take the sizes. */
+static moecl_status follow_experts(moecl_layer *layer, const char *asked,
+                                   const desc_format *weights, accepts_fn accepts,
+                                   try_fn try_variant) {
+  const kernel_variant *experts = layer->variant[LAYER_GROUPED_GEMM], *chosen;
+  const bool follows = !(experts->traits & KERNEL_LIBRARY) &&
+                       kernel_variant_takes(experts, weights) && accepts(layer, experts);
+  const kernel_choice choice = {.table = &op_gemm_table,
+                                .asked = follows ? asked : NULL,
+                                .format = weights,
+                                .from = follows ? experts : NULL,
+                                .accepts = accepts,
+                                .try_variant = try_variant,
+                                .user = layer};
+  size_t set_aside;
+  return kernel_choose(layer->context, &choice, &chosen, &set_aside);
 }
 
 static moecl_status make_gate(moecl_layer *layer) {
@@ -224,8 +231,9 @@ static moecl_status make_gate(moecl_layer *layer) {
 }
 
 static moecl_status make_shared(moecl_layer *layer, const char *asked) {
-  if (layer->params.shared_intermediate_size == 0) return MOECL_OK;
-  MOECL_TRY(follow_experts(layer, asked, layer->weights, accepts_shared, try_shared));
+  if (!has_shared(layer)) return MOECL_OK;
+  if (!layer->shared_gate_up)
+    MOECL_TRY(follow_experts(layer, asked, layer->weights, accepts_shared, try_shared));
   return make_gate(layer);
 }
 
@@ -256,7 +264,7 @@ static op_gemm_desc logits_desc(const moecl_layer *layer, const kernel_variant *
 static bool accepts_logits(void *user, const kernel_variant *variant) {
   const moecl_layer *layer = user;
   const op_gemm_desc desc = logits_desc(layer, variant, layer->params.router_bias);
-  return kernel_variant_accepts(variant, &desc);
+  return op_gemm_takes(variant, &desc);
 }
 
 static moecl_status try_logits(void *user, const kernel_variant *variant) {

@@ -118,7 +118,14 @@ static bool describe_gemm(int i, const desc_format *format, const desc_format *r
   static const moecl_format scaled[] = {MOECL_FORMAT_INT8,         MOECL_FORMAT_INT4_G32,
                                         MOECL_FORMAT_INT4_G128_ZP, MOECL_FORMAT_MXFP4,
                                         MOECL_FORMAT_NVFP4,        MOECL_FORMAT_FP8_BLOCK};
+  /* Rows of codes beside weights of codes, or of plain elements. */
+  static const moecl_format coded[][2] = {{MOECL_FORMAT_INT8, MOECL_FORMAT_INT8},
+                                          {MOECL_FORMAT_INT8_G128, MOECL_FORMAT_INT8_G128},
+                                          {MOECL_FORMAT_FP8, MOECL_FORMAT_FP8_ROW},
+                                          {MOECL_FORMAT_FP8_BLOCK, MOECL_FORMAT_FP8_G128},
+                                          {MOECL_FORMAT_DTYPE, MOECL_FORMAT_FP8_G128}};
   const int plain = 2, end = plain + (int)BASE_COUNT(scaled);
+  const moecl_format *pair = i < end ? NULL : coded[(size_t)(i - end) % BASE_COUNT(coded)];
   d->gemm =
       (op_gemm_desc){.num_experts = 2,
                      .n = 16,
@@ -131,7 +138,11 @@ static bool describe_gemm(int i, const desc_format *format, const desc_format *r
                      .gated = i % 2 == 0,
                      .gather = i % 2 == 0,
                      .bias = i % 2 == 1};
-  return i < end;
+  if (pair) {
+    if (pair[0] != MOECL_FORMAT_DTYPE) d->gemm.weights = &desc_formats[pair[0]];
+    d->gemm.input = &desc_formats[pair[1]];
+  }
+  return i < end + (int)BASE_COUNT(coded);
 }
 
 static bool describe_gate(int i, const desc_format *format, const desc_format *rows,
@@ -288,8 +299,8 @@ static bool serves_here(const kernel_variant *variant, moecl_dtype dtype) {
 /* The problem, and the format of its weights? Of those with scales each beside one data type. */
 static bool takes(const op_kind *kind, const kernel_variant *variant, moecl_dtype dtype,
                   const description *d) {
-  if (!kernel_variant_accepts(variant, d)) return false;
-  if (kind != &op_gemm_kind) return true;
+  if (kind != &op_gemm_kind) return kernel_variant_accepts(variant, d);
+  if (!op_gemm_takes(variant, &d->gemm)) return false;
   const desc_format *weights = d->gemm.weights;
   const size_t number = (size_t)(weights - desc_formats);
   return kernel_variant_takes(variant, weights) &&

@@ -81,6 +81,9 @@ moecl_status op_gemm_pack(op_gemm *gemm, int64_t first, int64_t count, const moe
 moecl_status op_gemm_pack_strided(op_gemm *gemm, int64_t first, int64_t count,
                                   const moecl_buffer *src, uint64_t offset_bytes);
 uint32_t op_gemm_fixed_tile_rows(const op_gemm *gemm, int64_t rows);
+/* Where the scales of rows of codes begin: bytes from the input's first. Kernels that read codes
+ * get it as their last argument. */
+uint64_t op_gemm_input_scales(const op_gemm *gemm, const op_gemm_io *io);
 /* few_tokens.c: kernels that stream weights. They are there for one "expert" of all tokens, for
  * gate/up that gathers and for down, which they weight and combine; and pay for up to `most`. */
 enum { OP_GEMM_MOST_FEW_TOKENS = 4 };

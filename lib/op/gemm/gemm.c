@@ -17,6 +17,13 @@ static void add_format(const desc_format *format, char *text, size_t size) {
              format->matrix_scale);
 }
 
+/* Rows of codes: INPUT is what codes are, and INPUT_BLOCK there at all. */
+static void add_coded_input(const desc_format *input, char *text, size_t size) {
+  const size_t used = strlen(text);
+  if (desc_is_quantized(input))
+    snprintf(text + used, size - used, "INPUT_BLOCK %u\n", (unsigned)input->block);
+}
+
 void op_gemm_defines(const op_gemm_desc *desc, const kernel_tile *tile, char *text, size_t size) {
   snprintf(text, size,
            "WEIGHTS %d\nBIASES %d\nINPUT %d\nOUTPUT %d\nROUNDED %d\nACTIVATION %d\nGATED %d\n"
@@ -25,6 +32,7 @@ void op_gemm_defines(const op_gemm_desc *desc, const kernel_tile *tile, char *te
            desc->output->element, (desc->rounded ? desc->rounded : desc->output)->element,
            desc->epilogue, desc->gated, desc->bias, desc->gather, tile->m, tile->vector_width);
   add_format(desc->weights, text, size);
+  add_coded_input(desc->input, text, size);
   const size_t used = strlen(text);
   const desc_activation *row =
       desc_activation_of(desc_activation_find(desc->epilogue, desc->gated));
@@ -105,7 +113,7 @@ uint32_t op_gemm_fixed_tile_rows(const op_gemm *gemm, int64_t rows) {
   return gemm->tile.m;
 }
 
-void op_gemm_explain(const op_gemm *gemm, int64_t rows, char *text, size_t size) {
+static void explain_kernel(const op_gemm *gemm, int64_t rows, char *text, size_t size) {
   if (gemm->desc.ungrouped && op_gemm_serves_few_tokens(gemm, rows))
     snprintf(text, size, "few tokens: weights streamed once a row");
   else if (gemm->driver->waits)
@@ -117,10 +125,18 @@ void op_gemm_explain(const op_gemm *gemm, int64_t rows, char *text, size_t size)
   else snprintf(text, size, "tiles of %u rows", (unsigned)op_gemm_tile_rows(gemm, rows));
 }
 
+void op_gemm_explain(const op_gemm *gemm, int64_t rows, char *text, size_t size) {
+  explain_kernel(gemm, rows, text, size);
+  const size_t used = strlen(text);
+  if (desc_is_quantized(gemm->desc.input))
+    snprintf(text + used, size - used, "; multiplies %s codes", gemm->desc.input->name);
+}
+
 /* ---- life ---- */
 
 const kernel_variant *op_gemm_variant(const op_gemm *gemm) { return gemm->variant; }
 bool op_gemm_is_ungrouped(const op_gemm *gemm) { return gemm->desc.ungrouped; }
+bool op_gemm_gathers(const op_gemm *gemm) { return gemm->desc.gather; }
 
 moecl_status op_gemm_describe(moecl_context *context, const kernel_variant *variant,
                               const op_gemm_desc *desc, op_gemm **out) {
@@ -189,6 +205,16 @@ const desc_format *op_gemm_rows(const kernel_variant *variant, const desc_format
 const desc_format *op_gemm_outputs(const kernel_variant *variant, const desc_format *stored) {
   return variant->traits & (KERNEL_F32_ACTIVATIONS | KERNEL_F32_OUTPUTS) ? desc_format_of(MOECL_F32)
                                                                          : stored;
+}
+
+const desc_format *op_gemm_quantized_rows(const kernel_variant *variant, const desc_format *codes) {
+  return variant->traits & KERNEL_CODED_INPUT ? codes : desc_format_of(MOECL_F32);
+}
+
+uint64_t op_gemm_input_scales(const op_gemm *gemm, const op_gemm_io *io) {
+  moecl_format_layout layout;
+  desc_format_layout(gemm->desc.input, (uint64_t)io->input_rows, (uint64_t)gemm->desc.k, &layout);
+  return layout.scales;
 }
 
 /* ---- weights ---- */

@@ -30,6 +30,7 @@ typedef struct op_gemm_io {
   const moecl_buffer *input, *slot_token, *expert_offsets, *tile_offsets, *output;
   const moecl_buffer *scratch; /* op_gemm_scratch bytes; NULL where that is 0 */
   int64_t rows;                /* the most slots there can be; ungrouped: all rows */
+  int64_t input_rows;          /* of `input`, where it has codes: its scales are behind them all */
 } op_gemm_io;
 
 /* Few tokens, without permuting: every assignment t*top_k+j streams its expert's
@@ -46,6 +47,10 @@ typedef struct op_gemm op_gemm;
 
 extern const kernel_table op_gemm_table; /* the operation "grouped_gemm" */
 extern const op_kind op_gemm_kind;       /* of an op_gemm_desc; makes an op_gemm * */
+
+/* Does the variant take the problem? Rows of codes are for those alone that say that they read
+ * them (KERNEL_CODED_INPUT). */
+bool op_gemm_takes(const kernel_variant *variant, const op_gemm_desc *desc);
 
 /* Predicates of rows. Multiples of 8: n and k are multiples of 8, input and biases have the
  * weights' format, and the output has it or is fp32, unrounded; inexact: also not an exact one, for
@@ -75,13 +80,17 @@ moecl_status op_gemm_make_pair(moecl_context *context, bool described,
                                op_gemm **first, const op_gemm_desc *second_desc, op_gemm **second);
 
 /* How a variant has activations that others store as `stored`: rows that GEMMs hand to each
- * other, and outputs that are to be added up. */
+ * other, and outputs that are to be added up. What it reads of rows that are rounded to codes:
+ * those, or the numbers that they mean, as fp32, which rounds them no further. As less, activated
+ * numbers would be so far off that many get another code. */
 const desc_format *op_gemm_rows(const kernel_variant *variant, const desc_format *stored);
 const desc_format *op_gemm_outputs(const kernel_variant *variant, const desc_format *stored);
+const desc_format *op_gemm_quantized_rows(const kernel_variant *variant, const desc_format *codes);
 
 /* Of a GEMM that was made, or described. */
 const kernel_variant *op_gemm_variant(const op_gemm *gemm);
 bool op_gemm_is_ungrouped(const op_gemm *gemm);
+bool op_gemm_gathers(const op_gemm *gemm);
 
 /* Enqueues packing `count` experts' canonical weights, or copying biases. */
 moecl_status op_gemm_set_weights(op_gemm *gemm, int64_t first, int64_t count,

@@ -8,6 +8,11 @@ static const kernel_variant rows[] = {
 
 const kernel_table op_gemm_table = {"grouped_gemm", rows, sizeof rows / sizeof rows[0]};
 
+bool op_gemm_takes(const kernel_variant *variant, const op_gemm_desc *desc) {
+  return (!desc_is_quantized(desc->input) || variant->traits & KERNEL_CODED_INPUT) &&
+         kernel_variant_accepts(variant, desc);
+}
+
 bool op_gemm_multiples_of_8(const kernel_variant *variant, const void *problem) {
   const op_gemm_desc *desc = problem;
   (void)variant;
