@@ -76,6 +76,7 @@
 #include "moecl/device.h"
 #include "moecl/context.h"
 #include "moecl/buffer.h"
+#include "moecl/quantize.h"
 #include "moecl/random.h"
 #include "moecl/layer.h"
 #include "moecl/block.h"

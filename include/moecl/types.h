@@ -59,6 +59,17 @@ typedef enum moecl_format {
   MOECL_FORMAT_COUNT
 } moecl_format;
 
+/* How the scales of a format are chosen. MSE tries the scale that is rounded to the nearest for the
+ * block's largest number and smaller ones, down to a half in steps of a 32nd (of scales of 8 bits
+ * neighbouring codes: one above and one below of E8M0, one above and eight below of E4M3), and
+ * takes the one of which the block's numbers have the smallest squared error, of equal ones the
+ * largest. Of nvfp4 the blocks' scales are searched, not the matrix'. */
+typedef enum moecl_scale_search {
+  MOECL_SCALE_SEARCH_NONE = 0,
+  MOECL_SCALE_SEARCH_MSE,
+  MOECL_SCALE_SEARCH_COUNT
+} moecl_scale_search;
+
 /* The expert's feed-forward network. Gated networks compute
  * down(act(gate(x)) * up(x)), plain ones down(act(up(x))).
  * GELU is the exact form, x * Phi(x) with erf (PyTorch's default); the _TANH ones
@@ -177,6 +188,7 @@ MOECL_API moecl_status moecl_format_get_layout(moecl_format format, uint64_t row
  * "position"); "?" for a value outside the enumeration. Thread-safe. */
 MOECL_API const char *moecl_dtype_name(moecl_dtype dtype);
 MOECL_API const char *moecl_format_name(moecl_format format);
+MOECL_API const char *moecl_scale_search_name(moecl_scale_search search);
 MOECL_API const char *moecl_activation_name(moecl_activation activation);
 MOECL_API const char *moecl_drop_policy_name(moecl_drop_policy policy);
 MOECL_API const char *moecl_scoring_name(moecl_scoring scoring);

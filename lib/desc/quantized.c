@@ -8,22 +8,24 @@
 
 /* ---- one code ---- */
 
-/* What there is to know of an element: bits, its largest and its least positive number, and of
- * binary formats of 8 bits and fewer the fraction's bits and the exponent's bias. */
+/* What there is to know of an element: bits, its largest and its least positive number, of
+ * binary formats of 8 bits and fewer the fraction's bits and the exponent's bias, and of codes how
+ * finely a search of scales counts their errors (squared_error). */
 typedef struct element {
   uint32_t bits;
   double largest, least;
   int mantissa, bias;
+  int error_bits;
 } element;
 
 /* The least fp32 is the least normal one: devices may flush those below. */
 static const element elements[] = {
     [ELEMENT_F32] = {32, (double)FLT_MAX, (double)FLT_MIN, 0, 0},
     [ELEMENT_F16] = {16, 65504, 0x1p-24, 0, 0},
-    [ELEMENT_INT8] = {8, 127, 1, 0, 0},
-    [ELEMENT_INT4] = {4, 15, 1, 0, 0},
-    [ELEMENT_E2M1] = {4, 6, 0.5, 1, 1},
-    [ELEMENT_E4M3] = {8, 448, 0x1p-9, 3, 7},
+    [ELEMENT_INT8] = {8, 127, 1, 0, 0, 16},
+    [ELEMENT_INT4] = {4, 15, 1, 0, 0, 20},
+    [ELEMENT_E2M1] = {4, 6, 0.5, 1, 1, 24},
+    [ELEMENT_E4M3] = {8, 448, 0x1p-9, 3, 7, 12},
     [ELEMENT_E8M0] = {8, 0x1p127, 0x1p-127, 0, 0},
 };
 enum { E4M3_NAN = 0x7f, E8M0_NAN = 0xff };
@@ -185,7 +187,7 @@ static double wanted_scale(const desc_format *format, range range, double all) {
     frexp(magnitude, &exponent);
     return magnitude > 0 ? ldexp(1, exponent - 1 - 2) : 0;
   }
-  if (format->zero_points) return (range.most - range.least) / 15;
+  if (format->zero_points) return (double)(float)(range.most - range.least) / 15;
   return magnitude / largest_code(format) / all;
 }
 
@@ -199,6 +201,7 @@ static double wanted_matrix_scale(const desc_format *format, range range) {
 
 typedef struct target {
   const desc_format *format;
+  moecl_scale_search search;
   const double *src;
   uint64_t rows, columns;
   uint8_t *bytes;
@@ -206,38 +209,105 @@ typedef struct target {
   double all; /* the matrix' scale */
 } target;
 
+static uint32_t code_of(int element, double value, double scale, double zero) {
+  if (element != ELEMENT_INT4)
+    return desc_element_encode(element, isnan(value) ? value : limited(value) / scale);
+  /* rounded before: ties go by the number without zero point */
+  return desc_element_encode(element, rint(limited(value) / scale) + zero);
+}
+
 static void put_codes(const target *to, block block, double scale, double zero) {
-  const int element = to->format->element;
   for (uint64_t r = block.row; r < block.row + block.rows; r++)
-    for (uint64_t c = block.column; c < block.column + block.columns; c++) {
-      const double value = to->src[r * to->columns + c];
-      double number = isnan(value) ? value : limited(value) / scale;
-      if (element == ELEMENT_INT4) /* rounded before: ties go by the number without zero point */
-        number = isnan(value) ? zero : rint(number) + zero;
+    for (uint64_t c = block.column; c < block.column + block.columns; c++)
       put_code(to->format, to->bytes + r * to->at.row_bytes, c,
-               desc_element_encode(element, number));
-    }
+               code_of(to->format->element, to->src[r * to->columns + c], scale, zero));
 }
 
 /* One row's zero point: the code that 0 is. */
-static double put_zero_point(const target *to, block block, range range, double scale) {
-  if (!to->format->zero_points) return middle_of(to->format);
-  const double zero = desc_element_encode(ELEMENT_INT4, -range.least / scale);
-  to->bytes[to->at.zero_points + block.row * to->at.scale_columns +
-            block.column / width_of(to->format, to->columns)] = (uint8_t)zero;
-  return zero;
+static double zero_point(const desc_format *format, range range, double scale) {
+  return format->zero_points ? desc_element_encode(ELEMENT_INT4, -range.least / scale)
+                             : middle_of(format);
 }
+
+/* ---- a search of scales ---- */
+
+/* A scale that is tried, and what is counted in: the power of two in the scale that is searched
+ * from. */
+typedef struct trial {
+  double scale, zero, unit;
+} trial;
+
+/* The numbers' squared errors, each rounded to a multiple of 2^-error_bits: a sum of integers is
+ * the same in any order. In fp32, as devices compute them; the difference is exact before. */
+static uint64_t squared_error(const target *to, block block, trial trial) {
+  const int element = to->format->element;
+  const float one = (float)ldexp(1, elements[element].error_bits);
+  uint64_t sum = 0;
+  for (uint64_t r = block.row; r < block.row + block.rows; r++)
+    for (uint64_t c = block.column; c < block.column + block.columns; c++) {
+      const double value = limited(to->src[r * to->columns + c]);
+      const double zero = element == ELEMENT_INT4 ? trial.zero : 0;
+      const double number =
+          desc_element_decode(element, code_of(element, value, trial.scale, trial.zero)) - zero;
+      const double off = fabs(value - number * trial.scale) / trial.unit;
+      const float error = (float)fmin(off, 0x1p60);
+      sum += (uint64_t)lrintf(fminf(error * error * one, 0x1p30f));
+    }
+  return sum;
+}
+
+/* Trial number i of those from the largest to the smallest, of a scale that is stored: its
+ * 32nds from 32 down to 16; of scales of 8 bits their neighbours, one above, and below one of
+ * E8M0's, eight, an octave, of E4M3's. */
+static double tried_scale(int element, double scale, int i) {
+  if (element == ELEMENT_F32 || element == ELEMENT_F16)
+    return scale * (DESC_SEARCH_STEPS - i) / DESC_SEARCH_STEPS;
+  const int least = element == ELEMENT_E4M3 ? 1 : 0, most = element == ELEMENT_E4M3 ? 0x7e : 0xfe;
+  const int code = (int)desc_element_encode(element, scale) + 1 - i;
+  return desc_element_decode(element, (uint32_t)(code < least ? least : code > most ? most : code));
+}
+
+static int trials_of(int element) {
+  return element == ELEMENT_E8M0 ? 3 : element == ELEMENT_E4M3 ? 10 : DESC_SEARCH_STEPS / 2 + 1;
+}
+
+/* Stores the first of those with the least error in place of a block's scale, or with
+ * `element` ELEMENT_F32 the matrix', which is stored at `i`; returns it. */
+static double search_scale(const target *to, block block, int element, uint8_t *scales, uint64_t i,
+                           double all) {
+  const range range = range_of(to->src, to->columns, block);
+  const double from = get_scale(element, scales, i);
+  double best = from;
+  uint64_t least_error = UINT64_MAX;
+  int unit;
+  if (to->search == MOECL_SCALE_SEARCH_NONE || magnitude_of(range) == 0) return from;
+  const double part_of_all = 2 * frexp(all, &unit), part = 2 * frexp(from, &(int){0});
+  const double base = all * from / (part_of_all * part);
+  for (int t = 0; t < trials_of(element); t++) {
+    const double scale = put_scale(element, tried_scale(element, from, t), scales, i);
+    const trial trial = {all * scale, zero_point(to->format, range, all * scale), base};
+    const uint64_t error = squared_error(to, block, trial);
+    if (error < least_error) best = scale, least_error = error;
+  }
+  return put_scale(element, best, scales, i);
+}
+
+/* ---- blocks ---- */
 
 static void put_block(const target *to, block block) {
   const desc_format *format = to->format;
   const range range = range_of(to->src, to->columns, block);
+  const uint64_t column = block.column / width_of(format, to->columns);
+  const uint64_t i = block.row / format->scale_rows * to->at.scale_columns + column;
   double scale = to->all;
-  if (format->scale != ELEMENT_NONE)
-    scale *=
-        put_scale(format->scale, wanted_scale(format, range, to->all), to->bytes + to->at.scales,
-                  block.row / format->scale_rows * to->at.scale_columns +
-                      block.column / width_of(format, to->columns));
-  put_codes(to, block, scale, put_zero_point(to, block, range, scale));
+  if (format->scale != ELEMENT_NONE) {
+    put_scale(format->scale, wanted_scale(format, range, to->all), to->bytes + to->at.scales, i);
+    scale *= search_scale(to, block, format->scale, to->bytes + to->at.scales, i, to->all);
+  }
+  const double zero = zero_point(format, range, scale);
+  if (format->zero_points)
+    to->bytes[to->at.zero_points + block.row * to->at.scale_columns + column] = (uint8_t)zero;
+  put_codes(to, block, scale, zero);
 }
 
 static uint64_t least(uint64_t a, uint64_t b) { return a < b ? a : b; }
@@ -254,17 +324,23 @@ static void put_rows(void *user, int part, int64_t first, int64_t end) {
       put_block(to, (block){r, least(height, to->rows - r), c, least(width, to->columns - c)});
 }
 
-void desc_quantize(const desc_format *format, const double *src, uint64_t rows, uint64_t columns,
-                   void *matrix) {
+static double put_matrix_scale(const target *to) {
+  const desc_format *format = to->format;
+  const block matrix = {0, to->rows, 0, to->columns};
+  uint8_t *scale = to->bytes + to->at.matrix_scale;
+  if (!format->matrix_scale) return 1;
+  const double all = put_scale(
+      ELEMENT_F32, wanted_matrix_scale(format, range_of(to->src, to->columns, matrix)), scale, 0);
+  return format->scale == ELEMENT_NONE ? search_scale(to, matrix, ELEMENT_F32, scale, 0, 1) : all;
+}
+
+void desc_quantize(const desc_format *format, moecl_scale_search search, const double *src,
+                   uint64_t rows, uint64_t columns, void *matrix) {
   enum { WORTH_THREADS = 1 << 18 }; /* numbers */
-  target to = {format, src, rows, columns, matrix, .all = 1};
+  target to = {format, search, src, rows, columns, matrix};
   if (rows * columns == 0 || !desc_format_layout(format, rows, columns, &to.at)) return;
   memset(matrix, 0, (size_t)to.at.bytes);
-  if (format->matrix_scale)
-    to.all =
-        put_scale(ELEMENT_F32,
-                  wanted_matrix_scale(format, range_of(src, columns, (block){0, rows, 0, columns})),
-                  to.bytes + to.at.matrix_scale, 0);
+  to.all = put_matrix_scale(&to);
   const uint64_t blocks = base_div_up(rows, least(format->scale_rows, rows));
   base_parallel(rows * columns < WORTH_THREADS ? 1 : base_threads(0), (int64_t)blocks, put_rows,
                 &to);

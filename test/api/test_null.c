@@ -47,6 +47,12 @@ static void test_host_calls(void **state) {
   REFUSED(moecl_random_host(NULL, 1, &random));
   REFUSED(moecl_random_host(narrow, 1, NULL));
 
+  const moecl_quantize_params quantize = {
+      .format = MOECL_FORMAT_INT8, .matrices = 1, .rows = 1, .columns = 2};
+  REFUSED(moecl_quantize_host(NULL, two, narrow));
+  REFUSED(moecl_quantize_host(&quantize, NULL, narrow));
+  REFUSED(moecl_quantize_host(&quantize, two, NULL));
+
   REFUSED(moecl_layer_params_check(NULL, message, sizeof message));
   REFUSED(moecl_layer_params_check(NULL, NULL, sizeof message));
   assert_ok(moecl_layer_params_check(&small_params, NULL, 0));
@@ -305,6 +311,10 @@ static void test_buffer_calls(void **state) {
   REFUSED(moecl_buffer_fill_byte(NULL, 0, 1, 0));
   REFUSED(moecl_fill_random(NULL, 0, 1, &random));
   REFUSED(moecl_fill_random(o->buffer, 0, 1, NULL));
+  const moecl_quantize_params quantize = {.format = MOECL_FORMAT_INT8};
+  REFUSED(moecl_quantize(NULL, o->buffer, 0, o->buffer, 0));
+  REFUSED(moecl_quantize(&quantize, NULL, 0, o->buffer, 0));
+  REFUSED(moecl_quantize(&quantize, o->buffer, 0, NULL, 0));
   REFUSED(moecl_fill_skewed(NULL, &skewed));
   REFUSED(moecl_fill_skewed(o->buffer, NULL));
 }

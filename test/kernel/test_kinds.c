@@ -6,6 +6,7 @@
 #include "base/base.h"
 #include "op/attention/attention.h"
 #include "op/combine/combine.h"
+#include "op/encode/encode.h"
 #include "op/gate/gate.h"
 #include "op/gemm/gemm.h"
 #include "op/norm/norm.h"
@@ -36,6 +37,7 @@ typedef union description {
   op_rotary_desc rotary;
   op_attention_desc attention;
   op_quantize_desc quantize;
+  op_encode_desc encode;
   op_random_desc random;
 } description;
 
@@ -52,6 +54,7 @@ typedef union operation {
   op_rotary rotary;
   op_attention attention;
   op_quantize quantize;
+  op_encode encode;
   op_random random;
 } operation;
 
@@ -237,6 +240,20 @@ static bool describe_quantize(int i, const desc_format *format, const desc_forma
   return i < end;
 }
 
+/* Each kind of block, one of them searched: test_encode.c has all formats. */
+static bool describe_encode(int i, const desc_format *format, const desc_format *rows,
+                            description *d) {
+  static const moecl_format codes[] = {MOECL_FORMAT_INT8, MOECL_FORMAT_INT4_G32_ZP,
+                                       MOECL_FORMAT_NVFP4, MOECL_FORMAT_FP8,
+                                       MOECL_FORMAT_FP8_BLOCK};
+  const int end = (int)BASE_COUNT(codes);
+  (void)rows;
+  d->encode = (op_encode_desc){.numbers = format,
+                               .codes = &desc_formats[codes[i < end ? i : 0]],
+                               .search = i == 3 ? MOECL_SCALE_SEARCH_MSE : MOECL_SCALE_SEARCH_NONE};
+  return i < end;
+}
+
 static bool describe_random(int i, const desc_format *format, const desc_format *rows,
                             description *d) {
   (void)rows;
@@ -259,7 +276,7 @@ static const struct {
                     {"gate", describe_gate},           {"combine", describe_combine},
                     {"norm", describe_norm},           {"rotary", describe_rotary},
                     {"attention", describe_attention}, {"quantize", describe_quantize},
-                    {"random", describe_random}};
+                    {"encode", describe_encode},       {"random", describe_random}};
 
 static describe_fn describe_of(const op_kind *kind) {
   for (size_t i = 0; i < BASE_COUNT(descriptions); i++)

@@ -306,6 +306,46 @@ static void test_quantize(void **state) {
   }
 }
 
+/* Of quantized weights the scales, ties, signs, what is not finite, edges and the search. */
+static void test_encode(void **state) {
+  static const struct {
+    moecl_format format;
+    const char *from, *to;
+    moecl_scale_search search;
+  } wrong[] = {{MOECL_FORMAT_INT8, "RECIPROCAL, about)", "0.0f, about)"},
+               {MOECL_FORMAT_INT8, "magnitude > INFINITE)", "magnitude >= INFINITE)"},
+               {MOECL_FORMAT_INT4_G32_ZP, "range.least = (uint)", "range.least = 0 * (uint)"},
+               {MOECL_FORMAT_INT4_G128, "(odd & (above == 0.0f))", "(above == 0.0f)"},
+               {MOECL_FORMAT_MXFP4, "power - 2 + 127", "power - 1 + 127"},
+               {MOECL_FORMAT_NVFP4, "all.power - unit), all.part", "all.power - unit), 1.0f"},
+               {MOECL_FORMAT_FP8, "select(code, (uints)(0x7f), is_nan)", "code"},
+               {MOECL_FORMAT_FP8, "low ? 1 : 0", "low ? 0 : 1", MOECL_SCALE_SEARCH_MSE},
+               {MOECL_FORMAT_FP8_BLOCK, "min((long)SCALE_ROWS, rows - row)", "rows - row"},
+               {MOECL_FORMAT_MXFP4, "error < least", "error <= least", MOECL_SCALE_SEARCH_MSE}};
+  (void)state;
+  for (size_t i = 0; i < BASE_COUNT(wrong); i++) {
+    test_log log = {0};
+    moecl_buffer *numbers = NULL, *codes = NULL;
+    const moecl_quantize_params one = {.format = wrong[i].format,
+                                       .scale_search = wrong[i].search,
+                                       .matrices = 1,
+                                       .rows = 1,
+                                       .columns = 1};
+    spoil("encode/generic.cl", wrong[i].from, wrong[i].to);
+    moecl_context *context = open_context(&log);
+    context->info.max_work_group_size = 1;
+    assert_ok(moecl_buffer_create(context, 4, &numbers));
+    assert_ok(moecl_buffer_create(context, 64, &codes));
+    if (moecl_quantize(&one, numbers, 0, codes, 0) != MOECL_ERROR_BUILD ||
+        !test_log_has(&log, "encode variant 'serial' fails its self-check"))
+      fail_msg("'%s' in place of '%s' is not seen", wrong[i].to, wrong[i].from);
+    moecl_buffer_destroy(&numbers);
+    moecl_buffer_destroy(&codes);
+    moecl_context_destroy(&context);
+    base_text_free(&log.text);
+  }
+}
+
 /* Random numbers are drawn without a layer. */
 static const struct {
   const char *from, *to;
@@ -661,7 +701,8 @@ int main(int argc, char **argv) {
       cmocka_unit_test(test_asked),      cmocka_unit_test(test_last_row),
       cmocka_unit_test(test_choose),     cmocka_unit_test(test_checked_once),
       cmocka_unit_test(test_scales),     cmocka_unit_test(test_scaled_panels),
-      cmocka_unit_test(test_fragments),  cmocka_unit_test(test_quantize)};
+      cmocka_unit_test(test_fragments),  cmocka_unit_test(test_quantize),
+      cmocka_unit_test(test_encode)};
   skip_without_device();
   return cmocka_run_group_tests_name("variants", tests, make_root, remove_root);
 }

@@ -4,6 +4,7 @@
 #include "unit.h"
 #include "base/base.h"
 #include "desc/quantized.h"
+#include "moecl/quantize.h"
 #include <float.h>
 #include <math.h>
 
@@ -356,6 +357,134 @@ static void test_large(void **state) {
   }
 }
 
+/* ---- a search of scales ---- */
+
+/* The scale that a block of `stored` has, or the matrix; what nvfp4's matrix has besides. */
+static double read_scale(const desc_format *format, const moecl_format_layout *at) {
+  if (format->scale == ELEMENT_NONE) return read_f32(at->matrix_scale);
+  if (format->scale == ELEMENT_F32) return read_f32(at->scales);
+  if (format->scale == ELEMENT_F16) return read_f16(at->scales);
+  return desc_element_decode(format->scale, stored[at->scales]);
+}
+
+/* Trial i of a search from a scale; NAN: there is no such. */
+static double trial(const desc_format *format, double from, int i) {
+  double scale = from * (1 - i / 32.0);
+  uint8_t bytes[4];
+  if (format->scale == ELEMENT_E8M0) return i < 3 ? ldexp(from, 1 - i) : NAN;
+  if (format->scale == ELEMENT_E4M3) {
+    int code = 0;
+    while (e4m3[code] != from) code++;
+    code += 1 - i;
+    return i < 10 && code >= 1 && code < 0x7f ? e4m3[code] : NAN;
+  }
+  const moecl_dtype dtype = format->scale == ELEMENT_F16 ? MOECL_F16 : MOECL_F32;
+  if (i > 16) return NAN;
+  moecl_from_double(dtype, &scale, 1, bytes);
+  moecl_to_double(dtype, bytes, 1, &scale);
+  return scale;
+}
+
+/* The squared error where each number has the best code there is. */
+static double least_error(const desc_format *format, uint64_t count, double scale) {
+  double least = 0, sum = 0;
+  for (uint64_t i = 0; i < count; i++) least = fmin(least, numbers[i]);
+  const double zero = format->zero_points ? fmin(rint(-least / scale), 15) : 8;
+  for (uint64_t i = 0; i < count; i++) {
+    double best = INFINITY;
+    for (uint32_t code = 0; code < 1u << format->bits; code++) {
+      const double number = desc_element_decode(format->element, code);
+      const double off =
+          numbers[i] - (format->element == ELEMENT_INT4 ? number - zero : number) * scale;
+      if (off * off < best) best = off * off;
+    }
+    sum += best;
+  }
+  return sum;
+}
+
+static double error_now(uint64_t count) {
+  double sum = 0;
+  for (uint64_t i = 0; i < count; i++) sum += (again[i] - numbers[i]) * (again[i] - numbers[i]);
+  return sum;
+}
+
+/* One block, of which the error is what the best of all trials has, and no other scale than
+ * theirs. Errors are counted in whole units, 2^-12 of a squared scale at the coarsest. */
+static bool check_search(moecl_format number, uint64_t rows, uint64_t columns) {
+  const desc_format *format = &desc_formats[number];
+  const uint64_t count = rows * columns;
+  const moecl_format_layout at = encode(number, rows, columns);
+  const double from = read_scale(format, &at), nearest = error_now(count);
+  const double all =
+      format->scale != ELEMENT_NONE && format->matrix_scale ? read_f32(at.matrix_scale) : 1;
+  const moecl_quantize_params params = {.format = number,
+                                        .scale_search = MOECL_SCALE_SEARCH_MSE,
+                                        .matrices = 1,
+                                        .rows = rows,
+                                        .columns = columns};
+  assert_ok(moecl_quantize_host(&params, numbers, stored));
+  moecl_format_to_double(number, stored, rows, columns, again);
+  const double chosen = read_scale(format, &at), error = error_now(count);
+  const double unit = (double)count * 0x1p-13 * from * from * all * all;
+  double best = INFINITY;
+  bool tried = false;
+  for (int i = 0; i < 40; i++) {
+    const double scale = trial(format, from, i);
+    if (isnan(scale)) continue;
+    best = fmin(best, least_error(format, count, scale * all));
+    tried |= scale == chosen;
+  }
+  assert_true(tried && error <= nearest && error <= best + unit);
+  return chosen != from;
+}
+
+static void test_search(void **state) {
+  enum { BLOCKS = 12 };
+  (void)state;
+  for (int format = MOECL_FORMAT_INT8; format < MOECL_FORMAT_COUNT; format++) {
+    const desc_format *row = &desc_formats[format];
+    const uint64_t columns = row->block ? row->block : 45;
+    const uint64_t rows = row->scale_rows > 1 ? 10 : row->scale == ELEMENT_NONE ? 3 : 1;
+    uint32_t random = 5;
+    int others = 0;
+    for (int block = 0; block < BLOCKS; block++) {
+      for (uint64_t i = 0; i < rows * columns; i++) {
+        double sum = 0; /* of four, about normal */
+        for (int j = 0; j < 4; j++) {
+          random = random * 1664525u + 1013904223u;
+          sum += (double)(random >> 8) / 0x1p23 - 1;
+        }
+        numbers[i] = (double)(float)ldexp(sum, block - 5);
+      }
+      others += check_search((moecl_format)format, rows, columns);
+    }
+    /* Of 127 steps one less than the largest costs more than the others gain. */
+    if (others == 0 && row->element != ELEMENT_INT8)
+      fail_msg("%s: no search found a better scale", row->name);
+    memset(numbers, 0, sizeof numbers);
+    assert_false(check_search((moecl_format)format, rows, columns)); /* 1 stays 1 */
+  }
+}
+
+/* Of two scales that are as good, the larger: 6 and 3 are codes of both. */
+static void test_search_ties(void **state) {
+  const moecl_quantize_params params = {.format = MOECL_FORMAT_MXFP4,
+                                        .scale_search = MOECL_SCALE_SEARCH_MSE,
+                                        .matrices = 1,
+                                        .rows = 1,
+                                        .columns = 3};
+  (void)state;
+  PUT(6, 3, -1);
+  const moecl_format_layout at = encode(MOECL_FORMAT_MXFP4, 1, 3);
+  assert_int_equal(stored[at.scales], 127);
+  assert_ok(moecl_quantize_host(&params, numbers, stored));
+  assert_int_equal(stored[at.scales], 128); /* 3, 1.5 and -0.5, times 2 */
+  PUT(7.9, 7.9, 7.9);                       /* to the nearest 6, with twice the scale 8 */
+  assert_ok(moecl_quantize_host(&params, numbers, stored));
+  assert_int_equal(stored[at.scales], 128);
+}
+
 int main(void) {
   const struct CMUnitTest tests[] = {
       cmocka_unit_test(test_e4m3),         cmocka_unit_test(test_e2m1),
@@ -365,7 +494,8 @@ int main(void) {
       cmocka_unit_test(test_zero_points),  cmocka_unit_test(test_mxfp4),
       cmocka_unit_test(test_nvfp4),        cmocka_unit_test(test_fp8),
       cmocka_unit_test(test_every_format), cmocka_unit_test(test_for_activations),
-      cmocka_unit_test(test_large),
+      cmocka_unit_test(test_large),        cmocka_unit_test(test_search),
+      cmocka_unit_test(test_search_ties),
   };
   return cmocka_run_group_tests_name("quantized", tests, NULL, NULL);
 }
