@@ -128,7 +128,8 @@ static void test_names(void **state) {
                                       "layer.router.sparsemixer_jitter",
                                       "layer.router.num_expert_group",
                                       "layer.shared.shared_swiglu_limit",
-                                      "layer.weight_format"}; /* test_formats.c */
+                                      "layer.weight_format",
+                                      "layer.scale_search"}; /* test_formats.c, test_encode.c */
   (void)state;
   fill_in_names();
   for (int id = 0; id < KEY_COUNT; id++) {

@@ -212,7 +212,7 @@ static void test_resolved_json(void **state) {
       "\"activation\":\"swiglu\",\"swiglu_alpha\":1.702,\"swiglu_limit\":7.0,"
       "\"gate_up_bias\":false,\"down_bias\":false,\"shared\":{\"shared_intermediate_size\":null,"
       "\"shared_gate\":false,\"shared_swiglu_limit\":null,\"shared_scaling_factor\":1.0},"
-      "\"weight_format\":\"dtype\",\"activation_format\":\"dtype\",\"grouped_gemm_variant\":"
+      "\"weight_format\":\"dtype\",\"scale_search\":\"none\",\"activation_format\":\"dtype\",\"grouped_gemm_variant\":"
       "\"auto\","
       "\"router\":{"
       "\"scoring\":\"softmax\",\"score_after_topk\":false,\"sparsemixer_jitter\":0.01,"

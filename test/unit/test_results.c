@@ -199,7 +199,7 @@ static void test_csv_text(void **state) {
       "index,status,error,seed,hidden_size,intermediate_size,num_experts,num_identity_experts,"
       "top_k,activation,swiglu_alpha,swiglu_limit,gate_up_bias,down_bias,"
       "shared_intermediate_size,shared_gate,shared_swiglu_limit,shared_scaling_factor,"
-      "weight_format,activation_format,grouped_gemm_variant,scoring,score_after_topk,sparsemixer_"
+      "weight_format,scale_search,activation_format,grouped_gemm_variant,scoring,score_after_topk,sparsemixer_"
       "jitter,renormalize,"
       "renormalize_epsilon,renormalize_minimum,routed_scaling_factor,score_correction_bias,"
       "num_expert_group,topk_group,group_score,cut_groups_to_zero,second_choice,router_noise,"

@@ -34,7 +34,7 @@ static bool is_met(const settings *settings, const schema_need *need) {
 }
 
 static void check_needs(const settings *settings, schema_id id, problems *warnings) {
-  char text[256];
+  char text[512];
   const schema_key *key = schema_get(id);
   const setting *s = &settings->keys[id];
   if (!s->given || (s->count == 1 && s->values[0].null)) return;

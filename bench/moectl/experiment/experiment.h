@@ -38,8 +38,9 @@ typedef struct experiment_block {
 /* One point: one combination of all swept values. */
 typedef struct experiment_point {
   experiment_what what;
-  moecl_layer_params layer; /* variant names point into the experiment */
-  experiment_block block;   /* WHAT_BLOCK */
+  moecl_layer_params layer;        /* variant names point into the experiment */
+  moecl_scale_search scale_search; /* of weights with scales, as they are drawn */
+  experiment_block block;          /* WHAT_BLOCK */
   int64_t num_tokens;
   int64_t context; /* WHAT_BLOCK: tokens in the cache before them */
   workload_kind distribution;

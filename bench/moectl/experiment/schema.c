@@ -10,6 +10,7 @@ static const char *row_format_choice(int i) {
   return moecl_format_is_for_activations((moecl_format)i) ? moecl_format_name((moecl_format)i)
                                                           : NULL;
 }
+static const char *search_choice(int i) { return moecl_scale_search_name((moecl_scale_search)i); }
 static const char *dtype_choice(int i) { return moecl_dtype_name((moecl_dtype)i); }
 static const char *activation_choice(int i) { return moecl_activation_name((moecl_activation)i); }
 static const char *drop_choice(int i) { return moecl_drop_policy_name((moecl_drop_policy)i); }
@@ -30,6 +31,11 @@ static const char *qk_norm_choice(int i) { return moecl_qk_norm_name((moecl_qk_n
 static const char *rope_choice(int i) { return moecl_rope_scaling_name((moecl_rope_scaling)i); }
 
 static bool is_set(int64_t choice) { return choice != 0; } /* of those whose first is "none" */
+static bool has_scales(int64_t i) {
+  moecl_format_layout at;
+  return moecl_format_get_layout((moecl_format)i, 1, 1, &at) == MOECL_OK &&
+         (at.scales || at.matrix_scale);
+}
 static bool has_positions(int64_t i) { return i == MOECL_ROPE_LLAMA3 || i == MOECL_ROPE_YARN; }
 static bool has_limit(int64_t i) { return moecl_activation_has_limit((moecl_activation)i); }
 
@@ -58,6 +64,8 @@ static bool has_limit(int64_t i) { return moecl_activation_has_limit((moecl_acti
   { key, false, choice, NULL }
 #define WITH_LIMIT                                                                                 \
   { KEY_ACTIVATION, false, 0, has_limit }
+#define WITH_SCALES                                                                                \
+  { KEY_WEIGHT_FORMAT, false, 0, has_scales }
 #define SKEWED ONE(KEY_DISTRIBUTION, WORKLOAD_SKEWED)
 #define OF_BLOCK ONE(KEY_WHAT, WHAT_BLOCK)
 #define ATTENTION(member) "block.attention." #member, IN_POINT(block.attention.member)
@@ -143,6 +151,14 @@ static const schema_key keys[KEY_COUNT] = {
                            "How the experts' weights are stored, the shared expert's too, so that "
                            "only they are narrow, or wide; dtype: as the rest. Their biases are "
                            "stored so too if it is a data type's format, else as dtype."},
+    [KEY_SCALE_SEARCH] = {"layer.scale_search", IN_POINT(scale_search), TYPE_CHOICE,
+                          WITH_CHECKPOINT, NO_RANGE, search_choice, MOECL_SCALE_SEARCH_COUNT,
+                          "none",
+                          "How weights get the scales of their format: none, of each block's "
+                          "largest number; mse, of that scale and smaller ones the one with the "
+                          "smallest squared error. Not of weights that a checkpoint has in that "
+                          "format: theirs stay as they are.",
+                          .needs = {WITH_SCALES}},
     [KEY_ACTIVATION_FORMAT] =
         {LAYER(activation_format), TYPE_CHOICE, WITH_CHECKPOINT, NO_RANGE, row_format_choice,
          MOECL_FORMAT_COUNT, "dtype",

@@ -138,7 +138,7 @@ static bool write_item(dump *dump, const moecl_layer_params *layer, moecl_tensor
 static bool write_weights(dump *dump, const dump_input *input, char **error) {
   const experiment_point *point = input->point;
   for (int tensor = 0; tensor < MOECL_TENSOR_COUNT; tensor++) {
-    const uint64_t bytes = moecl_layer_tensor_bytes(&point->layer, (moecl_tensor)tensor);
+    const uint64_t bytes = workload_staging_bytes(point);
     const int64_t items = moecl_layer_tensor_items(&point->layer, (moecl_tensor)tensor);
     moecl_buffer *staging = NULL;
     if (items && moecl_buffer_create(input->context, bytes, &staging) != MOECL_OK)

@@ -32,63 +32,61 @@ bool workload_has_other_formats(const experiment_point *point) {
                                            moecl_layer_tensor_format(&plain, MOECL_DOWN_PROJ));
 }
 
-/* fp32 numbers as the tensor's format, which is no data type's. */
-static moecl_status write_encoded(const moecl_layer_params *layer, moecl_tensor tensor,
-                                  const float *values, moecl_buffer *buffer) {
-  const uint64_t bytes = moecl_layer_tensor_bytes(layer, tensor);
-  const size_t count = (size_t)moecl_layer_tensor_size(layer, tensor);
-  double *numbers = malloc(count * sizeof *numbers);
-  void *stored = malloc((size_t)bytes);
-  moecl_status status = numbers && stored ? MOECL_OK : MOECL_ERROR_OUT_OF_HOST_MEMORY;
-  if (status == MOECL_OK) {
-    moecl_to_double(MOECL_F32, values, count, numbers);
-    moecl_layer_tensor_from_double(layer, tensor, numbers, stored);
-    status = moecl_buffer_write_wait(buffer, 0, bytes, stored);
-  }
-  free(numbers);
-  free(stored);
-  return status;
+/* ---- formats with scales: codes first, and behind them the fp32 numbers that they are of ---- */
+
+static bool is_encoded(const experiment_point *point, moecl_tensor tensor) {
+  return moecl_layer_tensor_dtype(&point->layer, tensor) == MOECL_DTYPE_COUNT;
+}
+static uint64_t numbers_bytes(const experiment_point *point, moecl_tensor tensor) {
+  return (uint64_t)moecl_layer_tensor_size(&point->layer, tensor) * sizeof(float);
+}
+/* Of an item on its way into the layer. */
+static uint64_t item_bytes(const experiment_point *point, moecl_tensor tensor) {
+  const uint64_t bytes = moecl_layer_tensor_bytes(&point->layer, tensor);
+  return is_encoded(point, tensor) ? bytes + numbers_bytes(point, tensor) : bytes;
 }
 
-/* Of a checkpoint's layer, from its files. */
+/* What lies behind the item's codes becomes these. */
+static moecl_status encode(const experiment_point *point, moecl_tensor tensor,
+                           moecl_buffer *buffer) {
+  const uint64_t bytes = moecl_layer_tensor_bytes(&point->layer, tensor);
+  int64_t rows, columns;
+  moecl_layer_tensor_shape(&point->layer, tensor, &rows, &columns);
+  const bool is_pair = moecl_activation_is_gated(point->layer.activation) &&
+                       (tensor == MOECL_GATE_UP_PROJ || tensor == MOECL_SHARED_GATE_UP_PROJ);
+  const int64_t matrices = is_pair ? 2 : 1; /* gate and up each by itself */
+  const moecl_quantize_params params = {.dtype = MOECL_F32,
+                                        .format = moecl_layer_tensor_format(&point->layer, tensor),
+                                        .scale_search = point->scale_search,
+                                        .matrices = (uint64_t)matrices,
+                                        .rows = (uint64_t)(rows / matrices),
+                                        .columns = (uint64_t)columns};
+  return moecl_quantize(&params, buffer, bytes, buffer, 0);
+}
+
+/* ---- weights ---- */
+
+/* Of a checkpoint's layer, from its files: as they are stored there, or as the layer has them. */
 static moecl_status read_weights(const experiment_point *point, moecl_tensor tensor, int64_t item,
                                  moecl_buffer *buffer) {
-  const uint64_t bytes = moecl_layer_tensor_bytes(&point->layer, tensor);
+  moecl_checkpoint *checkpoint = point->source->checkpoint;
+  const uint64_t codes = moecl_layer_tensor_bytes(&point->layer, tensor);
+  moecl_checkpoint_layer stored;
+  moecl_status status = moecl_checkpoint_get_layer(checkpoint, point->source->layer, &stored);
+  const bool encoded =
+      is_encoded(point, tensor) && stored.params.weight_format != point->layer.weight_format;
+  const uint64_t bytes = encoded ? numbers_bytes(point, tensor) : codes;
   void *values = malloc((size_t)bytes);
   if (!values) return MOECL_ERROR_OUT_OF_HOST_MEMORY;
-  moecl_status status = moecl_checkpoint_read_as(point->source->checkpoint, point->source->layer,
-                                                 tensor, item, &point->layer, values);
-  if (status == MOECL_OK) status = moecl_buffer_write_wait(buffer, 0, bytes, values);
-  free(values);
-  return status;
-}
-
-/* fp32 numbers that the device draws, piece by piece through the item's own buffer. */
-static moecl_status draw_on_device(const moecl_random_params *random, moecl_buffer *buffer,
-                                   float *values, uint64_t count) {
-  const uint64_t most = moecl_buffer_size(buffer) / sizeof *values / 2 * 2; /* indices are even */
-  moecl_random_params piece = *random;
-  moecl_status status = most > 0 ? MOECL_OK : moecl_random_host(values, count, random);
-  for (uint64_t at = 0; most > 0 && status == MOECL_OK && at < count; at += most) {
-    const uint64_t drawn = count - at < most ? count - at : most;
-    piece.first_index = random->first_index + at;
-    status = moecl_fill_random(buffer, 0, drawn, &piece);
-    if (status == MOECL_OK)
-      status = moecl_buffer_read_wait(buffer, 0, drawn * sizeof *values, values + at);
-  }
-  return status;
-}
-
-/* Encoded on the host: no kernel knows how every format chooses its scales. */
-static moecl_status draw_encoded(const experiment_point *point, moecl_tensor tensor,
-                                 const moecl_random_params *random, moecl_buffer *buffer) {
-  const uint64_t count = (uint64_t)moecl_layer_tensor_size(&point->layer, tensor);
-  moecl_random_params in_fp32 = *random;
-  in_fp32.dtype = MOECL_F32;
-  float *values = malloc((size_t)count * sizeof *values);
-  moecl_status status =
-      values ? draw_on_device(&in_fp32, buffer, values, count) : MOECL_ERROR_OUT_OF_HOST_MEMORY;
-  if (status == MOECL_OK) status = write_encoded(&point->layer, tensor, values, buffer);
+  if (status == MOECL_OK && encoded)
+    status =
+        moecl_checkpoint_read(checkpoint, point->source->layer, tensor, item, MOECL_F32, values);
+  else if (status == MOECL_OK)
+    status = moecl_checkpoint_read_as(checkpoint, point->source->layer, tensor, item, &point->layer,
+                                      values);
+  if (status == MOECL_OK)
+    status = moecl_buffer_write_wait(buffer, encoded ? codes : 0, bytes, values);
+  if (status == MOECL_OK && encoded) status = encode(point, tensor, buffer);
   free(values);
   return status;
 }
@@ -96,14 +94,18 @@ static moecl_status draw_encoded(const experiment_point *point, moecl_tensor ten
 moecl_status workload_draw_weights(const experiment_point *point, moecl_tensor tensor, int64_t item,
                                    moecl_buffer *buffer) {
   if (point->source) return read_weights(point, tensor, item, buffer);
-  const moecl_random_params random = {.dtype = moecl_layer_tensor_dtype(&point->layer, tensor),
-                                      .distribution = MOECL_NORMAL,
-                                      .scale = (float)scale_of(&point->layer, tensor),
-                                      .seed = point->seed,
-                                      .stream = stream_of((int)tensor, item)};
-  if (random.dtype == MOECL_DTYPE_COUNT) return draw_encoded(point, tensor, &random, buffer);
-  return moecl_fill_random(buffer, 0, (uint64_t)moecl_layer_tensor_size(&point->layer, tensor),
-                           &random);
+  const bool encoded = is_encoded(point, tensor);
+  const uint64_t at = encoded ? moecl_layer_tensor_bytes(&point->layer, tensor) : 0;
+  const moecl_random_params random = {
+      .dtype = encoded ? MOECL_F32 : moecl_layer_tensor_dtype(&point->layer, tensor),
+      .distribution = MOECL_NORMAL,
+      .scale = (float)scale_of(&point->layer, tensor),
+      .seed = point->seed,
+      .stream = stream_of((int)tensor, item)};
+  const moecl_status status =
+      moecl_fill_random(buffer, at / sizeof(float),
+                        (uint64_t)moecl_layer_tensor_size(&point->layer, tensor), &random);
+  return status == MOECL_OK && encoded ? encode(point, tensor, buffer) : status;
 }
 
 /* q and k, and so v, are larger than what keeps the variance. */
@@ -157,7 +159,7 @@ uint64_t workload_block_bytes(const experiment_point *point, moecl_block_tensor 
 uint64_t workload_staging_bytes(const experiment_point *point) {
   uint64_t largest = 0;
   for (int tensor = 0; tensor < MOECL_TENSOR_COUNT; tensor++) {
-    const uint64_t size = moecl_layer_tensor_bytes(&point->layer, (moecl_tensor)tensor);
+    const uint64_t size = item_bytes(point, (moecl_tensor)tensor);
     if (size > largest) largest = size;
   }
   for (int tensor = 0; tensor < MOECL_BLOCK_TENSOR_COUNT; tensor++) {

@@ -29,8 +29,9 @@ const char *recording_shape(const moecl_safetensors_tensor *tensor,
  * a block: its output has its input in it, which would hide what the experts' format changes. */
 bool workload_has_other_formats(const experiment_point *point);
 
-/* Enqueues drawing item `item` of a tensor, in its dtype and canonical
- * layout, from the buffer's start on. Weights are normal with the variance that
+/* Enqueues drawing item `item` of a tensor, in its format and canonical
+ * layout, from the start of a staging buffer (below) on; formats with scales by way of fp32, which
+ * is there behind them. Weights are normal with the variance that
  * keeps activations of unit variance (1/H, 1/I); biases have 0.1. */
 moecl_status workload_draw_weights(const experiment_point *point, moecl_tensor tensor, int64_t item,
                                    moecl_buffer *buffer);
@@ -42,7 +43,8 @@ moecl_status workload_draw_weights(const experiment_point *point, moecl_tensor t
 moecl_status workload_draw_block_weights(const experiment_point *point, moecl_block_tensor tensor,
                                          moecl_buffer *buffer);
 
-/* Bytes of the largest item of any tensor: of the staging buffer below. */
+/* Bytes that the largest item of any tensor takes while it is drawn: of the staging buffer below.
+ */
 uint64_t workload_staging_bytes(const experiment_point *point);
 /* Bytes of a block's tensor; 0: it has none. */
 uint64_t workload_block_bytes(const experiment_point *point, moecl_block_tensor tensor);
