@@ -9,6 +9,7 @@
 #define MOECL_CHECKPOINT_H
 
 #include "moecl/block.h"
+#include "moecl/quantize.h"
 #include "moecl/safetensors.h"
 
 #ifdef __cplusplus
@@ -137,6 +138,41 @@ MOECL_API moecl_status moecl_checkpoint_read_as(moecl_checkpoint *checkpoint, in
  * without it. Errors as moecl_checkpoint_read's. */
 MOECL_API moecl_status moecl_checkpoint_read_expert_scale(moecl_checkpoint *checkpoint,
                                                           int64_t index, float *scale);
+
+/* ---- quantizing a model ---- */
+
+typedef struct moecl_checkpoint_quantize_params {
+  moecl_format format; /* of the experts' matrices: one with scales */
+  moecl_scale_search scale_search;
+  /* Quantizes one matrix of host memory, as moecl_quantize_host does with params whose dtype is
+   * MOECL_F32: moecl_format_bytes to `codes`. What it returns other than MOECL_OK ends the call. It
+   * must not use the checkpoint. NULL: the host does, on several threads; moecl_quantize is
+   * faster. */
+  moecl_status (*quantize)(void *user, const moecl_quantize_params *params, const float *numbers,
+                           void *codes);
+  void *user;           /* is passed to it */
+  uint64_t reserved[8]; /* zeros: see moecl.h */
+} moecl_checkpoint_quantize_params;
+
+/* Writes the model to a folder, which has to be new or empty, with the matrices of all MoE layers'
+ * experts, routed and shared, in a format with scales. All other tensors are the same bytes, and so
+ * are the folder's other files, without weights in other files and folders in it. Shards and index
+ * are as the checkpoint's. config.json says it as other programs read it (quantization_config),
+ * and what is not quantized:
+ * - fp8-block: "fp8", as DeepSeek-V3;
+ * - mxfp4: of gpt-oss "mxfp4"; of others compressed-tensors;
+ * - all others: compressed-tensors.
+ * moecl_checkpoint_read gives the numbers that the format has; of nvfp4 the matrix' scale is stored
+ * as what is divided by, and comes back rounded once more in fp32. One expert's matrix at a time is
+ * in host memory. After a failure the folder has no config.json, and may have other files.
+ * Errors, each with one message: MOECL_ERROR_UNSUPPORTED (a model that is quantized already, or has
+ * no experts; what the files of the format cannot express: experts that lie in one tensor, a
+ * transposed one, columns that are no multiple of the block), MOECL_ERROR_IO (a file, a tensor
+ * that is missing, an element that is not finite), MOECL_ERROR_INVALID_ARGUMENT (a parameter, a
+ * folder with files in it), MOECL_ERROR_OUT_OF_HOST_MEMORY. */
+MOECL_API moecl_status moecl_checkpoint_quantize(moecl_checkpoint *checkpoint,
+                                                 const moecl_checkpoint_quantize_params *params,
+                                                 const char *folder);
 
 /* ---- the transformer block around a layer ---- */
 

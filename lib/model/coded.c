@@ -126,7 +126,7 @@ static void scale_counts(const model_coded *coded, int64_t *rows, int64_t *colum
   if (format->block) *columns = (int64_t)base_div_up((uint64_t)coded->want.columns, format->block);
 }
 
-static int expected_shape(const model_coded *coded, coded_part part, int64_t shape[3]) {
+int model_part_shape(const model_coded *coded, coded_part part, int64_t shape[3]) {
   const model_scheme *scheme = coded->group->scheme;
   const uint32_t bits = format_of(coded)->bits;
   int64_t rows, columns;
@@ -172,7 +172,7 @@ static moecl_status check_part(moecl_checkpoint *checkpoint, const model_coded *
                                             : "a part",
                      format_of(coded)->name);
   if (model_is_stacked(&coded->want) && part != CODED_SHAPE) *at++ = coded->want.items;
-  const int rank = (int)(at - shape) + expected_shape(coded, part, at);
+  const int rank = (int)(at - shape) + model_part_shape(coded, part, at);
   return model_check_shape(checkpoint, coded->file[part], tensor, shape, rank);
 }
 

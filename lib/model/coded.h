@@ -32,6 +32,9 @@ typedef struct model_coded {
 moecl_status model_find_coded(moecl_checkpoint *checkpoint, const model_layer *layer,
                               const model_want *want, model_coded *coded);
 
+/* The shape that a part has, of a matrix whose group and want are set; without experts. */
+int model_part_shape(const model_coded *coded, coded_part part, int64_t shape[3]);
+
 /* How a matrix is stored, said without an error whatever it is. */
 typedef struct model_stored {
   const moecl_safetensors_tensor *tensor; /* plain elements, or codes; NULL: there is none */

@@ -339,6 +339,10 @@ const char *moecl_safetensors_metadata(const moecl_safetensors *file, const char
   return json_string_value(json_object_get(json_object_get(file->header, "__metadata__"), key));
 }
 
+json_t *safetensors_metadata(const moecl_safetensors *file) {
+  return json_object_get(file->header, "__metadata__");
+}
+
 const char *moecl_safetensors_path(const moecl_safetensors *file) {
   return file ? file->path : NULL;
 }

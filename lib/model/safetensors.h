@@ -5,12 +5,16 @@
 
 #include "base/log.h"
 #include "moecl/safetensors.h"
+#include <jansson.h>
 
 enum { SAFETENSORS_MAX_HEADER = 100000000 }; /* the format's own limit */
 
 /* The same from bytes that the caller keeps; `name` stands for the path. */
 moecl_status safetensors_open_memory(const char *name, const void *bytes, uint64_t size,
                                      const moecl_log *log, moecl_safetensors **file);
+
+/* "__metadata__", the file's; NULL: it has none. */
+json_t *safetensors_metadata(const moecl_safetensors *file);
 
 /* Is an element of the tensor a floating-point number, and one alone? */
 bool safetensors_is_real(const moecl_safetensors_tensor *tensor);

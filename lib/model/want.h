@@ -15,6 +15,12 @@ typedef struct model_want {
   bool transposed, flat;
 } model_want;
 
+/* What is wanted of an item of a layer's tensor, in one or two pieces; 0: zeros, from no file. */
+moecl_status model_find_wants(moecl_checkpoint *checkpoint, const model_layer *layer,
+                              moecl_tensor tensor, int64_t item, model_want wants[2], int *count);
+/* A matrix of experts, routed or shared? */
+bool model_is_projection(moecl_tensor tensor);
+
 /* Is it one of the experts that lie in one tensor? */
 bool model_is_stacked(const model_want *want);
 

@@ -335,9 +335,8 @@ static moecl_status ffn_of(moecl_checkpoint *checkpoint, const model_layer *laye
   return MOECL_OK;
 }
 
-/* What is wanted of an item, in one or two pieces; 0: zeros, from no file. */
-static moecl_status find_wants(moecl_checkpoint *checkpoint, const model_layer *layer,
-                               moecl_tensor tensor, int64_t item, model_want wants[2], int *count) {
+moecl_status model_find_wants(moecl_checkpoint *checkpoint, const model_layer *layer,
+                              moecl_tensor tensor, int64_t item, model_want wants[2], int *count) {
   const family *family = checkpoint->description.family;
   const bool per_expert = tensor == MOECL_GATE_UP_PROJ || tensor == MOECL_GATE_UP_BIAS ||
                           tensor == MOECL_DOWN_PROJ || tensor == MOECL_DOWN_BIAS;
@@ -357,7 +356,7 @@ static moecl_status find_wants(moecl_checkpoint *checkpoint, const model_layer *
   return MOECL_OK;
 }
 
-static bool is_projection(moecl_tensor tensor) {
+bool model_is_projection(moecl_tensor tensor) {
   return tensor == MOECL_GATE_UP_PROJ || tensor == MOECL_DOWN_PROJ ||
          tensor == MOECL_SHARED_GATE_UP_PROJ || tensor == MOECL_SHARED_DOWN_PROJ;
 }
@@ -411,10 +410,10 @@ static moecl_status check_factors(moecl_checkpoint *checkpoint, const model_laye
 static moecl_status find_pieces(moecl_checkpoint *checkpoint, const model_layer *layer,
                                 moecl_tensor tensor, int64_t item, piece pieces[2], int *count) {
   model_want wants[2];
-  MOECL_TRY(find_wants(checkpoint, layer, tensor, item, wants, count));
+  MOECL_TRY(model_find_wants(checkpoint, layer, tensor, item, wants, count));
   for (int i = 0; i < *count; i++) {
-    MOECL_TRY(is_projection(tensor) ? find_matrix(checkpoint, layer, &wants[i], &pieces[i])
-                                    : find_piece(checkpoint, layer, &wants[i], &pieces[i]));
+    MOECL_TRY(model_is_projection(tensor) ? find_matrix(checkpoint, layer, &wants[i], &pieces[i])
+                                          : find_piece(checkpoint, layer, &wants[i], &pieces[i]));
     MOECL_TRY(check_factors(checkpoint, layer, tensor, item, &pieces[i]));
   }
   return MOECL_OK;
@@ -516,10 +515,10 @@ static moecl_status look_at_matrices(moecl_checkpoint *checkpoint, model_layer *
   for (int t = 0; t < MOECL_TENSOR_COUNT && !done; t++) {
     model_want wants[2];
     int count = 0;
-    if (!is_projection((moecl_tensor)t) ||
+    if (!model_is_projection((moecl_tensor)t) ||
         moecl_layer_tensor_items(&layer->params, (moecl_tensor)t) == 0)
       continue;
-    MOECL_TRY(find_wants(checkpoint, layer, (moecl_tensor)t, 0, wants, &count));
+    MOECL_TRY(model_find_wants(checkpoint, layer, (moecl_tensor)t, 0, wants, &count));
     for (int i = 0; i < count && !done; i++) {
       model_stored one;
       moecl_status status = model_look_at_stored(checkpoint, layer, &wants[i], &one);
@@ -740,7 +739,8 @@ static moecl_status find_all(moecl_checkpoint *checkpoint, const model_layer *la
       int found;
       MOECL_TRY(find_pieces(checkpoint, layer, (moecl_tensor)t, item, pieces, &found));
       for (int i = 0; i < found; i++) {
-        if (is_projection((moecl_tensor)t)) MOECL_TRY(check_format(checkpoint, layer, &pieces[i]));
+        if (model_is_projection((moecl_tensor)t))
+          MOECL_TRY(check_format(checkpoint, layer, &pieces[i]));
         add_names(&pieces[i], names, count);
       }
       MOECL_TRY(find_factors(checkpoint, layer, (moecl_tensor)t, item, pieces, &found));

@@ -21,18 +21,19 @@ typedef struct options {
   const char *file;   /* the operand: an experiment, model folder, topic, shell; NULL: none */
   const char **files; /* all of them, of a command that takes several; malloc'ed */
   size_t num_files;
-  const char *device;   /* --device; NULL: the experiment's */
-  const char *out;      /* --out */
-  const char *resume;   /* --resume */
-  const char *pictures; /* --pictures: few, all or none; NULL: few */
-  const char *format;   /* --format: table, csv, json or markdown; NULL: table */
-  const char *io;       /* --io, of verify */
-  const char *dtype;    /* --dtype, of verify */
-  const char *layer;    /* --layer, of verify */
-  bool block;           /* --block, of verify */
-  const char *below;    /* --fail-below, of compare */
-  const char *baseline; /* --baseline, of profile */
-  const char *trace;    /* --trace, of profile */
+  const char *device;            /* --device; NULL: the experiment's */
+  const char *out;               /* --out */
+  const char *resume;            /* --resume */
+  const char *pictures;          /* --pictures: few, all or none; NULL: few */
+  const char *format;            /* --format: table, csv, json or markdown; NULL: table */
+  const char *io;                /* --io, of verify */
+  const char *dtype;             /* --dtype, of verify */
+  const char *layer;             /* --layer, of verify */
+  bool block;                    /* --block, of verify */
+  const char *to, *scale_search; /* --to and --scale-search, of quantize */
+  const char *below;             /* --fail-below, of compare */
+  const char *baseline;          /* --baseline, of profile */
+  const char *trace;             /* --trace, of profile */
   bool dump, json, quiet, verbose, ignore_memory_limit;
   experiment_override *overrides; /* --set and its short forms, in order; malloc'ed texts */
   size_t num_overrides;
@@ -116,6 +117,7 @@ int command_devices(const options *options);
 int command_peak(const options *options);
 int command_profile(const options *options);
 int command_inspect(const options *options);
+int command_quantize(const options *options);
 int command_verify(const options *options);
 int command_help(const options *options);
 int command_completion(const options *options);

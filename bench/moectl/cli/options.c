@@ -13,6 +13,14 @@ const cli_option cli_options[] = {
      "results folder (default: results/<name>-<time>/)"},
     {"--out", 'O', "DIR", NULL, OFFER_FOLDER, NULL,
      "write compare.md, compare.csv and compare.png there too"},
+    {"--out", 'Q', "DIR", NULL, OFFER_FOLDER, NULL,
+     "the model folder to write: new, or empty; needed"},
+    {"--to", 'T', "FORMAT", NULL, OFFER_NOTHING, NULL,
+     "what the experts' weights become, e.g. int4-g128 ('moectl help experiment', "
+     "layer.weight_format); needed"},
+    {"--scale-search", 'c', "HOW", NULL, OFFER_WORDS, "none mse",
+     "none (the default): scales of the largest numbers; mse: those with the smallest squared "
+     "error"},
     {"--fail-below", 'f', "R", NULL, OFFER_NOTHING, NULL,
      "exit code 4 where a point's speed, or the mean of all, is below R, e.g. 0.95, and not by "
      "noise, where a point of A failed or lacks since the run did not end, or where nothing could "
@@ -110,6 +118,14 @@ const cli_command cli_commands[] = {
      "Runs a layer, or with --block the block around it, on the hidden_states recorded in FILE "
      "(safetensors) and compares with its "
      "router_logits, topk_ids, topk_weights and output ('moectl help models')."},
+    {"quantize", command_quantize, "dTcQqvh", "DIR", OFFER_FOLDER, NULL,
+     "models/OLMoE-1B-7B --to int4-g128 --out models/OLMoE-1B-7B-int4",
+     "write a model folder with its experts in 8 or 4 bits",
+     "Quantizes the matrices of all experts, routed and shared, on the device, or on the host "
+     "where "
+     "there is none, and copies all else. config.json says it as compressed-tensors, which "
+     "transformers and vLLM read, or for fp8-block as DeepSeek-V3's files do. What the files "
+     "cannot express is refused ('moectl help models')."},
     {"devices", command_devices, "jvh", NULL, OFFER_NOTHING, NULL, NULL, "list the OpenCL devices",
      "Shows what each device has and which variants would serve ('moectl help devices')."},
     {"peak", command_peak, "djvh", NULL, OFFER_NOTHING, NULL, NULL,
@@ -184,7 +200,8 @@ static bool apply(options *options, const cli_option *option, const char *value)
   switch (option->letter) {
   case 'd': options->device = value; break;
   case 'o':
-  case 'O': options->out = value; break;
+  case 'O':
+  case 'Q': options->out = value; break;
   case 'f': options->below = value; break;
   case 'r': options->resume = value; break;
   case 'D': options->dump = true; break;
@@ -203,6 +220,8 @@ static bool apply(options *options, const cli_option *option, const char *value)
   case 'B': options->baseline = value; break;
   case 't': options->trace = value; break;
   case 'i': options->io = value; break;
+  case 'T': options->to = value; break;
+  case 'c': options->scale_search = value; break;
   case 'y': options->dtype = value; break;
   default: break;
   }

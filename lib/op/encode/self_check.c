@@ -24,7 +24,7 @@ static double draw(const op_encode_desc *desc, int row, int column, uint32_t *st
                       : element == ELEMENT_E2M1 ? 6
                                                 : 448;
   const double value = check_value(state) + check_value(state) / 16;
-  if (row >= 128) return value / 2; /* of a block of rows the next one */
+  if (row >= 128) return 0x1p12 * value; /* of a block of rows the next one */
   switch (row % KINDS) {
   case ZEROS: return column % 5 ? 0.0 : -0.0;
   case TIES: return column % 16 == 0 ? most : fmod((column * 7 % 509 - 254) / 4.0, most);
@@ -45,7 +45,8 @@ static void draw_matrix(const op_encode_desc *desc, int matrix, double *numbers)
   uint32_t state = 1;
   for (int r = 0; r < (int)rows_of(desc->codes); r++) {
     const bool plain = matrix && (desc->codes->matrix_scale || desc->codes->scale_rows > 1);
-    for (int c = 0; c < COLUMNS; c++) *numbers++ = draw(desc, plain ? r % 3 : r, c, &state);
+    for (int c = 0; c < COLUMNS; c++)
+      *numbers++ = draw(desc, plain && r < 128 ? r % 3 : r, c, &state);
   }
 }
 
