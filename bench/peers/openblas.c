@@ -10,22 +10,21 @@
  * threads, which spin after a call, go to sleep. Medians over the rounds.
  *
  * Build (Debian: libopenblas-pthread-dev):
- *   cc -O2 -std=gnu11 bench/peers/openblas.c -o peer_openblas \
+ *   cc -O2 -std=gnu11 -Ibench bench/peers/openblas.c -o peer_openblas \
  *      $(pkg-config --cflags --libs moecl openblas) -lm -lpthread
  * Check the core name that is printed: OpenBLAS may mistake the processor;
  * OPENBLAS_CORETYPE and OPENBLAS_NUM_THREADS set it right. */
+#include "layer/reading.h"
 #include <moecl/moecl.h>
 
 #include <cblas.h>
 #include <getopt.h>
 #include <math.h>
-#include <pthread.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
-#include <time.h>
 
-enum { MAX_POINTS = 32, MAX_ROUNDS = 101, MAX_THREADS = 256 };
+enum { MAX_POINTS = 32, MAX_ROUNDS = 101 };
 
 typedef struct options {
   const char *device;
@@ -54,12 +53,6 @@ static void must(const char *what, moecl_status status) {
 static void print_log(void *user, moecl_log_level level, const char *message) {
   (void)user;
   if (level <= MOECL_LOG_WARNING) fprintf(stderr, "moecl: %s\n", message);
-}
-
-static double seconds(void) {
-  struct timespec t;
-  clock_gettime(CLOCK_MONOTONIC, &t);
-  return (double)t.tv_sec + 1e-9 * (double)t.tv_nsec;
 }
 
 static void pause_for(int milliseconds) {
@@ -97,44 +90,6 @@ static float *filled(int64_t count) {
   return p;
 }
 
-/* ---- plain reading, the bound for one row per expert ---- */
-
-typedef float vector __attribute__((vector_size(32)));
-typedef struct reader {
-  const float *from;
-  size_t count; /* a multiple of 32 */
-  vector sum;   /* keeps the reads */
-} reader;
-
-static void *read_all(void *argument) {
-  reader *r = argument;
-  vector sum[4] = {{0}};
-  for (size_t i = 0; i < r->count; i += 32) {
-    const vector *v = (const vector *)(r->from + i);
-    __builtin_prefetch(r->from + i + 1024);
-    __builtin_prefetch(r->from + i + 1040);
-    for (int j = 0; j < 4; j++) sum[j] += v[j];
-  }
-  r->sum = sum[0] + sum[1] + sum[2] + sum[3];
-  return NULL;
-}
-
-/* GB/s with `threads` threads. */
-static double read_bandwidth(const float *data, int64_t count, int threads) {
-  static reader readers[MAX_THREADS];
-  pthread_t ids[MAX_THREADS];
-  const size_t share = (size_t)count / (size_t)threads / 32 * 32;
-  const double start = seconds();
-  for (int t = 0; t < threads; t++) {
-    readers[t] = (reader){.from = data + (size_t)t * share, .count = share};
-    if (t && pthread_create(&ids[t], NULL, read_all, &readers[t]))
-      fail("a thread", MOECL_ERROR_OUT_OF_HOST_MEMORY);
-  }
-  read_all(&readers[0]);
-  for (int t = 1; t < threads; t++) pthread_join(ids[t], NULL);
-  return (double)share * threads * sizeof(float) / (seconds() - start) * 1e-9;
-}
-
 /* ---- the two contestants ---- */
 
 static void times_transposed(const float *rows, const float *weight, float *out, int64_t m,
@@ -146,7 +101,7 @@ static void times_transposed(const float *rows, const float *weight, float *out,
 /* Milliseconds of both projections of all experts. */
 static double run_peer(const options *o, const peer *p, const int64_t *counts) {
   const int64_t h = o->hidden, i = o->intermediate;
-  const double start = seconds();
+  const double start = reading_clock();
   int64_t slot = 0;
   for (int64_t e = 0; e < o->experts; slot += counts[e++])
     if (counts[e])
@@ -157,7 +112,7 @@ static double run_peer(const options *o, const peer *p, const int64_t *counts) {
     if (counts[e])
       times_transposed(p->act + slot * i, p->down + e * h * i, p->output + slot * h, counts[e], h,
                        i);
-  return 1e3 * (seconds() - start);
+  return 1e3 * (reading_clock() - start);
 }
 
 static void set_weights(moecl_context *context, moecl_layer *layer,
@@ -236,7 +191,7 @@ static void run_point(const options *o, moecl_context *context, moecl_layer *lay
     run_layer(layer, &forward, stage);
     gemm[r] = stage[MOECL_STAGE_GATE_UP] + stage[MOECL_STAGE_DOWN];
     layer_over[r] = stage[MOECL_STAGE_LAYER] / gemm[r];
-    read[r] = read_bandwidth(p->gate_up, o->experts * 2 * i * h, threads);
+    read[r] = reading_rate(p->gate_up, o->experts * 2 * i * h, threads);
     blas[r] = run_peer(o, p, counts);
     ratio[r] = blas[r] / gemm[r];
   }
@@ -372,7 +327,7 @@ int main(int argc, char **argv) {
             .down = filled(o.experts * o.hidden * o.intermediate)};
 
   int threads = openblas_get_num_threads();
-  if (threads > MAX_THREADS) threads = MAX_THREADS;
+  if (threads > READING_MAX_THREADS) threads = READING_MAX_THREADS;
   const moecl_device_info *device = moecl_context_device(context);
   printf("device: %s, %u compute units; moecl %s, grouped GEMM \"%s\"\n", device->name,
          device->compute_units, moecl_version(), moecl_layer_variant(layer, "grouped_gemm", NULL));
