@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: MIT
-/* Times the experts of one layer, round by round, for bench/peers/cpu.py:
+/* Times the experts of one layer, round by round, for bench/peers/formats.py:
  *
  *   layer_times --shape H:I:E:K [--format bf16] [--activations F] [--variant V] [--device cpu]
  *               [--threads N]
@@ -9,9 +9,10 @@
  *   tokens T   draws inputs of T tokens, runs the layer once on each and checks it: the routing of
  *              each, the error beside double precision on the stored weights, the bytes of weights
  *              that one reads on average
- *   run S      medians of S seconds of forwards, in milliseconds: of gate_up and down, in which
- *              rows are gathered and activated ("experts"), and of the whole layer. Inputs are
- *              taken in turn, so many that few tokens do not find their experts in a cache
+ *   run S      medians of S seconds of forwards, in milliseconds: on the device of gate_up and
+ *              down, in which rows are gathered and activated ("experts"), and of the whole
+ *              "layer"; by the host's clock, of forwards back to back, of the layer ("wall").
+ *              Inputs are taken in turn, so many that few tokens find no experts in a cache
  *   read       GB/s of N threads that only read
  * The layer is a gated one (SwiGLU); its experts have two sets of weights in turn, which is what
  * makes formats soon stored. They are separate in memory. */
@@ -89,18 +90,25 @@ static void *draw_item(const bench *b, moecl_tensor tensor, uint64_t stream) {
   return stored;
 }
 
+/* Draws one set of a tensor and gives it to every experts' item of that set. */
+static void *set_items(bench *b, moecl_tensor tensor, int set, int sets) {
+  const uint64_t bytes = moecl_layer_tensor_bytes(&b->params, tensor);
+  void *stored = draw_item(b, tensor, (uint64_t)(100 * tensor + set));
+  moecl_buffer *from = NULL;
+  must("buffer", moecl_buffer_create(b->context, bytes, &from));
+  must("weights", moecl_buffer_write_wait(from, 0, bytes, stored));
+  for (int64_t e = set; e < moecl_layer_tensor_items(&b->params, tensor); e += sets)
+    must("weights", moecl_layer_set_weights_buffer(b->layer, tensor, e, 1, from, 0));
+  must("weights", moecl_context_finish_wait(b->context));
+  moecl_buffer_destroy(&from);
+  return stored;
+}
+
 static void set_weights(bench *b) {
-  void *router = draw_item(b, MOECL_ROUTER_WEIGHT, 1);
-  must("weights", moecl_layer_set_weights(b->layer, MOECL_ROUTER_WEIGHT, 0, 1, router));
-  free(router);
+  free(set_items(b, MOECL_ROUTER_WEIGHT, 0, 1));
   for (int set = 0; set < SETS; set++) {
-    b->gate_up[set] = draw_item(b, MOECL_GATE_UP_PROJ, 100 + (uint64_t)set);
-    b->down[set] = draw_item(b, MOECL_DOWN_PROJ, 200 + (uint64_t)set);
-  }
-  for (int64_t e = 0; e < b->params.num_experts; e++) {
-    must("weights",
-         moecl_layer_set_weights(b->layer, MOECL_GATE_UP_PROJ, e, 1, b->gate_up[e % SETS]));
-    must("weights", moecl_layer_set_weights(b->layer, MOECL_DOWN_PROJ, e, 1, b->down[e % SETS]));
+    b->gate_up[set] = set_items(b, MOECL_GATE_UP_PROJ, set, SETS);
+    b->down[set] = set_items(b, MOECL_DOWN_PROJ, set, SETS);
   }
 }
 
@@ -116,12 +124,16 @@ static moecl_buffer *draw_rows(const bench *b, int64_t tokens, uint64_t stream) 
   return rows;
 }
 
-static void forward(bench *b, int number, double *stages) {
+static void forward(bench *b, int number, moecl_profile *profile) {
   const moecl_forward_params params = {.num_tokens = b->tokens,
                                        .hidden_states = b->input[number % b->inputs],
                                        .output = b->output,
-                                       .profile = b->profile};
+                                       .profile = profile};
   must("forward", moecl_layer_forward(b->layer, &params, NULL));
+}
+
+static void forward_stages(bench *b, int number, double *stages) {
+  forward(b, number, b->profile);
   must("profile", moecl_profile_read_wait(b->profile, stages, MOECL_STAGE_COUNT));
 }
 
@@ -166,10 +178,9 @@ static void end(bench *b) {
 /* The layer on one input: prints the choice, gives the error of its last token and how many
  * experts have tokens. */
 static int64_t begin_input(bench *b, int number, double *error) {
-  double stages[MOECL_STAGE_COUNT];
   moecl_routing routing;
   b->input[number] = draw_rows(b, b->tokens, 1000 + (uint64_t)number);
-  forward(b, number, stages);
+  forward(b, number, NULL);
   must("routing", moecl_layer_read_routing_wait(b->layer, &routing));
   *error = error_of(b, number, &routing, b->tokens - 1);
   int64_t active = 0;
@@ -201,19 +212,37 @@ static void begin(bench *b, int64_t tokens) {
          (double)bytes * (double)active / b->inputs);
 }
 
+/* Milliseconds a forward, back to back for about so many seconds. */
+static double measure_wall(bench *b, double seconds, double each_ms) {
+  const double fit = seconds * 1e3 / each_ms;
+  const int count = fit < 1 ? 1 : fit > MOST_SAMPLES ? MOST_SAMPLES : (int)fit;
+  must("forward", moecl_context_finish_wait(b->context));
+  const double from = reading_clock();
+  for (int i = 0; i < count; i++) forward(b, i, NULL);
+  must("forward", moecl_context_finish_wait(b->context));
+  return 1e3 * (reading_clock() - from) / count;
+}
+
+/* A third of the time each: stages, whose events cost GPUs time, the whole layer, the clock. */
 static void run(bench *b, double seconds) {
   static double experts[MOST_SAMPLES], layer[MOST_SAMPLES];
-  const double end = reading_clock() + seconds;
   double stages[MOECL_STAGE_COUNT];
-  int count = 0;
-  forward(b, 0, stages); /* what another process left in caches is no sample */
+  int count = 0, whole = 0;
+  forward_stages(b, 0, stages); /* what another process left in caches is no sample */
+  const double begun = reading_clock();
   do {
-    forward(b, count + 1, stages);
-    experts[count] = stages[MOECL_STAGE_GATE_UP] + stages[MOECL_STAGE_DOWN];
-    layer[count++] = stages[MOECL_STAGE_LAYER];
-  } while (count < MOST_SAMPLES && reading_clock() < end);
-  printf("{\"experts\": %.6g, \"layer\": %.6g, \"samples\": %d}\n", median(experts, count),
-         median(layer, count), count);
+    forward_stages(b, count + 1, stages);
+    experts[count++] = stages[MOECL_STAGE_GATE_UP] + stages[MOECL_STAGE_DOWN];
+  } while (count < MOST_SAMPLES && reading_clock() < begun + seconds / 3);
+  moecl_profile_layer_only(b->profile, true);
+  do {
+    forward_stages(b, whole + 1, stages);
+    layer[whole++] = stages[MOECL_STAGE_LAYER];
+  } while (whole < MOST_SAMPLES && reading_clock() < begun + seconds * 2 / 3);
+  moecl_profile_layer_only(b->profile, false);
+  const double layer_ms = median(layer, whole);
+  printf("{\"experts\": %.6g, \"layer\": %.6g, \"wall\": %.6g, \"samples\": %d}\n",
+         median(experts, count), layer_ms, measure_wall(b, seconds / 3, layer_ms), count);
 }
 
 static void read_plain(bench *b) {

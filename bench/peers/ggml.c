@@ -1,5 +1,6 @@
 // SPDX-License-Identifier: MIT
-/* Times ggml's, which is llama.cpp's, experts on the CPU, round by round, for bench/peers/cpu.py:
+/* Times ggml's, which is llama.cpp's, experts on the CPU, round by round, for
+ * bench/peers/formats.py:
  *
  *   peer_ggml --shape H:I:E:K --type q8_0 [--layout stored|repacked] [--threads N]
  *

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: MIT
-"""Times PyTorch's experts on a CPU, round by round, for cpu.py: a product an expert after the
+"""Times PyTorch's experts on a CPU, round by round, for formats.py: a product an expert after the
 other, or grouped_mm; from tokens to rows of every choice, sorted by expert, activation included.
 
     torch_experts.py --shape H:I:E:K --peer loop|grouped_mm --dtype bf16 [--threads N]

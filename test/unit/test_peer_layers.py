@@ -10,6 +10,7 @@ import sys
 import time
 import unittest
 from types import SimpleNamespace
+from unittest import mock
 
 sys.dont_write_bytecode = True
 os.environ["TRITON_INTERPRET"] = "1"
@@ -17,6 +18,7 @@ sys.path.insert(0, str(pathlib.Path(__file__).resolve().parents[2] / "bench/peer
 
 try:
     import torch
+    import torch.nn.functional as F
 except ImportError:
     print("SKIP: no PyTorch")
     sys.exit(77)
@@ -112,6 +114,90 @@ class Layers(unittest.TestCase):
         self.assertIn("too much local memory", said[0])
         self.assertEqual(len(tiles), 2)
         self.assertTrue(all(SHAPE.hidden % tile.k == 0 for tile in tiles[:1]))
+
+
+def cast(x, width=128):
+    """triton_quantized.quantize in PyTorch: the interpreter's cast to E4M3 loses what a rounded
+    fraction carries (124 becomes 64)."""
+    rows, columns = x.shape
+    width = width or columns
+    grouped = F.pad(x.float(), (0, -columns % width)).view(rows, -1, width)
+    scales = (grouped.abs().amax(-1) / 448).clamp(min=1e-12)
+    codes = (grouped / scales[:, :, None]).to(torch.float8_e4m3fn)
+    return codes.view(rows, -1), scales
+
+
+class Quantized(unittest.TestCase):
+    """The Triton kernels of weights with scales, and how they are stored."""
+    # Neither inner size is whole groups of 128; blocks of 128 rows end within gate and up.
+    shape = SimpleNamespace(hidden=192, intermediate=160, experts=5, top_k=2)
+
+    def setUp(self):
+        try:
+            import triton_quantized
+        except ImportError:
+            self.skipTest("no Triton")
+        self.q = triton_quantized
+
+    def weights(self, quantize):
+        """Rows, and groups of columns, of sizes of their own: a wrong scale shows."""
+        router, gate_up, down = layers.draw_weights(self.shape, "cpu", torch.float16, 3)
+        generator = torch.Generator().manual_seed(9)
+
+        def factors(size, parts=1):
+            """One a block of 128 of each part, 0.5 to 2."""
+            of_blocks = torch.exp2(torch.randint(-1, 2, (parts, 2), generator=generator)).half()
+            return torch.cat([one.repeat_interleave(128)[:size // parts] for one in of_blocks])
+        for e in range(self.shape.experts):
+            gate_up[e] *= factors(320, 2)[:, None] * factors(192)
+            down[e] *= factors(192)[:, None] * factors(160)
+        return router, quantize(gate_up, 2), quantize(down, 1)
+
+    def test_stored_numbers_are_the_nearest(self):
+        _, gate_up, _ = layers.draw_weights(self.shape, "cpu", torch.float16, 3)
+        for quantize, share in ((self.q.quantize_int4, 0.51 / 7), (self.q.quantize_fp8, 1.01 / 28)):
+            stored, numbers = quantize(gate_up, 2), gate_up.double()
+            for e in range(self.shape.experts):
+                # Half a step of the group's largest, of E4M3 that of the numbers near the largest.
+                most = F.pad(numbers[e], (0, 64)).view(-1, 2, 128).abs().amax(-1)
+                if quantize == self.q.quantize_fp8:  # of a block's rows, gate's and up's apart
+                    most = torch.cat([torch.cat([part[:128].amax(0, True).expand(128, -1),
+                                                 part[128:].amax(0, True).expand(32, -1)])
+                                      for part in most.chunk(2)])
+                off = F.pad((stored[e] - numbers[e]).abs(), (0, 64)).view(-1, 2, 128).amax(-1)
+                self.assertTrue((off <= most * share).all(), (quantize.__name__, e))
+
+    def layer(self, weights, tokens, tile):
+        x = layers.draw_inputs(self.shape, tokens, weights[0], 1, 4)[0]
+        try:
+            out = self.q.layer(x, weights, self.shape.top_k, [tile, tile])
+        except Exception as error:
+            if "0-dimensional" in str(error):
+                self.skipTest("this numpy is too new for Triton's interpreter")
+            raise
+        every = torch.arange(tokens)
+        return layers.error_of(out, layers.reference(x, weights, self.shape.top_k, every), every)
+
+    def test_int4(self):
+        weights = self.weights(self.q.quantize_int4)
+        for tokens, tile in ((1, self.q.Tile(16, 64, 1, 4, 1)), (40, self.q.Tile(16, 32, 4, 4, 1))):
+            self.assertLess(self.layer(weights, tokens, tile), 0.005)
+
+    def test_fp8(self):
+        weights = self.weights(self.q.quantize_fp8)
+        with mock.patch.object(self.q, "quantize", cast):
+            for tokens, tile in ((1, self.q.Tile(16, 64, 1, 4, 1)), (40, self.q.Tile(32, 32, 4, 4, 1))):
+                self.assertLess(self.layer(weights, tokens, tile), 0.09)  # activations' own
+
+    def test_quantize(self):
+        x = torch.randn(3, 200, generator=torch.Generator().manual_seed(5)).half()
+        for width in (128, 0):
+            codes, scales = self.q.quantize(x, width)
+            want, right = cast(x, width)
+            self.assertEqual((codes.shape, scales.shape), (want.shape, right.shape))
+            self.assertTrue(torch.allclose(scales, right, rtol=1e-6))
+            same = (codes.float() - want.float()).abs() <= 0.13 * want.float().abs() + 1e-3
+            self.assertGreater(same.float().mean().item(), 0.9)  # the interpreter's cast: see above
 
 
 class Checks(unittest.TestCase):

@@ -1,6 +1,6 @@
 #!/usr/bin/env python3
 # SPDX-License-Identifier: MIT
-"""bench/peers/cpu.py: its points and ratios, the command around sides that are scripts of this
+"""bench/peers/formats.py: its points and ratios, the command around sides that are scripts of this
 test, and, where it is built, layer_times itself on a tiny layer."""
 
 import json
@@ -13,10 +13,10 @@ import unittest
 
 sys.dont_write_bytecode = True
 ROOT = pathlib.Path(__file__).resolve().parents[2]
-PROGRAM = ROOT / "bench/peers/cpu.py"
+PROGRAM = ROOT / "bench/peers/formats.py"
 sys.path.insert(0, str(ROOT / "bench/peers"))
 
-import cpu  # noqa: E402
+import formats  # noqa: E402
 
 LAYER_TIMES = pathlib.Path(sys.argv.pop(1)) if len(sys.argv) > 1 and os.sep in sys.argv[1] else None
 
@@ -34,7 +34,7 @@ for line in sys.stdin:
         tokens = int(line.split()[1])
         answer(tokens=tokens, error=0.001, weight_bytes=8000000, ids=[[1, 3] * tokens, [5, 4] * tokens])
     elif line == "read\\n": answer(read=10.0)
-    else: answer(experts=ms, layer=ms + 1, samples=3)
+    else: answer(experts=ms, layer=ms + 0.5, wall=ms + 1, samples=3)
 """
 
 # ggml: repacks nothing, q8_0 takes 3 ms and says which experts it was told; f16 is wrong and bf16
@@ -58,15 +58,34 @@ for line in sys.stdin:
 """
 
 
+# What runs torch_formats.py, so to say: an fp8 kernel whose activations cost what they may, 2 ms.
+TORCH = """#!/usr/bin/env python3
+import json, sys
+def answer(**m): print(json.dumps(m), flush=True)
+if "triton_fp8" not in sys.argv:
+    answer(unsuitable="not installed"); sys.exit()
+answer(device="a GPU, some versions")
+for line in sys.stdin:
+    if line.startswith("tokens"): answer(tokens=1, error=0.05, tolerance=0.08, mode="graph")
+    else: answer(layer=2.0, wall=2.5, samples=2)
+"""
+
+
 class Points(unittest.TestCase):
     def test_tokens(self):
-        self.assertEqual(cpu.tokens_of("4", "8:8:64:8"), 4)
-        self.assertEqual(cpu.tokens_of("4r", "8:8:64:8"), 32)
-        self.assertEqual(cpu.tokens_of("1r", "8:8:7:2"), 4)  # rounded up
+        self.assertEqual(formats.tokens_of("4", "8:8:64:8"), 4)
+        self.assertEqual(formats.tokens_of("4r", "8:8:64:8"), 32)
+        self.assertEqual(formats.tokens_of("1r", "8:8:7:2"), 4)  # rounded up
 
     def test_ratio_is_of_the_rounds(self):
         """The machine became twice as slow for the second round: no side's loss."""
-        self.assertEqual(cpu.ratio({"rounds": [2, 4, 6]}, {"rounds": [1, 2, 2]}), 2)
+        self.assertEqual(formats.ratio({"rounds": [2, 4, 6]}, {"rounds": [1, 2, 2]}), 2)
+
+
+    def test_activations(self):
+        self.assertTrue(formats.goes_with("bf16", "dtype") and formats.goes_with("int4-g32", "int8"))
+        self.assertTrue(formats.goes_with("fp8-block", "fp8-g128"))
+        self.assertFalse(formats.goes_with("int8", "fp8-g128") or formats.goes_with("bf16", "int8"))
 
 
 class Command(unittest.TestCase):
@@ -74,7 +93,7 @@ class Command(unittest.TestCase):
         folder = tempfile.TemporaryDirectory()
         self.addCleanup(folder.cleanup)
         self.folder = pathlib.Path(folder.name)
-        for name, text in (("layer_times", OURS), ("peer_ggml", GGML)):
+        for name, text in (("layer_times", OURS), ("peer_ggml", GGML), ("torch", TORCH)):
             (self.folder / name).write_text(text)
             (self.folder / name).chmod(0o755)
 
@@ -83,7 +102,7 @@ class Command(unittest.TestCase):
                  "64:32:8:2", "--ours", str(self.folder / "layer_times"), "--rounds", "3",
                  "--python", "", "--ggml", str(self.folder / "peer_ggml"), *arguments]
         ran = subprocess.run(words, capture_output=True, text=True, timeout=100)
-        path = self.folder / "out/cpu.json"
+        path = self.folder / "out/formats.json"
         return ran, json.loads(path.read_text()) if path.exists() else None
 
     def test_whole_group(self):
@@ -98,7 +117,18 @@ class Command(unittest.TestCase):
         self.assertIn("| 8 | 1 | int8 | 1.000 | 4.00 | 3.00 | 8.0 | 80% | 2.000 | 1.0e-03 |", ran.stdout)
         self.assertIn("repacks nothing", " ".join(record["notes"]))
         # The experts are those that our router chose.
-        self.assertIn("tokens 4 2 1 3 1 3 1 3 1 3 5 4 5 4 5 4 5 4\n", (self.folder / "out/cpu.log").read_text())
+        self.assertIn("tokens 4 2 1 3 1 3 1 3 1 3 5 4 5 4 5 4 5 4\n", (self.folder / "out/formats.log").read_text())
+
+    def test_gpu(self):
+        ran, record = self.run_command("--on", "gpu", "--groups", "8", "--points", "16", "--python",
+                                       str(self.folder / "torch"), "--activations", "dtype,fp8-g128")
+        self.assertEqual(ran.returncode, 0, ran.stdout + ran.stderr)
+        names = [one["name"] for one in record["points"][0]["sides"]]
+        self.assertEqual(names, ["bf16", "int8", "fp8-block", "fp8-block+fp8-g128", "triton_fp8"])
+        # Of the device's time of the whole layer, 1.5 ms.
+        self.assertIn("| 8 | 16 | int8 | 1.500 | 3.00 | 1.33 | 5.3 |  | 2.000 |", ran.stdout)
+        self.assertIn("| 8 | 16 | triton_fp8, graph | 2.000 | 2.25 |", ran.stdout)
+        self.assertIn("scaled_grouped_mm left out: not installed", ran.stdout)
 
     def test_wrong_and_dead_peers(self):
         ran, record = self.run_command("--groups", "16", "--points", "1")
@@ -108,7 +138,7 @@ class Command(unittest.TestCase):
         why = {out["name"]: out["why"] for out in point["left_out"]}
         self.assertIn("relative error 0.5", why["llama.cpp f16"])
         self.assertIn("its process ended", why["llama.cpp bf16"])
-        self.assertIn("llama.cpp f16 left out", (self.folder / "out/cpu.md").read_text())
+        self.assertIn("llama.cpp f16 left out", (self.folder / "out/formats.md").read_text())
 
     def test_a_missing_variant_and_our_own_death(self):
         ran, record = self.run_command("--groups", "mxfp4", "--points", "1", "--variants", "auto,none")

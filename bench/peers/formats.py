@@ -1,20 +1,22 @@
 #!/usr/bin/env python3
 # SPDX-License-Identifier: MIT
-"""Times moecl's experts beside llama.cpp's and PyTorch's on a CPU, in turns, in one run.
+"""Times moecl's layer by weight format beside other systems, in turns, in one run.
 
-What is timed are the experts: from tokens and the choice of the router, which moecl's own layer
-made, to every choice's row, SwiGLU included; without router and sum. All sides have the same
-sizes, choices and threads. Every answer is compared with double precision on the weights as they
-are stored before it is timed. In each round each side runs for --seconds; a ratio is the median
-of the rounds' ratios.
+On a CPU (--on cpu) beside llama.cpp's and PyTorch's: what is timed are the experts, from tokens and
+the choice of the router, which moecl's own layer made, to every choice's row, SwiGLU included. On an
+NVIDIA GPU (--on gpu) beside Triton's, PyTorch's and vLLM's: the whole layer, by device time.
+All sides have the same sizes and threads. Every answer is compared with double precision on the
+weights as they are stored before it is timed. In each round each side runs for --seconds; a ratio
+is the median of the rounds' ratios.
 
-    bench/peers/cpu.py --threads 2 --ggml ./peer_ggml --python PYTHON --out DIR
-    bench/peers/cpu.py --shape 7168:2048:16:4 --points 1 4 128r --variants cpu,cpu_amx --out DIR
+    bench/peers/formats.py --threads 2 --ggml ./peer_ggml --python PYTHON --out DIR
+    bench/peers/formats.py --shape 7168:2048:16:4 --points 1 4 128r --variants cpu,cpu_amx --out DIR
+    bench/peers/formats.py --on gpu --shape mixtral --points 16 128 4096 --out DIR
 
-A point is a number of tokens, or with an r behind it the rows that an expert gets on average.
-Groups: 16 (bf16, fp16), 8 (int8 beside Q8_0), int4 (int4-g32 beside Q4_0), mxfp4. llama.cpp's
-products of the last three round activations to 8 bits; ours do with --activations int8, where
-both are listed. DIR/cpu.json has every round.
+A point is a number of tokens, or with an r behind it the rows that an expert gets on average. Groups
+on a CPU: 16 (bf16, fp16), 8 (int8 beside Q8_0), int4 (int4-g32 beside Q4_0), mxfp4; on a GPU: 16, 8
+(int8, fp8-block), 4 (int4-g128, mxfp4). --activations adds ours of 8 and 4 bits on activations of
+that format, which llama.cpp's quantized types have by themselves. DIR/formats.json has every round.
 
 Exit codes: 0 all of ours ran, 1 some did not, 2 bad usage.
 """
@@ -28,19 +30,35 @@ import statistics
 import subprocess
 import sys
 import threading
+from typing import NamedTuple
 
 sys.dont_write_bytecode = True
 
 import floors  # noqa: E402
 
 HERE = pathlib.Path(__file__).resolve().parent
-POINTS = ["1", "2", "4", "4r", "32r", "128r"]
-TOLERANCE = 0.03  # of an answer, relative to its norm: bf16, or activations of 8 bits
-GROUPS = {  # (our formats, PyTorch's peers, ggml's types)
-    "16": (("bf16", "fp16"), ("loop", "grouped_mm"), ("bf16", "f16")),
-    "8": (("int8", "int8-g128"), (), ("q8_0",)),
-    "int4": (("int4-g32",), (), ("q4_0",)),
-    "mxfp4": (("mxfp4",), (), ("mxfp4",)),
+TOLERANCE = 0.03  # of an answer, relative to its norm: bf16, or int8 activations
+
+
+class Place(NamedTuple):
+    """What is compared on a kind of device."""
+    points: list
+    metric: str  # what of a round's times is compared
+    groups: dict  # name: (our formats, PyTorch's peers, ggml's types)
+
+
+PLACES = {
+    "cpu": Place(["1", "2", "4", "4r", "32r", "128r"], "experts", {
+        "16": (("bf16", "fp16"), ("loop", "grouped_mm"), ("bf16", "f16")),
+        "8": (("int8", "int8-g128"), (), ("q8_0",)),
+        "int4": (("int4-g32",), (), ("q4_0",)),
+        "mxfp4": (("mxfp4",), (), ("mxfp4",)),
+    }),
+    "gpu": Place(["1", "16", "128", "1024", "4096"], "layer", {
+        "16": (("bf16",), ("triton_bf16", "grouped_mm_bf16"), ()),
+        "8": (("int8", "fp8-block"), ("triton_fp8", "scaled_grouped_mm", "vllm_fp8", "deepgemm"), ()),
+        "4": (("int4-g128", "mxfp4"), ("triton_int4",), ()),
+    }),
 }
 LAYOUTS = ("stored", "repacked")
 
@@ -78,7 +96,7 @@ class Side:
             timer.cancel()
         if line.endswith("\n"):
             return json.loads(line)
-        return {"error": f"its process ended, or took over {limit:g} s (cpu.log)"}
+        return {"error": f"its process ended, or took over {limit:g} s (formats.log)"}
 
     def ask(self, line, limit):
         try:
@@ -97,6 +115,12 @@ class Side:
 # ---- who takes part ----
 
 
+def goes_with(form, activations):
+    """8-bit weights take activations of their own kind, those of 4 bits any."""
+    kinds = (activations.split("-")[0], "int4", "mxfp4", "nvfp4")
+    return activations == "dtype" or form.split("-")[0] in kinds
+
+
 def our_sides(options, shape, formats):
     """bf16 comes first: others are compared with it, and the router's choice is its."""
     common = [str(options.ours), "--shape", shape, "--device", options.device,
@@ -106,7 +130,7 @@ def our_sides(options, shape, formats):
     for form in dict.fromkeys(("bf16",) + formats):
         for variant in options.variants:
             for activations in options.activations:
-                if activations != "dtype" and form in ("bf16", "fp16"):
+                if not goes_with(form, activations):
                     continue
                 name = form + (f"+{activations}" if activations != "dtype" else "")
                 words = common + ["--format", form]
@@ -118,20 +142,33 @@ def our_sides(options, shape, formats):
     return sides
 
 
-def peer_sides(options, shape, torch_peers, types):
-    threads = ["--threads", str(options.threads)]
-    sides = [Side(f"PyTorch {peer} bf16",
-                  [options.python, str(HERE / "torch_experts.py"), "--shape", shape, "--peer", peer]
-                  + threads, False, {"OMP_NUM_THREADS": str(options.threads)})
-             for peer in torch_peers if options.python]
+def torch_sides(options, shape, peers):
+    if options.on == "gpu":
+        return [Side(peer, [options.python, str(HERE / "torch_formats.py"), "--shape", shape,
+                            "--peer", peer]) for peer in peers]
+    return [Side(f"PyTorch {peer} bf16",
+                 [options.python, str(HERE / "torch_experts.py"), "--shape", shape, "--peer", peer,
+                  "--threads", str(options.threads)], False,
+                 {"OMP_NUM_THREADS": str(options.threads)}) for peer in peers]
+
+
+def ggml_sides(options, shape, types):
+    sides = []
     for program in options.ggml:
         for kind in types:
             for layout in LAYOUTS:
                 name = f"llama.cpp {kind}" + (", repacked" if layout == "repacked" else "")
                 sides.append(Side(name + (f" ({program.name})" if len(options.ggml) > 1 else ""),
-                                  [str(program), "--shape", shape, "--type", kind,
-                                   "--layout", layout] + threads))
+                                  [str(program), "--shape", shape, "--type", kind, "--layout", layout,
+                                   "--threads", str(options.threads)]))
     return sides
+
+
+def sides_of(options, group):
+    formats, torch_peers, types = PLACES[options.on].groups[group]
+    return (our_sides(options, options.shape, formats)
+            + (torch_sides(options, options.shape, torch_peers) if options.python else [])
+            + ggml_sides(options, options.shape, types))
 
 
 # ---- one point ----
@@ -156,15 +193,16 @@ def begin_point(sides, tokens, limit):
     there, left_out = [], []
     for side in sides:
         found = side.ask(f"tokens {tokens}" + ("" if side.ours else ids), limit)
-        if "error" in found and isinstance(found["error"], float) and found["error"] <= TOLERANCE:
-            there.append({"side": side, "name": side.name, "ours": side.ours, "error": found["error"],
-                          "weight_bytes": found.get("weight_bytes"), "rounds": [], "layer": []})
+        error = found["error"]  # a number, or a text
+        if not isinstance(error, str) and error <= found.get("tolerance", TOLERANCE):
+            there.append({"side": side, "name": side.name, "ours": side.ours, "error": error,
+                          "weight_bytes": found.get("weight_bytes"), "rounds": [],
+                          "mode": found.get("mode"), "all": []})
             if not first:
                 first, ids = found, ids_of(found["ids"])
         else:
-            why = found["error"]
-            left_out.append({"name": side.name, "why": f"wrong answer: relative error {why:.3g}"
-                             if isinstance(why, float) else why})
+            left_out.append({"name": side.name, "why": error if isinstance(error, str)
+                             else f"wrong answer: relative error {error:.3g}"})
             if not first:
                 break  # nobody knows the choice
     return there, left_out
@@ -175,21 +213,22 @@ def measure_point(options, sides, group, tokens):
     point = {"group": group, "tokens": tokens, "read": None, "sides": [], "left_out": left_out}
     if not there:
         return point
-    point["read"] = there[0]["side"].ask("read", options.limit).get("read")
+    if options.on == "cpu":
+        point["read"] = there[0]["side"].ask("read", options.limit).get("read")
     for _ in range(options.rounds):
         for one in list(there):
             found = one["side"].ask(f"run {options.seconds}", options.limit)
-            if "experts" in found:
-                one["rounds"].append(found["experts"])
-                one["layer"].append(found.get("layer"))
+            if options.metric in found:
+                one["rounds"].append(found[options.metric])
+                one["all"].append(found)
             else:
                 left_out.append({"name": one["name"], "why": found["error"]})
                 there.remove(one)
     for one in there:
         one.pop("side")
-        layer = one.pop("layer")
         one["ms"] = statistics.median(one["rounds"])
-        one["layer_ms"] = statistics.median(layer) if layer[0] is not None else None
+        walls = [found["wall"] for found in one["all"] if "wall" in found]
+        one["wall_ms"] = statistics.median(walls) if walls else None
     point["sides"] = there
     return point
 
@@ -213,7 +252,7 @@ def best_peer(point):
 # ---- what is told ----
 
 HEADER = ("| group | tokens | side | ms | bf16 / it | best peer / it | weights GB/s | of a plain read "
-          "| layer ms | error |\n|---|---|---|---|---|---|---|---|---|---|")
+          "| wall ms, layer | error |\n|---|---|---|---|---|---|---|---|---|---|")
 
 
 def rows_of(point):
@@ -221,20 +260,23 @@ def rows_of(point):
     for one in point["sides"]:
         rate = one["weight_bytes"] and one["weight_bytes"] / one["ms"] * 1e-6
         share = rate and point["read"] and rate / point["read"]
-        cells = (point["group"], point["tokens"], one["name"], floors.digits(one["ms"], None),
+        cells = (point["group"], point["tokens"],
+                 one["name"] + (f", {one['mode']}" if one["mode"] else ""), floors.digits(one["ms"], None),
                  floors.digits(base and ratio(base, one)),
                  floors.digits(ratio(peer, one)) if one["ours"] and peer else "",
                  f"{rate:.1f}" if rate else "", f"{share:.0%}" if share else "",
-                 floors.digits(one["layer_ms"], None) if one["layer_ms"] else "",
+                 floors.digits(one["wall_ms"], None) if one["wall_ms"] else "",
                  f"{one['error']:.1e}")
         yield "| " + " | ".join(map(str, cells)) + " |"
 
 
 def markdown(record):
-    lines = [f"# moecl's experts beside others on a CPU: {record['cpu']}", "",
+    what = ("experts alone: gate, up, SwiGLU, down" if record["on"] == "cpu"
+            else "the whole layer, on the device")
+    lines = [f"# moecl by weight format beside others: {record['device']}", "",
              f"{record['date']}, {record['threads']} threads, shape {record['shape']} (hidden, "
-             "intermediate, experts, top k). Medians of rounds in turns, milliseconds: gate, up, "
-             "SwiGLU, down. A ratio above 1: that side is the faster one.", ""]
+             f"intermediate, experts, top k). Medians of rounds in turns, milliseconds, of {what}. "
+             "A ratio above 1: that side is the faster one.", ""]
     lines += [f"- {name}: {about}" for name, about in record["sides"].items()] + ["", HEADER]
     for point in record["points"]:
         lines += rows_of(point)
@@ -247,8 +289,8 @@ def markdown(record):
 
 def write_files(out, record):
     """Whole files or none: a time limit may end the run at any moment."""
-    for name, text in (("cpu.json", json.dumps(record, indent=1) + "\n"),
-                       ("cpu.md", markdown(record))):
+    for name, text in (("formats.json", json.dumps(record, indent=1) + "\n"),
+                       ("formats.md", markdown(record))):
         (out / (name + ".new")).write_text(text)
         os.replace(out / (name + ".new"), out / name)
 
@@ -273,21 +315,21 @@ def cpu_name():
 
 def run_group(options, group, record, log):
     """Whether all of ours were there; what can't be is said once."""
-    formats, torch_peers, types = GROUPS[group]
-    started = (our_sides(options, options.shape, formats)
-               + peer_sides(options, options.shape, torch_peers, types))
+    started = sides_of(options, group)
     sides, all_there = [], True
     for side in started:
         side.start(options.cpus, log)
     for side in started:
         why = side.why_not(options.limit)
         if why:
-            # A variant that was asked for by name does not serve every format.
             record["notes"].append(f"{side.name} left out: {why}")
             print(record["notes"][-1], flush=True)
-            all_there &= not side.ours or "@" in side.name
+            # What was asked for besides, a variant or activations, does not go with every format.
+            all_there &= not side.ours or "@" in side.name or "+" in side.name
             side.close()
             continue
+        if options.on == "gpu" and side.ours:
+            record["device"] = side.about["device"]
         record["sides"][side.name] = side.about["device"] + (
             f", variant {side.about['variant']}" if "variant" in side.about else "")
         sides.append(side)
@@ -309,14 +351,16 @@ def parse(arguments):
     parser = argparse.ArgumentParser(formatter_class=argparse.RawDescriptionHelpFormatter,
                                      description=__doc__)
     parser.add_argument("--out", type=pathlib.Path, required=True, help="folder for the results")
+    parser.add_argument("--on", choices=PLACES, default="cpu")
     parser.add_argument("--shape", default="olmoe",
                         help=f"H:I:E:K, or one of {', '.join(floors.SHAPES)} (default: olmoe)")
-    parser.add_argument("--points", nargs="+", default=POINTS, help=f"default: {' '.join(POINTS)}")
-    parser.add_argument("--groups", default=",".join(GROUPS), help="default: all four")
+    parser.add_argument("--points", nargs="+", help="default: " + "; ".join(
+        f"{' '.join(place.points)} on a {on}" for on, place in PLACES.items()))
+    parser.add_argument("--groups", help="some, with commas (default: all)")
     parser.add_argument("--variants", default="auto",
                         help="our grouped GEMMs, by name; auto: what moecl chooses (default)")
     parser.add_argument("--activations", default="dtype",
-                        help="dtype, int8, or both with a comma (default: dtype)")
+                        help="dtype, int8, ..., several with commas (default: dtype)")
     parser.add_argument("--threads", type=int, default=2, help="of every side (default: 2)")
     parser.add_argument("--cpus", help="processors that all sides are bound to, for instance 0,2")
     parser.add_argument("--rounds", type=int, default=5)
@@ -324,7 +368,7 @@ def parse(arguments):
                         help="of each side in each round (default: 0.2)")
     parser.add_argument("--ours", type=pathlib.Path,
                         default=HERE.parents[1] / "build/bench/layer_times")
-    parser.add_argument("--device", default="cpu", help="moecl's (default: cpu)")
+    parser.add_argument("--device", help="moecl's (default: as --on)")
     parser.add_argument("--ggml", type=pathlib.Path, action="append", default=[],
                         help="peer_ggml (ggml.c tells how it is built); may be repeated")
     parser.add_argument("--python", default=sys.executable,
@@ -335,11 +379,14 @@ def parse(arguments):
     if options.shape in floors.SHAPES:
         known = floors.SHAPES[options.shape]
         options.shape = f"{known.hidden}:{known.intermediate}:{known.experts}:{known.top_k}"
-    options.groups = options.groups.split(",")
+    place = PLACES[options.on]
+    options.metric, options.device = place.metric, options.device or options.on
+    options.points = options.points or place.points
+    options.groups = options.groups.split(",") if options.groups else list(place.groups)
     options.variants, options.activations = options.variants.split(","), options.activations.split(",")
     for name in options.groups:
-        if name not in GROUPS:
-            parser.error(f"{name}: no such group; there are {', '.join(GROUPS)}")
+        if name not in place.groups:
+            parser.error(f"{name}: no such group; there are {', '.join(place.groups)}")
     try:
         options.tokens = list(dict.fromkeys(tokens_of(point, options.shape) for point in options.points))
         options.cpus = {int(one) for one in options.cpus.split(",")} if options.cpus else None
@@ -353,15 +400,16 @@ def parse(arguments):
 def main(arguments):
     options = parse(arguments)
     options.out.mkdir(parents=True, exist_ok=True)
-    record = {"schema": "moecl-cpu-peers-1", "date": datetime.date.today().isoformat(),
-              "command": [sys.argv[0], *arguments], "cpu": cpu_name(), "threads": options.threads,
+    record = {"schema": "moecl-formats-1", "date": datetime.date.today().isoformat(),
+              "command": [sys.argv[0], *arguments], "on": options.on,
+              "device": cpu_name() if options.on == "cpu" else "a GPU", "threads": options.threads,
               "shape": options.shape, "seconds": options.seconds, "sides": {}, "points": [],
-              "notes": [] if options.ggml else ["llama.cpp left out: no --ggml"]}
-    with open(options.out / "cpu.log", "w", encoding="utf-8") as log:
+              "notes": ["llama.cpp left out: no --ggml"] if options.on == "cpu" and not options.ggml else []}
+    with open(options.out / "formats.log", "w", encoding="utf-8") as log:
         print(HEADER, flush=True)
         there = [run_group(options, group, record, log) for group in options.groups]
     write_files(options.out, record)
-    print(f"results: {options.out}/cpu.md")
+    print(f"results: {options.out}/formats.md")
     return 0 if all(there) else 1
 
 
