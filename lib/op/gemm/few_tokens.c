@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: MIT
-/* Kernels for few tokens that stream each assignment's weights: cl/grouped_gemm/nvidia_few.clh. */
+/* Kernels for few tokens that stream each assignment's weights: cl/grouped_gemm/few_tokens.clh. */
 #include "base/base.h"
 #include "op/gemm/driver.h"
 
@@ -18,7 +18,7 @@ bool op_gemm_few_tokens_pay(const op_gemm *gemm, int64_t num_tokens, int64_t mos
 
 moecl_status op_gemm_launch_few_tokens(const op_gemm *gemm, ocl_kernel *few, ocl_chain *chain,
                                        const op_gemm_few_tokens_io *io) {
-  enum { LOCAL = 256, ROWS = 16 }; /* as in cl/grouped_gemm/nvidia_few.clh */
+  enum { LOCAL = 256, ROWS = 16 }; /* as in cl/grouped_gemm/few_tokens.clh */
   const op_gemm_desc *desc = &gemm->desc;
   const uint64_t columns = desc->gated ? ROWS / 2 : ROWS;
   const uint64_t groups = base_div_up((uint64_t)desc->n, columns);
