@@ -25,8 +25,11 @@ typedef enum moecl_capability {
   MOECL_CAP_SUBGROUPS = 1 << 3,    /* sub-groups, queried */
   MOECL_CAP_PTX_SM80 = 1 << 4,     /* a probe ran inline PTX mma.sync and gave the right answer */
   MOECL_CAP_PTX_SM90A = 1 << 5,    /* likewise wgmma and bulk copies, in PTX built a second time */
-  MOECL_CAP_LONG_LOOPS = 1 << 6    /* a probe's 300,000 rounds were all run; without, the context
+  MOECL_CAP_LONG_LOOPS = 1 << 6,   /* a probe's 300,000 rounds were all run; without, the context
                                       warns when it is created: some drivers cut loops short */
+  MOECL_CAP_MFMA = 1 << 7,         /* a probe ran v_mfma_f32_16x16x16 of fp16 and bf16 in waves of
+                                      64, and gave the right answer */
+  MOECL_CAP_WMMA = 1 << 8          /* likewise v_wmma_f32_16x16x16 in waves of 32 */
 } moecl_capability;
 
 typedef struct moecl_device_info {

@@ -68,6 +68,30 @@ static bool ptx_sm90a_works(moecl_context *context) {
   return true;
 }
 
+/* A work-group's waves each multiply matrices of their own, in fp16 and in bf16. Waves that are
+ * not as wide as the kernel takes them to be give another answer. */
+static bool wave_matrices_work(moecl_context *context, const char *source, int waves) {
+  enum { LOCAL = 256, SIDE = 16, MOST_PRODUCTS = 16 };
+  float got[MOST_PRODUCTS][SIDE][SIDE];
+  if (run_probe(context, source, "matrices", 1, LOCAL, got, sizeof got) != MOECL_OK) return false;
+  for (int p = 0; p < 2 * waves; p++)
+    for (int r = 0; r < SIDE; r++)
+      for (int c = 0; c < SIDE; c++) {
+        float want = 0;
+        for (int k = 0; k < SIDE; k++) want += (float)((r + k % 3 - p) * (c - 2 + k % 5));
+        if (got[p][r][c] != want) return false;
+      }
+  return true;
+}
+
+static bool mfma_works(moecl_context *context) {
+  return wave_matrices_work(context, "probe/amd_mfma.cl", 4);
+}
+
+static bool wmma_works(moecl_context *context) {
+  return wave_matrices_work(context, "probe/amd_wmma.cl", 8);
+}
+
 /* Device and host count alike beyond 65,535 rounds. What a device left early, and is right
  * as far as it came, is the right program all the same: the cache isn't blamed. */
 static bool long_loops_work(moecl_context *context) {
@@ -117,12 +141,17 @@ static void run_all(moecl_context *context, const moecl_log *log) {
               "work-item takes more than 65,535 rounds, such as sizes beyond that or 1024 experts "
               "with top_k 64; verify what you run, or choose another device",
               context->info.name);
-  /* Only compilers of this kind may see inline PTX: others can crash on it. */
+  /* Only compilers of this kind may see inline PTX: others can crash on it. So with the builtins
+   * further down, which others need not be asked for whenever a context is made. */
   if ((ocl_device_has(context->device, "cl_nv_compiler_options") ||
        ocl_device_has(context->device, "cl_nv_device_attribute_query")) &&
       works(context, ptx_sm80_works)) {
     context->info.capabilities |= MOECL_CAP_PTX_SM80;
     if (works(context, ptx_sm90a_works)) context->info.capabilities |= MOECL_CAP_PTX_SM90A;
+  }
+  if (ocl_device_has(context->device, "cl_amd_device_attribute_query")) {
+    if (works(context, mfma_works)) context->info.capabilities |= MOECL_CAP_MFMA;
+    else if (works(context, wmma_works)) context->info.capabilities |= MOECL_CAP_WMMA;
   }
   log_write(log, MOECL_LOG_DEBUG, "capabilities 0x%x", context->info.capabilities);
 }

@@ -1,10 +1,10 @@
 // SPDX-License-Identifier: MIT
-/* A portable stand-in for the kernels behind lib/op/gemm/persistent.c, for
- * tests: the contract of cl/grouped_gemm/nvidia_sm80.cl and nvidia_sm90.cl, none of
- * their speed. So the driver's host side runs on any device. What the driver must keep
- * to is looked at here: what breaks it becomes NaN.
+/* A portable stand-in for the kernels behind lib/op/gemm/persistent.c and, without TALL,
+ * matrix_tiles.c, for tests: the contract of cl/grouped_gemm/nvidia_sm80.cl and nvidia_sm90.cl,
+ * or of amd_tiles.clh, none of their speed. So the drivers' host side runs on any device. What a
+ * driver must keep to is looked at here: what breaks it becomes NaN.
  *
- * Defines: WEIGHTS, OUTPUT, ACTIVATION, GATED, BIAS, GATHER, TALL, DENSE, ADDS_SHARED;
+ * Defines: WEIGHTS, OUTPUT, ACTIVATION, GATED, BIAS, GATHER, TALL, DENSE, ADDS_SHARED, TILE_M;
  * input and biases are of the weights' element. */
 #define DTYPE WEIGHTS
 #include "common/types.clh"
@@ -14,7 +14,9 @@
 #define TILE_K (128 / (long)sizeof(storage_bits_t)) /* a packed row is 128 bytes a step */
 #define COLUMNS (GATED ? WEIGHT_ROWS / 2 : WEIGHT_ROWS)
 #define FEW_COLUMNS (GATED ? 8 : 16) /* of a work-group of few_tokens */
-#if TALL
+#ifndef TALL
+#define MOST_ROWS TILE_M
+#elif TALL
 #define MOST_ROWS 176
 #else
 #define MOST_ROWS 128
@@ -77,6 +79,21 @@ static inline float output_of(const __global storage_t *x, const __global storag
 typedef ELEMENT_T(OUTPUT) output_t;
 #define OUTPUT_STORE ELEMENT_STORE(OUTPUT)
 
+/* Slots `slot` to `end` by the columns of one tile. */
+static inline void make_slots(const __global storage_t *a, const __global int *slot_token,
+                              const __global storage_t *w, const __global storage_t *bias,
+                              __global output_t *out, long k, long n, int e, int slot, int end,
+                              long first, bool kept) {
+  for (; slot < end; slot++) {
+    const long row = GATHER ? slot_token[slot] : slot;
+    for (long column = first; column < min(first + COLUMNS, n); column++) {
+      const float v = output_of(a + row * k, w, bias, e, column, n, k);
+      OUTPUT_STORE(kept ? v : NAN, out, (size_t)(slot * n + column));
+    }
+  }
+}
+
+#ifdef TALL
 static inline void make_tile(const __global storage_t *a, const __global int *slot_token,
                              const __global int *expert_offsets, const __global int *tile_offsets,
                              const __global storage_t *w, const __global storage_t *bias,
@@ -92,14 +109,8 @@ static inline void make_tile(const __global storage_t *a, const __global int *sl
   const int each = (int)round_up((slots + row_tiles - 1) / row_tiles, 16);
   const bool kept = each <= tile_rows && tile_rows <= MOST_ROWS && tile_rows % 16 == 0 &&
                     (!TALL || tile_rows == MOST_ROWS);
-  for (int slot = start + row_tile * each; slot < min(start + slots, start + (row_tile + 1) * each);
-       slot++) {
-    const long row = GATHER ? slot_token[slot] : slot;
-    for (long column = first; column < min(first + COLUMNS, n); column++) {
-      const float v = output_of(a + row * k, w, bias, e, column, n, k);
-      OUTPUT_STORE(kept ? v : NAN, out, (size_t)(slot * n + column));
-    }
-  }
+  const int end = min(start + slots, start + (row_tile + 1) * each);
+  make_slots(a, slot_token, w, bias, out, k, n, e, start + row_tile * each, end, first, kept);
 }
 
 /* One work-item of each work-group works. The queue is zero between launches. */
@@ -116,6 +127,28 @@ __kernel void gemm(const __global storage_t *a, const __global int *slot_token,
     if (atomic_inc(queue + 1) == (int)get_num_groups(0) - 1) queue[0] = queue[1] = 0;
   }
 }
+#else
+/* One work-item of each work-group works: a tile each, column tiles varying slowest, and none
+ * where the grid is larger. */
+__kernel void gemm(const __global storage_t *a, const __global int *slot_token,
+                   const __global int *expert_offsets, const __global int *tile_offsets,
+                   const __global storage_t *w, const __global storage_t *bias,
+                   __global output_t *out, long k, long n, int num_experts) {
+  const long tiles = tile_offsets[num_experts], group = (long)get_group_id(0);
+  if (get_local_id(0) == 0 && group < tiles * column_tiles(n)) {
+    const int tile = (int)(group % tiles);
+    int e = 0;
+    while (tile_offsets[e + 1] <= tile) e++;
+    const int slot = expert_offsets[e] + (tile - tile_offsets[e]) * TILE_M;
+    const int end = expert_offsets[e + 1];
+    const bool kept =
+        tile_offsets[e + 1] - tile_offsets[e] == (end - expert_offsets[e] + TILE_M - 1) / TILE_M &&
+        get_local_size(0) == 256;
+    make_slots(a, slot_token, w, bias, out, k, n, e, slot, min(end, slot + TILE_M),
+               group / tiles * COLUMNS, kept);
+  }
+}
+#endif
 
 #if GATHER || DENSE
 /* A work-group: FEW_COLUMNS columns of row t*top_k+j of `out`. */

@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: MIT
-/* A context on which the persistent grouped GEMMs run whatever the device is: their
- * sources are test/kernel/persistent.cl, in a copy of cl/, and the capabilities that
- * their rows ask for are said to be there. */
+/* A context on which the persistent grouped GEMMs, and those by tiles of matrix instructions, run
+ * whatever the device is: their sources are test/kernel/persistent.cl, in a copy of cl/, and the
+ * capabilities that their rows ask for are said to be there. */
 #ifndef MOECL_TEST_STAND_IN_H
 #define MOECL_TEST_STAND_IN_H
 
@@ -24,9 +24,9 @@ static inline bool stand_in_make(stand_in *s) {
   *s = (stand_in){.root = "/tmp/moecl-persistent-XXXXXX"};
   if (!cl || !mkdtemp(s->root)) return false;
   snprintf(command, sizeof command,
-           "cl='%s' to='%s/cl' && cp -r \"$cl\" \"$to\" && for name in sm80 sm90; do cp "
-           "\"$cl/../test/kernel/persistent.cl\" \"$to/grouped_gemm/nvidia_$name.cl\" || exit 1; "
-           "done",
+           "cl='%s' to='%s/cl' && cp -r \"$cl\" \"$to\" && for name in "
+           "nvidia_sm80 nvidia_sm90 amd_mfma; do cp \"$cl/../test/kernel/persistent.cl\" "
+           "\"$to/grouped_gemm/$name.cl\" || exit 1; done",
            cl, s->root);
   snprintf(s->kernels, sizeof s->kernels, "%s/cl", s->root);
   snprintf(s->cache, sizeof s->cache, "%s/cache", s->root);
@@ -37,7 +37,8 @@ static inline bool stand_in_make(stand_in *s) {
 
 static inline moecl_status stand_in_open(const stand_in *s, moecl_context **context) {
   const moecl_status status = moecl_context_create(&s->params, context);
-  if (status == MOECL_OK) (*context)->info.capabilities |= MOECL_CAP_PTX_SM80 | MOECL_CAP_PTX_SM90A;
+  if (status == MOECL_OK)
+    (*context)->info.capabilities |= MOECL_CAP_PTX_SM80 | MOECL_CAP_PTX_SM90A | MOECL_CAP_MFMA;
   return status;
 }
 
@@ -57,7 +58,8 @@ static inline void stand_in_remove(const stand_in *s) {
 
 static inline bool op_is_persistent(const kernel_variant *variant) {
   return variant->driver == &op_gemm_persistent_driver ||
-         variant->driver == &op_gemm_persistent_tall_driver;
+         variant->driver == &op_gemm_persistent_tall_driver ||
+         variant->driver == &op_gemm_matrix_tiles_driver;
 }
 
 static inline bool is_persistent(const char *gemm) {

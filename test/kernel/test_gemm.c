@@ -197,15 +197,16 @@ static int32_t check_gemm(const kernel_variant *variant, const problem *p, const
   return each;
 }
 
-/* Which heights `gpu` was asked for. */
+/* Which heights of tiles a variant that has three was asked for. */
 typedef struct heights {
   bool few, low, tall;
 } heights;
 
 static void note(heights *h, const kernel_variant *variant, int32_t each) {
-  if (!(variant->driver == &op_gemm_tile_heights_driver)) return;
+  const bool matrix_tiles = variant->driver == &op_gemm_matrix_tiles_driver;
+  if (!matrix_tiles && variant->driver != &op_gemm_tile_heights_driver) return;
   if (each == (int32_t)variant->tile_m) h->tall = true;
-  else if (each == 8) h->few = true;
+  else if (each == (matrix_tiles ? (int32_t)variant->tile_m / 4 : 8)) h->few = true;
   else h->low = true;
 }
 
@@ -223,8 +224,9 @@ static void check_case(const kernel_variant *variant, const gemm_case *c, moecl_
   }
   const op_gemm_desc *s = &c->desc;
   /* No kernel was left out; a dense one's hang on the device's compute units. */
-  if (variant->driver == &op_gemm_tile_heights_driver && s->n % 8 == 0 && !s->ungrouped)
-    assert_true(seen.few && seen.low && seen.tall);
+  const bool three = variant->driver == &op_gemm_tile_heights_driver ||
+                     variant->driver == &op_gemm_matrix_tiles_driver;
+  if (three && s->n % 8 == 0 && !s->ungrouped) assert_true(seen.few && seen.low && seen.tall);
 }
 
 /* In fp32 every case; in the narrow types those that reach code of their own. A

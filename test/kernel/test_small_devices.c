@@ -43,8 +43,9 @@ static moecl_context *open_small(const small_device *device, test_log *log) {
   assert_ok(moecl_context_create(&params, &context));
   context->info.max_work_group_size = device->work_group;
   context->info.local_memory_bytes = device->local_bytes;
-  context->info.capabilities &= ~(uint32_t)(MOECL_CAP_CPU | MOECL_CAP_LOCAL_MEMORY |
-                                            MOECL_CAP_PTX_SM80 | MOECL_CAP_PTX_SM90A);
+  context->info.capabilities &=
+      ~(uint32_t)(MOECL_CAP_CPU | MOECL_CAP_LOCAL_MEMORY | MOECL_CAP_PTX_SM80 |
+                  MOECL_CAP_PTX_SM90A | MOECL_CAP_MFMA | MOECL_CAP_WMMA);
   return context;
 }
 

@@ -600,6 +600,32 @@ static void test_fragments(void **state) {
   }
 }
 
+/* Tiles of AMD's matrix instructions, where a device has them. What is no layout, such as a
+ * barrier that is missing, test/emulate plants. */
+static void test_amd_tiles(void **state) {
+  static const struct {
+    const char *file, *from, *to;
+  } wrong[] = {
+      {"grouped_gemm/amd_tiles.clh", "+ b * BLOCK_CHUNKS +", "+ (1 - b) * BLOCK_CHUNKS +"},
+      {"grouped_gemm/amd_tiles.clh", "block % 2 * columns", "0"},
+      {"grouped_gemm/amd_tiles.clh", "CHUNKS_APART (TILE_M + 8", "CHUNKS_APART (TILE_M - 8"},
+      {"grouped_gemm/amd_tiles.clh", "rows > HALF_BLOCKS", "rows > TOKEN_BLOCKS"},
+      {"grouped_gemm/amd_few.clh", "(group) % 2 * 8", "0"}};
+  moecl_layer_params with = params;
+  test_log log = {0};
+  (void)state;
+  moecl_context *context = open_context(&log);
+  const uint32_t has = moecl_context_device(context)->capabilities;
+  moecl_context_destroy(&context);
+  base_text_free(&log.text);
+  if (!(has & (MOECL_CAP_MFMA | MOECL_CAP_WMMA))) skip();
+  with.dtype = MOECL_BF16;
+  with.grouped_gemm_variant = has & MOECL_CAP_MFMA ? "amd_mfma" : "amd_wmma";
+  for (size_t i = 0; i < BASE_COUNT(wrong); i++)
+    check_failure(false, wrong[i].file, wrong[i].from, wrong[i].to, &with, MOECL_ERROR_BUILD,
+                  "fails its self-check");
+}
+
 /* ---- one path for all ---- */
 
 typedef struct trial {
@@ -701,8 +727,8 @@ int main(int argc, char **argv) {
       cmocka_unit_test(test_asked),      cmocka_unit_test(test_last_row),
       cmocka_unit_test(test_choose),     cmocka_unit_test(test_checked_once),
       cmocka_unit_test(test_scales),     cmocka_unit_test(test_scaled_panels),
-      cmocka_unit_test(test_fragments),  cmocka_unit_test(test_quantize),
-      cmocka_unit_test(test_encode)};
+      cmocka_unit_test(test_fragments),  cmocka_unit_test(test_amd_tiles),
+      cmocka_unit_test(test_quantize),   cmocka_unit_test(test_encode)};
   skip_without_device();
   return cmocka_run_group_tests_name("variants", tests, make_root, remove_root);
 }

@@ -54,6 +54,8 @@ static device_row probe(const options *options, const moecl_device_info *info) {
 
 static const char *matrix_capability(const device_row *row) {
   if (row->info.capabilities & MOECL_CAP_PTX_SM90A) return "wgmma (PTX)";
+  if (row->info.capabilities & MOECL_CAP_MFMA) return "MFMA";
+  if (row->info.capabilities & MOECL_CAP_WMMA) return "WMMA";
   return row->info.capabilities & MOECL_CAP_PTX_SM80 ? "mma.sync (PTX)" : "none";
 }
 

@@ -6,9 +6,9 @@
 #include "op/gemm/gemm.h"
 
 /* One table for kernels with a work-group a tile, one for such with tiles of several
- * heights, one for persistent work-groups that take tile after tile (with and without
- * tall tiles), one for such on weights with scales, one for CLBlast. Beside create, all are asked
- * of described GEMMs too. */
+ * heights, one for such by matrix instructions, one for persistent work-groups that take tile after
+ * tile (with and without tall tiles), one for such on weights with scales, one for CLBlast. Beside
+ * create, all are asked of described GEMMs too. */
 typedef struct op_gemm_driver {
   size_t state_bytes; /* of the driver's own state, zeros before create */
   moecl_status (*create)(op_gemm *gemm);
@@ -30,8 +30,8 @@ typedef struct op_gemm_driver {
 } op_gemm_driver;
 
 extern const op_gemm_driver op_gemm_tiles_driver, op_gemm_tile_heights_driver,
-    op_gemm_persistent_driver, op_gemm_persistent_tall_driver, op_gemm_fragments_driver,
-    op_gemm_clblast_driver;
+    op_gemm_matrix_tiles_driver, op_gemm_persistent_driver, op_gemm_persistent_tall_driver,
+    op_gemm_fragments_driver, op_gemm_clblast_driver;
 
 /* The lists of rows of an ungrouped GEMM. */
 typedef struct op_gemm_lists {
