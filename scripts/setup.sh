@@ -34,6 +34,7 @@ want|locale de_DE|locales|sources of locales, for tests with a decimal comma
 test|module cmocka|libcmocka-dev|cmocka (unit tests), for development
 test|python jsonschema|python3-jsonschema|jsonschema for Python, for the test of results.json
 want|tool clang-format-14|clang-format-14|clang-format 14, for the check of the sources' format
+want|tool clang-19|clang-19|clang 19, for the checks of kernels for GPUs that are not here
 want|tool gnuplot|gnuplot-nox|gnuplot, for the pictures in reports
 LIST
 }
