@@ -29,7 +29,10 @@ typedef enum moecl_capability {
                                       warns when it is created: some drivers cut loops short */
   MOECL_CAP_MFMA = 1 << 7,         /* a probe ran v_mfma_f32_16x16x16 of fp16 and bf16 in waves of
                                       64, and gave the right answer */
-  MOECL_CAP_WMMA = 1 << 8          /* likewise v_wmma_f32_16x16x16 in waves of 32 */
+  MOECL_CAP_WMMA = 1 << 8,         /* likewise v_wmma_f32_16x16x16 in waves of 32 */
+  MOECL_CAP_SUBGROUP_MATRIX_8 = 1 << 11, /* a probe ran the matrix instruction of sub-groups of 8 in
+                                            fp16 and bf16, and gave the right answer */
+  MOECL_CAP_SUBGROUP_MATRIX_16 = 1 << 12 /* likewise of sub-groups of 16 */
 } moecl_capability;
 
 typedef struct moecl_device_info {

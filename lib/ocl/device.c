@@ -61,15 +61,33 @@ bool ocl_device_has(cl_device_id device, const char *extension) {
   return found;
 }
 
+/* The sizes that a kernel may require of its sub-groups; how many there are. */
+enum { MOST_SIZES = 16 };
+static size_t query_required_sizes(cl_device_id device, size_t *sizes) {
+  size_t bytes = 0;
+  if (!ocl_device_has(device, "cl_intel_required_subgroup_size") ||
+      clGetDeviceInfo(device, DEVICE_SUB_GROUP_SIZES_INTEL, MOST_SIZES * sizeof *sizes, sizes,
+                      &bytes) != CL_SUCCESS)
+    return 0;
+  return bytes / sizeof *sizes;
+}
+
+uint32_t ocl_least_subgroup(cl_device_id device) {
+  size_t sizes[MOST_SIZES], least = 0;
+  const size_t count = query_required_sizes(device, sizes);
+  for (size_t i = 0; i < count; i++)
+    if (i == 0 || sizes[i] < least) least = sizes[i];
+  return (uint32_t)least;
+}
+
 /* The largest sub-group the device forms; what a kernel gets is the
  * compiler's choice among the sizes. */
 static uint32_t query_subgroup_size(cl_device_id device) {
-  size_t sizes[16], bytes = 0;
+  size_t sizes[MOST_SIZES];
+  const size_t count = query_required_sizes(device, sizes);
   cl_uint width = 0;
-  if (ocl_device_has(device, "cl_intel_required_subgroup_size") &&
-      clGetDeviceInfo(device, DEVICE_SUB_GROUP_SIZES_INTEL, sizeof sizes, sizes, &bytes) ==
-          CL_SUCCESS) {
-    for (size_t i = 0; i < bytes / sizeof *sizes; i++)
+  if (count > 0) {
+    for (size_t i = 0; i < count; i++)
       if (sizes[i] > width) width = (cl_uint)sizes[i];
   } else if (ocl_device_has(device, "cl_amd_device_attribute_query")) {
     query(device, DEVICE_WAVEFRONT_WIDTH_AMD, &width, sizeof width);

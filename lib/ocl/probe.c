@@ -92,6 +92,28 @@ static bool wmma_works(moecl_context *context) {
   return wave_matrices_work(context, "probe/amd_wmma.cl", 8);
 }
 
+/* One sub-group of `lanes`: bf16, then fp16. */
+static bool subgroup_matrix_works(moecl_context *context, uint32_t lanes) {
+  enum { ROWS = 8, MOST_LANES = 16 };
+  float got[2 * ROWS * MOST_LANES];
+  if (run_probe(context, "probe/subgroup_matrix.cl", "subgroup_matrix", 2, lanes, got,
+                sizeof got) != MOECL_OK)
+    return false;
+  for (uint32_t i = 0; i < 2 * ROWS * lanes; i++) {
+    const int r = (int)(i / lanes % ROWS), c = (int)(i % lanes);
+    float want = (float)(r - c);
+    for (int k = 0; k < 16; k++) want += (float)((r + k % 3 - 1) * (c - 2 + k % 2));
+    if (got[i] != want) return false;
+  }
+  return true;
+}
+static bool subgroup_matrix_8_works(moecl_context *context) {
+  return subgroup_matrix_works(context, 8);
+}
+static bool subgroup_matrix_16_works(moecl_context *context) {
+  return subgroup_matrix_works(context, 16);
+}
+
 /* Device and host count alike beyond 65,535 rounds. What a device left early, and is right
  * as far as it came, is the right program all the same: the cache isn't blamed. */
 static bool long_loops_work(moecl_context *context) {
@@ -152,6 +174,13 @@ static void run_all(moecl_context *context, const moecl_log *log) {
   if (ocl_device_has(context->device, "cl_amd_device_attribute_query")) {
     if (works(context, mfma_works)) context->info.capabilities |= MOECL_CAP_MFMA;
     else if (works(context, wmma_works)) context->info.capabilities |= MOECL_CAP_WMMA;
+  }
+  /* Of the two sizes a device has one: the instruction in the other is undefined. */
+  if (ocl_device_has(context->device, "cl_intel_subgroup_matrix_multiply_accumulate")) {
+    if (ocl_least_subgroup(context->device) == 8 && works(context, subgroup_matrix_8_works))
+      context->info.capabilities |= MOECL_CAP_SUBGROUP_MATRIX_8;
+    if (ocl_least_subgroup(context->device) == 16 && works(context, subgroup_matrix_16_works))
+      context->info.capabilities |= MOECL_CAP_SUBGROUP_MATRIX_16;
   }
   log_write(log, MOECL_LOG_DEBUG, "capabilities 0x%x", context->info.capabilities);
 }

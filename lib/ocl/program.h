@@ -73,5 +73,7 @@ void ocl_devices_explain(base_text *text);
 void ocl_device_query(cl_device_id device, moecl_device_info *info);
 /* Is the extension, a whole word, among the device's? */
 bool ocl_device_has(cl_device_id device, const char *extension);
+/* The least sub-group that a kernel may require; 0: it may not. */
+uint32_t ocl_least_subgroup(cl_device_id device);
 
 #endif

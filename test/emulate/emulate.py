@@ -58,9 +58,11 @@ class Kernel:
     instructions: str # NAME.c here, and NAME.clh, which is put before the source
     wave: int
     defines: dict     # what the compiler for the hardware defines
-    local: int = 256
+    locals: dict = field(default_factory=dict)  # work-items of a group, by height: 256 if not here
     problem: str = "gemm"  # NAME.c here
     heights: tuple = (128, 64, 32)
+    packed_k: int = 64  # of packed weights, a multiple
+    few_parts: int = 0  # work-groups of a tile of 8 rows
     plants: list = field(default_factory=list)  # (file below cl/, text, what to put there)
 
 
@@ -83,6 +85,57 @@ AMD_PLANTS = [
     (FEW, "if (at < chunks)", "if (at + 1 < chunks)"),
     ("grouped_gemm/few_tokens.clh", "IS_UP(r) ? 8 : 0", "0"),
 ]
+XMX, XMX_FEW = "grouped_gemm/intel_xmx.clh", "grouped_gemm/intel_few.clh"
+XMX_TOKENS, XMX_OPERANDS = "grouped_gemm/intel_few_tokens.clh", "common/intel_matrix.clh"
+XMX_PLANTS = [
+    (XMX_OPERANDS, "left >= MATRIX_K", "left > 0"),
+    (XMX_OPERANDS, "column.lo = ", "column.hi = "),
+    (XMX, "(r) / 16 * 8 + (r) % 8", "(r) / 16 * 8 + 7 - (r) % 8"),
+    (XMX, "(r) / 8 % 2", "1 - (r) / 8 % 2"),
+    (XMX, "#define PLACE(r) (r)", "#define PLACE(r) ((r) ^ 8)"),
+    (XMX, "slot = slot_token[slot];", ""),
+    (XMX, "sums[1].s##i = multiply_rows(a, b1", "sums[1].s##i = multiply_rows(a, b0"),
+    (XMX, "read_rows(w + i * ROWS_ELEMENTS)", "read_rows(w + (3 - i) * ROWS_ELEMENTS)"),
+    (XMX, "tokens + COLUMNS_PAIRS, lane", "tokens, lane"),
+    (XMX, "half_no = sub_group / GROUPS", "half_no = 1 - sub_group / GROUPS"),
+    (XMX, "half_no = sub_group / GROUPS, group = sub_group % GROUPS",
+     "half_no = sub_group % 2, group = sub_group / 2"),
+    (XMX, "rows - 1), k", "rows), k"),
+    (XMX, "w += 2 * STEP_ELEMENTS;", "w += STEP_ELEMENTS;"),
+    (XMX, "now + HALF_STAGE", "now"),
+    (XMX, "if (2 * stage + 1 < steps) multiply", "multiply"),
+    (XMX, "tokens[stage % 2] + first_group", "tokens[1 - stage % 2] + first_group"),
+    (XMX, "tokens[1 - stage % 2] + place", "tokens[stage % 2] + place"),
+    (XMX, "lane);\n    barrier(CLK_LOCAL_MEM_FENCE);\n  }", "lane);\n  }"),
+    (XMX, "more = stage + 1 < whole", "more = stage + 1 < stages"),
+    (XMX, "(int)(first_group * LANES) < rows", "(int)(first_group * LANES) + 1 < rows"),
+    (XMX, "(k % STAGE_K) - (int)half_no * MATRIX_K", "(k % STAGE_K)"),
+    (XMX, "out + LANES * n", "out + n"),
+    (XMX, "token < rows) store", "token <= rows) store"),
+    (XMX, "token + LANES < rows", "token < rows"),
+    (XMX, "if (column >= n) return;", ""),
+    (XMX, "bias + n + column", "bias + column"),
+    (XMX, "sums.s2, sums.s3, bias, column + 8", "sums.s2, sums.s3, bias, column + 16"),
+    (XMX, "sums.s1, sums.s1, bias, column + 8", "sums.s1, sums.s1, bias, column"),
+    (XMX, "c < (ulong)k ?", "true ?"),
+    (XMX_FEW, "share = sub_group % SHARES, first_block = sub_group / SHARES",
+     "share = sub_group / SHARES, first_block = sub_group % 2"),
+    (XMX_FEW, "(part + first_block)", "(first_block)"),
+    (XMX_FEW, "step += SHARES", "step += SHARES - 1"),
+    (XMX_FEW, "k - (long)step * MATRIX_K", "k"),
+    (XMX_FEW, "tile.rows - 1), k)", "tile.rows), k)"),
+    (XMX_FEW, "s < SHARES", "s < SHARES - 1"),
+    (XMX_FEW, "if (lane < TILE_M) values", "values"),
+    (XMX_FEW, "lane);\n  barrier(CLK_LOCAL_MEM_FENCE);", "lane);"),
+    (XMX_FEW, "block + 1, token", "block, token"),
+    (XMX_FEW, "(int)token < tile.rows", "true"),
+    (XMX_TOKENS, "group / 8;", "group / 4;"),
+    (XMX_TOKENS, "group % 8 * (2 * ROWS_ELEMENTS)", "group % 8 * ROWS_ELEMENTS"),
+    (XMX_TOKENS, "k - (long)step * MATRIX_K", "k"),
+    (XMX_TOKENS, "topk_weights[choice] * sums.high", "topk_weights[0] * sums.high"),
+    (XMX_TOKENS, "choice++, x += k", "choice++"),
+    (XMX_TOKENS, "sums.high, 1, partial", "sums.low, 1, partial"),
+]
 KERNELS = [
     Kernel("cdna", "probe/amd_mfma.cl", "amd", 64, {}, problem="probe"),
     Kernel("rdna3", "probe/amd_wmma.cl", "amd", 32, {"__GFX11__": 1}, problem="probe"),
@@ -103,6 +156,15 @@ KERNELS = [
          "LANE_QUAD(part, t) ((t)*2 + (part))"),
         ("grouped_gemm/amd_wmma.cl", "b.chunk[1]", "b.chunk[0]"),
     ]),
+] + [
+    Kernel(f"sub-groups of {lanes}", f"probe/subgroup_matrix.cl", "intel", lanes, {"LOCAL": lanes},
+           problem="subgroup_probe") for lanes in (8, 16)
+] + [
+    Kernel(f"sub-groups of {lanes}, {blocks}", f"grouped_gemm/intel_xmx{lanes}.cl", "intel", lanes,
+           {"cl_intel_subgroup_local_block_io": 1} if blocks == "blocks" else {}, locals={32: 64},
+           heights=(128, 32, 8), packed_k=16, few_parts=2, plants=XMX_PLANTS if planted else [])
+    for lanes, blocks, planted in ((8, "blocks", True), (16, "blocks", False), (8, "lanes", False),
+                                   (16, "lanes", True))
 ]
 
 
@@ -163,7 +225,9 @@ class Builder:
 
     def run(self, kernel, defines, plant=None):
         """What the program says that is wrong; "" where nothing is."""
-        sizes = dict(WAVE=kernel.wave, LOCAL=kernel.local, TILE_N=128, PACKED_K=64)
+        height = defines.get("TILE_M", 0)
+        sizes = dict(WAVE=kernel.wave, LOCAL=kernel.locals.get(height, 256), TILE_N=128,
+                     PACKED_K=kernel.packed_k, PARTS=kernel.few_parts if height == 8 else 1)
         objects = [self.host(kernel.problem, {**defines, **sizes}), self.host("work_group"),
                    self.host(kernel.instructions)]
         program = self.folder / "program"
@@ -197,8 +261,10 @@ def check_plant(builder, kernel, plant):
     file, text, wrong = plant
     if text not in (builder.root / "cl" / file).read_text():
         return f"{kernel.name}: a mistake cannot be planted, {file} has no {text}"
-    for defines in (shape(BF16, 32, SILU, 1, 1, 1), shape(F16, 64, bias=1),
-                    shape(BF16, 32, bias=1, adds_shared=2), shape(BF16, 128, SILU, 1, 0, 1)):
+    tallest, middle, lowest = kernel.heights
+    for defines in (shape(BF16, 32, SILU, 1, 1, 1), shape(F16, middle, bias=1),
+                    shape(BF16, 32, bias=1, adds_shared=2), shape(BF16, tallest, SILU, 1, 0, 1),
+                    shape(BF16, lowest, SILU, 1, 1, 1)):
         if builder.run(kernel, defines, plant):
             return None
     return f"{kernel.name}: {file} with {wrong} for {text} was not noticed"

@@ -2,8 +2,8 @@
 /* A grouped GEMM whose kernels, `pack`, `gemm` and where there is one `few_tokens`, run under
  * work_group.c: every element against double precision. emulate.py makes a program of this for
  * each shape, whose defines it has too: WEIGHTS (of 16 bits; input and biases have it too), OUTPUT,
- * ACTIVATION, GATED, BIAS, GATHER, TILE_M, DENSE, ADDS_SHARED; and WAVE, LOCAL, of packed weights
- * TILE_N rows and PACKED_K of k.
+ * ACTIVATION, GATED, BIAS, GATHER, TILE_M, DENSE, ADDS_SHARED; and WAVE, LOCAL, PARTS (work-groups
+ * that make a tile), of packed weights TILE_N rows and PACKED_K of k.
  * usage: gemm SEED */
 #include "numbers.h"
 #include "work_group.h"
@@ -173,7 +173,8 @@ static bool check_tiles(const int *load, bool extreme) {
   make_input(rows, extreme);
   /* More work-groups than tiles: the host knows an upper bound only. */
   const uint32_t columns = (uint32_t)((n + COLUMNS - 1) / COLUMNS);
-  const emulated_launch launch = {run_gemm, ((uint32_t)tiles[EXPERTS] + 1) * columns, LOCAL, WAVE};
+  const emulated_launch launch = {run_gemm, ((uint32_t)tiles[EXPERTS] + 1) * columns * PARTS, LOCAL,
+                                  WAVE};
   emulate_launch(&launch);
   for (int e = 0; e < EXPERTS; e++)
     for (int s = offsets[e]; s < offsets[e + 1]; s++)

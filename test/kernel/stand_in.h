@@ -1,13 +1,15 @@
 // SPDX-License-Identifier: MIT
 /* A context on which the persistent grouped GEMMs, and those by tiles of matrix instructions, run
  * whatever the device is: their sources are test/kernel/persistent.cl, in a copy of cl/, and the
- * capabilities that their rows ask for are said to be there. */
+ * capabilities that their rows ask for are said to be there. Likewise those for the matrix
+ * instruction of a sub-group, whose own kernels run: test/kernel/intel_matrix_mad.clh has the
+ * instruction. */
 #ifndef MOECL_TEST_STAND_IN_H
 #define MOECL_TEST_STAND_IN_H
 
 #include "../unit/unit.h"
 #include "op/gemm/driver.h"
-#include "ocl/ocl.h"
+#include "ocl/program.h"
 #include <stdio.h>
 #include <unistd.h>
 
@@ -26,7 +28,8 @@ static inline bool stand_in_make(stand_in *s) {
   snprintf(command, sizeof command,
            "cl='%s' to='%s/cl' && cp -r \"$cl\" \"$to\" && for name in "
            "nvidia_sm80 nvidia_sm90 amd_mfma; do cp \"$cl/../test/kernel/persistent.cl\" "
-           "\"$to/grouped_gemm/$name.cl\" || exit 1; done",
+           "\"$to/grouped_gemm/$name.cl\" || exit 1; "
+           "done && cp \"$cl/../test/kernel/intel_matrix_mad.clh\" \"$to/common/\"",
            cl, s->root);
   snprintf(s->kernels, sizeof s->kernels, "%s/cl", s->root);
   snprintf(s->cache, sizeof s->cache, "%s/cache", s->root);
@@ -40,6 +43,20 @@ static inline moecl_status stand_in_open(const stand_in *s, moecl_context **cont
   if (status == MOECL_OK)
     (*context)->info.capabilities |= MOECL_CAP_PTX_SM80 | MOECL_CAP_PTX_SM90A | MOECL_CAP_MFMA;
   return status;
+}
+
+/* Can kernels have sub-groups of 8 and 16 here, and read in blocks? */
+static inline bool stand_in_has_subgroups(const moecl_context *context) {
+  const uint32_t least = ocl_least_subgroup(context->device);
+  return least > 0 && least <= 8 && ocl_device_has(context->device, "cl_intel_subgroups_short");
+}
+
+/* For them, the capabilities too. */
+static inline bool stand_in_allow_matrix(moecl_context *context) {
+  if (stand_in_has_subgroups(context))
+    context->info.capabilities |= MOECL_CAP_SUBGROUP_MATRIX_8 | MOECL_CAP_SUBGROUP_MATRIX_16;
+  else printf("SKIP: kernels here have no sub-groups of 8 and 16\n");
+  return stand_in_has_subgroups(context);
 }
 
 /* One work-item of the stand-in computes whole tiles: a driver that leaves long loops
@@ -60,6 +77,10 @@ static inline bool op_is_persistent(const kernel_variant *variant) {
   return variant->driver == &op_gemm_persistent_driver ||
          variant->driver == &op_gemm_persistent_tall_driver ||
          variant->driver == &op_gemm_matrix_tiles_driver;
+}
+
+static inline bool op_is_subgroup_matrix(const kernel_variant *variant) {
+  return variant->required & (MOECL_CAP_SUBGROUP_MATRIX_8 | MOECL_CAP_SUBGROUP_MATRIX_16);
 }
 
 static inline bool is_persistent(const char *gemm) {

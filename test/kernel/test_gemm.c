@@ -2,7 +2,7 @@
 /* Grouped GEMMs alone, every variant against plain C in double precision, at the
  * edges of tiles: rows an expert from none to more than the tallest tile, on both
  * sides of every choice of height, and sizes that end within a tile.
- * usage: test_gemm [persistent]: those alone, by their stand-in (stand_in.h). */
+ * usage: test_gemm [persistent | subgroup_matrix]: those alone, by their stand-in (stand_in.h). */
 #include "../unit/unit.h"
 #include "stand_in.h"
 #include "op/gemm/driver.h"
@@ -50,7 +50,8 @@ static const gemm_case cases[] = {
 };
 
 static moecl_context *context;
-static bool persistent;
+/* Those alone; NULL: all that serve. */
+static bool (*replaced_rows)(const kernel_variant *variant);
 
 /* One case with one load: slot s reads row `2s + 1` of the input, or s; all other
  * rows, and what lies behind the last, are NaN. */
@@ -202,9 +203,15 @@ typedef struct heights {
   bool few, low, tall;
 } heights;
 
+static bool has_heights(const kernel_variant *variant) {
+  return variant->driver == &op_gemm_tile_heights_driver ||
+         variant->driver == &op_gemm_tile_heights_few_driver ||
+         variant->driver == &op_gemm_matrix_tiles_driver;
+}
+
 static void note(heights *h, const kernel_variant *variant, int32_t each) {
   const bool matrix_tiles = variant->driver == &op_gemm_matrix_tiles_driver;
-  if (!matrix_tiles && variant->driver != &op_gemm_tile_heights_driver) return;
+  if (!has_heights(variant)) return;
   if (each == (int32_t)variant->tile_m) h->tall = true;
   else if (each == (matrix_tiles ? (int32_t)variant->tile_m / 4 : 8)) h->few = true;
   else h->low = true;
@@ -224,16 +231,15 @@ static void check_case(const kernel_variant *variant, const gemm_case *c, moecl_
   }
   const op_gemm_desc *s = &c->desc;
   /* No kernel was left out; a dense one's hang on the device's compute units. */
-  const bool three = variant->driver == &op_gemm_tile_heights_driver ||
-                     variant->driver == &op_gemm_matrix_tiles_driver;
-  if (three && s->n % 8 == 0 && !s->ungrouped) assert_true(seen.few && seen.low && seen.tall);
+  if (has_heights(variant) && s->n % 8 == 0 && !s->ungrouped)
+    assert_true(seen.few && seen.low && seen.tall);
 }
 
 /* In fp32 every case; in the narrow types those that reach code of their own. A
  * library's GEMM is the library's to test. */
 static bool wanted(const kernel_variant *variant, const gemm_case *c, moecl_dtype dtype) {
   if (variant->traits & KERNEL_LIBRARY) return false;
-  if (persistent && !op_is_persistent(variant)) return false;
+  if (replaced_rows && !replaced_rows(variant)) return false;
   /* Local memory that is not dedicated is slow, and right all the same. */
   const uint32_t capabilities = context->info.capabilities | MOECL_CAP_LOCAL_MEMORY;
   if (!kernel_variant_serves(variant, desc_format_of(dtype), capabilities)) return false;
@@ -257,21 +263,28 @@ static void log_problem(void *user, moecl_log_level level, const char *message) 
   if (level <= MOECL_LOG_WARNING) fprintf(stderr, "%s\n", message);
 }
 
+/* Is what the stand-in replaces run here? */
+static bool runs_here(void) {
+  if (replaced_rows == op_is_persistent) return stand_in_runs(context);
+  return !replaced_rows || stand_in_allow_matrix(context);
+}
+
 int main(int argc, char **argv) {
   const struct CMUnitTest tests[] = {cmocka_unit_test(test_f32), cmocka_unit_test(test_f16),
                                      cmocka_unit_test(test_bf16)};
   stand_in replaced = {0};
   skip_without_device();
-  persistent = argc > 1 && strcmp(argv[1], "persistent") == 0;
-  if (persistent && !stand_in_make(&replaced)) return 1;
+  if (argc > 1 && strcmp(argv[1], "persistent") == 0) replaced_rows = op_is_persistent;
+  if (argc > 1 && strcmp(argv[1], "subgroup_matrix") == 0) replaced_rows = op_is_subgroup_matrix;
+  if (replaced_rows && !stand_in_make(&replaced)) return 1;
   replaced.params.log = log_problem;
-  if ((persistent ? stand_in_open(&replaced, &context)
-                  : moecl_context_create(&replaced.params, &context)) != MOECL_OK)
+  if ((replaced_rows ? stand_in_open(&replaced, &context)
+                     : moecl_context_create(&replaced.params, &context)) != MOECL_OK)
     return 1;
-  const bool runs = !persistent || stand_in_runs(context);
+  const bool runs = runs_here();
   const int failed = runs ? cmocka_run_group_tests_name("gemm", tests, NULL, NULL) : 0;
   moecl_context_destroy(&context);
-  if (persistent) stand_in_remove(&replaced);
+  if (replaced_rows) stand_in_remove(&replaced);
   if (!runs) return TEST_SKIP;
   return failed ? 1 : 0;
 }

@@ -6,9 +6,9 @@
 #include "op/gemm/gemm.h"
 
 /* One table for kernels with a work-group a tile, one for such with tiles of several
- * heights, one for such by matrix instructions, one for persistent work-groups that take tile after
- * tile (with and without tall tiles), one for such on weights with scales, one for CLBlast. Beside
- * create, all are asked of described GEMMs too. */
+ * heights (with and without kernels for few tokens), one for such by matrix instructions, one for
+ * persistent work-groups that take tile after tile (with and without tall tiles), one for such on
+ * weights with scales, one for CLBlast. Beside create, all are asked of described GEMMs too. */
 typedef struct op_gemm_driver {
   size_t state_bytes; /* of the driver's own state, zeros before create */
   moecl_status (*create)(op_gemm *gemm);
@@ -30,8 +30,8 @@ typedef struct op_gemm_driver {
 } op_gemm_driver;
 
 extern const op_gemm_driver op_gemm_tiles_driver, op_gemm_tile_heights_driver,
-    op_gemm_matrix_tiles_driver, op_gemm_persistent_driver, op_gemm_persistent_tall_driver,
-    op_gemm_fragments_driver, op_gemm_clblast_driver;
+    op_gemm_tile_heights_few_driver, op_gemm_matrix_tiles_driver, op_gemm_persistent_driver,
+    op_gemm_persistent_tall_driver, op_gemm_fragments_driver, op_gemm_clblast_driver;
 
 /* The lists of rows of an ungrouped GEMM. */
 typedef struct op_gemm_lists {
@@ -89,6 +89,10 @@ uint64_t op_gemm_input_scales(const op_gemm *gemm, const op_gemm_io *io);
 enum { OP_GEMM_MOST_FEW_TOKENS = 4 };
 bool op_gemm_has_few_tokens(const op_gemm_desc *desc);
 bool op_gemm_few_tokens_pay(const op_gemm *gemm, int64_t num_tokens, int64_t most);
+/* The same with as many as plain weights pay for. */
+bool op_gemm_plain_few_tokens_pay(const op_gemm *gemm, int64_t num_tokens);
+/* What their kernels want defined, behind a source's other defines. */
+void op_gemm_few_tokens_defines(const op_gemm_desc *desc, char *text, size_t size);
 moecl_status op_gemm_launch_few_tokens(const op_gemm *gemm, ocl_kernel *few, ocl_chain *chain,
                                        const op_gemm_few_tokens_io *io);
 

@@ -2,6 +2,8 @@
 /* Kernels for few tokens that stream each assignment's weights: cl/grouped_gemm/few_tokens.clh. */
 #include "base/base.h"
 #include "op/gemm/driver.h"
+#include <stdio.h>
+#include <string.h>
 
 bool op_gemm_has_few_tokens(const op_gemm_desc *desc) {
   if (desc_is_f32(desc->weights)) return false;
@@ -14,6 +16,18 @@ bool op_gemm_few_tokens_pay(const op_gemm *gemm, int64_t num_tokens, int64_t mos
   enum { CACHED = 16 << 20 };
   if (!op_gemm_has_few_tokens(&gemm->desc) || num_tokens > most) return false;
   return num_tokens <= 1 || !gemm->desc.ungrouped || gemm->driver->packed_bytes(gemm) <= CACHED;
+}
+
+bool op_gemm_plain_few_tokens_pay(const op_gemm *gemm, int64_t num_tokens) {
+  enum { MOST_TOKENS_LOGITS = 32 };
+  return op_gemm_few_tokens_pay(gemm, num_tokens,
+                                gemm->desc.exact ? MOST_TOKENS_LOGITS : OP_GEMM_MOST_FEW_TOKENS);
+}
+
+void op_gemm_few_tokens_defines(const op_gemm_desc *desc, char *text, size_t size) {
+  const size_t used = strlen(text);
+  snprintf(text + used, size - used, "DENSE %d\nADDS_SHARED %d\n", desc->ungrouped,
+           desc->adds_shared ? 1 + desc->shared_gate : 0);
 }
 
 moecl_status op_gemm_launch_few_tokens(const op_gemm *gemm, ocl_kernel *few, ocl_chain *chain,

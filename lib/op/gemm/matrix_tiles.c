@@ -5,8 +5,6 @@
  */
 #include "base/base.h"
 #include "op/gemm/driver.h"
-#include <stdio.h>
-#include <string.h>
 
 /* Heights of tiles: all rows, half, a quarter. A packed row comes in multiples of ROW_BYTES. */
 enum { HEIGHTS = 3, ROW_BYTES = 128 };
@@ -25,9 +23,7 @@ static moecl_status create_kernel(op_gemm *gemm, int index, const char *entry,
   const kernel_tile tile = {height(gemm, index), gemm->tile.n, gemm->tile.vector_width};
   char defines[512];
   op_gemm_defines(desc, &tile, defines, sizeof defines);
-  const size_t used = strlen(defines);
-  snprintf(defines + used, sizeof defines - used, "DENSE %d\nADDS_SHARED %d\n", desc->ungrouped,
-           desc->adds_shared ? 1 + desc->shared_gate : 0);
+  op_gemm_few_tokens_defines(desc, defines, sizeof defines);
   return ocl_kernel_create(gemm->context, gemm->variant->source, defines, entry, kernel);
 }
 

@@ -27,8 +27,8 @@ static moecl_status create_kernel(op_gemm *gemm, bool tall, const char *entry,
   char defines[512];
   op_gemm_defines(desc, &gemm->tile, defines, sizeof defines);
   const size_t used = strlen(defines);
-  snprintf(defines + used, sizeof defines - used, "TALL %d\nDENSE %d\nADDS_SHARED %d\n", tall,
-           desc->ungrouped, desc->adds_shared ? 1 + desc->shared_gate : 0);
+  snprintf(defines + used, sizeof defines - used, "TALL %d\n", tall);
+  op_gemm_few_tokens_defines(desc, defines, sizeof defines);
   return ocl_kernel_create(gemm->context, gemm->variant->source, defines, entry, kernel);
 }
 
@@ -98,12 +98,6 @@ static moecl_status enqueue(op_gemm *gemm, ocl_chain *chain, const op_gemm_io *i
   return ocl_launch(chain, kernel, most < units ? most : units, gemm->variant->local);
 }
 
-static bool serves_few_tokens(const op_gemm *gemm, int64_t num_tokens) {
-  enum { MOST_TOKENS_LOGITS = 32 };
-  return op_gemm_few_tokens_pay(gemm, num_tokens,
-                                gemm->desc.exact ? MOST_TOKENS_LOGITS : OP_GEMM_MOST_FEW_TOKENS);
-}
-
 static moecl_status enqueue_few_tokens(op_gemm *gemm, ocl_chain *chain,
                                        const op_gemm_few_tokens_io *io) {
   const persistent_state *state = gemm->state;
@@ -114,7 +108,7 @@ static moecl_status enqueue_few_tokens(op_gemm *gemm, ocl_chain *chain,
   {                                                                                                \
     .state_bytes = sizeof(persistent_state), .create = create, .release = release,                 \
     .pack = op_gemm_pack_strided, .tile_rows = tile_rows, .packed_bytes = packed_bytes,            \
-    .enqueue = enqueue, .serves_few_tokens = serves_few_tokens,                                    \
+    .enqueue = enqueue, .serves_few_tokens = op_gemm_plain_few_tokens_pay,                         \
     .enqueue_few_tokens = enqueue_few_tokens, .extra_bytes = QUEUE_BYTES, .by_rows = true          \
   }
 

@@ -2,7 +2,7 @@
 /* Variants with a work-group a tile and kernels for tiles of three heights over
  * one packing: `tile.m` rows where experts have many, LOW_ROWS where they have
  * some, FEW_ROWS where weights are streamed for a few. The kernels' side of it:
- * cl/grouped_gemm/gpu.cl. */
+ * cl/grouped_gemm/gpu.cl; with kernels for few tokens, intel_xmx.clh. */
 #include "base/base.h"
 #include "op/gemm/driver.h"
 
@@ -16,6 +16,7 @@ enum { MOST_FEW = 12, LEAST_TALL = 64 };
 
 typedef struct tile_heights_state {
   ocl_kernel *tall, *low, *few; /* by tiles of tile.m, LOW_ROWS and FEW_ROWS */
+  ocl_kernel *few_tokens;       /* in the program of low; NULL where there is none */
 } tile_heights_state;
 
 /* Rows of packed weights come in multiples of two 16-byte chunks' elements. */
@@ -23,11 +24,17 @@ static uint64_t packed_bytes(const op_gemm *gemm) {
   return op_gemm_tiled_bytes(gemm, 2 * CHUNK_BYTES);
 }
 
+static bool has_few_tokens(const op_gemm *gemm) {
+  return gemm->driver == &op_gemm_tile_heights_few_driver && op_gemm_has_few_tokens(&gemm->desc);
+}
+
 static moecl_status create_kernel(op_gemm *gemm, uint32_t rows, const char *entry,
                                   ocl_kernel **kernel) {
   char defines[512];
   const kernel_tile tile = {rows, gemm->tile.n, gemm->tile.vector_width};
   op_gemm_defines(&gemm->desc, &tile, defines, sizeof defines);
+  if (rows == LOW_ROWS && has_few_tokens(gemm))
+    op_gemm_few_tokens_defines(&gemm->desc, defines, sizeof defines);
   return ocl_kernel_create(gemm->context, gemm->variant->source, defines, entry, kernel);
 }
 
@@ -37,6 +44,8 @@ static moecl_status create(op_gemm *gemm) {
   MOECL_TRY(create_kernel(gemm, gemm->tile.m, "pack", &gemm->pack));
   MOECL_TRY(create_kernel(gemm, gemm->tile.m, "gemm", &state->tall));
   MOECL_TRY(create_kernel(gemm, LOW_ROWS, "gemm", &state->low));
+  if (has_few_tokens(gemm))
+    MOECL_TRY(create_kernel(gemm, LOW_ROWS, "few_tokens", &state->few_tokens));
   return create_kernel(gemm, FEW_ROWS, "gemm", &state->few);
 }
 
@@ -45,6 +54,7 @@ static void release(op_gemm *gemm) {
   ocl_kernel_destroy(&state->tall);
   ocl_kernel_destroy(&state->low);
   ocl_kernel_destroy(&state->few);
+  ocl_kernel_destroy(&state->few_tokens);
 }
 
 /* One expert alone may have few columns: tiles as tall as leaves two of them for
@@ -79,11 +89,18 @@ static moecl_status enqueue(op_gemm *gemm, ocl_chain *chain, const op_gemm_io *i
                     few ? few_local : each * gemm->tile.n / SUMS);
 }
 
-const op_gemm_driver op_gemm_tile_heights_driver = {.state_bytes = sizeof(tile_heights_state),
-                                                    .create = create,
-                                                    .release = release,
-                                                    .pack = op_gemm_pack_strided,
-                                                    .tile_rows = tile_rows,
-                                                    .packed_bytes = packed_bytes,
-                                                    .enqueue = enqueue,
-                                                    .by_rows = true};
+static moecl_status enqueue_few_tokens(op_gemm *gemm, ocl_chain *chain,
+                                       const op_gemm_few_tokens_io *io) {
+  const tile_heights_state *state = gemm->state;
+  return op_gemm_launch_few_tokens(gemm, state->few_tokens, chain, io);
+}
+
+#define TILE_HEIGHTS                                                                               \
+  .state_bytes = sizeof(tile_heights_state), .create = create, .release = release,                 \
+  .pack = op_gemm_pack_strided, .tile_rows = tile_rows, .packed_bytes = packed_bytes,              \
+  .enqueue = enqueue, .by_rows = true
+
+const op_gemm_driver op_gemm_tile_heights_driver = {TILE_HEIGHTS};
+const op_gemm_driver op_gemm_tile_heights_few_driver = {
+    TILE_HEIGHTS, .serves_few_tokens = op_gemm_plain_few_tokens_pay,
+    .enqueue_few_tokens = enqueue_few_tokens};
