@@ -18,17 +18,23 @@ install_driver() {
   }
 }
 
-# The package would register itself, and Mesa's older Clover, for every program:
-# what it depends on is installed, its own files are put here.
-install_rusticl() {
-  local dir=$1 log=$1/setup.log needs library
+# A package that would register itself as a driver for every program: what it depends on is
+# installed, its own files are put below DIR/root. unpack PACKAGE DIR
+unpack() {
+  local package=$1 dir=$2 log=$2/setup.log needs
   can_install || return
-  say "fetching Mesa's rusticl"
-  mapfile -t needs < <(apt-cache depends mesa-opencl-icd 2>/dev/null |
-    sed -n 's/^ *Depends: \([^<]*\)$/\1/p')
+  mapfile -t needs < <(apt-cache depends "$package" 2>/dev/null |
+    sed -n 's/^ *Depends: \([^<]*\)$/\1/p' | sort -u)
   ((${#needs[@]})) && apt_get install --no-install-recommends "${needs[@]}" 2>"$log" &&
-    (cd "$dir" && apt-get -q download mesa-opencl-icd && dpkg -x ./mesa-opencl-icd_*.deb root) \
-      >>"$log" 2>&1 </dev/null || return
+    (cd "$dir" && apt-get -q download "$package" && dpkg -x ./"$package"_*.deb root) \
+      >>"$log" 2>&1 </dev/null
+}
+
+# With Mesa's older Clover, which stays unregistered too.
+install_rusticl() {
+  local dir=$1 library
+  say "fetching Mesa's rusticl"
+  unpack mesa-opencl-icd "$dir" || return
   library=$(find "$dir/root" -name libRusticlOpenCL.so.1 -print -quit)
   [[ -n $library ]] && echo "$library" >"$dir/driver.icd"
 }
@@ -42,6 +48,17 @@ install_intel() {
       intel-opencl-rt intel-cmplr-lib-rt tbb >>"$log" 2>&1 </dev/null || return
   library=$(find "$dir/venv" -name libintelocl.so -print -quit)
   [[ -n $library ]] && echo "$library" >"$dir/driver.icd"
+}
+
+# Intel's compiler for its GPUs, as a program: test/offline/intel_check.py finds it there.
+install_ocloc() {
+  local dir
+  dir=$(drivers_root)/ocloc
+  [[ -n ${OCLOC:-} || -x $dir/root/usr/bin/ocloc ]] || command -v ocloc >/dev/null && return
+  mkdir -p "$dir"
+  say "fetching Intel's ocloc"
+  unpack intel-opencl-icd "$dir" && [[ -x $dir/root/usr/bin/ocloc ]] && return
+  say "ocloc does not install here; Intel's kernels are not compiled ($dir/setup.log)"
 }
 
 # Runs a command that sees this driver alone: with_driver NAME COMMAND...

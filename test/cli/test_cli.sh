@@ -311,7 +311,9 @@ for d in json.load(open(sys.argv[1])):
   holds "devices --json: matrix units as the variants need them" python3 -c '
 import json, sys
 for d in json.load(open(sys.argv[1])):
-    assert d["matrix"] in ("none", "mma.sync (PTX)", "wgmma (PTX)", "MFMA", "WMMA"), d["matrix"]
+    assert d["matrix"] in ("none", "mma.sync (PTX)", "wgmma (PTX)", "MFMA", "WMMA",
+                           "matrix_mad (sub-groups of 8)",
+                           "matrix_mad (sub-groups of 16)"), d["matrix"]
     assert (d["matrix"] == "wgmma (PTX)") == ("nvidia_sm90" in d["grouped_gemm_variants"]), d' \
     "$work/out"
   call run "$work/tiny.yaml" --device no-such-device --out "$work/never"

@@ -45,7 +45,8 @@ static moecl_context *open_small(const small_device *device, test_log *log) {
   context->info.local_memory_bytes = device->local_bytes;
   context->info.capabilities &=
       ~(uint32_t)(MOECL_CAP_CPU | MOECL_CAP_LOCAL_MEMORY | MOECL_CAP_PTX_SM80 |
-                  MOECL_CAP_PTX_SM90A | MOECL_CAP_MFMA | MOECL_CAP_WMMA);
+                  MOECL_CAP_PTX_SM90A | MOECL_CAP_MFMA | MOECL_CAP_WMMA |
+                  MOECL_CAP_SUBGROUP_MATRIX_8 | MOECL_CAP_SUBGROUP_MATRIX_16);
   return context;
 }
 

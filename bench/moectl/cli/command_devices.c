@@ -56,6 +56,8 @@ static const char *matrix_capability(const device_row *row) {
   if (row->info.capabilities & MOECL_CAP_PTX_SM90A) return "wgmma (PTX)";
   if (row->info.capabilities & MOECL_CAP_MFMA) return "MFMA";
   if (row->info.capabilities & MOECL_CAP_WMMA) return "WMMA";
+  if (row->info.capabilities & MOECL_CAP_SUBGROUP_MATRIX_8) return "matrix_mad (sub-groups of 8)";
+  if (row->info.capabilities & MOECL_CAP_SUBGROUP_MATRIX_16) return "matrix_mad (sub-groups of 16)";
   return row->info.capabilities & MOECL_CAP_PTX_SM80 ? "mma.sync (PTX)" : "none";
 }
 
