@@ -25,8 +25,8 @@ extern "C" {
  *   output infinite or NaN, whatever the weights that follow.
  * - Experts' outputs, the shared expert's too, are fp32 until they are combined. The
  *   exception are variants by matrix instructions ("nvidia_sm80", "nvidia_sm90", "amd_mfma",
- *   "intel_xmx16" and the like), which would wait for twice the memory: they may round outputs to dtype, except on
- *   the path for few tokens, and outputs beyond its range may then be infinite:
+ *   "intel_xmx16" and the like), which would wait for twice the memory: they may round outputs to
+ *   dtype, except on the path for few tokens, and outputs beyond its range may then be infinite:
  *   moecl_layer_output_roundoff.
  * - Logits, scores, route weights and gates are fp32. The output is rounded once. */
 
