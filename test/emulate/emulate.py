@@ -158,6 +158,9 @@ KERNELS = [
     Kernel(f"sub-groups of {lanes}", f"probe/subgroup_matrix.cl", "intel", lanes, {"LOCAL": lanes},
            problem="subgroup_probe") for lanes in (8, 16)
 ] + [
+    Kernel(f"sub-groups of {lanes}", f"peak/intel_xmx{lanes}.cl", "intel", lanes, {},
+           problem="subgroup_peak") for lanes in (8, 16)
+] + [
     Kernel(f"sub-groups of {lanes}, {blocks}", f"grouped_gemm/intel_xmx{lanes}.cl", "intel", lanes,
            {"cl_intel_subgroup_local_block_io": 1} if blocks == "blocks" else {}, locals={32: 64},
            heights=(128, 32, 8), packed_k=16, few_parts=2, plants=XMX_PLANTS if planted else [])

@@ -140,7 +140,7 @@ def complaint(name, seen, grouped):
         return f"{seen['spilled']} bytes spilled, memory of a work-item: {sizes}"
     if seen["local"] > LOCAL_BYTES:
         return f"{seen['local']} bytes of local memory"
-    if name in ("gemm", "few_tokens") and not seen["dpas"]:
+    if name in ("gemm", "few_tokens", "multiply_tiles") and not seen["dpas"]:
         return "there is no dpas in its loop"
     if name == "subgroup_matrix" and seen["all"] < 2:
         return "there is not a dpas of each type"
@@ -199,8 +199,9 @@ def programs(root, every):
              for activation in OTHER_ACTIVATIONS if every]
     for path in sorted((root / "cl").glob("*/intel_*.cl")):
         name = str(path.relative_to(root / "cl"))
-        for form in FORMS:
-            for defines in some:
+        grouped = name.startswith("grouped_gemm/")
+        for form in FORMS if grouped else ["blocks"]:
+            for defines in some if grouped else [{}]:
                 yield name, int(re.search(r"\d+", path.stem)[0]), defines, form
 
 
