@@ -57,9 +57,11 @@ static void put_codes(const model_coded *coded, const moecl_format_layout *at,
                       const uint8_t *matrix, uint8_t *bytes) {
   const uint64_t rows = (uint64_t)coded->want.file_rows;
   const uint64_t row_bytes = model_part_bytes(coded, CODED_CODES) / rows;
+  const uint8_t change =
+      coded->group->scheme->offset_binary && format_of(coded)->bits == 8 ? 0x80 : 0;
   for (uint64_t r = 0; r < rows; r++, bytes += row_bytes) {
     memset(bytes, 0, (size_t)row_bytes);
-    memcpy(bytes, matrix + r * at->row_bytes, (size_t)at->row_bytes);
+    for (uint64_t i = 0; i < at->row_bytes; i++) bytes[i] = matrix[r * at->row_bytes + i] ^ change;
   }
 }
 

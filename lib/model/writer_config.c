@@ -21,7 +21,7 @@ static const char *strategy_of(const desc_format *format) {
 
 static const char *layout_of(const desc_format *format) {
   switch (format->element) {
-  case ELEMENT_INT8: return "int-quantized";
+  case ELEMENT_INT8: /* weights alone; "int-quantized" is of 8-bit activations, too, to others */
   case ELEMENT_INT4: return "pack-quantized";
   case ELEMENT_E4M3: return "float-quantized";
   default: return format->matrix_scale ? "nvfp4-pack-quantized" : "mxfp4-pack-quantized";
