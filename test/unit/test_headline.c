@@ -198,6 +198,56 @@ static void test_distributions(void **state) {
   tear_down(&fixture);
 }
 
+/* Formats side by side, at the first number of tokens; the time of each and its error. */
+static void test_formats(void **state) {
+  static const double ms[] = {8, 6, 4, 2}, errors[] = {NAN, 0.011, 0.05, 0.2};
+  static const double bits[] = {NAN, 8.03, 8.25, 4.25};
+  (void)state;
+  made_up fixture;
+  set_up(&fixture,
+         LAYER "num_experts: 8, top_k: 2, weight_format: [dtype, int8, fp8-g128, mxfp4]}\n"
+               "workload: {num_tokens: [16, 256]}\n");
+  const size_t stride = 2; /* tokens vary fastest */
+  for (size_t i = 0; i < 8; i++) {
+    point_result *point = &fixture.results.points[i];
+    point->time_ms[MOECL_STAGE_LAYER].median = i % stride ? 1 : ms[i / stride];
+    point->verify.weight_error = errors[i / stride];
+    point->verify.weight_bits = bits[i / stride];
+  }
+  says(&fixture, report_headline,
+       "At num_tokens=16 the fastest format within 5% error is fp8-g128: 4.00 ms, 5.00% error, "
+       "8.25 bits a weight; dtype takes 8.00 ms.");
+  fixture.results.points[2 * stride].verify.weight_error = 0.0501;
+  char *text = finding(&fixture, report_formats);
+  has(text, "within 5% error is int8: 6.00 ms, 1.10% error, 8.03 bits");
+  free(text);
+  fixture.results.have[stride] = false; /* none is within it */
+  text = finding(&fixture, report_formats);
+  has(text, "the format with the least error is fp8-g128: 4.00 ms, 5.01% error");
+  free(text);
+  for (size_t i = 0; i < 8; i++) fixture.results.points[i].verify.weight_error = NAN;
+  says(&fixture, report_formats, "");
+  tear_down(&fixture);
+  /* A search beside them has its name in the label; without a sweep nothing is said. */
+  set_up(&fixture, LAYER
+         "num_experts: 8, top_k: 2, weight_format: [int8, mxfp4], scale_search: [none, mse]}\n"
+         "workload: {num_tokens: 16}\n");
+  for (size_t i = 0; i < 4; i++) {
+    fixture.results.points[i].time_ms[MOECL_STAGE_LAYER].median = 4 - (double)i;
+    fixture.results.points[i].verify.weight_error = 0.04;
+    fixture.results.points[i].verify.weight_bits = 4.25;
+  }
+  says(&fixture, report_formats,
+       "The fastest format within 5% error is mxfp4, mse: 1.00 ms, 4.00% error, 4.25 bits a "
+       "weight.");
+  tear_down(&fixture);
+  set_up(&fixture,
+         LAYER "num_experts: 8, top_k: 2, weight_format: int8}\nworkload: {num_tokens: [4, 8]}\n");
+  fixture.results.points[0].verify.weight_error = 0.01;
+  says(&fixture, report_formats, "");
+  tear_down(&fixture);
+}
+
 /* 1/256 ms for each of k choices of a token: k alone matters. */
 static void test_slowest(void **state) {
   (void)state;
@@ -418,14 +468,15 @@ static void test_plain_text(void **state) {
 
 int main(void) {
   const struct CMUnitTest tests[] = {
-      cmocka_unit_test(test_no_cliff),      cmocka_unit_test(test_cliff),
-      cmocka_unit_test(test_new_experts),   cmocka_unit_test(test_decode),
-      cmocka_unit_test(test_no_neighbours), cmocka_unit_test(test_jitter),
-      cmocka_unit_test(test_distributions), cmocka_unit_test(test_slowest),
-      cmocka_unit_test(test_arithmetic),    cmocka_unit_test(test_window),
-      cmocka_unit_test(test_noise),         cmocka_unit_test(test_noise_together),
-      cmocka_unit_test(test_measured_once), cmocka_unit_test(test_tokens),
-      cmocka_unit_test(test_index),         cmocka_unit_test(test_plain_text),
+      cmocka_unit_test(test_no_cliff),       cmocka_unit_test(test_cliff),
+      cmocka_unit_test(test_new_experts),    cmocka_unit_test(test_decode),
+      cmocka_unit_test(test_no_neighbours),  cmocka_unit_test(test_jitter),
+      cmocka_unit_test(test_distributions),  cmocka_unit_test(test_formats),
+      cmocka_unit_test(test_slowest),        cmocka_unit_test(test_arithmetic),
+      cmocka_unit_test(test_window),         cmocka_unit_test(test_noise),
+      cmocka_unit_test(test_noise_together), cmocka_unit_test(test_measured_once),
+      cmocka_unit_test(test_tokens),         cmocka_unit_test(test_index),
+      cmocka_unit_test(test_plain_text),
   };
   return cmocka_run_group_tests(tests, NULL, NULL);
 }

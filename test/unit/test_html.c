@@ -287,6 +287,67 @@ static void test_roofline(void **state) {
   if (outcome == GNUPLOT_MISSING) skip();
 }
 
+/* Where a label stands, by its text: gnuplot writes its middle, and letters are 7 pixels wide. */
+typedef struct place {
+  double x, y, width;
+} place;
+
+static bool label_place(const char *svg, const char *label, place *at) {
+  char text[64];
+  snprintf(text, sizeof text, ">%s</text>", label);
+  const char *found = strstr(svg, text), *moved = NULL;
+  for (const char *i = svg; found && (i = strstr(i, "translate(")) && i < found; i++) moved = i;
+  at->width = 7 * (double)strlen(label);
+  return moved && sscanf(moved, "translate(%lf,%lf)", &at->x, &at->y) == 2;
+}
+
+/* Formats with times and errors close to each other: every label is there, and none on another. */
+static void test_formats(void **state) {
+  static const char *const names[] = {"int8",      "int8-g128",   "int4-g32",    "int4-g64",
+                                      "int4-g128", "int4-g32-zp", "int4-g64-zp", "int4-g128-zp",
+                                      "mxfp4",     "nvfp4",       "fp8",         "fp8-row"};
+  enum { FORMATS = sizeof names / sizeof names[0] };
+  place at[FORMATS];
+  (void)state;
+  made_up fixture;
+  set_up(&fixture, LAYER
+         "num_experts: 8, top_k: 2, weight_format: [dtype, int8, int8-g128, int4-g32, int4-g64, "
+         "int4-g128, int4-g32-zp, int4-g64-zp, int4-g128-zp, mxfp4, nvfp4, fp8, fp8-row]}\n"
+         "workload: {num_tokens: 16}\n");
+  for (size_t i = 0; i <= FORMATS; i++) {
+    point_result *point = &fixture.results.points[i];
+    point->time_ms[MOECL_STAGE_LAYER].median = i ? 2 + 0.003 * (double)i : 4;
+    point->verify.weight_error = i == 0 ? NAN : i < 3 ? 0.011 : 0.15 + 0.0005 * (double)i;
+    point->verify.weight_bits = i == 0 ? NAN : i < 3 ? 8 : 4.25;
+  }
+  char *text = page(&fixture), *why = NULL;
+  has(text, "The fastest format within 5% error is int8: 2.00 ms, 1.10% error, 8.00 bits a weight; "
+            "dtype takes 4.00 ms.");
+  const gnuplot_outcome outcome = gnuplot_run("/", "/dev/null", 20, &why);
+  free(why);
+  if (outcome == GNUPLOT_OK) {
+    has(text, "aria-label=\"Error against time. int8: 2.00 ms, 1.10% error; int8-g128: ");
+    has(text, "<title>fp8-row: 2.04 ms, 15.6% error</title>");
+    has(text, "The broken line is dtype, which is not quantized: 4.00 ms.");
+    has(text, "aria-label=\"Error against bits a weight. int8: 8.00 bits, 1.10% error");
+    const char *svg = strstr(text, "Error against time.");
+    for (size_t i = 0; i < FORMATS; i++)
+      if (!label_place(svg, names[i], &at[i])) fail_msg("no label %s", names[i]);
+    for (size_t i = 0; i < FORMATS; i++)
+      for (size_t j = 0; j < i; j++)
+        if (fabs(at[i].x - at[j].x) < (at[i].width + at[j].width) / 2 &&
+            fabs(at[i].y - at[j].y) < 14)
+          fail_msg("%s and %s are on each other", names[i], names[j]);
+  } else has_not(text, "Error against");
+  free(text);
+  fixture.results.pictures = PICTURES_NONE;
+  text = page(&fixture);
+  has_not(text, "<svg");
+  free(text);
+  tear_down(&fixture);
+  if (outcome == GNUPLOT_MISSING) skip();
+}
+
 /* What others wrote is text, wherever it stands. */
 static void test_escaped(void **state) {
   (void)state;
@@ -370,12 +431,12 @@ static void test_unwritable(void **state) {
 
 int main(void) {
   const struct CMUnitTest tests[] = {
-      cmocka_unit_test(test_text),      cmocka_unit_test(test_inline),
-      cmocka_unit_test(test_blocks),    cmocka_unit_test(test_tables),
-      cmocka_unit_test(test_page),      cmocka_unit_test(test_loads),
-      cmocka_unit_test(test_stages),    cmocka_unit_test(test_choices),
-      cmocka_unit_test(test_charts),    cmocka_unit_test(test_roofline),
-      cmocka_unit_test(test_escaped),   cmocka_unit_test(test_sizes),
-      cmocka_unit_test(test_unwritable)};
+      cmocka_unit_test(test_text),    cmocka_unit_test(test_inline),
+      cmocka_unit_test(test_blocks),  cmocka_unit_test(test_tables),
+      cmocka_unit_test(test_page),    cmocka_unit_test(test_loads),
+      cmocka_unit_test(test_stages),  cmocka_unit_test(test_choices),
+      cmocka_unit_test(test_charts),  cmocka_unit_test(test_roofline),
+      cmocka_unit_test(test_formats), cmocka_unit_test(test_escaped),
+      cmocka_unit_test(test_sizes),   cmocka_unit_test(test_unwritable)};
   return cmocka_run_group_tests(tests, NULL, NULL);
 }

@@ -19,6 +19,10 @@ void html_charts(const results *all, picture_kind kind, FILE *file);
 /* An entry of a chart's key: one of gnuplot's shapes in a colour of plot_colour, and a label. */
 void html_key_item(size_t colour, int shape, const char *label, FILE *file);
 
+/* html_formats.c: the error of each format of weights against time, and against bits, by gnuplot;
+ * nothing without it, or where formats were not swept. */
+void html_formats(const results *all, FILE *file);
+
 /* html_roofline.c: what each stage reaches of the device's peaks, by gnuplot; nothing without it,
  * or where the peaks were not measured. */
 void html_roofline(const results *all, FILE *file);

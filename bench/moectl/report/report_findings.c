@@ -303,6 +303,7 @@ static void report_overall(const results *all, FILE *file) {
   put_item(all, report_cliffs, file);
   put_item(all, report_jitter, file);
   put_item(all, report_distributions, file);
+  put_item(all, report_formats, file);
   slowest_stage(all, file);
   if (loads.count > 1) {
     fputs("- Imbalance (the busiest expert's load over the mean; 1 is even): ", file);

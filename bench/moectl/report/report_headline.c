@@ -453,5 +453,6 @@ bool report_headline(const results *all, FILE *file) {
   if (has_neighbours(all) && report_cliffs(all, file)) return true;
   if (grid_find(plan, "jitter") < plan->num_axes && report_jitter(all, file)) return true;
   if (report_distributions(all, file)) return true;
+  if (report_formats(all, file)) return true;
   return report_slowest(all, file);
 }

@@ -16,6 +16,7 @@ static void verification(const results *all, FILE *file) { report_verification(a
 static void times(const results *all, FILE *file) {
   html_charts(all, PICTURE_TIME, file);
   html_choices(all, file);
+  html_formats(all, file);
 }
 
 static void balance(const results *all, FILE *file) {

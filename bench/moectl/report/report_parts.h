@@ -80,7 +80,16 @@ bool report_cliffs(const results *all, FILE *file);
 bool report_jitter(const results *all, FILE *file);
 bool report_distributions(const results *all, FILE *file);
 bool report_slowest(const results *all, FILE *file);
+/* report_formats.c: of a sweep over weight_format the fastest format within an error. */
+bool report_formats(const results *all, FILE *file);
 /* The one of them that what was swept asks for. */
 bool report_headline(const results *all, FILE *file);
+
+/* report_formats.c: the points of a sweep over weight_format that stand side by side, at the first
+ * value of each axis that has nothing to do with formats; 0: it is none, or no error is known. */
+enum { REPORT_MOST_FORMATS = 40 };
+size_t report_formats_points(const results *all, size_t *points, size_t most);
+/* "int4-g32, mse". Returns `text`. */
+const char *report_formats_label(const results *all, size_t index, char *text, size_t size);
 
 #endif
