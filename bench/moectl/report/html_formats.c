@@ -14,7 +14,7 @@
 enum {
   SECONDS = 20,
   WIDTH = 560,
-  HEIGHT = 400,
+  HEIGHT = 410,
   LEFT = 66, /* of the plot, in pixels */
   RIGHT = 540,
   TOP = 14,
@@ -121,9 +121,12 @@ static bool overlap(box a, box b) {
   return a.left < b.right && b.left < a.right && a.top < b.bottom && b.top < a.bottom;
 }
 
-static bool is_free(const chart *c, size_t which, box box) {
+/* `line`: the broken one counts too. */
+static bool is_free(const chart *c, size_t which, box box, bool line) {
   if (box.left < LEFT + 2 || box.right > RIGHT || box.top < TOP || box.bottom > BOTTOM - 2)
     return false;
+  const double at = LEFT + share_of(c, 0, c->without) * (RIGHT - LEFT);
+  if (line && isfinite(at) && box.left < at + 2 && at - 2 < box.right) return false;
   for (size_t i = 0; i < c->num_marks; i++) {
     const mark *m = &c->marks[i];
     const struct box around = {m->at[0] - MARK, m->at[1] - MARK, m->at[0] + MARK, m->at[1] + MARK};
@@ -134,8 +137,8 @@ static bool is_free(const chart *c, size_t which, box box) {
 }
 
 /* Beside its mark, else above or below and further and further away. */
-static void place_label(chart *c, size_t which) {
-  enum { FAR = 7 };
+static bool place_label(chart *c, size_t which, bool line) {
+  enum { FAR = 8 };
   mark *m = &c->marks[which];
   const double width = (double)strlen(m->text) * LETTER;
   for (int step = 0; step <= FAR; step++)
@@ -148,11 +151,12 @@ static void place_label(chart *c, size_t which) {
                                                   : -width / 2);
       const double top = m->at[1] + up - LINE / 2.0;
       const box box = {left, top, left + width, top + LINE};
-      if (!is_free(c, which, box)) continue;
+      if (!is_free(c, which, box, line)) continue;
       m->label = box;
-      m->with_line = step > 1;
-      return;
+      m->with_line = step > 1 || (step == 1 && side != 2);
+      return true;
     }
+  return false;
 }
 
 static void place_all(chart *c) {
@@ -161,7 +165,8 @@ static void place_all(chart *c) {
     m->at[0] = LEFT + share_of(c, 0, m->x) * (RIGHT - LEFT);
     m->at[1] = BOTTOM - share_of(c, 1, m->y) * (BOTTOM - TOP);
   }
-  for (size_t i = 0; i < c->num_marks; i++) place_label(c, i);
+  for (size_t i = 0; i < c->num_marks; i++)
+    if (!place_label(c, i, true)) place_label(c, i, false);
 }
 
 /* ---- gnuplot's part ---- */
@@ -177,8 +182,9 @@ static void write_label(const mark *m, FILE *script) {
   fprintf(script, " at graph %.5f,%.5f center font ',12'\n",
           across((m->label.left + m->label.right) / 2), upward(middle));
   if (!m->with_line) return;
+  /* To the nearest place of it. */
   const double to_x = fmin(fmax(m->at[0], m->label.left), m->label.right);
-  const double to_y = m->label.top > m->at[1] ? m->label.top : m->label.bottom;
+  const double to_y = m->label.top > m->at[1] ? m->label.top + 2 : m->label.bottom - 2;
   fprintf(script,
           "set arrow from graph %.5f,%.5f to graph %.5f,%.5f nohead linewidth 0.7 linecolor "
           "'#808080'\n",
@@ -203,7 +209,7 @@ static void write_script(const chart *c, FILE *script) {
           "set lmargin at screen %.5f\nset rmargin at screen %.5f\n"
           "set tmargin at screen %.5f\nset bmargin at screen %.5f\n"
           "unset key\nset border 3 linecolor '#808080'\nset tics nomirror out scale 0.6\n"
-          "set grid linecolor '#d0d0d0' linetype 1 linewidth 1\nset xlabel '%s%s%s'\n"
+          "set grid linecolor '#d0d0d0' linetype 1 linewidth 1\nset xlabel '%s%s%s' offset 0,0.4\n"
           "set ylabel 'error of the output (%%)%s'\n",
           WIDTH, HEIGHT, (double)LEFT / WIDTH, (double)RIGHT / WIDTH, 1 - (double)TOP / HEIGHT,
           1 - (double)BOTTOM / HEIGHT, c->against, strcmp(c->unit, "ms") == 0 ? " (ms)" : "",
