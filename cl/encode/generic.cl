@@ -256,30 +256,26 @@ static inline block block_at(size_t i, long rows, long columns) {
 #define SHARED __local ulong *part, int lid
 #define SHARED_WITH part, lid
 #define LID lid
-/* max or + over a work-group, in all of its work-items. */
-#define DEFINE_GROUP(name, combined)                                                               \
-  static inline ulong name(ulong value, SHARED) {                                                  \
-    barrier(CLK_LOCAL_MEM_FENCE);                                                                  \
-    part[lid] = value;                                                                             \
-    barrier(CLK_LOCAL_MEM_FENCE);                                                                  \
-    for (int step = LOCAL / 2; step > 0; step /= 2) {                                              \
-      if (lid < step) {                                                                            \
-        const ulong a = part[lid], b = part[lid + step];                                           \
-        part[lid] = combined;                                                                      \
-      }                                                                                            \
-      barrier(CLK_LOCAL_MEM_FENCE);                                                                \
-    }                                                                                              \
-    return part[0];                                                                                \
+/* The largest over a work-group, or the sum, in all of its work-items. */
+static inline ulong over_group(bool sum, ulong value, SHARED) {
+  barrier(CLK_LOCAL_MEM_FENCE);
+  part[lid] = value;
+  barrier(CLK_LOCAL_MEM_FENCE);
+  for (int step = LOCAL / 2; step > 0; step /= 2) {
+    if (lid < step) {
+      const ulong a = part[lid], b = part[lid + step];
+      part[lid] = sum ? a + b : max(a, b);
+    }
+    barrier(CLK_LOCAL_MEM_FENCE);
   }
+  return part[0];
+}
 #else
 #define SHARED int lid
 #define SHARED_WITH lid
 #define LID 0
-#define DEFINE_GROUP(name, combined)                                                               \
-  static inline ulong name(ulong value, SHARED) { return value; }
+static inline ulong over_group(bool sum, ulong value, SHARED) { return value; }
 #endif
-DEFINE_GROUP(group_largest, max(a, b))
-DEFINE_GROUP(group_sum, a + b)
 
 static inline uint largest_of(uints v) {
   uint part[VECTOR], largest = 0;
@@ -306,9 +302,9 @@ static inline range range_of(const __global storage_t *x, block b, long columns,
     most = max(most, magnitude);
 #endif
   }
-  range range = {(uint)group_largest(largest_of(most), SHARED_WITH), 0};
+  range range = {(uint)over_group(false, largest_of(most), SHARED_WITH), 0};
 #if ZERO_POINTS
-  range.least = (uint)group_largest(largest_of(least), SHARED_WITH);
+  range.least = (uint)over_group(false, largest_of(least), SHARED_WITH);
 #endif
   return range;
 }
@@ -455,7 +451,8 @@ static inline ulong squared_error(const __global storage_t *x, block b, long col
     const floats squared = min(error * error * ERROR_ONE, 0x1p30f);
     sum += VECTOR_OF(convert_ulong, VECTOR)(TO_INTS(rint(squared)));
   }
-  return group_sum(sum_of(sum), SHARED_WITH);
+  const ulong all = over_group(true, sum_of(sum), SHARED_WITH);
+  return all;
 }
 
 static inline uint search_scale(const __global storage_t *x, block b, long columns, split all,

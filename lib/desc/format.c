@@ -116,7 +116,8 @@ void desc_decode(const desc_format *format, const void *matrix, uint64_t rows, u
 
 void desc_encode(const desc_format *format, const double *src, uint64_t rows, uint64_t columns,
                  void *matrix) {
-  if (desc_is_quantized(format)) desc_quantize(format, MOECL_SCALE_SEARCH_NONE, src, rows, columns, matrix);
+  if (desc_is_quantized(format))
+    desc_quantize(format, MOECL_SCALE_SEARCH_NONE, src, rows, columns, matrix);
   else moecl_from_double(desc_format_dtype(format), src, (size_t)(rows * columns), matrix);
 }
 

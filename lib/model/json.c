@@ -154,3 +154,11 @@ moecl_status json_read(const moecl_log *log, const char *path, uint64_t max_byte
   free(text);
   return status;
 }
+
+char *json_to_text(const json_t *root, bool indented) {
+  base_locale locale;
+  char *text = NULL;
+  if (base_locale_enter(&locale)) text = json_dumps(root, indented ? JSON_INDENT(2) : JSON_COMPACT);
+  base_locale_leave(&locale);
+  return text;
+}

@@ -23,4 +23,7 @@ moecl_status json_parse(const moecl_log *log, const char *path, const char *what
 moecl_status json_read(const moecl_log *log, const char *path, uint64_t max_bytes,
                        json_limits limits, json_t **root);
 
+/* As text, malloc'ed; NULL without memory. Indented, else without blanks. */
+char *json_to_text(const json_t *root, bool indented);
+
 #endif

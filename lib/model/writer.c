@@ -3,6 +3,7 @@
 
 #include "base/base.h"
 #include "desc/quantized.h"
+#include "model/json.h"
 #include "model/safetensors.h"
 #include <dirent.h>
 #include <errno.h>
@@ -239,7 +240,7 @@ static moecl_status fill_header(const shard *s, json_t *header) {
 static moecl_status put_header(const shard *s) {
   json_t *header = json_object();
   moecl_status status = header ? fill_header(s, header) : no_memory(s->writer);
-  char *text = status == MOECL_OK ? json_dumps(header, JSON_COMPACT) : NULL;
+  char *text = status == MOECL_OK ? json_to_text(header, false) : NULL;
   json_decref(header);
   if (status != MOECL_OK) return status;
   if (!text) return no_memory(s->writer);

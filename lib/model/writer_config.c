@@ -4,6 +4,7 @@
 #include "model/writer.h"
 
 #include "base/base.h"
+#include "model/json.h"
 #include <stdlib.h>
 #include <string.h>
 
@@ -136,10 +137,7 @@ moecl_status writer_config_ignore(writer *w) {
 /* ---- files ---- */
 
 static moecl_status write_json(const writer *w, const char *name, const json_t *root) {
-  base_locale locale;
-  char *path = writer_path(w, name);
-  char *text = base_locale_enter(&locale) ? json_dumps(root, JSON_INDENT(2)) : NULL;
-  base_locale_leave(&locale);
+  char *path = writer_path(w, name), *text = json_to_text(root, true);
   moecl_status status = path && text ? MOECL_OK : no_memory(w);
   if (status == MOECL_OK && base_file_write_atomic(path, text, strlen(text)) != MOECL_OK)
     status = log_error(&w->checkpoint->log, MOECL_ERROR_IO, "%s: could not be written", path);
