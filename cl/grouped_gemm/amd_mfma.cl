@@ -5,7 +5,7 @@
  * A lane of part p (lanes 16p to 16p+15) has row, or token, lane % 16 of an operand: 4 elements,
  * which of K's 16 is said by p. It takes chunk p of K's 32: the first 4 are one instruction's, the
  * last 4 the next one's. Of the sums it has weight rows 4p to 4p+3, of token lane % 16. */
-#define WAVE 64
+#include "common/amd_mfma.clh"
 /* Work-groups of a compute unit, of which local memory holds as many: else the compiler, which has
  * 512 registers, spends more than a third of them. */
 #define GEMM_HINT __attribute__((amdgpu_waves_per_eu(3)))
@@ -17,20 +17,12 @@
 #define CHUNKS 1 /* a lane's of an operand's 32 elements along K, and chunk number c of them: */
 #define LANE_CHUNK(part, c) (part)
 
-typedef float4 sums_t;
 #define QUAD_SUMS(sums, t) (sums)
 #include "grouped_gemm/amd_operands.clh"
 
-#if WEIGHTS == ELEMENT_F16
-#define MFMA(a, b, c) __builtin_amdgcn_mfma_f32_16x16x16f16(as_half4(a), as_half4(b), c, 0, 0, 0)
-#else
-#define MFMA(a, b, c)                                                                              \
-  __builtin_amdgcn_mfma_f32_16x16x16bf16_1k(as_short4(a), as_short4(b), c, 0, 0, 0)
-#endif
-
 ALWAYS_INLINE sums_t multiply(operand_t a, operand_t b, sums_t sums) {
-  sums = MFMA(a.chunk[0].lo, b.chunk[0].lo, sums);
-  return MFMA(a.chunk[0].hi, b.chunk[0].hi, sums);
+  sums = MATRIX(a.chunk[0].lo, b.chunk[0].lo, sums);
+  return MATRIX(a.chunk[0].hi, b.chunk[0].hi, sums);
 }
 
 #include "grouped_gemm/amd_tiles.clh"

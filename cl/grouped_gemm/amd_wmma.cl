@@ -6,7 +6,7 @@
  * operand: 8 elements, which of K's 16 is said by p. Of the sums it has weight rows 8p to 8p+7, of
  * token lane % 16. RDNA 3 (gfx11): it has all 16 elements, the same in both halves, and weight rows
  * p, 2+p, ... 14+p. */
-#define WAVE 32
+#include "common/amd_wmma.clh"
 #define GEMM_HINT
 #define QUADS 2 /* a lane's quads of weight rows in a block's sums, and quad number t of them: */
 #ifdef __GFX12__
@@ -24,32 +24,18 @@
 #define LANE_CHUNK(part, c) (c)
 #endif
 
-typedef float8 sums_t;
 #define QUAD_SUMS(sums, t) ((t) ? (sums).hi : (sums).lo)
 #include "grouped_gemm/amd_operands.clh"
 
 #ifdef __GFX12__
-#if WEIGHTS == ELEMENT_F16
-#define WMMA(a, b, c) __builtin_amdgcn_wmma_f32_16x16x16_f16_w32_gfx12(as_half8(a), as_half8(b), c)
-#else
-#define WMMA(a, b, c)                                                                              \
-  __builtin_amdgcn_wmma_f32_16x16x16_bf16_w32_gfx12(as_short8(a), as_short8(b), c)
-#endif
-
 ALWAYS_INLINE sums_t multiply(operand_t a, operand_t b, sums_t sums) {
-  sums = WMMA(a.chunk[0], b.chunk[0], sums);
-  return WMMA(a.chunk[1], b.chunk[1], sums);
+  sums = MATRIX(a.chunk[0], b.chunk[0], sums);
+  return MATRIX(a.chunk[1], b.chunk[1], sums);
 }
 #else
-#if WEIGHTS == ELEMENT_F16
-#define WMMA(a, b, c) __builtin_amdgcn_wmma_f32_16x16x16_f16_w32(as_half16(a), as_half16(b), c)
-#else
-#define WMMA(a, b, c) __builtin_amdgcn_wmma_f32_16x16x16_bf16_w32(as_short16(a), as_short16(b), c)
-#endif
-
 ALWAYS_INLINE sums_t multiply(operand_t a, operand_t b, sums_t sums) {
-  sums = WMMA((uint8)(a.chunk[0], a.chunk[1]), (uint8)(b.chunk[0], b.chunk[1]), sums);
-  return WMMA((uint8)(a.chunk[2], a.chunk[3]), (uint8)(b.chunk[2], b.chunk[3]), sums);
+  sums = MATRIX((uint8)(a.chunk[0], a.chunk[1]), (uint8)(b.chunk[0], b.chunk[1]), sums);
+  return MATRIX((uint8)(a.chunk[2], a.chunk[3]), (uint8)(b.chunk[2], b.chunk[3]), sums);
 }
 #endif
 

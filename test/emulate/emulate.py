@@ -138,6 +138,9 @@ KERNELS = [
     Kernel("cdna", "probe/amd_mfma.cl", "amd", 64, {}, problem="probe"),
     Kernel("rdna3", "probe/amd_wmma.cl", "amd", 32, {"__GFX11__": 1}, problem="probe"),
     Kernel("rdna4", "probe/amd_wmma.cl", "amd", 32, {"__GFX12__": 1}, problem="probe"),
+    Kernel("cdna", "peak/amd_mfma.cl", "amd", 64, {}, problem="peak"),
+    Kernel("rdna3", "peak/amd_wmma.cl", "amd", 32, {"__GFX11__": 1}, problem="peak"),
+    Kernel("rdna4", "peak/amd_wmma.cl", "amd", 32, {"__GFX12__": 1}, problem="peak"),
     Kernel("cdna", "grouped_gemm/amd_mfma.cl", "amd", 64, {}, plants=AMD_PLANTS + [
         ("grouped_gemm/amd_mfma.cl", "LANE_QUAD(part, t) (part)", "LANE_QUAD(part, t) (3 - part)"),
         ("grouped_gemm/amd_mfma.cl", "b.chunk[0].hi", "b.chunk[0].lo"),

@@ -30,8 +30,8 @@ static void test_rates(void **state) {
   assert_ok(moecl_measure_peaks_wait(context, &peaks));
   assert_true(peaks.flops_f32 > 1e6 && peaks.flops_f32 < 1e17);
   assert_true(device->fp16 ? peaks.flops_f16 > 1e6 : peaks.flops_f16 == 0);
-  assert_true(device->capabilities & (MOECL_CAP_PTX_SM80 | MOECL_CAP_SUBGROUP_MATRIX_8 |
-                                      MOECL_CAP_SUBGROUP_MATRIX_16)
+  assert_true(device->capabilities & (MOECL_CAP_PTX_SM80 | MOECL_CAP_MFMA | MOECL_CAP_WMMA |
+                                      MOECL_CAP_SUBGROUP_MATRIX_8 | MOECL_CAP_SUBGROUP_MATRIX_16)
                   ? peaks.flops_matrix > 1e6 && peaks.flops_matrix < 1e17
                   : peaks.flops_matrix == 0);
   assert_true(peaks.read_bytes > 1e6 && peaks.read_bytes < 1e15);

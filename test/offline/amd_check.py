@@ -103,7 +103,7 @@ def complaint(name, seen):
         return f"{seen['local']} bytes of local memory"
     if seen["calls"]:
         return "a function is called, that amdgcn.clh may have to say"
-    if name == "gemm" and not seen["matrix"]:
+    if name in ("gemm", "multiply_tiles") and not seen["matrix"]:
         return "there is no matrix instruction in its loop"
     if name == "matrices" and not seen["all"]:
         return "there is no matrix instruction"
@@ -126,8 +126,8 @@ MISTAKES = [
     ("another GPU's instruction", "gfx1100", "mfma_f32_16x16x16bf16_1k", "mfma_f32_16x16x16bf16_1k"),
     ("sums in memory", "gfx942", "QUAD_SUMS(sums[j][0], t)", "sums[(j + k) % TOKEN_BLOCKS][0]"),
     ("too much local memory", "gfx942", "uint4 tokens[2]", "uint4 tokens[9]"),
-    ("no instruction", "gfx942", "#define MFMA(a, b, c)", "#define MFMA(a, b, c) c + "
-     "(float)((a).x) * (float)((b).y)\n#define UNUSED(a, b, c)"),
+    ("no instruction", "gfx942", "#define MATRIX MATRIX_BF16",
+     "#define MATRIX(a, b, c) (c + (float)((a).x) * (float)((b).y))"),
 ]
 
 
