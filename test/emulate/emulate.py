@@ -302,7 +302,7 @@ def main(arguments):
                 failures += [missed] if missed else []
     for failure in failures:
         print("FAIL", failure)
-    print(f"{checked} programs right or wrong, {planted} mistakes planted, {len(failures)} failures")
+    print(f"{checked} programs checked, {planted} mistakes planted, {len(failures)} failures")
     return 1 if failures or checked + planted == 0 else 0
 
 
