@@ -123,7 +123,6 @@ XMX_PLANTS = [
     (XMX_FEW, "step += SHARES", "step += SHARES - 1"),
     (XMX_FEW, "k - (long)step * MATRIX_K", "k"),
     (XMX_FEW, "s < SHARES", "s < SHARES - 1"),
-    (XMX_FEW, "if (lane < TILE_M) values", "values"),
     (XMX_FEW, "lane);\n  barrier(CLK_LOCAL_MEM_FENCE);", "lane);"),
     (XMX_FEW, "block + 1, token", "block, token"),
     (XMX_FEW, "(int)token < tile.rows", "true"),
@@ -166,9 +165,10 @@ KERNELS = [
 ] + [
     Kernel(f"sub-groups of {lanes}, {blocks}", f"grouped_gemm/intel_xmx{lanes}.cl", "intel", lanes,
            {"cl_intel_subgroup_local_block_io": 1} if blocks == "blocks" else {}, locals={32: 64},
-           heights=(128, 32, 8), packed_k=16, few_parts=2, plants=XMX_PLANTS if planted else [])
-    for lanes, blocks, planted in ((8, "blocks", True), (16, "blocks", False), (8, "lanes", False),
-                                   (16, "lanes", True))
+           heights=(128, 32, 8), packed_k=16, few_parts=2, plants=plants)
+    for lanes, blocks, plants in (
+        (8, "blocks", XMX_PLANTS), (8, "lanes", []), (16, "blocks", []),
+        (16, "lanes", XMX_PLANTS + [(XMX_FEW, "if (lane < TILE_M) values", "values")]))
 ]
 
 

@@ -265,14 +265,12 @@ static void test_f32(void **state) { (void)state, check_dtype(MOECL_F32); }
 static void test_f16(void **state) { (void)state, check_dtype(MOECL_F16); }
 static void test_bf16(void **state) { (void)state, check_dtype(MOECL_BF16); }
 
-/* Few tokens too, and the one expert that owns all rows: by what a context does before it uses a
- * variant. Of persistent ones test_layer does. */
+/* Few tokens too: by what a context does before it uses a variant. Of persistent ones test_layer
+ * does. */
 static void test_self_checks(void **state) {
   static const op_gemm_desc descriptions[] = {
       {.epilogue = ACTIVATION_SILU, .gated = true, .gather = true},
-      {.bias = true, .adds_shared = true, .shared_gate = true},
-      {.epilogue = ACTIVATION_SILU, .gated = true, .ungrouped = true},
-      {.ungrouped = true, .exact = true}};
+      {.bias = true, .adds_shared = true, .shared_gate = true}};
   (void)state;
   for (size_t v = 0; v < op_gemm_table.count; v++)
     for (size_t i = 0; i < BASE_COUNT(descriptions); i++)
@@ -280,7 +278,6 @@ static void test_self_checks(void **state) {
         const kernel_variant *variant = &op_gemm_table.rows[v];
         op_gemm_desc d = descriptions[i];
         d.weights = d.biases = d.input = d.output = desc_format_of(dtype);
-        if (d.exact) d.output = desc_format_of(MOECL_F32);
         if (op_is_subgroup_matrix(variant) && is_theirs(variant, dtype))
           assert_ok(op_gemm_self_check(context, variant, &d));
       }
