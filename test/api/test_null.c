@@ -215,6 +215,7 @@ static void test_files(void **state) {
   REFUSED(moecl_checkpoint_read_as(NULL, 0, MOECL_DOWN_PROJ, 0, NULL, NULL));
   REFUSED(moecl_checkpoint_read_expert_scale(NULL, 0, values));
   REFUSED(moecl_checkpoint_read_expert_scale(NULL, 0, NULL));
+  REFUSED(moecl_checkpoint_quantize(NULL, &(moecl_checkpoint_quantize_params){0}, "x"));
   REFUSED(moecl_layer_load(NULL, NULL, 0));
   REFUSED(moecl_block_load(NULL, NULL, 0));
   moecl_block_params block_params;

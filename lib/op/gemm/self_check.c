@@ -182,8 +182,8 @@ static moecl_status set_up(moecl_context *context, const problem *p, device_side
   const op_gemm_desc *desc = &p->desc;
   const uint64_t rows = (uint64_t)p->weight_rows, k = (uint64_t)p->k;
   MOECL_TRY(upload_stored(context, desc->input, p->stored_input, 1, ROWS, k, &d->input));
-  MOECL_TRY(upload_stored(context, desc->weights, p->stored_weights, matrices_of(p),
-                          (uint64_t)p->n, k, &d->weights));
+  MOECL_TRY(upload_stored(context, desc->weights, p->stored_weights, matrices_of(p), (uint64_t)p->n,
+                          k, &d->weights));
   MOECL_TRY(check_upload(context, desc->biases, p->bias, EXPERTS, rows, &d->bias));
   MOECL_TRY(moecl_buffer_create(context, ROWS * MOST_COLUMNS * sizeof(float), &d->output));
   MOECL_TRY(moecl_buffer_create(context, op_gemm_scratch(d->gemm, ROWS), &d->scratch));
