@@ -9,7 +9,7 @@ set -euo pipefail
 
 moectl=$(realpath -- "${1:?usage: test_hang.sh path/to/moectl path/to/cl}")
 kernels=$(realpath -- "${2:?usage: test_hang.sh path/to/moectl path/to/cl}")
-source=grouped_gemm/nvidia_sm90.cl
+source=grouped_gemm/nvidia_ring.clh
 work=$(mktemp -d)
 trap 'rm -rf "$work"' EXIT
 failed=0
