@@ -137,9 +137,8 @@ ALWAYS_INLINE void fetch(cursor_t *at, const task_t *task) {
 /* A block's scales of a stage, in local memory. */
 ALWAYS_INLINE scales_t read_scales(const __local uchar *stage, uint block, uint lane) {
   uint words[LANE_WORDS + 1];
-  const uint quarter = QUARTERS == 2 ? lane / 2 % 2 : 0;
-  const __local uint *from = (const __local uint *)(stage + CODES_BYTES) +
-                             ((block * 8 + lane / 4) * QUARTERS + quarter) * LANE_WORDS;
+  const __local uint *from =
+      (const __local uint *)(stage + CODES_BYTES) + lane_scales_at(block, lane);
 #pragma unroll
   for (int i = 0; i < LANE_WORDS; i++) words[i] = from[i];
   return decode_scales(words);
@@ -153,23 +152,6 @@ ALWAYS_INLINE void read_block(uint *a, const __local uchar *stage, uint block, u
 #pragma unroll
   for (int i = 0; i < BLOCK_UNITS; i++) units[i] = from[i * 32];
   decode_block(a, units, scales);
-}
-
-/* The sums of a tile, times the scales of its rows, to the output. `row`: of the block's rows
- * this lane's first. */
-ALWAYS_INLINE void finish(__global output_t *out, const __global storage_t *bias, tile_t tile,
-                          const __global float *row_scales, float *c, long n, uint lane, uint row) {
-#if ROW_SCALES
-  const float low = row_scales[row], high = row_scales[row + 8];
-#pragma unroll
-  for (int j = 0; j < SUM_GROUPS; j++) {
-    c[4 * j] *= low;
-    c[4 * j + 1] *= low;
-    c[4 * j + 2] *= high;
-    c[4 * j + 3] *= high;
-  }
-#endif
-  store_tile(out, bias, tile, tile.column_tile, c, n, lane, row, 0);
 }
 
 __kernel __attribute__((reqd_work_group_size(LOCAL, 1, 1))) void
@@ -241,13 +223,11 @@ gemm(const __global ushort *a, const __global int *slot_token, const __global in
       }
       slot = slot + 1 == STAGES ? 0 : slot + 1;
     }
-    const __global float *row_scales =
-        (const __global float *)((const __global uchar *)w +
-                                 ((ulong)tile.expert * task.column_tiles + tile.column_tile) *
-                                     task.tile_bytes +
-                                 (ulong)pairs * PAIR_BYTES);
-    finish(out, bias, tile, row_scales, c, n, lane, warp * 32 + lane / 4);
-    finish(out, bias, tile, row_scales, d, n, lane, warp * 32 + 16 + lane / 4);
+    const __global uchar *packed =
+        (const __global uchar *)w +
+        ((ulong)tile.expert * task.column_tiles + tile.column_tile) * task.tile_bytes;
+    finish(out, bias, tile, tile.column_tile, packed, pairs, c, n, lane, warp * 32 + lane / 4);
+    finish(out, bias, tile, tile.column_tile, packed, pairs, d, n, lane, warp * 32 + 16 + lane / 4);
   }
   /* The last work-group to have taken its last tile leaves the queue as it was. */
   if (id == 0 && (uint)atomic_inc(queue + 1) == (uint)get_num_groups(0) - 1)

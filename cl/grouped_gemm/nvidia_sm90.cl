@@ -141,7 +141,7 @@ gemm(const __global element_t *a, const __global int *slot_token,
   __local int4 announced[ANNOUNCED];
   __local uint next[2];
   const uint id = (uint)get_local_id(0);
-  ring_t ring = make_ring(tile_rows);
+  ring_t ring = make_ring(tile_rows, 0);
   for (int e = (int)id; e <= num_experts; e += LOCAL) offsets[e] = tile_offsets[e];
   if (id == 0) init_barriers(&ring);
   barrier(CLK_LOCAL_MEM_FENCE);
@@ -159,11 +159,12 @@ gemm(const __global element_t *a, const __global int *slot_token,
   task.packed_tiles = (uint)((n + COLUMNS - 1) / COLUMNS);
   task.column_tiles = (task.packed_tiles + PACKED_TILES - 1) / PACKED_TILES;
   task.tiles = (uint)offsets[num_experts] * task.column_tiles;
-  task.groups = (uint)get_num_groups(0);
+  task.first = (uint)get_group_id(0);
+  task.teams = (uint)get_num_groups(0);
   task.num_experts = num_experts;
   if (id < PRODUCERS) {
     asm volatile("//@setmaxnreg.dec.sync.aligned.u32 88;");
-    produce(ring, &task, (ulong)a, (ulong)w, id);
+    produce(ring, &task, (ulong)a, (ulong)w, 0, id);
   } else {
     asm volatile("//@setmaxnreg.inc.sync.aligned.u32 208;");
     consume(ring, &task, bias, out, id - PRODUCERS);

@@ -16,8 +16,10 @@ enum {
                                       enough for that to cost nothing */
   KERNEL_TF32 = 1 << 4,            /* multiplies fp32 rounded to tf32, 11 bits */
   KERNEL_MATRIX_UNITS = 1 << 5,    /* multiplies 16-bit numbers by matrix instructions */
-  KERNEL_CODED_INPUT = 1 << 6      /* reads rows of an activation_format as codes with scales; its
+  KERNEL_CODED_INPUT = 1 << 6,     /* reads rows of an activation_format as codes with scales; its
                                       predicate says beside which weights */
+  KERNEL_ROUNDED_WEIGHTS = 1 << 7  /* of many rows weights with groups' scales are rounded to the
+                                      activations' 16 bits */
 };
 
 enum { /* shorthand for the rows' formats */

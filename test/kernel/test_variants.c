@@ -109,17 +109,17 @@ static void check_fallback(const fallback *f) {
   base_text_free(&log.text);
 }
 
-static bool has_cpu_variants(void) {
+static bool has_capability(uint32_t capability) {
   moecl_context *context = NULL;
   assert_ok(moecl_context_create(NULL, &context));
-  const bool cpu = moecl_context_device(context)->capabilities & MOECL_CAP_CPU;
+  const bool there = moecl_context_device(context)->capabilities & capability;
   moecl_context_destroy(&context);
-  return cpu;
+  return there;
 }
 
 static void test_fallback(void **state) {
   (void)state;
-  if (!has_cpu_variants()) {
+  if (!has_capability(MOECL_CAP_CPU)) {
     printf("SKIP: no device on which another variant comes before the generic one\n");
     skip();
   }
@@ -563,41 +563,65 @@ static void test_scaled_panels(void **state) {
   check_formats("serial", "grouped_gemm/cpu_quantized.clh", wrong, BASE_COUNT(wrong));
 }
 
-/* The same of codes that are decoded in registers, where a device does so. */
-static void test_fragments(void **state) {
-  static const struct {
-    moecl_format format;
-    const char *from, *to;
-  } wrong[] = {{MOECL_FORMAT_INT8, "0xbf80bf80u", "0x3f803f80u"},
-               {MOECL_FORMAT_INT8, "block_of(from, 0)", "0"},
-               {MOECL_FORMAT_INT4_G32, "0x00080008u", "0x00070007u"},
-               {MOECL_FORMAT_INT4_G32, "HALVES == 2 ? i : i % 2", "i % 2"},
-               {MOECL_FORMAT_INT4_G64, "lane % 4 * 8 + first", "(3 - lane % 4) * 8 + first"},
-               {MOECL_FORMAT_INT4_G128, "pair_of_stages * PAIR_K", "0"},
-               {MOECL_FORMAT_INT4_G64_ZP, "item >> 16", "item >> 17"},
-               {MOECL_FORMAT_MXFP4, "(item & 255u) << 23", "(item & 255u) << 22"},
-               {MOECL_FORMAT_MXFP4, "0x80008000u;\n  return fma_pair(magnitude",
-                "0x00008000u;\n  return fma_pair(magnitude"},
-               {MOECL_FORMAT_NVFP4, "0x1p119f * 0x1p119f", "0x1p119f * 0x1p118f"},
-               {MOECL_FORMAT_NVFP4, "quarter % QUARTERS * 16", "0"},
-               {MOECL_FORMAT_FP8, "scale *= *(const", "scale += 0 * *(const"},
-               {MOECL_FORMAT_FP8_BLOCK, "stage * STAGE_K + half_index", "half_index"}};
+/* The same of codes that are decoded in registers, where a device does so: of what both variants
+ * share, and of what the one has that multiplies them by wgmma. */
+static void check_fragments(const char *variant, const char *file, const wrong_format *wrong,
+                            size_t count) {
   moecl_layer_params with = params;
-  test_log log = {0};
-  (void)state;
-  moecl_context *context = open_context(&log);
-  const bool there = moecl_context_device(context)->capabilities & MOECL_CAP_PTX_SM80;
-  moecl_context_destroy(&context);
-  base_text_free(&log.text);
-  if (!there) skip();
+  char message[80];
+  snprintf(message, sizeof message, "grouped_gemm variant '%s' fails its self-check", variant);
   with.dtype = MOECL_BF16;
-  with.grouped_gemm_variant = "nvidia_quantized";
-  for (size_t i = 0; i < BASE_COUNT(wrong); i++) {
+  with.grouped_gemm_variant = variant;
+  for (size_t i = 0; i < count; i++) {
     with.weight_format = wrong[i].format;
-    check_failure(false, "grouped_gemm/nvidia_fragments.clh", wrong[i].from, wrong[i].to, &with,
-                  MOECL_ERROR_BUILD,
-                  "grouped_gemm variant 'nvidia_quantized' fails its self-check");
+    check_failure(false, file, wrong[i].from, wrong[i].to, &with, MOECL_ERROR_BUILD, message);
   }
+}
+
+static void test_fragments(void **state) {
+  static const wrong_format wrong[] = {
+      {MOECL_FORMAT_INT8, "0xbf80bf80u", "0x3f803f80u"},
+      {MOECL_FORMAT_INT8, "block_of(from, 0)", "0"},
+      {MOECL_FORMAT_INT4_G32, "0x00080008u", "0x00070007u"},
+      {MOECL_FORMAT_INT4_G32, "HALVES == 2 ? 2 * half_index + i % 2", "HALVES == 2 ? i % 2"},
+      {MOECL_FORMAT_INT4_G64, "? pair * 8 + q * 2 : q * 8 + pair * 2",
+       "? (pair ^ 1) * 8 + q * 2 : q * 8 + (pair ^ 1) * 2"},
+      {MOECL_FORMAT_INT4_G128, "pair_of_stages * PAIR_K", "0"},
+      {MOECL_FORMAT_INT4_G64_ZP, "item >> 16", "item >> 17"},
+      {MOECL_FORMAT_MXFP4, "(item & 255u) << 23", "(item & 255u) << 22"},
+      {MOECL_FORMAT_MXFP4, "0x80008000u;\n  return fma_pair(magnitude",
+       "0x00008000u;\n  return fma_pair(magnitude"},
+      {MOECL_FORMAT_NVFP4, "0x70007000u", "0x71007100u"},
+      {MOECL_FORMAT_NVFP4, "quarter % QUARTERS * 16", "0"},
+      {MOECL_FORMAT_FP8, "scale *= *(const", "scale += 0 * *(const"},
+      {MOECL_FORMAT_FP8_BLOCK, "stage * STAGE_K + half_index", "half_index"}};
+  static const char *const file = "grouped_gemm/nvidia_fragments.clh";
+  (void)state;
+  if (!has_capability(MOECL_CAP_PTX_SM80)) skip();
+  check_fragments("nvidia_quantized", file, wrong, BASE_COUNT(wrong));
+  if (has_capability(MOECL_CAP_PTX_SM90A))
+    check_fragments("nvidia_sm90_quantized", file, wrong, BASE_COUNT(wrong));
+}
+
+/* Of low tiles, tall ones, and what fills the stages of both. */
+static void test_wgmma_fragments(void **state) {
+  static const wrong_format kernel[] = {
+      {MOECL_FORMAT_INT4_G32, "(scales).factor + 2", "(scales).factor"},
+      {MOECL_FORMAT_INT4_G128, "half_index * CODES_BYTES", "0"},
+      {MOECL_FORMAT_INT8, "load_codes(&q_codes, codes_at + WEIGHT_BYTES, 1,",
+       "load_codes(&q_codes, codes_at, 1,"},
+      {MOECL_FORMAT_NVFP4, "codes_at + TOKENS_AT + ring.row_bytes", "codes_at + TOKENS_AT"}};
+  static const wrong_format ring[] = {
+      {MOECL_FORMAT_INT8, "from + ROW_BYTES, row, row_bytes", "from, row, row_bytes"},
+      {MOECL_FORMAT_FP8_ROW, "first + ROWS_APART * i", "first + i"}};
+  static const wrong_format shared[] = {
+      {MOECL_FORMAT_INT4_G128, "scales->rest[i], 0x80008000u", "scales->after[i], 0x80008000u"}};
+  static const char *const variant = "nvidia_sm90_quantized";
+  (void)state;
+  if (!has_capability(MOECL_CAP_PTX_SM90A)) skip();
+  check_fragments(variant, "grouped_gemm/nvidia_sm90_quantized.cl", kernel, BASE_COUNT(kernel));
+  check_fragments(variant, "grouped_gemm/nvidia_ring.clh", ring, BASE_COUNT(ring));
+  check_fragments(variant, "grouped_gemm/nvidia_fragments.clh", shared, BASE_COUNT(shared));
 }
 
 /* Tiles of AMD's matrix instructions, where a device has them. What is no layout, such as a
@@ -727,8 +751,9 @@ int main(int argc, char **argv) {
       cmocka_unit_test(test_asked),      cmocka_unit_test(test_last_row),
       cmocka_unit_test(test_choose),     cmocka_unit_test(test_checked_once),
       cmocka_unit_test(test_scales),     cmocka_unit_test(test_scaled_panels),
-      cmocka_unit_test(test_fragments),  cmocka_unit_test(test_amd_tiles),
-      cmocka_unit_test(test_quantize),   cmocka_unit_test(test_encode)};
+      cmocka_unit_test(test_fragments),  cmocka_unit_test(test_wgmma_fragments),
+      cmocka_unit_test(test_amd_tiles),  cmocka_unit_test(test_quantize),
+      cmocka_unit_test(test_encode)};
   skip_without_device();
   return cmocka_run_group_tests_name("variants", tests, make_root, remove_root);
 }

@@ -85,9 +85,16 @@ def quantized(scaled, plain, tile_m):
     return {**plain, **dict(zip(names, scaled)), "TILE_M": tile_m}
 
 
-def quantized_shapes():
+def quantized_shapes(wgmma=False):
     """Every format by tiles of each height, for gate_up, down and the shared expert."""
     for scaled, dtype in itertools.product(FORMATS, (1, 2)):
+        if wgmma: # sums of groups have no tall tiles in fp16
+            tall = 32 if dtype == 1 and scaled[2] > 16 else 128
+            yield quantized(scaled, gemm(dtype, 1, 1, 0, 1), 32)
+            yield quantized(scaled, gemm(dtype, 6, 1, 1, 1), tall)
+            yield quantized(scaled, gemm(dtype, 0, 0, 1, 0, adds_shared=2), 32)
+            yield quantized(scaled, gemm(dtype, 3, 0, 0, 0, dense=1), tall)
+            continue
         yield quantized(scaled, gemm(dtype, 1, 1, 0, 1), 32)
         yield quantized(scaled, gemm(dtype, 6, 1, 1, 1), 48 if scaled[0] in (3, 6) else 64)
         yield quantized(scaled, gemm(dtype, 0, 0, 1, 0, adds_shared=2), 32)
@@ -128,6 +135,8 @@ def attention_shapes():
 # The shapes of an operation's sources, or of one that has its own: some, and all.
 SHAPES = {
     "grouped_gemm/nvidia_quantized.cl": (list(quantized_shapes())[::7], list(quantized_shapes())),
+    "grouped_gemm/nvidia_sm90_quantized.cl": (list(quantized_shapes(True))[::7],
+                                              list(quantized_shapes(True))),
     "probe": ([{}], [{}]),
     "peak": ([{}], [{}]),
     "router": (RULES,) * 2,
@@ -200,13 +209,22 @@ def give_bodies(ptx):
     return DECLARED.sub(body, ptx)
 
 
+def value_of(macro, source):
+    """What a macro is at the end of a source, which may define it more than once."""
+    values = set(re.findall(rf"#define {macro} (\d+)", source))
+    if len(values) < 2:
+        return values.pop() if values else macro
+    done = subprocess.run(["clang", "-E", "-P", "-x", "cl", "-"], input=f"{source}\n{macro}\n",
+                          capture_output=True, text=True, check=True)
+    return done.stdout.split()[-1]
+
+
 def give_sizes(ptx, source):
     """clang 14 writes work-group sizes only from metadata of its own."""
     if ".reqntid" in ptx:
         return ptx
     for size, entry in SIZED.findall(source):
-        value = re.search(rf"#define {size} (\d+)", source)
-        line = f".reqntid {value[1] if value else size}, 1, 1\n"
+        line = f".reqntid {value_of(size, source)}, 1, 1\n"
         ptx = re.sub(rf"(\.entry {entry}\([^)]*\)\n)", rf"\g<1>{line}", ptx)
     return ptx
 

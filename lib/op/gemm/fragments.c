@@ -1,22 +1,48 @@
 // SPDX-License-Identifier: MIT
 /* Variants for weights with scales that have codes in the order of a matrix instruction's operand:
- * persistent work-groups, several a compute unit, take tile after tile of `tile.n` weight rows by
- * up to LOW_ROWS of an expert's rows, or more where experts have many. The kernels' side of it:
- * cl/grouped_gemm/nvidia_quantized.cl; the packing: nvidia_fragments.clh. */
+ * persistent work-groups take tile after tile of `tile.n` weight rows by up to some of an expert's
+ * rows, or more where experts have many. The kernels' side of it: cl/grouped_gemm/
+ * nvidia_quantized.cl and, with tall tiles of twice as many weight rows, nvidia_sm90_quantized.cl;
+ * the packing: nvidia_fragments.clh. */
 #include "base/base.h"
 #include "desc/quantized.h"
 #include "op/gemm/driver.h"
 #include <stdio.h>
 #include <string.h>
 
-/* Rows of a tile, what local memory holds of tall ones beside codes of 4 or 8 bits; work-groups of
- * a compute unit, which registers decide. */
-enum { LOW_ROWS = 32, TALL_ROWS = 64, TALL_ROWS_8_BITS = 48, LOW_GROUPS = 3, TALL_GROUPS = 2 };
+/* How a variant's kernels are cut. Rows of tall tiles are what is left beside codes of 4 or 8 bits,
+ * work-groups of a compute unit what registers allow. */
+typedef struct heights {
+  uint32_t low_rows, tall_rows, tall_rows_8_bits;
+  uint32_t most_low; /* rows an expert on average up to which tiles are low */
+  uint32_t row_step; /* tiles' rows are multiples of it where one expert is shared out */
+  uint32_t low_groups, tall_groups;
+  uint32_t tall_tiles;      /* of `tile.n` weight rows that a tall tile has */
+  bool tall_scales_weights; /* by groups: not in fp16, which might not hold them */
+} heights;
 
-enum { LOCAL = 128, PAIR_K = 128, ROW_STEP = 16, QUEUE_BYTES = 2 * sizeof(int32_t) };
+static const heights by_mma = {.low_rows = 32,
+                               .tall_rows = 64,
+                               .tall_rows_8_bits = 48,
+                               .most_low = 24,
+                               .row_step = 16,
+                               .low_groups = 3,
+                               .tall_groups = 2,
+                               .tall_tiles = 1};
+static const heights by_wgmma = {.low_rows = 32,
+                                 .tall_rows = 128,
+                                 .tall_rows_8_bits = 128,
+                                 .most_low = 24,
+                                 .row_step = 32,
+                                 .low_groups = 1,
+                                 .tall_groups = 1,
+                                 .tall_tiles = 2,
+                                 .tall_scales_weights = true};
+
+enum { PAIR_K = 128, QUEUE_BYTES = 2 * sizeof(int32_t) };
 
 typedef struct fragments_state {
-  ocl_kernel *low, *tall, *few_tokens; /* the last one NULL where there is none */
+  ocl_kernel *low, *tall, *few_tokens; /* the last two NULL where there is none */
   moecl_buffer *queue;                 /* two counters, zero between launches */
 } fragments_state;
 
@@ -33,8 +59,21 @@ static uint64_t packed_bytes(const op_gemm *gemm) {
   return base_mul(op_gemm_column_tiles(gemm) * gemm->tile.n, row, &bytes) ? bytes : UINT64_MAX;
 }
 
-static uint32_t tall_rows(const op_gemm *gemm) {
-  return gemm->desc.weights->bits == 8 ? TALL_ROWS_8_BITS : TALL_ROWS;
+static const heights *heights_of(const op_gemm *gemm) {
+  return gemm->driver == &op_gemm_fragments_wgmma_driver ? &by_wgmma : &by_mma;
+}
+
+/* Scales of 16 columns multiply codes in any case. */
+static bool has_tall(const op_gemm *gemm) {
+  return !heights_of(gemm)->tall_scales_weights || gemm->desc.weights->block <= 16 ||
+         gemm->desc.input->element == ELEMENT_BF16;
+}
+
+/* Rows of the tallest tiles. */
+static uint32_t most_rows(const op_gemm *gemm) {
+  const heights *h = heights_of(gemm);
+  if (!has_tall(gemm)) return h->low_rows;
+  return gemm->desc.weights->bits == 8 ? h->tall_rows_8_bits : h->tall_rows;
 }
 
 static moecl_status create_kernel(op_gemm *gemm, uint32_t rows, const char *entry,
@@ -51,14 +90,15 @@ static moecl_status create_kernel(op_gemm *gemm, uint32_t rows, const char *entr
 
 static moecl_status create(op_gemm *gemm) {
   fragments_state *state = gemm->state;
+  const uint32_t low_rows = heights_of(gemm)->low_rows;
   gemm->packed_elements = packed_bytes(gemm);
   MOECL_TRY(moecl_buffer_create(gemm->context, QUEUE_BYTES, &state->queue));
   MOECL_TRY(moecl_buffer_fill_byte(state->queue, 0, QUEUE_BYTES, 0));
-  MOECL_TRY(create_kernel(gemm, LOW_ROWS, "pack", &gemm->pack));
-  MOECL_TRY(create_kernel(gemm, LOW_ROWS, "gemm", &state->low));
-  MOECL_TRY(create_kernel(gemm, tall_rows(gemm), "gemm", &state->tall));
+  MOECL_TRY(create_kernel(gemm, low_rows, "pack", &gemm->pack));
+  MOECL_TRY(create_kernel(gemm, low_rows, "gemm", &state->low));
+  if (has_tall(gemm)) MOECL_TRY(create_kernel(gemm, most_rows(gemm), "gemm", &state->tall));
   return op_gemm_has_few_tokens(&gemm->desc)
-             ? create_kernel(gemm, LOW_ROWS, "few_tokens", &state->few_tokens)
+             ? create_kernel(gemm, low_rows, "few_tokens", &state->few_tokens)
              : MOECL_OK;
 }
 
@@ -70,32 +110,46 @@ static void release(op_gemm *gemm) {
   moecl_buffer_destroy(&state->queue);
 }
 
-/* Low tiles leave room for more work-groups, and so for more weights in flight; tall ones read
- * weights less often. gate_up and down share tile_offsets, so that nothing here may hang on their
- * widths. One expert alone is cut so that every compute unit gets a tile. */
+static uint64_t tiles_of(const op_gemm *gemm, bool low) {
+  return base_div_up(op_gemm_column_tiles(gemm), low ? 1 : heights_of(gemm)->tall_tiles);
+}
+
+/* One expert alone is cut so that every compute unit gets a tile. */
+static uint32_t shared_out(const op_gemm *gemm, uint64_t rows) {
+  const heights *h = heights_of(gemm);
+  const uint64_t units = gemm->context->info.compute_units ? gemm->context->info.compute_units : 1;
+  uint64_t each = base_round_up(base_div_up(rows * tiles_of(gemm, true), units), h->row_step);
+  if (each > h->low_rows) {
+    const uint64_t tall =
+        base_round_up(base_div_up(rows * tiles_of(gemm, false), units), h->row_step);
+    const uint64_t least = base_round_up(h->low_rows + 1, h->row_step);
+    each = tall > least ? tall : least;
+  }
+  return each < most_rows(gemm) ? (uint32_t)each : most_rows(gemm);
+}
+
+/* Low tiles leave room for more weights in flight; tall ones read weights less often. gate_up and
+ * down share tile_offsets, so that nothing here may hang on their widths. */
 static uint32_t tile_rows(const op_gemm *gemm, int64_t rows) {
-  enum { MOST_LOW = 24 };
-  const uint64_t units = gemm->context->info.compute_units;
-  if (!gemm->desc.ungrouped)
-    return rows / gemm->desc.num_experts <= MOST_LOW ? LOW_ROWS : tall_rows(gemm);
-  const uint64_t each = base_div_up((uint64_t)rows * op_gemm_column_tiles(gemm), units ? units : 1);
-  const uint64_t rounded = base_round_up(each ? each : 1, ROW_STEP);
-  return rounded < tall_rows(gemm) ? (uint32_t)rounded : tall_rows(gemm);
+  const heights *h = heights_of(gemm);
+  if (gemm->desc.ungrouped) return shared_out(gemm, rows ? (uint64_t)rows : 1);
+  return rows / gemm->desc.num_experts <= h->most_low ? h->low_rows : most_rows(gemm);
 }
 
 static moecl_status enqueue(op_gemm *gemm, ocl_chain *chain, const op_gemm_io *io) {
   const uint64_t experts = (uint64_t)gemm->desc.num_experts, rows = (uint64_t)io->rows;
   const fragments_state *state = gemm->state;
+  const heights *h = heights_of(gemm);
   const uint32_t each = tile_rows(gemm, io->rows);
-  const bool low = each <= LOW_ROWS;
+  const bool low = each <= h->low_rows;
   const uint64_t groups =
-      (uint64_t)gemm->context->info.compute_units * (low ? LOW_GROUPS : TALL_GROUPS);
-  const uint64_t most = op_gemm_most_tiles(gemm, rows, each) * op_gemm_column_tiles(gemm);
+      (uint64_t)gemm->context->info.compute_units * (low ? h->low_groups : h->tall_groups);
+  const uint64_t most = op_gemm_most_tiles(gemm, rows, each) * tiles_of(gemm, low);
   ocl_kernel *kernel = low ? state->low : state->tall;
   MOECL_TRY(ocl_kernel_args(kernel, "bbbbbbbbllii", io->input, io->slot_token, io->expert_offsets,
                             io->tile_offsets, gemm->weights, gemm->bias, io->output, state->queue,
                             gemm->desc.k, gemm->desc.n, (int32_t)experts, (int32_t)each));
-  return ocl_launch(chain, kernel, most < groups ? most : groups, LOCAL);
+  return ocl_launch(chain, kernel, most < groups ? most : groups, kernel->local);
 }
 
 static bool serves_few_tokens(const op_gemm *gemm, int64_t num_tokens) {
@@ -108,14 +162,13 @@ static moecl_status enqueue_few_tokens(op_gemm *gemm, ocl_chain *chain,
   return op_gemm_launch_few_tokens(gemm, state->few_tokens, chain, io);
 }
 
-const op_gemm_driver op_gemm_fragments_driver = {.state_bytes = sizeof(fragments_state),
-                                                 .create = create,
-                                                 .release = release,
-                                                 .pack = op_gemm_pack_strided,
-                                                 .tile_rows = tile_rows,
-                                                 .packed_bytes = packed_bytes,
-                                                 .enqueue = enqueue,
-                                                 .serves_few_tokens = serves_few_tokens,
-                                                 .enqueue_few_tokens = enqueue_few_tokens,
-                                                 .extra_bytes = QUEUE_BYTES,
-                                                 .by_rows = true};
+#define FRAGMENTS                                                                                  \
+  {                                                                                                \
+    .state_bytes = sizeof(fragments_state), .create = create, .release = release,                  \
+    .pack = op_gemm_pack_strided, .tile_rows = tile_rows, .packed_bytes = packed_bytes,            \
+    .enqueue = enqueue, .serves_few_tokens = serves_few_tokens,                                    \
+    .enqueue_few_tokens = enqueue_few_tokens, .extra_bytes = QUEUE_BYTES, .by_rows = true          \
+  }
+
+const op_gemm_driver op_gemm_fragments_driver = FRAGMENTS;
+const op_gemm_driver op_gemm_fragments_wgmma_driver = FRAGMENTS; /* see heights_of */
