@@ -14,6 +14,7 @@
  * uint has the low vector's column in its low half. Codes with scales are packed as
  * cpu_quantized.clh says; few rows read them, for many a block of them becomes fp32 first. */
 #include "common/enums.h"
+#include "common/prefetch.clh"
 #include "common/types.clh"
 #include "grouped_gemm/expert_of_tile.clh"
 
@@ -118,20 +119,6 @@ static inline void panel_load(block_t *w, floatv *low, floatv *high) {
   *high = as_floatv(pair & 0xffff0000u);
 #endif
 }
-
-/* OpenCL's prefetch() does nothing on the CPUs seen so far. Reading past the
- * end of the weights is no fault here: nothing is loaded. Only where the
- * compiler targets the processor itself: a SPIR-V translator on the way aborts
- * on the builtin. */
-#if defined(__has_builtin) &&                                                                      \
-    (defined(__x86_64__) || defined(__i386__) || defined(__aarch64__) || defined(__riscv))
-#if __has_builtin(__builtin_prefetch)
-#define PREFETCH(p) __builtin_prefetch((const void *)(size_t)(p), 0, 2)
-#endif
-#endif
-#ifndef PREFETCH
-#define PREFETCH(p)
-#endif
 
 /* Loops that need every register are functions of their own beside decoders, whose constants the
  * compiler would keep in registers across all of them: a spilled sum doubles the time. */

@@ -32,7 +32,12 @@ typedef enum moecl_capability {
   MOECL_CAP_WMMA = 1 << 8,         /* likewise v_wmma_f32_16x16x16 in waves of 32 */
   MOECL_CAP_SUBGROUP_MATRIX_8 = 1 << 11, /* a probe ran the matrix instruction of sub-groups of 8 in
                                             fp16 and bf16, and gave the right answer */
-  MOECL_CAP_SUBGROUP_MATRIX_16 = 1 << 12 /* likewise of sub-groups of 16 */
+  MOECL_CAP_SUBGROUP_MATRIX_16 = 1 << 12, /* likewise of sub-groups of 16 */
+  MOECL_CAP_AVX512_BF16 = 1 << 16, /* a probe ran AVX-512's dot products of bf16 on this machine's
+                                      processor, which has no tile unit, and was right */
+  MOECL_CAP_AMX_BF16 = 1 << 17,    /* likewise its tile unit's products of bf16 */
+  MOECL_CAP_AMX_INT8 = 1 << 18,    /* likewise of signed bytes */
+  MOECL_CAP_AVX512_INT8 = 1 << 19  /* likewise AVX-512's dot products of bytes */
 } moecl_capability;
 
 typedef struct moecl_device_info {

@@ -114,6 +114,53 @@ static bool subgroup_matrix_16_works(moecl_context *context) {
   return subgroup_matrix_works(context, 16);
 }
 
+static bool avx512_bf16_works(moecl_context *context) {
+  float got[16];
+  if (run_probe(context, "probe/cpu_dot.cl", "dot_bf16_pairs", 1, 1, got, sizeof got) != MOECL_OK)
+    return false;
+  for (int i = 0; i < 16; i++)
+    if (got[i] != (float)(i + (i - 3) * (i % 5) + 2 * i * (1 - i % 3))) return false;
+  return true;
+}
+
+static bool avx512_int8_works(moecl_context *context) {
+  int32_t got[16];
+  if (run_probe(context, "probe/cpu_dot.cl", "dot_int8_fours", 1, 1, got, sizeof got) != MOECL_OK)
+    return false;
+  for (int i = 0; i < 16; i++) {
+    int want = i;
+    for (int byte = 0; byte < 4; byte++) want += (255 - i - byte) * (i % 5 - 2 * byte);
+    if (got[i] != want) return false;
+  }
+  return true;
+}
+
+/* What probe/cpu_amx.cl has of `depth` products. */
+enum { TILE_ROWS = 11, TILE_COLUMNS = 16 };
+static int tile_sum(int r, int c, int depth) {
+  int sum = 0;
+  for (int k = 0; k < depth; k++) sum += (r + k % 3 - 1) * (c - 2 + k % 2);
+  return sum;
+}
+
+static bool amx_bf16_works(moecl_context *context) {
+  float got[TILE_ROWS * TILE_COLUMNS];
+  if (run_probe(context, "probe/cpu_amx.cl", "tiles_bf16", 1, 1, got, sizeof got) != MOECL_OK)
+    return false;
+  for (int i = 0; i < TILE_ROWS * TILE_COLUMNS; i++)
+    if (got[i] != (float)tile_sum(i / TILE_COLUMNS, i % TILE_COLUMNS, 32)) return false;
+  return true;
+}
+
+static bool amx_int8_works(moecl_context *context) {
+  int32_t got[TILE_ROWS * TILE_COLUMNS];
+  if (run_probe(context, "probe/cpu_amx.cl", "tiles_int8", 1, 1, got, sizeof got) != MOECL_OK)
+    return false;
+  for (int i = 0; i < TILE_ROWS * TILE_COLUMNS; i++)
+    if (got[i] != tile_sum(i / TILE_COLUMNS, i % TILE_COLUMNS, 64)) return false;
+  return true;
+}
+
 /* Device and host count alike beyond 65,535 rounds. What a device left early, and is right
  * as far as it came, is the right program all the same: the cache isn't blamed. */
 static bool long_loops_work(moecl_context *context) {
@@ -149,6 +196,21 @@ static bool works(moecl_context *context, bool (*probe)(moecl_context *)) {
   return right;
 }
 
+/* Instructions of a processor: of this machine's alone can be known that they may be tried. */
+static void probe_cpu(moecl_context *context) {
+  static const struct {
+    uint32_t capability;
+    bool (*works)(moecl_context *);
+  } probes[] = {{MOECL_CAP_AVX512_BF16, avx512_bf16_works},
+                {MOECL_CAP_AVX512_INT8, avx512_int8_works},
+                {MOECL_CAP_AMX_BF16, amx_bf16_works},
+                {MOECL_CAP_AMX_INT8, amx_int8_works}};
+  const uint32_t host = ocl_host_cpu_capabilities();
+  for (size_t i = 0; i < BASE_COUNT(probes); i++)
+    if (host & probes[i].capability && works(context, probes[i].works))
+      context->info.capabilities |= probes[i].capability;
+}
+
 static void run_all(moecl_context *context, const moecl_log *log) {
   if (!works(context, basic_works)) {
     context->info.capabilities &= ~(uint32_t)MOECL_CAP_LOCAL_MEMORY;
@@ -182,6 +244,7 @@ static void run_all(moecl_context *context, const moecl_log *log) {
     if (ocl_least_subgroup(context->device) == 16 && works(context, subgroup_matrix_16_works))
       context->info.capabilities |= MOECL_CAP_SUBGROUP_MATRIX_16;
   }
+  if (context->info.type == MOECL_DEVICE_CPU) probe_cpu(context);
   log_write(log, MOECL_LOG_DEBUG, "capabilities 0x%x", context->info.capabilities);
 }
 

@@ -71,6 +71,9 @@ moecl_status ocl_devices_find(moecl_context *context, moecl_device_info **infos,
 void ocl_devices_explain(base_text *text);
 /* Asks a device for everything but its place in the list. */
 void ocl_device_query(cl_device_id device, moecl_device_info *info);
+/* host_cpu.c: the moecl_capability bits whose instructions this machine's processor has and this
+ * process may run; none of them is proven by that. */
+uint32_t ocl_host_cpu_capabilities(void);
 /* Is the extension, a whole word, among the device's? */
 bool ocl_device_has(cl_device_id device, const char *extension);
 /* The least sub-group that a kernel may require; 0: it may not. */

@@ -313,7 +313,8 @@ import json, sys
 for d in json.load(open(sys.argv[1])):
     assert d["matrix"] in ("none", "mma.sync (PTX)", "wgmma (PTX)", "MFMA", "WMMA",
                            "matrix_mad (sub-groups of 8)",
-                           "matrix_mad (sub-groups of 16)"), d["matrix"]
+                           "matrix_mad (sub-groups of 16)", "tiles (AMX)",
+                           "vdpbf16ps (AVX-512)"), d["matrix"]
     assert (d["matrix"] == "wgmma (PTX)") == ("nvidia_sm90" in d["grouped_gemm_variants"]), d' \
     "$work/out"
   call run "$work/tiny.yaml" --device no-such-device --out "$work/never"

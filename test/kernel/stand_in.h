@@ -3,7 +3,7 @@
  * whatever the device is: their sources are test/kernel/persistent.cl, in a copy of cl/, and the
  * capabilities that their rows ask for are said to be there. Likewise those for the matrix
  * instruction of a sub-group, whose own kernels run: test/kernel/intel_matrix_mad.clh has the
- * instruction. */
+ * instruction; and those of processors' units, which are emulated in C. */
 #ifndef MOECL_TEST_STAND_IN_H
 #define MOECL_TEST_STAND_IN_H
 
@@ -29,7 +29,9 @@ static inline bool stand_in_make(stand_in *s) {
            "cl='%s' to='%s/cl' && cp -r \"$cl\" \"$to\" && for name in "
            "nvidia_sm80 nvidia_sm90 amd_mfma; do cp \"$cl/../test/kernel/persistent.cl\" "
            "\"$to/grouped_gemm/$name.cl\" || exit 1; "
-           "done && cp \"$cl/../test/kernel/intel_matrix_mad.clh\" \"$to/common/\"",
+           "done && cp \"$cl/../test/kernel/intel_matrix_mad.clh\" \"$to/common/\" && "
+           "sed -i '1i #define EMULATED_TILES' \"$to/common/cpu_tiles.clh\" && "
+           "sed -i '1i #define EMULATED_DOTS' \"$to/common/cpu_dot.clh\"",
            cl, s->root);
   snprintf(s->kernels, sizeof s->kernels, "%s/cl", s->root);
   snprintf(s->cache, sizeof s->cache, "%s/cache", s->root);
@@ -57,6 +59,15 @@ static inline bool stand_in_allow_matrix(moecl_context *context) {
     context->info.capabilities |= MOECL_CAP_SUBGROUP_MATRIX_8 | MOECL_CAP_SUBGROUP_MATRIX_16;
   else printf("SKIP: kernels here have no sub-groups of 8 and 16\n");
   return stand_in_has_subgroups(context);
+}
+
+/* Processors' units. */
+enum {
+  STAND_IN_UNITS =
+      MOECL_CAP_AVX512_BF16 | MOECL_CAP_AVX512_INT8 | MOECL_CAP_AMX_BF16 | MOECL_CAP_AMX_INT8
+};
+static inline bool op_is_of_unit(const kernel_variant *variant) {
+  return variant->required & STAND_IN_UNITS;
 }
 
 /* One work-item of the stand-in computes whole tiles: a driver that leaves long loops

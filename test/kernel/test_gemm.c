@@ -2,9 +2,11 @@
 /* Grouped GEMMs alone, every variant against plain C in double precision, at the
  * edges of tiles: rows an expert from none to more than the tallest tile, on both
  * sides of every choice of height, and sizes that end within a tile.
- * usage: test_gemm [persistent | subgroup_matrix]: those alone, by their stand-in (stand_in.h). */
+ * usage: test_gemm [persistent | subgroup_matrix | units]: those alone, by their stand-in
+ * (stand_in.h). $MOECL_TEST_FILTER: only the tests whose name matches. */
 #include "../unit/unit.h"
 #include "stand_in.h"
+#include "base/base.h"
 #include "op/gemm/driver.h"
 #include "op/check.h"
 #include <math.h>
@@ -22,6 +24,7 @@ typedef struct gemm_case {
   op_gemm_desc desc; /* type and experts are set by who runs it */
   const load *loads;
   size_t load_count;
+  bool units; /* of kernels that walk k in blocks, and columns in strips */
 } gemm_case;
 
 /* Of variant `gpu`: few rows, few as long as 12 each, low, low as long as less
@@ -31,10 +34,19 @@ static const load ragged[] = {{4, {1, 8, 0, 9}},     {4, {2, 4, 17, 3}},
                               {4, {31, 33, 0, 32}},  {4, {63, 64, 64, 64}},
                               {4, {64, 64, 64, 64}}, {4, {127, 0, 129, 128}},
                               {4, {0, 300, 1, 0}},   {1, {257}}};
+/* Of variants of processors' units: every height of their groups of rows, and more than one. */
+static const load all_heights[] = {
+    {4, {1, 2, 3, 4}},     {4, {5, 6, 7, 8}},     {4, {9, 10, 11, 12}},  {4, {13, 14, 15, 16}},
+    {4, {17, 18, 19, 20}}, {4, {21, 22, 23, 24}}, {4, {25, 26, 27, 28}}, {4, {29, 30, 31, 32}},
+    {4, {33, 34, 35, 36}}, {4, {37, 38, 39, 40}}, {2, {191, 193}}};
+static const load few_rows[] = {{2, {1, 12}}, {2, {16, 17}}};
+static const load many_rows[] = {{2, {150, 20}}};
 static const load tokens[] = {{1, {1}}, {1, {5}}, {1, {300}}, {1, {2000}}};
 
 #define CASE(name, loads, ...)                                                                     \
-  { name, {__VA_ARGS__}, loads, sizeof loads / sizeof loads[0] }
+  { name, {__VA_ARGS__}, loads, sizeof loads / sizeof loads[0], false }
+#define UNITS_CASE(name, loads, ...)                                                               \
+  { name, {__VA_ARGS__}, loads, sizeof loads / sizeof loads[0], true }
 static const gemm_case cases[] = {
     CASE("gate_up", ragged, .n = 136, .k = 40, .epilogue = ACTIVATION_SILU, .gated = true,
          .bias = true, .gather = true),
@@ -47,6 +59,13 @@ static const gemm_case cases[] = {
     CASE("plain", ragged, .n = 72, .k = 136, .epilogue = ACTIVATION_RELU, .bias = true),
     CASE("odd", ragged, .n = 37, .k = 19, .bias = true, .gather = true),
     CASE("logits", tokens, .n = 24, .k = 72, .bias = true, .ungrouped = true, .exact = true),
+    UNITS_CASE("heights, gated", all_heights, .n = 21, .k = 75, .epilogue = ACTIVATION_SILU,
+               .gated = true, .bias = true, .gather = true),
+    UNITS_CASE("heights", all_heights, .n = 49, .k = 1061, .bias = true),
+    UNITS_CASE("blocks", many_rows, .n = 43, .k = 7001, .bias = true, .gather = true),
+    UNITS_CASE("parts", many_rows, .n = 600, .k = 2600),
+    UNITS_CASE("strips", few_rows, .n = 1500, .k = 530, .epilogue = ACTIVATION_SILU, .gated = true),
+    UNITS_CASE("long rows", few_rows, .n = 33, .k = 9001, .gather = true),
 };
 
 static moecl_context *context;
@@ -61,6 +80,7 @@ typedef struct problem {
   int32_t offsets[MOST_EXPERTS + 1];
   int64_t rows, input_rows, weight_rows;
   double *input, *weights, *bias, *want;
+  void *input_codes, *weight_codes; /* of formats with scales: what the numbers are stored as */
 } problem;
 
 static int64_t source_row(const problem *p, int64_t slot) {
@@ -89,8 +109,23 @@ static void expect(problem *p) {
       }
 }
 
-static problem make_problem(const gemm_case *c, const load *l) {
-  problem p = {.desc = c->desc, .load = l};
+/* `count` matrices become what their format can hold; returns that, NULL of plain ones. */
+static void *encode(const desc_format *format, int64_t count, int64_t rows, int64_t columns,
+                    double *values) {
+  if (!desc_is_quantized(format)) return NULL;
+  const uint64_t one = desc_format_bytes(format, (uint64_t)rows, (uint64_t)columns);
+  char *stored = malloc((size_t)count * one);
+  assert_non_null(stored);
+  for (int64_t i = 0; i < count; i++, values += rows * columns) {
+    desc_encode(format, values, (uint64_t)rows, (uint64_t)columns, stored + (size_t)i * one);
+    desc_decode(format, stored + (size_t)i * one, (uint64_t)rows, (uint64_t)columns, values);
+  }
+  return stored;
+}
+
+/* Its formats are set. */
+static problem make_problem(const op_gemm_desc *desc, const load *l) {
+  problem p = {.desc = *desc, .load = l};
   uint32_t state = 1;
   p.desc.num_experts = l->experts;
   for (int64_t e = 0; e < l->experts; e++) p.offsets[e + 1] = p.offsets[e] + l->rows[e];
@@ -106,18 +141,46 @@ static problem make_problem(const gemm_case *c, const load *l) {
   for (int64_t r = 0; r < p.input_rows; r++)
     if (r == p.input_rows - 1 || (p.desc.gather && r % 2 == 0))
       for (int64_t i = 0; i < p.desc.k; i++) p.input[r * p.desc.k + i] = NAN;
+  p.input_codes = encode(p.desc.input, 1, p.input_rows, p.desc.k, p.input);
+  p.weight_codes =
+      encode(p.desc.weights, l->experts * (p.desc.gated ? 2 : 1), p.desc.n, p.desc.k, p.weights);
   expect(&p);
   return p;
 }
 
 static void release_problem(problem *p) {
   free(p->input), free(p->weights), free(p->bias), free(p->want);
+  free(p->input_codes), free(p->weight_codes);
 }
 
 static moecl_buffer *upload(moecl_dtype dtype, const double *values, int64_t count) {
   moecl_buffer *buffer = NULL;
   assert_ok(check_upload(context, desc_format_of(dtype), values, 1, (uint64_t)count, &buffer));
   return buffer;
+}
+
+/* `count` matrices, as they are stored. */
+static moecl_buffer *upload_codes(const desc_format *format, const void *stored, int64_t count,
+                                  int64_t rows, int64_t columns) {
+  moecl_buffer *buffer = NULL;
+  const uint64_t bytes =
+      (uint64_t)count * desc_format_bytes(format, (uint64_t)rows, (uint64_t)columns);
+  assert_ok(moecl_buffer_create(context, bytes, &buffer));
+  assert_ok(moecl_buffer_write_wait(buffer, 0, bytes, stored));
+  return buffer;
+}
+
+static moecl_buffer *upload_input(const problem *p) {
+  const op_gemm_desc *d = &p->desc;
+  if (p->input_codes) return upload_codes(d->input, p->input_codes, 1, p->input_rows, d->k);
+  return upload(desc_format_dtype(d->input), p->input, p->input_rows * d->k);
+}
+
+static moecl_buffer *upload_weights(const problem *p) {
+  const op_gemm_desc *d = &p->desc;
+  const int64_t matrices = d->num_experts * (d->gated ? 2 : 1);
+  if (p->weight_codes) return upload_codes(d->weights, p->weight_codes, matrices, d->n, d->k);
+  return upload(desc_format_dtype(d->weights), p->weights, matrices * d->n * d->k);
 }
 
 static moecl_buffer *words(const int32_t *values, int64_t count) {
@@ -161,7 +224,7 @@ static void check_output(const problem *p, const char *what, const kernel_varian
 /* Returns the rows of the tiles that it was made with. */
 static int32_t check_gemm(const kernel_variant *variant, const problem *p, const char *what) {
   const op_gemm_desc *s = &p->desc;
-  const moecl_dtype in = s->input->element, out = s->output->element;
+  const moecl_dtype out = s->output->element;
   const int64_t experts = s->num_experts;
   op_gemm *gemm = NULL;
   assert_ok(op_gemm_create_unchecked(context, variant, s, &gemm));
@@ -171,9 +234,9 @@ static int32_t check_gemm(const kernel_variant *variant, const problem *p, const
   for (int64_t e = 0; e < experts; e++)
     tiles[e + 1] = tiles[e] + (p->load->rows[e] + each - 1) / each;
   for (int64_t i = 0; i < p->rows; i++) slot_token[i] = (int32_t)source_row(p, i);
-  moecl_buffer *b[] = {upload(in, p->input, p->input_rows * s->k),
-                       upload(s->weights->element, p->weights, experts * p->weight_rows * s->k),
-                       upload(s->weights->element, p->bias, experts * p->weight_rows),
+  moecl_buffer *b[] = {upload_input(p),
+                       upload_weights(p),
+                       upload(desc_format_dtype(s->biases), p->bias, experts * p->weight_rows),
                        words(slot_token, p->rows),
                        words(p->offsets, experts + 1),
                        words(tiles, experts + 1),
@@ -188,7 +251,8 @@ static int32_t check_gemm(const kernel_variant *variant, const problem *p, const
                          .tile_offsets = b[5],
                          .output = b[6],
                          .scratch = b[7],
-                         .rows = p->rows};
+                         .rows = p->rows,
+                         .input_rows = p->input_rows};
   ocl_chain chain = {.context = context};
   assert_ok(gemm->driver->enqueue(gemm, &chain, &io)); /* with these lists */
   check_output(p, what, variant, b[6], out);
@@ -217,16 +281,22 @@ static void note(heights *h, const kernel_variant *variant, int32_t each) {
   else h->low = true;
 }
 
-static void check_case(const kernel_variant *variant, const gemm_case *c, moecl_dtype dtype) {
+/* A case with weights, biases and, where the variant takes them so, rows of these formats. */
+static void check_case(const kernel_variant *variant, const gemm_case *c,
+                       const desc_format *weights, const desc_format *rows, moecl_dtype dtype) {
   heights seen = {0};
+  op_gemm_desc desc = c->desc;
+  const desc_format *type = desc_format_of(dtype), *f32 = desc_format_of(MOECL_F32);
+  const bool is_f32 = variant->traits & KERNEL_F32_ACTIVATIONS;
+  desc.weights = weights;
+  desc.biases = type;
+  desc.input = is_f32 ? f32 : rows;
+  desc.output = is_f32 || desc.exact ? f32 : type;
   for (size_t i = 0; i < c->load_count; i++) {
-    problem p = make_problem(c, &c->loads[i]);
-    const bool f32 = variant->traits & KERNEL_F32_ACTIVATIONS;
-    p.desc.weights = p.desc.biases = desc_format_of(dtype);
-    p.desc.input = desc_format_of(f32 ? MOECL_F32 : dtype);
-    p.desc.output = desc_format_of(f32 || p.desc.exact ? MOECL_F32 : dtype);
-    if (kernel_variant_accepts(variant, &p.desc))
-      note(&seen, variant, check_gemm(variant, &p, c->name));
+    desc.num_experts = c->loads[i].experts;
+    if (!op_gemm_takes(variant, &desc)) continue;
+    problem p = make_problem(&desc, &c->loads[i]);
+    note(&seen, variant, check_gemm(variant, &p, c->name));
     release_problem(&p);
   }
   const op_gemm_desc *s = &c->desc;
@@ -246,11 +316,13 @@ static bool is_theirs(const kernel_variant *variant, moecl_dtype dtype) {
 static bool wanted(const kernel_variant *variant, const gemm_case *c, moecl_dtype dtype) {
   if (variant->traits & KERNEL_LIBRARY) return false;
   if (replaced_rows && !replaced_rows(variant)) return false;
+  if (c->units && !op_is_of_unit(variant)) return false;
   /* Local memory that is not dedicated is slow, and right all the same. */
   const uint32_t capabilities = context->info.capabilities | MOECL_CAP_LOCAL_MEMORY;
   if (!kernel_variant_serves(variant, desc_format_of(dtype), capabilities)) return false;
   if (op_is_subgroup_matrix(variant)) return is_theirs(variant, dtype) && c->desc.n == 136;
-  return dtype == MOECL_F32 || c->desc.ungrouped || c->desc.n == 136 || c->desc.n == 200;
+  return dtype == MOECL_F32 || op_is_of_unit(variant) || c->desc.ungrouped || c->desc.n == 136 ||
+         c->desc.n == 200;
 }
 
 static void check_dtype(moecl_dtype dtype) {
@@ -258,7 +330,35 @@ static void check_dtype(moecl_dtype dtype) {
   const size_t count = op_gemm_table.count;
   for (size_t v = 0; v < count; v++)
     for (size_t i = 0; i < sizeof cases / sizeof cases[0]; i++)
-      if (wanted(&variants[v], &cases[i], dtype)) check_case(&variants[v], &cases[i], dtype);
+      if (wanted(&variants[v], &cases[i], dtype))
+        check_case(&variants[v], &cases[i], desc_format_of(dtype), desc_format_of(dtype), dtype);
+}
+
+/* Scales of rows, of blocks, and one of each, with outputs of each type: all of them in the first
+ * case, then in turns. */
+static void check_codes(const kernel_variant *variant) {
+  static const moecl_format formats[] = {MOECL_FORMAT_INT8, MOECL_FORMAT_INT8_G128};
+  for (size_t i = 0, seen = 0; i < BASE_COUNT(cases); i++) {
+    if (!cases[i].units) continue;
+    for (size_t f = 0; f < (seen == 0 ? 4 : 1); f++) {
+      const size_t at = seen + f;
+      check_case(variant, &cases[i], &desc_formats[formats[at % 2]],
+                 &desc_formats[formats[at / 2 % 2]], (moecl_dtype)(at % MOECL_DTYPE_COUNT));
+    }
+    /* Codes of weights alone. */
+    check_case(variant, &cases[i], &desc_formats[formats[seen % 2]], desc_format_of(MOECL_BF16),
+               MOECL_BF16);
+    seen++;
+  }
+}
+
+static void test_codes(void **state) {
+  (void)state;
+  for (size_t v = 0; v < op_gemm_table.count; v++)
+    if (op_is_of_unit(&op_gemm_table.rows[v]) &&
+        kernel_variant_serves(&op_gemm_table.rows[v], &desc_formats[MOECL_FORMAT_INT8],
+                              context->info.capabilities))
+      check_codes(&op_gemm_table.rows[v]);
 }
 
 static void test_f32(void **state) { (void)state, check_dtype(MOECL_F32); }
@@ -291,18 +391,21 @@ static void log_problem(void *user, moecl_log_level level, const char *message) 
 /* Is what the stand-in replaces run here? */
 static bool runs_here(void) {
   if (replaced_rows == op_is_persistent) return stand_in_runs(context);
-  return !replaced_rows || stand_in_allow_matrix(context);
+  if (replaced_rows == op_is_of_unit) context->info.capabilities |= STAND_IN_UNITS;
+  return replaced_rows != op_is_subgroup_matrix || stand_in_allow_matrix(context);
 }
 
 int main(int argc, char **argv) {
   const struct CMUnitTest tests[] = {cmocka_unit_test(test_f32), cmocka_unit_test(test_f16),
-                                     cmocka_unit_test(test_bf16)};
+                                     cmocka_unit_test(test_bf16), cmocka_unit_test(test_codes)};
   const struct CMUnitTest matrix_tests[] = {
       cmocka_unit_test(test_self_checks), cmocka_unit_test(test_f16), cmocka_unit_test(test_bf16)};
   stand_in replaced = {0};
+  if (getenv("MOECL_TEST_FILTER")) cmocka_set_test_filter(getenv("MOECL_TEST_FILTER"));
   skip_without_device();
   if (argc > 1 && strcmp(argv[1], "persistent") == 0) replaced_rows = op_is_persistent;
   if (argc > 1 && strcmp(argv[1], "subgroup_matrix") == 0) replaced_rows = op_is_subgroup_matrix;
+  if (argc > 1 && strcmp(argv[1], "units") == 0) replaced_rows = op_is_of_unit;
   if (replaced_rows && !stand_in_make(&replaced)) return 1;
   replaced.params.log = log_problem;
   if ((replaced_rows ? stand_in_open(&replaced, &context)

@@ -43,10 +43,11 @@ static moecl_context *open_small(const small_device *device, test_log *log) {
   assert_ok(moecl_context_create(&params, &context));
   context->info.max_work_group_size = device->work_group;
   context->info.local_memory_bytes = device->local_bytes;
-  context->info.capabilities &=
-      ~(uint32_t)(MOECL_CAP_CPU | MOECL_CAP_LOCAL_MEMORY | MOECL_CAP_PTX_SM80 |
-                  MOECL_CAP_PTX_SM90A | MOECL_CAP_MFMA | MOECL_CAP_WMMA |
-                  MOECL_CAP_SUBGROUP_MATRIX_8 | MOECL_CAP_SUBGROUP_MATRIX_16);
+  context->info.capabilities &= ~(
+      uint32_t)(MOECL_CAP_CPU | MOECL_CAP_LOCAL_MEMORY | MOECL_CAP_PTX_SM80 | MOECL_CAP_PTX_SM90A |
+                MOECL_CAP_MFMA | MOECL_CAP_WMMA | MOECL_CAP_SUBGROUP_MATRIX_8 |
+                MOECL_CAP_SUBGROUP_MATRIX_16 | MOECL_CAP_AVX512_BF16 | MOECL_CAP_AVX512_INT8 |
+                MOECL_CAP_AMX_BF16 | MOECL_CAP_AMX_INT8);
   return context;
 }
 

@@ -650,6 +650,85 @@ static void test_amd_tiles(void **state) {
                   "fails its self-check");
 }
 
+/* Of processors' units, which are emulated: layouts on both sides, blocks of k, groups of rows,
+ * tails, scales. */
+static const struct {
+  const char *variant, *file, *from, *to;
+  bool decoded; /* codes of weights alone */
+} unit_plants[] = {
+    {"cpu_amx", "cpu_amx.cl", "", ""}, /* nothing */
+    {"cpu_amx", "cpu_amx.cl", "w + STEP_BYTES / 2", "w"},
+    {"cpu_amx", "cpu_amx.cl", "TILE_BF16(unit, 2, 5, 6)", "TILE_BF16(unit, 2, 4, 6)"},
+    {"cpu_amx", "cpu_amx.cl", "rows + group, LINE", "rows + group, LINE / 2"},
+    {"cpu_amx", "cpu_amx.cl", "tiles_configure(unit, height)", "tiles_configure(unit, height - 1)"},
+    {"cpu_amx", "cpu_amx.cl", "block->rows + g * group", "block->rows"},
+    {"cpu_amx", "cpu_steps_gemm.clh", "word_elements * i)", "word_elements * (1 - i))"},
+    {"cpu_amx", "cpu_steps_gemm.clh", "p * 16 + c % 16", "(15 - p) * 16 + c % 16"},
+    {"cpu_amx", "cpu_steps_gemm.clh", "from + (is_up ? matrix : 0) + row * k", "from + row * k"},
+    {"cpu_amx", "cpu_steps_gemm.clh", "r / height * 2 * height", "r / height * height"},
+    {"cpu_amx", "cpu_steps_gemm.clh", "vload16(at + height, sums)", "vload16(at, sums)"},
+    {"cpu_amx", "cpu_steps_gemm.clh", "work->panel + p, n", "p, n"},
+    {"cpu_bf16", "cpu_bf16.cl", "", ""},
+    {"cpu_bf16", "cpu_bf16.cl", "vload16(16 + p, words)", "vload16(p, words)"},
+    {"cpu_bf16", "cpu_bf16.cl", "rows)[i * 16 + p]", "rows)[i * 16 + (p ^ 1)]"},
+    {"cpu_amx_int8", "cpu_amx_int8.cl", "", ""},
+    {"cpu_amx_int8", "cpu_amx_int8.cl", "TILE_PRODUCTS(t, 3, 5, 7)", "TILE_PRODUCTS(t, 3, 4, 7)"},
+    {"cpu_amx_int8", "cpu_amx_int8.cl", "block->first_scale + scale, i % 2", "0, i % 2"},
+    {"cpu_amx_int8", "cpu_amx_int8.cl", "groups + g + i / 2", "groups + g"},
+    {"cpu_amx_int8", "cpu_steps.clh", "i : 0) * 2 + high", "i : 0) * 2"},
+    {"cpu_amx_int8", "cpu_steps_gemm.clh", "INPUT_BLOCK ? block->first_scale + i",
+     "INPUT_BLOCK ? 0"},
+    {"cpu_amx_int8", "cpu_steps_gemm.clh", "scales_at(rows, k)", "scales_at(rows, k) + 4"},
+    {"cpu_amx_int8", "cpu_amx_int8.cl", "", "", .decoded = true},
+    {"cpu_amx_int8", "cpu_steps_gemm.clh", "vload16(1, from)", "vload16(0, from)", .decoded = true},
+    {"cpu_amx_int8", "cpu_steps_gemm.clh", "i * 32;", "i * 31;", .decoded = true},
+    {"cpu_int8", "cpu_int8.cl", "", ""},
+    {"cpu_int8", "cpu_int8.cl", "-128 * scaled->row_sums[i]", "0"},
+    {"cpu_int8", "cpu_int8.cl", "scaled->low, first", "scaled->high, first"},
+    {"cpu_int8", "cpu_steps_gemm.clh", "sum += (char)codes", "sum += codes"}};
+
+/* Are mistakes seen, and none where there is none? */
+static void check_unit(const char *variant, const char *file, const char *from, const char *to,
+                       bool decoded) {
+  const moecl_format format = strstr(variant, "int8") ? MOECL_FORMAT_INT8_G128 : MOECL_FORMAT_DTYPE;
+  const moecl_layer_params with = {.dtype = MOECL_BF16,
+                                   .hidden_size = 40,
+                                   .intermediate_size = 24,
+                                   .num_experts = 6,
+                                   .top_k = 2,
+                                   .weight_format = format,
+                                   .activation_format = decoded ? MOECL_FORMAT_DTYPE : format,
+                                   .grouped_gemm_variant = variant};
+  test_log log = {0};
+  moecl_layer *layer = NULL;
+  char command[256], path[64];
+  snprintf(path, sizeof path, "grouped_gemm/%s", file);
+  spoil(path, from, to);
+  snprintf(command, sizeof command,
+           "for unit in tiles dot; do sed -i '1i #define EMULATED_TILES\\n#define EMULATED_DOTS' "
+           "'%s/cl/common/cpu_'$unit.clh; done",
+           root);
+  assert_int_equal(system(command), 0);
+  moecl_context *context = open_context(&log);
+  context->info.capabilities |=
+      MOECL_CAP_AVX512_BF16 | MOECL_CAP_AVX512_INT8 | MOECL_CAP_AMX_BF16 | MOECL_CAP_AMX_INT8;
+  const moecl_status status = moecl_layer_create(context, &with, &layer);
+  const moecl_status want = strcmp(from, to) == 0 ? MOECL_OK : MOECL_ERROR_BUILD;
+  if (status != want || (want != MOECL_OK && !test_log_has(&log, "fails its self-check")))
+    fail_msg("%s: '%s' in place of '%s' is not seen\n%s", variant, to, from,
+             log.text.data ? log.text.data : "");
+  moecl_layer_destroy(&layer);
+  moecl_context_destroy(&context);
+  base_text_free(&log.text);
+}
+
+static void test_units(void **state) {
+  (void)state;
+  for (size_t i = 0; i < BASE_COUNT(unit_plants); i++)
+    check_unit(unit_plants[i].variant, unit_plants[i].file, unit_plants[i].from, unit_plants[i].to,
+               unit_plants[i].decoded);
+}
+
 /* ---- one path for all ---- */
 
 typedef struct trial {
@@ -753,7 +832,7 @@ int main(int argc, char **argv) {
       cmocka_unit_test(test_scales),     cmocka_unit_test(test_scaled_panels),
       cmocka_unit_test(test_fragments),  cmocka_unit_test(test_wgmma_fragments),
       cmocka_unit_test(test_amd_tiles),  cmocka_unit_test(test_quantize),
-      cmocka_unit_test(test_encode)};
+      cmocka_unit_test(test_encode),     cmocka_unit_test(test_units)};
   skip_without_device();
   return cmocka_run_group_tests_name("variants", tests, make_root, remove_root);
 }

@@ -58,7 +58,9 @@ static const char *matrix_capability(const device_row *row) {
   if (row->info.capabilities & MOECL_CAP_WMMA) return "WMMA";
   if (row->info.capabilities & MOECL_CAP_SUBGROUP_MATRIX_8) return "matrix_mad (sub-groups of 8)";
   if (row->info.capabilities & MOECL_CAP_SUBGROUP_MATRIX_16) return "matrix_mad (sub-groups of 16)";
-  return row->info.capabilities & MOECL_CAP_PTX_SM80 ? "mma.sync (PTX)" : "none";
+  if (row->info.capabilities & MOECL_CAP_PTX_SM80) return "mma.sync (PTX)";
+  if (row->info.capabilities & MOECL_CAP_AMX_BF16) return "tiles (AMX)";
+  return row->info.capabilities & MOECL_CAP_AVX512_BF16 ? "vdpbf16ps (AVX-512)" : "none";
 }
 
 static json_t *row_json(const device_row *row) {

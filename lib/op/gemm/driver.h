@@ -7,8 +7,9 @@
 
 /* One table for kernels with a work-group a tile, one for such with tiles of several
  * heights (with and without kernels for few tokens), one for such by matrix instructions, one for
- * persistent work-groups that take tile after tile (with and without tall tiles), two for such on
- * weights with scales, one for CLBlast. Beside create, all are asked of described GEMMs too. */
+ * such by strips of panels, one for persistent work-groups that take tile after tile (with and
+ * without tall tiles), two for such on weights with scales, one for CLBlast. Beside create, all are
+ * asked of described GEMMs too. */
 typedef struct op_gemm_driver {
   size_t state_bytes; /* of the driver's own state, zeros before create */
   moecl_status (*create)(op_gemm *gemm);
@@ -27,12 +28,14 @@ typedef struct op_gemm_driver {
   uint64_t extra_bytes; /* of the device's buffers beside weights and bias */
   bool by_rows;         /* has several kernels, and chooses by rows an expert */
   bool waits;           /* enqueueing reads the counts on the host */
+  bool ragged;          /* its tiles end where an expert's rows end */
+  int64_t check_k;      /* inner size that goes through all of its loops; 0: any does */
 } op_gemm_driver;
 
 extern const op_gemm_driver op_gemm_tiles_driver, op_gemm_tile_heights_driver,
-    op_gemm_tile_heights_few_driver, op_gemm_matrix_tiles_driver, op_gemm_persistent_driver,
-    op_gemm_persistent_tall_driver, op_gemm_fragments_driver, op_gemm_fragments_wgmma_driver,
-    op_gemm_clblast_driver;
+    op_gemm_tile_heights_few_driver, op_gemm_matrix_tiles_driver, op_gemm_strips_driver,
+    op_gemm_persistent_driver, op_gemm_persistent_tall_driver, op_gemm_fragments_driver,
+    op_gemm_fragments_wgmma_driver, op_gemm_clblast_driver;
 
 /* The lists of rows of an ungrouped GEMM. */
 typedef struct op_gemm_lists {

@@ -105,7 +105,8 @@ uint32_t op_gemm_tile_rows(const op_gemm *gemm, int64_t rows) {
 }
 
 uint32_t op_gemm_whole_tile_rows(const op_gemm *gemm, int64_t rows) {
-  return gemm->variant->tile_m > 1 ? op_gemm_tile_rows(gemm, rows) : 0;
+  const bool whole = gemm->variant->tile_m > 1 && !gemm->driver->ragged;
+  return whole ? op_gemm_tile_rows(gemm, rows) : 0;
 }
 
 uint32_t op_gemm_fixed_tile_rows(const op_gemm *gemm, int64_t rows) {

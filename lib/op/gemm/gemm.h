@@ -52,10 +52,14 @@ extern const op_kind op_gemm_kind;       /* of an op_gemm_desc; makes an op_gemm
  * them (KERNEL_CODED_INPUT). */
 bool op_gemm_takes(const kernel_variant *variant, const op_gemm_desc *desc);
 
-/* Predicates of rows. Multiples of 8: n and k are multiples of 8, input and biases have the
- * weights' format, and the output has it or is fp32, unrounded; inexact: also not an exact one, for
- * arithmetic that rounds factors. 16 bits: beside weights with scales input and biases are of one
- * type of 16 bits. */
+/* Predicates of rows. As weights: input and biases have the weights' format, and the output has it
+ * or is fp32, unrounded. Multiples of 8: also n and k are multiples of 8; inexact: also not an
+ * exact one, for arithmetic that rounds factors. Int8 codes: both weights and
+ * rows are such; int8 weights: or rows, biases and outputs are as beside bf16 weights. 16
+ * bits: beside weights with scales input and biases are of one type of 16 bits. */
+bool op_gemm_as_weights(const kernel_variant *variant, const void *desc);
+bool op_gemm_int8_codes(const kernel_variant *variant, const void *desc);
+bool op_gemm_int8_weights(const kernel_variant *variant, const void *desc);
 bool op_gemm_16_bits_multiples_of_8(const kernel_variant *variant, const void *desc);
 bool op_gemm_multiples_of_8(const kernel_variant *variant, const void *desc);
 bool op_gemm_inexact_multiples_of_8(const kernel_variant *variant, const void *desc);
@@ -110,7 +114,8 @@ uint64_t op_gemm_scratch(const op_gemm *gemm, int64_t rows);
  * weights are read less often; smaller where they have few. */
 uint32_t op_gemm_tile_rows(const op_gemm *gemm, int64_t rows);
 /* The same of variants that compute a tile whole, however few of its rows are there; 0: this one
- * ends where its rows end, as those do whose tiles have no size in variants.def. */
+ * ends where its rows end, as those do whose tiles have no size in variants.def, or whose driver
+ * says so. */
 uint32_t op_gemm_whole_tile_rows(const op_gemm *gemm, int64_t rows);
 /* Which of its kernels serves so many rows, for people: "tiles of 64 rows". */
 void op_gemm_explain(const op_gemm *gemm, int64_t rows, char *text, size_t size);

@@ -352,9 +352,10 @@ static bool choose_sizes(const kernel_variant *variant, problem *p) {
       {147, 275}, {MOST_COLUMNS - 8, 280}, {MOST_COLUMNS, 512}};
   const bool has_scales = desc_is_quantized(p->desc.weights) || desc_is_quantized(p->desc.input);
   const int64_t(*sizes)[2] = has_scales ? scaled : plain;
+  const op_gemm_driver *driver = variant->driver;
   for (size_t i = 0; i < CHOICES; i++) {
     p->desc.n = p->n = sizes[i][0];
-    p->desc.k = p->k = sizes[i][1];
+    p->desc.k = p->k = driver->check_k ? driver->check_k : sizes[i][1];
     if (op_gemm_takes(variant, &p->desc)) return true;
   }
   return false;

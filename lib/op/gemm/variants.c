@@ -13,12 +13,32 @@ bool op_gemm_takes(const kernel_variant *variant, const op_gemm_desc *desc) {
          kernel_variant_accepts(variant, desc);
 }
 
-bool op_gemm_multiples_of_8(const kernel_variant *variant, const void *problem) {
+bool op_gemm_as_weights(const kernel_variant *variant, const void *problem) {
   const op_gemm_desc *desc = problem;
   (void)variant;
   return desc->input == desc->weights && desc->biases == desc->weights &&
          (desc->output == desc->weights || desc_is_f32(desc->output)) &&
-         (!desc->rounded || desc->rounded == desc->output) && desc->n % 8 == 0 && desc->k % 8 == 0;
+         (!desc->rounded || desc->rounded == desc->output);
+}
+
+bool op_gemm_multiples_of_8(const kernel_variant *variant, const void *problem) {
+  const op_gemm_desc *desc = problem;
+  return op_gemm_as_weights(variant, problem) && desc->n % 8 == 0 && desc->k % 8 == 0;
+}
+
+bool op_gemm_int8_codes(const kernel_variant *variant, const void *problem) {
+  const op_gemm_desc *desc = problem;
+  (void)variant;
+  return desc->weights->element == ELEMENT_INT8 && desc->input->element == ELEMENT_INT8 &&
+         !desc_is_quantized(desc->output) && (!desc->rounded || desc->rounded == desc->output);
+}
+
+bool op_gemm_int8_weights(const kernel_variant *variant, const void *problem) {
+  const op_gemm_desc *desc = problem;
+  op_gemm_desc plain = *desc;
+  plain.weights = desc_format_of(MOECL_BF16);
+  return op_gemm_int8_codes(variant, desc) ||
+         (desc->weights->element == ELEMENT_INT8 && op_gemm_as_weights(variant, &plain));
 }
 
 bool op_gemm_16_bits_multiples_of_8(const kernel_variant *variant, const void *problem) {
