@@ -8,10 +8,11 @@
 
 static char folder[] = "/tmp/moecl-peak-XXXXXX";
 
-/* A context whose kernels have `to` for `from` in peak.cl. */
-static moecl_context *open_spoiled(const char *from, const char *to, test_log *log) {
+/* A context whose kernels have `to` for `from` in one of them. */
+static moecl_context *open_spoiled(const char *file, const char *from, const char *to,
+                                   test_log *log) {
   char kernels[64];
-  spoil_kernels(folder, "peak/peak.cl", from, to);
+  spoil_kernels(folder, file, from, to);
   snprintf(kernels, sizeof kernels, "%s/cl", folder);
   const moecl_context_params params = {
       .log = test_log_add, .log_user = log, .kernel_dir = kernels, .disable_cache = true};
@@ -31,7 +32,8 @@ static void test_rates(void **state) {
   assert_true(peaks.flops_f32 > 1e6 && peaks.flops_f32 < 1e17);
   assert_true(device->fp16 ? peaks.flops_f16 > 1e6 : peaks.flops_f16 == 0);
   assert_true(device->capabilities & (MOECL_CAP_PTX_SM80 | MOECL_CAP_MFMA | MOECL_CAP_WMMA |
-                                      MOECL_CAP_SUBGROUP_MATRIX_8 | MOECL_CAP_SUBGROUP_MATRIX_16)
+                                      MOECL_CAP_SUBGROUP_MATRIX_8 | MOECL_CAP_SUBGROUP_MATRIX_16 |
+                                      MOECL_CAP_AMX_BF16)
                   ? peaks.flops_matrix > 1e6 && peaks.flops_matrix < 1e17
                   : peaks.flops_matrix == 0);
   assert_true(peaks.read_bytes > 1e6 && peaks.read_bytes < 1e15);
@@ -57,7 +59,7 @@ static void test_not_done(void **state) {
   for (size_t i = 0; i < BASE_COUNT(spoilt); i++) {
     test_log log = {0};
     moecl_peaks peaks, none = {0};
-    moecl_context *context = open_spoiled(spoilt[i].from, spoilt[i].to, &log);
+    moecl_context *context = open_spoiled("peak/peak.cl", spoilt[i].from, spoilt[i].to, &log);
     const bool strided = !(moecl_context_device(context)->capabilities & MOECL_CAP_CPU);
     memset(&peaks, 1, sizeof peaks);
     if (strided && i == 2) peaks = none; /* of the part that it does not take */
@@ -81,7 +83,7 @@ static void test_claimed_half(void **state) {
     test_log log = {0};
     moecl_peaks peaks;
     char errors[64];
-    moecl_context *context = open_spoiled("#if HALF\n", spoilt[i], &log);
+    moecl_context *context = open_spoiled("peak/peak.cl", "#if HALF\n", spoilt[i], &log);
     context->info.fp16 = true;
     log.level = MOECL_LOG_WARNING;
     assert_ok(moecl_measure_peaks_wait(context, &peaks));
@@ -114,7 +116,7 @@ static void test_matrix(void **state) {
     test_log log = {0};
     moecl_peaks peaks;
     char path[64];
-    moecl_context *context = open_spoiled("#if HALF\n", "#if HALF \n", &log);
+    moecl_context *context = open_spoiled("peak/peak.cl", "#if HALF\n", "#if HALF \n", &log);
     snprintf(path, sizeof path, "%s/cl/peak/nvidia_sm80.cl", folder);
     FILE *file = fopen(path, "w");
     assert_non_null(file);
@@ -126,6 +128,31 @@ static void test_matrix(void **state) {
     assert_ok(moecl_measure_peaks_wait(context, &peaks));
     assert_true(missing ? peaks.flops_matrix == 0 : peaks.flops_matrix > 1e6);
     assert_true(peaks.wait_seconds > 0);
+    const char *said = log.text.data ? log.text.data : "";
+    assert_int_equal(strstr(said, "claims matrix instructions") != NULL, missing);
+    base_text_free(&log.text);
+    moecl_context_destroy(&context);
+  }
+}
+
+/* The tile unit's own kernel on an emulated one: in all rounds, or with one product missing. */
+static void test_tiles(void **state) {
+  static const char *const spoilt[] = {"TILE_BF16(&tiles, 3, 5, 7);", "TILE_ZERO(&tiles, 5);"};
+  (void)state;
+  for (int missing = 0; missing < 2; missing++) {
+    test_log log = {.level = MOECL_LOG_WARNING};
+    moecl_peaks peaks;
+    char command[160];
+    moecl_context *context =
+        open_spoiled("peak/cpu_amx.cl", "TILE_BF16(&tiles, 3, 5, 7);", spoilt[missing], &log);
+    snprintf(command, sizeof command,
+             "sed -i '1i #define EMULATED_TILES' '%s/cl/common/cpu_tiles.clh'", folder);
+    assert_int_equal(system(command), 0);
+    context->info.capabilities &= ~(uint32_t)(MOECL_CAP_PTX_SM90A | MOECL_CAP_PTX_SM80);
+    context->info.capabilities |= MOECL_CAP_AMX_BF16;
+    log.level = MOECL_LOG_WARNING;
+    assert_ok(moecl_measure_peaks_wait(context, &peaks));
+    assert_true(missing ? peaks.flops_matrix == 0 : peaks.flops_matrix > 1e6);
     const char *said = log.text.data ? log.text.data : "";
     assert_int_equal(strstr(said, "claims matrix instructions") != NULL, missing);
     base_text_free(&log.text);
@@ -154,9 +181,10 @@ static int remove_folder(void **state) {
 }
 
 int main(void) {
-  const struct CMUnitTest tests[] = {cmocka_unit_test(test_rates), cmocka_unit_test(test_not_done),
-                                     cmocka_unit_test(test_claimed_half),
-                                     cmocka_unit_test(test_matrix), cmocka_unit_test(test_refused)};
+  const struct CMUnitTest tests[] = {
+      cmocka_unit_test(test_rates),        cmocka_unit_test(test_not_done),
+      cmocka_unit_test(test_claimed_half), cmocka_unit_test(test_matrix),
+      cmocka_unit_test(test_tiles),        cmocka_unit_test(test_refused)};
   skip_without_device();
   if (!mkdtemp(folder)) return 1;
   return cmocka_run_group_tests_name("peak", tests, NULL, remove_folder);

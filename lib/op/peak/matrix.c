@@ -18,7 +18,7 @@ static const matrix_kernel kernels[] = {
 #include "peak/matrix.def"
 };
 enum {
-  ROUNDS = 1000, /* no sum exceeds 2^20, far below where fp32 has no more integers */
+  ROUNDS = 1000, /* no sum exceeds 2^22, below where fp32 has no more integers */
   GROUPS = 4     /* for each compute unit */
 };
 
