@@ -206,6 +206,8 @@ static void test_files(void **state) {
   REFUSED(moecl_checkpoint_get_layer(NULL, 0, NULL));
   REFUSED(moecl_checkpoint_measure(NULL, &size));
   REFUSED(moecl_checkpoint_measure(NULL, NULL));
+  const moecl_checkpoint_quantize_params quantize = {.format = MOECL_FORMAT_INT8};
+  REFUSED(moecl_checkpoint_quantize(NULL, &quantize, "folder"));
   REFUSED(moecl_checkpoint_check(NULL, 0));
   MAKES_NOTHING(tensor, moecl_checkpoint_find(NULL, "x", NULL, &tensor));
   REFUSED(moecl_checkpoint_find(NULL, "x", NULL, NULL));

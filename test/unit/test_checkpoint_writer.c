@@ -290,6 +290,8 @@ static void test_refusals(void **state) {
   params.reserved[0] = 1;
   assert_int_equal(moecl_checkpoint_quantize(source, &params, out), MOECL_ERROR_INVALID_ARGUMENT);
   params.reserved[0] = 0;
+  assert_int_equal(moecl_checkpoint_quantize(source, NULL, out), MOECL_ERROR_INVALID_ARGUMENT);
+  assert_int_equal(moecl_checkpoint_quantize(source, &params, NULL), MOECL_ERROR_INVALID_ARGUMENT);
   assert_ok(moecl_checkpoint_quantize(source, &params, out));
   moecl_checkpoint_destroy(&source);
   /* What is quantized already. */
