@@ -8,6 +8,11 @@ static const kernel_variant rows[] = {
 };
 const kernel_table op_quantize_table = {"quantize", rows, BASE_COUNT(rows)};
 
+bool op_quantize_multiples_of_8(const kernel_variant *variant, const void *desc) {
+  (void)variant;
+  return ((const op_quantize_desc *)desc)->columns % 8 == 0;
+}
+
 static moecl_status describe(moecl_context *context, const kernel_variant *variant,
                              const void *desc, void *op) {
   (void)context;
@@ -42,8 +47,12 @@ const op_kind op_quantize_kind = {.table = &op_quantize_table,
 moecl_status op_quantize_enqueue(op_quantize *quantize, ocl_chain *chain,
                                  const op_quantize_io *io) {
   const uint64_t columns = (uint64_t)quantize->desc.columns, block = quantize->desc.codes->block;
-  const uint64_t groups = (uint64_t)io->rows * (block ? base_div_up(columns, block) : 1);
   MOECL_TRY(ocl_kernel_args(quantize->kernel, "bbll", io->input, io->output, io->rows,
                             quantize->desc.columns));
-  return ocl_launch(chain, quantize->kernel, groups, quantize->variant->local);
+  const uint32_t local = quantize->variant->local;
+  if (quantize->variant->accepts == op_quantize_multiples_of_8)
+    return ocl_launch_2d(chain, quantize->kernel, block ? base_div_up(columns, 8 * local) : 1,
+                         (uint64_t)io->rows, local);
+  const uint64_t groups = (uint64_t)io->rows * (block ? base_div_up(columns, block) : 1);
+  return ocl_launch(chain, quantize->kernel, groups, local);
 }

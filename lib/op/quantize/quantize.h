@@ -25,6 +25,9 @@ typedef struct op_quantize_io {
 
 extern const kernel_table op_quantize_table; /* the operation "quantize" */
 extern const op_kind op_quantize_kind;       /* of an op_quantize_desc */
+/* Columns are a multiple of 8: for kernels whose work-items have 8 of them, and rows of
+ * work-groups. */
+bool op_quantize_multiples_of_8(const kernel_variant *variant, const void *desc);
 moecl_status op_quantize_self_check(moecl_context *context, const kernel_variant *variant,
                                     const void *desc);
 moecl_status op_quantize_enqueue(op_quantize *quantize, ocl_chain *chain, const op_quantize_io *io);
