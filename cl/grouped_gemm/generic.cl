@@ -156,14 +156,4 @@ gemm(const __global input_t *a, const __global int *slot_token, const __global i
   }
 }
 
-/* Consecutive experts' weights into their place, as they are: `n` rows each, those of both
- * matrices where gated. Second dimension: the expert; the first strides over its elements, or
- * over whole words where there are scales. Offsets are elements, or bytes. */
-__kernel void pack(const __global weight_bits_t *src, ulong src_offset, __global weight_bits_t *dst,
-                   ulong dst_offset, long n, long k) {
-  const ulong count = WEIGHT_MATRIX(n / (GATED ? 2 : 1), k) * (GATED ? 2 : 1) / WEIGHT_UNITS;
-  src_offset = src_offset / WEIGHT_UNITS + get_global_id(1) * count;
-  dst_offset = dst_offset / WEIGHT_UNITS + get_global_id(1) * count;
-  for (ulong i = get_global_id(0); i < count; i += get_global_size(0))
-    dst[dst_offset + i] = src[src_offset + i];
-}
+#include "grouped_gemm/as_given.clh"

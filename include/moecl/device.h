@@ -33,6 +33,8 @@ typedef enum moecl_capability {
   MOECL_CAP_SUBGROUP_MATRIX_8 = 1 << 11, /* a probe ran the matrix instruction of sub-groups of 8 in
                                             fp16 and bf16, and gave the right answer */
   MOECL_CAP_SUBGROUP_MATRIX_16 = 1 << 12, /* likewise of sub-groups of 16 */
+  MOECL_CAP_INTEGER_DOT = 1 << 14, /* a probe ran cl_khr_integer_dot_product on signed bytes and
+                                      gave the right answer */
   MOECL_CAP_AVX512_BF16 = 1 << 16, /* a probe ran AVX-512's dot products of bf16 on this machine's
                                       processor, which has no tile unit, and was right */
   MOECL_CAP_AMX_BF16 = 1 << 17,    /* likewise its tile unit's products of bf16 */

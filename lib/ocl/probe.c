@@ -161,6 +161,23 @@ static bool amx_int8_works(moecl_context *context) {
   return true;
 }
 
+static bool integer_dot_works(moecl_context *context) {
+  int32_t got[64];
+  uint32_t state = 1;
+  if (run_probe(context, "probe/integer_dot.cl", "integer_dot", 1, 1, got, sizeof got) != MOECL_OK)
+    return false;
+  for (int i = 0; i < 64; i++) {
+    const uint32_t a = i == 0 ? 0x80808080u : state * 1664525u + 1013904223u;
+    state = state * 1664525u + 1013904223u;
+    const uint32_t b = i < 2 ? 0x80808080u : state * 1664525u + 1013904223u;
+    state = state * 1664525u + 1013904223u;
+    int32_t want = 1000 * i;
+    for (int at = 0; at < 32; at += 8) want += (int8_t)(a >> at) * (int8_t)(b >> at);
+    if (got[i] != want) return false;
+  }
+  return true;
+}
+
 /* Device and host count alike beyond 65,535 rounds. What a device left early, and is right
  * as far as it came, is the right program all the same: the cache isn't blamed. */
 static bool long_loops_work(moecl_context *context) {
@@ -245,6 +262,9 @@ static void run_all(moecl_context *context, const moecl_log *log) {
       context->info.capabilities |= MOECL_CAP_SUBGROUP_MATRIX_16;
   }
   if (context->info.type == MOECL_DEVICE_CPU) probe_cpu(context);
+  if (ocl_device_has(context->device, "cl_khr_integer_dot_product") &&
+      works(context, integer_dot_works))
+    context->info.capabilities |= MOECL_CAP_INTEGER_DOT;
   log_write(log, MOECL_LOG_DEBUG, "capabilities 0x%x", context->info.capabilities);
 }
 

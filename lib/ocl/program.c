@@ -7,6 +7,13 @@
 /* 1.2 is what every driver has. No fast-math: kernels look for NaN. No warnings:
  * PoCL prints how many there were to stderr, which is the embedding program's. */
 static const char build_options[] = "-cl-std=CL1.2 -w";
+/* Of a source that asks for more by a comment. Options follow from the text, and so does its key.
+ */
+static const char request[] = "moecl-cl-std: CL3.0", build_options_3[] = "-cl-std=CL3.0 -w";
+
+static const char *options_of(const base_text *text) {
+  return strstr(text->data, request) ? build_options_3 : build_options;
+}
 
 /* "NAME value" lines to #define lines. */
 static void add_defines(base_text *text, const char *defines) {
@@ -53,7 +60,7 @@ static moecl_status build_source(moecl_context *context, const base_text *text,
   cl_program made = clCreateProgramWithSource(context->cl, 1, &data, &size, &code);
   MOECL_TRY(ocl_check(context, code, "clCreateProgramWithSource"));
   *program = made;
-  code = ocl_program_build(context, made, build_options);
+  code = ocl_program_build(context, made, options_of(text));
   if (code == CL_SUCCESS) return MOECL_OK;
   return code == CL_OUT_OF_HOST_MEMORY ? MOECL_ERROR_OUT_OF_HOST_MEMORY : MOECL_ERROR_BUILD;
 }
@@ -85,11 +92,11 @@ static moecl_status build(moecl_context *context, const base_text *text, const c
 static moecl_status obtain(moecl_context *context, const base_text *text, const char *key,
                            const char *source, const char *defines, cl_program *program,
                            bool *from_disk) {
-  *program = ocl_cache_load(context, key, build_options);
+  *program = ocl_cache_load(context, key, options_of(text));
   *from_disk = *program != NULL;
   if (*program) return MOECL_OK;
   MOECL_TRY(build(context, text, source, defines, program));
-  log_write(&context->log, MOECL_LOG_DEBUG, "built %s %s", source, build_options);
+  log_write(&context->log, MOECL_LOG_DEBUG, "built %s %s", source, options_of(text));
   ocl_cache_store(context, key, *program);
   return MOECL_OK;
 }
