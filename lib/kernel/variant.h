@@ -29,6 +29,9 @@ enum { /* shorthand for the rows' formats */
        KERNEL_INT8 = 1 << MOECL_FORMAT_INT8 | 1 << MOECL_FORMAT_INT8_G128,
        KERNEL_ALL = KERNEL_F32 | KERNEL_F16 | KERNEL_BF16,
        /* With scales, as common/quantized.clh knows them: a new one is named here by hand. */
+       KERNEL_INT8 = 1 << MOECL_FORMAT_INT8 | 1 << MOECL_FORMAT_INT8_G128,
+       KERNEL_E4M3 = 1 << MOECL_FORMAT_FP8 | 1 << MOECL_FORMAT_FP8_ROW |
+                     1 << MOECL_FORMAT_FP8_BLOCK | 1 << MOECL_FORMAT_FP8_G128,
        KERNEL_QUANTIZED = (1 << (MOECL_FORMAT_FP8_G128 + 1)) - (1 << MOECL_FORMAT_INT8)
 };
 

@@ -1,35 +1,44 @@
 // SPDX-License-Identifier: MIT
 /* Layers that quantize what their experts read, every variant and format against the reference,
- * which does the same; and against the one that does not, so that all of it was done. */
+ * which does the same; and against the one that does not, so that all of it was done.
+ * usage: test_activation_formats [VARIANT [WEIGHTS]]: its pairs of codes alone, beside weights of
+ * that format */
 #include "base/base.h"
 #include "layer_run.h"
 #include "moecl/plan.h"
 #include "moecl/reference.h"
 
 static moecl_context *context;
+static const char *only_variant, *only_weights; /* NULL: all */
 
 static const moecl_format formats[] = {MOECL_FORMAT_INT8, MOECL_FORMAT_INT8_G128,
                                        MOECL_FORMAT_FP8_ROW, MOECL_FORMAT_FP8_G128};
 /* Of few tokens variants have kernels that read rows by their tokens. */
-typedef enum kind { EVEN, ODD, WEIGHTED, FEW } kind;
+typedef enum kind { EVEN, ODD, WEIGHTED, FEW, SIXTEENS, MANY } kind;
 
 static moe_case make_case(moecl_format activations, moecl_format weights, kind kind) {
-  static const char *const names[] = {"quantized rows", "quantized rows, odd sizes",
+  static const char *const names[] = {"quantized rows",
+                                      "quantized rows, odd sizes",
                                       "quantized rows, weighted inputs",
-                                      "quantized rows, few tokens"};
+                                      "quantized rows, few tokens",
+                                      "quantized rows, multiples of 16",
+                                      "quantized rows, many tokens"};
+  static const int64_t hidden[] = {136, 157, 136, 136, 272, 272};
+  static const int64_t inner[] = {144, 135, 144, 144, 144, 400};
+  static const int64_t tokens[] = {70, 70, 70, 2, 70, 450};
   return (moe_case){.name = names[kind],
-                    .layer = {.hidden_size = kind == ODD ? 157 : 136,
-                              .intermediate_size = kind == ODD ? 135 : 144,
+                    .layer = {.hidden_size = hidden[kind],
+                              .intermediate_size = inner[kind],
                               .num_experts = 6,
                               .top_k = 2,
                               .down_bias = true,
-                              .shared_intermediate_size = 24,
+                              .shared_intermediate_size = kind >= SIXTEENS ? 48 : 24,
                               .shared_gate = true,
                               .renormalize = true,
                               .weight_on_input = kind == WEIGHTED,
                               .weight_format = weights,
                               .activation_format = activations},
-                    .num_tokens = kind == FEW ? 2 : 70};
+                    .num_tokens = tokens[kind]};
 }
 
 /* The output's error against the reference whose rows have a format. */
@@ -113,6 +122,39 @@ static void test_both(void **state) {
   assert_true(check(NULL, MOECL_BF16, MOECL_FORMAT_INT8, MOECL_FORMAT_INT8, EVEN));
 }
 
+/* The formats of 8-bit codes, as weights beside every format of rows: those of other codes
+ * fall to the kernels that multiply numbers. */
+static void check_codes(const kernel_variant *row) {
+  static const moecl_format weights[] = {MOECL_FORMAT_INT8,      MOECL_FORMAT_INT8_G128,
+                                         MOECL_FORMAT_FP8,       MOECL_FORMAT_FP8_ROW,
+                                         MOECL_FORMAT_FP8_BLOCK, MOECL_FORMAT_FP8_G128};
+  size_t turn = 0;
+  for (size_t w = 0; w < BASE_COUNT(weights); w++)
+    for (size_t f = 0; f < BASE_COUNT(formats); f++) {
+      const bool same = desc_formats[weights[w]].element == desc_formats[formats[f]].element;
+      if (only_weights && strcmp(only_weights, desc_formats[weights[w]].name) != 0) continue;
+      if (!serves(row, weights[w]) || (!only_variant && (!same || turn++ % 3))) continue;
+      assert_true(check(row->name, turn % 2 ? MOECL_F16 : MOECL_BF16, formats[f], weights[w],
+                        SIXTEENS) == (same || !row->accepts));
+      if (only_variant && same)
+        assert_true(check(row->name, MOECL_BF16, formats[f], weights[w], MANY));
+    }
+}
+
+static void test_codes(void **state) {
+  size_t served = 0;
+  (void)state;
+  for (size_t v = 0; v < op_gemm_table.count; v++) {
+    const kernel_variant *row = &op_gemm_table.rows[v];
+    if (!(row->traits & KERNEL_CODED_INPUT)) continue;
+    if (only_variant && strcmp(only_variant, row->name) != 0) continue;
+    if (!serves(row, MOECL_FORMAT_INT8) && !serves(row, MOECL_FORMAT_FP8)) continue;
+    check_codes(row);
+    served++;
+  }
+  assert_true(served > 0);
+}
+
 static void test_refused(void **state) {
   moecl_layer_params params = make_case(MOECL_FORMAT_FP8_BLOCK, MOECL_FORMAT_DTYPE, EVEN).layer;
   char message[256];
@@ -173,14 +215,20 @@ static void test_memory(void **state) {
   moecl_layer_destroy(&layer);
 }
 
-int main(void) {
-  const struct CMUnitTest tests[] = {cmocka_unit_test(test_refused), cmocka_unit_test(test_planned),
-                                     cmocka_unit_test(test_memory), cmocka_unit_test(test_both),
-                                     cmocka_unit_test(test_variants)};
+int main(int count, char **arguments) {
+  const struct CMUnitTest of_one[] = {cmocka_unit_test(test_codes)};
+  const struct CMUnitTest tests[] = {
+      cmocka_unit_test(test_refused), cmocka_unit_test(test_planned),
+      cmocka_unit_test(test_memory),  cmocka_unit_test(test_both),
+      cmocka_unit_test(test_codes),   cmocka_unit_test(test_variants)};
   skip_without_device();
   if (moecl_context_create(NULL, &context) != MOECL_OK) return 1;
   context->info.capabilities |= MOECL_CAP_LOCAL_MEMORY; /* what GPUs take, a CPU can check */
-  const int failed = cmocka_run_group_tests_name("activation formats", tests, NULL, NULL);
+  only_variant = count > 1 ? arguments[1] : NULL;
+  only_weights = count > 2 ? arguments[2] : NULL;
+  const int failed = only_variant
+                         ? cmocka_run_group_tests_name("activation formats", of_one, NULL, NULL)
+                         : cmocka_run_group_tests_name("activation formats", tests, NULL, NULL);
   moecl_context_destroy(&context);
   return failed ? 1 : 0;
 }

@@ -4,6 +4,7 @@
 #include "kernel/choose.h"
 #include "op/combine/combine.h"
 #include "op/router/router.h"
+#include "layer/layer.h"
 #include "layer_run.h"
 #include "spoil.h"
 #include <unistd.h>
@@ -277,26 +278,28 @@ static void test_one_kernel(void **state) {
 
 /* Of quantized rows the scales, the codes' steps and signs, blocks and what is not finite. */
 static void test_quantize(void **state) {
+  static const char codes[] = "quantize/codes.clh", generic[] = "quantize/generic.cl";
   static const struct {
     moecl_format format;
-    const char *from, *to;
-  } wrong[] = {{MOECL_FORMAT_FP8_ROW, "RECIPROCAL, about)", "0.0f, about)"},
-               {MOECL_FORMAT_FP8_ROW, "0x3c800000u)", "0x3c000000u)"},
-               {MOECL_FORMAT_FP8_G128, "0x01800000u", "0x02000000u"},
-               {MOECL_FORMAT_FP8_G128, "group % blocks", "group % 2"},
-               {MOECL_FORMAT_INT8, "n += ", "n += 1.0f + "},
-               {MOECL_FORMAT_INT8, "scale, inverse), value)", "scale, inverse), 1.0f)"},
-               {MOECL_FORMAT_INT8, "scale_of(as_float(largest))", "scale_of(1.0f)"},
-               {MOECL_FORMAT_INT8, "largest < INFINITE", "largest <= INFINITE"},
-               {MOECL_FORMAT_INT8_G128, "number * stored", "number * scale"},
-               {MOECL_FORMAT_INT8_G128, "first + BLOCK, columns)", "first + BLOCK - 1, columns)"}};
+    const char *file, *from, *to;
+  } wrong[] = {
+      {MOECL_FORMAT_FP8_ROW, codes, "RECIPROCAL, about)", "0.0f, about)"},
+      {MOECL_FORMAT_FP8_ROW, codes, "0x3c800000u)", "0x3c000000u)"},
+      {MOECL_FORMAT_FP8_G128, codes, "0x01800000u", "0x02000000u"},
+      {MOECL_FORMAT_FP8_G128, generic, "group % blocks", "group % 2"},
+      {MOECL_FORMAT_INT8, codes, "n += ", "n += 1.0f + "},
+      {MOECL_FORMAT_INT8, codes, "b.inverse), value)", "b.inverse), 1.0f)"},
+      {MOECL_FORMAT_INT8, codes, "scale_of(as_float(largest))", "scale_of(1.0f)"},
+      {MOECL_FORMAT_INT8, codes, "largest < INFINITE", "largest <= INFINITE"},
+      {MOECL_FORMAT_INT8_G128, generic, "number * block.stored", "number * block.scale"},
+      {MOECL_FORMAT_INT8_G128, generic, "first + BLOCK, columns)", "first + BLOCK - 1, columns)"}};
   moecl_layer_params with = params;
   (void)state;
   for (size_t i = 0; i < BASE_COUNT(wrong); i++) {
     test_log log = {0};
     moecl_layer *layer = NULL;
     with.activation_format = wrong[i].format;
-    spoil("quantize/generic.cl", wrong[i].from, wrong[i].to);
+    spoil(wrong[i].file, wrong[i].from, wrong[i].to);
     moecl_context *context = open_context(&log);
     if (moecl_layer_create(context, &with, &layer) != MOECL_ERROR_BUILD ||
         !test_log_has(&log, "quantize variant 'serial' fails its self-check"))
@@ -344,6 +347,43 @@ static void test_encode(void **state) {
     moecl_context_destroy(&context);
     base_text_free(&log.text);
   }
+}
+
+/* Rows of codes: whose scales, of which block, and where they are. */
+static void test_coded_rows(void **state) {
+  static const char *const wrong[][2] = {{"a + scales))[scale]", "a + scales))[scale + 1]"},
+                                         {"+ (size_t)column / block;", ";"},
+                                         {"= row / (size_t)k *", "= 0 *"},
+                                         {"CODE(INPUT)(a", "1.0f + CODE(INPUT)(a"}};
+  moecl_layer_params with = params;
+  (void)state;
+  with.weight_format = MOECL_FORMAT_INT8, with.activation_format = MOECL_FORMAT_INT8_G128;
+  with.grouped_gemm_variant = "generic";
+  for (size_t i = 0; i < BASE_COUNT(wrong); i++)
+    check_failure(false, "grouped_gemm/generic.cl", wrong[i][0], wrong[i][1], &with,
+                  MOECL_ERROR_BUILD, "grouped_gemm variant 'generic' fails its self-check");
+}
+
+/* Where the kernel that multiplies codes fails, the next one gets the numbers that they mean. */
+static void test_codes_set_aside(void **state) {
+  test_log log = {0};
+  moecl_layer *layer = NULL;
+  moecl_layer_params with = params;
+  (void)state;
+  with.weight_format = MOECL_FORMAT_INT8, with.activation_format = MOECL_FORMAT_INT8;
+  with.shared_intermediate_size = 24;
+  spoil("grouped_gemm/generic.cl", "CODE(INPUT)(a", "1.0f + CODE(INPUT)(a");
+  moecl_context *context = open_context(&log);
+  context->info.capabilities &= ~(uint32_t)(MOECL_CAP_CPU | MOECL_CAP_LOCAL_MEMORY |
+                                            MOECL_CAP_PTX_SM80 | MOECL_CAP_PTX_SM90A);
+  assert_ok(moecl_layer_create(context, &with, &layer));
+  assert_string_equal(moecl_layer_variant(layer, "grouped_gemm", NULL), "serial");
+  assert_true(test_log_has(&log, "grouped_gemm variant 'generic' fails its self-check"));
+  assert_int_equal(errors(&log), 0);
+  assert_true(desc_is_f32(layer->inputs));
+  moecl_layer_destroy(&layer);
+  moecl_context_destroy(&context);
+  base_text_free(&log.text);
 }
 
 /* Random numbers are drawn without a layer. */
@@ -832,7 +872,8 @@ int main(int argc, char **argv) {
       cmocka_unit_test(test_scales),     cmocka_unit_test(test_scaled_panels),
       cmocka_unit_test(test_fragments),  cmocka_unit_test(test_wgmma_fragments),
       cmocka_unit_test(test_amd_tiles),  cmocka_unit_test(test_quantize),
-      cmocka_unit_test(test_encode),     cmocka_unit_test(test_units)};
+      cmocka_unit_test(test_encode),     cmocka_unit_test(test_units),
+      cmocka_unit_test(test_coded_rows), cmocka_unit_test(test_codes_set_aside)};
   skip_without_device();
   return cmocka_run_group_tests_name("variants", tests, make_root, remove_root);
 }

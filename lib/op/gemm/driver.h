@@ -8,8 +8,8 @@
 /* One table for kernels with a work-group a tile, one for such with tiles of several
  * heights (with and without kernels for few tokens), one for such by matrix instructions, one for
  * such by strips of panels, one for persistent work-groups that take tile after tile (with and
- * without tall tiles), two for such on weights with scales, one for CLBlast. Beside create, all are
- * asked of described GEMMs too. */
+ * without tall tiles, and of codes by codes), two for such on weights with scales, one for CLBlast.
+ * Beside create, all are asked of described GEMMs too. */
 typedef struct op_gemm_driver {
   size_t state_bytes; /* of the driver's own state, zeros before create */
   moecl_status (*create)(op_gemm *gemm);
@@ -34,8 +34,8 @@ typedef struct op_gemm_driver {
 
 extern const op_gemm_driver op_gemm_tiles_driver, op_gemm_tile_heights_driver,
     op_gemm_tile_heights_few_driver, op_gemm_matrix_tiles_driver, op_gemm_strips_driver,
-    op_gemm_persistent_driver, op_gemm_persistent_tall_driver, op_gemm_fragments_driver,
-    op_gemm_fragments_wgmma_driver, op_gemm_clblast_driver;
+    op_gemm_persistent_driver, op_gemm_persistent_tall_driver, op_gemm_persistent_coded_driver,
+    op_gemm_fragments_driver, op_gemm_fragments_wgmma_driver, op_gemm_clblast_driver;
 
 /* The lists of rows of an ungrouped GEMM. */
 typedef struct op_gemm_lists {

@@ -56,10 +56,15 @@ bool op_gemm_takes(const kernel_variant *variant, const op_gemm_desc *desc);
  * or is fp32, unrounded. Multiples of 8: also n and k are multiples of 8; inexact: also not an
  * exact one, for arithmetic that rounds factors. Int8 codes: both weights and
  * rows are such; int8 weights: or rows, biases and outputs are as beside bf16 weights. 16
- * bits: beside weights with scales input and biases are of one type of 16 bits. */
+ * bits: beside weights with scales input and biases are of one type of 16 bits. Coded: rows are
+ * 8-bit codes of the weights' kind, either with scales of 128 columns or of all; k is a multiple of
+ * 16 and n of 8, and the rest is of one type of 16 bits, or the output fp32. Int8 multiples of 16:
+ * such rows of int8 alone, any n, and the rest of any type. */
 bool op_gemm_as_weights(const kernel_variant *variant, const void *desc);
 bool op_gemm_int8_codes(const kernel_variant *variant, const void *desc);
 bool op_gemm_int8_weights(const kernel_variant *variant, const void *desc);
+bool op_gemm_int8_multiples_of_16(const kernel_variant *variant, const void *desc);
+bool op_gemm_coded_multiples_of_16(const kernel_variant *variant, const void *desc);
 bool op_gemm_16_bits_multiples_of_8(const kernel_variant *variant, const void *desc);
 bool op_gemm_multiples_of_8(const kernel_variant *variant, const void *desc);
 bool op_gemm_inexact_multiples_of_8(const kernel_variant *variant, const void *desc);

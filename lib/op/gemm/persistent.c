@@ -3,14 +3,21 @@
  * tile: `tile.n` weight rows by up to `tile.m` of an expert's rows, as many as
  * tile_offsets was made for, or twice as many by up to TALL_ROWS. The kernels' side of it:
  * cl/grouped_gemm/nvidia_sm90.cl. Their kernels share one packing: for few
- * tokens, for few rows an expert and, with the tall driver, for many. */
+ * tokens, for few rows an expert and, with the tall driver, for many. Of codes by codes:
+ * cl/grouped_gemm/nvidia_sm90_w8a8.cl. */
 #include "base/base.h"
 #include "op/gemm/driver.h"
 #include <stdio.h>
 #include <string.h>
 
 /* A packed row is a step of k; rows of a tile come in multiples of ROW_STEP. */
-enum { ROW_BYTES = 128, ROW_STEP = 16, TALL_ROWS = 176 /* of a tall tile */ };
+enum {
+  ROW_BYTES = 128,
+  ROW_STEP = 16,
+  TALL_ROWS = 176,
+  INT8_TALL_ROWS = 144,
+  CODED_TALL_ROWS = 128 /* of a tall tile */
+};
 
 enum { QUEUE_BYTES = 2 * sizeof(int32_t) };
 
@@ -19,7 +26,36 @@ typedef struct persistent_state {
   moecl_buffer *queue;                  /* two counters, zero between launches */
 } persistent_state;
 
-static uint64_t packed_bytes(const op_gemm *gemm) { return op_gemm_tiled_bytes(gemm, ROW_BYTES); }
+static bool is_coded(const op_gemm *gemm) {
+  return gemm->driver == &op_gemm_persistent_coded_driver;
+}
+
+/* Codes and where blocks have one a row's fp32 scale of each step; else one behind them. */
+static uint64_t coded_bytes(const op_gemm *gemm) {
+  const desc_format *weights = gemm->desc.weights;
+  const bool each = weights->block != 0;
+  /* What is promoted after two steps has an even number of them. */
+  const bool pairs = weights->element == ELEMENT_E4M3 && !each && gemm->desc.input->block == 0;
+  const uint64_t steps =
+      base_round_up(base_div_up((uint64_t)gemm->desc.k, ROW_BYTES), pairs ? 2 : 1);
+  const uint64_t row =
+      steps * (ROW_BYTES + (each ? sizeof(float) : 0)) + (each ? 0 : sizeof(float));
+  uint64_t bytes;
+  return base_mul(op_gemm_column_tiles(gemm) * gemm->tile.n, row, &bytes) ? bytes : UINT64_MAX;
+}
+
+static uint64_t packed_bytes(const op_gemm *gemm) {
+  return is_coded(gemm) ? coded_bytes(gemm) : op_gemm_tiled_bytes(gemm, ROW_BYTES);
+}
+
+/* int8 without groups of scales needs no registers but the tile's sums. */
+static uint32_t tall_rows(const op_gemm *gemm) {
+  const desc_format *weights = gemm->desc.weights, *input = gemm->desc.input;
+  if (!is_coded(gemm)) return TALL_ROWS;
+  return weights->element == ELEMENT_INT8 && weights->block == 0 && input->block == 0
+             ? INT8_TALL_ROWS
+             : CODED_TALL_ROWS;
+}
 
 static moecl_status create_kernel(op_gemm *gemm, bool tall, const char *entry,
                                   ocl_kernel **kernel) {
@@ -34,7 +70,7 @@ static moecl_status create_kernel(op_gemm *gemm, bool tall, const char *entry,
 
 /* The router's logits have too few weight rows for tall tiles. */
 static bool has_tall(const op_gemm *gemm) {
-  return gemm->driver == &op_gemm_persistent_tall_driver && !gemm->desc.exact;
+  return gemm->driver != &op_gemm_persistent_driver && !gemm->desc.exact;
 }
 
 static moecl_status create(op_gemm *gemm) {
@@ -64,7 +100,7 @@ static bool is_tall(const op_gemm *gemm, int64_t rows) {
   if (!has_tall(gemm)) return false;
   if (!gemm->desc.ungrouped) return rows / gemm->desc.num_experts >= ROWS_EACH;
   /* One expert alone: where there are tiles for every compute unit. */
-  return (uint64_t)rows / TALL_ROWS * (op_gemm_column_tiles(gemm) / 2) >=
+  return (uint64_t)rows / tall_rows(gemm) * (op_gemm_column_tiles(gemm) / 2) >=
          gemm->context->info.compute_units;
 }
 
@@ -74,7 +110,7 @@ static bool is_tall(const op_gemm *gemm, int64_t rows) {
 static uint32_t tile_rows(const op_gemm *gemm, int64_t rows) {
   const uint64_t experts = (uint64_t)gemm->desc.num_experts;
   const uint64_t units = gemm->context->info.compute_units;
-  if (is_tall(gemm, rows)) return TALL_ROWS;
+  if (is_tall(gemm, rows)) return tall_rows(gemm);
   if (gemm->desc.ungrouped) {
     const uint64_t each =
         base_div_up((uint64_t)rows * op_gemm_column_tiles(gemm), units ? units : 1);
@@ -92,9 +128,12 @@ static moecl_status enqueue(op_gemm *gemm, ocl_chain *chain, const op_gemm_io *i
   const uint64_t most = (active + rows / each) * op_gemm_column_tiles(gemm);
   const persistent_state *state = gemm->state;
   ocl_kernel *kernel = is_tall(gemm, io->rows) ? state->tall : state->gemm;
-  MOECL_TRY(ocl_kernel_args(kernel, "bbbbbbbbllii", io->input, io->slot_token, io->expert_offsets,
-                            io->tile_offsets, gemm->weights, gemm->bias, io->output, state->queue,
-                            gemm->desc.k, gemm->desc.n, (int32_t)experts, (int32_t)each));
+  const bool coded = is_coded(gemm);
+  MOECL_TRY(ocl_kernel_args(kernel, coded ? "bbbbbbbblliiL" : "bbbbbbbbllii", io->input,
+                            io->slot_token, io->expert_offsets, io->tile_offsets, gemm->weights,
+                            gemm->bias, io->output, state->queue, gemm->desc.k, gemm->desc.n,
+                            (int32_t)experts, (int32_t)each,
+                            coded ? op_gemm_input_scales(gemm, io) : 0));
   return ocl_launch(chain, kernel, most < units ? most : units, gemm->variant->local);
 }
 
@@ -113,4 +152,5 @@ static moecl_status enqueue_few_tokens(op_gemm *gemm, ocl_chain *chain,
   }
 
 const op_gemm_driver op_gemm_persistent_driver = PERSISTENT;
-const op_gemm_driver op_gemm_persistent_tall_driver = PERSISTENT; /* see has_tall */
+const op_gemm_driver op_gemm_persistent_tall_driver = PERSISTENT;  /* see has_tall */
+const op_gemm_driver op_gemm_persistent_coded_driver = PERSISTENT; /* see is_coded */

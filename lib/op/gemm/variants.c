@@ -50,6 +50,33 @@ bool op_gemm_16_bits_multiples_of_8(const kernel_variant *variant, const void *p
          desc->k % 8 == 0;
 }
 
+/* Sums of int8's products have 31 bits: so many are of 14 each. */
+static bool fits_int32(const op_gemm_desc *desc) {
+  enum { MOST_PRODUCTS = 1 << 17 };
+  return desc->weights->element != ELEMENT_INT8 || desc->k <= MOST_PRODUCTS;
+}
+
+static bool is_coded_pair(const desc_format *weights, const desc_format *rows) {
+  return desc_is_quantized(rows) && weights->element == rows->element && weights->bits == 8 &&
+         (weights->block == 0 || weights->block == 128) && (rows->block == 0 || rows->block == 128);
+}
+
+bool op_gemm_int8_multiples_of_16(const kernel_variant *variant, const void *problem) {
+  const op_gemm_desc *desc = problem;
+  (void)variant;
+  return is_coded_pair(desc->weights, desc->input) && fits_int32(desc) && !desc->exact &&
+         desc->weights->element == ELEMENT_INT8 && desc->k % 16 == 0;
+}
+
+bool op_gemm_coded_multiples_of_16(const kernel_variant *variant, const void *problem) {
+  const op_gemm_desc *desc = problem;
+  (void)variant;
+  return is_coded_pair(desc->weights, desc->input) && fits_int32(desc) &&
+         desc->biases->bits == 16 && (desc->output == desc->biases || desc_is_f32(desc->output)) &&
+         (!desc->rounded || desc->rounded == desc->output) && !desc->exact && desc->n % 8 == 0 &&
+         desc->k % 16 == 0;
+}
+
 bool op_gemm_inexact_multiples_of_8(const kernel_variant *variant, const void *problem) {
   const op_gemm_desc *desc = problem;
   return !desc->exact && op_gemm_multiples_of_8(variant, problem);
