@@ -127,9 +127,9 @@ ALWAYS_INLINE void clear(uint tokens, float *sums) {
 #define MULTIPLY(N, sums, A0, A1, A2, A3, B_, ADD, a, b, add)                                      \
   MULTIPLY_PART(N, sums, A0, A1, A2, A3, B_, ADD, a, b, 0);                                        \
   MULTIPLY_PART(N, sums##_second, A0, A1, A2, A3, B_, ADD, (a) + 8, (b) + 4, 0)
-#define WAIT_FOR(WAIT, N, sums)                                                                    \
-  WAIT(N, sums);                                                                                   \
-  WAIT(N, sums##_second)
+#define WAIT_FOR(N, sums)                                                                          \
+  WGMMA_WAIT(N, sums);                                                                             \
+  WGMMA_WAIT(N, sums##_second)
 #define ADD_SCALED(N, sums, scales)                                                                \
   add_group(N, c, sums, (scales).factor);                                                          \
   add_group(N, c, sums##_second, (scales).factor + 2)
@@ -138,7 +138,7 @@ ALWAYS_INLINE void clear(uint tokens, float *sums) {
 #define MULTIPLY(N, sums, A0, A1, A2, A3, B_, ADD, a, b, add)                                      \
   MULTIPLY_PART(N, sums, A0, A1, A2, A3, B_, ADD, a, b, add);                                      \
   MULTIPLY_PART(N, sums, A0, A1, A2, A3, B_, ADD, (a) + 8, (b) + 4, 1)
-#define WAIT_FOR(WAIT, N, sums) WAIT(N, sums)
+#define WAIT_FOR(N, sums) WGMMA_WAIT(N, sums)
 #define ADD_SCALED(N, sums, scales) add_group(N, c, sums, (scales).factor)
 #endif
 
@@ -198,7 +198,7 @@ ALWAYS_INLINE void add_group(uint tokens, float *c, const float *sums, const flo
   CLEAR_SECOND(N) /* the assembler wants all sums to begin with something */
 #define SUMS s
 #define END_HALF(N)                                                                                \
-  WAIT_FOR(WGMMA_WAIT, N, s);                                                                      \
+  WAIT_FOR(N, s);                                                                                  \
   ADD_SCALED(N, s, p_scales)
 #else
 #define BEGIN(N) clear(N, c)
@@ -238,7 +238,7 @@ ALWAYS_INLINE void add_group(uint tokens, float *c, const float *sums, const flo
     }                                                                                              \
   } else
 
-/* All tiles of this work-group; `id` from 0 on in the two warpgroups. */
+/* All tiles of this team; `id` from 0 on in its two warpgroups. */
 ALWAYS_INLINE void consume(ring_t ring, const task_t *task, const __global uchar *w,
                            const __global storage_t *bias, __global output_t *out, uint id) {
   const uint lane = id % 32, block = id / 32;
