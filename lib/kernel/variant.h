@@ -26,7 +26,6 @@ enum { /* shorthand for the rows' formats */
        KERNEL_F32 = 1 << MOECL_FORMAT_F32,
        KERNEL_F16 = 1 << MOECL_FORMAT_F16,
        KERNEL_BF16 = 1 << MOECL_FORMAT_BF16,
-       KERNEL_INT8 = 1 << MOECL_FORMAT_INT8 | 1 << MOECL_FORMAT_INT8_G128,
        KERNEL_ALL = KERNEL_F32 | KERNEL_F16 | KERNEL_BF16,
        /* With scales, as common/quantized.clh knows them: a new one is named here by hand. */
        KERNEL_INT8 = 1 << MOECL_FORMAT_INT8 | 1 << MOECL_FORMAT_INT8_G128,
