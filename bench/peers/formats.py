@@ -313,38 +313,44 @@ def cpu_name():
         return "a processor"
 
 
-def run_group(options, group, record, log):
-    """Whether all of ours were there; what can't be is said once."""
-    started = sides_of(options, group)
-    sides, all_there = [], True
-    for side in started:
-        side.start(options.cpus, log)
+def take_in(options, started, record):
+    """Those that can run; what can't be is said once."""
+    sides = []
     for side in started:
         why = side.why_not(options.limit)
         if why:
             record["notes"].append(f"{side.name} left out: {why}")
             print(record["notes"][-1], flush=True)
-            # What was asked for besides, a variant or activations, does not go with every format.
-            all_there &= not side.ours or "@" in side.name or "+" in side.name
-            side.close()
             continue
         if options.on == "gpu" and side.ours:
             record["device"] = side.about["device"]
         record["sides"][side.name] = side.about["device"] + (
             f", variant {side.about['variant']}" if "variant" in side.about else "")
         sides.append(side)
+    return sides
+
+
+def run_group(options, group, record, log):
+    """Whether all of ours were there at all points, beside what was asked for in addition: a
+    variant by name, or activations, does not go with every format."""
+    started = sides_of(options, group)
+    wanted = {side.name for side in started if side.ours and "@" not in side.name
+              and "+" not in side.name}
     try:
+        for side in started:  # all at once: they draw their weights
+            side.start(options.cpus, log)
+        sides = take_in(options, started, record)
+        wanted |= {side.name for side in sides if side.ours}
         for tokens in options.tokens if any(side.ours for side in sides) else ():
             point = measure_point(options, sides, group, tokens)
             record["points"].append(point)
             write_files(options.out, record)
             say_point(point)
-            wanted = [side.name for side in sides if side.ours]
-            all_there &= all(any(one["name"] == name for one in point["sides"]) for name in wanted)
     finally:
-        for side in sides:
+        for side in started:
             side.close()
-    return all_there
+    points = [point for point in record["points"] if point["group"] == group]
+    return bool(points) and all(wanted <= {one["name"] for one in point["sides"]} for point in points)
 
 
 def parse(arguments):
@@ -407,7 +413,11 @@ def main(arguments):
               "notes": ["llama.cpp left out: no --ggml"] if options.on == "cpu" and not options.ggml else []}
     with open(options.out / "formats.log", "w", encoding="utf-8") as log:
         print(HEADER, flush=True)
-        there = [run_group(options, group, record, log) for group in options.groups]
+        try:
+            there = [run_group(options, group, record, log) for group in options.groups]
+        except KeyboardInterrupt:
+            there = [False]
+            record["notes"].append("interrupted: points are missing")
     write_files(options.out, record)
     print(f"results: {options.out}/formats.md")
     return 0 if all(there) else 1
