@@ -591,14 +591,15 @@ static void test_scaled_panels(void **state) {
   static const wrong_format wrong[] = {
       {MOECL_FORMAT_INT8, "words << (24 - 8 * j)", "words << (24 - 8 * (j ^ 1))"},
       {MOECL_FORMAT_INT4_G32, "word ^ 0x88888888u", "word ^ 0x88888880u"},
-      {MOECL_FORMAT_INT4_G64, "words << (28 - 4 * j)", "words << (28 - 4 * (j ^ 1))"},
+      {MOECL_FORMAT_INT4_G64, "number(low_codes, j, low_zero)",
+       "number(low_codes, j ^ 1, low_zero)"},
       {MOECL_FORMAT_INT4_G64_ZP, "2 * block + high, p->zero_points", "high, p->zero_points"},
       {MOECL_FORMAT_NVFP4, "vloadv(high, p->matrix_scales)", "vloadv(0, p->matrix_scales)"},
       {MOECL_FORMAT_MXFP4, "code << 23", "(code + 1) << 23"},
       {MOECL_FORMAT_FP8_BLOCK, "(size_t)row / SCALE_ROWS", "(size_t)(row / 256)"},
       {MOECL_FORMAT_INT8_G128, "min(at + group, depth)", "min(at + group, depth - 4)"},
-      {MOECL_FORMAT_MXFP4, "low[0][i] * CODE_UNIT, low_scale", "low[0][i] * CODE_UNIT, high_scale"},
-      {MOECL_FORMAT_FP8_ROW, "j < depth - kk;", "j < depth - kk - 1;"}};
+      {MOECL_FORMAT_MXFP4, "low[0][i] * SUM_UNIT, low_scale", "low[0][i] * SUM_UNIT, high_scale"},
+      {MOECL_FORMAT_FP8_ROW, "kk < depth; kk++", "kk < depth - 1; kk++"}};
   (void)state;
   check_formats("serial", "grouped_gemm/cpu_quantized.clh", wrong, BASE_COUNT(wrong));
 }
