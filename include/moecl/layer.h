@@ -147,9 +147,9 @@ typedef struct moecl_layer_params {
    * ones), and each activated row before down, rounded to dtype and then to this format by
    * scales of its own, as moecl_format_from_double rounds it (W8A8; DeepSeek-V3's is
    * MOECL_FORMAT_FP8_G128). One of moecl_format_is_for_activations. A block of numbers that are not
-   * all finite becomes NaN. The router does not see it. Variants multiply codes, and scales onto the
-   * sums; or code times scale, rounded to fp32: those that do neither, for they take no fp32 rows, do
-   * not serve, as those for GPUs beside weights of fp16 or bf16. */
+   * all finite becomes NaN. The router does not see it. Variants multiply codes, and scales onto
+   * the sums; or code times scale, rounded to fp32: those that do neither, for they take no fp32
+   * rows, do not serve, as those for GPUs beside weights of fp16 or bf16. */
   moecl_format activation_format;
   uint64_t reserved[31]; /* zeros: see moecl.h */
 } moecl_layer_params;
