@@ -79,7 +79,7 @@ static inline uint bytes_of_columns(long columns) { return columns > 0 ? WEIGHT_
 
 /* ---- operands ---- */
 
-static inline uint4 load_shared(uint from) {
+static inline uint4 load_shared_unit(uint from) {
   uint4 v;
   asm volatile("ld.shared.v4.u32 {%0,%1,%2,%3}, [%4];"
                : "=r"(v.x), "=r"(v.y), "=r"(v.z), "=r"(v.w)
@@ -104,7 +104,7 @@ ALWAYS_INLINE void load_codes(codes_t *codes, uint at, uint half_index, uint blo
   const uint scales = at + 2 * CODES_BYTES + (SCALED_STAGES == 2 ? half_index * SCALES_BYTES : 0) +
                       lane_scales_at(block, lane) * 4;
 #pragma unroll
-  for (uint i = 0; i < BLOCK_UNITS; i++) codes->units[i] = load_shared(from + i * 512);
+  for (uint i = 0; i < BLOCK_UNITS; i++) codes->units[i] = load_shared_unit(from + i * 512);
 #pragma unroll
   for (uint i = 0; i < LANE_WORDS; i++) codes->scales[i] = load_shared_word(scales + i * 4);
 }
