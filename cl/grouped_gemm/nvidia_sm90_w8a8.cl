@@ -173,14 +173,14 @@ typedef float sum_t;
 /* A step's sums to the tile's: `groups` groups of 8 tokens from `first` on. */
 ALWAYS_INLINE void promote(float *sum, const part_t *p, int first, int groups, scales_t at) {
   float low = 1.0f, high = 1.0f;
-  if (BLOCK) low = load_shared(at.rows), high = load_shared(at.rows + 32);
+  if (BLOCK) low = shared_float(at.rows), high = shared_float(at.rows + 32);
 #pragma unroll
   for (int j = 0; j < groups; j++) {
     float *to = sum + 4 * (first + j);
     const part_t *from = p + 4 * j;
     float p0 = (float)from[0], p1 = (float)from[1], p2 = (float)from[2], p3 = (float)from[3];
     if (BLOCK) p0 *= low, p1 *= low, p2 *= high, p3 *= high;
-    const float2 token = load_shared_pair(at.tokens + SCALES_OF(first + j));
+    const float2 token = shared_float2(at.tokens + SCALES_OF(first + j));
     to[0] = fma(p0, token.x, to[0]), to[1] = fma(p1, token.y, to[1]);
     to[2] = fma(p2, token.x, to[2]), to[3] = fma(p3, token.y, to[3]);
   }
@@ -306,7 +306,7 @@ ALWAYS_INLINE void scale_sums(float *to, const sum_t *from, const __global float
 #pragma unroll
   for (int j = 0; j < SUM_GROUPS; j++) {
     float2 token = (float2)(1.0f, 1.0f);
-    if (DIRECT) token = load_shared_pair(at.tokens + SCALES_OF(j));
+    if (DIRECT) token = shared_float2(at.tokens + SCALES_OF(j));
     to[4 * j] = (float)from[4 * j] * low * token.x;
     to[4 * j + 1] = (float)from[4 * j + 1] * low * token.y;
     to[4 * j + 2] = (float)from[4 * j + 2] * high * token.x;
