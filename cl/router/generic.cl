@@ -52,7 +52,7 @@ static inline void limit_to_groups(__local float *row, __local float *group, __l
 
 __kernel __attribute__((reqd_work_group_size(LOCAL, 1, 1))) void
 topk(const __global float *logits, const __global float *correction_bias, __global int *topk_ids,
-     __global float *topk_weights, int num_experts, int top_k, ulong seed) {
+     __global float *topk_weights, int num_experts, int top_k, ulong seed, ulong first_token) {
   __local float row[MAX_EXPERTS]; /* choice values */
   __local float value[LOCAL];
   __local int index[LOCAL];
@@ -153,11 +153,12 @@ topk(const __global float *logits, const __global float *correction_bias, __glob
     barrier(CLK_LOCAL_MEM_FENCE);
 #if SECOND_CHOICE == SECOND_CHOICE_SAMPLED
     for (int e = lid; k == 0 && e < num_experts; e += LOCAL)
-      row[e] += draw_gumbel(seed, token, (uint)e);
+      row[e] += draw_gumbel(seed, first_token + token, (uint)e);
 #endif
   }
   /* By the work-item that wrote them. A number carried through the rounds above,
    * over their barriers, comes out wrong on PoCL 3.1. */
-  if (lid == 0) rule_finish(topk_ids, topk_weights, rounds, maximum, total, token, seed);
+  if (lid == 0)
+    rule_finish(topk_ids, topk_weights, rounds, maximum, total, first_token + token, seed);
   barrier(CLK_LOCAL_MEM_FENCE); /* without, PoCL 3.1 lets all work-items do that */
 }

@@ -233,14 +233,15 @@ route_token(const __global float *logits, const __global float *correction_bias,
 static inline __attribute__((always_inline)) void
 route_block(const __global float *logits, const __global float *correction_bias,
             __global int *topk_ids, __global float *topk_weights, __local float *rows,
-            __local int *bins, int first, int end, int num_experts, int top_k, ulong seed, int lid,
-            int local_size) {
+            __local int *bins, int first, int end, int num_experts, int top_k, ulong seed,
+            ulong first_token, int lid, int local_size) {
   for (int e = lid; e < num_experts; e += local_size) bins[e] = 0;
   barrier(CLK_LOCAL_MEM_FENCE);
   for (int t = first + lid / 32; t < end; t += local_size / 32)
     route_token(logits + (size_t)t * (size_t)num_experts, correction_bias,
                 topk_ids + (size_t)t * (size_t)top_k, topk_weights + (size_t)t * (size_t)top_k,
-                rows + lid / 32 * num_experts, bins, num_experts, top_k, lid % 32, (ulong)t, seed);
+                rows + lid / 32 * num_experts, bins, num_experts, top_k, lid % 32,
+                first_token + (ulong)t, seed);
   barrier(CLK_LOCAL_MEM_FENCE | CLK_GLOBAL_MEM_FENCE);
 }
 

@@ -76,7 +76,7 @@ static inline void draw_factors(ulong token, uint quad, float jitter, ulong seed
 /* One work-item makes ELEMENTS consecutive elements of one row. Global size:
  * num_tokens * ceil(hidden_size / ELEMENTS), rounded up. */
 __kernel void prepare(const __global storage_t *hidden_states, __global float *out, long num_tokens,
-                      long hidden_size, float jitter, ulong seed) {
+                      long hidden_size, float jitter, ulong seed, ulong first_token) {
   const ulong parts = ((ulong)hidden_size + ELEMENTS - 1) / ELEMENTS;
   const ulong item = get_global_id(0);
   const ulong token = item / parts;
@@ -87,7 +87,7 @@ __kernel void prepare(const __global storage_t *hidden_states, __global float *o
   out += token * (ulong)hidden_size + part * ELEMENTS;
 #if JITTER
   float factor[ELEMENTS];
-  draw_factors(token, (uint)part * BLOCKS, jitter, seed, factor);
+  draw_factors(first_token + token, (uint)part * BLOCKS, jitter, seed, factor);
 #endif
   if (left >= ELEMENTS) {
 #pragma unroll

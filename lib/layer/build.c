@@ -85,6 +85,7 @@ static void add_expert_tensors(layer_builder *b) {
 static moecl_status run_prepare(void *user, ocl_chain *chain, const plan_call *call) {
   const op_prepare_io io = {.num_tokens = call->num_tokens,
                             .seed = call->with.seed,
+                            .first_token = call->with.first_token,
                             .input = call->buffer[0],
                             .output = call->buffer[1]};
   return op_prepare_enqueue(user, chain, &io);
@@ -126,6 +127,7 @@ static void build_gemm(layer_builder *b, const char *name, moecl_stage label, co
 static moecl_status run_noise(void *user, ocl_chain *chain, const plan_call *call) {
   const op_noise_io io = {.num_tokens = call->num_tokens,
                           .seed = call->with.seed,
+                          .first_token = call->with.first_token,
                           .logits = call->buffer[0],
                           .noise_logits = call->buffer[1]};
   return op_noise_enqueue(user, chain, &io);
@@ -173,6 +175,7 @@ enum {
 static op_router_io router_io(const plan_call *call) {
   return (op_router_io){.num_tokens = call->num_tokens,
                         .seed = call->with.seed,
+                        .first_token = call->with.first_token,
                         .logits = call->buffer[ROUTE_LOGITS],
                         .correction_bias = call->buffer[ROUTE_CORRECTION],
                         .topk_ids = call->buffer[ROUTE_IDS],

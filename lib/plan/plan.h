@@ -25,6 +25,7 @@ typedef struct plan_tensor {
 /* Numbers of one forward that its plan does not depend on. */
 typedef struct plan_numbers {
   uint64_t seed;
+  uint64_t first_token;      /* of all that draw numbers: not 0 where others have tokens before */
   int64_t context, capacity; /* tokens that a cache holds, and that it has room for */
 } plan_numbers;
 

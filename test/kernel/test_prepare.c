@@ -8,6 +8,7 @@
 static moecl_context *context;
 
 static const uint64_t seeds[] = {0, 1, 0xfedcba9876543210u};
+static const uint64_t first_token = 0xfffffffdu; /* beyond 32 bits after three */
 enum { MOST_TOKENS = 70, MOST_HIDDEN = 300, LOCAL = 64 };
 
 /* Everything behind the last row stays as it was. */
@@ -30,14 +31,16 @@ static void check(moecl_dtype dtype, float jitter, int blocks, int64_t tokens, i
   snprintf(defines, sizeof defines, "DTYPE %d\nJITTER %d\nBLOCKS %d\n", (int)dtype, jitter > 0,
            blocks);
   assert_ok(ocl_kernel_create(context, "router/prepare.cl", defines, "prepare", &kernel));
-  assert_ok(ocl_kernel_args(kernel, "bbllfL", from, to, tokens, hidden, jitter, seed));
+  assert_ok(
+      ocl_kernel_args(kernel, "bbllfLL", from, to, tokens, hidden, jitter, seed, first_token));
   ocl_chain chain = {.context = context};
   const uint64_t items = (uint64_t)tokens * base_div_up((uint64_t)hidden, 4 * (uint64_t)blocks);
   assert_ok(ocl_launch(&chain, kernel, base_div_up(items, LOCAL), LOCAL));
   assert_ok(moecl_buffer_read_wait(to, 0, count * 4 + 4, got));
   for (int64_t t = 0; t < tokens; t++)
     for (int64_t h = 0; h < hidden; h++) {
-      const float factor = moecl_reference_jitter(seed, (uint64_t)t, (uint32_t)h, jitter);
+      const float factor =
+          moecl_reference_jitter(seed, first_token + (uint64_t)t, (uint32_t)h, jitter);
       const float is = got[t * hidden + h], want = (float)x[t * hidden + h] * factor;
       if (memcmp(&is, &want, sizeof is) == 0) continue;
       fprintf(stderr,

@@ -39,8 +39,8 @@ moecl_status op_prepare_enqueue(op_prepare *prepare, ocl_chain *chain, const op_
   const op_prepare_desc *desc = &prepare->desc;
   const uint64_t items =
       (uint64_t)io->num_tokens * base_div_up((uint64_t)desc->hidden_size, 4 * prepare->blocks);
-  MOECL_TRY(ocl_kernel_args(prepare->kernel, "bbllfL", io->input, io->output, io->num_tokens,
-                            desc->hidden_size, desc->jitter, io->seed));
+  MOECL_TRY(ocl_kernel_args(prepare->kernel, "bbllfLL", io->input, io->output, io->num_tokens,
+                            desc->hidden_size, desc->jitter, io->seed, io->first_token));
   return ocl_launch_items(chain, prepare->kernel, items);
 }
 
@@ -75,7 +75,7 @@ const op_kind op_noise_kind = {.table = &noise_table,
 /* One work-item a logit. */
 moecl_status op_noise_enqueue(op_noise *noise, ocl_chain *chain, const op_noise_io *io) {
   const uint64_t count = (uint64_t)io->num_tokens * (uint64_t)noise->desc.num_experts;
-  MOECL_TRY(ocl_kernel_args(noise->kernel, "bbLiL", io->logits, io->noise_logits, count,
-                            (int32_t)noise->desc.num_experts, io->seed));
+  MOECL_TRY(ocl_kernel_args(noise->kernel, "bbLiLL", io->logits, io->noise_logits, count,
+                            (int32_t)noise->desc.num_experts, io->seed, io->first_token));
   return ocl_launch_items(chain, noise->kernel, count);
 }

@@ -21,7 +21,7 @@ typedef struct op_prepare {
 
 typedef struct op_prepare_io {
   int64_t num_tokens;
-  uint64_t seed;
+  uint64_t seed, first_token;         /* numbers are drawn as for tokens from this one on */
   const moecl_buffer *input, *output; /* [T,H] */
 } op_prepare_io;
 
@@ -42,7 +42,7 @@ typedef struct op_noise {
 
 typedef struct op_noise_io {
   int64_t num_tokens;
-  uint64_t seed;
+  uint64_t seed, first_token;                /* numbers are drawn as for tokens from this one on */
   const moecl_buffer *logits, *noise_logits; /* [T,E] fp32 */
 } op_noise_io;
 

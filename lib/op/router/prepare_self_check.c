@@ -7,6 +7,7 @@
 
 enum { TOKENS = 3 };
 static const uint64_t seed = 0xfedcba9876543210u;
+static const uint64_t first_token = 0xfffffffeu; /* beyond 32 bits after two */
 
 /* ---- hidden states in fp32, jittered ---- */
 
@@ -33,15 +34,18 @@ static moecl_status check_prepare(check_run *run, void *op) {
   draw_hidden(desc->input, hidden);
   for (int i = 0; i < TOKENS * WIDTH; i++) {
     const float factor = desc->jitter > 0
-                             ? moecl_reference_jitter(seed, (uint64_t)(i / WIDTH),
+                             ? moecl_reference_jitter(seed, first_token + (uint64_t)(i / WIDTH),
                                                       (uint32_t)(i % WIDTH), desc->jitter)
                              : 1;
     want[i] = (double)((float)hidden[i] * factor);
   }
   MOECL_TRY(check_upload(run->context, desc->input, hidden, TOKENS, WIDTH, &run->buffer[0]));
   MOECL_TRY(moecl_buffer_create(run->context, sizeof(float) * TOKENS * WIDTH, &run->buffer[1]));
-  const op_prepare_io io = {
-      .num_tokens = TOKENS, .seed = seed, .input = run->buffer[0], .output = run->buffer[1]};
+  const op_prepare_io io = {.num_tokens = TOKENS,
+                            .seed = seed,
+                            .first_token = first_token,
+                            .input = run->buffer[0],
+                            .output = run->buffer[1]};
   ocl_chain chain = {.context = run->context};
   MOECL_TRY(op_prepare_enqueue(prepare, &chain, &io));
   return check_numbers(run, "router input", io.output, desc_format_of(MOECL_F32), TOKENS, WIDTH,
@@ -83,13 +87,16 @@ static moecl_status check_noise(check_run *run, void *op) {
   draw_logits(logits, deviation);
   for (int i = 0; i < LOGITS; i++) {
     const double draw =
-        moecl_reference_noise(seed, (uint64_t)(i / EXPERTS), (uint32_t)(i % EXPERTS));
+        moecl_reference_noise(seed, first_token + (uint64_t)(i / EXPERTS), (uint32_t)(i % EXPERTS));
     want[i] = (double)logits[i] + draw * softplus((double)deviation[i]);
   }
   MOECL_TRY(check_upload_words(run->context, logits, LOGITS, &run->buffer[0]));
   MOECL_TRY(check_upload_words(run->context, deviation, LOGITS, &run->buffer[1]));
-  const op_noise_io io = {
-      .num_tokens = TOKENS, .seed = seed, .logits = run->buffer[0], .noise_logits = run->buffer[1]};
+  const op_noise_io io = {.num_tokens = TOKENS,
+                          .seed = seed,
+                          .first_token = first_token,
+                          .logits = run->buffer[0],
+                          .noise_logits = run->buffer[1]};
   ocl_chain chain = {.context = run->context};
   MOECL_TRY(op_noise_enqueue(noise, &chain, &io));
   return check_numbers(run, "logits", io.logits, desc_format_of(MOECL_F32), TOKENS, EXPERTS, want,

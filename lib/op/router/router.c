@@ -91,9 +91,9 @@ moecl_status op_router_enqueue(op_router *router, ocl_chain *chain, const op_rou
 /* ---- by token ---- */
 
 static moecl_status enqueue_by_token(op_router *router, ocl_chain *chain, const op_router_io *io) {
-  MOECL_TRY(ocl_kernel_args(router->topk, "bbbbiiL", io->logits, io->correction_bias, io->topk_ids,
+  MOECL_TRY(ocl_kernel_args(router->topk, "bbbbiiLL", io->logits, io->correction_bias, io->topk_ids,
                             io->topk_weights, (int32_t)router->desc.num_experts,
-                            (int32_t)router->desc.top_k, io->seed));
+                            (int32_t)router->desc.top_k, io->seed, io->first_token));
   return ocl_launch(chain, router->topk, (uint64_t)io->num_tokens, router->variant->local);
 }
 
@@ -110,10 +110,10 @@ static moecl_status enqueue_by_block(op_router *router, ocl_chain *chain, const 
   ocl_kernel *topk = router->topk;
   const int32_t each = op_permute_tokens_per_block(io->num_tokens);
   if (io->num_tokens == 0) return MOECL_OK;
-  MOECL_TRY(ocl_kernel_args(topk, "bbbbbiiiiLs", io->logits, io->correction_bias, io->topk_ids,
+  MOECL_TRY(ocl_kernel_args(topk, "bbbbbiiiiLLs", io->logits, io->correction_bias, io->topk_ids,
                             io->topk_weights, io->block_counts, (int32_t)io->num_tokens, each,
                             (int32_t)router->desc.num_experts, (int32_t)router->desc.top_k,
-                            io->seed, rows_bytes(topk->local, &router->desc)));
+                            io->seed, io->first_token, rows_bytes(topk->local, &router->desc)));
   return ocl_launch(chain, topk, base_div_up((uint64_t)io->num_tokens, (uint64_t)each),
                     topk->local);
 }
@@ -131,11 +131,12 @@ bool op_router_can_permute(const op_router_driver *router, const op_permute_driv
 moecl_status op_router_enqueue_permuted(op_router *router, ocl_chain *chain, const op_router_io *io,
                                         const op_permute_io *permuted) {
   ocl_kernel *kernel = router->topk_scatter;
-  MOECL_TRY(ocl_kernel_args(
-      kernel, "bbbbbbbbbbiiiiLs", io->logits, io->correction_bias, io->topk_ids, io->topk_weights,
-      permuted->tokens_per_expert, permuted->expert_offsets, permuted->tile_offsets,
-      permuted->all_offsets, permuted->slot_token, permuted->assignment_slot,
-      (int32_t)io->num_tokens, (int32_t)router->desc.num_experts, (int32_t)router->desc.top_k,
-      (int32_t)permuted->tile_m, io->seed, rows_bytes(kernel->local, &router->desc)));
+  MOECL_TRY(ocl_kernel_args(kernel, "bbbbbbbbbbiiiiLLs", io->logits, io->correction_bias,
+                            io->topk_ids, io->topk_weights, permuted->tokens_per_expert,
+                            permuted->expert_offsets, permuted->tile_offsets, permuted->all_offsets,
+                            permuted->slot_token, permuted->assignment_slot,
+                            (int32_t)io->num_tokens, (int32_t)router->desc.num_experts,
+                            (int32_t)router->desc.top_k, (int32_t)permuted->tile_m, io->seed,
+                            io->first_token, rows_bytes(kernel->local, &router->desc)));
   return ocl_launch(chain, kernel, 1, kernel->local);
 }

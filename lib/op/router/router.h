@@ -11,7 +11,7 @@ typedef struct op_router op_router;
 
 typedef struct op_router_io {
   int64_t num_tokens;
-  uint64_t seed;
+  uint64_t seed, first_token;          /* numbers are drawn as for tokens from this one on */
   const moecl_buffer *logits;          /* [T,E] fp32 */
   const moecl_buffer *correction_bias; /* [E] fp32; NULL without one */
   const moecl_buffer *topk_ids, *topk_weights;
