@@ -46,11 +46,10 @@ static void add_permute_tensors(layer_builder *b) {
   at->kept_weights = plan_add(p, MOECL_LIFE_TEMPORARY, "kept_weights", f32, tokens, top_k);
 }
 
-static void add_expert_tensors(layer_builder *b) {
+static void add_expert_tensors(layer_builder *b, uint64_t slots) {
   const moecl_layer *layer = b->layer;
   const moecl_layer_params *params = &layer->params;
   const uint64_t tokens = (uint64_t)b->plan->num_tokens, hidden = (uint64_t)params->hidden_size;
-  const uint64_t slots = tokens * (uint64_t)params->top_k;
   const uint64_t inner = (uint64_t)params->intermediate_size;
   const uint64_t shared = (uint64_t)params->shared_intermediate_size;
   const desc_format *f32 = desc_format_of(MOECL_F32);
@@ -292,22 +291,51 @@ void layer_build_counted_routing(layer_builder *b) {
   build_route(b, step, USES_LISTS | USES_COUNTS);
 }
 
-void layer_build_routing(layer_builder *b) {
-  const desc_dispatch *dispatch = &b->layer->dispatch;
+void layer_build_choice(layer_builder *b) {
   build_logits(b);
   build_route(b, router_step(b),
               USES_CHOICE | (b->layer->router.driver->by_block ? USES_COUNTS : 0));
+}
+
+static moecl_status run_priorities(void *user, ocl_chain *chain, const plan_call *call) {
+  const op_permute_io io = permute_io(call);
+  return op_permute_enqueue_priorities(user, chain, &io);
+}
+
+void layer_build_priorities(layer_builder *b) {
+  plan_step step = permute_step(b);
+  if (!desc_prioritizes(&b->layer->dispatch)) return;
+  step.name = "priorities";
+  step.enqueue = run_priorities;
+  step.launches = 1;
+  build_route(b, step, 1 << ROUTE_LOGITS | 1 << ROUTE_PRIORITY);
+}
+
+/* With priorities that are made first, or are there already. */
+static void build_permute(layer_builder *b, bool makes_priorities) {
+  const desc_dispatch *dispatch = &b->layer->dispatch;
   plan_step step = permute_step(b);
   uint32_t used = USES_LISTS | USES_COUNTS;
   if (desc_selects(dispatch)) {
     used |= 1 << ROUTE_ORDER | 1 << ROUTE_WEIGHTS;
     step.launches++;
   }
-  if (desc_prioritizes(dispatch)) {
-    used |= 1 << ROUTE_LOGITS | 1 << ROUTE_PRIORITY;
+  if (desc_prioritizes(dispatch)) used |= 1 << ROUTE_PRIORITY;
+  if (desc_prioritizes(dispatch) && makes_priorities) {
+    used |= 1 << ROUTE_LOGITS;
     step.launches++;
   }
   build_route(b, step, used);
+}
+
+void layer_build_lists(layer_builder *b) {
+  build_permute(b, false);
+  if (b->layer->params.renormalize_after_capacity) layer_build_kept_weights(b);
+}
+
+void layer_build_routing(layer_builder *b) {
+  layer_build_choice(b);
+  build_permute(b, true);
 }
 
 void layer_build_kept_weights(layer_builder *b) {
@@ -485,7 +513,7 @@ static moecl_status run_combine(void *user, ocl_chain *chain, const plan_call *c
   return op_combine_enqueue(user, chain, &io);
 }
 
-static void build_combine(layer_builder *b) {
+void layer_build_combine(layer_builder *b) {
   const moecl_layer *layer = b->layer;
   const layer_tensors *at = b->at;
   const bool identity = layer->params.num_identity_experts > 0;
@@ -522,7 +550,36 @@ void layer_build_experts(layer_builder *b) {
   build_gemm(b, "gate_up", MOECL_STAGE_GATE_UP, layer->gate_up, slots, input, b->at->activated);
   const int activated = build_quantized_activated(b);
   build_gemm(b, "down", MOECL_STAGE_DOWN, layer->down, slots, activated, b->at->expert_output);
-  build_combine(b);
+  layer_build_combine(b);
+}
+
+/* ---- parts of a layer, for plans of others ---- */
+
+void layer_add_tensors(layer_builder *b, uint64_t slots) {
+  add_router_tensors(b);
+  add_permute_tensors(b);
+  add_expert_tensors(b, slots);
+}
+
+void layer_build_shared(layer_builder *b) {
+  if (b->layer->shared_gate_up) build_shared(b, build_quantized_hidden(b));
+}
+
+int layer_build_expert_rows(layer_builder *b) {
+  const moecl_layer *layer = b->layer;
+  if (layer->rows != layer->stored) layer_build_convert(b);
+  if (!layer->params.weight_on_input) return build_quantized_hidden(b);
+  layer_build_scaled_rows(b);
+  return build_quantized(b, "quantize_scaled", MOECL_STAGE_GATE_UP, &layer->quantize_hidden,
+                         b->at->scaled, b->at->scaled_quantized);
+}
+
+void layer_build_expert_gemms(layer_builder *b, const char *gate_up, const char *down, int input,
+                              int64_t slots) {
+  const moecl_layer *layer = b->layer;
+  build_gemm(b, gate_up, MOECL_STAGE_GATE_UP, layer->gate_up, slots, input, b->at->activated);
+  const int activated = build_quantized_activated(b);
+  build_gemm(b, down, MOECL_STAGE_DOWN, layer->down, slots, activated, b->at->expert_output);
 }
 
 /* ---- the plan ---- */
@@ -543,9 +600,7 @@ void layer_append(const moecl_layer *layer, plan *plan, int hidden_states, int o
   layer_builder b = {layer, plan, at};
   at->hidden_states = hidden_states;
   at->output = output;
-  add_router_tensors(&b);
-  add_permute_tensors(&b);
-  add_expert_tensors(&b);
+  layer_add_tensors(&b, (uint64_t)plan->num_tokens * (uint64_t)layer->params.top_k);
   take_paths(&b);
 }
 

@@ -41,6 +41,7 @@ typedef struct layer_plan {
 struct moecl_layer {
   moecl_context *context;
   moecl_layer_params params;           /* the variant names are not kept */
+  int64_t own_experts;                 /* with matrices that are here: all, but in a share */
   bool described;                      /* its operations have no kernels and hold no memory */
   const desc_format *stored;           /* of hidden states, output and the router */
   const desc_format *weights, *biases; /* of the experts */
@@ -98,6 +99,13 @@ extern const layer_part layer_parts[LAYER_PARTS];
 moecl_status layer_make(moecl_context *context, const moecl_layer_params *params, bool described,
                         moecl_layer **layer);
 
+/* A group's share of a layer: all of it but the matrices of other members' experts; its own ones,
+ * 1 or more, are numbered from 0 on. Its forward is the group's. */
+moecl_status layer_make_share(moecl_context *context, const moecl_layer_params *params,
+                              int64_t own_experts, moecl_layer **layer);
+/* How many items of a tensor are here. */
+int64_t layer_items(const moecl_layer *layer, moecl_tensor tensor);
+
 /* ---- paths.c ---- */
 
 /* Is it worth streaming the chosen experts' weights for each token by itself? */
@@ -129,6 +137,21 @@ void layer_append(const moecl_layer *layer, plan *plan, int hidden_states, int o
                   layer_tensors *at);
 /* Binds the weights that are tensors of the steps. */
 void layer_bind(const moecl_layer *layer, const layer_tensors *at, const moecl_buffer **bound);
+/* For plans of parts of a layer: all its tensors, with so many rows of experts. */
+void layer_add_tensors(layer_builder *b, uint64_t slots);
+/* Logits, and the choice; priorities; lists, with weights renormalized after capacity; the shared
+ * expert; experts whose rows are `input`; the combination. */
+void layer_build_choice(layer_builder *b);
+void layer_build_priorities(layer_builder *b);
+void layer_build_lists(layer_builder *b);
+void layer_build_shared(layer_builder *b);
+/* What the experts multiply: `hidden_states` converted, weighted and quantized as the layer has
+ * it. Returns which tensor that is in. */
+int layer_build_expert_rows(layer_builder *b);
+/* Of tensors of the names' plan, whose step names are the caller's. */
+void layer_build_expert_gemms(layer_builder *b, const char *gate_up, const char *down, int input,
+                              int64_t slots);
+void layer_build_combine(layer_builder *b);
 /* Steps that paths.c's rows are made of. */
 void layer_build_jitter(layer_builder *b);
 void layer_build_convert(layer_builder *b);

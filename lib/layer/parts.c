@@ -82,7 +82,7 @@ static int epilogue_of(moecl_activation activation) {
 /* Activated rows hold numbers of the layer's type, also where they are kept as fp32. */
 static op_gemm_desc gate_up_desc(const moecl_layer *layer) {
   const moecl_layer_params *params = &layer->params;
-  return (op_gemm_desc){.num_experts = params->num_experts - params->num_identity_experts,
+  return (op_gemm_desc){.num_experts = layer->own_experts,
                         .n = params->intermediate_size,
                         .k = params->hidden_size,
                         .weights = layer->weights,
@@ -100,7 +100,7 @@ static op_gemm_desc gate_up_desc(const moecl_layer *layer) {
 
 static op_gemm_desc down_desc(const moecl_layer *layer) {
   const moecl_layer_params *params = &layer->params;
-  return (op_gemm_desc){.num_experts = params->num_experts - params->num_identity_experts,
+  return (op_gemm_desc){.num_experts = layer->own_experts,
                         .n = params->hidden_size,
                         .k = params->intermediate_size,
                         .weights = layer->weights,
@@ -354,7 +354,7 @@ static moecl_status make_operations(moecl_layer *layer, const moecl_layer_params
 
 static moecl_status allocate_flags(moecl_layer *layer) {
   for (int tensor = 0; tensor < MOECL_TENSOR_COUNT; tensor++) {
-    const int64_t items = moecl_layer_tensor_items(&layer->params, (moecl_tensor)tensor);
+    const int64_t items = layer_items(layer, (moecl_tensor)tensor);
     if (items == 0) continue;
     layer->is_set[tensor] = calloc((size_t)items, 1);
     if (!layer->is_set[tensor])
@@ -364,8 +364,9 @@ static moecl_status allocate_flags(moecl_layer *layer) {
   return MOECL_OK;
 }
 
-moecl_status layer_make(moecl_context *context, const moecl_layer_params *params, bool described,
-                        moecl_layer **out) {
+/* own_experts 0: all. */
+static moecl_status make_layer(moecl_context *context, const moecl_layer_params *params,
+                               bool described, int64_t own_experts, moecl_layer **out) {
   char message[256];
   moecl_status status = moecl_layer_params_check(params, message, sizeof message);
   if (status != MOECL_OK) return log_error(&context->log, status, "layer: %s", message);
@@ -375,6 +376,8 @@ moecl_status layer_make(moecl_context *context, const moecl_layer_params *params
   layer->params = *params;
   layer->params.grouped_gemm_variant = layer->params.router_variant = NULL;
   layer->described = described;
+  layer->own_experts =
+      own_experts ? own_experts : params->num_experts - params->num_identity_experts;
   layer->stored = desc_format_of(params->dtype);
   layer->weights = desc_tensor_format(params, MOECL_DOWN_PROJ);
   layer->biases = desc_tensor_format(params, MOECL_DOWN_BIAS);
@@ -386,4 +389,14 @@ moecl_status layer_make(moecl_context *context, const moecl_layer_params *params
   if (status != MOECL_OK) moecl_layer_destroy(&layer);
   *out = layer;
   return status;
+}
+
+moecl_status layer_make(moecl_context *context, const moecl_layer_params *params, bool described,
+                        moecl_layer **out) {
+  return make_layer(context, params, described, 0, out);
+}
+
+moecl_status layer_make_share(moecl_context *context, const moecl_layer_params *params,
+                              int64_t own_experts, moecl_layer **out) {
+  return make_layer(context, params, false, own_experts, out);
 }

@@ -4,13 +4,19 @@
 #include "desc/tensors.h"
 #include "layer/layer.h"
 
+int64_t layer_items(const moecl_layer *layer, moecl_tensor tensor) {
+  const bool experts = tensor >= MOECL_GATE_UP_PROJ && tensor <= MOECL_DOWN_BIAS;
+  const int64_t items = moecl_layer_tensor_items(&layer->params, tensor);
+  return experts && items > 0 ? layer->own_experts : items;
+}
+
 static moecl_status check_items(moecl_layer *layer, moecl_tensor tensor, int64_t first,
                                 int64_t count, uint64_t *bytes) {
   const moecl_log *log = &layer->context->log;
   if ((int)tensor < 0 || tensor >= MOECL_TENSOR_COUNT || !layer->is_set[tensor])
     return log_error(log, MOECL_ERROR_INVALID_ARGUMENT, "set_weights: this layer has no tensor %d",
                      (int)tensor);
-  const int64_t items = moecl_layer_tensor_items(&layer->params, tensor);
+  const int64_t items = layer_items(layer, tensor);
   if (first < 0 || count < 0 || count > items || first > items - count)
     return log_error(log, MOECL_ERROR_INVALID_ARGUMENT,
                      "set_weights: %lld items from item %lld on of tensor %d, which has %lld",

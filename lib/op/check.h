@@ -37,7 +37,7 @@ void check_passed(const char *operation, const kernel_variant *variant, ocl_kern
 
 /* ---- a self-check from its beginning to its end ---- */
 
-enum { CHECK_MOST_BUFFERS = 16 };
+enum { CHECK_MOST_BUFFERS = 20 };
 typedef struct check_run {
   const op_kind *kind;
   moecl_context *context;

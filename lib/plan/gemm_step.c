@@ -12,7 +12,8 @@ static moecl_status run_gemm(void *user, ocl_chain *chain, const plan_call *call
                          .expert_offsets = call->buffer[GEMM_OFFSETS],
                          .tile_offsets = call->buffer[GEMM_TILES],
                          .rows = call->number,
-                         .input_rows = op_gemm_gathers(user) ? call->num_tokens : call->number};
+                         .input_rows = op_gemm_gathers(user) ? call->num_tokens : call->number,
+                         .chosen_rows = call->with.chosen_rows};
   return op_gemm_enqueue(user, chain, &io);
 }
 

@@ -127,8 +127,14 @@ uint32_t plan_launches(const plan *plan) {
 
 moecl_status plan_run(const plan *plan, ocl_chain *chain, moecl_buffer *const *blocks,
                       const moecl_buffer *const *bound, const plan_numbers *with) {
+  return plan_run_steps(plan, 0, plan->num_steps, chain, blocks, bound, with);
+}
+
+moecl_status plan_run_steps(const plan *plan, int first, int end, ocl_chain *chain,
+                            moecl_buffer *const *blocks, const moecl_buffer *const *bound,
+                            const plan_numbers *with) {
   plan_call call = {.num_tokens = plan->num_tokens, .with = *with};
-  for (int i = 0; i < plan->num_steps; i++) {
+  for (int i = first; i < end; i++) {
     const plan_step *step = &plan->step[i];
     for (int t = 0; t < step->num_tensors; t++) {
       const int tensor = step->tensor[t];

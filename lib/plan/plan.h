@@ -26,6 +26,7 @@ typedef struct plan_tensor {
 typedef struct plan_numbers {
   uint64_t seed;
   uint64_t first_token;      /* of all that draw numbers: not 0 where others have tokens before */
+  int64_t chosen_rows;       /* what GEMMs choose their kernels by; 0: their own rows */
   int64_t context, capacity; /* tokens that a cache holds, and that it has room for */
 } plan_numbers;
 
@@ -94,5 +95,9 @@ uint32_t plan_launches(const plan *plan);
  * inputs and outputs. */
 moecl_status plan_run(const plan *plan, ocl_chain *chain, moecl_buffer *const *blocks,
                       const moecl_buffer *const *bound, const plan_numbers *with);
+/* The same of the steps from `first` on and before `end` alone. */
+moecl_status plan_run_steps(const plan *plan, int first, int end, ocl_chain *chain,
+                            moecl_buffer *const *blocks, const moecl_buffer *const *bound,
+                            const plan_numbers *with);
 
 #endif

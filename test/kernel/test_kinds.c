@@ -6,6 +6,7 @@
 #include "base/base.h"
 #include "op/attention/attention.h"
 #include "op/combine/combine.h"
+#include "op/dispatch/dispatch.h"
 #include "op/encode/encode.h"
 #include "op/gate/gate.h"
 #include "op/gemm/gemm.h"
@@ -39,6 +40,8 @@ typedef union description {
   op_quantize_desc quantize;
   op_encode_desc encode;
   op_random_desc random;
+  op_dispatch_desc dispatch;
+  op_rows_desc gather_rows;
 } description;
 
 typedef union operation {
@@ -56,6 +59,8 @@ typedef union operation {
   op_quantize quantize;
   op_encode encode;
   op_random random;
+  op_dispatch dispatch;
+  op_rows gather_rows;
 } operation;
 
 /* Each makes the i-th description of numbers of a format, rows among them of `rows`; false:
@@ -267,6 +272,22 @@ static bool describe_random(int i, const desc_format *format, const desc_format 
   return i <= DRAWS_SKEWED;
 }
 
+static bool describe_dispatch(int i, const desc_format *format, const desc_format *rows,
+                              description *d) {
+  (void)format, (void)rows;
+  d->dispatch = (op_dispatch_desc){
+      .num_experts = 8, .top_k = 2, .members = 2, .me = 0, .own = 4, .weighted = i == 1};
+  return i < 2;
+}
+
+/* Each unit that rows are made of. */
+static bool describe_rows(int i, const desc_format *format, const desc_format *rows,
+                          description *d) {
+  (void)format, (void)rows;
+  d->gather_rows = (op_rows_desc){.row_bytes = 48u << 1 >> i};
+  return i < 6;
+}
+
 static const struct {
   const char *name;
   describe_fn describe;
@@ -276,7 +297,8 @@ static const struct {
                     {"gate", describe_gate},           {"combine", describe_combine},
                     {"norm", describe_norm},           {"rotary", describe_rotary},
                     {"attention", describe_attention}, {"quantize", describe_quantize},
-                    {"encode", describe_encode},       {"random", describe_random}};
+                    {"encode", describe_encode},       {"random", describe_random},
+                    {"dispatch", describe_dispatch},   {"gather_rows", describe_rows}};
 
 static describe_fn describe_of(const op_kind *kind) {
   for (size_t i = 0; i < BASE_COUNT(descriptions); i++)

@@ -84,6 +84,9 @@ moecl_status op_gemm_pack(op_gemm *gemm, int64_t first, int64_t count, const moe
                           uint64_t offset_bytes, uint64_t items);
 moecl_status op_gemm_pack_strided(op_gemm *gemm, int64_t first, int64_t count,
                                   const moecl_buffer *src, uint64_t offset_bytes);
+static inline int64_t op_gemm_chosen_rows(const op_gemm_io *io) {
+  return io->chosen_rows ? io->chosen_rows : io->rows;
+}
 uint32_t op_gemm_fixed_tile_rows(const op_gemm *gemm, int64_t rows);
 /* Where the scales of rows of codes begin: bytes from the input's first. Kernels that read codes
  * get it as their last argument. */

@@ -140,7 +140,7 @@ static moecl_status enqueue(op_gemm *gemm, ocl_chain *chain, const op_gemm_io *i
   const uint64_t experts = (uint64_t)gemm->desc.num_experts, rows = (uint64_t)io->rows;
   const fragments_state *state = gemm->state;
   const heights *h = heights_of(gemm);
-  const uint32_t each = tile_rows(gemm, io->rows);
+  const uint32_t each = tile_rows(gemm, op_gemm_chosen_rows(io));
   const bool low = each <= h->low_rows;
   const uint64_t groups =
       (uint64_t)gemm->context->info.compute_units * (low ? h->low_groups : h->tall_groups);

@@ -261,12 +261,14 @@ moecl_status op_gemm_set_bias(op_gemm *gemm, int64_t first, int64_t count, const
 /* ---- launches ---- */
 
 static moecl_status enqueue_ungrouped(op_gemm *gemm, ocl_chain *chain, const op_gemm_io *io) {
-  if (op_gemm_serves_few_tokens(gemm, io->rows)) {
+  const int64_t chosen_rows = op_gemm_chosen_rows(io);
+  if (op_gemm_serves_few_tokens(gemm, chosen_rows)) {
     const op_gemm_few_tokens_io few = {
         .input = io->input, .output = io->output, .num_tokens = io->rows, .top_k = 1};
     return op_gemm_enqueue_few_tokens(gemm, chain, &few);
   }
-  MOECL_TRY(op_gemm_lists_write(&gemm->lists, chain, io->rows, op_gemm_tile_rows(gemm, io->rows)));
+  MOECL_TRY(
+      op_gemm_lists_write(&gemm->lists, chain, io->rows, op_gemm_tile_rows(gemm, chosen_rows)));
   op_gemm_io listed = *io;
   listed.expert_offsets = gemm->lists.offsets;
   listed.tile_offsets = gemm->lists.tiles;

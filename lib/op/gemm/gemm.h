@@ -31,6 +31,7 @@ typedef struct op_gemm_io {
   const moecl_buffer *scratch; /* op_gemm_scratch bytes; NULL where that is 0 */
   int64_t rows;                /* the most slots there can be; ungrouped: all rows */
   int64_t input_rows;          /* of `input`, where it has codes: its scales are behind them all */
+  int64_t chosen_rows;         /* what serves is chosen as for so many; 0: as for `rows` */
 } op_gemm_io;
 
 /* Few tokens, without permuting: every assignment t*top_k+j streams its expert's

@@ -123,11 +123,11 @@ static uint32_t tile_rows(const op_gemm *gemm, int64_t rows) {
 static moecl_status enqueue(op_gemm *gemm, ocl_chain *chain, const op_gemm_io *io) {
   const uint64_t experts = (uint64_t)gemm->desc.num_experts, rows = (uint64_t)io->rows;
   const uint64_t units = gemm->context->info.compute_units;
-  const uint32_t each = tile_rows(gemm, io->rows);
+  const uint32_t each = tile_rows(gemm, op_gemm_chosen_rows(io));
   const uint64_t active = rows < experts ? rows : experts;
   const uint64_t most = (active + rows / each) * op_gemm_column_tiles(gemm);
   const persistent_state *state = gemm->state;
-  ocl_kernel *kernel = is_tall(gemm, io->rows) ? state->tall : state->gemm;
+  ocl_kernel *kernel = is_tall(gemm, op_gemm_chosen_rows(io)) ? state->tall : state->gemm;
   const bool coded = is_coded(gemm);
   MOECL_TRY(ocl_kernel_args(kernel, coded ? "bbbbbbbblliiL" : "bbbbbbbbllii", io->input,
                             io->slot_token, io->expert_offsets, io->tile_offsets, gemm->weights,

@@ -76,7 +76,7 @@ static uint32_t tile_rows(const op_gemm *gemm, int64_t rows) {
 static moecl_status enqueue(op_gemm *gemm, ocl_chain *chain, const op_gemm_io *io) {
   const tile_heights_state *state = gemm->state;
   const op_gemm_desc *desc = &gemm->desc;
-  const uint32_t each = tile_rows(gemm, io->rows);
+  const uint32_t each = tile_rows(gemm, op_gemm_chosen_rows(io));
   const bool few = each == FEW_ROWS;
   const uint32_t few_local = FEW_ITEMS * (uint32_t)(CHUNK_BYTES / desc_format_unit(desc->weights));
   ocl_kernel *kernel = few ? state->few : each == LOW_ROWS ? state->low : state->tall;

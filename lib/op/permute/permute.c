@@ -149,16 +149,20 @@ static int32_t device_capacity(const op_permute *permute, int64_t num_tokens) {
   return (int32_t)(capacity > num_tokens ? num_tokens : capacity);
 }
 
+moecl_status op_permute_enqueue_priorities(op_permute *permute, ocl_chain *chain,
+                                           const op_permute_io *io) {
+  if (!permute->prioritize) return MOECL_OK;
+  MOECL_TRY(ocl_kernel_args(permute->prioritize, "bbi", io->logits, io->token_priority,
+                            (int32_t)permute->desc.num_experts));
+  return ocl_launch(chain, permute->prioritize, (uint64_t)io->num_tokens,
+                    permute->prioritize->local);
+}
+
 static moecl_status select_largest(op_permute *permute, ocl_chain *chain, const op_permute_io *io) {
   const uint64_t experts = (uint64_t)permute->desc.num_experts;
   const moecl_buffer *keys = permute->prioritize ? io->token_priority : io->topk_weights;
   ocl_kernel *select = permute->kernels[SORT_SELECT];
-  if (permute->prioritize) {
-    MOECL_TRY(ocl_kernel_args(permute->prioritize, "bbi", io->logits, io->token_priority,
-                              (int32_t)experts));
-    MOECL_TRY(ocl_launch(chain, permute->prioritize, (uint64_t)io->num_tokens,
-                         permute->prioritize->local));
-  }
+  if (io->logits) MOECL_TRY(op_permute_enqueue_priorities(permute, chain, io));
   MOECL_TRY(ocl_kernel_args(select, "bbbbbbi", io->order, io->all_offsets, io->expert_offsets, keys,
                             io->slot_token, io->assignment_slot, (int32_t)permute->desc.top_k));
   return ocl_launch(chain, select, experts, select->local);

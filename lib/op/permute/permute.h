@@ -12,7 +12,7 @@ typedef struct op_permute op_permute;
  * cl/permute/generic.cl. */
 typedef struct op_permute_io {
   int64_t num_tokens;
-  const moecl_buffer *logits; /* read for priorities alone */
+  const moecl_buffer *logits; /* read for priorities alone; NULL: they are there already */
   const moecl_buffer *topk_ids, *topk_weights;
   const moecl_buffer *block_counts;      /* op_permute_most_blocks * E */
   const moecl_buffer *tokens_per_expert; /* E, before capacity */
@@ -61,6 +61,9 @@ moecl_status op_permute_self_check(moecl_context *context, const kernel_variant 
 /* Rows of block_counts, whatever the variant. */
 uint64_t op_permute_most_blocks(int64_t num_tokens, int64_t top_k);
 moecl_status op_permute_enqueue(op_permute *permute, ocl_chain *chain, const op_permute_io *io);
+/* The priorities alone, with desc_prioritizes. */
+moecl_status op_permute_enqueue_priorities(op_permute *permute, ocl_chain *chain,
+                                           const op_permute_io *io);
 /* After any of these: the weights of kept assignments, where they are renormalized
  * after capacity (permute->kept_weights). */
 moecl_status op_permute_enqueue_weights(op_permute *permute, ocl_chain *chain,

@@ -1,0 +1,313 @@
+// SPDX-License-Identifier: MIT
+#include "base/base.h"
+#include "op/check.h"
+#include "op/dispatch/dispatch.h"
+#include <math.h>
+#include <string.h>
+
+/* The middle one of three members, of which one has no tokens and the others more than a block of
+ * them; two chunks. Expert e has copies on the members of bits[e]; the last expert is an identity
+ * expert. */
+enum { MEMBERS = 3, ME = 1, CHUNKS = 2, EXPERTS = 6, MATRICES = 5, TOP_K = 3 };
+enum { TOKENS = 263, ALL = TOKENS * TOP_K, BINS = MEMBERS * CHUNKS, COPIES = 8, OWN = 4 };
+enum { MOST_BLOCKS = 600 };
+static const int64_t tokens_of[MEMBERS] = {70, 193, 0};
+static const int bits[MATRICES] = {3, 2, 6, 5, 2};
+
+typedef struct batch {
+  int32_t ids[ALL], slot[ALL], offsets[EXPERTS + 1];
+  float weights[ALL];
+  int32_t placement[MATRICES + 1 + 2 * COPIES + MEMBERS + 2 * OWN];
+} batch;
+
+typedef struct lists {
+  int32_t bins[ALL], starts[(MEMBERS + 1) * BINS * 2], own_offsets[OWN + 1];
+  int32_t slot_row[ALL], return_slot[ALL], send_token[ALL], home_slot[ALL];
+  int32_t received_slot[ALL], home;
+  float received_weight[ALL];
+  int sent, slots, received;
+} lists;
+
+static void place(batch *b) {
+  int32_t *member = b->placement + MATRICES + 1, *local = member + COPIES;
+  int32_t *owned = local + COPIES, *own = owned + MEMBERS, p = 0;
+  memset(b->placement, 0, sizeof b->placement);
+  for (int e = 0; e < MATRICES; e++) {
+    for (int m = 0, copy = 0; m < MEMBERS; m++) {
+      if (!(bits[e] >> m & 1)) continue;
+      if (m == ME) own[2 * owned[m]] = e, own[2 * owned[m] + 1] = copy;
+      member[p] = m;
+      local[p++] = owned[m]++;
+      copy++;
+    }
+    b->placement[e + 1] = p;
+  }
+}
+
+/* Three different experts a token, a fifth of the assignments dropped. */
+static void draw_batch(batch *b) {
+  uint32_t state = 1;
+  int32_t counts[EXPERTS] = {0};
+  place(b);
+  for (int a = 0; a < ALL; a++) {
+    const int e = (int)(8 * fabs(check_value(&state))) % EXPERTS;
+    b->ids[a] = a % TOP_K == 0 ? e : (b->ids[a - 1] + 1 + (a / 7) % 2) % EXPERTS;
+    b->slot[a] = fabs(check_value(&state)) > 0.75 ? -1 : counts[b->ids[a]]++;
+    b->weights[a] = (float)check_value(&state);
+  }
+  b->offsets[0] = 0;
+  for (int e = 0; e < EXPERTS; e++) b->offsets[e + 1] = b->offsets[e] + counts[e];
+  for (int a = 0; a < ALL; a++)
+    if (b->slot[a] >= 0) b->slot[a] += b->offsets[b->ids[a]];
+}
+
+/* Member, chunk and, of this member's, local slot of an assignment that was kept. */
+static int32_t find_bin(const batch *b, int a, int32_t *slot) {
+  const int32_t e = b->ids[a], rank = b->slot[a] - b->offsets[e];
+  const int32_t rows = b->offsets[e + 1] - b->offsets[e], *first = b->placement;
+  const int32_t *member = b->placement + MATRICES + 1, *local = member + COPIES;
+  const int32_t *owned = local + COPIES, copies = first[e + 1] - first[e];
+  int32_t p = first[e + 1] - 1, before = 0;
+  while (rank * copies < (p - first[e]) * rows) p--; /* the last copy that begins at it or before */
+  while (before * copies < (p - first[e]) * rows) before++;
+  *slot = rank - before;
+  return member[p] * CHUNKS + local[p] * CHUNKS / owned[member[p]];
+}
+
+/* Rows of this member's own experts, in their order, are numbered by counting. */
+static void number_slots(const batch *b, lists *want, int32_t *slot_of) {
+  const int32_t *own = b->placement + MATRICES + 1 + 2 * COPIES + MEMBERS;
+  for (int l = 0; l < OWN; l++) {
+    int32_t most = 0;
+    for (int a = 0; a < ALL; a++) {
+      int32_t rank;
+      if (b->slot[a] < 0 || b->ids[a] != own[2 * l]) continue;
+      const int32_t bin = find_bin(b, a, &rank);
+      if (bin / CHUNKS != ME) continue;
+      slot_of[a] = want->own_offsets[l] + rank;
+      if (rank + 1 > most) most = rank + 1;
+    }
+    want->own_offsets[l + 1] = want->own_offsets[l] + most;
+  }
+  want->slots = want->own_offsets[OWN];
+}
+
+static int member_of(int t) {
+  return t < tokens_of[0] ? 0 : t < tokens_of[0] + tokens_of[1] ? 1 : 2;
+}
+
+/* Is the token sent in this bin: the member's first that it needs? */
+static bool is_sent(const lists *want, int t, int bin) {
+  int least = BINS;
+  for (int k = 0; k < TOP_K; k++) {
+    const int32_t other = want->bins[t * TOP_K + k];
+    if (other >= 0 && other / CHUNKS == bin / CHUNKS && other < least) least = other;
+  }
+  return least == bin;
+}
+
+static void fill_starts(lists *want) {
+  for (int m = 0, first = 0; m <= MEMBERS; first += m < MEMBERS ? (int)tokens_of[m] : 0, m++)
+    for (int bin = 0; bin < BINS; bin++)
+      for (int t = 0; t < first; t++) {
+        want->starts[(m * BINS + bin) * 2] += is_sent(want, t, bin);
+        for (int k = 0; k < TOP_K; k++)
+          want->starts[(m * BINS + bin) * 2 + 1] += want->bins[t * TOP_K + k] == bin;
+      }
+}
+
+static void fill_bin(const batch *b, lists *want, int bin, const int32_t *slot_of, int32_t *row_of,
+                     int *given) {
+  for (int t = 0; t < TOKENS; t++) {
+    const int home = t - (int)tokens_of[0]; /* this member is the second */
+    const bool mine = bin / CHUNKS == ME, local = member_of(t) == ME;
+    if (is_sent(want, t, bin)) {
+      if (mine) row_of[t] = want->received++;
+      if (local) want->send_token[want->sent++] = home;
+    }
+    for (int k = 0; k < TOP_K; k++) {
+      const int a = t * TOP_K + k;
+      if (want->bins[a] != bin) continue;
+      if (local) want->home_slot[home * TOP_K + k] = want->home++;
+      if (!mine) continue;
+      want->slot_row[slot_of[a]] = row_of[t];
+      want->return_slot[(*given)++] = slot_of[a];
+      want->received_slot[row_of[t] * TOP_K + k] = slot_of[a];
+    }
+  }
+  (void)b;
+}
+
+static void expect(const batch *b, lists *want) {
+  int32_t slot_of[ALL], row_of[TOKENS], ignored;
+  int given = 0;
+  memset(want, 0, sizeof *want);
+  for (int a = 0; a < ALL; a++)
+    want->bins[a] = b->slot[a] < 0 ? -1 : b->ids[a] >= MATRICES ? -2 : find_bin(b, a, &ignored);
+  for (int i = 0; i < ALL; i++) want->received_slot[i] = -1;
+  for (int t = 0; t < TOKENS; t++) row_of[t] = -1;
+  number_slots(b, want, slot_of);
+  fill_starts(want);
+  for (int bin = 0; bin < BINS; bin++) fill_bin(b, want, bin, slot_of, row_of, &given);
+  for (int t = 0; t < TOKENS; t++)
+    for (int k = 0; k < TOP_K; k++) {
+      const int a = t * TOP_K + k, home = a - (int)tokens_of[0] * TOP_K;
+      if (member_of(t) == ME && want->bins[a] < 0)
+        want->home_slot[home] = want->bins[a] == -2 ? want->home : -1;
+      if (row_of[t] >= 0) want->received_weight[row_of[t] * TOP_K + k] = b->weights[a];
+    }
+}
+
+static moecl_status upload(check_run *run, const op_dispatch *dispatch, const batch *b,
+                           op_dispatch_io *io) {
+  int32_t sources[MEMBERS + 1 + MOST_BLOCKS + 1];
+  io->num_blocks = op_dispatch_blocks(dispatch, tokens_of);
+  op_dispatch_write_sources(dispatch, tokens_of, sources);
+  const size_t count = op_dispatch_sources_size(&dispatch->desc, io->num_blocks);
+  const struct {
+    const moecl_buffer **buffer;
+    const void *data; /* NULL: what is written */
+    size_t count;
+  } all[] = {{&io->topk_ids, b->ids, ALL},
+             {&io->assignment_slot, b->slot, ALL},
+             {&io->expert_offsets, b->offsets, EXPERTS + 1},
+             {&io->topk_weights, b->weights, ALL},
+             {&io->placement, b->placement, BASE_COUNT(b->placement)},
+             {&io->sources, sources, count},
+             {&io->bins, NULL, ALL},
+             {&io->counts, NULL, (size_t)io->num_blocks * BINS * 2},
+             {&io->starts, NULL, (MEMBERS + 1) * BINS * 2},
+             {&io->own_offsets, NULL, OWN + 1},
+             {&io->slot_row, NULL, ALL},
+             {&io->return_slot, NULL, ALL},
+             {&io->send_token, NULL, ALL},
+             {&io->home_slot, NULL, ALL},
+             {&io->home_rows, NULL, MATRICES + 1},
+             {&io->received_slot, NULL, ALL},
+             {&io->received_weight, NULL, ALL}};
+  for (size_t i = 0; i < BASE_COUNT(all); i++) {
+    moecl_buffer **own = &run->buffer[i];
+    MOECL_TRY(all[i].data ? check_upload_words(run->context, all[i].data, all[i].count, own)
+                          : moecl_buffer_create(run->context, all[i].count * 4, own));
+    *all[i].buffer = *own;
+  }
+  return MOECL_OK;
+}
+
+static moecl_status compare(check_run *run, const op_dispatch *dispatch, const op_dispatch_io *io,
+                            const lists *want) {
+  const size_t home = (size_t)tokens_of[ME] * TOP_K, rows = (size_t)want->received * TOP_K;
+  const struct {
+    const char *what;
+    const moecl_buffer *got;
+    const void *want;
+    size_t count;
+  } all[] = {{"bins", io->bins, want->bins, ALL},
+             {"starts", io->starts, want->starts, BASE_COUNT(want->starts)},
+             {"own_offsets", io->own_offsets, want->own_offsets, OWN + 1},
+             {"slot_row", io->slot_row, want->slot_row, (size_t)want->slots},
+             {"return_slot", io->return_slot, want->return_slot, (size_t)want->slots},
+             {"send_token", io->send_token, want->send_token, (size_t)want->sent},
+             {"home_slot", io->home_slot, want->home_slot, home},
+             {"received_slot", io->received_slot, want->received_slot, rows},
+             {"received_weight", io->received_weight, want->received_weight, rows}};
+  const size_t count = BASE_COUNT(all) - (dispatch->desc.weighted ? 0 : 2);
+  for (size_t i = 0; i < count; i++)
+    MOECL_TRY(check_ints(run, all[i].what, all[i].got, all[i].want, all[i].count));
+  int32_t got[MATRICES + 1];
+  MOECL_TRY(moecl_buffer_read_wait(io->home_rows, 0, sizeof got, got));
+  return got[MATRICES] == want->home
+             ? MOECL_OK
+             : check_fail(run, "home_rows", MATRICES, got[MATRICES], want->home);
+}
+
+static moecl_status check_chunks(check_run *run, op_dispatch *dispatch, const op_dispatch_io *io,
+                                 const lists *want) {
+  enum { TILE = 16 };
+  ocl_chain chain = {.context = run->context};
+  for (int c = 0; c < CHUNKS; c++) {
+    int32_t offsets[OWN + 1], tiles[OWN + 1];
+    const int first = c * OWN / CHUNKS, end = (c + 1) * OWN / CHUNKS;
+    for (int l = 0; l <= OWN; l++) {
+      const int32_t *at = want->own_offsets;
+      offsets[l] = at[l < first ? first : l > end ? end : l];
+      tiles[l] = l ? tiles[l - 1] + (offsets[l] - offsets[l - 1] + TILE - 1) / TILE : 0;
+    }
+    MOECL_TRY(op_dispatch_enqueue_chunk(dispatch, &chain, CHUNKS, c, io->own_offsets, io->bins,
+                                        io->counts, TILE));
+    MOECL_TRY(check_ints(run, "offsets of a chunk", io->bins, offsets, OWN + 1));
+    MOECL_TRY(check_ints(run, "tiles of a chunk", io->counts, tiles, OWN + 1));
+  }
+  return MOECL_OK;
+}
+
+static moecl_status check(check_run *run, void *op) {
+  op_dispatch *dispatch = op;
+  batch b;
+  lists want;
+  op_dispatch_io io = {.num_tokens = TOKENS, .chunks = CHUNKS};
+  draw_batch(&b);
+  expect(&b, &want);
+  MOECL_TRY(upload(run, dispatch, &b, &io));
+  ocl_chain chain = {.context = run->context};
+  MOECL_TRY(op_dispatch_enqueue(dispatch, &chain, &io));
+  MOECL_TRY(compare(run, dispatch, &io, &want));
+  return check_chunks(run, dispatch, &io, &want);
+}
+
+moecl_status op_dispatch_self_check(moecl_context *context, const kernel_variant *variant,
+                                    const void *desc) {
+  check_run run = {&op_dispatch_kind, context, variant, {NULL}};
+  op_dispatch_desc small = *(const op_dispatch_desc *)desc;
+  op_dispatch dispatch;
+  small.num_experts = MATRICES;
+  small.top_k = TOP_K;
+  small.members = MEMBERS;
+  small.me = ME;
+  small.own = OWN;
+  MOECL_TRY(check_begin(&run, &small, &dispatch));
+  return check_end(&run, &dispatch, dispatch.kernels, OP_DISPATCH_KERNELS, check);
+}
+
+/* ---- rows by a list ---- */
+
+enum { ROWS = 11, LISTED = 5, SKIPPED = 2 };
+
+static moecl_status check_rows(check_run *run, void *op) {
+  op_rows *rows = op;
+  const size_t bytes = (size_t)rows->desc.row_bytes;
+  static const int32_t list[SKIPPED + LISTED] = {0, 0, 10, 3, 0, 3, 7};
+  uint8_t from[ROWS * 64], to[(SKIPPED + LISTED) * 64];
+  ocl_chain chain = {.context = run->context};
+  for (size_t i = 0; i < sizeof from; i++) from[i] = (uint8_t)(i * 7 + i / 64);
+  MOECL_TRY(moecl_buffer_create(run->context, ROWS * bytes, &run->buffer[0]));
+  MOECL_TRY(moecl_buffer_write_wait(run->buffer[0], 0, ROWS * bytes, from));
+  MOECL_TRY(check_upload_words(run->context, list, SKIPPED + LISTED, &run->buffer[1]));
+  MOECL_TRY(moecl_buffer_create(run->context, (SKIPPED + LISTED) * bytes, &run->buffer[2]));
+  const op_rows_io io = {.from = run->buffer[0],
+                         .list = run->buffer[1],
+                         .to = run->buffer[2],
+                         .first = SKIPPED,
+                         .first_to = SKIPPED,
+                         .count = LISTED};
+  MOECL_TRY(op_rows_enqueue(rows, &chain, &io));
+  MOECL_TRY(moecl_buffer_read_wait(run->buffer[2], 0, (SKIPPED + LISTED) * bytes, to));
+  for (size_t r = SKIPPED; r < SKIPPED + LISTED; r++)
+    for (size_t i = 0; i < bytes; i++)
+      if (to[r * bytes + i] != from[(size_t)list[r] * bytes + i])
+        return check_fail(run, "rows", (int64_t)(r * bytes + i), to[r * bytes + i],
+                          from[(size_t)list[r] * bytes + i]);
+  return MOECL_OK;
+}
+
+/* Rows of three units: the program is the unit's. */
+moecl_status op_rows_self_check(moecl_context *context, const kernel_variant *variant,
+                                const void *desc) {
+  check_run run = {&op_rows_kind, context, variant, {NULL}};
+  uint64_t unit = 16;
+  while (((const op_rows_desc *)desc)->row_bytes % unit) unit /= 2;
+  const op_rows_desc small = {3 * unit};
+  op_rows rows;
+  MOECL_TRY(check_begin(&run, &small, &rows));
+  return check_end(&run, &rows, &rows.kernel, 1, check_rows);
+}
