@@ -18,6 +18,9 @@
 #include "common/types.clh"
 #include "grouped_gemm/expert_of_tile.clh"
 
+#ifndef INVARIANT /* unless the host asks for it */
+#define INVARIANT 0
+#endif
 #ifndef VECTOR_WIDTH
 #define VECTOR_WIDTH 8
 #endif
@@ -130,7 +133,7 @@ static inline void panel_load(block_t *w, floatv *low, floatv *high) {
 
 /* micro_M: sum[M][PANEL_COLUMNS] += rows[M][depth] times depth rows of a panel.
  * SPLIT chains of additions per sum keep few rows from waiting for the latency
- * of fma. `ahead` is prefetched, `ahead_step` bytes per k. */
+ * of fma, unless sums are to be INVARIANT. `ahead` is prefetched, `ahead_step` bytes per k. */
 #define DEFINE_MICRO(M, SPLIT)                                                                     \
   static inline APART void micro_##M(const __global float *const *rows, block_t *w, int depth,     \
                                      const __global char *ahead, int ahead_step, float *sum) {     \
@@ -177,9 +180,14 @@ static inline void panel_load(block_t *w, floatv *low, floatv *high) {
     }                                                                                              \
   }
 
-DEFINE_MICRO(1, 4)
-DEFINE_MICRO(2, 2)
-DEFINE_MICRO(3, 2)
+#if INVARIANT
+#define CHAINS(count) 1
+#else
+#define CHAINS(count) (count)
+#endif
+DEFINE_MICRO(1, CHAINS(4))
+DEFINE_MICRO(2, CHAINS(2))
+DEFINE_MICRO(3, CHAINS(2))
 DEFINE_MICRO(4, 1)
 DEFINE_MICRO(5, 1)
 DEFINE_MICRO(6, 1)
@@ -318,12 +326,13 @@ gemm(const __global float *a, const __global int *rows, const __global int *expe
 #ifdef SCALES
   const code_panel codes = panel_at(w + ((size_t)expert * panels + panel) * panel_bytes(k), k);
   float block_w[BLOCK_K * PANEL_COLUMNS] __attribute__((aligned(64)));
-  if (micros == 1) {
+  const bool is_few = micros == 1 && !INVARIANT;
+  if (is_few) {
     const __global float *row[MICRO_M];
     find_rows(a, rows, slot, m, k, row);
     few(m, row, &codes, k, sums);
   }
-  const long end = micros == 1 ? 0 : k;
+  const long end = is_few ? 0 : k;
 #else
   const __global packed_t *panel_w = w + ((long)expert * panels + panel) * k * PACKED_STRIDE;
   const long end = k;

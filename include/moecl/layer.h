@@ -151,7 +151,14 @@ typedef struct moecl_layer_params {
    * the sums; or code times scale, rounded to fp32: those that do neither, for they take no fp32
    * rows, do not serve, as those for GPUs beside weights of fp16 or bf16. */
   moecl_format activation_format;
-  uint64_t reserved[31]; /* zeros: see moecl.h */
+  uint32_t unused; /* was padding, which compiled programs may have anything in */
+
+  /* A token's numbers hang on no other token of the batch but by capacity: GEMMs take the ways
+   * on which a row is summed in the same order whatever rows are beside it, and leave those for few
+   * rows out. So a batch in parts, or on the members of a group (group.h), gives the same bits.
+   * Costs time where few tokens are computed. Not with the "clblast" baseline. */
+  bool batch_invariant;
+  uint64_t reserved[30]; /* zeros: see moecl.h */
 } moecl_layer_params;
 
 typedef struct moecl_layer moecl_layer;

@@ -83,6 +83,7 @@ static int epilogue_of(moecl_activation activation) {
 static op_gemm_desc gate_up_desc(const moecl_layer *layer) {
   const moecl_layer_params *params = &layer->params;
   return (op_gemm_desc){.num_experts = layer->own_experts,
+                        .invariant = params->batch_invariant,
                         .n = params->intermediate_size,
                         .k = params->hidden_size,
                         .weights = layer->weights,
@@ -101,6 +102,7 @@ static op_gemm_desc gate_up_desc(const moecl_layer *layer) {
 static op_gemm_desc down_desc(const moecl_layer *layer) {
   const moecl_layer_params *params = &layer->params;
   return (op_gemm_desc){.num_experts = layer->own_experts,
+                        .invariant = params->batch_invariant,
                         .n = params->hidden_size,
                         .k = params->intermediate_size,
                         .weights = layer->weights,
@@ -117,6 +119,7 @@ static op_gemm_desc down_desc(const moecl_layer *layer) {
 static op_gemm_desc shared_gate_up_desc(const moecl_layer *layer) {
   const moecl_layer_params *params = &layer->params;
   return (op_gemm_desc){.num_experts = 1,
+                        .invariant = params->batch_invariant,
                         .n = params->shared_intermediate_size,
                         .k = params->hidden_size,
                         .weights = layer->weights,
@@ -133,6 +136,7 @@ static op_gemm_desc shared_gate_up_desc(const moecl_layer *layer) {
 
 static op_gemm_desc shared_down_desc(const moecl_layer *layer) {
   return (op_gemm_desc){.num_experts = 1,
+                        .invariant = layer->params.batch_invariant,
                         .n = layer->params.hidden_size,
                         .k = layer->params.shared_intermediate_size,
                         .weights = layer->weights,
@@ -167,6 +171,7 @@ static bool reads_codes(const moecl_layer *layer) { return desc_is_quantized(lay
 
 static bool accepts_experts(void *user, const kernel_variant *variant) {
   moecl_layer *layer = user;
+  if (layer->params.batch_invariant && variant->traits & KERNEL_LIBRARY) return false;
   take_formats(layer, variant);
   const op_gemm_desc gate_up = gate_up_desc(layer), down = down_desc(layer);
   return op_gemm_takes(variant, &gate_up) && op_gemm_takes(variant, &down) &&
@@ -250,6 +255,7 @@ static op_gemm_desc logits_desc(const moecl_layer *layer, const kernel_variant *
   const bool f32 =
       layer->params.jitter > 0 || layer->rows != layer->stored || reads_converted(layer, variant);
   return (op_gemm_desc){.num_experts = 1,
+                        .invariant = layer->params.batch_invariant,
                         .n = layer->params.num_experts,
                         .k = layer->params.hidden_size,
                         .weights = layer->stored,

@@ -33,6 +33,7 @@ void op_gemm_defines(const op_gemm_desc *desc, const kernel_tile *tile, char *te
            desc->epilogue, desc->gated, desc->bias, desc->gather, tile->m, tile->vector_width);
   add_format(desc->weights, text, size);
   add_coded_input(desc->input, text, size);
+  if (desc->invariant) base_format(text + strlen(text), size - strlen(text), "INVARIANT 1\n");
   const size_t used = strlen(text);
   const desc_activation *row =
       desc_activation_of(desc_activation_find(desc->epilogue, desc->gated));
@@ -281,7 +282,8 @@ moecl_status op_gemm_enqueue(op_gemm *gemm, ocl_chain *chain, const op_gemm_io *
 }
 
 bool op_gemm_serves_few_tokens(const op_gemm *gemm, int64_t num_tokens) {
-  return gemm->driver->serves_few_tokens && gemm->driver->serves_few_tokens(gemm, num_tokens);
+  return !gemm->desc.invariant && gemm->driver->serves_few_tokens &&
+         gemm->driver->serves_few_tokens(gemm, num_tokens);
 }
 
 moecl_status op_gemm_enqueue_few_tokens(op_gemm *gemm, ocl_chain *chain,

@@ -20,6 +20,7 @@ typedef struct op_gemm_desc {
   bool gated, bias;
   bool ungrouped; /* num_experts is 1, and needs no lists of rows */
   bool gather;    /* slot s reads row slot_token[s] of the input, else row s */
+  bool invariant; /* a row is summed in the same order whatever rows are beside it */
   bool exact;     /* factors are not rounded below their formats: experts are chosen by it */
   bool adds_shared, shared_gate; /* for few tokens: the combination has a shared expert's output,
                                     and times its gate */

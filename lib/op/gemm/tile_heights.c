@@ -62,14 +62,15 @@ static void release(op_gemm *gemm) {
 static uint32_t ungrouped_tile_rows(const op_gemm *gemm, uint64_t rows) {
   const uint64_t wanted = 2 * (uint64_t)gemm->context->info.compute_units;
   if (rows / gemm->tile.m * op_gemm_column_tiles(gemm) >= wanted) return gemm->tile.m;
-  return rows / LOW_ROWS * op_gemm_column_tiles(gemm) >= wanted ? LOW_ROWS : FEW_ROWS;
+  const bool low = gemm->desc.invariant || rows / LOW_ROWS * op_gemm_column_tiles(gemm) >= wanted;
+  return low ? LOW_ROWS : FEW_ROWS;
 }
 
 /* The same for gate_up and down, which share tile_offsets. */
 static uint32_t tile_rows(const op_gemm *gemm, int64_t rows) {
   const int64_t experts = gemm->desc.num_experts;
   if (gemm->desc.ungrouped) return ungrouped_tile_rows(gemm, (uint64_t)rows);
-  if (rows <= MOST_FEW * experts) return FEW_ROWS;
+  if (rows <= MOST_FEW * experts && !gemm->desc.invariant) return FEW_ROWS;
   return rows < LEAST_TALL * experts ? LOW_ROWS : gemm->tile.m;
 }
 
