@@ -8,11 +8,11 @@
  *   find_owners  the bin of each assignment t*K+k: member * chunks + chunk, -1 where it was
  *                dropped, -2 where its expert is an identity expert
  *   own_offsets  where the rows of each of its own experts begin: like expert_offsets
- *   count        tokens and assignments of each bin in each block of tokens
- *   scan         their exclusive prefix over the blocks; and `starts`, the same where each
+ *   count_bins   tokens and assignments of each bin in each block of tokens
+ *   scan_blocks  their exclusive prefix over the blocks; and `starts`, the same where each
  *                member's tokens begin, and at the end of the batch
- *   write        the lists
- *   chunk        expert_offsets and tile_offsets of the experts of one chunk alone
+ *   write_lists  the lists
+ *   chunk_offsets  expert_offsets and tile_offsets of the experts of one chunk alone
  *
  * An expert may have copies on several members. They share its rows by rank, in equal parts.
  * The own experts of a member fall into as many chunks, one after the other.
@@ -109,8 +109,8 @@ static inline int count_bin(const __global int *bins, int top_k, int bin) {
 
 /* A work-group a block, a work-item a token. */
 __kernel __attribute__((reqd_work_group_size(LOCAL, 1, 1))) void
-count(const __global int *bins, const __global int *sources, __global int *counts, int top_k,
-      int members, int chunks) {
+count_bins(const __global int *bins, const __global int *sources, __global int *counts, int top_k,
+           int members, int chunks) {
   __local int sums[2 * MOST_BINS];
   const int lid = (int)get_local_id(0), block = (int)get_group_id(0);
   const int pairs = 2 * members * chunks;
@@ -167,13 +167,14 @@ __kernel __attribute__((reqd_work_group_size(LOCAL, 1, 1))) void scan(__global i
  *   received_slot, received_weight  with WEIGHTED, of received rows: their choices' slots here or
  *                  -1, and weights */
 __kernel __attribute__((reqd_work_group_size(LOCAL, 1, 1))) void
-write(const __global int *bins, const __global int *topk_ids, const __global int *assignment_slot,
-      const __global int *expert_offsets, const __global float *weights,
-      const __global int *placement, const __global int *sources, const __global int *counts,
-      const __global int *starts, const __global int *own_offsets, __global int *slot_row,
-      __global int *return_slot, __global int *send_token, __global int *home_slot,
-      __global int *home_rows, __global int *received_slot, __global float *received_weight,
-      int top_k, int num_experts, int members, int chunks, int me) {
+write_lists(const __global int *bins, const __global int *topk_ids,
+            const __global int *assignment_slot, const __global int *expert_offsets,
+            const __global float *weights, const __global int *placement,
+            const __global int *sources, const __global int *counts, const __global int *starts,
+            const __global int *own_offsets, __global int *slot_row, __global int *return_slot,
+            __global int *send_token, __global int *home_slot, __global int *home_rows,
+            __global int *received_slot, __global float *received_weight, int top_k,
+            int num_experts, int members, int chunks, int me) {
   __local int scratch[LOCAL], send_base[MOST_BINS], home_base[MOST_BINS];
   __local int token_row[LOCAL]; /* a work-item's own: PoCL 3.1 loses such a number over barriers */
   __local int row_base[MOST_CHUNKS], return_base[MOST_CHUNKS];
@@ -265,8 +266,8 @@ write(const __global int *bins, const __global int *topk_ids, const __global int
 /* One work-group. Experts before `first` and from `end` on have no rows; slots keep their
  * numbers. */
 __kernel __attribute__((reqd_work_group_size(LOCAL, 1, 1))) void
-chunk(const __global int *offsets, __global int *chunk_offsets, __global int *chunk_tiles, int own,
-      int first, int end, int tile_m) {
+chunk_offsets(const __global int *offsets, __global int *own_chunk_offsets,
+              __global int *chunk_tiles, int own, int first, int end, int tile_m) {
   __local int scratch[LOCAL];
   const int lid = (int)get_local_id(0);
   int before = 0;
@@ -278,12 +279,12 @@ chunk(const __global int *offsets, __global int *chunk_offsets, __global int *ch
     before += scratch[LOCAL - 1];
     barrier(CLK_LOCAL_MEM_FENCE);
     if (l < own) {
-      chunk_offsets[l + 1] = offsets[clamp(l + 1, first, end)];
+      own_chunk_offsets[l + 1] = offsets[clamp(l + 1, first, end)];
       chunk_tiles[l + 1] = tiles_end;
     }
   }
   if (lid == 0) {
-    chunk_offsets[0] = offsets[first];
+    own_chunk_offsets[0] = offsets[first];
     chunk_tiles[0] = 0;
   }
 }

@@ -86,5 +86,6 @@
 #include "moecl/reference.h"
 #include "moecl/safetensors.h"
 #include "moecl/checkpoint.h"
+#include "moecl/group.h"
 
 #endif

@@ -5,6 +5,7 @@
 #ifndef MOECL_LIB_LAYER_LAYER_H
 #define MOECL_LIB_LAYER_LAYER_H
 
+#include "moecl/checkpoint.h"
 #include "moecl/routing.h"
 #include "op/combine/combine.h"
 #include "op/gate/gate.h"
@@ -105,6 +106,24 @@ moecl_status layer_make_share(moecl_context *context, const moecl_layer_params *
                               int64_t own_experts, moecl_layer **layer);
 /* How many items of a tensor are here. */
 int64_t layer_items(const moecl_layer *layer, moecl_tensor tensor);
+
+/* ---- load.c ---- */
+
+/* What takes a checkpoint's items, as moecl_layer_tensor_format has them. */
+typedef struct layer_loading {
+  const moecl_layer_params *params;
+  const moecl_log *log;
+  moecl_status (*give)(void *user, moecl_tensor tensor, int64_t item, const void *values);
+  void *user;
+} layer_loading;
+moecl_status layer_load_items(const layer_loading *into, moecl_checkpoint *checkpoint,
+                              int64_t index);
+
+/* ---- routing.c ---- */
+
+/* The arrays of a routing whose sizes are set; what there is after a failure is for
+ * moecl_routing_destroy. */
+moecl_status layer_allocate_routing(const moecl_layer *layer, moecl_routing *routing);
 
 /* ---- paths.c ---- */
 

@@ -4,7 +4,7 @@
 #include "layer/layer.h"
 #include <stdlib.h>
 
-static moecl_status allocate(moecl_layer *layer, moecl_routing *routing) {
+moecl_status layer_allocate_routing(const moecl_layer *layer, moecl_routing *routing) {
   const size_t tokens = (size_t)routing->num_tokens, experts = (size_t)routing->num_experts;
   const size_t slots = tokens * (size_t)routing->top_k;
   /* At least one element each: T = 0 is not a lack of memory. */
@@ -75,7 +75,7 @@ moecl_status moecl_layer_read_routing_wait(moecl_layer *layer, moecl_routing *ro
   routing->num_identity_experts = layer->params.num_identity_experts;
   routing->top_k = layer->params.top_k;
   routing->capacity = moecl_expert_capacity(&layer->params, routing->num_tokens);
-  moecl_status status = allocate(layer, routing);
+  moecl_status status = layer_allocate_routing(layer, routing);
   if (status == MOECL_OK && routing->num_tokens > 0) status = read_all(layer, routing);
   if (status != MOECL_OK) {
     moecl_routing_destroy(routing);

@@ -204,6 +204,41 @@ moecl_status ocl_chain_order(ocl_chain *chain);
 /* An event that completes with everything the chain enqueued so far. */
 moecl_status ocl_chain_end(ocl_chain *chain, moecl_event **event);
 
+/* ---- copies beside the context's queue (lane.c) ---- */
+
+/* A queue of its own, in order, for copies between device and host that run beside kernels. */
+typedef struct ocl_lane {
+  moecl_context *context; /* retained; NULL: there is none */
+  cl_command_queue queue;
+} ocl_lane;
+moecl_status ocl_lane_create(moecl_context *context, ocl_lane *lane);
+void ocl_lane_release(ocl_lane *lane); /* zeros are allowed */
+moecl_status ocl_lane_finish(ocl_lane *lane);
+
+/* Enqueue and send off a copy that begins after `after` (NULL: at once). *done is the caller's to
+ * let go of; host memory has to be there until then. Ranges are the caller's to check. */
+moecl_status ocl_lane_read(ocl_lane *lane, const moecl_buffer *from, uint64_t offset,
+                           uint64_t bytes, void *to, cl_event after, cl_event *done);
+moecl_status ocl_lane_write(ocl_lane *lane, const void *from, moecl_buffer *to, uint64_t offset,
+                            uint64_t bytes, cl_event after, cl_event *done);
+
+/* An event that completes with everything on the context's queue so far, which is sent off. */
+moecl_status ocl_queue_mark(moecl_context *context, cl_event *event);
+/* What is enqueued next on the context's queue follows these events of its cl_context. */
+moecl_status ocl_queue_after(moecl_context *context, const cl_event *events, size_t count);
+/* Releases and nulls; NULL is allowed. */
+void ocl_event_let_go(cl_event *event);
+
+/* Host memory that the context's driver copies from and to without a detour. */
+typedef struct ocl_pinned {
+  ocl_lane *lane; /* has to be there until the release, which waits for it */
+  cl_mem mem;
+  void *host;
+  uint64_t bytes;
+} ocl_pinned;
+moecl_status ocl_pinned_create(ocl_lane *lane, uint64_t bytes, ocl_pinned *pinned);
+void ocl_pinned_release(ocl_pinned *pinned); /* zeros are allowed */
+
 /* Device start and end in nanoseconds; false without profiling, and where the driver
  * wrote none or an end before the start. Waits. */
 bool ocl_event_times(cl_event event, uint64_t *start_ns, uint64_t *end_ns);

@@ -9,7 +9,7 @@
 #include "moecl/plan.h"
 #include "ocl/ocl.h"
 
-enum { PLAN_MOST_TENSORS = 64, PLAN_MOST_STEPS = 32, PLAN_STEP_TENSORS = 16 };
+enum { PLAN_MOST_TENSORS = 96, PLAN_MOST_STEPS = 32, PLAN_STEP_TENSORS = 20 };
 enum { PLAN_NONE = -1 }; /* no tensor: a step that has no use for that place */
 
 typedef struct plan_tensor {

@@ -457,6 +457,53 @@ static void test_block_calls(void **state) {
   REFUSED(moecl_block_plan_create(o->context, &params, 1, 0, NULL));
 }
 
+static void test_group_calls(void **state) {
+  const objects *o = *state;
+  moecl_context *nothing[] = {o->context, NULL};
+  const moecl_group_layer_params params = {.layer = small_params};
+  const moecl_group_forward_params no_tokens = {.seed = 1};
+  const float values[1] = {0};
+  moecl_group *group;
+  moecl_group_layer *layer;
+  moecl_routing routing;
+  moecl_group_statistics statistics;
+  MAKES_NOTHING(group, moecl_group_create(NULL, 1, NULL, &group));
+  MAKES_NOTHING(group, moecl_group_create(nothing, 2, NULL, &group));
+  MAKES_NOTHING(group, moecl_group_create(nothing, 0, NULL, &group));
+  REFUSED(moecl_group_create(nothing, 1, NULL, NULL));
+  moecl_group_destroy(NULL);
+  moecl_group_destroy(&group);
+  assert_int_equal(moecl_group_size(NULL), 0);
+  assert_null(moecl_group_context(NULL, 0));
+  assert_null(moecl_group_transport(NULL));
+  assert_ok(moecl_group_create(nothing, 1, NULL, &group));
+  MAKES_NOTHING(layer, moecl_group_layer_create(NULL, &params, &layer));
+  MAKES_NOTHING(layer, moecl_group_layer_create(group, NULL, &layer));
+  REFUSED(moecl_group_layer_create(group, &params, NULL));
+  moecl_group_layer_destroy(NULL);
+  moecl_group_layer_destroy(&layer);
+  assert_int_equal(moecl_group_layer_experts(NULL, 0, NULL, 0), 0);
+  assert_null(moecl_group_layer_variant(NULL, 0, "router", NULL));
+  assert_int_equal(moecl_group_layer_weight_bytes(NULL, 0), 0);
+  assert_true(moecl_group_layer_roundoff(NULL, 0) == 0);
+  assert_true(moecl_group_layer_output_roundoff(NULL, 0) == 0);
+  REFUSED(moecl_group_layer_set_weights(NULL, MOECL_ROUTER_WEIGHT, 0, 1, values));
+  REFUSED(moecl_group_layer_load(NULL, NULL, 0));
+  REFUSED(moecl_group_layer_forward(NULL, &no_tokens, NULL));
+  REFUSED(moecl_group_layer_read_routing_wait(NULL, &routing));
+  REFUSED(moecl_group_layer_statistics_wait(NULL, 0, &statistics));
+  assert_ok(moecl_group_layer_create(group, &params, &layer));
+  REFUSED(moecl_group_layer_set_weights(layer, MOECL_ROUTER_WEIGHT, 0, 1, NULL));
+  REFUSED(moecl_group_layer_load(layer, NULL, 0));
+  REFUSED(moecl_group_layer_forward(layer, NULL, NULL));
+  REFUSED(moecl_group_layer_forward(layer, &no_tokens, NULL));
+  REFUSED(moecl_group_layer_read_routing_wait(layer, NULL));
+  REFUSED(moecl_group_layer_statistics_wait(layer, 0, NULL));
+  assert_null(moecl_group_layer_variant(layer, 0, NULL, NULL));
+  moecl_group_layer_destroy(&layer);
+  moecl_group_destroy(&group);
+}
+
 static void test_plan_calls(void **state) {
   const objects *o = *state;
   moecl_plan *plan;
@@ -484,7 +531,8 @@ int main(void) {
   const struct CMUnitTest device[] = {
       cmocka_unit_test(test_context_calls), cmocka_unit_test(test_buffer_calls),
       cmocka_unit_test(test_layer_calls),   cmocka_unit_test(test_forward_calls),
-      cmocka_unit_test(test_block_calls),   cmocka_unit_test(test_plan_calls)};
+      cmocka_unit_test(test_block_calls),   cmocka_unit_test(test_plan_calls),
+      cmocka_unit_test(test_group_calls)};
   const int failed = cmocka_run_group_tests(host, NULL, NULL);
   if (failed) return failed;
   skip_without_device();

@@ -105,6 +105,23 @@ PLAIN(clWaitForEvents, (cl_uint n, const cl_event *e), (n, e))
 PLAIN(clFinish, (cl_command_queue q), (q))
 PLAIN(clFlush, (cl_command_queue q), (q))
 
+PLAIN(clEnqueueUnmapMemObject,
+      (cl_command_queue q, cl_mem m, void *p, cl_uint n, const cl_event *w, cl_event *e),
+      (q, m, p, n, w, e))
+
+/* What is mapped goes with its buffer. */
+void *__real_clEnqueueMapBuffer(cl_command_queue q, cl_mem m, cl_bool b, cl_map_flags f, size_t o,
+                                size_t s, cl_uint n, const cl_event *w, cl_event *e, cl_int *code);
+void *__wrap_clEnqueueMapBuffer(cl_command_queue q, cl_mem m, cl_bool b, cl_map_flags f, size_t o,
+                                size_t s, cl_uint n, const cl_event *w, cl_event *e, cl_int *code);
+void *__wrap_clEnqueueMapBuffer(cl_command_queue q, cl_mem m, cl_bool b, cl_map_flags f, size_t o,
+                                size_t s, cl_uint n, const cl_event *w, cl_event *e, cl_int *code) {
+  if (!fails(FAULT_OPENCL, "clEnqueueMapBuffer"))
+    return __real_clEnqueueMapBuffer(q, m, b, f, o, s, n, w, e, code);
+  *code = faults.code;
+  return NULL;
+}
+
 HOLDS(clRetainContext, true, (cl_context x), (x))
 HOLDS(clRetainCommandQueue, true, (cl_command_queue q), (q))
 HOLDS(clRetainMemObject, true, (cl_mem m), (m))

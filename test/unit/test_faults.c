@@ -11,6 +11,7 @@
 #include "small_layer.h"
 #include "moecl/block.h"
 #include "moecl/checkpoint.h"
+#include "moecl/group.h"
 #include "moecl/opencl.h"
 #include "moecl/random.h"
 #include "moecl/routing.h"
@@ -275,6 +276,74 @@ static void run_block(outcome *out) {
   out->status = status;
 }
 
+/* The layer of a few tokens on two devices, of which one has most of them. */
+static moecl_status use_group(moecl_context *const *contexts, moecl_group_layer *layer,
+                              float *output) {
+  enum { FIRST = 4 };
+  const uint64_t row = SMALL_HIDDEN * sizeof(float);
+  const int64_t split[] = {FIRST, SMALL_TOKENS - FIRST}, first[] = {0, FIRST};
+  float input[OUTPUTS];
+  moecl_group_tokens tokens[2] = {{0}};
+  moecl_buffer *hidden[2] = {NULL}, *result[2] = {NULL};
+  moecl_event *events[2] = {NULL};
+  moecl_group_statistics statistics;
+  moecl_routing routing = {0};
+  moecl_status status = MOECL_OK;
+  small_fill(input, OUTPUTS, 1000);
+  for (int m = 0; status == MOECL_OK && m < 2; m++) {
+    const uint64_t bytes = (uint64_t)split[m] * row;
+    status = moecl_buffer_create(contexts[m], bytes, &hidden[m]);
+    if (status == MOECL_OK) status = moecl_buffer_create(contexts[m], bytes, &result[m]);
+    if (status == MOECL_OK)
+      status = moecl_buffer_write_wait(hidden[m], 0, bytes, input + first[m] * SMALL_HIDDEN);
+    tokens[m] = (moecl_group_tokens){
+        .num_tokens = split[m], .hidden_states = hidden[m], .output = result[m]};
+  }
+  const moecl_group_forward_params forward = {.tokens = tokens, .seed = 7, .measured = true};
+  if (status == MOECL_OK) status = moecl_group_layer_forward(layer, &forward, events);
+  for (int m = 0; m < 2; m++) {
+    if (status == MOECL_OK) status = moecl_event_wait(events[m]);
+    if (status == MOECL_OK)
+      status = moecl_buffer_read_wait(result[m], 0, (uint64_t)split[m] * row,
+                                      output + first[m] * SMALL_HIDDEN);
+    if (status == MOECL_OK)
+      status = moecl_group_layer_statistics_wait(layer, (size_t)m, &statistics);
+    moecl_event_destroy(&events[m]);
+    moecl_buffer_destroy(&hidden[m]);
+    moecl_buffer_destroy(&result[m]);
+  }
+  if (status == MOECL_OK) status = moecl_group_layer_read_routing_wait(layer, &routing);
+  moecl_routing_destroy(&routing);
+  return status;
+}
+
+static void run_group(outcome *out) {
+  moecl_context *contexts[2] = {NULL};
+  moecl_group *group = NULL;
+  moecl_group_layer *layer = NULL;
+  const moecl_context_params params = {.log = keep_log};
+  moecl_group_layer_params with = {.layer = small_params, .chunks = 2};
+  with.layer.capacity_factor = 1.25;
+  with.layer.drop_policy = MOECL_DROP_PRIORITIZED;
+  with.layer.renormalize_after_capacity = true;
+  moecl_status status = moecl_context_create(&params, &contexts[0]);
+  if (status == MOECL_OK) status = moecl_context_create(&params, &contexts[1]);
+  if (status == MOECL_OK) status = moecl_group_create(contexts, 2, NULL, &group);
+  if (status == MOECL_OK) status = moecl_group_layer_create(group, &with, &layer);
+  for (int t = 0; status == MOECL_OK && t < MOECL_TENSOR_COUNT; t++) {
+    float values[SMALL_EXPERTS * 2 * SMALL_INNER * SMALL_HIDDEN];
+    const int64_t items = moecl_layer_tensor_items(&with.layer, (moecl_tensor)t);
+    small_fill(values, BASE_COUNT(values), (unsigned)t);
+    if (items > 0) status = moecl_group_layer_set_weights(layer, (moecl_tensor)t, 0, items, values);
+  }
+  if (status == MOECL_OK) status = use_group(contexts, layer, out->output);
+  moecl_group_layer_destroy(&layer);
+  moecl_group_destroy(&group);
+  moecl_context_destroy(&contexts[0]);
+  moecl_context_destroy(&contexts[1]);
+  out->status = status;
+}
+
 /* ---- the walk ---- */
 
 static const struct {
@@ -282,7 +351,8 @@ static const struct {
   void (*run)(outcome *out);
 } scenarios[] = {{"layer", run_layer},        {"own objects", run_own},
                  {"after others", run_after}, {"checkpoint", run_checkpoint},
-                 {"block", run_block},        {"quantized", run_quantized}};
+                 {"block", run_block},        {"quantized", run_quantized},
+                 {"group", run_group}};
 
 /* For a signal's handler: what was being done. */
 static char doing[256];
@@ -418,6 +488,8 @@ static void test_checkpoint_memory(void **state) { (void)state, walk(3, FAULT_ME
 static void test_block_opencl(void **state) { (void)state, walk(4, FAULT_OPENCL); }
 static void test_block_memory(void **state) { (void)state, walk(4, FAULT_MEMORY); }
 static void test_quantized_memory(void **state) { (void)state, walk(5, FAULT_MEMORY); }
+static void test_group_opencl(void **state) { (void)state, walk(6, FAULT_OPENCL); }
+static void test_group_memory(void **state) { (void)state, walk(6, FAULT_MEMORY); }
 
 /* Each grouped GEMM has kernels of its own: after a layer of every variant that runs
  * here, or has a stand-in, nothing is kept. */
@@ -509,9 +581,11 @@ static int close_own(void **state) {
          clReleaseContext(own_context) != CL_SUCCESS;
 }
 
-int main(void) {
+int main(int argc, char **argv) {
   const struct CMUnitTest tests[] = {
       cmocka_unit_test(test_variants),
+      cmocka_unit_test(test_group_opencl),
+      cmocka_unit_test(test_group_memory),
       cmocka_unit_test(test_layer_opencl),
       cmocka_unit_test(test_layer_memory),
       cmocka_unit_test_setup_teardown(test_own_opencl, open_own, close_own),
@@ -524,6 +598,7 @@ int main(void) {
       cmocka_unit_test(test_block_memory),
       cmocka_unit_test(test_quantized_memory)};
   faults.kind = FAULT_KINDS; /* none */
+  if (argc > 1) cmocka_set_test_filter(argv[1]);
   skip_without_device();
   faults_begin();
   signal(SIGSEGV, tell_crash);

@@ -9,12 +9,9 @@ static const kernel_variant rows[] = {
 const kernel_table op_dispatch_table = {"dispatch", rows, BASE_COUNT(rows)};
 
 enum { FIND_OWNERS, OWN_OFFSETS, COUNT, SCAN, WRITE, CHUNK };
-static const char *const entries[OP_DISPATCH_KERNELS] = {[FIND_OWNERS] = "find_owners",
-                                                         [OWN_OFFSETS] = "own_offsets",
-                                                         [COUNT] = "count",
-                                                         [SCAN] = "scan",
-                                                         [WRITE] = "write",
-                                                         [CHUNK] = "chunk"};
+static const char *const entries[OP_DISPATCH_KERNELS] = {
+    [FIND_OWNERS] = "find_owners", [OWN_OFFSETS] = "own_offsets", [COUNT] = "count_bins",
+    [SCAN] = "scan_blocks",        [WRITE] = "write_lists",       [CHUNK] = "chunk_offsets"};
 
 static moecl_status describe(moecl_context *context, const kernel_variant *variant,
                              const void *desc, void *op) {

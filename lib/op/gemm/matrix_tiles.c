@@ -70,11 +70,12 @@ static uint32_t tile_rows(const op_gemm *gemm, int64_t rows) {
 static moecl_status enqueue(op_gemm *gemm, ocl_chain *chain, const op_gemm_io *io) {
   const matrix_tiles_state *state = gemm->state;
   const op_gemm_desc *desc = &gemm->desc;
-  ocl_kernel *kernel = state->gemm[height_index(gemm, io->rows)];
+  ocl_kernel *kernel = state->gemm[height_index(gemm, op_gemm_chosen_rows(io))];
   MOECL_TRY(ocl_kernel_args(kernel, "bbbbbbblli", io->input, io->slot_token, io->expert_offsets,
                             io->tile_offsets, gemm->weights, gemm->bias, io->output, desc->k,
                             desc->n, (int32_t)desc->num_experts));
-  const uint64_t tiles = op_gemm_most_tiles(gemm, (uint64_t)io->rows, tile_rows(gemm, io->rows));
+  const uint64_t tiles =
+      op_gemm_most_tiles(gemm, (uint64_t)io->rows, tile_rows(gemm, op_gemm_chosen_rows(io)));
   return ocl_launch(chain, kernel, tiles * op_gemm_column_tiles(gemm), gemm->variant->local);
 }
 

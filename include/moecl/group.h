@@ -1,0 +1,172 @@
+// SPDX-License-Identifier: MIT
+/* A group of devices that share a Mixture-of-Experts layer: each has some of its experts (expert
+ * parallelism). Every member is a context of its own, made by the program; a device may be a member
+ * more than once, by several contexts.
+ *
+ * A layer of a group is an object of its own, not a moecl_layer: its tokens, events, profiles and
+ * memory are of several contexts, so that no call for the one would mean the same of the other. */
+#ifndef MOECL_GROUP_H
+#define MOECL_GROUP_H
+
+#include "moecl/checkpoint.h"
+#include "moecl/layer.h"
+#include "moecl/routing.h"
+
+#ifdef __cplusplus
+extern "C" {
+#endif
+
+#define MOECL_MAX_GROUP_MEMBERS 64
+#define MOECL_MAX_GROUP_CHUNKS 8
+
+typedef struct moecl_group moecl_group;
+
+typedef struct moecl_group_params {
+  /* How rows go from one member to another: "host", staged through pinned host memory, on every
+   * device and between vendors. NULL: the best that serves. */
+  const char *transport;
+  uint64_t reserved[8]; /* zeros: see moecl.h */
+} moecl_group_params;
+
+/* Makes a group of 1 to MOECL_MAX_GROUP_MEMBERS contexts, each of them once; member i is
+ * contexts[i]. They stay the caller's, and are kept alive. `params` may be NULL.
+ * Errors: MOECL_ERROR_INVALID_ARGUMENT (how many, one twice, a NULL), MOECL_ERROR_UNSUPPORTED (no
+ * such transport, or it does not serve here); the first context's log says which. Thread: that of
+ * all contexts, as are all calls below. */
+MOECL_API moecl_status moecl_group_create(moecl_context *const *contexts, size_t count,
+                                          const moecl_group_params *params, moecl_group **group);
+/* Layers keep their group alive. */
+MOECL_API void moecl_group_destroy(moecl_group **group);
+/* 0 and NULL for NULL, and NULL for a member that is not there. Thread-safe. */
+MOECL_API size_t moecl_group_size(const moecl_group *group);
+MOECL_API moecl_context *moecl_group_context(const moecl_group *group, size_t member);
+/* The transport's name, a static string. */
+MOECL_API const char *moecl_group_transport(const moecl_group *group);
+
+/* Who has which experts. Identity experts have no matrices, and no member. */
+typedef enum moecl_placement {
+  MOECL_PLACE_EVEN =
+      0, /* neighbours together, as many to each member as to the next, or one more */
+  MOECL_PLACE_WEIGHTED, /* neighbours together, by member_weights: a slower device gets fewer */
+  MOECL_PLACE_GIVEN,    /* lists */
+  MOECL_PLACEMENT_COUNT
+} moecl_placement;
+
+/* "even", "weighted", "given"; "?" for another value. A static string. Thread-safe. */
+MOECL_API const char *moecl_placement_name(moecl_placement placement);
+
+typedef struct moecl_group_layer_params {
+  moecl_layer_params layer;
+  moecl_placement placement;
+  const double *member_weights; /* [members], of MOECL_PLACE_WEIGHTED: 0 or more, some more */
+  /* Of MOECL_PLACE_GIVEN: the members' lists one after the other, list_sizes[members] long. Each
+   * expert is in at least one of them. One that is in several has a copy on each of those members,
+   * which share its rows in equal parts: for experts that many tokens choose. */
+  const int32_t *lists;
+  const size_t *list_sizes;
+  /* Parts of a member's experts that rows are sent, computed and given back in, one after the
+   * other, so that transport and arithmetic overlap; 0: as many as pay, up to
+   * MOECL_MAX_GROUP_CHUNKS. With an activation_format 1. */
+  int32_t chunks;
+  uint64_t reserved[16]; /* zeros: see moecl.h */
+} moecl_group_layer_params;
+
+typedef struct moecl_group_layer moecl_group_layer;
+
+/* Like moecl_layer_create: on every member the router and the shared expert, and its own experts'
+ * matrices. Waits as that does. All members have to keep rows and experts' outputs in the same
+ * format: members of different kinds may need layer.grouped_gemm_variant.
+ * Errors: those of moecl_layer_create; MOECL_ERROR_INVALID_ARGUMENT (the placement),
+ * MOECL_ERROR_UNSUPPORTED (formats that differ). */
+MOECL_API moecl_status moecl_group_layer_create(moecl_group *group,
+                                                const moecl_group_layer_params *params,
+                                                moecl_group_layer **layer);
+/* Waits for copies between members that a failed forward left. */
+MOECL_API void moecl_group_layer_destroy(moecl_group_layer **layer);
+
+/* Like moecl_layer_set_weights, of the whole layer: what all need goes to all, an expert's to its
+ * owners alone. */
+MOECL_API moecl_status moecl_group_layer_set_weights(moecl_group_layer *layer, moecl_tensor tensor,
+                                                     int64_t first_expert, int64_t count,
+                                                     const void *src);
+/* Like moecl_layer_load. */
+MOECL_API moecl_status moecl_group_layer_load(moecl_group_layer *layer,
+                                              moecl_checkpoint *checkpoint, int64_t index);
+
+/* A member's experts, in ascending order: writes at most `capacity` of them (`experts` may be
+ * NULL) and returns how many there are; 0 for NULL and a member that is not there. */
+MOECL_API size_t moecl_group_layer_experts(const moecl_group_layer *layer, size_t member,
+                                           int32_t *experts, size_t capacity);
+/* moecl_layer_variant, _weight_bytes, _roundoff and _output_roundoff of a member's part. */
+MOECL_API const char *moecl_group_layer_variant(const moecl_group_layer *layer, size_t member,
+                                                const char *operation, const char **reason);
+MOECL_API uint64_t moecl_group_layer_weight_bytes(const moecl_group_layer *layer, size_t member);
+MOECL_API double moecl_group_layer_roundoff(const moecl_group_layer *layer, size_t member);
+MOECL_API double moecl_group_layer_output_roundoff(const moecl_group_layer *layer, size_t member);
+
+/* One member's tokens. The batch is all of them, in the order of members: token numbers, capacity
+ * and what the router draws are those of one device with all tokens. */
+typedef struct moecl_group_tokens {
+  int64_t num_tokens;                /* 0: none, and then no buffers */
+  const moecl_buffer *hidden_states; /* [num_tokens,H], of the member's context */
+  moecl_buffer *output;              /* likewise */
+  moecl_event *const *wait_list;     /* of the member's context, as in moecl_forward_params */
+  size_t wait_count;
+  moecl_profile *profile; /* of the member's context; may be NULL. Lists of rows count as permute,
+                             rows that come back as combine */
+  uint64_t reserved[8];   /* zeros: see moecl.h */
+} moecl_group_tokens;
+
+typedef struct moecl_group_forward_params {
+  const moecl_group_tokens *tokens; /* [members] */
+  uint64_t seed;
+  bool measured;        /* for moecl_group_layer_statistics_wait */
+  uint64_t reserved[8]; /* zeros: see moecl.h */
+} moecl_group_forward_params;
+
+/* One forward of the batch. Outputs have the bits that moecl_layer_forward gives of the same
+ * tokens on one such device with the same variants, wherever experts and tokens are, unless that
+ * takes its path for few tokens, which sums in another order (moecl_plan_choices; there is none on
+ * CPUs), and as long as members are of one kind.
+ *
+ * Waits: which rows go where is known when all members have routed, and the host transport copies
+ * through the host. When the call returns, what is left is enqueued: outputs are there when the
+ * event of their member is done. events[members] (may be NULL) receives them; otherwise the rest
+ * is as in moecl_layer_forward. Memory for rows is the layer's own and grows with the most that
+ * routing has asked for.
+ *
+ * Errors: those of moecl_layer_forward. After a failure of any member nothing of the forward is
+ * under way any more between members, all events are NULL and all outputs undefined; the failing
+ * member's log says why. */
+MOECL_API moecl_status moecl_group_layer_forward(moecl_group_layer *layer,
+                                                 const moecl_group_forward_params *params,
+                                                 moecl_event **events);
+
+/* moecl_layer_read_routing_wait of the latest forward's whole batch. */
+MOECL_API moecl_status moecl_group_layer_read_routing_wait(moecl_group_layer *layer,
+                                                           moecl_routing *routing);
+
+/* What a member did in the latest forward. Times are its own device's, in milliseconds: NaN where
+ * the forward was not measured, or the driver gives none. */
+typedef struct moecl_group_statistics {
+  int64_t num_tokens;                  /* its own */
+  int64_t experts;                     /* that it has */
+  int64_t rows;                        /* that its experts computed: kept assignments */
+  uint64_t bytes_sent, bytes_received; /* between members: rows, there and back */
+  int32_t chunks;
+  double layer_ms;      /* from its first kernel's start to its last one's end */
+  double kernels_ms;    /* in which a kernel of its ran */
+  double transfer_ms;   /* in which rows were copied to or from it */
+  double hidden_ms;     /* of those: in which a kernel ran as well */
+  uint64_t reserved[8]; /* zeros: see moecl.h */
+} moecl_group_statistics;
+
+/* Waits for the forward. Errors: MOECL_ERROR_INVALID_ARGUMENT, MOECL_ERROR_NOT_READY (there was
+ * none). *statistics is zeros on failure. */
+MOECL_API moecl_status moecl_group_layer_statistics_wait(moecl_group_layer *layer, size_t member,
+                                                         moecl_group_statistics *statistics);
+
+#ifdef __cplusplus
+}
+#endif
+#endif

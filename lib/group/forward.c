@@ -1,0 +1,638 @@
+// SPDX-License-Identifier: MIT
+/* One forward of a group's layer: all members route, the host gathers their choices, all make the
+ * lists of the whole batch, rows go to the experts and come back, all combine. */
+#include "base/base.h"
+#include "group/group.h"
+#include "plan/profile.h"
+#include <stdlib.h>
+
+enum { ROWS, SLOTS }; /* of a pair of bin_starts */
+
+/* Events that the host waits for, at most three a member at a time. */
+typedef struct awaited {
+  int member;
+  cl_event event;
+} awaited;
+
+typedef struct group_run {
+  moecl_group_layer *layer;
+  const moecl_group_forward_params *params;
+  awaited awaited[3 * MOECL_MAX_GROUP_MEMBERS];
+  int num_awaited;
+  cl_event routed[MOECL_MAX_GROUP_MEMBERS]; /* a member's choice is made; NULL: it has no tokens */
+  group_observer observer;                  /* of the transport's copies */
+  group_block *blocks;                      /* room for an exchange */
+} group_run;
+
+static moecl_context *context_of(const moecl_group_layer *layer, int m) {
+  return layer->group->device[m].context;
+}
+
+static int64_t batch_of(const moecl_group_layer *layer) {
+  return layer->first[layer->group->count];
+}
+
+static ocl_chain chain_of(moecl_group_layer *layer, int m, moecl_stage label, const char *step) {
+  group_watch *watch = &layer->member[m].watch;
+  return (ocl_chain){.context = context_of(layer, m),
+                     .observer = watch->profile || watch->keeps ? &watch->observer : NULL,
+                     .label = label,
+                     .step = step};
+}
+
+/* ---- what a forward begins with ---- */
+
+static moecl_status check_member(const moecl_group_layer *layer, int m,
+                                 const moecl_group_tokens *tokens) {
+  moecl_context *context = context_of(layer, m);
+  const moecl_layer *share = layer->member[m].share;
+  MOECL_TRY(log_check_reserved(&context->log, "moecl_group_tokens", tokens->reserved,
+                               BASE_COUNT(tokens->reserved)));
+  if (share->missing > 0)
+    return log_error(&context->log, MOECL_ERROR_NOT_READY,
+                     "group_forward: %lld of member %d's weight items were not set",
+                     (long long)share->missing, m);
+  if (tokens->profile)
+    MOECL_TRY(ocl_check_owner(context, tokens->profile->context, "group_forward: the profile"));
+  if (tokens->num_tokens == 0) return MOECL_OK;
+  const uint64_t bytes = desc_format_bytes(share->stored, (uint64_t)tokens->num_tokens,
+                                           (uint64_t)layer->params.hidden_size);
+  MOECL_TRY(
+      plan_check_buffer(context, tokens->hidden_states, "group_forward: hidden_states", bytes));
+  MOECL_TRY(plan_check_buffer(context, tokens->output, "group_forward: output", bytes));
+  return plan_check_apart(context, tokens->hidden_states, tokens->output, NULL);
+}
+
+static moecl_status check(const moecl_group_layer *layer,
+                          const moecl_group_forward_params *params) {
+  const moecl_log *log = group_log(layer->group);
+  int64_t batch = 0;
+  if (!params || !params->tokens)
+    return log_error(log, MOECL_ERROR_INVALID_ARGUMENT, "group_forward: params or tokens is NULL");
+  MOECL_TRY(log_check_reserved(log, "moecl_group_forward_params", params->reserved,
+                               BASE_COUNT(params->reserved)));
+  for (int m = 0; m < layer->group->count; m++) {
+    const int64_t tokens = params->tokens[m].num_tokens;
+    if (tokens < 0 || tokens > MOECL_MAX_ASSIGNMENTS - batch)
+      return log_error(log, MOECL_ERROR_INVALID_ARGUMENT,
+                       "group_forward: member %d has %lld tokens, expected 0 or more, and together "
+                       "no more than a layer takes",
+                       m, (long long)tokens);
+    batch += tokens;
+  }
+  MOECL_TRY(layer_check_tokens(context_of(layer, 0), &layer->params, batch));
+  for (int m = 0; m < layer->group->count; m++)
+    MOECL_TRY(check_member(layer, m, &params->tokens[m]));
+  return MOECL_OK;
+}
+
+/* Rows of quantized numbers are made of all activated ones at a time. Otherwise parts pay where
+ * what comes back takes long beside a launch. */
+static int32_t choose_chunks(const moecl_group_layer *layer) {
+  enum { AUTO_CHUNKS = 4, WORTH_BYTES = 4 << 20 };
+  const int64_t members = layer->group->count;
+  if (layer->member[0].share->quantized || members == 1) return 1;
+  int32_t chunks = layer->asked_chunks;
+  if (chunks == 0) {
+    const int64_t rows = batch_of(layer) * layer->params.top_k / members;
+    const uint64_t bytes = layer->member[0].output_rows.desc.row_bytes;
+    chunks = (uint64_t)rows * bytes >= WORTH_BYTES ? AUTO_CHUNKS : 1;
+  }
+  return chunks * members > OP_DISPATCH_MOST_BINS ? 1 : chunks;
+}
+
+static bool grow(void **memory, size_t bytes) {
+  void *grown = realloc(*memory, bytes);
+  if (grown) *memory = grown;
+  return grown;
+}
+
+/* Host memory for the batch. Nothing of an earlier forward reads it any more: its lists were
+ * waited for. */
+static moecl_status make_room(moecl_group_layer *layer) {
+  const int64_t tokens = batch_of(layer) + 1, members = layer->group->count;
+  const int64_t starts = (members + 1) * members * layer->chunks * 2 * members;
+  const size_t all = (size_t)tokens * (size_t)layer->params.top_k;
+  bool ok = true;
+  if (tokens > layer->tokens_room) {
+    const size_t sources = 2 * (size_t)(tokens + members + 1);
+    ok = grow((void **)&layer->topk_ids, all * sizeof *layer->topk_ids) &&
+         grow((void **)&layer->topk_weights, all * sizeof *layer->topk_weights) &&
+         grow((void **)&layer->token_priority, (size_t)tokens * sizeof(float)) &&
+         grow((void **)&layer->sources, sources * sizeof *layer->sources);
+    layer->tokens_room = ok ? tokens : 0;
+  }
+  if (ok && starts > layer->starts_room) {
+    ok = grow((void **)&layer->starts, (size_t)starts * sizeof *layer->starts);
+    layer->starts_room = ok ? starts : 0;
+  }
+  return ok ? MOECL_OK
+            : log_error(group_log(layer->group), MOECL_ERROR_OUT_OF_HOST_MEMORY, "no host memory");
+}
+
+static moecl_status start(group_run *run) {
+  moecl_group_layer *layer = run->layer;
+  const int members = layer->group->count;
+  for (int m = 0; m < members; m++) {
+    const moecl_group_tokens *tokens = &run->params->tokens[m];
+    layer->tokens[m] = tokens->num_tokens;
+    layer->first[m + 1] = layer->first[m] + tokens->num_tokens;
+    group_watch_begin(&layer->member[m].watch, tokens->profile, run->params->measured);
+    layer->member[m].statistics = (moecl_group_statistics){0};
+  }
+  layer->chunks = choose_chunks(layer);
+  const op_dispatch *dispatch = &layer->member[0].dispatch;
+  layer->blocks = op_dispatch_blocks(dispatch, layer->tokens);
+  MOECL_TRY(make_room(layer));
+  run->blocks = calloc((size_t)(members * members), sizeof *run->blocks);
+  return run->blocks
+             ? MOECL_OK
+             : log_error(group_log(layer->group), MOECL_ERROR_OUT_OF_HOST_MEMORY, "no host memory");
+}
+
+static moecl_status provide(moecl_group_layer *layer, int m, int which, const plan *plan) {
+  group_member *member = &layer->member[m];
+  moecl_context *context = context_of(layer, m);
+  MOECL_TRY(group_provide(context, plan_workspace_bytes(plan), &member->workspace[which]));
+  return plan_space_provide(&member->space[which], context, plan, member->workspace[which]);
+}
+
+/* ---- waiting ---- */
+
+static cl_event *await_later(group_run *run, int m) {
+  awaited *next = &run->awaited[run->num_awaited++];
+  *next = (awaited){m, NULL};
+  return &next->event;
+}
+
+static moecl_status await_all(group_run *run) {
+  moecl_status status = MOECL_OK;
+  for (int i = 0; i < run->num_awaited; i++) {
+    awaited *one = &run->awaited[i];
+    if (status == MOECL_OK && one->event)
+      status = ocl_event_await(context_of(run->layer, one->member), one->event);
+    ocl_event_let_go(&one->event);
+  }
+  run->num_awaited = 0;
+  return status;
+}
+
+/* ---- routing, at home ---- */
+
+static const moecl_buffer *home_block(const group_member *member, int tensor) {
+  return group_block_of(&member->space[GROUP_HOME], &member->home.plan, tensor);
+}
+
+static void bind_home(const group_run *run, int m, const moecl_buffer **bound) {
+  const group_member *member = &run->layer->member[m];
+  const layer_tensors *at = &member->home.at;
+  bound[at->hidden_states] = run->params->tokens[m].hidden_states;
+  bound[at->output] = run->params->tokens[m].output;
+  layer_bind(member->share, at, bound);
+}
+
+static plan_numbers home_numbers(const group_run *run, int m) {
+  return (plan_numbers){.seed = run->params->seed,
+                        .first_token = (uint64_t)run->layer->first[m],
+                        .chosen_rows = batch_of(run->layer)};
+}
+
+/* The choices to the host, each member's where they are in the batch. */
+static moecl_status read_choices(group_run *run, int m) {
+  moecl_group_layer *layer = run->layer;
+  const group_member *member = &layer->member[m];
+  const layer_tensors *at = &member->home.at;
+  ocl_lane *out = &layer->group->device[m].out;
+  const uint64_t first = (uint64_t)layer->first[m], top_k = (uint64_t)layer->params.top_k;
+  const uint64_t tokens = (uint64_t)layer->tokens[m], bytes = tokens * top_k * 4;
+  MOECL_TRY(ocl_queue_mark(out->context, &run->routed[m]));
+  MOECL_TRY(ocl_lane_read(out, home_block(member, at->topk_ids), 0, bytes,
+                          layer->topk_ids + first * top_k, run->routed[m], await_later(run, m)));
+  MOECL_TRY(ocl_lane_read(out, home_block(member, at->topk_weights), 0, bytes,
+                          layer->topk_weights + first * top_k, run->routed[m],
+                          await_later(run, m)));
+  if (!desc_prioritizes(&member->share->dispatch)) return MOECL_OK;
+  return ocl_lane_read(out, home_block(member, at->token_priority), 0, tokens * 4,
+                       layer->token_priority + first, run->routed[m], await_later(run, m));
+}
+
+/* The shared expert comes behind the choice, and is done while the host and the rows are on their
+ * way. */
+static moecl_status route(group_run *run, int m) {
+  moecl_group_layer *layer = run->layer;
+  group_member *member = &layer->member[m];
+  const moecl_group_tokens *tokens = &run->params->tokens[m];
+  const moecl_buffer *bound[PLAN_MOST_TENSORS] = {0};
+  const plan_numbers with = home_numbers(run, m);
+  ocl_chain chain = chain_of(layer, m, MOECL_STAGE_ROUTER, NULL);
+  chain.waits = tokens->wait_list;
+  chain.num_waits = tokens->wait_count;
+  if (tokens->num_tokens == 0) return ocl_chain_order(&chain);
+  MOECL_TRY(group_plan_home(layer, m));
+  const group_home_plan *home = &member->home;
+  MOECL_TRY(provide(layer, m, GROUP_HOME, &home->plan));
+  bind_home(run, m, bound);
+  moecl_buffer *const *blocks = member->space[GROUP_HOME].blocks;
+  MOECL_TRY(plan_run_steps(&home->plan, 0, home->routed, &chain, blocks, bound, &with));
+  MOECL_TRY(read_choices(run, m));
+  MOECL_TRY(plan_run_steps(&home->plan, home->routed, home->shared, &chain, blocks, bound, &with));
+  return ocl_chain_end(&chain, NULL);
+}
+
+/* ---- lists, on every member those of the whole batch ---- */
+
+/* Behind what reads the buffer as an earlier forward has left it. */
+static moecl_status write_words(moecl_group_layer *layer, int m, const void *words, uint64_t count,
+                                cl_event after, moecl_buffer **buffer, cl_event *written) {
+  MOECL_TRY(group_provide(context_of(layer, m), count * 4, buffer));
+  if (count == 0) return MOECL_OK;
+  return ocl_lane_write(&layer->group->device[m].in, words, *buffer, 0, count * 4, after, written);
+}
+
+static moecl_status write_choices(group_run *run, int m, cl_event after, cl_event *written) {
+  moecl_group_layer *layer = run->layer;
+  group_member *member = &layer->member[m];
+  const uint64_t batch = (uint64_t)batch_of(layer), all = batch * (uint64_t)layer->params.top_k;
+  const uint64_t sources = op_dispatch_sources_size(&member->dispatch.desc, layer->blocks);
+  MOECL_TRY(write_words(layer, m, layer->topk_ids, all, after, &member->topk_ids, &written[0]));
+  MOECL_TRY(
+      write_words(layer, m, layer->topk_weights, all, after, &member->topk_weights, &written[1]));
+  MOECL_TRY(write_words(layer, m, layer->sources, sources, after, &member->sources, &written[2]));
+  if (!desc_prioritizes(&member->share->dispatch)) return MOECL_OK;
+  return write_words(layer, m, layer->token_priority, batch, after, &member->token_priority,
+                     &written[3]);
+}
+
+/* Written, and the queue goes on behind it. */
+static moecl_status send_choices(group_run *run, int m) {
+  moecl_context *context = context_of(run->layer, m);
+  cl_event written[4] = {NULL}, after = NULL;
+  moecl_status status = MOECL_OK;
+  if (!run->routed[m]) status = ocl_queue_mark(context, &after);
+  if (status == MOECL_OK)
+    status = write_choices(run, m, run->routed[m] ? run->routed[m] : after, written);
+  for (int i = 0; i < 4; i++) {
+    if (status == MOECL_OK && written[i]) status = ocl_queue_after(context, &written[i], 1);
+    ocl_event_let_go(&written[i]);
+  }
+  ocl_event_let_go(&after);
+  return status;
+}
+
+static moecl_status run_lists(group_run *run, int m) {
+  moecl_group_layer *layer = run->layer;
+  group_member *member = &layer->member[m];
+  const group_lists_plan *lists = &member->lists;
+  const moecl_buffer *bound[PLAN_MOST_TENSORS] = {0};
+  const plan_numbers with = {0};
+  ocl_chain chain = chain_of(layer, m, MOECL_STAGE_PERMUTE, NULL);
+  bound[lists->at.topk_ids] = member->topk_ids;
+  bound[lists->at.topk_weights] = member->topk_weights;
+  bound[lists->at.token_priority] = member->token_priority;
+  bound[lists->placement] = member->placement;
+  bound[lists->sources] = member->sources;
+  return plan_run(&lists->plan, &chain, member->space[GROUP_LISTS].blocks, bound, &with);
+}
+
+static const moecl_buffer *list_of(const group_member *member, int tensor) {
+  return group_block_of(&member->space[GROUP_LISTS], &member->lists.plan, tensor);
+}
+
+/* The weights of this member's tokens, as combine reads them: from the start of a buffer. */
+static moecl_status keep_weights(moecl_group_layer *layer, int m) {
+  group_member *member = &layer->member[m];
+  const uint64_t row = (uint64_t)layer->params.top_k * sizeof(float);
+  const uint64_t bytes = (uint64_t)layer->tokens[m] * row;
+  if (!layer->params.renormalize_after_capacity || bytes == 0) return MOECL_OK;
+  MOECL_TRY(group_provide(context_of(layer, m), bytes, &member->kept_weights));
+  return ocl_buffer_copy(list_of(member, member->lists.at.kept_weights),
+                         (uint64_t)layer->first[m] * row, member->kept_weights, 0, bytes);
+}
+
+static int64_t numbers_of_starts(const moecl_group_layer *layer) {
+  const int64_t members = layer->group->count;
+  return (members + 1) * members * layer->chunks * 2;
+}
+
+static moecl_status make_lists(group_run *run, int m) {
+  moecl_group_layer *layer = run->layer;
+  group_member *member = &layer->member[m];
+  ocl_lane *out = &layer->group->device[m].out;
+  cl_event done;
+  MOECL_TRY(group_plan_lists(layer, m));
+  MOECL_TRY(provide(layer, m, GROUP_LISTS, &member->lists.plan));
+  MOECL_TRY(send_choices(run, m));
+  MOECL_TRY(run_lists(run, m));
+  MOECL_TRY(keep_weights(layer, m));
+  MOECL_TRY(ocl_queue_mark(out->context, &done));
+  const int64_t count = numbers_of_starts(layer);
+  const moecl_status status =
+      ocl_lane_read(out, list_of(member, member->lists.starts), 0, (uint64_t)count * 4,
+                    layer->starts + m * count, done, await_later(run, m));
+  ocl_event_let_go(&done);
+  return status;
+}
+
+/* ---- how many rows go where: the first member's table, which all have ---- */
+
+/* Tokens sent, or assignments computed, in a bin before a member's. */
+static int64_t started(const moecl_group_layer *layer, int member, int bin, int which) {
+  const int bins = layer->group->count * layer->chunks;
+  return layer->starts[(member * bins + bin) * 2 + which];
+}
+static int64_t part(const moecl_group_layer *layer, int member, int bin, int which) {
+  return started(layer, member + 1, bin, which) - started(layer, member, bin, which);
+}
+/* A member's own in the bins before: what it sends, or what comes back to it. */
+static int64_t before_bin(const moecl_group_layer *layer, int member, int bin, int which) {
+  int64_t sum = 0;
+  for (int b = 0; b < bin; b++) sum += part(layer, member, b, which);
+  return sum;
+}
+/* All members' at an owner in the chunks before: what it receives, or gives back. */
+static int64_t before_chunk(const moecl_group_layer *layer, int owner, int chunk, int which) {
+  int64_t sum = 0;
+  for (int c = 0; c < chunk; c++)
+    sum += started(layer, layer->group->count, owner * layer->chunks + c, which);
+  return sum;
+}
+
+static void count_rows(moecl_group_layer *layer) {
+  for (int m = 0; m < layer->group->count; m++) {
+    moecl_group_statistics *statistics = &layer->member[m].statistics;
+    layer->rows[m] = before_chunk(layer, m, layer->chunks, ROWS);
+    layer->slots[m] = before_chunk(layer, m, layer->chunks, SLOTS);
+    statistics->num_tokens = layer->tokens[m];
+    statistics->experts = layer->placement.owned[m];
+    statistics->rows = layer->slots[m];
+    statistics->chunks = layer->chunks;
+  }
+}
+
+/* ---- there ---- */
+
+static moecl_status provide_rows(moecl_group_layer *layer, int m) {
+  group_member *member = &layer->member[m];
+  moecl_context *context = context_of(layer, m);
+  const int bins = layer->group->count * layer->chunks;
+  const uint64_t in = member->hidden_rows.desc.row_bytes;
+  const uint64_t out = member->output_rows.desc.row_bytes;
+  const uint64_t sent = (uint64_t)before_bin(layer, m, bins, ROWS);
+  const uint64_t returned = (uint64_t)before_bin(layer, m, bins, SLOTS);
+  const bool alone = layer->group->count == 1;
+  MOECL_TRY(group_provide(context, alone ? 0 : sent * in, &member->sent));
+  MOECL_TRY(group_provide(context, (uint64_t)layer->rows[m] * in, &member->received));
+  MOECL_TRY(group_provide(context, alone ? 0 : (uint64_t)layer->slots[m] * out, &member->given));
+  MOECL_TRY(group_provide(context, returned * out, &member->returned));
+  if (layer->slots[m] == 0) return MOECL_OK;
+  MOECL_TRY(group_plan_experts(layer, m));
+  return provide(layer, m, GROUP_EXPERTS, &member->experts.plan);
+}
+
+/* Rows of the list from `first` on to the same places of `to`. */
+static moecl_status gather(op_rows *rows, ocl_chain *chain, const moecl_buffer *from,
+                           const moecl_buffer *list, const moecl_buffer *to, int64_t first,
+                           int64_t first_to, int64_t count) {
+  const op_rows_io io = {from, list, to, (uint64_t)first, (uint64_t)first_to, (uint64_t)count};
+  return op_rows_enqueue(rows, chain, &io);
+}
+
+/* A member's tokens: those for others behind one another, its own to where they are computed. */
+static moecl_status gather_tokens(group_run *run, int m) {
+  moecl_group_layer *layer = run->layer;
+  group_member *member = &layer->member[m];
+  const moecl_buffer *hidden = run->params->tokens[m].hidden_states;
+  const int chunks = layer->chunks, own = m * chunks, bins = layer->group->count * chunks;
+  ocl_chain chain = chain_of(layer, m, MOECL_STAGE_PERMUTE, "gather_tokens");
+  if (layer->tokens[m] == 0) return MOECL_OK;
+  const moecl_buffer *list = list_of(member, member->lists.send_token);
+  const int64_t begin = before_bin(layer, m, own, ROWS);
+  const int64_t end = before_bin(layer, m, own + chunks, ROWS);
+  const int64_t all = before_bin(layer, m, bins, ROWS);
+  op_rows *rows = &member->hidden_rows;
+  MOECL_TRY(gather(rows, &chain, hidden, list, member->sent, 0, 0, begin));
+  MOECL_TRY(gather(rows, &chain, hidden, list, member->sent, end, end, all - end));
+  for (int c = 0; c < chunks; c++)
+    MOECL_TRY(gather(rows, &chain, hidden, list, member->received,
+                     before_bin(layer, m, own + c, ROWS),
+                     before_chunk(layer, m, c, ROWS) + started(layer, m, own + c, ROWS),
+                     part(layer, m, own + c, ROWS)));
+  return MOECL_OK;
+}
+
+static moecl_status begin_blocks(group_run *run, size_t count) {
+  moecl_group_layer *layer = run->layer;
+  for (size_t i = 0; i < count; i++) {
+    layer->member[run->blocks[i].from].statistics.bytes_sent += run->blocks[i].bytes;
+    layer->member[run->blocks[i].to].statistics.bytes_received += run->blocks[i].bytes;
+  }
+  return layer->group->transport->begin(layer->group->state, run->blocks, count, &run->observer);
+}
+
+/* An exchange: tokens of all members that the experts of a chunk wait for. */
+static moecl_status send_chunk(group_run *run, int chunk) {
+  moecl_group_layer *layer = run->layer;
+  const uint64_t row = layer->member[0].hidden_rows.desc.row_bytes;
+  size_t count = 0;
+  for (int s = 0; s < layer->group->count; s++)
+    for (int d = 0; d < layer->group->count; d++) {
+      const int bin = d * layer->chunks + chunk;
+      if (s == d || part(layer, s, bin, ROWS) == 0) continue;
+      const int64_t to = before_chunk(layer, d, chunk, ROWS) + started(layer, s, bin, ROWS);
+      run->blocks[count++] =
+          (group_block){.from = s,
+                        .to = d,
+                        .source = layer->member[s].sent,
+                        .source_offset = (uint64_t)before_bin(layer, s, bin, ROWS) * row,
+                        .destination = layer->member[d].received,
+                        .destination_offset = (uint64_t)to * row,
+                        .bytes = (uint64_t)part(layer, s, bin, ROWS) * row};
+    }
+  return begin_blocks(run, count);
+}
+
+/* ---- the experts ---- */
+
+/* Steps of a member's experts from `first` on and before `end`. */
+static moecl_status run_experts(group_run *run, int m, int first, int end) {
+  moecl_group_layer *layer = run->layer;
+  group_member *member = &layer->member[m];
+  const group_experts_plan *experts = &member->experts;
+  const group_lists_plan *lists = &member->lists;
+  const moecl_buffer *bound[PLAN_MOST_TENSORS] = {0};
+  const plan_numbers with = {.chosen_rows = group_chosen_rows(layer, m)};
+  ocl_chain chain = chain_of(layer, m, MOECL_STAGE_GATE_UP, NULL);
+  bound[experts->at.hidden_states] = member->received;
+  bound[experts->at.slot_token] = list_of(member, lists->slot_row);
+  if (layer->params.weight_on_input) {
+    bound[experts->at.assignment_slot] = list_of(member, lists->received_slot);
+    bound[experts->at.topk_weights] = list_of(member, lists->received_weight);
+  }
+  for (int c = 0; c < layer->chunks; c++) {
+    bound[experts->chunk_offsets[c]] = list_of(member, lists->chunk_offsets[c]);
+    bound[experts->chunk_tiles[c]] = list_of(member, lists->chunk_tiles[c]);
+  }
+  return plan_run_steps(&experts->plan, first, end, &chain, member->space[GROUP_EXPERTS].blocks,
+                        bound, &with);
+}
+
+/* What the chunk's experts made: for others behind one another, its own to where it is combined. */
+static moecl_status gather_outputs(group_run *run, int m, int chunk) {
+  moecl_group_layer *layer = run->layer;
+  group_member *member = &layer->member[m];
+  const int bin = m * layer->chunks + chunk;
+  ocl_chain chain = chain_of(layer, m, MOECL_STAGE_COMBINE, "gather_outputs");
+  const moecl_buffer *outputs = group_block_of(&member->space[GROUP_EXPERTS], &member->experts.plan,
+                                               member->experts.at.expert_output);
+  const moecl_buffer *list = list_of(member, member->lists.return_slot);
+  const int64_t first = before_chunk(layer, m, chunk, SLOTS);
+  const int64_t begin = started(layer, m, bin, SLOTS), end = started(layer, m + 1, bin, SLOTS);
+  const int64_t all = started(layer, layer->group->count, bin, SLOTS);
+  op_rows *rows = &member->output_rows;
+  MOECL_TRY(gather(rows, &chain, outputs, list, member->given, first, first, begin));
+  MOECL_TRY(
+      gather(rows, &chain, outputs, list, member->given, first + end, first + end, all - end));
+  return gather(rows, &chain, outputs, list, member->returned, first + begin,
+                before_bin(layer, m, bin, SLOTS), end - begin);
+}
+
+/* An exchange: a chunk's outputs to the homes of their tokens. */
+static moecl_status return_chunk(group_run *run, int chunk) {
+  moecl_group_layer *layer = run->layer;
+  const uint64_t row = layer->member[0].output_rows.desc.row_bytes;
+  size_t count = 0;
+  for (int d = 0; d < layer->group->count; d++)
+    for (int s = 0; s < layer->group->count; s++) {
+      const int bin = d * layer->chunks + chunk;
+      if (s == d || part(layer, s, bin, SLOTS) == 0) continue;
+      const int64_t from = before_chunk(layer, d, chunk, SLOTS) + started(layer, s, bin, SLOTS);
+      run->blocks[count++] =
+          (group_block){.from = d,
+                        .to = s,
+                        .source = layer->member[d].given,
+                        .source_offset = (uint64_t)from * row,
+                        .destination = layer->member[s].returned,
+                        .destination_offset = (uint64_t)before_bin(layer, s, bin, SLOTS) * row,
+                        .bytes = (uint64_t)part(layer, s, bin, SLOTS) * row};
+    }
+  return begin_blocks(run, count);
+}
+
+/* Rows are converted, or get their weights, all at once: then all of them have to be there. */
+static moecl_status prepare_experts(group_run *run) {
+  moecl_group_layer *layer = run->layer;
+  for (int m = 0; m < layer->group->count; m++) {
+    const int prepared = layer->member[m].experts.prepared;
+    if (layer->slots[m] == 0 || prepared == 0) continue;
+    MOECL_TRY(layer->group->transport->finish(layer->group->state, layer->chunks - 1));
+    MOECL_TRY(run_experts(run, m, 0, prepared));
+  }
+  return MOECL_OK;
+}
+
+static moecl_status compute_chunk(group_run *run, int chunk) {
+  moecl_group_layer *layer = run->layer;
+  for (int m = 0; m < layer->group->count; m++) {
+    const group_experts_plan *experts = &layer->member[m].experts;
+    if (layer->slots[m] == 0) continue;
+    const int first = chunk ? experts->chunk_end[chunk - 1] : experts->prepared;
+    MOECL_TRY(run_experts(run, m, first, experts->chunk_end[chunk]));
+    MOECL_TRY(gather_outputs(run, m, chunk));
+  }
+  return return_chunk(run, chunk);
+}
+
+/* ---- back home ---- */
+
+static moecl_status combine(group_run *run, int m, moecl_event **event) {
+  moecl_group_layer *layer = run->layer;
+  group_member *member = &layer->member[m];
+  const group_home_plan *home = &member->home;
+  const moecl_buffer *bound[PLAN_MOST_TENSORS] = {0};
+  const plan_numbers with = home_numbers(run, m);
+  ocl_chain chain = chain_of(layer, m, MOECL_STAGE_COMBINE, NULL);
+  chain.waited = run->params->tokens[m].wait_list; /* a failure of those is the event's, too */
+  chain.num_waited = run->params->tokens[m].wait_count;
+  if (layer->tokens[m] > 0) {
+    bind_home(run, m, bound);
+    bound[home->at.expert_output] = member->returned;
+    bound[home->at.assignment_slot] = list_of(member, member->lists.home_slot);
+    bound[home->at.expert_offsets] = list_of(member, member->lists.home_rows);
+    bound[home->at.kept_weights] = member->kept_weights;
+    MOECL_TRY(plan_run_steps(&home->plan, home->shared, home->plan.num_steps, &chain,
+                             member->space[GROUP_HOME].blocks, bound, &with));
+  }
+  return event ? ocl_chain_end(&chain, event) : ocl_chain_end(&chain, NULL);
+}
+
+/* ---- all of it ---- */
+
+static moecl_status make_all_lists(group_run *run) {
+  moecl_group_layer *layer = run->layer;
+  for (int m = 0; m < layer->group->count; m++) MOECL_TRY(route(run, m));
+  MOECL_TRY(await_all(run));
+  op_dispatch_write_sources(&layer->member[0].dispatch, layer->tokens, layer->sources);
+  for (int m = 0; m < layer->group->count; m++) MOECL_TRY(make_lists(run, m));
+  MOECL_TRY(await_all(run));
+  count_rows(layer);
+  return MOECL_OK;
+}
+
+static moecl_status run_all(group_run *run, moecl_event **events) {
+  moecl_group_layer *layer = run->layer;
+  const group_transport *transport = layer->group->transport;
+  const int members = layer->group->count, chunks = layer->chunks;
+  if (batch_of(layer) > 0) {
+    MOECL_TRY(make_all_lists(run));
+    for (int m = 0; m < members; m++) MOECL_TRY(provide_rows(layer, m));
+    for (int m = 0; m < members; m++) MOECL_TRY(gather_tokens(run, m));
+    for (int c = 0; c < chunks; c++) MOECL_TRY(send_chunk(run, c));
+    MOECL_TRY(prepare_experts(run));
+    for (int c = 0; c < chunks; c++) {
+      MOECL_TRY(transport->finish(layer->group->state, c));
+      MOECL_TRY(compute_chunk(run, c));
+    }
+    for (int c = 0; c < chunks; c++) MOECL_TRY(transport->finish(layer->group->state, chunks + c));
+  }
+  for (int m = 0; m < members; m++) MOECL_TRY(combine(run, m, events ? &events[m] : NULL));
+  return MOECL_OK;
+}
+
+static void copied(group_observer *observer, int member, cl_event event) {
+  group_run *run = (group_run *)((char *)observer - offsetof(group_run, observer));
+  group_watch_copy(&run->layer->member[member].watch, event);
+}
+
+/* After a failure nothing may use the host's memory any more, and no plan be read. */
+static void stop(group_run *run, moecl_event **events) {
+  moecl_group_layer *layer = run->layer;
+  for (int m = 0; m < layer->group->count; m++) {
+    ocl_lane_finish(&layer->group->device[m].out);
+    ocl_lane_finish(&layer->group->device[m].in);
+    for (int i = 0; i < GROUP_PLANS; i++) plan_space_forget(&layer->member[m].space[i]);
+    if (events) moecl_event_destroy(&events[m]);
+  }
+  layer->group->transport->settle(layer->group->state);
+  layer->ran = false;
+}
+
+moecl_status moecl_group_layer_forward(moecl_group_layer *layer,
+                                       const moecl_group_forward_params *params,
+                                       moecl_event **events) {
+  if (!layer) return MOECL_ERROR_INVALID_ARGUMENT;
+  for (int m = 0; events && m < layer->group->count; m++) events[m] = NULL;
+  MOECL_TRY(check(layer, params));
+  group_run run = {.layer = layer, .params = params, .observer = {copied}};
+  layer->group->transport->settle(layer->group->state);
+  moecl_status status = start(&run);
+  if (status == MOECL_OK) status = run_all(&run, events);
+  layer->ran = status == MOECL_OK;
+  if (status != MOECL_OK) stop(&run, events);
+  for (int i = 0; i < run.num_awaited; i++) ocl_event_let_go(&run.awaited[i].event);
+  for (int m = 0; m < layer->group->count; m++) {
+    ocl_event_let_go(&run.routed[m]);
+    layer->member[m].watch.profile = NULL; /* the caller's again */
+  }
+  free(run.blocks);
+  return status;
+}

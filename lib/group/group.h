@@ -1,0 +1,155 @@
+// SPDX-License-Identifier: MIT
+/* A group's insides. group.c makes it; place.c says who has which experts; layer.c makes a layer of
+ * shares, weights.c fills them; build.c plans a member's part of a forward, forward.c runs all
+ * members'; statistics.c and routing.c answer questions. */
+#ifndef MOECL_LIB_GROUP_GROUP_H
+#define MOECL_LIB_GROUP_GROUP_H
+
+#include "group/transport.h"
+#include "layer/layer.h"
+#include "op/dispatch/dispatch.h"
+
+/* ---- group.c ---- */
+
+typedef struct group_device {
+  moecl_context *context;
+  ocl_lane out, in; /* copies to the host, and from it */
+} group_device;
+
+struct moecl_group {
+  int references;
+  int count;
+  group_device device[MOECL_MAX_GROUP_MEMBERS];
+  const group_transport *transport;
+  void *state; /* the transport's */
+};
+
+moecl_group *group_retain(moecl_group *group);
+/* Where what no member in particular did wrong is logged. */
+const moecl_log *group_log(const moecl_group *group);
+/* A buffer of at least so many bytes: the one that is there, or a larger one in its place. */
+moecl_status group_provide(moecl_context *context, uint64_t bytes, moecl_buffer **buffer);
+
+/* ---- place.c ---- */
+
+/* Copies of experts, by expert and then by member. */
+typedef struct group_placement {
+  int64_t num_experts; /* with matrices */
+  int count;           /* members */
+  size_t copies;
+  int32_t *first;  /* [E+1]: an expert's copies */
+  int32_t *member; /* [copies] */
+  int32_t *place;  /* [copies]: among the member's own */
+  int32_t owned[MOECL_MAX_GROUP_MEMBERS];
+} group_placement;
+
+moecl_status group_place(const moecl_group *group, const moecl_group_layer_params *params,
+                         group_placement *placement);
+void group_placement_release(group_placement *placement);
+/* The placement as kernels read it (cl/dispatch/lists.cl), for a member; the caller frees. */
+int32_t *group_placement_words(const group_placement *placement, int member, size_t *count);
+
+/* ---- layer.c ---- */
+
+enum { GROUP_HOME, GROUP_LISTS, GROUP_EXPERTS, GROUP_PLANS };
+
+/* Plans of a member's part. `home` has the member's tokens: the steps before `routed` choose, those
+ * before `shared` make the shared expert, the rest combines. `lists` has the batch's, `experts` the
+ * rows that were received: steps before `prepared` want all of them. */
+enum { GROUP_PLAN_NUMBERS = 4 };
+typedef struct group_plan_key { /* what a plan was built for */
+  bool made;
+  int64_t numbers[GROUP_PLAN_NUMBERS];
+} group_plan_key;
+
+typedef struct group_home_plan {
+  plan plan;
+  group_plan_key key;
+  layer_tensors at;
+  int routed, shared;
+} group_home_plan;
+
+typedef struct group_lists_plan {
+  plan plan;
+  group_plan_key key;
+  layer_tensors at;
+  int placement, sources, bins, counts, starts, own_offsets, slot_row, return_slot, send_token;
+  int home_slot, home_rows, received_slot, received_weight;
+  int chunk_offsets[MOECL_MAX_GROUP_CHUNKS], chunk_tiles[MOECL_MAX_GROUP_CHUNKS];
+} group_lists_plan;
+
+typedef struct group_experts_plan {
+  plan plan;
+  group_plan_key key;
+  layer_tensors at;
+  int prepared, chunk_end[MOECL_MAX_GROUP_CHUNKS]; /* steps */
+  int chunk_offsets[MOECL_MAX_GROUP_CHUNKS], chunk_tiles[MOECL_MAX_GROUP_CHUNKS];
+} group_experts_plan;
+
+/* A member's events of one measured forward. */
+typedef struct group_watch {
+  ocl_observer observer;  /* first: a pointer to one is a pointer to the other */
+  moecl_profile *profile; /* is told as well; NULL: there is none */
+  bool keeps, tells;      /* events; the profile, of the launch to come */
+  cl_event *kernels, *copies;
+  size_t num_kernels, num_copies, kernels_room, copies_room;
+} group_watch;
+
+typedef struct group_member {
+  moecl_layer *share;
+  op_dispatch dispatch;
+  op_rows hidden_rows, output_rows;
+  moecl_buffer *placement;
+  group_home_plan home;
+  group_lists_plan lists;
+  group_experts_plan experts;
+  plan_space space[GROUP_PLANS]; /* of those, in memory of their own */
+  moecl_buffer *workspace[GROUP_PLANS];
+  /* The batch's choices, as the host wrote them; this member's weights after capacity. */
+  moecl_buffer *topk_ids, *topk_weights, *token_priority, *sources, *kept_weights;
+  /* Rows: this member's tokens for others, and others' and its own for its experts; what those
+   * give back to others, and what comes back here. */
+  moecl_buffer *sent, *received, *given, *returned;
+  group_watch watch;
+  moecl_group_statistics statistics;
+} group_member;
+
+struct moecl_group_layer {
+  moecl_group *group;
+  moecl_layer_params params; /* the variant names are not kept */
+  int32_t asked_chunks;
+  group_placement placement;
+  group_member member[MOECL_MAX_GROUP_MEMBERS];
+  bool ran; /* there is a latest forward */
+  /* Of it, on the host: tokens of each member and before it, and the batch's choices. */
+  int64_t tokens[MOECL_MAX_GROUP_MEMBERS], first[MOECL_MAX_GROUP_MEMBERS + 1];
+  int32_t chunks, blocks;
+  int64_t rows[MOECL_MAX_GROUP_MEMBERS],
+      slots[MOECL_MAX_GROUP_MEMBERS];   /* received, and computed */
+  int32_t *topk_ids, *sources, *starts; /* the last: one table from each member, all the same */
+  float *topk_weights, *token_priority;
+  int64_t tokens_room, starts_room; /* tokens and numbers that those have room for */
+};
+
+/* ---- build.c ---- */
+
+/* The plans of a member's part, for the forward that the layer's numbers are of. */
+moecl_status group_plan_home(moecl_group_layer *layer, int member);
+moecl_status group_plan_lists(moecl_group_layer *layer, int member);
+moecl_status group_plan_experts(moecl_group_layer *layer, int member);
+/* What the experts' GEMMs are chosen by: as many rows an expert as on one device. */
+int64_t group_chosen_rows(const moecl_group_layer *layer, int member);
+/* The memory of a tensor in the workspace of its plan. */
+static inline const moecl_buffer *group_block_of(const plan_space *space, const plan *plan,
+                                                 int tensor) {
+  return space->blocks[plan->tensor[tensor].block];
+}
+
+/* ---- statistics.c ---- */
+
+/* A forward begins; what the member's kernels and copies are told to. */
+void group_watch_begin(group_watch *watch, moecl_profile *profile, bool keeps);
+void group_watch_copy(group_watch *watch, cl_event event);
+void group_watch_release(group_watch *watch);
+
+#endif

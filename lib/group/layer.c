@@ -1,0 +1,175 @@
+// SPDX-License-Identifier: MIT
+/* A group's layer: a share on every member. */
+#include "base/base.h"
+#include "group/group.h"
+#include <stdlib.h>
+
+/* ---- making ---- */
+
+static moecl_status make_rows(moecl_context *context, const desc_format *format, int64_t columns,
+                              op_rows *rows) {
+  const op_rows_desc desc = {desc_format_bytes(format, 1, (uint64_t)columns)};
+  const op_choice choice = {
+      .kind = &op_rows_kind, .desc = &desc, .format = desc_format_of(MOECL_F32)};
+  return op_choose(context, &choice, rows, NULL, NULL);
+}
+
+static moecl_status make_dispatch(moecl_group_layer *layer, int m) {
+  const op_dispatch_desc desc = {.num_experts = layer->placement.num_experts,
+                                 .top_k = layer->params.top_k,
+                                 .members = layer->group->count,
+                                 .me = m,
+                                 .own = layer->placement.owned[m],
+                                 .weighted = layer->params.weight_on_input};
+  const op_choice choice = {
+      .kind = &op_dispatch_kind, .desc = &desc, .format = desc_format_of(MOECL_F32)};
+  return op_choose(layer->group->device[m].context, &choice, &layer->member[m].dispatch, NULL,
+                   NULL);
+}
+
+static moecl_status make_placement(moecl_group_layer *layer, int m) {
+  moecl_context *context = layer->group->device[m].context;
+  size_t count;
+  int32_t *words = group_placement_words(&layer->placement, m, &count);
+  if (!words) return log_error(&context->log, MOECL_ERROR_OUT_OF_HOST_MEMORY, "no host memory");
+  const moecl_status status =
+      ocl_buffer_filled(context, count * sizeof *words, words, &layer->member[m].placement);
+  free(words);
+  return status;
+}
+
+/* Nothing is ever put into the room of its one expert. */
+static void need_no_experts(moecl_layer *share) {
+  for (int t = MOECL_GATE_UP_PROJ; t <= MOECL_DOWN_BIAS; t++)
+    share->missing -= layer_items(share, (moecl_tensor)t);
+}
+
+/* A member without experts has the room of one. */
+static moecl_status make_member(moecl_group_layer *layer, const moecl_layer_params *params, int m) {
+  moecl_context *context = layer->group->device[m].context;
+  group_member *member = &layer->member[m];
+  const int32_t own = layer->placement.owned[m];
+  MOECL_TRY(layer_make_share(context, params, own ? own : 1, &member->share));
+  if (own == 0) need_no_experts(member->share);
+  MOECL_TRY(make_rows(context, member->share->stored, params->hidden_size, &member->hidden_rows));
+  MOECL_TRY(make_rows(context, member->share->outputs, params->hidden_size, &member->output_rows));
+  MOECL_TRY(make_dispatch(layer, m));
+  return make_placement(layer, m);
+}
+
+/* What comes back is combined as it is. */
+static moecl_status check_alike(const moecl_group_layer *layer) {
+  const moecl_layer *one = layer->member[0].share;
+  for (int m = 1; m < layer->group->count; m++) {
+    const moecl_layer *other = layer->member[m].share;
+    if (other->outputs != one->outputs)
+      return log_error(group_log(layer->group), MOECL_ERROR_UNSUPPORTED,
+                       "group_layer: member 0's '%s' gives experts' outputs as %s, member %d's "
+                       "'%s' as %s: name a grouped_gemm_variant that all members have",
+                       one->variant[LAYER_GROUPED_GEMM]->name, one->outputs->name, m,
+                       other->variant[LAYER_GROUPED_GEMM]->name, other->outputs->name);
+  }
+  return MOECL_OK;
+}
+
+static moecl_status check_params(const moecl_group *group, const moecl_group_layer_params *params) {
+  char message[256];
+  const moecl_log *log = group_log(group);
+  MOECL_TRY(log_check_reserved(log, "moecl_group_layer_params", params->reserved,
+                               BASE_COUNT(params->reserved)));
+  const moecl_status status = moecl_layer_params_check(&params->layer, message, sizeof message);
+  if (status != MOECL_OK) return log_error(log, status, "group_layer: %s", message);
+  if (params->chunks < 0 || params->chunks > MOECL_MAX_GROUP_CHUNKS)
+    return log_error(log, MOECL_ERROR_INVALID_ARGUMENT,
+                     "group_layer: %d chunks, expected 1 to %d, or 0 for as many as pay",
+                     (int)params->chunks, MOECL_MAX_GROUP_CHUNKS);
+  return MOECL_OK;
+}
+
+moecl_status moecl_group_layer_create(moecl_group *group, const moecl_group_layer_params *params,
+                                      moecl_group_layer **out) {
+  if (!out) return MOECL_ERROR_INVALID_ARGUMENT;
+  *out = NULL;
+  if (!group) return MOECL_ERROR_INVALID_ARGUMENT;
+  if (!params)
+    return log_error(group_log(group), MOECL_ERROR_INVALID_ARGUMENT, "group_layer: params is NULL");
+  MOECL_TRY(check_params(group, params));
+  moecl_group_layer *layer = calloc(1, sizeof *layer);
+  if (!layer) return log_error(group_log(group), MOECL_ERROR_OUT_OF_HOST_MEMORY, "no host memory");
+  layer->group = group_retain(group);
+  layer->params = params->layer;
+  layer->params.grouped_gemm_variant = layer->params.router_variant = NULL;
+  layer->asked_chunks = params->chunks;
+  moecl_status status = group_place(group, params, &layer->placement);
+  for (int m = 0; m < group->count && status == MOECL_OK; m++)
+    status = make_member(layer, &params->layer, m);
+  if (status == MOECL_OK) status = check_alike(layer);
+  if (status != MOECL_OK) moecl_group_layer_destroy(&layer);
+  *out = layer;
+  return status;
+}
+
+static void release_member(group_member *member) {
+  moecl_buffer **const buffers[] = {
+      &member->placement,   &member->topk_ids,     &member->topk_weights, &member->token_priority,
+      &member->sources,     &member->kept_weights, &member->sent,         &member->received,
+      &member->given,       &member->returned,     &member->workspace[0], &member->workspace[1],
+      &member->workspace[2]};
+  for (int i = 0; i < GROUP_PLANS; i++) plan_space_release(&member->space[i]);
+  for (size_t i = 0; i < BASE_COUNT(buffers); i++) moecl_buffer_destroy(buffers[i]);
+  op_dispatch_kind.release(&member->dispatch);
+  op_rows_kind.release(&member->hidden_rows);
+  op_rows_kind.release(&member->output_rows);
+  group_watch_release(&member->watch);
+  moecl_layer_destroy(&member->share);
+}
+
+void moecl_group_layer_destroy(moecl_group_layer **handle) {
+  if (!handle || !*handle) return;
+  moecl_group_layer *layer = *handle;
+  *handle = NULL;
+  layer->group->transport->settle(layer->group->state);
+  for (int m = 0; m < layer->group->count; m++) release_member(&layer->member[m]);
+  group_placement_release(&layer->placement);
+  free(layer->topk_ids);
+  free(layer->topk_weights);
+  free(layer->token_priority);
+  free(layer->sources);
+  free(layer->starts);
+  moecl_group_destroy(&layer->group);
+  free(layer);
+}
+
+/* ---- questions ---- */
+
+static const moecl_layer *share_of(const moecl_group_layer *layer, size_t member) {
+  return layer && member < (size_t)layer->group->count ? layer->member[member].share : NULL;
+}
+
+size_t moecl_group_layer_experts(const moecl_group_layer *layer, size_t member, int32_t *experts,
+                                 size_t capacity) {
+  if (!share_of(layer, member)) return 0;
+  const group_placement *p = &layer->placement;
+  for (int32_t e = 0; experts && e < p->num_experts; e++)
+    for (int32_t c = p->first[e]; c < p->first[e + 1]; c++)
+      if (p->member[c] == (int32_t)member && (size_t)p->place[c] < capacity)
+        experts[p->place[c]] = e;
+  return (size_t)p->owned[member];
+}
+
+const char *moecl_group_layer_variant(const moecl_group_layer *layer, size_t member,
+                                      const char *operation, const char **reason) {
+  return moecl_layer_variant(share_of(layer, member), operation, reason);
+}
+
+uint64_t moecl_group_layer_weight_bytes(const moecl_group_layer *layer, size_t member) {
+  return moecl_layer_weight_bytes(share_of(layer, member));
+}
+
+double moecl_group_layer_roundoff(const moecl_group_layer *layer, size_t member) {
+  return moecl_layer_roundoff(share_of(layer, member));
+}
+
+double moecl_group_layer_output_roundoff(const moecl_group_layer *layer, size_t member) {
+  return moecl_layer_output_roundoff(share_of(layer, member));
+}

@@ -1,0 +1,46 @@
+// SPDX-License-Identifier: MIT
+/* How rows get from one member to another: a table of functions, and the rows of what there is. */
+#ifndef MOECL_LIB_GROUP_TRANSPORT_H
+#define MOECL_LIB_GROUP_TRANSPORT_H
+
+#include "moecl/group.h"
+#include "ocl/ocl.h"
+
+/* Bytes that go from one member's buffer to another's. */
+typedef struct group_block {
+  int from, to; /* different ones */
+  const moecl_buffer *source;
+  moecl_buffer *destination;
+  uint64_t source_offset, destination_offset, bytes;
+} group_block;
+
+/* Told of each copy; the event is the transport's. */
+typedef struct group_observer {
+  void (*copied)(struct group_observer *observer, int member, cl_event event);
+} group_observer;
+
+/* An exchange is the blocks of one call of begin, numbered from 0 on since the last settle; they
+ * are finished in that order. What a transport does in between, it may do asynchronously: with
+ * events, peer memory, or messages to members of other processes. */
+typedef struct group_transport {
+  const char *name;
+  /* Why it cannot serve the group; NULL: it can. Asked by trying, where that takes a try. */
+  const char *(*refuses)(const moecl_group *group);
+  moecl_status (*create)(moecl_group *group, void **state);
+  void (*release)(void *state); /* of what create left, on failure too */
+  /* The sources are there when what is on their contexts' queues now is done; the destinations
+   * may be written from now on. Returns without waiting for the sources. */
+  moecl_status (*begin)(void *state, const group_block *blocks, size_t count,
+                        group_observer *observer);
+  /* What is enqueued next on the destinations' contexts follows the blocks of the exchange. May
+   * wait. */
+  moecl_status (*finish)(void *state, int exchange);
+  /* Nothing is under way any more; waits. After a failure, and when all exchanges are finished. */
+  void (*settle)(void *state);
+} group_transport;
+
+/* The best one first. */
+extern const group_transport *const group_transports[]; /* ended by NULL */
+extern const group_transport group_host_transport;
+
+#endif

@@ -1,0 +1,180 @@
+// SPDX-License-Identifier: MIT
+/* A layer on one device and the same one on a group, for tests that compare them. */
+#ifndef MOECL_TEST_GROUP_RUN_H
+#define MOECL_TEST_GROUP_RUN_H
+
+#include "../unit/unit.h"
+
+enum { MOST_MEMBERS = 4, MOST_TOKENS = 400 };
+
+static moecl_context *contexts[MOST_MEMBERS]; /* the program's, all on one device */
+
+static inline void log_problem(void *user, moecl_log_level level, const char *message) {
+  if (level <= MOECL_LOG_WARNING) fprintf(stderr, "member %s: %s\n", (const char *)user, message);
+}
+
+static inline void *take(size_t bytes) {
+  void *memory = calloc(bytes + 1, 1);
+  assert_non_null(memory);
+  return memory;
+}
+
+/* Numbers in [-1, 1), the same for the same `which`. */
+static inline void draw(double *values, size_t count, unsigned which) {
+  uint64_t state = which * UINT64_C(0x9e3779b97f4a7c15) + 1;
+  for (size_t i = 0; i < count; i++) {
+    state = state * UINT64_C(6364136223846793005) + UINT64_C(1442695040888963407);
+    values[i] = (double)(state >> 40) * 0x1p-23 - 1;
+  }
+}
+
+typedef struct problem {
+  moecl_layer_params params;
+  int64_t num_tokens;
+  void *weights[MOECL_TENSOR_COUNT];
+  void *hidden;
+  size_t row_bytes;
+} problem;
+
+static inline void draw_tensor(problem *p, moecl_tensor tensor) {
+  const int64_t items = moecl_layer_tensor_items(&p->params, tensor);
+  const size_t size = (size_t)moecl_layer_tensor_size(&p->params, tensor);
+  const size_t bytes = (size_t)moecl_layer_tensor_bytes(&p->params, tensor);
+  if (items == 0) return;
+  double *values = take(size * sizeof *values);
+  p->weights[tensor] = take((size_t)items * bytes);
+  for (int64_t i = 0; i < items; i++) {
+    draw(values, size, (unsigned)tensor * 2000 + (unsigned)i);
+    moecl_layer_tensor_from_double(&p->params, tensor, values,
+                                   (char *)p->weights[tensor] + (size_t)i * bytes);
+  }
+  free(values);
+}
+
+static inline problem make_problem(const moecl_layer_params *params, int64_t num_tokens) {
+  problem p = {.params = *params, .num_tokens = num_tokens};
+  const size_t count = (size_t)(num_tokens * params->hidden_size);
+  double *values = take(count * sizeof *values);
+  p.row_bytes = (size_t)params->hidden_size * moecl_dtype_size(params->dtype);
+  p.hidden = take((size_t)num_tokens * p.row_bytes);
+  draw(values, count, 77);
+  moecl_from_double(params->dtype, values, count, p.hidden);
+  free(values);
+  for (int t = 0; t < MOECL_TENSOR_COUNT; t++) draw_tensor(&p, (moecl_tensor)t);
+  return p;
+}
+
+static inline void free_problem(problem *p) {
+  for (int t = 0; t < MOECL_TENSOR_COUNT; t++) free(p->weights[t]);
+  free(p->hidden);
+}
+
+/* The output of one device, and its routing. */
+static inline void *run_alone(const problem *p, uint64_t seed, moecl_routing *routing) {
+  moecl_layer *layer = NULL;
+  moecl_buffer *hidden = NULL, *output = NULL;
+  moecl_event *done = NULL;
+  const uint64_t bytes = (uint64_t)p->num_tokens * p->row_bytes;
+  void *result = take(bytes);
+  assert_ok(moecl_layer_create(contexts[0], &p->params, &layer));
+  for (int t = 0; t < MOECL_TENSOR_COUNT; t++)
+    if (p->weights[t])
+      assert_ok(moecl_layer_set_weights(layer, (moecl_tensor)t, 0,
+                                        moecl_layer_tensor_items(&p->params, (moecl_tensor)t),
+                                        p->weights[t]));
+  assert_ok(moecl_buffer_create(contexts[0], bytes, &hidden));
+  assert_ok(moecl_buffer_create(contexts[0], bytes, &output));
+  assert_ok(moecl_buffer_write_wait(hidden, 0, bytes, p->hidden));
+  const moecl_forward_params forward = {
+      .num_tokens = p->num_tokens, .hidden_states = hidden, .output = output, .seed = seed};
+  assert_ok(moecl_layer_forward(layer, &forward, &done));
+  assert_ok(moecl_event_wait(done));
+  assert_ok(moecl_buffer_read_wait(output, 0, bytes, result));
+  assert_ok(moecl_layer_read_routing_wait(layer, routing));
+  moecl_event_destroy(&done);
+  moecl_buffer_destroy(&hidden);
+  moecl_buffer_destroy(&output);
+  moecl_layer_destroy(&layer);
+  return result;
+}
+
+/* ---- a group ---- */
+
+typedef struct together {
+  const problem *p;
+  moecl_group *group;
+  moecl_group_layer *layer;
+  int members;
+  moecl_group_tokens tokens[MOST_MEMBERS];
+  moecl_buffer *hidden[MOST_MEMBERS], *output[MOST_MEMBERS];
+} together;
+
+/* `split`: tokens of each member. */
+static inline together make_together(const problem *p, const moecl_group_layer_params *with,
+                                     int members, const int64_t *split) {
+  together t = {.p = p, .members = members};
+  moecl_group_layer_params params = *with;
+  int64_t first = 0;
+  params.layer = p->params;
+  assert_ok(moecl_group_create(contexts, (size_t)members, NULL, &t.group));
+  assert_ok(moecl_group_layer_create(t.group, &params, &t.layer));
+  for (int i = 0; i < MOECL_TENSOR_COUNT; i++)
+    if (p->weights[i])
+      assert_ok(moecl_group_layer_set_weights(t.layer, (moecl_tensor)i, 0,
+                                              moecl_layer_tensor_items(&p->params, (moecl_tensor)i),
+                                              p->weights[i]));
+  for (int m = 0; m < members; first += split[m++]) {
+    const uint64_t bytes = (uint64_t)split[m] * p->row_bytes;
+    t.tokens[m].num_tokens = split[m];
+    if (split[m] == 0) continue;
+    assert_ok(moecl_buffer_create(contexts[m], bytes, &t.hidden[m]));
+    assert_ok(moecl_buffer_create(contexts[m], bytes, &t.output[m]));
+    assert_ok(moecl_buffer_write_wait(t.hidden[m], 0, bytes,
+                                      (char *)p->hidden + (size_t)first * p->row_bytes));
+    t.tokens[m].hidden_states = t.hidden[m];
+    t.tokens[m].output = t.output[m];
+  }
+  assert_int_equal(first, p->num_tokens);
+  return t;
+}
+
+static inline void free_together(together *t) {
+  for (int m = 0; m < t->members; m++) {
+    moecl_buffer_destroy(&t->hidden[m]);
+    moecl_buffer_destroy(&t->output[m]);
+  }
+  moecl_group_layer_destroy(&t->layer);
+  moecl_group_destroy(&t->group);
+}
+
+/* The batch's output; NULL, and the status, where the forward fails. */
+static inline void *run_together(together *t, uint64_t seed, moecl_status *status) {
+  moecl_event *done[MOST_MEMBERS];
+  const moecl_group_forward_params forward = {.tokens = t->tokens, .seed = seed, .measured = true};
+  *status = moecl_group_layer_forward(t->layer, &forward, done);
+  for (int m = 0; *status != MOECL_OK && m < t->members; m++) assert_null(done[m]);
+  if (*status != MOECL_OK) return NULL;
+  char *result = take((size_t)t->p->num_tokens * t->p->row_bytes), *at = result;
+  for (int m = 0; m < t->members; m++) {
+    const uint64_t bytes = (uint64_t)t->tokens[m].num_tokens * t->p->row_bytes;
+    assert_ok(moecl_event_wait(done[m]));
+    moecl_event_destroy(&done[m]);
+    if (bytes) assert_ok(moecl_buffer_read_wait(t->output[m], 0, bytes, at));
+    at += bytes;
+  }
+  return result;
+}
+
+static inline void make_contexts(void) {
+  static const char *const names[MOST_MEMBERS] = {"0", "1", "2", "3"};
+  for (int m = 0; m < MOST_MEMBERS; m++) {
+    const moecl_context_params params = {.log = log_problem, .log_user = (void *)names[m]};
+    assert_ok(moecl_context_create(&params, &contexts[m]));
+  }
+}
+
+static inline void destroy_contexts(void) {
+  for (int m = 0; m < MOST_MEMBERS; m++) moecl_context_destroy(&contexts[m]);
+}
+
+#endif

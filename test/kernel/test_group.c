@@ -1,0 +1,408 @@
+// SPDX-License-Identifier: MIT
+/* A layer on a group of devices gives the bits of one device, whatever the rule, the placement of
+ * experts and the members' tokens. Members are contexts on one device. */
+#include "group_run.h"
+#include "moecl/group.h"
+#include <math.h>
+
+enum { HIDDEN = 40, INNER = 24, EXPERTS = 8, TOP_K = 3, TOKENS = 150 };
+
+static const moecl_layer_params plain = {.hidden_size = HIDDEN,
+                                         .intermediate_size = INNER,
+                                         .num_experts = EXPERTS,
+                                         .top_k = TOP_K,
+                                         .batch_invariant = true};
+
+typedef struct arrangement {
+  int members;
+  int64_t split[MOST_MEMBERS];
+  int32_t chunks;
+  double weights[MOST_MEMBERS]; /* zeros: even */
+} arrangement;
+
+/* More tokens than a block of dispatch, members without tokens, without experts, alone. */
+static const arrangement arrangements[] = {
+    {1, {150}, 0, {0}},           {2, {75, 75}, 1, {0}},
+    {2, {0, 150}, 3, {0}},        {3, {149, 0, 1}, 2, {1, 5, 2}},
+    {4, {20, 70, 1, 59}, 8, {0}}, {4, {0, 0, 150, 0}, 1, {0, 1, 0, 3}},
+};
+enum { ARRANGEMENTS = sizeof arrangements / sizeof *arrangements };
+
+static moecl_group_layer_params params_of(const arrangement *a) {
+  double sum = 0;
+  for (int m = 0; m < a->members; m++) sum += a->weights[m];
+  return (moecl_group_layer_params){.placement = sum > 0 ? MOECL_PLACE_WEIGHTED : MOECL_PLACE_EVEN,
+                                    .member_weights = a->weights,
+                                    .chunks = a->chunks};
+}
+
+static void check_routing(const moecl_routing *got, const moecl_routing *want) {
+  const size_t slots = (size_t)(want->num_tokens * want->top_k);
+  assert_int_equal(got->num_tokens, want->num_tokens);
+  assert_int_equal(got->capacity, want->capacity);
+  assert_memory_equal(got->router_logits, want->router_logits,
+                      (size_t)(want->num_tokens * want->num_experts) * sizeof(float));
+  assert_memory_equal(got->topk_ids, want->topk_ids, slots * sizeof(int32_t));
+  assert_memory_equal(got->topk_weights, want->topk_weights, slots * sizeof(float));
+  assert_memory_equal(got->kept, want->kept, slots);
+  assert_memory_equal(got->tokens_per_expert, want->tokens_per_expert,
+                      (size_t)want->num_experts * sizeof(int64_t));
+  assert_memory_equal(got->tokens_per_expert_after_capacity, want->tokens_per_expert_after_capacity,
+                      (size_t)want->num_experts * sizeof(int64_t));
+}
+
+static void check_statistics(together *t, const moecl_routing *routing) {
+  int64_t rows = 0, kept = 0;
+  uint64_t sent = 0, received = 0;
+  for (int m = 0; m < t->members; m++) {
+    moecl_group_statistics s;
+    assert_ok(moecl_group_layer_statistics_wait(t->layer, (size_t)m, &s));
+    assert_int_equal(s.num_tokens, t->tokens[m].num_tokens);
+    assert_int_equal(s.experts, moecl_group_layer_experts(t->layer, (size_t)m, NULL, 0));
+    rows += s.rows;
+    sent += s.bytes_sent;
+    received += s.bytes_received;
+    assert_true(s.hidden_ms <= s.transfer_ms && s.kernels_ms <= s.layer_ms);
+  }
+  const int64_t experts = routing->num_experts - routing->num_identity_experts;
+  for (int64_t e = 0; e < experts; e++) kept += routing->tokens_per_expert_after_capacity[e];
+  assert_int_equal(rows, kept);
+  assert_true(sent == received && (t->members == 1 ? sent == 0 : sent > 0));
+}
+
+static void compare(const problem *p, const moecl_group_layer_params *params, int members,
+                    const int64_t *split, const char *what) {
+  moecl_routing want_routing, routing;
+  moecl_status status;
+  void *want = run_alone(p, 11, &want_routing);
+  together t = make_together(p, params, members, split);
+  void *got = run_together(&t, 11, &status);
+  assert_ok(status);
+  if (memcmp(got, want, (size_t)p->num_tokens * p->row_bytes) != 0)
+    fail_msg("%s: the outputs of %d members differ from one device's", what, members);
+  assert_ok(moecl_group_layer_read_routing_wait(t.layer, &routing));
+  check_routing(&routing, &want_routing);
+  check_statistics(&t, &routing);
+  moecl_routing_destroy(&routing);
+  moecl_routing_destroy(&want_routing);
+  free_together(&t);
+  free(got), free(want);
+}
+
+/* Some arrangements of one rule, each rule others. */
+static void check_rule(const moecl_layer_params *params, int first, int step, const char *what) {
+  problem p = make_problem(params, TOKENS);
+  for (int i = first; i < ARRANGEMENTS; i += step) {
+    const moecl_group_layer_params with = params_of(&arrangements[i]);
+    compare(&p, &with, arrangements[i].members, arrangements[i].split, what);
+  }
+  free_problem(&p);
+}
+
+static void test_arrangements(void **state) {
+  (void)state;
+  check_rule(&plain, 0, 1, "plain");
+}
+
+static void test_drop_policies(void **state) {
+  (void)state;
+  for (int policy = 0; policy < MOECL_DROP_POLICY_COUNT; policy++) {
+    moecl_layer_params params = plain;
+    params.capacity_factor = 0.7;
+    params.drop_policy = (moecl_drop_policy)policy;
+    params.renormalize_after_capacity = policy != 0;
+    check_rule(&params, 3 + policy % 2, 1 + 4 * (policy % 2), "a drop policy");
+  }
+}
+
+static void test_shared_and_identity(void **state) {
+  moecl_layer_params params = plain;
+  (void)state;
+  params.shared_intermediate_size = 12;
+  params.shared_gate = true;
+  params.num_identity_experts = 2;
+  params.gate_up_bias = params.down_bias = params.router_bias = true;
+  check_rule(&params, 2, 2, "a shared expert and identity experts");
+}
+
+/* Numbers are drawn by a token's number in the batch. */
+static void test_draws(void **state) {
+  moecl_layer_params params = plain;
+  (void)state;
+  params.jitter = 0.125f;
+  params.router_noise = true;
+  check_rule(&params, 4, 9, "jitter and noise");
+  params.second_choice = MOECL_SECOND_RANDOM;
+  check_rule(&params, 3, 9, "a random second choice");
+  params.router_noise = false;
+  params.second_choice = MOECL_SECOND_SAMPLED;
+  check_rule(&params, 4, 9, "a sampled second choice");
+}
+
+static void test_weight_on_input(void **state) {
+  moecl_layer_params params = plain;
+  (void)state;
+  params.weight_on_input = true;
+  params.capacity_factor = 1;
+  params.renormalize_after_capacity = true;
+  params.dtype = MOECL_BF16;
+  check_rule(&params, 3, 9, "weighted inputs");
+}
+
+static void test_formats(void **state) {
+  moecl_layer_params params = plain;
+  (void)state;
+  params.hidden_size = 37;
+  params.intermediate_size = 19;
+  params.dtype = MOECL_F16;
+  check_rule(&params, 4, 9, "odd sizes, fp16");
+  params.dtype = MOECL_BF16;
+  params.weight_format = MOECL_FORMAT_INT8;
+  check_rule(&params, 4, 9, "odd sizes, bf16 with weights of int8");
+  params.activation_format = MOECL_FORMAT_INT8;
+  params.shared_intermediate_size = 11;
+  check_rule(&params, 3, 9, "int8 by int8");
+}
+
+static void test_variants(void **state) {
+  moecl_layer_params params = plain;
+  (void)state;
+  params.grouped_gemm_variant = "generic";
+  params.router_variant = "by_block";
+  check_rule(&params, 4, 9, "variants by name");
+}
+
+/* What the equality above hangs on, on one device: a batch in parts, of few rows and of many, gives
+ * the bits of the whole. */
+static void check_parts(const moecl_layer_params *params) {
+  static const int64_t parts[] = {1, 2, 3, 7, 13, 124};
+  moecl_routing routing;
+  int64_t first = 0;
+  problem whole = make_problem(params, TOKENS);
+  char *want = run_alone(&whole, 0, &routing);
+  moecl_routing_destroy(&routing);
+  for (size_t i = 0; i < sizeof parts / sizeof *parts; first += parts[i++]) {
+    problem part = whole;
+    part.num_tokens = parts[i];
+    part.hidden = (char *)whole.hidden + (size_t)first * whole.row_bytes;
+    void *got = run_alone(&part, 0, &routing);
+    moecl_routing_destroy(&routing);
+    if (memcmp(got, want + (size_t)first * whole.row_bytes, (size_t)parts[i] * whole.row_bytes) !=
+        0)
+      fail_msg("%s: %d tokens of a batch give other bits alone",
+               params->grouped_gemm_variant ? params->grouped_gemm_variant : "auto", (int)parts[i]);
+    free(got);
+  }
+  assert_int_equal(first, TOKENS);
+  free(want);
+  free_problem(&whole);
+}
+
+static void test_in_parts(void **state) {
+  moecl_layer_params params = plain;
+  (void)state;
+  params.shared_intermediate_size = 12;
+  check_parts(&params);
+  params.weight_format = MOECL_FORMAT_INT8;
+  check_parts(&params);
+  params.grouped_gemm_variant = "generic";
+  check_parts(&params);
+  params.weight_format = MOECL_FORMAT_DTYPE;
+  params.grouped_gemm_variant = "clblast"; /* sums as its library does */
+  moecl_layer *layer = NULL;
+  assert_int_not_equal(moecl_layer_create(contexts[0], &params, &layer), MOECL_OK);
+}
+
+/* Lists that are not in order, and copies: of one expert on all, of others on two. */
+static void test_given(void **state) {
+  static const int32_t lists[] = {7, 0, 3, 3, 1, 5, 2, 3, 6, 4, 0};
+  static const size_t sizes[] = {3, 4, 4};
+  static const int64_t split[] = {10, 100, 40};
+  int32_t experts[4] = {-1, -1, -1, -1};
+  (void)state;
+  problem p = make_problem(&plain, TOKENS);
+  for (int32_t chunks = 1; chunks <= 2; chunks++) {
+    const moecl_group_layer_params with = {
+        .placement = MOECL_PLACE_GIVEN, .lists = lists, .list_sizes = sizes, .chunks = chunks};
+    compare(&p, &with, 3, split, "given lists");
+    together t = make_together(&p, &with, 3, split);
+    assert_int_equal(moecl_group_layer_experts(t.layer, 1, experts, 4), 4);
+    assert_true(experts[0] == 1 && experts[1] == 2 && experts[2] == 3 && experts[3] == 5);
+    free_together(&t);
+  }
+  free_problem(&p);
+}
+
+/* A member whose experts nobody wants: a correction bias keeps all from the last two. */
+static void test_unwanted(void **state) {
+  moecl_layer_params params = plain;
+  (void)state;
+  params.scoring = MOECL_SCORING_SIGMOID;
+  params.score_correction_bias = true;
+  problem p = make_problem(&params, TOKENS);
+  float *bias = p.weights[MOECL_SCORE_CORRECTION_BIAS];
+  for (int e = 0; e < EXPERTS; e++) bias[e] = e >= 4 ? -100 : 0;
+  for (int i = 1; i < ARRANGEMENTS; i += 3) {
+    const moecl_group_layer_params with = params_of(&arrangements[i]);
+    compare(&p, &with, arrangements[i].members, arrangements[i].split, "unwanted experts");
+  }
+  free_problem(&p);
+}
+
+/* Blocks of many pieces: rows are large enough for more than the staging holds. */
+static void test_large_rows(void **state) {
+  moecl_layer_params params = plain;
+  static const int64_t split[] = {3, 397};
+  (void)state;
+  params.hidden_size = 40000;
+  params.intermediate_size = 2;
+  problem p = make_problem(&params, 400);
+  const moecl_group_layer_params with = {.chunks = 0};
+  compare(&p, &with, 2, split, "large rows");
+  free_problem(&p);
+}
+
+static void test_no_tokens(void **state) {
+  static const int64_t none[MOST_MEMBERS] = {0};
+  moecl_status status;
+  moecl_routing routing;
+  (void)state;
+  problem p = make_problem(&plain, 0);
+  const moecl_group_layer_params with = {0};
+  together t = make_together(&p, &with, 2, none);
+  void *got = run_together(&t, 1, &status);
+  assert_ok(status);
+  assert_ok(moecl_group_layer_read_routing_wait(t.layer, &routing));
+  assert_int_equal(routing.num_tokens, 0);
+  moecl_routing_destroy(&routing);
+  free(got);
+  free_together(&t);
+  free_problem(&p);
+}
+
+/* Forwards with other seeds, so with other routing: memory comes to rest. */
+static void test_many(void **state) {
+  const char *asked = getenv("MOECL_TEST_FORWARDS");
+  const int forwards = asked ? atoi(asked) : 200;
+  moecl_layer_params params = plain;
+  uint64_t early[2];
+  (void)state;
+  params.jitter = 0.5f;
+  problem p = make_problem(&params, TOKENS);
+  const moecl_group_layer_params with = params_of(&arrangements[1]);
+  together t = make_together(&p, &with, 2, arrangements[1].split);
+  for (int i = 0; i < forwards; i++) {
+    moecl_status status;
+    void *got = run_together(&t, (uint64_t)i, &status);
+    assert_ok(status);
+    free(got);
+    for (int m = 0; m < 2 && i == forwards / 2; m++)
+      early[m] = moecl_context_memory(contexts[m], NULL);
+  }
+  for (int m = 0; m < 2; m++)
+    assert_true(moecl_context_memory(contexts[m], NULL) <= early[m] + early[m] / 8);
+  free_together(&t);
+  free_problem(&p);
+}
+
+/* ---- what is refused ---- */
+
+static void expect(moecl_status got, moecl_status want, const char *part) {
+  char text[2000];
+  assert_int_equal(got, want);
+  moecl_context_take_errors(contexts[0], text, sizeof text);
+  if (!strstr(text, part)) fail_msg("'%s' says nothing of '%s'", text, part);
+}
+
+static void test_refusals(void **state) {
+  static const int32_t twice[] = {0, 1, 2, 3, 3, 4, 5, 6, 7}, few[] = {0, 1, 2, 3, 4, 5, 6};
+  static const size_t all_sizes[] = {9, 0}, few_sizes[] = {4, 3};
+  static const double nothing[] = {0, 0}, negative[] = {2, -1};
+  moecl_context *same[] = {contexts[0], contexts[0]};
+  const moecl_group_params unknown = {.transport = "pigeons"};
+  moecl_group *group = NULL;
+  moecl_group_layer *layer = NULL;
+  const moecl_status invalid = MOECL_ERROR_INVALID_ARGUMENT;
+  (void)state;
+  moecl_context_take_errors(contexts[0], NULL, 0);
+  expect(moecl_group_create(same, 2, NULL, &group), invalid, "the same context");
+  expect(moecl_group_create(contexts, 65, NULL, &group), invalid, "1 to 64");
+  expect(moecl_group_create(contexts, 2, &unknown, &group), MOECL_ERROR_UNSUPPORTED, "pigeons");
+  assert_ok(moecl_group_create(contexts, 2, NULL, &group));
+  assert_string_equal(moecl_group_transport(group), "host");
+  assert_ptr_equal(moecl_group_context(group, 1), contexts[1]);
+  assert_null(moecl_group_context(group, 2));
+  const struct {
+    moecl_group_layer_params params;
+    const char *part;
+  } wrong[] = {
+      {{.layer = plain, .chunks = 9}, "1 to 8"},
+      {{.layer = plain, .placement = MOECL_PLACE_WEIGHTED}, "needs member_weights"},
+      {{.layer = plain, .placement = MOECL_PLACE_WEIGHTED, .member_weights = nothing}, "at least"},
+      {{.layer = plain, .placement = MOECL_PLACE_WEIGHTED, .member_weights = negative},
+       "0 or more"},
+      {{.layer = plain, .placement = MOECL_PLACE_GIVEN}, "needs lists"},
+      {{.layer = plain, .placement = MOECL_PLACE_GIVEN, .lists = twice, .list_sizes = all_sizes},
+       "expert 3 twice"},
+      {{.layer = plain, .placement = MOECL_PLACE_GIVEN, .lists = few, .list_sizes = few_sizes},
+       "expert 7 is in no"},
+      {{.layer = plain, .placement = MOECL_PLACEMENT_COUNT}, "placement"},
+      {{.layer = {.hidden_size = -1}}, "hidden_size"}};
+  for (size_t i = 0; i < sizeof wrong / sizeof *wrong; i++) {
+    expect(moecl_group_layer_create(group, &wrong[i].params, &layer), invalid, wrong[i].part);
+    assert_null(layer);
+  }
+  moecl_group_destroy(&group);
+}
+
+static void test_not_ready(void **state) {
+  const moecl_group_layer_params params = {.layer = plain};
+  const moecl_group_tokens none[2] = {{.num_tokens = 0}, {.num_tokens = 0}};
+  const moecl_group_tokens no_buffer[2] = {{.num_tokens = 3}, {.num_tokens = 0}};
+  const moecl_group_forward_params forward = {.tokens = none};
+  moecl_group *group = NULL;
+  moecl_group_layer *layer = NULL;
+  moecl_routing routing;
+  (void)state;
+  assert_ok(moecl_group_create(contexts, 2, NULL, &group));
+  assert_ok(moecl_group_layer_create(group, &params, &layer));
+  moecl_group_destroy(&group); /* the layer keeps it */
+  moecl_context_take_errors(contexts[0], NULL, 0);
+  expect(moecl_group_layer_forward(layer, &forward, NULL), MOECL_ERROR_NOT_READY, "were not set");
+  expect(moecl_group_layer_read_routing_wait(layer, &routing), MOECL_ERROR_NOT_READY, "no routing");
+  problem p = make_problem(&plain, 3);
+  for (int t = 0; t < MOECL_TENSOR_COUNT; t++)
+    if (p.weights[t])
+      assert_ok(moecl_group_layer_set_weights(layer, (moecl_tensor)t, 0,
+                                              moecl_layer_tensor_items(&plain, (moecl_tensor)t),
+                                              p.weights[t]));
+  const moecl_group_forward_params empty = {.tokens = no_buffer};
+  expect(moecl_group_layer_forward(layer, &empty, NULL), MOECL_ERROR_INVALID_ARGUMENT,
+         "hidden_states");
+  free_problem(&p);
+  moecl_group_layer_destroy(&layer);
+}
+
+int main(int argc, char **argv) {
+  const struct CMUnitTest tests[] = {cmocka_unit_test(test_arrangements),
+                                     cmocka_unit_test(test_drop_policies),
+                                     cmocka_unit_test(test_shared_and_identity),
+                                     cmocka_unit_test(test_draws),
+                                     cmocka_unit_test(test_weight_on_input),
+                                     cmocka_unit_test(test_formats),
+                                     cmocka_unit_test(test_variants),
+                                     cmocka_unit_test(test_given),
+                                     cmocka_unit_test(test_in_parts),
+                                     cmocka_unit_test(test_unwanted),
+                                     cmocka_unit_test(test_large_rows),
+                                     cmocka_unit_test(test_no_tokens),
+                                     cmocka_unit_test(test_many),
+                                     cmocka_unit_test(test_refusals),
+                                     cmocka_unit_test(test_not_ready)};
+  if (argc > 1) cmocka_set_test_filter(argv[1]);
+  skip_without_device();
+  make_contexts();
+  const int failed = cmocka_run_group_tests_name("group", tests, NULL, NULL);
+  destroy_contexts();
+  return failed ? 1 : 0;
+}
