@@ -133,10 +133,9 @@ count_bins(const __global int *bins, const __global int *sources, __global int *
 }
 
 /* A work-group for each of the pairs' numbers. */
-__kernel __attribute__((reqd_work_group_size(LOCAL, 1, 1))) void scan(__global int *counts,
-                                                                      const __global int *sources,
-                                                                      __global int *starts,
-                                                                      int num_blocks, int members) {
+__kernel __attribute__((reqd_work_group_size(LOCAL, 1, 1))) void
+scan_blocks(__global int *counts, const __global int *sources, __global int *starts, int num_blocks,
+            int members) {
   __local int scratch[LOCAL];
   const int lid = (int)get_local_id(0), i = (int)get_group_id(0);
   const int pairs = (int)get_num_groups(0);

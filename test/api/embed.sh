@@ -27,9 +27,9 @@ embed() {
 embed "$root/test/api/embed.c"
 
 # And the examples, which are of the same layer and say the same of its first token.
-for example in forward own_opencl; do embed "$root/examples/$example.c" | tee "$prefix/$example.out"; done
+for example in forward own_opencl group; do embed "$root/examples/$example.c" | tee "$prefix/$example.out"; done
 LD_LIBRARY_PATH=$libdir python3 "$root/examples/ctypes_forward.py" | tee "$prefix/ctypes_forward.out"
-[[ $(cat "$prefix"/*.out | grep -c '^token 0: experts ') == 3 ]]
+[[ $(cat "$prefix"/*.out | grep -c '^token 0: experts ') == 4 ]]
 [[ $(cat "$prefix"/*.out | grep '^token 0:' | sort -u | wc -l) == 1 ]] ||
   { echo "the examples differ in their answers"; exit 1; }
 # What goes wrong is said.
