@@ -450,6 +450,12 @@ static bool try_fault(size_t scenario, fault_kind kind, size_t target, bool last
   return false;
 }
 
+/* Copies to and from the host that are under way cannot be waited for where not even that call
+ * works: on a device that is lost they have ended, here they have not. */
+static bool can_last(size_t scenario, fault_kind kind) {
+  return kind != FAULT_OPENCL || strcmp(scenarios[scenario].name, "group") != 0;
+}
+
 static void walk(size_t scenario, fault_kind kind) {
   static uint64_t places[MOST_CALLS];
   static size_t targets[MOST_CALLS];
@@ -465,7 +471,7 @@ static void walk(size_t scenario, fault_kind kind) {
   assert_true(calls > 0 && calls < MOST_CALLS);
   const size_t count = find_targets(calls, places, targets);
   for (size_t i = 0; i < count; i++)
-    for (int lasting = 0; lasting < 2; lasting++) {
+    for (int lasting = 0; lasting < 1 + can_last(scenario, kind); lasting++) {
       bool survived;
       wrong += !try_fault(scenario, kind, targets[i] + 1, lasting != 0, &sound, &survived);
       survivors += survived && !lasting;

@@ -35,12 +35,27 @@ typedef struct experiment_block {
   const char *attention_variant;
 } experiment_block;
 
+/* The section `parallel`: the layer's experts on several devices, or contexts of one. */
+typedef enum parallel_placement {
+  PARALLEL_EVEN = 0,
+  PARALLEL_BY_COMPUTE,
+  PARALLEL_PLACEMENTS
+} parallel_placement;
+typedef struct experiment_parallel {
+  int64_t experts;     /* members of the group; 0: none, one device alone */
+  const char *devices; /* NULL: the experiment's, for all; else names, separated by blanks or
+                          commas, taken in turns */
+  parallel_placement placement;
+  int64_t chunks; /* 0: as many as pay */
+} experiment_parallel;
+
 /* One point: one combination of all swept values. */
 typedef struct experiment_point {
   experiment_what what;
   moecl_layer_params layer;        /* variant names point into the experiment */
   moecl_scale_search scale_search; /* of weights with scales, as they are drawn */
   experiment_block block;          /* WHAT_BLOCK */
+  experiment_parallel parallel;
   int64_t num_tokens;
   int64_t context; /* WHAT_BLOCK: tokens in the cache before them */
   workload_kind distribution;

@@ -26,6 +26,10 @@ static const char *what_choice(int i) {
   static const char *const names[WHAT_COUNT] = {"layer", "block"};
   return i >= 0 && i < WHAT_COUNT ? names[i] : "?";
 }
+static const char *placement_choice(int i) {
+  static const char *const names[PARALLEL_PLACEMENTS] = {"even", "compute"};
+  return i >= 0 && i < PARALLEL_PLACEMENTS ? names[i] : "?";
+}
 static const char *norm_choice(int i) { return moecl_norm_name((moecl_norm)i); }
 static const char *qk_norm_choice(int i) { return moecl_qk_norm_name((moecl_qk_norm)i); }
 static const char *rope_choice(int i) { return moecl_rope_scaling_name((moecl_rope_scaling)i); }
@@ -68,6 +72,7 @@ static bool has_limit(int64_t i) { return moecl_activation_has_limit((moecl_acti
   { KEY_WEIGHT_FORMAT, false, 0, has_scales }
 #define SKEWED ONE(KEY_DISTRIBUTION, WORKLOAD_SKEWED)
 #define OF_BLOCK ONE(KEY_WHAT, WHAT_BLOCK)
+#define PARALLEL(member) "parallel." #member, IN_POINT(parallel.member)
 #define ATTENTION(member) "block.attention." #member, IN_POINT(block.attention.member)
 #define ROPE(member) "block.rope.rope_" #member, IN_POINT(block.attention.rope.member)
 #define NORM(member) "block.norm.norm_" #member, IN_POINT(block.norm.member)
@@ -165,6 +170,10 @@ static const schema_key keys[KEY_COUNT] = {
          "What hidden states before gate_up and activated rows before down are rounded to on the "
          "device, by scales of each row, for the shared expert too (W8A8); dtype: they are not. "
          "fp8-g128 is DeepSeek-V3's."},
+    [KEY_BATCH_INVARIANT] =
+        {LAYER(batch_invariant), TYPE_BOOL, WITH_CHECKPOINT, NO_RANGE, NO_CHOICE, "false",
+         "A row is summed in the same order whatever rows are beside it: a batch in parts, or on "
+         "several devices, gives the same bits. Costs time where tokens are few."},
     [KEY_GROUPED_GEMM_VARIANT] = {LAYER(grouped_gemm_variant), TYPE_TEXT,
                                   AUTO_NULL | WITH_CHECKPOINT | NOT_WORK, ANY_TEXT, NO_CHOICE,
                                   "auto",
@@ -409,6 +418,28 @@ static const schema_key keys[KEY_COUNT] = {
                            .needs = {OF_BLOCK}},
     [KEY_NORM_BIAS] = {NORM(bias), TYPE_BOOL, 0, NO_RANGE, NO_CHOICE, "false", "They have biases.",
                        .needs = {OF_BLOCK}},
+    [KEY_PARALLEL_EXPERTS] =
+        {PARALLEL(experts), TYPE_INT, NULLABLE | NOT_WORK, 1, MOECL_MAX_GROUP_MEMBERS, NO_CHOICE,
+         "null",
+         "Expert parallelism: so many members share the experts and the tokens; null: one device "
+         "has all, without a group."},
+    [KEY_PARALLEL_DEVICES] =
+        {PARALLEL(devices), TYPE_TEXT, AUTO_NULL | NOT_WORK, ANY_TEXT, NO_CHOICE, "auto",
+         "The members' devices, named as 'device' is, with blanks or commas between them: '0:0, "
+         "0:1'. Taken in turns where there are more members: a device is then a member several "
+         "times. auto: all on the experiment's device.",
+         .needs = {ANY(KEY_PARALLEL_EXPERTS)}},
+    [KEY_PARALLEL_PLACEMENT] =
+        {PARALLEL(placement), TYPE_CHOICE, NOT_WORK, NO_RANGE, placement_choice,
+         PARALLEL_PLACEMENTS, "even",
+         "even: as many experts to each member; compute: by compute units times clock.",
+         .needs = {ANY(KEY_PARALLEL_EXPERTS)}},
+    [KEY_PARALLEL_CHUNKS] =
+        {PARALLEL(chunks), TYPE_INT, NULLABLE | NOT_WORK, 1, MOECL_MAX_GROUP_CHUNKS, NO_CHOICE,
+         "null",
+         "Parts of a member's experts whose rows travel while others are computed; null: as many "
+         "as pay.",
+         .needs = {ANY(KEY_PARALLEL_EXPERTS)}},
     [KEY_DTYPE] = {"dtype", IN_POINT(layer.dtype), TYPE_CHOICE, WITH_CHECKPOINT, NO_RANGE,
                    dtype_choice, MOECL_DTYPE_COUNT, "fp32",
                    "Storage of inputs, weights and output. Sums are kept in fp32."},
@@ -656,6 +687,7 @@ bool schema_same_layer(const experiment_point *a, const experiment_point *b) {
   for (int i = 0; i < KEY_COUNT; i++) {
     const schema_key *key = schema_get((schema_id)i);
     const bool counts = schema_is_of_layer(key) || i == KEY_WHAT ||
+                        strncmp(key->name, "parallel.", 9) == 0 ||
                         (a->what == WHAT_BLOCK && schema_is_of_block(key));
     if (counts &&
         memcmp((const char *)a + key->offset, (const char *)b + key->offset, key->size) != 0)

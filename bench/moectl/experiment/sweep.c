@@ -45,6 +45,7 @@ typedef enum rule {
   RULE_LAYER,
   RULE_BLOCK,
   RULE_POSITIONS,
+  RULE_PARALLEL,
   RULE_COUNT
 } rule;
 
@@ -65,7 +66,8 @@ static bool can_check(const settings *settings, rule rule) {
       /* Has a default, unless a checkpoint failed that would have given all. */
       [RULE_LAYER] = {KEY_ACTIVATION, KEY_COUNT},
       [RULE_BLOCK] = {KEY_WHAT, KEY_HIDDEN_SIZE, KEY_NUM_HEADS, KEY_COUNT},
-      [RULE_POSITIONS] = {KEY_NUM_TOKENS, KEY_CONTEXT, KEY_COUNT}};
+      [RULE_POSITIONS] = {KEY_NUM_TOKENS, KEY_CONTEXT, KEY_COUNT},
+      [RULE_PARALLEL] = {KEY_WHAT, KEY_PARALLEL_EXPERTS, KEY_COUNT}};
   if (rule == RULE_LAYER && keys[KEY_ACTIVATION].given) return true;
   for (const schema_id *key = about[rule]; *key != KEY_COUNT; key++)
     if (keys[*key].count == 0) return false;
@@ -202,6 +204,15 @@ static bool has_too_many_positions(const experiment_point *point, breach *found)
   return point->what == WHAT_BLOCK && context + tokens > MOECL_MAX_POSITIONS;
 }
 
+static bool has_parallel_block(const experiment_point *point, breach *found) {
+  found->key = KEY_PARALLEL_EXPERTS;
+  snprintf(found->message, sizeof found->message,
+           "parallel.experts: expected null where blocks are measured (measure.what), found %lld: "
+           "layers alone are spread over devices",
+           (long long)point->parallel.experts);
+  return point->what == WHAT_BLOCK && point->parallel.experts > 0;
+}
+
 static bool breaks(const settings *settings, rule rule, const experiment_point *point,
                    breach *found) {
   switch (rule) {
@@ -212,6 +223,7 @@ static bool breaks(const settings *settings, rule rule, const experiment_point *
   case RULE_LAYER: return has_bad_layer(settings, point, found);
   case RULE_BLOCK: return has_bad_block(settings, point, found);
   case RULE_POSITIONS: return has_too_many_positions(point, found);
+  case RULE_PARALLEL: return has_parallel_block(point, found);
   case RULE_COUNT: break;
   }
   return false;

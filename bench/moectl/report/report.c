@@ -98,6 +98,7 @@ bool report_write(const results *all, char **error) {
   report_peaks(all, file.stream);
   report_stages(all, file.stream);
   report_routing(all, file.stream);
+  report_devices(all, file.stream);
   report_memory(all, file.stream);
   report_verification(all, false, file.stream);
   report_failures(all, file.stream);

@@ -36,6 +36,7 @@ static const struct {
     {NULL, html_roofline, report_peaks},
     {NULL, html_stages, report_stages},
     {NULL, balance, report_routing},
+    {NULL, NULL, report_devices},
     {NULL, NULL, report_memory},
     {NULL, NULL, report_variants},
     {NULL, NULL, verification},

@@ -38,6 +38,9 @@ size_t report_stages_of(const results *all, int stages[RESULTS_PARTS]);
 void report_routing(const results *all, FILE *file);
 void report_memory(const results *all, FILE *file);
 
+/* report_devices.c: nothing where no point has several */
+void report_devices(const results *all, FILE *file);
+
 /* report_groups.c: the same of large sweeps, a row for each value of each swept parameter:
  * the mean over the points that have it. */
 /* The stages' mean shares in percent, of points with one value of an axis (NaN: none has it);

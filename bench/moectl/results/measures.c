@@ -45,6 +45,15 @@ const measure measures[] = {
      false, true},
     {MEASURE_VERIFY, "weight_bits", MEASURE_REAL, AT(verify.weight_bits), "bits a weight", false,
      true},
+    {MEASURE_PARALLEL, "chunks", MEASURE_COUNT, AT(parallel.chunks), NULL, true},
+    {MEASURE_PARALLEL, "sent_bytes", MEASURE_COUNT, AT(parallel.sent_bytes), "bytes sent", false,
+     true},
+    {MEASURE_PARALLEL, "transfer_ms", MEASURE_REAL, AT(parallel.transfer_ms), "transfer (ms)",
+     false, true},
+    {MEASURE_PARALLEL, "hidden_share", MEASURE_SHARE, AT(parallel.hidden_share), "hidden", false,
+     true},
+    {MEASURE_PARALLEL, "member_imbalance", MEASURE_REAL, AT(parallel.member_imbalance),
+     "imbalance of devices", false, true},
     {MEASURE_RUN, NULL, MEASURE_COUNT, 0, NULL}};
 
 const measure *measure_find(const char *name) {
@@ -57,6 +66,7 @@ const char *measure_prefix(measure_group group) { return group == MEASURE_VERIFY
 
 bool measure_group_present(measure_group group, const point_result *point) {
   if (group == MEASURE_VERIFY) return point->verify.ran;
+  if (group == MEASURE_PARALLEL) return point->parallel.num_members > 0;
   return group != MEASURE_ROUTING ||
          (point->routing.tokens_per_expert && point->routing.tokens_per_expert_after_capacity);
 }

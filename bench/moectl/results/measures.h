@@ -13,6 +13,7 @@ typedef enum measure_group {
   MEASURE_RATE,    /* the point itself, after them */
   MEASURE_ROUTING,
   MEASURE_VERIFY,
+  MEASURE_PARALLEL, /* of several devices */
   MEASURE_GROUP_COUNT
 } measure_group;
 

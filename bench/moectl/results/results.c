@@ -22,6 +22,7 @@ void point_result_destroy(point_result *result) {
     free(result->variant_reasons[i]);
   }
   free(result->rounds);
+  free(result->parallel.members);
   moecl_routing_destroy(&result->routing);
   *result = (point_result){0};
 }

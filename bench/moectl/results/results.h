@@ -50,6 +50,24 @@ typedef struct point_round {
   int64_t iterations;
 } point_round;
 
+/* A member of a point's group in one forward; times are its own device's. */
+typedef struct point_member {
+  char device[128];
+  int64_t experts, num_tokens, rows, bytes_sent, bytes_received;
+  double layer_ms, kernels_ms, transfer_ms, hidden_ms; /* moecl_group_statistics */
+} point_member;
+
+/* Of a point whose experts are on several devices. */
+typedef struct point_parallel {
+  size_t num_members; /* 0: it is on one alone */
+  point_member *members;
+  char transport[32];
+  int64_t chunks, sent_bytes; /* of all members */
+  double transfer_ms;         /* of copies, the mean of members */
+  double hidden_share;        /* of that: while a kernel ran on the same device */
+  double member_imbalance;    /* the busiest member's rows over the mean */
+} point_parallel;
+
 typedef struct point_result {
   size_t index; /* into experiment.points */
   point_status status;
@@ -68,6 +86,7 @@ typedef struct point_result {
       routing; /* only counts, capacity and statistics are kept; the [T,*] arrays may be NULL */
   verify_result verify;
 
+  point_parallel parallel;
   double changed_choices; /* the share of T*K choices that are others without jitter; NaN: none */
 } point_result;
 

@@ -13,6 +13,13 @@
 #include <stdlib.h>
 #include <string.h>
 
+#define MEMBER(name)                                                                               \
+  { #name, offsetof(point_member, name) }
+const results_member_field results_member_counts[RESULTS_MEMBER_COUNTS] = {
+    MEMBER(experts), MEMBER(num_tokens), MEMBER(rows), MEMBER(bytes_sent), MEMBER(bytes_received)};
+const results_member_field results_member_times[RESULTS_MEMBER_TIMES] = {
+    MEMBER(layer_ms), MEMBER(kernels_ms), MEMBER(transfer_ms), MEMBER(hidden_ms)};
+
 /* JSON knows no NaN or infinity. */
 static json_t *number(double value) { return isfinite(value) ? json_real(value) : json_null(); }
 
@@ -162,6 +169,31 @@ static json_t *verify_json(const point_result *result) {
   return object;
 }
 
+static json_t *member_json(const point_member *member) {
+  json_t *object = json_object();
+  set(&object, "device", json_words(member->device));
+  for (size_t i = 0; i < RESULTS_MEMBER_COUNTS; i++)
+    set(&object, results_member_counts[i].name,
+        json_integer(*(const int64_t *)((const char *)member + results_member_counts[i].offset)));
+  for (size_t i = 0; i < RESULTS_MEMBER_TIMES; i++)
+    set(&object, results_member_times[i].name,
+        number(*(const double *)((const char *)member + results_member_times[i].offset)));
+  return object;
+}
+
+static json_t *parallel_json(const point_result *result) {
+  json_t *object = json_object(), *members = json_array();
+  for (size_t m = 0; members && m < result->parallel.num_members; m++) {
+    if (json_array_append_new(members, member_json(&result->parallel.members[m])) == 0) continue;
+    json_decref(members);
+    members = NULL;
+  }
+  set(&object, "transport", json_words(result->parallel.transport));
+  set_measures(&object, MEASURE_PARALLEL, result);
+  set(&object, "members", members);
+  return object;
+}
+
 static json_t *point_json(const experiment *plan, const point_result *result) {
   const experiment_what what = plan->points[result->index].what;
   json_t *point = json_pack(
@@ -176,6 +208,8 @@ static json_t *point_json(const experiment *plan, const point_result *result) {
   set(&point, "rounds", rounds_json(result, what));
   set(&point, "routing", routing_json(result));
   set(&point, "verify", verify_json(result));
+  if (measure_group_present(MEASURE_PARALLEL, result))
+    set(&point, "parallel", parallel_json(result));
   return point;
 }
 

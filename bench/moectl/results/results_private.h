@@ -62,4 +62,13 @@ void journal_close(results *results);
 /* results_csv.c: the whole of results.csv. */
 char *results_csv(const results *results);
 
+/* A member's numbers, as results.json has them. */
+typedef struct results_member_field {
+  const char *name;
+  size_t offset; /* in point_member */
+} results_member_field;
+enum { RESULTS_MEMBER_COUNTS = 5, RESULTS_MEMBER_TIMES = 4 };
+extern const results_member_field results_member_counts[RESULTS_MEMBER_COUNTS]; /* int64_t */
+extern const results_member_field results_member_times[RESULTS_MEMBER_TIMES];   /* double */
+
 #endif

@@ -135,6 +135,36 @@ static void read_routing(reader *walk, const json_t *object, const experiment_po
   read_measures(walk, object, MEASURE_ROUTING, result);
 }
 
+static void read_member(reader *walk, const json_t *object, point_member *into) {
+  const char *device = json_string_value(member(walk, object, "device"));
+  snprintf(into->device, sizeof into->device, "%s", device ? device : "");
+  for (size_t i = 0; i < RESULTS_MEMBER_COUNTS; i++)
+    *(int64_t *)((char *)into + results_member_counts[i].offset) =
+        integer_of(walk, object, results_member_counts[i].name);
+  for (size_t i = 0; i < RESULTS_MEMBER_TIMES; i++)
+    *(double *)((char *)into + results_member_times[i].offset) =
+        real_of(walk, object, results_member_times[i].name);
+}
+
+/* Not there: the point was on one device. */
+static void read_parallel(reader *walk, const json_t *object, point_result *result) {
+  point_parallel *parallel = &result->parallel;
+  if (!object || json_is_null(object)) return;
+  const json_t *list = member(walk, object, "members");
+  const char *transport = json_string_value(member(walk, object, "transport"));
+  parallel->members = calloc(json_array_size(list) + 1, sizeof *parallel->members);
+  if (!parallel->members || json_array_size(list) == 0) {
+    if (!walk->wrong) walk->wrong = "members";
+    return;
+  }
+  snprintf(parallel->transport, sizeof parallel->transport, "%s", transport ? transport : "");
+  parallel->num_members = json_array_size(list);
+  for (size_t m = 0; m < parallel->num_members; m++)
+    read_member(walk, json_array_get(list, m), &parallel->members[m]);
+  read_measures(walk, object, MEASURE_PARALLEL, result);
+  parallel->chunks = integer_of(walk, object, "chunks");
+}
+
 static void read_point(reader *walk, const json_t *object, const experiment_point *point,
                        point_result *result) {
   const json_t *verify = member(walk, object, "verify");
@@ -147,6 +177,7 @@ static void read_point(reader *walk, const json_t *object, const experiment_poin
   read_routing(walk, member(walk, object, "routing"), point, result);
   result->verify.ran = verify && !json_is_null(verify);
   if (result->verify.ran) read_measures(walk, verify, MEASURE_VERIFY, result);
+  read_parallel(walk, json_object_get(object, "parallel"), result);
 }
 
 /* What failed or did not verify runs again. */

@@ -2,14 +2,17 @@
 #include "run/forwards.h"
 #include "base/clock.h"
 #include "results/rounds.h"
+#include "run/together.h"
 
 void forwards_release_layer(runner *runner) {
+  together_release(runner);
   if (!runner->block) moecl_layer_destroy(&runner->layer);
   moecl_block_destroy(&runner->block);
   runner->layer = NULL;
 }
 
 moecl_status forwards_create_layer(runner *runner, const experiment_point *point) {
+  if (point->parallel.experts > 0) return together_create(runner, point);
   if (point->what == WHAT_LAYER)
     return moecl_layer_create(runner->context, &point->layer, &runner->layer);
   const moecl_block_params params = experiment_block_params(point);
@@ -19,40 +22,61 @@ moecl_status forwards_create_layer(runner *runner, const experiment_point *point
 }
 
 moecl_status forwards_provide_layer(runner *runner, const experiment_point *point) {
-  if (runner->layer && runner_same_layer(&runner->of, point)) return MOECL_OK;
+  if ((runner->layer || runner->together) && runner_same_layer(&runner->of, point)) return MOECL_OK;
   forwards_release_layer(runner);
   moecl_status status = forwards_create_layer(runner, point);
   const double begun = seconds_now();
   if (status == MOECL_OK)
-    status = workload_set_weights(runner->context, point, runner->layer, runner->block);
+    status = runner->together
+                 ? together_set_weights(runner, point)
+                 : workload_set_weights(runner->context, point, runner->layer, runner->block);
   runner->of = *point;
   runner->weights_seconds = seconds_now() - begun;
   /* Kernels may have been built on the way, as they are once: what would it be again? */
-  if (status == MOECL_OK && runner->weights_seconds > ROUND_SECONDS)
+  if (status == MOECL_OK && runner->layer && runner->weights_seconds > ROUND_SECONDS)
     status =
         workload_weights_seconds(runner->context, point, runner->layer, &runner->weights_seconds);
-  if (status != MOECL_OK) forwards_release_layer(runner);
+  if (status != MOECL_OK && runner->layer) forwards_release_layer(runner);
   return status;
 }
 
 const char *forwards_variant(const runner *runner, const char *operation, const char **reason) {
+  if (runner->together)
+    return moecl_group_layer_variant(runner->together->layer, 0, operation, reason);
   return runner->block ? moecl_block_variant(runner->block, operation, reason)
                        : moecl_layer_variant(runner->layer, operation, reason);
 }
 
 uint64_t forwards_weight_bytes(const runner *runner) {
+  if (runner->together) return together_weight_bytes(runner->together);
   return runner->block ? moecl_block_weight_bytes(runner->block)
                        : moecl_layer_weight_bytes(runner->layer);
 }
 
+double forwards_roundoff(const runner *runner, bool of_outputs) {
+  double most = 0;
+  if (!runner->together)
+    return of_outputs ? moecl_layer_output_roundoff(runner->layer)
+                      : moecl_layer_roundoff(runner->layer);
+  for (int m = 0; m < runner->together->members; m++) {
+    const moecl_group_layer *layer = runner->together->layer;
+    const double own = of_outputs ? moecl_group_layer_output_roundoff(layer, (size_t)m)
+                                  : moecl_group_layer_roundoff(layer, (size_t)m);
+    if (own > most) most = own;
+  }
+  return most;
+}
+
 uint64_t forwards_workspace_bytes(const runner *runner, const experiment_point *point,
                                   const point_buffers *buffers) {
+  if (runner->together) return 0; /* the group layer's own, which follows the routing */
   return runner->block
              ? moecl_block_workspace_size(runner->block, point->num_tokens, buffers->cache != NULL)
              : moecl_layer_workspace_size(runner->layer, point->num_tokens);
 }
 
 void forwards_release_buffers(point_buffers *buffers) {
+  together_release_buffers(buffers->together);
   for (int i = 0; i < INPUT_SETS; i++) moecl_buffer_destroy(&buffers->hidden[i]);
   moecl_buffer_destroy(&buffers->output);
   moecl_buffer_destroy(&buffers->context);
@@ -129,6 +153,10 @@ moecl_status forwards_provide_buffers(runner *runner, const experiment_point *po
     if (status == MOECL_OK)
       status = workload_draw_hidden(point, runner->recording, i, buffers->hidden[i]);
   }
+  if (status == MOECL_OK && runner->together) {
+    buffers->together = runner->together;
+    return together_provide_buffers(runner, point, buffers);
+  }
   return status == MOECL_OK ? provide_cache(runner, point, buffers) : status;
 }
 
@@ -149,6 +177,7 @@ static moecl_status block_forward(runner *runner, const experiment_point *point,
 moecl_status forwards_enqueue(runner *runner, const experiment_point *point,
                               const point_buffers *buffers, int set, moecl_profile *profile) {
   if (runner->block) return block_forward(runner, point, buffers, set, profile);
+  if (runner->together) return together_forward(runner->together, point, set, true, false);
   const moecl_forward_params params = {.num_tokens = point->num_tokens,
                                        .hidden_states = buffers->hidden[set],
                                        .output = buffers->output,

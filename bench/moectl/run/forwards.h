@@ -20,7 +20,8 @@ typedef struct point_buffers {
   int sets;
   moecl_buffer *context; /* hidden states that the cache was filled from; NULL: no cache */
   moecl_cache *cache;
-  double fill_seconds; /* what filling it takes */
+  double fill_seconds;       /* what filling it takes */
+  struct together *together; /* the runner's, whose members have buffers of their own */
 } point_buffers;
 
 /* The runner's layer, in a block where the point measures one, without weights. */
@@ -33,6 +34,8 @@ void forwards_release_layer(runner *runner);
  * buffers. */
 const char *forwards_variant(const runner *runner, const char *operation, const char **reason);
 uint64_t forwards_weight_bytes(const runner *runner);
+/* moecl_layer_roundoff, or of outputs; of several devices the largest. */
+double forwards_roundoff(const runner *runner, bool of_outputs);
 uint64_t forwards_workspace_bytes(const runner *runner, const experiment_point *point,
                                   const point_buffers *buffers);
 

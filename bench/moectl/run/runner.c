@@ -6,6 +6,7 @@
 #include "results/measures.h"
 #include "results/rounds.h"
 #include "run/changed_choices.h"
+#include "run/together.h"
 #include "experiment/schema.h"
 #include <math.h>
 #include <stdarg.h>
@@ -29,7 +30,8 @@ __attribute__((format(printf, 2, 3))) static void fail(point_result *result, con
  * and its code. */
 static void fail_call(runner *runner, point_result *result, const char *what, moecl_status status) {
   char said[2048];
-  moecl_context_take_errors(runner->context, said, sizeof said);
+  together_take_errors(runner->together, said, sizeof said);
+  if (!*said) moecl_context_take_errors(runner->context, said, sizeof said);
   for (char *end = said; (end = strchr(end, '\n')); *end = ' ') {
   }
   fail(result, "%s: %s%s%s", what, moecl_status_string(status), *said ? ": " : "", said);
@@ -169,6 +171,9 @@ static moecl_status time_forwards(runner *runner, const experiment_point *point,
                                   const point_buffers *buffers, bool layer_only, size_t most,
                                   int64_t *timed_of, sample_summary *summaries,
                                   sample_summary *host, size_t *kept) {
+  if (runner->together)
+    return together_time(runner, point, buffers->sets, layer_only, most, timed_of, summaries, host,
+                         kept);
   timed_forwards timed = {.warmup = (size_t)runner->experiment->warmup,
                           .most = most,
                           .samples = malloc(most * (RESULTS_STAGES + 1) * sizeof(double)),
@@ -262,6 +267,15 @@ static void add_work(const experiment_point *point, const moecl_routing *routing
   work->bytes += (double)forwards * block_own_bytes(&block, point->num_tokens, point->context);
 }
 
+/* Of the forward that is just enqueued, with what several devices did in it. */
+static moecl_status read_routing(runner *runner, const point_buffers *buffers,
+                                 moecl_routing *routing, point_result *result) {
+  if (!runner->together) return moecl_layer_read_routing_wait(runner->layer, routing);
+  TRY(together_collect(runner->together, buffers->output));
+  TRY(together_describe(runner->together, result));
+  return moecl_group_layer_read_routing_wait(runner->together->layer, routing);
+}
+
 /* Reads every timed input set's routing for the work there was to do; set 0 last:
  * its routing is reported, verified and dumped. */
 static moecl_status read_routings(runner *runner, const experiment_point *point,
@@ -272,7 +286,7 @@ static moecl_status read_routings(runner *runner, const experiment_point *point,
     moecl_routing routing;
     if (set > 0 && timed_of[set] == 0) continue;
     status = forwards_enqueue(runner, point, buffers, set, NULL);
-    if (status == MOECL_OK) status = moecl_layer_read_routing_wait(runner->layer, &routing);
+    if (status == MOECL_OK) status = read_routing(runner, buffers, &routing, result);
     if (status != MOECL_OK) break;
     add_work(point, &routing, timed_of[set], work);
     if (set == 0) result->routing = routing;
@@ -337,8 +351,8 @@ static void check_point(runner *runner, const experiment_point *point, const poi
   result->status = POINT_UNVERIFIED_OK;
   if (!runner->experiment->verify) return;
   const verify_input input = {.context = runner->context,
-                              .roundoff = moecl_layer_roundoff(runner->layer),
-                              .output_roundoff = moecl_layer_output_roundoff(runner->layer),
+                              .roundoff = forwards_roundoff(runner, false),
+                              .output_roundoff = forwards_roundoff(runner, true),
                               .point = point,
                               .routing = &result->routing,
                               .hidden_states = buffers->hidden[0],

@@ -15,6 +15,7 @@ typedef struct runner {
   const recording *recording;         /* NULL without a file workload */
   volatile sig_atomic_t *interrupted; /* set by Ctrl-C */
   moecl_block *block;                 /* of points that measure one; else NULL */
+  struct together *together;          /* of points on several devices; else NULL (together.h) */
   moecl_layer *layer;                 /* the block's, or its own; NULL: there is none yet */
   experiment_point of;    /* whose weights the layer holds; meaningful when layer is there */
   double weights_seconds; /* what drawing or loading and packing them took */

@@ -1,0 +1,319 @@
+// SPDX-License-Identifier: MIT
+#include "run/together.h"
+#include "base/clock.h"
+#include <math.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+/* ---- members ---- */
+
+enum { NAME_SIZE = 256 };
+
+/* Word i of a list with blanks or commas between words, in turns; false: there is none. */
+static bool word_of(const char *list, int i, char name[NAME_SIZE]) {
+  static const char between[] = " ,";
+  int count = 0;
+  for (const char *at = list + strspn(list, between); *at; count++) {
+    const size_t length = strcspn(at, between);
+    if (count == i) snprintf(name, NAME_SIZE, "%.*s", (int)length, at);
+    at += length;
+    at += strspn(at, between);
+  }
+  return count > 0 && (i < count || word_of(list, i % count, name));
+}
+
+/* The i-th of all devices, in turns. */
+static moecl_status any_device(int i, char name[NAME_SIZE]) {
+  moecl_device_info *devices;
+  size_t count;
+  TRY(moecl_devices_list(&devices, &count));
+  const moecl_device_info *one = count ? &devices[(size_t)i % count] : NULL;
+  if (one) snprintf(name, NAME_SIZE, "%d:%d", (int)one->platform_index, (int)one->device_index);
+  moecl_devices_destroy(&devices);
+  return one ? MOECL_OK : MOECL_ERROR_NO_DEVICE;
+}
+
+static moecl_status open_member(runner *runner, const experiment_point *point, int m) {
+  const moecl_device_info *own = moecl_context_device(runner->context);
+  const char *devices = point->parallel.devices, *cache = moecl_context_cache_dir(runner->context);
+  char name[NAME_SIZE];
+  snprintf(name, sizeof name, "%d:%d", (int)own->platform_index, (int)own->device_index);
+  if (devices && strcmp(devices, "all") == 0) TRY(any_device(m, name));
+  else if (devices && !word_of(devices, m, name)) return MOECL_ERROR_NO_DEVICE;
+  const moecl_context_params params = {.device = name,
+                                       .kernel_dir = moecl_context_kernel_dir(runner->context),
+                                       .cache_dir = cache,
+                                       .disable_cache = !cache};
+  return moecl_context_create(&params, &runner->together->context[m]);
+}
+
+/* What a device has to compute with, as it says. */
+static double compute_of(const moecl_context *context) {
+  const moecl_device_info *device = moecl_context_device(context);
+  return (double)device->compute_units * (device->clock_mhz ? (double)device->clock_mhz : 1);
+}
+
+moecl_status together_create(runner *runner, const experiment_point *point) {
+  double weights[MOECL_MAX_GROUP_MEMBERS];
+  struct together *together = runner->together = calloc(1, sizeof *together);
+  if (!together) return MOECL_ERROR_OUT_OF_HOST_MEMORY;
+  together->members = (int)point->parallel.experts;
+  for (int m = 0; m < together->members; m++) {
+    TRY(open_member(runner, point, m));
+    weights[m] = compute_of(together->context[m]);
+  }
+  TRY(moecl_group_create(together->context, (size_t)together->members, NULL, &together->group));
+  const moecl_group_layer_params params = {.layer = point->layer,
+                                           .placement = point->parallel.placement == PARALLEL_EVEN
+                                                            ? MOECL_PLACE_EVEN
+                                                            : MOECL_PLACE_WEIGHTED,
+                                           .member_weights = weights,
+                                           .chunks = (int32_t)point->parallel.chunks};
+  return moecl_group_layer_create(together->group, &params, &together->layer);
+}
+
+void together_release(runner *runner) {
+  struct together *together = runner->together;
+  if (!together) return;
+  together_release_buffers(together);
+  moecl_group_layer_destroy(&together->layer);
+  moecl_group_destroy(&together->group);
+  for (int m = 0; m < together->members; m++) moecl_context_destroy(&together->context[m]);
+  free(together);
+  runner->together = NULL;
+}
+
+uint64_t together_weight_bytes(const struct together *together) {
+  uint64_t bytes = 0;
+  for (int m = 0; m < together->members; m++)
+    bytes += moecl_group_layer_weight_bytes(together->layer, (size_t)m);
+  return bytes;
+}
+
+void together_take_errors(struct together *together, char *text, size_t size) {
+  size_t used = 0;
+  if (size) *text = '\0';
+  for (int m = 0; together && m < together->members && used + 2 < size; m++) {
+    if (!together->context[m]) continue;
+    if (used) text[used++] = ' ';
+    moecl_context_take_errors(together->context[m], text + used, size - used);
+    used += strlen(text + used);
+    if (used && text[used - 1] == ' ') text[--used] = '\0';
+  }
+}
+
+/* ---- weights: drawn, or read, as for one device, and handed on through the host ---- */
+
+static moecl_status set_item(runner *runner, const experiment_point *point, moecl_tensor tensor,
+                             int64_t item, moecl_buffer *staging, void *values) {
+  const uint64_t bytes = moecl_layer_tensor_bytes(&point->layer, tensor);
+  TRY(workload_draw_weights(point, tensor, item, staging));
+  TRY(moecl_buffer_read_wait(staging, 0, bytes, values));
+  return moecl_group_layer_set_weights(runner->together->layer, tensor, item, 1, values);
+}
+
+moecl_status together_set_weights(runner *runner, const experiment_point *point) {
+  const uint64_t bytes = workload_staging_bytes(point);
+  moecl_buffer *staging = NULL;
+  void *values = malloc((size_t)bytes);
+  moecl_status status = values ? moecl_buffer_create(runner->context, bytes, &staging)
+                               : MOECL_ERROR_OUT_OF_HOST_MEMORY;
+  for (int tensor = 0; status == MOECL_OK && tensor < MOECL_TENSOR_COUNT; tensor++) {
+    const int64_t items = moecl_layer_tensor_items(&point->layer, (moecl_tensor)tensor);
+    for (int64_t item = 0; status == MOECL_OK && item < items; item++)
+      status = set_item(runner, point, (moecl_tensor)tensor, item, staging, values);
+  }
+  moecl_buffer_destroy(&staging);
+  free(values);
+  return status;
+}
+
+/* ---- inputs and outputs ---- */
+
+void together_release_buffers(struct together *together) {
+  for (int m = 0; together && m < together->members; m++) {
+    for (int set = 0; set < INPUT_SETS; set++) moecl_buffer_destroy(&together->hidden[set][m]);
+    moecl_buffer_destroy(&together->output[m]);
+    moecl_profile_destroy(&together->profile[m]);
+  }
+}
+
+static uint64_t row_of(const experiment_point *point) {
+  return (uint64_t)point->layer.hidden_size * moecl_dtype_size(point->layer.dtype);
+}
+
+static moecl_status provide_member(struct together *together, const experiment_point *point,
+                                   int sets, int m) {
+  const int64_t tokens = point->num_tokens, members = together->members;
+  const int64_t own = tokens * (m + 1) / members - tokens * m / members;
+  const uint64_t bytes = (uint64_t)own * row_of(point);
+  for (int set = 0; set < sets; set++)
+    TRY(moecl_buffer_create(together->context[m], bytes, &together->hidden[set][m]));
+  TRY(moecl_buffer_create(together->context[m], bytes, &together->output[m]));
+  TRY(moecl_profile_create(together->context[m], &together->profile[m]));
+  together->tokens[m] =
+      (moecl_group_tokens){.num_tokens = own, .output = own ? together->output[m] : NULL};
+  return MOECL_OK;
+}
+
+/* Each member's tokens of an input that the runner's context has all of. */
+static moecl_status scatter(struct together *together, const moecl_buffer *all, int set,
+                            char *values) {
+  uint64_t at = 0;
+  TRY(moecl_buffer_read_wait(all, 0, moecl_buffer_size(all), values));
+  for (int m = 0; m < together->members; m++) {
+    const uint64_t bytes = moecl_buffer_size(together->hidden[set][m]);
+    TRY(moecl_buffer_write_wait(together->hidden[set][m], 0, bytes, values + at));
+    at += bytes;
+  }
+  return MOECL_OK;
+}
+
+moecl_status together_provide_buffers(runner *runner, const experiment_point *point,
+                                      const point_buffers *buffers) {
+  struct together *together = runner->together;
+  moecl_status status = MOECL_OK;
+  together_release_buffers(together);
+  for (int m = 0; status == MOECL_OK && m < together->members; m++)
+    status = provide_member(together, point, buffers->sets, m);
+  char *values = malloc((size_t)moecl_buffer_size(buffers->output) + 1);
+  if (status == MOECL_OK && !values) status = MOECL_ERROR_OUT_OF_HOST_MEMORY;
+  for (int set = 0; status == MOECL_OK && set < buffers->sets; set++)
+    status = scatter(together, buffers->hidden[set], set, values);
+  free(values);
+  return status;
+}
+
+moecl_status together_collect(struct together *together, moecl_buffer *output) {
+  uint64_t at = 0;
+  for (int m = 0; m < together->members; m++) {
+    const uint64_t bytes = moecl_buffer_size(together->output[m]);
+    void *values = malloc((size_t)bytes + 1);
+    moecl_status status = values ? moecl_buffer_read_wait(together->output[m], 0, bytes, values)
+                                 : MOECL_ERROR_OUT_OF_HOST_MEMORY;
+    if (status == MOECL_OK) status = moecl_buffer_write_wait(output, at, bytes, values);
+    free(values);
+    TRY(status);
+    at += bytes;
+  }
+  return MOECL_OK;
+}
+
+/* ---- forwards ---- */
+
+moecl_status together_forward(struct together *together, const experiment_point *point, int set,
+                              bool measured, bool profiled) {
+  moecl_event *events[MOECL_MAX_GROUP_MEMBERS];
+  for (int m = 0; m < together->members; m++) {
+    together->tokens[m].hidden_states =
+        together->tokens[m].num_tokens ? together->hidden[set][m] : NULL;
+    together->tokens[m].profile = profiled ? together->profile[m] : NULL;
+  }
+  const moecl_group_forward_params params = {
+      .tokens = together->tokens, .seed = point->seed, .measured = measured};
+  moecl_status status = moecl_group_layer_forward(together->layer, &params, events);
+  for (int m = 0; m < together->members; m++) {
+    if (status == MOECL_OK) status = moecl_event_wait(events[m]);
+    moecl_event_destroy(&events[m]);
+  }
+  return status;
+}
+
+/* The longest of all members; a stage that none has is NaN. */
+static moecl_status read_profiles(struct together *together, double ms[RESULTS_STAGES]) {
+  for (int stage = 0; stage < RESULTS_STAGES; stage++) ms[stage] = NAN;
+  for (int m = 0; m < together->members; m++) {
+    double own[RESULTS_STAGES];
+    TRY(moecl_profile_read_wait(together->profile[m], own, RESULTS_STAGES));
+    for (int stage = 0; stage < RESULTS_STAGES; stage++) ms[stage] = fmax(ms[stage], own[stage]);
+  }
+  return MOECL_OK;
+}
+
+static moecl_status time_one(runner *runner, const experiment_point *point, int set, size_t most,
+                             size_t at, double *samples) {
+  double ms[RESULTS_STAGES];
+  const double begun = seconds_now();
+  TRY(together_forward(runner->together, point, set, false, true));
+  samples[(size_t)RESULTS_STAGES * most + at] = (seconds_now() - begun) * 1e3;
+  TRY(read_profiles(runner->together, ms));
+  for (int stage = 0; stage < RESULTS_STAGES; stage++)
+    samples[(size_t)stage * most + at] = ms[stage];
+  return MOECL_OK;
+}
+
+moecl_status together_time(runner *runner, const experiment_point *point, int sets, bool layer_only,
+                           size_t most, int64_t *timed_of, sample_summary *summaries,
+                           sample_summary *host, size_t *kept) {
+  const size_t warmup = (size_t)runner->experiment->warmup;
+  double *samples = malloc(most * (RESULTS_STAGES + 1) * sizeof *samples);
+  moecl_status status = samples ? MOECL_OK : MOECL_ERROR_OUT_OF_HOST_MEMORY;
+  for (int m = 0; m < runner->together->members; m++)
+    moecl_profile_layer_only(runner->together->profile[m], layer_only);
+  *kept = 0;
+  for (size_t i = 0; status == MOECL_OK && i < warmup + most && !*runner->interrupted; i++) {
+    const int set = (int)(i % (size_t)sets);
+    if (i < warmup) {
+      status = together_forward(runner->together, point, set, false, false);
+      continue;
+    }
+    status = time_one(runner, point, set, most, *kept, samples);
+    if (status == MOECL_OK) ++*kept;
+    if (timed_of) timed_of[set]++;
+  }
+  for (int stage = 0; status == MOECL_OK && stage < RESULTS_STAGES; stage++)
+    if ((stage == MOECL_STAGE_LAYER) == layer_only)
+      summaries[stage] = runner_summarize(samples + (size_t)stage * most, *kept);
+  if (status == MOECL_OK) *host = runner_summarize(samples + (size_t)RESULTS_STAGES * most, *kept);
+  free(samples);
+  return status;
+}
+
+/* ---- what members did ---- */
+
+static void sum_up(point_parallel *parallel) {
+  double transfer = 0, hidden = 0, rows = 0, most = 0;
+  parallel->sent_bytes = 0;
+  for (size_t m = 0; m < parallel->num_members; m++) {
+    const point_member *one = &parallel->members[m];
+    parallel->sent_bytes += one->bytes_sent;
+    transfer += one->transfer_ms;
+    hidden += one->hidden_ms;
+    rows += (double)one->rows;
+    most = fmax(most, (double)one->rows);
+  }
+  parallel->transfer_ms = transfer / (double)parallel->num_members;
+  parallel->hidden_share = transfer > 0 ? hidden / transfer : NAN;
+  parallel->member_imbalance = rows > 0 ? most / (rows / (double)parallel->num_members) : NAN;
+}
+
+moecl_status together_describe(struct together *together, point_result *result) {
+  point_parallel *parallel = &result->parallel;
+  free(parallel->members);
+  parallel->num_members = 0;
+  parallel->members = calloc((size_t)together->members, sizeof *parallel->members);
+  if (!parallel->members) return MOECL_ERROR_OUT_OF_HOST_MEMORY;
+  for (int m = 0; m < together->members; m++) {
+    moecl_group_statistics s;
+    point_member *one = &parallel->members[m];
+    TRY(moecl_group_layer_statistics_wait(together->layer, (size_t)m, &s));
+    *one = (point_member){.experts = s.experts,
+                          .num_tokens = s.num_tokens,
+                          .rows = s.rows,
+                          .bytes_sent = (int64_t)s.bytes_sent,
+                          .bytes_received = (int64_t)s.bytes_received,
+                          .layer_ms = s.layer_ms,
+                          .kernels_ms = s.kernels_ms,
+                          .transfer_ms = s.transfer_ms,
+                          .hidden_ms = s.hidden_ms};
+    snprintf(one->device, sizeof one->device, "%s",
+             moecl_context_device(together->context[m])->name);
+    parallel->chunks = s.chunks;
+  }
+  parallel->num_members = (size_t)together->members;
+  snprintf(parallel->transport, sizeof parallel->transport, "%s",
+           moecl_group_transport(together->group));
+  sum_up(parallel);
+  return MOECL_OK;
+}
