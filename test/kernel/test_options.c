@@ -28,6 +28,7 @@ static struct {
     {"layer.shared.shared_gate", {"false", "true"}},
     {"layer.shared.shared_scaling_factor", {"1", "0.5"}},
     {"layer.activation_format", {"dtype", "int8", "fp8-g128"}},
+    {"layer.batch_invariant", {"false", "true"}},
     {"layer.grouped_gemm_variant", {"auto", "generic"}},
     {"layer.router.router_variant", {"auto", "generic", "by_block"}},
     {"layer.router.scoring", {NULL}},

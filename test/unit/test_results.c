@@ -199,13 +199,15 @@ static void test_csv_text(void **state) {
       "index,status,error,seed,hidden_size,intermediate_size,num_experts,num_identity_experts,"
       "top_k,activation,swiglu_alpha,swiglu_limit,gate_up_bias,down_bias,"
       "shared_intermediate_size,shared_gate,shared_swiglu_limit,shared_scaling_factor,"
-      "weight_format,scale_search,activation_format,grouped_gemm_variant,scoring,score_after_topk,"
-      "sparsemixer_"
+      "weight_format,scale_search,activation_format,batch_invariant,grouped_gemm_variant,scoring,"
+      "score_after_"
+      "topk,sparsemixer_"
       "jitter,renormalize,"
       "renormalize_epsilon,renormalize_minimum,routed_scaling_factor,score_correction_bias,"
       "num_expert_group,topk_group,group_score,cut_groups_to_zero,second_choice,router_noise,"
       "weight_on_input,jitter,router_bias,router_variant,capacity_factor,capacity_of_tokens,"
-      "min_capacity,drop_policy,renormalize_after_capacity,dtype,num_tokens,distribution,"
+      "min_capacity,drop_policy,renormalize_after_capacity,experts,devices,placement,chunks,dtype,"
+      "num_tokens,distribution,"
       "skew_exponent,skew_clusters,skew_noise,what,variants_router,variants_permute,"
       "variants_grouped_gemm,variants_combine,iterations,rounds,time_ms_router_median,"
       "time_ms_router_min,time_ms_router_p90,time_ms_permute_median,time_ms_permute_min,"
@@ -218,31 +220,38 @@ static void test_csv_text(void **state) {
       "padding_waste,identity_fraction,changed_choices,nonfinite_tokens,nonfinite_score_tokens,"
       "zero_weight_tokens,verify_error,verify_tolerance,verify_ok,verify_tokens_checked,"
       "verify_experts_checked,verify_topk_mismatches,verify_capacity_ok,verify_weight_error,"
-      "verify_weight_cosine,verify_weight_bits\r\n"
+      "verify_weight_cosine,verify_weight_bits,sent_bytes,transfer_ms,hidden_share,member_"
+      "imbalance\r\n"
       "0,ok,,18446744073709551615,64,32,4,0,1,swiglu,1.702,7,false,false,,false,,1,dtype,none,"
       "dtype,"
+      "false,"
       "auto,"
       "softmax,false,0.01,true,,0,1,false,,,max,false,all,false,false,0.01,false,auto,1.1,"
-      "false,0,position,false,fp32,6,skewed,1,,0.5,layer,generic,scan,cpu,gather,20,1,2.5,1.5,9.5,,"
+      "false,0,position,false,,auto,even,,fp32,6,skewed,1,,0.5,layer,generic,scan,cpu,gather,20,1,"
+      "2.5,1.5,9.5,,"
       ",,"
       "4.5,1.5,9.5,5.5,1.5,9.5,6.5,1.5,9.5,7.5,1.5,9.5,8.5,1.5,9.5,1234.5,0.25,,1048576,0.125,"
-      "2,0.125,1.5,2.5,3.5,4.5,5.5,0.75,0.375,0.0625,0,0,0,1e-06,1e-05,true,6,4,0,true,,,\r\n"
+      "2,0.125,1.5,2.5,3.5,4.5,5.5,0.75,0.375,0.0625,0,0,0,1e-06,1e-05,true,6,4,0,true,,,,,,,\r\n"
       "1,ok_unverified,,18446744073709551615,64,32,4,0,1,swiglu,1.702,7,false,false,,false,,1,"
-      "dtype,none,dtype,auto,softmax,false,0.01,true,,0,1,false,,,max,false,all,false,false,0.01,"
+      "dtype,none,dtype,false,auto,softmax,false,0.01,true,,0,1,false,,,max,false,all,false,false,"
+      "0.01,"
       "false,"
       "auto,,"
-      "false,0,position,false,fp32,6,skewed,1,,0.5,layer,generic,scan,cpu,gather,20,1,2.5,1.5,9.5,,"
+      "false,0,position,false,,auto,even,,fp32,6,skewed,1,,0.5,layer,generic,scan,cpu,gather,20,1,"
+      "2.5,1.5,9.5,,"
       ",,"
       "4.5,1.5,9.5,5.5,1.5,9.5,6.5,1.5,9.5,7.5,1.5,9.5,8.5,1.5,9.5,1234.5,0.25,,1048576,0.125,,"
-      "0.125,1.5,2.5,3.5,4.5,5.5,0.75,0.375,0.0625,0,0,0,,,,,,,,,,\r\n"
+      "0.125,1.5,2.5,3.5,4.5,5.5,0.75,0.375,0.0625,0,0,0,,,,,,,,,,,,,,\r\n"
       "3,error,the layer broke,18446744073709551615,64,32,4,0,2,swiglu,1.702,7,false,false,,"
-      "false,,1,dtype,none,dtype,auto,softmax,false,0.01,true,,0,1,false,,,max,false,all,false,"
+      "false,,1,dtype,none,dtype,false,auto,softmax,false,0.01,true,,0,1,false,,,max,false,all,"
+      "false,"
       "false,0."
       "01,"
       "false,"
-      "auto,,false,0,position,false,fp32,6,skewed,1,,0.5,layer,,,,,0,0,,,,,,,,,,,,,,,,,,,,,,,,,0,,,"
+      "auto,,false,0,position,false,,auto,even,,fp32,6,skewed,1,,0.5,layer,,,,,0,0,,,,,,,,,,,,,,,,,"
+      ",,,,,,,,0,,,"
       ",,"
-      ",,,,,,,,,,,,,,,,,,,\r\n");
+      ",,,,,,,,,,,,,,,,,,,,,,,\r\n");
   free(text);
   results_destroy(&all);
 }
@@ -371,8 +380,57 @@ static void test_weight_error(void **state) {
   assert_non_null(strstr(text, "1234             -       1.0e-06\n"));
   free(text);
   text = printed(all, FORMAT_CSV, 0);
-  assert_non_null(strstr(text, ",1e-06,1e-05,true,6,4,0,true,0.03125,0.9375,4.25\r\n"));
+  assert_non_null(strstr(text, ",1e-06,1e-05,true,6,4,0,true,0.03125,0.9375,4.25,,,,\r\n"));
   free(text);
+  results_destroy(&all);
+}
+
+/* What several devices did is there for such points alone, and is read back. */
+static void test_parallel(void **state) {
+  fixture *f = *state;
+  results *all = open_new(f);
+  point_result point = make_point(f, 0, POINT_OK);
+  point.parallel = (point_parallel){.num_members = 2,
+                                    .members = calloc(2, sizeof(point_member)),
+                                    .transport = "host",
+                                    .chunks = 3,
+                                    .sent_bytes = 96,
+                                    .transfer_ms = 0.5,
+                                    .hidden_share = 0.25,
+                                    .member_imbalance = 1.5};
+  assert_non_null(point.parallel.members);
+  point.parallel.members[1] = (point_member){.device = "a \"device\"",
+                                             .experts = 3,
+                                             .num_tokens = 5,
+                                             .rows = 7,
+                                             .bytes_sent = 64,
+                                             .bytes_received = 32,
+                                             .layer_ms = NAN,
+                                             .kernels_ms = 2.5,
+                                             .transfer_ms = 0.75,
+                                             .hidden_ms = 0.125};
+  add(all, point);
+  add(all, make_point(f, 1, POINT_OK));
+  finish(all);
+  json_t *root = read_json(f);
+  check_keys(root, "points.0.parallel",
+             "transport chunks sent_bytes transfer_ms hidden_share member_imbalance members");
+  check_value(root, "points.0.parallel.chunks", "3");
+  check_value(root, "points.0.parallel.members.1.device", "\"a \\\"device\\\"\"");
+  check_value(root, "points.0.parallel.members.1.layer_ms", "null");
+  assert_null(json_object_get(json_array_get(json_object_get(root, "points"), 1), "parallel"));
+  json_decref(root);
+  results_destroy(&all);
+  char *error = NULL;
+  all = results_open(&f->plan, &f->device, &f->kernels, f->folder, true, &error);
+  assert_non_null(all);
+  const point_parallel *read = &all->points[0].parallel;
+  assert_true(read->num_members == 2 && read->chunks == 3 && read->sent_bytes == 96);
+  assert_true(read->hidden_share == 0.25 && read->member_imbalance == 1.5);
+  assert_string_equal(read->transport, "host");
+  assert_string_equal(read->members[1].device, "a \"device\"");
+  assert_true(read->members[1].rows == 7 && read->members[1].bytes_received == 32);
+  assert_true(isnan(read->members[1].layer_ms) && read->members[1].hidden_ms == 0.125);
   results_destroy(&all);
 }
 
@@ -549,7 +607,7 @@ int main(void) {
       CASE(test_csv_text),       CASE(test_disk_full),    CASE(test_default_folder),
       CASE(test_unwritable),     CASE(test_table),        CASE(test_formats),
       CASE(test_progress),       CASE(test_dump),         CASE(test_dump_refused),
-      CASE(test_dump_disk_full), CASE(test_weight_error),
+      CASE(test_dump_disk_full), CASE(test_weight_error), CASE(test_parallel),
   };
   return cmocka_run_group_tests(tests, NULL, NULL);
 }
