@@ -176,6 +176,35 @@ assert none is None and 0.002 < int8 < 0.02 < fp8 < 0.1, (none, int8, fp8)"
   expect "rows of 128 x 128 blocks, exit 2" 2 'expected one of dtype, int8, int8-g128, fp8-row, fp8-g128'
 }
 
+# Experts on several devices, here contexts of one, and what stands in the way.
+test_parallel() {
+  call run "$work/tiny.yaml" --set 'parallel.experts=[null, 1, 3]' --set layer.batch_invariant=true \
+    --set layer.capacity.capacity_factor=1 --out "$work/parallel"
+  expect "run with experts on three members" 0 'experts=3.*verified'
+  holds "what each device did is there, and adds up" python3 -c "
+import json
+points = json.load(open('$work/parallel/results.json'))['points']
+assert 'parallel' not in points[0], points[0]
+for point, count in zip(points[1:], (1, 3)):
+    members = point['parallel']['members']
+    assert len(members) == count and point['verify']['ok'], point
+    assert sum(m['num_tokens'] for m in members) == point['params']['num_tokens'], members
+    assert sum(m['rows'] for m in members) == sum(
+        point['routing']['tokens_per_expert_after_capacity']), members
+    sent = sum(m['bytes_sent'] for m in members)
+    assert sent == sum(m['bytes_received'] for m in members) == point['parallel']['sent_bytes']
+    assert (sent > 0) == (count > 1), members"
+  holds "the report shows them" grep -q '^## Devices' "$work/parallel/report.md"
+  call run "$work/tiny.yaml" --set parallel.experts=2 --set 'parallel.devices="0:0 99:99"' \
+    --out "$work/parallel-none"
+  expect "a member's device that is not there" 1 'the layer could not be made: .*99:99'
+  call profile "$work/tiny.yaml" --set parallel.experts=2 --out "$work/parallel-profile"
+  expect "a profile of several devices, exit 2" 2 'a profile is of one device'
+  call check "$work/tiny.yaml" --set parallel.experts=2 --set measure.what=block \
+    --set block.attention.num_heads=4
+  expect "a block on several devices, exit 2" 2 'parallel.experts: expected null where blocks'
+}
+
 # What a run would refuse on the device, check refuses too, with the same exit code.
 test_check_on_device() {
   call check "$work/tiny.yaml" --set 'layer.top_k=[1, 2]' --iterations 2
@@ -562,6 +591,7 @@ main() {
     test_explain
     test_weight_format
     test_activation_format
+    test_parallel
     test_no_home
     test_full_stdout_on_device
     test_run

@@ -232,8 +232,21 @@ static int profile_all(profile_run *run) {
   return show_all(run) && run->profile.whole ? EXIT_ALL_OK : EXIT_POINT_FAILED;
 }
 
+/* A profile is of one device's kernels. */
+static bool is_on_one_device(const experiment *experiment) {
+  for (size_t i = 0; i < experiment->num_points; i++)
+    if (experiment->points[i].parallel.experts > 0) {
+      complain("parallel.experts is %lld at point %zu, and a profile is of one device: --set "
+               "parallel.experts=null; 'moectl run' tells what each device did",
+               (long long)experiment->points[i].parallel.experts, i);
+      return false;
+    }
+  return true;
+}
+
 static int profile_on_device(profile_run *run) {
   const options *options = run->options;
+  if (!is_on_one_device(&run->experiment)) return EXIT_USAGE;
   if (run->experiment.num_points > MOST_POINTS) {
     complain("the experiment has %zu points, and a profile is of %d at most: choose some with "
              "--set, e.g. --set workload.num_tokens=64",

@@ -34,6 +34,14 @@ static moecl_status any_device(int i, char name[NAME_SIZE]) {
   return one ? MOECL_OK : MOECL_ERROR_NO_DEVICE;
 }
 
+/* Of a member that cannot be opened nothing else is left to be asked. */
+static void keep_error(void *user, moecl_log_level level, const char *message) {
+  struct together *together = user;
+  const size_t used = strlen(together->said);
+  if (level == MOECL_LOG_ERROR)
+    snprintf(together->said + used, sizeof together->said - used, "%s%s", used ? " " : "", message);
+}
+
 static moecl_status open_member(runner *runner, const experiment_point *point, int m) {
   const moecl_device_info *own = moecl_context_device(runner->context);
   const char *devices = point->parallel.devices, *cache = moecl_context_cache_dir(runner->context);
@@ -42,6 +50,8 @@ static moecl_status open_member(runner *runner, const experiment_point *point, i
   if (devices && strcmp(devices, "all") == 0) TRY(any_device(m, name));
   else if (devices && !word_of(devices, m, name)) return MOECL_ERROR_NO_DEVICE;
   const moecl_context_params params = {.device = name,
+                                       .log = keep_error,
+                                       .log_user = runner->together,
                                        .kernel_dir = moecl_context_kernel_dir(runner->context),
                                        .cache_dir = cache,
                                        .disable_cache = !cache};
@@ -92,15 +102,8 @@ uint64_t together_weight_bytes(const struct together *together) {
 }
 
 void together_take_errors(struct together *together, char *text, size_t size) {
-  size_t used = 0;
-  if (size) *text = '\0';
-  for (int m = 0; together && m < together->members && used + 2 < size; m++) {
-    if (!together->context[m]) continue;
-    if (used) text[used++] = ' ';
-    moecl_context_take_errors(together->context[m], text + used, size - used);
-    used += strlen(text + used);
-    if (used && text[used - 1] == ' ') text[--used] = '\0';
-  }
+  snprintf(text, size, "%s", together ? together->said : "");
+  if (together) together->said[0] = '\0';
 }
 
 /* ---- weights: drawn, or read, as for one device, and handed on through the host ---- */

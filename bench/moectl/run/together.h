@@ -8,6 +8,7 @@
 struct together {
   int members;
   moecl_context *context[MOECL_MAX_GROUP_MEMBERS];
+  char said[2000]; /* members' errors since they were last taken, a blank between two */
   moecl_group *group;
   moecl_group_layer *layer;
   /* Of a point's forwards. */
@@ -37,7 +38,7 @@ moecl_status together_collect(struct together *together, moecl_buffer *output);
 /* What members did in the latest forward, which was measured. */
 moecl_status together_describe(struct together *together, point_result *result);
 uint64_t together_weight_bytes(const struct together *together);
-/* What members' calls said of their failures, a blank between two. */
+/* What members' calls said of their failures. */
 void together_take_errors(struct together *together, char *text, size_t size);
 
 #endif
