@@ -562,7 +562,7 @@ static moecl_status combine(group_run *run, int m, moecl_event **event) {
     MOECL_TRY(plan_run_steps(&home->plan, home->shared, home->plan.num_steps, &chain,
                              member->space[GROUP_HOME].blocks, bound, &with));
   }
-  return event ? ocl_chain_end(&chain, event) : ocl_chain_end(&chain, NULL);
+  return ocl_chain_end(&chain, event);
 }
 
 /* ---- all of it ---- */
