@@ -15,8 +15,9 @@
  * Scales. A step is 128 elements along K, so within it each row and each token has one scale. A
  * step's products add up in sums of their own, `p`, which then go to the tile's as
  * sum + p * weight's scale * token's scale in fp32: the scheme of DeepSeek-V3. A weight row's one
- * scale multiplies at the end. E4M3's wgmma adds up with about 14 bits, so that it is a step's
- * sums alone in all formats; int8's are exact, and where no scale is a block's they are the tile's.
+ * scale multiplies at the end. E4M3's wgmma adds up with about 14 bits, so that it is the sums of
+ * one step, or two, in all formats; int8's are exact, and where no scale is a block's they are the
+ * tile's.
  *
  * Registers. A tile of 256 rows by 128 tokens is 128 sums a work-item, and a step's products are
  * made in parts of one packed tile and half of the tokens, of which two are there at once, 32 sums

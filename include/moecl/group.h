@@ -125,9 +125,9 @@ typedef struct moecl_group_forward_params {
 } moecl_group_forward_params;
 
 /* One forward of the batch. Outputs have the bits that moecl_layer_forward gives of the same
- * tokens on one such device with the same variants, wherever experts and tokens are, unless that
- * takes its path for few tokens, which sums in another order (moecl_plan_choices; there is none on
- * CPUs), and as long as members are of one kind.
+ * tokens on one such device with the same variants, wherever experts and tokens are, where both
+ * have layer.batch_invariant and members are of one kind. Without that flag a member with few
+ * tokens may sum in another order than a device that has all of them.
  *
  * Waits: which rows go where is known when all members have routed, and the host transport copies
  * through the host. When the call returns, what is left is enqueued: outputs are there when the

@@ -25,10 +25,12 @@ extern "C" {
  *   output infinite or NaN, whatever the weights that follow.
  * - Experts' outputs, the shared expert's too, are fp32 until they are combined. The
  *   exception are variants by matrix instructions ("nvidia_sm80", "nvidia_sm90", "amd_mfma",
- *   "intel_xmx16" and the like), which would wait for twice the memory: they may round outputs to
- *   dtype, except on the path for few tokens, and outputs beyond its range may then be infinite:
+ *   "intel_xmx16" and the like) and those by CPUs' units ("cpu_amx", "cpu_bf16", "cpu_int8",
+ *   "cpu_amx_int8"), which would wait for twice the memory: they may round outputs to dtype, except
+ * on the path for few tokens, and outputs beyond its range may then be infinite:
  *   moecl_layer_output_roundoff.
- * - Logits, scores, route weights and gates are fp32. The output is rounded once. */
+ * - Logits, scores, route weights and gates are fp32. The output is rounded once.
+ * - Subnormal numbers may count as zeros in arithmetic: in "cpu_amx" and "cpu_bf16" they do. */
 
 /* Letters in comments: T num_tokens, H hidden_size, I intermediate_size,
  * E num_experts, Z num_identity_experts, K top_k. */

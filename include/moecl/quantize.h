@@ -35,8 +35,9 @@ MOECL_API moecl_status moecl_quantize(const moecl_quantize_params *params, const
                                       uint64_t src_offset, moecl_buffer *dst, uint64_t dst_offset);
 
 /* The same on the host, of numbers in double precision, whatever dtype is: those that dtype has
- * give the bits that moecl_quantize gives. Several threads take part in large matrices. src and dst
- * must not overlap, and may be NULL where there is nothing to do. Errors:
+ * give the bits that moecl_quantize gives. Several threads take part in large matrices,
+ * one in what is of a whole matrix: its largest number, and the search of its only scale (fp8). src
+ * and dst must not overlap, and may be NULL where there is nothing to do. Errors:
  * MOECL_ERROR_INVALID_ARGUMENT, which writes nothing. Thread-safe. */
 MOECL_API moecl_status moecl_quantize_host(const moecl_quantize_params *params, const double *src,
                                            void *dst);

@@ -594,6 +594,8 @@ static moecl_status run_all(group_run *run, moecl_event **events) {
     }
     for (int c = 0; c < chunks; c++) MOECL_TRY(transport->finish(layer->group->state, chunks + c));
   }
+  /* Without any tokens members wait for what they were to wait for all the same. */
+  for (int m = 0; batch_of(layer) == 0 && m < members; m++) MOECL_TRY(route(run, m));
   for (int m = 0; m < members; m++) MOECL_TRY(combine(run, m, events ? &events[m] : NULL));
   return MOECL_OK;
 }

@@ -29,7 +29,7 @@ static const char *layout_of(const desc_format *format) {
   }
 }
 
-/* compressed-tensors: what its library, transformers and vLLM read. */
+/* compressed-tensors: what its library reads. */
 static json_t *compressed(const desc_format *format, bool searched) {
   const bool is_int = format->element == ELEMENT_INT8 || format->element == ELEMENT_INT4;
   const char *layout = layout_of(format);
@@ -103,11 +103,34 @@ static bool is_left(const writer *w, const moecl_safetensors_tensor *tensor, siz
          !writer_find(w, tensor->name);
 }
 
-static moecl_status add_left(const writer *w, const char *name, size_t size, bool expressions,
+/* The expressions of what is quantized: a layer that is not, behind those that config.json counts,
+ * may have tensors of the same names. */
+static json_t *expressions_of_experts(const writer *w) {
+  json_t *all = json_object();
+  for (size_t i = 0; all && i < w->count; i++) {
+    base_text text = {0};
+    const char *name = w->matrices[i].name;
+    const size_t length = strlen(name);
+    const bool is_weight = length > 7 && strcmp(name + length - 7, ".weight") == 0;
+    add_expression(&text, name, is_weight ? length - 7 : length);
+    if (text.failed || json_object_set_new(all, text.data, json_true())) {
+      json_decref(all);
+      all = NULL;
+    }
+    base_text_free(&text);
+  }
+  return all;
+}
+
+/* In words where it is an expression that says `experts`' names, too. */
+static moecl_status add_left(const writer *w, const char *name, size_t size, const json_t *experts,
                              json_t *known, json_t *list) {
   base_text text = {0};
-  if (expressions) add_expression(&text, name, size);
-  else base_text_add(&text, name, size);
+  if (experts) add_expression(&text, name, size);
+  if (!experts || (!text.failed && json_object_get(experts, text.data))) {
+    base_text_free(&text);
+    base_text_add(&text, name, size);
+  }
   int failed = text.failed;
   if (!failed && !json_object_get(known, text.data))
     failed = json_object_set_new(known, text.data, json_true()) ||
@@ -119,18 +142,18 @@ static moecl_status add_left(const writer *w, const char *name, size_t size, boo
 moecl_status writer_config_ignore(writer *w) {
   json_t *expressions = json_object_get(w->config, "ignore");
   json_t *list = expressions ? expressions : json_object_get(w->config, "modules_to_not_convert");
-  json_t *known = json_object();
-  moecl_status status = known ? MOECL_OK : no_memory(w);
+  json_t *known = json_object(), *experts = expressions ? expressions_of_experts(w) : NULL;
+  moecl_status status = known && (experts || !expressions) ? MOECL_OK : no_memory(w);
   for (size_t s = 0; status == MOECL_OK && s < w->checkpoint->num_shards; s++) {
     const moecl_safetensors *file = w->checkpoint->shards[s].file;
     for (size_t t = 0; status == MOECL_OK && t < moecl_safetensors_count(file); t++) {
       const moecl_safetensors_tensor *tensor = moecl_safetensors_at(file, t);
       size_t size;
-      if (is_left(w, tensor, &size))
-        status = add_left(w, tensor->name, size, expressions != NULL, known, list);
+      if (is_left(w, tensor, &size)) status = add_left(w, tensor->name, size, experts, known, list);
     }
   }
   json_decref(known);
+  json_decref(experts);
   return status;
 }
 

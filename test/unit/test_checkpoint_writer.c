@@ -9,6 +9,7 @@
 
 enum { H = 128, I = 128, SHARED = 256, EXPERTS = 2 };
 #define LAYER "model.layers.1.mlp."
+#define BEHIND "model.layers.2.mlp." /* the layers that config.json counts */
 
 /* ---- the source: two shards, a layer of each kind ---- */
 
@@ -58,9 +59,10 @@ static const char *const second_names[] = {
     LAYER "experts.1.up_proj.weight",       LAYER "experts.1.down_proj.weight",
     LAYER "shared_expert.gate_proj.weight", LAYER "shared_expert.up_proj.weight",
     LAYER "shared_expert.down_proj.weight", LAYER "gate.weight",
-    LAYER "shared_expert_gate.weight",      "lm_head.weight"};
-static const int64_t second_sizes[][2] = {{I, H},      {H, I},       {SHARED, H}, {SHARED, H},
-                                          {H, SHARED}, {EXPERTS, H}, {1, H},      {8, H}};
+    LAYER "shared_expert_gate.weight",      "lm_head.weight",
+    BEHIND "experts.0.up_proj.weight"};
+static const int64_t second_sizes[][2] = {
+    {I, H}, {H, I}, {SHARED, H}, {SHARED, H}, {H, SHARED}, {EXPERTS, H}, {1, H}, {8, H}, {I, H}};
 
 static const char config[] =
     "{\"model_type\":\"qwen2_moe\",\"num_hidden_layers\":2,\"hidden_size\":128,"
@@ -189,6 +191,8 @@ static void check_files(moecl_checkpoint *written, moecl_format format) {
                                   : "re:model\\.layers\\.\\d+\\.mlp\\.up_proj$"));
   assert_false(is_left(q, deepseek ? LAYER "experts.0.up_proj"
                                    : "re:model\\.layers\\.\\d+\\.mlp\\.experts\\.\\d+\\.up_proj$"));
+  /* By its name: an expression would say the experts, too. */
+  assert_true(is_left(q, BEHIND "experts.0.up_proj"));
   assert_ok(moecl_checkpoint_measure(written, &size));
   json_t *metadata = json_object_get(index, "metadata");
   assert_int_equal(json_integer_value(json_object_get(metadata, "total_size")), size.bytes);

@@ -124,7 +124,8 @@ const cli_command cli_commands[] = {
      "Quantizes the matrices of all experts, routed and shared, on the device, or on the host "
      "where "
      "there is none, and copies all else. config.json says it as compressed-tensors, which "
-     "transformers and vLLM read, or for fp8-block as DeepSeek-V3's files do. What the files "
+     "transformers reads (docs/models.md says which it reads right), or for fp8-block as "
+     "DeepSeek-V3's files do. What the files "
      "cannot express is refused ('moectl help models')."},
     {"devices", command_devices, "jvh", NULL, OFFER_NOTHING, NULL, NULL, "list the OpenCL devices",
      "Shows what each device has and which variants would serve ('moectl help devices')."},

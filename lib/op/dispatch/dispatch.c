@@ -47,10 +47,6 @@ const op_kind op_dispatch_kind = {.table = &op_dispatch_table,
 
 /* ---- what the host writes ---- */
 
-size_t op_dispatch_placement_size(const op_dispatch_desc *desc, size_t copies) {
-  return (size_t)desc->num_experts + 1 + 2 * copies + (size_t)desc->members + 2 * (size_t)desc->own;
-}
-
 size_t op_dispatch_sources_size(const op_dispatch_desc *desc, int32_t num_blocks) {
   return (size_t)desc->members + 1 + (size_t)num_blocks + 1;
 }

@@ -56,8 +56,7 @@ moecl_status op_dispatch_enqueue_chunk(op_dispatch *dispatch, ocl_chain *chain, 
                                        const moecl_buffer *offsets, const moecl_buffer *tiles,
                                        uint32_t tile_rows);
 
-/* Ints of a placement, and of sources, which the host writes. */
-size_t op_dispatch_placement_size(const op_dispatch_desc *desc, size_t copies);
+/* Ints of sources, which the host writes. */
 size_t op_dispatch_sources_size(const op_dispatch_desc *desc, int32_t num_blocks);
 /* Blocks of so many tokens of each member. */
 int32_t op_dispatch_blocks(const op_dispatch *dispatch, const int64_t *tokens);

@@ -63,10 +63,11 @@ static const heights *heights_of(const op_gemm *gemm) {
   return gemm->driver == &op_gemm_fragments_wgmma_driver ? &by_wgmma : &by_mma;
 }
 
-/* Scales of 16 columns multiply codes in any case. */
+/* Scales of 16 columns multiply codes in any case. Where tall tiles round weights and low ones do
+ * not, a row's numbers would hang on how many there are beside it. */
 static bool has_tall(const op_gemm *gemm) {
   return !heights_of(gemm)->tall_scales_weights || gemm->desc.weights->block <= 16 ||
-         gemm->desc.input->element == ELEMENT_BF16;
+         (gemm->desc.input->element == ELEMENT_BF16 && !gemm->desc.invariant);
 }
 
 /* Rows of the tallest tiles. */

@@ -26,11 +26,18 @@ bool op_gemm_multiples_of_8(const kernel_variant *variant, const void *problem) 
   return op_gemm_as_weights(variant, problem) && desc->n % 8 == 0 && desc->k % 8 == 0;
 }
 
+/* Sums of int8's products have 31 bits: so many are of 14 each. */
+static bool fits_int32(const op_gemm_desc *desc) {
+  enum { MOST_PRODUCTS = 1 << 17 };
+  return desc->weights->element != ELEMENT_INT8 || desc->k <= MOST_PRODUCTS;
+}
+
 bool op_gemm_int8_codes(const kernel_variant *variant, const void *problem) {
   const op_gemm_desc *desc = problem;
   (void)variant;
   return desc->weights->element == ELEMENT_INT8 && desc->input->element == ELEMENT_INT8 &&
-         !desc_is_quantized(desc->output) && (!desc->rounded || desc->rounded == desc->output);
+         !desc_is_quantized(desc->output) && (!desc->rounded || desc->rounded == desc->output) &&
+         fits_int32(desc);
 }
 
 bool op_gemm_int8_weights(const kernel_variant *variant, const void *problem) {
@@ -48,12 +55,6 @@ bool op_gemm_16_bits_multiples_of_8(const kernel_variant *variant, const void *p
          (desc->output == desc->input || desc_is_f32(desc->output)) &&
          (!desc->rounded || desc->rounded == desc->output) && !desc->exact && desc->n % 8 == 0 &&
          desc->k % 8 == 0;
-}
-
-/* Sums of int8's products have 31 bits: so many are of 14 each. */
-static bool fits_int32(const op_gemm_desc *desc) {
-  enum { MOST_PRODUCTS = 1 << 17 };
-  return desc->weights->element != ELEMENT_INT8 || desc->k <= MOST_PRODUCTS;
 }
 
 static bool is_coded_pair(const desc_format *weights, const desc_format *rows) {
