@@ -25,6 +25,12 @@ unpack() {
   can_install || return
   mapfile -t needs < <(apt-cache depends "$package" 2>/dev/null |
     sed -n 's/^ *Depends: \([^<]*\)$/\1/p' | sort -u)
+  ((${#needs[@]})) || { # lists of packages that nobody has fetched yet
+    apt_get update >"$log" 2>&1
+    mapfile -t needs < <(apt-cache depends "$package" 2>/dev/null |
+      sed -n 's/^ *Depends: \([^<]*\)$/\1/p' | sort -u)
+  }
+  rm -f "$dir/$package"_*.deb
   ((${#needs[@]})) && apt_get install --no-install-recommends "${needs[@]}" 2>"$log" &&
     (cd "$dir" && apt-get -q download "$package" && dpkg -x ./"$package"_*.deb root) \
       >>"$log" 2>&1 </dev/null

@@ -121,12 +121,15 @@ def check(gpu, source, defines, folder):
 
 
 TILES = "#define STEP_K"
+# What is planted, and a word of what is to be said of it.
 MISTAKES = [
-    ("a mistyped builtin", "gfx942", "mfma_f32_16x16x16bf16_1k", "mfma_f32_16x16x16bf16_2k"),
-    ("another GPU's instruction", "gfx1100", "mfma_f32_16x16x16bf16_1k", "mfma_f32_16x16x16bf16_1k"),
-    ("sums in memory", "gfx942", "QUAD_SUMS(sums[j][0], t)", "sums[(j + k) % TOKEN_BLOCKS][0]"),
-    ("too much local memory", "gfx942", "uint4 tokens[2]", "uint4 tokens[9]"),
-    ("no instruction", "gfx942", "#define MATRIX MATRIX_BF16",
+    ("a mistyped builtin", "error:", "gfx942", "mfma_f32_16x16x16bf16_1k", "mfma_f32_16x16x16bf16_2k"),
+    ("another GPU's instruction", "needs target feature", "gfx1100", "mfma_f32_16x16x16bf16_1k",
+     "mfma_f32_16x16x16bf16_1k"),
+    ("sums in memory", "bytes of scratch", "gfx942", "QUAD_SUMS(sums[j][0], t)",
+     "sums[(j + k) % TOKEN_BLOCKS][0]"),
+    ("too much local memory", "local memory (", "gfx942", "uint4 tokens[2]", "uint4 tokens[9]"),
+    ("no instruction", "no matrix instruction", "gfx942", "#define MATRIX MATRIX_BF16",
      "#define MATRIX(a, b, c) (c + (float)((a).x) * (float)((b).y))"),
 ]
 
@@ -134,15 +137,16 @@ MISTAKES = [
 def check_mistakes(root, folder):
     """The mistakes that are not found, or that cannot be planted any more."""
     source = expand(root / "cl", "grouped_gemm/amd_mfma.cl")
-    for mistake, gpu, text, wrong in MISTAKES:
+    for mistake, said, gpu, text, wrong in MISTAKES:
         if text not in source:
             yield f"{mistake} cannot be planted: amd_mfma.cl has no {text}"
             continue
         try:
             check(gpu, source.replace(text, wrong), shape(BF16, 128, SILU, 1, 1, 1), folder)
             yield f"{mistake} was not found"
-        except RuntimeError:
-            pass
+        except RuntimeError as error:
+            if said not in str(error):
+                yield f"{mistake} was found as something else: {error}"
 
 
 COLUMNS = ("matrix", "vgpr", "agpr", "sgpr", "local", "waves")
