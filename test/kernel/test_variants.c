@@ -4,54 +4,7 @@
 #include "kernel/choose.h"
 #include "op/combine/combine.h"
 #include "op/router/router.h"
-#include "layer/layer.h"
-#include "layer_run.h"
-#include "spoil.h"
-#include <unistd.h>
-
-#define ERROR_LINE "0 " /* as test_log_add writes levels */
-
-static char root[64];
-
-static int make_root(void **state) {
-  (void)state;
-  snprintf(root, sizeof root, "/tmp/moecl-variants-XXXXXX");
-  return mkdtemp(root) ? 0 : 1;
-}
-
-static int remove_root(void **state) {
-  char command[128];
-  (void)state;
-  snprintf(command, sizeof command, "rm -rf '%s'", root);
-  return system(command);
-}
-
-static void spoil(const char *file, const char *from, const char *to) {
-  spoil_kernels(root, file, from, to);
-}
-
-static moecl_context *open_context(test_log *log) {
-  char kernels[128], cache[128];
-  snprintf(kernels, sizeof kernels, "%s/cl", root);
-  snprintf(cache, sizeof cache, "%s/cache", root);
-  const moecl_context_params params = {
-      .log = test_log_add, .log_user = log, .kernel_dir = kernels, .cache_dir = cache};
-  moecl_context *context = NULL;
-  log->level = MOECL_LOG_DEBUG;
-  assert_ok(moecl_context_create(&params, &context));
-  base_text_free(&log->text);
-  return context;
-}
-
-/* A layer whose logits are the only GEMM with a bias and no gather. */
-static const moecl_layer_params params = {
-    .hidden_size = 40, .intermediate_size = 24, .num_experts = 6, .top_k = 2, .router_bias = true};
-
-/* Messages of one level. */
-static size_t errors(const test_log *log) {
-  return test_log_count(log, "\n" ERROR_LINE) +
-         (log->text.data && strncmp(log->text.data, ERROR_LINE, 2) == 0);
-}
+#include "spoilt_layer.h"
 
 /* ---- a better variant fails, the next one serves ---- */
 
@@ -110,14 +63,6 @@ static void check_fallback(const fallback *f) {
   base_text_free(&log.text);
 }
 
-static bool has_capability(uint32_t capability) {
-  moecl_context *context = NULL;
-  assert_ok(moecl_context_create(NULL, &context));
-  const bool there = moecl_context_device(context)->capabilities & capability;
-  moecl_context_destroy(&context);
-  return there;
-}
-
 static void test_fallback(void **state) {
   (void)state;
   if (!has_capability(MOECL_CAP_CPU)) {
@@ -128,30 +73,6 @@ static void test_fallback(void **state) {
 }
 
 /* ---- the only one fails ---- */
-
-/* `small`: on a device where single work-items are all there is. */
-static void check_failure(bool small, const char *file, const char *from, const char *to,
-                          const moecl_layer_params *with, moecl_status want, const char *message) {
-  test_log log = {0};
-  spoil(file, from, to);
-  moecl_context *context = open_context(&log);
-  if (small) context->info.max_work_group_size = 1;
-  for (int again = 0; again < 2; again++) { /* a failure is no better the second time */
-    moecl_layer *layer = (moecl_layer *)&log;
-    char kept[2048];
-    base_text_free(&log.text);
-    if (moecl_layer_create(context, with, &layer) != want || !test_log_has(&log, message))
-      fail_msg("%s: '%s' in place of '%s' should end in: %s\n%s", file, to, from, message,
-               log.text.data ? log.text.data : "");
-    assert_null(layer);
-    assert_true(errors(&log) > 0);
-    assert_false(test_log_has(&log, "is set aside"));
-    moecl_context_take_errors(context, kept, sizeof kept);
-    assert_non_null(strstr(kept, message));
-  }
-  moecl_context_destroy(&context);
-  base_text_free(&log.text);
-}
 
 /* Where single work-items are all there is, nothing comes behind them. */
 static void test_failure(void **state) {
@@ -553,224 +474,6 @@ static void test_last_row(void **state) {
                 "grouped_gemm variant 'generic' fails its self-check");
 }
 
-typedef struct wrong_format {
-  moecl_format format;
-  const char *from, *to;
-} wrong_format;
-
-static void check_formats(const char *variant, const char *file, const wrong_format *wrong,
-                          size_t count) {
-  moecl_layer_params with = params;
-  char message[64];
-  snprintf(message, sizeof message, "grouped_gemm variant '%s' fails its self-check", variant);
-  with.grouped_gemm_variant = variant;
-  for (size_t i = 0; i < count; i++) {
-    with.weight_format = wrong[i].format;
-    check_failure(false, file, wrong[i].from, wrong[i].to, &with, MOECL_ERROR_BUILD, message);
-  }
-}
-
-/* Of weights with scales every part is looked at, in blocks beyond the first. */
-static void test_scales(void **state) {
-  static const wrong_format wrong[] = {
-      {MOECL_FORMAT_INT8, "as_char((uchar)code)", "code"},
-      {MOECL_FORMAT_INT4_G32, "number -= 8.0f", "number -= 7.0f"},
-      {MOECL_FORMAT_INT4_G128, "(size_t)column / BLOCK;", "0;"},
-      {MOECL_FORMAT_INT4_G64_ZP, "scale_columns(columns) + block;", "block;"},
-      {MOECL_FORMAT_MXFP4, "column % 2 * 4", "(1 - column % 2) * 4"},
-      {MOECL_FORMAT_MXFP4, "code << 23", "(code + 1) << 23"},
-      {MOECL_FORMAT_NVFP4, "code & sign ? -number", "code & sign ? number"},
-      {MOECL_FORMAT_NVFP4, "(127u - bias) << 23", "(126u - bias) << 23"},
-      {MOECL_FORMAT_FP8, "number *= *(const", "number += 0 * *(const"},
-      {MOECL_FORMAT_FP8_BLOCK, "(size_t)row / SCALE_ROWS", "(size_t)(row / 256)"}};
-  (void)state;
-  check_formats("generic", "common/quantized.clh", wrong, BASE_COUNT(wrong));
-}
-
-/* The same of panels of them: of many rows, and of few. */
-static void test_scaled_panels(void **state) {
-  static const wrong_format wrong[] = {
-      {MOECL_FORMAT_INT8, "words << (24 - 8 * j)", "words << (24 - 8 * (j ^ 1))"},
-      {MOECL_FORMAT_INT4_G32, "word ^ 0x88888888u", "word ^ 0x88888880u"},
-      {MOECL_FORMAT_INT4_G64, "number(low_codes, j, low_zero)",
-       "number(low_codes, j ^ 1, low_zero)"},
-      {MOECL_FORMAT_INT4_G64_ZP, "2 * block + high, p->zero_points", "high, p->zero_points"},
-      {MOECL_FORMAT_NVFP4, "vloadv(high, p->matrix_scales)", "vloadv(0, p->matrix_scales)"},
-      {MOECL_FORMAT_MXFP4, "code << 23", "(code + 1) << 23"},
-      {MOECL_FORMAT_FP8_BLOCK, "(size_t)row / SCALE_ROWS", "(size_t)(row / 256)"},
-      {MOECL_FORMAT_INT8_G128, "min(at + group, depth)", "min(at + group, depth - 4)"},
-      {MOECL_FORMAT_MXFP4, "low[0][i] * SUM_UNIT, low_scale", "low[0][i] * SUM_UNIT, high_scale"},
-      {MOECL_FORMAT_FP8_ROW, "kk < depth; kk++", "kk < depth - 1; kk++"}};
-  (void)state;
-  check_formats("serial", "grouped_gemm/cpu_quantized.clh", wrong, BASE_COUNT(wrong));
-}
-
-/* The same of codes that are decoded in registers, where a device does so: of what both variants
- * share, and of what the one has that multiplies them by wgmma. */
-static void check_fragments(const char *variant, const char *file, const wrong_format *wrong,
-                            size_t count) {
-  moecl_layer_params with = params;
-  char message[80];
-  snprintf(message, sizeof message, "grouped_gemm variant '%s' fails its self-check", variant);
-  with.dtype = MOECL_BF16;
-  with.grouped_gemm_variant = variant;
-  for (size_t i = 0; i < count; i++) {
-    with.weight_format = wrong[i].format;
-    check_failure(false, file, wrong[i].from, wrong[i].to, &with, MOECL_ERROR_BUILD, message);
-  }
-}
-
-static void test_fragments(void **state) {
-  static const wrong_format wrong[] = {
-      {MOECL_FORMAT_INT8, "0xbf80bf80u", "0x3f803f80u"},
-      {MOECL_FORMAT_INT8, "block_of(from, 0)", "0"},
-      {MOECL_FORMAT_INT4_G32, "0x00080008u", "0x00070007u"},
-      {MOECL_FORMAT_INT4_G32, "HALVES == 2 ? 2 * half_index + i % 2", "HALVES == 2 ? i % 2"},
-      {MOECL_FORMAT_INT4_G64, "? pair * 8 + q * 2 : q * 8 + pair * 2",
-       "? (pair ^ 1) * 8 + q * 2 : q * 8 + (pair ^ 1) * 2"},
-      {MOECL_FORMAT_INT4_G128, "pair_of_stages * PAIR_K", "0"},
-      {MOECL_FORMAT_INT4_G64_ZP, "item >> 16", "item >> 17"},
-      {MOECL_FORMAT_MXFP4, "(item & 255u) << 23", "(item & 255u) << 22"},
-      {MOECL_FORMAT_MXFP4, "0x80008000u;\n  return fma_pair(magnitude",
-       "0x00008000u;\n  return fma_pair(magnitude"},
-      {MOECL_FORMAT_NVFP4, "0x70007000u", "0x71007100u"},
-      {MOECL_FORMAT_NVFP4, "quarter % QUARTERS * 16", "0"},
-      {MOECL_FORMAT_FP8, "scale *= *(const", "scale += 0 * *(const"},
-      {MOECL_FORMAT_FP8_BLOCK, "stage * STAGE_K + half_index", "half_index"}};
-  static const char *const file = "grouped_gemm/nvidia_fragments.clh";
-  (void)state;
-  if (!has_capability(MOECL_CAP_PTX_SM80)) skip();
-  check_fragments("nvidia_quantized", file, wrong, BASE_COUNT(wrong));
-  if (has_capability(MOECL_CAP_PTX_SM90A))
-    check_fragments("nvidia_sm90_quantized", file, wrong, BASE_COUNT(wrong));
-}
-
-/* Of low tiles, tall ones, and what fills the stages of both. */
-static void test_wgmma_fragments(void **state) {
-  static const wrong_format kernel[] = {
-      {MOECL_FORMAT_INT4_G32, "(scales).factor + 2", "(scales).factor"},
-      {MOECL_FORMAT_INT4_G128, "half_index * CODES_BYTES", "0"},
-      {MOECL_FORMAT_INT8, "load_codes(&q_codes, codes_at + WEIGHT_BYTES, 1,",
-       "load_codes(&q_codes, codes_at, 1,"},
-      {MOECL_FORMAT_NVFP4, "codes_at + TOKENS_AT + ring.row_bytes", "codes_at + TOKENS_AT"}};
-  static const wrong_format ring[] = {
-      {MOECL_FORMAT_INT8, "from + ROW_BYTES, row, row_bytes", "from, row, row_bytes"},
-      {MOECL_FORMAT_FP8_ROW, "first + ROWS_APART * i", "first + i"}};
-  static const wrong_format shared[] = {
-      {MOECL_FORMAT_INT4_G128, "scales->rest[i], 0x80008000u", "scales->after[i], 0x80008000u"}};
-  static const char *const variant = "nvidia_sm90_quantized";
-  (void)state;
-  if (!has_capability(MOECL_CAP_PTX_SM90A)) skip();
-  check_fragments(variant, "grouped_gemm/nvidia_sm90_quantized.cl", kernel, BASE_COUNT(kernel));
-  check_fragments(variant, "grouped_gemm/nvidia_ring.clh", ring, BASE_COUNT(ring));
-  check_fragments(variant, "grouped_gemm/nvidia_fragments.clh", shared, BASE_COUNT(shared));
-}
-
-/* Tiles of AMD's matrix instructions, where a device has them. What is no layout, such as a
- * barrier that is missing, test/emulate plants. */
-static void test_amd_tiles(void **state) {
-  static const struct {
-    const char *file, *from, *to;
-  } wrong[] = {
-      {"grouped_gemm/amd_tiles.clh", "+ b * BLOCK_CHUNKS +", "+ (1 - b) * BLOCK_CHUNKS +"},
-      {"grouped_gemm/amd_tiles.clh", "block % 2 * columns", "0"},
-      {"grouped_gemm/amd_tiles.clh", "CHUNKS_APART (TILE_M + 8", "CHUNKS_APART (TILE_M - 8"},
-      {"grouped_gemm/amd_tiles.clh", "rows > HALF_BLOCKS", "rows > TOKEN_BLOCKS"},
-      {"grouped_gemm/amd_few.clh", "(group) % 2 * 8", "0"}};
-  moecl_layer_params with = params;
-  test_log log = {0};
-  (void)state;
-  moecl_context *context = open_context(&log);
-  const uint32_t has = moecl_context_device(context)->capabilities;
-  moecl_context_destroy(&context);
-  base_text_free(&log.text);
-  if (!(has & (MOECL_CAP_MFMA | MOECL_CAP_WMMA))) skip();
-  with.dtype = MOECL_BF16;
-  with.grouped_gemm_variant = has & MOECL_CAP_MFMA ? "amd_mfma" : "amd_wmma";
-  for (size_t i = 0; i < BASE_COUNT(wrong); i++)
-    check_failure(false, wrong[i].file, wrong[i].from, wrong[i].to, &with, MOECL_ERROR_BUILD,
-                  "fails its self-check");
-}
-
-/* Of processors' units, which are emulated: layouts on both sides, blocks of k, groups of rows,
- * tails, scales. */
-static const struct {
-  const char *variant, *file, *from, *to;
-  bool decoded; /* codes of weights alone */
-} unit_plants[] = {
-    {"cpu_amx", "cpu_amx.cl", "", ""}, /* nothing */
-    {"cpu_amx", "cpu_amx.cl", "w + STEP_BYTES / 2", "w"},
-    {"cpu_amx", "cpu_amx.cl", "TILE_BF16(unit, 2, 5, 6)", "TILE_BF16(unit, 2, 4, 6)"},
-    {"cpu_amx", "cpu_amx.cl", "rows + group, LINE", "rows + group, LINE / 2"},
-    {"cpu_amx", "cpu_amx.cl", "tiles_configure(unit, height)", "tiles_configure(unit, height - 1)"},
-    {"cpu_amx", "cpu_amx.cl", "block->rows + g * group", "block->rows"},
-    {"cpu_amx", "cpu_steps_gemm.clh", "word_elements * i)", "word_elements * (1 - i))"},
-    {"cpu_amx", "cpu_steps_gemm.clh", "p * 16 + c % 16", "(15 - p) * 16 + c % 16"},
-    {"cpu_amx", "cpu_steps_gemm.clh", "from + (is_up ? matrix : 0) + row * k", "from + row * k"},
-    {"cpu_amx", "cpu_steps_gemm.clh", "r / height * 2 * height", "r / height * height"},
-    {"cpu_amx", "cpu_steps_gemm.clh", "vload16(at + height, sums)", "vload16(at, sums)"},
-    {"cpu_amx", "cpu_steps_gemm.clh", "work->panel + p, n", "p, n"},
-    {"cpu_bf16", "cpu_bf16.cl", "", ""},
-    {"cpu_bf16", "cpu_bf16.cl", "vload16(16 + p, words)", "vload16(p, words)"},
-    {"cpu_bf16", "cpu_bf16.cl", "rows)[i * 16 + p]", "rows)[i * 16 + (p ^ 1)]"},
-    {"cpu_amx_int8", "cpu_amx_int8.cl", "", ""},
-    {"cpu_amx_int8", "cpu_amx_int8.cl", "TILE_PRODUCTS(t, 3, 5, 7)", "TILE_PRODUCTS(t, 3, 4, 7)"},
-    {"cpu_amx_int8", "cpu_amx_int8.cl", "block->first_scale + scale, i % 2", "0, i % 2"},
-    {"cpu_amx_int8", "cpu_amx_int8.cl", "groups + g + i / 2", "groups + g"},
-    {"cpu_amx_int8", "cpu_steps.clh", "i : 0) * 2 + high", "i : 0) * 2"},
-    {"cpu_amx_int8", "cpu_steps_gemm.clh", "INPUT_BLOCK ? block->first_scale + i",
-     "INPUT_BLOCK ? 0"},
-    {"cpu_amx_int8", "cpu_steps_gemm.clh", "scales_at(rows, k)", "scales_at(rows, k) + 4"},
-    {"cpu_amx_int8", "cpu_amx_int8.cl", "", "", .decoded = true},
-    {"cpu_amx_int8", "cpu_steps_gemm.clh", "vload16(1, from)", "vload16(0, from)", .decoded = true},
-    {"cpu_amx_int8", "cpu_steps_gemm.clh", "i * 32;", "i * 31;", .decoded = true},
-    {"cpu_int8", "cpu_int8.cl", "", ""},
-    {"cpu_int8", "cpu_int8.cl", "-128 * scaled->row_sums[i]", "0"},
-    {"cpu_int8", "cpu_int8.cl", "scaled->low, first", "scaled->high, first"},
-    {"cpu_int8", "cpu_steps_gemm.clh", "sum += (char)codes", "sum += codes"}};
-
-/* Are mistakes seen, and none where there is none? */
-static void check_unit(const char *variant, const char *file, const char *from, const char *to,
-                       bool decoded) {
-  const moecl_format format = strstr(variant, "int8") ? MOECL_FORMAT_INT8_G128 : MOECL_FORMAT_DTYPE;
-  const moecl_layer_params with = {.dtype = MOECL_BF16,
-                                   .hidden_size = 40,
-                                   .intermediate_size = 24,
-                                   .num_experts = 6,
-                                   .top_k = 2,
-                                   .weight_format = format,
-                                   .activation_format = decoded ? MOECL_FORMAT_DTYPE : format,
-                                   .grouped_gemm_variant = variant};
-  test_log log = {0};
-  moecl_layer *layer = NULL;
-  char command[256], path[64];
-  snprintf(path, sizeof path, "grouped_gemm/%s", file);
-  spoil(path, from, to);
-  snprintf(command, sizeof command,
-           "for unit in tiles dot; do sed -i '1i #define EMULATED_TILES\\n#define EMULATED_DOTS' "
-           "'%s/cl/common/cpu_'$unit.clh; done",
-           root);
-  assert_int_equal(system(command), 0);
-  moecl_context *context = open_context(&log);
-  context->info.capabilities |=
-      MOECL_CAP_AVX512_BF16 | MOECL_CAP_AVX512_INT8 | MOECL_CAP_AMX_BF16 | MOECL_CAP_AMX_INT8;
-  const moecl_status status = moecl_layer_create(context, &with, &layer);
-  const moecl_status want = strcmp(from, to) == 0 ? MOECL_OK : MOECL_ERROR_BUILD;
-  if (status != want || (want != MOECL_OK && !test_log_has(&log, "fails its self-check")))
-    fail_msg("%s: '%s' in place of '%s' is not seen\n%s", variant, to, from,
-             log.text.data ? log.text.data : "");
-  moecl_layer_destroy(&layer);
-  moecl_context_destroy(&context);
-  base_text_free(&log.text);
-}
-
-static void test_units(void **state) {
-  (void)state;
-  for (size_t i = 0; i < BASE_COUNT(unit_plants); i++)
-    check_unit(unit_plants[i].variant, unit_plants[i].file, unit_plants[i].from, unit_plants[i].to,
-               unit_plants[i].decoded);
-}
-
 /* ---- one path for all ---- */
 
 typedef struct trial {
@@ -871,10 +574,7 @@ int main(int argc, char **argv) {
       cmocka_unit_test(test_by_block),   cmocka_unit_test(test_permute_set_aside),
       cmocka_unit_test(test_asked),      cmocka_unit_test(test_last_row),
       cmocka_unit_test(test_choose),     cmocka_unit_test(test_checked_once),
-      cmocka_unit_test(test_scales),     cmocka_unit_test(test_scaled_panels),
-      cmocka_unit_test(test_fragments),  cmocka_unit_test(test_wgmma_fragments),
-      cmocka_unit_test(test_amd_tiles),  cmocka_unit_test(test_quantize),
-      cmocka_unit_test(test_encode),     cmocka_unit_test(test_units),
+      cmocka_unit_test(test_quantize),   cmocka_unit_test(test_encode),
       cmocka_unit_test(test_coded_rows), cmocka_unit_test(test_codes_set_aside)};
   skip_without_device();
   return cmocka_run_group_tests_name("variants", tests, make_root, remove_root);
