@@ -117,33 +117,22 @@ static op_gemm_desc down_desc(const moecl_layer *layer) {
 /* ---- the shared expert: it reads and writes rows as the experts do ---- */
 
 static op_gemm_desc shared_gate_up_desc(const moecl_layer *layer) {
-  const moecl_layer_params *params = &layer->params;
-  return (op_gemm_desc){.num_experts = 1,
-                        .invariant = params->batch_invariant,
-                        .n = params->shared_intermediate_size,
-                        .k = params->hidden_size,
-                        .weights = layer->weights,
-                        .biases = layer->biases,
-                        .input = layer->inputs,
-                        .output = layer->rows,
-                        .rounded = layer->stored,
-                        .epilogue = epilogue_of(params->activation),
-                        .swiglu_alpha = desc_swiglu_alpha(params),
-                        .swiglu_limit = desc_shared_swiglu_limit(params),
-                        .gated = moecl_activation_is_gated(params->activation),
-                        .ungrouped = true};
+  op_gemm_desc desc = gate_up_desc(layer);
+  desc.num_experts = 1;
+  desc.n = layer->params.shared_intermediate_size;
+  desc.swiglu_limit = desc_shared_swiglu_limit(&layer->params);
+  desc.bias = desc.gather = false;
+  desc.ungrouped = true;
+  return desc;
 }
 
 static op_gemm_desc shared_down_desc(const moecl_layer *layer) {
-  return (op_gemm_desc){.num_experts = 1,
-                        .invariant = layer->params.batch_invariant,
-                        .n = layer->params.hidden_size,
-                        .k = layer->params.shared_intermediate_size,
-                        .weights = layer->weights,
-                        .biases = layer->biases,
-                        .input = layer->inputs,
-                        .output = layer->outputs,
-                        .ungrouped = true};
+  op_gemm_desc desc = down_desc(layer);
+  desc.num_experts = 1;
+  desc.k = layer->params.shared_intermediate_size;
+  desc.bias = desc.adds_shared = desc.shared_gate = false;
+  desc.ungrouped = true;
+  return desc;
 }
 
 static bool accepts_shared(void *user, const kernel_variant *variant) {
