@@ -50,9 +50,11 @@ moecl_status op_quantize_enqueue(op_quantize *quantize, ocl_chain *chain,
   MOECL_TRY(ocl_kernel_args(quantize->kernel, "bbll", io->input, io->output, io->rows,
                             quantize->desc.columns));
   const uint32_t local = quantize->variant->local;
-  if (quantize->variant->accepts == op_quantize_multiples_of_8)
-    return ocl_launch_2d(chain, quantize->kernel, block ? base_div_up(columns, 8 * local) : 1,
-                         (uint64_t)io->rows, local);
+  const uint64_t neighbours = quantize->variant->tile_n;
+  if (neighbours)
+    return ocl_launch_2d(chain, quantize->kernel,
+                         block ? base_div_up(columns, neighbours * local) : 1, (uint64_t)io->rows,
+                         local);
   const uint64_t groups = (uint64_t)io->rows * (block ? base_div_up(columns, block) : 1);
   return ocl_launch(chain, quantize->kernel, groups, local);
 }
