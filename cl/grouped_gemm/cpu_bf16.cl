@@ -49,18 +49,7 @@ static inline void unit_end(unit_t *unit) {}
     }                                                                                              \
   }
 
-DEFINE_MICRO(1)
-DEFINE_MICRO(2)
-DEFINE_MICRO(3)
-DEFINE_MICRO(4)
-DEFINE_MICRO(5)
-DEFINE_MICRO(6)
-DEFINE_MICRO(7)
-DEFINE_MICRO(8)
-DEFINE_MICRO(9)
-DEFINE_MICRO(10)
-DEFINE_MICRO(11)
-DEFINE_MICRO(12)
+FOR_HEIGHTS(DEFINE_MICRO)
 
 #define CASE_MICRO(M)                                                                              \
   case M: micro_##M(rows, w, block->steps, block->first, ahead, lines, sums); break;
@@ -73,20 +62,7 @@ static inline void multiply(unit_t *unit, const block_t *block, const __global u
   const int lines = (PACKED_LINES + block->groups - 1) / block->groups;
   const uchar *rows = block->rows;
   for (int g = 0; g < block->groups; g++) {
-    switch (block->height) {
-      CASE_MICRO(1)
-      CASE_MICRO(2)
-      CASE_MICRO(3)
-      CASE_MICRO(4)
-      CASE_MICRO(5)
-      CASE_MICRO(6)
-      CASE_MICRO(7)
-      CASE_MICRO(8)
-      CASE_MICRO(9)
-      CASE_MICRO(10)
-      CASE_MICRO(11)
-      CASE_MICRO(12)
-    }
+    switch (block->height) { FOR_HEIGHTS(CASE_MICRO) }
     rows += block->steps * block->height * LINE;
     ahead += block->steps * lines * LINE;
     sums += 2 * block->height * 16;

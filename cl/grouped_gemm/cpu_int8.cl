@@ -61,18 +61,7 @@ typedef struct scaled_t {
     }                                                                                              \
   }
 
-DEFINE_MICRO(1)
-DEFINE_MICRO(2)
-DEFINE_MICRO(3)
-DEFINE_MICRO(4)
-DEFINE_MICRO(5)
-DEFINE_MICRO(6)
-DEFINE_MICRO(7)
-DEFINE_MICRO(8)
-DEFINE_MICRO(9)
-DEFINE_MICRO(10)
-DEFINE_MICRO(11)
-DEFINE_MICRO(12)
+FOR_HEIGHTS(DEFINE_MICRO)
 
 #define CASE_MICRO(M)                                                                              \
   case M: micro_##M(rows, w + s * STEP_BYTES, steps, &scaled, first, ahead, lines, sums); break;
@@ -93,20 +82,7 @@ static inline void multiply(unit_t *unit, const block_t *block, const __global u
       const long i = block->first_scale + scale;
       const scaled_t scaled = {block->row_scales + row, block->row_sums + row,
                                column_scales(scales, i, 0), column_scales(scales, i, 1)};
-      switch (height) {
-        CASE_MICRO(1)
-        CASE_MICRO(2)
-        CASE_MICRO(3)
-        CASE_MICRO(4)
-        CASE_MICRO(5)
-        CASE_MICRO(6)
-        CASE_MICRO(7)
-        CASE_MICRO(8)
-        CASE_MICRO(9)
-        CASE_MICRO(10)
-        CASE_MICRO(11)
-        CASE_MICRO(12)
-      }
+      switch (height) { FOR_HEIGHTS(CASE_MICRO) }
       ahead += steps * lines * LINE;
     }
 }
