@@ -68,8 +68,19 @@ typedef struct moecl_group_layer_params {
    * other, so that transport and arithmetic overlap; 0: as many as pay, up to
    * MOECL_MAX_GROUP_CHUNKS. With an activation_format 1. */
   int32_t chunks;
-  uint64_t reserved[16]; /* zeros: see moecl.h */
+  /* Experts that have a copy on every member, wherever `placement` puts them; none twice. */
+  const int32_t *replicated;
+  size_t num_replicated;
+  uint64_t reserved[14]; /* zeros: see moecl.h */
 } moecl_group_layer_params;
+
+/* Lists for MOECL_PLACE_GIVEN by what experts have to do (`loads`, 0 or more: rows of batches like
+ * those to come, tokens_per_expert): the most loaded first, each to the member that has the least
+ * to do so far among those with room for it, and room is as even as it can be. Writes
+ * lists[num_experts], each member's in ascending order, and list_sizes[members]. The same loads
+ * give the same lists. Errors: MOECL_ERROR_INVALID_ARGUMENT. Thread-safe. */
+MOECL_API moecl_status moecl_group_balance(const int64_t *loads, int64_t num_experts,
+                                           size_t members, int32_t *lists, size_t *list_sizes);
 
 typedef struct moecl_group_layer moecl_group_layer;
 

@@ -463,6 +463,9 @@ static void test_group_calls(void **state) {
   const moecl_group_layer_params params = {.layer = small_params};
   const moecl_group_forward_params no_tokens = {.seed = 1};
   const float values[1] = {0};
+  const int64_t load = 1;
+  int32_t expert;
+  size_t size;
   moecl_group *group;
   moecl_group_layer *layer;
   moecl_routing routing;
@@ -483,6 +486,9 @@ static void test_group_calls(void **state) {
   moecl_group_layer_destroy(NULL);
   moecl_group_layer_destroy(&layer);
   assert_int_equal(moecl_group_layer_experts(NULL, 0, NULL, 0), 0);
+  REFUSED(moecl_group_balance(NULL, 1, 1, &expert, &size));
+  REFUSED(moecl_group_balance(&load, 1, 1, NULL, &size));
+  REFUSED(moecl_group_balance(&load, 1, 1, &expert, NULL));
   assert_null(moecl_group_layer_variant(NULL, 0, "router", NULL));
   assert_int_equal(moecl_group_layer_weight_bytes(NULL, 0), 0);
   assert_true(moecl_group_layer_roundoff(NULL, 0) == 0);

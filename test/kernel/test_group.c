@@ -233,6 +233,58 @@ static void test_given(void **state) {
   free_problem(&p);
 }
 
+/* Copies of some experts on all members, beside every placement: bits stay, and rows are shared. */
+static void test_replicated(void **state) {
+  static const int32_t hot[] = {6, 1}, lists[] = {0, 1, 2, 3, 4, 5, 6, 7};
+  static const size_t sizes[] = {2, 6, 0};
+  static const double weights[] = {0, 1, 1};
+  static const int64_t split[] = {10, 100, 40};
+  static const size_t expected[][3] = {{3, 5, 4}, {2, 5, 5}, {3, 7, 2}};
+  (void)state;
+  problem p = make_problem(&plain, TOKENS);
+  for (int placement = 0; placement < MOECL_PLACEMENT_COUNT; placement++) {
+    const moecl_group_layer_params with = {.placement = (moecl_placement)placement,
+                                           .member_weights = weights,
+                                           .lists = lists,
+                                           .list_sizes = sizes,
+                                           .replicated = hot,
+                                           .num_replicated = 2};
+    compare(&p, &with, 3, split, "replicated experts");
+    together t = make_together(&p, &with, 3, split);
+    for (size_t m = 0; m < 3; m++) {
+      int32_t own[EXPERTS];
+      const size_t count = moecl_group_layer_experts(t.layer, m, own, EXPERTS);
+      bool found[EXPERTS] = {false};
+      assert_int_equal(count, expected[placement][m]);
+      for (size_t i = 0; i < count; i++) found[own[i]] = true;
+      assert_true(found[1] && found[6]);
+    }
+    free_together(&t);
+  }
+  free_problem(&p);
+}
+
+/* By hand: 9, 8, 7 to a member each; 5 joins 7, 4 joins 8, 1 joins 9; of the last two, which make
+ * members 0 and 1 have one expert more, the first goes where least is. */
+static void test_balance(void **state) {
+  static const int64_t loads[] = {5, 0, 9, 1, 8, 4, 7, 0};
+  static const int32_t want[] = {1, 2, 3, 4, 5, 7, 0, 6};
+  static const int64_t equal[] = {3, 3, 3, 3, 3}, wrong[] = {1, -1};
+  int32_t lists[EXPERTS];
+  size_t sizes[MOST_MEMBERS];
+  (void)state;
+  assert_ok(moecl_group_balance(loads, EXPERTS, 3, lists, sizes));
+  assert_true(sizes[0] == 3 && sizes[1] == 3 && sizes[2] == 2);
+  assert_memory_equal(lists, want, sizeof want);
+  assert_ok(moecl_group_balance(equal, 5, 4, lists, sizes)); /* in turns */
+  assert_true(sizes[0] == 2 && sizes[1] == 1 && sizes[2] == 1 && sizes[3] == 1);
+  assert_true(lists[0] == 0 && lists[1] == 4 && lists[2] == 1 && lists[3] == 2 && lists[4] == 3);
+  assert_ok(moecl_group_balance(equal, 2, 3, lists, sizes)); /* and one that has none */
+  assert_true(sizes[0] == 1 && sizes[1] == 1 && sizes[2] == 0);
+  assert_int_equal(moecl_group_balance(wrong, 2, 2, lists, sizes), MOECL_ERROR_INVALID_ARGUMENT);
+  assert_int_equal(moecl_group_balance(loads, 8, 0, lists, sizes), MOECL_ERROR_INVALID_ARGUMENT);
+}
+
 /* A member whose experts nobody wants: a correction bias keeps all from the last two. */
 static void test_unwanted(void **state) {
   moecl_layer_params params = plain;
@@ -347,6 +399,9 @@ static void test_refusals(void **state) {
       {{.layer = plain, .placement = MOECL_PLACE_GIVEN, .lists = few, .list_sizes = few_sizes},
        "expert 7 is in no"},
       {{.layer = plain, .placement = MOECL_PLACEMENT_COUNT}, "placement"},
+      {{.layer = plain, .num_replicated = 1}, "replicated is NULL"},
+      {{.layer = plain, .replicated = twice, .num_replicated = 5}, "expert 3 twice"},
+      {{.layer = plain, .replicated = &(int32_t){EXPERTS}, .num_replicated = 1}, "expert 8,"},
       {{.layer = {.hidden_size = -1}}, "hidden_size"}};
   for (size_t i = 0; i < sizeof wrong / sizeof *wrong; i++) {
     expect(moecl_group_layer_create(group, &wrong[i].params, &layer), invalid, wrong[i].part);
@@ -392,6 +447,8 @@ int main(int argc, char **argv) {
                                      cmocka_unit_test(test_formats),
                                      cmocka_unit_test(test_variants),
                                      cmocka_unit_test(test_given),
+                                     cmocka_unit_test(test_replicated),
+                                     cmocka_unit_test(test_balance),
                                      cmocka_unit_test(test_in_parts),
                                      cmocka_unit_test(test_unwanted),
                                      cmocka_unit_test(test_large_rows),
