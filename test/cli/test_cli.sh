@@ -195,7 +195,7 @@ for point, count in zip(points[1:], (1, 3)):
     assert sent == sum(m['bytes_received'] for m in members) == point['parallel']['sent_bytes']
     assert (sent > 0) == (count > 1), members"
   holds "the report shows them" grep -q '^## Devices' "$work/parallel/report.md"
-  call run "$work/tiny.yaml" --set parallel.experts=2 --set 'parallel.devices="0:0 99:99"' \
+  call run "$work/tiny.yaml" --set parallel.experts=2 --set 'devices=[0:0, 99:99]' \
     --out "$work/parallel-none"
   expect "a member's device that is not there" 1 'the layer could not be made: .*99:99'
   call profile "$work/tiny.yaml" --set parallel.experts=2 --out "$work/parallel-profile"
@@ -203,6 +203,30 @@ for point, count in zip(points[1:], (1, 3)):
   call check "$work/tiny.yaml" --set parallel.experts=2 --set measure.what=block \
     --set block.attention.num_heads=4
   expect "a block on several devices, exit 2" 2 'parallel.experts: expected null where blocks'
+}
+
+# Where experts are: by a list, by what a run found that they have to do, with copies of some.
+test_placement() {
+  local four=(--set layer.num_experts=4 --set layer.top_k=2 --set parallel.experts=2 --set measure.warmup=0
+    --set 'devices=[0:0, 0:0]')
+  echo '[[3, 1], [0, 2, 1]]' >"$work/lists.json"
+  call run "$work/tiny.yaml" "${four[@]}" --set parallel.placement=file \
+    --set "parallel.placement_file=$work/lists.json" --out "$work/placement-lists"
+  expect "run with lists of experts" 0 verified
+  call run "$work/tiny.yaml" "${four[@]}" --set 'parallel.placement=[file, capacity]' \
+    --set "parallel.placement_file=$work/placement-lists/results.json" --set 'parallel.replicas=[0, 1]' \
+    --out "$work/placement-loads"
+  expect "run with loads of experts, and a copy of one" 0 'replicas=1.*verified'
+  holds "experts are where they should be" python3 -c "
+import json
+read = lambda name: json.load(open('$work/placement-' + name + '/results.json'))['points']
+[lists], points = read('lists'), read('loads')
+experts = lambda point: [member['experts'] for member in point['parallel']['members']]
+assert experts(lists) == [2, 3], lists
+assert sorted(sum(experts(point)) for point in points) == [4, 4, 5, 5], points
+for point in points: assert point['parallel']['member_imbalance'] >= 1, point"
+  call check "$work/tiny.yaml" "${four[@]}" --set parallel.placement=file
+  expect "a placement without its file, exit 2" 2 "'file' needs parallel.placement_file"
 }
 
 # What a run would refuse on the device, check refuses too, with the same exit code.
@@ -592,6 +616,7 @@ main() {
     test_weight_format
     test_activation_format
     test_parallel
+    test_placement
     test_no_home
     test_full_stdout_on_device
     test_run

@@ -1,9 +1,11 @@
 // SPDX-License-Identifier: MIT
 /* Experiment files: what they mean. */
 #include "config.h"
+#include "experiment/settings.h"
 #include <jansson.h>
 #include <stdlib.h>
 #include <string.h>
+#include <unistd.h>
 
 static void test_defaults(void **state) {
   (void)state;
@@ -226,7 +228,8 @@ static void test_resolved_json(void **state) {
       "\"capacity_of_tokens\":false,\"min_"
       "capacity\":0,"
       "\"drop_policy\":\"position\",\"renormalize_after_capacity\":false}},"
-      "\"parallel\":{\"experts\":null,\"devices\":\"auto\",\"placement\":\"even\",\"chunks\":null},"
+      "\"parallel\":{\"experts\":null,\"placement\":\"even\",\"placement_file\":null,"
+      "\"replicas\":0,\"chunks\":null},\"devices\":\"auto\","
       "\"dtype\":\"fp32\","
       "\"workload\":{\"num_"
       "tokens\":16,"
@@ -241,6 +244,89 @@ static void test_resolved_json(void **state) {
   assert_true(json_real_value(json_object_get(capacity, "capacity_factor")) == 1.2345678901234567);
   json_decref(json);
   experiment_destroy(&e);
+}
+
+/* Devices are a list that is one value, and a list of such is swept; the key has an older place. */
+static void test_devices(void **state) {
+  (void)state;
+  experiment e = load(minimal, "devices=[0:0, \"a name\"]");
+  assert_int_equal(e.num_points, 1);
+  assert_string_equal(e.points[0].parallel.devices, "0:0, a name");
+  assert_non_null(strstr(e.resolved_json, "\"devices\":\"0:0, a name\""));
+  assert_non_null(e.warnings); /* without a number of members */
+  experiment_destroy(&e);
+  e = load(minimal, "devices=[[0:0, 0:1], 1:0, [all]]");
+  assert_int_equal(e.num_points, 3);
+  assert_string_equal(e.points[0].parallel.devices, "0:0, 0:1");
+  assert_string_equal(e.points[1].parallel.devices, "1:0");
+  assert_string_equal(e.points[2].parallel.devices, "all");
+  experiment_destroy(&e);
+  e = load(minimal, "parallel.devices=0:1");
+  assert_string_equal(e.points[0].parallel.devices, "0:1");
+  assert_non_null(strstr(e.warnings, "parallel.devices is now called devices"));
+  json_t *then = json_loads(e.resolved_json, 0, NULL); /* as an earlier version wrote it */
+  json_object_set(json_object_get(then, "parallel"), "devices", json_object_get(then, "devices"));
+  json_object_del(then, "devices");
+  assert_true(settings_json_same(e.resolved_json, then));
+  json_decref(then);
+  experiment_destroy(&e);
+  e = load(minimal, "parallel.chunks=[auto, 2]");
+  assert_true(e.points[0].parallel.chunks == 0 && e.points[1].parallel.chunks == 2);
+  experiment_destroy(&e);
+}
+
+/* Writes a file beside the experiment and loads that with it; the error, malloc'ed, or NULL. */
+static char *load_placement(const char *content, const char *keys, experiment *e) {
+  char path[] = "/tmp/moecl-placement-XXXXXX", text[1000];
+  char *error = NULL;
+  const int file = mkstemp(path);
+  assert_true(file >= 0 && write(file, content, strlen(content)) == (ssize_t)strlen(content));
+  close(file);
+  snprintf(text, sizeof text, "%sparallel: {placement_file: %s, %s}\n", minimal, path + 5, keys);
+  if (!experiment_parse(text, strlen(text), "/tmp/t.yaml", NULL, 0, e, &error))
+    assert_non_null(error);
+  unlink(path);
+  return error;
+}
+
+static void test_placement_file(void **state) {
+  (void)state;
+  experiment e;
+  const char *by_file = "experts: 2, placement: file";
+  assert_null(load_placement("[[0, 2, 4, 6], [7, 5, 3, 1, 0]]", by_file, &e));
+  assert_int_equal(e.points[0].parallel.placement, PARALLEL_FROM_FILE);
+  assert_true(e.placement.num_lists == 2 && e.placement.num_loads == 0);
+  assert_true(e.placement.list_sizes[0] == 4 && e.placement.list_sizes[1] == 5);
+  assert_true(e.placement.lists[3] == 6 && e.placement.lists[4] == 7 && e.placement.lists[8] == 0);
+  experiment_destroy(&e);
+  assert_null(load_placement("[8, 7, 6, 5, 4, 3, 2, 0]", "experts: [2, 3], replicas: [0, 8]", &e));
+  assert_true(e.placement.num_loads == 8 && e.placement.loads[7] == 0 && e.num_points == 4);
+  assert_int_equal(e.points[1].parallel.replicas, 8);
+  experiment_destroy(&e);
+  assert_null(load_placement("{\"points\": [{\"routing\": null}, {\"routing\": "
+                             "{\"tokens_per_expert\": [1, 2, 3, 4, 5, 6, 7, 8]}}, {\"routing\": "
+                             "{\"tokens_per_expert\": [1, 0, 0, 0, 0, 0, 0, 9]}}]}",
+                             by_file, &e));
+  assert_true(e.placement.num_loads == 8 && e.placement.loads[0] == 2 &&
+              e.placement.loads[7] == 17);
+  experiment_destroy(&e);
+  const struct {
+    const char *content, *keys, *part;
+  } wrong[] = {
+      {"[[0], [1]]", "experts: 3, placement: file",
+       "lists of 2 members, expected parallel.experts"},
+      {"[1, 2, 3]", by_file, "loads of 3 experts, expected 8"},
+      {"[1, 2, 3]", "experts: 2, replicas: 1", "loads of 3 experts, expected 8"},
+      {"[1, -2, 3]", by_file, "is no placement: expected [[0, 1], [2, 3]]"},
+      {"{\"points\": []}", by_file, "is no placement"},
+      {"", by_file, "line 1: "},
+      {"[1, 2, 3, 4, 5, 6, 7, 8]", "experts: 2, replicas: 9", "at most the layer's 8 experts"}};
+  for (size_t i = 0; i < sizeof wrong / sizeof *wrong; i++) {
+    char *error = load_placement(wrong[i].content, wrong[i].keys, &e);
+    if (!error || !strstr(error, wrong[i].part))
+      fail_msg("'%s' says nothing of '%s'", error ? error : "", wrong[i].part);
+    free(error);
+  }
 }
 
 /* All 64 bits of a seed; in JSON those that a signed integer lacks are digits in quotes,
@@ -327,6 +413,7 @@ int main(void) {
       cmocka_unit_test(test_router_rule),       cmocka_unit_test(test_sweep_order),
       cmocka_unit_test(test_single_value_list), cmocka_unit_test(test_overrides),
       cmocka_unit_test(test_input_file_place),  cmocka_unit_test(test_resolved_json),
+      cmocka_unit_test(test_devices),           cmocka_unit_test(test_placement_file),
       cmocka_unit_test(test_whole_seed),        cmocka_unit_test(test_name_from_path),
       cmocka_unit_test(test_shipped_configs),   cmocka_unit_test(test_help_names_every_key),
   };

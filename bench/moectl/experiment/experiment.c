@@ -130,6 +130,18 @@ static void fill_experiment(experiment *experiment, const settings *settings, pr
   if (experiment->resolved_json == NULL) problem_out_of_memory(problems);
 }
 
+/* Read before points are checked by it. */
+static void read_placement(const settings *settings, experiment *experiment, problems *problems) {
+  const setting *file = &settings->keys[KEY_PARALLEL_PLACEMENT_FILE];
+  char *error = NULL;
+  if (file->count == 0 || file->values[0].null) return; /* none, or wrong, which was reported */
+  experiment->placement_path = resolve_input(file, experiment->path, problems);
+  if (experiment->placement_path &&
+      !placement_file_read(experiment->placement_path, &experiment->placement, &error))
+    problem_add(problems, file->mark, "parallel.placement_file: %s", error ? error : "no memory");
+  free(error);
+}
+
 static void fill_warnings(experiment *experiment, const settings *settings, problems *problems) {
   struct problems warnings = {.path = problems->path};
   effects_check(settings, &warnings);
@@ -192,6 +204,7 @@ bool experiment_parse(const char *text, size_t size, const char *path,
   if (readable && !problems.out_of_memory) {
     check_workload(settings, &problems);
     check_what(settings, &problems);
+    read_placement(settings, experiment, &problems);
     sweep_expand(settings, experiment, &problems);
     for (size_t i = 0; i < experiment->num_points; i++)
       experiment->points[i].source = experiment->source;
@@ -295,6 +308,8 @@ void experiment_destroy(experiment *experiment) {
   free(experiment->device);
   free(experiment->input_file);
   free(experiment->input_tensor);
+  free(experiment->placement_path);
+  placement_file_release(&experiment->placement);
   free(experiment->points);
   free(experiment->axes);
   free(experiment->resolved_json);

@@ -4,6 +4,7 @@
 #ifndef MOECTL_EXPERIMENT_H
 #define MOECTL_EXPERIMENT_H
 
+#include "experiment/placement_file.h"
 #include "moecl/moecl.h"
 #include <stdio.h>
 
@@ -39,6 +40,8 @@ typedef struct experiment_block {
 typedef enum parallel_placement {
   PARALLEL_EVEN = 0,
   PARALLEL_BY_COMPUTE,
+  PARALLEL_BY_MEMORY,
+  PARALLEL_FROM_FILE,
   PARALLEL_PLACEMENTS
 } parallel_placement;
 typedef struct experiment_parallel {
@@ -46,7 +49,8 @@ typedef struct experiment_parallel {
   const char *devices; /* NULL: the experiment's, for all; else names, separated by blanks or
                           commas, taken in turns */
   parallel_placement placement;
-  int64_t chunks; /* 0: as many as pay */
+  int64_t replicas; /* so many experts, the most loaded, are on all members */
+  int64_t chunks;   /* 0: as many as pay */
 } experiment_parallel;
 
 /* One point: one combination of all swept values. */
@@ -80,9 +84,11 @@ typedef struct experiment {
                     space before it; NULL: nothing. The command's to set, freed with the rest. */
   char *command; /* the whole command line that runs it, quoted for a shell; likewise */
   char *name;
-  char *device;       /* "auto" by default; --device overrides it */
-  char *input_file;   /* workload file, absolute or relative to the working directory; NULL */
-  char *input_tensor; /* name in a safetensors file; NULL: hidden_states, else the only one */
+  char *device;             /* "auto" by default; --device overrides it */
+  char *input_file;         /* workload file, absolute or relative to the working directory; NULL */
+  char *input_tensor;       /* name in a safetensors file; NULL: hidden_states, else the only one */
+  char *placement_path;     /* of parallel.placement_file, as input_file; NULL */
+  placement_file placement; /* what it holds; zeros without one */
   int64_t warmup, iterations;
   int64_t rounds; /* 0: chosen by point (rounds.h) */
   bool verify;

@@ -27,7 +27,7 @@ static const char *what_choice(int i) {
   return i >= 0 && i < WHAT_COUNT ? names[i] : "?";
 }
 static const char *placement_choice(int i) {
-  static const char *const names[PARALLEL_PLACEMENTS] = {"even", "compute"};
+  static const char *const names[PARALLEL_PLACEMENTS] = {"even", "compute", "capacity", "file"};
   return i >= 0 && i < PARALLEL_PLACEMENTS ? names[i] : "?";
 }
 static const char *norm_choice(int i) { return moecl_norm_name((moecl_norm)i); }
@@ -424,21 +424,39 @@ static const schema_key keys[KEY_COUNT] = {
          "Expert parallelism: so many members share the experts and the tokens; null: one device "
          "has all, without a group."},
     [KEY_PARALLEL_DEVICES] =
-        {PARALLEL(devices), TYPE_TEXT, AUTO_NULL | NOT_WORK, ANY_TEXT, NO_CHOICE, "auto",
-         "The members' devices, named as 'device' is, with blanks or commas between them: '0:0, "
-         "0:1'. Taken in turns where there are more members: a device is then a member several "
-         "times. auto: all on the experiment's device.",
+        {"devices", IN_POINT(parallel.devices), TYPE_TEXT, AUTO_NULL | NOT_WORK | WORDS, ANY_TEXT,
+         NO_CHOICE, "auto",
+         "Of parallel.experts members, named as 'device' is: [0:0, 0:1]. Taken in turns where "
+         "there "
+         "are more members: a device is then a member several times. all: all that there are; "
+         "auto: all members on the experiment's device. A list of lists is swept.",
+         .old_name = "parallel.devices", .needs = {ANY(KEY_PARALLEL_EXPERTS)}},
+    [KEY_PARALLEL_PLACEMENT] = {PARALLEL(placement), TYPE_CHOICE, NOT_WORK, NO_RANGE,
+                                placement_choice, PARALLEL_PLACEMENTS, "even",
+                                "even: as many experts to each member; compute: by compute units "
+                                "times clock; capacity: by "
+                                "the devices' memory; file: as placement_file says.",
+                                .needs = {ANY(KEY_PARALLEL_EXPERTS)}},
+    [KEY_PARALLEL_PLACEMENT_FILE] =
+        {"parallel.placement_file", NOWHERE, TYPE_TEXT, OF_EXPERIMENT | NULLABLE | NOT_WORK,
+         ANY_TEXT, NO_CHOICE, "null",
+         "A JSON file, relative to the experiment's folder (with --set: to the working directory). "
+         "[[0, 1], [2, 3]]: each member's experts. [12, 0, 7, 9]: what each expert has to do, "
+         "which "
+         "is evened out over however many members; so too from the results.json of a run, by its "
+         "tokens_per_expert. The replicas are of the latter, too.",
          .needs = {ANY(KEY_PARALLEL_EXPERTS)}},
-    [KEY_PARALLEL_PLACEMENT] =
-        {PARALLEL(placement), TYPE_CHOICE, NOT_WORK, NO_RANGE, placement_choice,
-         PARALLEL_PLACEMENTS, "even",
-         "even: as many experts to each member; compute: by compute units times clock.",
+    [KEY_PARALLEL_REPLICAS] =
+        {PARALLEL(replicas), TYPE_INT, NOT_WORK, 0, MOECL_MAX_EXPERTS, NO_CHOICE, "0",
+         "The so many most loaded experts have a copy on every member, which share their rows. "
+         "Most loaded in placement_file, if that says; else by what the router chooses for the "
+         "point's inputs.",
          .needs = {ANY(KEY_PARALLEL_EXPERTS)}},
     [KEY_PARALLEL_CHUNKS] =
-        {PARALLEL(chunks), TYPE_INT, NULLABLE | NOT_WORK, 1, MOECL_MAX_GROUP_CHUNKS, NO_CHOICE,
-         "null",
-         "Parts of a member's experts whose rows travel while others are computed; null: as many "
-         "as pay.",
+        {PARALLEL(chunks), TYPE_INT, NULLABLE | AUTO_NULL | NOT_WORK, 1, MOECL_MAX_GROUP_CHUNKS,
+         NO_CHOICE, "null",
+         "Parts of a member's experts whose rows travel while others are computed; null, or auto: "
+         "as many as pay.",
          .needs = {ANY(KEY_PARALLEL_EXPERTS)}},
     [KEY_DTYPE] = {"dtype", IN_POINT(layer.dtype), TYPE_CHOICE, WITH_CHECKPOINT, NO_RANGE,
                    dtype_choice, MOECL_DTYPE_COUNT, "fp32",
@@ -508,18 +526,17 @@ schema_id schema_find(const char *name, size_t length) {
 const char *schema_old_name(const schema_key *key, char *text, size_t size) {
   if (key->old_name == NULL) return NULL;
   const char *dot = strrchr(key->name, '.');
-  snprintf(text, size, "%.*s.%s", (int)(dot - key->name), key->name, key->old_name);
+  if (strchr(key->old_name, '.')) snprintf(text, size, "%s", key->old_name);
+  else snprintf(text, size, "%.*s.%s", (int)(dot - key->name), key->name, key->old_name);
   return text;
 }
 
 schema_id schema_find_old(const char *name, size_t length) {
-  for (int i = 0; i < KEY_COUNT; i++) {
-    if (keys[i].old_name == NULL) continue;
-    const size_t section = (size_t)(strrchr(keys[i].name, '.') + 1 - keys[i].name);
-    if (length == section + strlen(keys[i].old_name) && memcmp(name, keys[i].name, section) == 0 &&
-        memcmp(name + section, keys[i].old_name, length - section) == 0)
+  char old[64];
+  for (int i = 0; i < KEY_COUNT; i++)
+    if (schema_old_name(&keys[i], old, sizeof old) && strlen(old) == length &&
+        memcmp(name, old, length) == 0)
       return (schema_id)i;
-  }
   return KEY_COUNT;
 }
 
@@ -557,6 +574,11 @@ bool schema_is_section(const char *name, size_t length) {
 bool schema_is_of_layer(const schema_key *key) {
   return schema_param(key) != NULL &&
          (strncmp(key->name, "layer.", 6) == 0 || strcmp(key->name, "dtype") == 0);
+}
+
+bool schema_is_of_group(const schema_key *key) {
+  return schema_param(key) != NULL &&
+         (strncmp(key->name, "parallel.", 9) == 0 || strcmp(key->name, "devices") == 0);
 }
 
 bool schema_is_of_block(const schema_key *key) { return strncmp(key->name, "block.", 6) == 0; }
@@ -686,8 +708,7 @@ const char *schema_point_text(const schema_key *key, const experiment_point *poi
 bool schema_same_layer(const experiment_point *a, const experiment_point *b) {
   for (int i = 0; i < KEY_COUNT; i++) {
     const schema_key *key = schema_get((schema_id)i);
-    const bool counts = schema_is_of_layer(key) || i == KEY_WHAT ||
-                        strncmp(key->name, "parallel.", 9) == 0 ||
+    const bool counts = schema_is_of_layer(key) || i == KEY_WHAT || schema_is_of_group(key) ||
                         (a->what == WHAT_BLOCK && schema_is_of_block(key));
     if (counts &&
         memcmp((const char *)a + key->offset, (const char *)b + key->offset, key->size) != 0)

@@ -92,6 +92,8 @@ typedef enum schema_id {
   KEY_PARALLEL_EXPERTS,
   KEY_PARALLEL_DEVICES,
   KEY_PARALLEL_PLACEMENT,
+  KEY_PARALLEL_PLACEMENT_FILE,
+  KEY_PARALLEL_REPLICAS,
   KEY_PARALLEL_CHUNKS,
   KEY_DTYPE,
   KEY_NUM_TOKENS,
@@ -124,13 +126,15 @@ enum {
   NULLABLE = 1 << 1,
   MIN_OPEN = 1 << 2,        /* the range is without min itself */
   MAX_OPEN = 1 << 3,        /* likewise max */
-  AUTO_NULL = 1 << 4,       /* the text "auto" is stored as NULL */
+  AUTO_NULL = 1 << 4,       /* the text "auto" is stored as NULL, or is null's other name */
   OF_EXPERIMENT = 1 << 5,   /* one for the whole experiment: cannot be swept */
   ALL_BITS = 1 << 6,        /* TYPE_INT: any unsigned 64-bit integer, whatever min and max say */
   WITH_CHECKPOINT = 1 << 7, /* may be changed about a checkpoint's layer: takes no other tensor and
                                reads none in another way */
-  NOT_WORK = 1 << 8 /* says by what or how often the work is done, not what it is: points that only
-                       differ in such keys are compared with each other (moectl compare) */
+  NOT_WORK = 1 << 8, /* says by what or how often the work is done, not what it is: points that only
+                        differ in such keys are compared with each other (moectl compare) */
+  WORDS = 1 << 9     /* TYPE_TEXT: a list of texts is one value, with commas between; a list of such
+                        lists is swept */
 };
 
 /* A key matters only to points where another has a value: any but null, or one of its choices. */
@@ -152,7 +156,8 @@ typedef struct schema_key {
   int num_choices;
   const char *default_text; /* YAML; NULL: required, or made from the file's name */
   const char *help;
-  const char *old_name; /* the last part as earlier versions had it, which is read still; or NULL */
+  const char *old_name; /* the last part, or with a dot the whole, as earlier versions had it, which
+                           is read still; or NULL */
   schema_need needs[2]; /* all of them */
 } schema_key;
 
@@ -176,6 +181,8 @@ bool schema_applies(const schema_key *key, const experiment_point *point);
 bool schema_is_section(const char *name, size_t length);
 /* Does it make a layer another one, variants included? */
 bool schema_is_of_layer(const schema_key *key);
+/* Does it say on which devices, and how, several share a layer? */
+bool schema_is_of_group(const schema_key *key);
 /* Likewise, a block: beside its layer's keys, those of the section `block`. */
 bool schema_is_of_block(const schema_key *key);
 /* Is it without meaning where no point measures a block? */

@@ -56,6 +56,14 @@ static void read_list(const schema_key *key, setting *s, const tree_node *list,
   }
 }
 
+/* Is the list one value, of words? One that has a list in it is swept. */
+static bool is_words(const schema_key *key, const tree_node *list) {
+  if (!(key->flags & WORDS)) return false;
+  for (size_t i = 0; i < list->count; i++)
+    if (list->items[i]->kind == TREE_LIST) return false;
+  return true;
+}
+
 /* A key that has its value; an earlier one (overrides) gives way. */
 static void read_setting(settings *settings, schema_id id, const tree_node *node,
                          problems *problems) {
@@ -64,7 +72,7 @@ static void read_setting(settings *settings, schema_id id, const tree_node *node
   clear_setting(s);
   if (!s->given) s->order = settings->num_given++;
   s->given = true;
-  s->list = node->kind == TREE_LIST;
+  s->list = node->kind == TREE_LIST && !is_words(key, node);
   s->mark = node->mark;
   if (s->list) {
     read_list(key, s, node, problems);

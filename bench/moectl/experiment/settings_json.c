@@ -128,7 +128,7 @@ static void rename_old(json_t *recorded, const schema_key *key) {
   json_t *section = section_of(recorded, old, &last), *item = json_object_get(section, last);
   json_t *axes = json_object_get(recorded, "sweep");
   if (item != NULL) {
-    json_object_set(section, schema_param(key), item);
+    set_nested(recorded, key->name, json_incref(item));
     json_object_del(section, last);
   }
   for (size_t i = 0; i < json_array_size(axes); i++) {

@@ -46,6 +46,7 @@ typedef enum rule {
   RULE_BLOCK,
   RULE_POSITIONS,
   RULE_PARALLEL,
+  RULE_PLACEMENT,
   RULE_COUNT
 } rule;
 
@@ -67,7 +68,9 @@ static bool can_check(const settings *settings, rule rule) {
       [RULE_LAYER] = {KEY_ACTIVATION, KEY_COUNT},
       [RULE_BLOCK] = {KEY_WHAT, KEY_HIDDEN_SIZE, KEY_NUM_HEADS, KEY_COUNT},
       [RULE_POSITIONS] = {KEY_NUM_TOKENS, KEY_CONTEXT, KEY_COUNT},
-      [RULE_PARALLEL] = {KEY_WHAT, KEY_PARALLEL_EXPERTS, KEY_COUNT}};
+      [RULE_PARALLEL] = {KEY_WHAT, KEY_PARALLEL_EXPERTS, KEY_COUNT},
+      [RULE_PLACEMENT] = {KEY_NUM_EXPERTS, KEY_PARALLEL_EXPERTS, KEY_PARALLEL_PLACEMENT,
+                          KEY_PARALLEL_PLACEMENT_FILE, KEY_COUNT}};
   if (rule == RULE_LAYER && keys[KEY_ACTIVATION].given) return true;
   for (const schema_id *key = about[rule]; *key != KEY_COUNT; key++)
     if (keys[*key].count == 0) return false;
@@ -213,8 +216,39 @@ static bool has_parallel_block(const experiment_point *point, breach *found) {
   return point->what == WHAT_BLOCK && point->parallel.experts > 0;
 }
 
-static bool breaks(const settings *settings, rule rule, const experiment_point *point,
-                   breach *found) {
+/* Is a placement file missing, or of another layer or group? A list's experts are the library's to
+ * check. */
+static bool has_bad_placement(const experiment *experiment, const experiment_point *point,
+                              breach *found) {
+  const placement_file *file = &experiment->placement;
+  const long long members = point->parallel.experts;
+  const long long experts = point->layer.num_experts - point->layer.num_identity_experts;
+  const bool by_file = point->parallel.placement == PARALLEL_FROM_FILE;
+  const long long lists = (long long)file->num_lists, loads = (long long)file->num_loads;
+  if (members == 0 || (!by_file && point->parallel.replicas == 0)) return false;
+  found->key = by_file ? KEY_PARALLEL_PLACEMENT : KEY_PARALLEL_REPLICAS;
+  if (by_file && !experiment->placement_path)
+    snprintf(found->message, sizeof found->message,
+             "parallel.placement: 'file' needs parallel.placement_file");
+  else if (by_file && lists > 0 && lists != members)
+    snprintf(found->message, sizeof found->message,
+             "parallel.placement: %s has lists of %lld members, expected parallel.experts (%lld)",
+             experiment->placement_path, lists, members);
+  else if (loads > 0 && loads != experts && loads != point->layer.num_experts)
+    snprintf(found->message, sizeof found->message,
+             "parallel.placement_file: %s has loads of %lld experts, expected %lld",
+             experiment->placement_path, loads, experts);
+  else if (point->parallel.replicas > experts) {
+    found->key = KEY_PARALLEL_REPLICAS;
+    snprintf(found->message, sizeof found->message,
+             "parallel.replicas: expected at most the layer's %lld experts, found %lld", experts,
+             (long long)point->parallel.replicas);
+  } else return false;
+  return true;
+}
+
+static bool breaks(const settings *settings, rule rule, const experiment *experiment,
+                   const experiment_point *point, breach *found) {
   switch (rule) {
   case RULE_TOP_K: return has_too_many_choices(point, found);
   case RULE_ASSIGNMENTS: return has_too_many_assignments(point, found);
@@ -224,6 +258,7 @@ static bool breaks(const settings *settings, rule rule, const experiment_point *
   case RULE_BLOCK: return has_bad_block(settings, point, found);
   case RULE_POSITIONS: return has_too_many_positions(point, found);
   case RULE_PARALLEL: return has_parallel_block(point, found);
+  case RULE_PLACEMENT: return has_bad_placement(experiment, point, found);
   case RULE_COUNT: break;
   }
   return false;
@@ -235,7 +270,8 @@ static void check_rule(const settings *settings, rule rule, const experiment *ex
   size_t broken = 0, at = 0;
   char label[512];
   for (size_t i = 0; i < experiment->num_points; i++) {
-    if (!breaks(settings, rule, &experiment->points[i], &found) || broken++ > 0) continue;
+    if (!breaks(settings, rule, experiment, &experiment->points[i], &found) || broken++ > 0)
+      continue;
     at = i;
     first = found;
   }

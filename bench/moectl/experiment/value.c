@@ -187,10 +187,27 @@ static bool read_text(const schema_key *key, const tree_node *node, value *v, pr
   return true;
 }
 
+/* A list of texts as one, with commas between. */
+static bool read_words(const schema_key *key, const tree_node *list, value *v, problems *problems) {
+  char text[4096];
+  size_t used = 0;
+  for (size_t i = 0; i < list->count; i++) {
+    const tree_node *word = list->items[i];
+    if (word->kind != TREE_SCALAR) return refuse(key, word, problems);
+    if (used + word->size + 3 > sizeof text) return refuse(key, list, problems);
+    used +=
+        (size_t)snprintf(text + used, sizeof text - used, "%s%s", i > 0 ? ", " : "", word->text);
+  }
+  tree_node node = {.kind = TREE_SCALAR, .mark = list->mark, .text = text, .size = used};
+  return read_text(key, &node, v, problems);
+}
+
 bool value_read(const schema_key *key, const tree_node *node, value *v, problems *problems) {
   *v = (value){0};
+  if (node->kind == TREE_LIST && (key->flags & WORDS)) return read_words(key, node, v, problems);
   if (node->kind != TREE_SCALAR) return refuse(key, node, problems);
-  if ((key->flags & NULLABLE) && is_null(node)) {
+  const bool is_auto = (key->flags & AUTO_NULL) && strcmp(node->text, "auto") == 0;
+  if ((key->flags & NULLABLE) && (is_null(node) || is_auto)) {
     v->null = true;
     return true;
   }

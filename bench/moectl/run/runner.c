@@ -6,6 +6,7 @@
 #include "results/measures.h"
 #include "results/rounds.h"
 #include "run/changed_choices.h"
+#include "run/placement.h"
 #include "run/together.h"
 #include "experiment/schema.h"
 #include <math.h>
@@ -101,7 +102,7 @@ moecl_status runner_memory_needed(moecl_context *context, const experiment_point
 
 /* Do two points have the same weights, in the same layer? */
 bool runner_same_layer(const experiment_point *a, const experiment_point *b) {
-  return a->seed == b->seed && schema_same_layer(a, b);
+  return a->seed == b->seed && schema_same_layer(a, b) && placement_same(a, b);
 }
 
 static int by_value(const void *a, const void *b) {

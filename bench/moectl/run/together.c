@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: MIT
 #include "run/together.h"
 #include "base/clock.h"
+#include "run/placement.h"
 #include <math.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -58,28 +59,16 @@ static moecl_status open_member(runner *runner, const experiment_point *point, i
   return moecl_context_create(&params, &runner->together->context[m]);
 }
 
-/* What a device has to compute with, as it says. */
-static double compute_of(const moecl_context *context) {
-  const moecl_device_info *device = moecl_context_device(context);
-  return (double)device->compute_units * (device->clock_mhz ? (double)device->clock_mhz : 1);
-}
-
 moecl_status together_create(runner *runner, const experiment_point *point) {
-  double weights[MOECL_MAX_GROUP_MEMBERS];
+  point_placement placement;
   struct together *together = runner->together = calloc(1, sizeof *together);
   if (!together) return MOECL_ERROR_OUT_OF_HOST_MEMORY;
   together->members = (int)point->parallel.experts;
-  for (int m = 0; m < together->members; m++) {
-    TRY(open_member(runner, point, m));
-    weights[m] = compute_of(together->context[m]);
-  }
+  for (int m = 0; m < together->members; m++) TRY(open_member(runner, point, m));
   TRY(moecl_group_create(together->context, (size_t)together->members, NULL, &together->group));
-  const moecl_group_layer_params params = {.layer = point->layer,
-                                           .placement = point->parallel.placement == PARALLEL_EVEN
-                                                            ? MOECL_PLACE_EVEN
-                                                            : MOECL_PLACE_WEIGHTED,
-                                           .member_weights = weights,
-                                           .chunks = (int32_t)point->parallel.chunks};
+  moecl_group_layer_params params = {.layer = point->layer,
+                                     .chunks = (int32_t)point->parallel.chunks};
+  TRY(placement_choose(runner, point, together->context, &placement, &params));
   return moecl_group_layer_create(together->group, &params, &together->layer);
 }
 
