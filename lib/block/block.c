@@ -52,11 +52,21 @@ moecl_status block_make(moecl_context *context, const moecl_block_params *params
   return status;
 }
 
+/* As layer_build_ahead. */
+static void build_ahead(moecl_context *context, const moecl_block_params *params) {
+  moecl_block *described;
+  if (!ocl_ahead_begin(context)) return;
+  if (block_make(context, params, true, &described) == MOECL_OK) moecl_block_destroy(&described);
+  ocl_ahead_end(context);
+}
+
 moecl_status moecl_block_create(moecl_context *context, const moecl_block_params *params,
                                 moecl_block **out) {
   if (!out) return MOECL_ERROR_INVALID_ARGUMENT;
   *out = NULL;
-  return context ? block_make(context, params, false, out) : MOECL_ERROR_INVALID_ARGUMENT;
+  if (!context) return MOECL_ERROR_INVALID_ARGUMENT;
+  build_ahead(context, params);
+  return block_make(context, params, false, out);
 }
 
 void moecl_block_destroy(moecl_block **handle) {

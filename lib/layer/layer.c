@@ -11,6 +11,7 @@ moecl_status moecl_layer_create(moecl_context *context, const moecl_layer_params
   if (!out) return MOECL_ERROR_INVALID_ARGUMENT;
   *out = NULL;
   if (!context) return MOECL_ERROR_INVALID_ARGUMENT;
+  layer_build_ahead(context, params, 0);
   return layer_make(context, params, false, out);
 }
 

@@ -104,6 +104,11 @@ moecl_status layer_make(moecl_context *context, const moecl_layer_params *params
  * 1 or more, are numbered from 0 on. Its forward is the group's. */
 moecl_status layer_make_share(moecl_context *context, const moecl_layer_params *params,
                               int64_t own_experts, moecl_layer **layer);
+/* Builds the programs that the layer made of these parameters will ask for, several at a time;
+ * own_experts as in layer_make_share, 0: all. What goes wrong shows when the layer is made. */
+void layer_build_ahead(moecl_context *context, const moecl_layer_params *params,
+                       int64_t own_experts);
+
 /* How many items of a tensor are here. */
 int64_t layer_items(const moecl_layer *layer, moecl_tensor tensor);
 

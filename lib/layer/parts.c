@@ -47,7 +47,7 @@ static moecl_status make_chosen(moecl_layer *layer, layer_operation operation, c
 
 static moecl_status make_gemm(const moecl_layer *layer, const kernel_variant *variant,
                               const op_gemm_desc *desc, op_gemm **gemm) {
-  return layer->described ? op_gemm_describe(layer->context, variant, desc, gemm)
+  return layer->described ? op_describe(&op_gemm_kind, layer->context, variant, desc, gemm)
                           : op_create(&op_gemm_kind, layer->context, variant, desc, gemm);
 }
 
@@ -391,7 +391,17 @@ moecl_status layer_make(moecl_context *context, const moecl_layer_params *params
   return make_layer(context, params, described, 0, out);
 }
 
+void layer_build_ahead(moecl_context *context, const moecl_layer_params *params,
+                       int64_t own_experts) {
+  moecl_layer *described;
+  if (!ocl_ahead_begin(context)) return;
+  if (make_layer(context, params, true, own_experts, &described) == MOECL_OK)
+    moecl_layer_destroy(&described);
+  ocl_ahead_end(context);
+}
+
 moecl_status layer_make_share(moecl_context *context, const moecl_layer_params *params,
                               int64_t own_experts, moecl_layer **out) {
+  layer_build_ahead(context, params, own_experts);
   return make_layer(context, params, false, own_experts, out);
 }

@@ -111,14 +111,15 @@ static const char *find_fault(const char *data, size_t size, const char *key) {
   return NULL;
 }
 
-static cl_program program_from_binary(moecl_context *context, const char *data, size_t size,
-                                      const char *options) {
-  const unsigned char *binary = (const unsigned char *)data;
+cl_program ocl_entry_program(moecl_context *context, const ocl_entry *entry, const char *text) {
+  if (!entry->data) return NULL;
+  const unsigned char *binary = (const unsigned char *)entry->data + sizeof(cache_header);
+  const size_t size = entry->size - sizeof(cache_header);
   cl_int binary_status = CL_SUCCESS, code;
   cl_program program = clCreateProgramWithBinary(context->cl, 1, &context->device, &size, &binary,
                                                  &binary_status, &code);
   if (code == CL_SUCCESS && binary_status == CL_SUCCESS)
-    code = ocl_program_build(context, program, options);
+    code = ocl_program_build(context, program, ocl_program_options(text));
   if (code == CL_SUCCESS && binary_status == CL_SUCCESS) return program;
   if (program) clReleaseProgram(program);
   log_write(&context->log, MOECL_LOG_WARNING, "program cache: the driver refuses a binary: %s",
@@ -126,28 +127,34 @@ static cl_program program_from_binary(moecl_context *context, const char *data, 
   return NULL;
 }
 
-cl_program ocl_cache_load(moecl_context *context, const char *key, const char *options) {
+void ocl_entry_read(moecl_context *context, const char *key, ocl_entry *entry) {
   base_text path = {0};
-  char *data = NULL;
-  size_t size = 0;
-  cl_program program = NULL;
-  if (!is_usable(context)) return NULL;
-  if (entry_path(context, key, &path) == MOECL_OK && read_entry(context, path.data, &data, &size)) {
-    const char *fault = find_fault(data, size, key);
-    if (fault)
+  *entry = (ocl_entry){0};
+  if (!is_usable(context)) return;
+  if (entry_path(context, key, &path) == MOECL_OK &&
+      read_entry(context, path.data, &entry->data, &entry->size)) {
+    const char *fault = find_fault(entry->data, entry->size, key);
+    if (fault) {
       log_write(&context->log, MOECL_LOG_WARNING, "program cache: %s %s; building from source",
                 path.data, fault);
-    else
-      program = program_from_binary(context, data + sizeof(cache_header),
-                                    size - sizeof(cache_header), options);
-    if (program) {
-      log_write(&context->log, MOECL_LOG_DEBUG, "program cache: hit %s", path.data);
-      utimensat(AT_FDCWD, path.data, NULL, 0); /* used now; a folder of others may refuse */
+      ocl_entry_release(entry);
     }
   }
-  free(data);
   base_text_free(&path);
-  return program;
+}
+
+void ocl_entry_release(ocl_entry *entry) {
+  free(entry->data);
+  *entry = (ocl_entry){0};
+}
+
+void ocl_cache_used(moecl_context *context, const char *key) {
+  base_text path = {0};
+  if (context->cache_dir && entry_path(context, key, &path) == MOECL_OK) {
+    log_write(&context->log, MOECL_LOG_DEBUG, "program cache: hit %s", path.data);
+    utimensat(AT_FDCWD, path.data, NULL, 0); /* used now; a folder of others may refuse */
+  }
+  base_text_free(&path);
 }
 
 void ocl_cache_remove(moecl_context *context, const char *key) {

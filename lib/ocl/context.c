@@ -3,6 +3,7 @@
 /* clCreateCommandQueue serves every OpenCL version; its successor is missing
  * from 1.x drivers. */
 #define CL_USE_DEPRECATED_OPENCL_1_2_APIS
+#include "base/parallel.h"
 #include "ocl/program.h"
 #include <stdlib.h>
 #include <string.h>
@@ -130,6 +131,8 @@ static moecl_status complete(moecl_context *context) {
             context->info.platform_index, context->info.device_index, context->info.name,
             context->info.platform, context->info.driver);
   ocl_probe_capabilities(context);
+  /* A CPU's compiler would take turns with the threads that it has itself. */
+  context->build_threads = context->info.type == MOECL_DEVICE_CPU ? 1 : base_threads(0);
   return MOECL_OK;
 }
 

@@ -8,6 +8,7 @@
 #include "moecl/opencl.h"
 #include <stdatomic.h>
 
+typedef struct ocl_ahead ocl_ahead;     /* what is noted to be built */
 typedef struct ocl_program ocl_program; /* a node of the context's in-memory program cache */
 
 struct moecl_context {
@@ -27,6 +28,8 @@ struct moecl_context {
   uint64_t most_allocated; /* the most that they were at once */
   ocl_program *programs;
 };
+  int build_threads; /* that build programs at a time */
+  ocl_ahead *ahead;  /* NULL: programs are built when they are asked for */
 
 struct moecl_buffer {
   moecl_context *context;
@@ -123,6 +126,14 @@ bool ocl_kernel_is_checked(const ocl_kernel *kernel);
 void ocl_kernel_set_checked(ocl_kernel *kernel);
 
 /* How many programs the disk cache gave that no self-check has passed. */
+/* Between the two no program is built: kernels that are created are to be destroyed and nothing
+ * else, and what they would consist of is noted (op/check.h knows this: self-checks check nothing).
+ * The end builds what was noted and is not there yet, several programs at a time. False where that
+ * would gain nothing: there is no end then. */
+bool ocl_ahead_begin(moecl_context *context);
+void ocl_ahead_end(moecl_context *context);
+static inline bool ocl_is_ahead(const moecl_context *context) { return context->ahead != NULL; }
+
 size_t ocl_programs_unproved(const moecl_context *context);
 /* Something went wrong, and those may be why: with a warning their entries are
  * removed, and the kernels created from now on are built from source. Returns how

@@ -11,8 +11,8 @@ static const char build_options[] = "-cl-std=CL1.2 -w";
  */
 static const char request[] = "moecl-cl-std: CL3.0", build_options_3[] = "-cl-std=CL3.0 -w";
 
-static const char *options_of(const base_text *text) {
-  return strstr(text->data, request) ? build_options_3 : build_options;
+const char *ocl_program_options(const char *text) {
+  return strstr(text, request) ? build_options_3 : build_options;
 }
 
 /* "NAME value" lines to #define lines. */
@@ -60,14 +60,14 @@ static moecl_status build_source(moecl_context *context, const base_text *text,
   cl_program made = clCreateProgramWithSource(context->cl, 1, &data, &size, &code);
   MOECL_TRY(ocl_check(context, code, "clCreateProgramWithSource"));
   *program = made;
-  code = ocl_program_build(context, made, options_of(text));
+  code = ocl_program_build(context, made, ocl_program_options(data));
   if (code == CL_SUCCESS) return MOECL_OK;
   return code == CL_OUT_OF_HOST_MEMORY ? MOECL_ERROR_OUT_OF_HOST_MEMORY : MOECL_ERROR_BUILD;
 }
 
 /* One build, or two where the source asks for a target of its own. */
-static moecl_status build(moecl_context *context, const base_text *text, const char *source,
-                          const char *defines, cl_program *program) {
+moecl_status ocl_program_build_text(moecl_context *context, const base_text *text,
+                                    const char *source, const char *defines, cl_program *program) {
   char target[32];
   cl_program made = NULL;
   moecl_status status = build_source(context, text, &made);
@@ -92,40 +92,54 @@ static moecl_status build(moecl_context *context, const base_text *text, const c
 static moecl_status obtain(moecl_context *context, const base_text *text, const char *key,
                            const char *source, const char *defines, cl_program *program,
                            bool *from_disk) {
-  *program = ocl_cache_load(context, key, options_of(text));
+  ocl_entry entry;
+  ocl_entry_read(context, key, &entry);
+  *program = ocl_entry_program(context, &entry, text->data);
+  ocl_entry_release(&entry);
   *from_disk = *program != NULL;
-  if (*program) return MOECL_OK;
-  MOECL_TRY(build(context, text, source, defines, program));
-  log_write(&context->log, MOECL_LOG_DEBUG, "built %s %s", source, options_of(text));
+  if (*program) {
+    ocl_cache_used(context, key);
+    return MOECL_OK;
+  }
+  MOECL_TRY(ocl_program_build_text(context, text, source, defines, program));
+  log_write(&context->log, MOECL_LOG_DEBUG, "built %s %s", source, ocl_program_options(text->data));
   ocl_cache_store(context, key, *program);
   return MOECL_OK;
 }
 
-static ocl_program *find_in_memory(const moecl_context *context, const char *key) {
+moecl_status ocl_program_key(moecl_context *context, const base_text *text, char key[33]) {
+  return ocl_cache_key(context, text, build_options, key);
+}
+
+ocl_program *ocl_program_find(const moecl_context *context, const char *key) {
   for (ocl_program *program = context->programs; program; program = program->next)
     if (!program->distrusted && strcmp(program->key, key) == 0) return program;
   return NULL;
+}
+
+moecl_status ocl_program_keep(moecl_context *context, const char *key, cl_program program,
+                              bool from_disk, ocl_program **kept) {
+  ocl_program *node = calloc(1, sizeof *node);
+  if (!node) return MOECL_ERROR_OUT_OF_HOST_MEMORY;
+  *node = (ocl_program){.next = context->programs, .cl = program, .from_disk = from_disk};
+  memcpy(node->key, key, sizeof node->key);
+  *kept = context->programs = node;
+  return MOECL_OK;
 }
 
 static moecl_status program_from_text(moecl_context *context, const base_text *text,
                                       const char *source, const char *defines,
                                       ocl_program **program) {
   char key[33];
-  MOECL_TRY(ocl_cache_key(context, text, build_options, key));
-  *program = find_in_memory(context, key);
+  cl_program made;
+  bool from_disk;
+  MOECL_TRY(ocl_program_key(context, text, key));
+  *program = ocl_program_find(context, key);
   if (*program) return MOECL_OK;
-  ocl_program *node = calloc(1, sizeof *node);
-  if (!node) return MOECL_ERROR_OUT_OF_HOST_MEMORY;
-  moecl_status status = obtain(context, text, key, source, defines, &node->cl, &node->from_disk);
-  if (status != MOECL_OK) {
-    free(node);
-    return status;
-  }
-  memcpy(node->key, key, sizeof key);
-  node->next = context->programs;
-  context->programs = node;
-  *program = node;
-  return MOECL_OK;
+  MOECL_TRY(obtain(context, text, key, source, defines, &made, &from_disk));
+  const moecl_status status = ocl_program_keep(context, key, made, from_disk, program);
+  if (status != MOECL_OK) clReleaseProgram(made);
+  return status;
 }
 
 void ocl_programs_free(ocl_program *programs) {
@@ -224,6 +238,15 @@ static moecl_status make_kernel(moecl_context *context, ocl_program *program, co
   return status;
 }
 
+/* One that is to be destroyed, and nothing else. */
+static moecl_status make_empty(moecl_context *context, ocl_kernel **kernel) {
+  ocl_kernel *made = calloc(1, sizeof *made);
+  if (!made) return MOECL_ERROR_OUT_OF_HOST_MEMORY;
+  made->context = ocl_context_retain(context);
+  *kernel = made;
+  return MOECL_OK;
+}
+
 moecl_status ocl_kernel_create(moecl_context *context, const char *source, const char *defines,
                                const char *entry, ocl_kernel **kernel) {
   base_text text = {0};
@@ -231,6 +254,11 @@ moecl_status ocl_kernel_create(moecl_context *context, const char *source, const
   *kernel = NULL;
   add_defines(&text, defines);
   moecl_status status = ocl_source_expand(context, source, &text);
+  if (context->ahead) {
+    if (status == MOECL_OK) status = ocl_ahead_note(context, &text);
+    base_text_free(&text);
+    return status == MOECL_OK ? make_empty(context, kernel) : status;
+  }
   if (status == MOECL_OK) status = program_from_text(context, &text, source, defines, &program);
   if (status == MOECL_OK) status = make_kernel(context, program, source, entry, kernel);
   if (status == MOECL_ERROR_BUILD && program && is_unproved(program)) {
@@ -244,7 +272,7 @@ moecl_status ocl_kernel_create(moecl_context *context, const char *source, const
 
 void ocl_kernel_destroy(ocl_kernel **kernel) {
   if (!kernel || !*kernel) return;
-  clReleaseKernel((*kernel)->cl);
+  if ((*kernel)->cl) clReleaseKernel((*kernel)->cl);
   moecl_context_destroy(&(*kernel)->context);
   free(*kernel);
   *kernel = NULL;

@@ -31,11 +31,36 @@ moecl_status ocl_source_expand(moecl_context *context, const char *source, base_
 /* clBuildProgram for the context's device, in the "C" locale. */
 cl_int ocl_program_build(moecl_context *context, cl_program program, const char *options);
 
+/* ---- a program of a text: what ocl_kernel_create consists of ---- */
+
+/* The compiler's options, which follow from the text. */
+const char *ocl_program_options(const char *text);
+moecl_status ocl_program_key(moecl_context *context, const base_text *text, char key[33]);
+/* The context's; NULL: it has none that is trusted. */
+ocl_program *ocl_program_find(const moecl_context *context, const char *key);
+/* Builds it of its source; `source` and `defines` are for messages. */
+moecl_status ocl_program_build_text(moecl_context *context, const base_text *text,
+                                    const char *source, const char *defines, cl_program *program);
+/* Takes `program` over on success. */
+moecl_status ocl_program_keep(moecl_context *context, const char *key, cl_program program,
+                              bool from_disk, ocl_program **kept);
+/* With ocl_ahead_begin: remembers that the program will be asked for. */
+moecl_status ocl_ahead_note(moecl_context *context, const base_text *text);
+
 /* The disk cache's name of a program: everything that decides its binary. */
 moecl_status ocl_cache_key(moecl_context *context, const base_text *source, const char *options,
                            char key[33]);
-/* A built program from the disk cache, or NULL. */
-cl_program ocl_cache_load(moecl_context *context, const char *key, const char *options);
+/* A program's binary in the disk cache. */
+typedef struct ocl_entry {
+  char *data; /* NULL: there is none */
+  size_t size;
+} ocl_entry;
+void ocl_entry_read(moecl_context *context, const char *key, ocl_entry *entry);
+/* Built for the text that it is of, or NULL. */
+cl_program ocl_entry_program(moecl_context *context, const ocl_entry *entry, const char *text);
+void ocl_entry_release(ocl_entry *entry);
+/* The entry was of use: what was not for longest goes first. */
+void ocl_cache_used(moecl_context *context, const char *key);
 /* Removes the entry: the driver took it, and it was the wrong program. */
 void ocl_cache_remove(moecl_context *context, const char *key);
 void ocl_cache_store(moecl_context *context, const char *key, cl_program program);

@@ -52,6 +52,13 @@ moecl_status op_create(const op_kind *kind, moecl_context *context, const kernel
   return status;
 }
 
+moecl_status op_describe(const op_kind *kind, moecl_context *context, const kernel_variant *variant,
+                         const void *desc, void *op) {
+  memset(op, 0, kind->size);
+  if (ocl_is_ahead(context)) MOECL_TRY(kind->self_check(context, variant, desc));
+  return kind->describe(context, variant, desc, op);
+}
+
 typedef struct attempt {
   moecl_context *context;
   const op_choice *choice;
@@ -65,7 +72,7 @@ static bool accepts(void *user, const kernel_variant *variant) {
 static moecl_status try_variant(void *user, const kernel_variant *variant) {
   const attempt *a = user;
   const op_kind *kind = a->choice->kind;
-  return a->choice->described ? kind->describe(a->context, variant, a->choice->desc, a->op)
+  return a->choice->described ? op_describe(kind, a->context, variant, a->choice->desc, a->op)
                               : op_create(kind, a->context, variant, a->choice->desc, a->op);
 }
 

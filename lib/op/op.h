@@ -37,6 +37,11 @@ const op_kind *op_find(const char *name);
 moecl_status op_create(const op_kind *kind, moecl_context *context, const kernel_variant *variant,
                        const void *desc, void *op);
 
+/* What can be said of it without creating it. While programs are noted to be built ahead
+ * (ocl_ahead_begin), the self-check notes them. On failure *op is to be released. */
+moecl_status op_describe(const op_kind *kind, moecl_context *context, const kernel_variant *variant,
+                         const void *desc, void *op);
+
 /* An operation that any of its variants makes of one description. */
 typedef struct op_choice {
   const op_kind *kind;

@@ -190,7 +190,7 @@ moecl_status op_gemm_make_pair(moecl_context *context, bool described,
                                op_gemm **first, const op_gemm_desc *second_desc, op_gemm **second) {
   moecl_status (*const make)(moecl_context *, const kernel_variant *, const op_gemm_desc *,
                              op_gemm **) = described ? op_gemm_describe : op_gemm_create_unchecked;
-  if (!described) {
+  if (!described || ocl_is_ahead(context)) {
     MOECL_TRY(op_gemm_self_check(context, variant, first_desc));
     MOECL_TRY(op_gemm_self_check(context, variant, second_desc));
   }
