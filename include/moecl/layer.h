@@ -276,8 +276,8 @@ typedef struct moecl_memory {
  * variants that are asked for by name, and for the best that serve where none of
  * them is then set aside; what a created layer took is what
  * moecl_layer_weight_bytes and moecl_layer_workspace_size say. Not counted:
- * compiled programs, the one expert that moecl_layer_set_weights copies through,
- * and buffers that CLBlast makes for a while. What does not fit 64 bits is
+ * compiled programs, what moecl_layer_set_weights copies through (one expert, or 64 MiB of smaller
+ * ones), and buffers that CLBlast makes for a while. What does not fit 64 bits is
  * UINT64_MAX. *memory is all zeros on failure.
  * Errors: MOECL_ERROR_INVALID_ARGUMENT (NULL, params, num_tokens),
  * MOECL_ERROR_UNSUPPORTED (no such variant here). Thread: the context's. */

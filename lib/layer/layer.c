@@ -45,6 +45,7 @@ void moecl_layer_destroy(moecl_layer **handle) {
   moecl_layer *layer = *handle;
   *handle = NULL;
   plan_space_release(&layer->space);
+  layer_release_staging(layer);
   for (int i = 0; i < LAYER_PARTS; i++)
     layer_parts[i].kind->release((char *)layer + layer_parts[i].at);
   moecl_buffer_destroy(&layer->correction_bias);

@@ -71,6 +71,10 @@ struct moecl_layer {
   uint8_t *is_set[MOECL_TENSOR_COUNT]; /* one flag an item */
   int64_t missing;                     /* items not set yet */
 
+  /* Of weights from host memory: there as long as some are missing. */
+  ocl_upload *upload;
+  moecl_buffer *staging;
+
   plan_space space;
   /* What the latest forward left, its own or that of a plan which its steps are a part of. */
   struct {
@@ -100,15 +104,15 @@ extern const layer_part layer_parts[LAYER_PARTS];
 moecl_status layer_make(moecl_context *context, const moecl_layer_params *params, bool described,
                         moecl_layer **layer);
 
-/* A group's share of a layer: all of it but the matrices of other members' experts; its own ones,
- * 1 or more, are numbered from 0 on. Its forward is the group's. */
-moecl_status layer_make_share(moecl_context *context, const moecl_layer_params *params,
-                              int64_t own_experts, moecl_layer **layer);
 /* Builds the programs that the layer made of these parameters will ask for, several at a time;
  * own_experts as in layer_make_share, 0: all. What goes wrong shows when the layer is made. */
 void layer_build_ahead(moecl_context *context, const moecl_layer_params *params,
                        int64_t own_experts);
 
+/* A group's share of a layer: all of it but the matrices of other members' experts; its own ones,
+ * 1 or more, are numbered from 0 on. Its forward is the group's. */
+moecl_status layer_make_share(moecl_context *context, const moecl_layer_params *params,
+                              int64_t own_experts, moecl_layer **layer);
 /* How many items of a tensor are here. */
 int64_t layer_items(const moecl_layer *layer, moecl_tensor tensor);
 
@@ -123,6 +127,10 @@ typedef struct layer_loading {
 } layer_loading;
 moecl_status layer_load_items(const layer_loading *into, moecl_checkpoint *checkpoint,
                               int64_t index);
+
+/* ---- weights.c ---- */
+
+void layer_release_staging(moecl_layer *layer);
 
 /* ---- routing.c ---- */
 

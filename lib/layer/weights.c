@@ -75,25 +75,88 @@ moecl_status moecl_layer_set_weights_buffer(moecl_layer *layer, moecl_tensor ten
   return MOECL_OK;
 }
 
-/* One item at a time through a staging buffer: the device never holds more than
- * one expert twice. */
+/* ---- from host memory, through a staging buffer ---- */
+
+/* Items are packed so many bytes at a time: small ones together, a large one by itself, so that the
+ * device never holds more than one expert twice. */
+enum { STAGING_BYTES = 64 << 20 };
+
+static moecl_status provide_staging(moecl_layer *layer, uint64_t bytes) {
+  if (layer->staging && moecl_buffer_size(layer->staging) >= bytes) return MOECL_OK;
+  moecl_buffer_destroy(&layer->staging);
+  return moecl_buffer_create(layer->context, bytes, &layer->staging);
+}
+
+void layer_release_staging(moecl_layer *layer) {
+  ocl_upload_destroy(&layer->upload);
+  moecl_buffer_destroy(&layer->staging);
+}
+
+/* Some of a tensor's items, which are together in memory. */
+typedef struct host_items {
+  moecl_tensor tensor;
+  int64_t first, count;
+  uint64_t one; /* bytes of an item */
+  const char *src;
+} host_items;
+
+/* Where there is one memory, or little to copy, the driver's own way is as short. */
+static moecl_status set_by_writes(moecl_layer *layer, const host_items *items) {
+  MOECL_TRY(provide_staging(layer, items->one));
+  for (int64_t i = 0; i < items->count; i++) {
+    MOECL_TRY(moecl_buffer_write_wait(layer->staging, 0, items->one,
+                                      items->src + (uint64_t)i * items->one));
+    MOECL_TRY(moecl_layer_set_weights_buffer(layer, items->tensor, items->first + i, 1,
+                                             layer->staging, 0));
+    MOECL_TRY(moecl_context_finish_wait(layer->context));
+  }
+  return MOECL_OK;
+}
+
+/* `some` items: copied when the staging buffer was packed from (*packed), and packed then. */
+static moecl_status upload_some(moecl_layer *layer, const host_items *some, cl_event *packed) {
+  cl_event there = NULL;
+  moecl_status status = ocl_upload_write(layer->upload, some->src, layer->staging,
+                                         (uint64_t)some->count * some->one, *packed, &there);
+  ocl_event_let_go(packed);
+  if (status == MOECL_OK) status = ocl_queue_after(layer->context, &there, 1);
+  ocl_event_let_go(&there);
+  if (status == MOECL_OK)
+    status = moecl_layer_set_weights_buffer(layer, some->tensor, some->first, some->count,
+                                            layer->staging, 0);
+  return status == MOECL_OK ? ocl_queue_mark(layer->context, packed) : status;
+}
+
+/* While a part is packed, the next one's first pieces are being filled. */
+static moecl_status set_by_uploads(moecl_layer *layer, const host_items *items) {
+  const int64_t fit = (int64_t)(STAGING_BYTES / items->one), most = fit > 1 ? fit : 1;
+  const uint64_t bytes = (uint64_t)(items->count < most ? items->count : most) * items->one;
+  cl_event packed = NULL;
+  MOECL_TRY(provide_staging(layer, bytes));
+  MOECL_TRY(ocl_upload_provide(layer->context, bytes, &layer->upload));
+  moecl_status status = ocl_queue_mark(layer->context, &packed); /* who used it before is done */
+  for (int64_t i = 0; i < items->count && status == MOECL_OK; i += most) {
+    host_items some = *items;
+    some.first += i;
+    some.count = items->count - i < most ? items->count - i : most;
+    some.src += (uint64_t)i * items->one;
+    status = upload_some(layer, &some, &packed);
+  }
+  ocl_event_let_go(&packed);
+  return status == MOECL_OK ? moecl_context_finish_wait(layer->context) : status;
+}
+
 moecl_status moecl_layer_set_weights(moecl_layer *layer, moecl_tensor tensor, int64_t first_expert,
                                      int64_t count, const void *src) {
+  enum { SMALL = 1 << 20 };
   if (!layer) return MOECL_ERROR_INVALID_ARGUMENT;
   uint64_t bytes = 0;
   MOECL_TRY(check_items(layer, tensor, first_expert, count, &bytes));
   if (!src) return no_source(layer);
   if (count == 0) return MOECL_OK;
-  const uint64_t one = bytes / (uint64_t)count;
-  moecl_buffer *staging;
-  MOECL_TRY(moecl_buffer_create(layer->context, one, &staging));
-  moecl_status status = MOECL_OK;
-  for (int64_t i = 0; i < count && status == MOECL_OK; i++) {
-    status = moecl_buffer_write_wait(staging, 0, one, (const char *)src + (uint64_t)i * one);
-    if (status == MOECL_OK)
-      status = moecl_layer_set_weights_buffer(layer, tensor, first_expert + i, 1, staging, 0);
-    if (status == MOECL_OK) status = moecl_context_finish_wait(layer->context);
-  }
-  moecl_buffer_destroy(&staging);
+  const host_items items = {tensor, first_expert, count, bytes / (uint64_t)count, src};
+  const bool plain = layer->context->one_memory || bytes < SMALL;
+  const moecl_status status = plain ? set_by_writes(layer, &items) : set_by_uploads(layer, &items);
+  if (status != MOECL_OK || layer->missing == 0) layer_release_staging(layer);
   return status;
 }

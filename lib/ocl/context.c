@@ -107,7 +107,7 @@ void ocl_aside_leave(moecl_context *context, const ocl_aside *aside) {
 static moecl_status complete(moecl_context *context) {
   cl_command_queue_properties properties = 0;
   cl_uint align_bits = 0;
-  cl_bool compiler = CL_FALSE;
+  cl_bool compiler = CL_FALSE, unified = CL_FALSE;
   MOECL_TRY(ocl_check(context,
                       clGetCommandQueueInfo(context->queue, CL_QUEUE_PROPERTIES, sizeof properties,
                                             &properties, NULL),
@@ -120,6 +120,10 @@ static moecl_status complete(moecl_context *context) {
                       clGetDeviceInfo(context->device, CL_DEVICE_COMPILER_AVAILABLE,
                                       sizeof compiler, &compiler, NULL),
                       "clGetDeviceInfo"));
+  /* A driver that does not say has copies that are right, if not short. */
+  context->one_memory = clGetDeviceInfo(context->device, CL_DEVICE_HOST_UNIFIED_MEMORY,
+                                        sizeof unified, &unified, NULL) == CL_SUCCESS &&
+                        unified;
   if (!compiler)
     return log_error(&context->log, MOECL_ERROR_DEVICE,
                      "%s has no compiler for OpenCL C (CL_DEVICE_COMPILER_AVAILABLE)",
@@ -127,12 +131,12 @@ static moecl_status complete(moecl_context *context) {
   context->profiling = (properties & CL_QUEUE_PROFILING_ENABLE) != 0;
   context->out_of_order = (properties & CL_QUEUE_OUT_OF_ORDER_EXEC_MODE_ENABLE) != 0;
   context->address_align = align_bits / 8 ? align_bits / 8 : 1;
+  /* A CPU's compiler would take turns with the threads that it has itself. */
+  context->build_threads = context->info.type == MOECL_DEVICE_CPU ? 1 : base_threads(0);
   log_write(&context->log, MOECL_LOG_INFO, "device %d:%d: %s (%s, driver %s)",
             context->info.platform_index, context->info.device_index, context->info.name,
             context->info.platform, context->info.driver);
   ocl_probe_capabilities(context);
-  /* A CPU's compiler would take turns with the threads that it has itself. */
-  context->build_threads = context->info.type == MOECL_DEVICE_CPU ? 1 : base_threads(0);
   return MOECL_OK;
 }
 

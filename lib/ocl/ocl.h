@@ -19,6 +19,7 @@ struct moecl_context {
   cl_device_id device;
   cl_command_queue queue;
   bool profiling;    /* the queue records times */
+  bool one_memory;   /* host and device have the same: nothing is gained by pinned copies */
   bool out_of_order; /* launches then need barriers between them */
   moecl_device_info info;
   uint64_t address_align;  /* bytes a sub-buffer's offset must be a multiple of */
@@ -27,9 +28,9 @@ struct moecl_context {
   uint64_t allocated;      /* bytes of the buffers made in it that are alive */
   uint64_t most_allocated; /* the most that they were at once */
   ocl_program *programs;
-};
   int build_threads; /* that build programs at a time */
   ocl_ahead *ahead;  /* NULL: programs are built when they are asked for */
+};
 
 struct moecl_buffer {
   moecl_context *context;
@@ -125,7 +126,6 @@ void ocl_kernel_destroy(ocl_kernel **kernel);
 bool ocl_kernel_is_checked(const ocl_kernel *kernel);
 void ocl_kernel_set_checked(ocl_kernel *kernel);
 
-/* How many programs the disk cache gave that no self-check has passed. */
 /* Between the two no program is built: kernels that are created are to be destroyed and nothing
  * else, and what they would consist of is noted (op/check.h knows this: self-checks check nothing).
  * The end builds what was noted and is not there yet, several programs at a time. False where that
@@ -134,6 +134,7 @@ bool ocl_ahead_begin(moecl_context *context);
 void ocl_ahead_end(moecl_context *context);
 static inline bool ocl_is_ahead(const moecl_context *context) { return context->ahead != NULL; }
 
+/* How many programs the disk cache gave that no self-check has passed. */
 size_t ocl_programs_unproved(const moecl_context *context);
 /* Something went wrong, and those may be why: with a warning their entries are
  * removed, and the kernels created from now on are built from source. Returns how
@@ -249,6 +250,16 @@ typedef struct ocl_pinned {
 } ocl_pinned;
 moecl_status ocl_pinned_create(ocl_lane *lane, uint64_t bytes, ocl_pinned *pinned);
 void ocl_pinned_release(ocl_pinned *pinned); /* zeros are allowed */
+
+/* Host memory that takes plain host memory to buffers as fast as the bus does (upload.c). */
+typedef struct ocl_upload ocl_upload;
+/* Makes *upload (NULL, or of an earlier call) fit for transfers of about so many bytes. */
+moecl_status ocl_upload_provide(moecl_context *context, uint64_t bytes, ocl_upload **upload);
+void ocl_upload_destroy(ocl_upload **upload); /* waits for its copies; NULL is allowed */
+/* Copies to the buffer's beginning, after `after` (NULL: at once). When it returns, src is the
+ * caller's again; *done, which the caller lets go of, is when the bytes are there. */
+moecl_status ocl_upload_write(ocl_upload *upload, const void *src, moecl_buffer *to, uint64_t bytes,
+                              cl_event after, cl_event *done);
 
 /* Device start and end in nanoseconds; false without profiling, and where the driver
  * wrote none or an end before the start. Waits. */

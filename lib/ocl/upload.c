@@ -1,0 +1,111 @@
+// SPDX-License-Identifier: MIT
+/* Host memory into a device's through pinned pieces, which several threads fill: a driver that is
+ * given plain memory copies it to pinned memory by one thread, and the bus waits for that. */
+#include "base/parallel.h"
+#include "ocl/program.h"
+#include <stdlib.h>
+#include <string.h>
+
+/* One thread copies about 10 GB/s, a bus takes 25 to 55. Each has two pieces: it fills one while
+ * the other is on its way. */
+enum { PIECE_BYTES = 4 << 20, MOST_THREADS = 8, MOST_PIECES = 2 * MOST_THREADS };
+
+struct ocl_upload {
+  ocl_lane lane;
+  ocl_pinned pinned;
+  int threads;
+  cl_event sent[MOST_PIECES]; /* NULL: the piece is free */
+};
+
+static int threads_for(uint64_t bytes) {
+  const uint64_t pieces = base_div_up(bytes, PIECE_BYTES);
+  const int most = base_threads(MOST_THREADS), there = base_threads(0);
+  const int threads = there < most ? there : most;
+  return pieces < (uint64_t)threads ? (int)(pieces ? pieces : 1) : threads;
+}
+
+static void let_go_of_pieces(ocl_upload *upload) {
+  for (int i = 0; i < MOST_PIECES; i++) ocl_event_let_go(&upload->sent[i]);
+}
+
+void ocl_upload_destroy(ocl_upload **handle) {
+  ocl_upload *upload = *handle;
+  *handle = NULL;
+  if (!upload) return;
+  ocl_lane_finish(&upload->lane);
+  let_go_of_pieces(upload);
+  ocl_pinned_release(&upload->pinned);
+  ocl_lane_release(&upload->lane);
+  free(upload);
+}
+
+static moecl_status create(moecl_context *context, int threads, ocl_upload *upload) {
+  upload->threads = threads;
+  MOECL_TRY(ocl_lane_create(context, &upload->lane));
+  return ocl_pinned_create(&upload->lane, (uint64_t)threads * 2 * PIECE_BYTES, &upload->pinned);
+}
+
+moecl_status ocl_upload_provide(moecl_context *context, uint64_t bytes, ocl_upload **upload) {
+  const int threads = threads_for(bytes);
+  if (*upload && (*upload)->threads >= threads) return MOECL_OK;
+  ocl_upload_destroy(upload);
+  *upload = calloc(1, sizeof **upload);
+  if (!*upload) return log_error(&context->log, MOECL_ERROR_OUT_OF_HOST_MEMORY, "no host memory");
+  const moecl_status status = create(context, threads, *upload);
+  if (status != MOECL_OK) ocl_upload_destroy(upload);
+  return status;
+}
+
+/* ---- one transfer ---- */
+
+typedef struct transfer {
+  ocl_upload *upload;
+  const char *src;
+  cl_mem to;
+  uint64_t bytes;
+  cl_event after;
+  cl_int code[MOST_THREADS]; /* of each thread: what went wrong first */
+} transfer;
+
+/* Piece number `number` of the transfer by way of one of the two of a thread's. */
+static cl_int send(transfer *t, int place, uint64_t number) {
+  ocl_upload *upload = t->upload;
+  cl_event *sent = &upload->sent[place];
+  const uint64_t offset = number * PIECE_BYTES, left = t->bytes - offset;
+  const size_t size = (size_t)(left < PIECE_BYTES ? left : PIECE_BYTES);
+  char *piece = (char *)upload->pinned.host + (size_t)place * PIECE_BYTES;
+  if (*sent) {
+    const cl_int code = clWaitForEvents(1, sent);
+    ocl_event_let_go(sent);
+    if (code != CL_SUCCESS) return code;
+  }
+  memcpy(piece, t->src + offset, size);
+  const cl_int code =
+      clEnqueueWriteBuffer(upload->lane.queue, t->to, CL_FALSE, (size_t)offset, size, piece,
+                           t->after ? 1 : 0, t->after ? &t->after : NULL, sent);
+  if (code != CL_SUCCESS) *sent = NULL;
+  return code == CL_SUCCESS ? clFlush(upload->lane.queue) : code;
+}
+
+static void send_range(void *user, int part, int64_t first, int64_t end) {
+  transfer *t = user;
+  for (int64_t i = first; i < end && t->code[part] == CL_SUCCESS; i++)
+    t->code[part] = send(t, 2 * part + (int)((i - first) % 2), (uint64_t)i);
+}
+
+moecl_status ocl_upload_write(ocl_upload *upload, const void *src, moecl_buffer *to, uint64_t bytes,
+                              cl_event after, cl_event *done) {
+  moecl_context *context = upload->lane.context;
+  transfer t = {.upload = upload, .src = src, .to = to->mem, .bytes = bytes, .after = after};
+  const int wanted = threads_for(bytes);
+  const int threads = wanted < upload->threads ? wanted : upload->threads;
+  *done = NULL;
+  base_parallel(threads, (int64_t)base_div_up(bytes, PIECE_BYTES), send_range, &t);
+  for (int i = 0; i < threads; i++)
+    MOECL_TRY(ocl_check(context, t.code[i], "clEnqueueWriteBuffer (pinned)"));
+  MOECL_TRY(ocl_check(context, clEnqueueMarkerWithWaitList(upload->lane.queue, 0, NULL, done),
+                      "clEnqueueMarkerWithWaitList"));
+  const moecl_status status = ocl_check(context, clFlush(upload->lane.queue), "clFlush");
+  if (status != MOECL_OK) ocl_event_let_go(done);
+  return status;
+}
