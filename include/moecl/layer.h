@@ -261,6 +261,13 @@ MOECL_API uint64_t moecl_layer_weight_bytes(const moecl_layer *layer);
  * fit 64 bits. Thread: the context's. */
 MOECL_API uint64_t moecl_layer_workspace_size(const moecl_layer *layer, int64_t num_tokens);
 
+/* Has the layer's own workspace fit for forwards of up to num_tokens, in memory that the device has
+ * found already: the first such forward then waits for neither. Waits, where the workspace was
+ * smaller; it is never made smaller. What the latest forward left in it (routing.h) is then gone.
+ * Errors: MOECL_ERROR_INVALID_ARGUMENT (num_tokens, as of a
+ * forward), MOECL_ERROR_OUT_OF_DEVICE_MEMORY. Thread: the context's. */
+MOECL_API moecl_status moecl_layer_reserve(moecl_layer *layer, int64_t num_tokens);
+
 /* What a layer and one forward of num_tokens take on the device. */
 typedef struct moecl_memory {
   uint64_t weight_bytes;         /* the layer's packed weights and biases, several buffers */

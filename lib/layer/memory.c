@@ -45,6 +45,21 @@ uint64_t moecl_layer_workspace_size(const moecl_layer *layer, int64_t num_tokens
   return plan_workspace_bytes(&built.plan);
 }
 
+/* Fewer tokens may be served in another way, which takes more. */
+moecl_status moecl_layer_reserve(moecl_layer *layer, int64_t num_tokens) {
+  if (!layer) return MOECL_ERROR_INVALID_ARGUMENT;
+  layer_plan *built;
+  uint64_t most = 0;
+  MOECL_TRY(layer_check_tokens(layer->context, &layer->params, num_tokens));
+  for (int64_t tokens = num_tokens; tokens > 0; tokens /= 2) {
+    const uint64_t bytes = moecl_layer_workspace_size(layer, tokens);
+    if (bytes > most) most = bytes;
+  }
+  MOECL_TRY(plan_space_reserve(&layer->space, layer->context, most));
+  MOECL_TRY(layer_plan_for(layer, num_tokens, &built));
+  return plan_space_provide(&layer->space, layer->context, &built->plan, NULL);
+}
+
 static uint64_t largest_buffer(const moecl_layer *layer, const moecl_memory *memory) {
   const op_gemm *const gemms[] = {layer->gate_up, layer->down,           layer->logits,
                                   layer->noise,   layer->shared_gate_up, layer->shared_down};

@@ -50,6 +50,22 @@ static moecl_status cut(plan_space *space, moecl_buffer *buffer, const plan *pla
   return ocl_views_cut(buffer, plan->block_bytes, &space->views);
 }
 
+/* The space's own buffer, of so many bytes or more. */
+static moecl_status provide_own(plan_space *space, moecl_context *context, uint64_t bytes) {
+  if (space->own && moecl_buffer_size(space->own) >= bytes) return MOECL_OK;
+  moecl_buffer_destroy(&space->own);
+  return moecl_buffer_create(context, bytes, &space->own);
+}
+
+/* Drivers find memory for a buffer when a command first has it, and many a page when it is first
+ * written: that is now. */
+moecl_status plan_space_reserve(plan_space *space, moecl_context *context, uint64_t bytes) {
+  if (bytes == 0 || (space->own && moecl_buffer_size(space->own) >= bytes)) return MOECL_OK;
+  MOECL_TRY(provide_own(space, context, bytes));
+  MOECL_TRY(moecl_buffer_fill_byte(space->own, 0, bytes, 0));
+  return moecl_context_finish_wait(context);
+}
+
 moecl_status plan_space_provide(plan_space *space, moecl_context *context, const plan *plan,
                                 moecl_buffer *workspace) {
   const uint64_t bytes = plan_workspace_bytes(plan);
@@ -58,10 +74,7 @@ moecl_status plan_space_provide(plan_space *space, moecl_context *context, const
                      "forward: the workspace holds %llu bytes, %llu are needed",
                      (unsigned long long)moecl_buffer_size(workspace), (unsigned long long)bytes);
   if (!workspace) {
-    if (!space->own || moecl_buffer_size(space->own) < bytes) {
-      moecl_buffer_destroy(&space->own);
-      MOECL_TRY(moecl_buffer_create(context, bytes, &space->own));
-    }
+    MOECL_TRY(provide_own(space, context, bytes));
     workspace = space->own;
   }
   return cut(space, workspace, plan);

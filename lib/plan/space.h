@@ -37,6 +37,10 @@ moecl_status plan_space_plan(plan_space *space, moecl_context *context, const pl
 moecl_status plan_space_provide(plan_space *space, moecl_context *context, const plan *plan,
                                 moecl_buffer *workspace);
 
+/* Has the owner's own workspace of so many bytes or more, in memory that is there. Waits, where it
+ * was smaller. */
+moecl_status plan_space_reserve(plan_space *space, moecl_context *context, uint64_t bytes);
+
 /* The workspace's contents are no forward's any more. */
 void plan_space_forget(plan_space *space);
 void plan_space_release(plan_space *space);

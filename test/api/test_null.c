@@ -340,6 +340,7 @@ static void test_layer_calls(void **state) {
   REFUSED(moecl_layer_load(o->layer, NULL, 0));
   assert_int_equal(moecl_layer_weight_bytes(NULL), 0);
   assert_int_equal(moecl_layer_workspace_size(NULL, 1), 0);
+  REFUSED(moecl_layer_reserve(NULL, 1));
   REFUSED(moecl_layer_memory(NULL, &small_params, 1, &memory));
   assert_int_equal(memory.weight_bytes, 0);
   REFUSED(moecl_layer_memory(o->context, NULL, 1, &memory));

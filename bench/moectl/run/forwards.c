@@ -157,6 +157,8 @@ moecl_status forwards_provide_buffers(runner *runner, const experiment_point *po
     buffers->together = runner->together;
     return together_provide_buffers(runner, point, buffers);
   }
+  if (status == MOECL_OK && !runner->block)
+    status = moecl_layer_reserve(runner->layer, point->num_tokens);
   return status == MOECL_OK ? provide_cache(runner, point, buffers) : status;
 }
 

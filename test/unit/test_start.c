@@ -1,0 +1,161 @@
+// SPDX-License-Identifier: MIT
+/* What comes before a first forward: host memory through pinned pieces, weights by way of them,
+ * and a workspace that is reserved. */
+#include "ocl/ocl.h"
+#include "small_layer.h"
+#include <stdlib.h>
+
+static moecl_context *open_context(void) {
+  moecl_context *context = NULL;
+  assert_ok(moecl_context_create(NULL, &context));
+  return context;
+}
+
+static uint8_t byte_of(uint64_t at, unsigned which) {
+  return (uint8_t)(at * 131 + (at >> 12) * 7 + which);
+}
+
+/* ---- transfers ---- */
+
+/* `to` has bytes of `which` and behind them what was there. */
+static void check_bytes(moecl_buffer *to, uint64_t bytes, unsigned which) {
+  const uint64_t size = moecl_buffer_size(to);
+  uint8_t *got = malloc((size_t)size);
+  assert_non_null(got);
+  assert_ok(moecl_buffer_read_wait(to, 0, size, got));
+  for (uint64_t i = 0; i < bytes; i++)
+    if (got[i] != byte_of(i, which)) fail_msg("byte %llu is wrong", (unsigned long long)i);
+  for (uint64_t i = bytes; i < size; i++) assert_int_equal(got[i], 0xee);
+  free(got);
+}
+
+/* Sizes around the pieces', of one transfer after another: src is overwritten as soon as the call
+ * returns. */
+static void test_transfers(void **state) {
+  static const uint64_t sizes[] = {1, (4 << 20) - 1, 4 << 20, (12 << 20) + 5, 21 << 20};
+  moecl_context *context = open_context();
+  ocl_upload *upload = NULL;
+  (void)state;
+  for (size_t s = 0; s < sizeof sizes / sizeof *sizes; s++) {
+    moecl_buffer *to = NULL;
+    cl_event before = NULL, done = NULL;
+    uint8_t *src = malloc((size_t)sizes[s]);
+    assert_non_null(src);
+    for (uint64_t i = 0; i < sizes[s]; i++) src[i] = byte_of(i, (unsigned)s);
+    assert_ok(moecl_buffer_create(context, sizes[s] + 64, &to));
+    assert_ok(moecl_buffer_fill_byte(to, 0, sizes[s] + 64, 0xee));
+    assert_ok(ocl_queue_mark(context, &before)); /* the copy comes after the filling */
+    assert_ok(ocl_upload_provide(context, sizes[s], &upload));
+    assert_ok(ocl_upload_write(upload, src, to, sizes[s], before, &done));
+    memset(src, 0, (size_t)sizes[s]);
+    assert_ok(ocl_queue_after(context, &done, 1));
+    check_bytes(to, sizes[s], (unsigned)s);
+    ocl_event_let_go(&before);
+    ocl_event_let_go(&done);
+    moecl_buffer_destroy(&to);
+    free(src);
+  }
+  ocl_upload_destroy(&upload);
+  moecl_context_destroy(&context);
+}
+
+/* ---- weights ---- */
+
+/* gate_up is packed in two parts, and its last expert is given once more by itself. */
+static const moecl_layer_params wide = {.hidden_size = 1024,
+                                        .intermediate_size = 1536,
+                                        .num_experts = 6,
+                                        .top_k = 2,
+                                        .activation = MOECL_SWIGLU};
+enum { WIDE_TOKENS = 3 };
+
+static void give_weights(moecl_layer *layer) {
+  for (int t = 0; t < MOECL_TENSOR_COUNT; t++) {
+    const moecl_tensor tensor = (moecl_tensor)t;
+    const int64_t items = moecl_layer_tensor_items(&wide, tensor);
+    const size_t each = (size_t)moecl_layer_tensor_size(&wide, tensor);
+    if (items == 0) continue;
+    float *values = malloc((size_t)items * each * sizeof *values);
+    assert_non_null(values);
+    small_fill(values, (size_t)items * each, (unsigned)t);
+    assert_ok(moecl_layer_set_weights(layer, tensor, 0, items, values));
+    assert_ok(
+        moecl_layer_set_weights(layer, tensor, items - 1, 1, values + (size_t)(items - 1) * each));
+    free(values);
+  }
+}
+
+static void run_wide(bool one_memory, float *output) {
+  const uint64_t bytes = WIDE_TOKENS * 1024 * sizeof(float);
+  moecl_context *context = open_context();
+  moecl_layer *layer = NULL;
+  moecl_buffer *hidden = NULL, *result = NULL;
+  context->one_memory = one_memory;
+  assert_ok(moecl_layer_create(context, &wide, &layer));
+  give_weights(layer);
+  const uint64_t held = moecl_context_memory(context, NULL);
+  small_fill(output, WIDE_TOKENS * 1024, 99);
+  assert_ok(moecl_buffer_create(context, bytes, &hidden));
+  assert_ok(moecl_buffer_create(context, bytes, &result));
+  assert_ok(moecl_buffer_write_wait(hidden, 0, bytes, output));
+  const moecl_forward_params with = {
+      .num_tokens = WIDE_TOKENS, .hidden_states = hidden, .output = result};
+  assert_ok(moecl_layer_forward(layer, &with, NULL));
+  assert_ok(moecl_buffer_read_wait(result, 0, bytes, output));
+  moecl_buffer_destroy(&hidden);
+  moecl_buffer_destroy(&result);
+  /* What the copies went through is gone with the last of the missing weights. */
+  assert_true(held < moecl_layer_weight_bytes(layer) + (1 << 20));
+  moecl_layer_destroy(&layer);
+  assert_int_equal(moecl_context_memory(context, NULL), 0);
+  moecl_context_destroy(&context);
+}
+
+static void test_weights(void **state) {
+  static float by_writes[WIDE_TOKENS * 1024], by_uploads[WIDE_TOKENS * 1024];
+  (void)state;
+  run_wide(true, by_writes);
+  run_wide(false, by_uploads);
+  assert_memory_equal(by_writes, by_uploads, sizeof by_writes);
+}
+
+/* ---- the workspace ---- */
+
+static void test_reserve(void **state) {
+  enum { MANY = 300 };
+  float output[SMALL_TOKENS * SMALL_HIDDEN], again[SMALL_TOKENS * SMALL_HIDDEN];
+  moecl_context *context = open_context();
+  moecl_layer *layer = NULL;
+  uint64_t most = 0;
+  (void)state;
+  assert_ok(moecl_layer_create(context, &small_params, &layer));
+  const uint64_t before = moecl_context_memory(context, NULL);
+  assert_ok(moecl_layer_reserve(layer, 0));
+  assert_ok(moecl_layer_reserve(layer, MANY)); /* weights may follow */
+  const uint64_t held = moecl_context_memory(context, NULL);
+  for (int64_t tokens = 1; tokens <= MANY; tokens++) {
+    const uint64_t bytes = moecl_layer_workspace_size(layer, tokens);
+    most = bytes > most ? bytes : most;
+  }
+  assert_true(held >= before + most);
+  assert_ok(moecl_layer_reserve(layer, MANY / 2));
+  assert_int_equal(moecl_context_memory(context, NULL), held);
+  assert_ok(small_weights(layer, &small_params));
+  assert_ok(small_forward(context, layer, NULL, output));
+  assert_int_equal(moecl_context_memory(context, NULL), held);
+  assert_ok(moecl_layer_reserve(layer, MANY));
+  assert_ok(small_forward(context, layer, NULL, again));
+  assert_memory_equal(output, again, sizeof output);
+  assert_int_equal(moecl_layer_reserve(layer, -1), MOECL_ERROR_INVALID_ARGUMENT);
+  assert_int_equal(moecl_layer_reserve(layer, MOECL_MAX_ASSIGNMENTS), MOECL_ERROR_INVALID_ARGUMENT);
+  moecl_layer_destroy(&layer);
+  moecl_context_destroy(&context);
+}
+
+int main(void) {
+  const struct CMUnitTest tests[] = {cmocka_unit_test(test_transfers),
+                                     cmocka_unit_test(test_weights),
+                                     cmocka_unit_test(test_reserve)};
+  skip_without_device();
+  return cmocka_run_group_tests(tests, NULL, NULL);
+}
