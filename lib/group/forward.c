@@ -381,9 +381,10 @@ static moecl_status provide_rows(moecl_group_layer *layer, int m) {
   const uint64_t returned = (uint64_t)before_bin(layer, m, bins, SLOTS);
   const bool alone = layer->group->count == 1;
   MOECL_TRY(group_provide(context, alone ? 0 : sent * in, &member->sent));
-  MOECL_TRY(group_provide(context, (uint64_t)layer->rows[m] * in, &member->received));
+  MOECL_TRY(
+      group_provide_arrivals(layer->group, m, (uint64_t)layer->rows[m] * in, &member->received));
   MOECL_TRY(group_provide(context, alone ? 0 : (uint64_t)layer->slots[m] * out, &member->given));
-  MOECL_TRY(group_provide(context, returned * out, &member->returned));
+  MOECL_TRY(group_provide_arrivals(layer->group, m, returned * out, &member->returned));
   if (layer->slots[m] == 0) return MOECL_OK;
   MOECL_TRY(group_plan_experts(layer, m));
   return provide(layer, m, GROUP_EXPERTS, &member->experts.plan);

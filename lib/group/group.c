@@ -5,7 +5,8 @@
 #include <stdlib.h>
 #include <string.h>
 
-const group_transport *const group_transports[] = {&group_host_transport, NULL};
+const group_transport *const group_transports[] = {&group_nvidia_peer_transport,
+                                                   &group_host_transport, NULL};
 
 moecl_group *group_retain(moecl_group *group) {
   group->references++;
@@ -40,7 +41,11 @@ static moecl_status choose_transport(moecl_group *group, const char *asked) {
   const char *why = NULL;
   for (const group_transport *const *t = group_transports; *t; t++) {
     if (asked && strcmp((*t)->name, asked) != 0) continue;
-    if ((why = (*t)->refuses(group))) continue;
+    if ((why = (*t)->refuses(group))) {
+      log_write(group_log(group), MOECL_LOG_INFO, "group: the transport '%s' does not serve: %s",
+                (*t)->name, why);
+      continue;
+    }
     group->transport = *t;
     return (*t)->create(group, &group->state);
   }
@@ -101,9 +106,25 @@ const char *moecl_group_transport(const moecl_group *group) {
 
 /* An eighth more than is needed: routing differs from forward to forward, and memory is to come
  * to rest. */
+uint64_t group_provided_bytes(const moecl_buffer *buffer, uint64_t bytes) {
+  return bytes + (buffer ? bytes / 8 : 0);
+}
+
 moecl_status group_provide(moecl_context *context, uint64_t bytes, moecl_buffer **buffer) {
   if (*buffer && moecl_buffer_size(*buffer) >= bytes) return MOECL_OK;
-  const uint64_t more = *buffer ? bytes / 8 : 0;
+  const uint64_t made = group_provided_bytes(*buffer, bytes);
   moecl_buffer_destroy(buffer);
-  return moecl_buffer_create(context, bytes + more, buffer);
+  return moecl_buffer_create(context, made, buffer);
+}
+
+moecl_status group_provide_arrivals(moecl_group *group, int member, uint64_t bytes,
+                                    moecl_buffer **buffer) {
+  const group_transport *transport = group->transport;
+  return transport->provide ? transport->provide(group->state, member, bytes, buffer)
+                            : group_provide(group->device[member].context, bytes, buffer);
+}
+
+void group_discard_arrivals(moecl_group *group, moecl_buffer **buffer) {
+  if (group->transport->discard) group->transport->discard(group->state, buffer);
+  else moecl_buffer_destroy(buffer);
 }

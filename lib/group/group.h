@@ -29,6 +29,12 @@ moecl_group *group_retain(moecl_group *group);
 const moecl_log *group_log(const moecl_group *group);
 /* A buffer of at least so many bytes: the one that is there, or a larger one in its place. */
 moecl_status group_provide(moecl_context *context, uint64_t bytes, moecl_buffer **buffer);
+/* How many bytes it makes where there are so many already. */
+uint64_t group_provided_bytes(const moecl_buffer *buffer, uint64_t bytes);
+/* The same of a member's buffer that rows arrive in, by the transport; and the end of one. */
+moecl_status group_provide_arrivals(moecl_group *group, int member, uint64_t bytes,
+                                    moecl_buffer **buffer);
+void group_discard_arrivals(moecl_group *group, moecl_buffer **buffer);
 
 /* ---- place.c ---- */
 

@@ -109,12 +109,13 @@ moecl_status moecl_group_layer_create(moecl_group *group, const moecl_group_laye
   return status;
 }
 
-static void release_member(group_member *member) {
+static void release_member(moecl_group *group, group_member *member) {
   moecl_buffer **const buffers[] = {
-      &member->placement,   &member->topk_ids,     &member->topk_weights, &member->token_priority,
-      &member->sources,     &member->kept_weights, &member->sent,         &member->received,
-      &member->given,       &member->returned,     &member->workspace[0], &member->workspace[1],
-      &member->workspace[2]};
+      &member->placement,    &member->topk_ids,     &member->topk_weights, &member->token_priority,
+      &member->sources,      &member->kept_weights, &member->sent,         &member->given,
+      &member->workspace[0], &member->workspace[1], &member->workspace[2]};
+  group_discard_arrivals(group, &member->received);
+  group_discard_arrivals(group, &member->returned);
   for (int i = 0; i < GROUP_PLANS; i++) plan_space_release(&member->space[i]);
   for (size_t i = 0; i < BASE_COUNT(buffers); i++) moecl_buffer_destroy(buffers[i]);
   op_dispatch_kind.release(&member->dispatch);
@@ -129,7 +130,7 @@ void moecl_group_layer_destroy(moecl_group_layer **handle) {
   moecl_group_layer *layer = *handle;
   *handle = NULL;
   layer->group->transport->settle(layer->group->state);
-  for (int m = 0; m < layer->group->count; m++) release_member(&layer->member[m]);
+  for (int m = 0; m < layer->group->count; m++) release_member(layer->group, &layer->member[m]);
   group_placement_release(&layer->placement);
   free(layer->topk_ids);
   free(layer->topk_weights);

@@ -27,6 +27,10 @@ typedef struct group_transport {
   /* Why it cannot serve the group; NULL: it can. Asked by trying, where that takes a try. */
   const char *(*refuses)(const moecl_group *group);
   moecl_status (*create)(moecl_group *group, void **state);
+  /* A member's buffer that rows arrive in, of at least so many bytes: the one that is there, or a
+   * larger one in its place; and its end. NULL both: a plain one. */
+  moecl_status (*provide)(void *state, int member, uint64_t bytes, moecl_buffer **buffer);
+  void (*discard)(void *state, moecl_buffer **buffer);
   void (*release)(void *state); /* of what create left, on failure too */
   /* The sources are there when what is on their contexts' queues now is done; the destinations
    * may be written from now on. Returns without waiting for the sources. */
@@ -41,6 +45,7 @@ typedef struct group_transport {
 
 /* The best one first. */
 extern const group_transport *const group_transports[]; /* ended by NULL */
+extern const group_transport group_nvidia_peer_transport;
 extern const group_transport group_host_transport;
 
 #endif

@@ -29,6 +29,13 @@ void moecl_context_reset_memory(moecl_context *context) {
   if (context) context->most_allocated = context->allocated;
 }
 
+moecl_status ocl_buffer_adopt(moecl_context *context, cl_mem mem, uint64_t bytes, bool counted,
+                              moecl_buffer **buffer) {
+  const moecl_status status = make(context, mem, bytes, buffer);
+  if (status == MOECL_OK && counted) count(*buffer);
+  return status;
+}
+
 static moecl_status create(moecl_context *context, cl_mem_flags flags, uint64_t bytes,
                            const void *src, moecl_buffer **buffer) {
   /* Asked here because some drivers allocate lazily and would say yes to

@@ -103,6 +103,19 @@ void ocl_aside_leave(moecl_context *context, const ocl_aside *aside) {
   context->out_of_order = aside->out_of_order;
 }
 
+moecl_status ocl_trial_enter(moecl_context *context, ocl_trial *trial) {
+  trial->log = context->log;
+  context->log = (moecl_log){ocl_log_demoted, &trial->log, NULL};
+  const moecl_status status = ocl_aside_enter(context, &trial->aside);
+  if (status != MOECL_OK) context->log = trial->log;
+  return status;
+}
+
+void ocl_trial_leave(moecl_context *context, const ocl_trial *trial) {
+  ocl_aside_leave(context, &trial->aside);
+  context->log = trial->log;
+}
+
 /* What the rest of the library needs to know of the queue and device. */
 static moecl_status complete(moecl_context *context) {
   cl_command_queue_properties properties = 0;

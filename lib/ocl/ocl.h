@@ -60,6 +60,14 @@ typedef struct ocl_aside {
 moecl_status ocl_aside_enter(moecl_context *context, ocl_aside *aside);
 void ocl_aside_leave(moecl_context *context, const ocl_aside *aside);
 
+/* The same, and errors are no more than messages for debugging: something is tried. */
+typedef struct ocl_trial {
+  ocl_aside aside;
+  moecl_log log;
+} ocl_trial;
+moecl_status ocl_trial_enter(moecl_context *context, ocl_trial *trial);
+void ocl_trial_leave(moecl_context *context, const ocl_trial *trial);
+
 /* Refuses what a caller hands to `context` and belongs to another one; `what` is its name
  * in the message. */
 moecl_status ocl_check_owner(const moecl_context *context, const moecl_context *owner,
@@ -233,6 +241,9 @@ moecl_status ocl_lane_read(ocl_lane *lane, const moecl_buffer *from, uint64_t of
                            uint64_t bytes, void *to, cl_event after, cl_event *done);
 moecl_status ocl_lane_write(ocl_lane *lane, const void *from, moecl_buffer *to, uint64_t offset,
                             uint64_t bytes, cl_event after, cl_event *done);
+moecl_status ocl_lane_copy(ocl_lane *lane, const moecl_buffer *from, uint64_t from_offset,
+                           moecl_buffer *to, uint64_t to_offset, uint64_t bytes, cl_event after,
+                           cl_event *done);
 
 /* An event that completes with everything on the context's queue so far, which is sent off. */
 moecl_status ocl_queue_mark(moecl_context *context, cl_event *event);
@@ -260,6 +271,31 @@ void ocl_upload_destroy(ocl_upload **upload); /* waits for its copies; NULL is a
  * caller's again; *done, which the caller lets go of, is when the bytes are there. */
 moecl_status ocl_upload_write(ocl_upload *upload, const void *src, moecl_buffer *to, uint64_t bytes,
                               cl_event after, cl_event *done);
+
+/* ---- memory that contexts of several devices have in common (nvidia_peer.c) ---- */
+
+/* What makes such memory on a context's device. */
+typedef struct ocl_sharer ocl_sharer;
+/* Why there is none, a static string; NULL: there is one. */
+const char *ocl_sharer_create(moecl_context *context, ocl_sharer **sharer);
+void ocl_sharer_destroy(ocl_sharer **sharer); /* NULL is allowed; memory stays */
+/* Why the one's kernels cannot use the other's memory, likewise. */
+const char *ocl_sharer_refuses(const ocl_sharer *sharer, const ocl_sharer *other);
+
+/* Memory that is to be imported: by its owner, too. It lives as long as an import does, or until
+ * the close. */
+typedef struct ocl_shared {
+  const moecl_context *owner;
+  uint64_t bytes; /* as many as were asked for, or some more */
+  int file;
+} ocl_shared;
+moecl_status ocl_shared_create(const ocl_sharer *sharer, uint64_t bytes, ocl_shared *shared);
+void ocl_shared_close(ocl_shared *shared); /* on failure, too */
+moecl_status ocl_shared_import(const ocl_shared *shared, moecl_context *context,
+                               moecl_buffer **buffer);
+/* Takes `mem` over on success; `counted`: it is of the context's memory. */
+moecl_status ocl_buffer_adopt(moecl_context *context, cl_mem mem, uint64_t bytes, bool counted,
+                              moecl_buffer **buffer);
 
 /* Device start and end in nanoseconds; false without profiling, and where the driver
  * wrote none or an end before the start. Waits. */

@@ -201,7 +201,7 @@ static bool long_loops_work(moecl_context *context) {
 }
 
 /* A probe's failure is an answer, not an error of the call. */
-static void demote(void *user, moecl_log_level level, const char *message) {
+void ocl_log_demoted(void *user, moecl_log_level level, const char *message) {
   log_write(user, level == MOECL_LOG_ERROR ? MOECL_LOG_DEBUG : level, "%s", message);
 }
 
@@ -273,7 +273,7 @@ static void run_all(moecl_context *context, const moecl_log *log) {
 void ocl_probe_capabilities(moecl_context *context) {
   moecl_log log = context->log;
   char *kernel_dir = context->kernel_dir;
-  context->log = (moecl_log){demote, &log, NULL};
+  context->log = (moecl_log){ocl_log_demoted, &log, NULL};
   context->kernel_dir = NULL;
   run_all(context, &log);
   context->log = log;

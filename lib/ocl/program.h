@@ -99,6 +99,8 @@ void ocl_device_query(cl_device_id device, moecl_device_info *info);
 /* host_cpu.c: the moecl_capability bits whose instructions this machine's processor has and this
  * process may run; none of them is proven by that. */
 uint32_t ocl_host_cpu_capabilities(void);
+/* A log's function that makes errors messages for debugging; `user` is the log that gets them. */
+void ocl_log_demoted(void *user, moecl_log_level level, const char *message);
 /* Is the extension, a whole word, among the device's? */
 bool ocl_device_has(cl_device_id device, const char *extension);
 /* The least sub-group that a kernel may require; 0: it may not. */

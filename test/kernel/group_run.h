@@ -7,7 +7,8 @@
 
 enum { MOST_MEMBERS = 4, MOST_TOKENS = 400 };
 
-static moecl_context *contexts[MOST_MEMBERS]; /* the program's, all on one device */
+/* The program's: on as many GPUs of one kind as there are, in turns, or all on one other device. */
+static moecl_context *contexts[MOST_MEMBERS];
 
 static inline void log_problem(void *user, moecl_log_level level, const char *message) {
   if (level <= MOECL_LOG_WARNING) fprintf(stderr, "member %s: %s\n", (const char *)user, message);
@@ -115,8 +116,9 @@ static inline together make_together(const problem *p, const moecl_group_layer_p
   together t = {.p = p, .members = members};
   moecl_group_layer_params params = *with;
   int64_t first = 0;
+  const moecl_group_params by = {.transport = getenv("MOECL_TEST_TRANSPORT")};
   params.layer = p->params;
-  assert_ok(moecl_group_create(contexts, (size_t)members, NULL, &t.group));
+  assert_ok(moecl_group_create(contexts, (size_t)members, members > 1 ? &by : NULL, &t.group));
   assert_ok(moecl_group_layer_create(t.group, &params, &t.layer));
   for (int i = 0; i < MOECL_TENSOR_COUNT; i++)
     if (p->weights[i])
@@ -165,10 +167,35 @@ static inline void *run_together(together *t, uint64_t seed, moecl_status *statu
   return result;
 }
 
+/* The name of the n-th device like that one, in turns. */
+static inline void name_device(const moecl_device_info *like, int n, char name[32]) {
+  moecl_device_info *devices = NULL;
+  size_t count = 0, alike = 0;
+  snprintf(name, 32, "%d:%d", (int)like->platform_index, (int)like->device_index);
+  if (like->type != MOECL_DEVICE_GPU) return;
+  assert_ok(moecl_devices_list(&devices, &count));
+  for (size_t turn = 0; turn < 2; turn++) { /* counted, then found */
+    const size_t wanted = alike ? (size_t)n % alike : 0;
+    alike = 0;
+    for (size_t i = 0; i < count; i++) {
+      const moecl_device_info *one = &devices[i];
+      if (one->platform_index != like->platform_index || strcmp(one->name, like->name) != 0)
+        continue;
+      if (turn == 1 && alike == wanted)
+        snprintf(name, 32, "%d:%d", (int)one->platform_index, (int)one->device_index);
+      alike++;
+    }
+  }
+  moecl_devices_destroy(&devices);
+}
+
 static inline void make_contexts(void) {
   static const char *const names[MOST_MEMBERS] = {"0", "1", "2", "3"};
   for (int m = 0; m < MOST_MEMBERS; m++) {
-    const moecl_context_params params = {.log = log_problem, .log_user = (void *)names[m]};
+    moecl_context_params params = {.log = log_problem, .log_user = (void *)names[m]};
+    char device[32];
+    if (m > 0) name_device(moecl_context_device(contexts[0]), m, device);
+    if (m > 0) params.device = device;
     assert_ok(moecl_context_create(&params, &contexts[m]));
   }
 }

@@ -1,8 +1,9 @@
 // SPDX-License-Identifier: MIT
 /* A layer on a group of devices gives the bits of one device, whatever the rule, the placement of
- * experts and the members' tokens. Members are contexts on one device. */
+ * experts and the members' tokens. Members are contexts on one device, or on as many GPUs as there
+ * are. MOECL_TEST_TRANSPORT: rows go by that one. */
+#include "group/group.h"
 #include "group_run.h"
-#include "moecl/group.h"
 #include <math.h>
 
 enum { HIDDEN = 40, INNER = 24, EXPERTS = 8, TOP_K = 3, TOKENS = 150 };
@@ -371,7 +372,7 @@ static void test_refusals(void **state) {
   static const size_t all_sizes[] = {9, 0}, few_sizes[] = {4, 3};
   static const double nothing[] = {0, 0}, negative[] = {2, -1};
   moecl_context *same[] = {contexts[0], contexts[0]};
-  const moecl_group_params unknown = {.transport = "pigeons"};
+  const moecl_group_params unknown = {.transport = "pigeons"}, by_host = {.transport = "host"};
   moecl_group *group = NULL;
   moecl_group_layer *layer = NULL;
   const moecl_status invalid = MOECL_ERROR_INVALID_ARGUMENT;
@@ -380,7 +381,7 @@ static void test_refusals(void **state) {
   expect(moecl_group_create(same, 2, NULL, &group), invalid, "the same context");
   expect(moecl_group_create(contexts, 65, NULL, &group), invalid, "1 to 64");
   expect(moecl_group_create(contexts, 2, &unknown, &group), MOECL_ERROR_UNSUPPORTED, "pigeons");
-  assert_ok(moecl_group_create(contexts, 2, NULL, &group));
+  assert_ok(moecl_group_create(contexts, 2, &by_host, &group));
   assert_string_equal(moecl_group_transport(group), "host");
   assert_ptr_equal(moecl_group_context(group, 1), contexts[1]);
   assert_null(moecl_group_context(group, 2));
@@ -408,6 +409,72 @@ static void test_refusals(void **state) {
     assert_null(layer);
   }
   moecl_group_destroy(&group);
+}
+
+/* Links between GPUs: not between contexts on one device, nor on devices of another kind; then the
+ * host serves. */
+static void test_peers(void **state) {
+  const moecl_group_params by_peer = {.transport = "nvidia_peer"};
+  moecl_context *one[] = {contexts[0], NULL};
+  const moecl_context_params same = {.device = NULL};
+  moecl_group *group = NULL;
+  (void)state;
+  assert_ok(moecl_context_create(&same, &one[1]));
+  const bool ptx = moecl_context_device(one[0])->capabilities & MOECL_CAP_PTX_SM80;
+  moecl_context_take_errors(contexts[0], NULL, 0);
+  expect(moecl_group_create(one, 2, &by_peer, &group), MOECL_ERROR_UNSUPPORTED,
+         ptx ? "on one device" : "no GPU of NVIDIA's");
+  assert_null(group);
+  assert_ok(moecl_group_create(one, 2, NULL, &group));
+  assert_string_equal(moecl_group_transport(group), "host");
+  moecl_group_destroy(&group);
+  moecl_context_take_errors(contexts[0], NULL, 0);
+  expect(moecl_group_create(one, 1, &by_peer, &group), MOECL_ERROR_UNSUPPORTED, "one member");
+  moecl_context_destroy(&one[1]);
+}
+
+/* ---- a transport that makes the buffers that rows arrive in ---- */
+
+static int provided, discarded;
+
+static moecl_status provide_counted(void *state, int member, uint64_t bytes,
+                                    moecl_buffer **buffer) {
+  (void)state;
+  if (*buffer && moecl_buffer_size(*buffer) >= bytes) return MOECL_OK;
+  discarded += *buffer != NULL;
+  provided++;
+  return group_provide(contexts[member], bytes, buffer);
+}
+
+static void discard_counted(void *state, moecl_buffer **buffer) {
+  (void)state;
+  discarded += *buffer != NULL;
+  moecl_buffer_destroy(buffer);
+}
+
+static void test_arrivals(void **state) {
+  static const int64_t split[] = {30, 20};
+  const moecl_group_layer_params with = {.chunks = 2};
+  moecl_layer_params params = plain;
+  group_transport counted = group_host_transport;
+  (void)state;
+  params.jitter = 0.5f;
+  counted.provide = provide_counted;
+  counted.discard = discard_counted;
+  problem p = make_problem(&params, 50);
+  together t = make_together(&p, &with, 2, split);
+  t.group->transport->release(t.group->state);
+  t.group->transport = &counted;
+  assert_ok(counted.create(t.group, &t.group->state));
+  for (uint64_t seed = 0; seed < 8; seed++) {
+    moecl_status status;
+    free(run_together(&t, seed, &status));
+    assert_ok(status);
+    assert_int_equal(provided - discarded, 4); /* two of each member, grown at times */
+  }
+  free_together(&t);
+  assert_int_equal(provided, discarded);
+  free_problem(&p);
 }
 
 static void test_not_ready(void **state) {
@@ -455,6 +522,8 @@ int main(int argc, char **argv) {
                                      cmocka_unit_test(test_no_tokens),
                                      cmocka_unit_test(test_many),
                                      cmocka_unit_test(test_refusals),
+                                     cmocka_unit_test(test_peers),
+                                     cmocka_unit_test(test_arrivals),
                                      cmocka_unit_test(test_not_ready)};
   if (argc > 1) cmocka_set_test_filter(argv[1]);
   skip_without_device();

@@ -160,6 +160,7 @@ SHAPES = {
     "grouped_gemm/nvidia_sm90_w8a8.cl": (list(coded_shapes())[::9], list(coded_shapes())),
     "probe": ([{}], [{}]),
     "peak": ([{}], [{}]),
+    "dispatch": ([dict(LOCAL=64, NUMBERS=4096, FLAG_WORDS=32)],) * 2,
     "router": (RULES,) * 2,
     "attention": ([attention(2, 128, 4, 1, 0), attention(2, 128, 1, 1, 0), attention(2, 64, 8, 1, 1),
                    attention(1, 64, 1, 0, 0), attention(1, 80, 3, 1, 0), attention(2, 96, 1, 0, 0),

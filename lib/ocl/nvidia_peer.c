@@ -1,0 +1,260 @@
+// SPDX-License-Identifier: MIT
+/* Memory of one GPU that contexts of other GPUs have as well. OpenCL can import such memory
+ * (cl_khr_external_memory_opaque_fd) and has no call to make it: NVIDIA's driver has, in libcuda,
+ * which is loaded where it is there. What is used of it is declared here and nowhere else. */
+#define _GNU_SOURCE /* RTLD_DEFAULT */
+#include "ocl/program.h"
+#include <CL/cl_ext.h>
+#include <dlfcn.h>
+#include <stdlib.h>
+#include <string.h>
+#include <unistd.h>
+
+/* Values of extensions that headers do not have everywhere. */
+#define DEVICE_UUID 0x106A
+#define DEVICE_PCI_BUS_NV 0x4008
+#define DEVICE_PCI_SLOT_NV 0x4009
+#define DEVICE_PCI_DOMAIN_NV 0x400A
+#define HANDLE_OPAQUE_FD 0x2060
+
+/* ---- libcuda, as far as it is called; 0 is success everywhere ---- */
+
+enum { ATTRIBUTE_PCI_BUS = 33, ATTRIBUTE_PCI_SLOT = 34, ATTRIBUTE_PCI_DOMAIN = 50 };
+enum { ALLOCATION_PINNED = 1, LOCATION_DEVICE = 1, FILE_DESCRIPTOR = 1 };
+enum { ERROR_OUT_OF_MEMORY = 2, ERROR_INVALID_CONTEXT = 201 };
+
+typedef struct cuda_location {
+  int type, id;
+} cuda_location;
+
+typedef struct cuda_allocation {
+  int type, handle_types;
+  cuda_location location;
+  void *windows;
+  unsigned char compression, direct_access;
+  unsigned short usage;
+  unsigned char reserved[4];
+} cuda_allocation;
+
+typedef unsigned long long cuda_memory;
+
+typedef struct cuda {
+  void *library;
+  int (*init)(unsigned flags);
+  int (*device_count)(int *count);
+  int (*device_uuid)(unsigned char uuid[16], int device);
+  int (*device_attribute)(int *value, int attribute, int device);
+  int (*can_access)(int *can, int device, int other);
+  int (*granularity)(size_t *bytes, const cuda_allocation *allocation, int recommended);
+  int (*create)(cuda_memory *memory, size_t bytes, const cuda_allocation *allocation,
+                unsigned long long flags);
+  int (*release)(cuda_memory memory);
+  int (*export)(void *file, cuda_memory memory, int handle_type, unsigned long long flags);
+  int (*retain)(void **context, int device);
+  int (*let_go)(int device);
+  int (*push)(void *context);
+  int (*pop)(void **context);
+} cuda;
+
+struct ocl_sharer {
+  moecl_context *context;
+  cuda cuda;
+  int device; /* by libcuda's count */
+  uint64_t granule;
+};
+
+static bool find(const cuda *cuda, const char *name, void *function) {
+  void *found = dlsym(cuda->library, name);
+  memcpy(function, &found, sizeof found); /* ISO C has no cast between the two kinds of pointer */
+  return found;
+}
+
+/* The library stays loaded: drivers don't like to be unloaded. */
+static bool load(cuda *cuda) {
+  cuda->library = dlopen("libcuda.so.1", RTLD_NOW | RTLD_LOCAL);
+  return cuda->library && find(cuda, "cuInit", &cuda->init) &&
+         find(cuda, "cuDeviceGetCount", &cuda->device_count) &&
+         find(cuda, "cuDeviceGetUuid_v2", &cuda->device_uuid) &&
+         find(cuda, "cuDeviceGetAttribute", &cuda->device_attribute) &&
+         find(cuda, "cuDeviceCanAccessPeer", &cuda->can_access) &&
+         find(cuda, "cuMemGetAllocationGranularity", &cuda->granularity) &&
+         find(cuda, "cuMemCreate", &cuda->create) && find(cuda, "cuMemRelease", &cuda->release) &&
+         find(cuda, "cuMemExportToShareableHandle", &cuda->export) &&
+         find(cuda, "cuDevicePrimaryCtxRetain", &cuda->retain) &&
+         find(cuda, "cuDevicePrimaryCtxRelease_v2", &cuda->let_go) &&
+         find(cuda, "cuCtxPushCurrent_v2", &cuda->push) &&
+         find(cuda, "cuCtxPopCurrent_v2", &cuda->pop);
+}
+
+/* ---- the same device for both ---- */
+
+static bool same_uuid(const ocl_sharer *sharer, int device) {
+  unsigned char ours[16], theirs[16];
+  return clGetDeviceInfo(sharer->context->device, DEVICE_UUID, sizeof ours, ours, NULL) ==
+             CL_SUCCESS &&
+         sharer->cuda.device_uuid(theirs, device) == 0 && memcmp(ours, theirs, sizeof ours) == 0;
+}
+
+static bool same_number(const ocl_sharer *sharer, cl_device_info what, int device, int attribute) {
+  cl_uint ours;
+  int theirs;
+  return clGetDeviceInfo(sharer->context->device, what, sizeof ours, &ours, NULL) == CL_SUCCESS &&
+         sharer->cuda.device_attribute(&theirs, attribute, device) == 0 && (cl_uint)theirs == ours;
+}
+
+/* By the place on the bus, where a driver has no UUIDs. */
+static bool same_place(const ocl_sharer *sharer, int device) {
+  return same_number(sharer, DEVICE_PCI_BUS_NV, device, ATTRIBUTE_PCI_BUS) &&
+         same_number(sharer, DEVICE_PCI_SLOT_NV, device, ATTRIBUTE_PCI_SLOT) &&
+         same_number(sharer, DEVICE_PCI_DOMAIN_NV, device, ATTRIBUTE_PCI_DOMAIN);
+}
+
+static bool find_device(ocl_sharer *sharer) {
+  int count = 0;
+  const bool by_uuid = ocl_device_has(sharer->context->device, "cl_khr_device_uuid");
+  if (sharer->cuda.device_count(&count) != 0) return false;
+  for (sharer->device = 0; sharer->device < count; sharer->device++)
+    if (by_uuid ? same_uuid(sharer, sharer->device) : same_place(sharer, sharer->device))
+      return true;
+  return false;
+}
+
+/* ---- making and importing ---- */
+
+static cuda_allocation allocation_of(const ocl_sharer *sharer) {
+  return (cuda_allocation){.type = ALLOCATION_PINNED,
+                           .handle_types = FILE_DESCRIPTOR,
+                           .location = {LOCATION_DEVICE, sharer->device}};
+}
+
+const char *ocl_sharer_create(moecl_context *context, ocl_sharer **out) {
+  const char *why = NULL;
+  size_t granule = 0;
+  *out = NULL;
+  if (!ocl_device_has(context->device, "cl_khr_external_memory_opaque_fd"))
+    return "a member's driver cannot import memory (cl_khr_external_memory_opaque_fd)";
+  ocl_sharer *sharer = calloc(1, sizeof *sharer);
+  if (!sharer) return "no host memory";
+  sharer->context = ocl_context_retain(context);
+  if (!load(&sharer->cuda)) why = "libcuda.so.1 cannot be loaded, or lacks a function";
+  else if (sharer->cuda.init(0) != 0) why = "libcuda.so.1 does not start (cuInit)";
+  else if (!find_device(sharer)) why = "libcuda.so.1 does not have a member's device";
+  const cuda_allocation allocation = allocation_of(sharer);
+  if (!why && (sharer->cuda.granularity(&granule, &allocation, 0) != 0 || granule == 0))
+    why = "a member's device has no memory that can be exported";
+  sharer->granule = granule;
+  if (why) ocl_sharer_destroy(&sharer);
+  *out = sharer;
+  return why;
+}
+
+void ocl_sharer_destroy(ocl_sharer **sharer) {
+  if (!*sharer) return;
+  moecl_context_destroy(&(*sharer)->context);
+  free(*sharer);
+  *sharer = NULL;
+}
+
+const char *ocl_sharer_refuses(const ocl_sharer *sharer, const ocl_sharer *other) {
+  int can = 0;
+  if (sharer->device == other->device) return "two members are on one device";
+  if (sharer->cuda.can_access(&can, sharer->device, other->device) != 0 || !can)
+    return "a member's device does not reach another one's memory (cuDeviceCanAccessPeer)";
+  return NULL;
+}
+
+static moecl_status failed(const ocl_sharer *sharer, int code, const char *call, uint64_t bytes) {
+  return log_error(&sharer->context->log,
+                   code == ERROR_OUT_OF_MEMORY ? MOECL_ERROR_OUT_OF_DEVICE_MEMORY
+                                               : MOECL_ERROR_DEVICE,
+                   "cannot share %llu bytes with other devices: %s failed: CUDA error %d",
+                   (unsigned long long)bytes, call, code);
+}
+
+/* Not every driver makes memory without a context of CUDA's. */
+static int make_memory(const ocl_sharer *sharer, size_t bytes, cuda_memory *memory) {
+  const cuda *cuda = &sharer->cuda;
+  const cuda_allocation allocation = allocation_of(sharer);
+  void *context;
+  int code = cuda->create(memory, bytes, &allocation, 0);
+  if (code != ERROR_INVALID_CONTEXT) return code;
+  code = cuda->retain(&context, sharer->device);
+  if (code != 0) return code;
+  code = cuda->push(context);
+  if (code == 0) {
+    code = cuda->create(memory, bytes, &allocation, 0);
+    cuda->pop(&context);
+  }
+  cuda->let_go(sharer->device);
+  return code;
+}
+
+moecl_status ocl_shared_create(const ocl_sharer *sharer, uint64_t bytes, ocl_shared *shared) {
+  const uint64_t whole = base_div_up(bytes ? bytes : 1, sharer->granule) * sharer->granule;
+  cuda_memory memory;
+  *shared = (ocl_shared){.owner = sharer->context, .bytes = whole, .file = -1};
+  int code = make_memory(sharer, (size_t)whole, &memory);
+  if (code != 0) return failed(sharer, code, "cuMemCreate", whole);
+  code = sharer->cuda.export(&shared->file, memory, FILE_DESCRIPTOR, 0);
+  if (code != 0) shared->file = -1;
+  sharer->cuda.release(memory); /* the file keeps it, and whoever imports it */
+  return code == 0 ? MOECL_OK : failed(sharer, code, "cuMemExportToShareableHandle", whole);
+}
+
+void ocl_shared_close(ocl_shared *shared) {
+  if (shared->file >= 0) close(shared->file);
+  shared->file = -1;
+}
+
+/* Called by name: OpenCL loaders before 3.0 lack it. */
+typedef cl_mem (*create_buffer_fn)(cl_context, const cl_ulong *, cl_mem_flags, size_t, void *,
+                                   cl_int *);
+typedef cl_int (*acquire_fn)(cl_command_queue, cl_uint, const cl_mem *, cl_uint, const cl_event *,
+                             cl_event *);
+
+static bool find_import(moecl_context *context, create_buffer_fn *create, acquire_fn *acquire) {
+  cl_platform_id platform;
+  void *found = dlsym(RTLD_DEFAULT, "clCreateBufferWithProperties");
+  memcpy(create, &found, sizeof found);
+  if (!found || clGetDeviceInfo(context->device, CL_DEVICE_PLATFORM, sizeof platform, &platform,
+                                NULL) != CL_SUCCESS)
+    return false;
+  found =
+      clGetExtensionFunctionAddressForPlatform(platform, "clEnqueueAcquireExternalMemObjectsKHR");
+  memcpy(acquire, &found, sizeof found);
+  return found;
+}
+
+/* On success the file is OpenCL's. */
+static moecl_status import(moecl_context *context, create_buffer_fn create, uint64_t bytes,
+                           int file, cl_mem *mem) {
+  const cl_ulong properties[] = {HANDLE_OPAQUE_FD, (cl_ulong)file, 0};
+  cl_int code;
+  *mem = create(context->cl, properties, CL_MEM_READ_WRITE, (size_t)bytes, NULL, &code);
+  return ocl_check(context, code, "clCreateBufferWithProperties of imported memory");
+}
+
+moecl_status ocl_shared_import(const ocl_shared *shared, moecl_context *context,
+                               moecl_buffer **buffer) {
+  create_buffer_fn create = NULL;
+  acquire_fn acquire = NULL;
+  cl_mem mem = NULL;
+  *buffer = NULL;
+  if (!find_import(context, &create, &acquire))
+    return log_error(&context->log, MOECL_ERROR_UNSUPPORTED,
+                     "the OpenCL loader or driver has no calls to import memory");
+  const int file = dup(shared->file);
+  if (file < 0)
+    return log_error(&context->log, MOECL_ERROR_IO, "no file descriptor for memory to import");
+  moecl_status status = import(context, create, shared->bytes, file, &mem);
+  if (status != MOECL_OK) {
+    close(file);
+    return status;
+  }
+  status = ocl_check(context, acquire(context->queue, 1, &mem, 0, NULL, NULL),
+                     "clEnqueueAcquireExternalMemObjectsKHR");
+  if (status == MOECL_OK)
+    status = ocl_buffer_adopt(context, mem, shared->bytes, context == shared->owner, buffer);
+  if (status != MOECL_OK) clReleaseMemObject(mem);
+  return status;
+}
