@@ -229,7 +229,7 @@ static void test_resolved_json(void **state) {
       "capacity\":0,"
       "\"drop_policy\":\"position\",\"renormalize_after_capacity\":false}},"
       "\"parallel\":{\"experts\":null,\"placement\":\"even\",\"placement_file\":null,"
-      "\"replicas\":0,\"chunks\":null},\"devices\":\"auto\","
+      "\"replicas\":0,\"chunks\":null,\"transport\":\"auto\"},\"devices\":\"auto\","
       "\"dtype\":\"fp32\","
       "\"workload\":{\"num_"
       "tokens\":16,"

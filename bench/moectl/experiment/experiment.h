@@ -49,8 +49,9 @@ typedef struct experiment_parallel {
   const char *devices; /* NULL: the experiment's, for all; else names, separated by blanks or
                           commas, taken in turns */
   parallel_placement placement;
-  int64_t replicas; /* so many experts, the most loaded, are on all members */
-  int64_t chunks;   /* 0: as many as pay */
+  int64_t replicas;      /* so many experts, the most loaded, are on all members */
+  int64_t chunks;        /* 0: as many as pay */
+  const char *transport; /* NULL: the best that serves */
 } experiment_parallel;
 
 /* One point: one combination of all swept values. */

@@ -458,6 +458,10 @@ static const schema_key keys[KEY_COUNT] = {
          "Parts of a member's experts whose rows travel while others are computed; null, or auto: "
          "as many as pay.",
          .needs = {ANY(KEY_PARALLEL_EXPERTS)}},
+    [KEY_PARALLEL_TRANSPORT] =
+        {PARALLEL(transport), TYPE_TEXT, AUTO_NULL | NOT_WORK, ANY_TEXT, NO_CHOICE, "auto",
+         "How rows go from member to member: nvidia_peer, host; auto: the best that serves.",
+         .needs = {ANY(KEY_PARALLEL_EXPERTS)}},
     [KEY_DTYPE] = {"dtype", IN_POINT(layer.dtype), TYPE_CHOICE, WITH_CHECKPOINT, NO_RANGE,
                    dtype_choice, MOECL_DTYPE_COUNT, "fp32",
                    "Storage of inputs, weights and output. Sums are kept in fp32."},

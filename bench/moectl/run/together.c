@@ -65,7 +65,8 @@ moecl_status together_create(runner *runner, const experiment_point *point) {
   if (!together) return MOECL_ERROR_OUT_OF_HOST_MEMORY;
   together->members = (int)point->parallel.experts;
   for (int m = 0; m < together->members; m++) TRY(open_member(runner, point, m));
-  TRY(moecl_group_create(together->context, (size_t)together->members, NULL, &together->group));
+  const moecl_group_params by = {.transport = point->parallel.transport};
+  TRY(moecl_group_create(together->context, (size_t)together->members, &by, &together->group));
   moecl_group_layer_params params = {.layer = point->layer,
                                      .chunks = (int32_t)point->parallel.chunks};
   TRY(placement_choose(runner, point, together->context, &placement, &params));
