@@ -161,6 +161,54 @@ static void time_transport(bench *b, const char *name) {
   moecl_group_destroy(&b->group);
 }
 
+/* ---- pinned memory ---- */
+
+enum { PINNED_BYTES = 64 << 20 };
+
+static double copy_pinned(bench *b, ocl_pinned *down, ocl_pinned *up) {
+  const double start = now_ms();
+  for (int m = 0; m < b->members; m++) {
+    group_device *device = &b->group->device[m];
+    cl_event done;
+    must("down",
+         ocl_lane_read(&device->out, b->source[m], 0, PINNED_BYTES, down[m].host, NULL, &done));
+    ocl_event_let_go(&done);
+    must("up",
+         ocl_lane_write(&device->in, up[m].host, b->arrival[m], 0, PINNED_BYTES, NULL, &done));
+    ocl_event_let_go(&done);
+  }
+  for (int m = 0; m < b->members; m++) {
+    must("waiting", ocl_lane_finish(&b->group->device[m].out));
+    must("waiting", ocl_lane_finish(&b->group->device[m].in));
+  }
+  return now_ms() - start;
+}
+
+static void time_pinned(bench *b) {
+  enum { SAMPLES = 7 };
+  const moecl_group_params by_host = {.transport = "host"};
+  ocl_pinned down[MOST] = {0}, up[MOST] = {0};
+  double samples[SAMPLES];
+  must("group", moecl_group_create(b->contexts, (size_t)b->members, &by_host, &b->group));
+  make_buffers(b, PINNED_BYTES);
+  for (int m = 0; m < b->members; m++) {
+    must("pinned", ocl_pinned_create(&b->group->device[m].out, PINNED_BYTES, &down[m]));
+    must("pinned", ocl_pinned_create(&b->group->device[m].in, PINNED_BYTES, &up[m]));
+    must("waiting", moecl_context_finish_wait(b->contexts[m]));
+  }
+  copy_pinned(b, down, up);
+  for (int i = 0; i < SAMPLES; i++) samples[i] = copy_pinned(b, down, up);
+  const double ms = median(samples, SAMPLES);
+  printf("pinned       %9d KiB down and up of each of %d at once %9.4f ms %7.1f GB/s\n",
+         PINNED_BYTES >> 10, b->members, ms, PINNED_BYTES / ms * 1e-6);
+  for (int m = 0; m < b->members; m++) {
+    ocl_pinned_release(&down[m]);
+    ocl_pinned_release(&up[m]);
+  }
+  release_buffers(b);
+  moecl_group_destroy(&b->group);
+}
+
 int main(int argc, char **argv) {
   static const struct option options[] = {{"devices", required_argument, NULL, 'd'},
                                           {"transports", required_argument, NULL, 't'},
@@ -178,6 +226,7 @@ int main(int argc, char **argv) {
   for (char *rest = NULL, *name = strtok_r(transports, ",", &rest); name;
        name = strtok_r(NULL, ",", &rest))
     time_transport(&b, name);
+  time_pinned(&b);
   for (int m = 0; m < b.members; m++) moecl_context_destroy(&b.contexts[m]);
   return 0;
 }
