@@ -25,20 +25,39 @@ typedef struct moecl_group_params {
   /* How rows go from one member to another: "host", staged through pinned host memory, on every
    * device and between vendors. NULL: the best that serves. */
   const char *transport;
-  uint64_t reserved[8]; /* zeros: see moecl.h */
+  /* Members in other processes too: the address of an MPI_Comm, of the MPI that this libmoecl was
+   * built with. NULL: this process alone. See "Several processes" below. */
+  const void *mpi_comm;
+  uint64_t reserved[7]; /* zeros: see moecl.h */
 } moecl_group_params;
 
 /* Makes a group of 1 to MOECL_MAX_GROUP_MEMBERS contexts, each of them once; member i is
  * contexts[i]. They stay the caller's, and are kept alive. `params` may be NULL.
  * Errors: MOECL_ERROR_INVALID_ARGUMENT (how many, one twice, a NULL), MOECL_ERROR_UNSUPPORTED (no
- * such transport, or it does not serve here); the first context's log says which. Thread: that of
- * all contexts, as are all calls below. */
+ * such transport, or it does not serve here; built without MPI); the first context's log says
+ * which. Thread: that of all contexts, as are all calls below.
+ *
+ * Several processes: with mpi_comm every rank of the communicator makes this call with its own
+ * contexts, one or more. Members are numbered by rank, and then as in `contexts`. All ranks know
+ * all members and who has which experts; contexts, weights, tokens, events and profiles are those
+ * of a rank's own members. The communicator is copied and stays the caller's; MPI has to have been
+ * begun by MPI_Init_thread with MPI_THREAD_FUNNELED or more, the thread of all contexts is then
+ * MPI's, and the group has to be destroyed before MPI_Finalize, or is of no use after it.
+ *
+ * These calls are made by all ranks, in the same order and with the same parameters but for what is
+ * a rank's own, and wait for each other: moecl_group_create, moecl_group_layer_create,
+ * _forward, _read_routing_wait and _statistics_wait. Where one fails on a rank, it fails on all:
+ * with that rank's status, and a message that says which. A rank that never makes its call, because
+ * it has ended, is waited for; mpirun ends all when one does. */
 MOECL_API moecl_status moecl_group_create(moecl_context *const *contexts, size_t count,
                                           const moecl_group_params *params, moecl_group **group);
 /* Layers keep their group alive. */
 MOECL_API void moecl_group_destroy(moecl_group **group);
-/* 0 and NULL for NULL, and NULL for a member that is not there. Thread-safe. */
+/* 0 and NULL for NULL, and NULL for a member that is not there, or in another process.
+ * Thread-safe. */
 MOECL_API size_t moecl_group_size(const moecl_group *group);
+/* How many members are of this process, and the number of the first (`first` may be NULL). */
+MOECL_API size_t moecl_group_own(const moecl_group *group, size_t *first);
 MOECL_API moecl_context *moecl_group_context(const moecl_group *group, size_t member);
 /* The transport's name, a static string. */
 MOECL_API const char *moecl_group_transport(const moecl_group *group);
@@ -95,8 +114,8 @@ MOECL_API moecl_status moecl_group_layer_create(moecl_group *group,
 /* Waits for copies between members that a failed forward left. */
 MOECL_API void moecl_group_layer_destroy(moecl_group_layer **layer);
 
-/* Like moecl_layer_set_weights, of the whole layer: what all need goes to all, an expert's to its
- * owners alone. */
+/* Like moecl_layer_set_weights, of the whole layer: what all need goes to all members of this
+ * process, an expert's to its owners alone, if they are any of them. */
 MOECL_API moecl_status moecl_group_layer_set_weights(moecl_group_layer *layer, moecl_tensor tensor,
                                                      int64_t first_expert, int64_t count,
                                                      const void *src);
@@ -108,7 +127,8 @@ MOECL_API moecl_status moecl_group_layer_load(moecl_group_layer *layer,
  * NULL) and returns how many there are; 0 for NULL and a member that is not there. */
 MOECL_API size_t moecl_group_layer_experts(const moecl_group_layer *layer, size_t member,
                                            int32_t *experts, size_t capacity);
-/* moecl_layer_variant, _weight_bytes, _roundoff and _output_roundoff of a member's part. */
+/* moecl_layer_variant, _weight_bytes, _roundoff and _output_roundoff of a member's part; its
+ * variants are known to its own process, and NULL in others. */
 MOECL_API const char *moecl_group_layer_variant(const moecl_group_layer *layer, size_t member,
                                                 const char *operation, const char **reason);
 MOECL_API uint64_t moecl_group_layer_weight_bytes(const moecl_group_layer *layer, size_t member);
@@ -129,7 +149,7 @@ typedef struct moecl_group_tokens {
 } moecl_group_tokens;
 
 typedef struct moecl_group_forward_params {
-  const moecl_group_tokens *tokens; /* [members] */
+  const moecl_group_tokens *tokens; /* [members], of this process */
   uint64_t seed;
   bool measured;        /* for moecl_group_layer_statistics_wait */
   uint64_t reserved[8]; /* zeros: see moecl.h */
@@ -142,9 +162,9 @@ typedef struct moecl_group_forward_params {
  *
  * Waits: which rows go where is known when all members have routed, and the host transport copies
  * through the host. When the call returns, what is left is enqueued: outputs are there when the
- * event of their member is done. events[members] (may be NULL) receives them; otherwise the rest
- * is as in moecl_layer_forward. Memory for rows is the layer's own and grows with the most that
- * routing has asked for.
+ * event of their member is done. events[members], of this process, receives them (may be NULL);
+ * otherwise the rest is as in moecl_layer_forward. Memory for rows is the layer's own and grows
+ * with the most that routing has asked for.
  *
  * Errors: those of moecl_layer_forward. After a failure of any member nothing of the forward is
  * under way any more between members, all events are NULL and all outputs undefined; the failing

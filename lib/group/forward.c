@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: MIT
 /* One forward of a group's layer: all members route, the host gathers their choices, all make the
- * lists of the whole batch, rows go to the experts and come back, all combine. */
+ * lists of the whole batch, rows go to the experts and come back, all combine. A rank runs its own
+ * members; between the steps all ranks agree that nobody has failed. */
 #include "base/base.h"
 #include "group/group.h"
 #include "plan/profile.h"
@@ -14,18 +15,35 @@ typedef struct awaited {
   cl_event event;
 } awaited;
 
+/* What the ranks tell each other of a member before a forward. */
+typedef struct announcement {
+  int64_t num_tokens;
+  uint64_t seed;
+} announcement;
+
 typedef struct group_run {
   moecl_group_layer *layer;
   const moecl_group_forward_params *params;
+  announcement of[MOECL_MAX_GROUP_MEMBERS];
   awaited awaited[3 * MOECL_MAX_GROUP_MEMBERS];
   int num_awaited;
   cl_event routed[MOECL_MAX_GROUP_MEMBERS]; /* a member's choice is made; NULL: it has no tokens */
   group_observer observer;                  /* of the transport's copies */
   group_block *blocks;                      /* room for an exchange */
+  int begun;                                /* exchanges */
 } group_run;
 
 static moecl_context *context_of(const moecl_group_layer *layer, int m) {
   return layer->group->device[m].context;
+}
+
+/* Of a member of this process. */
+static const moecl_group_tokens *tokens_of(const group_run *run, int m) {
+  return &run->params->tokens[m - run->layer->group->begin];
+}
+
+static moecl_status agree(const moecl_group_layer *layer, moecl_status status) {
+  return ranks_agree(layer->group->ranks, status, "group_forward");
 }
 
 static int64_t batch_of(const moecl_group_layer *layer) {
@@ -54,6 +72,11 @@ static moecl_status check_member(const moecl_group_layer *layer, int m,
                      (long long)share->missing, m);
   if (tokens->profile)
     MOECL_TRY(ocl_check_owner(context, tokens->profile->context, "group_forward: the profile"));
+  if (tokens->num_tokens < 0 || tokens->num_tokens > MOECL_MAX_ASSIGNMENTS)
+    return log_error(&context->log, MOECL_ERROR_INVALID_ARGUMENT,
+                     "group_forward: member %d has %lld tokens, expected 0 or more, and together "
+                     "no more than a layer takes",
+                     m, (long long)tokens->num_tokens);
   if (tokens->num_tokens == 0) return MOECL_OK;
   const uint64_t bytes = desc_format_bytes(share->stored, (uint64_t)tokens->num_tokens,
                                            (uint64_t)layer->params.hidden_size);
@@ -66,24 +89,37 @@ static moecl_status check_member(const moecl_group_layer *layer, int m,
 static moecl_status check(const moecl_group_layer *layer,
                           const moecl_group_forward_params *params) {
   const moecl_log *log = group_log(layer->group);
-  int64_t batch = 0;
   if (!params || !params->tokens)
     return log_error(log, MOECL_ERROR_INVALID_ARGUMENT, "group_forward: params or tokens is NULL");
   MOECL_TRY(log_check_reserved(log, "moecl_group_forward_params", params->reserved,
                                BASE_COUNT(params->reserved)));
-  for (int m = 0; m < layer->group->count; m++) {
-    const int64_t tokens = params->tokens[m].num_tokens;
-    if (tokens < 0 || tokens > MOECL_MAX_ASSIGNMENTS - batch)
-      return log_error(log, MOECL_ERROR_INVALID_ARGUMENT,
-                       "group_forward: member %d has %lld tokens, expected 0 or more, and together "
-                       "no more than a layer takes",
-                       m, (long long)tokens);
-    batch += tokens;
-  }
-  MOECL_TRY(layer_check_tokens(context_of(layer, 0), &layer->params, batch));
-  for (int m = 0; m < layer->group->count; m++)
-    MOECL_TRY(check_member(layer, m, &params->tokens[m]));
+  for (int m = layer->group->begin; m < layer->group->end; m++)
+    MOECL_TRY(check_member(layer, m, &params->tokens[m - layer->group->begin]));
   return MOECL_OK;
+}
+
+/* Every rank finds the same of all members. */
+static moecl_status check_batch(const group_run *run) {
+  const moecl_group *group = run->layer->group;
+  const moecl_log *log = group_log(group);
+  int64_t batch = 0;
+  for (int m = 0; m < group->count; m++) {
+    if (run->of[m].seed != run->of[0].seed)
+      return log_error(log, MOECL_ERROR_INVALID_ARGUMENT,
+                       "group_forward: rank %d's seed is %llu, rank 0's %llu; a forward has one",
+                       group->device[m].rank, (unsigned long long)run->of[m].seed,
+                       (unsigned long long)run->of[0].seed);
+    batch += run->of[m].num_tokens;
+  }
+  return layer_check_tokens(context_of(run->layer, group->begin), &run->layer->params, batch);
+}
+
+static moecl_status announce(group_run *run) {
+  const moecl_group *group = run->layer->group;
+  for (int m = group->begin; m < group->end; m++)
+    run->of[m] = (announcement){tokens_of(run, m)->num_tokens, run->params->seed};
+  MOECL_TRY(group_share(group, run->of, sizeof *run->of));
+  return check_batch(run);
 }
 
 /* Rows of quantized numbers are made of all activated ones at a time. Otherwise parts pay where
@@ -91,11 +127,11 @@ static moecl_status check(const moecl_group_layer *layer,
 static int32_t choose_chunks(const moecl_group_layer *layer) {
   enum { AUTO_CHUNKS = 4, WORTH_BYTES = 4 << 20 };
   const int64_t members = layer->group->count;
-  if (layer->member[0].share->quantized || members == 1) return 1;
+  if (layer->member[0].trait.quantized || members == 1) return 1;
   int32_t chunks = layer->asked_chunks;
   if (chunks == 0) {
     const int64_t rows = batch_of(layer) * layer->params.top_k / members;
-    const uint64_t bytes = layer->member[0].output_rows.desc.row_bytes;
+    const uint64_t bytes = layer->member[0].trait.output_row_bytes;
     chunks = (uint64_t)rows * bytes >= WORTH_BYTES ? AUTO_CHUNKS : 1;
   }
   return chunks * members > OP_DISPATCH_MOST_BINS ? 1 : chunks;
@@ -134,14 +170,14 @@ static moecl_status start(group_run *run) {
   moecl_group_layer *layer = run->layer;
   const int members = layer->group->count;
   for (int m = 0; m < members; m++) {
-    const moecl_group_tokens *tokens = &run->params->tokens[m];
-    layer->tokens[m] = tokens->num_tokens;
-    layer->first[m + 1] = layer->first[m] + tokens->num_tokens;
-    group_watch_begin(&layer->member[m].watch, tokens->profile, run->params->measured);
+    layer->tokens[m] = run->of[m].num_tokens;
+    layer->first[m + 1] = layer->first[m] + layer->tokens[m];
     layer->member[m].statistics = (moecl_group_statistics){0};
   }
+  for (int m = layer->group->begin; m < layer->group->end; m++)
+    group_watch_begin(&layer->member[m].watch, tokens_of(run, m)->profile, run->params->measured);
   layer->chunks = choose_chunks(layer);
-  const op_dispatch *dispatch = &layer->member[0].dispatch;
+  const op_dispatch *dispatch = &group_own(layer)->dispatch;
   layer->blocks = op_dispatch_blocks(dispatch, layer->tokens);
   MOECL_TRY(make_room(layer));
   run->blocks = calloc((size_t)(members * members), sizeof *run->blocks);
@@ -186,8 +222,8 @@ static const moecl_buffer *home_block(const group_member *member, int tensor) {
 static void bind_home(const group_run *run, int m, const moecl_buffer **bound) {
   const group_member *member = &run->layer->member[m];
   const layer_tensors *at = &member->home.at;
-  bound[at->hidden_states] = run->params->tokens[m].hidden_states;
-  bound[at->output] = run->params->tokens[m].output;
+  bound[at->hidden_states] = tokens_of(run, m)->hidden_states;
+  bound[at->output] = tokens_of(run, m)->output;
   layer_bind(member->share, at, bound);
 }
 
@@ -221,7 +257,7 @@ static moecl_status read_choices(group_run *run, int m) {
 static moecl_status route(group_run *run, int m) {
   moecl_group_layer *layer = run->layer;
   group_member *member = &layer->member[m];
-  const moecl_group_tokens *tokens = &run->params->tokens[m];
+  const moecl_group_tokens *tokens = tokens_of(run, m);
   const moecl_buffer *bound[PLAN_MOST_TENSORS] = {0};
   const plan_numbers with = home_numbers(run, m);
   ocl_chain chain = chain_of(layer, m, MOECL_STAGE_ROUTER, NULL);
@@ -237,6 +273,19 @@ static moecl_status route(group_run *run, int m) {
   MOECL_TRY(read_choices(run, m));
   MOECL_TRY(plan_run_steps(&home->plan, home->routed, home->shared, &chain, blocks, bound, &with));
   return ocl_chain_end(&chain, NULL);
+}
+
+/* From all ranks: where each member's are in the batch is known. */
+static moecl_status gather_choices(moecl_group_layer *layer) {
+  group_ranks *ranks = layer->group->ranks;
+  int64_t first[MOECL_MAX_GROUP_MEMBERS + 1] = {0};
+  const size_t row = (size_t)layer->params.top_k * 4;
+  for (int m = 0; m < layer->group->count; m++)
+    first[layer->group->device[m].rank + 1] = layer->first[m + 1];
+  MOECL_TRY(ranks_gather(ranks, layer->topk_ids, first, row));
+  MOECL_TRY(ranks_gather(ranks, layer->topk_weights, first, row));
+  if (!desc_prioritizes(&group_own(layer)->share->dispatch)) return MOECL_OK;
+  return ranks_gather(ranks, layer->token_priority, first, sizeof *layer->token_priority);
 }
 
 /* ---- lists, on every member those of the whole batch ---- */
@@ -328,7 +377,7 @@ static moecl_status make_lists(group_run *run, int m) {
   const int64_t count = numbers_of_starts(layer);
   const moecl_status status =
       ocl_lane_read(out, list_of(member, member->lists.starts), 0, (uint64_t)count * 4,
-                    layer->starts + m * count, done, await_later(run, m));
+                    layer->starts + (m - layer->group->begin) * count, done, await_later(run, m));
   ocl_event_let_go(&done);
   return status;
 }
@@ -402,7 +451,7 @@ static moecl_status gather(op_rows *rows, ocl_chain *chain, const moecl_buffer *
 static moecl_status gather_tokens(group_run *run, int m) {
   moecl_group_layer *layer = run->layer;
   group_member *member = &layer->member[m];
-  const moecl_buffer *hidden = run->params->tokens[m].hidden_states;
+  const moecl_buffer *hidden = tokens_of(run, m)->hidden_states;
   const int chunks = layer->chunks, own = m * chunks, bins = layer->group->count * chunks;
   ocl_chain chain = chain_of(layer, m, MOECL_STAGE_PERMUTE, "gather_tokens");
   if (layer->tokens[m] == 0) return MOECL_OK;
@@ -427,13 +476,14 @@ static moecl_status begin_blocks(group_run *run, size_t count) {
     layer->member[run->blocks[i].from].statistics.bytes_sent += run->blocks[i].bytes;
     layer->member[run->blocks[i].to].statistics.bytes_received += run->blocks[i].bytes;
   }
+  run->begun++;
   return layer->group->transport->begin(layer->group->state, run->blocks, count, &run->observer);
 }
 
 /* An exchange: tokens of all members that the experts of a chunk wait for. */
 static moecl_status send_chunk(group_run *run, int chunk) {
   moecl_group_layer *layer = run->layer;
-  const uint64_t row = layer->member[0].hidden_rows.desc.row_bytes;
+  const uint64_t row = layer->member[0].trait.hidden_row_bytes;
   size_t count = 0;
   for (int s = 0; s < layer->group->count; s++)
     for (int d = 0; d < layer->group->count; d++) {
@@ -500,7 +550,7 @@ static moecl_status gather_outputs(group_run *run, int m, int chunk) {
 /* An exchange: a chunk's outputs to the homes of their tokens. */
 static moecl_status return_chunk(group_run *run, int chunk) {
   moecl_group_layer *layer = run->layer;
-  const uint64_t row = layer->member[0].output_rows.desc.row_bytes;
+  const uint64_t row = layer->member[0].trait.output_row_bytes;
   size_t count = 0;
   for (int d = 0; d < layer->group->count; d++)
     for (int s = 0; s < layer->group->count; s++) {
@@ -522,7 +572,7 @@ static moecl_status return_chunk(group_run *run, int chunk) {
 /* Rows are converted, or get their weights, all at once: then all of them have to be there. */
 static moecl_status prepare_experts(group_run *run) {
   moecl_group_layer *layer = run->layer;
-  for (int m = 0; m < layer->group->count; m++) {
+  for (int m = layer->group->begin; m < layer->group->end; m++) {
     const int prepared = layer->member[m].experts.prepared;
     if (layer->slots[m] == 0 || prepared == 0) continue;
     MOECL_TRY(layer->group->transport->finish(layer->group->state, layer->chunks - 1));
@@ -533,7 +583,7 @@ static moecl_status prepare_experts(group_run *run) {
 
 static moecl_status compute_chunk(group_run *run, int chunk) {
   moecl_group_layer *layer = run->layer;
-  for (int m = 0; m < layer->group->count; m++) {
+  for (int m = layer->group->begin; m < layer->group->end; m++) {
     const group_experts_plan *experts = &layer->member[m].experts;
     if (layer->slots[m] == 0) continue;
     const int first = chunk ? experts->chunk_end[chunk - 1] : experts->prepared;
@@ -552,8 +602,8 @@ static moecl_status combine(group_run *run, int m, moecl_event **event) {
   const moecl_buffer *bound[PLAN_MOST_TENSORS] = {0};
   const plan_numbers with = home_numbers(run, m);
   ocl_chain chain = chain_of(layer, m, MOECL_STAGE_COMBINE, NULL);
-  chain.waited = run->params->tokens[m].wait_list; /* a failure of those is the event's, too */
-  chain.num_waited = run->params->tokens[m].wait_count;
+  chain.waited = tokens_of(run, m)->wait_list; /* a failure of those is the event's, too */
+  chain.num_waited = tokens_of(run, m)->wait_count;
   if (layer->tokens[m] > 0) {
     bind_home(run, m, bound);
     bound[home->at.expert_output] = member->returned;
@@ -568,37 +618,70 @@ static moecl_status combine(group_run *run, int m, moecl_event **event) {
 
 /* ---- all of it ---- */
 
-static moecl_status make_all_lists(group_run *run) {
+/* Without any tokens members wait for what they were to wait for all the same. */
+static moecl_status route_all(group_run *run) {
+  const moecl_group *group = run->layer->group;
+  MOECL_TRY(start(run));
+  for (int m = group->begin; m < group->end; m++) MOECL_TRY(route(run, m));
+  return await_all(run);
+}
+
+/* Up to the rows that are to be sent, and with the memory for those that come. */
+static moecl_status list_all(group_run *run) {
   moecl_group_layer *layer = run->layer;
-  for (int m = 0; m < layer->group->count; m++) MOECL_TRY(route(run, m));
-  MOECL_TRY(await_all(run));
-  op_dispatch_write_sources(&layer->member[0].dispatch, layer->tokens, layer->sources);
-  for (int m = 0; m < layer->group->count; m++) MOECL_TRY(make_lists(run, m));
+  const moecl_group *group = layer->group;
+  op_dispatch_write_sources(&group_own(layer)->dispatch, layer->tokens, layer->sources);
+  for (int m = group->begin; m < group->end; m++) MOECL_TRY(make_lists(run, m));
   MOECL_TRY(await_all(run));
   count_rows(layer);
+  for (int m = group->begin; m < group->end; m++) MOECL_TRY(provide_rows(layer, m));
+  for (int m = group->begin; m < group->end; m++) MOECL_TRY(gather_tokens(run, m));
   return MOECL_OK;
+}
+
+static moecl_status exchange_all(group_run *run) {
+  const moecl_group *group = run->layer->group;
+  const int chunks = run->layer->chunks;
+  for (int c = 0; c < chunks; c++) MOECL_TRY(send_chunk(run, c));
+  MOECL_TRY(prepare_experts(run));
+  for (int c = 0; c < chunks; c++) {
+    MOECL_TRY(group->transport->finish(group->state, c));
+    MOECL_TRY(compute_chunk(run, c));
+  }
+  for (int c = 0; c < chunks; c++) MOECL_TRY(group->transport->finish(group->state, chunks + c));
+  return MOECL_OK;
+}
+
+static moecl_status combine_all(group_run *run, moecl_event **events) {
+  const moecl_group *group = run->layer->group;
+  for (int m = group->begin; m < group->end; m++)
+    MOECL_TRY(combine(run, m, events ? &events[m - group->begin] : NULL));
+  return MOECL_OK;
+}
+
+/* Others wait for rows of this rank, which has failed: they get some, and then hear of it. */
+static void let_others_end(group_run *run) {
+  const moecl_group *group = run->layer->group;
+  const int chunks = run->layer->chunks;
+  if (!group->transport->fail) return;
+  group->transport->fail(group->state);
+  while (run->begun < chunks) (void)send_chunk(run, run->begun);
+  while (run->begun < 2 * chunks) (void)return_chunk(run, run->begun - chunks);
+  group->transport->settle(group->state);
 }
 
 static moecl_status run_all(group_run *run, moecl_event **events) {
   moecl_group_layer *layer = run->layer;
-  const group_transport *transport = layer->group->transport;
-  const int members = layer->group->count, chunks = layer->chunks;
+  moecl_status status = MOECL_OK;
+  MOECL_TRY(agree(layer, route_all(run)));
   if (batch_of(layer) > 0) {
-    MOECL_TRY(make_all_lists(run));
-    for (int m = 0; m < members; m++) MOECL_TRY(provide_rows(layer, m));
-    for (int m = 0; m < members; m++) MOECL_TRY(gather_tokens(run, m));
-    for (int c = 0; c < chunks; c++) MOECL_TRY(send_chunk(run, c));
-    MOECL_TRY(prepare_experts(run));
-    for (int c = 0; c < chunks; c++) {
-      MOECL_TRY(transport->finish(layer->group->state, c));
-      MOECL_TRY(compute_chunk(run, c));
-    }
-    for (int c = 0; c < chunks; c++) MOECL_TRY(transport->finish(layer->group->state, chunks + c));
+    MOECL_TRY(gather_choices(layer));
+    MOECL_TRY(agree(layer, list_all(run)));
+    status = exchange_all(run);
+    if (status != MOECL_OK) let_others_end(run);
   }
-  /* Without any tokens members wait for what they were to wait for all the same. */
-  for (int m = 0; batch_of(layer) == 0 && m < members; m++) MOECL_TRY(route(run, m));
-  for (int m = 0; m < members; m++) MOECL_TRY(combine(run, m, events ? &events[m] : NULL));
-  return MOECL_OK;
+  if (status == MOECL_OK) status = combine_all(run, events);
+  return agree(layer, status);
 }
 
 static void copied(group_observer *observer, int member, cl_event event) {
@@ -609,11 +692,12 @@ static void copied(group_observer *observer, int member, cl_event event) {
 /* After a failure nothing may use the host's memory any more, and no plan be read. */
 static void stop(group_run *run, moecl_event **events) {
   moecl_group_layer *layer = run->layer;
-  for (int m = 0; m < layer->group->count; m++) {
+  const int begin = layer->group->begin;
+  for (int m = begin; m < layer->group->end; m++) {
     ocl_lane_finish(&layer->group->device[m].out);
     ocl_lane_finish(&layer->group->device[m].in);
     for (int i = 0; i < GROUP_PLANS; i++) plan_space_forget(&layer->member[m].space[i]);
-    if (events) moecl_event_destroy(&events[m]);
+    if (events) moecl_event_destroy(&events[m - begin]);
   }
   layer->group->transport->settle(layer->group->state);
   layer->ran = false;
@@ -623,16 +707,17 @@ moecl_status moecl_group_layer_forward(moecl_group_layer *layer,
                                        const moecl_group_forward_params *params,
                                        moecl_event **events) {
   if (!layer) return MOECL_ERROR_INVALID_ARGUMENT;
-  for (int m = 0; events && m < layer->group->count; m++) events[m] = NULL;
-  MOECL_TRY(check(layer, params));
+  const moecl_group *group = layer->group;
+  for (int m = group->begin; events && m < group->end; m++) events[m - group->begin] = NULL;
+  MOECL_TRY(agree(layer, check(layer, params)));
   group_run run = {.layer = layer, .params = params, .observer = {copied}};
-  layer->group->transport->settle(layer->group->state);
-  moecl_status status = start(&run);
-  if (status == MOECL_OK) status = run_all(&run, events);
+  MOECL_TRY(announce(&run));
+  group->transport->settle(group->state);
+  const moecl_status status = run_all(&run, events);
   layer->ran = status == MOECL_OK;
   if (status != MOECL_OK) stop(&run, events);
   for (int i = 0; i < run.num_awaited; i++) ocl_event_let_go(&run.awaited[i].event);
-  for (int m = 0; m < layer->group->count; m++) {
+  for (int m = group->begin; m < group->end; m++) {
     ocl_event_let_go(&run.routed[m]);
     layer->member[m].watch.profile = NULL; /* the caller's again */
   }

@@ -13,7 +13,9 @@ moecl_group *group_retain(moecl_group *group) {
   return group;
 }
 
-const moecl_log *group_log(const moecl_group *group) { return &group->device[0].context->log; }
+const moecl_log *group_log(const moecl_group *group) {
+  return &group->device[group->begin].context->log;
+}
 
 void moecl_group_destroy(moecl_group **handle) {
   if (!handle || !*handle) return;
@@ -21,7 +23,8 @@ void moecl_group_destroy(moecl_group **handle) {
   *handle = NULL;
   if (--group->references > 0) return;
   if (group->state) group->transport->release(group->state);
-  for (int m = 0; m < group->count; m++) {
+  ranks_leave(&group->ranks); /* before what it logs to */
+  for (int m = group->begin; m < group->end; m++) {
     ocl_lane_release(&group->device[m].out);
     ocl_lane_release(&group->device[m].in);
     moecl_context_destroy(&group->device[m].context);
@@ -29,15 +32,13 @@ void moecl_group_destroy(moecl_group **handle) {
   free(group);
 }
 
-static moecl_status add_member(moecl_group *group, moecl_context *context) {
-  group_device *device = &group->device[group->count++];
-  device->context = ocl_context_retain(context);
+static moecl_status add_member(group_device *device, moecl_context *context) {
   MOECL_TRY(ocl_lane_create(context, &device->out));
   return ocl_lane_create(context, &device->in);
 }
 
-/* The one that was asked for, or the best that serves. */
-static moecl_status choose_transport(moecl_group *group, const char *asked) {
+moecl_status group_choose_transport(moecl_group *group, const char *asked,
+                                    const group_transport **transport, void **state) {
   const char *why = NULL;
   for (const group_transport *const *t = group_transports; *t; t++) {
     if (asked && strcmp((*t)->name, asked) != 0) continue;
@@ -46,8 +47,8 @@ static moecl_status choose_transport(moecl_group *group, const char *asked) {
                 (*t)->name, why);
       continue;
     }
-    group->transport = *t;
-    return (*t)->create(group, &group->state);
+    *transport = *t;
+    return (*t)->create(group, state);
   }
   return log_error(group_log(group), MOECL_ERROR_UNSUPPORTED,
                    why ? "group: the transport '%s' cannot serve here: %s"
@@ -55,9 +56,26 @@ static moecl_status choose_transport(moecl_group *group, const char *asked) {
                    asked ? asked : "", why ? why : "");
 }
 
+/* Between this process's members the one that was asked for, or the best that serves; around it
+ * messages, where there are other processes. */
+static moecl_status make_transport(moecl_group *group, const char *asked) {
+  if (group->count == group->end - group->begin)
+    return group_choose_transport(group, asked, &group->transport, &group->state);
+  group->transport = &group_messages_transport;
+  return group_messages_create(group, asked, &group->state);
+}
+
+static moecl_status check_count(const moecl_log *log, int64_t count) {
+  if (count <= MOECL_MAX_GROUP_MEMBERS) return MOECL_OK;
+  return log_error(log, MOECL_ERROR_INVALID_ARGUMENT, "group: %lld members, expected 1 to %d",
+                   (long long)count, MOECL_MAX_GROUP_MEMBERS);
+}
+
 static moecl_status check_contexts(moecl_context *const *contexts, size_t count,
                                    const moecl_group_params *params) {
+  if (!contexts || count == 0 || !contexts[0]) return MOECL_ERROR_INVALID_ARGUMENT;
   const moecl_log *log = &contexts[0]->log;
+  MOECL_TRY(check_count(log, (int64_t)count));
   for (size_t i = 0; i < count; i++) {
     if (!contexts[i])
       return log_error(log, MOECL_ERROR_INVALID_ARGUMENT, "group: context %d is NULL", (int)i);
@@ -73,28 +91,79 @@ static moecl_status check_contexts(moecl_context *const *contexts, size_t count,
                 : MOECL_OK;
 }
 
+/* ---- members of all ranks ---- */
+
+moecl_status group_share(const moecl_group *group, void *records, size_t bytes) {
+  int64_t first[MOECL_MAX_GROUP_MEMBERS + 1] = {0};
+  for (int m = 0, r = 0; m < group->count; m++) {
+    r = group->device[m].rank;
+    first[r + 1] = m + 1; /* each rank has some, and they are in order */
+  }
+  return ranks_gather(group->ranks, records, first, bytes);
+}
+
+/* Numbers the members, of which this rank has so many; `counts`: all ranks'. */
+static moecl_status number_members(moecl_group *group, const moecl_log *log, int64_t *counts) {
+  const int ranks = ranks_count(group->ranks), own = ranks_own(group->ranks);
+  int64_t all = 0, first[MOECL_MAX_GROUP_MEMBERS + 1];
+  for (int r = 0; r <= ranks; r++) first[r] = r;
+  MOECL_TRY(ranks_gather(group->ranks, counts, first, sizeof *counts));
+  for (int r = 0; r < ranks; r++) all += counts[r];
+  MOECL_TRY(check_count(log, all));
+  for (int r = 0; r < ranks; r++) {
+    if (r == own) group->begin = group->count;
+    for (int64_t i = 0; i < counts[r]; i++) group->device[group->count++].rank = r;
+    if (r == own) group->end = group->count;
+  }
+  return MOECL_OK;
+}
+
+static moecl_status gather_members(moecl_group *group, moecl_context *const *contexts,
+                                   size_t count) {
+  const moecl_log *log = &contexts[0]->log;
+  int64_t counts[MOECL_MAX_GROUP_MEMBERS];
+  MOECL_TRY(check_count(log, ranks_count(group->ranks)));
+  counts[ranks_own(group->ranks)] = (int64_t)count;
+  MOECL_TRY(number_members(group, log, counts));
+  for (int m = group->begin; m < group->end; m++)
+    group->device[m].context = ocl_context_retain(contexts[m - group->begin]);
+  return MOECL_OK;
+}
+
+static moecl_status make_group(moecl_group *group, const char *asked) {
+  for (int m = group->begin; m < group->end; m++)
+    MOECL_TRY(add_member(&group->device[m], group->device[m].context));
+  return make_transport(group, asked);
+}
+
+/* A rank whose parameters are wrong says so to those that wait for it. */
 moecl_status moecl_group_create(moecl_context *const *contexts, size_t count,
                                 const moecl_group_params *params, moecl_group **out) {
   if (!out) return MOECL_ERROR_INVALID_ARGUMENT;
   *out = NULL;
-  if (!contexts || count == 0 || !contexts[0]) return MOECL_ERROR_INVALID_ARGUMENT;
-  if (count > MOECL_MAX_GROUP_MEMBERS)
-    return log_error(&contexts[0]->log, MOECL_ERROR_INVALID_ARGUMENT,
-                     "group: %llu members, expected 1 to %d", (unsigned long long)count,
-                     MOECL_MAX_GROUP_MEMBERS);
-  MOECL_TRY(check_contexts(contexts, count, params));
+  const moecl_log *log = contexts && count > 0 && contexts[0] ? &contexts[0]->log : NULL;
   moecl_group *group = calloc(1, sizeof *group);
-  if (!group) return log_error(&contexts[0]->log, MOECL_ERROR_OUT_OF_HOST_MEMORY, "no host memory");
+  if (!group) return log_error(log, MOECL_ERROR_OUT_OF_HOST_MEMORY, "no host memory");
   group->references = 1;
-  moecl_status status = MOECL_OK;
-  for (size_t i = 0; i < count && status == MOECL_OK; i++) status = add_member(group, contexts[i]);
-  if (status == MOECL_OK) status = choose_transport(group, params ? params->transport : NULL);
+  moecl_status status =
+      params && params->mpi_comm ? ranks_join(log, params->mpi_comm, &group->ranks) : MOECL_OK;
+  if (status == MOECL_OK)
+    status = ranks_agree(group->ranks, check_contexts(contexts, count, params), "group");
+  if (status == MOECL_OK) status = gather_members(group, contexts, count);
+  if (status == MOECL_OK)
+    status =
+        ranks_agree(group->ranks, make_group(group, params ? params->transport : NULL), "group");
   if (status != MOECL_OK) moecl_group_destroy(&group);
   *out = group;
   return status;
 }
 
 size_t moecl_group_size(const moecl_group *group) { return group ? (size_t)group->count : 0; }
+
+size_t moecl_group_own(const moecl_group *group, size_t *first) {
+  if (first) *first = group ? (size_t)group->begin : 0;
+  return group ? (size_t)(group->end - group->begin) : 0;
+}
 
 moecl_context *moecl_group_context(const moecl_group *group, size_t member) {
   return member < moecl_group_size(group) ? group->device[member].context : NULL;

@@ -1,30 +1,40 @@
 // SPDX-License-Identifier: MIT
-/* A group's insides. group.c makes it; place.c says who has which experts; layer.c makes a layer of
+/* A group's insides. group.c makes it, of this process's contexts and of other ranks' (ranks.h);
+ * place.c says who has which experts; layer.c makes a layer of
  * shares, weights.c fills them; build.c plans a member's part of a forward, forward.c runs all
  * members'; statistics.c and routing.c answer questions. */
 #ifndef MOECL_LIB_GROUP_GROUP_H
 #define MOECL_LIB_GROUP_GROUP_H
 
+#include "group/ranks.h"
 #include "group/transport.h"
 #include "layer/layer.h"
 #include "op/dispatch/dispatch.h"
 
 /* ---- group.c ---- */
 
-typedef struct group_device {
+typedef struct group_device { /* of another process: zeros, but for the rank */
+  int rank;
   moecl_context *context;
   ocl_lane out, in; /* copies to the host, and from it */
 } group_device;
 
 struct moecl_group {
   int references;
-  int count;
+  int count;          /* members, of all processes */
+  int begin, end;     /* those of this one: from `begin` on, before `end` */
+  group_ranks *ranks; /* NULL: there are no other processes */
   group_device device[MOECL_MAX_GROUP_MEMBERS];
   const group_transport *transport;
   void *state; /* the transport's */
 };
 
 moecl_group *group_retain(moecl_group *group);
+static inline bool group_has(const moecl_group *group, int member) {
+  return member >= group->begin && member < group->end;
+}
+/* All ranks: each own member's record of so many bytes gets to everybody. */
+moecl_status group_share(const moecl_group *group, void *records, size_t bytes);
 /* Where what no member in particular did wrong is logged. */
 const moecl_log *group_log(const moecl_group *group);
 /* A buffer of at least so many bytes: the one that is there, or a larger one in its place. */
@@ -101,7 +111,18 @@ typedef struct group_watch {
   size_t num_kernels, num_copies, kernels_room, copies_room;
 } group_watch;
 
-typedef struct group_member {
+/* What all ranks know of each member's share. */
+typedef struct group_trait {
+  uint64_t weight_bytes;
+  double roundoff, output_roundoff;
+  uint64_t hidden_row_bytes, output_row_bytes;
+  int32_t quantized;
+  char outputs[24]; /* their format's name */
+  char variant[64]; /* the grouped GEMM's */
+} group_trait;
+
+typedef struct group_member { /* of another process: zeros, but for the trait and statistics */
+  group_trait trait;
   moecl_layer *share;
   op_dispatch dispatch;
   op_rows hidden_rows, output_rows;
@@ -136,6 +157,11 @@ struct moecl_group_layer {
   float *topk_weights, *token_priority;
   int64_t tokens_room, starts_room; /* tokens and numbers that those have room for */
 };
+
+/* The first member of this process. */
+static inline group_member *group_own(moecl_group_layer *layer) {
+  return &layer->member[layer->group->begin];
+}
 
 /* ---- build.c ---- */
 

@@ -2,7 +2,9 @@
 /* A group's layer: a share on every member. */
 #include "base/base.h"
 #include "group/group.h"
+#include <stdio.h>
 #include <stdlib.h>
+#include <string.h>
 
 /* ---- making ---- */
 
@@ -44,6 +46,19 @@ static void need_no_experts(moecl_layer *share) {
     share->missing -= layer_items(share, (moecl_tensor)t);
 }
 
+static void describe_member(group_member *member) {
+  const moecl_layer *share = member->share;
+  group_trait *trait = &member->trait;
+  *trait = (group_trait){.weight_bytes = moecl_layer_weight_bytes(share),
+                         .roundoff = moecl_layer_roundoff(share),
+                         .output_roundoff = moecl_layer_output_roundoff(share),
+                         .hidden_row_bytes = member->hidden_rows.desc.row_bytes,
+                         .output_row_bytes = member->output_rows.desc.row_bytes,
+                         .quantized = share->quantized != NULL};
+  snprintf(trait->outputs, sizeof trait->outputs, "%s", share->outputs->name);
+  snprintf(trait->variant, sizeof trait->variant, "%s", share->variant[LAYER_GROUPED_GEMM]->name);
+}
+
 /* A member without experts has the room of one. */
 static moecl_status make_member(moecl_group_layer *layer, const moecl_layer_params *params, int m) {
   moecl_context *context = layer->group->device[m].context;
@@ -54,27 +69,21 @@ static moecl_status make_member(moecl_group_layer *layer, const moecl_layer_para
   MOECL_TRY(make_rows(context, member->share->stored, params->hidden_size, &member->hidden_rows));
   MOECL_TRY(make_rows(context, member->share->outputs, params->hidden_size, &member->output_rows));
   MOECL_TRY(make_dispatch(layer, m));
-  return make_placement(layer, m);
+  MOECL_TRY(make_placement(layer, m));
+  describe_member(member);
+  return MOECL_OK;
 }
 
-/* What comes back is combined as it is. */
-static moecl_status check_alike(const moecl_group_layer *layer) {
-  const moecl_layer *one = layer->member[0].share;
-  for (int m = 1; m < layer->group->count; m++) {
-    const moecl_layer *other = layer->member[m].share;
-    if (other->outputs != one->outputs)
-      return log_error(group_log(layer->group), MOECL_ERROR_UNSUPPORTED,
-                       "group_layer: member 0's '%s' gives experts' outputs as %s, member %d's "
-                       "'%s' as %s: name a grouped_gemm_variant that all members have",
-                       one->variant[LAYER_GROUPED_GEMM]->name, one->outputs->name, m,
-                       other->variant[LAYER_GROUPED_GEMM]->name, other->outputs->name);
-  }
+static moecl_status make_members(moecl_group_layer *layer, const moecl_layer_params *params) {
+  for (int m = layer->group->begin; m < layer->group->end; m++)
+    MOECL_TRY(make_member(layer, params, m));
   return MOECL_OK;
 }
 
 static moecl_status check_params(const moecl_group *group, const moecl_group_layer_params *params) {
   char message[256];
   const moecl_log *log = group_log(group);
+  if (!params) return log_error(log, MOECL_ERROR_INVALID_ARGUMENT, "group_layer: params is NULL");
   MOECL_TRY(log_check_reserved(log, "moecl_group_layer_params", params->reserved,
                                BASE_COUNT(params->reserved)));
   const moecl_status status = moecl_layer_params_check(&params->layer, message, sizeof message);
@@ -86,24 +95,100 @@ static moecl_status check_params(const moecl_group *group, const moecl_group_lay
   return MOECL_OK;
 }
 
+/* ---- all ranks ---- */
+
+/* What all ranks have to ask for alike, or they would wait for rows that nobody sends. */
+typedef struct wish {
+  double numbers[14];
+  char digest[40]; /* of who has which experts */
+} wish;
+
+static wish wish_of(const moecl_group_layer *layer, const char *digest) {
+  const moecl_layer_params *p = &layer->params;
+  wish wish = {
+      .numbers = {(double)p->hidden_size, (double)p->intermediate_size, (double)p->num_experts,
+                  (double)p->num_identity_experts, (double)p->top_k, p->dtype, p->weight_format,
+                  p->activation_format, p->scoring, p->capacity_factor, p->drop_policy,
+                  (double)p->shared_intermediate_size, p->weight_on_input, layer->asked_chunks}};
+  snprintf(wish.digest, sizeof wish.digest, "%s", digest);
+  return wish;
+}
+
+static moecl_status compare_wishes(const moecl_group_layer *layer, const wish *wishes) {
+  const moecl_group *group = layer->group;
+  for (int m = 1; m < group->count; m++)
+    if (memcmp(&wishes[m], &wishes[0], sizeof *wishes) != 0)
+      return log_error(group_log(group), MOECL_ERROR_INVALID_ARGUMENT,
+                       "group_layer: rank %d asks for another layer, placement or chunks than rank "
+                       "0; all ranks make the same layer",
+                       group->device[m].rank);
+  return MOECL_OK;
+}
+
+static moecl_status check_wishes(const moecl_group_layer *layer) {
+  const moecl_group *group = layer->group;
+  wish wishes[MOECL_MAX_GROUP_MEMBERS];
+  char digest[33];
+  size_t count;
+  if (!group->ranks) return MOECL_OK;
+  int32_t *words = group_placement_words(&layer->placement, 0, &count);
+  MOECL_TRY(
+      ranks_agree(group->ranks, words ? MOECL_OK : MOECL_ERROR_OUT_OF_HOST_MEMORY, "group_layer"));
+  base_hash_hex(words, count * sizeof *words, digest);
+  free(words);
+  for (int m = group->begin; m < group->end; m++) wishes[m] = wish_of(layer, digest);
+  MOECL_TRY(group_share(group, wishes, sizeof *wishes));
+  return compare_wishes(layer, wishes);
+}
+
+/* What comes back is combined as it is. */
+static moecl_status check_alike(const moecl_group_layer *layer) {
+  const group_trait *one = &layer->member[0].trait;
+  for (int m = 1; m < layer->group->count; m++) {
+    const group_trait *other = &layer->member[m].trait;
+    if (strcmp(other->outputs, one->outputs) != 0)
+      return log_error(group_log(layer->group), MOECL_ERROR_UNSUPPORTED,
+                       "group_layer: member 0's '%s' gives experts' outputs as %s, member %d's "
+                       "'%s' as %s: name a grouped_gemm_variant that all members have",
+                       one->variant, one->outputs, m, other->variant, other->outputs);
+  }
+  return MOECL_OK;
+}
+
+static moecl_status share_traits(moecl_group_layer *layer) {
+  group_trait traits[MOECL_MAX_GROUP_MEMBERS];
+  const moecl_group *group = layer->group;
+  for (int m = group->begin; m < group->end; m++) traits[m] = layer->member[m].trait;
+  MOECL_TRY(group_share(group, traits, sizeof *traits));
+  for (int m = 0; m < group->count; m++) layer->member[m].trait = traits[m];
+  return check_alike(layer);
+}
+
+static moecl_status place(moecl_group_layer *layer, const moecl_group_layer_params *params) {
+  MOECL_TRY(check_params(layer->group, params));
+  layer->params = params->layer;
+  layer->params.grouped_gemm_variant = layer->params.router_variant = NULL;
+  layer->asked_chunks = params->chunks;
+  return group_place(layer->group, params, &layer->placement);
+}
+
+static moecl_status make(moecl_group_layer *layer, const moecl_group_layer_params *params) {
+  group_ranks *ranks = layer->group->ranks;
+  MOECL_TRY(ranks_agree(ranks, place(layer, params), "group_layer"));
+  MOECL_TRY(check_wishes(layer));
+  MOECL_TRY(ranks_agree(ranks, make_members(layer, &params->layer), "group_layer"));
+  return share_traits(layer);
+}
+
 moecl_status moecl_group_layer_create(moecl_group *group, const moecl_group_layer_params *params,
                                       moecl_group_layer **out) {
   if (!out) return MOECL_ERROR_INVALID_ARGUMENT;
   *out = NULL;
   if (!group) return MOECL_ERROR_INVALID_ARGUMENT;
-  if (!params)
-    return log_error(group_log(group), MOECL_ERROR_INVALID_ARGUMENT, "group_layer: params is NULL");
-  MOECL_TRY(check_params(group, params));
   moecl_group_layer *layer = calloc(1, sizeof *layer);
   if (!layer) return log_error(group_log(group), MOECL_ERROR_OUT_OF_HOST_MEMORY, "no host memory");
   layer->group = group_retain(group);
-  layer->params = params->layer;
-  layer->params.grouped_gemm_variant = layer->params.router_variant = NULL;
-  layer->asked_chunks = params->chunks;
-  moecl_status status = group_place(group, params, &layer->placement);
-  for (int m = 0; m < group->count && status == MOECL_OK; m++)
-    status = make_member(layer, &params->layer, m);
-  if (status == MOECL_OK) status = check_alike(layer);
+  const moecl_status status = make(layer, params);
   if (status != MOECL_OK) moecl_group_layer_destroy(&layer);
   *out = layer;
   return status;
@@ -130,7 +215,8 @@ void moecl_group_layer_destroy(moecl_group_layer **handle) {
   moecl_group_layer *layer = *handle;
   *handle = NULL;
   layer->group->transport->settle(layer->group->state);
-  for (int m = 0; m < layer->group->count; m++) release_member(layer->group, &layer->member[m]);
+  for (int m = layer->group->begin; m < layer->group->end; m++)
+    release_member(layer->group, &layer->member[m]);
   group_placement_release(&layer->placement);
   free(layer->topk_ids);
   free(layer->topk_weights);
@@ -143,13 +229,17 @@ void moecl_group_layer_destroy(moecl_group_layer **handle) {
 
 /* ---- questions ---- */
 
+static const group_member *member_of(const moecl_group_layer *layer, size_t member) {
+  return layer && member < (size_t)layer->group->count ? &layer->member[member] : NULL;
+}
+
 static const moecl_layer *share_of(const moecl_group_layer *layer, size_t member) {
-  return layer && member < (size_t)layer->group->count ? layer->member[member].share : NULL;
+  return member_of(layer, member) ? layer->member[member].share : NULL;
 }
 
 size_t moecl_group_layer_experts(const moecl_group_layer *layer, size_t member, int32_t *experts,
                                  size_t capacity) {
-  if (!share_of(layer, member)) return 0;
+  if (!member_of(layer, member)) return 0;
   const group_placement *p = &layer->placement;
   for (int32_t e = 0; experts && e < p->num_experts; e++)
     for (int32_t c = p->first[e]; c < p->first[e + 1]; c++)
@@ -164,13 +254,16 @@ const char *moecl_group_layer_variant(const moecl_group_layer *layer, size_t mem
 }
 
 uint64_t moecl_group_layer_weight_bytes(const moecl_group_layer *layer, size_t member) {
-  return moecl_layer_weight_bytes(share_of(layer, member));
+  const group_member *of = member_of(layer, member);
+  return of ? of->trait.weight_bytes : 0;
 }
 
 double moecl_group_layer_roundoff(const moecl_group_layer *layer, size_t member) {
-  return moecl_layer_roundoff(share_of(layer, member));
+  const group_member *of = member_of(layer, member);
+  return of ? of->trait.roundoff : 0;
 }
 
 double moecl_group_layer_output_roundoff(const moecl_group_layer *layer, size_t member) {
-  return moecl_layer_output_roundoff(share_of(layer, member));
+  const group_member *of = member_of(layer, member);
+  return of ? of->trait.output_roundoff : 0;
 }

@@ -19,7 +19,7 @@ static moecl_status read_home(const moecl_group_layer *layer, int m, moecl_routi
 /* Any member has the batch's lists. */
 static moecl_status read_list(const moecl_group_layer *layer, int tensor, size_t count,
                               int32_t *words) {
-  const group_member *member = &layer->member[0];
+  const group_member *member = &layer->member[layer->group->begin];
   return moecl_buffer_read_wait(
       group_block_of(&member->space[GROUP_LISTS], &member->lists.plan, tensor), 0,
       count * sizeof *words, words);
@@ -27,7 +27,7 @@ static moecl_status read_list(const moecl_group_layer *layer, int tensor, size_t
 
 static moecl_status read_lists(const moecl_group_layer *layer, moecl_routing *routing,
                                int32_t *words) {
-  const layer_tensors *at = &layer->member[0].lists.at;
+  const layer_tensors *at = &layer->member[layer->group->begin].lists.at;
   const size_t slots = (size_t)(routing->num_tokens * routing->top_k);
   const size_t experts = (size_t)routing->num_experts;
   MOECL_TRY(read_list(layer, at->assignment_slot, slots, words));
@@ -40,20 +40,32 @@ static moecl_status read_lists(const moecl_group_layer *layer, moecl_routing *ro
   return MOECL_OK;
 }
 
-static moecl_status read_all(const moecl_group_layer *layer, moecl_routing *routing) {
+/* All but the logits of other ranks' tokens. */
+static moecl_status read_own(const moecl_group_layer *layer, moecl_routing *routing) {
   const size_t tokens = (size_t)routing->num_tokens, experts = (size_t)routing->num_experts;
   const size_t slots = tokens * (size_t)routing->top_k;
+  MOECL_TRY(layer_allocate_routing(layer->member[layer->group->begin].share, routing));
+  if (tokens == 0) return MOECL_OK;
   memcpy(routing->topk_ids, layer->topk_ids, slots * sizeof *routing->topk_ids);
   memcpy(routing->topk_weights, layer->topk_weights, slots * sizeof *routing->topk_weights);
   if (routing->token_priority)
     memcpy(routing->token_priority, layer->token_priority, tokens * sizeof(float));
-  for (int m = 0; m < layer->group->count; m++) MOECL_TRY(read_home(layer, m, routing));
+  for (int m = layer->group->begin; m < layer->group->end; m++)
+    MOECL_TRY(read_home(layer, m, routing));
   int32_t *words = malloc((slots > experts ? slots : experts + 1) * sizeof *words);
   if (!words)
     return log_error(group_log(layer->group), MOECL_ERROR_OUT_OF_HOST_MEMORY, "no host memory");
   const moecl_status status = read_lists(layer, routing, words);
   free(words);
   return status;
+}
+
+static moecl_status gather_logits(const moecl_group_layer *layer, moecl_routing *routing) {
+  const moecl_group *group = layer->group;
+  int64_t first[MOECL_MAX_GROUP_MEMBERS + 1] = {0};
+  for (int m = 0; m < group->count; m++) first[group->device[m].rank + 1] = layer->first[m + 1];
+  return ranks_gather(group->ranks, routing->router_logits, first,
+                      (size_t)routing->num_experts * sizeof(float));
 }
 
 moecl_status moecl_group_layer_read_routing_wait(moecl_group_layer *layer, moecl_routing *routing) {
@@ -68,8 +80,9 @@ moecl_status moecl_group_layer_read_routing_wait(moecl_group_layer *layer, moecl
   routing->num_identity_experts = layer->params.num_identity_experts;
   routing->top_k = layer->params.top_k;
   routing->capacity = moecl_expert_capacity(&layer->params, routing->num_tokens);
-  moecl_status status = layer_allocate_routing(layer->member[0].share, routing);
-  if (status == MOECL_OK && routing->num_tokens > 0) status = read_all(layer, routing);
+  moecl_status status =
+      ranks_agree(layer->group->ranks, read_own(layer, routing), "group_read_routing");
+  if (status == MOECL_OK && routing->num_tokens > 0) status = gather_logits(layer, routing);
   if (status != MOECL_OK) {
     moecl_routing_destroy(routing);
     *routing = (moecl_routing){0};

@@ -124,22 +124,31 @@ static moecl_status read_times(const group_watch *watch, moecl_group_statistics 
   return MOECL_OK;
 }
 
+static moecl_status read_member(const moecl_group_layer *layer, size_t m,
+                                moecl_group_statistics *read) {
+  const group_watch *watch = &layer->member[m].watch;
+  *read = layer->member[m].statistics;
+  read->layer_ms = read->kernels_ms = read->transfer_ms = read->hidden_ms = NAN;
+  MOECL_TRY(moecl_context_finish_wait(layer->group->device[m].context));
+  return watch->keeps ? read_times(watch, read) : MOECL_OK;
+}
+
 moecl_status moecl_group_layer_statistics_wait(moecl_group_layer *layer, size_t member,
                                                moecl_group_statistics *statistics) {
   if (!statistics) return MOECL_ERROR_INVALID_ARGUMENT;
   *statistics = (moecl_group_statistics){0};
   if (!layer) return MOECL_ERROR_INVALID_ARGUMENT;
-  if (member >= (size_t)layer->group->count)
-    return log_error(group_log(layer->group), MOECL_ERROR_INVALID_ARGUMENT,
+  moecl_group *group = layer->group;
+  if (member >= (size_t)group->count)
+    return log_error(group_log(group), MOECL_ERROR_INVALID_ARGUMENT,
                      "group_layer: there is no member %llu", (unsigned long long)member);
-  moecl_context *context = layer->group->device[member].context;
   if (!layer->ran)
-    return log_error(&context->log, MOECL_ERROR_NOT_READY, "group_layer: there was no forward");
-  moecl_group_statistics read = layer->member[member].statistics;
-  read.layer_ms = read.kernels_ms = read.transfer_ms = read.hidden_ms = NAN;
-  MOECL_TRY(moecl_context_finish_wait(context));
-  const group_watch *watch = &layer->member[member].watch;
-  if (watch->keeps) MOECL_TRY(read_times(watch, &read));
+    return log_error(group_log(group), MOECL_ERROR_NOT_READY, "group_layer: there was no forward");
+  moecl_group_statistics read = {0};
+  const bool own = group_has(group, (int)member);
+  MOECL_TRY(ranks_agree(group->ranks, own ? read_member(layer, member, &read) : MOECL_OK,
+                        "group_statistics"));
+  MOECL_TRY(ranks_broadcast(group->ranks, group->device[member].rank, &read, sizeof read));
   *statistics = read;
   return MOECL_OK;
 }

@@ -41,11 +41,22 @@ typedef struct group_transport {
   moecl_status (*finish)(void *state, int exchange);
   /* Nothing is under way any more; waits. After a failure, and when all exchanges are finished. */
   void (*settle)(void *state);
+  /* What is and will be begun until the next settle only goes so that other processes do not wait
+   * for it; devices are not asked for anything. NULL: there are no others. */
+  void (*fail)(void *state);
 } group_transport;
 
 /* The best one first. */
 extern const group_transport *const group_transports[]; /* ended by NULL */
 extern const group_transport group_nvidia_peer_transport;
 extern const group_transport group_host_transport;
+/* The one that was asked for (NULL: any) or else the best that serves. */
+moecl_status group_choose_transport(moecl_group *group, const char *asked,
+                                    const group_transport **transport, void **state);
+
+/* Between members of different processes, around one of the above between those of this process
+ * (messages.c). */
+extern const group_transport group_messages_transport;
+moecl_status group_messages_create(moecl_group *group, const char *asked, void **state);
 
 #endif

@@ -1,5 +1,6 @@
 // SPDX-License-Identifier: MIT
-/* Weights into a group's layer: what all need to all, an expert's to its owners. */
+/* Weights into a group's layer: what all need to all members of this
+ * process, an expert's to those of its owners. */
 #include "base/base.h"
 #include "group/group.h"
 #include <stdlib.h>
@@ -12,13 +13,14 @@ static moecl_status give_item(moecl_group_layer *layer, moecl_tensor tensor, int
                               const void *src) {
   const group_placement *p = &layer->placement;
   if (!is_expert(tensor)) {
-    for (int m = 0; m < layer->group->count; m++)
+    for (int m = layer->group->begin; m < layer->group->end; m++)
       MOECL_TRY(moecl_layer_set_weights(layer->member[m].share, tensor, item, 1, src));
     return MOECL_OK;
   }
   for (int32_t c = p->first[item]; c < p->first[item + 1]; c++)
-    MOECL_TRY(
-        moecl_layer_set_weights(layer->member[p->member[c]].share, tensor, p->place[c], 1, src));
+    if (group_has(layer->group, p->member[c]))
+      MOECL_TRY(
+          moecl_layer_set_weights(layer->member[p->member[c]].share, tensor, p->place[c], 1, src));
   return MOECL_OK;
 }
 

@@ -89,6 +89,17 @@ void ocl_event_let_go(cl_event *event) {
   *event = NULL;
 }
 
+moecl_status ocl_event_look(moecl_context *context, cl_event event, bool *done) {
+  cl_int progress = CL_COMPLETE;
+  *done = false;
+  MOECL_TRY(ocl_check(
+      context,
+      clGetEventInfo(event, CL_EVENT_COMMAND_EXECUTION_STATUS, sizeof progress, &progress, NULL),
+      "clGetEventInfo"));
+  *done = progress == CL_COMPLETE;
+  return progress >= 0 ? MOECL_OK : ocl_check(context, progress, "a copy between device and host");
+}
+
 /* ---- pinned memory ---- */
 
 static moecl_status map(ocl_lane *lane, ocl_pinned *pinned, uint64_t bytes) {

@@ -249,6 +249,8 @@ moecl_status ocl_lane_copy(ocl_lane *lane, const moecl_buffer *from, uint64_t fr
 moecl_status ocl_queue_mark(moecl_context *context, cl_event *event);
 /* What is enqueued next on the context's queue follows these events of its cl_context. */
 moecl_status ocl_queue_after(moecl_context *context, const cl_event *events, size_t count);
+/* Without waiting: is the copy done? A failed one is an error. */
+moecl_status ocl_event_look(moecl_context *context, cl_event event, bool *done);
 /* Releases and nulls; NULL is allowed. */
 void ocl_event_let_go(cl_event *event);
 

@@ -51,6 +51,7 @@ static void test_layout(void **state) {
       LAYOUT(moecl_layer_params, batch_invariant, 216, 464),
       LAYOUT(moecl_forward_params, profile, 56, 192),
       LAYOUT(moecl_group_params, transport, 0, 72),
+      LAYOUT(moecl_group_params, mpi_comm, 8, 72),
       LAYOUT(moecl_group_layer_params, chunks, 496, 632),
       LAYOUT(moecl_group_layer_params, num_replicated, 512, 632),
       LAYOUT(moecl_group_tokens, profile, 40, 112),

@@ -478,6 +478,7 @@ static void test_group_calls(void **state) {
   moecl_group_destroy(NULL);
   moecl_group_destroy(&group);
   assert_int_equal(moecl_group_size(NULL), 0);
+  assert_int_equal(moecl_group_own(NULL, NULL), 0);
   assert_null(moecl_group_context(NULL, 0));
   assert_null(moecl_group_transport(NULL));
   assert_ok(moecl_group_create(nothing, 1, NULL, &group));

@@ -4,11 +4,26 @@
 #define MOECL_TEST_GROUP_RUN_H
 
 #include "../unit/unit.h"
+#include "moecl/group.h"
 
 enum { MOST_MEMBERS = 4, MOST_TOKENS = 400 };
 
+enum { HIDDEN = 40, INNER = 24, EXPERTS = 8, TOP_K = 3, TOKENS = 150 };
+
+static const moecl_layer_params plain = {.hidden_size = HIDDEN,
+                                         .intermediate_size = INNER,
+                                         .num_experts = EXPERTS,
+                                         .top_k = TOP_K,
+                                         .batch_invariant = true};
+
 /* The program's: on as many GPUs of one kind as there are, in turns, or all on one other device. */
 static moecl_context *contexts[MOST_MEMBERS];
+
+/* Ranks of a test that mpirun runs: each has a part of the members. */
+static struct {
+  const void *comm; /* NULL: there are no others */
+  int own, count;
+} ranks = {NULL, 0, 1};
 
 static inline void log_problem(void *user, moecl_log_level level, const char *message) {
   if (level <= MOECL_LOG_WARNING) fprintf(stderr, "member %s: %s\n", (const char *)user, message);
@@ -105,43 +120,57 @@ typedef struct together {
   const problem *p;
   moecl_group *group;
   moecl_group_layer *layer;
-  int members;
-  moecl_group_tokens tokens[MOST_MEMBERS];
+  int members, own; /* of all ranks, and of this one */
+  const int64_t *split;
+  int64_t first, num_tokens;               /* of its own */
+  moecl_group_tokens tokens[MOST_MEMBERS]; /* own, as all below */
   moecl_buffer *hidden[MOST_MEMBERS], *output[MOST_MEMBERS];
 } together;
+
+static inline void give_tokens(together *t, int m, int64_t first, int64_t tokens) {
+  const size_t row = t->p->row_bytes;
+  const uint64_t bytes = (uint64_t)tokens * row;
+  t->tokens[m].num_tokens = tokens;
+  if (tokens == 0) return;
+  assert_ok(moecl_buffer_create(contexts[m], bytes, &t->hidden[m]));
+  assert_ok(moecl_buffer_create(contexts[m], bytes, &t->output[m]));
+  assert_ok(
+      moecl_buffer_write_wait(t->hidden[m], 0, bytes, (char *)t->p->hidden + (size_t)first * row));
+  t->tokens[m].hidden_states = t->hidden[m];
+  t->tokens[m].output = t->output[m];
+}
 
 /* `split`: tokens of each member. */
 static inline together make_together(const problem *p, const moecl_group_layer_params *with,
                                      int members, const int64_t *split) {
-  together t = {.p = p, .members = members};
+  const int begin = members * ranks.own / ranks.count;
+  together t = {.p = p,
+                .members = members,
+                .own = members * (ranks.own + 1) / ranks.count - begin,
+                .split = split};
   moecl_group_layer_params params = *with;
-  int64_t first = 0;
-  const moecl_group_params by = {.transport = getenv("MOECL_TEST_TRANSPORT")};
+  const moecl_group_params by = {.transport = getenv("MOECL_TEST_TRANSPORT"),
+                                 .mpi_comm = ranks.comm};
+  size_t first_member;
   params.layer = p->params;
-  assert_ok(moecl_group_create(contexts, (size_t)members, members > 1 ? &by : NULL, &t.group));
+  assert_ok(moecl_group_create(contexts, (size_t)t.own, members > 1 ? &by : NULL, &t.group));
+  assert_int_equal(moecl_group_size(t.group), members);
+  assert_int_equal(moecl_group_own(t.group, &first_member), t.own);
+  assert_int_equal(first_member, begin);
   assert_ok(moecl_group_layer_create(t.group, &params, &t.layer));
   for (int i = 0; i < MOECL_TENSOR_COUNT; i++)
     if (p->weights[i])
       assert_ok(moecl_group_layer_set_weights(t.layer, (moecl_tensor)i, 0,
                                               moecl_layer_tensor_items(&p->params, (moecl_tensor)i),
                                               p->weights[i]));
-  for (int m = 0; m < members; first += split[m++]) {
-    const uint64_t bytes = (uint64_t)split[m] * p->row_bytes;
-    t.tokens[m].num_tokens = split[m];
-    if (split[m] == 0) continue;
-    assert_ok(moecl_buffer_create(contexts[m], bytes, &t.hidden[m]));
-    assert_ok(moecl_buffer_create(contexts[m], bytes, &t.output[m]));
-    assert_ok(moecl_buffer_write_wait(t.hidden[m], 0, bytes,
-                                      (char *)p->hidden + (size_t)first * p->row_bytes));
-    t.tokens[m].hidden_states = t.hidden[m];
-    t.tokens[m].output = t.output[m];
-  }
-  assert_int_equal(first, p->num_tokens);
+  for (int m = 0; m < begin; m++) t.first += split[m];
+  for (int m = 0; m < t.own; t.num_tokens += split[begin + m++])
+    give_tokens(&t, m, t.first + t.num_tokens, split[begin + m]);
   return t;
 }
 
 static inline void free_together(together *t) {
-  for (int m = 0; m < t->members; m++) {
+  for (int m = 0; m < t->own; m++) {
     moecl_buffer_destroy(&t->hidden[m]);
     moecl_buffer_destroy(&t->output[m]);
   }
@@ -149,15 +178,15 @@ static inline void free_together(together *t) {
   moecl_group_destroy(&t->group);
 }
 
-/* The batch's output; NULL, and the status, where the forward fails. */
+/* The output of this rank's tokens; NULL, and the status, where the forward fails. */
 static inline void *run_together(together *t, uint64_t seed, moecl_status *status) {
   moecl_event *done[MOST_MEMBERS];
   const moecl_group_forward_params forward = {.tokens = t->tokens, .seed = seed, .measured = true};
   *status = moecl_group_layer_forward(t->layer, &forward, done);
-  for (int m = 0; *status != MOECL_OK && m < t->members; m++) assert_null(done[m]);
+  for (int m = 0; *status != MOECL_OK && m < t->own; m++) assert_null(done[m]);
   if (*status != MOECL_OK) return NULL;
-  char *result = take((size_t)t->p->num_tokens * t->p->row_bytes), *at = result;
-  for (int m = 0; m < t->members; m++) {
+  char *result = take((size_t)t->num_tokens * t->p->row_bytes), *at = result;
+  for (int m = 0; m < t->own; m++) {
     const uint64_t bytes = (uint64_t)t->tokens[m].num_tokens * t->p->row_bytes;
     assert_ok(moecl_event_wait(done[m]));
     moecl_event_destroy(&done[m]);
@@ -187,6 +216,82 @@ static inline void name_device(const moecl_device_info *like, int n, char name[3
     }
   }
   moecl_devices_destroy(&devices);
+}
+
+/* `want` has the whole batch. */
+static inline bool same_output(const together *t, const void *got, const void *want) {
+  return memcmp(got, (const char *)want + (size_t)t->first * t->p->row_bytes,
+                (size_t)t->num_tokens * t->p->row_bytes) == 0;
+}
+
+/* ---- both, compared ---- */
+
+typedef struct arrangement {
+  int members;
+  int64_t split[MOST_MEMBERS];
+  int32_t chunks;
+  double weights[MOST_MEMBERS]; /* zeros: even */
+} arrangement;
+
+static inline moecl_group_layer_params params_of(const arrangement *a) {
+  double sum = 0;
+  for (int m = 0; m < a->members; m++) sum += a->weights[m];
+  return (moecl_group_layer_params){.placement = sum > 0 ? MOECL_PLACE_WEIGHTED : MOECL_PLACE_EVEN,
+                                    .member_weights = a->weights,
+                                    .chunks = a->chunks};
+}
+
+static inline void check_routing(const moecl_routing *got, const moecl_routing *want) {
+  const size_t slots = (size_t)(want->num_tokens * want->top_k);
+  assert_int_equal(got->num_tokens, want->num_tokens);
+  assert_int_equal(got->capacity, want->capacity);
+  assert_memory_equal(got->router_logits, want->router_logits,
+                      (size_t)(want->num_tokens * want->num_experts) * sizeof(float));
+  assert_memory_equal(got->topk_ids, want->topk_ids, slots * sizeof(int32_t));
+  assert_memory_equal(got->topk_weights, want->topk_weights, slots * sizeof(float));
+  assert_memory_equal(got->kept, want->kept, slots);
+  assert_memory_equal(got->tokens_per_expert, want->tokens_per_expert,
+                      (size_t)want->num_experts * sizeof(int64_t));
+  assert_memory_equal(got->tokens_per_expert_after_capacity, want->tokens_per_expert_after_capacity,
+                      (size_t)want->num_experts * sizeof(int64_t));
+}
+
+static inline void check_statistics(together *t, const moecl_routing *routing) {
+  int64_t rows = 0, kept = 0;
+  uint64_t sent = 0, received = 0;
+  for (int m = 0; m < t->members; m++) {
+    moecl_group_statistics s;
+    assert_ok(moecl_group_layer_statistics_wait(t->layer, (size_t)m, &s));
+    assert_int_equal(s.num_tokens, t->split[m]);
+    assert_int_equal(s.experts, moecl_group_layer_experts(t->layer, (size_t)m, NULL, 0));
+    rows += s.rows;
+    sent += s.bytes_sent;
+    received += s.bytes_received;
+    assert_true(s.hidden_ms <= s.transfer_ms && s.kernels_ms <= s.layer_ms);
+  }
+  const int64_t experts = routing->num_experts - routing->num_identity_experts;
+  for (int64_t e = 0; e < experts; e++) kept += routing->tokens_per_expert_after_capacity[e];
+  assert_int_equal(rows, kept);
+  assert_true(sent == received && (t->members == 1 ? sent == 0 : sent > 0));
+}
+
+static inline void compare(const problem *p, const moecl_group_layer_params *params, int members,
+                           const int64_t *split, const char *what) {
+  moecl_routing want_routing, routing;
+  moecl_status status;
+  void *want = run_alone(p, 11, &want_routing);
+  together t = make_together(p, params, members, split);
+  void *got = run_together(&t, 11, &status);
+  assert_ok(status);
+  if (!same_output(&t, got, want))
+    fail_msg("%s: the outputs of %d members differ from one device's", what, members);
+  assert_ok(moecl_group_layer_read_routing_wait(t.layer, &routing));
+  check_routing(&routing, &want_routing);
+  check_statistics(&t, &routing);
+  moecl_routing_destroy(&routing);
+  moecl_routing_destroy(&want_routing);
+  free_together(&t);
+  free(got), free(want);
 }
 
 static inline void make_contexts(void) {

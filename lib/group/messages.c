@@ -1,0 +1,383 @@
+// SPDX-License-Identifier: MIT
+/* The transport between members of different processes: a block goes in pieces from its device into
+ * pinned memory, from there as a message into pinned memory of the other process, and to the other
+ * device. Blocks between members of one process go by the transport around which this one is: that
+ * one knows a group of this process's members alone.
+ *
+ * One thread moves all on, whenever it waits: pieces have states, and a look at each says whether
+ * the next one has come. Everybody begins with the member after its own, so that no two send to the
+ * same one at first. A member's pieces come in the order in which others send them to it: nobody
+ * can wait for somebody in a circle. */
+#include "base/base.h"
+#include "group/group.h"
+#include <stdlib.h>
+
+enum { SLOTS = 8, PIECE_BYTES = 4 << 20, MOST_EXCHANGES = 2 * MOECL_MAX_GROUP_CHUNKS };
+
+typedef enum stage {
+  WAITING, /* for a slot */
+  COPIED,  /* from the device, or to it */
+  SENT,    /* as a message, by us or to us */
+  DONE
+} stage;
+
+typedef struct piece {
+  group_block block; /* a part of one */
+  int exchange;
+  stage stage;
+  cl_event ready; /* of a sender: its source is there */
+  cl_event copy;
+  ranks_message message;
+} piece;
+
+/* What one member sends to other processes, or gets from them, oldest first. */
+typedef struct line {
+  ocl_pinned pinned; /* a slot is a piece's until it is done */
+  piece *pieces;
+  size_t count, room;
+  size_t begun, done; /* of the pieces; some after those may be done as well */
+} line;
+
+typedef struct messages_state {
+  group_observer inner_observer; /* first: a pointer to one is a pointer to the other */
+  moecl_group *group;            /* which has this, and lives longer */
+  group_observer *observer;
+  moecl_group inner; /* this process's members, from 0 on, and what carries rows between them */
+  int exchanges;
+  bool failed; /* pieces go without what is in them */
+  line out[MOECL_MAX_GROUP_MEMBERS], in[MOECL_MAX_GROUP_MEMBERS];
+  cl_event arrived[MOECL_MAX_GROUP_MEMBERS]; /* the last copy to it that nothing follows yet */
+  group_block *blocks;                       /* room for those of one exchange */
+} messages_state;
+
+/* ---- making ---- */
+
+static void copied(group_observer *observer, int member, cl_event event) {
+  messages_state *state = (messages_state *)observer;
+  state->observer->copied(state->observer, state->group->begin + member, event);
+}
+
+static moecl_status make_inner(messages_state *state, const char *asked) {
+  const moecl_group *group = state->group;
+  moecl_group *inner = &state->inner;
+  inner->count = inner->end = group->end - group->begin;
+  for (int m = 0; m < inner->count; m++) inner->device[m] = group->device[group->begin + m];
+  state->inner_observer.copied = copied;
+  return group_choose_transport(inner, asked, &inner->transport, &inner->state);
+}
+
+moecl_status group_messages_create(moecl_group *group, const char *asked, void **out) {
+  messages_state *state = calloc(1, sizeof *state);
+  *out = state;
+  if (!state) return log_error(group_log(group), MOECL_ERROR_OUT_OF_HOST_MEMORY, "no host memory");
+  state->group = group;
+  state->blocks = calloc((size_t)(group->count * group->count), sizeof *state->blocks);
+  if (!state->blocks)
+    return log_error(group_log(group), MOECL_ERROR_OUT_OF_HOST_MEMORY, "no host memory");
+  for (int m = group->begin; m < group->end; m++) {
+    group_device *device = &group->device[m];
+    const uint64_t bytes = (uint64_t)SLOTS * PIECE_BYTES;
+    MOECL_TRY(ocl_pinned_create(&device->out, bytes, &state->out[m].pinned));
+    MOECL_TRY(ocl_pinned_create(&device->in, bytes, &state->in[m].pinned));
+  }
+  return make_inner(state, asked);
+}
+
+static void forget_pieces(messages_state *state, line *line) {
+  for (size_t i = 0; i < line->count; i++) {
+    ocl_event_let_go(&line->pieces[i].ready);
+    ocl_event_let_go(&line->pieces[i].copy);
+    ranks_give_up(state->group->ranks, &line->pieces[i].message);
+  }
+  line->count = line->begun = line->done = 0;
+}
+
+static moecl_status provide(void *user, int member, uint64_t bytes, moecl_buffer **buffer) {
+  messages_state *state = user;
+  return group_provide_arrivals(&state->inner, member - state->group->begin, bytes, buffer);
+}
+
+static void discard(void *user, moecl_buffer **buffer) {
+  group_discard_arrivals(&((messages_state *)user)->inner, buffer);
+}
+
+/* ---- pieces ---- */
+
+static moecl_status add_piece(messages_state *state, line *line, const group_block *block,
+                              cl_event ready) {
+  if (line->count == line->room) {
+    const size_t room = line->room ? 2 * line->room : 64;
+    piece *pieces = realloc(line->pieces, room * sizeof *pieces);
+    if (!pieces)
+      return log_error(group_log(state->group), MOECL_ERROR_OUT_OF_HOST_MEMORY, "no host memory");
+    line->pieces = pieces;
+    line->room = room;
+  }
+  piece *piece = &line->pieces[line->count++];
+  *piece = (struct piece){.block = *block, .exchange = state->exchanges};
+  if (!ready || ocl_event_keep(&piece->ready, ready)) return MOECL_OK;
+  return log_error(group_log(state->group), MOECL_ERROR_DEVICE, "clRetainEvent failed");
+}
+
+static moecl_status add_pieces(messages_state *state, line *line, const group_block *block,
+                               cl_event ready) {
+  group_block part = *block;
+  for (uint64_t left = block->bytes; left > 0; left -= part.bytes) {
+    part.bytes = left < PIECE_BYTES ? left : PIECE_BYTES;
+    MOECL_TRY(add_piece(state, line, &part, ready));
+    part.source_offset += part.bytes;
+    part.destination_offset += part.bytes;
+  }
+  return MOECL_OK;
+}
+
+static char *slot_of(const line *line, size_t piece) {
+  return (char *)line->pinned.host + piece % SLOTS * PIECE_BYTES;
+}
+
+static int tag_of(const group_block *block) {
+  return block->from * MOECL_MAX_GROUP_MEMBERS + block->to;
+}
+
+/* A copy that failed leaves a piece as good as any to go on with. */
+static moecl_status look_at_copy(messages_state *state, int member, piece *piece, bool *done) {
+  *done = true;
+  if (!piece->copy) return MOECL_OK;
+  const moecl_status status =
+      ocl_event_look(state->group->device[member].context, piece->copy, done);
+  if (status != MOECL_OK) *done = true;
+  return state->failed ? MOECL_OK : status;
+}
+
+static moecl_status send_piece(messages_state *state, line *line, size_t i) {
+  piece *piece = &line->pieces[i];
+  piece->stage = SENT;
+  return ranks_send(state->group->ranks, state->group->device[piece->block.to].rank,
+                    tag_of(&piece->block), slot_of(line, i), piece->block.bytes, &piece->message);
+}
+
+/* From the device into the slot, and from there to the other process. */
+static moecl_status move_out(messages_state *state, line *line, size_t i, bool *moved) {
+  piece *piece = &line->pieces[i];
+  const group_block *block = &piece->block;
+  group_device *device = &state->group->device[block->from];
+  bool done = false;
+  switch (piece->stage) {
+  case WAITING:
+    *moved = true;
+    piece->stage = COPIED;
+    if (state->failed) return MOECL_OK;
+    MOECL_TRY(ocl_lane_read(&device->out, block->source, block->source_offset, block->bytes,
+                            slot_of(line, i), piece->ready, &piece->copy));
+    state->observer->copied(state->observer, block->from, piece->copy);
+    return MOECL_OK;
+  case COPIED:
+    MOECL_TRY(look_at_copy(state, block->from, piece, &done));
+    *moved = *moved || done;
+    return done ? send_piece(state, line, i) : MOECL_OK;
+  case SENT:
+    MOECL_TRY(ranks_test(state->group->ranks, &piece->message, &done));
+    *moved = *moved || done;
+    if (done) piece->stage = DONE;
+    return MOECL_OK;
+  default: return MOECL_OK;
+  }
+}
+
+static moecl_status write_piece(messages_state *state, line *line, size_t i) {
+  piece *piece = &line->pieces[i];
+  const group_block *block = &piece->block;
+  piece->stage = COPIED;
+  if (state->failed) return MOECL_OK;
+  MOECL_TRY(ocl_lane_write(&state->group->device[block->to].in, slot_of(line, i),
+                           block->destination, block->destination_offset, block->bytes, NULL,
+                           &piece->copy));
+  state->observer->copied(state->observer, block->to, piece->copy);
+  if (ocl_event_keep(&state->arrived[block->to], piece->copy)) return MOECL_OK;
+  return log_error(group_log(state->group), MOECL_ERROR_DEVICE, "clRetainEvent failed");
+}
+
+/* From the other process into the slot, and from there to the device. */
+static moecl_status move_in(messages_state *state, line *line, size_t i, bool *moved) {
+  piece *piece = &line->pieces[i];
+  const group_block *block = &piece->block;
+  bool done = false;
+  switch (piece->stage) {
+  case WAITING:
+    *moved = true;
+    piece->stage = SENT;
+    return ranks_receive(state->group->ranks, state->group->device[block->from].rank, tag_of(block),
+                         slot_of(line, i), block->bytes, &piece->message);
+  case SENT:
+    MOECL_TRY(ranks_test(state->group->ranks, &piece->message, &done));
+    *moved = *moved || done;
+    return done ? write_piece(state, line, i) : MOECL_OK;
+  case COPIED:
+    MOECL_TRY(look_at_copy(state, block->to, piece, &done));
+    *moved = *moved || done;
+    if (done) piece->stage = DONE;
+    return MOECL_OK;
+  default: return MOECL_OK;
+  }
+}
+
+typedef moecl_status mover(messages_state *state, line *line, size_t i, bool *moved);
+
+static moecl_status move_line(messages_state *state, line *line, mover *move, bool *moved) {
+  for (size_t i = line->done; i < line->begun; i++) MOECL_TRY(move(state, line, i, moved));
+  while (line->done < line->begun && line->pieces[line->done].stage == DONE) line->done++;
+  while (line->begun < line->count && line->begun - line->done < SLOTS)
+    MOECL_TRY(move(state, line, line->begun++, moved));
+  return MOECL_OK;
+}
+
+static moecl_status move_all(messages_state *state, bool *moved) {
+  for (int m = state->group->begin; m < state->group->end; m++) {
+    MOECL_TRY(move_line(state, &state->in[m], move_in, moved));
+    MOECL_TRY(move_line(state, &state->out[m], move_out, moved));
+  }
+  return MOECL_OK;
+}
+
+/* ---- an exchange ---- */
+
+/* Blocks of an own member with others `distance` members further on, or before it. */
+static moecl_status add_distance(messages_state *state, const group_block *blocks, size_t count,
+                                 int distance, const cl_event *ready) {
+  const moecl_group *group = state->group;
+  for (size_t i = 0; i < count; i++) {
+    const group_block *block = &blocks[i];
+    const bool from = group_has(group, block->from), to = group_has(group, block->to);
+    if ((block->to - block->from + group->count) % group->count != distance) continue;
+    if (from && !to)
+      MOECL_TRY(add_pieces(state, &state->out[block->from], block, ready[block->from]));
+    if (to && !from) MOECL_TRY(add_pieces(state, &state->in[block->to], block, NULL));
+  }
+  return MOECL_OK;
+}
+
+static moecl_status mark_sources(messages_state *state, const group_block *blocks, size_t count,
+                                 cl_event *ready) {
+  const moecl_group *group = state->group;
+  for (size_t i = 0; !state->failed && i < count; i++) {
+    const int from = blocks[i].from;
+    if (!group_has(group, from) || group_has(group, blocks[i].to) || ready[from]) continue;
+    MOECL_TRY(ocl_queue_mark(group->device[from].context, &ready[from]));
+  }
+  return MOECL_OK;
+}
+
+static moecl_status begin_inner(messages_state *state, const group_block *blocks, size_t count) {
+  const moecl_group *group = state->group;
+  size_t own = 0;
+  if (state->failed) return MOECL_OK;
+  for (size_t i = 0; i < count; i++) {
+    if (!group_has(group, blocks[i].from) || !group_has(group, blocks[i].to)) continue;
+    state->blocks[own] = blocks[i];
+    state->blocks[own].from -= group->begin;
+    state->blocks[own++].to -= group->begin;
+  }
+  return state->inner.transport->begin(state->inner.state, state->blocks, own,
+                                       &state->inner_observer);
+}
+
+/* Whatever fails, all pieces are there: others count on them. */
+static moecl_status begin(void *user, const group_block *blocks, size_t count,
+                          group_observer *observer) {
+  messages_state *state = user;
+  cl_event ready[MOECL_MAX_GROUP_MEMBERS] = {NULL};
+  bool moved = false;
+  state->observer = observer;
+  moecl_status status = mark_sources(state, blocks, count, ready);
+  for (int distance = 1; distance < state->group->count; distance++) {
+    const moecl_status added = add_distance(state, blocks, count, distance, ready);
+    if (status == MOECL_OK) status = added;
+  }
+  state->exchanges++;
+  if (status == MOECL_OK) status = begin_inner(state, blocks, count);
+  if (status == MOECL_OK) status = move_all(state, &moved);
+  for (int m = 0; m < state->group->count; m++) ocl_event_let_go(&ready[m]);
+  return status;
+}
+
+/* Has what comes been handed on, and has what goes left? */
+static bool is_over(const line *line, bool comes, int exchange) {
+  for (size_t i = line->done; i < line->count && line->pieces[i].exchange <= exchange; i++)
+    if (line->pieces[i].stage != DONE && !(comes && line->pieces[i].stage == COPIED)) return false;
+  return true;
+}
+
+static bool all_over(const messages_state *state, int exchange) {
+  for (int m = state->group->begin; m < state->group->end; m++)
+    if (!is_over(&state->in[m], true, exchange) || !is_over(&state->out[m], false, exchange))
+      return false;
+  return true;
+}
+
+static moecl_status await(messages_state *state, int exchange) {
+  int looks = 0;
+  while (!all_over(state, exchange)) {
+    bool moved = false;
+    MOECL_TRY(move_all(state, &moved));
+    if (moved) looks = 0;
+    else ranks_pause(&looks);
+  }
+  return MOECL_OK;
+}
+
+static moecl_status finish(void *user, int exchange) {
+  messages_state *state = user;
+  MOECL_TRY(state->inner.transport->finish(state->inner.state, exchange));
+  MOECL_TRY(await(state, exchange));
+  for (int m = state->group->begin; m < state->group->end; m++) {
+    if (!state->arrived[m]) continue; /* lanes keep order: the last copy is enough */
+    MOECL_TRY(ocl_queue_after(state->group->device[m].context, &state->arrived[m], 1));
+    ocl_event_let_go(&state->arrived[m]);
+  }
+  return MOECL_OK;
+}
+
+static void fail(void *user) { ((messages_state *)user)->failed = true; }
+
+/* What is left of messages goes, whatever is in them; where not even that is possible they are
+ * given up. */
+static void settle(void *user) {
+  messages_state *state = user;
+  if (!all_over(state, MOST_EXCHANGES)) {
+    state->failed = true;
+    await(state, MOST_EXCHANGES);
+  }
+  if (state->inner.state) state->inner.transport->settle(state->inner.state);
+  for (int m = state->group->begin; m < state->group->end; m++) {
+    ocl_lane_finish(&state->group->device[m].out);
+    ocl_lane_finish(&state->group->device[m].in);
+    forget_pieces(state, &state->out[m]);
+    forget_pieces(state, &state->in[m]);
+    ocl_event_let_go(&state->arrived[m]);
+  }
+  state->exchanges = 0;
+  state->failed = false;
+}
+
+static void release(void *user) {
+  messages_state *state = user;
+  settle(state);
+  if (state->inner.state) state->inner.transport->release(state->inner.state);
+  for (int m = state->group->begin; m < state->group->end; m++) {
+    ocl_pinned_release(&state->out[m].pinned);
+    ocl_pinned_release(&state->in[m].pinned);
+    free(state->out[m].pieces);
+    free(state->in[m].pieces);
+  }
+  free(state->blocks);
+  free(state);
+}
+
+const group_transport group_messages_transport = {.name = "mpi",
+                                                  .release = release,
+                                                  .provide = provide,
+                                                  .discard = discard,
+                                                  .begin = begin,
+                                                  .finish = finish,
+                                                  .settle = settle,
+                                                  .fail = fail};

@@ -1,0 +1,241 @@
+// SPDX-License-Identifier: MIT
+#include "group/ranks.h"
+#include "base/base.h"
+#include <stdlib.h>
+#include <string.h>
+#include <time.h>
+
+/* As long as a message takes that comes at once, and then in sleeps short beside a forward. */
+void ranks_pause(int *looks) {
+  enum { BUSY = 200, SHORT = 400 };
+  const struct timespec sleep = {0, *looks < SHORT ? 10000 : 100000}; /* nanoseconds */
+  if (*looks >= BUSY) nanosleep(&sleep, NULL);
+  if (*looks < SHORT) ++*looks;
+}
+
+#if MOECL_HAVE_MPI
+#include <mpi.h>
+
+_Static_assert(sizeof(MPI_Request) <= sizeof(uint64_t), "a ranks_message has room for a request");
+
+struct group_ranks {
+  const moecl_log *log;
+  MPI_Comm comm; /* the group's own: nobody else's messages are on it, and errors are returned */
+  int own, count;
+};
+
+static moecl_status check(const moecl_log *log, int code, const char *call) {
+  char text[MPI_MAX_ERROR_STRING] = "?";
+  int size;
+  if (code == MPI_SUCCESS) return MOECL_OK;
+  MPI_Error_string(code, text, &size);
+  return log_error(log, MOECL_ERROR_DEVICE, "%s failed: %s", call, text);
+}
+
+static moecl_status check_usable(const moecl_log *log) {
+  int begun = 0, ended = 0, level = MPI_THREAD_SINGLE;
+  MPI_Initialized(&begun);
+  MPI_Finalized(&ended);
+  if (!begun || ended)
+    return log_error(log, MOECL_ERROR_NOT_READY,
+                     "group: MPI has %s; moecl_group_create comes between MPI_Init_thread and "
+                     "MPI_Finalize",
+                     begun ? "ended" : "not begun");
+  MPI_Query_thread(&level);
+  if (level < MPI_THREAD_FUNNELED)
+    return log_error(log, MOECL_ERROR_UNSUPPORTED,
+                     "group: MPI was begun for programs of one thread, and OpenCL drivers have "
+                     "threads of their own: MPI_Init_thread with MPI_THREAD_FUNNELED or more");
+  return MOECL_OK;
+}
+
+moecl_status ranks_join(const moecl_log *log, const void *comm, group_ranks **out) {
+  *out = NULL;
+  MOECL_TRY(check_usable(log));
+  group_ranks *ranks = calloc(1, sizeof *ranks);
+  if (!ranks) return log_error(log, MOECL_ERROR_OUT_OF_HOST_MEMORY, "no host memory");
+  ranks->log = log;
+  ranks->comm = MPI_COMM_NULL;
+  MPI_Comm given;
+  memcpy(&given, comm, sizeof given);
+  moecl_status status = check(log, MPI_Comm_dup(given, &ranks->comm), "MPI_Comm_dup");
+  if (status == MOECL_OK)
+    status = check(log, MPI_Comm_set_errhandler(ranks->comm, MPI_ERRORS_RETURN),
+                   "MPI_Comm_set_errhandler");
+  if (status == MOECL_OK) {
+    MPI_Comm_rank(ranks->comm, &ranks->own);
+    MPI_Comm_size(ranks->comm, &ranks->count);
+  } else ranks_leave(&ranks);
+  *out = ranks;
+  return status;
+}
+
+/* What the program has ended already is gone. */
+void ranks_leave(group_ranks **handle) {
+  int ended = 0;
+  group_ranks *ranks = *handle;
+  if (!ranks) return;
+  *handle = NULL;
+  MPI_Finalized(&ended);
+  if (!ended && ranks->comm != MPI_COMM_NULL) MPI_Comm_free(&ranks->comm);
+  free(ranks);
+}
+
+int ranks_own(const group_ranks *ranks) { return ranks ? ranks->own : 0; }
+int ranks_count(const group_ranks *ranks) { return ranks ? ranks->count : 1; }
+
+static moecl_status await(group_ranks *ranks, MPI_Request *request, int begun, const char *call) {
+  int done = 0, looks = 0;
+  MOECL_TRY(check(ranks->log, begun, call));
+  for (;; ranks_pause(&looks)) {
+    MOECL_TRY(check(ranks->log, MPI_Test(request, &done, MPI_STATUS_IGNORE), call));
+    if (done) return MOECL_OK;
+  }
+}
+
+/* The status of the first rank whose is not MOECL_OK: a worse and an earlier one are smaller. */
+moecl_status ranks_agree(group_ranks *ranks, moecl_status status, const char *what) {
+  enum { FINE = 1 << 30 };
+  if (!ranks || ranks->count == 1) return status;
+  int own = status == MOECL_OK ? FINE : ranks->own << 8 | (int)status, first = FINE;
+  MPI_Request request = MPI_REQUEST_NULL;
+  MOECL_TRY(await(ranks, &request,
+                  MPI_Iallreduce(&own, &first, 1, MPI_INT, MPI_MIN, ranks->comm, &request),
+                  "MPI_Iallreduce"));
+  if (first == FINE || status != MOECL_OK) return status;
+  return log_error(ranks->log, (moecl_status)(first & 255),
+                   "%s: failed on rank %d: %s; its own log says why", what, first >> 8,
+                   moecl_status_string((moecl_status)(first & 255)));
+}
+
+moecl_status ranks_gather(group_ranks *ranks, void *rows, const int64_t *first, size_t row_bytes) {
+  if (!ranks || ranks->count == 1) return MOECL_OK;
+  int *counts = calloc(2 * (size_t)ranks->count, sizeof *counts), *from = counts + ranks->count;
+  MPI_Datatype row = MPI_DATATYPE_NULL;
+  MPI_Request request = MPI_REQUEST_NULL;
+  if (!counts) return log_error(ranks->log, MOECL_ERROR_OUT_OF_HOST_MEMORY, "no host memory");
+  for (int r = 0; r < ranks->count; r++) {
+    counts[r] = (int)(first[r + 1] - first[r]);
+    from[r] = (int)first[r];
+  }
+  moecl_status status =
+      check(ranks->log, MPI_Type_contiguous((int)row_bytes, MPI_BYTE, &row), "MPI_Type_contiguous");
+  if (status == MOECL_OK) status = check(ranks->log, MPI_Type_commit(&row), "MPI_Type_commit");
+  if (status == MOECL_OK)
+    status = await(ranks, &request,
+                   MPI_Iallgatherv(MPI_IN_PLACE, 0, MPI_DATATYPE_NULL, rows, counts, from, row,
+                                   ranks->comm, &request),
+                   "MPI_Iallgatherv");
+  if (row != MPI_DATATYPE_NULL) MPI_Type_free(&row);
+  free(counts);
+  return status;
+}
+
+moecl_status ranks_broadcast(group_ranks *ranks, int from, void *data, size_t bytes) {
+  MPI_Request request = MPI_REQUEST_NULL;
+  if (!ranks || ranks->count == 1) return MOECL_OK;
+  return await(ranks, &request, MPI_Ibcast(data, (int)bytes, MPI_BYTE, from, ranks->comm, &request),
+               "MPI_Ibcast");
+}
+
+/* ---- messages ---- */
+
+static void keep(ranks_message *message, MPI_Request request) {
+  *message = (ranks_message){.under_way = true};
+  memcpy(&message->request, &request, sizeof request);
+}
+
+static MPI_Request request_of(const ranks_message *message) {
+  MPI_Request request;
+  memcpy(&request, &message->request, sizeof request);
+  return request;
+}
+
+moecl_status ranks_send(group_ranks *ranks, int to, int tag, const void *data, size_t bytes,
+                        ranks_message *message) {
+  MPI_Request request;
+  MOECL_TRY(check(ranks->log, MPI_Isend(data, (int)bytes, MPI_BYTE, to, tag, ranks->comm, &request),
+                  "MPI_Isend"));
+  keep(message, request);
+  return MOECL_OK;
+}
+
+moecl_status ranks_receive(group_ranks *ranks, int from, int tag, void *data, size_t bytes,
+                           ranks_message *message) {
+  MPI_Request request;
+  MOECL_TRY(check(ranks->log,
+                  MPI_Irecv(data, (int)bytes, MPI_BYTE, from, tag, ranks->comm, &request),
+                  "MPI_Irecv"));
+  keep(message, request);
+  return MOECL_OK;
+}
+
+moecl_status ranks_test(group_ranks *ranks, ranks_message *message, bool *done) {
+  int over = 1;
+  if (message->under_way) {
+    MPI_Request request = request_of(message);
+    MOECL_TRY(check(ranks->log, MPI_Test(&request, &over, MPI_STATUS_IGNORE), "MPI_Test"));
+    if (over) *message = (ranks_message){0};
+    else keep(message, request);
+  }
+  *done = over;
+  return MOECL_OK;
+}
+
+void ranks_give_up(group_ranks *ranks, ranks_message *message) {
+  (void)ranks;
+  if (!message->under_way) return;
+  MPI_Request request = request_of(message);
+  *message = (ranks_message){0};
+  if (MPI_Cancel(&request) == MPI_SUCCESS) MPI_Request_free(&request);
+}
+
+#else
+
+/* Nobody ever joins. */
+moecl_status ranks_join(const moecl_log *log, const void *comm, group_ranks **ranks) {
+  (void)comm;
+  *ranks = NULL;
+  return log_error(log, MOECL_ERROR_UNSUPPORTED,
+                   "group: this libmoecl was built without MPI; install Open MPI or MPICH for "
+                   "development and build again (-Dmpi=enabled)");
+}
+void ranks_leave(group_ranks **ranks) { *ranks = NULL; }
+int ranks_own(const group_ranks *ranks) {
+  (void)ranks;
+  return 0;
+}
+int ranks_count(const group_ranks *ranks) {
+  (void)ranks;
+  return 1;
+}
+moecl_status ranks_agree(group_ranks *ranks, moecl_status status, const char *what) {
+  (void)ranks, (void)what;
+  return status;
+}
+moecl_status ranks_gather(group_ranks *ranks, void *rows, const int64_t *first, size_t row_bytes) {
+  (void)ranks, (void)rows, (void)first, (void)row_bytes;
+  return MOECL_OK;
+}
+moecl_status ranks_broadcast(group_ranks *ranks, int from, void *data, size_t bytes) {
+  (void)ranks, (void)from, (void)data, (void)bytes;
+  return MOECL_OK;
+}
+moecl_status ranks_send(group_ranks *ranks, int to, int tag, const void *data, size_t bytes,
+                        ranks_message *message) {
+  (void)ranks, (void)to, (void)tag, (void)data, (void)bytes, (void)message;
+  return MOECL_ERROR_UNSUPPORTED;
+}
+moecl_status ranks_receive(group_ranks *ranks, int from, int tag, void *data, size_t bytes,
+                           ranks_message *message) {
+  (void)ranks, (void)from, (void)tag, (void)data, (void)bytes, (void)message;
+  return MOECL_ERROR_UNSUPPORTED;
+}
+moecl_status ranks_test(group_ranks *ranks, ranks_message *message, bool *done) {
+  (void)ranks, (void)message;
+  *done = true;
+  return MOECL_OK;
+}
+void ranks_give_up(group_ranks *ranks, ranks_message *message) { (void)ranks, (void)message; }
+
+#endif

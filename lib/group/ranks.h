@@ -1,0 +1,47 @@
+// SPDX-License-Identifier: MIT
+/* The processes that a group's members are spread over: ranks of an MPI communicator. ranks.c is
+ * the one file that calls MPI. A NULL is a process on its own: all that is said to it is kept.
+ *
+ * What all have to call, in the same order, is marked so. Nothing here waits busily: the devices of
+ * CPUs want the cores. */
+#ifndef MOECL_LIB_GROUP_RANKS_H
+#define MOECL_LIB_GROUP_RANKS_H
+
+#include "base/log.h"
+
+typedef struct group_ranks group_ranks;
+
+/* All. `comm` is the address of an MPI_Comm, which is copied; `log` has to live as long. */
+moecl_status ranks_join(const moecl_log *log, const void *comm, group_ranks **ranks);
+void ranks_leave(group_ranks **ranks); /* NULL is allowed */
+int ranks_own(const group_ranks *ranks);
+int ranks_count(const group_ranks *ranks); /* NULL: 1 */
+
+/* All: MOECL_OK where everybody's status is; otherwise one that is not, and the log says whose,
+ * unless it is this rank's own. */
+moecl_status ranks_agree(group_ranks *ranks, moecl_status status, const char *what);
+/* All: rank r's rows, from first[r] on and before first[r+1], get to everybody. */
+moecl_status ranks_gather(group_ranks *ranks, void *rows, const int64_t *first, size_t row_bytes);
+/* All: from one rank to all others. */
+moecl_status ranks_broadcast(group_ranks *ranks, int from, void *data, size_t bytes);
+
+/* A message on its way; zeros: there is none. Its memory stays as it is until it is done. */
+typedef struct ranks_message {
+  uint64_t request; /* an MPI_Request */
+  bool under_way;
+} ranks_message;
+
+/* In the order of calls for one `tag` between two ranks. */
+moecl_status ranks_send(group_ranks *ranks, int to, int tag, const void *data, size_t bytes,
+                        ranks_message *message);
+moecl_status ranks_receive(group_ranks *ranks, int from, int tag, void *data, size_t bytes,
+                           ranks_message *message);
+/* Moves messages on; is this one done? */
+moecl_status ranks_test(group_ranks *ranks, ranks_message *message, bool *done);
+/* Of a message that nobody answers any more. */
+void ranks_give_up(group_ranks *ranks, ranks_message *message);
+
+/* Between two looks at something that was not done: short at first. Begin with *looks = 0. */
+void ranks_pause(int *looks);
+
+#endif

@@ -1,0 +1,318 @@
+// SPDX-License-Identifier: MIT
+/* A layer on a group whose members are in several processes, which mpirun starts: the bits of one
+ * device, and a failure of one rank in whatever call of OpenCL it is fails on all, after which all
+ * go on. An assertion that fails ends the process, and mpirun the others. */
+#include "group_run.h"
+#include <CL/cl.h>
+#include <mpi.h>
+
+/* ---- a driver whose calls fail: linked with --wrap ---- */
+
+static int calls, failing_from, failing_for; /* 0: none */
+
+static bool fails(void) {
+  calls++;
+  return failing_from > 0 && calls >= failing_from && calls < failing_from + failing_for;
+}
+
+cl_int __real_clEnqueueNDRangeKernel(cl_command_queue, cl_kernel, cl_uint, const size_t *,
+                                     const size_t *, const size_t *, cl_uint, const cl_event *,
+                                     cl_event *);
+cl_int __wrap_clEnqueueNDRangeKernel(cl_command_queue queue, cl_kernel kernel, cl_uint dims,
+                                     const size_t *offset, const size_t *global,
+                                     const size_t *local, cl_uint count, const cl_event *waits,
+                                     cl_event *event);
+cl_int __wrap_clEnqueueNDRangeKernel(cl_command_queue queue, cl_kernel kernel, cl_uint dims,
+                                     const size_t *offset, const size_t *global,
+                                     const size_t *local, cl_uint count, const cl_event *waits,
+                                     cl_event *event) {
+  if (fails()) return CL_OUT_OF_RESOURCES;
+  return __real_clEnqueueNDRangeKernel(queue, kernel, dims, offset, global, local, count, waits,
+                                       event);
+}
+
+cl_int __real_clEnqueueReadBuffer(cl_command_queue, cl_mem, cl_bool, size_t, size_t, void *,
+                                  cl_uint, const cl_event *, cl_event *);
+cl_int __wrap_clEnqueueReadBuffer(cl_command_queue queue, cl_mem mem, cl_bool wait, size_t offset,
+                                  size_t bytes, void *to, cl_uint count, const cl_event *waits,
+                                  cl_event *event);
+cl_int __wrap_clEnqueueReadBuffer(cl_command_queue queue, cl_mem mem, cl_bool wait, size_t offset,
+                                  size_t bytes, void *to, cl_uint count, const cl_event *waits,
+                                  cl_event *event) {
+  if (fails()) return CL_OUT_OF_RESOURCES;
+  return __real_clEnqueueReadBuffer(queue, mem, wait, offset, bytes, to, count, waits, event);
+}
+
+cl_int __real_clEnqueueWriteBuffer(cl_command_queue, cl_mem, cl_bool, size_t, size_t, const void *,
+                                   cl_uint, const cl_event *, cl_event *);
+cl_int __wrap_clEnqueueWriteBuffer(cl_command_queue queue, cl_mem mem, cl_bool wait, size_t offset,
+                                   size_t bytes, const void *from, cl_uint count,
+                                   const cl_event *waits, cl_event *event);
+cl_int __wrap_clEnqueueWriteBuffer(cl_command_queue queue, cl_mem mem, cl_bool wait, size_t offset,
+                                   size_t bytes, const void *from, cl_uint count,
+                                   const cl_event *waits, cl_event *event) {
+  if (fails()) return CL_OUT_OF_RESOURCES;
+  return __real_clEnqueueWriteBuffer(queue, mem, wait, offset, bytes, from, count, waits, event);
+}
+
+cl_mem __real_clCreateBuffer(cl_context, cl_mem_flags, size_t, void *, cl_int *);
+cl_mem __wrap_clCreateBuffer(cl_context context, cl_mem_flags flags, size_t size, void *host,
+                             cl_int *code);
+cl_mem __wrap_clCreateBuffer(cl_context context, cl_mem_flags flags, size_t size, void *host,
+                             cl_int *code) {
+  if (!fails()) return __real_clCreateBuffer(context, flags, size, host, code);
+  if (code) *code = CL_MEM_OBJECT_ALLOCATION_FAILURE;
+  return NULL;
+}
+
+/* ---- bits ---- */
+
+/* For two ranks and for three: members without tokens, without experts, several on a rank. */
+static const arrangement arrangements[] = {
+    {3, {70, 0, 80}, 1, {0}},
+    {4, {20, 70, 1, 59}, 8, {0}},
+    {4, {0, 0, 150, 0}, 2, {0, 1, 0, 3}},
+};
+enum { ARRANGEMENTS = sizeof arrangements / sizeof *arrangements };
+
+static void check_rule(const moecl_layer_params *params, int first, int step, const char *what) {
+  problem p = make_problem(params, TOKENS);
+  for (int i = first; i < ARRANGEMENTS; i += step) {
+    const moecl_group_layer_params with = params_of(&arrangements[i]);
+    compare(&p, &with, arrangements[i].members, arrangements[i].split, what);
+  }
+  free_problem(&p);
+}
+
+static void test_arrangements(void) { check_rule(&plain, 0, 1, "plain"); }
+
+static void test_drop_policies(void) {
+  for (int policy = 0; policy < MOECL_DROP_POLICY_COUNT; policy++) {
+    moecl_layer_params params = plain;
+    params.capacity_factor = 0.7;
+    params.drop_policy = (moecl_drop_policy)policy;
+    params.renormalize_after_capacity = policy != 0;
+    check_rule(&params, policy % ARRANGEMENTS, ARRANGEMENTS, "a drop policy");
+  }
+}
+
+static void test_shared_and_draws(void) {
+  moecl_layer_params params = plain;
+  params.shared_intermediate_size = 12;
+  params.jitter = 0.125f;
+  params.weight_on_input = true;
+  check_rule(&params, 1, ARRANGEMENTS, "a shared expert, jitter and weighted inputs");
+}
+
+/* An expert on all ranks, another on two. */
+static void test_given(void) {
+  static const int32_t lists[] = {7, 0, 3, 3, 1, 5, 2, 3, 6, 4, 0};
+  static const size_t sizes[] = {3, 4, 4};
+  static const int64_t split[] = {10, 100, 40};
+  const moecl_group_layer_params with = {
+      .placement = MOECL_PLACE_GIVEN, .lists = lists, .list_sizes = sizes, .chunks = 2};
+  problem p = make_problem(&plain, TOKENS);
+  compare(&p, &with, 3, split, "given lists");
+  free_problem(&p);
+}
+
+/* Blocks of many pieces, more of them than there are slots. */
+static void test_large_rows(void) {
+  static const int64_t split[] = {3, 0, 397};
+  moecl_layer_params params = plain;
+  const moecl_group_layer_params with = {.chunks = 0};
+  params.hidden_size = 40000;
+  params.intermediate_size = 2;
+  problem p = make_problem(&params, 400);
+  compare(&p, &with, 3, split, "large rows");
+  free_problem(&p);
+}
+
+static void test_no_tokens(void) {
+  static const int64_t none[MOST_MEMBERS] = {0};
+  const moecl_group_layer_params with = {0};
+  moecl_status status;
+  problem p = make_problem(&plain, 0);
+  together t = make_together(&p, &with, 3, none);
+  free(run_together(&t, 1, &status));
+  assert_ok(status);
+  free_together(&t);
+  free_problem(&p);
+}
+
+/* Forwards with other seeds, so with other routing: memory comes to rest. */
+static void test_many(void) {
+  const char *asked = getenv("MOECL_TEST_FORWARDS");
+  const int forwards = asked ? atoi(asked) : 1000;
+  moecl_layer_params params = plain;
+  uint64_t early[MOST_MEMBERS] = {0};
+  params.jitter = 0.5f;
+  problem p = make_problem(&params, TOKENS);
+  const moecl_group_layer_params with = params_of(&arrangements[0]);
+  together t = make_together(&p, &with, 3, arrangements[0].split);
+  for (int i = 0; i < forwards; i++) {
+    moecl_status status;
+    free(run_together(&t, (uint64_t)i, &status));
+    assert_ok(status);
+    for (int m = 0; m < t.own && i == forwards / 2; m++)
+      early[m] = moecl_context_memory(contexts[m], NULL);
+  }
+  for (int m = 0; m < t.own; m++)
+    assert_true(moecl_context_memory(contexts[m], NULL) <= early[m] + early[m] / 8);
+  free_together(&t);
+  free_problem(&p);
+}
+
+/* ---- failures ---- */
+
+/* In the log of any member. */
+static void expect(moecl_status got, moecl_status want, const char *part) {
+  char text[MOST_MEMBERS * 1000];
+  size_t length = 0;
+  assert_int_equal(got, want);
+  for (int m = 0; m < MOST_MEMBERS; m++) {
+    moecl_context_take_errors(contexts[m], text + length, sizeof text - length);
+    length += strlen(text + length);
+  }
+  if (!strstr(text, part)) fail_msg("'%s' says nothing of '%s'", text, part);
+}
+
+enum { NEVER = 1 << 20, FOR_EVER = 1 << 20 };
+
+/* One forward in which rank `who`'s calls fail from the n-th on, that one or all; how many calls
+ * it made. */
+static int run_failing(together *t, int who, int from, int how_many, const void *want) {
+  moecl_status status;
+  calls = 0;
+  failing_from = ranks.own == who ? from : 0;
+  failing_for = how_many;
+  void *got = run_together(t, 11, &status);
+  int made = calls, theirs = made;
+  failing_from = 0;
+  MPI_Bcast(&theirs, 1, MPI_INT, who, MPI_COMM_WORLD);
+  if (from > theirs) {
+    assert_ok(status);
+    assert_true(same_output(t, got, want));
+  } else {
+    assert_true(status == MOECL_ERROR_DEVICE || status == MOECL_ERROR_OUT_OF_DEVICE_MEMORY);
+    expect(status, status, ranks.own == who ? "failed: CL_" : "failed on rank");
+  }
+  free(got);
+  return theirs;
+}
+
+/* Every third call in turn, on the first rank and on the last; the forward after it is as it
+ * should be. The last call, which reads the output back, is the test's own. */
+static void test_failing_calls(void) {
+  moecl_routing routing;
+  moecl_layer_params params = plain;
+  int later_failures = 0;
+  params.shared_intermediate_size = 12;
+  problem p = make_problem(&params, TOKENS);
+  void *want = run_alone(&p, 11, &routing);
+  const moecl_group_layer_params with = params_of(&arrangements[0]);
+  for (int who = 0; who < ranks.count; who += ranks.count - 1) {
+    together t = make_together(&p, &with, 3, arrangements[0].split);
+    run_failing(&t, who, NEVER, 1, want); /* makes buffers, which later ones find there */
+    const int all = run_failing(&t, who, NEVER, 1, want) - 1;
+    for (int from = 1; from <= all; from += 3, later_failures++) {
+      run_failing(&t, who, from, from % 2 ? 1 : FOR_EVER, want);
+      run_failing(&t, who, NEVER, 1, want);
+    }
+    free_together(&t);
+  }
+  assert_true(later_failures > 20);
+  free(want);
+  moecl_routing_destroy(&routing);
+  free_problem(&p);
+}
+
+/* What all have to ask for alike. */
+static void test_refusals(void) {
+  const bool last = ranks.own == ranks.count - 1;
+  const moecl_group_params across = {.mpi_comm = ranks.comm},
+                           unknown = {.mpi_comm = ranks.comm, .transport = "pigeons"};
+  const moecl_group_layer_params params = {.layer = plain, .chunks = last ? 2 : 1};
+  const moecl_group_layer_params wrong = {.layer = plain, .chunks = last ? 99 : 1};
+  moecl_group *group = NULL;
+  moecl_group_layer *layer = NULL;
+  moecl_context_take_errors(contexts[0], NULL, 0);
+  expect(moecl_group_create(contexts, 1, last ? &unknown : &across, &group),
+         MOECL_ERROR_UNSUPPORTED, last ? "pigeons" : "failed on rank");
+  assert_null(group);
+  expect(moecl_group_create(contexts, last ? 99 : 1, &across, &group), MOECL_ERROR_INVALID_ARGUMENT,
+         last ? "1 to 64" : "failed on rank");
+  assert_ok(moecl_group_create(contexts, 1, &across, &group));
+  assert_string_equal(moecl_group_transport(group), "mpi");
+  for (int m = 0; m < ranks.count; m++)
+    assert_ptr_equal(moecl_group_context(group, (size_t)m), m == ranks.own ? contexts[0] : NULL);
+  expect(moecl_group_layer_create(group, &wrong, &layer), MOECL_ERROR_INVALID_ARGUMENT,
+         last ? "1 to 8" : "failed on rank");
+  expect(moecl_group_layer_create(group, &params, &layer), MOECL_ERROR_INVALID_ARGUMENT,
+         "asks for another layer");
+  assert_null(layer);
+  moecl_group_destroy(&group);
+}
+
+/* Weights that one rank has not set; other seeds. */
+static void test_not_ready(void) {
+  static const int64_t split[] = {50, 50, 50};
+  const moecl_group_layer_params with = {0};
+  moecl_group_layer *layer;
+  moecl_status status;
+  problem p = make_problem(&plain, TOKENS);
+  together t = make_together(&p, &with, 3, split);
+  moecl_context_take_errors(contexts[0], NULL, 0);
+  run_together(&t, (uint64_t)ranks.own, &status);
+  expect(status, MOECL_ERROR_INVALID_ARGUMENT, "a forward has one");
+  moecl_group_layer_params params = {.layer = plain};
+  assert_ok(moecl_group_layer_create(t.group, &params, &layer));
+  for (int i = 0; ranks.own > 0 && i < MOECL_TENSOR_COUNT; i++)
+    if (p.weights[i])
+      assert_ok(moecl_group_layer_set_weights(layer, (moecl_tensor)i, 0,
+                                              moecl_layer_tensor_items(&plain, (moecl_tensor)i),
+                                              p.weights[i]));
+  const moecl_group_forward_params forward = {.tokens = t.tokens};
+  expect(moecl_group_layer_forward(layer, &forward, NULL), MOECL_ERROR_NOT_READY,
+         ranks.own == 0 ? "were not set" : "failed on rank 0");
+  moecl_group_layer_destroy(&layer);
+  free_together(&t);
+  free_problem(&p);
+}
+
+int main(int argc, char **argv) {
+  static const struct {
+    const char *name;
+    void (*test)(void);
+  } tests[] = {{"arrangements", test_arrangements},
+               {"drop_policies", test_drop_policies},
+               {"shared_and_draws", test_shared_and_draws},
+               {"given", test_given},
+               {"large_rows", test_large_rows},
+               {"no_tokens", test_no_tokens},
+               {"many", test_many},
+               {"failing_calls", test_failing_calls},
+               {"refusals", test_refusals},
+               {"not_ready", test_not_ready}};
+  static MPI_Comm world;
+  int level;
+  MPI_Init_thread(&argc, &argv, MPI_THREAD_FUNNELED, &level);
+  world = MPI_COMM_WORLD;
+  MPI_Comm_rank(world, &ranks.own);
+  MPI_Comm_size(world, &ranks.count);
+  ranks.comm = &world;
+  if (argc > 1 && ranks.count != atoi(argv[1])) {
+    fprintf(stderr, "%d ranks instead of %s: mpirun is another MPI's than the library's\n",
+            ranks.count, argv[1]);
+    MPI_Abort(world, 1);
+  }
+  make_contexts();
+  for (size_t i = 0; i < sizeof tests / sizeof *tests; i++) {
+    if (argc > 2 && strcmp(argv[2], tests[i].name) != 0) continue;
+    if (ranks.own == 0) printf("%s\n", tests[i].name), fflush(stdout);
+    tests[i].test();
+  }
+  destroy_contexts();
+  MPI_Finalize();
+  return 0;
+}
