@@ -185,11 +185,12 @@ typedef struct moecl_group_statistics {
   int64_t rows;                        /* that its experts computed: kept assignments */
   uint64_t bytes_sent, bytes_received; /* between members: rows, there and back */
   int32_t chunks;
-  double layer_ms;      /* from its first kernel's start to its last one's end */
-  double kernels_ms;    /* in which a kernel of its ran */
-  double transfer_ms;   /* in which rows were copied to or from it */
-  double hidden_ms;     /* of those: in which a kernel ran as well */
-  uint64_t reserved[8]; /* zeros: see moecl.h */
+  double layer_ms;                      /* from its first kernel's start to its last one's end */
+  double kernels_ms;                    /* in which a kernel of its ran */
+  double transfer_ms;                   /* in which rows were copied to or from it */
+  double hidden_ms;                     /* of those: in which a kernel ran as well */
+  uint64_t row_bytes, output_row_bytes; /* of a row as it goes to experts, and as it comes back */
+  uint64_t reserved[6];                 /* zeros: see moecl.h */
 } moecl_group_statistics;
 
 /* Waits for the forward. Errors: MOECL_ERROR_INVALID_ARGUMENT, MOECL_ERROR_NOT_READY (there was

@@ -415,6 +415,8 @@ static void count_rows(moecl_group_layer *layer) {
     statistics->experts = layer->placement.owned[m];
     statistics->rows = layer->slots[m];
     statistics->chunks = layer->chunks;
+    statistics->row_bytes = layer->member[m].hidden_rows.desc.row_bytes;
+    statistics->output_row_bytes = layer->member[m].output_rows.desc.row_bytes;
   }
 }
 

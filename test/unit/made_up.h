@@ -33,6 +33,7 @@ typedef struct made_up {
 static inline void free_point(point_result *point) {
   free(point->error);
   free(point->rounds);
+  free(point->parallel.members);
   for (int j = 0; j < NUM_OPERATIONS; j++) {
     free(point->variants[j]);
     free(point->variant_reasons[j]);

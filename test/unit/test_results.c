@@ -220,7 +220,8 @@ static void test_csv_text(void **state) {
       "padding_waste,identity_fraction,changed_choices,nonfinite_tokens,nonfinite_score_tokens,"
       "zero_weight_tokens,verify_error,verify_tolerance,verify_ok,verify_tokens_checked,"
       "verify_experts_checked,verify_topk_mismatches,verify_capacity_ok,verify_weight_error,"
-      "verify_weight_cosine,verify_weight_bits,sent_bytes,transfer_ms,hidden_share,member_"
+      "verify_weight_cosine,verify_weight_bits,sent_bytes,row_bytes,output_row_bytes,transfer_ms,"
+      "hidden_share,member_"
       "imbalance\r\n"
       "0,ok,,18446744073709551615,64,32,4,0,1,swiglu,1.702,7,false,false,,false,,1,dtype,none,"
       "dtype,"
@@ -233,7 +234,7 @@ static void test_csv_text(void **state) {
       "2.5,1.5,9.5,,"
       ",,"
       "4.5,1.5,9.5,5.5,1.5,9.5,6.5,1.5,9.5,7.5,1.5,9.5,8.5,1.5,9.5,1234.5,0.25,,1048576,0.125,"
-      "2,0.125,1.5,2.5,3.5,4.5,5.5,0.75,0.375,0.0625,0,0,0,1e-06,1e-05,true,6,4,0,true,,,,,,,\r\n"
+      "2,0.125,1.5,2.5,3.5,4.5,5.5,0.75,0.375,0.0625,0,0,0,1e-06,1e-05,true,6,4,0,true,,,,,,,,,\r\n"
       "1,ok_unverified,,18446744073709551615,64,32,4,0,1,swiglu,1.702,7,false,false,,false,,1,"
       "dtype,none,dtype,false,auto,softmax,false,0.01,true,,0,1,false,,,max,false,all,false,false,"
       "0.01,"
@@ -245,7 +246,7 @@ static void test_csv_text(void **state) {
       "2.5,1.5,9.5,,"
       ",,"
       "4.5,1.5,9.5,5.5,1.5,9.5,6.5,1.5,9.5,7.5,1.5,9.5,8.5,1.5,9.5,1234.5,0.25,,1048576,0.125,,"
-      "0.125,1.5,2.5,3.5,4.5,5.5,0.75,0.375,0.0625,0,0,0,,,,,,,,,,,,,,\r\n"
+      "0.125,1.5,2.5,3.5,4.5,5.5,0.75,0.375,0.0625,0,0,0,,,,,,,,,,,,,,,,\r\n"
       "3,error,the layer broke,18446744073709551615,64,32,4,0,2,swiglu,1.702,7,false,false,,"
       "false,,1,dtype,none,dtype,false,auto,softmax,false,0.01,true,,0,1,false,,,max,false,all,"
       "false,"
@@ -257,7 +258,7 @@ static void test_csv_text(void **state) {
       ",,"
       ",,,,,,,,0,,,"
       ",,"
-      ",,,,,,,,,,,,,,,,,,,,,,,\r\n");
+      ",,,,,,,,,,,,,,,,,,,,,,,,,\r\n");
   free(text);
   results_destroy(&all);
 }
@@ -386,7 +387,7 @@ static void test_weight_error(void **state) {
   assert_non_null(strstr(text, "1234             -       1.0e-06\n"));
   free(text);
   text = printed(all, FORMAT_CSV, 0);
-  assert_non_null(strstr(text, ",1e-06,1e-05,true,6,4,0,true,0.03125,0.9375,4.25,,,,\r\n"));
+  assert_non_null(strstr(text, ",1e-06,1e-05,true,6,4,0,true,0.03125,0.9375,4.25,,,,,,\r\n"));
   free(text);
   results_destroy(&all);
 }
@@ -401,6 +402,8 @@ static void test_parallel(void **state) {
                                     .transport = "host",
                                     .chunks = 3,
                                     .sent_bytes = 96,
+                                    .row_bytes = 16,
+                                    .output_row_bytes = 32,
                                     .transfer_ms = 0.5,
                                     .hidden_share = 0.25,
                                     .member_imbalance = 1.5};
@@ -420,7 +423,8 @@ static void test_parallel(void **state) {
   finish(all);
   json_t *root = read_json(f);
   check_keys(root, "points.0.parallel",
-             "transport chunks sent_bytes transfer_ms hidden_share member_imbalance members");
+             "transport chunks sent_bytes row_bytes output_row_bytes transfer_ms hidden_share "
+             "member_imbalance members");
   check_value(root, "points.0.parallel.chunks", "3");
   check_value(root, "points.0.parallel.members.1.device", "\"a \\\"device\\\"\"");
   check_value(root, "points.0.parallel.members.1.layer_ms", "null");
@@ -432,6 +436,7 @@ static void test_parallel(void **state) {
   assert_non_null(all);
   const point_parallel *read = &all->points[0].parallel;
   assert_true(read->num_members == 2 && read->chunks == 3 && read->sent_bytes == 96);
+  assert_true(read->row_bytes == 16 && read->output_row_bytes == 32);
   assert_true(read->hidden_share == 0.25 && read->member_imbalance == 1.5);
   assert_string_equal(read->transport, "host");
   assert_string_equal(read->members[1].device, "a \"device\"");

@@ -65,6 +65,10 @@ static const struct {
     [PICTURE_THROUGHPUT] = {{"throughput", "throughput", "throughput (tokens/s)",
                              "at the median time", "higher is better", "tokens_per_s"},
                             "tokens_per_s"},
+    [PICTURE_SCALING] = {{"scaling", "speed over one member", "tokens per second, over that of one",
+                          "at the median time; dashed: as many times as members",
+                          "dashed is the ideal", "times_one_member"},
+                         NULL},
     [PICTURE_IMBALANCE] = {{"imbalance", "load imbalance", "load imbalance (max/mean)",
                             "the busiest expert's load over the mean, before capacity", "1 is even",
                             "max_mean_imbalance"},
@@ -92,9 +96,36 @@ const picture_quantity *picture_quantity_of(const results *all, picture_kind kin
   return blocks ? &block : &shown[kind].quantity;
 }
 
+/* One device without a group is one. */
+static double members_of(const results *all, size_t index) {
+  const int64_t experts = all->experiment->points[index].parallel.experts;
+  return experts > 0 ? (double)experts : 1;
+}
+
+/* Over the points that differ in the number of members alone: the fewest, which do as many times
+ * one's as they are where that was not measured. Without a group is one alone, more so than with
+ * a group of one. */
+static double scaling_of(const results *all, size_t index) {
+  const experiment *plan = all->experiment;
+  const size_t axis = grid_find(plan, "experts");
+  if (axis == plan->num_axes) return NAN;
+  const size_t stride = grid_stride(plan, axis);
+  const size_t first = index - grid_digit(plan, axis, index) * stride;
+  size_t fewest = index;
+  for (size_t i = 0; i < plan->axes[axis].count; i++) {
+    const size_t other = first + i * stride;
+    if (point_ran(all, other) &&
+        plan->points[other].parallel.experts < plan->points[fewest].parallel.experts)
+      fewest = other;
+  }
+  return members_of(all, fewest) * all->points[index].tokens_per_s /
+         all->points[fewest].tokens_per_s;
+}
+
 double picture_value(const results *all, picture_kind kind, size_t index) {
   if (!point_ran(all, index)) return NAN;
   if (kind == PICTURE_TIME) return point_ms(all, index);
+  if (kind == PICTURE_SCALING) return scaling_of(all, index);
   const measure *m = measure_find(shown[kind].measure);
   const double value = measure_get(m, &all->points[index]).real;
   return m->kind == MEASURE_SHARE ? 100 * value : value;
@@ -121,6 +152,7 @@ static bool is_wanted(const results *all, picture_kind kind, size_t axis) {
   if (plan->axes[axis].count < 2 || !grid_is_numeric(plan, axis)) return false;
   if (grid_is_seed(plan, axis)) return false; /* a line through seeds would be a trend */
   if (kind >= PICTURE_IMBALANCE) return varies(all, kind, axis);
+  if (kind == PICTURE_SCALING && strcmp(plan->axes[axis].param, "experts") != 0) return false;
   picture_view view;
   return pictures_view(all, kind, axis, &view);
 }
@@ -166,11 +198,21 @@ static bool has_stages(const results *all) {
   return false;
 }
 
+bool pictures_has_devices(const results *all, size_t index) {
+  return point_ran(all, index) && all->points[index].parallel.num_members > 1;
+}
+
+static bool any_devices(const results *all) {
+  for (size_t i = 0; i < all->experiment->num_points; i++)
+    if (pictures_has_devices(all, i)) return true;
+  return false;
+}
+
 bool pictures_plan(const results *all, picture_list *pictures) {
   const experiment *plan = all->experiment;
   pictures->count = 0;
   pictures->list =
-      calloc(plan->num_points + PICTURE_KIND_COUNT * plan->num_axes + 3, sizeof *pictures->list);
+      calloc(plan->num_points + PICTURE_KIND_COUNT * plan->num_axes + 4, sizeof *pictures->list);
   bool ok = pictures->list != NULL, loads = false;
   if (all->pictures == PICTURES_NONE) return ok;
   for (size_t axis = 0; ok && axis < plan->num_axes; axis++)
@@ -180,6 +222,7 @@ bool pictures_plan(const results *all, picture_list *pictures) {
                  format_text("%s_vs_%s", shown[kind].quantity.name, plan->axes[axis].param));
   if (ok && plan->num_points <= SMALL_SWEEP && has_stages(all))
     ok = add(pictures, PICTURE_STAGES, 0, 0, format_text("stages"));
+  if (ok && any_devices(all)) ok = add(pictures, PICTURE_DEVICES, 0, 0, format_text("device_load"));
   for (size_t axis = 0; axis < plan->num_axes; axis++)
     loads = loads || pictures_axis_loads(all, axis, false);
   if (ok && loads) ok = add(pictures, PICTURE_LOADS, 0, 0, format_text("expert_utilization"));

@@ -10,8 +10,10 @@ typedef enum picture_kind {
   PICTURE_UTILIZATION = 0, /* of one point */
   PICTURE_LOADS,           /* of all points: how loaded each expert is */
   PICTURE_STAGES,          /* of all points of a small sweep: which stage takes the time */
+  PICTURE_DEVICES,         /* of all points that are on several devices: how loaded each is */
   PICTURE_TIME,            /* this and what follows: against one axis */
   PICTURE_THROUGHPUT,
+  PICTURE_SCALING,   /* against the number of members alone */
   PICTURE_IMBALANCE, /* where the axis makes a difference to it, as all below */
   PICTURE_VARIATION,
   PICTURE_DROPPED,
@@ -69,6 +71,9 @@ const char *pictures_line_label(const results *all, size_t axis, const picture_v
 
 /* Which of its axis's values a panel has. */
 size_t pictures_panel_digit(const picture_view *view, size_t panel);
+
+/* Is the point on several devices, and ran? */
+bool pictures_has_devices(const results *all, size_t index);
 
 /* Does the axis make a difference to how loaded the experts are, anywhere? With `kept` also to
  * what capacity leaves of it. */

@@ -96,8 +96,8 @@ static void write_rows(const results *all, const load_rows *found, int row_pixel
           fmin(0.45, 0.055 + (double)longest * (row_pixels >= 18 ? 0.0075 : 0.006)));
 }
 
-/* Blue below the even share, white at it, orange above; beyond `top` it stays so. */
-static void write_colours(double busiest, FILE *script) {
+/* Beyond `top` orange stays so. */
+void plot_load_colours(double busiest, const char *what, FILE *script) {
   const double top = busiest > 4 ? 4 : busiest > 2 ? ceil(busiest) : 2;
   fprintf(script,
           "set palette defined (0 '#0072B2', 1 '#EEEEE6', %g '#D55E00')\n"
@@ -105,8 +105,8 @@ static void write_colours(double busiest, FILE *script) {
           top, top);
   for (int i = 0; i <= (int)top; i++)
     fprintf(script, "%s'%d%s' %d", i ? ", " : "", i, i == (int)top && busiest > top ? "+" : "", i);
-  fputs(")\nset label 'load over the even share' at screen 0.985, graph 0.5 center rotate by 90\n"
-        "set rmargin at screen 0.83\n"
+  fprintf(script, ")\nset label '%s' at screen 0.985, graph 0.5 center rotate by 90\n", what);
+  fputs("set rmargin at screen 0.83\n"
         /* Where a row has no such expert nothing is drawn. */
         "set object 1 rectangle from graph 0, graph 0 to graph 1, graph 1 behind fillcolor rgb "
         "'#b8b8b8' fillstyle solid noborder\n",
@@ -150,7 +150,7 @@ void plot_loads(const results *all, const picture_plan *picture, FILE *script, F
             "set xlabel 'expert id'\nset xrange [-0.5:%" PRId64 ".5]\nunset key\nunset grid\n",
             found.num_experts - 1);
     write_rows(all, &found, row_pixels, script);
-    write_colours(found.busiest, script);
+    plot_load_colours(found.busiest, "load over the even share", script);
     fprintf(script, "plot '%s.dat' matrix using 1:2:($3 < 0 ? NaN : $3) with image pixels\n",
             picture->name);
   }

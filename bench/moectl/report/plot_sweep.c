@@ -38,12 +38,31 @@ static void write_series(plot *p, size_t start, FILE *data) {
   fputs("\n\n", data);
 }
 
+/* Of PICTURE_SCALING, behind all lines: as many times as members. */
+static void write_ideal(plot *p, FILE *data) {
+  fputs("# ideal\n", data);
+  for (size_t i = 0; i < p->count; i++) {
+    const double ideal = isfinite(p->ticks[i].value) ? p->ticks[i].value : 1;
+    fprintf(data, "%.17g %.9g\n", p->ticks[i].position, ideal);
+    widen(p, ideal);
+  }
+}
+
+static size_t count_series(const plot *p) {
+  size_t count = 0;
+  for (size_t panel = 0; panel < p->view.num_panels; panel++)
+    for (size_t line = 0; line < p->view.num_lines; line++)
+      count += p->view.starts[panel][line] != SIZE_MAX;
+  return count;
+}
+
 void plot_sweep_data(plot *p, FILE *data) {
   fprintf(data, "# place_on_axis %s\n", p->quantity->columns);
   for (size_t panel = 0; panel < p->view.num_panels; panel++)
     for (size_t line = 0; line < p->view.num_lines; line++)
       if (p->view.starts[panel][line] != SIZE_MAX)
         write_series(p, p->view.starts[panel][line], data);
+  if (p->picture->kind == PICTURE_SCALING) write_ideal(p, data);
 }
 
 /* "held: dtype=fp32; 12 of 40 values of seed": what there was no room for. */
@@ -231,6 +250,11 @@ void plot_sweep_lines(const plot *p, size_t panel, bool titled, size_t *series, 
   }
   if (*start == 'p') fputs("plot NaN notitle", script); /* an empty panel */
   else if (p->drawing) write_marks(p, panel, first, script);
+  if (p->picture->kind == PICTURE_SCALING) {
+    fputs(", \\\n  ", script);
+    write_index(p, count_series(p), script);
+    fputs(" with lines linewidth 1.5 dashtype 2 linecolor '#808080' notitle", script);
+  }
   fputc('\n', script);
 }
 

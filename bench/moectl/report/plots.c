@@ -62,6 +62,8 @@ static bool write_picture(const results *all, const picture_plan *picture, char 
     if (picture->kind == PICTURE_UTILIZATION)
       plot_utilization(all, picture, script.stream, data.stream);
     else if (picture->kind == PICTURE_LOADS) plot_loads(all, picture, script.stream, data.stream);
+    else if (picture->kind == PICTURE_DEVICES)
+      plot_devices(all, picture, script.stream, data.stream);
     else if (picture->kind == PICTURE_STAGES) plot_stages(all, picture, script.stream, data.stream);
     else plot_sweep(all, picture, script.stream, data.stream);
   }

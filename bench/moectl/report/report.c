@@ -31,6 +31,10 @@ void report_caption(const results *all, const picture_plan *picture, FILE *file)
         "How loaded each expert is over the sweep, before capacity; near white is the even share, "
         "grey no such expert",
         file);
+  } else if (picture->kind == PICTURE_DEVICES) {
+    fputs("How loaded each device is: rows that its experts computed, over the mean; near white is "
+          "the mean, grey no such member",
+          file);
   } else if (picture->kind == PICTURE_STAGES) {
     fprintf(file, "Which stage of the %s takes the time, at each point; at the right what all take",
             experiment_measured(plan));
@@ -99,6 +103,7 @@ bool report_write(const results *all, char **error) {
   report_stages(all, file.stream);
   report_routing(all, file.stream);
   report_devices(all, file.stream);
+  report_prediction(all, file.stream);
   report_memory(all, file.stream);
   report_verification(all, false, file.stream);
   report_failures(all, file.stream);

@@ -301,6 +301,8 @@ static void report_overall(const results *all, FILE *file) {
     put_item(all, report_slowest, file);
   }
   put_item(all, report_cliffs, file);
+  put_item(all, report_scaling, file);
+  put_item(all, report_placements, file);
   put_item(all, report_jitter, file);
   put_item(all, report_distributions, file);
   put_item(all, report_formats, file);

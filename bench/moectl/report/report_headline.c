@@ -451,6 +451,8 @@ static bool has_neighbours(const results *all) {
 bool report_headline(const results *all, FILE *file) {
   const experiment *plan = all->experiment;
   if (has_neighbours(all) && report_cliffs(all, file)) return true;
+  if (report_scaling(all, file)) return true;
+  if (report_placements(all, file)) return true;
   if (grid_find(plan, "jitter") < plan->num_axes && report_jitter(all, file)) return true;
   if (report_distributions(all, file)) return true;
   if (report_formats(all, file)) return true;

@@ -19,6 +19,8 @@ static void times(const results *all, FILE *file) {
   html_formats(all, file);
 }
 
+static void scaling(const results *all, FILE *file) { html_charts(all, PICTURE_SCALING, file); }
+
 static void balance(const results *all, FILE *file) {
   html_charts(all, PICTURE_IMBALANCE, file);
   html_charts(all, PICTURE_DROPPED, file);
@@ -36,7 +38,8 @@ static const struct {
     {NULL, html_roofline, report_peaks},
     {NULL, html_stages, report_stages},
     {NULL, balance, report_routing},
-    {NULL, NULL, report_devices},
+    {NULL, scaling, report_devices},
+    {NULL, NULL, report_prediction},
     {NULL, NULL, report_memory},
     {NULL, NULL, report_variants},
     {NULL, NULL, verification},

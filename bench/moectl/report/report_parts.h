@@ -40,6 +40,8 @@ void report_memory(const results *all, FILE *file);
 
 /* report_devices.c: nothing where no point has several */
 void report_devices(const results *all, FILE *file);
+/* report_scaling.c: likewise, from a point that is on several what more would do */
+void report_prediction(const results *all, FILE *file);
 
 /* report_groups.c: the same of large sweeps, a row for each value of each swept parameter:
  * the mean over the points that have it. */
@@ -83,6 +85,10 @@ bool report_cliffs(const results *all, FILE *file);
 bool report_jitter(const results *all, FILE *file);
 bool report_distributions(const results *all, FILE *file);
 bool report_slowest(const results *all, FILE *file);
+/* report_scaling.c: of a sweep over parallel.experts what more devices gain; of one over placement
+ * or replicas how even it is. */
+bool report_scaling(const results *all, FILE *file);
+bool report_placements(const results *all, FILE *file);
 /* report_formats.c: of a sweep over weight_format the fastest format within an error. */
 bool report_formats(const results *all, FILE *file);
 /* The one of them that what was swept asks for. */

@@ -62,10 +62,11 @@ typedef struct point_parallel {
   size_t num_members; /* 0: it is on one alone */
   point_member *members;
   char transport[32];
-  int64_t chunks, sent_bytes; /* of all members */
-  double transfer_ms;         /* of copies, the mean of members */
-  double hidden_share;        /* of that: while a kernel ran on the same device */
-  double member_imbalance;    /* the busiest member's rows over the mean */
+  int64_t chunks, sent_bytes;          /* of all members */
+  int64_t row_bytes, output_row_bytes; /* of a row on its way to experts, and back */
+  double transfer_ms;                  /* of copies, the mean of members */
+  double hidden_share;                 /* of that: while a kernel ran on the same device */
+  double member_imbalance;             /* the busiest member's rows over the mean */
 } point_parallel;
 
 typedef struct point_result {

@@ -303,6 +303,8 @@ moecl_status together_describe(struct together *together, point_result *result) 
     snprintf(one->device, sizeof one->device, "%s",
              moecl_context_device(together->context[m])->name);
     parallel->chunks = s.chunks;
+    parallel->row_bytes = (int64_t)s.row_bytes;
+    parallel->output_row_bytes = (int64_t)s.output_row_bytes;
   }
   parallel->num_members = (size_t)together->members;
   snprintf(parallel->transport, sizeof parallel->transport, "%s",

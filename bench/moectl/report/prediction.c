@@ -1,0 +1,79 @@
+// SPDX-License-Identifier: MIT
+#include "report/prediction.h"
+#include <math.h>
+
+/* ---- of what ---- */
+
+/* False: something is not known, or nothing was sent. */
+static bool basis_of(const results *all, size_t index, prediction_basis *basis) {
+  const point_parallel *parallel = &all->points[index].parallel;
+  double rows = 0, kernels = 0, bytes = 0, transfer = 0, tokens = 0;
+  if (!point_has_loads(all, index) || parallel->num_members < 2) return false;
+  for (size_t m = 0; m < parallel->num_members; m++) {
+    const point_member *one = &parallel->members[m];
+    rows += (double)one->rows;
+    tokens += (double)one->num_tokens;
+    kernels += one->kernels_ms;
+    transfer += one->transfer_ms;
+    bytes += (double)(one->bytes_sent + one->bytes_received);
+  }
+  *basis = (prediction_basis){.index = index,
+                              .tokens = tokens / (double)parallel->num_members,
+                              .choices = rows / tokens,
+                              .row_ms = kernels / rows,
+                              .bytes_per_ms = bytes / transfer,
+                              .hidden = parallel->hidden_share,
+                              .row_bytes = (double)parallel->row_bytes,
+                              .output_row_bytes = (double)parallel->output_row_bytes};
+  return rows > 0 && kernels > 0 && transfer > 0 && bytes > 0 && isfinite(basis->row_ms) &&
+         isfinite(basis->bytes_per_ms) && isfinite(basis->hidden) && parallel->row_bytes > 0;
+}
+
+bool prediction_find_basis(const results *all, prediction_basis *basis) {
+  prediction_basis one;
+  bool found = false;
+  for (size_t i = 0; i < all->experiment->num_points; i++) {
+    if (!basis_of(all, i, &one) || (found && one.tokens <= basis->tokens)) continue;
+    *basis = one;
+    found = true;
+  }
+  return found;
+}
+
+/* ---- what ---- */
+
+/* A device's share of all rows: its neighbours' in the order of experts, placed evenly. */
+static double share_of(const moecl_routing *routing, int64_t device, int64_t devices) {
+  const int64_t experts = routing->num_experts - routing->num_identity_experts;
+  const int64_t *loads = routing->tokens_per_expert_after_capacity;
+  double own = 0, sum = 0;
+  for (int64_t e = 0; e < experts; e++) {
+    sum += (double)loads[e];
+    if (e >= device * experts / devices && e < (device + 1) * experts / devices)
+      own += (double)loads[e];
+  }
+  return sum > 0 ? own / sum : 0;
+}
+
+bool prediction_make(const results *all, const prediction_basis *basis, int64_t devices,
+                     prediction *made) {
+  const moecl_routing *routing = &all->points[basis->index].routing;
+  const double count = (double)devices, away = (count - 1) / count;
+  double most = 0, reached = 0; /* devices that a token's choices, independent, lie on */
+  if (devices < 1 || devices > routing->num_experts - routing->num_identity_experts) return false;
+  for (int64_t d = 0; d < devices; d++) {
+    const double share = share_of(routing, d, devices);
+    most = fmax(most, share);
+    reached += 1 - pow(1 - share, basis->choices);
+  }
+  const double rows = basis->tokens * basis->choices; /* of a device in the mean */
+  made->imbalance = count * most;
+  made->bytes =
+      away * (basis->tokens * reached * basis->row_bytes + rows * basis->output_row_bytes);
+  made->compute_ms = basis->row_ms * rows * made->imbalance;
+  /* Its own tokens' rows and outputs, and so many times those that its experts get and give. */
+  made->transfer_ms = made->bytes * (1 + made->imbalance) / basis->bytes_per_ms;
+  made->layer_ms = made->compute_ms + (1 - basis->hidden) * made->transfer_ms;
+  made->speed = count * basis->row_ms * rows / made->layer_ms;
+  return true;
+}

@@ -1,0 +1,226 @@
+// SPDX-License-Identifier: MIT
+/* What is said and drawn of points on several devices, from points made up here. Every number that
+ * is expected is computed by hand. */
+#include "made_up.h"
+#include "report/prediction.h"
+#include "report/report_parts.h"
+
+#define TWO "num_experts: 16, top_k: 2}\nworkload: {num_tokens: 8}\n"
+
+static char *written(const made_up *fixture, bool (*of)(const results *all, FILE *file)) {
+  char *text = NULL;
+  size_t size = 0;
+  FILE *file = open_memstream(&text, &size);
+  assert_non_null(file);
+  const bool any = of(&fixture->results, file);
+  fclose(file);
+  assert_true(any == (size > 0));
+  return text;
+}
+
+static void says(const made_up *fixture, bool (*of)(const results *all, FILE *file),
+                 const char *expected) {
+  char *text = written(fixture, of);
+  assert_string_equal(text, expected);
+  free(text);
+}
+
+/* Members with these rows; what they send and take is the first's. */
+static void spread(made_up *fixture, size_t index, size_t members, const int64_t *rows) {
+  point_parallel *parallel = &fixture->results.points[index].parallel;
+  double sum = 0, most = 0;
+  *parallel = (point_parallel){.num_members = members,
+                               .members = calloc(members, sizeof *parallel->members),
+                               .transport = "host",
+                               .row_bytes = 64,
+                               .output_row_bytes = 128,
+                               .hidden_share = 0.5};
+  assert_non_null(parallel->members);
+  for (size_t m = 0; m < members; m++) {
+    parallel->members[m] = (point_member){.num_tokens = 4, .rows = rows[m], .kernels_ms = 2};
+    sum += (double)rows[m];
+    most = fmax(most, (double)rows[m]);
+  }
+  parallel->members[0].bytes_sent = 700;
+  parallel->members[0].bytes_received = 1300;
+  parallel->members[0].transfer_ms = 1;
+  parallel->member_imbalance = most * (double)members / sum;
+}
+
+/* ---- scaling ---- */
+
+static void test_speed(void **state) {
+  static const int64_t one[] = {16}, two[] = {4, 12}, four[] = {6, 4, 4, 2};
+  (void)state;
+  made_up fixture;
+  set_up(&fixture, LAYER TWO "parallel: {experts: [1, 2, 4]}\n");
+  spread(&fixture, 0, 1, one);
+  spread(&fixture, 1, 2, two);
+  spread(&fixture, 2, 4, four);
+  static const double rates[] = {100, 150, 300};
+  for (size_t i = 0; i < 3; i++) fixture.results.points[i].tokens_per_s = rates[i];
+  says(&fixture, report_scaling,
+       "4 members do 3.00x the tokens per second of one (75.0% of the ideal), all on one device, "
+       "which they share; the busiest has 1.50x the mean rows, and 50.0% of the copying is "
+       "hidden.");
+  char *text = written(&fixture, report_headline);
+  has(text, "4 members do 3.00x");
+  free(text);
+  fixture.results.have[0] = false; /* the fewest that ran then stand for as many */
+  assert_true(picture_value(&fixture.results, PICTURE_SCALING, 1) == 2);
+  assert_true(picture_value(&fixture.results, PICTURE_SCALING, 2) == 4);
+  tear_down(&fixture);
+  /* One device alone, and a line of more tokens. */
+  set_up(&fixture, LAYER "num_experts: 16, top_k: 2}\nworkload: {num_tokens: [8, 16]}\n"
+                         "devices: [0:0, 0:1]\nparallel: {experts: [2, 1, null]}\n");
+  static const double lines[] = {180, 90, 100, 240, 150, 160};
+  for (size_t i = 0; i < 6; i++) fixture.results.points[i].tokens_per_s = lines[i];
+  spread(&fixture, 0, 2, two);
+  spread(&fixture, 3, 2, two);
+  says(&fixture, report_scaling,
+       "2 members do 1.50x to 1.80x the tokens per second of one (75.0% to 90.0% of the ideal); "
+       "the busiest has 1.50x the mean rows, and 50.0% of the copying is hidden.");
+  tear_down(&fixture);
+  set_up(&fixture, LAYER TWO);
+  says(&fixture, report_scaling, "");
+  tear_down(&fixture);
+}
+
+static void test_placements(void **state) {
+  static const int64_t uneven[] = {4, 12}, even[] = {9, 7};
+  (void)state;
+  made_up fixture;
+  set_up(&fixture,
+         LAYER TWO "parallel: {experts: 2, placement: [even, capacity], replicas: [0, 3]}\n");
+  for (size_t i = 0; i < 4; i++) spread(&fixture, i, 2, i % 2 ? even : uneven);
+  says(
+      &fixture, report_placements,
+      "The busiest member has 1.12x to 1.50x the mean rows with placement=even, 1.12x to 1.50x the "
+      "mean rows with placement=capacity. The busiest member has 1.50x the mean rows with "
+      "replicas=0, 1.12x the mean rows with replicas=3.");
+  tear_down(&fixture);
+}
+
+/* ---- pictures ---- */
+
+static void test_pictures(void **state) {
+  static const int64_t two[] = {4, 12}, three[] = {8, 8, 2};
+  (void)state;
+  made_up fixture;
+  set_up(&fixture, LAYER TWO "parallel: {experts: [1, 2, 3]}\n");
+  spread(&fixture, 1, 2, two);
+  spread(&fixture, 2, 3, three);
+  for (size_t i = 0; i < 3; i++) fixture.results.points[i].tokens_per_s = 100 + 50 * (double)i;
+  free(plots_with_path(&fixture, ""));
+  char *text = read_text(&fixture, "device_load.dat");
+  has(text, "\n0.5 1.5 -1 \n1.33333 1.33333 0.333333 \n");
+  free(text);
+  text = read_text(&fixture, "device_load.gp");
+  has(text, "set ytics ('experts=2' 0, 'experts=3' 1)");
+  free(text);
+  text = read_text(&fixture, "scaling_vs_experts.dat");
+  has(text, "\n1 1\n2 1.5\n3 2\n\n\n# ideal\n1 1\n2 2\n3 3\n");
+  free(text);
+  text = read_text(&fixture, "scaling_vs_experts.gp");
+  has(text, "'scaling_vs_experts.dat' index 1 with lines linewidth 1.5 dashtype 2");
+  free(text);
+  if (system("command -v gnuplot >/dev/null") == 0) {
+    char *note = plots_with_path(&fixture, getenv("PATH"));
+    if (note) fail_msg("%s", note);
+    assert_file(&fixture, "device_load.png");
+    assert_file(&fixture, "scaling_vs_experts.png");
+  }
+  tear_down(&fixture);
+  set_up(&fixture, LAYER TWO "parallel: {experts: 1, chunks: [1, 2]}\n");
+  free(plots_with_path(&fixture, ""));
+  assert_false(exists(&fixture, "device_load.gp"));
+  assert_false(exists(&fixture, "scaling_vs_chunks.gp"));
+  tear_down(&fixture);
+}
+
+/* ---- the prediction ---- */
+
+static void near(double got, double want) {
+  if (!(fabs(got - want) <= 1e-12 * fabs(want))) fail_msg("%.17g, expected %.17g", got, want);
+}
+
+static void set_loads(made_up *fixture, size_t index, const int64_t *loads) {
+  moecl_routing *routing = &fixture->results.points[index].routing;
+  memcpy(routing->tokens_per_expert_after_capacity, loads,
+         (size_t)routing->num_experts * sizeof *loads);
+}
+
+/* Two devices with 4 tokens each and 2 choices a token: 16 rows in 4 ms, 2000 bytes in 1 ms. */
+static void test_prediction(void **state) {
+  static const int64_t two[] = {8, 8};
+  static const int64_t even[] = {1, 1, 1, 1, 1, 1, 1, 1, 1, 1, 1, 1, 1, 1, 1, 1};
+  (void)state;
+  made_up fixture;
+  prediction_basis basis;
+  prediction made;
+  set_up(&fixture, LAYER TWO "parallel: {experts: 2}\n");
+  assert_false(prediction_find_basis(&fixture.results, &basis));
+  spread(&fixture, 0, 2, two);
+  set_loads(&fixture, 0, even);
+  assert_true(prediction_find_basis(&fixture.results, &basis));
+  near(basis.tokens, 4);
+  near(basis.choices, 2);
+  near(basis.row_ms, 0.25);
+  near(basis.bytes_per_ms, 2000);
+  /* A token reaches 8 (1 - (7/8)^2) = 1.875 devices: 4 * 1.875 * 7/8 * 64 bytes there, and
+   * 8 * 7/8 * 128 back. Half of 1316 * 2 / 2000 ms is not hidden. */
+  assert_true(prediction_make(&fixture.results, &basis, 8, &made));
+  near(made.imbalance, 1);
+  near(made.bytes, 420 + 896);
+  near(made.compute_ms, 2);
+  near(made.transfer_ms, 1.316);
+  near(made.layer_ms, 2.658);
+  near(made.speed, 16 / 2.658);
+  assert_true(prediction_make(&fixture.results, &basis, 16, &made));
+  near(made.bytes, 465 + 960);
+  assert_false(prediction_make(&fixture.results, &basis, 32, &made));
+  char *text = report(&fixture);
+  has(text, "\n## Prediction\n\n**PREDICTION: nothing in this table was measured.**");
+  has(text, "\nThe members were contexts of one device");
+  has(text, "\n| 8 | 1.00 | 0.0013 | 2.00 | 0.658 | 2.66 | 12039 | 6.02 | 75.2 |\n");
+  has_not(text, "\n| 32 |");
+  free(text);
+  fixture.results.points[0].parallel.members[1].kernels_ms = NAN;
+  assert_false(prediction_find_basis(&fixture.results, &basis));
+  tear_down(&fixture);
+}
+
+/* One expert with 9 of 16 rows, and the point with more tokens counts. */
+static void test_uneven_prediction(void **state) {
+  static const int64_t two[] = {12, 4};
+  static const int64_t uneven[] = {9, 1, 1, 1, 1, 1, 1, 1};
+  (void)state;
+  made_up fixture;
+  prediction_basis basis;
+  prediction made;
+  set_up(&fixture, LAYER "num_experts: 8, top_k: 2}\nworkload: {num_tokens: [4, 8]}\n"
+                         "parallel: {experts: 2}\n");
+  spread(&fixture, 0, 2, two);
+  spread(&fixture, 1, 2, two);
+  set_loads(&fixture, 1, uneven);
+  for (size_t m = 0; m < 2; m++) fixture.results.points[0].parallel.members[m].num_tokens = 2;
+  assert_true(prediction_find_basis(&fixture.results, &basis));
+  assert_int_equal(basis.index, 1);
+  /* I = 8 * 9/16; a token reaches 1 - (7/16)^2 + 7 (1 - (15/16)^2) = 1.65625 devices: 371 bytes
+   * there and 896 back, (1 + 4.5) times for the busiest. */
+  assert_true(prediction_make(&fixture.results, &basis, 8, &made));
+  near(made.imbalance, 4.5);
+  near(made.bytes, 371 + 896);
+  near(made.compute_ms, 9);
+  near(made.layer_ms, 9 + 0.5 * 1267 * 5.5 / 2000);
+  assert_false(prediction_make(&fixture.results, &basis, 16, &made));
+  tear_down(&fixture);
+}
+
+int main(void) {
+  const struct CMUnitTest tests[] = {
+      cmocka_unit_test(test_speed), cmocka_unit_test(test_placements),
+      cmocka_unit_test(test_pictures), cmocka_unit_test(test_prediction),
+      cmocka_unit_test(test_uneven_prediction)};
+  return cmocka_run_group_tests(tests, NULL, NULL);
+}
