@@ -3,20 +3,6 @@
  * block. */
 #include "quantize/codes.clh"
 
-/* The largest over a work-group, in all of its work-items. */
-static inline uint group_largest(__local uint *part, int lid, uint value) {
-#if LOCAL > 1
-  part[lid] = value;
-  barrier(CLK_LOCAL_MEM_FENCE);
-  for (int step = LOCAL / 2; step > 0; step /= 2) {
-    if (lid < step) part[lid] = max(part[lid], part[lid + step]);
-    barrier(CLK_LOCAL_MEM_FENCE);
-  }
-  value = part[0];
-#endif
-  return value;
-}
-
 __kernel __attribute__((reqd_work_group_size(LOCAL, 1, 1))) void
 quantize(const __global storage_t *x, __global output_t *output, long rows, long columns) {
   __local uint part[LOCAL];

@@ -90,7 +90,11 @@ typedef struct moecl_group_layer_params {
   /* Experts that have a copy on every member, wherever `placement` puts them; none twice. */
   const int32_t *replicated;
   size_t num_replicated;
-  uint64_t reserved[14]; /* zeros: see moecl.h */
+  /* What tokens' rows are sent to experts as: MOECL_FORMAT_DTYPE, or MOECL_FORMAT_FP8_G128, which
+   * rounds what the experts read, also where they are on the token's own device, so that where
+   * they are changes no bit. The router and the shared expert read the tokens as they are. */
+  moecl_format dispatch_format;
+  uint64_t reserved[13]; /* zeros: see moecl.h */
 } moecl_group_layer_params;
 
 /* Lists for MOECL_PLACE_GIVEN by what experts have to do (`loads`, 0 or more: rows of batches like

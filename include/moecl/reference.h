@@ -135,6 +135,13 @@ MOECL_API moecl_status moecl_reference_expert_tokens(const moecl_layer_params *p
                                                      const void *down, const void *down_bias,
                                                      int threads, double *output);
 
+/* Rounds rows [rows,columns] to a format that activation_format may be, and what its codes mean to
+ * dtype: what experts read of rows that a group sends so (dispatch_format). Of MOECL_FORMAT_DTYPE
+ * to dtype alone. Errors: MOECL_ERROR_INVALID_ARGUMENT, MOECL_ERROR_OUT_OF_HOST_MEMORY.
+ * Thread-safe. */
+MOECL_API moecl_status moecl_reference_round_rows(moecl_dtype dtype, moecl_format format,
+                                                  int64_t rows, int64_t columns, double *values);
+
 /* What is between the two matrices: the activated vectors
  * [tokens,I] that down is multiplied by, not rounded to an activation_format yet. Errors and
  * threads as above. Thread-safe. */

@@ -415,8 +415,8 @@ static void count_rows(moecl_group_layer *layer) {
     statistics->experts = layer->placement.owned[m];
     statistics->rows = layer->slots[m];
     statistics->chunks = layer->chunks;
-    statistics->row_bytes = layer->member[m].hidden_rows.desc.row_bytes;
-    statistics->output_row_bytes = layer->member[m].output_rows.desc.row_bytes;
+    statistics->row_bytes = layer->member[m].trait.hidden_row_bytes;
+    statistics->output_row_bytes = layer->member[m].trait.output_row_bytes;
   }
 }
 
@@ -426,7 +426,9 @@ static moecl_status provide_rows(moecl_group_layer *layer, int m) {
   group_member *member = &layer->member[m];
   moecl_context *context = context_of(layer, m);
   const int bins = layer->group->count * layer->chunks;
-  const uint64_t in = member->hidden_rows.desc.row_bytes;
+  const uint64_t in = member->trait.hidden_row_bytes;
+  const uint64_t row =
+      desc_format_bytes(member->share->stored, 1, (uint64_t)layer->params.hidden_size);
   const uint64_t out = member->output_rows.desc.row_bytes;
   const uint64_t sent = (uint64_t)before_bin(layer, m, bins, ROWS);
   const uint64_t returned = (uint64_t)before_bin(layer, m, bins, SLOTS);
@@ -434,6 +436,8 @@ static moecl_status provide_rows(moecl_group_layer *layer, int m) {
   MOECL_TRY(group_provide(context, alone ? 0 : sent * in, &member->sent));
   MOECL_TRY(
       group_provide_arrivals(layer->group, m, (uint64_t)layer->rows[m] * in, &member->received));
+  MOECL_TRY(group_provide(context, layer->sent_codes ? (uint64_t)layer->rows[m] * row : 0,
+                          &member->unpacked));
   MOECL_TRY(group_provide(context, alone ? 0 : (uint64_t)layer->slots[m] * out, &member->given));
   MOECL_TRY(group_provide_arrivals(layer->group, m, returned * out, &member->returned));
   if (layer->slots[m] == 0) return MOECL_OK;
@@ -449,6 +453,17 @@ static moecl_status gather(op_rows *rows, ocl_chain *chain, const moecl_buffer *
   return op_rows_enqueue(rows, chain, &io);
 }
 
+/* Tokens' rows, as they are sent. */
+static moecl_status gather_hidden(const moecl_group_layer *layer, group_member *member,
+                                  ocl_chain *chain, const moecl_buffer *hidden,
+                                  const moecl_buffer *to, int64_t first, int64_t first_to,
+                                  int64_t count) {
+  const moecl_buffer *list = list_of(member, member->lists.send_token);
+  const op_rows_io io = {hidden, list, to, (uint64_t)first, (uint64_t)first_to, (uint64_t)count};
+  return layer->sent_codes ? op_pack_enqueue(&member->hidden_pack, chain, &io)
+                           : op_rows_enqueue(&member->hidden_rows, chain, &io);
+}
+
 /* A member's tokens: those for others behind one another, its own to where they are computed. */
 static moecl_status gather_tokens(group_run *run, int m) {
   moecl_group_layer *layer = run->layer;
@@ -457,18 +472,16 @@ static moecl_status gather_tokens(group_run *run, int m) {
   const int chunks = layer->chunks, own = m * chunks, bins = layer->group->count * chunks;
   ocl_chain chain = chain_of(layer, m, MOECL_STAGE_PERMUTE, "gather_tokens");
   if (layer->tokens[m] == 0) return MOECL_OK;
-  const moecl_buffer *list = list_of(member, member->lists.send_token);
   const int64_t begin = before_bin(layer, m, own, ROWS);
   const int64_t end = before_bin(layer, m, own + chunks, ROWS);
   const int64_t all = before_bin(layer, m, bins, ROWS);
-  op_rows *rows = &member->hidden_rows;
-  MOECL_TRY(gather(rows, &chain, hidden, list, member->sent, 0, 0, begin));
-  MOECL_TRY(gather(rows, &chain, hidden, list, member->sent, end, end, all - end));
+  MOECL_TRY(gather_hidden(layer, member, &chain, hidden, member->sent, 0, 0, begin));
+  MOECL_TRY(gather_hidden(layer, member, &chain, hidden, member->sent, end, end, all - end));
   for (int c = 0; c < chunks; c++)
-    MOECL_TRY(gather(rows, &chain, hidden, list, member->received,
-                     before_bin(layer, m, own + c, ROWS),
-                     before_chunk(layer, m, c, ROWS) + started(layer, m, own + c, ROWS),
-                     part(layer, m, own + c, ROWS)));
+    MOECL_TRY(gather_hidden(layer, member, &chain, hidden, member->received,
+                            before_bin(layer, m, own + c, ROWS),
+                            before_chunk(layer, m, c, ROWS) + started(layer, m, own + c, ROWS),
+                            part(layer, m, own + c, ROWS)));
   return MOECL_OK;
 }
 
@@ -506,6 +519,18 @@ static moecl_status send_chunk(group_run *run, int chunk) {
 
 /* ---- the experts ---- */
 
+/* Rows that came as codes, of chunks from `first` on and before `end`, are numbers again. */
+static moecl_status unpack(group_run *run, int m, int first, int end) {
+  moecl_group_layer *layer = run->layer;
+  group_member *member = &layer->member[m];
+  ocl_chain chain = chain_of(layer, m, MOECL_STAGE_GATE_UP, "unpack");
+  const int64_t row = before_chunk(layer, m, first, ROWS),
+                behind = before_chunk(layer, m, end, ROWS);
+  if (!layer->sent_codes) return MOECL_OK;
+  return op_pack_enqueue_back(&member->hidden_pack, &chain, member->received, member->unpacked,
+                              (uint64_t)row, (uint64_t)(behind - row));
+}
+
 /* Steps of a member's experts from `first` on and before `end`. */
 static moecl_status run_experts(group_run *run, int m, int first, int end) {
   moecl_group_layer *layer = run->layer;
@@ -515,7 +540,7 @@ static moecl_status run_experts(group_run *run, int m, int first, int end) {
   const moecl_buffer *bound[PLAN_MOST_TENSORS] = {0};
   const plan_numbers with = {.chosen_rows = group_chosen_rows(layer, m)};
   ocl_chain chain = chain_of(layer, m, MOECL_STAGE_GATE_UP, NULL);
-  bound[experts->at.hidden_states] = member->received;
+  bound[experts->at.hidden_states] = layer->sent_codes ? member->unpacked : member->received;
   bound[experts->at.slot_token] = list_of(member, lists->slot_row);
   if (layer->params.weight_on_input) {
     bound[experts->at.assignment_slot] = list_of(member, lists->received_slot);
@@ -578,6 +603,7 @@ static moecl_status prepare_experts(group_run *run) {
     const int prepared = layer->member[m].experts.prepared;
     if (layer->slots[m] == 0 || prepared == 0) continue;
     MOECL_TRY(layer->group->transport->finish(layer->group->state, layer->chunks - 1));
+    MOECL_TRY(unpack(run, m, 0, layer->chunks));
     MOECL_TRY(run_experts(run, m, 0, prepared));
   }
   return MOECL_OK;
@@ -589,6 +615,7 @@ static moecl_status compute_chunk(group_run *run, int chunk) {
     const group_experts_plan *experts = &layer->member[m].experts;
     if (layer->slots[m] == 0) continue;
     const int first = chunk ? experts->chunk_end[chunk - 1] : experts->prepared;
+    if (experts->prepared == 0) MOECL_TRY(unpack(run, m, chunk, chunk + 1));
     MOECL_TRY(run_experts(run, m, first, experts->chunk_end[chunk]));
     MOECL_TRY(gather_outputs(run, m, chunk));
   }

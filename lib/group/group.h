@@ -126,6 +126,7 @@ typedef struct group_member { /* of another process: zeros, but for the trait an
   moecl_layer *share;
   op_dispatch dispatch;
   op_rows hidden_rows, output_rows;
+  op_pack hidden_pack; /* in place of hidden_rows, where the layer sends codes */
   moecl_buffer *placement;
   group_home_plan home;
   group_lists_plan lists;
@@ -137,6 +138,7 @@ typedef struct group_member { /* of another process: zeros, but for the trait an
   /* Rows: this member's tokens for others, and others' and its own for its experts; what those
    * give back to others, and what comes back here. */
   moecl_buffer *sent, *received, *given, *returned;
+  moecl_buffer *unpacked; /* `received` as numbers, where they came as codes */
   group_watch watch;
   moecl_group_statistics statistics;
 } group_member;
@@ -145,6 +147,7 @@ struct moecl_group_layer {
   moecl_group *group;
   moecl_layer_params params; /* the variant names are not kept */
   int32_t asked_chunks;
+  const desc_format *sent_codes; /* NULL: rows are sent as they are */
   group_placement placement;
   group_member member[MOECL_MAX_GROUP_MEMBERS];
   bool ran; /* there is a latest forward */

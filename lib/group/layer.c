@@ -16,6 +16,23 @@ static moecl_status make_rows(moecl_context *context, const desc_format *format,
   return op_choose(context, &choice, rows, NULL, NULL);
 }
 
+/* Tokens' rows on their way. */
+static moecl_status make_hidden_rows(moecl_group_layer *layer, int m) {
+  group_member *member = &layer->member[m];
+  moecl_context *context = layer->group->device[m].context;
+  const desc_format *stored = member->share->stored;
+  const op_pack_desc desc = {layer->params.hidden_size, stored, layer->sent_codes};
+  const op_choice choice = {.kind = &op_pack_kind, .desc = &desc, .format = stored};
+  return layer->sent_codes
+             ? op_choose(context, &choice, &member->hidden_pack, NULL, NULL)
+             : make_rows(context, stored, layer->params.hidden_size, &member->hidden_rows);
+}
+
+static uint64_t hidden_row_bytes(const moecl_group_layer *layer, const group_member *member) {
+  return layer->sent_codes ? op_pack_row_bytes(layer->sent_codes, layer->params.hidden_size)
+                           : member->hidden_rows.desc.row_bytes;
+}
+
 static moecl_status make_dispatch(moecl_group_layer *layer, int m) {
   const op_dispatch_desc desc = {.num_experts = layer->placement.num_experts,
                                  .top_k = layer->params.top_k,
@@ -46,13 +63,13 @@ static void need_no_experts(moecl_layer *share) {
     share->missing -= layer_items(share, (moecl_tensor)t);
 }
 
-static void describe_member(group_member *member) {
+static void describe_member(const moecl_group_layer *layer, group_member *member) {
   const moecl_layer *share = member->share;
   group_trait *trait = &member->trait;
   *trait = (group_trait){.weight_bytes = moecl_layer_weight_bytes(share),
                          .roundoff = moecl_layer_roundoff(share),
                          .output_roundoff = moecl_layer_output_roundoff(share),
-                         .hidden_row_bytes = member->hidden_rows.desc.row_bytes,
+                         .hidden_row_bytes = hidden_row_bytes(layer, member),
                          .output_row_bytes = member->output_rows.desc.row_bytes,
                          .quantized = share->quantized != NULL};
   snprintf(trait->outputs, sizeof trait->outputs, "%s", share->outputs->name);
@@ -66,11 +83,11 @@ static moecl_status make_member(moecl_group_layer *layer, const moecl_layer_para
   const int32_t own = layer->placement.owned[m];
   MOECL_TRY(layer_make_share(context, params, own ? own : 1, &member->share));
   if (own == 0) need_no_experts(member->share);
-  MOECL_TRY(make_rows(context, member->share->stored, params->hidden_size, &member->hidden_rows));
+  MOECL_TRY(make_hidden_rows(layer, m));
   MOECL_TRY(make_rows(context, member->share->outputs, params->hidden_size, &member->output_rows));
   MOECL_TRY(make_dispatch(layer, m));
   MOECL_TRY(make_placement(layer, m));
-  describe_member(member);
+  describe_member(layer, member);
   return MOECL_OK;
 }
 
@@ -92,6 +109,12 @@ static moecl_status check_params(const moecl_group *group, const moecl_group_lay
     return log_error(log, MOECL_ERROR_INVALID_ARGUMENT,
                      "group_layer: %d chunks, expected 1 to %d, or 0 for as many as pay",
                      (int)params->chunks, MOECL_MAX_GROUP_CHUNKS);
+  if (params->dispatch_format != MOECL_FORMAT_DTYPE &&
+      params->dispatch_format != MOECL_FORMAT_FP8_G128)
+    return log_error(log, MOECL_ERROR_INVALID_ARGUMENT,
+                     "group_layer: dispatch_format is %d, expected MOECL_FORMAT_DTYPE or "
+                     "MOECL_FORMAT_FP8_G128",
+                     (int)params->dispatch_format);
   return MOECL_OK;
 }
 
@@ -99,17 +122,18 @@ static moecl_status check_params(const moecl_group *group, const moecl_group_lay
 
 /* What all ranks have to ask for alike, or they would wait for rows that nobody sends. */
 typedef struct wish {
-  double numbers[14];
+  double numbers[15];
   char digest[40]; /* of who has which experts */
 } wish;
 
 static wish wish_of(const moecl_group_layer *layer, const char *digest) {
   const moecl_layer_params *p = &layer->params;
-  wish wish = {
-      .numbers = {(double)p->hidden_size, (double)p->intermediate_size, (double)p->num_experts,
-                  (double)p->num_identity_experts, (double)p->top_k, p->dtype, p->weight_format,
-                  p->activation_format, p->scoring, p->capacity_factor, p->drop_policy,
-                  (double)p->shared_intermediate_size, p->weight_on_input, layer->asked_chunks}};
+  wish wish = {.numbers = {(double)p->hidden_size, (double)p->intermediate_size,
+                           (double)p->num_experts, (double)p->num_identity_experts,
+                           (double)p->top_k, p->dtype, p->weight_format, p->activation_format,
+                           p->scoring, p->capacity_factor, p->drop_policy,
+                           (double)p->shared_intermediate_size, p->weight_on_input,
+                           layer->asked_chunks, layer->sent_codes ? 1 : 0}};
   snprintf(wish.digest, sizeof wish.digest, "%s", digest);
   return wish;
 }
@@ -169,6 +193,8 @@ static moecl_status place(moecl_group_layer *layer, const moecl_group_layer_para
   layer->params = params->layer;
   layer->params.grouped_gemm_variant = layer->params.router_variant = NULL;
   layer->asked_chunks = params->chunks;
+  if (params->dispatch_format != MOECL_FORMAT_DTYPE)
+    layer->sent_codes = &desc_formats[params->dispatch_format];
   return group_place(layer->group, params, &layer->placement);
 }
 
@@ -196,15 +222,16 @@ moecl_status moecl_group_layer_create(moecl_group *group, const moecl_group_laye
 
 static void release_member(moecl_group *group, group_member *member) {
   moecl_buffer **const buffers[] = {
-      &member->placement,    &member->topk_ids,     &member->topk_weights, &member->token_priority,
-      &member->sources,      &member->kept_weights, &member->sent,         &member->given,
-      &member->workspace[0], &member->workspace[1], &member->workspace[2]};
+      &member->placement, &member->topk_ids,     &member->topk_weights, &member->token_priority,
+      &member->sources,   &member->kept_weights, &member->sent,         &member->given,
+      &member->unpacked,  &member->workspace[0], &member->workspace[1], &member->workspace[2]};
   group_discard_arrivals(group, &member->received);
   group_discard_arrivals(group, &member->returned);
   for (int i = 0; i < GROUP_PLANS; i++) plan_space_release(&member->space[i]);
   for (size_t i = 0; i < BASE_COUNT(buffers); i++) moecl_buffer_destroy(buffers[i]);
   op_dispatch_kind.release(&member->dispatch);
   op_rows_kind.release(&member->hidden_rows);
+  op_pack_kind.release(&member->hidden_pack);
   op_rows_kind.release(&member->output_rows);
   group_watch_release(&member->watch);
   moecl_layer_destroy(&member->share);

@@ -54,6 +54,7 @@ static void test_layout(void **state) {
       LAYOUT(moecl_group_params, mpi_comm, 8, 72),
       LAYOUT(moecl_group_layer_params, chunks, 496, 632),
       LAYOUT(moecl_group_layer_params, num_replicated, 512, 632),
+      LAYOUT(moecl_group_layer_params, dispatch_format, 520, 632),
       LAYOUT(moecl_group_tokens, profile, 40, 112),
       LAYOUT(moecl_group_forward_params, measured, 16, 88),
       LAYOUT(moecl_group_statistics, hidden_ms, 72, 144),

@@ -225,6 +225,14 @@ experts = lambda point: [member['experts'] for member in point['parallel']['memb
 assert experts(lists) == [2, 3], lists
 assert sorted(sum(experts(point)) for point in points) == [4, 4, 5, 5], points
 for point in points: assert point['parallel']['member_imbalance'] >= 1, point"
+  call run "$work/tiny.yaml" "${four[@]}" --set layer.router.weight_on_input=true \
+    --set 'parallel.dispatch_format=[dtype, fp8-g128]' --out "$work/rounded"
+  expect "rows sent as fp8, as the reference rounds them" 0 'dispatch_format=fp8-g128.*verified'
+  holds "they are fewer bytes, and their error is told" python3 -c "
+import json
+plain, rounded = json.load(open('$work/rounded/results.json'))['points']
+assert rounded['parallel']['sent_bytes'] < plain['parallel']['sent_bytes']
+assert 0.001 < rounded['verify']['weight_error'] < 0.1 and plain['verify']['weight_error'] is None"
   call check "$work/tiny.yaml" "${four[@]}" --set parallel.placement=file
   expect "a placement without its file, exit 2" 2 "'file' needs parallel.placement_file"
 }

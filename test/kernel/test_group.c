@@ -188,6 +188,48 @@ static void test_replicated(void **state) {
   free_problem(&p);
 }
 
+/* Rows sent as fp8: the bits of one device that gets them as the reference rounds them, wherever
+ * experts are. The router reads them as they are, so that here it hangs on a bias alone. */
+static void test_rounded_rows(void **state) {
+  moecl_layer_params params = plain;
+  moecl_routing routing;
+  moecl_status status;
+  (void)state;
+  params.hidden_size = 301;
+  params.dtype = MOECL_BF16;
+  params.router_bias = true;
+  problem p = make_problem(&params, TOKENS), rounded = p;
+  const size_t count = (size_t)(TOKENS * params.hidden_size);
+  memset(p.weights[MOECL_ROUTER_WEIGHT], 0,
+         (size_t)moecl_layer_tensor_bytes(&params, MOECL_ROUTER_WEIGHT));
+  double *values = take(count * sizeof *values);
+  moecl_to_double(params.dtype, p.hidden, count, values);
+  assert_ok(moecl_reference_round_rows(params.dtype, MOECL_FORMAT_FP8_G128, TOKENS,
+                                       params.hidden_size, values));
+  rounded.hidden = take(count * sizeof(uint16_t));
+  moecl_from_double(params.dtype, values, count, rounded.hidden);
+  void *want = run_alone(&rounded, 11, &routing);
+  moecl_routing_destroy(&routing);
+  void *plain_rows = run_alone(&p, 11, &routing);
+  moecl_routing_destroy(&routing);
+  assert_memory_not_equal(plain_rows, want, count * sizeof(uint16_t));
+  for (int i = 0; i < ARRANGEMENTS; i += 2) {
+    moecl_group_layer_params with = params_of(&arrangements[i]);
+    with.dispatch_format = MOECL_FORMAT_FP8_G128;
+    together t = make_together(&p, &with, arrangements[i].members, arrangements[i].split);
+    void *got = run_together(&t, 11, &status);
+    moecl_group_statistics s;
+    assert_ok(status);
+    assert_memory_equal(got, want, count * sizeof(uint16_t));
+    assert_ok(moecl_group_layer_statistics_wait(t.layer, 0, &s));
+    assert_int_equal(s.row_bytes, 304 + 3 * 4);
+    free(got);
+    free_together(&t);
+  }
+  free(values), free(want), free(plain_rows), free(rounded.hidden);
+  free_problem(&p);
+}
+
 /* By hand: 9, 8, 7 to a member each; 5 joins 7, 4 joins 8, 1 joins 9; of the last two, which make
  * members 0 and 1 have one expert more, the first goes where least is. */
 static void test_balance(void **state) {
@@ -324,6 +366,7 @@ static void test_refusals(void **state) {
        "expert 7 is in no"},
       {{.layer = plain, .placement = MOECL_PLACEMENT_COUNT}, "placement"},
       {{.layer = plain, .num_replicated = 1}, "replicated is NULL"},
+      {{.layer = plain, .dispatch_format = MOECL_FORMAT_INT8}, "dispatch_format"},
       {{.layer = plain, .replicated = twice, .num_replicated = 5}, "expert 3 twice"},
       {{.layer = plain, .replicated = &(int32_t){EXPERTS}, .num_replicated = 1}, "expert 8,"},
       {{.layer = {.hidden_size = -1}}, "hidden_size"}};
@@ -439,6 +482,7 @@ int main(int argc, char **argv) {
                                      cmocka_unit_test(test_given),
                                      cmocka_unit_test(test_replicated),
                                      cmocka_unit_test(test_balance),
+                                     cmocka_unit_test(test_rounded_rows),
                                      cmocka_unit_test(test_in_parts),
                                      cmocka_unit_test(test_unwanted),
                                      cmocka_unit_test(test_large_rows),

@@ -42,6 +42,7 @@ typedef union description {
   op_random_desc random;
   op_dispatch_desc dispatch;
   op_rows_desc gather_rows;
+  op_pack_desc pack_rows;
 } description;
 
 typedef union operation {
@@ -61,6 +62,7 @@ typedef union operation {
   op_random random;
   op_dispatch dispatch;
   op_rows gather_rows;
+  op_pack pack_rows;
 } operation;
 
 /* Each makes the i-th description of numbers of a format, rows among them of `rows`; false:
@@ -288,6 +290,13 @@ static bool describe_rows(int i, const desc_format *format, const desc_format *r
   return i < 6;
 }
 
+static bool describe_pack(int i, const desc_format *format, const desc_format *rows,
+                          description *d) {
+  (void)format;
+  d->pack_rows = (op_pack_desc){100, rows, &desc_formats[MOECL_FORMAT_FP8_G128]};
+  return i < 1;
+}
+
 static const struct {
   const char *name;
   describe_fn describe;
@@ -298,7 +307,8 @@ static const struct {
                     {"norm", describe_norm},           {"rotary", describe_rotary},
                     {"attention", describe_attention}, {"quantize", describe_quantize},
                     {"encode", describe_encode},       {"random", describe_random},
-                    {"dispatch", describe_dispatch},   {"gather_rows", describe_rows}};
+                    {"dispatch", describe_dispatch},   {"gather_rows", describe_rows},
+                    {"pack_rows", describe_pack}};
 
 static describe_fn describe_of(const op_kind *kind) {
   for (size_t i = 0; i < BASE_COUNT(descriptions); i++)

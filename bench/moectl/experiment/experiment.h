@@ -52,6 +52,7 @@ typedef struct experiment_parallel {
   int64_t replicas;      /* so many experts, the most loaded, are on all members */
   int64_t chunks;        /* 0: as many as pay */
   const char *transport; /* NULL: the best that serves */
+  moecl_format dispatch_format;
 } experiment_parallel;
 
 /* One point: one combination of all swept values. */

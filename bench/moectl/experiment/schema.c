@@ -30,6 +30,10 @@ static const char *placement_choice(int i) {
   static const char *const names[PARALLEL_PLACEMENTS] = {"even", "compute", "capacity", "file"};
   return i >= 0 && i < PARALLEL_PLACEMENTS ? names[i] : "?";
 }
+static const char *dispatch_choice(int i) {
+  return i == MOECL_FORMAT_DTYPE || i == MOECL_FORMAT_FP8_G128 ? moecl_format_name((moecl_format)i)
+                                                               : NULL;
+}
 static const char *norm_choice(int i) { return moecl_norm_name((moecl_norm)i); }
 static const char *qk_norm_choice(int i) { return moecl_qk_norm_name((moecl_qk_norm)i); }
 static const char *rope_choice(int i) { return moecl_rope_scaling_name((moecl_rope_scaling)i); }
@@ -461,6 +465,15 @@ static const schema_key keys[KEY_COUNT] = {
     [KEY_PARALLEL_TRANSPORT] =
         {PARALLEL(transport), TYPE_TEXT, AUTO_NULL | NOT_WORK, ANY_TEXT, NO_CHOICE, "auto",
          "How rows go from member to member: nvidia_peer, host; auto: the best that serves.",
+         .needs = {ANY(KEY_PARALLEL_EXPERTS)}},
+    [KEY_PARALLEL_DISPATCH_FORMAT] =
+        {PARALLEL(dispatch_format), TYPE_CHOICE, 0, NO_RANGE, dispatch_choice, MOECL_FORMAT_COUNT,
+         "dtype",
+         "What tokens' rows are sent to experts as; fp8-g128: E4M3 with a scale for 128 columns, "
+         "as "
+         "DeepSeek-V3 does. All experts read the rounded rows, those on the token's own device "
+         "too; "
+         "the router and the shared expert do not. What comes back is never rounded.",
          .needs = {ANY(KEY_PARALLEL_EXPERTS)}},
     [KEY_DTYPE] = {"dtype", IN_POINT(layer.dtype), TYPE_CHOICE, WITH_CHECKPOINT, NO_RANGE,
                    dtype_choice, MOECL_DTYPE_COUNT, "fp32",

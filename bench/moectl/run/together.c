@@ -68,7 +68,8 @@ moecl_status together_create(runner *runner, const experiment_point *point) {
   const moecl_group_params by = {.transport = point->parallel.transport};
   TRY(moecl_group_create(together->context, (size_t)together->members, &by, &together->group));
   moecl_group_layer_params params = {.layer = point->layer,
-                                     .chunks = (int32_t)point->parallel.chunks};
+                                     .chunks = (int32_t)point->parallel.chunks,
+                                     .dispatch_format = point->parallel.dispatch_format};
   TRY(placement_choose(runner, point, together->context, &placement, &params));
   return moecl_group_layer_create(together->group, &params, &together->layer);
 }

@@ -33,13 +33,19 @@ static double kept_weight(const verify_input *input, int64_t choice) {
   return weights[choice - first];
 }
 
-/* Sampled token i as choice number `choice`'s expert reads it. */
-static void copy_input(const verify_input *input, const sample *sample, int64_t i, int64_t choice,
-                       double *to) {
+/* Sampled token i as choice number `choice`'s expert reads it; identities are at home. */
+static moecl_status copy_input(const verify_input *input, const sample *sample, int64_t i,
+                               int64_t choice, double *to) {
   const moecl_layer_params *layer = &input->point->layer;
+  const moecl_format format = workload_dispatch_format(input->point);
+  const int32_t expert = input->routing->topk_ids[choice];
   const double weight = layer->weight_on_input ? kept_weight(input, choice) : 1.0;
-  for (int64_t h = 0; h < layer->hidden_size; h++)
-    to[h] = weight * sample->hidden[i * layer->hidden_size + h];
+  moecl_status status = MOECL_OK;
+  memcpy(to, sample->hidden + i * layer->hidden_size, (size_t)layer->hidden_size * sizeof *to);
+  if (format != MOECL_FORMAT_DTYPE && !moecl_reference_is_identity(layer, expert))
+    status = moecl_reference_round_rows(layer->dtype, format, 1, layer->hidden_size, to);
+  for (int64_t h = 0; h < layer->hidden_size; h++) to[h] *= weight;
+  return status;
 }
 
 /* An expert on the rows of sampled tokens; `expert` -1: the shared one. */
@@ -105,15 +111,17 @@ static moecl_status add_expert(const verify_input *input, sample *sample, weight
   const moecl_layer_params *layer = &input->point->layer;
   const int64_t hidden = layer->hidden_size;
   expert_run run = {.params = layer, .expert = expert, .hidden = weights->hidden};
+  moecl_status status = MOECL_OK;
   for (int64_t i = 0; i < sample->count; i++) {
     const int64_t choice = kept_choice(input, sample, i, expert);
     if (choice < 0) continue;
-    copy_input(input, sample, i, choice, weights->hidden + run.count * hidden);
+    if (status == MOECL_OK)
+      status = copy_input(input, sample, i, choice, weights->hidden + run.count * hidden);
     run.token[run.count++] = i;
   }
   *reached = run.count > 0;
-  if (run.count == 0) return MOECL_OK;
-  const moecl_status status = run_routed(input, weights, &run, overflow);
+  if (run.count == 0 || status != MOECL_OK) return status;
+  status = run_routed(input, weights, &run, overflow);
   for (int64_t at = 0; status == MOECL_OK && at < run.count; at++) {
     const int64_t i = run.token[at];
     const double weight =

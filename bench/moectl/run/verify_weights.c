@@ -43,6 +43,7 @@ moecl_status verify_weight_format(const verify_input *input, const sample *sampl
   if (!workload_has_other_formats(input->point)) return MOECL_OK;
   const size_t count = (size_t)(sample->count * input->point->layer.hidden_size);
   plain.layer.weight_format = plain.layer.activation_format = MOECL_FORMAT_DTYPE;
+  plain.parallel.dispatch_format = MOECL_FORMAT_DTYPE;
   unquantized.point = &plain;
   exact.expected = calloc(count + 1, sizeof *exact.expected);
   moecl_status status = exact.expected ? MOECL_OK : MOECL_ERROR_OUT_OF_HOST_MEMORY;

@@ -23,11 +23,16 @@ static double scale_of(const moecl_layer_params *params, moecl_tensor tensor) {
   }
 }
 
+moecl_format workload_dispatch_format(const experiment_point *point) {
+  return point->parallel.experts > 0 ? point->parallel.dispatch_format : MOECL_FORMAT_DTYPE;
+}
+
 bool workload_has_other_formats(const experiment_point *point) {
   const moecl_layer_params *layer = &point->layer;
   moecl_layer_params plain = *layer;
   plain.weight_format = MOECL_FORMAT_DTYPE;
-  return point->what == WHAT_LAYER && (layer->activation_format != MOECL_FORMAT_DTYPE ||
+  return point->what == WHAT_LAYER && (workload_dispatch_format(point) != MOECL_FORMAT_DTYPE ||
+                                       layer->activation_format != MOECL_FORMAT_DTYPE ||
                                        moecl_layer_tensor_format(layer, MOECL_DOWN_PROJ) !=
                                            moecl_layer_tensor_format(&plain, MOECL_DOWN_PROJ));
 }

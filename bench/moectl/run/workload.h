@@ -25,6 +25,9 @@ enum { RECORDING_SHAPE_TEXT = 192 };
 const char *recording_shape(const moecl_safetensors_tensor *tensor,
                             char text[RECORDING_SHAPE_TEXT]);
 
+/* What rows are sent to experts on several devices as. */
+moecl_format workload_dispatch_format(const experiment_point *point);
+
 /* Have a layer's experts weights, or rows that they read, in another format than dtype's? False of
  * a block: its output has its input in it, which would hide what the experts' format changes. */
 bool workload_has_other_formats(const experiment_point *point);

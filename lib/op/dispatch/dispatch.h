@@ -85,4 +85,29 @@ moecl_status op_rows_self_check(moecl_context *context, const kernel_variant *va
                                 const void *desc);
 moecl_status op_rows_enqueue(op_rows *rows, ocl_chain *chain, const op_rows_io *io);
 
+/* ---- the same as codes with scales, which are fewer bytes ---- */
+
+typedef struct op_pack_desc {
+  int64_t columns;
+  const desc_format *rows;  /* plain elements */
+  const desc_format *codes; /* 8 bits each, with fp32 scales of blocks of a row */
+} op_pack_desc;
+
+enum { OP_PACK_KERNELS = 2 };
+typedef struct op_pack {
+  op_pack_desc desc;
+  const kernel_variant *variant;
+  ocl_kernel *kernels[OP_PACK_KERNELS];
+} op_pack;
+
+extern const op_kind op_pack_kind; /* the operation "pack_rows", of an op_pack_desc */
+moecl_status op_pack_self_check(moecl_context *context, const kernel_variant *variant,
+                                const void *desc);
+/* Of a row on its way. */
+uint64_t op_pack_row_bytes(const desc_format *codes, int64_t columns);
+moecl_status op_pack_enqueue(op_pack *pack, ocl_chain *chain, const op_rows_io *io);
+/* Rows from `first` on, at the same places of `to`. */
+moecl_status op_pack_enqueue_back(op_pack *pack, ocl_chain *chain, const moecl_buffer *from,
+                                  const moecl_buffer *to, uint64_t first, uint64_t count);
+
 #endif

@@ -2,6 +2,7 @@
 #include "base/base.h"
 #include "op/check.h"
 #include "op/dispatch/dispatch.h"
+#include "ref/ref.h"
 #include <math.h>
 #include <string.h>
 
@@ -310,4 +311,63 @@ moecl_status op_rows_self_check(moecl_context *context, const kernel_variant *va
   op_rows rows;
   MOECL_TRY(check_begin(&run, &small, &rows));
   return check_end(&run, &rows, &rows.kernel, 1, check_rows);
+}
+
+/* ---- rows as codes ---- */
+
+enum { COLUMNS = 300 };
+
+/* What the codes of a row mean, as its plain elements have it: a block of zeros, one that is not
+ * finite. */
+static void expect_packed(const op_pack_desc *desc, double *numbers, double *want) {
+  uint32_t state = 3;
+  float bits[COLUMNS];
+  for (int i = 0; i < ROWS * COLUMNS; i++) {
+    const int row = i / COLUMNS, column = i % COLUMNS;
+    numbers[i] = row == 3 && column < 128 ? 0 : check_value(&state) * (1 + column % 7);
+    if (row == 7 && column == 299) numbers[i] = INFINITY;
+  }
+  for (int row = 0; row < ROWS; row++) {
+    double *to = want + row * COLUMNS;
+    desc_encode(desc->rows, numbers + row * COLUMNS, 1, COLUMNS, bits);
+    desc_decode(desc->rows, bits, 1, COLUMNS, to);
+    ref_quantize(desc->codes, COLUMNS, to);
+    for (int i = 0; i < COLUMNS; i++) to[i] = (float)to[i];
+    desc_encode(desc->rows, to, 1, COLUMNS, bits);
+    desc_decode(desc->rows, bits, 1, COLUMNS, to);
+  }
+}
+
+static moecl_status check_packed(check_run *run, void *op) {
+  op_pack *pack = op;
+  const op_pack_desc *desc = &pack->desc;
+  static const int32_t list[SKIPPED + LISTED] = {0, 0, 10, 3, 0, 3, 7};
+  static const check_tolerance exact = {0, 0};
+  double numbers[ROWS * COLUMNS], want[ROWS * COLUMNS], listed[LISTED * COLUMNS];
+  const uint64_t rows = SKIPPED + LISTED, bytes = op_pack_row_bytes(desc->codes, COLUMNS);
+  ocl_chain chain = {.context = run->context};
+  moecl_buffer **b = run->buffer;
+  expect_packed(desc, numbers, want);
+  for (int r = 0; r < LISTED; r++)
+    memcpy(listed + r * COLUMNS, want + list[SKIPPED + r] * COLUMNS, COLUMNS * sizeof *want);
+  MOECL_TRY(check_upload(run->context, desc->rows, numbers, ROWS, COLUMNS, &b[0]));
+  MOECL_TRY(check_upload_words(run->context, list, SKIPPED + LISTED, &b[1]));
+  MOECL_TRY(moecl_buffer_create(run->context, rows * bytes, &b[2]));
+  MOECL_TRY(
+      moecl_buffer_create(run->context, desc_format_bytes(desc->rows, LISTED, COLUMNS), &b[3]));
+  const op_rows_io io = {.from = b[0], .list = b[1], .to = b[2], .first = SKIPPED, .count = LISTED};
+  MOECL_TRY(op_pack_enqueue(pack, &chain, &io));
+  MOECL_TRY(op_pack_enqueue_back(pack, &chain, b[2], b[3], 0, 1));
+  MOECL_TRY(op_pack_enqueue_back(pack, &chain, b[2], b[3], 1, LISTED - 1));
+  return check_numbers(run, "rows", b[3], desc->rows, LISTED, COLUMNS, listed, exact);
+}
+
+moecl_status op_pack_self_check(moecl_context *context, const kernel_variant *variant,
+                                const void *desc) {
+  check_run run = {&op_pack_kind, context, variant, {NULL}};
+  op_pack_desc small = *(const op_pack_desc *)desc;
+  op_pack pack;
+  small.columns = COLUMNS;
+  MOECL_TRY(check_begin(&run, &small, &pack));
+  return check_end(&run, &pack, pack.kernels, OP_PACK_KERNELS, check_packed);
 }
