@@ -235,7 +235,7 @@ static void test_rounded_rows(void **state) {
 static void test_balance(void **state) {
   static const int64_t loads[] = {5, 0, 9, 1, 8, 4, 7, 0};
   static const int32_t want[] = {1, 2, 3, 4, 5, 7, 0, 6};
-  static const int64_t equal[] = {3, 3, 3, 3, 3}, wrong[] = {1, -1};
+  static const int64_t equal[] = {3, 3, 3, 3, 3}, one[] = {9, 0, 0, 0, 0}, wrong[] = {1, -1};
   int32_t lists[EXPERTS];
   size_t sizes[MOST_MEMBERS];
   (void)state;
@@ -245,6 +245,8 @@ static void test_balance(void **state) {
   assert_ok(moecl_group_balance(equal, 5, 4, lists, sizes)); /* in turns */
   assert_true(sizes[0] == 2 && sizes[1] == 1 && sizes[2] == 1 && sizes[3] == 1);
   assert_true(lists[0] == 0 && lists[1] == 4 && lists[2] == 1 && lists[3] == 2 && lists[4] == 3);
+  assert_ok(moecl_group_balance(one, 5, 4, lists, sizes)); /* one alone may have two */
+  assert_true(sizes[0] == 1 && sizes[1] == 2 && sizes[2] == 1 && sizes[3] == 1);
   assert_ok(moecl_group_balance(equal, 2, 3, lists, sizes)); /* and one that has none */
   assert_true(sizes[0] == 1 && sizes[1] == 1 && sizes[2] == 0);
   assert_int_equal(moecl_group_balance(wrong, 2, 2, lists, sizes), MOECL_ERROR_INVALID_ARGUMENT);
