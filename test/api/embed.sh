@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
 # SPDX-License-Identifier: MIT
-# Installs the build into a scratch prefix, and builds and runs embed.c and examples/ against
+# Installs the build into a scratch prefix, and builds and runs embed*.c and examples/ against
 # that installation, through pkg-config alone: what an embedder does.
 # usage: embed.sh BUILD_DIR SOURCE_ROOT
 set -euo pipefail
@@ -25,6 +25,7 @@ embed() {
   LD_LIBRARY_PATH=$libdir "$prefix/embed"
 }
 embed "$root/test/api/embed.c"
+embed "$root/test/api/embed_group.c"
 
 # And the examples, which are of the same layer and say the same of its first token.
 for example in forward own_opencl group; do embed "$root/examples/$example.c" | tee "$prefix/$example.out"; done
