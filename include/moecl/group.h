@@ -108,10 +108,9 @@ MOECL_API moecl_status moecl_group_balance(const int64_t *loads, int64_t num_exp
 typedef struct moecl_group_layer moecl_group_layer;
 
 /* Like moecl_layer_create: on every member the router and the shared expert, and its own experts'
- * matrices. Waits as that does. All members have to keep rows and experts' outputs in the same
- * format: members of different kinds may need layer.grouped_gemm_variant.
- * Errors: those of moecl_layer_create; MOECL_ERROR_INVALID_ARGUMENT (the placement),
- * MOECL_ERROR_UNSUPPORTED (formats that differ). */
+ * matrices. Waits as that does. Where members' variants keep experts' outputs in different formats
+ * all have fp32.
+ * Errors: those of moecl_layer_create; MOECL_ERROR_INVALID_ARGUMENT (the placement). */
 MOECL_API moecl_status moecl_group_layer_create(moecl_group *group,
                                                 const moecl_group_layer_params *params,
                                                 moecl_group_layer **layer);

@@ -77,11 +77,12 @@ static void describe_member(const moecl_group_layer *layer, group_member *member
 }
 
 /* A member without experts has the room of one. */
-static moecl_status make_member(moecl_group_layer *layer, const moecl_layer_params *params, int m) {
+static moecl_status make_member(moecl_group_layer *layer, const moecl_layer_params *params, int m,
+                                bool f32_outputs) {
   moecl_context *context = layer->group->device[m].context;
   group_member *member = &layer->member[m];
   const int32_t own = layer->placement.owned[m];
-  MOECL_TRY(layer_make_share(context, params, own ? own : 1, &member->share));
+  MOECL_TRY(layer_make_share(context, params, own ? own : 1, f32_outputs, &member->share));
   if (own == 0) need_no_experts(member->share);
   MOECL_TRY(make_hidden_rows(layer, m));
   MOECL_TRY(make_rows(context, member->share->outputs, params->hidden_size, &member->output_rows));
@@ -93,7 +94,7 @@ static moecl_status make_member(moecl_group_layer *layer, const moecl_layer_para
 
 static moecl_status make_members(moecl_group_layer *layer, const moecl_layer_params *params) {
   for (int m = layer->group->begin; m < layer->group->end; m++)
-    MOECL_TRY(make_member(layer, params, m));
+    MOECL_TRY(make_member(layer, params, m, false));
   return MOECL_OK;
 }
 
@@ -165,27 +166,35 @@ static moecl_status check_wishes(const moecl_group_layer *layer) {
   return compare_wishes(layer, wishes);
 }
 
-/* What comes back is combined as it is. */
-static moecl_status check_alike(const moecl_group_layer *layer) {
-  const group_trait *one = &layer->member[0].trait;
-  for (int m = 1; m < layer->group->count; m++) {
-    const group_trait *other = &layer->member[m].trait;
-    if (strcmp(other->outputs, one->outputs) != 0)
-      return log_error(group_log(layer->group), MOECL_ERROR_UNSUPPORTED,
-                       "group_layer: member 0's '%s' gives experts' outputs as %s, member %d's "
-                       "'%s' as %s: name a grouped_gemm_variant that all members have",
-                       one->variant, one->outputs, m, other->variant, other->outputs);
-  }
-  return MOECL_OK;
-}
-
 static moecl_status share_traits(moecl_group_layer *layer) {
   group_trait traits[MOECL_MAX_GROUP_MEMBERS];
   const moecl_group *group = layer->group;
   for (int m = group->begin; m < group->end; m++) traits[m] = layer->member[m].trait;
   MOECL_TRY(group_share(group, traits, sizeof *traits));
   for (int m = 0; m < group->count; m++) layer->member[m].trait = traits[m];
-  return check_alike(layer);
+  return MOECL_OK;
+}
+
+/* ---- what comes back is combined as it is: all members' outputs have one format ---- */
+
+static bool are_alike(const moecl_group_layer *layer) {
+  for (int m = 1; m < layer->group->count; m++)
+    if (strcmp(layer->member[m].trait.outputs, layer->member[0].trait.outputs) != 0) return false;
+  return true;
+}
+
+static void release_member(moecl_group *group, group_member *member);
+
+/* Members whose variant would round outputs, where others' does not, are made once more. */
+static moecl_status make_wide(moecl_group_layer *layer, const moecl_layer_params *params) {
+  for (int m = layer->group->begin; m < layer->group->end; m++) {
+    group_member *member = &layer->member[m];
+    if (desc_is_f32(member->share->outputs)) continue;
+    release_member(layer->group, member);
+    *member = (group_member){.share = NULL};
+    MOECL_TRY(make_member(layer, params, m, true));
+  }
+  return MOECL_OK;
 }
 
 static moecl_status place(moecl_group_layer *layer, const moecl_group_layer_params *params) {
@@ -203,6 +212,9 @@ static moecl_status make(moecl_group_layer *layer, const moecl_group_layer_param
   MOECL_TRY(ranks_agree(ranks, place(layer, params), "group_layer"));
   MOECL_TRY(check_wishes(layer));
   MOECL_TRY(ranks_agree(ranks, make_members(layer, &params->layer), "group_layer"));
+  MOECL_TRY(share_traits(layer));
+  if (are_alike(layer)) return MOECL_OK;
+  MOECL_TRY(ranks_agree(ranks, make_wide(layer, &params->layer), "group_layer"));
   return share_traits(layer);
 }
 

@@ -43,6 +43,7 @@ struct moecl_layer {
   moecl_context *context;
   moecl_layer_params params;           /* the variant names are not kept */
   int64_t own_experts;                 /* with matrices that are here: all, but in a share */
+  bool f32_outputs;                    /* experts' outputs are fp32, whatever a variant has */
   bool described;                      /* its operations have no kernels and hold no memory */
   const desc_format *stored;           /* of hidden states, output and the router */
   const desc_format *weights, *biases; /* of the experts */
@@ -110,9 +111,10 @@ void layer_build_ahead(moecl_context *context, const moecl_layer_params *params,
                        int64_t own_experts);
 
 /* A group's share of a layer: all of it but the matrices of other members' experts; its own ones,
- * 1 or more, are numbered from 0 on. Its forward is the group's. */
+ * 1 or more, are numbered from 0 on. With f32_outputs these are fp32, as those of members of
+ * another kind. Its forward is the group's. */
 moecl_status layer_make_share(moecl_context *context, const moecl_layer_params *params,
-                              int64_t own_experts, moecl_layer **layer);
+                              int64_t own_experts, bool f32_outputs, moecl_layer **layer);
 /* How many items of a tensor are here. */
 int64_t layer_items(const moecl_layer *layer, moecl_tensor tensor);
 

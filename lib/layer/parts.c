@@ -69,7 +69,8 @@ static void take_formats(moecl_layer *layer, const kernel_variant *variant) {
   layer->rows = rows_of(layer, variant);
   layer->inputs =
       layer->quantized ? op_gemm_quantized_rows(variant, layer->quantized) : layer->rows;
-  layer->outputs = op_gemm_outputs(variant, layer->stored);
+  layer->outputs =
+      layer->f32_outputs ? desc_format_of(MOECL_F32) : op_gemm_outputs(variant, layer->stored);
 }
 
 /* ---- the experts ---- */
@@ -361,7 +362,8 @@ static moecl_status allocate_flags(moecl_layer *layer) {
 
 /* own_experts 0: all. */
 static moecl_status make_layer(moecl_context *context, const moecl_layer_params *params,
-                               bool described, int64_t own_experts, moecl_layer **out) {
+                               bool described, int64_t own_experts, bool f32_outputs,
+                               moecl_layer **out) {
   char message[256];
   moecl_status status = moecl_layer_params_check(params, message, sizeof message);
   if (status != MOECL_OK) return log_error(&context->log, status, "layer: %s", message);
@@ -371,6 +373,7 @@ static moecl_status make_layer(moecl_context *context, const moecl_layer_params 
   layer->params = *params;
   layer->params.grouped_gemm_variant = layer->params.router_variant = NULL;
   layer->described = described;
+  layer->f32_outputs = f32_outputs;
   layer->own_experts =
       own_experts ? own_experts : params->num_experts - params->num_identity_experts;
   layer->stored = desc_format_of(params->dtype);
@@ -388,20 +391,20 @@ static moecl_status make_layer(moecl_context *context, const moecl_layer_params 
 
 moecl_status layer_make(moecl_context *context, const moecl_layer_params *params, bool described,
                         moecl_layer **out) {
-  return make_layer(context, params, described, 0, out);
+  return make_layer(context, params, described, 0, false, out);
 }
 
 void layer_build_ahead(moecl_context *context, const moecl_layer_params *params,
                        int64_t own_experts) {
   moecl_layer *described;
   if (!ocl_ahead_begin(context)) return;
-  if (make_layer(context, params, true, own_experts, &described) == MOECL_OK)
+  if (make_layer(context, params, true, own_experts, false, &described) == MOECL_OK)
     moecl_layer_destroy(&described);
   ocl_ahead_end(context);
 }
 
 moecl_status layer_make_share(moecl_context *context, const moecl_layer_params *params,
-                              int64_t own_experts, moecl_layer **out) {
+                              int64_t own_experts, bool f32_outputs, moecl_layer **out) {
   layer_build_ahead(context, params, own_experts);
-  return make_layer(context, params, false, own_experts, out);
+  return make_layer(context, params, false, own_experts, f32_outputs, out);
 }

@@ -4,6 +4,7 @@
  * are. MOECL_TEST_TRANSPORT: rows go by that one. */
 #include "group/group.h"
 #include "group_run.h"
+#include <limits.h>
 
 /* More tokens than a block of dispatch, members without tokens, without experts, alone. */
 static const arrangement arrangements[] = {
@@ -227,6 +228,48 @@ static void test_rounded_rows(void **state) {
     free_together(&t);
   }
   free(values), free(want), free(plain_rows), free(rounded.hidden);
+  free_problem(&p);
+}
+
+/* A member whose variant keeps experts' outputs as bf16, which the linker (test/meson.build) makes
+ * of the second here, beside one that has fp32: all have that, and the bits are one device's. */
+static int asked_outputs, narrow_from = INT_MAX;
+const desc_format *__real_op_gemm_outputs(const kernel_variant *variant, const desc_format *stored);
+const desc_format *__wrap_op_gemm_outputs(const kernel_variant *variant, const desc_format *stored);
+const desc_format *__wrap_op_gemm_outputs(const kernel_variant *variant,
+                                          const desc_format *stored) {
+  return asked_outputs++ >= narrow_from ? stored : __real_op_gemm_outputs(variant, stored);
+}
+
+static void test_mixed_outputs(void **state) {
+  static const int64_t split[] = {60, 90}, whole[] = {150};
+  moecl_layer_params params = plain;
+  moecl_routing routing;
+  moecl_status status;
+  (void)state;
+  params.dtype = MOECL_BF16;
+  params.shared_intermediate_size = 12;
+  params.grouped_gemm_variant = "generic";
+  problem p = make_problem(&params, TOKENS);
+  const moecl_group_layer_params with = {0};
+  void *want = run_alone(&p, 11, &routing);
+  moecl_routing_destroy(&routing);
+  asked_outputs = 0;
+  together t = make_together(&p, &with, 1, whole);
+  free_together(&t);
+  narrow_from = asked_outputs; /* that is how often a member asks */
+  asked_outputs = 0;
+  t = make_together(&p, &with, 2, split);
+  assert_true(asked_outputs > narrow_from);
+  narrow_from = INT_MAX;
+  void *got = run_together(&t, 11, &status);
+  assert_ok(status);
+  assert_memory_equal(got, want, (size_t)TOKENS * p.row_bytes);
+  moecl_group_statistics s;
+  assert_ok(moecl_group_layer_statistics_wait(t.layer, 1, &s));
+  assert_int_equal(s.output_row_bytes, HIDDEN * sizeof(float));
+  free(got), free(want);
+  free_together(&t);
   free_problem(&p);
 }
 
@@ -485,6 +528,7 @@ int main(int argc, char **argv) {
                                      cmocka_unit_test(test_replicated),
                                      cmocka_unit_test(test_balance),
                                      cmocka_unit_test(test_rounded_rows),
+                                     cmocka_unit_test(test_mixed_outputs),
                                      cmocka_unit_test(test_in_parts),
                                      cmocka_unit_test(test_unwanted),
                                      cmocka_unit_test(test_large_rows),
