@@ -1,12 +1,14 @@
 // SPDX-License-Identifier: MIT
 /* moectl run: every point of an experiment, results written as they come. */
 #include "cli/interrupt.h"
+#include "cli/led.h"
 #include "cli/moectl.h"
 #include "cli/prepare.h"
 #include "cli/progress.h"
 #include "cli/run_devices.h"
 #include "cli/run_part.h"
 #include "report/report.h"
+#include "run/processes.h"
 #include "run/runner.h"
 #include "base/files.h"
 #include "base/shell.h"
@@ -88,7 +90,8 @@ static char *options_text(const options *options, const char *device) {
 
 static bool load(run *run) {
   const options *options = run->options;
-  if (!prepare_load(options, &run->experiment, &run->recording)) return false;
+  if (!prepare_load(options, &run->experiment, &run->recording) || !led_serves(&run->experiment))
+    return false;
   run->experiment.command = shell_command(options->words, options->num_words);
   return true;
 }
@@ -125,6 +128,7 @@ static char *resume_text(const run *run) {
   size_t size;
   FILE *file = open_memstream(&text, &size);
   if (file) {
+    if (processes_count() > 1) fprintf(file, "mpirun -n %d ", processes_count());
     fputs("moectl run ", file);
     shell_word(file, run->options->file);
     fprintf(file, "%s --resume ", options ? options : "");
@@ -263,6 +267,7 @@ static int finish(run *run, bool written) {
 static int run_all(run *run) {
   run->resume = resume_text(run);
   interrupt_catch(run->resume ? run->resume : "--resume");
+  if (processes_count() > 1) interrupt_end_at_once();
   results_choose_pictures(run->results, run->pictures);
   run->runner = (runner){.context = run->context,
                          .experiment = &run->experiment,
@@ -284,6 +289,7 @@ static int run_on_one(run *run, bool *ran) {
   if (code == EXIT_ALL_OK && !(prepare_variants(&run->experiment, run->context) &&
                                prepare_memory(run->options, &run->experiment, run->context, NULL)))
     code = EXIT_USAGE;
+  if (code == EXIT_ALL_OK) code = led_open();
   if (code == EXIT_ALL_OK) code = open_results(run);
   *ran = code == EXIT_ALL_OK;
   if (code == EXIT_ALL_OK) code = run_all(run);
@@ -344,7 +350,8 @@ int run_part_run(const run_part *part, experiment *experiment, const recording *
   return code;
 }
 
-int command_run(const options *options) {
+/* The process that leads, or the only one. */
+static int run_leading(const options *options) {
   run run = {.options = options, .device = options->device};
   if (options->out && options->resume) {
     complain("--out and --resume exclude each other: --resume names the folder to go on in");
@@ -358,5 +365,20 @@ int command_run(const options *options) {
     code = devices_are_several(options->device) ? run_on_several(&run) : run_on_one(&run, &ran);
   recording_destroy(&run.recording);
   experiment_destroy(&run.experiment);
+  return code;
+}
+
+int command_run(const options *options) {
+  if (!processes_begin()) return EXIT_USAGE;
+  if (processes_count() > 1 && devices_are_several(options->device)) {
+    if (processes_own() == 0)
+      complain("--device %s runs the experiment on one device after the other, in one process: "
+               "without mpirun; or parallel.devices names the members' devices",
+               options->device);
+    processes_end();
+    return EXIT_USAGE;
+  }
+  const int code = processes_own() == 0 ? run_leading(options) : led_run(options);
+  processes_end();
   return code;
 }

@@ -7,6 +7,7 @@
 
 volatile sig_atomic_t interrupt_came;
 static volatile sig_atomic_t last; /* nothing but the table is left */
+static volatile sig_atomic_t at_once;
 
 /* Made before the signals are caught: a handler may do little more than write. */
 static char last_words[8192];
@@ -23,7 +24,7 @@ static void say(const char *text) {
 
 static void on_signal(int number) {
   const int reason = errno;
-  if (!interrupt_came) {
+  if (!interrupt_came && !at_once) {
     interrupt_came = 1;
     if (!last) say(first_words);
   } else {
@@ -35,6 +36,8 @@ static void on_signal(int number) {
 }
 
 void interrupt_say_no_more(void) { last = 1; }
+
+void interrupt_end_at_once(void) { at_once = 1; }
 
 void interrupt_catch(const char *resume) {
   const struct sigaction action = {.sa_handler = on_signal, .sa_flags = SA_RESTART};

@@ -22,7 +22,8 @@ moecl_status forwards_create_layer(runner *runner, const experiment_point *point
 }
 
 moecl_status forwards_provide_layer(runner *runner, const experiment_point *point) {
-  if ((runner->layer || runner->together) && runner_same_layer(&runner->of, point)) return MOECL_OK;
+  const bool made = runner->layer || (runner->together && runner->together->ready);
+  if (made && runner_same_layer(&runner->of, point)) return MOECL_OK;
   forwards_release_layer(runner);
   moecl_status status = forwards_create_layer(runner, point);
   const double begun = seconds_now();
@@ -142,8 +143,8 @@ static moecl_status provide_cache(runner *runner, const experiment_point *point,
   return status == MOECL_OK ? fill_and_time(runner, point, buffers) : status;
 }
 
-moecl_status forwards_provide_buffers(runner *runner, const experiment_point *point,
-                                      point_buffers *buffers) {
+static moecl_status provide_inputs(runner *runner, const experiment_point *point,
+                                   point_buffers *buffers) {
   const uint64_t bytes = (uint64_t)(point->num_tokens * point->layer.hidden_size) *
                          moecl_dtype_size(point->layer.dtype);
   buffers->sets = runner_input_sets(point);
@@ -153,10 +154,15 @@ moecl_status forwards_provide_buffers(runner *runner, const experiment_point *po
     if (status == MOECL_OK)
       status = workload_draw_hidden(point, runner->recording, i, buffers->hidden[i]);
   }
-  if (status == MOECL_OK && runner->together) {
-    buffers->together = runner->together;
-    return together_provide_buffers(runner, point, buffers);
-  }
+  return status;
+}
+
+moecl_status forwards_provide_buffers(runner *runner, const experiment_point *point,
+                                      point_buffers *buffers) {
+  buffers->together = runner->together;
+  if (runner->together) together_lead_buffers(runner->together, point);
+  moecl_status status = provide_inputs(runner, point, buffers);
+  if (runner->together) return together_provide_buffers(runner->together, point, buffers, status);
   if (status == MOECL_OK && !runner->block)
     status = moecl_layer_reserve(runner->layer, point->num_tokens);
   return status == MOECL_OK ? provide_cache(runner, point, buffers) : status;

@@ -1,22 +1,25 @@
 // SPDX-License-Identifier: MIT
 #include "run/placement.h"
 #include "run/router_alone.h"
+#include <stdio.h>
 #include <string.h>
 
 /* ---- by what devices say of themselves ---- */
 
-static double compute_of(const moecl_device_info *device) {
-  return (double)device->compute_units * (device->clock_mhz ? (double)device->clock_mhz : 1);
+member_facts placement_facts(const moecl_context *context) {
+  const moecl_device_info *device = moecl_context_device(context);
+  const double clock = device->clock_mhz ? (double)device->clock_mhz : 1;
+  member_facts facts = {.compute = (double)device->compute_units * clock,
+                        .memory = (double)device->global_memory_bytes};
+  snprintf(facts.device, sizeof facts.device, "%s", device->name);
+  return facts;
 }
 
-static void weigh(const experiment_point *point, moecl_context *const *contexts,
-                  point_placement *room, moecl_group_layer_params *params) {
-  for (int64_t m = 0; m < point->parallel.experts; m++) {
-    const moecl_device_info *device = moecl_context_device(contexts[m]);
-    room->weights[m] = point->parallel.placement == PARALLEL_BY_MEMORY
-                           ? (double)device->global_memory_bytes
-                           : compute_of(device);
-  }
+static void weigh(const experiment_point *point, const member_facts *members, point_placement *room,
+                  moecl_group_layer_params *params) {
+  const bool by_memory = point->parallel.placement == PARALLEL_BY_MEMORY;
+  for (int64_t m = 0; m < point->parallel.experts; m++)
+    room->weights[m] = by_memory ? members[m].memory : members[m].compute;
   params->placement = MOECL_PLACE_WEIGHTED;
   params->member_weights = room->weights;
 }
@@ -67,10 +70,10 @@ static void replicate(const experiment_point *point, int64_t *loads, point_place
 /* ---- all of it ---- */
 
 moecl_status placement_choose(runner *runner, const experiment_point *point,
-                              moecl_context *const *contexts, point_placement *room,
+                              const member_facts *members, point_placement *room,
                               moecl_group_layer_params *params) {
   const placement_file *file = &runner->experiment->placement;
-  const size_t members = (size_t)point->parallel.experts;
+  const size_t count = (size_t)point->parallel.experts;
   int64_t loads[MOECL_MAX_EXPERTS] = {0};
   if (file->num_loads > 0) memcpy(loads, file->loads, file->num_loads * sizeof *loads);
   else if (point->parallel.replicas > 0) TRY(ask_router(runner, point, loads));
@@ -78,13 +81,13 @@ moecl_status placement_choose(runner *runner, const experiment_point *point,
   params->placement = MOECL_PLACE_EVEN;
   if (point->parallel.placement == PARALLEL_BY_COMPUTE ||
       point->parallel.placement == PARALLEL_BY_MEMORY)
-    weigh(point, contexts, room, params);
+    weigh(point, members, room, params);
   if (point->parallel.placement != PARALLEL_FROM_FILE) return MOECL_OK;
   params->placement = MOECL_PLACE_GIVEN;
   params->lists = file->num_lists > 0 ? file->lists : room->lists;
   params->list_sizes = file->num_lists > 0 ? file->list_sizes : room->sizes;
   if (file->num_lists > 0) return MOECL_OK;
-  return moecl_group_balance(loads, experts_of(point), members, room->lists, room->sizes);
+  return moecl_group_balance(loads, experts_of(point), count, room->lists, room->sizes);
 }
 
 bool placement_same(const experiment_point *a, const experiment_point *b) {

@@ -274,7 +274,7 @@ static moecl_status read_routing(runner *runner, const point_buffers *buffers,
   if (!runner->together) return moecl_layer_read_routing_wait(runner->layer, routing);
   TRY(together_collect(runner->together, buffers->output));
   TRY(together_describe(runner->together, result));
-  return moecl_group_layer_read_routing_wait(runner->together->layer, routing);
+  return together_read_routing(runner->together, routing);
 }
 
 /* Reads every timed input set's routing for the work there was to do; set 0 last:

@@ -1,11 +1,29 @@
 // SPDX-License-Identifier: MIT
 #include "run/together.h"
 #include "base/clock.h"
-#include "run/placement.h"
+#include "run/processes.h"
 #include <math.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+
+/* ---- several processes ---- */
+
+static void lead(const struct together *together, process_order_kind kind,
+                 const experiment_point *point) {
+  const process_order order = {.kind = kind,
+                               .point = point ? point - together->runner->experiment->points : 0};
+  if (processes_count() > 1) processes_lead(&order);
+}
+
+/* What members' contexts did not say, the runner's did. */
+static moecl_status conclude(struct together *together, moecl_status status) {
+  if (processes_count() > 1 && status != MOECL_OK && !*together->said)
+    moecl_context_take_errors(together->runner->context, together->said, sizeof together->said);
+  status = processes_conclude(status, together->said, sizeof together->said);
+  if (processes_own() > 0) together->said[0] = '\0'; /* the leader takes it */
+  return status;
+}
 
 /* ---- members ---- */
 
@@ -56,31 +74,57 @@ static moecl_status open_member(runner *runner, const experiment_point *point, i
                                        .kernel_dir = moecl_context_kernel_dir(runner->context),
                                        .cache_dir = cache,
                                        .disable_cache = !cache};
-  return moecl_context_create(&params, &runner->together->context[m]);
+  moecl_context **context = &runner->together->context[m - runner->together->begin];
+  TRY(moecl_context_create(&params, context));
+  runner->together->facts[m] = placement_facts(*context);
+  return MOECL_OK;
 }
 
-moecl_status together_create(runner *runner, const experiment_point *point) {
-  point_placement placement;
-  struct together *together = runner->together = calloc(1, sizeof *together);
-  if (!together) return MOECL_ERROR_OUT_OF_HOST_MEMORY;
-  together->members = (int)point->parallel.experts;
-  for (int m = 0; m < together->members; m++) TRY(open_member(runner, point, m));
-  const moecl_group_params by = {.transport = point->parallel.transport};
-  TRY(moecl_group_create(together->context, (size_t)together->members, &by, &together->group));
+static moecl_status open_members(runner *runner, const experiment_point *point) {
+  struct together *together = runner->together;
+  for (int m = 0; m < together->own; m++) TRY(open_member(runner, point, together->begin + m));
+  return MOECL_OK;
+}
+
+/* The leader says where experts are. */
+static moecl_status make_layer(runner *runner, const experiment_point *point) {
+  struct together *together = runner->together;
+  point_placement placement = {.lists = {0}};
   moecl_group_layer_params params = {.layer = point->layer,
                                      .chunks = (int32_t)point->parallel.chunks,
                                      .dispatch_format = point->parallel.dispatch_format};
-  TRY(placement_choose(runner, point, together->context, &placement, &params));
-  return moecl_group_layer_create(together->group, &params, &together->layer);
+  TRY(conclude(together, placement_choose(runner, point, together->facts, &placement, &params)));
+  processes_share_led(&placement, sizeof placement);
+  return together->own ? moecl_group_layer_create(together->group, &params, &together->layer)
+                       : MOECL_OK;
+}
+
+moecl_status together_create(runner *runner, const experiment_point *point) {
+  struct together *together = runner->together = calloc(1, sizeof *together);
+  if (!together) return MOECL_ERROR_OUT_OF_HOST_MEMORY;
+  together->runner = runner;
+  lead(together, ORDER_CREATE, point);
+  together->members = (int)point->parallel.experts;
+  together->own = processes_members(together->members, processes_own(), &together->begin);
+  TRY(conclude(together, open_members(runner, point)));
+  processes_share(together->facts, sizeof *together->facts, together->members);
+  const moecl_group_params by = {.transport = point->parallel.transport,
+                                 .mpi_comm = processes_comm_of(together->members)};
+  moecl_status status = MOECL_OK;
+  if (together->own)
+    status = moecl_group_create(together->context, (size_t)together->own, &by, &together->group);
+  TRY(conclude(together, status));
+  return conclude(together, make_layer(runner, point));
 }
 
 void together_release(runner *runner) {
   struct together *together = runner->together;
   if (!together) return;
+  lead(together, ORDER_RELEASE, NULL);
   together_release_buffers(together);
   moecl_group_layer_destroy(&together->layer);
   moecl_group_destroy(&together->group);
-  for (int m = 0; m < together->members; m++) moecl_context_destroy(&together->context[m]);
+  for (int m = 0; m < together->own; m++) moecl_context_destroy(&together->context[m]);
   free(together);
   runner->together = NULL;
 }
@@ -107,26 +151,49 @@ static moecl_status set_item(runner *runner, const experiment_point *point, moec
   return moecl_group_layer_set_weights(runner->together->layer, tensor, item, 1, values);
 }
 
+static void find_owned(const struct together *together, bool owned[MOECL_MAX_EXPERTS]) {
+  int32_t experts[MOECL_MAX_EXPERTS];
+  for (int m = 0; m < together->own; m++) {
+    const size_t count = moecl_group_layer_experts(together->layer, (size_t)(together->begin + m),
+                                                   experts, MOECL_MAX_EXPERTS);
+    for (size_t i = 0; i < count; i++) owned[experts[i]] = true;
+  }
+}
+
+/* Experts of other processes are theirs to draw. */
+static moecl_status set_tensors(runner *runner, const experiment_point *point,
+                                moecl_buffer *staging, void *values) {
+  bool owned[MOECL_MAX_EXPERTS] = {false};
+  find_owned(runner->together, owned);
+  for (int tensor = 0; runner->together->own && tensor < MOECL_TENSOR_COUNT; tensor++) {
+    const bool of_experts = tensor >= MOECL_GATE_UP_PROJ && tensor <= MOECL_DOWN_BIAS;
+    const int64_t items = moecl_layer_tensor_items(&point->layer, (moecl_tensor)tensor);
+    for (int64_t item = 0; item < items; item++)
+      if (!of_experts || owned[item])
+        TRY(set_item(runner, point, (moecl_tensor)tensor, item, staging, values));
+  }
+  return MOECL_OK;
+}
+
 moecl_status together_set_weights(runner *runner, const experiment_point *point) {
   const uint64_t bytes = workload_staging_bytes(point);
+  lead(runner->together, ORDER_WEIGHTS, point);
   moecl_buffer *staging = NULL;
   void *values = malloc((size_t)bytes);
   moecl_status status = values ? moecl_buffer_create(runner->context, bytes, &staging)
                                : MOECL_ERROR_OUT_OF_HOST_MEMORY;
-  for (int tensor = 0; status == MOECL_OK && tensor < MOECL_TENSOR_COUNT; tensor++) {
-    const int64_t items = moecl_layer_tensor_items(&point->layer, (moecl_tensor)tensor);
-    for (int64_t item = 0; status == MOECL_OK && item < items; item++)
-      status = set_item(runner, point, (moecl_tensor)tensor, item, staging, values);
-  }
+  if (status == MOECL_OK) status = set_tensors(runner, point, staging, values);
   moecl_buffer_destroy(&staging);
   free(values);
+  status = conclude(runner->together, status);
+  runner->together->ready = status == MOECL_OK;
   return status;
 }
 
 /* ---- inputs and outputs ---- */
 
 void together_release_buffers(struct together *together) {
-  for (int m = 0; together && m < together->members; m++) {
+  for (int m = 0; together && m < together->own; m++) {
     for (int set = 0; set < INPUT_SETS; set++) moecl_buffer_destroy(&together->hidden[set][m]);
     moecl_buffer_destroy(&together->output[m]);
     moecl_profile_destroy(&together->profile[m]);
@@ -137,10 +204,17 @@ static uint64_t row_of(const experiment_point *point) {
   return (uint64_t)point->layer.hidden_size * moecl_dtype_size(point->layer.dtype);
 }
 
+/* The batch's tokens before a member's. */
+static int64_t tokens_before(const struct together *together, const experiment_point *point,
+                             int m) {
+  return point->num_tokens * m / together->members;
+}
+
 static moecl_status provide_member(struct together *together, const experiment_point *point,
                                    int sets, int m) {
-  const int64_t tokens = point->num_tokens, members = together->members;
-  const int64_t own = tokens * (m + 1) / members - tokens * m / members;
+  const int member = together->begin + m;
+  const int64_t own =
+      tokens_before(together, point, member + 1) - tokens_before(together, point, member);
   const uint64_t bytes = (uint64_t)own * row_of(point);
   for (int set = 0; set < sets; set++)
     TRY(moecl_buffer_create(together->context[m], bytes, &together->hidden[set][m]));
@@ -154,9 +228,9 @@ static moecl_status provide_member(struct together *together, const experiment_p
 /* Each member's tokens of an input that the runner's context has all of. */
 static moecl_status scatter(struct together *together, const moecl_buffer *all, int set,
                             char *values) {
-  uint64_t at = 0;
+  uint64_t at = together->first_byte;
   TRY(moecl_buffer_read_wait(all, 0, moecl_buffer_size(all), values));
-  for (int m = 0; m < together->members; m++) {
+  for (int m = 0; m < together->own; m++) {
     const uint64_t bytes = moecl_buffer_size(together->hidden[set][m]);
     TRY(moecl_buffer_write_wait(together->hidden[set][m], 0, bytes, values + at));
     at += bytes;
@@ -164,12 +238,10 @@ static moecl_status scatter(struct together *together, const moecl_buffer *all, 
   return MOECL_OK;
 }
 
-moecl_status together_provide_buffers(runner *runner, const experiment_point *point,
-                                      const point_buffers *buffers) {
-  struct together *together = runner->together;
+static moecl_status provide_members(struct together *together, const experiment_point *point,
+                                    const point_buffers *buffers) {
   moecl_status status = MOECL_OK;
-  together_release_buffers(together);
-  for (int m = 0; status == MOECL_OK && m < together->members; m++)
+  for (int m = 0; status == MOECL_OK && m < together->own; m++)
     status = provide_member(together, point, buffers->sets, m);
   char *values = malloc((size_t)moecl_buffer_size(buffers->output) + 1);
   if (status == MOECL_OK && !values) status = MOECL_ERROR_OUT_OF_HOST_MEMORY;
@@ -179,49 +251,112 @@ moecl_status together_provide_buffers(runner *runner, const experiment_point *po
   return status;
 }
 
-moecl_status together_collect(struct together *together, moecl_buffer *output) {
-  uint64_t at = 0;
-  for (int m = 0; m < together->members; m++) {
+void together_lead_buffers(struct together *together, const experiment_point *point) {
+  lead(together, ORDER_BUFFERS, point);
+}
+
+/* Where a process's part of the batch begins, in bytes. */
+static uint64_t begins_at(const struct together *together, const experiment_point *point,
+                          int rank) {
+  int first;
+  processes_members(together->members, rank, &first);
+  return (uint64_t)tokens_before(together, point, first) * row_of(point);
+}
+
+moecl_status together_provide_buffers(struct together *together, const experiment_point *point,
+                                      const point_buffers *buffers, moecl_status status) {
+  together_release_buffers(together);
+  together->point = point;
+  together->first_byte = begins_at(together, point, processes_own());
+  if (status == MOECL_OK) status = provide_members(together, point, buffers);
+  return conclude(together, status);
+}
+
+/* ---- outputs ---- */
+
+static moecl_status read_outputs(const struct together *together, char *values) {
+  if (!values) return MOECL_ERROR_OUT_OF_HOST_MEMORY;
+  for (int m = 0; m < together->own; m++) {
     const uint64_t bytes = moecl_buffer_size(together->output[m]);
-    void *values = malloc((size_t)bytes + 1);
-    moecl_status status = values ? moecl_buffer_read_wait(together->output[m], 0, bytes, values)
-                                 : MOECL_ERROR_OUT_OF_HOST_MEMORY;
-    if (status == MOECL_OK) status = moecl_buffer_write_wait(output, at, bytes, values);
-    free(values);
-    TRY(status);
-    at += bytes;
+    TRY(moecl_buffer_read_wait(together->output[m], 0, bytes, values));
+    values += bytes;
   }
   return MOECL_OK;
 }
 
+moecl_status together_collect(struct together *together, moecl_buffer *output) {
+  const experiment_point *point = together->point;
+  const size_t all = (size_t)point->num_tokens * row_of(point);
+  lead(together, ORDER_COLLECT, NULL);
+  char *values = malloc(all + 1);
+  moecl_status status =
+      conclude(together, read_outputs(together, values ? values + together->first_byte : NULL));
+  for (int r = 1; status == MOECL_OK && r < processes_count(); r++) {
+    const uint64_t begin = begins_at(together, point, r), end = begins_at(together, point, r + 1);
+    if (processes_own() == 0) processes_take(r, values + begin, end - begin);
+    else if (processes_own() == r) processes_give(values + begin, end - begin);
+  }
+  if (status == MOECL_OK && output) status = moecl_buffer_write_wait(output, 0, all, values);
+  free(values);
+  return status;
+}
+
+moecl_status together_read_routing(struct together *together, moecl_routing *routing) {
+  *routing = (moecl_routing){0};
+  lead(together, ORDER_ROUTING, NULL);
+  return conclude(together, together->own
+                                ? moecl_group_layer_read_routing_wait(together->layer, routing)
+                                : MOECL_OK);
+}
+
 /* ---- forwards ---- */
 
-moecl_status together_forward(struct together *together, const experiment_point *point, int set,
-                              bool measured, bool profiled) {
+static moecl_status run_forward(struct together *together, const experiment_point *point, int set,
+                                bool measured, bool profiled) {
   moecl_event *events[MOECL_MAX_GROUP_MEMBERS];
-  for (int m = 0; m < together->members; m++) {
+  for (int m = 0; m < together->own; m++) {
     together->tokens[m].hidden_states =
         together->tokens[m].num_tokens ? together->hidden[set][m] : NULL;
     together->tokens[m].profile = profiled ? together->profile[m] : NULL;
+    moecl_profile_layer_only(together->profile[m], together->layer_only);
   }
   const moecl_group_forward_params params = {
       .tokens = together->tokens, .seed = point->seed, .measured = measured};
   moecl_status status = moecl_group_layer_forward(together->layer, &params, events);
-  for (int m = 0; m < together->members; m++) {
+  for (int m = 0; m < together->own; m++) {
     if (status == MOECL_OK) status = moecl_event_wait(events[m]);
     moecl_event_destroy(&events[m]);
   }
   return status;
 }
 
-/* The longest of all members; a stage that none has is NaN. */
-static moecl_status read_profiles(struct together *together, double ms[RESULTS_STAGES]) {
+moecl_status together_forward(struct together *together, const experiment_point *point, int set,
+                              bool measured, bool profiled) {
+  const process_order order = {.kind = ORDER_FORWARD,
+                               .set = set,
+                               .measured = measured,
+                               .profiled = profiled,
+                               .layer_only = together->layer_only};
+  processes_lead(&order);
+  return conclude(together,
+                  together->own ? run_forward(together, point, set, measured, profiled) : MOECL_OK);
+}
+
+static moecl_status read_profiles(const struct together *together, double ms[RESULTS_STAGES]) {
   for (int stage = 0; stage < RESULTS_STAGES; stage++) ms[stage] = NAN;
-  for (int m = 0; m < together->members; m++) {
+  for (int m = 0; m < together->own; m++) {
     double own[RESULTS_STAGES];
     TRY(moecl_profile_read_wait(together->profile[m], own, RESULTS_STAGES));
     for (int stage = 0; stage < RESULTS_STAGES; stage++) ms[stage] = fmax(ms[stage], own[stage]);
   }
+  return MOECL_OK;
+}
+
+/* A stage that none has is NaN. */
+moecl_status together_read_profiles(struct together *together, double ms[RESULTS_STAGES]) {
+  lead(together, ORDER_PROFILES, NULL);
+  TRY(conclude(together, read_profiles(together, ms)));
+  processes_share_most(ms, RESULTS_STAGES);
   return MOECL_OK;
 }
 
@@ -231,7 +366,7 @@ static moecl_status time_one(runner *runner, const experiment_point *point, int 
   const double begun = seconds_now();
   TRY(together_forward(runner->together, point, set, false, true));
   samples[(size_t)RESULTS_STAGES * most + at] = (seconds_now() - begun) * 1e3;
-  TRY(read_profiles(runner->together, ms));
+  TRY(together_read_profiles(runner->together, ms));
   for (int stage = 0; stage < RESULTS_STAGES; stage++)
     samples[(size_t)stage * most + at] = ms[stage];
   return MOECL_OK;
@@ -243,8 +378,7 @@ moecl_status together_time(runner *runner, const experiment_point *point, int se
   const size_t warmup = (size_t)runner->experiment->warmup;
   double *samples = malloc(most * (RESULTS_STAGES + 1) * sizeof *samples);
   moecl_status status = samples ? MOECL_OK : MOECL_ERROR_OUT_OF_HOST_MEMORY;
-  for (int m = 0; m < runner->together->members; m++)
-    moecl_profile_layer_only(runner->together->profile[m], layer_only);
+  runner->together->layer_only = layer_only;
   *kept = 0;
   for (size_t i = 0; status == MOECL_OK && i < warmup + most && !*runner->interrupted; i++) {
     const int set = (int)(i % (size_t)sets);
@@ -282,31 +416,42 @@ static void sum_up(point_parallel *parallel) {
   parallel->member_imbalance = rows > 0 ? most / (rows / (double)parallel->num_members) : NAN;
 }
 
+static moecl_status read_statistics(struct together *together,
+                                    moecl_group_statistics statistics[MOECL_MAX_GROUP_MEMBERS]) {
+  for (int m = 0; together->own && m < together->members; m++)
+    TRY(moecl_group_layer_statistics_wait(together->layer, (size_t)m, &statistics[m]));
+  return MOECL_OK;
+}
+
+static point_member describe(const moecl_group_statistics *s, const char *device) {
+  point_member one = {.experts = s->experts,
+                      .num_tokens = s->num_tokens,
+                      .rows = s->rows,
+                      .bytes_sent = (int64_t)s->bytes_sent,
+                      .bytes_received = (int64_t)s->bytes_received,
+                      .layer_ms = s->layer_ms,
+                      .kernels_ms = s->kernels_ms,
+                      .transfer_ms = s->transfer_ms,
+                      .hidden_ms = s->hidden_ms};
+  snprintf(one.device, sizeof one.device, "%s", device);
+  return one;
+}
+
 moecl_status together_describe(struct together *together, point_result *result) {
+  moecl_group_statistics statistics[MOECL_MAX_GROUP_MEMBERS] = {{0}};
   point_parallel *parallel = &result->parallel;
+  lead(together, ORDER_DESCRIBE, NULL);
+  TRY(conclude(together, read_statistics(together, statistics)));
+  if (!together->own) return MOECL_OK;
   free(parallel->members);
   parallel->num_members = 0;
   parallel->members = calloc((size_t)together->members, sizeof *parallel->members);
   if (!parallel->members) return MOECL_ERROR_OUT_OF_HOST_MEMORY;
-  for (int m = 0; m < together->members; m++) {
-    moecl_group_statistics s;
-    point_member *one = &parallel->members[m];
-    TRY(moecl_group_layer_statistics_wait(together->layer, (size_t)m, &s));
-    *one = (point_member){.experts = s.experts,
-                          .num_tokens = s.num_tokens,
-                          .rows = s.rows,
-                          .bytes_sent = (int64_t)s.bytes_sent,
-                          .bytes_received = (int64_t)s.bytes_received,
-                          .layer_ms = s.layer_ms,
-                          .kernels_ms = s.kernels_ms,
-                          .transfer_ms = s.transfer_ms,
-                          .hidden_ms = s.hidden_ms};
-    snprintf(one->device, sizeof one->device, "%s",
-             moecl_context_device(together->context[m])->name);
-    parallel->chunks = s.chunks;
-    parallel->row_bytes = (int64_t)s.row_bytes;
-    parallel->output_row_bytes = (int64_t)s.output_row_bytes;
-  }
+  for (int m = 0; m < together->members; m++)
+    parallel->members[m] = describe(&statistics[m], together->facts[m].device);
+  parallel->chunks = statistics[0].chunks;
+  parallel->row_bytes = (int64_t)statistics[0].row_bytes;
+  parallel->output_row_bytes = (int64_t)statistics[0].output_row_bytes;
   parallel->num_members = (size_t)together->members;
   snprintf(parallel->transport, sizeof parallel->transport, "%s",
            moecl_group_transport(together->group));

@@ -1,0 +1,139 @@
+# SPDX-License-Identifier: MIT
+"""moectl run under mpirun: the first process writes what one process would have, a failure of another
+one is told, and one that is killed ends all without loss.
+
+usage: test_mpirun.py MOECTL MPIRUN FAILING_CALL.so CONFIGS
+Exit code 77 (skipped) without an OpenCL device.
+"""
+
+import json
+import os
+import pathlib
+import shutil
+import signal
+import subprocess
+import sys
+import tempfile
+import time
+import unittest
+
+MOECTL, MPIRUN, SHIM, CONFIGS = (pathlib.Path(argument).absolute() for argument in sys.argv[1:5])
+EXPERIMENT = CONFIGS / "expert-parallel.yaml"
+# One process of several does something else first.
+WRAPPER = """#!/bin/sh
+if [ "${OMPI_COMM_WORLD_RANK:-$PMI_RANK}" = "$ODD_RANK" ]; then
+  [ -z "$ODD_PID" ] || echo $$ >"$ODD_PID"
+  [ -z "$ODD_PRELOAD" ] || export LD_PRELOAD="$ODD_PRELOAD"
+fi
+exec "$@"
+"""
+
+
+def tensors(path):
+    """Of a safetensors file: name to bytes."""
+    data = path.read_bytes()
+    size = int.from_bytes(data[:8], "little")
+    header = json.loads(data[8:8 + size])
+    return {name: data[8 + size + entry["data_offsets"][0]:8 + size + entry["data_offsets"][1]]
+            for name, entry in header.items() if name != "__metadata__"}
+
+
+class Mpirun(unittest.TestCase):
+    def setUp(self):
+        self.folder = pathlib.Path(tempfile.mkdtemp())
+        self.addCleanup(shutil.rmtree, self.folder)
+        self.wrapper = self.folder / "wrapper"
+        self.wrapper.write_text(WRAPPER, encoding="utf-8")
+        self.wrapper.chmod(0o755)
+
+    def words(self, ranks, *arguments):
+        start = [MPIRUN, "-n", str(ranks), self.wrapper] if ranks > 1 else []
+        return [*start, MOECTL, "run", *arguments, "--pictures", "none"]
+
+    def run_it(self, ranks, *arguments, **environment):
+        return subprocess.run(self.words(ranks, *arguments), capture_output=True, encoding="utf-8",
+                              env={**os.environ, **environment}, timeout=300, check=False)
+
+    def points(self, out):
+        return json.loads((self.folder / out / "results.json").read_text(encoding="utf-8"))["points"]
+
+    def test_as_one_process(self):
+        """More members than processes, as many, and fewer; the same bits."""
+        experiment = (EXPERIMENT, "--set", "layer.batch_invariant=true", "--set",
+                      "workload.num_tokens=64", "--set", "measure.rounds=1", "--set",
+                      "measure.iterations=1", "--dump", "--out")
+        alone = self.run_it(1, *experiment, self.folder / "alone")
+        self.assertEqual(alone.returncode, 0, alone.stderr)
+        for ranks in (2, 3):
+            out = self.folder / f"ranks-{ranks}"
+            run = self.run_it(ranks, *experiment, out)
+            self.assertEqual(run.returncode, 0, run.stderr)
+            self.assertEqual(run.stdout.count("results: "), 1, run.stdout)
+            for index, (one, many) in enumerate(zip(self.points("alone"), self.points(out),
+                                                    strict=True)):
+                self.assertEqual(many["status"], "ok")
+                first, second = one["parallel"], many["parallel"]
+                self.assertEqual(second["transport"], "mpi" if index else "host")
+                self.assertEqual(second["sent_bytes"], first["sent_bytes"])
+                for key in ("experts", "num_tokens", "rows", "bytes_sent", "bytes_received"):
+                    self.assertEqual([member[key] for member in second["members"]],
+                                     [member[key] for member in first["members"]])
+                name = f"point-{index:03}.safetensors"
+                self.assertEqual(tensors(out / name), tensors(self.folder / "alone" / name))
+
+    def test_nothing_to_share(self):
+        out = self.folder / "out"
+        run = self.run_it(2, CONFIGS / "quickstart.yaml", "--out", out)
+        self.assertEqual(run.returncode, 2, run.stderr)
+        self.assertEqual(run.stderr.count("parallel.experts is null at point 0"), 1, run.stderr)
+        self.assertFalse(out.exists())
+
+    def test_no_file(self):
+        run = self.run_it(2, self.folder / "none.yaml")
+        self.assertEqual(run.returncode, 2, run.stderr)
+        self.assertEqual(run.stderr.count("cannot be read"), 1, run.stderr)
+
+    def test_failing_call(self):
+        """On the second process: the point has failed, and says where and in what."""
+        for start in ("40", "120"):
+            run = self.run_it(2, EXPERIMENT, "--set", "parallel.experts=[1,2]", "--set",
+                              "workload.num_tokens=64", "--out", self.folder / start, ODD_RANK="1",
+                              ODD_PRELOAD=str(SHIM), MOECL_TEST_CALL="clEnqueueNDRangeKernel",
+                              MOECL_TEST_FROM=start)
+            self.assertEqual(run.returncode, 1, run.stderr)
+            error = self.points(start)[1]["error"]
+            self.assertIn("rank 1: ", error)
+            self.assertIn("clEnqueueNDRangeKernel failed: CL_OUT_OF_RESOURCES", error)
+            self.assertNotIn("failed on rank", error)
+            self.assertNotIn("\n", error)
+
+    def test_killed(self):
+        """What was measured is there, and the run goes on with it."""
+        experiment = (EXPERIMENT, "--set", "parallel.experts=[1,2]", "--set",
+                      "measure.iterations=200", "--set", "measure.rounds=1")
+        out, pid = self.folder / "out", self.folder / "pid"
+        process = subprocess.Popen(self.words(2, *experiment, "--out", out), stderr=subprocess.PIPE,
+                                   stdout=subprocess.PIPE, encoding="utf-8",
+                                   env={**os.environ, "ODD_RANK": "1", "ODD_PID": str(pid)})
+        for line in process.stderr:
+            if "[2/4]" in line:
+                break
+        time.sleep(0.2)
+        os.kill(int(pid.read_text(encoding="utf-8")), signal.SIGKILL)
+        _, error = process.communicate(timeout=60)
+        self.assertNotEqual(process.returncode, 0)
+        self.assertIn("go on with: mpirun -n 2 moectl run", error)
+        done = [point for point in self.points("out") if point["status"] == "ok"]
+        self.assertGreaterEqual(len(done), 2)
+        run = self.run_it(2, *experiment, "--resume", out)
+        self.assertEqual(run.returncode, 0, run.stderr)
+        points = self.points("out")
+        self.assertEqual([point["status"] for point in points], ["ok"] * 4)
+        self.assertEqual(points[:2], done[:2])
+
+
+if __name__ == "__main__":
+    if subprocess.run([MOECTL, "devices"], capture_output=True, check=False).returncode != 0:
+        print("SKIP: no OpenCL device")
+        sys.exit(77)
+    unittest.main(argv=[sys.argv[0], *sys.argv[5:]])
