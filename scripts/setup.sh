@@ -35,6 +35,8 @@ test|module cmocka|libcmocka-dev|cmocka (unit tests), for development
 test|python jsonschema|python3-jsonschema|jsonschema for Python, for the test of results.json
 want|tool clang-format-14|clang-format-14|clang-format 14, for the check of the sources' format
 want|tool clang-19|clang-19|clang 19, for the checks of kernels for GPUs that are not here
+want|module mpi|libopenmpi-dev|an MPI for development (Open MPI), for layers over several processes
+want|tool mpirun|openmpi-bin|mpirun, which starts them
 want|tool gnuplot|gnuplot-nox|gnuplot, for the pictures in reports
 LIST
 }

@@ -2,9 +2,9 @@
 # SPDX-License-Identifier: MIT
 # Installs the build into a scratch prefix, and builds and runs embed*.c and examples/ against
 # that installation, through pkg-config alone: what an embedder does.
-# usage: embed.sh BUILD_DIR SOURCE_ROOT
+# usage: embed.sh BUILD_DIR SOURCE_ROOT [MPICC MPIRUN]
 set -euo pipefail
-build=$1 root=$2
+build=$1 root=$2 mpicc=${3:-} mpirun=${4:-}
 prefix=$(mktemp -d)
 trap 'rm -rf "$prefix"' EXIT
 meson install -C "$build" --no-rebuild --destdir "$prefix/dest" >"$prefix/log" 2>&1 ||
@@ -30,7 +30,16 @@ embed "$root/test/api/embed_group.c"
 # And the examples, which are of the same layer and say the same of its first token.
 for example in forward own_opencl group; do embed "$root/examples/$example.c" | tee "$prefix/$example.out"; done
 LD_LIBRARY_PATH=$libdir python3 "$root/examples/ctypes_forward.py" | tee "$prefix/ctypes_forward.out"
-[[ $(cat "$prefix"/*.out | grep -c '^token 0: experts ') == 4 ]]
+programs=4
+if [[ $mpirun ]]; then
+  # shellcheck disable=SC2086 # flags are several words
+  "$mpicc" -std=c11 -Wall -Wextra -Werror "$root/examples/group_mpi.c" -o "$prefix/embed" $flags
+  LD_LIBRARY_PATH=$libdir "$mpirun" -n 2 "$prefix/embed" | tee "$prefix/group_mpi.out"
+  programs=5
+else
+  echo "SKIP: examples/group_mpi.c, without MPI"
+fi
+[[ $(cat "$prefix"/*.out | grep -c '^token 0: experts ') == "$programs" ]]
 [[ $(cat "$prefix"/*.out | grep '^token 0:' | sort -u | wc -l) == 1 ]] ||
   { echo "the examples differ in their answers"; exit 1; }
 # What goes wrong is said.
