@@ -42,6 +42,7 @@ SHAPES = {
         Shape("deepseek", "DeepSeek-V3 shape", "deepseek-v3.yaml", PLAIN, 7168, 2048, 256, 8),
     )
 }
+TOLERANCE = 0.03  # of an answer, relative to its norm; layers.TOLERANCE says why
 TOKENS = (1, 16, 128, 1024, 4096, 16384)
 ELEMENT = 2  # bytes of a bf16
 
@@ -81,9 +82,10 @@ def layer_flops(shape, tokens):
     return 2 * tokens * (experts + shape.hidden * shape.experts)
 
 
-def least_bytes(shape, tokens):
-    """Weights of the experts expected to be active, input and output, each once."""
-    weights = expected_active(shape, tokens) * 3 * shape.hidden * shape.intermediate
+def least_bytes(shape, tokens, active=None):
+    """Weights of the experts that are active (None: that are expected to be), input and output, each
+    once."""
+    weights = (active or expected_active(shape, tokens)) * 3 * shape.hidden * shape.intermediate
     return ELEMENT * (weights + 2 * tokens * shape.hidden)
 
 
@@ -91,12 +93,35 @@ def weight_bytes(shape):
     return ELEMENT * shape.experts * (3 * shape.intermediate + 1) * shape.hidden
 
 
-def floor_ms(shape, tokens, ceilings):
+def floor_ms(shape, tokens, ceilings, active=None):
     """What no system can beat at these ceilings; None when they aren't known."""
     if not ceilings:
         return None
     return max(layer_flops(shape, tokens) / ceilings.tflops * 1e-9,
-               least_bytes(shape, tokens) / ceilings.tbytes * 1e-9)
+               least_bytes(shape, tokens, active) / ceilings.tbytes * 1e-9)
+
+
+def input_sets(tokens):
+    """Inputs taken in turn: of few tokens so many that no cache has the experts' weights."""
+    return 8 if tokens <= 16 else 3
+
+
+def items_of(shape, tensor):
+    """(items, bytes of one) as moecl's side takes them."""
+    if tensor == "router":
+        return 1, ELEMENT * shape.experts * shape.hidden
+    rows = 2 * shape.intermediate if tensor == "gate_up" else shape.intermediate
+    return shape.experts, ELEMENT * rows * shape.hidden
+
+
+WINDOW_BYTES = 256 << 20
+
+
+def window_bytes(shape, tokens):
+    """What is handed over at once: an item, the inputs; some items where they are small."""
+    item = max(items_of(shape, tensor)[1] for tensor in ("router", "gate_up", "down"))
+    inputs = input_sets(tokens) * ELEMENT * tokens * shape.hidden
+    return max(item, inputs, min(WINDOW_BYTES, weight_bytes(shape)))
 
 
 def parse_ceilings(text):
@@ -124,42 +149,16 @@ def summarize(samples):
     return {"ms": median(samples), "min": min(samples), "p90": sorted(samples)[rank - 1]}
 
 
-def read_ours(text, shape, tokens):
-    """moectl's results.json of one point as {"ms", "min", "p90", "device", ...} or
-    {"error"}.
-
-    A result of another layer than the peers' is an error, whatever its time.
-    """
-    results = json.loads(text)
-    points = results["points"]
-    if len(points) != 1:
-        return {"error": f"{len(points)} points in results.json, expected one"}
-    point, params = points[0], points[0]["params"]
-    wanted = {"hidden_size": shape.hidden, "intermediate_size": shape.intermediate,
-              "num_experts": shape.experts, "top_k": shape.top_k, "num_tokens": tokens,
-              "dtype": "bf16", "activation": "swiglu", "renormalize": True,
-              "gate_up_bias": False, "down_bias": False, "router_bias": False,
-              "scoring": "softmax", "num_expert_group": None, "shared_intermediate_size": None}
-    for name, value in wanted.items():
-        if params.get(name) != value:
-            return {"error": f"moectl ran {name}={params.get(name)}, the peers {value}"}
-    layer = (point.get("time_ms") or {}).get("layer")
-    if point["status"] not in ("ok", "ok_unverified") or not layer:
-        return {"error": point.get("error") or point["status"]}
-    verify = point.get("verify")
-    return {"ms": layer["median"], "min": layer["min"], "p90": layer["p90"],
-            "device": results["device"]["name"], "variants": point["variants"],
-            "verified": bool(verify and verify["ok"])}
+# What is compared, in the order of the tables: back to back and a sustained load by the wall clock,
+# the device's own time, one forward from idle by the wall clock.
+MEASURES = {"burst": "back to back", "load": "sustained", "device": "on the device",
+            "idle": "from idle"}
 
 
-def sustained(entry):
-    """The sustained median where there is one, else the short one."""
-    return entry.get("sustained_ms") or entry["ms"]
-
-
-def best_peer(point, time=lambda entry: entry["ms"]):
-    """The fastest peer of a point, None if none ran."""
-    return min(point["peers"], key=time, default=None)
+def best_peer(point, what):
+    """The fastest peer of a point in a measure, None if none ran."""
+    return min((peer for peer in point["peers"] if peer.get(what)), key=lambda peer: peer[what],
+               default=None)
 
 
 def geometric_mean(values):
@@ -175,59 +174,77 @@ def digits(value, places=2):
     return f"{value:.{places}f}"
 
 
-def ratios(point, ceilings, time):
+def ratios(point, ceilings, what):
     """(ours, best peer, floor, ours/floor, ours/peer); None for what is missing."""
-    ours = time(point["ours"]) if "ms" in point["ours"] else None
-    peer = best_peer(point, time)
-    floor = floor_ms(SHAPES[point["shape"]], point["tokens"], ceilings)
+    ours, peer = point["ours"].get(what), best_peer(point, what)
+    floor = floor_ms(SHAPES[point["shape"]], point["tokens"], ceilings, point.get("active"))
     return (ours, peer, floor, ours / floor if ours and floor else None,
-            ours / time(peer) if ours and peer else None)
+            ours / peer[what] if ours and peer else None)
 
 
-def summary(record, time=lambda entry: entry["ms"]):
-    """{"over_floor", "counted", "won", "compared"} over the record's points."""
-    rows = [ratios(point, record_ceilings(record), time) for point in record["points"]]
+def summary(record, what):
+    """{"over_floor", "over_peer", "counted", "won", "compared"} over the record's points."""
+    rows = [ratios(point, record_ceilings(record), what) for point in record["points"]]
     over_floor = [row[3] for row in rows if row[3]]
     against = [row[4] for row in rows if row[4]]
-    return {"over_floor": geometric_mean(over_floor), "counted": len(over_floor),
-            "won": sum(ratio <= 1 for ratio in against), "compared": len(against)}
+    return {"over_floor": geometric_mean(over_floor), "over_peer": geometric_mean(against),
+            "counted": len(over_floor), "won": sum(ratio <= 1 for ratio in against),
+            "compared": len(against)}
 
 
 def record_ceilings(record):
     return Ceilings(**record["ceilings"]) if record.get("ceilings") else None
 
 
-HEADER = ("| layer (H, I, E, K) | tokens | ours ms | best peer ms | whose | floor ms "
-          "| ours / floor | ours / peer | ours, sustained | peer, sustained |\n"
-          "|---|---|---|---|---|---|---|---|---|---|")
+HEADER = ("| layer (H, I, E, K) | tokens | back to back | best peer | whose | ours / peer "
+          "| sustained | peer | ours / peer | on the device | peer | ours / peer | from idle | peer "
+          "| ours / peer | floor | back to back / floor | device / floor |\n|" + "---|" * 18)
+
+
+def ratio_cell(ratio):
+    """Where a peer is faster, in bold."""
+    text = digits(ratio)
+    return f"**{text}**" if ratio and ratio > 1 else text
 
 
 def table_row(point, ceilings, title):
-    ours, peer, floor, over_floor, over_peer = ratios(point, ceilings, lambda e: e["ms"])
-    long_ours, long_peer = ratios(point, ceilings, sustained)[:2]
-    cells = (title, point["tokens"], digits(ours, None), digits(peer and peer["ms"], None),
-             peer["name"] if peer else "n/a", digits(floor, None), digits(over_floor),
-             digits(over_peer), digits(long_ours, None),
-             digits(long_peer and sustained(long_peer), None))
+    cells = [title, point["tokens"]]
+    for what in MEASURES:
+        ours, peer, floor, over_floor, over_peer = ratios(point, ceilings, what)
+        cells += [digits(ours, None), digits(peer and peer[what], None)]
+        if what == "burst":
+            cells.append(peer["name"] if peer else "n/a")
+        cells.append(ratio_cell(over_peer))
+    cells += [digits(floor, None)]
+    cells += [digits(ratios(point, ceilings, what)[3]) for what in ("burst", "device")]
     return "| " + " | ".join(map(str, cells)) + " |"
 
 
 def summary_lines(record):
     lines = []
-    times = (("short", lambda entry: entry["ms"]), ("sustained", sustained))
-    for name, time in times if record["seconds"] > 0 else times[:1]:
-        s = summary(record, time)
-        lines.append(f"- {name}: geometric mean of ours / floor {digits(s['over_floor'])} "
-                     f"over {s['counted']} points; ours at or below the best peer at "
-                     f"{s['won']} of {s['compared']} points")
-    variants = {point["ours"]["variants"]["grouped_gemm"] for point in record["points"]
-                if "variants" in point["ours"]}
+    for what, name in MEASURES.items():
+        s = summary(record, what)
+        if s["counted"] or s["compared"]:
+            lines.append(f"- {name}: geometric mean of ours / floor {digits(s['over_floor'])} over "
+                         f"{s['counted']} points, of ours / best peer {digits(s['over_peer'])}; ours "
+                         f"at or below the best peer at {s['won']} of {s['compared']} points")
+    variants = {point["ours"]["variant"] for point in record["points"] if "variant" in point["ours"]}
     if variants:
         lines.append(f"- ours ran the grouped GEMM of: {', '.join(sorted(variants))}")
-    checked = sum(bool(point["ours"].get("verified")) for point in record["points"])
-    lines.append(f"- ours verified by moectl at {checked} of {len(record['points'])} points; "
-                 "a peer is checked at every point, or left out")
+    errors = [point["ours"]["error"] for point in record["points"] if "burst" in point["ours"]]
+    if errors:
+        lines.append(f"- ours was right at {len(errors)} points, by the peers' own check: relative "
+                     f"error {max(errors):.2g} at most")
     return lines
+
+
+def differing_experts(point):
+    """What is said where sides did not make as many experts active: logits nearly tie."""
+    ours, theirs = point["ours"].get("active"), point.get("active")
+    mean = sum(ours) / len(ours) if ours else theirs
+    if not theirs or abs(mean - theirs) <= 0.01 * theirs:
+        return None
+    return f"{mean:.4g} experts active in ours, {theirs:.4g} in the peers"
 
 
 def markdown(record):
@@ -237,8 +254,9 @@ def markdown(record):
              f"{ceilings.tbytes:.3g} TB/s" if ceilings else "not measured, so no floors")
     lines = [f"# moecl beside its peers: {record['device']}", "",
              f"{record['date']}, {record['versions']}. Ceilings: {known}.",
-             "One whole layer, bf16, random normal data, even routing; median milliseconds.",
-             "", HEADER]
+             "One whole layer, bf16, random normal data, even routing, the same weights and inputs "
+             f"for all; milliseconds, medians of {record['rounds']} rounds in turns. Where a peer is "
+             "faster the ratio is bold.", "", HEADER]
     last = None
     for point in record["points"]:
         s = SHAPES[point["shape"]]
@@ -248,7 +266,9 @@ def markdown(record):
     lines += [""] + summary_lines(record) + [f"- {note}" for note in record["notes"]]
     for point in record["points"]:
         where = f"{point['shape']}:{point['tokens']}"
-        if "error" in point["ours"]:
+        if "burst" not in point["ours"]:
             lines.append(f"- {where}: ours is missing: {point['ours']['error']}")
+        if differing_experts(point):
+            lines.append(f"- {where}: {differing_experts(point)}")
         lines += [f"- {where}: {out['name']} left out: {out['why']}" for out in point["left_out"]]
     return "\n".join(lines) + "\n"

@@ -1,17 +1,22 @@
 #!/usr/bin/env python3
 # SPDX-License-Identifier: MIT
-"""Times moecl beside other systems on an NVIDIA GPU, point by point, in one run.
+"""Times moecl beside other systems on an NVIDIA GPU, point by point, in turns, in one run.
 
-Five published MoE layers at six token counts, bf16, even routing, SwiGLU, softmax
-over the top k, no bias. At each point `moectl run` comes first, in a process that
-has ended before the peers start; each peer's answer is checked before it is timed.
-The two ceilings of the machine, torch.matmul and a large copy, are measured in the
-same run. DIR/comparison.md and .json are written after every point; DIR/ours.log
-and DIR/peers.log hold what the programs said.
+Five published MoE layers at six token counts, bf16, even routing, SwiGLU, softmax over the top k, no
+bias. All sides have the same weights, the router's among them, and the same inputs, so that the same
+experts are active; PyTorch draws them, and moecl's side (bench/turns) gets them through memory that
+both processes map. Every answer, moecl's too, is compared with double precision before it is timed.
 
-    bench/peers/nvidia.py --moectl build/bench/moectl/moectl --out DIR
+A point's turns: in each round every side rests for --rest seconds, then answers, by the wall clock,
+single forwards from idle, a burst of forwards back to back, the same by the device's clock, and a
+sustained load of --seconds whose second half counts. The order rotates, so that everyone comes after
+everyone else's load. Peers run eagerly and in CUDA graphs; the --keep fastest take part in the turns.
+The two ceilings of the machine, torch.matmul and a large copy, are measured in the same run.
+DIR/comparison.md and .json are written after every point; DIR/ours.log and DIR/peers.log hold what
+the programs said.
+
+    bench/peers/nvidia.py --ours build/bench/layer_turns --out DIR
     bench/peers/nvidia.py --points mixtral:1,16 olmoe:1024 --peers triton --out DIR
-    bench/peers/nvidia.py --peers none --ceilings 777:2.95 --out DIR   # no PyTorch
 
 Exit codes: 0 every point of ours ran, 1 some did not, 2 bad usage, or no GPU.
 """
@@ -23,25 +28,34 @@ import os
 import pathlib
 import subprocess
 import sys
+import tempfile
 import threading
+import time
 
 sys.dont_write_bytecode = True
 
 import floors  # noqa: E402
-import ours  # noqa: E402
+from ours import Failed, NoDevice, Ours  # noqa: E402
 
 HERE = pathlib.Path(__file__).resolve().parent
 PEERS = ("grouped_mm", "transformers", "triton", "vllm")
 START_LIMIT = 180  # seconds; importing PyTorch on a cold disk
 DEATHS = 2  # a peer that ended its process so often is not tried again
+TENSORS = ("router", "gate_up", "down")
+
+
+class Died(Exception):
+    """The worker ended, or was late."""
 
 
 class Worker:
-    """The process that holds PyTorch; `lines` ends early when it dies or is late."""
+    """The process that holds PyTorch."""
 
-    def __init__(self, python, log):
-        self.process = subprocess.Popen([python, str(HERE / "worker.py")], text=True,
-                                        stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=log)
+    def __init__(self, options, window, log):
+        words = [options.python, str(HERE / "worker.py"), "--device", options.torch_device,
+                 "--window", str(window)]
+        self.process = subprocess.Popen(words, text=True, stdin=subprocess.PIPE,
+                                        stdout=subprocess.PIPE, stderr=log)
 
     def read(self, limit):
         """The next answer, None when there is none within `limit` seconds."""
@@ -54,18 +68,19 @@ class Worker:
         return json.loads(line) if line.endswith("\n") else None
 
     def ask(self, request, limit):
-        """Yields the answers to a request; the last is {"done"}, or None if it died."""
+        """Yields the answers to a request until it is done."""
         try:
             self.process.stdin.write(json.dumps(request) + "\n")
             self.process.stdin.flush()
         except OSError:
-            yield None
-            return
+            pass  # it has ended, as reading tells
         while True:
             message = self.read(limit)
-            yield message
-            if message is None or message.get("done"):
+            if message is None:
+                raise Died
+            if message.get("done"):
                 return
+            yield message
 
     def close(self):
         self.process.kill()
@@ -73,19 +88,20 @@ class Worker:
 
 
 class Peers:
-    """The peers still in the race, and the worker that runs them."""
+    """The worker, and the peers still in the race. What it held before it died is drawn again."""
 
-    def __init__(self, options, log):
-        self.options, self.log = options, log
+    def __init__(self, options, window, log):
+        self.options, self.window, self.log = options, window, log
         self.names = list(options.peers)
         self.deaths = dict.fromkeys(self.names, 0)
         self.worker, self.about, self.notes = None, {}, []
+        self.held = []  # requests: its shape, its tokens
 
     def start(self):
-        """None, or why there are no peers."""
+        """None, or why there is no worker."""
         self.close()
         try:
-            self.worker = Worker(self.options.python, self.log)
+            self.worker = Worker(self.options, self.window, self.log)
         except OSError as error:
             return f"{self.options.python} did not start: {error}"
         ready = self.worker.read(START_LIMIT)
@@ -100,36 +116,44 @@ class Peers:
             self.worker.close()
         self.worker = None
 
-    def ceilings(self):
+    def ask(self, request, key=None):
+        """The answer's `key`, if there is any answer."""
         found = None
-        for message in self.worker.ask({"ceilings": True}, self.options.limit):
-            if message and "ceilings" in message:
-                found = message["ceilings"]
+        for message in self.worker.ask(request, self.options.limit):
+            found = message.get(key, found)
         return found
 
-    def run_point(self, shape, tokens, point):
-        """Fills the point's "peers" and "left_out"; goes on after a peer's death."""
+    def hold(self, *requests):
+        """What the worker is to have: answers the last one's case."""
+        self.held, case = list(requests), None
+        if not self.worker and self.start():
+            raise Died
+        for request in requests:
+            case = self.ask(request, "case")
+        return case
+
+    def contend(self, point):
+        """Those that stay for the turns; goes on after a peer's death."""
         left = list(self.names)
         while left:
-            why = None if self.worker else self.start()
-            if why:
-                point["left_out"] += [{"name": name, "why": why} for name in left]
-                return
-            request = {"shape": shape.name, "tokens": tokens, "peers": left,
-                       "seconds": self.options.seconds}
             running = None
-            for message in self.worker.ask(request, self.options.limit):
-                if message is None:
-                    self.close()
-                    left = self.bury(running, left, point)
-                elif "begin" in message:
-                    running = message["begin"]
-                elif "result" in message:
-                    point["peers"].append(message["result"])
-                elif "left_out" in message:
-                    self.leave_out(message["left_out"], point)
-                else:
-                    left = []
+            try:
+                if not self.worker:
+                    self.hold(*self.held)
+                found, stay = [], []
+                request = {"contend": left, "keep": self.options.keep}
+                for message in self.worker.ask(request, self.options.limit):
+                    running = message.get("begin", running)
+                    if "result" in message:
+                        found.append(message["result"])
+                    if "left_out" in message:
+                        self.leave_out(message["left_out"], point)
+                point["tried"] = found
+                return [one for one in found if one["stays"]]
+            except Died:
+                self.close()
+                left = self.bury(running, left, point)
+        return []
 
     def leave_out(self, out, point):
         """At this point; for good, and said once, when it isn't installed."""
@@ -140,8 +164,8 @@ class Peers:
             point["left_out"].append(out)
 
     def bury(self, running, left, point):
-        """Who is still to run at this point after the worker died under `running`."""
-        why = f"its process died or took over {self.options.limit} s (peers.log)"
+        """Who is still to be tried at this point, all anew, after the worker died under `running`."""
+        why = f"its process died or took over {self.options.limit:g} s (peers.log)"
         if running is None:  # drawing weights or the reference: no peer can run
             point["left_out"] += [{"name": name, "why": why} for name in left]
             return []
@@ -150,7 +174,82 @@ class Peers:
         if self.deaths[running] >= DEATHS:
             self.names.remove(running)
             self.notes.append(f"{running} given up: its process died {DEATHS} times")
-        return left[left.index(running) + 1:]
+        return [name for name in left if name != running]
+
+    def turn(self, name, what, count, pause):
+        return self.ask({"turn": name, "what": what, "count": count, "pause": pause}, "ms")
+
+
+# ---- one point ----
+
+
+def hand_over(peers, ours, shape, window_bytes):
+    """All weights, as many items at a time as the window holds."""
+    for tensor in TENSORS:
+        items, each = floors.items_of(shape, tensor)
+        most = max(1, window_bytes // each)
+        for first in range(0, items, most):
+            count = min(most, items - first)
+            peers.ask({"give": tensor, "first": first, "count": count})
+            ours.ask(f"weights {tensor} {first} {count}")
+
+
+def begin_ours(peers, ours, tokens, case):
+    """moecl's entry: its answer is right, and the same experts are active."""
+    found = ours.ask(f"tokens {tokens} {case['sets']}")
+    error = peers.ask({"check": True}, "checked")
+    if not error <= floors.TOLERANCE:
+        raise Failed(f"wrong answer: relative error {error:.3g} on sampled tokens")
+    return {"name": "moecl", "error": error, "active": found["active"],
+            "variant": ours.about["variant"]}
+
+
+def count_of(milliseconds, each, most):
+    return int(min(max(milliseconds / max(each, 1e-3), 4), most))
+
+
+def take_turn(options, turn, each):
+    """One side's times in one round; `each` is what a forward takes about."""
+    time.sleep(options.rest)
+    alone = count_of(50, each + options.pause, 16)
+    many = count_of(40, each, 200)
+    times = {"idle": turn("idle", alone, options.pause), "burst": turn("burst", many, 0),
+             "device": turn("device", many, 0)}
+    if options.seconds > 0:
+        times["load"] = turn("load", count_of(1e3 * options.seconds, each, 20000), 0)
+    return times
+
+
+def take_turns(options, sides):
+    """Rounds in rotating order; every side's entry gets its times, and their medians."""
+    for entry, turn in sides:
+        entry["rounds"] = []
+        turn("burst", 4, 0)  # what others left in caches, and clocks, is no sample
+        entry["about"] = turn("burst", 8, 0)
+    for number in range(options.rounds):
+        start = number % len(sides)
+        for entry, turn in sides[start:] + sides[:start]:
+            entry["rounds"].append(take_turn(options, turn, entry["about"]))
+    for entry, _ in sides:
+        for what in entry["rounds"][0]:
+            entry[what] = floors.median([one[what] for one in entry["rounds"]])
+
+
+def measure_point(options, peers, ours, shape, tokens, point):
+    case = peers.hold({"shape": shape.name}, {"tokens": tokens})
+    point["active"] = sum(case["active"]) / len(case["active"])
+    mine = begin_ours(peers, ours, tokens, case)
+    others = peers.contend(point)
+    if not peers.worker:
+        peers.hold(*peers.held)
+    sides = [(mine, ours.turn)]
+    for entry in others:
+        sides.append((entry, lambda *a, name=entry["name"]: peers.turn(name, *a)))
+    take_turns(options, sides)
+    point["ours"], point["peers"] = mine, others
+
+
+# ---- the run ----
 
 
 def write_files(out, record):
@@ -168,83 +267,108 @@ def say(text):
 
 def point_line(point, ceilings):
     where = f"{point['shape']}:{point['tokens']}"
-    time, peer, floor, over_floor, over_peer = floors.ratios(point, ceilings, lambda e: e["ms"])
-    mine = f"ours {floors.digits(time, None)} ms" if time else f"ours: {point['ours']['error']}"
-    theirs = f"{peer['name']} {floors.digits(peer['ms'], None)} ms" if peer else "no peer"
-    return (f"{where:15} {mine}, {theirs}, floor {floors.digits(floor, None)}, "
-            f"ours/floor {floors.digits(over_floor)}, ours/peer {floors.digits(over_peer)}")
+    if "error" in point["ours"] and "burst" not in point["ours"]:
+        return f"{where:15} ours: {point['ours']['error']}"
+    cells = []
+    for what in floors.MEASURES:
+        time_of, peer, _, over_floor, over_peer = floors.ratios(point, ceilings, what)
+        if time_of:
+            cells.append(f"{what} {floors.digits(time_of, None)} ({floors.digits(over_peer)} of "
+                         f"{peer['name'] if peer else 'no peer'}, {floors.digits(over_floor)} of the floor)")
+    return f"{where:15} " + ", ".join(cells)
 
 
-def run(options, points, record, peers):
-    said = len(peers.notes)
-    with open(options.out / "ours.log", "w") as log:
-        for shape, tokens in points:
-            point = {"shape": shape.name, "tokens": tokens, "peers": [], "left_out": [],
-                     "ours": {"error": "left out: --no-ours"}}
-            if not options.no_ours:
-                point["ours"] = ours.run_point(options, shape, tokens, log)
-            peers.run_point(shape, tokens, point)
-            record["device"] = record["device"] or point["ours"].get("device")
-            record["points"].append(point)
-            write_files(options.out, record)
-            say(point_line(point, floors.record_ceilings(record)))
-            for out in point["left_out"]:
-                say(f"{'':15} {out['name']} left out: {out['why']}")
-            for note in peers.notes[said:]:
-                say(note)
-            said = len(peers.notes)
+def run_shape(options, shape, counts, record, peers, window, log):
+    """Its points, with one layer of ours."""
+    ours, why = None, None
+    try:
+        ours = Ours(options, shape, window, log)
+        peers.hold({"shape": shape.name})
+        hand_over(peers, ours, shape, options.window_bytes)
+    except Failed as error:
+        why = str(error)
+    except Died:
+        why = "no weights: PyTorch's process ended (peers.log)"
+    for tokens in counts:
+        point = {"shape": shape.name, "tokens": tokens, "active": None, "tried": [], "peers": [],
+                 "left_out": [], "ours": {"error": why}}
+        said = len(peers.notes)
+        try:
+            if not why:
+                measure_point(options, peers, ours, shape, tokens, point)
+        except Failed as error:
+            point["ours"] = {"error": str(error)}
+            why = None if ours.process.poll() is None else str(error)
+        except Died:
+            peers.close()
+            point["ours"] = {"error": "PyTorch's process ended in the turns (peers.log)"}
+        record["points"].append(point)
+        write_files(options.out, record)
+        say(point_line(point, floors.record_ceilings(record)))
+        for out in point["left_out"]:
+            say(f"{'':15} {out['name']} left out: {out['why']}")
+        for note in peers.notes[said:]:
+            say(note)
+    if ours:
+        ours.close()
 
 
 def begin(options, peers):
-    """The record's head: who measures what, and what is missing."""
-    record = {"schema": "moecl-peers-1", "date": datetime.date.today().isoformat(),
-              "command": sys.argv, "device": None, "versions": "no peers",
-              "seconds": options.seconds, "ceilings": None, "notes": peers.notes, "points": []}
+    """The record's head: who measures what, and what is missing; None: no PyTorch."""
+    why = peers.start()
+    if why:
+        print(f"nvidia.py: no PyTorch, which draws the weights (--python): {why}", file=sys.stderr)
+        return None
+    record = {"schema": "moecl-peers-2", "date": datetime.date.today().isoformat(),
+              "command": sys.argv, "device": peers.about["device"],
+              "versions": peers.about["versions"], "seconds": options.seconds,
+              "rounds": options.rounds, "ceilings": None, "notes": peers.notes, "points": []}
     if options.ceilings:
         record["ceilings"] = options.ceilings._asdict()
         record["notes"].append("the ceilings were given by hand, not measured in this run")
-    if not peers.names:
         return record
-    why = peers.start()
-    if why:
-        record["notes"].append(f"no peers: {why}")
-        peers.names = []
-        return record
-    record["device"], record["versions"] = peers.about["device"], peers.about["versions"]
-    if not options.ceilings:
-        record["ceilings"] = peers.ceilings()
-        if not record["ceilings"]:
-            record["notes"].append("the ceilings could not be measured (peers.log)")
-            peers.close()
+    try:
+        record["ceilings"] = peers.ask({"ceilings": True}, "ceilings")
+    except Died:
+        record["notes"].append("the ceilings could not be measured (peers.log)")
+        peers.close()
     return record
 
 
 def parse(arguments):
     parser = argparse.ArgumentParser(formatter_class=argparse.RawDescriptionHelpFormatter,
                                      description=__doc__)
-    parser.add_argument("--moectl", type=pathlib.Path,
-                        default=HERE.parents[1] / "build/bench/moectl/moectl")
+    parser.add_argument("--ours", type=pathlib.Path,
+                        default=HERE.parents[1] / "build/bench/layer_turns")
     parser.add_argument("--out", type=pathlib.Path, required=True, help="folder for the results")
     parser.add_argument("--points", nargs="+", metavar="SHAPE[:TOKENS]", default=[],
                         help=f"of {', '.join(floors.SHAPES)}; default: all thirty")
     parser.add_argument("--peers", default="all",
                         help=f"all, none, or some of {','.join(PEERS)} (default: all)")
-    parser.add_argument("--seconds", type=float, default=0.5,
-                        help="of each sustained measurement; 0: none (default: 0.5)")
+    parser.add_argument("--keep", type=int, default=2,
+                        help="peers that take part in the turns (default: 2)")
+    parser.add_argument("--rounds", type=int, default=3)
+    parser.add_argument("--seconds", type=float, default=0.3,
+                        help="of each sustained load; 0: none (default: 0.3)")
+    parser.add_argument("--rest", type=float, default=0.05,
+                        help="seconds before each turn (default: 0.05)")
+    parser.add_argument("--pause", type=float, default=2,
+                        help="milliseconds before each single forward (default: 2)")
     parser.add_argument("--ceilings", help="TFLOP/s:TB/s, in place of measuring them")
-    parser.add_argument("--device", default="gpu", help="moectl's --device (default: gpu)")
-    parser.add_argument("--verify-tokens", type=int, default=16, metavar="N",
-                        help="moectl verifies points of up to N tokens (default: 16)")
+    parser.add_argument("--device", default="gpu", help="moecl's (default: gpu)")
+    parser.add_argument("--torch-device", default="cuda",
+                        help="PyTorch's; cpu tries the command without a GPU (default: cuda)")
     parser.add_argument("--limit", type=float, default=120,
-                        help="seconds that one step of one point may take (default: 120)")
+                        help="seconds that one answer may take (default: 120)")
     parser.add_argument("--python", default=sys.executable, help="the Python that has PyTorch")
-    parser.add_argument("--no-ours", action="store_true", help="only the peers")
     options = parser.parse_args(arguments)
     names = {"all": PEERS, "none": ()}.get(options.peers, options.peers.split(","))
     unknown = [name for name in names if name not in PEERS]
     if unknown:
         parser.error(f"{unknown[0]}: no such peer; there are {', '.join(PEERS)}")
     options.peers = names
+    if options.rounds < 1 or options.keep < 1:
+        parser.error("--rounds and --keep are 1 or more")
     try:
         points = floors.parse_points(options.points)
         options.ceilings = floors.parse_ceilings(options.ceilings) if options.ceilings else None
@@ -253,35 +377,48 @@ def parse(arguments):
     return options, points
 
 
-def measure(options, points, peers):
-    """The exit code; tells what is left out, and why there is nothing to measure."""
+def make_window(points):
+    """Memory that processes share: a file without a disk, where the system has such."""
+    size = max(floors.window_bytes(shape, tokens) for shape, tokens in points)
+    place = "/dev/shm" if os.access("/dev/shm", os.W_OK) else None
+    if place and os.statvfs(place).f_bavail * os.statvfs(place).f_frsize < size:
+        place = None
+    file = tempfile.NamedTemporaryFile(prefix="moecl-window-", dir=place)
+    os.truncate(file.name, size)
+    return file, size
+
+
+def measure(options, points, peers, window):
     record = begin(options, peers)
+    if not record:
+        return 2
     for note in record["notes"]:
         say(note)
-    if options.no_ours and not peers.names:
-        print("nvidia.py: nothing to measure: --no-ours, and no peers; they need an NVIDIA GPU and "
-              "a PyTorch with CUDA (--python)", file=sys.stderr)
-        return 2
-    try:
-        run(options, points, record, peers)
-    except ours.NoDevice as error:
-        print(f"nvidia.py: there is no device for --device {options.device}: {error}\n"
-              "nvidia.py: nothing was measured; this needs an NVIDIA GPU with its OpenCL driver, "
-              "or another --device", file=sys.stderr)
-        return 2
+    shapes = {}
+    for shape, tokens in points:
+        shapes.setdefault(shape, []).append(tokens)
+    with open(options.out / "ours.log", "w") as log:
+        try:
+            for shape, counts in shapes.items():
+                run_shape(options, shape, counts, record, peers, window, log)
+        except NoDevice as error:
+            print(f"nvidia.py: {error}\nnvidia.py: nothing was measured; this needs an NVIDIA GPU "
+                  "with its OpenCL driver, or another --device", file=sys.stderr)
+            return 2
     for line in floors.summary_lines(record):
         say(line[2:])
     say(f"results: {options.out}/comparison.md")
-    return int(any("error" in p["ours"] for p in record["points"]) and not options.no_ours)
+    return int(any("burst" not in point["ours"] for point in record["points"]))
 
 
 def main(arguments):
     options, points = parse(arguments)
     options.out.mkdir(parents=True, exist_ok=True)
-    with open(options.out / "peers.log", "w") as log:
-        peers = Peers(options, log)
+    window, options.window_bytes = make_window(points)
+    with window, open(options.out / "peers.log", "w") as log:
+        peers = Peers(options, window.name, log)
         try:
-            return measure(options, points, peers)
+            return measure(options, points, peers, window.name)
         finally:
             peers.close()
 

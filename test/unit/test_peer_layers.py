@@ -244,24 +244,23 @@ class Worker(unittest.TestCase):
     """What is timed and what is left out, with the GPU's part replaced."""
 
     def run_layer(self, captured, layer=None, capture=True):
+        """(those that are right, those that are left out), by name."""
         case, said = case_of(8, torch.float32), []
-        case.best = float("inf")
         self.right = layers.sorted_layer(case.inputs[0], case.weights[0], SHAPE.top_k,
                                          layers.grouped_loop, layers.combine_index_add)
         replaced = {(worker, "answer"): lambda **message: said.append(message),
-                    (worker, "measure"): lambda calls, seconds, worth: {"ms": len(calls)},
-                    (worker, "captured"): captured, (worker, "SETS"): 2,
+                    (worker, "timer"): lambda call: 1, (worker, "captured"): captured,
                     (worker, "log"): lambda text: None,
                     (torch.cuda, "synchronize"): lambda: None}
         before = {key: getattr(*key) for key in replaced}
         for (module, name), value in replaced.items():
             setattr(module, name, value)
         try:
-            worker.run_layer(case, "x", layer or (lambda x, weights: self.right), capture, 0)
+            found = worker.try_layer(case, "x", layer or (lambda x, weights: self.right), capture)
         finally:
             for (module, name), value in before.items():
                 setattr(module, name, value)
-        return [(kind, message[kind]["name"]) for message in said for kind in message]
+        return [one[0] for one in found], [message["left_out"]["name"] for message in said]
 
     def test_both_modes(self):
         output = torch.empty(0)
@@ -270,22 +269,47 @@ class Worker(unittest.TestCase):
             nonlocal output
             output = calls[0]().clone()
             return [lambda: output.copy_(self.right)], output
-        self.assertEqual(self.run_layer(captured), [("result", "x, eager"), ("result", "x, graph")])
-        self.assertEqual(self.run_layer(captured, capture=False), [("result", "x, eager")])
+        self.assertEqual(self.run_layer(captured), (["x, eager", "x, graph"], []))
+        self.assertEqual(self.run_layer(captured, capture=False), (["x, eager"], []))
 
     def test_a_graph_that_does_nothing_is_left_out(self):
         def captured(calls):
             return [lambda: None], calls[0]().clone()
-        self.assertEqual(self.run_layer(captured),
-                         [("result", "x, eager"), ("left_out", "x, graph")])
+        self.assertEqual(self.run_layer(captured), (["x, eager"], ["x, graph"]))
 
     def test_failures_are_left_out(self):
         def fails(*_):
             raise RuntimeError("operation not permitted when stream is capturing")
-        self.assertEqual(self.run_layer(fails), [("result", "x, eager"), ("left_out", "x, graph")])
-        self.assertEqual(self.run_layer(fails, layer=fails), [("left_out", "x, eager")])
+        self.assertEqual(self.run_layer(fails), (["x, eager"], ["x, graph"]))
+        self.assertEqual(self.run_layer(fails, layer=fails), ([], ["x, eager"]))
         self.assertEqual(self.run_layer(fails, layer=lambda x, weights: torch.zeros_like(x)),
-                         [("left_out", "x, eager")])
+                         ([], ["x, eager"]))
+
+    def test_window(self):
+        """Weights, inputs and an output go through it; another output is found wrong."""
+        worker.DEVICE = "cpu"
+        window = torch.zeros(1 << 19, dtype=torch.bfloat16)
+        bench = worker.Bench(window)
+        bench.use_shape(SHAPE)
+        for first, tensor, items in ((0, "router", bench.weights[0]), (1, "gate_up", bench.weights[1][1:3]),
+                                     (2, "down", bench.weights[2][2:4])):
+            bench.give(tensor, first, 2)
+            self.assertTrue(torch.equal(window[:items.numel()].view(items.shape), items))
+        case = bench.use_tokens(4)
+        inputs = torch.stack(bench.case.inputs)
+        self.assertEqual((case["sets"], len(case["active"])), (8, 8))
+        self.assertTrue(torch.equal(window[:inputs.numel()].view(inputs.shape), inputs))
+        right = layers.sorted_layer(inputs[0], bench.weights, SHAPE.top_k, layers.grouped_loop,
+                                    layers.combine_index_add)
+        window[:right.numel()].view(right.shape).copy_(right)
+        self.assertLess(bench.check(), layers.TOLERANCE)
+        window[:right.numel()] = 0
+        self.assertGreater(bench.check(), 0.9)
+        again = worker.Bench(torch.zeros(1 << 19, dtype=torch.bfloat16))  # as after a death
+        again.use_shape(SHAPE)
+        again.use_tokens(4)
+        self.assertTrue(torch.equal(torch.stack(again.case.inputs), inputs))
+        worker.DEVICE = "cuda"
 
 
 if __name__ == "__main__":
