@@ -8,7 +8,7 @@
 
 /* One thread copies about 10 GB/s, a bus takes 25 to 55. Each has two pieces: it fills one while
  * the other is on its way. */
-enum { PIECE_BYTES = 4 << 20, MOST_THREADS = 8, MOST_PIECES = 2 * MOST_THREADS };
+enum { PIECE_BYTES = 1 << 20, MOST_THREADS = 8, MOST_PIECES = 2 * MOST_THREADS };
 
 struct ocl_upload {
   ocl_lane lane;

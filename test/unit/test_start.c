@@ -32,7 +32,7 @@ static void check_bytes(moecl_buffer *to, uint64_t bytes, unsigned which) {
 /* Sizes around the pieces', of one transfer after another: src is overwritten as soon as the call
  * returns. */
 static void test_transfers(void **state) {
-  static const uint64_t sizes[] = {1, (4 << 20) - 1, 4 << 20, (12 << 20) + 5, 21 << 20};
+  static const uint64_t sizes[] = {1, (1 << 20) - 1, 1 << 20, (3 << 20) + 5, 21 << 20};
   moecl_context *context = open_context();
   ocl_upload *upload = NULL;
   (void)state;
