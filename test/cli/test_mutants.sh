@@ -7,6 +7,9 @@
 # A variant's self-check runs on small problems and would set a kernel aside that
 # is wrong there, so that another one served rightly. What is broken here is
 # broken only for tokens and loads beyond those of the self-checks.
+#
+# A thing that each variant does in its own way is broken in each, and one of what
+# is broken must be what this device runs, by `moectl explain` and variants.def.
 set -euo pipefail
 
 moectl=$(realpath -- "${1:?usage: test_mutants.sh path/to/moectl path/to/cl}")
@@ -56,21 +59,74 @@ right() {
   fi
 }
 
+# runs [arguments]: the files of the variants that serve here, one a line, and with "some " before it
+# each file of any variant.
+cat >"$work/runs.py" <<'PY'
+import pathlib, re, sys
+root = pathlib.Path(sys.argv[1])
+
+def closure(name, seen):
+    if name not in seen and (root / name).exists():
+        seen.add(name)
+        for other in re.findall(r'^\s*#\s*include "(.+?)"', (root / name).read_text(), re.M):
+            closure(other, seen)
+    return seen
+
+variants = {}
+for path in root.glob("*/variants.def"):
+    for name, source in re.findall(r'VARIANT\("(\w+)", "(.+?)"', path.read_text()):
+        variants.setdefault(path.parent.name, {})[name] = source
+for step in re.findall(r"^ *\d+  \w+ +(\w+) +(\w+) ", sys.stdin.read(), re.M):
+    source = variants.get(step[0], {}).get(step[1])
+    if source:
+        print(*sorted(closure(source, set())), sep="\n")
+for operation, sources in variants.items():
+    for source in sources.values():
+        print(*(f"some {name}" for name in closure(source, set())), sep="\n")
+PY
+runs() {
+  "$moectl" explain "$work/layer.yaml" "$@" 2>>"$work/log" | python3 "$work/runs.py" "$kernels"
+}
+
+# also FILE PATTERN REPLACEMENT: broken too, in the next `wrong`.
+more=()
+also() { more+=("$1" "$2" "$3"); }
+
+# breaks FILE PATTERN REPLACEMENT, in $work/cl; fails where nothing changes.
+breaks() {
+  sed -E -i "s@$2@$3@" "$work/cl/$1"
+  ! cmp -s "$kernels/$1" "$work/cl/$1"
+}
+
 # wrong NAME FILES PATTERN REPLACEMENT [arguments]: extended regular expressions,
 # which must change every file.
 wrong() {
-  local name=$1 files=$2 pattern=$3 replacement=$4 file
+  local name=$1 files=$2 pattern=$3 replacement=$4 file broken=() served=no here
   shift 4
+  for file in $files; do more+=("$file" "$pattern" "$replacement"); done
+  set -- "${more[@]}" -- "$@"
+  more=()
   rm -rf "$work/cl"
   cp -r "$kernels" "$work/cl"
   : >"$work/log"
-  for file in $files; do
-    sed -E -i "s@$pattern@$replacement@" "$work/cl/$file"
-    if cmp -s "$kernels/$file" "$work/cl/$file"; then
-      fail "$name" "nothing to break in $file: the pattern is out of date"
+  while [[ $1 != -- ]]; do
+    if ! breaks "$1" "$2" "$3"; then
+      fail "$name" "nothing to break in $1: the pattern is out of date"
       return
     fi
+    broken+=("$1")
+    shift 3
   done
+  shift
+  here=$(runs "$@")
+  for file in "${broken[@]}"; do
+    # What is no variant's runs everywhere.
+    if grep -qxF -- "$file" <<<"$here" || ! grep -qxF -- "some $file" <<<"$here"; then served=yes; fi
+  done
+  if [[ $served == no ]]; then
+    fail "$name" "this device runs none of what is broken: ${broken[*]}; break its variant too"
+    return
+  fi
   run_with "$work/cl" "$@"
   if [[ $code == 1 && ($status == verify_failed || $status == error) ]]; then
     printf 'ok      %s: %s\n' "$name" "$(grep -E -m 1 'verification failed|could not be made' "$work/log")"
@@ -95,6 +151,7 @@ if ! "$moectl" devices >/dev/null 2>&1; then
   exit 77
 fi
 
+narrow=(--set dtype=bf16 --set layer.intermediate_size=24)
 block=(--set measure.what=block --set block.attention.num_heads=3
   --set block.attention.num_kv_heads=1 --set workload.num_tokens=700)
 decode=("${block[@]}" --set workload.context=600 --set workload.num_tokens=3)
@@ -104,6 +161,7 @@ by_priority=(--set layer.capacity.capacity_factor=0.5 --set layer.capacity.drop_
   --set layer.capacity.renormalize_after_capacity=true)
 
 right "kernels as they are"
+right "16 bits as they are" "${narrow[@]}"
 right "capacity by position as it is" "${by_position[@]}"
 right "capacity by probability as it is" "${by_probability[@]}"
 right "capacity by priority as it is" "${by_priority[@]}"
@@ -119,6 +177,11 @@ wrong "a token's output is infinite, for no reason" combine/generic.cl \
   'ELEMENT_STORE\(OUTPUT\)\(sum\[i\],' 'ELEMENT_STORE(OUTPUT)(token == 1234 ? INFINITY : sum[i],'
 says "that token is looked into, though no sample has it" \
   '1 of 2000 tokens have outputs that are not finite, though all exact numbers of token 1234 fit what they are stored as'
+also combine/gpu.cl 'assignment_slot \+= token ' 'assignment_slot += (token - (token >= 100)) '
+wrong "combine in 16 bits takes another token's outputs" combine/generic.cl \
+  'slot = (assignment_slot\[.*\]);' 'slot = \1 - (token >= 100 \&\& \1 > 0);' "${narrow[@]}"
+also router/nvidia_sm80.cl 'ids\[k\] = (chosen_id\[i\]);' \
+  'ids[token >= 100 ? top_k - 1 - k : k] = \1;'
 wrong "the choices' ids in reverse order" 'router/choose_token.clh router/generic.cl' \
   'topk_ids\[k\] = (best_id\[k\]|index\[0\]);' 'topk_ids[token >= 100 ? top_k - 1 - k : k] = \1;'
 says "capacity is then not compared, and not called wrong" 'capacity not compared'
