@@ -51,7 +51,7 @@ static int64_t batch_of(const moecl_group_layer *layer) {
 }
 
 static ocl_chain chain_of(moecl_group_layer *layer, int m, moecl_stage label, const char *step) {
-  group_watch *watch = &layer->member[m].watch;
+  plan_watch *watch = &layer->member[m].watch;
   return (ocl_chain){.context = context_of(layer, m),
                      .observer = watch->profile || watch->keeps ? &watch->observer : NULL,
                      .label = label,
@@ -175,7 +175,7 @@ static moecl_status start(group_run *run) {
     layer->member[m].statistics = (moecl_group_statistics){0};
   }
   for (int m = layer->group->begin; m < layer->group->end; m++)
-    group_watch_begin(&layer->member[m].watch, tokens_of(run, m)->profile, run->params->measured);
+    plan_watch_begin(&layer->member[m].watch, tokens_of(run, m)->profile, run->params->measured);
   layer->chunks = choose_chunks(layer);
   const op_dispatch *dispatch = &group_own(layer)->dispatch;
   layer->blocks = op_dispatch_blocks(dispatch, layer->tokens);
@@ -715,7 +715,7 @@ static moecl_status run_all(group_run *run, moecl_event **events) {
 
 static void copied(group_observer *observer, int member, cl_event event) {
   group_run *run = (group_run *)((char *)observer - offsetof(group_run, observer));
-  group_watch_copy(&run->layer->member[member].watch, event);
+  plan_watch_copy(&run->layer->member[member].watch, event);
 }
 
 /* After a failure nothing may use the host's memory any more, and no plan be read. */

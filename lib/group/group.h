@@ -10,6 +10,7 @@
 #include "group/transport.h"
 #include "layer/layer.h"
 #include "op/dispatch/dispatch.h"
+#include "plan/watch.h"
 
 /* ---- group.c ---- */
 
@@ -102,15 +103,6 @@ typedef struct group_experts_plan {
   int chunk_offsets[MOECL_MAX_GROUP_CHUNKS], chunk_tiles[MOECL_MAX_GROUP_CHUNKS];
 } group_experts_plan;
 
-/* A member's events of one measured forward. */
-typedef struct group_watch {
-  ocl_observer observer;  /* first: a pointer to one is a pointer to the other */
-  moecl_profile *profile; /* is told as well; NULL: there is none */
-  bool keeps, tells;      /* events; the profile, of the launch to come */
-  cl_event *kernels, *copies;
-  size_t num_kernels, num_copies, kernels_room, copies_room;
-} group_watch;
-
 /* What all ranks know of each member's share. */
 typedef struct group_trait {
   uint64_t weight_bytes;
@@ -139,7 +131,7 @@ typedef struct group_member { /* of another process: zeros, but for the trait an
    * give back to others, and what comes back here. */
   moecl_buffer *sent, *received, *given, *returned;
   moecl_buffer *unpacked; /* `received` as numbers, where they came as codes */
-  group_watch watch;
+  plan_watch watch;
   moecl_group_statistics statistics;
 } group_member;
 
@@ -179,12 +171,5 @@ static inline const moecl_buffer *group_block_of(const plan_space *space, const 
                                                  int tensor) {
   return space->blocks[plan->tensor[tensor].block];
 }
-
-/* ---- statistics.c ---- */
-
-/* A forward begins; what the member's kernels and copies are told to. */
-void group_watch_begin(group_watch *watch, moecl_profile *profile, bool keeps);
-void group_watch_copy(group_watch *watch, cl_event event);
-void group_watch_release(group_watch *watch);
 
 #endif

@@ -245,7 +245,7 @@ static void release_member(moecl_group *group, group_member *member) {
   op_rows_kind.release(&member->hidden_rows);
   op_pack_kind.release(&member->hidden_pack);
   op_rows_kind.release(&member->output_rows);
-  group_watch_release(&member->watch);
+  plan_watch_release(&member->watch);
   moecl_layer_destroy(&member->share);
 }
 
