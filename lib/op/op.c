@@ -9,6 +9,7 @@
 #include "op/gemm/gemm.h"
 #include "op/norm/norm.h"
 #include "op/permute/permute.h"
+#include "op/permute/rounds.h"
 #include "op/permute/scale.h"
 #include "op/quantize/quantize.h"
 #include "op/random/random.h"
@@ -17,12 +18,25 @@
 #include "op/router/router.h"
 #include <string.h>
 
-const op_kind *const op_kinds[] = {&op_prepare_kind, &op_noise_kind,     &op_router_kind,
-                                   &op_permute_kind, &op_scale_kind,     &op_gemm_kind,
-                                   &op_gate_kind,    &op_combine_kind,   &op_norm_kind,
-                                   &op_rotary_kind,  &op_attention_kind, &op_quantize_kind,
-                                   &op_encode_kind,  &op_random_kind,    &op_dispatch_kind,
-                                   &op_rows_kind,    &op_pack_kind,      NULL};
+const op_kind *const op_kinds[] = {&op_prepare_kind,
+                                   &op_noise_kind,
+                                   &op_router_kind,
+                                   &op_permute_kind,
+                                   &op_scale_kind,
+                                   &op_rounds_kind,
+                                   &op_gemm_kind,
+                                   &op_gate_kind,
+                                   &op_combine_kind,
+                                   &op_norm_kind,
+                                   &op_rotary_kind,
+                                   &op_attention_kind,
+                                   &op_quantize_kind,
+                                   &op_encode_kind,
+                                   &op_random_kind,
+                                   &op_dispatch_kind,
+                                   &op_rows_kind,
+                                   &op_pack_kind,
+                                   NULL};
 
 const op_kind *op_find(const char *name) {
   for (const op_kind *const *kind = op_kinds; *kind; kind++)

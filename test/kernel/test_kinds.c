@@ -12,6 +12,7 @@
 #include "op/gemm/gemm.h"
 #include "op/norm/norm.h"
 #include "op/permute/permute.h"
+#include "op/permute/rounds.h"
 #include "op/permute/scale.h"
 #include "op/quantize/quantize.h"
 #include "op/random/random.h"
@@ -31,6 +32,7 @@ typedef union description {
   desc_rule router;
   desc_dispatch permute;
   op_scale_desc scale;
+  op_rounds_desc rounds;
   op_gemm_desc gemm;
   op_gate_desc gate;
   op_combine_desc combine;
@@ -51,6 +53,7 @@ typedef union operation {
   op_router router;
   op_permute permute;
   op_scale scale;
+  op_rounds rounds;
   op_gemm *gemm;
   op_gate gate;
   op_combine combine;
@@ -297,6 +300,13 @@ static bool describe_pack(int i, const desc_format *format, const desc_format *r
   return i < 1;
 }
 
+static bool describe_rounds(int i, const desc_format *format, const desc_format *rows,
+                            description *d) {
+  (void)format, (void)rows;
+  d->rounds = (op_rounds_desc){.num_experts = 8, .places = 3, .top_k = 2};
+  return i < 1;
+}
+
 static const struct {
   const char *name;
   describe_fn describe;
@@ -308,7 +318,7 @@ static const struct {
                     {"attention", describe_attention}, {"quantize", describe_quantize},
                     {"encode", describe_encode},       {"random", describe_random},
                     {"dispatch", describe_dispatch},   {"gather_rows", describe_rows},
-                    {"pack_rows", describe_pack}};
+                     {"pack_rows", describe_pack},      {"rounds", describe_rounds}};
 
 static describe_fn describe_of(const op_kind *kind) {
   for (size_t i = 0; i < BASE_COUNT(descriptions); i++)
