@@ -11,7 +11,7 @@ static moecl_status run_gemm(void *user, ocl_chain *chain, const plan_call *call
                          .slot_token = call->buffer[GEMM_SLOT_TOKEN],
                          .expert_offsets = call->buffer[GEMM_OFFSETS],
                          .tile_offsets = call->buffer[GEMM_TILES],
-                         .rows = call->number,
+                         .rows = call->with.rows ? call->with.rows : call->number,
                          .input_rows = op_gemm_gathers(user) ? call->num_tokens : call->number,
                          .chosen_rows = call->with.chosen_rows};
   return op_gemm_enqueue(user, chain, &io);

@@ -52,6 +52,15 @@ void plan_add_step(plan *plan, const plan_step *step, const int *tensors, size_t
   }
 }
 
+void plan_repeat(plan *plan, int first, int end) {
+  for (int i = 0; i < plan->num_tensors; i++) {
+    plan_tensor *tensor = &plan->tensor[i];
+    if (tensor->first == PLAN_NONE || tensor->last < first || tensor->first >= end) continue;
+    if (tensor->first > first) tensor->first = first;
+    if (tensor->last < end - 1) tensor->last = end - 1;
+  }
+}
+
 void plan_add_choice(plan *plan, const char *part, const char *name, const char *why) {
   if (plan->num_choices < PLAN_MOST_CHOICES)
     plan->choice[plan->num_choices++] = (moecl_plan_choice){.part = part, .name = name, .why = why};

@@ -27,6 +27,8 @@ typedef struct plan_numbers {
   uint64_t seed;
   uint64_t first_token;      /* of all that draw numbers: not 0 where others have tokens before */
   int64_t chosen_rows;       /* what GEMMs choose their kernels by; 0: their own rows */
+  int64_t rows;              /* the most that GEMMs compute; 0: their own rows */
+  int64_t round;             /* of steps that are run again and again */
   int64_t context, capacity; /* tokens that a cache holds, and that it has room for */
 } plan_numbers;
 
@@ -82,6 +84,9 @@ int plan_add_bytes(plan *plan, moecl_life life, const char *name, const desc_for
                    uint64_t rows, uint64_t columns, uint64_t bytes);
 /* Adds a step that uses the `count` tensors, read and written alike. */
 void plan_add_step(plan *plan, const plan_step *step, const int *tensors, size_t count);
+/* The steps from `first` on and before `end` will be run again and again: what they use lives as
+ * long as all of them. */
+void plan_repeat(plan *plan, int first, int end);
 void plan_add_choice(plan *plan, const char *part, const char *name, const char *why);
 /* When all is added: lives and the workspace. */
 void plan_arrange(plan *plan);

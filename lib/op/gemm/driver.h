@@ -87,6 +87,9 @@ moecl_status op_gemm_pack_strided(op_gemm *gemm, int64_t first, int64_t count,
 static inline int64_t op_gemm_chosen_rows(const op_gemm_io *io) {
   return io->chosen_rows ? io->chosen_rows : io->rows;
 }
+static inline int64_t op_gemm_spread(const op_gemm *gemm) {
+  return gemm->desc.spread ? gemm->desc.spread : gemm->desc.num_experts;
+}
 uint32_t op_gemm_fixed_tile_rows(const op_gemm *gemm, int64_t rows);
 /* Where the scales of rows of codes begin: bytes from the input's first. Kernels that read codes
  * get it as their last argument. */

@@ -134,7 +134,7 @@ static uint32_t shared_out(const op_gemm *gemm, uint64_t rows) {
 static uint32_t tile_rows(const op_gemm *gemm, int64_t rows) {
   const heights *h = heights_of(gemm);
   if (gemm->desc.ungrouped) return shared_out(gemm, rows ? (uint64_t)rows : 1);
-  return rows / gemm->desc.num_experts <= h->most_low ? h->low_rows : most_rows(gemm);
+  return rows / op_gemm_spread(gemm) <= h->most_low ? h->low_rows : most_rows(gemm);
 }
 
 static moecl_status enqueue(op_gemm *gemm, ocl_chain *chain, const op_gemm_io *io) {

@@ -123,7 +123,7 @@ static void explain_kernel(const op_gemm *gemm, int64_t rows, char *text, size_t
   else if (gemm->driver->by_rows)
     base_format(text, size, "tiles of %u rows, for %.4g rows an expert",
                 (unsigned)op_gemm_tile_rows(gemm, rows),
-                (double)rows / (double)gemm->desc.num_experts);
+                (double)rows / (double)op_gemm_spread(gemm));
   else snprintf(text, size, "tiles of %u rows", (unsigned)op_gemm_tile_rows(gemm, rows));
 }
 
@@ -257,6 +257,15 @@ moecl_status op_gemm_set_bias(op_gemm *gemm, int64_t first, int64_t count, const
       desc_format_bytes(gemm->desc.biases, 1, (uint64_t)op_gemm_weight_rows(&gemm->desc));
   return ocl_buffer_copy(src, offset_bytes, gemm->bias, (uint64_t)first * one,
                          (uint64_t)count * one);
+}
+
+int op_gemm_parts(const op_gemm *gemm, int64_t expert, op_gemm_part *parts) {
+  const uint64_t packed = gemm->driver->packed_bytes(gemm);
+  const uint64_t bias = bias_bytes(gemm) / (uint64_t)gemm->desc.num_experts;
+  parts[0] = (op_gemm_part){gemm->weights, (uint64_t)expert * packed, packed};
+  if (bias == 0) return 1;
+  parts[1] = (op_gemm_part){gemm->bias, (uint64_t)expert * bias, bias};
+  return 2;
 }
 
 /* ---- launches ---- */

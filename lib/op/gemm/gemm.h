@@ -10,7 +10,9 @@
 
 typedef struct op_gemm_desc {
   int64_t num_experts;
-  int64_t n, k; /* output columns and inner size; gated: weights have 2n rows */
+  int64_t spread; /* experts that rows are spread over, which kernels are chosen by: more than
+                     num_experts where those take turns; 0: num_experts */
+  int64_t n, k;   /* output columns and inner size; gated: weights have 2n rows */
   const desc_format *weights, *biases;
   const desc_format *input, *output;
   const desc_format *rounded;       /* numbers of the output are this format's, though they may be
@@ -108,6 +110,15 @@ moecl_status op_gemm_set_weights(op_gemm *gemm, int64_t first, int64_t count,
                                  const moecl_buffer *src, uint64_t offset_bytes);
 moecl_status op_gemm_set_bias(op_gemm *gemm, int64_t first, int64_t count, const moecl_buffer *src,
                               uint64_t offset_bytes);
+
+/* What one expert has on the device: packed weights and where there is one its bias. Returns how
+ * many parts those are; of a described GEMM they have no buffer. */
+typedef struct op_gemm_part {
+  moecl_buffer *buffer;
+  uint64_t offset, bytes;
+} op_gemm_part;
+enum { OP_GEMM_PARTS = 2 };
+int op_gemm_parts(const op_gemm *gemm, int64_t expert, op_gemm_part *parts);
 
 /* Of a GEMM that was made, or described: bytes of the packed weights, of the largest buffer that
  * it holds, of all of them, and of the scratch that one launch over `rows` needs.

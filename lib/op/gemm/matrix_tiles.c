@@ -59,7 +59,7 @@ static int ungrouped_index(const op_gemm *gemm, uint64_t rows) {
  * tile_offsets. self_check.c has loads for each height. */
 static int height_index(const op_gemm *gemm, int64_t rows) {
   if (gemm->desc.ungrouped) return ungrouped_index(gemm, (uint64_t)rows);
-  const int64_t each = rows / gemm->desc.num_experts, most = gemm->tile.m;
+  const int64_t each = rows / op_gemm_spread(gemm), most = gemm->tile.m;
   return each < most / 8 ? 2 : each < most / 3 ? 1 : 0;
 }
 

@@ -98,7 +98,7 @@ static void release(op_gemm *gemm) {
 static bool is_tall(const op_gemm *gemm, int64_t rows) {
   enum { ROWS_EACH = 48 };
   if (!has_tall(gemm)) return false;
-  if (!gemm->desc.ungrouped) return rows / gemm->desc.num_experts >= ROWS_EACH;
+  if (!gemm->desc.ungrouped) return rows / op_gemm_spread(gemm) >= ROWS_EACH;
   /* One expert alone: where there are tiles for every compute unit. */
   return (uint64_t)rows / tall_rows(gemm) * (op_gemm_column_tiles(gemm) / 2) >=
          gemm->context->info.compute_units;
@@ -108,7 +108,7 @@ static bool is_tall(const op_gemm *gemm, int64_t rows) {
  * expert alone is cut so that every compute unit gets a tile. gate_up and down of
  * experts share tile_offsets, so that nothing here may hang on their widths. */
 static uint32_t tile_rows(const op_gemm *gemm, int64_t rows) {
-  const uint64_t experts = (uint64_t)gemm->desc.num_experts;
+  const uint64_t experts = (uint64_t)op_gemm_spread(gemm);
   const uint64_t units = gemm->context->info.compute_units;
   if (is_tall(gemm, rows)) return tall_rows(gemm);
   if (gemm->desc.ungrouped) {

@@ -305,6 +305,7 @@ static moecl_status check_ungrouped(moecl_context *context, const kernel_variant
   op_gemm *gemm = NULL;
   ocl_chain chain = {.context = context};
   one.num_experts = 1;
+  one.spread = 0;
   p->rows = p->offsets[1];
   const op_gemm_io io = {.input = d->input,
                          .output = d->output,
@@ -366,6 +367,7 @@ moecl_status op_gemm_self_check(moecl_context *context, const kernel_variant *va
   problem p = {.run = {.kind = &op_gemm_kind, .context = context, .variant = variant},
                .desc = *desc};
   p.desc.num_experts = EXPERTS;
+  p.desc.spread = 0;
   if (!choose_sizes(variant, &p))
     return log_error(&context->log, MOECL_ERROR_BUILD,
                      "grouped_gemm variant '%s' takes none of its self-check's problems",

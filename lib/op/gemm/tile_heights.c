@@ -68,7 +68,7 @@ static uint32_t ungrouped_tile_rows(const op_gemm *gemm, uint64_t rows) {
 
 /* The same for gate_up and down, which share tile_offsets. */
 static uint32_t tile_rows(const op_gemm *gemm, int64_t rows) {
-  const int64_t experts = gemm->desc.num_experts;
+  const int64_t experts = op_gemm_spread(gemm);
   if (gemm->desc.ungrouped) return ungrouped_tile_rows(gemm, (uint64_t)rows);
   if (rows <= MOST_FEW * experts && !gemm->desc.invariant) return FEW_ROWS;
   return rows < LEAST_TALL * experts ? LOW_ROWS : gemm->tile.m;
