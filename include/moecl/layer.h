@@ -160,7 +160,13 @@ typedef struct moecl_layer_params {
    * rows out. So a batch in parts, or on the members of a group (group.h), gives the same bits.
    * Costs time where few tokens are computed. Not with the "clblast" baseline. */
   bool batch_invariant;
-  uint64_t reserved[30]; /* zeros: see moecl.h */
+
+  /* Experts in host memory (offload.h): the device has room for so many of them, 1 to E - Z, and
+   * the others' matrices are brought when tokens choose them, each in the place of one that is not
+   * wanted. 0: all are on the device. Not with the "clblast" baseline, in a block or in a group. */
+  int64_t expert_cache;
+  moecl_eviction eviction; /* whose place that is */
+  uint64_t reserved[28];   /* zeros: see moecl.h */
 } moecl_layer_params;
 
 typedef struct moecl_layer moecl_layer;
@@ -200,7 +206,8 @@ MOECL_API moecl_status moecl_layer_params_check(const moecl_layer_params *params
 MOECL_API moecl_status moecl_layer_create(moecl_context *context, const moecl_layer_params *params,
                                           moecl_layer **layer);
 /* Releases the layer, its weights and its own workspace once work already enqueued on them
- * is done. Does not wait. Thread: the context's. */
+ * is done. Does not wait, but with expert_cache for copies from the host's memory. Thread: the
+ * context's. */
 MOECL_API void moecl_layer_destroy(moecl_layer **layer);
 
 /* Elements of one item of `tensor` (one expert's share, or the whole router
@@ -275,7 +282,9 @@ typedef struct moecl_memory {
   uint64_t hidden_bytes;         /* of the caller's hidden_states, and again of its output */
   uint64_t largest_buffer_bytes; /* the largest single one of all these buffers */
   uint64_t cache_bytes;          /* of a block's cache (block.h), two buffers; a layer has none */
-  uint64_t reserved[7];          /* zeros: see moecl.h */
+  uint64_t host_bytes;           /* with expert_cache: packed matrices and biases of all experts, in
+                                    the host's memory and not the device's */
+  uint64_t reserved[6];          /* zeros: see moecl.h */
 } moecl_memory;
 
 /* Estimates the memory of a layer and one forward, without creating either. The
@@ -378,12 +387,14 @@ typedef struct moecl_forward_params {
                                     fails later the wait for the forward's event */
   size_t wait_count;
   moecl_profile *profile; /* receives this forward's stage times; may be NULL */
-  uint64_t reserved[16];  /* zeros: see moecl.h */
+  bool measured;          /* for moecl_layer_offload_statistics_wait */
+  uint64_t reserved[15];  /* zeros: see moecl.h */
 } moecl_forward_params;
 
 /* Enqueues one forward pass on the context's queue and returns at once. The
- * exception is the "clblast" variant, a baseline that must read the counts on
- * the host and therefore waits for its router.
+ * exceptions are the "clblast" variant, a baseline that must read the counts on
+ * the host and therefore waits for its router; and a layer with expert_cache, which waits for it
+ * to know whom to bring, and so for all that was enqueued before.
  *
  * Event: `event` (may be NULL) receives one that completes with the output, and the work is
  * then sent to the device (clFlush). Without it, what comes next in the queue follows the

@@ -87,5 +87,6 @@
 #include "moecl/safetensors.h"
 #include "moecl/checkpoint.h"
 #include "moecl/group.h"
+#include "moecl/offload.h"
 
 #endif

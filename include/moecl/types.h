@@ -162,6 +162,15 @@ typedef enum moecl_rope_scaling {
   MOECL_ROPE_SCALING_COUNT
 } moecl_rope_scaling;
 
+/* Which expert gives its place on the device to one that is brought (offload.h): never one that the
+ * same forward still computes with. */
+typedef enum moecl_eviction {
+  MOECL_EVICT_LRU = 0, /* that was wanted least recently */
+  MOECL_EVICT_LFU,     /* that was wanted least often: by forwards that had tokens for it, each
+                          counting 1/64 less with every forward after it; of equal ones as above */
+  MOECL_EVICTION_COUNT
+} moecl_eviction;
+
 /* Bytes of one element. 0 for a value outside the enumeration. Thread-safe. */
 MOECL_API size_t moecl_dtype_size(moecl_dtype dtype);
 
@@ -191,6 +200,7 @@ MOECL_API const char *moecl_format_name(moecl_format format);
 MOECL_API const char *moecl_scale_search_name(moecl_scale_search search);
 MOECL_API const char *moecl_activation_name(moecl_activation activation);
 MOECL_API const char *moecl_drop_policy_name(moecl_drop_policy policy);
+MOECL_API const char *moecl_eviction_name(moecl_eviction eviction);
 MOECL_API const char *moecl_scoring_name(moecl_scoring scoring);
 MOECL_API const char *moecl_group_score_name(moecl_group_score score);
 MOECL_API const char *moecl_second_choice_name(moecl_second_choice choice);

@@ -146,5 +146,8 @@ moecl_status moecl_block_params_check(const moecl_block_params *params, char *me
   check_norm(&c, "attention_norm", &params->attention_norm);
   check_norm(&c, "feed_forward_norm", &params->feed_forward_norm);
   check_attention(&c, params);
+  if (params->layer.expert_cache != 0)
+    complain(&c, "layer.expert_cache is %lld, expected 0: a block's experts are on the device",
+             (long long)params->layer.expert_cache);
   return c.made ? MOECL_ERROR_INVALID_ARGUMENT : MOECL_OK;
 }

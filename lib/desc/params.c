@@ -46,6 +46,12 @@ static moecl_status check_sizes(const moecl_layer_params *p, char *message, size
     return invalid(message, size,
                    "num_identity_experts is %lld with weight_on_input, expected one of both",
                    (long long)p->num_identity_experts);
+  if (p->expert_cache < 0 || p->expert_cache > p->num_experts - p->num_identity_experts)
+    return invalid(message, size,
+                   "expert_cache is %lld, expected 1 to the %lld experts with matrices, or 0 for "
+                   "all on the device",
+                   (long long)p->expert_cache,
+                   (long long)(p->num_experts - p->num_identity_experts));
   if (p->shared_intermediate_size != 0) {
     status = check_range("shared_intermediate_size", p->shared_intermediate_size, MOECL_MAX_SIZE,
                          message, size);
@@ -77,7 +83,8 @@ static moecl_status check_enumerations(const moecl_layer_params *p, char *messag
       {"drop_policy", "moecl_drop_policy", (int)p->drop_policy, MOECL_DROP_POLICY_COUNT},
       {"scoring", "moecl_scoring", (int)p->scoring, MOECL_SCORING_COUNT},
       {"group_score", "moecl_group_score", (int)p->group_score, MOECL_GROUP_SCORE_COUNT},
-      {"second_choice", "moecl_second_choice", (int)p->second_choice, MOECL_SECOND_CHOICE_COUNT}};
+      {"second_choice", "moecl_second_choice", (int)p->second_choice, MOECL_SECOND_CHOICE_COUNT},
+      {"eviction", "moecl_eviction", (int)p->eviction, MOECL_EVICTION_COUNT}};
   for (size_t i = 0; i < sizeof all / sizeof all[0]; i++)
     if (all[i].value < 0 || all[i].value >= all[i].count)
       return invalid(message, size, "%s is %d, expected a %s", all[i].field, all[i].value,

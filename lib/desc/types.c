@@ -46,6 +46,11 @@ const char *moecl_drop_policy_name(moecl_drop_policy policy) {
   return (unsigned)policy < MOECL_DROP_POLICY_COUNT ? names[policy] : "?";
 }
 
+const char *moecl_eviction_name(moecl_eviction eviction) {
+  static const char *const names[] = {"lru", "lfu"};
+  return (unsigned)eviction < MOECL_EVICTION_COUNT ? names[eviction] : "?";
+}
+
 const char *moecl_scale_search_name(moecl_scale_search search) {
   static const char *const names[] = {"none", "mse"};
   return (unsigned)search < MOECL_SCALE_SEARCH_COUNT ? names[search] : "?";

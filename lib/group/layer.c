@@ -106,6 +106,11 @@ static moecl_status check_params(const moecl_group *group, const moecl_group_lay
                                BASE_COUNT(params->reserved)));
   const moecl_status status = moecl_layer_params_check(&params->layer, message, sizeof message);
   if (status != MOECL_OK) return log_error(log, status, "group_layer: %s", message);
+  if (params->layer.expert_cache != 0)
+    return log_error(log, MOECL_ERROR_INVALID_ARGUMENT,
+                     "group_layer: layer.expert_cache is %lld, expected 0: a member's experts are "
+                     "on its device",
+                     (long long)params->layer.expert_cache);
   if (params->chunks < 0 || params->chunks > MOECL_MAX_GROUP_CHUNKS)
     return log_error(log, MOECL_ERROR_INVALID_ARGUMENT,
                      "group_layer: %d chunks, expected 1 to %d, or 0 for as many as pay",

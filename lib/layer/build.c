@@ -79,6 +79,19 @@ static void add_expert_tensors(layer_builder *b, uint64_t slots) {
   at->scratch = plan_add_bytes(p, MOECL_LIFE_TEMPORARY, "scratch", f32, 1, scratch / 4, scratch);
 }
 
+static void add_round_tensors(layer_builder *b) {
+  const uint64_t tokens = (uint64_t)b->plan->num_tokens, top_k = (uint64_t)b->layer->params.top_k;
+  const uint64_t offsets = (uint64_t)b->layer->places + 1;
+  layer_tensors *at = b->at;
+  plan *p = b->plan;
+  const moecl_life temporary = MOECL_LIFE_TEMPORARY;
+  at->round_list = plan_add(p, MOECL_LIFE_INPUT, "round_list", &desc_int32, 1, 0);
+  at->moved_slot = plan_add(p, temporary, "moved_slot", &desc_int32, tokens, top_k);
+  at->moved_token = plan_add(p, temporary, "moved_token", &desc_int32, 1, tokens * top_k);
+  at->round_offsets = plan_add(p, temporary, "round_offsets", &desc_int32, 1, offsets);
+  at->round_tiles = plan_add(p, temporary, "round_tiles", &desc_int32, 1, offsets);
+}
+
 /* ---- steps ---- */
 
 static moecl_status run_prepare(void *user, ocl_chain *chain, const plan_call *call) {
@@ -535,22 +548,99 @@ void layer_build_combine(layer_builder *b) {
   plan_add_step(b->plan, &step, tensors, BASE_COUNT(tensors));
 }
 
-/* The shared expert comes first: what it needs in between is then free for the rest. */
-void layer_build_experts(layer_builder *b) {
-  const moecl_layer *layer = b->layer;
-  const int64_t slots = b->plan->num_tokens * layer->params.top_k;
-  const bool scales = layer->params.weight_on_input;
-  int input = scales && !layer->shared_gate_up ? PLAN_NONE : build_quantized_hidden(b);
+/* The shared expert comes first: what it needs in between is then free for the rest. Returns what
+ * the experts read, unless their rows are weighted. */
+static int build_apart(layer_builder *b) {
+  const bool scales = b->layer->params.weight_on_input;
+  const int input = scales && !b->layer->shared_gate_up ? PLAN_NONE : build_quantized_hidden(b);
   build_shared(b, input);
-  if (scales) {
-    layer_build_scaled_rows(b);
-    input = build_quantized(b, "quantize_scaled", MOECL_STAGE_GATE_UP, &layer->quantize_hidden,
-                            b->at->scaled, b->at->scaled_quantized);
-  }
-  build_gemm(b, "gate_up", MOECL_STAGE_GATE_UP, layer->gate_up, slots, input, b->at->activated);
-  const int activated = build_quantized_activated(b);
-  build_gemm(b, "down", MOECL_STAGE_DOWN, layer->down, slots, activated, b->at->expert_output);
+  return input;
+}
+
+/* The rows that the experts read: `input`, or weighted ones. */
+static int build_weighted(layer_builder *b, int input) {
+  if (!b->layer->params.weight_on_input) return input;
+  layer_build_scaled_rows(b);
+  return build_quantized(b, "quantize_scaled", MOECL_STAGE_GATE_UP, &b->layer->quantize_hidden,
+                         b->at->scaled, b->at->scaled_quantized);
+}
+
+void layer_build_experts(layer_builder *b) {
+  const int64_t slots = b->plan->num_tokens * b->layer->params.top_k;
+  const int input = build_weighted(b, build_apart(b));
+  layer_build_expert_gemms(b, "gate_up", "down", input, slots);
   layer_build_combine(b);
+}
+
+/* ---- experts that are brought from the host's memory ---- */
+
+/* The same in two launches, by places instead of experts. */
+void layer_build_few_tokens_brought(layer_builder *b) {
+  layer_tensors at = *b->at;
+  layer_builder placed = {b->layer, b->plan, &at};
+  b->at->cuts.at_once = true;
+  b->at->cuts.routed = b->plan->num_steps;
+  const int input = build_apart(b);
+  b->at->cuts.apart = b->at->cuts.first = b->at->cuts.end = b->plan->num_steps;
+  at.topk_ids = at.round_list;
+  build_few_tokens(&placed, "gate_up", MOECL_STAGE_GATE_UP, b->layer->gate_up, input, at.activated);
+  const int activated = build_quantized_activated(&placed);
+  build_few_tokens(&placed, "down", MOECL_STAGE_DOWN, b->layer->down, activated, at.output);
+}
+
+static moecl_status run_moved_slots(void *user, ocl_chain *chain, const plan_call *call) {
+  const op_rounds_io io = {.num_tokens = call->num_tokens,
+                           .topk_ids = call->buffer[0],
+                           .assignment_slot = call->buffer[1],
+                           .list = call->buffer[2],
+                           .moved_slot = call->buffer[3],
+                           .moved_token = call->buffer[4]};
+  return op_rounds_enqueue_slots(user, chain, &io);
+}
+
+static moecl_status run_round_offsets(void *user, ocl_chain *chain, const plan_call *call) {
+  return op_rounds_enqueue_offsets(user, chain, (size_t)call->with.round, call->buffer[0],
+                                   call->buffer[1], call->buffer[2]);
+}
+
+static void build_rounds_step(layer_builder *b, const char *name, plan_enqueue_fn enqueue,
+                              const int *tensors, size_t count) {
+  const plan_step step = {.name = name,
+                          .operation = "rounds",
+                          .label = MOECL_STAGE_PERMUTE,
+                          .launches = 1,
+                          .enqueue = enqueue,
+                          .user = (void *)&b->layer->rounds};
+  plan_add_step(b->plan, &step, tensors, count);
+}
+
+/* Slots are moved so that a round's experts lie by their places: to the GEMMs each place is an
+ * expert, one without rows where its expert is not of the round. */
+void layer_build_rounds(layer_builder *b) {
+  layer_tensors at = *b->at;
+  layer_builder moved = {b->layer, b->plan, &at};
+  layer_cuts *cuts = &b->at->cuts;
+  const int64_t slots = b->plan->num_tokens * b->layer->params.top_k;
+  const int lists[] = {at.topk_ids, at.assignment_slot, at.round_list, at.moved_slot,
+                       at.moved_token};
+  const int offsets[] = {at.round_list, at.round_offsets, at.round_tiles};
+  cuts->at_once = false;
+  cuts->routed = b->plan->num_steps;
+  int input = build_apart(b);
+  cuts->apart = b->plan->num_steps;
+  build_rounds_step(b, "move_slots", run_moved_slots, lists, BASE_COUNT(lists));
+  at.assignment_slot = at.moved_slot;
+  at.slot_token = at.moved_token;
+  input = build_weighted(&moved, input);
+  cuts->first = b->plan->num_steps;
+  build_rounds_step(b, "round_offsets", run_round_offsets, offsets, BASE_COUNT(offsets));
+  at.expert_offsets = at.round_offsets;
+  at.tile_offsets = at.round_tiles;
+  layer_build_expert_gemms(&moved, "gate_up", "down", input, slots);
+  cuts->end = b->plan->num_steps;
+  plan_repeat(b->plan, cuts->first, cuts->end);
+  at.expert_offsets = b->at->expert_offsets;
+  layer_build_combine(&moved);
 }
 
 /* ---- parts of a layer, for plans of others ---- */
@@ -601,6 +691,7 @@ void layer_append(const moecl_layer *layer, plan *plan, int hidden_states, int o
   at->hidden_states = hidden_states;
   at->output = output;
   layer_add_tensors(&b, (uint64_t)plan->num_tokens * (uint64_t)layer->params.top_k);
+  if (layer_offloads(layer)) add_round_tensors(&b);
   take_paths(&b);
 }
 

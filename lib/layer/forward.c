@@ -27,14 +27,25 @@ static moecl_status check_forward(moecl_layer *layer, const moecl_forward_params
   return plan_check_apart(layer->context, params->hidden_states, params->output, params->workspace);
 }
 
-static moecl_status run(moecl_layer *layer, ocl_chain *chain, const moecl_forward_params *params,
-                        const layer_plan *built) {
+static moecl_status run(moecl_layer *layer, const moecl_forward_params *params,
+                        const layer_plan *built, moecl_event **event) {
   const moecl_buffer *bound[PLAN_MOST_TENSORS] = {0};
+  const plan_numbers with = {.seed = params->seed};
+  ocl_chain chain = {
+      .context = layer->context, .waits = params->wait_list, .num_waits = params->wait_count};
   bound[built->at.hidden_states] = params->hidden_states;
   bound[built->at.output] = params->output;
   layer_bind(layer, &built->at, bound);
-  const plan_numbers with = {.seed = params->seed};
-  return plan_run(&built->plan, chain, layer->space.blocks, bound, &with);
+  if (params->num_tokens > 0 && layer->offload)
+    return layer_offload_run(layer, params, built, bound, event);
+  if (params->profile) {
+    plan_profile_reset(params->profile);
+    chain.observer = &params->profile->observer;
+  }
+  if (params->num_tokens > 0)
+    MOECL_TRY(plan_run(&built->plan, &chain, layer->space.blocks, bound, &with));
+  /* Without an event, too, what the caller enqueues next follows the forward. */
+  return event ? ocl_chain_end(&chain, event) : ocl_chain_order(&chain);
 }
 
 moecl_status moecl_layer_forward(moecl_layer *layer, const moecl_forward_params *params,
@@ -50,16 +61,8 @@ moecl_status moecl_layer_forward(moecl_layer *layer, const moecl_forward_params 
   layer->ran.plan = &built->plan;
   layer->ran.at = &built->at;
   layer->ran.space = &layer->space;
-  if (params->profile) plan_profile_reset(params->profile);
-  ocl_chain chain = {.context = layer->context,
-                     .waits = params->wait_list,
-                     .num_waits = params->wait_count,
-                     .observer = params->profile ? &params->profile->observer : NULL};
-  const moecl_status status = params->num_tokens > 0 ? run(layer, &chain, params, built) : MOECL_OK;
-  if (status != MOECL_OK) { /* what the workspace holds is no routing to be read */
-    plan_space_forget(&layer->space);
-    return status;
-  }
-  /* Without an event, too, what the caller enqueues next follows the forward. */
-  return event ? ocl_chain_end(&chain, event) : ocl_chain_order(&chain);
+  const moecl_status status = run(layer, params, built, event);
+  /* What the workspace holds is no routing to be read. */
+  if (status != MOECL_OK) plan_space_forget(&layer->space);
+  return status;
 }

@@ -34,6 +34,7 @@ const layer_part layer_parts[LAYER_PARTS] = {PART(gemm, gate_up),
                                              PART(router, router),
                                              PART(permute, permute),
                                              PART(scale, scale),
+                                             PART(rounds, rounds),
                                              PART(gate, gate),
                                              PART(combine, combine),
                                              PART(quantize, quantize_hidden),
@@ -44,6 +45,7 @@ void moecl_layer_destroy(moecl_layer **handle) {
   if (!handle || !*handle) return;
   moecl_layer *layer = *handle;
   *handle = NULL;
+  layer_offload_release(&layer->offload);
   plan_space_release(&layer->space);
   layer_release_staging(layer);
   for (int i = 0; i < LAYER_PARTS; i++)

@@ -1,7 +1,8 @@
 // SPDX-License-Identifier: MIT
 /* The layer's insides. parts.c chooses and makes its operations, or describes them;
- * build.c puts them into a plan, by the alternatives of paths.c; forward.c runs it;
- * weights.c fills it; memory.c, plan.c and routing.c answer questions. */
+ * build.c puts them into a plan, by the alternatives of paths.c; forward.c runs it, and offload.c
+ * where experts are in the host's memory (expert_cache.c: which of them are not); weights.c fills
+ * it; memory.c, plan.c and routing.c answer questions. */
 #ifndef MOECL_LIB_LAYER_LAYER_H
 #define MOECL_LIB_LAYER_LAYER_H
 
@@ -11,6 +12,7 @@
 #include "op/gate/gate.h"
 #include "op/gemm/gemm.h"
 #include "op/permute/permute.h"
+#include "op/permute/rounds.h"
 #include "op/permute/scale.h"
 #include "op/quantize/quantize.h"
 #include "op/router/prepare.h"
@@ -25,6 +27,14 @@ typedef enum layer_operation {
   LAYER_OPERATION_COUNT
 } layer_operation;
 
+/* Where a plan is cut whose experts are in the host's memory: before `routed` it is found out which
+ * are wanted, before `apart` is what needs none of them, those from `first` on and before `end` are
+ * run for every round. */
+typedef struct layer_cuts {
+  int routed, apart, first, end;
+  bool at_once; /* there is one round: all have to be there */
+} layer_cuts;
+
 /* The tensors of a layer's plans, by their place in them. */
 typedef struct layer_tensors {
   int hidden_states, output, hidden_f32, router_input, logits, noise_logits, correction_bias;
@@ -32,6 +42,8 @@ typedef struct layer_tensors {
   int all_offsets, slot_token, assignment_slot, order, token_priority, kept_weights;
   int hidden_quantized, scaled_quantized, activated_quantized, shared_quantized;
   int scaled, activated, expert_output, shared_activated, shared_output, shared_gate, scratch;
+  int round_list, moved_slot, moved_token, round_offsets, round_tiles; /* of experts in rounds */
+  layer_cuts cuts;                                                     /* likewise */
 } layer_tensors;
 
 typedef struct layer_plan {
@@ -39,11 +51,14 @@ typedef struct layer_plan {
   layer_tensors at;
 } layer_plan;
 
+typedef struct layer_offload layer_offload;
+
 struct moecl_layer {
   moecl_context *context;
   moecl_layer_params params;           /* the variant names are not kept */
   int64_t own_experts;                 /* with matrices that are here: all, but in a share */
   bool f32_outputs;                    /* experts' outputs are fp32, whatever a variant has */
+  int64_t places;                      /* experts that the device has room for: those, or some */
   bool described;                      /* its operations have no kernels and hold no memory */
   const desc_format *stored;           /* of hidden states, output and the router */
   const desc_format *weights, *biases; /* of the experts */
@@ -61,6 +76,7 @@ struct moecl_layer {
   op_router router;
   op_permute permute;
   op_scale scale;                              /* params.weight_on_input */
+  op_rounds rounds;                            /* layer_offloads */
   op_gate gate;                                /* has_gate */
   op_quantize quantize_hidden, quantize_inner; /* quantized */
   op_quantize quantize_shared;                 /* and there is a shared expert */
@@ -71,6 +87,7 @@ struct moecl_layer {
   char reason[LAYER_OPERATION_COUNT][128];
   uint8_t *is_set[MOECL_TENSOR_COUNT]; /* one flag an item */
   int64_t missing;                     /* items not set yet */
+  layer_offload *offload;              /* NULL: experts are on the device, or it is described */
 
   /* Of weights from host memory: there as long as some are missing. */
   ocl_upload *upload;
@@ -95,7 +112,7 @@ typedef struct layer_part {
   const op_kind *kind;
   size_t at; /* in moecl_layer */
 } layer_part;
-enum { LAYER_PARTS = 17 };
+enum { LAYER_PARTS = 18 };
 extern const layer_part layer_parts[LAYER_PARTS];
 
 /* ---- parts.c ---- */
@@ -117,6 +134,25 @@ moecl_status layer_make_share(moecl_context *context, const moecl_layer_params *
                               int64_t own_experts, bool f32_outputs, moecl_layer **layer);
 /* How many items of a tensor are here. */
 int64_t layer_items(const moecl_layer *layer, moecl_tensor tensor);
+
+/* Are experts in the host's memory? */
+static inline bool layer_offloads(const moecl_layer *layer) {
+  return layer->params.expert_cache > 0;
+}
+
+/* ---- offload.c ---- */
+
+/* The host's memory, and what is kept of who is where. */
+moecl_status layer_offload_make(moecl_layer *layer);
+void layer_offload_release(layer_offload **offload); /* waits for copies */
+/* Takes an expert's tensor, packed at place 0, to the host's memory; enqueued. */
+moecl_status layer_offload_keep(moecl_layer *layer, moecl_tensor tensor, int64_t expert);
+/* Host bytes of all experts; also of a described layer. */
+uint64_t layer_host_bytes(const moecl_layer *layer);
+/* Runs the plan, in the layer's space, `bound` to what it is for. */
+moecl_status layer_offload_run(moecl_layer *layer, const moecl_forward_params *params,
+                               const layer_plan *built, const moecl_buffer **bound,
+                               moecl_event **event);
 
 /* ---- load.c ---- */
 
@@ -195,7 +231,9 @@ void layer_build_routing(layer_builder *b);
 void layer_build_kept_weights(layer_builder *b);
 void layer_build_scaled_rows(layer_builder *b);
 void layer_build_few_tokens_experts(layer_builder *b);
+void layer_build_few_tokens_brought(layer_builder *b);
 void layer_build_experts(layer_builder *b);
+void layer_build_rounds(layer_builder *b);
 
 /* ---- explain.c ---- */
 

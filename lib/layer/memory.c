@@ -77,6 +77,7 @@ moecl_status layer_memory(const moecl_layer *layer, int64_t num_tokens, moecl_me
   memory->workspace_bytes = moecl_layer_workspace_size(layer, num_tokens);
   memory->hidden_bytes =
       desc_format_bytes(layer->stored, (uint64_t)num_tokens, (uint64_t)layer->params.hidden_size);
+  memory->host_bytes = layer_host_bytes(layer);
   memory->largest_buffer_bytes = largest_buffer(layer, memory);
   return MOECL_OK;
 }

@@ -83,7 +83,8 @@ static int epilogue_of(moecl_activation activation) {
 /* Activated rows hold numbers of the layer's type, also where they are kept as fp32. */
 static op_gemm_desc gate_up_desc(const moecl_layer *layer) {
   const moecl_layer_params *params = &layer->params;
-  return (op_gemm_desc){.num_experts = layer->own_experts,
+  return (op_gemm_desc){.num_experts = layer->places,
+                        .spread = layer->own_experts,
                         .invariant = params->batch_invariant,
                         .n = params->intermediate_size,
                         .k = params->hidden_size,
@@ -102,7 +103,8 @@ static op_gemm_desc gate_up_desc(const moecl_layer *layer) {
 
 static op_gemm_desc down_desc(const moecl_layer *layer) {
   const moecl_layer_params *params = &layer->params;
-  return (op_gemm_desc){.num_experts = layer->own_experts,
+  return (op_gemm_desc){.num_experts = layer->places,
+                        .spread = layer->own_experts,
                         .invariant = params->batch_invariant,
                         .n = params->hidden_size,
                         .k = params->intermediate_size,
@@ -119,7 +121,7 @@ static op_gemm_desc down_desc(const moecl_layer *layer) {
 
 static op_gemm_desc shared_gate_up_desc(const moecl_layer *layer) {
   op_gemm_desc desc = gate_up_desc(layer);
-  desc.num_experts = 1;
+  desc.num_experts = desc.spread = 1;
   desc.n = layer->params.shared_intermediate_size;
   desc.swiglu_limit = desc_shared_swiglu_limit(&layer->params);
   desc.bias = desc.gather = false;
@@ -129,7 +131,7 @@ static op_gemm_desc shared_gate_up_desc(const moecl_layer *layer) {
 
 static op_gemm_desc shared_down_desc(const moecl_layer *layer) {
   op_gemm_desc desc = down_desc(layer);
-  desc.num_experts = 1;
+  desc.num_experts = desc.spread = 1;
   desc.k = layer->params.shared_intermediate_size;
   desc.bias = desc.adds_shared = desc.shared_gate = false;
   desc.ungrouped = true;
@@ -161,7 +163,8 @@ static bool reads_codes(const moecl_layer *layer) { return desc_is_quantized(lay
 
 static bool accepts_experts(void *user, const kernel_variant *variant) {
   moecl_layer *layer = user;
-  if (layer->params.batch_invariant && variant->traits & KERNEL_LIBRARY) return false;
+  const bool for_all = !layer->params.batch_invariant && !layer_offloads(layer);
+  if (!for_all && variant->traits & KERNEL_LIBRARY) return false;
   take_formats(layer, variant);
   const op_gemm_desc gate_up = gate_up_desc(layer), down = down_desc(layer);
   return op_gemm_takes(variant, &gate_up) && op_gemm_takes(variant, &down) &&
@@ -317,6 +320,11 @@ static moecl_status make_scale(moecl_layer *layer) {
                                        : MOECL_OK;
 }
 
+static moecl_status make_rounds(moecl_layer *layer) {
+  const op_rounds_desc desc = {layer->own_experts, layer->places, layer->params.top_k};
+  return layer_offloads(layer) ? make(layer, &op_rounds_kind, &desc, &layer->rounds) : MOECL_OK;
+}
+
 /* ---- quantization of what the experts read ---- */
 
 static moecl_status make_quantize(moecl_layer *layer, int64_t columns, op_quantize *quantize) {
@@ -340,6 +348,7 @@ static moecl_status make_operations(moecl_layer *layer, const moecl_layer_params
   MOECL_TRY(make_experts(layer, params->grouped_gemm_variant));
   MOECL_TRY(make_shared(layer, params->grouped_gemm_variant));
   MOECL_TRY(make_scale(layer));
+  MOECL_TRY(make_rounds(layer));
   MOECL_TRY(make_quantized(layer));
   MOECL_TRY(make_router(layer, params));
   layer->dispatch.counted = layer->router.driver->by_block;
@@ -376,6 +385,7 @@ static moecl_status make_layer(moecl_context *context, const moecl_layer_params 
   layer->f32_outputs = f32_outputs;
   layer->own_experts =
       own_experts ? own_experts : params->num_experts - params->num_identity_experts;
+  layer->places = layer_offloads(layer) ? params->expert_cache : layer->own_experts;
   layer->stored = desc_format_of(params->dtype);
   layer->weights = desc_tensor_format(params, MOECL_DOWN_PROJ);
   layer->biases = desc_tensor_format(params, MOECL_DOWN_BIAS);
@@ -384,6 +394,7 @@ static moecl_status make_layer(moecl_context *context, const moecl_layer_params 
   layer->dispatch = desc_dispatch_of(params);
   status = described ? MOECL_OK : allocate_flags(layer);
   if (status == MOECL_OK) status = make_operations(layer, params);
+  if (status == MOECL_OK && layer_offloads(layer) && !described) status = layer_offload_make(layer);
   if (status != MOECL_OK) moecl_layer_destroy(&layer);
   *out = layer;
   return status;

@@ -60,6 +60,17 @@ bool layer_takes_few_tokens_path(const moecl_layer *layer, int64_t num_tokens) {
          !params->renormalize_after_capacity && bytes_again(layer, num_tokens) <= WORTH_BYTES;
 }
 
+static bool offloads(const moecl_layer *layer, int64_t num_tokens) {
+  (void)num_tokens;
+  return layer_offloads(layer);
+}
+
+/* Their kernels want all experts at once. */
+static bool brings_few_tokens(const moecl_layer *layer, int64_t num_tokens) {
+  return layer_offloads(layer) && num_tokens * layer->params.top_k <= layer->places &&
+         layer_takes_few_tokens_path(layer, num_tokens);
+}
+
 static bool weights_inputs(const moecl_layer *layer, int64_t num_tokens) {
   (void)num_tokens;
   return layer->params.weight_on_input;
@@ -88,6 +99,11 @@ const layer_path layer_paths[] = {
      layer_build_kept_weights},
     {WEIGHTS, "the router's", "weights are as the router makes them", NULL, NULL},
 
+    {EXPERTS, "few tokens, brought",
+     "experts are brought when tokens choose them; so few have places for all of theirs",
+     brings_few_tokens, layer_build_few_tokens_brought},
+    {EXPERTS, "in rounds", "experts are brought when tokens choose them: some while others compute",
+     offloads, layer_build_rounds},
     {EXPERTS, "few tokens",
      "so few tokens that streaming weights for each choice costs less than lists and tiles",
      layer_takes_few_tokens_path, layer_build_few_tokens_experts},

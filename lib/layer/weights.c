@@ -4,10 +4,13 @@
 #include "desc/tensors.h"
 #include "layer/layer.h"
 
+static bool is_expert(moecl_tensor tensor) {
+  return tensor >= MOECL_GATE_UP_PROJ && tensor <= MOECL_DOWN_BIAS;
+}
+
 int64_t layer_items(const moecl_layer *layer, moecl_tensor tensor) {
-  const bool experts = tensor >= MOECL_GATE_UP_PROJ && tensor <= MOECL_DOWN_BIAS;
   const int64_t items = moecl_layer_tensor_items(&layer->params, tensor);
-  return experts && items > 0 ? layer->own_experts : items;
+  return is_expert(tensor) && items > 0 ? layer->own_experts : items;
 }
 
 static moecl_status check_items(moecl_layer *layer, moecl_tensor tensor, int64_t first,
@@ -25,8 +28,8 @@ static moecl_status check_items(moecl_layer *layer, moecl_tensor tensor, int64_t
   return MOECL_OK;
 }
 
-static moecl_status pack(moecl_layer *layer, moecl_tensor tensor, int64_t first, int64_t count,
-                         const moecl_buffer *src, uint64_t offset) {
+static moecl_status pack_here(moecl_layer *layer, moecl_tensor tensor, int64_t first, int64_t count,
+                              const moecl_buffer *src, uint64_t offset) {
   const uint64_t bytes = (uint64_t)count * moecl_layer_tensor_bytes(&layer->params, tensor);
   switch (tensor) {
   case MOECL_ROUTER_WEIGHT: return op_gemm_set_weights(layer->logits, 0, count, src, offset);
@@ -45,6 +48,19 @@ static moecl_status pack(moecl_layer *layer, moecl_tensor tensor, int64_t first,
   case MOECL_DOWN_BIAS: return op_gemm_set_bias(layer->down, first, count, src, offset);
   default: return MOECL_ERROR_INVALID_ARGUMENT;
   }
+}
+
+/* Experts of the host's memory are packed on the device, one after the other. */
+static moecl_status pack(moecl_layer *layer, moecl_tensor tensor, int64_t first, int64_t count,
+                         const moecl_buffer *src, uint64_t offset) {
+  if (!layer->offload || !is_expert(tensor))
+    return pack_here(layer, tensor, first, count, src, offset);
+  const uint64_t one = moecl_layer_tensor_bytes(&layer->params, tensor);
+  for (int64_t i = 0; i < count; i++) {
+    MOECL_TRY(pack_here(layer, tensor, 0, 1, src, offset + (uint64_t)i * one));
+    MOECL_TRY(layer_offload_keep(layer, tensor, first + i));
+  }
+  return MOECL_OK;
 }
 
 static moecl_status no_source(const moecl_layer *layer) {

@@ -329,6 +329,7 @@ static void test_layer_calls(void **state) {
   moecl_memory memory;
   moecl_routing routing;
   const float weights[SMALL_EXPERTS * SMALL_HIDDEN] = {0};
+  moecl_offload_statistics offload = {.places = 7};
   REFUSED(moecl_layer_create(o->context, &small_params, NULL));
   MAKES_NOTHING(made, moecl_layer_create(NULL, &small_params, &made));
   MAKES_NOTHING(made, moecl_layer_create(o->context, NULL, &made));
@@ -342,6 +343,10 @@ static void test_layer_calls(void **state) {
   assert_int_equal(moecl_layer_weight_bytes(NULL), 0);
   assert_int_equal(moecl_layer_workspace_size(NULL, 1), 0);
   REFUSED(moecl_layer_reserve(NULL, 1));
+  assert_int_equal(moecl_layer_host_bytes(NULL), 0);
+  REFUSED(moecl_layer_offload_statistics_wait(NULL, &offload));
+  REFUSED(moecl_layer_offload_statistics_wait(o->layer, NULL));
+  assert_int_equal(offload.places, 0);
   REFUSED(moecl_layer_memory(NULL, &small_params, 1, &memory));
   assert_int_equal(memory.weight_bytes, 0);
   REFUSED(moecl_layer_memory(o->context, NULL, 1, &memory));

@@ -27,6 +27,8 @@ static void test_names(void **state) {
   assert_string_equal(moecl_activation_name(MOECL_SWIGLU), "swiglu");
   assert_string_equal(moecl_activation_name(MOECL_ACTIVATION_COUNT), "?");
   assert_string_equal(moecl_drop_policy_name(MOECL_DROP_POSITION), "position");
+  assert_string_equal(moecl_eviction_name(MOECL_EVICT_LFU), "lfu");
+  assert_string_equal(moecl_eviction_name(MOECL_EVICTION_COUNT), "?");
   assert_int_equal(moecl_dtype_size(MOECL_DTYPE_COUNT), 0);
   assert_true(moecl_activation_is_gated(MOECL_GEGLU));
   assert_false(moecl_activation_is_gated(MOECL_GELU));
