@@ -13,7 +13,8 @@ extern "C" {
 #define MOECL_MAX_EXPERTS 1024
 #define MOECL_MAX_TOP_K 64
 #define MOECL_MAX_EXPERT_GROUPS 32
-#define MOECL_MAX_SIZE 1073741823 /* of H and of I: 2I then fits 32-bit kernel arguments */
+#define MOECL_EXPERT_CACHE_FITS -1 /* for expert_cache */
+#define MOECL_MAX_SIZE 1073741823  /* of H and of I: 2I then fits 32-bit kernel arguments */
 /* Token-expert pairs of one forward: row numbers on the device are 32-bit.
  * Element offsets are 64-bit. */
 #define MOECL_MAX_ASSIGNMENTS 2147483136 /* 2^31 - 512 */
@@ -163,7 +164,9 @@ typedef struct moecl_layer_params {
 
   /* Experts in host memory (offload.h): the device has room for so many of them, 1 to E - Z, and
    * the others' matrices are brought when tokens choose them, each in the place of one that is not
-   * wanted. 0: all are on the device. Not with the "clblast" baseline, in a block or in a group. */
+   * wanted. 0: all are on the device. MOECL_EXPERT_CACHE_FITS: as many as fit into four fifths of
+   * the memory that the driver states, beside what the context has allocated before. Not with the
+   * "clblast" baseline, in a block or in a group. */
   int64_t expert_cache;
   moecl_eviction eviction; /* whose place that is */
   uint64_t reserved[28];   /* zeros: see moecl.h */

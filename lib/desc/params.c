@@ -46,12 +46,12 @@ static moecl_status check_sizes(const moecl_layer_params *p, char *message, size
     return invalid(message, size,
                    "num_identity_experts is %lld with weight_on_input, expected one of both",
                    (long long)p->num_identity_experts);
-  if (p->expert_cache < 0 || p->expert_cache > p->num_experts - p->num_identity_experts)
+  const int64_t matrices = p->num_experts - p->num_identity_experts;
+  if (p->expert_cache < MOECL_EXPERT_CACHE_FITS || p->expert_cache > matrices)
     return invalid(message, size,
-                   "expert_cache is %lld, expected 1 to the %lld experts with matrices, or 0 for "
-                   "all on the device",
-                   (long long)p->expert_cache,
-                   (long long)(p->num_experts - p->num_identity_experts));
+                   "expert_cache is %lld, expected 1 to the %lld experts with matrices, 0 for all "
+                   "on the device, or -1 for as many as fit",
+                   (long long)p->expert_cache, (long long)matrices);
   if (p->shared_intermediate_size != 0) {
     status = check_range("shared_intermediate_size", p->shared_intermediate_size, MOECL_MAX_SIZE,
                          message, size);

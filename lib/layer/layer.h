@@ -137,7 +137,7 @@ int64_t layer_items(const moecl_layer *layer, moecl_tensor tensor);
 
 /* Are experts in the host's memory? */
 static inline bool layer_offloads(const moecl_layer *layer) {
-  return layer->params.expert_cache > 0;
+  return layer->params.expert_cache != 0;
 }
 
 /* ---- offload.c ---- */

@@ -369,6 +369,29 @@ static moecl_status allocate_flags(moecl_layer *layer) {
   return MOECL_OK;
 }
 
+static uint64_t given_bytes(const moecl_layer *layer, moecl_tensor first, moecl_tensor last) {
+  uint64_t bytes = 0;
+  for (int t = first; t <= (int)last; t++)
+    bytes += moecl_layer_tensor_bytes(&layer->params, (moecl_tensor)t);
+  return bytes;
+}
+
+/* Before variants are known: packed, an expert may take some more than it is given with. */
+static int64_t places_that_fit(const moecl_layer *layer) {
+  const uint64_t one = given_bytes(layer, MOECL_GATE_UP_PROJ, MOECL_DOWN_BIAS);
+  const uint64_t apart = given_bytes(layer, MOECL_ROUTER_WEIGHT, MOECL_ROUTER_BIAS) +
+                         given_bytes(layer, MOECL_SCORE_CORRECTION_BIAS, MOECL_SHARED_GATE);
+  const uint64_t all = layer->context->info.global_memory_bytes;
+  const uint64_t taken = all / 5 + layer->context->allocated + apart;
+  const uint64_t fit = taken < all ? (all - taken) / (one + one / 16 + 1) : 0;
+  return fit < 1 ? 1 : fit < (uint64_t)layer->own_experts ? (int64_t)fit : layer->own_experts;
+}
+
+static int64_t places_of(const moecl_layer *layer) {
+  const int64_t asked = layer->params.expert_cache;
+  return asked > 0 ? asked : asked < 0 ? places_that_fit(layer) : layer->own_experts;
+}
+
 /* own_experts 0: all. */
 static moecl_status make_layer(moecl_context *context, const moecl_layer_params *params,
                                bool described, int64_t own_experts, bool f32_outputs,
@@ -385,7 +408,7 @@ static moecl_status make_layer(moecl_context *context, const moecl_layer_params 
   layer->f32_outputs = f32_outputs;
   layer->own_experts =
       own_experts ? own_experts : params->num_experts - params->num_identity_experts;
-  layer->places = layer_offloads(layer) ? params->expert_cache : layer->own_experts;
+  layer->places = places_of(layer);
   layer->stored = desc_format_of(params->dtype);
   layer->weights = desc_tensor_format(params, MOECL_DOWN_PROJ);
   layer->biases = desc_tensor_format(params, MOECL_DOWN_BIAS);

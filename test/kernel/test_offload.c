@@ -394,6 +394,35 @@ static void test_memory(void **state) {
   free_problem(&p);
 }
 
+/* As many as four fifths of the memory hold, when the driver is made to state so much. */
+static void test_fits(void **state) {
+  (void)state;
+  moecl_layer_params params = plain;
+  moecl_memory some, more, fits;
+  const uint64_t stated = context->info.global_memory_bytes;
+  params.expert_cache = 5;
+  assert_ok(moecl_layer_memory(context, &params, 1, &some));
+  params.expert_cache = 6;
+  assert_ok(moecl_layer_memory(context, &params, 1, &more));
+  const uint64_t allocated = moecl_context_memory(context, NULL);
+  params.expert_cache = MOECL_EXPERT_CACHE_FITS;
+  for (int places = 1; places <= EXPERTS + 1; places++) {
+    /* Half an expert more than so many: packed ones may be counted as a little larger. */
+    const uint64_t one = more.weight_bytes - some.weight_bytes;
+    const uint64_t room = some.weight_bytes + (uint64_t)places * one + one / 2 - 5 * one;
+    context->info.global_memory_bytes = (allocated + room + 4096) / 4 * 5;
+    assert_ok(moecl_layer_memory(context, &params, 1, &fits));
+    const int64_t got =
+        5 + ((int64_t)fits.weight_bytes - (int64_t)some.weight_bytes) / (int64_t)one;
+    const int64_t most = places < EXPERTS ? places : EXPERTS;
+    assert_true(got <= most && got >= (most > 1 ? most - 1 : 1));
+  }
+  context->info.global_memory_bytes = 1000;
+  assert_ok(moecl_layer_memory(context, &params, 1, &fits));
+  assert_true(fits.weight_bytes == some.weight_bytes - 4 * (more.weight_bytes - some.weight_bytes));
+  context->info.global_memory_bytes = stated;
+}
+
 /* Memory comes to rest. */
 static void test_many(void **state) {
   const char *asked = getenv("MOECL_TEST_FORWARDS");
@@ -481,8 +510,8 @@ static void test_refusals(void **state) {
   params.num_identity_experts = 1;
   params.expert_cache = EXPERTS;
   expect(moecl_layer_create(context, &params, &layer), invalid, "1 to the 7 experts");
-  params.expert_cache = -1;
-  expect(moecl_layer_create(context, &params, &layer), invalid, "expert_cache is -1");
+  params.expert_cache = -2;
+  expect(moecl_layer_create(context, &params, &layer), invalid, "expert_cache is -2");
   params.expert_cache = 2;
   params.eviction = MOECL_EVICTION_COUNT;
   expect(moecl_layer_create(context, &params, &layer), invalid, "eviction is 2");
@@ -517,6 +546,7 @@ int main(int argc, char **argv) {
                                      cmocka_unit_test(test_set_again),
                                      cmocka_unit_test(test_in_flight),
                                      cmocka_unit_test(test_memory),
+                                     cmocka_unit_test(test_fits),
                                      cmocka_unit_test(test_many),
                                      cmocka_unit_test(test_evictions),
                                      cmocka_unit_test(test_refusals)};
