@@ -255,6 +255,22 @@ static void test_variants(void **state) {
   check_rule(&params, "variants by name");
 }
 
+/* The best variant for 16 bits: on a GPU one with kernels for few tokens, which do for all places
+ * only where a row's sums hang on no other. */
+static void test_best(void **state) {
+  moecl_layer_params params = plain;
+  (void)state;
+  params.hidden_size = 64;
+  params.intermediate_size = 128;
+  params.dtype = MOECL_BF16;
+  params.num_experts = MOST_EXPERTS;
+  problem p = make_problem(&params, TOKENS);
+  compare(context, &p, 9, MOECL_EVICT_LRU, "the best variant");
+  free_problem(&p);
+  params.batch_invariant = true;
+  check_rule(&params, "the best variant, batch-invariant");
+}
+
 static bool takes_path(moecl_context *in, const moecl_layer_params *params, int64_t places,
                        int64_t tokens, const char *name) {
   moecl_plan_choice choices[8];
@@ -542,6 +558,7 @@ int main(int argc, char **argv) {
                                      cmocka_unit_test(test_weight_on_input),
                                      cmocka_unit_test(test_formats),
                                      cmocka_unit_test(test_variants),
+                                     cmocka_unit_test(test_best),
                                      cmocka_unit_test(test_stand_in),
                                      cmocka_unit_test(test_set_again),
                                      cmocka_unit_test(test_in_flight),

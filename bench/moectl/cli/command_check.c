@@ -73,8 +73,11 @@ static void print_point(const check *check, size_t index, double takes) {
   if (takes < 9.95) snprintf(seconds, sizeof seconds, "%.1f s", takes);
   else duration_text(takes, seconds);
   experiment_point_label(&check->experiment, index, label, sizeof label);
-  printf("%10s  %12s  %s\n", bytes_text(check->needed[index].bytes, memory), seconds,
+  printf("%10s  %12s  %s", bytes_text(check->needed[index].bytes, memory), seconds,
          *label ? label : "the point");
+  if (check->needed[index].host_bytes > 0)
+    printf(" (and %s of the host's memory)", bytes_text(check->needed[index].host_bytes, memory));
+  putchar('\n');
 }
 
 /* What each point takes; false: the small layer that would tell the time did not run. */

@@ -70,13 +70,16 @@ static void print_tensors(const plan_lists *lists) {
 static void print_memory(const moecl_plan *plan) {
   const moecl_memory memory = moecl_plan_memory(plan);
   const uint64_t apart = moecl_plan_unshared_workspace_bytes(plan);
-  char weights[32], workspace[32], unshared[32], hidden[32], cache[32];
+  char weights[32], workspace[32], unshared[32], hidden[32], cache[32], host[32];
   printf("  weights %s, workspace %s", bytes_text(memory.weight_bytes, weights),
          bytes_text(memory.workspace_bytes, workspace));
   if (apart > memory.workspace_bytes)
     printf(" (%s if no buffers shared memory)", bytes_text(apart, unshared));
   if (memory.cache_bytes > 0) printf(", cache %s", bytes_text(memory.cache_bytes, cache));
-  printf(", hidden states and output %s each\n", bytes_text(memory.hidden_bytes, hidden));
+  printf(", hidden states and output %s each", bytes_text(memory.hidden_bytes, hidden));
+  if (memory.host_bytes > 0)
+    printf("; of the host's memory %s for experts", bytes_text(memory.host_bytes, host));
+  putchar('\n');
 }
 
 /* Did an earlier point have the same plan? All that it depends on is layer and tokens, and how

@@ -33,11 +33,17 @@ static bool is_met(const settings *settings, const schema_need *need) {
   return false;
 }
 
+/* An offloading placement is of one device, and needs no members. */
+static bool offloads(const settings *settings, schema_id id) {
+  const schema_need offload = {KEY_PARALLEL_PLACEMENT, false, PARALLEL_OFFLOAD, NULL};
+  return id == KEY_PARALLEL_PLACEMENT && is_met(settings, &offload);
+}
+
 static void check_needs(const settings *settings, schema_id id, problems *warnings) {
   char text[512];
   const schema_key *key = schema_get(id);
   const setting *s = &settings->keys[id];
-  if (!s->given || (s->count == 1 && s->values[0].null)) return;
+  if (!s->given || (s->count == 1 && s->values[0].null) || offloads(settings, id)) return;
   for (size_t i = 0; i < sizeof key->needs / sizeof key->needs[0]; i++)
     if (key->needs[i].key != KEY_NAME && !is_met(settings, &key->needs[i]))
       problem_add(warnings, s->mark, "warning: %s has no effect without %s", key->name,

@@ -42,6 +42,7 @@ typedef enum parallel_placement {
   PARALLEL_BY_COMPUTE,
   PARALLEL_BY_MEMORY,
   PARALLEL_FROM_FILE,
+  PARALLEL_OFFLOAD, /* on one device, which has some of the experts at a time */
   PARALLEL_PLACEMENTS
 } parallel_placement;
 typedef struct experiment_parallel {
@@ -53,6 +54,8 @@ typedef struct experiment_parallel {
   int64_t chunks;        /* 0: as many as pay */
   const char *transport; /* NULL: the best that serves */
   moecl_format dispatch_format;
+  double cache; /* PARALLEL_OFFLOAD: below 1 a share of the experts, else so many; 0: what fits */
+  moecl_eviction eviction;
 } experiment_parallel;
 
 /* One point: one combination of all swept values. */

@@ -27,13 +27,15 @@ static const char *what_choice(int i) {
   return i >= 0 && i < WHAT_COUNT ? names[i] : "?";
 }
 static const char *placement_choice(int i) {
-  static const char *const names[PARALLEL_PLACEMENTS] = {"even", "compute", "capacity", "file"};
+  static const char *const names[PARALLEL_PLACEMENTS] = {"even", "compute", "capacity", "file",
+                                                         "offload"};
   return i >= 0 && i < PARALLEL_PLACEMENTS ? names[i] : "?";
 }
 static const char *dispatch_choice(int i) {
   return i == MOECL_FORMAT_DTYPE || i == MOECL_FORMAT_FP8_G128 ? moecl_format_name((moecl_format)i)
                                                                : NULL;
 }
+static const char *eviction_choice(int i) { return moecl_eviction_name((moecl_eviction)i); }
 static const char *norm_choice(int i) { return moecl_norm_name((moecl_norm)i); }
 static const char *qk_norm_choice(int i) { return moecl_qk_norm_name((moecl_qk_norm)i); }
 static const char *rope_choice(int i) { return moecl_rope_scaling_name((moecl_rope_scaling)i); }
@@ -439,7 +441,9 @@ static const schema_key keys[KEY_COUNT] = {
                                 placement_choice, PARALLEL_PLACEMENTS, "even",
                                 "even: as many experts to each member; compute: by compute units "
                                 "times clock; capacity: by "
-                                "the devices' memory; file: as placement_file says.",
+                                "the devices' memory; file: as placement_file says. offload, of "
+                                "one device (experts: null or 1): those beyond 'cache' are in the "
+                                "host's memory and brought when tokens choose them.",
                                 .needs = {ANY(KEY_PARALLEL_EXPERTS)}},
     [KEY_PARALLEL_PLACEMENT_FILE] =
         {"parallel.placement_file", NOWHERE, TYPE_TEXT, OF_EXPERIMENT | NULLABLE | NOT_WORK,
@@ -475,6 +479,18 @@ static const schema_key keys[KEY_COUNT] = {
          "too; "
          "the router and the shared expert do not. What comes back is never rounded.",
          .needs = {ANY(KEY_PARALLEL_EXPERTS)}},
+    [KEY_PARALLEL_CACHE] =
+        {PARALLEL(cache), TYPE_REAL, NULLABLE | MIN_OPEN | NOT_WORK, 0, MOECL_MAX_EXPERTS,
+         NO_CHOICE, "null",
+         "offload: experts that the device has room for: below 1 as a share of all, from 1 on so "
+         "many; null: as many as fit into its memory.",
+         .needs = {ONE(KEY_PARALLEL_PLACEMENT, PARALLEL_OFFLOAD)}},
+    [KEY_PARALLEL_EVICTION] =
+        {PARALLEL(eviction), TYPE_CHOICE, NOT_WORK, NO_RANGE, eviction_choice, MOECL_EVICTION_COUNT,
+         "lru",
+         "offload: which expert gives its place to one that is brought: lru, that was wanted least "
+         "recently; lfu, least often.",
+         .needs = {ONE(KEY_PARALLEL_PLACEMENT, PARALLEL_OFFLOAD)}},
     [KEY_DTYPE] = {"dtype", IN_POINT(layer.dtype), TYPE_CHOICE, WITH_CHECKPOINT, NO_RANGE,
                    dtype_choice, MOECL_DTYPE_COUNT, "fp32",
                    "Storage of inputs, weights and output. Sums are kept in fp32."},

@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: MIT
 #include "experiment/sweep.h"
 
+#include <math.h>
 #include <stdlib.h>
 #include <string.h>
 
@@ -24,6 +25,15 @@ static size_t count_points(const settings *settings, const schema_id *axes, size
   return 0;
 }
 
+/* A share of the experts is at least one of them. */
+static void fill_cache(experiment_point *point) {
+  const double cache = point->parallel.cache;
+  const int64_t experts = point->layer.num_experts - point->layer.num_identity_experts;
+  const double some = cache < 1 ? ceil(cache * (double)experts) : floor(cache);
+  point->layer.expert_cache = cache > 0 ? (int64_t)some : MOECL_EXPERT_CACHE_FITS;
+  point->layer.eviction = point->parallel.eviction;
+}
+
 static void fill_point(const settings *settings, const schema_id *axes, size_t num_axes,
                        size_t index, experiment_point *point) {
   for (int i = 0; i < KEY_COUNT; i++)
@@ -34,6 +44,7 @@ static void fill_point(const settings *settings, const schema_id *axes, size_t n
     schema_store(schema_get(axes[i]), &s->values[index % s->count], point);
     index /= s->count;
   }
+  if (point->parallel.placement == PARALLEL_OFFLOAD) fill_cache(point);
 }
 
 /* What no point may have. Each is reported once, with its first point. */
@@ -47,6 +58,7 @@ typedef enum rule {
   RULE_POSITIONS,
   RULE_PARALLEL,
   RULE_PLACEMENT,
+  RULE_OFFLOAD,
   RULE_COUNT
 } rule;
 
@@ -70,7 +82,9 @@ static bool can_check(const settings *settings, rule rule) {
       [RULE_POSITIONS] = {KEY_NUM_TOKENS, KEY_CONTEXT, KEY_COUNT},
       [RULE_PARALLEL] = {KEY_WHAT, KEY_PARALLEL_EXPERTS, KEY_COUNT},
       [RULE_PLACEMENT] = {KEY_NUM_EXPERTS, KEY_PARALLEL_EXPERTS, KEY_PARALLEL_PLACEMENT,
-                          KEY_PARALLEL_PLACEMENT_FILE, KEY_COUNT}};
+                          KEY_PARALLEL_PLACEMENT_FILE, KEY_COUNT},
+      [RULE_OFFLOAD] = {KEY_WHAT, KEY_NUM_EXPERTS, KEY_PARALLEL_PLACEMENT, KEY_PARALLEL_CACHE,
+                        KEY_COUNT}};
   if (rule == RULE_LAYER && keys[KEY_ACTIVATION].given) return true;
   for (const schema_id *key = about[rule]; *key != KEY_COUNT; key++)
     if (keys[*key].count == 0) return false;
@@ -157,6 +171,7 @@ static bool has_bad_layer(const settings *settings, const experiment_point *poin
   if (layer.hidden_size == 0) layer.hidden_size = 1;
   if (layer.intermediate_size == 0) layer.intermediate_size = 1;
   if (layer.num_experts == 0) layer.num_experts = MOECL_MAX_EXPERTS;
+  layer.expert_cache = 0; /* has_bad_offload's */
   if (layer.top_k == 0 || layer.top_k > layer.num_experts) layer.top_k = 1;
   if (has_half_of_groups(point, &other)) layer.num_expert_group = layer.topk_group = 0;
   return moecl_layer_params_check(&layer, detail, sizeof detail) != MOECL_OK &&
@@ -247,6 +262,24 @@ static bool has_bad_placement(const experiment *experiment, const experiment_poi
   return true;
 }
 
+/* Is a cache of other than one device's layer, or larger than that? */
+static bool has_bad_offload(const experiment_point *point, breach *found) {
+  const long long experts = point->layer.num_experts - point->layer.num_identity_experts;
+  const bool block = point->what == WHAT_BLOCK, group = point->parallel.experts > 1;
+  if (point->parallel.placement != PARALLEL_OFFLOAD) return false;
+  found->key = block || group ? KEY_PARALLEL_PLACEMENT : KEY_PARALLEL_CACHE;
+  if (block || group)
+    snprintf(found->message, sizeof found->message,
+             "parallel.placement: 'offload' is of layers on one device, expected %s",
+             block ? "another where blocks are measured (measure.what)"
+                   : "parallel.experts to be null or 1");
+  else
+    snprintf(found->message, sizeof found->message,
+             "parallel.cache: expected at most the layer's %lld experts, found %g", experts,
+             point->parallel.cache);
+  return block || group || point->layer.expert_cache > experts;
+}
+
 static bool breaks(const settings *settings, rule rule, const experiment *experiment,
                    const experiment_point *point, breach *found) {
   switch (rule) {
@@ -259,6 +292,7 @@ static bool breaks(const settings *settings, rule rule, const experiment *experi
   case RULE_POSITIONS: return has_too_many_positions(point, found);
   case RULE_PARALLEL: return has_parallel_block(point, found);
   case RULE_PLACEMENT: return has_bad_placement(experiment, point, found);
+  case RULE_OFFLOAD: return has_bad_offload(point, found);
   case RULE_COUNT: break;
   }
   return false;

@@ -49,7 +49,7 @@ static void put_value(const plot *p, size_t index, FILE *file) {
   char number[NUMBER_SIZE];
   const double value = picture_value(p->all, p->picture->kind, index);
   fputs(number_text(value, number, sizeof number), file);
-  if (p->picture->kind == PICTURE_DROPPED) fputc('%', file);
+  if (p->picture->kind == PICTURE_DROPPED || p->picture->kind == PICTURE_HIT_RATE) fputc('%', file);
   if (p->picture->kind != PICTURE_TIME) return;
   const sample_summary *time = &p->all->points[index].time_ms[MOECL_STAGE_LAYER];
   fputs(" ms", file);

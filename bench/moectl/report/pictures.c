@@ -83,6 +83,10 @@ static const struct {
                           "share of the assignments (token-expert pairs) over capacity",
                           "lower is better", "dropped_percent"},
                          "dropped_fraction"},
+    [PICTURE_HIT_RATE] = {{"hit_rate", "hit rate", "hit rate (%)",
+                           "experts that were on the device of those that a forward wanted",
+                           "higher is better", "hit_rate_percent"},
+                          "hit_rate"},
 };
 
 const picture_quantity *picture_quantity_of(const results *all, picture_kind kind) {

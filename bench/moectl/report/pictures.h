@@ -17,6 +17,7 @@ typedef enum picture_kind {
   PICTURE_IMBALANCE, /* where the axis makes a difference to it, as all below */
   PICTURE_VARIATION,
   PICTURE_DROPPED,
+  PICTURE_HIT_RATE,
   PICTURE_KIND_COUNT
 } picture_kind;
 

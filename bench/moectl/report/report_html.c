@@ -24,6 +24,7 @@ static void scaling(const results *all, FILE *file) { html_charts(all, PICTURE_S
 static void balance(const results *all, FILE *file) {
   html_charts(all, PICTURE_IMBALANCE, file);
   html_charts(all, PICTURE_DROPPED, file);
+  html_charts(all, PICTURE_HIT_RATE, file);
 }
 
 /* A section: what is drawn, then what report.md says. */

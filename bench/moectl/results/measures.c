@@ -57,6 +57,14 @@ const measure measures[] = {
      true},
     {MEASURE_PARALLEL, "member_imbalance", MEASURE_REAL, AT(parallel.member_imbalance),
      "imbalance of devices", false, true},
+    {MEASURE_OFFLOAD, "places", MEASURE_COUNT, AT(offload.places), "places", false, true},
+    {MEASURE_OFFLOAD, "host_bytes", MEASURE_COUNT, AT(offload.host_bytes), NULL, false, true},
+    {MEASURE_OFFLOAD, "hit_rate", MEASURE_SHARE, AT(offload.hit_rate), "hits", false, true},
+    {MEASURE_OFFLOAD, "moved_bytes", MEASURE_REAL, AT(offload.moved_bytes), "bytes moved", false,
+     true},
+    {MEASURE_OFFLOAD, "copy_ms", MEASURE_REAL, AT(offload.copy_ms), "copies (ms)", false, true},
+    {MEASURE_OFFLOAD, "copy_hidden_share", MEASURE_SHARE, AT(offload.copy_hidden_share),
+     "copies hidden", false, true},
     {MEASURE_RUN, NULL, MEASURE_COUNT, 0, NULL}};
 
 const measure *measure_find(const char *name) {
@@ -70,6 +78,7 @@ const char *measure_prefix(measure_group group) { return group == MEASURE_VERIFY
 bool measure_group_present(measure_group group, const point_result *point) {
   if (group == MEASURE_VERIFY) return point->verify.ran;
   if (group == MEASURE_PARALLEL) return point->parallel.num_members > 0;
+  if (group == MEASURE_OFFLOAD) return point->offload.places > 0;
   return group != MEASURE_ROUTING ||
          (point->routing.tokens_per_expert && point->routing.tokens_per_expert_after_capacity);
 }

@@ -14,6 +14,7 @@ typedef enum measure_group {
   MEASURE_ROUTING,
   MEASURE_VERIFY,
   MEASURE_PARALLEL, /* of several devices */
+  MEASURE_OFFLOAD,  /* of experts in the host's memory */
   MEASURE_GROUP_COUNT
 } measure_group;
 

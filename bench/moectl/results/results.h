@@ -69,6 +69,16 @@ typedef struct point_parallel {
   double member_imbalance;             /* the busiest member's rows over the mean */
 } point_parallel;
 
+/* Of a point whose experts are in the host's memory. */
+typedef struct point_offload {
+  int64_t places; /* experts that the device has room for; 0: all are there */
+  int64_t host_bytes;
+  double hit_rate;          /* experts that were there of those that warm forwards wanted */
+  double moved_bytes;       /* a forward, the mean of the same */
+  double copy_ms;           /* of one forward's copies */
+  double copy_hidden_share; /* of that: while a kernel ran */
+} point_offload;
+
 typedef struct point_result {
   size_t index; /* into experiment.points */
   point_status status;
@@ -88,6 +98,7 @@ typedef struct point_result {
   verify_result verify;
 
   point_parallel parallel;
+  point_offload offload;
   double changed_choices; /* the share of T*K choices that are others without jitter; NaN: none */
 } point_result;
 

@@ -210,6 +210,11 @@ static json_t *point_json(const experiment *plan, const point_result *result) {
   set(&point, "verify", verify_json(result));
   if (measure_group_present(MEASURE_PARALLEL, result))
     set(&point, "parallel", parallel_json(result));
+  if (measure_group_present(MEASURE_OFFLOAD, result)) {
+    json_t *offload = json_object();
+    set_measures(&offload, MEASURE_OFFLOAD, result);
+    set(&point, "offload", offload);
+  }
   return point;
 }
 

@@ -178,6 +178,8 @@ static void read_point(reader *walk, const json_t *object, const experiment_poin
   result->verify.ran = verify && !json_is_null(verify);
   if (result->verify.ran) read_measures(walk, verify, MEASURE_VERIFY, result);
   read_parallel(walk, json_object_get(object, "parallel"), result);
+  const json_t *offload = json_object_get(object, "offload"); /* not there: all on the device */
+  if (offload) read_measures(walk, offload, MEASURE_OFFLOAD, result);
 }
 
 /* What failed or did not verify runs again. */

@@ -12,7 +12,8 @@ void forwards_release_layer(runner *runner) {
 }
 
 moecl_status forwards_create_layer(runner *runner, const experiment_point *point) {
-  if (point->parallel.experts > 0) return together_create(runner, point);
+  const bool offloads = point->parallel.placement == PARALLEL_OFFLOAD;
+  if (point->parallel.experts > 0 && !offloads) return together_create(runner, point);
   if (point->what == WHAT_LAYER)
     return moecl_layer_create(runner->context, &point->layer, &runner->layer);
   const moecl_block_params params = experiment_block_params(point);
@@ -190,7 +191,8 @@ moecl_status forwards_enqueue(runner *runner, const experiment_point *point,
                                        .hidden_states = buffers->hidden[set],
                                        .output = buffers->output,
                                        .seed = point->seed,
-                                       .profile = profile};
+                                       .profile = profile,
+                                       .measured = !profile};
   return moecl_layer_forward(runner->layer, &params, NULL);
 }
 

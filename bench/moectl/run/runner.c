@@ -95,6 +95,7 @@ moecl_status runner_memory_needed(moecl_context *context, const experiment_point
   if (draws_again) forwards = add(forwards, staging);
   forwards = add(forwards, without_jitter);
   needed->bytes = add(layer.weight_bytes, forwards > staging ? forwards : staging);
+  needed->host_bytes = layer.host_bytes;
   needed->largest_buffer =
       layer.largest_buffer_bytes > largest ? layer.largest_buffer_bytes : largest;
   return MOECL_OK;
@@ -198,6 +199,32 @@ static moecl_status time_forwards(runner *runner, const experiment_point *point,
 
 /* The layer, then half as often its stages: events between the kernels cost time
  * that is not the layer's. */
+/* What a cache of experts did so far; zeros without one. */
+static moecl_status read_offload(const runner *runner, moecl_offload_statistics *statistics) {
+  *statistics = (moecl_offload_statistics){0};
+  if (runner->together || runner->block || moecl_layer_host_bytes(runner->layer) == 0)
+    return MOECL_OK;
+  return moecl_layer_offload_statistics_wait(runner->layer, statistics);
+}
+
+/* Since the layer was timed: its cache was warm then. Copies are the latest forward's. */
+static moecl_status describe_offload(const runner *runner, point_offload *offload) {
+  moecl_offload_statistics now;
+  TRY(read_offload(runner, &now));
+  const moecl_offload_counts *before = &runner->warm.all;
+  const double hits = (double)(now.all.hits - before->hits);
+  const double misses = (double)(now.all.misses - before->misses);
+  *offload = (point_offload){.places = now.places,
+                             .host_bytes = (int64_t)moecl_layer_host_bytes(runner->layer),
+                             .hit_rate = hits / (hits + misses),
+                             .moved_bytes = (double)(now.all.bytes - before->bytes) /
+                                            (double)(now.all.forwards - before->forwards),
+                             .copy_ms = now.transfer_ms,
+                             .copy_hidden_share =
+                                 now.transfer_ms > 0 ? now.hidden_ms / now.transfer_ms : NAN};
+  return MOECL_OK;
+}
+
 static moecl_status time_round(runner *runner, const experiment_point *point,
                                const point_buffers *buffers, int64_t iterations,
                                int64_t timed_of[INPUT_SETS], point_round *round) {
@@ -208,6 +235,7 @@ static moecl_status time_round(runner *runner, const experiment_point *point,
   TRY(time_forwards(runner, point, buffers, true, most, timed_of, round->time_ms, &host, &layers));
   round->host_ms = host.median;
   round->iterations = (int64_t)layers;
+  TRY(read_offload(runner, &runner->warm));
   return time_forwards(runner, point, buffers, false, (most + 1) / 2, NULL, round->time_ms,
                        &with_events, &stages);
 }
@@ -271,7 +299,10 @@ static void add_work(const experiment_point *point, const moecl_routing *routing
 /* Of the forward that is just enqueued, with what several devices did in it. */
 static moecl_status read_routing(runner *runner, const point_buffers *buffers,
                                  moecl_routing *routing, point_result *result) {
-  if (!runner->together) return moecl_layer_read_routing_wait(runner->layer, routing);
+  if (!runner->together) {
+    TRY(describe_offload(runner, &result->offload));
+    return moecl_layer_read_routing_wait(runner->layer, routing);
+  }
   TRY(together_collect(runner->together, buffers->output));
   TRY(together_describe(runner->together, result));
   return together_read_routing(runner->together, routing);

@@ -17,9 +17,10 @@ typedef struct runner {
   moecl_block *block;                 /* of points that measure one; else NULL */
   struct together *together;          /* of points on several devices; else NULL (together.h) */
   moecl_layer *layer;                 /* the block's, or its own; NULL: there is none yet */
-  experiment_point of;    /* whose weights the layer holds; meaningful when layer is there */
-  double weights_seconds; /* what drawing or loading and packing them took */
-  bool bad_input;         /* some point's weights could not be read from its checkpoint */
+  experiment_point of;           /* whose weights the layer holds; meaningful when layer is there */
+  moecl_offload_statistics warm; /* of a cache of experts, when the layer was timed */
+  double weights_seconds;        /* what drawing or loading and packing them took */
+  bool bad_input;                /* some point's weights could not be read from its checkpoint */
 } runner;
 
 /* Device memory a point takes, known before anything is allocated: weights,
@@ -29,6 +30,7 @@ typedef struct runner {
 typedef struct runner_memory {
   uint64_t bytes;          /* at the peak; UINT64_MAX: does not fit 64 bits */
   uint64_t largest_buffer; /* the largest single one */
+  uint64_t host_bytes;     /* of the host, for experts that are there */
 } runner_memory;
 moecl_status runner_memory_needed(moecl_context *context, const experiment_point *point,
                                   bool draws_again, runner_memory *needed);
