@@ -2,8 +2,8 @@
 /* A layer whose experts are in the host's memory gives the bits of one that has them on the device,
  * whatever the rule, the places and whose place is given away; and it brings those experts that a
  * simple model of such a cache says. */
-#include "group_run.h"
 #include "layer/expert_cache.h"
+#include "problem.h"
 #include "stand_in.h"
 #include <math.h>
 
