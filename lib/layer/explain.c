@@ -34,7 +34,10 @@ static const op_gemm *gemm_of(const moecl_layer *layer, moecl_tensor tensor) {
 static moecl_plan_tensor weight_of(const moecl_layer *layer, moecl_tensor tensor) {
   const moecl_layer_params *params = &layer->params;
   const desc_shape shape = desc_tensor_shape(params, tensor);
-  const uint64_t items = (uint64_t)moecl_layer_tensor_items(params, tensor);
+  const bool experts = tensor >= MOECL_GATE_UP_PROJ && tensor <= MOECL_DOWN_BIAS;
+  /* Experts that are on the device. */
+  const uint64_t items =
+      (uint64_t)(experts ? layer->places : moecl_layer_tensor_items(params, tensor));
   const op_gemm *gemm = gemm_of(layer, tensor);
   return (moecl_plan_tensor){.name = weight_names[tensor],
                              .format = desc_tensor_format(params, tensor)->name,

@@ -237,6 +237,32 @@ assert 0.001 < rounded['verify']['weight_error'] < 0.1 and plain['verify']['weig
   expect "a placement without its file, exit 2" 2 "'file' needs parallel.placement_file"
 }
 
+test_offload() {
+  call run "$work/tiny.yaml" --set parallel.placement=offload --set 'parallel.cache=[1, 0.5, null]' \
+    --set layer.num_experts=8 --out "$work/offload"
+  expect "run with experts in the host's memory" 0 'cache=0.5.*verified'
+  holds "what the cache did is there" python3 -c "
+import json
+points = json.load(open('$work/offload/results.json'))['points']
+assert [p['offload']['places'] for p in points] == [1, 4, 8], points
+for point in points:
+    offload = point['offload']
+    assert point['verify']['ok'] and (offload['hit_rate'] == 1) == (offload['moved_bytes'] == 0)
+assert points[2]['offload']['hit_rate'] == 1 and points[0]['offload']['hit_rate'] < 1, points"
+  holds "the report shows it" grep -q "^## Experts in the host's memory" "$work/offload/report.md"
+  call check "$work/tiny.yaml" --set parallel.placement=offload --set parallel.cache=1
+  expect "check tells the host's memory" 0 "and .* of the host's memory"
+  call explain "$work/tiny.yaml" --set parallel.placement=offload --set parallel.cache=1
+  expect "explain tells the way and the host's memory" 0 'experts: in rounds'
+  for wrong in parallel.experts=2 parallel.cache=100 "measure.what=block"; do
+    call check "$work/tiny.yaml" --set parallel.placement=offload --set "$wrong" \
+      --set block.attention.num_heads=4
+    expect "offload with $wrong, exit 2" 2 'parallel\.(placement|cache): .*expected'
+  done
+  call check "$work/tiny.yaml" --set parallel.cache=2
+  expect "a cache without offload" 0 "parallel.cache has no effect without 'placement: offload'"
+}
+
 # What a run would refuse on the device, check refuses too, with the same exit code.
 test_check_on_device() {
   call check "$work/tiny.yaml" --set 'layer.top_k=[1, 2]' --iterations 2
@@ -625,6 +651,7 @@ main() {
     test_activation_format
     test_parallel
     test_placement
+    test_offload
     test_no_home
     test_full_stdout_on_device
     test_run

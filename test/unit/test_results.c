@@ -207,7 +207,7 @@ static void test_csv_text(void **state) {
       "num_expert_group,topk_group,group_score,cut_groups_to_zero,second_choice,router_noise,"
       "weight_on_input,jitter,router_bias,router_variant,capacity_factor,capacity_of_tokens,"
       "min_capacity,drop_policy,renormalize_after_capacity,experts,devices,placement,"
-      "replicas,chunks,transport,dispatch_format,dtype,num_tokens,distribution,"
+      "replicas,chunks,transport,dispatch_format,cache,eviction,dtype,num_tokens,distribution,"
       "skew_exponent,skew_clusters,skew_noise,what,variants_router,variants_permute,"
       "variants_grouped_gemm,variants_combine,iterations,rounds,time_ms_router_median,"
       "time_ms_router_min,time_ms_router_p90,time_ms_permute_median,time_ms_permute_min,"
@@ -222,44 +222,44 @@ static void test_csv_text(void **state) {
       "verify_experts_checked,verify_topk_mismatches,verify_capacity_ok,verify_weight_error,"
       "verify_weight_cosine,verify_weight_bits,sent_bytes,row_bytes,output_row_bytes,transfer_ms,"
       "hidden_share,member_"
-      "imbalance\r\n"
+      "imbalance,places,host_bytes,hit_rate,moved_bytes,copy_ms,copy_hidden_share\r\n"
       "0,ok,,18446744073709551615,64,32,4,0,1,swiglu,1.702,7,false,false,,false,,1,dtype,none,"
       "dtype,"
       "false,"
       "auto,"
       "softmax,false,0.01,true,,0,1,false,,,max,false,all,false,false,0.01,false,auto,1.1,"
-      "false,0,position,false,,auto,even,0,,auto,dtype,fp32,6,skewed,1,,0.5,layer,generic,scan,cpu,"
+      "false,0,position,false,,auto,even,0,,auto,dtype,,lru,fp32,6,skewed,1,,0.5,layer,generic,scan,cpu,"
       "gather,20,"
       "1,"
       "2.5,1.5,9.5,,"
       ",,"
       "4.5,1.5,9.5,5.5,1.5,9.5,6.5,1.5,9.5,7.5,1.5,9.5,8.5,1.5,9.5,1234.5,0.25,,1048576,0.125,"
-      "2,0.125,1.5,2.5,3.5,4.5,5.5,0.75,0.375,0.0625,0,0,0,1e-06,1e-05,true,6,4,0,true,,,,,,,,,\r\n"
+      "2,0.125,1.5,2.5,3.5,4.5,5.5,0.75,0.375,0.0625,0,0,0,1e-06,1e-05,true,6,4,0,true,,,,,,,,,,,,,,,\r\n"
       "1,ok_unverified,,18446744073709551615,64,32,4,0,1,swiglu,1.702,7,false,false,,false,,1,"
       "dtype,none,dtype,false,auto,softmax,false,0.01,true,,0,1,false,,,max,false,all,false,false,"
       "0.01,"
       "false,"
       "auto,,"
-      "false,0,position,false,,auto,even,0,,auto,dtype,fp32,6,skewed,1,,0.5,layer,generic,scan,cpu,"
+      "false,0,position,false,,auto,even,0,,auto,dtype,,lru,fp32,6,skewed,1,,0.5,layer,generic,scan,cpu,"
       "gather,20,"
       "1,"
       "2.5,1.5,9.5,,"
       ",,"
       "4.5,1.5,9.5,5.5,1.5,9.5,6.5,1.5,9.5,7.5,1.5,9.5,8.5,1.5,9.5,1234.5,0.25,,1048576,0.125,,"
-      "0.125,1.5,2.5,3.5,4.5,5.5,0.75,0.375,0.0625,0,0,0,,,,,,,,,,,,,,,,\r\n"
+      "0.125,1.5,2.5,3.5,4.5,5.5,0.75,0.375,0.0625,0,0,0,,,,,,,,,,,,,,,,,,,,,,\r\n"
       "3,error,the layer broke,18446744073709551615,64,32,4,0,2,swiglu,1.702,7,false,false,,"
       "false,,1,dtype,none,dtype,false,auto,softmax,false,0.01,true,,0,1,false,,,max,false,all,"
       "false,"
       "false,0."
       "01,"
       "false,"
-      "auto,,false,0,position,false,,auto,even,0,,auto,dtype,fp32,6,skewed,1,,0.5,layer,,,,,0,0,,,,"
+      "auto,,false,0,position,false,,auto,even,0,,auto,dtype,,lru,fp32,6,skewed,1,,0.5,layer,,,,,0,0,,,,"
       ",,,,,,"
       ",,,,,"
       ",,"
       ",,,,,,,,0,,,"
       ",,"
-      ",,,,,,,,,,,,,,,,,,,,,,,,,\r\n");
+      ",,,,,,,,,,,,,,,,,,,,,,,,,,,,,,,\r\n");
   free(text);
   results_destroy(&all);
 }
@@ -388,7 +388,7 @@ static void test_weight_error(void **state) {
   assert_non_null(strstr(text, "1234             -       1.0e-06\n"));
   free(text);
   text = printed(all, FORMAT_CSV, 0);
-  assert_non_null(strstr(text, ",1e-06,1e-05,true,6,4,0,true,0.03125,0.9375,4.25,,,,,,\r\n"));
+  assert_non_null(strstr(text, ",1e-06,1e-05,true,6,4,0,true,0.03125,0.9375,4.25,,,,,,,,,,,,\r\n"));
   free(text);
   results_destroy(&all);
 }
@@ -443,6 +443,37 @@ static void test_parallel(void **state) {
   assert_string_equal(read->members[1].device, "a \"device\"");
   assert_true(read->members[1].rows == 7 && read->members[1].bytes_received == 32);
   assert_true(isnan(read->members[1].layer_ms) && read->members[1].hidden_ms == 0.125);
+  results_destroy(&all);
+}
+
+/* So is what a cache of experts did; a share of no copies is not known. */
+static void test_offload(void **state) {
+  fixture *f = *state;
+  results *all = open_new(f);
+  point_result point = make_point(f, 0, POINT_OK);
+  point.offload = (point_offload){.places = 2,
+                                  .host_bytes = 4096,
+                                  .hit_rate = 0.75,
+                                  .moved_bytes = 512.5,
+                                  .copy_ms = 0,
+                                  .copy_hidden_share = NAN};
+  add(all, point);
+  add(all, make_point(f, 1, POINT_OK));
+  finish(all);
+  json_t *root = read_json(f);
+  check_keys(root, "points.0.offload",
+             "places host_bytes hit_rate moved_bytes copy_ms copy_hidden_share");
+  check_value(root, "points.0.offload.copy_hidden_share", "null");
+  assert_null(json_object_get(json_array_get(json_object_get(root, "points"), 1), "offload"));
+  json_decref(root);
+  results_destroy(&all);
+  char *error = NULL;
+  all = results_open(&f->plan, &f->device, &f->kernels, f->folder, true, &error);
+  assert_non_null(all);
+  const point_offload *read = &all->points[0].offload;
+  assert_true(read->places == 2 && read->host_bytes == 4096 && read->hit_rate == 0.75);
+  assert_true(read->moved_bytes == 512.5 && read->copy_ms == 0 && isnan(read->copy_hidden_share));
+  assert_int_equal(all->points[1].offload.places, 0);
   results_destroy(&all);
 }
 
@@ -620,6 +651,7 @@ int main(void) {
       CASE(test_unwritable),     CASE(test_table),        CASE(test_formats),
       CASE(test_progress),       CASE(test_dump),         CASE(test_dump_refused),
       CASE(test_dump_disk_full), CASE(test_weight_error), CASE(test_parallel),
+      CASE(test_offload),
   };
   return cmocka_run_group_tests(tests, NULL, NULL);
 }

@@ -104,6 +104,7 @@ bool report_write(const results *all, char **error) {
   report_routing(all, file.stream);
   report_devices(all, file.stream);
   report_prediction(all, file.stream);
+  report_offload(all, file.stream);
   report_memory(all, file.stream);
   report_verification(all, false, file.stream);
   report_failures(all, file.stream);

@@ -41,6 +41,7 @@ static const struct {
     {NULL, balance, report_routing},
     {NULL, scaling, report_devices},
     {NULL, NULL, report_prediction},
+    {NULL, NULL, report_offload},
     {NULL, NULL, report_memory},
     {NULL, NULL, report_variants},
     {NULL, NULL, verification},

@@ -42,6 +42,8 @@ void report_memory(const results *all, FILE *file);
 void report_devices(const results *all, FILE *file);
 /* report_scaling.c: likewise, from a point that is on several what more would do */
 void report_prediction(const results *all, FILE *file);
+/* report_offload.c: nothing where all experts are on the device */
+void report_offload(const results *all, FILE *file);
 
 /* report_groups.c: the same of large sweeps, a row for each value of each swept parameter:
  * the mean over the points that have it. */
