@@ -3,6 +3,7 @@
 #define CL_USE_DEPRECATED_OPENCL_1_2_APIS /* clCreateCommandQueue, as in context.c */
 #include "ocl/program.h"
 #include <stdlib.h>
+#include <string.h>
 
 moecl_status ocl_lane_create(moecl_context *context, ocl_lane *lane) {
   cl_int code;
@@ -110,11 +111,36 @@ static moecl_status map(ocl_lane *lane, ocl_pinned *pinned, uint64_t bytes) {
   return ocl_check(lane->context, code, "clEnqueueMapBuffer");
 }
 
+/* cl_nv_create_buffer, which Khronos' headers lack: a driver that has it gives memory for the
+ * program to map as much of the device's memory besides, unless it is told not to. */
+typedef cl_mem(CL_API_CALL *create_buffer_fn)(cl_context, cl_mem_flags, cl_bitfield, size_t, void *,
+                                              cl_int *);
+enum { LOCATION_HOST = 1 << 0 };
+
+static create_buffer_fn find_create(const moecl_context *context) {
+  cl_platform_id platform;
+  create_buffer_fn create = NULL;
+  if (!ocl_device_has(context->device, "cl_nv_create_buffer") ||
+      clGetDeviceInfo(context->device, CL_DEVICE_PLATFORM, sizeof platform, &platform, NULL) !=
+          CL_SUCCESS)
+    return NULL;
+  void *found = clGetExtensionFunctionAddressForPlatform(platform, "clCreateBufferNV");
+  memcpy(&create, &found, sizeof create);
+  return create;
+}
+
+static cl_mem create_mapped(const moecl_context *context, size_t bytes, cl_int *code) {
+  const cl_mem_flags flags = CL_MEM_READ_WRITE | CL_MEM_ALLOC_HOST_PTR;
+  const create_buffer_fn create = find_create(context);
+  cl_mem mem = create ? create(context->cl, flags, LOCATION_HOST, bytes, NULL, code) : NULL;
+  if (create && *code == CL_SUCCESS) return mem;
+  return clCreateBuffer(context->cl, flags, bytes, NULL, code);
+}
+
 moecl_status ocl_pinned_create(ocl_lane *lane, uint64_t bytes, ocl_pinned *pinned) {
   cl_int code;
   *pinned = (ocl_pinned){.lane = lane, .bytes = bytes};
-  pinned->mem = clCreateBuffer(lane->context->cl, CL_MEM_READ_WRITE | CL_MEM_ALLOC_HOST_PTR,
-                               bytes ? (size_t)bytes : 1, NULL, &code);
+  pinned->mem = create_mapped(lane->context, bytes ? (size_t)bytes : 1, &code);
   if (code != CL_SUCCESS) pinned->mem = NULL;
   MOECL_TRY(ocl_check(lane->context, code, "clCreateBuffer"));
   const moecl_status status = map(lane, pinned, bytes ? bytes : 1);

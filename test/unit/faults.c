@@ -110,6 +110,14 @@ PLAIN(clEnqueueUnmapMemObject,
       (q, m, p, n, w, e))
 
 /* What is mapped goes with its buffer. */
+/* Gives no code: one that fails finds no function. */
+void *__real_clGetExtensionFunctionAddressForPlatform(cl_platform_id p, const char *name);
+void *__wrap_clGetExtensionFunctionAddressForPlatform(cl_platform_id p, const char *name);
+void *__wrap_clGetExtensionFunctionAddressForPlatform(cl_platform_id p, const char *name) {
+  if (fails(FAULT_OPENCL, "clGetExtensionFunctionAddressForPlatform")) return NULL;
+  return __real_clGetExtensionFunctionAddressForPlatform(p, name);
+}
+
 void *__real_clEnqueueMapBuffer(cl_command_queue q, cl_mem m, cl_bool b, cl_map_flags f, size_t o,
                                 size_t s, cl_uint n, const cl_event *w, cl_event *e, cl_int *code);
 void *__wrap_clEnqueueMapBuffer(cl_command_queue q, cl_mem m, cl_bool b, cl_map_flags f, size_t o,
