@@ -30,13 +30,14 @@ struct layer_offload {
   expert_cache cache;
   cl_event *used; /* [places]: kernels that read what is there; NULL: none did */
   /* Of the latest forward. */
-  int32_t *wanted;                /* [experts] */
-  turn *turn;                     /* [experts]: round by round, in one by places */
-  size_t *round_end;              /* [experts + 1]: turns */
-  size_t num_turns, num_rounds;   /* whose first one brings nobody where `hits` is not 0 */
-  int32_t *read, *written;        /* what the host reads, and its list */
-  size_t read_room, written_room; /* numbers */
-  moecl_buffer *list;             /* the same on the device */
+  int32_t *wanted;              /* [experts] */
+  turn *turn;                   /* [experts]: round by round, in one by places */
+  size_t *round_end;            /* [experts + 1]: turns */
+  size_t num_turns, num_rounds; /* whose first one brings nobody where `hits` is not 0 */
+  ocl_pinned words;             /* of both: */
+  int32_t *read, *written;      /* what the host reads, and its list */
+  moecl_buffer *list;           /* the same on the device; NULL before the first forward */
+  cl_event sent;                /* to there; NULL: never */
   plan_watch watch;
   moecl_offload_counts latest, all;
 };
@@ -109,6 +110,27 @@ static int64_t most_brought(const moecl_layer *layer, uint64_t bytes) {
   return wanted > 1 ? wanted : 1;
 }
 
+/* Numbers that the host may read, and write. */
+static size_t most_read(const moecl_layer *layer) {
+  const size_t offsets = (size_t)layer->params.num_experts + 1, places = (size_t)layer->places;
+  return offsets > places ? offsets : places; /* choices, of no more than have places */
+}
+static size_t most_written(const moecl_layer *layer) {
+  const size_t experts = (size_t)layer->own_experts, places = (size_t)layer->places;
+  const size_t rounds = 1 + base_div_up(experts, (uint64_t)layer->offload->most_brought);
+  const size_t list = op_rounds_list_size(&layer->rounds.desc, rounds);
+  return list > places ? list : places;
+}
+
+static moecl_status make_words(moecl_layer *layer) {
+  layer_offload *offload = layer->offload;
+  const size_t count = most_read(layer) + most_written(layer);
+  MOECL_TRY(ocl_pinned_create(&offload->lane, count * sizeof(int32_t), &offload->words));
+  offload->read = offload->words.host;
+  offload->written = offload->read + most_read(layer);
+  return MOECL_OK;
+}
+
 moecl_status layer_offload_make(moecl_layer *layer) {
   const size_t experts = (size_t)layer->own_experts, places = (size_t)layer->places;
   const uint64_t bytes = expert_bytes(layer);
@@ -131,6 +153,7 @@ moecl_status layer_offload_make(moecl_layer *layer) {
                          kept))
     return no_memory(layer);
   MOECL_TRY(ocl_lane_create(layer->context, &offload->lane));
+  MOECL_TRY(make_words(layer));
   for (size_t e = 0; e < experts; e++)
     MOECL_TRY(ocl_pinned_create(&offload->lane, bytes, &offload->block[e]));
   return MOECL_OK;
@@ -141,6 +164,9 @@ void layer_offload_release(layer_offload **handle) {
   *handle = NULL;
   if (!offload) return;
   ocl_lane_finish(&offload->lane);
+  if (offload->sent) ocl_event_await(offload->lane.context, offload->sent);
+  ocl_event_let_go(&offload->sent);
+  ocl_pinned_release(&offload->words);
   for (int64_t e = 0; offload->block && e < offload->experts; e++)
     ocl_pinned_release(&offload->block[e]);
   for (int64_t p = 0; offload->used && p < offload->places; p++)
@@ -154,8 +180,6 @@ void layer_offload_release(layer_offload **handle) {
   free(offload->wanted);
   free(offload->turn);
   free(offload->round_end);
-  free(offload->read);
-  free(offload->written);
   free(offload);
 }
 
@@ -176,16 +200,6 @@ static moecl_status run_steps(offload_run *run, int first, int end) {
                         run->bound, &run->with);
 }
 
-/* At least so many numbers; what is there is of no use any more. */
-static moecl_status provide(const moecl_layer *layer, int32_t **numbers, size_t *room,
-                            size_t count) {
-  if (count <= *room) return MOECL_OK;
-  free(*numbers);
-  *numbers = malloc(count * sizeof **numbers);
-  *room = *numbers ? count : 0;
-  return *numbers ? MOECL_OK : no_memory(layer);
-}
-
 /* ---- who is wanted ---- */
 
 /* Begins to read what says so, behind the router. */
@@ -199,7 +213,6 @@ static moecl_status begin_reading(offload_run *run, cl_event *read) {
   const moecl_buffer *from = layer->space.blocks[run->built->plan.tensor[tensor].block];
   cl_event routed;
   *read = NULL;
-  MOECL_TRY(provide(layer, &offload->read, &offload->read_room, count));
   MOECL_TRY(ocl_queue_mark(layer->context, &routed));
   const moecl_status status =
       ocl_lane_read(&offload->lane, from, 0, count * sizeof(int32_t), offload->read, routed, read);
@@ -321,20 +334,14 @@ static moecl_status send_list(offload_run *run) {
   const bool at_once = run->built->at.cuts.at_once;
   const size_t count =
       at_once ? (size_t)run->slots : op_rounds_list_size(&layer->rounds.desc, offload->num_rounds);
-  const uint64_t bytes = count * sizeof(int32_t);
-  cl_event sent;
-  MOECL_TRY(provide(layer, &offload->written, &offload->written_room, count));
   if (at_once) write_places(run, offload->written);
   else write_rounds(run, offload->written);
-  if (moecl_buffer_size(offload->list) < bytes) {
-    moecl_buffer_destroy(&offload->list);
-    MOECL_TRY(moecl_buffer_create(layer->context, bytes, &offload->list));
-  }
+  if (!offload->list)
+    MOECL_TRY(
+        moecl_buffer_create(layer->context, most_written(layer) * sizeof(int32_t), &offload->list));
   run->bound[run->built->at.round_list] = offload->list;
-  MOECL_TRY(ocl_lane_write(&offload->lane, offload->written, offload->list, 0, bytes, NULL, &sent));
-  const moecl_status status = ocl_queue_after(layer->context, &sent, 1);
-  ocl_event_let_go(&sent);
-  return status;
+  ocl_event_let_go(&offload->sent);
+  return ocl_queue_write(offload->written, offload->list, count * sizeof(int32_t), &offload->sent);
 }
 
 /* ---- rounds ---- */

@@ -85,6 +85,17 @@ moecl_status ocl_queue_after(moecl_context *context, const cl_event *events, siz
                    "clEnqueueBarrierWithWaitList");
 }
 
+moecl_status ocl_queue_write(const void *from, moecl_buffer *to, uint64_t bytes, cl_event *done) {
+  moecl_context *context = to->context;
+  *done = NULL;
+  MOECL_TRY(ocl_keep_order(context));
+  MOECL_TRY(ocl_check(context,
+                      clEnqueueWriteBuffer(context->queue, to->mem, CL_FALSE, 0, (size_t)bytes,
+                                           from, 0, NULL, done),
+                      "clEnqueueWriteBuffer"));
+  return ocl_keep_order(context);
+}
+
 void ocl_event_let_go(cl_event *event) {
   if (*event) clReleaseEvent(*event);
   *event = NULL;

@@ -251,6 +251,9 @@ moecl_status ocl_queue_mark(moecl_context *context, cl_event *event);
 moecl_status ocl_queue_after(moecl_context *context, const cl_event *events, size_t count);
 /* Without waiting: is the copy done? A failed one is an error. */
 moecl_status ocl_event_look(moecl_context *context, cl_event event, bool *done);
+/* Enqueues a write to a buffer's beginning on its context's queue. *done is the caller's to let go
+ * of; host memory has to be there until then. */
+moecl_status ocl_queue_write(const void *from, moecl_buffer *to, uint64_t bytes, cl_event *done);
 /* Releases and nulls; NULL is allowed. */
 void ocl_event_let_go(cl_event *event);
 
