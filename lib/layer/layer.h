@@ -89,9 +89,7 @@ struct moecl_layer {
   int64_t missing;                     /* items not set yet */
   layer_offload *offload;              /* NULL: experts are on the device, or it is described */
 
-  /* Of weights from host memory: there as long as some are missing. */
-  ocl_upload *upload;
-  moecl_buffer *staging;
+  moecl_buffer *staging; /* of weights from host memory: there as long as some are missing */
 
   plan_space space;
   /* What the latest forward left, its own or that of a plan which its steps are a part of. */

@@ -93,9 +93,9 @@ moecl_status moecl_layer_set_weights_buffer(moecl_layer *layer, moecl_tensor ten
 
 /* ---- from host memory, through a staging buffer ---- */
 
-/* Items are packed so many bytes at a time: small ones together, a large one by itself, so that the
- * device never holds more than one expert twice. */
-enum { STAGING_BYTES = 64 << 20 };
+/* Items are packed so many bytes at a time: small ones together, and while some are packed the next
+ * ones come; a large one by itself, so that the device never holds more than one expert twice. */
+enum { STAGING_BYTES = 64 << 20, MOST_SLOTS = 2, SLOT_BYTES = STAGING_BYTES / MOST_SLOTS };
 
 static moecl_status provide_staging(moecl_layer *layer, uint64_t bytes) {
   if (layer->staging && moecl_buffer_size(layer->staging) >= bytes) return MOECL_OK;
@@ -103,10 +103,7 @@ static moecl_status provide_staging(moecl_layer *layer, uint64_t bytes) {
   return moecl_buffer_create(layer->context, bytes, &layer->staging);
 }
 
-void layer_release_staging(moecl_layer *layer) {
-  ocl_upload_destroy(&layer->upload);
-  moecl_buffer_destroy(&layer->staging);
-}
+void layer_release_staging(moecl_layer *layer) { moecl_buffer_destroy(&layer->staging); }
 
 /* Some of a tensor's items, which are together in memory. */
 typedef struct host_items {
@@ -129,36 +126,43 @@ static moecl_status set_by_writes(moecl_layer *layer, const host_items *items) {
   return MOECL_OK;
 }
 
-/* `some` items: copied when the staging buffer was packed from (*packed), and packed then. */
-static moecl_status upload_some(moecl_layer *layer, const host_items *some, cl_event *packed) {
+/* `some` items by way of the staging buffer from `offset` on: copied when those before them were
+ * packed from there (*packed), and packed then. */
+static moecl_status upload_some(moecl_layer *layer, const host_items *some, uint64_t offset,
+                                cl_event *packed) {
   cl_event there = NULL;
-  moecl_status status = ocl_upload_write(layer->upload, some->src, layer->staging,
+  moecl_status status = ocl_upload_write(layer->context, some->src, layer->staging, offset,
                                          (uint64_t)some->count * some->one, *packed, &there);
   ocl_event_let_go(packed);
   if (status == MOECL_OK) status = ocl_queue_after(layer->context, &there, 1);
   ocl_event_let_go(&there);
   if (status == MOECL_OK)
     status = moecl_layer_set_weights_buffer(layer, some->tensor, some->first, some->count,
-                                            layer->staging, 0);
+                                            layer->staging, offset);
   return status == MOECL_OK ? ocl_queue_mark(layer->context, packed) : status;
 }
 
-/* While a part is packed, the next one's first pieces are being filled. */
 static moecl_status set_by_uploads(moecl_layer *layer, const host_items *items) {
-  const int64_t fit = (int64_t)(STAGING_BYTES / items->one), most = fit > 1 ? fit : 1;
-  const uint64_t bytes = (uint64_t)(items->count < most ? items->count : most) * items->one;
-  cl_event packed = NULL;
-  MOECL_TRY(provide_staging(layer, bytes));
-  MOECL_TRY(ocl_upload_provide(layer->context, bytes, &layer->upload));
-  moecl_status status = ocl_queue_mark(layer->context, &packed); /* who used it before is done */
+  const int64_t fit = (int64_t)(SLOT_BYTES / items->one), most = fit > 1 ? fit : 1;
+  const int slots = fit > 0 && items->count > most ? MOST_SLOTS : 1;
+  const int64_t together = items->count < most ? items->count : most;
+  const uint64_t slot = base_round_up((uint64_t)together * items->one, 256);
+  cl_event packed[MOST_SLOTS] = {NULL, NULL};
+  MOECL_TRY(provide_staging(layer, slot * (uint64_t)slots));
+  /* Who had the buffer before is done. */
+  moecl_status status = MOECL_OK;
+  for (int s = 0; s < slots && status == MOECL_OK; s++)
+    status = ocl_queue_mark(layer->context, &packed[s]);
+  int turn = 0;
   for (int64_t i = 0; i < items->count && status == MOECL_OK; i += most) {
     host_items some = *items;
     some.first += i;
     some.count = items->count - i < most ? items->count - i : most;
     some.src += (uint64_t)i * items->one;
-    status = upload_some(layer, &some, &packed);
+    status = upload_some(layer, &some, (uint64_t)turn * slot, &packed[turn]);
+    turn = (turn + 1) % slots;
   }
-  ocl_event_let_go(&packed);
+  for (int s = 0; s < MOST_SLOTS; s++) ocl_event_let_go(&packed[s]);
   return status == MOECL_OK ? moecl_context_finish_wait(layer->context) : status;
 }
 

@@ -28,6 +28,7 @@ void moecl_context_destroy(moecl_context **handle) {
   moecl_context *context = *handle;
   *handle = NULL;
   if (atomic_fetch_sub(&context->references, 1) != 1) return;
+  ocl_upload_destroy(&context->upload);
   ocl_programs_free(context->programs);
   if (context->queue) clReleaseCommandQueue(context->queue);
   if (context->cl) clReleaseContext(context->cl);

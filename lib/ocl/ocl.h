@@ -9,6 +9,7 @@
 #include <stdatomic.h>
 
 typedef struct ocl_ahead ocl_ahead;     /* what is noted to be built */
+typedef struct ocl_upload ocl_upload;   /* pinned memory, and a queue for copies from it */
 typedef struct ocl_program ocl_program; /* a node of the context's in-memory program cache */
 
 struct moecl_context {
@@ -28,8 +29,9 @@ struct moecl_context {
   uint64_t allocated;      /* bytes of the buffers made in it that are alive */
   uint64_t most_allocated; /* the most that they were at once */
   ocl_program *programs;
-  int build_threads; /* that build programs at a time */
-  ocl_ahead *ahead;  /* NULL: programs are built when they are asked for */
+  ocl_upload *upload; /* NULL: nothing was copied so yet */
+  int build_threads;  /* that build programs at a time */
+  ocl_ahead *ahead;   /* NULL: programs are built when they are asked for */
 };
 
 struct moecl_buffer {
@@ -267,15 +269,13 @@ typedef struct ocl_pinned {
 moecl_status ocl_pinned_create(ocl_lane *lane, uint64_t bytes, ocl_pinned *pinned);
 void ocl_pinned_release(ocl_pinned *pinned); /* zeros are allowed */
 
-/* Host memory that takes plain host memory to buffers as fast as the bus does (upload.c). */
-typedef struct ocl_upload ocl_upload;
-/* Makes *upload (NULL, or of an earlier call) fit for transfers of about so many bytes. */
-moecl_status ocl_upload_provide(moecl_context *context, uint64_t bytes, ocl_upload **upload);
+/* Plain host memory to a range of a buffer, which is the caller's to check, as fast as the bus
+ * takes it (upload.c), after `after` (NULL: at once). When it returns, src is the caller's again;
+ * *done, which the caller lets go of, is when the bytes are there. The context keeps the pinned
+ * memory. */
+moecl_status ocl_upload_write(moecl_context *context, const void *src, moecl_buffer *to,
+                              uint64_t offset, uint64_t bytes, cl_event after, cl_event *done);
 void ocl_upload_destroy(ocl_upload **upload); /* waits for its copies; NULL is allowed */
-/* Copies to the buffer's beginning, after `after` (NULL: at once). When it returns, src is the
- * caller's again; *done, which the caller lets go of, is when the bytes are there. */
-moecl_status ocl_upload_write(ocl_upload *upload, const void *src, moecl_buffer *to, uint64_t bytes,
-                              cl_event after, cl_event *done);
 
 /* ---- memory that contexts of several devices have in common (nvidia_peer.c) ---- */
 

@@ -11,7 +11,7 @@
 enum { PIECE_BYTES = 1 << 20, MOST_THREADS = 8, MOST_PIECES = 2 * MOST_THREADS };
 
 struct ocl_upload {
-  ocl_lane lane;
+  ocl_lane lane; /* of the context that owns all this, and does not own itself */
   ocl_pinned pinned;
   int threads;
   cl_event sent[MOST_PIECES]; /* NULL: the piece is free */
@@ -19,40 +19,40 @@ struct ocl_upload {
 
 static int threads_for(uint64_t bytes) {
   const uint64_t pieces = base_div_up(bytes, PIECE_BYTES);
-  const int most = base_threads(MOST_THREADS), there = base_threads(0);
-  const int threads = there < most ? there : most;
-  return pieces < (uint64_t)threads ? (int)(pieces ? pieces : 1) : threads;
-}
-
-static void let_go_of_pieces(ocl_upload *upload) {
-  for (int i = 0; i < MOST_PIECES; i++) ocl_event_let_go(&upload->sent[i]);
+  const int there = base_threads(0), most = there < MOST_THREADS ? there : MOST_THREADS;
+  return pieces < (uint64_t)most ? (int)(pieces ? pieces : 1) : most;
 }
 
 void ocl_upload_destroy(ocl_upload **handle) {
   ocl_upload *upload = *handle;
   *handle = NULL;
   if (!upload) return;
-  ocl_lane_finish(&upload->lane);
-  let_go_of_pieces(upload);
+  if (upload->lane.queue) ocl_lane_finish(&upload->lane);
+  for (int i = 0; i < MOST_PIECES; i++) ocl_event_let_go(&upload->sent[i]);
   ocl_pinned_release(&upload->pinned);
-  ocl_lane_release(&upload->lane);
+  if (upload->lane.queue) clReleaseCommandQueue(upload->lane.queue);
   free(upload);
 }
 
-static moecl_status create(moecl_context *context, int threads, ocl_upload *upload) {
-  upload->threads = threads;
+static moecl_status create(moecl_context *context, ocl_upload *upload) {
   MOECL_TRY(ocl_lane_create(context, &upload->lane));
-  return ocl_pinned_create(&upload->lane, (uint64_t)threads * 2 * PIECE_BYTES, &upload->pinned);
+  moecl_context *counted = context;
+  moecl_context_destroy(&counted); /* the lane's reference, which would keep the context for ever */
+  return ocl_pinned_create(&upload->lane, (uint64_t)upload->threads * 2 * PIECE_BYTES,
+                           &upload->pinned);
 }
 
-moecl_status ocl_upload_provide(moecl_context *context, uint64_t bytes, ocl_upload **upload) {
+/* Has room for transfers of about so many bytes: pinned memory takes its time to be had. */
+static moecl_status provide(moecl_context *context, uint64_t bytes) {
   const int threads = threads_for(bytes);
-  if (*upload && (*upload)->threads >= threads) return MOECL_OK;
-  ocl_upload_destroy(upload);
-  *upload = calloc(1, sizeof **upload);
-  if (!*upload) return log_error(&context->log, MOECL_ERROR_OUT_OF_HOST_MEMORY, "no host memory");
-  const moecl_status status = create(context, threads, *upload);
-  if (status != MOECL_OK) ocl_upload_destroy(upload);
+  if (context->upload && context->upload->threads >= threads) return MOECL_OK;
+  ocl_upload_destroy(&context->upload);
+  context->upload = calloc(1, sizeof *context->upload);
+  if (!context->upload)
+    return log_error(&context->log, MOECL_ERROR_OUT_OF_HOST_MEMORY, "no host memory");
+  context->upload->threads = threads;
+  const moecl_status status = create(context, context->upload);
+  if (status != MOECL_OK) ocl_upload_destroy(&context->upload);
   return status;
 }
 
@@ -62,7 +62,7 @@ typedef struct transfer {
   ocl_upload *upload;
   const char *src;
   cl_mem to;
-  uint64_t bytes;
+  uint64_t first, bytes; /* of `to` */
   cl_event after;
   cl_int code[MOST_THREADS]; /* of each thread: what went wrong first */
 } transfer;
@@ -81,8 +81,8 @@ static cl_int send(transfer *t, int place, uint64_t number) {
   }
   memcpy(piece, t->src + offset, size);
   const cl_int code =
-      clEnqueueWriteBuffer(upload->lane.queue, t->to, CL_FALSE, (size_t)offset, size, piece,
-                           t->after ? 1 : 0, t->after ? &t->after : NULL, sent);
+      clEnqueueWriteBuffer(upload->lane.queue, t->to, CL_FALSE, (size_t)(t->first + offset), size,
+                           piece, t->after ? 1 : 0, t->after ? &t->after : NULL, sent);
   if (code != CL_SUCCESS) *sent = NULL;
   return code == CL_SUCCESS ? clFlush(upload->lane.queue) : code;
 }
@@ -93,13 +93,15 @@ static void send_range(void *user, int part, int64_t first, int64_t end) {
     t->code[part] = send(t, 2 * part + (int)((i - first) % 2), (uint64_t)i);
 }
 
-moecl_status ocl_upload_write(ocl_upload *upload, const void *src, moecl_buffer *to, uint64_t bytes,
-                              cl_event after, cl_event *done) {
-  moecl_context *context = upload->lane.context;
-  transfer t = {.upload = upload, .src = src, .to = to->mem, .bytes = bytes, .after = after};
+moecl_status ocl_upload_write(moecl_context *context, const void *src, moecl_buffer *to,
+                              uint64_t offset, uint64_t bytes, cl_event after, cl_event *done) {
+  *done = NULL;
+  MOECL_TRY(provide(context, bytes));
+  ocl_upload *upload = context->upload;
+  transfer t = {
+      .upload = upload, .src = src, .to = to->mem, .first = offset, .bytes = bytes, .after = after};
   const int wanted = threads_for(bytes);
   const int threads = wanted < upload->threads ? wanted : upload->threads;
-  *done = NULL;
   base_parallel(threads, (int64_t)base_div_up(bytes, PIECE_BYTES), send_range, &t);
   for (int i = 0; i < threads; i++)
     MOECL_TRY(ocl_check(context, t.code[i], "clEnqueueWriteBuffer (pinned)"));

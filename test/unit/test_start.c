@@ -17,15 +17,18 @@ static uint8_t byte_of(uint64_t at, unsigned which) {
 
 /* ---- transfers ---- */
 
-/* `to` has bytes of `which` and behind them what was there. */
+enum { AT = 32 }; /* where in the buffer */
+
+/* `to` has bytes of `which` there, and around them what was there before. */
 static void check_bytes(moecl_buffer *to, uint64_t bytes, unsigned which) {
   const uint64_t size = moecl_buffer_size(to);
   uint8_t *got = malloc((size_t)size);
   assert_non_null(got);
   assert_ok(moecl_buffer_read_wait(to, 0, size, got));
   for (uint64_t i = 0; i < bytes; i++)
-    if (got[i] != byte_of(i, which)) fail_msg("byte %llu is wrong", (unsigned long long)i);
-  for (uint64_t i = bytes; i < size; i++) assert_int_equal(got[i], 0xee);
+    if (got[AT + i] != byte_of(i, which)) fail_msg("byte %llu is wrong", (unsigned long long)i);
+  for (uint64_t i = 0; i < size; i++)
+    if (i < AT || i >= AT + bytes) assert_int_equal(got[i], 0xee);
   free(got);
 }
 
@@ -34,7 +37,6 @@ static void check_bytes(moecl_buffer *to, uint64_t bytes, unsigned which) {
 static void test_transfers(void **state) {
   static const uint64_t sizes[] = {1, (1 << 20) - 1, 1 << 20, (3 << 20) + 5, 21 << 20};
   moecl_context *context = open_context();
-  ocl_upload *upload = NULL;
   (void)state;
   for (size_t s = 0; s < sizeof sizes / sizeof *sizes; s++) {
     moecl_buffer *to = NULL;
@@ -45,8 +47,7 @@ static void test_transfers(void **state) {
     assert_ok(moecl_buffer_create(context, sizes[s] + 64, &to));
     assert_ok(moecl_buffer_fill_byte(to, 0, sizes[s] + 64, 0xee));
     assert_ok(ocl_queue_mark(context, &before)); /* the copy comes after the filling */
-    assert_ok(ocl_upload_provide(context, sizes[s], &upload));
-    assert_ok(ocl_upload_write(upload, src, to, sizes[s], before, &done));
+    assert_ok(ocl_upload_write(context, src, to, AT, sizes[s], before, &done));
     memset(src, 0, (size_t)sizes[s]);
     assert_ok(ocl_queue_after(context, &done, 1));
     check_bytes(to, sizes[s], (unsigned)s);
@@ -55,7 +56,7 @@ static void test_transfers(void **state) {
     moecl_buffer_destroy(&to);
     free(src);
   }
-  ocl_upload_destroy(&upload);
+  assert_int_equal(atomic_load(&context->references), 1); /* it does not keep itself */
   moecl_context_destroy(&context);
 }
 
