@@ -66,6 +66,10 @@ static void test_speed(void **state) {
   char *text = written(&fixture, report_headline);
   has(text, "4 members do 3.00x");
   free(text);
+  snprintf(fixture.results.points[2].parallel.transport, 32, "mpi"); /* from machine to machine? */
+  text = written(&fixture, report_scaling);
+  has(text, "(75.0% of the ideal); the busiest");
+  free(text);
   fixture.results.have[0] = false; /* the fewest that ran then stand for as many */
   assert_true(picture_value(&fixture.results, PICTURE_SCALING, 1) == 2);
   assert_true(picture_value(&fixture.results, PICTURE_SCALING, 2) == 4);

@@ -28,10 +28,11 @@ static void put_span(const span *of, double times, const char *unit, FILE *file)
   fprintf(file, "%s%s", high, unit);
 }
 
-/* Are all members contexts of the experiment's device? */
+/* Are all members contexts of the experiment's device? Of processes nobody knows whose machines
+ * they were on. */
 static bool is_one_device(const results *all, size_t index) {
   const char *devices = all->experiment->points[index].parallel.devices;
-  return devices == NULL;
+  return devices == NULL && strcmp(all->points[index].parallel.transport, "mpi") != 0;
 }
 
 /* ---- what more devices gain ---- */
