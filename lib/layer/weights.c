@@ -113,7 +113,6 @@ typedef struct host_items {
   const char *src;
 } host_items;
 
-/* Where there is one memory, or little to copy, the driver's own way is as short. */
 static moecl_status set_by_writes(moecl_layer *layer, const host_items *items) {
   MOECL_TRY(provide_staging(layer, items->one));
   for (int64_t i = 0; i < items->count; i++) {
@@ -168,15 +167,14 @@ static moecl_status set_by_uploads(moecl_layer *layer, const host_items *items) 
 
 moecl_status moecl_layer_set_weights(moecl_layer *layer, moecl_tensor tensor, int64_t first_expert,
                                      int64_t count, const void *src) {
-  enum { SMALL = 1 << 20 };
   if (!layer) return MOECL_ERROR_INVALID_ARGUMENT;
   uint64_t bytes = 0;
   MOECL_TRY(check_items(layer, tensor, first_expert, count, &bytes));
   if (!src) return no_source(layer);
   if (count == 0) return MOECL_OK;
   const host_items items = {tensor, first_expert, count, bytes / (uint64_t)count, src};
-  const bool plain = layer->context->one_memory || bytes < SMALL;
-  const moecl_status status = plain ? set_by_writes(layer, &items) : set_by_uploads(layer, &items);
+  const moecl_status status = ocl_upload_pays(layer->context, bytes) ? set_by_uploads(layer, &items)
+                                                                     : set_by_writes(layer, &items);
   if (status != MOECL_OK || layer->missing == 0) layer_release_staging(layer);
   return status;
 }

@@ -233,6 +233,19 @@ moecl_status moecl_buffer_read_wait(const moecl_buffer *buffer, uint64_t offset_
                    "clEnqueueReadBuffer");
 }
 
+/* In the place that it has in the queue, and then there. */
+static moecl_status upload_wait(moecl_buffer *buffer, uint64_t offset, uint64_t bytes,
+                                const void *src) {
+  cl_event before, done;
+  MOECL_TRY(ocl_queue_mark(buffer->context, &before));
+  moecl_status status =
+      ocl_upload_write(buffer->context, src, buffer, offset, bytes, before, &done);
+  if (status == MOECL_OK) status = ocl_event_await(buffer->context, done);
+  ocl_event_let_go(&before);
+  ocl_event_let_go(&done);
+  return status;
+}
+
 moecl_status moecl_buffer_write_wait(moecl_buffer *buffer, uint64_t offset_bytes, uint64_t bytes,
                                      const void *src) {
   MOECL_TRY(check_range(buffer, offset_bytes, bytes, "write"));
@@ -240,6 +253,7 @@ moecl_status moecl_buffer_write_wait(moecl_buffer *buffer, uint64_t offset_bytes
   if (!src)
     return log_error(&buffer->context->log, MOECL_ERROR_INVALID_ARGUMENT, "write: src is NULL");
   MOECL_TRY(ocl_keep_order(buffer->context));
+  if (ocl_upload_pays(buffer->context, bytes)) return upload_wait(buffer, offset_bytes, bytes, src);
   return ocl_check(buffer->context,
                    clEnqueueWriteBuffer(buffer->context->queue, buffer->mem, CL_TRUE,
                                         (size_t)offset_bytes, (size_t)bytes, src, 0, NULL, NULL),

@@ -275,6 +275,9 @@ void ocl_pinned_release(ocl_pinned *pinned); /* zeros are allowed */
  * memory. */
 moecl_status ocl_upload_write(moecl_context *context, const void *src, moecl_buffer *to,
                               uint64_t offset, uint64_t bytes, cl_event after, cl_event *done);
+/* Not for little, nor where host and device have one memory: there the driver's own way is as
+ * short. */
+bool ocl_upload_pays(const moecl_context *context, uint64_t bytes);
 void ocl_upload_destroy(ocl_upload **upload); /* waits for its copies; NULL is allowed */
 
 /* ---- memory that contexts of several devices have in common (nvidia_peer.c) ---- */

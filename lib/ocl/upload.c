@@ -56,6 +56,10 @@ static moecl_status provide(moecl_context *context, uint64_t bytes) {
   return status;
 }
 
+bool ocl_upload_pays(const moecl_context *context, uint64_t bytes) {
+  return !context->one_memory && bytes >= PIECE_BYTES;
+}
+
 /* ---- one transfer ---- */
 
 typedef struct transfer {

@@ -60,6 +60,30 @@ static void test_transfers(void **state) {
   moecl_context_destroy(&context);
 }
 
+/* A write takes its place among what is enqueued, whichever way it goes. */
+static void test_writes(void **state) {
+  enum { BYTES = (3 << 20) + 7 };
+  uint8_t *src = malloc(BYTES);
+  (void)state;
+  assert_non_null(src);
+  for (int one_memory = 0; one_memory < 2; one_memory++) {
+    moecl_context *context = open_context();
+    moecl_buffer *to = NULL;
+    context->one_memory = one_memory;
+    for (uint64_t i = 0; i < BYTES; i++) src[i] = byte_of(i, 5);
+    assert_ok(moecl_buffer_create(context, BYTES + 64, &to));
+    assert_ok(moecl_buffer_fill_byte(to, 0, BYTES + 64, 0xee));
+    assert_ok(moecl_buffer_write_wait(to, AT, BYTES, src));
+    assert_int_equal(context->upload != NULL, !one_memory);
+    memset(src, 0, BYTES);
+    check_bytes(to, BYTES, 5);
+    assert_int_equal(moecl_buffer_write_wait(to, 65, BYTES, src), MOECL_ERROR_INVALID_ARGUMENT);
+    moecl_buffer_destroy(&to);
+    moecl_context_destroy(&context);
+  }
+  free(src);
+}
+
 /* ---- weights ---- */
 
 /* gate_up is packed in two parts, and its last expert is given once more by itself. */
@@ -155,7 +179,7 @@ static void test_reserve(void **state) {
 
 int main(void) {
   const struct CMUnitTest tests[] = {cmocka_unit_test(test_transfers),
-                                     cmocka_unit_test(test_weights),
+                                     cmocka_unit_test(test_writes), cmocka_unit_test(test_weights),
                                      cmocka_unit_test(test_reserve)};
   skip_without_device();
   return cmocka_run_group_tests(tests, NULL, NULL);
