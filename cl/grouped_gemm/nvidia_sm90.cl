@@ -33,8 +33,8 @@
  *   pipeline    a stage is PACKED_TILES times 128 weight rows and behind them tile_rows token
  *               rows, of one step; chunks swizzled in both
  *   c, d        [8 tokens' group][4]: a consumer's sums of its 64 weight rows of the
- *               first and (TALL) of the second packed tile; nvidia_wgmma.clh says of which
- *               rows and tokens */
+ *               first and (TALL) of the second packed tile, or of one (GATED_TALL);
+ *               nvidia_wgmma.clh says of which rows and tokens */
 #define DTYPE WEIGHTS
 #include "common/types.clh"
 #include "common/nvidia_ptx.clh"
@@ -47,6 +47,12 @@
 #define CONSUMER_WARPS 8
 #define MAX_TOKENS (TALL ? 176 : 128) /* of a tile */
 #define TOKEN_ROWS 1
+/* Warpgroups have half of each packed tile, or, for how they are stored, one of two: every other 8
+ * rows of it in c, and those between in d (nvidia_gated_tall.clh). Bytes of a stage. */
+#define GATED_TALL (TALL && GATED && OUTPUT != ELEMENT_F32)
+#define GROUPS_APART (GATED_TALL ? 2048 : 1024) /* from 8 rows to the next 8 of a set of sums */
+#define SECOND_AT (GATED_TALL ? 1024 : WEIGHT_BYTES)           /* d's rows, from c's */
+#define HALF_AT (GATED_TALL ? WEIGHT_BYTES : WEIGHT_BYTES / 2) /* the second warpgroup's */
 
 /* A work-item's sums: groups of 8 tokens that follow each other. */
 #define SUM_GROUPS (MAX_TOKENS / 8)
@@ -63,6 +69,9 @@ static inline uint bytes_of_columns(long columns) {
 }
 
 #include "grouped_gemm/nvidia_ring.clh"
+#if GATED_TALL
+#include "grouped_gemm/nvidia_gated_tall.clh"
+#endif
 
 /* ---- consumers ---- */
 
@@ -75,7 +84,7 @@ static inline uint bytes_of_columns(long columns) {
 #if TALL
 #define MULTIPLY_ALL(N, A_, B_, ADD, wa, wb)                                                       \
   MULTIPLY(N, c, A_, B_, ADD, wa, wb);                                                             \
-  MULTIPLY(N, d, A_, B_, ADD, (wa) + (WEIGHT_BYTES >> 4), wb)
+  MULTIPLY(N, d, A_, B_, ADD, (wa) + (SECOND_AT >> 4), wb)
 #define WAIT_ALL(N)                                                                                \
   WGMMA_WAIT(N, c);                                                                                \
   WGMMA_WAIT(N, d)
@@ -91,7 +100,7 @@ static inline uint bytes_of_columns(long columns) {
     for (uint step = 0; step < task->steps; step++) {                                              \
       wait_until_full(&ring);                                                                      \
       fence_async_proxy();                                                                         \
-      const ulong wa = wgmma_operand(stage_address(&ring) + half_at);                              \
+      const ulong wa = wgmma_operand_apart(stage_address(&ring) + half_at, GROUPS_APART);          \
       const ulong wb = wgmma_operand(stage_address(&ring) + TOKENS_AT);                            \
       wgmma_begin();                                                                               \
       MULTIPLY_ALL(N, A_, B_, ADD, wa, wb);                                                        \
@@ -108,8 +117,8 @@ static inline uint bytes_of_columns(long columns) {
 ALWAYS_INLINE void consume(ring_t ring, const task_t *task, const __global storage_t *bias,
                            __global output_t *out, uint id) {
   const uint lane = id % 32, half_index = id / 128; /* 64 of every 128 weight rows */
-  const uint half_at = half_index * (WEIGHT_BYTES / 2);
-  const uint row = half_index * 64 + id / 32 % 4 * 16 + lane / 4;
+  const uint half_at = half_index * HALF_AT;
+  const uint row = (GATED_TALL ? id / 32 % 4 * 32 : half_index * 64 + id / 32 % 4 * 16) + lane / 4;
   uint previous = 0; /* the stage before */
   for (uint count = 0;; count++) {
     wait_until_full(&ring);
@@ -123,9 +132,14 @@ ALWAYS_INLINE void consume(ring_t ring, const task_t *task, const __global stora
     switch (tile.width / 16) { WGMMA_FOR_ALL_WIDTHS(CONSUME) }
 #endif
     if (lane == 0) mbarrier_arrive(empty_barrier(&ring, previous));
+#if GATED_TALL
+    store_gated_tall(out, bias, tile, tile.column_tile * PACKED_TILES + half_index, c, d, task->n,
+                     lane, row);
+#else
     store_tile(out, bias, tile, tile.column_tile * PACKED_TILES, c, task->n, lane, row, 0);
 #if TALL
     store_tile(out, bias, tile, tile.column_tile * PACKED_TILES + 1, d, task->n, lane, row, 0);
+#endif
 #endif
   }
 }
