@@ -318,7 +318,7 @@ static const struct {
                     {"attention", describe_attention}, {"quantize", describe_quantize},
                     {"encode", describe_encode},       {"random", describe_random},
                     {"dispatch", describe_dispatch},   {"gather_rows", describe_rows},
-                     {"pack_rows", describe_pack},      {"rounds", describe_rounds}};
+                    {"pack_rows", describe_pack},      {"rounds", describe_rounds}};
 
 static describe_fn describe_of(const op_kind *kind) {
   for (size_t i = 0; i < BASE_COUNT(descriptions); i++)
