@@ -3,7 +3,7 @@
  * experts and the members' tokens. Members are contexts on one device, or on as many GPUs as there
  * are. MOECL_TEST_TRANSPORT: rows go by that one. */
 #include "group/group.h"
-#include "group_run.h"
+#include "group_compare.h"
 #include <limits.h>
 
 /* More tokens than a block of dispatch, members without tokens, without experts, alone. */

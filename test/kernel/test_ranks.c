@@ -2,7 +2,7 @@
 /* A layer on a group whose members are in several processes, which mpirun starts: the bits of one
  * device, and a failure of one rank in whatever call of OpenCL it is fails on all, after which all
  * go on. An assertion that fails ends the process, and mpirun the others. */
-#include "group_run.h"
+#include "group_compare.h"
 #include <CL/cl.h>
 #include <mpi.h>
 
