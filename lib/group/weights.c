@@ -46,6 +46,16 @@ moecl_status moecl_group_layer_set_weights(moecl_group_layer *layer, moecl_tenso
 
 /* ---- from a checkpoint ---- */
 
+/* What only other processes' members have is theirs to read. */
+static bool wants(const void *user, moecl_tensor tensor, int64_t item) {
+  const moecl_group_layer *layer = user;
+  const group_placement *p = &layer->placement;
+  if (!is_expert(tensor)) return true;
+  for (int32_t c = p->first[item]; c < p->first[item + 1]; c++)
+    if (group_has(layer->group, p->member[c])) return true;
+  return false;
+}
+
 static moecl_status load_item(void *user, moecl_tensor tensor, int64_t item, const void *values) {
   return give_item(user, tensor, item, values);
 }
@@ -53,6 +63,6 @@ static moecl_status load_item(void *user, moecl_tensor tensor, int64_t item, con
 moecl_status moecl_group_layer_load(moecl_group_layer *layer, moecl_checkpoint *checkpoint,
                                     int64_t index) {
   if (!layer) return MOECL_ERROR_INVALID_ARGUMENT;
-  const layer_loading into = {&layer->params, group_log(layer->group), load_item, layer};
+  const layer_loading into = {&layer->params, group_log(layer->group), load_item, wants, layer};
   return layer_load_items(&into, checkpoint, index);
 }

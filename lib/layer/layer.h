@@ -159,6 +159,8 @@ typedef struct layer_loading {
   const moecl_layer_params *params;
   const moecl_log *log;
   moecl_status (*give)(void *user, moecl_tensor tensor, int64_t item, const void *values);
+  /* False: it is not read. NULL: all are. */
+  bool (*wants)(const void *user, moecl_tensor tensor, int64_t item);
   void *user;
 } layer_loading;
 moecl_status layer_load_items(const layer_loading *into, moecl_checkpoint *checkpoint,

@@ -33,6 +33,7 @@ static uint64_t largest_item(const moecl_layer_params *params) {
 
 static moecl_status load_item(const layer_loading *into, moecl_checkpoint *checkpoint,
                               int64_t index, moecl_tensor tensor, int64_t item, void *values) {
+  if (into->wants && !into->wants(into->user, tensor, item)) return MOECL_OK;
   MOECL_TRY(moecl_checkpoint_read_as(checkpoint, index, tensor, item, into->params, values));
   return into->give(into->user, tensor, item, values);
 }
@@ -64,6 +65,6 @@ static moecl_status give_item(void *user, moecl_tensor tensor, int64_t item, con
 
 moecl_status moecl_layer_load(moecl_layer *layer, moecl_checkpoint *checkpoint, int64_t index) {
   if (!layer) return MOECL_ERROR_INVALID_ARGUMENT;
-  const layer_loading into = {&layer->params, &layer->context->log, give_item, layer};
+  const layer_loading into = {&layer->params, &layer->context->log, give_item, NULL, layer};
   return layer_load_items(&into, checkpoint, index);
 }

@@ -2,6 +2,7 @@
 /* A layer on a group whose members are in several processes, which mpirun starts: the bits of one
  * device, and a failure of one rank in whatever call of OpenCL it is fails on all, after which all
  * go on. An assertion that fails ends the process, and mpirun the others. */
+#include "base/base.h"
 #include "group_compare.h"
 #include <CL/cl.h>
 #include <mpi.h>
@@ -114,6 +115,99 @@ static void test_given(void) {
   problem p = make_problem(&plain, TOKENS);
   compare(&p, &with, 3, split, "given lists");
   free_problem(&p);
+}
+
+/* ---- weights from a checkpoint ---- */
+
+static void add_matrix(base_text *header, const char *name, int rows, int columns, size_t *at) {
+  const size_t bytes = (size_t)rows * (size_t)columns * sizeof(float);
+  base_text_addf(header,
+                 "%s\"model.layers.0.block_sparse_moe.%s.weight\":{\"dtype\":\"F32\","
+                 "\"shape\":[%d,%d],\"data_offsets\":[%zu,%zu]}",
+                 *at ? "," : "{", name, rows, columns, *at, *at + bytes);
+  *at += bytes;
+}
+
+/* A model of one layer, Mixtral's kind. */
+static void write_model(const char *folder) {
+  static const char *const names[] = {"w1", "w2", "w3"};
+  base_text header = {0};
+  size_t bytes = 0;
+  char name[600];
+  add_matrix(&header, "gate", EXPERTS, HIDDEN, &bytes);
+  for (int i = 0; i < 3 * EXPERTS; i++) {
+    const bool down = i % 3 == 1;
+    snprintf(name, sizeof name, "experts.%d.%s", i / 3, names[i % 3]);
+    add_matrix(&header, name, down ? HIDDEN : INNER, down ? INNER : HIDDEN, &bytes);
+  }
+  base_text_addf(&header, "}");
+  const uint64_t length = header.size;
+  const size_t count = bytes / sizeof(float);
+  double *values = take(count * sizeof *values);
+  float *rounded = take(bytes);
+  draw(values, count, 5);
+  for (size_t i = 0; i < count; i++) rounded[i] = (float)values[i];
+  snprintf(name, sizeof name, "%s/model.safetensors", folder);
+  FILE *file = fopen(name, "wb");
+  assert_non_null(file);
+  assert_true(fwrite(&length, 8, 1, file) == 1 && fwrite(header.data, length, 1, file) == 1 &&
+              fwrite(rounded, bytes, 1, file) == 1 && fclose(file) == 0);
+  snprintf(name, sizeof name, "%s/config.json", folder);
+  file = fopen(name, "w");
+  assert_non_null(file);
+  fprintf(file,
+          "{\"model_type\":\"mixtral\",\"hidden_size\":%d,\"intermediate_size\":%d,"
+          "\"num_local_experts\":%d,\"num_experts_per_tok\":%d,\"num_hidden_layers\":1}",
+          HIDDEN, INNER, EXPERTS, TOP_K);
+  assert_int_equal(fclose(file), 0);
+  base_text_free(&header);
+  free(values), free(rounded);
+}
+
+static void *load_alone(const problem *p, moecl_checkpoint *checkpoint) {
+  moecl_layer *layer = NULL;
+  moecl_buffer *hidden = NULL, *output = NULL;
+  const uint64_t bytes = (uint64_t)p->num_tokens * p->row_bytes;
+  void *result = take(bytes);
+  assert_ok(moecl_layer_create(contexts[0], &p->params, &layer));
+  assert_ok(moecl_layer_load(layer, checkpoint, 0));
+  assert_ok(moecl_buffer_create(contexts[0], bytes, &hidden));
+  assert_ok(moecl_buffer_create(contexts[0], bytes, &output));
+  assert_ok(moecl_buffer_write_wait(hidden, 0, bytes, p->hidden));
+  const moecl_forward_params forward = {
+      .num_tokens = p->num_tokens, .hidden_states = hidden, .output = output};
+  assert_ok(moecl_layer_forward(layer, &forward, NULL));
+  assert_ok(moecl_buffer_read_wait(output, 0, bytes, result));
+  moecl_buffer_destroy(&hidden);
+  moecl_buffer_destroy(&output);
+  moecl_layer_destroy(&layer);
+  return result;
+}
+
+static void test_load(void) {
+  const char *folder = getenv("MOECL_TEST_DIR");
+  char path[512];
+  moecl_checkpoint *checkpoint = NULL;
+  moecl_checkpoint_layer stored;
+  moecl_status status;
+  snprintf(path, sizeof path, "%s/ranks-%d", folder ? folder : "/tmp", ranks.count);
+  assert_ok(base_make_directories(path));
+  if (ranks.own == 0) write_model(path);
+  MPI_Barrier(MPI_COMM_WORLD);
+  assert_ok(moecl_checkpoint_open(path, NULL, NULL, &checkpoint));
+  assert_ok(moecl_checkpoint_get_layer(checkpoint, 0, &stored));
+  stored.params.batch_invariant = true;
+  problem p = make_problem(&stored.params, TOKENS);
+  const moecl_group_layer_params with = params_of(&arrangements[0]);
+  together t = make_together(&p, &with, 3, arrangements[0].split);
+  assert_ok(moecl_group_layer_load(t.layer, checkpoint, 0));
+  void *want = load_alone(&p, checkpoint), *got = run_together(&t, 0, &status);
+  assert_ok(status);
+  assert_true(same_output(&t, got, want));
+  free(got), free(want);
+  free_together(&t);
+  free_problem(&p);
+  moecl_checkpoint_destroy(&checkpoint);
 }
 
 /* Blocks of many pieces, more of them than there are slots. */
@@ -288,6 +382,7 @@ int main(int argc, char **argv) {
                {"drop_policies", test_drop_policies},
                {"shared_and_draws", test_shared_and_draws},
                {"given", test_given},
+               {"load", test_load},
                {"large_rows", test_large_rows},
                {"no_tokens", test_no_tokens},
                {"many", test_many},
