@@ -9,6 +9,7 @@ Exit code 77 (skipped) without an OpenCL device.
 import json
 import os
 import pathlib
+import re
 import shutil
 import signal
 import subprocess
@@ -18,7 +19,7 @@ import time
 import unittest
 
 MOECTL, MPIRUN, SHIM, CONFIGS = (pathlib.Path(argument).absolute() for argument in sys.argv[1:5])
-EXPERIMENT = CONFIGS / "expert-parallel.yaml"
+EXPERIMENT = (CONFIGS / "expert-parallel.yaml", "--set", "parallel.replicas=0")
 # One process of several does something else first.
 WRAPPER = """#!/bin/sh
 if [ "${OMPI_COMM_WORLD_RANK:-$PMI_RANK}" = "$ODD_RANK" ]; then
@@ -59,7 +60,7 @@ class Mpirun(unittest.TestCase):
 
     def test_as_one_process(self):
         """More members than processes, as many, and fewer; the same bits."""
-        experiment = (EXPERIMENT, "--set", "layer.batch_invariant=true", "--set",
+        experiment = (*EXPERIMENT, "--set", "layer.batch_invariant=true", "--set",
                       "workload.num_tokens=64", "--set", "measure.rounds=1", "--set",
                       "measure.iterations=1", "--dump", "--out")
         alone = self.run_it(1, *experiment, self.folder / "alone")
@@ -93,10 +94,24 @@ class Mpirun(unittest.TestCase):
         self.assertEqual(run.returncode, 2, run.stderr)
         self.assertEqual(run.stderr.count("cannot be read"), 1, run.stderr)
 
+    def test_memory(self):
+        """What is asked of a device is what its own members have."""
+        def needed(*arguments):
+            large = ("layer.hidden_size=4096", "layer.intermediate_size=4096",
+                     "layer.num_experts=128", "workload.num_tokens=8", *arguments)
+            sets = [word for one in large for word in ("--set", one)]
+            run = subprocess.run([MOECTL, "check", *EXPERIMENT, "--ignore-memory-limit", *sets],
+                                 capture_output=True, encoding="utf-8", check=True)
+            return float(re.search(r"^ *([0-9.]+) GiB .* the point$", run.stdout, re.M)[1])
+
+        whole = 128 * 3 * 4096 * 4096 * 4 / 2**30
+        self.assertLess(abs(needed("parallel.experts=4") - whole), 1)
+        self.assertLess(abs(needed("parallel.experts=4", "devices=[9:9, 0:0]") - whole / 2), 1)
+
     def test_failing_call(self):
         """On the second process: the point has failed, and says where and in what."""
         for start in ("40", "120"):
-            run = self.run_it(2, EXPERIMENT, "--set", "parallel.experts=[1,2]", "--set",
+            run = self.run_it(2, *EXPERIMENT, "--set", "parallel.experts=[1,2]", "--set",
                               "workload.num_tokens=64", "--out", self.folder / start, ODD_RANK="1",
                               ODD_PRELOAD=str(SHIM), MOECL_TEST_CALL="clEnqueueNDRangeKernel",
                               MOECL_TEST_FROM=start)
@@ -109,7 +124,7 @@ class Mpirun(unittest.TestCase):
 
     def test_killed(self):
         """What was measured is there, and the run goes on with it."""
-        experiment = (EXPERIMENT, "--set", "parallel.experts=[1,2]", "--set",
+        experiment = (*EXPERIMENT, "--set", "parallel.experts=[1,2]", "--set",
                       "measure.iterations=200", "--set", "measure.rounds=1")
         out, pid = self.folder / "out", self.folder / "pid"
         process = subprocess.Popen(self.words(2, *experiment, "--out", out), stderr=subprocess.PIPE,

@@ -61,13 +61,38 @@ static void keep_error(void *user, moecl_log_level level, const char *message) {
     snprintf(together->said + used, sizeof together->said - used, "%s%s", used ? " " : "", message);
 }
 
+/* "0:1", the context's device. */
+static void name_own(const moecl_context *context, char name[NAME_SIZE]) {
+  const moecl_device_info *own = moecl_context_device(context);
+  snprintf(name, NAME_SIZE, "%d:%d", (int)own->platform_index, (int)own->device_index);
+}
+
+static moecl_status name_member(const moecl_context *context, const experiment_point *point, int m,
+                                char name[NAME_SIZE]) {
+  const char *devices = point->parallel.devices;
+  name_own(context, name);
+  if (devices && strcmp(devices, "all") == 0) return any_device(m, name);
+  return devices && !word_of(devices, m, name) ? MOECL_ERROR_NO_DEVICE : MOECL_OK;
+}
+
+/* Names that are no numbers may be any device's: this one's, too. */
+int together_members_here(const moecl_context *context, const experiment_point *point) {
+  char own[NAME_SIZE], name[NAME_SIZE];
+  int here = 0, begin;
+  const int count = processes_members((int)point->parallel.experts, processes_own(), &begin);
+  name_own(context, own);
+  for (int m = begin; m < begin + count; m++) {
+    const bool named = name_member(context, point, m, name) == MOECL_OK;
+    const bool numbers = strspn(name, "0123456789:") == strlen(name);
+    here += !named || !numbers || strcmp(name, own) == 0;
+  }
+  return here;
+}
+
 static moecl_status open_member(runner *runner, const experiment_point *point, int m) {
-  const moecl_device_info *own = moecl_context_device(runner->context);
-  const char *devices = point->parallel.devices, *cache = moecl_context_cache_dir(runner->context);
+  const char *cache = moecl_context_cache_dir(runner->context);
   char name[NAME_SIZE];
-  snprintf(name, sizeof name, "%d:%d", (int)own->platform_index, (int)own->device_index);
-  if (devices && strcmp(devices, "all") == 0) TRY(any_device(m, name));
-  else if (devices && !word_of(devices, m, name)) return MOECL_ERROR_NO_DEVICE;
+  TRY(name_member(runner->context, point, m, name));
   const moecl_context_params params = {.device = name,
                                        .log = keep_error,
                                        .log_user = runner->together,

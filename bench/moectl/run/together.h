@@ -55,6 +55,8 @@ moecl_status together_collect(struct together *together, moecl_buffer *output);
 moecl_status together_read_routing(struct together *together, moecl_routing *routing);
 /* What members did in the latest forward, which was measured. */
 moecl_status together_describe(struct together *together, point_result *result);
+/* How many of this process's members are on the context's device, as far as their names tell. */
+int together_members_here(const moecl_context *context, const experiment_point *point);
 uint64_t together_weight_bytes(const struct together *together);
 /* What members' calls said of their failures. */
 void together_take_errors(struct together *together, char *text, size_t size);
