@@ -1,7 +1,8 @@
 // SPDX-License-Identifier: MIT
 /* A layer whose experts do not fit into the device's memory: expert_cache of moecl_layer_params.
  *
- * All experts' packed matrices are in the host's memory, pinned; the device has places for some.
+ * All experts' packed matrices are in the host's memory, pinned, or where no more can be pinned in
+ * plain memory, with a warning; the device has places for some.
  * A forward routes, reads on the host which experts have tokens, and computes in rounds: first
  * those that are on the device, then the others, in the order of their numbers, a round's matrices
  * being copied while the round before is computed. A round's experts are computed as they would be
@@ -34,7 +35,7 @@ typedef struct moecl_offload_statistics {
   int64_t places;              /* experts that the device has room for, */
   int64_t filled;              /* and those that are there */
   /* Of the latest forward, by the device's clock, in milliseconds: NaN where it was not measured
-   * (moecl_forward_params), or the driver gives no times. */
+   * (moecl_forward_params), or the driver gives no times. Copies from plain memory are not in. */
   double transfer_ms;   /* in which matrices were copied */
   double hidden_ms;     /* of those: in which a kernel ran as well */
   uint64_t reserved[8]; /* zeros: see moecl.h */

@@ -22,11 +22,17 @@ typedef struct turn {
   bool is_brought;
 } turn;
 
+/* An expert's tensors, packed. */
+typedef struct host_block {
+  ocl_pinned pinned; /* zeros: there was none to be had */
+  char *bytes;       /* of that, or plain memory */
+} host_block;
+
 struct layer_offload {
   ocl_lane lane;
   int64_t experts, places;
   int64_t most_brought; /* in one round */
-  ocl_pinned *block;    /* [experts]: each one's tensors, packed */
+  host_block *block;    /* [experts] */
   expert_cache cache;
   cl_event *used; /* [places]: kernels that read what is there; NULL: none did */
   /* Of the latest forward. */
@@ -89,7 +95,7 @@ moecl_status layer_offload_keep(moecl_layer *layer, moecl_tensor tensor, int64_t
   MOECL_TRY(ocl_queue_mark(layer->context, &packed));
   moecl_status status =
       ocl_lane_read(&offload->lane, parts[part].buffer, parts[part].offset, parts[part].bytes,
-                    (char *)offload->block[expert].host + bytes_before(parts, part), packed, &kept);
+                    offload->block[expert].bytes + bytes_before(parts, part), packed, &kept);
   ocl_event_let_go(&packed);
   if (status == MOECL_OK) status = ocl_queue_after(layer->context, &kept, 1);
   ocl_event_let_go(&kept);
@@ -131,6 +137,27 @@ static moecl_status make_words(moecl_layer *layer) {
   return MOECL_OK;
 }
 
+/* Pinned memory may be limited. */
+static moecl_status make_block(moecl_layer *layer, uint64_t bytes, bool *is_plain,
+                               host_block *block) {
+  if (!*is_plain && ocl_pinned_create(&layer->offload->lane, bytes, &block->pinned) == MOECL_OK) {
+    block->bytes = block->pinned.host;
+    return MOECL_OK;
+  }
+  if (!*is_plain)
+    log_write(&layer->context->log, MOECL_LOG_WARNING,
+              "experts' matrices are in plain memory from here on, whose copies take longer: there "
+              "is no more pinned memory");
+  *is_plain = true;
+  block->bytes = bytes <= SIZE_MAX ? malloc((size_t)bytes) : NULL;
+  return block->bytes ? MOECL_OK : no_memory(layer);
+}
+
+static void release_block(host_block *block) {
+  if (!block->pinned.host) free(block->bytes);
+  ocl_pinned_release(&block->pinned);
+}
+
 moecl_status layer_offload_make(moecl_layer *layer) {
   const size_t experts = (size_t)layer->own_experts, places = (size_t)layer->places;
   const uint64_t bytes = expert_bytes(layer);
@@ -154,8 +181,9 @@ moecl_status layer_offload_make(moecl_layer *layer) {
     return no_memory(layer);
   MOECL_TRY(ocl_lane_create(layer->context, &offload->lane));
   MOECL_TRY(make_words(layer));
+  bool is_plain = false;
   for (size_t e = 0; e < experts; e++)
-    MOECL_TRY(ocl_pinned_create(&offload->lane, bytes, &offload->block[e]));
+    MOECL_TRY(make_block(layer, bytes, &is_plain, &offload->block[e]));
   return MOECL_OK;
 }
 
@@ -168,7 +196,7 @@ void layer_offload_release(layer_offload **handle) {
   ocl_event_let_go(&offload->sent);
   ocl_pinned_release(&offload->words);
   for (int64_t e = 0; offload->block && e < offload->experts; e++)
-    ocl_pinned_release(&offload->block[e]);
+    release_block(&offload->block[e]);
   for (int64_t p = 0; offload->used && p < offload->places; p++)
     ocl_event_let_go(&offload->used[p]);
   ocl_lane_release(&offload->lane);
@@ -346,31 +374,41 @@ static moecl_status send_list(offload_run *run) {
 
 /* ---- rounds ---- */
 
-/* *last is the event of the last copy. */
-static moecl_status bring(offload_run *run, const turn *turn, cl_event *last) {
+/* One of the parts of a place, from the host's memory. */
+static moecl_status bring_part(offload_run *run, const host_block *block, uint64_t from,
+                               const op_gemm_part *part, cl_event after, cl_event *done) {
   layer_offload *offload = run->offload;
-  op_gemm_part parts[MOST_PARTS];
-  const int count = parts_of(run->layer, turn->place, parts);
-  for (int i = 0; i < count; i++) {
-    ocl_event_let_go(last);
-    MOECL_TRY(ocl_lane_write(
-        &offload->lane, (char *)offload->block[turn->expert].host + bytes_before(parts, i),
-        parts[i].buffer, parts[i].offset, parts[i].bytes, offload->used[turn->place], last));
-    plan_watch_copy(&offload->watch, *last);
-    offload->latest.bytes += parts[i].bytes;
-  }
+  offload->latest.bytes += part->bytes;
+  if (!block->pinned.host)
+    return ocl_upload_write(run->layer->context, block->bytes + from, part->buffer, part->offset,
+                            part->bytes, after, done);
+  MOECL_TRY(ocl_lane_write(&offload->lane, block->bytes + from, part->buffer, part->offset,
+                           part->bytes, after, done));
+  plan_watch_copy(&offload->watch, *done);
   return MOECL_OK;
 }
 
-/* What is enqueued next follows the copies of a round. */
-static moecl_status bring_round(offload_run *run, size_t begin, size_t end) {
+/* What is enqueued next follows the copies of an expert, of which the last is enough. */
+static moecl_status bring(offload_run *run, const turn *turn) {
+  layer_offload *offload = run->offload;
+  op_gemm_part parts[MOST_PARTS];
+  const int count = parts_of(run->layer, turn->place, parts);
   cl_event last = NULL;
   moecl_status status = MOECL_OK;
-  for (size_t i = begin; i < end && status == MOECL_OK; i++)
-    if (run->offload->turn[i].is_brought) status = bring(run, &run->offload->turn[i], &last);
-  if (status == MOECL_OK && last) status = ocl_queue_after(run->layer->context, &last, 1);
+  for (int i = 0; i < count && status == MOECL_OK; i++) {
+    ocl_event_let_go(&last);
+    status = bring_part(run, &offload->block[turn->expert], bytes_before(parts, i), &parts[i],
+                        offload->used[turn->place], &last);
+  }
+  if (status == MOECL_OK) status = ocl_queue_after(run->layer->context, &last, 1);
   ocl_event_let_go(&last);
   return status;
+}
+
+static moecl_status bring_round(offload_run *run, size_t begin, size_t end) {
+  for (size_t i = begin; i < end; i++)
+    if (run->offload->turn[i].is_brought) MOECL_TRY(bring(run, &run->offload->turn[i]));
+  return MOECL_OK;
 }
 
 /* Copies to a round's places will follow its kernels. */
@@ -429,6 +467,7 @@ static moecl_status run_all(offload_run *run) {
 static void stop(offload_run *run) {
   layer_offload *offload = run->offload;
   ocl_lane_finish(&offload->lane);
+  ocl_upload_destroy(&run->layer->context->upload);
   moecl_context_finish_wait(run->layer->context);
   for (int64_t p = 0; p < offload->places; p++) ocl_event_let_go(&offload->used[p]);
   expert_cache_forget_all(&offload->cache);
