@@ -32,7 +32,8 @@ void op_gemm_few_tokens_defines(const op_gemm_desc *desc, char *text, size_t siz
 
 moecl_status op_gemm_launch_few_tokens(const op_gemm *gemm, ocl_kernel *few, ocl_chain *chain,
                                        const op_gemm_few_tokens_io *io) {
-  enum { LOCAL = 256, ROWS = 16 }; /* as in cl/grouped_gemm/few_tokens.clh */
+  enum { LOCAL = 256, ROWS = 16 }; /* as in cl/grouped_gemm/few_tokens.clh, where it says nothing */
+  const uint32_t local = few->local ? few->local : LOCAL;
   const op_gemm_desc *desc = &gemm->desc;
   const uint64_t columns = desc->gated ? ROWS / 2 : ROWS;
   const uint64_t groups = base_div_up((uint64_t)desc->n, columns);
@@ -40,10 +41,10 @@ moecl_status op_gemm_launch_few_tokens(const op_gemm *gemm, ocl_kernel *few, ocl
   if (desc->ungrouped || desc->gather) {
     MOECL_TRY(ocl_kernel_args(few, "bbbbblli", io->input, io->topk_ids, gemm->weights, gemm->bias,
                               io->output, desc->k, desc->n, top_k));
-    return ocl_launch(chain, few, groups * (uint64_t)(io->num_tokens * top_k), LOCAL);
+    return ocl_launch(chain, few, groups * (uint64_t)(io->num_tokens * top_k), local);
   }
   MOECL_TRY(ocl_kernel_args(few, "bbbbbbbblli", io->input, io->topk_ids, io->topk_weights,
                             gemm->weights, gemm->bias, io->shared, io->shared_gate, io->output,
                             desc->k, desc->n, top_k));
-  return ocl_launch(chain, few, groups * (uint64_t)io->num_tokens, LOCAL);
+  return ocl_launch(chain, few, groups * (uint64_t)io->num_tokens, local);
 }
