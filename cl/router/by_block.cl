@@ -26,4 +26,6 @@ static inline void route_block(const __global float *logits, const __global floa
   barrier(CLK_LOCAL_MEM_FENCE | CLK_GLOBAL_MEM_FENCE);
 }
 
+#ifndef AT_ONCE /* else route/by_block.cl includes this */
 #include "router/by_block.clh"
+#endif

@@ -245,4 +245,6 @@ route_block(const __global float *logits, const __global float *correction_bias,
   barrier(CLK_LOCAL_MEM_FENCE | CLK_GLOBAL_MEM_FENCE);
 }
 
+#ifndef AT_ONCE /* else route/nvidia_sm80.cl includes this */
 #include "router/by_block.clh"
+#endif

@@ -4,19 +4,21 @@
 
 enum { MAX_CANDIDATES = 32 };
 
-/* Candidates, best first, from choice->from on, or a logged error. */
+/* Candidates, best first, from choice->from on, or a logged error; none where that is none. */
 static moecl_status find_candidates(moecl_context *context, const kernel_choice *choice,
                                     const kernel_variant **list, size_t *count) {
   char why[512];
   const size_t found = kernel_candidates(choice->table, choice->asked, choice->format,
                                          &context->info, list, MAX_CANDIDATES, why, sizeof why);
+  *count = 0;
+  if (found == 0 && choice->optional) return MOECL_OK;
   if (found == 0) return log_error(&context->log, MOECL_ERROR_UNSUPPORTED, "%s", why);
   size_t first = 0, kept = 0;
   while (choice->from && list[first] != choice->from && first + 1 < found) first++;
   for (size_t i = first; i < found; i++)
     if (!choice->accepts || choice->accepts(choice->user, list[i])) list[kept++] = list[i];
   *count = kept;
-  if (kept > 0) return MOECL_OK;
+  if (kept > 0 || choice->optional) return MOECL_OK;
   if (choice->asked)
     return log_error(&context->log, MOECL_ERROR_UNSUPPORTED,
                      "%s variant '%s' does not take these sizes, formats or options",
@@ -72,8 +74,9 @@ moecl_status kernel_choose(moecl_context *context, const kernel_choice *choice,
   const log_errors before = context->errors;
   MOECL_TRY(find_candidates(context, choice, list, &count));
   *set_aside = 0;
-  for (;; i++) {
-    const bool last = i + 1 == count;
+  *chosen = NULL;
+  for (; i < count; i++) {
+    const bool last = i + 1 == count && !choice->optional;
     const moecl_status status = try_candidate(context, choice, list[i], last);
     *chosen = list[i];
     if (status == MOECL_OK) {
@@ -83,11 +86,14 @@ moecl_status kernel_choose(moecl_context *context, const kernel_choice *choice,
     if (last || is_lack_of_memory(status))
       return log_error(&context->log, status, "%s variant '%s' cannot serve: %s",
                        choice->table->operation, list[i]->name, moecl_status_string(status));
-    log_write(&context->log, MOECL_LOG_WARNING,
-              "%s variant '%s' is set aside (%s), the next one serves", choice->table->operation,
-              list[i]->name, moecl_status_string(status));
+    log_write(&context->log, MOECL_LOG_WARNING, "%s variant '%s' is set aside (%s), %s",
+              choice->table->operation, list[i]->name, moecl_status_string(status),
+              i + 1 < count ? "the next one serves" : "its work is done in other steps");
     ++*set_aside;
+    *chosen = NULL;
   }
+  context->errors = before;
+  return MOECL_OK;
 }
 
 const char *kernel_reason(const char *asked, size_t set_aside) {

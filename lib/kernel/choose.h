@@ -11,6 +11,7 @@ typedef struct kernel_choice {
   const char *asked;          /* this one alone, by name; NULL: the best that serves */
   const desc_format *format;  /* of the weights, or of what is read */
   const kernel_variant *from; /* not NULL: candidates better than this one are passed over */
+  bool optional;              /* none has to serve: *chosen is NULL then, and nothing is an error */
   /* Could the variant compute this problem? Those that could not are passed over.
    * NULL: all could. */
   bool (*accepts)(void *user, const kernel_variant *variant);

@@ -181,6 +181,7 @@ enum {
   ROUTE_ORDER,
   ROUTE_PRIORITY,
   ROUTE_KEPT_WEIGHTS,
+  ROUTE_HIDDEN,
   ROUTE_COUNT
 };
 
@@ -222,6 +223,12 @@ static moecl_status run_router_permuted(void *user, ocl_chain *chain, const plan
   const op_permute_io permute = permute_io(call);
   return op_router_enqueue_permuted(user, chain, &io, &permute);
 }
+static moecl_status run_route(void *user, ocl_chain *chain, const plan_call *call) {
+  const op_route_io io = {.hidden_states = call->buffer[ROUTE_HIDDEN],
+                          .router = router_io(call),
+                          .permute = permute_io(call)};
+  return op_route_enqueue(user, chain, &io);
+}
 static moecl_status run_permute(void *user, ocl_chain *chain, const plan_call *call) {
   const op_permute_io io = permute_io(call);
   return op_permute_enqueue(user, chain, &io);
@@ -252,7 +259,8 @@ static void build_route(layer_builder *b, plan_step step, uint32_t used) {
                               [ROUTE_ASSIGNMENT_SLOT] = at->assignment_slot,
                               [ROUTE_ORDER] = at->order,
                               [ROUTE_PRIORITY] = at->token_priority,
-                              [ROUTE_KEPT_WEIGHTS] = at->kept_weights};
+                              [ROUTE_KEPT_WEIGHTS] = at->kept_weights,
+                              [ROUTE_HIDDEN] = at->hidden_states};
   for (int i = 0; i < ROUTE_COUNT; i++)
     if (!(used & 1u << i)) tensors[i] = PLAN_NONE;
   step.number = op_gemm_tile_rows(b->layer->gate_up, b->plan->num_tokens * b->layer->params.top_k);
@@ -285,6 +293,17 @@ static plan_step permute_step(const layer_builder *b) {
                      .launches = b->layer->permute.driver->launches,
                      .enqueue = run_permute,
                      .user = (void *)&b->layer->permute};
+}
+
+void layer_build_routing_at_once(layer_builder *b) {
+  const plan_step step = {.name = "route",
+                          .operation = "route",
+                          .variant = b->layer->route.variant->name,
+                          .label = MOECL_STAGE_ROUTER,
+                          .launches = 1,
+                          .enqueue = run_route,
+                          .user = (void *)&b->layer->route};
+  build_route(b, step, USES_CHOICE | USES_LISTS | 1 << ROUTE_HIDDEN);
 }
 
 void layer_build_fused_routing(layer_builder *b) {

@@ -15,6 +15,7 @@
 #include "op/permute/rounds.h"
 #include "op/permute/scale.h"
 #include "op/quantize/quantize.h"
+#include "op/route/route.h"
 #include "op/router/prepare.h"
 #include "op/router/router.h"
 #include "plan/space.h"
@@ -74,6 +75,7 @@ struct moecl_layer {
   op_prepare convert, jitter;            /* has_convert; params.jitter > 0 */
   op_noise add_noise;                    /* params.router_noise */
   op_router router;
+  op_route route; /* its variant is NULL where there is none */
   op_permute permute;
   op_scale scale;                              /* params.weight_on_input */
   op_rounds rounds;                            /* layer_offloads */
@@ -110,7 +112,7 @@ typedef struct layer_part {
   const op_kind *kind;
   size_t at; /* in moecl_layer */
 } layer_part;
-enum { LAYER_PARTS = 18 };
+enum { LAYER_PARTS = 19 };
 extern const layer_part layer_parts[LAYER_PARTS];
 
 /* ---- parts.c ---- */
@@ -225,6 +227,7 @@ void layer_build_combine(layer_builder *b);
 /* Steps that paths.c's rows are made of. */
 void layer_build_jitter(layer_builder *b);
 void layer_build_convert(layer_builder *b);
+void layer_build_routing_at_once(layer_builder *b);
 void layer_build_fused_routing(layer_builder *b);
 void layer_build_counted_routing(layer_builder *b);
 void layer_build_routing(layer_builder *b);

@@ -281,6 +281,27 @@ static moecl_status make_prepare(moecl_layer *layer, float jitter, op_prepare *p
   return make(layer, &op_prepare_kind, &desc, prepare);
 }
 
+/* Few tokens' routing in one launch, beside a router's variant that has it, for a permutation that
+ * drops nothing. It would sum logits in its own order, whatever the batch: not where that has to
+ * be one for all. */
+static moecl_status make_route(moecl_layer *layer) {
+  const moecl_layer_params *params = &layer->params;
+  const op_route_desc desc = {.rule = desc_rule_of(params),
+                              .hidden_size = params->hidden_size,
+                              .stored = layer->stored,
+                              .bias = params->router_bias};
+  const op_choice choice = {.kind = &op_route_kind,
+                            .desc = &desc,
+                            .asked = layer->variant[LAYER_ROUTER]->name,
+                            .format = layer->stored,
+                            .described = layer->described,
+                            .optional = true};
+  if (params->batch_invariant || params->router_noise || params->jitter > 0 ||
+      params->capacity_factor > 0)
+    return MOECL_OK;
+  return op_choose(layer->context, &choice, &layer->route, NULL, NULL);
+}
+
 static moecl_status make_router(moecl_layer *layer, const moecl_layer_params *params) {
   const desc_rule rule = desc_rule_of(params);
   const op_noise_desc noise = {params->num_experts};
@@ -292,7 +313,8 @@ static moecl_status make_router(moecl_layer *layer, const moecl_layer_params *pa
   if (params->score_correction_bias && !layer->described)
     MOECL_TRY(moecl_buffer_create(layer->context, (uint64_t)params->num_experts * sizeof(float),
                                   &layer->correction_bias));
-  return make_chosen(layer, LAYER_ROUTER, params->router_variant, &rule, &layer->router);
+  MOECL_TRY(make_chosen(layer, LAYER_ROUTER, params->router_variant, &rule, &layer->router));
+  return make_route(layer);
 }
 
 /* ---- permutation and combination ---- */

@@ -13,6 +13,10 @@ static bool converts(const moecl_layer *layer, int64_t num_tokens) {
   return layer->has_convert;
 }
 
+static bool routes_at_once(const moecl_layer *layer, int64_t num_tokens) {
+  return op_route_serves(&layer->route, num_tokens);
+}
+
 static bool fuses(const moecl_layer *layer, int64_t num_tokens) {
   return op_router_can_permute(layer->router.driver, layer->permute.driver, num_tokens);
 }
@@ -86,6 +90,8 @@ const layer_path layer_paths[] = {
      layer_build_convert},
     {INPUT, "as stored", "the variant reads hidden states as they are stored", NULL, NULL},
 
+    {ROUTING, "at once", "few tokens: the last work-group to make logits chooses and permutes",
+     routes_at_once, layer_build_routing_at_once},
     {ROUTING, "fused", "few tokens: one work-group chooses and permutes, which spares a launch",
      fuses, layer_build_fused_routing},
     {ROUTING, "counted", "the router counts for the permutation, which then needs one launch",

@@ -32,8 +32,13 @@ static moecl_status pack_here(moecl_layer *layer, moecl_tensor tensor, int64_t f
                               const moecl_buffer *src, uint64_t offset) {
   const uint64_t bytes = (uint64_t)count * moecl_layer_tensor_bytes(&layer->params, tensor);
   switch (tensor) {
-  case MOECL_ROUTER_WEIGHT: return op_gemm_set_weights(layer->logits, 0, count, src, offset);
-  case MOECL_ROUTER_BIAS: return op_gemm_set_bias(layer->logits, 0, count, src, offset);
+  case MOECL_ROUTER_WEIGHT:
+    if (layer->route.weights)
+      MOECL_TRY(ocl_buffer_copy(src, offset, layer->route.weights, 0, bytes));
+    return op_gemm_set_weights(layer->logits, 0, count, src, offset);
+  case MOECL_ROUTER_BIAS:
+    if (layer->route.bias) MOECL_TRY(ocl_buffer_copy(src, offset, layer->route.bias, 0, bytes));
+    return op_gemm_set_bias(layer->logits, 0, count, src, offset);
   case MOECL_ROUTER_NOISE_WEIGHT: return op_gemm_set_weights(layer->noise, 0, count, src, offset);
   case MOECL_SCORE_CORRECTION_BIAS:
     return ocl_buffer_copy(src, offset, layer->correction_bias, 0, bytes);

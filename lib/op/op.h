@@ -49,6 +49,7 @@ typedef struct op_choice {
   const char *asked;         /* a variant's name; NULL: the best that serves */
   const desc_format *format; /* of the weights, or of what is read */
   bool described;            /* not created */
+  bool optional;             /* kernel_choice's */
 } op_choice;
 
 /* Creates it by the best variant that serves: kernel_choose, which says what *chosen and

@@ -17,6 +17,7 @@
 #include "op/quantize/quantize.h"
 #include "op/random/random.h"
 #include "op/rotary/rotary.h"
+#include "op/route/route.h"
 #include "op/router/prepare.h"
 #include "op/router/router.h"
 
@@ -30,6 +31,7 @@ typedef union description {
   op_prepare_desc prepare;
   op_noise_desc noise;
   desc_rule router;
+  op_route_desc route;
   desc_dispatch permute;
   op_scale_desc scale;
   op_rounds_desc rounds;
@@ -51,6 +53,7 @@ typedef union operation {
   op_prepare prepare;
   op_noise noise;
   op_router router;
+  op_route route;
   op_permute permute;
   op_scale scale;
   op_rounds rounds;
@@ -100,6 +103,15 @@ static bool describe_router(int i, const desc_format *format, const desc_format 
                           .num_expert_group = i == 2 ? 8 : 0,
                           .topk_group = i == 2 ? 4 : 0};
   return i < 4;
+}
+
+static bool describe_route(int i, const desc_format *format, const desc_format *rows,
+                           description *d) {
+  description rule;
+  const bool more = describe_router(i, format, rows, &rule);
+  d->route =
+      (op_route_desc){.rule = rule.router, .hidden_size = 64, .stored = format, .bias = i == 1};
+  return more;
 }
 
 static bool describe_permute(int i, const desc_format *format, const desc_format *rows,
@@ -310,15 +322,16 @@ static bool describe_rounds(int i, const desc_format *format, const desc_format 
 static const struct {
   const char *name;
   describe_fn describe;
-} descriptions[] = {{"prepare", describe_prepare},     {"noise", describe_noise},
-                    {"router", describe_router},       {"permute", describe_permute},
-                    {"scale_rows", describe_scale},    {"grouped_gemm", describe_gemm},
-                    {"gate", describe_gate},           {"combine", describe_combine},
-                    {"norm", describe_norm},           {"rotary", describe_rotary},
-                    {"attention", describe_attention}, {"quantize", describe_quantize},
-                    {"encode", describe_encode},       {"random", describe_random},
-                    {"dispatch", describe_dispatch},   {"gather_rows", describe_rows},
-                    {"pack_rows", describe_pack},      {"rounds", describe_rounds}};
+} descriptions[] = {{"prepare", describe_prepare},   {"noise", describe_noise},
+                    {"router", describe_router},     {"route", describe_route},
+                    {"permute", describe_permute},   {"scale_rows", describe_scale},
+                    {"grouped_gemm", describe_gemm}, {"gate", describe_gate},
+                    {"combine", describe_combine},   {"norm", describe_norm},
+                    {"rotary", describe_rotary},     {"attention", describe_attention},
+                    {"quantize", describe_quantize}, {"encode", describe_encode},
+                    {"random", describe_random},     {"dispatch", describe_dispatch},
+                    {"gather_rows", describe_rows},  {"pack_rows", describe_pack},
+                    {"rounds", describe_rounds}};
 
 static describe_fn describe_of(const op_kind *kind) {
   for (size_t i = 0; i < BASE_COUNT(descriptions); i++)

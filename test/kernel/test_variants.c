@@ -446,6 +446,36 @@ static void test_by_block(void **state) {
                   "router variant 'by_block' fails its self-check");
 }
 
+/* Routing in one launch is a shortcut: a layer that has not got it takes the steps. */
+static void test_route_set_aside(void **state) {
+  static const char *const wrong[][2] = {
+      {"== count - 1", "== count - 2"},    /* the last but one */
+      {"*counter = 0;", "*counter = -1;"}, /* for the launch to come */
+      {"if (writes && lid == 0) out.", "if (lid < 0) out."},
+      {"token % MASK_BITS)", "token % (MASK_BITS / 2))"},
+      {"chooses ? first + tokens", "chooses ? first + tokens - 1"},
+      {"t < tokens && e < experts", "t < tokens && e + 1 < experts"}};
+  moecl_layer_params with = params;
+  (void)state;
+  if (!router_fits("by_block")) skip();
+  with.router_variant = "by_block";
+  for (size_t i = 0; i < BASE_COUNT(wrong); i++) {
+    test_log log = {0};
+    moecl_layer *layer = NULL;
+    spoil("route/route.clh", wrong[i][0], wrong[i][1]);
+    moecl_context *context = open_context(&log);
+    assert_ok(moecl_layer_create(context, &with, &layer));
+    if (layer->route.variant ||
+        !test_log_has(&log, "route variant 'by_block' fails its self-check") || errors(&log) > 0)
+      fail_msg("'%s' in place of '%s': %s", wrong[i][1], wrong[i][0],
+               log.text.data ? log.text.data : "");
+    assert_int_equal(moecl_context_take_errors(context, NULL, 0), 0);
+    moecl_layer_destroy(&layer);
+    moecl_context_destroy(&context);
+    base_text_free(&log.text);
+  }
+}
+
 /* What is wrong in the last row alone, of a GEMM, of the tokens, of the lists: a
  * self-check looks at all of them. */
 static void test_last_row(void **state) {
@@ -568,14 +598,21 @@ static void test_checked_once(void **state) {
 /* usage: test_variants [test] */
 int main(int argc, char **argv) {
   if (argc > 1) cmocka_set_test_filter(argv[1]);
-  const struct CMUnitTest tests[] = {
-      cmocka_unit_test(test_fallback),   cmocka_unit_test(test_failure),
-      cmocka_unit_test(test_one_kernel), cmocka_unit_test(test_random),
-      cmocka_unit_test(test_by_block),   cmocka_unit_test(test_permute_set_aside),
-      cmocka_unit_test(test_asked),      cmocka_unit_test(test_last_row),
-      cmocka_unit_test(test_choose),     cmocka_unit_test(test_checked_once),
-      cmocka_unit_test(test_quantize),   cmocka_unit_test(test_encode),
-      cmocka_unit_test(test_coded_rows), cmocka_unit_test(test_codes_set_aside)};
+  const struct CMUnitTest tests[] = {cmocka_unit_test(test_fallback),
+                                     cmocka_unit_test(test_failure),
+                                     cmocka_unit_test(test_one_kernel),
+                                     cmocka_unit_test(test_random),
+                                     cmocka_unit_test(test_by_block),
+                                     cmocka_unit_test(test_route_set_aside),
+                                     cmocka_unit_test(test_permute_set_aside),
+                                     cmocka_unit_test(test_asked),
+                                     cmocka_unit_test(test_last_row),
+                                     cmocka_unit_test(test_choose),
+                                     cmocka_unit_test(test_checked_once),
+                                     cmocka_unit_test(test_quantize),
+                                     cmocka_unit_test(test_encode),
+                                     cmocka_unit_test(test_coded_rows),
+                                     cmocka_unit_test(test_codes_set_aside)};
   skip_without_device();
   return cmocka_run_group_tests_name("variants", tests, make_root, remove_root);
 }

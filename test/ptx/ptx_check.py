@@ -138,6 +138,11 @@ RULES = [rule(), rule(RENORMALIZE=1, TOPK_LOCAL=1024),
          rule(CORRECTION=1), rule(AFTER_TOPK=1, SECOND_CHOICE=1, RENORMALIZE=1),
          rule(SECOND_CHOICE=2, RENORMALIZE=1)]
 
+# The same behind logits, of both types.
+ROUTES = [{**rules, "TOPK_LOCAL": 512, "DTYPE": 1 + i % 2, "HAS_BIAS": i // 2 % 2}
+          for i, rules in enumerate(RULES)]
+
+
 def attention(dtype, head_dim, group, causal, sinks, row_tiles=2):
     return dict(DTYPE=dtype, ROWS=dtype, OUTPUT=dtype, HEAD_DIM=head_dim, GROUP=group, CAUSAL=causal,
                 SINKS=sinks, MAX_DISTANCE=0, KEY_BLOCK=1, VALUE_STRIDE=head_dim, TILE_Q=128, TILE_K=32, LOCAL=128,
@@ -162,6 +167,7 @@ SHAPES = {
     "peak": ([{}], [{}]),
     "dispatch": ([dict(LOCAL=64, NUMBERS=4096, FLAG_WORDS=32)],) * 2,
     "router": (RULES,) * 2,
+    "route": (ROUTES[:4], ROUTES),
     "attention": ([attention(2, 128, 4, 1, 0), attention(2, 128, 1, 1, 0), attention(2, 64, 8, 1, 1),
                    attention(1, 64, 1, 0, 0), attention(1, 80, 3, 1, 0), attention(2, 96, 1, 0, 0),
                    attention(2, 128, 8, 1, 0, row_tiles=1), attention(1, 128, 1, 1, 0, row_tiles=1),

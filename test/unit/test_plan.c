@@ -282,6 +282,20 @@ static void test_routing(void **unused) {
     assert_string_equal(routing_steps(context, &params, tokens),
                         few ? "router_permute 1" : "router 1, permute 1");
   }
+  /* Without jitter logits are made in the same launch, of up to 256. */
+  params.jitter = 0;
+  for (int64_t tokens = 0; tokens <= 257; tokens += tokens == 256 || tokens < 2 ? 1 : 127) {
+    const bool at_once = tokens > 0 && tokens <= 256;
+    assert_string_equal(chosen_for(context, &params, tokens, "routing"), at_once      ? "at once"
+                                                                         : tokens > 0 ? "counted"
+                                                                                      : "fused");
+    if (at_once) assert_string_equal(routing_steps(context, &params, tokens), "");
+  }
+  params.batch_invariant = true; /* one order of sums for all */
+  assert_string_equal(chosen_for(context, &params, 1, "routing"), "fused");
+  params.batch_invariant = false, params.router_noise = true;
+  assert_string_equal(chosen_for(context, &params, 1, "routing"), "fused");
+  params.router_noise = false, params.jitter = layer.jitter;
   params.capacity_factor = 1;
   assert_string_equal(chosen_for(context, &params, 1, "routing"), "with capacity");
   assert_string_equal(routing_steps(context, &params, 1), "router 1, permute 4");

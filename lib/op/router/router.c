@@ -15,22 +15,20 @@ static uint32_t topk_local(const kernel_variant *variant, const desc_rule *rule)
   return rule->num_experts > 256 && variant->local > FOR_ALL ? FOR_ALL : variant->local;
 }
 
-/* Those of rule.clh. Rules that come to the same have the same defines, so that
- * they are one program. */
-static void topk_defines(const kernel_variant *variant, const desc_rule *rule, char *text,
-                         size_t size) {
+/* Rules that come to the same have the same defines, so that they are one program. */
+void op_router_defines(const desc_rule *rule, uint32_t local, char *text, size_t size) {
   const bool groups = rule->topk_group < rule->num_expert_group;
   const bool after = rule->score_after_topk && rule->scoring == MOECL_SCORING_SOFTMAX;
   const bool random = rule->second_choice == MOECL_SECOND_RANDOM;
   const bool guarded = rule->renormalize_epsilon > 0 || rule->renormalize_minimum > 0;
-  int used = snprintf(text, size,
-                      "SCORING %d\nAFTER_TOPK %d\nRENORMALIZE %d\nCORRECTION %d\nNUM_GROUPS %d\n"
-                      "TOPK_GROUP %d\nGROUP_SCORE %d\nSECOND_CHOICE %d\nTOPK_LOCAL %u\n",
-                      (int)rule->scoring, after && (random || guarded),
-                      rule->renormalize || (after && !random), rule->score_correction_bias,
-                      groups ? (int)rule->num_expert_group : 0, groups ? (int)rule->topk_group : 0,
-                      groups ? (int)rule->group_score : 0, (int)rule->second_choice,
-                      topk_local(variant, rule));
+  int used =
+      snprintf(text, size,
+               "SCORING %d\nAFTER_TOPK %d\nRENORMALIZE %d\nCORRECTION %d\nNUM_GROUPS %d\n"
+               "TOPK_GROUP %d\nGROUP_SCORE %d\nSECOND_CHOICE %d\nTOPK_LOCAL %u\n",
+               (int)rule->scoring, after && (random || guarded),
+               rule->renormalize || (after && !random), rule->score_correction_bias,
+               groups ? (int)rule->num_expert_group : 0, groups ? (int)rule->topk_group : 0,
+               groups ? (int)rule->group_score : 0, (int)rule->second_choice, (unsigned)local);
   if (groups)
     used +=
         snprintf(text + used, size - (size_t)used, "CUT_VALUE %s\n",
@@ -64,7 +62,7 @@ static moecl_status create(moecl_context *context, const kernel_variant *variant
   op_router *router = op;
   char defines[512];
   MOECL_TRY(describe(context, variant, desc, op));
-  topk_defines(variant, desc, defines, sizeof defines);
+  op_router_defines(desc, topk_local(variant, desc), defines, sizeof defines);
   MOECL_TRY(ocl_kernel_create(context, variant->source, defines, "topk", &router->topk));
   if (!router->driver->by_block) return MOECL_OK;
   return ocl_kernel_create(context, variant->source, defines, "topk_scatter",

@@ -40,6 +40,8 @@ extern const op_kind op_router_kind; /* of a desc_rule */
 moecl_status op_router_self_check(moecl_context *context, const kernel_variant *variant,
                                   const void *desc);
 moecl_status op_router_enqueue(op_router *router, ocl_chain *chain, const op_router_io *io);
+/* The defines of cl/router/rule.clh, and TOPK_LOCAL. */
+void op_router_defines(const desc_rule *rule, uint32_t local, char *text, size_t size);
 
 /* Of few tokens, a router by block makes the permutation in the same launch, for one
  * that counts: can these two? */

@@ -1,24 +1,13 @@
 // SPDX-License-Identifier: MIT
 #include "base/base.h"
 #include "moecl/reference.h"
-#include "op/check.h"
-#include "op/router/router.h"
+#include "op/router/check.h"
 #include "ref/ref.h"
 #include <math.h>
 
-enum {
-  ROUTER_TOKENS = 9,
-  ROUTER_EXPERTS = 70, /* more in groups of equal size */
-  ROUTER_MOST_EXPERTS = 96,
-  ROUTER_TOP_K = 7,
-  ROUTER_NAN = 3,
-  ROUTER_SEED = 5,
-  ROUTER_TILE_M = 2 /* of the GEMM that a permutation is for */
-};
-enum { MOST_CHOICES = ROUTER_TOKENS * ROUTER_TOP_K };
+enum { ROUTER_TOKENS = 9, ROUTER_NAN = 3 };
 
-/* The rule on a small problem. */
-static desc_rule small_router(const desc_rule *rule) {
+desc_rule router_small(const desc_rule *rule) {
   desc_rule small = *rule;
   small.num_experts = ROUTER_EXPERTS;
   small.top_k = ROUTER_TOP_K;
@@ -71,17 +60,17 @@ static moecl_status compare_token(const check_run *run, const desc_rule *rule, i
   return MOECL_OK;
 }
 
-/* All tokens' choices, which are read into `ids`. */
-static moecl_status compare_choices(const check_run *run, const desc_rule *rule,
+moecl_status router_compare_choices(const check_run *run, const desc_rule *rule,
                                     const float *logits, const float *bias, const op_router_io *io,
                                     int32_t *ids) {
   const size_t experts = (size_t)rule->num_experts, top_k = (size_t)rule->top_k;
-  float weights[MOST_CHOICES];
+  const size_t tokens = (size_t)io->num_tokens;
+  float weights[ROUTER_MOST_CHOICES];
   double exact[ROUTER_MOST_EXPERTS], exact_bias[ROUTER_MOST_EXPERTS];
-  MOECL_TRY(moecl_buffer_read_wait(io->topk_ids, 0, ROUTER_TOKENS * top_k * 4, ids));
-  MOECL_TRY(moecl_buffer_read_wait(io->topk_weights, 0, ROUTER_TOKENS * top_k * 4, weights));
+  MOECL_TRY(moecl_buffer_read_wait(io->topk_ids, 0, tokens * top_k * 4, ids));
+  MOECL_TRY(moecl_buffer_read_wait(io->topk_weights, 0, tokens * top_k * 4, weights));
   moecl_to_double(MOECL_F32, bias, experts, exact_bias);
-  for (size_t t = 0; t < ROUTER_TOKENS; t++) {
+  for (size_t t = 0; t < tokens; t++) {
     moecl_to_double(MOECL_F32, logits + t * experts, experts, exact);
     MOECL_TRY(
         compare_token(run, rule, (int)t, exact, exact_bias, ids + t * top_k, weights + t * top_k));
@@ -106,12 +95,12 @@ static moecl_status compare_counts(const check_run *run, const desc_rule *rule, 
 typedef struct permuted {
   int32_t tokens_per_expert[ROUTER_MOST_EXPERTS];
   int32_t offsets[ROUTER_MOST_EXPERTS + 1], tile_offsets[ROUTER_MOST_EXPERTS + 1];
-  int32_t slot_token[MOST_CHOICES], assignment_slot[MOST_CHOICES];
+  int32_t slot_token[ROUTER_MOST_CHOICES], assignment_slot[ROUTER_MOST_CHOICES];
 } permuted;
 
 /* Each expert's list, one after another, by the assignments' numbers. */
-static void expect_permuted(const desc_rule *rule, const int32_t *ids, permuted *want) {
-  const int top_k = (int)rule->top_k, all = ROUTER_TOKENS * top_k;
+static void expect_permuted(const desc_rule *rule, const int32_t *ids, int tokens, permuted *want) {
+  const int top_k = (int)rule->top_k, all = tokens * top_k;
   int32_t slot = 0;
   for (int i = 0; i < all; i++) want->assignment_slot[i] = -1;
   want->offsets[0] = want->tile_offsets[0] = 0;
@@ -128,45 +117,56 @@ static void expect_permuted(const desc_rule *rule, const int32_t *ids, permuted 
   }
 }
 
-static moecl_status compare_permuted(const check_run *run, const desc_rule *rule,
-                                     const int32_t *ids, const op_permute_io *io) {
+moecl_status router_compare_lists(const check_run *run, const desc_rule *rule, const int32_t *ids,
+                                  const op_permute_io *io) {
   const size_t experts = (size_t)rule->num_experts;
   permuted want;
-  expect_permuted(rule, ids, &want);
+  expect_permuted(rule, ids, (int)io->num_tokens, &want);
   MOECL_TRY(
       check_ints(run, "tokens_per_expert", io->tokens_per_expert, want.tokens_per_expert, experts));
   MOECL_TRY(check_ints(run, "expert_offsets", io->expert_offsets, want.offsets, experts + 1));
   MOECL_TRY(check_ints(run, "all_offsets", io->all_offsets, want.offsets, experts + 1));
   MOECL_TRY(check_ints(run, "tile_offsets", io->tile_offsets, want.tile_offsets, experts + 1));
   MOECL_TRY(check_ints(run, "assignment_slot", io->assignment_slot, want.assignment_slot,
-                       ROUTER_TOKENS * (size_t)rule->top_k));
+                       (size_t)(io->num_tokens * rule->top_k)));
   return check_ints(run, "slot_token", io->slot_token, want.slot_token,
                     (size_t)want.offsets[experts]);
 }
 
-/* Choice and permutation in one launch, over buffers from `b` on. */
-static moecl_status check_permuted(check_run *run, op_router *router, const float *logits,
-                                   const float *bias, op_router_io io, moecl_buffer **b) {
-  const uint64_t experts = (uint64_t)router->desc.num_experts;
-  const uint64_t all = ROUTER_TOKENS * (uint64_t)router->desc.top_k;
-  const uint64_t words[] = {all, all, experts, experts + 1, experts + 1, experts + 1, all, all};
-  int32_t ids[MOST_CHOICES];
-  ocl_chain chain = {.context = run->context};
-  for (size_t i = 0; i < BASE_COUNT(words); i++)
+moecl_status router_make_lists(check_run *run, int first, const desc_rule *rule, int64_t num_tokens,
+                               op_permute_io *lists) {
+  const uint64_t experts = (uint64_t)rule->num_experts;
+  const uint64_t all = (uint64_t)(num_tokens * rule->top_k);
+  const uint64_t words[ROUTER_LISTS] = {experts, experts + 1, experts + 1, experts + 1, all, all};
+  moecl_buffer **b = run->buffer + first;
+  for (size_t i = 0; i < ROUTER_LISTS; i++)
     MOECL_TRY(moecl_buffer_create(run->context, words[i] * 4, &b[i]));
+  *lists = (op_permute_io){.num_tokens = num_tokens,
+                           .tokens_per_expert = b[0],
+                           .expert_offsets = b[1],
+                           .tile_offsets = b[2],
+                           .all_offsets = b[3],
+                           .slot_token = b[4],
+                           .assignment_slot = b[5],
+                           .tile_m = ROUTER_TILE_M};
+  return MOECL_OK;
+}
+
+/* Choice and permutation in one launch, over buffers from `first` on. */
+static moecl_status check_permuted(check_run *run, op_router *router, const float *logits,
+                                   const float *bias, op_router_io io, int first) {
+  const uint64_t all = ROUTER_TOKENS * (uint64_t)router->desc.top_k;
+  moecl_buffer **b = run->buffer + first;
+  op_permute_io lists;
+  int32_t ids[ROUTER_MOST_CHOICES];
+  ocl_chain chain = {.context = run->context};
+  for (size_t i = 0; i < 2; i++) MOECL_TRY(moecl_buffer_create(run->context, all * 4, &b[i]));
+  MOECL_TRY(router_make_lists(run, first + 2, &router->desc, ROUTER_TOKENS, &lists));
   io.topk_ids = b[0];
   io.topk_weights = b[1];
-  const op_permute_io permuted = {.num_tokens = ROUTER_TOKENS,
-                                  .tokens_per_expert = b[2],
-                                  .expert_offsets = b[3],
-                                  .tile_offsets = b[4],
-                                  .all_offsets = b[5],
-                                  .slot_token = b[6],
-                                  .assignment_slot = b[7],
-                                  .tile_m = ROUTER_TILE_M};
-  MOECL_TRY(op_router_enqueue_permuted(router, &chain, &io, &permuted));
-  MOECL_TRY(compare_choices(run, &router->desc, logits, bias, &io, ids));
-  return compare_permuted(run, &router->desc, ids, &permuted);
+  MOECL_TRY(op_router_enqueue_permuted(router, &chain, &io, &lists));
+  MOECL_TRY(router_compare_choices(run, &router->desc, logits, bias, &io, ids));
+  return router_compare_lists(run, &router->desc, ids, &lists);
 }
 
 static moecl_status check(check_run *run, void *op) {
@@ -176,7 +176,7 @@ static moecl_status check(check_run *run, void *op) {
   moecl_context *context = run->context;
   moecl_buffer **b = run->buffer;
   float logits[ROUTER_TOKENS * ROUTER_MOST_EXPERTS], bias[ROUTER_MOST_EXPERTS];
-  int32_t ids[MOST_CHOICES];
+  int32_t ids[ROUTER_MOST_CHOICES];
   ocl_chain chain = {.context = context};
   draw_logits(small, logits, bias);
   MOECL_TRY(check_upload_words(context, logits, ROUTER_TOKENS * experts, &b[0]));
@@ -192,10 +192,10 @@ static moecl_status check(check_run *run, void *op) {
                            .block_counts = b[3],
                            .correction_bias = b[4]};
   MOECL_TRY(op_router_enqueue(router, &chain, &io));
-  MOECL_TRY(compare_choices(run, small, logits, bias, &io, ids));
+  MOECL_TRY(router_compare_choices(run, small, logits, bias, &io, ids));
   if (!router->driver->by_block) return MOECL_OK;
   MOECL_TRY(compare_counts(run, small, ids, &io));
-  return check_permuted(run, router, logits, bias, io, b + 5);
+  return check_permuted(run, router, logits, bias, io, 5);
 }
 
 moecl_status op_router_self_check(moecl_context *context, const kernel_variant *variant,
@@ -203,6 +203,6 @@ moecl_status op_router_self_check(moecl_context *context, const kernel_variant *
   check_run run = {&op_router_kind, context, variant, {NULL}};
   op_router router;
   MOECL_TRY(check_begin(&run, desc, &router));
-  router.desc = small_router(desc); /* the program is of the rule, and of how many experts */
+  router.desc = router_small(desc); /* the program is of the rule, and of how many experts */
   return check_end(&run, &router, &router.topk, 1, check);
 }
