@@ -6,8 +6,10 @@
 #include "group/group.h"
 #include "plan/profile.h"
 #include <stdlib.h>
+#include <string.h>
 
 enum { ROWS, SLOTS }; /* of a pair of bin_starts */
+enum { CHOICES = 3 }; /* ids, weights, priorities */
 
 /* Events that the host waits for, at most three a member at a time. */
 typedef struct awaited {
@@ -30,7 +32,8 @@ typedef struct group_run {
   cl_event routed[MOECL_MAX_GROUP_MEMBERS]; /* a member's choice is made; NULL: it has no tokens */
   group_observer observer;                  /* of the transport's copies */
   group_block *blocks;                      /* room for an exchange */
-  int begun;                                /* exchanges */
+  int begun;                                /* exchanges of rows */
+  int before;                               /* others before them */
 } group_run;
 
 static moecl_context *context_of(const moecl_group_layer *layer, int m) {
@@ -180,7 +183,7 @@ static moecl_status start(group_run *run) {
   const op_dispatch *dispatch = &group_own(layer)->dispatch;
   layer->blocks = op_dispatch_blocks(dispatch, layer->tokens);
   MOECL_TRY(make_room(layer));
-  run->blocks = calloc((size_t)(members * members), sizeof *run->blocks);
+  run->blocks = calloc((size_t)(CHOICES * members * members), sizeof *run->blocks);
   return run->blocks
              ? MOECL_OK
              : log_error(group_log(layer->group), MOECL_ERROR_OUT_OF_HOST_MEMORY, "no host memory");
@@ -252,9 +255,71 @@ static moecl_status read_choices(group_run *run, int m) {
                        layer->token_priority + first, run->routed[m], await_later(run, m));
 }
 
-/* The shared expert comes behind the choice, and is done while the host and the rows are on their
- * way. */
-static moecl_status route(group_run *run, int m) {
+/* What there is of a member's choices: a tensor at home, the batch's buffer, bytes of a token. */
+typedef struct choice_part {
+  int tensor;
+  moecl_buffer **batch;
+  uint64_t row;
+} choice_part;
+
+static int choice_parts(const moecl_group_layer *layer, group_member *member, choice_part *parts) {
+  const layer_tensors *at = &member->home.at;
+  const uint64_t row = (uint64_t)layer->params.top_k * 4;
+  parts[0] = (choice_part){at->topk_ids, &member->topk_ids, row};
+  parts[1] = (choice_part){at->topk_weights, &member->topk_weights, row};
+  parts[2] = (choice_part){at->token_priority, &member->token_priority, 4};
+  return desc_prioritizes(&member->share->dispatch) ? CHOICES : CHOICES - 1;
+}
+
+/* Those of `from` that `to` gets. */
+static size_t add_choices(const group_run *run, int from, int to, group_block *blocks) {
+  moecl_group_layer *layer = run->layer;
+  choice_part parts[CHOICES], parts_to[CHOICES];
+  const int count = choice_parts(layer, &layer->member[from], parts);
+  choice_parts(layer, &layer->member[to], parts_to);
+  for (int i = 0; i < count; i++)
+    blocks[i] = (group_block){.from = from,
+                              .to = to,
+                              .source = home_block(&layer->member[from], parts[i].tensor),
+                              .destination = *parts_to[i].batch,
+                              .destination_offset = (uint64_t)layer->first[from] * parts[i].row,
+                              .bytes = (uint64_t)layer->tokens[from] * parts[i].row};
+  return (size_t)count;
+}
+
+static moecl_status keep_own_choices(const group_run *run, int m) {
+  group_block own[CHOICES];
+  const size_t count = add_choices(run, m, m, own);
+  for (size_t i = 0; i < count; i++)
+    MOECL_TRY(ocl_buffer_copy(own[i].source, 0, own[i].destination, own[i].destination_offset,
+                              own[i].bytes));
+  return MOECL_OK;
+}
+
+/* In one process they go as rows do, in an exchange before those. */
+static moecl_status exchange_choices(group_run *run) {
+  moecl_group_layer *layer = run->layer;
+  const group_transport *transport = layer->group->transport;
+  const int members = layer->group->count;
+  size_t count = 0;
+  run->before = 1;
+  for (int m = 0; m < members; m++) {
+    choice_part parts[CHOICES];
+    const int num_parts = choice_parts(layer, &layer->member[m], parts);
+    for (int i = 0; i < num_parts; i++)
+      MOECL_TRY(group_provide_arrivals(layer->group, m, (uint64_t)batch_of(layer) * parts[i].row,
+                                       parts[i].batch));
+  }
+  for (int from = 0; from < members; from++) {
+    if (layer->tokens[from] == 0) continue;
+    MOECL_TRY(keep_own_choices(run, from));
+    for (int to = 0; to < members; to++)
+      if (to != from) count += add_choices(run, from, to, &run->blocks[count]);
+  }
+  return transport->begin(layer->group->state, run->blocks, count, &run->observer);
+}
+
+static moecl_status choose(group_run *run, int m) {
   moecl_group_layer *layer = run->layer;
   group_member *member = &layer->member[m];
   const moecl_group_tokens *tokens = tokens_of(run, m);
@@ -270,8 +335,21 @@ static moecl_status route(group_run *run, int m) {
   bind_home(run, m, bound);
   moecl_buffer *const *blocks = member->space[GROUP_HOME].blocks;
   MOECL_TRY(plan_run_steps(&home->plan, 0, home->routed, &chain, blocks, bound, &with));
-  MOECL_TRY(read_choices(run, m));
-  MOECL_TRY(plan_run_steps(&home->plan, home->routed, home->shared, &chain, blocks, bound, &with));
+  return layer->group->ranks ? read_choices(run, m) : MOECL_OK;
+}
+
+/* The shared expert comes behind the choice, and is done while choices and rows are on their way.
+ */
+static moecl_status run_shared(group_run *run, int m) {
+  moecl_group_layer *layer = run->layer;
+  const group_home_plan *home = &layer->member[m].home;
+  const moecl_buffer *bound[PLAN_MOST_TENSORS] = {0};
+  const plan_numbers with = home_numbers(run, m);
+  ocl_chain chain = chain_of(layer, m, MOECL_STAGE_ROUTER, NULL);
+  if (layer->tokens[m] == 0) return MOECL_OK;
+  bind_home(run, m, bound);
+  MOECL_TRY(plan_run_steps(&home->plan, home->routed, home->shared, &chain,
+                           layer->member[m].space[GROUP_HOME].blocks, bound, &with));
   return ocl_chain_end(&chain, NULL);
 }
 
@@ -290,10 +368,10 @@ static moecl_status gather_choices(moecl_group_layer *layer) {
 
 /* ---- lists, on every member those of the whole batch ---- */
 
-/* Behind what reads the buffer as an earlier forward has left it. */
+/* Nothing reads it as an earlier forward has left it: lists were waited for. */
 static moecl_status write_words(moecl_group_layer *layer, int m, const void *words, uint64_t count,
                                 cl_event after, moecl_buffer **buffer, cl_event *written) {
-  MOECL_TRY(group_provide(context_of(layer, m), count * 4, buffer));
+  MOECL_TRY(group_provide_arrivals(layer->group, m, count * 4, buffer));
   if (count == 0) return MOECL_OK;
   return ocl_lane_write(&layer->group->device[m].in, words, *buffer, 0, count * 4, after, written);
 }
@@ -302,29 +380,39 @@ static moecl_status write_choices(group_run *run, int m, cl_event after, cl_even
   moecl_group_layer *layer = run->layer;
   group_member *member = &layer->member[m];
   const uint64_t batch = (uint64_t)batch_of(layer), all = batch * (uint64_t)layer->params.top_k;
-  const uint64_t sources = op_dispatch_sources_size(&member->dispatch.desc, layer->blocks);
   MOECL_TRY(write_words(layer, m, layer->topk_ids, all, after, &member->topk_ids, &written[0]));
   MOECL_TRY(
       write_words(layer, m, layer->topk_weights, all, after, &member->topk_weights, &written[1]));
-  MOECL_TRY(write_words(layer, m, layer->sources, sources, after, &member->sources, &written[2]));
   if (!desc_prioritizes(&member->share->dispatch)) return MOECL_OK;
   return write_words(layer, m, layer->token_priority, batch, after, &member->token_priority,
-                     &written[3]);
+                     &written[2]);
+}
+
+/* Where members' tokens begin hangs on how many they have, and is mostly there from before. */
+static moecl_status write_sources(group_run *run, int m, cl_event after, cl_event *written) {
+  moecl_group_layer *layer = run->layer;
+  group_member *member = &layer->member[m];
+  if (member->sources_written &&
+      memcmp(member->sources_of, layer->tokens, sizeof member->sources_of) == 0)
+    return MOECL_OK;
+  member->sources_written = false; /* until the forward has not failed */
+  memcpy(member->sources_of, layer->tokens, sizeof member->sources_of);
+  return write_words(layer, m, layer->sources,
+                     op_dispatch_sources_size(&member->dispatch.desc, layer->blocks), after,
+                     &member->sources, written);
 }
 
 /* Written, and the queue goes on behind it. */
 static moecl_status send_choices(group_run *run, int m) {
   moecl_context *context = context_of(run->layer, m);
-  cl_event written[4] = {NULL}, after = NULL;
-  moecl_status status = MOECL_OK;
-  if (!run->routed[m]) status = ocl_queue_mark(context, &after);
-  if (status == MOECL_OK)
-    status = write_choices(run, m, run->routed[m] ? run->routed[m] : after, written);
-  for (int i = 0; i < 4; i++) {
+  cl_event written[CHOICES + 1] = {NULL};
+  moecl_status status = write_sources(run, m, run->routed[m], &written[CHOICES]);
+  if (status == MOECL_OK && run->layer->group->ranks)
+    status = write_choices(run, m, run->routed[m], written);
+  for (int i = 0; i <= CHOICES; i++) {
     if (status == MOECL_OK && written[i]) status = ocl_queue_after(context, &written[i], 1);
     ocl_event_let_go(&written[i]);
   }
-  ocl_event_let_go(&after);
   return status;
 }
 
@@ -596,13 +684,19 @@ static moecl_status return_chunk(group_run *run, int chunk) {
   return begin_blocks(run, count);
 }
 
+/* What comes next follows the rows of exchanges up to that one. */
+static moecl_status finish_rows(group_run *run, int exchange) {
+  const group_transport *transport = run->layer->group->transport;
+  return transport->finish(run->layer->group->state, run->before + exchange);
+}
+
 /* Rows are converted, or get their weights, all at once: then all of them have to be there. */
 static moecl_status prepare_experts(group_run *run) {
   moecl_group_layer *layer = run->layer;
   for (int m = layer->group->begin; m < layer->group->end; m++) {
     const int prepared = layer->member[m].experts.prepared;
     if (layer->slots[m] == 0 || prepared == 0) continue;
-    MOECL_TRY(layer->group->transport->finish(layer->group->state, layer->chunks - 1));
+    MOECL_TRY(finish_rows(run, layer->chunks - 1));
     MOECL_TRY(unpack(run, m, 0, layer->chunks));
     MOECL_TRY(run_experts(run, m, 0, prepared));
   }
@@ -651,7 +745,9 @@ static moecl_status combine(group_run *run, int m, moecl_event **event) {
 static moecl_status route_all(group_run *run) {
   const moecl_group *group = run->layer->group;
   MOECL_TRY(start(run));
-  for (int m = group->begin; m < group->end; m++) MOECL_TRY(route(run, m));
+  for (int m = group->begin; m < group->end; m++) MOECL_TRY(choose(run, m));
+  if (!group->ranks && batch_of(run->layer) > 0) MOECL_TRY(exchange_choices(run));
+  for (int m = group->begin; m < group->end; m++) MOECL_TRY(run_shared(run, m));
   return await_all(run);
 }
 
@@ -660,8 +756,10 @@ static moecl_status list_all(group_run *run) {
   moecl_group_layer *layer = run->layer;
   const moecl_group *group = layer->group;
   op_dispatch_write_sources(&group_own(layer)->dispatch, layer->tokens, layer->sources);
+  if (run->before) MOECL_TRY(finish_rows(run, -1));
   for (int m = group->begin; m < group->end; m++) MOECL_TRY(make_lists(run, m));
   MOECL_TRY(await_all(run));
+  for (int m = group->begin; m < group->end; m++) layer->member[m].sources_written = true;
   count_rows(layer);
   for (int m = group->begin; m < group->end; m++) MOECL_TRY(provide_rows(layer, m));
   for (int m = group->begin; m < group->end; m++) MOECL_TRY(gather_tokens(run, m));
@@ -669,15 +767,14 @@ static moecl_status list_all(group_run *run) {
 }
 
 static moecl_status exchange_all(group_run *run) {
-  const moecl_group *group = run->layer->group;
   const int chunks = run->layer->chunks;
   for (int c = 0; c < chunks; c++) MOECL_TRY(send_chunk(run, c));
   MOECL_TRY(prepare_experts(run));
   for (int c = 0; c < chunks; c++) {
-    MOECL_TRY(group->transport->finish(group->state, c));
+    MOECL_TRY(finish_rows(run, c));
     MOECL_TRY(compute_chunk(run, c));
   }
-  for (int c = 0; c < chunks; c++) MOECL_TRY(group->transport->finish(group->state, chunks + c));
+  for (int c = 0; c < chunks; c++) MOECL_TRY(finish_rows(run, chunks + c));
   return MOECL_OK;
 }
 
@@ -723,6 +820,7 @@ static void stop(group_run *run, moecl_event **events) {
   moecl_group_layer *layer = run->layer;
   const int begin = layer->group->begin;
   for (int m = begin; m < layer->group->end; m++) {
+    (void)moecl_context_finish_wait(context_of(layer, m)); /* others write what its lists read */
     ocl_lane_finish(&layer->group->device[m].out);
     ocl_lane_finish(&layer->group->device[m].in);
     for (int i = 0; i < GROUP_PLANS; i++) plan_space_forget(&layer->member[m].space[i]);

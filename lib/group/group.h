@@ -125,8 +125,11 @@ typedef struct group_member { /* of another process: zeros, but for the trait an
   group_experts_plan experts;
   plan_space space[GROUP_PLANS]; /* of those, in memory of their own */
   moecl_buffer *workspace[GROUP_PLANS];
-  /* The batch's choices, as the host wrote them; this member's weights after capacity. */
+  /* The batch's choices, which all members have; where members' tokens begin; this member's weights
+   * after capacity. */
   moecl_buffer *topk_ids, *topk_weights, *token_priority, *sources, *kept_weights;
+  bool sources_written; /* for such numbers of tokens */
+  int64_t sources_of[MOECL_MAX_GROUP_MEMBERS];
   /* Rows: this member's tokens for others, and others' and its own for its experts; what those
    * give back to others, and what comes back here. */
   moecl_buffer *sent, *received, *given, *returned;

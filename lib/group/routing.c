@@ -46,10 +46,14 @@ static moecl_status read_own(const moecl_group_layer *layer, moecl_routing *rout
   const size_t slots = tokens * (size_t)routing->top_k;
   MOECL_TRY(layer_allocate_routing(layer->member[layer->group->begin].share, routing));
   if (tokens == 0) return MOECL_OK;
-  memcpy(routing->topk_ids, layer->topk_ids, slots * sizeof *routing->topk_ids);
-  memcpy(routing->topk_weights, layer->topk_weights, slots * sizeof *routing->topk_weights);
+  const group_member *member = &layer->member[layer->group->begin]; /* any has all choices */
+  MOECL_TRY(moecl_buffer_read_wait(member->topk_ids, 0, slots * sizeof *routing->topk_ids,
+                                   routing->topk_ids));
+  MOECL_TRY(moecl_buffer_read_wait(member->topk_weights, 0, slots * sizeof *routing->topk_weights,
+                                   routing->topk_weights));
   if (routing->token_priority)
-    memcpy(routing->token_priority, layer->token_priority, tokens * sizeof(float));
+    MOECL_TRY(moecl_buffer_read_wait(member->token_priority, 0, tokens * sizeof(float),
+                                     routing->token_priority));
   for (int m = layer->group->begin; m < layer->group->end; m++)
     MOECL_TRY(read_home(layer, m, routing));
   int32_t *words = malloc((slots > experts ? slots : experts + 1) * sizeof *words);

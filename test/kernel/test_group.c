@@ -481,7 +481,7 @@ static void test_arrivals(void **state) {
     moecl_status status;
     free(run_together(&t, seed, &status));
     assert_ok(status);
-    assert_int_equal(provided - discarded, 4); /* two of each member, grown at times */
+    assert_int_equal(provided - discarded, 10); /* five of each member, grown at times */
   }
   free_together(&t);
   assert_int_equal(provided, discarded);
