@@ -2,6 +2,7 @@
 /* Times the ways by which a group's rows go from device to device, below the public interface:
  *
  *   transport_times [--devices 0:0,0:1] [--transports nvidia_peer,host] [--seconds 0.3]
+ *                   [--most 256]
  *
  * All members send to all others at once, so many bytes to each, and all wait until what was sent
  * to them is there. Printed for each size: milliseconds of one exchange, of which the host waits
@@ -30,6 +31,7 @@ typedef struct bench {
   group_block blocks[MOST * MOST];
   size_t count;
   double seconds;
+  uint64_t most;
 } bench;
 
 static void must(const char *what, moecl_status status) {
@@ -157,7 +159,7 @@ static void time_transport(bench *b, const char *name) {
   const moecl_status status =
       moecl_group_create(b->contexts, (size_t)b->members, &params, &b->group);
   if (status != MOECL_OK) return; /* the log says why */
-  for (size_t i = 0; i < BASE_COUNT(sizes); i++) time_size(b, sizes[i]);
+  for (size_t i = 0; i < BASE_COUNT(sizes) && sizes[i] <= b->most; i++) time_size(b, sizes[i]);
   moecl_group_destroy(&b->group);
 }
 
@@ -213,13 +215,15 @@ int main(int argc, char **argv) {
   static const struct option options[] = {{"devices", required_argument, NULL, 'd'},
                                           {"transports", required_argument, NULL, 't'},
                                           {"seconds", required_argument, NULL, 's'},
+                                          {"most", required_argument, NULL, 'm'},
                                           {NULL, 0, NULL, 0}};
   char devices[256] = "0:0,0:1", transports[256] = "nvidia_peer,host";
-  bench b = {.seconds = 0.3};
+  bench b = {.seconds = 0.3, .most = UINT64_MAX};
   for (int c; (c = getopt_long(argc, argv, "", options, NULL)) != -1;) {
     if (c == 'd') snprintf(devices, sizeof devices, "%s", optarg);
     else if (c == 't') snprintf(transports, sizeof transports, "%s", optarg);
     else if (c == 's') b.seconds = atof(optarg);
+    else if (c == 'm') b.most = strtoull(optarg, NULL, 10) << 20;
     else return 2;
   }
   open_members(&b, devices);
