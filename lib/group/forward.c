@@ -8,7 +8,6 @@
 #include <stdlib.h>
 #include <string.h>
 
-enum { ROWS, SLOTS }; /* of a pair of bin_starts */
 enum { CHOICES = 3 }; /* ids, weights, priorities */
 
 /* Events that the host waits for, at most three a member at a time. */
@@ -470,35 +469,13 @@ static moecl_status make_lists(group_run *run, int m) {
   return status;
 }
 
-/* ---- how many rows go where: the first member's table, which all have ---- */
-
-/* Tokens sent, or assignments computed, in a bin before a member's. */
-static int64_t started(const moecl_group_layer *layer, int member, int bin, int which) {
-  const int bins = layer->group->count * layer->chunks;
-  return layer->starts[(member * bins + bin) * 2 + which];
-}
-static int64_t part(const moecl_group_layer *layer, int member, int bin, int which) {
-  return started(layer, member + 1, bin, which) - started(layer, member, bin, which);
-}
-/* A member's own in the bins before: what it sends, or what comes back to it. */
-static int64_t before_bin(const moecl_group_layer *layer, int member, int bin, int which) {
-  int64_t sum = 0;
-  for (int b = 0; b < bin; b++) sum += part(layer, member, b, which);
-  return sum;
-}
-/* All members' at an owner in the chunks before: what it receives, or gives back. */
-static int64_t before_chunk(const moecl_group_layer *layer, int owner, int chunk, int which) {
-  int64_t sum = 0;
-  for (int c = 0; c < chunk; c++)
-    sum += started(layer, layer->group->count, owner * layer->chunks + c, which);
-  return sum;
-}
+/* ---- how many rows go where ---- */
 
 static void count_rows(moecl_group_layer *layer) {
   for (int m = 0; m < layer->group->count; m++) {
     moecl_group_statistics *statistics = &layer->member[m].statistics;
-    layer->rows[m] = before_chunk(layer, m, layer->chunks, ROWS);
-    layer->slots[m] = before_chunk(layer, m, layer->chunks, SLOTS);
+    layer->rows[m] = group_before_chunk(layer, m, layer->chunks, GROUP_ROWS);
+    layer->slots[m] = group_before_chunk(layer, m, layer->chunks, GROUP_SLOTS);
     statistics->num_tokens = layer->tokens[m];
     statistics->experts = layer->placement.owned[m];
     statistics->rows = layer->slots[m];
@@ -518,8 +495,8 @@ static moecl_status provide_rows(moecl_group_layer *layer, int m) {
   const uint64_t row =
       desc_format_bytes(member->share->stored, 1, (uint64_t)layer->params.hidden_size);
   const uint64_t out = member->output_rows.desc.row_bytes;
-  const uint64_t sent = (uint64_t)before_bin(layer, m, bins, ROWS);
-  const uint64_t returned = (uint64_t)before_bin(layer, m, bins, SLOTS);
+  const uint64_t sent = (uint64_t)group_before_bin(layer, m, bins, GROUP_ROWS);
+  const uint64_t returned = (uint64_t)group_before_bin(layer, m, bins, GROUP_SLOTS);
   const bool alone = layer->group->count == 1;
   MOECL_TRY(group_provide(context, alone ? 0 : sent * in, &member->sent));
   MOECL_TRY(
@@ -560,16 +537,17 @@ static moecl_status gather_tokens(group_run *run, int m) {
   const int chunks = layer->chunks, own = m * chunks, bins = layer->group->count * chunks;
   ocl_chain chain = chain_of(layer, m, MOECL_STAGE_PERMUTE, "gather_tokens");
   if (layer->tokens[m] == 0) return MOECL_OK;
-  const int64_t begin = before_bin(layer, m, own, ROWS);
-  const int64_t end = before_bin(layer, m, own + chunks, ROWS);
-  const int64_t all = before_bin(layer, m, bins, ROWS);
+  const int64_t begin = group_before_bin(layer, m, own, GROUP_ROWS);
+  const int64_t end = group_before_bin(layer, m, own + chunks, GROUP_ROWS);
+  const int64_t all = group_before_bin(layer, m, bins, GROUP_ROWS);
   MOECL_TRY(gather_hidden(layer, member, &chain, hidden, member->sent, 0, 0, begin));
   MOECL_TRY(gather_hidden(layer, member, &chain, hidden, member->sent, end, end, all - end));
   for (int c = 0; c < chunks; c++)
     MOECL_TRY(gather_hidden(layer, member, &chain, hidden, member->received,
-                            before_bin(layer, m, own + c, ROWS),
-                            before_chunk(layer, m, c, ROWS) + started(layer, m, own + c, ROWS),
-                            part(layer, m, own + c, ROWS)));
+                            group_before_bin(layer, m, own + c, GROUP_ROWS),
+                            group_before_chunk(layer, m, c, GROUP_ROWS) +
+                                group_started(layer, m, own + c, GROUP_ROWS),
+                            group_part(layer, m, own + c, GROUP_ROWS)));
   return MOECL_OK;
 }
 
@@ -591,16 +569,17 @@ static moecl_status send_chunk(group_run *run, int chunk) {
   for (int s = 0; s < layer->group->count; s++)
     for (int d = 0; d < layer->group->count; d++) {
       const int bin = d * layer->chunks + chunk;
-      if (s == d || part(layer, s, bin, ROWS) == 0) continue;
-      const int64_t to = before_chunk(layer, d, chunk, ROWS) + started(layer, s, bin, ROWS);
-      run->blocks[count++] =
-          (group_block){.from = s,
-                        .to = d,
-                        .source = layer->member[s].sent,
-                        .source_offset = (uint64_t)before_bin(layer, s, bin, ROWS) * row,
-                        .destination = layer->member[d].received,
-                        .destination_offset = (uint64_t)to * row,
-                        .bytes = (uint64_t)part(layer, s, bin, ROWS) * row};
+      if (s == d || group_part(layer, s, bin, GROUP_ROWS) == 0) continue;
+      const int64_t to = group_before_chunk(layer, d, chunk, GROUP_ROWS) +
+                         group_started(layer, s, bin, GROUP_ROWS);
+      run->blocks[count++] = (group_block){
+          .from = s,
+          .to = d,
+          .source = layer->member[s].sent,
+          .source_offset = (uint64_t)group_before_bin(layer, s, bin, GROUP_ROWS) * row,
+          .destination = layer->member[d].received,
+          .destination_offset = (uint64_t)to * row,
+          .bytes = (uint64_t)group_part(layer, s, bin, GROUP_ROWS) * row};
     }
   return begin_blocks(run, count);
 }
@@ -612,8 +591,8 @@ static moecl_status unpack(group_run *run, int m, int first, int end) {
   moecl_group_layer *layer = run->layer;
   group_member *member = &layer->member[m];
   ocl_chain chain = chain_of(layer, m, MOECL_STAGE_GATE_UP, "unpack");
-  const int64_t row = before_chunk(layer, m, first, ROWS),
-                behind = before_chunk(layer, m, end, ROWS);
+  const int64_t row = group_before_chunk(layer, m, first, GROUP_ROWS),
+                behind = group_before_chunk(layer, m, end, GROUP_ROWS);
   if (!layer->sent_codes) return MOECL_OK;
   return op_pack_enqueue_back(&member->hidden_pack, &chain, member->received, member->unpacked,
                               (uint64_t)row, (uint64_t)(behind - row));
@@ -651,15 +630,16 @@ static moecl_status gather_outputs(group_run *run, int m, int chunk) {
   const moecl_buffer *outputs = group_block_of(&member->space[GROUP_EXPERTS], &member->experts.plan,
                                                member->experts.at.expert_output);
   const moecl_buffer *list = list_of(member, member->lists.return_slot);
-  const int64_t first = before_chunk(layer, m, chunk, SLOTS);
-  const int64_t begin = started(layer, m, bin, SLOTS), end = started(layer, m + 1, bin, SLOTS);
-  const int64_t all = started(layer, layer->group->count, bin, SLOTS);
+  const int64_t first = group_before_chunk(layer, m, chunk, GROUP_SLOTS);
+  const int64_t begin = group_started(layer, m, bin, GROUP_SLOTS),
+                end = group_started(layer, m + 1, bin, GROUP_SLOTS);
+  const int64_t all = group_started(layer, layer->group->count, bin, GROUP_SLOTS);
   op_rows *rows = &member->output_rows;
   MOECL_TRY(gather(rows, &chain, outputs, list, member->given, first, first, begin));
   MOECL_TRY(
       gather(rows, &chain, outputs, list, member->given, first + end, first + end, all - end));
   return gather(rows, &chain, outputs, list, member->returned, first + begin,
-                before_bin(layer, m, bin, SLOTS), end - begin);
+                group_before_bin(layer, m, bin, GROUP_SLOTS), end - begin);
 }
 
 /* An exchange: a chunk's outputs to the homes of their tokens. */
@@ -670,16 +650,17 @@ static moecl_status return_chunk(group_run *run, int chunk) {
   for (int d = 0; d < layer->group->count; d++)
     for (int s = 0; s < layer->group->count; s++) {
       const int bin = d * layer->chunks + chunk;
-      if (s == d || part(layer, s, bin, SLOTS) == 0) continue;
-      const int64_t from = before_chunk(layer, d, chunk, SLOTS) + started(layer, s, bin, SLOTS);
-      run->blocks[count++] =
-          (group_block){.from = d,
-                        .to = s,
-                        .source = layer->member[d].given,
-                        .source_offset = (uint64_t)from * row,
-                        .destination = layer->member[s].returned,
-                        .destination_offset = (uint64_t)before_bin(layer, s, bin, SLOTS) * row,
-                        .bytes = (uint64_t)part(layer, s, bin, SLOTS) * row};
+      if (s == d || group_part(layer, s, bin, GROUP_SLOTS) == 0) continue;
+      const int64_t from = group_before_chunk(layer, d, chunk, GROUP_SLOTS) +
+                           group_started(layer, s, bin, GROUP_SLOTS);
+      run->blocks[count++] = (group_block){
+          .from = d,
+          .to = s,
+          .source = layer->member[d].given,
+          .source_offset = (uint64_t)from * row,
+          .destination = layer->member[s].returned,
+          .destination_offset = (uint64_t)group_before_bin(layer, s, bin, GROUP_SLOTS) * row,
+          .bytes = (uint64_t)group_part(layer, s, bin, GROUP_SLOTS) * row};
     }
   return begin_blocks(run, count);
 }

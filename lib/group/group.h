@@ -175,4 +175,20 @@ static inline const moecl_buffer *group_block_of(const plan_space *space, const 
   return space->blocks[plan->tensor[tensor].block];
 }
 
+/* ---- counts.c: of the latest forward's rows, once the lists are read ---- */
+
+/* A bin is a chunk of an owner's experts: owner * chunks + chunk. Of each there are */
+enum {
+  GROUP_ROWS, /* tokens that go to it */
+  GROUP_SLOTS /* assignments that its experts compute, whose outputs go back */
+};
+/* Of members before that one. */
+int64_t group_started(const moecl_group_layer *layer, int member, int bin, int which);
+/* A member's. */
+int64_t group_part(const moecl_group_layer *layer, int member, int bin, int which);
+/* A member's own in the bins before: what it sends, or what comes back to it. */
+int64_t group_before_bin(const moecl_group_layer *layer, int member, int bin, int which);
+/* All members' at an owner in the chunks before: what it receives, or gives back. */
+int64_t group_before_chunk(const moecl_group_layer *layer, int owner, int chunk, int which);
+
 #endif
