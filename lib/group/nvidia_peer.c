@@ -1,8 +1,12 @@
 // SPDX-License-Identifier: MIT
-/* The transport over the links between GPUs of one host: buffers that rows arrive in are in all
- * members' contexts, and a sender copies into the receiver's, on its lane beside the kernels.
- * Behind the rows goes the exchange's number, into flags of the receiver, whose queue has a small
- * kernel that waits for it (cl/dispatch/nvidia_flags.cl). The host waits for nothing. */
+/* The transport over the links between GPUs of one host. Buffers that rows arrive in are in all
+ * members' contexts, and a kernel on the sender's queue stores into the receiver's memory; behind
+ * it another one writes the exchange's number into the receiver's flags, and a third, on the
+ * receiver's queue, waits for that (cl/dispatch/nvidia_peer.cl). The host waits for nothing.
+ *
+ * All of it is on the contexts' queues: NVIDIA's OpenCL copies between devices by kernels too, so
+ * that a second queue would hide nothing beside kernels that fill the GPU, and waits of one queue
+ * for another cost 50 us (cl/dispatch/NOTES.md). */
 #include "base/base.h"
 #include "group/group.h"
 #include <stdio.h>
@@ -11,22 +15,39 @@
 
 /* Numbers of exchanges go round; flags are in cache lines of their own. */
 enum { NUMBERS = 4096, FLAG_WORDS = 32, LOCAL = MOECL_MAX_GROUP_MEMBERS };
+/* What stores to another GPU: as many work-groups as keep the links busy. */
+enum { PUT_LOCAL = 256, PUT_GROUPS = 1024, PUT_UNIT = 16 };
+/* NVIDIA's driver 580 crashes where it imports 512 MiB or more at once. */
+#define PIECE_BYTES (UINT64_C(256) << 20)
+#define MOST_IMPORTED (UINT64_C(448) << 20)
 #define LOST_AFTER_NS UINT64_C(10000000000)
 #define TRIED_FOR_NS UINT64_C(2000000000)
 
-/* Memory of a member that all members have in their contexts. */
+/* Memory of a member that all members have in their contexts. Where it is too large for one import
+ * it is in pieces, and the receiver copies from them into one buffer. */
 typedef struct arrival {
   int member;
-  moecl_buffer *at[MOECL_MAX_GROUP_MEMBERS]; /* the member's own is the layer's */
+  size_t pieces;
+  moecl_buffer **at; /* [pieces][members of the group] */
+  moecl_buffer *own; /* the layer's: the only piece, or a buffer of as many bytes as all */
 } arrival;
+
+/* A part of a block that lies in one piece. */
+typedef struct part {
+  int exchange;
+  moecl_buffer *piece, *own; /* in the receiver's context */
+  uint64_t piece_offset, offset, bytes;
+} part;
+
+enum { PUT, PUT_BYTES, SET, AWAIT, KERNELS };
+static const char *const entries[KERNELS] = {
+    [PUT] = "put", [PUT_BYTES] = "put_bytes", [SET] = "set_flag", [AWAIT] = "await_flags"};
 
 typedef struct peer {
   ocl_sharer *sharer;
-  ocl_kernel *await;
-  moecl_buffer *numbers; /* 0 to NUMBERS - 1: what is copied into flags */
-  moecl_buffer *late;    /* of a trial: told of waits that gave up; NULL: they fail */
+  ocl_kernel *kernels[KERNELS];
   arrival flags;
-  cl_event copied; /* its latest copy; NULL: none in this forward */
+  moecl_buffer *late; /* of a trial: told of waits that gave up; NULL: they fail */
 } peer;
 
 typedef struct peer_state {
@@ -34,10 +55,11 @@ typedef struct peer_state {
   uint64_t limit;     /* of a wait */
   uint32_t before;    /* exchanges of earlier forwards */
   int begun, finished;
-  bool open; /* an exchange was begun and is not finished */
   peer peer[MOECL_MAX_GROUP_MEMBERS];
   arrival *arrivals; /* that layers have */
   size_t count, room;
+  part *parts; /* that are to be copied from pieces, oldest first */
+  size_t num_parts, parts_room;
 } peer_state;
 
 static moecl_context *context_of(const peer_state *state, int m) {
@@ -48,35 +70,62 @@ static moecl_status no_memory(const peer_state *state) {
   return log_error(group_log(state->group), MOECL_ERROR_OUT_OF_HOST_MEMORY, "no host memory");
 }
 
+/* Room for one more. */
+static moecl_status grow(const peer_state *state, void **list, size_t count, size_t *room,
+                         size_t size) {
+  if (count < *room) return MOECL_OK;
+  const size_t more = *room ? 2 * *room : 16;
+  void *grown = realloc(*list, more * size);
+  if (!grown) return no_memory(state);
+  *list = grown;
+  *room = more;
+  return MOECL_OK;
+}
+
 /* ---- memory that rows arrive in ---- */
 
+static moecl_buffer **piece_of(const peer_state *state, const arrival *arrival, size_t piece) {
+  return &arrival->at[piece * (size_t)state->group->count];
+}
+
 static void release_arrival(const peer_state *state, arrival *arrival) {
-  for (int m = 0; m < state->group->count; m++) moecl_buffer_destroy(&arrival->at[m]);
+  const size_t members = (size_t)state->group->count;
+  if (arrival->pieces > 1) moecl_buffer_destroy(&arrival->own);
+  for (size_t i = 0; arrival->at && i < arrival->pieces * members; i++)
+    moecl_buffer_destroy(&arrival->at[i]);
+  free(arrival->at);
+  *arrival = (struct arrival){0};
+}
+
+static moecl_status make_piece(const peer_state *state, int owner, uint64_t bytes,
+                               moecl_buffer **at) {
+  ocl_shared shared;
+  moecl_status status = ocl_shared_create(state->peer[owner].sharer, bytes, &shared);
+  for (int m = 0; m < state->group->count && status == MOECL_OK; m++)
+    status = ocl_shared_import(&shared, context_of(state, m), &at[m]);
+  ocl_shared_close(&shared);
+  return status;
 }
 
 static moecl_status make_arrival(const peer_state *state, int owner, uint64_t bytes,
                                  arrival *made) {
-  ocl_shared shared;
-  *made = (arrival){.member = owner};
-  moecl_status status = ocl_shared_create(state->peer[owner].sharer, bytes, &shared);
-  for (int m = 0; m < state->group->count && status == MOECL_OK; m++)
-    status = ocl_shared_import(&shared, context_of(state, m), &made->at[m]);
-  ocl_shared_close(&shared);
+  const bool one = bytes <= MOST_IMPORTED;
+  *made = (arrival){.member = owner, .pieces = one ? 1 : base_div_up(bytes, PIECE_BYTES)};
+  made->at = calloc(made->pieces * (size_t)state->group->count, sizeof *made->at);
+  moecl_status status = made->at ? MOECL_OK : no_memory(state);
+  for (size_t i = 0; i < made->pieces && status == MOECL_OK; i++)
+    status = make_piece(state, owner, one ? bytes : PIECE_BYTES, piece_of(state, made, i));
+  if (status == MOECL_OK && one) made->own = made->at[owner];
+  else if (status == MOECL_OK)
+    status = moecl_buffer_create(context_of(state, owner), bytes, &made->own);
   if (status != MOECL_OK) release_arrival(state, made);
   return status;
 }
 
 static arrival *find_arrival(const peer_state *state, const moecl_buffer *buffer) {
   for (size_t i = 0; i < state->count; i++)
-    if (state->arrivals[i].at[state->arrivals[i].member] == buffer) return &state->arrivals[i];
+    if (state->arrivals[i].own == buffer) return &state->arrivals[i];
   return NULL;
-}
-
-static void finish_lanes(const peer_state *state) {
-  for (int m = 0; m < state->group->count; m++) {
-    ocl_lane_finish(&state->group->device[m].out);
-    ocl_lane_finish(&state->group->device[m].in);
-  }
 }
 
 static void discard(void *user, moecl_buffer **buffer) {
@@ -84,19 +133,8 @@ static void discard(void *user, moecl_buffer **buffer) {
   arrival *arrival = *buffer ? find_arrival(state, *buffer) : NULL;
   *buffer = NULL;
   if (!arrival) return;
-  finish_lanes(state);
   release_arrival(state, arrival);
   *arrival = state->arrivals[--state->count];
-}
-
-static moecl_status make_room(peer_state *state) {
-  if (state->count < state->room) return MOECL_OK;
-  const size_t room = state->room ? 2 * state->room : 16;
-  arrival *arrivals = realloc(state->arrivals, room * sizeof *arrivals);
-  if (!arrivals) return no_memory(state);
-  state->arrivals = arrivals;
-  state->room = room;
-  return MOECL_OK;
 }
 
 static moecl_status provide(void *user, int member, uint64_t bytes, moecl_buffer **buffer) {
@@ -104,11 +142,12 @@ static moecl_status provide(void *user, int member, uint64_t bytes, moecl_buffer
   if (*buffer && moecl_buffer_size(*buffer) >= bytes) return MOECL_OK;
   const uint64_t wanted = group_provided_bytes(*buffer, bytes);
   discard(state, buffer);
-  MOECL_TRY(make_room(state));
+  MOECL_TRY(
+      grow(state, (void **)&state->arrivals, state->count, &state->room, sizeof *state->arrivals));
   arrival *made = &state->arrivals[state->count];
   MOECL_TRY(make_arrival(state, member, wanted, made));
   state->count++;
-  *buffer = made->at[member];
+  *buffer = made->own;
   return MOECL_OK;
 }
 
@@ -117,18 +156,15 @@ static moecl_status provide(void *user, int member, uint64_t bytes, moecl_buffer
 static moecl_status make_peer(peer_state *state, int m) {
   moecl_context *context = context_of(state, m);
   peer *peer = &state->peer[m];
-  uint32_t numbers[NUMBERS];
-  char defines[96];
-  for (uint32_t i = 0; i < NUMBERS; i++) numbers[i] = i;
-  snprintf(defines, sizeof defines, "LOCAL %d\nNUMBERS %d\nFLAG_WORDS %d\n", LOCAL, NUMBERS,
-           FLAG_WORDS);
-  MOECL_TRY(
-      ocl_kernel_create(context, "dispatch/nvidia_flags.cl", defines, "await_flags", &peer->await));
-  MOECL_TRY(ocl_buffer_filled(context, sizeof numbers, numbers, &peer->numbers));
+  char defines[128];
+  snprintf(defines, sizeof defines, "LOCAL %d\nPUT_LOCAL %d\nNUMBERS %d\nFLAG_WORDS %d\n", LOCAL,
+           PUT_LOCAL, NUMBERS, FLAG_WORDS);
+  for (int i = 0; i < KERNELS; i++)
+    MOECL_TRY(ocl_kernel_create(context, "dispatch/nvidia_peer.cl", defines, entries[i],
+                                &peer->kernels[i]));
   const uint64_t bytes = (uint64_t)state->group->count * FLAG_WORDS * sizeof(uint32_t);
   MOECL_TRY(make_arrival(state, m, bytes, &peer->flags));
-  moecl_buffer *flags = peer->flags.at[m];
-  MOECL_TRY(moecl_buffer_fill_byte(flags, 0, moecl_buffer_size(flags), 0));
+  MOECL_TRY(moecl_buffer_fill_byte(peer->flags.own, 0, moecl_buffer_size(peer->flags.own), 0));
   return moecl_context_finish_wait(context);
 }
 
@@ -147,29 +183,26 @@ static const char *make_sharers(peer_state *state) {
 
 static void release_peer(peer_state *state, int m) {
   peer *peer = &state->peer[m];
-  ocl_event_let_go(&peer->copied);
   release_arrival(state, &peer->flags);
-  moecl_buffer_destroy(&peer->numbers);
   moecl_buffer_destroy(&peer->late);
-  ocl_kernel_destroy(&peer->await);
+  for (int i = 0; i < KERNELS; i++) ocl_kernel_destroy(&peer->kernels[i]);
   ocl_sharer_destroy(&peer->sharer);
 }
 
+/* What was begun is followed by what its receivers' queues have, and by nobody after a failure. */
 static void settle(void *user) {
   peer_state *state = user;
-  if (state->open) finish_lanes(state);
-  for (int m = 0; m < state->group->count; m++) ocl_event_let_go(&state->peer[m].copied);
   state->before += (uint32_t)state->begun;
   state->begun = state->finished = 0;
-  state->open = false;
+  state->num_parts = 0;
 }
 
 static void release(void *user) {
   peer_state *state = user;
-  finish_lanes(state);
   for (size_t i = 0; i < state->count; i++) release_arrival(state, &state->arrivals[i]);
   for (int m = 0; m < state->group->count; m++) release_peer(state, m);
   free(state->arrivals);
+  free(state->parts);
   free(state);
 }
 
@@ -204,73 +237,114 @@ static moecl_status create(moecl_group *group, void **out) {
 
 /* ---- rows on their way ---- */
 
-static moecl_status copy_rows(peer_state *state, const group_block *block, cl_event ready,
+/* The transport's launches, told of as copies. */
+typedef struct told {
+  ocl_observer observer; /* first: a pointer to one is a pointer to the other */
+  group_observer *to;
+  int member;
+} told;
+
+static bool wants(ocl_observer *observer, bool last) {
+  (void)observer, (void)last;
+  return true;
+}
+
+static void record(ocl_observer *observer, const ocl_launched *launched) {
+  const told *told = (struct told *)observer;
+  told->to->copied(told->to, told->member, launched->event);
+}
+
+/* Bytes of the sender's into memory that its context has from another member. */
+static moecl_status put(peer_state *state, int m, const moecl_buffer *from, uint64_t from_offset,
+                        const moecl_buffer *to, uint64_t to_offset, uint64_t bytes,
+                        group_observer *observer) {
+  told told = {{wants, record}, observer, m};
+  ocl_chain chain = {.context = context_of(state, m), .observer = &told.observer};
+  const bool whole = (from_offset | to_offset | bytes) % PUT_UNIT == 0;
+  const uint64_t unit = whole ? PUT_UNIT : 1, units = bytes / unit;
+  const uint64_t groups = base_div_up(units, PUT_LOCAL);
+  ocl_kernel *kernel = state->peer[m].kernels[whole ? PUT : PUT_BYTES];
+  MOECL_TRY(
+      ocl_kernel_args(kernel, "bbLLL", from, to, from_offset / unit, to_offset / unit, units));
+  return ocl_launch(&chain, kernel, groups < PUT_GROUPS ? groups : PUT_GROUPS, PUT_LOCAL);
+}
+
+static moecl_status keep_part(peer_state *state, const part *part) {
+  MOECL_TRY(grow(state, (void **)&state->parts, state->num_parts, &state->parts_room,
+                 sizeof *state->parts));
+  state->parts[state->num_parts++] = *part;
+  return MOECL_OK;
+}
+
+static moecl_status put_block(peer_state *state, int exchange, const group_block *block,
                               group_observer *observer) {
-  const int from = block->from;
   const arrival *arrival = find_arrival(state, block->destination);
-  cl_event copied;
   if (!arrival)
     return log_error(group_log(state->group), MOECL_ERROR_INVALID_ARGUMENT,
                      "group: rows are to go to memory that the transport has not made");
-  MOECL_TRY(ocl_lane_copy(&state->group->device[from].out, block->source, block->source_offset,
-                          arrival->at[from], block->destination_offset, block->bytes, ready,
-                          &copied));
-  observer->copied(observer, from, copied);
-  const bool kept = ocl_event_keep(&state->peer[from].copied, copied);
-  ocl_event_let_go(&copied);
-  return kept ? MOECL_OK
-              : log_error(group_log(state->group), MOECL_ERROR_DEVICE, "clRetainEvent failed");
-}
-
-static moecl_status send_rows(peer_state *state, int m, const group_block *blocks, size_t count,
-                              group_observer *observer) {
-  cl_event ready = NULL;
-  moecl_status status = MOECL_OK;
-  for (size_t i = 0; status == MOECL_OK && i < count; i++) {
-    if (blocks[i].from != m || blocks[i].bytes == 0) continue;
-    if (!ready) status = ocl_queue_mark(context_of(state, m), &ready);
-    if (status == MOECL_OK) status = copy_rows(state, &blocks[i], ready, observer);
+  const bool one = arrival->pieces == 1;
+  const uint64_t end = block->destination_offset + block->bytes;
+  for (uint64_t at = block->destination_offset, bytes; at < end; at += bytes) {
+    const uint64_t begin = one ? 0 : at / PIECE_BYTES * PIECE_BYTES; /* of the piece */
+    bytes = (one || end < begin + PIECE_BYTES ? end : begin + PIECE_BYTES) - at;
+    moecl_buffer **piece = piece_of(state, arrival, (size_t)(begin / PIECE_BYTES));
+    const uint64_t source = block->source_offset + at - block->destination_offset;
+    MOECL_TRY(put(state, block->from, block->source, source, piece[block->from], at - begin, bytes,
+                  observer));
+    const part part = {exchange, piece[block->to], arrival->own, at - begin, at, bytes};
+    if (!one) MOECL_TRY(keep_part(state, &part));
   }
-  ocl_event_let_go(&ready);
-  return status;
+  return MOECL_OK;
 }
 
 static uint32_t number_of(const peer_state *state, int exchange) {
   return (state->before + (uint32_t)exchange + 1) % NUMBERS;
 }
 
-/* To all others, had they rows or not. On a lane of its own, behind the event of the last copy: a
- * command that follows another in one queue may be seen by another device before it. */
+/* To all others, had they rows or not; and off they go. */
 static moecl_status send_number(peer_state *state, int m, uint32_t number) {
+  ocl_chain chain = {.context = context_of(state, m)};
+  ocl_kernel *kernel = state->peer[m].kernels[SET];
   for (int to = 0; to < state->group->count; to++) {
-    cl_event sent;
     if (to == m) continue;
-    MOECL_TRY(ocl_lane_copy(&state->group->device[m].in, state->peer[m].numbers,
-                            number * sizeof number, state->peer[to].flags.at[m],
-                            (uint64_t)m * FLAG_WORDS * sizeof number, sizeof number,
-                            state->peer[m].copied, &sent));
-    ocl_event_let_go(&sent);
+    MOECL_TRY(ocl_kernel_args(kernel, "buu", state->peer[to].flags.at[m], (uint32_t)m, number));
+    MOECL_TRY(ocl_launch(&chain, kernel, 1, LOCAL));
   }
-  return MOECL_OK;
+  return ocl_chain_end(&chain, NULL);
 }
 
 static moecl_status begin(void *user, const group_block *blocks, size_t count,
                           group_observer *observer) {
   peer_state *state = user;
-  const int members = state->group->count;
-  const uint32_t number = number_of(state, state->begun++);
-  state->open = true;
-  for (int m = 0; m < members; m++) MOECL_TRY(send_rows(state, m, blocks, count, observer));
-  for (int m = 0; m < members; m++) MOECL_TRY(send_number(state, m, number));
+  const int exchange = state->begun++; /* one that fails has had its number, too */
+  for (int m = 0; m < state->group->count; m++) {
+    for (size_t i = 0; i < count; i++)
+      if (blocks[i].from == m) MOECL_TRY(put_block(state, exchange, &blocks[i], observer));
+    MOECL_TRY(send_number(state, m, number_of(state, exchange)));
+  }
   return MOECL_OK;
 }
 
 static moecl_status await(peer_state *state, int m, uint32_t number) {
   ocl_chain chain = {.context = context_of(state, m)};
-  ocl_kernel *kernel = state->peer[m].await;
-  MOECL_TRY(ocl_kernel_args(kernel, "bbuuuL", state->peer[m].flags.at[m], state->peer[m].late,
+  ocl_kernel *kernel = state->peer[m].kernels[AWAIT];
+  MOECL_TRY(ocl_kernel_args(kernel, "bbuuuL", state->peer[m].flags.own, state->peer[m].late,
                             (uint32_t)m, (uint32_t)state->group->count, number, state->limit));
   return ocl_launch(&chain, kernel, 1, LOCAL);
+}
+
+/* What came in pieces, to where it belongs. */
+static moecl_status copy_parts(peer_state *state, int exchange) {
+  size_t left = 0;
+  for (size_t i = 0; i < state->num_parts; i++) {
+    const part *part = &state->parts[i];
+    if (part->exchange > exchange) state->parts[left++] = *part;
+    else
+      MOECL_TRY(
+          ocl_buffer_copy(part->piece, part->piece_offset, part->own, part->offset, part->bytes));
+  }
+  state->num_parts = left;
+  return MOECL_OK;
 }
 
 static moecl_status finish(void *user, int exchange) {
@@ -279,8 +353,7 @@ static moecl_status finish(void *user, int exchange) {
   for (int m = 0; m < state->group->count; m++)
     MOECL_TRY(await(state, m, number_of(state, exchange)));
   state->finished = exchange + 1;
-  state->open = state->finished < state->begun;
-  return MOECL_OK;
+  return copy_parts(state, exchange);
 }
 
 /* ---- does it work here? Words from all to all ---- */

@@ -17,6 +17,8 @@
 #define DEVICE_PCI_DOMAIN_NV 0x400A
 #define HANDLE_OPAQUE_FD 0x2060
 
+#define ACQUIRE 1
+#define KEEP 1
 /* ---- libcuda, as far as it is called; 0 is success everywhere ---- */
 
 enum { ATTRIBUTE_PCI_BUS = 33, ATTRIBUTE_PCI_SLOT = 34, ATTRIBUTE_PCI_DOMAIN = 50 };
@@ -251,8 +253,15 @@ moecl_status ocl_shared_import(const ocl_shared *shared, moecl_context *context,
     close(file);
     return status;
   }
+#if ACQUIRE
   status = ocl_check(context, acquire(context->queue, 1, &mem, 0, NULL, NULL),
                      "clEnqueueAcquireExternalMemObjectsKHR");
+#endif
+#if KEEP
+  if (status == MOECL_OK && !context->imports)
+    status = ocl_check(context, clRetainContext(context->cl), "clRetainContext");
+  if (status == MOECL_OK) context->imports = true;
+#endif
   if (status == MOECL_OK)
     status = ocl_buffer_adopt(context, mem, shared->bytes, context == shared->owner, buffer);
   if (status != MOECL_OK) clReleaseMemObject(mem);

@@ -165,7 +165,7 @@ SHAPES = {
     "grouped_gemm/nvidia_sm90_w8a8.cl": (list(coded_shapes())[::9], list(coded_shapes())),
     "probe": ([{}], [{}]),
     "peak": ([{}], [{}]),
-    "dispatch": ([dict(LOCAL=64, NUMBERS=4096, FLAG_WORDS=32)],) * 2,
+    "dispatch": ([dict(LOCAL=64, PUT_LOCAL=256, NUMBERS=4096, FLAG_WORDS=32)],) * 2,
     "router": (RULES,) * 2,
     "route": (ROUTES[:4], ROUTES),
     "attention": ([attention(2, 128, 4, 1, 0), attention(2, 128, 1, 1, 0), attention(2, 64, 8, 1, 1),

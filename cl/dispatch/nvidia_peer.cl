@@ -1,0 +1,65 @@
+// SPDX-License-Identifier: MIT
+/* Rows from GPU to GPU: `put` stores into another one's memory, `set_flag` says to it that all of
+ * an exchange is there, and `await_flags` waits for what others say.
+ *
+ * flags[m * FLAG_WORDS] is the number of the latest exchange of which member m has sent all that it
+ * had to send here, modulo NUMBERS. `await_flags` is one work-group, whose work-items have a member
+ * each: what it waits for needs the rest of the device. After `limit` nanoseconds the sender is
+ * taken for lost: `late` is told, and without it (NULL) the kernel fails, and with it all that
+ * would have read the rows. */
+
+/* Offsets and sizes in units. */
+__kernel __attribute__((reqd_work_group_size(PUT_LOCAL, 1, 1))) void
+put(const __global uint4 *from, __global uint4 *to, ulong from_at, ulong to_at, ulong units) {
+  for (ulong i = get_global_id(0); i < units; i += get_global_size(0))
+    to[to_at + i] = from[from_at + i];
+}
+
+__kernel __attribute__((reqd_work_group_size(PUT_LOCAL, 1, 1))) void
+put_bytes(const __global uchar *from, __global uchar *to, ulong from_at, ulong to_at, ulong units) {
+  for (ulong i = get_global_id(0); i < units; i += get_global_size(0))
+    to[to_at + i] = from[from_at + i];
+}
+
+/* What kernels before it in the queue have stored is seen by who sees the flag. */
+__kernel __attribute__((reqd_work_group_size(LOCAL, 1, 1))) void set_flag(__global uint *flags,
+                                                                          uint me, uint number) {
+  if (get_local_id(0) == 0) {
+    asm volatile("fence.acq_rel.sys;" ::: "memory");
+    asm volatile("st.release.sys.global.u32 [%0], %1;" ::"l"(flags + me * FLAG_WORDS), "r"(number)
+                 : "memory");
+  }
+}
+
+/* What is read after it was written before the flag, by whichever device. */
+static inline uint acquire(const __global uint *flag) {
+  uint value;
+  asm volatile("ld.acquire.sys.global.u32 %0, [%1];" : "=r"(value) : "l"(flag) : "memory");
+  return value;
+}
+
+static inline ulong nanoseconds(void) {
+  ulong time;
+  asm volatile("mov.u64 %0, %%globaltimer;" : "=l"(time)::"memory");
+  return time;
+}
+
+static inline void fail(void) { asm volatile("trap;"); }
+
+/* Half of the numbers are ahead of one, half are behind. */
+static inline int has_come(uint number, uint wanted) {
+  return (number - wanted) % NUMBERS < NUMBERS / 2;
+}
+
+__kernel __attribute__((reqd_work_group_size(LOCAL, 1, 1))) void
+await_flags(const __global uint *flags, __global uint *late, uint me, uint members, uint wanted,
+            ulong limit) {
+  const uint member = (uint)get_local_id(0);
+  const ulong begin = nanoseconds();
+  bool waits = member < members && member != me;
+  while (waits && !has_come(acquire(flags + member * FLAG_WORDS), wanted)) {
+    waits = nanoseconds() - begin < limit;
+    if (!waits && late) *late = 1;
+    if (!waits && !late) fail();
+  }
+}
