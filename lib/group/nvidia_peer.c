@@ -17,9 +17,6 @@
 enum { NUMBERS = 4096, FLAG_WORDS = 32, LOCAL = MOECL_MAX_GROUP_MEMBERS };
 /* What stores to another GPU: as many work-groups as keep the links busy. */
 enum { PUT_LOCAL = 256, PUT_GROUPS = 1024, PUT_UNIT = 16 };
-/* NVIDIA's driver 580 crashes where it imports 512 MiB or more at once. */
-#define PIECE_BYTES (UINT64_C(256) << 20)
-#define MOST_IMPORTED (UINT64_C(448) << 20)
 #define LOST_AFTER_NS UINT64_C(10000000000)
 #define TRIED_FOR_NS UINT64_C(2000000000)
 
@@ -53,6 +50,7 @@ typedef struct peer {
 typedef struct peer_state {
   moecl_group *group; /* which has this, and lives longer */
   uint64_t limit;     /* of a wait */
+  uint64_t most;      /* bytes of an import */
   uint32_t before;    /* exchanges of earlier forwards */
   int begun, finished;
   peer peer[MOECL_MAX_GROUP_MEMBERS];
@@ -109,12 +107,12 @@ static moecl_status make_piece(const peer_state *state, int owner, uint64_t byte
 
 static moecl_status make_arrival(const peer_state *state, int owner, uint64_t bytes,
                                  arrival *made) {
-  const bool one = bytes <= MOST_IMPORTED;
-  *made = (arrival){.member = owner, .pieces = one ? 1 : base_div_up(bytes, PIECE_BYTES)};
+  const bool one = bytes <= state->most;
+  *made = (arrival){.member = owner, .pieces = one ? 1 : base_div_up(bytes, state->most)};
   made->at = calloc(made->pieces * (size_t)state->group->count, sizeof *made->at);
   moecl_status status = made->at ? MOECL_OK : no_memory(state);
   for (size_t i = 0; i < made->pieces && status == MOECL_OK; i++)
-    status = make_piece(state, owner, one ? bytes : PIECE_BYTES, piece_of(state, made, i));
+    status = make_piece(state, owner, one ? bytes : state->most, piece_of(state, made, i));
   if (status == MOECL_OK && one) made->own = made->at[owner];
   else if (status == MOECL_OK)
     status = moecl_buffer_create(context_of(state, owner), bytes, &made->own);
@@ -222,7 +220,8 @@ static moecl_status make_peers(peer_state *state) {
 
 static peer_state *make_state(moecl_group *group) {
   peer_state *state = calloc(1, sizeof *state);
-  if (state) *state = (peer_state){.group = group, .limit = LOST_AFTER_NS};
+  if (state)
+    *state = (peer_state){.group = group, .limit = LOST_AFTER_NS, .most = ocl_shared_most()};
   return state;
 }
 
@@ -285,9 +284,9 @@ static moecl_status put_block(peer_state *state, int exchange, const group_block
   const bool one = arrival->pieces == 1;
   const uint64_t end = block->destination_offset + block->bytes;
   for (uint64_t at = block->destination_offset, bytes; at < end; at += bytes) {
-    const uint64_t begin = one ? 0 : at / PIECE_BYTES * PIECE_BYTES; /* of the piece */
-    bytes = (one || end < begin + PIECE_BYTES ? end : begin + PIECE_BYTES) - at;
-    moecl_buffer **piece = piece_of(state, arrival, (size_t)(begin / PIECE_BYTES));
+    const uint64_t begin = one ? 0 : at / state->most * state->most; /* of the piece */
+    bytes = (one || end < begin + state->most ? end : begin + state->most) - at;
+    moecl_buffer **piece = piece_of(state, arrival, (size_t)(begin / state->most));
     const uint64_t source = block->source_offset + at - block->destination_offset;
     MOECL_TRY(put(state, block->from, block->source, source, piece[block->from], at - begin, bytes,
                   observer));

@@ -203,6 +203,9 @@ moecl_status ocl_shared_create(const ocl_sharer *sharer, uint64_t bytes, ocl_sha
   return code == 0 ? MOECL_OK : failed(sharer, code, "cuMemExportToShareableHandle", whole);
 }
 
+/* Driver 580 crashes at 512 MiB. */
+uint64_t ocl_shared_most(void) { return UINT64_C(448) << 20; }
+
 void ocl_shared_close(ocl_shared *shared) {
   if (shared->file >= 0) close(shared->file);
   shared->file = -1;

@@ -300,6 +300,7 @@ typedef struct ocl_shared {
 } ocl_shared;
 moecl_status ocl_shared_create(const ocl_sharer *sharer, uint64_t bytes, ocl_shared *shared);
 void ocl_shared_close(ocl_shared *shared); /* on failure, too */
+uint64_t ocl_shared_most(void);            /* bytes that can be imported at once */
 moecl_status ocl_shared_import(const ocl_shared *shared, moecl_context *context,
                                moecl_buffer **buffer);
 /* Takes `mem` over on success; `counted`: it is of the context's memory. */
