@@ -19,16 +19,6 @@ int64_t group_chosen_rows(const moecl_group_layer *layer, int member) {
   return rows > 0 ? rows : 1;
 }
 
-/* Up to a sixteenth more. Rows differ from forward to forward, and to plan and to cut the workspace
- * anew takes longer than small forwards. Kernels find the rows that there are by their offsets, but
- * for those that weigh rows: they take all. */
-int64_t group_planned_rows(const moecl_group_layer *layer, int64_t rows) {
-  int64_t step = 16;
-  if (layer->params.weight_on_input) return rows;
-  while (16 * step < rows) step *= 2;
-  return (rows + step - 1) / step * step;
-}
-
 /* Is the plan not yet the one for these numbers? Then the workspace is not cut for it either. */
 static bool is_new(group_plan_key *key, plan_space *space, const int64_t *numbers) {
   const bool same = key->made && memcmp(key->numbers, numbers, sizeof key->numbers) == 0;
@@ -261,10 +251,18 @@ static const char *const gate_up_names[MOECL_MAX_GROUP_CHUNKS] = {
 static const char *const down_names[MOECL_MAX_GROUP_CHUNKS] = {
     "down", "down_1", "down_2", "down_3", "down_4", "down_5", "down_6", "down_7"};
 
+/* Routing differs from forward to forward, and to plan and to cut the workspace anew takes longer
+ * than small forwards: the plan that is there serves as long as it is for enough rows and not for
+ * many more. Kernels find the rows that there are by their offsets, but for what weighs rows: that
+ * takes all. */
+static int64_t planned_rows(const moecl_group_layer *layer, int64_t rows, int64_t made) {
+  if (layer->params.weight_on_input) return rows;
+  return made >= rows && made <= rows + rows / 4 + 64 ? made : rows + rows / 16 + 16;
+}
+
 static void build_experts(const moecl_group_layer *layer, int m, group_experts_plan *built) {
   const moecl_layer *share = share_of(layer, m);
-  const int64_t rows = group_planned_rows(layer, layer->rows[m]);
-  const int64_t slots = group_planned_rows(layer, layer->slots[m]);
+  const int64_t rows = built->key.numbers[GROUP_ROWS], slots = built->key.numbers[GROUP_SLOTS];
   const uint64_t hidden = (uint64_t)share->params.hidden_size;
   const uint64_t own = (uint64_t)layer->placement.owned[m];
   layer_tensors *at = &built->at;
@@ -294,9 +292,11 @@ static void build_experts(const moecl_group_layer *layer, int m, group_experts_p
 
 moecl_status group_plan_experts(moecl_group_layer *layer, int m) {
   group_member *member = &layer->member[m];
-  const int64_t numbers[GROUP_PLAN_NUMBERS] = {group_planned_rows(layer, layer->rows[m]),
-                                               group_planned_rows(layer, layer->slots[m]),
-                                               layer->chunks};
+  const int64_t *made = member->experts.key.numbers;
+  const int64_t numbers[GROUP_PLAN_NUMBERS] = {
+      [GROUP_ROWS] = planned_rows(layer, layer->rows[m], made[GROUP_ROWS]),
+      [GROUP_SLOTS] = planned_rows(layer, layer->slots[m], made[GROUP_SLOTS]),
+      layer->chunks};
   if (is_new(&member->experts.key, &member->space[GROUP_EXPERTS], numbers))
     build_experts(layer, m, &member->experts);
   return check_plan(layer, m, &member->experts.plan, &member->experts.key);

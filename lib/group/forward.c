@@ -499,14 +499,14 @@ static moecl_status provide_rows(moecl_group_layer *layer, int m) {
   const uint64_t returned = (uint64_t)group_before_bin(layer, m, bins, GROUP_SLOTS);
   const bool alone = layer->group->count == 1;
   MOECL_TRY(group_provide(context, alone ? 0 : sent * in, &member->sent));
-  const uint64_t received = (uint64_t)group_planned_rows(layer, layer->rows[m]);
+  if (layer->slots[m] > 0) MOECL_TRY(group_plan_experts(layer, m));
+  const uint64_t received = layer->slots[m] ? (uint64_t)member->experts.key.numbers[GROUP_ROWS] : 0;
   MOECL_TRY(group_provide_arrivals(layer->group, m, received * in, &member->received));
   MOECL_TRY(
       group_provide(context, layer->sent_codes ? received * row : 0, &member->unpacked));
   MOECL_TRY(group_provide(context, alone ? 0 : (uint64_t)layer->slots[m] * out, &member->given));
   MOECL_TRY(group_provide_arrivals(layer->group, m, returned * out, &member->returned));
   if (layer->slots[m] == 0) return MOECL_OK;
-  MOECL_TRY(group_plan_experts(layer, m));
   return provide(layer, m, GROUP_EXPERTS, &member->experts.plan);
 }
 

@@ -166,11 +166,9 @@ static inline group_member *group_own(moecl_group_layer *layer) {
 /* The plans of a member's part, for the forward that the layer's numbers are of. */
 moecl_status group_plan_home(moecl_group_layer *layer, int member);
 moecl_status group_plan_lists(moecl_group_layer *layer, int member);
-moecl_status group_plan_experts(moecl_group_layer *layer, int member);
+moecl_status group_plan_experts(moecl_group_layer *layer, int member); /* or for some rows more */
 /* What the experts' GEMMs are chosen by: as many rows an expert as on one device. */
 int64_t group_chosen_rows(const moecl_group_layer *layer, int member);
-/* How many rows a plan of the experts is made for, where there are so many. */
-int64_t group_planned_rows(const moecl_group_layer *layer, int64_t rows);
 /* The memory of a tensor in the workspace of its plan. */
 static inline const moecl_buffer *group_block_of(const plan_space *space, const plan *plan,
                                                  int tensor) {
