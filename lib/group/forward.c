@@ -125,7 +125,7 @@ static moecl_status announce(group_run *run) {
 }
 
 /* Rows of quantized numbers are made of all activated ones at a time. Otherwise parts pay where
- * what comes back takes long beside a launch. */
+ * rows travel beside kernels, and what comes back takes long beside a launch. */
 static int32_t choose_chunks(const moecl_group_layer *layer) {
   enum { AUTO_CHUNKS = 4, WORTH_BYTES = 4 << 20 };
   const int64_t members = layer->group->count;
@@ -134,7 +134,8 @@ static int32_t choose_chunks(const moecl_group_layer *layer) {
   if (chunks == 0) {
     const int64_t rows = batch_of(layer) * layer->params.top_k / members;
     const uint64_t bytes = layer->member[0].trait.output_row_bytes;
-    chunks = (uint64_t)rows * bytes >= WORTH_BYTES ? AUTO_CHUNKS : 1;
+    const bool worth = layer->group->transport->overlaps && (uint64_t)rows * bytes >= WORTH_BYTES;
+    chunks = worth ? AUTO_CHUNKS : 1;
   }
   return chunks * members > OP_DISPATCH_MOST_BINS ? 1 : chunks;
 }
@@ -502,8 +503,7 @@ static moecl_status provide_rows(moecl_group_layer *layer, int m) {
   if (layer->slots[m] > 0) MOECL_TRY(group_plan_experts(layer, m));
   const uint64_t received = layer->slots[m] ? (uint64_t)member->experts.key.numbers[GROUP_ROWS] : 0;
   MOECL_TRY(group_provide_arrivals(layer->group, m, received * in, &member->received));
-  MOECL_TRY(
-      group_provide(context, layer->sent_codes ? received * row : 0, &member->unpacked));
+  MOECL_TRY(group_provide(context, layer->sent_codes ? received * row : 0, &member->unpacked));
   MOECL_TRY(group_provide(context, alone ? 0 : (uint64_t)layer->slots[m] * out, &member->given));
   MOECL_TRY(group_provide_arrivals(layer->group, m, returned * out, &member->returned));
   if (layer->slots[m] == 0) return MOECL_OK;

@@ -41,7 +41,7 @@ moecl_status group_choose_transport(moecl_group *group, const char *asked,
                                     const group_transport **transport, void **state) {
   const char *why = NULL;
   for (const group_transport *const *t = group_transports; *t; t++) {
-    if (asked ? strcmp((*t)->name, asked) != 0 : (*t)->asked_only) continue;
+    if (asked && strcmp((*t)->name, asked) != 0) continue;
     if ((why = (*t)->refuses(group))) {
       log_write(group_log(group), MOECL_LOG_INFO, "group: the transport '%s' does not serve: %s",
                 (*t)->name, why);

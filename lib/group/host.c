@@ -196,6 +196,7 @@ static moecl_status finish(void *user, int exchange) {
 }
 
 const group_transport group_host_transport = {.name = "host",
+                                              .overlaps = true,
                                               .refuses = refuses,
                                               .create = create,
                                               .release = release,

@@ -374,6 +374,7 @@ static void release(void *user) {
 }
 
 const group_transport group_messages_transport = {.name = "mpi",
+                                                  .overlaps = true,
                                                   .release = release,
                                                   .provide = provide,
                                                   .discard = discard,

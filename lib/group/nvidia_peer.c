@@ -463,7 +463,6 @@ static const char *refuses(const moecl_group *group) {
 }
 
 const group_transport group_nvidia_peer_transport = {.name = "nvidia_peer",
-                                                     .asked_only = true,
                                                      .refuses = refuses,
                                                      .create = create,
                                                      .release = release,

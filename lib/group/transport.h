@@ -24,7 +24,7 @@ typedef struct group_observer {
  * events, peer memory, or messages to members of other processes. */
 typedef struct group_transport {
   const char *name;
-  bool asked_only; /* by name, and never as the best that serves */
+  bool overlaps; /* rows travel while kernels run */
   /* Why it cannot serve the group; NULL: it can. Asked by trying, where that takes a try. */
   const char *(*refuses)(const moecl_group *group);
   moecl_status (*create)(moecl_group *group, void **state);

@@ -17,8 +17,6 @@
 #define DEVICE_PCI_DOMAIN_NV 0x400A
 #define HANDLE_OPAQUE_FD 0x2060
 
-#define ACQUIRE 1
-#define KEEP 1
 /* ---- libcuda, as far as it is called; 0 is success everywhere ---- */
 
 enum { ATTRIBUTE_PCI_BUS = 33, ATTRIBUTE_PCI_SLOT = 34, ATTRIBUTE_PCI_DOMAIN = 50 };
@@ -214,21 +212,6 @@ void ocl_shared_close(ocl_shared *shared) {
 /* Called by name: OpenCL loaders before 3.0 lack it. */
 typedef cl_mem (*create_buffer_fn)(cl_context, const cl_ulong *, cl_mem_flags, size_t, void *,
                                    cl_int *);
-typedef cl_int (*acquire_fn)(cl_command_queue, cl_uint, const cl_mem *, cl_uint, const cl_event *,
-                             cl_event *);
-
-static bool find_import(moecl_context *context, create_buffer_fn *create, acquire_fn *acquire) {
-  cl_platform_id platform;
-  void *found = dlsym(RTLD_DEFAULT, "clCreateBufferWithProperties");
-  memcpy(create, &found, sizeof found);
-  if (!found || clGetDeviceInfo(context->device, CL_DEVICE_PLATFORM, sizeof platform, &platform,
-                                NULL) != CL_SUCCESS)
-    return false;
-  found =
-      clGetExtensionFunctionAddressForPlatform(platform, "clEnqueueAcquireExternalMemObjectsKHR");
-  memcpy(acquire, &found, sizeof found);
-  return found;
-}
 
 /* On success the file is OpenCL's. */
 static moecl_status import(moecl_context *context, create_buffer_fn create, uint64_t bytes,
@@ -239,15 +222,18 @@ static moecl_status import(moecl_context *context, create_buffer_fn create, uint
   return ocl_check(context, code, "clCreateBufferWithProperties of imported memory");
 }
 
+/* Without clEnqueueAcquireExternalMemObjectsKHR: NVIDIA's driver, the only one that this is for,
+ * does not need it, and after one without a release clReleaseContext never returns (driver 580). */
 moecl_status ocl_shared_import(const ocl_shared *shared, moecl_context *context,
                                moecl_buffer **buffer) {
   create_buffer_fn create = NULL;
-  acquire_fn acquire = NULL;
   cl_mem mem = NULL;
+  void *found = dlsym(RTLD_DEFAULT, "clCreateBufferWithProperties");
+  memcpy(&create, &found, sizeof found);
   *buffer = NULL;
-  if (!find_import(context, &create, &acquire))
+  if (!create)
     return log_error(&context->log, MOECL_ERROR_UNSUPPORTED,
-                     "the OpenCL loader or driver has no calls to import memory");
+                     "the OpenCL loader has no call to import memory (it is before OpenCL 3.0)");
   const int file = dup(shared->file);
   if (file < 0)
     return log_error(&context->log, MOECL_ERROR_IO, "no file descriptor for memory to import");
@@ -256,17 +242,7 @@ moecl_status ocl_shared_import(const ocl_shared *shared, moecl_context *context,
     close(file);
     return status;
   }
-#if ACQUIRE
-  status = ocl_check(context, acquire(context->queue, 1, &mem, 0, NULL, NULL),
-                     "clEnqueueAcquireExternalMemObjectsKHR");
-#endif
-#if KEEP
-  if (status == MOECL_OK && !context->imports)
-    status = ocl_check(context, clRetainContext(context->cl), "clRetainContext");
-  if (status == MOECL_OK) context->imports = true;
-#endif
-  if (status == MOECL_OK)
-    status = ocl_buffer_adopt(context, mem, shared->bytes, context == shared->owner, buffer);
+  status = ocl_buffer_adopt(context, mem, shared->bytes, context == shared->owner, buffer);
   if (status != MOECL_OK) clReleaseMemObject(mem);
   return status;
 }

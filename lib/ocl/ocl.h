@@ -22,7 +22,6 @@ struct moecl_context {
   bool profiling;    /* the queue records times */
   bool one_memory;   /* host and device have the same: nothing is gained by pinned copies */
   bool out_of_order; /* launches then need barriers between them */
-  bool imports;      /* memory of another device was imported (nvidia_peer.c) */
   moecl_device_info info;
   uint64_t address_align;  /* bytes a sub-buffer's offset must be a multiple of */
   char *kernel_dir;        /* NULL: embedded sources */
