@@ -140,8 +140,8 @@ moecl_status ranks_broadcast(group_ranks *ranks, int from, void *data, size_t by
 
 /* ---- messages ---- */
 
-static void keep(ranks_message *message, MPI_Request request) {
-  *message = (ranks_message){.under_way = true};
+static void keep(ranks_message *message, MPI_Request request, size_t expected) {
+  *message = (ranks_message){.under_way = true, .expected = expected};
   memcpy(&message->request, &request, sizeof request);
 }
 
@@ -156,7 +156,7 @@ moecl_status ranks_send(group_ranks *ranks, int to, int tag, const void *data, s
   MPI_Request request;
   MOECL_TRY(check(ranks->log, MPI_Isend(data, (int)bytes, MPI_BYTE, to, tag, ranks->comm, &request),
                   "MPI_Isend"));
-  keep(message, request);
+  keep(message, request, 0);
   return MOECL_OK;
 }
 
@@ -166,19 +166,34 @@ moecl_status ranks_receive(group_ranks *ranks, int from, int tag, void *data, si
   MOECL_TRY(check(ranks->log,
                   MPI_Irecv(data, (int)bytes, MPI_BYTE, from, tag, ranks->comm, &request),
                   "MPI_Irecv"));
-  keep(message, request);
+  keep(message, request, bytes);
   return MOECL_OK;
 }
 
+static moecl_status check_size(group_ranks *ranks, const ranks_message *message,
+                               const MPI_Status *status) {
+  int came = 0;
+  if (message->expected == 0) return MOECL_OK;
+  MOECL_TRY(check(ranks->log, MPI_Get_count(status, MPI_BYTE, &came), "MPI_Get_count"));
+  if ((size_t)came == message->expected) return MOECL_OK;
+  return log_error(ranks->log, MOECL_ERROR_DEVICE,
+                   "group: a message of %d bytes came from rank %d, expected %zu", came,
+                   status->MPI_SOURCE, message->expected);
+}
+
+/* One that has failed is over as well, and its request gone. */
 moecl_status ranks_test(group_ranks *ranks, ranks_message *message, bool *done) {
-  int over = 1;
-  if (message->under_way) {
-    MPI_Request request = request_of(message);
-    MOECL_TRY(check(ranks->log, MPI_Test(&request, &over, MPI_STATUS_IGNORE), "MPI_Test"));
-    if (over) *message = (ranks_message){0};
-    else keep(message, request);
-  }
-  *done = over;
+  int over = 0;
+  MPI_Status how;
+  *done = true;
+  if (!message->under_way) return MOECL_OK;
+  const ranks_message tested = *message;
+  MPI_Request request = request_of(message);
+  *message = (ranks_message){0};
+  MOECL_TRY(check(ranks->log, MPI_Test(&request, &over, &how), "MPI_Test"));
+  if (over) return check_size(ranks, &tested, &how);
+  keep(message, request, tested.expected);
+  *done = false;
   return MOECL_OK;
 }
 

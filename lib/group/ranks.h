@@ -28,6 +28,7 @@ moecl_status ranks_broadcast(group_ranks *ranks, int from, void *data, size_t by
 /* A message on its way; zeros: there is none. Its memory stays as it is until it is done. */
 typedef struct ranks_message {
   uint64_t request; /* an MPI_Request */
+  size_t expected;  /* bytes of one that comes; 0: it goes */
   bool under_way;
 } ranks_message;
 

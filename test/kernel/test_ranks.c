@@ -66,6 +66,22 @@ cl_mem __wrap_clCreateBuffer(cl_context context, cl_mem_flags flags, size_t size
   return NULL;
 }
 
+/* Every second look at an event finds it not done yet: of two that are, the later one is seen
+ * first. */
+static bool looks_late;
+cl_int __real_clGetEventInfo(cl_event, cl_event_info, size_t, void *, size_t *);
+cl_int __wrap_clGetEventInfo(cl_event event, cl_event_info info, size_t size, void *value,
+                             size_t *size_of);
+cl_int __wrap_clGetEventInfo(cl_event event, cl_event_info info, size_t size, void *value,
+                             size_t *size_of) {
+  static unsigned looks;
+  const cl_int code = __real_clGetEventInfo(event, info, size, value, size_of);
+  if (looks_late && info == CL_EVENT_COMMAND_EXECUTION_STATUS && *(cl_int *)value == CL_COMPLETE &&
+      ++looks % 2)
+    *(cl_int *)value = CL_RUNNING;
+  return code;
+}
+
 /* ---- bits ---- */
 
 /* For two ranks and for three: members without tokens, without experts, several on a rank. */
@@ -222,6 +238,13 @@ static void test_large_rows(void) {
   free_problem(&p);
 }
 
+/* Messages of one member to another come in the order in which they are waited for. */
+static void test_order(void) {
+  looks_late = true;
+  check_rule(&plain, 1, ARRANGEMENTS, "late looks");
+  looks_late = false;
+}
+
 static void test_no_tokens(void) {
   static const int64_t none[MOST_MEMBERS] = {0};
   const moecl_group_layer_params with = {0};
@@ -242,8 +265,9 @@ static void test_many(void) {
   uint64_t early[MOST_MEMBERS] = {0};
   params.jitter = 0.5f;
   problem p = make_problem(&params, TOKENS);
-  const moecl_group_layer_params with = params_of(&arrangements[0]);
-  together t = make_together(&p, &with, 3, arrangements[0].split);
+  const arrangement *a = &arrangements[1];
+  const moecl_group_layer_params with = params_of(a);
+  together t = make_together(&p, &with, a->members, a->split);
   for (int i = 0; i < forwards; i++) {
     moecl_status status;
     free(run_together(&t, (uint64_t)i, &status));
@@ -384,6 +408,7 @@ int main(int argc, char **argv) {
                {"given", test_given},
                {"load", test_load},
                {"large_rows", test_large_rows},
+               {"order", test_order},
                {"no_tokens", test_no_tokens},
                {"many", test_many},
                {"failing_calls", test_failing_calls},
