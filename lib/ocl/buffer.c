@@ -65,7 +65,10 @@ moecl_status moecl_buffer_create(moecl_context *context, uint64_t bytes, moecl_b
   if (!buffer) return MOECL_ERROR_INVALID_ARGUMENT;
   *buffer = NULL;
   if (!context) return MOECL_ERROR_INVALID_ARGUMENT;
-  return create(context, CL_MEM_READ_WRITE, bytes, NULL, buffer);
+  MOECL_TRY(create(context, CL_MEM_READ_WRITE, bytes, NULL, buffer));
+  const moecl_status status = ocl_pages_ask(context, (*buffer)->mem, bytes);
+  if (status != MOECL_OK) moecl_buffer_destroy(buffer);
+  return status;
 }
 
 moecl_status ocl_buffer_filled(moecl_context *context, uint64_t bytes, const void *src,

@@ -96,6 +96,9 @@ moecl_status ocl_devices_find(moecl_context *context, moecl_device_info **infos,
 void ocl_devices_explain(base_text *text);
 /* Asks a device for everything but its place in the list. */
 void ocl_device_query(cl_device_id device, moecl_device_info *info);
+/* pages.c: asks the operating system to have a new buffer, which holds nothing yet, in large pages,
+ * where that is a processor's and worth it. Waits for nothing of the context's queue. */
+moecl_status ocl_pages_ask(moecl_context *context, cl_mem mem, uint64_t bytes);
 /* host_cpu.c: the moecl_capability bits whose instructions this machine's processor has and this
  * process may run; none of them is proven by that. */
 uint32_t ocl_host_cpu_capabilities(void);

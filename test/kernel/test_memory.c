@@ -209,12 +209,49 @@ static void test_misuse(void **state) {
   refused(&params, 1, MOECL_ERROR_INVALID_ARGUMENT, "top_k is 5");
 }
 
+/* ---- large pages ---- */
+
+/* KiB of this process' memory for which they were asked; -1: it can't be told. */
+static long asked_for(void) {
+  FILE *file = fopen("/proc/self/smaps", "r");
+  char line[512];
+  long sum = 0, size = 0;
+  bool told = false;
+  if (!file) return -1;
+  while (fgets(line, sizeof line, file)) {
+    sscanf(line, "Size: %ld", &size);
+    if (strncmp(line, "VmFlags:", 8) != 0) continue;
+    told = true;
+    if (strstr(line, " hg")) sum += size;
+  }
+  fclose(file);
+  return told ? sum : -1;
+}
+
+/* They are asked for where a processor's buffer is large; what the system gives is its own matter.
+ */
+static void test_large_pages(void **state) {
+  enum { BYTES = 64 << 20, KIB = 1024 };
+  moecl_buffer *buffer = NULL;
+  const long before = asked_for();
+  (void)state;
+  if (!(moecl_context_device(context)->capabilities & MOECL_CAP_CPU) || before < 0 ||
+      access("/sys/kernel/mm/transparent_hugepage", F_OK) != 0)
+    skip();
+  assert_ok(moecl_buffer_create(context, BYTES, &buffer));
+  const long more = asked_for() - before;
+  moecl_buffer_destroy(&buffer);
+  if (more < BYTES / KIB / 2)
+    fail_msg("large pages are asked for %ld KiB of %d", more, BYTES / KIB);
+}
+
 int main(void) {
   skip_without_device();
   const moecl_context_params params = {.log = test_log_add, .log_user = &logged};
   if (moecl_context_create(&params, &context) != MOECL_OK) return 1;
   const struct CMUnitTest tests[] = {cmocka_unit_test(test_told_is_taken),
-                                     cmocka_unit_test(test_huge), cmocka_unit_test(test_misuse)};
+                                     cmocka_unit_test(test_huge), cmocka_unit_test(test_misuse),
+                                     cmocka_unit_test(test_large_pages)};
   const int failed = cmocka_run_group_tests(tests, NULL, NULL);
   moecl_context_destroy(&context);
   base_text_free(&logged.text);
