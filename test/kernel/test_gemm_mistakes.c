@@ -145,9 +145,15 @@ static const struct {
     {"cpu_amx", "cpu_steps_gemm.clh", "r / height * 2 * height", "r / height * height"},
     {"cpu_amx", "cpu_steps_gemm.clh", "vload16(at + height, sums)", "vload16(at, sums)"},
     {"cpu_amx", "cpu_steps_gemm.clh", "work->panel + p, n", "p, n"},
+    {"cpu_amx", "cpu_amx.cl", "TILE_LOAD(unit, 0, sums, LINE)", "TILE_ZERO(unit, 0)"},
+    {"cpu_amx", "cpu_amx.cl", "TILE_LOAD(unit, 3, sum3, LINE)", "TILE_LOAD(unit, 3, sum2, LINE)"},
+    {"cpu_amx", "cpu_steps_gemm.clh", "(p - first) * sums_each", "0"},
+    {"cpu_amx", "cpu_steps_gemm.clh", "block, step, &gathered", "block, 0, &gathered"},
+    {"cpu_amx", "cpu_steps_gemm.clh", "panel + step * PACKED_STEP", "panel"},
     {"cpu_bf16", "cpu_bf16.cl", "", ""},
     {"cpu_bf16", "cpu_bf16.cl", "vload16(16 + p, words)", "vload16(p, words)"},
     {"cpu_bf16", "cpu_bf16.cl", "rows)[i * 16 + p]", "rows)[i * 16 + (p ^ 1)]"},
+    {"cpu_bf16", "cpu_bf16.cl", "vload16(M + i, sums)", "vload16(i, sums)"},
     {"cpu_amx_int8", "cpu_amx_int8.cl", "", ""},
     {"cpu_amx_int8", "cpu_amx_int8.cl", "TILE_PRODUCTS(t, 3, 5, 7)", "TILE_PRODUCTS(t, 3, 4, 7)"},
     {"cpu_amx_int8", "cpu_amx_int8.cl", "block->first_scale + scale, i % 2", "0, i % 2"},
@@ -159,9 +165,12 @@ static const struct {
     {"cpu_amx_int8", "cpu_amx_int8.cl", "", "", .decoded = true},
     {"cpu_amx_int8", "cpu_steps_gemm.clh", "vload16(1, from)", "vload16(0, from)", .decoded = true},
     {"cpu_amx_int8", "cpu_steps_gemm.clh", "i * 32;", "i * 31;", .decoded = true},
+    {"cpu_amx_int8", "cpu_amx_int8.cl", "block->first && scale == 0", "scale == 0",
+     .decoded = true},
     {"cpu_int8", "cpu_int8.cl", "", ""},
     {"cpu_int8", "cpu_int8.cl", "-128 * scaled->row_sums[i]", "0"},
     {"cpu_int8", "cpu_int8.cl", "scaled->low, first", "scaled->high, first"},
+    {"cpu_int8", "cpu_int8.cl", "block->first && scale == 0", "scale == 0"},
     {"cpu_int8", "cpu_steps_gemm.clh", "sum += (char)codes", "sum += codes"}};
 
 /* Are mistakes seen, and none where there is none? */

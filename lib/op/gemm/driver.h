@@ -29,6 +29,7 @@ typedef struct op_gemm_driver {
   bool by_rows;         /* has several kernels, and chooses by rows an expert */
   bool waits;           /* enqueueing reads the counts on the host */
   bool ragged;          /* its tiles end where an expert's rows end */
+  bool long_k;          /* goes through a long k in blocks, which op_gemm.short_blocks shortens */
   int64_t check_k;      /* inner size that goes through all of its loops; 0: any does */
 } op_gemm_driver;
 
@@ -62,6 +63,7 @@ struct op_gemm {
   moecl_buffer *weights, *bias; /* bias NULL without one */
   uint64_t packed_elements; /* of one expert, in the packed type; bytes of formats with scales */
   op_gemm_lists lists;      /* of an ungrouped one */
+  bool short_blocks;        /* of a self-check, whose k would make one block else */
 };
 
 /* A source's defines for a description and a tile. */

@@ -298,6 +298,15 @@ static moecl_status check_load(moecl_context *context, const kernel_variant *var
   return compare(context, variant, p);
 }
 
+/* Some rows once more, in several blocks of k. */
+static moecl_status check_long_k(moecl_context *context, const kernel_variant *variant, problem *p,
+                                 device_side *d) {
+  d->gemm->short_blocks = true;
+  const moecl_status status = check_load(context, variant, p, d, loads[1]);
+  d->gemm->short_blocks = false;
+  return status;
+}
+
 /* The first expert's rows as those of a GEMM that has no other: with lists of its own. */
 static moecl_status check_ungrouped(moecl_context *context, const kernel_variant *variant,
                                     problem *p, device_side *d) {
@@ -328,6 +337,7 @@ static moecl_status check_all(moecl_context *context, const kernel_variant *vari
                               device_side *d) {
   if (!make_problem(p)) return MOECL_ERROR_OUT_OF_HOST_MEMORY;
   MOECL_TRY(set_up(context, p, d));
+  if (d->gemm->driver->long_k) MOECL_TRY(check_long_k(context, variant, p, d));
   /* The first load last: few tokens are as many. */
   for (int i = d->gemm->driver->by_rows ? LOADS : 1; i-- > 0;)
     MOECL_TRY(check_load(context, variant, p, d, loads[i]));

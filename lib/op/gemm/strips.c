@@ -9,7 +9,8 @@ enum {
   LEAST_STRIP = 2,   /* panels of a strip */
   STEP_BYTES = 64,   /* of a row that is multiplied */
   GROUPS_A_UNIT = 8, /* work-groups for each compute unit, so that all have something to do */
-  CHECK_K = 331      /* several steps and scales, and not whole ones */
+  CHECK_K = 331,     /* several steps and scales, and not whole ones */
+  SHORT_BLOCK = 2    /* steps of a block of k, of which CHECK_K makes several */
 };
 
 typedef struct strips_state {
@@ -49,6 +50,7 @@ static uint64_t strip_panels(const op_gemm *gemm, uint64_t tiles) {
   const uint64_t panels = op_gemm_column_tiles(gemm);
   const uint64_t wanted = (uint64_t)gemm->context->info.compute_units * GROUPS_A_UNIT;
   const uint64_t most = panels * tiles / (wanted ? wanted : 1);
+  if (gemm->short_blocks) return panels;
   return most < LEAST_STRIP ? LEAST_STRIP : most < panels ? most : panels;
 }
 
@@ -58,10 +60,11 @@ static moecl_status enqueue(op_gemm *gemm, ocl_chain *chain, const op_gemm_io *i
   const uint64_t tiles = op_gemm_most_tiles(gemm, (uint64_t)io->rows, gemm->tile.m);
   const uint64_t strip = strip_panels(gemm, tiles);
   const bool coded = desc_is_quantized(desc->input);
-  MOECL_TRY(ocl_kernel_args(kernel, coded ? "bbbbbbblliiL" : "bbbbbbbllii", io->input,
+  MOECL_TRY(ocl_kernel_args(kernel, coded ? "bbbbbbblliiiL" : "bbbbbbblliii", io->input,
                             io->slot_token, io->expert_offsets, io->tile_offsets, gemm->weights,
                             gemm->bias, io->output, desc->k, desc->n, (int32_t)desc->num_experts,
-                            (int32_t)strip, coded ? op_gemm_input_scales(gemm, io) : 0));
+                            (int32_t)strip, gemm->short_blocks ? SHORT_BLOCK : INT32_MAX,
+                            coded ? op_gemm_input_scales(gemm, io) : 0));
   const uint64_t strips = base_div_up(op_gemm_column_tiles(gemm), strip);
   return ocl_launch(chain, kernel, tiles * strips, gemm->variant->local);
 }
@@ -74,4 +77,5 @@ const op_gemm_driver op_gemm_strips_driver = {.state_bytes = sizeof(strips_state
                                               .packed_bytes = packed_bytes,
                                               .enqueue = enqueue,
                                               .ragged = true,
+                                              .long_k = true,
                                               .check_k = CHECK_K};
