@@ -32,8 +32,8 @@ static inline void multiply_one(unit_t *unit, const block_t *block, const __glob
   for (int s = 0; s < block->steps; s++) {
     TILE_LOAD(unit, 4, rows, LINE);
     TILE_LOAD(unit, 6, w, LINE);
-    TILE_LOAD(unit, 7, w + STEP_BYTES / 2, LINE);
     TILE_BF16(unit, 0, 4, 6);
+    TILE_LOAD(unit, 7, w + STEP_BYTES / 2, LINE);
     TILE_BF16(unit, 1, 4, 7);
     for (int i = 0; i < PACKED_LINES; i++) PREFETCH(ahead + i * LINE);
     ahead += PACKED_STEP;
@@ -63,13 +63,13 @@ static inline void multiply_two(unit_t *unit, const block_t *block, int g, const
     TILE_LOAD(unit, 3, sum3, LINE);
   }
   for (int s = 0; s < block->steps; s++) {
-    TILE_LOAD(unit, 4, rows, LINE);
     TILE_LOAD(unit, 6, w, LINE);
-    TILE_LOAD(unit, 7, w + STEP_BYTES / 2, LINE);
+    TILE_LOAD(unit, 4, rows, LINE);
+    TILE_BF16(unit, 0, 4, 6); /* products begin before all is loaded, and loads go on meanwhile */
     TILE_LOAD(unit, 5, rows + group, LINE);
-    TILE_BF16(unit, 0, 4, 6);
-    TILE_BF16(unit, 1, 4, 7);
     TILE_BF16(unit, 2, 5, 6);
+    TILE_LOAD(unit, 7, w + STEP_BYTES / 2, LINE);
+    TILE_BF16(unit, 1, 4, 7);
     TILE_BF16(unit, 3, 5, 7);
     for (int i = 0; i < lines; i++) PREFETCH(ahead + i * LINE);
     ahead += lines * LINE;

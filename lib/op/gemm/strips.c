@@ -50,8 +50,9 @@ static uint64_t strip_panels(const op_gemm *gemm, uint64_t tiles) {
   const uint64_t panels = op_gemm_column_tiles(gemm);
   const uint64_t wanted = (uint64_t)gemm->context->info.compute_units * GROUPS_A_UNIT;
   const uint64_t most = panels * tiles / (wanted ? wanted : 1);
-  if (gemm->short_blocks) return panels;
-  return most < LEAST_STRIP ? LEAST_STRIP : most < panels ? most : panels;
+  const uint64_t strip = most < LEAST_STRIP ? LEAST_STRIP : most;
+  /* Of equal length, nearly. */
+  return gemm->short_blocks ? panels : base_div_up(panels, base_div_up(panels, strip));
 }
 
 static moecl_status enqueue(op_gemm *gemm, ocl_chain *chain, const op_gemm_io *io) {
