@@ -126,6 +126,8 @@ def our_sides(options, shape, formats):
     common = [str(options.ours), "--shape", shape, "--device", options.device,
               "--threads", str(options.threads)]
     environment = {"POCL_MAX_PTHREAD_COUNT": str(options.threads)}
+    if options.cpus == set(range(options.threads)):  # PoCL's sleep, and may wake on the same
+        environment["POCL_AFFINITY"] = "1"
     sides = []
     for form in dict.fromkeys(("bf16",) + formats):
         for variant in options.variants:
