@@ -4,7 +4,7 @@
  * kernels by test/kernel/peer.cl. What the hardware does is not tested here: run test_group on two
  * GPUs. */
 #include "group/group.h"
-#include "group_run.h"
+#include "group_compare.h"
 #include <unistd.h>
 
 /* ---- instead of libcuda ---- */
