@@ -9,8 +9,8 @@ both processes map. Every answer, moecl's too, is compared with double precision
 
 A point's turns: in each round every side rests for --rest seconds, then answers, by the wall clock,
 single forwards from idle, a burst of forwards back to back, the same by the device's clock, and a
-sustained load of --seconds whose second half counts. The order rotates, so that everyone comes after
-everyone else's load. Peers run eagerly and in CUDA graphs; the --keep fastest take part in the turns.
+sustained load of --seconds whose second half counts. The order changes, so that everyone comes after
+everyone else's load about as often. Peers run eagerly and in CUDA graphs; the --keep fastest take part in the turns.
 The two ceilings of the machine, torch.matmul and a large copy, are measured in the same run.
 DIR/comparison.md and .json are written after every point; DIR/ours.log and DIR/peers.log hold what
 the programs said.
@@ -22,6 +22,7 @@ Exit codes: 0 every point of ours ran, 1 some did not, 2 bad usage, or no GPU.
 """
 
 import argparse
+import collections
 import datetime
 import json
 import os
@@ -220,15 +221,29 @@ def take_turn(options, turn, each):
     return times
 
 
+def orders(sides, rounds):
+    """Each round's order. Next is whoever came least often after the side before: were the order only
+    rotated, each side would come after the same one nearly always."""
+    after, last = collections.Counter(), None
+    for _ in range(rounds):
+        order = []
+        while len(order) < sides:
+            left = [side for side in range(sides) if side not in order]
+            side = min(left, key=lambda side: (side == last, after[last, side], side))
+            after[last, side] += 1
+            order.append(side)
+            last = side
+        yield order
+
+
 def take_turns(options, sides):
-    """Rounds in rotating order; every side's entry gets its times, and their medians."""
+    """Rounds in changing order; every side's entry gets its times, and their medians."""
     for entry, turn in sides:
         entry["rounds"] = []
         turn("burst", 4, 0)  # what others left in caches, and clocks, is no sample
         entry["about"] = turn("burst", 8, 0)
-    for number in range(options.rounds):
-        start = number % len(sides)
-        for entry, turn in sides[start:] + sides[:start]:
+    for order in orders(len(sides), options.rounds):
+        for entry, turn in (sides[side] for side in order):
             entry["rounds"].append(take_turn(options, turn, entry["about"]))
     for entry, _ in sides:
         for what in entry["rounds"][0]:

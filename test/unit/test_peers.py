@@ -16,6 +16,7 @@ PEERS = ROOT / "bench/peers"
 sys.path.insert(0, str(PEERS))
 
 import floors  # noqa: E402
+import nvidia  # noqa: E402
 
 # Milliseconds at 777 TFLOP/s and 2.95 TB/s, to three or four digits, worked out by hand.
 H100 = floors.Ceilings(777, 2.95)
@@ -270,12 +271,25 @@ class Command(unittest.TestCase):
         self.assertIn("9 experts active in ours, 8 in the peers",
                       (self.folder / "out/comparison.md").read_text())
 
-    def test_turns_rotate(self):
-        """Everyone comes after everyone else's load, in as many rounds as there are sides."""
+    def test_orders(self):
+        """In every round all, and all after one another equally often, but for one time."""
+        for sides in (1, 2, 3, 4):
+            rounds = list(nvidia.orders(sides, 12))
+            for order in rounds:
+                self.assertEqual(sorted(order), list(range(sides)))
+            flat = sum(rounds, [])
+            pairs = list(zip(flat, flat[1:]))
+            for a in range(sides):
+                others = [pairs.count((b, a)) for b in range(sides) if b != a] or [0]
+                self.assertLessEqual(max(others) - min(others), 1, (sides, rounds))
+                self.assertTrue(sides == 1 or (a, a) not in pairs, (sides, rounds))
+
+    def test_turns_change(self):
+        """Nobody takes two turns one behind the other, and all have the same number."""
         self.run_command("--points", "olmoe:1", "--peers", "grouped_mm", "--rounds", "2")
         words = [line.split()[:2] for line in self.asked.read_text().splitlines()]
         loads = [side for side, what in words if what == "load"]
-        self.assertEqual(loads, ["ours", "g", "g", "ours"])
+        self.assertEqual(loads, ["ours", "g"] * 2)
         turn = [what for side, what in words if side == "g"][-4:]
         self.assertEqual(turn, ["idle", "burst", "device", "load"])
 
