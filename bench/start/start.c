@@ -1,8 +1,8 @@
 // SPDX-License-Identifier: MIT
 /* What a bf16 layer costs before its first forward, and after its last:
  *
- *   start_times --shape H:I:E:K [--tokens T] [--device gpu] [--threads N] [--no-reserve]
- * [--programs]
+ *   start_times --shape H:I:E:K [--tokens T] [--device gpu] [--threads N]
+ *               [--no-reserve] [--programs]
  *
  * Prints a line of JSON: seconds of the context, of the layer (its programs built by N threads, 0:
  * as the library chooses), of weights from host memory with their GB/s, of reserving, of the first

@@ -13,7 +13,9 @@
  *   load N                      the same of the second half of N
  *   device N                    the median of N, enqueued back to back, by the device's clock
  *   idle N PAUSE                the median of N forwards by themselves, from the call to the
- * output, each after so many milliseconds without any Inputs are taken in turn. */
+ *                               output, each after so many milliseconds without one
+ *
+ * Inputs are taken in turn. */
 #include <moecl/moecl.h>
 
 #include <fcntl.h>
