@@ -62,17 +62,24 @@ bool ocl_upload_pays(const moecl_context *context, uint64_t bytes) {
 
 /* ---- one transfer ---- */
 
+/* Of a thread: its latest call, and what it returned. */
+typedef struct outcome {
+  cl_int code;
+  const char *call;
+} outcome;
+
 typedef struct transfer {
   ocl_upload *upload;
   const char *src;
   cl_mem to;
   uint64_t first, bytes; /* of `to` */
   cl_event after;
-  cl_int code[MOST_THREADS]; /* of each thread: what went wrong first */
+  outcome outcome[MOST_THREADS];
+  bool sent[MOST_PIECES]; /* the piece's event is of this transfer */
 } transfer;
 
 /* Piece number `number` of the transfer by way of one of the two of a thread's. */
-static cl_int send(transfer *t, int place, uint64_t number) {
+static outcome send(transfer *t, int place, uint64_t number) {
   ocl_upload *upload = t->upload;
   cl_event *sent = &upload->sent[place];
   const uint64_t offset = number * PIECE_BYTES, left = t->bytes - offset;
@@ -80,21 +87,40 @@ static cl_int send(transfer *t, int place, uint64_t number) {
   char *piece = (char *)upload->pinned.host + (size_t)place * PIECE_BYTES;
   if (*sent) {
     const cl_int code = clWaitForEvents(1, sent);
+    /* That an earlier transfer failed its own event tells. */
+    const bool is_over = code == CL_EXEC_STATUS_ERROR_FOR_EVENTS_IN_WAIT_LIST && !t->sent[place];
     ocl_event_let_go(sent);
-    if (code != CL_SUCCESS) return code;
+    if (code != CL_SUCCESS && !is_over) return (outcome){code, "clWaitForEvents"};
   }
   memcpy(piece, t->src + offset, size);
-  const cl_int code =
+  cl_int code =
       clEnqueueWriteBuffer(upload->lane.queue, t->to, CL_FALSE, (size_t)(t->first + offset), size,
                            piece, t->after ? 1 : 0, t->after ? &t->after : NULL, sent);
   if (code != CL_SUCCESS) *sent = NULL;
-  return code == CL_SUCCESS ? clFlush(upload->lane.queue) : code;
+  t->sent[place] = code == CL_SUCCESS;
+  if (code != CL_SUCCESS) return (outcome){code, "clEnqueueWriteBuffer"};
+  code = clFlush(upload->lane.queue);
+  return (outcome){code, "clFlush"};
 }
 
 static void send_range(void *user, int part, int64_t first, int64_t end) {
   transfer *t = user;
-  for (int64_t i = first; i < end && t->code[part] == CL_SUCCESS; i++)
-    t->code[part] = send(t, 2 * part + (int)((i - first) % 2), (uint64_t)i);
+  for (int64_t i = first; i < end && t->outcome[part].code == CL_SUCCESS; i++)
+    t->outcome[part] = send(t, 2 * part + (int)((i - first) % 2), (uint64_t)i);
+}
+
+/* An event that fails where a piece on its way does, which one of the queue alone need not. */
+static moecl_status mark(moecl_context *context, const transfer *t, cl_event *done) {
+  cl_event last[MOST_PIECES];
+  cl_uint count = 0;
+  for (int i = 0; i < MOST_PIECES; i++)
+    if (t->sent[i]) last[count++] = t->upload->sent[i];
+  MOECL_TRY(ocl_check(
+      context, clEnqueueMarkerWithWaitList(t->upload->lane.queue, count, count ? last : NULL, done),
+      "clEnqueueMarkerWithWaitList"));
+  const moecl_status status = ocl_check(context, clFlush(t->upload->lane.queue), "clFlush");
+  if (status != MOECL_OK) ocl_event_let_go(done);
+  return status;
 }
 
 moecl_status ocl_upload_write(moecl_context *context, const void *src, moecl_buffer *to,
@@ -108,10 +134,6 @@ moecl_status ocl_upload_write(moecl_context *context, const void *src, moecl_buf
   const int threads = wanted < upload->threads ? wanted : upload->threads;
   base_parallel(threads, (int64_t)base_div_up(bytes, PIECE_BYTES), send_range, &t);
   for (int i = 0; i < threads; i++)
-    MOECL_TRY(ocl_check(context, t.code[i], "clEnqueueWriteBuffer (pinned)"));
-  MOECL_TRY(ocl_check(context, clEnqueueMarkerWithWaitList(upload->lane.queue, 0, NULL, done),
-                      "clEnqueueMarkerWithWaitList"));
-  const moecl_status status = ocl_check(context, clFlush(upload->lane.queue), "clFlush");
-  if (status != MOECL_OK) ocl_event_let_go(done);
-  return status;
+    MOECL_TRY(ocl_check(context, t.outcome[i].code, t.outcome[i].call));
+  return mark(context, &t, done);
 }

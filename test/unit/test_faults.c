@@ -377,15 +377,38 @@ static void run_offload(outcome *out) {
   out->status = status;
 }
 
+/* Host memory through pinned pieces, as on a device with a memory of its own: one after the other,
+ * so that a thread alone sends them and a piece is used again. */
+static void run_upload(outcome *out) {
+  enum { BYTES = 1 << 20, TURNS = 3 };
+  static float values[BYTES / sizeof(float)];
+  moecl_context *context = NULL;
+  moecl_buffer *buffer = NULL;
+  const moecl_context_params params = {.log = keep_log};
+  moecl_status status = moecl_context_create(&params, &context);
+  if (status == MOECL_OK) context->one_memory = false;
+  if (status == MOECL_OK) status = moecl_buffer_create(context, BYTES, &buffer);
+  for (unsigned i = 0; i < TURNS && status == MOECL_OK; i++) {
+    small_fill(values, BYTES / sizeof(float), i);
+    status = moecl_buffer_write_wait(buffer, 0, BYTES, values);
+  }
+  if (status == MOECL_OK)
+    status =
+        moecl_buffer_read_wait(buffer, BYTES - sizeof out->output, sizeof out->output, out->output);
+  moecl_buffer_destroy(&buffer);
+  moecl_context_destroy(&context);
+  out->status = status;
+}
+
 /* ---- the walk ---- */
 
 static const struct {
   const char *name;
   void (*run)(outcome *out);
-} scenarios[] = {{"layer", run_layer},        {"own objects", run_own},
-                 {"after others", run_after}, {"checkpoint", run_checkpoint},
-                 {"block", run_block},        {"quantized", run_quantized},
-                 {"group", run_group},        {"offload", run_offload}};
+} scenarios[] = {
+    {"layer", run_layer},           {"own objects", run_own}, {"after others", run_after},
+    {"checkpoint", run_checkpoint}, {"block", run_block},     {"quantized", run_quantized},
+    {"group", run_group},           {"offload", run_offload}, {"upload", run_upload}};
 
 /* For a signal's handler: what was being done. */
 static char doing[256];
@@ -532,6 +555,8 @@ static void test_group_opencl(void **state) { (void)state, walk(6, FAULT_OPENCL)
 static void test_group_memory(void **state) { (void)state, walk(6, FAULT_MEMORY); }
 static void test_offload_opencl(void **state) { (void)state, walk(7, FAULT_OPENCL); }
 static void test_offload_memory(void **state) { (void)state, walk(7, FAULT_MEMORY); }
+static void test_upload_opencl(void **state) { (void)state, walk(8, FAULT_OPENCL); }
+static void test_upload_memory(void **state) { (void)state, walk(8, FAULT_MEMORY); }
 
 /* Each grouped GEMM has kernels of its own: after a layer of every variant that runs
  * here, or has a stand-in, nothing is kept. */
@@ -630,6 +655,8 @@ int main(int argc, char **argv) {
       cmocka_unit_test(test_group_memory),
       cmocka_unit_test(test_offload_opencl),
       cmocka_unit_test(test_offload_memory),
+      cmocka_unit_test(test_upload_opencl),
+      cmocka_unit_test(test_upload_memory),
       cmocka_unit_test(test_layer_opencl),
       cmocka_unit_test(test_layer_memory),
       cmocka_unit_test_setup_teardown(test_own_opencl, open_own, close_own),

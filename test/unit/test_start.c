@@ -60,6 +60,35 @@ static void test_transfers(void **state) {
   moecl_context_destroy(&context);
 }
 
+/* What a transfer comes after fails, and so it does: its event says so, and the next one is right.
+ */
+static void test_failed_transfer(void **state) {
+  enum { BYTES = 1 << 20 };
+  static uint8_t src[BYTES];
+  moecl_context *context = open_context();
+  moecl_buffer *to = NULL;
+  cl_event done = NULL;
+  cl_int code;
+  (void)state;
+  cl_event before = clCreateUserEvent(context->cl, &code);
+  assert_int_equal(code, CL_SUCCESS);
+  for (uint64_t i = 0; i < BYTES; i++) src[i] = byte_of(i, 3);
+  assert_ok(moecl_buffer_create(context, BYTES + 64, &to));
+  assert_ok(moecl_buffer_fill_byte(to, 0, BYTES + 64, 0xee));
+  assert_ok(moecl_context_finish_wait(context));
+  assert_ok(ocl_upload_write(context, src, to, AT, BYTES, before, &done));
+  assert_int_equal(clSetUserEventStatus(before, -1), CL_SUCCESS);
+  assert_int_equal(ocl_event_await(context, done), MOECL_ERROR_DEVICE);
+  ocl_event_let_go(&before);
+  ocl_event_let_go(&done);
+  assert_ok(ocl_upload_write(context, src, to, AT, BYTES, NULL, &done));
+  assert_ok(ocl_event_await(context, done));
+  check_bytes(to, BYTES, 3);
+  ocl_event_let_go(&done);
+  moecl_buffer_destroy(&to);
+  moecl_context_destroy(&context);
+}
+
 /* A write takes its place among what is enqueued, whichever way it goes. */
 static void test_writes(void **state) {
   enum { BYTES = (3 << 20) + 7 };
@@ -179,6 +208,7 @@ static void test_reserve(void **state) {
 
 int main(void) {
   const struct CMUnitTest tests[] = {cmocka_unit_test(test_transfers),
+                                     cmocka_unit_test(test_failed_transfer),
                                      cmocka_unit_test(test_writes), cmocka_unit_test(test_weights),
                                      cmocka_unit_test(test_reserve)};
   skip_without_device();
