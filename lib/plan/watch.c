@@ -109,8 +109,8 @@ moecl_status plan_watch_read(const plan_watch *watch, plan_watched *times) {
   bool missing = !watch->keeps;
   *times = (plan_watched){NAN, NAN, NAN, NAN};
   span *kernels = calloc(watch->num_kernels + watch->num_copies + 1, sizeof *kernels);
-  span *copies = kernels + watch->num_kernels;
   if (!kernels) return MOECL_ERROR_OUT_OF_HOST_MEMORY;
+  span *copies = kernels + watch->num_kernels;
   const size_t ran = read_spans(watch->kernels, watch->num_kernels, kernels, &missing);
   const size_t copied = read_spans(watch->copies, watch->num_copies, copies, &missing);
   if (!missing)
