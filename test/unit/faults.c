@@ -109,7 +109,6 @@ PLAIN(clEnqueueUnmapMemObject,
       (cl_command_queue q, cl_mem m, void *p, cl_uint n, const cl_event *w, cl_event *e),
       (q, m, p, n, w, e))
 
-/* What is mapped goes with its buffer. */
 /* Gives no code: one that fails finds no function. */
 void *__real_clGetExtensionFunctionAddressForPlatform(cl_platform_id p, const char *name);
 void *__wrap_clGetExtensionFunctionAddressForPlatform(cl_platform_id p, const char *name);
@@ -118,6 +117,7 @@ void *__wrap_clGetExtensionFunctionAddressForPlatform(cl_platform_id p, const ch
   return __real_clGetExtensionFunctionAddressForPlatform(p, name);
 }
 
+/* What is mapped goes with its buffer. */
 void *__real_clEnqueueMapBuffer(cl_command_queue q, cl_mem m, cl_bool b, cl_map_flags f, size_t o,
                                 size_t s, cl_uint n, const cl_event *w, cl_event *e, cl_int *code);
 void *__wrap_clEnqueueMapBuffer(cl_command_queue q, cl_mem m, cl_bool b, cl_map_flags f, size_t o,
