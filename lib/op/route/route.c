@@ -4,8 +4,11 @@
 #include <stdio.h>
 #include <string.h>
 
-/* cl/route/route.clh: a token's bit among an expert's, and the scan's half of a number. */
+/* cl/route/route.clh: a bit for each token and expert in local memory; and all assignments, or all
+ * tiles, in half of a word. */
 enum { MOST_TOKENS = 256, MOST_EXPERTS = 512, MASK_BITS = 32, LANES = 32 };
+enum { MOST_ASSIGNMENTS = MOST_TOKENS * MOECL_MAX_TOP_K };
+_Static_assert(MOST_ASSIGNMENTS <= INT16_MAX, "half of a word has room for all assignments");
 
 static const kernel_variant rows[] = {
 #include "route/variants.def"

@@ -86,7 +86,7 @@ static moecl_status check_problem(check_run *run, op_route *route, problem *p) {
                                .correction_bias = b[1]}};
   MOECL_TRY(router_make_lists(run, 7, &small->rule, TOKENS, &io.permute));
   for (int i = 0; i < REPEATS; i++) {
-    for (int output = 2; output < 5; output++)
+    for (int output = 2; output < 5 + ROUTER_LISTS; output++)
       MOECL_TRY(moecl_buffer_fill_byte(b[output], 0, moecl_buffer_size(b[output]), 0xcd));
     MOECL_TRY(op_route_enqueue(route, &chain, &io));
     MOECL_TRY(compare(run, route, &io, p));
