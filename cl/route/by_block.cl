@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: MIT
-/* Routing in one launch on any device: the choice of router/by_block.cl. For tests, and for devices
- * whose stores become visible with a plain fence; it is there where that router is asked for.
+/* Routing in one launch on CPUs: the choice of router/by_block.cl, where that router is asked for.
+ * OpenCL 1.2's fences promise nothing to other work-groups. On a CPU, whose cores see one memory,
+ * they are enough; on a GPU they may be not, which a self-check need not notice.
  * Defines: those of rule.clh; DTYPE; HAS_BIAS; TOPK_LOCAL, 256. */
 #define AT_ONCE 1
 #include "common/types.clh"

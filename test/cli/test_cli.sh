@@ -130,8 +130,8 @@ test_explain() {
     "[[ \$(grep -c 'as a point above' '$work/out') == 2 ]]"
   holds "explain: memory" grep -E '^  weights .* workspace .* each$' "$work/out"
   call explain "$work/tiny.yaml" --set layer.router.router_variant=by_block \
-    --set 'workload.num_tokens=[256, 257]'
-  holds "explain: few tokens are routed in one launch" grep -E '^  routing: at once \(' "$work/out"
+    --set layer.router.jitter=0.1 --set 'workload.num_tokens=[32, 33]'
+  holds "explain: a router by blocks permutes few tokens" grep -E '^  routing: fused \(' "$work/out"
   holds "explain: and counts more" grep -E '^  routing: counted \(' "$work/out"
   holds "explain builds nothing" bash -c "! grep -i 'variant.*set aside\|passes its self-check' '$work/err'"
   call explain "$work/tiny.yaml" --set layer.grouped_gemm_variant=generik

@@ -3,6 +3,7 @@
  * and the layer that is created with them tells what it made of that. */
 #include "kernel/choose.h"
 #include "op/combine/combine.h"
+#include "op/route/route.h"
 #include "op/router/router.h"
 #include "spoilt_layer.h"
 
@@ -416,13 +417,15 @@ static void test_asked(void **state) {
                 &with, MOECL_ERROR_BUILD, "grouped_gemm variant 'generic' fails its self-check");
 }
 
-/* Has the device enough local memory for the router's variant? */
-static bool router_fits(const char *name) {
+/* Has the device what the variant takes? */
+static bool fits_here(const kernel_table *table, const char *name) {
   moecl_context *context = NULL;
-  const kernel_variant *row = op_router_table.rows;
+  const kernel_variant *row = table->rows;
   assert_ok(moecl_context_create(NULL, &context));
   while (strcmp(row->name, name) != 0) row++;
-  const bool fits = kernel_variant_fits(row, moecl_context_device(context));
+  const moecl_device_info *device = moecl_context_device(context);
+  const bool fits =
+      kernel_variant_fits(row, device) && (row->required & ~device->capabilities) == 0;
   moecl_context_destroy(&context);
   return fits;
 }
@@ -436,7 +439,7 @@ static void test_by_block(void **state) {
       {"num_tokens * top_k, top_k,", "num_tokens * top_k - 1, top_k,"}};
   moecl_layer_params with = params;
   (void)state;
-  if (!router_fits("by_block")) {
+  if (!fits_here(&op_router_table, "by_block")) {
     printf("SKIP: the device has too little local memory for 'by_block'\n");
     skip();
   }
@@ -458,7 +461,7 @@ static void test_route_set_aside(void **state) {
       {"t < tokens && e < experts", "t < tokens && e + 1 < experts"}};
   moecl_layer_params with = params;
   (void)state;
-  if (!router_fits("by_block")) skip();
+  if (!fits_here(&op_router_table, "by_block") || !fits_here(&op_route_table, "by_block")) skip();
   with.router_variant = "by_block";
   for (size_t i = 0; i < BASE_COUNT(wrong); i++) {
     test_log log = {0};
