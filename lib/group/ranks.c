@@ -93,7 +93,8 @@ static moecl_status await(group_ranks *ranks, MPI_Request *request, int begun, c
   }
 }
 
-/* The status of the first rank whose is not MOECL_OK: a worse and an earlier one are smaller. */
+/* The status of the first rank whose is not MOECL_OK: the least of what all say, as the rank stands
+ * before the status, and MOECL_OK is more than any. */
 moecl_status ranks_agree(group_ranks *ranks, moecl_status status, const char *what) {
   enum { FINE = 1 << 30 };
   if (!ranks || ranks->count == 1) return status;

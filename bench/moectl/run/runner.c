@@ -214,8 +214,6 @@ static moecl_status time_forwards(runner *runner, const experiment_point *point,
   return status;
 }
 
-/* The layer, then half as often its stages: events between the kernels cost time
- * that is not the layer's. */
 /* What a cache of experts did so far; zeros without one. */
 static moecl_status read_offload(const runner *runner, moecl_offload_statistics *statistics) {
   *statistics = (moecl_offload_statistics){0};
@@ -242,6 +240,8 @@ static moecl_status describe_offload(const runner *runner, point_offload *offloa
   return MOECL_OK;
 }
 
+/* The layer, then half as often its stages: events between the kernels cost time
+ * that is not the layer's. */
 static moecl_status time_round(runner *runner, const experiment_point *point,
                                const point_buffers *buffers, int64_t iterations,
                                int64_t timed_of[INPUT_SETS], point_round *round) {
