@@ -250,6 +250,10 @@ for point in points:
     assert point['verify']['ok'] and (offload['hit_rate'] == 1) == (offload['moved_bytes'] == 0)
 assert points[2]['offload']['hit_rate'] == 1 and points[0]['offload']['hit_rate'] < 1, points"
   holds "the report shows it" grep -q "^## Experts in the host's memory" "$work/offload/report.md"
+  call run "$work/tiny.yaml" --set parallel.placement=offload --set parallel.experts=1 \
+    --set parallel.dispatch_format=fp8-g128 --out "$work/unsent"
+  expect "nothing is sent to experts of one device, so nothing is rounded" 0 'verified'
+  expect "which is said" 0 "dispatch_format has no effect with 'placement: offload'"
   call check "$work/tiny.yaml" --set parallel.placement=offload --set parallel.cache=1
   expect "check tells the host's memory" 0 "and .* of the host's memory"
   call explain "$work/tiny.yaml" --set parallel.placement=offload --set parallel.cache=1

@@ -311,6 +311,14 @@ static void test_placement_file(void **state) {
                              by_file, &e));
   assert_true(e.placement.num_loads == 8 && e.placement.loads[0] == 2 &&
               e.placement.loads[7] == 17);
+  assert_null(e.warnings);
+  experiment_destroy(&e);
+  assert_null(load_placement("[8, 7, 6, 5, 4, 3, 2, 0]", "experts: 2, replicas: [0, 1]", &e));
+  assert_null(e.warnings);
+  experiment_destroy(&e);
+  assert_null(load_placement("[8, 7, 6, 5, 4, 3, 2, 0]", "experts: 2, placement: capacity", &e));
+  assert_non_null(e.warnings);
+  assert_non_null(strstr(e.warnings, "parallel.placement_file has no effect without"));
   experiment_destroy(&e);
   const struct {
     const char *content, *keys, *part;

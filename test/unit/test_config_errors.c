@@ -539,6 +539,10 @@ static void test_no_effect(void **state) {
         "--set layer.capacity.drop_policy=[position, probability]: warning: "
         "layer.capacity.drop_policy has no effect without a number for "
         "layer.capacity.capacity_factor");
+  warns("parallel: {placement: offload, chunks: 2, cache: 2, replicas: [1, 0]}\n", NULL,
+        "dir/t.yaml:8:40: warning: parallel.chunks has no effect with 'placement: offload'\n"
+        "dir/t.yaml:8:63: warning: parallel.replicas has no effect with 'placement: offload'");
+  warns("devices: [0:0, 0:1]\nparallel: {placement: [even, offload], experts: 1}\n", NULL, NULL);
   static const char layer[] = "layer:\n  hidden_size: 8\n  intermediate_size: 8\n  num_experts: 4\n"
                               "  top_k: 2\n  capacity: {min_capacity: 4, drop_policy: position, "
                               "capacity_factor: %s}\nworkload: {num_tokens: 8}\n";

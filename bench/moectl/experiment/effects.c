@@ -39,11 +39,39 @@ static bool offloads(const settings *settings, schema_id id) {
   return id == KEY_PARALLEL_PLACEMENT && is_met(settings, &offload);
 }
 
+/* Is the key of members, which no placement that is asked for has? */
+static bool lacks_members(const settings *settings, const schema_key *key) {
+  const setting *placement = &settings->keys[KEY_PARALLEL_PLACEMENT];
+  if (key->needs[0].key != KEY_PARALLEL_EXPERTS) return false;
+  for (size_t i = 0; i < placement->count; i++)
+    if (placement->values[i].integer != PARALLEL_OFFLOAD) return false;
+  return placement->count > 0;
+}
+
+/* It says who has which experts, or which of them are replicated. */
+static void check_placement_file(const settings *settings, problems *warnings) {
+  const setting *file = &settings->keys[KEY_PARALLEL_PLACEMENT_FILE];
+  const setting *replicas = &settings->keys[KEY_PARALLEL_REPLICAS];
+  const schema_need by_file = {KEY_PARALLEL_PLACEMENT, false, PARALLEL_FROM_FILE, NULL};
+  bool is_read = is_met(settings, &by_file);
+  for (size_t i = 0; i < replicas->count; i++) is_read = is_read || replicas->values[i].integer > 0;
+  if (!is_read)
+    problem_add(warnings, file->mark,
+                "warning: parallel.placement_file has no effect without 'placement: file' or a "
+                "number of parallel.replicas");
+}
+
 static void check_needs(const settings *settings, schema_id id, problems *warnings) {
   char text[512];
   const schema_key *key = schema_get(id);
   const setting *s = &settings->keys[id];
   if (!s->given || (s->count == 1 && s->values[0].null) || offloads(settings, id)) return;
+  if (lacks_members(settings, key)) {
+    problem_add(warnings, s->mark, "warning: %s has no effect with 'placement: offload'",
+                key->name);
+    return;
+  }
+  if (id == KEY_PARALLEL_PLACEMENT_FILE) check_placement_file(settings, warnings);
   for (size_t i = 0; i < sizeof key->needs / sizeof key->needs[0]; i++)
     if (key->needs[i].key != KEY_NAME && !is_met(settings, &key->needs[i]))
       problem_add(warnings, s->mark, "warning: %s has no effect without %s", key->name,
