@@ -9,7 +9,14 @@
 
 bool led_serves(const experiment *experiment) {
   for (size_t i = 0; processes_count() > 1 && i < experiment->num_points; i++) {
-    if (experiment->points[i].parallel.experts > 0) continue;
+    const experiment_parallel *parallel = &experiment->points[i].parallel;
+    if (parallel->placement == PARALLEL_OFFLOAD) {
+      complain("mpirun started %d processes, and parallel.placement is 'offload' at point %zu, "
+               "which is of one device: run without mpirun",
+               processes_count(), i);
+      return false;
+    }
+    if (parallel->experts > 0) continue;
     complain("mpirun started %d processes, which share the experts of a layer, and "
              "parallel.experts is null at point %zu: say --set parallel.experts=%d, or run "
              "without mpirun",
