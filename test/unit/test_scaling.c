@@ -73,6 +73,12 @@ static void test_speed(void **state) {
   fixture.results.have[0] = false; /* the fewest that ran then stand for as many */
   assert_true(picture_value(&fixture.results, PICTURE_SCALING, 1) == 2);
   assert_true(picture_value(&fixture.results, PICTURE_SCALING, 2) == 4);
+  text = written(&fixture, report_scaling);
+  has(text, "4 members do 4.00x the tokens per second of one (100% of the ideal), if 2 do 2x: one "
+            "was not measured; the busiest");
+  free(text);
+  fixture.results.have[1] = false; /* nothing is compared with anything */
+  says(&fixture, report_scaling, "");
   tear_down(&fixture);
   /* One device alone, and a line of more tokens. */
   set_up(&fixture, LAYER "num_experts: 16, top_k: 2}\nworkload: {num_tokens: [8, 16]}\n"
@@ -88,6 +94,33 @@ static void test_speed(void **state) {
   set_up(&fixture, LAYER TWO);
   says(&fixture, report_scaling, "");
   tear_down(&fixture);
+}
+
+/* Members by turns on what a list names: one device, were it named twice. */
+static void test_one_device(void **state) {
+  static const int64_t one[] = {16}, two[] = {4, 12};
+  static const struct {
+    const char *devices;
+    bool shared;
+  } cases[] = {{"auto", true},        {"0:0", true},     {"[0:0, '0:0']", true},
+               {"[0:0, 0:1]", false}, {"all", false},    {"[0:1, 0:11]", false},
+               {"'0:0, 0:0'", true},  {"cpu all", false}};
+  (void)state;
+  for (size_t i = 0; i < sizeof cases / sizeof *cases; i++) {
+    made_up fixture;
+    char yaml[512];
+    snprintf(yaml, sizeof yaml, "%sdevices: %s\n", LAYER TWO "parallel: {experts: [1, 2]}\n",
+             cases[i].devices);
+    set_up(&fixture, yaml);
+    spread(&fixture, 0, 1, one);
+    spread(&fixture, 1, 2, two);
+    for (size_t p = 0; p < 2; p++) fixture.results.points[p].tokens_per_s = 100;
+    char *text = written(&fixture, report_scaling);
+    if ((strstr(text, "all on one device") != NULL) != cases[i].shared)
+      fail_msg("devices: %s: %s", cases[i].devices, text);
+    free(text);
+    tear_down(&fixture);
+  }
 }
 
 static void test_placements(void **state) {
@@ -223,8 +256,8 @@ static void test_uneven_prediction(void **state) {
 
 int main(void) {
   const struct CMUnitTest tests[] = {
-      cmocka_unit_test(test_speed), cmocka_unit_test(test_placements),
-      cmocka_unit_test(test_pictures), cmocka_unit_test(test_prediction),
-      cmocka_unit_test(test_uneven_prediction)};
+      cmocka_unit_test(test_speed),      cmocka_unit_test(test_one_device),
+      cmocka_unit_test(test_placements), cmocka_unit_test(test_pictures),
+      cmocka_unit_test(test_prediction), cmocka_unit_test(test_uneven_prediction)};
   return cmocka_run_group_tests(tests, NULL, NULL);
 }

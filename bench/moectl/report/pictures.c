@@ -106,13 +106,10 @@ static double members_of(const results *all, size_t index) {
   return experts > 0 ? (double)experts : 1;
 }
 
-/* Over the points that differ in the number of members alone: the fewest, which do as many times
- * one's as they are where that was not measured. Without a group is one alone, more so than with
- * a group of one. */
-static double scaling_of(const results *all, size_t index) {
+/* Of the points that differ in the number of members alone. Without a group is one alone, more so
+ * than with a group of one. */
+static size_t fewest_of(const results *all, size_t axis, size_t index) {
   const experiment *plan = all->experiment;
-  const size_t axis = grid_find(plan, "experts");
-  if (axis == plan->num_axes) return NAN;
   const size_t stride = grid_stride(plan, axis);
   const size_t first = index - grid_digit(plan, axis, index) * stride;
   size_t fewest = index;
@@ -122,8 +119,21 @@ static double scaling_of(const results *all, size_t index) {
         plan->points[other].parallel.experts < plan->points[fewest].parallel.experts)
       fewest = other;
   }
+  return fewest;
+}
+
+/* Over the fewest, which do as many times one's as they are where that was not measured. */
+static double scaling_of(const results *all, size_t index) {
+  const size_t axis = grid_find(all->experiment, "experts");
+  if (axis == all->experiment->num_axes) return NAN;
+  const size_t fewest = fewest_of(all, axis, index);
   return members_of(all, fewest) * all->points[index].tokens_per_s /
          all->points[fewest].tokens_per_s;
+}
+
+int64_t pictures_scaling_from(const results *all, size_t index) {
+  const size_t axis = grid_find(all->experiment, "experts");
+  return (int64_t)members_of(all, fewest_of(all, axis, index));
 }
 
 double picture_value(const results *all, picture_kind kind, size_t index) {

@@ -73,6 +73,10 @@ const char *pictures_line_label(const results *all, size_t axis, const picture_v
 /* Which of its axis's values a panel has. */
 size_t pictures_panel_digit(const picture_view *view, size_t panel);
 
+/* The members that a value of PICTURE_SCALING, which there is, compares the point's with: where
+ * they are more than one they are taken to do as many times one's. */
+int64_t pictures_scaling_from(const results *all, size_t index);
+
 /* Is the point on several devices, and ran? */
 bool pictures_has_devices(const results *all, size_t index);
 

@@ -28,11 +28,24 @@ static void put_span(const span *of, double times, const char *unit, FILE *file)
   fprintf(file, "%s%s", high, unit);
 }
 
-/* Are all members contexts of the experiment's device? Of processes nobody knows whose machines
- * they were on. */
+/* Does a list of devices, with commas or blanks between them, name one alone? NULL: the
+ * experiment's. */
+static bool names_one(const char *devices) {
+  static const char between[] = " ,";
+  if (!devices) return true;
+  const char *first = devices + strspn(devices, between);
+  const size_t length = strcspn(first, between);
+  for (const char *at = first; *at; at += strspn(at, between)) {
+    if (strcspn(at, between) != length || strncmp(at, first, length) != 0) return false;
+    at += length;
+  }
+  return length != strlen("all") || strncmp(first, "all", length) != 0;
+}
+
+/* Are all members contexts of one device? Of processes nobody knows whose machines they were on. */
 static bool is_one_device(const results *all, size_t index) {
-  const char *devices = all->experiment->points[index].parallel.devices;
-  return devices == NULL && strcmp(all->points[index].parallel.transport, "mpi") != 0;
+  return names_one(all->experiment->points[index].parallel.devices) &&
+         strcmp(all->points[index].parallel.transport, "mpi") != 0;
 }
 
 /* ---- what more devices gain ---- */
@@ -41,7 +54,7 @@ bool report_scaling(const results *all, FILE *file) {
   const experiment *plan = all->experiment;
   const size_t axis = grid_find(plan, "experts");
   span speed = nothing, hidden = nothing, imbalance = nothing, share = nothing;
-  int64_t most = 1;
+  int64_t most = 1, from = 1;
   bool alone = true;
   if (axis == plan->num_axes) return false;
   for (size_t i = 0; i < plan->num_points; i++)
@@ -51,6 +64,9 @@ bool report_scaling(const results *all, FILE *file) {
     const point_parallel *parallel = &all->points[i].parallel;
     const double times = picture_value(all, PICTURE_SCALING, i);
     if (plan->points[i].parallel.experts != most || !isfinite(times)) continue;
+    const int64_t fewest = pictures_scaling_from(all, i);
+    if (fewest == most) continue; /* compared with itself */
+    if (fewest > from) from = fewest;
     widen(&speed, times);
     widen(&share, 100 * times / (double)most);
     widen(&hidden, 100 * parallel->hidden_share);
@@ -63,6 +79,7 @@ bool report_scaling(const results *all, FILE *file) {
   fputs(" the tokens per second of one (", file);
   put_span(&share, 1, "%", file);
   fputs(" of the ideal)", file);
+  if (from > 1) fprintf(file, ", if %" PRId64 " do %" PRId64 "x: one was not measured", from, from);
   if (alone) fputs(", all on one device, which they share", file);
   if (imbalance.most > 0) {
     fputs("; the busiest has ", file);
