@@ -144,7 +144,9 @@ static void put_basis(const results *all, const prediction_basis *basis, FILE *f
       "placed evenly: I, the busiest device's rows over the mean. B: bytes of a device's "
       "tokens to others and back, a row of %.0f bytes once to each device that has an expert of "
       "it, choices being independent, and %.0f bytes back for each choice. That many links are "
-      "as fast as few, and that rows an expert stay as many, is assumed.\n\n",
+      "as fast as few, and that rows an expert stay as many, is assumed. What each device does "
+      "for the whole batch, which grows with N, is left out: the lists of all choices, whose ids "
+      "and weights all get.\n\n",
       basis->index, basis->tokens, number_text(1e3 * basis->row_ms, c, sizeof c),
       number_text(basis->choices, k, sizeof k), number_text(100 * basis->hidden, h, sizeof h),
       number_text(1e-3 * basis->bytes_per_ms, r, sizeof r),
