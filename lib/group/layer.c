@@ -229,7 +229,10 @@ moecl_status moecl_group_layer_create(moecl_group *group, const moecl_group_laye
   *out = NULL;
   if (!group) return MOECL_ERROR_INVALID_ARGUMENT;
   moecl_group_layer *layer = calloc(1, sizeof *layer);
-  if (!layer) return log_error(group_log(group), MOECL_ERROR_OUT_OF_HOST_MEMORY, "no host memory");
+  if (!layer) /* others hear of it where they agree first */
+    return ranks_agree(
+        group->ranks, log_error(group_log(group), MOECL_ERROR_OUT_OF_HOST_MEMORY, "no host memory"),
+        "group_layer");
   layer->group = group_retain(group);
   const moecl_status status = make(layer, params);
   if (status != MOECL_OK) moecl_group_layer_destroy(&layer);

@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: MIT
 #include "group/ranks.h"
 #include "base/base.h"
+#include "moecl/group.h"
 #include <stdlib.h>
 #include <string.h>
 #include <time.h>
@@ -111,10 +112,9 @@ moecl_status ranks_agree(group_ranks *ranks, moecl_status status, const char *wh
 
 moecl_status ranks_gather(group_ranks *ranks, void *rows, const int64_t *first, size_t row_bytes) {
   if (!ranks || ranks->count == 1) return MOECL_OK;
-  int *counts = calloc(2 * (size_t)ranks->count, sizeof *counts), *from = counts + ranks->count;
+  int counts[MOECL_MAX_GROUP_MEMBERS], from[MOECL_MAX_GROUP_MEMBERS];
   MPI_Datatype row = MPI_DATATYPE_NULL;
   MPI_Request request = MPI_REQUEST_NULL;
-  if (!counts) return log_error(ranks->log, MOECL_ERROR_OUT_OF_HOST_MEMORY, "no host memory");
   for (int r = 0; r < ranks->count; r++) {
     counts[r] = (int)(first[r + 1] - first[r]);
     from[r] = (int)first[r];
@@ -128,7 +128,6 @@ moecl_status ranks_gather(group_ranks *ranks, void *rows, const int64_t *first, 
                                    ranks->comm, &request),
                    "MPI_Iallgatherv");
   if (row != MPI_DATATYPE_NULL) MPI_Type_free(&row);
-  free(counts);
   return status;
 }
 

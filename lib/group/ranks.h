@@ -20,7 +20,8 @@ int ranks_count(const group_ranks *ranks); /* NULL: 1 */
 /* All: MOECL_OK where everybody's status is; otherwise one that is not, and the log says whose,
  * unless it is this rank's own. */
 moecl_status ranks_agree(group_ranks *ranks, moecl_status status, const char *what);
-/* All: rank r's rows, from first[r] on and before first[r+1], get to everybody. */
+/* All: rank r's rows, from first[r] on and before first[r+1], get to everybody. There are no more
+ * ranks than a group may have members. */
 moecl_status ranks_gather(group_ranks *ranks, void *rows, const int64_t *first, size_t row_bytes);
 /* All: from one rank to all others. */
 moecl_status ranks_broadcast(group_ranks *ranks, int from, void *data, size_t bytes);
