@@ -145,6 +145,8 @@ static inline bool layer_offloads(const moecl_layer *layer) {
 /* The host's memory, and what is kept of who is where. */
 moecl_status layer_offload_make(moecl_layer *layer);
 void layer_offload_release(layer_offload **offload); /* waits for copies */
+/* Place 0 is nobody's from now on, whatever comes of what is packed there. */
+void layer_offload_vacate(moecl_layer *layer);
 /* Takes an expert's tensor, packed at place 0, to the host's memory; enqueued. */
 moecl_status layer_offload_keep(moecl_layer *layer, moecl_tensor tensor, int64_t expert);
 /* Host bytes of all experts; also of a described layer. */

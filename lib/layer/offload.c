@@ -82,6 +82,8 @@ static bool is_of_gate_up(moecl_tensor tensor) {
   return tensor == MOECL_GATE_UP_PROJ || tensor == MOECL_GATE_UP_BIAS;
 }
 
+void layer_offload_vacate(moecl_layer *layer) { expert_cache_forget(&layer->offload->cache, 0); }
+
 moecl_status layer_offload_keep(moecl_layer *layer, moecl_tensor tensor, int64_t expert) {
   layer_offload *offload = layer->offload;
   op_gemm_part parts[MOST_PARTS];
@@ -90,7 +92,6 @@ moecl_status layer_offload_keep(moecl_layer *layer, moecl_tensor tensor, int64_t
   const int32_t place = offload->cache.place_of[expert];
   cl_event packed, kept;
   parts_of(layer, 0, parts);
-  expert_cache_forget(&offload->cache, 0);
   if (place != EXPERT_CACHE_NONE) expert_cache_forget(&offload->cache, place);
   MOECL_TRY(ocl_queue_mark(layer->context, &packed));
   moecl_status status =

@@ -62,6 +62,7 @@ static moecl_status pack(moecl_layer *layer, moecl_tensor tensor, int64_t first,
     return pack_here(layer, tensor, first, count, src, offset);
   const uint64_t one = moecl_layer_tensor_bytes(&layer->params, tensor);
   for (int64_t i = 0; i < count; i++) {
+    layer_offload_vacate(layer);
     MOECL_TRY(pack_here(layer, tensor, 0, 1, src, offset + (uint64_t)i * one));
     MOECL_TRY(layer_offload_keep(layer, tensor, first + i));
   }
