@@ -254,6 +254,9 @@ assert points[2]['offload']['hit_rate'] == 1 and points[0]['offload']['hit_rate'
     --set parallel.dispatch_format=fp8-g128 --out "$work/unsent"
   expect "nothing is sent to experts of one device, so nothing is rounded" 0 'verified'
   expect "which is said" 0 "dispatch_format has no effect with 'placement: offload'"
+  call check "$work/tiny.yaml" --set parallel.placement=offload --set parallel.experts=1 \
+    --set parallel.cache=3 --set devices=0:7
+  expect "other devices have none of its experts" 0 "devices has no effect with 'placement: offload'"
   call check "$work/tiny.yaml" --set parallel.placement=offload --set parallel.cache=1
   expect "check tells the host's memory" 0 "and .* of the host's memory"
   call explain "$work/tiny.yaml" --set parallel.placement=offload --set parallel.cache=1

@@ -235,7 +235,7 @@ static int profile_all(profile_run *run) {
 /* A profile is of one device's kernels. */
 static bool is_on_one_device(const experiment *experiment) {
   for (size_t i = 0; i < experiment->num_points; i++)
-    if (experiment->points[i].parallel.experts > 0) {
+    if (experiment_members(&experiment->points[i]) > 0) {
       complain("parallel.experts is %lld at point %zu, and a profile is of one device: --set "
                "parallel.experts=null; 'moectl run' tells what each device did",
                (long long)experiment->points[i].parallel.experts, i);

@@ -12,8 +12,7 @@ void forwards_release_layer(runner *runner) {
 }
 
 moecl_status forwards_create_layer(runner *runner, const experiment_point *point) {
-  const bool offloads = point->parallel.placement == PARALLEL_OFFLOAD;
-  if (point->parallel.experts > 0 && !offloads) return together_create(runner, point);
+  if (experiment_members(point) > 0) return together_create(runner, point);
   if (point->what == WHAT_LAYER)
     return moecl_layer_create(runner->context, &point->layer, &runner->layer);
   const moecl_block_params params = experiment_block_params(point);

@@ -58,7 +58,7 @@ int64_t runner_context_step(const experiment_point *point, uint64_t alignment) {
  * makes no difference. */
 static moecl_layer_params part_here(const moecl_context *context, const experiment_point *point) {
   moecl_layer_params part = point->layer;
-  const int64_t members = point->parallel.experts, all = part.num_experts;
+  const int64_t members = experiment_members(point), all = part.num_experts;
   const int64_t here = members > 0 ? together_members_here(context, point) : 0;
   if (here == members) return part;
   part.num_experts = (all * here + members - 1) / members + point->parallel.replicas;

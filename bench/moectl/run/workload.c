@@ -24,8 +24,7 @@ static double scale_of(const moecl_layer_params *params, moecl_tensor tensor) {
 }
 
 moecl_format workload_dispatch_format(const experiment_point *point) {
-  const bool group = point->parallel.experts > 0 && point->parallel.placement != PARALLEL_OFFLOAD;
-  return group ? point->parallel.dispatch_format : MOECL_FORMAT_DTYPE;
+  return experiment_members(point) > 0 ? point->parallel.dispatch_format : MOECL_FORMAT_DTYPE;
 }
 
 bool workload_has_other_formats(const experiment_point *point) {
