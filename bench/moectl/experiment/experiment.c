@@ -299,10 +299,6 @@ bool experiment_load(const char *path, const experiment_override *overrides, siz
   return good;
 }
 
-int64_t experiment_members(const experiment_point *point) {
-  return point->parallel.placement == PARALLEL_OFFLOAD ? 0 : point->parallel.experts;
-}
-
 void experiment_destroy(experiment *experiment) {
   if (experiment == NULL) return;
   free(experiment->path);

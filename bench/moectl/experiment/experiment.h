@@ -138,7 +138,9 @@ experiment_block experiment_block_of(const moecl_block_params *params);
 const char *experiment_measured(const experiment *experiment);
 bool experiment_has_blocks(const experiment *experiment); /* does any point measure one? */
 /* Members of the point's group; 0: it has none, and is on one device. */
-int64_t experiment_members(const experiment_point *point);
+static inline int64_t experiment_members(const experiment_point *point) {
+  return point->parallel.placement == PARALLEL_OFFLOAD ? 0 : point->parallel.experts;
+}
 
 /* The value a point has for a flat parameter name, as YAML writes it ("4",
  * "1.25", "null" for dropless, "auto" for no variant asked for). Returns
