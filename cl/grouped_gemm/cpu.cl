@@ -109,24 +109,13 @@ typedef const __global packed_t block_t;
 #endif
 typedef ELEMENT_T(BIASES) bias_t;
 
-/* The numbers of fp16's bits. PoCL's vload_half16 is two conversions, and joins them. */
-static inline floatv from_halves(ushortv bits) {
-#if VECTOR_WIDTH == 16 && defined(__AVX512F__) && defined(__x86_64__) && defined(__clang__)
-  floatv v;
-  __asm__("vcvtph2ps %1, %0" : "=v"(v) : "vm"(bits));
-  return v;
-#else
-  return vload_halfv(0, (const half *)&bits);
-#endif
-}
-
 static inline void panel_load(block_t *w, floatv *low, floatv *high) {
 #if WEIGHTS == ELEMENT_F32 || defined(SCALES)
   *low = vloadv(0, w);
   *high = vloadv(1, w);
 #elif WEIGHTS == ELEMENT_F16
-  *low = from_halves(vloadv(0, w));
-  *high = from_halves(vloadv(1, w));
+  *low = vload_halfv(0, (const __global half *)w);
+  *high = vload_halfv(1, (const __global half *)w);
 #else /* bf16 */
   uintv pair = vloadv(0, w);
   *low = as_floatv(pair << 16);
