@@ -22,8 +22,9 @@ extern "C" {
 typedef struct moecl_group moecl_group;
 
 typedef struct moecl_group_params {
-  /* How rows go from one member to another: "host", staged through pinned host memory, on every
-   * device and between vendors. NULL: the best that serves. */
+  /* How rows go from one member to another: "nvidia_peer", over the links between NVIDIA's GPUs of
+   * one host; "host", staged through pinned host memory, on every device and between vendors. NULL:
+   * the best that serves. One member sends nothing: "host" then serves whichever is asked for. */
   const char *transport;
   /* Members in other processes too: the address of an MPI_Comm, of the MPI that this libmoecl was
    * built with. NULL: this process alone. See "Several processes" below. */

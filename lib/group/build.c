@@ -257,7 +257,9 @@ static const char *const down_names[MOECL_MAX_GROUP_CHUNKS] = {
  * takes all. */
 static int64_t planned_rows(const moecl_group_layer *layer, int64_t rows, int64_t made) {
   if (layer->params.weight_on_input) return rows;
-  return made >= rows && made <= rows + rows / 4 + 64 ? made : rows + rows / 16 + 16;
+  if (made >= rows && made <= rows + rows / 4 + 64) return made;
+  const int64_t some_more = rows + rows / 16 + 16;
+  return some_more <= MOECL_MAX_ASSIGNMENTS ? some_more : MOECL_MAX_ASSIGNMENTS;
 }
 
 static void build_experts(const moecl_group_layer *layer, int m, group_experts_plan *built) {

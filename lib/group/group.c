@@ -42,6 +42,10 @@ moecl_status group_choose_transport(moecl_group *group, const char *asked,
   const char *why = NULL;
   for (const group_transport *const *t = group_transports; *t; t++) {
     if (asked && strcmp((*t)->name, asked) != 0) continue;
+    if (group->count == 1) { /* sends nothing, whatever was asked for: a sweep's first point */
+      *transport = &group_host_transport;
+      return group_host_transport.create(group, state);
+    }
     if ((why = (*t)->refuses(group))) {
       log_write(group_log(group), MOECL_LOG_INFO, "group: the transport '%s' does not serve: %s",
                 (*t)->name, why);

@@ -446,7 +446,6 @@ static const char *refuses(const moecl_group *group) {
   ocl_trial trials[MOECL_MAX_GROUP_MEMBERS];
   const char *why = NULL;
   int entered = 0;
-  if (group->count < 2) return "there is one member, which has nobody to send to";
   for (int m = 0; m < group->count; m++)
     if (!(group->device[m].context->info.capabilities & MOECL_CAP_PTX_SM80))
       return "a member is no GPU of NVIDIA's (MOECL_CAP_PTX_SM80)";

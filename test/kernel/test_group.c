@@ -440,7 +440,11 @@ static void test_peers(void **state) {
   assert_string_equal(moecl_group_transport(group), "host");
   moecl_group_destroy(&group);
   moecl_context_take_errors(contexts[0], NULL, 0);
-  expect(moecl_group_create(one, 1, &by_peer, &group), MOECL_ERROR_UNSUPPORTED, "one member");
+  assert_ok(moecl_group_create(one, 1, &by_peer, &group)); /* sends nothing */
+  assert_string_equal(moecl_group_transport(group), "host");
+  moecl_group_destroy(&group);
+  const moecl_group_params by_none = {.transport = "carrier pigeon"};
+  expect(moecl_group_create(one, 1, &by_none, &group), MOECL_ERROR_UNSUPPORTED, "no transport");
   moecl_context_destroy(&one[1]);
 }
 
