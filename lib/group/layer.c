@@ -126,20 +126,58 @@ static moecl_status check_params(const moecl_group *group, const moecl_group_lay
 
 /* ---- all ranks ---- */
 
-/* What all ranks have to ask for alike, or they would wait for rows that nobody sends. */
+/* What all ranks have to ask for alike: others would wait for rows that nobody sends, or give
+ * tokens another mathematics. Each number of the parameters but the variants' names. */
+enum { WISH_NUMBERS = 48 };
 typedef struct wish {
-  double numbers[15];
+  double numbers[WISH_NUMBERS];
   char digest[40]; /* of who has which experts */
 } wish;
 
 static wish wish_of(const moecl_group_layer *layer, const char *digest) {
   const moecl_layer_params *p = &layer->params;
-  wish wish = {.numbers = {(double)p->hidden_size, (double)p->intermediate_size,
-                           (double)p->num_experts, (double)p->num_identity_experts,
-                           (double)p->top_k, p->dtype, p->weight_format, p->activation_format,
-                           p->scoring, p->capacity_factor, p->drop_policy,
-                           (double)p->shared_intermediate_size, p->weight_on_input,
-                           layer->asked_chunks, layer->sent_codes ? 1 : 0}};
+  wish wish = {.numbers = {(double)p->hidden_size,
+                           (double)p->intermediate_size,
+                           (double)p->num_experts,
+                           (double)p->num_identity_experts,
+                           (double)p->top_k,
+                           p->dtype,
+                           p->weight_format,
+                           p->activation,
+                           p->router_bias,
+                           p->gate_up_bias,
+                           p->down_bias,
+                           p->swiglu_alpha,
+                           p->swiglu_limit,
+                           (double)p->shared_intermediate_size,
+                           p->shared_gate,
+                           p->shared_swiglu_limit,
+                           p->shared_scaling_factor,
+                           p->weight_on_input,
+                           p->scoring,
+                           p->score_after_topk,
+                           p->sparsemixer_jitter,
+                           p->renormalize,
+                           p->renormalize_epsilon,
+                           p->renormalize_minimum,
+                           p->routed_scaling_factor,
+                           p->score_correction_bias,
+                           (double)p->num_expert_group,
+                           (double)p->topk_group,
+                           p->group_score,
+                           p->cut_groups_to_zero,
+                           p->second_choice,
+                           p->router_noise,
+                           p->jitter,
+                           p->capacity_factor,
+                           p->capacity_of_tokens,
+                           (double)p->min_capacity,
+                           p->drop_policy,
+                           p->renormalize_after_capacity,
+                           p->activation_format,
+                           p->batch_invariant,
+                           layer->asked_chunks,
+                           layer->sent_codes ? 1 : 0}};
   snprintf(wish.digest, sizeof wish.digest, "%s", digest);
   return wish;
 }

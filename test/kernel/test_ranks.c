@@ -369,6 +369,11 @@ static void test_refusals(void) {
   expect(moecl_group_layer_create(group, &params, &layer), MOECL_ERROR_INVALID_ARGUMENT,
          "asks for another layer");
   assert_null(layer);
+  moecl_group_layer_params other = {.layer = plain, .chunks = 1};
+  other.layer.jitter = last ? 0.25f : 0; /* nobody would wait in vain, but for the same bits */
+  expect(moecl_group_layer_create(group, &other, &layer), MOECL_ERROR_INVALID_ARGUMENT,
+         "asks for another layer");
+  assert_null(layer);
   moecl_group_destroy(&group);
 }
 

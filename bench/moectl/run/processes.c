@@ -12,7 +12,7 @@ static int own, count = 1;
 int processes_own(void) { return own; }
 int processes_count(void) { return count; }
 
-/* What Open MPI's, MPICH's and Slurm's launchers say; 1: it was none of them. */
+/* What Open MPI's and MPICH's launchers say, Slurm's by PMI-2 likewise; 1: it was none of them. */
 static int launched(void) {
   static const char *const names[] = {"OMPI_COMM_WORLD_SIZE", "PMI_SIZE"};
   for (size_t i = 0; i < sizeof names / sizeof *names; i++) {
