@@ -35,7 +35,8 @@ typedef struct moecl_offload_statistics {
   int64_t places;              /* experts that the device has room for, */
   int64_t filled;              /* and those that are there */
   /* Of the latest forward, by the device's clock, in milliseconds: NaN where it was not measured
-   * (moecl_forward_params), or the driver gives no times. Copies from plain memory are not in. */
+   * (moecl_forward_params), the driver gives no times, or some experts are in plain memory, no more
+   * having been pinned. */
   double transfer_ms;   /* in which matrices were copied */
   double hidden_ms;     /* of those: in which a kernel ran as well */
   uint64_t reserved[8]; /* zeros: see moecl.h */

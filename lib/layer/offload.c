@@ -11,6 +11,7 @@
 #include "layer/layer.h"
 #include "moecl/offload.h"
 #include "plan/watch.h"
+#include <math.h>
 #include <stdlib.h>
 
 /* A round's copies are to take long beside the launches of its kernels. */
@@ -33,6 +34,7 @@ struct layer_offload {
   int64_t experts, places;
   int64_t most_brought; /* in one round */
   host_block *block;    /* [experts] */
+  bool some_plain;      /* blocks are not pinned: the device tells no times of their copies */
   expert_cache cache;
   cl_event *used; /* [places]: kernels that read what is there; NULL: none did */
   /* Of the latest forward. */
@@ -139,17 +141,17 @@ static moecl_status make_words(moecl_layer *layer) {
 }
 
 /* Pinned memory may be limited. */
-static moecl_status make_block(moecl_layer *layer, uint64_t bytes, bool *is_plain,
-                               host_block *block) {
-  if (!*is_plain && ocl_pinned_create(&layer->offload->lane, bytes, &block->pinned) == MOECL_OK) {
+static moecl_status make_block(moecl_layer *layer, uint64_t bytes, host_block *block) {
+  bool *some_plain = &layer->offload->some_plain;
+  if (!*some_plain && ocl_pinned_create(&layer->offload->lane, bytes, &block->pinned) == MOECL_OK) {
     block->bytes = block->pinned.host;
     return MOECL_OK;
   }
-  if (!*is_plain)
+  if (!*some_plain)
     log_write(&layer->context->log, MOECL_LOG_WARNING,
               "experts' matrices are in plain memory from here on, whose copies take longer: there "
               "is no more pinned memory");
-  *is_plain = true;
+  *some_plain = true;
   block->bytes = bytes <= SIZE_MAX ? malloc((size_t)bytes) : NULL;
   return block->bytes ? MOECL_OK : no_memory(layer);
 }
@@ -182,9 +184,7 @@ moecl_status layer_offload_make(moecl_layer *layer) {
     return no_memory(layer);
   MOECL_TRY(ocl_lane_create(layer->context, &offload->lane));
   MOECL_TRY(make_words(layer));
-  bool is_plain = false;
-  for (size_t e = 0; e < experts; e++)
-    MOECL_TRY(make_block(layer, bytes, &is_plain, &offload->block[e]));
+  for (size_t e = 0; e < experts; e++) MOECL_TRY(make_block(layer, bytes, &offload->block[e]));
   return MOECL_OK;
 }
 
@@ -521,6 +521,7 @@ moecl_status moecl_layer_offload_statistics_wait(moecl_layer *layer,
   plan_watched times;
   MOECL_TRY(moecl_context_finish_wait(layer->context));
   MOECL_TRY(plan_watch_read(&offload->watch, &times));
+  if (offload->some_plain) times.transfer_ms = times.hidden_ms = NAN;
   *statistics = (moecl_offload_statistics){.latest = offload->latest,
                                            .all = offload->all,
                                            .places = offload->places,
