@@ -174,6 +174,16 @@ size_t report_stages_of(const results *all, int stages[RESULTS_PARTS]) {
   return count;
 }
 
+/* Is there a point whose rows or experts come from elsewhere? */
+static bool any_travels(const results *all) {
+  bool any = false;
+  for (size_t i = 0; i < all->experiment->num_points; i++) {
+    const experiment_parallel *parallel = &all->experiment->points[i].parallel;
+    any = any || parallel->experts > 0 || parallel->placement == PARALLEL_OFFLOAD;
+  }
+  return any;
+}
+
 void report_stages(const results *all, FILE *file) {
   const char *columns[RESULTS_PARTS + 2];
   char whole[16];
@@ -193,6 +203,10 @@ void report_stages(const results *all, FILE *file) {
     fputs("Of a block, *qkv_proj* and *o_proj* are the projections to queries, keys and values and "
           "back,\n*rotary* turns queries and keys (with their norms) and writes keys and values "
           "where *attention* reads them; the norms\nand *residual* add what came before. ",
+          file);
+  if (any_travels(all))
+    fputs("With experts on several devices or in the host's memory, a stage's time has its waits "
+          "for rows or experts in\nit. ",
           file);
   fprintf(file,
           "Stages are timed in forward passes of their own, with an event for every kernel,\nso "

@@ -60,10 +60,11 @@ static moecl_layer_params part_here(const moecl_context *context, const experime
   moecl_layer_params part = point->layer;
   const int64_t members = experiment_members(point), all = part.num_experts;
   const int64_t here = members > 0 ? together_members_here(context, point) : 0;
-  if (here == members) return part;
-  part.num_experts = (all * here + members - 1) / members + point->parallel.replicas;
+  const int64_t copies = members > 0 ? point->parallel.replicas : 0; /* on each member */
+  if (here == members && copies * here == 0) return part;
+  part.num_experts = ((all - copies) * here + members - 1) / members + copies * here;
   if (part.num_experts < 1) part.num_experts = 1;
-  if (part.num_experts > all) part.num_experts = all;
+  if (part.num_experts > MOECL_MAX_EXPERTS) part.num_experts = MOECL_MAX_EXPERTS;
   if (part.top_k > part.num_experts) part.top_k = part.num_experts;
   part.num_identity_experts = part.num_expert_group = part.topk_group = 0;
   return part;
