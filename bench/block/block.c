@@ -7,6 +7,7 @@
  * output: medians in milliseconds of one forward of TOKENS new tokens behind CONTEXT cached ones,
  * back to back by the host's clock ("wall"), from the first kernel's start to the last one's end
  * ("device"), and of every stage. Weights and inputs are random; inputs are taken in turn. */
+#include "timing.h"
 #include <moecl/moecl.h>
 
 #include <getopt.h>
@@ -77,27 +78,10 @@ static void must(const char *what, moecl_status status) {
   exit(1);
 }
 
-static void print_log(void *user, moecl_log_level level, const char *message) {
-  (void)user;
-  if (level <= MOECL_LOG_WARNING) fprintf(stderr, "moecl: %s\n", message);
-}
-
 static double now(void) {
   struct timespec t;
   clock_gettime(CLOCK_MONOTONIC, &t);
   return (double)t.tv_sec + 1e-9 * (double)t.tv_nsec;
-}
-
-static int by_value(const void *a, const void *b) {
-  const double x = *(const double *)a, y = *(const double *)b;
-  return x < y ? -1 : x > y;
-}
-
-/* Sorts the values; NaN where there are none. */
-static double median(double *values, int count) {
-  if (count == 0) return NAN;
-  qsort(values, (size_t)count, sizeof *values, by_value);
-  return count % 2 ? values[count / 2] : 0.5 * (values[count / 2 - 1] + values[count / 2]);
 }
 
 /* ---- weights: normal, scaled so that all numbers stay of order one ---- */
@@ -209,7 +193,7 @@ static double measure_wall(bench *b) {
   const int count = fit < 1 ? 1 : fit > 2000 ? 2000 : (int)fit;
   run(b, count);
   for (int i = 0; i < ROUNDS; i++) rounds[i] = run(b, count);
-  return median(rounds, ROUNDS);
+  return timing_median(rounds, ROUNDS);
 }
 
 /* Medians of `samples` profiled forwards by stage. */
@@ -225,7 +209,7 @@ static void measure_stages(bench *b, bool whole_only, int samples, double *stage
       if (!isnan(times[stage])) all[stage][count[stage]++] = times[stage];
   }
   for (int stage = 0; stage < MOECL_STAGE_COUNT; stage++)
-    stages[stage] = median(all[stage], count[stage]);
+    stages[stage] = timing_median(all[stage], count[stage]);
 }
 
 static void print_number(const char *name, double value) {
@@ -316,7 +300,7 @@ static void parse(int argc, char **argv, bench *b, moecl_context_params *context
 
 int main(int argc, char **argv) {
   bench b = {.seconds = 0.2};
-  moecl_context_params with = {.log = print_log};
+  moecl_context_params with = {.log = timing_log};
   char line[128];
   parse(argc, argv, &b, &with);
   must("context", moecl_context_create(&with, &b.context));

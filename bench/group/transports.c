@@ -8,6 +8,7 @@
  * to them is there. Printed for each size: milliseconds of one exchange, of which the host waits
  * for the end ("alone"), and of one of several that are enqueued behind one another ("in a row"),
  * both medians by the host's clock; and the rate of what a member sends in the latter, in GB/s. */
+#include "timing.h"
 #include "base/base.h"
 #include "group/group.h"
 
@@ -40,33 +41,12 @@ static void must(const char *what, moecl_status status) {
   exit(1);
 }
 
-static void print_log(void *user, moecl_log_level level, const char *message) {
-  (void)user;
-  if (level <= MOECL_LOG_WARNING) fprintf(stderr, "moecl: %s\n", message);
-}
-
-static double now_ms(void) {
-  struct timespec t;
-  clock_gettime(CLOCK_MONOTONIC, &t);
-  return (double)t.tv_sec * 1e3 + (double)t.tv_nsec * 1e-6;
-}
-
-static int by_value(const void *a, const void *b) {
-  const double x = *(const double *)a, y = *(const double *)b;
-  return x < y ? -1 : x > y;
-}
-
-static double median(double *values, int count) {
-  qsort(values, (size_t)count, sizeof *values, by_value);
-  return values[count / 2];
-}
-
 /* ---- members and their buffers ---- */
 
 static void open_members(bench *b, char *devices) {
   for (char *rest = NULL, *name = strtok_r(devices, ",", &rest); name;
        name = strtok_r(NULL, ",", &rest)) {
-    const moecl_context_params params = {.device = name, .log = print_log};
+    const moecl_context_params params = {.device = name, .log = timing_log};
     if (b->members == MOST) must("more than eight devices", MOECL_ERROR_INVALID_ARGUMENT);
     must(name, moecl_context_create(&params, &b->contexts[b->members++]));
   }
@@ -124,23 +104,23 @@ static double exchange(bench *b, int count) {
   const group_transport *transport = b->group->transport;
   void *state = b->group->state;
   transport->settle(state);
-  const double start = now_ms();
+  const double start = timing_now_ms();
   for (int i = 0; i < count; i++) {
     must("begin", transport->begin(state, b->blocks, b->count, &observer));
     must("finish", transport->finish(state, i));
   }
   for (int m = 0; m < b->members; m++) must("waiting", moecl_context_finish_wait(b->contexts[m]));
-  return (now_ms() - start) / count;
+  return (timing_now_ms() - start) / count;
 }
 
 static double time_exchanges(bench *b, int count) {
   double samples[MOST_SAMPLES];
   int taken = 0;
   exchange(b, count);
-  for (const double end = now_ms() + 1e3 * b->seconds;
-       taken < MOST_SAMPLES && (taken < 3 || now_ms() < end); taken++)
+  for (const double end = timing_now_ms() + 1e3 * b->seconds;
+       taken < MOST_SAMPLES && (taken < 3 || timing_now_ms() < end); taken++)
     samples[taken] = exchange(b, count);
-  return median(samples, taken);
+  return timing_median(samples, taken);
 }
 
 static void time_size(bench *b, uint64_t bytes) {
@@ -168,7 +148,7 @@ static void time_transport(bench *b, const char *name) {
 enum { PINNED_BYTES = 64 << 20 };
 
 static double copy_pinned(bench *b, ocl_pinned *down, ocl_pinned *up) {
-  const double start = now_ms();
+  const double start = timing_now_ms();
   for (int m = 0; m < b->members; m++) {
     group_device *device = &b->group->device[m];
     cl_event done;
@@ -183,7 +163,7 @@ static double copy_pinned(bench *b, ocl_pinned *down, ocl_pinned *up) {
     must("waiting", ocl_lane_finish(&b->group->device[m].out));
     must("waiting", ocl_lane_finish(&b->group->device[m].in));
   }
-  return now_ms() - start;
+  return timing_now_ms() - start;
 }
 
 static void time_pinned(bench *b) {
@@ -200,7 +180,7 @@ static void time_pinned(bench *b) {
   }
   copy_pinned(b, down, up);
   for (int i = 0; i < SAMPLES; i++) samples[i] = copy_pinned(b, down, up);
-  const double ms = median(samples, SAMPLES);
+  const double ms = timing_median(samples, SAMPLES);
   printf("pinned       %9d KiB down and up of each of %d at once %9.4f ms %7.1f GB/s\n",
          PINNED_BYTES >> 10, b->members, ms, PINNED_BYTES / ms * 1e-6);
   for (int m = 0; m < b->members; m++) {

@@ -17,6 +17,7 @@
  *   read       GB/s of N threads that only read
  * The layer is a gated one (SwiGLU); its experts have two sets of weights in turn, which is what
  * makes formats soon stored. They are separate in memory. */
+#include "timing.h"
 #include "layer/reading.h"
 #include <moecl/moecl.h>
 
@@ -47,26 +48,10 @@ static void must(const char *what, moecl_status status) {
   exit(1);
 }
 
-static void print_log(void *user, moecl_log_level level, const char *message) {
-  (void)user;
-  if (level <= MOECL_LOG_WARNING) fprintf(stderr, "moecl: %s\n", message);
-}
-
 static void *allocate(size_t bytes) {
   void *p = aligned_alloc(64, (bytes + 63) / 64 * 64);
   if (!p) must("memory", MOECL_ERROR_OUT_OF_HOST_MEMORY);
   return p;
-}
-
-static int by_value(const void *a, const void *b) {
-  const double x = *(const double *)a, y = *(const double *)b;
-  return x < y ? -1 : x > y;
-}
-
-/* Sorts the values. */
-static double median(double *values, int count) {
-  qsort(values, (size_t)count, sizeof *values, by_value);
-  return count % 2 ? values[count / 2] : 0.5 * (values[count / 2 - 1] + values[count / 2]);
 }
 
 /* ---- weights ---- */
@@ -244,12 +229,12 @@ static void run(bench *b, double seconds) {
     layer[whole++] = stages[MOECL_STAGE_LAYER];
   } while (whole < MOST_SAMPLES && reading_clock() < begun + seconds * 2 / 3);
   moecl_profile_layer_only(b->profile, false);
-  const double layer_ms = median(layer, whole);
+  const double layer_ms = timing_median(layer, whole);
   double processors;
   const double wall = measure_wall(b, seconds / 3, layer_ms, &processors);
   printf("{\"experts\": %.6g, \"layer\": %.6g, \"wall\": %.6g, \"processors\": %.6g, "
          "\"samples\": %d}\n",
-         median(experts, count), layer_ms, wall, processors, count);
+         timing_median(experts, count), layer_ms, wall, processors, count);
 }
 
 static void read_plain(bench *b) {
@@ -259,7 +244,7 @@ static void read_plain(bench *b) {
   }
   double rates[5];
   for (int i = 0; i < 5; i++) rates[i] = reading_rate(b->plain, READ_FLOATS, b->threads);
-  printf("{\"read\": %.4g}\n", median(rates, 5));
+  printf("{\"read\": %.4g}\n", timing_median(rates, 5));
 }
 
 /* ---- the command ---- */
@@ -334,7 +319,7 @@ static void serve(bench *b) {
 
 int main(int argc, char **argv) {
   bench b = {.threads = 1};
-  moecl_context_params with = {.device = "cpu", .log = print_log};
+  moecl_context_params with = {.device = "cpu", .log = timing_log};
   parse(argc, argv, &b, &with);
   must("context", moecl_context_create(&with, &b.context));
   must("layer", moecl_layer_create(b.context, &b.params, &b.layer));

@@ -16,6 +16,7 @@
  *                               output, each after so many milliseconds without one
  *
  * Inputs are taken in turn. */
+#include "timing.h"
 #include <moecl/moecl.h>
 
 #include <fcntl.h>
@@ -42,12 +43,6 @@ typedef struct turns {
   moecl_buffer *input[MOST_SETS], *output;
 } turns;
 
-static double now_ms(void) {
-  struct timespec t;
-  clock_gettime(CLOCK_MONOTONIC, &t);
-  return 1e3 * (double)t.tv_sec + 1e-6 * (double)t.tv_nsec;
-}
-
 static void fail(const char *what, const char *why) {
   fprintf(stderr, "layer_turns: %s: %s\n", what, why);
   exit(1);
@@ -55,22 +50,6 @@ static void fail(const char *what, const char *why) {
 
 static void must(const char *what, moecl_status status) {
   if (status != MOECL_OK) fail(what, moecl_status_string(status));
-}
-
-static void print_log(void *user, moecl_log_level level, const char *message) {
-  (void)user;
-  if (level <= MOECL_LOG_WARNING) fprintf(stderr, "moecl: %s\n", message);
-}
-
-static int by_value(const void *a, const void *b) {
-  const double x = *(const double *)a, y = *(const double *)b;
-  return x < y ? -1 : x > y;
-}
-
-/* Sorts the values. */
-static double median(double *values, int count) {
-  qsort(values, (size_t)count, sizeof *values, by_value);
-  return count % 2 ? values[count / 2] : 0.5 * (values[count / 2 - 1] + values[count / 2]);
 }
 
 /* ---- what is given ---- */
@@ -91,9 +70,9 @@ static void take_weights(turns *t, const char *name, int64_t first, int64_t coun
     const moecl_tensor tensor = names[i].tensor;
     const uint64_t bytes = (uint64_t)count * moecl_layer_tensor_bytes(&t->params, tensor);
     const char *from = window(t, bytes);
-    const double begun = now_ms();
+    const double begun = timing_now_ms();
     must("weights", moecl_layer_set_weights(t->layer, tensor, first, count, from));
-    printf("{\"GB_s\": %.3g}\n", (double)bytes * 1e-6 / (now_ms() - begun));
+    printf("{\"GB_s\": %.3g}\n", (double)bytes * 1e-6 / (timing_now_ms() - begun));
     return;
   }
   fail("weights", name);
@@ -150,10 +129,10 @@ static void take_tokens(turns *t, int64_t tokens, int sets) {
 
 static double burst(turns *t, int count) {
   finish(t);
-  const double begun = now_ms();
+  const double begun = timing_now_ms();
   for (int i = 0; i < count; i++) forward(t, i, NULL);
   finish(t);
-  return (now_ms() - begun) / count;
+  return (timing_now_ms() - begun) / count;
 }
 
 static double by_device(turns *t, int count) {
@@ -171,7 +150,7 @@ static double by_device(turns *t, int count) {
     must("profile", moecl_profile_read_wait(t->profiles[i], stages, MOECL_STAGE_COUNT));
     times[i] = stages[MOECL_STAGE_LAYER];
   }
-  return median(times, count);
+  return timing_median(times, count);
 }
 
 static double from_idle(turns *t, int count, double pause_ms) {
@@ -180,12 +159,12 @@ static double from_idle(turns *t, int count, double pause_ms) {
   finish(t);
   for (int i = 0; i < count; i++) {
     usleep((useconds_t)(1e3 * pause_ms));
-    const double begun = now_ms();
+    const double begun = timing_now_ms();
     forward(t, i, NULL);
     finish(t);
-    times[i] = now_ms() - begun;
+    times[i] = timing_now_ms() - begun;
   }
-  return median(times, count);
+  return timing_median(times, count);
 }
 
 /* ---- the command ---- */
@@ -257,7 +236,7 @@ static void serve(turns *t) {
 
 int main(int argc, char **argv) {
   turns t = {0};
-  moecl_context_params with = {.device = "gpu", .log = print_log};
+  moecl_context_params with = {.device = "gpu", .log = timing_log};
   parse(argc, argv, &t, &with);
   const moecl_status opened = moecl_context_create(&with, &t.context);
   if (opened == MOECL_ERROR_NO_DEVICE) {
