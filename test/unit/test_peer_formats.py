@@ -164,7 +164,7 @@ class LayerTimes(unittest.TestCase):
         return ran, [json.loads(line) for line in ran.stdout.splitlines()]
 
     def test_answers(self):
-        ran, found = self.ask("tokens 5\nrun 0.01\nread\n", "--format", "mxfp4", "--variant", "generic")
+        ran, found = self.ask("tokens 5\nrun 0.3\nread\n", "--format", "mxfp4", "--variant", "generic")
         self.assertEqual(ran.returncode, 0, ran.stderr)
         about, point, times, read = found
         self.assertEqual(about["variant"], "generic")
