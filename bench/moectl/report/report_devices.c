@@ -12,11 +12,6 @@ static bool is_shown(const results *all, size_t i) {
          all->points[i].parallel.num_members > 0;
 }
 
-static void cell(FILE *file, double number) {
-  char text[NUMBER_SIZE];
-  fprintf(file, " %s |", number_text(number, text, sizeof text));
-}
-
 /* Twenty signs are the busiest member's rows. */
 static void bar(FILE *file, int64_t rows, int64_t most) {
   const int64_t length = most > 0 ? (rows * BAR + most / 2) / most : 0;
@@ -38,11 +33,11 @@ static void member_rows(const results *all, size_t index, FILE *file) {
             parallel->transport, (int64_t)parallel->chunks, one->experts, one->num_tokens,
             one->rows);
     bar(file, one->rows, most);
-    cell(file, (double)one->bytes_sent / (1u << 20));
-    cell(file, one->layer_ms);
-    cell(file, one->kernels_ms);
-    cell(file, one->transfer_ms);
-    cell(file, one->transfer_ms > 0 ? 100 * one->hidden_ms / one->transfer_ms : NAN);
+    report_cell(file, (double)one->bytes_sent / (1u << 20));
+    report_cell(file, one->layer_ms);
+    report_cell(file, one->kernels_ms);
+    report_cell(file, one->transfer_ms);
+    report_cell(file, one->transfer_ms > 0 ? 100 * one->hidden_ms / one->transfer_ms : NAN);
     fputc('\n', file);
   }
 }

@@ -13,24 +13,19 @@ static bool is_shown(const results *all, size_t i) {
          all->points[i].offload.places > 0;
 }
 
-static void cell(FILE *file, double number) {
-  char text[NUMBER_SIZE];
-  fprintf(file, " %s |", number_text(number, text, sizeof text));
-}
-
 static void point_row(const results *all, size_t index, FILE *file) {
   const point_offload *offload = &all->points[index].offload;
   const double experts = (double)(all->points[index].routing.num_experts -
                                   all->points[index].routing.num_identity_experts);
   const double one = (double)offload->host_bytes / experts;
   fprintf(file, "| %zu | %" PRId64 " |", index, offload->places);
-  cell(file, one * (double)offload->places / (1u << 20));
-  cell(file, (double)offload->host_bytes / (1u << 20));
-  cell(file, 100 * offload->hit_rate);
-  cell(file, offload->moved_bytes / (1u << 20));
-  cell(file, offload->copy_ms);
-  cell(file, 100 * offload->copy_hidden_share);
-  cell(file, all->points[index].time_ms[MOECL_STAGE_LAYER].median);
+  report_cell(file, one * (double)offload->places / (1u << 20));
+  report_cell(file, (double)offload->host_bytes / (1u << 20));
+  report_cell(file, 100 * offload->hit_rate);
+  report_cell(file, offload->moved_bytes / (1u << 20));
+  report_cell(file, offload->copy_ms);
+  report_cell(file, 100 * offload->copy_hidden_share);
+  report_cell(file, all->points[index].time_ms[MOECL_STAGE_LAYER].median);
   fputc('\n', file);
 }
 

@@ -8,6 +8,8 @@
 
 /* report_text.c: a text that Markdown and HTML leave as it is, in a table cell too. */
 void report_text(FILE *file, const char *text);
+/* A number in a table's row, and the bar behind it. */
+void report_cell(FILE *file, double number);
 
 /* The host's load averages as rounds began; the least is the larger where none is known. */
 void report_loads(const results *all, double *least, double *most);

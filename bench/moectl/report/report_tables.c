@@ -10,11 +10,6 @@
 /* Of more points than MAX_ROWS the first and last EXTREMES by throughput have a row. */
 enum { MAX_ROWS = 200, EXTREMES = 20 };
 
-static void cell(FILE *file, double number) {
-  char text[NUMBER_SIZE];
-  fprintf(file, " %s |", number_text(number, text, sizeof text));
-}
-
 static void percent_cell(FILE *file, double fraction) {
   if (isfinite(fraction)) fprintf(file, " %.1f%% |", 100 * fraction);
   else fputs(" n/a |", file);
@@ -27,7 +22,7 @@ static void measure_cells(const char *const *names, size_t count, const point_re
     const measure_value value = measure_get(m, point);
     if (m->kind == MEASURE_SHARE) percent_cell(file, value.real);
     else if (m->kind == MEASURE_REAL || (!value.present && m->kind == MEASURE_COUNT))
-      cell(file, value.real);
+      report_cell(file, value.real);
     else if (value.present) fprintf(file, " %" PRId64 " |", value.whole);
     else fputs(measure_group_present(m->group, point) ? " dropless |" : " n/a |", file);
   }
@@ -127,7 +122,7 @@ void report_points(const results *all, FILE *file) {
       continue;
     }
     sample_summary time = point->time_ms[MOECL_STAGE_LAYER];
-    for (size_t j = 0; j < NUM_SUMMARIES; j++) cell(file, *measure_summary(&time, j));
+    for (size_t j = 0; j < NUM_SUMMARIES; j++) report_cell(file, *measure_summary(&time, j));
     measure_cells(names, NAMES, point, file);
     verify_cell(point, file);
     fputc('\n', file);
@@ -231,8 +226,8 @@ void report_stages(const results *all, FILE *file) {
       fused = fused || (there && timed && !isfinite(time));
     }
     no_times = no_times || !timed || !isfinite(point_ms(all, i));
-    cell(file, timed ? sum : NAN);
-    cell(file, point_ms(all, i));
+    report_cell(file, timed ? sum : NAN);
+    report_cell(file, point_ms(all, i));
     fputc('\n', file);
   }
   if (fused) fputs("\n*fused*: the variant does this stage's work inside another one.\n", file);
@@ -329,7 +324,7 @@ static void memory_rows(const results *all, FILE *file) {
     if (!point_ran(all, i)) continue;
     const double bytes = (double)all->points[i].memory_bytes;
     row_begin(all, i, file);
-    cell(file, bytes / (1u << 20));
+    report_cell(file, bytes / (1u << 20));
     percent_cell(file, bytes / (double)all->device.global_memory_bytes);
     fputc('\n', file);
   }

@@ -8,3 +8,8 @@ void report_text(FILE *file, const char *text) {
     fputc((unsigned char)*text < ' ' ? ' ' : *text, file);
   }
 }
+
+void report_cell(FILE *file, double number) {
+  char text[NUMBER_SIZE];
+  fprintf(file, " %s |", number_text(number, text, sizeof text));
+}
