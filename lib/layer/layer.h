@@ -91,7 +91,8 @@ struct moecl_layer {
   int64_t missing;                     /* items not set yet */
   layer_offload *offload;              /* NULL: experts are on the device, or it is described */
 
-  moecl_buffer *staging; /* of weights from host memory: there as long as some are missing */
+  moecl_buffer *staging; /* of weights from host memory: there as long as some are missing, or */
+  bool loading;          /* all of a checkpoint's are being given, for the first time or again */
 
   plan_space space;
   /* What the latest forward left, its own or that of a plan which its steps are a part of. */

@@ -66,5 +66,9 @@ static moecl_status give_item(void *user, moecl_tensor tensor, int64_t item, con
 moecl_status moecl_layer_load(moecl_layer *layer, moecl_checkpoint *checkpoint, int64_t index) {
   if (!layer) return MOECL_ERROR_INVALID_ARGUMENT;
   const layer_loading into = {&layer->params, &layer->context->log, give_item, NULL, layer};
-  return layer_load_items(&into, checkpoint, index);
+  layer->loading = true; /* one staging buffer for all items: drivers free each some time later */
+  const moecl_status status = layer_load_items(&into, checkpoint, index);
+  layer->loading = false;
+  layer_release_staging(layer);
+  return status;
 }

@@ -69,6 +69,9 @@ static moecl_status pack(moecl_layer *layer, moecl_tensor tensor, int64_t first,
   return MOECL_OK;
 }
 
+/* No more weights are known to come. */
+static bool is_over(const moecl_layer *layer) { return layer->missing == 0 && !layer->loading; }
+
 static moecl_status no_source(const moecl_layer *layer) {
   return log_error(&layer->context->log, MOECL_ERROR_INVALID_ARGUMENT, "set_weights: src is NULL");
 }
@@ -94,6 +97,8 @@ moecl_status moecl_layer_set_weights_buffer(moecl_layer *layer, moecl_tensor ten
     layer->missing -= !layer->is_set[tensor][i];
     layer->is_set[tensor][i] = 1;
   }
+  /* The last ones may come from a buffer, when others came through the staging buffer. */
+  if (is_over(layer) && src != layer->staging) layer_release_staging(layer);
   return MOECL_OK;
 }
 
@@ -181,6 +186,6 @@ moecl_status moecl_layer_set_weights(moecl_layer *layer, moecl_tensor tensor, in
   const host_items items = {tensor, first_expert, count, bytes / (uint64_t)count, src};
   const moecl_status status = ocl_upload_pays(layer->context, bytes) ? set_by_uploads(layer, &items)
                                                                      : set_by_writes(layer, &items);
-  if (status != MOECL_OK || layer->missing == 0) layer_release_staging(layer);
+  if (status != MOECL_OK || is_over(layer)) layer_release_staging(layer);
   return status;
 }
