@@ -191,6 +191,16 @@ static void run(made *m, int64_t tokens) {
   assert_ok(op_route_enqueue(&m->route, &chain, &io));
 }
 
+/* What a device leaves that fails, or is reset, in the middle of a launch: some work-groups have
+ * run and the last ones have not. The arguments are those of the launch before. */
+static void run_half_way(made *m, int64_t tokens) {
+  const uint64_t experts = (uint64_t)m->source->rule.num_experts;
+  const uint64_t groups =
+      base_div_up((uint64_t)tokens, m->variant->tile_m) * base_div_up(experts, m->variant->tile_n);
+  ocl_chain chain = {.context = context};
+  assert_ok(ocl_launch(&chain, m->route.kernel, groups - 1, m->variant->local));
+}
+
 /* The router's kernel of the same variant on the logits that were made. */
 static void choose_again(made *m, int64_t tokens) {
   moecl_buffer *counts = NULL;
@@ -272,6 +282,12 @@ static void check_case(const route_case *source, const kernel_variant *variant, 
   m.logits = (float *)read_words(m.out[LOGITS], MOST * source->rule.num_experts);
   check_logits(&m, MOST, m.logits);
   for (int64_t tokens = 1; tokens < MOST; tokens += source->step) check_tokens(&m, tokens);
+  check_tokens(&m, MOST);
+  run_half_way(&m, MOST);
+  check_tokens(&m, MOST);
+  m.route.launches = OP_ROUTE_LAUNCHES - 1; /* the last before counters are set to zero */
+  check_tokens(&m, MOST);
+  run_half_way(&m, MOST);
   check_tokens(&m, MOST);
   release(&m);
 }

@@ -452,9 +452,9 @@ static void test_by_block(void **state) {
 /* Routing in one launch is a shortcut: a layer that has not got it takes the steps. */
 static void test_route_set_aside(void **state) {
   static const char *const wrong[][2] = {
-      {"== count - 1", "== count - 2"},                    /* the last but one */
-      {"*counter = 0;", "*counter = -1;"},                 /* for the launch to come */
-      {"*counter = 0;", "*counter = count == 2 ? 7 : 0;"}, /* then nobody makes lists */
+      {"+ (uint)count - 1)", "+ (uint)count - 2)"}, /* the last but one */
+      {"atomic_max(counter, begin);", ";"},         /* none is, from the second launch on */
+      {"open_counter(arrived, begin,", "open_counter(arrived, 0,"},
       {"if (writes && lid == 0) out.", "if (lid < 0) out."},
       {"token % MASK_BITS)", "token % (MASK_BITS / 2))"},
       {"chooses ? first + tokens", "chooses ? first + tokens - 1"},

@@ -10,6 +10,11 @@ enum { MOST_TOKENS = 256, MOST_EXPERTS = 512, MASK_BITS = 32, LANES = 32 };
 enum { MOST_ASSIGNMENTS = MOST_TOKENS * MOECL_MAX_TOP_K };
 _Static_assert(MOST_ASSIGNMENTS <= INT16_MAX, "half of a word has room for all assignments");
 
+/* A launch's counters go up by a block each, and begin at a multiple of more than there can be. */
+enum { COUNTS = MOST_EXPERTS + 1 };
+_Static_assert((uint64_t)MOST_TOKENS < COUNTS, "of tokens, too");
+_Static_assert(OP_ROUTE_LAUNCHES <= UINT32_MAX / COUNTS, "a word holds every launch's");
+
 static const kernel_variant rows[] = {
 #include "route/variants.def"
 };
@@ -34,7 +39,7 @@ static uint64_t bias_bytes(const op_route_desc *desc) {
 }
 
 static uint64_t arrived_bytes(const kernel_variant *variant) {
-  return sizeof(int32_t) * (1 + MOST_TOKENS / variant->tile_m);
+  return sizeof(uint32_t) * (1 + MOST_TOKENS / variant->tile_m);
 }
 
 static moecl_status describe(moecl_context *context, const kernel_variant *variant,
@@ -115,17 +120,32 @@ static size_t memory_bytes(const op_route *route, int64_t num_tokens) {
   return sizeof(float) * (most > sums ? most : sums);
 }
 
+/* The number that this launch's counters begin at. A launch that ends half-way leaves counters that
+ * nobody has reset, so that each has numbers of its own; when they run out, the counters go back to
+ * zero. */
+static moecl_status next_launch(op_route *route, uint32_t *begin) {
+  if (route->launches == OP_ROUTE_LAUNCHES) {
+    MOECL_TRY(moecl_buffer_fill_byte(route->arrived, 0, arrived_bytes(route->variant), 0));
+    route->launches = 0;
+  }
+  *begin = route->launches++ * COUNTS;
+  return MOECL_OK;
+}
+
 moecl_status op_route_enqueue(op_route *route, ocl_chain *chain, const op_route_io *io) {
   const op_route_desc *desc = &route->desc;
   const op_permute_io *lists = &io->permute;
   const uint64_t tokens = (uint64_t)io->router.num_tokens;
+  uint32_t begin;
+  MOECL_TRY(next_launch(route, &begin));
   MOECL_TRY(ocl_kernel_args(
-      route->kernel, "bbbbbbbbbbbbbbliiiiLLs", io->hidden_states, route->weights, route->bias,
+      route->kernel, "bbbbbbbbbbbbbbuliiiiLLs", io->hidden_states, route->weights, route->bias,
       io->router.correction_bias, io->router.logits, io->router.topk_ids, io->router.topk_weights,
       lists->tokens_per_expert, lists->expert_offsets, lists->tile_offsets, lists->all_offsets,
-      lists->slot_token, lists->assignment_slot, route->arrived, desc->hidden_size, (int32_t)tokens,
-      (int32_t)desc->rule.num_experts, (int32_t)desc->rule.top_k, (int32_t)lists->tile_m,
-      io->router.seed, io->router.first_token, memory_bytes(route, io->router.num_tokens)));
+      lists->slot_token, lists->assignment_slot, route->arrived, begin, desc->hidden_size,
+      (int32_t)tokens, (int32_t)desc->rule.num_experts, (int32_t)desc->rule.top_k,
+      (int32_t)lists->tile_m, io->router.seed, io->router.first_token,
+      memory_bytes(route, io->router.num_tokens)));
   return ocl_launch(chain, route->kernel,
                     base_div_up(tokens, route->variant->tile_m) *
                         base_div_up((uint64_t)desc->rule.num_experts, route->variant->tile_n),

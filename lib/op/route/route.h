@@ -13,13 +13,16 @@ typedef struct op_route_desc {
   bool bias;
 } op_route_desc;
 
+enum { OP_ROUTE_LAUNCHES = 1 << 22 }; /* until counters are set to zero again */
+
 typedef struct op_route {
   op_route_desc desc;
   const kernel_variant *variant; /* NULL: there is none; tile_m, tile_n: tokens and experts of a
                                     work-group */
   ocl_kernel *kernel;
   moecl_buffer *weights, *bias; /* [E,H], [E], as they are given; bias NULL without one */
-  moecl_buffer *arrived;        /* counters, zero between launches */
+  moecl_buffer *arrived;        /* counters, which every launch begins at numbers of its own */
+  uint32_t launches;            /* since they were zero */
 } op_route;
 
 /* hidden states, and of the router's and the permutation's buffers those that both steps have. */

@@ -8,7 +8,7 @@
 /* More than one block of tokens, the last with tokens missing in both halves of the matrix
  * instruction; hidden sizes that go through all of the loops along it, with a tail. */
 enum { TOKENS = ROUTER_MOST_TOKENS, NOWHERE = 18, ODD_SIZE = 2121, EVEN_SIZE = 2120 };
-enum { REPEATS = 2 }; /* counters have to be zero again */
+enum { REPEATS = 2 }; /* counters have to begin again */
 
 typedef struct problem {
   double hidden[TOKENS * ODD_SIZE], weights[ROUTER_MOST_EXPERTS * ODD_SIZE];
