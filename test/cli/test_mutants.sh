@@ -206,6 +206,35 @@ wrong "weights are renormalized over all choices" permute/kept_weights.cl \
   'sum \+= assignment_slot\[first \+ k\] >= 0' \
   'sum += assignment_slot[first + k] >= 0 || token > 1000' "${by_priority[@]}"
 
+# Few tokens, whose choices and lists are made in one launch with their logits, or where those are
+# others' in one launch without them: what this device does by itself, or by the portable router.
+at_once=("${narrow[@]}" --set workload.num_tokens=200)
+if ! runs "${at_once[@]}" | grep '^route/' >/dev/null; then
+  at_once+=(--set layer.router.router_variant=by_block)
+fi
+listed=("${at_once[@]}" --set workload.num_tokens=30 --set layer.router.jitter=0.1)
+choices() { # NAME [arguments]
+  also router/nvidia_sm80.cl 'ids\[k\] = (chosen_id\[i\]);' 'ids[token >= 25 ? top_k - 1 - k : k] = \1;'
+  wrong "$1" router/choose_token.clh \
+    'topk_ids\[k\] = (best_id\[k\]);' 'topk_ids[token >= 25 ? top_k - 1 - k : k] = \1;' "${@:2}"
+}
+
+right "few tokens, listed with their choice, as they are" "${listed[@]}"
+choices "ids of few tokens in reverse order" "${listed[@]}"
+wrong "few tokens' lists begin a slot late" router/by_block.clh \
+  'start\[e\] = 0;' 'start[e] = e == 1 \&\& num_tokens > 20;' "${listed[@]}"
+if runs "${at_once[@]}" | grep '^route/' >/dev/null; then
+  right "few tokens, routed at once, as they are" "${at_once[@]}"
+  also route/nvidia_sm80.cl 'x = hidden \+ \(long\)g ' 'x = hidden + (experts == 4 \&\& get_group_id(0) > 8 ? 0 : (long)g) '
+  wrong "logits at once are another token's" route/by_block.cl \
+    'row = (of_weights \? r - BLOCK_TOKENS) : r;' 'row = \1 : experts == 4 \&\& get_group_id(0) > 8 ? 0 : r;' "${at_once[@]}"
+  choices "ids of tokens routed at once in reverse order" "${at_once[@]}"
+  wrong "lists at once give two tokens one slot" route/route.clh \
+    '(start\[e\] \+ count_before\(.*, t\));' '\1 - (t == 150 \&\& start[e] > 0);' "${at_once[@]}"
+else
+  printf 'no check of routing at once: no variant of it serves here\n'
+fi
+
 right "a block as it is" "${block[@]}"
 right "a block in bf16 as it is" "${block[@]}" --set dtype=bf16
 right "a step after a context as it is" "${decode[@]}"
