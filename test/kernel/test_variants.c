@@ -3,6 +3,7 @@
  * and the layer that is created with them tells what it made of that. */
 #include "kernel/choose.h"
 #include "op/combine/combine.h"
+#include "op/quantize/quantize.h"
 #include "op/route/route.h"
 #include "op/router/router.h"
 #include "spoilt_layer.h"
@@ -199,37 +200,66 @@ static void test_one_kernel(void **state) {
   }
 }
 
-/* Of quantized rows the scales, the codes' steps and signs, blocks and what is not finite. */
-static void test_quantize(void **state) {
-  static const char codes[] = "quantize/codes.clh", generic[] = "quantize/generic.cl";
-  static const struct {
-    moecl_format format;
-    const char *file, *from, *to;
-  } wrong[] = {
-      {MOECL_FORMAT_FP8_ROW, codes, "RECIPROCAL, about)", "0.0f, about)"},
-      {MOECL_FORMAT_FP8_ROW, codes, "0x3c800000u)", "0x3c000000u)"},
-      {MOECL_FORMAT_FP8_G128, codes, "0x01800000u", "0x02000000u"},
-      {MOECL_FORMAT_FP8_G128, generic, "group % blocks", "group % 2"},
-      {MOECL_FORMAT_INT8, codes, "n += ", "n += 1.0f + "},
-      {MOECL_FORMAT_INT8, codes, "b.inverse), value)", "b.inverse), 1.0f)"},
-      {MOECL_FORMAT_INT8, codes, "scale_of(as_float(largest))", "scale_of(1.0f)"},
-      {MOECL_FORMAT_INT8, codes, "largest < INFINITE", "largest <= INFINITE"},
-      {MOECL_FORMAT_INT8_G128, generic, "number * block.stored", "number * block.scale"},
-      {MOECL_FORMAT_INT8_G128, generic, "first + BLOCK, columns)", "first + BLOCK - 1, columns)"}};
-  moecl_layer_params with = params;
-  (void)state;
-  for (size_t i = 0; i < BASE_COUNT(wrong); i++) {
-    test_log log = {0};
-    moecl_layer *layer = NULL;
-    with.activation_format = wrong[i].format;
-    spoil(wrong[i].file, wrong[i].from, wrong[i].to);
-    moecl_context *context = open_context(&log);
-    if (moecl_layer_create(context, &with, &layer) != MOECL_ERROR_BUILD ||
-        !test_log_has(&log, "quantize variant 'serial' fails its self-check"))
-      fail_msg("'%s' in place of '%s' is not seen", wrong[i].to, wrong[i].from);
-    moecl_context_destroy(&context);
-    base_text_free(&log.text);
+/* Of quantized rows the scales, the codes' steps and signs, blocks and what is not finite. A layer
+ * would take one variant: each that can run here has to show the mistakes of what it is made of. */
+typedef struct quantize_plant {
+  moecl_format format;
+  bool numbers; /* as fp32, not codes */
+  const char *file, *from, *to;
+} quantize_plant;
+
+/* How many variants have it; all of them must fail. */
+static size_t check_quantize_plant(const quantize_plant *plant) {
+  const desc_format *codes = &desc_formats[plant->format], *f32 = desc_format_of(MOECL_F32);
+  const op_quantize_desc desc = {2120, f32, codes, plant->numbers ? f32 : codes};
+  const bool in_all = strcmp(plant->file, "quantize/codes.clh") == 0;
+  test_log log = {0};
+  size_t tried = 0;
+  spoil(plant->file, plant->from, plant->to);
+  moecl_context *context = open_context(&log);
+  context->info.capabilities |= MOECL_CAP_LOCAL_MEMORY; /* what the GPUs' needs to be fast */
+  for (size_t v = 0; v < op_quantize_table.count; v++) {
+    const kernel_variant *row = &op_quantize_table.rows[v];
+    op_quantize quantize;
+    char message[96];
+    if ((!in_all && strcmp(plant->file, row->source) != 0) ||
+        (row->required & ~context->info.capabilities) || !kernel_variant_fits(row, &context->info))
+      continue;
+    tried++;
+    snprintf(message, sizeof message, "quantize variant '%s' fails its self-check", row->name);
+    if (op_create(&op_quantize_kind, context, row, &desc, &quantize) != MOECL_ERROR_BUILD ||
+        !test_log_has(&log, message))
+      fail_msg("%s: '%s' in place of '%s' is not seen in '%s'", plant->file, plant->to, plant->from,
+               row->name);
   }
+  moecl_context_destroy(&context);
+  base_text_free(&log.text);
+  return tried;
+}
+
+static void test_quantize(void **state) {
+  static const char codes[] = "quantize/codes.clh", generic[] = "quantize/generic.cl",
+                    gpu[] = "quantize/gpu.cl";
+  static const quantize_plant wrong[] = {
+      {MOECL_FORMAT_FP8_ROW, true, codes, "RECIPROCAL, about)", "0.0f, about)"},
+      {MOECL_FORMAT_FP8_ROW, true, codes, "0x3c800000u)", "0x3c000000u)"},
+      {MOECL_FORMAT_FP8_G128, true, codes, "0x01800000u", "0x02000000u"},
+      {MOECL_FORMAT_INT8, true, codes, "n += ", "n += 1.0f + "},
+      {MOECL_FORMAT_INT8, true, codes, "b.inverse), value)", "b.inverse), 1.0f)"},
+      {MOECL_FORMAT_INT8, true, codes, "scale_of(as_float(largest))", "scale_of(1.0f)"},
+      {MOECL_FORMAT_INT8, true, codes, "largest < INFINITE", "largest <= INFINITE"},
+      {MOECL_FORMAT_FP8_G128, true, generic, "group % blocks", "group % 2"},
+      {MOECL_FORMAT_INT8_G128, true, generic, "number * block.stored", "number * block.scale"},
+      {MOECL_FORMAT_INT8_G128, true, generic, "first + BLOCK, columns)",
+       "first + BLOCK - 1, columns)"},
+      {MOECL_FORMAT_FP8_G128, false, generic, "[group] =", "[group % 2] ="},
+      {MOECL_FORMAT_FP8_G128, false, gpu, "(size_t)first / BLOCK", "(size_t)first / BLOCK % 2"},
+      {MOECL_FORMAT_FP8_G128, true, gpu, "lid / ITEMS * ITEMS + i", "lid / ITEMS % 2 * ITEMS + i"},
+      {MOECL_FORMAT_INT8_G128, true, gpu, "block) * block.stored", "block) * block.scale"},
+      {MOECL_FORMAT_INT8, true, gpu, "i < ITEMS / 16; i++) value", "i < 1; i++) value"},
+      {MOECL_FORMAT_INT8, true, gpu, "max(largest, largest_of(", "(largest_of("}};
+  (void)state;
+  for (size_t i = 0; i < BASE_COUNT(wrong); i++) assert_true(check_quantize_plant(&wrong[i]) > 0);
 }
 
 /* Of quantized weights the scales, ties, signs, what is not finite, edges and the search. */
