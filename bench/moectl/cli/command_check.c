@@ -5,6 +5,7 @@
 #include "cli/prepare.h"
 #include "base/wrap.h"
 #include "results/results.h"
+#include "run/matrix_units.h"
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -80,6 +81,19 @@ static void print_point(const check *check, size_t index, double takes) {
   putchar('\n');
 }
 
+/* Once for all points whose formats are the same. */
+static void print_missed(const check *check) {
+  const experiment_point *points = check->experiment.points;
+  char missed[512];
+  for (size_t i = 0; i < check->experiment.num_points; i++) {
+    size_t first = 0;
+    while (!same_kind(&points[first].layer, &points[i].layer)) first++;
+    if (first == i && matrix_units_missed(check->context, &points[i].layer, points[i].num_tokens,
+                                          missed, sizeof missed))
+      wrap_text(stdout, missed, 0, TEXT_WIDTH);
+  }
+}
+
 /* What each point takes; false: the small layer that would tell the time did not run. */
 static bool print_points(check *check) {
   const moecl_device_info *device = moecl_context_device(check->context);
@@ -98,6 +112,7 @@ static bool print_points(check *check) {
     print_point(check, i, estimate_all(&estimate));
   }
   printf("in all about %s, by the speed of a small layer\n", duration_text(all, text));
+  print_missed(check);
   return true;
 }
 

@@ -3,6 +3,7 @@
 #include "moecl/plan.h"
 #include "cli/prepare.h"
 #include "experiment/schema.h"
+#include "run/matrix_units.h"
 #include "base/wrap.h"
 #include <stdio.h>
 #include <stdlib.h>
@@ -106,7 +107,7 @@ static moecl_status plan_point(moecl_context *context, const experiment_point *p
 static bool explain_point(const experiment *experiment, moecl_context *context, size_t index) {
   const experiment_point *point = &experiment->points[index];
   moecl_plan *plan = NULL;
-  char label[256];
+  char label[256], missed[512];
   experiment_point_label(experiment, index, label, sizeof label);
   printf("\n[%zu/%zu] %s\n", index + 1, experiment->num_points, *label ? label : "the point");
   if (was_explained(experiment, index)) {
@@ -120,6 +121,10 @@ static bool explain_point(const experiment *experiment, moecl_context *context, 
   }
   const plan_lists lists = read_plan(plan);
   print_choices(&lists);
+  if (matrix_units_missed(context, &point->layer, point->num_tokens, missed, sizeof missed)) {
+    printf("  slow: ");
+    wrap_from(stdout, missed, 8, 8, TEXT_WIDTH);
+  }
   print_steps(&lists);
   print_tensors(&lists);
   print_memory(plan);
