@@ -49,9 +49,9 @@ typedef struct moecl_group_params {
  * a rank's own, and wait for each other: moecl_group_create, moecl_group_layer_create,
  * _forward, _read_routing_wait and _statistics_wait. Where one fails on a rank, it fails on all:
  * with that rank's status, and a message that says which. A rank that never makes its call, because
- * it has ended, is waited for, and so is one that gives NULL for the group, the layer or a result,
- * which only that rank hears of; mpirun ends all when one ends. moecl_group_destroy is for all
- * ranks to call, too. */
+ * it has ended, is waited for, and so is one that gives NULL for the group or the layer, which only
+ * that rank hears of; mpirun ends all when one ends. moecl_group_destroy is for all ranks to call,
+ * too. */
 MOECL_API moecl_status moecl_group_create(moecl_context *const *contexts, size_t count,
                                           const moecl_group_params *params, moecl_group **group);
 /* Layers keep their group alive. */

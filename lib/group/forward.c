@@ -360,10 +360,12 @@ static moecl_status gather_choices(moecl_group_layer *layer) {
   const size_t row = (size_t)layer->params.top_k * 4;
   for (int m = 0; m < layer->group->count; m++)
     first[layer->group->device[m].rank + 1] = layer->first[m + 1];
-  MOECL_TRY(ranks_gather(ranks, layer->topk_ids, first, row));
-  MOECL_TRY(ranks_gather(ranks, layer->topk_weights, first, row));
-  if (!desc_prioritizes(&group_own(layer)->share->dispatch)) return MOECL_OK;
-  return ranks_gather(ranks, layer->token_priority, first, sizeof *layer->token_priority);
+  moecl_status status = ranks_gather(ranks, layer->topk_ids, first, row), then;
+  then = ranks_gather(ranks, layer->topk_weights, first, row); /* others wait for that as well */
+  if (status == MOECL_OK) status = then;
+  if (!desc_prioritizes(&group_own(layer)->share->dispatch)) return status;
+  then = ranks_gather(ranks, layer->token_priority, first, sizeof *layer->token_priority);
+  return status == MOECL_OK ? then : status;
 }
 
 /* ---- lists, on every member those of the whole batch ---- */
@@ -508,6 +510,19 @@ static moecl_status provide_rows(moecl_group_layer *layer, int m) {
   MOECL_TRY(group_provide_arrivals(layer->group, m, returned * out, &member->returned));
   if (layer->slots[m] == 0) return MOECL_OK;
   return provide(layer, m, GROUP_EXPERTS, &member->experts.plan);
+}
+
+/* Others wait for whatever is begun: what that takes is there before they count on it. */
+static moecl_status reserve(moecl_group_layer *layer, int m) {
+  const group_transport *transport = layer->group->transport;
+  const int bins = layer->group->count * layer->chunks;
+  const uint64_t in = layer->member[m].trait.hidden_row_bytes;
+  const uint64_t out = layer->member[m].trait.output_row_bytes;
+  const uint64_t sent = (uint64_t)group_before_bin(layer, m, bins, GROUP_ROWS);
+  const uint64_t returned = (uint64_t)group_before_bin(layer, m, bins, GROUP_SLOTS);
+  if (!transport->reserve) return MOECL_OK;
+  return transport->reserve(layer->group->state, m, sent * in + (uint64_t)layer->slots[m] * out,
+                            (uint64_t)layer->rows[m] * in + returned * out);
 }
 
 /* Rows of the list from `first` on to the same places of `to`. */
@@ -725,6 +740,7 @@ static moecl_status combine(group_run *run, int m, moecl_event **event) {
 /* Without any tokens members wait for what they were to wait for all the same. */
 static moecl_status route_all(group_run *run) {
   const moecl_group *group = run->layer->group;
+  MOECL_TRY(announce(run));
   MOECL_TRY(start(run));
   for (int m = group->begin; m < group->end; m++) MOECL_TRY(choose(run, m));
   if (!group->ranks && batch_of(run->layer) > 0) MOECL_TRY(exchange_choices(run));
@@ -743,6 +759,7 @@ static moecl_status list_all(group_run *run) {
   for (int m = group->begin; m < group->end; m++) layer->member[m].sources_written = true;
   count_rows(layer);
   for (int m = group->begin; m < group->end; m++) MOECL_TRY(provide_rows(layer, m));
+  for (int m = group->begin; m < group->end; m++) MOECL_TRY(reserve(layer, m));
   for (int m = group->begin; m < group->end; m++) MOECL_TRY(gather_tokens(run, m));
   return MOECL_OK;
 }
@@ -782,8 +799,8 @@ static moecl_status run_all(group_run *run, moecl_event **events) {
   moecl_status status = MOECL_OK;
   MOECL_TRY(agree(layer, route_all(run)));
   if (batch_of(layer) > 0) {
-    MOECL_TRY(gather_choices(layer));
-    MOECL_TRY(agree(layer, list_all(run)));
+    status = gather_choices(layer);
+    MOECL_TRY(agree(layer, status == MOECL_OK ? list_all(run) : status));
     status = exchange_all(run);
     if (status != MOECL_OK) let_others_end(run);
   }
@@ -819,7 +836,6 @@ moecl_status moecl_group_layer_forward(moecl_group_layer *layer,
   for (int m = group->begin; events && m < group->end; m++) events[m - group->begin] = NULL;
   MOECL_TRY(agree(layer, check(layer, params)));
   group_run run = {.layer = layer, .params = params, .observer = {copied}};
-  MOECL_TRY(announce(&run));
   group->transport->settle(group->state);
   const moecl_status status = run_all(&run, events);
   layer->ran = status == MOECL_OK;

@@ -140,23 +140,27 @@ static moecl_status make_group(moecl_group *group, const char *asked) {
   return make_transport(group, asked);
 }
 
-/* A rank whose parameters are wrong says so to those that wait for it. */
+/* Whatever a rank fails in, it says so to those that wait for it. */
 moecl_status moecl_group_create(moecl_context *const *contexts, size_t count,
                                 const moecl_group_params *params, moecl_group **out) {
-  if (!out) return MOECL_ERROR_INVALID_ARGUMENT;
-  *out = NULL;
   const moecl_log *log = contexts && count > 0 && contexts[0] ? &contexts[0]->log : NULL;
   moecl_group *group = calloc(1, sizeof *group);
-  if (!group) return log_error(log, MOECL_ERROR_OUT_OF_HOST_MEMORY, "no host memory");
-  group->references = 1;
+  group_ranks *ranks = NULL;
   moecl_status status =
-      params && params->mpi_comm ? ranks_join(log, params->mpi_comm, &group->ranks) : MOECL_OK;
-  if (status == MOECL_OK)
-    status = ranks_agree(group->ranks, check_contexts(contexts, count, params), "group");
-  if (status == MOECL_OK) status = gather_members(group, contexts, count);
-  if (status == MOECL_OK)
-    status =
-        ranks_agree(group->ranks, make_group(group, params ? params->transport : NULL), "group");
+      out ? check_contexts(contexts, count, params) : MOECL_ERROR_INVALID_ARGUMENT;
+  if (out) *out = NULL;
+  if (status == MOECL_OK && !group)
+    status = log_error(log, MOECL_ERROR_OUT_OF_HOST_MEMORY, "no host memory");
+  if (params && params->mpi_comm) status = ranks_join(log, params->mpi_comm, status, &ranks);
+  if (status != MOECL_OK) {
+    free(group);
+    return status;
+  }
+  group->references = 1;
+  group->ranks = ranks;
+  status = gather_members(group, contexts, count);
+  if (status == MOECL_OK) status = make_group(group, params ? params->transport : NULL);
+  status = ranks_agree(ranks, status, "group");
   if (status != MOECL_OK) moecl_group_destroy(&group);
   *out = group;
   return status;

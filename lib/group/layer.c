@@ -193,17 +193,20 @@ static moecl_status compare_wishes(const moecl_group_layer *layer, const wish *w
   return MOECL_OK;
 }
 
-static moecl_status check_wishes(const moecl_group_layer *layer) {
-  const moecl_group *group = layer->group;
-  wish wishes[MOECL_MAX_GROUP_MEMBERS];
-  char digest[33];
+static moecl_status digest_placement(const moecl_group_layer *layer, char digest[33]) {
   size_t count;
-  if (!group->ranks) return MOECL_OK;
   int32_t *words = group_placement_words(&layer->placement, 0, &count);
-  MOECL_TRY(
-      ranks_agree(group->ranks, words ? MOECL_OK : MOECL_ERROR_OUT_OF_HOST_MEMORY, "group_layer"));
+  if (!words)
+    return log_error(group_log(layer->group), MOECL_ERROR_OUT_OF_HOST_MEMORY, "no host memory");
   base_hash_hex(words, count * sizeof *words, digest);
   free(words);
+  return MOECL_OK;
+}
+
+static moecl_status check_wishes(const moecl_group_layer *layer, const char *digest) {
+  const moecl_group *group = layer->group;
+  wish wishes[MOECL_MAX_GROUP_MEMBERS];
+  if (!group->ranks) return MOECL_OK;
   for (int m = group->begin; m < group->end; m++) wishes[m] = wish_of(layer, digest);
   MOECL_TRY(group_share(group, wishes, sizeof *wishes));
   return compare_wishes(layer, wishes);
@@ -240,37 +243,46 @@ static moecl_status make_wide(moecl_group_layer *layer, const moecl_layer_params
   return MOECL_OK;
 }
 
-static moecl_status place(moecl_group_layer *layer, const moecl_group_layer_params *params) {
+static moecl_status place(moecl_group_layer *layer, const moecl_group_layer_params *params,
+                          char digest[33]) {
   MOECL_TRY(check_params(layer->group, params));
   layer->params = params->layer;
   layer->params.grouped_gemm_variant = layer->params.router_variant = NULL;
   layer->asked_chunks = params->chunks;
   if (params->dispatch_format != MOECL_FORMAT_DTYPE)
     layer->sent_codes = &desc_formats[params->dispatch_format];
-  return group_place(layer->group, params, &layer->placement);
+  MOECL_TRY(group_place(layer->group, params, &layer->placement));
+  return digest_placement(layer, digest);
+}
+
+static moecl_status agree(const moecl_group_layer *layer, moecl_status status) {
+  return ranks_agree(layer->group->ranks, status, "group_layer");
 }
 
 static moecl_status make(moecl_group_layer *layer, const moecl_group_layer_params *params) {
-  group_ranks *ranks = layer->group->ranks;
-  MOECL_TRY(ranks_agree(ranks, place(layer, params), "group_layer"));
-  MOECL_TRY(check_wishes(layer));
-  MOECL_TRY(ranks_agree(ranks, make_members(layer, &params->layer), "group_layer"));
-  MOECL_TRY(share_traits(layer));
+  char digest[33];
+  MOECL_TRY(agree(layer, place(layer, params, digest)));
+  MOECL_TRY(agree(layer, check_wishes(layer, digest)));
+  MOECL_TRY(agree(layer, make_members(layer, &params->layer)));
+  MOECL_TRY(agree(layer, share_traits(layer)));
   if (are_alike(layer)) return MOECL_OK;
-  MOECL_TRY(ranks_agree(ranks, make_wide(layer, &params->layer), "group_layer"));
-  return share_traits(layer);
+  MOECL_TRY(agree(layer, make_wide(layer, &params->layer)));
+  return agree(layer, share_traits(layer));
 }
 
 moecl_status moecl_group_layer_create(moecl_group *group, const moecl_group_layer_params *params,
                                       moecl_group_layer **out) {
-  if (!out) return MOECL_ERROR_INVALID_ARGUMENT;
-  *out = NULL;
+  if (out) *out = NULL;
   if (!group) return MOECL_ERROR_INVALID_ARGUMENT;
   moecl_group_layer *layer = calloc(1, sizeof *layer);
-  if (!layer) /* others hear of it where they agree first */
+  if (!out || !layer) { /* others hear of it where they agree first */
+    free(layer);
     return ranks_agree(
-        group->ranks, log_error(group_log(group), MOECL_ERROR_OUT_OF_HOST_MEMORY, "no host memory"),
+        group->ranks,
+        out ? log_error(group_log(group), MOECL_ERROR_OUT_OF_HOST_MEMORY, "no host memory")
+            : MOECL_ERROR_INVALID_ARGUMENT,
         "group_layer");
+  }
   layer->group = group_retain(group);
   const moecl_status status = make(layer, params);
   if (status != MOECL_OK) moecl_group_layer_destroy(&layer);

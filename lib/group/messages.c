@@ -103,32 +103,47 @@ static void discard(void *user, moecl_buffer **buffer) {
 
 /* ---- pieces ---- */
 
+static moecl_status make_room(messages_state *state, line *line, size_t count) {
+  const size_t room = count > 2 * line->room ? count : 2 * line->room;
+  if (count <= line->room) return MOECL_OK;
+  piece *pieces = realloc(line->pieces, room * sizeof *pieces);
+  if (!pieces)
+    return log_error(group_log(state->group), MOECL_ERROR_OUT_OF_HOST_MEMORY, "no host memory");
+  line->pieces = pieces;
+  line->room = room;
+  return MOECL_OK;
+}
+
+/* Of each block at most one piece is not full. */
+static moecl_status reserve(void *user, int member, uint64_t sent, uint64_t received) {
+  messages_state *state = user;
+  const size_t blocks = (size_t)state->group->count * MOST_EXCHANGES;
+  MOECL_TRY(make_room(state, &state->out[member], (size_t)(sent / PIECE_BYTES) + blocks));
+  return make_room(state, &state->in[member], (size_t)(received / PIECE_BYTES) + blocks);
+}
+
 static moecl_status add_piece(messages_state *state, line *line, const group_block *block,
                               cl_event ready) {
-  if (line->count == line->room) {
-    const size_t room = line->room ? 2 * line->room : 64;
-    piece *pieces = realloc(line->pieces, room * sizeof *pieces);
-    if (!pieces)
-      return log_error(group_log(state->group), MOECL_ERROR_OUT_OF_HOST_MEMORY, "no host memory");
-    line->pieces = pieces;
-    line->room = room;
-  }
+  MOECL_TRY(make_room(state, line, line->count + 1));
   piece *piece = &line->pieces[line->count++];
   *piece = (struct piece){.block = *block, .exchange = state->exchanges};
   if (!ready || ocl_event_keep(&piece->ready, ready)) return MOECL_OK;
   return log_error(group_log(state->group), MOECL_ERROR_DEVICE, "clRetainEvent failed");
 }
 
+/* All of them, also after a failure. */
 static moecl_status add_pieces(messages_state *state, line *line, const group_block *block,
                                cl_event ready) {
   group_block part = *block;
+  moecl_status status = MOECL_OK;
   for (uint64_t left = block->bytes; left > 0; left -= part.bytes) {
     part.bytes = left < PIECE_BYTES ? left : PIECE_BYTES;
-    MOECL_TRY(add_piece(state, line, &part, ready));
+    const moecl_status added = add_piece(state, line, &part, ready);
+    if (status == MOECL_OK) status = added;
     part.source_offset += part.bytes;
     part.destination_offset += part.bytes;
   }
-  return MOECL_OK;
+  return status;
 }
 
 static char *slot_of(const line *line, size_t piece) {
@@ -246,15 +261,16 @@ static moecl_status move_all(messages_state *state, bool *moved) {
 static moecl_status add_distance(messages_state *state, const group_block *blocks, size_t count,
                                  int distance, const cl_event *ready) {
   const moecl_group *group = state->group;
+  moecl_status status = MOECL_OK, added;
   for (size_t i = 0; i < count; i++) {
     const group_block *block = &blocks[i];
     const bool from = group_has(group, block->from), to = group_has(group, block->to);
-    if ((block->to - block->from + group->count) % group->count != distance) continue;
-    if (from && !to)
-      MOECL_TRY(add_pieces(state, &state->out[block->from], block, ready[block->from]));
-    if (to && !from) MOECL_TRY(add_pieces(state, &state->in[block->to], block, NULL));
+    if (from == to || (block->to - block->from + group->count) % group->count != distance) continue;
+    added = from ? add_pieces(state, &state->out[block->from], block, ready[block->from])
+                 : add_pieces(state, &state->in[block->to], block, NULL);
+    if (status == MOECL_OK) status = added;
   }
-  return MOECL_OK;
+  return status;
 }
 
 static moecl_status mark_sources(messages_state *state, const group_block *blocks, size_t count,
@@ -379,6 +395,7 @@ const group_transport group_messages_transport = {.name = "mpi",
                                                   .release = release,
                                                   .provide = provide,
                                                   .discard = discard,
+                                                  .reserve = reserve,
                                                   .begin = begin,
                                                   .finish = finish,
                                                   .settle = settle,

@@ -33,8 +33,8 @@ static moecl_status check(const moecl_log *log, int code, const char *call) {
   return log_error(log, MOECL_ERROR_DEVICE, "%s failed: %s", call, text);
 }
 
-static moecl_status check_usable(const moecl_log *log) {
-  int begun = 0, ended = 0, level = MPI_THREAD_SINGLE;
+static moecl_status check_begun(const moecl_log *log) {
+  int begun = 0, ended = 0;
   MPI_Initialized(&begun);
   MPI_Finalized(&ended);
   if (!begun || ended)
@@ -42,33 +42,45 @@ static moecl_status check_usable(const moecl_log *log) {
                      "group: MPI has %s; moecl_group_create comes between MPI_Init_thread and "
                      "MPI_Finalize",
                      begun ? "ended" : "not begun");
-  MPI_Query_thread(&level);
-  if (level < MPI_THREAD_FUNNELED)
-    return log_error(log, MOECL_ERROR_UNSUPPORTED,
-                     "group: MPI was begun for programs of one thread, and OpenCL drivers have "
-                     "threads of their own: MPI_Init_thread with MPI_THREAD_FUNNELED or more");
   return MOECL_OK;
 }
 
-moecl_status ranks_join(const moecl_log *log, const void *comm, group_ranks **out) {
-  *out = NULL;
-  MOECL_TRY(check_usable(log));
-  group_ranks *ranks = calloc(1, sizeof *ranks);
-  if (!ranks) return log_error(log, MOECL_ERROR_OUT_OF_HOST_MEMORY, "no host memory");
-  ranks->log = log;
-  ranks->comm = MPI_COMM_NULL;
+static moecl_status check_threads(const moecl_log *log) {
+  int level = MPI_THREAD_SINGLE;
+  MPI_Query_thread(&level);
+  if (level >= MPI_THREAD_FUNNELED) return MOECL_OK;
+  return log_error(log, MOECL_ERROR_UNSUPPORTED,
+                   "group: MPI was begun for programs of one thread, and OpenCL drivers have "
+                   "threads of their own: MPI_Init_thread with MPI_THREAD_FUNNELED or more");
+}
+
+/* What a rank has failed in, and its lack of memory, are told once there is a communicator to tell
+ * it on. */
+moecl_status ranks_join(const moecl_log *log, const void *comm, moecl_status status,
+                        group_ranks **out) {
+  group_ranks made = {.log = log, .comm = MPI_COMM_NULL};
   MPI_Comm given;
+  *out = NULL;
+  MOECL_TRY(check_begun(log));
   memcpy(&given, comm, sizeof given);
-  moecl_status status = check(log, MPI_Comm_dup(given, &ranks->comm), "MPI_Comm_dup");
-  if (status == MOECL_OK)
-    status = check(log, MPI_Comm_set_errhandler(ranks->comm, MPI_ERRORS_RETURN),
-                   "MPI_Comm_set_errhandler");
-  if (status == MOECL_OK) {
-    MPI_Comm_rank(ranks->comm, &ranks->own);
-    MPI_Comm_size(ranks->comm, &ranks->count);
-  } else ranks_leave(&ranks);
+  MOECL_TRY(check(log, MPI_Comm_dup(given, &made.comm), "MPI_Comm_dup"));
+  const int code = MPI_Comm_set_errhandler(made.comm, MPI_ERRORS_RETURN);
+  if (status == MOECL_OK) status = check(log, code, "MPI_Comm_set_errhandler");
+  MPI_Comm_rank(made.comm, &made.own);
+  MPI_Comm_size(made.comm, &made.count);
+  if (status == MOECL_OK) status = check_threads(log);
+  group_ranks *ranks = malloc(sizeof *ranks);
+  if (status == MOECL_OK && !ranks)
+    status = log_error(log, MOECL_ERROR_OUT_OF_HOST_MEMORY, "no host memory");
+  status = ranks_agree(&made, status, "group");
+  if (status != MOECL_OK) {
+    MPI_Comm_free(&made.comm);
+    free(ranks);
+    return status;
+  }
+  *ranks = made;
   *out = ranks;
-  return status;
+  return MOECL_OK;
 }
 
 /* What the program has ended already is gone. */
@@ -208,9 +220,11 @@ void ranks_give_up(group_ranks *ranks, ranks_message *message) {
 #else
 
 /* Nobody ever joins. */
-moecl_status ranks_join(const moecl_log *log, const void *comm, group_ranks **ranks) {
+moecl_status ranks_join(const moecl_log *log, const void *comm, moecl_status status,
+                        group_ranks **ranks) {
   (void)comm;
   *ranks = NULL;
+  if (status != MOECL_OK) return status;
   return log_error(log, MOECL_ERROR_UNSUPPORTED,
                    "group: this libmoecl was built without MPI; install Open MPI or MPICH for "
                    "development and build again (-Dmpi=enabled)");

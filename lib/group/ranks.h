@@ -11,8 +11,10 @@
 
 typedef struct group_ranks group_ranks;
 
-/* All. `comm` is the address of an MPI_Comm, which is copied; `log` has to live as long. */
-moecl_status ranks_join(const moecl_log *log, const void *comm, group_ranks **ranks);
+/* All: where everybody's `status` so far is MOECL_OK, and all can. `comm` is the address of an
+ * MPI_Comm, which is copied; `log` has to live as long. */
+moecl_status ranks_join(const moecl_log *log, const void *comm, moecl_status status,
+                        group_ranks **ranks);
 void ranks_leave(group_ranks **ranks); /* NULL is allowed */
 int ranks_own(const group_ranks *ranks);
 int ranks_count(const group_ranks *ranks); /* NULL: 1 */

@@ -40,8 +40,22 @@ static moecl_status read_lists(const moecl_group_layer *layer, moecl_routing *ro
   return MOECL_OK;
 }
 
+static moecl_status begin(const moecl_group_layer *layer, moecl_routing *routing) {
+  if (!routing) return MOECL_ERROR_INVALID_ARGUMENT;
+  if (!layer->ran)
+    return log_error(group_log(layer->group), MOECL_ERROR_NOT_READY,
+                     "there is no routing to read: no forward yet, or the latest one failed");
+  routing->num_tokens = layer->first[layer->group->count];
+  routing->num_experts = layer->params.num_experts;
+  routing->num_identity_experts = layer->params.num_identity_experts;
+  routing->top_k = layer->params.top_k;
+  routing->capacity = moecl_expert_capacity(&layer->params, routing->num_tokens);
+  return MOECL_OK;
+}
+
 /* All but the logits of other ranks' tokens. */
 static moecl_status read_own(const moecl_group_layer *layer, moecl_routing *routing) {
+  MOECL_TRY(begin(layer, routing));
   const size_t tokens = (size_t)routing->num_tokens, experts = (size_t)routing->num_experts;
   const size_t slots = tokens * (size_t)routing->top_k;
   MOECL_TRY(layer_allocate_routing(layer->member[layer->group->begin].share, routing));
@@ -73,23 +87,16 @@ static moecl_status gather_logits(const moecl_group_layer *layer, moecl_routing 
 }
 
 moecl_status moecl_group_layer_read_routing_wait(moecl_group_layer *layer, moecl_routing *routing) {
-  if (!routing) return MOECL_ERROR_INVALID_ARGUMENT;
-  *routing = (moecl_routing){0};
+  if (routing) *routing = (moecl_routing){0};
   if (!layer) return MOECL_ERROR_INVALID_ARGUMENT;
-  if (!layer->ran)
-    return log_error(group_log(layer->group), MOECL_ERROR_NOT_READY,
-                     "there is no routing to read: no forward yet, or the latest one failed");
-  routing->num_tokens = layer->first[layer->group->count];
-  routing->num_experts = layer->params.num_experts;
-  routing->num_identity_experts = layer->params.num_identity_experts;
-  routing->top_k = layer->params.top_k;
-  routing->capacity = moecl_expert_capacity(&layer->params, routing->num_tokens);
   moecl_status status =
       ranks_agree(layer->group->ranks, read_own(layer, routing), "group_read_routing");
   if (status == MOECL_OK && routing->num_tokens > 0) status = gather_logits(layer, routing);
   if (status != MOECL_OK) {
-    moecl_routing_destroy(routing);
-    *routing = (moecl_routing){0};
+    if (routing) {
+      moecl_routing_destroy(routing);
+      *routing = (moecl_routing){0};
+    }
     return status;
   }
   moecl_routing_statistics_compute(routing, &routing->statistics);

@@ -16,21 +16,28 @@ static moecl_status read_member(const moecl_group_layer *layer, size_t m,
   return MOECL_OK;
 }
 
-moecl_status moecl_group_layer_statistics_wait(moecl_group_layer *layer, size_t member,
-                                               moecl_group_statistics *statistics) {
+static moecl_status check(const moecl_group_layer *layer, size_t member,
+                          const moecl_group_statistics *statistics) {
+  const moecl_group *group = layer->group;
   if (!statistics) return MOECL_ERROR_INVALID_ARGUMENT;
-  *statistics = (moecl_group_statistics){0};
-  if (!layer) return MOECL_ERROR_INVALID_ARGUMENT;
-  moecl_group *group = layer->group;
   if (member >= (size_t)group->count)
     return log_error(group_log(group), MOECL_ERROR_INVALID_ARGUMENT,
                      "group_layer: there is no member %llu", (unsigned long long)member);
   if (!layer->ran)
     return log_error(group_log(group), MOECL_ERROR_NOT_READY, "group_layer: there was no forward");
+  return MOECL_OK;
+}
+
+moecl_status moecl_group_layer_statistics_wait(moecl_group_layer *layer, size_t member,
+                                               moecl_group_statistics *statistics) {
+  if (statistics) *statistics = (moecl_group_statistics){0};
+  if (!layer) return MOECL_ERROR_INVALID_ARGUMENT;
+  const moecl_group *group = layer->group;
   moecl_group_statistics read = {0};
-  const bool own = group_has(group, (int)member);
-  MOECL_TRY(ranks_agree(group->ranks, own ? read_member(layer, member, &read) : MOECL_OK,
-                        "group_statistics"));
+  moecl_status status = check(layer, member, statistics);
+  if (status == MOECL_OK && group_has(group, (int)member))
+    status = read_member(layer, member, &read);
+  MOECL_TRY(ranks_agree(group->ranks, status, "group_statistics"));
   MOECL_TRY(ranks_broadcast(group->ranks, group->device[member].rank, &read, sizeof read));
   *statistics = read;
   return MOECL_OK;

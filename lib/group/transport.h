@@ -33,6 +33,9 @@ typedef struct group_transport {
   moecl_status (*provide)(void *state, int member, uint64_t bytes, moecl_buffer **buffer);
   void (*discard)(void *state, moecl_buffer **buffer);
   void (*release)(void *state); /* of what create left, on failure too */
+  /* Room for the exchanges until the next settle, by which a member sends and gets at most so many
+   * bytes: begin then fails for lack of none. NULL: nobody else waits for what fails here. */
+  moecl_status (*reserve)(void *state, int member, uint64_t sent, uint64_t received);
   /* The sources are there when what is on their contexts' queues now is done; the destinations
    * may be written from now on. Returns without waiting for the sources. */
   moecl_status (*begin)(void *state, const group_block *blocks, size_t count,

@@ -1,0 +1,216 @@
+// SPDX-License-Identifier: MIT
+/* A group over two processes, with allocations and calls of OpenCL made to fail on one of them, one
+ * at a time, from its making to the routing that is read: where a call fails on one rank it fails
+ * on both, nobody waits for ever, and nothing is kept.
+ *
+ * A place is a call with its nearest callers, and each fails once, of OpenCL's every third. An
+ * alarm ends a rank that hangs, and mpirun the other. */
+#include "../unit/faults.h"
+#include "../unit/small_layer.h"
+#include "base/base.h"
+#include "moecl/group.h"
+#include <mpi.h>
+#include <signal.h>
+#include <unistd.h>
+
+enum { MOST_CALLS = 100000, OWN = 2, PATIENCE_SECONDS = 60, ROW = SMALL_HIDDEN };
+
+static MPI_Comm world;
+static int own;
+static moecl_context *contexts[OWN];
+static char doing[200];
+static bool is_warm; /* contexts have their programs */
+
+static void tell_hang(int number) {
+  (void)number;
+  if (write(2, doing, strlen(doing)) >= 0) _exit(2);
+}
+
+/* ---- what a program does: the first rank has one member, the other two ---- */
+
+typedef enum step { CREATE, MAKE, WEIGHTS, FORWARD, STATISTICS, ROUTING, READ, STEPS } step;
+static const char *const names[] = {"group_create", "group_layer_create", "set_weights", "forward",
+                                    "statistics",   "read_routing",       "read",        "nothing"};
+
+typedef struct user {
+  moecl_group *group;
+  moecl_group_layer *layer;
+  moecl_buffer *hidden[OWN], *output[OWN];
+  float values[OWN][2 * ROW];
+} user;
+
+static int members(void) { return own + 1; }
+static int64_t tokens_of(int member) { return member == 2 ? 2 : member; } /* 0, 1, 2 */
+
+static moecl_status give_weights(user *user) {
+  for (int t = 0; t < MOECL_TENSOR_COUNT; t++) {
+    float values[SMALL_EXPERTS * 2 * SMALL_INNER * SMALL_HIDDEN];
+    const int64_t items = moecl_layer_tensor_items(&small_params, (moecl_tensor)t);
+    small_fill(values, BASE_COUNT(values), (unsigned)t);
+    if (items > 0)
+      MOECL_TRY(moecl_group_layer_set_weights(user->layer, (moecl_tensor)t, 0, items, values));
+  }
+  return MOECL_OK;
+}
+
+static moecl_status forward(user *user) {
+  moecl_group_tokens tokens[OWN] = {{0}};
+  moecl_event *events[OWN] = {NULL};
+  for (int m = 0; m < members(); m++) {
+    tokens[m].num_tokens = tokens_of(own + m);
+    tokens[m].hidden_states = tokens[m].num_tokens ? user->hidden[m] : NULL;
+    tokens[m].output = tokens[m].num_tokens ? user->output[m] : NULL;
+  }
+  const moecl_group_forward_params params = {.tokens = tokens, .seed = 7, .measured = true};
+  moecl_status status = moecl_group_layer_forward(user->layer, &params, events);
+  for (int m = 0; m < members(); m++) {
+    if (status == MOECL_OK) (void)moecl_event_wait(events[m]);
+    moecl_event_destroy(&events[m]);
+  }
+  return status;
+}
+
+static moecl_status read_statistics(user *user) {
+  moecl_group_statistics statistics;
+  moecl_status status = MOECL_OK;
+  for (size_t m = 0; status == MOECL_OK && m < moecl_group_size(user->group); m++)
+    status = moecl_group_layer_statistics_wait(user->layer, m, &statistics);
+  return status;
+}
+
+static moecl_status read_routing(user *user) {
+  moecl_routing routing;
+  const moecl_status status = moecl_group_layer_read_routing_wait(user->layer, &routing);
+  moecl_routing_destroy(&routing);
+  return status;
+}
+
+static moecl_status read_outputs(user *user) {
+  for (int m = 0; m < members(); m++) {
+    const uint64_t bytes = (uint64_t)tokens_of(own + m) * ROW * sizeof(float);
+    if (bytes > 0) MOECL_TRY(moecl_buffer_read_wait(user->output[m], 0, bytes, user->values[m]));
+  }
+  return MOECL_OK;
+}
+
+static moecl_status take(user *user, step step) {
+  const moecl_group_params by = {.mpi_comm = &world};
+  moecl_group_layer_params with = {.layer = small_params, .chunks = 2};
+  with.layer.capacity_factor = 1.25;
+  with.layer.drop_policy = MOECL_DROP_PRIORITIZED;
+  with.layer.renormalize_after_capacity = true;
+  switch (step) {
+  case CREATE: return moecl_group_create(contexts, (size_t)members(), &by, &user->group);
+  case MAKE: return moecl_group_layer_create(user->group, &with, &user->layer);
+  case WEIGHTS: return give_weights(user);
+  case FORWARD: return forward(user);
+  case STATISTICS: return read_statistics(user);
+  case ROUTING: return read_routing(user);
+  default: return read_outputs(user);
+  }
+}
+
+/* Where it stopped. What a rank does by itself, the ranks of this program tell each other of; in
+ * the rest they fail together. */
+static step run(user *user) {
+  step step = CREATE;
+  for (; step < STEPS; step++) {
+    int failed = take(user, step) != MOECL_OK, any, all;
+    MPI_Allreduce(&failed, &any, 1, MPI_INT, MPI_MAX, world);
+    MPI_Allreduce(&failed, &all, 1, MPI_INT, MPI_MIN, world);
+    if (any != all && step != WEIGHTS && step != READ)
+      fail_msg("%s: rank %d has %s in %s, and the other not", doing, own,
+               failed ? "failed" : "not failed", names[step]);
+    if (any) break;
+  }
+  moecl_group_layer_destroy(&user->layer);
+  moecl_group_destroy(&user->group);
+  return step;
+}
+
+/* ---- the walk ---- */
+
+static void make_user(user *user) {
+  *user = (struct user){NULL};
+  for (int m = 0; m < members(); m++) {
+    float input[2 * ROW];
+    small_fill(input, BASE_COUNT(input), 1000 + (unsigned)(own + m));
+    assert_ok(moecl_buffer_create(contexts[m], sizeof input, &user->hidden[m]));
+    assert_ok(moecl_buffer_create(contexts[m], sizeof input, &user->output[m]));
+    assert_ok(moecl_buffer_write_wait(user->hidden[m], 0, sizeof input, input));
+  }
+}
+
+static step try(user *user, fault_kind kind, size_t target, int who) {
+  uint64_t *places = faults.places;
+  faults = (fault_state){.kind = own == who ? kind : FAULT_KINDS,
+                         .target = own == who ? target : 0,
+                         .code = CL_OUT_OF_RESOURCES,
+                         .places = places,
+                         .most = MOST_CALLS};
+  snprintf(doing, sizeof doing, "%s %zu of rank %d\n",
+           kind == FAULT_OPENCL ? "OpenCL call" : "allocation", target, who);
+  alarm(PATIENCE_SECONDS);
+  const step stopped = run(user);
+  alarm(0);
+  if (is_warm && kind == FAULT_MEMORY && (faults.objects != 0 || faults.blocks != 0))
+    fail_msg("%srank %d keeps %lld objects and %lld blocks", doing, own, (long long)faults.objects,
+             (long long)faults.blocks);
+  return stopped;
+}
+
+/* The first call from each place, on the rank that has them; all get to know them. */
+static size_t find_targets(int who, size_t calls, const uint64_t *places, size_t *targets) {
+  size_t count = 0;
+  for (size_t i = 0; own == who && i < calls; i++) {
+    bool known = false;
+    for (size_t j = 0; !known && j < count; j++) known = places[targets[j]] == places[i];
+    if (!known) targets[count++] = i;
+  }
+  MPI_Bcast(&count, sizeof count, MPI_BYTE, who, world);
+  MPI_Bcast(targets, (int)(count * sizeof *targets), MPI_BYTE, who, world);
+  return count;
+}
+
+static void walk(fault_kind kind, int who) {
+  static uint64_t places[MOST_CALLS];
+  static size_t targets[MOST_CALLS];
+  size_t stopped[STEPS + 1] = {0};
+  user user;
+  make_user(&user);
+  assert_int_equal(try(&user, kind, 0, who), STEPS);
+  is_warm = true;
+  faults.places = places;
+  assert_int_equal(try(&user, kind, 0, who), STEPS);
+  faults.places = NULL;
+  assert_true(own != who || (faults.calls > 0 && faults.calls < MOST_CALLS));
+  const size_t count = find_targets(who, faults.calls, places, targets);
+  for (size_t i = 0; i < count; i += kind == FAULT_OPENCL ? 3 : 1)
+    stopped[try(&user, kind, targets[i] + 1, who)]++;
+  assert_int_equal(try(&user, kind, 0, who), STEPS);
+  faults.kind = FAULT_KINDS;
+  for (int m = 0; m < members(); m++) {
+    moecl_buffer_destroy(&user.hidden[m]);
+    moecl_buffer_destroy(&user.output[m]);
+  }
+  for (int s = 0; own == 0 && s <= STEPS; s++)
+    printf("%s %zu%s", names[s], stopped[s], s < STEPS ? ", " : "\n");
+  assert_true(stopped[CREATE] > 0 && stopped[MAKE] > 0 && stopped[FORWARD] > 0);
+}
+
+int main(int argc, char **argv) {
+  int level, count;
+  skip_without_device();
+  MPI_Init_thread(&argc, &argv, MPI_THREAD_FUNNELED, &level);
+  world = MPI_COMM_WORLD;
+  MPI_Comm_rank(world, &own);
+  MPI_Comm_size(world, &count);
+  if (count != 2) MPI_Abort(world, 1);
+  signal(SIGALRM, tell_hang);
+  for (int m = 0; m < members(); m++) assert_ok(moecl_context_create(NULL, &contexts[m]));
+  for (int who = 0; who < count; who++) walk(FAULT_MEMORY, who);
+  walk(FAULT_OPENCL, 1);
+  for (int m = 0; m < members(); m++) moecl_context_destroy(&contexts[m]);
+  MPI_Finalize();
+  return 0;
+}
