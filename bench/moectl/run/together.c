@@ -124,9 +124,17 @@ static moecl_status make_layer(runner *runner, const experiment_point *point) {
                        : MOECL_OK;
 }
 
+/* A leader has not ordered anything yet; one that is led is waited for. */
+static moecl_status conclude_without(void) {
+  char said[64] = "no host memory";
+  return processes_own() == 0
+             ? MOECL_ERROR_OUT_OF_HOST_MEMORY
+             : processes_conclude(MOECL_ERROR_OUT_OF_HOST_MEMORY, said, sizeof said);
+}
+
 moecl_status together_create(runner *runner, const experiment_point *point) {
   struct together *together = runner->together = calloc(1, sizeof *together);
-  if (!together) return MOECL_ERROR_OUT_OF_HOST_MEMORY;
+  if (!together) return conclude_without();
   together->runner = runner;
   lead(together, ORDER_CREATE, point);
   together->members = (int)point->parallel.experts;
