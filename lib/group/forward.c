@@ -757,6 +757,7 @@ static moecl_status list_all(group_run *run) {
   for (int m = group->begin; m < group->end; m++) MOECL_TRY(make_lists(run, m));
   MOECL_TRY(await_all(run));
   for (int m = group->begin; m < group->end; m++) layer->member[m].sources_written = true;
+  MOECL_TRY(group_add_up(layer));
   count_rows(layer);
   for (int m = group->begin; m < group->end; m++) MOECL_TRY(provide_rows(layer, m));
   for (int m = group->begin; m < group->end; m++) MOECL_TRY(reserve(layer, m));

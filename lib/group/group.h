@@ -154,6 +154,8 @@ struct moecl_group_layer {
   int32_t *topk_ids, *sources, *starts; /* the last: one table from each member, all the same */
   float *topk_weights, *token_priority;
   int64_t tokens_room, starts_room; /* tokens and numbers that those have room for */
+  int64_t *sums;                    /* of the parts in `starts`: counts.c */
+  size_t sums_room;
 };
 
 /* The first member of this process. */
@@ -177,6 +179,8 @@ static inline const moecl_buffer *group_block_of(const plan_space *space, const 
 
 /* ---- counts.c: of the latest forward's rows, once the lists are read ---- */
 
+/* Adds them up: what is asked for below is then looked up. */
+moecl_status group_add_up(moecl_group_layer *layer);
 /* A bin is a chunk of an owner's experts: owner * chunks + chunk. Of each there are */
 enum {
   GROUP_ROWS, /* tokens that go to it */

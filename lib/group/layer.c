@@ -321,6 +321,7 @@ void moecl_group_layer_destroy(moecl_group_layer **handle) {
   free(layer->token_priority);
   free(layer->sources);
   free(layer->starts);
+  free(layer->sums);
   moecl_group_destroy(&layer->group);
   free(layer);
 }
