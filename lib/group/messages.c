@@ -45,6 +45,7 @@ typedef struct messages_state {
   moecl_group inner; /* this process's members, from 0 on, and what carries rows between them */
   int exchanges;
   bool failed; /* pieces go without what is in them */
+  bool broken; /* for good: messages were given up */
   line out[MOECL_MAX_GROUP_MEMBERS], in[MOECL_MAX_GROUP_MEMBERS];
   cl_event arrived[MOECL_MAX_GROUP_MEMBERS]; /* the last copy to it that nothing follows yet */
   group_block *blocks;                       /* room for those of one exchange */
@@ -83,13 +84,18 @@ moecl_status group_messages_create(moecl_group *group, const char *asked, void *
   return make_inner(state, asked);
 }
 
-static void forget_pieces(messages_state *state, line *line) {
+/* False, and pieces are left: MPI still has some of the slots. */
+static bool forget_pieces(messages_state *state, line *line) {
+  bool all = true;
   for (size_t i = 0; i < line->count; i++) {
-    ocl_event_let_go(&line->pieces[i].ready);
-    ocl_event_let_go(&line->pieces[i].copy);
-    ranks_give_up(state->group->ranks, &line->pieces[i].message);
+    piece *piece = &line->pieces[i];
+    ocl_event_let_go(&piece->ready);
+    ocl_event_let_go(&piece->copy);
+    state->broken = state->broken || piece->message.under_way;
+    all = ranks_give_up(state->group->ranks, &piece->message) && all;
   }
-  line->count = line->begun = line->done = 0;
+  if (all) line->count = line->begun = line->done = 0;
+  return all;
 }
 
 static moecl_status provide(void *user, int member, uint64_t bytes, moecl_buffer **buffer) {
@@ -118,6 +124,10 @@ static moecl_status make_room(messages_state *state, line *line, size_t count) {
 static moecl_status reserve(void *user, int member, uint64_t sent, uint64_t received) {
   messages_state *state = user;
   const size_t blocks = (size_t)state->group->count * MOST_EXCHANGES;
+  if (state->broken)
+    return log_error(group_log(state->group), MOECL_ERROR_DEVICE,
+                     "group: MPI failed in an earlier forward, whose messages may still come; "
+                     "destroy the group and make another one");
   MOECL_TRY(make_room(state, &state->out[member], (size_t)(sent / PIECE_BYTES) + blocks));
   return make_room(state, &state->in[member], (size_t)(received / PIECE_BYTES) + blocks);
 }
@@ -357,10 +367,10 @@ static moecl_status finish(void *user, int exchange) {
 static void fail(void *user) { ((messages_state *)user)->failed = true; }
 
 /* What is left of messages goes, whatever is in them; where not even that is possible they are
- * given up. */
+ * given up, and so is the group: of what was sent, some may come when others wait for rows. */
 static void settle(void *user) {
   messages_state *state = user;
-  if (!all_over(state, MOST_EXCHANGES)) {
+  if (!state->broken && !all_over(state, MOST_EXCHANGES)) {
     state->failed = true;
     await(state, MOST_EXCHANGES);
   }
@@ -376,15 +386,19 @@ static void settle(void *user) {
   state->failed = false;
 }
 
+/* What MPI has to the end of the process stays for as long. */
+static void release_line(messages_state *state, line *line) {
+  if (forget_pieces(state, line)) ocl_pinned_release(&line->pinned);
+  free(line->pieces);
+}
+
 static void release(void *user) {
   messages_state *state = user;
   settle(state);
   if (state->inner.state) state->inner.transport->release(state->inner.state);
   for (int m = state->group->begin; m < state->group->end; m++) {
-    ocl_pinned_release(&state->out[m].pinned);
-    ocl_pinned_release(&state->in[m].pinned);
-    free(state->out[m].pieces);
-    free(state->in[m].pieces);
+    release_line(state, &state->out[m]);
+    release_line(state, &state->in[m]);
   }
   free(state->blocks);
   free(state);

@@ -209,12 +209,21 @@ moecl_status ranks_test(group_ranks *ranks, ranks_message *message, bool *done) 
   return MOECL_OK;
 }
 
-void ranks_give_up(group_ranks *ranks, ranks_message *message) {
+/* What is to come is called off at once. What goes may not be: Open MPI never does, and the other
+ * rank may be reading it. It is done when MPI says so, not before. */
+bool ranks_give_up(group_ranks *ranks, ranks_message *message) {
+  enum { LOOKS = 300 }; /* some milliseconds */
+  int over = 0, looks = 0;
   (void)ranks;
-  if (!message->under_way) return;
+  if (!message->under_way) return true;
   MPI_Request request = request_of(message);
-  *message = (ranks_message){0};
-  if (MPI_Cancel(&request) == MPI_SUCCESS) MPI_Request_free(&request);
+  if (!message->given_up) MPI_Cancel(&request);
+  for (; !over && looks < LOOKS; ranks_pause(&looks))
+    if (MPI_Test(&request, &over, MPI_STATUS_IGNORE) != MPI_SUCCESS) break;
+  memcpy(&message->request, &request, sizeof request);
+  message->given_up = true;
+  message->under_way = !over;
+  return over;
 }
 
 #else
@@ -265,6 +274,9 @@ moecl_status ranks_test(group_ranks *ranks, ranks_message *message, bool *done) 
   *done = true;
   return MOECL_OK;
 }
-void ranks_give_up(group_ranks *ranks, ranks_message *message) { (void)ranks, (void)message; }
+bool ranks_give_up(group_ranks *ranks, ranks_message *message) {
+  (void)ranks, (void)message;
+  return true;
+}
 
 #endif

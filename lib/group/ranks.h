@@ -28,11 +28,12 @@ moecl_status ranks_gather(group_ranks *ranks, void *rows, const int64_t *first, 
 /* All: from one rank to all others. */
 moecl_status ranks_broadcast(group_ranks *ranks, int from, void *data, size_t bytes);
 
-/* A message on its way; zeros: there is none. Its memory stays as it is until it is done. */
+/* A message on its way; zeros: there is none. Its memory stays as it is until it is not under way
+ * any more. */
 typedef struct ranks_message {
   uint64_t request; /* an MPI_Request */
   size_t expected;  /* bytes of one that comes; 0: it goes */
-  bool under_way;
+  bool under_way, given_up;
 } ranks_message;
 
 /* In the order of calls for one `tag` between two ranks. */
@@ -42,8 +43,9 @@ moecl_status ranks_receive(group_ranks *ranks, int from, int tag, void *data, si
                            ranks_message *message);
 /* Moves messages on; is this one done? */
 moecl_status ranks_test(group_ranks *ranks, ranks_message *message, bool *done);
-/* Of a message that nobody answers any more. */
-void ranks_give_up(group_ranks *ranks, ranks_message *message);
+/* A message that nobody answers any more; false: MPI may read or write its memory still. It may be
+ * asked again. Others of the same tag may from now on be taken for it. */
+bool ranks_give_up(group_ranks *ranks, ranks_message *message);
 
 /* Between two looks at something that was not done: short at first. Begin with *looks = 0. */
 void ranks_pause(int *looks);

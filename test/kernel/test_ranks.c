@@ -3,7 +3,9 @@
  * device, and a failure of one rank in whatever call of OpenCL it is fails on all, after which all
  * go on. An assertion that fails ends the process, and mpirun the others. */
 #include "base/base.h"
+#include "group/ranks.h"
 #include "group_compare.h"
+#include "ocl/ocl.h"
 #include <CL/cl.h>
 #include <mpi.h>
 
@@ -80,6 +82,56 @@ cl_int __wrap_clGetEventInfo(cl_event event, cl_event_info info, size_t size, vo
       ++looks % 2)
     *(cl_int *)value = CL_RUNNING;
   return code;
+}
+
+/* ---- an MPI that fails: messages are begun, and nothing more is heard of them ---- */
+
+enum { MOST_LOST = 64 };
+static bool mpi_fails, mpi_keeps; /* the latter: memory of messages that are given up */
+static const char *lost[MOST_LOST];
+static int num_lost;
+
+static void lose(const void *data) {
+  if (mpi_fails && num_lost < MOST_LOST) lost[num_lost++] = data;
+}
+
+moecl_status __real_ranks_send(group_ranks *, int, int, const void *, size_t, ranks_message *);
+moecl_status __wrap_ranks_send(group_ranks *group, int to, int tag, const void *data, size_t bytes,
+                               ranks_message *message);
+moecl_status __wrap_ranks_send(group_ranks *group, int to, int tag, const void *data, size_t bytes,
+                               ranks_message *message) {
+  lose(data);
+  return __real_ranks_send(group, to, tag, data, bytes, message);
+}
+
+moecl_status __real_ranks_receive(group_ranks *, int, int, void *, size_t, ranks_message *);
+moecl_status __wrap_ranks_receive(group_ranks *group, int from, int tag, void *data, size_t bytes,
+                                  ranks_message *message);
+moecl_status __wrap_ranks_receive(group_ranks *group, int from, int tag, void *data, size_t bytes,
+                                  ranks_message *message) {
+  lose(data);
+  return __real_ranks_receive(group, from, tag, data, bytes, message);
+}
+
+moecl_status __real_ranks_test(group_ranks *, ranks_message *, bool *);
+moecl_status __wrap_ranks_test(group_ranks *group, ranks_message *message, bool *done);
+moecl_status __wrap_ranks_test(group_ranks *group, ranks_message *message, bool *done) {
+  return mpi_fails ? MOECL_ERROR_DEVICE : __real_ranks_test(group, message, done);
+}
+
+bool __real_ranks_give_up(group_ranks *, ranks_message *);
+bool __wrap_ranks_give_up(group_ranks *group, ranks_message *message);
+bool __wrap_ranks_give_up(group_ranks *group, ranks_message *message) {
+  return mpi_keeps ? !message->under_way : __real_ranks_give_up(group, message);
+}
+
+/* What MPI keeps stays there. */
+void __real_ocl_pinned_release(ocl_pinned *);
+void __wrap_ocl_pinned_release(ocl_pinned *pinned);
+void __wrap_ocl_pinned_release(ocl_pinned *pinned) {
+  const char *begin = pinned->host, *end = begin + (begin ? pinned->bytes : 0);
+  for (int i = 0; mpi_keeps && i < num_lost; i++) assert_false(lost[i] >= begin && lost[i] < end);
+  __real_ocl_pinned_release(pinned);
 }
 
 /* ---- bits ---- */
@@ -345,6 +397,76 @@ static void test_failing_calls(void) {
   free_problem(&p);
 }
 
+/* Does it come? One that was called off is given a quarter of a second to come all the same. */
+static bool comes(group_ranks *joined, ranks_message *message, bool off) {
+  enum { LOOKS = 2500 };
+  bool done = false;
+  for (int looks = 0, all = 0; !done && !(off && all == LOOKS); all++, ranks_pause(&looks))
+    assert_ok(ranks_test(joined, message, &done));
+  return done;
+}
+
+/* One that nobody takes is done with when somebody does, or where MPI can call it off; one that
+ * nobody sends at once. */
+static void test_cancelled(void) {
+  enum { BYTES = 8 << 20, TAKEN = 5, NEVER_SENT = 6 };
+  group_ranks *joined;
+  ranks_message message = {0};
+  int off = 0;
+  char *data = take(BYTES);
+  assert_ok(ranks_join(&contexts[0]->log, ranks.comm, MOECL_OK, &joined));
+  memset(data, 7, BYTES);
+  if (ranks.own == 0) {
+    assert_ok(ranks_send(joined, 1, TAKEN, data, BYTES, &message));
+    off = ranks_give_up(joined, &message);
+    assert_true(message.under_way == !off);
+  } else {
+    assert_ok(ranks_receive(joined, 0, NEVER_SENT, data, BYTES, &message));
+    assert_true(ranks_give_up(joined, &message) && !message.under_way);
+  }
+  MPI_Bcast(&off, 1, MPI_INT, 0, MPI_COMM_WORLD);
+  if (ranks.own == 1) {
+    memset(data, 0, BYTES);
+    assert_ok(ranks_receive(joined, 0, TAKEN, data, BYTES, &message));
+    assert_true(comes(joined, &message, off) == !off);
+    for (int i = 0; i < BYTES; i++) assert_int_equal(data[i], off ? 0 : 7);
+    assert_true(ranks_give_up(joined, &message));
+  }
+  while (!off && ranks.own == 0) off = ranks_give_up(joined, &message);
+  MPI_Barrier(MPI_COMM_WORLD);
+  ranks_leave(&joined);
+  free(data);
+}
+
+/* Memory of messages that are given up is let go of when MPI has done so, and not before; the group
+ * is of no use any more, and another one is. */
+static void test_given_up(void) {
+  static const int64_t split[] = {3, 0, 397};
+  const moecl_group_layer_params with = {.chunks = 2};
+  moecl_layer_params params = plain;
+  moecl_status status;
+  params.hidden_size = 40000;
+  params.intermediate_size = 2;
+  problem p = make_problem(&params, 400);
+  for (int keeps = 0; keeps < 2; keeps++) {
+    together t = make_together(&p, &with, 3, split);
+    num_lost = 0;
+    mpi_fails = true;
+    mpi_keeps = keeps;
+    run_together(&t, 11, &status);
+    mpi_fails = false;
+    assert_int_equal(status, MOECL_ERROR_DEVICE);
+    assert_true(num_lost > 0);
+    moecl_context_take_errors(contexts[0], NULL, 0);
+    run_together(&t, 11, &status);
+    expect(status, MOECL_ERROR_DEVICE, "make another one");
+    free_together(&t);
+    mpi_keeps = false;
+  }
+  compare(&p, &with, 3, split, "a group after one that was given up");
+  free_problem(&p);
+}
+
 /* What all have to ask for alike. */
 static void test_refusals(void) {
   const bool last = ranks.own == ranks.count - 1;
@@ -418,7 +540,9 @@ int main(int argc, char **argv) {
                {"many", test_many},
                {"failing_calls", test_failing_calls},
                {"refusals", test_refusals},
-               {"not_ready", test_not_ready}};
+               {"not_ready", test_not_ready},
+               {"cancelled", test_cancelled},
+               {"given_up", test_given_up}};
   static MPI_Comm world;
   int level;
   MPI_Init_thread(&argc, &argv, MPI_THREAD_FUNNELED, &level);
