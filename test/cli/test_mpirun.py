@@ -26,6 +26,7 @@ if [ "${OMPI_COMM_WORLD_RANK:-$PMI_RANK}" = "$ODD_RANK" ]; then
   [ -z "$ODD_PID" ] || echo $$ >"$ODD_PID"
   [ -z "$ODD_PRELOAD" ] || export LD_PRELOAD="$ODD_PRELOAD"
 fi
+[ -z "$ODD_UNSET" ] || unset "$ODD_UNSET"
 exec "$@"
 """
 
@@ -93,6 +94,22 @@ class Mpirun(unittest.TestCase):
         run = self.run_it(2, self.folder / "none.yaml")
         self.assertEqual(run.returncode, 2, run.stderr)
         self.assertEqual(run.stderr.count("cannot be read"), 1, run.stderr)
+
+    def test_launchers(self):
+        """srun --mpi=pmix says its number of processes in words of Slurm's, other launchers by PMIx
+        none; an allocation's shell has Slurm's words, and is one process."""
+        none = (self.folder / "none.yaml",)
+        allocation = {"SLURM_JOB_ID": "1", "SLURM_NTASKS": "2", "SLURM_PROCID": "0",
+                      "SLURM_STEP_NUM_TASKS": "2"}
+        for environment in ({"SLURM_STEP_NUM_TASKS": "2", "SLURM_PROCID": "0"}, {}):
+            run = self.run_it(2, *none, ODD_UNSET="OMPI_COMM_WORLD_SIZE", **environment)
+            self.assertEqual(run.stderr.count("cannot be read"), 1, run.stderr)
+        for environment in (allocation, {**allocation, "PMIX_RANK": "0"},
+                            {**allocation, "SLURM_STEP_NUM_TASKS": "1", "PMIX_RANK": "0",
+                             "PMIX_NAMESPACE": "slurm.pmix.1.0"}):
+            run = self.run_it(1, *none, **environment)
+            self.assertEqual(run.stderr.count("cannot be read"), 1, run.stderr)
+            self.assertNotIn("processes", run.stderr)
 
     def test_memory(self):
         """What is asked of a device is what its own members have."""

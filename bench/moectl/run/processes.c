@@ -12,14 +12,23 @@ static int own, count = 1;
 int processes_own(void) { return own; }
 int processes_count(void) { return count; }
 
-/* What Open MPI's and MPICH's launchers say, Slurm's by PMI-2 likewise; 1: it was none of them. */
+enum { ALONE = 1, MPI_KNOWS = 0 };
+
+/* What Open MPI's and MPICH's launchers say, and Slurm's: by PMI-2 likewise, by PMIx in words of
+ * its own, as PMIx has the number from a server. The environment of an allocation (salloc, sbatch)
+ * has Slurm's numbers, too: there MPI finds no server, and nor do we. ALONE: it was none of them;
+ * MPI_KNOWS: one that says no number. */
 static int launched(void) {
   static const char *const names[] = {"OMPI_COMM_WORLD_SIZE", "PMI_SIZE"};
+  bool said = false; /* that it is one */
   for (size_t i = 0; i < sizeof names / sizeof *names; i++) {
     const char *size = getenv(names[i]);
     if (size && atoi(size) > 1) return atoi(size);
+    said = said || size;
   }
-  return 1;
+  if (said || !getenv("PMIX_NAMESPACE") || !getenv("PMIX_RANK")) return ALONE;
+  const char *tasks = getenv("SLURM_STEP_NUM_TASKS");
+  return tasks && atoi(tasks) > 0 ? atoi(tasks) : MPI_KNOWS;
 }
 
 int processes_members(int members, int rank, int *first) {
@@ -36,15 +45,16 @@ static MPI_Comm group = MPI_COMM_NULL; /* of the processes that have members; or
 bool processes_begin(void) {
   const int expected = launched();
   int level = MPI_THREAD_SINGLE;
-  if (expected == 1) return true;
+  if (expected == ALONE) return true;
   MPI_Init_thread(NULL, NULL, MPI_THREAD_FUNNELED, &level);
   MPI_Comm_rank(MPI_COMM_WORLD, &own);
   MPI_Comm_size(MPI_COMM_WORLD, &count);
   if (count > 1) return true;
-  complain("mpirun started %d processes that cannot find each other: it is of another MPI than the "
-           "one that moectl was built with",
-           expected);
   MPI_Finalize();
+  if (expected == MPI_KNOWS) return true;
+  complain("mpirun or srun started %d processes that cannot find each other: it is of another MPI "
+           "than the one that moectl was built with (srun: --mpi=pmix or pmi2, as that MPI has)",
+           expected);
   return false;
 }
 
@@ -196,12 +206,12 @@ void processes_take(int rank, void *data, size_t bytes) {
 bool processes_begin(void) {
   const int expected = launched();
   if (expected > 1)
-    complain(
-        "mpirun started %d processes, and this moectl was built without MPI: all of them would "
-        "do the same; install Open MPI or MPICH for development and build again "
-        "(-Dmpi=enabled)",
-        expected);
-  return expected == 1;
+    complain("mpirun or srun started %d processes, and this moectl was built without MPI: all of "
+             "them would "
+             "do the same; install Open MPI or MPICH for development and build again "
+             "(-Dmpi=enabled)",
+             expected);
+  return expected == ALONE || expected == MPI_KNOWS;
 }
 void processes_end(void) {}
 void processes_lead(const process_order *order) { (void)order; }
