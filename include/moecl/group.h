@@ -62,7 +62,9 @@ MOECL_API size_t moecl_group_size(const moecl_group *group);
 /* How many members are of this process, and the number of the first (`first` may be NULL). */
 MOECL_API size_t moecl_group_own(const moecl_group *group, size_t *first);
 MOECL_API moecl_context *moecl_group_context(const moecl_group *group, size_t member);
-/* The transport's name, a static string. */
+/* The transport's name, which is the group's. Of several processes "mpi", and behind a + what serves
+ * inside a process that has several members: "mpi+host", "mpi+nvidia_peer"; where processes differ,
+ * each once. */
 MOECL_API const char *moecl_group_transport(const moecl_group *group);
 
 /* Who has which experts. Identity experts have no matrices, and no member. */

@@ -2,6 +2,7 @@
 /* A group: members, their lanes, and the transport between them. */
 #include "group/group.h"
 #include "base/base.h"
+#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 
@@ -140,6 +141,25 @@ static moecl_status make_group(moecl_group *group, const char *asked) {
   return make_transport(group, asked);
 }
 
+/* "mpi+host": between processes, and what any of them has between members of its own. */
+static moecl_status name_transport(moecl_group *group) {
+  char inside[MOECL_MAX_GROUP_MEMBERS][16] = {{0}}, *name = group->transport_name;
+  const group_transport *transport = group->transport;
+  const char *own = transport->inside ? transport->inside(group->state) : NULL;
+  for (int m = group->begin; own && m < group->end; m++)
+    snprintf(inside[m], sizeof inside[m], "%s", own);
+  MOECL_TRY(group_share(group, inside, sizeof *inside));
+  snprintf(name, sizeof group->transport_name, "%s", transport->name);
+  for (const group_transport *const *t = group_transports; *t; t++)
+    for (int m = 0; m < group->count; m++) {
+      if (strcmp(inside[m], (*t)->name) != 0) continue;
+      const size_t length = strlen(name);
+      snprintf(name + length, sizeof group->transport_name - length, "+%s", (*t)->name);
+      break;
+    }
+  return MOECL_OK;
+}
+
 /* Whatever a rank fails in, it says so to those that wait for it. */
 moecl_status moecl_group_create(moecl_context *const *contexts, size_t count,
                                 const moecl_group_params *params, moecl_group **out) {
@@ -161,6 +181,7 @@ moecl_status moecl_group_create(moecl_context *const *contexts, size_t count,
   status = gather_members(group, contexts, count);
   if (status == MOECL_OK) status = make_group(group, params ? params->transport : NULL);
   status = ranks_agree(ranks, status, "group");
+  if (status == MOECL_OK) status = ranks_agree(ranks, name_transport(group), "group");
   if (status != MOECL_OK) moecl_group_destroy(&group);
   *out = group;
   return status;
@@ -178,7 +199,7 @@ moecl_context *moecl_group_context(const moecl_group *group, size_t member) {
 }
 
 const char *moecl_group_transport(const moecl_group *group) {
-  return group ? group->transport->name : NULL;
+  return group ? group->transport_name : NULL;
 }
 
 /* An eighth more than is needed: routing differs from forward to forward, and memory is to come

@@ -27,7 +27,8 @@ struct moecl_group {
   group_ranks *ranks; /* NULL: there are no other processes */
   group_device device[MOECL_MAX_GROUP_MEMBERS];
   const group_transport *transport;
-  void *state; /* the transport's */
+  void *state;             /* the transport's */
+  char transport_name[64]; /* with those inside processes */
 };
 
 moecl_group *group_retain(moecl_group *group);

@@ -84,6 +84,11 @@ moecl_status group_messages_create(moecl_group *group, const char *asked, void *
   return make_inner(state, asked);
 }
 
+static const char *inside(const void *user) {
+  const moecl_group *inner = &((const messages_state *)user)->inner;
+  return inner->count > 1 ? inner->transport->name : NULL;
+}
+
 /* False, and pieces are left: MPI still has some of the slots. */
 static bool forget_pieces(messages_state *state, line *line) {
   bool all = true;
@@ -405,6 +410,7 @@ static void release(void *user) {
 }
 
 const group_transport group_messages_transport = {.name = "mpi",
+                                                  .inside = inside,
                                                   .overlaps = true,
                                                   .release = release,
                                                   .provide = provide,

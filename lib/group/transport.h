@@ -24,6 +24,8 @@ typedef struct group_observer {
  * events, peer memory, or messages to members of other processes. */
 typedef struct group_transport {
   const char *name;
+  /* Of the one that serves between members of this process; NULL: the transport itself, or none. */
+  const char *(*inside)(const void *state);
   bool overlaps; /* rows travel while kernels run */
   /* Why it cannot serve the group; NULL: it can. Asked by trying, where that takes a try. */
   const char *(*refuses)(const moecl_group *group);

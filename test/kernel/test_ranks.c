@@ -303,6 +303,9 @@ static void test_no_tokens(void) {
   moecl_status status;
   problem p = make_problem(&plain, 0);
   together t = make_together(&p, &with, 3, none);
+  const char *transport = moecl_group_transport(t.group); /* of all, also where this rank has one */
+  if (ranks.count < 3) assert_true(strncmp(transport, "mpi+", 4) == 0);
+  else assert_string_equal(transport, "mpi");
   free(run_together(&t, 1, &status));
   assert_ok(status);
   free_together(&t);

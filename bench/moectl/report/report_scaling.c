@@ -45,7 +45,7 @@ static bool names_one(const char *devices) {
 /* Are all members contexts of one device? Of processes nobody knows whose machines they were on. */
 static bool is_one_device(const results *all, size_t index) {
   return names_one(all->experiment->points[index].parallel.devices) &&
-         strcmp(all->points[index].parallel.transport, "mpi") != 0;
+         strncmp(all->points[index].parallel.transport, "mpi", strlen("mpi")) != 0;
 }
 
 /* ---- what more devices gain ---- */

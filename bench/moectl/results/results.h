@@ -61,7 +61,7 @@ typedef struct point_member {
 typedef struct point_parallel {
   size_t num_members; /* 0: it is on one alone */
   point_member *members;
-  char transport[32];
+  char transport[64];                  /* moecl_group_transport */
   int64_t chunks, sent_bytes;          /* of all members */
   int64_t row_bytes, output_row_bytes; /* of a row on its way to experts, and back */
   double transfer_ms;                  /* of copies, the mean of members */
