@@ -62,10 +62,15 @@ MOECL_API size_t moecl_group_size(const moecl_group *group);
 /* How many members are of this process, and the number of the first (`first` may be NULL). */
 MOECL_API size_t moecl_group_own(const moecl_group *group, size_t *first);
 MOECL_API moecl_context *moecl_group_context(const moecl_group *group, size_t member);
-/* The transport's name, which is the group's. Of several processes "mpi", and behind a + what serves
- * inside a process that has several members: "mpi+host", "mpi+nvidia_peer"; where processes differ,
- * each once. */
+/* The transport's name, which is the group's. Of several processes "mpi", and behind a + what
+ * serves inside a process that has several members: "mpi+host", "mpi+nvidia_peer"; where processes
+ * differ, each once. */
 MOECL_API const char *moecl_group_transport(const moecl_group *group);
+
+/* The transports between members of one process that may be asked for, the one that is tried first
+ * first: static strings. Writes at most `capacity` (`names` may be NULL) and returns how many there
+ * are. Thread-safe. */
+MOECL_API size_t moecl_group_transports(const char **names, size_t capacity);
 
 /* Who has which experts. Identity experts have no matrices, and no member. */
 typedef enum moecl_placement {

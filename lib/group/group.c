@@ -202,6 +202,13 @@ const char *moecl_group_transport(const moecl_group *group) {
   return group ? group->transport_name : NULL;
 }
 
+size_t moecl_group_transports(const char **names, size_t capacity) {
+  size_t count = 0;
+  for (const group_transport *const *t = group_transports; *t; t++, count++)
+    if (names && count < capacity) names[count] = (*t)->name;
+  return count;
+}
+
 /* An eighth more than is needed: routing differs from forward to forward, and memory is to come
  * to rest. */
 uint64_t group_provided_bytes(const moecl_buffer *buffer, uint64_t bytes) {

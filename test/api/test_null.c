@@ -487,6 +487,7 @@ static void test_group_calls(void **state) {
   assert_int_equal(moecl_group_own(NULL, NULL), 0);
   assert_null(moecl_group_context(NULL, 0));
   assert_null(moecl_group_transport(NULL));
+  assert_true(moecl_group_transports(NULL, 0) > 0 && moecl_group_transports(NULL, 9) > 0);
   assert_ok(moecl_group_create(nothing, 1, NULL, &group));
   MAKES_NOTHING(layer, moecl_group_layer_create(NULL, &params, &layer));
   MAKES_NOTHING(layer, moecl_group_layer_create(group, NULL, &layer));

@@ -198,6 +198,25 @@ for point, count in zip(points[1:], (1, 3)):
   call run "$work/tiny.yaml" --set parallel.experts=2 --set 'devices=[0:0, 99:99]' \
     --out "$work/parallel-none"
   expect "a member's device that is not there" 1 'the layer could not be made: .*99:99'
+  printf 'parallel:\n  experts: 2\n  transport: hots\ndevices: [0:0, 99:99]\n' |
+    cat "$work/tiny.yaml" - >"$work/unknown.yaml"
+  local line
+  line=$(grep -n 'transport: hots' "$work/unknown.yaml" | cut -d: -f1)
+  call check "$work/unknown.yaml"
+  expect "check: a transport that there is not" 2 \
+    "unknown.yaml:$line:[0-9]+: parallel.transport: there is no transport 'hots'; expected .*host, or auto; did you mean 'host'"
+  expect "check: and a device" 2 \
+    "unknown.yaml:$((line + 1)):[0-9]+: devices: there is no device '99:99' here; expected .* 0:0 \\("
+  call explain "$work/unknown.yaml"
+  expect "explain: likewise" 2 "there is no device '99:99' here"
+  call run "$work/unknown.yaml" --out "$work/unknown"
+  expect "run: the transport" 2 "there is no transport 'hots'"
+  call explain "$work/tiny.yaml" --set parallel.experts=2 --set parallel.transport=host \
+    --set parallel.chunks=2
+  expect "explain tells the group" 0 \
+    'a group of 2 members, rows by host, in one process; placement even, replicas 0, chunks 2'
+  holds "explain: and says that the plan is one device's" grep -q "what is told is one device's plan" \
+    "$work/out"
   call profile "$work/tiny.yaml" --set parallel.experts=2 --out "$work/parallel-profile"
   expect "a profile of several devices, exit 2" 2 'a profile is of one device'
   call check "$work/tiny.yaml" --set parallel.experts=2 --set measure.what=block \

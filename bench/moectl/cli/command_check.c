@@ -119,6 +119,8 @@ static bool print_points(check *check) {
 static int run_check(check *check) {
   const options *options = check->options;
   if (!prepare_load(options, &check->experiment, &check->recording)) return EXIT_USAGE;
+  const bool transports = prepare_transports(&check->experiment);
+  if (!prepare_devices(&check->experiment) || !transports) return EXIT_USAGE;
   int code = open_device(check);
   if (code == EXIT_ALL_OK && check->context) code = check_device(check);
   if (code != EXIT_ALL_OK) return code;

@@ -5,6 +5,7 @@
 #include "experiment/schema.h"
 #include "run/matrix_units.h"
 #include "base/wrap.h"
+#include "run/together.h"
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -104,12 +105,54 @@ static moecl_status plan_point(moecl_context *context, const experiment_point *p
   return moecl_block_plan_create(context, &params, point->num_tokens, room, plan);
 }
 
-static bool explain_point(const experiment *experiment, moecl_context *context, size_t index) {
+/* ---- a group ---- */
+
+/* What serves between members on their devices, as one process has them; "?", complained about. */
+static const char *find_transport(const options *options, moecl_context *context,
+                                  const experiment_point *point, char *name, size_t size) {
+  const moecl_group_params params = {.transport = point->parallel.transport};
+  moecl_context *members[MOECL_MAX_GROUP_MEMBERS] = {NULL};
+  moecl_group *group = NULL;
+  const size_t count = (size_t)experiment_members(point);
+  char device[DEVICE_NAME_SIZE];
+  bool all = true;
+  for (size_t m = 0; all && m < count; m++)
+    all = together_name_device(context, point, (int)m, device) == MOECL_OK &&
+          open_context(options, device, &members[m]) == EXIT_ALL_OK;
+  if (all) all = moecl_group_create(members, count, &params, &group) == MOECL_OK;
+  snprintf(name, size, "%s", all ? moecl_group_transport(group) : "?");
+  moecl_group_destroy(&group);
+  for (size_t m = 0; m < count; m++) moecl_context_destroy(&members[m]);
+  return name;
+}
+
+/* What is not one device's; before a plan that is. */
+static void explain_group(const options *options, const experiment *experiment,
+                          moecl_context *context, size_t index) {
+  static const char *const keys[] = {"placement", "replicas", "chunks", "dispatch_format"};
+  const experiment_point *point = &experiment->points[index];
+  const int members = (int)experiment_members(point);
+  char text[256], device[DEVICE_NAME_SIZE];
+  printf("  a group of %d member%s, rows by %s, in one process;", members, members == 1 ? "" : "s",
+         find_transport(options, context, point, text, sizeof text));
+  for (size_t i = 0; i < sizeof keys / sizeof *keys; i++)
+    printf("%s %s %s", i ? "," : "", keys[i],
+           experiment_param_text(point, keys[i], text, sizeof text));
+  printf("\n  members on:");
+  for (int m = 0; m < members; m++)
+    printf(" %s", together_name_device(context, point, m, device) == MOECL_OK ? device : "?");
+  printf("\n  each runs the steps below for its tokens and experts, and dispatch between them "
+         "(docs/expert-parallel.md); what is told is one device's plan with all of both:\n");
+}
+
+static bool explain_point(const options *options, const experiment *experiment,
+                          moecl_context *context, size_t index) {
   const experiment_point *point = &experiment->points[index];
   moecl_plan *plan = NULL;
   char label[256], missed[512];
   experiment_point_label(experiment, index, label, sizeof label);
   printf("\n[%zu/%zu] %s\n", index + 1, experiment->num_points, *label ? label : "the point");
+  if (experiment_members(point) > 0) explain_group(options, experiment, context, index);
   if (was_explained(experiment, index)) {
     printf("  as a point above: only seed or inputs differ\n");
     return true;
@@ -137,13 +180,15 @@ static int explain_on(const options *options, const experiment *experiment) {
   const int code =
       open_context(options, options->device ? options->device : experiment->device, &context);
   if (code != EXIT_ALL_OK) return code;
-  bool all = prepare_variants(experiment, context);
+  bool all = prepare_transports(experiment);
+  all = prepare_devices(experiment) && all;
+  all = prepare_variants(experiment, context) && all;
   if (all)
     printf("%s: experiment '%s' on %s\n", options->file, experiment->name,
            moecl_context_device(context)->name);
   const bool served = all;
   for (size_t i = 0; served && i < experiment->num_points; i++)
-    all = explain_point(experiment, context, i) && all;
+    all = explain_point(options, experiment, context, i) && all;
   moecl_context_destroy(&context);
   if (!served) return EXIT_USAGE;
   return all ? EXIT_ALL_OK : EXIT_POINT_FAILED;

@@ -286,8 +286,9 @@ static int run_on_one(run *run, bool *ran) {
   free(run->experiment.options);
   run->experiment.options = options_text(run->options, run->device);
   int code = open_device(run);
-  if (code == EXIT_ALL_OK && !(prepare_variants(&run->experiment, run->context) &&
-                               prepare_memory(run->options, &run->experiment, run->context, NULL)))
+  if (code == EXIT_ALL_OK &&
+      !(prepare_transports(&run->experiment) && prepare_variants(&run->experiment, run->context) &&
+        prepare_memory(run->options, &run->experiment, run->context, NULL)))
     code = EXIT_USAGE;
   if (code == EXIT_ALL_OK) code = led_open();
   if (code == EXIT_ALL_OK) code = open_results(run);

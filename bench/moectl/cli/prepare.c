@@ -105,6 +105,79 @@ bool prepare_variants(const experiment *experiment, moecl_context *context) {
          experts && attention;
 }
 
+/* ---- what groups are made of ---- */
+
+static bool is_transport(const experiment *experiment, const char *asked) {
+  const char *names[MAX_NAMES];
+  char expected[512] = "", hint[64] = "";
+  const size_t count = moecl_group_transports(names, MAX_NAMES);
+  suggestion nearest = suggest_begin(asked, strlen(asked));
+  for (size_t i = 0, used = 0; i < count && i < MAX_NAMES; i++) {
+    if (strcmp(names[i], asked) == 0) return true;
+    suggest_try(&nearest, names[i]);
+    if (used < sizeof expected)
+      used += (size_t)snprintf(expected + used, sizeof expected - used, "%s, ", names[i]);
+  }
+  if (nearest.best) snprintf(hint, sizeof hint, "; did you mean '%s'?", nearest.best);
+  complain_at(experiment, KEY_PARALLEL_TRANSPORT,
+              "parallel.transport: there is no transport '%s'; expected %sor auto%s", asked,
+              expected, hint);
+  return false;
+}
+
+bool prepare_transports(const experiment *experiment) {
+  const setting *asked = &experiment->settings->keys[KEY_PARALLEL_TRANSPORT];
+  bool all = true;
+  for (size_t i = 0; i < asked->count; i++)
+    if (!asked->values[i].null && strcmp(asked->values[i].text, "auto") != 0)
+      all &= is_transport(experiment, asked->values[i].text);
+  return all;
+}
+
+static void refuse_device(const experiment *experiment, const char *name,
+                          const moecl_device_info *devices, size_t count) {
+  char known[2048] = "";
+  for (size_t i = 0, used = 0; i < count && used < sizeof known; i++)
+    used += (size_t)snprintf(known + used, sizeof known - used, "%s%d:%d (%s)", i ? ", " : "",
+                             (int)devices[i].platform_index, (int)devices[i].device_index,
+                             devices[i].name);
+  complain_at(experiment, KEY_PARALLEL_DEVICES,
+              "devices: there is no device '%s' here; expected auto, all, or of %s", name, known);
+}
+
+/* Names with commas or blanks between them. */
+static bool are_devices(const experiment *experiment, const char *list,
+                        const moecl_device_info *devices, size_t count) {
+  static const char between[] = " ,";
+  bool all = true;
+  for (const char *at = list + strspn(list, between); *at; at += strspn(at, between)) {
+    const size_t length = strcspn(at, between);
+    char name[256];
+    size_t chosen;
+    snprintf(name, sizeof name, "%.*s", (int)length, at);
+    at += length;
+    if (moecl_device_choose(devices, count, name, &chosen) == MOECL_OK) continue;
+    refuse_device(experiment, name, devices, count);
+    all = false;
+  }
+  return all;
+}
+
+bool prepare_devices(const experiment *experiment) {
+  const setting *asked = &experiment->settings->keys[KEY_PARALLEL_DEVICES];
+  moecl_device_info *devices = NULL;
+  size_t count = 0;
+  bool all = true;
+  const bool listed = moecl_devices_list(&devices, &count) == MOECL_OK && count > 0;
+  for (size_t i = 0; listed && i < asked->count; i++) {
+    const value *value = &asked->values[i];
+    if (!value->null && strcmp(value->text, "auto") != 0 && strcmp(value->text, "all") != 0)
+      all &= are_devices(experiment, value->text, devices, count);
+  }
+  moecl_devices_destroy(&devices);
+  return all;
+}
+
 /* ---- memory ---- */
 
 /* "point 3 (top_k=2) needs 81.2 GiB of memory", and whose figure the limit is. */

@@ -13,6 +13,11 @@ bool prepare_load(const options *options, experiment *experiment, recording *rec
  * that is not. */
 bool prepare_variants(const experiment *experiment, moecl_context *context);
 
+/* Are the transports and the devices between which a layer is to be shared known here? Complains
+ * about those that are not. */
+bool prepare_transports(const experiment *experiment);
+bool prepare_devices(const experiment *experiment);
+
 /* Does the device hold every point? Complains about those that it does not, unless the
  * limit is to be ignored. `needed` ([num_points], or NULL) receives what each takes. */
 bool prepare_memory(const options *options, const experiment *experiment, moecl_context *context,

@@ -27,15 +27,13 @@ static moecl_status conclude(struct together *together, moecl_status status) {
 
 /* ---- members ---- */
 
-enum { NAME_SIZE = 256 };
-
 /* Word i of a list with blanks or commas between words, in turns; false: there is none. */
-static bool word_of(const char *list, int i, char name[NAME_SIZE]) {
+static bool word_of(const char *list, int i, char name[DEVICE_NAME_SIZE]) {
   static const char between[] = " ,";
   int count = 0;
   for (const char *at = list + strspn(list, between); *at; count++) {
     const size_t length = strcspn(at, between);
-    if (count == i) snprintf(name, NAME_SIZE, "%.*s", (int)length, at);
+    if (count == i) snprintf(name, DEVICE_NAME_SIZE, "%.*s", (int)length, at);
     at += length;
     at += strspn(at, between);
   }
@@ -43,12 +41,13 @@ static bool word_of(const char *list, int i, char name[NAME_SIZE]) {
 }
 
 /* The i-th of all devices, in turns. */
-static moecl_status any_device(int i, char name[NAME_SIZE]) {
+static moecl_status any_device(int i, char name[DEVICE_NAME_SIZE]) {
   moecl_device_info *devices;
   size_t count;
   TRY(moecl_devices_list(&devices, &count));
   const moecl_device_info *one = count ? &devices[(size_t)i % count] : NULL;
-  if (one) snprintf(name, NAME_SIZE, "%d:%d", (int)one->platform_index, (int)one->device_index);
+  if (one)
+    snprintf(name, DEVICE_NAME_SIZE, "%d:%d", (int)one->platform_index, (int)one->device_index);
   moecl_devices_destroy(&devices);
   return one ? MOECL_OK : MOECL_ERROR_NO_DEVICE;
 }
@@ -62,13 +61,13 @@ static void keep_error(void *user, moecl_log_level level, const char *message) {
 }
 
 /* "0:1", the context's device. */
-static void name_own(const moecl_context *context, char name[NAME_SIZE]) {
+static void name_own(const moecl_context *context, char name[DEVICE_NAME_SIZE]) {
   const moecl_device_info *own = moecl_context_device(context);
-  snprintf(name, NAME_SIZE, "%d:%d", (int)own->platform_index, (int)own->device_index);
+  snprintf(name, DEVICE_NAME_SIZE, "%d:%d", (int)own->platform_index, (int)own->device_index);
 }
 
-static moecl_status name_member(const moecl_context *context, const experiment_point *point, int m,
-                                char name[NAME_SIZE]) {
+moecl_status together_name_device(const moecl_context *context, const experiment_point *point,
+                                  int m, char name[DEVICE_NAME_SIZE]) {
   const char *devices = point->parallel.devices;
   name_own(context, name);
   if (devices && strcmp(devices, "all") == 0) return any_device(m, name);
@@ -77,12 +76,12 @@ static moecl_status name_member(const moecl_context *context, const experiment_p
 
 /* Names that are no numbers may be any device's: this one's, too. */
 int together_members_here(const moecl_context *context, const experiment_point *point) {
-  char own[NAME_SIZE], name[NAME_SIZE];
+  char own[DEVICE_NAME_SIZE], name[DEVICE_NAME_SIZE];
   int here = 0, begin;
   const int count = processes_members((int)point->parallel.experts, processes_own(), &begin);
   name_own(context, own);
   for (int m = begin; m < begin + count; m++) {
-    const bool named = name_member(context, point, m, name) == MOECL_OK;
+    const bool named = together_name_device(context, point, m, name) == MOECL_OK;
     const bool numbers = strspn(name, "0123456789:") == strlen(name);
     here += !named || !numbers || strcmp(name, own) == 0;
   }
@@ -91,8 +90,8 @@ int together_members_here(const moecl_context *context, const experiment_point *
 
 static moecl_status open_member(runner *runner, const experiment_point *point, int m) {
   const char *cache = moecl_context_cache_dir(runner->context);
-  char name[NAME_SIZE];
-  TRY(name_member(runner->context, point, m, name));
+  char name[DEVICE_NAME_SIZE];
+  TRY(together_name_device(runner->context, point, m, name));
   const moecl_context_params params = {.device = name,
                                        .log = keep_error,
                                        .log_user = runner->together,

@@ -55,6 +55,10 @@ moecl_status together_collect(struct together *together, moecl_buffer *output);
 moecl_status together_read_routing(struct together *together, moecl_routing *routing);
 /* What members did in the latest forward, which was measured. */
 moecl_status together_describe(struct together *together, point_result *result);
+/* Of member m's device: "0:1", or as `devices` has it. */
+enum { DEVICE_NAME_SIZE = 256 };
+moecl_status together_name_device(const moecl_context *context, const experiment_point *point,
+                                  int m, char name[DEVICE_NAME_SIZE]);
 /* How many of this process's members are on the context's device, as far as their names tell. */
 int together_members_here(const moecl_context *context, const experiment_point *point);
 uint64_t together_weight_bytes(const struct together *together);
