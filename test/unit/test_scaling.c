@@ -66,7 +66,8 @@ static void test_speed(void **state) {
   char *text = written(&fixture, report_headline);
   has(text, "4 members do 3.00x");
   free(text);
-  snprintf(fixture.results.points[2].parallel.transport, 64, "mpi+host"); /* from machine to machine? */
+  snprintf(fixture.results.points[2].parallel.transport, 64,
+           "mpi+host"); /* from machine to machine? */
   text = written(&fixture, report_scaling);
   has(text, "(75.0% of the ideal); the busiest");
   free(text);
