@@ -193,17 +193,25 @@ MOECL_API moecl_status moecl_group_layer_read_routing_wait(moecl_group_layer *la
 /* What a member did in the latest forward. Times are its own device's, in milliseconds: NaN where
  * the forward was not measured, or the driver gives none. */
 typedef struct moecl_group_statistics {
-  int64_t num_tokens;                  /* its own */
-  int64_t experts;                     /* that it has */
-  int64_t rows;                        /* that its experts computed: kept assignments */
-  uint64_t bytes_sent, bytes_received; /* between members: rows, there and back */
+  int64_t num_tokens; /* its own */
+  int64_t experts;    /* that it has */
+  int64_t rows;       /* that its experts computed: kept assignments */
+  uint64_t bytes_sent,
+      bytes_received; /* between members: rows, there and back; choices are below */
   int32_t chunks;
   double layer_ms;                      /* from its first kernel's start to its last one's end */
   double kernels_ms;                    /* in which a kernel of its ran */
-  double transfer_ms;                   /* in which rows were copied to or from it */
+  double transfer_ms;                   /* in which copied_bytes were copied to or from it */
   double hidden_ms;                     /* of those: in which a kernel ran as well */
   uint64_t row_bytes, output_row_bytes; /* of a row as it goes to experts, and as it comes back */
-  uint64_t reserved[6];                 /* zeros: see moecl.h */
+  /* Ids and weights of its tokens' choices (8 bytes each, and 4 a token where drops are
+   * prioritized) to each other member, and theirs to it, which go as rows do. 0 with several
+   * processes, whose hosts gather them. */
+  uint64_t choice_bytes_sent, choice_bytes_received;
+  /* What transfer_ms is the time of: all of those above, or what was sent where the sender alone
+   * copies (nvidia_peer). */
+  uint64_t copied_bytes;
+  uint64_t reserved[3]; /* zeros: see moecl.h */
 } moecl_group_statistics;
 
 /* Waits for the forward. Errors: MOECL_ERROR_INVALID_ARGUMENT, MOECL_ERROR_NOT_READY (there was

@@ -462,6 +462,7 @@ static const char *refuses(const moecl_group *group) {
 }
 
 const group_transport group_nvidia_peer_transport = {.name = "nvidia_peer",
+                                                     .one_sided = true,
                                                      .refuses = refuses,
                                                      .create = create,
                                                      .release = release,

@@ -3,10 +3,26 @@
 #include "base/base.h"
 #include "group/group.h"
 
+/* What copies between members carried. */
+static void count_copied(const moecl_group_layer *layer, size_t m, moecl_group_statistics *s) {
+  const bool prioritized = desc_prioritizes(&layer->member[m].share->dispatch);
+  const uint64_t row = (uint64_t)layer->params.top_k * 8 + (prioritized ? 4 : 0);
+  const uint64_t own = (uint64_t)layer->tokens[m], others = (uint64_t)layer->group->count - 1;
+  const uint64_t all = (uint64_t)layer->first[layer->group->count];
+  if (!layer->group->ranks) {
+    s->choice_bytes_sent = own * row * others;
+    s->choice_bytes_received = (all - own) * row;
+  }
+  s->copied_bytes = s->bytes_sent + s->choice_bytes_sent;
+  if (!layer->group->transport->one_sided)
+    s->copied_bytes += s->bytes_received + s->choice_bytes_received;
+}
+
 static moecl_status read_member(const moecl_group_layer *layer, size_t m,
                                 moecl_group_statistics *read) {
   plan_watched times;
   *read = layer->member[m].statistics;
+  count_copied(layer, m, read);
   MOECL_TRY(moecl_context_finish_wait(layer->group->device[m].context));
   MOECL_TRY(plan_watch_read(&layer->member[m].watch, &times));
   read->layer_ms = times.all_ms;

@@ -26,7 +26,8 @@ typedef struct group_transport {
   const char *name;
   /* Of the one that serves between members of this process; NULL: the transport itself, or none. */
   const char *(*inside)(const void *state);
-  bool overlaps; /* rows travel while kernels run */
+  bool overlaps;  /* rows travel while kernels run */
+  bool one_sided; /* the sender's copies are all there are; else each side has its own */
   /* Why it cannot serve the group; NULL: it can. Asked by trying, where that takes a try. */
   const char *(*refuses)(const moecl_group *group);
   moecl_status (*create)(moecl_group *group, void **state);

@@ -64,6 +64,7 @@ static void test_layout(void **state) {
       LAYOUT(moecl_group_forward_params, measured, 16, 88),
       LAYOUT(moecl_group_statistics, hidden_ms, 72, 144),
       LAYOUT(moecl_group_statistics, output_row_bytes, 88, 144),
+      LAYOUT(moecl_group_statistics, copied_bytes, 112, 144),
       LAYOUT(moecl_random_params, first_index, 32, 72),
       LAYOUT(moecl_skewed_params, noise, 52, 88),
       LAYOUT(moecl_device_info, capabilities, 708, 840),

@@ -193,7 +193,11 @@ for point, count in zip(points[1:], (1, 3)):
         point['routing']['tokens_per_expert_after_capacity']), members
     sent = sum(m['bytes_sent'] for m in members)
     assert sent == sum(m['bytes_received'] for m in members) == point['parallel']['sent_bytes']
-    assert (sent > 0) == (count > 1), members"
+    assert (sent > 0) == (count > 1), members
+    choices = 8 * point['params']['top_k'] * point['params']['num_tokens'] * (count - 1)
+    for key in ('choice_bytes_sent', 'choice_bytes_received'):
+        assert sum(m[key] for m in members) == choices, members
+    assert sum(m['copied_bytes'] for m in members) == 2 * (sent + choices), members"
   holds "the report shows them" grep -q '^## Devices' "$work/parallel/report.md"
   call run "$work/tiny.yaml" --set parallel.experts=2 --set 'devices=[0:0, 99:99]' \
     --out "$work/parallel-none"

@@ -45,7 +45,8 @@ static inline void check_routing(const moecl_routing *got, const moecl_routing *
 
 static inline void check_statistics(together *t, const moecl_routing *routing) {
   int64_t rows = 0, kept = 0;
-  uint64_t sent = 0, received = 0;
+  uint64_t sent = 0, received = 0, choices_sent = 0, choices_received = 0, copied = 0;
+  const char *transport = moecl_group_transport(t->group);
   for (int m = 0; m < t->members; m++) {
     moecl_group_statistics s;
     assert_ok(moecl_group_layer_statistics_wait(t->layer, (size_t)m, &s));
@@ -54,11 +55,19 @@ static inline void check_statistics(together *t, const moecl_routing *routing) {
     rows += s.rows;
     sent += s.bytes_sent;
     received += s.bytes_received;
+    choices_sent += s.choice_bytes_sent;
+    choices_received += s.choice_bytes_received;
+    copied += s.copied_bytes;
     assert_true(s.hidden_ms <= s.transfer_ms && s.kernels_ms <= s.layer_ms);
   }
   const int64_t experts = routing->num_experts - routing->num_identity_experts;
   for (int64_t e = 0; e < experts; e++) kept += routing->tokens_per_expert_after_capacity[e];
   assert_int_equal(rows, kept);
+  /* An id and a weight a choice, and where there are priorities one a token, to all others. */
+  const int64_t of_token = 8 * routing->top_k + (routing->token_priority ? 4 : 0);
+  const int64_t choices = ranks.comm ? 0 : of_token * routing->num_tokens * (t->members - 1);
+  assert_true((int64_t)choices_sent == choices && choices_received == choices_sent);
+  assert_int_equal(copied, (sent + choices_sent) * (strcmp(transport, "nvidia_peer") == 0 ? 1 : 2));
   assert_true(sent == received && (t->members == 1 ? sent == 0 : sent > 0));
 }
 

@@ -419,6 +419,9 @@ static void test_parallel(void **state) {
                                              .rows = 7,
                                              .bytes_sent = 64,
                                              .bytes_received = 32,
+                                             .choice_bytes_sent = 24,
+                                             .choice_bytes_received = 16,
+                                             .copied_bytes = 88,
                                              .layer_ms = NAN,
                                              .kernels_ms = 2.5,
                                              .transfer_ms = 0.75,
@@ -433,6 +436,7 @@ static void test_parallel(void **state) {
   check_value(root, "points.0.parallel.chunks", "3");
   check_value(root, "points.0.parallel.members.1.device", "\"a \\\"device\\\"\"");
   check_value(root, "points.0.parallel.members.1.layer_ms", "null");
+  check_value(root, "points.0.parallel.members.1.choice_bytes_sent", "24");
   assert_null(json_object_get(json_array_get(json_object_get(root, "points"), 1), "parallel"));
   json_decref(root);
   results_destroy(&all);
@@ -446,6 +450,7 @@ static void test_parallel(void **state) {
   assert_string_equal(read->transport, "host");
   assert_string_equal(read->members[1].device, "a \"device\"");
   assert_true(read->members[1].rows == 7 && read->members[1].bytes_received == 32);
+  assert_true(read->members[1].choice_bytes_received == 16 && read->members[1].copied_bytes == 88);
   assert_true(isnan(read->members[1].layer_ms) && read->members[1].hidden_ms == 0.125);
   results_destroy(&all);
 }

@@ -43,6 +43,7 @@ static void spread(made_up *fixture, size_t index, size_t members, const int64_t
   }
   parallel->members[0].bytes_sent = 700;
   parallel->members[0].bytes_received = 1300;
+  parallel->members[0].copied_bytes = 2000;
   parallel->members[0].transfer_ms = 1;
   parallel->member_imbalance = most * (double)members / sum;
 }
@@ -205,6 +206,8 @@ static void test_prediction(void **state) {
   near(basis.choices, 2);
   near(basis.row_ms, 0.25);
   near(basis.bytes_per_ms, 2000);
+  near(basis.copied, 1);
+  near(basis.choice_bytes, 0);
   /* A token reaches 8 (1 - (7/8)^2) = 1.875 devices: 4 * 1.875 * 7/8 * 64 bytes there, and
    * 8 * 7/8 * 128 back. Half of 1316 * 2 / 2000 ms is not hidden. */
   assert_true(prediction_make(&fixture.results, &basis, 8, &made));
@@ -222,10 +225,56 @@ static void test_prediction(void **state) {
   has(text, "\nThe members were contexts of one device");
   has(text, "\n| 8 | 1.00 | 0.0013 | 2.00 | 0.658 | 2.66 | 12039 | 6.02 | 75.2 |\n");
   has_not(text, "\n| 32 |");
+  has(text, "the lists of all choices, and how processes gather their ids and weights.");
   free(text);
+  fixture.results.points[0].parallel.members[0].copied_bytes = 0; /* of an earlier version */
+  assert_true(prediction_find_basis(&fixture.results, &basis));
+  near(basis.bytes_per_ms, 2000);
+  near(basis.copied, 1);
   fixture.results.points[0].parallel.members[1].kernels_ms = NAN;
   assert_false(prediction_find_basis(&fixture.results, &basis));
   tear_down(&fixture);
+}
+
+/* 64 bytes of choices to each of two others, and from them: 3 times 128 each way beside the rows'
+ * 2000 bytes. Both sides copy, or the sender alone, in the same millisecond. */
+static void test_choices_in_prediction(void **state) {
+  static const int64_t three[] = {8, 8, 8};
+  static const int64_t even[] = {1, 1, 1, 1, 1, 1, 1, 1, 1, 1, 1, 1, 1, 1, 1, 1};
+  (void)state;
+  for (int one_sided = 0; one_sided < 2; one_sided++) {
+    made_up fixture;
+    prediction_basis basis;
+    prediction made;
+    set_up(&fixture, LAYER TWO "parallel: {experts: 3}\n");
+    spread(&fixture, 0, 3, three);
+    set_loads(&fixture, 0, even);
+    point_member *members = fixture.results.points[0].parallel.members;
+    for (int m = 0; m < 3; m++) {
+      members[m].choice_bytes_sent = members[m].choice_bytes_received = 128;
+      members[m].copied_bytes = one_sided ? 128 : 256;
+    }
+    members[0].copied_bytes += one_sided ? 700 : 2000;
+    assert_true(prediction_find_basis(&fixture.results, &basis));
+    near(basis.choice_bytes, 64);
+    near(basis.bytes_per_ms, one_sided ? 700 + 384 : 2000 + 768);
+    near(basis.copied, one_sided ? 1084.0 / 2768 : 1);
+    /* As above, 2 * 1316 bytes of rows, and 7 * 64 of choices to others and as many from them, at
+     * 2768 a millisecond, of which half is hidden. */
+    assert_true(prediction_make(&fixture.results, &basis, 8, &made));
+    near(made.bytes, 1316);
+    near(made.choices, 896);
+    near(made.transfer_ms, 3528.0 / 2768);
+    near(made.layer_ms, made.compute_ms + 1764.0 / 2768);
+    char *text = report(&fixture);
+    has(text, one_sided
+                  ? "r = 1.08 MB/s of a device's copies, by the transport `host`; s = 39.2% of"
+                  : "r = 2.77 MB/s of a device's copies, by the transport `host`; s = 100% of");
+    has(text, "; C = 64 bytes of choices");
+    has(text, "the lists of all choices.");
+    free(text);
+    tear_down(&fixture);
+  }
 }
 
 /* One expert with 9 of 16 rows, and the point with more tokens counts. */
@@ -256,9 +305,12 @@ static void test_uneven_prediction(void **state) {
 }
 
 int main(void) {
-  const struct CMUnitTest tests[] = {
-      cmocka_unit_test(test_speed),      cmocka_unit_test(test_one_device),
-      cmocka_unit_test(test_placements), cmocka_unit_test(test_pictures),
-      cmocka_unit_test(test_prediction), cmocka_unit_test(test_uneven_prediction)};
+  const struct CMUnitTest tests[] = {cmocka_unit_test(test_speed),
+                                     cmocka_unit_test(test_one_device),
+                                     cmocka_unit_test(test_placements),
+                                     cmocka_unit_test(test_pictures),
+                                     cmocka_unit_test(test_prediction),
+                                     cmocka_unit_test(test_choices_in_prediction),
+                                     cmocka_unit_test(test_uneven_prediction)};
   return cmocka_run_group_tests(tests, NULL, NULL);
 }

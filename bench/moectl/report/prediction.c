@@ -7,7 +7,8 @@
 /* False: something is not known, or nothing was sent. */
 static bool basis_of(const results *all, size_t index, prediction_basis *basis) {
   const point_parallel *parallel = &all->points[index].parallel;
-  double rows = 0, kernels = 0, bytes = 0, transfer = 0, tokens = 0;
+  double rows = 0, kernels = 0, bytes = 0, copied = 0, choices = 0, transfer = 0, tokens = 0;
+  const double members = (double)parallel->num_members;
   if (!point_has_loads(all, index) || parallel->num_members < 2) return false;
   for (size_t m = 0; m < parallel->num_members; m++) {
     const point_member *one = &parallel->members[m];
@@ -15,13 +16,19 @@ static bool basis_of(const results *all, size_t index, prediction_basis *basis) 
     tokens += (double)one->num_tokens;
     kernels += one->kernels_ms;
     transfer += one->transfer_ms;
-    bytes += (double)(one->bytes_sent + one->bytes_received);
+    choices += (double)one->choice_bytes_sent;
+    copied += (double)one->copied_bytes;
+    bytes += (double)(one->bytes_sent + one->bytes_received + one->choice_bytes_sent +
+                      one->choice_bytes_received);
   }
+  if (copied == 0) copied = bytes; /* of results of earlier versions */
   *basis = (prediction_basis){.index = index,
-                              .tokens = tokens / (double)parallel->num_members,
+                              .tokens = tokens / members,
                               .choices = rows / tokens,
                               .row_ms = kernels / rows,
-                              .bytes_per_ms = bytes / transfer,
+                              .bytes_per_ms = copied / transfer,
+                              .copied = copied / bytes,
+                              .choice_bytes = choices / members / (members - 1),
                               .hidden = parallel->hidden_share,
                               .row_bytes = (double)parallel->row_bytes,
                               .output_row_bytes = (double)parallel->output_row_bytes};
@@ -71,8 +78,10 @@ bool prediction_make(const results *all, const prediction_basis *basis, int64_t 
   made->bytes =
       away * (basis->tokens * reached * basis->row_bytes + rows * basis->output_row_bytes);
   made->compute_ms = basis->row_ms * rows * made->imbalance;
+  made->choices = 2 * (count - 1) * basis->choice_bytes;
   /* Its own tokens' rows and outputs, and so many times those that its experts get and give. */
-  made->transfer_ms = made->bytes * (1 + made->imbalance) / basis->bytes_per_ms;
+  made->transfer_ms =
+      basis->copied * (made->bytes * (1 + made->imbalance) + made->choices) / basis->bytes_per_ms;
   made->layer_ms = made->compute_ms + (1 - basis->hidden) * made->transfer_ms;
   made->speed = count * basis->row_ms * rows / made->layer_ms;
   return true;

@@ -11,7 +11,9 @@ typedef struct prediction_basis {
   double tokens;       /* T: of each device */
   double choices;      /* k: that a token has left after capacity */
   double row_ms;       /* c: kernels' time, by rows */
-  double bytes_per_ms; /* r: of a device, there and back, while rows are copied */
+  double bytes_per_ms; /* r: of a device's copies */
+  double copied;       /* s: the share of bytes to it and from it that these carry */
+  double choice_bytes; /* C: ids and weights of its tokens, to one other device */
   double hidden;       /* h: the share of copying that was hidden */
   double row_bytes, output_row_bytes;
 } prediction_basis;
@@ -19,6 +21,7 @@ typedef struct prediction_basis {
 typedef struct prediction {
   double imbalance; /* I: the busiest device's rows over the mean */
   double bytes;     /* B: of a device's tokens, to others and back */
+  double choices;   /* ids and weights to all others and from them */
   double compute_ms, transfer_ms, layer_ms;
   double speed; /* times the tokens per second of one device alone */
 } prediction;

@@ -132,26 +132,30 @@ bool report_placements(const results *all, FILE *file) {
 /* ---- a prediction ---- */
 
 static void put_basis(const results *all, const prediction_basis *basis, FILE *file) {
-  char c[NUMBER_SIZE], r[NUMBER_SIZE], k[NUMBER_SIZE], h[NUMBER_SIZE];
+  char c[NUMBER_SIZE], r[NUMBER_SIZE], k[NUMBER_SIZE], h[NUMBER_SIZE], s[NUMBER_SIZE];
   fprintf(
       file,
       "## Prediction\n\n**PREDICTION: nothing in this table was measured.** It is what N devices "
       "would do, each with as many tokens as a device had in point %zu (T = %.0f), if they "
       "were as fast and joined by as fast links, and tokens were spread as there: time = c k T "
-      "I + (1 - h) B (1 + I) / r, and one device alone would take c k T. From the point: c = %s "
-      "us of kernels a row; k = %s rows a token; h = %s%% of copying hidden; r = %s MB/s, to "
-      "others and from them together, while the transport `%s` copied. From its tokens_per_expert, "
-      "experts being "
+      "I + (1 - h) s (B (1 + I) + 2 (N - 1) C) / r, and one device alone would take c k T. From "
+      "the "
+      "point: c = %s us of kernels a row; k = %s rows a token; h = %s%% of copying hidden; r = %s "
+      "MB/s of a device's copies, by the transport `%s`; s = %s%% of the bytes to a device and "
+      "from "
+      "it are in copies of its own; C = %.0f bytes of choices, ids and weights, to each other "
+      "device. From its tokens_per_expert, experts being "
       "placed evenly: I, the busiest device's rows over the mean. B: bytes of a device's "
       "tokens to others and back, a row of %.0f bytes once to each device that has an expert of "
       "it, choices being independent, and %.0f bytes back for each choice. That many links are "
       "as fast as few, and that rows an expert stay as many, is assumed. What each device does "
-      "for the whole batch, which grows with N, is left out: the lists of all choices, whose ids "
-      "and weights all get.\n\n",
+      "for the whole batch, which grows with N, is left out: the lists of all choices%s.\n\n",
       basis->index, basis->tokens, number_text(1e3 * basis->row_ms, c, sizeof c),
       number_text(basis->choices, k, sizeof k), number_text(100 * basis->hidden, h, sizeof h),
       number_text(1e-3 * basis->bytes_per_ms, r, sizeof r),
-      all->points[basis->index].parallel.transport, basis->row_bytes, basis->output_row_bytes);
+      all->points[basis->index].parallel.transport, number_text(100 * basis->copied, s, sizeof s),
+      basis->choice_bytes, basis->row_bytes, basis->output_row_bytes,
+      basis->choice_bytes > 0 ? "" : ", and how processes gather their ids and weights");
   if (is_one_device(all, basis->index))
     fputs(
         "The members were contexts of one device, which they shared: this says nothing of several "

@@ -13,10 +13,19 @@
 #include <stdlib.h>
 #include <string.h>
 
-#define MEMBER(name)                                                                               \
-  { #name, offsetof(point_member, name) }
+#define FIELD(name, newer)                                                                         \
+  { #name, offsetof(point_member, name), newer }
+#define MEMBER(name) FIELD(name, false)
+#define NEWER(name) FIELD(name, true)
 const results_member_field results_member_counts[RESULTS_MEMBER_COUNTS] = {
-    MEMBER(experts), MEMBER(num_tokens), MEMBER(rows), MEMBER(bytes_sent), MEMBER(bytes_received)};
+    MEMBER(experts),
+    MEMBER(num_tokens),
+    MEMBER(rows),
+    MEMBER(bytes_sent),
+    MEMBER(bytes_received),
+    NEWER(choice_bytes_sent),
+    NEWER(choice_bytes_received),
+    NEWER(copied_bytes)};
 const results_member_field results_member_times[RESULTS_MEMBER_TIMES] = {
     MEMBER(layer_ms), MEMBER(kernels_ms), MEMBER(transfer_ms), MEMBER(hidden_ms)};
 

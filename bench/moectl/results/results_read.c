@@ -139,8 +139,9 @@ static void read_member(reader *walk, const json_t *object, point_member *into) 
   const char *device = json_string_value(member(walk, object, "device"));
   snprintf(into->device, sizeof into->device, "%s", device ? device : "");
   for (size_t i = 0; i < RESULTS_MEMBER_COUNTS; i++)
-    *(int64_t *)((char *)into + results_member_counts[i].offset) =
-        integer_of(walk, object, results_member_counts[i].name);
+    if (!results_member_counts[i].newer || json_object_get(object, results_member_counts[i].name))
+      *(int64_t *)((char *)into + results_member_counts[i].offset) =
+          integer_of(walk, object, results_member_counts[i].name);
   for (size_t i = 0; i < RESULTS_MEMBER_TIMES; i++)
     *(double *)((char *)into + results_member_times[i].offset) =
         real_of(walk, object, results_member_times[i].name);
