@@ -36,6 +36,7 @@ bool dump_point(const dump_input *input, const char *path, char **error) {
 
 void point_result_destroy(point_result *result) {
   free(result->rounds);
+  free(result->parallel.members);
   moecl_routing_destroy(&result->routing);
   for (int i = 0; i < 4; i++) {
     free(result->variants[i]);
@@ -112,6 +113,29 @@ static void test_interrupted_dump(void **state) {
   assert_int_equal(status, POINT_OK);
   dump_is_there = false;
   assert_false(run("dump", &status));
+}
+
+/* ---- a group ---- */
+
+/* Points of one layer share it, until one fails. */
+static void test_group_after_failure(void **state) {
+  experiment_point point = skewed_point();
+  point.parallel.experts = 2;
+  const experiment plan = {.iterations = 1, .verify = true, .points = &point, .num_points = 1};
+  runner runner = {.context = context, .experiment = &plan, .interrupted = &interrupted};
+  const struct together *shared = NULL;
+  (void)state;
+  for (int turn = 0; turn < 3; turn++) {
+    point_result result;
+    dump_is_there = turn < 2;
+    assert_true(runner_run_point(&runner, 0, "dump", &result));
+    assert_int_equal(result.status, turn < 2 ? POINT_OK : POINT_ERROR);
+    point_result_destroy(&result);
+    if (turn == 0) shared = runner.together;
+    assert_ptr_equal(runner.together, turn < 2 ? shared : NULL);
+  }
+  assert_non_null(shared);
+  runner_release(&runner);
 }
 
 /* ---- tokens that are routed nowhere ---- */
@@ -343,6 +367,7 @@ int main(void) {
       cmocka_unit_test_setup(test_interrupted_before_the_times, nothing_happened),
       cmocka_unit_test_setup(test_interrupted_verification, nothing_happened),
       cmocka_unit_test_setup(test_interrupted_dump, nothing_happened),
+      cmocka_unit_test_setup(test_group_after_failure, nothing_happened),
       cmocka_unit_test_setup(test_routed_nowhere, nothing_happened),
       cmocka_unit_test(test_summary),
       cmocka_unit_test(test_p90),

@@ -135,9 +135,10 @@ static void explain_group(const options *options, const experiment *experiment,
   char text[256], device[DEVICE_NAME_SIZE];
   printf("  a group of %d member%s, rows by %s, in one process;", members, members == 1 ? "" : "s",
          find_transport(options, context, point, text, sizeof text));
-  for (size_t i = 0; i < sizeof keys / sizeof *keys; i++)
-    printf("%s %s %s", i ? "," : "", keys[i],
-           experiment_param_text(point, keys[i], text, sizeof text));
+  for (size_t i = 0; i < sizeof keys / sizeof *keys; i++) {
+    experiment_param_text(point, keys[i], text, sizeof text);
+    printf("%s %s %s", i ? "," : "", keys[i], strcmp(text, "null") == 0 ? "auto" : text);
+  }
   printf("\n  members on:");
   for (int m = 0; m < members; m++)
     printf(" %s", together_name_device(context, point, m, device) == MOECL_OK ? device : "?");

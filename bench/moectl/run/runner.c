@@ -481,6 +481,8 @@ bool runner_run_point(runner *runner, size_t index, const char *dump_path, point
   moecl_context_take_errors(runner->context, NULL, 0); /* earlier points' */
   const bool finished = run_steps(runner, point, &buffers, dump_path, result);
   forwards_release_buffers(&buffers);
+  /* A group whose forward failed may be of no use to the points that would share its layer. */
+  if (runner->together && result->status == POINT_ERROR) forwards_release_layer(runner);
   return finished;
 }
 
