@@ -1,60 +1,20 @@
 // SPDX-License-Identifier: MIT
-/* One forward of a group's layer: all members route, the host gathers their choices, all make the
- * lists of the whole batch, rows go to the experts and come back, all combine. A rank runs its own
- * members; between the steps all ranks agree that nobody has failed. */
+/* One forward of a group's layer: all members route, their choices get to all (choices.c), all make
+ * the lists of the whole batch, rows go to the experts and come back, all combine. A rank runs its
+ * own members; between the steps all ranks agree that nobody has failed. */
 #include "base/base.h"
 #include "group/group.h"
 #include "plan/profile.h"
 #include <stdlib.h>
 #include <string.h>
 
-enum { CHOICES = 3 }; /* ids, weights, priorities */
-
-/* Events that the host waits for, at most three a member at a time. */
-typedef struct awaited {
-  int member;
-  cl_event event;
-} awaited;
-
-/* What the ranks tell each other of a member before a forward. */
-typedef struct announcement {
-  int64_t num_tokens;
-  uint64_t seed;
-} announcement;
-
-typedef struct group_run {
-  moecl_group_layer *layer;
-  const moecl_group_forward_params *params;
-  announcement of[MOECL_MAX_GROUP_MEMBERS];
-  awaited awaited[3 * MOECL_MAX_GROUP_MEMBERS];
-  int num_awaited;
-  cl_event routed[MOECL_MAX_GROUP_MEMBERS]; /* a member's choice is made; NULL: it has no tokens */
-  group_observer observer;                  /* of the transport's copies */
-  group_block *blocks;                      /* room for an exchange */
-  int begun;                                /* exchanges of rows */
-  int before;                               /* others before them */
-} group_run;
-
-static moecl_context *context_of(const moecl_group_layer *layer, int m) {
-  return layer->group->device[m].context;
-}
-
-/* Of a member of this process. */
-static const moecl_group_tokens *tokens_of(const group_run *run, int m) {
-  return &run->params->tokens[m - run->layer->group->begin];
-}
-
 static moecl_status agree(const moecl_group_layer *layer, moecl_status status) {
   return ranks_agree(layer->group->ranks, status, "group_forward");
 }
 
-static int64_t batch_of(const moecl_group_layer *layer) {
-  return layer->first[layer->group->count];
-}
-
 static ocl_chain chain_of(moecl_group_layer *layer, int m, moecl_stage label, const char *step) {
   plan_watch *watch = &layer->member[m].watch;
-  return (ocl_chain){.context = context_of(layer, m),
+  return (ocl_chain){.context = group_context_of(layer, m),
                      .observer = watch->profile || watch->keeps ? &watch->observer : NULL,
                      .label = label,
                      .step = step};
@@ -64,7 +24,7 @@ static ocl_chain chain_of(moecl_group_layer *layer, int m, moecl_stage label, co
 
 static moecl_status check_member(const moecl_group_layer *layer, int m,
                                  const moecl_group_tokens *tokens) {
-  moecl_context *context = context_of(layer, m);
+  moecl_context *context = group_context_of(layer, m);
   const moecl_layer *share = layer->member[m].share;
   MOECL_TRY(log_check_reserved(&context->log, "moecl_group_tokens", tokens->reserved,
                                BASE_COUNT(tokens->reserved)));
@@ -113,13 +73,13 @@ static moecl_status check_batch(const group_run *run) {
                        (unsigned long long)run->of[0].seed);
     batch += run->of[m].num_tokens;
   }
-  return layer_check_tokens(context_of(run->layer, group->begin), &run->layer->params, batch);
+  return layer_check_tokens(group_context_of(run->layer, group->begin), &run->layer->params, batch);
 }
 
 static moecl_status announce(group_run *run) {
   const moecl_group *group = run->layer->group;
   for (int m = group->begin; m < group->end; m++)
-    run->of[m] = (announcement){tokens_of(run, m)->num_tokens, run->params->seed};
+    run->of[m] = (group_announcement){group_tokens_of(run, m)->num_tokens, run->params->seed};
   MOECL_TRY(group_share(group, run->of, sizeof *run->of));
   return check_batch(run);
 }
@@ -132,7 +92,7 @@ static int32_t choose_chunks(const moecl_group_layer *layer) {
   if (layer->member[0].trait.quantized || members == 1) return 1;
   int32_t chunks = layer->asked_chunks;
   if (chunks == 0) {
-    const int64_t rows = batch_of(layer) * layer->params.top_k / members;
+    const int64_t rows = group_batch_of(layer) * layer->params.top_k / members;
     const uint64_t bytes = layer->member[0].trait.output_row_bytes;
     const bool worth = layer->group->transport->overlaps && (uint64_t)rows * bytes >= WORTH_BYTES;
     chunks = worth ? AUTO_CHUNKS : 1;
@@ -149,7 +109,7 @@ static bool grow(void **memory, size_t bytes) {
 /* Host memory for the batch. Nothing of an earlier forward reads it any more: its lists were
  * waited for. */
 static moecl_status make_room(moecl_group_layer *layer) {
-  const int64_t tokens = batch_of(layer) + 1, members = layer->group->count;
+  const int64_t tokens = group_batch_of(layer) + 1, members = layer->group->count;
   const int64_t starts = (members + 1) * members * layer->chunks * 2 * members;
   const size_t all = (size_t)tokens * (size_t)layer->params.top_k;
   bool ok = true;
@@ -178,12 +138,13 @@ static moecl_status start(group_run *run) {
     layer->member[m].statistics = (moecl_group_statistics){0};
   }
   for (int m = layer->group->begin; m < layer->group->end; m++)
-    plan_watch_begin(&layer->member[m].watch, tokens_of(run, m)->profile, run->params->measured);
+    plan_watch_begin(&layer->member[m].watch, group_tokens_of(run, m)->profile,
+                     run->params->measured);
   layer->chunks = choose_chunks(layer);
   const op_dispatch *dispatch = &group_own(layer)->dispatch;
   layer->blocks = op_dispatch_blocks(dispatch, layer->tokens);
   MOECL_TRY(make_room(layer));
-  run->blocks = calloc((size_t)(CHOICES * members * members), sizeof *run->blocks);
+  run->blocks = calloc((size_t)(GROUP_CHOICES * members * members), sizeof *run->blocks);
   return run->blocks
              ? MOECL_OK
              : log_error(group_log(layer->group), MOECL_ERROR_OUT_OF_HOST_MEMORY, "no host memory");
@@ -191,25 +152,25 @@ static moecl_status start(group_run *run) {
 
 static moecl_status provide(moecl_group_layer *layer, int m, int which, const plan *plan) {
   group_member *member = &layer->member[m];
-  moecl_context *context = context_of(layer, m);
+  moecl_context *context = group_context_of(layer, m);
   MOECL_TRY(group_provide(context, plan_workspace_bytes(plan), &member->workspace[which]));
   return plan_space_provide(&member->space[which], context, plan, member->workspace[which]);
 }
 
 /* ---- waiting ---- */
 
-static cl_event *await_later(group_run *run, int m) {
-  awaited *next = &run->awaited[run->num_awaited++];
-  *next = (awaited){m, NULL};
+cl_event *group_await_later(group_run *run, int m) {
+  group_awaited *next = &run->awaited[run->num_awaited++];
+  *next = (group_awaited){m, NULL};
   return &next->event;
 }
 
 static moecl_status await_all(group_run *run) {
   moecl_status status = MOECL_OK;
   for (int i = 0; i < run->num_awaited; i++) {
-    awaited *one = &run->awaited[i];
+    group_awaited *one = &run->awaited[i];
     if (status == MOECL_OK && one->event)
-      status = ocl_event_await(context_of(run->layer, one->member), one->event);
+      status = ocl_event_await(group_context_of(run->layer, one->member), one->event);
     ocl_event_let_go(&one->event);
   }
   run->num_awaited = 0;
@@ -218,111 +179,24 @@ static moecl_status await_all(group_run *run) {
 
 /* ---- routing, at home ---- */
 
-static const moecl_buffer *home_block(const group_member *member, int tensor) {
-  return group_block_of(&member->space[GROUP_HOME], &member->home.plan, tensor);
-}
-
 static void bind_home(const group_run *run, int m, const moecl_buffer **bound) {
   const group_member *member = &run->layer->member[m];
   const layer_tensors *at = &member->home.at;
-  bound[at->hidden_states] = tokens_of(run, m)->hidden_states;
-  bound[at->output] = tokens_of(run, m)->output;
+  bound[at->hidden_states] = group_tokens_of(run, m)->hidden_states;
+  bound[at->output] = group_tokens_of(run, m)->output;
   layer_bind(member->share, at, bound);
 }
 
 static plan_numbers home_numbers(const group_run *run, int m) {
   return (plan_numbers){.seed = run->params->seed,
                         .first_token = (uint64_t)run->layer->first[m],
-                        .chosen_rows = batch_of(run->layer)};
-}
-
-/* The choices to the host, each member's where they are in the batch. */
-static moecl_status read_choices(group_run *run, int m) {
-  moecl_group_layer *layer = run->layer;
-  const group_member *member = &layer->member[m];
-  const layer_tensors *at = &member->home.at;
-  ocl_lane *out = &layer->group->device[m].out;
-  const uint64_t first = (uint64_t)layer->first[m], top_k = (uint64_t)layer->params.top_k;
-  const uint64_t tokens = (uint64_t)layer->tokens[m], bytes = tokens * top_k * 4;
-  MOECL_TRY(ocl_queue_mark(out->context, &run->routed[m]));
-  MOECL_TRY(ocl_lane_read(out, home_block(member, at->topk_ids), 0, bytes,
-                          layer->topk_ids + first * top_k, run->routed[m], await_later(run, m)));
-  MOECL_TRY(ocl_lane_read(out, home_block(member, at->topk_weights), 0, bytes,
-                          layer->topk_weights + first * top_k, run->routed[m],
-                          await_later(run, m)));
-  if (!desc_prioritizes(&member->share->dispatch)) return MOECL_OK;
-  return ocl_lane_read(out, home_block(member, at->token_priority), 0, tokens * 4,
-                       layer->token_priority + first, run->routed[m], await_later(run, m));
-}
-
-/* What there is of a member's choices: a tensor at home, the batch's buffer, bytes of a token. */
-typedef struct choice_part {
-  int tensor;
-  moecl_buffer **batch;
-  uint64_t row;
-} choice_part;
-
-static int choice_parts(const moecl_group_layer *layer, group_member *member, choice_part *parts) {
-  const layer_tensors *at = &member->home.at;
-  const uint64_t row = (uint64_t)layer->params.top_k * 4;
-  parts[0] = (choice_part){at->topk_ids, &member->topk_ids, row};
-  parts[1] = (choice_part){at->topk_weights, &member->topk_weights, row};
-  parts[2] = (choice_part){at->token_priority, &member->token_priority, 4};
-  return desc_prioritizes(&member->share->dispatch) ? CHOICES : CHOICES - 1;
-}
-
-/* Those of `from` that `to` gets. */
-static size_t add_choices(const group_run *run, int from, int to, group_block *blocks) {
-  moecl_group_layer *layer = run->layer;
-  choice_part parts[CHOICES], parts_to[CHOICES];
-  const int count = choice_parts(layer, &layer->member[from], parts);
-  choice_parts(layer, &layer->member[to], parts_to);
-  for (int i = 0; i < count; i++)
-    blocks[i] = (group_block){.from = from,
-                              .to = to,
-                              .source = home_block(&layer->member[from], parts[i].tensor),
-                              .destination = *parts_to[i].batch,
-                              .destination_offset = (uint64_t)layer->first[from] * parts[i].row,
-                              .bytes = (uint64_t)layer->tokens[from] * parts[i].row};
-  return (size_t)count;
-}
-
-static moecl_status keep_own_choices(const group_run *run, int m) {
-  group_block own[CHOICES];
-  const size_t count = add_choices(run, m, m, own);
-  for (size_t i = 0; i < count; i++)
-    MOECL_TRY(ocl_buffer_copy(own[i].source, 0, own[i].destination, own[i].destination_offset,
-                              own[i].bytes));
-  return MOECL_OK;
-}
-
-/* In one process they go as rows do, in an exchange before those. */
-static moecl_status exchange_choices(group_run *run) {
-  moecl_group_layer *layer = run->layer;
-  const group_transport *transport = layer->group->transport;
-  const int members = layer->group->count;
-  size_t count = 0;
-  run->before = 1;
-  for (int m = 0; m < members; m++) {
-    choice_part parts[CHOICES];
-    const int num_parts = choice_parts(layer, &layer->member[m], parts);
-    for (int i = 0; i < num_parts; i++)
-      MOECL_TRY(group_provide_arrivals(layer->group, m, (uint64_t)batch_of(layer) * parts[i].row,
-                                       parts[i].batch));
-  }
-  for (int from = 0; from < members; from++) {
-    if (layer->tokens[from] == 0) continue;
-    MOECL_TRY(keep_own_choices(run, from));
-    for (int to = 0; to < members; to++)
-      if (to != from) count += add_choices(run, from, to, &run->blocks[count]);
-  }
-  return transport->begin(layer->group->state, run->blocks, count, &run->observer);
+                        .chosen_rows = group_batch_of(run->layer)};
 }
 
 static moecl_status choose(group_run *run, int m) {
   moecl_group_layer *layer = run->layer;
   group_member *member = &layer->member[m];
-  const moecl_group_tokens *tokens = tokens_of(run, m);
+  const moecl_group_tokens *tokens = group_tokens_of(run, m);
   const moecl_buffer *bound[PLAN_MOST_TENSORS] = {0};
   const plan_numbers with = home_numbers(run, m);
   ocl_chain chain = chain_of(layer, m, MOECL_STAGE_ROUTER, NULL);
@@ -335,7 +209,7 @@ static moecl_status choose(group_run *run, int m) {
   bind_home(run, m, bound);
   moecl_buffer *const *blocks = member->space[GROUP_HOME].blocks;
   MOECL_TRY(plan_run_steps(&home->plan, 0, home->routed, &chain, blocks, bound, &with));
-  return layer->group->ranks ? read_choices(run, m) : MOECL_OK;
+  return layer->group->ranks ? group_read_choices(run, m) : MOECL_OK;
 }
 
 /* The shared expert comes behind the choice, and is done while choices and rows are on their way.
@@ -353,70 +227,7 @@ static moecl_status run_shared(group_run *run, int m) {
   return ocl_chain_end(&chain, NULL);
 }
 
-/* From all ranks: where each member's are in the batch is known. */
-static moecl_status gather_choices(moecl_group_layer *layer) {
-  group_ranks *ranks = layer->group->ranks;
-  int64_t first[MOECL_MAX_GROUP_MEMBERS + 1] = {0};
-  const size_t row = (size_t)layer->params.top_k * 4;
-  for (int m = 0; m < layer->group->count; m++)
-    first[layer->group->device[m].rank + 1] = layer->first[m + 1];
-  moecl_status status = ranks_gather(ranks, layer->topk_ids, first, row), then;
-  then = ranks_gather(ranks, layer->topk_weights, first, row); /* others wait for that as well */
-  if (status == MOECL_OK) status = then;
-  if (!desc_prioritizes(&group_own(layer)->share->dispatch)) return status;
-  then = ranks_gather(ranks, layer->token_priority, first, sizeof *layer->token_priority);
-  return status == MOECL_OK ? then : status;
-}
-
 /* ---- lists, on every member those of the whole batch ---- */
-
-/* Nothing reads it as an earlier forward has left it: lists were waited for. */
-static moecl_status write_words(moecl_group_layer *layer, int m, const void *words, uint64_t count,
-                                cl_event after, moecl_buffer **buffer, cl_event *written) {
-  MOECL_TRY(group_provide_arrivals(layer->group, m, count * 4, buffer));
-  if (count == 0) return MOECL_OK;
-  return ocl_lane_write(&layer->group->device[m].in, words, *buffer, 0, count * 4, after, written);
-}
-
-static moecl_status write_choices(group_run *run, int m, cl_event after, cl_event *written) {
-  moecl_group_layer *layer = run->layer;
-  group_member *member = &layer->member[m];
-  const uint64_t batch = (uint64_t)batch_of(layer), all = batch * (uint64_t)layer->params.top_k;
-  MOECL_TRY(write_words(layer, m, layer->topk_ids, all, after, &member->topk_ids, &written[0]));
-  MOECL_TRY(
-      write_words(layer, m, layer->topk_weights, all, after, &member->topk_weights, &written[1]));
-  if (!desc_prioritizes(&member->share->dispatch)) return MOECL_OK;
-  return write_words(layer, m, layer->token_priority, batch, after, &member->token_priority,
-                     &written[2]);
-}
-
-/* Where members' tokens begin hangs on how many they have, and is mostly there from before. */
-static moecl_status write_sources(group_run *run, int m, cl_event after, cl_event *written) {
-  moecl_group_layer *layer = run->layer;
-  group_member *member = &layer->member[m];
-  if (member->sources_written &&
-      memcmp(member->sources_of, layer->tokens, sizeof member->sources_of) == 0)
-    return MOECL_OK;
-  member->sources_written = false; /* until the forward has not failed */
-  memcpy(member->sources_of, layer->tokens, sizeof member->sources_of);
-  return write_words(layer, m, layer->sources,
-                     op_dispatch_sources_size(&member->dispatch.desc, layer->blocks), after,
-                     &member->sources, written);
-}
-
-/* Written, and the queue goes on behind it. */
-static moecl_status send_choices(group_run *run, int m) {
-  moecl_context *context = context_of(run->layer, m);
-  cl_event written[CHOICES + 1] = {NULL};
-  moecl_status status = write_sources(run, m, run->routed[m], &written[CHOICES]);
-  if (status == MOECL_OK && run->layer->group->ranks)
-    status = write_choices(run, m, run->routed[m], written);
-  for (int i = 0; i <= CHOICES; i++) {
-    if (status == MOECL_OK && written[i]) status = ocl_queue_after(context, &written[i], 1);
-    ocl_event_let_go(&written[i]);
-  }
-  return status;
-}
 
 static moecl_status run_lists(group_run *run, int m) {
   moecl_group_layer *layer = run->layer;
@@ -443,7 +254,7 @@ static moecl_status keep_weights(moecl_group_layer *layer, int m) {
   const uint64_t row = (uint64_t)layer->params.top_k * sizeof(float);
   const uint64_t bytes = (uint64_t)layer->tokens[m] * row;
   if (!layer->params.renormalize_after_capacity || bytes == 0) return MOECL_OK;
-  MOECL_TRY(group_provide(context_of(layer, m), bytes, &member->kept_weights));
+  MOECL_TRY(group_provide(group_context_of(layer, m), bytes, &member->kept_weights));
   return ocl_buffer_copy(list_of(member, member->lists.at.kept_weights),
                          (uint64_t)layer->first[m] * row, member->kept_weights, 0, bytes);
 }
@@ -460,14 +271,14 @@ static moecl_status make_lists(group_run *run, int m) {
   cl_event done;
   MOECL_TRY(group_plan_lists(layer, m));
   MOECL_TRY(provide(layer, m, GROUP_LISTS, &member->lists.plan));
-  MOECL_TRY(send_choices(run, m));
+  MOECL_TRY(group_send_choices(run, m));
   MOECL_TRY(run_lists(run, m));
   MOECL_TRY(keep_weights(layer, m));
   MOECL_TRY(ocl_queue_mark(out->context, &done));
   const int64_t count = numbers_of_starts(layer);
-  const moecl_status status =
-      ocl_lane_read(out, list_of(member, member->lists.starts), 0, (uint64_t)count * 4,
-                    layer->starts + (m - layer->group->begin) * count, done, await_later(run, m));
+  const moecl_status status = ocl_lane_read(
+      out, list_of(member, member->lists.starts), 0, (uint64_t)count * 4,
+      layer->starts + (m - layer->group->begin) * count, done, group_await_later(run, m));
   ocl_event_let_go(&done);
   return status;
 }
@@ -492,7 +303,7 @@ static void count_rows(moecl_group_layer *layer) {
 
 static moecl_status provide_rows(moecl_group_layer *layer, int m) {
   group_member *member = &layer->member[m];
-  moecl_context *context = context_of(layer, m);
+  moecl_context *context = group_context_of(layer, m);
   const int bins = layer->group->count * layer->chunks;
   const uint64_t in = member->trait.hidden_row_bytes;
   const uint64_t row =
@@ -548,7 +359,7 @@ static moecl_status gather_hidden(const moecl_group_layer *layer, group_member *
 static moecl_status gather_tokens(group_run *run, int m) {
   moecl_group_layer *layer = run->layer;
   group_member *member = &layer->member[m];
-  const moecl_buffer *hidden = tokens_of(run, m)->hidden_states;
+  const moecl_buffer *hidden = group_tokens_of(run, m)->hidden_states;
   const int chunks = layer->chunks, own = m * chunks, bins = layer->group->count * chunks;
   ocl_chain chain = chain_of(layer, m, MOECL_STAGE_PERMUTE, "gather_tokens");
   if (layer->tokens[m] == 0) return MOECL_OK;
@@ -721,8 +532,8 @@ static moecl_status combine(group_run *run, int m, moecl_event **event) {
   const moecl_buffer *bound[PLAN_MOST_TENSORS] = {0};
   const plan_numbers with = home_numbers(run, m);
   ocl_chain chain = chain_of(layer, m, MOECL_STAGE_COMBINE, NULL);
-  chain.waited = tokens_of(run, m)->wait_list; /* a failure of those is the event's, too */
-  chain.num_waited = tokens_of(run, m)->wait_count;
+  chain.waited = group_tokens_of(run, m)->wait_list; /* a failure of those is the event's, too */
+  chain.num_waited = group_tokens_of(run, m)->wait_count;
   if (layer->tokens[m] > 0) {
     bind_home(run, m, bound);
     bound[home->at.expert_output] = member->returned;
@@ -743,7 +554,7 @@ static moecl_status route_all(group_run *run) {
   MOECL_TRY(announce(run));
   MOECL_TRY(start(run));
   for (int m = group->begin; m < group->end; m++) MOECL_TRY(choose(run, m));
-  if (!group->ranks && batch_of(run->layer) > 0) MOECL_TRY(exchange_choices(run));
+  if (!group->ranks && group_batch_of(run->layer) > 0) MOECL_TRY(group_exchange_choices(run));
   for (int m = group->begin; m < group->end; m++) MOECL_TRY(run_shared(run, m));
   return await_all(run);
 }
@@ -799,8 +610,8 @@ static moecl_status run_all(group_run *run, moecl_event **events) {
   moecl_group_layer *layer = run->layer;
   moecl_status status = MOECL_OK;
   MOECL_TRY(agree(layer, route_all(run)));
-  if (batch_of(layer) > 0) {
-    status = gather_choices(layer);
+  if (group_batch_of(layer) > 0) {
+    status = group_gather_choices(layer);
     MOECL_TRY(agree(layer, status == MOECL_OK ? list_all(run) : status));
     status = exchange_all(run);
     if (status != MOECL_OK) let_others_end(run);
@@ -819,7 +630,8 @@ static void stop(group_run *run, moecl_event **events) {
   moecl_group_layer *layer = run->layer;
   const int begin = layer->group->begin;
   for (int m = begin; m < layer->group->end; m++) {
-    (void)moecl_context_finish_wait(context_of(layer, m)); /* others write what its lists read */
+    (void)moecl_context_finish_wait(
+        group_context_of(layer, m)); /* others write what its lists read */
     ocl_lane_finish(&layer->group->device[m].out);
     ocl_lane_finish(&layer->group->device[m].in);
     for (int i = 0; i < GROUP_PLANS; i++) plan_space_forget(&layer->member[m].space[i]);

@@ -2,7 +2,8 @@
 /* A group's insides. group.c makes it, of this process's contexts and of other ranks' (ranks.h);
  * place.c says who has which experts; layer.c makes a layer of
  * shares, weights.c fills them; build.c plans a member's part of a forward, forward.c runs all
- * members'; statistics.c and routing.c answer questions. */
+ * members', choices.c tells them of each other's choices; statistics.c and routing.c answer
+ * questions. */
 #ifndef MOECL_LIB_GROUP_GROUP_H
 #define MOECL_LIB_GROUP_GROUP_H
 
@@ -177,6 +178,62 @@ static inline const moecl_buffer *group_block_of(const plan_space *space, const 
                                                  int tensor) {
   return space->blocks[plan->tensor[tensor].block];
 }
+
+/* ---- forward.c: one forward of all members ---- */
+
+enum { GROUP_CHOICES = 3 }; /* ids, weights, priorities */
+
+/* Events that the host waits for, at most three a member at a time. */
+typedef struct group_awaited {
+  int member;
+  cl_event event;
+} group_awaited;
+
+/* What the ranks tell each other of a member before a forward. */
+typedef struct group_announcement {
+  int64_t num_tokens;
+  uint64_t seed;
+} group_announcement;
+
+typedef struct group_run {
+  moecl_group_layer *layer;
+  const moecl_group_forward_params *params;
+  group_announcement of[MOECL_MAX_GROUP_MEMBERS];
+  group_awaited awaited[3 * MOECL_MAX_GROUP_MEMBERS];
+  int num_awaited;
+  cl_event routed[MOECL_MAX_GROUP_MEMBERS]; /* a member's choice is made; NULL: it has no tokens */
+  group_observer observer;                  /* of the transport's copies */
+  group_block *blocks;                      /* room for an exchange */
+  int begun;                                /* exchanges of rows */
+  int before;                               /* others before them */
+} group_run;
+
+static inline moecl_context *group_context_of(const moecl_group_layer *layer, int member) {
+  return layer->group->device[member].context;
+}
+/* Of a member of this process. */
+static inline const moecl_group_tokens *group_tokens_of(const group_run *run, int member) {
+  return &run->params->tokens[member - run->layer->group->begin];
+}
+static inline int64_t group_batch_of(const moecl_group_layer *layer) {
+  return layer->first[layer->group->count];
+}
+static inline const moecl_buffer *group_home_block(const group_member *member, int tensor) {
+  return group_block_of(&member->space[GROUP_HOME], &member->home.plan, tensor);
+}
+/* Room for an event that the host is to wait for. */
+cl_event *group_await_later(group_run *run, int member);
+
+/* ---- choices.c: a batch's choices get to all members ---- */
+
+/* Where there are other processes: to the host, each member's where they are in the batch; */
+moecl_status group_read_choices(group_run *run, int member);
+/* from all ranks; and to a member. */
+moecl_status group_gather_choices(moecl_group_layer *layer);
+/* In one process: an exchange before those of rows. */
+moecl_status group_exchange_choices(group_run *run);
+/* To a member from the host what it does not have yet; its queue goes on behind it. */
+moecl_status group_send_choices(group_run *run, int member);
 
 /* ---- counts.c: of the latest forward's rows, once the lists are read ---- */
 

@@ -1,0 +1,154 @@
+// SPDX-License-Identifier: MIT
+/* How a batch's choices get to all members. In one process they go from member to member, as rows
+ * do, in an exchange before those; between processes over the host, which gathers them. */
+#include "base/base.h"
+#include "group/group.h"
+#include <string.h>
+
+/* The choices to the host, each member's where they are in the batch. */
+moecl_status group_read_choices(group_run *run, int m) {
+  moecl_group_layer *layer = run->layer;
+  const group_member *member = &layer->member[m];
+  const layer_tensors *at = &member->home.at;
+  ocl_lane *out = &layer->group->device[m].out;
+  const uint64_t first = (uint64_t)layer->first[m], top_k = (uint64_t)layer->params.top_k;
+  const uint64_t tokens = (uint64_t)layer->tokens[m], bytes = tokens * top_k * 4;
+  MOECL_TRY(ocl_queue_mark(out->context, &run->routed[m]));
+  MOECL_TRY(ocl_lane_read(out, group_home_block(member, at->topk_ids), 0, bytes,
+                          layer->topk_ids + first * top_k, run->routed[m],
+                          group_await_later(run, m)));
+  MOECL_TRY(ocl_lane_read(out, group_home_block(member, at->topk_weights), 0, bytes,
+                          layer->topk_weights + first * top_k, run->routed[m],
+                          group_await_later(run, m)));
+  if (!desc_prioritizes(&member->share->dispatch)) return MOECL_OK;
+  return ocl_lane_read(out, group_home_block(member, at->token_priority), 0, tokens * 4,
+                       layer->token_priority + first, run->routed[m], group_await_later(run, m));
+}
+
+/* What there is of a member's choices: a tensor at home, the batch's buffer, bytes of a token. */
+typedef struct choice_part {
+  int tensor;
+  moecl_buffer **batch;
+  uint64_t row;
+} choice_part;
+
+static int choice_parts(const moecl_group_layer *layer, group_member *member, choice_part *parts) {
+  const layer_tensors *at = &member->home.at;
+  const uint64_t row = (uint64_t)layer->params.top_k * 4;
+  parts[0] = (choice_part){at->topk_ids, &member->topk_ids, row};
+  parts[1] = (choice_part){at->topk_weights, &member->topk_weights, row};
+  parts[2] = (choice_part){at->token_priority, &member->token_priority, 4};
+  return desc_prioritizes(&member->share->dispatch) ? GROUP_CHOICES : GROUP_CHOICES - 1;
+}
+
+/* Those of `from` that `to` gets. */
+static size_t add_choices(const group_run *run, int from, int to, group_block *blocks) {
+  moecl_group_layer *layer = run->layer;
+  choice_part parts[GROUP_CHOICES], parts_to[GROUP_CHOICES];
+  const int count = choice_parts(layer, &layer->member[from], parts);
+  choice_parts(layer, &layer->member[to], parts_to);
+  for (int i = 0; i < count; i++)
+    blocks[i] = (group_block){.from = from,
+                              .to = to,
+                              .source = group_home_block(&layer->member[from], parts[i].tensor),
+                              .destination = *parts_to[i].batch,
+                              .destination_offset = (uint64_t)layer->first[from] * parts[i].row,
+                              .bytes = (uint64_t)layer->tokens[from] * parts[i].row};
+  return (size_t)count;
+}
+
+static moecl_status keep_own_choices(const group_run *run, int m) {
+  group_block own[GROUP_CHOICES];
+  const size_t count = add_choices(run, m, m, own);
+  for (size_t i = 0; i < count; i++)
+    MOECL_TRY(ocl_buffer_copy(own[i].source, 0, own[i].destination, own[i].destination_offset,
+                              own[i].bytes));
+  return MOECL_OK;
+}
+
+/* In one process they go as rows do, in an exchange before those. */
+moecl_status group_exchange_choices(group_run *run) {
+  moecl_group_layer *layer = run->layer;
+  const group_transport *transport = layer->group->transport;
+  const int members = layer->group->count;
+  size_t count = 0;
+  run->before = 1;
+  for (int m = 0; m < members; m++) {
+    choice_part parts[GROUP_CHOICES];
+    const int num_parts = choice_parts(layer, &layer->member[m], parts);
+    for (int i = 0; i < num_parts; i++)
+      MOECL_TRY(group_provide_arrivals(
+          layer->group, m, (uint64_t)group_batch_of(layer) * parts[i].row, parts[i].batch));
+  }
+  for (int from = 0; from < members; from++) {
+    if (layer->tokens[from] == 0) continue;
+    MOECL_TRY(keep_own_choices(run, from));
+    for (int to = 0; to < members; to++)
+      if (to != from) count += add_choices(run, from, to, &run->blocks[count]);
+  }
+  return transport->begin(layer->group->state, run->blocks, count, &run->observer);
+}
+
+/* From all ranks: where each member's are in the batch is known. */
+moecl_status group_gather_choices(moecl_group_layer *layer) {
+  group_ranks *ranks = layer->group->ranks;
+  int64_t first[MOECL_MAX_GROUP_MEMBERS + 1] = {0};
+  const size_t row = (size_t)layer->params.top_k * 4;
+  for (int m = 0; m < layer->group->count; m++)
+    first[layer->group->device[m].rank + 1] = layer->first[m + 1];
+  moecl_status status = ranks_gather(ranks, layer->topk_ids, first, row), then;
+  then = ranks_gather(ranks, layer->topk_weights, first, row); /* others wait for that as well */
+  if (status == MOECL_OK) status = then;
+  if (!desc_prioritizes(&group_own(layer)->share->dispatch)) return status;
+  then = ranks_gather(ranks, layer->token_priority, first, sizeof *layer->token_priority);
+  return status == MOECL_OK ? then : status;
+}
+
+/* Nothing reads it as an earlier forward has left it: lists were waited for. */
+static moecl_status write_words(moecl_group_layer *layer, int m, const void *words, uint64_t count,
+                                cl_event after, moecl_buffer **buffer, cl_event *written) {
+  MOECL_TRY(group_provide_arrivals(layer->group, m, count * 4, buffer));
+  if (count == 0) return MOECL_OK;
+  return ocl_lane_write(&layer->group->device[m].in, words, *buffer, 0, count * 4, after, written);
+}
+
+static moecl_status write_choices(group_run *run, int m, cl_event after, cl_event *written) {
+  moecl_group_layer *layer = run->layer;
+  group_member *member = &layer->member[m];
+  const uint64_t batch = (uint64_t)group_batch_of(layer),
+                 all = batch * (uint64_t)layer->params.top_k;
+  MOECL_TRY(write_words(layer, m, layer->topk_ids, all, after, &member->topk_ids, &written[0]));
+  MOECL_TRY(
+      write_words(layer, m, layer->topk_weights, all, after, &member->topk_weights, &written[1]));
+  if (!desc_prioritizes(&member->share->dispatch)) return MOECL_OK;
+  return write_words(layer, m, layer->token_priority, batch, after, &member->token_priority,
+                     &written[2]);
+}
+
+/* Where members' tokens begin hangs on how many they have, and is mostly there from before. */
+static moecl_status write_sources(group_run *run, int m, cl_event after, cl_event *written) {
+  moecl_group_layer *layer = run->layer;
+  group_member *member = &layer->member[m];
+  if (member->sources_written &&
+      memcmp(member->sources_of, layer->tokens, sizeof member->sources_of) == 0)
+    return MOECL_OK;
+  member->sources_written = false; /* until the forward has not failed */
+  memcpy(member->sources_of, layer->tokens, sizeof member->sources_of);
+  return write_words(layer, m, layer->sources,
+                     op_dispatch_sources_size(&member->dispatch.desc, layer->blocks), after,
+                     &member->sources, written);
+}
+
+/* Written, and the queue goes on behind it. */
+moecl_status group_send_choices(group_run *run, int m) {
+  moecl_context *context = group_context_of(run->layer, m);
+  cl_event written[GROUP_CHOICES + 1] = {NULL};
+  moecl_status status = write_sources(run, m, run->routed[m], &written[GROUP_CHOICES]);
+  if (status == MOECL_OK && run->layer->group->ranks)
+    status = write_choices(run, m, run->routed[m], written);
+  for (int i = 0; i <= GROUP_CHOICES; i++) {
+    if (status == MOECL_OK && written[i]) status = ocl_queue_after(context, &written[i], 1);
+    ocl_event_let_go(&written[i]);
+  }
+  return status;
+}
