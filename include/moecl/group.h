@@ -36,7 +36,9 @@ typedef struct moecl_group_params {
  * contexts[i]. They stay the caller's, and are kept alive. `params` may be NULL.
  * Errors: MOECL_ERROR_INVALID_ARGUMENT (how many, one twice, a NULL), MOECL_ERROR_UNSUPPORTED (no
  * such transport, or it does not serve here; built without MPI); the first context's log says
- * which. Thread: that of all contexts, as are all calls below.
+ * which. Thread: that of all contexts, as are all calls below. A forward has threads of its own
+ * for the members but the first, where they can be had, which use the contexts while the call
+ * lasts; log callbacks are called from the caller's thread all the same.
  *
  * Several processes: with mpi_comm every rank of the communicator makes this call with its own
  * contexts, one or more. Members are numbered by rank, and then as in `contexts`. All ranks know
@@ -179,9 +181,9 @@ typedef struct moecl_group_forward_params {
  * otherwise the rest is as in moecl_layer_forward. Memory for rows is the layer's own and grows
  * with the most that routing has asked for.
  *
- * Errors: those of moecl_layer_forward. After a failure of any member nothing of the forward is
- * under way any more between members, all events are NULL and all outputs undefined; the failing
- * member's log says why. */
+ * Errors: those of moecl_layer_forward; of several members that fail at a time, the first one's.
+ * After a failure of any member nothing of the forward is under way any more between members, all
+ * events are NULL and all outputs undefined; the failing members' logs say why. */
 MOECL_API moecl_status moecl_group_layer_forward(moecl_group_layer *layer,
                                                  const moecl_group_forward_params *params,
                                                  moecl_event **events);

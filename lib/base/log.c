@@ -59,6 +59,39 @@ moecl_status log_error(const moecl_log *log, moecl_status status, const char *fo
   return status;
 }
 
+/* ---- kept ---- */
+
+typedef struct log_message {
+  struct log_message *next;
+  moecl_log_level level;
+  char text[];
+} log_message;
+
+static void keep_message(void *user, moecl_log_level level, const char *message) {
+  log_kept *kept = user;
+  const size_t size = strlen(message) + 1;
+  log_message *made = malloc(sizeof *made + size);
+  if (!made) return;
+  *made = (log_message){.level = level};
+  memcpy(made->text, message, size);
+  if (kept->last) kept->last->next = made;
+  else kept->first = made;
+  kept->last = made;
+}
+
+moecl_log log_keeping(log_kept *kept) { return (moecl_log){.fn = keep_message, .user = kept}; }
+
+void log_hand_on(log_kept *kept, const moecl_log *to) {
+  for (log_message *message = kept->first, *next; message; message = next) {
+    next = message->next;
+    hand_on(to, message->level, message->text);
+    free(message);
+  }
+  *kept = (log_kept){0};
+}
+
+/* ---- checks ---- */
+
 moecl_status log_check_reserved(const moecl_log *log, const char *type, const uint64_t *reserved,
                                 size_t count) {
   const size_t at = base_first_set(reserved, count);

@@ -30,6 +30,15 @@ __attribute__((format(printf, 3, 4))) void log_write(const moecl_log *log, moecl
 __attribute__((format(printf, 3, 4))) moecl_status
 log_error(const moecl_log *log, moecl_status status, const char *format, ...);
 
+/* Messages that are kept in place of being handed on, oldest first. All zeros is empty. */
+typedef struct log_kept {
+  struct log_message *first, *last;
+} log_kept;
+/* A log that keeps what it is told; what there is no memory for is lost. */
+moecl_log log_keeping(log_kept *kept);
+/* To that log, and there are none any more. */
+void log_hand_on(log_kept *kept, const moecl_log *to);
+
 /* The `reserved` of a struct that the caller filled has to be zeros (moecl.h). */
 moecl_status log_check_reserved(const moecl_log *log, const char *type, const uint64_t *reserved,
                                 size_t count);

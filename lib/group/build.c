@@ -292,11 +292,15 @@ static void build_experts(const moecl_group_layer *layer, int m, group_experts_p
   plan_arrange(p);
 }
 
+int64_t group_planned_rows(const moecl_group_layer *layer, int m) {
+  return planned_rows(layer, layer->rows[m], layer->member[m].experts.key.numbers[GROUP_ROWS]);
+}
+
 moecl_status group_plan_experts(moecl_group_layer *layer, int m) {
   group_member *member = &layer->member[m];
   const int64_t *made = member->experts.key.numbers;
   const int64_t numbers[GROUP_PLAN_NUMBERS] = {
-      [GROUP_ROWS] = planned_rows(layer, layer->rows[m], made[GROUP_ROWS]),
+      [GROUP_ROWS] = group_planned_rows(layer, m),
       [GROUP_SLOTS] = planned_rows(layer, layer->slots[m], made[GROUP_SLOTS]),
       layer->chunks};
   if (is_new(&member->experts.key, &member->space[GROUP_EXPERTS], numbers))

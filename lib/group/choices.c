@@ -57,8 +57,9 @@ static size_t add_choices(const group_run *run, int from, int to, group_block *b
   return (size_t)count;
 }
 
-static moecl_status keep_own_choices(const group_run *run, int m) {
+moecl_status group_keep_choices(const group_run *run, int m) {
   group_block own[GROUP_CHOICES];
+  if (run->layer->tokens[m] == 0) return MOECL_OK;
   const size_t count = add_choices(run, m, m, own);
   for (size_t i = 0; i < count; i++)
     MOECL_TRY(ocl_buffer_copy(own[i].source, 0, own[i].destination, own[i].destination_offset,
@@ -66,27 +67,23 @@ static moecl_status keep_own_choices(const group_run *run, int m) {
   return MOECL_OK;
 }
 
-/* In one process they go as rows do, in an exchange before those. */
-moecl_status group_exchange_choices(group_run *run) {
-  moecl_group_layer *layer = run->layer;
-  const group_transport *transport = layer->group->transport;
-  const int members = layer->group->count;
-  size_t count = 0;
-  run->before = 1;
-  for (int m = 0; m < members; m++) {
+moecl_status group_provide_choices(moecl_group_layer *layer) {
+  const uint64_t batch = (uint64_t)group_batch_of(layer);
+  for (int m = layer->group->begin; m < layer->group->end; m++) {
     choice_part parts[GROUP_CHOICES];
-    const int num_parts = choice_parts(layer, &layer->member[m], parts);
-    for (int i = 0; i < num_parts; i++)
-      MOECL_TRY(group_provide_arrivals(
-          layer->group, m, (uint64_t)group_batch_of(layer) * parts[i].row, parts[i].batch));
+    const int count = choice_parts(layer, &layer->member[m], parts);
+    for (int i = 0; i < count; i++)
+      MOECL_TRY(group_provide_arrivals(layer->group, m, batch * parts[i].row, parts[i].batch));
   }
-  for (int from = 0; from < members; from++) {
-    if (layer->tokens[from] == 0) continue;
-    MOECL_TRY(keep_own_choices(run, from));
-    for (int to = 0; to < members; to++)
-      if (to != from) count += add_choices(run, from, to, &run->blocks[count]);
-  }
-  return transport->begin(layer->group->state, run->blocks, count, &run->observer);
+  return MOECL_OK;
+}
+
+size_t group_list_choices(const group_run *run, int from, int chunk, group_block *blocks) {
+  size_t count = 0;
+  (void)chunk;
+  for (int to = 0; run->layer->tokens[from] > 0 && to < run->layer->group->count; to++)
+    if (to != from) count += add_choices(run, from, to, &blocks[count]);
+  return count;
 }
 
 /* From all ranks: where each member's are in the batch is known. */
@@ -106,10 +103,9 @@ moecl_status group_gather_choices(moecl_group_layer *layer) {
 
 /* Nothing reads it as an earlier forward has left it: lists were waited for. */
 static moecl_status write_words(moecl_group_layer *layer, int m, const void *words, uint64_t count,
-                                cl_event after, moecl_buffer **buffer, cl_event *written) {
-  MOECL_TRY(group_provide_arrivals(layer->group, m, count * 4, buffer));
+                                cl_event after, moecl_buffer *buffer, cl_event *written) {
   if (count == 0) return MOECL_OK;
-  return ocl_lane_write(&layer->group->device[m].in, words, *buffer, 0, count * 4, after, written);
+  return ocl_lane_write(&layer->group->device[m].in, words, buffer, 0, count * 4, after, written);
 }
 
 static moecl_status write_choices(group_run *run, int m, cl_event after, cl_event *written) {
@@ -117,11 +113,11 @@ static moecl_status write_choices(group_run *run, int m, cl_event after, cl_even
   group_member *member = &layer->member[m];
   const uint64_t batch = (uint64_t)group_batch_of(layer),
                  all = batch * (uint64_t)layer->params.top_k;
-  MOECL_TRY(write_words(layer, m, layer->topk_ids, all, after, &member->topk_ids, &written[0]));
+  MOECL_TRY(write_words(layer, m, layer->topk_ids, all, after, member->topk_ids, &written[0]));
   MOECL_TRY(
-      write_words(layer, m, layer->topk_weights, all, after, &member->topk_weights, &written[1]));
+      write_words(layer, m, layer->topk_weights, all, after, member->topk_weights, &written[1]));
   if (!desc_prioritizes(&member->share->dispatch)) return MOECL_OK;
-  return write_words(layer, m, layer->token_priority, batch, after, &member->token_priority,
+  return write_words(layer, m, layer->token_priority, batch, after, member->token_priority,
                      &written[2]);
 }
 
@@ -132,11 +128,11 @@ static moecl_status write_sources(group_run *run, int m, cl_event after, cl_even
   if (member->sources_written &&
       memcmp(member->sources_of, layer->tokens, sizeof member->sources_of) == 0)
     return MOECL_OK;
+  const uint64_t count = op_dispatch_sources_size(&member->dispatch.desc, layer->blocks);
   member->sources_written = false; /* until the forward has not failed */
   memcpy(member->sources_of, layer->tokens, sizeof member->sources_of);
-  return write_words(layer, m, layer->sources,
-                     op_dispatch_sources_size(&member->dispatch.desc, layer->blocks), after,
-                     &member->sources, written);
+  MOECL_TRY(group_provide(group_context_of(layer, m), count * 4, &member->sources));
+  return write_words(layer, m, layer->sources, count, after, member->sources, written);
 }
 
 /* Written, and the queue goes on behind it. */

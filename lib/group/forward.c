@@ -160,21 +160,96 @@ static moecl_status provide(moecl_group_layer *layer, int m, int which, const pl
 /* ---- waiting ---- */
 
 cl_event *group_await_later(group_run *run, int m) {
-  group_awaited *next = &run->awaited[run->num_awaited++];
-  *next = (group_awaited){m, NULL};
-  return &next->event;
+  group_awaited *awaited = &run->awaited[m];
+  cl_event *event = &awaited->event[awaited->count++];
+  *event = NULL;
+  return event;
 }
 
-static moecl_status await_all(group_run *run) {
+static moecl_status await(group_run *run, int m) {
+  group_awaited *awaited = &run->awaited[m];
   moecl_status status = MOECL_OK;
-  for (int i = 0; i < run->num_awaited; i++) {
-    group_awaited *one = &run->awaited[i];
-    if (status == MOECL_OK && one->event)
-      status = ocl_event_await(group_context_of(run->layer, one->member), one->event);
-    ocl_event_let_go(&one->event);
+  for (int i = 0; i < awaited->count; i++) {
+    if (status == MOECL_OK && awaited->event[i])
+      status = ocl_event_await(group_context_of(run->layer, m), awaited->event[i]);
+    ocl_event_let_go(&awaited->event[i]);
   }
-  run->num_awaited = 0;
+  awaited->count = 0;
   return status;
+}
+
+/* ---- each member's part, in a thread of its own ---- */
+
+typedef moecl_status member_step(group_run *run, int member);
+
+typedef struct member_call {
+  group_run *run;
+  member_step *step;
+  moecl_status status[MOECL_MAX_GROUP_MEMBERS];
+  log_kept said[MOECL_MAX_GROUP_MEMBERS];
+} member_call;
+
+/* Callbacks are for the caller's thread: until all are back, what they are to be told is kept. */
+static void do_part(void *user, int part) {
+  member_call *call = user;
+  const int m = call->run->layer->group->begin + part;
+  moecl_context *context = group_context_of(call->run->layer, m);
+  const moecl_log log = context->log;
+  context->log = log_keeping(&call->said[part]);
+  call->status[part] = call->step(call->run, m);
+  context->log = log;
+}
+
+/* All members of this process take the step, whatever becomes of others'; of several that fail the
+ * first one's status counts. */
+static moecl_status on_members(group_run *run, member_step *step) {
+  const moecl_group *group = run->layer->group;
+  const int count = group->end - group->begin;
+  moecl_status status = MOECL_OK;
+  member_call call = {.run = run, .step = step};
+  base_team_run(group->team, count, do_part, &call);
+  for (int i = 0; i < count; i++) {
+    log_hand_on(&call.said[i], &group->device[group->begin + i].context->log);
+    if (status == MOECL_OK) status = call.status[i];
+  }
+  return status;
+}
+
+/* ---- exchanges, by members' parts or as a whole ---- */
+
+static bool has_parts(const group_run *run) { return run->layer->group->transport->begin_part; }
+
+/* What a member sends in an exchange; returns how many blocks that is. */
+typedef size_t block_lister(const group_run *run, int from, int chunk, group_block *blocks);
+
+/* In the member's thread. */
+static moecl_status begin_own(group_run *run, int m, block_lister *list, int chunk) {
+  const moecl_group *group = run->layer->group;
+  group_block *blocks = &run->blocks[m * GROUP_CHOICES * group->count];
+  if (!has_parts(run)) return MOECL_OK;
+  const size_t count = list(run, m, chunk, blocks);
+  return group->transport->begin_part(group->state, m, blocks, count, &run->observer);
+}
+
+/* In the caller's thread, behind all members'. */
+static moecl_status begin_whole(group_run *run, block_lister *list, int chunk) {
+  const moecl_group *group = run->layer->group;
+  size_t count = 0;
+  if (has_parts(run)) return MOECL_OK;
+  for (int m = 0; m < group->count; m++) count += list(run, m, chunk, &run->blocks[count]);
+  return group->transport->begin(group->state, run->blocks, count, &run->observer);
+}
+
+/* What comes next follows the rows of exchanges up to that one; -1: the choices. */
+static moecl_status finish_own(group_run *run, int m, int exchange) {
+  const moecl_group *group = run->layer->group;
+  return has_parts(run) ? group->transport->finish_part(group->state, m, run->before + exchange)
+                        : MOECL_OK;
+}
+
+static moecl_status finish_whole(group_run *run, int exchange) {
+  const moecl_group *group = run->layer->group;
+  return has_parts(run) ? MOECL_OK : group->transport->finish(group->state, run->before + exchange);
 }
 
 /* ---- routing, at home ---- */
@@ -208,8 +283,17 @@ static moecl_status choose(group_run *run, int m) {
   MOECL_TRY(provide(layer, m, GROUP_HOME, &home->plan));
   bind_home(run, m, bound);
   moecl_buffer *const *blocks = member->space[GROUP_HOME].blocks;
-  MOECL_TRY(plan_run_steps(&home->plan, 0, home->routed, &chain, blocks, bound, &with));
-  return layer->group->ranks ? group_read_choices(run, m) : MOECL_OK;
+  return plan_run_steps(&home->plan, 0, home->routed, &chain, blocks, bound, &with);
+}
+
+/* With the choices on their way. */
+static moecl_status route_member(group_run *run, int m) {
+  const moecl_group_layer *layer = run->layer;
+  MOECL_TRY(choose(run, m));
+  if (layer->group->ranks) return layer->tokens[m] ? group_read_choices(run, m) : MOECL_OK;
+  if (group_batch_of(layer) == 0) return MOECL_OK;
+  MOECL_TRY(group_keep_choices(run, m));
+  return begin_own(run, m, group_list_choices, 0);
 }
 
 /* The shared expert comes behind the choice, and is done while choices and rows are on their way.
@@ -220,11 +304,29 @@ static moecl_status run_shared(group_run *run, int m) {
   const moecl_buffer *bound[PLAN_MOST_TENSORS] = {0};
   const plan_numbers with = home_numbers(run, m);
   ocl_chain chain = chain_of(layer, m, MOECL_STAGE_ROUTER, NULL);
-  if (layer->tokens[m] == 0) return MOECL_OK;
+  if (layer->tokens[m] == 0 || home->routed == home->shared) return MOECL_OK;
   bind_home(run, m, bound);
   MOECL_TRY(plan_run_steps(&home->plan, home->routed, home->shared, &chain,
                            layer->member[m].space[GROUP_HOME].blocks, bound, &with));
   return ocl_chain_end(&chain, NULL);
+}
+
+static moecl_status share_member(group_run *run, int m) {
+  MOECL_TRY(run_shared(run, m));
+  return await(run, m);
+}
+
+/* Without any tokens members wait for what they were to wait for all the same. */
+static moecl_status route_all(group_run *run) {
+  const moecl_group *group = run->layer->group;
+  MOECL_TRY(announce(run));
+  MOECL_TRY(start(run));
+  if (group_batch_of(run->layer) > 0) MOECL_TRY(group_provide_choices(run->layer));
+  run->before = !group->ranks && group_batch_of(run->layer) > 0;
+  MOECL_TRY(on_members(run, route_member));
+  if (run->before) MOECL_TRY(begin_whole(run, group_list_choices, 0));
+  const bool shares = run->layer->params.shared_intermediate_size > 0;
+  return shares || group->ranks ? on_members(run, share_member) : MOECL_OK;
 }
 
 /* ---- lists, on every member those of the whole batch ---- */
@@ -264,62 +366,86 @@ static int64_t numbers_of_starts(const moecl_group_layer *layer) {
   return (members + 1) * members * layer->chunks * 2;
 }
 
-static moecl_status make_lists(group_run *run, int m) {
+/* The host waits for the lists, to know how many rows go where. */
+static moecl_status list_member(group_run *run, int m) {
   moecl_group_layer *layer = run->layer;
   group_member *member = &layer->member[m];
   ocl_lane *out = &layer->group->device[m].out;
+  const int64_t count = numbers_of_starts(layer);
   cl_event done;
+  if (run->before) MOECL_TRY(finish_own(run, m, -1));
   MOECL_TRY(group_plan_lists(layer, m));
   MOECL_TRY(provide(layer, m, GROUP_LISTS, &member->lists.plan));
   MOECL_TRY(group_send_choices(run, m));
   MOECL_TRY(run_lists(run, m));
   MOECL_TRY(keep_weights(layer, m));
   MOECL_TRY(ocl_queue_mark(out->context, &done));
-  const int64_t count = numbers_of_starts(layer);
   const moecl_status status = ocl_lane_read(
       out, list_of(member, member->lists.starts), 0, (uint64_t)count * 4,
       layer->starts + (m - layer->group->begin) * count, done, group_await_later(run, m));
   ocl_event_let_go(&done);
-  return status;
+  return status == MOECL_OK ? await(run, m) : status;
 }
 
 /* ---- how many rows go where ---- */
 
 static void count_rows(moecl_group_layer *layer) {
+  const int chunks = layer->chunks, bins = layer->group->count * chunks;
   for (int m = 0; m < layer->group->count; m++) {
     moecl_group_statistics *statistics = &layer->member[m].statistics;
-    layer->rows[m] = group_before_chunk(layer, m, layer->chunks, GROUP_ROWS);
-    layer->slots[m] = group_before_chunk(layer, m, layer->chunks, GROUP_SLOTS);
+    const group_trait *trait = &layer->member[m].trait;
+    int64_t own_rows = 0, own_slots = 0;
+    for (int bin = m * chunks; bin < (m + 1) * chunks; bin++) {
+      own_rows += group_part(layer, m, bin, GROUP_ROWS);
+      own_slots += group_part(layer, m, bin, GROUP_SLOTS);
+    }
+    layer->rows[m] = group_before_chunk(layer, m, chunks, GROUP_ROWS);
+    layer->slots[m] = group_before_chunk(layer, m, chunks, GROUP_SLOTS);
     statistics->num_tokens = layer->tokens[m];
     statistics->experts = layer->placement.owned[m];
     statistics->rows = layer->slots[m];
-    statistics->chunks = layer->chunks;
-    statistics->row_bytes = layer->member[m].trait.hidden_row_bytes;
-    statistics->output_row_bytes = layer->member[m].trait.output_row_bytes;
+    statistics->chunks = chunks;
+    statistics->row_bytes = trait->hidden_row_bytes;
+    statistics->output_row_bytes = trait->output_row_bytes;
+    statistics->bytes_sent = (uint64_t)(group_before_bin(layer, m, bins, GROUP_ROWS) - own_rows) *
+                                 statistics->row_bytes +
+                             (uint64_t)(layer->slots[m] - own_slots) * statistics->output_row_bytes;
+    statistics->bytes_received =
+        (uint64_t)(layer->rows[m] - own_rows) * statistics->row_bytes +
+        (uint64_t)(group_before_bin(layer, m, bins, GROUP_SLOTS) - own_slots) *
+            statistics->output_row_bytes;
   }
 }
 
 /* ---- there ---- */
 
+/* What rows arrive in: all members' is there before anybody sends. */
+static moecl_status provide_arrivals(moecl_group_layer *layer, int m) {
+  group_member *member = &layer->member[m];
+  const int bins = layer->group->count * layer->chunks;
+  const int64_t received = layer->slots[m] ? group_planned_rows(layer, m) : 0;
+  const int64_t returned = group_before_bin(layer, m, bins, GROUP_SLOTS);
+  MOECL_TRY(group_provide_arrivals(
+      layer->group, m, (uint64_t)received * member->trait.hidden_row_bytes, &member->received));
+  return group_provide_arrivals(
+      layer->group, m, (uint64_t)returned * member->trait.output_row_bytes, &member->returned);
+}
+
 static moecl_status provide_rows(moecl_group_layer *layer, int m) {
   group_member *member = &layer->member[m];
   moecl_context *context = group_context_of(layer, m);
   const int bins = layer->group->count * layer->chunks;
-  const uint64_t in = member->trait.hidden_row_bytes;
+  const uint64_t in = member->trait.hidden_row_bytes, out = member->trait.output_row_bytes;
   const uint64_t row =
       desc_format_bytes(member->share->stored, 1, (uint64_t)layer->params.hidden_size);
-  const uint64_t out = member->output_rows.desc.row_bytes;
   const uint64_t sent = (uint64_t)group_before_bin(layer, m, bins, GROUP_ROWS);
-  const uint64_t returned = (uint64_t)group_before_bin(layer, m, bins, GROUP_SLOTS);
   const bool alone = layer->group->count == 1;
   MOECL_TRY(group_provide(context, alone ? 0 : sent * in, &member->sent));
-  if (layer->slots[m] > 0) MOECL_TRY(group_plan_experts(layer, m));
-  const uint64_t received = layer->slots[m] ? (uint64_t)member->experts.key.numbers[GROUP_ROWS] : 0;
-  MOECL_TRY(group_provide_arrivals(layer->group, m, received * in, &member->received));
-  MOECL_TRY(group_provide(context, layer->sent_codes ? received * row : 0, &member->unpacked));
   MOECL_TRY(group_provide(context, alone ? 0 : (uint64_t)layer->slots[m] * out, &member->given));
-  MOECL_TRY(group_provide_arrivals(layer->group, m, returned * out, &member->returned));
   if (layer->slots[m] == 0) return MOECL_OK;
+  MOECL_TRY(group_plan_experts(layer, m));
+  const uint64_t received = (uint64_t)member->experts.key.numbers[GROUP_ROWS];
+  MOECL_TRY(group_provide(context, layer->sent_codes ? received * row : 0, &member->unpacked));
   return provide(layer, m, GROUP_EXPERTS, &member->experts.plan);
 }
 
@@ -377,37 +503,39 @@ static moecl_status gather_tokens(group_run *run, int m) {
   return MOECL_OK;
 }
 
-static moecl_status begin_blocks(group_run *run, size_t count) {
-  moecl_group_layer *layer = run->layer;
-  for (size_t i = 0; i < count; i++) {
-    layer->member[run->blocks[i].from].statistics.bytes_sent += run->blocks[i].bytes;
-    layer->member[run->blocks[i].to].statistics.bytes_received += run->blocks[i].bytes;
-  }
-  run->begun++;
-  return layer->group->transport->begin(layer->group->state, run->blocks, count, &run->observer);
-}
-
-/* An exchange: tokens of all members that the experts of a chunk wait for. */
-static moecl_status send_chunk(group_run *run, int chunk) {
+/* Tokens that the experts of a chunk wait for. */
+static size_t list_sent(const group_run *run, int s, int chunk, group_block *blocks) {
   moecl_group_layer *layer = run->layer;
   const uint64_t row = layer->member[0].trait.hidden_row_bytes;
   size_t count = 0;
-  for (int s = 0; s < layer->group->count; s++)
-    for (int d = 0; d < layer->group->count; d++) {
-      const int bin = d * layer->chunks + chunk;
-      if (s == d || group_part(layer, s, bin, GROUP_ROWS) == 0) continue;
-      const int64_t to = group_before_chunk(layer, d, chunk, GROUP_ROWS) +
-                         group_started(layer, s, bin, GROUP_ROWS);
-      run->blocks[count++] = (group_block){
-          .from = s,
-          .to = d,
-          .source = layer->member[s].sent,
-          .source_offset = (uint64_t)group_before_bin(layer, s, bin, GROUP_ROWS) * row,
-          .destination = layer->member[d].received,
-          .destination_offset = (uint64_t)to * row,
-          .bytes = (uint64_t)group_part(layer, s, bin, GROUP_ROWS) * row};
-    }
-  return begin_blocks(run, count);
+  for (int d = 0; d < layer->group->count; d++) {
+    const int bin = d * layer->chunks + chunk;
+    if (s == d || group_part(layer, s, bin, GROUP_ROWS) == 0) continue;
+    const int64_t to =
+        group_before_chunk(layer, d, chunk, GROUP_ROWS) + group_started(layer, s, bin, GROUP_ROWS);
+    blocks[count++] =
+        (group_block){.from = s,
+                      .to = d,
+                      .source = layer->member[s].sent,
+                      .source_offset = (uint64_t)group_before_bin(layer, s, bin, GROUP_ROWS) * row,
+                      .destination = layer->member[d].received,
+                      .destination_offset = (uint64_t)to * row,
+                      .bytes = (uint64_t)group_part(layer, s, bin, GROUP_ROWS) * row};
+  }
+  return count;
+}
+
+/* A member's tokens, off to their experts. */
+static moecl_status send_member(group_run *run, int m) {
+  MOECL_TRY(provide_rows(run->layer, m));
+  MOECL_TRY(gather_tokens(run, m));
+  for (int c = 0; c < run->layer->chunks; c++) MOECL_TRY(begin_own(run, m, list_sent, c));
+  return MOECL_OK;
+}
+
+static moecl_status send_chunk(group_run *run, int chunk) {
+  run->begun++;
+  return begin_whole(run, list_sent, chunk);
 }
 
 /* ---- the experts ---- */
@@ -468,59 +596,81 @@ static moecl_status gather_outputs(group_run *run, int m, int chunk) {
                 group_before_bin(layer, m, bin, GROUP_SLOTS), end - begin);
 }
 
-/* An exchange: a chunk's outputs to the homes of their tokens. */
-static moecl_status return_chunk(group_run *run, int chunk) {
+/* A chunk's outputs, to the homes of their tokens. */
+static size_t list_given(const group_run *run, int d, int chunk, group_block *blocks) {
   moecl_group_layer *layer = run->layer;
   const uint64_t row = layer->member[0].trait.output_row_bytes;
   size_t count = 0;
-  for (int d = 0; d < layer->group->count; d++)
-    for (int s = 0; s < layer->group->count; s++) {
-      const int bin = d * layer->chunks + chunk;
-      if (s == d || group_part(layer, s, bin, GROUP_SLOTS) == 0) continue;
-      const int64_t from = group_before_chunk(layer, d, chunk, GROUP_SLOTS) +
-                           group_started(layer, s, bin, GROUP_SLOTS);
-      run->blocks[count++] = (group_block){
-          .from = d,
-          .to = s,
-          .source = layer->member[d].given,
-          .source_offset = (uint64_t)from * row,
-          .destination = layer->member[s].returned,
-          .destination_offset = (uint64_t)group_before_bin(layer, s, bin, GROUP_SLOTS) * row,
-          .bytes = (uint64_t)group_part(layer, s, bin, GROUP_SLOTS) * row};
-    }
-  return begin_blocks(run, count);
+  for (int s = 0; s < layer->group->count; s++) {
+    const int bin = d * layer->chunks + chunk;
+    if (s == d || group_part(layer, s, bin, GROUP_SLOTS) == 0) continue;
+    const int64_t from = group_before_chunk(layer, d, chunk, GROUP_SLOTS) +
+                         group_started(layer, s, bin, GROUP_SLOTS);
+    blocks[count++] = (group_block){
+        .from = d,
+        .to = s,
+        .source = layer->member[d].given,
+        .source_offset = (uint64_t)from * row,
+        .destination = layer->member[s].returned,
+        .destination_offset = (uint64_t)group_before_bin(layer, s, bin, GROUP_SLOTS) * row,
+        .bytes = (uint64_t)group_part(layer, s, bin, GROUP_SLOTS) * row};
+  }
+  return count;
 }
 
-/* What comes next follows the rows of exchanges up to that one. */
-static moecl_status finish_rows(group_run *run, int exchange) {
-  const group_transport *transport = run->layer->group->transport;
-  return transport->finish(run->layer->group->state, run->before + exchange);
+static moecl_status return_chunk(group_run *run, int chunk) {
+  run->begun++;
+  return begin_whole(run, list_given, chunk);
 }
 
 /* Rows are converted, or get their weights, all at once: then all of them have to be there. */
-static moecl_status prepare_experts(group_run *run) {
-  moecl_group_layer *layer = run->layer;
-  for (int m = layer->group->begin; m < layer->group->end; m++) {
-    const int prepared = layer->member[m].experts.prepared;
-    if (layer->slots[m] == 0 || prepared == 0) continue;
-    MOECL_TRY(finish_rows(run, layer->chunks - 1));
-    MOECL_TRY(unpack(run, m, 0, layer->chunks));
-    MOECL_TRY(run_experts(run, m, 0, prepared));
-  }
-  return MOECL_OK;
+static bool prepares(const group_run *run, int m) {
+  return run->layer->slots[m] > 0 && run->layer->member[m].experts.prepared > 0;
 }
 
-static moecl_status compute_chunk(group_run *run, int chunk) {
-  moecl_group_layer *layer = run->layer;
-  for (int m = layer->group->begin; m < layer->group->end; m++) {
-    const group_experts_plan *experts = &layer->member[m].experts;
-    if (layer->slots[m] == 0) continue;
+static moecl_status prepare_member(group_run *run, int m) {
+  const int chunks = run->layer->chunks;
+  if (!prepares(run, m)) return MOECL_OK;
+  MOECL_TRY(finish_own(run, m, chunks - 1));
+  MOECL_TRY(unpack(run, m, 0, chunks));
+  return run_experts(run, m, 0, run->layer->member[m].experts.prepared);
+}
+
+static moecl_status compute_chunk(group_run *run, int m, int chunk) {
+  const group_experts_plan *experts = &run->layer->member[m].experts;
+  MOECL_TRY(finish_own(run, m, chunk));
+  if (run->layer->slots[m] > 0) {
     const int first = chunk ? experts->chunk_end[chunk - 1] : experts->prepared;
     if (experts->prepared == 0) MOECL_TRY(unpack(run, m, chunk, chunk + 1));
     MOECL_TRY(run_experts(run, m, first, experts->chunk_end[chunk]));
     MOECL_TRY(gather_outputs(run, m, chunk));
   }
-  return return_chunk(run, chunk);
+  return begin_own(run, m, list_given, chunk);
+}
+
+static moecl_status compute_one(group_run *run, int m) { return compute_chunk(run, m, run->chunk); }
+
+/* One after the other: nobody has to wait for the others' threads. */
+static moecl_status compute_member(group_run *run, int m) {
+  MOECL_TRY(prepare_member(run, m));
+  for (int c = 0; c < run->layer->chunks; c++) MOECL_TRY(compute_chunk(run, m, c));
+  return MOECL_OK;
+}
+
+static moecl_status compute_in_turns(group_run *run) {
+  const moecl_group *group = run->layer->group;
+  const int chunks = run->layer->chunks;
+  bool prepare = false;
+  for (int m = group->begin; m < group->end; m++) prepare |= prepares(run, m);
+  if (prepare) MOECL_TRY(finish_whole(run, chunks - 1));
+  if (prepare) MOECL_TRY(on_members(run, prepare_member));
+  for (int c = 0; c < chunks; c++) {
+    MOECL_TRY(finish_whole(run, c));
+    run->chunk = c;
+    MOECL_TRY(on_members(run, compute_one));
+    MOECL_TRY(return_chunk(run, c));
+  }
+  return MOECL_OK;
 }
 
 /* ---- back home ---- */
@@ -546,52 +696,35 @@ static moecl_status combine(group_run *run, int m, moecl_event **event) {
   return ocl_chain_end(&chain, event);
 }
 
-/* ---- all of it ---- */
-
-/* Without any tokens members wait for what they were to wait for all the same. */
-static moecl_status route_all(group_run *run) {
-  const moecl_group *group = run->layer->group;
-  MOECL_TRY(announce(run));
-  MOECL_TRY(start(run));
-  for (int m = group->begin; m < group->end; m++) MOECL_TRY(choose(run, m));
-  if (!group->ranks && group_batch_of(run->layer) > 0) MOECL_TRY(group_exchange_choices(run));
-  for (int m = group->begin; m < group->end; m++) MOECL_TRY(run_shared(run, m));
-  return await_all(run);
+static moecl_status combine_member(group_run *run, int m) {
+  const int chunks = run->layer->chunks;
+  for (int c = 0; group_batch_of(run->layer) > 0 && c < chunks; c++)
+    MOECL_TRY(finish_own(run, m, chunks + c));
+  return combine(run, m, run->events ? &run->events[m - run->layer->group->begin] : NULL);
 }
+
+/* ---- all of it ---- */
 
 /* Up to the rows that are to be sent, and with the memory for those that come. */
 static moecl_status list_all(group_run *run) {
   moecl_group_layer *layer = run->layer;
   const moecl_group *group = layer->group;
   op_dispatch_write_sources(&group_own(layer)->dispatch, layer->tokens, layer->sources);
-  if (run->before) MOECL_TRY(finish_rows(run, -1));
-  for (int m = group->begin; m < group->end; m++) MOECL_TRY(make_lists(run, m));
-  MOECL_TRY(await_all(run));
+  if (run->before) MOECL_TRY(finish_whole(run, -1));
+  MOECL_TRY(on_members(run, list_member));
   for (int m = group->begin; m < group->end; m++) layer->member[m].sources_written = true;
   MOECL_TRY(group_add_up(layer));
   count_rows(layer);
-  for (int m = group->begin; m < group->end; m++) MOECL_TRY(provide_rows(layer, m));
+  for (int m = group->begin; m < group->end; m++) MOECL_TRY(provide_arrivals(layer, m));
   for (int m = group->begin; m < group->end; m++) MOECL_TRY(reserve(layer, m));
-  for (int m = group->begin; m < group->end; m++) MOECL_TRY(gather_tokens(run, m));
-  return MOECL_OK;
+  return on_members(run, send_member);
 }
 
 static moecl_status exchange_all(group_run *run) {
   const int chunks = run->layer->chunks;
   for (int c = 0; c < chunks; c++) MOECL_TRY(send_chunk(run, c));
-  MOECL_TRY(prepare_experts(run));
-  for (int c = 0; c < chunks; c++) {
-    MOECL_TRY(finish_rows(run, c));
-    MOECL_TRY(compute_chunk(run, c));
-  }
-  for (int c = 0; c < chunks; c++) MOECL_TRY(finish_rows(run, chunks + c));
-  return MOECL_OK;
-}
-
-static moecl_status combine_all(group_run *run, moecl_event **events) {
-  const moecl_group *group = run->layer->group;
-  for (int m = group->begin; m < group->end; m++)
-    MOECL_TRY(combine(run, m, events ? &events[m - group->begin] : NULL));
+  MOECL_TRY(has_parts(run) ? on_members(run, compute_member) : compute_in_turns(run));
+  for (int c = 0; c < chunks; c++) MOECL_TRY(finish_whole(run, chunks + c));
   return MOECL_OK;
 }
 
@@ -606,7 +739,7 @@ static void let_others_end(group_run *run) {
   group->transport->settle(group->state);
 }
 
-static moecl_status run_all(group_run *run, moecl_event **events) {
+static moecl_status run_all(group_run *run) {
   moecl_group_layer *layer = run->layer;
   moecl_status status = MOECL_OK;
   MOECL_TRY(agree(layer, route_all(run)));
@@ -616,7 +749,7 @@ static moecl_status run_all(group_run *run, moecl_event **events) {
     status = exchange_all(run);
     if (status != MOECL_OK) let_others_end(run);
   }
-  if (status == MOECL_OK) status = combine_all(run, events);
+  if (status == MOECL_OK) status = on_members(run, combine_member);
   return agree(layer, status);
 }
 
@@ -626,7 +759,7 @@ static void copied(group_observer *observer, int member, cl_event event) {
 }
 
 /* After a failure nothing may use the host's memory any more, and no plan be read. */
-static void stop(group_run *run, moecl_event **events) {
+static void stop(group_run *run) {
   moecl_group_layer *layer = run->layer;
   const int begin = layer->group->begin;
   for (int m = begin; m < layer->group->end; m++) {
@@ -635,7 +768,7 @@ static void stop(group_run *run, moecl_event **events) {
     ocl_lane_finish(&layer->group->device[m].out);
     ocl_lane_finish(&layer->group->device[m].in);
     for (int i = 0; i < GROUP_PLANS; i++) plan_space_forget(&layer->member[m].space[i]);
-    if (events) moecl_event_destroy(&events[m - begin]);
+    if (run->events) moecl_event_destroy(&run->events[m - begin]);
   }
   layer->group->transport->settle(layer->group->state);
   layer->ran = false;
@@ -648,13 +781,13 @@ moecl_status moecl_group_layer_forward(moecl_group_layer *layer,
   const moecl_group *group = layer->group;
   for (int m = group->begin; events && m < group->end; m++) events[m - group->begin] = NULL;
   MOECL_TRY(agree(layer, check(layer, params)));
-  group_run run = {.layer = layer, .params = params, .observer = {copied}};
+  group_run run = {.layer = layer, .params = params, .events = events, .observer = {copied}};
   group->transport->settle(group->state);
-  const moecl_status status = run_all(&run, events);
+  const moecl_status status = run_all(&run);
   layer->ran = status == MOECL_OK;
-  if (status != MOECL_OK) stop(&run, events);
-  for (int i = 0; i < run.num_awaited; i++) ocl_event_let_go(&run.awaited[i].event);
+  if (status != MOECL_OK) stop(&run);
   for (int m = group->begin; m < group->end; m++) {
+    for (int i = 0; i < run.awaited[m].count; i++) ocl_event_let_go(&run.awaited[m].event[i]);
     ocl_event_let_go(&run.routed[m]);
     layer->member[m].watch.profile = NULL; /* the caller's again */
   }

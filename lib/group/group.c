@@ -23,6 +23,7 @@ void moecl_group_destroy(moecl_group **handle) {
   moecl_group *group = *handle;
   *handle = NULL;
   if (--group->references > 0) return;
+  base_team_destroy(&group->team);
   if (group->state) group->transport->release(group->state);
   ranks_leave(&group->ranks); /* before what it logs to */
   for (int m = group->begin; m < group->end; m++) {
@@ -138,6 +139,7 @@ static moecl_status gather_members(moecl_group *group, moecl_context *const *con
 static moecl_status make_group(moecl_group *group, const char *asked) {
   for (int m = group->begin; m < group->end; m++)
     MOECL_TRY(add_member(&group->device[m], group->device[m].context));
+  group->team = base_team_create(group->end - group->begin);
   return make_transport(group, asked);
 }
 

@@ -7,6 +7,7 @@
 #ifndef MOECL_LIB_GROUP_GROUP_H
 #define MOECL_LIB_GROUP_GROUP_H
 
+#include "base/team.h"
 #include "group/ranks.h"
 #include "group/transport.h"
 #include "layer/layer.h"
@@ -27,6 +28,7 @@ struct moecl_group {
   int begin, end;     /* those of this one: from `begin` on, before `end` */
   group_ranks *ranks; /* NULL: there are no other processes */
   group_device device[MOECL_MAX_GROUP_MEMBERS];
+  base_team *team; /* a thread for each of them; NULL: they take turns in the caller's */
   const group_transport *transport;
   void *state;             /* the transport's */
   char transport_name[64]; /* with those inside processes */
@@ -173,6 +175,8 @@ moecl_status group_plan_lists(moecl_group_layer *layer, int member);
 moecl_status group_plan_experts(moecl_group_layer *layer, int member); /* or for some rows more */
 /* What the experts' GEMMs are chosen by: as many rows an expert as on one device. */
 int64_t group_chosen_rows(const moecl_group_layer *layer, int member);
+/* How many rows the experts' plan is for, once it is made for the latest forward. */
+int64_t group_planned_rows(const moecl_group_layer *layer, int member);
 /* The memory of a tensor in the workspace of its plan. */
 static inline const moecl_buffer *group_block_of(const plan_space *space, const plan *plan,
                                                  int tensor) {
@@ -183,10 +187,10 @@ static inline const moecl_buffer *group_block_of(const plan_space *space, const 
 
 enum { GROUP_CHOICES = 3 }; /* ids, weights, priorities */
 
-/* Events that the host waits for, at most three a member at a time. */
+/* Events that the host is to wait for. */
 typedef struct group_awaited {
-  int member;
-  cl_event event;
+  cl_event event[GROUP_CHOICES];
+  int count;
 } group_awaited;
 
 /* What the ranks tell each other of a member before a forward. */
@@ -199,13 +203,14 @@ typedef struct group_run {
   moecl_group_layer *layer;
   const moecl_group_forward_params *params;
   group_announcement of[MOECL_MAX_GROUP_MEMBERS];
-  group_awaited awaited[3 * MOECL_MAX_GROUP_MEMBERS];
-  int num_awaited;
+  moecl_event **events; /* of this process's members; NULL: unwanted */
+  group_awaited awaited[MOECL_MAX_GROUP_MEMBERS];
   cl_event routed[MOECL_MAX_GROUP_MEMBERS]; /* a member's choice is made; NULL: it has no tokens */
   group_observer observer;                  /* of the transport's copies */
   group_block *blocks;                      /* room for an exchange */
   int begun;                                /* exchanges of rows */
   int before;                               /* others before them */
+  int chunk;                                /* whose experts all members compute */
 } group_run;
 
 static inline moecl_context *group_context_of(const moecl_group_layer *layer, int member) {
@@ -224,14 +229,19 @@ static inline const moecl_buffer *group_home_block(const group_member *member, i
 /* Room for an event that the host is to wait for. */
 cl_event *group_await_later(group_run *run, int member);
 
-/* ---- choices.c: a batch's choices get to all members ---- */
+/* ---- choices.c: a batch's choices get to all members. Calls with a member are its thread's ----
+ */
 
+/* The buffers that they arrive in. */
+moecl_status group_provide_choices(moecl_group_layer *layer);
 /* Where there are other processes: to the host, each member's where they are in the batch; */
 moecl_status group_read_choices(group_run *run, int member);
-/* from all ranks; and to a member. */
+/* from all ranks. */
 moecl_status group_gather_choices(moecl_group_layer *layer);
-/* In one process: an exchange before those of rows. */
-moecl_status group_exchange_choices(group_run *run);
+/* In one process: a member's own to itself, and what it sends to others in an exchange before those
+ * of rows; returns how many blocks that is. */
+moecl_status group_keep_choices(const group_run *run, int member);
+size_t group_list_choices(const group_run *run, int from, int chunk, group_block *blocks);
 /* To a member from the host what it does not have yet; its queue goes on behind it. */
 moecl_status group_send_choices(group_run *run, int member);
 

@@ -9,6 +9,7 @@
  * for another cost 50 us (cl/dispatch/NOTES.md). */
 #include "base/base.h"
 #include "group/group.h"
+#include <pthread.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -31,7 +32,7 @@ typedef struct arrival {
 
 /* A part of a block that lies in one piece. */
 typedef struct part {
-  int exchange;
+  int to, exchange;
   moecl_buffer *piece, *own; /* in the receiver's context */
   uint64_t piece_offset, offset, bytes;
 } part;
@@ -45,6 +46,7 @@ typedef struct peer {
   ocl_kernel *kernels[KERNELS];
   arrival flags;
   moecl_buffer *late; /* of a trial: told of waits that gave up; NULL: they fail */
+  int begun, finished;
 } peer;
 
 typedef struct peer_state {
@@ -52,11 +54,13 @@ typedef struct peer_state {
   uint64_t limit;     /* of a wait */
   uint64_t most;      /* bytes of an import */
   uint32_t before;    /* exchanges of earlier forwards */
-  int begun, finished;
   peer peer[MOECL_MAX_GROUP_MEMBERS];
   arrival *arrivals; /* that layers have */
   size_t count, room;
-  part *parts; /* that are to be copied from pieces, oldest first */
+  /* Parts that are to be copied from pieces, oldest first: the sender's thread adds them, the
+   * receiver's takes them out. */
+  pthread_mutex_t parts_lock;
+  part *parts;
   size_t num_parts, parts_room;
 } peer_state;
 
@@ -64,17 +68,17 @@ static moecl_context *context_of(const peer_state *state, int m) {
   return state->group->device[m].context;
 }
 
-static moecl_status no_memory(const peer_state *state) {
-  return log_error(group_log(state->group), MOECL_ERROR_OUT_OF_HOST_MEMORY, "no host memory");
+static moecl_status no_memory(const moecl_log *log) {
+  return log_error(log, MOECL_ERROR_OUT_OF_HOST_MEMORY, "no host memory");
 }
 
 /* Room for one more. */
-static moecl_status grow(const peer_state *state, void **list, size_t count, size_t *room,
+static moecl_status grow(const moecl_log *log, void **list, size_t count, size_t *room,
                          size_t size) {
   if (count < *room) return MOECL_OK;
   const size_t more = *room ? 2 * *room : 16;
   void *grown = realloc(*list, more * size);
-  if (!grown) return no_memory(state);
+  if (!grown) return no_memory(log);
   *list = grown;
   *room = more;
   return MOECL_OK;
@@ -110,7 +114,7 @@ static moecl_status make_arrival(const peer_state *state, int owner, uint64_t by
   const bool one = bytes <= state->most;
   *made = (arrival){.member = owner, .pieces = one ? 1 : base_div_up(bytes, state->most)};
   made->at = calloc(made->pieces * (size_t)state->group->count, sizeof *made->at);
-  moecl_status status = made->at ? MOECL_OK : no_memory(state);
+  moecl_status status = made->at ? MOECL_OK : no_memory(group_log(state->group));
   for (size_t i = 0; i < made->pieces && status == MOECL_OK; i++)
     status = make_piece(state, owner, one ? bytes : state->most, piece_of(state, made, i));
   if (status == MOECL_OK && one) made->own = made->at[owner];
@@ -140,8 +144,8 @@ static moecl_status provide(void *user, int member, uint64_t bytes, moecl_buffer
   if (*buffer && moecl_buffer_size(*buffer) >= bytes) return MOECL_OK;
   const uint64_t wanted = group_provided_bytes(*buffer, bytes);
   discard(state, buffer);
-  MOECL_TRY(
-      grow(state, (void **)&state->arrivals, state->count, &state->room, sizeof *state->arrivals));
+  MOECL_TRY(grow(group_log(state->group), (void **)&state->arrivals, state->count, &state->room,
+                 sizeof *state->arrivals));
   arrival *made = &state->arrivals[state->count];
   MOECL_TRY(make_arrival(state, member, wanted, made));
   state->count++;
@@ -190,8 +194,13 @@ static void release_peer(peer_state *state, int m) {
 /* What was begun is followed by what its receivers' queues have, and by nobody after a failure. */
 static void settle(void *user) {
   peer_state *state = user;
-  state->before += (uint32_t)state->begun;
-  state->begun = state->finished = 0;
+  int most_begun = 0;
+  for (int m = 0; m < state->group->count; m++) {
+    peer *peer = &state->peer[m];
+    if (peer->begun > most_begun) most_begun = peer->begun;
+    peer->begun = peer->finished = 0;
+  }
+  state->before += (uint32_t)most_begun;
   state->num_parts = 0;
 }
 
@@ -201,6 +210,7 @@ static void release(void *user) {
   for (int m = 0; m < state->group->count; m++) release_peer(state, m);
   free(state->arrivals);
   free(state->parts);
+  pthread_mutex_destroy(&state->parts_lock);
   free(state);
 }
 
@@ -220,8 +230,9 @@ static moecl_status make_peers(peer_state *state) {
 
 static peer_state *make_state(moecl_group *group) {
   peer_state *state = calloc(1, sizeof *state);
-  if (state)
-    *state = (peer_state){.group = group, .limit = LOST_AFTER_NS, .most = ocl_shared_most()};
+  if (!state) return NULL;
+  *state = (peer_state){.group = group, .limit = LOST_AFTER_NS, .most = ocl_shared_most()};
+  pthread_mutex_init(&state->parts_lock, NULL);
   return state;
 }
 
@@ -268,18 +279,21 @@ static moecl_status put(peer_state *state, int m, const moecl_buffer *from, uint
   return ocl_launch(&chain, kernel, groups < PUT_GROUPS ? groups : PUT_GROUPS, PUT_LOCAL);
 }
 
-static moecl_status keep_part(peer_state *state, const part *part) {
-  MOECL_TRY(grow(state, (void **)&state->parts, state->num_parts, &state->parts_room,
-                 sizeof *state->parts));
-  state->parts[state->num_parts++] = *part;
-  return MOECL_OK;
+static moecl_status keep_part(peer_state *state, const moecl_log *log, const part *part) {
+  pthread_mutex_lock(&state->parts_lock);
+  const moecl_status status =
+      grow(log, (void **)&state->parts, state->num_parts, &state->parts_room, sizeof *state->parts);
+  if (status == MOECL_OK) state->parts[state->num_parts++] = *part;
+  pthread_mutex_unlock(&state->parts_lock);
+  return status;
 }
 
 static moecl_status put_block(peer_state *state, int exchange, const group_block *block,
                               group_observer *observer) {
   const arrival *arrival = find_arrival(state, block->destination);
+  const moecl_log *log = &context_of(state, block->from)->log;
   if (!arrival)
-    return log_error(group_log(state->group), MOECL_ERROR_INVALID_ARGUMENT,
+    return log_error(log, MOECL_ERROR_INVALID_ARGUMENT,
                      "group: rows are to go to memory that the transport has not made");
   const bool one = arrival->pieces == 1;
   const uint64_t end = block->destination_offset + block->bytes;
@@ -290,8 +304,8 @@ static moecl_status put_block(peer_state *state, int exchange, const group_block
     const uint64_t source = block->source_offset + at - block->destination_offset;
     MOECL_TRY(put(state, block->from, block->source, source, piece[block->from], at - begin, bytes,
                   observer));
-    const part part = {exchange, piece[block->to], arrival->own, at - begin, at, bytes};
-    if (!one) MOECL_TRY(keep_part(state, &part));
+    const part part = {block->to, exchange, piece[block->to], arrival->own, at - begin, at, bytes};
+    if (!one) MOECL_TRY(keep_part(state, log, &part));
   }
   return MOECL_OK;
 }
@@ -312,15 +326,20 @@ static moecl_status send_number(peer_state *state, int m, uint32_t number) {
   return ocl_chain_end(&chain, NULL);
 }
 
+static moecl_status begin_part(void *user, int m, const group_block *blocks, size_t count,
+                               group_observer *observer) {
+  peer_state *state = user;
+  const int exchange = state->peer[m].begun++; /* one that fails has had its number, too */
+  for (size_t i = 0; i < count; i++)
+    if (blocks[i].from == m) MOECL_TRY(put_block(state, exchange, &blocks[i], observer));
+  return send_number(state, m, number_of(state, exchange));
+}
+
 static moecl_status begin(void *user, const group_block *blocks, size_t count,
                           group_observer *observer) {
   peer_state *state = user;
-  const int exchange = state->begun++; /* one that fails has had its number, too */
-  for (int m = 0; m < state->group->count; m++) {
-    for (size_t i = 0; i < count; i++)
-      if (blocks[i].from == m) MOECL_TRY(put_block(state, exchange, &blocks[i], observer));
-    MOECL_TRY(send_number(state, m, number_of(state, exchange)));
-  }
+  for (int m = 0; m < state->group->count; m++)
+    MOECL_TRY(begin_part(state, m, blocks, count, observer));
   return MOECL_OK;
 }
 
@@ -333,26 +352,35 @@ static moecl_status await(peer_state *state, int m, uint32_t number) {
 }
 
 /* What came in pieces, to where it belongs. */
-static moecl_status copy_parts(peer_state *state, int exchange) {
+static moecl_status copy_parts(peer_state *state, int m, int exchange) {
+  moecl_status status = MOECL_OK;
   size_t left = 0;
+  pthread_mutex_lock(&state->parts_lock);
   for (size_t i = 0; i < state->num_parts; i++) {
     const part *part = &state->parts[i];
-    if (part->exchange > exchange) state->parts[left++] = *part;
-    else
-      MOECL_TRY(
-          ocl_buffer_copy(part->piece, part->piece_offset, part->own, part->offset, part->bytes));
+    if (part->to != m || part->exchange > exchange) state->parts[left++] = *part;
+    else if (status == MOECL_OK)
+      status =
+          ocl_buffer_copy(part->piece, part->piece_offset, part->own, part->offset, part->bytes);
   }
   state->num_parts = left;
-  return MOECL_OK;
+  pthread_mutex_unlock(&state->parts_lock);
+  return status;
+}
+
+static moecl_status finish_part(void *user, int m, int exchange) {
+  peer_state *state = user;
+  peer *peer = &state->peer[m];
+  if (exchange < peer->finished) return MOECL_OK;
+  MOECL_TRY(await(state, m, number_of(state, exchange)));
+  peer->finished = exchange + 1;
+  return copy_parts(state, m, exchange);
 }
 
 static moecl_status finish(void *user, int exchange) {
   peer_state *state = user;
-  if (exchange < state->finished) return MOECL_OK;
-  for (int m = 0; m < state->group->count; m++)
-    MOECL_TRY(await(state, m, number_of(state, exchange)));
-  state->finished = exchange + 1;
-  return copy_parts(state, exchange);
+  for (int m = 0; m < state->group->count; m++) MOECL_TRY(finish_part(state, m, exchange));
+  return MOECL_OK;
 }
 
 /* ---- does it work here? Words from all to all ---- */
@@ -470,4 +498,6 @@ const group_transport group_nvidia_peer_transport = {.name = "nvidia_peer",
                                                      .discard = discard,
                                                      .begin = begin,
                                                      .finish = finish,
+                                                     .begin_part = begin_part,
+                                                     .finish_part = finish_part,
                                                      .settle = settle};

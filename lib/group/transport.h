@@ -46,6 +46,13 @@ typedef struct group_transport {
   /* What is enqueued next on the destinations' contexts follows the blocks of the exchange. May
    * wait. */
   moecl_status (*finish)(void *state, int exchange);
+  /* A member's part of the two above, which are then not called in a forward. NULL both: there are
+   * none. Members' parts may run at the same time, each in a thread of its own, and use and log to
+   * their own contexts alone. One of finish follows all members' of the same begin: it may enqueue
+   * what waits for them. All `blocks` are the member's. */
+  moecl_status (*begin_part)(void *state, int member, const group_block *blocks, size_t count,
+                             group_observer *observer);
+  moecl_status (*finish_part)(void *state, int member, int exchange);
   /* Nothing is under way any more; waits. After a failure, and when all exchanges are finished. */
   void (*settle)(void *state);
   /* What is and will be begun until the next settle only goes so that other processes do not wait

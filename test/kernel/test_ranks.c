@@ -8,14 +8,16 @@
 #include "ocl/ocl.h"
 #include <CL/cl.h>
 #include <mpi.h>
+#include <stdatomic.h>
 
 /* ---- a driver whose calls fail: linked with --wrap ---- */
 
-static int calls, failing_from, failing_for; /* 0: none */
+static atomic_int calls;              /* members' threads call */
+static int failing_from, failing_for; /* 0: none */
 
 static bool fails(void) {
-  calls++;
-  return failing_from > 0 && calls >= failing_from && calls < failing_from + failing_for;
+  const int call = ++calls;
+  return failing_from > 0 && call >= failing_from && call < failing_from + failing_for;
 }
 
 cl_int __real_clEnqueueNDRangeKernel(cl_command_queue, cl_kernel, cl_uint, const size_t *,

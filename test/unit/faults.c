@@ -4,6 +4,7 @@
 #include <errno.h>
 #include <execinfo.h>
 #include <jansson.h>
+#include <pthread.h>
 #include <stdlib.h>
 
 fault_state faults;
@@ -27,6 +28,15 @@ static bool fails(fault_kind kind, const char *name) {
   if (faults.calls > faults.target && !faults.lasting) return false;
   if (!faults.name) faults.name = name;
   return true;
+}
+
+/* There are no threads: the n-th call is the same one in every run. */
+int __wrap_pthread_create(pthread_t *thread, const pthread_attr_t *attributes,
+                          void *(*start)(void *), void *user);
+int __wrap_pthread_create(pthread_t *thread, const pthread_attr_t *attributes,
+                          void *(*start)(void *), void *user) {
+  (void)thread, (void)attributes, (void)start, (void)user;
+  return EAGAIN;
 }
 
 /* ---- OpenCL ---- */
