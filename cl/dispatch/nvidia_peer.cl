@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: MIT
-/* Rows from GPU to GPU: `put` stores into another one's memory, `set_flag` says to it that all of
- * an exchange is there, and `await_flags` waits for what others say.
+/* Rows from GPU to GPU: `put` stores into another one's memory, `set_flags` says to others that all
+ * of an exchange is there, and `await_flags` waits for what others say.
  *
  * flags[m * FLAG_WORDS] is the number of the latest exchange of which member m has sent all that it
  * had to send here, modulo NUMBERS. `await_flags` is one work-group, whose work-items have a member
@@ -21,13 +21,19 @@ put_bytes(const __global uchar *from, __global uchar *to, ulong from_at, ulong t
     to[to_at + i] = from[from_at + i];
 }
 
-/* What kernels before it in the queue have stored is seen by who sees the flag. */
-__kernel __attribute__((reqd_work_group_size(LOCAL, 1, 1))) void set_flag(__global uint *flags,
-                                                                          uint me, uint number) {
-  if (get_local_id(0) == 0) {
+/* To `count` others, a work-item each. What kernels before it in the queue have stored is seen by
+ * who sees the flag. */
+__kernel __attribute__((reqd_work_group_size(LOCAL, 1, 1))) void
+set_flags(__global uint *flags_0, __global uint *flags_1, __global uint *flags_2,
+          __global uint *flags_3, __global uint *flags_4, __global uint *flags_5,
+          __global uint *flags_6, __global uint *flags_7, uint count, uint me, uint number) {
+  const uint i = (uint)get_local_id(0);
+  __global uint *low = i < 2 ? (i == 0 ? flags_0 : flags_1) : (i == 2 ? flags_2 : flags_3);
+  __global uint *high = i < 6 ? (i == 4 ? flags_4 : flags_5) : (i == 6 ? flags_6 : flags_7);
+  __global uint *flag = (i < 4 ? low : high) + me * FLAG_WORDS;
+  if (i < count) {
     asm volatile("fence.acq_rel.sys;" ::: "memory");
-    asm volatile("st.release.sys.global.u32 [%0], %1;" ::"l"(flags + me * FLAG_WORDS), "r"(number)
-                 : "memory");
+    asm volatile("st.release.sys.global.u32 [%0], %1;" ::"l"(flag), "r"(number) : "memory");
   }
 }
 

@@ -57,14 +57,39 @@ static size_t add_choices(const group_run *run, int from, int to, group_block *b
   return (size_t)count;
 }
 
-moecl_status group_keep_choices(const group_run *run, int m) {
-  group_block own[GROUP_CHOICES];
-  if (run->layer->tokens[m] == 0) return MOECL_OK;
-  const size_t count = add_choices(run, m, m, own);
+/* Those of `from` as copies in its own context, to itself or to another that it reaches. */
+static size_t add_copies(const group_run *run, int from, int to, op_copy *copies) {
+  const moecl_group *group = run->layer->group;
+  group_block blocks[GROUP_CHOICES];
+  const size_t count = add_choices(run, from, to, blocks);
   for (size_t i = 0; i < count; i++)
-    MOECL_TRY(ocl_buffer_copy(own[i].source, 0, own[i].destination, own[i].destination_offset,
-                              own[i].bytes));
-  return MOECL_OK;
+    copies[i] = (op_copy){.from = blocks[i].source,
+                          .to = to == from ? blocks[i].destination
+                                           : group_reach(group, blocks[i].destination, from),
+                          .first_to = blocks[i].destination_offset / 4,
+                          .count = blocks[i].bytes / 4};
+  return count;
+}
+
+static bool reaches_choices(const moecl_group_layer *layer, int from, int to) {
+  const group_member *member = &layer->member[to];
+  const moecl_group *group = layer->group;
+  return group_reach(group, member->topk_ids, from) &&
+         group_reach(group, member->topk_weights, from) &&
+         (!desc_prioritizes(&member->share->dispatch) ||
+          group_reach(group, member->token_priority, from));
+}
+
+moecl_status group_copy_choices(group_run *run, int m) {
+  moecl_group_layer *layer = run->layer;
+  group_member *member = &layer->member[m];
+  op_copy copies[GROUP_CHOICES * MOECL_MAX_GROUP_MEMBERS];
+  size_t count = 0;
+  if (layer->tokens[m] == 0) return MOECL_OK;
+  for (int to = 0; to < layer->group->count; to++)
+    if (to == m || reaches_choices(layer, m, to)) count += add_copies(run, m, to, &copies[count]);
+  ocl_chain chain = group_chain_of(layer, m, MOECL_STAGE_PERMUTE, "copy_choices");
+  return op_copies_enqueue(&member->copies, &chain, copies, count);
 }
 
 moecl_status group_provide_choices(moecl_group_layer *layer) {
@@ -82,7 +107,8 @@ size_t group_list_choices(const group_run *run, int from, int chunk, group_block
   size_t count = 0;
   (void)chunk;
   for (int to = 0; run->layer->tokens[from] > 0 && to < run->layer->group->count; to++)
-    if (to != from) count += add_choices(run, from, to, &blocks[count]);
+    if (to != from && !reaches_choices(run->layer, from, to))
+      count += add_choices(run, from, to, &blocks[count]);
   return count;
 }
 

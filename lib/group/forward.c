@@ -12,7 +12,7 @@ static moecl_status agree(const moecl_group_layer *layer, moecl_status status) {
   return ranks_agree(layer->group->ranks, status, "group_forward");
 }
 
-static ocl_chain chain_of(moecl_group_layer *layer, int m, moecl_stage label, const char *step) {
+ocl_chain group_chain_of(moecl_group_layer *layer, int m, moecl_stage label, const char *step) {
   plan_watch *watch = &layer->member[m].watch;
   return (ocl_chain){.context = group_context_of(layer, m),
                      .observer = watch->profile || watch->keeps ? &watch->observer : NULL,
@@ -150,7 +150,7 @@ static moecl_status start(group_run *run) {
              : log_error(group_log(layer->group), MOECL_ERROR_OUT_OF_HOST_MEMORY, "no host memory");
 }
 
-static moecl_status provide(moecl_group_layer *layer, int m, int which, const plan *plan) {
+moecl_status group_provide_plan(moecl_group_layer *layer, int m, int which, const plan *plan) {
   group_member *member = &layer->member[m];
   moecl_context *context = group_context_of(layer, m);
   MOECL_TRY(group_provide(context, plan_workspace_bytes(plan), &member->workspace[which]));
@@ -274,13 +274,13 @@ static moecl_status choose(group_run *run, int m) {
   const moecl_group_tokens *tokens = group_tokens_of(run, m);
   const moecl_buffer *bound[PLAN_MOST_TENSORS] = {0};
   const plan_numbers with = home_numbers(run, m);
-  ocl_chain chain = chain_of(layer, m, MOECL_STAGE_ROUTER, NULL);
+  ocl_chain chain = group_chain_of(layer, m, MOECL_STAGE_ROUTER, NULL);
   chain.waits = tokens->wait_list;
   chain.num_waits = tokens->wait_count;
   if (tokens->num_tokens == 0) return ocl_chain_order(&chain);
   MOECL_TRY(group_plan_home(layer, m));
   const group_home_plan *home = &member->home;
-  MOECL_TRY(provide(layer, m, GROUP_HOME, &home->plan));
+  MOECL_TRY(group_provide_plan(layer, m, GROUP_HOME, &home->plan));
   bind_home(run, m, bound);
   moecl_buffer *const *blocks = member->space[GROUP_HOME].blocks;
   return plan_run_steps(&home->plan, 0, home->routed, &chain, blocks, bound, &with);
@@ -292,7 +292,7 @@ static moecl_status route_member(group_run *run, int m) {
   MOECL_TRY(choose(run, m));
   if (layer->group->ranks) return layer->tokens[m] ? group_read_choices(run, m) : MOECL_OK;
   if (group_batch_of(layer) == 0) return MOECL_OK;
-  MOECL_TRY(group_keep_choices(run, m));
+  MOECL_TRY(group_copy_choices(run, m));
   return begin_own(run, m, group_list_choices, 0);
 }
 
@@ -303,7 +303,7 @@ static moecl_status run_shared(group_run *run, int m) {
   const group_home_plan *home = &layer->member[m].home;
   const moecl_buffer *bound[PLAN_MOST_TENSORS] = {0};
   const plan_numbers with = home_numbers(run, m);
-  ocl_chain chain = chain_of(layer, m, MOECL_STAGE_ROUTER, NULL);
+  ocl_chain chain = group_chain_of(layer, m, MOECL_STAGE_ROUTER, NULL);
   if (layer->tokens[m] == 0 || home->routed == home->shared) return MOECL_OK;
   bind_home(run, m, bound);
   MOECL_TRY(plan_run_steps(&home->plan, home->routed, home->shared, &chain,
@@ -337,17 +337,13 @@ static moecl_status run_lists(group_run *run, int m) {
   const group_lists_plan *lists = &member->lists;
   const moecl_buffer *bound[PLAN_MOST_TENSORS] = {0};
   const plan_numbers with = {0};
-  ocl_chain chain = chain_of(layer, m, MOECL_STAGE_PERMUTE, NULL);
+  ocl_chain chain = group_chain_of(layer, m, MOECL_STAGE_PERMUTE, NULL);
   bound[lists->at.topk_ids] = member->topk_ids;
   bound[lists->at.topk_weights] = member->topk_weights;
   bound[lists->at.token_priority] = member->token_priority;
   bound[lists->placement] = member->placement;
   bound[lists->sources] = member->sources;
   return plan_run(&lists->plan, &chain, member->space[GROUP_LISTS].blocks, bound, &with);
-}
-
-static const moecl_buffer *list_of(const group_member *member, int tensor) {
-  return group_block_of(&member->space[GROUP_LISTS], &member->lists.plan, tensor);
 }
 
 /* The weights of this member's tokens, as combine reads them: from the start of a buffer. */
@@ -357,7 +353,7 @@ static moecl_status keep_weights(moecl_group_layer *layer, int m) {
   const uint64_t bytes = (uint64_t)layer->tokens[m] * row;
   if (!layer->params.renormalize_after_capacity || bytes == 0) return MOECL_OK;
   MOECL_TRY(group_provide(group_context_of(layer, m), bytes, &member->kept_weights));
-  return ocl_buffer_copy(list_of(member, member->lists.at.kept_weights),
+  return ocl_buffer_copy(group_list_of(member, member->lists.at.kept_weights),
                          (uint64_t)layer->first[m] * row, member->kept_weights, 0, bytes);
 }
 
@@ -375,79 +371,19 @@ static moecl_status list_member(group_run *run, int m) {
   cl_event done;
   if (run->before) MOECL_TRY(finish_own(run, m, -1));
   MOECL_TRY(group_plan_lists(layer, m));
-  MOECL_TRY(provide(layer, m, GROUP_LISTS, &member->lists.plan));
+  MOECL_TRY(group_provide_plan(layer, m, GROUP_LISTS, &member->lists.plan));
   MOECL_TRY(group_send_choices(run, m));
   MOECL_TRY(run_lists(run, m));
   MOECL_TRY(keep_weights(layer, m));
   MOECL_TRY(ocl_queue_mark(out->context, &done));
   const moecl_status status = ocl_lane_read(
-      out, list_of(member, member->lists.starts), 0, (uint64_t)count * 4,
+      out, group_list_of(member, member->lists.starts), 0, (uint64_t)count * 4,
       layer->starts + (m - layer->group->begin) * count, done, group_await_later(run, m));
   ocl_event_let_go(&done);
   return status == MOECL_OK ? await(run, m) : status;
 }
 
-/* ---- how many rows go where ---- */
-
-static void count_rows(moecl_group_layer *layer) {
-  const int chunks = layer->chunks, bins = layer->group->count * chunks;
-  for (int m = 0; m < layer->group->count; m++) {
-    moecl_group_statistics *statistics = &layer->member[m].statistics;
-    const group_trait *trait = &layer->member[m].trait;
-    int64_t own_rows = 0, own_slots = 0;
-    for (int bin = m * chunks; bin < (m + 1) * chunks; bin++) {
-      own_rows += group_part(layer, m, bin, GROUP_ROWS);
-      own_slots += group_part(layer, m, bin, GROUP_SLOTS);
-    }
-    layer->rows[m] = group_before_chunk(layer, m, chunks, GROUP_ROWS);
-    layer->slots[m] = group_before_chunk(layer, m, chunks, GROUP_SLOTS);
-    statistics->num_tokens = layer->tokens[m];
-    statistics->experts = layer->placement.owned[m];
-    statistics->rows = layer->slots[m];
-    statistics->chunks = chunks;
-    statistics->row_bytes = trait->hidden_row_bytes;
-    statistics->output_row_bytes = trait->output_row_bytes;
-    statistics->bytes_sent = (uint64_t)(group_before_bin(layer, m, bins, GROUP_ROWS) - own_rows) *
-                                 statistics->row_bytes +
-                             (uint64_t)(layer->slots[m] - own_slots) * statistics->output_row_bytes;
-    statistics->bytes_received =
-        (uint64_t)(layer->rows[m] - own_rows) * statistics->row_bytes +
-        (uint64_t)(group_before_bin(layer, m, bins, GROUP_SLOTS) - own_slots) *
-            statistics->output_row_bytes;
-  }
-}
-
 /* ---- there ---- */
-
-/* What rows arrive in: all members' is there before anybody sends. */
-static moecl_status provide_arrivals(moecl_group_layer *layer, int m) {
-  group_member *member = &layer->member[m];
-  const int bins = layer->group->count * layer->chunks;
-  const int64_t received = layer->slots[m] ? group_planned_rows(layer, m) : 0;
-  const int64_t returned = group_before_bin(layer, m, bins, GROUP_SLOTS);
-  MOECL_TRY(group_provide_arrivals(
-      layer->group, m, (uint64_t)received * member->trait.hidden_row_bytes, &member->received));
-  return group_provide_arrivals(
-      layer->group, m, (uint64_t)returned * member->trait.output_row_bytes, &member->returned);
-}
-
-static moecl_status provide_rows(moecl_group_layer *layer, int m) {
-  group_member *member = &layer->member[m];
-  moecl_context *context = group_context_of(layer, m);
-  const int bins = layer->group->count * layer->chunks;
-  const uint64_t in = member->trait.hidden_row_bytes, out = member->trait.output_row_bytes;
-  const uint64_t row =
-      desc_format_bytes(member->share->stored, 1, (uint64_t)layer->params.hidden_size);
-  const uint64_t sent = (uint64_t)group_before_bin(layer, m, bins, GROUP_ROWS);
-  const bool alone = layer->group->count == 1;
-  MOECL_TRY(group_provide(context, alone ? 0 : sent * in, &member->sent));
-  MOECL_TRY(group_provide(context, alone ? 0 : (uint64_t)layer->slots[m] * out, &member->given));
-  if (layer->slots[m] == 0) return MOECL_OK;
-  MOECL_TRY(group_plan_experts(layer, m));
-  const uint64_t received = (uint64_t)member->experts.key.numbers[GROUP_ROWS];
-  MOECL_TRY(group_provide(context, layer->sent_codes ? received * row : 0, &member->unpacked));
-  return provide(layer, m, GROUP_EXPERTS, &member->experts.plan);
-}
 
 /* Others wait for whatever is begun: what that takes is there before they count on it. */
 static moecl_status reserve(moecl_group_layer *layer, int m) {
@@ -462,80 +398,17 @@ static moecl_status reserve(moecl_group_layer *layer, int m) {
                             (uint64_t)layer->rows[m] * in + returned * out);
 }
 
-/* Rows of the list from `first` on to the same places of `to`. */
-static moecl_status gather(op_rows *rows, ocl_chain *chain, const moecl_buffer *from,
-                           const moecl_buffer *list, const moecl_buffer *to, int64_t first,
-                           int64_t first_to, int64_t count) {
-  const op_rows_io io = {from, list, to, (uint64_t)first, (uint64_t)first_to, (uint64_t)count};
-  return op_rows_enqueue(rows, chain, &io);
-}
-
-/* Tokens' rows, as they are sent. */
-static moecl_status gather_hidden(const moecl_group_layer *layer, group_member *member,
-                                  ocl_chain *chain, const moecl_buffer *hidden,
-                                  const moecl_buffer *to, int64_t first, int64_t first_to,
-                                  int64_t count) {
-  const moecl_buffer *list = list_of(member, member->lists.send_token);
-  const op_rows_io io = {hidden, list, to, (uint64_t)first, (uint64_t)first_to, (uint64_t)count};
-  return layer->sent_codes ? op_pack_enqueue(&member->hidden_pack, chain, &io)
-                           : op_rows_enqueue(&member->hidden_rows, chain, &io);
-}
-
-/* A member's tokens: those for others behind one another, its own to where they are computed. */
-static moecl_status gather_tokens(group_run *run, int m) {
-  moecl_group_layer *layer = run->layer;
-  group_member *member = &layer->member[m];
-  const moecl_buffer *hidden = group_tokens_of(run, m)->hidden_states;
-  const int chunks = layer->chunks, own = m * chunks, bins = layer->group->count * chunks;
-  ocl_chain chain = chain_of(layer, m, MOECL_STAGE_PERMUTE, "gather_tokens");
-  if (layer->tokens[m] == 0) return MOECL_OK;
-  const int64_t begin = group_before_bin(layer, m, own, GROUP_ROWS);
-  const int64_t end = group_before_bin(layer, m, own + chunks, GROUP_ROWS);
-  const int64_t all = group_before_bin(layer, m, bins, GROUP_ROWS);
-  MOECL_TRY(gather_hidden(layer, member, &chain, hidden, member->sent, 0, 0, begin));
-  MOECL_TRY(gather_hidden(layer, member, &chain, hidden, member->sent, end, end, all - end));
-  for (int c = 0; c < chunks; c++)
-    MOECL_TRY(gather_hidden(layer, member, &chain, hidden, member->received,
-                            group_before_bin(layer, m, own + c, GROUP_ROWS),
-                            group_before_chunk(layer, m, c, GROUP_ROWS) +
-                                group_started(layer, m, own + c, GROUP_ROWS),
-                            group_part(layer, m, own + c, GROUP_ROWS)));
-  return MOECL_OK;
-}
-
-/* Tokens that the experts of a chunk wait for. */
-static size_t list_sent(const group_run *run, int s, int chunk, group_block *blocks) {
-  moecl_group_layer *layer = run->layer;
-  const uint64_t row = layer->member[0].trait.hidden_row_bytes;
-  size_t count = 0;
-  for (int d = 0; d < layer->group->count; d++) {
-    const int bin = d * layer->chunks + chunk;
-    if (s == d || group_part(layer, s, bin, GROUP_ROWS) == 0) continue;
-    const int64_t to =
-        group_before_chunk(layer, d, chunk, GROUP_ROWS) + group_started(layer, s, bin, GROUP_ROWS);
-    blocks[count++] =
-        (group_block){.from = s,
-                      .to = d,
-                      .source = layer->member[s].sent,
-                      .source_offset = (uint64_t)group_before_bin(layer, s, bin, GROUP_ROWS) * row,
-                      .destination = layer->member[d].received,
-                      .destination_offset = (uint64_t)to * row,
-                      .bytes = (uint64_t)group_part(layer, s, bin, GROUP_ROWS) * row};
-  }
-  return count;
-}
-
 /* A member's tokens, off to their experts. */
 static moecl_status send_member(group_run *run, int m) {
-  MOECL_TRY(provide_rows(run->layer, m));
-  MOECL_TRY(gather_tokens(run, m));
-  for (int c = 0; c < run->layer->chunks; c++) MOECL_TRY(begin_own(run, m, list_sent, c));
+  MOECL_TRY(group_provide_rows(run->layer, m));
+  MOECL_TRY(group_gather_tokens(run, m));
+  for (int c = 0; c < run->layer->chunks; c++) MOECL_TRY(begin_own(run, m, group_list_tokens, c));
   return MOECL_OK;
 }
 
 static moecl_status send_chunk(group_run *run, int chunk) {
   run->begun++;
-  return begin_whole(run, list_sent, chunk);
+  return begin_whole(run, group_list_tokens, chunk);
 }
 
 /* ---- the experts ---- */
@@ -544,7 +417,7 @@ static moecl_status send_chunk(group_run *run, int chunk) {
 static moecl_status unpack(group_run *run, int m, int first, int end) {
   moecl_group_layer *layer = run->layer;
   group_member *member = &layer->member[m];
-  ocl_chain chain = chain_of(layer, m, MOECL_STAGE_GATE_UP, "unpack");
+  ocl_chain chain = group_chain_of(layer, m, MOECL_STAGE_GATE_UP, "unpack");
   const int64_t row = group_before_chunk(layer, m, first, GROUP_ROWS),
                 behind = group_before_chunk(layer, m, end, GROUP_ROWS);
   if (!layer->sent_codes) return MOECL_OK;
@@ -560,67 +433,24 @@ static moecl_status run_experts(group_run *run, int m, int first, int end) {
   const group_lists_plan *lists = &member->lists;
   const moecl_buffer *bound[PLAN_MOST_TENSORS] = {0};
   const plan_numbers with = {.chosen_rows = group_chosen_rows(layer, m)};
-  ocl_chain chain = chain_of(layer, m, MOECL_STAGE_GATE_UP, NULL);
+  ocl_chain chain = group_chain_of(layer, m, MOECL_STAGE_GATE_UP, NULL);
   bound[experts->at.hidden_states] = layer->sent_codes ? member->unpacked : member->received;
-  bound[experts->at.slot_token] = list_of(member, lists->slot_row);
+  bound[experts->at.slot_token] = group_list_of(member, lists->slot_row);
   if (layer->params.weight_on_input) {
-    bound[experts->at.assignment_slot] = list_of(member, lists->received_slot);
-    bound[experts->at.topk_weights] = list_of(member, lists->received_weight);
+    bound[experts->at.assignment_slot] = group_list_of(member, lists->received_slot);
+    bound[experts->at.topk_weights] = group_list_of(member, lists->received_weight);
   }
   for (int c = 0; c < layer->chunks; c++) {
-    bound[experts->chunk_offsets[c]] = list_of(member, lists->chunk_offsets[c]);
-    bound[experts->chunk_tiles[c]] = list_of(member, lists->chunk_tiles[c]);
+    bound[experts->chunk_offsets[c]] = group_list_of(member, lists->chunk_offsets[c]);
+    bound[experts->chunk_tiles[c]] = group_list_of(member, lists->chunk_tiles[c]);
   }
   return plan_run_steps(&experts->plan, first, end, &chain, member->space[GROUP_EXPERTS].blocks,
                         bound, &with);
 }
 
-/* What the chunk's experts made: for others behind one another, its own to where it is combined. */
-static moecl_status gather_outputs(group_run *run, int m, int chunk) {
-  moecl_group_layer *layer = run->layer;
-  group_member *member = &layer->member[m];
-  const int bin = m * layer->chunks + chunk;
-  ocl_chain chain = chain_of(layer, m, MOECL_STAGE_COMBINE, "gather_outputs");
-  const moecl_buffer *outputs = group_block_of(&member->space[GROUP_EXPERTS], &member->experts.plan,
-                                               member->experts.at.expert_output);
-  const moecl_buffer *list = list_of(member, member->lists.return_slot);
-  const int64_t first = group_before_chunk(layer, m, chunk, GROUP_SLOTS);
-  const int64_t begin = group_started(layer, m, bin, GROUP_SLOTS),
-                end = group_started(layer, m + 1, bin, GROUP_SLOTS);
-  const int64_t all = group_started(layer, layer->group->count, bin, GROUP_SLOTS);
-  op_rows *rows = &member->output_rows;
-  MOECL_TRY(gather(rows, &chain, outputs, list, member->given, first, first, begin));
-  MOECL_TRY(
-      gather(rows, &chain, outputs, list, member->given, first + end, first + end, all - end));
-  return gather(rows, &chain, outputs, list, member->returned, first + begin,
-                group_before_bin(layer, m, bin, GROUP_SLOTS), end - begin);
-}
-
-/* A chunk's outputs, to the homes of their tokens. */
-static size_t list_given(const group_run *run, int d, int chunk, group_block *blocks) {
-  moecl_group_layer *layer = run->layer;
-  const uint64_t row = layer->member[0].trait.output_row_bytes;
-  size_t count = 0;
-  for (int s = 0; s < layer->group->count; s++) {
-    const int bin = d * layer->chunks + chunk;
-    if (s == d || group_part(layer, s, bin, GROUP_SLOTS) == 0) continue;
-    const int64_t from = group_before_chunk(layer, d, chunk, GROUP_SLOTS) +
-                         group_started(layer, s, bin, GROUP_SLOTS);
-    blocks[count++] = (group_block){
-        .from = d,
-        .to = s,
-        .source = layer->member[d].given,
-        .source_offset = (uint64_t)from * row,
-        .destination = layer->member[s].returned,
-        .destination_offset = (uint64_t)group_before_bin(layer, s, bin, GROUP_SLOTS) * row,
-        .bytes = (uint64_t)group_part(layer, s, bin, GROUP_SLOTS) * row};
-  }
-  return count;
-}
-
 static moecl_status return_chunk(group_run *run, int chunk) {
   run->begun++;
-  return begin_whole(run, list_given, chunk);
+  return begin_whole(run, group_list_outputs, chunk);
 }
 
 /* Rows are converted, or get their weights, all at once: then all of them have to be there. */
@@ -643,9 +473,9 @@ static moecl_status compute_chunk(group_run *run, int m, int chunk) {
     const int first = chunk ? experts->chunk_end[chunk - 1] : experts->prepared;
     if (experts->prepared == 0) MOECL_TRY(unpack(run, m, chunk, chunk + 1));
     MOECL_TRY(run_experts(run, m, first, experts->chunk_end[chunk]));
-    MOECL_TRY(gather_outputs(run, m, chunk));
+    MOECL_TRY(group_gather_outputs(run, m, chunk));
   }
-  return begin_own(run, m, list_given, chunk);
+  return begin_own(run, m, group_list_outputs, chunk);
 }
 
 static moecl_status compute_one(group_run *run, int m) { return compute_chunk(run, m, run->chunk); }
@@ -681,14 +511,14 @@ static moecl_status combine(group_run *run, int m, moecl_event **event) {
   const group_home_plan *home = &member->home;
   const moecl_buffer *bound[PLAN_MOST_TENSORS] = {0};
   const plan_numbers with = home_numbers(run, m);
-  ocl_chain chain = chain_of(layer, m, MOECL_STAGE_COMBINE, NULL);
+  ocl_chain chain = group_chain_of(layer, m, MOECL_STAGE_COMBINE, NULL);
   chain.waited = group_tokens_of(run, m)->wait_list; /* a failure of those is the event's, too */
   chain.num_waited = group_tokens_of(run, m)->wait_count;
   if (layer->tokens[m] > 0) {
     bind_home(run, m, bound);
     bound[home->at.expert_output] = member->returned;
-    bound[home->at.assignment_slot] = list_of(member, member->lists.home_slot);
-    bound[home->at.expert_offsets] = list_of(member, member->lists.home_rows);
+    bound[home->at.assignment_slot] = group_list_of(member, member->lists.home_slot);
+    bound[home->at.expert_offsets] = group_list_of(member, member->lists.home_rows);
     bound[home->at.kept_weights] = member->kept_weights;
     MOECL_TRY(plan_run_steps(&home->plan, home->shared, home->plan.num_steps, &chain,
                              member->space[GROUP_HOME].blocks, bound, &with));
@@ -714,8 +544,8 @@ static moecl_status list_all(group_run *run) {
   MOECL_TRY(on_members(run, list_member));
   for (int m = group->begin; m < group->end; m++) layer->member[m].sources_written = true;
   MOECL_TRY(group_add_up(layer));
-  count_rows(layer);
-  for (int m = group->begin; m < group->end; m++) MOECL_TRY(provide_arrivals(layer, m));
+  group_count_rows(layer);
+  for (int m = group->begin; m < group->end; m++) MOECL_TRY(group_provide_row_arrivals(layer, m));
   for (int m = group->begin; m < group->end; m++) MOECL_TRY(reserve(layer, m));
   return on_members(run, send_member);
 }

@@ -235,3 +235,7 @@ void group_discard_arrivals(moecl_group *group, moecl_buffer **buffer) {
   if (group->transport->discard) group->transport->discard(group->state, buffer);
   else moecl_buffer_destroy(buffer);
 }
+
+const moecl_buffer *group_reach(const moecl_group *group, const moecl_buffer *buffer, int from) {
+  return group->transport->reach ? group->transport->reach(group->state, buffer, from) : NULL;
+}

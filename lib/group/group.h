@@ -2,7 +2,8 @@
 /* A group's insides. group.c makes it, of this process's contexts and of other ranks' (ranks.h);
  * place.c says who has which experts; layer.c makes a layer of
  * shares, weights.c fills them; build.c plans a member's part of a forward, forward.c runs all
- * members', choices.c tells them of each other's choices; statistics.c and routing.c answer
+ * members', choices.c tells them of each other's choices, rows.c takes rows there and back; statistics.c
+ * and routing.c answer
  * questions. */
 #ifndef MOECL_LIB_GROUP_GROUP_H
 #define MOECL_LIB_GROUP_GROUP_H
@@ -50,6 +51,9 @@ uint64_t group_provided_bytes(const moecl_buffer *buffer, uint64_t bytes);
 moecl_status group_provide_arrivals(moecl_group *group, int member, uint64_t bytes,
                                     moecl_buffer **buffer);
 void group_discard_arrivals(moecl_group *group, moecl_buffer **buffer);
+/* Such a buffer in the context of another member, whose kernels may store into it what would else
+ * go as blocks; NULL: they cannot. */
+const moecl_buffer *group_reach(const moecl_group *group, const moecl_buffer *buffer, int from);
 
 /* ---- place.c ---- */
 
@@ -121,6 +125,7 @@ typedef struct group_member { /* of another process: zeros, but for the trait an
   group_trait trait;
   moecl_layer *share;
   op_dispatch dispatch;
+  op_copies copies;
   op_rows hidden_rows, output_rows;
   op_pack hidden_pack; /* in place of hidden_rows, where the layer sends codes */
   moecl_buffer *placement;
@@ -135,7 +140,8 @@ typedef struct group_member { /* of another process: zeros, but for the trait an
   bool sources_written; /* for such numbers of tokens */
   int64_t sources_of[MOECL_MAX_GROUP_MEMBERS];
   /* Rows: this member's tokens for others, and others' and its own for its experts; what those
-   * give back to others, and what comes back here. */
+   * give back to others, and what comes back here. What is stored right where it arrives is in
+   * neither `sent` nor `given`. */
   moecl_buffer *sent, *received, *given, *returned;
   moecl_buffer *unpacked; /* `received` as numbers, where they came as codes */
   plan_watch watch;
@@ -226,6 +232,13 @@ static inline int64_t group_batch_of(const moecl_group_layer *layer) {
 static inline const moecl_buffer *group_home_block(const group_member *member, int tensor) {
   return group_block_of(&member->space[GROUP_HOME], &member->home.plan, tensor);
 }
+static inline const moecl_buffer *group_list_of(const group_member *member, int tensor) {
+  return group_block_of(&member->space[GROUP_LISTS], &member->lists.plan, tensor);
+}
+/* For launches of a member, told to who watches them. */
+ocl_chain group_chain_of(moecl_group_layer *layer, int member, moecl_stage label, const char *step);
+/* Memory for the tensors of one of a member's plans. */
+moecl_status group_provide_plan(moecl_group_layer *layer, int member, int which, const plan *plan);
 /* Room for an event that the host is to wait for. */
 cl_event *group_await_later(group_run *run, int member);
 
@@ -238,12 +251,27 @@ moecl_status group_provide_choices(moecl_group_layer *layer);
 moecl_status group_read_choices(group_run *run, int member);
 /* from all ranks. */
 moecl_status group_gather_choices(moecl_group_layer *layer);
-/* In one process: a member's own to itself, and what it sends to others in an exchange before those
- * of rows; returns how many blocks that is. */
-moecl_status group_keep_choices(const group_run *run, int member);
+/* In one process, in an exchange before those of rows: a member's own to itself, and to others
+ * where it reaches them; and what is then left to send, returning how many blocks that is. */
+moecl_status group_copy_choices(group_run *run, int member);
 size_t group_list_choices(const group_run *run, int from, int chunk, group_block *blocks);
 /* To a member from the host what it does not have yet; its queue goes on behind it. */
 moecl_status group_send_choices(group_run *run, int member);
+
+/* ---- rows.c: rows there and back. Calls with a group_run are the member's thread's ---- */
+
+/* How many each member has, by the lists that were read. */
+void group_count_rows(moecl_group_layer *layer);
+/* What rows arrive in: all members' is there before anybody sends. */
+moecl_status group_provide_row_arrivals(moecl_group_layer *layer, int member);
+/* The rest of a member's memory for rows and experts; its own thread's. */
+moecl_status group_provide_rows(moecl_group_layer *layer, int member);
+/* Its tokens, and what its experts made of a chunk, to where they are computed and combined, or to
+ * be sent there; and what is then left to send, returning how many blocks that is. */
+moecl_status group_gather_tokens(group_run *run, int member);
+size_t group_list_tokens(const group_run *run, int from, int chunk, group_block *blocks);
+moecl_status group_gather_outputs(group_run *run, int member, int chunk);
+size_t group_list_outputs(const group_run *run, int from, int chunk, group_block *blocks);
 
 /* ---- counts.c: of the latest forward's rows, once the lists are read ---- */
 

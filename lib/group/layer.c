@@ -28,6 +28,11 @@ static moecl_status make_hidden_rows(moecl_group_layer *layer, int m) {
              : make_rows(context, stored, layer->params.hidden_size, &member->hidden_rows);
 }
 
+static moecl_status make_copies(moecl_context *context, op_copies *copies) {
+  const op_choice choice = {.kind = &op_copies_kind, .format = desc_format_of(MOECL_F32)};
+  return op_choose(context, &choice, copies, NULL, NULL);
+}
+
 static uint64_t hidden_row_bytes(const moecl_group_layer *layer, const group_member *member) {
   return layer->sent_codes ? op_pack_row_bytes(layer->sent_codes, layer->params.hidden_size)
                            : member->hidden_rows.desc.row_bytes;
@@ -84,6 +89,7 @@ static moecl_status make_member(moecl_group_layer *layer, const moecl_layer_para
   const int32_t own = layer->placement.owned[m];
   MOECL_TRY(layer_make_share(context, params, own ? own : 1, f32_outputs, &member->share));
   if (own == 0) need_no_experts(member->share);
+  MOECL_TRY(make_copies(context, &member->copies));
   MOECL_TRY(make_hidden_rows(layer, m));
   MOECL_TRY(make_rows(context, member->share->outputs, params->hidden_size, &member->output_rows));
   MOECL_TRY(make_dispatch(layer, m));
@@ -301,6 +307,7 @@ static void release_member(moecl_group *group, group_member *member) {
   for (int i = 0; i < GROUP_PLANS; i++) plan_space_release(&member->space[i]);
   for (size_t i = 0; i < BASE_COUNT(buffers); i++) moecl_buffer_destroy(buffers[i]);
   op_dispatch_kind.release(&member->dispatch);
+  op_copies_kind.release(&member->copies);
   op_rows_kind.release(&member->hidden_rows);
   op_pack_kind.release(&member->hidden_pack);
   op_rows_kind.release(&member->output_rows);

@@ -1,8 +1,9 @@
 // SPDX-License-Identifier: MIT
 /* The transport over the links between GPUs of one host. Buffers that rows arrive in are in all
- * members' contexts, and a kernel on the sender's queue stores into the receiver's memory; behind
- * it another one writes the exchange's number into the receiver's flags, and a third, on the
- * receiver's queue, waits for that (cl/dispatch/nvidia_peer.cl). The host waits for nothing.
+ * members' contexts, and a kernel on the sender's queue stores into the receiver's memory, that of
+ * a step before the exchange or one of the transport's; behind it another one writes the exchange's
+ * number into the receivers' flags, and a third, on the receiver's queue, waits for that
+ * (cl/dispatch/nvidia_peer.cl). The host waits for nothing.
  *
  * All of it is on the contexts' queues: NVIDIA's OpenCL copies between devices by kernels too, so
  * that a second queue would hide nothing beside kernels that fill the GPU, and waits of one queue
@@ -18,6 +19,7 @@
 enum { NUMBERS = 4096, FLAG_WORDS = 32, LOCAL = MOECL_MAX_GROUP_MEMBERS };
 /* What stores to another GPU: as many work-groups as keep the links busy. */
 enum { PUT_LOCAL = 256, PUT_GROUPS = 1024, PUT_UNIT = 16 };
+enum { SET_AT_ONCE = 8 }; /* flags that a launch sets */
 #define LOST_AFTER_NS UINT64_C(10000000000)
 #define TRIED_FOR_NS UINT64_C(2000000000)
 
@@ -39,7 +41,7 @@ typedef struct part {
 
 enum { PUT, PUT_BYTES, SET, AWAIT, KERNELS };
 static const char *const entries[KERNELS] = {
-    [PUT] = "put", [PUT_BYTES] = "put_bytes", [SET] = "set_flag", [AWAIT] = "await_flags"};
+    [PUT] = "put", [PUT_BYTES] = "put_bytes", [SET] = "set_flags", [AWAIT] = "await_flags"};
 
 typedef struct peer {
   ocl_sharer *sharer;
@@ -151,6 +153,12 @@ static moecl_status provide(void *user, int member, uint64_t bytes, moecl_buffer
   state->count++;
   *buffer = made->own;
   return MOECL_OK;
+}
+
+static const moecl_buffer *reach(void *user, const moecl_buffer *buffer, int from) {
+  const peer_state *state = user;
+  const arrival *arrival = find_arrival(state, buffer);
+  return arrival && arrival->pieces == 1 ? piece_of(state, arrival, 0)[from] : NULL;
 }
 
 /* ---- a transport's making ---- */
@@ -314,14 +322,26 @@ static uint32_t number_of(const peer_state *state, int exchange) {
   return (state->before + (uint32_t)exchange + 1) % NUMBERS;
 }
 
+static moecl_status set_flags(peer_state *state, ocl_chain *chain, int m,
+                              moecl_buffer *const *flags, int count, uint32_t number) {
+  ocl_kernel *kernel = state->peer[m].kernels[SET];
+  const moecl_buffer *at[SET_AT_ONCE];
+  for (int i = 0; i < SET_AT_ONCE; i++) at[i] = flags[i < count ? i : 0];
+  MOECL_TRY(ocl_kernel_args(kernel, "bbbbbbbbuuu", at[0], at[1], at[2], at[3], at[4], at[5], at[6],
+                            at[7], (uint32_t)count, (uint32_t)m, number));
+  return ocl_launch(chain, kernel, 1, LOCAL);
+}
+
 /* To all others, had they rows or not; and off they go. */
 static moecl_status send_number(peer_state *state, int m, uint32_t number) {
   ocl_chain chain = {.context = context_of(state, m)};
-  ocl_kernel *kernel = state->peer[m].kernels[SET];
-  for (int to = 0; to < state->group->count; to++) {
-    if (to == m) continue;
-    MOECL_TRY(ocl_kernel_args(kernel, "buu", state->peer[to].flags.at[m], (uint32_t)m, number));
-    MOECL_TRY(ocl_launch(&chain, kernel, 1, LOCAL));
+  moecl_buffer *flags[MOECL_MAX_GROUP_MEMBERS];
+  int others = 0;
+  for (int to = 0; to < state->group->count; to++)
+    if (to != m) flags[others++] = state->peer[to].flags.at[m];
+  for (int i = 0; i < others; i += SET_AT_ONCE) {
+    const int count = others - i < SET_AT_ONCE ? others - i : SET_AT_ONCE;
+    MOECL_TRY(set_flags(state, &chain, m, &flags[i], count, number));
   }
   return ocl_chain_end(&chain, NULL);
 }
@@ -496,6 +516,7 @@ const group_transport group_nvidia_peer_transport = {.name = "nvidia_peer",
                                                      .release = release,
                                                      .provide = provide,
                                                      .discard = discard,
+                                                     .reach = reach,
                                                      .begin = begin,
                                                      .finish = finish,
                                                      .begin_part = begin_part,

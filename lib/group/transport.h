@@ -35,6 +35,9 @@ typedef struct group_transport {
    * larger one in its place; and its end. NULL both: a plain one. */
   moecl_status (*provide)(void *state, int member, uint64_t bytes, moecl_buffer **buffer);
   void (*discard)(void *state, moecl_buffer **buffer);
+  /* Such a buffer in `from`'s context, for kernels before a begin of its to store into: they go
+   * with that exchange. NULL: it cannot be reached; the function: none can. */
+  const moecl_buffer *(*reach)(void *state, const moecl_buffer *buffer, int from);
   void (*release)(void *state); /* of what create left, on failure too */
   /* Room for the exchanges until the next settle, by which a member sends and gets at most so many
    * bytes: begin then fails for lack of none. NULL: nobody else waits for what fails here. */

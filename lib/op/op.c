@@ -19,11 +19,13 @@
 #include "op/router/router.h"
 #include <string.h>
 
-const op_kind *const op_kinds[] = {
-    &op_prepare_kind, &op_noise_kind,    &op_router_kind,    &op_route_kind,    &op_permute_kind,
-    &op_scale_kind,   &op_rounds_kind,   &op_gemm_kind,      &op_gate_kind,     &op_combine_kind,
-    &op_norm_kind,    &op_rotary_kind,   &op_attention_kind, &op_quantize_kind, &op_encode_kind,
-    &op_random_kind,  &op_dispatch_kind, &op_rows_kind,      &op_pack_kind,     NULL};
+const op_kind *const op_kinds[] = {&op_prepare_kind,   &op_noise_kind,    &op_router_kind,
+                                   &op_route_kind,     &op_permute_kind,  &op_scale_kind,
+                                   &op_rounds_kind,    &op_gemm_kind,     &op_gate_kind,
+                                   &op_combine_kind,   &op_norm_kind,     &op_rotary_kind,
+                                   &op_attention_kind, &op_quantize_kind, &op_encode_kind,
+                                   &op_random_kind,    &op_dispatch_kind, &op_rows_kind,
+                                   &op_copies_kind,    &op_pack_kind,     NULL};
 
 const op_kind *op_find(const char *name) {
   for (const op_kind *const *kind = op_kinds; *kind; kind++)

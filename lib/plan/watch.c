@@ -29,15 +29,16 @@ static void keep(cl_event **events, size_t *count, size_t *room, cl_event event)
   if (ocl_event_keep(&(*events)[*count], event)) ++*count;
 }
 
+void plan_watch_copy(plan_watch *watch, cl_event event) {
+  if (watch->keeps) keep(&watch->copies, &watch->num_copies, &watch->copies_room, event);
+}
+
 static void record(ocl_observer *observer, const ocl_launched *launched) {
   plan_watch *watch = (plan_watch *)observer;
   if (watch->tells) watch->profile->observer.record(&watch->profile->observer, launched);
-  if (watch->keeps)
+  if (watch->copying) plan_watch_copy(watch, launched->event);
+  else if (watch->keeps)
     keep(&watch->kernels, &watch->num_kernels, &watch->kernels_room, launched->event);
-}
-
-void plan_watch_copy(plan_watch *watch, cl_event event) {
-  if (watch->keeps) keep(&watch->copies, &watch->num_copies, &watch->copies_room, event);
 }
 
 static void forget(plan_watch *watch) {
@@ -51,6 +52,7 @@ void plan_watch_begin(plan_watch *watch, moecl_profile *profile, bool keeps) {
   watch->observer = (ocl_observer){wants, record};
   watch->profile = profile;
   watch->keeps = keeps;
+  watch->copying = false;
   if (profile) plan_profile_reset(profile);
 }
 

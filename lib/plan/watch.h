@@ -11,6 +11,7 @@ typedef struct plan_watch {
   ocl_observer observer;  /* first: a pointer to one is a pointer to the other */
   moecl_profile *profile; /* is told as well; NULL: there is none */
   bool keeps, tells;      /* events; the profile, of the launch to come */
+  bool copying;           /* launches are copies, not kernels; the profile is told all the same */
   cl_event *kernels, *copies;
   size_t num_kernels, num_copies, kernels_room, copies_room;
 } plan_watch;

@@ -13,8 +13,13 @@ __kernel void put_bytes(const __global uchar *from, __global uchar *to, ulong fr
     to[to_at + i] = from[from_at + i];
 }
 
-__kernel void set_flag(__global uint *flags, uint me, uint number) {
-  if (get_local_id(0) == 0) flags[me * FLAG_WORDS] = number;
+__kernel void set_flags(__global uint *flags_0, __global uint *flags_1, __global uint *flags_2,
+                        __global uint *flags_3, __global uint *flags_4, __global uint *flags_5,
+                        __global uint *flags_6, __global uint *flags_7, uint count, uint me,
+                        uint number) {
+  __global uint *flags[8] = {flags_0, flags_1, flags_2, flags_3,
+                             flags_4, flags_5, flags_6, flags_7};
+  if (get_local_id(0) < count) flags[get_local_id(0)][me * FLAG_WORDS] = number;
 }
 
 /* `late` is there when a group is made, which then refuses. */

@@ -116,6 +116,38 @@ static void test_whole(void **state) {
   check_split(&params, 1, "odd rows");
 }
 
+/* Three words of a choice, and so more copies than a launch makes. */
+static void test_priorities(void **state) {
+  moecl_layer_params params = params_by_name();
+  (void)state;
+  params.capacity_factor = 0.7;
+  params.drop_policy = MOECL_DROP_PRIORITIZED;
+  params.renormalize_after_capacity = true;
+  check_split(&params, 1, "priorities");
+}
+
+static void *run_by(const char *transport, const problem *p, const moecl_group_layer_params *with) {
+  moecl_status status;
+  setenv("MOECL_TEST_TRANSPORT", transport, 1);
+  together t = make_together(p, with, 3, split);
+  void *got = run_together(&t, 11, &status);
+  assert_ok(status);
+  free_together(&t);
+  return got;
+}
+
+/* Codes are sent, and what comes back is stored where it belongs. */
+static void test_codes(void **state) {
+  const moecl_layer_params params = params_by_name();
+  const moecl_group_layer_params with = {.chunks = 2, .dispatch_format = MOECL_FORMAT_FP8_G128};
+  (void)state;
+  problem p = make_problem(&params, TOKENS);
+  void *want = run_by("host", &p, &with), *got = run_by("nvidia_peer", &p, &with);
+  assert_memory_equal(got, want, (size_t)TOKENS * p.row_bytes);
+  free(got), free(want);
+  free_problem(&p);
+}
+
 static void test_pieces(void **state) {
   const moecl_layer_params params = params_by_name();
   (void)state;
@@ -179,8 +211,9 @@ static void make_members(void) {
 }
 
 int main(int argc, char **argv) {
-  const struct CMUnitTest tests[] = {cmocka_unit_test(test_whole), cmocka_unit_test(test_pieces),
-                                     cmocka_unit_test(test_failing_imports)};
+  const struct CMUnitTest tests[] = {
+      cmocka_unit_test(test_whole), cmocka_unit_test(test_priorities), cmocka_unit_test(test_codes),
+      cmocka_unit_test(test_pieces), cmocka_unit_test(test_failing_imports)};
   char command[100];
   if (argc > 1) cmocka_set_test_filter(argv[1]);
   skip_without_device();

@@ -68,6 +68,7 @@ typedef union operation {
   op_random random;
   op_dispatch dispatch;
   op_rows gather_rows;
+  op_copies copy_words;
   op_pack pack_rows;
 } operation;
 
@@ -305,6 +306,13 @@ static bool describe_rows(int i, const desc_format *format, const desc_format *r
   return i < 6;
 }
 
+/* There is nothing to describe. */
+static bool describe_copies(int i, const desc_format *format, const desc_format *rows,
+                            description *d) {
+  (void)format, (void)rows, (void)d;
+  return i < 1;
+}
+
 static bool describe_pack(int i, const desc_format *format, const desc_format *rows,
                           description *d) {
   (void)format;
@@ -330,8 +338,8 @@ static const struct {
                     {"rotary", describe_rotary},     {"attention", describe_attention},
                     {"quantize", describe_quantize}, {"encode", describe_encode},
                     {"random", describe_random},     {"dispatch", describe_dispatch},
-                    {"gather_rows", describe_rows},  {"pack_rows", describe_pack},
-                    {"rounds", describe_rounds}};
+                    {"gather_rows", describe_rows},  {"copy_words", describe_copies},
+                    {"pack_rows", describe_pack},    {"rounds", describe_rounds}};
 
 static describe_fn describe_of(const op_kind *kind) {
   for (size_t i = 0; i < BASE_COUNT(descriptions); i++)

@@ -75,17 +75,45 @@ typedef struct op_rows {
   ocl_kernel *kernel;
 } op_rows;
 
+/* Some of the list's rows, from `first_to` on in `to`. */
+typedef struct op_rows_part {
+  const moecl_buffer *to;
+  uint64_t first_to, count;
+} op_rows_part;
+
 typedef struct op_rows_io {
-  const moecl_buffer *from, *list, *to;
-  uint64_t first, first_to, count; /* of the list, of `to` in rows, and how many */
+  const moecl_buffer *from, *list;
+  uint64_t first; /* of the list; parts follow each other in it */
+  const op_rows_part *parts;
+  size_t num_parts;
 } op_rows_io;
 
 extern const op_kind op_rows_kind; /* the operation "gather_rows", of an op_rows_desc */
 moecl_status op_rows_self_check(moecl_context *context, const kernel_variant *variant,
                                 const void *desc);
+/* A launch for four parts. */
 moecl_status op_rows_enqueue(op_rows *rows, ocl_chain *chain, const op_rows_io *io);
 
-/* ---- the same as codes with scales, which are fewer bytes ---- */
+/* ---- several copies at once ---- */
+
+typedef struct op_copies {
+  ocl_kernel *kernel;
+} op_copies;
+
+/* Of 32-bit words: from the start of a buffer. */
+typedef struct op_copy {
+  const moecl_buffer *from, *to;
+  uint64_t first_to, count;
+} op_copy;
+
+extern const op_kind op_copies_kind; /* the operation "copy_words"; it has no description */
+moecl_status op_copies_self_check(moecl_context *context, const kernel_variant *variant,
+                                  const void *desc);
+/* A launch for four copies. */
+moecl_status op_copies_enqueue(op_copies *op, ocl_chain *chain, const op_copy *copies,
+                               size_t count);
+
+/* ---- rows by a list as codes with scales, which are fewer bytes ---- */
 
 typedef struct op_pack_desc {
   int64_t columns;
@@ -105,7 +133,7 @@ moecl_status op_pack_self_check(moecl_context *context, const kernel_variant *va
                                 const void *desc);
 /* Of a row on its way. */
 uint64_t op_pack_row_bytes(const desc_format *codes, int64_t columns);
-moecl_status op_pack_enqueue(op_pack *pack, ocl_chain *chain, const op_rows_io *io);
+moecl_status op_pack_enqueue(op_pack *pack, ocl_chain *chain, const op_rows_io *io); /* each part */
 /* Rows from `first` on, at the same places of `to`. */
 moecl_status op_pack_enqueue_back(op_pack *pack, ocl_chain *chain, const moecl_buffer *from,
                                   const moecl_buffer *to, uint64_t first, uint64_t count);

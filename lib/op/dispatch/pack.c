@@ -61,10 +61,15 @@ const op_kind op_pack_kind = {.table = &table,
 
 moecl_status op_pack_enqueue(op_pack *pack, ocl_chain *chain, const op_rows_io *io) {
   const uint64_t blocks = base_div_up((uint64_t)pack->desc.columns, pack->desc.codes->block);
-  if (io->count == 0) return MOECL_OK;
-  MOECL_TRY(ocl_kernel_args(pack->kernels[PACK], "bbbLLl", io->from, io->list, io->to, io->first,
-                            io->first_to, pack->desc.columns));
-  return ocl_launch_2d(chain, pack->kernels[PACK], blocks, io->count, pack->variant->local);
+  uint64_t first = io->first;
+  for (size_t i = 0; i < io->num_parts; first += io->parts[i++].count) {
+    const op_rows_part *part = &io->parts[i];
+    if (part->count == 0) continue;
+    MOECL_TRY(ocl_kernel_args(pack->kernels[PACK], "bbbLLl", io->from, io->list, part->to, first,
+                              part->first_to, pack->desc.columns));
+    MOECL_TRY(ocl_launch_2d(chain, pack->kernels[PACK], blocks, part->count, pack->variant->local));
+  }
+  return MOECL_OK;
 }
 
 moecl_status op_pack_enqueue_back(op_pack *pack, ocl_chain *chain, const moecl_buffer *from,

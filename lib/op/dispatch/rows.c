@@ -34,10 +34,34 @@ const op_kind op_rows_kind = {.table = &table,
                               .self_check = op_rows_self_check,
                               .release = release};
 
-moecl_status op_rows_enqueue(op_rows *rows, ocl_chain *chain, const op_rows_io *io) {
+enum { PLACES = 4, MOST_GROUPS = 32768 };
+
+/* The parts of one launch, PLACES at most; those that are not there are empty. */
+static moecl_status gather(op_rows *rows, ocl_chain *chain, const op_rows_io *io, uint64_t first,
+                           const op_rows_part *parts, size_t count) {
   const uint64_t units = rows->desc.row_bytes / rows->unit;
-  if (io->count == 0) return MOECL_OK;
-  MOECL_TRY(ocl_kernel_args(rows->kernel, "bbbLLL", io->from, io->list, io->to, io->first,
-                            io->first_to, units));
-  return ocl_launch_items_2d(chain, rows->kernel, units, io->count);
+  const moecl_buffer *to[PLACES];
+  uint64_t end[PLACES], at[PLACES], all = 0;
+  for (size_t i = 0; i < PLACES; i++) {
+    const op_rows_part *part = &parts[i < count ? i : 0];
+    to[i] = part->to;
+    at[i] = part->first_to - all; /* whatever that is modulo 2^64, all + at is first_to */
+    all += i < count ? part->count : 0;
+    end[i] = all;
+  }
+  if (all == 0) return MOECL_OK;
+  MOECL_TRY(ocl_kernel_args(rows->kernel, "bbbbbbLLLLLLLLLL", io->from, io->list, to[0], to[1],
+                            to[2], to[3], units, first, all, end[0], end[1], end[2], at[0], at[1],
+                            at[2], at[3]));
+  return ocl_launch_items_2d(chain, rows->kernel, units, all < MOST_GROUPS ? all : MOST_GROUPS);
+}
+
+moecl_status op_rows_enqueue(op_rows *rows, ocl_chain *chain, const op_rows_io *io) {
+  uint64_t first = io->first;
+  for (size_t i = 0; i < io->num_parts; i += PLACES) {
+    const size_t left = io->num_parts - i, count = left < PLACES ? left : PLACES;
+    MOECL_TRY(gather(rows, chain, io, first, &io->parts[i], count));
+    for (size_t j = 0; j < count; j++) first += io->parts[i + j].count;
+  }
+  return MOECL_OK;
 }

@@ -274,30 +274,47 @@ moecl_status op_dispatch_self_check(moecl_context *context, const kernel_variant
 
 enum { ROWS = 11, LISTED = 5, SKIPPED = 2 };
 
+/* Six parts, and so two launches, one of them empty, to two buffers in another order than the
+ * list's. Nothing else is written. */
+enum { PARTS = 6 };
+static const int part_buffer[PARTS] = {2, 3, 2, 2, 3, 3};
+static const int part_first[PARTS] = {4, 0, 0, 9, 3, 6}, part_count[PARTS] = {2, 3, 1, 0, 2, 1};
+enum { PARTED = 9, ROOM = 8, UNTOUCHED = 0xa5 };
+
 static moecl_status check_rows(check_run *run, void *op) {
   op_rows *rows = op;
   const size_t bytes = (size_t)rows->desc.row_bytes;
-  static const int32_t list[SKIPPED + LISTED] = {0, 0, 10, 3, 0, 3, 7};
-  uint8_t from[ROWS * 64], to[(SKIPPED + LISTED) * 64];
+  static const int32_t list[SKIPPED + PARTED] = {0, 0, 10, 3, 0, 3, 7, 1, 9, 2, 4};
+  uint8_t from[ROWS * 64], want[2][ROOM * 64], to[ROOM * 64];
+  op_rows_part parts[PARTS];
   ocl_chain chain = {.context = run->context};
   for (size_t i = 0; i < sizeof from; i++) from[i] = (uint8_t)(i * 7 + i / 64);
+  memset(want, UNTOUCHED, sizeof want);
   MOECL_TRY(moecl_buffer_create(run->context, ROWS * bytes, &run->buffer[0]));
   MOECL_TRY(moecl_buffer_write_wait(run->buffer[0], 0, ROWS * bytes, from));
-  MOECL_TRY(check_upload_words(run->context, list, SKIPPED + LISTED, &run->buffer[1]));
-  MOECL_TRY(moecl_buffer_create(run->context, (SKIPPED + LISTED) * bytes, &run->buffer[2]));
+  MOECL_TRY(check_upload_words(run->context, list, SKIPPED + PARTED, &run->buffer[1]));
+  for (int b = 0; b < 2; b++) {
+    MOECL_TRY(moecl_buffer_create(run->context, ROOM * bytes, &run->buffer[2 + b]));
+    MOECL_TRY(moecl_buffer_write_wait(run->buffer[2 + b], 0, ROOM * bytes, want[b]));
+  }
+  for (int p = 0, i = SKIPPED; p < PARTS; p++) {
+    parts[p] = (op_rows_part){run->buffer[part_buffer[p]], (uint64_t)part_first[p],
+                              (uint64_t)part_count[p]};
+    for (int r = 0; r < part_count[p]; r++, i++)
+      memcpy(want[part_buffer[p] - 2] + (size_t)(part_first[p] + r) * bytes,
+             from + (size_t)list[i] * bytes, bytes);
+  }
   const op_rows_io io = {.from = run->buffer[0],
                          .list = run->buffer[1],
-                         .to = run->buffer[2],
                          .first = SKIPPED,
-                         .first_to = SKIPPED,
-                         .count = LISTED};
+                         .parts = parts,
+                         .num_parts = PARTS};
   MOECL_TRY(op_rows_enqueue(rows, &chain, &io));
-  MOECL_TRY(moecl_buffer_read_wait(run->buffer[2], 0, (SKIPPED + LISTED) * bytes, to));
-  for (size_t r = SKIPPED; r < SKIPPED + LISTED; r++)
-    for (size_t i = 0; i < bytes; i++)
-      if (to[r * bytes + i] != from[(size_t)list[r] * bytes + i])
-        return check_fail(run, "rows", (int64_t)(r * bytes + i), to[r * bytes + i],
-                          from[(size_t)list[r] * bytes + i]);
+  for (int b = 0; b < 2; b++) {
+    MOECL_TRY(moecl_buffer_read_wait(run->buffer[2 + b], 0, ROOM * bytes, to));
+    for (size_t i = 0; i < ROOM * bytes; i++)
+      if (to[i] != want[b][i]) return check_fail(run, "rows", (int64_t)i, to[i], want[b][i]);
+  }
   return MOECL_OK;
 }
 
@@ -311,6 +328,39 @@ moecl_status op_rows_self_check(moecl_context *context, const kernel_variant *va
   op_rows rows;
   MOECL_TRY(check_begin(&run, &small, &rows));
   return check_end(&run, &rows, &rows.kernel, 1, check_rows);
+}
+
+/* ---- several copies ---- */
+
+/* Five, and so two launches; one is empty. */
+static moecl_status check_copies(check_run *run, void *op) {
+  enum { COPIES = 5, WORDS = 7, PLACES = 24 };
+  static const int first[COPIES] = {1, 15, 8, 20, 10}, count[COPIES] = {7, 4, 2, 0, 5};
+  int32_t from[WORDS], want[PLACES], to[PLACES];
+  op_copy copies[COPIES];
+  ocl_chain chain = {.context = run->context};
+  for (int i = 0; i < PLACES; i++) want[i] = -1 - i;
+  MOECL_TRY(check_upload_words(run->context, want, PLACES, &run->buffer[COPIES]));
+  for (int c = 0; c < COPIES; c++) {
+    for (int i = 0; i < WORDS; i++) from[i] = 100 * c + i;
+    MOECL_TRY(check_upload_words(run->context, from, WORDS, &run->buffer[c]));
+    memcpy(want + first[c], from, (size_t)count[c] * sizeof *from);
+    copies[c] =
+        (op_copy){run->buffer[c], run->buffer[COPIES], (uint64_t)first[c], (uint64_t)count[c]};
+  }
+  MOECL_TRY(op_copies_enqueue(op, &chain, copies, COPIES));
+  MOECL_TRY(moecl_buffer_read_wait(run->buffer[COPIES], 0, sizeof to, to));
+  for (int i = 0; i < PLACES; i++)
+    if (to[i] != want[i]) return check_fail(run, "words", i, to[i], want[i]);
+  return MOECL_OK;
+}
+
+moecl_status op_copies_self_check(moecl_context *context, const kernel_variant *variant,
+                                  const void *desc) {
+  check_run run = {&op_copies_kind, context, variant, {NULL}};
+  op_copies copies;
+  MOECL_TRY(check_begin(&run, desc, &copies));
+  return check_end(&run, &copies, &copies.kernel, 1, check_copies);
 }
 
 /* ---- rows as codes ---- */
@@ -355,7 +405,9 @@ static moecl_status check_packed(check_run *run, void *op) {
   MOECL_TRY(moecl_buffer_create(run->context, rows * bytes, &b[2]));
   MOECL_TRY(
       moecl_buffer_create(run->context, desc_format_bytes(desc->rows, LISTED, COLUMNS), &b[3]));
-  const op_rows_io io = {.from = b[0], .list = b[1], .to = b[2], .first = SKIPPED, .count = LISTED};
+  const op_rows_part part = {.to = b[2], .count = LISTED};
+  const op_rows_io io = {
+      .from = b[0], .list = b[1], .first = SKIPPED, .parts = &part, .num_parts = 1};
   MOECL_TRY(op_pack_enqueue(pack, &chain, &io));
   MOECL_TRY(op_pack_enqueue_back(pack, &chain, b[2], b[3], 0, 1));
   MOECL_TRY(op_pack_enqueue_back(pack, &chain, b[2], b[3], 1, LISTED - 1));

@@ -1,0 +1,234 @@
+// SPDX-License-Identifier: MIT
+/* Rows there and back: a member's tokens to the experts of all, and outputs to the homes of their
+ * tokens. A kernel gathers them by a list: its own to where they are used, others' into their
+ * memory where the transport reaches that, or else one behind the other, for the transport to take.
+ */
+#include "base/base.h"
+#include "group/group.h"
+
+void group_count_rows(moecl_group_layer *layer) {
+  const int chunks = layer->chunks, bins = layer->group->count * chunks;
+  for (int m = 0; m < layer->group->count; m++) {
+    moecl_group_statistics *statistics = &layer->member[m].statistics;
+    const group_trait *trait = &layer->member[m].trait;
+    int64_t own_rows = 0, own_slots = 0;
+    for (int bin = m * chunks; bin < (m + 1) * chunks; bin++) {
+      own_rows += group_part(layer, m, bin, GROUP_ROWS);
+      own_slots += group_part(layer, m, bin, GROUP_SLOTS);
+    }
+    layer->rows[m] = group_before_chunk(layer, m, chunks, GROUP_ROWS);
+    layer->slots[m] = group_before_chunk(layer, m, chunks, GROUP_SLOTS);
+    statistics->num_tokens = layer->tokens[m];
+    statistics->experts = layer->placement.owned[m];
+    statistics->rows = layer->slots[m];
+    statistics->chunks = chunks;
+    statistics->row_bytes = trait->hidden_row_bytes;
+    statistics->output_row_bytes = trait->output_row_bytes;
+    statistics->bytes_sent = (uint64_t)(group_before_bin(layer, m, bins, GROUP_ROWS) - own_rows) *
+                                 statistics->row_bytes +
+                             (uint64_t)(layer->slots[m] - own_slots) * statistics->output_row_bytes;
+    statistics->bytes_received =
+        (uint64_t)(layer->rows[m] - own_rows) * statistics->row_bytes +
+        (uint64_t)(group_before_bin(layer, m, bins, GROUP_SLOTS) - own_slots) *
+            statistics->output_row_bytes;
+  }
+}
+
+moecl_status group_provide_row_arrivals(moecl_group_layer *layer, int m) {
+  group_member *member = &layer->member[m];
+  const int bins = layer->group->count * layer->chunks;
+  const int64_t received = layer->slots[m] ? group_planned_rows(layer, m) : 0;
+  const int64_t returned = group_before_bin(layer, m, bins, GROUP_SLOTS);
+  MOECL_TRY(group_provide_arrivals(
+      layer->group, m, (uint64_t)received * member->trait.hidden_row_bytes, &member->received));
+  return group_provide_arrivals(
+      layer->group, m, (uint64_t)returned * member->trait.output_row_bytes, &member->returned);
+}
+
+/* What arrives in another member's buffer, as a member's kernels see it; NULL: they do not. */
+static const moecl_buffer *reach(const moecl_group_layer *layer, const moecl_buffer *buffer,
+                                 int from) {
+  return buffer ? group_reach(layer->group, buffer, from) : NULL;
+}
+
+/* Codes are bytes, which are slow to store one by one into another device's memory. */
+static const moecl_buffer *reach_received(const moecl_group_layer *layer, int from, int to) {
+  return layer->sent_codes ? NULL : reach(layer, layer->member[to].received, from);
+}
+
+static const moecl_buffer *reach_returned(const moecl_group_layer *layer, int from, int to) {
+  return reach(layer, layer->member[to].returned, from);
+}
+
+/* Does a member send something that the transport is to take? */
+static bool sends(const moecl_group_layer *layer, int m,
+                  const moecl_buffer *(*reaches)(const moecl_group_layer *, int, int)) {
+  for (int to = 0; to < layer->group->count; to++)
+    if (to != m && !reaches(layer, m, to)) return true;
+  return false;
+}
+
+moecl_status group_provide_rows(moecl_group_layer *layer, int m) {
+  group_member *member = &layer->member[m];
+  moecl_context *context = group_context_of(layer, m);
+  const int bins = layer->group->count * layer->chunks;
+  const uint64_t in = member->trait.hidden_row_bytes, out = member->trait.output_row_bytes;
+  const uint64_t row =
+      desc_format_bytes(member->share->stored, 1, (uint64_t)layer->params.hidden_size);
+  const uint64_t sent = (uint64_t)group_before_bin(layer, m, bins, GROUP_ROWS);
+  const uint64_t given = (uint64_t)layer->slots[m];
+  MOECL_TRY(group_provide(context, sends(layer, m, reach_received) ? sent * in : 0, &member->sent));
+  MOECL_TRY(
+      group_provide(context, sends(layer, m, reach_returned) ? given * out : 0, &member->given));
+  if (layer->slots[m] == 0) return MOECL_OK;
+  MOECL_TRY(group_plan_experts(layer, m));
+  const uint64_t received = (uint64_t)member->experts.key.numbers[GROUP_ROWS];
+  MOECL_TRY(group_provide(context, layer->sent_codes ? received * row : 0, &member->unpacked));
+  return group_provide_plan(layer, m, GROUP_EXPERTS, &member->experts.plan);
+}
+
+/* ---- parts of a list ---- */
+
+typedef struct parts {
+  op_rows_part part[OP_DISPATCH_MOST_BINS];
+  size_t count;
+  bool reach; /* some are stored into others' memory */
+} parts;
+
+/* Those that follow each other in the list and where they go are one. */
+static void add_part(parts *parts, const moecl_buffer *to, int64_t first_to, int64_t count) {
+  op_rows_part *last = parts->count ? &parts->part[parts->count - 1] : NULL;
+  if (count == 0) return;
+  if (last && last->to == to && last->first_to + last->count == (uint64_t)first_to)
+    last->count += (uint64_t)count;
+  else parts->part[parts->count++] = (op_rows_part){to, (uint64_t)first_to, (uint64_t)count};
+}
+
+/* To the profile a launch like any; to who measures the transport, one of its copies where rows
+ * cross. */
+static ocl_chain chain_of_gather(moecl_group_layer *layer, int m, moecl_stage label,
+                                 const char *step, const parts *parts) {
+  layer->member[m].watch.copying = parts->reach;
+  return group_chain_of(layer, m, label, step);
+}
+
+/* ---- there ---- */
+
+/* By bins, as send_token has them: the chunk's rows of member m's tokens at each owner are behind
+ * those of members before it. */
+static void part_tokens(const moecl_group_layer *layer, int m, parts *parts) {
+  const int chunks = layer->chunks;
+  int64_t sent = 0;
+  for (int bin = 0; bin < layer->group->count * chunks; bin++) {
+    const int owner = bin / chunks;
+    const int64_t count = group_part(layer, m, bin, GROUP_ROWS);
+    const int64_t there = group_before_chunk(layer, owner, bin % chunks, GROUP_ROWS) +
+                          group_started(layer, m, bin, GROUP_ROWS);
+    const moecl_buffer *reached = owner == m ? NULL : reach_received(layer, m, owner);
+    if (owner == m) add_part(parts, layer->member[m].received, there, count);
+    else if (reached) add_part(parts, reached, there, count);
+    else add_part(parts, layer->member[m].sent, sent, count);
+    parts->reach |= reached && count > 0;
+    sent += count;
+  }
+}
+
+moecl_status group_gather_tokens(group_run *run, int m) {
+  moecl_group_layer *layer = run->layer;
+  group_member *member = &layer->member[m];
+  parts parts = {.count = 0};
+  if (layer->tokens[m] == 0) return MOECL_OK;
+  part_tokens(layer, m, &parts);
+  ocl_chain chain = chain_of_gather(layer, m, MOECL_STAGE_PERMUTE, "gather_tokens", &parts);
+  const op_rows_io io = {.from = group_tokens_of(run, m)->hidden_states,
+                         .list = group_list_of(member, member->lists.send_token),
+                         .parts = parts.part,
+                         .num_parts = parts.count};
+  const moecl_status status = layer->sent_codes
+                                  ? op_pack_enqueue(&member->hidden_pack, &chain, &io)
+                                  : op_rows_enqueue(&member->hidden_rows, &chain, &io);
+  member->watch.copying = false;
+  return status;
+}
+
+/* Tokens that the experts of a chunk wait for. */
+size_t group_list_tokens(const group_run *run, int s, int chunk, group_block *blocks) {
+  const moecl_group_layer *layer = run->layer;
+  const uint64_t row = layer->member[0].trait.hidden_row_bytes;
+  size_t count = 0;
+  for (int d = 0; d < layer->group->count; d++) {
+    const int bin = d * layer->chunks + chunk;
+    const int64_t rows = group_part(layer, s, bin, GROUP_ROWS);
+    if (s == d || rows == 0 || reach_received(layer, s, d)) continue;
+    const int64_t to =
+        group_before_chunk(layer, d, chunk, GROUP_ROWS) + group_started(layer, s, bin, GROUP_ROWS);
+    blocks[count++] =
+        (group_block){.from = s,
+                      .to = d,
+                      .source = layer->member[s].sent,
+                      .source_offset = (uint64_t)group_before_bin(layer, s, bin, GROUP_ROWS) * row,
+                      .destination = layer->member[d].received,
+                      .destination_offset = (uint64_t)to * row,
+                      .bytes = (uint64_t)rows * row};
+  }
+  return count;
+}
+
+/* ---- and back ---- */
+
+/* By members, as return_slot has a chunk's. */
+static void part_outputs(const moecl_group_layer *layer, int m, int chunk, parts *parts) {
+  const int bin = m * layer->chunks + chunk;
+  int64_t given = group_before_chunk(layer, m, chunk, GROUP_SLOTS);
+  for (int home = 0; home < layer->group->count; home++) {
+    const int64_t count = group_part(layer, home, bin, GROUP_SLOTS);
+    const int64_t there = group_before_bin(layer, home, bin, GROUP_SLOTS);
+    const moecl_buffer *reached = home == m ? NULL : reach_returned(layer, m, home);
+    if (home == m) add_part(parts, layer->member[m].returned, there, count);
+    else if (reached) add_part(parts, reached, there, count);
+    else add_part(parts, layer->member[m].given, given, count);
+    parts->reach |= reached && count > 0;
+    given += count;
+  }
+}
+
+moecl_status group_gather_outputs(group_run *run, int m, int chunk) {
+  moecl_group_layer *layer = run->layer;
+  group_member *member = &layer->member[m];
+  parts parts = {.count = 0};
+  part_outputs(layer, m, chunk, &parts);
+  ocl_chain chain = chain_of_gather(layer, m, MOECL_STAGE_COMBINE, "gather_outputs", &parts);
+  const op_rows_io io = {.from =
+                             group_block_of(&member->space[GROUP_EXPERTS], &member->experts.plan,
+                                            member->experts.at.expert_output),
+                         .list = group_list_of(member, member->lists.return_slot),
+                         .first = (uint64_t)group_before_chunk(layer, m, chunk, GROUP_SLOTS),
+                         .parts = parts.part,
+                         .num_parts = parts.count};
+  const moecl_status status = op_rows_enqueue(&member->output_rows, &chain, &io);
+  member->watch.copying = false;
+  return status;
+}
+
+/* A chunk's outputs, to the homes of their tokens. */
+size_t group_list_outputs(const group_run *run, int d, int chunk, group_block *blocks) {
+  const moecl_group_layer *layer = run->layer;
+  const uint64_t row = layer->member[0].trait.output_row_bytes;
+  const int bin = d * layer->chunks + chunk;
+  size_t count = 0;
+  for (int s = 0; s < layer->group->count; s++) {
+    const int64_t rows = group_part(layer, s, bin, GROUP_SLOTS);
+    if (s == d || rows == 0 || reach_returned(layer, d, s)) continue;
+    const int64_t from = group_before_chunk(layer, d, chunk, GROUP_SLOTS) +
+                         group_started(layer, s, bin, GROUP_SLOTS);
+    blocks[count++] = (group_block){
+        .from = d,
+        .to = s,
+        .source = layer->member[d].given,
+        .source_offset = (uint64_t)from * row,
+        .destination = layer->member[s].returned,
+        .destination_offset = (uint64_t)group_before_bin(layer, s, bin, GROUP_SLOTS) * row,
+        .bytes = (uint64_t)rows * row};
+  }
+  return count;
+}
