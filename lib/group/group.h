@@ -1,9 +1,8 @@
 // SPDX-License-Identifier: MIT
 /* A group's insides. group.c makes it, of this process's contexts and of other ranks' (ranks.h);
- * place.c says who has which experts; layer.c makes a layer of
- * shares, weights.c fills them; build.c plans a member's part of a forward, forward.c runs all
- * members', choices.c tells them of each other's choices, rows.c takes rows there and back; statistics.c
- * and routing.c answer
+ * place.c says who has which experts; layer.c makes a layer of shares, weights.c fills them;
+ * build.c plans a member's part of a forward, forward.c runs all members', choices.c tells them of
+ * each other's choices, rows.c takes rows there and back; statistics.c and routing.c answer
  * questions. */
 #ifndef MOECL_LIB_GROUP_GROUP_H
 #define MOECL_LIB_GROUP_GROUP_H

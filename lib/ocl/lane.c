@@ -96,6 +96,17 @@ moecl_status ocl_queue_write(const void *from, moecl_buffer *to, uint64_t bytes,
   return ocl_keep_order(context);
 }
 
+moecl_status ocl_queue_read(const moecl_buffer *from, uint64_t bytes, void *to, cl_event *done) {
+  moecl_context *context = from->context;
+  *done = NULL;
+  MOECL_TRY(ocl_keep_order(context));
+  MOECL_TRY(ocl_check(
+      context,
+      clEnqueueReadBuffer(context->queue, from->mem, CL_FALSE, 0, (size_t)bytes, to, 0, NULL, done),
+      "clEnqueueReadBuffer"));
+  return ocl_keep_order(context);
+}
+
 void ocl_event_let_go(cl_event *event) {
   if (*event) clReleaseEvent(*event);
   *event = NULL;

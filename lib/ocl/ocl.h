@@ -256,6 +256,8 @@ moecl_status ocl_event_look(moecl_context *context, cl_event event, bool *done);
 /* Enqueues a write to a buffer's beginning on its context's queue. *done is the caller's to let go
  * of; host memory has to be there until then. */
 moecl_status ocl_queue_write(const void *from, moecl_buffer *to, uint64_t bytes, cl_event *done);
+/* The same of a read of a buffer's beginning. */
+moecl_status ocl_queue_read(const moecl_buffer *from, uint64_t bytes, void *to, cl_event *done);
 /* Releases and nulls; NULL is allowed. */
 void ocl_event_let_go(cl_event *event);
 
