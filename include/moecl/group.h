@@ -36,9 +36,9 @@ typedef struct moecl_group_params {
  * contexts[i]. They stay the caller's, and are kept alive. `params` may be NULL.
  * Errors: MOECL_ERROR_INVALID_ARGUMENT (how many, one twice, a NULL), MOECL_ERROR_UNSUPPORTED (no
  * such transport, or it does not serve here; built without MPI); the first context's log says
- * which. Thread: that of all contexts, as are all calls below. A forward has threads of its own
- * for the members but the first, where they can be had, which use the contexts while the call
- * lasts; log callbacks are called from the caller's thread all the same.
+ * which. Thread: that of all contexts, as are all calls below. Where no member is a CPU, a
+ * forward has threads of its own for the members but the first, which use the contexts while the
+ * call lasts; log callbacks are called from the caller's thread all the same.
  *
  * Several processes: with mpi_comm every rank of the communicator makes this call with its own
  * contexts, one or more. Members are numbered by rank, and then as in `contexts`. All ranks know

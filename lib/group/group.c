@@ -136,10 +136,18 @@ static moecl_status gather_members(moecl_group *group, moecl_context *const *con
   return MOECL_OK;
 }
 
+/* Threads pay where to enqueue takes long beside kernels. CPUs' kernels want the processors
+ * themselves, and begin at once. */
+static bool wants_threads(const moecl_group *group) {
+  for (int m = group->begin; m < group->end; m++)
+    if (group->device[m].context->info.type == MOECL_DEVICE_CPU) return false;
+  return true;
+}
+
 static moecl_status make_group(moecl_group *group, const char *asked) {
   for (int m = group->begin; m < group->end; m++)
     MOECL_TRY(add_member(&group->device[m], group->device[m].context));
-  group->team = base_team_create(group->end - group->begin);
+  if (wants_threads(group)) group->team = base_team_create(group->end - group->begin);
   return make_transport(group, asked);
 }
 

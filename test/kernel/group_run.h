@@ -3,7 +3,7 @@
 #ifndef MOECL_TEST_GROUP_RUN_H
 #define MOECL_TEST_GROUP_RUN_H
 
-#include "moecl/group.h"
+#include "group/group.h"
 #include "problem.h"
 
 enum { MOST_MEMBERS = 4, MOST_TOKENS = 400 };
@@ -89,6 +89,7 @@ static inline together make_together(const problem *p, const moecl_group_layer_p
   assert_int_equal(moecl_group_size(t.group), members);
   assert_int_equal(moecl_group_own(t.group, &first_member), t.own);
   assert_int_equal(first_member, begin);
+  if (!t.group->team) t.group->team = base_team_create(t.own); /* CPUs have none */
   assert_ok(moecl_group_layer_create(t.group, &params, &t.layer));
   for (int i = 0; i < MOECL_TENSOR_COUNT; i++)
     if (p->weights[i])
