@@ -25,35 +25,42 @@ moecl_status group_read_choices(group_run *run, int m) {
                        layer->token_priority + first, run->routed[m], group_await_later(run, m));
 }
 
-/* What there is of a member's choices: a tensor at home, the batch's buffer, bytes of a token. */
-typedef struct choice_part {
-  int tensor;
-  moecl_buffer **batch;
-  uint64_t row;
-} choice_part;
+/* What there is of choices: ids, weights and, where they count, priorities. */
+static int num_parts(moecl_group_layer *layer) {
+  const bool prioritize = desc_prioritizes(&group_own(layer)->share->dispatch);
+  return prioritize ? GROUP_CHOICES : GROUP_CHOICES - 1;
+}
 
-static int choice_parts(const moecl_group_layer *layer, group_member *member, choice_part *parts) {
+/* Bytes of a token. */
+static uint64_t part_row(const moecl_group_layer *layer, int part) {
+  return part < GROUP_CHOICES - 1 ? (uint64_t)layer->params.top_k * 4 : 4;
+}
+
+/* At home, and the batch's. Other members' plans are their threads'. */
+static const moecl_buffer *part_home(const group_member *member, int part) {
   const layer_tensors *at = &member->home.at;
-  const uint64_t row = (uint64_t)layer->params.top_k * 4;
-  parts[0] = (choice_part){at->topk_ids, &member->topk_ids, row};
-  parts[1] = (choice_part){at->topk_weights, &member->topk_weights, row};
-  parts[2] = (choice_part){at->token_priority, &member->token_priority, 4};
-  return desc_prioritizes(&member->share->dispatch) ? GROUP_CHOICES : GROUP_CHOICES - 1;
+  const int tensors[GROUP_CHOICES] = {at->topk_ids, at->topk_weights, at->token_priority};
+  return group_home_block(member, tensors[part]);
+}
+
+static moecl_buffer **part_batch(group_member *member, int part) {
+  moecl_buffer **const buffers[GROUP_CHOICES] = {&member->topk_ids, &member->topk_weights,
+                                                 &member->token_priority};
+  return buffers[part];
 }
 
 /* Those of `from` that `to` gets. */
 static size_t add_choices(const group_run *run, int from, int to, group_block *blocks) {
   moecl_group_layer *layer = run->layer;
-  choice_part parts[GROUP_CHOICES], parts_to[GROUP_CHOICES];
-  const int count = choice_parts(layer, &layer->member[from], parts);
-  choice_parts(layer, &layer->member[to], parts_to);
+  const int count = num_parts(layer);
   for (int i = 0; i < count; i++)
-    blocks[i] = (group_block){.from = from,
-                              .to = to,
-                              .source = group_home_block(&layer->member[from], parts[i].tensor),
-                              .destination = *parts_to[i].batch,
-                              .destination_offset = (uint64_t)layer->first[from] * parts[i].row,
-                              .bytes = (uint64_t)layer->tokens[from] * parts[i].row};
+    blocks[i] =
+        (group_block){.from = from,
+                      .to = to,
+                      .source = part_home(&layer->member[from], i),
+                      .destination = *part_batch(&layer->member[to], i),
+                      .destination_offset = (uint64_t)layer->first[from] * part_row(layer, i),
+                      .bytes = (uint64_t)layer->tokens[from] * part_row(layer, i)};
   return (size_t)count;
 }
 
@@ -71,13 +78,11 @@ static size_t add_copies(const group_run *run, int from, int to, op_copy *copies
   return count;
 }
 
-static bool reaches_choices(const moecl_group_layer *layer, int from, int to) {
-  const group_member *member = &layer->member[to];
-  const moecl_group *group = layer->group;
-  return group_reach(group, member->topk_ids, from) &&
-         group_reach(group, member->topk_weights, from) &&
-         (!desc_prioritizes(&member->share->dispatch) ||
-          group_reach(group, member->token_priority, from));
+static bool reaches_choices(moecl_group_layer *layer, int from, int to) {
+  bool all = true;
+  for (int i = 0; i < num_parts(layer); i++)
+    all &= group_reach(layer->group, *part_batch(&layer->member[to], i), from) != NULL;
+  return all;
 }
 
 moecl_status group_copy_choices(group_run *run, int m) {
@@ -94,12 +99,10 @@ moecl_status group_copy_choices(group_run *run, int m) {
 
 moecl_status group_provide_choices(moecl_group_layer *layer) {
   const uint64_t batch = (uint64_t)group_batch_of(layer);
-  for (int m = layer->group->begin; m < layer->group->end; m++) {
-    choice_part parts[GROUP_CHOICES];
-    const int count = choice_parts(layer, &layer->member[m], parts);
-    for (int i = 0; i < count; i++)
-      MOECL_TRY(group_provide_arrivals(layer->group, m, batch * parts[i].row, parts[i].batch));
-  }
+  for (int m = layer->group->begin; m < layer->group->end; m++)
+    for (int i = 0; i < num_parts(layer); i++)
+      MOECL_TRY(group_provide_arrivals(layer->group, m, batch * part_row(layer, i),
+                                       part_batch(&layer->member[m], i)));
   return MOECL_OK;
 }
 
