@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: MIT
-"""The peers: whole MoE layers in PyTorch, transformers, Triton and vLLM.
+"""The peers: whole MoE layers in PyTorch, transformers, Triton, and others' packages.
 
 Each is a function of (x [T, H], weights, top_k) for weights = (router [E, H],
 gate_up [E, 2I, H] with the gate's rows first, down [E, H, I]), as moecl has them.
@@ -7,6 +7,7 @@ What a peer needs is imported when it is built. A builder yields (name, layer,
 whether a CUDA graph can hold it).
 """
 
+import importlib
 import math
 
 import torch
@@ -190,8 +191,13 @@ def build_triton(case):
 
 
 def build_vllm(case):
-    """vLLM's fused experts behind its own top-k."""
-    from vllm.model_executor.layers.fused_moe import fused_experts, fused_topk
+    """vLLM's fused experts behind its own top-k; where it can't be imported as a whole, its kernels."""
+    try:
+        from vllm.model_executor.layers.fused_moe import fused_experts, fused_topk
+    except ImportError as error:
+        case.log(f"vLLM as a whole: {error}")
+        yield from build_package("fused_vllm")(case)
+        return
     top_k = case.shape.top_k
 
     def call(x, weights):
@@ -201,5 +207,11 @@ def build_vllm(case):
     yield "vLLM", call, True
 
 
+def build_package(name):
+    """The peer of a file of its own, imported when it is built."""
+    return lambda case: importlib.import_module(name).build(case)
+
+
 BUILDERS = {"grouped_mm": build_grouped_mm, "transformers": build_transformers,
             "triton": build_triton, "vllm": build_vllm}
+BUILDERS.update({name: build_package(f"fused_{name}") for name in ("sglang", "lmdeploy", "sonicmoe")})

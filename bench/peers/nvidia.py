@@ -17,6 +17,7 @@ the programs said.
 
     bench/peers/nvidia.py --ours build/bench/layer_turns --out DIR
     bench/peers/nvidia.py --points mixtral:1,16 olmoe:1024 --peers triton --out DIR
+    bench/peers/nvidia.py --packages wheels --peers sglang,vllm,lmdeploy --keep 3 --out DIR
 
 Exit codes: 0 every point of ours ran, 1 some did not, 2 bad usage, or no GPU.
 """
@@ -39,7 +40,7 @@ import floors  # noqa: E402
 from ours import Failed, NoDevice, Ours  # noqa: E402
 
 HERE = pathlib.Path(__file__).resolve().parent
-PEERS = ("grouped_mm", "transformers", "triton", "vllm")
+PEERS = ("grouped_mm", "transformers", "triton", "vllm", "sglang", "lmdeploy", "sonicmoe")
 START_LIMIT = 180  # seconds; importing PyTorch on a cold disk
 DEATHS = 2  # a peer that ended its process so often is not tried again
 TENSORS = ("router", "gate_up", "down")
@@ -55,6 +56,8 @@ class Worker:
     def __init__(self, options, window, log):
         words = [options.python, str(HERE / "worker.py"), "--device", options.torch_device,
                  "--window", str(window)]
+        if options.packages:
+            words += ["--packages", options.packages]
         self.process = subprocess.Popen(words, text=True, stdin=subprocess.PIPE,
                                         stdout=subprocess.PIPE, stderr=log)
 
@@ -360,6 +363,9 @@ def parse(arguments):
                         help=f"of {', '.join(floors.SHAPES)}; default: all thirty")
     parser.add_argument("--peers", default="all",
                         help=f"all, none, or some of {','.join(PEERS)} (default: all)")
+    parser.add_argument("--packages", metavar="DIR",
+                        help="a folder with unpacked wheels of vllm, sglang or lmdeploy; what of them "
+                        "is installed needs none")
     parser.add_argument("--keep", type=int, default=2,
                         help="peers that take part in the turns (default: 2)")
     parser.add_argument("--rounds", type=int, default=3)

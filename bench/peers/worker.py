@@ -2,7 +2,7 @@
 """Holds the weights and inputs of a comparison, and the peers, in a process of its own that may die
 without it.
 
-    worker.py [--device cuda] [--window FILE]
+    worker.py [--device cuda] [--window FILE] [--packages DIR]
 
 Reads one request a line on standard input and answers with lines of JSON, at last {"done": true}.
 What libraries print goes to standard error, the caller's log. FILE is memory that moecl's side maps
@@ -33,8 +33,10 @@ import torch  # noqa: E402
 
 import floors  # noqa: E402
 import layers  # noqa: E402
+import packages  # noqa: E402
 
 DEVICE = "cuda"
+PACKAGES = None  # a folder with peers' packages
 SEED = 42
 
 
@@ -183,7 +185,7 @@ class Bench:
         checked = layers.sample_tokens(inputs[0], router, shape.top_k)
         self.case = SimpleNamespace(
             shape=shape, tokens=tokens, device=DEVICE, weights=[self.weights], inputs=inputs,
-            checked=checked, timer=timer, log=log,
+            checked=checked, timer=timer, log=log, packages=PACKAGES,
             expected=layers.reference(inputs[0], self.weights, shape.top_k, checked))
         size = inputs[0].numel()
         place = self.place(size * sets)
@@ -281,6 +283,9 @@ def versions():
             found.append(f"{name} {__import__(name).__version__}")
         except Exception:
             found.append(f"no {name}")
+    for name in ("vllm", "sglang", "lmdeploy", "sonic-moe"):
+        if (there := packages.version(name, PACKAGES)) != "?":
+            found.append(f"{name} {there}")
     return ", ".join(found)
 
 
@@ -319,12 +324,13 @@ def map_window(path):
 
 
 def main():
-    global DEVICE
+    global DEVICE, PACKAGES
     parser = argparse.ArgumentParser()
     parser.add_argument("--device", default="cuda")
     parser.add_argument("--window")
+    parser.add_argument("--packages")
     options = parser.parse_args()
-    DEVICE = options.device
+    DEVICE, PACKAGES = options.device, options.packages
     torch.set_grad_enabled(False)
     if DEVICE != "cpu" and not torch.cuda.is_available():
         answer(ready=False, why="PyTorch sees no CUDA device")

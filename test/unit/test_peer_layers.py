@@ -4,9 +4,12 @@
 PyTorch, transformers, and Triton's kernels in its interpreter. Skipped without
 PyTorch, and what needs transformers or Triton without those."""
 
+import importlib
+import json
 import os
 import pathlib
 import sys
+import tempfile
 import time
 import unittest
 from types import SimpleNamespace
@@ -36,12 +39,35 @@ def case_of(tokens, dtype, shape=SHAPE):
     inputs = layers.draw_inputs(shape, tokens, weights[0], 2, 3)
     checked = layers.sample_tokens(inputs[0], weights[0], shape.top_k)
     return SimpleNamespace(shape=shape, tokens=tokens, device="cpu", weights=[weights],
-                           inputs=inputs, checked=checked, log=lambda text: None,
+                           inputs=inputs, checked=checked, log=lambda text: None, packages=None,
                            expected=layers.reference(inputs[0], weights, shape.top_k, checked))
 
 
+# What SGLang has in Triton, in PyTorch; and an import that stands in.
+SGLANG = '''
+import torch
+from sglang.srt.utils import is_cuda
+
+def invoke_fused_moe_kernel(a, b, bias, c, a_scale, b_scale, b_zp, share, ids, order, tile_expert, padded,
+                            weighted, top_k, tile, compute_type, filter_expert, **formats):
+    rows, flat = tile["BLOCK_SIZE_M"], c.view(-1, c.shape[-1])
+    for at in range(padded.item() // rows):
+        there = order[at * rows:(at + 1) * rows].long()
+        there = there[there < ids.numel()]
+        y = a[there // top_k] @ b[tile_expert[at]].t()
+        flat[there] = y * share.flatten()[there, None] if weighted else y
+
+def act_and_mul_triton(x, out, tile, ids):
+    gate, up = x.chunk(2, -1)
+    out.copy_(torch.nn.functional.silu(gate) * up)
+
+def moe_sum_reduce_triton(y, out, factor):
+    out.copy_(y.sum(1) * factor)
+'''
+
+
 class Layers(unittest.TestCase):
-    def check(self, case, name, tolerance):
+    def check_case(self, case, name, tolerance):
         found = list(layers.BUILDERS[name](case))
         self.assertTrue(found)
         for title, layer, _ in found:
@@ -52,8 +78,56 @@ class Layers(unittest.TestCase):
 
     def test_grouped_mm(self):
         for tokens in (1, 5, 64):
-            self.check(case_of(tokens, torch.float32), "grouped_mm", 1e-5)
-            self.check(case_of(tokens, torch.bfloat16), "grouped_mm", layers.TOLERANCE)
+            self.check_case(case_of(tokens, torch.float32), "grouped_mm", 1e-5)
+            self.check_case(case_of(tokens, torch.bfloat16), "grouped_mm", layers.TOLERANCE)
+
+    def test_missing_packages(self):
+        """A peer that is not there says so, and how to bring it."""
+        for name in ("vllm", "sglang", "lmdeploy", "sonicmoe"):
+            try:
+                importlib.import_module(name)
+            except Exception:
+                with self.assertRaisesRegex(ImportError, name):
+                    list(layers.BUILDERS[name](case_of(1, torch.float32)))
+
+    def test_aligned(self):
+        """Kernels out of a package, here in PyTorch: what is around them is right."""
+        try:
+            import triton  # noqa: F401
+        except ImportError:
+            self.skipTest("no Triton")
+        import aligned
+        with tempfile.TemporaryDirectory() as folder:
+            home = pathlib.Path(folder) / "sglang/srt/layers/moe/fused_moe_triton"
+            (home / "configs").mkdir(parents=True)
+            (home / "fused_moe_triton_kernels.py").write_text(SGLANG)
+            tiles = {m: {"BLOCK_SIZE_M": m, "BLOCK_SIZE_N": 64} for m in (16, 32, 64)}
+            table = home / f"configs/E={SHAPE.experts},N={SHAPE.intermediate},device_name=NVIDIA_H200.json"
+            table.write_text(json.dumps({"triton_version": "3", **tiles}))
+            for tokens in (1, 20):
+                case = case_of(tokens, torch.float32)
+                case.packages, case.timer = folder, lambda call: float(len(call()))
+                nearest = min(tiles, key=lambda m: abs(m - tokens))
+                self.assertEqual(aligned.tabled_tiles(folder, SHAPE, tokens), [tiles[nearest]])
+                self.assertEqual(self.check_case(case, "sglang", 1e-5), ["SGLang's kernels"])
+
+    def test_lists(self):
+        """Each expert's assignments in their order, in tiles of its own."""
+        try:
+            import aligned
+        except ImportError:
+            self.skipTest("no Triton")
+        ids = torch.randint(0, 5, (33, 3), dtype=torch.int32)  # the last two experts have none
+        order, tile_expert, padded = aligned.align(ids, 16, 7)
+        want, experts = [], []
+        for expert in range(7):
+            mine = [i for i, e in enumerate(ids.flatten().tolist()) if e == expert]
+            whole = -(-len(mine) // 16)
+            want += mine + [ids.numel()] * (16 * whole - len(mine))
+            experts += [expert] * whole
+        self.assertEqual(padded.tolist(), [len(want)])
+        self.assertEqual(order[:len(want)].tolist(), want)
+        self.assertEqual(tile_expert[:len(experts)].tolist(), experts)
 
     def test_loop(self):
         """What stands in for grouped_mm where PyTorch has none."""
@@ -68,7 +142,7 @@ class Layers(unittest.TestCase):
         except ImportError:
             self.skipTest("no transformers")
         for tokens in (1, 64):
-            names = self.check(case_of(tokens, torch.float32), "transformers", 1e-5)
+            names = self.check_case(case_of(tokens, torch.float32), "transformers", 1e-5)
             self.assertEqual(len(names), 3)
 
     def test_triton(self):
