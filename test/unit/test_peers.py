@@ -318,6 +318,14 @@ class Command(unittest.TestCase):
         self.assertNotIn("load", record["points"][0]["ours"])
         self.assertIn("burst 0.500 (n/a of no peer", ran.stdout)
 
+    def test_packages(self):
+        """The worker hears of the folder, and only where one is named."""
+        self.script("worker", WORKER.replace('"some versions"', '" ".join(sys.argv[1:])'))
+        for words, want in ((["--packages", "wheels"], True), ([], False)):
+            ran, record = self.run_command("--peers", "sglang", "--points", "olmoe:1", *words)
+            self.assertEqual(ran.returncode, 0, ran.stderr)
+            self.assertEqual("--packages wheels" in record["versions"], want)
+
     def test_missing_python_or_ours(self):
         ran, record = self.run_command("--python", "/nonexistent/python", "--points", "olmoe:1")
         self.assertIn("/nonexistent/python did not start", ran.stderr)
