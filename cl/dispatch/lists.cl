@@ -7,12 +7,13 @@
  *
  *   find_owners  the bin of each assignment t*K+k: member * chunks + chunk, -1 where it was
  *                dropped, -2 where its expert is an identity expert
- *   own_offsets  where the rows of each of its own experts begin: like expert_offsets
+ *   own_offsets  where the rows of each of its own experts begin: like expert_offsets; and likewise
+ *                their tiles, like tile_offsets
  *   count_bins   tokens and assignments of each bin in each block of tokens
  *   scan_blocks  their exclusive prefix over the blocks; and `starts`, the same where each
  *                member's tokens begin, and at the end of the batch
  *   write_lists  the lists
- *   chunk_offsets  expert_offsets and tile_offsets of the experts of one chunk alone
+ *   chunk_offsets  both of the experts of one chunk alone, where there are several
  *
  * An expert may have copies on several members. They share its rows by rank, in equal parts.
  * The own experts of a member fall into as many chunks, one after the other.
@@ -71,11 +72,12 @@ __kernel void find_owners(const __global int *topk_ids, const __global int *assi
 /* One work-group. */
 __kernel __attribute__((reqd_work_group_size(LOCAL, 1, 1))) void
 own_offsets(const __global int *expert_offsets, const __global int *placement,
-            __global int *offsets, int num_experts, int members, int own) {
+            __global int *offsets, __global int *tiles, int num_experts, int members, int own,
+            int tile_m) {
   __local int scratch[LOCAL];
   const int lid = (int)get_local_id(0);
   const copies_t at = find_copies(placement, num_experts, members);
-  int before = 0;
+  int before = 0, tiles_before = 0;
   for (int first = 0; first < own; first += LOCAL) {
     const int l = first + lid;
     int count = 0;
@@ -87,10 +89,15 @@ own_offsets(const __global int *expert_offsets, const __global int *placement,
     }
     const int end = before + group_scan(count, scratch, lid, LOCAL);
     before += scratch[LOCAL - 1];
-    barrier(CLK_LOCAL_MEM_FENCE);
     if (l < own) offsets[l + 1] = end;
+    barrier(CLK_LOCAL_MEM_FENCE);
+    const int tiles_end =
+        tiles_before + group_scan((count + tile_m - 1) / tile_m, scratch, lid, LOCAL);
+    tiles_before += scratch[LOCAL - 1];
+    if (l < own) tiles[l + 1] = tiles_end;
+    barrier(CLK_LOCAL_MEM_FENCE);
   }
-  if (lid == 0) offsets[0] = 0;
+  if (lid == 0) offsets[0] = tiles[0] = 0;
 }
 
 /* The first of a token's bins on a member, or MOST_BINS. */

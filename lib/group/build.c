@@ -88,6 +88,7 @@ enum {
   LIST_COUNTS,
   LIST_STARTS,
   LIST_OWN_OFFSETS,
+  LIST_OWN_TILES,
   LIST_SLOT_ROW,
   LIST_RETURN_SLOT,
   LIST_SEND_TOKEN,
@@ -98,15 +99,16 @@ enum {
   LIST_COUNT
 };
 
-/* The step's number has both, as the kernels' arguments are 31 bits. */
-static int64_t pack_numbers(int32_t blocks, int32_t chunks) {
-  return (int64_t)blocks << 8 | chunks;
+/* The step's number has all three: the kernels' arguments are 31 bits, of which tiles take few. */
+static int64_t pack_numbers(int32_t blocks, int32_t chunks, int64_t tile_rows) {
+  return tile_rows << 40 | (int64_t)blocks << 8 | chunks;
 }
 
 static moecl_status run_dispatch(void *user, ocl_chain *chain, const plan_call *call) {
   const op_dispatch_io io = {.num_tokens = call->num_tokens,
-                             .num_blocks = (int32_t)(call->number >> 8),
+                             .num_blocks = (int32_t)(call->number >> 8 & INT32_MAX),
                              .chunks = (int32_t)(call->number & 255),
+                             .tile_rows = (int32_t)(call->number >> 40),
                              .topk_ids = call->buffer[LIST_IDS],
                              .assignment_slot = call->buffer[LIST_SLOTS],
                              .expert_offsets = call->buffer[LIST_OFFSETS],
@@ -117,6 +119,7 @@ static moecl_status run_dispatch(void *user, ocl_chain *chain, const plan_call *
                              .counts = call->buffer[LIST_COUNTS],
                              .starts = call->buffer[LIST_STARTS],
                              .own_offsets = call->buffer[LIST_OWN_OFFSETS],
+                             .own_tiles = call->buffer[LIST_OWN_TILES],
                              .slot_row = call->buffer[LIST_SLOT_ROW],
                              .return_slot = call->buffer[LIST_RETURN_SLOT],
                              .send_token = call->buffer[LIST_SEND_TOKEN],
@@ -142,6 +145,7 @@ static void add_list_tensors(const moecl_group_layer *layer, int m, group_lists_
   built->counts = add_ints(p, temporary, "bin_counts", (uint64_t)layer->blocks * pairs);
   built->starts = add_ints(p, saved, "bin_starts", (members + 1) * pairs);
   built->own_offsets = add_ints(p, saved, "own_offsets", own + 1);
+  built->own_tiles = add_ints(p, saved, "own_tiles", own + 1);
   built->slot_row = add_ints(p, saved, "slot_row", all);
   built->return_slot = add_ints(p, saved, "return_slot", all);
   built->send_token = add_ints(p, saved, "send_token", tokens * members + 1);
@@ -149,6 +153,10 @@ static void add_list_tensors(const moecl_group_layer *layer, int m, group_lists_
   built->home_rows = add_ints(p, saved, "home_rows", (uint64_t)desc->num_experts + 1);
   built->received_slot = add_ints(p, saved, "received_slot", weighted);
   built->received_weight = add_ints(p, saved, "received_weight", weighted);
+}
+
+static int64_t list_tile_rows(const moecl_group_layer *layer, int m) {
+  return op_gemm_tile_rows(share_of(layer, m)->gate_up, group_chosen_rows(layer, m));
 }
 
 static void build_dispatch(const moecl_group_layer *layer, int m, group_lists_plan *built,
@@ -161,7 +169,8 @@ static void build_dispatch(const moecl_group_layer *layer, int m, group_lists_pl
                           .launches = OP_DISPATCH_LAUNCHES,
                           .enqueue = run_dispatch,
                           .user = (void *)dispatch,
-                          .number = pack_numbers(layer->blocks, layer->chunks)};
+                          .number =
+                              pack_numbers(layer->blocks, layer->chunks, list_tile_rows(layer, m))};
   const int tensors[LIST_COUNT] = {[LIST_IDS] = at->topk_ids,
                                    [LIST_SLOTS] = at->assignment_slot,
                                    [LIST_OFFSETS] = at->expert_offsets,
@@ -172,6 +181,7 @@ static void build_dispatch(const moecl_group_layer *layer, int m, group_lists_pl
                                    [LIST_COUNTS] = built->counts,
                                    [LIST_STARTS] = built->starts,
                                    [LIST_OWN_OFFSETS] = built->own_offsets,
+                                   [LIST_OWN_TILES] = built->own_tiles,
                                    [LIST_SLOT_ROW] = built->slot_row,
                                    [LIST_RETURN_SLOT] = built->return_slot,
                                    [LIST_SEND_TOKEN] = built->send_token,
@@ -192,10 +202,14 @@ static void build_chunks(const moecl_group_layer *layer, int m, group_lists_plan
   static const char *const names[MOECL_MAX_GROUP_CHUNKS] = {
       "chunk_0", "chunk_1", "chunk_2", "chunk_3", "chunk_4", "chunk_5", "chunk_6", "chunk_7"};
   const op_dispatch *dispatch = &layer->member[m].dispatch;
-  const int64_t tile_rows =
-      op_gemm_tile_rows(share_of(layer, m)->gate_up, group_chosen_rows(layer, m));
+  const int64_t tile_rows = list_tile_rows(layer, m);
   const uint64_t own = (uint64_t)dispatch->desc.own;
   plan *p = &built->plan;
+  if (layer->chunks == 1) { /* all of them */
+    built->chunk_offsets[0] = built->own_offsets;
+    built->chunk_tiles[0] = built->own_tiles;
+    return;
+  }
   for (int c = 0; c < layer->chunks; c++) {
     const plan_step step = {.name = names[c],
                             .operation = "dispatch",

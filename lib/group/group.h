@@ -97,7 +97,8 @@ typedef struct group_lists_plan {
   plan plan;
   group_plan_key key;
   layer_tensors at;
-  int placement, sources, bins, counts, starts, own_offsets, slot_row, return_slot, send_token;
+  int placement, sources, bins, counts, starts, own_offsets, own_tiles, slot_row, return_slot,
+      send_token;
   int home_slot, home_rows, received_slot, received_weight;
   int chunk_offsets[MOECL_MAX_GROUP_CHUNKS], chunk_tiles[MOECL_MAX_GROUP_CHUNKS];
 } group_lists_plan;

@@ -101,8 +101,9 @@ moecl_status op_dispatch_enqueue(op_dispatch *dispatch, ocl_chain *chain,
   const op_dispatch_desc *desc = &dispatch->desc;
   ocl_kernel *offsets = dispatch->kernels[OWN_OFFSETS], *write = dispatch->kernels[WRITE];
   MOECL_TRY(count_bins(dispatch, chain, io));
-  MOECL_TRY(ocl_kernel_args(offsets, "bbbiii", io->expert_offsets, io->placement, io->own_offsets,
-                            (int32_t)desc->num_experts, desc->members, desc->own));
+  MOECL_TRY(ocl_kernel_args(offsets, "bbbbiiii", io->expert_offsets, io->placement, io->own_offsets,
+                            io->own_tiles, (int32_t)desc->num_experts, desc->members, desc->own,
+                            io->tile_rows));
   MOECL_TRY(ocl_launch(chain, offsets, 1, dispatch->local));
   MOECL_TRY(ocl_kernel_args(
       write, "bbbbbbbbbbbbbbbbbiiiii", io->bins, io->topk_ids, io->assignment_slot,

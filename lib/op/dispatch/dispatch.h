@@ -27,13 +27,13 @@ typedef struct op_dispatch {
  * at most; S: slots of its own experts, T * K at most; B: members * chunks. */
 typedef struct op_dispatch_io {
   int64_t num_tokens;
-  int32_t num_blocks, chunks;
+  int32_t num_blocks, chunks, tile_rows;
   const moecl_buffer *topk_ids, *assignment_slot, *expert_offsets, *topk_weights;
   const moecl_buffer *placement, *sources;
   const moecl_buffer *bins;                            /* T*K */
   const moecl_buffer *counts;                          /* blocks * B * 2 */
   const moecl_buffer *starts;                          /* (members+1) * B * 2 */
-  const moecl_buffer *own_offsets;                     /* own+1 */
+  const moecl_buffer *own_offsets, *own_tiles;         /* own+1 */
   const moecl_buffer *slot_row, *return_slot;          /* S */
   const moecl_buffer *send_token;                      /* t * members at most */
   const moecl_buffer *home_slot;                       /* t*K */
@@ -50,7 +50,8 @@ moecl_status op_dispatch_enqueue(op_dispatch *dispatch, ocl_chain *chain, const 
 
 /* Own experts of chunk c: those from op_dispatch_chunk_begin of c to that of c+1. */
 int32_t op_dispatch_chunk_begin(int32_t own, int32_t chunks, int32_t c);
-/* Their offsets, and those of tiles of so many rows; each own+1. */
+/* Their offsets, and those of tiles of so many rows; each own+1. Of one chunk they are own_offsets
+ * and own_tiles. */
 moecl_status op_dispatch_enqueue_chunk(op_dispatch *dispatch, ocl_chain *chain, int32_t chunks,
                                        int32_t c, const moecl_buffer *own_offsets,
                                        const moecl_buffer *offsets, const moecl_buffer *tiles,

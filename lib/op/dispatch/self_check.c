@@ -11,7 +11,7 @@
  * expert. */
 enum { MEMBERS = 3, ME = 1, CHUNKS = 2, EXPERTS = 6, MATRICES = 5, TOP_K = 3 };
 enum { TOKENS = 263, ALL = TOKENS * TOP_K, BINS = MEMBERS * CHUNKS, COPIES = 8, OWN = 4 };
-enum { MOST_BLOCKS = 600 };
+enum { MOST_BLOCKS = 600, TILE = 16 };
 static const int64_t tokens_of[MEMBERS] = {70, 193, 0};
 static const int bits[MATRICES] = {3, 2, 6, 5, 2};
 
@@ -23,7 +23,7 @@ typedef struct batch {
 
 typedef struct lists {
   int32_t bins[ALL], starts[(MEMBERS + 1) * BINS * 2], own_offsets[OWN + 1];
-  int32_t slot_row[ALL], return_slot[ALL], send_token[ALL], home_slot[ALL];
+  int32_t own_tiles[OWN + 1], slot_row[ALL], return_slot[ALL], send_token[ALL], home_slot[ALL];
   int32_t received_slot[ALL], home;
   float received_weight[ALL];
   int sent, slots, received;
@@ -148,6 +148,9 @@ static void expect(const batch *b, lists *want) {
   for (int i = 0; i < ALL; i++) want->received_slot[i] = -1;
   for (int t = 0; t < TOKENS; t++) row_of[t] = -1;
   number_slots(b, want, slot_of);
+  for (int l = 0; l < OWN; l++)
+    want->own_tiles[l + 1] =
+        want->own_tiles[l] + (want->own_offsets[l + 1] - want->own_offsets[l] + TILE - 1) / TILE;
   fill_starts(want);
   for (int bin = 0; bin < BINS; bin++) fill_bin(b, want, bin, slot_of, row_of, &given);
   for (int t = 0; t < TOKENS; t++)
@@ -179,6 +182,7 @@ static moecl_status upload(check_run *run, const op_dispatch *dispatch, const ba
              {&io->counts, NULL, (size_t)io->num_blocks * BINS * 2},
              {&io->starts, NULL, (MEMBERS + 1) * BINS * 2},
              {&io->own_offsets, NULL, OWN + 1},
+             {&io->own_tiles, NULL, OWN + 1},
              {&io->slot_row, NULL, ALL},
              {&io->return_slot, NULL, ALL},
              {&io->send_token, NULL, ALL},
@@ -206,6 +210,7 @@ static moecl_status compare(check_run *run, const op_dispatch *dispatch, const o
   } all[] = {{"bins", io->bins, want->bins, ALL},
              {"starts", io->starts, want->starts, BASE_COUNT(want->starts)},
              {"own_offsets", io->own_offsets, want->own_offsets, OWN + 1},
+             {"own_tiles", io->own_tiles, want->own_tiles, OWN + 1},
              {"slot_row", io->slot_row, want->slot_row, (size_t)want->slots},
              {"return_slot", io->return_slot, want->return_slot, (size_t)want->slots},
              {"send_token", io->send_token, want->send_token, (size_t)want->sent},
@@ -224,7 +229,6 @@ static moecl_status compare(check_run *run, const op_dispatch *dispatch, const o
 
 static moecl_status check_chunks(check_run *run, op_dispatch *dispatch, const op_dispatch_io *io,
                                  const lists *want) {
-  enum { TILE = 16 };
   ocl_chain chain = {.context = run->context};
   for (int c = 0; c < CHUNKS; c++) {
     int32_t offsets[OWN + 1], tiles[OWN + 1];
@@ -246,7 +250,7 @@ static moecl_status check(check_run *run, void *op) {
   op_dispatch *dispatch = op;
   batch b;
   lists want;
-  op_dispatch_io io = {.num_tokens = TOKENS, .chunks = CHUNKS};
+  op_dispatch_io io = {.num_tokens = TOKENS, .chunks = CHUNKS, .tile_rows = TILE};
   draw_batch(&b);
   expect(&b, &want);
   MOECL_TRY(upload(run, dispatch, &b, &io));
