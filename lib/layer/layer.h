@@ -250,6 +250,8 @@ void layer_list_weights(const moecl_layer *layer, moecl_plan *made);
 
 /* moecl_layer_memory of a layer that was made, or described. */
 moecl_status layer_memory(const moecl_layer *layer, int64_t num_tokens, moecl_memory *memory);
+/* The largest workspace of a forward of so many tokens or fewer. */
+uint64_t layer_most_workspace(const moecl_layer *layer, int64_t num_tokens);
 /* More than 2^58 elements, of which the tensors hold 64 bytes or less each. */
 bool layer_is_beyond_64_bits(const moecl_layer_params *params, int64_t num_tokens);
 /* Can there be a forward of so many tokens? Logged. */

@@ -1,7 +1,8 @@
 // SPDX-License-Identifier: MIT
 /* What comes before a first forward: host memory through pinned pieces, weights by way of them,
  * and a workspace that is reserved. */
-#include "ocl/ocl.h"
+#include "../kernel/stand_in.h"
+#include "layer/layer.h"
 #include "small_layer.h"
 #include <stdlib.h>
 
@@ -206,11 +207,71 @@ static void test_reserve(void **state) {
   moecl_context_destroy(&context);
 }
 
+static const moecl_layer_params shapes[] = {
+    {.hidden_size = 64, .intermediate_size = 48, .num_experts = 4, .top_k = 2},
+    {.hidden_size = 64, .intermediate_size = 512, .num_experts = 64, .top_k = 8},
+    {.hidden_size = 2048, .intermediate_size = 64, .num_experts = 16, .top_k = 1},
+    /* four tokens take more than five, whose tensors share better */
+    {.hidden_size = 184,
+     .intermediate_size = 680,
+     .num_experts = 4,
+     .top_k = 1,
+     .shared_intermediate_size = 488},
+    {.hidden_size = 128,
+     .intermediate_size = 64,
+     .num_experts = 8,
+     .top_k = 2,
+     .shared_intermediate_size = 640,
+     .shared_gate = true},
+    {.hidden_size = 256, .intermediate_size = 64, .num_experts = 256, .top_k = 8, .jitter = 0.1f},
+    {.hidden_size = 64,
+     .intermediate_size = 64,
+     .num_experts = 32,
+     .top_k = 4,
+     .capacity_factor = 1.5,
+     .drop_policy = MOECL_DROP_PROBABILITY,
+     .renormalize_after_capacity = true}};
+
+/* Layers that are described only, of whatever variant the capabilities allow. */
+static void check_shape(const stand_in *place, uint32_t capabilities,
+                        const moecl_layer_params *shape) {
+  enum { MOST = 260 };
+  moecl_context *context = NULL;
+  moecl_layer *layer = NULL;
+  moecl_layer_params with = *shape;
+  uint64_t most = 0;
+  with.dtype = MOECL_BF16;
+  assert_ok(stand_in_open(place, &context));
+  if (capabilities) context->info.capabilities = capabilities | MOECL_CAP_LONG_LOOPS;
+  context->info.compute_units = 8;
+  assert_ok(layer_make(context, &with, true, &layer));
+  for (int64_t tokens = 0; tokens <= MOST; tokens++) {
+    const uint64_t bytes = tokens ? moecl_layer_workspace_size(layer, tokens) : 0;
+    most = bytes > most ? bytes : most;
+    assert_int_equal(layer_most_workspace(layer, tokens), most);
+  }
+  moecl_layer_destroy(&layer);
+  moecl_context_destroy(&context);
+}
+
+static void test_largest_workspace(void **state) {
+  static const uint32_t capabilities[] = {
+      0, MOECL_CAP_LOCAL_MEMORY | MOECL_CAP_PTX_SM80 | MOECL_CAP_PTX_SM90A,
+      MOECL_CAP_LOCAL_MEMORY | MOECL_CAP_MFMA, MOECL_CAP_LOCAL_MEMORY};
+  stand_in place;
+  (void)state;
+  assert_true(stand_in_make(&place));
+  for (size_t c = 0; c < BASE_COUNT(capabilities); c++)
+    for (size_t s = 0; s < BASE_COUNT(shapes); s++)
+      check_shape(&place, capabilities[c], &shapes[s]);
+  stand_in_remove(&place);
+}
+
 int main(void) {
-  const struct CMUnitTest tests[] = {cmocka_unit_test(test_transfers),
-                                     cmocka_unit_test(test_failed_transfer),
-                                     cmocka_unit_test(test_writes), cmocka_unit_test(test_weights),
-                                     cmocka_unit_test(test_reserve)};
+  const struct CMUnitTest tests[] = {
+      cmocka_unit_test(test_transfers), cmocka_unit_test(test_failed_transfer),
+      cmocka_unit_test(test_writes),    cmocka_unit_test(test_weights),
+      cmocka_unit_test(test_reserve),   cmocka_unit_test(test_largest_workspace)};
   skip_without_device();
   return cmocka_run_group_tests(tests, NULL, NULL);
 }
