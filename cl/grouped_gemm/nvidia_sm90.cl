@@ -154,6 +154,7 @@ gemm(const __global element_t *a, const __global int *slot_token,
   __local int offsets[MAX_EXPERTS + 1];
   __local int4 announced[ANNOUNCED];
   __local uint next[2];
+  end_first_build();
   const uint id = (uint)get_local_id(0);
   ring_t ring = make_ring(tile_rows, 0);
   for (int e = (int)id; e <= num_experts; e += LOCAL) offsets[e] = tile_offsets[e];

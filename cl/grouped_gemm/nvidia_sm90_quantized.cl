@@ -285,6 +285,7 @@ gemm(const __global ushort *a, const __global int *slot_token, const __global in
   __local int offsets[MAX_EXPERTS + 1];
   __local int4 announced[TEAMS][ANNOUNCED];
   __local uint next[TEAMS][2];
+  end_first_build();
   const uint all = (uint)get_local_id(0);
   const bool consumes = all < TEAMS * CONSUMERS;
   const uint of_its_kind = consumes ? all : all - TEAMS * CONSUMERS;

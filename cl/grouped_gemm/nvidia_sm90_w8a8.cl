@@ -369,6 +369,7 @@ gemm(const __global uchar *a, const __global int *slot_token, const __global int
   __local int offsets[MAX_EXPERTS + 1];
   __local int4 announced[ANNOUNCED];
   __local uint next[2];
+  end_first_build();
   const uint id = (uint)get_local_id(0);
   ring_t ring = make_ring(tile_rows, 0);
   for (int e = (int)id; e <= num_experts; e += LOCAL) offsets[e] = tile_offsets[e];

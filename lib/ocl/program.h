@@ -69,7 +69,8 @@ void ocl_cache_store(moecl_context *context, const char *key, cl_program program
  * for it; lib/ocl/ptx.c says why. */
 /* The target a source asks for; false if it asks for none. */
 bool ocl_ptx_target(const char *source, char *target, size_t size);
-/* Appends `ptx` with its marks removed and its target replaced. */
+/* Appends `ptx` with its marks removed, lines of the first build alone left out, and its target
+ * replaced. */
 void ocl_ptx_retarget(const char *ptx, const char *target, base_text *out);
 /* Builds `first`'s PTX again for `target`. *program may be set on failure too, for
  * its build log; the caller releases it. */

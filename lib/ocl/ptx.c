@@ -7,12 +7,15 @@
  * first build; its "binary" is PTX text, in which the marks are removed and the
  * target is replaced, and which the driver then builds as it would any other.
  *
- * A source asks for this with a comment: "moecl-ptx-target: sm_90a". */
+ * A source asks for this with a comment: "moecl-ptx-target: sm_90a".
+ *
+ * What the first build's assembler makes is thrown away: lines with "//~" are in that build alone,
+ * so that an exit at a kernel's beginning leaves it nothing to assemble. */
 #include "ocl/program.h"
 #include <stdlib.h>
 #include <string.h>
 
-static const char request[] = "moecl-ptx-target: ", mark[] = "//@";
+static const char request[] = "moecl-ptx-target: ", mark[] = "//@", first_mark[] = "//~";
 
 bool ocl_ptx_target(const char *source, char *target, size_t size) {
   const char *at = strstr(source, request);
@@ -29,6 +32,12 @@ static bool starts(const char *text, const char *with) {
   return strncmp(text, with, strlen(with)) == 0;
 }
 
+static bool has(const char *line, size_t size, const char *what) {
+  for (size_t i = 0; i + strlen(what) <= size; i++)
+    if (starts(line + i, what)) return true;
+  return false;
+}
+
 /* One line of PTX, without its marks, into `out`. */
 static void add_unmarked(base_text *out, const char *line, size_t size) {
   const char *end = line + size;
@@ -43,6 +52,7 @@ static void add_unmarked(base_text *out, const char *line, size_t size) {
 /* setmaxnreg needs to know how many registers a work-group may have: one group
  * a multiprocessor, said behind the kernel's work-group size. */
 static void add_line(base_text *out, const char *line, size_t size, const char *target) {
+  if (has(line, size, first_mark)) return;
   if (starts(line, ".target ")) {
     base_text_add(out, ".target ", 8);
     base_text_add(out, target, strlen(target));

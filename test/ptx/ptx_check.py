@@ -258,7 +258,8 @@ def give_sizes(ptx, source):
 
 
 def retarget(ptx):
-    """As lib/ocl/ptx.c: marks off, one group a multiprocessor."""
+    """As lib/ocl/ptx.c: marks off, the first build's lines out, one group a multiprocessor."""
+    ptx = "".join(line for line in ptx.splitlines(True) if "//~" not in line)
     return re.sub(r"(\.reqntid [^\n]*)", r"\1\n.minnctapersm 1", ptx.replace("//@", ""))
 
 

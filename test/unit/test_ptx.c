@@ -57,6 +57,8 @@ static void test_marks(void **state) {
   assert_retargeted("ret; //@exit;", "ret; exit;");
   assert_retargeted("ret;//@", "ret;");
   assert_retargeted("//@a;\n//@b;\n\n//@c;", "a;\nb;\n\nc;");
+  assert_retargeted("a;\n\texit; //~\nb;\n//~", "a;\nb;\n"); /* of the first build alone */
+  assert_retargeted("/ /~\n// ~\n//@x; //~\n/", "/ /~\n// ~\n/");
 }
 
 /* Comments of other kinds and pieces of a mark stay, across lines too. */
