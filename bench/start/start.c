@@ -1,11 +1,12 @@
 // SPDX-License-Identifier: MIT
 /* What a bf16 layer costs before its first forward, and after its last:
  *
- *   start_times --shape H:I:E:K [--tokens T] [--device gpu] [--threads N]
+ *   start_times --shape H:I:E:K [--tokens T] [--before T,...] [--device gpu] [--threads N]
  *               [--no-reserve] [--programs]
  *
  * Prints a line of JSON: seconds of the context, of the layer (its programs built by N threads, 0:
- * as the library chooses), of weights from host memory with their GB/s, of reserving, of the first
+ * as the library chooses), of weights from host memory with their GB/s, of the first forward of one
+ * token, or of each number of tokens that --before lists, of reserving, of the first
  * and the second forward of T tokens, of destroying layer and context. Whether programs are built
  * or found is for the caches to say: MOECL_CACHE_DIR, and the driver's own (CUDA_CACHE_PATH).
  * --programs lists what was built, and in how long: with --threads 1, one after the other. */
@@ -19,9 +20,12 @@
 #include <string.h>
 #include <time.h>
 
+enum { MOST_BEFORE = 8 };
+
 typedef struct run {
   moecl_layer_params params;
-  int64_t tokens;
+  int64_t tokens, before[MOST_BEFORE];
+  int num_before;
   int threads;
   bool reserve, programs;
   const char *device;
@@ -114,9 +118,12 @@ static void run_once(run *r) {
   at = r->since = now();
   must("layer", moecl_layer_create(context, &r->params, &layer));
   const double made = now() - at, filled = set_weights(r, layer, &bytes);
-  moecl_forward_params params = {
-      .num_tokens = 1, .hidden_states = rows(context, r), .output = rows(context, r)};
-  forward(context, layer, &params); /* kernels for few tokens, and what weights still need */
+  moecl_forward_params params = {.hidden_states = rows(context, r), .output = rows(context, r)};
+  double before[MOST_BEFORE];
+  for (int i = 0; i < r->num_before; i++) { /* kernels of their own, and what weights still need */
+    params.num_tokens = r->before[i];
+    before[i] = forward(context, layer, &params);
+  }
   params.num_tokens = r->tokens;
   at = now();
   if (r->reserve) must("reserve", moecl_layer_reserve(layer, r->tokens));
@@ -131,32 +138,49 @@ static void run_once(run *r) {
   at = now();
   moecl_context_destroy(&context);
   printf("{\"threads\": %d, \"context_s\": %.4f, \"layer_s\": %.4f, \"weights_s\": %.4f, "
-         "\"weights_GB_s\": %.2f, \"reserve_ms\": %.2f, \"first_ms\": %.2f, \"second_ms\": %.2f, "
+         "\"weights_GB_s\": %.2f, \"before_ms\": [",
+         r->threads, opened, made, filled, bytes * 1e-9 / filled);
+  for (int i = 0; i < r->num_before; i++) printf("%s%.2f", i ? ", " : "", 1e3 * before[i]);
+  printf("], \"reserve_ms\": %.2f, \"first_ms\": %.2f, \"second_ms\": %.2f, "
          "\"destroy_ms\": %.2f, \"close_ms\": %.2f}\n",
-         r->threads, opened, made, filled, bytes * 1e-9 / filled, 1e3 * reserved, 1e3 * first,
-         1e3 * second, 1e3 * destroyed, 1e3 * (now() - at));
+         1e3 * reserved, 1e3 * first, 1e3 * second, 1e3 * destroyed, 1e3 * (now() - at));
 }
 
 /* ---- the command ---- */
 
 static void usage(void) {
-  fprintf(stderr, "usage: start_times --shape H:I:E:K [--tokens T] [--device D] [--threads N]\n"
-                  "                   [--no-reserve] [--programs]\n");
+  fprintf(stderr, "usage: start_times --shape H:I:E:K [--tokens T] [--before T,...] [--device D]\n"
+                  "                   [--threads N] [--no-reserve] [--programs]\n");
   exit(2);
 }
 
+/* Numbers of tokens, of which none is larger than --tokens in the end. */
+static void parse_before(const char *list, run *r) {
+  char *end;
+  for (r->num_before = 0; *list; list = *end ? end + 1 : end) {
+    if (r->num_before == MOST_BEFORE) usage();
+    r->before[r->num_before] = strtoll(list, &end, 10);
+    if (end == list || (*end && *end != ',') || r->before[r->num_before++] < 1) usage();
+  }
+}
+
+static bool fits(const run *r) {
+  for (int i = 0; i < r->num_before; i++)
+    if (r->before[i] > r->tokens) return false;
+  return r->tokens > 0;
+}
+
 static void parse(int argc, char **argv, run *r) {
-  static const struct option options[] = {{"shape", required_argument, NULL, 's'},
-                                          {"tokens", required_argument, NULL, 't'},
-                                          {"device", required_argument, NULL, 'd'},
-                                          {"threads", required_argument, NULL, 'n'},
-                                          {"no-reserve", no_argument, NULL, 'r'},
-                                          {"programs", no_argument, NULL, 'p'},
-                                          {NULL, 0, NULL, 0}};
+  static const struct option options[] = {
+      {"shape", required_argument, NULL, 's'},   {"tokens", required_argument, NULL, 't'},
+      {"before", required_argument, NULL, 'b'},  {"device", required_argument, NULL, 'd'},
+      {"threads", required_argument, NULL, 'n'}, {"no-reserve", no_argument, NULL, 'r'},
+      {"programs", no_argument, NULL, 'p'},      {NULL, 0, NULL, 0}};
   long long h = 0, i = 0, e = 0, k = 0;
   for (int letter; (letter = getopt_long(argc, argv, "", options, NULL)) != -1;) {
     if (letter == 's' && sscanf(optarg, "%lld:%lld:%lld:%lld", &h, &i, &e, &k) == 4) continue;
     if (letter == 't') r->tokens = atoll(optarg);
+    else if (letter == 'b') parse_before(optarg, r);
     else if (letter == 'd') r->device = optarg;
     else if (letter == 'n') r->threads = atoi(optarg);
     else if (letter == 'r') r->reserve = false;
@@ -171,14 +195,14 @@ static void parse(int argc, char **argv, run *r) {
                                    .activation = MOECL_SWIGLU,
                                    .renormalize = true};
   char message[256];
-  if (optind != argc || r->tokens < 1) usage();
+  if (optind != argc || !fits(r)) usage();
   if (moecl_layer_params_check(&r->params, message, sizeof message) == MOECL_OK) return;
   fprintf(stderr, "start_times: %s\n", message);
   exit(2);
 }
 
 int main(int argc, char **argv) {
-  run r = {.tokens = 16384, .reserve = true, .device = "gpu"};
+  run r = {.tokens = 16384, .before = {1}, .num_before = 1, .reserve = true, .device = "gpu"};
   parse(argc, argv, &r);
   run_once(&r);
   return 0;

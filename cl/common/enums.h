@@ -31,6 +31,11 @@
 #define ACTIVATION_SWIGLU_LIMITED 7
 #define ACTIVATION_SWIGLU_LIMITED_SILU 8
 
+/* PARTS: which kernels of a GEMM's source are in a program; where it is not defined, all are. */
+#define PART_PACK 1
+#define PART_GEMM 2
+#define PART_FEW_TOKENS 4
+
 /* SCORING: moecl_scoring. */
 #define SCORING_SOFTMAX 0
 #define SCORING_SIGMOID 1

@@ -31,7 +31,9 @@
 #define SUMS_APART 8
 #include "grouped_gemm/nvidia_tiles.clh"
 #include "grouped_gemm/nvidia_fragments.clh"
+#if PARTS & PART_FEW_TOKENS
 #include "grouped_gemm/nvidia_few_fragments.clh"
+#endif
 
 #define LOCAL 128
 #define UNITS (2 * BLOCK_UNITS) /* of a lane and a stage: two blocks' */
@@ -154,6 +156,7 @@ ALWAYS_INLINE void read_block(uint *a, const __local uchar *stage, uint block, u
   decode_block(a, units, scales);
 }
 
+#if PARTS & PART_GEMM
 __kernel __attribute__((reqd_work_group_size(LOCAL, 1, 1))) void
 gemm(const __global ushort *a, const __global int *slot_token, const __global int *expert_offsets,
      const __global int *tile_offsets, const __global uint *w, const __global storage_t *bias,
@@ -233,3 +236,4 @@ gemm(const __global ushort *a, const __global int *slot_token, const __global in
   if (id == 0 && (uint)atomic_inc(queue + 1) == (uint)get_num_groups(0) - 1)
     queue[0] = queue[1] = 0;
 }
+#endif

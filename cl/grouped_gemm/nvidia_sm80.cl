@@ -141,6 +141,7 @@ ALWAYS_INLINE void multiply(float *c, float *d, const uint4 *a, const __local ui
   if (step + s < task.steps)                                                                       \
   multiply(c, d, full, mine + s * STAGE_CHUNKS, (int)tile.width / SUMS_APART)
 
+#if PARTS & PART_GEMM
 __kernel __attribute__((reqd_work_group_size(LOCAL, 1, 1))) void
 gemm(const __global ushort *a, const __global int *slot_token, const __global int *expert_offsets,
      const __global int *tile_offsets, const __global ushort *w, const __global storage_t *bias,
@@ -201,3 +202,4 @@ gemm(const __global ushort *a, const __global int *slot_token, const __global in
   if (id == 0 && (uint)atomic_inc(queue + 1) == (uint)get_num_groups(0) - 1)
     queue[0] = queue[1] = 0;
 }
+#endif

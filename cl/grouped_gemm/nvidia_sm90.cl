@@ -146,6 +146,7 @@ ALWAYS_INLINE void consume(ring_t ring, const task_t *task, const __global stora
 
 /* ---- the kernel ---- */
 
+#if PARTS & PART_GEMM
 __kernel __attribute__((reqd_work_group_size(LOCAL, 1, 1))) void
 gemm(const __global element_t *a, const __global int *slot_token,
      const __global int *expert_offsets, const __global int *tile_offsets,
@@ -185,3 +186,4 @@ gemm(const __global element_t *a, const __global int *slot_token,
     consume(ring, &task, bias, out, id - PRODUCERS);
   }
 }
+#endif

@@ -62,7 +62,9 @@
 #define SUMS_APART 8
 #include "grouped_gemm/nvidia_tiles.clh"
 #include "grouped_gemm/nvidia_fragments.clh"
+#if PARTS & PART_FEW_TOKENS
 #include "grouped_gemm/nvidia_few_fragments.clh"
+#endif
 #if TALL && GROUPED
 #error "tall tiles of sums that are scaled by groups"
 #endif
@@ -278,6 +280,7 @@ ALWAYS_INLINE void consume(ring_t ring, const task_t *task, const __global uchar
 
 /* ---- the kernel ---- */
 
+#if PARTS & PART_GEMM
 __kernel __attribute__((reqd_work_group_size(LOCAL, 1, 1))) void
 gemm(const __global ushort *a, const __global int *slot_token, const __global int *expert_offsets,
      const __global int *tile_offsets, const __global uint *w, const __global storage_t *bias,
@@ -324,3 +327,4 @@ gemm(const __global ushort *a, const __global int *slot_token, const __global in
     produce(ring, &task, (ulong)a, (ulong)w, team, id);
   }
 }
+#endif

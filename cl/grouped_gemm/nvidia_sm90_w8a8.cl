@@ -92,6 +92,7 @@ static inline float scale_of(const __global uchar *matrix, ulong row, ulong bloc
   return scale;
 }
 
+#if PARTS & PART_PACK
 /* Consecutive experts' weights, given as common/quantized.clh says, into packed tiles: chunks
  * swizzled, zeros where there is nothing. Second dimension: the expert; the first strides over
  * rows of a step. Offsets in bytes. */
@@ -121,6 +122,7 @@ __kernel void pack(const __global uchar *src, ulong src_offset, __global uchar *
       ((__global float *)scales)[r] = there ? scale_of(matrix, column, step, n, k) : 0.0f;
   }
 }
+#endif
 
 #include "grouped_gemm/nvidia_ring.clh"
 
@@ -361,6 +363,7 @@ ALWAYS_INLINE void consume(ring_t ring, const task_t *task, const __global uchar
 
 /* ---- the kernel ---- */
 
+#if PARTS & PART_GEMM
 __kernel __attribute__((reqd_work_group_size(LOCAL, 1, 1))) void
 gemm(const __global uchar *a, const __global int *slot_token, const __global int *expert_offsets,
      const __global int *tile_offsets, const __global uchar *w, const __global storage_t *bias,
@@ -401,3 +404,4 @@ gemm(const __global uchar *a, const __global int *slot_token, const __global int
     consume(ring, &task, w, bias, out, id - PRODUCERS);
   }
 }
+#endif

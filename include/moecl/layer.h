@@ -198,14 +198,15 @@ typedef enum moecl_tensor {
 MOECL_API moecl_status moecl_layer_params_check(const moecl_layer_params *params, char *message,
                                                 size_t size);
 
-/* Chooses variants, builds their programs and allocates the packed weights, whose contents
- * are then given with moecl_layer_set_weights. Strings are copied.
- * Waits: a program's first use in a context checks it on a small problem. A
- * variant that fails that, its build or on the device is set aside with a
- * warning and the next one serves, unless it was asked for by name.
- * Errors: MOECL_ERROR_INVALID_ARGUMENT, MOECL_ERROR_UNSUPPORTED,
- * MOECL_ERROR_BUILD, MOECL_ERROR_DEVICE, MOECL_ERROR_OUT_OF_HOST_MEMORY,
- * MOECL_ERROR_OUT_OF_DEVICE_MEMORY. Thread: the context's. */
+/* Chooses variants, builds the programs that any forward needs and allocates the packed weights,
+ * whose contents are then given with moecl_layer_set_weights. Strings are copied. Waits: a
+ * program's first use in a context checks it on a small problem. A variant that fails that, its
+ * build or on the device is set aside with a warning and the next one serves, unless it was asked
+ * for by name. Kernels that only some numbers of tokens want come with the first forward of such,
+ * or with moecl_layer_reserve, checked alike: where one fails, others of its variant serve, with a
+ * warning. Errors: MOECL_ERROR_INVALID_ARGUMENT, MOECL_ERROR_UNSUPPORTED, MOECL_ERROR_BUILD,
+ * MOECL_ERROR_DEVICE, MOECL_ERROR_OUT_OF_HOST_MEMORY, MOECL_ERROR_OUT_OF_DEVICE_MEMORY. Thread: the
+ * context's. */
 MOECL_API moecl_status moecl_layer_create(moecl_context *context, const moecl_layer_params *params,
                                           moecl_layer **layer);
 /* Releases the layer, its weights and its own workspace once work already enqueued on them
@@ -272,8 +273,9 @@ MOECL_API uint64_t moecl_layer_weight_bytes(const moecl_layer *layer);
 MOECL_API uint64_t moecl_layer_workspace_size(const moecl_layer *layer, int64_t num_tokens);
 
 /* Has the layer's own workspace fit for forwards of up to num_tokens, in memory that the device has
- * found already: the first such forward then waits for neither. Waits, where the workspace was
- * smaller; it is never made smaller. What the latest forward left in it (routing.h) is then gone.
+ * found already, and all kernels built that they may want: the first such forward then waits for
+ * neither. Waits, for a compiler for seconds, and where the workspace was smaller; it is never made
+ * smaller. What the latest forward left in it (routing.h) is then gone.
  * Errors: MOECL_ERROR_INVALID_ARGUMENT (num_tokens, as of a
  * forward), MOECL_ERROR_OUT_OF_DEVICE_MEMORY. Thread: the context's. */
 MOECL_API moecl_status moecl_layer_reserve(moecl_layer *layer, int64_t num_tokens);
@@ -395,8 +397,9 @@ typedef struct moecl_forward_params {
 } moecl_forward_params;
 
 /* Enqueues one forward pass on the context's queue and returns at once. The
- * exceptions are the "clblast" variant, a baseline that must read the counts on
- * the host and therefore waits for its router; and a layer with expert_cache, which waits for it
+ * exceptions are the first of a number of tokens that wants kernels which are not there yet
+ * (moecl_layer_reserve has them there), the "clblast" variant, a baseline that must read the counts
+ * on the host and therefore waits for its router; and a layer with expert_cache, which waits for it
  * to know whom to bring, and so for all that was enqueued before.
  *
  * Event: `event` (may be NULL) receives one that completes with the output, and the work is

@@ -46,6 +46,7 @@ static moecl_status make(moecl_block *block, block_operation operation, const op
 static op_gemm_desc qkv_desc(const moecl_block *block, const kernel_variant *variant) {
   const desc_format *rows = op_gemm_rows(variant, block->stored);
   return (op_gemm_desc){.num_experts = 1,
+                        .late = OP_GEMM_ALL_LATE,
                         .n = desc_qkv_size(&block->attention),
                         .k = block->params.layer.hidden_size,
                         .weights = block->stored,
@@ -58,6 +59,7 @@ static op_gemm_desc qkv_desc(const moecl_block *block, const kernel_variant *var
 
 static op_gemm_desc o_desc(const moecl_block *block, const kernel_variant *variant) {
   return (op_gemm_desc){.num_experts = 1,
+                        .late = OP_GEMM_ALL_LATE,
                         .n = block->params.layer.hidden_size,
                         .k = desc_query_size(&block->attention),
                         .weights = block->stored,

@@ -67,6 +67,15 @@ static moecl_status try_candidate(moecl_context *context, const kernel_choice *c
   return try_once(context, choice, variant, last);
 }
 
+moecl_status kernel_attempt(moecl_context *context, const kernel_variant *variant,
+                            kernel_try_fn try_variant, void *user) {
+  const kernel_choice choice = {.try_variant = try_variant, .user = user};
+  const log_errors before = context->errors;
+  const moecl_status status = try_candidate(context, &choice, variant, false);
+  context->errors = before;
+  return status;
+}
+
 moecl_status kernel_choose(moecl_context *context, const kernel_choice *choice,
                            const kernel_variant **chosen, size_t *set_aside) {
   const kernel_variant *list[MAX_CANDIDATES];

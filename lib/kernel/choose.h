@@ -6,6 +6,10 @@
 #include "kernel/variant.h"
 #include "ocl/ocl.h"
 
+/* Builds the variant and checks that it computes what it should. On failure it
+ * logs why and releases what it made. */
+typedef moecl_status (*kernel_try_fn)(void *user, const kernel_variant *variant);
+
 typedef struct kernel_choice {
   const kernel_table *table;
   const char *asked;          /* this one alone, by name; NULL: the best that serves */
@@ -15,9 +19,7 @@ typedef struct kernel_choice {
   /* Could the variant compute this problem? Those that could not are passed over.
    * NULL: all could. */
   bool (*accepts)(void *user, const kernel_variant *variant);
-  /* Builds the variant and checks that it computes what it should. On failure it
-   * logs why and releases what it made. */
-  moecl_status (*try_variant)(void *user, const kernel_variant *variant);
+  kernel_try_fn try_variant;
   void *user;
 } kernel_choice;
 
@@ -30,6 +32,10 @@ typedef struct kernel_choice {
  * would meet too. */
 moecl_status kernel_choose(moecl_context *context, const kernel_choice *choice,
                            const kernel_variant **chosen, size_t *set_aside);
+
+/* Tries one, as kernel_choose does a candidate that others come behind. */
+moecl_status kernel_attempt(moecl_context *context, const kernel_variant *variant,
+                            kernel_try_fn try_variant, void *user);
 
 /* Why a variant serves that was chosen like that, for people. */
 const char *kernel_reason(const char *asked, size_t set_aside);

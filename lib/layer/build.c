@@ -500,6 +500,11 @@ static moecl_status run_few_tokens(void *user, ocl_chain *chain, const plan_call
   return op_gemm_enqueue_few_tokens(user, chain, &io);
 }
 
+static bool prepare_few_tokens(void *user, int64_t number) {
+  (void)number;
+  return op_gemm_prepare_few_tokens(user);
+}
+
 static void build_few_tokens(layer_builder *b, const char *name, moecl_stage label,
                              const op_gemm *gemm, int input, int output) {
   const bool combines = label == MOECL_STAGE_DOWN;
@@ -511,8 +516,10 @@ static void build_few_tokens(layer_builder *b, const char *name, moecl_stage lab
                           .launches = 1,
                           .enqueue = run_few_tokens,
                           .explain = explain_few_tokens,
+                          .prepare = prepare_few_tokens,
                           .user = (void *)gemm,
-                          .number = b->layer->params.top_k};
+                          .number = b->layer->params.top_k,
+                          .kernel = OP_GEMM_FEW_TOKENS};
   const int tensors[] = {[FEW_INPUT] = input,
                          [FEW_OUTPUT] = output,
                          [FEW_IDS] = b->at->topk_ids,

@@ -61,6 +61,8 @@ struct moecl_layer {
   bool f32_outputs;                    /* experts' outputs are fp32, whatever a variant has */
   int64_t places;                      /* experts that the device has room for: those, or some */
   bool described;                      /* its operations have no kernels and hold no memory */
+  unsigned late;                       /* kernels of GEMMs that come with the plans that want them:
+                                          op_gemm_desc's */
   const desc_format *stored;           /* of hidden states, output and the router */
   const desc_format *weights, *biases; /* of the experts */
   const desc_format *rows;             /* of hidden states as experts have them, and activated */
@@ -250,7 +252,8 @@ void layer_list_weights(const moecl_layer *layer, moecl_plan *made);
 
 /* moecl_layer_memory of a layer that was made, or described. */
 moecl_status layer_memory(const moecl_layer *layer, int64_t num_tokens, moecl_memory *memory);
-/* The largest workspace of a forward of so many tokens or fewer. */
+/* The largest workspace of a forward of so many tokens or fewer. Of a layer that was made, their
+ * kernels are there then. */
 uint64_t layer_most_workspace(const moecl_layer *layer, int64_t num_tokens);
 /* More than 2^58 elements, of which the tensors hold 64 bytes or less each. */
 bool layer_is_beyond_64_bits(const moecl_layer_params *params, int64_t num_tokens);

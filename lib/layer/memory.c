@@ -48,26 +48,35 @@ uint64_t moecl_layer_workspace_size(const moecl_layer *layer, int64_t num_tokens
 
 /* ---- what any number of tokens up to one takes ---- */
 
-/* What plans have in common whose memory grows with the tokens: steps, and who shares a block. */
+/* What plans have in common whose memory grows with the tokens: steps, and who shares a block. With
+ * their kernels, so that none is passed over. */
 typedef struct plan_shape {
   const char *step[PLAN_MOST_STEPS];
-  int block[PLAN_MOST_TENSORS];
+  int kernel[PLAN_MOST_STEPS], block[PLAN_MOST_TENSORS];
 } plan_shape;
 
 typedef struct plan_search {
   const moecl_layer *layer;
   uint64_t most; /* bytes of a workspace */
+  bool lost;     /* kernels that do not serve */
 } plan_search;
 
-/* Of one number of tokens. */
+/* Of one number of tokens, with the kernels that it wants. */
 static void look_at(plan_search *search, int64_t num_tokens, plan_shape *shape) {
   layer_plan built;
   layer_plan_build(search->layer, num_tokens, &built);
+  while (plan_prepare(&built.plan)) {
+    search->lost = true;
+    layer_plan_build(search->layer, num_tokens, &built);
+  }
   const plan *p = &built.plan;
   const uint64_t bytes = plan_workspace_bytes(p);
   if (bytes > search->most) search->most = bytes;
   memset(shape, 0, sizeof *shape);
-  for (int i = 0; i < p->num_steps; i++) shape->step[i] = p->step[i].name;
+  for (int i = 0; i < p->num_steps; i++) {
+    shape->step[i] = p->step[i].name;
+    shape->kernel[i] = p->step[i].kernel;
+  }
   for (int i = 0; i < p->num_tensors; i++) shape->block[i] = p->tensor[i].block;
 }
 
@@ -107,6 +116,7 @@ moecl_status moecl_layer_reserve(moecl_layer *layer, int64_t num_tokens) {
   MOECL_TRY(layer_check_tokens(layer->context, &layer->params, num_tokens));
   if (!layer_is_beyond_64_bits(&layer->params, num_tokens)) look_at_all(&search, num_tokens);
   else search.most = UINT64_MAX;
+  layer->space.lost |= search.lost;
   MOECL_TRY(plan_space_reserve(&layer->space, layer->context, search.most));
   MOECL_TRY(layer_plan_for(layer, num_tokens, &built));
   return plan_space_provide(&layer->space, layer->context, &built->plan, NULL);

@@ -86,6 +86,7 @@ static op_gemm_desc gate_up_desc(const moecl_layer *layer) {
   return (op_gemm_desc){.num_experts = layer->places,
                         .spread = layer->own_experts,
                         .invariant = params->batch_invariant,
+                        .late = layer->late,
                         .n = params->intermediate_size,
                         .k = params->hidden_size,
                         .weights = layer->weights,
@@ -106,6 +107,7 @@ static op_gemm_desc down_desc(const moecl_layer *layer) {
   return (op_gemm_desc){.num_experts = layer->places,
                         .spread = layer->own_experts,
                         .invariant = params->batch_invariant,
+                        .late = layer->late,
                         .n = params->hidden_size,
                         .k = params->intermediate_size,
                         .weights = layer->weights,
@@ -249,6 +251,7 @@ static op_gemm_desc logits_desc(const moecl_layer *layer, const kernel_variant *
       layer->params.jitter > 0 || layer->rows != layer->stored || reads_converted(layer, variant);
   return (op_gemm_desc){.num_experts = 1,
                         .invariant = layer->params.batch_invariant,
+                        .late = layer->late,
                         .n = layer->params.num_experts,
                         .k = layer->params.hidden_size,
                         .weights = layer->stored,
@@ -431,6 +434,7 @@ static moecl_status make_layer(moecl_context *context, const moecl_layer_params 
   layer->own_experts =
       own_experts ? own_experts : params->num_experts - params->num_identity_experts;
   layer->places = places_of(layer);
+  layer->late = own_experts ? 0 : OP_GEMM_ALL_LATE; /* a group's plans prepare nothing */
   layer->stored = desc_format_of(params->dtype);
   layer->weights = desc_tensor_format(params, MOECL_DOWN_PROJ);
   layer->biases = desc_tensor_format(params, MOECL_DOWN_BIAS);

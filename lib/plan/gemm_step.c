@@ -21,6 +21,8 @@ static void explain_gemm(const void *user, int64_t number, char *text, size_t si
   op_gemm_explain(user, number, text, size);
 }
 
+static bool prepare_gemm(void *user, int64_t number) { return op_gemm_prepare(user, number); }
+
 void plan_add_gemm(plan *plan, const char *name, moecl_stage label, const op_gemm *gemm,
                    int64_t rows, const plan_gemm_tensors *tensors) {
   const bool grouped = !op_gemm_is_ungrouped(gemm);
@@ -32,8 +34,10 @@ void plan_add_gemm(plan *plan, const char *name, moecl_stage label, const op_gem
                           .tile_rows = grouped ? op_gemm_whole_tile_rows(gemm, rows) : 0,
                           .enqueue = run_gemm,
                           .explain = explain_gemm,
+                          .prepare = prepare_gemm,
                           .user = (void *)gemm,
-                          .number = rows};
+                          .number = rows,
+                          .kernel = op_gemm_kernel_for(gemm, rows)};
   const int used[] = {[GEMM_INPUT] = tensors->input,
                       [GEMM_OUTPUT] = tensors->output,
                       [GEMM_SCRATCH] = grouped ? tensors->scratch : PLAN_NONE,

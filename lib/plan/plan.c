@@ -134,6 +134,15 @@ uint32_t plan_launches(const plan *plan) {
 
 /* ---- running ---- */
 
+bool plan_prepare(const plan *plan) {
+  bool anew = false;
+  for (int i = 0; i < plan->num_steps; i++) {
+    const plan_step *step = &plan->step[i];
+    if (step->prepare && step->prepare(step->user, step->number)) anew = true;
+  }
+  return anew;
+}
+
 moecl_status plan_run(const plan *plan, ocl_chain *chain, moecl_buffer *const *blocks,
                       const moecl_buffer *const *bound, const plan_numbers *with) {
   return plan_run_steps(plan, 0, plan->num_steps, chain, blocks, bound, with);

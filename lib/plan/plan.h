@@ -52,8 +52,12 @@ typedef struct plan_step {
   plan_enqueue_fn enqueue;
   /* Which of its kernels and how, for people; NULL: nothing to add. */
   void (*explain)(const void *user, int64_t number, char *text, size_t size);
+  /* Has the kernels there that it will launch; NULL: they are. True: some turned out not to serve,
+   * and the plan would be another one now. */
+  bool (*prepare)(void *user, int64_t number);
   void *user; /* the operation that was made; of a described plan without kernels */
   int64_t number;
+  int kernel; /* which of the operation's will be launched, a number of its own */
   int tensor[PLAN_STEP_TENSORS];
   int num_tensors;
 } plan_step;
@@ -90,6 +94,10 @@ void plan_repeat(plan *plan, int first, int end);
 void plan_add_choice(plan *plan, const char *part, const char *name, const char *why);
 /* When all is added: lives and the workspace. */
 void plan_arrange(plan *plan);
+
+/* Has all kernels there, which may take a driver's compiler seconds, and waits. True: the plan is
+ * to be built anew, for some do not serve. */
+bool plan_prepare(const plan *plan);
 
 uint64_t plan_workspace_bytes(const plan *plan);
 /* Bytes that the tensors of the workspace would take if none shared memory. */

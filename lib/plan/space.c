@@ -17,6 +17,16 @@ static int place_of(const plan_space *space, int64_t num_tokens, int key) {
   return oldest;
 }
 
+/* With kernels that serve: each time that some do not, others are planned with. */
+static void build(plan_space *space, const plan_builder *builder, int64_t num_tokens, int key,
+                  plan *plan) {
+  builder->build(builder->owner, num_tokens, key, plan);
+  while (!plan->overflows && plan_prepare(plan)) {
+    space->lost = true;
+    builder->build(builder->owner, num_tokens, key, plan);
+  }
+}
+
 moecl_status plan_space_plan(plan_space *space, moecl_context *context, const plan_builder *builder,
                              int64_t num_tokens, int key, plan **found) {
   const int place = place_of(space, num_tokens, key);
@@ -28,7 +38,7 @@ moecl_status plan_space_plan(plan_space *space, moecl_context *context, const pl
   }
   if (plan->num_tokens != num_tokens || plan->key != key) {
     if (space->cut == plan) plan_space_forget(space);
-    builder->build(builder->owner, num_tokens, key, plan);
+    build(space, builder, num_tokens, key, plan);
   }
   space->used[place] = ++space->forwards;
   *found = plan;
@@ -72,6 +82,7 @@ moecl_status plan_space_reserve(plan_space *space, moecl_context *context, uint6
 moecl_status plan_space_provide(plan_space *space, moecl_context *context, const plan *plan,
                                 moecl_buffer *workspace) {
   const uint64_t bytes = plan_workspace_bytes(plan);
+  if (workspace && space->lost && moecl_buffer_size(workspace) < bytes) workspace = NULL;
   if (workspace && moecl_buffer_size(workspace) < bytes)
     return log_error(&context->log, MOECL_ERROR_INVALID_ARGUMENT,
                      "forward: the workspace holds %llu bytes, %llu are needed",

@@ -16,6 +16,7 @@ typedef struct plan_space {
   ocl_views views;
   moecl_buffer *blocks[PLAN_MOST_TENSORS];
   const plan *cut;
+  bool lost; /* kernels that plans were to have do not serve: others may need more memory */
 } plan_space;
 
 /* How an owner's plans are made. */
@@ -27,12 +28,13 @@ typedef struct plan_builder {
 } plan_builder;
 
 /* The plan for so many tokens and a key, which is the owner's, built once while it is among
- * the latest ones. Errors: MOECL_ERROR_UNSUPPORTED (it has more steps or tensors than there is
- * room for), MOECL_ERROR_OUT_OF_HOST_MEMORY. */
+ * the latest ones, and its kernels, which may wait for a compiler. Errors: MOECL_ERROR_UNSUPPORTED
+ * (it has more steps or tensors than there is room for), MOECL_ERROR_OUT_OF_HOST_MEMORY. */
 moecl_status plan_space_plan(plan_space *space, moecl_context *context, const plan_builder *builder,
                              int64_t num_tokens, int key, plan **found);
 
-/* Cuts `workspace` into the plan's blocks, or where it is NULL the owner's own. Errors:
+/* Cuts `workspace` into the plan's blocks, or where it is NULL the owner's own; also where it is
+ * too small for what serves in the place of kernels that do not. Errors:
  * MOECL_ERROR_INVALID_ARGUMENT (it is too small). */
 moecl_status plan_space_provide(plan_space *space, moecl_context *context, const plan *plan,
                                 moecl_buffer *workspace);

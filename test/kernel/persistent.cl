@@ -10,6 +10,10 @@
 #include "common/types.clh"
 #include "common/activation.clh"
 
+#ifndef DENSE /* a program without few_tokens, whose driver says what parts it wants */
+#define DENSE 0
+#define ADDS_SHARED 0
+#endif
 #define WEIGHT_ROWS 128
 #define TILE_K (128 / (long)sizeof(storage_bits_t)) /* a packed row is 128 bytes a step */
 #define COLUMNS (GATED ? WEIGHT_ROWS / 2 : WEIGHT_ROWS)

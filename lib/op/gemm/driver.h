@@ -17,6 +17,13 @@ typedef struct op_gemm_driver {
   /* Enqueues packing `count` experts' canonical weights. */
   moecl_status (*pack)(op_gemm *gemm, int64_t first, int64_t count, const moecl_buffer *src,
                        uint64_t offset_bytes);
+  /* Of drivers with several kernels (NULL: there is one, and it is the driver's own): which a
+   * description has beside the first, as bits; makes gemm->kernel[id]; and which is best for so
+   * many rows, of tiles. */
+  unsigned (*kernels)(const op_gemm *gemm);
+  moecl_status (*create_kernel)(op_gemm *gemm, op_gemm_kernel_id id);
+  op_gemm_kernel_id (*best_kernel)(const op_gemm *gemm, int64_t rows);
+  unsigned late; /* those of them that are in programs of their own */
   uint32_t (*tile_rows)(const op_gemm *gemm, int64_t rows);
   uint64_t (*packed_bytes)(const op_gemm *gemm);          /* of one expert */
   uint64_t (*scratch)(const op_gemm *gemm, int64_t rows); /* NULL: none */
@@ -58,14 +65,21 @@ struct op_gemm {
   const op_gemm_driver *driver;
   op_gemm_desc desc;
   kernel_tile tile;
-  ocl_kernel *pack;             /* of all drivers: its program is the variant's */
-  void *state;                  /* the driver's own */
-  moecl_buffer *weights, *bias; /* bias NULL without one */
+  ocl_kernel *pack;                    /* of all drivers: its program is the variant's */
+  ocl_kernel *kernel[OP_GEMM_KERNELS]; /* NULL: not there, or not yet */
+  unsigned lost;                       /* those that do not serve */
+  op_gemm *partner;                    /* its rows are this one's: they lose kernels together */
+  void *state;                         /* the driver's own */
+  moecl_buffer *weights, *bias;        /* bias NULL without one */
   uint64_t packed_elements; /* of one expert, in the packed type; bytes of formats with scales */
   op_gemm_lists lists;      /* of an ungrouped one */
   bool short_blocks;        /* of a self-check, whose k would make one block else */
+  op_gemm_kernel_id forced; /* of a self-check: it serves any number of rows */
 };
 
+/* Does the description have the kernel, and is it to be made later? */
+bool op_gemm_has_kernel(const op_gemm *gemm, op_gemm_kernel_id id);
+unsigned op_gemm_late(const op_gemm *gemm);
 /* A source's defines for a description and a tile. */
 void op_gemm_defines(const op_gemm_desc *desc, const kernel_tile *tile, char *text, size_t size);
 /* Rows of one expert's weights. */
@@ -105,6 +119,9 @@ bool op_gemm_few_tokens_pay(const op_gemm *gemm, int64_t num_tokens, int64_t mos
 bool op_gemm_plain_few_tokens_pay(const op_gemm *gemm, int64_t num_tokens);
 /* What their kernels want defined, behind a source's other defines. */
 void op_gemm_few_tokens_defines(const op_gemm_desc *desc, char *text, size_t size);
+/* Of a source whose programs are parts of it (PART_ of common/enums.h): which, and the same for
+ * those with few tokens. The others of several GEMMs are one program. */
+void op_gemm_parts_defines(const op_gemm_desc *desc, unsigned parts, char *text, size_t size);
 moecl_status op_gemm_launch_few_tokens(const op_gemm *gemm, ocl_kernel *few, ocl_chain *chain,
                                        const op_gemm_few_tokens_io *io);
 

@@ -30,6 +30,12 @@ void op_gemm_few_tokens_defines(const op_gemm_desc *desc, char *text, size_t siz
            desc->adds_shared ? 1 + desc->shared_gate : 0);
 }
 
+void op_gemm_parts_defines(const op_gemm_desc *desc, unsigned parts, char *text, size_t size) {
+  const size_t used = strlen(text);
+  snprintf(text + used, size - used, "PARTS %u\n", parts);
+  if (parts & PART_FEW_TOKENS) op_gemm_few_tokens_defines(desc, text, size);
+}
+
 moecl_status op_gemm_launch_few_tokens(const op_gemm *gemm, ocl_kernel *few, ocl_chain *chain,
                                        const op_gemm_few_tokens_io *io) {
   enum { LOCAL = 256, ROWS = 16 }; /* as in cl/grouped_gemm/few_tokens.clh, where it says nothing */

@@ -42,8 +42,7 @@ static const heights by_wgmma = {.low_rows = 32,
 enum { PAIR_K = 128, QUEUE_BYTES = 2 * sizeof(int32_t) };
 
 typedef struct fragments_state {
-  ocl_kernel *low, *tall, *few_tokens; /* the last two NULL where there is none */
-  moecl_buffer *queue;                 /* two counters, zero between launches */
+  moecl_buffer *queue; /* two counters, zero between launches */
 } fragments_state;
 
 /* Codes, then scales of groups (a zero point makes one 4 bytes), then fp32 scales of rows where
@@ -77,37 +76,41 @@ static uint32_t most_rows(const op_gemm *gemm) {
   return gemm->desc.weights->bits == 8 ? h->tall_rows_8_bits : h->tall_rows;
 }
 
-static moecl_status create_kernel(op_gemm *gemm, uint32_t rows, const char *entry,
-                                  ocl_kernel **kernel) {
+/* A program of so many parts alone: compilers take long for each. */
+static moecl_status create_entry(op_gemm *gemm, uint32_t rows, unsigned parts, const char *entry,
+                                 ocl_kernel **kernel) {
   const op_gemm_desc *desc = &gemm->desc;
   const kernel_tile tile = {rows, gemm->tile.n, gemm->tile.vector_width};
   char defines[512];
   op_gemm_defines(desc, &tile, defines, sizeof defines);
-  const size_t used = strlen(defines);
-  snprintf(defines + used, sizeof defines - used, "DENSE %d\nADDS_SHARED %d\n", desc->ungrouped,
-           desc->adds_shared ? 1 + desc->shared_gate : 0);
+  op_gemm_parts_defines(desc, parts, defines, sizeof defines);
   return ocl_kernel_create(gemm->context, gemm->variant->source, defines, entry, kernel);
 }
 
 static moecl_status create(op_gemm *gemm) {
   fragments_state *state = gemm->state;
-  const uint32_t low_rows = heights_of(gemm)->low_rows;
   gemm->packed_elements = packed_bytes(gemm);
   MOECL_TRY(moecl_buffer_create(gemm->context, QUEUE_BYTES, &state->queue));
   MOECL_TRY(moecl_buffer_fill_byte(state->queue, 0, QUEUE_BYTES, 0));
-  MOECL_TRY(create_kernel(gemm, low_rows, "pack", &gemm->pack));
-  MOECL_TRY(create_kernel(gemm, low_rows, "gemm", &state->low));
-  if (has_tall(gemm)) MOECL_TRY(create_kernel(gemm, most_rows(gemm), "gemm", &state->tall));
-  return op_gemm_has_few_tokens(&gemm->desc)
-             ? create_kernel(gemm, low_rows, "few_tokens", &state->few_tokens)
-             : MOECL_OK;
+  return create_entry(gemm, heights_of(gemm)->low_rows, PART_PACK | PART_GEMM, "pack", &gemm->pack);
+}
+
+static unsigned kernels(const op_gemm *gemm) {
+  return (has_tall(gemm) ? 1u << OP_GEMM_TALL : 0) |
+         (op_gemm_has_few_tokens(&gemm->desc) ? 1u << OP_GEMM_FEW_TOKENS : 0);
+}
+
+static moecl_status create_kernel(op_gemm *gemm, op_gemm_kernel_id id) {
+  const uint32_t low_rows = heights_of(gemm)->low_rows;
+  ocl_kernel **kernel = &gemm->kernel[id];
+  if (id == OP_GEMM_TALL) return create_entry(gemm, most_rows(gemm), PART_GEMM, "gemm", kernel);
+  return id == OP_GEMM_FEW_TOKENS
+             ? create_entry(gemm, low_rows, PART_FEW_TOKENS, "few_tokens", kernel)
+             : create_entry(gemm, low_rows, PART_PACK | PART_GEMM, "gemm", kernel);
 }
 
 static void release(op_gemm *gemm) {
   fragments_state *state = gemm->state;
-  ocl_kernel_destroy(&state->low);
-  ocl_kernel_destroy(&state->tall);
-  ocl_kernel_destroy(&state->few_tokens);
   moecl_buffer_destroy(&state->queue);
 }
 
@@ -129,12 +132,22 @@ static uint32_t shared_out(const op_gemm *gemm, uint64_t rows) {
   return each < most_rows(gemm) ? (uint32_t)each : most_rows(gemm);
 }
 
+static op_gemm_kernel_id best_kernel(const op_gemm *gemm, int64_t rows) {
+  const heights *h = heights_of(gemm);
+  const bool low = gemm->desc.ungrouped ? shared_out(gemm, rows ? (uint64_t)rows : 1) <= h->low_rows
+                                        : rows / op_gemm_spread(gemm) <= h->most_low;
+  return low || !has_tall(gemm) ? OP_GEMM_BASE : OP_GEMM_TALL;
+}
+
 /* Low tiles leave room for more weights in flight; tall ones read weights less often. gate_up and
  * down share tile_offsets, so that nothing here may hang on their widths. */
 static uint32_t tile_rows(const op_gemm *gemm, int64_t rows) {
   const heights *h = heights_of(gemm);
-  if (gemm->desc.ungrouped) return shared_out(gemm, rows ? (uint64_t)rows : 1);
-  return rows / op_gemm_spread(gemm) <= h->most_low ? h->low_rows : most_rows(gemm);
+  const bool tall = op_gemm_kernel_for(gemm, rows) == OP_GEMM_TALL;
+  if (!gemm->desc.ungrouped) return tall ? most_rows(gemm) : h->low_rows;
+  const uint32_t each = shared_out(gemm, rows ? (uint64_t)rows : 1);
+  if (tall) return each > h->low_rows ? each : most_rows(gemm);
+  return each < h->low_rows ? each : h->low_rows;
 }
 
 static moecl_status enqueue(op_gemm *gemm, ocl_chain *chain, const op_gemm_io *io) {
@@ -142,11 +155,12 @@ static moecl_status enqueue(op_gemm *gemm, ocl_chain *chain, const op_gemm_io *i
   const fragments_state *state = gemm->state;
   const heights *h = heights_of(gemm);
   const uint32_t each = tile_rows(gemm, op_gemm_chosen_rows(io));
-  const bool low = each <= h->low_rows;
+  const op_gemm_kernel_id id = op_gemm_kernel_for(gemm, op_gemm_chosen_rows(io));
+  const bool low = id == OP_GEMM_BASE;
   const uint64_t groups =
       (uint64_t)gemm->context->info.compute_units * (low ? h->low_groups : h->tall_groups);
   const uint64_t most = op_gemm_most_tiles(gemm, rows, each) * tiles_of(gemm, low);
-  ocl_kernel *kernel = low ? state->low : state->tall;
+  ocl_kernel *kernel = gemm->kernel[id];
   MOECL_TRY(ocl_kernel_args(kernel, "bbbbbbbbllii", io->input, io->slot_token, io->expert_offsets,
                             io->tile_offsets, gemm->weights, gemm->bias, io->output, state->queue,
                             gemm->desc.k, gemm->desc.n, (int32_t)experts, (int32_t)each));
@@ -159,16 +173,17 @@ static bool serves_few_tokens(const op_gemm *gemm, int64_t num_tokens) {
 
 static moecl_status enqueue_few_tokens(op_gemm *gemm, ocl_chain *chain,
                                        const op_gemm_few_tokens_io *io) {
-  const fragments_state *state = gemm->state;
-  return op_gemm_launch_few_tokens(gemm, state->few_tokens, chain, io);
+  return op_gemm_launch_few_tokens(gemm, gemm->kernel[OP_GEMM_FEW_TOKENS], chain, io);
 }
 
 #define FRAGMENTS                                                                                  \
   {                                                                                                \
     .state_bytes = sizeof(fragments_state), .create = create, .release = release,                  \
-    .pack = op_gemm_pack_strided, .tile_rows = tile_rows, .packed_bytes = packed_bytes,            \
-    .enqueue = enqueue, .serves_few_tokens = serves_few_tokens,                                    \
-    .enqueue_few_tokens = enqueue_few_tokens, .extra_bytes = QUEUE_BYTES, .by_rows = true          \
+    .kernels = kernels, .create_kernel = create_kernel, .best_kernel = best_kernel,                \
+    .late = 1u << OP_GEMM_TALL | 1u << OP_GEMM_FEW_TOKENS, .pack = op_gemm_pack_strided,           \
+    .tile_rows = tile_rows, .packed_bytes = packed_bytes, .enqueue = enqueue,                      \
+    .serves_few_tokens = serves_few_tokens, .enqueue_few_tokens = enqueue_few_tokens,              \
+    .extra_bytes = QUEUE_BYTES, .by_rows = true                                                    \
   }
 
 const op_gemm_driver op_gemm_fragments_driver = FRAGMENTS;

@@ -153,11 +153,19 @@ moecl_status op_gemm_describe(moecl_context *context, const kernel_variant *vari
   return MOECL_OK;
 }
 
+static moecl_status create_kernels(op_gemm *gemm) {
+  for (int id = 0; id < OP_GEMM_KERNELS; id++)
+    if (op_gemm_has_kernel(gemm, id) && !(op_gemm_late(gemm) & 1u << id))
+      MOECL_TRY(gemm->driver->create_kernel(gemm, id));
+  return MOECL_OK;
+}
+
 static moecl_status create(op_gemm *gemm) {
-  gemm->state = calloc(1, gemm->driver->state_bytes);
+  gemm->state = calloc(1, gemm->driver->state_bytes ? gemm->driver->state_bytes : 1);
   if (!gemm->state)
     return log_error(&gemm->context->log, MOECL_ERROR_OUT_OF_HOST_MEMORY, "no host memory");
   MOECL_TRY(gemm->driver->create(gemm));
+  MOECL_TRY(create_kernels(gemm));
   MOECL_TRY(moecl_buffer_create(gemm->context, op_gemm_packed_bytes(gemm), &gemm->weights));
   if (gemm->desc.bias) MOECL_TRY(moecl_buffer_create(gemm->context, bias_bytes(gemm), &gemm->bias));
   return gemm->desc.ungrouped ? op_gemm_lists_create(gemm->context, &gemm->lists) : MOECL_OK;
@@ -175,8 +183,10 @@ void op_gemm_destroy(op_gemm **handle) {
   op_gemm *gemm = *handle;
   *handle = NULL;
   if (!gemm) return;
-  if (gemm->state) gemm->driver->release(gemm);
+  if (gemm->state && gemm->driver->release) gemm->driver->release(gemm);
   free(gemm->state);
+  if (gemm->partner) gemm->partner->partner = NULL;
+  for (int id = 0; id < OP_GEMM_KERNELS; id++) ocl_kernel_destroy(&gemm->kernel[id]);
   ocl_kernel_destroy(&gemm->pack);
   moecl_buffer_destroy(&gemm->weights);
   moecl_buffer_destroy(&gemm->bias);
@@ -196,8 +206,13 @@ moecl_status op_gemm_make_pair(moecl_context *context, bool described,
   }
   MOECL_TRY(make(context, variant, first_desc, first));
   const moecl_status status = make(context, variant, second_desc, second);
-  if (status != MOECL_OK) op_gemm_destroy(first);
-  return status;
+  if (status != MOECL_OK) {
+    op_gemm_destroy(first);
+    return status;
+  }
+  (*first)->partner = *second;
+  (*second)->partner = *first;
+  return MOECL_OK;
 }
 
 const desc_format *op_gemm_rows(const kernel_variant *variant, const desc_format *stored) {
@@ -268,7 +283,72 @@ int op_gemm_parts(const op_gemm *gemm, int64_t expert, op_gemm_part *parts) {
   return 2;
 }
 
+/* ---- kernels ---- */
+
+bool op_gemm_has_kernel(const op_gemm *gemm, op_gemm_kernel_id id) {
+  if (!gemm->driver->kernels) return false;
+  return id == OP_GEMM_BASE || gemm->driver->kernels(gemm) & 1u << id;
+}
+
+unsigned op_gemm_late(const op_gemm *gemm) { return gemm->desc.late & gemm->driver->late; }
+
+op_gemm_kernel_id op_gemm_kernel_for(const op_gemm *gemm, int64_t rows) {
+  if (gemm->forced) return gemm->forced;
+  if (!gemm->driver->best_kernel) return OP_GEMM_BASE;
+  const op_gemm_kernel_id best = gemm->driver->best_kernel(gemm, rows);
+  return gemm->lost & 1u << best ? OP_GEMM_BASE : best;
+}
+
+typedef struct late_kernel {
+  op_gemm *gemm;
+  op_gemm_kernel_id id;
+} late_kernel;
+
+static moecl_status make_late(void *user, const kernel_variant *variant) {
+  const late_kernel *late = user;
+  op_gemm *gemm = late->gemm;
+  MOECL_TRY(op_gemm_self_check_late(gemm->context, variant, &gemm->desc, late->id));
+  return gemm->driver->create_kernel(gemm, late->id);
+}
+
+static void lose(op_gemm *gemm, op_gemm_kernel_id id, moecl_status status) {
+  static const char *const names[OP_GEMM_KERNELS] = {[OP_GEMM_TALL] = "tall tiles",
+                                                     [OP_GEMM_MIDDLE] = "tiles of middle height",
+                                                     [OP_GEMM_FEW_ROWS] = "few rows",
+                                                     [OP_GEMM_FEW_TOKENS] = "few tokens"};
+  gemm->lost |= 1u << id;
+  if (gemm->partner) gemm->partner->lost |= 1u << id;
+  log_write(&gemm->context->log, MOECL_LOG_WARNING,
+            "grouped_gemm variant '%s': its kernel for %s is set aside (%s), others do its work",
+            gemm->variant->name, names[id], moecl_status_string(status));
+}
+
+static bool prepare(op_gemm *gemm, op_gemm_kernel_id id) {
+  late_kernel late = {gemm, id};
+  if (!gemm->state || gemm->kernel[id] || !op_gemm_has_kernel(gemm, id)) return false;
+  const moecl_status status = kernel_attempt(gemm->context, gemm->variant, make_late, &late);
+  if (status != MOECL_OK) lose(gemm, id, status);
+  return status != MOECL_OK;
+}
+
+bool op_gemm_prepare_few_tokens(op_gemm *gemm) {
+  return !(gemm->lost & 1u << OP_GEMM_FEW_TOKENS) && prepare(gemm, OP_GEMM_FEW_TOKENS);
+}
+
+bool op_gemm_prepare(op_gemm *gemm, int64_t rows) {
+  if (gemm->desc.ungrouped && op_gemm_serves_few_tokens(gemm, rows))
+    return op_gemm_prepare_few_tokens(gemm);
+  return prepare(gemm, op_gemm_kernel_for(gemm, rows));
+}
+
 /* ---- launches ---- */
+
+/* What enqueues a plan has prepared it, before lists of rows were cut for the kernel. */
+static moecl_status too_late(const op_gemm *gemm) {
+  return log_error(&gemm->context->log, MOECL_ERROR_BUILD,
+                   "grouped_gemm variant '%s': a kernel that rows were listed for does not serve",
+                   gemm->variant->name);
+}
 
 static moecl_status enqueue_ungrouped(op_gemm *gemm, ocl_chain *chain, const op_gemm_io *io) {
   const int64_t chosen_rows = op_gemm_chosen_rows(io);
@@ -286,16 +366,19 @@ static moecl_status enqueue_ungrouped(op_gemm *gemm, ocl_chain *chain, const op_
 }
 
 moecl_status op_gemm_enqueue(op_gemm *gemm, ocl_chain *chain, const op_gemm_io *io) {
+  if (op_gemm_prepare(gemm, op_gemm_chosen_rows(io))) return too_late(gemm);
   if (gemm->desc.ungrouped) return enqueue_ungrouped(gemm, chain, io);
   return gemm->driver->enqueue(gemm, chain, io);
 }
 
 bool op_gemm_serves_few_tokens(const op_gemm *gemm, int64_t num_tokens) {
   return !gemm->desc.invariant && gemm->driver->serves_few_tokens &&
+         !(gemm->lost & 1u << OP_GEMM_FEW_TOKENS) &&
          gemm->driver->serves_few_tokens(gemm, num_tokens);
 }
 
 moecl_status op_gemm_enqueue_few_tokens(op_gemm *gemm, ocl_chain *chain,
                                         const op_gemm_few_tokens_io *io) {
+  if (op_gemm_prepare_few_tokens(gemm)) return too_late(gemm);
   return gemm->driver->enqueue_few_tokens(gemm, chain, io);
 }

@@ -8,6 +8,17 @@
 #include "common/enums.h"
 #include "op/op.h"
 
+/* Kernels that a GEMM may have. The first serves any number of rows, and is there at once. */
+typedef enum op_gemm_kernel_id {
+  OP_GEMM_BASE,
+  OP_GEMM_TALL,       /* tiles for many rows an expert */
+  OP_GEMM_MIDDLE,     /* for some, between those and the lowest */
+  OP_GEMM_FEW_ROWS,   /* for few */
+  OP_GEMM_FEW_TOKENS, /* streams weights for every choice */
+  OP_GEMM_KERNELS
+} op_gemm_kernel_id;
+enum { OP_GEMM_ALL_LATE = (1 << OP_GEMM_KERNELS) - 1 };
+
 typedef struct op_gemm_desc {
   int64_t num_experts;
   int64_t spread; /* experts that rows are spread over, which kernels are chosen by: more than
@@ -26,6 +37,8 @@ typedef struct op_gemm_desc {
   bool exact;     /* factors are not rounded below their formats: experts are chosen by it */
   bool adds_shared, shared_gate; /* for few tokens: the combination has a shared expert's output,
                                     and times its gate */
+  unsigned late; /* 1 << OP_GEMM_TALL and so on: those that have programs of their own are made by
+                    op_gemm_prepare, when a plan first wants them; 0: all are made at once */
 } op_gemm_desc;
 
 /* Buffers of one launch. Of an ungrouped GEMM: input, output, scratch and rows. */
@@ -82,9 +95,13 @@ moecl_status op_gemm_describe(moecl_context *context, const kernel_variant *vari
 moecl_status op_gemm_create_unchecked(moecl_context *context, const kernel_variant *variant,
                                       const op_gemm_desc *desc, op_gemm **gemm);
 /* All but the description's sizes decide the program. A wrong answer is
- * MOECL_ERROR_BUILD, logged (op/check.h). */
+ * MOECL_ERROR_BUILD, logged (op/check.h). Late kernels are not looked at: the first one has to
+ * serve in their place. */
 moecl_status op_gemm_self_check(moecl_context *context, const kernel_variant *variant,
                                 const op_gemm_desc *desc);
+/* The same of one late kernel alone. */
+moecl_status op_gemm_self_check_late(moecl_context *context, const kernel_variant *variant,
+                                     const op_gemm_desc *desc, op_gemm_kernel_id kernel);
 void op_gemm_destroy(op_gemm **gemm);
 /* Two that are there together or not at all, described or created. Both checks come before the
  * weights' memory is asked for: a variant that fails one gives way to the next. */
@@ -137,6 +154,14 @@ uint32_t op_gemm_tile_rows(const op_gemm *gemm, int64_t rows);
 uint32_t op_gemm_whole_tile_rows(const op_gemm *gemm, int64_t rows);
 /* Which of its kernels serves so many rows, for people: "tiles of 64 rows". */
 void op_gemm_explain(const op_gemm *gemm, int64_t rows, char *text, size_t size);
+
+/* Makes the late kernel that so many rows want, or few tokens do, after its self-check; waits.
+ * True: it was tried now, and does not serve. Then others do its work, with a warning, here and in
+ * the GEMM that was made with this one: what was asked above gets other answers. */
+bool op_gemm_prepare(op_gemm *gemm, int64_t rows);
+bool op_gemm_prepare_few_tokens(op_gemm *gemm);
+/* Which of its kernels serves so many rows. */
+op_gemm_kernel_id op_gemm_kernel_for(const op_gemm *gemm, int64_t rows);
 
 moecl_status op_gemm_enqueue(op_gemm *gemm, ocl_chain *chain, const op_gemm_io *io);
 

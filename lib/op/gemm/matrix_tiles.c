@@ -9,18 +9,22 @@
 /* Heights of tiles: all rows, half, a quarter. A packed row comes in multiples of ROW_BYTES. */
 enum { HEIGHTS = 3, ROW_BYTES = 128 };
 
-typedef struct matrix_tiles_state {
-  ocl_kernel *gemm[HEIGHTS], *few_tokens; /* the latter NULL where there is none */
-} matrix_tiles_state;
+static const op_gemm_kernel_id ids[HEIGHTS] = {OP_GEMM_TALL, OP_GEMM_MIDDLE, OP_GEMM_BASE};
 
 static uint64_t packed_bytes(const op_gemm *gemm) { return op_gemm_tiled_bytes(gemm, ROW_BYTES); }
 
 static uint32_t height(const op_gemm *gemm, int index) { return gemm->tile.m >> index; }
 
-static moecl_status create_kernel(op_gemm *gemm, int index, const char *entry,
-                                  ocl_kernel **kernel) {
+static uint32_t rows_of(const op_gemm *gemm, op_gemm_kernel_id id) {
+  int index = 0;
+  while (index < HEIGHTS - 1 && ids[index] != id) index++;
+  return height(gemm, index);
+}
+
+static moecl_status create_entry(op_gemm *gemm, op_gemm_kernel_id id, const char *entry,
+                                 ocl_kernel **kernel) {
   const op_gemm_desc *desc = &gemm->desc;
-  const kernel_tile tile = {height(gemm, index), gemm->tile.n, gemm->tile.vector_width};
+  const kernel_tile tile = {rows_of(gemm, id), gemm->tile.n, gemm->tile.vector_width};
   char defines[512];
   op_gemm_defines(desc, &tile, defines, sizeof defines);
   op_gemm_few_tokens_defines(desc, defines, sizeof defines);
@@ -29,19 +33,18 @@ static moecl_status create_kernel(op_gemm *gemm, int index, const char *entry,
 
 /* Packing and few tokens are in the program of the lowest tiles. */
 static moecl_status create(op_gemm *gemm) {
-  matrix_tiles_state *state = gemm->state;
   gemm->packed_elements = packed_bytes(gemm) / desc_format_unit(gemm->desc.weights);
-  MOECL_TRY(create_kernel(gemm, HEIGHTS - 1, "pack", &gemm->pack));
-  for (int i = HEIGHTS; i-- > 0;) MOECL_TRY(create_kernel(gemm, i, "gemm", &state->gemm[i]));
-  return op_gemm_has_few_tokens(&gemm->desc)
-             ? create_kernel(gemm, HEIGHTS - 1, "few_tokens", &state->few_tokens)
-             : MOECL_OK;
+  return create_entry(gemm, OP_GEMM_BASE, "pack", &gemm->pack);
 }
 
-static void release(op_gemm *gemm) {
-  matrix_tiles_state *state = gemm->state;
-  for (int i = 0; i < HEIGHTS; i++) ocl_kernel_destroy(&state->gemm[i]);
-  ocl_kernel_destroy(&state->few_tokens);
+static unsigned kernels(const op_gemm *gemm) {
+  return 1u << OP_GEMM_TALL | 1u << OP_GEMM_MIDDLE |
+         (op_gemm_has_few_tokens(&gemm->desc) ? 1u << OP_GEMM_FEW_TOKENS : 0);
+}
+
+static moecl_status create_kernel(op_gemm *gemm, op_gemm_kernel_id id) {
+  return create_entry(gemm, id, id == OP_GEMM_FEW_TOKENS ? "few_tokens" : "gemm",
+                      &gemm->kernel[id]);
 }
 
 /* One expert alone may have few columns: tiles as tall as leaves two of them for every compute
@@ -63,14 +66,17 @@ static int height_index(const op_gemm *gemm, int64_t rows) {
   return each < most / 8 ? 2 : each < most / 3 ? 1 : 0;
 }
 
+static op_gemm_kernel_id best_kernel(const op_gemm *gemm, int64_t rows) {
+  return ids[height_index(gemm, rows)];
+}
+
 static uint32_t tile_rows(const op_gemm *gemm, int64_t rows) {
-  return height(gemm, height_index(gemm, rows));
+  return rows_of(gemm, op_gemm_kernel_for(gemm, rows));
 }
 
 static moecl_status enqueue(op_gemm *gemm, ocl_chain *chain, const op_gemm_io *io) {
-  const matrix_tiles_state *state = gemm->state;
   const op_gemm_desc *desc = &gemm->desc;
-  ocl_kernel *kernel = state->gemm[height_index(gemm, op_gemm_chosen_rows(io))];
+  ocl_kernel *kernel = gemm->kernel[op_gemm_kernel_for(gemm, op_gemm_chosen_rows(io))];
   MOECL_TRY(ocl_kernel_args(kernel, "bbbbbbblli", io->input, io->slot_token, io->expert_offsets,
                             io->tile_offsets, gemm->weights, gemm->bias, io->output, desc->k,
                             desc->n, (int32_t)desc->num_experts));
@@ -85,13 +91,15 @@ static bool serves_few_tokens(const op_gemm *gemm, int64_t num_tokens) {
 
 static moecl_status enqueue_few_tokens(op_gemm *gemm, ocl_chain *chain,
                                        const op_gemm_few_tokens_io *io) {
-  const matrix_tiles_state *state = gemm->state;
-  return op_gemm_launch_few_tokens(gemm, state->few_tokens, chain, io);
+  return op_gemm_launch_few_tokens(gemm, gemm->kernel[OP_GEMM_FEW_TOKENS], chain, io);
 }
 
-const op_gemm_driver op_gemm_matrix_tiles_driver = {.state_bytes = sizeof(matrix_tiles_state),
-                                                    .create = create,
-                                                    .release = release,
+const op_gemm_driver op_gemm_matrix_tiles_driver = {.create = create,
+                                                    .kernels = kernels,
+                                                    .create_kernel = create_kernel,
+                                                    .best_kernel = best_kernel,
+                                                    .late =
+                                                        1u << OP_GEMM_TALL | 1u << OP_GEMM_MIDDLE,
                                                     .pack = op_gemm_pack_strided,
                                                     .tile_rows = tile_rows,
                                                     .packed_bytes = packed_bytes,

@@ -22,8 +22,7 @@ enum {
 enum { QUEUE_BYTES = 2 * sizeof(int32_t) };
 
 typedef struct persistent_state {
-  ocl_kernel *gemm, *tall, *few_tokens; /* tall and few_tokens NULL where there is none */
-  moecl_buffer *queue;                  /* two counters, zero between launches */
+  moecl_buffer *queue; /* two counters, zero between launches */
 } persistent_state;
 
 static bool is_coded(const op_gemm *gemm) {
@@ -57,14 +56,15 @@ static uint32_t tall_rows(const op_gemm *gemm) {
              : CODED_TALL_ROWS;
 }
 
-static moecl_status create_kernel(op_gemm *gemm, bool tall, const char *entry,
-                                  ocl_kernel **kernel) {
+/* A program of so many parts alone: compilers take long for each. */
+static moecl_status create_entry(op_gemm *gemm, bool tall, unsigned parts, const char *entry,
+                                 ocl_kernel **kernel) {
   const op_gemm_desc *desc = &gemm->desc;
   char defines[512];
   op_gemm_defines(desc, &gemm->tile, defines, sizeof defines);
   const size_t used = strlen(defines);
   snprintf(defines + used, sizeof defines - used, "TALL %d\n", tall);
-  op_gemm_few_tokens_defines(desc, defines, sizeof defines);
+  op_gemm_parts_defines(desc, parts, defines, sizeof defines);
   return ocl_kernel_create(gemm->context, gemm->variant->source, defines, entry, kernel);
 }
 
@@ -78,30 +78,39 @@ static moecl_status create(op_gemm *gemm) {
   gemm->packed_elements = packed_bytes(gemm) / desc_format_unit(gemm->desc.weights);
   MOECL_TRY(moecl_buffer_create(gemm->context, QUEUE_BYTES, &state->queue));
   MOECL_TRY(moecl_buffer_fill_byte(state->queue, 0, QUEUE_BYTES, 0));
-  MOECL_TRY(create_kernel(gemm, false, "pack", &gemm->pack));
-  MOECL_TRY(create_kernel(gemm, false, "gemm", &state->gemm));
-  if (op_gemm_has_few_tokens(&gemm->desc))
-    MOECL_TRY(create_kernel(gemm, false, "few_tokens", &state->few_tokens));
-  return has_tall(gemm) ? create_kernel(gemm, true, "gemm", &state->tall) : MOECL_OK;
+  return create_entry(gemm, false, PART_PACK | PART_GEMM, "pack", &gemm->pack);
+}
+
+static unsigned kernels(const op_gemm *gemm) {
+  return (has_tall(gemm) ? 1u << OP_GEMM_TALL : 0) |
+         (op_gemm_has_few_tokens(&gemm->desc) ? 1u << OP_GEMM_FEW_TOKENS : 0);
+}
+
+static moecl_status create_kernel(op_gemm *gemm, op_gemm_kernel_id id) {
+  ocl_kernel **kernel = &gemm->kernel[id];
+  if (id == OP_GEMM_TALL) return create_entry(gemm, true, PART_GEMM, "gemm", kernel);
+  return id == OP_GEMM_FEW_TOKENS
+             ? create_entry(gemm, false, PART_FEW_TOKENS, "few_tokens", kernel)
+             : create_entry(gemm, false, PART_PACK | PART_GEMM, "gemm", kernel);
 }
 
 static void release(op_gemm *gemm) {
   persistent_state *state = gemm->state;
-  ocl_kernel_destroy(&state->gemm);
-  ocl_kernel_destroy(&state->tall);
-  ocl_kernel_destroy(&state->few_tokens);
   moecl_buffer_destroy(&state->queue);
 }
 
 /* Rows an expert on average from which on tall tiles pay: arithmetic is the limit
  * then, and not the weights' way from memory. */
-static bool is_tall(const op_gemm *gemm, int64_t rows) {
+static bool tall_pays(const op_gemm *gemm, int64_t rows) {
   enum { ROWS_EACH = 48 };
-  if (!has_tall(gemm)) return false;
   if (!gemm->desc.ungrouped) return rows / op_gemm_spread(gemm) >= ROWS_EACH;
   /* One expert alone: where there are tiles for every compute unit. */
   return (uint64_t)rows / tall_rows(gemm) * (op_gemm_column_tiles(gemm) / 2) >=
          gemm->context->info.compute_units;
+}
+
+static op_gemm_kernel_id best_kernel(const op_gemm *gemm, int64_t rows) {
+  return has_tall(gemm) && tall_pays(gemm, rows) ? OP_GEMM_TALL : OP_GEMM_BASE;
 }
 
 /* Small tiles leave shared memory for more stages of weights in flight. One
@@ -110,7 +119,7 @@ static bool is_tall(const op_gemm *gemm, int64_t rows) {
 static uint32_t tile_rows(const op_gemm *gemm, int64_t rows) {
   const uint64_t experts = (uint64_t)op_gemm_spread(gemm);
   const uint64_t units = gemm->context->info.compute_units;
-  if (is_tall(gemm, rows)) return tall_rows(gemm);
+  if (op_gemm_kernel_for(gemm, rows) == OP_GEMM_TALL) return tall_rows(gemm);
   if (gemm->desc.ungrouped) {
     const uint64_t each =
         base_div_up((uint64_t)rows * op_gemm_column_tiles(gemm), units ? units : 1);
@@ -127,7 +136,7 @@ static moecl_status enqueue(op_gemm *gemm, ocl_chain *chain, const op_gemm_io *i
   const uint64_t active = rows < experts ? rows : experts;
   const uint64_t most = (active + rows / each) * op_gemm_column_tiles(gemm);
   const persistent_state *state = gemm->state;
-  ocl_kernel *kernel = is_tall(gemm, op_gemm_chosen_rows(io)) ? state->tall : state->gemm;
+  ocl_kernel *kernel = gemm->kernel[op_gemm_kernel_for(gemm, op_gemm_chosen_rows(io))];
   const bool coded = is_coded(gemm);
   MOECL_TRY(ocl_kernel_args(kernel, coded ? "bbbbbbbblliiL" : "bbbbbbbbllii", io->input,
                             io->slot_token, io->expert_offsets, io->tile_offsets, gemm->weights,
@@ -139,16 +148,17 @@ static moecl_status enqueue(op_gemm *gemm, ocl_chain *chain, const op_gemm_io *i
 
 static moecl_status enqueue_few_tokens(op_gemm *gemm, ocl_chain *chain,
                                        const op_gemm_few_tokens_io *io) {
-  const persistent_state *state = gemm->state;
-  return op_gemm_launch_few_tokens(gemm, state->few_tokens, chain, io);
+  return op_gemm_launch_few_tokens(gemm, gemm->kernel[OP_GEMM_FEW_TOKENS], chain, io);
 }
 
 #define PERSISTENT                                                                                 \
   {                                                                                                \
     .state_bytes = sizeof(persistent_state), .create = create, .release = release,                 \
-    .pack = op_gemm_pack_strided, .tile_rows = tile_rows, .packed_bytes = packed_bytes,            \
-    .enqueue = enqueue, .serves_few_tokens = op_gemm_plain_few_tokens_pay,                         \
-    .enqueue_few_tokens = enqueue_few_tokens, .extra_bytes = QUEUE_BYTES, .by_rows = true          \
+    .kernels = kernels, .create_kernel = create_kernel, .best_kernel = best_kernel,                \
+    .late = 1u << OP_GEMM_TALL | 1u << OP_GEMM_FEW_TOKENS, .pack = op_gemm_pack_strided,           \
+    .tile_rows = tile_rows, .packed_bytes = packed_bytes, .enqueue = enqueue,                      \
+    .serves_few_tokens = op_gemm_plain_few_tokens_pay, .enqueue_few_tokens = enqueue_few_tokens,   \
+    .extra_bytes = QUEUE_BYTES, .by_rows = true                                                    \
   }
 
 const op_gemm_driver op_gemm_persistent_driver = PERSISTENT;

@@ -19,6 +19,7 @@ typedef struct problem {
   op_gemm_desc desc; /* the caller's, with the small sizes */
   int64_t n, k;      /* odd ones, where the variant takes them; else a tail in both */
   int64_t weight_rows;
+  op_gemm_kernel_id late; /* that is looked at alone; OP_GEMM_BASE: all that are made at once */
   const int32_t *offsets; /* one of the loads */
   int32_t rows;           /* of it */
   /* Multiples of 1/8, which plain formats have; as others round them. */
@@ -284,12 +285,16 @@ static moecl_status check_few_tokens(moecl_context *context, const kernel_varian
   return MOECL_OK;
 }
 
-/* The problem with one of the loads. */
-static moecl_status check_load(moecl_context *context, const kernel_variant *variant, problem *p,
-                               device_side *d, const int32_t *offsets) {
+static void take_load(problem *p, const int32_t *offsets) {
   p->offsets = offsets;
   p->rows = offsets[EXPERTS];
   expect(p);
+}
+
+/* The problem with one of the loads. */
+static moecl_status check_load(moecl_context *context, const kernel_variant *variant, problem *p,
+                               device_side *d, const int32_t *offsets) {
+  take_load(p, offsets);
   moecl_buffer_destroy(&d->rows);
   moecl_buffer_destroy(&d->offsets);
   moecl_buffer_destroy(&d->tiles);
@@ -323,6 +328,7 @@ static moecl_status check_ungrouped(moecl_context *context, const kernel_variant
                          .input_rows = ROWS};
   MOECL_TRY(forget_output(d));
   MOECL_TRY(op_gemm_create_unchecked(context, variant, &one, &gemm));
+  gemm->lost = op_gemm_late(gemm);
   moecl_status status = op_gemm_set_weights(gemm, 0, 1, d->weights, 0);
   if (status == MOECL_OK && one.bias) status = op_gemm_set_bias(gemm, 0, 1, d->bias, 0);
   if (status == MOECL_OK) status = op_gemm_enqueue(gemm, &chain, &io);
@@ -333,10 +339,23 @@ static moecl_status check_ungrouped(moecl_context *context, const kernel_variant
   return status;
 }
 
+/* A kernel that is made later: of rows, with each load. */
+static moecl_status check_late(moecl_context *context, const kernel_variant *variant, problem *p,
+                               device_side *d) {
+  if (p->late == OP_GEMM_FEW_TOKENS) {
+    take_load(p, loads[0]);
+    return check_few_tokens(context, variant, p, d);
+  }
+  d->gemm->forced = p->late;
+  for (int i = 0; i < LOADS; i++) MOECL_TRY(check_load(context, variant, p, d, loads[i]));
+  return MOECL_OK;
+}
+
 static moecl_status check_all(moecl_context *context, const kernel_variant *variant, problem *p,
                               device_side *d) {
   if (!make_problem(p)) return MOECL_ERROR_OUT_OF_HOST_MEMORY;
   MOECL_TRY(set_up(context, p, d));
+  if (p->late) return check_late(context, variant, p, d);
   if (d->gemm->driver->long_k) MOECL_TRY(check_long_k(context, variant, p, d));
   /* The first load last: few tokens are as many. */
   for (int i = d->gemm->driver->by_rows ? LOADS : 1; i-- > 0;)
@@ -372,10 +391,12 @@ static bool choose_sizes(const kernel_variant *variant, problem *p) {
   return false;
 }
 
-moecl_status op_gemm_self_check(moecl_context *context, const kernel_variant *variant,
-                                const op_gemm_desc *desc) {
+/* Those that are not made are lost to this GEMM: the first one does their work. */
+static moecl_status self_check(moecl_context *context, const kernel_variant *variant,
+                               const op_gemm_desc *desc, op_gemm_kernel_id late) {
   problem p = {.run = {.kind = &op_gemm_kind, .context = context, .variant = variant},
-               .desc = *desc};
+               .desc = *desc,
+               .late = late};
   p.desc.num_experts = EXPERTS;
   p.desc.spread = 0;
   if (!choose_sizes(variant, &p))
@@ -385,6 +406,20 @@ moecl_status op_gemm_self_check(moecl_context *context, const kernel_variant *va
   p.weight_rows = op_gemm_weight_rows(&p.desc);
   op_gemm *gemm = NULL;
   MOECL_TRY(check_begin(&p.run, &p.desc, &gemm));
-  ocl_kernel *const kernels[] = {gemm->pack, gemm->lists.kernel};
+  gemm->lost = op_gemm_late(gemm);
+  ocl_kernel *kernels[OP_GEMM_KERNELS + 2] = {gemm->pack, gemm->lists.kernel};
+  for (int id = 0; id < OP_GEMM_KERNELS; id++) kernels[id + 2] = gemm->kernel[id];
   return check_end(&p.run, &gemm, kernels, BASE_COUNT(kernels), check);
+}
+
+moecl_status op_gemm_self_check(moecl_context *context, const kernel_variant *variant,
+                                const op_gemm_desc *desc) {
+  return self_check(context, variant, desc, OP_GEMM_BASE);
+}
+
+moecl_status op_gemm_self_check_late(moecl_context *context, const kernel_variant *variant,
+                                     const op_gemm_desc *desc, op_gemm_kernel_id kernel) {
+  op_gemm_desc with = *desc;
+  with.late = OP_GEMM_ALL_LATE & ~(1u << kernel);
+  return self_check(context, variant, &with, kernel);
 }

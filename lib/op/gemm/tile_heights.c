@@ -14,11 +14,6 @@ enum { SUMS = 64, CHUNK_BYTES = 16, FEW_PARTS = 2, FEW_ITEMS = 32 };
  * ones do; self_check.c has loads on all three sides of them. */
 enum { MOST_FEW = 12, LEAST_TALL = 64 };
 
-typedef struct tile_heights_state {
-  ocl_kernel *tall, *low, *few; /* by tiles of tile.m, LOW_ROWS and FEW_ROWS */
-  ocl_kernel *few_tokens;       /* in the program of low; NULL where there is none */
-} tile_heights_state;
-
 /* Rows of packed weights come in multiples of two 16-byte chunks' elements. */
 static uint64_t packed_bytes(const op_gemm *gemm) {
   return op_gemm_tiled_bytes(gemm, 2 * CHUNK_BYTES);
@@ -28,8 +23,8 @@ static bool has_few_tokens(const op_gemm *gemm) {
   return gemm->driver == &op_gemm_tile_heights_few_driver && op_gemm_has_few_tokens(&gemm->desc);
 }
 
-static moecl_status create_kernel(op_gemm *gemm, uint32_t rows, const char *entry,
-                                  ocl_kernel **kernel) {
+static moecl_status create_entry(op_gemm *gemm, uint32_t rows, const char *entry,
+                                 ocl_kernel **kernel) {
   char defines[512];
   const kernel_tile tile = {rows, gemm->tile.n, gemm->tile.vector_width};
   op_gemm_defines(&gemm->desc, &tile, defines, sizeof defines);
@@ -38,49 +33,54 @@ static moecl_status create_kernel(op_gemm *gemm, uint32_t rows, const char *entr
   return ocl_kernel_create(gemm->context, gemm->variant->source, defines, entry, kernel);
 }
 
+/* Packing and few tokens are in the program of low tiles. */
 static moecl_status create(op_gemm *gemm) {
-  tile_heights_state *state = gemm->state;
   gemm->packed_elements = packed_bytes(gemm) / desc_format_unit(gemm->desc.weights);
-  MOECL_TRY(create_kernel(gemm, gemm->tile.m, "pack", &gemm->pack));
-  MOECL_TRY(create_kernel(gemm, gemm->tile.m, "gemm", &state->tall));
-  MOECL_TRY(create_kernel(gemm, LOW_ROWS, "gemm", &state->low));
-  if (has_few_tokens(gemm))
-    MOECL_TRY(create_kernel(gemm, LOW_ROWS, "few_tokens", &state->few_tokens));
-  return create_kernel(gemm, FEW_ROWS, "gemm", &state->few);
+  return create_entry(gemm, LOW_ROWS, "pack", &gemm->pack);
 }
 
-static void release(op_gemm *gemm) {
-  tile_heights_state *state = gemm->state;
-  ocl_kernel_destroy(&state->tall);
-  ocl_kernel_destroy(&state->low);
-  ocl_kernel_destroy(&state->few);
-  ocl_kernel_destroy(&state->few_tokens);
+static unsigned kernels(const op_gemm *gemm) {
+  return 1u << OP_GEMM_TALL | 1u << OP_GEMM_FEW_ROWS |
+         (has_few_tokens(gemm) ? 1u << OP_GEMM_FEW_TOKENS : 0);
+}
+
+static uint32_t rows_of(const op_gemm *gemm, op_gemm_kernel_id id) {
+  return id == OP_GEMM_TALL ? gemm->tile.m : id == OP_GEMM_FEW_ROWS ? FEW_ROWS : LOW_ROWS;
+}
+
+static moecl_status create_kernel(op_gemm *gemm, op_gemm_kernel_id id) {
+  const char *entry = id == OP_GEMM_FEW_TOKENS ? "few_tokens" : "gemm";
+  return create_entry(gemm, rows_of(gemm, id), entry, &gemm->kernel[id]);
 }
 
 /* One expert alone may have few columns: tiles as tall as leaves two of them for
  * every compute unit. */
-static uint32_t ungrouped_tile_rows(const op_gemm *gemm, uint64_t rows) {
+static op_gemm_kernel_id best_ungrouped(const op_gemm *gemm, uint64_t rows) {
   const uint64_t wanted = 2 * (uint64_t)gemm->context->info.compute_units;
-  if (rows / gemm->tile.m * op_gemm_column_tiles(gemm) >= wanted) return gemm->tile.m;
+  if (rows / gemm->tile.m * op_gemm_column_tiles(gemm) >= wanted) return OP_GEMM_TALL;
   const bool low = gemm->desc.invariant || rows / LOW_ROWS * op_gemm_column_tiles(gemm) >= wanted;
-  return low ? LOW_ROWS : FEW_ROWS;
+  return low ? OP_GEMM_BASE : OP_GEMM_FEW_ROWS;
 }
 
 /* The same for gate_up and down, which share tile_offsets. */
-static uint32_t tile_rows(const op_gemm *gemm, int64_t rows) {
+static op_gemm_kernel_id best_kernel(const op_gemm *gemm, int64_t rows) {
   const int64_t experts = op_gemm_spread(gemm);
-  if (gemm->desc.ungrouped) return ungrouped_tile_rows(gemm, (uint64_t)rows);
-  if (rows <= MOST_FEW * experts && !gemm->desc.invariant) return FEW_ROWS;
-  return rows < LEAST_TALL * experts ? LOW_ROWS : gemm->tile.m;
+  if (gemm->desc.ungrouped) return best_ungrouped(gemm, (uint64_t)rows);
+  if (rows <= MOST_FEW * experts && !gemm->desc.invariant) return OP_GEMM_FEW_ROWS;
+  return rows < LEAST_TALL * experts ? OP_GEMM_BASE : OP_GEMM_TALL;
+}
+
+static uint32_t tile_rows(const op_gemm *gemm, int64_t rows) {
+  return rows_of(gemm, op_gemm_kernel_for(gemm, rows));
 }
 
 static moecl_status enqueue(op_gemm *gemm, ocl_chain *chain, const op_gemm_io *io) {
-  const tile_heights_state *state = gemm->state;
   const op_gemm_desc *desc = &gemm->desc;
-  const uint32_t each = tile_rows(gemm, op_gemm_chosen_rows(io));
-  const bool few = each == FEW_ROWS;
+  const op_gemm_kernel_id id = op_gemm_kernel_for(gemm, op_gemm_chosen_rows(io));
+  const uint32_t each = rows_of(gemm, id);
+  const bool few = id == OP_GEMM_FEW_ROWS;
   const uint32_t few_local = FEW_ITEMS * (uint32_t)(CHUNK_BYTES / desc_format_unit(desc->weights));
-  ocl_kernel *kernel = few ? state->few : each == LOW_ROWS ? state->low : state->tall;
+  ocl_kernel *kernel = gemm->kernel[id];
   MOECL_TRY(ocl_kernel_args(kernel, "bbbbbbblli", io->input, io->slot_token, io->expert_offsets,
                             io->tile_offsets, gemm->weights, gemm->bias, io->output, desc->k,
                             desc->n, (int32_t)desc->num_experts));
@@ -92,12 +92,12 @@ static moecl_status enqueue(op_gemm *gemm, ocl_chain *chain, const op_gemm_io *i
 
 static moecl_status enqueue_few_tokens(op_gemm *gemm, ocl_chain *chain,
                                        const op_gemm_few_tokens_io *io) {
-  const tile_heights_state *state = gemm->state;
-  return op_gemm_launch_few_tokens(gemm, state->few_tokens, chain, io);
+  return op_gemm_launch_few_tokens(gemm, gemm->kernel[OP_GEMM_FEW_TOKENS], chain, io);
 }
 
 #define TILE_HEIGHTS                                                                               \
-  .state_bytes = sizeof(tile_heights_state), .create = create, .release = release,                 \
+  .create = create, .kernels = kernels, .create_kernel = create_kernel,                            \
+  .best_kernel = best_kernel, .late = 1u << OP_GEMM_TALL | 1u << OP_GEMM_FEW_ROWS,                 \
   .pack = op_gemm_pack_strided, .tile_rows = tile_rows, .packed_bytes = packed_bytes,              \
   .enqueue = enqueue, .by_rows = true
 

@@ -1,0 +1,270 @@
+// SPDX-License-Identifier: MIT
+/* Kernels that a layer gets with the first forward that wants them, or by moecl_layer_reserve: how
+ * many programs there are when, the same bits as with all of them from the beginning, and what
+ * serves where one turns out wrong. The kernels are stand-ins (stand_in.h). */
+#include "layer/layer.h"
+#include "stand_in.h"
+#include <math.h>
+
+enum { TOKENS = 220, HIDDEN = 64, EXPERTS = 8, TOP_K = 2 };
+
+static const moecl_layer_params params = {.dtype = MOECL_BF16,
+                                          .hidden_size = HIDDEN,
+                                          .intermediate_size = 48,
+                                          .num_experts = EXPERTS,
+                                          .top_k = TOP_K,
+                                          .activation = MOECL_SWIGLU};
+
+static stand_in place;
+
+static size_t programs(const moecl_context *context) {
+  size_t count = 0;
+  for (const ocl_program *program = context->programs; program; program = program->next) count++;
+  return count;
+}
+
+/* In bf16, in [-1, 1). */
+static void fill(uint16_t *values, size_t count, unsigned which) {
+  uint32_t state = which * 2654435761u + 1;
+  for (size_t i = 0; i < count; i++) {
+    state = state * 1664525u + 1013904223u;
+    const float x = (float)(state >> 24) / 128.0f - 1.0f;
+    uint32_t bits;
+    memcpy(&bits, &x, sizeof bits);
+    values[i] = (uint16_t)(bits >> 16);
+  }
+}
+
+static void give_weights(moecl_layer *layer) {
+  static uint16_t values[EXPERTS * 2 * HIDDEN * HIDDEN];
+  for (int t = 0; t < MOECL_TENSOR_COUNT; t++) {
+    const int64_t items = moecl_layer_tensor_items(&params, (moecl_tensor)t);
+    const size_t count = (size_t)(items * moecl_layer_tensor_size(&params, (moecl_tensor)t));
+    assert_true(count <= BASE_COUNT(values));
+    fill(values, count, (unsigned)t);
+    if (count) assert_ok(moecl_layer_set_weights(layer, (moecl_tensor)t, 0, items, values));
+  }
+}
+
+static void run(moecl_layer *layer, int64_t tokens, moecl_buffer *workspace,
+                uint16_t output[TOKENS * HIDDEN]) {
+  const uint64_t bytes = (uint64_t)tokens * HIDDEN * sizeof *output;
+  moecl_buffer *hidden = NULL, *result = NULL;
+  fill(output, (size_t)tokens * HIDDEN, 99);
+  assert_ok(moecl_buffer_create(layer->context, bytes, &hidden));
+  assert_ok(moecl_buffer_create(layer->context, bytes, &result));
+  assert_ok(moecl_buffer_write_wait(hidden, 0, bytes, output));
+  const moecl_forward_params with = {
+      .num_tokens = tokens, .hidden_states = hidden, .output = result, .workspace = workspace};
+  assert_ok(moecl_layer_forward(layer, &with, NULL));
+  assert_ok(moecl_buffer_read_wait(result, 0, bytes, output));
+  moecl_buffer_destroy(&hidden);
+  moecl_buffer_destroy(&result);
+}
+
+/* A layer of the variant; `early`: with all of its kernels at once, as a group's are. */
+static moecl_layer *make(moecl_context *context, const char *gemm, bool early) {
+  moecl_layer_params with = params;
+  moecl_layer *layer = NULL;
+  with.grouped_gemm_variant = gemm;
+  assert_ok(early ? layer_make_share(context, &with, EXPERTS, false, &layer)
+                  : moecl_layer_create(context, &with, &layer));
+  give_weights(layer);
+  return layer;
+}
+
+/* ---- what is built when ---- */
+
+/* Programs that come with the first forward of so many tokens. An expert has a quarter of so many
+ * rows on average. */
+typedef struct growth {
+  int64_t tokens;
+  size_t programs;
+} growth;
+
+typedef struct variant_growth {
+  const char *name;
+  size_t late; /* programs that a layer is made without */
+  growth steps[4];
+} variant_growth;
+
+/* gate_up's and down's, and one for few tokens of the logits. AMD's have theirs for few tokens in
+ * the program of the lowest tiles. */
+static const variant_growth variants[] = {
+    {"nvidia_sm90", 5, {{20, 1}, {200, 2}, {2, 2}, {TOKENS, 0}}},
+    {"nvidia_sm80", 3, {{20, 1}, {200, 0}, {2, 2}, {TOKENS, 0}}},
+    {"amd_mfma", 6, {{10, 0}, {100, 2}, {200, 2}, {2, 0}}}};
+
+static void check_growth(const variant_growth *v) {
+  static uint16_t early[4][TOKENS * HIDDEN], late[TOKENS * HIDDEN];
+  moecl_context *context = NULL;
+  assert_ok(stand_in_open(&place, &context));
+  moecl_layer *layer = make(context, v->name, true);
+  const size_t all = programs(context);
+  for (size_t i = 0; i < 4; i++) run(layer, v->steps[i].tokens, NULL, early[i]);
+  assert_int_equal(programs(context), all);
+  moecl_layer_destroy(&layer);
+  moecl_context_destroy(&context);
+  assert_ok(stand_in_open(&place, &context));
+  layer = make(context, v->name, false);
+  assert_int_equal(programs(context), all - v->late);
+  for (size_t i = 0; i < 4; i++) {
+    const size_t before = programs(context);
+    run(layer, v->steps[i].tokens, NULL, late);
+    assert_int_equal(programs(context), before + v->steps[i].programs);
+    assert_memory_equal(late, early[i], (size_t)v->steps[i].tokens * HIDDEN * sizeof *late);
+  }
+  moecl_layer_destroy(&layer);
+  moecl_context_destroy(&context);
+}
+
+static void test_growth(void **state) {
+  (void)state;
+  for (size_t v = 0; v < BASE_COUNT(variants); v++) check_growth(&variants[v]);
+}
+
+/* What was reserved for needs neither a program nor memory. */
+static void test_reserve(void **state) {
+  static const int64_t sizes[] = {1, 3, 5, 20, 90, TOKENS};
+  static uint16_t output[TOKENS * HIDDEN];
+  moecl_context *context = NULL;
+  (void)state;
+  assert_ok(stand_in_open(&place, &context));
+  moecl_layer *layer = make(context, "nvidia_sm90", false);
+  const size_t small = programs(context);
+  assert_ok(moecl_layer_reserve(layer, 4));
+  assert_true(programs(context) > small);
+  const size_t some = programs(context);
+  assert_ok(moecl_layer_reserve(layer, TOKENS));
+  assert_true(programs(context) > some);
+  const size_t all = programs(context);
+  const uint64_t bytes = moecl_context_memory(context, NULL);
+  for (size_t i = 0; i < BASE_COUNT(sizes); i++) run(layer, sizes[i], NULL, output);
+  assert_int_equal(programs(context), all);
+  assert_int_equal(moecl_context_memory(context, NULL), bytes);
+  moecl_layer_destroy(&layer);
+  moecl_context_destroy(&context);
+}
+
+/* ---- mistakes ---- */
+
+typedef struct mistake {
+  const char *gemm, *file, *from, *to; /* the first `from` reads `to` */
+  int64_t tokens;
+  const char *message;
+} mistake;
+
+#define SM90 "grouped_gemm/nvidia_sm90.cl"
+#define MFMA "grouped_gemm/amd_mfma.cl"
+static const mistake mistakes[] = {
+    {"nvidia_sm90", SM90, "kept ? v : NAN", "kept ? v + (TALL && GATED) : NAN", 200, "tall tiles"},
+    {"nvidia_sm90", SM90, "kept ? v : NAN", "kept ? v + (TALL && !GATED) : NAN", 200, "tall tiles"},
+    {"nvidia_sm90", SM90, "#define DTYPE", "#if TALL\n#error none\n#endif\n#define DTYPE", 200,
+     "tall tiles"},
+    {"nvidia_sm90", SM90, "#define DTYPE",
+     "#if PARTS == 4 && !DENSE\n#error none\n#endif\n#define DTYPE", 2, "few tokens"},
+    {"nvidia_sm90", SM90, "#define DTYPE",
+     "#if PARTS == 4 && DENSE\n#error none\n#endif\n#define DTYPE", 2, "few tokens"},
+    {"amd_mfma", MFMA, "#define DTYPE", "#if TILE_M == 128\n#error none\n#endif\n#define DTYPE",
+     200, "tall tiles"},
+    {"amd_mfma", MFMA, "#define DTYPE", "#if TILE_M == 64\n#error none\n#endif\n#define DTYPE", 100,
+     "tiles of middle height"}};
+
+/* The file's text before; the caller frees it. */
+static char *plant(const mistake *m) {
+  char path[160], *data;
+  size_t size;
+  base_text text = {0};
+  snprintf(path, sizeof path, "%s/%s", place.kernels, m->file);
+  assert_ok(base_file_read(path, &data, &size));
+  const char *at = strstr(data, m->from);
+  assert_non_null(at);
+  base_text_add(&text, data, (size_t)(at - data));
+  base_text_addf(&text, "%s%s", m->to, at + strlen(m->from));
+  assert_ok(base_file_write_atomic(path, text.data, text.size));
+  base_text_free(&text);
+  return data;
+}
+
+static void mend(const mistake *m, char *data) {
+  char path[160];
+  snprintf(path, sizeof path, "%s/%s", place.kernels, m->file);
+  assert_ok(base_file_write_atomic(path, data, strlen(data)));
+  free(data);
+}
+
+static float value(uint16_t bits) {
+  const uint32_t wide = (uint32_t)bits << 16;
+  float x;
+  memcpy(&x, &wide, sizeof x);
+  return x;
+}
+
+static void assert_near(const uint16_t *got, const uint16_t *want, size_t count) {
+  double largest = 0;
+  for (size_t i = 0; i < count; i++) largest = fmax(largest, fabs((double)value(want[i])));
+  assert_true(largest > 0);
+  for (size_t i = 0; i < count; i++)
+    assert_true(fabs((double)value(got[i]) - (double)value(want[i])) <= 0.01 * largest);
+}
+
+/* The layer is made as if nothing were wrong, and the forward warns and is right, in a workspace
+ * too that was made for what fails; the next one knows. */
+static void check_mistake(const mistake *m) {
+  static uint16_t want[TOKENS * HIDDEN], got[TOKENS * HIDDEN];
+  test_log log = {.level = MOECL_LOG_INFO};
+  moecl_context *context = NULL;
+  moecl_buffer *workspace = NULL;
+  assert_ok(stand_in_open(&place, &context));
+  moecl_layer *layer = make(context, m->gemm, true);
+  run(layer, m->tokens, NULL, want);
+  moecl_layer_destroy(&layer);
+  moecl_context_destroy(&context);
+
+  char *was = plant(m);
+  place.params.log = test_log_add;
+  place.params.log_user = &log;
+  assert_ok(stand_in_open(&place, &context));
+  layer = make(context, m->gemm, false);
+  assert_int_equal(test_log_count(&log, "others do its work"), 0);
+  assert_ok(moecl_buffer_create(context, moecl_layer_workspace_size(layer, m->tokens), &workspace));
+  for (int again = 0; again < 2; again++) {
+    run(layer, m->tokens, workspace, got);
+    assert_near(got, want, (size_t)m->tokens * HIDDEN);
+    if (test_log_count(&log, "others do its work") != 1 || !test_log_has(&log, m->message))
+      fail_msg("%s: no warning of %s: %s", m->to, m->message, log.text.data);
+  }
+  assert_int_equal(test_log_count(&log, "\n0 "), 0);
+  assert_int_equal(moecl_context_take_errors(context, NULL, 0), 0);
+  moecl_buffer_destroy(&workspace);
+  moecl_layer_destroy(&layer);
+  moecl_context_destroy(&context);
+  place.params.log = NULL;
+  place.params.log_user = NULL;
+  mend(m, was);
+  base_text_free(&log.text);
+}
+
+static void test_mistakes(void **state) {
+  (void)state;
+  for (size_t i = 0; i < BASE_COUNT(mistakes); i++) check_mistake(&mistakes[i]);
+}
+
+static int open_place(void **state) {
+  (void)state;
+  return stand_in_make(&place) ? 0 : 1;
+}
+
+static int close_place(void **state) {
+  (void)state;
+  stand_in_remove(&place);
+  return 0;
+}
+
+int main(void) {
+  const struct CMUnitTest tests[] = {cmocka_unit_test(test_growth), cmocka_unit_test(test_reserve),
+                                     cmocka_unit_test(test_mistakes)};
+  skip_without_device();
+  if (getenv("MOECL_TEST_FILTER")) cmocka_set_test_filter(getenv("MOECL_TEST_FILTER"));
+  return cmocka_run_group_tests(tests, open_place, close_place);
+}
