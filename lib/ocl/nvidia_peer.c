@@ -1,8 +1,9 @@
 // SPDX-License-Identifier: MIT
 /* Memory of one GPU that contexts of other GPUs have as well. OpenCL can import such memory
  * (cl_khr_external_memory_opaque_fd) and has no call to make it: NVIDIA's driver has, in libcuda,
- * which is loaded where it is there. What is used of it is declared here and nowhere else. */
+ * which is loaded where it is there (nvidia_cuda.h). */
 #define _GNU_SOURCE /* RTLD_DEFAULT */
+#include "ocl/nvidia_cuda.h"
 #include "ocl/program.h"
 #include <CL/cl_ext.h>
 #include <dlfcn.h>
@@ -16,75 +17,6 @@
 #define DEVICE_PCI_SLOT_NV 0x4009
 #define DEVICE_PCI_DOMAIN_NV 0x400A
 #define HANDLE_OPAQUE_FD 0x2060
-
-/* ---- libcuda, as far as it is called; 0 is success everywhere ---- */
-
-enum { ATTRIBUTE_PCI_BUS = 33, ATTRIBUTE_PCI_SLOT = 34, ATTRIBUTE_PCI_DOMAIN = 50 };
-enum { ALLOCATION_PINNED = 1, LOCATION_DEVICE = 1, FILE_DESCRIPTOR = 1 };
-enum { ERROR_OUT_OF_MEMORY = 2, ERROR_INVALID_CONTEXT = 201 };
-
-typedef struct cuda_location {
-  int type, id;
-} cuda_location;
-
-typedef struct cuda_allocation {
-  int type, handle_types;
-  cuda_location location;
-  void *windows;
-  unsigned char compression, direct_access;
-  unsigned short usage;
-  unsigned char reserved[4];
-} cuda_allocation;
-
-typedef unsigned long long cuda_memory;
-
-typedef struct cuda {
-  void *library;
-  int (*init)(unsigned flags);
-  int (*device_count)(int *count);
-  int (*device_uuid)(unsigned char uuid[16], int device);
-  int (*device_attribute)(int *value, int attribute, int device);
-  int (*can_access)(int *can, int device, int other);
-  int (*granularity)(size_t *bytes, const cuda_allocation *allocation, int recommended);
-  int (*create)(cuda_memory *memory, size_t bytes, const cuda_allocation *allocation,
-                unsigned long long flags);
-  int (*release)(cuda_memory memory);
-  int (*export)(void *file, cuda_memory memory, int handle_type, unsigned long long flags);
-  int (*retain)(void **context, int device);
-  int (*let_go)(int device);
-  int (*push)(void *context);
-  int (*pop)(void **context);
-} cuda;
-
-struct ocl_sharer {
-  moecl_context *context;
-  cuda cuda;
-  int device; /* by libcuda's count */
-  uint64_t granule;
-};
-
-static bool find(const cuda *cuda, const char *name, void *function) {
-  void *found = dlsym(cuda->library, name);
-  memcpy(function, &found, sizeof found); /* ISO C has no cast between the two kinds of pointer */
-  return found;
-}
-
-/* The library stays loaded: drivers don't like to be unloaded. */
-static bool load(cuda *cuda) {
-  cuda->library = dlopen("libcuda.so.1", RTLD_NOW | RTLD_LOCAL);
-  return cuda->library && find(cuda, "cuInit", &cuda->init) &&
-         find(cuda, "cuDeviceGetCount", &cuda->device_count) &&
-         find(cuda, "cuDeviceGetUuid_v2", &cuda->device_uuid) &&
-         find(cuda, "cuDeviceGetAttribute", &cuda->device_attribute) &&
-         find(cuda, "cuDeviceCanAccessPeer", &cuda->can_access) &&
-         find(cuda, "cuMemGetAllocationGranularity", &cuda->granularity) &&
-         find(cuda, "cuMemCreate", &cuda->create) && find(cuda, "cuMemRelease", &cuda->release) &&
-         find(cuda, "cuMemExportToShareableHandle", &cuda->export) &&
-         find(cuda, "cuDevicePrimaryCtxRetain", &cuda->retain) &&
-         find(cuda, "cuDevicePrimaryCtxRelease_v2", &cuda->let_go) &&
-         find(cuda, "cuCtxPushCurrent_v2", &cuda->push) &&
-         find(cuda, "cuCtxPopCurrent_v2", &cuda->pop);
-}
 
 /* ---- the same device for both ---- */
 
@@ -104,9 +36,9 @@ static bool same_number(const ocl_sharer *sharer, cl_device_info what, int devic
 
 /* By the place on the bus, where a driver has no UUIDs. */
 static bool same_place(const ocl_sharer *sharer, int device) {
-  return same_number(sharer, DEVICE_PCI_BUS_NV, device, ATTRIBUTE_PCI_BUS) &&
-         same_number(sharer, DEVICE_PCI_SLOT_NV, device, ATTRIBUTE_PCI_SLOT) &&
-         same_number(sharer, DEVICE_PCI_DOMAIN_NV, device, ATTRIBUTE_PCI_DOMAIN);
+  return same_number(sharer, DEVICE_PCI_BUS_NV, device, CUDA_PCI_BUS) &&
+         same_number(sharer, DEVICE_PCI_SLOT_NV, device, CUDA_PCI_SLOT) &&
+         same_number(sharer, DEVICE_PCI_DOMAIN_NV, device, CUDA_PCI_DOMAIN);
 }
 
 static bool find_device(ocl_sharer *sharer) {
@@ -122,9 +54,9 @@ static bool find_device(ocl_sharer *sharer) {
 /* ---- making and importing ---- */
 
 static cuda_allocation allocation_of(const ocl_sharer *sharer) {
-  return (cuda_allocation){.type = ALLOCATION_PINNED,
-                           .handle_types = FILE_DESCRIPTOR,
-                           .location = {LOCATION_DEVICE, sharer->device}};
+  return (cuda_allocation){.type = CUDA_PINNED,
+                           .handle_types = CUDA_FILE_DESCRIPTOR,
+                           .location = {CUDA_ON_DEVICE, sharer->device}};
 }
 
 const char *ocl_sharer_create(moecl_context *context, ocl_sharer **out) {
@@ -136,7 +68,7 @@ const char *ocl_sharer_create(moecl_context *context, ocl_sharer **out) {
   ocl_sharer *sharer = calloc(1, sizeof *sharer);
   if (!sharer) return "no host memory";
   sharer->context = ocl_context_retain(context);
-  if (!load(&sharer->cuda)) why = "libcuda.so.1 cannot be loaded, or lacks a function";
+  if (!cuda_load(&sharer->cuda)) why = "libcuda.so.1 cannot be loaded, or lacks a function";
   else if (sharer->cuda.init(0) != 0) why = "libcuda.so.1 does not start (cuInit)";
   else if (!find_device(sharer)) why = "libcuda.so.1 does not have a member's device";
   const cuda_allocation allocation = allocation_of(sharer);
@@ -165,8 +97,8 @@ const char *ocl_sharer_refuses(const ocl_sharer *sharer, const ocl_sharer *other
 
 static moecl_status failed(const ocl_sharer *sharer, int code, const char *call, uint64_t bytes) {
   return log_error(&sharer->context->log,
-                   code == ERROR_OUT_OF_MEMORY ? MOECL_ERROR_OUT_OF_DEVICE_MEMORY
-                                               : MOECL_ERROR_DEVICE,
+                   code == CUDA_OUT_OF_MEMORY ? MOECL_ERROR_OUT_OF_DEVICE_MEMORY
+                                              : MOECL_ERROR_DEVICE,
                    "cannot share %llu bytes with other devices: %s failed: CUDA error %d",
                    (unsigned long long)bytes, call, code);
 }
@@ -177,7 +109,7 @@ static int make_memory(const ocl_sharer *sharer, size_t bytes, cuda_memory *memo
   const cuda_allocation allocation = allocation_of(sharer);
   void *context;
   int code = cuda->create(memory, bytes, &allocation, 0);
-  if (code != ERROR_INVALID_CONTEXT) return code;
+  if (code != CUDA_INVALID_CONTEXT) return code;
   code = cuda->retain(&context, sharer->device);
   if (code != 0) return code;
   code = cuda->push(context);
@@ -191,22 +123,24 @@ static int make_memory(const ocl_sharer *sharer, size_t bytes, cuda_memory *memo
 
 moecl_status ocl_shared_create(const ocl_sharer *sharer, uint64_t bytes, ocl_shared *shared) {
   const uint64_t whole = base_div_up(bytes ? bytes : 1, sharer->granule) * sharer->granule;
-  cuda_memory memory;
   *shared = (ocl_shared){.owner = sharer->context, .bytes = whole, .file = -1};
-  int code = make_memory(sharer, (size_t)whole, &memory);
+  int code = make_memory(sharer, (size_t)whole, &shared->memory);
   if (code != 0) return failed(sharer, code, "cuMemCreate", whole);
-  code = sharer->cuda.export(&shared->file, memory, FILE_DESCRIPTOR, 0);
+  shared->sharer = sharer;
+  code = sharer->cuda.export(&shared->file, shared->memory, CUDA_FILE_DESCRIPTOR, 0);
   if (code != 0) shared->file = -1;
-  sharer->cuda.release(memory); /* the file keeps it, and whoever imports it */
   return code == 0 ? MOECL_OK : failed(sharer, code, "cuMemExportToShareableHandle", whole);
 }
 
 /* Driver 580 crashes at 512 MiB. */
 uint64_t ocl_shared_most(void) { return UINT64_C(448) << 20; }
 
+/* Who has imported or mapped it keeps it. */
 void ocl_shared_close(ocl_shared *shared) {
   if (shared->file >= 0) close(shared->file);
+  if (shared->sharer) shared->sharer->cuda.release(shared->memory);
   shared->file = -1;
+  shared->sharer = NULL;
 }
 
 /* Called by name: OpenCL loaders before 3.0 lack it. */

@@ -292,12 +292,14 @@ void ocl_sharer_destroy(ocl_sharer **sharer); /* NULL is allowed; memory stays *
 /* Why the one's kernels cannot use the other's memory, likewise. */
 const char *ocl_sharer_refuses(const ocl_sharer *sharer, const ocl_sharer *other);
 
-/* Memory that is to be imported: by its owner, too. It lives as long as an import does, or until
- * the close. */
+/* Memory that is to be imported: by its owner, too. It lives as long as an import or a mapping
+ * does, or until the close. */
 typedef struct ocl_shared {
   const moecl_context *owner;
   uint64_t bytes; /* as many as were asked for, or some more */
   int file;
+  const ocl_sharer *sharer;  /* that made it; NULL: nothing was made */
+  unsigned long long memory; /* by libcuda */
 } ocl_shared;
 moecl_status ocl_shared_create(const ocl_sharer *sharer, uint64_t bytes, ocl_shared *shared);
 void ocl_shared_close(ocl_shared *shared); /* on failure, too */
@@ -313,6 +315,35 @@ moecl_status ocl_buffer_adopt(moecl_context *context, cl_mem mem, uint64_t bytes
 bool ocl_event_times(cl_event event, uint64_t *start_ns, uint64_t *end_ns);
 /* When it was enqueued, by the same clock; false where the driver does not say. */
 bool ocl_event_queued(cl_event event, uint64_t *queued_ns);
+
+/* ---- copies between such memory beside kernels (nvidia_engine.c) ---- */
+
+/* A device's copy engines. What is asked of one it does in that order, beside all queues. */
+typedef struct ocl_engine ocl_engine;
+/* Why there is none, a static string; NULL: there is one. The sharer has to live longer. */
+const char *ocl_engine_create(const ocl_sharer *sharer, ocl_engine **engine);
+/* Of one that has nothing to do; NULL is allowed. */
+void ocl_engine_destroy(ocl_engine **engine);
+
+/* Shared memory as all of so many engines have it: at one address. Zeros: there is none. */
+typedef struct ocl_mapping {
+  const ocl_engine *engine;
+  uint64_t address, bytes;
+} ocl_mapping;
+moecl_status ocl_mapping_create(ocl_engine *const *engines, int count, const ocl_shared *shared,
+                                ocl_mapping *mapping);
+void ocl_mapping_release(ocl_mapping *mapping); /* zeros are allowed; nobody may use it any more */
+
+/* Goes on when the word at that address is the number, or one of the 2^31 - 1 behind it. */
+moecl_status ocl_engine_await(ocl_engine *engine, uint64_t word, uint32_t number);
+moecl_status ocl_engine_copy(ocl_engine *engine, uint64_t from, uint64_t to, uint64_t bytes);
+/* Who sees the word sees what was copied before. */
+moecl_status ocl_engine_tell(ocl_engine *engine, uint64_t word, uint32_t number);
+/* The same at once, whatever was asked before: ends an await whose number does not come. */
+moecl_status ocl_engine_interrupt(ocl_engine *engine, uint64_t word, uint32_t number);
+/* Waits until it has nothing to do, so many nanoseconds at most: *done tells. */
+moecl_status ocl_engine_finish_wait(ocl_engine *engine, uint64_t limit, bool *done);
+uint64_t ocl_engine_worth(void); /* bytes of a copy that is rather an engine's than a kernel's */
 
 /* Runs the probe kernels and adds what they proved to info.capabilities. */
 void ocl_probe_capabilities(moecl_context *context);
