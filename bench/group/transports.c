@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: MIT
 /* Times the ways by which a group's rows go from device to device, below the public interface:
  *
- *   transport_times [--devices 0:0,0:1] [--transports nvidia_peer,host] [--seconds 0.3]
+ *   transport_times [--devices 0:0,0:1] [--transports nvidia_copy,nvidia_peer,host] [--seconds 0.3]
  *                   [--most 256]
  *
  * All members send to all others at once, so many bytes to each, and all wait until what was sent
@@ -56,7 +56,7 @@ static void make_buffers(bench *b, uint64_t bytes) {
   b->bytes = bytes;
   b->count = 0;
   for (int m = 0; m < b->members; m++) {
-    must("memory", moecl_buffer_create(b->contexts[m], bytes, &b->source[m]));
+    must("memory", group_provide_source(b->group, m, bytes, &b->source[m]));
     must("memory", moecl_buffer_fill_byte(b->source[m], 0, bytes, (uint8_t)(m + 1)));
     must("memory",
          group_provide_arrivals(b->group, m, bytes * (uint64_t)b->members, &b->arrival[m]));
@@ -74,7 +74,7 @@ static void make_buffers(bench *b, uint64_t bytes) {
 
 static void release_buffers(bench *b) {
   for (int m = 0; m < b->members; m++) {
-    moecl_buffer_destroy(&b->source[m]);
+    group_discard_arrivals(b->group, &b->source[m]);
     group_discard_arrivals(b->group, &b->arrival[m]);
   }
 }
@@ -197,7 +197,7 @@ int main(int argc, char **argv) {
                                           {"seconds", required_argument, NULL, 's'},
                                           {"most", required_argument, NULL, 'm'},
                                           {NULL, 0, NULL, 0}};
-  char devices[256] = "0:0,0:1", transports[256] = "nvidia_peer,host";
+  char devices[256] = "0:0,0:1", transports[256] = "nvidia_copy,nvidia_peer,host";
   bench b = {.seconds = 0.3, .most = UINT64_MAX};
   for (int c; (c = getopt_long(argc, argv, "", options, NULL)) != -1;) {
     if (c == 'd') snprintf(devices, sizeof devices, "%s", optarg);

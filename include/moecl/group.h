@@ -23,8 +23,9 @@ typedef struct moecl_group moecl_group;
 
 typedef struct moecl_group_params {
   /* How rows go from one member to another: "nvidia_peer", over the links between NVIDIA's GPUs of
-   * one host; "host", staged through pinned host memory, on every device and between vendors. NULL:
-   * the best that serves. One member sends nothing: "host" then serves whichever is asked for. */
+   * one host; "nvidia_copy", the same by their copy engines; "host", staged through pinned host
+   * memory, on every device and between vendors. NULL: the best that serves. One member sends
+   * nothing: "host" then serves whichever is asked for. */
   const char *transport;
   /* Members in other processes too: the address of an MPI_Comm, of the MPI that this libmoecl was
    * built with. NULL: this process alone. See "Several processes" below. */
@@ -193,7 +194,8 @@ MOECL_API moecl_status moecl_group_layer_read_routing_wait(moecl_group_layer *la
                                                            moecl_routing *routing);
 
 /* What a member did in the latest forward. Times are its own device's, in milliseconds: NaN where
- * the forward was not measured, or the driver gives none. */
+ * the forward was not measured, or the driver gives none; of copies also where copy engines make
+ * them ("nvidia_copy"). */
 typedef struct moecl_group_statistics {
   int64_t num_tokens; /* its own */
   int64_t experts;    /* that it has */

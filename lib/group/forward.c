@@ -543,6 +543,7 @@ static moecl_status list_all(group_run *run) {
   MOECL_TRY(group_add_up(layer));
   group_count_rows(layer);
   for (int m = group->begin; m < group->end; m++) MOECL_TRY(group_provide_row_arrivals(layer, m));
+  for (int m = group->begin; m < group->end; m++) MOECL_TRY(group_provide_row_sources(layer, m));
   for (int m = group->begin; m < group->end; m++) MOECL_TRY(reserve(layer, m));
   return on_members(run, send_member);
 }

@@ -6,8 +6,8 @@
 #include <stdlib.h>
 #include <string.h>
 
-const group_transport *const group_transports[] = {&group_nvidia_peer_transport,
-                                                   &group_host_transport, NULL};
+const group_transport *const group_transports[] = {
+    &group_nvidia_copy_transport, &group_nvidia_peer_transport, &group_host_transport, NULL};
 
 moecl_group *group_retain(moecl_group *group) {
   group->references++;
@@ -43,7 +43,7 @@ moecl_status group_choose_transport(moecl_group *group, const char *asked,
                                     const group_transport **transport, void **state) {
   const char *why = NULL;
   for (const group_transport *const *t = group_transports; *t; t++) {
-    if (asked && strcmp((*t)->name, asked) != 0) continue;
+    if (asked ? strcmp((*t)->name, asked) != 0 : (*t)->asked_only) continue;
     if (group->count == 1) { /* sends nothing, whatever was asked for: a sweep's first point */
       *transport = &group_host_transport;
       return group_host_transport.create(group, state);
@@ -237,6 +237,13 @@ moecl_status group_provide_arrivals(moecl_group *group, int member, uint64_t byt
   const group_transport *transport = group->transport;
   return transport->provide ? transport->provide(group->state, member, bytes, buffer)
                             : group_provide(group->device[member].context, bytes, buffer);
+}
+
+moecl_status group_provide_source(moecl_group *group, int member, uint64_t bytes,
+                                  moecl_buffer **buffer) {
+  const group_transport *transport = group->transport;
+  return transport->provide_source ? transport->provide_source(group->state, member, bytes, buffer)
+                                   : group_provide(group->device[member].context, bytes, buffer);
 }
 
 void group_discard_arrivals(moecl_group *group, moecl_buffer **buffer) {

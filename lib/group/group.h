@@ -46,9 +46,12 @@ const moecl_log *group_log(const moecl_group *group);
 moecl_status group_provide(moecl_context *context, uint64_t bytes, moecl_buffer **buffer);
 /* How many bytes it makes where there are so many already. */
 uint64_t group_provided_bytes(const moecl_buffer *buffer, uint64_t bytes);
-/* The same of a member's buffer that rows arrive in, by the transport; and the end of one. */
+/* The same of a member's buffer that rows arrive in, or leave from, by the transport; and the end
+ * of either. */
 moecl_status group_provide_arrivals(moecl_group *group, int member, uint64_t bytes,
                                     moecl_buffer **buffer);
+moecl_status group_provide_source(moecl_group *group, int member, uint64_t bytes,
+                                  moecl_buffer **buffer);
 void group_discard_arrivals(moecl_group *group, moecl_buffer **buffer);
 /* Such a buffer in the context of another member, whose kernels may store into it what would else
  * go as blocks; NULL: they cannot. */
@@ -264,6 +267,8 @@ moecl_status group_send_choices(group_run *run, int member);
 void group_count_rows(moecl_group_layer *layer);
 /* What rows arrive in: all members' is there before anybody sends. */
 moecl_status group_provide_row_arrivals(moecl_group_layer *layer, int member);
+/* What rows leave from that the transport is to take; behind all members' of the above. */
+moecl_status group_provide_row_sources(moecl_group_layer *layer, int member);
 /* The rest of a member's memory for rows and experts; its own thread's. */
 moecl_status group_provide_rows(moecl_group_layer *layer, int member);
 /* Its tokens, and what its experts made of a chunk, to where they are computed and combined, or to

@@ -297,11 +297,11 @@ moecl_status moecl_group_layer_create(moecl_group *group, const moecl_group_laye
 }
 
 static void release_member(moecl_group *group, group_member *member) {
-  moecl_buffer **const arrivals[] = {&member->topk_ids, &member->topk_weights,
-                                     &member->token_priority, &member->received, &member->returned};
+  moecl_buffer **const arrivals[] = {
+      &member->topk_ids, &member->topk_weights, &member->token_priority, &member->received,
+      &member->returned, &member->sent,         &member->given};
   moecl_buffer **const buffers[] = {
-      &member->placement,    &member->sources,      &member->kept_weights,
-      &member->sent,         &member->given,        &member->unpacked,
+      &member->placement,    &member->sources,      &member->kept_weights, &member->unpacked,
       &member->workspace[0], &member->workspace[1], &member->workspace[2]};
   for (size_t i = 0; i < BASE_COUNT(arrivals); i++) group_discard_arrivals(group, arrivals[i]);
   for (int i = 0; i < GROUP_PLANS; i++) plan_space_release(&member->space[i]);

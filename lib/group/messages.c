@@ -108,6 +108,11 @@ static moecl_status provide(void *user, int member, uint64_t bytes, moecl_buffer
   return group_provide_arrivals(&state->inner, member - state->group->begin, bytes, buffer);
 }
 
+static moecl_status provide_source(void *user, int member, uint64_t bytes, moecl_buffer **buffer) {
+  messages_state *state = user;
+  return group_provide_source(&state->inner, member - state->group->begin, bytes, buffer);
+}
+
 static void discard(void *user, moecl_buffer **buffer) {
   group_discard_arrivals(&((messages_state *)user)->inner, buffer);
 }
@@ -414,6 +419,7 @@ const group_transport group_messages_transport = {.name = "mpi",
                                                   .overlaps = true,
                                                   .release = release,
                                                   .provide = provide,
+                                                  .provide_source = provide_source,
                                                   .discard = discard,
                                                   .reserve = reserve,
                                                   .begin = begin,

@@ -68,18 +68,23 @@ static bool sends(const moecl_group_layer *layer, int m,
   return false;
 }
 
+moecl_status group_provide_row_sources(moecl_group_layer *layer, int m) {
+  group_member *member = &layer->member[m];
+  const uint64_t in = member->trait.hidden_row_bytes, out = member->trait.output_row_bytes;
+  const int bins = layer->group->count * layer->chunks;
+  const uint64_t sent = (uint64_t)group_before_bin(layer, m, bins, GROUP_ROWS);
+  const uint64_t given = (uint64_t)layer->slots[m];
+  MOECL_TRY(group_provide_source(layer->group, m, sends(layer, m, reach_received) ? sent * in : 0,
+                                 &member->sent));
+  return group_provide_source(layer->group, m, sends(layer, m, reach_returned) ? given * out : 0,
+                              &member->given);
+}
+
 moecl_status group_provide_rows(moecl_group_layer *layer, int m) {
   group_member *member = &layer->member[m];
   moecl_context *context = group_context_of(layer, m);
-  const int bins = layer->group->count * layer->chunks;
-  const uint64_t in = member->trait.hidden_row_bytes, out = member->trait.output_row_bytes;
   const uint64_t row =
       desc_format_bytes(member->share->stored, 1, (uint64_t)layer->params.hidden_size);
-  const uint64_t sent = (uint64_t)group_before_bin(layer, m, bins, GROUP_ROWS);
-  const uint64_t given = (uint64_t)layer->slots[m];
-  MOECL_TRY(group_provide(context, sends(layer, m, reach_received) ? sent * in : 0, &member->sent));
-  MOECL_TRY(
-      group_provide(context, sends(layer, m, reach_returned) ? given * out : 0, &member->given));
   if (layer->slots[m] == 0) return MOECL_OK;
   MOECL_TRY(group_plan_experts(layer, m));
   const uint64_t received = (uint64_t)member->experts.key.numbers[GROUP_ROWS];

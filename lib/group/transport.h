@@ -14,7 +14,7 @@ typedef struct group_block {
   uint64_t source_offset, destination_offset, bytes;
 } group_block;
 
-/* Told of each copy; the event is the transport's. */
+/* Told of each copy; the event is the transport's; NULL: it has none. */
 typedef struct group_observer {
   void (*copied)(struct group_observer *observer, int member, cl_event event);
 } group_observer;
@@ -26,17 +26,20 @@ typedef struct group_transport {
   const char *name;
   /* Of the one that serves between members of this process; NULL: the transport itself, or none. */
   const char *(*inside)(const void *state);
-  bool overlaps;  /* rows travel while kernels run */
-  bool one_sided; /* the sender's copies are all there are; else each side has its own */
+  bool overlaps;   /* rows travel while kernels run */
+  bool one_sided;  /* the sender's copies are all there are; else each side has its own */
+  bool asked_only; /* by name, and never as the best that serves */
   /* Why it cannot serve the group; NULL: it can. Asked by trying, where that takes a try. */
   const char *(*refuses)(const moecl_group *group);
   moecl_status (*create)(moecl_group *group, void **state);
   /* A member's buffer that rows arrive in, of at least so many bytes: the one that is there, or a
    * larger one in its place; and its end. NULL both: a plain one. */
   moecl_status (*provide)(void *state, int member, uint64_t bytes, moecl_buffer **buffer);
-  void (*discard)(void *state, moecl_buffer **buffer);
-  /* Such a buffer in `from`'s context, for kernels before a begin of its to store into: they go
-   * with that exchange. NULL: it cannot be reached; the function: none can. */
+  /* The same of one that rows leave from. */
+  moecl_status (*provide_source)(void *state, int member, uint64_t bytes, moecl_buffer **buffer);
+  void (*discard)(void *state, moecl_buffer **buffer); /* either; may wait */
+  /* A buffer that rows arrive in, in `from`'s context, for kernels before a begin of its to store
+   * into: they go with that exchange. NULL: it cannot be reached; the function: none can. */
   const moecl_buffer *(*reach)(void *state, const moecl_buffer *buffer, int from);
   void (*release)(void *state); /* of what create left, on failure too */
   /* Room for the exchanges until the next settle, by which a member sends and gets at most so many
@@ -64,7 +67,8 @@ typedef struct group_transport {
 } group_transport;
 
 /* The best one first. */
-extern const group_transport *const group_transports[]; /* ended by NULL */
+extern const group_transport *const group_transports[];   /* ended by NULL */
+extern const group_transport group_nvidia_copy_transport; /* nvidia_peer.c, both */
 extern const group_transport group_nvidia_peer_transport;
 extern const group_transport group_host_transport;
 /* The one that was asked for (NULL: any) or else the best that serves. */

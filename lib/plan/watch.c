@@ -30,7 +30,8 @@ static void keep(cl_event **events, size_t *count, size_t *room, cl_event event)
 }
 
 void plan_watch_copy(plan_watch *watch, cl_event event) {
-  if (watch->keeps) keep(&watch->copies, &watch->num_copies, &watch->copies_room, event);
+  watch->untimed |= !event;
+  if (watch->keeps && event) keep(&watch->copies, &watch->num_copies, &watch->copies_room, event);
 }
 
 static void record(ocl_observer *observer, const ocl_launched *launched) {
@@ -52,6 +53,7 @@ void plan_watch_begin(plan_watch *watch, moecl_profile *profile, bool keeps) {
   watch->observer = (ocl_observer){wants, record};
   watch->profile = profile;
   watch->keeps = keeps;
+  watch->untimed = false;
   watch->copying = false;
   if (profile) plan_profile_reset(profile);
 }
@@ -120,6 +122,7 @@ moecl_status plan_watch_read(const plan_watch *watch, plan_watched *times) {
                             .kernels_ms = length_of(kernels, ran),
                             .transfer_ms = length_of(copies, copied),
                             .hidden_ms = overlap_of(kernels, ran, copies, copied)};
+  if (watch->untimed) times->transfer_ms = times->hidden_ms = NAN;
   free(kernels);
   return MOECL_OK;
 }

@@ -11,6 +11,7 @@ typedef struct plan_watch {
   ocl_observer observer;  /* first: a pointer to one is a pointer to the other */
   moecl_profile *profile; /* is told as well; NULL: there is none */
   bool keeps, tells;      /* events; the profile, of the launch to come */
+  bool untimed;           /* there was a copy that has no event */
   bool copying;           /* launches are copies, not kernels; the profile is told all the same */
   cl_event *kernels, *copies;
   size_t num_kernels, num_copies, kernels_room, copies_room;
@@ -18,11 +19,11 @@ typedef struct plan_watch {
 
 /* A forward begins; what its kernels and copies are told to. */
 void plan_watch_begin(plan_watch *watch, moecl_profile *profile, bool keeps);
-void plan_watch_copy(plan_watch *watch, cl_event event);
+void plan_watch_copy(plan_watch *watch, cl_event event); /* NULL: it has none */
 void plan_watch_release(plan_watch *watch);
 
 /* By the device's clock, in milliseconds: NaN where no events were kept, or the driver gives no
- * times. */
+ * times; of copies, where one has no event. */
 typedef struct plan_watched {
   double all_ms;      /* from the first kernel's start to the last one's end */
   double kernels_ms;  /* in which a kernel ran */

@@ -450,7 +450,7 @@ static void test_peers(void **state) {
   moecl_context_destroy(&one[1]);
 }
 
-/* ---- a transport that makes the buffers that rows arrive in ---- */
+/* ---- a transport that makes the buffers of rows ---- */
 
 static int provided, discarded;
 
@@ -477,6 +477,7 @@ static void test_arrivals(void **state) {
   (void)state;
   params.jitter = 0.5f;
   counted.provide = provide_counted;
+  counted.provide_source = provide_counted;
   counted.discard = discard_counted;
   problem p = make_problem(&params, 50);
   together t = make_together(&p, &with, 2, split);
@@ -487,7 +488,7 @@ static void test_arrivals(void **state) {
     moecl_status status;
     free(run_together(&t, seed, &status));
     assert_ok(status);
-    assert_int_equal(provided - discarded, 8); /* four of each member, grown at times */
+    assert_int_equal(provided - discarded, 12); /* six of each member, grown at times */
   }
   free_together(&t);
   assert_int_equal(provided, discarded);

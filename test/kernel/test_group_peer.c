@@ -1,67 +1,14 @@
 // SPDX-License-Identifier: MIT
-/* The transport between GPUs (lib/group/nvidia_peer.c) on any device: what makes and imports memory
- * is replaced (--wrap) by buffers of one cl_context, which all members have with one queue, and the
- * kernels by test/kernel/peer.cl. What the hardware does is not tested here: run test_group on two
- * GPUs. */
+/* The transports between GPUs (lib/group/nvidia_peer.c) on any device: what makes and imports
+ * memory, and what copies beside kernels, is replaced (peer_stand_in.h) by buffers of one
+ * cl_context, which all members have with one queue, and by threads; the kernels by
+ * test/kernel/peer.cl. What the hardware does is not tested here: run test_group on two GPUs,
+ * MOECL_TEST_TRANSPORT=nvidia_copy. */
 #include "group/group.h"
 #include "group_compare.h"
+#include "peer_stand_in.h"
+#include <math.h>
 #include <unistd.h>
-
-/* ---- instead of libcuda ---- */
-
-enum { MOST_SHARED = 64 };
-static struct ocl_sharer { int unused; } the_sharer;
-static moecl_buffer *shared_buffers[MOST_SHARED]; /* open ones, by their files */
-static uint64_t most = UINT64_C(1) << 40;
-static int sharers, imports, failing_import; /* the last: which one from 1 on fails; 0: none */
-static const char *refusal;
-
-const char *__wrap_ocl_sharer_create(moecl_context *context, ocl_sharer **sharer);
-const char *__wrap_ocl_sharer_refuses(const ocl_sharer *sharer, const ocl_sharer *other);
-void __wrap_ocl_sharer_destroy(ocl_sharer **sharer);
-moecl_status __wrap_ocl_shared_create(const ocl_sharer *sharer, uint64_t bytes, ocl_shared *shared);
-moecl_status __wrap_ocl_shared_import(const ocl_shared *shared, moecl_context *context,
-                                      moecl_buffer **buffer);
-void __wrap_ocl_shared_close(ocl_shared *shared);
-uint64_t __wrap_ocl_shared_most(void);
-
-const char *__wrap_ocl_sharer_create(moecl_context *context, ocl_sharer **sharer) {
-  (void)context;
-  *sharer = &the_sharer;
-  sharers++;
-  return NULL;
-}
-
-const char *__wrap_ocl_sharer_refuses(const ocl_sharer *sharer, const ocl_sharer *other) {
-  (void)sharer, (void)other;
-  return refusal;
-}
-
-void __wrap_ocl_sharer_destroy(ocl_sharer **sharer) {
-  sharers -= *sharer != NULL;
-  *sharer = NULL;
-}
-
-moecl_status __wrap_ocl_shared_create(const ocl_sharer *sharer, uint64_t bytes,
-                                      ocl_shared *shared) {
-  assert_ptr_equal(sharer, &the_sharer);
-  assert_true(bytes <= most);
-  *shared = (ocl_shared){.owner = contexts[0], .bytes = bytes ? bytes : 1};
-  while (shared_buffers[shared->file]) assert_true(++shared->file < MOST_SHARED);
-  return moecl_buffer_create(contexts[0], shared->bytes, &shared_buffers[shared->file]);
-}
-
-moecl_status __wrap_ocl_shared_import(const ocl_shared *shared, moecl_context *context,
-                                      moecl_buffer **buffer) {
-  if (++imports == failing_import) return MOECL_ERROR_OUT_OF_DEVICE_MEMORY;
-  return moecl_buffer_wrap(context, moecl_buffer_cl(shared_buffers[shared->file]), buffer);
-}
-
-void __wrap_ocl_shared_close(ocl_shared *shared) {
-  moecl_buffer_destroy(&shared_buffers[shared->file]);
-}
-
-uint64_t __wrap_ocl_shared_most(void) { return most; }
 
 /* All stays on the one queue. */
 moecl_status __wrap_ocl_aside_enter(moecl_context *context, ocl_aside *aside);
@@ -98,18 +45,27 @@ static moecl_layer_params params_by_name(void) {
   return params;
 }
 
+static void check_nothing_left(void) {
+  assert_int_equal(seen.sharers, 0);
+  assert_int_equal(seen.shared, 0);
+  assert_int_equal(seen.engines, 0);
+  assert_int_equal(seen.mappings, 0);
+}
+
 static void check_split(const moecl_layer_params *params, int32_t chunks, const char *what) {
   const moecl_group_layer_params with = {.chunks = chunks};
   problem p = make_problem(params, TOKENS);
   compare(&p, &with, 3, split, what);
   free_problem(&p);
-  assert_int_equal(sharers, 0);
-  for (int i = 0; i < MOST_SHARED; i++) assert_null(shared_buffers[i]);
+  check_nothing_left();
 }
+
+static void by(const char *transport) { setenv("MOECL_TEST_TRANSPORT", transport, 1); }
 
 static void test_whole(void **state) {
   moecl_layer_params params = params_by_name();
   (void)state;
+  by("nvidia_peer");
   check_split(&params, 2, "imports in one piece");
   params.hidden_size = 37; /* rows that are no multiple of what a work-item copies */
   params.dtype = MOECL_F16;
@@ -120,6 +76,7 @@ static void test_whole(void **state) {
 static void test_priorities(void **state) {
   moecl_layer_params params = params_by_name();
   (void)state;
+  by("nvidia_peer");
   params.capacity_factor = 0.7;
   params.drop_policy = MOECL_DROP_PRIORITIZED;
   params.renormalize_after_capacity = true;
@@ -128,7 +85,7 @@ static void test_priorities(void **state) {
 
 static void *run_by(const char *transport, const problem *p, const moecl_group_layer_params *with) {
   moecl_status status;
-  setenv("MOECL_TEST_TRANSPORT", transport, 1);
+  by(transport);
   together t = make_together(p, with, 3, split);
   void *got = run_together(&t, 11, &status);
   assert_ok(status);
@@ -144,6 +101,9 @@ static void test_codes(void **state) {
   problem p = make_problem(&params, TOKENS);
   void *want = run_by("host", &p, &with), *got = run_by("nvidia_peer", &p, &with);
   assert_memory_equal(got, want, (size_t)TOKENS * p.row_bytes);
+  free(got);
+  got = run_by("nvidia_copy", &p, &with);
+  assert_memory_equal(got, want, (size_t)TOKENS * p.row_bytes);
   free(got), free(want);
   free_problem(&p);
 }
@@ -151,35 +111,197 @@ static void test_codes(void **state) {
 static void test_pieces(void **state) {
   const moecl_layer_params params = params_by_name();
   (void)state;
-  most = 1000; /* 6.25 rows */
+  by("nvidia_peer");
+  stand_in.most = 1000; /* 6.25 rows */
   check_split(&params, 3, "imports in pieces");
-  most = UINT64_C(1) << 40;
+  by("nvidia_copy");
+  stand_in.late_us = 300;
+  check_split(&params, 2, "engines, imports in pieces");
+  stand_in.late_us = 0;
+  stand_in.most = UINT64_C(1) << 40;
 }
+
+/* ---- engines ---- */
+
+/* All rows by engines; some; with as many parts as the transport chooses. */
+static void test_engines(void **state) {
+  static const struct {
+    uint64_t worth;
+    int32_t chunks;
+    int64_t hidden;
+  } cases[] = {{0, 2, HIDDEN}, {4000, 3, HIDDEN}, {0, 0, 37}};
+  (void)state;
+  by("nvidia_copy");
+  stand_in.late_us = 1000;
+  for (size_t i = 0; i < BASE_COUNT(cases); i++) {
+    moecl_layer_params params = params_by_name();
+    params.hidden_size = cases[i].hidden;
+    stand_in.worth = cases[i].worth;
+    seen.copies = seen.tells = 0;
+    check_split(&params, cases[i].chunks, "engines");
+    assert_true(seen.copies > 0 && seen.tells > 0);
+  }
+  stand_in.worth = 0;
+  stand_in.late_us = 0;
+}
+
+/* The output of forwards behind one another, of which any copy may fail: then one that follows is
+ * right. */
+static void test_failing_copies(void **state) {
+  const moecl_layer_params params = params_by_name();
+  const moecl_group_layer_params with = {.chunks = 2};
+  moecl_routing routing;
+  problem p = make_problem(&params, TOKENS);
+  void *want = run_alone(&p, 11, &routing);
+  (void)state;
+  by("nvidia_copy");
+  stand_in.late_us = 200;
+  together t = make_together(&p, &with, 3, split);
+  for (int failing = 0, copies = 0; failing < 2 || failing <= copies; failing++) {
+    moecl_status status;
+    seen.copies = 0;
+    stand_in.failing_copy = failing;
+    void *got = run_together(&t, 11, &status);
+    if (failing == 0) copies = seen.copies;
+    assert_int_equal(status, failing ? MOECL_ERROR_DEVICE : MOECL_OK);
+    if (got && !same_output(&t, got, want)) fail_msg("the output differs before a failure");
+    free(got);
+    stand_in.failing_copy = 0;
+    got = run_together(&t, 11, &status);
+    assert_ok(status);
+    if (!same_output(&t, got, want)) fail_msg("the output differs after copy %d failed", failing);
+    free(got);
+  }
+  stand_in.late_us = 0;
+  moecl_group_statistics s;
+  assert_ok(moecl_group_layer_statistics_wait(t.layer, 0, &s));
+  assert_true(s.kernels_ms > 0 && isnan(s.transfer_ms) && isnan(s.hidden_ms)); /* untimed copies */
+  free_together(&t);
+  moecl_routing_destroy(&routing);
+  free_problem(&p);
+  free(want);
+  check_nothing_left();
+}
+
+static void refused(const char *transport, const char *part) {
+  const moecl_group_params asked = {.transport = transport};
+  moecl_group *group = NULL;
+  char text[400];
+  moecl_context_take_errors(contexts[0], NULL, 0);
+  assert_int_not_equal(moecl_group_create(contexts, 2, &asked, &group), MOECL_OK);
+  assert_null(group);
+  moecl_context_take_errors(contexts[0], text, sizeof text);
+  if (part && !strstr(text, part)) fail_msg("'%s' does not say '%s'", text, part);
+  check_nothing_left();
+}
+
+/* Words that come behind their number, a number that does not come, an engine that does not hear
+ * its queue, and every part that cannot be had. */
+static void test_refused_engines(void **state) {
+  moecl_group *group = NULL;
+  (void)state;
+  stand_in.early = true;
+  refused("nvidia_copy", "did not arrive");
+  stand_in.early = false;
+  stand_in.mute = true;
+  refused("nvidia_copy", "did not arrive");
+  stand_in.mute = false;
+  stand_in.deaf = true;
+  refused("nvidia_copy", "did not arrive");
+  stand_in.deaf = false;
+  for (int i = 1; i <= 2; i++) {
+    seen.made_engines = 0;
+    stand_in.failing_engine = i;
+    refused("nvidia_copy", "the test has no engine");
+  }
+  stand_in.failing_engine = 0;
+  for (int i = 1; i <= 6; i++) { /* flags, words that leave and that arrive, of two */
+    seen.made_mappings = 0;
+    stand_in.failing_mapping = i;
+    refused("nvidia_copy", "could not be had");
+  }
+  stand_in.failing_mapping = 0;
+  assert_ok(moecl_group_create(contexts, 2, NULL, &group)); /* it serves by name alone */
+  assert_string_equal(moecl_group_transport(group), "nvidia_peer");
+  moecl_group_destroy(&group);
+}
+
+/* ---- many exchanges, behind one another ---- */
+
+enum { EXCHANGES = 10000, WORDS = 8 };
+
+static void see_nothing(group_observer *observer, int member, cl_event event) {
+  (void)observer, (void)member, (void)event;
+}
+
+/* Each round's words are written over those that the engine has just sent, and what has come is
+ * kept; the host does not wait. Numbers go round: the first that is sent is 0. */
+static void send_rounds(moecl_group *group, moecl_buffer **source, moecl_buffer **arrival,
+                        moecl_buffer **kept) {
+  group_observer observer = {see_nothing};
+  const group_transport *transport = group->transport;
+  for (int r = 0; r < EXCHANGES; r++) {
+    group_block blocks[2];
+    for (int m = 0; m < 2; m++) {
+      const int byte = 2 * r + m;
+      assert_ok(moecl_buffer_fill_byte(source[m], 0, WORDS * 4, (uint8_t)(byte % 251)));
+      blocks[m] = (group_block){m, !m, source[m], arrival[!m], 0, 0, WORDS * 4};
+    }
+    assert_ok(transport->begin(group->state, blocks, 2, &observer));
+    assert_ok(transport->finish(group->state, r % 7));
+    if (r % 7 == 6) transport->settle(group->state);
+    for (int m = 0; m < 2; m++)
+      assert_ok(ocl_buffer_copy(arrival[m], (WORDS - 1) * 4, kept[m], (uint64_t)r, 1));
+  }
+}
+
+static void test_many(void **state) {
+  static uint8_t bytes[EXCHANGES];
+  const moecl_group_params asked = {.transport = "nvidia_copy"};
+  moecl_group *group = NULL;
+  moecl_buffer *source[2] = {NULL}, *arrival[2] = {NULL}, *kept[2];
+  (void)state;
+  assert_ok(moecl_group_create(contexts, 2, &asked, &group));
+  for (int m = 0; m < 2; m++) {
+    assert_ok(group_provide_source(group, m, WORDS * 4, &source[m]));
+    assert_ok(group_provide_arrivals(group, m, WORDS * 4, &arrival[m]));
+    assert_ok(moecl_buffer_create(contexts[m], EXCHANGES, &kept[m]));
+  }
+  seen.copies = 0;
+  send_rounds(group, source, arrival, kept);
+  assert_int_equal(seen.copies, 2 * EXCHANGES);
+  for (int m = 0; m < 2; m++) {
+    assert_ok(moecl_buffer_read_wait(kept[m], 0, EXCHANGES, bytes));
+    for (int r = 0; r < EXCHANGES; r++)
+      if (bytes[r] != (2 * r + !m) % 251) fail_msg("round %d: byte %d has come", r, bytes[r]);
+    moecl_buffer_destroy(&kept[m]);
+    group_discard_arrivals(group, &source[m]);
+    group_discard_arrivals(group, &arrival[m]);
+  }
+  moecl_group_destroy(&group);
+  check_nothing_left();
+}
+
+/* ---- imports ---- */
 
 /* Every import that fails: the host serves, or an error where it was asked for. */
 static void test_failing_imports(void **state) {
+  enum { TRIAL = 12 }; /* has so many: flags, words that leave and that arrive, of two, by two */
   moecl_group *group = NULL;
-  const moecl_group_params by_peer = {.transport = "nvidia_peer"};
   (void)state;
-  for (failing_import = 1; failing_import < 12; failing_import++) {
-    imports = 0;
+  for (stand_in.failing_import = 1; stand_in.failing_import <= TRIAL; stand_in.failing_import++) {
+    seen.imports = 0;
     assert_ok(moecl_group_create(contexts, 2, NULL, &group));
     assert_string_equal(moecl_group_transport(group), "host");
     moecl_group_destroy(&group);
-    imports = 0;
-    assert_int_not_equal(moecl_group_create(contexts, 2, &by_peer, &group), MOECL_OK);
-    assert_null(group);
-    assert_int_equal(sharers, 0);
-    if (failing_import == 8) break; /* a trial has eight: flags and words of two, by two */
+    seen.imports = 0;
+    refused("nvidia_peer", NULL);
   }
-  failing_import = 0;
-  refusal = "the test says so";
-  moecl_context_take_errors(contexts[0], NULL, 0);
-  char text[400];
-  assert_int_equal(moecl_group_create(contexts, 2, &by_peer, &group), MOECL_ERROR_UNSUPPORTED);
-  moecl_context_take_errors(contexts[0], text, sizeof text);
-  assert_non_null(strstr(text, refusal));
-  refusal = NULL;
+  stand_in.failing_import = 0;
+  stand_in.refusal = "the test says so";
+  refused("nvidia_peer", stand_in.refusal);
+  refused("nvidia_copy", stand_in.refusal);
+  stand_in.refusal = NULL;
 }
 
 /* ---- contexts ---- */
@@ -212,12 +334,14 @@ static void make_members(void) {
 
 int main(int argc, char **argv) {
   const struct CMUnitTest tests[] = {
-      cmocka_unit_test(test_whole), cmocka_unit_test(test_priorities), cmocka_unit_test(test_codes),
-      cmocka_unit_test(test_pieces), cmocka_unit_test(test_failing_imports)};
+      cmocka_unit_test(test_whole),           cmocka_unit_test(test_priorities),
+      cmocka_unit_test(test_codes),           cmocka_unit_test(test_pieces),
+      cmocka_unit_test(test_engines),         cmocka_unit_test(test_failing_copies),
+      cmocka_unit_test(test_refused_engines), cmocka_unit_test(test_many),
+      cmocka_unit_test(test_failing_imports)};
   char command[100];
   if (argc > 1) cmocka_set_test_filter(argv[1]);
   skip_without_device();
-  setenv("MOECL_TEST_TRANSPORT", "nvidia_peer", 1);
   make_members();
   const int failed = cmocka_run_group_tests_name("group_peer", tests, NULL, NULL);
   destroy_contexts();
