@@ -76,11 +76,7 @@ static inline uint bytes_of_columns(long columns) {
 /* ---- consumers ---- */
 
 /* A step of K: the products of 64 rows by N tokens. */
-#define MULTIPLY(N, sums, A_, B_, ADD, wa, wb)                                                     \
-  WGMMA(N, sums, A_, B_, ADD, wa, wb, step);                                                       \
-  WGMMA(N, sums, A_, B_, ADD, (wa) + 2, (wb) + 2, 1);                                              \
-  WGMMA(N, sums, A_, B_, ADD, (wa) + 4, (wb) + 4, 1);                                              \
-  WGMMA(N, sums, A_, B_, ADD, (wa) + 6, (wb) + 6, 1)
+#define MULTIPLY(N, sums, A_, B_, ADD, wa, wb) WGMMA_FOUR(N, sums, A_, B_, ADD, wa, wb, step)
 #if TALL
 #define MULTIPLY_ALL(N, A_, B_, ADD, wa, wb)                                                       \
   MULTIPLY(N, c, A_, B_, ADD, wa, wb);                                                             \
