@@ -84,8 +84,16 @@ static moecl_status announce(group_run *run) {
   return check_batch(run);
 }
 
+/* Copies of CPUs take the processors that kernels want. */
+static bool overlaps(const moecl_group_layer *layer) {
+  bool all_on_cpus = true;
+  for (int m = 0; m < layer->group->count; m++) all_on_cpus &= layer->member[m].trait.on_cpu != 0;
+  return layer->group->transport->overlaps && !all_on_cpus;
+}
+
 /* Rows of quantized numbers are made of all activated ones at a time. Otherwise parts pay where
- * rows travel beside kernels, and what comes back takes long beside a launch. */
+ * rows travel beside kernels and what comes back takes long beside a
+ * launch. */
 static int32_t choose_chunks(const moecl_group_layer *layer) {
   enum { AUTO_CHUNKS = 4, WORTH_BYTES = 4 << 20 };
   const int64_t members = layer->group->count;
@@ -94,7 +102,7 @@ static int32_t choose_chunks(const moecl_group_layer *layer) {
   if (chunks == 0) {
     const int64_t rows = group_batch_of(layer) * layer->params.top_k / members;
     const uint64_t bytes = layer->member[0].trait.output_row_bytes;
-    const bool worth = layer->group->transport->overlaps && (uint64_t)rows * bytes >= WORTH_BYTES;
+    const bool worth = overlaps(layer) && (uint64_t)rows * bytes >= WORTH_BYTES;
     chunks = worth ? AUTO_CHUNKS : 1;
   }
   return chunks * members > OP_DISPATCH_MOST_BINS ? 1 : chunks;

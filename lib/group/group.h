@@ -120,6 +120,7 @@ typedef struct group_trait {
   double roundoff, output_roundoff;
   uint64_t hidden_row_bytes, output_row_bytes;
   int32_t quantized;
+  int32_t on_cpu;   /* its kernels want the processors that copies want */
   char outputs[24]; /* their format's name */
   char variant[64]; /* the grouped GEMM's */
 } group_trait;

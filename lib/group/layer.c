@@ -76,7 +76,8 @@ static void describe_member(const moecl_group_layer *layer, group_member *member
                          .output_roundoff = moecl_layer_output_roundoff(share),
                          .hidden_row_bytes = hidden_row_bytes(layer, member),
                          .output_row_bytes = member->output_rows.desc.row_bytes,
-                         .quantized = share->quantized != NULL};
+                         .quantized = share->quantized != NULL,
+                         .on_cpu = share->context->info.type == MOECL_DEVICE_CPU};
   snprintf(trait->outputs, sizeof trait->outputs, "%s", share->outputs->name);
   snprintf(trait->variant, sizeof trait->variant, "%s", share->variant[LAYER_GROUPED_GEMM]->name);
 }
