@@ -396,7 +396,7 @@ static void test_failing_calls(void) {
     }
     free_together(&t);
   }
-  assert_true(later_failures > 20);
+  if (later_failures <= 12) fail_msg("only %d calls failed", later_failures);
   free(want);
   moecl_routing_destroy(&routing);
   free_problem(&p);
