@@ -53,16 +53,12 @@ static moecl_status try_once(moecl_context *context, const kernel_choice *choice
   return status;
 }
 
-static bool is_lack_of_memory(moecl_status status) {
-  return status == MOECL_ERROR_OUT_OF_HOST_MEMORY || status == MOECL_ERROR_OUT_OF_DEVICE_MEMORY;
-}
-
 /* A failure with programs from the disk cache says nothing of the variant: it gets
  * another chance with programs built from source. */
 static moecl_status try_candidate(moecl_context *context, const kernel_choice *choice,
                                   const kernel_variant *variant, bool last) {
   const moecl_status status = try_once(context, choice, variant, last);
-  if (status == MOECL_OK || is_lack_of_memory(status) || ocl_programs_distrust(context) == 0)
+  if (status == MOECL_OK || kernel_lacks_memory(status) || ocl_programs_distrust(context) == 0)
     return status;
   return try_once(context, choice, variant, last);
 }
@@ -72,7 +68,7 @@ moecl_status kernel_attempt(moecl_context *context, const kernel_variant *varian
   const kernel_choice choice = {.try_variant = try_variant, .user = user};
   const log_errors before = context->errors;
   const moecl_status status = try_candidate(context, &choice, variant, false);
-  context->errors = before;
+  if (!kernel_lacks_memory(status)) context->errors = before;
   return status;
 }
 
@@ -92,7 +88,7 @@ moecl_status kernel_choose(moecl_context *context, const kernel_choice *choice,
       context->errors = before; /* those of others are no errors of a call */
       return MOECL_OK;
     }
-    if (last || is_lack_of_memory(status))
+    if (last || kernel_lacks_memory(status))
       return log_error(&context->log, status, "%s variant '%s' cannot serve: %s",
                        choice->table->operation, list[i]->name, moecl_status_string(status));
     log_write(&context->log, MOECL_LOG_WARNING, "%s variant '%s' is set aside (%s), %s",

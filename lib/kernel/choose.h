@@ -33,9 +33,15 @@ typedef struct kernel_choice {
 moecl_status kernel_choose(moecl_context *context, const kernel_choice *choice,
                            const kernel_variant **chosen, size_t *set_aside);
 
-/* Tries one, as kernel_choose does a candidate that others come behind. */
+/* Tries one, as kernel_choose does a candidate that others come behind. Where that fails the
+ * variant is no good, but for kernel_lacks_memory: then it is the call's error. */
 moecl_status kernel_attempt(moecl_context *context, const kernel_variant *variant,
                             kernel_try_fn try_variant, void *user);
+
+/* Says nothing of a variant. */
+static inline bool kernel_lacks_memory(moecl_status status) {
+  return status == MOECL_ERROR_OUT_OF_HOST_MEMORY || status == MOECL_ERROR_OUT_OF_DEVICE_MEMORY;
+}
 
 /* Why a variant serves that was chosen like that, for people. */
 const char *kernel_reason(const char *asked, size_t set_aside);

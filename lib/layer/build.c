@@ -500,9 +500,9 @@ static moecl_status run_few_tokens(void *user, ocl_chain *chain, const plan_call
   return op_gemm_enqueue_few_tokens(user, chain, &io);
 }
 
-static bool prepare_few_tokens(void *user, int64_t number) {
+static moecl_status prepare_few_tokens(void *user, int64_t number, bool *anew) {
   (void)number;
-  return op_gemm_prepare_few_tokens(user);
+  return op_gemm_prepare_few_tokens(user, anew);
 }
 
 static void build_few_tokens(layer_builder *b, const char *name, moecl_stage label,

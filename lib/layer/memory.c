@@ -58,17 +58,19 @@ typedef struct plan_shape {
 typedef struct plan_search {
   const moecl_layer *layer;
   uint64_t most; /* bytes of a workspace */
-  bool lost;     /* kernels that do not serve */
+  moecl_status status;
 } plan_search;
 
 /* Of one number of tokens, with the kernels that it wants. */
 static void look_at(plan_search *search, int64_t num_tokens, plan_shape *shape) {
   layer_plan built;
-  layer_plan_build(search->layer, num_tokens, &built);
-  while (plan_prepare(&built.plan)) {
-    search->lost = true;
+  bool anew;
+  do {
+    anew = false;
     layer_plan_build(search->layer, num_tokens, &built);
-  }
+    if (search->status == MOECL_OK && !built.plan.overflows)
+      search->status = plan_prepare(&built.plan, &anew);
+  } while (anew);
   const plan *p = &built.plan;
   const uint64_t bytes = plan_workspace_bytes(p);
   if (bytes > search->most) search->most = bytes;
@@ -116,7 +118,7 @@ moecl_status moecl_layer_reserve(moecl_layer *layer, int64_t num_tokens) {
   MOECL_TRY(layer_check_tokens(layer->context, &layer->params, num_tokens));
   if (!layer_is_beyond_64_bits(&layer->params, num_tokens)) look_at_all(&search, num_tokens);
   else search.most = UINT64_MAX;
-  layer->space.lost |= search.lost;
+  MOECL_TRY(search.status);
   MOECL_TRY(plan_space_reserve(&layer->space, layer->context, search.most));
   MOECL_TRY(layer_plan_for(layer, num_tokens, &built));
   return plan_space_provide(&layer->space, layer->context, &built->plan, NULL);

@@ -76,6 +76,15 @@ moecl_status ocl_buffer_filled(moecl_context *context, uint64_t bytes, const voi
   return create(context, CL_MEM_READ_ONLY | CL_MEM_COPY_HOST_PTR, bytes, src, buffer);
 }
 
+moecl_status ocl_buffer_zeroed(moecl_context *context, uint64_t bytes, moecl_buffer **buffer) {
+  void *zeros = calloc(1, bytes ? (size_t)bytes : 1);
+  if (!zeros) return log_error(&context->log, MOECL_ERROR_OUT_OF_HOST_MEMORY, "no host memory");
+  const moecl_status status =
+      create(context, CL_MEM_READ_WRITE | CL_MEM_COPY_HOST_PTR, bytes, zeros, buffer);
+  free(zeros);
+  return status;
+}
+
 void moecl_buffer_destroy(moecl_buffer **buffer) {
   if (!buffer || !*buffer) return;
   if ((*buffer)->views) ocl_views_release((*buffer)->views);

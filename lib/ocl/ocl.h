@@ -105,6 +105,9 @@ void ocl_views_release(ocl_views *views);
 /* A buffer that holds `bytes` of `src` from the start: a write would wait for the queue. */
 moecl_status ocl_buffer_filled(moecl_context *context, uint64_t bytes, const void *src,
                                moecl_buffer **buffer);
+/* A small one of zeros for kernels to write, whichever queue has it first: a fill would come on the
+ * context's, behind what that waits for, and self-checks run on another one. */
+moecl_status ocl_buffer_zeroed(moecl_context *context, uint64_t bytes, moecl_buffer **buffer);
 
 /* Enqueues a copy between two buffers. */
 moecl_status ocl_buffer_copy(const moecl_buffer *src, uint64_t src_offset, moecl_buffer *dst,

@@ -21,11 +21,14 @@ static void explain_gemm(const void *user, int64_t number, char *text, size_t si
   op_gemm_explain(user, number, text, size);
 }
 
-static bool prepare_gemm(void *user, int64_t number) { return op_gemm_prepare(user, number); }
+static moecl_status prepare_gemm(void *user, int64_t number, bool *anew) {
+  return op_gemm_prepare(user, number, anew);
+}
 
 void plan_add_gemm(plan *plan, const char *name, moecl_stage label, const op_gemm *gemm,
                    int64_t rows, const plan_gemm_tensors *tensors) {
   const bool grouped = !op_gemm_is_ungrouped(gemm);
+  const bool few = !grouped && op_gemm_serves_few_tokens(gemm, rows);
   const plan_step step = {.name = name,
                           .operation = "grouped_gemm",
                           .variant = op_gemm_variant(gemm)->name,
@@ -37,12 +40,13 @@ void plan_add_gemm(plan *plan, const char *name, moecl_stage label, const op_gem
                           .prepare = prepare_gemm,
                           .user = (void *)gemm,
                           .number = rows,
-                          .kernel = op_gemm_kernel_for(gemm, rows)};
+                          .kernel = few ? OP_GEMM_FEW_TOKENS : op_gemm_kernel_for(gemm, rows)};
   const int used[] = {[GEMM_INPUT] = tensors->input,
                       [GEMM_OUTPUT] = tensors->output,
                       [GEMM_SCRATCH] = grouped ? tensors->scratch : PLAN_NONE,
                       [GEMM_SLOT_TOKEN] = grouped ? tensors->slot_token : PLAN_NONE,
                       [GEMM_OFFSETS] = grouped ? tensors->expert_offsets : PLAN_NONE,
                       [GEMM_TILES] = grouped ? tensors->tile_offsets : PLAN_NONE};
+  plan->lost |= op_gemm_has_lost(gemm);
   plan_add_step(plan, &step, used, BASE_COUNT(used));
 }

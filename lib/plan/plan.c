@@ -7,7 +7,7 @@ void plan_begin(plan *plan, int64_t num_tokens, int key, uint64_t align) {
   plan->key = key;
   plan->align = align;
   plan->num_tensors = plan->num_steps = plan->num_choices = plan->num_blocks = 0;
-  plan->overflows = false;
+  plan->overflows = plan->lost = false;
 }
 
 int plan_add_bytes(plan *plan, moecl_life life, const char *name, const desc_format *format,
@@ -134,13 +134,13 @@ uint32_t plan_launches(const plan *plan) {
 
 /* ---- running ---- */
 
-bool plan_prepare(const plan *plan) {
-  bool anew = false;
+moecl_status plan_prepare(const plan *plan, bool *anew) {
+  *anew = false;
   for (int i = 0; i < plan->num_steps; i++) {
     const plan_step *step = &plan->step[i];
-    if (step->prepare && step->prepare(step->user, step->number)) anew = true;
+    if (step->prepare) MOECL_TRY(step->prepare(step->user, step->number, anew));
   }
-  return anew;
+  return MOECL_OK;
 }
 
 moecl_status plan_run(const plan *plan, ocl_chain *chain, moecl_buffer *const *blocks,

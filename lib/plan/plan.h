@@ -52,9 +52,9 @@ typedef struct plan_step {
   plan_enqueue_fn enqueue;
   /* Which of its kernels and how, for people; NULL: nothing to add. */
   void (*explain)(const void *user, int64_t number, char *text, size_t size);
-  /* Has the kernels there that it will launch; NULL: they are. True: some turned out not to serve,
+  /* Has the kernels there that it will launch; NULL: they are. *anew: some turned out not to serve,
    * and the plan would be another one now. */
-  bool (*prepare)(void *user, int64_t number);
+  moecl_status (*prepare)(void *user, int64_t number, bool *anew);
   void *user; /* the operation that was made; of a described plan without kernels */
   int64_t number;
   int kernel; /* which of the operation's will be launched, a number of its own */
@@ -77,6 +77,7 @@ typedef struct plan {
   int num_blocks;
   uint64_t align; /* that blocks begin at a multiple of */
   bool overflows; /* more was added than there is room for: not to be run */
+  bool lost;      /* kernels that it would have had do not serve: others may need more memory */
 } plan;
 
 void plan_begin(plan *plan, int64_t num_tokens, int key, uint64_t align);
@@ -95,9 +96,9 @@ void plan_add_choice(plan *plan, const char *part, const char *name, const char 
 /* When all is added: lives and the workspace. */
 void plan_arrange(plan *plan);
 
-/* Has all kernels there, which may take a driver's compiler seconds, and waits. True: the plan is
- * to be built anew, for some do not serve. */
-bool plan_prepare(const plan *plan);
+/* Has all kernels there, which may take a driver's compiler seconds, and waits. *anew: the plan is
+ * to be built anew, for some do not serve. Errors: lack of memory. */
+moecl_status plan_prepare(const plan *plan, bool *anew);
 
 uint64_t plan_workspace_bytes(const plan *plan);
 /* Bytes that the tensors of the workspace would take if none shared memory. */

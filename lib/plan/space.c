@@ -17,14 +17,16 @@ static int place_of(const plan_space *space, int64_t num_tokens, int key) {
   return oldest;
 }
 
-/* With kernels that serve: each time that some do not, others are planned with. */
-static void build(plan_space *space, const plan_builder *builder, int64_t num_tokens, int key,
-                  plan *plan) {
-  builder->build(builder->owner, num_tokens, key, plan);
-  while (!plan->overflows && plan_prepare(plan)) {
-    space->lost = true;
+/* With kernels that serve: each time that some do not, others are planned with. Without tokens none
+ * are launched. */
+static moecl_status build(const plan_builder *builder, int64_t num_tokens, int key, plan *plan) {
+  bool anew;
+  do {
+    anew = false;
     builder->build(builder->owner, num_tokens, key, plan);
-  }
+    if (num_tokens > 0 && !plan->overflows) MOECL_TRY(plan_prepare(plan, &anew));
+  } while (anew);
+  return MOECL_OK;
 }
 
 moecl_status plan_space_plan(plan_space *space, moecl_context *context, const plan_builder *builder,
@@ -38,7 +40,11 @@ moecl_status plan_space_plan(plan_space *space, moecl_context *context, const pl
   }
   if (plan->num_tokens != num_tokens || plan->key != key) {
     if (space->cut == plan) plan_space_forget(space);
-    build(space, builder, num_tokens, key, plan);
+    const moecl_status status = build(builder, num_tokens, key, plan);
+    if (status != MOECL_OK) {
+      plan->num_tokens = -1; /* it is tried again */
+      return status;
+    }
   }
   space->used[place] = ++space->forwards;
   *found = plan;
@@ -82,7 +88,7 @@ moecl_status plan_space_reserve(plan_space *space, moecl_context *context, uint6
 moecl_status plan_space_provide(plan_space *space, moecl_context *context, const plan *plan,
                                 moecl_buffer *workspace) {
   const uint64_t bytes = plan_workspace_bytes(plan);
-  if (workspace && space->lost && moecl_buffer_size(workspace) < bytes) workspace = NULL;
+  if (workspace && plan->lost && moecl_buffer_size(workspace) < bytes) workspace = NULL;
   if (workspace && moecl_buffer_size(workspace) < bytes)
     return log_error(&context->log, MOECL_ERROR_INVALID_ARGUMENT,
                      "forward: the workspace holds %llu bytes, %llu are needed",

@@ -16,7 +16,6 @@ typedef struct plan_space {
   ocl_views views;
   moecl_buffer *blocks[PLAN_MOST_TENSORS];
   const plan *cut;
-  bool lost; /* kernels that plans were to have do not serve: others may need more memory */
 } plan_space;
 
 /* How an owner's plans are made. */

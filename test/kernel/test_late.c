@@ -3,6 +3,7 @@
  * many programs there are when, the same bits as with all of them from the beginning, and what
  * serves where one turns out wrong. The kernels are stand-ins (stand_in.h). */
 #include "layer/layer.h"
+#include "moecl/opencl.h"
 #include "stand_in.h"
 #include <math.h>
 
@@ -146,6 +147,85 @@ static void test_reserve(void **state) {
   moecl_context_destroy(&context);
 }
 
+/* ---- made while others wait, or lacking memory ---- */
+
+/* While the queue waits for the program, self-checks of late kernels do not. */
+static void test_waiting(void **state) {
+  static uint16_t want[TOKENS * HIDDEN], got[TOKENS * HIDDEN];
+  enum { BYTES = TOKENS * HIDDEN * sizeof *want };
+  test_log log = {.level = MOECL_LOG_WARNING};
+  moecl_context *context = NULL;
+  moecl_buffer *hidden = NULL, *result = NULL;
+  moecl_event *gate = NULL;
+  cl_int code;
+  (void)state;
+  place.params.log = test_log_add;
+  place.params.log_user = &log;
+  assert_ok(stand_in_open(&place, &context));
+  moecl_layer *early = make(context, "nvidia_sm90", true);
+  run(early, TOKENS, NULL, want);
+  moecl_layer_destroy(&early);
+  moecl_context_destroy(&context); /* whose programs are checked */
+  assert_ok(stand_in_open(&place, &context));
+  moecl_layer *layer = make(context, "nvidia_sm90", false);
+  run(layer, 20, NULL, got);
+  fill(got, TOKENS * HIDDEN, 99);
+  assert_ok(moecl_buffer_create(context, BYTES, &hidden));
+  assert_ok(moecl_buffer_create(context, BYTES, &result));
+  assert_ok(moecl_buffer_write_wait(hidden, 0, BYTES, got));
+  cl_event opened = clCreateUserEvent(context->cl, &code);
+  assert_int_equal(code, CL_SUCCESS);
+  assert_ok(moecl_event_wrap(context, opened, &gate));
+  moecl_event *const waits[] = {gate};
+  moecl_forward_params with = {.num_tokens = 20,
+                               .hidden_states = hidden,
+                               .output = result,
+                               .wait_list = waits,
+                               .wait_count = 1};
+  assert_ok(moecl_layer_forward(layer, &with, NULL));
+  with.num_tokens = TOKENS;
+  with.wait_count = 0;
+  assert_ok(moecl_layer_forward(layer, &with, NULL));
+  assert_int_equal(clSetUserEventStatus(opened, CL_COMPLETE), CL_SUCCESS);
+  assert_ok(moecl_buffer_read_wait(result, 0, BYTES, got));
+  assert_memory_equal(got, want, BYTES);
+  assert_int_equal(test_log_count(&log, "others do its work"), 0);
+  moecl_event_destroy(&gate);
+  clReleaseEvent(opened);
+  moecl_buffer_destroy(&hidden);
+  moecl_buffer_destroy(&result);
+  moecl_layer_destroy(&layer);
+  moecl_context_destroy(&context);
+  place.params.log = NULL;
+  place.params.log_user = NULL;
+  base_text_free(&log.text);
+}
+
+/* A forward that lacks the memory for a kernel's self-check fails, and the next one has the kernel.
+ */
+static void test_lack_of_memory(void **state) {
+  static uint16_t want[TOKENS * HIDDEN], got[TOKENS * HIDDEN];
+  moecl_context *context = NULL;
+  (void)state;
+  assert_ok(stand_in_open(&place, &context));
+  moecl_layer *layer = make(context, "nvidia_sm90", true);
+  run(layer, TOKENS, NULL, want);
+  moecl_layer_destroy(&layer);
+  moecl_context_destroy(&context);
+  assert_ok(stand_in_open(&place, &context));
+  layer = make(context, "nvidia_sm90", false);
+  const uint64_t there = context->info.global_memory_bytes;
+  context->info.global_memory_bytes = 1;
+  assert_int_equal(moecl_layer_reserve(layer, TOKENS), MOECL_ERROR_OUT_OF_DEVICE_MEMORY);
+  context->info.global_memory_bytes = there;
+  run(layer, TOKENS, NULL, got);
+  assert_memory_equal(got, want, sizeof got);
+  const op_gemm *const gemms[] = {layer->gate_up, layer->down};
+  for (size_t i = 0; i < BASE_COUNT(gemms); i++) assert_false(op_gemm_has_lost(gemms[i]));
+  moecl_layer_destroy(&layer);
+  moecl_context_destroy(&context);
+}
+
 /* ---- mistakes ---- */
 
 typedef struct mistake {
@@ -262,8 +342,9 @@ static int close_place(void **state) {
 }
 
 int main(void) {
-  const struct CMUnitTest tests[] = {cmocka_unit_test(test_growth), cmocka_unit_test(test_reserve),
-                                     cmocka_unit_test(test_mistakes)};
+  const struct CMUnitTest tests[] = {
+      cmocka_unit_test(test_growth), cmocka_unit_test(test_reserve), cmocka_unit_test(test_waiting),
+      cmocka_unit_test(test_lack_of_memory), cmocka_unit_test(test_mistakes)};
   skip_without_device();
   if (getenv("MOECL_TEST_FILTER")) cmocka_set_test_filter(getenv("MOECL_TEST_FILTER"));
   return cmocka_run_group_tests(tests, open_place, close_place);

@@ -41,9 +41,7 @@ moecl_status op_attention_rows_create(moecl_context *context, const char *define
   if (!driver->combines)
     return create_kernel(context, attention, defines, driver->defines, "combine",
                          &attention->combine);
-  const uint64_t bytes = op_attention_rows_bytes(attention);
-  MOECL_TRY(moecl_buffer_create(context, bytes, &attention->counters));
-  return moecl_buffer_fill_byte(attention->counters, 0, bytes, 0);
+  return ocl_buffer_zeroed(context, op_attention_rows_bytes(attention), &attention->counters);
 }
 
 /* ---- how many ---- */

@@ -90,8 +90,7 @@ static moecl_status create_entry(op_gemm *gemm, uint32_t rows, unsigned parts, c
 static moecl_status create(op_gemm *gemm) {
   fragments_state *state = gemm->state;
   gemm->packed_elements = packed_bytes(gemm);
-  MOECL_TRY(moecl_buffer_create(gemm->context, QUEUE_BYTES, &state->queue));
-  MOECL_TRY(moecl_buffer_fill_byte(state->queue, 0, QUEUE_BYTES, 0));
+  MOECL_TRY(ocl_buffer_zeroed(gemm->context, QUEUE_BYTES, &state->queue));
   return create_entry(gemm, heights_of(gemm)->low_rows, PART_PACK | PART_GEMM, "pack", &gemm->pack);
 }
 

@@ -323,23 +323,30 @@ static void lose(op_gemm *gemm, op_gemm_kernel_id id, moecl_status status) {
             gemm->variant->name, names[id], moecl_status_string(status));
 }
 
-static bool prepare(op_gemm *gemm, op_gemm_kernel_id id) {
+static moecl_status prepare(op_gemm *gemm, op_gemm_kernel_id id, bool *lost) {
   late_kernel late = {gemm, id};
-  if (!gemm->state || gemm->kernel[id] || !op_gemm_has_kernel(gemm, id)) return false;
+  if (!gemm->state || gemm->kernel[id] || !op_gemm_has_kernel(gemm, id)) return MOECL_OK;
   const moecl_status status = kernel_attempt(gemm->context, gemm->variant, make_late, &late);
+  if (kernel_lacks_memory(status))
+    return log_error(&gemm->context->log, status,
+                     "grouped_gemm variant '%s': %s for a kernel of it", gemm->variant->name,
+                     moecl_status_string(status));
   if (status != MOECL_OK) lose(gemm, id, status);
-  return status != MOECL_OK;
+  *lost |= status != MOECL_OK;
+  return MOECL_OK;
 }
 
-bool op_gemm_prepare_few_tokens(op_gemm *gemm) {
-  return !(gemm->lost & 1u << OP_GEMM_FEW_TOKENS) && prepare(gemm, OP_GEMM_FEW_TOKENS);
+moecl_status op_gemm_prepare_few_tokens(op_gemm *gemm, bool *lost) {
+  return gemm->lost & 1u << OP_GEMM_FEW_TOKENS ? MOECL_OK : prepare(gemm, OP_GEMM_FEW_TOKENS, lost);
 }
 
-bool op_gemm_prepare(op_gemm *gemm, int64_t rows) {
+moecl_status op_gemm_prepare(op_gemm *gemm, int64_t rows, bool *lost) {
   if (gemm->desc.ungrouped && op_gemm_serves_few_tokens(gemm, rows))
-    return op_gemm_prepare_few_tokens(gemm);
-  return prepare(gemm, op_gemm_kernel_for(gemm, rows));
+    return op_gemm_prepare_few_tokens(gemm, lost);
+  return prepare(gemm, op_gemm_kernel_for(gemm, rows), lost);
 }
+
+bool op_gemm_has_lost(const op_gemm *gemm) { return gemm->lost != 0; }
 
 /* ---- launches ---- */
 
@@ -365,10 +372,24 @@ static moecl_status enqueue_ungrouped(op_gemm *gemm, ocl_chain *chain, const op_
   return gemm->driver->enqueue(gemm, chain, &listed);
 }
 
+/* Its lists are written here, so that it is never too late. */
+static moecl_status prepare_ungrouped(op_gemm *gemm, int64_t rows) {
+  bool lost;
+  do {
+    lost = false;
+    MOECL_TRY(op_gemm_prepare(gemm, rows, &lost));
+  } while (lost);
+  return MOECL_OK;
+}
+
 moecl_status op_gemm_enqueue(op_gemm *gemm, ocl_chain *chain, const op_gemm_io *io) {
-  if (op_gemm_prepare(gemm, op_gemm_chosen_rows(io))) return too_late(gemm);
-  if (gemm->desc.ungrouped) return enqueue_ungrouped(gemm, chain, io);
-  return gemm->driver->enqueue(gemm, chain, io);
+  bool lost = false;
+  if (gemm->desc.ungrouped) {
+    MOECL_TRY(prepare_ungrouped(gemm, op_gemm_chosen_rows(io)));
+    return enqueue_ungrouped(gemm, chain, io);
+  }
+  MOECL_TRY(op_gemm_prepare(gemm, op_gemm_chosen_rows(io), &lost));
+  return lost ? too_late(gemm) : gemm->driver->enqueue(gemm, chain, io);
 }
 
 bool op_gemm_serves_few_tokens(const op_gemm *gemm, int64_t num_tokens) {
@@ -379,6 +400,7 @@ bool op_gemm_serves_few_tokens(const op_gemm *gemm, int64_t num_tokens) {
 
 moecl_status op_gemm_enqueue_few_tokens(op_gemm *gemm, ocl_chain *chain,
                                         const op_gemm_few_tokens_io *io) {
-  if (op_gemm_prepare_few_tokens(gemm)) return too_late(gemm);
-  return gemm->driver->enqueue_few_tokens(gemm, chain, io);
+  bool lost = false;
+  MOECL_TRY(op_gemm_prepare_few_tokens(gemm, &lost));
+  return lost ? too_late(gemm) : gemm->driver->enqueue_few_tokens(gemm, chain, io);
 }

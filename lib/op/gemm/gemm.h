@@ -156,10 +156,14 @@ uint32_t op_gemm_whole_tile_rows(const op_gemm *gemm, int64_t rows);
 void op_gemm_explain(const op_gemm *gemm, int64_t rows, char *text, size_t size);
 
 /* Makes the late kernel that so many rows want, or few tokens do, after its self-check; waits.
- * True: it was tried now, and does not serve. Then others do its work, with a warning, here and in
- * the GEMM that was made with this one: what was asked above gets other answers. */
-bool op_gemm_prepare(op_gemm *gemm, int64_t rows);
-bool op_gemm_prepare_few_tokens(op_gemm *gemm);
+ * *lost: it was tried now, and does not serve; left as it is otherwise. Then others do its work,
+ * with a warning, here and in the GEMM that was made with this one: what was asked above gets other
+ * answers. Errors: MOECL_ERROR_OUT_OF_HOST_MEMORY, MOECL_ERROR_OUT_OF_DEVICE_MEMORY; it may be
+ * tried again. */
+moecl_status op_gemm_prepare(op_gemm *gemm, int64_t rows, bool *lost);
+moecl_status op_gemm_prepare_few_tokens(op_gemm *gemm, bool *lost);
+/* Some do not serve. */
+bool op_gemm_has_lost(const op_gemm *gemm);
 /* Which of its kernels serves so many rows. */
 op_gemm_kernel_id op_gemm_kernel_for(const op_gemm *gemm, int64_t rows);
 

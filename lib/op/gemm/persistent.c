@@ -76,8 +76,7 @@ static bool has_tall(const op_gemm *gemm) {
 static moecl_status create(op_gemm *gemm) {
   persistent_state *state = gemm->state;
   gemm->packed_elements = packed_bytes(gemm) / desc_format_unit(gemm->desc.weights);
-  MOECL_TRY(moecl_buffer_create(gemm->context, QUEUE_BYTES, &state->queue));
-  MOECL_TRY(moecl_buffer_fill_byte(state->queue, 0, QUEUE_BYTES, 0));
+  MOECL_TRY(ocl_buffer_zeroed(gemm->context, QUEUE_BYTES, &state->queue));
   return create_entry(gemm, false, PART_PACK | PART_GEMM, "pack", &gemm->pack);
 }
 

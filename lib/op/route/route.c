@@ -50,12 +50,10 @@ static moecl_status describe(moecl_context *context, const kernel_variant *varia
 }
 
 static moecl_status allocate(moecl_context *context, op_route *route) {
-  const uint64_t arrived = arrived_bytes(route->variant);
   MOECL_TRY(moecl_buffer_create(context, weight_bytes(&route->desc), &route->weights));
   if (route->desc.bias)
     MOECL_TRY(moecl_buffer_create(context, bias_bytes(&route->desc), &route->bias));
-  MOECL_TRY(moecl_buffer_create(context, arrived, &route->arrived));
-  return moecl_buffer_fill_byte(route->arrived, 0, arrived, 0);
+  return ocl_buffer_zeroed(context, arrived_bytes(route->variant), &route->arrived);
 }
 
 static moecl_status create(moecl_context *context, const kernel_variant *variant, const void *desc,
