@@ -83,10 +83,12 @@ void base_team_run(base_team *team, int parts, base_job job, void *user) {
 
 /* ---- hired, and sent home ---- */
 
-/* Signals are for the program's own threads. */
+/* Signals are for the program's own threads, but for those that a thread itself raises. */
 static void hire(base_team *team) {
+  static const int own[] = {SIGSEGV, SIGBUS, SIGFPE, SIGILL, SIGTRAP, SIGABRT};
   sigset_t all, before;
   sigfillset(&all);
+  for (size_t i = 0; i < sizeof own / sizeof *own; i++) sigdelset(&all, own[i]);
   if (pthread_sigmask(SIG_SETMASK, &all, &before) != 0) return;
   for (int i = 0; i < team->count; i++) {
     hand *hand = &team->hand[i];
