@@ -87,6 +87,16 @@ class Schema(ModelCase):
                            measure={**QUICK, "what": ["layer", "block"]})
         self.assertNotIn("num_heads", root["points"][0]["params"])
 
+    def test_group(self):
+        """Earlier versions told less of members."""
+        root = self.run_it("ok", parallel={"experts": 2})
+        for member in root["points"][0]["parallel"]["members"]:
+            for key in ("choice_bytes_sent", "choice_bytes_received", "copied_bytes"):
+                del member[key]
+        self.validate(root, "ok")
+        del root["points"][0]["parallel"]["members"][1]["bytes_sent"]
+        self.assertFalse(VALIDATOR.is_valid(root))
+
     def test_checkpoint(self):
         self.run_it("ok", layer={"checkpoint": str(GOLDEN / "olmoe"), "layer": 0})
 
