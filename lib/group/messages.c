@@ -45,7 +45,8 @@ typedef struct messages_state {
   moecl_group inner; /* this process's members, from 0 on, and what carries rows between them */
   int exchanges;
   bool failed; /* pieces go without what is in them */
-  bool broken; /* for good: messages were given up */
+  bool lost;   /* MPI has failed in a message, which may come when another one is waited for */
+  bool broken; /* for good: messages were given up, or lost */
   line out[MOECL_MAX_GROUP_MEMBERS], in[MOECL_MAX_GROUP_MEMBERS];
   cl_event arrived[MOECL_MAX_GROUP_MEMBERS]; /* the last copy to it that nothing follows yet */
   group_block *blocks;                       /* room for those of one exchange */
@@ -184,11 +185,19 @@ static moecl_status look_at_copy(messages_state *state, int member, piece *piece
   return state->failed ? MOECL_OK : status;
 }
 
+/* How MPI's call for a message ended. What is left of an exchange goes on: others want it. */
+static moecl_status note_loss(messages_state *state, moecl_status status) {
+  state->lost = state->lost || status != MOECL_OK;
+  return status;
+}
+
 static moecl_status send_piece(messages_state *state, line *line, size_t i) {
   piece *piece = &line->pieces[i];
   piece->stage = SENT;
-  return ranks_send(state->group->ranks, state->group->device[piece->block.to].rank,
-                    tag_of(&piece->block), slot_of(line, i), piece->block.bytes, &piece->message);
+  return note_loss(state,
+                   ranks_send(state->group->ranks, state->group->device[piece->block.to].rank,
+                              tag_of(&piece->block), slot_of(line, i), piece->block.bytes,
+                              &piece->message));
 }
 
 /* From the device into the slot, and from there to the other process. */
@@ -212,7 +221,7 @@ static moecl_status move_out(messages_state *state, line *line, size_t i, bool *
     *moved = *moved || done;
     return done ? send_piece(state, line, i) : MOECL_OK;
   case SENT:
-    MOECL_TRY(ranks_test(state->group->ranks, &piece->message, &done));
+    MOECL_TRY(note_loss(state, ranks_test(state->group->ranks, &piece->message, &done)));
     *moved = *moved || done;
     if (done) piece->stage = DONE;
     return MOECL_OK;
@@ -242,10 +251,11 @@ static moecl_status move_in(messages_state *state, line *line, size_t i, bool *m
   case WAITING:
     *moved = true;
     piece->stage = SENT;
-    return ranks_receive(state->group->ranks, state->group->device[block->from].rank, tag_of(block),
-                         slot_of(line, i), block->bytes, &piece->message);
+    return note_loss(state,
+                     ranks_receive(state->group->ranks, state->group->device[block->from].rank,
+                                   tag_of(block), slot_of(line, i), block->bytes, &piece->message));
   case SENT:
-    MOECL_TRY(ranks_test(state->group->ranks, &piece->message, &done));
+    MOECL_TRY(note_loss(state, ranks_test(state->group->ranks, &piece->message, &done)));
     *moved = *moved || done;
     return done ? write_piece(state, line, i) : MOECL_OK;
   case COPIED:
@@ -377,7 +387,8 @@ static moecl_status finish(void *user, int exchange) {
 static void fail(void *user) { ((messages_state *)user)->failed = true; }
 
 /* What is left of messages goes, whatever is in them; where not even that is possible they are
- * given up, and so is the group: of what was sent, some may come when others wait for rows. */
+ * given up. Then, and where MPI failed in one, so is the group: of what was sent, some may come
+ * when others wait for rows. */
 static void settle(void *user) {
   messages_state *state = user;
   if (!state->broken && !all_over(state, MOST_EXCHANGES)) {
@@ -392,6 +403,7 @@ static void settle(void *user) {
     forget_pieces(state, &state->in[m]);
     ocl_event_let_go(&state->arrived[m]);
   }
+  state->broken = state->broken || state->lost;
   state->exchanges = 0;
   state->failed = false;
 }

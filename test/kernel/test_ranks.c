@@ -90,6 +90,7 @@ cl_int __wrap_clGetEventInfo(cl_event event, cl_event_info info, size_t size, vo
 
 enum { MOST_LOST = 64 };
 static bool mpi_fails, mpi_keeps; /* the latter: memory of messages that are given up */
+static bool mpi_fails_once;       /* in the next message that is done */
 static const char *lost[MOST_LOST];
 static int num_lost;
 
@@ -118,7 +119,12 @@ moecl_status __wrap_ranks_receive(group_ranks *group, int from, int tag, void *d
 moecl_status __real_ranks_test(group_ranks *, ranks_message *, bool *);
 moecl_status __wrap_ranks_test(group_ranks *group, ranks_message *message, bool *done);
 moecl_status __wrap_ranks_test(group_ranks *group, ranks_message *message, bool *done) {
-  return mpi_fails ? MOECL_ERROR_DEVICE : __real_ranks_test(group, message, done);
+  const bool was_under_way = message->under_way;
+  if (mpi_fails) return MOECL_ERROR_DEVICE;
+  const moecl_status status = __real_ranks_test(group, message, done);
+  if (!mpi_fails_once || !was_under_way || !*done) return status;
+  mpi_fails_once = false;
+  return MOECL_ERROR_DEVICE;
 }
 
 bool __real_ranks_give_up(group_ranks *, ranks_message *);
@@ -472,6 +478,24 @@ static void test_given_up(void) {
   free_problem(&p);
 }
 
+/* One message that MPI fails in: all others go, and the group is of no use any more. */
+static void test_lost(void) {
+  const moecl_group_layer_params with = params_of(&arrangements[0]);
+  moecl_status status;
+  problem p = make_problem(&plain, TOKENS);
+  together t = make_together(&p, &with, 3, arrangements[0].split);
+  mpi_fails_once = ranks.own == 0;
+  free(run_together(&t, 11, &status));
+  assert_int_equal(status, MOECL_ERROR_DEVICE);
+  assert_false(mpi_fails_once);
+  moecl_context_take_errors(contexts[0], NULL, 0);
+  free(run_together(&t, 11, &status));
+  expect(status, MOECL_ERROR_DEVICE, ranks.own == 0 ? "make another one" : "failed on rank 0");
+  free_together(&t);
+  compare(&p, &with, 3, arrangements[0].split, "a group after one that lost a message");
+  free_problem(&p);
+}
+
 /* What all have to ask for alike. */
 static void test_refusals(void) {
   const bool last = ranks.own == ranks.count - 1;
@@ -547,7 +571,8 @@ int main(int argc, char **argv) {
                {"refusals", test_refusals},
                {"not_ready", test_not_ready},
                {"cancelled", test_cancelled},
-               {"given_up", test_given_up}};
+               {"given_up", test_given_up},
+               {"lost", test_lost}};
   static MPI_Comm world;
   int level;
   MPI_Init_thread(&argc, &argv, MPI_THREAD_FUNNELED, &level);
