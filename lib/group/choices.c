@@ -85,16 +85,24 @@ static bool reaches_choices(moecl_group_layer *layer, int from, int to) {
   return all;
 }
 
+/* Where some go to other members the launch is, as of rows, one of the transport's copies. */
 moecl_status group_copy_choices(group_run *run, int m) {
   moecl_group_layer *layer = run->layer;
   group_member *member = &layer->member[m];
   op_copy copies[GROUP_CHOICES * MOECL_MAX_GROUP_MEMBERS];
   size_t count = 0;
+  bool crosses = false;
   if (layer->tokens[m] == 0) return MOECL_OK;
-  for (int to = 0; to < layer->group->count; to++)
-    if (to == m || reaches_choices(layer, m, to)) count += add_copies(run, m, to, &copies[count]);
+  for (int to = 0; to < layer->group->count; to++) {
+    if (to != m && !reaches_choices(layer, m, to)) continue;
+    count += add_copies(run, m, to, &copies[count]);
+    crosses = crosses || to != m;
+  }
+  member->watch.copying = crosses;
   ocl_chain chain = group_chain_of(layer, m, MOECL_STAGE_PERMUTE, "copy_choices");
-  return op_copies_enqueue(&member->copies, &chain, copies, count);
+  const moecl_status status = op_copies_enqueue(&member->copies, &chain, copies, count);
+  member->watch.copying = false;
+  return status;
 }
 
 moecl_status group_provide_choices(moecl_group_layer *layer) {

@@ -83,6 +83,25 @@ static void test_priorities(void **state) {
   check_split(&params, 1, "priorities");
 }
 
+/* Launches that store into another member's memory are told as copies: two for choices, tokens,
+ * outputs. */
+static void test_told_as_copies(void **state) {
+  const moecl_layer_params params = params_by_name();
+  const moecl_group_layer_params with = {.chunks = 1};
+  moecl_status status;
+  (void)state;
+  by("nvidia_peer");
+  problem p = make_problem(&params, TOKENS);
+  together t = make_together(&p, &with, 3, split);
+  free(run_together(&t, 11, &status));
+  assert_ok(status);
+  for (int m = 0; m < 3; m++)
+    assert_int_equal(t.layer->member[m].watch.num_copies, split[m] > 0 ? 4 : 1);
+  free_together(&t);
+  free_problem(&p);
+  check_nothing_left();
+}
+
 static void *run_by(const char *transport, const problem *p, const moecl_group_layer_params *with) {
   moecl_status status;
   by(transport);
@@ -334,11 +353,11 @@ static void make_members(void) {
 
 int main(int argc, char **argv) {
   const struct CMUnitTest tests[] = {
-      cmocka_unit_test(test_whole),           cmocka_unit_test(test_priorities),
-      cmocka_unit_test(test_codes),           cmocka_unit_test(test_pieces),
-      cmocka_unit_test(test_engines),         cmocka_unit_test(test_failing_copies),
-      cmocka_unit_test(test_refused_engines), cmocka_unit_test(test_many),
-      cmocka_unit_test(test_failing_imports)};
+      cmocka_unit_test(test_whole),          cmocka_unit_test(test_priorities),
+      cmocka_unit_test(test_told_as_copies), cmocka_unit_test(test_codes),
+      cmocka_unit_test(test_pieces),         cmocka_unit_test(test_engines),
+      cmocka_unit_test(test_failing_copies), cmocka_unit_test(test_refused_engines),
+      cmocka_unit_test(test_many),           cmocka_unit_test(test_failing_imports)};
   char command[100];
   if (argc > 1) cmocka_set_test_filter(argv[1]);
   skip_without_device();
