@@ -24,8 +24,9 @@ typedef struct moecl_group moecl_group;
 typedef struct moecl_group_params {
   /* How rows go from one member to another: "nvidia_peer", over the links between NVIDIA's GPUs of
    * one host; "nvidia_copy", the same by their copy engines; "host", staged through pinned host
-   * memory, on every device and between vendors. NULL: the best that serves. One member sends
-   * nothing: "host" then serves whichever is asked for. */
+   * memory, on every device and between vendors. NULL: the best that serves, of those that are
+   * not tried by name alone ("nvidia_copy" is). One member sends nothing: "host" then serves
+   * whichever is asked for. */
   const char *transport;
   /* Members in other processes too: the address of an MPI_Comm, of the MPI that this libmoecl was
    * built with. NULL: this process alone. See "Several processes" below. */
@@ -71,7 +72,8 @@ MOECL_API moecl_context *moecl_group_context(const moecl_group *group, size_t me
 MOECL_API const char *moecl_group_transport(const moecl_group *group);
 
 /* The transports between members of one process that may be asked for, the one that is tried first
- * first: static strings. Writes at most `capacity` (`names` may be NULL) and returns how many there
+ * first: static strings. Some are tried where they are asked for by name, and never otherwise
+ * ("nvidia_copy"). Writes at most `capacity` (`names` may be NULL) and returns how many there
  * are. Thread-safe. */
 MOECL_API size_t moecl_group_transports(const char **names, size_t capacity);
 
