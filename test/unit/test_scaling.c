@@ -225,6 +225,10 @@ static void test_prediction(void **state) {
   has(text, "\nThe members were contexts of one device");
   has(text, "\n| 8 | 1.00 | 0.0013 | 2.00 | 0.658 | 2.66 | 12039 | 6.02 | 75.2 |\n");
   has_not(text, "\n| 32 |");
+  has(text, "the lists of all choices.");
+  free(text);
+  snprintf(fixture.results.points[0].parallel.transport, 64, "mpi+host");
+  text = report(&fixture);
   has(text, "the lists of all choices, and how processes gather their ids and weights.");
   free(text);
   fixture.results.points[0].parallel.members[0].copied_bytes = 0; /* of an earlier version */

@@ -132,6 +132,8 @@ bool report_placements(const results *all, FILE *file) {
 /* ---- a prediction ---- */
 
 static void put_basis(const results *all, const prediction_basis *basis, FILE *file) {
+  const char *transport = all->points[basis->index].parallel.transport;
+  const bool processes = strncmp(transport, "mpi", 3) == 0;
   char c[NUMBER_SIZE], r[NUMBER_SIZE], k[NUMBER_SIZE], h[NUMBER_SIZE], s[NUMBER_SIZE];
   fprintf(
       file,
@@ -152,10 +154,9 @@ static void put_basis(const results *all, const prediction_basis *basis, FILE *f
       "for the whole batch, which grows with N, is left out: the lists of all choices%s.\n\n",
       basis->index, basis->tokens, number_text(1e3 * basis->row_ms, c, sizeof c),
       number_text(basis->choices, k, sizeof k), number_text(100 * basis->hidden, h, sizeof h),
-      number_text(1e-3 * basis->bytes_per_ms, r, sizeof r),
-      all->points[basis->index].parallel.transport, number_text(100 * basis->copied, s, sizeof s),
-      basis->choice_bytes, basis->row_bytes, basis->output_row_bytes,
-      basis->choice_bytes > 0 ? "" : ", and how processes gather their ids and weights");
+      number_text(1e-3 * basis->bytes_per_ms, r, sizeof r), transport,
+      number_text(100 * basis->copied, s, sizeof s), basis->choice_bytes, basis->row_bytes,
+      basis->output_row_bytes, processes ? ", and how processes gather their ids and weights" : "");
   if (is_one_device(all, basis->index))
     fputs(
         "The members were contexts of one device, which they shared: this says nothing of several "
