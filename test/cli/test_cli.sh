@@ -221,6 +221,11 @@ for point, count in zip(points[1:], (1, 3)):
     'a group of 2 members, rows by host, in one process; placement even, replicas 0, chunks 2'
   holds "explain: and says that the plan is one device's" grep -q "what is told is one device's plan" \
     "$work/out"
+  call explain "$work/tiny.yaml" --set parallel.experts=2 --set 'layer.top_k=[1, 2]' --set 'seed=[1, 2]'
+  expect "explain tells the group of each plan" 0 'a group of 2 members, rows by [a-z]'
+  holds "explain: and of a plan once" bash -c "[ \$(grep -c 'a group of' '$work/out') = 2 ]"
+  call explain "$work/tiny.yaml" --set parallel.experts=2 --set parallel.transport=nvidia_peer
+  expect "explain with a transport that does not serve, exit 1" 1 'the group could not be made: '
   call profile "$work/tiny.yaml" --set parallel.experts=2 --out "$work/parallel-profile"
   expect "a profile of several devices, exit 2" 2 'a profile is of one device'
   call check "$work/tiny.yaml" --set parallel.experts=2 --set measure.what=block \

@@ -107,61 +107,98 @@ static moecl_status plan_point(moecl_context *context, const experiment_point *p
 
 /* ---- a group ---- */
 
-/* What serves between members on their devices, as one process has them; "?", complained about. */
-static const char *find_transport(const options *options, moecl_context *context,
-                                  const experiment_point *point, char *name, size_t size) {
+/* What serves between members, and of which point: the latest one with as many. */
+typedef struct known_group {
+  const experiment_point *of; /* NULL: there was none */
+  char transport[64];
+} known_group;
+
+static bool same_text(const char *a, const char *b) { return a && b ? strcmp(a, b) == 0 : a == b; }
+
+static bool is_known(const known_group *known, const experiment_point *point) {
+  const experiment_point *of = known->of;
+  return of && same_text(of->parallel.devices, point->parallel.devices) &&
+         same_text(of->parallel.transport, point->parallel.transport);
+}
+
+static int open_members(const options *options, moecl_context *context,
+                        const experiment_point *point, moecl_context **members) {
+  char device[DEVICE_NAME_SIZE];
+  for (int m = 0; m < (int)experiment_members(point); m++) {
+    if (together_name_device(context, point, m, device) != MOECL_OK) {
+      complain("there is no device for member %d of the group; see 'moectl devices'", m);
+      return EXIT_NO_DEVICE;
+    }
+    const int code = open_context(options, device, &members[m]);
+    if (code != EXIT_ALL_OK) return code;
+  }
+  return EXIT_ALL_OK;
+}
+
+/* On their devices, as one process has them; an exit code, complained about. */
+static int find_transport(const options *options, moecl_context *context,
+                          const experiment_point *point, known_group *known) {
   const moecl_group_params params = {.transport = point->parallel.transport};
   moecl_context *members[MOECL_MAX_GROUP_MEMBERS] = {NULL};
   moecl_group *group = NULL;
   const size_t count = (size_t)experiment_members(point);
-  char device[DEVICE_NAME_SIZE];
-  bool all = true;
-  for (size_t m = 0; all && m < count; m++)
-    all = together_name_device(context, point, (int)m, device) == MOECL_OK &&
-          open_context(options, device, &members[m]) == EXIT_ALL_OK;
-  if (all) all = moecl_group_create(members, count, &params, &group) == MOECL_OK;
-  snprintf(name, size, "%s", all ? moecl_group_transport(group) : "?");
+  if (is_known(known, point)) return EXIT_ALL_OK;
+  int code = open_members(options, context, point, members);
+  const moecl_status status =
+      code == EXIT_ALL_OK ? moecl_group_create(members, count, &params, &group) : MOECL_OK;
+  if (status != MOECL_OK) {
+    complain("the group could not be made: %s", moecl_status_string(status));
+    code = EXIT_POINT_FAILED;
+  }
+  known->of = code == EXIT_ALL_OK ? point : NULL;
+  if (known->of)
+    snprintf(known->transport, sizeof known->transport, "%s", moecl_group_transport(group));
   moecl_group_destroy(&group);
   for (size_t m = 0; m < count; m++) moecl_context_destroy(&members[m]);
-  return name;
+  return code;
 }
 
 /* What is not one device's; before a plan that is. */
-static void explain_group(const options *options, const experiment *experiment,
-                          moecl_context *context, size_t index) {
+static void explain_group(moecl_context *context, const experiment_point *point,
+                          const char *transport) {
   static const char *const keys[] = {"placement", "replicas", "chunks", "dispatch_format"};
-  const experiment_point *point = &experiment->points[index];
   const int members = (int)experiment_members(point);
   char text[256], device[DEVICE_NAME_SIZE];
   printf("  a group of %d member%s, rows by %s, in one process;", members, members == 1 ? "" : "s",
-         find_transport(options, context, point, text, sizeof text));
+         transport);
   for (size_t i = 0; i < sizeof keys / sizeof *keys; i++) {
     experiment_param_text(point, keys[i], text, sizeof text);
     printf("%s %s %s", i ? "," : "", keys[i], strcmp(text, "null") == 0 ? "auto" : text);
   }
   printf("\n  members on:");
   for (int m = 0; m < members; m++)
-    printf(" %s", together_name_device(context, point, m, device) == MOECL_OK ? device : "?");
+    if (together_name_device(context, point, m, device) == MOECL_OK) printf(" %s", device);
   printf("\n  each runs the steps below for its tokens and experts, and dispatch between them "
          "(docs/expert-parallel.md); what is told is one device's plan with all of both:\n");
 }
 
-static bool explain_point(const options *options, const experiment *experiment,
-                          moecl_context *context, size_t index) {
+/* An exit code. */
+static int explain_point(const options *options, const experiment *experiment,
+                         moecl_context *context, size_t index, known_group *known) {
   const experiment_point *point = &experiment->points[index];
   moecl_plan *plan = NULL;
   char label[256], missed[512];
   experiment_point_label(experiment, index, label, sizeof label);
   printf("\n[%zu/%zu] %s\n", index + 1, experiment->num_points, *label ? label : "the point");
-  if (experiment_members(point) > 0) explain_group(options, experiment, context, index);
   if (was_explained(experiment, index)) {
     printf("  as a point above: only seed or inputs differ\n");
-    return true;
+    return EXIT_ALL_OK;
+  }
+  if (experiment_members(point) > 0) {
+    known_group *group = &known[experiment_members(point)];
+    const int code = find_transport(options, context, point, group);
+    if (code != EXIT_ALL_OK) return code;
+    explain_group(context, point, group->transport);
   }
   const moecl_status status = plan_point(context, point, &plan);
   if (status != MOECL_OK) {
     complain("point %zu cannot be planned: %s", index + 1, moecl_status_string(status));
-    return false;
+    return EXIT_POINT_FAILED;
   }
   const plan_lists lists = read_plan(plan);
   print_choices(&lists);
@@ -173,12 +210,13 @@ static bool explain_point(const options *options, const experiment *experiment,
   print_tensors(&lists);
   print_memory(plan);
   moecl_plan_destroy(&plan);
-  return true;
+  return EXIT_ALL_OK;
 }
 
 static int explain_on(const options *options, const experiment *experiment) {
   moecl_context *context = NULL;
-  const int code =
+  known_group known[MOECL_MAX_GROUP_MEMBERS + 1] = {{NULL}};
+  int code =
       open_context(options, options->device ? options->device : experiment->device, &context);
   if (code != EXIT_ALL_OK) return code;
   bool all = prepare_transports(experiment);
@@ -187,12 +225,12 @@ static int explain_on(const options *options, const experiment *experiment) {
   if (all)
     printf("%s: experiment '%s' on %s\n", options->file, experiment->name,
            moecl_context_device(context)->name);
-  const bool served = all;
-  for (size_t i = 0; served && i < experiment->num_points; i++)
-    all = explain_point(options, experiment, context, i) && all;
+  for (size_t i = 0; all && i < experiment->num_points; i++) {
+    const int failed = explain_point(options, experiment, context, i, known);
+    if (code == EXIT_ALL_OK) code = failed;
+  }
   moecl_context_destroy(&context);
-  if (!served) return EXIT_USAGE;
-  return all ? EXIT_ALL_OK : EXIT_POINT_FAILED;
+  return all ? code : EXIT_USAGE;
 }
 
 static int explain_file(const options *options) {
