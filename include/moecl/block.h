@@ -121,10 +121,10 @@ MOECL_API int64_t moecl_block_tensor_size(const moecl_block_params *params,
 
 typedef struct moecl_block moecl_block;
 
-/* As moecl_layer_create: chooses variants, builds and checks their programs, and allocates the
- * weights, which are then given: the block's own with moecl_block_set_weights, its layer's
- * with moecl_layer_set_weights of moecl_block_layer. Waits. Strings are copied.
- * Errors: those of moecl_layer_create. Thread: the context's. */
+/* As moecl_layer_create: chooses variants, builds and checks the programs that every forward needs,
+ * and allocates the weights, which are then given: the block's own with moecl_block_set_weights,
+ * its layer's with moecl_layer_set_weights of moecl_block_layer. Waits. Strings are copied. Errors:
+ * those of moecl_layer_create. Thread: the context's. */
 MOECL_API moecl_status moecl_block_create(moecl_context *context, const moecl_block_params *params,
                                           moecl_block **block);
 /* Releases the block and its layer once work already enqueued on them is done. Does not wait.
@@ -200,13 +200,13 @@ typedef struct moecl_block_forward_params {
   uint64_t reserved[16];  /* zeros: see moecl.h */
 } moecl_block_forward_params;
 
-/* Enqueues one forward on the context's queue and returns at once. What moecl_layer_forward
- * says of event, order, overlap and objects in flight is true here too. The cache holds the
- * tokens when the call returns, and their keys and values when the forward is done.
- * Errors: those of moecl_layer_forward; MOECL_ERROR_INVALID_ARGUMENT too for a cache that is
- * too small or of a block of another shape, and without a cache for more than
- * MOECL_MAX_POSITIONS tokens. After a failure the cache holds as many tokens as before.
- * Thread: the context's. */
+/* Enqueues one forward on the context's queue and returns at once, but for the first of a number of
+ * tokens that wants kernels which are not there yet. What moecl_layer_forward says of event, order,
+ * overlap and objects in flight is true here too. The cache holds the tokens when the call returns,
+ * and their keys and values when the forward is done. Errors: those of moecl_layer_forward;
+ * MOECL_ERROR_INVALID_ARGUMENT too for a cache that is too small or of a block of another shape,
+ * and without a cache for more than MOECL_MAX_POSITIONS tokens. After a failure the cache holds as
+ * many tokens as before. Thread: the context's. */
 MOECL_API moecl_status moecl_block_forward(moecl_block *block,
                                            const moecl_block_forward_params *params,
                                            moecl_event **event);
