@@ -163,12 +163,21 @@ static bool are_devices(const experiment *experiment, const char *list,
   return all;
 }
 
+/* Where no point is shared a list of devices has no effect, which a warning says. */
+static bool has_groups(const experiment *experiment) {
+  bool has = false;
+  for (size_t i = 0; i < experiment->num_points; i++)
+    has |= experiment_members(&experiment->points[i]) != 0;
+  return has;
+}
+
 bool prepare_devices(const experiment *experiment) {
   const setting *asked = &experiment->settings->keys[KEY_PARALLEL_DEVICES];
   moecl_device_info *devices = NULL;
   size_t count = 0;
   bool all = true;
-  const bool listed = moecl_devices_list(&devices, &count) == MOECL_OK && count > 0;
+  const bool listed =
+      has_groups(experiment) && moecl_devices_list(&devices, &count) == MOECL_OK && count > 0;
   for (size_t i = 0; listed && i < asked->count; i++) {
     const value *value = &asked->values[i];
     if (!value->null && strcmp(value->text, "auto") != 0 && strcmp(value->text, "all") != 0)
