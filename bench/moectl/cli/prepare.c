@@ -40,26 +40,40 @@ bool prepare_load(const options *options, experiment *experiment, recording *rec
   return false;
 }
 
-/* ---- variants ---- */
+/* ---- names that were asked for ---- */
 
 enum { MAX_NAMES = 32 };
+
+/* For a name that is none of those there are: "a, b, ", and "; did you mean 'b'?" or nothing. */
+typedef struct name_help {
+  char expected[512], hint[64];
+} name_help;
+
+static bool is_among(const char *asked, const char *const *names, size_t count, name_help *help) {
+  suggestion nearest = suggest_begin(asked, strlen(asked));
+  *help = (name_help){"", ""};
+  for (size_t i = 0, used = 0; i < count && i < MAX_NAMES; i++) {
+    if (strcmp(names[i], asked) == 0) return true;
+    suggest_try(&nearest, names[i]);
+    if (used < sizeof help->expected)
+      used +=
+          (size_t)snprintf(help->expected + used, sizeof help->expected - used, "%s, ", names[i]);
+  }
+  if (nearest.best) snprintf(help->hint, sizeof help->hint, "; did you mean '%s'?", nearest.best);
+  return false;
+}
+
+/* ---- variants ---- */
 
 static bool variant_serves(const experiment *experiment, moecl_context *context, schema_id key,
                            const char *operation, const char *asked, moecl_format format) {
   const char *names[MAX_NAMES];
-  char expected[512] = "", hint[64] = "";
+  name_help help;
   const size_t count = moecl_variants_for_format(context, operation, format, names, MAX_NAMES);
-  suggestion nearest = suggest_begin(asked, strlen(asked));
-  for (size_t i = 0, used = 0; i < count && i < MAX_NAMES; i++) {
-    if (strcmp(names[i], asked) == 0) return true;
-    suggest_try(&nearest, names[i]);
-    if (used < sizeof expected)
-      used += (size_t)snprintf(expected + used, sizeof expected - used, "%s, ", names[i]);
-  }
-  if (nearest.best) snprintf(hint, sizeof hint, "; did you mean '%s'?", nearest.best);
+  if (is_among(asked, names, count, &help)) return true;
   complain_at(experiment, key, "%s: '%s' does not serve %s on %s; expected %sor auto%s",
               schema_get(key)->name, asked, moecl_format_name(format),
-              moecl_context_device(context)->name, expected, hint);
+              moecl_context_device(context)->name, help.expected, help.hint);
   return false;
 }
 
@@ -109,19 +123,12 @@ bool prepare_variants(const experiment *experiment, moecl_context *context) {
 
 static bool is_transport(const experiment *experiment, const char *asked) {
   const char *names[MAX_NAMES];
-  char expected[512] = "", hint[64] = "";
+  name_help help;
   const size_t count = moecl_group_transports(names, MAX_NAMES);
-  suggestion nearest = suggest_begin(asked, strlen(asked));
-  for (size_t i = 0, used = 0; i < count && i < MAX_NAMES; i++) {
-    if (strcmp(names[i], asked) == 0) return true;
-    suggest_try(&nearest, names[i]);
-    if (used < sizeof expected)
-      used += (size_t)snprintf(expected + used, sizeof expected - used, "%s, ", names[i]);
-  }
-  if (nearest.best) snprintf(hint, sizeof hint, "; did you mean '%s'?", nearest.best);
+  if (is_among(asked, names, count, &help)) return true;
   complain_at(experiment, KEY_PARALLEL_TRANSPORT,
               "parallel.transport: there is no transport '%s'; expected %sor auto%s", asked,
-              expected, hint);
+              help.expected, help.hint);
   return false;
 }
 
