@@ -7,7 +7,9 @@ and the activation. The choice of experts is triton_moe's. Not here: the kernel,
 """
 
 import json
+import math
 import pathlib
+import re
 
 import torch
 import triton
@@ -127,9 +129,16 @@ def default_tile(tokens, experts, top_k):
             "GROUP_SIZE_M": 1 if rows < 128 else 16, "num_warps": 4 if m < 128 else 8, "num_stages": 4}
 
 
+def distance(name, shape):
+    """How far a table's shape is from this one, in factors of two; the larger GPU's table breaks ties."""
+    experts, inner = (int(number) for number in re.match(r"E=(\d+),N=(\d+),", name).groups())
+    far = abs(math.log2(experts / shape.experts)) + abs(math.log2(inner / shape.intermediate))
+    return far, "H200" not in name
+
+
 def tabled_tiles(folder, shape, tokens):
-    """What the package's tables of tuned tiles say of so many tokens, on Hopper, in 16 bits: first of this
-    shape, then of others."""
+    """What the package's tables of tuned tiles say of so many tokens, on Hopper, in 16 bits: those of the
+    most similar shape first."""
     found = []
     for path in sorted(pathlib.Path(folder).rglob("E=*,device_name=NVIDIA_H[12]00*.json")):
         if "dtype" in path.name or "block_shape" in path.name or "_down" in path.name:
@@ -137,9 +146,8 @@ def tabled_tiles(folder, shape, tokens):
         table = {int(key): tile for key, tile in json.loads(path.read_text()).items() if key.isdigit()}
         if not table:
             continue
-        same = path.name.startswith(f"E={shape.experts},N={shape.intermediate},")
-        found.append((not same, path.name, table[min(table, key=lambda key: abs(key - tokens))]))
-    return [tile for _, _, tile in sorted(found, key=lambda one: one[:2])]
+        found.append((distance(path.name, shape), table[min(table, key=lambda key: abs(key - tokens))]))
+    return [tile for _, tile in sorted(found, key=lambda one: one[0])]
 
 
 def tune(case, peer, folder):

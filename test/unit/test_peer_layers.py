@@ -111,6 +111,25 @@ class Layers(unittest.TestCase):
                 self.assertEqual(aligned.tabled_tiles(folder, SHAPE, tokens), [tiles[nearest]])
                 self.assertEqual(self.check_case(case, "sglang", 1e-5), ["SGLang's kernels"])
 
+    def write_table(self, folder, shape, table, device="H200"):
+        path = pathlib.Path(folder) / f"E={shape.experts},N={shape.intermediate},device_name=NVIDIA_{device}.json"
+        path.write_text(json.dumps(table))
+
+    def test_tables(self):
+        """Of several tables: the most similar shape's first, among these the H200's."""
+        try:
+            import aligned
+        except ImportError:
+            self.skipTest("no Triton")
+        with tempfile.TemporaryDirectory() as folder:
+            for experts, inner, device in ((1, 320, "H200"), (12, 640, "H100_80GB_HBM3"), (12, 640, "H200"),
+                                           (24, 80, "H200"), (12, 320, "H100_80GB_HBM3")):
+                shape = SHAPE._replace(experts=experts, intermediate=inner)
+                self.write_table(folder, shape, {"1": {"is": [experts, inner, device]}}, device)
+            found = [tile["is"] for tile in aligned.tabled_tiles(folder, SHAPE, 1)]
+            self.assertEqual(found, [[12, 320, "H100_80GB_HBM3"], [12, 640, "H200"],
+                                     [12, 640, "H100_80GB_HBM3"], [24, 80, "H200"], [1, 320, "H200"]])
+
     def test_lists(self):
         """Each expert's assignments in their order, in tiles of its own."""
         try:
