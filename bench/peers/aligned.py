@@ -94,29 +94,35 @@ def combine(y, share, out):
 
 
 def layer(x, weights, top_k, tile, peer):
-    """The whole layer. `peer`: invoke(a, b, c, share, ids, lists, weighted, top_k, tile), the kernel;
-    lists(ids, rows, experts), act(x, out, ids, tile), combine(y, share, out), what it has of its own;
-    weighted: does down multiply by the choices' weights?"""
+    """The whole layer, of weights as `peer` has arranged them."""
     router, gate_up, down = weights
     ids, share = triton_moe.route(x, router, top_k)
-    tokens, wide, hidden = len(x), gate_up.shape[1], x.shape[1]
     lists = peer.lists(ids, tile["BLOCK_SIZE_M"], gate_up.shape[0])
-    first = torch.empty(tokens, top_k, wide, device=x.device, dtype=x.dtype)
-    middle = torch.empty(tokens * top_k, wide // 2, device=x.device, dtype=x.dtype)
-    last = torch.empty(tokens, top_k, hidden, device=x.device, dtype=x.dtype)
+    middle = torch.empty(len(x) * top_k, gate_up.shape[1] // 2, device=x.device, dtype=x.dtype)
+    last = torch.empty(len(x), top_k, x.shape[1], device=x.device, dtype=x.dtype)
     out = torch.empty_like(x)
-    peer.invoke(x, gate_up, first, share, ids, lists, False, top_k, tile)
-    peer.act(first.view(-1, wide), middle, ids, tile)
+    peer.gate_up(x, gate_up, middle, share, ids, lists, top_k, tile)
     peer.invoke(middle, down, last, share, ids, lists, peer.weighted, 1, tile)
     peer.combine(last, share, out)
     return out
 
 
 class Peer:
-    """A peer has `invoke`, and of the rest what its package has in Triton."""
+    """A peer has invoke(a, b, c, share, ids, lists, weighted, top_k, tile), the kernel, and of the rest
+    what its package has in Triton. `weighted`: does down multiply by the choices' weights?"""
     weighted = True
     lists = staticmethod(align)
     combine = staticmethod(combine)
+
+    def arrange(self, weights):
+        """Once, before any forward: as the kernel wants them."""
+        return weights
+
+    def gate_up(self, x, weights, out, share, ids, lists, top_k, tile):
+        """The activation's output, a row an assignment."""
+        first = torch.empty(len(x), top_k, weights.shape[1], device=x.device, dtype=x.dtype)
+        self.invoke(x, weights, first, share, ids, lists, False, top_k, tile)
+        self.act(first.view(len(out), -1), out, ids, tile)
 
     def act(self, x, out, ids, tile):
         silu_and_mul(x, out)
@@ -150,29 +156,42 @@ def tabled_tiles(folder, shape, tokens):
     return [tile for _, tile in sorted(found, key=lambda one: one[0])]
 
 
-def tune(case, peer, folder):
-    """The fastest of a few tiles: what suits the rows, and what the package's tables say."""
-    shape, tried, best = case.shape, [], (float("inf"), None)
+def candidates(case, folder):
+    """A few tiles: what suits the rows, and what the package's tables say."""
+    shape, found = case.shape, []
     tiles = tabled_tiles(folder, shape, case.tokens)
     tiles.insert(1, default_tile(case.tokens, shape.experts, shape.top_k))
     for tile in tiles:
         tile = {key: value for key, value in tile.items() if key not in ("SPLIT_K", "USE_TMA")}
-        if tile in tried or len(tried) == MOST_TILES:
-            continue
-        tried.append(tile)
-        try:
-            ms = case.timer(lambda: layer(case.inputs[0], case.weights[0], shape.top_k, tile, peer))
-        except Exception as error:  # too much local memory, ...
-            case.log(f"{type(peer).__name__} {tile}: {type(error).__name__}: {str(error)[:200]}")
-            continue
-        case.log(f"{type(peer).__name__} {tile}: {ms:.4f} ms")
-        if ms < best[0]:
-            best = ms, tile
+        if tile not in found:
+            found.append(tile)
+    return found[:MOST_TILES]
+
+
+def tune(case, ways, folder):
+    """The fastest of the peer's ways, and its tile: the first way is tried with all candidates, the
+    others with its best. So: (way, tile, arranged weights)."""
+    tiles, best = candidates(case, folder), (float("inf"), None)
+    for way in ways:
+        arranged = [way.arrange(weights) for weights in case.weights]
+        for tile in tiles:
+            name = f"{way} {tile}"
+            try:
+                ms = case.timer(lambda: layer(case.inputs[0], arranged[0], case.shape.top_k, tile, way))
+            except Exception as error:  # too much local memory, ...
+                case.log(f"{name}: {type(error).__name__}: {str(error)[:200]}")
+                continue
+            case.log(f"{name}: {ms:.4f} ms")
+            if ms < best[0]:
+                best = ms, (way, tile, arranged)
+        tiles = [best[1][1]] if best[1] else tiles
     if not best[1]:
         raise RuntimeError("no tile works")
     return best[1]
 
 
-def build(case, name, peer, folder):
-    tile, top_k = tune(case, peer, folder), case.shape.top_k
-    yield name, lambda x, weights: layer(x, weights, top_k, tile, peer), True
+def build(case, name, ways, folder):
+    way, tile, arranged = tune(case, ways, folder)
+    ready = {id(weights): its for weights, its in zip(case.weights, arranged)}
+    top_k = case.shape.top_k
+    yield name, lambda x, weights: layer(x, ready[id(weights)], top_k, tile, way), True

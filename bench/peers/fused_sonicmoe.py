@@ -4,11 +4,7 @@ Triton that could be taken out of it."""
 
 import torch
 
-
-def interleaved(gate_up):
-    """Rows of gate and up in turn."""
-    gate, up = gate_up.chunk(2, 1)
-    return torch.stack((gate, up), 2).flatten(1, 2)
+from layers import interleaved
 
 
 def build(case):

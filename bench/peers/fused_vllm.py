@@ -60,4 +60,4 @@ class VLLM(aligned.Peer):
 
 def build(case):
     folder = packages.find("vllm", case.packages)
-    yield from aligned.build(case, "vLLM's kernels", VLLM(case.packages), folder)
+    yield from aligned.build(case, "vLLM's kernels", [VLLM(case.packages)], folder)

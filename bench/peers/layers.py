@@ -34,6 +34,12 @@ def draw_weights(shape, device, dtype, seed):
             normal(narrow, shape.experts, shape.hidden, shape.intermediate))
 
 
+def interleaved(gate_up):
+    """Rows of gate and up in turn."""
+    gate, up = gate_up.chunk(2, 1)
+    return torch.stack((gate, up), 2).flatten(1, 2)
+
+
 def route(x, router, top_k):
     logits = F.linear(x, router)
     logits = logits.to(torch.promote_types(logits.dtype, torch.float32))

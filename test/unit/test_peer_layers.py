@@ -49,13 +49,16 @@ import torch
 from sglang.srt.utils import is_cuda
 
 def invoke_fused_moe_kernel(a, b, bias, c, a_scale, b_scale, b_zp, share, ids, order, tile_expert, padded,
-                            weighted, top_k, tile, compute_type, filter_expert, **formats):
+                            weighted, top_k, tile, compute_type, filter_expert, fuse_swiglu=False,
+                            **formats):
     rows, flat = tile["BLOCK_SIZE_M"], c.view(-1, c.shape[-1])
     for at in range(padded.item() // rows):
         there = order[at * rows:(at + 1) * rows].long()
         there = there[there < ids.numel()]
         y = a[there // top_k] @ b[tile_expert[at]].t()
-        flat[there] = y * share.flatten()[there, None] if weighted else y
+        if fuse_swiglu:
+            y = torch.nn.functional.silu(y[:, 0::2]) * y[:, 1::2]
+        flat[there] = (y * share.flatten()[there, None] if weighted else y).to(c.dtype)
 
 def act_and_mul_triton(x, out, tile, ids):
     gate, up = x.chunk(2, -1)
@@ -98,18 +101,18 @@ class Layers(unittest.TestCase):
             self.skipTest("no Triton")
         import aligned
         with tempfile.TemporaryDirectory() as folder:
-            home = pathlib.Path(folder) / "sglang/srt/layers/moe/fused_moe_triton"
-            (home / "configs").mkdir(parents=True)
+            home = pathlib.Path(folder) / "sglang/kernels/ops/moe"
+            home.mkdir(parents=True)
             (home / "fused_moe_triton_kernels.py").write_text(SGLANG)
             tiles = {m: {"BLOCK_SIZE_M": m, "BLOCK_SIZE_N": 64} for m in (16, 32, 64)}
-            table = home / f"configs/E={SHAPE.experts},N={SHAPE.intermediate},device_name=NVIDIA_H200.json"
-            table.write_text(json.dumps({"triton_version": "3", **tiles}))
+            self.write_table(folder, SHAPE, {"triton_version": "3", **tiles})
             for tokens in (1, 20):
-                case = case_of(tokens, torch.float32)
-                case.packages, case.timer = folder, lambda call: float(len(call()))
                 nearest = min(tiles, key=lambda m: abs(m - tokens))
                 self.assertEqual(aligned.tabled_tiles(folder, SHAPE, tokens), [tiles[nearest]])
-                self.assertEqual(self.check_case(case, "sglang", 1e-5), ["SGLang's kernels"])
+                for dtype, tolerance in ((torch.float32, 1e-5), (torch.bfloat16, layers.TOLERANCE)):
+                    case = case_of(tokens, dtype)
+                    case.packages, case.timer = folder, lambda call: float(len(call()))
+                    self.assertEqual(self.check_case(case, "sglang", tolerance), ["SGLang's kernels"])
 
     def write_table(self, folder, shape, table, device="H200"):
         path = pathlib.Path(folder) / f"E={shape.experts},N={shape.intermediate},device_name=NVIDIA_{device}.json"
@@ -129,6 +132,41 @@ class Layers(unittest.TestCase):
             found = [tile["is"] for tile in aligned.tabled_tiles(folder, SHAPE, 1)]
             self.assertEqual(found, [[12, 320, "H100_80GB_HBM3"], [12, 640, "H200"],
                                      [12, 640, "H100_80GB_HBM3"], [24, 80, "H200"], [1, 320, "H200"]])
+
+    def test_ways(self):
+        """The fastest of a peer's ways, also when the first one fails, and with what it arranged."""
+        try:
+            import aligned
+        except ImportError:
+            self.skipTest("no Triton")
+
+        class Way(aligned.Peer):
+            def __init__(self, name):
+                self.name = name
+
+            def __str__(self):
+                return self.name
+
+            def arrange(self, weights):
+                return (*weights, self.name)
+
+        tried, case = [], case_of(1, torch.float32)
+        case.timer = lambda call: call()
+
+        def layer(x, weights, top_k, tile, way):
+            tried.append((way.name, tile["BLOCK_SIZE_M"], weights[-1]))
+            if way.name == "broken":
+                raise MemoryError("too much local memory")
+            return {"slow": 3, "fast": 2, "last": 4}[way.name] + 1 / tile["BLOCK_SIZE_M"]
+        with tempfile.TemporaryDirectory() as folder, mock.patch.object(aligned, "layer", layer):
+            self.write_table(folder, SHAPE, {"1": {"BLOCK_SIZE_M": 64}})
+            ways = [Way(name) for name in ("broken", "slow", "fast", "last")]
+            way, tile, arranged = aligned.tune(case, ways, folder)
+            self.assertEqual((way.name, tile["BLOCK_SIZE_M"], arranged[0][-1]), ("fast", 64, "fast"))
+            self.assertEqual(tried, [(name, m, name) for name, m in (
+                ("broken", 64), ("broken", 16), ("slow", 64), ("slow", 16), ("fast", 64), ("last", 64))])
+            with self.assertRaisesRegex(RuntimeError, "no tile works"):
+                aligned.tune(case, ways[:1], folder)
 
     def test_lists(self):
         """Each expert's assignments in their order, in tiles of its own."""
