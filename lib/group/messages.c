@@ -12,7 +12,7 @@
 #include "group/group.h"
 #include <stdlib.h>
 
-enum { SLOTS = 8, PIECE_BYTES = 4 << 20, MOST_EXCHANGES = 2 * MOECL_MAX_GROUP_CHUNKS };
+enum { SLOTS = 8, PIECE_BYTES = 4 << 20 };
 
 typedef enum stage {
   WAITING, /* for a slot */
@@ -134,7 +134,7 @@ static moecl_status make_room(messages_state *state, line *line, size_t count) {
 /* Of each block at most one piece is not full. */
 static moecl_status reserve(void *user, int member, uint64_t sent, uint64_t received) {
   messages_state *state = user;
-  const size_t blocks = (size_t)state->group->count * MOST_EXCHANGES;
+  const size_t blocks = (size_t)state->group->count * GROUP_MOST_EXCHANGES;
   if (state->broken)
     return log_error(group_log(state->group), MOECL_ERROR_DEVICE,
                      "group: MPI failed in an earlier forward, whose messages may still come; "
@@ -391,9 +391,9 @@ static void fail(void *user) { ((messages_state *)user)->failed = true; }
  * when others wait for rows. */
 static void settle(void *user) {
   messages_state *state = user;
-  if (!state->broken && !all_over(state, MOST_EXCHANGES)) {
+  if (!state->broken && !all_over(state, GROUP_MOST_EXCHANGES)) {
     state->failed = true;
-    await(state, MOST_EXCHANGES);
+    await(state, GROUP_MOST_EXCHANGES);
   }
   if (state->inner.state) state->inner.transport->settle(state->inner.state);
   for (int m = state->group->begin; m < state->group->end; m++) {

@@ -58,6 +58,8 @@ typedef struct peer {
   moecl_buffer *late; /* of a trial: told of waits that gave up; NULL: they fail */
   uint32_t copied;    /* the latest exchange whose rows its engine copies */
   uint32_t followed;  /* the latest of those that its queue waits for */
+  /* By the exchanges since the last settle: `copied` of then. */
+  uint32_t copied_by[GROUP_MOST_EXCHANGES];
   int begun, finished;
 } peer;
 
@@ -430,15 +432,12 @@ static uint32_t number_of(const peer_state *state, int exchange) {
   return state->before + (uint32_t)exchange + 1;
 }
 
-/* The member's queue waits for others' numbers, of so many members, and for what its own engine
- * still copies of exchanges up to that one. */
-static moecl_status await(peer_state *state, int m, int members, uint32_t number) {
+/* The member's queue waits for others' numbers, of so many members, and for its own engine's. */
+static moecl_status await(peer_state *state, int m, int members, uint32_t number, uint32_t own) {
   peer *peer = &state->peer[m];
   ocl_chain chain = {.context = context_of(state, m)};
   ocl_kernel *kernel = peer->kernels[AWAIT];
-  const uint32_t follows = peer->followed != peer->copied;
-  const bool later = (int32_t)(peer->copied - number) > 0;
-  const uint32_t own = later ? number : peer->copied;
+  const uint32_t follows = (int32_t)(own - peer->followed) > 0;
   if (follows) peer->followed = own;
   MOECL_TRY(ocl_kernel_args(kernel, "bbuuuuuL", peer->flags.own, peer->late, (uint32_t)m,
                             (uint32_t)members, number, follows, own, state->limit));
@@ -449,7 +448,7 @@ static moecl_status await(peer_state *state, int m, int members, uint32_t number
 static moecl_status put_blocks(peer_state *state, int exchange, int m, const group_block *blocks,
                                size_t count, group_observer *observer) {
   const peer *peer = &state->peer[m];
-  if (peer->followed != peer->copied) MOECL_TRY(await(state, m, 0, peer->copied));
+  if (peer->followed != peer->copied) MOECL_TRY(await(state, m, 0, 0, peer->copied));
   for (size_t i = 0; i < count; i++)
     if (blocks[i].from == m) MOECL_TRY(put_block(state, exchange, &blocks[i], observer));
   return send_number(state, m, number_of(state, exchange));
@@ -528,13 +527,20 @@ static bool is_for_engine(const peer_state *state, int m, const group_block *blo
 
 /* ---- an exchange ---- */
 
+static moecl_status begin_by(peer_state *state, bool engine, int m, const group_block *blocks,
+                             size_t count, group_observer *observer) {
+  peer *peer = &state->peer[m];
+  const int exchange = peer->begun++; /* one that fails has had its number, too */
+  const moecl_status status = engine ? copy_blocks(state, exchange, m, blocks, count, observer)
+                                     : put_blocks(state, exchange, m, blocks, count, observer);
+  peer->copied_by[exchange] = peer->copied;
+  return status;
+}
+
 static moecl_status begin_part(void *user, int m, const group_block *blocks, size_t count,
                                group_observer *observer) {
-  peer_state *state = user;
-  const int exchange = state->peer[m].begun++; /* one that fails has had its number, too */
-  return is_for_engine(state, m, blocks, count)
-             ? copy_blocks(state, exchange, m, blocks, count, observer)
-             : put_blocks(state, exchange, m, blocks, count, observer);
+  const bool engine = is_for_engine(user, m, blocks, count);
+  return begin_by(user, engine, m, blocks, count, observer);
 }
 
 static moecl_status begin(void *user, const group_block *blocks, size_t count,
@@ -566,7 +572,8 @@ static moecl_status finish_part(void *user, int m, int exchange) {
   peer_state *state = user;
   peer *peer = &state->peer[m];
   if (exchange < peer->finished) return MOECL_OK;
-  MOECL_TRY(await(state, m, state->group->count, number_of(state, exchange)));
+  MOECL_TRY(
+      await(state, m, state->group->count, number_of(state, exchange), peer->copied_by[exchange]));
   peer->finished = exchange + 1;
   return copy_parts(state, m, exchange);
 }
@@ -640,12 +647,8 @@ static moecl_status have_come(const trial *trial, int turn, int m, bool *came) {
 static moecl_status exchange_words(const trial *trial, bool engines) {
   peer_state *state = trial->state;
   const int exchange = state->peer[0].begun;
-  for (int m = 0; m < state->group->count; m++) {
-    state->peer[m].begun++;
-    MOECL_TRY(engines
-                  ? copy_blocks(state, exchange, m, trial->blocks, trial->count, trial->observer)
-                  : put_blocks(state, exchange, m, trial->blocks, trial->count, trial->observer));
-  }
+  for (int m = 0; m < state->group->count; m++)
+    MOECL_TRY(begin_by(state, engines, m, trial->blocks, trial->count, trial->observer));
   return finish(state, exchange);
 }
 

@@ -19,9 +19,12 @@ typedef struct group_observer {
   void (*copied)(struct group_observer *observer, int member, cl_event event);
 } group_observer;
 
-/* An exchange is the blocks of one call of begin, numbered from 0 on since the last settle; they
- * are finished in that order. What a transport does in between, it may do asynchronously: with
- * events, peer memory, or messages to members of other processes. */
+/* A forward's: choices, then tokens and outputs of each chunk. */
+enum { GROUP_MOST_EXCHANGES = 1 + 2 * MOECL_MAX_GROUP_CHUNKS };
+
+/* An exchange is the blocks of one call of begin, numbered from 0 on since the last settle, and no
+ * more than those; they are finished in that order. What a transport does in between, it may do
+ * asynchronously: with events, peer memory, or messages to members of other processes. */
 typedef struct group_transport {
   const char *name;
   /* Of the one that serves between members of this process; NULL: the transport itself, or none. */

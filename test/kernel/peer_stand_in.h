@@ -19,6 +19,7 @@ static struct {
   int late_us;     /* at the most, before each thing that an engine does */
   bool early;      /* engines tell before they copy: that waits until somebody waits for them */
   bool mute, deaf; /* tell nothing; see no word that is not an interrupt's */
+  bool held;       /* do nothing */
 } stand_in = {.most = UINT64_C(1) << 40};
 
 /* What there is, or was asked for. */
@@ -181,7 +182,7 @@ static void *stand_in_run(void *user) {
   ocl_engine *engine = user;
   stand_in_work work;
   while (!stand_in_flag(engine, &engine->ends)) {
-    if (!stand_in_next(engine, &work)) {
+    if (__atomic_load_n(&stand_in.held, __ATOMIC_ACQUIRE) || !stand_in_next(engine, &work)) {
       stand_in_pause(20);
       continue;
     }

@@ -301,6 +301,61 @@ static void test_many(void **state) {
   check_nothing_left();
 }
 
+/* ---- what a queue waits for ---- */
+
+static void send_words(moecl_group *group, moecl_buffer **source, moecl_buffer **arrival,
+                       uint64_t offset, uint64_t bytes) {
+  group_observer observer = {see_nothing};
+  group_block blocks[2];
+  for (int m = 0; m < 2; m++)
+    blocks[m] = (group_block){m, !m, source[m], arrival[!m], offset, offset, bytes};
+  assert_ok(group->transport->begin(group->state, blocks, 2, &observer));
+}
+
+static void check_words(moecl_buffer *const *arrival, uint64_t offset, uint64_t bytes) {
+  uint8_t words[WORDS * 4];
+  for (int m = 0; m < 2; m++) {
+    assert_ok(moecl_buffer_read_wait(arrival[m], offset, bytes, words));
+    for (uint64_t i = 0; i < bytes; i++) assert_int_equal(words[i], 1 + !m);
+  }
+}
+
+/* Few bytes go by kernels, and then many by engines, as tokens and outputs of a chunk may: what
+ * follows the few does not wait for engines, which have not begun. */
+static void test_waits(void **state) {
+  enum { FEW = 4, ALL = WORDS * 4 };
+  const moecl_group_params asked = {.transport = "nvidia_copy"};
+  moecl_group *group = NULL;
+  moecl_buffer *source[2] = {NULL}, *arrival[2] = {NULL};
+  (void)state;
+  assert_ok(moecl_group_create(contexts, 2, &asked, &group));
+  for (int m = 0; m < 2; m++) {
+    assert_ok(group_provide_source(group, m, ALL, &source[m]));
+    assert_ok(group_provide_arrivals(group, m, ALL, &arrival[m]));
+    assert_ok(moecl_buffer_fill_byte(source[m], 0, ALL, (uint8_t)(1 + m)));
+  }
+  stand_in.worth = FEW + 1;
+  seen.copies = 0;
+  __atomic_store_n(&stand_in.held, true, __ATOMIC_RELEASE);
+  send_words(group, source, arrival, 0, FEW);
+  send_words(group, source, arrival, FEW, ALL - FEW);
+  assert_int_equal(seen.copies, 2);
+  assert_ok(group->transport->finish(group->state, 0));
+  assert_ok(moecl_context_finish_wait(contexts[0])); /* a kernel that waits ends the test */
+  __atomic_store_n(&stand_in.held, false, __ATOMIC_RELEASE);
+  check_words(arrival, 0, FEW);
+  assert_ok(group->transport->finish(group->state, 1));
+  check_words(arrival, FEW, ALL - FEW);
+  group->transport->settle(group->state);
+  stand_in.worth = 0;
+  for (int m = 0; m < 2; m++) {
+    group_discard_arrivals(group, &source[m]);
+    group_discard_arrivals(group, &arrival[m]);
+  }
+  moecl_group_destroy(&group);
+  check_nothing_left();
+}
+
 /* ---- imports ---- */
 
 /* Every import that fails: the host serves, or an error where it was asked for. */
@@ -357,7 +412,8 @@ int main(int argc, char **argv) {
       cmocka_unit_test(test_told_as_copies), cmocka_unit_test(test_codes),
       cmocka_unit_test(test_pieces),         cmocka_unit_test(test_engines),
       cmocka_unit_test(test_failing_copies), cmocka_unit_test(test_refused_engines),
-      cmocka_unit_test(test_many),           cmocka_unit_test(test_failing_imports)};
+      cmocka_unit_test(test_many),           cmocka_unit_test(test_waits),
+      cmocka_unit_test(test_failing_imports)};
   char command[100];
   if (argc > 1) cmocka_set_test_filter(argv[1]);
   skip_without_device();
