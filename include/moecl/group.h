@@ -214,8 +214,8 @@ typedef struct moecl_group_statistics {
    * prioritized) to each other member, and theirs to it, which go as rows do. 0 with several
    * processes, whose hosts gather them. */
   uint64_t choice_bytes_sent, choice_bytes_received;
-  /* What transfer_ms is the time of: all of those above, or what was sent where the sender alone
-   * copies (nvidia_peer). */
+  /* What transfer_ms is the time of: all of those above, but nothing of what came from members
+   * whose copies are all there are ("nvidia_peer", of the same process). */
   uint64_t copied_bytes;
   uint64_t reserved[3]; /* zeros: see moecl.h */
 } moecl_group_statistics;

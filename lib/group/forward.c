@@ -550,6 +550,7 @@ static moecl_status list_all(group_run *run) {
   for (int m = group->begin; m < group->end; m++) layer->member[m].sources_written = true;
   MOECL_TRY(group_add_up(layer));
   group_count_rows(layer);
+  group_count_work(layer);
   for (int m = group->begin; m < group->end; m++) MOECL_TRY(group_provide_row_arrivals(layer, m));
   for (int m = group->begin; m < group->end; m++) MOECL_TRY(group_provide_row_sources(layer, m));
   for (int m = group->begin; m < group->end; m++) MOECL_TRY(reserve(layer, m));

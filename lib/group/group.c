@@ -155,9 +155,9 @@ static moecl_status make_group(moecl_group *group, const char *asked) {
 static moecl_status name_transport(moecl_group *group) {
   char inside[MOECL_MAX_GROUP_MEMBERS][16] = {{0}}, *name = group->transport_name;
   const group_transport *transport = group->transport;
-  const char *own = transport->inside ? transport->inside(group->state) : NULL;
+  const group_transport *own = transport->inside ? transport->inside(group->state) : NULL;
   for (int m = group->begin; own && m < group->end; m++)
-    snprintf(inside[m], sizeof inside[m], "%s", own);
+    snprintf(inside[m], sizeof inside[m], "%s", own->name);
   MOECL_TRY(group_share(group, inside, sizeof *inside));
   snprintf(name, sizeof group->transport_name, "%s", transport->name);
   for (const group_transport *const *t = group_transports; *t; t++)
@@ -249,6 +249,13 @@ moecl_status group_provide_source(moecl_group *group, int member, uint64_t bytes
 void group_discard_arrivals(moecl_group *group, moecl_buffer **buffer) {
   if (group->transport->discard) group->transport->discard(group->state, buffer);
   else moecl_buffer_destroy(buffer);
+}
+
+bool group_sender_copies_alone(const moecl_group *group, int from, int to) {
+  const group_transport *transport = group->transport;
+  const bool apart = group->device[from].rank != group->device[to].rank;
+  if (!apart && transport->inside) transport = transport->inside(group->state);
+  return transport->one_sided;
 }
 
 const moecl_buffer *group_reach(const moecl_group *group, const moecl_buffer *buffer, int from) {

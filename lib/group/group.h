@@ -2,8 +2,8 @@
 /* A group's insides. group.c makes it, of this process's contexts and of other ranks' (ranks.h);
  * place.c says who has which experts; layer.c makes a layer of shares, weights.c fills them;
  * build.c plans a member's part of a forward, forward.c runs all members', choices.c tells them of
- * each other's choices, rows.c takes rows there and back; statistics.c and routing.c answer
- * questions. */
+ * each other's choices, rows.c takes rows there and back; statistics.c and routing.c say
+ * what came of it. */
 #ifndef MOECL_LIB_GROUP_GROUP_H
 #define MOECL_LIB_GROUP_GROUP_H
 
@@ -56,6 +56,8 @@ void group_discard_arrivals(moecl_group *group, moecl_buffer **buffer);
 /* Such a buffer in the context of another member, whose kernels may store into it what would else
  * go as blocks; NULL: they cannot. */
 const moecl_buffer *group_reach(const moecl_group *group, const moecl_buffer *buffer, int from);
+/* Of what goes from one member to another, this process's, that one has no copies of its own. */
+bool group_sender_copies_alone(const moecl_group *group, int from, int to);
 
 /* ---- place.c ---- */
 
@@ -125,7 +127,7 @@ typedef struct group_trait {
   char variant[64]; /* the grouped GEMM's */
 } group_trait;
 
-typedef struct group_member { /* of another process: zeros, but for the trait and statistics */
+typedef struct group_member { /* of another process: zeros, but for the trait */
   group_trait trait;
   moecl_layer *share;
   op_dispatch dispatch;
@@ -278,6 +280,11 @@ moecl_status group_gather_tokens(group_run *run, int member);
 size_t group_list_tokens(const group_run *run, int from, int chunk, group_block *blocks);
 moecl_status group_gather_outputs(group_run *run, int member, int chunk);
 size_t group_list_outputs(const group_run *run, int from, int chunk, group_block *blocks);
+
+/* ---- statistics.c ---- */
+
+/* What members' statistics have of the latest forward once its rows are counted: all but times. */
+void group_count_work(moecl_group_layer *layer);
 
 /* ---- counts.c: of the latest forward's rows, once the lists are read ---- */
 

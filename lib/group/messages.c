@@ -85,9 +85,9 @@ moecl_status group_messages_create(moecl_group *group, const char *asked, void *
   return make_inner(state, asked);
 }
 
-static const char *inside(const void *user) {
+static const group_transport *inside(const void *user) {
   const moecl_group *inner = &((const messages_state *)user)->inner;
-  return inner->count > 1 ? inner->transport->name : NULL;
+  return inner->count > 1 ? inner->transport : NULL;
 }
 
 /* False, and pieces are left: MPI still has some of the slots. */

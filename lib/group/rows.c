@@ -7,30 +7,9 @@
 #include "group/group.h"
 
 void group_count_rows(moecl_group_layer *layer) {
-  const int chunks = layer->chunks, bins = layer->group->count * chunks;
   for (int m = 0; m < layer->group->count; m++) {
-    moecl_group_statistics *statistics = &layer->member[m].statistics;
-    const group_trait *trait = &layer->member[m].trait;
-    int64_t own_rows = 0, own_slots = 0;
-    for (int bin = m * chunks; bin < (m + 1) * chunks; bin++) {
-      own_rows += group_part(layer, m, bin, GROUP_ROWS);
-      own_slots += group_part(layer, m, bin, GROUP_SLOTS);
-    }
-    layer->rows[m] = group_before_chunk(layer, m, chunks, GROUP_ROWS);
-    layer->slots[m] = group_before_chunk(layer, m, chunks, GROUP_SLOTS);
-    statistics->num_tokens = layer->tokens[m];
-    statistics->experts = layer->placement.owned[m];
-    statistics->rows = layer->slots[m];
-    statistics->chunks = chunks;
-    statistics->row_bytes = trait->hidden_row_bytes;
-    statistics->output_row_bytes = trait->output_row_bytes;
-    statistics->bytes_sent = (uint64_t)(group_before_bin(layer, m, bins, GROUP_ROWS) - own_rows) *
-                                 statistics->row_bytes +
-                             (uint64_t)(layer->slots[m] - own_slots) * statistics->output_row_bytes;
-    statistics->bytes_received =
-        (uint64_t)(layer->rows[m] - own_rows) * statistics->row_bytes +
-        (uint64_t)(group_before_bin(layer, m, bins, GROUP_SLOTS) - own_slots) *
-            statistics->output_row_bytes;
+    layer->rows[m] = group_before_chunk(layer, m, layer->chunks, GROUP_ROWS);
+    layer->slots[m] = group_before_chunk(layer, m, layer->chunks, GROUP_SLOTS);
   }
 }
 

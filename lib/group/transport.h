@@ -25,10 +25,12 @@ enum { GROUP_MOST_EXCHANGES = 1 + 2 * MOECL_MAX_GROUP_CHUNKS };
 /* An exchange is the blocks of one call of begin, numbered from 0 on since the last settle, and no
  * more than those; they are finished in that order. What a transport does in between, it may do
  * asynchronously: with events, peer memory, or messages to members of other processes. */
-typedef struct group_transport {
+typedef struct group_transport group_transport;
+struct group_transport {
   const char *name;
-  /* Of the one that serves between members of this process; NULL: the transport itself, or none. */
-  const char *(*inside)(const void *state);
+  /* The one that serves between members of this process; NULL: there is one alone. The function:
+   * the transport itself does. */
+  const group_transport *(*inside)(const void *state);
   bool overlaps;   /* rows travel while kernels run */
   bool one_sided;  /* the sender's copies are all there are; else each side has its own */
   bool asked_only; /* by name, and never as the best that serves */
@@ -67,7 +69,7 @@ typedef struct group_transport {
   /* What is and will be begun until the next settle only goes so that other processes do not wait
    * for it; devices are not asked for anything. NULL: there are no others. */
   void (*fail)(void *state);
-} group_transport;
+};
 
 /* The best one first. */
 extern const group_transport *const group_transports[];   /* ended by NULL */

@@ -4,53 +4,12 @@
  * cl_context, which all members have with one queue, and by threads; the kernels by
  * test/kernel/peer.cl. What the hardware does is not tested here: run test_group on two GPUs,
  * MOECL_TEST_TRANSPORT=nvidia_copy. */
-#include "group/group.h"
-#include "group_compare.h"
-#include "peer_stand_in.h"
+#include "peer_members.h"
 #include <math.h>
-#include <unistd.h>
-
-/* All stays on the one queue. */
-moecl_status __wrap_ocl_aside_enter(moecl_context *context, ocl_aside *aside);
-void __wrap_ocl_aside_leave(moecl_context *context, const ocl_aside *aside);
-moecl_status __wrap_ocl_trial_enter(moecl_context *context, ocl_trial *trial);
-void __wrap_ocl_trial_leave(moecl_context *context, const ocl_trial *trial);
-
-moecl_status __wrap_ocl_aside_enter(moecl_context *context, ocl_aside *aside) {
-  (void)context, (void)aside;
-  return MOECL_OK;
-}
-
-void __wrap_ocl_aside_leave(moecl_context *context, const ocl_aside *aside) {
-  (void)context, (void)aside;
-}
-
-moecl_status __wrap_ocl_trial_enter(moecl_context *context, ocl_trial *trial) {
-  (void)context, (void)trial;
-  return MOECL_OK;
-}
-
-void __wrap_ocl_trial_leave(moecl_context *context, const ocl_trial *trial) {
-  (void)context, (void)trial;
-}
 
 /* ---- tests ---- */
 
 static const int64_t split[] = {70, 0, 80};
-
-static moecl_layer_params params_by_name(void) {
-  moecl_layer_params params = plain;
-  params.grouped_gemm_variant = "generic";
-  params.router_variant = "generic";
-  return params;
-}
-
-static void check_nothing_left(void) {
-  assert_int_equal(seen.sharers, 0);
-  assert_int_equal(seen.shared, 0);
-  assert_int_equal(seen.engines, 0);
-  assert_int_equal(seen.mappings, 0);
-}
 
 static void check_split(const moecl_layer_params *params, int32_t chunks, const char *what) {
   const moecl_group_layer_params with = {.chunks = chunks};
@@ -59,8 +18,6 @@ static void check_split(const moecl_layer_params *params, int32_t chunks, const 
   free_problem(&p);
   check_nothing_left();
 }
-
-static void by(const char *transport) { setenv("MOECL_TEST_TRANSPORT", transport, 1); }
 
 static void test_whole(void **state) {
   moecl_layer_params params = params_by_name();
@@ -378,34 +335,6 @@ static void test_failing_imports(void **state) {
   stand_in.refusal = NULL;
 }
 
-/* ---- contexts ---- */
-
-static char root[] = "/tmp/moecl-peer-XXXXXX";
-
-static void make_kernels(void) {
-  const char *cl = getenv("MOECL_SOURCE_CL");
-  char command[1000];
-  assert_non_null(cl);
-  assert_non_null(mkdtemp(root));
-  snprintf(command, sizeof command,
-           "cp -r '%s' '%s/cl' && cp '%s/../test/kernel/peer.cl' '%s/cl/dispatch/nvidia_peer.cl'",
-           cl, root, cl, root);
-  assert_int_equal(system(command), 0);
-}
-
-static void make_members(void) {
-  char kernels[64];
-  make_kernels();
-  snprintf(kernels, sizeof kernels, "%s/cl", root);
-  const moecl_context_params params = {
-      .log = log_problem, .log_user = "0", .kernel_dir = kernels, .disable_cache = true};
-  assert_ok(moecl_context_create(&params, &contexts[0]));
-  for (int m = 1; m < MOST_MEMBERS; m++)
-    assert_ok(moecl_context_create_from_cl(contexts[0]->cl, contexts[0]->device, contexts[0]->queue,
-                                           &params, &contexts[m]));
-  for (int m = 0; m < MOST_MEMBERS; m++) contexts[m]->info.capabilities |= MOECL_CAP_PTX_SM80;
-}
-
 int main(int argc, char **argv) {
   const struct CMUnitTest tests[] = {
       cmocka_unit_test(test_whole),          cmocka_unit_test(test_priorities),
@@ -414,12 +343,10 @@ int main(int argc, char **argv) {
       cmocka_unit_test(test_failing_copies), cmocka_unit_test(test_refused_engines),
       cmocka_unit_test(test_many),           cmocka_unit_test(test_waits),
       cmocka_unit_test(test_failing_imports)};
-  char command[100];
   if (argc > 1) cmocka_set_test_filter(argv[1]);
   skip_without_device();
   make_members();
   const int failed = cmocka_run_group_tests_name("group_peer", tests, NULL, NULL);
-  destroy_contexts();
-  snprintf(command, sizeof command, "rm -rf '%s'", root);
-  return system(command) != 0 || failed ? 1 : 0;
+  destroy_members();
+  return failed ? 1 : 0;
 }
