@@ -206,7 +206,7 @@ static void test_prediction(void **state) {
   near(basis.choices, 2);
   near(basis.row_ms, 0.25);
   near(basis.bytes_per_ms, 2000);
-  near(basis.copied, 1);
+  near(basis.received, 1);
   near(basis.choice_bytes, 0);
   /* A token reaches 8 (1 - (7/8)^2) = 1.875 devices: 4 * 1.875 * 7/8 * 64 bytes there, and
    * 8 * 7/8 * 128 back. Half of 1316 * 2 / 2000 ms is not hidden. */
@@ -234,7 +234,7 @@ static void test_prediction(void **state) {
   fixture.results.points[0].parallel.members[0].copied_bytes = 0; /* of an earlier version */
   assert_true(prediction_find_basis(&fixture.results, &basis));
   near(basis.bytes_per_ms, 2000);
-  near(basis.copied, 1);
+  near(basis.received, 1);
   fixture.results.points[0].parallel.members[1].kernels_ms = NAN;
   assert_false(prediction_find_basis(&fixture.results, &basis));
   tear_down(&fixture);
@@ -262,18 +262,17 @@ static void test_choices_in_prediction(void **state) {
     assert_true(prediction_find_basis(&fixture.results, &basis));
     near(basis.choice_bytes, 64);
     near(basis.bytes_per_ms, one_sided ? 700 + 384 : 2000 + 768);
-    near(basis.copied, one_sided ? 1084.0 / 2768 : 1);
-    /* As above, 2 * 1316 bytes of rows, and 7 * 64 of choices to others and as many from them, at
-     * 2768 a millisecond, of which half is hidden. */
+    near(basis.received, one_sided ? 0 : 1);
+    /* As above, 1316 bytes of rows and 7 * 64 of choices to others, and as many from them, of which
+     * half is hidden. */
     assert_true(prediction_make(&fixture.results, &basis, 8, &made));
     near(made.bytes, 1316);
-    near(made.choices, 896);
-    near(made.transfer_ms, 3528.0 / 2768);
-    near(made.layer_ms, made.compute_ms + 1764.0 / 2768);
+    near(made.transfer_ms, one_sided ? 1764.0 / 1084 : 3528.0 / 2768);
+    near(made.layer_ms, made.compute_ms + (one_sided ? 882.0 / 1084 : 1764.0 / 2768));
     char *text = report(&fixture);
     has(text, one_sided
-                  ? "r = 1.08 MB/s of a device's copies, by the transport `host`; s = 39.2% of"
-                  : "r = 2.77 MB/s of a device's copies, by the transport `host`; s = 100% of");
+                  ? "r = 1.08 MB/s of a device's copies, by the transport `host`; f = 0% of"
+                  : "r = 2.77 MB/s of a device's copies, by the transport `host`; f = 100% of");
     has(text, "; C = 64 bytes of choices");
     has(text, "the lists of all choices.");
     free(text);
@@ -297,13 +296,25 @@ static void test_uneven_prediction(void **state) {
   for (size_t m = 0; m < 2; m++) fixture.results.points[0].parallel.members[m].num_tokens = 2;
   assert_true(prediction_find_basis(&fixture.results, &basis));
   assert_int_equal(basis.index, 1);
-  /* I = 8 * 9/16; a token reaches 1 - (7/16)^2 + 7 (1 - (15/16)^2) = 1.65625 devices: 371 bytes
-   * there and 896 back, (1 + 4.5) times for the busiest. */
+  /* I = 8 * 9/16; a token reaches 1 - (7/16)^2 + 7 (1 - (15/16)^2) = 1.65625 devices: D = 371, and
+   * R = 896. To the busiest come 207/256 of 28 others' tokens: A = 1449. It copies all of that. */
   assert_true(prediction_make(&fixture.results, &basis, 8, &made));
   near(made.imbalance, 4.5);
   near(made.bytes, 371 + 896);
   near(made.compute_ms, 9);
-  near(made.layer_ms, 9 + 0.5 * 1267 * 5.5 / 2000);
+  near(made.transfer_ms, (371 + 1449 + 4.5 * 896 + 896) / 2000);
+  near(made.layer_ms, 9 + 0.5 * 6748 / 2000);
+  /* The sender alone copies: the busiest waits for what comes to it, and copies what it gives. */
+  fixture.results.points[1].parallel.members[0].copied_bytes = 700;
+  assert_true(prediction_find_basis(&fixture.results, &basis));
+  near(basis.bytes_per_ms, 700);
+  assert_true(prediction_make(&fixture.results, &basis, 8, &made));
+  near(made.transfer_ms, (1449 + 4.5 * 896) / 700);
+  /* Half of what comes. */
+  fixture.results.points[1].parallel.members[0].copied_bytes = 700 + 650;
+  assert_true(prediction_find_basis(&fixture.results, &basis));
+  assert_true(prediction_make(&fixture.results, &basis, 8, &made));
+  near(made.transfer_ms, (1449 + 4.5 * 896 + 896 / 2.0) / 1350);
   assert_false(prediction_make(&fixture.results, &basis, 16, &made));
   tear_down(&fixture);
 }

@@ -7,7 +7,8 @@
 /* False: something is not known, or nothing was sent. */
 static bool basis_of(const results *all, size_t index, prediction_basis *basis) {
   const point_parallel *parallel = &all->points[index].parallel;
-  double rows = 0, kernels = 0, bytes = 0, copied = 0, choices = 0, transfer = 0, tokens = 0;
+  double rows = 0, kernels = 0, sent = 0, received = 0, copied = 0, choices = 0, transfer = 0,
+         tokens = 0;
   const double members = (double)parallel->num_members;
   if (!point_has_loads(all, index) || parallel->num_members < 2) return false;
   for (size_t m = 0; m < parallel->num_members; m++) {
@@ -18,21 +19,21 @@ static bool basis_of(const results *all, size_t index, prediction_basis *basis) 
     transfer += one->transfer_ms;
     choices += (double)one->choice_bytes_sent;
     copied += (double)one->copied_bytes;
-    bytes += (double)(one->bytes_sent + one->bytes_received + one->choice_bytes_sent +
-                      one->choice_bytes_received);
+    sent += (double)(one->bytes_sent + one->choice_bytes_sent);
+    received += (double)(one->bytes_received + one->choice_bytes_received);
   }
-  if (copied == 0) copied = bytes; /* of results of earlier versions */
+  if (copied == 0) copied = sent + received; /* of results of earlier versions */
   *basis = (prediction_basis){.index = index,
                               .tokens = tokens / members,
                               .choices = rows / tokens,
                               .row_ms = kernels / rows,
                               .bytes_per_ms = copied / transfer,
-                              .copied = copied / bytes,
+                              .received = (copied - sent) / received,
                               .choice_bytes = choices / members / (members - 1),
                               .hidden = parallel->hidden_share,
                               .row_bytes = (double)parallel->row_bytes,
                               .output_row_bytes = (double)parallel->output_row_bytes};
-  return rows > 0 && kernels > 0 && transfer > 0 && bytes > 0 && isfinite(basis->row_ms) &&
+  return rows > 0 && kernels > 0 && transfer > 0 && received > 0 && isfinite(basis->row_ms) &&
          isfinite(basis->bytes_per_ms) && isfinite(basis->hidden) && parallel->row_bytes > 0;
 }
 
@@ -62,26 +63,49 @@ static double share_of(const moecl_routing *routing, int64_t device, int64_t dev
   return sum > 0 ? own / sum : 0;
 }
 
+/* Rows once to each device with an expert of their token, whose choices are independent. */
+typedef struct spread {
+  double most;    /* the busiest device's share of all rows */
+  double reached; /* devices that a token goes to */
+  double comes;   /* of the busiest device: the share of tokens that go there */
+} spread;
+
+static spread spread_over(const moecl_routing *routing, const prediction_basis *basis,
+                          int64_t devices) {
+  spread spread = {0, 0, 0};
+  for (int64_t d = 0; d < devices; d++) {
+    const double share = share_of(routing, d, devices), goes = 1 - pow(1 - share, basis->choices);
+    spread.most = fmax(spread.most, share);
+    spread.reached += goes;
+    spread.comes = fmax(spread.comes, goes);
+  }
+  return spread;
+}
+
+/* Of the busiest device, which waits for all that others send it and has its own copies of a part:
+ * rows to experts, then outputs. */
+static double transfer_ms(const prediction_basis *basis, double imbalance, double others,
+                          double tokens_out, double tokens_in, double outputs) {
+  const double f = basis->received;
+  const double there = fmax(tokens_in, tokens_out + f * tokens_in);
+  const double back = (imbalance + f) * outputs;
+  return (there + back + (1 + f) * others * basis->choice_bytes) / basis->bytes_per_ms;
+}
+
 bool prediction_make(const results *all, const prediction_basis *basis, int64_t devices,
                      prediction *made) {
   const moecl_routing *routing = &all->points[basis->index].routing;
-  const double count = (double)devices, away = (count - 1) / count;
-  double most = 0, reached = 0; /* devices that a token's choices, independent, lie on */
+  const double count = (double)devices, others = count - 1;
   if (devices < 1 || devices > routing->num_experts - routing->num_identity_experts) return false;
-  for (int64_t d = 0; d < devices; d++) {
-    const double share = share_of(routing, d, devices);
-    most = fmax(most, share);
-    reached += 1 - pow(1 - share, basis->choices);
-  }
+  const spread spread = spread_over(routing, basis, devices);
   const double rows = basis->tokens * basis->choices; /* of a device in the mean */
-  made->imbalance = count * most;
-  made->bytes =
-      away * (basis->tokens * reached * basis->row_bytes + rows * basis->output_row_bytes);
+  const double tokens_out = others / count * basis->tokens * spread.reached * basis->row_bytes;
+  const double tokens_in = others * basis->tokens * spread.comes * basis->row_bytes;
+  const double outputs = others / count * rows * basis->output_row_bytes;
+  made->imbalance = count * spread.most;
+  made->bytes = tokens_out + outputs;
   made->compute_ms = basis->row_ms * rows * made->imbalance;
-  made->choices = 2 * (count - 1) * basis->choice_bytes;
-  /* Its own tokens' rows and outputs, and so many times those that its experts get and give. */
-  made->transfer_ms =
-      basis->copied * (made->bytes * (1 + made->imbalance) + made->choices) / basis->bytes_per_ms;
+  made->transfer_ms = transfer_ms(basis, made->imbalance, others, tokens_out, tokens_in, outputs);
   made->layer_ms = made->compute_ms + (1 - basis->hidden) * made->transfer_ms;
   made->speed = count * basis->row_ms * rows / made->layer_ms;
   return true;

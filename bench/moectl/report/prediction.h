@@ -12,7 +12,7 @@ typedef struct prediction_basis {
   double choices;      /* k: that a token has left after capacity */
   double row_ms;       /* c: kernels' time, by rows */
   double bytes_per_ms; /* r: of a device's copies */
-  double copied;       /* s: the share of bytes to it and from it that these carry */
+  double received;     /* f: the share of bytes to it that these carry, beside all from it */
   double choice_bytes; /* C: ids and weights of its tokens, to one other device */
   double hidden;       /* h: the share of copying that was hidden */
   double row_bytes, output_row_bytes;
@@ -20,8 +20,7 @@ typedef struct prediction_basis {
 
 typedef struct prediction {
   double imbalance; /* I: the busiest device's rows over the mean */
-  double bytes;     /* B: of a device's tokens, to others and back */
-  double choices;   /* ids and weights to all others and from them */
+  double bytes;     /* D + R: of a device's tokens, to others and back */
   double compute_ms, transfer_ms, layer_ms;
   double speed; /* times the tokens per second of one device alone */
 } prediction;

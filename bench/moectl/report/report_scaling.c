@@ -131,31 +131,39 @@ bool report_placements(const results *all, FILE *file) {
 
 /* ---- a prediction ---- */
 
-static void put_basis(const results *all, const prediction_basis *basis, FILE *file) {
-  const char *transport = all->points[basis->index].parallel.transport;
-  const bool processes = strncmp(transport, "mpi", 3) == 0;
-  char c[NUMBER_SIZE], r[NUMBER_SIZE], k[NUMBER_SIZE], h[NUMBER_SIZE], s[NUMBER_SIZE];
+static void put_model(const prediction_basis *basis, FILE *file) {
   fprintf(
       file,
       "## Prediction\n\n**PREDICTION: nothing in this table was measured.** It is what N devices "
-      "would do, each with as many tokens as a device had in point %zu (T = %.0f), if they "
-      "were as fast and joined by as fast links, and tokens were spread as there: time = c k T "
-      "I + (1 - h) s (B (1 + I) + 2 (N - 1) C) / r, and one device alone would take c k T. From "
-      "the "
-      "point: c = %s us of kernels a row; k = %s rows a token; h = %s%% of copying hidden; r = %s "
-      "MB/s of a device's copies, by the transport `%s`; s = %s%% of the bytes to a device and "
-      "from "
-      "it are in copies of its own; C = %.0f bytes of choices, ids and weights, to each other "
-      "device. From its tokens_per_expert, experts being "
-      "placed evenly: I, the busiest device's rows over the mean. B: bytes of a device's "
-      "tokens to others and back, a row of %.0f bytes once to each device that has an expert of "
-      "it, choices being independent, and %.0f bytes back for each choice. That many links are "
-      "as fast as few, and that rows an expert stay as many, is assumed. What each device does "
-      "for the whole batch, which grows with N, is left out: the lists of all choices%s.\n\n",
-      basis->index, basis->tokens, number_text(1e3 * basis->row_ms, c, sizeof c),
-      number_text(basis->choices, k, sizeof k), number_text(100 * basis->hidden, h, sizeof h),
+      "would do, each with as many tokens as a device had in point %zu (T = %.0f), if they were as "
+      "fast and joined by as fast links, and tokens were spread as there: time = c k T I + (1 - h) "
+      "(max(A, D + f A) + (I + f) R + (1 + f) (N - 1) C) / r, and one device alone would take c k "
+      "T. ",
+      basis->index, basis->tokens);
+}
+
+static void put_basis(const results *all, const prediction_basis *basis, FILE *file) {
+  const char *transport = all->points[basis->index].parallel.transport;
+  const bool processes = strncmp(transport, "mpi", 3) == 0;
+  char c[NUMBER_SIZE], r[NUMBER_SIZE], k[NUMBER_SIZE], h[NUMBER_SIZE], f[NUMBER_SIZE];
+  put_model(basis, file);
+  fprintf(
+      file,
+      "From the point: c = %s us of kernels a row; k = %s rows a token; h = %s%% of copying "
+      "hidden; "
+      "r = %s MB/s of a device's copies, by the transport `%s`; f = %s%% of the bytes that come to "
+      "a device are in copies of its own, beside all that it sends; C = %.0f bytes of choices, ids "
+      "and weights, to each other device. From its tokens_per_expert, experts being placed evenly "
+      "and choices independent: I, the busiest device's rows over the mean; D, bytes of a device's "
+      "tokens to others, %.0f once to each that has an expert of a token; A, of those that come to "
+      "the busiest from others; R, bytes that come back to a device, %.0f for each choice. That "
+      "many links are as fast as few, that a device gets no more than r either, and that rows an "
+      "expert stay as many, is assumed. What each device does for the whole batch, which grows "
+      "with N, is left out: the lists of all choices%s.\n\n",
+      number_text(1e3 * basis->row_ms, c, sizeof c), number_text(basis->choices, k, sizeof k),
+      number_text(100 * basis->hidden, h, sizeof h),
       number_text(1e-3 * basis->bytes_per_ms, r, sizeof r), transport,
-      number_text(100 * basis->copied, s, sizeof s), basis->choice_bytes, basis->row_bytes,
+      number_text(100 * basis->received, f, sizeof f), basis->choice_bytes, basis->row_bytes,
       basis->output_row_bytes, processes ? ", and how processes gather their ids and weights" : "");
   if (is_one_device(all, basis->index))
     fputs(
