@@ -361,8 +361,22 @@ static bool all_over(const messages_state *state, int exchange) {
   return true;
 }
 
+/* Kernels of a CPU want the processor that looks for messages would take from them: theirs are done
+ * before anybody looks. Nobody waits in a circle: they follow nothing that is still to come. */
+static moecl_status await_sources(messages_state *state, int exchange) {
+  for (int m = state->group->begin; !state->failed && m < state->group->end; m++) {
+    moecl_context *context = state->group->device[m].context;
+    const line *line = &state->out[m];
+    if (context->info.type != MOECL_DEVICE_CPU) continue;
+    for (size_t i = line->done; i < line->count && line->pieces[i].exchange <= exchange; i++)
+      if (line->pieces[i].ready) MOECL_TRY(ocl_event_await(context, line->pieces[i].ready));
+  }
+  return MOECL_OK;
+}
+
 static moecl_status await(messages_state *state, int exchange) {
   int looks = 0;
+  MOECL_TRY(await_sources(state, exchange));
   while (!all_over(state, exchange)) {
     bool moved = false;
     MOECL_TRY(move_all(state, &moved));
