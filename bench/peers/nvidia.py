@@ -47,7 +47,11 @@ TENSORS = ("router", "gate_up", "down")
 
 
 class Died(Exception):
-    """The worker ended, or was late."""
+    """The worker ended, or was late: in the turn of the peer with that entry, where there is one."""
+
+    def __init__(self, entry=None):
+        super().__init__()
+        self.entry = entry
 
 
 class Worker:
@@ -136,9 +140,9 @@ class Peers:
             case = self.ask(request, "case")
         return case
 
-    def contend(self, point):
-        """Those that stay for the turns; goes on after a peer's death."""
-        left = list(self.names)
+    def contend(self, point, dead):
+        """Those that stay for the turns, without the dead; goes on after a peer's death."""
+        left = [name for name in self.names if name not in dead]
         while left:
             running = None
             try:
@@ -149,7 +153,7 @@ class Peers:
                 for message in self.worker.ask(request, self.options.limit):
                     running = message.get("begin", running)
                     if "result" in message:
-                        found.append(message["result"])
+                        found.append({**message["result"], "of": running})
                     if "left_out" in message:
                         self.leave_out(message["left_out"], point)
                 point["tried"] = found
@@ -180,8 +184,11 @@ class Peers:
             self.notes.append(f"{running} given up: its process died {DEATHS} times")
         return [name for name in left if name != running]
 
-    def turn(self, name, what, count, pause):
-        return self.ask({"turn": name, "what": what, "count": count, "pause": pause}, "ms")
+    def turn(self, entry, what, count, pause):
+        try:
+            return self.ask({"turn": entry["name"], "what": what, "count": count, "pause": pause}, "ms")
+        except Died as death:
+            raise Died(entry) from death
 
 
 # ---- one point ----
@@ -253,18 +260,34 @@ def take_turns(options, sides):
             entry[what] = floors.median([one[what] for one in entry["rounds"]])
 
 
-def measure_point(options, peers, ours, shape, tokens, point):
+def measure_once(options, peers, ours, shape, tokens, point, dead):
     case = peers.hold({"shape": shape.name}, {"tokens": tokens})
     point["active"] = sum(case["active"]) / len(case["active"])
     mine = begin_ours(peers, ours, tokens, case)
-    others = peers.contend(point)
+    others = peers.contend(point, dead)
     if not peers.worker:
         peers.hold(*peers.held)
     sides = [(mine, ours.turn)]
     for entry in others:
-        sides.append((entry, lambda *a, name=entry["name"]: peers.turn(name, *a)))
+        sides.append((entry, lambda *a, entry=entry: peers.turn(entry, *a)))
     take_turns(options, sides)
     point["ours"], point["peers"] = mine, others
+
+
+def measure_point(options, peers, ours, shape, tokens, point):
+    """Without a peer that dies in its turn, the others' turns begin anew."""
+    dead = []
+    while True:
+        try:
+            measure_once(options, peers, ours, shape, tokens, point, dead)
+            return
+        except Died as death:
+            if not death.entry:
+                raise
+            peers.close()
+            dead.append(death.entry["of"])
+            point["left_out"].append({"name": death.entry["name"],
+                                      "why": "its process died in the turns (peers.log)"})
 
 
 # ---- the run ----

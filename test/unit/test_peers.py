@@ -192,18 +192,19 @@ for line in sys.stdin:
     else: answer(ms={"burst": 0.5, "load": 0.6, "device": 0.45, "idle": 0.7}[words[0]])
 """
 
-# It dies under the peer "triton", hangs under "transformers" and never has vLLM. What it finds in the
+# It dies under the peer "triton" and in the turn of "sglang", hangs under "transformers" and never has vLLM. What it finds in the
 # window is ours' output, or WRONG.
 WORKER = """#!/usr/bin/env python3
 import json, os, sys, time
 def answer(**m): print(json.dumps(m), flush=True)
-window = open(sys.argv[sys.argv.index("--window") + 1], "r+b")
+window = open(sys.argv[sys.argv.index("--window") + 1], "r+b", buffering=0)
 answer(ready=True, device="a GPU", versions="some versions")
 tokens = 0
 for line in sys.stdin:
     request = json.loads(line)
     if "turn" in request:
         with open(ASKED, "a") as asked: asked.write(request["turn"] + " " + request["what"] + "\\n")
+        if request["turn"] == "s" and request["what"] == "load": os._exit(3)
         answer(ms={"burst": 0.4, "load": 0.7, "device": 0.4, "idle": 0.8}[request["what"]])
     if request.get("ceilings"): answer(ceilings={"tflops": 777, "tbytes": 2.95})
     if "tokens" in request:
@@ -217,6 +218,7 @@ for line in sys.stdin:
         if peer == "triton": os._exit(3)
         if peer == "transformers": time.sleep(60)
         if peer == "vllm": answer(left_out={"name": "vllm", "why": "not installed: no vllm"})
+        if peer == "sglang": answer(result={"name": "s", "error": 0.001, "quick": 0.3, "stays": True})
         if peer == "grouped_mm":
             answer(result={"name": "g", "error": 0.001, "quick": 0.4, "stays": True})
             answer(result={"name": "slow", "error": 0.001, "quick": 4, "stays": False})
@@ -270,6 +272,17 @@ class Command(unittest.TestCase):
             self.assertIn(line, ran.stdout)
         self.assertIn("9 experts active in ours, 8 in the peers",
                       (self.folder / "out/comparison.md").read_text())
+
+    def test_a_death_in_the_turns(self):
+        """The others' turns begin anew, without that peer at that point."""
+        ran, record = self.run_command("--points", "olmoe:1,16", "--peers", "sglang,grouped_mm")
+        self.assertEqual(ran.returncode, 0, ran.stderr)
+        for point in record["points"]:
+            self.assertEqual([peer["name"] for peer in point["peers"]], ["g"])
+            self.assertEqual(len(point["peers"][0]["rounds"]), 3)
+            self.assertEqual([out["name"] for out in point["left_out"]], ["s"])
+            self.assertIn("in the turns", point["left_out"][0]["why"])
+            self.assertEqual(point["ours"]["burst"], 0.5)
 
     def test_orders(self):
         """In every round all, and all after one another equally often, but for one time."""
