@@ -161,6 +161,7 @@ static void begin(bench *b, int64_t tokens, int64_t cached) {
   b->cached = cached;
   for (int i = 0; i < INPUTS; i++) b->input[i] = draw(b, tokens * hidden, 1, 900000 + (uint64_t)i);
   b->output = draw(b, tokens * hidden, 1, 910000);
+  must("reserve", moecl_block_reserve(b->block, tokens > cached ? tokens : cached, cached > 0));
   if (cached == 0) return;
   must("cache", moecl_cache_create(b->block, tokens + cached, &b->cache));
   moecl_buffer *before = draw(b, cached * hidden, 1, 920000);

@@ -121,10 +121,11 @@ MOECL_API int64_t moecl_block_tensor_size(const moecl_block_params *params,
 
 typedef struct moecl_block moecl_block;
 
-/* As moecl_layer_create: chooses variants, builds and checks the programs that every forward needs,
- * and allocates the weights, which are then given: the block's own with moecl_block_set_weights,
- * its layer's with moecl_layer_set_weights of moecl_block_layer. Waits. Strings are copied. Errors:
- * those of moecl_layer_create. Thread: the context's. */
+/* As moecl_layer_create: chooses variants, builds and checks the programs that every forward needs
+ * (moecl_block_reserve builds the others), and allocates the weights, which are then given: the
+ * block's own with moecl_block_set_weights, its layer's with moecl_layer_set_weights of
+ * moecl_block_layer. Waits. Strings are copied. Errors: those of moecl_layer_create. Thread: the
+ * context's. */
 MOECL_API moecl_status moecl_block_create(moecl_context *context, const moecl_block_params *params,
                                           moecl_block **block);
 /* Releases the block and its layer once work already enqueued on them is done. Does not wait.
@@ -170,6 +171,12 @@ MOECL_API moecl_status moecl_cache_set_tokens(moecl_cache *cache, int64_t tokens
 MOECL_API uint64_t moecl_block_weight_bytes(const moecl_block *block);
 MOECL_API uint64_t moecl_block_workspace_size(const moecl_block *block, int64_t num_tokens,
                                               bool cached);
+
+/* As moecl_layer_reserve, for the block's forwards of up to num_tokens, with or without a cache:
+ * its kernels, its layer's, and its own workspace. Errors: those of moecl_layer_reserve;
+ * MOECL_ERROR_INVALID_ARGUMENT too for more than MOECL_MAX_POSITIONS tokens. Thread: the
+ * context's. */
+MOECL_API moecl_status moecl_block_reserve(moecl_block *block, int64_t num_tokens, bool cached);
 
 /* As moecl_layer_memory, of a block and one forward of num_tokens; with a cache that has room
  * for `capacity` tokens, or where that is 0 without one. Errors: those of moecl_layer_memory;

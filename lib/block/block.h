@@ -87,6 +87,11 @@ moecl_status block_make(moecl_context *context, const moecl_block_params *params
 moecl_status block_memory(const moecl_block *block, int64_t num_tokens, int64_t capacity,
                           moecl_memory *memory);
 
+/* ---- forward.c ---- */
+
+/* Can there be a forward of so many tokens? Logged. */
+moecl_status block_check_tokens(const moecl_block *block, int64_t num_tokens);
+
 /* ---- build.c ---- */
 
 /* What a plan's key says. */

@@ -218,7 +218,20 @@ static void build(const void *owner, int64_t num_tokens, int key, plan *plan) {
   block_plan_build(owner, num_tokens, key, (block_plan *)plan);
 }
 
+static plan_builder plans_of(const moecl_block *block) {
+  return (plan_builder){sizeof(block_plan), build, block};
+}
+
 moecl_status block_plan_for(moecl_block *block, int64_t num_tokens, int key, block_plan **found) {
-  const plan_builder builder = {sizeof(block_plan), build, block};
-  return plan_space_plan(&block->space, block->context, &builder, num_tokens, key, (plan **)found);
+  const plan_builder plans = plans_of(block);
+  return plan_space_plan(&block->space, block->context, &plans, num_tokens, key, (plan **)found);
+}
+
+moecl_status moecl_block_reserve(moecl_block *block, int64_t num_tokens, bool cached) {
+  if (!block) return MOECL_ERROR_INVALID_ARGUMENT;
+  const plan_builder plans = plans_of(block);
+  MOECL_TRY(block_check_tokens(block, num_tokens));
+  MOECL_TRY(layer_check_reserve(block->context, &block->params.layer, num_tokens));
+  return plan_space_reserve(&block->space, block->context, &plans, num_tokens,
+                            cached ? BLOCK_CACHED : BLOCK_UNCACHED);
 }

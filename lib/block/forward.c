@@ -4,17 +4,21 @@
 #include "block/block.h"
 #include "plan/profile.h"
 
+moecl_status block_check_tokens(const moecl_block *block, int64_t num_tokens) {
+  MOECL_TRY(layer_check_tokens(block->context, &block->params.layer, num_tokens));
+  if (num_tokens <= MOECL_MAX_POSITIONS) return MOECL_OK;
+  return log_error(&block->context->log, MOECL_ERROR_INVALID_ARGUMENT,
+                   "forward: num_tokens is %lld, expected at most %d", (long long)num_tokens,
+                   MOECL_MAX_POSITIONS);
+}
+
 static moecl_status check_forward(const moecl_block *block,
                                   const moecl_block_forward_params *params) {
   moecl_context *context = block->context;
   const int64_t tokens = params->num_tokens;
   MOECL_TRY(log_check_reserved(&context->log, "moecl_block_forward_params", params->reserved,
                                BASE_COUNT(params->reserved)));
-  MOECL_TRY(layer_check_tokens(context, &block->params.layer, tokens));
-  if (tokens > MOECL_MAX_POSITIONS)
-    return log_error(&context->log, MOECL_ERROR_INVALID_ARGUMENT,
-                     "forward: num_tokens is %lld, expected at most %d", (long long)tokens,
-                     MOECL_MAX_POSITIONS);
+  MOECL_TRY(block_check_tokens(block, tokens));
   if (block->missing > 0 || block->layer->missing > 0)
     return log_error(&context->log, MOECL_ERROR_NOT_READY,
                      "forward: %d of the block's tensors and %lld of its layer's weight items were "

@@ -736,9 +736,13 @@ static void build(const void *owner, int64_t num_tokens, int key, plan *plan) {
   layer_plan_build(owner, num_tokens, (layer_plan *)plan);
 }
 
+plan_builder layer_plans(const moecl_layer *layer) {
+  return (plan_builder){sizeof(layer_plan), build, layer};
+}
+
 moecl_status layer_plan_for(moecl_layer *layer, int64_t num_tokens, layer_plan **found) {
-  const plan_builder builder = {sizeof(layer_plan), build, layer};
-  return plan_space_plan(&layer->space, layer->context, &builder, num_tokens, 0, (plan **)found);
+  const plan_builder plans = layer_plans(layer);
+  return plan_space_plan(&layer->space, layer->context, &plans, num_tokens, 0, (plan **)found);
 }
 
 void layer_bind(const moecl_layer *layer, const layer_tensors *at, const moecl_buffer **bound) {

@@ -206,6 +206,8 @@ extern const layer_path layer_paths[]; /* in the order of a forward; ended by pa
 /* ---- build.c ---- */
 
 void layer_plan_build(const moecl_layer *layer, int64_t num_tokens, layer_plan *built);
+/* How they are made, with key 0. */
+plan_builder layer_plans(const moecl_layer *layer);
 /* The layer's plan for so many tokens. */
 moecl_status layer_plan_for(moecl_layer *layer, int64_t num_tokens, layer_plan **found);
 /* Adds the layer's tensors and steps to a plan: from `hidden_states` to `output`, which are
@@ -252,13 +254,13 @@ void layer_list_weights(const moecl_layer *layer, moecl_plan *made);
 
 /* moecl_layer_memory of a layer that was made, or described. */
 moecl_status layer_memory(const moecl_layer *layer, int64_t num_tokens, moecl_memory *memory);
-/* The largest workspace of a forward of so many tokens or fewer. Of a layer that was made, their
- * kernels are there then. */
-uint64_t layer_most_workspace(const moecl_layer *layer, int64_t num_tokens);
 /* More than 2^58 elements, of which the tensors hold 64 bytes or less each. */
 bool layer_is_beyond_64_bits(const moecl_layer_params *params, int64_t num_tokens);
 /* Can there be a forward of so many tokens? Logged. */
 moecl_status layer_check_tokens(moecl_context *context, const moecl_layer_params *params,
                                 int64_t num_tokens);
+/* And could a device have memory for it? */
+moecl_status layer_check_reserve(moecl_context *context, const moecl_layer_params *params,
+                                 int64_t num_tokens);
 
 #endif

@@ -2,8 +2,6 @@
 /* What a layer and its forwards take: of one that was made, or described. */
 #include "base/base.h"
 #include "layer/layer.h"
-#include <stdlib.h>
-#include <string.h>
 
 moecl_status layer_check_tokens(moecl_context *context, const moecl_layer_params *params,
                                 int64_t num_tokens) {
@@ -46,82 +44,21 @@ uint64_t moecl_layer_workspace_size(const moecl_layer *layer, int64_t num_tokens
   return plan_workspace_bytes(&built.plan);
 }
 
-/* ---- what any number of tokens up to one takes ---- */
+/* ---- ahead of forwards ---- */
 
-/* What plans have in common whose memory grows with the tokens: steps, and who shares a block. With
- * their kernels, so that none is passed over. */
-typedef struct plan_shape {
-  const char *step[PLAN_MOST_STEPS];
-  int kernel[PLAN_MOST_STEPS], block[PLAN_MOST_TENSORS];
-} plan_shape;
-
-typedef struct plan_search {
-  const moecl_layer *layer;
-  uint64_t most; /* bytes of a workspace */
-  moecl_status status;
-} plan_search;
-
-/* Of one number of tokens, with the kernels that it wants. */
-static void look_at(plan_search *search, int64_t num_tokens, plan_shape *shape) {
-  layer_plan built;
-  bool anew;
-  do {
-    anew = false;
-    layer_plan_build(search->layer, num_tokens, &built);
-    if (search->status == MOECL_OK && !built.plan.overflows)
-      search->status = plan_prepare(&built.plan, &anew);
-  } while (anew);
-  const plan *p = &built.plan;
-  const uint64_t bytes = plan_workspace_bytes(p);
-  if (bytes > search->most) search->most = bytes;
-  memset(shape, 0, sizeof *shape);
-  for (int i = 0; i < p->num_steps; i++) {
-    shape->step[i] = p->step[i].name;
-    shape->kernel[i] = p->step[i].kernel;
-  }
-  for (int i = 0; i < p->num_tensors; i++) shape->block[i] = p->tensor[i].block;
-}
-
-/* Between two that were looked at: halved as long as the ends' plans differ, so that the last
- * number of tokens of each shape is looked at. */
-static void look_between(plan_search *search, int64_t low, const plan_shape *low_shape,
-                         int64_t high, const plan_shape *high_shape) {
-  plan_shape shape;
-  const int64_t middle = low + (high - low) / 2;
-  if (middle == low || memcmp(low_shape, high_shape, sizeof shape) == 0) return;
-  look_at(search, middle, &shape);
-  look_between(search, low, low_shape, middle, &shape);
-  look_between(search, middle, &shape, high, high_shape);
-}
-
-/* Fewer tokens may be served in another way, which takes more. */
-static void look_at_all(plan_search *search, int64_t num_tokens) {
-  plan_shape shapes[2];
-  int64_t high = num_tokens;
-  if (high > 0) look_at(search, high, &shapes[0]);
-  for (int at = 0; high > 1; high /= 2, at = !at) {
-    look_at(search, high / 2, &shapes[!at]);
-    look_between(search, high / 2, &shapes[!at], high, &shapes[at]);
-  }
-}
-
-uint64_t layer_most_workspace(const moecl_layer *layer, int64_t num_tokens) {
-  plan_search search = {.layer = layer};
-  look_at_all(&search, num_tokens);
-  return search.most;
+moecl_status layer_check_reserve(moecl_context *context, const moecl_layer_params *params,
+                                 int64_t num_tokens) {
+  MOECL_TRY(layer_check_tokens(context, params, num_tokens));
+  if (!layer_is_beyond_64_bits(params, num_tokens)) return MOECL_OK;
+  return log_error(&context->log, MOECL_ERROR_OUT_OF_DEVICE_MEMORY,
+                   "reserve: no device has the memory for %lld tokens", (long long)num_tokens);
 }
 
 moecl_status moecl_layer_reserve(moecl_layer *layer, int64_t num_tokens) {
   if (!layer) return MOECL_ERROR_INVALID_ARGUMENT;
-  layer_plan *built;
-  plan_search search = {.layer = layer};
-  MOECL_TRY(layer_check_tokens(layer->context, &layer->params, num_tokens));
-  if (!layer_is_beyond_64_bits(&layer->params, num_tokens)) look_at_all(&search, num_tokens);
-  else search.most = UINT64_MAX;
-  MOECL_TRY(search.status);
-  MOECL_TRY(plan_space_reserve(&layer->space, layer->context, search.most));
-  MOECL_TRY(layer_plan_for(layer, num_tokens, &built));
-  return plan_space_provide(&layer->space, layer->context, &built->plan, NULL);
+  const plan_builder plans = layer_plans(layer);
+  MOECL_TRY(layer_check_reserve(layer->context, &layer->params, num_tokens));
+  return plan_space_reserve(&layer->space, layer->context, &plans, num_tokens, 0);
 }
 
 static uint64_t largest_buffer(const moecl_layer *layer, const moecl_memory *memory) {

@@ -17,9 +17,9 @@ static int place_of(const plan_space *space, int64_t num_tokens, int key) {
   return oldest;
 }
 
-/* With kernels that serve: each time that some do not, others are planned with. Without tokens none
- * are launched. */
-static moecl_status build(const plan_builder *builder, int64_t num_tokens, int key, plan *plan) {
+/* Each time that some kernels do not serve, others are planned with. Without tokens none are
+ * launched. */
+moecl_status plan_make(const plan_builder *builder, int64_t num_tokens, int key, plan *plan) {
   bool anew;
   do {
     anew = false;
@@ -40,7 +40,7 @@ moecl_status plan_space_plan(plan_space *space, moecl_context *context, const pl
   }
   if (plan->num_tokens != num_tokens || plan->key != key) {
     if (space->cut == plan) plan_space_forget(space);
-    const moecl_status status = build(builder, num_tokens, key, plan);
+    const moecl_status status = plan_make(builder, num_tokens, key, plan);
     if (status != MOECL_OK) {
       plan->num_tokens = -1; /* it is tried again */
       return status;
@@ -78,11 +78,20 @@ static moecl_status provide_own(plan_space *space, moecl_context *context, uint6
 
 /* Drivers find memory for a buffer when a command first has it, and many a page when it is first
  * written: that is now. */
-moecl_status plan_space_reserve(plan_space *space, moecl_context *context, uint64_t bytes) {
+static moecl_status reserve_own(plan_space *space, moecl_context *context, uint64_t bytes) {
   if (bytes == 0 || (space->own && moecl_buffer_size(space->own) >= bytes)) return MOECL_OK;
   MOECL_TRY(provide_own(space, context, bytes));
   MOECL_TRY(moecl_buffer_fill_byte(space->own, 0, bytes, 0));
   return moecl_context_finish_wait(context);
+}
+
+moecl_status plan_space_reserve(plan_space *space, moecl_context *context,
+                                const plan_builder *builder, int64_t num_tokens, int key) {
+  uint64_t bytes;
+  plan *found;
+  MOECL_TRY(plan_most_workspace(builder, context, num_tokens, key, &bytes));
+  MOECL_TRY(reserve_own(space, context, bytes));
+  return plan_space_plan(space, context, builder, num_tokens, key, &found);
 }
 
 moecl_status plan_space_provide(plan_space *space, moecl_context *context, const plan *plan,

@@ -26,6 +26,15 @@ typedef struct plan_builder {
   const void *owner;
 } plan_builder;
 
+/* Builds the owner's plan into `plan`, of kernels that serve; has them there, which may wait for a
+ * compiler. Errors: lack of memory. */
+moecl_status plan_make(const plan_builder *builder, int64_t num_tokens, int key, plan *plan);
+
+/* most.c: the most bytes of a workspace that a plan for so many tokens or fewer takes, whose
+ * kernels are all there then. Errors: lack of memory. */
+moecl_status plan_most_workspace(const plan_builder *builder, moecl_context *context,
+                                 int64_t num_tokens, int key, uint64_t *bytes);
+
 /* The plan for so many tokens and a key, which is the owner's, built once while it is among
  * the latest ones, and its kernels, which may wait for a compiler. Errors: MOECL_ERROR_UNSUPPORTED
  * (it has more steps or tensors than there is room for), MOECL_ERROR_OUT_OF_HOST_MEMORY. */
@@ -38,9 +47,11 @@ moecl_status plan_space_plan(plan_space *space, moecl_context *context, const pl
 moecl_status plan_space_provide(plan_space *space, moecl_context *context, const plan *plan,
                                 moecl_buffer *workspace);
 
-/* Has the owner's own workspace of so many bytes or more, in memory that is there. Waits, where it
- * was smaller. */
-moecl_status plan_space_reserve(plan_space *space, moecl_context *context, uint64_t bytes);
+/* Has all there for forwards of so many tokens or fewer: the kernels of their plans, and the
+ * owner's own workspace, in memory that the device has found. Waits, where something was not there;
+ * what a forward left in a workspace that has to grow is gone. */
+moecl_status plan_space_reserve(plan_space *space, moecl_context *context,
+                                const plan_builder *builder, int64_t num_tokens, int key);
 
 /* The workspace's contents are no forward's any more. */
 void plan_space_forget(plan_space *space);

@@ -434,6 +434,7 @@ static void test_block_calls(void **state) {
   assert_null(moecl_block_layer(NULL));
   assert_int_equal(moecl_block_weight_bytes(NULL), 0);
   assert_int_equal(moecl_block_workspace_size(NULL, 1, false), 0);
+  REFUSED(moecl_block_reserve(NULL, 1, false));
   assert_null(moecl_block_variant(NULL, "norm", NULL));
   MAKES_NOTHING(cache, moecl_cache_create(NULL, 1, &cache));
   moecl_cache_destroy(NULL);

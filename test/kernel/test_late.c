@@ -1,8 +1,9 @@
 // SPDX-License-Identifier: MIT
-/* Kernels that a layer gets with the first forward that wants them, or by moecl_layer_reserve: how
- * many programs there are when, the same bits as with all of them from the beginning, and what
- * serves where one turns out wrong. The kernels are stand-ins (stand_in.h). */
-#include "layer/layer.h"
+/* Kernels that a layer, or a block, gets with the first forward that wants them, or by
+ * moecl_layer_reserve and moecl_block_reserve: how many programs there are when, the same bits as
+ * with all of them from the beginning, and what serves where one turns out wrong. The kernels are
+ * stand-ins (stand_in.h). */
+#include "block/block.h"
 #include "moecl/opencl.h"
 #include "stand_in.h"
 #include <math.h>
@@ -144,6 +145,91 @@ static void test_reserve(void **state) {
   assert_int_equal(programs(context), all);
   assert_int_equal(moecl_context_memory(context, NULL), bytes);
   moecl_layer_destroy(&layer);
+  moecl_context_destroy(&context);
+}
+
+/* ---- a block ---- */
+
+static moecl_block *make_block(moecl_context *context, const char *gemm) {
+  static uint16_t values[4 * HIDDEN * HIDDEN];
+  moecl_block_params with = {.attention = {.num_heads = 4}, .layer = params};
+  moecl_block *block = NULL;
+  with.layer.grouped_gemm_variant = gemm;
+  assert_ok(moecl_block_create(context, &with, &block));
+  give_weights(moecl_block_layer(block));
+  for (int t = 0; t < MOECL_BLOCK_TENSOR_COUNT; t++) {
+    const size_t count = (size_t)moecl_block_tensor_size(&with, (moecl_block_tensor)t);
+    assert_true(count <= BASE_COUNT(values));
+    fill(values, count, 50 + (unsigned)t);
+    if (count) assert_ok(moecl_block_set_weights(block, (moecl_block_tensor)t, values));
+  }
+  return block;
+}
+
+static void run_block(moecl_block *block, int64_t tokens, moecl_cache *cache,
+                      uint16_t output[TOKENS * HIDDEN]) {
+  const uint64_t bytes = (uint64_t)tokens * HIDDEN * sizeof *output;
+  moecl_buffer *hidden = NULL, *result = NULL;
+  fill(output, (size_t)tokens * HIDDEN, 99);
+  assert_ok(moecl_buffer_create(block->context, bytes, &hidden));
+  assert_ok(moecl_buffer_create(block->context, bytes, &result));
+  assert_ok(moecl_buffer_write_wait(hidden, 0, bytes, output));
+  const moecl_block_forward_params with = {
+      .num_tokens = tokens, .hidden_states = hidden, .output = result, .cache = cache};
+  if (cache) assert_ok(moecl_cache_set_tokens(cache, 0));
+  assert_ok(moecl_block_forward(block, &with, NULL));
+  assert_ok(moecl_buffer_read_wait(result, 0, bytes, output));
+  moecl_buffer_destroy(&hidden);
+  moecl_buffer_destroy(&result);
+}
+
+enum { BLOCK_SIZES = 5 };
+static const int64_t block_sizes[BLOCK_SIZES] = {2, 3, 20, 90, TOKENS};
+
+/* Each number of tokens without a cache, and with one. */
+static void run_block_sizes(moecl_block *block, moecl_cache *cache,
+                            uint16_t output[2 * BLOCK_SIZES][TOKENS * HIDDEN]) {
+  for (int i = 0; i < BLOCK_SIZES; i++) {
+    run_block(block, block_sizes[i], NULL, output[2 * i]);
+    run_block(block, block_sizes[i], cache, output[2 * i + 1]);
+  }
+}
+
+/* As test_reserve, with the bits of a block that reserves nothing. */
+static void test_reserve_block(void **state) {
+  static uint16_t want[2 * BLOCK_SIZES][TOKENS * HIDDEN], got[2 * BLOCK_SIZES][TOKENS * HIDDEN];
+  moecl_context *context = NULL;
+  moecl_cache *cache = NULL;
+  (void)state;
+  assert_ok(stand_in_open(&place, &context));
+  moecl_block *block = make_block(context, "nvidia_sm90");
+  assert_ok(moecl_cache_create(block, TOKENS, &cache));
+  const size_t made = programs(context);
+  run_block_sizes(block, cache, want);
+  const size_t wanted = programs(context);
+  assert_true(wanted > made);
+  moecl_cache_destroy(&cache);
+  moecl_block_destroy(&block);
+  moecl_context_destroy(&context);
+  assert_ok(stand_in_open(&place, &context));
+  block = make_block(context, "nvidia_sm90");
+  assert_ok(moecl_cache_create(block, TOKENS, &cache));
+  assert_ok(moecl_block_reserve(block, 4, true));
+  const size_t some = programs(context);
+  assert_true(some > made && some < wanted);
+  assert_ok(moecl_block_reserve(block, TOKENS, true));
+  assert_int_equal(programs(context), wanted);
+  assert_ok(moecl_block_reserve(block, TOKENS, false));
+  const uint64_t bytes = moecl_context_memory(context, NULL);
+  run_block_sizes(block, cache, got);
+  assert_memory_equal(got, want, sizeof got);
+  assert_int_equal(programs(context), wanted);
+  assert_int_equal(moecl_context_memory(context, NULL), bytes);
+  assert_int_equal(moecl_block_reserve(block, -1, false), MOECL_ERROR_INVALID_ARGUMENT);
+  assert_int_equal(moecl_block_reserve(block, MOECL_MAX_POSITIONS + 1, true),
+                   MOECL_ERROR_INVALID_ARGUMENT);
+  moecl_cache_destroy(&cache);
+  moecl_block_destroy(&block);
   moecl_context_destroy(&context);
 }
 
@@ -343,7 +429,8 @@ static int close_place(void **state) {
 
 int main(void) {
   const struct CMUnitTest tests[] = {
-      cmocka_unit_test(test_growth), cmocka_unit_test(test_reserve), cmocka_unit_test(test_waiting),
+      cmocka_unit_test(test_growth),         cmocka_unit_test(test_reserve),
+      cmocka_unit_test(test_reserve_block),  cmocka_unit_test(test_waiting),
       cmocka_unit_test(test_lack_of_memory), cmocka_unit_test(test_mistakes)};
   skip_without_device();
   if (getenv("MOECL_TEST_FILTER")) cmocka_set_test_filter(getenv("MOECL_TEST_FILTER"));

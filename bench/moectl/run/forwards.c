@@ -143,6 +143,16 @@ static moecl_status provide_cache(runner *runner, const experiment_point *point,
   return status == MOECL_OK ? fill_and_time(runner, point, buffers) : status;
 }
 
+/* What the forwards below, and those that fill a cache, would else wait for. */
+static moecl_status reserve(runner *runner, const experiment_point *point) {
+  if (!runner->block) return moecl_layer_reserve(runner->layer, point->num_tokens);
+  if (point->context == 0) return moecl_block_reserve(runner->block, point->num_tokens, false);
+  const int64_t step = runner_context_step(point, moecl_buffer_alignment(runner->context));
+  const int64_t filled = step < point->context ? step : point->context;
+  return moecl_block_reserve(runner->block, filled > point->num_tokens ? filled : point->num_tokens,
+                             true);
+}
+
 static moecl_status provide_inputs(runner *runner, const experiment_point *point,
                                    point_buffers *buffers) {
   const uint64_t bytes = (uint64_t)(point->num_tokens * point->layer.hidden_size) *
@@ -163,8 +173,7 @@ moecl_status forwards_provide_buffers(runner *runner, const experiment_point *po
   if (runner->together) together_lead_buffers(runner->together, point);
   moecl_status status = provide_inputs(runner, point, buffers);
   if (runner->together) return together_provide_buffers(runner->together, point, buffers, status);
-  if (status == MOECL_OK && !runner->block)
-    status = moecl_layer_reserve(runner->layer, point->num_tokens);
+  if (status == MOECL_OK) status = reserve(runner, point);
   return status == MOECL_OK ? provide_cache(runner, point, buffers) : status;
 }
 
