@@ -4,7 +4,8 @@
  * A layer's kernels are created one after the other, each checked before the next is asked for,
  * and a driver takes up to seconds to compile one of a GPU's large programs. So a layer is
  * described first, which is soon done and creates nothing but small kernels without programs
- * (ocl_ahead_begin); what was noted is then built by threads of its own. The kernels that are
+ * (ocl_ahead_begin); what was noted is then built by threads of its own. Kernels that plans want
+ * later are noted likewise, by all plans together that are to be prepared. The kernels that are
  * created afterwards find their programs in memory. What does not build here is left to them:
  * they try again, and say why. */
 #include "base/parallel.h"

@@ -13,6 +13,7 @@ typedef struct plan_shape {
 
 typedef struct plan_search {
   const plan_builder *builder;
+  moecl_context *context;
   int key;
   plan *plan;    /* room for one of the builder's */
   uint64_t most; /* bytes of a workspace */
@@ -24,7 +25,7 @@ static void look_at(plan_search *search, int64_t num_tokens, plan_shape *shape) 
   plan *p = search->plan;
   memset(shape, 0, sizeof *shape);
   if (search->status == MOECL_OK)
-    search->status = plan_make(search->builder, num_tokens, search->key, p);
+    search->status = plan_make(search->builder, search->context, num_tokens, search->key, p);
   if (search->status != MOECL_OK) return;
   const uint64_t bytes = plan_workspace_bytes(p);
   if (bytes > search->most) search->most = bytes;
@@ -58,13 +59,22 @@ static void look_at_all(plan_search *search, int64_t num_tokens) {
   }
 }
 
+/* Programs that all of these plans together want are noted first, and built several at a time. */
+static void look_ahead(const plan_search *search, int64_t num_tokens) {
+  plan_search noting = *search;
+  if (!ocl_ahead_begin(search->context)) return;
+  look_at_all(&noting, num_tokens);
+  ocl_ahead_end(search->context);
+}
+
 moecl_status plan_most_workspace(const plan_builder *builder, moecl_context *context,
                                  int64_t num_tokens, int key, uint64_t *bytes) {
-  plan_search search = {.builder = builder, .key = key};
+  plan_search search = {.builder = builder, .context = context, .key = key};
   *bytes = 0;
   search.plan = malloc(builder->size);
   if (!search.plan)
     return log_error(&context->log, MOECL_ERROR_OUT_OF_HOST_MEMORY, "no host memory");
+  look_ahead(&search, num_tokens);
   look_at_all(&search, num_tokens);
   free(search.plan);
   *bytes = search.most;

@@ -134,13 +134,21 @@ uint32_t plan_launches(const plan *plan) {
 
 /* ---- running ---- */
 
-moecl_status plan_prepare(const plan *plan, bool *anew) {
+static moecl_status prepare_steps(const plan *plan, bool *anew) {
   *anew = false;
   for (int i = 0; i < plan->num_steps; i++) {
     const plan_step *step = &plan->step[i];
     if (step->prepare) MOECL_TRY(step->prepare(step->user, step->number, anew));
   }
   return MOECL_OK;
+}
+
+moecl_status plan_prepare(moecl_context *context, const plan *plan, bool *anew) {
+  if (ocl_ahead_begin(context)) {
+    (void)prepare_steps(plan, anew); /* what goes wrong shows below */
+    ocl_ahead_end(context);
+  }
+  return prepare_steps(plan, anew);
 }
 
 moecl_status plan_run(const plan *plan, ocl_chain *chain, moecl_buffer *const *blocks,

@@ -53,7 +53,7 @@ typedef struct plan_step {
   /* Which of its kernels and how, for people; NULL: nothing to add. */
   void (*explain)(const void *user, int64_t number, char *text, size_t size);
   /* Has the kernels there that it will launch; NULL: they are. *anew: some turned out not to serve,
-   * and the plan would be another one now. */
+   * and the plan would be another one now. While programs are noted, notes those that lack. */
   moecl_status (*prepare)(void *user, int64_t number, bool *anew);
   void *user; /* the operation that was made; of a described plan without kernels */
   int64_t number;
@@ -96,9 +96,11 @@ void plan_add_choice(plan *plan, const char *part, const char *name, const char 
 /* When all is added: lives and the workspace. */
 void plan_arrange(plan *plan);
 
-/* Has all kernels there, which may take a driver's compiler seconds, and waits. *anew: the plan is
- * to be built anew, for some do not serve. Errors: lack of memory. */
-moecl_status plan_prepare(const plan *plan, bool *anew);
+/* Has all kernels there, which may take a driver's compiler seconds, their programs built several
+ * at a time where it can, and waits. *anew: the plan is to be built anew, for some do not serve.
+ * While programs are noted to be built ahead (ocl_ahead_begin) it notes them and makes nothing.
+ * Errors: lack of memory. */
+moecl_status plan_prepare(moecl_context *context, const plan *plan, bool *anew);
 
 uint64_t plan_workspace_bytes(const plan *plan);
 /* Bytes that the tensors of the workspace would take if none shared memory. */

@@ -19,12 +19,13 @@ static int place_of(const plan_space *space, int64_t num_tokens, int key) {
 
 /* Each time that some kernels do not serve, others are planned with. Without tokens none are
  * launched. */
-moecl_status plan_make(const plan_builder *builder, int64_t num_tokens, int key, plan *plan) {
+moecl_status plan_make(const plan_builder *builder, moecl_context *context, int64_t num_tokens,
+                       int key, plan *plan) {
   bool anew;
   do {
     anew = false;
     builder->build(builder->owner, num_tokens, key, plan);
-    if (num_tokens > 0 && !plan->overflows) MOECL_TRY(plan_prepare(plan, &anew));
+    if (num_tokens > 0 && !plan->overflows) MOECL_TRY(plan_prepare(context, plan, &anew));
   } while (anew);
   return MOECL_OK;
 }
@@ -40,7 +41,7 @@ moecl_status plan_space_plan(plan_space *space, moecl_context *context, const pl
   }
   if (plan->num_tokens != num_tokens || plan->key != key) {
     if (space->cut == plan) plan_space_forget(space);
-    const moecl_status status = plan_make(builder, num_tokens, key, plan);
+    const moecl_status status = plan_make(builder, context, num_tokens, key, plan);
     if (status != MOECL_OK) {
       plan->num_tokens = -1; /* it is tried again */
       return status;

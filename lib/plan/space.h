@@ -28,7 +28,8 @@ typedef struct plan_builder {
 
 /* Builds the owner's plan into `plan`, of kernels that serve; has them there, which may wait for a
  * compiler. Errors: lack of memory. */
-moecl_status plan_make(const plan_builder *builder, int64_t num_tokens, int key, plan *plan);
+moecl_status plan_make(const plan_builder *builder, moecl_context *context, int64_t num_tokens,
+                       int key, plan *plan);
 
 /* most.c: the most bytes of a workspace that a plan for so many tokens or fewer takes, whose
  * kernels are all there then. Errors: lack of memory. */

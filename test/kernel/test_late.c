@@ -233,6 +233,72 @@ static void test_reserve_block(void **state) {
   moecl_context_destroy(&context);
 }
 
+/* ---- several programs at a time ---- */
+
+static moecl_context *open_with_builders(test_log *log) {
+  moecl_context *context = NULL;
+  *log = (test_log){.level = MOECL_LOG_DEBUG};
+  place.params.log = test_log_add;
+  place.params.log_user = log;
+  place.params.cache_dir = ""; /* all are built */
+  assert_ok(stand_in_open(&place, &context));
+  context->build_threads = 3;
+  return context;
+}
+
+static void close_with_builders(moecl_context *context, test_log *log) {
+  moecl_context_destroy(&context);
+  place.params.log = NULL;
+  place.params.log_user = NULL;
+  place.params.cache_dir = place.cache;
+  base_text_free(&log->text);
+}
+
+/* Since the log was cleared. */
+static void assert_built_ahead(const moecl_context *context, test_log *log, size_t before) {
+  char text[64];
+  const size_t made = programs(context) - before;
+  snprintf(text, sizeof text, "built ahead %zu programs of %zu", made, made);
+  if (made < 2 || !test_log_has(log, text) || test_log_count(log, "built ") != 1)
+    fail_msg("%zu programs: %s", made, log->text.data);
+}
+
+/* All that a reserve's plans want at once, and so all of one plan. */
+static void test_built_ahead(void **state) {
+  static uint16_t want[TOKENS * HIDDEN], got[TOKENS * HIDDEN];
+  test_log log;
+  (void)state;
+  for (int reserve = 0; reserve < 2; reserve++) {
+    moecl_context *context = open_with_builders(&log);
+    moecl_layer *layer = make(context, "nvidia_sm90", false);
+    const size_t before = programs(context);
+    base_text_free(&log.text);
+    if (reserve) assert_ok(moecl_layer_reserve(layer, TOKENS));
+    else run(layer, TOKENS, NULL, want);
+    assert_built_ahead(context, &log, before);
+    if (reserve) assert_int_equal(programs(context) - before, 5); /* as in `variants` */
+    base_text_free(&log.text);
+    if (reserve) run(layer, TOKENS, NULL, got);
+    assert_int_equal(test_log_count(&log, "built "), 0);
+    moecl_layer_destroy(&layer);
+    close_with_builders(context, &log);
+  }
+  assert_memory_equal(got, want, sizeof got);
+}
+
+static void test_block_built_ahead(void **state) {
+  test_log log;
+  (void)state;
+  moecl_context *context = open_with_builders(&log);
+  moecl_block *block = make_block(context, "nvidia_sm90");
+  const size_t before = programs(context);
+  base_text_free(&log.text);
+  assert_ok(moecl_block_reserve(block, TOKENS, false));
+  assert_built_ahead(context, &log, before);
+  moecl_block_destroy(&block);
+  close_with_builders(context, &log);
+}
+
 /* ---- made while others wait, or lacking memory ---- */
 
 /* While the queue waits for the program, self-checks of late kernels do not. */
@@ -428,10 +494,14 @@ static int close_place(void **state) {
 }
 
 int main(void) {
-  const struct CMUnitTest tests[] = {
-      cmocka_unit_test(test_growth),         cmocka_unit_test(test_reserve),
-      cmocka_unit_test(test_reserve_block),  cmocka_unit_test(test_waiting),
-      cmocka_unit_test(test_lack_of_memory), cmocka_unit_test(test_mistakes)};
+  const struct CMUnitTest tests[] = {cmocka_unit_test(test_growth),
+                                     cmocka_unit_test(test_reserve),
+                                     cmocka_unit_test(test_reserve_block),
+                                     cmocka_unit_test(test_built_ahead),
+                                     cmocka_unit_test(test_block_built_ahead),
+                                     cmocka_unit_test(test_waiting),
+                                     cmocka_unit_test(test_lack_of_memory),
+                                     cmocka_unit_test(test_mistakes)};
   skip_without_device();
   if (getenv("MOECL_TEST_FILTER")) cmocka_set_test_filter(getenv("MOECL_TEST_FILTER"));
   return cmocka_run_group_tests(tests, open_place, close_place);

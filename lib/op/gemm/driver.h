@@ -68,6 +68,7 @@ struct op_gemm {
   ocl_kernel *pack;                    /* of all drivers: its program is the variant's */
   ocl_kernel *kernel[OP_GEMM_KERNELS]; /* NULL: not there, or not yet */
   unsigned lost;                       /* those that do not serve */
+  unsigned noted;                      /* those whose programs were noted to be built ahead */
   op_gemm *partner;                    /* its rows are this one's: they lose kernels together */
   void *state;                         /* the driver's own */
   moecl_buffer *weights, *bias;        /* bias NULL without one */

@@ -158,7 +158,8 @@ void op_gemm_explain(const op_gemm *gemm, int64_t rows, char *text, size_t size)
 /* Makes the late kernel that so many rows want, or few tokens do, after its self-check; waits.
  * *lost: it was tried now, and does not serve; left as it is otherwise. Then others do its work,
  * with a warning, here and in the GEMM that was made with this one: what was asked above gets other
- * answers. Errors: MOECL_ERROR_OUT_OF_HOST_MEMORY, MOECL_ERROR_OUT_OF_DEVICE_MEMORY; it may be
+ * answers. While programs are noted to be built ahead (ocl_ahead_begin) it notes its own and makes
+ * nothing. Errors: MOECL_ERROR_OUT_OF_HOST_MEMORY, MOECL_ERROR_OUT_OF_DEVICE_MEMORY; it may be
  * tried again. */
 moecl_status op_gemm_prepare(op_gemm *gemm, int64_t rows, bool *lost);
 moecl_status op_gemm_prepare_few_tokens(op_gemm *gemm, bool *lost);
