@@ -58,7 +58,8 @@ typedef struct moecl_group_params {
  * too. */
 MOECL_API moecl_status moecl_group_create(moecl_context *const *contexts, size_t count,
                                           const moecl_group_params *params, moecl_group **group);
-/* Layers keep their group alive. */
+/* Layers keep their group alive. In a child that fork() made of the process with the group, this
+ * and moecl_group_layer_destroy only set the handle to NULL, and no other call may be made. */
 MOECL_API void moecl_group_destroy(moecl_group **group);
 /* 0 and NULL for NULL, and NULL for a member that is not there, or in another process.
  * Thread-safe. */

@@ -5,6 +5,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <unistd.h>
 
 const group_transport *const group_transports[] = {
     &group_nvidia_copy_transport, &group_nvidia_peer_transport, &group_host_transport, NULL};
@@ -14,6 +15,8 @@ moecl_group *group_retain(moecl_group *group) {
   return group;
 }
 
+bool group_is_forked(const moecl_group *group) { return group->process != getpid(); }
+
 const moecl_log *group_log(const moecl_group *group) {
   return &group->device[group->begin].context->log;
 }
@@ -22,7 +25,7 @@ void moecl_group_destroy(moecl_group **handle) {
   if (!handle || !*handle) return;
   moecl_group *group = *handle;
   *handle = NULL;
-  if (--group->references > 0) return;
+  if (group_is_forked(group) || --group->references > 0) return;
   base_team_destroy(&group->team);
   if (group->state) group->transport->release(group->state);
   ranks_leave(&group->ranks); /* before what it logs to */
@@ -187,6 +190,7 @@ moecl_status moecl_group_create(moecl_context *const *contexts, size_t count,
     return status;
   }
   group->references = 1;
+  group->process = getpid();
   group->ranks = ranks;
   status = gather_members(group, contexts, count);
   if (status == MOECL_OK) status = make_group(group, params ? params->transport : NULL);

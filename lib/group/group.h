@@ -29,12 +29,16 @@ struct moecl_group {
   group_ranks *ranks; /* NULL: there are no other processes */
   group_device device[MOECL_MAX_GROUP_MEMBERS];
   base_team *team; /* a thread for each of them; NULL: they take turns in the caller's */
+  int64_t process; /* whose threads those are, and drivers' and MPI's */
   const group_transport *transport;
   void *state;             /* the transport's */
   char transport_name[64]; /* with those inside processes */
 };
 
 moecl_group *group_retain(moecl_group *group);
+/* This is a child that fork() has made of the process that made the group: what that has is not to
+ * be waited for, or given back, here. */
+bool group_is_forked(const moecl_group *group);
 static inline bool group_has(const moecl_group *group, int member) {
   return member >= group->begin && member < group->end;
 }

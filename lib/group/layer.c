@@ -320,6 +320,7 @@ void moecl_group_layer_destroy(moecl_group_layer **handle) {
   if (!handle || !*handle) return;
   moecl_group_layer *layer = *handle;
   *handle = NULL;
+  if (group_is_forked(layer->group)) return;
   layer->group->transport->settle(layer->group->state);
   for (int m = layer->group->begin; m < layer->group->end; m++)
     release_member(layer->group, &layer->member[m]);
