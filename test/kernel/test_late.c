@@ -10,7 +10,10 @@
 
 enum { TOKENS = 220, HIDDEN = 64, EXPERTS = 8, TOP_K = 2 };
 
+/* A router without a kernel that routes few tokens in one launch: their logits are the GEMM's on
+ * every device. */
 static const moecl_layer_params params = {.dtype = MOECL_BF16,
+                                          .router_variant = "generic",
                                           .hidden_size = HIDDEN,
                                           .intermediate_size = 48,
                                           .num_experts = EXPERTS,
