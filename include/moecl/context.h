@@ -36,8 +36,9 @@ typedef struct moecl_context_params {
   const char *kernel_dir; /* read kernel sources from here instead of the embedded ones;
                              NULL: $MOECL_KERNEL_DIR, else embedded. In a program with raised
                              privileges (setuid) no variable counts, neither here nor below */
-  const char *cache_dir;  /* where program binaries are kept; NULL: $MOECL_CACHE_DIR, else
-                             $XDG_CACHE_HOME/moecl, else $HOME/.cache/moecl. Kept below 256 MiB:
+  const char *cache_dir;  /* where program binaries are kept, "": nowhere; NULL: $MOECL_CACHE_DIR,
+                             which may be empty as well, else $XDG_CACHE_HOME/moecl, else
+                             $HOME/.cache/moecl. Kept below 256 MiB:
                              what was not used for longest goes first. Binaries are native
                              code: a folder that another user owns (root's may be used), or that
                              others can write, is not used, with a warning */

@@ -47,11 +47,11 @@ static const char *environment(const char *name) {
 /* Where the caller, or else the environment, wants binaries; *dir stays NULL
  * where there is no such place. */
 static moecl_status choose_cache_dir(const moecl_context_params *params, char **dir) {
+  const char *named = secure_getenv("MOECL_CACHE_DIR"); /* set and empty: no place */
   base_text text = {0};
   if (params->disable_cache) return MOECL_OK;
   if (params->cache_dir) base_text_addf(&text, "%s", params->cache_dir);
-  else if (*environment("MOECL_CACHE_DIR"))
-    base_text_addf(&text, "%s", environment("MOECL_CACHE_DIR"));
+  else if (named) base_text_addf(&text, "%s", named);
   else if (*environment("XDG_CACHE_HOME"))
     base_text_addf(&text, "%s/moecl", environment("XDG_CACHE_HOME"));
   else if (*environment("HOME")) base_text_addf(&text, "%s/.cache/moecl", environment("HOME"));

@@ -201,15 +201,23 @@ static void test_unwritable(void **state) {
   base_text_free(&log.text);
 }
 
+/* By the caller's word; an empty name, of the caller or of the variable, is no place, and nothing
+ * else is asked for one. */
 static void test_disabled(void **state) {
   const fixture *f = *state;
-  moecl_status status;
-  moecl_context_params params = {
-      .kernel_dir = f->kernels, .cache_dir = f->cache, .disable_cache = true};
-  moecl_context *context = NULL;
-  assert_ok(moecl_context_create(&params, &context));
-  assert_int_equal(ask(context, "answer.cl", 2, &status), 42);
-  moecl_context_destroy(&context);
+  const moecl_context_params ways[] = {
+      {.kernel_dir = f->kernels, .cache_dir = f->cache, .disable_cache = true},
+      {.kernel_dir = f->kernels, .cache_dir = ""},
+      {.kernel_dir = f->kernels}};
+  for (size_t i = 0; i < BASE_COUNT(ways); i++) {
+    moecl_status status;
+    moecl_context *context = NULL;
+    assert_int_equal(setenv("MOECL_CACHE_DIR", i < 2 ? f->cache : "", 1), 0);
+    assert_ok(moecl_context_create(&ways[i], &context));
+    assert_null(moecl_context_cache_dir(context));
+    assert_int_equal(ask(context, "answer.cl", 2, &status), 42);
+    moecl_context_destroy(&context);
+  }
   assert_int_equal(each_entry(f, NULL), 0);
 }
 

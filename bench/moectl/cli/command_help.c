@@ -84,7 +84,7 @@ static const char environment_topic[] =
     "                     report.md say so, with a hash of the sources\n"
     "  MOECL_CACHE_DIR    where compiled programs are kept (default: $XDG_CACHE_HOME/moecl,\n"
     "                     else ~/.cache/moecl), at most 256 MiB; safe to delete.\n"
-    "                     A folder that others own or can write is not used\n"
+    "                     Empty: nowhere. A folder that others own or can write is not used\n"
     "  OCL_ICD_VENDORS    the folder of .icd files that decides which OpenCL drivers are seen\n";
 
 static const char exit_topic[] =
