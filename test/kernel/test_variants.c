@@ -130,8 +130,9 @@ static void test_failure(void **state) {
 
 /* ---- operations of one kernel ---- */
 
-/* In a layer of bf16 whose experts take fp32 there is one of each. */
+/* In a layer of bf16 whose experts take fp32 there is one of each; `serial` does on any device. */
 static const moecl_layer_params with_all = {.dtype = MOECL_BF16,
+                                            .grouped_gemm_variant = "serial",
                                             .hidden_size = 40,
                                             .intermediate_size = 24,
                                             .num_experts = 6,
