@@ -43,8 +43,8 @@ def main(arguments):
             skipped.append(argument[8:])
             continue
         path = pathlib.Path(argument)
-        # build-check/meson-logs/testlog.json, or testlog-DRIVER.json
-        folder = path.parent.parent.name + path.stem.removeprefix("testlog")
+        # build-check/meson-logs/testlog.json, or testlog-DRIVER-env.json
+        folder = path.parent.parent.name + path.stem.removeprefix("testlog").removesuffix("-env")
         tests = list(read_log(path))
         if not tests:
             failed.append(f"{folder}: no test ran")

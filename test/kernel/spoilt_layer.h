@@ -33,8 +33,11 @@ static inline moecl_context *open_context(test_log *log) {
   char kernels[128], cache[128];
   snprintf(kernels, sizeof kernels, "%s/cl", root);
   snprintf(cache, sizeof cache, "%s/cache", root);
-  const moecl_context_params params = {
-      .log = test_log_add, .log_user = log, .kernel_dir = kernels, .cache_dir = cache};
+  const moecl_context_params params = {.log = test_log_add,
+                                       .log_user = log,
+                                       .kernel_dir = kernels,
+                                       .cache_dir = cache,
+                                       .disable_cache = !keeps_programs()};
   moecl_context *context = NULL;
   log->level = MOECL_LOG_DEBUG;
   assert_ok(moecl_context_create(&params, &context));

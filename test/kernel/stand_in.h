@@ -37,6 +37,7 @@ static inline bool stand_in_make(stand_in *s) {
   snprintf(s->cache, sizeof s->cache, "%s/cache", s->root);
   s->params.kernel_dir = s->kernels;
   s->params.cache_dir = s->cache;
+  s->params.disable_cache = !keeps_programs();
   return system(command) == 0;
 }
 

@@ -709,7 +709,8 @@ static moecl_status check_below(const char *root, const kernel_variant *variant,
       .cache = bf16,
       .rows = bf16,
       .output = bf16};
-  const moecl_context_params params = {.kernel_dir = kernels, .cache_dir = cache};
+  const moecl_context_params params = {
+      .kernel_dir = kernels, .cache_dir = cache, .disable_cache = !keeps_programs()};
   moecl_context *spoilt = NULL;
   assert_ok(moecl_context_create(&params, &spoilt));
   const moecl_status status = op_attention_self_check(spoilt, variant, &desc);

@@ -163,12 +163,13 @@ static void test_tiles(void **state) {
 static void test_refused(void **state) {
   moecl_context *context = NULL;
   moecl_peaks peaks = {.flops_f32 = 1};
+  const moecl_context_params params = {.cache_dir = folder};
   (void)state;
   assert_int_equal(moecl_measure_peaks_wait(NULL, &peaks), MOECL_ERROR_INVALID_ARGUMENT);
   assert_true(peaks.flops_f32 == 0);
-  assert_ok(moecl_context_create(NULL, &context));
+  assert_ok(moecl_context_create(&params, &context));
   assert_int_equal(moecl_measure_peaks_wait(context, NULL), MOECL_ERROR_INVALID_ARGUMENT);
-  assert_non_null(moecl_context_cache_dir(context));
+  assert_string_equal(moecl_context_cache_dir(context), folder);
   assert_null(moecl_context_cache_dir(NULL));
   moecl_context_destroy(&context);
 }

@@ -50,6 +50,13 @@ static inline void skip_without_device(void) {
   exit(TEST_SKIP);
 }
 
+/* Are programs to be kept on disk? Not where the environment names no place for them: tests with
+ * a place of their own keep none there, either (test/meson.build says why). */
+static inline bool keeps_programs(void) {
+  const char *place = getenv("MOECL_CACHE_DIR");
+  return !place || *place;
+}
+
 /* cmocka set-up and tear-down: *state is a context on the default device. */
 static inline int set_up_context(void **state) {
   moecl_context *context = NULL;
