@@ -28,6 +28,7 @@ typedef struct piece {
   cl_event ready; /* of a sender: its source is there */
   cl_event copy;
   ranks_message message;
+  bool follows; /* it is an empty one behind one that failed */
 } piece;
 
 /* What one member sends to other processes, or gets from them, oldest first. */
@@ -191,13 +192,27 @@ static moecl_status note_loss(messages_state *state, moecl_status status) {
   return status;
 }
 
+/* Where MPI has failed before an empty one, which goes with little and tells the other process. */
 static moecl_status send_piece(messages_state *state, line *line, size_t i) {
   piece *piece = &line->pieces[i];
   piece->stage = SENT;
   return note_loss(state,
                    ranks_send(state->group->ranks, state->group->device[piece->block.to].rank,
-                              tag_of(&piece->block), slot_of(line, i), piece->block.bytes,
-                              &piece->message));
+                              tag_of(&piece->block), slot_of(line, i),
+                              state->lost ? 0 : piece->block.bytes, &piece->message));
+}
+
+/* A message that failed may have gone or not: an empty one follows it, so that nobody waits in
+ * vain, or, where that is what failed, nothing. */
+static moecl_status look_at_sent(messages_state *state, line *line, size_t i, bool *done) {
+  piece *piece = &line->pieces[i];
+  const moecl_status status =
+      note_loss(state, ranks_test(state->group->ranks, &piece->message, done));
+  if (status == MOECL_OK) return MOECL_OK;
+  *done = piece->follows;
+  piece->follows = true;
+  if (!*done) (void)send_piece(state, line, i);
+  return status;
 }
 
 /* From the device into the slot, and from there to the other process. */
@@ -220,11 +235,12 @@ static moecl_status move_out(messages_state *state, line *line, size_t i, bool *
     MOECL_TRY(look_at_copy(state, block->from, piece, &done));
     *moved = *moved || done;
     return done ? send_piece(state, line, i) : MOECL_OK;
-  case SENT:
-    MOECL_TRY(note_loss(state, ranks_test(state->group->ranks, &piece->message, &done)));
+  case SENT: {
+    const moecl_status status = look_at_sent(state, line, i, &done);
     *moved = *moved || done;
     if (done) piece->stage = DONE;
-    return MOECL_OK;
+    return status;
+  }
   default: return MOECL_OK;
   }
 }
@@ -254,10 +270,13 @@ static moecl_status move_in(messages_state *state, line *line, size_t i, bool *m
     return note_loss(state,
                      ranks_receive(state->group->ranks, state->group->device[block->from].rank,
                                    tag_of(block), slot_of(line, i), block->bytes, &piece->message));
-  case SENT:
-    MOECL_TRY(note_loss(state, ranks_test(state->group->ranks, &piece->message, &done)));
+  case SENT: {
+    const moecl_status status =
+        note_loss(state, ranks_test(state->group->ranks, &piece->message, &done));
     *moved = *moved || done;
-    return done ? write_piece(state, line, i) : MOECL_OK;
+    if (status != MOECL_OK) piece->stage = DONE;
+    return status == MOECL_OK && done ? write_piece(state, line, i) : status;
+  }
   case COPIED:
     MOECL_TRY(look_at_copy(state, block->to, piece, &done));
     *moved = *moved || done;
@@ -400,14 +419,15 @@ static moecl_status finish(void *user, int exchange) {
 
 static void fail(void *user) { ((messages_state *)user)->failed = true; }
 
-/* What is left of messages goes, whatever is in them; where not even that is possible they are
- * given up. Then, and where MPI failed in one, so is the group: of what was sent, some may come
- * when others wait for rows. */
+/* What is left of messages goes, whatever is in them and whatever fails: a piece is the further on
+ * for it. Where MPI failed in one the group is of no more use: of what was sent, some may come when
+ * others wait for rows. */
 static void settle(void *user) {
   messages_state *state = user;
   if (!state->broken && !all_over(state, GROUP_MOST_EXCHANGES)) {
     state->failed = true;
-    await(state, GROUP_MOST_EXCHANGES);
+    while (await(state, GROUP_MOST_EXCHANGES) != MOECL_OK) {
+    }
   }
   if (state->inner.state) state->inner.transport->settle(state->inner.state);
   for (int m = state->group->begin; m < state->group->end; m++) {

@@ -33,6 +33,19 @@ static moecl_status check(const moecl_log *log, int code, const char *call) {
   return log_error(log, MOECL_ERROR_DEVICE, "%s failed: %s", call, text);
 }
 
+/* Others count on this rank's part in a call. Where MPI has not taken it that is an error, and the
+ * call is made again all the same, for a fifth of a second; false: it is made, or no more. */
+static bool again(const moecl_log *log, int code, const char *call, moecl_status *status,
+                  int *tries) {
+  enum { TRIES = 200 };
+  const struct timespec pause = {0, 1000000}; /* nanoseconds */
+  if (code == MPI_SUCCESS) return false;
+  if (*status == MOECL_OK) *status = check(log, code, call);
+  if (++*tries == TRIES) return false;
+  nanosleep(&pause, NULL);
+  return true;
+}
+
 static moecl_status check_begun(const moecl_log *log) {
   int begun = 0, ended = 0;
   MPI_Initialized(&begun);
@@ -60,11 +73,14 @@ moecl_status ranks_join(const moecl_log *log, const void *comm, moecl_status sta
                         group_ranks **out) {
   group_ranks made = {.log = log, .comm = MPI_COMM_NULL};
   MPI_Comm given;
+  int code, tries = 0;
   *out = NULL;
   MOECL_TRY(check_begun(log));
   memcpy(&given, comm, sizeof given);
-  MOECL_TRY(check(log, MPI_Comm_dup(given, &made.comm), "MPI_Comm_dup"));
-  const int code = MPI_Comm_set_errhandler(made.comm, MPI_ERRORS_RETURN);
+  do code = MPI_Comm_dup(given, &made.comm);
+  while (again(log, code, "MPI_Comm_dup", &status, &tries));
+  if (code != MPI_SUCCESS) return status;
+  code = MPI_Comm_set_errhandler(made.comm, MPI_ERRORS_RETURN);
   if (status == MOECL_OK) status = check(log, code, "MPI_Comm_set_errhandler");
   MPI_Comm_rank(made.comm, &made.own);
   MPI_Comm_size(made.comm, &made.count);
@@ -97,10 +113,8 @@ void ranks_leave(group_ranks **handle) {
 int ranks_own(const group_ranks *ranks) { return ranks ? ranks->own : 0; }
 int ranks_count(const group_ranks *ranks) { return ranks ? ranks->count : 1; }
 
-static moecl_status await(group_ranks *ranks, MPI_Request *request, int begun, const char *call) {
-  int done = 0, looks = 0;
-  MOECL_TRY(check(ranks->log, begun, call));
-  for (;; ranks_pause(&looks)) {
+static moecl_status await(group_ranks *ranks, MPI_Request *request, const char *call) {
+  for (int done = 0, looks = 0;; ranks_pause(&looks)) {
     MOECL_TRY(check(ranks->log, MPI_Test(request, &done, MPI_STATUS_IGNORE), call));
     if (done) return MOECL_OK;
   }
@@ -111,43 +125,64 @@ static moecl_status await(group_ranks *ranks, MPI_Request *request, int begun, c
 moecl_status ranks_agree(group_ranks *ranks, moecl_status status, const char *what) {
   enum { FINE = 1 << 30 };
   if (!ranks || ranks->count == 1) return status;
-  int own = status == MOECL_OK ? FINE : ranks->own << 8 | (int)status, first = FINE;
+  int own, first = FINE, code, tries = 0;
   MPI_Request request = MPI_REQUEST_NULL;
-  MOECL_TRY(await(ranks, &request,
-                  MPI_Iallreduce(&own, &first, 1, MPI_INT, MPI_MIN, ranks->comm, &request),
-                  "MPI_Iallreduce"));
+  do {
+    own = status == MOECL_OK ? FINE : ranks->own << 8 | (int)status;
+    code = MPI_Iallreduce(&own, &first, 1, MPI_INT, MPI_MIN, ranks->comm, &request);
+  } while (again(ranks->log, code, "MPI_Iallreduce", &status, &tries));
+  if (code != MPI_SUCCESS) return status;
+  MOECL_TRY(await(ranks, &request, "MPI_Iallreduce"));
   if (first == FINE || status != MOECL_OK) return status;
   return log_error(ranks->log, (moecl_status)(first & 255),
                    "%s: failed on rank %d: %s; its own log says why", what, first >> 8,
                    moecl_status_string((moecl_status)(first & 255)));
 }
 
-moecl_status ranks_gather(group_ranks *ranks, void *rows, const int64_t *first, size_t row_bytes) {
-  if (!ranks || ranks->count == 1) return MOECL_OK;
+/* How the first call ended that did not end well, or the last one. */
+static int begin_gather(group_ranks *ranks, void *rows, const int64_t *first, size_t row_bytes,
+                        MPI_Request *request, const char **call) {
   int counts[MOECL_MAX_GROUP_MEMBERS], from[MOECL_MAX_GROUP_MEMBERS];
-  MPI_Datatype row = MPI_DATATYPE_NULL;
-  MPI_Request request = MPI_REQUEST_NULL;
+  MPI_Datatype row;
   for (int r = 0; r < ranks->count; r++) {
     counts[r] = (int)(first[r + 1] - first[r]);
     from[r] = (int)first[r];
   }
-  moecl_status status =
-      check(ranks->log, MPI_Type_contiguous((int)row_bytes, MPI_BYTE, &row), "MPI_Type_contiguous");
-  if (status == MOECL_OK) status = check(ranks->log, MPI_Type_commit(&row), "MPI_Type_commit");
-  if (status == MOECL_OK)
-    status = await(ranks, &request,
-                   MPI_Iallgatherv(MPI_IN_PLACE, 0, MPI_DATATYPE_NULL, rows, counts, from, row,
-                                   ranks->comm, &request),
-                   "MPI_Iallgatherv");
-  if (row != MPI_DATATYPE_NULL) MPI_Type_free(&row);
+  *call = "MPI_Type_contiguous";
+  int code = MPI_Type_contiguous((int)row_bytes, MPI_BYTE, &row);
+  if (code != MPI_SUCCESS) return code;
+  *call = "MPI_Type_commit";
+  code = MPI_Type_commit(&row);
+  if (code == MPI_SUCCESS) {
+    *call = "MPI_Iallgatherv";
+    code = MPI_Iallgatherv(MPI_IN_PLACE, 0, MPI_DATATYPE_NULL, rows, counts, from, row, ranks->comm,
+                           request);
+  }
+  MPI_Type_free(&row); /* when nothing needs it any more */
+  return code;
+}
+
+moecl_status ranks_gather(group_ranks *ranks, void *rows, const int64_t *first, size_t row_bytes) {
+  if (!ranks || ranks->count == 1) return MOECL_OK;
+  MPI_Request request = MPI_REQUEST_NULL;
+  moecl_status status = MOECL_OK;
+  const char *call;
+  int code, tries = 0;
+  do code = begin_gather(ranks, rows, first, row_bytes, &request, &call);
+  while (again(ranks->log, code, call, &status, &tries));
+  if (code == MPI_SUCCESS) MOECL_TRY(await(ranks, &request, call));
   return status;
 }
 
 moecl_status ranks_broadcast(group_ranks *ranks, int from, void *data, size_t bytes) {
-  MPI_Request request = MPI_REQUEST_NULL;
   if (!ranks || ranks->count == 1) return MOECL_OK;
-  return await(ranks, &request, MPI_Ibcast(data, (int)bytes, MPI_BYTE, from, ranks->comm, &request),
-               "MPI_Ibcast");
+  MPI_Request request = MPI_REQUEST_NULL;
+  moecl_status status = MOECL_OK;
+  int code, tries = 0;
+  do code = MPI_Ibcast(data, (int)bytes, MPI_BYTE, from, ranks->comm, &request);
+  while (again(ranks->log, code, "MPI_Ibcast", &status, &tries));
+  if (code == MPI_SUCCESS) MOECL_TRY(await(ranks, &request, "MPI_Ibcast"));
+  return status;
 }
 
 /* ---- messages ---- */
@@ -163,23 +198,29 @@ static MPI_Request request_of(const ranks_message *message) {
   return request;
 }
 
+/* In the place of one that does not go an empty one does. */
 moecl_status ranks_send(group_ranks *ranks, int to, int tag, const void *data, size_t bytes,
                         ranks_message *message) {
   MPI_Request request;
-  MOECL_TRY(check(ranks->log, MPI_Isend(data, (int)bytes, MPI_BYTE, to, tag, ranks->comm, &request),
-                  "MPI_Isend"));
-  keep(message, request, 0);
-  return MOECL_OK;
+  moecl_status status = MOECL_OK;
+  int code, tries = 0;
+  do
+    code = MPI_Isend(data, status == MOECL_OK ? (int)bytes : 0, MPI_BYTE, to, tag, ranks->comm,
+                     &request);
+  while (again(ranks->log, code, "MPI_Isend", &status, &tries));
+  if (code == MPI_SUCCESS) keep(message, request, 0);
+  return status;
 }
 
 moecl_status ranks_receive(group_ranks *ranks, int from, int tag, void *data, size_t bytes,
                            ranks_message *message) {
   MPI_Request request;
-  MOECL_TRY(check(ranks->log,
-                  MPI_Irecv(data, (int)bytes, MPI_BYTE, from, tag, ranks->comm, &request),
-                  "MPI_Irecv"));
-  keep(message, request, bytes);
-  return MOECL_OK;
+  moecl_status status = MOECL_OK;
+  int code, tries = 0;
+  do code = MPI_Irecv(data, (int)bytes, MPI_BYTE, from, tag, ranks->comm, &request);
+  while (again(ranks->log, code, "MPI_Irecv", &status, &tries));
+  if (code == MPI_SUCCESS) keep(message, request, bytes);
+  return status;
 }
 
 static moecl_status check_size(group_ranks *ranks, const ranks_message *message,

@@ -36,7 +36,9 @@ typedef struct ranks_message {
   bool under_way, given_up;
 } ranks_message;
 
-/* In the order of calls for one `tag` between two ranks. */
+/* In the order of calls for one `tag` between two ranks. One that comes is over also where it is
+ * shorter, which is an error: so ends what another rank could not send. A failure leaves a message
+ * under way all the same, unless MPI takes none at all. `bytes`: one that comes has some. */
 moecl_status ranks_send(group_ranks *ranks, int to, int tag, const void *data, size_t bytes,
                         ranks_message *message);
 moecl_status ranks_receive(group_ranks *ranks, int from, int tag, void *data, size_t bytes,

@@ -91,7 +91,8 @@ moecl_status moecl_group_layer_read_routing_wait(moecl_group_layer *layer, moecl
   if (!layer) return MOECL_ERROR_INVALID_ARGUMENT;
   moecl_status status =
       ranks_agree(layer->group->ranks, read_own(layer, routing), "group_read_routing");
-  if (status == MOECL_OK && routing->num_tokens > 0) status = gather_logits(layer, routing);
+  if (status == MOECL_OK && routing->num_tokens > 0)
+    status = ranks_agree(layer->group->ranks, gather_logits(layer, routing), "group_read_routing");
   if (status != MOECL_OK) {
     if (routing) {
       moecl_routing_destroy(routing);

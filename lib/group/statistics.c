@@ -94,7 +94,8 @@ moecl_status moecl_group_layer_statistics_wait(moecl_group_layer *layer, size_t 
   if (status == MOECL_OK && group_has(group, (int)member))
     status = read_member(layer, member, &read);
   MOECL_TRY(ranks_agree(group->ranks, status, "group_statistics"));
-  MOECL_TRY(ranks_broadcast(group->ranks, group->device[member].rank, &read, sizeof read));
+  status = ranks_broadcast(group->ranks, group->device[member].rank, &read, sizeof read);
+  MOECL_TRY(ranks_agree(group->ranks, status, "group_statistics"));
   *statistics = read;
   return MOECL_OK;
 }

@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: MIT
-/* A group over two processes, with allocations and calls of OpenCL made to fail on one of them, one
- * at a time, from its making to the routing that is read: where a call fails on one rank it fails
- * on both, nobody waits for ever, and nothing is kept.
+/* A group over two processes, with allocations and calls of OpenCL and MPI made to fail on one of
+ * them, one at a time, from its making to the routing that is read: where a call fails on one rank
+ * it fails on both, nobody waits for ever, and nothing is kept.
  *
  * A place is a call with its nearest callers, and each fails once, of OpenCL's every third. An
  * alarm ends a rank that hangs, and mpirun the other. */
@@ -20,6 +20,41 @@ static int own;
 static moecl_context *contexts[OWN];
 static char doing[200];
 static bool is_warm; /* contexts have their programs */
+
+/* ---- MPI: what begins something, and what counts what has come ---- */
+
+#define MAY_FAIL(name, params, args)                                                               \
+  int __real_##name params;                                                                        \
+  int __wrap_##name params;                                                                        \
+  int __wrap_##name params {                                                                       \
+    return faults_hit(FAULT_MPI, #name) ? MPI_ERR_OTHER : __real_##name args;                      \
+  }
+
+MAY_FAIL(MPI_Comm_dup, (MPI_Comm comm, MPI_Comm *made), (comm, made))
+MAY_FAIL(MPI_Comm_set_errhandler, (MPI_Comm comm, MPI_Errhandler handler), (comm, handler))
+MAY_FAIL(MPI_Type_contiguous, (int count, MPI_Datatype of, MPI_Datatype *made), (count, of, made))
+MAY_FAIL(MPI_Type_commit, (MPI_Datatype * type), (type))
+MAY_FAIL(MPI_Iallreduce,
+         (const void *from, void *to, int count, MPI_Datatype type, MPI_Op op, MPI_Comm comm,
+          MPI_Request *request),
+         (from, to, count, type, op, comm, request))
+MAY_FAIL(MPI_Iallgatherv,
+         (const void *from, int count, MPI_Datatype type, void *to, const int counts[],
+          const int first[], MPI_Datatype of, MPI_Comm comm, MPI_Request *request),
+         (from, count, type, to, counts, first, of, comm, request))
+MAY_FAIL(MPI_Ibcast,
+         (void *data, int count, MPI_Datatype type, int from, MPI_Comm comm, MPI_Request *request),
+         (data, count, type, from, comm, request))
+MAY_FAIL(MPI_Isend,
+         (const void *data, int count, MPI_Datatype type, int to, int tag, MPI_Comm comm,
+          MPI_Request *request),
+         (data, count, type, to, tag, comm, request))
+MAY_FAIL(MPI_Irecv,
+         (void *data, int count, MPI_Datatype type, int from, int tag, MPI_Comm comm,
+          MPI_Request *request),
+         (data, count, type, from, tag, comm, request))
+MAY_FAIL(MPI_Get_count, (const MPI_Status *status, MPI_Datatype type, int *count),
+         (status, type, count))
 
 static void tell_hang(int number) {
   (void)number;
@@ -148,8 +183,8 @@ static step try(user *user, fault_kind kind, size_t target, int who) {
                          .code = CL_OUT_OF_RESOURCES,
                          .places = places,
                          .most = MOST_CALLS};
-  snprintf(doing, sizeof doing, "%s %zu of rank %d\n",
-           kind == FAULT_OPENCL ? "OpenCL call" : "allocation", target, who);
+  static const char *const kinds[] = {"OpenCL call", "allocation", "MPI call"};
+  snprintf(doing, sizeof doing, "%s %zu of rank %d\n", kinds[kind], target, who);
   alarm(PATIENCE_SECONDS);
   const step stopped = run(user);
   alarm(0);
@@ -210,6 +245,7 @@ int main(int argc, char **argv) {
   signal(SIGALRM, tell_hang);
   for (int m = 0; m < members(); m++) assert_ok(moecl_context_create(NULL, &contexts[m]));
   for (int who = 0; who < count; who++) walk(FAULT_MEMORY, who);
+  for (int who = 0; who < count; who++) walk(FAULT_MPI, who);
   walk(FAULT_OPENCL, 1);
   for (int m = 0; m < members(); m++) moecl_context_destroy(&contexts[m]);
   MPI_Finalize();

@@ -19,8 +19,7 @@ static uint64_t place_of_call(void) {
   return hash;
 }
 
-/* Counts a call; is it the one? */
-static bool fails(fault_kind kind, const char *name) {
+bool faults_hit(fault_kind kind, const char *name) {
   if (faults.kind != kind) return false;
   const size_t index = faults.calls++;
   if (faults.places && index < faults.most) faults.places[index] = place_of_call();
@@ -46,7 +45,7 @@ int __wrap_pthread_create(pthread_t *thread, const pthread_attr_t *attributes,
   cl_int __real_##name params;                                                                     \
   cl_int __wrap_##name params;                                                                     \
   cl_int __wrap_##name params {                                                                    \
-    return fails(FAULT_OPENCL, #name) ? faults.code : __real_##name args;                          \
+    return faults_hit(FAULT_OPENCL, #name) ? faults.code : __real_##name args;                     \
   }
 
 /* One that takes a reference, or makes an event for whoever asks for it. */
@@ -54,7 +53,7 @@ int __wrap_pthread_create(pthread_t *thread, const pthread_attr_t *attributes,
   cl_int __real_##name params;                                                                     \
   cl_int __wrap_##name params;                                                                     \
   cl_int __wrap_##name params {                                                                    \
-    const cl_int code = fails(FAULT_OPENCL, #name) ? faults.code : __real_##name args;             \
+    const cl_int code = faults_hit(FAULT_OPENCL, #name) ? faults.code : __real_##name args;        \
     faults.objects += code == CL_SUCCESS && (holds);                                               \
     return code;                                                                                   \
   }
@@ -66,7 +65,7 @@ int __wrap_pthread_create(pthread_t *thread, const pthread_attr_t *attributes,
   cl_int __wrap_##name(type object) {                                                              \
     const cl_int code = __real_##name(object);                                                     \
     faults.count -= code == CL_SUCCESS;                                                            \
-    return fails(FAULT_OPENCL, #name) ? faults.code : code;                                        \
+    return faults_hit(FAULT_OPENCL, #name) ? faults.code : code;                                   \
   }
 
 /* One that makes an object; the last parameter is `code`. */
@@ -74,7 +73,7 @@ int __wrap_pthread_create(pthread_t *thread, const pthread_attr_t *attributes,
   type __real_##name params;                                                                       \
   type __wrap_##name params;                                                                       \
   type __wrap_##name params {                                                                      \
-    if (fails(FAULT_OPENCL, #name)) {                                                              \
+    if (faults_hit(FAULT_OPENCL, #name)) {                                                         \
       if (code) *code = faults.code;                                                               \
       return NULL;                                                                                 \
     }                                                                                              \
@@ -123,7 +122,7 @@ PLAIN(clEnqueueUnmapMemObject,
 void *__real_clGetExtensionFunctionAddressForPlatform(cl_platform_id p, const char *name);
 void *__wrap_clGetExtensionFunctionAddressForPlatform(cl_platform_id p, const char *name);
 void *__wrap_clGetExtensionFunctionAddressForPlatform(cl_platform_id p, const char *name) {
-  if (fails(FAULT_OPENCL, "clGetExtensionFunctionAddressForPlatform")) return NULL;
+  if (faults_hit(FAULT_OPENCL, "clGetExtensionFunctionAddressForPlatform")) return NULL;
   return __real_clGetExtensionFunctionAddressForPlatform(p, name);
 }
 
@@ -134,7 +133,7 @@ void *__wrap_clEnqueueMapBuffer(cl_command_queue q, cl_mem m, cl_bool b, cl_map_
                                 size_t s, cl_uint n, const cl_event *w, cl_event *e, cl_int *code);
 void *__wrap_clEnqueueMapBuffer(cl_command_queue q, cl_mem m, cl_bool b, cl_map_flags f, size_t o,
                                 size_t s, cl_uint n, const cl_event *w, cl_event *e, cl_int *code) {
-  if (!fails(FAULT_OPENCL, "clEnqueueMapBuffer"))
+  if (!faults_hit(FAULT_OPENCL, "clEnqueueMapBuffer"))
     return __real_clEnqueueMapBuffer(q, m, b, f, o, s, n, w, e, code);
   *code = faults.code;
   return NULL;
@@ -214,7 +213,7 @@ char *__wrap_strndup(const char *text, size_t size);
 void __wrap_free(void *block);
 
 static bool out_of_memory(const char *name) {
-  if (!fails(FAULT_MEMORY, name)) return false;
+  if (!faults_hit(FAULT_MEMORY, name)) return false;
   errno = ENOMEM;
   return true;
 }

@@ -10,7 +10,7 @@
 #include <stddef.h>
 #include <stdint.h>
 
-typedef enum fault_kind { FAULT_OPENCL = 0, FAULT_MEMORY, FAULT_KINDS } fault_kind;
+typedef enum fault_kind { FAULT_OPENCL = 0, FAULT_MEMORY, FAULT_MPI, FAULT_KINDS } fault_kind;
 
 typedef struct fault_state {
   fault_kind kind;
@@ -26,6 +26,9 @@ typedef struct fault_state {
   size_t most;
 } fault_state;
 extern fault_state faults;
+
+/* Counts a call of this kind; is it to fail? */
+bool faults_hit(fault_kind kind, const char *name);
 
 /* Takes Jansson's allocations in as well. */
 void faults_begin(void);
