@@ -15,7 +15,8 @@ extern "C" {
 #endif
 
 /* A context around existing objects, each retained for as long as it is
- * needed; the caller keeps its own references, and on failure nothing is retained. `queue`
+ * needed; the caller keeps its own references, and on failure nothing is retained. `device` is one
+ * of the context's, or a part of one (clCreateSubDevices) that commands can be for. `queue`
  * may be in or out of order; stage times need CL_QUEUE_PROFILING_ENABLE. NULL: a queue is
  * created, in order. `params` may be NULL, and its `device` is ignored.
  *
@@ -25,8 +26,8 @@ extern "C" {
  * after (on one out of order by barriers, which moecl enqueues). Events are needed for
  * other queues alone.
  * Errors: those of moecl_context_create but MOECL_ERROR_NO_DEVICE, and
- * MOECL_ERROR_INVALID_ARGUMENT (a device that is not the context's, a queue that is not
- * theirs). Thread-safe, on objects that no thread releases meanwhile. */
+ * MOECL_ERROR_INVALID_ARGUMENT (a device that is not the context's, nor a part of one of its, a
+ * queue that is not theirs). Thread-safe, on objects that no thread releases meanwhile. */
 MOECL_API moecl_status moecl_context_create_from_cl(cl_context cl, cl_device_id device,
                                                     cl_command_queue queue,
                                                     const moecl_context_params *params,

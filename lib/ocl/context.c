@@ -230,6 +230,20 @@ moecl_status moecl_context_create(const moecl_context_params *params, moecl_cont
   return status;
 }
 
+/* NULL: it is no part of another one. */
+static cl_device_id whole_of(cl_device_id device) {
+  cl_device_id parent = NULL;
+  const cl_int code =
+      clGetDeviceInfo(device, CL_DEVICE_PARENT_DEVICE, sizeof parent, &parent, NULL);
+  return code == CL_SUCCESS ? parent : NULL;
+}
+
+/* A context of a part of a device may name the whole (PoCL's does). */
+static bool is_of(cl_device_id device, cl_device_id named) {
+  while (device && device != named) device = whole_of(device);
+  return device;
+}
+
 static moecl_status check_device(moecl_context *context, cl_context cl, cl_device_id device) {
   size_t bytes = 0;
   bool found = false;
@@ -240,7 +254,7 @@ static moecl_status check_device(moecl_context *context, cl_context cl, cl_devic
   moecl_status status = ocl_check(
       context, clGetContextInfo(cl, CL_CONTEXT_DEVICES, bytes, devices, NULL), "clGetContextInfo");
   for (size_t i = 0; status == MOECL_OK && i < bytes / sizeof *devices; i++)
-    found |= devices[i] == device;
+    found |= is_of(device, devices[i]);
   free(devices);
   if (status != MOECL_OK || found) return status;
   return log_error(&context->log, MOECL_ERROR_INVALID_ARGUMENT,
