@@ -83,20 +83,25 @@ void base_team_run(base_team *team, int parts, base_job job, void *user) {
 
 /* ---- hired, and sent home ---- */
 
-/* Signals are for the program's own threads, but for those that a thread itself raises. */
-static void hire(base_team *team) {
+/* Signals are for the program's own threads. */
+bool base_thread_begin(pthread_t *thread, void *(*run)(void *), void *user) {
   static const int own[] = {SIGSEGV, SIGBUS, SIGFPE, SIGILL, SIGTRAP, SIGABRT};
   sigset_t all, before;
   sigfillset(&all);
   for (size_t i = 0; i < sizeof own / sizeof *own; i++) sigdelset(&all, own[i]);
-  if (pthread_sigmask(SIG_SETMASK, &all, &before) != 0) return;
+  if (pthread_sigmask(SIG_SETMASK, &all, &before) != 0) return false;
+  const bool begun = pthread_create(thread, NULL, run, user) == 0;
+  pthread_sigmask(SIG_SETMASK, &before, NULL);
+  return begun;
+}
+
+static void hire(base_team *team) {
   for (int i = 0; i < team->count; i++) {
     hand *hand = &team->hand[i];
     *hand = (struct hand){.team = team, .part = i + 1};
-    hand->works = pthread_create(&hand->thread, NULL, work, hand) == 0;
+    hand->works = base_thread_begin(&hand->thread, work, hand);
     team->hired += hand->works;
   }
-  pthread_sigmask(SIG_SETMASK, &before, NULL);
 }
 
 base_team *base_team_create(int parts) {

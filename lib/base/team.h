@@ -3,6 +3,12 @@
 #ifndef MOECL_LIB_BASE_TEAM_H
 #define MOECL_LIB_BASE_TEAM_H
 
+#include <pthread.h>
+#include <stdbool.h>
+
+/* A thread that gets no signals but those that it raises itself; false: none can be had. */
+bool base_thread_begin(pthread_t *thread, void *(*run)(void *), void *user);
+
 typedef struct base_team base_team;
 
 /* For jobs of `parts` parts: the first one is the caller's, each other one has a thread. NULL where

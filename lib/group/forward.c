@@ -592,7 +592,9 @@ static moecl_status run_all(group_run *run) {
 
 static void copied(group_observer *observer, int member, cl_event event) {
   group_run *run = (group_run *)((char *)observer - offsetof(group_run, observer));
+  pthread_mutex_lock(&run->observes);
   plan_watch_copy(&run->layer->member[member].watch, event);
+  pthread_mutex_unlock(&run->observes);
 }
 
 /* After a failure nothing may use the host's memory any more, and no plan be read. */
@@ -619,6 +621,7 @@ moecl_status moecl_group_layer_forward(moecl_group_layer *layer,
   for (int m = group->begin; events && m < group->end; m++) events[m - group->begin] = NULL;
   MOECL_TRY(agree(layer, check(layer, params)));
   group_run run = {.layer = layer, .params = params, .events = events, .observer = {copied}};
+  pthread_mutex_init(&run.observes, NULL);
   group->transport->settle(group->state);
   const moecl_status status = run_all(&run);
   layer->ran = status == MOECL_OK;
@@ -629,5 +632,6 @@ moecl_status moecl_group_layer_forward(moecl_group_layer *layer,
     layer->member[m].watch.profile = NULL; /* the caller's again */
   }
   free(run.blocks);
+  pthread_mutex_destroy(&run.observes);
   return status;
 }

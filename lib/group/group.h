@@ -13,6 +13,7 @@
 #include "layer/layer.h"
 #include "op/dispatch/dispatch.h"
 #include "plan/watch.h"
+#include <pthread.h>
 
 /* ---- group.c ---- */
 
@@ -223,6 +224,7 @@ typedef struct group_run {
   group_awaited awaited[MOECL_MAX_GROUP_MEMBERS];
   cl_event routed[MOECL_MAX_GROUP_MEMBERS]; /* a member's choice is made; NULL: it has no tokens */
   group_observer observer;                  /* of the transport's copies */
+  pthread_mutex_t observes;                 /* one at a time */
   group_block *blocks;                      /* room for an exchange */
   int begun;                                /* exchanges of rows */
   int before;                               /* others before them */

@@ -64,6 +64,7 @@ static moecl_status make_inner(messages_state *state, const char *asked) {
   const moecl_group *group = state->group;
   moecl_group *inner = &state->inner;
   inner->count = inner->end = group->end - group->begin;
+  inner->team = group->team;
   for (int m = 0; m < inner->count; m++) inner->device[m] = group->device[group->begin + m];
   state->inner_observer.copied = copied;
   return group_choose_transport(inner, asked, &inner->transport, &inner->state);

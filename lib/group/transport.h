@@ -14,7 +14,8 @@ typedef struct group_block {
   uint64_t source_offset, destination_offset, bytes;
 } group_block;
 
-/* Told of each copy; the event is the transport's; NULL: it has none. */
+/* Told of each copy; the event is the transport's; NULL: it has none. Several threads may tell at
+ * once, also of the transport's own, until an exchange is finished. */
 typedef struct group_observer {
   void (*copied)(struct group_observer *observer, int member, cl_event event);
 } group_observer;

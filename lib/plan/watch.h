@@ -19,7 +19,8 @@ typedef struct plan_watch {
 
 /* A forward begins; what its kernels and copies are told to. */
 void plan_watch_begin(plan_watch *watch, moecl_profile *profile, bool keeps);
-void plan_watch_copy(plan_watch *watch, cl_event event); /* NULL: it has none */
+/* NULL: it has none. One at a time, but beside launches. */
+void plan_watch_copy(plan_watch *watch, cl_event event);
 void plan_watch_release(plan_watch *watch);
 
 /* By the device's clock, in milliseconds: NaN where no events were kept, or the driver gives no
