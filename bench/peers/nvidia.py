@@ -153,7 +153,7 @@ class Peers:
                 for message in self.worker.ask(request, self.options.limit):
                     running = message.get("begin", running)
                     if "result" in message:
-                        found.append({**message["result"], "of": running})
+                        found.append(message["result"])
                     if "left_out" in message:
                         self.leave_out(message["left_out"], point)
                 point["tried"] = found

@@ -250,13 +250,13 @@ def contend(bench, peers, keep):
         answer(begin=peer)
         try:
             for name, function, capture in layers.BUILDERS[peer](case):
-                found += try_layer(case, name, function, capture)
+                found += [(*one, peer) for one in try_layer(case, name, function, capture)]
         except Exception as error:
             leave_out(peer, error)
     found.sort(key=lambda one: one[2])
-    bench.kept = {name: calls for name, _, _, calls in found[:keep]}
-    for i, (name, error, ms, _) in enumerate(found):
-        answer(result={"name": name, "error": error, "quick": ms, "stays": i < keep})
+    bench.kept = {name: calls for name, _, _, calls, _ in found[:keep]}
+    for i, (name, error, ms, _, peer) in enumerate(found):
+        answer(result={"name": name, "of": peer, "error": error, "quick": ms, "stays": i < keep})
     del found
     forget()
 
