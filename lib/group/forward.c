@@ -12,6 +12,17 @@ static moecl_status agree(const moecl_group_layer *layer, moecl_status status) {
   return ranks_agree(layer->group->ranks, status, "group_forward");
 }
 
+/* Behind what is on the queues of members on CPUs: their kernels want the processor that looks for
+ * other ranks would take. A forward without tokens waits for nothing. */
+static moecl_status agree_when_idle(const moecl_group_layer *layer, moecl_status status) {
+  const moecl_group *group = layer->group;
+  const bool waits = group->ranks && group_batch_of(layer) > 0;
+  for (int m = group->begin; waits && status == MOECL_OK && m < group->end; m++)
+    if (group_context_of(layer, m)->info.type == MOECL_DEVICE_CPU)
+      status = moecl_context_finish_wait(group_context_of(layer, m));
+  return agree(layer, status);
+}
+
 ocl_chain group_chain_of(moecl_group_layer *layer, int m, moecl_stage label, const char *step) {
   plan_watch *watch = &layer->member[m].watch;
   return (ocl_chain){.context = group_context_of(layer, m),
@@ -579,15 +590,15 @@ static void let_others_end(group_run *run) {
 static moecl_status run_all(group_run *run) {
   moecl_group_layer *layer = run->layer;
   moecl_status status = MOECL_OK;
-  MOECL_TRY(agree(layer, route_all(run)));
+  MOECL_TRY(agree_when_idle(layer, route_all(run)));
   if (group_batch_of(layer) > 0) {
     status = group_gather_choices(layer);
-    MOECL_TRY(agree(layer, status == MOECL_OK ? list_all(run) : status));
+    MOECL_TRY(agree_when_idle(layer, status == MOECL_OK ? list_all(run) : status));
     status = exchange_all(run);
     if (status != MOECL_OK) let_others_end(run);
   }
   if (status == MOECL_OK) status = on_members(run, combine_member);
-  return agree(layer, status);
+  return agree_when_idle(layer, status);
 }
 
 static void copied(group_observer *observer, int member, cl_event event) {
