@@ -2,15 +2,20 @@
 #include "group/ranks.h"
 #include "base/base.h"
 #include "moecl/group.h"
+#include <sched.h>
 #include <stdlib.h>
 #include <string.h>
 #include <time.h>
 
-/* As long as a message takes that comes at once, and then in sleeps short beside a forward. */
+/* Looks: as long as a message takes that comes at once; then as ranks are apart that do as much, in
+ * which others on this processor go first; and then some in short sleeps, which cost a scheduler
+ * more than they last. */
+enum { BUSY = 200, YIELDING = 5000, SHORT = YIELDING + 200 };
+
 void ranks_pause(int *looks) {
-  enum { BUSY = 200, SHORT = 400 };
   const struct timespec sleep = {0, *looks < SHORT ? 10000 : 100000}; /* nanoseconds */
-  if (*looks >= BUSY) nanosleep(&sleep, NULL);
+  if (*looks >= YIELDING) nanosleep(&sleep, NULL);
+  else if (*looks >= BUSY) sched_yield();
   if (*looks < SHORT) ++*looks;
 }
 
@@ -253,7 +258,7 @@ moecl_status ranks_test(group_ranks *ranks, ranks_message *message, bool *done) 
 /* What is to come is called off at once. What goes may not be: Open MPI never does, and the other
  * rank may be reading it. It is done when MPI says so, not before. */
 bool ranks_give_up(group_ranks *ranks, ranks_message *message) {
-  enum { LOOKS = 300 }; /* some milliseconds */
+  enum { LOOKS = YIELDING + 100 }; /* some milliseconds */
   int over = 0, looks = 0;
   (void)ranks;
   if (!message->under_way) return true;

@@ -2,8 +2,8 @@
 /* The processes that a group's members are spread over: ranks of an MPI communicator. ranks.c is
  * the one file that calls MPI. A NULL is a process on its own: all that is said to it is kept.
  *
- * What all have to call, in the same order, is marked so. Nothing here waits busily: the devices of
- * CPUs want the cores. */
+ * What all have to call, in the same order, is marked so. Waits give the processor to others on it
+ * after a moment: the devices of CPUs want the cores. */
 #ifndef MOECL_LIB_GROUP_RANKS_H
 #define MOECL_LIB_GROUP_RANKS_H
 
@@ -49,7 +49,8 @@ moecl_status ranks_test(group_ranks *ranks, ranks_message *message, bool *done);
  * asked again. Others of the same tag may from now on be taken for it. */
 bool ranks_give_up(group_ranks *ranks, ranks_message *message);
 
-/* Between two looks at something that was not done: short at first. Begin with *looks = 0. */
+/* Between two looks at something that was not done: nothing at first, then others on this processor
+ * have their turn, and then it is a sleep. Begin with *looks = 0. */
 void ranks_pause(int *looks);
 
 #endif
