@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: MIT
 /* How many rows go where: the first member's table, which all have. */
 #include "base/base.h"
+#include "base/grow.h"
 #include "group/group.h"
 #include <stdlib.h>
 
@@ -28,12 +29,10 @@ static int64_t *before_chunk(const moecl_group_layer *layer, int owner, int chun
 static moecl_status make_room(moecl_group_layer *layer) {
   const size_t members = (size_t)layer->group->count, chunks = (size_t)layer->chunks;
   const size_t count = 2 * members * (members * chunks + 1 + chunks + 1);
-  if (count <= layer->sums_room) return MOECL_OK;
-  int64_t *sums = realloc(layer->sums, count * sizeof *sums);
+  int64_t *sums = base_grow(layer->sums, count, &layer->sums_room, sizeof *sums);
   if (!sums)
     return log_error(group_log(layer->group), MOECL_ERROR_OUT_OF_HOST_MEMORY, "no host memory");
   layer->sums = sums;
-  layer->sums_room = count;
   return MOECL_OK;
 }
 

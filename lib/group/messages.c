@@ -9,6 +9,7 @@
  * same one at first. A member's pieces come in the order in which others send them to it: nobody
  * can wait for somebody in a circle. */
 #include "base/base.h"
+#include "base/grow.h"
 #include "group/group.h"
 #include <stdlib.h>
 
@@ -123,13 +124,10 @@ static void discard(void *user, moecl_buffer **buffer) {
 /* ---- pieces ---- */
 
 static moecl_status make_room(messages_state *state, line *line, size_t count) {
-  const size_t room = count > 2 * line->room ? count : 2 * line->room;
-  if (count <= line->room) return MOECL_OK;
-  piece *pieces = realloc(line->pieces, room * sizeof *pieces);
+  piece *pieces = base_grow(line->pieces, count, &line->room, sizeof *pieces);
   if (!pieces)
     return log_error(group_log(state->group), MOECL_ERROR_OUT_OF_HOST_MEMORY, "no host memory");
   line->pieces = pieces;
-  line->room = room;
   return MOECL_OK;
 }
 

@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: MIT
 #include "group/pump.h"
 #include "base/base.h"
+#include "base/grow.h"
 #include "base/team.h"
 #include <sched.h>
 #include <stdlib.h>
@@ -9,12 +10,9 @@
 /* ---- pieces ---- */
 
 static moecl_status make_room(pump *pump, const moecl_log *log) {
-  const size_t room = pump->room ? 2 * pump->room : 64;
-  if (pump->count < pump->room) return MOECL_OK;
-  pump_piece *pieces = realloc(pump->pieces, room * sizeof *pieces);
+  pump_piece *pieces = base_grow(pump->pieces, pump->count + 1, &pump->room, sizeof *pieces);
   if (!pieces) return log_error(log, MOECL_ERROR_OUT_OF_HOST_MEMORY, "no host memory");
   pump->pieces = pieces;
-  pump->room = room;
   return MOECL_OK;
 }
 

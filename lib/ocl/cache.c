@@ -5,6 +5,7 @@
  * says itself which program it is. A file's time is that of its last use; the folder is kept below
  * a limit by removing those unused for longest. Processes need not agree on anything: an entry that
  * another one removes is at worst built again. */
+#include "base/grow.h"
 #include "ocl/program.h"
 #include <dirent.h>
 #include <errno.h>
@@ -238,14 +239,11 @@ static bool list_file(int folder, const char *name, cache_listing *listing) {
     if (time(NULL) - info.st_mtime > ABANDONED_SECONDS) unlinkat(folder, name, 0);
     return true;
   }
-  if (listing->count == listing->capacity) {
-    const size_t capacity = listing->capacity ? 2 * listing->capacity : 64;
-    cache_entry *grown = realloc(listing->entries, capacity * sizeof *grown);
-    if (!grown) return false;
-    listing->entries = grown;
-    listing->capacity = capacity;
-  }
-  cache_entry *entry = &listing->entries[listing->count++];
+  cache_entry *grown =
+      base_grow(listing->entries, listing->count + 1, &listing->capacity, sizeof *grown);
+  if (!grown) return false;
+  listing->entries = grown;
+  cache_entry *entry = &grown[listing->count++];
   *entry = (cache_entry){.used = info.st_mtim, .size = (uint64_t)info.st_size};
   memcpy(entry->name, name, 37);
   listing->bytes += entry->size;

@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: MIT
 /* Stage times from profiling events. */
 #include "base/base.h"
+#include "base/grow.h"
 #include "plan/profile.h"
 #include <math.h>
 #include <stdio.h>
@@ -21,14 +22,11 @@ static int64_t host_ns(void) {
 
 /* Room for one more; NULL without memory. */
 static profile_launch *next_launch(moecl_profile *profile) {
-  if (profile->num_launches == profile->room) {
-    const size_t room = profile->room ? 2 * profile->room : 32;
-    profile_launch *grown = realloc(profile->launches, room * sizeof *grown);
-    if (!grown) return NULL;
-    profile->launches = grown;
-    profile->room = room;
-  }
-  return &profile->launches[profile->num_launches];
+  profile_launch *grown =
+      base_grow(profile->launches, profile->num_launches + 1, &profile->room, sizeof *grown);
+  if (!grown) return NULL;
+  profile->launches = grown;
+  return &grown[profile->num_launches];
 }
 
 /* Likewise of an event that cannot be kept. */

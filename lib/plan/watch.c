@@ -1,5 +1,6 @@
 // SPDX-License-Identifier: MIT
 #include "plan/watch.h"
+#include "base/grow.h"
 #include "plan/profile.h"
 #include <math.h>
 #include <stdlib.h>
@@ -18,14 +19,10 @@ static bool wants(ocl_observer *observer, bool last) {
 
 /* An event that cannot be kept is missing in the sums: the forward goes on. */
 static void keep(cl_event **events, size_t *count, size_t *room, cl_event event) {
-  if (*count == *room) {
-    const size_t more = *room ? 2 * *room : 64;
-    cl_event *grown = realloc(*events, more * sizeof *grown);
-    if (!grown) return;
-    *events = grown;
-    *room = more;
-  }
-  (*events)[*count] = NULL;
+  cl_event *grown = base_grow(*events, *count + 1, room, sizeof *grown);
+  if (!grown) return;
+  *events = grown;
+  grown[*count] = NULL;
   if (ocl_event_keep(&(*events)[*count], event)) ++*count;
 }
 

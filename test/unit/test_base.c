@@ -1,5 +1,6 @@
 // SPDX-License-Identifier: MIT
 #include "unit.h"
+#include "base/grow.h"
 #include "base/log.h"
 #include <math.h>
 #include <sys/stat.h>
@@ -16,6 +17,23 @@ static void test_sizes(void **state) {
   assert_int_equal(base_div_up(7, 3), 3);
   assert_int_equal(base_div_up(UINT64_MAX, 1) == UINT64_MAX, 1);
   assert_int_equal(base_round_up(65, 64), 128);
+}
+
+/* What is there stays, and room doubles, or is what was asked for. */
+static void test_grow(void **state) {
+  size_t room = 0;
+  int *list = NULL;
+  (void)state;
+  for (int i = 0; i < 1000; i++) {
+    list = base_grow(list, (size_t)i + 1, &room, sizeof *list);
+    assert_true(list && room > (size_t)i && room <= (i < 16 ? 16 : 2 * (size_t)i));
+    list[i] = i;
+  }
+  for (int i = 0; i < 1000; i++) assert_int_equal(list[i], i);
+  list = base_grow(list, 5000, &room, sizeof *list);
+  assert_true(list && room == 5000 && list[999] == 999);
+  assert_ptr_equal(base_grow(list, 5000, &room, sizeof *list), list);
+  free(list);
 }
 
 static void test_names(void **state) {
@@ -161,10 +179,15 @@ static void test_log_lengths(void **state) {
 
 int main(void) {
   const struct CMUnitTest tests[] = {
-      cmocka_unit_test(test_sizes),       cmocka_unit_test(test_names),
-      cmocka_unit_test(test_conversions), cmocka_unit_test(test_conversion_edges),
-      cmocka_unit_test(test_text),        cmocka_unit_test(test_files),
-      cmocka_unit_test(test_hash),        cmocka_unit_test(test_log_lengths),
+      cmocka_unit_test(test_sizes),
+      cmocka_unit_test(test_names),
+      cmocka_unit_test(test_grow),
+      cmocka_unit_test(test_conversions),
+      cmocka_unit_test(test_conversion_edges),
+      cmocka_unit_test(test_text),
+      cmocka_unit_test(test_files),
+      cmocka_unit_test(test_hash),
+      cmocka_unit_test(test_log_lengths),
   };
   return cmocka_run_group_tests(tests, NULL, NULL);
 }
