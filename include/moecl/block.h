@@ -219,7 +219,8 @@ MOECL_API moecl_status moecl_block_forward(moecl_block *block,
                                            moecl_event **event);
 
 /* The variant that serves "norm", "rotary", "attention" or "projections", and in `reason`
- * (may be NULL) why; else what moecl_layer_variant says of the block's layer. Thread-safe. */
+ * (may be NULL) why, as of a layer; else what moecl_layer_variant says of the block's layer.
+ * Thread: as that call's. */
 MOECL_API const char *moecl_block_variant(const moecl_block *block, const char *operation,
                                           const char **reason);
 

@@ -425,9 +425,11 @@ MOECL_API moecl_status moecl_layer_forward(moecl_layer *layer, const moecl_forwa
                                            moecl_event **event);
 
 /* The variant that serves an operation ("router", "grouped_gemm", "permute",
- * "combine") and, in `reason` (may be NULL), why it was chosen. Static or
- * layer-owned strings, valid while the layer is; NULL for NULL and an unknown operation.
- * Thread-safe. */
+ * "combine") and, in `reason` (may be NULL), why it was chosen, and behind a semicolon each of its
+ * kernels that was set aside since: a forward or a moecl_layer_reserve that first wanted it found
+ * that it does not serve here, and other kernels do its work. Static or layer-owned strings, valid
+ * while the layer is, a reason's text until the next of those calls; NULL for NULL and an unknown
+ * operation. Thread-safe without `reason`, else the context's. */
 MOECL_API const char *moecl_layer_variant(const moecl_layer *layer, const char *operation,
                                           const char **reason);
 

@@ -46,7 +46,7 @@ struct moecl_block {
   op_attention attend;
   moecl_layer *layer;
   const kernel_variant *variant[BLOCK_OPERATION_COUNT];
-  char reason[BLOCK_OPERATION_COUNT][128];
+  char reason[BLOCK_OPERATION_COUNT][OP_REASON_SIZE];
   moecl_buffer *weight[MOECL_BLOCK_TENSOR_COUNT]; /* NULL: a GEMM's, or there is none */
   bool is_set[MOECL_BLOCK_TENSOR_COUNT];
   int missing; /* tensors not set yet */

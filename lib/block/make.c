@@ -47,6 +47,8 @@ static op_gemm_desc qkv_desc(const moecl_block *block, const kernel_variant *var
   const desc_format *rows = op_gemm_rows(variant, block->stored);
   return (op_gemm_desc){.num_experts = 1,
                         .late = OP_GEMM_ALL_LATE,
+                        .told = (char *)block->reason[BLOCK_PROJECTIONS],
+                        .told_size = OP_REASON_SIZE,
                         .n = desc_qkv_size(&block->attention),
                         .k = block->params.layer.hidden_size,
                         .weights = block->stored,
@@ -60,6 +62,8 @@ static op_gemm_desc qkv_desc(const moecl_block *block, const kernel_variant *var
 static op_gemm_desc o_desc(const moecl_block *block, const kernel_variant *variant) {
   return (op_gemm_desc){.num_experts = 1,
                         .late = OP_GEMM_ALL_LATE,
+                        .told = (char *)block->reason[BLOCK_PROJECTIONS],
+                        .told_size = OP_REASON_SIZE,
                         .n = block->params.layer.hidden_size,
                         .k = desc_query_size(&block->attention),
                         .weights = block->stored,

@@ -88,7 +88,7 @@ struct moecl_layer {
   bool has_convert, has_gate;
   moecl_buffer *correction_bias; /* [E] fp32; NULL without one */
   const kernel_variant *variant[LAYER_OPERATION_COUNT];
-  char reason[LAYER_OPERATION_COUNT][128];
+  char reason[LAYER_OPERATION_COUNT][OP_REASON_SIZE];
   uint8_t *is_set[MOECL_TENSOR_COUNT]; /* one flag an item */
   int64_t missing;                     /* items not set yet */
   layer_offload *offload;              /* NULL: experts are on the device, or it is described */

@@ -42,6 +42,9 @@ moecl_status op_create(const op_kind *kind, moecl_context *context, const kernel
 moecl_status op_describe(const op_kind *kind, moecl_context *context, const kernel_variant *variant,
                          const void *desc, void *op);
 
+/* Room for why an operation's variant serves (kernel_reason), and what of it does not. */
+enum { OP_REASON_SIZE = 512 };
+
 /* An operation that any of its variants makes of one description. */
 typedef struct op_choice {
   const op_kind *kind;

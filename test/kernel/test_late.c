@@ -443,13 +443,22 @@ static void assert_near(const uint16_t *got, const uint16_t *want, size_t count)
     assert_true(fabs((double)value(got[i]) - (double)value(want[i])) <= 0.01 * largest);
 }
 
+static void assert_told(const char *reason, const char *gemm, const char *message) {
+  char text[160];
+  snprintf(text, sizeof text,
+           "asked for by name; the kernel of '%s' for %s is set aside, others do its work", gemm,
+           message);
+  assert_string_equal(reason, text);
+}
+
 /* The layer is made as if nothing were wrong, and the forward warns and is right, in a workspace
- * too that was made for what fails; the next one knows. */
+ * too that was made for what fails; the next one knows, and so does who asks. */
 static void check_mistake(const mistake *m) {
   static uint16_t want[TOKENS * HIDDEN], got[TOKENS * HIDDEN];
   test_log log = {.level = MOECL_LOG_INFO};
   moecl_context *context = NULL;
   moecl_buffer *workspace = NULL;
+  const char *reason;
   assert_ok(stand_in_open(&place, &context));
   moecl_layer *layer = make(context, m->gemm, true);
   run(layer, m->tokens, NULL, want);
@@ -462,12 +471,16 @@ static void check_mistake(const mistake *m) {
   assert_ok(stand_in_open(&place, &context));
   layer = make(context, m->gemm, false);
   assert_int_equal(test_log_count(&log, "others do its work"), 0);
+  assert_string_equal(moecl_layer_variant(layer, "grouped_gemm", &reason), m->gemm);
+  assert_string_equal(reason, "asked for by name");
   assert_ok(moecl_buffer_create(context, moecl_layer_workspace_size(layer, m->tokens), &workspace));
   for (int again = 0; again < 2; again++) {
     run(layer, m->tokens, workspace, got);
     assert_near(got, want, (size_t)m->tokens * HIDDEN);
     if (test_log_count(&log, "others do its work") != 1 || !test_log_has(&log, m->message))
       fail_msg("%s: no warning of %s: %s", m->to, m->message, log.text.data);
+    assert_string_equal(moecl_layer_variant(layer, "grouped_gemm", &reason), m->gemm);
+    assert_told(reason, m->gemm, m->message);
   }
   assert_int_equal(test_log_count(&log, "\n0 "), 0);
   assert_int_equal(moecl_context_take_errors(context, NULL, 0), 0);
@@ -483,6 +496,31 @@ static void check_mistake(const mistake *m) {
 static void test_mistakes(void **state) {
   (void)state;
   for (size_t i = 0; i < BASE_COUNT(mistakes); i++) check_mistake(&mistakes[i]);
+}
+
+/* A block's projections, and its router's logits, lose the kernel together and are told apart; what
+ * does not want it is not told. */
+static void test_block_mistake(void **state) {
+  static uint16_t output[TOKENS * HIDDEN];
+  const mistake *m = &mistakes[4];
+  moecl_context *context = NULL;
+  const char *reason;
+  (void)state;
+  char *was = plant(m);
+  assert_ok(stand_in_open(&place, &context));
+  moecl_block *block = make_block(context, m->gemm);
+  assert_string_equal(moecl_block_variant(block, "projections", &reason), m->gemm);
+  assert_string_equal(reason, "asked for by name");
+  run_block(block, m->tokens, NULL, output);
+  moecl_block_variant(block, "projections", &reason);
+  assert_told(reason, m->gemm, m->message);
+  moecl_block_variant(block, "grouped_gemm", &reason);
+  assert_told(reason, m->gemm, m->message);
+  moecl_block_variant(block, "attention", &reason);
+  assert_null(strstr(reason, "set aside"));
+  moecl_block_destroy(&block);
+  moecl_context_destroy(&context);
+  mend(m, was);
 }
 
 static int open_place(void **state) {
@@ -504,7 +542,8 @@ int main(void) {
                                      cmocka_unit_test(test_block_built_ahead),
                                      cmocka_unit_test(test_waiting),
                                      cmocka_unit_test(test_lack_of_memory),
-                                     cmocka_unit_test(test_mistakes)};
+                                     cmocka_unit_test(test_mistakes),
+                                     cmocka_unit_test(test_block_mistake)};
   skip_without_device();
   if (getenv("MOECL_TEST_FILTER")) cmocka_set_test_filter(getenv("MOECL_TEST_FILTER"));
   return cmocka_run_group_tests(tests, open_place, close_place);

@@ -21,6 +21,22 @@ moecl_status __wrap_moecl_layer_read_routing_wait(moecl_layer *layer, moecl_rout
   return status;
 }
 
+/* As of a layer whose first forward sets kernels aside: from then on the reason says so. */
+const char *__real_moecl_layer_variant(const moecl_layer *layer, const char *operation,
+                                       const char **reason);
+const char *__wrap_moecl_layer_variant(const moecl_layer *layer, const char *operation,
+                                       const char **reason);
+const char *__wrap_moecl_layer_variant(const moecl_layer *layer, const char *operation,
+                                       const char **reason) {
+  const char *name = __real_moecl_layer_variant(layer, operation, reason);
+  moecl_routing routing;
+  if (!reason) return name;
+  const bool ran = __real_moecl_layer_read_routing_wait((moecl_layer *)layer, &routing) == MOECL_OK;
+  *reason = ran ? "since a forward" : "as made";
+  moecl_routing_destroy(&routing);
+  return name;
+}
+
 moecl_status verify_point(const verify_input *input, verify_result *result) {
   (void)input;
   *result = (verify_result){.ran = true, .ok = true};
@@ -113,6 +129,24 @@ static void test_interrupted_dump(void **state) {
   assert_int_equal(status, POINT_OK);
   dump_is_there = false;
   assert_false(run("dump", &status));
+}
+
+/* ---- variants ---- */
+
+/* Results have what served when the forwards were over. */
+static void test_variants(void **state) {
+  experiment_point point = skewed_point();
+  const experiment plan = {.iterations = 1, .verify = true, .points = &point, .num_points = 1};
+  runner runner = {.context = context, .experiment = &plan, .interrupted = &interrupted};
+  point_result result;
+  (void)state;
+  assert_true(runner_run_point(&runner, 0, NULL, &result));
+  for (int i = 0; i < NUM_LAYER_OPERATIONS; i++) {
+    assert_string_not_equal(result.variants[i], "?");
+    assert_string_equal(result.variant_reasons[i], "since a forward");
+  }
+  point_result_destroy(&result);
+  runner_release(&runner);
 }
 
 /* ---- a group ---- */
@@ -367,6 +401,7 @@ int main(void) {
       cmocka_unit_test_setup(test_interrupted_before_the_times, nothing_happened),
       cmocka_unit_test_setup(test_interrupted_verification, nothing_happened),
       cmocka_unit_test_setup(test_interrupted_dump, nothing_happened),
+      cmocka_unit_test_setup(test_variants, nothing_happened),
       cmocka_unit_test_setup(test_group_after_failure, nothing_happened),
       cmocka_unit_test_setup(test_routed_nowhere, nothing_happened),
       cmocka_unit_test(test_summary),

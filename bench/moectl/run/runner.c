@@ -440,8 +440,8 @@ static bool run_steps(runner *runner, const experiment_point *point, point_buffe
     else fail_call(runner, result, "the layer could not be made", status);
     return true;
   }
-  name_variants(runner, result);
   status = measure_first(runner, point, buffers, timed_of, &share, result);
+  name_variants(runner, result); /* kernels of theirs may have been set aside on the way */
   if (status == MOECL_OK && result->iterations < share) return false;
   if (status == MOECL_OK) status = read_routings(runner, point, buffers, timed_of, &work, result);
   if (status != MOECL_OK) {

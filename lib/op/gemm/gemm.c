@@ -311,6 +311,17 @@ static moecl_status make_late(void *user, const kernel_variant *variant) {
   return gemm->driver->create_kernel(gemm, late->id);
 }
 
+/* Once, where several GEMMs of one owner lose the same kernel. */
+static void tell(const op_gemm *gemm, const char *name) {
+  const op_gemm_desc *desc = &gemm->desc;
+  char text[160];
+  if (!desc->told) return;
+  snprintf(text, sizeof text, "; the kernel of '%s' for %s is set aside, others do its work",
+           gemm->variant->name, name);
+  const size_t used = strlen(desc->told);
+  if (!strstr(desc->told, text)) snprintf(desc->told + used, desc->told_size - used, "%s", text);
+}
+
 static void lose(op_gemm *gemm, op_gemm_kernel_id id, moecl_status status) {
   static const char *const names[OP_GEMM_KERNELS] = {[OP_GEMM_TALL] = "tall tiles",
                                                      [OP_GEMM_MIDDLE] = "tiles of middle height",
@@ -321,6 +332,7 @@ static void lose(op_gemm *gemm, op_gemm_kernel_id id, moecl_status status) {
   log_write(&gemm->context->log, MOECL_LOG_WARNING,
             "grouped_gemm variant '%s': its kernel for %s is set aside (%s), others do its work",
             gemm->variant->name, names[id], moecl_status_string(status));
+  tell(gemm, names[id]);
 }
 
 /* Its programs are its self-check's. What goes wrong shows when it is made. */

@@ -39,6 +39,9 @@ typedef struct op_gemm_desc {
                                     and times its gate */
   unsigned late; /* 1 << OP_GEMM_TALL and so on: those that have programs of their own are made by
                     op_gemm_prepare, when a plan first wants them; 0: all are made at once */
+  char *told; /* the owner's text, of told_size bytes, that those which do not serve are added to,
+                 for people; NULL: there is none */
+  size_t told_size;
 } op_gemm_desc;
 
 /* Buffers of one launch. Of an ungrouped GEMM: input, output, scratch and rows. */

@@ -399,6 +399,7 @@ static moecl_status self_check(moecl_context *context, const kernel_variant *var
                .late = late};
   p.desc.num_experts = EXPERTS;
   p.desc.spread = 0;
+  p.desc.told = NULL;
   if (!choose_sizes(variant, &p))
     return log_error(&context->log, MOECL_ERROR_BUILD,
                      "grouped_gemm variant '%s' takes none of its self-check's problems",
