@@ -124,9 +124,10 @@ MOECL_API moecl_status moecl_group_balance(const int64_t *loads, int64_t num_exp
 typedef struct moecl_group_layer moecl_group_layer;
 
 /* Like moecl_layer_create: on every member the router and the shared expert, and its own experts'
- * matrices. Waits as that does. Where members' variants keep experts' outputs in different formats
- * all have fp32.
- * Errors: those of moecl_layer_create; MOECL_ERROR_INVALID_ARGUMENT (the placement). */
+ * matrices. All kernels are there then, whatever numbers of tokens forwards will have: there is
+ * nothing to reserve, but memory for rows, which follows the routing. Waits as that does. Where
+ * members' variants keep experts' outputs in different formats all have fp32. Errors: those of
+ * moecl_layer_create; MOECL_ERROR_INVALID_ARGUMENT (the placement). */
 MOECL_API moecl_status moecl_group_layer_create(moecl_group *group,
                                                 const moecl_group_layer_params *params,
                                                 moecl_group_layer **layer);

@@ -4,6 +4,7 @@
  * with all of them from the beginning, and what serves where one turns out wrong. The kernels are
  * stand-ins (stand_in.h). */
 #include "block/block.h"
+#include "moecl/group.h"
 #include "moecl/opencl.h"
 #include "stand_in.h"
 #include <math.h>
@@ -234,6 +235,53 @@ static void test_reserve_block(void **state) {
   moecl_cache_destroy(&cache);
   moecl_block_destroy(&block);
   moecl_context_destroy(&context);
+}
+
+/* ---- a group ---- */
+
+/* All kernels of members are made with the group's layer: its forwards build none. */
+static void test_group(void **state) {
+  enum { MEMBERS = 2 };
+  static const int64_t sizes[] = {TOKENS / 2, 10, 1};
+  static uint16_t values[EXPERTS * 2 * HIDDEN * HIDDEN];
+  moecl_context *contexts[MEMBERS] = {NULL};
+  moecl_buffer *rows[MEMBERS][2] = {{NULL}};
+  moecl_group *group = NULL;
+  moecl_group_layer *layer = NULL;
+  moecl_group_layer_params with = {.layer = params};
+  size_t made[MEMBERS];
+  (void)state;
+  with.layer.grouped_gemm_variant = "nvidia_sm90";
+  for (int m = 0; m < MEMBERS; m++) assert_ok(stand_in_open(&place, &contexts[m]));
+  assert_ok(moecl_group_create(contexts, MEMBERS, NULL, &group));
+  assert_ok(moecl_group_layer_create(group, &with, &layer));
+  for (int t = 0; t < MOECL_TENSOR_COUNT; t++) {
+    const int64_t items = moecl_layer_tensor_items(&params, (moecl_tensor)t);
+    const size_t count = (size_t)(items * moecl_layer_tensor_size(&params, (moecl_tensor)t));
+    fill(values, count, (unsigned)t);
+    if (count) assert_ok(moecl_group_layer_set_weights(layer, (moecl_tensor)t, 0, items, values));
+  }
+  for (int m = 0; m < MEMBERS; m++) {
+    made[m] = programs(contexts[m]);
+    for (int i = 0; i < 2; i++) {
+      assert_ok(moecl_buffer_create(contexts[m], TOKENS * HIDDEN * 2, &rows[m][i]));
+      assert_ok(moecl_buffer_fill_byte(rows[m][i], 0, TOKENS * HIDDEN * 2, 0x3e));
+    }
+  }
+  for (size_t i = 0; i < BASE_COUNT(sizes); i++) {
+    moecl_group_tokens tokens[MEMBERS] = {{0}};
+    const moecl_group_forward_params forward = {.tokens = tokens};
+    for (int m = 0; m < MEMBERS; m++)
+      tokens[m] = (moecl_group_tokens){
+          .num_tokens = sizes[i], .hidden_states = rows[m][0], .output = rows[m][1]};
+    assert_ok(moecl_group_layer_forward(layer, &forward, NULL));
+    for (int m = 0; m < MEMBERS; m++) assert_int_equal(programs(contexts[m]), made[m]);
+  }
+  for (int m = 0; m < MEMBERS; m++)
+    for (int i = 0; i < 2; i++) moecl_buffer_destroy(&rows[m][i]);
+  moecl_group_layer_destroy(&layer);
+  moecl_group_destroy(&group);
+  for (int m = 0; m < MEMBERS; m++) moecl_context_destroy(&contexts[m]);
 }
 
 /* ---- several programs at a time ---- */
@@ -535,15 +583,12 @@ static int close_place(void **state) {
 }
 
 int main(void) {
-  const struct CMUnitTest tests[] = {cmocka_unit_test(test_growth),
-                                     cmocka_unit_test(test_reserve),
-                                     cmocka_unit_test(test_reserve_block),
-                                     cmocka_unit_test(test_built_ahead),
-                                     cmocka_unit_test(test_block_built_ahead),
-                                     cmocka_unit_test(test_waiting),
-                                     cmocka_unit_test(test_lack_of_memory),
-                                     cmocka_unit_test(test_mistakes),
-                                     cmocka_unit_test(test_block_mistake)};
+  const struct CMUnitTest tests[] = {
+      cmocka_unit_test(test_growth),        cmocka_unit_test(test_reserve),
+      cmocka_unit_test(test_reserve_block), cmocka_unit_test(test_group),
+      cmocka_unit_test(test_built_ahead),   cmocka_unit_test(test_block_built_ahead),
+      cmocka_unit_test(test_waiting),       cmocka_unit_test(test_lack_of_memory),
+      cmocka_unit_test(test_mistakes),      cmocka_unit_test(test_block_mistake)};
   skip_without_device();
   if (getenv("MOECL_TEST_FILTER")) cmocka_set_test_filter(getenv("MOECL_TEST_FILTER"));
   return cmocka_run_group_tests(tests, open_place, close_place);
