@@ -404,6 +404,67 @@ static void test_waiting(void **state) {
   base_text_free(&log.text);
 }
 
+/* What OpenCL is told to do on the queue that is watched. */
+static cl_command_queue watched;
+static size_t commands;
+
+/* Each is wrapped by test/meson.build. */
+#define WATCHED(call, parameters, ...)                                                             \
+  cl_int __real_##call parameters;                                                                 \
+  cl_int __wrap_##call parameters;                                                                 \
+  cl_int __wrap_##call parameters {                                                                \
+    commands += queue == watched;                                                                  \
+    return __real_##call(queue, __VA_ARGS__, waits, list, event);                                  \
+  }
+#define EVENTS cl_uint waits, const cl_event *list, cl_event *event
+WATCHED(clEnqueueCopyBuffer,
+        (cl_command_queue queue, cl_mem from, cl_mem to, size_t from_offset, size_t to_offset,
+         size_t bytes, EVENTS),
+        from, to, from_offset, to_offset, bytes)
+WATCHED(clEnqueueFillBuffer,
+        (cl_command_queue queue, cl_mem mem, const void *pattern, size_t pattern_bytes,
+         size_t offset, size_t bytes, EVENTS),
+        mem, pattern, pattern_bytes, offset, bytes)
+WATCHED(clEnqueueNDRangeKernel,
+        (cl_command_queue queue, cl_kernel kernel, cl_uint dims, const size_t *offset,
+         const size_t *global, const size_t *local, EVENTS),
+        kernel, dims, offset, global, local)
+WATCHED(clEnqueueReadBuffer,
+        (cl_command_queue queue, cl_mem mem, cl_bool waits_for_it, size_t offset, size_t bytes,
+         void *to, EVENTS),
+        mem, waits_for_it, offset, bytes, to)
+WATCHED(clEnqueueWriteBuffer,
+        (cl_command_queue queue, cl_mem mem, cl_bool waits_for_it, size_t offset, size_t bytes,
+         const void *from, EVENTS),
+        mem, waits_for_it, offset, bytes, from)
+
+/* Kernels come, and are checked, without a command on the program's queue: what it had would be
+ * behind all that the program enqueued, and what depends on it, as counters that have to be zeros,
+ * would not be there for a self-check elsewhere. */
+static void test_made_aside(void **state) {
+  static uint16_t output[TOKENS * HIDDEN];
+  moecl_context *context = NULL;
+  layer_plan *built;
+  (void)state;
+  for (size_t v = 0; v < BASE_COUNT(variants); v++) {
+    assert_ok(stand_in_open(&place, &context));
+    moecl_layer *layer = make(context, variants[v].name, false);
+    watched = context->queue;
+    commands = 0;
+    for (size_t i = 0; i < BASE_COUNT(variants[v].steps); i++) {
+      const size_t before = programs(context);
+      assert_ok(layer_plan_for(layer, variants[v].steps[i].tokens, &built));
+      assert_int_equal(programs(context), before + variants[v].steps[i].programs);
+      assert_int_equal(commands, 0);
+    }
+    run(layer, 2, NULL, output);
+    assert_true(commands > 0);
+    watched = NULL;
+    moecl_layer_destroy(&layer);
+    moecl_context_destroy(&context);
+  }
+}
+
 /* A forward that lacks the memory for a kernel's self-check fails, and the next one has the kernel.
  */
 static void test_lack_of_memory(void **state) {
@@ -584,11 +645,12 @@ static int close_place(void **state) {
 
 int main(void) {
   const struct CMUnitTest tests[] = {
-      cmocka_unit_test(test_growth),        cmocka_unit_test(test_reserve),
-      cmocka_unit_test(test_reserve_block), cmocka_unit_test(test_group),
-      cmocka_unit_test(test_built_ahead),   cmocka_unit_test(test_block_built_ahead),
-      cmocka_unit_test(test_waiting),       cmocka_unit_test(test_lack_of_memory),
-      cmocka_unit_test(test_mistakes),      cmocka_unit_test(test_block_mistake)};
+      cmocka_unit_test(test_growth),         cmocka_unit_test(test_reserve),
+      cmocka_unit_test(test_reserve_block),  cmocka_unit_test(test_group),
+      cmocka_unit_test(test_built_ahead),    cmocka_unit_test(test_block_built_ahead),
+      cmocka_unit_test(test_waiting),        cmocka_unit_test(test_made_aside),
+      cmocka_unit_test(test_lack_of_memory), cmocka_unit_test(test_mistakes),
+      cmocka_unit_test(test_block_mistake)};
   skip_without_device();
   if (getenv("MOECL_TEST_FILTER")) cmocka_set_test_filter(getenv("MOECL_TEST_FILTER"));
   return cmocka_run_group_tests(tests, open_place, close_place);
