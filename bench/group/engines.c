@@ -182,7 +182,8 @@ static void open_sides(char *devices) {
     printf("engine %d: made in %.0f ms\n", m, timing_now_ms() - begin);
     make_kernels(s);
   }
-  if ((why = ocl_sharer_refuses(sides[0].sharer, sides[1].sharer))) stop("peer", why);
+  const ocl_device_mark other = ocl_sharer_mark(sides[1].sharer);
+  if ((why = ocl_sharer_refuses(sides[0].sharer, &other))) stop("peer", why);
   for (int m = 0; m < 2; m++) make_areas(m);
 }
 

@@ -59,7 +59,8 @@ static void make_buffers(bench *b, uint64_t bytes) {
     must("memory", group_provide_source(b->group, m, bytes, &b->source[m]));
     must("memory", moecl_buffer_fill_byte(b->source[m], 0, bytes, (uint8_t)(m + 1)));
     must("memory",
-         group_provide_arrivals(b->group, m, bytes * (uint64_t)b->members, &b->arrival[m]));
+         group_provide_arrivals(
+             b->group, &(group_arrival){m, bytes * (uint64_t)b->members, &b->arrival[m]}, 1));
   }
   for (int from = 0; from < b->members; from++)
     for (int to = 0; to < b->members; to++)
@@ -104,11 +105,10 @@ static double exchange(bench *b, int count) {
   const group_transport *transport = b->group->transport;
   void *state = b->group->state;
   transport->settle(state);
+  if (transport->open) transport->open(state);
   const double start = timing_now_ms();
-  for (int i = 0; i < count; i++) {
-    must("begin", transport->begin(state, b->blocks, b->count, &observer));
-    must("finish", transport->finish(state, i));
-  }
+  for (int i = 0; i < count; i++)
+    must("exchange", group_exchange(b->group, b->blocks, b->count, i, &observer));
   for (int m = 0; m < b->members; m++) must("waiting", moecl_context_finish_wait(b->contexts[m]));
   return (timing_now_ms() - start) / count;
 }

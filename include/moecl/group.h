@@ -23,10 +23,10 @@ typedef struct moecl_group moecl_group;
 
 typedef struct moecl_group_params {
   /* How rows go from one member to another: "nvidia_peer", over the links between NVIDIA's GPUs of
-   * one host; "nvidia_copy", the same by their copy engines; "host", staged through pinned host
-   * memory, on every device and between vendors. NULL: the best that serves, of those that are
-   * not tried by name alone ("nvidia_copy" is). One member sends nothing: "host" then serves
-   * whichever is asked for. */
+   * one host, in one process or in several; "nvidia_copy", the same by their copy engines; "host",
+   * staged through pinned host memory, on every device and between vendors. NULL: the best that
+   * serves, of those that are not tried by name alone ("nvidia_copy" is). One member sends nothing:
+   * "host" then serves whichever is asked for. */
   const char *transport;
   /* Members in other processes too: the address of an MPI_Comm, of the MPI that this libmoecl was
    * built with. NULL: this process alone. See "Several processes" below. */
@@ -68,12 +68,13 @@ MOECL_API size_t moecl_group_size(const moecl_group *group);
 MOECL_API size_t moecl_group_own(const moecl_group *group, size_t *first);
 MOECL_API moecl_context *moecl_group_context(const moecl_group *group, size_t member);
 /* The transport's name, which is the group's. Of several processes "mpi", and behind a + what
- * serves inside a process that has several members: "mpi+host", "mpi+nvidia_peer"; where processes
- * differ, each once. */
+ * serves inside a process that has several members, "mpi+host", "mpi+nvidia_peer", or between all
+ * members of one machine, "mpi+nvidia_peer@node"; where processes differ, each once. */
 MOECL_API const char *moecl_group_transport(const moecl_group *group);
 
-/* The transports between members of one process that may be asked for, the one that is tried first
- * first: static strings. Some are tried where they are asked for by name, and never otherwise
+/* The transports that may be asked for, the one that is tried first first: static strings. Between
+ * processes of one machine they serve where they can, and messages elsewhere. Some are tried where
+ * they are asked for by name, and never otherwise
  * ("nvidia_copy"). Writes at most `capacity` (`names` may be NULL) and returns how many there
  * are. Thread-safe. */
 MOECL_API size_t moecl_group_transports(const char **names, size_t capacity);
@@ -217,7 +218,7 @@ typedef struct moecl_group_statistics {
    * processes, whose hosts gather them. */
   uint64_t choice_bytes_sent, choice_bytes_received;
   /* What transfer_ms is the time of: all of those above, but nothing of what came from members
-   * whose copies are all there are ("nvidia_peer", of the same process). */
+   * whose copies are all there are ("nvidia_peer", of the same process, or machine). */
   uint64_t copied_bytes;
   uint64_t reserved[3]; /* zeros: see moecl.h */
 } moecl_group_statistics;

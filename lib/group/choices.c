@@ -105,22 +105,27 @@ moecl_status group_copy_choices(group_run *run, int m) {
   return status;
 }
 
+/* Of several processes they come from the host: into memory that nobody else stores to. */
+static moecl_status provide_choices(moecl_group_layer *layer, int m, uint64_t bytes,
+                                    moecl_buffer **buffer) {
+  const group_arrival arrival = {m, bytes, buffer};
+  return layer->group->ranks ? group_provide(group_context_of(layer, m), bytes, buffer)
+                             : group_provide_arrivals(layer->group, &arrival, 1);
+}
+
 moecl_status group_provide_choices(moecl_group_layer *layer) {
   const uint64_t batch = (uint64_t)group_batch_of(layer);
   for (int m = layer->group->begin; m < layer->group->end; m++)
     for (int i = 0; i < num_parts(layer); i++)
-      MOECL_TRY(group_provide_arrivals(layer->group, m, batch * part_row(layer, i),
-                                       part_batch(&layer->member[m], i)));
+      MOECL_TRY(
+          provide_choices(layer, m, batch * part_row(layer, i), part_batch(&layer->member[m], i)));
   return MOECL_OK;
 }
 
-size_t group_list_choices(const group_run *run, int from, int chunk, group_block *blocks) {
-  size_t count = 0;
+size_t group_list_choices(const group_run *run, int from, int to, int chunk, group_block *blocks) {
   (void)chunk;
-  for (int to = 0; run->layer->tokens[from] > 0 && to < run->layer->group->count; to++)
-    if (to != from && !reaches_choices(run->layer, from, to))
-      count += add_choices(run, from, to, &blocks[count]);
-  return count;
+  if (run->layer->tokens[from] == 0 || reaches_choices(run->layer, from, to)) return 0;
+  return add_choices(run, from, to, blocks);
 }
 
 /* From all ranks: where each member's are in the batch is known. */

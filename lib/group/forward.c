@@ -237,16 +237,21 @@ static moecl_status on_members(group_run *run, member_step *step) {
 /* ---- exchanges, by members' parts or as a whole ---- */
 
 static bool has_parts(const group_run *run) { return run->layer->group->transport->begin_part; }
+static bool has_whole(const group_run *run) { return run->layer->group->transport->begin; }
 
-/* What a member sends in an exchange; returns how many blocks that is. */
-typedef size_t block_lister(const group_run *run, int from, int chunk, group_block *blocks);
+/* What one member sends to another in an exchange; returns how many blocks that is. */
+typedef size_t block_lister(const group_run *run, int from, int to, int chunk, group_block *blocks);
 
-/* In the member's thread. */
+/* In the member's thread: what it sends, and what comes to it from other processes. */
 static moecl_status begin_own(group_run *run, int m, block_lister *list, int chunk) {
   const moecl_group *group = run->layer->group;
   group_block *blocks = &run->blocks[m * GROUP_CHOICES * group->count];
+  size_t count = 0;
   if (!has_parts(run)) return MOECL_OK;
-  const size_t count = list(run, m, chunk, blocks);
+  for (int other = 0; other < group->count; other++) {
+    if (other != m) count += list(run, m, other, chunk, &blocks[count]);
+    if (!group_has(group, other)) count += list(run, other, m, chunk, &blocks[count]);
+  }
   return group->transport->begin_part(group->state, m, blocks, count, &run->observer);
 }
 
@@ -254,8 +259,10 @@ static moecl_status begin_own(group_run *run, int m, block_lister *list, int chu
 static moecl_status begin_whole(group_run *run, block_lister *list, int chunk) {
   const moecl_group *group = run->layer->group;
   size_t count = 0;
-  if (has_parts(run)) return MOECL_OK;
-  for (int m = 0; m < group->count; m++) count += list(run, m, chunk, &run->blocks[count]);
+  if (!has_whole(run)) return MOECL_OK;
+  for (int from = 0; from < group->count; from++)
+    for (int to = 0; to < group->count; to++)
+      if (from != to) count += list(run, from, to, chunk, &run->blocks[count]);
   return group->transport->begin(group->state, run->blocks, count, &run->observer);
 }
 
@@ -268,7 +275,7 @@ static moecl_status finish_own(group_run *run, int m, int exchange) {
 
 static moecl_status finish_whole(group_run *run, int exchange) {
   const moecl_group *group = run->layer->group;
-  return has_parts(run) ? MOECL_OK : group->transport->finish(group->state, run->before + exchange);
+  return has_whole(run) ? group->transport->finish(group->state, run->before + exchange) : MOECL_OK;
 }
 
 /* ---- routing, at home ---- */
@@ -551,8 +558,8 @@ static moecl_status combine_member(group_run *run, int m) {
 
 /* ---- all of it ---- */
 
-/* Up to the rows that are to be sent, and with the memory for those that come. */
-static moecl_status list_all(group_run *run) {
+/* How many rows go where. */
+static moecl_status count_all(group_run *run) {
   moecl_group_layer *layer = run->layer;
   const moecl_group *group = layer->group;
   op_dispatch_write_sources(&group_own(layer)->dispatch, layer->tokens, layer->sources);
@@ -562,7 +569,15 @@ static moecl_status list_all(group_run *run) {
   MOECL_TRY(group_add_up(layer));
   group_count_rows(layer);
   group_count_work(layer);
-  for (int m = group->begin; m < group->end; m++) MOECL_TRY(group_provide_row_arrivals(layer, m));
+  return MOECL_OK;
+}
+
+/* All ranks: up to the rows that are to be sent, and with the memory for those that come. */
+static moecl_status list_all(group_run *run, moecl_status status) {
+  moecl_group_layer *layer = run->layer;
+  const moecl_group *group = layer->group;
+  if (status == MOECL_OK) status = count_all(run);
+  MOECL_TRY(group_provide_row_arrivals(layer, status));
   for (int m = group->begin; m < group->end; m++) MOECL_TRY(group_provide_row_sources(layer, m));
   for (int m = group->begin; m < group->end; m++) MOECL_TRY(reserve(layer, m));
   return on_members(run, send_member);
@@ -571,7 +586,7 @@ static moecl_status list_all(group_run *run) {
 static moecl_status exchange_all(group_run *run) {
   const int chunks = run->layer->chunks;
   for (int c = 0; c < chunks; c++) MOECL_TRY(send_chunk(run, c));
-  MOECL_TRY(has_parts(run) ? on_members(run, compute_member) : compute_in_turns(run));
+  MOECL_TRY(has_whole(run) ? compute_in_turns(run) : on_members(run, compute_member));
   for (int c = 0; c < chunks; c++) MOECL_TRY(finish_whole(run, chunks + c));
   return MOECL_OK;
 }
@@ -593,9 +608,10 @@ static moecl_status run_all(group_run *run) {
   MOECL_TRY(agree_when_idle(layer, route_all(run)));
   if (group_batch_of(layer) > 0) {
     status = group_gather_choices(layer);
-    MOECL_TRY(agree_when_idle(layer, status == MOECL_OK ? list_all(run) : status));
+    MOECL_TRY(agree_when_idle(layer, list_all(run, status)));
     status = exchange_all(run);
     if (status != MOECL_OK) let_others_end(run);
+    if (layer->group->shares) MOECL_TRY(agree(layer, status)); /* outputs: node.c, 4 */
   }
   if (status == MOECL_OK) status = on_members(run, combine_member);
   return agree_when_idle(layer, status);
@@ -634,6 +650,7 @@ moecl_status moecl_group_layer_forward(moecl_group_layer *layer,
   group_run run = {.layer = layer, .params = params, .events = events, .observer = {copied}};
   pthread_mutex_init(&run.observes, NULL);
   group->transport->settle(group->state);
+  if (group->transport->open) group->transport->open(group->state);
   const moecl_status status = run_all(&run);
   layer->ran = status == MOECL_OK;
   if (status != MOECL_OK) stop(&run);

@@ -28,6 +28,7 @@ void moecl_group_destroy(moecl_group **handle) {
   if (group_is_forked(group) || --group->references > 0) return;
   base_team_destroy(&group->team);
   if (group->state) group->transport->release(group->state);
+  group_release_near(&group->near);
   ranks_leave(&group->ranks); /* before what it logs to */
   for (int m = group->begin; m < group->end; m++) {
     ocl_lane_release(&group->device[m].out);
@@ -65,13 +66,21 @@ moecl_status group_choose_transport(moecl_group *group, const char *asked,
                    asked ? asked : "", why ? why : "");
 }
 
-/* Between this process's members the one that was asked for, or the best that serves; around it
- * messages, where there are other processes. */
+/* All ranks: between this process's members, or those of its node, the one that was asked for, or
+ * the best that serves; around it messages, where there are others. */
 static moecl_status make_transport(moecl_group *group, const char *asked) {
   if (group->count == group->end - group->begin)
     return group_choose_transport(group, asked, &group->transport, &group->state);
-  group->transport = &group_messages_transport;
-  return group_messages_create(group, asked, &group->state);
+  MOECL_TRY(group_make_near(group, asked));
+  moecl_group *near = group->near;
+  if (near->count < group->count) {
+    group->transport = &group_messages_transport;
+    return group_messages_create(group, &group->state);
+  }
+  group->transport = near->transport;
+  group->state = near->state; /* which goes on with `near` as its group */
+  near->state = NULL;
+  return MOECL_OK;
 }
 
 static moecl_status check_count(const moecl_log *log, int64_t count) {
@@ -147,29 +156,45 @@ static bool wants_threads(const moecl_group *group) {
   return true;
 }
 
-static moecl_status make_group(moecl_group *group, const char *asked) {
+static moecl_status add_members(moecl_group *group) {
   for (int m = group->begin; m < group->end; m++)
     MOECL_TRY(add_member(&group->device[m], group->device[m].context));
   if (wants_threads(group)) group->team = base_team_create(group->end - group->begin);
-  return make_transport(group, asked);
+  return MOECL_OK;
 }
 
-/* "mpi+host": between processes, and what any of them has between members of its own. */
+/* What takes rows between members near each other. */
+typedef struct inside {
+  char name[16];
+  int32_t shares; /* in several processes */
+} inside;
+
+static void add_name(moecl_group *group, const char *name, const char *where) {
+  char *all = group->transport_name;
+  const size_t length = strlen(all);
+  snprintf(all + length, sizeof group->transport_name - length, "%s%s%s", length ? "+" : "", name,
+           where);
+}
+
+/* "mpi+host": between processes, and what any of them has between members of its own;
+ * "mpi+nvidia_peer@node": what there is between all members of a node, in whichever process. */
 static moecl_status name_transport(moecl_group *group) {
-  char inside[MOECL_MAX_GROUP_MEMBERS][16] = {{0}}, *name = group->transport_name;
-  const group_transport *transport = group->transport;
-  const group_transport *own = transport->inside ? transport->inside(group->state) : NULL;
-  for (int m = group->begin; own && m < group->end; m++)
-    snprintf(inside[m], sizeof inside[m], "%s", own->name);
-  MOECL_TRY(group_share(group, inside, sizeof *inside));
-  snprintf(name, sizeof group->transport_name, "%s", transport->name);
+  inside insides[MOECL_MAX_GROUP_MEMBERS] = {{{0}, 0}};
+  const moecl_group *near = group->near;
+  for (int m = group->begin; near && near->count > 1 && m < group->end; m++) {
+    snprintf(insides[m].name, sizeof insides[m].name, "%s", near->transport->name);
+    insides[m].shares = near->ranks != NULL;
+  }
+  MOECL_TRY(group_share(group, insides, sizeof *insides));
+  add_name(group, near ? group_messages_transport.name : group->transport->name, "");
   for (const group_transport *const *t = group_transports; *t; t++)
-    for (int m = 0; m < group->count; m++) {
-      if (strcmp(inside[m], (*t)->name) != 0) continue;
-      const size_t length = strlen(name);
-      snprintf(name + length, sizeof group->transport_name - length, "+%s", (*t)->name);
-      break;
-    }
+    for (int32_t shares = 1; shares >= 0; shares--)
+      for (int m = 0; m < group->count; m++) {
+        if (strcmp(insides[m].name, (*t)->name) != 0 || insides[m].shares != shares) continue;
+        add_name(group, (*t)->name, shares ? "@node" : "");
+        group->shares |= shares != 0;
+        break;
+      }
   return MOECL_OK;
 }
 
@@ -193,8 +218,10 @@ moecl_status moecl_group_create(moecl_context *const *contexts, size_t count,
   group->process = getpid();
   group->ranks = ranks;
   status = gather_members(group, contexts, count);
-  if (status == MOECL_OK) status = make_group(group, params ? params->transport : NULL);
+  if (status == MOECL_OK) status = add_members(group);
   status = ranks_agree(ranks, status, "group");
+  if (status == MOECL_OK) /* in which ranks wait for each other */
+    status = ranks_agree(ranks, make_transport(group, params ? params->transport : NULL), "group");
   if (status == MOECL_OK) status = ranks_agree(ranks, name_transport(group), "group");
   if (status != MOECL_OK) moecl_group_destroy(&group);
   *out = group;
@@ -236,11 +263,16 @@ moecl_status group_provide(moecl_context *context, uint64_t bytes, moecl_buffer 
   return moecl_buffer_create(context, made, buffer);
 }
 
-moecl_status group_provide_arrivals(moecl_group *group, int member, uint64_t bytes,
-                                    moecl_buffer **buffer) {
+moecl_status group_provide_arrivals(moecl_group *group, const group_arrival *arrivals,
+                                    size_t count) {
   const group_transport *transport = group->transport;
-  return transport->provide ? transport->provide(group->state, member, bytes, buffer)
-                            : group_provide(group->device[member].context, bytes, buffer);
+  if (transport->provide) return transport->provide(group->state, arrivals, count);
+  for (size_t i = 0; i < count; i++) {
+    const group_arrival *one = &arrivals[i];
+    if (group_has(group, one->member))
+      MOECL_TRY(group_provide(group->device[one->member].context, one->bytes, one->buffer));
+  }
+  return MOECL_OK;
 }
 
 moecl_status group_provide_source(moecl_group *group, int member, uint64_t bytes,
@@ -256,12 +288,23 @@ void group_discard_arrivals(moecl_group *group, moecl_buffer **buffer) {
 }
 
 bool group_sender_copies_alone(const moecl_group *group, int from, int to) {
-  const group_transport *transport = group->transport;
-  const bool apart = group->device[from].rank != group->device[to].rank;
-  if (!apart && transport->inside) transport = transport->inside(group->state);
-  return transport->one_sided;
+  const moecl_group *near = group->near;
+  const bool are_near = near && group->device[from].near >= 0 && group->device[to].near >= 0;
+  return (are_near ? near->transport : group->transport)->one_sided;
 }
 
 const moecl_buffer *group_reach(const moecl_group *group, const moecl_buffer *buffer, int from) {
   return group->transport->reach ? group->transport->reach(group->state, buffer, from) : NULL;
+}
+
+moecl_status group_exchange(moecl_group *group, const group_block *blocks, size_t count,
+                            int exchange, group_observer *observer) {
+  const group_transport *transport = group->transport;
+  for (int m = group->begin; transport->begin_part && m < group->end; m++)
+    MOECL_TRY(transport->begin_part(group->state, m, blocks, count, observer));
+  if (transport->begin) MOECL_TRY(transport->begin(group->state, blocks, count, observer));
+  if (transport->finish) MOECL_TRY(transport->finish(group->state, exchange));
+  for (int m = group->begin; transport->finish_part && m < group->end; m++)
+    MOECL_TRY(transport->finish_part(group->state, m, exchange));
+  return MOECL_OK;
 }

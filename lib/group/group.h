@@ -19,6 +19,7 @@
 
 typedef struct group_device { /* of another process: zeros, but for the rank */
   int rank;
+  int near; /* its number in the group's `near`; -1: it is not there */
   moecl_context *context;
   ocl_lane out, in; /* copies to the host, and from it */
 } group_device;
@@ -33,7 +34,11 @@ struct moecl_group {
   int64_t process; /* whose threads those are, and drivers' and MPI's */
   const group_transport *transport;
   void *state;             /* the transport's */
-  char transport_name[64]; /* with those inside processes */
+  char transport_name[64]; /* with those inside processes, or nodes */
+  /* Of several processes: those members that rows go between without messages, as a group with a
+   * transport of its own, by members' parts. Contexts, lanes and the team are this one's. */
+  moecl_group *near;
+  bool shares; /* members of several processes reach each other's memory, here or on other nodes */
 };
 
 moecl_group *group_retain(moecl_group *group);
@@ -51,10 +56,11 @@ const moecl_log *group_log(const moecl_group *group);
 moecl_status group_provide(moecl_context *context, uint64_t bytes, moecl_buffer **buffer);
 /* How many bytes it makes where there are so many already. */
 uint64_t group_provided_bytes(const moecl_buffer *buffer, uint64_t bytes);
-/* The same of a member's buffer that rows arrive in, or leave from, by the transport; and the end
- * of either. */
-moecl_status group_provide_arrivals(moecl_group *group, int member, uint64_t bytes,
-                                    moecl_buffer **buffer);
+/* The same of buffers that rows arrive in, and of one that they leave from, by the transport
+ * (transport.h: what all ranks call); and the end of either. */
+enum { GROUP_MOST_ARRIVALS = 2 * MOECL_MAX_GROUP_MEMBERS }; /* at a time */
+moecl_status group_provide_arrivals(moecl_group *group, const group_arrival *arrivals,
+                                    size_t count);
 moecl_status group_provide_source(moecl_group *group, int member, uint64_t bytes,
                                   moecl_buffer **buffer);
 void group_discard_arrivals(moecl_group *group, moecl_buffer **buffer);
@@ -63,6 +69,16 @@ void group_discard_arrivals(moecl_group *group, moecl_buffer **buffer);
 const moecl_buffer *group_reach(const moecl_group *group, const moecl_buffer *buffer, int from);
 /* Of what goes from one member to another, this process's, that one has no copies of its own. */
 bool group_sender_copies_alone(const moecl_group *group, int from, int to);
+/* One exchange of all own members, by parts and as a whole; without a layer. */
+moecl_status group_exchange(moecl_group *group, const group_block *blocks, size_t count,
+                            int exchange, group_observer *observer);
+
+/* ---- node.c ---- */
+
+/* All ranks: makes `near` with its transport. On failure, too, the former is the caller's to
+ * release. */
+moecl_status group_make_near(moecl_group *group, const char *asked);
+void group_release_near(moecl_group **near); /* NULL is allowed */
 
 /* ---- place.c ---- */
 
@@ -264,9 +280,10 @@ moecl_status group_read_choices(group_run *run, int member);
 /* from all ranks. */
 moecl_status group_gather_choices(moecl_group_layer *layer);
 /* In one process, in an exchange before those of rows: a member's own to itself, and to others
- * where it reaches them; and what is then left to send, returning how many blocks that is. */
+ * where it reaches them; and what is then left to send from one to another, returning how many
+ * blocks that is. */
 moecl_status group_copy_choices(group_run *run, int member);
-size_t group_list_choices(const group_run *run, int from, int chunk, group_block *blocks);
+size_t group_list_choices(const group_run *run, int from, int to, int chunk, group_block *blocks);
 /* To a member from the host what it does not have yet; its queue goes on behind it. */
 moecl_status group_send_choices(group_run *run, int member);
 
@@ -274,8 +291,9 @@ moecl_status group_send_choices(group_run *run, int member);
 
 /* How many each member has, by the lists that were read. */
 void group_count_rows(moecl_group_layer *layer);
-/* What rows arrive in: all members' is there before anybody sends. */
-moecl_status group_provide_row_arrivals(moecl_group_layer *layer, int member);
+/* All ranks, also those where `status` is a failure so far, of which all hear: what rows arrive in.
+ * All members' is there before anybody sends, and nothing reads it any more. */
+moecl_status group_provide_row_arrivals(moecl_group_layer *layer, moecl_status status);
 /* What rows leave from that the transport is to take; behind all members' of the above. */
 moecl_status group_provide_row_sources(moecl_group_layer *layer, int member);
 /* The rest of a member's memory for rows and experts; its own thread's. */
@@ -283,9 +301,9 @@ moecl_status group_provide_rows(moecl_group_layer *layer, int member);
 /* Its tokens, and what its experts made of a chunk, to where they are computed and combined, or to
  * be sent there; and what is then left to send, returning how many blocks that is. */
 moecl_status group_gather_tokens(group_run *run, int member);
-size_t group_list_tokens(const group_run *run, int from, int chunk, group_block *blocks);
+size_t group_list_tokens(const group_run *run, int from, int to, int chunk, group_block *blocks);
 moecl_status group_gather_outputs(group_run *run, int member, int chunk);
-size_t group_list_outputs(const group_run *run, int from, int chunk, group_block *blocks);
+size_t group_list_outputs(const group_run *run, int from, int to, int chunk, group_block *blocks);
 
 /* ---- statistics.c ---- */
 

@@ -89,14 +89,6 @@ static moecl_status begin_part(void *user, int m, const group_block *blocks, siz
   return status;
 }
 
-static moecl_status begin(void *user, const group_block *blocks, size_t count,
-                          group_observer *observer) {
-  const host_state *state = user;
-  for (int m = 0; m < state->group->count; m++)
-    MOECL_TRY(begin_part(user, m, blocks, count, observer));
-  return MOECL_OK;
-}
-
 /* All that have no thread are moved on by those that wait. */
 static bool advance_all(host_state *state) {
   bool moved = false;
@@ -124,19 +116,11 @@ static moecl_status finish_part(void *user, int m, int exchange) {
   return MOECL_OK;
 }
 
-static moecl_status finish(void *user, int exchange) {
-  const host_state *state = user;
-  for (int m = 0; m < state->group->count; m++) MOECL_TRY(finish_part(user, m, exchange));
-  return MOECL_OK;
-}
-
 const group_transport group_host_transport = {.name = "host",
                                               .overlaps = true,
                                               .refuses = refuses,
                                               .create = create,
                                               .release = release,
-                                              .begin = begin,
-                                              .finish = finish,
                                               .begin_part = begin_part,
                                               .finish_part = finish_part,
                                               .settle = settle};

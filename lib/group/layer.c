@@ -297,14 +297,20 @@ moecl_status moecl_group_layer_create(moecl_group *group, const moecl_group_laye
   return status;
 }
 
+/* Of members of other processes, too, which have nothing else here. */
+static void release_arrivals(moecl_group *group, group_member *member) {
+  group_discard_arrivals(group, &member->received);
+  group_discard_arrivals(group, &member->returned);
+}
+
 static void release_member(moecl_group *group, group_member *member) {
-  moecl_buffer **const arrivals[] = {
-      &member->topk_ids, &member->topk_weights, &member->token_priority, &member->received,
-      &member->returned, &member->sent,         &member->given};
+  moecl_buffer **const sources[] = {&member->topk_ids, &member->topk_weights,
+                                    &member->token_priority, &member->sent, &member->given};
   moecl_buffer **const buffers[] = {
       &member->placement,    &member->sources,      &member->kept_weights, &member->unpacked,
       &member->workspace[0], &member->workspace[1], &member->workspace[2]};
-  for (size_t i = 0; i < BASE_COUNT(arrivals); i++) group_discard_arrivals(group, arrivals[i]);
+  release_arrivals(group, member);
+  for (size_t i = 0; i < BASE_COUNT(sources); i++) group_discard_arrivals(group, sources[i]);
   for (int i = 0; i < GROUP_PLANS; i++) plan_space_release(&member->space[i]);
   for (size_t i = 0; i < BASE_COUNT(buffers); i++) moecl_buffer_destroy(buffers[i]);
   op_dispatch_kind.release(&member->dispatch);
@@ -324,6 +330,7 @@ void moecl_group_layer_destroy(moecl_group_layer **handle) {
   layer->group->transport->settle(layer->group->state);
   for (int m = layer->group->begin; m < layer->group->end; m++)
     release_member(layer->group, &layer->member[m]);
+  for (int m = 0; m < layer->group->count; m++) release_arrivals(layer->group, &layer->member[m]);
   group_placement_release(&layer->placement);
   free(layer->topk_ids);
   free(layer->topk_weights);

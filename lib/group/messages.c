@@ -1,8 +1,8 @@
 // SPDX-License-Identifier: MIT
 /* The transport between members of different processes: a block goes in pieces from its device into
  * pinned memory, from there as a message into pinned memory of the other process, and to the other
- * device. Blocks between members of one process go by the transport around which this one is: that
- * one knows a group of this process's members alone.
+ * device. Blocks between members that are near, of one process or where it serves of one node, go
+ * by the transport around which this one is: that one knows a group of those alone (node.c).
  *
  * One thread moves all on, whenever it waits: pieces have states, and a look at each says whether
  * the next one has come. Everybody begins with the member after its own, so that no two send to the
@@ -40,57 +40,45 @@ typedef struct line {
   size_t begun, done; /* of the pieces; some after those may be done as well */
 } line;
 
+typedef struct told {      /* of a member's copies by `near` */
+  group_observer observer; /* first: a pointer to one is a pointer to the other */
+  group_observer *to;
+  int shift; /* from numbers of members there to those of the group */
+} told;
+
 typedef struct messages_state {
-  group_observer inner_observer; /* first: a pointer to one is a pointer to the other */
-  moecl_group *group;            /* which has this, and lives longer */
+  moecl_group *group; /* which has this, and lives longer */
+  told told[MOECL_MAX_GROUP_MEMBERS];
   group_observer *observer;
-  moecl_group inner; /* this process's members, from 0 on, and what carries rows between them */
+  moecl_group *near; /* the group's */
   int exchanges;
   bool failed; /* pieces go without what is in them */
   bool lost;   /* MPI has failed in a message, which may come when another one is waited for */
   bool broken; /* for good: messages were given up, or lost */
   line out[MOECL_MAX_GROUP_MEMBERS], in[MOECL_MAX_GROUP_MEMBERS];
   cl_event arrived[MOECL_MAX_GROUP_MEMBERS]; /* the last copy to it that nothing follows yet */
-  group_block *blocks;                       /* room for those of one exchange */
 } messages_state;
 
 /* ---- making ---- */
 
+/* `near` tells of its members, in whichever thread. */
 static void copied(group_observer *observer, int member, cl_event event) {
-  messages_state *state = (messages_state *)observer;
-  state->observer->copied(state->observer, state->group->begin + member, event);
+  const told *told = (struct told *)observer;
+  told->to->copied(told->to, member + told->shift, event);
 }
 
-static moecl_status make_inner(messages_state *state, const char *asked) {
-  const moecl_group *group = state->group;
-  moecl_group *inner = &state->inner;
-  inner->count = inner->end = group->end - group->begin;
-  inner->team = group->team;
-  for (int m = 0; m < inner->count; m++) inner->device[m] = group->device[group->begin + m];
-  state->inner_observer.copied = copied;
-  return group_choose_transport(inner, asked, &inner->transport, &inner->state);
-}
-
-moecl_status group_messages_create(moecl_group *group, const char *asked, void **out) {
+moecl_status group_messages_create(moecl_group *group, void **out) {
   messages_state *state = calloc(1, sizeof *state);
   *out = state;
   if (!state) return log_error(group_log(group), MOECL_ERROR_OUT_OF_HOST_MEMORY, "no host memory");
-  state->group = group;
-  state->blocks = calloc((size_t)(group->count * group->count), sizeof *state->blocks);
-  if (!state->blocks)
-    return log_error(group_log(group), MOECL_ERROR_OUT_OF_HOST_MEMORY, "no host memory");
+  *state = (messages_state){.group = group, .near = group->near};
   for (int m = group->begin; m < group->end; m++) {
     group_device *device = &group->device[m];
     const uint64_t bytes = (uint64_t)SLOTS * PIECE_BYTES;
     MOECL_TRY(ocl_pinned_create(&device->out, bytes, &state->out[m].pinned));
     MOECL_TRY(ocl_pinned_create(&device->in, bytes, &state->in[m].pinned));
   }
-  return make_inner(state, asked);
-}
-
-static const group_transport *inside(const void *user) {
-  const moecl_group *inner = &((const messages_state *)user)->inner;
-  return inner->count > 1 ? inner->transport : NULL;
+  return MOECL_OK;
 }
 
 /* False, and pieces are left: MPI still has some of the slots. */
@@ -107,18 +95,61 @@ static bool forget_pieces(messages_state *state, line *line) {
   return all;
 }
 
-static moecl_status provide(void *user, int member, uint64_t bytes, moecl_buffer **buffer) {
+/* ---- members that are near ---- */
+
+static int near_of(const messages_state *state, int member) {
+  return state->group->device[member].near;
+}
+
+static moecl_status provide(void *user, const group_arrival *arrivals, size_t count) {
   messages_state *state = user;
-  return group_provide_arrivals(&state->inner, member - state->group->begin, bytes, buffer);
+  group_arrival near[GROUP_MOST_ARRIVALS];
+  size_t found = 0;
+  for (size_t i = 0; i < count; i++) {
+    const int member = near_of(state, arrivals[i].member);
+    if (member >= 0) near[found++] = (group_arrival){member, arrivals[i].bytes, arrivals[i].buffer};
+  }
+  return group_provide_arrivals(state->near, near, found);
 }
 
 static moecl_status provide_source(void *user, int member, uint64_t bytes, moecl_buffer **buffer) {
   messages_state *state = user;
-  return group_provide_source(&state->inner, member - state->group->begin, bytes, buffer);
+  return group_provide_source(state->near, near_of(state, member), bytes, buffer);
 }
 
 static void discard(void *user, moecl_buffer **buffer) {
-  group_discard_arrivals(&((messages_state *)user)->inner, buffer);
+  group_discard_arrivals(((messages_state *)user)->near, buffer);
+}
+
+static const moecl_buffer *reach(void *user, const moecl_buffer *buffer, int from) {
+  const messages_state *state = user;
+  const int near = near_of(state, from);
+  return near >= 0 ? group_reach(state->near, buffer, near) : NULL;
+}
+
+static void open_near(void *user) {
+  const moecl_group *near = ((messages_state *)user)->near;
+  if (near->transport->open) near->transport->open(near->state);
+}
+
+/* Are both ends of a block near? Then both are, or neither, in the eyes of either's process. */
+static bool is_near(const messages_state *state, const group_block *block) {
+  return near_of(state, block->from) >= 0 && near_of(state, block->to) >= 0;
+}
+
+/* Blocks that are near, as `near` has them, from or to a member; returns how many. */
+static size_t pick_near(const messages_state *state, int member, const group_block *blocks,
+                        size_t count, group_block *near) {
+  size_t found = 0;
+  for (size_t i = 0; i < count; i++) {
+    const group_block *block = &blocks[i];
+    if (!is_near(state, block)) continue;
+    if (block->from != member && block->to != member) continue;
+    near[found] = *block;
+    near[found].from = near_of(state, block->from);
+    near[found++].to = near_of(state, block->to);
+  }
+  return found;
 }
 
 /* ---- pieces ---- */
@@ -313,7 +344,9 @@ static moecl_status add_distance(messages_state *state, const group_block *block
   for (size_t i = 0; i < count; i++) {
     const group_block *block = &blocks[i];
     const bool from = group_has(group, block->from), to = group_has(group, block->to);
-    if (from == to || (block->to - block->from + group->count) % group->count != distance) continue;
+    if (from == to || is_near(state, block) ||
+        (block->to - block->from + group->count) % group->count != distance)
+      continue;
     added = from ? add_pieces(state, &state->out[block->from], block, ready[block->from])
                  : add_pieces(state, &state->in[block->to], block, NULL);
     if (status == MOECL_OK) status = added;
@@ -326,24 +359,34 @@ static moecl_status mark_sources(messages_state *state, const group_block *block
   const moecl_group *group = state->group;
   for (size_t i = 0; !state->failed && i < count; i++) {
     const int from = blocks[i].from;
-    if (!group_has(group, from) || group_has(group, blocks[i].to) || ready[from]) continue;
+    if (!group_has(group, from) || is_near(state, &blocks[i]) || ready[from]) continue;
     MOECL_TRY(ocl_queue_mark(group->device[from].context, &ready[from]));
   }
   return MOECL_OK;
 }
 
-static moecl_status begin_inner(messages_state *state, const group_block *blocks, size_t count) {
-  const moecl_group *group = state->group;
-  size_t own = 0;
-  if (state->failed) return MOECL_OK;
-  for (size_t i = 0; i < count; i++) {
-    if (!group_has(group, blocks[i].from) || !group_has(group, blocks[i].to)) continue;
-    state->blocks[own] = blocks[i];
-    state->blocks[own].from -= group->begin;
-    state->blocks[own++].to -= group->begin;
-  }
-  return state->inner.transport->begin(state->inner.state, state->blocks, own,
-                                       &state->inner_observer);
+static moecl_status begin_part(void *user, int member, const group_block *blocks, size_t count,
+                               group_observer *observer) {
+  messages_state *state = user;
+  const moecl_group *near = state->near;
+  told *told = &state->told[member];
+  if (told->to != observer) /* once a forward, whose copies others may tell of by now */
+    *told = (struct told){{copied}, observer, state->group->begin - near->begin};
+  group_block *picked = malloc((count ? count : 1) * sizeof *picked);
+  if (!picked)
+    return log_error(&state->group->device[member].context->log, MOECL_ERROR_OUT_OF_HOST_MEMORY,
+                     "no host memory");
+  const size_t found = pick_near(state, member, blocks, count, picked);
+  const moecl_status status = near->transport->begin_part(near->state, near_of(state, member),
+                                                          picked, found, &told->observer);
+  free(picked);
+  return status;
+}
+
+static moecl_status finish_part(void *user, int member, int exchange) {
+  const messages_state *state = user;
+  const moecl_group *near = state->near;
+  return near->transport->finish_part(near->state, near_of(state, member), exchange);
 }
 
 /* Whatever fails, all pieces are there: others count on them. */
@@ -359,7 +402,6 @@ static moecl_status begin(void *user, const group_block *blocks, size_t count,
     if (status == MOECL_OK) status = added;
   }
   state->exchanges++;
-  if (status == MOECL_OK) status = begin_inner(state, blocks, count);
   if (status == MOECL_OK) status = move_all(state, &moved);
   for (int m = 0; m < state->group->count; m++) ocl_event_let_go(&ready[m]);
   return status;
@@ -406,7 +448,6 @@ static moecl_status await(messages_state *state, int exchange) {
 
 static moecl_status finish(void *user, int exchange) {
   messages_state *state = user;
-  MOECL_TRY(state->inner.transport->finish(state->inner.state, exchange));
   MOECL_TRY(await(state, exchange));
   for (int m = state->group->begin; m < state->group->end; m++) {
     if (!state->arrived[m]) continue; /* lanes keep order: the last copy is enough */
@@ -428,7 +469,7 @@ static void settle(void *user) {
     while (await(state, GROUP_MOST_EXCHANGES) != MOECL_OK) {
     }
   }
-  if (state->inner.state) state->inner.transport->settle(state->inner.state);
+  if (state->near->state) state->near->transport->settle(state->near->state);
   for (int m = state->group->begin; m < state->group->end; m++) {
     ocl_lane_finish(&state->group->device[m].out);
     ocl_lane_finish(&state->group->device[m].in);
@@ -450,24 +491,25 @@ static void release_line(messages_state *state, line *line) {
 static void release(void *user) {
   messages_state *state = user;
   settle(state);
-  if (state->inner.state) state->inner.transport->release(state->inner.state);
   for (int m = state->group->begin; m < state->group->end; m++) {
     release_line(state, &state->out[m]);
     release_line(state, &state->in[m]);
   }
-  free(state->blocks);
   free(state);
 }
 
 const group_transport group_messages_transport = {.name = "mpi",
-                                                  .inside = inside,
                                                   .overlaps = true,
                                                   .release = release,
                                                   .provide = provide,
                                                   .provide_source = provide_source,
                                                   .discard = discard,
+                                                  .reach = reach,
+                                                  .open = open_near,
                                                   .reserve = reserve,
                                                   .begin = begin,
                                                   .finish = finish,
+                                                  .begin_part = begin_part,
+                                                  .finish_part = finish_part,
                                                   .settle = settle,
                                                   .fail = fail};

@@ -144,6 +144,42 @@ moecl_status ranks_agree(group_ranks *ranks, moecl_status status, const char *wh
                    moecl_status_string((moecl_status)(first & 255)));
 }
 
+bool ranks_all(group_ranks *ranks, bool fine) {
+  if (!ranks || ranks->count == 1) return fine;
+  int own, all = 0, code, tries = 0;
+  MPI_Request request = MPI_REQUEST_NULL;
+  moecl_status status = MOECL_OK;
+  do {
+    own = fine && status == MOECL_OK;
+    code = MPI_Iallreduce(&own, &all, 1, MPI_INT, MPI_MIN, ranks->comm, &request);
+  } while (again(ranks->log, code, "MPI_Iallreduce", &status, &tries));
+  return code == MPI_SUCCESS && await(ranks, &request, "MPI_Iallreduce") == MOECL_OK && all;
+}
+
+moecl_status ranks_split(group_ranks *ranks, moecl_status status, int colour, group_ranks **out) {
+  group_ranks made = {.log = ranks->log, .comm = MPI_COMM_NULL};
+  group_ranks *part = malloc(sizeof *part);
+  int code, tries = 0;
+  *out = NULL;
+  if (status == MOECL_OK && !part)
+    status = log_error(ranks->log, MOECL_ERROR_OUT_OF_HOST_MEMORY, "no host memory");
+  do code = MPI_Comm_split(ranks->comm, colour, ranks->own, &made.comm);
+  while (again(ranks->log, code, "MPI_Comm_split", &status, &tries));
+  if (code == MPI_SUCCESS) code = MPI_Comm_set_errhandler(made.comm, MPI_ERRORS_RETURN);
+  if (status == MOECL_OK) status = check(ranks->log, code, "MPI_Comm_set_errhandler");
+  status = ranks_agree(ranks, status, "group");
+  if (status != MOECL_OK) {
+    if (made.comm != MPI_COMM_NULL) MPI_Comm_free(&made.comm);
+    free(part);
+    return status;
+  }
+  MPI_Comm_rank(made.comm, &made.own);
+  MPI_Comm_size(made.comm, &made.count);
+  *part = made;
+  *out = part;
+  return MOECL_OK;
+}
+
 /* How the first call ended that did not end well, or the last one. */
 static int begin_gather(group_ranks *ranks, void *rows, const int64_t *first, size_t row_bytes,
                         MPI_Request *request, const char **call) {
@@ -296,6 +332,15 @@ int ranks_count(const group_ranks *ranks) {
 moecl_status ranks_agree(group_ranks *ranks, moecl_status status, const char *what) {
   (void)ranks, (void)what;
   return status;
+}
+bool ranks_all(group_ranks *ranks, bool fine) {
+  (void)ranks;
+  return fine;
+}
+moecl_status ranks_split(group_ranks *ranks, moecl_status status, int colour, group_ranks **part) {
+  (void)ranks, (void)status, (void)colour;
+  *part = NULL;
+  return MOECL_ERROR_UNSUPPORTED;
 }
 moecl_status ranks_gather(group_ranks *ranks, void *rows, const int64_t *first, size_t row_bytes) {
   (void)ranks, (void)rows, (void)first, (void)row_bytes;

@@ -22,6 +22,11 @@ int ranks_count(const group_ranks *ranks); /* NULL: 1 */
 /* All: MOECL_OK where everybody's status is; otherwise one that is not, and the log says whose,
  * unless it is this rank's own. */
 moecl_status ranks_agree(group_ranks *ranks, moecl_status status, const char *what);
+/* All: is everybody `fine`? Nothing is logged. */
+bool ranks_all(group_ranks *ranks, bool fine);
+/* All: the ranks that give the same colour, 0 or more, in their order; where everybody's `status`
+ * so far is MOECL_OK, and all can. */
+moecl_status ranks_split(group_ranks *ranks, moecl_status status, int colour, group_ranks **part);
 /* All: rank r's rows, from first[r] on and before first[r+1], get to everybody. There are no more
  * ranks than a group may have members. */
 moecl_status ranks_gather(group_ranks *ranks, void *rows, const int64_t *first, size_t row_bytes);

@@ -13,15 +13,48 @@ void group_count_rows(moecl_group_layer *layer) {
   }
 }
 
-moecl_status group_provide_row_arrivals(moecl_group_layer *layer, int m) {
-  group_member *member = &layer->member[m];
+/* What all ranks tell each other of a member before rows go. */
+typedef struct row_wish {
+  int64_t status; /* of its rank so far */
+  uint64_t received, returned;
+} row_wish;
+
+static row_wish wish_of(const moecl_group_layer *layer, int m) {
+  const group_trait *trait = &layer->member[m].trait;
   const int bins = layer->group->count * layer->chunks;
   const int64_t received = layer->slots[m] ? group_planned_rows(layer, m) : 0;
   const int64_t returned = group_before_bin(layer, m, bins, GROUP_SLOTS);
-  MOECL_TRY(group_provide_arrivals(
-      layer->group, m, (uint64_t)received * member->trait.hidden_row_bytes, &member->received));
-  return group_provide_arrivals(
-      layer->group, m, (uint64_t)returned * member->trait.output_row_bytes, &member->returned);
+  return (row_wish){MOECL_OK, (uint64_t)received * trait->hidden_row_bytes,
+                    (uint64_t)returned * trait->output_row_bytes};
+}
+
+/* Where nobody else's memory is reached each rank goes on by itself. */
+static moecl_status share_wishes(const moecl_group_layer *layer, moecl_status status,
+                                 row_wish *wishes) {
+  const moecl_group *group = layer->group;
+  for (int m = group->begin; m < group->end; m++)
+    wishes[m] = status == MOECL_OK ? wish_of(layer, m) : (row_wish){.status = status};
+  if (!group->shares) return status;
+  const moecl_status shared = group_share(group, wishes, sizeof *wishes);
+  for (int m = 0; m < group->count && status == MOECL_OK && shared == MOECL_OK; m++)
+    if (wishes[m].status != MOECL_OK)
+      return log_error(group_log(group), (moecl_status)wishes[m].status,
+                       "group_forward: failed on rank %d: %s; its own log says why",
+                       group->device[m].rank, moecl_status_string((moecl_status)wishes[m].status));
+  return status == MOECL_OK ? shared : status;
+}
+
+moecl_status group_provide_row_arrivals(moecl_group_layer *layer, moecl_status status) {
+  row_wish wishes[MOECL_MAX_GROUP_MEMBERS] = {{0}};
+  group_arrival arrivals[GROUP_MOST_ARRIVALS];
+  size_t count = 0;
+  MOECL_TRY(share_wishes(layer, status, wishes));
+  for (int m = 0; m < layer->group->count; m++) {
+    group_member *member = &layer->member[m];
+    arrivals[count++] = (group_arrival){m, wishes[m].received, &member->received};
+    arrivals[count++] = (group_arrival){m, wishes[m].returned, &member->returned};
+  }
+  return group_provide_arrivals(layer->group, arrivals, count);
 }
 
 /* What arrives in another member's buffer, as a member's kernels see it; NULL: they do not. */
@@ -136,26 +169,23 @@ moecl_status group_gather_tokens(group_run *run, int m) {
 }
 
 /* Tokens that the experts of a chunk wait for. */
-size_t group_list_tokens(const group_run *run, int s, int chunk, group_block *blocks) {
+size_t group_list_tokens(const group_run *run, int s, int d, int chunk, group_block *blocks) {
   const moecl_group_layer *layer = run->layer;
   const uint64_t row = layer->member[0].trait.hidden_row_bytes;
-  size_t count = 0;
-  for (int d = 0; d < layer->group->count; d++) {
-    const int bin = d * layer->chunks + chunk;
-    const int64_t rows = group_part(layer, s, bin, GROUP_ROWS);
-    if (s == d || rows == 0 || reach_received(layer, s, d)) continue;
-    const int64_t to =
-        group_before_chunk(layer, d, chunk, GROUP_ROWS) + group_started(layer, s, bin, GROUP_ROWS);
-    blocks[count++] =
-        (group_block){.from = s,
-                      .to = d,
-                      .source = layer->member[s].sent,
-                      .source_offset = (uint64_t)group_before_bin(layer, s, bin, GROUP_ROWS) * row,
-                      .destination = layer->member[d].received,
-                      .destination_offset = (uint64_t)to * row,
-                      .bytes = (uint64_t)rows * row};
-  }
-  return count;
+  const int bin = d * layer->chunks + chunk;
+  const int64_t rows = group_part(layer, s, bin, GROUP_ROWS);
+  if (rows == 0 || reach_received(layer, s, d)) return 0;
+  const int64_t to =
+      group_before_chunk(layer, d, chunk, GROUP_ROWS) + group_started(layer, s, bin, GROUP_ROWS);
+  *blocks =
+      (group_block){.from = s,
+                    .to = d,
+                    .source = layer->member[s].sent,
+                    .source_offset = (uint64_t)group_before_bin(layer, s, bin, GROUP_ROWS) * row,
+                    .destination = layer->member[d].received,
+                    .destination_offset = (uint64_t)to * row,
+                    .bytes = (uint64_t)rows * row};
+  return 1;
 }
 
 /* ---- and back ---- */
@@ -195,24 +225,21 @@ moecl_status group_gather_outputs(group_run *run, int m, int chunk) {
 }
 
 /* A chunk's outputs, to the homes of their tokens. */
-size_t group_list_outputs(const group_run *run, int d, int chunk, group_block *blocks) {
+size_t group_list_outputs(const group_run *run, int d, int s, int chunk, group_block *blocks) {
   const moecl_group_layer *layer = run->layer;
   const uint64_t row = layer->member[0].trait.output_row_bytes;
   const int bin = d * layer->chunks + chunk;
-  size_t count = 0;
-  for (int s = 0; s < layer->group->count; s++) {
-    const int64_t rows = group_part(layer, s, bin, GROUP_SLOTS);
-    if (s == d || rows == 0 || reach_returned(layer, d, s)) continue;
-    const int64_t from = group_before_chunk(layer, d, chunk, GROUP_SLOTS) +
-                         group_started(layer, s, bin, GROUP_SLOTS);
-    blocks[count++] = (group_block){
-        .from = d,
-        .to = s,
-        .source = layer->member[d].given,
-        .source_offset = (uint64_t)from * row,
-        .destination = layer->member[s].returned,
-        .destination_offset = (uint64_t)group_before_bin(layer, s, bin, GROUP_SLOTS) * row,
-        .bytes = (uint64_t)rows * row};
-  }
-  return count;
+  const int64_t rows = group_part(layer, s, bin, GROUP_SLOTS);
+  if (rows == 0 || reach_returned(layer, d, s)) return 0;
+  const int64_t from =
+      group_before_chunk(layer, d, chunk, GROUP_SLOTS) + group_started(layer, s, bin, GROUP_SLOTS);
+  *blocks = (group_block){.from = d,
+                          .to = s,
+                          .source = layer->member[d].given,
+                          .source_offset = (uint64_t)from * row,
+                          .destination = layer->member[s].returned,
+                          .destination_offset =
+                              (uint64_t)group_before_bin(layer, s, bin, GROUP_SLOTS) * row,
+                          .bytes = (uint64_t)rows * row};
+  return 1;
 }

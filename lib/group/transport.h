@@ -14,6 +14,13 @@ typedef struct group_block {
   uint64_t source_offset, destination_offset, bytes;
 } group_block;
 
+/* A member's buffer that rows arrive in, and how many bytes it is to have at least. */
+typedef struct group_arrival {
+  int member;
+  uint64_t bytes;
+  moecl_buffer **buffer;
+} group_arrival;
+
 /* Told of each copy; the event is the transport's; NULL: it has none. Several threads may tell at
  * once, also of the transport's own, until an exchange is finished. */
 typedef struct group_observer {
@@ -29,39 +36,47 @@ enum { GROUP_MOST_EXCHANGES = 1 + 2 * MOECL_MAX_GROUP_CHUNKS };
 typedef struct group_transport group_transport;
 struct group_transport {
   const char *name;
-  /* The one that serves between members of this process; NULL: there is one alone. The function:
-   * the transport itself does. */
-  const group_transport *(*inside)(const void *state);
   bool overlaps;   /* rows travel while kernels run */
   bool one_sided;  /* the sender's copies are all there are; else each side has its own */
   bool asked_only; /* by name, and never as the best that serves */
-  /* Why it cannot serve the group; NULL: it can. Asked by trying, where that takes a try. */
+  /* Of a group of several processes on one machine, too: then all of them make the calls that say
+   * so, and a group of theirs has `ranks`. */
+  bool across;
+  /* Why it cannot serve the group; NULL: it can. Asked by trying, where that takes a try. All ranks
+   * get the same. */
   const char *(*refuses)(const moecl_group *group);
+  /* All ranks: here it serves on all, or on none. */
   moecl_status (*create)(moecl_group *group, void **state);
-  /* A member's buffer that rows arrive in, of at least so many bytes: the one that is there, or a
-   * larger one in its place; and its end. NULL both: a plain one. */
-  moecl_status (*provide)(void *state, int member, uint64_t bytes, moecl_buffer **buffer);
-  /* The same of one that rows leave from. */
+  /* Buffers that rows arrive in, by members: those that are there, or larger ones in their place;
+   * and their end. NULL both: plain ones. All ranks, with the same bytes for all members: of
+   * another process's the buffer is what stands for it in calls of the transport. On failure those
+   * that were to be larger are gone, on all ranks. */
+  moecl_status (*provide)(void *state, const group_arrival *arrivals, size_t count);
+  /* The same of one that rows leave from, which is of one rank alone. */
   moecl_status (*provide_source)(void *state, int member, uint64_t bytes, moecl_buffer **buffer);
   void (*discard)(void *state, moecl_buffer **buffer); /* either; may wait */
   /* A buffer that rows arrive in, in `from`'s context, for kernels before a begin of its to store
    * into: they go with that exchange. NULL: it cannot be reached; the function: none can. */
   const moecl_buffer *(*reach)(void *state, const moecl_buffer *buffer, int from);
   void (*release)(void *state); /* of what create left, on failure too */
+  /* All ranks: the exchanges of a forward are to come. NULL: nothing hangs on it. */
+  void (*open)(void *state);
   /* Room for the exchanges until the next settle, by which a member sends and gets at most so many
    * bytes: begin then fails for lack of none. NULL: nobody else waits for what fails here. */
   moecl_status (*reserve)(void *state, int member, uint64_t sent, uint64_t received);
-  /* The sources are there when what is on their contexts' queues now is done; the destinations
+  /* In the program's thread, of all members' blocks. NULL both: members' parts are all there is.
+   * The sources are there when what is on their contexts' queues now is done; the destinations
    * may be written from now on. Returns without waiting for the sources. */
   moecl_status (*begin)(void *state, const group_block *blocks, size_t count,
                         group_observer *observer);
   /* What is enqueued next on the destinations' contexts follows the blocks of the exchange. May
    * wait. */
   moecl_status (*finish)(void *state, int exchange);
-  /* A member's part of the two above, which are then not called in a forward. NULL both: there are
-   * none. Members' parts may run at the same time, each in a thread of its own, and use and log to
-   * their own contexts alone. One of finish follows all members' of the same begin: it may enqueue
-   * what waits for them. All `blocks` are the member's. */
+  /* A member's part of an exchange, before `begin` of the same one. NULL both: there are none.
+   * Members' parts may run at the same time, each in a thread of its own, and use and log to their
+   * own contexts alone. One of finish follows all members' of the same begin, of all ranks: it may
+   * enqueue what waits for them. `blocks` are those from the member and, from other processes,
+   * those to it; others may be among them. */
   moecl_status (*begin_part)(void *state, int member, const group_block *blocks, size_t count,
                              group_observer *observer);
   moecl_status (*finish_part)(void *state, int member, int exchange);
@@ -81,9 +96,9 @@ extern const group_transport group_host_transport;
 moecl_status group_choose_transport(moecl_group *group, const char *asked,
                                     const group_transport **transport, void **state);
 
-/* Between members of different processes, around one of the above between those of this process
- * (messages.c). */
-extern const group_transport group_messages_transport;
-moecl_status group_messages_create(moecl_group *group, const char *asked, void **state);
+/* Between members of different processes, around one of the above between those that are near
+ * (node.c). */
+extern const group_transport group_messages_transport; /* messages.c */
+moecl_status group_messages_create(moecl_group *group, void **state);
 
 #endif

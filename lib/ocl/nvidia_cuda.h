@@ -76,6 +76,7 @@ struct ocl_sharer {
   moecl_context *context;
   cuda cuda;
   int device; /* by libcuda's count */
+  ocl_device_mark mark;
   uint64_t granule;
 };
 

@@ -71,6 +71,8 @@ const char *ocl_sharer_create(moecl_context *context, ocl_sharer **out) {
   if (!cuda_load(&sharer->cuda)) why = "libcuda.so.1 cannot be loaded, or lacks a function";
   else if (sharer->cuda.init(0) != 0) why = "libcuda.so.1 does not start (cuInit)";
   else if (!find_device(sharer)) why = "libcuda.so.1 does not have a member's device";
+  else if (sharer->cuda.device_uuid(sharer->mark.bytes, sharer->device) != 0)
+    why = "libcuda.so.1 does not tell a member's device from others (cuDeviceGetUuid)";
   const cuda_allocation allocation = allocation_of(sharer);
   if (!why && (sharer->cuda.granularity(&granule, &allocation, 0) != 0 || granule == 0))
     why = "a member's device has no memory that can be exported";
@@ -87,10 +89,26 @@ void ocl_sharer_destroy(ocl_sharer **sharer) {
   *sharer = NULL;
 }
 
-const char *ocl_sharer_refuses(const ocl_sharer *sharer, const ocl_sharer *other) {
-  int can = 0;
-  if (sharer->device == other->device) return "two members are on one device";
-  if (sharer->cuda.can_access(&can, sharer->device, other->device) != 0 || !can)
+ocl_device_mark ocl_sharer_mark(const ocl_sharer *sharer) { return sharer->mark; }
+
+/* Processes may count devices otherwise, or not have all of them. */
+static bool find_marked(const ocl_sharer *sharer, const ocl_device_mark *mark, int *device) {
+  ocl_device_mark found;
+  int count = 0;
+  if (sharer->cuda.device_count(&count) != 0) return false;
+  for (*device = 0; *device < count; ++*device)
+    if (sharer->cuda.device_uuid(found.bytes, *device) == 0 &&
+        memcmp(&found, mark, sizeof found) == 0)
+      return true;
+  return false;
+}
+
+const char *ocl_sharer_refuses(const ocl_sharer *sharer, const ocl_device_mark *mark) {
+  int other, can = 0;
+  if (memcmp(mark, &sharer->mark, sizeof *mark) == 0) return "two members are on one device";
+  if (!find_marked(sharer, mark, &other))
+    return "another member's device is hidden from a member's process (CUDA_VISIBLE_DEVICES)";
+  if (sharer->cuda.can_access(&can, sharer->device, other) != 0 || !can)
     return "a member's device does not reach another one's memory (cuDeviceCanAccessPeer)";
   return NULL;
 }

@@ -292,17 +292,23 @@ typedef struct ocl_sharer ocl_sharer;
 /* Why there is none, a static string; NULL: there is one. */
 const char *ocl_sharer_create(moecl_context *context, ocl_sharer **sharer);
 void ocl_sharer_destroy(ocl_sharer **sharer); /* NULL is allowed; memory stays */
-/* Why the one's kernels cannot use the other's memory, likewise. */
-const char *ocl_sharer_refuses(const ocl_sharer *sharer, const ocl_sharer *other);
+/* What names its device, to other processes of the machine as well. */
+typedef struct ocl_device_mark {
+  unsigned char bytes[16];
+} ocl_device_mark;
+ocl_device_mark ocl_sharer_mark(const ocl_sharer *sharer);
+/* Why its kernels cannot use the memory of that device, likewise. */
+const char *ocl_sharer_refuses(const ocl_sharer *sharer, const ocl_device_mark *other);
 
 /* Memory that is to be imported: by its owner, too. It lives as long as an import or a mapping
- * does, or until the close. */
+ * does, or until the close. Another process's is `bytes` and a `file` of this process, which the
+ * close closes. */
 typedef struct ocl_shared {
-  const moecl_context *owner;
-  uint64_t bytes; /* as many as were asked for, or some more */
-  int file;
-  const ocl_sharer *sharer;  /* that made it; NULL: nothing was made */
-  unsigned long long memory; /* by libcuda */
+  const moecl_context *owner; /* NULL: another process's */
+  uint64_t bytes;             /* as many as were asked for, or some more */
+  int file;                   /* -1: there is none */
+  const ocl_sharer *sharer;   /* that made it; NULL: nothing was made */
+  unsigned long long memory;  /* by libcuda */
 } ocl_shared;
 moecl_status ocl_shared_create(const ocl_sharer *sharer, uint64_t bytes, ocl_shared *shared);
 void ocl_shared_close(ocl_shared *shared); /* on failure, too */

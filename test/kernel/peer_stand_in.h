@@ -32,7 +32,8 @@ struct ocl_sharer {
 };
 
 const char *__wrap_ocl_sharer_create(moecl_context *context, ocl_sharer **sharer);
-const char *__wrap_ocl_sharer_refuses(const ocl_sharer *sharer, const ocl_sharer *other);
+ocl_device_mark __wrap_ocl_sharer_mark(const ocl_sharer *sharer);
+const char *__wrap_ocl_sharer_refuses(const ocl_sharer *sharer, const ocl_device_mark *other);
 void __wrap_ocl_sharer_destroy(ocl_sharer **sharer);
 moecl_status __wrap_ocl_shared_create(const ocl_sharer *sharer, uint64_t bytes, ocl_shared *shared);
 moecl_status __wrap_ocl_shared_import(const ocl_shared *shared, moecl_context *context,
@@ -48,7 +49,12 @@ const char *__wrap_ocl_sharer_create(moecl_context *context, ocl_sharer **sharer
   return NULL;
 }
 
-const char *__wrap_ocl_sharer_refuses(const ocl_sharer *sharer, const ocl_sharer *other) {
+ocl_device_mark __wrap_ocl_sharer_mark(const ocl_sharer *sharer) {
+  (void)sharer;
+  return (ocl_device_mark){{0}};
+}
+
+const char *__wrap_ocl_sharer_refuses(const ocl_sharer *sharer, const ocl_device_mark *other) {
   (void)sharer, (void)other;
   return stand_in.refusal;
 }

@@ -454,13 +454,18 @@ static void test_peers(void **state) {
 
 static int provided, discarded;
 
-static moecl_status provide_counted(void *state, int member, uint64_t bytes,
-                                    moecl_buffer **buffer) {
+static moecl_status provide_one(void *state, int member, uint64_t bytes, moecl_buffer **buffer) {
   (void)state;
   if (*buffer && moecl_buffer_size(*buffer) >= bytes) return MOECL_OK;
   discarded += *buffer != NULL;
   provided++;
   return group_provide(contexts[member], bytes, buffer);
+}
+
+static moecl_status provide_counted(void *state, const group_arrival *arrivals, size_t count) {
+  for (size_t i = 0; i < count; i++)
+    MOECL_TRY(provide_one(state, arrivals[i].member, arrivals[i].bytes, arrivals[i].buffer));
+  return MOECL_OK;
 }
 
 static void discard_counted(void *state, moecl_buffer **buffer) {
@@ -477,7 +482,7 @@ static void test_arrivals(void **state) {
   (void)state;
   params.jitter = 0.5f;
   counted.provide = provide_counted;
-  counted.provide_source = provide_counted;
+  counted.provide_source = provide_one;
   counted.discard = discard_counted;
   problem p = make_problem(&params, 50);
   together t = make_together(&p, &with, 2, split);
