@@ -395,7 +395,7 @@ static moecl_status begin(void *user, const group_block *blocks, size_t count,
   messages_state *state = user;
   cl_event ready[MOECL_MAX_GROUP_MEMBERS] = {NULL};
   bool moved = false;
-  state->observer = observer;
+  if (state->exchanges == 0) state->observer = observer; /* the inner one's threads look at it */
   moecl_status status = mark_sources(state, blocks, count, ready);
   for (int distance = 1; distance < state->group->count; distance++) {
     const moecl_status added = add_distance(state, blocks, count, distance, ready);
