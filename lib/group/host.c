@@ -84,33 +84,33 @@ static moecl_status begin_part(void *user, int m, const group_block *blocks, siz
     MOECL_TRY(ocl_queue_mark(state->group->device[m].context, &like.ready));
     status = add_blocks(state, m, blocks, count, &like);
     ocl_event_let_go(&like.ready);
+    pump_begin(pump);
   }
   pump->exchanges++;
   return status;
 }
 
-/* All that have no thread are moved on by those that wait. */
-static bool advance_all(host_state *state) {
+/* Those that have no thread are moved on in turns by those that wait, up to that exchange. */
+static bool advance_all(host_state *state, int exchange) {
   bool moved = false;
-  for (int s = 0; s < state->group->count; s++)
-    if (!state->pump[s].has_thread) moved |= pump_advance(&state->pump[s]);
+  for (int s = 0; s < state->group->count; s++) {
+    pump *pump = &state->pump[s];
+    if (!pump->has_thread && !pump_is_up(pump, pump_end_of(pump, -1, exchange)))
+      moved |= pump_advance(pump);
+  }
   return moved;
 }
 
 static moecl_status finish_part(void *user, int m, int exchange) {
   host_state *state = user;
-  moecl_context *context = state->group->device[m].context;
   int looks = 0;
   for (int s = 0; s < state->group->count; s++) {
     pump *pump = &state->pump[s];
     const size_t end = pump_end_of(pump, m, exchange);
-    for (bool there = false;;) {
-      const bool moved = advance_all(state);
-      MOECL_TRY(pump_look(pump, context, end, &there));
-      if (there) break;
-      if (moved) continue;
-      if (pump->has_thread) pump_pause(&looks);
-      else MOECL_TRY(pump_wait(pump, context, end));
+    for (bool there = false; !there;) {
+      if (advance_all(state, exchange)) continue;
+      MOECL_TRY(pump_look(pump, state->group->device[m].context, end, &there));
+      if (!there) pump_pause(&looks);
     }
   }
   return MOECL_OK;

@@ -59,7 +59,7 @@ size_t pump_end_of(pump *pump, int to, int exchange) {
   size_t end = pump->count;
   for (; end > 0; end--) {
     const pump_piece *last = &pump->pieces[end - 1];
-    if (last->block.to == to && last->exchange <= exchange) break;
+    if ((to < 0 || last->block.to == to) && last->exchange <= exchange) break;
   }
   pthread_mutex_unlock(&pump->lock);
   return end;
@@ -80,14 +80,24 @@ static bool next_up(pump *pump, pump_piece *piece) {
   return is;
 }
 
-/* `before`: who had its slot. */
+/* `before`: who had its slot. Who has to wait for that one's copy takes slots that are long given
+ * away. */
 static bool next_down(pump *pump, pump_piece *piece, cl_event *before) {
+  const size_t ahead = pump->has_thread ? PUMP_SLOTS : PUMP_SLOTS / 2;
   pthread_mutex_lock(&pump->lock);
-  const bool is = pump->down < pump->count && pump->down - pump->up < PUMP_SLOTS;
+  const bool is = pump->down < pump->count && pump->down - pump->up < ahead;
   if (is) *piece = pump->pieces[pump->down];
   *before = is && pump->down >= PUMP_SLOTS ? pump->pieces[pump->down - PUMP_SLOTS].written : NULL;
   pthread_mutex_unlock(&pump->lock);
   return is;
+}
+
+/* A thread looks, as there may be something else to do; others wait, and make the same calls each
+ * time. */
+static moecl_status ask(pump *pump, cl_event event, bool *done) {
+  if (pump->has_thread) return ocl_event_look(&pump->notes, event, done);
+  *done = true;
+  return ocl_event_await(&pump->notes, event);
 }
 
 static moecl_status send_up(pump *pump, bool *moved) {
@@ -95,7 +105,7 @@ static moecl_status send_up(pump *pump, bool *moved) {
   bool done;
   *moved = false;
   if (!next_up(pump, &piece)) return MOECL_OK;
-  MOECL_TRY(ocl_event_look(&pump->notes, piece.read, &done));
+  MOECL_TRY(ask(pump, piece.read, &done));
   if (!done) return MOECL_OK;
   ocl_lane lane = {&pump->notes, pump->ends[piece.block.to].in->queue};
   MOECL_TRY(ocl_lane_write(&lane, slot_of(pump, pump->up), piece.block.destination,
@@ -112,15 +122,16 @@ static moecl_status send_up(pump *pump, bool *moved) {
 static moecl_status bring_down(pump *pump, bool *moved) {
   pump_piece piece;
   cl_event before;
-  bool ready, is_free = true;
+  bool ready = true, is_free = true;
   *moved = false;
   if (!next_down(pump, &piece, &before)) return MOECL_OK;
-  MOECL_TRY(ocl_event_look(&pump->notes, piece.ready, &ready));
-  if (ready && before) MOECL_TRY(ocl_event_look(&pump->notes, before, &is_free));
+  if (pump->has_thread) MOECL_TRY(ask(pump, piece.ready, &ready));
+  if (ready && before) MOECL_TRY(ask(pump, before, &is_free));
   if (!ready || !is_free) return MOECL_OK;
   ocl_lane lane = {&pump->notes, pump->ends[piece.block.from].out->queue};
   MOECL_TRY(ocl_lane_read(&lane, piece.block.source, piece.block.source_offset, piece.block.bytes,
-                          slot_of(pump, pump->down), NULL, &piece.read));
+                          slot_of(pump, pump->down), pump->has_thread ? NULL : piece.ready,
+                          &piece.read));
   piece.observer->copied(piece.observer, piece.block.from, piece.read);
   pthread_mutex_lock(&pump->lock);
   pump->pieces[pump->down++].read = piece.read;
@@ -129,8 +140,8 @@ static moecl_status bring_down(pump *pump, bool *moved) {
   return MOECL_OK;
 }
 
-/* What has come down goes first: the other direction is to begin early. */
-static moecl_status move(pump *pump, bool *moved) {
+/* All that can be; what has come down goes first: the other direction is to begin early. */
+static moecl_status move_all(pump *pump, bool *moved) {
   bool up = true, down = true;
   *moved = false;
   while (up || down) {
@@ -141,6 +152,12 @@ static moecl_status move(pump *pump, bool *moved) {
   return MOECL_OK;
 }
 
+/* One piece goes up, others are on their way down meanwhile. */
+static moecl_status move_one(pump *pump, bool *moved) {
+  for (bool down = true; down;) MOECL_TRY(bring_down(pump, &down));
+  return send_up(pump, moved);
+}
+
 static bool enter(pump *pump) {
   pthread_mutex_lock(&pump->lock);
   const bool can = !pump->moves && !pump->closed && pump->status == MOECL_OK;
@@ -149,10 +166,12 @@ static bool enter(pump *pump) {
   return can;
 }
 
-bool pump_advance(pump *pump) {
-  bool moved;
+typedef moecl_status mover(pump *pump, bool *moved);
+
+static bool move(pump *pump, mover *by) {
+  bool moved = false;
   if (!enter(pump)) return false;
-  const moecl_status status = move(pump, &moved);
+  const moecl_status status = by(pump, &moved);
   pthread_mutex_lock(&pump->lock);
   pump->status = status;
   pump->moves = false;
@@ -161,48 +180,36 @@ bool pump_advance(pump *pump) {
   return moved;
 }
 
+bool pump_advance(pump *pump) { return move(pump, pump->has_thread ? move_all : move_one); }
+
+void pump_begin(pump *pump) {
+  while (!pump->has_thread && move(pump, bring_down)) {
+  }
+}
+
 /* ---- who waits ---- */
+
+bool pump_is_up(pump *pump, size_t end) {
+  pthread_mutex_lock(&pump->lock);
+  const bool is = pump->up >= end;
+  pthread_mutex_unlock(&pump->lock);
+  return is;
+}
 
 moecl_status pump_look(pump *pump, moecl_context *context, size_t end, bool *there) {
   cl_event last = NULL;
   *there = end == 0;
   if (*there) return MOECL_OK;
   pthread_mutex_lock(&pump->lock);
-  moecl_status status = pump->status;
+  const moecl_status status = pump->status;
   if (status != MOECL_OK) log_hand_on(&pump->said, &context->log);
   else if (pump->up >= end) last = pump->pieces[end - 1].written;
   pthread_mutex_unlock(&pump->lock);
   if (status != MOECL_OK)
     return log_error(&context->log, status, "group: rows of another member do not come");
-  return last ? ocl_event_look(context, last, there) : MOECL_OK;
-}
-
-/* The events that have to end for the next step towards the first `end` pieces, kept or NULL. */
-static bool keep_next(pump *pump, size_t end, cl_event *first, cl_event *second) {
-  cl_event a = NULL, b = NULL;
-  *first = *second = NULL;
-  pthread_mutex_lock(&pump->lock);
-  if (pump->up >= end) a = pump->pieces[end - 1].written;
-  else if (pump->up < pump->down) a = pump->pieces[pump->up].read;
-  else {
-    a = pump->pieces[pump->down].ready;
-    if (pump->down >= PUMP_SLOTS) b = pump->pieces[pump->down - PUMP_SLOTS].written;
-  }
-  const bool kept = ocl_event_keep(first, a) && ocl_event_keep(second, b);
-  pthread_mutex_unlock(&pump->lock);
-  return kept;
-}
-
-moecl_status pump_wait(pump *pump, moecl_context *context, size_t end) {
-  cl_event first, second;
-  moecl_status status = MOECL_OK;
-  if (!keep_next(pump, end, &first, &second))
-    status = log_error(&context->log, MOECL_ERROR_DEVICE, "clRetainEvent failed");
-  if (status == MOECL_OK) status = ocl_event_await(context, first);
-  if (status == MOECL_OK && second) status = ocl_event_await(context, second);
-  ocl_event_let_go(&first);
-  ocl_event_let_go(&second);
-  return status;
+  if (last && pump->has_thread) return ocl_event_look(context, last, there);
+  *there = last != NULL;
+  return last ? ocl_event_await(context, last) : MOECL_OK;
 }
 
 void pump_pause(int *looks) {

@@ -58,15 +58,18 @@ void pump_hire(pump *pump);
 /* Part of the exchange that is begun, in pieces like `first`, whose block is a whole one and whose
  * `ready` is kept. */
 moecl_status pump_add(pump *pump, const pump_piece *first, const moecl_log *log);
-/* How many pieces have to be up for all that `to` gets by that exchange to be there; 0: none. */
+/* Without a thread: what there is room for goes down. */
+void pump_begin(pump *pump);
+/* How many pieces have to be up for all that `to` (-1: everybody) gets by that exchange to be
+ * there; 0: none. */
 size_t pump_end_of(pump *pump, int to, int exchange);
-/* Enqueues what can be by now; did it anything? */
+/* Enqueues what can be by now; without a thread waits until one more piece can go up. Did it
+ * anything? */
 bool pump_advance(pump *pump);
-/* Are the first `end` pieces there? A failure of who moves it on is told to `context`, by which the
- * last one comes. */
+bool pump_is_up(pump *pump, size_t end);
+/* Are the first `end` pieces there? Without a thread waits if they are up. A failure of who moves
+ * it on is told to `context`, by which the last one comes. */
 moecl_status pump_look(pump *pump, moecl_context *context, size_t end, bool *there);
-/* Waits for what has to end next for that. */
-moecl_status pump_wait(pump *pump, moecl_context *context, size_t end);
 /* Between two looks: as long as a forward may take, others may run; after that it sleeps. */
 void pump_pause(int *looks);
 /* Nobody moves it on any more; and, once nothing is on the lanes, without pieces: as it was. */

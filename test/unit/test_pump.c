@@ -65,11 +65,12 @@ static made_slot *slot_at(const void *at) {
   }
 }
 
-static made_event *copy(const ocl_lane *lane, uint64_t offset, uint64_t bytes) {
+static made_event *copy(const ocl_lane *lane, uint64_t offset, uint64_t bytes, cl_event after) {
   made_lane *of = (made_lane *)lane->queue;
   const int which = (int)(of - lanes);
   now += at_once ? 0 : CALL;
-  const double begin = of->free > now ? of->free : now;
+  const double from = after ? fmax(now, ((made_event *)after)->end) : now;
+  const double begin = fmax(of->free, from);
   of->free = begin + (at_once ? 0 : (double)bytes / RATE);
   assert_true(num_copies < MOST_COPIES);
   copies[num_copies++] = (made_copy){which / 2, which % 2 == 0, offset, bytes, begin};
@@ -84,11 +85,10 @@ moecl_status __wrap_ocl_lane_read(ocl_lane *lane, const moecl_buffer *from, uint
   pthread_mutex_lock(&lock);
   made_slot *slot = slot_at(to);
   const bool fails = fails_from > 0 && num_copies + 1 >= fails_from;
-  assert_null(after);
   assert_true(slot->written_end <= now); /* nobody reads what is in it any more */
   *done = NULL;
   if (!fails) {
-    made_event *event = copy(lane, offset, bytes);
+    made_event *event = copy(lane, offset, bytes, after);
     memcpy(to, (const char *)from->mem + offset, bytes);
     slot->read_end = event->end;
     slot->written_end = INFINITY;
@@ -107,7 +107,7 @@ moecl_status __wrap_ocl_lane_write(ocl_lane *lane, const void *from, moecl_buffe
   made_slot *slot = slot_at(from);
   assert_null(after);
   assert_true(slot->read_end <= now); /* all of it is there */
-  made_event *event = copy(lane, offset, bytes);
+  made_event *event = copy(lane, offset, bytes, NULL);
   memcpy((char *)to->mem + offset, from, bytes);
   slot->written_end = event->end;
   *done = (cl_event)event;
@@ -181,6 +181,47 @@ void __wrap_ocl_pinned_release(ocl_pinned *pinned) {
   *pinned = (ocl_pinned){0};
 }
 
+/* ---- threads: real ones, or made up ones that go on when somebody pauses ---- */
+
+static bool made_up;
+static pump *pumps[MEMBERS];
+static int num_pumps;
+
+bool __real_base_thread_begin(pthread_t *thread, void *(*run)(void *), void *user);
+bool __wrap_base_thread_begin(pthread_t *thread, void *(*run)(void *), void *user);
+bool __wrap_base_thread_begin(pthread_t *thread, void *(*run)(void *), void *user) {
+  if (!made_up) return __real_base_thread_begin(thread, run, user);
+  pumps[num_pumps++] = user;
+  return true;
+}
+
+int __real_pthread_join(pthread_t thread, void **result);
+int __wrap_pthread_join(pthread_t thread, void **result);
+int __wrap_pthread_join(pthread_t thread, void **result) {
+  return made_up ? 0 : __real_pthread_join(thread, result);
+}
+
+/* The clock goes on to what ends next. */
+static void await_next(void) {
+  double next = INFINITY;
+  for (int i = 0; i < num_events; i++)
+    if (events[i].held > 0 && events[i].end > now) next = fmin(next, events[i].end);
+  assert_true(next < INFINITY);
+  now = next;
+}
+
+void __real_pump_pause(int *looks);
+void __wrap_pump_pause(int *looks);
+void __wrap_pump_pause(int *looks) {
+  bool moved = false;
+  if (!made_up) {
+    __real_pump_pause(looks);
+    return;
+  }
+  for (int i = 0; i < num_pumps; i++) moved |= pump_advance(pumps[i]);
+  if (!moved) await_next();
+}
+
 /* ---- a group of made up members ---- */
 
 typedef struct world {
@@ -208,6 +249,7 @@ static void see(group_observer *of, int member, cl_event event) {
 static void make_world(world *w, int members, uint64_t bytes) {
   *w = (world){.bytes = bytes, .log = {.level = MOECL_LOG_ERROR}};
   now = 0, num_events = 0, num_copies = 0, fails_from = 0, ready_at = 0, at_once = false;
+  made_up = false, num_pumps = 0;
   memset(slots, 0, sizeof slots);
   memset(lanes, 0, sizeof lanes);
   observer.copied = see;
@@ -265,8 +307,30 @@ static void finish(world *w, int exchange) {
 
 /* ---- tests ---- */
 
-/* All lanes are busy at once: blocks take what the longest lane takes, and one piece more. In the
- * order of the blocks, with no more under way than there are slots for (the slots look). */
+static base_team *const some_team = (base_team *)1; /* there are processors; never run */
+
+static void check_case(uint64_t bytes, uint64_t piece, bool threads) {
+  const double pieces = (double)((bytes + piece - 1) / piece);
+  const double one = (double)piece / RATE, all = (double)bytes / RATE;
+  const double most = all + one + 60 + 4 * pieces; /* calls and looks, which one clock adds up */
+  world w;
+  make_world(&w, 2, bytes);
+  made_up = threads;
+  w.group.team = threads ? some_team : NULL;
+  for (int m = 0; m < 2; m++) begin(&w, m, 0, bytes);
+  finish(&w, 0);
+  check(&w);
+  assert_true(now >= all);
+  if (now > most)
+    fail_msg("%llu bytes took %.0f us, expected %.0f", (unsigned long long)bytes, now, most);
+  assert_int_equal(num_copies, 4 * (int)pieces);
+  assert_int_equal(w.seen[0], 2 * (int)pieces);
+  assert_int_equal(w.seen[1], 2 * (int)pieces);
+  free_world(&w);
+}
+
+/* All lanes are busy at once: blocks take what the longest lane takes, and one piece more, with no
+ * more under way than there are slots for (the slots look). */
 static void test_both_ways(void **state) {
   static const struct {
     uint64_t bytes, piece;
@@ -276,43 +340,32 @@ static void test_both_ways(void **state) {
                {16 * MIB, 2 * MIB},
                {70 * MIB + 4, 4 * MIB}};
   (void)state;
-  for (size_t i = 0; i < BASE_COUNT(cases); i++) {
-    world w;
-    make_world(&w, 2, cases[i].bytes);
-    for (int m = 0; m < 2; m++) begin(&w, m, 0, w.bytes);
-    finish(&w, 0);
-    check(&w);
-    const double pieces = (double)((w.bytes + cases[i].piece - 1) / cases[i].piece);
-    const double one = (double)cases[i].piece / RATE, all = (double)w.bytes / RATE;
-    /* each first piece's calls and looks are in nobody's shadow; some of each later one's */
-    assert_true(now >= all);
-    if (now > all + one + 60 + 4 * pieces)
-      fail_msg("%llu bytes took %.0f us, expected %.0f", (unsigned long long)w.bytes, now,
-               all + one + 60 + 4 * pieces);
-    assert_int_equal(num_copies, 4 * (int)pieces);
-    assert_int_equal(w.seen[0], 2 * (int)pieces);
-    assert_int_equal(w.seen[1], 2 * (int)pieces);
-    free_world(&w);
-  }
+  for (size_t i = 0; i < BASE_COUNT(cases); i++)
+    for (int threads = 0; threads < 2; threads++)
+      check_case(cases[i].bytes, cases[i].piece, threads);
 }
 
 /* What is not there yet holds up nothing before it, and goes when it is there. */
 static void test_not_there(void **state) {
-  world w;
   (void)state;
-  make_world(&w, 2, 24 * MIB);
-  for (int m = 0; m < 2; m++) begin(&w, m, 0, 8 * MIB);
-  ready_at = 5000;
-  for (int m = 0; m < 2; m++) begin(&w, m, 8 * MIB, 16 * MIB);
-  finish(&w, 0);
-  assert_true(now < 500);
-  assert_memory_equal(w.got[0] + w.bytes, w.sent[1], 8 * MIB);
-  const int before = num_copies;
-  finish(&w, 1);
-  check(&w);
-  for (int i = before; i < num_copies; i++) assert_true(copies[i].begin >= 5000);
-  assert_true(now < 5000 + 18 * MIB / RATE + 200);
-  free_world(&w);
+  for (int threads = 0; threads < 2; threads++) {
+    world w;
+    make_world(&w, 2, 24 * MIB);
+    made_up = threads;
+    w.group.team = threads ? some_team : NULL;
+    for (int m = 0; m < 2; m++) begin(&w, m, 0, 8 * MIB);
+    ready_at = 5000;
+    for (int m = 0; m < 2; m++) begin(&w, m, 8 * MIB, 16 * MIB);
+    finish(&w, 0);
+    assert_true(now < 500);
+    assert_memory_equal(w.got[0] + w.bytes, w.sent[1], 8 * MIB);
+    finish(&w, 1);
+    check(&w);
+    for (int i = 0; i < num_copies; i++)
+      if (copies[i].offset % w.bytes >= 8 * MIB) assert_true(copies[i].begin >= 5000);
+    assert_true(now < 5000 + 18 * MIB / RATE + 200);
+    free_world(&w);
+  }
 }
 
 /* No two members send to the same one at first. */
