@@ -5,12 +5,15 @@
 
 #include "layer/layer.h"
 #include "layer_run.h"
+#include "ocl/program.h"
 #include "spoil.h"
 #include <unistd.h>
 
 #define ERROR_LINE "0 " /* as test_log_add writes levels */
 
 static char root[64];
+static moecl_context *kept;         /* open_context's */
+static moecl_device_info kept_info; /* as it was opened */
 
 static inline int make_root(void **state) {
   (void)state;
@@ -21,6 +24,8 @@ static inline int make_root(void **state) {
 static inline int remove_root(void **state) {
   char command[128];
   (void)state;
+  if (kept) kept->log = (moecl_log){0}; /* the last one's is gone */
+  moecl_context_destroy(&kept);
   snprintf(command, sizeof command, "rm -rf '%s'", root);
   return system(command);
 }
@@ -29,7 +34,7 @@ static inline void spoil(const char *file, const char *from, const char *to) {
   spoil_kernels(root, file, from, to);
 }
 
-static inline moecl_context *open_context(test_log *log) {
+static inline moecl_context *open_new_context(test_log *log) {
   char kernels[128], cache[128];
   snprintf(kernels, sizeof kernels, "%s/cl", root);
   snprintf(cache, sizeof cache, "%s/cache", root);
@@ -43,6 +48,23 @@ static inline moecl_context *open_context(test_log *log) {
   assert_ok(moecl_context_create(&params, &context));
   base_text_free(&log->text);
   return context;
+}
+
+/* One for all mistakes, as if it were new: it has what is said, its errors and what tests make of
+ * the device's description for itself, and checks each kernel again. Programs follow from their
+ * text: most are the same beside the next mistake, and are compiled once. */
+static inline moecl_context *open_context(test_log *log) {
+  if (!kept) {
+    kept = open_new_context(log);
+    kept_info = kept->info;
+  }
+  log->level = MOECL_LOG_DEBUG;
+  kept->log = (moecl_log){test_log_add, log, &kept->errors};
+  kept->info = kept_info;
+  moecl_context_take_errors(kept, NULL, 0);
+  for (ocl_program *program = kept->programs; program; program = program->next)
+    program->checked = false;
+  return ocl_context_retain(kept);
 }
 
 /* A layer whose logits are the only GEMM with a bias and no gather. */

@@ -609,7 +609,7 @@ static void test_checked_once(void **state) {
   test_log log = {0};
   (void)state;
   spoil("router/cpu.cl", "topk", "topk"); /* nothing */
-  moecl_context *context = open_context(&log);
+  moecl_context *context = open_new_context(&log);
   /* gate/up, down, logits and their lists, router, permute, combine */
   assert_int_equal(checks_of_a_layer(context, &log, &with), 7);
   assert_int_equal(checks_of_a_layer(context, &log, &with), 0);
@@ -622,7 +622,7 @@ static void test_checked_once(void **state) {
   with.dtype = MOECL_BF16; /* all but router and permute, and perhaps a conversion */
   assert_in_range(checks_of_a_layer(context, &log, &with), 4, 5);
   assert_int_equal(checks_of_a_layer(context, &log, &with), 0);
-  moecl_context *other = open_context(&log);
+  moecl_context *other = open_new_context(&log);
   assert_int_equal(checks_of_a_layer(other, &log, &params), 7);
   moecl_context_destroy(&other);
   moecl_context_destroy(&context);
