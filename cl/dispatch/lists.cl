@@ -27,7 +27,7 @@
  * member's own experts pairs of expert and which of its copies.
  * sources: first_block[members+1], first_token[blocks+1]; a block holds tokens of one member.
  * Defines: LOCAL, the most tokens of a block, 128 or less; WEIGHTED: rows are multiplied by their
- * weights before the experts. */
+ * weights before the experts; PLACED: experts' outputs are stored where they go back to. */
 #include "common/scan.clh"
 #define MOST_BINS 512
 #define MOST_CHUNKS 8
@@ -166,7 +166,8 @@ scan_blocks(__global int *counts, const __global int *sources, __global int *sta
 
 /* A work-group a block, a work-item a token.
  *   slot_row       the received row that each of the own experts' slots reads
- *   return_slot    the slot whose row goes back, bin by bin
+ *   returns        the slot whose row goes back, bin by bin; PLACED: of each slot which of those
+ *                  its row is
  *   send_token     this member's tokens to be sent, bin by bin
  *   home_slot      assignment_slot of this member's tokens, among the rows that come back
  *   home_rows      at its end: how many those are, where slots of identity experts begin
@@ -177,7 +178,7 @@ write_lists(const __global int *bins, const __global int *topk_ids,
             const __global int *assignment_slot, const __global int *expert_offsets,
             const __global float *weights, const __global int *placement,
             const __global int *sources, const __global int *counts, const __global int *starts,
-            const __global int *own_offsets, __global int *slot_row, __global int *return_slot,
+            const __global int *own_offsets, __global int *slot_row, __global int *returns,
             __global int *send_token, __global int *home_slot, __global int *home_rows,
             __global int *received_slot, __global float *received_weight, int top_k,
             int num_experts, int members, int chunks, int me) {
@@ -247,7 +248,11 @@ write_lists(const __global int *bins, const __global int *topk_ids,
           const int slot =
               own_offsets[at.place[at.first[e] + j]] + rank - share_begin(rows, copies, j);
           slot_row[slot] = token_row[lid];
-          return_slot[return_base[c] + assignment + n] = slot;
+#if PLACED
+          returns[slot] = return_base[c] + assignment + n;
+#else
+          returns[return_base[c] + assignment + n] = slot;
+#endif
 #if WEIGHTED
           received_slot[(size_t)token_row[lid] * (size_t)top_k + (size_t)k] = slot;
 #endif

@@ -2,21 +2,22 @@
 /* The portable grouped GEMM: every expert's rows times its weights, tiled
  * through local memory. Accepts everything the operation accepts.
  *
- * Defines: WEIGHTS, BIASES, INPUT, OUTPUT, ROUNDED, ACTIVATION, GATED, BIAS, GATHER; of weights
- * with scales those of common/quantized.clh; of rows of codes INPUT_BLOCK, the columns that share a
- * scale, 0 for all.
+ * Defines: WEIGHTS, BIASES, INPUT, OUTPUT, ROUNDED, ACTIVATION, GATED, BIAS, GATHER, SCATTER; of
+ * weights with scales those of common/quantized.clh; of rows of codes INPUT_BLOCK, the columns that
+ * share a scale, 0 for all.
  * Weights stay as they come: a matrix [N][K] per expert (gated: gate's, then up's), so that
  * packing is a copy.
  *
  * Expert e owns slots expert_offsets[e] .. expert_offsets[e+1]-1; slot s reads
- * row slot_token[s] of `a` (GATHER) or row s, and writes row s of `out`. A
- * work-group makes one TILE_M x TILE_N tile of the output (of both gate and up
- * where gated); a work-item 4x4 of it, at a stride of 16 so that neighbours
+ * row slot_token[s] of `a` (GATHER) or row s, and writes row s of `out`, or where
+ * grouped_gemm/places.clh says (SCATTER). A work-group makes one TILE_M x TILE_N tile of the output
+ * (of both gate and up where gated); a work-item 4x4 of it, at a stride of 16 so that neighbours
  * read neighbouring words of local memory. */
 #include "common/types.clh"
 #include "common/activation.clh"
 #include "common/quantized.clh"
 #include "grouped_gemm/tiles.clh"
+#include "grouped_gemm/places.clh"
 #define TILE_M 64
 #define TILE_N 64
 #define TILE_K 16
@@ -52,6 +53,13 @@ static inline void output_store(float v, __global output_t *p, size_t i) {
   ELEMENT_STORE(OUTPUT)(v, p, i);
 }
 
+#if SCATTER
+DEFINE_PLACE_OF(output_t)
+#define OUTPUT_ROW(slot) place_of(slot_place[slot], n, PLACES_HERE)
+#else
+#define OUTPUT_ROW(slot) (out + (size_t)(slot) * (size_t)n)
+#endif
+
 /* TILE_K columns of TILE_N weight rows from row `first` on, transposed. Rows
  * past `rows` and columns past `k` read as zero. */
 static inline void load_weights(__local float (*tile)[TILE_N + PAD], const __global weight_t *w,
@@ -66,7 +74,8 @@ static inline void load_weights(__local float (*tile)[TILE_N + PAD], const __glo
 __kernel __attribute__((reqd_work_group_size(SIDE * SIDE, 1, 1))) void
 gemm(const __global input_t *a, const __global int *slot_token, const __global int *expert_offsets,
      const __global int *tile_offsets, const __global weight_t *w, const __global bias_t *bias,
-     __global output_t *out, long k, long n, int num_experts SCALES_ARGUMENT) {
+     __global output_t *out, long k, long n,
+     int num_experts SCALES_ARGUMENT PLACES_ARGUMENTS(output_t)) {
   __local float tile_a[TILE_K][TILE_M + PAD];
   __local float tile_w[TILE_K][TILE_N + PAD];
 #if GATED
@@ -151,7 +160,7 @@ gemm(const __global input_t *a, const __global int *slot_token, const __global i
 #else
       v = activate(v);
 #endif
-      output_store(v, out, (size_t)(first_slot + r) * (size_t)n + (size_t)column);
+      output_store(v, OUTPUT_ROW(first_slot + r), (size_t)column);
     }
   }
 }

@@ -5,8 +5,8 @@
  * moecl-ptx-target: sm_90a
  *
  * Defines: WEIGHTS fp16, bf16, or fp32 that is multiplied as tf32 (weights rounded,
- * rows cut off); OUTPUT, ACTIVATION, GATED, BIAS, GATHER; TALL. Input and biases are of
- * the weights' element; k and n are multiples of 8.
+ * rows cut off); OUTPUT, ACTIVATION, GATED, BIAS, GATHER, SCATTER (not GATED); TALL. Input and
+ * biases are of the weights' element; k and n are multiples of 8.
  *
  * Which operand is which. Weights are wgmma's A (64 rows an instruction), the
  * tokens its B, whose number of columns can be any multiple of 8. So a tile is
@@ -29,7 +29,7 @@
  * elements along K.
  *   a           [token row][k]; without GATHER [slot][k]
  *   w           [expert][packed tile][step][128 weight rows][128 bytes]
- *   out         [slot][n]
+ *   out         [slot][n]; with SCATTER where grouped_gemm/places.clh says
  *   pipeline    a stage is PACKED_TILES times 128 weight rows and behind them tile_rows token
  *               rows, of one step; chunks swizzled in both
  *   c, d        [8 tokens' group][4]: a consumer's sums of its 64 weight rows of the
@@ -72,6 +72,13 @@ static inline uint bytes_of_columns(long columns) {
 #if GATED_TALL
 #include "grouped_gemm/nvidia_gated_tall.clh"
 #endif
+#include "grouped_gemm/places.clh"
+#if SCATTER
+#include "grouped_gemm/nvidia_scatter.clh"
+typedef const places_t *target_t;
+#else
+typedef __global output_t *target_t;
+#endif
 
 /* ---- consumers ---- */
 
@@ -111,7 +118,7 @@ static inline uint bytes_of_columns(long columns) {
 
 /* All tiles of this work-group; `id` from 0 on in the two warpgroups. */
 ALWAYS_INLINE void consume(ring_t ring, const task_t *task, const __global storage_t *bias,
-                           __global output_t *out, uint id) {
+                           target_t out, uint id) {
   const uint lane = id % 32, half_index = id / 128; /* 64 of every 128 weight rows */
   const uint half_at = half_index * HALF_AT;
   const uint row = (GATED_TALL ? id / 32 % 4 * 32 : half_index * 64 + id / 32 % 4 * 16) + lane / 4;
@@ -120,6 +127,9 @@ ALWAYS_INLINE void consume(ring_t ring, const task_t *task, const __global stora
     wait_until_full(&ring);
     const tile_t tile = read_announced(task, count);
     if (tile.rows == 0) break;
+#if SCATTER
+    fetch_numbers(out, tile, id % 128);
+#endif
     float c[4 * SUM_GROUPS];
 #if TALL
     float d[4 * SUM_GROUPS];
@@ -128,7 +138,15 @@ ALWAYS_INLINE void consume(ring_t ring, const task_t *task, const __global stora
     switch (tile.width / 16) { WGMMA_FOR_ALL_WIDTHS(CONSUME) }
 #endif
     if (lane == 0) mbarrier_arrive(empty_barrier(&ring, previous));
-#if GATED_TALL
+#if SCATTER
+    const long first =
+        (long)tile.column_tile * PACKED_TILES * COLUMNS + half_index * STAGED_COLUMNS;
+    async_copies_wait();
+    store_scattered(out, bias, tile, first, c, task->n, id % 128, 2 + half_index);
+#if TALL
+    store_scattered(out, bias, tile, first + COLUMNS, d, task->n, id % 128, 2 + half_index);
+#endif
+#elif GATED_TALL
     store_gated_tall(out, bias, tile, tile.column_tile * PACKED_TILES + half_index, c, d, task->n,
                      lane, row);
 #else
@@ -147,15 +165,26 @@ __kernel __attribute__((reqd_work_group_size(LOCAL, 1, 1))) void
 gemm(const __global element_t *a, const __global int *slot_token,
      const __global int *expert_offsets, const __global int *tile_offsets,
      const __global element_t *w, const __global storage_t *bias, __global output_t *out,
-     __global int *queue, long k, long n, int num_experts, int tile_rows) {
+     __global int *queue, long k, long n, int num_experts,
+     int tile_rows PLACES_ARGUMENTS(output_t)) {
   __local int offsets[MAX_EXPERTS + 1];
   __local int4 announced[ANNOUNCED];
   __local uint next[2];
+#if SCATTER
+  __local uint4 staged[2][STAGED_BYTES / 16]; /* of each warpgroup that consumes, as the numbers */
+  __local int numbers[2][MAX_TOKENS];
+  __local ulong bases[PLACES];
+#endif
   end_first_build();
   const uint id = (uint)get_local_id(0);
   ring_t ring = make_ring(tile_rows, 0);
   for (int e = (int)id; e <= num_experts; e += LOCAL) offsets[e] = tile_offsets[e];
   if (id == 0) init_barriers(&ring);
+#if SCATTER
+  if (id == 0)
+    find_bases(bases, (ulong)n * sizeof(output_t), (ulong)out, (ulong)to_1, (ulong)to_2,
+               (ulong)to_3, (ulong)to_4, (ulong)to_5, (ulong)to_6, (ulong)to_7, shifts);
+#endif
   barrier(CLK_LOCAL_MEM_FENCE);
 
   task_t task;
@@ -179,7 +208,19 @@ gemm(const __global element_t *a, const __global int *slot_token,
     produce(ring, &task, (ulong)a, (ulong)w, 0, id);
   } else {
     asm volatile("//@setmaxnreg.inc.sync.aligned.u32 208;");
+#if SCATTER
+    const uint half_index = (id - PRODUCERS) / 128;
+    places_t places;
+    places.slot_place = slot_place;
+    places.numbers = numbers[half_index];
+    places.bases = bases;
+    places.staged = (uint)(size_t)staged[half_index];
+    places.numbers_at = (uint)(size_t)numbers[half_index];
+    places.ends = ends;
+    consume(ring, &task, bias, &places, id - PRODUCERS);
+#else
     consume(ring, &task, bias, out, id - PRODUCERS);
+#endif
   }
 }
 #endif

@@ -200,7 +200,7 @@ MOECL_API moecl_status moecl_group_layer_read_routing_wait(moecl_group_layer *la
 
 /* What a member did in the latest forward. Times are its own device's, in milliseconds: NaN where
  * the forward was not measured, or the driver gives none; of copies also where copy engines make
- * them ("nvidia_copy"). */
+ * them ("nvidia_copy"), or the experts' kernels ("nvidia_peer", with variants that can). */
 typedef struct moecl_group_statistics {
   int64_t num_tokens; /* its own */
   int64_t experts;    /* that it has */

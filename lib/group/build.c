@@ -90,7 +90,7 @@ enum {
   LIST_OWN_OFFSETS,
   LIST_OWN_TILES,
   LIST_SLOT_ROW,
-  LIST_RETURN_SLOT,
+  LIST_RETURNS,
   LIST_SEND_TOKEN,
   LIST_HOME_SLOT,
   LIST_HOME_ROWS,
@@ -121,7 +121,7 @@ static moecl_status run_dispatch(void *user, ocl_chain *chain, const plan_call *
                              .own_offsets = call->buffer[LIST_OWN_OFFSETS],
                              .own_tiles = call->buffer[LIST_OWN_TILES],
                              .slot_row = call->buffer[LIST_SLOT_ROW],
-                             .return_slot = call->buffer[LIST_RETURN_SLOT],
+                             .returns = call->buffer[LIST_RETURNS],
                              .send_token = call->buffer[LIST_SEND_TOKEN],
                              .home_slot = call->buffer[LIST_HOME_SLOT],
                              .home_rows = call->buffer[LIST_HOME_ROWS],
@@ -147,7 +147,7 @@ static void add_list_tensors(const moecl_group_layer *layer, int m, group_lists_
   built->own_offsets = add_ints(p, saved, "own_offsets", own + 1);
   built->own_tiles = add_ints(p, saved, "own_tiles", own + 1);
   built->slot_row = add_ints(p, saved, "slot_row", all);
-  built->return_slot = add_ints(p, saved, "return_slot", all);
+  built->returns = add_ints(p, saved, "returns", all);
   built->send_token = add_ints(p, saved, "send_token", tokens * members + 1);
   built->home_slot = add_ints(p, saved, "home_slot", tokens * top_k + 1);
   built->home_rows = add_ints(p, saved, "home_rows", (uint64_t)desc->num_experts + 1);
@@ -183,7 +183,7 @@ static void build_dispatch(const moecl_group_layer *layer, int m, group_lists_pl
                                    [LIST_OWN_OFFSETS] = built->own_offsets,
                                    [LIST_OWN_TILES] = built->own_tiles,
                                    [LIST_SLOT_ROW] = built->slot_row,
-                                   [LIST_RETURN_SLOT] = built->return_slot,
+                                   [LIST_RETURNS] = built->returns,
                                    [LIST_SEND_TOKEN] = built->send_token,
                                    [LIST_HOME_SLOT] = built->home_slot,
                                    [LIST_HOME_ROWS] = built->home_rows,
@@ -291,8 +291,10 @@ static void build_experts(const moecl_group_layer *layer, int m, group_experts_p
   at->slot_token = add_ints(p, MOECL_LIFE_INPUT, "slot_row", (uint64_t)slots);
   at->assignment_slot = add_ints(p, MOECL_LIFE_INPUT, "received_slot", 0);
   at->topk_weights = at->kept_weights = add_ints(p, MOECL_LIFE_INPUT, "received_weight", 0);
-  at->expert_output =
-      plan_add(p, MOECL_LIFE_SAVED, "expert_output", share->outputs, (uint64_t)slots, hidden);
+  if (share->scatters) at->slot_place = add_ints(p, MOECL_LIFE_INPUT, "returns", (uint64_t)slots);
+  else
+    at->expert_output =
+        plan_add(p, MOECL_LIFE_SAVED, "expert_output", share->outputs, (uint64_t)slots, hidden);
   const int input = layer_build_expert_rows(&b);
   built->prepared = p->num_steps;
   for (int c = 0; c < layer->chunks; c++) {

@@ -448,17 +448,21 @@ static moecl_status unpack(group_run *run, int m, int first, int end) {
                               (uint64_t)row, (uint64_t)(behind - row));
 }
 
-/* Steps of a member's experts from `first` on and before `end`. */
-static moecl_status run_experts(group_run *run, int m, int first, int end) {
+/* Steps of a member's experts from `first` on and before `end`; `places`: where outputs go to that
+ * down scatters. */
+static moecl_status run_experts(group_run *run, int m, int first, int end,
+                                const op_places *places) {
   moecl_group_layer *layer = run->layer;
   group_member *member = &layer->member[m];
   const group_experts_plan *experts = &member->experts;
   const group_lists_plan *lists = &member->lists;
   const moecl_buffer *bound[PLAN_MOST_TENSORS] = {0};
-  const plan_numbers with = {.chosen_rows = group_chosen_rows(layer, m)};
+  const plan_numbers with = {.chosen_rows = group_chosen_rows(layer, m), .places = places};
   ocl_chain chain = group_chain_of(layer, m, MOECL_STAGE_GATE_UP, NULL);
   bound[experts->at.hidden_states] = layer->sent_codes ? member->unpacked : member->received;
   bound[experts->at.slot_token] = group_list_of(member, lists->slot_row);
+  if (member->share->scatters)
+    bound[experts->at.slot_place] = group_list_of(member, lists->returns);
   if (layer->params.weight_on_input) {
     bound[experts->at.assignment_slot] = group_list_of(member, lists->received_slot);
     bound[experts->at.topk_weights] = group_list_of(member, lists->received_weight);
@@ -486,17 +490,26 @@ static moecl_status prepare_member(group_run *run, int m) {
   if (!prepares(run, m)) return MOECL_OK;
   MOECL_TRY(finish_own(run, m, chunks - 1));
   MOECL_TRY(unpack(run, m, 0, chunks));
-  return run_experts(run, m, 0, run->layer->member[m].experts.prepared);
+  return run_experts(run, m, 0, run->layer->member[m].experts.prepared, NULL);
+}
+
+/* The chunk's experts, and their outputs to where they go. */
+static moecl_status make_outputs(group_run *run, int m, int chunk) {
+  const group_member *member = &run->layer->member[m];
+  const group_experts_plan *experts = &member->experts;
+  const int first = chunk ? experts->chunk_end[chunk - 1] : experts->prepared;
+  group_parts parts = {.reach = false};
+  if (member->share->scatters) group_place_outputs(run, m, chunk, &parts);
+  MOECL_TRY(run_experts(run, m, first, experts->chunk_end[chunk], &parts.places));
+  return member->share->scatters ? MOECL_OK : group_gather_outputs(run, m, chunk);
 }
 
 static moecl_status compute_chunk(group_run *run, int m, int chunk) {
   const group_experts_plan *experts = &run->layer->member[m].experts;
   MOECL_TRY(finish_own(run, m, chunk));
   if (run->layer->slots[m] > 0) {
-    const int first = chunk ? experts->chunk_end[chunk - 1] : experts->prepared;
     if (experts->prepared == 0) MOECL_TRY(unpack(run, m, chunk, chunk + 1));
-    MOECL_TRY(run_experts(run, m, first, experts->chunk_end[chunk]));
-    MOECL_TRY(group_gather_outputs(run, m, chunk));
+    MOECL_TRY(make_outputs(run, m, chunk));
   }
   return begin_own(run, m, group_list_outputs, chunk);
 }

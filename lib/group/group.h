@@ -123,7 +123,7 @@ typedef struct group_lists_plan {
   plan plan;
   group_plan_key key;
   layer_tensors at;
-  int placement, sources, bins, counts, starts, own_offsets, own_tiles, slot_row, return_slot,
+  int placement, sources, bins, counts, starts, own_offsets, own_tiles, slot_row, returns,
       send_token;
   int home_slot, home_rows, received_slot, received_weight;
   int chunk_offsets[MOECL_MAX_GROUP_CHUNKS], chunk_tiles[MOECL_MAX_GROUP_CHUNKS];
@@ -144,6 +144,7 @@ typedef struct group_trait {
   uint64_t hidden_row_bytes, output_row_bytes;
   int32_t quantized;
   int32_t on_cpu;   /* its kernels want the processors that copies want */
+  int32_t scatters; /* its experts store outputs where they go */
   char outputs[24]; /* their format's name */
   char variant[64]; /* the grouped GEMM's */
 } group_trait;
@@ -289,6 +290,13 @@ moecl_status group_send_choices(group_run *run, int member);
 
 /* ---- rows.c: rows there and back. Calls with a group_run are the member's thread's ---- */
 
+/* Parts of a list of rows, each to a place of its own. */
+typedef struct group_parts {
+  op_rows_part part[OP_DISPATCH_MOST_BINS];
+  op_places places; /* those */
+  bool reach;       /* some are stored into others' memory */
+} group_parts;
+
 /* How many each member has, by the lists that were read. */
 void group_count_rows(moecl_group_layer *layer);
 /* All ranks, also those where `status` is a failure so far, of which all hear: what rows arrive in.
@@ -303,6 +311,9 @@ moecl_status group_provide_rows(moecl_group_layer *layer, int member);
 moecl_status group_gather_tokens(group_run *run, int member);
 size_t group_list_tokens(const group_run *run, int from, int to, int chunk, group_block *blocks);
 moecl_status group_gather_outputs(group_run *run, int member, int chunk);
+/* Where a chunk's outputs go to, for experts that store them there themselves: none is then
+ * gathered. */
+void group_place_outputs(group_run *run, int member, int chunk, group_parts *parts);
 size_t group_list_outputs(const group_run *run, int from, int to, int chunk, group_block *blocks);
 
 /* ---- statistics.c ---- */

@@ -44,7 +44,8 @@ static moecl_status make_dispatch(moecl_group_layer *layer, int m) {
                                  .members = layer->group->count,
                                  .me = m,
                                  .own = layer->placement.owned[m],
-                                 .weighted = layer->params.weight_on_input};
+                                 .weighted = layer->params.weight_on_input,
+                                 .placed = layer->member[m].share->scatters};
   const op_choice choice = {
       .kind = &op_dispatch_kind, .desc = &desc, .format = desc_format_of(MOECL_F32)};
   return op_choose(layer->group->device[m].context, &choice, &layer->member[m].dispatch, NULL,
@@ -77,7 +78,8 @@ static void describe_member(const moecl_group_layer *layer, group_member *member
                          .hidden_row_bytes = hidden_row_bytes(layer, member),
                          .output_row_bytes = member->output_rows.desc.row_bytes,
                          .quantized = share->quantized != NULL,
-                         .on_cpu = share->context->info.type == MOECL_DEVICE_CPU};
+                         .on_cpu = share->context->info.type == MOECL_DEVICE_CPU,
+                         .scatters = share->scatters};
   snprintf(trait->outputs, sizeof trait->outputs, "%s", share->outputs->name);
   snprintf(trait->variant, sizeof trait->variant, "%s", share->variant[LAYER_GROUPED_GEMM]->name);
 }

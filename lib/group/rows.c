@@ -2,7 +2,12 @@
 /* Rows there and back: a member's tokens to the experts of all, and outputs to the homes of their
  * tokens. A kernel gathers them by a list: its own to where they are used, others' into their
  * memory where the transport reaches that, or else one behind the other, for the transport to take.
- */
+ * Experts whose GEMM scatters its rows store them there themselves.
+ *
+ * What a member stores into another's memory must not come before that one has read what was there.
+ * It has: rows of a forward are stored behind the choices of all members, for which the queue of
+ * who stores them has waited, and a member sends its choices behind all that it did in the forward
+ * before, up to its combination. */
 #include "base/base.h"
 #include "group/group.h"
 
@@ -68,7 +73,11 @@ static const moecl_buffer *reach_received(const moecl_group_layer *layer, int fr
   return layer->sent_codes ? NULL : reach(layer, layer->member[to].received, from);
 }
 
+/* A GEMM that scatters has few places: with more members all rows go by the transport, which are
+ * three of them. */
 static const moecl_buffer *reach_returned(const moecl_group_layer *layer, int from, int to) {
+  const bool scatters = layer->member[from].trait.scatters;
+  if (scatters && layer->group->count > OP_GEMM_PLACES) return NULL;
   return reach(layer, layer->member[to].returned, from);
 }
 
@@ -106,25 +115,28 @@ moecl_status group_provide_rows(moecl_group_layer *layer, int m) {
 
 /* ---- parts of a list ---- */
 
-typedef struct parts {
-  op_rows_part part[OP_DISPATCH_MOST_BINS];
-  size_t count;
-  bool reach; /* some are stored into others' memory */
-} parts;
+static void begin_parts(group_parts *parts, uint64_t first) {
+  parts->places = (op_places){.first = first, .parts = parts->part};
+  parts->reach = false;
+}
 
 /* Those that follow each other in the list and where they go are one. */
-static void add_part(parts *parts, const moecl_buffer *to, int64_t first_to, int64_t count) {
-  op_rows_part *last = parts->count ? &parts->part[parts->count - 1] : NULL;
+static void add_part(group_parts *parts, const moecl_buffer *to, int64_t first_to, int64_t count) {
+  op_rows_part *next = &parts->part[parts->places.count];
+  op_rows_part *last = parts->places.count ? next - 1 : NULL;
   if (count == 0) return;
-  if (last && last->to == to && last->first_to + last->count == (uint64_t)first_to)
+  if (last && last->to == to && last->first_to + last->count == (uint64_t)first_to) {
     last->count += (uint64_t)count;
-  else parts->part[parts->count++] = (op_rows_part){to, (uint64_t)first_to, (uint64_t)count};
+    return;
+  }
+  *next = (op_rows_part){to, (uint64_t)first_to, (uint64_t)count};
+  parts->places.count++;
 }
 
 /* To the profile a launch like any; to who measures the transport, one of its copies where rows
  * cross. */
 static ocl_chain chain_of_gather(moecl_group_layer *layer, int m, moecl_stage label,
-                                 const char *step, const parts *parts) {
+                                 const char *step, const group_parts *parts) {
   layer->member[m].watch.copying = parts->reach;
   return group_chain_of(layer, m, label, step);
 }
@@ -133,9 +145,10 @@ static ocl_chain chain_of_gather(moecl_group_layer *layer, int m, moecl_stage la
 
 /* By bins, as send_token has them: the chunk's rows of member m's tokens at each owner are behind
  * those of members before it. */
-static void part_tokens(const moecl_group_layer *layer, int m, parts *parts) {
+static void part_tokens(const moecl_group_layer *layer, int m, group_parts *parts) {
   const int chunks = layer->chunks;
   int64_t sent = 0;
+  begin_parts(parts, 0);
   for (int bin = 0; bin < layer->group->count * chunks; bin++) {
     const int owner = bin / chunks;
     const int64_t count = group_part(layer, m, bin, GROUP_ROWS);
@@ -153,14 +166,13 @@ static void part_tokens(const moecl_group_layer *layer, int m, parts *parts) {
 moecl_status group_gather_tokens(group_run *run, int m) {
   moecl_group_layer *layer = run->layer;
   group_member *member = &layer->member[m];
-  parts parts = {.count = 0};
+  group_parts parts;
   if (layer->tokens[m] == 0) return MOECL_OK;
   part_tokens(layer, m, &parts);
   ocl_chain chain = chain_of_gather(layer, m, MOECL_STAGE_PERMUTE, "gather_tokens", &parts);
   const op_rows_io io = {.from = group_tokens_of(run, m)->hidden_states,
                          .list = group_list_of(member, member->lists.send_token),
-                         .parts = parts.part,
-                         .num_parts = parts.count};
+                         .to = parts.places};
   const moecl_status status = layer->sent_codes
                                   ? op_pack_enqueue(&member->hidden_pack, &chain, &io)
                                   : op_rows_enqueue(&member->hidden_rows, &chain, &io);
@@ -190,10 +202,11 @@ size_t group_list_tokens(const group_run *run, int s, int d, int chunk, group_bl
 
 /* ---- and back ---- */
 
-/* By members, as return_slot has a chunk's. */
-static void part_outputs(const moecl_group_layer *layer, int m, int chunk, parts *parts) {
+/* By members, as `returns` has a chunk's. */
+static void part_outputs(const moecl_group_layer *layer, int m, int chunk, group_parts *parts) {
   const int bin = m * layer->chunks + chunk;
   int64_t given = group_before_chunk(layer, m, chunk, GROUP_SLOTS);
+  begin_parts(parts, (uint64_t)given);
   for (int home = 0; home < layer->group->count; home++) {
     const int64_t count = group_part(layer, home, bin, GROUP_SLOTS);
     const int64_t there = group_before_bin(layer, home, bin, GROUP_SLOTS);
@@ -206,19 +219,23 @@ static void part_outputs(const moecl_group_layer *layer, int m, int chunk, parts
   }
 }
 
+/* What crosses has no event of its own. */
+void group_place_outputs(group_run *run, int m, int chunk, group_parts *parts) {
+  part_outputs(run->layer, m, chunk, parts);
+  if (parts->reach) plan_watch_copy(&run->layer->member[m].watch, NULL);
+}
+
 moecl_status group_gather_outputs(group_run *run, int m, int chunk) {
   moecl_group_layer *layer = run->layer;
   group_member *member = &layer->member[m];
-  parts parts = {.count = 0};
+  group_parts parts;
   part_outputs(layer, m, chunk, &parts);
   ocl_chain chain = chain_of_gather(layer, m, MOECL_STAGE_COMBINE, "gather_outputs", &parts);
   const op_rows_io io = {.from =
                              group_block_of(&member->space[GROUP_EXPERTS], &member->experts.plan,
                                             member->experts.at.expert_output),
-                         .list = group_list_of(member, member->lists.return_slot),
-                         .first = (uint64_t)group_before_chunk(layer, m, chunk, GROUP_SLOTS),
-                         .parts = parts.part,
-                         .num_parts = parts.count};
+                         .list = group_list_of(member, member->lists.returns),
+                         .to = parts.places};
   const moecl_status status = op_rows_enqueue(&member->output_rows, &chain, &io);
   member->watch.copying = false;
   return status;

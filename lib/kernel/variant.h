@@ -18,8 +18,10 @@ enum {
   KERNEL_MATRIX_UNITS = 1 << 5,    /* multiplies 16-bit numbers by matrix instructions */
   KERNEL_CODED_INPUT = 1 << 6,     /* reads rows of an activation_format as codes with scales; its
                                       predicate says beside which weights */
-  KERNEL_ROUNDED_WEIGHTS = 1 << 7  /* of many rows weights with groups' scales are rounded to the
+  KERNEL_ROUNDED_WEIGHTS = 1 << 7, /* of many rows weights with groups' scales are rounded to the
                                       activations' 16 bits */
+  KERNEL_SCATTERED_OUTPUT = 1 << 8 /* can store rows of the output where a list says, in several
+                                      places */
 };
 
 enum { /* shorthand for the rows' formats */

@@ -19,7 +19,7 @@ static void add_router_tensors(layer_builder *b) {
   at->router_input = plan_add(p, MOECL_LIFE_TEMPORARY, "router_input", f32, tokens, hidden);
   at->logits = plan_add(p, MOECL_LIFE_SAVED, "router_logits", f32, tokens, experts);
   at->noise_logits = plan_add(p, MOECL_LIFE_TEMPORARY, "noise_logits", f32, tokens, experts);
-  at->correction_bias = PLAN_NONE;
+  at->correction_bias = at->slot_place = PLAN_NONE;
   if (params->score_correction_bias)
     at->correction_bias = plan_add(p, MOECL_LIFE_WEIGHT, "score_correction_bias", f32, 1, experts);
   at->topk_ids = plan_add(p, MOECL_LIFE_SAVED, "topk_ids", int32, tokens, top_k);
@@ -132,7 +132,8 @@ static void build_gemm(layer_builder *b, const char *name, moecl_stage label, co
                                      .scratch = scratch ? b->at->scratch : PLAN_NONE,
                                      .slot_token = b->at->slot_token,
                                      .expert_offsets = b->at->expert_offsets,
-                                     .tile_offsets = b->at->tile_offsets};
+                                     .tile_offsets = b->at->tile_offsets,
+                                     .slot_place = b->at->slot_place};
   plan_add_gemm(b->plan, name, label, gemm, rows, &tensors);
 }
 

@@ -40,7 +40,7 @@ typedef struct layer_cuts {
 typedef struct layer_tensors {
   int hidden_states, output, hidden_f32, router_input, logits, noise_logits, correction_bias;
   int topk_ids, topk_weights, block_counts, tokens_per_expert, expert_offsets, tile_offsets;
-  int all_offsets, slot_token, assignment_slot, order, token_priority, kept_weights;
+  int all_offsets, slot_token, slot_place, assignment_slot, order, token_priority, kept_weights;
   int hidden_quantized, scaled_quantized, activated_quantized, shared_quantized;
   int scaled, activated, expert_output, shared_activated, shared_output, shared_gate, scratch;
   int round_list, moved_slot, moved_token, round_offsets, round_tiles; /* of experts in rounds */
@@ -58,7 +58,10 @@ struct moecl_layer {
   moecl_context *context;
   moecl_layer_params params;           /* the variant names are not kept */
   int64_t own_experts;                 /* with matrices that are here: all, but in a share */
+  bool is_share;                       /* of a group's layer */
   bool f32_outputs;                    /* experts' outputs are fp32, whatever a variant has */
+  bool scatters;                       /* and are stored where a list says: of a share whose variant
+                                          can */
   int64_t places;                      /* experts that the device has room for: those, or some */
   bool described;                      /* its operations have no kernels and hold no memory */
   unsigned late;                       /* kernels of GEMMs that come with the plans that want them:
@@ -132,7 +135,7 @@ void layer_build_ahead(moecl_context *context, const moecl_layer_params *params,
 
 /* A group's share of a layer: all of it but the matrices of other members' experts; its own ones,
  * 1 or more, are numbered from 0 on. With f32_outputs these are fp32, as those of members of
- * another kind. Its forward is the group's. */
+ * another kind. Where the variant can, it scatters them. Its forward is the group's. */
 moecl_status layer_make_share(moecl_context *context, const moecl_layer_params *params,
                               int64_t own_experts, bool f32_outputs, moecl_layer **layer);
 /* How many items of a tensor are here. */

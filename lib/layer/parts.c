@@ -71,6 +71,7 @@ static void take_formats(moecl_layer *layer, const kernel_variant *variant) {
       layer->quantized ? op_gemm_quantized_rows(variant, layer->quantized) : layer->rows;
   layer->outputs =
       layer->f32_outputs ? desc_format_of(MOECL_F32) : op_gemm_outputs(variant, layer->stored);
+  layer->scatters = layer->is_share && variant->traits & KERNEL_SCATTERED_OUTPUT;
 }
 
 /* ---- the experts ---- */
@@ -118,6 +119,7 @@ static op_gemm_desc down_desc(const moecl_layer *layer) {
                         .biases = layer->biases,
                         .input = layer->inputs,
                         .output = layer->outputs,
+                        .scatter = layer->scatters,
                         .bias = params->down_bias,
                         .adds_shared = params->shared_intermediate_size > 0,
                         .shared_gate = desc_shared_is_weighted(params)};
@@ -139,7 +141,7 @@ static op_gemm_desc shared_down_desc(const moecl_layer *layer) {
   op_gemm_desc desc = down_desc(layer);
   desc.num_experts = desc.spread = 1;
   desc.k = layer->params.shared_intermediate_size;
-  desc.bias = desc.adds_shared = desc.shared_gate = false;
+  desc.bias = desc.adds_shared = desc.shared_gate = desc.scatter = false;
   desc.ungrouped = true;
   return desc;
 }
@@ -177,9 +179,28 @@ static bool accepts_experts(void *user, const kernel_variant *variant) {
          (!reads_codes(layer) || !has_shared(layer) || accepts_shared(layer, variant));
 }
 
+static moecl_status check_scattering(void *user, const kernel_variant *variant) {
+  const moecl_layer *layer = user;
+  const op_gemm_desc down = down_desc(layer);
+  return op_gemm_self_check(layer->context, variant, &down);
+}
+
+/* A variant that does not scatter as it says may serve all the same. */
+static moecl_status try_scattering(moecl_layer *layer, const kernel_variant *variant) {
+  if (!layer->scatters || layer->described) return MOECL_OK;
+  const moecl_status status = kernel_attempt(layer->context, variant, check_scattering, layer);
+  if (status == MOECL_OK || kernel_lacks_memory(status)) return status;
+  log_write(&layer->context->log, MOECL_LOG_WARNING,
+            "grouped_gemm variant '%s' does not store rows where they go (%s), they are gathered",
+            variant->name, moecl_status_string(status));
+  layer->scatters = false;
+  return MOECL_OK;
+}
+
 static moecl_status try_experts(void *user, const kernel_variant *variant) {
   moecl_layer *layer = user;
   take_formats(layer, variant);
+  MOECL_TRY(try_scattering(layer, variant));
   const op_gemm_desc gate_up = gate_up_desc(layer), down = down_desc(layer);
   const bool with_shared = reads_codes(layer) && has_shared(layer);
   if (with_shared) MOECL_TRY(try_shared(layer, variant));
@@ -437,10 +458,11 @@ static moecl_status make_layer(moecl_context *context, const moecl_layer_params 
   layer->params.grouped_gemm_variant = layer->params.router_variant = NULL;
   layer->described = described;
   layer->f32_outputs = f32_outputs;
+  layer->is_share = own_experts > 0;
   layer->own_experts =
       own_experts ? own_experts : params->num_experts - params->num_identity_experts;
   layer->places = places_of(layer);
-  layer->late = own_experts ? 0 : OP_GEMM_ALL_LATE; /* a group's plans prepare nothing */
+  layer->late = layer->is_share ? 0 : OP_GEMM_ALL_LATE; /* a group's plans prepare nothing */
   layer->stored = desc_format_of(params->dtype);
   layer->weights = desc_tensor_format(params, MOECL_DOWN_PROJ);
   layer->biases = desc_tensor_format(params, MOECL_DOWN_BIAS);

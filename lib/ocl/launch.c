@@ -40,18 +40,31 @@ static moecl_status set_from_list(ocl_kernel *kernel, uint32_t index, char lette
     return set_argument(kernel, index, sizeof value, &value);
   }
   case 's': return set_argument(kernel, index, va_arg(*args, size_t), NULL);
+  case 'I': return set_argument(kernel, index, sizeof(cl_int8), va_arg(*args, const int32_t *));
+  case 'J': return set_argument(kernel, index, sizeof(cl_long8), va_arg(*args, const int64_t *));
   default:
     return log_error(&kernel->context->log, MOECL_ERROR_INVALID_ARGUMENT,
                      "kernel %s: '%c' is no argument letter", kernel->name, letter);
   }
 }
 
+static moecl_status set_all(ocl_kernel *kernel, uint32_t first, const char *format, va_list *args) {
+  for (uint32_t i = 0; format[i]; i++) MOECL_TRY(set_from_list(kernel, first + i, format[i], args));
+  return MOECL_OK;
+}
+
 moecl_status ocl_kernel_args(ocl_kernel *kernel, const char *format, ...) {
   va_list args;
-  moecl_status status = MOECL_OK;
   va_start(args, format);
-  for (uint32_t i = 0; status == MOECL_OK && format[i]; i++)
-    status = set_from_list(kernel, i, format[i], &args);
+  const moecl_status status = set_all(kernel, 0, format, &args);
+  va_end(args);
+  return status;
+}
+
+moecl_status ocl_kernel_args_from(ocl_kernel *kernel, uint32_t first, const char *format, ...) {
+  va_list args;
+  va_start(args, format);
+  const moecl_status status = set_all(kernel, first, format, &args);
   va_end(args);
   return status;
 }

@@ -157,8 +157,11 @@ size_t ocl_programs_distrust(moecl_context *context);
 /* Sets arguments from the first on, one letter each in `format`:
  *   b  const moecl_buffer * (NULL: a null __global pointer)
  *   i  int32_t   u  uint32_t   l  int64_t   L  uint64_t   f  float
- *   s  size_t bytes of __local memory */
+ *   s  size_t bytes of __local memory
+ *   I  const int32_t * to 8 of an int8   J  const int64_t * to 8 of a long8 */
 moecl_status ocl_kernel_args(ocl_kernel *kernel, const char *format, ...);
+/* The same from argument `first` on. */
+moecl_status ocl_kernel_args_from(ocl_kernel *kernel, uint32_t first, const char *format, ...);
 /* Sets the one argument `index` likewise. */
 moecl_status ocl_kernel_arg_buffer(ocl_kernel *kernel, uint32_t index, const moecl_buffer *buffer);
 

@@ -2,7 +2,15 @@
 #include "plan/gemm_step.h"
 #include "base/base.h"
 
-enum { GEMM_INPUT, GEMM_OUTPUT, GEMM_SCRATCH, GEMM_SLOT_TOKEN, GEMM_OFFSETS, GEMM_TILES };
+enum {
+  GEMM_INPUT,
+  GEMM_OUTPUT,
+  GEMM_SCRATCH,
+  GEMM_SLOT_TOKEN,
+  GEMM_OFFSETS,
+  GEMM_TILES,
+  GEMM_SLOT_PLACE
+};
 
 static moecl_status run_gemm(void *user, ocl_chain *chain, const plan_call *call) {
   const op_gemm_io io = {.input = call->buffer[GEMM_INPUT],
@@ -11,6 +19,8 @@ static moecl_status run_gemm(void *user, ocl_chain *chain, const plan_call *call
                          .slot_token = call->buffer[GEMM_SLOT_TOKEN],
                          .expert_offsets = call->buffer[GEMM_OFFSETS],
                          .tile_offsets = call->buffer[GEMM_TILES],
+                         .slot_place = call->buffer[GEMM_SLOT_PLACE],
+                         .places = call->with.places,
                          .rows = call->with.rows ? call->with.rows : call->number,
                          .input_rows = op_gemm_gathers(user) ? call->num_tokens : call->number,
                          .chosen_rows = call->with.chosen_rows};
@@ -29,6 +39,7 @@ void plan_add_gemm(plan *plan, const char *name, moecl_stage label, const op_gem
                    int64_t rows, const plan_gemm_tensors *tensors) {
   const bool grouped = !op_gemm_is_ungrouped(gemm);
   const bool few = !grouped && op_gemm_serves_few_tokens(gemm, rows);
+  const bool scatters = op_gemm_scatters(gemm);
   const plan_step step = {.name = name,
                           .operation = "grouped_gemm",
                           .variant = op_gemm_variant(gemm)->name,
@@ -42,11 +53,12 @@ void plan_add_gemm(plan *plan, const char *name, moecl_stage label, const op_gem
                           .number = rows,
                           .kernel = few ? OP_GEMM_FEW_TOKENS : op_gemm_kernel_for(gemm, rows)};
   const int used[] = {[GEMM_INPUT] = tensors->input,
-                      [GEMM_OUTPUT] = tensors->output,
+                      [GEMM_OUTPUT] = scatters ? PLAN_NONE : tensors->output,
                       [GEMM_SCRATCH] = grouped ? tensors->scratch : PLAN_NONE,
                       [GEMM_SLOT_TOKEN] = grouped ? tensors->slot_token : PLAN_NONE,
                       [GEMM_OFFSETS] = grouped ? tensors->expert_offsets : PLAN_NONE,
-                      [GEMM_TILES] = grouped ? tensors->tile_offsets : PLAN_NONE};
+                      [GEMM_TILES] = grouped ? tensors->tile_offsets : PLAN_NONE,
+                      [GEMM_SLOT_PLACE] = scatters ? tensors->slot_place : PLAN_NONE};
   plan->lost |= op_gemm_has_lost(gemm);
   plan_add_step(plan, &step, used, BASE_COUNT(used));
 }

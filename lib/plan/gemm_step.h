@@ -11,6 +11,7 @@ typedef struct plan_gemm_tensors {
   int input, output;
   int scratch; /* PLAN_NONE: it needs none */
   int slot_token, expert_offsets, tile_offsets;
+  int slot_place; /* of one that scatters, in place of the output */
 } plan_gemm_tensors;
 
 /* The step `name` of so many rows. */

@@ -30,6 +30,7 @@ typedef struct plan_numbers {
   int64_t rows;              /* the most that GEMMs compute; 0: their own rows */
   int64_t round;             /* of steps that are run again and again */
   int64_t context, capacity; /* tokens that a cache holds, and that it has room for */
+  const struct op_places *places; /* of GEMMs that scatter their rows */
 } plan_numbers;
 
 /* What a step's operation is called with. */

@@ -4,8 +4,8 @@
  * or of amd_tiles.clh, none of their speed. So the drivers' host side runs on any device. What a
  * driver must keep to is looked at here: what breaks it becomes NaN.
  *
- * Defines: WEIGHTS, OUTPUT, ACTIVATION, GATED, BIAS, GATHER, TALL, DENSE, ADDS_SHARED, TILE_M;
- * input and biases are of the weights' element. */
+ * Defines: WEIGHTS, OUTPUT, ACTIVATION, GATED, BIAS, GATHER, SCATTER, TALL, DENSE, ADDS_SHARED,
+ * TILE_M; input and biases are of the weights' element. */
 #define DTYPE WEIGHTS
 #include "common/types.clh"
 #include "common/activation.clh"
@@ -83,16 +83,32 @@ static inline float output_of(const __global storage_t *x, const __global storag
 typedef ELEMENT_T(OUTPUT) output_t;
 #define OUTPUT_STORE ELEMENT_STORE(OUTPUT)
 
+#include "grouped_gemm/places.clh"
+#if SCATTER
+DEFINE_PLACE_OF(output_t)
+#define PLACES_TAKEN                                                                               \
+  const __global int *slot_place, __global output_t *out, __global output_t *to_1,                 \
+      __global output_t *to_2, __global output_t *to_3, __global output_t *to_4,                   \
+      __global output_t *to_5, __global output_t *to_6, __global output_t *to_7, int8 ends,        \
+      long8 shifts
+#define PLACES_GIVEN slot_place, PLACES_HERE
+#define OUTPUT_ROW(slot) place_of(slot_place[slot], n, PLACES_HERE)
+#else
+#define PLACES_TAKEN __global output_t *out
+#define PLACES_GIVEN out
+#define OUTPUT_ROW(slot) (out + (size_t)(slot)*n)
+#endif
+
 /* Slots `slot` to `end` by the columns of one tile. */
 static inline void make_slots(const __global storage_t *a, const __global int *slot_token,
                               const __global storage_t *w, const __global storage_t *bias,
-                              __global output_t *out, long k, long n, int e, int slot, int end,
-                              long first, bool kept) {
+                              PLACES_TAKEN, long k, long n, int e, int slot, int end, long first,
+                              bool kept) {
   for (; slot < end; slot++) {
     const long row = GATHER ? slot_token[slot] : slot;
     for (long column = first; column < min(first + COLUMNS, n); column++) {
       const float v = output_of(a + row * k, w, bias, e, column, n, k);
-      OUTPUT_STORE(kept ? v : NAN, out, (size_t)(slot * n + column));
+      OUTPUT_STORE(kept ? v : NAN, OUTPUT_ROW(slot), (size_t)column);
     }
   }
 }
@@ -101,7 +117,7 @@ static inline void make_slots(const __global storage_t *a, const __global int *s
 static inline void make_tile(const __global storage_t *a, const __global int *slot_token,
                              const __global int *expert_offsets, const __global int *tile_offsets,
                              const __global storage_t *w, const __global storage_t *bias,
-                             __global output_t *out, long k, long n, int num_experts, int tile_rows,
+                             PLACES_TAKEN, long k, long n, int num_experts, int tile_rows,
                              long number) {
   int e = 0;
   while (tile_offsets[e + 1] * column_tiles(n) <= number) e++;
@@ -114,7 +130,8 @@ static inline void make_tile(const __global storage_t *a, const __global int *sl
   const bool kept = each <= tile_rows && tile_rows <= MOST_ROWS && tile_rows % 16 == 0 &&
                     (!TALL || tile_rows == MOST_ROWS);
   const int end = min(start + slots, start + (row_tile + 1) * each);
-  make_slots(a, slot_token, w, bias, out, k, n, e, start + row_tile * each, end, first, kept);
+  make_slots(a, slot_token, w, bias, PLACES_GIVEN, k, n, e, start + row_tile * each, end, first,
+             kept);
 }
 
 /* One work-item of each work-group works. The queue is zero between launches. */
@@ -122,12 +139,12 @@ __kernel void gemm(const __global storage_t *a, const __global int *slot_token,
                    const __global int *expert_offsets, const __global int *tile_offsets,
                    const __global storage_t *w, const __global storage_t *bias,
                    __global output_t *out, volatile __global int *queue, long k, long n,
-                   int num_experts, int tile_rows) {
+                   int num_experts, int tile_rows PLACES_ARGUMENTS(output_t)) {
   if (get_local_id(0) == 0) {
     const long tiles = tile_offsets[num_experts] * column_tiles(n);
     for (long t = (long)get_group_id(0); t < tiles; t = (long)get_num_groups(0) + atomic_inc(queue))
-      make_tile(a, slot_token, expert_offsets, tile_offsets, w, bias, out, k, n, num_experts,
-                tile_rows, t);
+      make_tile(a, slot_token, expert_offsets, tile_offsets, w, bias, PLACES_GIVEN, k, n,
+                num_experts, tile_rows, t);
     if (atomic_inc(queue + 1) == (int)get_num_groups(0) - 1) queue[0] = queue[1] = 0;
   }
 }
@@ -137,7 +154,8 @@ __kernel void gemm(const __global storage_t *a, const __global int *slot_token,
 __kernel void gemm(const __global storage_t *a, const __global int *slot_token,
                    const __global int *expert_offsets, const __global int *tile_offsets,
                    const __global storage_t *w, const __global storage_t *bias,
-                   __global output_t *out, long k, long n, int num_experts) {
+                   __global output_t *out, long k, long n,
+                   int num_experts PLACES_ARGUMENTS(output_t)) {
   const long tiles = tile_offsets[num_experts], group = (long)get_group_id(0);
   if (get_local_id(0) == 0 && group < tiles * column_tiles(n)) {
     const int tile = (int)(group % tiles);
@@ -148,7 +166,7 @@ __kernel void gemm(const __global storage_t *a, const __global int *slot_token,
     const bool kept =
         tile_offsets[e + 1] - tile_offsets[e] == (end - expert_offsets[e] + TILE_M - 1) / TILE_M &&
         get_local_size(0) == 256;
-    make_slots(a, slot_token, w, bias, out, k, n, e, slot, min(end, slot + TILE_M),
+    make_slots(a, slot_token, w, bias, PLACES_GIVEN, k, n, e, slot, min(end, slot + TILE_M),
                group / tiles * COLUMNS, kept);
   }
 }

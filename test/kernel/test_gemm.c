@@ -221,6 +221,112 @@ static void check_output(const problem *p, const char *what, const kernel_varian
   free(raw), free(got);
 }
 
+/* ---- rows that are scattered ---- */
+
+enum { MOST_BUFFERS = 3 };
+
+/* Up to eight parts of a list, of random lengths and some of them empty, in three buffers; each
+ * begins with a row that nobody has, and so do all parts of one. */
+typedef struct scattering {
+  op_rows_part part[OP_GEMM_PLACES];
+  op_places places;
+  moecl_buffer *buffer[MOST_BUFFERS], *list;
+  int64_t rows[MOST_BUFFERS]; /* those of nobody among them */
+  int *at;                    /* of each slot: buffer, */
+  int64_t *row;               /* and row there */
+} scattering;
+
+static uint32_t drawn;
+
+static int64_t draw_below(int64_t count) {
+  drawn = drawn * 1664525u + 1013904223u;
+  return (int64_t)((uint64_t)(drawn >> 8) * (uint64_t)count >> 24);
+}
+
+static int32_t *draw_order(int64_t count) {
+  int32_t *order = malloc((size_t)(count + 1) * sizeof *order);
+  assert_non_null(order);
+  for (int64_t i = 0; i < count; i++) order[i] = (int32_t)i;
+  for (int64_t i = count - 1; i > 0; i--) {
+    const int64_t j = draw_below(i + 1);
+    const int32_t kept = order[i];
+    order[i] = order[j], order[j] = kept;
+  }
+  return order;
+}
+
+static void draw_parts(scattering *s, int64_t rows) {
+  int64_t left = rows;
+  s->places = (op_places){(uint64_t)draw_below(100), s->part, 1 + (size_t)draw_below(8)};
+  for (int b = 0; b < MOST_BUFFERS; b++) s->rows[b] = 1;
+  for (size_t i = 0; i < s->places.count; i++) {
+    const int64_t count = i + 1 == s->places.count ? left : draw_below(left + 1);
+    const int b = (int)draw_below(MOST_BUFFERS);
+    s->at[i] = b; /* for now */
+    s->part[i] = (op_rows_part){NULL, (uint64_t)s->rows[b], (uint64_t)count};
+    s->rows[b] += count + 1;
+    left -= count;
+  }
+}
+
+static void make_scattering(const problem *p, scattering *s) {
+  const uint64_t row = (uint64_t)p->desc.n * desc_format_bytes(p->desc.output, 1, 1);
+  s->at = malloc((size_t)(p->rows + OP_GEMM_PLACES) * sizeof *s->at);
+  s->row = malloc((size_t)(p->rows + 1) * sizeof *s->row);
+  int32_t *order = draw_order(p->rows);
+  assert_true(s->at && s->row);
+  draw_parts(s, p->rows);
+  for (int b = 0; b < MOST_BUFFERS; b++) s->buffer[b] = poisoned((uint64_t)s->rows[b] * row);
+  int part_buffer[OP_GEMM_PLACES];
+  for (size_t i = 0; i < s->places.count; i++) {
+    part_buffer[i] = s->at[i];
+    s->part[i].to = s->buffer[part_buffer[i]];
+  }
+  for (int64_t slot = 0; slot < p->rows; slot++) {
+    size_t i = 0;
+    int64_t in_part = order[slot];
+    while (in_part >= (int64_t)s->part[i].count) in_part -= (int64_t)s->part[i++].count;
+    s->at[slot] = part_buffer[i];
+    s->row[slot] = (int64_t)s->part[i].first_to + in_part;
+  }
+  for (int64_t slot = 0; slot < p->rows; slot++) order[slot] += (int32_t)s->places.first;
+  s->list = words(order, p->rows);
+  free(order);
+}
+
+/* Back in the order of slots, with a row behind them; the rows of nobody are as they were. */
+static moecl_buffer *collect(const problem *p, const scattering *s) {
+  const size_t row = (size_t)p->desc.n * (size_t)desc_format_bytes(p->desc.output, 1, 1);
+  unsigned char *raw[MOST_BUFFERS], *all = malloc((size_t)(p->rows + 1) * row);
+  moecl_buffer *collected = NULL;
+  assert_non_null(all);
+  memset(all, 0xff, (size_t)(p->rows + 1) * row);
+  for (int b = 0; b < MOST_BUFFERS; b++) {
+    raw[b] = malloc((size_t)s->rows[b] * row);
+    assert_non_null(raw[b]);
+    assert_ok(moecl_buffer_read_wait(s->buffer[b], 0, (uint64_t)s->rows[b] * row, raw[b]));
+  }
+  for (int64_t slot = 0; slot < p->rows; slot++) {
+    unsigned char *from = raw[s->at[slot]] + (size_t)s->row[slot] * row;
+    memcpy(all + (size_t)slot * row, from, row);
+    memset(from, 0xff, row);
+  }
+  for (int b = 0; b < MOST_BUFFERS; b++) {
+    for (size_t i = 0; i < (size_t)s->rows[b] * row; i++) assert_int_equal(raw[b][i], 0xff);
+    free(raw[b]);
+  }
+  assert_ok(moecl_buffer_create(context, (uint64_t)(p->rows + 1) * row, &collected));
+  assert_ok(moecl_buffer_write_wait(collected, 0, (uint64_t)(p->rows + 1) * row, all));
+  free(all);
+  return collected;
+}
+
+static void release_scattering(scattering *s) {
+  for (int b = 0; b < MOST_BUFFERS; b++) moecl_buffer_destroy(&s->buffer[b]);
+  moecl_buffer_destroy(&s->list);
+  free(s->at), free(s->row);
+}
+
 /* Returns the rows of the tiles that it was made with. */
 static int32_t check_gemm(const kernel_variant *variant, const problem *p, const char *what) {
   const op_gemm_desc *s = &p->desc;
@@ -245,17 +351,24 @@ static int32_t check_gemm(const kernel_variant *variant, const problem *p, const
   assert_ok(moecl_buffer_fill_byte(gemm->weights, 0, op_gemm_packed_bytes(gemm), 0xff));
   assert_ok(op_gemm_set_weights(gemm, 0, experts, b[1], 0));
   if (s->bias) assert_ok(op_gemm_set_bias(gemm, 0, experts, b[2], 0));
+  scattering to = {.list = NULL};
+  if (s->scatter) make_scattering(p, &to);
   const op_gemm_io io = {.input = b[0],
                          .slot_token = b[3],
                          .expert_offsets = b[4],
                          .tile_offsets = b[5],
                          .output = b[6],
+                         .slot_place = to.list,
+                         .places = &to.places,
                          .scratch = b[7],
                          .rows = p->rows,
                          .input_rows = p->input_rows};
   ocl_chain chain = {.context = context};
   assert_ok(gemm->driver->enqueue(gemm, &chain, &io)); /* with these lists */
-  check_output(p, what, variant, b[6], out);
+  moecl_buffer *collected = s->scatter ? collect(p, &to) : NULL;
+  check_output(p, what, variant, s->scatter ? collected : b[6], out);
+  moecl_buffer_destroy(&collected);
+  release_scattering(&to);
   for (size_t i = 0; i < sizeof b / sizeof b[0]; i++) moecl_buffer_destroy(&b[i]);
   op_gemm_destroy(&gemm);
   free(slot_token);
@@ -297,6 +410,8 @@ static void check_case(const kernel_variant *variant, const gemm_case *c,
     if (!op_gemm_takes(variant, &desc)) continue;
     problem p = make_problem(&desc, &c->loads[i]);
     note(&seen, variant, check_gemm(variant, &p, c->name));
+    p.desc.scatter = !desc.gated && !desc.ungrouped;
+    if (p.desc.scatter && op_gemm_takes(variant, &p.desc)) check_gemm(variant, &p, c->name);
     release_problem(&p);
   }
   const op_gemm_desc *s = &c->desc;

@@ -219,13 +219,43 @@ static void test_units(void **state) {
                unit_plants[i].decoded);
 }
 
+/* Rows that are scattered to wrong places: the variant then gathers, and serves. */
+static void test_places(void **state) {
+  static const struct {
+    const char *from, *to;
+  } wrong[] = {{"", ""}, /* nothing */
+               {"ends.s5 ? to_5", "ends.s5 ? to_6"},
+               {"r < ends.s2 ? shifts.s2", "r < ends.s2 ? shifts.s3"},
+               {"(r + shift) * n", "r * n"},
+               {"r < ends.s0   ? to_0", "r <= ends.s0   ? to_0"}};
+  moecl_layer_params with = params;
+  (void)state;
+  with.grouped_gemm_variant = "generic";
+  for (size_t i = 0; i < BASE_COUNT(wrong); i++) {
+    test_log log = {0};
+    moecl_layer *share = NULL;
+    const bool right = wrong[i].from[0] == 0;
+    spoil("grouped_gemm/places.clh", wrong[i].from, wrong[i].to);
+    moecl_context *context = open_context(&log);
+    assert_ok(layer_make_share(context, &with, 3, false, &share));
+    if (share->scatters != right || test_log_has(&log, "does not store rows where") == right)
+      fail_msg("'%s' in place of '%s' is not seen\n%s", wrong[i].to, wrong[i].from,
+               log.text.data ? log.text.data : "");
+    assert_int_equal(errors(&log), 0);
+    moecl_layer_destroy(&share);
+    moecl_context_destroy(&context);
+    base_text_free(&log.text);
+  }
+}
+
 /* usage: test_gemm_mistakes [test] */
 int main(int argc, char **argv) {
   if (argc > 1) cmocka_set_test_filter(argv[1]);
   const struct CMUnitTest tests[] = {
       cmocka_unit_test(test_scales),    cmocka_unit_test(test_scaled_panels),
       cmocka_unit_test(test_fragments), cmocka_unit_test(test_wgmma_fragments),
-      cmocka_unit_test(test_amd_tiles), cmocka_unit_test(test_units)};
+      cmocka_unit_test(test_amd_tiles), cmocka_unit_test(test_units),
+      cmocka_unit_test(test_places)};
   skip_without_device();
   return cmocka_run_group_tests_name("gemm_mistakes", tests, make_root, remove_root);
 }

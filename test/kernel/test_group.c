@@ -91,6 +91,26 @@ static void test_formats(void **state) {
   check_rule(&params, 3, 9, "int8 by int8");
 }
 
+/* Experts that store their outputs where they are combined, or in the order in which they are sent:
+ * every drop policy, with arrangements in turns; 16-bit rows beside fp32 outputs, odd ones. */
+static void test_scattered(void **state) {
+  moecl_layer_params params = plain;
+  (void)state;
+  params.grouped_gemm_variant = "generic";
+  check_rule(&params, 0, 1, "outputs that are scattered");
+  params.capacity_factor = 0.7;
+  for (int policy = 0; policy < MOECL_DROP_POLICY_COUNT; policy++) {
+    params.drop_policy = (moecl_drop_policy)policy;
+    params.renormalize_after_capacity = policy != 0;
+    check_rule(&params, 1 + policy % 4, 4, "a drop policy, scattered");
+  }
+  params.hidden_size = 37;
+  params.dtype = MOECL_BF16;
+  params.down_bias = true;
+  params.shared_intermediate_size = 12;
+  check_rule(&params, 3, 9, "odd rows, scattered");
+}
+
 static void test_variants(void **state) {
   moecl_layer_params params = plain;
   (void)state;
@@ -618,6 +638,7 @@ int main(int argc, char **argv) {
                                      cmocka_unit_test(test_weight_on_input),
                                      cmocka_unit_test(test_formats),
                                      cmocka_unit_test(test_variants),
+                                     cmocka_unit_test(test_scattered),
                                      cmocka_unit_test(test_given),
                                      cmocka_unit_test(test_replicated),
                                      cmocka_unit_test(test_balance),

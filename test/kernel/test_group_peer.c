@@ -24,6 +24,9 @@ static void test_whole(void **state) {
   (void)state;
   by("nvidia_peer");
   check_split(&params, 2, "imports in one piece");
+  params.grouped_gemm_variant = "serial";
+  check_split(&params, 2, "rows that are gathered");
+  params.grouped_gemm_variant = "generic";
   params.hidden_size = 37; /* rows that are no multiple of what a work-item copies */
   params.dtype = MOECL_F16;
   check_split(&params, 1, "odd rows");
@@ -41,22 +44,34 @@ static void test_priorities(void **state) {
 }
 
 /* Launches that store into another member's memory are told as copies: two for choices, tokens,
- * outputs. */
-static void test_told_as_copies(void **state) {
-  const moecl_layer_params params = params_by_name();
+ * and outputs where they are gathered. Those that experts scatter have no time of their own. */
+static void check_told(const char *variant, bool scatters) {
+  moecl_layer_params params = params_by_name();
   const moecl_group_layer_params with = {.chunks = 1};
+  moecl_group_statistics s;
   moecl_status status;
-  (void)state;
-  by("nvidia_peer");
+  params.grouped_gemm_variant = variant;
   problem p = make_problem(&params, TOKENS);
   together t = make_together(&p, &with, 3, split);
   free(run_together(&t, 11, &status));
   assert_ok(status);
-  for (int m = 0; m < 3; m++)
-    assert_int_equal(t.layer->member[m].watch.num_copies, split[m] > 0 ? 4 : 1);
+  for (int m = 0; m < 3; m++) {
+    const group_member *member = &t.layer->member[m];
+    assert_int_equal(member->share->scatters, scatters);
+    assert_int_equal(member->watch.num_copies, (split[m] > 0 ? 3 : 0) + (scatters ? 0 : 1));
+    assert_ok(moecl_group_layer_statistics_wait(t.layer, (size_t)m, &s));
+    assert_true(s.kernels_ms > 0 && isnan(s.transfer_ms) == scatters);
+  }
   free_together(&t);
   free_problem(&p);
   check_nothing_left();
+}
+
+static void test_told_as_copies(void **state) {
+  (void)state;
+  by("nvidia_peer");
+  check_told("generic", true);
+  check_told("serial", false);
 }
 
 static void *run_by(const char *transport, const problem *p, const moecl_group_layer_params *with) {

@@ -150,7 +150,7 @@ static bool describe_gemm(int i, const desc_format *format, const desc_format *r
                                           {MOECL_FORMAT_FP8, MOECL_FORMAT_FP8_ROW},
                                           {MOECL_FORMAT_FP8_BLOCK, MOECL_FORMAT_FP8_G128},
                                           {MOECL_FORMAT_DTYPE, MOECL_FORMAT_FP8_G128}};
-  const int plain = 2, end = plain + (int)BASE_COUNT(scaled);
+  const int plain = 2, end = plain + (int)BASE_COUNT(scaled), all = end + (int)BASE_COUNT(coded);
   const moecl_format *pair = i < end ? NULL : coded[(size_t)(i - end) % BASE_COUNT(coded)];
   d->gemm =
       (op_gemm_desc){.num_experts = 2,
@@ -168,7 +168,13 @@ static bool describe_gemm(int i, const desc_format *format, const desc_format *r
     if (pair[0] != MOECL_FORMAT_DTYPE) d->gemm.weights = &desc_formats[pair[0]];
     d->gemm.input = &desc_formats[pair[1]];
   }
-  return i < end + (int)BASE_COUNT(coded);
+  if (i >= all) { /* rows that are scattered, of both formats */
+    d->gemm = (op_gemm_desc){.num_experts = 2, .n = 16, .k = 8, .bias = i > all, .scatter = true};
+    d->gemm.weights = d->gemm.biases = format;
+    d->gemm.input = rows;
+    d->gemm.output = i > all ? desc_format_of(MOECL_F32) : rows;
+  }
+  return i < all + 2;
 }
 
 static bool describe_gate(int i, const desc_format *format, const desc_format *rows,
@@ -294,8 +300,8 @@ static bool describe_dispatch(int i, const desc_format *format, const desc_forma
                               description *d) {
   (void)format, (void)rows;
   d->dispatch = (op_dispatch_desc){
-      .num_experts = 8, .top_k = 2, .members = 2, .me = 0, .own = 4, .weighted = i == 1};
-  return i < 2;
+      .num_experts = 8, .top_k = 2, .members = 2, .own = 4, .weighted = i == 1, .placed = i == 2};
+  return i < 3;
 }
 
 /* Each unit that rows are made of. */

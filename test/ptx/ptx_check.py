@@ -43,13 +43,13 @@ static inline size_t special_groups(uint d) { uint r; asm volatile("mov.u32 %0, 
 """
 
 
-def gemm(dtype, activation, gated, bias, gather, output_f32=0, dense=0, adds_shared=0):
+def gemm(dtype, activation, gated, bias, gather, output_f32=0, dense=0, adds_shared=0, scatter=0):
     """Both heights of a tile take turns: with bias low, without it tall."""
     clamp = dict(SWIGLU_ALPHA="1.702f", SWIGLU_LIMIT="7.0f") if activation >= 6 else {}
     return dict(WEIGHTS=dtype, BIASES=dtype, INPUT=dtype, OUTPUT=0 if output_f32 else dtype,
                 ROUNDED=0 if output_f32 else dtype, ACTIVATION=activation, GATED=gated, BIAS=bias,
                 GATHER=gather, TALL=int(not bias and not output_f32),
-                DENSE=int(dense or output_f32), ADDS_SHARED=adds_shared, **clamp)
+                DENSE=int(dense or output_f32), ADDS_SHARED=adds_shared, SCATTER=scatter, **clamp)
 
 
 def gemm_shapes():
@@ -65,6 +65,8 @@ def gemm_shapes():
         yield gemm(dtype, 0, 0, bias, 0)
         yield gemm(dtype, 0, 0, bias, 0, adds_shared=1 + bias)
         yield gemm(dtype, 0, 0, bias, 0, output_f32=1)
+        yield gemm(dtype, 0, 0, bias, 0, scatter=1)
+        yield gemm(dtype, 0, 0, bias, 0, output_f32=1, scatter=1)
     for dtype, activation in itertools.product((1, 2), (1, 6)): # a shared expert's, without biases
         yield gemm(dtype, activation, 1, 0, 0, dense=1)
         yield gemm(dtype, 0, 0, 0, 0, dense=1)
@@ -72,6 +74,7 @@ def gemm_shapes():
         yield gemm(0, 1, 1, bias, 1)
         yield gemm(0, 1, 1, bias, 0)
         yield gemm(0, 0, 0, bias, 0)
+        yield gemm(0, 0, 0, bias, 0, scatter=1)
 
 
 # Weights of codes with scales: element, scales, columns and rows of a block, zero points, a scale
@@ -175,7 +178,9 @@ SHAPES = {
     "grouped_gemm": ([gemm(2, 1, 1, 0, 1), gemm(1, 3, 0, 1, 1), gemm(1, 0, 0, 1, 0),
                       gemm(2, 0, 0, 0, 0, output_f32=1), gemm(0, 1, 1, 0, 1),
                       gemm(2, 1, 1, 0, 0), gemm(2, 6, 1, 1, 1), gemm(2, 1, 1, 0, 0, dense=1),
-                      gemm(1, 0, 0, 1, 0, adds_shared=2), gemm(2, 3, 0, 0, 0, dense=1)], list(gemm_shapes())),
+                      gemm(1, 0, 0, 1, 0, adds_shared=2), gemm(2, 3, 0, 0, 0, dense=1),
+                      gemm(2, 0, 0, 0, 0, scatter=1), gemm(1, 0, 0, 1, 0, scatter=1),
+                      gemm(0, 0, 0, 1, 0, scatter=1)], list(gemm_shapes())),
 }
 
 

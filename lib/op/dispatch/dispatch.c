@@ -25,8 +25,8 @@ static moecl_status create(moecl_context *context, const kernel_variant *variant
   op_dispatch *dispatch = op;
   char defines[64];
   MOECL_TRY(describe(context, variant, desc, op));
-  snprintf(defines, sizeof defines, "LOCAL %u\nWEIGHTED %d\n", dispatch->local,
-           dispatch->desc.weighted);
+  snprintf(defines, sizeof defines, "LOCAL %u\nWEIGHTED %d\nPLACED %d\n", dispatch->local,
+           dispatch->desc.weighted, dispatch->desc.placed);
   for (int i = 0; i < OP_DISPATCH_KERNELS; i++)
     MOECL_TRY(
         ocl_kernel_create(context, variant->source, defines, entries[i], &dispatch->kernels[i]));
@@ -105,12 +105,12 @@ moecl_status op_dispatch_enqueue(op_dispatch *dispatch, ocl_chain *chain,
                             io->own_tiles, (int32_t)desc->num_experts, desc->members, desc->own,
                             io->tile_rows));
   MOECL_TRY(ocl_launch(chain, offsets, 1, dispatch->local));
-  MOECL_TRY(ocl_kernel_args(
-      write, "bbbbbbbbbbbbbbbbbiiiii", io->bins, io->topk_ids, io->assignment_slot,
-      io->expert_offsets, io->topk_weights, io->placement, io->sources, io->counts, io->starts,
-      io->own_offsets, io->slot_row, io->return_slot, io->send_token, io->home_slot, io->home_rows,
-      io->received_slot, io->received_weight, (int32_t)desc->top_k, (int32_t)desc->num_experts,
-      desc->members, io->chunks, desc->me));
+  MOECL_TRY(ocl_kernel_args(write, "bbbbbbbbbbbbbbbbbiiiii", io->bins, io->topk_ids,
+                            io->assignment_slot, io->expert_offsets, io->topk_weights,
+                            io->placement, io->sources, io->counts, io->starts, io->own_offsets,
+                            io->slot_row, io->returns, io->send_token, io->home_slot, io->home_rows,
+                            io->received_slot, io->received_weight, (int32_t)desc->top_k,
+                            (int32_t)desc->num_experts, desc->members, io->chunks, desc->me));
   return ocl_launch(chain, write, (uint64_t)io->num_blocks, dispatch->local);
 }
 

@@ -5,6 +5,7 @@
 #define MOECL_LIB_OP_DISPATCH_DISPATCH_H
 
 #include "op/op.h"
+#include "op/places.h"
 
 enum { OP_DISPATCH_MOST_BINS = 512, OP_DISPATCH_MOST_CHUNKS = 8 };
 
@@ -14,6 +15,7 @@ typedef struct op_dispatch_desc {
   int32_t members, me;
   int32_t own;   /* experts that this member has, copies included */
   bool weighted; /* rows get their weights before the experts */
+  bool placed;   /* rows that go back are stored where they go, and not gathered */
 } op_dispatch_desc;
 
 enum { OP_DISPATCH_KERNELS = 6 };
@@ -30,14 +32,14 @@ typedef struct op_dispatch_io {
   int32_t num_blocks, chunks, tile_rows;
   const moecl_buffer *topk_ids, *assignment_slot, *expert_offsets, *topk_weights;
   const moecl_buffer *placement, *sources;
-  const moecl_buffer *bins;                            /* T*K */
-  const moecl_buffer *counts;                          /* blocks * B * 2 */
-  const moecl_buffer *starts;                          /* (members+1) * B * 2 */
-  const moecl_buffer *own_offsets, *own_tiles;         /* own+1 */
-  const moecl_buffer *slot_row, *return_slot;          /* S */
-  const moecl_buffer *send_token;                      /* t * members at most */
-  const moecl_buffer *home_slot;                       /* t*K */
-  const moecl_buffer *home_rows;                       /* num_experts+1 */
+  const moecl_buffer *bins;                    /* T*K */
+  const moecl_buffer *counts;                  /* blocks * B * 2 */
+  const moecl_buffer *starts;                  /* (members+1) * B * 2 */
+  const moecl_buffer *own_offsets, *own_tiles; /* own+1 */
+  const moecl_buffer *slot_row, *returns;      /* S; placed: by slots, else by what returns */
+  const moecl_buffer *send_token;              /* t * members at most */
+  const moecl_buffer *home_slot;               /* t*K */
+  const moecl_buffer *home_rows;               /* num_experts+1 */
   const moecl_buffer *received_slot, *received_weight; /* R*K, weighted */
 } op_dispatch_io;
 
@@ -76,17 +78,9 @@ typedef struct op_rows {
   ocl_kernel *kernel;
 } op_rows;
 
-/* Some of the list's rows, from `first_to` on in `to`. */
-typedef struct op_rows_part {
-  const moecl_buffer *to;
-  uint64_t first_to, count;
-} op_rows_part;
-
 typedef struct op_rows_io {
   const moecl_buffer *from, *list;
-  uint64_t first; /* of the list; parts follow each other in it */
-  const op_rows_part *parts;
-  size_t num_parts;
+  op_places to;
 } op_rows_io;
 
 extern const op_kind op_rows_kind; /* the operation "gather_rows", of an op_rows_desc */

@@ -61,9 +61,10 @@ const op_kind op_pack_kind = {.table = &table,
 
 moecl_status op_pack_enqueue(op_pack *pack, ocl_chain *chain, const op_rows_io *io) {
   const uint64_t blocks = base_div_up((uint64_t)pack->desc.columns, pack->desc.codes->block);
-  uint64_t first = io->first;
-  for (size_t i = 0; i < io->num_parts; first += io->parts[i++].count) {
-    const op_rows_part *part = &io->parts[i];
+  const op_places *to = &io->to;
+  uint64_t first = to->first;
+  for (size_t i = 0; i < to->count; first += to->parts[i++].count) {
+    const op_rows_part *part = &to->parts[i];
     if (part->count == 0) continue;
     MOECL_TRY(ocl_kernel_args(pack->kernels[PACK], "bbbLLl", io->from, io->list, part->to, first,
                               part->first_to, pack->desc.columns));

@@ -57,11 +57,12 @@ static moecl_status gather(op_rows *rows, ocl_chain *chain, const op_rows_io *io
 }
 
 moecl_status op_rows_enqueue(op_rows *rows, ocl_chain *chain, const op_rows_io *io) {
-  uint64_t first = io->first;
-  for (size_t i = 0; i < io->num_parts; i += PLACES) {
-    const size_t left = io->num_parts - i, count = left < PLACES ? left : PLACES;
-    MOECL_TRY(gather(rows, chain, io, first, &io->parts[i], count));
-    for (size_t j = 0; j < count; j++) first += io->parts[i + j].count;
+  const op_places *to = &io->to;
+  uint64_t first = to->first;
+  for (size_t i = 0; i < to->count; i += PLACES) {
+    const size_t left = to->count - i, count = left < PLACES ? left : PLACES;
+    MOECL_TRY(gather(rows, chain, io, first, &to->parts[i], count));
+    for (size_t j = 0; j < count; j++) first += to->parts[i + j].count;
   }
   return MOECL_OK;
 }

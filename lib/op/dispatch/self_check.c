@@ -23,7 +23,7 @@ typedef struct batch {
 
 typedef struct lists {
   int32_t bins[ALL], starts[(MEMBERS + 1) * BINS * 2], own_offsets[OWN + 1];
-  int32_t own_tiles[OWN + 1], slot_row[ALL], return_slot[ALL], send_token[ALL], home_slot[ALL];
+  int32_t own_tiles[OWN + 1], slot_row[ALL], returns[ALL], send_token[ALL], home_slot[ALL];
   int32_t received_slot[ALL], home;
   float received_weight[ALL];
   int sent, slots, received;
@@ -117,7 +117,7 @@ static void fill_starts(lists *want) {
       }
 }
 
-static void fill_bin(const batch *b, lists *want, int bin, const int32_t *slot_of, int32_t *row_of,
+static void fill_bin(bool placed, lists *want, int bin, const int32_t *slot_of, int32_t *row_of,
                      int *given) {
   for (int t = 0; t < TOKENS; t++) {
     const int home = t - (int)tokens_of[0]; /* this member is the second */
@@ -132,14 +132,14 @@ static void fill_bin(const batch *b, lists *want, int bin, const int32_t *slot_o
       if (local) want->home_slot[home * TOP_K + k] = want->home++;
       if (!mine) continue;
       want->slot_row[slot_of[a]] = row_of[t];
-      want->return_slot[(*given)++] = slot_of[a];
+      if (placed) want->returns[slot_of[a]] = (*given)++;
+      else want->returns[(*given)++] = slot_of[a];
       want->received_slot[row_of[t] * TOP_K + k] = slot_of[a];
     }
   }
-  (void)b;
 }
 
-static void expect(const batch *b, lists *want) {
+static void expect(const batch *b, bool placed, lists *want) {
   int32_t slot_of[ALL], row_of[TOKENS], ignored;
   int given = 0;
   memset(want, 0, sizeof *want);
@@ -152,7 +152,7 @@ static void expect(const batch *b, lists *want) {
     want->own_tiles[l + 1] =
         want->own_tiles[l] + (want->own_offsets[l + 1] - want->own_offsets[l] + TILE - 1) / TILE;
   fill_starts(want);
-  for (int bin = 0; bin < BINS; bin++) fill_bin(b, want, bin, slot_of, row_of, &given);
+  for (int bin = 0; bin < BINS; bin++) fill_bin(placed, want, bin, slot_of, row_of, &given);
   for (int t = 0; t < TOKENS; t++)
     for (int k = 0; k < TOP_K; k++) {
       const int a = t * TOP_K + k, home = a - (int)tokens_of[0] * TOP_K;
@@ -184,7 +184,7 @@ static moecl_status upload(check_run *run, const op_dispatch *dispatch, const ba
              {&io->own_offsets, NULL, OWN + 1},
              {&io->own_tiles, NULL, OWN + 1},
              {&io->slot_row, NULL, ALL},
-             {&io->return_slot, NULL, ALL},
+             {&io->returns, NULL, ALL},
              {&io->send_token, NULL, ALL},
              {&io->home_slot, NULL, ALL},
              {&io->home_rows, NULL, MATRICES + 1},
@@ -212,7 +212,7 @@ static moecl_status compare(check_run *run, const op_dispatch *dispatch, const o
              {"own_offsets", io->own_offsets, want->own_offsets, OWN + 1},
              {"own_tiles", io->own_tiles, want->own_tiles, OWN + 1},
              {"slot_row", io->slot_row, want->slot_row, (size_t)want->slots},
-             {"return_slot", io->return_slot, want->return_slot, (size_t)want->slots},
+             {"returns", io->returns, want->returns, (size_t)want->slots},
              {"send_token", io->send_token, want->send_token, (size_t)want->sent},
              {"home_slot", io->home_slot, want->home_slot, home},
              {"received_slot", io->received_slot, want->received_slot, rows},
@@ -252,7 +252,7 @@ static moecl_status check(check_run *run, void *op) {
   lists want;
   op_dispatch_io io = {.num_tokens = TOKENS, .chunks = CHUNKS, .tile_rows = TILE};
   draw_batch(&b);
-  expect(&b, &want);
+  expect(&b, dispatch->desc.placed, &want);
   MOECL_TRY(upload(run, dispatch, &b, &io));
   ocl_chain chain = {.context = run->context};
   MOECL_TRY(op_dispatch_enqueue(dispatch, &chain, &io));
@@ -308,11 +308,8 @@ static moecl_status check_rows(check_run *run, void *op) {
       memcpy(want[part_buffer[p] - 2] + (size_t)(part_first[p] + r) * bytes,
              from + (size_t)list[i] * bytes, bytes);
   }
-  const op_rows_io io = {.from = run->buffer[0],
-                         .list = run->buffer[1],
-                         .first = SKIPPED,
-                         .parts = parts,
-                         .num_parts = PARTS};
+  const op_rows_io io = {
+      .from = run->buffer[0], .list = run->buffer[1], .to = {SKIPPED, parts, PARTS}};
   MOECL_TRY(op_rows_enqueue(rows, &chain, &io));
   for (int b = 0; b < 2; b++) {
     MOECL_TRY(moecl_buffer_read_wait(run->buffer[2 + b], 0, ROOM * bytes, to));
@@ -410,8 +407,7 @@ static moecl_status check_packed(check_run *run, void *op) {
   MOECL_TRY(
       moecl_buffer_create(run->context, desc_format_bytes(desc->rows, LISTED, COLUMNS), &b[3]));
   const op_rows_part part = {.to = b[2], .count = LISTED};
-  const op_rows_io io = {
-      .from = b[0], .list = b[1], .first = SKIPPED, .parts = &part, .num_parts = 1};
+  const op_rows_io io = {.from = b[0], .list = b[1], .to = {SKIPPED, &part, 1}};
   MOECL_TRY(op_pack_enqueue(pack, &chain, &io));
   MOECL_TRY(op_pack_enqueue_back(pack, &chain, b[2], b[3], 0, 1));
   MOECL_TRY(op_pack_enqueue_back(pack, &chain, b[2], b[3], 1, LISTED - 1));

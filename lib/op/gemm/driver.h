@@ -108,6 +108,11 @@ static inline int64_t op_gemm_spread(const op_gemm *gemm) {
   return gemm->desc.spread ? gemm->desc.spread : gemm->desc.num_experts;
 }
 uint32_t op_gemm_fixed_tile_rows(const op_gemm *gemm, int64_t rows);
+/* What a kernel gets as its output; and of one that scatters, its arguments from number `first` on,
+ * behind all others (cl/grouped_gemm/places.clh). */
+const moecl_buffer *op_gemm_output(const op_gemm *gemm, const op_gemm_io *io);
+moecl_status op_gemm_set_places(const op_gemm *gemm, ocl_kernel *kernel, uint32_t first,
+                                const op_gemm_io *io);
 /* Where the scales of rows of codes begin: bytes from the input's first. Kernels that read codes
  * get it as their last argument. */
 uint64_t op_gemm_input_scales(const op_gemm *gemm, const op_gemm_io *io);

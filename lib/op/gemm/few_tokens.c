@@ -6,7 +6,7 @@
 #include <string.h>
 
 bool op_gemm_has_few_tokens(const op_gemm_desc *desc) {
-  if (desc_is_f32(desc->weights) || desc_is_quantized(desc->input)) return false;
+  if (desc_is_f32(desc->weights) || desc_is_quantized(desc->input) || desc->scatter) return false;
   return desc->ungrouped || desc->gather || (desc->epilogue == ACTIVATION_NONE && !desc->gated);
 }
 

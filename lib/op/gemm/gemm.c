@@ -34,6 +34,7 @@ void op_gemm_defines(const op_gemm_desc *desc, const kernel_tile *tile, char *te
   add_format(desc->weights, text, size);
   add_coded_input(desc->input, text, size);
   if (desc->invariant) base_format(text + strlen(text), size - strlen(text), "INVARIANT 1\n");
+  if (desc->scatter) base_format(text + strlen(text), size - strlen(text), "SCATTER 1\n");
   const size_t used = strlen(text);
   const desc_activation *row =
       desc_activation_of(desc_activation_find(desc->epilogue, desc->gated));
@@ -139,6 +140,7 @@ void op_gemm_explain(const op_gemm *gemm, int64_t rows, char *text, size_t size)
 const kernel_variant *op_gemm_variant(const op_gemm *gemm) { return gemm->variant; }
 bool op_gemm_is_ungrouped(const op_gemm *gemm) { return gemm->desc.ungrouped; }
 bool op_gemm_gathers(const op_gemm *gemm) { return gemm->desc.gather; }
+bool op_gemm_scatters(const op_gemm *gemm) { return gemm->desc.scatter; }
 
 moecl_status op_gemm_describe(moecl_context *context, const kernel_variant *variant,
                               const op_gemm_desc *desc, op_gemm **out) {
@@ -372,6 +374,34 @@ moecl_status op_gemm_prepare(op_gemm *gemm, int64_t rows, bool *lost) {
 bool op_gemm_has_lost(const op_gemm *gemm) { return gemm->lost != 0; }
 
 /* ---- launches ---- */
+
+const moecl_buffer *op_gemm_output(const op_gemm *gemm, const op_gemm_io *io) {
+  if (!gemm->desc.scatter) return io->output;
+  return io->places->count ? io->places->parts[0].to : NULL; /* there are no rows */
+}
+
+moecl_status op_gemm_set_places(const op_gemm *gemm, ocl_kernel *kernel, uint32_t first,
+                                const op_gemm_io *io) {
+  const moecl_buffer *to[OP_GEMM_PLACES];
+  int32_t ends[OP_GEMM_PLACES];
+  int64_t shifts[OP_GEMM_PLACES], end = 0;
+  if (!gemm->desc.scatter) return MOECL_OK;
+  const op_places *places = io->places;
+  if (places->count > OP_GEMM_PLACES)
+    return log_error(&gemm->context->log, MOECL_ERROR_INVALID_ARGUMENT,
+                     "grouped_gemm: rows go to %llu places, expected %d at most",
+                     (unsigned long long)places->count, OP_GEMM_PLACES);
+  end = (int64_t)places->first;
+  for (size_t i = 0; i < OP_GEMM_PLACES; i++) {
+    const op_rows_part *part = i < places->count ? &places->parts[i] : NULL;
+    to[i] = part ? part->to : op_gemm_output(gemm, io);
+    shifts[i] = part ? (int64_t)part->first_to - end : 0;
+    end += part ? (int64_t)part->count : 0;
+    ends[i] = (int32_t)end;
+  }
+  return ocl_kernel_args_from(kernel, first, "bbbbbbbbIJ", io->slot_place, to[1], to[2], to[3],
+                              to[4], to[5], to[6], to[7], ends, shifts);
+}
 
 /* What enqueues a plan has prepared it, before lists of rows were cut for the kernel. */
 static moecl_status too_late(const op_gemm *gemm) {

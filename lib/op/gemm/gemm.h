@@ -7,6 +7,7 @@
 
 #include "common/enums.h"
 #include "op/op.h"
+#include "op/places.h"
 
 /* Kernels that a GEMM may have. The first serves any number of rows, and is there at once. */
 typedef enum op_gemm_kernel_id {
@@ -18,6 +19,7 @@ typedef enum op_gemm_kernel_id {
   OP_GEMM_KERNELS
 } op_gemm_kernel_id;
 enum { OP_GEMM_ALL_LATE = (1 << OP_GEMM_KERNELS) - 1 };
+enum { OP_GEMM_PLACES = 8 }; /* of rows that are scattered, at most */
 
 typedef struct op_gemm_desc {
   int64_t num_experts;
@@ -33,6 +35,8 @@ typedef struct op_gemm_desc {
   bool gated, bias;
   bool ungrouped; /* num_experts is 1, and needs no lists of rows */
   bool gather;    /* slot s reads row slot_token[s] of the input, else row s */
+  bool scatter;   /* slot s writes row slot_place[s] of several places, else row s of the output:
+                     for variants that say so (KERNEL_SCATTERED_OUTPUT) */
   bool invariant; /* a row is summed in the same order whatever rows are beside it */
   bool exact;     /* factors are not rounded below their formats: experts are chosen by it */
   bool adds_shared, shared_gate; /* for few tokens: the combination has a shared expert's output,
@@ -47,10 +51,12 @@ typedef struct op_gemm_desc {
 /* Buffers of one launch. Of an ungrouped GEMM: input, output, scratch and rows. */
 typedef struct op_gemm_io {
   const moecl_buffer *input, *slot_token, *expert_offsets, *tile_offsets, *output;
-  const moecl_buffer *scratch; /* op_gemm_scratch bytes; NULL where that is 0 */
-  int64_t rows;                /* the most slots there can be; ungrouped: all rows */
-  int64_t input_rows;          /* of `input`, where it has codes: its scales are behind them all */
-  int64_t chosen_rows;         /* what serves is chosen as for so many; 0: as for `rows` */
+  const moecl_buffer *slot_place; /* of one that scatters, in place of the output: numbers of */
+  const op_places *places;        /* rows in these places, OP_GEMM_PLACES at most */
+  const moecl_buffer *scratch;    /* op_gemm_scratch bytes; NULL where that is 0 */
+  int64_t rows;                   /* the most slots there can be; ungrouped: all rows */
+  int64_t input_rows;  /* of `input`, where it has codes: its scales are behind them all */
+  int64_t chosen_rows; /* what serves is chosen as for so many; 0: as for `rows` */
 } op_gemm_io;
 
 /* Few tokens, without permuting: every assignment t*top_k+j streams its expert's
@@ -69,7 +75,7 @@ extern const kernel_table op_gemm_table; /* the operation "grouped_gemm" */
 extern const op_kind op_gemm_kind;       /* of an op_gemm_desc; makes an op_gemm * */
 
 /* Does the variant take the problem? Rows of codes are for those alone that say that they read
- * them (KERNEL_CODED_INPUT). */
+ * them (KERNEL_CODED_INPUT), as rows that are scattered are for others. */
 bool op_gemm_takes(const kernel_variant *variant, const op_gemm_desc *desc);
 
 /* Predicates of rows. As weights: input and biases have the weights' format, and the output has it
@@ -124,6 +130,7 @@ const desc_format *op_gemm_quantized_rows(const kernel_variant *variant, const d
 const kernel_variant *op_gemm_variant(const op_gemm *gemm);
 bool op_gemm_is_ungrouped(const op_gemm *gemm);
 bool op_gemm_gathers(const op_gemm *gemm);
+bool op_gemm_scatters(const op_gemm *gemm);
 
 /* Enqueues packing `count` experts' canonical weights, or copying biases. */
 moecl_status op_gemm_set_weights(op_gemm *gemm, int64_t first, int64_t count,

@@ -139,9 +139,10 @@ static moecl_status enqueue(op_gemm *gemm, ocl_chain *chain, const op_gemm_io *i
   const bool coded = is_coded(gemm);
   MOECL_TRY(ocl_kernel_args(kernel, coded ? "bbbbbbbblliiL" : "bbbbbbbbllii", io->input,
                             io->slot_token, io->expert_offsets, io->tile_offsets, gemm->weights,
-                            gemm->bias, io->output, state->queue, gemm->desc.k, gemm->desc.n,
-                            (int32_t)experts, (int32_t)each,
+                            gemm->bias, op_gemm_output(gemm, io), state->queue, gemm->desc.k,
+                            gemm->desc.n, (int32_t)experts, (int32_t)each,
                             coded ? op_gemm_input_scales(gemm, io) : 0));
+  MOECL_TRY(op_gemm_set_places(gemm, kernel, coded ? 13 : 12, io));
   return ocl_launch(chain, kernel, most < units ? most : units, gemm->variant->local);
 }
 

@@ -6,6 +6,7 @@
 #include "ref/activation.h"
 #include <math.h>
 #include <stdlib.h>
+#include <string.h>
 
 /* Rows of the experts: more than one tile of any variant, none, a partial one.
  * Variants with several kernels choose by rows an expert: the loads are many, some
@@ -130,11 +131,13 @@ typedef struct device_side {
   op_gemm *gemm; /* not its own */
   moecl_buffer *input, *weights, *bias, *rows, *offsets, *tiles, *output, *scratch;
   moecl_buffer *ids, *topk_weights; /* of few tokens */
+  moecl_buffer *slot_place, *other; /* of rows that are scattered */
 } device_side;
 
 static void release_device(device_side *d) {
-  moecl_buffer **all[] = {&d->input, &d->weights, &d->bias,    &d->rows, &d->offsets,
-                          &d->tiles, &d->output,  &d->scratch, &d->ids,  &d->topk_weights};
+  moecl_buffer **all[] = {&d->input,   &d->weights,      &d->bias,       &d->rows,
+                          &d->offsets, &d->tiles,        &d->output,     &d->scratch,
+                          &d->ids,     &d->topk_weights, &d->slot_place, &d->other};
   for (size_t i = 0; i < sizeof all / sizeof all[0]; i++) moecl_buffer_destroy(all[i]);
 }
 
@@ -152,21 +155,85 @@ static moecl_status upload_lists(moecl_context *context, const problem *p, devic
 
 /* What a launch does not write is not what the one before it wrote. */
 static moecl_status forget_output(const device_side *d) {
+  if (d->other) MOECL_TRY(moecl_buffer_fill_byte(d->other, 0, moecl_buffer_size(d->other), 0xff));
   return moecl_buffer_fill_byte(d->output, 0, moecl_buffer_size(d->output), 0xff);
+}
+
+/* ---- rows that are scattered: over two buffers in turns, the later parts of the list first ----
+ */
+
+enum { SKIPPED = 5 }; /* of the list */
+
+typedef struct scattered {
+  int32_t number[ROWS]; /* of a slot's row, and where that is */
+  int buffer[ROWS];
+  int64_t row[ROWS];
+  op_rows_part part[OP_GEMM_PLACES];
+  op_places places;
+} scattered;
+
+/* Multiples of 3 go through all rows, which 3 divides for none of the loads. */
+static void scatter(const problem *p, const device_side *d, scattered *to) {
+  const moecl_buffer *const buffers[] = {d->output, d->other};
+  int64_t used[2] = {0, 0};
+  to->places = (op_places){SKIPPED, to->part, OP_GEMM_PLACES};
+  for (int i = OP_GEMM_PLACES - 1; i >= 0; i--) {
+    const int64_t first = (int64_t)p->rows * i / OP_GEMM_PLACES,
+                  end = (int64_t)p->rows * (i + 1) / OP_GEMM_PLACES;
+    to->part[i] = (op_rows_part){buffers[i % 2], (uint64_t)used[i % 2], (uint64_t)(end - first)};
+    for (int32_t slot = 0; slot < p->rows; slot++) {
+      const int64_t number = (3 * slot + 1) % p->rows;
+      if (number < first || number >= end) continue;
+      to->number[slot] = (int32_t)(SKIPPED + number);
+      to->buffer[slot] = i % 2;
+      to->row[slot] = used[i % 2] + number - first;
+    }
+    used[i % 2] += end - first;
+  }
+}
+
+/* Back in the order of slots. */
+static moecl_status read_scattered(const problem *p, const device_side *d, const scattered *at) {
+  const moecl_buffer *const buffers[] = {d->output, d->other};
+  const size_t n = (size_t)p->n, count = (size_t)p->rows * n;
+  double *rows = malloc(2 * count * sizeof *rows);
+  moecl_status status = rows ? MOECL_OK : MOECL_ERROR_OUT_OF_HOST_MEMORY;
+  for (int b = 0; b < 2 && status == MOECL_OK; b++)
+    status = check_read(buffers[b], p->desc.output, (uint64_t)p->rows, (uint64_t)n,
+                        rows + (size_t)b * count);
+  for (int32_t slot = 0; slot < p->rows && status == MOECL_OK; slot++)
+    memcpy(p->actual + (size_t)slot * n,
+           rows + (size_t)at->buffer[slot] * count + (size_t)at->row[slot] * n, n * sizeof *rows);
+  free(rows);
+  return status;
+}
+
+static moecl_status upload_places(moecl_context *context, const problem *p, device_side *d,
+                                  scattered *to) {
+  if (!p->desc.scatter) return MOECL_OK;
+  moecl_buffer_destroy(&d->slot_place);
+  if (!d->other) MOECL_TRY(moecl_buffer_create(context, moecl_buffer_size(d->output), &d->other));
+  scatter(p, d, to);
+  return check_upload_words(context, to->number, (size_t)p->rows, &d->slot_place);
 }
 
 static moecl_status multiply(moecl_context *context, const problem *p, device_side *d) {
   ocl_chain chain = {.context = context};
+  scattered to;
+  MOECL_TRY(upload_places(context, p, d, &to));
   const op_gemm_io io = {.input = d->input,
                          .slot_token = d->rows,
                          .expert_offsets = d->offsets,
                          .tile_offsets = d->tiles,
                          .output = d->output,
+                         .slot_place = d->slot_place,
+                         .places = &to.places,
                          .scratch = d->scratch,
                          .rows = p->rows,
                          .input_rows = ROWS};
   MOECL_TRY(forget_output(d));
   MOECL_TRY(d->gemm->driver->enqueue(d->gemm, &chain, &io)); /* with these lists */
+  if (p->desc.scatter) return read_scattered(p, d, &to);
   return check_read(d->output, p->desc.output, (uint64_t)p->rows, (uint64_t)p->n, p->actual);
 }
 

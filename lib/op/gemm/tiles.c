@@ -62,8 +62,9 @@ static moecl_status enqueue(op_gemm *gemm, ocl_chain *chain, const op_gemm_io *i
   const bool coded = desc_is_quantized(desc->input);
   MOECL_TRY(ocl_kernel_args(kernel, coded ? "bbbbbbblliL" : "bbbbbbblli", io->input, io->slot_token,
                             io->expert_offsets, io->tile_offsets, gemm->weights, gemm->bias,
-                            io->output, desc->k, desc->n, (int32_t)desc->num_experts,
+                            op_gemm_output(gemm, io), desc->k, desc->n, (int32_t)desc->num_experts,
                             coded ? op_gemm_input_scales(gemm, io) : 0));
+  MOECL_TRY(op_gemm_set_places(gemm, kernel, coded ? 11 : 10, io));
   const uint64_t tiles = op_gemm_most_tiles(gemm, (uint64_t)io->rows, gemm->tile.m);
   return ocl_launch(chain, kernel, tiles * column_tiles, gemm->variant->local);
 }

@@ -10,6 +10,7 @@ const kernel_table op_gemm_table = {"grouped_gemm", rows, sizeof rows / sizeof r
 
 bool op_gemm_takes(const kernel_variant *variant, const op_gemm_desc *desc) {
   return (!desc_is_quantized(desc->input) || variant->traits & KERNEL_CODED_INPUT) &&
+         (!desc->scatter || variant->traits & KERNEL_SCATTERED_OUTPUT) &&
          kernel_variant_accepts(variant, desc);
 }
 
