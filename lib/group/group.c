@@ -293,8 +293,16 @@ bool group_sender_copies_alone(const moecl_group *group, int from, int to) {
   return (are_near ? near->transport : group->transport)->one_sided;
 }
 
+group_reached group_reach_at(const moecl_group *group, const moecl_buffer *buffer, int from,
+                             uint64_t offset) {
+  const group_transport *transport = group->transport;
+  return transport->reach ? transport->reach(group->state, buffer, from, offset)
+                          : (group_reached){NULL, 0, 0};
+}
+
 const moecl_buffer *group_reach(const moecl_group *group, const moecl_buffer *buffer, int from) {
-  return group->transport->reach ? group->transport->reach(group->state, buffer, from) : NULL;
+  const group_reached reached = group_reach_at(group, buffer, from, 0);
+  return reached.bytes == UINT64_MAX ? reached.memory : NULL;
 }
 
 moecl_status group_exchange(moecl_group *group, const group_block *blocks, size_t count,

@@ -67,6 +67,9 @@ void group_discard_arrivals(moecl_group *group, moecl_buffer **buffer);
 /* Such a buffer in the context of another member, whose kernels may store into it what would else
  * go as blocks; NULL: they cannot. */
 const moecl_buffer *group_reach(const moecl_group *group, const moecl_buffer *buffer, int from);
+/* The same of one that may be in pieces: where a byte of it is. */
+group_reached group_reach_at(const moecl_group *group, const moecl_buffer *buffer, int from,
+                             uint64_t offset);
 /* Of what goes from one member to another, this process's, that one has no copies of its own. */
 bool group_sender_copies_alone(const moecl_group *group, int from, int to);
 /* One exchange of all own members, by parts and as a whole; without a layer. */

@@ -121,10 +121,11 @@ static void discard(void *user, moecl_buffer **buffer) {
   group_discard_arrivals(((messages_state *)user)->near, buffer);
 }
 
-static const moecl_buffer *reach(void *user, const moecl_buffer *buffer, int from) {
+static group_reached reach(void *user, const moecl_buffer *buffer, int from, uint64_t offset) {
   const messages_state *state = user;
   const int near = near_of(state, from);
-  return near >= 0 ? group_reach(state->near, buffer, near) : NULL;
+  return near >= 0 ? group_reach_at(state->near, buffer, near, offset)
+                   : (group_reached){NULL, 0, 0};
 }
 
 static void open_near(void *user) {

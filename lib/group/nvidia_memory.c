@@ -197,11 +197,3 @@ moecl_status peer_provide(void *user, const group_arrival *arrivals, size_t coun
 moecl_status peer_provide_source(void *user, int member, uint64_t bytes, moecl_buffer **buffer) {
   return peer_provide(user, &(group_arrival){member, bytes, buffer}, 1);
 }
-
-/* For a member of another process: whether it does. */
-const moecl_buffer *peer_reach(void *user, const moecl_buffer *buffer, int from) {
-  const peer_state *state = user;
-  const area *area = peer_find_area(state, buffer);
-  if (!area || area->pieces > 1) return NULL;
-  return group_has(state->group, from) ? peer_piece(state, area, 0)[from] : area->own;
-}

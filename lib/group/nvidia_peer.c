@@ -254,6 +254,17 @@ static place place_of(const peer_state *state, const area *area, uint64_t at) {
   return (place){(size_t)(at / state->most), at % state->most, state->most - at % state->most};
 }
 
+/* For a member of another process: whether it does, and how. */
+static group_reached reach(void *user, const moecl_buffer *buffer, int from, uint64_t offset) {
+  const peer_state *state = user;
+  const area *area = peer_find_area(state, buffer);
+  if (!area) return (group_reached){NULL, 0, 0};
+  const place place = place_of(state, area, offset);
+  const bool own = group_has(state->group, from);
+  return (group_reached){own ? peer_piece(state, area, place.piece)[from] : area->own, place.at,
+                         place.left};
+}
+
 static uint64_t least(uint64_t a, uint64_t b) { return a < b ? a : b; }
 
 static moecl_status find_destination(const peer_state *state, int who, const group_block *block,
@@ -288,8 +299,9 @@ static moecl_status put_block(peer_state *state, int exchange, const group_block
     const uint64_t offset = block->destination_offset + done;
     const place place = place_of(state, to, offset);
     bytes = least(block->bytes - done, place.left);
-    MOECL_TRY(put(state, block->from, block->source, block->source_offset + done,
-                  peer_piece(state, to, place.piece)[block->from], place.at, bytes, observer));
+    if (block->source)
+      MOECL_TRY(put(state, block->from, block->source, block->source_offset + done,
+                    peer_piece(state, to, place.piece)[block->from], place.at, bytes, observer));
     MOECL_TRY(keep_part(state, exchange, block->from, to, &place, offset, bytes));
   }
   return MOECL_OK;
@@ -490,7 +502,7 @@ const group_transport group_nvidia_peer_transport = {.name = "nvidia_peer",
                                                      .release = peer_release,
                                                      .provide = peer_provide,
                                                      .discard = peer_discard,
-                                                     .reach = peer_reach,
+                                                     .reach = reach,
                                                      .open = open_numbers,
                                                      .begin_part = begin_part,
                                                      .finish_part = peer_finish_part,

@@ -83,7 +83,6 @@ static inline moecl_buffer **peer_piece(const peer_state *state, const area *are
 moecl_status peer_provide(void *state, const group_arrival *arrivals, size_t count);
 moecl_status peer_provide_source(void *state, int member, uint64_t bytes, moecl_buffer **buffer);
 void peer_discard(void *state, moecl_buffer **buffer);
-const moecl_buffer *peer_reach(void *state, const moecl_buffer *buffer, int from);
 
 /* ---- nvidia_peer.c ---- */
 

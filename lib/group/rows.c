@@ -5,9 +5,11 @@
  * Experts whose GEMM scatters its rows store them there themselves.
  *
  * What a member stores into another's memory must not come before that one has read what was there.
- * It has: rows of a forward are stored behind the choices of all members, for which the queue of
- * who stores them has waited, and a member sends its choices behind all that it did in the forward
- * before, up to its combination. */
+ * It has: rows of a forward are stored behind the choices of all members that have tokens, for
+ * which the queue of who stores them has waited, or the host of several processes; and a member
+ * sends its choices behind all that it did in the forward before, up to its combination. One
+ * without tokens gets no outputs back, and others have waited for those that it made of the rows it
+ * received. */
 #include "base/base.h"
 #include "group/group.h"
 
@@ -62,30 +64,95 @@ moecl_status group_provide_row_arrivals(moecl_group_layer *layer, moecl_status s
   return group_provide_arrivals(layer->group, arrivals, count);
 }
 
-/* What arrives in another member's buffer, as a member's kernels see it; NULL: they do not. */
-static const moecl_buffer *reach(const moecl_group_layer *layer, const moecl_buffer *buffer,
-                                 int from) {
-  return buffer ? group_reach(layer->group, buffer, from) : NULL;
+/* ---- what others' kernels reach ---- */
+
+/* Rows that arrive in a member's buffer. */
+typedef struct arrival {
+  int to;
+  moecl_buffer *buffer;
+  uint64_t row; /* bytes */
+  int64_t first, count;
+} arrival;
+
+static int64_t rows_there(const moecl_group_layer *layer, int from, int bin) {
+  const int chunks = layer->chunks;
+  return group_before_chunk(layer, bin / chunks, bin % chunks, GROUP_ROWS) +
+         group_started(layer, from, bin, GROUP_ROWS);
+}
+
+/* A member's tokens in a bin; its outputs that come back from one. */
+static arrival tokens_of(const moecl_group_layer *layer, int from, int bin) {
+  const int owner = bin / layer->chunks;
+  return (arrival){owner, layer->member[owner].received, layer->member[0].trait.hidden_row_bytes,
+                   rows_there(layer, from, bin), group_part(layer, from, bin, GROUP_ROWS)};
+}
+
+static arrival outputs_of(const moecl_group_layer *layer, int home, int bin) {
+  return (arrival){home, layer->member[home].returned, layer->member[0].trait.output_row_bytes,
+                   group_before_bin(layer, home, bin, GROUP_SLOTS),
+                   group_part(layer, home, bin, GROUP_SLOTS)};
+}
+
+static group_reached reach(const moecl_group_layer *layer, const arrival *rows, int from,
+                           int64_t row) {
+  return rows->buffer ? group_reach_at(layer->group, rows->buffer, from, (uint64_t)row * rows->row)
+                      : (group_reached){NULL, 0, 0};
+}
+
+static bool is_whole(group_reached reached) { return reached.bytes == UINT64_MAX; }
+
+/* How many pieces of memory they are in, as `from`'s kernels see them; 0: they do not, or rows
+ * would lie in two, or lists of parts have no room for so many. */
+static size_t pieces_of(const moecl_group_layer *layer, const arrival *rows, int from) {
+  enum { MOST_PIECES = 16 };
+  const size_t members = (size_t)layer->group->count;
+  const group_reached first = reach(layer, rows, from, 0);
+  if (!first.memory || is_whole(first)) return first.memory != NULL;
+  if (first.bytes % rows->row != 0 ||
+      members * ((size_t)layer->chunks + MOST_PIECES) > OP_DISPATCH_MOST_BINS)
+    return 0;
+  const int64_t each = (int64_t)(first.bytes / rows->row);
+  const int64_t last = rows->first + (rows->count ? rows->count - 1 : 0);
+  const int64_t pieces = last / each - rows->first / each + 1;
+  return pieces <= MOST_PIECES ? (size_t)pieces : 0;
 }
 
 /* Codes are bytes, which are slow to store one by one into another device's memory. */
-static const moecl_buffer *reach_received(const moecl_group_layer *layer, int from, int to) {
-  return layer->sent_codes ? NULL : reach(layer, layer->member[to].received, from);
+static bool reaches_tokens(const moecl_group_layer *layer, int from, int bin) {
+  const arrival rows = tokens_of(layer, from, bin);
+  return !layer->sent_codes && pieces_of(layer, &rows, from) > 0;
 }
 
-/* A GEMM that scatters has few places: with more members all rows go by the transport, which are
- * three of them. */
-static const moecl_buffer *reach_returned(const moecl_group_layer *layer, int from, int to) {
+/* A GEMM that scatters has few places: homes have as many as they need, one after the other, as
+ * long as there is one left for each that comes later, be it among the rows that the transport
+ * takes. */
+static bool reaches_outputs(const moecl_group_layer *layer, int from, int home, int chunk) {
   const bool scatters = layer->member[from].trait.scatters;
-  if (scatters && layer->group->count > OP_GEMM_PLACES) return NULL;
-  return reach(layer, layer->member[to].returned, from);
+  const int bin = from * layer->chunks + chunk;
+  size_t used = 0, needed = 0;
+  bool reaches = false;
+  for (int h = 0; h <= home; h++, used += needed) {
+    const arrival rows = outputs_of(layer, h, bin);
+    const size_t pieces = h == from ? 1 : pieces_of(layer, &rows, from);
+    const size_t later = (size_t)(layer->group->count - 1 - h);
+    reaches = pieces > 0 && (!scatters || used + pieces + later <= OP_GEMM_PLACES);
+    needed = reaches ? pieces : 1;
+  }
+  return reaches;
 }
 
 /* Does a member send something that the transport is to take? */
-static bool sends(const moecl_group_layer *layer, int m,
-                  const moecl_buffer *(*reaches)(const moecl_group_layer *, int, int)) {
-  for (int to = 0; to < layer->group->count; to++)
-    if (to != m && !reaches(layer, m, to)) return true;
+static bool sends_tokens(const moecl_group_layer *layer, int m) {
+  const int chunks = layer->chunks;
+  for (int bin = 0; bin < layer->group->count * chunks; bin++)
+    if (bin / chunks != m && !reaches_tokens(layer, m, bin)) return true;
+  return false;
+}
+
+static bool sends_outputs(const moecl_group_layer *layer, int m) {
+  for (int home = 0; home < layer->group->count; home++)
+    for (int chunk = 0; chunk < layer->chunks; chunk++)
+      if (home != m && !reaches_outputs(layer, m, home, chunk)) return true;
   return false;
 }
 
@@ -95,9 +162,9 @@ moecl_status group_provide_row_sources(moecl_group_layer *layer, int m) {
   const int bins = layer->group->count * layer->chunks;
   const uint64_t sent = (uint64_t)group_before_bin(layer, m, bins, GROUP_ROWS);
   const uint64_t given = (uint64_t)layer->slots[m];
-  MOECL_TRY(group_provide_source(layer->group, m, sends(layer, m, reach_received) ? sent * in : 0,
-                                 &member->sent));
-  return group_provide_source(layer->group, m, sends(layer, m, reach_returned) ? given * out : 0,
+  MOECL_TRY(
+      group_provide_source(layer->group, m, sends_tokens(layer, m) ? sent * in : 0, &member->sent));
+  return group_provide_source(layer->group, m, sends_outputs(layer, m) ? given * out : 0,
                               &member->given);
 }
 
@@ -133,6 +200,35 @@ static void add_part(group_parts *parts, const moecl_buffer *to, int64_t first_t
   parts->places.count++;
 }
 
+/* Right where they arrive. */
+static void add_arrival(const moecl_group_layer *layer, int from, const arrival *rows,
+                        group_parts *parts) {
+  for (int64_t done = 0, count; done < rows->count; done += count) {
+    const group_reached reached = reach(layer, rows, from, rows->first + done);
+    const uint64_t there = reached.bytes / rows->row, left = (uint64_t)(rows->count - done);
+    count = (int64_t)(left < there ? left : there);
+    add_part(parts, reached.memory, (int64_t)(reached.at / rows->row), count);
+    parts->reach = true;
+  }
+}
+
+/* A block of them, from where they lie one behind the other; of those that kernels have stored
+ * there one that says so, where that is not the buffer itself. Returns how many that makes. */
+static size_t list_arrival(const moecl_group_layer *layer, int from, const arrival *rows,
+                           bool reached, const moecl_buffer *sent, int64_t first_sent,
+                           group_block *block) {
+  if (rows->count == 0) return 0;
+  if (reached && is_whole(reach(layer, rows, from, 0))) return 0;
+  *block = (group_block){.from = from,
+                         .to = rows->to,
+                         .source = reached ? NULL : sent,
+                         .source_offset = (uint64_t)first_sent * rows->row,
+                         .destination = rows->buffer,
+                         .destination_offset = (uint64_t)rows->first * rows->row,
+                         .bytes = (uint64_t)rows->count * rows->row};
+  return 1;
+}
+
 /* To the profile a launch like any; to who measures the transport, one of its copies where rows
  * cross. */
 static ocl_chain chain_of_gather(moecl_group_layer *layer, int m, moecl_stage label,
@@ -150,16 +246,11 @@ static void part_tokens(const moecl_group_layer *layer, int m, group_parts *part
   int64_t sent = 0;
   begin_parts(parts, 0);
   for (int bin = 0; bin < layer->group->count * chunks; bin++) {
-    const int owner = bin / chunks;
-    const int64_t count = group_part(layer, m, bin, GROUP_ROWS);
-    const int64_t there = group_before_chunk(layer, owner, bin % chunks, GROUP_ROWS) +
-                          group_started(layer, m, bin, GROUP_ROWS);
-    const moecl_buffer *reached = owner == m ? NULL : reach_received(layer, m, owner);
-    if (owner == m) add_part(parts, layer->member[m].received, there, count);
-    else if (reached) add_part(parts, reached, there, count);
-    else add_part(parts, layer->member[m].sent, sent, count);
-    parts->reach |= reached && count > 0;
-    sent += count;
+    const arrival rows = tokens_of(layer, m, bin);
+    if (rows.to == m) add_part(parts, rows.buffer, rows.first, rows.count);
+    else if (reaches_tokens(layer, m, bin)) add_arrival(layer, m, &rows, parts);
+    else add_part(parts, layer->member[m].sent, sent, rows.count);
+    sent += rows.count;
   }
 }
 
@@ -183,21 +274,10 @@ moecl_status group_gather_tokens(group_run *run, int m) {
 /* Tokens that the experts of a chunk wait for. */
 size_t group_list_tokens(const group_run *run, int s, int d, int chunk, group_block *blocks) {
   const moecl_group_layer *layer = run->layer;
-  const uint64_t row = layer->member[0].trait.hidden_row_bytes;
   const int bin = d * layer->chunks + chunk;
-  const int64_t rows = group_part(layer, s, bin, GROUP_ROWS);
-  if (rows == 0 || reach_received(layer, s, d)) return 0;
-  const int64_t to =
-      group_before_chunk(layer, d, chunk, GROUP_ROWS) + group_started(layer, s, bin, GROUP_ROWS);
-  *blocks =
-      (group_block){.from = s,
-                    .to = d,
-                    .source = layer->member[s].sent,
-                    .source_offset = (uint64_t)group_before_bin(layer, s, bin, GROUP_ROWS) * row,
-                    .destination = layer->member[d].received,
-                    .destination_offset = (uint64_t)to * row,
-                    .bytes = (uint64_t)rows * row};
-  return 1;
+  const arrival rows = tokens_of(layer, s, bin);
+  return list_arrival(layer, s, &rows, reaches_tokens(layer, s, bin), layer->member[s].sent,
+                      group_before_bin(layer, s, bin, GROUP_ROWS), blocks);
 }
 
 /* ---- and back ---- */
@@ -208,14 +288,11 @@ static void part_outputs(const moecl_group_layer *layer, int m, int chunk, group
   int64_t given = group_before_chunk(layer, m, chunk, GROUP_SLOTS);
   begin_parts(parts, (uint64_t)given);
   for (int home = 0; home < layer->group->count; home++) {
-    const int64_t count = group_part(layer, home, bin, GROUP_SLOTS);
-    const int64_t there = group_before_bin(layer, home, bin, GROUP_SLOTS);
-    const moecl_buffer *reached = home == m ? NULL : reach_returned(layer, m, home);
-    if (home == m) add_part(parts, layer->member[m].returned, there, count);
-    else if (reached) add_part(parts, reached, there, count);
-    else add_part(parts, layer->member[m].given, given, count);
-    parts->reach |= reached && count > 0;
-    given += count;
+    const arrival rows = outputs_of(layer, home, bin);
+    if (home == m) add_part(parts, rows.buffer, rows.first, rows.count);
+    else if (reaches_outputs(layer, m, home, chunk)) add_arrival(layer, m, &rows, parts);
+    else add_part(parts, layer->member[m].given, given, rows.count);
+    given += rows.count;
   }
 }
 
@@ -244,19 +321,10 @@ moecl_status group_gather_outputs(group_run *run, int m, int chunk) {
 /* A chunk's outputs, to the homes of their tokens. */
 size_t group_list_outputs(const group_run *run, int d, int s, int chunk, group_block *blocks) {
   const moecl_group_layer *layer = run->layer;
-  const uint64_t row = layer->member[0].trait.output_row_bytes;
   const int bin = d * layer->chunks + chunk;
-  const int64_t rows = group_part(layer, s, bin, GROUP_SLOTS);
-  if (rows == 0 || reach_returned(layer, d, s)) return 0;
-  const int64_t from =
+  const arrival rows = outputs_of(layer, s, bin);
+  const int64_t given =
       group_before_chunk(layer, d, chunk, GROUP_SLOTS) + group_started(layer, s, bin, GROUP_SLOTS);
-  *blocks = (group_block){.from = d,
-                          .to = s,
-                          .source = layer->member[d].given,
-                          .source_offset = (uint64_t)from * row,
-                          .destination = layer->member[s].returned,
-                          .destination_offset =
-                              (uint64_t)group_before_bin(layer, s, bin, GROUP_SLOTS) * row,
-                          .bytes = (uint64_t)rows * row};
-  return 1;
+  return list_arrival(layer, d, &rows, reaches_outputs(layer, d, s, chunk), layer->member[d].given,
+                      given, blocks);
 }

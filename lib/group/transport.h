@@ -8,11 +8,18 @@
 
 /* Bytes that go from one member's buffer to another's. */
 typedef struct group_block {
-  int from, to; /* different ones */
-  const moecl_buffer *source;
+  int from, to;               /* different ones */
+  const moecl_buffer *source; /* NULL: kernels have stored them there, where `reach` said */
   moecl_buffer *destination;
   uint64_t source_offset, destination_offset, bytes;
 } group_block;
+
+/* Where a byte of a buffer is in another member's context, and how many lie there together:
+ * UINT64_MAX: all of them. */
+typedef struct group_reached {
+  const moecl_buffer *memory; /* NULL: it cannot be reached */
+  uint64_t at, bytes;
+} group_reached;
 
 /* A member's buffer that rows arrive in, and how many bytes it is to have at least. */
 typedef struct group_arrival {
@@ -55,9 +62,10 @@ struct group_transport {
   /* The same of one that rows leave from, which is of one rank alone. */
   moecl_status (*provide_source)(void *state, int member, uint64_t bytes, moecl_buffer **buffer);
   void (*discard)(void *state, moecl_buffer **buffer); /* either; may wait */
-  /* A buffer that rows arrive in, in `from`'s context, for kernels before a begin of its to store
-   * into: they go with that exchange. NULL: it cannot be reached; the function: none can. */
-  const moecl_buffer *(*reach)(void *state, const moecl_buffer *buffer, int from);
+  /* Byte `offset` of a buffer that rows arrive in, in `from`'s context, for kernels before a begin
+   * of its to store into: they go with that exchange, of memory that is not all of the buffer's as
+   * blocks without a source. Pieces are equally large. NULL: none can be reached. */
+  group_reached (*reach)(void *state, const moecl_buffer *buffer, int from, uint64_t offset);
   void (*release)(void *state); /* of what create left, on failure too */
   /* All ranks: the exchanges of a forward are to come. NULL: nothing hangs on it. */
   void (*open)(void *state);

@@ -45,7 +45,7 @@ static void test_priorities(void **state) {
 
 /* Launches that store into another member's memory are told as copies: two for choices, tokens,
  * and outputs where they are gathered. Those that experts scatter have no time of their own. */
-static void check_told(const char *variant, bool scatters) {
+static void check_told(const char *variant, bool scatters, bool whole) {
   moecl_layer_params params = params_by_name();
   const moecl_group_layer_params with = {.chunks = 1};
   moecl_group_statistics s;
@@ -58,7 +58,10 @@ static void check_told(const char *variant, bool scatters) {
   for (int m = 0; m < 3; m++) {
     const group_member *member = &t.layer->member[m];
     assert_int_equal(member->share->scatters, scatters);
-    assert_int_equal(member->watch.num_copies, (split[m] > 0 ? 3 : 0) + (scatters ? 0 : 1));
+    if (whole)
+      assert_int_equal(member->watch.num_copies, (split[m] > 0 ? 3 : 0) + (scatters ? 0 : 1));
+    assert_true(moecl_buffer_size(member->sent) < p.row_bytes); /* the transport takes nothing */
+    assert_true(moecl_buffer_size(member->given) < p.row_bytes);
     assert_ok(moecl_group_layer_statistics_wait(t.layer, (size_t)m, &s));
     assert_true(s.kernels_ms > 0 && isnan(s.transfer_ms) == scatters);
   }
@@ -70,8 +73,12 @@ static void check_told(const char *variant, bool scatters) {
 static void test_told_as_copies(void **state) {
   (void)state;
   by("nvidia_peer");
-  check_told("generic", true);
-  check_told("serial", false);
+  check_told("generic", true, true);
+  check_told("serial", false, true);
+  stand_in.most = 8000; /* in pieces of 50 rows: stored there, too, by more launches */
+  check_told("generic", true, false);
+  check_told("serial", false, false);
+  stand_in.most = UINT64_C(1) << 40;
 }
 
 static void *run_by(const char *transport, const problem *p, const moecl_group_layer_params *with) {
@@ -100,11 +107,17 @@ static void test_codes(void **state) {
 }
 
 static void test_pieces(void **state) {
-  const moecl_layer_params params = params_by_name();
+  static const uint64_t most[] = {1000, 960, 4800, 8000}; /* 6.25 rows; 6, 30 and 50 */
+  moecl_layer_params params = params_by_name();
   (void)state;
   by("nvidia_peer");
-  stand_in.most = 1000; /* 6.25 rows */
-  check_split(&params, 3, "imports in pieces");
+  for (size_t i = 0; i < BASE_COUNT(most); i++) {
+    stand_in.most = most[i];
+    check_split(&params, 1 + (int32_t)i % 3, "imports in pieces");
+  }
+  params.grouped_gemm_variant = "serial";
+  check_split(&params, 2, "imports in pieces, rows that are gathered");
+  stand_in.most = 1000;
   by("nvidia_copy");
   stand_in.late_us = 300;
   check_split(&params, 2, "engines, imports in pieces");
