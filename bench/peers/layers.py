@@ -220,4 +220,4 @@ def build_package(name):
 
 BUILDERS = {"grouped_mm": build_grouped_mm, "transformers": build_transformers,
             "triton": build_triton, "vllm": build_vllm}
-BUILDERS.update({name: build_package(f"fused_{name}") for name in ("sglang", "lmdeploy", "sonicmoe", "deepgemm")})
+BUILDERS.update({name: build_package(f"fused_{name}") for name in ("sglang", "lmdeploy", "sonicmoe")})

@@ -40,7 +40,7 @@ import floors  # noqa: E402
 from ours import Failed, NoDevice, Ours  # noqa: E402
 
 HERE = pathlib.Path(__file__).resolve().parent
-PEERS = ("grouped_mm", "transformers", "triton", "vllm", "sglang", "lmdeploy", "sonicmoe", "deepgemm")
+PEERS = ("grouped_mm", "transformers", "triton", "vllm", "sglang", "lmdeploy", "sonicmoe")
 START_LIMIT = 180  # seconds; importing PyTorch on a cold disk
 DEATHS = 2  # a peer that ended its process so often is not tried again
 TENSORS = ("router", "gate_up", "down")

@@ -283,7 +283,7 @@ def versions():
             found.append(f"{name} {__import__(name).__version__}")
         except Exception:
             found.append(f"no {name}")
-    for name in ("vllm", "sglang", "lmdeploy", "sonic-moe", "deep-gemm", "sgl-deep-gemm"):
+    for name in ("vllm", "sglang", "lmdeploy", "sonic-moe"):
         if (there := packages.version(name, PACKAGES)) != "?":
             found.append(f"{name} {there}")
     return ", ".join(found)

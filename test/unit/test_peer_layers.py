@@ -86,12 +86,11 @@ class Layers(unittest.TestCase):
 
     def test_missing_packages(self):
         """A peer that is not there says so, and how to bring it."""
-        for name, package in (("vllm", "vllm"), ("sglang", "sglang"), ("lmdeploy", "lmdeploy"),
-                              ("sonicmoe", "sonicmoe"), ("deepgemm", "deep_gemm")):
+        for name in ("vllm", "sglang", "lmdeploy", "sonicmoe"):
             try:
-                importlib.import_module(package)
+                importlib.import_module(name)
             except Exception:
-                with self.assertRaisesRegex(ImportError, package):
+                with self.assertRaisesRegex(ImportError, name):
                     list(layers.BUILDERS[name](case_of(1, torch.float32)))
 
     def test_aligned(self):
@@ -168,30 +167,6 @@ class Layers(unittest.TestCase):
                 ("broken", 64), ("broken", 16), ("slow", 64), ("slow", 16), ("fast", 64), ("last", 64))])
             with self.assertRaisesRegex(RuntimeError, "no tile works"):
                 aligned.tune(case, ways[:1], folder)
-
-    def test_deepgemm(self):
-        """Its grouped GEMM, here in PyTorch, which reads a tile's expert from the tile's first row and
-        leaves tiles without one alone: what is around it is right."""
-        try:
-            import fused_deepgemm
-        except ImportError:
-            self.skipTest("no Triton")
-
-        def gemm(a, b, out, layout):
-            self.assertEqual(len(a) % (2 * rows), 0)
-            for at in range(0, len(a), rows):
-                if layout[at] >= 0:
-                    out[at:at + rows] = a[at:at + rows] @ b[layout[at]].t()
-        rows = 16
-        stand_in = SimpleNamespace(m_grouped_bf16_gemm_nt_contiguous=gemm,
-                                   get_mk_alignment_for_contiguous_layout=lambda: rows)
-        with mock.patch.dict(sys.modules, deep_gemm=stand_in):
-            with self.assertRaises(layers.Unsuitable):
-                list(layers.BUILDERS["deepgemm"](case_of(1, torch.float32)))
-            with mock.patch.object(fused_deepgemm, "LEAST_TOKENS", 1):
-                for tokens in (1, 21):
-                    self.assertEqual(self.check_case(case_of(tokens, torch.float32), "deepgemm", 1e-5),
-                                     ["DeepGEMM"])
 
     def test_lists(self):
         """Each expert's assignments in their order, in tiles of its own."""
