@@ -170,6 +170,9 @@ static void check_nothing_left(void) {
     if (contexts[m]) assert_ok(moecl_context_finish_wait(contexts[m]));
   assert_int_equal(seen.sharers, 0);
   assert_int_equal(seen.shared, 0);
+  /* PoCL's last command lets go of its buffers a little behind its end. */
+  for (int i = 0; i < 1000 && __atomic_load_n(&seen.mapped, __ATOMIC_SEQ_CST) > 0; i++)
+    usleep(1000);
   assert_int_equal(__atomic_load_n(&seen.mapped, __ATOMIC_SEQ_CST), 0);
   assert_int_equal(open_files(), files_before);
 }
@@ -258,13 +261,15 @@ static void test_rules(void) {
   assert_int_equal(messages, 0);
 }
 
-/* 6.25 rows each: what comes is copied out of them. */
+/* 6.25 rows each, and 30, which are stored right there: what comes is copied out of them. */
 static void test_pieces(void) {
   const moecl_layer_params params = params_by_name();
   reset();
   begin("pieces", 0);
   stand_in.most = 1000;
   check_bits(&params, ranks.count + 1, 3);
+  stand_in.most = 4800;
+  check_bits(&params, ranks.count + 1, 2);
   stand_in.most = UINT64_C(1) << 40;
   assert_int_equal(messages, 0);
 }
