@@ -527,9 +527,9 @@ static void test_last_row(void **state) {
                 "router variant 'generic' fails its self-check");
   with.router_variant = NULL;
   with.grouped_gemm_variant = "generic";
-  check_failure(false, "grouped_gemm/generic.cl", "output_store(v, out,",
-                "output_store(first_slot + r == 249 ? v + 1.0f : v, out,", &with, MOECL_ERROR_BUILD,
-                "grouped_gemm variant 'generic' fails its self-check");
+  check_failure(false, "grouped_gemm/generic.cl", "output_store(v, OUTPUT_ROW(",
+                "output_store(first_slot + r == 249 ? v + 1.0f : v, OUTPUT_ROW(", &with,
+                MOECL_ERROR_BUILD, "grouped_gemm variant 'generic' fails its self-check");
   /* The router's logits have lists of their own. */
   check_failure(false, "grouped_gemm/ungrouped.cl", " + (rows % tile_m != 0)", "", &with,
                 MOECL_ERROR_BUILD, "grouped_gemm variant 'generic' fails its self-check");
