@@ -200,7 +200,7 @@ MOECL_API moecl_status moecl_group_layer_read_routing_wait(moecl_group_layer *la
 
 /* What a member did in the latest forward. Times are its own device's, in milliseconds: NaN where
  * the forward was not measured, or the driver gives none; of copies also where copy engines make
- * them ("nvidia_copy"), or the experts' kernels ("nvidia_peer", with variants that can). */
+ * them ("nvidia_copy"). */
 typedef struct moecl_group_statistics {
   int64_t num_tokens; /* its own */
   int64_t experts;    /* that it has */
@@ -217,10 +217,14 @@ typedef struct moecl_group_statistics {
    * prioritized) to each other member, and theirs to it, which go as rows do. 0 with several
    * processes, whose hosts gather them. */
   uint64_t choice_bytes_sent, choice_bytes_received;
-  /* What transfer_ms is the time of: all of those above, but nothing of what came from members
-   * whose copies are all there are ("nvidia_peer", of the same process, or machine). */
+  /* What transfer_ms is the time of: all of those above, but for stored_bytes, and nothing of what
+   * came from members whose copies are all there are ("nvidia_peer", of the same process, or
+   * machine). */
   uint64_t copied_bytes;
-  uint64_t reserved[3]; /* zeros: see moecl.h */
+  /* Of bytes_sent: outputs that the experts' kernels stored right into other members' memory,
+   * beside their products, which no copy carried ("nvidia_peer", with variants that can). */
+  uint64_t stored_bytes;
+  uint64_t reserved[2]; /* zeros: see moecl.h */
 } moecl_group_statistics;
 
 /* Waits for the forward. Errors: MOECL_ERROR_INVALID_ARGUMENT, MOECL_ERROR_NOT_READY (there was

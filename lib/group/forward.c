@@ -581,7 +581,6 @@ static moecl_status count_all(group_run *run) {
   for (int m = group->begin; m < group->end; m++) layer->member[m].sources_written = true;
   MOECL_TRY(group_add_up(layer));
   group_count_rows(layer);
-  group_count_work(layer);
   return MOECL_OK;
 }
 
@@ -591,6 +590,7 @@ static moecl_status list_all(group_run *run, moecl_status status) {
   const moecl_group *group = layer->group;
   if (status == MOECL_OK) status = count_all(run);
   MOECL_TRY(group_provide_row_arrivals(layer, status));
+  group_count_work(layer);
   for (int m = group->begin; m < group->end; m++) MOECL_TRY(group_provide_row_sources(layer, m));
   for (int m = group->begin; m < group->end; m++) MOECL_TRY(reserve(layer, m));
   return on_members(run, send_member);

@@ -316,7 +316,9 @@ size_t group_list_tokens(const group_run *run, int from, int to, int chunk, grou
 moecl_status group_gather_outputs(group_run *run, int member, int chunk);
 /* Where a chunk's outputs go to, for experts that store them there themselves: none is then
  * gathered. */
-void group_place_outputs(group_run *run, int member, int chunk, group_parts *parts);
+void group_place_outputs(const group_run *run, int member, int chunk, group_parts *parts);
+/* Bytes that they store into another member's memory, once what rows arrive in is there. */
+uint64_t group_stored_bytes(const moecl_group_layer *layer, int from, int home);
 size_t group_list_outputs(const group_run *run, int from, int to, int chunk, group_block *blocks);
 
 /* ---- statistics.c ---- */

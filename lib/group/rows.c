@@ -296,10 +296,17 @@ static void part_outputs(const moecl_group_layer *layer, int m, int chunk, group
   }
 }
 
-/* What crosses has no event of its own. */
-void group_place_outputs(group_run *run, int m, int chunk, group_parts *parts) {
+void group_place_outputs(const group_run *run, int m, int chunk, group_parts *parts) {
   part_outputs(run->layer, m, chunk, parts);
-  if (parts->reach) plan_watch_copy(&run->layer->member[m].watch, NULL);
+}
+
+uint64_t group_stored_bytes(const moecl_group_layer *layer, int from, int home) {
+  uint64_t bytes = 0;
+  for (int chunk = 0; layer->member[from].trait.scatters && chunk < layer->chunks; chunk++) {
+    const arrival rows = outputs_of(layer, home, from * layer->chunks + chunk);
+    if (reaches_outputs(layer, from, home, chunk)) bytes += (uint64_t)rows.count * rows.row;
+  }
+  return bytes;
 }
 
 moecl_status group_gather_outputs(group_run *run, int m, int chunk) {

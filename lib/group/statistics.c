@@ -33,11 +33,13 @@ static void count_bytes(const moecl_group_layer *layer, int m, moecl_group_stati
     if (other == m) continue;
     const uint64_t sent = rows_between(layer, m, other), received = rows_between(layer, other, m);
     const uint64_t others_choices = choices_of(layer, other);
+    const uint64_t stored = group_stored_bytes(layer, m, other);
     s->bytes_sent += sent;
     s->bytes_received += received;
     s->choice_bytes_sent += choices;
     s->choice_bytes_received += others_choices;
-    s->copied_bytes += sent + choices;
+    s->stored_bytes += stored;
+    s->copied_bytes += sent - stored + choices;
     if (!group_sender_copies_alone(layer->group, other, m))
       s->copied_bytes += received + others_choices;
   }

@@ -57,7 +57,8 @@ static inline void check_statistics(together *t, const moecl_routing *routing) {
     received += s.bytes_received;
     choices_sent += s.choice_bytes_sent;
     choices_received += s.choice_bytes_received;
-    copied += s.copied_bytes;
+    copied += s.copied_bytes + s.stored_bytes;
+    assert_true(s.stored_bytes == 0 || strstr(transport, "nvidia_peer"));
     assert_true(!(s.hidden_ms > s.transfer_ms) && s.kernels_ms <= s.layer_ms);
   }
   const int64_t experts = routing->num_experts - routing->num_identity_experts;
@@ -67,7 +68,8 @@ static inline void check_statistics(together *t, const moecl_routing *routing) {
   const int64_t of_token = 8 * routing->top_k + (routing->token_priority ? 4 : 0);
   const int64_t choices = ranks.comm ? 0 : of_token * routing->num_tokens * (t->members - 1);
   assert_true((int64_t)choices_sent == choices && choices_received == choices_sent);
-  /* Each side copies, or the sender alone; with several processes in these. */
+  /* Each side copies, or the sender alone, if not its experts' kernels; with several processes in
+   * these. */
   const uint64_t once = sent + choices_sent;
   if (strstr(transport, "+nvidia_")) assert_in_range(copied, once, 2 * once);
   else assert_int_equal(copied, once * (strncmp(transport, "nvidia_", 7) == 0 ? 1 : 2));

@@ -49,19 +49,22 @@ static uint64_t bytes_between(const traffic *traffic, int from, int to,
   return traffic->rows[from][to] * s->row_bytes + traffic->slots[to][from] * s->output_row_bytes;
 }
 
-/* Within a process the sender alone copies. */
+/* Within a process the sender alone copies, and outputs are stored without a copy. */
 static void check_member(const traffic *traffic, int m, const moecl_group_statistics *s) {
-  uint64_t sent = 0, received = 0, copied = 0;
+  uint64_t sent = 0, received = 0, copied = 0, all_stored = 0;
   for (int other = 0; other < MEMBERS; other++) {
     if (other == m) continue;
     sent += bytes_between(traffic, m, other, s);
     received += bytes_between(traffic, other, m, s);
-    copied += bytes_between(traffic, m, other, s);
+    const uint64_t stored = apart(m, other) ? 0 : traffic->slots[other][m] * s->output_row_bytes;
+    all_stored += stored;
+    copied += bytes_between(traffic, m, other, s) - stored;
     if (apart(m, other)) copied += bytes_between(traffic, other, m, s);
   }
   assert_int_equal(s->bytes_sent, sent);
   assert_int_equal(s->bytes_received, received);
   assert_int_equal(s->copied_bytes, copied);
+  assert_int_equal(s->stored_bytes, all_stored);
 }
 
 static void test_copied_bytes(void) {

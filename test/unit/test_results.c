@@ -422,6 +422,7 @@ static void test_parallel(void **state) {
                                              .choice_bytes_sent = 24,
                                              .choice_bytes_received = 16,
                                              .copied_bytes = 88,
+                                             .stored_bytes = 48,
                                              .layer_ms = NAN,
                                              .kernels_ms = 2.5,
                                              .transfer_ms = 0.75,
@@ -451,6 +452,7 @@ static void test_parallel(void **state) {
   assert_string_equal(read->members[1].device, "a \"device\"");
   assert_true(read->members[1].rows == 7 && read->members[1].bytes_received == 32);
   assert_true(read->members[1].choice_bytes_received == 16 && read->members[1].copied_bytes == 88);
+  assert_int_equal(read->members[1].stored_bytes, 48);
   assert_true(isnan(read->members[1].layer_ms) && read->members[1].hidden_ms == 0.125);
   results_destroy(&all);
 }

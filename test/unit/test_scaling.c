@@ -280,6 +280,46 @@ static void test_choices_in_prediction(void **state) {
   }
 }
 
+/* 500 of 700 bytes that are sent are outputs that down stores; the sender alone copies the rest. */
+static void test_stored_prediction(void **state) {
+  static const int64_t two[] = {8, 8};
+  static const int64_t even[] = {1, 1, 1, 1, 1, 1, 1, 1, 1, 1, 1, 1, 1, 1, 1, 1};
+  (void)state;
+  made_up fixture;
+  prediction_basis basis;
+  prediction made;
+  set_up(&fixture, LAYER TWO "parallel: {experts: 2}\n");
+  spread(&fixture, 0, 2, two);
+  set_loads(&fixture, 0, even);
+  point_member *member = fixture.results.points[0].parallel.members;
+  member->stored_bytes = 500;
+  member->copied_bytes = 200;
+  double *down = &fixture.results.points[0].time_ms[MOECL_STAGE_DOWN].median;
+  *down = NAN;
+  assert_false(prediction_find_basis(&fixture.results, &basis));
+  *down = 0.8;
+  assert_true(prediction_find_basis(&fixture.results, &basis));
+  near(basis.bytes_per_ms, 200);
+  near(basis.received, 0);
+  near(basis.down_row_ms, 0.1);
+  /* 420 bytes there, of which half is hidden; 896 back take 4.48 ms, down 0.8 of them. */
+  assert_true(prediction_make(&fixture.results, &basis, 8, &made));
+  near(made.bytes, 420 + 896);
+  near(made.transfer_ms, 2.1);
+  near(made.late_ms, 3.68);
+  near(made.layer_ms, 2 + 1.05 + 3.68);
+  near(made.speed, 16 / 6.73);
+  char *text = report(&fixture);
+  has(text, "(max(A, D + f A) + (1 + f) (N - 1) C) / r + I max(0, R / r - d k T), and one device");
+  has(text, "that, d = 100 us a row. From the point");
+  free(text);
+  *down = 40; /* which hides them */
+  assert_true(prediction_find_basis(&fixture.results, &basis));
+  assert_true(prediction_make(&fixture.results, &basis, 8, &made));
+  near(made.layer_ms, 2 + 1.05);
+  tear_down(&fixture);
+}
+
 /* One expert with 9 of 16 rows, and the point with more tokens counts. */
 static void test_uneven_prediction(void **state) {
   static const int64_t two[] = {12, 4};
@@ -326,6 +366,7 @@ int main(void) {
                                      cmocka_unit_test(test_pictures),
                                      cmocka_unit_test(test_prediction),
                                      cmocka_unit_test(test_choices_in_prediction),
+                                     cmocka_unit_test(test_stored_prediction),
                                      cmocka_unit_test(test_uneven_prediction)};
   return cmocka_run_group_tests(tests, NULL, NULL);
 }

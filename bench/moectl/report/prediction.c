@@ -8,12 +8,14 @@
 static bool basis_of(const results *all, size_t index, prediction_basis *basis) {
   const point_parallel *parallel = &all->points[index].parallel;
   double rows = 0, kernels = 0, sent = 0, received = 0, copied = 0, choices = 0, transfer = 0,
-         tokens = 0;
+         tokens = 0, stored = 0, most = 0;
   const double members = (double)parallel->num_members;
   if (!point_has_loads(all, index) || parallel->num_members < 2) return false;
   for (size_t m = 0; m < parallel->num_members; m++) {
     const point_member *one = &parallel->members[m];
     rows += (double)one->rows;
+    most = fmax(most, (double)one->rows);
+    stored += (double)one->stored_bytes;
     tokens += (double)one->num_tokens;
     kernels += one->kernels_ms;
     transfer += one->transfer_ms;
@@ -23,18 +25,24 @@ static bool basis_of(const results *all, size_t index, prediction_basis *basis) 
     received += (double)(one->bytes_received + one->choice_bytes_received);
   }
   if (copied == 0) copied = sent + received; /* of results of earlier versions */
-  *basis = (prediction_basis){.index = index,
-                              .tokens = tokens / members,
-                              .choices = rows / tokens,
-                              .row_ms = kernels / rows,
-                              .bytes_per_ms = copied / transfer,
-                              .received = (copied - sent) / received,
-                              .choice_bytes = choices / members / (members - 1),
-                              .hidden = parallel->hidden_share,
-                              .row_bytes = (double)parallel->row_bytes,
-                              .output_row_bytes = (double)parallel->output_row_bytes};
+  sent -= stored;                            /* by copies */
+  received -= stored;
+  *basis =
+      (prediction_basis){.index = index,
+                         .tokens = tokens / members,
+                         .choices = rows / tokens,
+                         .row_ms = kernels / rows,
+                         .bytes_per_ms = copied / transfer,
+                         .received = (copied - sent) / received,
+                         .choice_bytes = choices / members / (members - 1),
+                         .hidden = parallel->hidden_share,
+                         .row_bytes = (double)parallel->row_bytes,
+                         .output_row_bytes = (double)parallel->output_row_bytes,
+                         .stores = stored > 0,
+                         .down_row_ms = all->points[index].time_ms[MOECL_STAGE_DOWN].median / most};
   return rows > 0 && kernels > 0 && transfer > 0 && received > 0 && isfinite(basis->row_ms) &&
-         isfinite(basis->bytes_per_ms) && isfinite(basis->hidden) && parallel->row_bytes > 0;
+         isfinite(basis->bytes_per_ms) && isfinite(basis->hidden) && parallel->row_bytes > 0 &&
+         (!basis->stores || isfinite(basis->down_row_ms));
 }
 
 bool prediction_find_basis(const results *all, prediction_basis *basis) {
@@ -83,12 +91,12 @@ static spread spread_over(const moecl_routing *routing, const prediction_basis *
 }
 
 /* Of the busiest device, which waits for all that others send it and has its own copies of a part:
- * rows to experts, then outputs. */
+ * rows to experts, then outputs, if copies carry those. */
 static double transfer_ms(const prediction_basis *basis, double imbalance, double others,
                           double tokens_out, double tokens_in, double outputs) {
   const double f = basis->received;
   const double there = fmax(tokens_in, tokens_out + f * tokens_in);
-  const double back = (imbalance + f) * outputs;
+  const double back = basis->stores ? 0 : (imbalance + f) * outputs;
   return (there + back + (1 + f) * others * basis->choice_bytes) / basis->bytes_per_ms;
 }
 
@@ -106,7 +114,11 @@ bool prediction_make(const results *all, const prediction_basis *basis, int64_t 
   made->bytes = tokens_out + outputs;
   made->compute_ms = basis->row_ms * rows * made->imbalance;
   made->transfer_ms = transfer_ms(basis, made->imbalance, others, tokens_out, tokens_in, outputs);
-  made->layer_ms = made->compute_ms + (1 - basis->hidden) * made->transfer_ms;
+  made->late_ms =
+      basis->stores
+          ? made->imbalance * fmax(0, outputs / basis->bytes_per_ms - basis->down_row_ms * rows)
+          : 0;
+  made->layer_ms = made->compute_ms + (1 - basis->hidden) * made->transfer_ms + made->late_ms;
   made->speed = count * basis->row_ms * rows / made->layer_ms;
   return true;
 }

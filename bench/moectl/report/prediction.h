@@ -16,13 +16,16 @@ typedef struct prediction_basis {
   double choice_bytes; /* C: ids and weights of its tokens, to one other device */
   double hidden;       /* h: the share of copying that was hidden */
   double row_bytes, output_row_bytes;
+  bool stores;        /* outputs are stored by the experts' second GEMM, beside its products */
+  double down_row_ms; /* d: that one's time, by rows */
 } prediction_basis;
 
 typedef struct prediction {
   double imbalance; /* I: the busiest device's rows over the mean */
   double bytes;     /* D + R: of a device's tokens, to others and back */
   double compute_ms, transfer_ms, layer_ms;
-  double speed; /* times the tokens per second of one device alone */
+  double late_ms; /* that outputs take longer than the GEMM that stores them */
+  double speed;   /* times the tokens per second of one device alone */
 } prediction;
 
 /* The point with the most tokens a device, of such with two devices or more all of whose times are

@@ -137,9 +137,19 @@ static void put_model(const prediction_basis *basis, FILE *file) {
       "## Prediction\n\n**PREDICTION: nothing in this table was measured.** It is what N devices "
       "would do, each with as many tokens as a device had in point %zu (T = %.0f), if they were as "
       "fast and joined by as fast links, and tokens were spread as there: time = c k T I + (1 - h) "
-      "(max(A, D + f A) + (I + f) R + (1 + f) (N - 1) C) / r, and one device alone would take c k "
-      "T. ",
-      basis->index, basis->tokens);
+      "(max(A, D + f A) + %s(1 + f) (N - 1) C) / r%s, and one device alone would take c k T. ",
+      basis->index, basis->tokens, basis->stores ? "" : "(I + f) R + ",
+      basis->stores ? " + I max(0, R / r - d k T)" : "");
+}
+
+/* Of outputs that no copy carries. */
+static void put_stored(const prediction_basis *basis, FILE *file) {
+  char d[NUMBER_SIZE];
+  if (!basis->stores) return;
+  fprintf(file,
+          "Outputs are stored where they are combined by the experts' second GEMM, beside its "
+          "products: they count as far as they take longer than that, d = %s us a row. ",
+          number_text(1e3 * basis->down_row_ms, d, sizeof d));
 }
 
 static void put_basis(const results *all, const prediction_basis *basis, FILE *file) {
@@ -147,6 +157,7 @@ static void put_basis(const results *all, const prediction_basis *basis, FILE *f
   const bool processes = strncmp(transport, "mpi", 3) == 0;
   char c[NUMBER_SIZE], r[NUMBER_SIZE], k[NUMBER_SIZE], h[NUMBER_SIZE], f[NUMBER_SIZE];
   put_model(basis, file);
+  put_stored(basis, file);
   fprintf(
       file,
       "From the point: c = %s us of kernels a row; k = %s rows a token; h = %s%% of copying "

@@ -54,7 +54,7 @@ typedef struct point_round {
 typedef struct point_member {
   char device[128];
   int64_t experts, num_tokens, rows, bytes_sent, bytes_received, choice_bytes_sent,
-      choice_bytes_received, copied_bytes;
+      choice_bytes_received, copied_bytes, stored_bytes;
   double layer_ms, kernels_ms, transfer_ms, hidden_ms; /* moecl_group_statistics */
 } point_member;
 

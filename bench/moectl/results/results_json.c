@@ -25,7 +25,8 @@ const results_member_field results_member_counts[RESULTS_MEMBER_COUNTS] = {
     MEMBER(bytes_received),
     NEWER(choice_bytes_sent),
     NEWER(choice_bytes_received),
-    NEWER(copied_bytes)};
+    NEWER(copied_bytes),
+    NEWER(stored_bytes)};
 const results_member_field results_member_times[RESULTS_MEMBER_TIMES] = {
     MEMBER(layer_ms), MEMBER(kernels_ms), MEMBER(transfer_ms), MEMBER(hidden_ms)};
 

@@ -464,6 +464,7 @@ static point_member describe(const moecl_group_statistics *s, const char *device
                       .choice_bytes_sent = (int64_t)s->choice_bytes_sent,
                       .choice_bytes_received = (int64_t)s->choice_bytes_received,
                       .copied_bytes = (int64_t)s->copied_bytes,
+                      .stored_bytes = (int64_t)s->stored_bytes,
                       .layer_ms = s->layer_ms,
                       .kernels_ms = s->kernels_ms,
                       .transfer_ms = s->transfer_ms,
