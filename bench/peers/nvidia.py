@@ -102,6 +102,7 @@ class Peers:
         self.options, self.window, self.log = options, window, log
         self.names = list(options.peers)
         self.deaths = dict.fromkeys(self.names, 0)
+        self.dead = {}  # of the point: what is told of them
         self.worker, self.about, self.notes = None, {}, []
         self.held = []  # requests: its shape, its tokens
 
@@ -140,11 +141,10 @@ class Peers:
             case = self.ask(request, "case")
         return case
 
-    def contend(self, point, dead):
-        """Those that stay for the turns, without the dead; goes on after a peer's death."""
-        left = [name for name in self.names if name not in dead]
-        while left:
-            running = None
+    def contend(self, point):
+        """Those that stay for the turns, without the point's dead; goes on after a peer's death."""
+        while left := [name for name in self.names if name not in self.dead]:
+            running, point["left_out"] = None, list(self.dead.values())
             try:
                 if not self.worker:
                     self.hold(*self.held)
@@ -160,7 +160,11 @@ class Peers:
                 return [one for one in found if one["stays"]]
             except Died:
                 self.close()
-                left = self.bury(running, left, point)
+                why = f"its process died or took over {self.options.limit:g} s (peers.log)"
+                if running is None:  # drawing weights or the reference: no peer can run
+                    point["left_out"] += [{"name": name, "why": why} for name in left]
+                    return []
+                self.bury(running, {"name": running, "why": why}, point)
         return []
 
     def leave_out(self, out, point):
@@ -171,18 +175,14 @@ class Peers:
         else:
             point["left_out"].append(out)
 
-    def bury(self, running, left, point):
-        """Who is still to be tried at this point, all anew, after the worker died under `running`."""
-        why = f"its process died or took over {self.options.limit:g} s (peers.log)"
-        if running is None:  # drawing weights or the reference: no peer can run
-            point["left_out"] += [{"name": name, "why": why} for name in left]
-            return []
-        point["left_out"].append({"name": running, "why": why})
-        self.deaths[running] += 1
-        if self.deaths[running] >= DEATHS:
-            self.names.remove(running)
-            self.notes.append(f"{running} given up: its process died {DEATHS} times")
-        return [name for name in left if name != running]
+    def bury(self, name, out, point):
+        """It is not tried again at this point, nor at any after the DEATHS-th."""
+        self.dead[name] = out
+        point["left_out"] = list(self.dead.values())
+        self.deaths[name] += 1
+        if self.deaths[name] == DEATHS:
+            self.names.remove(name)
+            self.notes.append(f"{name} given up: its process died {DEATHS} times")
 
     def turn(self, entry, what, count, pause):
         try:
@@ -260,11 +260,11 @@ def take_turns(options, sides):
             entry[what] = floors.median([one[what] for one in entry["rounds"]])
 
 
-def measure_once(options, peers, ours, shape, tokens, point, dead):
+def measure_once(options, peers, ours, shape, tokens, point):
     case = peers.hold({"shape": shape.name}, {"tokens": tokens})
     point["active"] = sum(case["active"]) / len(case["active"])
     mine = begin_ours(peers, ours, tokens, case)
-    others = peers.contend(point, dead)
+    others = peers.contend(point)
     if not peers.worker:
         peers.hold(*peers.held)
     sides = [(mine, ours.turn)]
@@ -276,18 +276,16 @@ def measure_once(options, peers, ours, shape, tokens, point, dead):
 
 def measure_point(options, peers, ours, shape, tokens, point):
     """Without a peer that dies in its turn, the others' turns begin anew."""
-    dead = []
-    while True:
+    peers.dead = {}
+    while "burst" not in point["ours"]:
         try:
-            measure_once(options, peers, ours, shape, tokens, point, dead)
-            return
+            measure_once(options, peers, ours, shape, tokens, point)
         except Died as death:
             if not death.entry:
                 raise
             peers.close()
-            dead.append(death.entry["of"])
-            point["left_out"].append({"name": death.entry["name"],
-                                      "why": "its process died in the turns (peers.log)"})
+            peers.bury(death.entry["of"], {"name": death.entry["name"],
+                                           "why": "its process died in the turns (peers.log)"}, point)
 
 
 # ---- the run ----
@@ -342,7 +340,7 @@ def run_shape(options, shape, counts, record, peers, window, log):
             why = None if ours.process.poll() is None else str(error)
         except Died:
             peers.close()
-            point["ours"] = {"error": "PyTorch's process ended in the turns (peers.log)"}
+            point["ours"] = {"error": "PyTorch's process ended while it drew or checked (peers.log)"}
         record["points"].append(point)
         write_files(options.out, record)
         say(point_line(point, floors.record_ceilings(record)))

@@ -276,15 +276,20 @@ class Command(unittest.TestCase):
                       (self.folder / "out/comparison.md").read_text())
 
     def test_a_death_in_the_turns(self):
-        """The others' turns begin anew, without that peer at that point."""
-        ran, record = self.run_command("--points", "olmoe:1,16", "--peers", "sglang,grouped_mm")
+        """The others' turns begin anew, without that peer and one that died when it was tried."""
+        ran, record = self.run_command("--points", "olmoe:1,16,128", "--peers",
+                                       "triton,sglang,grouped_mm")
         self.assertEqual(ran.returncode, 0, ran.stderr)
         for point in record["points"]:
             self.assertEqual([peer["name"] for peer in point["peers"]], ["g"])
             self.assertEqual(len(point["peers"][0]["rounds"]), 3)
-            self.assertEqual([out["name"] for out in point["left_out"]], ["s"])
-            self.assertIn("in the turns", point["left_out"][0]["why"])
             self.assertEqual(point["ours"]["burst"], 0.5)
+        # Each once a point, and given up at the second.
+        self.assertEqual([[out["name"] for out in point["left_out"]] for point in record["points"]],
+                         [["triton", "s"], ["triton", "s"], []])
+        self.assertIn("in the turns", record["points"][0]["left_out"][1]["why"])
+        for name in ("triton", "sglang"):
+            self.assertEqual(sum(f"{name} given up" in note for note in record["notes"]), 1)
 
     def test_orders(self):
         """In every round all, and all after one another equally often, but for one time."""
