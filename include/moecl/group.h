@@ -39,8 +39,9 @@ typedef struct moecl_group_params {
  * Errors: MOECL_ERROR_INVALID_ARGUMENT (how many, one twice, a NULL), MOECL_ERROR_UNSUPPORTED (no
  * such transport, or it does not serve here; built without MPI); the first context's log says
  * which. Thread: that of all contexts, as are all calls below. Where no member is a CPU, a
- * forward has threads of its own for the members but the first, which use the contexts while the
- * call lasts; log callbacks are called from the caller's thread all the same.
+ * forward has threads of its own for the members but the first, and "host" one for each member,
+ * which stays until the group is destroyed; they use the contexts while the call lasts. Log
+ * callbacks are called from the caller's thread all the same.
  *
  * Several processes: with mpi_comm every rank of the communicator makes this call with its own
  * contexts, one or more. Members are numbered by rank, and then as in `contexts`. All ranks know
@@ -187,7 +188,9 @@ typedef struct moecl_group_forward_params {
  * otherwise the rest is as in moecl_layer_forward. Memory for rows is the layer's own and grows
  * with the most that routing has asked for.
  *
- * Errors: those of moecl_layer_forward; of several members that fail at a time, the first one's.
+ * Errors: those of moecl_layer_forward; between processes also MOECL_ERROR_DEVICE (MPI fails) and
+ * MOECL_ERROR_IO (descriptors of memory do not get to another process); of several members that
+ * fail at a time, the first one's.
  * After a failure of any member nothing of the forward is under way any more between members, all
  * events are NULL and all outputs undefined; the failing members' logs say why. */
 MOECL_API moecl_status moecl_group_layer_forward(moecl_group_layer *layer,

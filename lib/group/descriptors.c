@@ -77,7 +77,8 @@ void descriptors_reach(int rank, char name[DESCRIPTORS_REACH]) {
   if (file) fclose(file);
   snprintf(name, DESCRIPTORS_REACH, "%.*s", (int)strcspn(boot, "\n"), boot);
   if (!known || !add_link(name, DESCRIPTORS_REACH, "/proc/self/ns/pid") ||
-      !add_link(name, DESCRIPTORS_REACH, "/proc/self/ns/net"))
+      !add_link(name, DESCRIPTORS_REACH, "/proc/self/ns/net") ||
+      !add_link(name, DESCRIPTORS_REACH, "/proc/self/ns/user"))
     snprintf(name, DESCRIPTORS_REACH, "rank %d", rank);
 }
 

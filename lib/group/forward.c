@@ -646,10 +646,12 @@ static void stop(group_run *run) {
         group_context_of(layer, m)); /* others write what its lists read */
     ocl_lane_finish(&layer->group->device[m].out);
     ocl_lane_finish(&layer->group->device[m].in);
+  }
+  layer->group->transport->settle(layer->group->state); /* threads of its read what plans have */
+  for (int m = begin; m < layer->group->end; m++) {
     for (int i = 0; i < GROUP_PLANS; i++) plan_space_forget(&layer->member[m].space[i]);
     if (run->events) moecl_event_destroy(&run->events[m - begin]);
   }
-  layer->group->transport->settle(layer->group->state);
   layer->ran = false;
 }
 

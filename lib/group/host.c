@@ -103,12 +103,15 @@ static bool advance_all(host_state *state, int exchange) {
 
 static moecl_status finish_part(void *user, int m, int exchange) {
   host_state *state = user;
-  int looks = 0;
   for (int s = 0; s < state->group->count; s++) {
     pump *pump = &state->pump[s];
     const size_t end = pump_end_of(pump, m, exchange);
+    int looks = 0;
     for (bool there = false; !there;) {
-      if (advance_all(state, exchange)) continue;
+      if (advance_all(state, exchange)) {
+        looks = 0;
+        continue;
+      }
       MOECL_TRY(pump_look(pump, state->group->device[m].context, end, &there));
       if (!there) pump_pause(&looks);
     }

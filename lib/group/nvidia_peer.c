@@ -120,6 +120,7 @@ const char *peer_make_sharers(peer_state *state, bool engines) {
   if (!why) why = peer_agree(state, look_at_devices(state));
   for (int m = group->begin; m < group->end && engines && !why; m++)
     why = ocl_engine_create(state->peer[m].sharer, &state->engine[m]);
+  why = peer_agree(state, why);
   if (!why && group->ranks &&
       descriptors_open(group_log(group), group->ranks, &state->descriptors) != MOECL_OK)
     why = "processes of this machine cannot pass each other descriptors";
@@ -508,8 +509,8 @@ const group_transport group_nvidia_peer_transport = {.name = "nvidia_peer",
                                                      .finish_part = peer_finish_part,
                                                      .settle = settle};
 
-/* By name alone until it has ended well on two GPUs. Engines write into memory of this process's
- * mappings. */
+/* By name alone: kernels' stores are faster (cl/dispatch/NOTES.md). Engines write into memory of
+ * this process's mappings. */
 const group_transport group_nvidia_copy_transport = {.name = "nvidia_copy",
                                                      .overlaps = true,
                                                      .one_sided = true,

@@ -42,7 +42,9 @@ static moecl_status share_wishes(const moecl_group_layer *layer, moecl_status st
   for (int m = group->begin; m < group->end; m++)
     wishes[m] = status == MOECL_OK ? wish_of(layer, m) : (row_wish){.status = status};
   if (!group->shares) return status;
-  const moecl_status shared = group_share(group, wishes, sizeof *wishes);
+  /* One that failed alone would leave the others waiting for it, where they make memory. */
+  const moecl_status shared =
+      ranks_agree(group->ranks, group_share(group, wishes, sizeof *wishes), "group_forward");
   for (int m = 0; m < group->count && status == MOECL_OK && shared == MOECL_OK; m++)
     if (wishes[m].status != MOECL_OK)
       return log_error(group_log(group), (moecl_status)wishes[m].status,
@@ -109,7 +111,7 @@ static size_t pieces_of(const moecl_group_layer *layer, const arrival *rows, int
   const group_reached first = reach(layer, rows, from, 0);
   if (!first.memory || is_whole(first)) return first.memory != NULL;
   if (first.bytes % rows->row != 0 ||
-      members * ((size_t)layer->chunks + MOST_PIECES) > OP_DISPATCH_MOST_BINS)
+      members * (size_t)layer->chunks * MOST_PIECES > OP_DISPATCH_MOST_BINS)
     return 0;
   const int64_t each = (int64_t)(first.bytes / rows->row);
   const int64_t last = rows->first + (rows->count ? rows->count - 1 : 0);
@@ -124,19 +126,21 @@ static bool reaches_tokens(const moecl_group_layer *layer, int from, int bin) {
 }
 
 /* A GEMM that scatters has few places: homes have as many as they need, one after the other, as
- * long as there is one left for each that comes later, be it among the rows that the transport
- * takes. */
+ * long as there are enough left for what may come later: the rows that the transport takes, which
+ * lie behind each other, and where the member itself comes later, that and others behind it. */
 static bool reaches_outputs(const moecl_group_layer *layer, int from, int home, int chunk) {
   const bool scatters = layer->member[from].trait.scatters;
   const int bin = from * layer->chunks + chunk;
-  size_t used = 0, needed = 0;
-  bool reaches = false;
-  for (int h = 0; h <= home; h++, used += needed) {
+  size_t used = 0;
+  bool reaches = true;
+  for (int h = 0; h <= home; h++) {
     const arrival rows = outputs_of(layer, h, bin);
     const size_t pieces = h == from ? 1 : pieces_of(layer, &rows, from);
-    const size_t later = (size_t)(layer->group->count - 1 - h);
-    reaches = pieces > 0 && (!scatters || used + pieces + later <= OP_GEMM_PLACES);
-    needed = reaches ? pieces : 1;
+    const size_t later = (size_t)(layer->group->count - 1 - h), most = from > h ? 3 : 1;
+    const bool follows = !reaches; /* rows that the transport takes */
+    reaches = pieces > 0 &&
+              (!scatters || used + pieces + (later < most ? later : most) <= OP_GEMM_PLACES);
+    used += reaches ? pieces : !follows;
   }
   return reaches;
 }

@@ -37,13 +37,14 @@ typedef struct group_observer {
 /* A forward's: choices, then tokens and outputs of each chunk. */
 enum { GROUP_MOST_EXCHANGES = 1 + 2 * MOECL_MAX_GROUP_CHUNKS };
 
-/* An exchange is the blocks of one call of begin, numbered from 0 on since the last settle, and no
- * more than those; they are finished in that order. What a transport does in between, it may do
- * asynchronously: with events, peer memory, or messages to members of other processes. */
+/* An exchange is the blocks of one round of begin_part, of one call of begin, or of both, numbered
+ * from 0 on since the last settle, and no more than those; they are finished in that order. What a
+ * transport does in between, it may do asynchronously: with events, peer memory, or messages to
+ * members of other processes. */
 typedef struct group_transport group_transport;
 struct group_transport {
   const char *name;
-  bool overlaps;   /* rows travel while kernels run */
+  bool overlaps;   /* rows travel while kernels run, so that parts of a forward pay */
   bool one_sided;  /* the sender's copies are all there are; else each side has its own */
   bool asked_only; /* by name, and never as the best that serves */
   /* Of a group of several processes on one machine, too: then all of them make the calls that say
@@ -72,7 +73,8 @@ struct group_transport {
   /* Room for the exchanges until the next settle, by which a member sends and gets at most so many
    * bytes: begin then fails for lack of none. NULL: nobody else waits for what fails here. */
   moecl_status (*reserve)(void *state, int member, uint64_t sent, uint64_t received);
-  /* In the program's thread, of all members' blocks. NULL both: members' parts are all there is.
+  /* In the program's thread, of all members' blocks. NULL both: members' parts are all there is, as
+   * of all in group_transports; what is around one of those has these (messages.c).
    * The sources are there when what is on their contexts' queues now is done; the destinations
    * may be written from now on. Returns without waiting for the sources. */
   moecl_status (*begin)(void *state, const group_block *blocks, size_t count,

@@ -55,18 +55,6 @@ moecl_status ocl_lane_write(ocl_lane *lane, const void *from, moecl_buffer *to, 
   return flush(lane, done);
 }
 
-moecl_status ocl_lane_copy(ocl_lane *lane, const moecl_buffer *from, uint64_t from_offset,
-                           moecl_buffer *to, uint64_t to_offset, uint64_t bytes, cl_event after,
-                           cl_event *done) {
-  *done = NULL;
-  MOECL_TRY(ocl_check(lane->context,
-                      clEnqueueCopyBuffer(lane->queue, from->mem, to->mem, (size_t)from_offset,
-                                          (size_t)to_offset, (size_t)bytes, after ? 1 : 0,
-                                          after ? &after : NULL, done),
-                      "clEnqueueCopyBuffer"));
-  return flush(lane, done);
-}
-
 moecl_status ocl_queue_mark(moecl_context *context, cl_event *event) {
   *event = NULL;
   MOECL_TRY(ocl_check(context, clEnqueueMarkerWithWaitList(context->queue, 0, NULL, event),

@@ -249,9 +249,6 @@ moecl_status ocl_lane_read(ocl_lane *lane, const moecl_buffer *from, uint64_t of
                            uint64_t bytes, void *to, cl_event after, cl_event *done);
 moecl_status ocl_lane_write(ocl_lane *lane, const void *from, moecl_buffer *to, uint64_t offset,
                             uint64_t bytes, cl_event after, cl_event *done);
-moecl_status ocl_lane_copy(ocl_lane *lane, const moecl_buffer *from, uint64_t from_offset,
-                           moecl_buffer *to, uint64_t to_offset, uint64_t bytes, cl_event after,
-                           cl_event *done);
 
 /* An event that completes with everything on the context's queue so far, which is sent off. */
 moecl_status ocl_queue_mark(moecl_context *context, cl_event *event);

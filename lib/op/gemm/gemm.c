@@ -387,6 +387,8 @@ moecl_status op_gemm_set_places(const op_gemm *gemm, ocl_kernel *kernel, uint32_
   int64_t shifts[OP_GEMM_PLACES], end = 0;
   if (!gemm->desc.scatter) return MOECL_OK;
   const op_places *places = io->places;
+  _Static_assert(OP_GEMM_PLACES == 8,
+                 "as places.clh, nvidia_scatter.clh and the format below have it");
   if (places->count > OP_GEMM_PLACES)
     return log_error(&gemm->context->log, MOECL_ERROR_INVALID_ARGUMENT,
                      "grouped_gemm: rows go to %llu places, expected %d at most",
