@@ -275,9 +275,10 @@ MOECL_API uint64_t moecl_layer_workspace_size(const moecl_layer *layer, int64_t 
 /* Has the layer's own workspace fit for forwards of up to num_tokens, in memory that the device has
  * found already, and all kernels built that they may want: the first such forward then waits for
  * neither. Waits, for a compiler for seconds, and where the workspace was smaller; it is never made
- * smaller. What the latest forward left in one that has to grow (routing.h) is then gone. Weights
- * may be given before or after. Errors: MOECL_ERROR_INVALID_ARGUMENT (num_tokens, as of a forward),
- * MOECL_ERROR_OUT_OF_HOST_MEMORY, MOECL_ERROR_OUT_OF_DEVICE_MEMORY. Thread: the context's. */
+ * smaller. What the latest forward left (routing.h) is gone if it is in one that has to grow, else
+ * still there. Weights may be given before or after. Errors: MOECL_ERROR_INVALID_ARGUMENT
+ * (num_tokens, as of a forward), MOECL_ERROR_OUT_OF_HOST_MEMORY, MOECL_ERROR_OUT_OF_DEVICE_MEMORY.
+ * Thread: the context's. */
 MOECL_API moecl_status moecl_layer_reserve(moecl_layer *layer, int64_t num_tokens);
 
 /* What a layer and one forward of num_tokens take on the device. */

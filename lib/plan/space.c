@@ -5,14 +5,16 @@
 
 /* ---- plans ---- */
 
-/* The place of the one that is asked for; else one that is empty, or was not used for
- * longest. */
+/* The place of the one that is asked for; else one that is empty, or was not used for longest. The
+ * workspace's own plan says where in it the latest forward's results are, and keeps its place
+ * however many others are planned since. */
 static int place_of(const plan_space *space, int64_t num_tokens, int key) {
-  int oldest = 0;
+  int oldest = -1;
   for (int i = 0; i < PLAN_SPACE_PLANS; i++) {
     const plan *plan = space->plans[i];
     if (!plan || (plan->num_tokens == num_tokens && plan->key == key)) return i;
-    if (space->used[i] < space->used[oldest]) oldest = i;
+    if (plan == space->cut) continue;
+    if (oldest < 0 || space->used[i] < space->used[oldest]) oldest = i;
   }
   return oldest;
 }
@@ -40,7 +42,6 @@ moecl_status plan_space_plan(plan_space *space, moecl_context *context, const pl
     plan->num_tokens = -1;
   }
   if (plan->num_tokens != num_tokens || plan->key != key) {
-    if (space->cut == plan) plan_space_forget(space);
     const moecl_status status = plan_make(builder, context, num_tokens, key, plan);
     if (status != MOECL_OK) {
       plan->num_tokens = -1; /* it is tried again */

@@ -12,7 +12,7 @@ typedef struct plan_space {
   plan *plans[PLAN_SPACE_PLANS];             /* each the beginning of its owner's struct */
   uint64_t used[PLAN_SPACE_PLANS], forwards; /* when each was last */
   moecl_buffer *own;                         /* the owner's workspace, grown when needed */
-  /* The latest forward's: views.parent was cut for `cut`. */
+  /* The latest forward's: views.parent was cut for `cut`, one of `plans`, which keeps its place. */
   ocl_views views;
   moecl_buffer *blocks[PLAN_MOST_TENSORS];
   const plan *cut;
@@ -50,7 +50,8 @@ moecl_status plan_space_provide(plan_space *space, moecl_context *context, const
 
 /* Has all there for forwards of so many tokens or fewer: the kernels of their plans, and the
  * owner's own workspace, in memory that the device has found. Waits, where something was not there;
- * what a forward left in a workspace that has to grow is gone. */
+ * what the latest forward left is gone if it is in a workspace that has to grow, else still there.
+ */
 moecl_status plan_space_reserve(plan_space *space, moecl_context *context,
                                 const plan_builder *builder, int64_t num_tokens, int key);
 

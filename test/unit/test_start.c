@@ -246,6 +246,35 @@ static void test_reserve_behind(void **state) {
   moecl_context_destroy(&context);
 }
 
+/* However many sizes are reserved where nothing has to grow: the latest forward's routing is there,
+ * and the next forward the same. */
+static void test_reserve_many(void **state) {
+  enum { MANY = 40 };
+  float output[SMALL_TOKENS * SMALL_HIDDEN], again[SMALL_TOKENS * SMALL_HIDDEN];
+  moecl_context *context = open_context();
+  moecl_layer *layer = NULL;
+  moecl_routing before, after;
+  (void)state;
+  assert_ok(moecl_layer_create(context, &small_params, &layer));
+  assert_ok(small_weights(layer, &small_params));
+  assert_ok(moecl_layer_reserve(layer, MANY));
+  assert_ok(small_forward(context, layer, NULL, output));
+  assert_ok(moecl_layer_read_routing_wait(layer, &before));
+  for (int64_t tokens = 0; tokens <= MANY; tokens++) {
+    assert_ok(moecl_layer_reserve(layer, tokens));
+    assert_ok(moecl_layer_read_routing_wait(layer, &after));
+    assert_int_equal(after.num_tokens, SMALL_TOKENS);
+    assert_memory_equal(after.topk_weights, before.topk_weights,
+                        (size_t)(before.num_tokens * before.top_k) * sizeof(float));
+    moecl_routing_destroy(&after);
+  }
+  moecl_routing_destroy(&before);
+  assert_ok(small_forward(context, layer, NULL, again));
+  assert_memory_equal(output, again, sizeof output);
+  moecl_layer_destroy(&layer);
+  moecl_context_destroy(&context);
+}
+
 static const moecl_layer_params shapes[] = {
     {.hidden_size = 64, .intermediate_size = 48, .num_experts = 4, .top_k = 2},
     {.hidden_size = 64, .intermediate_size = 512, .num_experts = 64, .top_k = 8},
@@ -310,10 +339,10 @@ static void test_largest_workspace(void **state) {
 
 int main(void) {
   const struct CMUnitTest tests[] = {
-      cmocka_unit_test(test_transfers),        cmocka_unit_test(test_failed_transfer),
-      cmocka_unit_test(test_writes),           cmocka_unit_test(test_weights),
-      cmocka_unit_test(test_reserve),          cmocka_unit_test(test_reserve_behind),
-      cmocka_unit_test(test_largest_workspace)};
+      cmocka_unit_test(test_transfers),    cmocka_unit_test(test_failed_transfer),
+      cmocka_unit_test(test_writes),       cmocka_unit_test(test_weights),
+      cmocka_unit_test(test_reserve),      cmocka_unit_test(test_reserve_behind),
+      cmocka_unit_test(test_reserve_many), cmocka_unit_test(test_largest_workspace)};
   skip_without_device();
   return cmocka_run_group_tests(tests, NULL, NULL);
 }
