@@ -1,7 +1,7 @@
 #!/usr/bin/env bash
 # SPDX-License-Identifier: MIT
-# Installs the build into a scratch prefix, and builds and runs embed*.c and examples/ against
-# that installation, through pkg-config alone: what an embedder does.
+# Installs the build into a scratch prefix, and builds and runs embed*.c, examples/ and a fragment of
+# docs/library.md against that installation, through pkg-config alone: what an embedder does.
 # usage: embed.sh BUILD_DIR SOURCE_ROOT [MPICC MPIRUN]
 set -euo pipefail
 build=$1 root=$2 mpicc=${3:-} mpirun=${4:-}
@@ -21,11 +21,17 @@ libdir=${pc%/pkgconfig/*}
 # embed SOURCE.c: compiles and runs it.
 embed() {
   # shellcheck disable=SC2086 # flags are several words
-  "${CC:-cc}" -std=c11 -Wall -Wextra -Werror "$1" -o "$prefix/embed" $flags
+  "${CC:-cc}" -std=c11 -Wall -Wextra -Werror -I"$prefix" "$1" -o "$prefix/embed" $flags
   LD_LIBRARY_PATH=$libdir "$prefix/embed"
 }
 embed "$root/test/api/embed.c"
 embed "$root/test/api/embed_group.c"
+
+# What is shown of blocks, with other sizes.
+sed -n '/^## Blocks/,/^## Forwards/p' "$root/docs/library.md" | sed -n '/^```c/,/^```$/p' | sed '/^```/d' |
+  sed 's/hidden_size = 4096/hidden_size = 256/; s/14336/96/' >"$prefix/block_fragment.h"
+embed "$root/test/api/embed_block.c" | tee "$prefix/fragment"
+grep -q 'docs/library.md: 513 tokens' "$prefix/fragment"
 
 # And the examples, which are of the same layer and say the same of its first token.
 for example in forward own_opencl group; do embed "$root/examples/$example.c" | tee "$prefix/$example.out"; done
