@@ -48,6 +48,11 @@ fi
 [[ $(cat "$prefix"/*.out | grep -c '^token 0: experts ') == "$programs" ]]
 [[ $(cat "$prefix"/*.out | grep '^token 0:' | sort -u | wc -l) == 1 ]] ||
   { echo "the examples differ in their answers"; exit 1; }
+
+# A block's steps from a cache give what all tokens at once give, as the example finds.
+embed "$root/examples/block.c" | tee "$prefix/block"
+grep -q '^a prompt of 16 tokens and 4 steps beside all 20 at once: the same ' "$prefix/block"
+
 # What goes wrong is said.
 if LD_LIBRARY_PATH=$libdir MOECL_DEVICE=99:99 python3 "$root/examples/ctypes_forward.py" 2>"$prefix/err"; then
   echo "ctypes_forward.py ran on a device that is not there"; exit 1
