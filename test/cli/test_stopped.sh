@@ -7,13 +7,22 @@ set -euo pipefail
 # shellcheck source=test/cli/checks.sh
 source "$(dirname -- "${BASH_SOURCE[0]}")/checks.sh"
 
-# Waits until $2 points in $1 have been measured in $3 rounds (by default one), as results.json and
-# its journal say (half a minute at most).
+# wait_for_points DIR PID N [ROUNDS]: waits until N points in DIR have been measured in so many rounds
+# (by default one), as results.json and its journal say, or the run has ended. However long that takes
+# where others want the processors too: a run that hangs is this test's limit's to end.
 wait_for_points() {
   python3 -c '
-import json, sys, time
-folder, count, rounds = sys.argv[1], int(sys.argv[2]), int(sys.argv[3])
-for tries in range(600):
+import json, os, sys, time
+folder, pid, count, rounds = sys.argv[1], *map(int, sys.argv[2:])
+
+def is_running():
+    try:
+        os.kill(pid, 0)
+    except ProcessLookupError:
+        return False
+    return True
+
+def measured():
     found = {}
     try:
         for p in json.load(open(folder + "/results.json"))["points"]:
@@ -23,9 +32,10 @@ for tries in range(600):
             found[p["index"]] = len(p["rounds"])
     except (OSError, ValueError):
         pass
-    if sum(n >= rounds for n in found.values()) >= count:
-        break
-    time.sleep(0.05)' "$1" "$2" "${3:-1}"
+    return sum(n >= rounds for n in found.values())
+
+while is_running() and measured() < count:
+    time.sleep(0.05)' "$1" "$2" "$3" "${4:-1}"
 }
 
 # interrupt_at DIR N ROUNDS OPTION...: runs the long experiment and presses Ctrl-C when N points have
@@ -38,7 +48,7 @@ signal.signal(signal.SIGINT, signal.SIG_DFL)
 os.execv(sys.argv[1], sys.argv[1:])' "$moectl" run "$work/long.yaml" "$@" \
     >"$work/out" 2>"$work/err" </dev/null &
   pid=$!
-  wait_for_points "$dir" "$points" "$rounds"
+  wait_for_points "$dir" "$pid" "$points" "$rounds"
   kill -INT "$pid" 2>/dev/null || true
   code=0
   wait "$pid" || code=$?
@@ -91,9 +101,7 @@ for index, point in before.items():
 # stopped_with DIR PID N: stops the run while results.jsonl holds N lines. The file goes each time
 # its lines are in results.json, so that only what a stopped run shows can be relied on.
 stopped_with() {
-  local tries
-  for ((tries = 0; tries < 2000; tries++)); do
-    kill -STOP "$2" 2>/dev/null || return 1
+  while kill -STOP "$2" 2>/dev/null; do
     [[ -f $1/results.jsonl ]] && (($(wc -l <"$1/results.jsonl") >= $3)) && return 0
     kill -CONT "$2"
     sleep 0.01
@@ -123,7 +131,7 @@ test_lock() {
   local some=(--set layer.capacity.capacity_factor=null)
   "$moectl" run "$work/long.yaml" "${some[@]}" --out "$dir" >"$work/first.out" 2>"$work/first.err" </dev/null &
   pid=$!
-  wait_for_points "$dir" 1
+  wait_for_points "$dir" "$pid" 1
   call run "$work/long.yaml" "${some[@]}" --resume "$dir"
   expect "--resume of a running run, exit 2" 2 "another run \\(process $pid\\) is writing into $dir"
   call run "$work/long.yaml" "${some[@]}" --out "$dir"
