@@ -94,6 +94,15 @@ class Compare(unittest.TestCase):
         self.assertIn("Times: moecl's are of the device's events", out)
         self.assertIn("point 0 (top_k=1) of C has no time of the whole layer, only of down", out)
 
+    def test_transports(self):
+        """One process beside several: all that was asked for is the same, and what served is not."""
+        for name, transport in (("one", "host"), ("two", "mpi"), ("again", "mpi")):
+            self.write(name, {**point(0, 4, experts=2, top_k=1), "parallel": {"transport": transport}},
+                       versions={"moecl": "0.1.0", "commit": "c"})
+        self.assertIn("\nCompared: transport that served (host beside mpi)\n",
+                      self.compare("one", "two")[0])
+        self.assertIn("\nCompared: nothing that is recorded differs", self.compare("two", "again")[0])
+
     def test_several(self):
         self.standard()
         self.write("three", point(0, 1, top_k=1))

@@ -8,11 +8,13 @@
 #include <math.h>
 #include <unistd.h>
 
-/* A point of a made-up file: its number, what it adds to params, its three rounds' medians. */
+/* A point of a made-up file: its number, what it adds to params, its three rounds' medians, and of
+ * a group what was its transport. */
 typedef struct made_point {
   int index;
   const char *params;
   double rounds[3];
+  const char *transport;
 } made_point;
 
 static char folder[512];
@@ -55,6 +57,7 @@ static void put_point(FILE *file, const made_point *point) {
           point->index, point->rounds[0] > 0 ? "ok" : "verify_failed",
           point->rounds[0] > 0 ? "null" : "\"it is\\nwrong\"", point->params);
   put_times(file, middle(point->rounds));
+  if (point->transport) fprintf(file, ", \"parallel\": {\"transport\": \"%s\"}", point->transport);
   fputs(", \"rounds\": [", file);
   for (int r = 0; r < 3; r++) {
     fprintf(file, "%s{\"iterations\": 5, \"load_average\": null, \"host_ms\": 0, ", r ? ", " : "");
@@ -290,6 +293,41 @@ static void test_subject(void **state) {
   measured_release(&a), measured_release(&b);
 }
 
+/* Transports that served `a` and `b`, which ask for the same: "" where the same ones did. */
+static void expect_transports(const made_point *a, const made_point *b, size_t count,
+                              const char *wanted) {
+  static const char name[] = "\"name\": \"same\"";
+  measured_run runs[] = {make_run('a', name, a, count), make_run('b', name, b, count)};
+  char *text = compare_subject(&runs[0], &runs[1]);
+  static const char devices[] = "device (device a, device b)"; /* make_run's */
+  assert_memory_equal(text, devices, strlen(devices));
+  assert_string_equal(text + strlen(devices), wanted);
+  free(text);
+  measured_release(&runs[0]), measured_release(&runs[1]);
+}
+
+static void test_transports(void **state) {
+  static const char k1[] = ", \"top_k\": 1", k2[] = ", \"top_k\": 2";
+  const made_point alone[] = {{0, k1, {1, 1, 1}, NULL}, {1, k2, {1, 1, 1}, NULL}};
+  const made_point one[] = {{0, k1, {1, 1, 1}, "host"}, {1, k2, {1, 1, 1}, "host"}};
+  const made_point swapped[] = {{1, k2, {1, 1, 1}, "host"}, {0, k1, {1, 1, 1}, "host"}};
+  const made_point two[] = {{0, k1, {1, 1, 1}, "mpi+\\u001bhost"},
+                            {1, k2, {1, 1, 1}, "mpi+\\u001bhost"}};
+  const made_point some[] = {{0, k1, {1, 1, 1}, "host"}, {1, k2, {1, 1, 1}, "mpi"}};
+  const made_point failed[] = {{0, k1, {1, 1, 1}, "host"}, {1, k2, {0, 0, 0}, NULL}};
+  const made_point all_failed[] = {{0, k1, {0, 0, 0}, NULL}, {1, k2, {0, 0, 0}, NULL}};
+  (void)state;
+  expect_transports(alone, alone, 2, "");
+  expect_transports(one, swapped, 2, "");
+  expect_transports(one, failed, 2, "");
+  expect_transports(one, all_failed, 2, "");
+  expect_transports(alone, one, 2, "; transport that served (none beside host)");
+  expect_transports(one, some, 2, "; transport that served (host beside host, mpi)");
+  expect_transports(some, one, 2, "; transport that served (host, mpi beside host)");
+  /* Others wrote the file: no control character reaches a terminal. */
+  expect_transports(one, two, 2, "; transport that served (host beside mpi+ host)");
+}
+
 static void expect_unread(const char *text, const char *part) {
   measured_run run;
   char *path = format_text("%s/z.json", folder), *error = NULL;
@@ -350,6 +388,7 @@ int main(void) {
       cmocka_unit_test_setup_teardown(test_failed, make_folder, remove_folder),
       cmocka_unit_test_setup_teardown(test_same_work, make_folder, remove_folder),
       cmocka_unit_test_setup_teardown(test_subject, make_folder, remove_folder),
+      cmocka_unit_test_setup_teardown(test_transports, make_folder, remove_folder),
       cmocka_unit_test_setup_teardown(test_damaged, make_folder, remove_folder),
       cmocka_unit_test(test_below),
   };

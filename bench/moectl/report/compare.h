@@ -57,7 +57,8 @@ bool compare_is_below(const run_ratio *speed, double least);
 size_t compare_varying(const measured_run *run, schema_id keys[KEY_COUNT]);
 /* "point 3 (top_k=2)". Returns `text`. */
 const char *compare_point_label(const measured_run *run, size_t point, char *text, size_t size);
-/* What is compared: "device (A, B); commit (1, 2)"; "" where nothing that is recorded differs.
+/* What is compared: "device (A, B); commit (1, 2)", transports that served included; "" where
+ * nothing that is recorded differs.
  * malloc'ed; NULL: no memory. */
 char *compare_subject(const measured_run *a, const measured_run *b);
 /* Pairs points that are the same work: partners[i] of a's points is one of b's, or SIZE_MAX. False:

@@ -24,21 +24,34 @@ static char *close_text(FILE *file, char **text) {
 
 /* ---- values ---- */
 
-static bool run_has(const measured_run *run, schema_id key, const char *value) {
-  for (size_t i = 0; i < run->num_points; i++)
-    if (strcmp(measured_value(run, i, key), value) == 0) return true;
+/* Beside the keys, which say what was asked for: what took rows from member to member. */
+enum { SERVED_TRANSPORT = KEY_COUNT };
+
+/* `of`: a key, or SERVED_TRANSPORT. NULL: the point did not run, so that nothing served it. */
+static const char *value_of(const measured_run *run, size_t point, int of) {
+  const point_result *result = &run->points[point].result;
+  if (of != SERVED_TRANSPORT) return measured_value(run, point, (schema_id)of);
+  if (result->status > POINT_UNVERIFIED_OK) return NULL;
+  return *result->parallel.transport ? result->parallel.transport : "none";
+}
+
+static bool run_has(const measured_run *run, int of, const char *wanted) {
+  for (size_t i = 0; i < run->num_points; i++) {
+    const char *value = value_of(run, i, of);
+    if (value && strcmp(value, wanted) == 0) return true;
+  }
   return false;
 }
 
-/* The distinct values of a key: "1, 2, 4"; after a few "...". */
-static void put_values(const measured_run *run, schema_id key, FILE *file) {
+/* The distinct values: "1, 2, 4"; after a few "...". */
+static void put_values(const measured_run *run, int of, FILE *file) {
   enum { MOST = 4 };
   const char *put[MOST];
   size_t count = 0;
   for (size_t i = 0; i < run->num_points; i++) {
-    const char *value = measured_value(run, i, key);
-    bool is_new = true;
-    for (size_t j = 0; j < count; j++) is_new &= strcmp(put[j], value) != 0;
+    const char *value = value_of(run, i, of);
+    bool is_new = value != NULL;
+    for (size_t j = 0; j < count && is_new; j++) is_new = strcmp(put[j], value) != 0;
     if (!is_new) continue;
     fprintf(file, "%s%s", count ? ", " : "", count < MOST ? value : "...");
     if (count == MOST) return;
@@ -46,10 +59,33 @@ static void put_values(const measured_run *run, schema_id key, FILE *file) {
   }
 }
 
+/* "name (1, 2 beside 4)" */
+static void put_beside(FILE *file, const char *name, const measured_run *a, const measured_run *b,
+                       int of) {
+  fprintf(file, "%s (", name);
+  put_values(a, of, file);
+  fputs(" beside ", file);
+  put_values(b, of, file);
+  fputc(')', file);
+}
+
+/* How many of a's points have a value, and how many one that none of b's has. */
+static size_t count_values(const measured_run *a, int of) {
+  size_t count = 0;
+  for (size_t i = 0; i < a->num_points; i++) count += value_of(a, i, of) != NULL;
+  return count;
+}
+static size_t count_others(const measured_run *a, const measured_run *b, int of) {
+  size_t count = 0;
+  for (size_t i = 0; i < a->num_points; i++) {
+    const char *value = value_of(a, i, of);
+    count += value && !run_has(b, of, value);
+  }
+  return count;
+}
+
 static bool is_disjoint(const measured_run *a, const measured_run *b, schema_id key) {
-  for (size_t i = 0; i < a->num_points; i++)
-    if (run_has(b, key, measured_value(a, i, key))) return false;
-  return true;
+  return count_others(a, b, key) == a->num_points;
 }
 
 size_t compare_varying(const measured_run *run, schema_id keys[KEY_COUNT]) {
@@ -199,11 +235,8 @@ char *compare_disjoint(const measured_run *a, const measured_run *b) {
   FILE *file = open_memstream(&text, &size);
   for (int key = 0; file && key < KEY_COUNT; key++) {
     if (!is_work(schema_get((schema_id)key)) || !is_disjoint(a, b, (schema_id)key)) continue;
-    fprintf(file, "%s%s (", count++ ? ", " : "", short_name(schema_get((schema_id)key)));
-    put_values(a, (schema_id)key, file);
-    fputs(" beside ", file);
-    put_values(b, (schema_id)key, file);
-    fputc(')', file);
+    if (count++ > 0) fputs(", ", file);
+    put_beside(file, short_name(schema_get((schema_id)key)), a, b, key);
   }
   if (file && count == 0) fputs("the combinations of their values", file);
   return close_text(file, &text);
@@ -226,13 +259,21 @@ static void put_key_differences(FILE *file, size_t *count, const measured_run *a
       put_difference(file, count, key->name, a->values[id] ? a->values[id] : "null",
                      b->values[id] ? b->values[id] : "null");
     } else if (is_disjoint(a, b, (schema_id)id)) {
-      fprintf(file, "%s%s (", (*count)++ ? "; " : "", schema_param(key));
-      put_values(a, (schema_id)id, file);
-      fputs(" beside ", file);
-      put_values(b, (schema_id)id, file);
-      fputc(')', file);
+      if ((*count)++ > 0) fputs("; ", file);
+      put_beside(file, schema_param(key), a, b, id);
     }
   }
+}
+
+/* Both runs may have asked for the same, and of some points another one served: of several
+ * processes, say, where there are members in more than one. */
+static void put_transports(FILE *file, size_t *count, const measured_run *a,
+                           const measured_run *b) {
+  const int of = SERVED_TRANSPORT;
+  if (count_values(a, of) == 0 || count_values(b, of) == 0) return;
+  if (count_others(a, b, of) == 0 && count_others(b, a, of) == 0) return;
+  if ((*count)++ > 0) fputs("; ", file);
+  put_beside(file, "transport that served", a, b, of);
 }
 
 char *compare_subject(const measured_run *a, const measured_run *b) {
@@ -248,5 +289,6 @@ char *compare_subject(const measured_run *a, const measured_run *b) {
   put_difference(file, &count, "commit", a->commit, b->commit);
   put_difference(file, &count, "kernels", a->kernels, b->kernels);
   put_key_differences(file, &count, a, b);
+  put_transports(file, &count, a, b);
   return close_text(file, &text);
 }

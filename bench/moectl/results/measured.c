@@ -125,6 +125,8 @@ static bool read_point(const json_t *object, size_t index, measured_run *run, ch
                      run->path, index, wrong);
   run->num_points++;
   make_plain(point->result.error);
+  make_plain(point->result.parallel.transport);
+  utf8_drop_part(point->result.parallel.transport);
   char *where = format_text("%s, point %zu", run->path, point->result.index);
   const bool ok = where ? read_params(json_object_get(object, "params"), where, point, error)
                         : fail_text(error, "no memory for %s", run->path);

@@ -8,7 +8,7 @@
 #include "results/results.h"
 
 typedef struct measured_point {
-  point_result result;     /* index, status, error, variants, times and rounds */
+  point_result result; /* index, status, error, variants, times, rounds and parallel.transport */
   char *values[KEY_COUNT]; /* of the keys that are parameters of a point, as YAML writes them */
 } measured_point;
 

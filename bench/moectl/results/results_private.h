@@ -44,9 +44,9 @@ bool results_json_read(results *results, const char *path, const char *text, siz
 bool results_journal_read(results *results, const char *path, const char *text, size_t size,
                           char **error);
 
-/* A point of any run: its index, status, error, and where it ran its variants, times and rounds,
- * but no routing or verification. Returns the key that is wrong, with nothing to destroy; NULL: all
- * is well. */
+/* A point of any run: its index, status, error, and where it ran its variants, times, rounds and
+ * the transport of a group, but no routing, members or verification. Returns the key that is wrong,
+ * with nothing to destroy; NULL: all is well. */
 const char *results_point_read(const json_t *point, point_result *result);
 
 /* results_journal.c: results.jsonl, which holds the points added since

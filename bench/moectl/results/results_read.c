@@ -147,18 +147,27 @@ static void read_member(reader *walk, const json_t *object, point_member *into) 
         real_of(walk, object, results_member_times[i].name);
 }
 
+static void read_transport(reader *walk, const json_t *object, point_parallel *parallel) {
+  const char *transport = json_string_value(member(walk, object, "transport"));
+  snprintf(parallel->transport, sizeof parallel->transport, "%s", transport ? transport : "");
+}
+
 /* Not there: the point was on one device. */
+static const json_t *parallel_of(const json_t *point) {
+  const json_t *object = json_object_get(point, "parallel");
+  return json_is_null(object) ? NULL : object;
+}
+
 static void read_parallel(reader *walk, const json_t *object, point_result *result) {
   point_parallel *parallel = &result->parallel;
-  if (!object || json_is_null(object)) return;
+  if (!object) return;
   const json_t *list = member(walk, object, "members");
-  const char *transport = json_string_value(member(walk, object, "transport"));
   parallel->members = calloc(json_array_size(list) + 1, sizeof *parallel->members);
   if (!parallel->members || json_array_size(list) == 0) {
     if (!walk->wrong) walk->wrong = "members";
     return;
   }
-  snprintf(parallel->transport, sizeof parallel->transport, "%s", transport ? transport : "");
+  read_transport(walk, object, parallel);
   parallel->num_members = json_array_size(list);
   for (size_t m = 0; m < parallel->num_members; m++)
     read_member(walk, json_array_get(list, m), &parallel->members[m]);
@@ -178,7 +187,7 @@ static void read_point(reader *walk, const json_t *object, const experiment_poin
   read_routing(walk, member(walk, object, "routing"), point, result);
   result->verify.ran = verify && !json_is_null(verify);
   if (result->verify.ran) read_measures(walk, verify, MEASURE_VERIFY, result);
-  read_parallel(walk, json_object_get(object, "parallel"), result);
+  read_parallel(walk, parallel_of(object), result);
   const json_t *offload = json_object_get(object, "offload"); /* not there: all on the device */
   if (offload) read_measures(walk, offload, MEASURE_OFFLOAD, result);
 }
@@ -232,6 +241,7 @@ const char *results_point_read(const json_t *object, point_result *result) {
     read_times(&walk, member(&walk, object, "time_ms"), result->time_ms);
     read_rounds(&walk, object, result);
     read_measures(&walk, object, MEASURE_RUN, result);
+    if (parallel_of(object)) read_transport(&walk, parallel_of(object), &result->parallel);
   }
   if (walk.wrong) point_result_destroy(result);
   return walk.wrong;
