@@ -22,7 +22,8 @@ typedef enum moecl_status {
   MOECL_ERROR_DEVICE,               /* an OpenCL call failed; the log names it */
   MOECL_ERROR_BUILD,                /* a kernel did not compile (the log has the build log), or
                                        computes wrong results here */
-  MOECL_ERROR_UNSUPPORTED,          /* a variant asked for by name cannot serve here */
+  MOECL_ERROR_UNSUPPORTED,          /* what was asked for is not supported here: a variant or a
+                                       transport by name, what a file has; the log says what */
   MOECL_ERROR_IO,                   /* a file could not be read or written, or is malformed */
   MOECL_ERROR_NOT_READY             /* e.g. forward before all weights were set */
 } moecl_status;

@@ -34,7 +34,7 @@ const char *moecl_status_string(moecl_status status) {
   case MOECL_ERROR_NO_DEVICE: return "no OpenCL device, or none that matches the choice";
   case MOECL_ERROR_DEVICE: return "an OpenCL call failed";
   case MOECL_ERROR_BUILD: return "a kernel did not compile, or failed its self-check";
-  case MOECL_ERROR_UNSUPPORTED: return "the variant asked for cannot serve here";
+  case MOECL_ERROR_UNSUPPORTED: return "what was asked for is not supported here";
   case MOECL_ERROR_IO: return "a file could not be read or written";
   case MOECL_ERROR_NOT_READY: return "not ready: something must be set or done first";
   }

@@ -226,6 +226,12 @@ for point, count in zip(points[1:], (1, 3)):
   holds "explain: and of a plan once" bash -c "[ \$(grep -c 'a group of' '$work/out') = 2 ]"
   call explain "$work/tiny.yaml" --set parallel.experts=2 --set parallel.transport=nvidia_peer
   expect "explain with a transport that does not serve, exit 1" 1 'the group could not be made: '
+  call run "$work/tiny.yaml" --set parallel.experts=2 --set parallel.transport=nvidia_peer \
+    --out "$work/no-transport"
+  expect "run: it is no variant that was asked for" 1 \
+    "could not be made: what was asked for is not supported here: group: the transport 'nvidia_peer' cannot serve here: "
+  holds "help: auto is never a transport that has to be named" bash -c \
+    "'$moectl' help experiment | tr -s ' \\n' ' ' | grep -q 'auto: the best that serves, never nvidia_copy'"
   call profile "$work/tiny.yaml" --set parallel.experts=2 --out "$work/parallel-profile"
   expect "a profile of several devices, exit 2" 2 'a profile is of one device'
   call check "$work/tiny.yaml" --set parallel.experts=2 --set measure.what=block \

@@ -468,8 +468,10 @@ static const schema_key keys[KEY_COUNT] = {
          .needs = {ANY(KEY_PARALLEL_EXPERTS)}},
     [KEY_PARALLEL_TRANSPORT] =
         {PARALLEL(transport), TYPE_TEXT, AUTO_NULL | NOT_WORK, ANY_TEXT, NO_CHOICE, "auto",
-         "How rows go from member to member: nvidia_copy, nvidia_peer, host; auto: the best that "
-         "serves.",
+         "How rows go from member to member: nvidia_peer, nvidia_copy, host; auto: the best that "
+         "serves, never nvidia_copy, which has to be named. Between processes: nvidia_peer within "
+         "a "
+         "machine, asked for or by auto, where it serves; else MPI's messages.",
          .needs = {ANY(KEY_PARALLEL_EXPERTS)}},
     [KEY_PARALLEL_DISPATCH_FORMAT] =
         {PARALLEL(dispatch_format), TYPE_CHOICE, 0, NO_RANGE, dispatch_choice, MOECL_FORMAT_COUNT,
