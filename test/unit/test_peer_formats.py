@@ -176,7 +176,9 @@ class LayerTimes(unittest.TestCase):
                         all(ids[i] != ids[i + 1] for i in range(0, 10, 2)), ids)
         # gate, up and down: 4 bits a weight and 8 for each 32.
         self.assertEqual(point["weight_bytes"], len(set(ids)) * (3 * 64 * 32 * 17 // 32))
-        self.assertTrue(0 < times["experts"] <= times["layer"])
+        # Medians of forwards of their own: on a busy machine "layer" may be the shorter.
+        for name in ("experts", "layer", "wall", "processors", "samples"):
+            self.assertGreater(times[name], 0, name)
         self.assertGreater(read["read"], 0)
 
     def test_few_tokens_have_several_inputs(self):
