@@ -9,7 +9,7 @@
 
 static moecl_context *context;
 static volatile sig_atomic_t interrupted;
-static bool interrupt_verification, interrupt_dump, dump_is_there;
+static bool interrupt_stages, interrupt_verification, interrupt_dump, dump_is_there;
 
 /* What the layer tells of the routing, with statistics made up where a test asks for it. */
 static const moecl_routing_statistics *made_up_statistics;
@@ -35,6 +35,13 @@ const char *__wrap_moecl_layer_variant(const moecl_layer *layer, const char *ope
   *reason = ran ? "since a forward" : "as made";
   moecl_routing_destroy(&routing);
   return name;
+}
+
+void __real_moecl_profile_layer_only(moecl_profile *profile, bool layer_only);
+void __wrap_moecl_profile_layer_only(moecl_profile *profile, bool layer_only);
+void __wrap_moecl_profile_layer_only(moecl_profile *profile, bool layer_only) {
+  __real_moecl_profile_layer_only(profile, layer_only);
+  if (interrupt_stages && !layer_only) interrupted = 1;
 }
 
 moecl_status verify_point(const verify_input *input, verify_result *result) {
@@ -91,7 +98,7 @@ static bool run(const char *dump_path, point_status *status) {
 static int nothing_happened(void **state) {
   (void)state;
   interrupted = 0;
-  interrupt_verification = interrupt_dump = false;
+  interrupt_stages = interrupt_verification = interrupt_dump = false;
   dump_is_there = true;
   return 0;
 }
@@ -111,6 +118,23 @@ static void test_interrupted_before_the_times(void **state) {
   (void)state;
   interrupted = 1;
   assert_false(run(NULL, &status));
+}
+
+/* A round that has the layer's times and not those of its stages is no round. */
+static void test_interrupted_stages(void **state) {
+  experiment_point point = skewed_point();
+  const experiment plan = {.iterations = 6, .points = &point, .num_points = 1};
+  runner runner = {.context = context, .experiment = &plan, .interrupted = &interrupted};
+  point_status status;
+  point_round round;
+  char *failure;
+  (void)state;
+  interrupt_stages = true;
+  assert_false(run(NULL, &status));
+  interrupted = 0;
+  assert_false(runner_repeat_point(&runner, 0, 1, 3, &round, &failure));
+  assert_null(failure);
+  runner_release(&runner);
 }
 
 static void test_interrupted_verification(void **state) {
@@ -399,6 +423,7 @@ int main(void) {
   const struct CMUnitTest tests[] = {
       cmocka_unit_test_setup(test_not_interrupted, nothing_happened),
       cmocka_unit_test_setup(test_interrupted_before_the_times, nothing_happened),
+      cmocka_unit_test_setup(test_interrupted_stages, nothing_happened),
       cmocka_unit_test_setup(test_interrupted_verification, nothing_happened),
       cmocka_unit_test_setup(test_interrupted_dump, nothing_happened),
       cmocka_unit_test_setup(test_variants, nothing_happened),

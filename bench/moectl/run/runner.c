@@ -242,11 +242,11 @@ static moecl_status describe_offload(const runner *runner, point_offload *offloa
 }
 
 /* The layer, then half as often its stages: events between the kernels cost time
- * that is not the layer's. */
+ * that is not the layer's. *whole: it was not interrupted before all of both. */
 static moecl_status time_round(runner *runner, const experiment_point *point,
                                const point_buffers *buffers, int64_t iterations,
-                               int64_t timed_of[INPUT_SETS], point_round *round) {
-  const size_t most = (size_t)iterations;
+                               int64_t timed_of[INPUT_SETS], point_round *round, bool *whole) {
+  const size_t most = (size_t)iterations, most_stages = (most + 1) / 2;
   size_t layers = 0, stages = 0;
   sample_summary host, with_events;
   if (getloadavg(&round->load_average, 1) != 1) round->load_average = NAN;
@@ -254,8 +254,10 @@ static moecl_status time_round(runner *runner, const experiment_point *point,
   round->host_ms = host.median;
   round->iterations = (int64_t)layers;
   TRY(read_offload(runner, &runner->warm));
-  return time_forwards(runner, point, buffers, false, (most + 1) / 2, NULL, round->time_ms,
-                       &with_events, &stages);
+  TRY(time_forwards(runner, point, buffers, false, most_stages, NULL, round->time_ms, &with_events,
+                    &stages));
+  *whole = layers == most && stages == most_stages;
+  return MOECL_OK;
 }
 
 static moecl_status forward_seconds(runner *runner, const experiment_point *point,
@@ -285,15 +287,15 @@ static moecl_status plan_rounds(runner *runner, const experiment_point *point,
   return MOECL_OK;
 }
 
-/* The first round; *share is how many forwards it has. */
+/* The first round. */
 static moecl_status measure_first(runner *runner, const experiment_point *point,
-                                  point_buffers *buffers, int64_t timed_of[INPUT_SETS],
-                                  int64_t *share, point_result *result) {
+                                  point_buffers *buffers, int64_t timed_of[INPUT_SETS], bool *whole,
+                                  point_result *result) {
   point_round round = {0};
   TRY(forwards_provide_buffers(runner, point, buffers));
   TRY(plan_rounds(runner, point, buffers, &result->rounds_planned));
-  *share = rounds_share(runner->experiment->iterations, result->rounds_planned, 0);
-  TRY(time_round(runner, point, buffers, *share, timed_of, &round));
+  const int64_t share = rounds_share(runner->experiment->iterations, result->rounds_planned, 0);
+  TRY(time_round(runner, point, buffers, share, timed_of, &round, whole));
   return rounds_add(result, &round) ? MOECL_OK : MOECL_ERROR_OUT_OF_HOST_MEMORY;
 }
 
@@ -430,7 +432,7 @@ static uint64_t memory_bytes(const runner *runner, const experiment_point *point
 static bool run_steps(runner *runner, const experiment_point *point, point_buffers *buffers,
                       const char *dump_path, point_result *result) {
   int64_t timed_of[INPUT_SETS] = {0};
-  int64_t share = 0;
+  bool whole = false;
   work work = {0, 0};
   moecl_status status = forwards_provide_layer(runner, point);
   if (status != MOECL_OK) {
@@ -440,9 +442,9 @@ static bool run_steps(runner *runner, const experiment_point *point, point_buffe
     else fail_call(runner, result, "the layer could not be made", status);
     return true;
   }
-  status = measure_first(runner, point, buffers, timed_of, &share, result);
+  status = measure_first(runner, point, buffers, timed_of, &whole, result);
   name_variants(runner, result); /* kernels of theirs may have been set aside on the way */
-  if (status == MOECL_OK && result->iterations < share) return false;
+  if (status == MOECL_OK && !whole) return false;
   if (status == MOECL_OK) status = read_routings(runner, point, buffers, timed_of, &work, result);
   if (status != MOECL_OK) {
     fail_call(runner, result, "the layer did not run", status);
@@ -492,6 +494,7 @@ bool runner_repeat_point(runner *runner, size_t index, int64_t round, int64_t ro
   const int64_t share = rounds_share(runner->experiment->iterations, rounds, round);
   int64_t timed_of[INPUT_SETS] = {0};
   point_buffers buffers = {0};
+  bool whole = false;
   char what[80];
   point_result failed = {0};
   *result = (point_round){0};
@@ -499,9 +502,10 @@ bool runner_repeat_point(runner *runner, size_t index, int64_t round, int64_t ro
   moecl_context_take_errors(runner->context, NULL, 0); /* earlier points' */
   moecl_status status = forwards_provide_layer(runner, point);
   if (status == MOECL_OK) status = forwards_provide_buffers(runner, point, &buffers);
-  if (status == MOECL_OK) status = time_round(runner, point, &buffers, share, timed_of, result);
+  if (status == MOECL_OK)
+    status = time_round(runner, point, &buffers, share, timed_of, result, &whole);
   forwards_release_buffers(&buffers);
-  if (status == MOECL_OK) return result->iterations >= share;
+  if (status == MOECL_OK) return whole;
   snprintf(what, sizeof what, "round %lld of %lld: the layer did not run again",
            (long long)round + 1, (long long)rounds);
   fail_call(runner, &failed, what, status);
