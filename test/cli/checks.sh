@@ -40,7 +40,7 @@ fail() {
 # call [arguments]: runs moectl; leaves $code, $work/out and $work/err.
 call() {
   code=0
-  timeout 300 "$moectl" "$@" >"$work/out" 2>"$work/err" </dev/null || code=$?
+  timeout 900 "$moectl" "$@" >"$work/out" 2>"$work/err" </dev/null || code=$?
 }
 
 # expect NAME CODE [PATTERN]: the last call's exit code, and an extended regular

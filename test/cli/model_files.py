@@ -16,8 +16,7 @@ FORMATS = {'F32': 'f', 'I32': 'i'}
 
 
 def moectl(*arguments):
-    run = subprocess.run([MOECTL, *map(str, arguments)], capture_output=True, text=True,
-                         timeout=300)
+    run = subprocess.run([MOECTL, *map(str, arguments)], capture_output=True, text=True)
     return run.returncode, run.stdout, run.stderr
 
 

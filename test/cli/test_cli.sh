@@ -61,7 +61,7 @@ full() {
   shift 2
   code=0
   : >"$work/out"
-  timeout 300 "$moectl" "$@" >/dev/full 2>"$work/err" </dev/null || code=$?
+  timeout 900 "$moectl" "$@" >/dev/full 2>"$work/err" </dev/null || code=$?
   expect "$name" "$want" 'not all output could be written: No space left'
   holds "$name, told once" bash -c "[[ \$(grep -c 'could be written' '$work/err') == 1 ]]"
 }

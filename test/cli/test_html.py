@@ -165,7 +165,7 @@ def render(chromium, pages, folder, dark):
                f"file://{folder}/harness.html"]
     if os.geteuid() == 0:
         command.insert(1, "--no-sandbox")
-    done = subprocess.run(command, capture_output=True, text=True, timeout=300, check=False)
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
     answer = re.search("FOUND(.*)END", done.stdout)
     assert answer, done.stderr[-2000:]
     console = [line for line in done.stderr.splitlines() if "CONSOLE" in line]

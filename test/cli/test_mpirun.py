@@ -54,10 +54,17 @@ class Mpirun(unittest.TestCase):
 
     def run_it(self, ranks, *arguments, **environment):
         return subprocess.run(self.words(ranks, *arguments), capture_output=True, encoding="utf-8",
-                              env={**os.environ, **environment}, timeout=300, check=False)
+                              env={**os.environ, **environment}, check=False)
 
     def points(self, out):
         return json.loads((self.folder / out / "results.json").read_text(encoding="utf-8"))["points"]
+
+    def done(self, out):
+        """Points that ended well, in results.json alone."""
+        try:
+            return [point for point in self.points(out) if point["status"] == "ok"]
+        except (OSError, ValueError):
+            return []
 
     def test_as_one_process(self):
         """More members than processes, as many, and fewer; the same bits."""
@@ -145,21 +152,26 @@ class Mpirun(unittest.TestCase):
     def test_killed(self):
         """What was measured is there, and the run goes on with it."""
         experiment = (*EXPERIMENT, "--set", "parallel.experts=[1,2]", "--set",
-                      "measure.iterations=200", "--set", "measure.rounds=1")
+                      "measure.iterations=500", "--set", "measure.rounds=1")
         out, pid = self.folder / "out", self.folder / "pid"
         process = subprocess.Popen(self.words(2, *experiment, "--out", out), stderr=subprocess.PIPE,
                                    stdout=subprocess.PIPE, encoding="utf-8",
-                                   env={**os.environ, "ODD_RANK": "1", "ODD_PID": str(pid)})
+                                   # Open MPI gives the others a second: rank 0 has to hear of it.
+                                   env={**os.environ, "ODD_RANK": "1", "ODD_PID": str(pid),
+                                        "OMPI_MCA_odls_base_sigkill_timeout": "3"})
         for line in process.stderr:
             if "[2/4]" in line:
                 break
-        time.sleep(0.2)
-        os.kill(int(pid.read_text(encoding="utf-8")), signal.SIGKILL)
-        said, error = process.communicate(timeout=60)
+        odd = int(pid.read_text(encoding="utf-8"))
+        os.kill(odd, signal.SIGSTOP)  # the third point cannot end
+        while len(self.done("out")) < 2 and process.poll() is None:
+            time.sleep(0.02)
+        os.kill(odd, signal.SIGKILL)
+        said, error = process.communicate()
         self.assertNotEqual(process.returncode, 0)
         if "BAD TERMINATION" not in said:  # MPICH's word: it leaves the others none
             self.assertIn("go on with: mpirun -n 2 moectl run", error)
-        done = [point for point in self.points("out") if point["status"] == "ok"]
+        done = self.done("out")
         self.assertGreaterEqual(len(done), 2)
         run = self.run_it(2, *experiment, "--resume", out)
         self.assertEqual(run.returncode, 0, run.stderr)

@@ -39,7 +39,7 @@ run_with() {
   shift
   rm -rf "$work/results"
   code=0
-  MOECL_KERNEL_DIR=$folder MOECL_CACHE_DIR=$work/cache timeout 120 "$moectl" run "$work/layer.yaml" \
+  MOECL_KERNEL_DIR=$folder MOECL_CACHE_DIR=$work/cache timeout 900 "$moectl" run "$work/layer.yaml" \
     --out "$work/results" "$@" >"$work/log" 2>&1 </dev/null || code=$?
   status=$(python3 -c '
 import json, sys

@@ -58,6 +58,7 @@ test_interrupt() {
   local dir=$work/interrupted
   write_tiny "$work/long.yaml" '[4, 5, 6, 7, 8, 9, 10, 11]' '[1, 2]' swiglu '[null, 1.0, 1.5, 2.0]' \
     fp32 '[16, 17]' 100
+  sed -i 's/verify: true/rounds: 3, verify: true/' "$work/long.yaml"
   interrupt_at "$dir" 3 1 --out "$dir"
   expect "Ctrl-C: exit 1" 1
   json_holds "Ctrl-C keeps the finished points" "$dir" "3 <= len(r['points']) < 128"
@@ -132,11 +133,12 @@ test_lock() {
   "$moectl" run "$work/long.yaml" "${some[@]}" --out "$dir" >"$work/first.out" 2>"$work/first.err" </dev/null &
   pid=$!
   wait_for_points "$dir" "$pid" 1
+  kill -STOP "$pid" # and so it is running, however long the others take
   call run "$work/long.yaml" "${some[@]}" --resume "$dir"
   expect "--resume of a running run, exit 2" 2 "another run \\(process $pid\\) is writing into $dir"
   call run "$work/long.yaml" "${some[@]}" --out "$dir"
   expect "--out into a running run's folder, exit 2" 2 "another run \\(process $pid\\)"
-  holds "the first run was still running" kill -0 "$pid"
+  holds "the first run was still running" kill -CONT "$pid"
   code=0
   wait "$pid" || code=$?
   cp "$work/first.out" "$work/out" && cp "$work/first.err" "$work/err"

