@@ -292,31 +292,21 @@ static moecl_status keep_part(peer_state *state, int exchange, int who, const ar
   return grown ? MOECL_OK : peer_no_memory(&peer_context(state, who)->log);
 }
 
-static moecl_status put_block(peer_state *state, int exchange, const group_block *block,
+/* A block that the member sends, which it stores, or one that another process stores here. The
+ * parts of both are kept. */
+static moecl_status put_block(peer_state *state, int exchange, int m, const group_block *block,
                               group_observer *observer) {
+  const bool stores = block->from == m && block->source;
   const area *to;
-  MOECL_TRY(find_destination(state, block->from, block, &to));
+  MOECL_TRY(find_destination(state, m, block, &to));
   for (uint64_t done = 0, bytes; done < block->bytes; done += bytes) {
     const uint64_t offset = block->destination_offset + done;
     const place place = place_of(state, to, offset);
     bytes = least(block->bytes - done, place.left);
-    if (block->source)
-      MOECL_TRY(put(state, block->from, block->source, block->source_offset + done,
-                    peer_piece(state, to, place.piece)[block->from], place.at, bytes, observer));
-    MOECL_TRY(keep_part(state, exchange, block->from, to, &place, offset, bytes));
-  }
-  return MOECL_OK;
-}
-
-/* What another process stores here. */
-static moecl_status keep_parts(peer_state *state, int exchange, const group_block *block) {
-  const area *to;
-  MOECL_TRY(find_destination(state, block->to, block, &to));
-  for (uint64_t done = 0, bytes; done < block->bytes; done += bytes) {
-    const uint64_t offset = block->destination_offset + done;
-    const place place = place_of(state, to, offset);
-    bytes = least(block->bytes - done, place.left);
-    MOECL_TRY(keep_part(state, exchange, block->to, to, &place, offset, bytes));
+    if (stores)
+      MOECL_TRY(put(state, m, block->source, block->source_offset + done,
+                    peer_piece(state, to, place.piece)[m], place.at, bytes, observer));
+    MOECL_TRY(keep_part(state, exchange, m, to, &place, offset, bytes));
   }
   return MOECL_OK;
 }
@@ -368,9 +358,9 @@ static moecl_status put_blocks(peer_state *state, int exchange, int m, const gro
   const peer *peer = &state->peer[m];
   if (peer->followed != peer->copied) MOECL_TRY(await(state, m, 0, 0, peer->copied));
   for (size_t i = 0; i < count; i++) {
-    if (blocks[i].from == m) MOECL_TRY(put_block(state, exchange, &blocks[i], observer));
-    if (blocks[i].to == m && !group_has(state->group, blocks[i].from))
-      MOECL_TRY(keep_parts(state, exchange, &blocks[i]));
+    const bool is_told = blocks[i].to == m && !group_has(state->group, blocks[i].from);
+    if (blocks[i].from == m || is_told)
+      MOECL_TRY(put_block(state, exchange, m, &blocks[i], observer));
   }
   return send_number(state, m, number_of(state, exchange));
 }
