@@ -33,6 +33,22 @@ static void test_names_are_unique(void **state) {
     }
 }
 
+/* Help and messages name each choice, whole. */
+static void test_choices_are_named(void **state) {
+  char expected[SCHEMA_EXPECTED_SIZE + 3] = ", ";
+  (void)state;
+  for (int i = 0; i < KEY_COUNT; i++) {
+    const schema_key *key = schema_get((schema_id)i);
+    schema_expected(key, expected + 2, SCHEMA_EXPECTED_SIZE);
+    strcat(expected, ",");
+    for (int c = 0; c < key->num_choices && key->type == TYPE_CHOICE; c++) {
+      char *word = key->choice(c) ? format_text(", %s,", key->choice(c)) : NULL;
+      if (word && !strstr(expected, word)) fail_msg("%s: no '%s' in %s", key->name, word, expected);
+      free(word);
+    }
+  }
+}
+
 static void test_one_name(void **state) {
   fixture *f = *state;
   results *all = open_new(f);
@@ -203,6 +219,7 @@ static void test_resume_old_names(void **state) {
 int main(void) {
   const struct CMUnitTest tests[] = {
       cmocka_unit_test(test_names_are_unique),
+      cmocka_unit_test(test_choices_are_named),
       CASE(test_one_name),
       cmocka_unit_test(test_old_names),
       cmocka_unit_test(test_old_name_in_a_file),

@@ -194,7 +194,8 @@ bool schema_needs_block(const schema_key *key);
 /* Is what two points measure the same, in every key that is the layer's, or the block's? */
 bool schema_same_layer(const experiment_point *a, const experiment_point *b);
 
-/* What the key takes, as a noun phrase for messages and help. */
+/* What the key takes, as a noun phrase for messages and help; SCHEMA_EXPECTED_SIZE is enough. */
+enum { SCHEMA_EXPECTED_SIZE = 512 };
 const char *schema_expected(const schema_key *key, char *buffer, size_t size);
 
 /* Writes a value where the key belongs. A text is shared, not copied. */

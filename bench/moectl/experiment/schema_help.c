@@ -5,7 +5,7 @@
 #include "experiment/yaml_tree.h"
 
 static void print_key(FILE *file, const schema_key *key) {
-  char expected[160], facts[256];
+  char expected[SCHEMA_EXPECTED_SIZE], facts[SCHEMA_EXPECTED_SIZE + 96];
   const char *swept = key->flags & OF_EXPERIMENT ? "" : "; can be swept";
   schema_expected(key, expected, sizeof expected);
   if (key->flags & REQUIRED) snprintf(facts, sizeof facts, "%s; required%s", expected, swept);

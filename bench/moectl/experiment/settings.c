@@ -267,7 +267,7 @@ void settings_override(settings *settings, const char *assignment, problems *pro
 }
 
 void settings_complete(settings *settings, problems *problems) {
-  char expected[160];
+  char expected[SCHEMA_EXPECTED_SIZE];
   for (int i = 0; i < KEY_COUNT; i++) {
     const schema_key *key = schema_get((schema_id)i);
     setting *s = &settings->keys[i];

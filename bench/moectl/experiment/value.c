@@ -86,7 +86,7 @@ static void hint_for(const schema_key *key, const tree_node *node, char *hint, s
 }
 
 static bool refuse(const schema_key *key, const tree_node *node, problems *problems) {
-  char expected[160], found[96], hint[96];
+  char expected[SCHEMA_EXPECTED_SIZE], found[96], hint[96];
   const char *one_of = key->type == TYPE_CHOICE && key->num_choices > 1 ? "one of " : "";
   hint_for(key, node, hint, sizeof hint);
   problem_add(problems, node->mark, "%s: expected %s%s, found %s%s", key->name, one_of,
