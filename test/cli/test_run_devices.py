@@ -99,6 +99,18 @@ class Devices(unittest.TestCase):
         self.assertIn("broken.icd names /nowhere/libvendor.so.1, which cannot be loaded", err)
         self.assertIn("B beside A: 2 points", out)
 
+    def test_members(self):
+        """Devices of a group, by names with blanks in them and by numbers, in turns."""
+        name = json.loads(moectl("devices", "--json").stdout)[1]["name"].split("-")[-1]
+        for devices, found in ((f"['{name}', 0:1]", f"{name}, 0:1, {name}"),
+                               ("[0:1, 0:0]", "0:1, 0:0, 0:1"), ("' 0:1 ,, 0:0,'", "0:1, 0:0, 0:1")):
+            result = moectl("explain", "e.yaml", "--set", "parallel.experts=3", "--set",
+                            f"devices={devices}", folder=self.folder)
+            self.assertIn(f"\n  members on: {found}\n", result.stdout, result.stderr)
+        result = moectl("check", "e.yaml", "--set", "parallel.experts=3", "--set", "devices=0:1 0:0",
+                        folder=self.folder)
+        self.assertIn("there is no device '0:1 0:0' here", result.stderr)
+
     def test_not_there(self):
         err = self.run_it("--device", "0:0,7:0", "--out", "out", code=3)[1]
         self.assertIn("there is no device 7:0", err)

@@ -104,9 +104,11 @@ static void test_one_device(void **state) {
   static const struct {
     const char *devices;
     bool shared;
-  } cases[] = {{"auto", true},        {"0:0", true},     {"[0:0, '0:0']", true},
-               {"[0:0, 0:1]", false}, {"all", false},    {"[0:1, 0:11]", false},
-               {"'0:0, 0:0'", true},  {"cpu all", false}};
+  } cases[] = {{"auto", true},         {"0:0", true},
+               {"[0:0, '0:0']", true}, {"[0:0, 0:1]", false},
+               {"all", false},         {"[0:1, 0:11]", false},
+               {"'0:0, 0:0'", true},   {"cpu, all", false},
+               {"one name", true},     {"[one name, one]", false}};
   (void)state;
   for (size_t i = 0; i < sizeof cases / sizeof *cases; i++) {
     made_up fixture;

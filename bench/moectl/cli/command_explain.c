@@ -172,7 +172,8 @@ static void explain_group(moecl_context *context, const experiment_point *point,
   }
   printf("\n  members on:");
   for (int m = 0; m < members; m++)
-    if (together_name_device(context, point, m, device) == MOECL_OK) printf(" %s", device);
+    if (together_name_device(context, point, m, device) == MOECL_OK)
+      printf("%s %s", m ? "," : "", device);
   printf("\n  each runs the steps below for its tokens and experts, and dispatch between them "
          "(docs/expert-parallel.md); what is told is one device's plan with all of both:\n");
 }

@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: MIT
 #include "cli/prepare.h"
 #include "experiment/settings.h"
+#include "base/list.h"
 #include "base/suggest.h"
 #include "base/wrap.h"
 #include <stdarg.h>
@@ -152,17 +153,14 @@ static void refuse_device(const experiment *experiment, const char *name,
               "devices: there is no device '%s' here; expected auto, all, or of %s", name, known);
 }
 
-/* Names with commas or blanks between them. */
 static bool are_devices(const experiment *experiment, const char *list,
                         const moecl_device_info *devices, size_t count) {
-  static const char between[] = " ,";
   bool all = true;
-  for (const char *at = list + strspn(list, between); *at; at += strspn(at, between)) {
-    const size_t length = strcspn(at, between);
+  size_t length;
+  for (const char *at = list; (at = list_next(at, &length)) != NULL; at += length) {
     char name[256];
     size_t chosen;
     snprintf(name, sizeof name, "%.*s", (int)length, at);
-    at += length;
     if (moecl_device_choose(devices, count, name, &chosen) == MOECL_OK) continue;
     refuse_device(experiment, name, devices, count);
     all = false;

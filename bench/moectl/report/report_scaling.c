@@ -3,6 +3,7 @@
  * more would do, which is a prediction. */
 #include "report/prediction.h"
 #include "report/report_parts.h"
+#include "base/list.h"
 #include <inttypes.h>
 #include <math.h>
 #include <string.h>
@@ -28,17 +29,13 @@ static void put_span(const span *of, double times, const char *unit, FILE *file)
   fprintf(file, "%s%s", high, unit);
 }
 
-/* Does a list of devices, with commas or blanks between them, name one alone? NULL: the
- * experiment's. */
+/* Does a list of devices name one alone? NULL: the experiment's. */
 static bool names_one(const char *devices) {
-  static const char between[] = " ,";
-  if (!devices) return true;
-  const char *first = devices + strspn(devices, between);
-  const size_t length = strcspn(first, between);
-  for (const char *at = first; *at; at += strspn(at, between)) {
-    if (strcspn(at, between) != length || strncmp(at, first, length) != 0) return false;
-    at += length;
-  }
+  size_t length, other;
+  const char *first = devices ? list_next(devices, &length) : NULL;
+  if (!first) return true;
+  for (const char *at = first; (at = list_next(at, &other)) != NULL; at += other)
+    if (other != length || strncmp(at, first, length) != 0) return false;
   return length != strlen("all") || strncmp(first, "all", length) != 0;
 }
 

@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: MIT
 #include "run/together.h"
 #include "base/clock.h"
+#include "base/list.h"
 #include "run/processes.h"
 #include <math.h>
 #include <stdio.h>
@@ -27,17 +28,13 @@ static moecl_status conclude(struct together *together, moecl_status status) {
 
 /* ---- members ---- */
 
-/* Word i of a list with blanks or commas between words, in turns; false: there is none. */
-static bool word_of(const char *list, int i, char name[DEVICE_NAME_SIZE]) {
-  static const char between[] = " ,";
+/* Item i of a list, in turns; false: there is none. */
+static bool item_of(const char *list, int i, char name[DEVICE_NAME_SIZE]) {
   int count = 0;
-  for (const char *at = list + strspn(list, between); *at; count++) {
-    const size_t length = strcspn(at, between);
-    if (count == i) snprintf(name, DEVICE_NAME_SIZE, "%.*s", (int)length, at);
-    at += length;
-    at += strspn(at, between);
-  }
-  return count > 0 && (i < count || word_of(list, i % count, name));
+  size_t length;
+  for (const char *at = list; (at = list_next(at, &length)) != NULL; at += length)
+    if (count++ == i) snprintf(name, DEVICE_NAME_SIZE, "%.*s", (int)length, at);
+  return count > 0 && (i < count || item_of(list, i % count, name));
 }
 
 /* The i-th of all devices, in turns. */
@@ -71,7 +68,7 @@ moecl_status together_name_device(const moecl_context *context, const experiment
   const char *devices = point->parallel.devices;
   name_own(context, name);
   if (devices && strcmp(devices, "all") == 0) return any_device(m, name);
-  return devices && !word_of(devices, m, name) ? MOECL_ERROR_NO_DEVICE : MOECL_OK;
+  return devices && !item_of(devices, m, name) ? MOECL_ERROR_NO_DEVICE : MOECL_OK;
 }
 
 /* Names that are no numbers may be any device's: this one's, too. */
