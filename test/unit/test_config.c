@@ -325,6 +325,10 @@ static void test_placement_file(void **state) {
   } wrong[] = {
       {"[[0], [1]]", "experts: 3, placement: file",
        "lists of 2 members, expected parallel.experts"},
+      {"[[0, 1, 2, 3], [4, 5, 6, 8]]", by_file, "member 1's list has expert 8, expected 0 to 7"},
+      {"[[0, 1, 2, 1], [3, 4, 5, 6, 7]]", by_file, "member 0's list has expert 1 twice"},
+      {"[[0, 1, 2, 3], [4, 5, 6, 0]]", by_file, "expert 7 is in no member's list"},
+      {"[[], []]", by_file, "expert 0 is in no member's list"},
       {"[1, 2, 3]", by_file, "loads of 3 experts, expected 8"},
       {"[1, 2, 3]", "experts: 2, replicas: 1", "loads of 3 experts, expected 8"},
       {"[1, -2, 3]", by_file, "is no placement: expected [[0, 1], [2, 3]]"},

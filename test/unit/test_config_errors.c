@@ -157,6 +157,23 @@ static void test_together(void **state) {
           "t.yaml:2:87: workload.tensor: cannot be swept; expected one value, found a list");
 }
 
+static void test_offload(void **state) {
+  (void)state;
+  refuses_added(
+      "parallel: {placement: offload, cache: 2.5}\n",
+      "t.yaml:8:39: parallel.cache: expected a share below 1, or a whole number up to the "
+      "layer's 8 experts, found 2.5");
+  refuses_added(
+      "parallel: {placement: offload, cache: 9}\n",
+      "t.yaml:8:39: parallel.cache: expected a share below 1, or a whole number up to the "
+      "layer's 8 experts, found 9");
+  /* Told once, by the keys' names. */
+  refuses_added("block: {attention: {num_heads: 4}}\nparallel: {placement: offload, cache: 2}\n"
+                "measure: {what: block}\n",
+                "t.yaml:9:23: parallel.placement: 'offload' is of layers on one device, expected "
+                "another where blocks are measured (measure.what)");
+}
+
 static void test_structure(void **state) {
   (void)state;
   refuses("name: x\n",
@@ -543,6 +560,10 @@ static void test_no_effect(void **state) {
         "dir/t.yaml:8:40: warning: parallel.chunks has no effect with 'placement: offload'\n"
         "dir/t.yaml:8:63: warning: parallel.replicas has no effect with 'placement: offload'");
   warns("devices: [0:0, 0:1]\nparallel: {placement: [even, offload], experts: 1}\n", NULL, NULL);
+  warns(
+      "parallel: {experts: 2, chunks: 4}\n", "layer.activation_format=int8",
+      "dir/t.yaml:8:32: warning: parallel.chunks has no effect without 'activation_format: dtype'");
+  warns("parallel: {experts: 2, chunks: 4}\n", "layer.activation_format=[dtype,int8]", NULL);
   static const char layer[] = "layer:\n  hidden_size: 8\n  intermediate_size: 8\n  num_experts: 4\n"
                               "  top_k: 2\n  capacity: {min_capacity: 4, drop_policy: position, "
                               "capacity_factor: %s}\nworkload: {num_tokens: 8}\n";
@@ -590,6 +611,7 @@ int main(void) {
       cmocka_unit_test(test_not_yaml),
       cmocka_unit_test(test_hostile_yaml),
       cmocka_unit_test(test_unknown_keys),
+      cmocka_unit_test(test_offload),
       cmocka_unit_test(test_structure),
       cmocka_unit_test(test_together),
       cmocka_unit_test(test_integers),

@@ -374,7 +374,7 @@ int command_run(const options *options) {
   if (processes_count() > 1 && devices_are_several(options->device)) {
     if (processes_own() == 0)
       complain("--device %s runs the experiment on one device after the other, in one process: "
-               "without mpirun; or parallel.devices names the members' devices",
+               "without mpirun; or devices names the members' devices",
                options->device);
     processes_end();
     return EXIT_USAGE;

@@ -4,6 +4,7 @@
 #include "moecl/group.h"
 #include <errno.h>
 #include <jansson.h>
+#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 
@@ -86,6 +87,29 @@ bool placement_file_read(const char *path, placement_file *placement, char **err
   if (ok) return true;
   placement_file_release(placement);
   return fail_text(error, "%s is no placement: " EXPECTED ", of points with as many experts", path);
+}
+
+bool placement_file_check_lists(const placement_file *placement, int64_t num_experts, char *message,
+                                size_t size) {
+  int64_t latest[MOECL_MAX_EXPERTS] = {0}; /* list that has it, counted from 1 */
+  size_t i = 0;
+  for (size_t m = 0; m < placement->num_lists; m++)
+    for (const size_t end = i + placement->list_sizes[m]; i < end; i++) {
+      const int32_t expert = placement->lists[i];
+      const bool is_one = expert < num_experts, again = is_one && latest[expert] == (int64_t)m + 1;
+      if (!is_one)
+        snprintf(message, size, "member %zu's list has expert %d, expected 0 to %lld", m,
+                 (int)expert, (long long)num_experts - 1);
+      if (again) snprintf(message, size, "member %zu's list has expert %d twice", m, (int)expert);
+      if (!is_one || again) return false;
+      latest[expert] = (int64_t)m + 1;
+    }
+  for (int64_t e = 0; e < num_experts && placement->num_lists > 0; e++)
+    if (!latest[e]) {
+      snprintf(message, size, "expert %lld is in no member's list", (long long)e);
+      return false;
+    }
+  return true;
 }
 
 void placement_file_release(placement_file *placement) {

@@ -464,8 +464,8 @@ static const schema_key keys[KEY_COUNT] = {
         {PARALLEL(chunks), TYPE_INT, NULLABLE | AUTO_NULL | NOT_WORK, 1, MOECL_MAX_GROUP_CHUNKS,
          NO_CHOICE, "null",
          "Parts of a member's experts whose rows travel while others are computed; null, or auto: "
-         "as many as pay.",
-         .needs = {ANY(KEY_PARALLEL_EXPERTS)}},
+         "as many as pay. Rows that are rounded (layer.activation_format) go at once.",
+         .needs = {ANY(KEY_PARALLEL_EXPERTS), ONE(KEY_ACTIVATION_FORMAT, MOECL_FORMAT_DTYPE)}},
     [KEY_PARALLEL_TRANSPORT] =
         {PARALLEL(transport), TYPE_TEXT, AUTO_NULL | NOT_WORK, ANY_TEXT, NO_CHOICE, "auto",
          "How rows go from member to member: nvidia_peer, nvidia_copy, host; auto: the best that "

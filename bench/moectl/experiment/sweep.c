@@ -196,9 +196,10 @@ static void flatten(char *detail) {
 
 /* What the library says of the block around a layer that it takes. */
 static bool has_bad_block(const settings *settings, const experiment_point *point, breach *found) {
-  const moecl_block_params block = experiment_block_params(point);
+  moecl_block_params block = experiment_block_params(point);
   char detail[256];
   if (point->what != WHAT_BLOCK) return false;
+  block.layer.expert_cache = 0; /* has_bad_offload's */
   if (moecl_layer_params_check(&block.layer, NULL, 0) != MOECL_OK) return false;
   if (block.attention.num_heads == 0) {
     found->key = KEY_WHAT;
@@ -231,8 +232,7 @@ static bool has_parallel_block(const experiment_point *point, breach *found) {
   return point->what == WHAT_BLOCK && point->parallel.experts > 0;
 }
 
-/* Is a placement file missing, or of another layer or group? A list's experts are the library's to
- * check. */
+/* Is a placement file missing, or of another layer or group? */
 static bool has_bad_placement(const experiment *experiment, const experiment_point *point,
                               breach *found) {
   const placement_file *file = &experiment->placement;
@@ -240,6 +240,7 @@ static bool has_bad_placement(const experiment *experiment, const experiment_poi
   const long long experts = point->layer.num_experts - point->layer.num_identity_experts;
   const bool by_file = point->parallel.placement == PARALLEL_FROM_FILE;
   const long long lists = (long long)file->num_lists, loads = (long long)file->num_loads;
+  char wrong[128];
   if (members == 0 || (!by_file && point->parallel.replicas == 0)) return false;
   found->key = by_file ? KEY_PARALLEL_PLACEMENT : KEY_PARALLEL_REPLICAS;
   if (by_file && !experiment->placement_path)
@@ -249,6 +250,9 @@ static bool has_bad_placement(const experiment *experiment, const experiment_poi
     snprintf(found->message, sizeof found->message,
              "parallel.placement: %s has lists of %lld members, expected parallel.experts (%lld)",
              experiment->placement_path, lists, members);
+  else if (by_file && !placement_file_check_lists(file, experts, wrong, sizeof wrong))
+    snprintf(found->message, sizeof found->message, "parallel.placement: %s: %s",
+             experiment->placement_path, wrong);
   else if (loads > 0 && loads != experts && loads != point->layer.num_experts)
     snprintf(found->message, sizeof found->message,
              "parallel.placement_file: %s has loads of %lld experts, expected %lld",
@@ -262,10 +266,11 @@ static bool has_bad_placement(const experiment *experiment, const experiment_poi
   return true;
 }
 
-/* Is a cache of other than one device's layer, or larger than that? */
+/* Is a cache of other than one device's layer, or larger than that, or of no number of experts? */
 static bool has_bad_offload(const experiment_point *point, breach *found) {
   const long long experts = point->layer.num_experts - point->layer.num_identity_experts;
   const bool block = point->what == WHAT_BLOCK, group = point->parallel.experts > 1;
+  const double cache = point->parallel.cache;
   if (point->parallel.placement != PARALLEL_OFFLOAD) return false;
   found->key = block || group ? KEY_PARALLEL_PLACEMENT : KEY_PARALLEL_CACHE;
   if (block || group)
@@ -275,9 +280,11 @@ static bool has_bad_offload(const experiment_point *point, breach *found) {
                    : "parallel.experts to be null or 1");
   else
     snprintf(found->message, sizeof found->message,
-             "parallel.cache: expected at most the layer's %lld experts, found %g", experts,
-             point->parallel.cache);
-  return block || group || point->layer.expert_cache > experts;
+             "parallel.cache: expected a share below 1, or a whole number up to the layer's %lld "
+             "experts, found %g",
+             experts, cache);
+  return block || group || point->layer.expert_cache > experts ||
+         (cache > 1 && cache != floor(cache));
 }
 
 static bool breaks(const settings *settings, rule rule, const experiment *experiment,
