@@ -559,10 +559,14 @@ static void test_no_effect(void **state) {
   warns("parallel: {placement: offload, chunks: 2, cache: 2, replicas: [1, 0]}\n", NULL,
         "dir/t.yaml:8:40: warning: parallel.chunks has no effect with 'placement: offload'\n"
         "dir/t.yaml:8:63: warning: parallel.replicas has no effect with 'placement: offload'");
-  warns("devices: [0:0, 0:1]\nparallel: {placement: [even, offload], experts: 1}\n", NULL, NULL);
+  warns("devices: [0:1]\nparallel: {placement: [even, offload], experts: 1}\n", NULL, NULL);
   warns(
       "parallel: {experts: 2, chunks: 4}\n", "layer.activation_format=int8",
       "dir/t.yaml:8:32: warning: parallel.chunks has no effect without 'activation_format: dtype'");
+  warns("devices: [0:0, 0:1, 0:2]\nparallel: {experts: [2, 1]}\n", NULL,
+        "dir/t.yaml:8:10: warning: devices: 3 are named for at most 2 members (parallel.experts): "
+        "the last ones are not used");
+  warns("devices: [[0:0, 0:1], [1:0]]\nparallel: {experts: 2}\n", NULL, NULL);
   warns("parallel: {experts: 2, chunks: 4}\n", "layer.activation_format=[dtype,int8]", NULL);
   static const char layer[] = "layer:\n  hidden_size: 8\n  intermediate_size: 8\n  num_experts: 4\n"
                               "  top_k: 2\n  capacity: {min_capacity: 4, drop_policy: position, "

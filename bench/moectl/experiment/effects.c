@@ -1,5 +1,6 @@
 // SPDX-License-Identifier: MIT
 #include "experiment/effects.h"
+#include "base/list.h"
 
 /* What the key needs, as a message says it: "'activation: a', b or c". */
 static const char *need_text(const schema_need *need, char *text, size_t size) {
@@ -98,8 +99,34 @@ static void check_rounds(const settings *settings, problems *warnings) {
                 (long long)iterations);
 }
 
+static int64_t count_items(const char *list) {
+  int64_t count = 0;
+  size_t length;
+  for (const char *at = list; (at = list_next(at, &length)) != NULL; at += length) count++;
+  return count;
+}
+
+/* Members take devices in turns, from the first. */
+static void check_devices(const settings *settings, problems *warnings) {
+  const setting *devices = &settings->keys[KEY_PARALLEL_DEVICES];
+  const setting *experts = &settings->keys[KEY_PARALLEL_EXPERTS];
+  int64_t named = 0, members = 0;
+  for (size_t i = 0; i < devices->count; i++)
+    if (!devices->values[i].null && count_items(devices->values[i].text) > named)
+      named = count_items(devices->values[i].text);
+  for (size_t i = 0; i < experts->count; i++)
+    if (!experts->values[i].null && experts->values[i].integer > members)
+      members = experts->values[i].integer;
+  if (members > 0 && named > members)
+    problem_add(warnings, devices->mark,
+                "warning: devices: %lld are named for at most %lld members (parallel.experts): the "
+                "last ones are not used",
+                (long long)named, (long long)members);
+}
+
 void effects_check(const settings *settings, problems *warnings) {
   check_rounds(settings, warnings);
+  check_devices(settings, warnings);
   for (int id = 0; id < KEY_COUNT; id++) {
     check_name(settings, (schema_id)id, warnings);
     check_needs(settings, (schema_id)id, warnings);
