@@ -26,12 +26,12 @@ __kernel void set_flags(volatile __global uint *flags_0, volatile __global uint 
 }
 
 /* `late` is there when a group is made, which then refuses. There is no clock: a look counts as
- * four nanoseconds. */
+ * half a nanosecond, as others may have to wait for a processor. */
 __kernel void await_flags(const volatile __global uint *flags, __global uint *late, uint me,
                           uint members, uint wanted, uint follows, uint own, ulong limit) {
   const uint member = (uint)get_local_id(0), number = member == me ? own : wanted;
   if (member == me ? follows : member < members) {
-    ulong looks = limit / 4;
+    ulong looks = limit * 2;
     while ((int)(flags[member * FLAG_WORDS] - number) < 0 && --looks > 0) {
     }
     if (looks == 0 && !late) __builtin_trap(); /* the test ends */

@@ -287,7 +287,9 @@ moecl_status __wrap_ocl_engine_finish_wait(ocl_engine *engine, uint64_t limit, b
   engine->waited_for = true;
   pthread_mutex_unlock(&engine->mutex);
   *done = false;
-  for (uint64_t waited = 0; !*done && waited <= limit; waited += 1000 * PAUSE_US) {
+  /* Once interrupted it ends, when its thread gets a processor. */
+  for (uint64_t waited = 0; !*done && (waited <= limit || engine->interrupted);
+       waited += 1000 * PAUSE_US) {
     pthread_mutex_lock(&engine->mutex);
     *done = engine->done == engine->count;
     pthread_mutex_unlock(&engine->mutex);
