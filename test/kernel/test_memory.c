@@ -63,13 +63,14 @@ static uint64_t live_now(uint64_t *largest) {
 }
 
 /* Drivers give up a buffer some time after its last command is done: waits for what is
- * beyond `expected` bytes to go, a second at most, and no more once that was in vain.
+ * beyond `expected` bytes to go, a minute at most, and no more once that was in vain.
  * Less than that never becomes more: it is a mismatch at once. */
 static uint64_t live_bytes(uint64_t expected, uint64_t *largest) {
+  enum { TRIES = 60000 };
   static bool in_vain;
   uint64_t bytes = live_now(largest);
   assert_ok(moecl_context_finish_wait(context));
-  for (int tries = 0; bytes > expected && tries < (in_vain ? 0 : 1000); tries++) {
+  for (int tries = 0; bytes > expected && tries < (in_vain ? 0 : TRIES); tries++) {
     usleep(1000);
     bytes = live_now(largest);
   }

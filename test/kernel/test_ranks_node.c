@@ -180,8 +180,8 @@ static void check_nothing_left(void) {
     if (contexts[m]) assert_ok(moecl_context_finish_wait(contexts[m]));
   assert_int_equal(seen.sharers, 0);
   assert_int_equal(seen.shared, 0);
-  /* PoCL's last command lets go of its buffers a little behind its end. */
-  for (int i = 0; i < 1000 && __atomic_load_n(&seen.mapped, __ATOMIC_SEQ_CST) > 0; i++)
+  /* PoCL's last command lets go of its buffers a little behind its end: a minute is enough. */
+  for (int i = 0; i < 60000 && __atomic_load_n(&seen.mapped, __ATOMIC_SEQ_CST) > 0; i++)
     usleep(1000);
   assert_int_equal(__atomic_load_n(&seen.mapped, __ATOMIC_SEQ_CST), 0);
   assert_int_equal(open_files(), files_before);
