@@ -2,15 +2,11 @@
 /* A program with a group that calls fork(): the child destroys what it has got and ends, and the
  * parent goes on. */
 #include "group_compare.h"
-#include <signal.h>
 #include <sys/wait.h>
 #include <unistd.h>
 
-enum { PATIENCE_SECONDS = 60 };
-
 /* 0: all handles are NULL. */
 static int destroy_in_child(together *t) {
-  alarm(PATIENCE_SECONDS);
   for (int m = 0; m < t->own; m++) {
     moecl_buffer_destroy(&t->hidden[m]);
     moecl_buffer_destroy(&t->output[m]);
