@@ -427,7 +427,7 @@ static void test_threads(void **state) {
   at_once = true;
   w.group.team = base_team_create(3);
   for (int m = 0; m < 3; m++) begin(&w, m, 0, w.bytes);
-  for (int ms = 0, all = 0; ms < 10000 && all < 3 * 2 * 2 * 8; ms++) {
+  for (int all = 0; all < 3 * 2 * 2 * 8;) {
     usleep(1000);
     pthread_mutex_lock(&lock);
     all = num_copies;
