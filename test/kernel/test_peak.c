@@ -4,6 +4,7 @@
 #include "moecl/peaks.h"
 #include "ocl/ocl.h"
 #include "spoil.h"
+#include <math.h>
 #include <unistd.h>
 
 static char folder[] = "/tmp/moecl-peak-XXXXXX";
@@ -22,6 +23,8 @@ static moecl_context *open_spoiled(const char *file, const char *from, const cha
   return context;
 }
 
+static bool is_rate(double rate) { return rate > 0 && isfinite(rate); }
+
 static void test_rates(void **state) {
   moecl_context *context = NULL;
   moecl_peaks peaks;
@@ -29,16 +32,15 @@ static void test_rates(void **state) {
   assert_ok(moecl_context_create(NULL, &context));
   const moecl_device_info *device = moecl_context_device(context);
   assert_ok(moecl_measure_peaks_wait(context, &peaks));
-  assert_true(peaks.flops_f32 > 1e6 && peaks.flops_f32 < 1e17);
-  assert_true(device->fp16 ? peaks.flops_f16 > 1e6 : peaks.flops_f16 == 0);
+  assert_true(is_rate(peaks.flops_f32));
+  assert_true(device->fp16 ? is_rate(peaks.flops_f16) : peaks.flops_f16 == 0);
   assert_true(device->capabilities & (MOECL_CAP_PTX_SM80 | MOECL_CAP_MFMA | MOECL_CAP_WMMA |
                                       MOECL_CAP_SUBGROUP_MATRIX_8 | MOECL_CAP_SUBGROUP_MATRIX_16 |
                                       MOECL_CAP_AMX_BF16)
-                  ? peaks.flops_matrix > 1e6 && peaks.flops_matrix < 1e17
+                  ? is_rate(peaks.flops_matrix)
                   : peaks.flops_matrix == 0);
-  assert_true(peaks.read_bytes > 1e6 && peaks.read_bytes < 1e15);
-  assert_true(peaks.copy_bytes > 1e6 && peaks.copy_bytes < 1e15);
-  assert_true(peaks.to_device_bytes > 1e6 && peaks.from_device_bytes > 1e6);
+  assert_true(is_rate(peaks.read_bytes) && is_rate(peaks.copy_bytes));
+  assert_true(is_rate(peaks.to_device_bytes) && is_rate(peaks.from_device_bytes));
   assert_true(peaks.launch_seconds > 0 && peaks.wait_seconds > 0);
   assert_true(peaks.array_bytes > 0 && peaks.array_bytes % 4096 == 0);
   assert_true(peaks.array_bytes <= 256 << 20);
@@ -87,7 +89,7 @@ static void test_claimed_half(void **state) {
     context->info.fp16 = true;
     log.level = MOECL_LOG_WARNING;
     assert_ok(moecl_measure_peaks_wait(context, &peaks));
-    assert_true(peaks.flops_f16 == 0 && peaks.flops_f32 > 1e6 && peaks.read_bytes > 1e6 &&
+    assert_true(peaks.flops_f16 == 0 && is_rate(peaks.flops_f32) && is_rate(peaks.read_bytes) &&
                 peaks.wait_seconds > 0);
     assert_non_null(strstr(log.text.data, "claims fp16 arithmetic"));
     assert_int_equal(moecl_context_take_errors(context, errors, sizeof errors), 0);
@@ -126,7 +128,7 @@ static void test_matrix(void **state) {
     context->info.capabilities |= MOECL_CAP_PTX_SM80;
     log.level = MOECL_LOG_WARNING;
     assert_ok(moecl_measure_peaks_wait(context, &peaks));
-    assert_true(missing ? peaks.flops_matrix == 0 : peaks.flops_matrix > 1e6);
+    assert_true(missing ? peaks.flops_matrix == 0 : is_rate(peaks.flops_matrix));
     assert_true(peaks.wait_seconds > 0);
     const char *said = log.text.data ? log.text.data : "";
     assert_int_equal(strstr(said, "claims matrix instructions") != NULL, missing);
@@ -152,7 +154,7 @@ static void test_tiles(void **state) {
     context->info.capabilities |= MOECL_CAP_AMX_BF16;
     log.level = MOECL_LOG_WARNING;
     assert_ok(moecl_measure_peaks_wait(context, &peaks));
-    assert_true(missing ? peaks.flops_matrix == 0 : peaks.flops_matrix > 1e6);
+    assert_true(missing ? peaks.flops_matrix == 0 : is_rate(peaks.flops_matrix));
     const char *said = log.text.data ? log.text.data : "";
     assert_int_equal(strstr(said, "claims matrix instructions") != NULL, missing);
     base_text_free(&log.text);
