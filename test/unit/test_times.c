@@ -4,6 +4,7 @@
 #include "small_layer.h"
 #include "moecl/opencl.h"
 #include <math.h>
+#include <time.h>
 
 typedef enum fault {
   FAULT_NONE = 0,
@@ -49,10 +50,22 @@ cl_int __wrap_clGetEventProfilingInfo(cl_event event, cl_profiling_info what, si
   return code;
 }
 
+static double now_ms(void) {
+  struct timespec now;
+  clock_gettime(CLOCK_MONOTONIC, &now);
+  return 1e3 * (double)now.tv_sec + 1e-6 * (double)now.tv_nsec;
+}
+
+static double begun_ms; /* before the latest forward that was measured */
+
+/* Nothing in it took longer than it has, by clocks that may differ a little. */
+static bool can_be(double ms) { return ms >= 0 && ms <= 1.25 * (now_ms() - begun_ms) + 2; }
+
 static void measure(moecl_context *context, moecl_layer *layer, bool layer_only,
                     double ms[MOECL_STAGE_COUNT]) {
   float output[SMALL_TOKENS * SMALL_HIDDEN];
   moecl_profile *profile = NULL;
+  begun_ms = now_ms();
   assert_ok(moecl_profile_create(context, &profile));
   moecl_profile_layer_only(profile, layer_only);
   assert_ok(small_forward(context, layer, profile, output));
@@ -82,7 +95,7 @@ static void test_faults(void **state) {
         mode == FAULT_NONE || (layer_only && (mode == FAULT_SWAP_ONCE || mode == FAULT_HUGE_ONCE));
     for (int stage = 0; stage < MOECL_STAGE_COUNT; stage++) {
       const bool none = isnan(ms[stage]);
-      if (!none && !(ms[stage] >= 0 && ms[stage] < 60000))
+      if (!none && !can_be(ms[stage]))
         fail_msg("%s: %s takes %g ms", fault_names[mode], moecl_stage_name((moecl_stage)stage),
                  ms[stage]);
       if (!none && !fine && mode != FAULT_EQUAL)
@@ -115,6 +128,7 @@ static moecl_profile *measure_kernels(moecl_context *context, moecl_layer *layer
   moecl_profile_keep_kernels(profile, true);
   /* A first forward of so many rows may write lists of them. */
   assert_ok(small_forward(context, layer, NULL, output));
+  begun_ms = now_ms();
   assert_ok(small_forward(context, layer, profile, output));
   ends = 0;
   assert_ok(moecl_profile_kernels_wait(profile, list->times, MOST_KERNELS, &list->count));
@@ -163,7 +177,7 @@ static void test_kernels(void **state) {
   check_steps(context, &list);
   for (size_t i = 0; i < list.count; i++) {
     const moecl_kernel_times *one = &list.times[i];
-    assert_true(one->enqueued_ms >= (i ? one[-1].enqueued_ms : 0) && one->enqueued_ms < 60000);
+    assert_true(can_be(one->enqueued_ms) && (i == 0 || one->enqueued_ms >= one[-1].enqueued_ms));
     if (isnan(one->start_ms)) continue; /* no times on this device */
     assert_true(one->end_ms >= one->start_ms);
     assert_true(i ? one->start_ms >= one[-1].end_ms : one->start_ms == 0);
@@ -201,7 +215,7 @@ static void test_kernel_faults(void **state) {
       none += isnan(list.times[i].start_ms);
       assert_int_equal(isnan(list.times[i].start_ms), isnan(list.times[i].end_ms));
       if (!isnan(list.times[i].start_ms))
-        assert_true(list.times[i].end_ms >= list.times[i].start_ms && list.times[i].end_ms < 6e4);
+        assert_true(list.times[i].end_ms >= list.times[i].start_ms && can_be(list.times[i].end_ms));
     }
     assert_true(list.count > 3);
     if (none != list.count && (none != 0 || (mode != FAULT_EQUAL && mode != FAULT_NONE)))
