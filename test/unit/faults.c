@@ -19,12 +19,24 @@ static uint64_t place_of_call(void) {
   return hash;
 }
 
+static void keep_place(uint64_t place) {
+  for (size_t i = 0; faults.once && i < faults.num_places; i++)
+    if (faults.places[i] == place) return;
+  if (faults.num_places < faults.most) faults.places[faults.num_places++] = place;
+}
+
+static bool is_target(uint64_t place) {
+  if (faults.place) return place == faults.place && !faults.name;
+  if (faults.target == 0 || faults.calls < faults.target) return false;
+  return faults.calls == faults.target || faults.lasting;
+}
+
 bool faults_hit(fault_kind kind, const char *name) {
   if (faults.kind != kind) return false;
-  const size_t index = faults.calls++;
-  if (faults.places && index < faults.most) faults.places[index] = place_of_call();
-  if (faults.target == 0 || faults.calls < faults.target) return false;
-  if (faults.calls > faults.target && !faults.lasting) return false;
+  const uint64_t place = faults.places || faults.place ? place_of_call() : 0;
+  faults.calls++;
+  if (faults.places) keep_place(place);
+  if (!is_target(place)) return false;
   if (!faults.name) faults.name = name;
   return true;
 }

@@ -15,6 +15,7 @@ typedef enum fault_kind { FAULT_OPENCL = 0, FAULT_MEMORY, FAULT_MPI, FAULT_KINDS
 typedef struct fault_state {
   fault_kind kind;
   size_t target;    /* the call of this kind that fails, from 1 on; 0: none */
+  uint64_t place;   /* the first call from there does, whichever it is; 0: none */
   bool lasting;     /* and all after it */
   cl_int code;      /* with which, where it is OpenCL's */
   size_t calls;     /* of this kind so far */
@@ -23,7 +24,8 @@ typedef struct fault_state {
   int64_t kernels;
   int64_t blocks;   /* of memory that are held */
   uint64_t *places; /* not NULL: [most], gets each call's place, a hash of who called whom */
-  size_t most;
+  size_t most, num_places;
+  bool once; /* each place is there but once, in the order of first calls */
 } fault_state;
 extern fault_state faults;
 
