@@ -178,6 +178,7 @@ static moecl_status make_arrays(moecl_context *context, peak_trial *t, arrays *a
   if (t->groups * t->local < items) t->groups = base_div_up(items, t->local);
   MOECL_TRY(moecl_buffer_create(context, a->bytes, &a->from));
   MOECL_TRY(moecl_buffer_create(context, a->bytes, &a->to));
+  MOECL_TRY(moecl_buffer_fill_byte(a->to, 0, a->bytes, 0)); /* or it may hold a copy already */
   return moecl_buffer_create(context, t->groups * t->local * sizeof(uint32_t), &a->sums);
 }
 
