@@ -137,6 +137,14 @@ class Schema(ModelCase):
                 self.assertIs(one.get("additionalProperties"), False, path)
                 self.assertLessEqual(set(one["required"]), set(one["properties"]), path)
 
+    def test_described(self):
+        """Numbers of several devices, of which a name does not say whose time or bytes they are."""
+        point = SCHEMA["$defs"]["point"]["properties"]
+        members = SCHEMA["$defs"]["parallel"]["properties"]["members"]["items"]["properties"]
+        self.assertGreater(len(members), 12)
+        for key, one in [*members.items(), *((key, point[key]) for key in ("memory_bytes", "host_ms"))]:
+            self.assertIn("description", one, key)
+
     def test_keys(self):
         """Its keys of experiments are those of help."""
         told = moectl("help", "experiment")[1].partition("\nKeys:\n")[2]
