@@ -5,6 +5,7 @@ keys of experiments exist, the README's experiment is one, commands have the opt
 usage: test_docs.py MOECTL REPOSITORY
 """
 
+import json
 import pathlib
 import re
 import subprocess
@@ -67,6 +68,18 @@ class Docs(unittest.TestCase):
         for page in PAGES:
             for key in re.findall(r"--set\s+'?([a-z_.]+)=", page.read_text(encoding="utf-8")):
                 self.assertIn(key, keys, page.name)
+
+    def test_help_of_groups(self):
+        """`moectl help results` names what results have of several devices and of the host's memory,
+        and what is otherwise there than on one device."""
+        text = " ".join(help_of("results").split())
+        schema = json.loads((ROOT / "docs/results.schema.json").read_text(encoding="utf-8"))
+        optional = set(schema["$defs"]["point"]["properties"]) - set(schema["$defs"]["point"]["required"])
+        self.assertEqual(optional, {"parallel", "offload"})
+        for name in (*optional, "members"):
+            self.assertIn(f"`{name}`", text)
+        self.assertIn("on several devices, which wait for each other's rows, what a forward takes", text)
+        self.assertIn("forwards run one at a time", text)
 
     def test_options(self):
         for page in PAGES:

@@ -198,36 +198,46 @@ static const char results_topic[] =
     "and so has a point alone. What was not finished when a run ended, rounds too, --resume\n"
     "does. A point's median is the median of its rounds' medians, p90 likewise, min the least\n"
     "of all. The report compares two points by the ratios of their rounds: the median, and its\n"
-    "95% interval (Student's t of the logarithms); it reports what is beyond 2%.\n"
-    "\n"
+    "95% interval (Student's t of the logarithms); it reports what is beyond 2%.\n";
+
+static const char numbers_topic[] =
     "Times are device times from OpenCL profiling events: median, minimum and 90th\n"
     "percentile of the timed forwards after measure.warmup ones, which take turns with three\n"
     "drawn input sets, up to four in the queue. The layer is timed by its first\n"
     "and last kernel alone; its stages in forwards of their own, half as many, since an\n"
     "event for every kernel takes time (so stages can add up to more than the layer).\n"
     "Of a block (measure.what) `layer` is its whole time.\n"
-    "host_ms is what enqueueing a forward takes the host. tflops counts what the layer's\n"
-    "surviving assignments need, gbytes_per_s the least bytes it must move: the weights of\n"
-    "the experts that were reached, input and output once; both are the mean of the first\n"
-    "round's forwards, over their median time. Routing and verification are the first input "
-    "set's.\n"
+    "host_ms is what enqueueing a forward takes the host; of a point on several devices, which\n"
+    "wait for each other's rows, what a forward takes it until all outputs are there.\n"
+    "tflops counts what the layer's surviving assignments need, gbytes_per_s the least bytes it\n"
+    "must move: the weights of the experts that were reached, input and output once; both are\n"
+    "the mean of the first round's forwards, over their median time. Routing and verification\n"
+    "are the first input set's.\n"
     "verify.error is ||output - reference|| / ||reference|| over the sampled tokens, the\n"
     "reference being plain C in double precision. Outputs so small that a device may lose\n"
     "them as denormals count in ||reference|| as the least that it keeps, so that errors of\n"
     "theirs are tiny: they prove little. Where outputs are not finite, the point's\n"
     "error says which exact values are beyond the dtype's largest number, of which token and\n"
-    "expert: the engine is not to blame, but the point did not verify.\n";
+    "expert: the engine is not to blame, but the point did not verify.\n"
+    "\n"
+    "A point whose experts are on several devices (parallel.experts) has `parallel`: by which\n"
+    "transport rows went, their bytes and copies' time, and under `members` the same for each\n"
+    "device: its experts, tokens, rows and kernels' time, in one more forward whose kernels are\n"
+    "all timed. Its forwards run one at a time, and its times are the slowest device's. One\n"
+    "whose experts are in the host's memory (parallel.placement: offload) has `offload`: how\n"
+    "many of those that forwards wanted were on the device, and what the others' copies took.\n"
+    "docs/expert-parallel.md and docs/results.schema.json describe both.\n";
 
 const help_topic help_topics[] = {
     {"experiment", NULL, "every key of an experiment file: range, default, meaning"},
-    {"results", results_topic, "what a run writes, and when"},
+    {"results", results_topic, "what a run writes, and when", numbers_topic},
     {"comparing", comparing_topic, "which points are the same work, intervals, the gate"},
     {"profiling", profiling_topic, "what a profile tells, and how its numbers are counted"},
     {"models", models_topic, "model folders, and what counts as different"},
     {"devices", devices_topic, "how a device is chosen"},
     {"environment", environment_topic, "environment variables"},
     {"exit-codes", exit_topic, "what they mean"},
-    {NULL, NULL, NULL}};
+    {NULL, NULL, NULL, NULL}};
 
 /* Where the words of a list with two columns begin. */
 enum { LEFT = 2, SECOND = 29 };
@@ -295,6 +305,7 @@ int command_help(const options *options) {
     if (command) putchar('\n');
     if (t->text) fputs(t->text, stdout);
     else experiment_print_keys(stdout);
+    if (t->more) printf("\n%s", t->more);
     return EXIT_ALL_OK;
   }
   return command ? EXIT_ALL_OK : no_such_topic(topic);

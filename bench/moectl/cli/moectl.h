@@ -102,6 +102,7 @@ int each_file(const options *options, int (*command)(const struct options *one))
 typedef struct help_topic {
   const char *name, *text; /* NULL: the experiment's keys */
   const char *summary;
+  const char *more; /* behind the text, where one string would be too long; else NULL */
 } help_topic;
 extern const help_topic help_topics[]; /* .name is NULL at the end */
 

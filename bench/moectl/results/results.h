@@ -92,7 +92,8 @@ typedef struct point_result {
   size_t num_rounds;
   int64_t rounds_planned;
   double tokens_per_s, tflops, gbytes_per_s; /* of the layer at its median time */
-  double host_ms;        /* median of what enqueueing one forward took the host */
+  double host_ms; /* median of what enqueueing one forward took the host; on several devices, all
+                     until the outputs are there */
   uint64_t memory_bytes; /* weights, workspace, cache, input and output on the device */
   moecl_routing
       routing; /* only counts, capacity and statistics are kept; the [T,*] arrays may be NULL */
