@@ -86,6 +86,9 @@ class Mpirun(unittest.TestCase):
                 between = "mpi+host" if 2**index > ranks else "mpi"  # some process has two
                 self.assertEqual(second["transport"], between if index else "host")
                 self.assertEqual(second["sent_bytes"], first["sent_bytes"])
+                # Other processes' members tell what runs there.
+                self.assertEqual({member["grouped_gemm_variant"] for member in second["members"]},
+                                 {one["variants"]["grouped_gemm"]})
                 for key in ("experts", "num_tokens", "rows", "bytes_sent", "bytes_received"):
                     self.assertEqual([member[key] for member in second["members"]],
                                      [member[key] for member in first["members"]])

@@ -414,6 +414,7 @@ static void test_parallel(void **state) {
                                     .member_imbalance = 1.5};
   assert_non_null(point.parallel.members);
   point.parallel.members[1] = (point_member){.device = "a \"device\"",
+                                             .grouped_gemm_variant = "cpu",
                                              .experts = 3,
                                              .num_tokens = 5,
                                              .rows = 7,
@@ -436,6 +437,8 @@ static void test_parallel(void **state) {
              "member_imbalance members");
   check_value(root, "points.0.parallel.chunks", "3");
   check_value(root, "points.0.parallel.members.1.device", "\"a \\\"device\\\"\"");
+  check_value(root, "points.0.parallel.members.0.grouped_gemm_variant", "null");
+  check_value(root, "points.0.parallel.members.1.grouped_gemm_variant", "\"cpu\"");
   check_value(root, "points.0.parallel.members.1.layer_ms", "null");
   check_value(root, "points.0.parallel.members.1.choice_bytes_sent", "24");
   assert_null(json_object_get(json_array_get(json_object_get(root, "points"), 1), "parallel"));
@@ -450,6 +453,8 @@ static void test_parallel(void **state) {
   assert_true(read->hidden_share == 0.25 && read->member_imbalance == 1.5);
   assert_string_equal(read->transport, "host");
   assert_string_equal(read->members[1].device, "a \"device\"");
+  assert_string_equal(read->members[0].grouped_gemm_variant, "");
+  assert_string_equal(read->members[1].grouped_gemm_variant, "cpu");
   assert_true(read->members[1].rows == 7 && read->members[1].bytes_received == 32);
   assert_true(read->members[1].choice_bytes_received == 16 && read->members[1].copied_bytes == 88);
   assert_int_equal(read->members[1].stored_bytes, 48);

@@ -37,6 +37,19 @@ const char *__wrap_moecl_layer_variant(const moecl_layer *layer, const char *ope
   return name;
 }
 
+/* As of members whose devices have kernels of their own. */
+static bool kernels_differ;
+const char *__real_moecl_group_layer_variant(const moecl_group_layer *layer, size_t member,
+                                             const char *operation, const char **reason);
+const char *__wrap_moecl_group_layer_variant(const moecl_group_layer *layer, size_t member,
+                                             const char *operation, const char **reason);
+const char *__wrap_moecl_group_layer_variant(const moecl_group_layer *layer, size_t member,
+                                             const char *operation, const char **reason) {
+  const char *name = __real_moecl_group_layer_variant(layer, member, operation, reason);
+  const bool gemm = strcmp(operation, "grouped_gemm") == 0;
+  return kernels_differ && gemm && member < 2 ? (member ? "of the second" : "of the first") : name;
+}
+
 void __real_moecl_profile_layer_only(moecl_profile *profile, bool layer_only);
 void __wrap_moecl_profile_layer_only(moecl_profile *profile, bool layer_only);
 void __wrap_moecl_profile_layer_only(moecl_profile *profile, bool layer_only) {
@@ -193,6 +206,24 @@ static void test_group_after_failure(void **state) {
     assert_ptr_equal(runner.together, turn < 2 ? shared : NULL);
   }
   assert_non_null(shared);
+  runner_release(&runner);
+}
+
+/* Each member's kernels are told, not those of the first alone. */
+static void test_group_variants(void **state) {
+  experiment_point point = skewed_point();
+  point.parallel.experts = 2;
+  const experiment plan = {.iterations = 1, .verify = true, .points = &point, .num_points = 1};
+  runner runner = {.context = context, .experiment = &plan, .interrupted = &interrupted};
+  point_result result;
+  (void)state;
+  kernels_differ = true;
+  assert_true(runner_run_point(&runner, 0, NULL, &result));
+  kernels_differ = false;
+  assert_int_equal(result.parallel.num_members, 2);
+  assert_string_equal(result.parallel.members[0].grouped_gemm_variant, "of the first");
+  assert_string_equal(result.parallel.members[1].grouped_gemm_variant, "of the second");
+  point_result_destroy(&result);
   runner_release(&runner);
 }
 
@@ -428,6 +459,7 @@ int main(void) {
       cmocka_unit_test_setup(test_interrupted_dump, nothing_happened),
       cmocka_unit_test_setup(test_variants, nothing_happened),
       cmocka_unit_test_setup(test_group_after_failure, nothing_happened),
+      cmocka_unit_test_setup(test_group_variants, nothing_happened),
       cmocka_unit_test_setup(test_routed_nowhere, nothing_happened),
       cmocka_unit_test(test_summary),
       cmocka_unit_test(test_p90),

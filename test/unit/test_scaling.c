@@ -242,6 +242,25 @@ static void test_prediction(void **state) {
   tear_down(&fixture);
 }
 
+/* Members' kernels may differ: each has its own in its row. */
+static void test_devices(void **state) {
+  static const int64_t two[] = {20, 12};
+  (void)state;
+  made_up fixture;
+  set_up(&fixture, LAYER TWO "parallel: {experts: 2}\n");
+  spread(&fixture, 0, 2, two);
+  point_member *members = fixture.results.points[0].parallel.members;
+  snprintf(members[0].device, sizeof members[0].device, "a GPU");
+  snprintf(members[0].grouped_gemm_variant, sizeof members[0].grouped_gemm_variant, "nvidia_sm90");
+  snprintf(members[1].device, sizeof members[1].device, "a CPU");
+  char *text = report(&fixture);
+  has(text, "\n| # | device | variant | by |");
+  has(text, "\n| 0 | 0, a GPU | nvidia_sm90 | ");
+  has(text, "\n| 0 | 1, a CPU | n/a | "); /* of an earlier version */
+  free(text);
+  tear_down(&fixture);
+}
+
 /* 64 bytes of choices to each of two others, and from them: 3 times 128 each way beside the rows'
  * 2000 bytes. Both sides copy, or the sender alone, in the same millisecond. */
 static void test_choices_in_prediction(void **state) {
@@ -367,6 +386,7 @@ int main(void) {
                                      cmocka_unit_test(test_placements),
                                      cmocka_unit_test(test_pictures),
                                      cmocka_unit_test(test_prediction),
+                                     cmocka_unit_test(test_devices),
                                      cmocka_unit_test(test_choices_in_prediction),
                                      cmocka_unit_test(test_stored_prediction),
                                      cmocka_unit_test(test_uneven_prediction)};

@@ -29,6 +29,8 @@ static void member_rows(const results *all, size_t index, FILE *file) {
     const point_member *one = &parallel->members[m];
     fprintf(file, "| %zu | %zu, ", index, m);
     report_text(file, one->device);
+    fputs(" | ", file);
+    report_text(file, *one->grouped_gemm_variant ? one->grouped_gemm_variant : "n/a");
     fprintf(file, " | %s, %" PRId64 " | %" PRId64 " | %" PRId64 " | %" PRId64 " |",
             parallel->transport, (int64_t)parallel->chunks, one->experts, one->num_tokens,
             one->rows);
@@ -48,14 +50,16 @@ void report_devices(const results *all, FILE *file) {
   if (count == 0) return;
   fputs(
       "## Devices\n\nThe experts of a point are on several devices, or contexts of one, each with "
-      "a part of the tokens. How rows went there and back, and in how many parts; of one forward: "
+      "a part of the tokens. The grouped GEMM's variant on each; how rows went there and back, and "
+      "in how many parts; of one forward: "
       "rows that a device's experts computed, and as a bar; "
       "what it sent to others; the time from its first kernel's start to its last one's end, that "
       "in which a kernel ran, that in which rows were copied, and how much of the last was hidden "
       "behind kernels. Every kernel was timed, which takes time of its own.\n\n"
-      "| # | device | by | experts | tokens | rows | load | MiB sent | layer ms | kernels ms | "
+      "| # | device | variant | by | experts | tokens | rows | load | MiB sent | layer ms | "
+      "kernels ms | "
       "transfer ms | hidden % |\n"
-      "| ---: | --- | --- | ---: | ---: | ---: | --- | ---: | ---: | ---: | ---: | ---: |\n",
+      "| ---: | --- | --- | --- | ---: | ---: | ---: | --- | ---: | ---: | ---: | ---: | ---: |\n",
       file);
   size_t shown = 0;
   for (size_t i = 0; i < all->experiment->num_points && shown < MOST_POINTS; i++)

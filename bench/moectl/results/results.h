@@ -53,6 +53,7 @@ typedef struct point_round {
 /* A member of a point's group in one forward; times are its own device's. */
 typedef struct point_member {
   char device[128];
+  char grouped_gemm_variant[64]; /* "": not known, in results of earlier versions */
   int64_t experts, num_tokens, rows, bytes_sent, bytes_received, choice_bytes_sent,
       choice_bytes_received, copied_bytes, stored_bytes;
   double layer_ms, kernels_ms, transfer_ms, hidden_ms; /* moecl_group_statistics */

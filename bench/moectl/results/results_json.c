@@ -181,7 +181,9 @@ static json_t *verify_json(const point_result *result) {
 
 static json_t *member_json(const point_member *member) {
   json_t *object = json_object();
+  const char *variant = member->grouped_gemm_variant;
   set(&object, "device", json_words(member->device));
+  set(&object, "grouped_gemm_variant", json_words(*variant ? variant : NULL));
   for (size_t i = 0; i < RESULTS_MEMBER_COUNTS; i++)
     set(&object, results_member_counts[i].name,
         json_integer(*(const int64_t *)((const char *)member + results_member_counts[i].offset)));

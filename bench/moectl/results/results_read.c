@@ -137,7 +137,10 @@ static void read_routing(reader *walk, const json_t *object, const experiment_po
 
 static void read_member(reader *walk, const json_t *object, point_member *into) {
   const char *device = json_string_value(member(walk, object, "device"));
+  const char *variant = json_string_value(json_object_get(object, "grouped_gemm_variant"));
   snprintf(into->device, sizeof into->device, "%s", device ? device : "");
+  snprintf(into->grouped_gemm_variant, sizeof into->grouped_gemm_variant, "%s",
+           variant ? variant : "");
   for (size_t i = 0; i < RESULTS_MEMBER_COUNTS; i++)
     if (!results_member_counts[i].newer || json_object_get(object, results_member_counts[i].name))
       *(int64_t *)((char *)into + results_member_counts[i].offset) =

@@ -452,7 +452,22 @@ static moecl_status read_statistics(struct together *together,
   return MOECL_OK;
 }
 
-static point_member describe(const moecl_group_statistics *s, const char *device) {
+/* What only a member's own process knows of it. */
+typedef struct member_told {
+  char variant[64]; /* the grouped GEMM's */
+} member_told;
+
+/* Behind forwards: kernels may have been set aside on the way. */
+static void tell_own(const struct together *together, member_told *told) {
+  for (int m = together->begin; m < together->begin + together->own; m++) {
+    const char *variant =
+        moecl_group_layer_variant(together->layer, (size_t)m, "grouped_gemm", NULL);
+    snprintf(told[m].variant, sizeof told[m].variant, "%s", variant ? variant : "");
+  }
+}
+
+static point_member describe(const moecl_group_statistics *s, const char *device,
+                             const member_told *told) {
   point_member one = {.experts = s->experts,
                       .num_tokens = s->num_tokens,
                       .rows = s->rows,
@@ -467,21 +482,25 @@ static point_member describe(const moecl_group_statistics *s, const char *device
                       .transfer_ms = s->transfer_ms,
                       .hidden_ms = s->hidden_ms};
   snprintf(one.device, sizeof one.device, "%s", device);
+  snprintf(one.grouped_gemm_variant, sizeof one.grouped_gemm_variant, "%s", told->variant);
   return one;
 }
 
 moecl_status together_describe(struct together *together, point_result *result) {
   moecl_group_statistics statistics[MOECL_MAX_GROUP_MEMBERS] = {{0}};
+  member_told told[MOECL_MAX_GROUP_MEMBERS] = {{{0}}};
   point_parallel *parallel = &result->parallel;
   lead(together, ORDER_DESCRIBE, NULL);
   TRY(conclude(together, read_statistics(together, statistics)));
+  tell_own(together, told);
+  processes_share(told, sizeof *told, together->members);
   if (!together->own) return MOECL_OK;
   free(parallel->members);
   parallel->num_members = 0;
   parallel->members = calloc((size_t)together->members, sizeof *parallel->members);
   if (!parallel->members) return MOECL_ERROR_OUT_OF_HOST_MEMORY;
   for (int m = 0; m < together->members; m++)
-    parallel->members[m] = describe(&statistics[m], together->facts[m].device);
+    parallel->members[m] = describe(&statistics[m], together->facts[m].device, &told[m]);
   parallel->chunks = statistics[0].chunks;
   parallel->row_bytes = (int64_t)statistics[0].row_bytes;
   parallel->output_row_bytes = (int64_t)statistics[0].output_row_bytes;
