@@ -89,6 +89,12 @@ class Mpirun(unittest.TestCase):
                 # Other processes' members tell what runs there.
                 self.assertEqual({member["grouped_gemm_variant"] for member in second["members"]},
                                  {one["variants"]["grouped_gemm"]})
+                self.assertEqual(many["memory_bytes"],
+                                 sum(member["memory_bytes"] for member in second["members"]))
+                for member in second["members"]:  # matrices of fp32, of other processes too
+                    layer = one["params"]
+                    self.assertGreater(member["memory_bytes"], 4 * 3 * member["experts"]
+                                       * layer["hidden_size"] * layer["intermediate_size"])
                 for key in ("experts", "num_tokens", "rows", "bytes_sent", "bytes_received"):
                     self.assertEqual([member[key] for member in second["members"]],
                                      [member[key] for member in first["members"]])

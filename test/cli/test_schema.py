@@ -91,7 +91,8 @@ class Schema(ModelCase):
         """Earlier versions told less of members."""
         root = self.run_it("ok", parallel={"experts": 2})
         for member in root["points"][0]["parallel"]["members"]:
-            for key in ("grouped_gemm_variant", "choice_bytes_sent", "choice_bytes_received", "copied_bytes"):
+            for key in ("grouped_gemm_variant", "choice_bytes_sent", "choice_bytes_received",
+                        "copied_bytes", "memory_bytes"):
                 del member[key]
         self.validate(root, "ok")
         del root["points"][0]["parallel"]["members"][1]["bytes_sent"]

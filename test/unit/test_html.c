@@ -280,6 +280,15 @@ static void test_roofline(void **state) {
     section = between(text, "<section id=\"share-of-the-device-s-peaks\">", "</section>");
     has(section, "fp32 20.0 GFLOP/s, matrix units 1000 GFLOP/s.");
     has(section, "gate_up 14.7 GFLOP/s at 10.5 operations a byte, 69.6% of the roof</title>");
+    fixture.results.points[0].parallel.num_members = 1; /* below another's roof, or several */
+    fixture.results.points[0].parallel.members = calloc(1, sizeof(point_member));
+    assert_non_null(fixture.results.points[0].parallel.members);
+    free(section);
+    free(text);
+    text = page(&fixture);
+    section = between(text, "<section id=\"share-of-the-device-s-peaks\">", "</section>");
+    has(section, "<title>top_k=1, capacity_factor=dropless: gate_up");
+    has_not(section, "<title>top_k=1, capacity_factor=1: gate_up");
   } else has_not(section, "<svg");
   free(section);
   free(text);

@@ -424,6 +424,7 @@ static void test_parallel(void **state) {
                                              .choice_bytes_received = 16,
                                              .copied_bytes = 88,
                                              .stored_bytes = 48,
+                                             .memory_bytes = 3 << 20,
                                              .layer_ms = NAN,
                                              .kernels_ms = 2.5,
                                              .transfer_ms = 0.75,
@@ -439,6 +440,7 @@ static void test_parallel(void **state) {
   check_value(root, "points.0.parallel.members.1.device", "\"a \\\"device\\\"\"");
   check_value(root, "points.0.parallel.members.0.grouped_gemm_variant", "null");
   check_value(root, "points.0.parallel.members.1.grouped_gemm_variant", "\"cpu\"");
+  check_value(root, "points.0.parallel.members.1.memory_bytes", "3145728");
   check_value(root, "points.0.parallel.members.1.layer_ms", "null");
   check_value(root, "points.0.parallel.members.1.choice_bytes_sent", "24");
   assert_null(json_object_get(json_array_get(json_object_get(root, "points"), 1), "parallel"));
@@ -458,6 +460,7 @@ static void test_parallel(void **state) {
   assert_true(read->members[1].rows == 7 && read->members[1].bytes_received == 32);
   assert_true(read->members[1].choice_bytes_received == 16 && read->members[1].copied_bytes == 88);
   assert_int_equal(read->members[1].stored_bytes, 48);
+  assert_int_equal(read->members[1].memory_bytes, 3 << 20);
   assert_true(isnan(read->members[1].layer_ms) && read->members[1].hidden_ms == 0.125);
   results_destroy(&all);
 }

@@ -227,6 +227,34 @@ static void test_group_variants(void **state) {
   runner_release(&runner);
 }
 
+/* Each has its half of the experts' weights (3 matrices of 16 x 8 for each of 8), the router's (16
+ * x 16), and 20 tokens in and out; rows and the workspace grow with the tokens. */
+static void test_group_memory(void **state) {
+  uint64_t all[2];
+  (void)state;
+  for (int turn = 0; turn < 2; turn++) {
+    experiment_point point = skewed_point();
+    point.parallel.experts = 2;
+    point.num_tokens = turn ? 400 : 40;
+    const experiment plan = {.iterations = 1, .verify = true, .points = &point, .num_points = 1};
+    runner runner = {.context = context, .experiment = &plan, .interrupted = &interrupted};
+    point_result result;
+    uint64_t sum = 0;
+    assert_true(runner_run_point(&runner, 0, NULL, &result));
+    for (size_t m = 0; m < 2; m++) {
+      const uint64_t own = (uint64_t)result.parallel.members[m].memory_bytes;
+      assert_true(own >= 4 * (8 * 3 * 16 * 8 + 16 * 16 + (uint64_t)point.num_tokens * 16));
+      sum += own;
+    }
+    assert_int_equal(result.memory_bytes, sum);
+    all[turn] = sum;
+    point_result_destroy(&result);
+    runner_release(&runner);
+  }
+  /* Beside inputs and outputs each kept row goes to its expert, and its output comes back. */
+  assert_true(all[1] - all[0] > UINT64_C(4) * 2 * 360 * 16);
+}
+
 /* ---- tokens that are routed nowhere ---- */
 
 /* The point failed, with the message, and was not verified: its output is of no use. */
@@ -460,6 +488,7 @@ int main(void) {
       cmocka_unit_test_setup(test_variants, nothing_happened),
       cmocka_unit_test_setup(test_group_after_failure, nothing_happened),
       cmocka_unit_test_setup(test_group_variants, nothing_happened),
+      cmocka_unit_test_setup(test_group_memory, nothing_happened),
       cmocka_unit_test_setup(test_routed_nowhere, nothing_happened),
       cmocka_unit_test(test_summary),
       cmocka_unit_test(test_p90),

@@ -253,10 +253,43 @@ static void test_devices(void **state) {
   snprintf(members[0].device, sizeof members[0].device, "a GPU");
   snprintf(members[0].grouped_gemm_variant, sizeof members[0].grouped_gemm_variant, "nvidia_sm90");
   snprintf(members[1].device, sizeof members[1].device, "a CPU");
+  members[0].memory_bytes = 5 << 19;
   char *text = report(&fixture);
   has(text, "\n| # | device | variant | by |");
   has(text, "\n| 0 | 0, a GPU | nvidia_sm90 | ");
+  has(text, "` | 2.50 | ");
   has(text, "\n| 0 | 1, a CPU | n/a | "); /* of an earlier version */
+  has(text, "` | n/a | ");
+  free(text);
+  tear_down(&fixture);
+}
+
+/* The peaks and the memory are one device's: what several do together has no share of them. Both
+ * points do 100 GFLOP/s, which is half of the peak, and take 1.5 and 2.5 of 16 MiB. */
+static void test_share_of_one_device(void **state) {
+  static const int64_t two[] = {20, 12};
+  (void)state;
+  made_up fixture;
+  set_up(&fixture, LAYER TWO "parallel: {experts: [null, 2]}\n");
+  spread(&fixture, 1, 2, two);
+  snprintf(fixture.results.peaks.measured, sizeof fixture.results.peaks.measured, "2026");
+  fixture.results.peaks.rates = (moecl_peaks){.flops_f32 = 0.2e12, .read_bytes = 30e9};
+  char *text = report(&fixture);
+  has(text, "\n| 0 | null | 50.0% | 33.3% | arithmetic |\n");
+  has_not(text, "\n| 1 | 2 | 50.0%");
+  has(text, "\n\n1 point is on several devices, whose rates are of all together: no share of one "
+            "device's peaks.\n");
+  assert_int_equal(report_bound_of(&fixture.results, 0), BOUND_ARITHMETIC);
+  assert_int_equal(report_bound_of(&fixture.results, 1), BOUND_UNKNOWN);
+  has(text, "input and output together (on several devices what all of them take, ");
+  has(text, "\n| 0 | null | 1.50 | 9.4% |\n");
+  has(text, "\n| 1 | 2 | 2.50 | n/a |\n");
+  free(text);
+  spread(&fixture, 0, 2, two); /* no table, but why there is none */
+  text = report(&fixture);
+  has_not(text, "of memory's rate |");
+  has(text, "\n\n2 points are on several devices, whose rates");
+  has_not(text, "9.4%");
   free(text);
   tear_down(&fixture);
 }
@@ -382,11 +415,12 @@ static void test_uneven_prediction(void **state) {
 
 int main(void) {
   const struct CMUnitTest tests[] = {cmocka_unit_test(test_speed),
-                                     cmocka_unit_test(test_one_device),
+                                     cmocka_unit_test(test_share_of_one_device),
                                      cmocka_unit_test(test_placements),
                                      cmocka_unit_test(test_pictures),
                                      cmocka_unit_test(test_prediction),
                                      cmocka_unit_test(test_devices),
+                                     cmocka_unit_test(test_one_device),
                                      cmocka_unit_test(test_choices_in_prediction),
                                      cmocka_unit_test(test_stored_prediction),
                                      cmocka_unit_test(test_uneven_prediction)};

@@ -79,6 +79,10 @@ bool point_ran(const results *all, size_t index) {
   return all->have[index] && all->points[index].status != POINT_ERROR;
 }
 
+bool point_is_shared(const results *all, size_t index) {
+  return all->have[index] && all->points[index].parallel.num_members > 0;
+}
+
 bool point_has_loads(const results *all, size_t index) {
   const moecl_routing *routing = &all->points[index].routing;
   return point_ran(all, index) && routing->tokens_per_expert &&

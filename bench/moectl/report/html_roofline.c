@@ -85,14 +85,19 @@ static void find_axes(roofline *r) {
   r->y[1] = pow(10, ceil(log10(r->y[1] * 1.2)));
 }
 
+/* What several devices do together is not below one's roof. */
+static bool is_wanted(const results *all, size_t index) {
+  return point_has_loads(all, index) && !point_is_shared(all, index);
+}
+
 static bool collect(const results *all, roofline *r) {
   const size_t count = all->experiment->num_points;
   *r = (roofline){.all = all};
   if (!all->peaks.measured[0] || all->pictures == PICTURES_NONE) return false;
-  for (size_t i = 0; i < count; i++) r->ran += point_has_loads(all, i);
+  for (size_t i = 0; i < count; i++) r->ran += is_wanted(all, i);
   size_t seen = 0;
   for (size_t i = 0; i < count; i++) {
-    if (!point_has_loads(all, i)) continue;
+    if (!is_wanted(all, i)) continue;
     const size_t wanted =
         r->ran <= MOST_POINTS ? seen : r->shown * (r->ran - 1) / (MOST_POINTS - 1);
     if (seen++ == wanted && r->shown < MOST_POINTS) add_point(r, i);

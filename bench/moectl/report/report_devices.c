@@ -35,6 +35,7 @@ static void member_rows(const results *all, size_t index, FILE *file) {
             parallel->transport, (int64_t)parallel->chunks, one->experts, one->num_tokens,
             one->rows);
     bar(file, one->rows, most);
+    report_cell(file, one->memory_bytes > 0 ? (double)one->memory_bytes / (1u << 20) : NAN);
     report_cell(file, (double)one->bytes_sent / (1u << 20));
     report_cell(file, one->layer_ms);
     report_cell(file, one->kernels_ms);
@@ -52,14 +53,16 @@ void report_devices(const results *all, FILE *file) {
       "## Devices\n\nThe experts of a point are on several devices, or contexts of one, each with "
       "a part of the tokens. The grouped GEMM's variant on each; how rows went there and back, and "
       "in how many parts; of one forward: "
-      "rows that a device's experts computed, and as a bar; "
+      "rows that a device's experts computed, and as a bar; the memory of its weights, workspace, "
+      "rows, input and output; "
       "what it sent to others; the time from its first kernel's start to its last one's end, that "
       "in which a kernel ran, that in which rows were copied, and how much of the last was hidden "
       "behind kernels. Every kernel was timed, which takes time of its own.\n\n"
-      "| # | device | variant | by | experts | tokens | rows | load | MiB sent | layer ms | "
+      "| # | device | variant | by | experts | tokens | rows | load | MiB | MiB sent | layer ms | "
       "kernels ms | "
       "transfer ms | hidden % |\n"
-      "| ---: | --- | --- | --- | ---: | ---: | ---: | --- | ---: | ---: | ---: | ---: | ---: |\n",
+      "| ---: | --- | --- | --- | ---: | ---: | ---: | --- | ---: | ---: | ---: | ---: | ---: | "
+      "---: |\n",
       file);
   size_t shown = 0;
   for (size_t i = 0; i < all->experiment->num_points && shown < MOST_POINTS; i++)

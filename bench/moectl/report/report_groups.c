@@ -169,8 +169,7 @@ static void memory_columns(const results *all, size_t index, const int *which, s
                            double *values) {
   (void)which, (void)count;
   values[0] = (double)all->points[index].memory_bytes / (1u << 20);
-  values[1] =
-      100 * (double)all->points[index].memory_bytes / (double)all->device.global_memory_bytes;
+  values[1] = 100 * report_memory_share(all, index);
 }
 
 void report_memory_groups(const results *all, FILE *file) {

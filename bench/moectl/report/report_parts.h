@@ -39,6 +39,8 @@ void report_stages(const results *all, FILE *file);
 size_t report_stages_of(const results *all, int stages[RESULTS_PARTS]);
 void report_routing(const results *all, FILE *file);
 void report_memory(const results *all, FILE *file);
+/* Of the device's memory; NaN of a point on several. */
+double report_memory_share(const results *all, size_t index);
 
 /* report_devices.c: nothing where no point has several */
 void report_devices(const results *all, FILE *file);
@@ -64,7 +66,7 @@ void report_peaks(const results *all, FILE *file);
  * those of its matrix units where the variant of the products uses them, else of fp32. */
 double report_arithmetic_peak(const results *all, size_t index, int stage);
 /* What bounds a point, judged by its shares of the two peaks alone; UNKNOWN: they were not
- * measured, or the point has no rates. */
+ * measured, the point has no rates, or they are several devices'. */
 typedef enum report_bound {
   BOUND_UNKNOWN = 0,
   BOUND_ARITHMETIC,

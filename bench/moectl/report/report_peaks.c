@@ -36,8 +36,13 @@ static double bytes_share(const results *all, size_t index) {
   return all->points[index].gbytes_per_s * 1e9 / all->peaks.rates.read_bytes;
 }
 
+/* The peaks are one device's. */
+static bool has_share(const results *all, size_t index) {
+  return point_ran(all, index) && !point_is_shared(all, index);
+}
+
 report_bound report_bound_of(const results *all, size_t index) {
-  if (!all->peaks.measured[0] || !point_ran(all, index)) return BOUND_UNKNOWN;
+  if (!all->peaks.measured[0] || !has_share(all, index)) return BOUND_UNKNOWN;
   const double flops = flops_share(all, index), bytes = bytes_share(all, index);
   if (!isfinite(flops) || !isfinite(bytes)) return BOUND_UNKNOWN;
   if (flops > 1) return BOUND_BEYOND;
@@ -76,7 +81,7 @@ static bool has_row(const results *all, size_t index, size_t points) {
   size_t larger = 0, smaller = 0;
   const double own = fmax(flops_share(all, index), bytes_share(all, index));
   for (size_t i = 0; points > MOST_ROWS && i < all->experiment->num_points; i++) {
-    if (!point_ran(all, i)) continue;
+    if (!has_share(all, i)) continue;
     const double other = fmax(flops_share(all, i), bytes_share(all, i));
     larger += other > own;
     smaller += other < own;
@@ -98,14 +103,8 @@ static void row(const results *all, size_t index, FILE *file) {
           bound_text(report_bound_of(all, index)));
 }
 
-void report_peaks(const results *all, FILE *file) {
+static void table(const results *all, size_t points, FILE *file) {
   const experiment *plan = all->experiment;
-  size_t points = 0;
-  if (!all->peaks.measured[0]) return;
-  for (size_t i = 0; i < plan->num_points; i++) points += point_ran(all, i);
-  if (points == 0) return;
-  fputs("## Share of the device's peaks\n\n", file);
-  peaks_line(&all->peaks, file);
   fprintf(file,
           " A share is the %s's rate over the peak: operations and bytes are counted from the "
           "sizes, each weight of an expert that was reached once, so what caches save or what is "
@@ -119,6 +118,24 @@ void report_peaks(const results *all, FILE *file) {
   for (size_t i = 0; i < 4 + plan->num_axes; i++) fputs(" ---: |", file);
   fputc('\n', file);
   for (size_t i = 0; i < plan->num_points; i++)
-    if (point_ran(all, i) && has_row(all, i, points)) row(all, i, file);
+    if (has_share(all, i) && has_row(all, i, points)) row(all, i, file);
+}
+
+void report_peaks(const results *all, FILE *file) {
+  size_t points = 0, shared = 0;
+  if (!all->peaks.measured[0]) return;
+  for (size_t i = 0; i < all->experiment->num_points; i++) {
+    points += has_share(all, i);
+    shared += point_ran(all, i) && point_is_shared(all, i);
+  }
+  if (points + shared == 0) return;
+  fputs("## Share of the device's peaks\n\n", file);
+  peaks_line(&all->peaks, file);
+  if (points > 0) table(all, points, file);
+  if (shared > 0)
+    fprintf(file,
+            "%s%zu point%s on several devices, whose rates are of all together: no share of one "
+            "device's peaks.\n",
+            points > 0 ? "\n" : "\n\n", shared, shared == 1 ? " is" : "s are");
   fputc('\n', file);
 }

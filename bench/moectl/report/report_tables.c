@@ -317,6 +317,11 @@ static bool memory_range(const results *all, size_t *least, size_t *most) {
   return any;
 }
 
+double report_memory_share(const results *all, size_t index) {
+  if (point_is_shared(all, index)) return NAN;
+  return (double)all->points[index].memory_bytes / (double)all->device.global_memory_bytes;
+}
+
 static void memory_rows(const results *all, FILE *file) {
   static const char *const columns[] = {"MiB", "share of the device's memory"};
   head(all, columns, 2, file);
@@ -325,10 +330,17 @@ static void memory_rows(const results *all, FILE *file) {
     const double bytes = (double)all->points[i].memory_bytes;
     row_begin(all, i, file);
     report_cell(file, bytes / (1u << 20));
-    percent_cell(file, bytes / (double)all->device.global_memory_bytes);
+    percent_cell(file, report_memory_share(all, i));
     fputc('\n', file);
   }
   fputc('\n', file);
+}
+
+static bool any_shared(const results *all) {
+  bool any = false;
+  for (size_t i = 0; i < all->experiment->num_points; i++)
+    any = any || (point_ran(all, i) && point_is_shared(all, i));
+  return any;
 }
 
 void report_memory(const results *all, FILE *file) {
@@ -340,8 +352,11 @@ void report_memory(const results *all, FILE *file) {
   fprintf(
       file,
       "## Memory\n\nWhat a point takes on the device, its weights, workspace, %sinput and output "
-      "together: ",
-      experiment_has_blocks(all->experiment) ? "cache, " : "");
+      "together%s: ",
+      experiment_has_blocks(all->experiment) ? "cache, " : "",
+      any_shared(all) ? " (on several devices what all of them take, rows between them too; each "
+                        "one's is in the table of devices)"
+                      : "");
   if (strcmp(low, high) == 0) fprintf(file, "%s MiB.\n\n", low);
   else fprintf(file, "%s MiB (point %zu) to %s MiB (point %zu).\n\n", low, least, high, most);
   if (least == most && all->experiment->num_points > 1) return;

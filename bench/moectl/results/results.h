@@ -56,6 +56,7 @@ typedef struct point_member {
   char grouped_gemm_variant[64]; /* "": not known, in results of earlier versions */
   int64_t experts, num_tokens, rows, bytes_sent, bytes_received, choice_bytes_sent,
       choice_bytes_received, copied_bytes, stored_bytes;
+  int64_t memory_bytes; /* of its device: weights, workspace, rows, input, output; 0: not known */
   double layer_ms, kernels_ms, transfer_ms, hidden_ms; /* moecl_group_statistics */
 } point_member;
 
@@ -95,7 +96,8 @@ typedef struct point_result {
   double tokens_per_s, tflops, gbytes_per_s; /* of the layer at its median time */
   double host_ms; /* median of what enqueueing one forward took the host; on several devices, all
                      until the outputs are there */
-  uint64_t memory_bytes; /* weights, workspace, cache, input and output on the device */
+  uint64_t memory_bytes; /* weights, workspace, cache, input and output on the device; on several,
+                            of all members, with the rows between them */
   moecl_routing
       routing; /* only counts, capacity and statistics are kept; the [T,*] arrays may be NULL */
   verify_result verify;

@@ -26,7 +26,8 @@ const results_member_field results_member_counts[RESULTS_MEMBER_COUNTS] = {
     NEWER(choice_bytes_sent),
     NEWER(choice_bytes_received),
     NEWER(copied_bytes),
-    NEWER(stored_bytes)};
+    NEWER(stored_bytes),
+    NEWER(memory_bytes)};
 const results_member_field results_member_times[RESULTS_MEMBER_TIMES] = {
     MEMBER(layer_ms), MEMBER(kernels_ms), MEMBER(transfer_ms), MEMBER(hidden_ms)};
 

@@ -68,7 +68,7 @@ typedef struct results_member_field {
   size_t offset; /* in point_member */
   bool newer;    /* results of earlier versions lack it: 0 there */
 } results_member_field;
-enum { RESULTS_MEMBER_COUNTS = 9, RESULTS_MEMBER_TIMES = 4 };
+enum { RESULTS_MEMBER_COUNTS = 10, RESULTS_MEMBER_TIMES = 4 };
 extern const results_member_field results_member_counts[RESULTS_MEMBER_COUNTS]; /* int64_t */
 extern const results_member_field results_member_times[RESULTS_MEMBER_TIMES];   /* double */
 

@@ -49,7 +49,6 @@ const char *forwards_variant(const runner *runner, const char *operation, const 
 }
 
 uint64_t forwards_weight_bytes(const runner *runner) {
-  if (runner->together) return together_weight_bytes(runner->together);
   return runner->block ? moecl_block_weight_bytes(runner->block)
                        : moecl_layer_weight_bytes(runner->layer);
 }
@@ -70,7 +69,6 @@ double forwards_roundoff(const runner *runner, bool of_outputs) {
 
 uint64_t forwards_workspace_bytes(const runner *runner, const experiment_point *point,
                                   const point_buffers *buffers) {
-  if (runner->together) return 0; /* the group layer's own, which follows the routing */
   return runner->block
              ? moecl_block_workspace_size(runner->block, point->num_tokens, buffers->cache != NULL)
              : moecl_layer_workspace_size(runner->layer, point->num_tokens);

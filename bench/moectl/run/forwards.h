@@ -30,14 +30,14 @@ moecl_status forwards_create_layer(runner *runner, const experiment_point *point
 moecl_status forwards_provide_layer(runner *runner, const experiment_point *point);
 void forwards_release_layer(runner *runner);
 
-/* What serves the runner's layer or block; its weights, and a forward's workspace with these
- * buffers. */
+/* What serves the runner's layer or block, on several devices the first's. */
 const char *forwards_variant(const runner *runner, const char *operation, const char **reason);
+/* Of a layer or block on one device: its weights, and a forward's workspace with these buffers. */
 uint64_t forwards_weight_bytes(const runner *runner);
-/* moecl_layer_roundoff, or of outputs; of several devices the largest. */
-double forwards_roundoff(const runner *runner, bool of_outputs);
 uint64_t forwards_workspace_bytes(const runner *runner, const experiment_point *point,
                                   const point_buffers *buffers);
+/* moecl_layer_roundoff, or of outputs; of several devices the largest. */
+double forwards_roundoff(const runner *runner, bool of_outputs);
 
 /* For forwards of the runner's layer; the caller releases them, also where some could not be had.
  */

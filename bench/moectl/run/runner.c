@@ -421,7 +421,11 @@ static void check_point(runner *runner, const experiment_point *point, const poi
 
 /* Of a forward, and its weights and cache. */
 static uint64_t memory_bytes(const runner *runner, const experiment_point *point,
-                             const point_buffers *buffers) {
+                             const point_buffers *buffers, const point_parallel *parallel) {
+  uint64_t members = 0;
+  for (size_t m = 0; m < parallel->num_members; m++)
+    members += (uint64_t)parallel->members[m].memory_bytes;
+  if (runner->together) return members;
   return forwards_weight_bytes(runner) + forwards_workspace_bytes(runner, point, buffers) +
          moecl_cache_bytes(buffers->cache) + 2 * moecl_buffer_size(buffers->output);
 }
@@ -456,7 +460,7 @@ static bool run_steps(runner *runner, const experiment_point *point, point_buffe
     result->changed_choices = NAN;
     moecl_context_take_errors(runner->context, NULL, 0);
   }
-  result->memory_bytes = memory_bytes(runner, point, buffers);
+  result->memory_bytes = memory_bytes(runner, point, buffers, &result->parallel);
   rates(point, &work, result);
   check_point(runner, point, buffers, result);
   if (!dump_path) return true;

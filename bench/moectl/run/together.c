@@ -158,13 +158,6 @@ void together_release(runner *runner) {
   runner->together = NULL;
 }
 
-uint64_t together_weight_bytes(const struct together *together) {
-  uint64_t bytes = 0;
-  for (int m = 0; m < together->members; m++)
-    bytes += moecl_group_layer_weight_bytes(together->layer, (size_t)m);
-  return bytes;
-}
-
 void together_take_errors(struct together *together, char *text, size_t size) {
   snprintf(text, size, "%s", together ? together->said : "");
   if (together) together->said[0] = '\0';
@@ -454,8 +447,17 @@ static moecl_status read_statistics(struct together *together,
 
 /* What only a member's own process knows of it. */
 typedef struct member_told {
-  char variant[64]; /* the grouped GEMM's */
+  char variant[sizeof((point_member *)0)->grouped_gemm_variant]; /* the grouped GEMM's */
+  uint64_t memory;
 } member_told;
+
+/* All that its context has, which is of nothing else, but for the inputs beside the first: what one
+ * forward takes, as on one device. */
+static uint64_t memory_of(const struct together *together, int m) {
+  uint64_t bytes = moecl_context_memory(together->context[m], NULL);
+  for (int set = 1; set < INPUT_SETS; set++) bytes -= moecl_buffer_size(together->hidden[set][m]);
+  return bytes;
+}
 
 /* Behind forwards: kernels may have been set aside on the way. */
 static void tell_own(const struct together *together, member_told *told) {
@@ -463,6 +465,7 @@ static void tell_own(const struct together *together, member_told *told) {
     const char *variant =
         moecl_group_layer_variant(together->layer, (size_t)m, "grouped_gemm", NULL);
     snprintf(told[m].variant, sizeof told[m].variant, "%s", variant ? variant : "");
+    told[m].memory = memory_of(together, m - together->begin);
   }
 }
 
@@ -477,18 +480,19 @@ static point_member describe(const moecl_group_statistics *s, const char *device
                       .choice_bytes_received = (int64_t)s->choice_bytes_received,
                       .copied_bytes = (int64_t)s->copied_bytes,
                       .stored_bytes = (int64_t)s->stored_bytes,
+                      .memory_bytes = (int64_t)told->memory,
                       .layer_ms = s->layer_ms,
                       .kernels_ms = s->kernels_ms,
                       .transfer_ms = s->transfer_ms,
                       .hidden_ms = s->hidden_ms};
   snprintf(one.device, sizeof one.device, "%s", device);
-  snprintf(one.grouped_gemm_variant, sizeof one.grouped_gemm_variant, "%s", told->variant);
+  memcpy(one.grouped_gemm_variant, told->variant, sizeof one.grouped_gemm_variant);
   return one;
 }
 
 moecl_status together_describe(struct together *together, point_result *result) {
   moecl_group_statistics statistics[MOECL_MAX_GROUP_MEMBERS] = {{0}};
-  member_told told[MOECL_MAX_GROUP_MEMBERS] = {{{0}}};
+  member_told told[MOECL_MAX_GROUP_MEMBERS] = {{.memory = 0}};
   point_parallel *parallel = &result->parallel;
   lead(together, ORDER_DESCRIBE, NULL);
   TRY(conclude(together, read_statistics(together, statistics)));

@@ -61,7 +61,6 @@ moecl_status together_name_device(const moecl_context *context, const experiment
                                   int m, char name[DEVICE_NAME_SIZE]);
 /* How many of this process's members are on the context's device, as far as their names tell. */
 int together_members_here(const moecl_context *context, const experiment_point *point);
-uint64_t together_weight_bytes(const struct together *together);
 /* What members' calls said of their failures. */
 void together_take_errors(struct together *together, char *text, size_t size);
 
