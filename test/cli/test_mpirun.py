@@ -24,6 +24,7 @@ EXPERIMENT = (CONFIGS / "expert-parallel.yaml", "--set", "parallel.replicas=0")
 WRAPPER = """#!/bin/sh
 if [ "${OMPI_COMM_WORLD_RANK:-$PMI_RANK}" = "$ODD_RANK" ]; then
   [ -z "$ODD_PID" ] || echo $$ >"$ODD_PID"
+  [ -z "$ODD_LIMIT" ] || export POCL_MEMORY_LIMIT="$ODD_LIMIT"
   [ -z "$ODD_PRELOAD" ] || export LD_PRELOAD="$ODD_PRELOAD"
 fi
 [ -z "$ODD_UNSET" ] || unset "$ODD_UNSET"
@@ -143,6 +144,19 @@ class Mpirun(unittest.TestCase):
         whole = 128 * 3 * 4096 * 4096 * 4 / 2**30
         self.assertLess(abs(needed("parallel.experts=4") - whole), 1)
         self.assertLess(abs(needed("parallel.experts=4", "devices=[0:1, 0:0]") - whole / 2), 1)
+
+    def test_memory_of_another(self):
+        """A process finds that its device does not hold its member: none runs. Of 384 experts of 6 MiB
+        each has half."""
+        out = self.folder / "out"
+        large = ("layer.hidden_size=1024", "layer.intermediate_size=512", "layer.num_experts=384",
+                 "workload.num_tokens=8", "parallel.experts=2")
+        sets = [word for one in large for word in ("--set", one)]
+        run = self.run_it(2, *EXPERIMENT, *sets, "--out", out, ODD_RANK="1", ODD_LIMIT="1")
+        self.assertEqual(run.returncode, 2, run.stderr)
+        self.assertRegex(run.stderr, r"rank 1: point 0 needs 1\.1\d+ GiB of memory for 1 of 2 members")
+        self.assertEqual(run.stderr.count(" needs "), 1, run.stderr)
+        self.assertFalse(out.exists())
 
     def test_failing_call(self):
         """On the second process: the point has failed, and says where and in what."""

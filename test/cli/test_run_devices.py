@@ -8,6 +8,7 @@ Exit code 77 (skipped) where PoCL does not make several devices of the CPU.
 import json
 import os
 import pathlib
+import re
 import shutil
 import signal
 import subprocess
@@ -164,6 +165,58 @@ class Devices(unittest.TestCase):
         self.assertIn("go on with: moectl run e.yaml --device 'all' --resume out\n", err)
         self.assertFalse((self.folder / "out/device-0-1").exists())
         self.assertNotIn("beside", out)
+
+    # ---- one experiment on several: what its members take of each ----
+
+    def check(self, num_experts, *sets, code=0, command=("check",)):
+        """On devices of 1 GiB, which give buffers of 256 MiB; an expert's three matrices are 6 MiB,
+        gate_up 4 of them. Bytes that it says for 0:0 and 0:1, and what it complains about."""
+        layer = {"hidden_size": 1024, "intermediate_size": 512, "num_experts": num_experts, "top_k": 2}
+        (self.folder / "e.yaml").write_text(json.dumps({**EXPERIMENT, "layer": layer}))
+        sets = [word for one in sets for word in ("--set", one)]
+        result = moectl(*command, "e.yaml", *sets, devices="pthread pthread", folder=self.folder,
+                        environment={"POCL_MEMORY_LIMIT": "1"})
+        self.assertEqual(result.returncode, code, result.stdout + result.stderr)
+        told = re.findall(r"^ *([0-9.]+) ([KMG])iB .*?(the point|on 0:1, .*)$", result.stdout, re.M)
+        self.needed = {where.split(",")[0]: float(number) * 1024**("KMG".index(unit) + 1)
+                       for number, unit, where in told}
+        return result.stdout, result.stderr
+
+    def test_memory_of_members(self):
+        """Each device is asked for what its own members have."""
+        expert, gate_up = 3 * 4 * 1024 * 512, 2 * 4 * 1024 * 512
+        self.assertEqual((expert, gate_up), (6 * 2**20, 4 * 2**20))
+        on_one, on_both = "devices=[0:1]", "devices=[0:0, 0:1]"
+        _, err = self.check(256, "parallel.experts=8", on_one, code=2)
+        self.assertRegex(err, r"needs 1\.5\d+ GiB of memory for 8 of 8 members on 0:1, but")
+        err = self.check(256, "parallel.experts=8", on_one, code=2,
+                         command=("run", "--out", "out"))[1]
+        self.assertIn("for 8 of 8 members on 0:1, but", err)
+        self.assertFalse((self.folder / "out").exists())
+        out, _ = self.check(256, "parallel.experts=8", on_both)
+        self.assertRegex(out, r"and on 0:1, pthread.*, with 1 GiB: 4 of 8 members\n")
+        for where in ("the point", "on 0:1"):
+            self.assertLess(abs(self.needed[where] - 128 * expert), 0.05 * 128 * expert)
+        # Nothing but inputs on the device that has no member.
+        self.check(128, "parallel.experts=8", on_one)
+        self.assertLess(self.needed["the point"], 16 * gate_up)
+        # By the driver's names, too.
+        self.check(128, "parallel.experts=8", "devices=[pthread]")
+        self.assertEqual(list(self.needed), ["the point"])
+
+    def test_memory_in_one_buffer(self):
+        """A buffer is one member's: four with 32 experts each on one device have 128 MiB at most."""
+        self.check(128, "parallel.experts=4")
+        _, err = self.check(128, "parallel.experts=1", code=2)
+        self.assertRegex(err, r"needs 512 MiB of memory in one buffer for 1 of 1 member on 0:0, but")
+
+    def test_memory_by_placement(self):
+        """A list that is longer takes more: 80 of 96 experts beside 16."""
+        (self.folder / "p.json").write_text(json.dumps([list(range(16)), list(range(16, 96))]))
+        self.check(96, "parallel.experts=2", "devices=[0:0, 0:1]", "parallel.placement=file",
+                   "parallel.placement_file=p.json", "layer.intermediate_size=256")
+        for where, experts in (("the point", 16), ("on 0:1", 80)):
+            self.assertLess(abs(self.needed[where] - experts * 3 * 2**20), 8 * 2**20)
 
 
 if __name__ == "__main__":

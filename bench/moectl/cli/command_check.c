@@ -15,7 +15,8 @@ typedef struct check {
   experiment experiment;
   recording recording;
   moecl_context *context; /* NULL: there is no device at all */
-  runner_memory *needed;  /* [num_points] */
+  runner_memory *needed;  /* [num_points]: of the context's device */
+  memory_devices devices;
 } check;
 
 /* The device that a run would take. Where there is none at all, and none was asked for
@@ -39,8 +40,8 @@ static int check_device(check *check) {
   }
   const bool variants = prepare_variants(&check->experiment, check->context);
   /* Without its variant a point takes what nobody knows. */
-  return variants &&
-                 prepare_memory(check->options, &check->experiment, check->context, check->needed)
+  return variants && prepare_memory(check->options, &check->experiment, check->context,
+                                    &check->devices, check->needed)
              ? EXIT_ALL_OK
              : EXIT_USAGE;
 }
@@ -81,6 +82,26 @@ static void print_point(const check *check, size_t index, double takes) {
   putchar('\n');
 }
 
+/* Beside the context's device the others that a point's members are on, a line each. */
+static void print_others(check *check, size_t index) {
+  const experiment *experiment = &check->experiment;
+  const bool draws_again = experiment->verify || check->options->dump;
+  point_devices *point = malloc(sizeof *point);
+  if (point && memory_of_point(check->context, experiment, index, draws_again, &check->devices,
+                               point) == MOECL_OK)
+    for (size_t i = 1; i < point->count; i++) {
+      const device_memory *on = &point->device[i];
+      const moecl_device_info *device = moecl_context_device(on->context);
+      char needed[32], stated[32];
+      printf("%10s  %12s  and on %d:%d, %s, with %s: %d of %lld members\n",
+             bytes_text(on->needed.bytes, needed), "", (int)device->platform_index,
+             (int)device->device_index, device->name,
+             bytes_text(device->global_memory_bytes, stated), on->members,
+             (long long)experiment_members(&experiment->points[index]));
+    }
+  free(point);
+}
+
 /* Once for all points whose formats are the same. */
 static void print_missed(const check *check) {
   const experiment_point *points = check->experiment.points;
@@ -110,6 +131,7 @@ static bool print_points(check *check) {
     const point_estimate estimate = estimate_point(&check->experiment, i, rates);
     all += estimate_all(&estimate);
     print_point(check, i, estimate_all(&estimate));
+    if (experiment_members(&check->experiment.points[i]) > 0) print_others(check, i);
   }
   printf("in all about %s, by the speed of a small layer\n", duration_text(all, text));
   print_missed(check);
@@ -150,6 +172,7 @@ static int check_file(const options *options) {
   check check = {.options = options};
   const int code = options->json ? print_points_json(&check) : run_check(&check);
   free(check.needed);
+  memory_devices_release(&check.devices);
   moecl_context_destroy(&check.context);
   recording_destroy(&check.recording);
   experiment_destroy(&check.experiment);

@@ -257,7 +257,7 @@ static int profile_on_device(profile_run *run) {
       keep_warning, run, options->device ? options->device : run->experiment.device, &run->context);
   if (code != EXIT_ALL_OK) return code;
   if (!prepare_variants(&run->experiment, run->context) ||
-      !prepare_memory(options, &run->experiment, run->context, NULL))
+      !prepare_memory(options, &run->experiment, run->context, NULL, NULL))
     return EXIT_USAGE;
   return profile_all(run);
 }

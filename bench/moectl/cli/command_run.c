@@ -288,7 +288,7 @@ static int run_on_one(run *run, bool *ran) {
   int code = open_device(run);
   if (code == EXIT_ALL_OK &&
       !(prepare_transports(&run->experiment) && prepare_variants(&run->experiment, run->context) &&
-        prepare_memory(run->options, &run->experiment, run->context, NULL)))
+        prepare_memory(run->options, &run->experiment, run->context, NULL, NULL)))
     code = EXIT_USAGE;
   if (code == EXIT_ALL_OK) code = led_open();
   if (code == EXIT_ALL_OK) code = open_results(run);

@@ -1,5 +1,6 @@
 // SPDX-License-Identifier: MIT
 #include "cli/led.h"
+#include "cli/prepare.h"
 #include "run/follow.h"
 #include "run/processes.h"
 #include <signal.h>
@@ -28,7 +29,8 @@ bool led_serves(const experiment *experiment) {
 
 static int code_of(moecl_status status) {
   if (status == MOECL_ERROR_NO_DEVICE) return EXIT_NO_DEVICE;
-  return status == MOECL_ERROR_IO ? EXIT_USAGE : EXIT_POINT_FAILED;
+  return status == MOECL_ERROR_IO || status == MOECL_ERROR_OUT_OF_DEVICE_MEMORY ? EXIT_USAGE
+                                                                                : EXIT_POINT_FAILED;
 }
 
 int led_open(void) {
@@ -81,6 +83,9 @@ static moecl_status open_all(const options *options, opened *opened, char *said,
   if (context != MOECL_OK)
     snprintf(said, size, "the device '%s' could not be opened: %s", device ? device : "auto",
              moecl_status_string(context));
+  if (context == MOECL_OK &&
+      !prepare_memory_led(options, &opened->experiment, opened->context, said, size))
+    return MOECL_ERROR_OUT_OF_DEVICE_MEMORY;
   return context;
 }
 

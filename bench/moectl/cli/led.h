@@ -7,7 +7,8 @@
 
 /* False, complained about: some point has nothing that several processes could share. */
 bool led_serves(const experiment *experiment);
-/* Has the others open the experiment; an exit code, complained about. */
+/* Has the others open the experiment, and see whether their devices hold it; an exit code,
+ * complained about. */
 int led_open(void);
 /* What the others do, in place of the command: until the leader ends. */
 int led_run(const options *options);

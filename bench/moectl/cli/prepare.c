@@ -194,16 +194,59 @@ bool prepare_devices(const experiment *experiment) {
 
 /* ---- memory ---- */
 
+/* What was found while points were checked; `said` has the first refusal where another process is
+ * to tell it, and is NULL where they are complained about. */
+typedef struct memory_check {
+  const experiment *experiment;
+  char *said;
+  size_t size, refused;
+} memory_check;
+
+enum { MOST_LISTED = 5 }; /* a sweep may have thousands */
+
+__attribute__((format(printf, 2, 3))) static void refuse(const memory_check *check,
+                                                         const char *format, ...) {
+  char text[2048];
+  va_list args;
+  va_start(args, format);
+  vsnprintf(text, sizeof text, format, args);
+  va_end(args);
+  if (!check->said) complain("%s", text);
+  else if (check->refused == 0) snprintf(check->said, check->size, "%s", text);
+}
+
+/* "point 3 (top_k=2)" */
+static const char *point_name(const memory_check *check, size_t index, char name[320]) {
+  char label[256];
+  experiment_point_label(check->experiment, index, label, sizeof label);
+  snprintf(name, 320, "point %zu%s%s%s", index, *label ? " (" : "", label, *label ? ")" : "");
+  return name;
+}
+
+/* " for 2 of 4 members on 0:1", of a group; else nothing. */
+static void name_members(const memory_check *check, size_t index, const device_memory *on,
+                         char text[96]) {
+  const moecl_device_info *device = moecl_context_device(on->context);
+  const long long members = (long long)experiment_members(&check->experiment->points[index]);
+  text[0] = '\0';
+  if (members > 0)
+    snprintf(text, 96, " for %d of %lld member%s on %d:%d", on->members, members,
+             members == 1 ? "" : "s", (int)device->platform_index, (int)device->device_index);
+}
+
 /* "point 3 (top_k=2) needs 81.2 GiB of memory", and whose figure the limit is. */
-static void refuse_memory(const experiment *experiment, const moecl_context *context, size_t index,
-                          uint64_t bytes, const char *as, uint64_t limit) {
-  const moecl_device_info *device = moecl_context_device(context);
-  char label[256], needed[32], stated[32];
-  experiment_point_label(experiment, index, label, sizeof label);
-  complain("point %zu%s%s%s needs %s of memory%s, but the driver of %s (%s) states %s%s", index,
-           *label ? " (" : "", label, *label ? ")" : "", bytes_text(bytes, needed), as,
-           device->name, device->platform, bytes_text(limit, stated),
-           device->type == MOECL_DEVICE_CPU ? ", which may be what is free at the moment" : "");
+static void refuse_memory(const memory_check *check, size_t index, const device_memory *on,
+                          bool in_one_buffer) {
+  const moecl_device_info *device = moecl_context_device(on->context);
+  const uint64_t bytes = in_one_buffer ? on->needed.largest_buffer : on->needed.bytes;
+  const uint64_t limit = in_one_buffer ? device->max_allocation_bytes : device->global_memory_bytes;
+  char name[320], members[96], needed[32], stated[32];
+  name_members(check, index, on, members);
+  refuse(check, "%s needs %s of memory%s%s, but the driver of %s (%s) states %s%s",
+         point_name(check, index, name), bytes_text(bytes, needed),
+         in_one_buffer ? " in one buffer" : "", members, device->name, device->platform,
+         bytes_text(limit, stated),
+         device->type == MOECL_DEVICE_CPU ? ", which may be what is free at the moment" : "");
 }
 
 /* Many drivers give single buffers larger than the largest they state: asking
@@ -218,11 +261,9 @@ static bool gives_buffer(moecl_context *context, uint64_t bytes) {
 }
 
 /* Single buffers of up to `given` bytes were given, one of `denied` was not. */
-typedef struct buffer_limits {
-  uint64_t given, denied;
-} buffer_limits;
-
-static bool buffer_fits(moecl_context *context, uint64_t bytes, buffer_limits *limits) {
+static bool buffer_fits(moecl_context *context, uint64_t bytes, memory_limits *limits) {
+  if (limits->denied == 0)
+    *limits = (memory_limits){moecl_context_device(context)->max_allocation_bytes, UINT64_MAX};
   if (bytes <= limits->given) return true;
   if (bytes >= limits->denied) return false;
   const bool given = gives_buffer(context, bytes);
@@ -230,44 +271,61 @@ static bool buffer_fits(moecl_context *context, uint64_t bytes, buffer_limits *l
   return given;
 }
 
-static bool point_fits(const experiment *experiment, moecl_context *context, size_t index,
-                       const runner_memory *needed, bool report, buffer_limits *limits) {
-  const moecl_device_info *device = moecl_context_device(context);
-  const bool too_much = needed->bytes > device->global_memory_bytes;
-  if (!too_much && buffer_fits(context, needed->largest_buffer, limits)) return true;
-  if (report && too_much)
-    refuse_memory(experiment, context, index, needed->bytes, "", device->global_memory_bytes);
-  else if (report)
-    refuse_memory(experiment, context, index, needed->largest_buffer, " in one buffer",
-                  device->max_allocation_bytes);
-  return false;
+/* On each of its devices. */
+static bool point_fits(const memory_check *check, size_t index, const point_devices *devices) {
+  bool fits = true;
+  for (size_t i = 0; i < devices->count; i++) {
+    const device_memory *on = &devices->device[i];
+    const bool too_much = on->needed.bytes > moecl_context_device(on->context)->global_memory_bytes;
+    if (!too_much && buffer_fits(on->context, on->needed.largest_buffer, on->limits)) continue;
+    if (fits && check->refused < MOST_LISTED) refuse_memory(check, index, on, !too_much);
+    fits = false;
+  }
+  return fits;
+}
+
+static bool points_fit(memory_check *check, const options *options, moecl_context *context,
+                       memory_devices *devices, runner_memory *needed) {
+  const experiment *experiment = check->experiment;
+  const bool draws_again = experiment->verify || options->dump;
+  point_devices *point = malloc(sizeof *point);
+  for (size_t i = 0; i < experiment->num_points; i++) {
+    char name[320];
+    const moecl_status status =
+        point ? memory_of_point(context, experiment, i, draws_again, devices, point)
+              : MOECL_ERROR_OUT_OF_HOST_MEMORY;
+    if (status != MOECL_OK) {
+      refuse(check, "%s cannot run here: %s", point_name(check, i, name),
+             moecl_status_string(status));
+      free(point);
+      return false;
+    }
+    if (needed) needed[i] = point->device[0].needed;
+    if (!options->ignore_memory_limit && !point_fits(check, i, point)) check->refused++;
+  }
+  free(point);
+  return check->refused == 0;
 }
 
 bool prepare_memory(const options *options, const experiment *experiment, moecl_context *context,
-                    runner_memory *needed) {
-  enum { MOST_LISTED = 5 }; /* a sweep may have thousands */
-  const bool draws_again = experiment->verify || options->dump;
-  buffer_limits limits = {moecl_context_device(context)->max_allocation_bytes, UINT64_MAX};
-  size_t refused = 0;
-  for (size_t i = 0; i < experiment->num_points; i++) {
-    runner_memory memory;
-    const moecl_status status =
-        runner_memory_needed(context, &experiment->points[i], draws_again, &memory);
-    if (status != MOECL_OK) {
-      char label[256];
-      experiment_point_label(experiment, i, label, sizeof label);
-      complain("point %zu%s%s%s cannot run here: %s", i, *label ? " (" : "", label,
-               *label ? ")" : "", moecl_status_string(status));
-      return false;
-    }
-    if (needed) needed[i] = memory;
-    if (!options->ignore_memory_limit &&
-        !point_fits(experiment, context, i, &memory, refused < MOST_LISTED, &limits))
-      refused++;
-  }
-  if (refused > MOST_LISTED) complain("and so do %zu more points", refused - MOST_LISTED);
-  if (refused > 0)
+                    memory_devices *devices, runner_memory *needed) {
+  memory_check check = {.experiment = experiment};
+  memory_devices own = {.list = NULL};
+  const bool fits = points_fit(&check, options, context, devices ? devices : &own, needed);
+  memory_devices_release(&own);
+  if (check.refused > MOST_LISTED)
+    complain("and so do %zu more points", check.refused - MOST_LISTED);
+  if (check.refused > 0)
     complain("choose fewer experts, smaller sizes, fewer tokens, another variant or another "
              "device, or try it all the same with --ignore-memory-limit");
-  return refused == 0;
+  return fits;
+}
+
+bool prepare_memory_led(const options *options, const experiment *experiment,
+                        moecl_context *context, char *said, size_t size) {
+  memory_check check = {.experiment = experiment, .said = said, .size = size};
+  memory_devices devices = {.list = NULL};
+  const bool fits = points_fit(&check, options, context, &devices, NULL);
+  memory_devices_release(&devices);
+  return fits;
 }

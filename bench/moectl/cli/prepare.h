@@ -4,7 +4,7 @@
 #define MOECTL_PREPARE_H
 
 #include "cli/moectl.h"
-#include "run/runner.h"
+#include "run/memory.h"
 
 /* Reads the experiment and what it names, and prints warnings; false: complained about. */
 bool prepare_load(const options *options, experiment *experiment, recording *recording);
@@ -18,9 +18,14 @@ bool prepare_variants(const experiment *experiment, moecl_context *context);
 bool prepare_transports(const experiment *experiment);
 bool prepare_devices(const experiment *experiment);
 
-/* Does the device hold every point? Complains about those that it does not, unless the
- * limit is to be ignored. `needed` ([num_points], or NULL) receives what each takes. */
+/* Does the device, and does that of each member of this process, hold every point? Complains about
+ * those that do not, unless the limit is to be ignored. `needed` ([num_points], or NULL) receives
+ * what each takes of the context's device; `devices` may be NULL. */
 bool prepare_memory(const options *options, const experiment *experiment, moecl_context *context,
-                    runner_memory *needed);
+                    memory_devices *devices, runner_memory *needed);
+/* The same of a process that is led, which complains about nothing: `said` has the first refusal.
+ */
+bool prepare_memory_led(const options *options, const experiment *experiment,
+                        moecl_context *context, char *said, size_t size);
 
 #endif

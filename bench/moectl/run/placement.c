@@ -6,8 +6,7 @@
 
 /* ---- by what devices say of themselves ---- */
 
-member_facts placement_facts(const moecl_context *context) {
-  const moecl_device_info *device = moecl_context_device(context);
+member_facts placement_facts(const moecl_device_info *device) {
   const double clock = device->clock_mhz ? (double)device->clock_mhz : 1;
   member_facts facts = {.compute = (double)device->compute_units * clock,
                         .memory = (double)device->global_memory_bytes};

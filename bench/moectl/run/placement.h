@@ -10,7 +10,7 @@ typedef struct member_facts {
   double compute, memory;
   char device[128];
 } member_facts;
-member_facts placement_facts(const moecl_context *context);
+member_facts placement_facts(const moecl_device_info *device);
 
 typedef struct point_placement {
   double weights[MOECL_MAX_GROUP_MEMBERS];

@@ -54,28 +54,10 @@ int64_t runner_context_step(const experiment_point *point, uint64_t alignment) {
   return point->context < step ? point->context : step;
 }
 
-/* A layer with the experts alone that a point's members on this device have: how they were chosen
- * makes no difference. */
-static moecl_layer_params part_here(const moecl_context *context, const experiment_point *point) {
-  moecl_layer_params part = point->layer;
-  const int64_t members = experiment_members(point), all = part.num_experts;
-  const int64_t here = members > 0 ? together_members_here(context, point) : 0;
-  const int64_t copies = members > 0 ? point->parallel.replicas : 0; /* on each member */
-  if (here == members && copies * here == 0) return part;
-  part.num_experts = ((all - copies) * here + members - 1) / members + copies * here;
-  if (part.num_experts < 1) part.num_experts = 1;
-  if (part.num_experts > MOECL_MAX_EXPERTS) part.num_experts = MOECL_MAX_EXPERTS;
-  if (part.top_k > part.num_experts) part.top_k = part.num_experts;
-  part.num_identity_experts = part.num_expert_group = part.topk_group = 0;
-  return part;
-}
-
 static moecl_status point_memory(moecl_context *context, const experiment_point *point,
                                  moecl_memory *memory) {
-  if (point->what == WHAT_LAYER) {
-    const moecl_layer_params part = part_here(context, point);
-    return moecl_layer_memory(context, &part, point->num_tokens, memory);
-  }
+  if (point->what == WHAT_LAYER)
+    return moecl_layer_memory(context, &point->layer, point->num_tokens, memory);
   const moecl_block_params params = experiment_block_params(point);
   const int64_t room = point->context > 0 ? point->context + point->num_tokens : 0;
   const int64_t step = runner_context_step(point, moecl_buffer_alignment(context));

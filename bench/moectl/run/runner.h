@@ -23,10 +23,10 @@ typedef struct runner {
   bool bad_input;                /* some point's weights could not be read from its checkpoint */
 } runner;
 
-/* Device memory a point takes, known before anything is allocated: weights,
- * workspace, input sets, output, a block's cache and the hidden states that it was filled from,
- * and one tensor of one expert in passing, once more where verification or a dump draws the
- * weights again. */
+/* Device memory a point on one device takes (several: memory.h), known before anything is
+ * allocated: weights, workspace, input sets, output, a block's cache and the hidden states that it
+ * was filled from, and one tensor of one expert in passing, once more where verification or a dump
+ * draws the weights again. */
 typedef struct runner_memory {
   uint64_t bytes;          /* at the peak; UINT64_MAX: does not fit 64 bits */
   uint64_t largest_buffer; /* the largest single one */

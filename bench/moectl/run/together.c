@@ -71,20 +71,6 @@ moecl_status together_name_device(const moecl_context *context, const experiment
   return devices && !item_of(devices, m, name) ? MOECL_ERROR_NO_DEVICE : MOECL_OK;
 }
 
-/* Names that are no numbers may be any device's: this one's, too. */
-int together_members_here(const moecl_context *context, const experiment_point *point) {
-  char own[DEVICE_NAME_SIZE], name[DEVICE_NAME_SIZE];
-  int here = 0, begin;
-  const int count = processes_members((int)point->parallel.experts, processes_own(), &begin);
-  name_own(context, own);
-  for (int m = begin; m < begin + count; m++) {
-    const bool named = together_name_device(context, point, m, name) == MOECL_OK;
-    const bool numbers = strspn(name, "0123456789:") == strlen(name);
-    here += !named || !numbers || strcmp(name, own) == 0;
-  }
-  return here;
-}
-
 static moecl_status open_member(runner *runner, const experiment_point *point, int m) {
   const char *cache = moecl_context_cache_dir(runner->context);
   char name[DEVICE_NAME_SIZE];
@@ -97,7 +83,7 @@ static moecl_status open_member(runner *runner, const experiment_point *point, i
                                        .disable_cache = !cache};
   moecl_context **context = &runner->together->context[m - runner->together->begin];
   TRY(moecl_context_create(&params, context));
-  runner->together->facts[m] = placement_facts(*context);
+  runner->together->facts[m] = placement_facts(moecl_context_device(*context));
   return MOECL_OK;
 }
 

@@ -59,8 +59,6 @@ moecl_status together_describe(struct together *together, point_result *result);
 enum { DEVICE_NAME_SIZE = 256 };
 moecl_status together_name_device(const moecl_context *context, const experiment_point *point,
                                   int m, char name[DEVICE_NAME_SIZE]);
-/* How many of this process's members are on the context's device, as far as their names tell. */
-int together_members_here(const moecl_context *context, const experiment_point *point);
 /* What members' calls said of their failures. */
 void together_take_errors(struct together *together, char *text, size_t size);
 
