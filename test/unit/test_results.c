@@ -465,6 +465,38 @@ static void test_parallel(void **state) {
   results_destroy(&all);
 }
 
+/* Earlier versions told less of members: such results are gone on with. */
+static void test_earlier_members(void **state) {
+  static const char *const newer[] = {"grouped_gemm_variant", "memory_bytes"};
+  fixture *f = *state;
+  results *all = open_new(f);
+  point_result point = make_point(f, 0, POINT_OK);
+  point.parallel = (point_parallel){.num_members = 1, .members = calloc(1, sizeof(point_member))};
+  assert_non_null(point.parallel.members);
+  point.parallel.members[0] =
+      (point_member){.grouped_gemm_variant = "cpu", .rows = 7, .memory_bytes = 4096};
+  add(all, point);
+  finish(all);
+  results_destroy(&all);
+  json_t *root = read_json(f);
+  json_t *points = json_object_get(root, "points");
+  json_t *members =
+      json_object_get(json_object_get(json_array_get(points, 0), "parallel"), "members");
+  for (int i = 0; i < 2; i++)
+    assert_int_equal(json_object_del(json_array_get(members, 0), newer[i]), 0);
+  char *path = format_text("%s/results.json", f->folder), *error = NULL;
+  assert_int_equal(json_dump_file(root, path, JSON_INDENT(1)), 0);
+  free(path);
+  json_decref(root);
+  all = results_open(&f->plan, &f->device, &f->kernels, f->folder, true, &error);
+  assert_non_null(all);
+  assert_true(results_has(all, 0));
+  const point_member *read = &all->points[0].parallel.members[0];
+  assert_true(read->rows == 7 && read->memory_bytes == 0);
+  assert_string_equal(read->grouped_gemm_variant, "");
+  results_destroy(&all);
+}
+
 /* So is what a cache of experts did; a share of no copies is not known. */
 static void test_offload(void **state) {
   fixture *f = *state;
@@ -665,12 +697,12 @@ static void test_dump_disk_full(void **state) {
 
 int main(void) {
   const struct CMUnitTest tests[] = {
-      CASE(test_arrays),         CASE(test_json),         CASE(test_csv),
-      CASE(test_csv_text),       CASE(test_disk_full),    CASE(test_default_folder),
-      CASE(test_unwritable),     CASE(test_table),        CASE(test_formats),
-      CASE(test_progress),       CASE(test_dump),         CASE(test_dump_refused),
-      CASE(test_dump_disk_full), CASE(test_weight_error), CASE(test_parallel),
-      CASE(test_offload),
+      CASE(test_arrays),          CASE(test_json),         CASE(test_csv),
+      CASE(test_csv_text),        CASE(test_disk_full),    CASE(test_default_folder),
+      CASE(test_unwritable),      CASE(test_table),        CASE(test_formats),
+      CASE(test_progress),        CASE(test_dump),         CASE(test_dump_refused),
+      CASE(test_dump_disk_full),  CASE(test_weight_error), CASE(test_parallel),
+      CASE(test_earlier_members), CASE(test_offload),
   };
   return cmocka_run_group_tests(tests, NULL, NULL);
 }
