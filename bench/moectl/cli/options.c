@@ -90,7 +90,8 @@ const cli_command cli_commands[] = {
      "validate experiments, on a device too where there is one",
      "Reports every mistake of a file at once and, for the device that 'moectl run' would take, "
      "whether the variants asked for serve and the memory suffices. For each point it prints the "
-     "memory, and how long it would take by the speed of a small layer that is timed on the "
+     "memory, of several devices (parallel.experts) each one's, and how long it would take by the "
+     "speed of a small layer that is timed on the "
      "device (a second or so); what happens on the way, as kernels that are built for the first "
      "time, is not in it. Without any device the file alone is checked, and so it is with --json, "
      "which prints for other programs that measure the same work ('moectl help comparing') the "
