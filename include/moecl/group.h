@@ -160,9 +160,10 @@ MOECL_API double moecl_group_layer_output_roundoff(const moecl_group_layer *laye
 /* One member's tokens. The batch is all of them, in the order of members: token numbers, capacity
  * and what the router draws are those of one device with all tokens. */
 typedef struct moecl_group_tokens {
-  int64_t num_tokens;                /* 0: none, and then no buffers */
-  const moecl_buffer *hidden_states; /* [num_tokens,H], of the member's context */
-  moecl_buffer *output;              /* likewise */
+  int64_t num_tokens;                /* T; 0: none, and then no buffers */
+  const moecl_buffer *hidden_states; /* [T,H], dtype, from the buffer's start, of the member's
+                                        context (moecl_buffer_view for a part of a buffer) */
+  moecl_buffer *output;              /* [T,H], dtype, likewise */
   moecl_event *const *wait_list;     /* of the member's context, as in moecl_forward_params */
   size_t wait_count;
   moecl_profile *profile; /* of the member's context; may be NULL. Lists of rows count as permute,
