@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: MIT
 /* Times the ways by which a group's rows go from device to device, below the public interface:
  *
- *   transport_times [--devices 0:0,0:1] [--transports nvidia_copy,nvidia_peer,host] [--seconds 0.3]
+ *   transport_times [--devices 0:0,0:1] [--transports nvidia_peer,host,nvidia_copy] [--seconds 0.3]
  *                   [--most 256]
  *
  * All members send to all others at once, so many bytes to each, and all wait until what was sent
@@ -197,7 +197,7 @@ int main(int argc, char **argv) {
                                           {"seconds", required_argument, NULL, 's'},
                                           {"most", required_argument, NULL, 'm'},
                                           {NULL, 0, NULL, 0}};
-  char devices[256] = "0:0,0:1", transports[256] = "nvidia_copy,nvidia_peer,host";
+  char devices[256] = "0:0,0:1", transports[256] = "nvidia_peer,host,nvidia_copy";
   bench b = {.seconds = 0.3, .most = UINT64_MAX};
   for (int c; (c = getopt_long(argc, argv, "", options, NULL)) != -1;) {
     if (c == 'd') snprintf(devices, sizeof devices, "%s", optarg);

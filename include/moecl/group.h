@@ -23,10 +23,10 @@ typedef struct moecl_group moecl_group;
 
 typedef struct moecl_group_params {
   /* How rows go from one member to another: "nvidia_peer", over the links between NVIDIA's GPUs of
-   * one host, in one process or in several; "nvidia_copy", the same by their copy engines; "host",
-   * staged through pinned host memory, on every device and between vendors. NULL: the best that
-   * serves, of those that are not tried by name alone ("nvidia_copy" is). One member sends nothing:
-   * "host" then serves whichever is asked for. */
+   * one host, in one process or in several; "host", staged through pinned host memory, on every
+   * device and between vendors; "nvidia_copy", as nvidia_peer, by the GPUs' copy engines. NULL: the
+   * first of these that serves, but never "nvidia_copy", which serves by name alone. One member
+   * sends nothing: "host" then serves whichever is asked for. */
   const char *transport;
   /* Members in other processes too: the address of an MPI_Comm, of the MPI that this libmoecl was
    * built with. NULL: this process alone. See "Several processes" below. */
@@ -73,11 +73,10 @@ MOECL_API moecl_context *moecl_group_context(const moecl_group *group, size_t me
  * members of one machine, "mpi+nvidia_peer@node"; where processes differ, each once. */
 MOECL_API const char *moecl_group_transport(const moecl_group *group);
 
-/* The transports that may be asked for, the one that is tried first first: static strings. Between
- * processes of one machine they serve where they can, and messages elsewhere. Some are tried where
- * they are asked for by name, and never otherwise
- * ("nvidia_copy"). Writes at most `capacity` (`names` may be NULL) and returns how many there
- * are. Thread-safe. */
+/* The transports that may be asked for, static strings: first those that are tried where none is
+ * asked for, in that order, then those that serve by name alone ("nvidia_copy"). Between processes
+ * of one machine they serve where they can, and messages elsewhere. Writes at most `capacity`
+ * (`names` may be NULL) and returns how many there are. Thread-safe. */
 MOECL_API size_t moecl_group_transports(const char **names, size_t capacity);
 
 /* Who has which experts. Identity experts have no matrices, and no member. */

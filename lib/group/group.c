@@ -8,7 +8,7 @@
 #include <unistd.h>
 
 const group_transport *const group_transports[] = {
-    &group_nvidia_copy_transport, &group_nvidia_peer_transport, &group_host_transport, NULL};
+    &group_nvidia_peer_transport, &group_host_transport, &group_nvidia_copy_transport, NULL};
 
 moecl_group *group_retain(moecl_group *group) {
   group->references++;

@@ -97,10 +97,10 @@ struct group_transport {
   void (*fail)(void *state);
 };
 
-/* The best one first. */
+/* The best one first; behind all that are tried by themselves those that serve by name alone. */
 extern const group_transport *const group_transports[];   /* ended by NULL */
-extern const group_transport group_nvidia_copy_transport; /* nvidia_peer.c, both */
-extern const group_transport group_nvidia_peer_transport;
+extern const group_transport group_nvidia_peer_transport; /* nvidia_peer.c, both */
+extern const group_transport group_nvidia_copy_transport;
 extern const group_transport group_host_transport;
 /* The one that was asked for (NULL: any) or else the best that serves. */
 moecl_status group_choose_transport(moecl_group *group, const char *asked,

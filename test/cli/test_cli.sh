@@ -208,7 +208,7 @@ for point, count in zip(points[1:], (1, 3)):
   line=$(grep -n 'transport: hots' "$work/unknown.yaml" | cut -d: -f1)
   call check "$work/unknown.yaml"
   expect "check: a transport that there is not" 2 \
-    "unknown.yaml:$line:[0-9]+: parallel.transport: there is no transport 'hots'; expected .*host, or auto; did you mean 'host'"
+    "unknown.yaml:$line:[0-9]+: parallel.transport: there is no transport 'hots'; expected nvidia_peer, host, nvidia_copy, or auto; did you mean 'host'"
   expect "check: and a device" 2 \
     "unknown.yaml:$((line + 1)):[0-9]+: devices: there is no device '99:99' here; expected .* 0:0 \\("
   call explain "$work/unknown.yaml"
@@ -232,6 +232,8 @@ for point, count in zip(points[1:], (1, 3)):
     "could not be made: what was asked for is not supported here: group: the transport 'nvidia_peer' cannot serve here: "
   holds "help: auto is never a transport that has to be named" bash -c \
     "'$moectl' help experiment | tr -s ' \\n' ' ' | grep -q 'auto: the best that serves, never nvidia_copy'"
+  holds "help: transports in the order in which they are tried" bash -c \
+    "'$moectl' help experiment | tr -s ' \\n' ' ' | grep -q 'member: nvidia_peer, host, nvidia_copy'"
   call profile "$work/tiny.yaml" --set parallel.experts=2 --out "$work/parallel-profile"
   expect "a profile of several devices, exit 2" 2 'a profile is of one device'
   call check "$work/tiny.yaml" --set parallel.experts=2 --set measure.what=block \

@@ -470,6 +470,20 @@ static void test_peers(void **state) {
   moecl_context_destroy(&one[1]);
 }
 
+/* Those that are tried by themselves, in that order, and then those that serve by name alone. */
+static void test_names(void **state) {
+  static const char *const want[] = {"nvidia_peer", "host", "nvidia_copy"};
+  const char *names[9];
+  (void)state;
+  const size_t count = moecl_group_transports(names, 9);
+  assert_int_equal(count, sizeof want / sizeof *want);
+  for (size_t i = 0; i < count; i++) {
+    assert_string_equal(names[i], want[i]);
+    assert_string_equal(group_transports[i]->name, want[i]);
+    assert_int_equal(group_transports[i]->asked_only, i > 1);
+  }
+}
+
 /* ---- a transport that makes the buffers of rows ---- */
 
 static int provided, discarded;
@@ -651,6 +665,7 @@ int main(int argc, char **argv) {
                                      cmocka_unit_test(test_many),
                                      cmocka_unit_test(test_refusals),
                                      cmocka_unit_test(test_peers),
+                                     cmocka_unit_test(test_names),
                                      cmocka_unit_test(test_arrivals),
                                      cmocka_unit_test(test_threads),
                                      cmocka_unit_test(test_not_ready)};

@@ -468,7 +468,7 @@ static const schema_key keys[KEY_COUNT] = {
          .needs = {ANY(KEY_PARALLEL_EXPERTS), ONE(KEY_ACTIVATION_FORMAT, MOECL_FORMAT_DTYPE)}},
     [KEY_PARALLEL_TRANSPORT] =
         {PARALLEL(transport), TYPE_TEXT, AUTO_NULL | NOT_WORK, ANY_TEXT, NO_CHOICE, "auto",
-         "How rows go from member to member: nvidia_peer, nvidia_copy, host; auto: the best that "
+         "How rows go from member to member: nvidia_peer, host, nvidia_copy; auto: the best that "
          "serves, never nvidia_copy, which has to be named. Between processes: nvidia_peer within "
          "a "
          "machine, asked for or by auto, where it serves; else MPI's messages.",
