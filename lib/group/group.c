@@ -43,22 +43,55 @@ static moecl_status add_member(group_device *device, moecl_context *context) {
   return ocl_lane_create(context, &device->in);
 }
 
+/* ---- the transport ---- */
+
+bool group_transport_is_asked(const group_transport *transport, const char *asked) {
+  return asked ? strcmp(transport->name, asked) == 0 : !transport->asked_only;
+}
+
+static void log_as_info(void *user, moecl_log_level level, const char *message) {
+  log_write(user, level == MOECL_LOG_ERROR ? MOECL_LOG_INFO : level, "%s", message);
+}
+
+moecl_status group_try_transport(const group_transport *transport, moecl_group *group,
+                                 void **state) {
+  moecl_log logs[MOECL_MAX_GROUP_MEMBERS];
+  for (int m = group->begin; m < group->end; m++) {
+    moecl_log *log = &group->device[m].context->log;
+    logs[m] = *log;
+    *log = (moecl_log){log_as_info, &logs[m], NULL};
+  }
+  const moecl_status status = transport->create(group, state);
+  if (status != MOECL_OK && *state) transport->release(*state);
+  if (status != MOECL_OK) *state = NULL;
+  for (int m = group->begin; m < group->end; m++) group->device[m].context->log = logs[m];
+  return status;
+}
+
+static const group_transport *const *find_asked(const group_transport *const *from,
+                                                const char *asked) {
+  while (*from && !group_transport_is_asked(*from, asked)) from++;
+  return from;
+}
+
+/* One behind which there is another to fall back on may fail in being made, too. */
 moecl_status group_choose_transport(moecl_group *group, const char *asked,
                                     const group_transport **transport, void **state) {
+  const group_transport *const *t = find_asked(group_transports, asked);
   const char *why = NULL;
-  for (const group_transport *const *t = group_transports; *t; t++) {
-    if (asked ? strcmp((*t)->name, asked) != 0 : (*t)->asked_only) continue;
-    if (group->count == 1) { /* sends nothing, whatever was asked for: a sweep's first point */
-      *transport = &group_host_transport;
-      return group_host_transport.create(group, state);
-    }
-    if ((why = (*t)->refuses(group))) {
-      log_write(group_log(group), MOECL_LOG_INFO, "group: the transport '%s' does not serve: %s",
-                (*t)->name, why);
-      continue;
-    }
+  if (*t && group->count == 1) { /* sends nothing, whatever was asked for: a sweep's first point */
+    *transport = &group_host_transport;
+    return group_host_transport.create(group, state);
+  }
+  for (const group_transport *const *next; *t; t = next) {
+    next = find_asked(t + 1, asked);
     *transport = *t;
-    return (*t)->create(group, state);
+    why = (*t)->refuses(group);
+    if (!why && !*next) return (*t)->create(group, state);
+    if (!why && group_try_transport(*t, group, state) == MOECL_OK) return MOECL_OK;
+    if (!why) why = GROUP_NOT_MADE;
+    log_write(group_log(group), MOECL_LOG_INFO, "group: the transport '%s' does not serve: %s",
+              (*t)->name, why);
   }
   return log_error(group_log(group), MOECL_ERROR_UNSUPPORTED,
                    why ? "group: the transport '%s' cannot serve here: %s"

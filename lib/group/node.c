@@ -92,41 +92,18 @@ static moecl_status add_node(moecl_group *group) {
 
 /* ---- a transport between them ---- */
 
-static bool is_asked(const group_transport *transport, const char *asked) {
-  return asked ? strcmp(transport->name, asked) == 0 : !transport->asked_only;
-}
-
-/* That something was not to be had is no error where something else then serves. */
-static void log_as_info(void *user, moecl_log_level level, const char *message) {
-  log_write(user, level == MOECL_LOG_ERROR ? MOECL_LOG_INFO : level, "%s", message);
-}
-
-static moecl_status create_quietly(const group_transport *transport, moecl_group *near) {
-  moecl_log logs[MOECL_MAX_GROUP_MEMBERS];
-  for (int m = near->begin; m < near->end; m++) {
-    moecl_log *log = &near->device[m].context->log;
-    logs[m] = *log;
-    *log = (moecl_log){log_as_info, &logs[m], NULL};
-  }
-  const moecl_status status = transport->create(near, &near->state);
-  for (int m = near->begin; m < near->end; m++) near->device[m].context->log = logs[m];
-  return status;
-}
-
 /* All ranks of the node: the same transport on all, or none. */
 static void try_node(moecl_group *near, const char *asked) {
   for (const group_transport *const *t = group_transports; *t && !near->transport; t++) {
-    if (!(*t)->across || !ranks_all(near->ranks, is_asked(*t, asked))) continue;
+    if (!(*t)->across || !ranks_all(near->ranks, group_transport_is_asked(*t, asked))) continue;
     const char *why = (*t)->refuses(near);
-    if (!why && create_quietly(*t, near) == MOECL_OK) {
+    if (!why && group_try_transport(*t, near, &near->state) == MOECL_OK) {
       near->transport = *t;
       return;
     }
-    if (near->state) (*t)->release(near->state);
-    near->state = NULL;
     log_write(group_log(near), MOECL_LOG_INFO,
               "group: the transport '%s' does not serve between processes of this machine: %s",
-              (*t)->name, why ? why : "it was tried, and could then not be made");
+              (*t)->name, why ? why : GROUP_NOT_MADE);
   }
 }
 

@@ -102,6 +102,13 @@ extern const group_transport *const group_transports[];   /* ended by NULL */
 extern const group_transport group_nvidia_peer_transport; /* nvidia_peer.c, both */
 extern const group_transport group_nvidia_copy_transport;
 extern const group_transport group_host_transport;
+/* The one that was asked for or, for NULL, one that is tried by itself. */
+bool group_transport_is_asked(const group_transport *transport, const char *asked);
+/* All ranks: makes one that something else serves in place of: what fails is information, and
+ * leaves nothing, *state being NULL. */
+moecl_status group_try_transport(const group_transport *transport, moecl_group *group,
+                                 void **state);
+#define GROUP_NOT_MADE "it was tried, and could then not be made"
 /* The one that was asked for (NULL: any) or else the best that serves. */
 moecl_status group_choose_transport(moecl_group *group, const char *asked,
                                     const group_transport **transport, void **state);

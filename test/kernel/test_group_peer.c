@@ -350,19 +350,47 @@ static void test_waits(void **state) {
 
 /* ---- imports ---- */
 
-/* Every import that fails: the host serves, or an error where it was asked for. */
+static void note_reason(void *user, moecl_log_level level, const char *message) {
+  if (level == MOECL_LOG_INFO && strstr(message, "'nvidia_peer' does not serve: "))
+    snprintf(user, 200, "%s", message);
+}
+
+/* A group that nobody asked for more than the best of: the host serves, which is no error of any
+ * member's, and the first one's log says why. */
+static void fall_back(const char *why) {
+  moecl_group *group = NULL;
+  char said[200] = "";
+  const moecl_log log = contexts[0]->log;
+  contexts[0]->log.fn = note_reason;
+  contexts[0]->log.user = said;
+  assert_ok(moecl_group_create(contexts, 2, NULL, &group));
+  contexts[0]->log = log;
+  assert_string_equal(moecl_group_transport(group), "host");
+  if (!strstr(said, why)) fail_msg("'%s' does not say '%s'", said, why);
+  for (int m = 0; m < 2; m++) assert_int_equal(moecl_context_take_errors(contexts[m], NULL, 0), 0);
+  check_nothing_left();
+  moecl_group_destroy(&group);
+}
+
+/* Every import that fails, of the trial and behind it: the host serves, or an error where it was
+ * asked for. */
 static void test_failing_imports(void **state) {
-  enum { TRIAL = 12 }; /* has so many: flags, words that leave and that arrive, of two, by two */
+  /* Flags, words that leave and that arrive, of two, by two; and then flags. */
+  enum { TRIAL = 12, ALL = TRIAL + 4 };
   moecl_group *group = NULL;
   (void)state;
-  for (stand_in.failing_import = 1; stand_in.failing_import <= TRIAL; stand_in.failing_import++) {
+  for (int m = 0; m < 2; m++) moecl_context_take_errors(contexts[m], NULL, 0);
+  for (stand_in.failing_import = 1; stand_in.failing_import <= ALL; stand_in.failing_import++) {
     seen.imports = 0;
-    assert_ok(moecl_group_create(contexts, 2, NULL, &group));
-    assert_string_equal(moecl_group_transport(group), "host");
-    moecl_group_destroy(&group);
+    fall_back(stand_in.failing_import <= TRIAL ? "could not be had" : "could then not be made");
     seen.imports = 0;
     refused("nvidia_peer", NULL);
   }
+  seen.imports = 0;
+  assert_ok(moecl_group_create(contexts, 2, NULL, &group));
+  assert_int_equal(seen.imports, ALL);
+  assert_string_equal(moecl_group_transport(group), "nvidia_peer");
+  moecl_group_destroy(&group);
   stand_in.failing_import = 0;
   stand_in.refusal = "the test says so";
   refused("nvidia_peer", stand_in.refusal);
@@ -370,14 +398,35 @@ static void test_failing_imports(void **state) {
   stand_in.refusal = NULL;
 }
 
+/* What says so as an error, behind the trial (whose log is not the stand-in's matter). */
+static void test_failing_queues(void **state) {
+  enum { TRIAL = 2, ALL = TRIAL + 2 };
+  (void)state;
+  for (int m = 0; m < 2; m++) moecl_context_take_errors(contexts[m], NULL, 0);
+  for (failing_aside = TRIAL + 1; failing_aside <= ALL; failing_aside++) {
+    begun_asides = 0;
+    fall_back("could then not be made");
+  }
+  begun_asides = 0;
+  failing_aside = ALL;
+  refused("nvidia_peer", NULL);
+  assert_int_equal(begun_asides, ALL);
+  failing_aside = 0;
+}
+
 int main(int argc, char **argv) {
-  const struct CMUnitTest tests[] = {
-      cmocka_unit_test(test_whole),          cmocka_unit_test(test_priorities),
-      cmocka_unit_test(test_told_as_copies), cmocka_unit_test(test_codes),
-      cmocka_unit_test(test_pieces),         cmocka_unit_test(test_engines),
-      cmocka_unit_test(test_failing_copies), cmocka_unit_test(test_refused_engines),
-      cmocka_unit_test(test_many),           cmocka_unit_test(test_waits),
-      cmocka_unit_test(test_failing_imports)};
+  const struct CMUnitTest tests[] = {cmocka_unit_test(test_whole),
+                                     cmocka_unit_test(test_priorities),
+                                     cmocka_unit_test(test_told_as_copies),
+                                     cmocka_unit_test(test_codes),
+                                     cmocka_unit_test(test_pieces),
+                                     cmocka_unit_test(test_engines),
+                                     cmocka_unit_test(test_failing_copies),
+                                     cmocka_unit_test(test_refused_engines),
+                                     cmocka_unit_test(test_many),
+                                     cmocka_unit_test(test_waits),
+                                     cmocka_unit_test(test_failing_imports),
+                                     cmocka_unit_test(test_failing_queues)};
   if (argc > 1) cmocka_set_test_filter(argv[1]);
   skip_without_device();
   make_members();
