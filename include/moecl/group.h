@@ -26,7 +26,13 @@ typedef struct moecl_group_params {
    * one host, in one process or in several; "host", staged through pinned host memory, on every
    * device and between vendors; "nvidia_copy", as nvidia_peer, by the GPUs' copy engines. NULL: the
    * first of these that serves, but never "nvidia_copy", which serves by name alone. One member
-   * sends nothing: "host" then serves whichever is asked for. */
+   * sends nothing: "host" then serves whichever is asked for.
+   *
+   * One that is asked for serves between all members of each process that has several and,
+   * "nvidia_peer" alone, between those of all processes of a machine where it can. Rows between
+   * other members, as from machine to machine, are messages. Where it serves no two members, or
+   * not those of one process, that is an error on all ranks. "host" serves everywhere: messages go
+   * through the hosts' memory as its rows do. */
   const char *transport;
   /* Members in other processes too: the address of an MPI_Comm, of the MPI that this libmoecl was
    * built with. NULL: this process alone. See "Several processes" below. */
@@ -37,11 +43,11 @@ typedef struct moecl_group_params {
 /* Makes a group of 1 to MOECL_MAX_GROUP_MEMBERS contexts, each of them once; member i is
  * contexts[i]. They stay the caller's, and are kept alive. `params` may be NULL.
  * Errors: MOECL_ERROR_INVALID_ARGUMENT (how many, one twice, a NULL), MOECL_ERROR_UNSUPPORTED (no
- * such transport, or it does not serve here; built without MPI); the first context's log says
- * which. Thread: that of all contexts, as are all calls below. Where no member is a CPU, a
- * forward has threads of its own for the members but the first, and "host" one for each member,
- * which stays until the group is destroyed; they use the contexts while the call lasts. Log
- * callbacks are called from the caller's thread all the same.
+ * such transport, or it does not serve here: moecl_group_params.transport; built without MPI); the
+ * first context's log says which. Thread: that of all contexts, as are all calls below. Where no
+ * member is a CPU, a forward has threads of its own for the members but the first, and "host" one
+ * for each member, which stays until the group is destroyed; they use the contexts while the call
+ * lasts. Log callbacks are called from the caller's thread all the same.
  *
  * Several processes: with mpi_comm every rank of the communicator makes this call with its own
  * contexts, one or more. Members are numbered by rank, and then as in `contexts`. All ranks know
@@ -74,9 +80,8 @@ MOECL_API moecl_context *moecl_group_context(const moecl_group *group, size_t me
 MOECL_API const char *moecl_group_transport(const moecl_group *group);
 
 /* The transports that may be asked for, static strings: first those that are tried where none is
- * asked for, in that order, then those that serve by name alone ("nvidia_copy"). Between processes
- * of one machine they serve where they can, and messages elsewhere. Writes at most `capacity`
- * (`names` may be NULL) and returns how many there are. Thread-safe. */
+ * asked for, in that order, then those that serve by name alone ("nvidia_copy"). Writes at most
+ * `capacity` (`names` may be NULL) and returns how many there are. Thread-safe. */
 MOECL_API size_t moecl_group_transports(const char **names, size_t capacity);
 
 /* Who has which experts. Identity experts have no matrices, and no member. */

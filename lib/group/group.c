@@ -74,38 +74,54 @@ static const group_transport *const *find_asked(const group_transport *const *fr
   return from;
 }
 
+static moecl_status refuse(const moecl_group *group, const char *asked, const char *where,
+                           const char *why) {
+  return log_error(group_log(group), MOECL_ERROR_UNSUPPORTED,
+                   "group: the transport '%s' cannot serve here%s: %s; ask for 'host', which "
+                   "always does, or for none, which takes the best that does",
+                   asked ? asked : "auto", where, why);
+}
+
 /* One behind which there is another to fall back on may fail in being made, too. */
 moecl_status group_choose_transport(moecl_group *group, const char *asked,
-                                    const group_transport **transport, void **state) {
+                                    const group_transport **transport, void **state,
+                                    const char **why) {
   const group_transport *const *t = find_asked(group_transports, asked);
-  const char *why = NULL;
-  if (*t && group->count == 1) { /* sends nothing, whatever was asked for: a sweep's first point */
+  if (group->count == 1) { /* sends nothing, whatever was asked for: a sweep's first point */
     *transport = &group_host_transport;
     return group_host_transport.create(group, state);
   }
   for (const group_transport *const *next; *t; t = next) {
     next = find_asked(t + 1, asked);
     *transport = *t;
-    why = (*t)->refuses(group);
-    if (!why && !*next) return (*t)->create(group, state);
-    if (!why && group_try_transport(*t, group, state) == MOECL_OK) return MOECL_OK;
-    if (!why) why = GROUP_NOT_MADE;
+    *why = (*t)->refuses(group);
+    if (!*why && !*next) return (*t)->create(group, state);
+    if (!*why && group_try_transport(*t, group, state) == MOECL_OK) return MOECL_OK;
+    if (!*why) *why = GROUP_NOT_MADE;
     log_write(group_log(group), MOECL_LOG_INFO, "group: the transport '%s' does not serve: %s",
-              (*t)->name, why);
+              (*t)->name, *why);
   }
-  return log_error(group_log(group), MOECL_ERROR_UNSUPPORTED,
-                   why ? "group: the transport '%s' cannot serve here: %s"
-                       : "group: there is no transport '%s'%s",
-                   asked ? asked : "", why ? why : "");
+  *transport = NULL;
+  return MOECL_OK;
 }
 
-/* All ranks: between this process's members, or those of its node, the one that was asked for, or
- * the best that serves; around it messages, where there are others. */
-static moecl_status make_transport(moecl_group *group, const char *asked) {
-  if (group->count == group->end - group->begin)
-    return group_choose_transport(group, asked, &group->transport, &group->state);
-  MOECL_TRY(group_make_near(group, asked));
+static moecl_status check_name(const moecl_group *group, const char *asked) {
+  if (!asked || *find_asked(group_transports, asked)) return MOECL_OK;
+  return log_error(group_log(group), MOECL_ERROR_UNSUPPORTED, "group: there is no transport '%s'",
+                   asked);
+}
+
+/* All ranks, `why` being each one's own: between this process's members, or those of its node, the
+ * one that was asked for, or the best that serves; around it messages, where there are others. Of
+ * several processes they see together what is to be made of one that does not serve. */
+static moecl_status make_transport(moecl_group *group, const char *asked, const char **why) {
+  if (group->count == group->end - group->begin) {
+    MOECL_TRY(group_choose_transport(group, asked, &group->transport, &group->state, why));
+    return group->transport ? MOECL_OK : refuse(group, asked, "", *why);
+  }
+  MOECL_TRY(group_make_near(group, asked, why));
   moecl_group *near = group->near;
+  if (!near->transport) return MOECL_OK;
   if (near->count < group->count) {
     group->transport = &group_messages_transport;
     return group_messages_create(group, &group->state);
@@ -196,11 +212,51 @@ static moecl_status add_members(moecl_group *group) {
   return MOECL_OK;
 }
 
-/* What takes rows between members near each other. */
+/* What takes rows between members near each other, or why what was asked for does not: "": that is
+ * not known here. */
 typedef struct inside {
-  char name[16];
+  char name[16], why[160];
   int32_t shares; /* in several processes */
+  int32_t lacks;  /* one process's members have nothing */
 } inside;
+
+static void say_inside(const moecl_group *group, const char *why, inside *insides) {
+  const moecl_group *near = group->near;
+  inside one = {.lacks = near && !near->transport};
+  if (near && near->count > 1 && near->transport) {
+    snprintf(one.name, sizeof one.name, "%s", near->transport->name);
+    one.shares = near->ranks != NULL;
+  }
+  if (why && strcmp(why, GROUP_ELSEWHERE) != 0) snprintf(one.why, sizeof one.why, "%s", why);
+  for (int m = group->begin; m < group->end; m++) insides[m] = one;
+}
+
+/* Of several processes: one that was asked for serves some members, and within a process that has
+ * several those. All that asked for it say the same. */
+static moecl_status check_asked(const moecl_group *group, const inside *insides,
+                                const char *asked) {
+  const group_transport *transport = *find_asked(group_transports, asked);
+  int served = 0, lacking = -1, told = -1;
+  char where[80];
+  if (!asked || !group->near || transport->everywhere) return MOECL_OK;
+  for (int m = group->count - 1; m >= 0; m--) {
+    served += strcmp(insides[m].name, asked) == 0;
+    if (insides[m].lacks) lacking = m;
+    if (*insides[m].why) told = m;
+  }
+  if (lacking < 0 && served > 0) return MOECL_OK;
+  if (lacking < 0 && told < 0)
+    return refuse(group, asked, ", between any two members",
+                  transport->across ? "none are in one process, or in processes of one machine "
+                                      "that all ask for it"
+                                    : "none are in one process");
+  const int from = lacking < 0 ? told : lacking;
+  snprintf(where, sizeof where,
+           lacking < 0 ? ", between any two members, as rank %d finds"
+                       : ", between the members of rank %d",
+           group->device[from].rank);
+  return refuse(group, asked, where, insides[from].why);
+}
 
 static void add_name(moecl_group *group, const char *name, const char *where) {
   char *all = group->transport_name;
@@ -209,17 +265,15 @@ static void add_name(moecl_group *group, const char *name, const char *where) {
            where);
 }
 
-/* "mpi+host": between processes, and what any of them has between members of its own;
- * "mpi+nvidia_peer@node": what there is between all members of a node, in whichever process. */
-static moecl_status name_transport(moecl_group *group) {
-  inside insides[MOECL_MAX_GROUP_MEMBERS] = {{{0}, 0}};
-  const moecl_group *near = group->near;
-  for (int m = group->begin; near && near->count > 1 && m < group->end; m++) {
-    snprintf(insides[m].name, sizeof insides[m].name, "%s", near->transport->name);
-    insides[m].shares = near->ranks != NULL;
-  }
+/* All ranks. "mpi+host": between processes, and what any of them has between members of its own;
+ * "mpi+nvidia_peer@node": what there is between all members of a node, in whichever process. Not
+ * where one that was asked for by name serves too few. */
+static moecl_status name_transport(moecl_group *group, const char *asked, const char *why) {
+  inside insides[MOECL_MAX_GROUP_MEMBERS] = {{{0}, {0}, 0, 0}};
+  say_inside(group, why, insides);
   MOECL_TRY(group_share(group, insides, sizeof *insides));
-  add_name(group, near ? group_messages_transport.name : group->transport->name, "");
+  MOECL_TRY(check_asked(group, insides, asked));
+  add_name(group, group->near ? group_messages_transport.name : group->transport->name, "");
   for (const group_transport *const *t = group_transports; *t; t++)
     for (int32_t shares = 1; shares >= 0; shares--)
       for (int m = 0; m < group->count; m++) {
@@ -235,6 +289,7 @@ static moecl_status name_transport(moecl_group *group) {
 moecl_status moecl_group_create(moecl_context *const *contexts, size_t count,
                                 const moecl_group_params *params, moecl_group **out) {
   const moecl_log *log = contexts && count > 0 && contexts[0] ? &contexts[0]->log : NULL;
+  const char *asked = params ? params->transport : NULL, *why = NULL;
   moecl_group *group = calloc(1, sizeof *group);
   group_ranks *ranks = NULL;
   moecl_status status =
@@ -251,11 +306,12 @@ moecl_status moecl_group_create(moecl_context *const *contexts, size_t count,
   group->process = getpid();
   group->ranks = ranks;
   status = gather_members(group, contexts, count);
+  if (status == MOECL_OK) status = check_name(group, asked);
   if (status == MOECL_OK) status = add_members(group);
   status = ranks_agree(ranks, status, "group");
   if (status == MOECL_OK) /* in which ranks wait for each other */
-    status = ranks_agree(ranks, make_transport(group, params ? params->transport : NULL), "group");
-  if (status == MOECL_OK) status = ranks_agree(ranks, name_transport(group), "group");
+    status = ranks_agree(ranks, make_transport(group, asked, &why), "group");
+  if (status == MOECL_OK) status = ranks_agree(ranks, name_transport(group, asked, why), "group");
   if (status != MOECL_OK) moecl_group_destroy(&group);
   *out = group;
   return status;

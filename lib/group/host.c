@@ -121,6 +121,7 @@ static moecl_status finish_part(void *user, int m, int exchange) {
 
 const group_transport group_host_transport = {.name = "host",
                                               .overlaps = true,
+                                              .everywhere = true,
                                               .refuses = refuses,
                                               .create = create,
                                               .release = release,

@@ -92,22 +92,26 @@ static moecl_status add_node(moecl_group *group) {
 
 /* ---- a transport between them ---- */
 
-/* All ranks of the node: the same transport on all, or none. */
-static void try_node(moecl_group *near, const char *asked) {
+/* All ranks of the node: the same transport on all, or none, and then why the last one that was
+ * tried does not serve; NULL: none was. */
+static const char *try_node(moecl_group *near, const char *asked) {
+  const char *why = NULL;
   for (const group_transport *const *t = group_transports; *t && !near->transport; t++) {
     if (!(*t)->across || !ranks_all(near->ranks, group_transport_is_asked(*t, asked))) continue;
-    const char *why = (*t)->refuses(near);
+    why = (*t)->refuses(near);
     if (!why && group_try_transport(*t, near, &near->state) == MOECL_OK) {
       near->transport = *t;
-      return;
+      return NULL;
     }
+    if (!why) why = GROUP_NOT_MADE;
     log_write(group_log(near), MOECL_LOG_INFO,
               "group: the transport '%s' does not serve between processes of this machine: %s",
-              (*t)->name, why ? why : GROUP_NOT_MADE);
+              (*t)->name, why);
   }
+  return why;
 }
 
-moecl_status group_make_near(moecl_group *group, const char *asked) {
+moecl_status group_make_near(moecl_group *group, const char *asked, const char **why) {
   int colour = 0;
   moecl_status status = find_colour(group, &colour);
   moecl_group *near = group->near = calloc(1, sizeof *near);
@@ -117,12 +121,13 @@ moecl_status group_make_near(moecl_group *group, const char *asked) {
   near->ranks = node;
   near->team = group->team;
   status = add_node(group);
-  if (ranks_all(group->ranks, status == MOECL_OK) && ranks_count(node) > 1) try_node(near, asked);
+  if (ranks_all(group->ranks, status == MOECL_OK) && ranks_count(node) > 1)
+    *why = try_node(near, asked);
   if (near->transport) return MOECL_OK;
   ranks_leave(&near->ranks);
   add_own(group);
-  return status != MOECL_OK ? status
-                            : group_choose_transport(near, asked, &near->transport, &near->state);
+  MOECL_TRY(status);
+  return group_choose_transport(near, asked, &near->transport, &near->state, why);
 }
 
 void group_release_near(moecl_group **handle) {

@@ -65,7 +65,7 @@ void peer_quiet(peer_state *state) {
 
 const char *peer_agree(const peer_state *state, const char *why) {
   if (ranks_all(state->group->ranks, !why) || why) return why;
-  return "another process of this machine finds that it does not; its log says why";
+  return GROUP_ELSEWHERE;
 }
 
 static moecl_status make_kernels(peer_state *state, int m) {

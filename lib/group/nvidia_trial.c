@@ -164,5 +164,5 @@ const char *peer_tried(const moecl_group *group, bool engines) {
   if (!why && !state) why = "no host memory";
   if (ranks_all(group->ranks, !why)) return try_aside(state, engines);
   if (state) peer_release(state);
-  return why ? why : "a member of another process cannot: its log says why";
+  return why ? why : GROUP_ELSEWHERE;
 }

@@ -47,11 +47,12 @@ struct group_transport {
   bool overlaps;   /* rows travel while kernels run, so that parts of a forward pay */
   bool one_sided;  /* the sender's copies are all there are; else each side has its own */
   bool asked_only; /* by name, and never as the best that serves */
+  bool everywhere; /* between processes too: messages go through host memory as its rows do */
   /* Of a group of several processes on one machine, too: then all of them make the calls that say
    * so, and a group of theirs has `ranks`. */
   bool across;
   /* Why it cannot serve the group; NULL: it can. Asked by trying, where that takes a try. All ranks
-   * get the same. */
+   * get a reason, or none does; GROUP_ELSEWHERE: another one's says more. */
   const char *(*refuses)(const moecl_group *group);
   /* All ranks: here it serves on all, or on none. */
   moecl_status (*create)(moecl_group *group, void **state);
@@ -109,9 +110,12 @@ bool group_transport_is_asked(const group_transport *transport, const char *aske
 moecl_status group_try_transport(const group_transport *transport, moecl_group *group,
                                  void **state);
 #define GROUP_NOT_MADE "it was tried, and could then not be made"
-/* The one that was asked for (NULL: any) or else the best that serves. */
+#define GROUP_ELSEWHERE "another process of this machine cannot: its log says why"
+/* Makes the one that was asked for, which is one that there is, or for NULL the best that serves;
+ * where none does, *transport is NULL, and why. */
 moecl_status group_choose_transport(moecl_group *group, const char *asked,
-                                    const group_transport **transport, void **state);
+                                    const group_transport **transport, void **state,
+                                    const char **why);
 
 /* Between members of different processes, around one of the above between those that are near
  * (node.c). */

@@ -232,6 +232,8 @@ for point, count in zip(points[1:], (1, 3)):
     "could not be made: what was asked for is not supported here: group: the transport 'nvidia_peer' cannot serve here: "
   holds "help: auto is never a transport that has to be named" bash -c \
     "'$moectl' help experiment | tr -s ' \\n' ' ' | grep -q 'auto: the best that serves, never nvidia_copy'"
+  holds "help: a transport that is named and does not serve is an error" bash -c \
+    "'$moectl' help experiment | tr -s ' \\n' ' ' | grep -q 'One that is named and serves no two members, or not those of one process, is an error'"
   holds "help: transports in the order in which they are tried" bash -c \
     "'$moectl' help experiment | tr -s ' \\n' ' ' | grep -q 'member: nvidia_peer, host, nvidia_copy'"
   call profile "$work/tiny.yaml" --set parallel.experts=2 --out "$work/parallel-profile"

@@ -172,6 +172,19 @@ class Mpirun(unittest.TestCase):
             self.assertNotIn("failed on rank", error)
             self.assertNotIn("\n", error)
 
+    def test_transport_by_name(self):
+        """One that serves nobody fails a point with a member on each process as one with two."""
+        out = self.folder / "out"
+        run = self.run_it(2, *EXPERIMENT, "--set", "parallel.experts=[2,4]", "--set",
+                          "workload.num_tokens=64", "--set", "parallel.transport=nvidia_peer",
+                          "--out", out)
+        self.assertEqual(run.returncode, 1, run.stderr)
+        errors = [point["error"] for point in self.points(out)]
+        self.assertEqual(len(errors), 2)
+        for error in errors:
+            self.assertIn("the transport 'nvidia_peer' cannot serve here, between ", error)
+            self.assertIn("; ask for 'host'", error)
+
     def test_killed(self):
         """What was measured is there, and the run goes on with it."""
         experiment = (*EXPERIMENT, "--set", "parallel.experts=[1,2]", "--set",

@@ -558,6 +558,44 @@ static void test_refusals(void) {
   moecl_group_destroy(&group);
 }
 
+/* What the group of so many members says where a transport was asked for: its name, or why there is
+ * none; all ranks the same. */
+static void ask(const char *transport, int members, char said[1000]) {
+  const int own = members * (ranks.own + 1) / ranks.count - members * ranks.own / ranks.count;
+  const moecl_group_params by = {.mpi_comm = ranks.comm, .transport = transport};
+  moecl_group *group = NULL;
+  char first[1000];
+  for (int m = 0; m < MOST_MEMBERS; m++) moecl_context_take_errors(contexts[m], NULL, 0);
+  const moecl_status status = moecl_group_create(contexts, (size_t)own, &by, &group);
+  assert_true(status == MOECL_OK || status == MOECL_ERROR_UNSUPPORTED);
+  assert_true((group != NULL) == (status == MOECL_OK));
+  if (group) snprintf(said, 1000, "%s", moecl_group_transport(group));
+  else moecl_context_take_errors(contexts[0], said, 1000);
+  moecl_group_destroy(&group);
+  snprintf(first, sizeof first, "%s", said);
+  MPI_Bcast(first, sizeof first, MPI_CHAR, 0, MPI_COMM_WORLD);
+  assert_string_equal(said, first);
+}
+
+/* One that serves nobody is refused in the same words on all ranks, however members are spread: no
+ * rank has two, some have, all have. The host always serves. */
+static void test_by_name(void) {
+  char said[1000];
+  if (moecl_context_device(contexts[0])->capabilities & MOECL_CAP_PTX_SM80) return;
+  for (int members = ranks.count; members <= MOST_MEMBERS; members++) {
+    ask("host", members, said);
+    assert_string_equal(said, members > ranks.count ? "mpi+host" : "mpi");
+    ask("nvidia_peer", members, said);
+    if (!strstr(said, "'nvidia_peer' cannot serve here, between ") ||
+        !strstr(said, ": a member is no GPU of NVIDIA's") || !strstr(said, "; ask for 'host'"))
+      fail_msg("%d members: '%s'", members, said);
+    ask("nvidia_copy", members, said);
+    if (!strstr(said, "'nvidia_copy' cannot serve here, between ") ||
+        !strstr(said, members > ranks.count ? ": a member is no GPU" : ": none are in one process"))
+      fail_msg("%d members: '%s'", members, said);
+  }
+}
+
 /* Weights that one rank has not set; other seeds. */
 static void test_not_ready(void) {
   static const int64_t split[] = {50, 50, 50};
@@ -599,6 +637,7 @@ int main(int argc, char **argv) {
                {"many", test_many},
                {"failing_calls", test_failing_calls},
                {"refusals", test_refusals},
+               {"by_name", test_by_name},
                {"not_ready", test_not_ready},
                {"cancelled", test_cancelled},
                {"given_up", test_given_up},

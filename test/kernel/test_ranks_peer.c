@@ -102,6 +102,61 @@ static void test_bits(void) {
   free_problem(&p);
 }
 
+/* ---- what is asked for by name ---- */
+
+/* Members of either rank; which one's GPUs refuse each other, if any; and what serves, or part of
+ * why nothing does. */
+typedef struct wish {
+  const char *transport;
+  int members[2];
+  int refusing;
+  const char *serves, *part;
+} wish;
+
+/* With this stand-in nothing serves between processes. */
+static const wish wishes[] = {
+    {"nvidia_peer", {1, 2}, -1, "mpi+nvidia_peer", NULL},
+    {"nvidia_copy", {2, 1}, -1, "mpi+nvidia_copy", NULL},
+    {"nvidia_copy", {2, 2}, -1, "mpi+nvidia_copy", NULL},
+    {"nvidia_peer", {1, 1}, -1, NULL, ", between any two members, as rank 0 finds: memory of a"},
+    {"nvidia_peer",
+     {1, 1},
+     1,
+     NULL,
+     ", between any two members, as rank 1 finds: the test says so"},
+    {"nvidia_copy", {1, 1}, -1, NULL, ", between any two members: none are in one process"},
+    {"nvidia_peer", {1, 2}, 1, NULL, ", between the members of rank 1: the test says so"},
+    {"nvidia_peer", {2, 2}, 1, NULL, ", between the members of rank 1: the test says so"},
+    {"nvidia_copy", {2, 2}, 0, NULL, ", between the members of rank 0: the test says so"},
+    {"host", {1, 1}, -1, "mpi", NULL},
+    {NULL, {1, 1}, -1, "mpi", NULL},
+    {NULL, {1, 2}, 1, "mpi+host", NULL},
+};
+
+static void check_wish(const wish *wish) {
+  const moecl_group_params asked = {.mpi_comm = ranks.comm, .transport = wish->transport};
+  moecl_group *group = NULL;
+  char text[1000];
+  moecl_context_take_errors(contexts[0], NULL, 0);
+  if (wish->refusing == ranks.own) stand_in.refusal = "the test says so";
+  const moecl_status status =
+      moecl_group_create(contexts, (size_t)wish->members[ranks.own], &asked, &group);
+  stand_in.refusal = NULL;
+  moecl_context_take_errors(contexts[0], text, sizeof text);
+  if (wish->serves) {
+    if (status != MOECL_OK) fail_msg("%s: '%s'", wish->serves, text);
+    assert_string_equal(moecl_group_transport(group), wish->serves);
+  } else if (status != MOECL_ERROR_UNSUPPORTED || !strstr(text, wish->part)) {
+    fail_msg("'%s' does not say '%s'", text, wish->part);
+  }
+  moecl_group_destroy(&group);
+  check_nothing_left();
+}
+
+static void test_by_name(void) {
+  for (size_t i = 0; i < sizeof wishes / sizeof *wishes; i++) check_wish(&wishes[i]);
+}
+
 int main(int argc, char **argv) {
   static MPI_Comm world;
   int level;
@@ -116,6 +171,7 @@ int main(int argc, char **argv) {
   test_bits();
   by("nvidia_peer");
   test_copied_bytes();
+  test_by_name();
   destroy_members();
   MPI_Finalize();
   return 0;

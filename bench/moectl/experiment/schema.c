@@ -471,7 +471,8 @@ static const schema_key keys[KEY_COUNT] = {
          "How rows go from member to member: nvidia_peer, host, nvidia_copy; auto: the best that "
          "serves, never nvidia_copy, which has to be named. Between processes: nvidia_peer within "
          "a "
-         "machine, asked for or by auto, where it serves; else MPI's messages.",
+         "machine, asked for or by auto, where it serves; else MPI's messages. One that is named "
+         "and serves no two members, or not those of one process, is an error; host always serves.",
          .needs = {ANY(KEY_PARALLEL_EXPERTS)}},
     [KEY_PARALLEL_DISPATCH_FORMAT] =
         {PARALLEL(dispatch_format), TYPE_CHOICE, 0, NO_RANGE, dispatch_choice, MOECL_FORMAT_COUNT,
