@@ -11,6 +11,10 @@ enum { MOST_MEMBERS = 4, MOST_TOKENS = 400 };
 /* The program's: on as many GPUs of one kind as there are, in turns, or all on one other device. */
 static moecl_context *contexts[MOST_MEMBERS];
 
+/* Members take turns in the caller's thread, as those of a group with a CPU do; else each has one,
+ * on CPUs, too. */
+static bool takes_turns;
+
 /* Ranks of a test that mpirun runs: each has a part of the members. */
 static struct {
   const void *comm; /* NULL: there are no others */
@@ -89,7 +93,8 @@ static inline together make_together(const problem *p, const moecl_group_layer_p
   assert_int_equal(moecl_group_size(t.group), members);
   assert_int_equal(moecl_group_own(t.group, &first_member), t.own);
   assert_int_equal(first_member, begin);
-  if (!t.group->team) t.group->team = base_team_create(t.own); /* CPUs have none */
+  if (takes_turns) base_team_destroy(&t.group->team);
+  else if (!t.group->team) t.group->team = base_team_create(t.own);
   assert_ok(moecl_group_layer_create(t.group, &params, &t.layer));
   for (int i = 0; i < MOECL_TENSOR_COUNT; i++)
     if (p->weights[i])

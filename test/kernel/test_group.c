@@ -1,7 +1,8 @@
 // SPDX-License-Identifier: MIT
 /* A layer on a group of devices gives the bits of one device, whatever the rule, the placement of
  * experts and the members' tokens. Members are contexts on one device, or on as many GPUs as there
- * are. MOECL_TEST_TRANSPORT: rows go by that one. */
+ * are. They have a thread each; `test_group turns`: they take turns, as on CPUs, where the host
+ * transport goes another way. MOECL_TEST_TRANSPORT: rows go by that one. */
 #include "group/group.h"
 #include "group_compare.h"
 #include <limits.h>
@@ -603,7 +604,7 @@ static void test_threads(void **state) {
   void *want = run_alone(&p, 11, &routing);
   moecl_routing_destroy(&routing);
   together t = make_together(&p, &with, 3, split);
-  for (int threads = 1; threads >= 0; threads--) {
+  for (int threads = !takes_turns; threads >= 0; threads--) {
     if (!threads) base_team_destroy(&t.group->team);
     check_errors(&t, threads);
     void *got = run_together(&t, 11, &status);
@@ -669,7 +670,8 @@ int main(int argc, char **argv) {
                                      cmocka_unit_test(test_arrivals),
                                      cmocka_unit_test(test_threads),
                                      cmocka_unit_test(test_not_ready)};
-  if (argc > 1) cmocka_set_test_filter(argv[1]);
+  takes_turns = argc > 1 && strcmp(argv[1], "turns") == 0;
+  if (argc > 1 + takes_turns) cmocka_set_test_filter(argv[1 + takes_turns]);
   skip_without_device();
   make_contexts();
   const int failed = cmocka_run_group_tests_name("group", tests, NULL, NULL);
