@@ -79,8 +79,8 @@ moecl_status group_exchange(moecl_group *group, const group_block *blocks, size_
 /* ---- node.c ---- */
 
 /* All ranks: makes `near` with its transport, NULL where none serves the process's members. On
- * failure, too, the former is the caller's to release. Why the transport is not the one that was
- * asked for; NULL: it is, or that was not tried. */
+ * failure, too, the former is the caller's to release. *why, NULL before, says why the last one
+ * that was tried does not serve, and stays NULL where none was refused. */
 moecl_status group_make_near(moecl_group *group, const char *asked, const char **why);
 void group_release_near(moecl_group **near); /* NULL is allowed */
 

@@ -20,10 +20,11 @@ static moecl_status find_candidates(moecl_context *context, const kernel_choice 
   *count = kept;
   if (kept > 0 || choice->optional) return MOECL_OK;
   if (choice->asked)
-    return log_error(&context->log, MOECL_ERROR_UNSUPPORTED,
-                     "%s variant '%s' does not take these sizes, formats or options; without a name "
-                     "the best that does is taken",
-                     choice->table->operation, choice->asked);
+    return log_error(
+        &context->log, MOECL_ERROR_UNSUPPORTED,
+        "%s variant '%s' does not take these sizes, formats or options; without a name "
+        "the best that does, if any, is taken",
+        choice->table->operation, choice->asked);
   return log_error(&context->log, MOECL_ERROR_UNSUPPORTED,
                    "no %s variant that serves here takes these sizes, formats and options",
                    choice->table->operation);

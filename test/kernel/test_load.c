@@ -143,13 +143,9 @@ static moecl_layer *make_layer(moecl_checkpoint *checkpoint) {
   return layer;
 }
 
-static void test_touches(void **state) {
+/* Loads a layer anew; its own bytes that are in memory then. */
+static uint64_t load_and_look(void) {
   moecl_checkpoint *checkpoint = NULL;
-  (void)state;
-  if (!forget_file()) {
-    printf("SKIP: %s: the file system keeps files in memory\n", folder);
-    skip();
-  }
   assert_ok(moecl_checkpoint_open(folder, NULL, NULL, &checkpoint));
   moecl_layer *layer = make_layer(checkpoint);
   assert_ok(moecl_layer_load(layer, checkpoint, 1));
@@ -164,12 +160,24 @@ static void test_touches(void **state) {
          (unsigned long long)behind);
   moecl_layer_destroy(&layer);
   moecl_checkpoint_destroy(&checkpoint);
-  /* Its own were all read; of its neighbours the pages that it shares with them. */
-  assert_true(before + behind < LAYER_BYTES / 64);
-  if (own <= LAYER_BYTES / 2) {
-    printf("SKIP: the system gives pages of files away before they are counted\n");
-    skip();
+  assert_true(before + behind < LAYER_BYTES / 64); /* pages that it shares with its neighbours */
+  return own;
+}
+
+/* Its own are all read; a system that is short of memory may give pages away before they are
+ * counted. */
+static void test_touches(void **state) {
+  enum { TRIES = 5 };
+  uint64_t own = 0;
+  (void)state;
+  for (int i = 0; i < TRIES && own <= LAYER_BYTES / 2; i++) {
+    if (!forget_file()) {
+      printf("SKIP: %s: the file system keeps files in memory\n", folder);
+      skip();
+    }
+    own = load_and_look();
   }
+  assert_true(own > LAYER_BYTES / 2);
 }
 
 static void test_memory(void **state) {

@@ -283,6 +283,7 @@ static void test_roofline(void **state) {
     fixture.results.points[0].parallel.num_members = 1; /* below another's roof, or several */
     fixture.results.points[0].parallel.members = calloc(1, sizeof(point_member));
     assert_non_null(fixture.results.points[0].parallel.members);
+    snprintf(fixture.results.points[0].parallel.transport, 64, "mpi");
     free(section);
     free(text);
     text = page(&fixture);

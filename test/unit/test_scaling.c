@@ -270,18 +270,19 @@ static void test_share_of_one_device(void **state) {
   static const int64_t two[] = {20, 12};
   (void)state;
   made_up fixture;
-  set_up(&fixture, LAYER TWO "parallel: {experts: [null, 2]}\n");
+  set_up(&fixture, LAYER TWO "devices: [0:0, 0:1]\nparallel: {experts: [null, 2]}\n");
   spread(&fixture, 1, 2, two);
   snprintf(fixture.results.peaks.measured, sizeof fixture.results.peaks.measured, "2026");
   fixture.results.peaks.rates = (moecl_peaks){.flops_f32 = 0.2e12, .read_bytes = 30e9};
   char *text = report(&fixture);
   has(text, "\n| 0 | null | 50.0% | 33.3% | arithmetic |\n");
   has_not(text, "\n| 1 | 2 | 50.0%");
-  has(text, "\n\n1 point is on several devices, whose rates are of all together: no share of one "
-            "device's peaks.\n");
+  has(text,
+      "\n\n1 point is on several devices, whose rates are of all together, or on another one: "
+      "no share of this device's peaks.\n");
   assert_int_equal(report_bound_of(&fixture.results, 0), BOUND_ARITHMETIC);
   assert_int_equal(report_bound_of(&fixture.results, 1), BOUND_UNKNOWN);
-  has(text, "input and output together (on several devices what all of them take, ");
+  has(text, "input and output together (of a group what its members have by then, ");
   has(text, "\n| 0 | null | 1.50 | 9.4% |\n");
   has(text, "\n| 1 | 2 | 2.50 | n/a |\n");
   free(text);
@@ -291,6 +292,13 @@ static void test_share_of_one_device(void **state) {
   has(text, "\n\n2 points are on several devices, whose rates");
   has_not(text, "9.4%");
   free(text);
+  tear_down(&fixture);
+  /* All on the results' own device, unless other processes have some. */
+  set_up(&fixture, LAYER TWO "parallel: {experts: [1, 2]}\n");
+  spread(&fixture, 1, 2, two);
+  assert_false(point_is_elsewhere(&fixture.results, 1));
+  snprintf(fixture.results.points[1].parallel.transport, 64, "mpi+host");
+  assert_true(point_is_elsewhere(&fixture.results, 1));
   tear_down(&fixture);
 }
 

@@ -29,8 +29,7 @@ bool led_serves(const experiment *experiment) {
 
 static int code_of(moecl_status status) {
   if (status == MOECL_ERROR_NO_DEVICE) return EXIT_NO_DEVICE;
-  return status == MOECL_ERROR_IO || status == MOECL_ERROR_OUT_OF_DEVICE_MEMORY ? EXIT_USAGE
-                                                                                : EXIT_POINT_FAILED;
+  return status == MOECL_ERROR_IO ? EXIT_USAGE : EXIT_POINT_FAILED;
 }
 
 int led_open(void) {
@@ -74,6 +73,7 @@ static moecl_status open_files(const options *options, opened *opened, char *sai
   return ok ? MOECL_OK : MOECL_ERROR_IO;
 }
 
+/* MOECL_ERROR_IO: the experiment cannot be run as it is. */
 static moecl_status open_all(const options *options, opened *opened, char *said, size_t size) {
   const moecl_status status = open_files(options, opened, said, size);
   if (status != MOECL_OK) return status;
@@ -85,7 +85,7 @@ static moecl_status open_all(const options *options, opened *opened, char *said,
              moecl_status_string(context));
   if (context == MOECL_OK &&
       !prepare_memory_led(options, &opened->experiment, opened->context, said, size))
-    return MOECL_ERROR_OUT_OF_DEVICE_MEMORY;
+    return MOECL_ERROR_IO;
   return context;
 }
 

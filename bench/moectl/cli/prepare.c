@@ -203,6 +203,9 @@ typedef struct memory_check {
 } memory_check;
 
 enum { MOST_LISTED = 5 }; /* a sweep may have thousands */
+static const char what_to_do[] =
+    "choose fewer experts, smaller sizes, fewer tokens, another variant or another device, or try "
+    "it all the same with --ignore-memory-limit";
 
 __attribute__((format(printf, 2, 3))) static void refuse(const memory_check *check,
                                                          const char *format, ...) {
@@ -223,13 +226,15 @@ static const char *point_name(const memory_check *check, size_t index, char name
   return name;
 }
 
-/* " for 2 of 4 members on 0:1", of a group; else nothing. */
+/* " for 2 of 4 members on 0:1", of a group, where it has some; else nothing. */
 static void name_members(const memory_check *check, size_t index, const device_memory *on,
                          char text[96]) {
   const moecl_device_info *device = moecl_context_device(on->context);
   const long long members = (long long)experiment_members(&check->experiment->points[index]);
   text[0] = '\0';
-  if (members > 0)
+  if (members > 0 && on->members == 0)
+    snprintf(text, 96, ", in which inputs and weights are drawn,");
+  else if (members > 0)
     snprintf(text, 96, " for %d of %lld member%s on %d:%d", on->members, members,
              members == 1 ? "" : "s", (int)device->platform_index, (int)device->device_index);
 }
@@ -315,9 +320,7 @@ bool prepare_memory(const options *options, const experiment *experiment, moecl_
   memory_devices_release(&own);
   if (check.refused > MOST_LISTED)
     complain("and so do %zu more points", check.refused - MOST_LISTED);
-  if (check.refused > 0)
-    complain("choose fewer experts, smaller sizes, fewer tokens, another variant or another "
-             "device, or try it all the same with --ignore-memory-limit");
+  if (check.refused > 0) complain("%s", what_to_do);
   return fits;
 }
 
@@ -327,5 +330,9 @@ bool prepare_memory_led(const options *options, const experiment *experiment,
   memory_devices devices = {.list = NULL};
   const bool fits = points_fit(&check, options, context, &devices, NULL);
   memory_devices_release(&devices);
+  const size_t used = strlen(said);
+  if (check.refused > 1)
+    snprintf(said + used, size - used, " (and so do %zu more points)", check.refused - 1);
+  if (check.refused > 0) snprintf(said + strlen(said), size - strlen(said), "; %s", what_to_do);
   return fits;
 }

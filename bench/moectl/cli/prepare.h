@@ -23,8 +23,8 @@ bool prepare_devices(const experiment *experiment);
  * what each takes of the context's device; `devices` may be NULL. */
 bool prepare_memory(const options *options, const experiment *experiment, moecl_context *context,
                     memory_devices *devices, runner_memory *needed);
-/* The same of a process that is led, which complains about nothing: `said` has the first refusal.
- */
+/* The same of a process that is led, which complains about nothing: `said` has the first refusal,
+ * how many there are, and what to do. */
 bool prepare_memory_led(const options *options, const experiment *experiment,
                         moecl_context *context, char *said, size_t size);
 

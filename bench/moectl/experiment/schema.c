@@ -432,9 +432,9 @@ static const schema_key keys[KEY_COUNT] = {
     [KEY_PARALLEL_DEVICES] =
         {"devices", IN_POINT(parallel.devices), TYPE_TEXT, AUTO_NULL | NOT_WORK | WORDS, ANY_TEXT,
          NO_CHOICE, "auto",
-         "Of parallel.experts members, named as 'device' is: [0:0, 0:1]. Taken in turns where "
-         "there "
-         "are more members: a device is then a member several times. all: all that there are; "
+         "Of parallel.experts members, named as 'device' is: [0:0, 0:1], or a text with commas "
+         "between them. Taken in turns where there are more members: a device is then a member "
+         "several times. all: all that there are; "
          "auto: all members on the experiment's device. A list of lists is swept.",
          .old_name = "parallel.devices", .needs = {ANY(KEY_PARALLEL_EXPERTS)}},
     [KEY_PARALLEL_PLACEMENT] = {PARALLEL(placement), TYPE_CHOICE, NOT_WORK, NO_RANGE,

@@ -79,8 +79,11 @@ bool point_ran(const results *all, size_t index) {
   return all->have[index] && all->points[index].status != POINT_ERROR;
 }
 
-bool point_is_shared(const results *all, size_t index) {
-  return all->have[index] && all->points[index].parallel.num_members > 0;
+bool point_is_elsewhere(const results *all, size_t index) {
+  const point_parallel *parallel = &all->points[index].parallel;
+  return all->have[index] && parallel->num_members > 0 &&
+         (all->experiment->points[index].parallel.devices ||
+          strncmp(parallel->transport, "mpi", strlen("mpi")) == 0);
 }
 
 bool point_has_loads(const results *all, size_t index) {

@@ -33,9 +33,9 @@ const char *grid_line_label(const experiment *plan, size_t axis, size_t index, c
 
 /* Whether a point ran, so that its times and routing mean something. */
 bool point_ran(const results *all, size_t index);
-/* Does a group of devices share its work? What one device does or has at most says nothing of it.
- */
-bool point_is_shared(const results *all, size_t index);
+/* Is it on several devices, or on another than the results'? What that one does or has at most says
+ * nothing of it. Of several processes nobody knows whose machines they were on. */
+bool point_is_elsewhere(const results *all, size_t index);
 bool point_has_loads(const results *all, size_t index); /* of every expert */
 double point_ms(const results *all, size_t index);      /* the layer's median */
 /* A point's stages together; those that are fused into others add nothing. */

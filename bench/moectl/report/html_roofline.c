@@ -87,7 +87,7 @@ static void find_axes(roofline *r) {
 
 /* What several devices do together is not below one's roof. */
 static bool is_wanted(const results *all, size_t index) {
-  return point_has_loads(all, index) && !point_is_shared(all, index);
+  return point_has_loads(all, index) && !point_is_elsewhere(all, index);
 }
 
 static bool collect(const results *all, roofline *r) {

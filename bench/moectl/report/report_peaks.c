@@ -36,9 +36,9 @@ static double bytes_share(const results *all, size_t index) {
   return all->points[index].gbytes_per_s * 1e9 / all->peaks.rates.read_bytes;
 }
 
-/* The peaks are one device's. */
+/* The peaks are the results' own device's. */
 static bool has_share(const results *all, size_t index) {
-  return point_ran(all, index) && !point_is_shared(all, index);
+  return point_ran(all, index) && !point_is_elsewhere(all, index);
 }
 
 report_bound report_bound_of(const results *all, size_t index) {
@@ -122,20 +122,20 @@ static void table(const results *all, size_t points, FILE *file) {
 }
 
 void report_peaks(const results *all, FILE *file) {
-  size_t points = 0, shared = 0;
+  size_t points = 0, elsewhere = 0;
   if (!all->peaks.measured[0]) return;
   for (size_t i = 0; i < all->experiment->num_points; i++) {
     points += has_share(all, i);
-    shared += point_ran(all, i) && point_is_shared(all, i);
+    elsewhere += point_ran(all, i) && point_is_elsewhere(all, i);
   }
-  if (points + shared == 0) return;
+  if (points + elsewhere == 0) return;
   fputs("## Share of the device's peaks\n\n", file);
   peaks_line(&all->peaks, file);
   if (points > 0) table(all, points, file);
-  if (shared > 0)
+  if (elsewhere > 0)
     fprintf(file,
-            "%s%zu point%s on several devices, whose rates are of all together: no share of one "
-            "device's peaks.\n",
-            points > 0 ? "\n" : "\n\n", shared, shared == 1 ? " is" : "s are");
+            "%s%zu point%s on several devices, whose rates are of all together, or on another one: "
+            "no share of this device's peaks.\n",
+            points > 0 ? "\n" : "\n\n", elsewhere, elsewhere == 1 ? " is" : "s are");
   fputc('\n', file);
 }

@@ -318,7 +318,7 @@ static bool memory_range(const results *all, size_t *least, size_t *most) {
 }
 
 double report_memory_share(const results *all, size_t index) {
-  if (point_is_shared(all, index)) return NAN;
+  if (point_is_elsewhere(all, index)) return NAN;
   return (double)all->points[index].memory_bytes / (double)all->device.global_memory_bytes;
 }
 
@@ -336,10 +336,10 @@ static void memory_rows(const results *all, FILE *file) {
   fputc('\n', file);
 }
 
-static bool any_shared(const results *all) {
+static bool any_groups(const results *all) {
   bool any = false;
   for (size_t i = 0; i < all->experiment->num_points; i++)
-    any = any || (point_ran(all, i) && point_is_shared(all, i));
+    any = any || (point_ran(all, i) && all->points[i].parallel.num_members > 0);
   return any;
 }
 
@@ -354,9 +354,11 @@ void report_memory(const results *all, FILE *file) {
       "## Memory\n\nWhat a point takes on the device, its weights, workspace, %sinput and output "
       "together%s: ",
       experiment_has_blocks(all->experiment) ? "cache, " : "",
-      any_shared(all) ? " (on several devices what all of them take, rows between them too; each "
-                        "one's is in the table of devices)"
-                      : "");
+      any_groups(all)
+          ? " (of a group what its members have by then, with the rows between them, in "
+            "buffers that earlier points with more tokens left larger; each member's "
+            "is in the table of devices)"
+          : "");
   if (strcmp(low, high) == 0) fprintf(file, "%s MiB.\n\n", low);
   else fprintf(file, "%s MiB (point %zu) to %s MiB (point %zu).\n\n", low, least, high, most);
   if (least == most && all->experiment->num_points > 1) return;

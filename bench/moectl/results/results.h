@@ -56,7 +56,8 @@ typedef struct point_member {
   char grouped_gemm_variant[64]; /* "": not known, in results of earlier versions */
   int64_t experts, num_tokens, rows, bytes_sent, bytes_received, choice_bytes_sent,
       choice_bytes_received, copied_bytes, stored_bytes;
-  int64_t memory_bytes; /* of its device: weights, workspace, rows, input, output; 0: not known */
+  int64_t memory_bytes; /* that it has on its device: weights, workspace, rows, input, output, in
+                           buffers that earlier points may have left larger; 0: not known */
   double layer_ms, kernels_ms, transfer_ms, hidden_ms; /* moecl_group_statistics */
 } point_member;
 
@@ -97,7 +98,7 @@ typedef struct point_result {
   double host_ms; /* median of what enqueueing one forward took the host; on several devices, all
                      until the outputs are there */
   uint64_t memory_bytes; /* weights, workspace, cache, input and output on the device; on several,
-                            of all members, with the rows between them */
+                            of all members (point_member) */
   moecl_routing
       routing; /* only counts, capacity and statistics are kept; the [T,*] arrays may be NULL */
   verify_result verify;

@@ -437,8 +437,8 @@ typedef struct member_told {
   uint64_t memory;
 } member_told;
 
-/* All that its context has, which is of nothing else, but for the inputs beside the first: what one
- * forward takes, as on one device. */
+/* All that its context has, which is of nothing else, but for the inputs beside the first. A
+ * group's buffers grow, and are kept from point to point. */
 static uint64_t memory_of(const struct together *together, int m) {
   uint64_t bytes = moecl_context_memory(together->context[m], NULL);
   for (int set = 1; set < INPUT_SETS; set++) bytes -= moecl_buffer_size(together->hidden[set][m]);
