@@ -167,6 +167,10 @@ static void test_offload(void **state) {
       "parallel: {placement: offload, cache: 9}\n",
       "t.yaml:8:39: parallel.cache: expected a share below 1, or a whole number up to the "
       "layer's 8 experts, found 9");
+  refuses_added(
+      "parallel: {placement: offload, cache: 0}\n",
+      "t.yaml:8:39: parallel.cache: expected a number greater than 0, at most 1024, or null, "
+      "found '0'; for all that fit write null");
   /* Told once, by the keys' names. */
   refuses_added("block: {attention: {num_heads: 4}}\nparallel: {placement: offload, cache: 2}\n"
                 "measure: {what: block}\n",

@@ -2,6 +2,7 @@
 /* What is said and drawn of points on several devices, from points made up here. Every number that
  * is expected is computed by hand. */
 #include "made_up.h"
+#include "report/plot_axis.h"
 #include "report/prediction.h"
 #include "report/report_parts.h"
 
@@ -95,6 +96,25 @@ static void test_speed(void **state) {
   tear_down(&fixture);
   set_up(&fixture, LAYER TWO);
   says(&fixture, report_scaling, "");
+  tear_down(&fixture);
+}
+
+/* One device without a group is before any group. */
+static void test_order(void **state) {
+  static const char *const labels[] = {"null", "1", "2", "4"};
+  made_up fixture;
+  axis_scale scale;
+  (void)state;
+  set_up(&fixture, LAYER TWO "parallel: {experts: [4, 2, null, 1]}\n");
+  tick *ticks = plot_ticks(fixture.results.experiment,
+                           grid_find(fixture.results.experiment, "experts"), &scale);
+  assert_non_null(ticks);
+  assert_int_equal(scale, SCALE_EVEN);
+  for (int i = 0; i < 4; i++) {
+    assert_string_equal(ticks[i].label, labels[i]);
+    assert_true(ticks[i].position == i);
+  }
+  free(ticks);
   tear_down(&fixture);
 }
 
@@ -280,6 +300,8 @@ static void test_share_of_one_device(void **state) {
   has(text,
       "\n\n1 point is on several devices, whose rates are of all together, or on another one: "
       "no share of this device's peaks.\n");
+  has(text, " was timed on A device's name and members' devices: ");
+  has(text, "ran there (each member's is in the table of devices)");
   assert_int_equal(report_bound_of(&fixture.results, 0), BOUND_ARITHMETIC);
   assert_int_equal(report_bound_of(&fixture.results, 1), BOUND_UNKNOWN);
   has(text, "input and output together (of a group what its members have by then, ");
@@ -290,6 +312,7 @@ static void test_share_of_one_device(void **state) {
   text = report(&fixture);
   has_not(text, "of memory's rate |");
   has(text, "\n\n2 points are on several devices, whose rates");
+  has(text, " was timed on its members' devices: ");
   has_not(text, "9.4%");
   free(text);
   tear_down(&fixture);
@@ -429,6 +452,7 @@ int main(void) {
                                      cmocka_unit_test(test_prediction),
                                      cmocka_unit_test(test_devices),
                                      cmocka_unit_test(test_one_device),
+                                     cmocka_unit_test(test_order),
                                      cmocka_unit_test(test_choices_in_prediction),
                                      cmocka_unit_test(test_stored_prediction),
                                      cmocka_unit_test(test_uneven_prediction)};

@@ -250,10 +250,11 @@ static bool has_bad_placement(const experiment *experiment, const experiment_poi
     snprintf(found->message, sizeof found->message,
              "parallel.placement: %s has lists of %lld members, expected parallel.experts (%lld)",
              experiment->placement_path, lists, members);
-  else if (by_file && !placement_file_check_lists(file, experts, wrong, sizeof wrong))
-    snprintf(found->message, sizeof found->message, "parallel.placement: %s: %s",
+  else if (by_file && !placement_file_check_lists(file, experts, wrong, sizeof wrong)) {
+    found->key = KEY_PARALLEL_PLACEMENT_FILE;
+    snprintf(found->message, sizeof found->message, "parallel.placement_file: %s: %s",
              experiment->placement_path, wrong);
-  else if (loads > 0 && loads != experts && loads != point->layer.num_experts)
+  } else if (loads > 0 && loads != experts && loads != point->layer.num_experts)
     snprintf(found->message, sizeof found->message,
              "parallel.placement_file: %s has loads of %lld experts, expected %lld",
              experiment->placement_path, loads, experts);

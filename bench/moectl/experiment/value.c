@@ -74,7 +74,9 @@ static void hint_for(const schema_key *key, const tree_node *node, char *hint, s
     else snprintf(hint, size, "; a fraction has no meaning here");
   } else if (key->type == TYPE_REAL && (key->flags & NULLABLE) && shape != NOT_A_NUMBER &&
              strtod(node->text, NULL) == 0)
-    snprintf(hint, size, "; for no limit write null");
+    snprintf(hint, size,
+             key == schema_get(KEY_PARALLEL_CACHE) ? "; for all that fit write null"
+                                                   : "; for no limit write null");
   else if (key->type == TYPE_CHOICE) {
     suggestion s = suggest_begin(node->text, node->size);
     for (int i = 0; i < key->num_choices; i++)

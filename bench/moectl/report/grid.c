@@ -49,6 +49,12 @@ double grid_value(const experiment *plan, size_t axis, size_t index) {
   return strtod(text, NULL);
 }
 
+double grid_order(const experiment *plan, size_t axis, size_t index) {
+  const double value = grid_value(plan, axis, index);
+  if (!isnan(value)) return value;
+  return strcmp(plan->axes[axis].param, "experts") == 0 ? 0 : INFINITY;
+}
+
 const char *grid_value_text(const experiment *plan, size_t axis, size_t index, char *text,
                             size_t size) {
   const char *param = plan->axes[axis].param;

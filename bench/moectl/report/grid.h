@@ -23,6 +23,9 @@ bool grid_is_seed(const experiment *plan, size_t axis);
 bool grid_is_numeric(const experiment *plan, size_t axis);
 /* A point's value on a numeric axis; NaN for null. */
 double grid_value(const experiment *plan, size_t axis, size_t index);
+/* By which values are put in order. null, which is no limit mostly, is last; of members it is one
+ * device without a group, and first. */
+double grid_order(const experiment *plan, size_t axis, size_t index);
 /* As people read it: "dropless" in place of a null capacity_factor. */
 const char *grid_value_text(const experiment *plan, size_t axis, size_t index, char *text,
                             size_t size);

@@ -5,9 +5,8 @@
 #include <stdlib.h>
 #include <string.h>
 
-static int by_value(const void *a, const void *b) {
-  const double x = ((const tick *)a)->value, y = ((const tick *)b)->value;
-  if (isnan(x) || isnan(y)) return isnan(x) - isnan(y);
+static int by_order(const void *a, const void *b) {
+  const double x = ((const tick *)a)->order, y = ((const tick *)b)->order;
   return (x > y) - (x < y);
 }
 
@@ -18,7 +17,7 @@ static axis_scale scale_of(const tick *ticks, size_t count) {
   for (size_t i = 0; i < count && isnan(low); i++)
     if (ticks[i].value > 0) low = ticks[i].value;
   const bool wide = last / low > 8;
-  if (isnan(last) || (wide && ticks[0].value <= 0)) return SCALE_EVEN;
+  if (isnan(ticks[0].value) || isnan(last) || (wide && ticks[0].value <= 0)) return SCALE_EVEN;
   return wide ? SCALE_LOG : SCALE_LINEAR;
 }
 
@@ -28,10 +27,11 @@ tick *plot_ticks(const experiment *plan, size_t axis, axis_scale *scale) {
   if (!ticks) return NULL;
   for (size_t i = 0; i < count; i++) {
     ticks[i].value = grid_value(plan, axis, i * stride);
+    ticks[i].order = grid_order(plan, axis, i * stride);
     ticks[i].digit = i;
     grid_value_text(plan, axis, i * stride, ticks[i].label, sizeof ticks[i].label);
   }
-  qsort(ticks, count, sizeof *ticks, by_value);
+  qsort(ticks, count, sizeof *ticks, by_order);
   *scale = scale_of(ticks, count);
   for (size_t i = 0; i < count; i++)
     ticks[i].position = *scale == SCALE_EVEN  ? (double)i

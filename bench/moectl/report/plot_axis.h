@@ -14,12 +14,12 @@ typedef enum axis_scale {
 /* A value of the axis and where it lies on it. Positions are computed here and
  * every tick is labelled as YAML writes the value. */
 typedef struct tick {
-  double value, position;
-  size_t digit; /* which of the axis's values */
+  double value, order, position; /* order: grid_order */
+  size_t digit;                  /* which of the axis's values */
   char label[64];
 } tick;
 
-/* The axis's ticks by value, nulls last: [axes[axis].count], malloc'ed. */
+/* The axis's ticks in order: [axes[axis].count], malloc'ed. */
 tick *plot_ticks(const experiment *plan, size_t axis, axis_scale *scale);
 /* set xtics and xrange; `pixels`: how wide the axis is. */
 void plot_write_ticks(FILE *script, const tick *ticks, size_t count, double pixels);

@@ -79,6 +79,19 @@ static void sentence_part(const experiment *plan, const char *param, const char 
                                                                                        : text);
 }
 
+static size_t count_elsewhere(const results *all) {
+  size_t count = 0;
+  for (size_t i = 0; i < all->experiment->num_points; i++)
+    count += point_ran(all, i) && point_is_elsewhere(all, i);
+  return count;
+}
+
+static size_t count_ran(const results *all) {
+  size_t count = 0;
+  for (size_t i = 0; i < all->experiment->num_points; i++) count += point_ran(all, i);
+  return count;
+}
+
 /* What was run, in one sentence. */
 static void sentence(const results *all, FILE *file) {
   static const char *const always[] = {
@@ -97,7 +110,10 @@ static void sentence(const results *all, FILE *file) {
     report_text(file, plan->checkpoint);
   }
   fputs(" was timed on ", file);
-  report_text(file, all->device.name);
+  const size_t elsewhere = count_elsewhere(all);
+  const bool here = elsewhere == 0 || elsewhere < count_ran(all);
+  if (here) report_text(file, all->device.name);
+  if (elsewhere > 0) fprintf(file, "%smembers' devices", here ? " and " : "its ");
   for (size_t i = 0; i < num_always; i++) sentence_part(plan, always[i], i > 0 ? ", " : ": ", file);
   for (size_t axis = 0; axis < plan->num_axes; axis++) {
     bool listed = false;
@@ -258,6 +274,10 @@ void report_device(const results *all, FILE *file) {
       device->compute_units, device->clock_mhz, (double)device->global_memory_bytes / (1u << 30),
       (double)device->local_memory_bytes / 1024,
       device->local_memory_dedicated ? "" : " (not dedicated)");
+  if (count_elsewhere(all) > 0)
+    fputs("Points with members on several devices, or on another one, ran there (each member's is "
+          "in the table of devices); this one drew their inputs and weights.\n\n",
+          file);
   machine(all, file);
 }
 

@@ -10,14 +10,13 @@
  * comparisons one in twenty differs by chance: one in CHANCE is not reported. */
 enum { MAX_SENTENCES = 6, MAX_STEPS = 7, CHANCE = 10 };
 
-/* The points of one line that have times, by the axis's value, null last. */
+/* The points of one line that have times, by the axis's value. */
 typedef struct line {
   size_t *points, count;
 } line;
 
 static double order_of(const experiment *plan, size_t axis, size_t index) {
-  const double value = grid_is_numeric(plan, axis) ? grid_value(plan, axis, index) : 0;
-  return isnan(value) ? INFINITY : value;
+  return grid_is_numeric(plan, axis) ? grid_order(plan, axis, index) : 0;
 }
 
 /* `points` has room for the axis's values. Sorted as they are put in; few. */

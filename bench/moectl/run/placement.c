@@ -1,5 +1,6 @@
 // SPDX-License-Identifier: MIT
 #include "run/placement.h"
+#include "run/processes.h"
 #include "run/router_alone.h"
 #include <stdio.h>
 #include <string.h>
@@ -10,7 +11,12 @@ member_facts placement_facts(const moecl_device_info *device) {
   const double clock = device->clock_mhz ? (double)device->clock_mhz : 1;
   member_facts facts = {.compute = (double)device->compute_units * clock,
                         .memory = (double)device->global_memory_bytes};
-  snprintf(facts.device, sizeof facts.device, "%s", device->name);
+  snprintf(facts.device, sizeof facts.device, "%.80s (%d:%d)", device->name,
+           (int)device->platform_index, (int)device->device_index);
+  const size_t used = strlen(facts.device);
+  if (processes_count() > 1)
+    snprintf(facts.device + used - 1, sizeof facts.device - used + 1, ", rank %d)",
+             processes_own());
   return facts;
 }
 
