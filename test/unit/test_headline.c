@@ -304,6 +304,7 @@ static void test_arithmetic(void **state) {
     has(text, cases[i].says);
     char *row = format_text("%% | %s |\n", cases[i].bound);
     has(table, row);
+    assert_int_equal(strstr(table, "More than 100% of arithmetic") != NULL, i == 3);
     free(row);
     free(text);
     free(table);

@@ -147,6 +147,27 @@ static void test_one_device(void **state) {
   }
 }
 
+/* Members take devices in turns. */
+static void test_few_devices(void **state) {
+  static const int64_t rows[] = {4, 4, 4, 4};
+  static const char *const words[] = {", on 2 devices, which they share;", "ideal); the busiest"};
+  (void)state;
+  for (int apart = 0; apart < 2; apart++) {
+    made_up fixture;
+    set_up(&fixture, LAYER TWO "devices: [0:0, 0:1]\nparallel: {experts: [1, 4]}\n");
+    spread(&fixture, 0, 1, rows);
+    spread(&fixture, 1, 4, rows);
+    for (size_t p = 0; p < 2; p++) fixture.results.points[p].tokens_per_s = 100;
+    for (int m = 0; m < 4; m++)
+      snprintf(fixture.results.points[1].parallel.members[m].device, 128, "A GPU (0:%d%s)", m % 2,
+               apart ? ", rank 0" : "");
+    char *text = written(&fixture, report_scaling);
+    has(text, words[apart]);
+    free(text);
+    tear_down(&fixture);
+  }
+}
+
 static void test_placements(void **state) {
   static const int64_t uneven[] = {4, 12}, even[] = {9, 7};
   (void)state;
@@ -452,6 +473,7 @@ int main(void) {
                                      cmocka_unit_test(test_prediction),
                                      cmocka_unit_test(test_devices),
                                      cmocka_unit_test(test_one_device),
+                                     cmocka_unit_test(test_few_devices),
                                      cmocka_unit_test(test_order),
                                      cmocka_unit_test(test_choices_in_prediction),
                                      cmocka_unit_test(test_stored_prediction),

@@ -103,6 +103,12 @@ static void row(const results *all, size_t index, FILE *file) {
           bound_text(report_bound_of(all, index)));
 }
 
+/* Where variants' instructions have no peak that is measured. */
+static bool beyond_fp32(const results *all, size_t index) {
+  return has_share(all, index) && report_bound_of(all, index) == BOUND_BEYOND &&
+         report_arithmetic_peak(all, index, MOECL_STAGE_LAYER) == all->peaks.rates.flops_f32;
+}
+
 static void table(const results *all, size_t points, FILE *file) {
   const experiment *plan = all->experiment;
   fprintf(file,
@@ -119,6 +125,12 @@ static void table(const results *all, size_t points, FILE *file) {
   fputc('\n', file);
   for (size_t i = 0; i < plan->num_points; i++)
     if (has_share(all, i) && has_row(all, i, points)) row(all, i, file);
+  bool beyond = false;
+  for (size_t i = 0; i < plan->num_points; i++) beyond = beyond || beyond_fp32(all, i);
+  if (beyond)
+    fputs("\nMore than 100% of arithmetic: the peak is of fp32 multiply-adds, and instructions for "
+          "narrower numbers, as `cpu_bf16` and `cpu_int8` have them, do more.\n",
+          file);
 }
 
 void report_peaks(const results *all, FILE *file) {

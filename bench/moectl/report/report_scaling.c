@@ -39,6 +39,21 @@ static bool names_one(const char *devices) {
   return length != strlen("all") || strncmp(first, "all", length) != 0;
 }
 
+/* On how many of this machine's devices members are, as they say (point_member); 0: nobody knows,
+ * as of processes, or in results of earlier versions. */
+static size_t count_devices(const point_parallel *parallel) {
+  size_t count = 0;
+  for (size_t m = 0; m < parallel->num_members; m++) {
+    const char *device = parallel->members[m].device;
+    bool seen = false;
+    if (!strchr(device, '(') || strstr(device, ", rank ")) return 0;
+    for (size_t before = 0; before < m; before++)
+      seen = seen || strcmp(parallel->members[before].device, device) == 0;
+    count += !seen;
+  }
+  return count;
+}
+
 /* Are all members contexts of one device? Of processes nobody knows whose machines they were on. */
 static bool is_one_device(const results *all, size_t index) {
   return names_one(all->experiment->points[index].parallel.devices) &&
@@ -53,6 +68,7 @@ bool report_scaling(const results *all, FILE *file) {
   span speed = nothing, hidden = nothing, imbalance = nothing, share = nothing;
   int64_t most = 1, from = 1;
   bool alone = true;
+  size_t devices = SIZE_MAX;
   if (axis == plan->num_axes) return false;
   for (size_t i = 0; i < plan->num_points; i++)
     if (isfinite(picture_value(all, PICTURE_SCALING, i)) && plan->points[i].parallel.experts > most)
@@ -69,6 +85,8 @@ bool report_scaling(const results *all, FILE *file) {
     widen(&hidden, 100 * parallel->hidden_share);
     widen(&imbalance, parallel->member_imbalance);
     alone = alone && is_one_device(all, i);
+    const size_t own = count_devices(parallel);
+    if (own < devices) devices = own;
   }
   if (!(speed.most > 0)) return false;
   fprintf(file, "%" PRId64 " members do ", most);
@@ -78,6 +96,8 @@ bool report_scaling(const results *all, FILE *file) {
   fputs(" of the ideal)", file);
   if (from > 1) fprintf(file, ", if %" PRId64 " do %" PRId64 "x: one was not measured", from, from);
   if (alone) fputs(", all on one device, which they share", file);
+  else if (devices > 0 && (int64_t)devices < most)
+    fprintf(file, ", on %zu device%s, which they share", devices, devices == 1 ? "" : "s");
   if (imbalance.most > 0) {
     fputs("; the busiest has ", file);
     put_span(&imbalance, 1, "x", file);
