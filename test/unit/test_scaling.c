@@ -296,7 +296,7 @@ static void test_devices(void **state) {
   snprintf(members[1].device, sizeof members[1].device, "a CPU");
   members[0].memory_bytes = 5 << 19;
   char *text = report(&fixture);
-  has(text, "\n| # | device | variant | by |");
+  has(text, "\n| # | member, device | variant | by |");
   has(text, "\n| 0 | 0, a GPU | nvidia_sm90 | ");
   has(text, "` | 2.50 | ");
   has(text, "\n| 0 | 1, a CPU | n/a | "); /* of an earlier version */
