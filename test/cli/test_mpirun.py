@@ -215,6 +215,30 @@ class Mpirun(unittest.TestCase):
         self.assertEqual([point["status"] for point in points], ["ok"] * 4)
         self.assertEqual(points[:2], done[:2])
 
+    def test_number_of_processes(self):
+        """It is recorded, commands say it, and another number does not go on with a group's point."""
+        experiment = (*EXPERIMENT, "--set", "parallel.experts=2", "--set", "workload.num_tokens=64",
+                      "--set", "measure.rounds=2", "--set", "measure.iterations=2")
+        out = self.folder / "out"
+        run = self.run_it(2, *experiment, "--out", out)
+        self.assertEqual(run.returncode, 0, run.stderr)
+        before = (out / "results.json").read_bytes()
+        first, = json.loads(before)["runs"]
+        self.assertEqual(first["processes"], 2)
+        self.assertTrue(first["command"].startswith("mpirun -n 2 "), first["command"])
+        for name in ("report.md", "report.html"):
+            report = (out / name).read_text(encoding="utf-8")
+            self.assertRegex(report, r"[\n>]mpirun -n 2 moectl run ")
+            self.assertRegex(report, r"\n# mpirun -n 2 ")
+            self.assertNotRegex(report, r"[\n>]moectl run ")
+        for ranks, are in ((1, "now there is 1"), (3, "now there are 3")):
+            run = self.run_it(ranks, *experiment, "--resume", out)
+            self.assertEqual(run.returncode, 2, run.stderr)
+            self.assertEqual(run.stderr.count("go on with: mpirun -n 2 moectl run "), 1, run.stderr)
+            self.assertIn("measured by 2 processes, and " + are, run.stderr)
+            self.assertIn(f"--resume {out}", run.stderr)
+            self.assertEqual((out / "results.json").read_bytes(), before)
+
 
 if __name__ == "__main__":
     if subprocess.run([MOECTL, "devices"], capture_output=True, check=False).returncode != 0:

@@ -124,7 +124,7 @@ class Schema(ModelCase):
                 if key is None:
                     inner["novelty"] = 1
                 elif (key.startswith("skew_") and path.endswith(".params")) or (
-                        path, key) == ("$", "peaks") or key in ("what", "changed_choices", "flops_matrix",
+                        path, key) == ("$", "peaks") or key in ("what", "processes", "changed_choices", "flops_matrix",
                                                            "weight_error", "weight_cosine", "weight_bits"):
                     continue  # what a file may lack
                 else:

@@ -127,8 +127,9 @@ static void test_json(void **state) {
              "weight_bits");
   check_value(root, "schema", "\"moecl-results/1\"");
   check_keys(root, "runs.0",
-             "started host system processors load_average command moecl commit "
+             "started host system processors load_average command processes moecl commit "
              "compiler");
+  check_value(root, "runs.0.processes", "1");
   check_value(root, "runs.0.command", "\"moectl run 'it?s'\"");
   check_value(root, "kernels", "{\"dir\":null,\"hash\":\"0123456789abcdef0123456789abcdef\"}");
   check_value(root, "device.name", "\"A device ?\"");
@@ -497,6 +498,91 @@ static void test_earlier_members(void **state) {
   results_destroy(&all);
 }
 
+static results *resume_with(fixture *f, int processes, char **error) {
+  f->plan.processes = processes;
+  return resume(f, error);
+}
+
+/* A message that names both numbers and the command; nothing is written. */
+static void check_refused(fixture *f, int processes, const char *numbers, const char *launcher) {
+  char *error = NULL, *text = slurp(f, "results.json"), command[64];
+  assert_null(resume_with(f, processes, &error));
+  assert_non_null(strstr(error, numbers));
+  snprintf(command, sizeof command, "go on with: %smoectl run ", launcher);
+  assert_non_null(strstr(error, command));
+  assert_non_null(strstr(error, " --resume "));
+  free(error);
+  char *after = slurp(f, "results.json");
+  assert_string_equal(after, text);
+  free(after);
+  free(text);
+}
+
+/* Of a group: one point of these members, by so many processes. */
+static void write_group(fixture *f, int processes, const char *transport) {
+  f->plan.processes = processes;
+  results *all = open_new(f);
+  point_result point = make_point(f, 0, POINT_OK);
+  point.parallel = (point_parallel){.num_members = 1, .members = calloc(1, sizeof(point_member))};
+  assert_non_null(point.parallel.members);
+  snprintf(point.parallel.transport, sizeof point.parallel.transport, "%s", transport);
+  add(all, point);
+  finish(all);
+  results_destroy(&all);
+}
+
+/* An earlier version's file does not say how many. */
+static void leave_out_processes(const fixture *f) {
+  json_t *root = read_json(f);
+  json_t *run = json_array_get(json_object_get(root, "runs"), 0);
+  assert_int_equal(json_object_del(run, "processes"), 0);
+  char *path = format_text("%s/results.json", f->folder);
+  assert_int_equal(json_dump_file(root, path, JSON_INDENT(1)), 0);
+  free(path);
+  json_decref(root);
+}
+
+static void check_resumed(fixture *f, int processes) {
+  char *error = NULL;
+  results *all = resume_with(f, processes, &error);
+  assert_non_null(all);
+  assert_true(results_has(all, 0));
+  results_destroy(&all);
+}
+
+/* Other processes would measure rounds of a group in another way. */
+static void test_processes(void **state) {
+  fixture *f = *state;
+  write_group(f, 2, "mpi");
+  json_t *root = read_json(f);
+  check_value(root, "runs.0.processes", "2");
+  json_decref(root);
+  check_refused(f, 1, "by 2 processes, and now there is 1,", "mpirun -n 2 ");
+  check_refused(f, 3, "by 2 processes, and now there are 3,", "mpirun -n 2 ");
+  check_resumed(f, 2);
+  leave_out_processes(f); /* several, as its transport says */
+  check_resumed(f, 2);
+  check_resumed(f, 1);
+}
+
+static void test_earlier_runs(void **state) {
+  fixture *f = *state;
+  write_group(f, 0, "host");
+  leave_out_processes(f);
+  check_refused(f, 2, "by 1 process, and now there are 2,", "");
+  check_resumed(f, 1);
+}
+
+static void test_no_groups(void **state) {
+  fixture *f = *state;
+  f->plan.processes = 2;
+  results *all = open_new(f);
+  add(all, make_point(f, 0, POINT_OK));
+  finish(all);
+  results_destroy(&all);
+  check_resumed(f, 1);
+}
+
 /* So is what a cache of experts did; a share of no copies is not known. */
 static void test_offload(void **state) {
   fixture *f = *state;
@@ -702,7 +788,8 @@ int main(void) {
       CASE(test_unwritable),      CASE(test_table),        CASE(test_formats),
       CASE(test_progress),        CASE(test_dump),         CASE(test_dump_refused),
       CASE(test_dump_disk_full),  CASE(test_weight_error), CASE(test_parallel),
-      CASE(test_earlier_members), CASE(test_offload),
+      CASE(test_earlier_members), CASE(test_offload),      CASE(test_processes),
+      CASE(test_earlier_runs),    CASE(test_no_groups),
   };
   return cmocka_run_group_tests(tests, NULL, NULL);
 }

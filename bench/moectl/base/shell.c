@@ -1,5 +1,6 @@
 // SPDX-License-Identifier: MIT
 #include "base/shell.h"
+#include <inttypes.h>
 #include <stdbool.h>
 #include <stdlib.h>
 #include <string.h>
@@ -49,4 +50,10 @@ char *shell_command(char *const *words, int count) {
   if (fclose(file) == 0) return text;
   free(text);
   return NULL;
+}
+
+const char *shell_launcher(int64_t processes, char text[SHELL_LAUNCHER_SIZE]) {
+  text[0] = '\0';
+  if (processes > 1) snprintf(text, SHELL_LAUNCHER_SIZE, "mpirun -n %" PRId64 " ", processes);
+  return text;
 }

@@ -3,6 +3,7 @@
 #ifndef MOECTL_SHELL_H
 #define MOECTL_SHELL_H
 
+#include <stdint.h>
 #include <stdio.h>
 
 /* Writes the text so that a shell takes it for one word, on one line: as it is where
@@ -14,5 +15,8 @@ void shell_quote(FILE *file, const char *text);
 char *shell_text(const char *text);
 /* All the words of a command line as one, malloc'ed; NULL for none or without memory. */
 char *shell_command(char *const *words, int count);
+/* What stands before a command line that so many processes ran: "mpirun -n 2 "; "" for one. */
+enum { SHELL_LAUNCHER_SIZE = 40 };
+const char *shell_launcher(int64_t processes, char text[SHELL_LAUNCHER_SIZE]);
 
 #endif

@@ -92,7 +92,12 @@ static bool load(run *run) {
   const options *options = run->options;
   if (!prepare_load(options, &run->experiment, &run->recording) || !led_serves(&run->experiment))
     return false;
-  run->experiment.command = shell_command(options->words, options->num_words);
+  char launcher[SHELL_LAUNCHER_SIZE], *words = shell_command(options->words, options->num_words);
+  run->experiment.processes = processes_count();
+  if (words)
+    run->experiment.command =
+        format_text("%s%s", shell_launcher(run->experiment.processes, launcher), words);
+  free(words);
   return true;
 }
 
@@ -120,16 +125,16 @@ static int open_results(run *run) {
   return EXIT_USAGE;
 }
 
-/* "moectl run FILE --set 'a=b' --resume DIR", quoted for a shell, malloc'ed; NULL: no
+/* "mpirun -n 2 moectl run FILE --set 'a=b' --resume DIR", quoted for a shell, malloc'ed; NULL: no
  * memory. */
 static char *resume_text(const run *run) {
   if (run->part) return format_text("%s", run->part->resume);
+  char launcher[SHELL_LAUNCHER_SIZE];
   char *text = NULL, *options = options_text(run->options, run->options->device);
   size_t size;
   FILE *file = open_memstream(&text, &size);
   if (file) {
-    if (processes_count() > 1) fprintf(file, "mpirun -n %d ", processes_count());
-    fputs("moectl run ", file);
+    fprintf(file, "%smoectl run ", shell_launcher(run->experiment.processes, launcher));
     shell_word(file, run->options->file);
     fprintf(file, "%s --resume ", options ? options : "");
     shell_word(file, run->parent_folder ? run->parent_folder : results_folder(run->results));

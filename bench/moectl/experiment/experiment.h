@@ -88,6 +88,7 @@ typedef struct experiment {
   char *options; /* what the command line added (--set, --device), quoted for a shell, each with a
                     space before it; NULL: nothing. The command's to set, freed with the rest. */
   char *command; /* the whole command line that runs it, quoted for a shell; likewise */
+  int processes; /* that run it together; 0 as 1. The command's to set */
   char *name;
   char *device;             /* "auto" by default; --device overrides it */
   char *input_file;         /* workload file, absolute or relative to the working directory; NULL */

@@ -282,12 +282,13 @@ void report_device(const results *all, FILE *file) {
 }
 
 static void command_line(const results *all, FILE *file) {
+  char launcher[SHELL_LAUNCHER_SIZE];
   if (all->kernels.dir) {
     fputs("MOECL_KERNEL_DIR=", file);
     shell_word(file, all->kernels.dir);
     fputc(' ', file);
   }
-  fputs("moectl run ", file);
+  fprintf(file, "%smoectl run ", shell_launcher(all->experiment->processes, launcher));
   shell_word(file, all->experiment->path);
 }
 

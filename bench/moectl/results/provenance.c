@@ -34,9 +34,15 @@ json_t *provenance_now(const experiment *plan) {
   if (uname(&system) >= 0)
     snprintf(name, sizeof name, "%.80s %.80s %.80s", system.sysname, system.release,
              system.machine);
-  return json_pack("{s:s, s:o, s:o, s:I, s:o, s:o, s:s, s:s, s:s}", "started", started, "host",
+  return json_pack("{s:s, s:o, s:o, s:I, s:o, s:o, s:i, s:s, s:s, s:s}", "started", started, "host",
                    json_words(system.nodename), "system", json_words(name), "processors",
                    (json_int_t)sysconf(_SC_NPROCESSORS_ONLN), "load_average", load_averages(),
-                   "command", json_words(plan->command), "moecl", moecl_version(), "commit",
+                   "command", json_words(plan->command), "processes",
+                   plan->processes > 1 ? plan->processes : 1, "moecl", moecl_version(), "commit",
                    provenance_commit(), "compiler", provenance_compiler());
+}
+
+int64_t provenance_processes(const json_t *run) {
+  const json_int_t processes = json_integer_value(json_object_get(run, "processes"));
+  return processes > 1 ? processes : 1;
 }

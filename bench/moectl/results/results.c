@@ -8,6 +8,7 @@
 #include "results/rounds.h"
 #include "base/shell.h"
 #include <errno.h>
+#include <inttypes.h>
 #include <math.h>
 #include <stdlib.h>
 #include <string.h>
@@ -107,6 +108,38 @@ static bool make_named_folder(results *all, const char *out, char **error) {
   return ok;
 }
 
+/* An earlier version's run, which does not say how many, and had messages between several. */
+static bool is_of_unknown_processes(const results *all, const json_t *run) {
+  bool messages = false;
+  for (size_t i = 0; i < all->experiment->num_points; i++)
+    messages =
+        messages || (all->have[i] && strncmp(all->points[i].parallel.transport, "mpi", 3) == 0);
+  return messages && !json_object_get(run, "processes");
+}
+
+/* A group's rounds are of one kind: its members' processes decide how rows go between them. */
+static bool check_processes(const results *all, char **error) {
+  const experiment *plan = all->experiment;
+  const json_t *last = json_array_get(all->runs, json_array_size(all->runs) - 1);
+  const int64_t were = provenance_processes(last), are = plan->processes > 1 ? plan->processes : 1;
+  char launcher[SHELL_LAUNCHER_SIZE];
+  bool groups = false;
+  for (size_t i = 0; i < plan->num_points; i++)
+    groups = groups || (all->have[i] && all->points[i].parallel.num_members > 0);
+  if (!groups || were == are || is_of_unknown_processes(all, last)) return true;
+  char *file = shell_text(plan->path), *folder = shell_text(all->folder);
+  fail_text(error,
+            "%s was measured by %" PRId64 " process%s, and now there %s %" PRId64
+            ", which would measure other rounds of its groups in another way; go on with: "
+            "%smoectl run %s%s --resume %s",
+            all->folder, were, were > 1 ? "es" : "", are > 1 ? "are" : "is", are,
+            shell_launcher(were, launcher), file ? file : "FILE",
+            plan->options ? plan->options : "", folder ? folder : "DIR");
+  free(file);
+  free(folder);
+  return false;
+}
+
 static bool resume_folder(results *all, const char *folder, char **error) {
   struct stat info;
   if (stat(folder, &info) != 0)
@@ -130,7 +163,7 @@ static bool resume_folder(results *all, const char *folder, char **error) {
            : fail_text(error, "%s cannot be resumed: %s: %s", folder, path, strerror(errno));
   free(text);
   free(path);
-  if (!ok || !journal_resume(all, error)) return false;
+  if (!ok || !journal_resume(all, error) || !check_processes(all, error)) return false;
   for (size_t i = 0; i < all->experiment->num_points; i++) all->entries += all->have[i];
   return true;
 }
