@@ -165,8 +165,10 @@ typedef struct moecl_layer_params {
   /* Experts in host memory (offload.h): the device has room for so many of them, 1 to E - Z, and
    * the others' matrices are brought when tokens choose them, each in the place of one that is not
    * wanted. 0: all are on the device. MOECL_EXPERT_CACHE_FITS: as many as fit into four fifths of
-   * the memory that the driver states, beside what the context has allocated before. Not with the
-   * "clblast" baseline, in a block or in a group. */
+   * the memory that the driver states, beside what the context has allocated before, and at most so
+   * many that one matrix of all of them fits into one buffer (max_allocation_bytes; a driver that
+   * allows more than it states has room for more). Not with the "clblast" baseline, in a block or
+   * in a group. */
   int64_t expert_cache;
   moecl_eviction eviction; /* whose place that is */
   uint64_t reserved[28];   /* zeros: see moecl.h */

@@ -449,6 +449,45 @@ static void test_fits(void **state) {
   assert_int_equal(places_of(&params, 1000), 1);
 }
 
+static int64_t places_in_buffers_of(const moecl_layer_params *params, uint64_t stated) {
+  const uint64_t was = context->info.max_allocation_bytes;
+  context->info.max_allocation_bytes = stated;
+  const int64_t places = places_of(params, UINT64_C(1) << 40);
+  context->info.max_allocation_bytes = was;
+  return places;
+}
+
+/* A matrix of all places is one buffer. gate_up of an expert: 2 * 24 * 40 * 4 bytes are 7680, with
+ * a sixteenth and 1 more 8161. */
+static void test_fits_one_buffer(void **state) {
+  (void)state;
+  moecl_layer_params params = plain;
+  params.expert_cache = MOECL_EXPERT_CACHE_FITS;
+  assert_int_equal(places_in_buffers_of(&params, 5 * 8161), 5);
+  assert_int_equal(places_in_buffers_of(&params, 5 * 8161 - 1), 4);
+  assert_int_equal(places_in_buffers_of(&params, 8161), 1);
+  assert_int_equal(places_in_buffers_of(&params, 1000), 1);
+  assert_int_equal(places_in_buffers_of(&params, 100 * 8161), EXPERTS);
+  assert_int_equal(places_in_buffers_of(&params, 0), EXPERTS); /* not known */
+  params.gate_up_bias = params.down_bias = true;               /* 192 and 160 bytes: smaller */
+  assert_int_equal(places_in_buffers_of(&params, 5 * 8161), 5);
+  params.dtype = MOECL_BF16; /* 3840, so 4081 */
+  assert_int_equal(places_in_buffers_of(&params, 5 * 4081), 5);
+  assert_int_equal(places_in_buffers_of(&params, 5 * 4081 - 1), 4);
+  /* The layer itself has as many, and asking for more is nobody's business but the driver's. */
+  const uint64_t was = context->info.max_allocation_bytes;
+  problem p = make_problem(&plain, TOKENS);
+  context->info.max_allocation_bytes = 5 * 8161;
+  moecl_layer *fits = make_layer(context, &p, MOECL_EXPERT_CACHE_FITS, MOECL_EVICT_LRU);
+  moecl_layer *asked = make_layer(context, &p, 6, MOECL_EVICT_LRU);
+  context->info.max_allocation_bytes = was;
+  assert_int_equal(statistics_of(fits).places, 5);
+  assert_int_equal(statistics_of(asked).places, 6);
+  moecl_layer_destroy(&fits);
+  moecl_layer_destroy(&asked);
+  free_problem(&p);
+}
+
 /* Memory comes to rest. */
 static void test_many(void **state) {
   const char *asked = getenv("MOECL_TEST_FORWARDS");
@@ -574,6 +613,7 @@ int main(int argc, char **argv) {
                                      cmocka_unit_test(test_in_flight),
                                      cmocka_unit_test(test_memory),
                                      cmocka_unit_test(test_fits),
+                                     cmocka_unit_test(test_fits_one_buffer),
                                      cmocka_unit_test(test_many),
                                      cmocka_unit_test(test_evictions),
                                      cmocka_unit_test(test_refusals)};

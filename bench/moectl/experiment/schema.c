@@ -487,7 +487,9 @@ static const schema_key keys[KEY_COUNT] = {
         {PARALLEL(cache), TYPE_REAL, NULLABLE | MIN_OPEN | NOT_WORK, 0, MOECL_MAX_EXPERTS,
          NO_CHOICE, "null",
          "offload: experts that the device has room for: below 1 as a share of all, from 1 on so "
-         "many; null: as many as fit into four fifths of its memory. 1 is one expert, not all.",
+         "many; null: as many as fit into four fifths of its memory, and a matrix of all of them "
+         "into "
+         "the largest buffer that the driver states. 1 is one expert, not all.",
          .needs = {ONE(KEY_PARALLEL_PLACEMENT, PARALLEL_OFFLOAD)}},
     [KEY_PARALLEL_EVICTION] =
         {PARALLEL(eviction), TYPE_CHOICE, NOT_WORK, NO_RANGE, eviction_choice, MOECL_EVICTION_COUNT,
