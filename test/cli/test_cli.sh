@@ -341,6 +341,7 @@ test_check_on_device() {
     expect "$1 of what does not fit, exit 2" 2 \
       'needs 48\.[0-9]+ TiB of memory, but the driver of .* states '
     holds "it is told how to go on all the same" grep -e --ignore-memory-limit "$work/err"
+    holds "and what else there is" grep -e "parallel.experts.*placement: offload.*parallel.cache" "$work/err"
     call "$1" "$work/tiny.yaml" "${@:2}" --set layer.hidden_size=65536 --set layer.top_k=1 \
       --set layer.intermediate_size=65536 --set 'layer.num_experts=[1024, 1023, 1022, 1021, 1020, 1019, 1018]'
     expect "$1 of many that do not fit: the others are counted" 2 '^moectl: and so do 2 more points$'
@@ -634,6 +635,7 @@ sys.exit(json.load(sys.stdin)[0]["global_memory_bytes"] != 1 << 30)'; then
   done
   POCL_MEMORY_LIMIT=1 call run "$work/large.yaml" --set layer.grouped_gemm_variant=generic --out "$work/never"
   expect "a buffer larger than the device gives, exit 2" 2 'in one buffer'
+  holds "whose limit is not what is free" sh -c '! grep -q "free at the moment" "$1"' - "$work/err"
   holds "nothing was written without memory" test ! -e "$work/never"
   POCL_MEMORY_LIMIT=1 call run "$work/tiny.yaml" --out "$work/small-device"
   expect "what fits 1 GiB runs there" 0

@@ -204,8 +204,10 @@ typedef struct memory_check {
 
 enum { MOST_LISTED = 5 }; /* a sweep may have thousands */
 static const char what_to_do[] =
-    "choose fewer experts, smaller sizes, fewer tokens, another variant or another device, or try "
-    "it all the same with --ignore-memory-limit";
+    "choose fewer experts, smaller sizes, fewer tokens, another variant or another device; spread "
+    "the experts over several (parallel.experts, devices); keep some in the host's memory "
+    "(parallel.placement: offload, with a smaller parallel.cache); or try it all the same with "
+    "--ignore-memory-limit";
 
 __attribute__((format(printf, 2, 3))) static void refuse(const memory_check *check,
                                                          const char *format, ...) {
@@ -251,7 +253,9 @@ static void refuse_memory(const memory_check *check, size_t index, const device_
          point_name(check, index, name), bytes_text(bytes, needed),
          in_one_buffer ? " in one buffer" : "", members, device->name, device->platform,
          bytes_text(limit, stated),
-         device->type == MOECL_DEVICE_CPU ? ", which may be what is free at the moment" : "");
+         device->type == MOECL_DEVICE_CPU && !in_one_buffer
+             ? ", which may be what is free at the moment"
+             : "");
 }
 
 /* Many drivers give single buffers larger than the largest they state: asking
