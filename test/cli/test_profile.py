@@ -416,6 +416,28 @@ class Alone(unittest.TestCase):
         self.assertEqual(stages["down"]["bytes"], 4 * (I * H + I + H))
 
 
+    def test_offload(self):
+        """A layer whose experts are in the host's memory: there is no block of it, which is no
+        failure, and its gaps are no launches'."""
+        folder = self.folder()
+        done = profile(folder, "--out", "out", "--set", "layer.top_k=2",
+                       "--set", "parallel.placement=offload", "--set", "parallel.cache=2")
+        self.assertNotIn("expert_cache", done.stderr)
+        root = json.loads((folder / "out/profile.json").read_text(encoding="utf-8"))
+        parts = root["points"][0]["parts"]
+        self.assertEqual([parts[name]["ran"] for name in ("router", "layer", "block")],
+                         [True, True, False])
+        self.assertIn("parallel.placement: offload", parts["block"]["why"])
+        for name in ("transformer_block", "consolidated"):
+            text = (folder / f"out/docs/{name}_profiling_report.md").read_text(encoding="utf-8")
+            self.assertIn("Not profiled: a block has all experts on the device", text, name)
+            self.assertNotIn("Launch-bound", text, name)
+        self.assertTrue((folder / "out/baseline.json").is_file())
+        # Compared with that, the block has nothing to compare and is no failure either.
+        profile(folder, "--out", "out", "--set", "layer.top_k=2",
+                "--set", "parallel.placement=offload", "--set", "parallel.cache=2")
+
+
 class Block(unittest.TestCase):
     def test_own(self):
         """An experiment of a block is profiled as that, after its cached tokens."""

@@ -196,6 +196,21 @@ static void test_launch_bound(void **state) {
   advice_is(&facts, 1, "- **Launch-bound:**");
 }
 
+/* An offloading layer's gaps are no launches'. */
+static void test_waits(void **state) {
+  (void)state;
+  profile_facts facts = usual();
+  facts.offloads = true, facts.gaps_us = 249;
+  advice_is(&facts, 0, NULL);
+  facts.kernels = 125, facts.host_us = 1250;
+  advice_is(&facts, 0, NULL);
+  facts.gaps_us = 250;
+  advice_is(&facts, 1, "- **Waits:** gaps between kernels are 250 us of 1.00 ms: the host waits");
+  assert_non_null(strstr(said, "A larger `parallel.cache`"));
+  facts.total_us = NAN;
+  advice_is(&facts, 0, NULL);
+}
+
 static void test_transfer_bound(void **state) {
   (void)state;
   profile_facts facts = usual();
@@ -521,6 +536,7 @@ int main(void) {
       cmocka_unit_test(test_tiny_groups),
       cmocka_unit_test(test_padding_waste),
       cmocka_unit_test(test_launch_bound),
+      cmocka_unit_test(test_waits),
       cmocka_unit_test(test_transfer_bound),
       cmocka_unit_test(test_set_aside),
       cmocka_unit_test(test_sizes),

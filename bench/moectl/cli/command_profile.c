@@ -150,7 +150,7 @@ static bool write_all(const profile_run *run, char **error) {
 
 static bool part_failed(const profile_point *point) {
   for (int part = 0; part < PROFILE_PARTS; part++)
-    if (!point->parts[part].ran) return true;
+    if (!point->parts[part].ran && !point->parts[part].skipped) return true;
   return false;
 }
 
@@ -181,7 +181,7 @@ static bool run_points(profile_run *run) {
     run->warnings = NULL;
     if (!ended) break;
     for (int part = 0; part < PROFILE_PARTS; part++)
-      if (!point->parts[part].ran && point->parts[part].why)
+      if (!point->parts[part].ran && !point->parts[part].skipped && point->parts[part].why)
         complain("point %zu, %s: %s", i, profile_part_names[part], point->parts[part].why);
     if (variant_is_wrong(point)) complain("point %zu: a variant of the router is wrong", i);
     failed = failed || part_failed(point) || variant_is_wrong(point);

@@ -77,6 +77,7 @@ profile_facts profile_facts_of(const profile *all, const profile_point *point,
   const profile_memory *memory = &part->memory;
   profile_facts facts = {.peaks = all->peaks.rates,
                          .num_tokens = of->num_tokens,
+                         .offloads = of->layer.expert_cache != 0,
                          .hidden_size = of->layer.hidden_size,
                          .intermediate_size = of->layer.intermediate_size,
                          .rounded_hidden = point->rounded_hidden,

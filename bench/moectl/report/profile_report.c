@@ -73,15 +73,20 @@ static void put_memory(const profile_part *part, const profile_facts *facts, FIL
   if (profile_memory_advice(facts, file) > 0) fputc('\n', file);
 }
 
+static void put_why(const profile_part *part, FILE *file) {
+  fputs("Not profiled: ", file);
+  report_text(file, part->why ? part->why : "it was interrupted");
+  fputc('.', file);
+}
+
 static void put_part(const profile *all, const profile_point *point, profile_part_kind kind,
                      FILE *file) {
   char why[PROFILE_WHY_SIZE];
   const profile_part *part = &point->parts[kind];
   const profile_facts facts = profile_facts_of(all, point, kind, why);
   if (!part->ran) {
-    fputs("Not profiled: ", file);
-    report_text(file, part->why ? part->why : "it was interrupted");
-    fputs(".\n\n", file);
+    put_why(part, file);
+    fputs("\n\n", file);
     return;
   }
   if (part->note) fprintf(file, "%s\n\n", part->note);
@@ -185,9 +190,11 @@ static void put_bottlenecks(const profile *all, size_t index, FILE *file) {
   const profile_point *point = &all->points[index];
   for (int kind = 0; kind < PROFILE_PARTS; kind++) {
     const profile_facts facts = profile_facts_of(all, point, (profile_part_kind)kind, why);
-    if (!point->parts[kind].ran) continue;
+    const profile_part *part = &point->parts[kind];
+    if (!part->ran && !part->skipped) continue;
     fprintf(file, "- **%s:** ", names[kind]);
-    profile_bottleneck(&facts, file);
+    if (part->ran) profile_bottleneck(&facts, file);
+    else put_why(part, file);
     fputc('\n', file);
   }
   fputc('\n', file);

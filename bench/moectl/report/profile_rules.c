@@ -194,9 +194,25 @@ static void padding_say(const profile_facts *facts, FILE *file) {
           100 * facts->padding_waste, facts->tile_rows);
 }
 
-/* Launch-bound: of gaps, of launches, or of a host that does not keep up. */
+/* Gaps of an offloading layer. */
+static double wait_weight(const profile_facts *facts) {
+  const double weight = facts->gaps_us / facts->total_us;
+  return facts->offloads && facts->total_us > 0 && weight >= launch_share ? weight : 0;
+}
+static void wait_say(const profile_facts *facts, FILE *file) {
+  char total[PROFILE_TEXT_SIZE], gaps[PROFILE_TEXT_SIZE];
+  fprintf(
+      file,
+      "**Waits:** gaps between kernels are %s of %s: the host waits for the router's choice, "
+      "and kernels for experts that are brought. A larger `parallel.cache` has fewer of them to "
+      "bring.",
+      profile_time_text(facts->gaps_us, gaps), profile_time_text(facts->total_us, total));
+}
+
+/* Launch-bound: of gaps, of launches, or of a host that does not keep up; an offloading layer's
+ * waits. */
 static double launch_weight(const profile_facts *facts) {
-  if (!(facts->total_us > 0)) return 0;
+  if (!(facts->total_us > 0) || facts->offloads) return 0;
   const double launches = (double)facts->kernels * facts->peaks.launch_seconds * 1e6;
   const double most = fmax(fmax(facts->gaps_us, launches), facts->host_us - facts->total_us);
   const double weight = fmin(most / facts->total_us, 1);
@@ -279,10 +295,15 @@ static void far_say(const profile_facts *facts, FILE *file) {
           profile_time_text(profile_least_us(facts, stage), least));
 }
 
-static const rule rules[] = {{hot_weight, hot_say},           {tiny_weight, tiny_say},
-                             {padding_weight, padding_say},   {launch_weight, launch_say},
-                             {transfer_weight, transfer_say}, {set_aside_weight, set_aside_say},
-                             {kept_out_weight, kept_out_say}, {far_weight, far_say}};
+static const rule rules[] = {{hot_weight, hot_say},
+                             {tiny_weight, tiny_say},
+                             {padding_weight, padding_say},
+                             {launch_weight, launch_say},
+                             {wait_weight, wait_say},
+                             {transfer_weight, transfer_say},
+                             {set_aside_weight, set_aside_say},
+                             {kept_out_weight, kept_out_say},
+                             {far_weight, far_say}};
 enum { RULES = sizeof rules / sizeof rules[0] };
 
 /* The heaviest that was not said; of equal ones the first. */

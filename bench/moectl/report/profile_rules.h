@@ -27,6 +27,7 @@ typedef struct profile_facts {
   int64_t hottest, hottest_rows;         /* the expert with the most of them */
   double imbalance;                      /* its rows over the mean */
   bool has_capacity;                     /* rows are bounded already */
+  bool offloads;                         /* experts are brought from the host's memory */
   double padding_waste;                  /* the share of computed rows that are none: tiles */
   int64_t tile_rows;
   double hidden_bytes; /* of hidden states, and again of the output */

@@ -52,8 +52,9 @@ typedef struct profile_memory {
 enum { PROFILE_ROUNDS = 16 };
 
 typedef struct profile_part {
-  bool ran;   /* else `why` says why not, malloc'ed; NULL: it was interrupted */
-  bool timed; /* the driver's event times are credible */
+  bool ran;     /* else `why` says why not, malloc'ed; NULL: it was interrupted */
+  bool skipped; /* it did not run as there is no such part, which is no failure */
+  bool timed;   /* the driver's event times are credible */
   char *why;
   char *note; /* what it is, in a sentence, malloc'ed; NULL: nothing to say */
   int64_t forwards;

@@ -502,6 +502,18 @@ static void run_part(profiler *profiler, const experiment_point *point, profile_
   profile_forwards_release(&made);
 }
 
+/* A block has all of its layer's experts on the device. */
+static void run_block(profiler *profiler, const experiment_point *point, profile_point *result) {
+  profile_part *part = &result->parts[PROFILE_BLOCK];
+  if (point->layer.expert_cache == 0) {
+    run_part(profiler, point, PROFILE_BLOCK, result);
+    return;
+  }
+  part->skipped = true;
+  part->why = format_text("a block has all experts on the device, and this layer some of them in "
+                          "the host's memory (parallel.placement: offload)");
+}
+
 bool profiler_run_point(profiler *profiler, size_t index) {
   const experiment_point block = profile_block_point(&profiler->experiment->points[index]);
   experiment_point layer = profiler->experiment->points[index];
@@ -511,7 +523,7 @@ bool profiler_run_point(profiler *profiler, size_t index) {
   moecl_context_take_errors(profiler->context, NULL, 0); /* earlier points' */
   if (!*profiler->interrupted) profile_run_router(profiler, &layer, result);
   if (!*profiler->interrupted) run_part(profiler, &layer, PROFILE_LAYER, result);
-  if (!*profiler->interrupted) run_part(profiler, &block, PROFILE_BLOCK, result);
+  if (!*profiler->interrupted) run_block(profiler, &block, result);
   result->ran = !*profiler->interrupted;
   return result->ran;
 }
