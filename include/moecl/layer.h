@@ -166,9 +166,9 @@ typedef struct moecl_layer_params {
    * the others' matrices are brought when tokens choose them, each in the place of one that is not
    * wanted. 0: all are on the device. MOECL_EXPERT_CACHE_FITS: as many as fit into four fifths of
    * the memory that the driver states, beside what the context has allocated before, and at most so
-   * many that one matrix of all of them fits into one buffer (max_allocation_bytes; a driver that
-   * allows more than it states has room for more). Not with the "clblast" baseline, in a block or
-   * in a group. */
+   * many that one matrix of all of them fits into one buffer: of max_allocation_bytes, or larger
+   * where a trial says that the driver gives more than it states. Not with the "clblast" baseline,
+   * in a block or in a group. */
   int64_t expert_cache;
   moecl_eviction eviction; /* whose place that is */
   uint64_t reserved[28];   /* zeros: see moecl.h */

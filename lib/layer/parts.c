@@ -431,15 +431,18 @@ static uint64_t given_bytes(const moecl_layer *layer, moecl_tensor first, moecl_
 /* Before variants are known: packed, an expert may take some more than it is given with. */
 static uint64_t packed_at_most(uint64_t given) { return given + given / 16 + 1; }
 
-/* In one buffer, as a tensor's places are: of the largest of an expert's. 0 stated: not known. */
-static uint64_t places_in_one_buffer(const moecl_layer *layer) {
+/* A tensor's places are in one buffer: so many, or as many as those of an expert's largest fit into
+ * the largest that the driver states, 0: it does not say. Some give more than that. */
+static uint64_t places_in_buffers(const moecl_layer *layer, uint64_t places) {
   const uint64_t stated = layer->context->info.max_allocation_bytes;
   uint64_t largest = 0;
   for (int t = MOECL_GATE_UP_PROJ; t <= MOECL_DOWN_BIAS; t++) {
     const uint64_t bytes = given_bytes(layer, (moecl_tensor)t, (moecl_tensor)t);
     if (bytes > largest) largest = bytes;
   }
-  return stated ? stated / packed_at_most(largest) : UINT64_MAX;
+  const uint64_t each = packed_at_most(largest);
+  const bool fit = stated == 0 || places <= stated / each;
+  return fit || ocl_gives_buffer(layer->context, places * each) ? places : stated / each;
 }
 
 static int64_t places_that_fit(const moecl_layer *layer) {
@@ -448,10 +451,10 @@ static int64_t places_that_fit(const moecl_layer *layer) {
                          given_bytes(layer, MOECL_SCORE_CORRECTION_BIAS, MOECL_SHARED_GATE);
   const uint64_t all = layer->context->info.global_memory_bytes;
   const uint64_t taken = all / 5 + layer->context->allocated + apart;
-  const uint64_t in_one_buffer = places_in_one_buffer(layer);
   uint64_t fit = taken < all ? (all - taken) / packed_at_most(one) : 0;
-  if (fit > in_one_buffer) fit = in_one_buffer;
-  return fit < 1 ? 1 : fit < (uint64_t)layer->own_experts ? (int64_t)fit : layer->own_experts;
+  if (fit > (uint64_t)layer->own_experts) fit = (uint64_t)layer->own_experts;
+  fit = places_in_buffers(layer, fit);
+  return fit < 1 ? 1 : (int64_t)fit;
 }
 
 static int64_t places_of(const moecl_layer *layer) {

@@ -36,6 +36,18 @@ moecl_status ocl_buffer_adopt(moecl_context *context, cl_mem mem, uint64_t bytes
   return status;
 }
 
+bool ocl_gives_buffer(const moecl_context *context, uint64_t bytes) {
+  const cl_uchar zero = 0;
+  cl_int code;
+  if (bytes == 0 || bytes > SIZE_MAX) return bytes == 0;
+  cl_mem mem = clCreateBuffer(context->cl, CL_MEM_READ_WRITE, (size_t)bytes, NULL, &code);
+  if (code != CL_SUCCESS) return false;
+  const bool given = clEnqueueFillBuffer(context->queue, mem, &zero, 1, (size_t)bytes - 1, 1, 0,
+                                         NULL, NULL) == CL_SUCCESS &&
+                     clFinish(context->queue) == CL_SUCCESS;
+  return clReleaseMemObject(mem) == CL_SUCCESS && given;
+}
+
 static moecl_status create(moecl_context *context, cl_mem_flags flags, uint64_t bytes,
                            const void *src, moecl_buffer **buffer) {
   /* Asked here because some drivers allocate lazily and would say yes to

@@ -102,6 +102,10 @@ typedef struct ocl_views {
 moecl_status ocl_views_cut(moecl_buffer *parent, const uint64_t *bytes, ocl_views *views);
 void ocl_views_release(ocl_views *views);
 
+/* Does the driver give a buffer of so many bytes, which may be more than it states? Drivers that
+ * allocate late are asked for its last byte. Nothing is logged. */
+bool ocl_gives_buffer(const moecl_context *context, uint64_t bytes);
+
 /* A buffer that holds `bytes` of `src` from the start: a write would wait for the queue. */
 moecl_status ocl_buffer_filled(moecl_context *context, uint64_t bytes, const void *src,
                                moecl_buffer **buffer);

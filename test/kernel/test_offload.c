@@ -449,6 +449,14 @@ static void test_fits(void **state) {
   assert_int_equal(places_of(&params, 1000), 1);
 }
 
+/* The linker sends the library's question here. */
+static bool gives_more;
+bool __wrap_ocl_gives_buffer(const moecl_context *of, uint64_t bytes);
+bool __wrap_ocl_gives_buffer(const moecl_context *of, uint64_t bytes) {
+  assert_true(bytes > of->info.max_allocation_bytes);
+  return gives_more;
+}
+
 static int64_t places_in_buffers_of(const moecl_layer_params *params, uint64_t stated) {
   const uint64_t was = context->info.max_allocation_bytes;
   context->info.max_allocation_bytes = stated;
@@ -469,7 +477,10 @@ static void test_fits_one_buffer(void **state) {
   assert_int_equal(places_in_buffers_of(&params, 1000), 1);
   assert_int_equal(places_in_buffers_of(&params, 100 * 8161), EXPERTS);
   assert_int_equal(places_in_buffers_of(&params, 0), EXPERTS); /* not known */
-  params.gate_up_bias = params.down_bias = true;               /* 192 and 160 bytes: smaller */
+  gives_more = true;
+  assert_int_equal(places_in_buffers_of(&params, 8161), EXPERTS);
+  gives_more = false;
+  params.gate_up_bias = params.down_bias = true; /* 192 and 160 bytes: smaller */
   assert_int_equal(places_in_buffers_of(&params, 5 * 8161), 5);
   params.dtype = MOECL_BF16; /* 3840, so 4081 */
   assert_int_equal(places_in_buffers_of(&params, 5 * 4081), 5);

@@ -488,7 +488,7 @@ static const schema_key keys[KEY_COUNT] = {
          NO_CHOICE, "null",
          "offload: experts that the device has room for: below 1 as a share of all, from 1 on so "
          "many; null: as many as fit into four fifths of its memory, and a matrix of all of them "
-         "into the largest buffer that the driver states. 1 is one expert, not all.",
+         "into the largest buffer that the driver states, or gives. 1 is one expert, not all.",
          .needs = {ONE(KEY_PARALLEL_PLACEMENT, PARALLEL_OFFLOAD)}},
     [KEY_PARALLEL_EVICTION] =
         {PARALLEL(eviction), TYPE_CHOICE, NOT_WORK, NO_RANGE, eviction_choice, MOECL_EVICTION_COUNT,
