@@ -68,9 +68,9 @@ static moecl_status cut(plan_space *space, moecl_buffer *buffer, const plan *pla
   return ocl_views_cut(buffer, plan->block_bytes, &space->views);
 }
 
-/* The space's own buffer, of so many bytes or more. Its beginning is written, because of NVIDIA's
- * driver 580: a buffer that no command ever had but in parts took 0.7 to 1.9 s to release (16,384
- * tokens on an H200), and takes 1 to 10 ms so. */
+/* The space's own buffer, of so many bytes or more. Its beginning is written, because a
+ * driver was measured to take 0.7 to 1.9 s to release a buffer that no command ever had but in
+ * parts, and takes 1 to 10 ms so (16,384 tokens; docs/devices.md). */
 static moecl_status provide_own(plan_space *space, moecl_context *context, uint64_t bytes) {
   if (space->own && moecl_buffer_size(space->own) >= bytes) return MOECL_OK;
   moecl_buffer_destroy(&space->own);

@@ -2,7 +2,7 @@
 /* Ten thousand forwards of a group take no more of anything than a quarter of them did: devices'
  * memory, open files, and the host's memory. Members have a thread each, or take turns. */
 #include "group_compare.h"
-#include <dirent.h>
+#include "open_files.h"
 #include <malloc.h>
 #include <unistd.h>
 
@@ -19,15 +19,6 @@ typedef struct taken {
   int files;
   size_t host;
 } taken;
-
-static int open_files(void) {
-  DIR *folder = opendir("/proc/self/fd");
-  int count = 0;
-  assert_non_null(folder);
-  while (readdir(folder)) count++;
-  closedir(folder);
-  return count;
-}
 
 /* What malloc has handed out in all arenas, and mapped; 0 where nobody says. Drivers of GPUs are
  * not asked to come to rest. */

@@ -8,9 +8,9 @@
 #include "group/descriptors.h"
 #include "group/group.h"
 #include "group_compare.h"
+#include "open_files.h"
 #include "process_stand_in.h"
 #include <CL/cl.h>
-#include <dirent.h>
 #include <errno.h>
 #include <mpi.h>
 #include <pthread.h>
@@ -163,15 +163,6 @@ void __wrap_descriptors_reach(int rank, char name[DESCRIPTORS_REACH]) {
 }
 
 /* ---- what is left ---- */
-
-static int open_files(void) {
-  DIR *folder = opendir("/proc/self/fd");
-  int count = 0;
-  assert_non_null(folder);
-  while (readdir(folder)) count++;
-  closedir(folder);
-  return count;
-}
 
 static int files_before;
 

@@ -111,9 +111,10 @@ static void check_devices(const settings *settings, problems *warnings) {
   const setting *devices = &settings->keys[KEY_PARALLEL_DEVICES];
   const setting *experts = &settings->keys[KEY_PARALLEL_EXPERTS];
   int64_t named = 0, members = 0;
-  for (size_t i = 0; i < devices->count; i++)
-    if (!devices->values[i].null && count_items(devices->values[i].text) > named)
-      named = count_items(devices->values[i].text);
+  for (size_t i = 0; i < devices->count; i++) {
+    const int64_t items = devices->values[i].null ? 0 : count_items(devices->values[i].text);
+    if (items > named) named = items;
+  }
   for (size_t i = 0; i < experts->count; i++)
     if (!experts->values[i].null && experts->values[i].integer > members)
       members = experts->values[i].integer;

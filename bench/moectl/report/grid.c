@@ -88,8 +88,7 @@ bool point_ran(const results *all, size_t index) {
 bool point_is_elsewhere(const results *all, size_t index) {
   const point_parallel *parallel = &all->points[index].parallel;
   return all->have[index] && parallel->num_members > 0 &&
-         (all->experiment->points[index].parallel.devices ||
-          strncmp(parallel->transport, "mpi", strlen("mpi")) == 0);
+         (all->experiment->points[index].parallel.devices || results_of_processes(parallel));
 }
 
 bool point_has_loads(const results *all, size_t index) {

@@ -57,7 +57,7 @@ static size_t count_devices(const point_parallel *parallel) {
 /* Are all members contexts of one device? Of processes nobody knows whose machines they were on. */
 static bool is_one_device(const results *all, size_t index) {
   return names_one(all->experiment->points[index].parallel.devices) &&
-         strncmp(all->points[index].parallel.transport, "mpi", strlen("mpi")) != 0;
+         !results_of_processes(&all->points[index].parallel);
 }
 
 /* ---- what more devices gain ---- */
@@ -170,8 +170,9 @@ static void put_stored(const prediction_basis *basis, FILE *file) {
 }
 
 static void put_basis(const results *all, const prediction_basis *basis, FILE *file) {
-  const char *transport = all->points[basis->index].parallel.transport;
-  const bool processes = strncmp(transport, "mpi", 3) == 0;
+  const point_parallel *parallel = &all->points[basis->index].parallel;
+  const char *transport = parallel->transport;
+  const bool processes = results_of_processes(parallel);
   char c[NUMBER_SIZE], r[NUMBER_SIZE], k[NUMBER_SIZE], h[NUMBER_SIZE], f[NUMBER_SIZE];
   put_model(basis, file);
   put_stored(basis, file);

@@ -108,12 +108,15 @@ static bool make_named_folder(results *all, const char *out, char **error) {
   return ok;
 }
 
+bool results_of_processes(const point_parallel *parallel) {
+  return strncmp(parallel->transport, "mpi", strlen("mpi")) == 0;
+}
+
 /* An earlier version's run, which does not say how many, and had messages between several. */
 static bool is_of_unknown_processes(const results *all, const json_t *run) {
   bool messages = false;
   for (size_t i = 0; i < all->experiment->num_points; i++)
-    messages =
-        messages || (all->have[i] && strncmp(all->points[i].parallel.transport, "mpi", 3) == 0);
+    messages = messages || (all->have[i] && results_of_processes(&all->points[i].parallel));
   return messages && !json_object_get(run, "processes");
 }
 

@@ -72,6 +72,8 @@ typedef struct point_parallel {
   double hidden_share;                 /* of that: while a kernel ran on the same device */
   double member_imbalance;             /* the busiest member's rows over the mean */
 } point_parallel;
+/* Were its members in several processes? */
+bool results_of_processes(const point_parallel *parallel);
 
 /* Of a point whose experts are in the host's memory. */
 typedef struct point_offload {

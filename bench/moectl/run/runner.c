@@ -401,13 +401,16 @@ static void check_point(runner *runner, const experiment_point *point, const poi
   if (!result->verify.ok) report_failure(result);
 }
 
+static uint64_t members_bytes(const point_parallel *parallel) {
+  uint64_t bytes = 0;
+  for (size_t m = 0; m < parallel->num_members; m++)
+    bytes += (uint64_t)parallel->members[m].memory_bytes;
+  return bytes;
+}
+
 /* Of a forward, and its weights and cache. */
 static uint64_t memory_bytes(const runner *runner, const experiment_point *point,
-                             const point_buffers *buffers, const point_parallel *parallel) {
-  uint64_t members = 0;
-  for (size_t m = 0; m < parallel->num_members; m++)
-    members += (uint64_t)parallel->members[m].memory_bytes;
-  if (runner->together) return members;
+                             const point_buffers *buffers) {
   return forwards_weight_bytes(runner) + forwards_workspace_bytes(runner, point, buffers) +
          moecl_cache_bytes(buffers->cache) + 2 * moecl_buffer_size(buffers->output);
 }
@@ -442,7 +445,8 @@ static bool run_steps(runner *runner, const experiment_point *point, point_buffe
     result->changed_choices = NAN;
     moecl_context_take_errors(runner->context, NULL, 0);
   }
-  result->memory_bytes = memory_bytes(runner, point, buffers, &result->parallel);
+  result->memory_bytes =
+      runner->together ? members_bytes(&result->parallel) : memory_bytes(runner, point, buffers);
   rates(point, &work, result);
   check_point(runner, point, buffers, result);
   if (!dump_path) return true;
