@@ -65,4 +65,15 @@ static inline void free_problem(problem *p) {
   free(p->hidden);
 }
 
+/* Does the device have the variant? Else the test is skipped, and says so. */
+static inline bool has_variant(moecl_context *on, const char *operation, const char *name) {
+  enum { MOST = 64 };
+  const char *names[MOST];
+  const size_t count = moecl_variants_available(on, operation, MOECL_F32, names, MOST);
+  for (size_t i = 0; i < count && i < MOST; i++)
+    if (strcmp(names[i], name) == 0) return true;
+  printf("SKIP: %s '%s' does not serve here\n", operation, name);
+  return false;
+}
+
 #endif

@@ -8,7 +8,7 @@ static cl_device_id whole, parts[2];
 /* Why there are none; NULL: there are two of as many compute units. */
 static const char *make_parts(void) {
   moecl_context *first = NULL;
-  cl_uint units = 0, made = 0;
+  cl_uint units = 0, most = 0, made = 0;
   assert_ok(moecl_context_create(NULL, &first));
   whole = first->device;
   moecl_context_destroy(&first);
@@ -16,6 +16,11 @@ static const char *make_parts(void) {
           CL_SUCCESS ||
       units < 2)
     return "it has one compute unit";
+  /* Where there are none the call itself may be missing. */
+  if (clGetDeviceInfo(whole, CL_DEVICE_PARTITION_MAX_SUB_DEVICES, sizeof most, &most, NULL) !=
+          CL_SUCCESS ||
+      most < 2)
+    return "it has no sub-devices";
   const cl_device_partition_property halves[] = {CL_DEVICE_PARTITION_BY_COUNTS, units / 2,
                                                  units / 2, CL_DEVICE_PARTITION_BY_COUNTS_LIST_END,
                                                  0};
